@@ -1,0 +1,43 @@
+# make app    set up and serve the dashboard on http://127.0.0.1:8501
+# make test   set up and pass format check, lint, types and all tests
+# make demo   train on the embedded model without a browser
+PYTHON ?= python3.11
+RUNS_DIR ?= runs
+PORT ?= 8501
+BIN := .venv/bin
+
+.PHONY: app test demo format clean
+
+app: .venv/app.done
+	RUNS_DIR="$(RUNS_DIR)" $(BIN)/streamlit run app.py --server.port $(PORT)
+
+demo: .venv/app.done
+	$(BIN)/python -m core demo --runs-dir "$(RUNS_DIR)"
+
+test: .venv/dev.done chromium
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q
+
+format: .venv/dev.done
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.venv/app.done: requirements.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv || python3 -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.venv/dev.done: requirements-dev.txt .venv/app.done
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+# The browser tests drive Debian's Chromium; where another is installed, name it in CHROMIUM.
+.PHONY: chromium
+chromium:
+	command -v chromium >/dev/null || test -x "$$CHROMIUM" || \
+	  { apt-get update -qq && apt-get install -y -qq chromium fonts-liberation >/dev/null; }
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis

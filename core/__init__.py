@@ -1,0 +1,1 @@
+"""Instruction fine-tuning experiments with GPT-2: everything but the browser pages."""

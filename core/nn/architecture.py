@@ -1,0 +1,74 @@
+"""The shapes of the GPT-2 family and what follows from them by arithmetic. Needs no tensors.
+
+Source: Radford et al. 2019, table 2. Parameters are counted as in the study this project grew from:
+the output head is separate from the token embedding, q, k and v have biases, the head has none.
+"""
+
+from dataclasses import dataclass
+
+VOCABULARY = 50257
+RANKS = (2, 4, 8, 16, 32, 64)
+ATTENTION = ("attn.q", "attn.k", "attn.v", "attn.proj")
+MLP = ("mlp.fc", "mlp.proj")
+HEAD = "lm_head"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Sizes of one GPT-2. `context` is the longest sequence, in tokens."""
+
+    n_layer: int
+    n_head: int
+    n_embd: int
+    context: int = 1024
+    vocabulary: int = VOCABULARY
+
+    @property
+    def head_dim(self) -> int:
+        return self.n_embd // self.n_head
+
+    def linear_shapes(self) -> dict[str, tuple[int, int]]:
+        """(inputs, outputs) of every linear layer by its name in the model."""
+        d = self.n_embd
+        block = dict.fromkeys(ATTENTION, (d, d))
+        block |= {"mlp.fc": (d, 4 * d), "mlp.proj": (4 * d, d)}
+        shapes = {f"h.{i}.{name}": s for i in range(self.n_layer) for name, s in block.items()}
+        return {**shapes, HEAD: (d, self.vocabulary)}
+
+    def parameters(self, tied: bool = False) -> int:
+        """Weights of the whole model."""
+        d, v = self.n_embd, self.vocabulary
+        linear = (
+            sum(i * o + o for i, o in self.linear_shapes().values()) - v
+        )  # the head has no bias
+        norms = (2 * self.n_layer + 1) * 2 * d
+        embeddings = v * d + self.context * d
+        return linear + norms + embeddings - (v * d if tied else 0)
+
+    def lora_targets(self, targets: str = "all", last_layers: int | None = None) -> list[str]:
+        """Names of the linear layers that get adapters.
+
+        Args:
+            targets: `all` (the head too), `attention` or `mlp`.
+            last_layers: only the last n blocks; None for all of them.
+        """
+        kinds = {"all": ATTENTION + MLP, "attention": ATTENTION, "mlp": MLP}[targets]
+        first = 0 if last_layers is None else max(0, self.n_layer - last_layers)
+        names = [f"h.{i}.{kind}" for i in range(first, self.n_layer) for kind in kinds]
+        return [*names, HEAD] if targets == "all" else names
+
+    def lora_parameters(
+        self, rank: int, targets: str = "all", last_layers: int | None = None
+    ) -> int:
+        """Weights of the adapters: rank x (inputs + outputs) summed over the layers they sit on."""
+        shapes = self.linear_shapes()
+        return rank * sum(sum(shapes[name]) for name in self.lora_targets(targets, last_layers))
+
+
+FAMILY = {
+    "gpt2-nano": Architecture(n_layer=4, n_head=4, n_embd=128, context=256),
+    "gpt2": Architecture(n_layer=12, n_head=12, n_embd=768),
+    "gpt2-medium": Architecture(n_layer=24, n_head=16, n_embd=1024),
+    "gpt2-large": Architecture(n_layer=36, n_head=20, n_embd=1280),
+    "gpt2-xl": Architecture(n_layer=48, n_head=25, n_embd=1600),
+}

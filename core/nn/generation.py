@@ -1,0 +1,138 @@
+"""Text from a model: batched with a key-value cache for test sets, streamed for a person.
+
+Works on token ids; knows nothing of tokenisation. Source of top-k sampling: Fan et al. 2018.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from core.nn.gpt2 import GPT2, KVCache
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen. Temperature 0 is greedy; top_k None considers every token."""
+
+    max_new_tokens: int = 128
+    temperature: float = 0.0
+    top_k: int | None = None
+    seed: int = 123
+
+
+def fit_prompt(prompt: list[int], context: int, max_new_tokens: int) -> list[int]:
+    """The end of a prompt that leaves room to answer: at most `max_new_tokens`, at least half the context."""
+    room = context - min(max_new_tokens, context // 2)
+    return prompt[-room:]
+
+
+@torch.inference_mode()
+def stream(model: GPT2, prompt: Sequence[int], sampling: Sampling, end: int) -> Iterator[int]:
+    """Tokens that follow one prompt, one by one, until `end`, the limit or the context's end."""
+    prompt = fit_prompt(list(prompt), model.arch.context, sampling.max_new_tokens)
+    batch = _Batch(model, [prompt], sampling)
+    for _ in range(batch.new_tokens):
+        token = int(batch.next_tokens()[0])
+        if token == end:
+            return
+        yield token
+        batch.advance()
+
+
+@torch.inference_mode()
+def generate(
+    model: GPT2, prompts: Sequence[Sequence[int]], sampling: Sampling, end: int
+) -> list[list[int]]:
+    """Tokens that follow each prompt, `end` left out.
+
+    Prompts are padded on the left to the longest, so pass prompts of like length together. Rows that
+    are finished leave the batch.
+    """
+    limit = sampling.max_new_tokens
+    fitted = [fit_prompt(list(prompt), model.arch.context, limit) for prompt in prompts]
+    answers: list[list[int]] = [[] for _ in prompts]
+    going = list(range(len(prompts)))
+    batch = _Batch(model, fitted, sampling)
+    for _ in range(batch.new_tokens):
+        tokens = batch.next_tokens().tolist()
+        kept = [row for row, token in enumerate(tokens) if token != end]
+        for row in kept:
+            answers[going[row]].append(tokens[row])
+        if len(kept) < len(going):
+            going = [going[row] for row in kept]
+            batch.keep(kept)
+        if not going:
+            break
+        batch.advance()
+    return answers
+
+
+class _Batch:
+    """Sequences that grow together: their cache, their logits and the tokens just chosen."""
+
+    def __init__(self, model: GPT2, prompts: list[list[int]], sampling: Sampling) -> None:
+        device = model.wte.weight.device
+        longest = max(len(prompt) for prompt in prompts)
+        self.model, self.sampling = model, sampling
+        self.new_tokens = min(sampling.max_new_tokens, model.arch.context - longest)
+        self.generator = torch.Generator(device).manual_seed(sampling.seed)
+        pads = torch.tensor([longest - len(prompt) for prompt in prompts], device=device)
+        ids = torch.tensor([[0] * (longest - len(p)) + p for p in prompts], device=device)
+        self.pads = pads[:, None]  # (B, 1)
+        self.length = longest
+        self.caches = self._empty_caches(len(prompts), longest + self.new_tokens)
+        self.logits = self._forward(ids)
+        self.tokens = torch.empty(0)
+
+    def _empty_caches(self, rows: int, capacity: int) -> list[KVCache]:
+        arch, like = self.model.arch, self.model.wte.weight
+        shape = (rows, arch.n_head, capacity, arch.head_dim)
+        dtype = (
+            torch.get_autocast_dtype(like.device.type)
+            if torch.is_autocast_enabled(like.device.type)
+            else like.dtype
+        )
+        empty = {"device": like.device, "dtype": dtype}
+        return [
+            KVCache(torch.zeros(shape, **empty), torch.zeros(shape, **empty))
+            for _ in range(arch.n_layer)
+        ]
+
+    def _forward(self, ids: Tensor) -> Tensor:
+        """Feed the newest tokens (B, T); logits of the last position, (B, vocabulary)."""
+        keys = torch.arange(self.length, device=ids.device)
+        queries = keys[-ids.size(1) :]
+        positions = (queries - self.pads).clamp(min=0)  # (B, T)
+        visible = (keys >= self.pads)[:, None, :]  # (B, 1, keys)
+        causal = keys <= queries[:, None]  # (T, keys)
+        # A padding query sees itself: a row without any key would turn into NaN.
+        mask = (visible & causal) | (keys == queries[:, None])  # (B, T, keys)
+        x = self.model.features(ids, positions, mask[:, None], self.caches)
+        return self.model.lm_head(x[:, -1]).float()
+
+    def next_tokens(self) -> Tensor:
+        """Choose one token a row. (B,)"""
+        logits, s = self.logits, self.sampling
+        if s.temperature == 0:
+            self.tokens = logits.argmax(-1)
+            return self.tokens
+        if s.top_k is not None and s.top_k < logits.size(-1):
+            smallest = logits.topk(s.top_k).values[:, -1:]  # (B, 1)
+            logits = logits.masked_fill(logits < smallest, -torch.inf)
+        p = torch.softmax(logits / s.temperature, -1)
+        self.tokens = torch.multinomial(p, 1, generator=self.generator)[:, 0]
+        return self.tokens
+
+    def keep(self, rows: list[int]) -> None:
+        """Drop the finished sequences."""
+        index = torch.tensor(rows, device=self.pads.device, dtype=torch.long)
+        self.tokens, self.pads = self.tokens[index], self.pads[index]
+        for cache in self.caches:
+            cache.keep(index)
+
+    def advance(self) -> None:
+        """Feed the tokens just chosen."""
+        self.length += 1
+        self.logits = self._forward(self.tokens[:, None])

@@ -1,0 +1,173 @@
+"""GPT-2 as a plain PyTorch module: pre-norm blocks, learned positions, tanh GELU, untied head.
+
+Source: Radford et al. 2019 and the shapes of the published weights. q, k and v are three linear
+layers, so that each can carry an adapter of its own. Knows nothing of tokenisation or training.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from core.nn.architecture import Architecture
+
+
+@dataclass
+class KVCache:
+    """Keys and values of one layer: (B, n_head, capacity, head_dim), the first `length` filled."""
+
+    k: Tensor
+    v: Tensor
+    length: int = 0
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Store T more positions and return all that are filled. k, v: (B, n_head, T, head_dim)."""
+        end = self.length + k.size(2)
+        self.k[:, :, self.length : end] = k
+        self.v[:, :, self.length : end] = v
+        self.length = end
+        return self.k[:, :, :end], self.v[:, :, :end]
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all sequences but these rows."""
+        self.k, self.v = self.k[rows], self.v[rows]
+
+
+class Attention(nn.Module):
+    """Causal multi-head self-attention."""
+
+    def __init__(self, arch: Architecture, dropout: float) -> None:
+        super().__init__()
+        self.n_head, self.dropout = arch.n_head, dropout
+        self.q = nn.Linear(arch.n_embd, arch.n_embd)
+        self.k = nn.Linear(arch.n_embd, arch.n_embd)
+        self.v = nn.Linear(arch.n_embd, arch.n_embd)
+        self.proj = nn.Linear(arch.n_embd, arch.n_embd)
+
+    def forward(self, x: Tensor, mask: Tensor | None, cache: KVCache | None) -> Tensor:
+        B, T, C = x.shape
+        heads = (B, T, self.n_head, C // self.n_head)
+        q = self.q(x).view(heads).transpose(1, 2)  # (B, n_head, T, head_dim)
+        k = self.k(x).view(heads).transpose(1, 2)  # (B, n_head, T, head_dim)
+        v = self.v(x).view(heads).transpose(1, 2)  # (B, n_head, T, head_dim)
+        if cache is not None:
+            k, v = cache.append(k, v)  # (B, n_head, length, head_dim)
+        y = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=mask is None and T > 1,
+        )
+        y = y.transpose(1, 2).reshape(B, T, C)
+        return self.proj(y)
+
+
+class MLP(nn.Module):
+    """Two linear layers with a tanh-approximated GELU between."""
+
+    def __init__(self, arch: Architecture) -> None:
+        super().__init__()
+        self.fc = nn.Linear(arch.n_embd, 4 * arch.n_embd)
+        self.proj = nn.Linear(4 * arch.n_embd, arch.n_embd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(F.gelu(self.fc(x), approximate="tanh"))
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, arch: Architecture, dropout: float) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(arch.n_embd, eps=1e-5)
+        self.attn = Attention(arch, dropout)
+        self.ln_2 = nn.LayerNorm(arch.n_embd, eps=1e-5)
+        self.mlp = MLP(arch)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, mask: Tensor | None, cache: KVCache | None) -> Tensor:
+        x = x + self.drop(self.attn(self.ln_1(x), mask, cache))
+        return x + self.drop(self.mlp(self.ln_2(x)))
+
+
+class GPT2(nn.Module):
+    """The language model. Weights start as in GPT-2: normal, std 0.02, residual projections smaller.
+
+    Args:
+        arch: its sizes.
+        dropout: for embeddings, attention and residuals alike.
+        tie_weights: let the head share the token embedding.
+    """
+
+    def __init__(self, arch: Architecture, dropout: float = 0.0, tie_weights: bool = False) -> None:
+        super().__init__()
+        self.arch = arch
+        self.grad_checkpointing = False
+        self.wte = nn.Embedding(arch.vocabulary, arch.n_embd)
+        self.wpe = nn.Embedding(arch.context, arch.n_embd)
+        self.drop = nn.Dropout(dropout)
+        self.h = nn.ModuleList(Block(arch, dropout) for _ in range(arch.n_layer))
+        self.ln_f = nn.LayerNorm(arch.n_embd, eps=1e-5)
+        self.lm_head = nn.Linear(arch.n_embd, arch.vocabulary, bias=False)
+        if tie_weights:
+            self.lm_head.weight = self.wte.weight
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw fresh weights; the head starts as a copy of the token embedding."""
+        residual_std = 0.02 / (2 * self.arch.n_layer) ** 0.5
+        with torch.no_grad():
+            for name, p in self.named_parameters():
+                if p.dim() == 2:
+                    std = residual_std if name.endswith("proj.weight") else 0.02
+                    p.normal_(0.0, std, generator=generator)
+                else:
+                    p.fill_(1.0 if "ln_" in name and name.endswith("weight") else 0.0)
+            self.lm_head.weight.copy_(self.wte.weight)
+
+    def features(
+        self,
+        ids: Tensor,
+        positions: Tensor | None = None,
+        mask: Tensor | None = None,
+        caches: list[KVCache] | None = None,
+    ) -> Tensor:
+        """Final hidden states before the head.
+
+        Args:
+            ids: token ids (B, T), int64.
+            positions: of each token (B, T); 0 .. T-1 where absent.
+            mask: True where a query may look, broadcastable to (B, n_head, T, keys); causal where absent.
+            caches: one a layer, extended in place.
+
+        Returns:
+            (B, T, n_embd)
+        """
+        if positions is None:
+            positions = torch.arange(ids.size(1), device=ids.device)
+        x = self.drop(self.wte(ids) + self.wpe(positions))  # (B, T, n_embd)
+        for i, block in enumerate(self.h):
+            if self.grad_checkpointing and self.training:
+                x = checkpoint(block, x, mask, None, use_reentrant=False)
+            else:
+                x = block(x, mask, caches[i] if caches else None)
+        return self.ln_f(x)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Logits (B, T, vocabulary) of token ids (B, T)."""
+        return self.lm_head(self.features(ids))
+
+    def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
+        """Summed cross entropy, in nats, over the targets that are not -100.
+
+        The head runs at those positions only: it is a third of a small model's work.
+
+        Args:
+            ids: (B, T), targets: (B, T), each the token that follows.
+        """
+        wanted = targets != -100
+        x = self.features(ids)[wanted]  # (targets, n_embd)
+        return F.cross_entropy(self.lm_head(x).float(), targets[wanted], reduction="sum")

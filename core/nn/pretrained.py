@@ -1,0 +1,136 @@
+"""Base models: by name from the embedded assets or the Hugging Face hub, or from a directory.
+
+Weights are safetensors in the Hugging Face GPT-2 layout; every key and every shape is checked.
+Nothing is ever unpickled.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from core.errors import UserError
+from core.nn.architecture import FAMILY, Architecture
+from core.nn.gpt2 import GPT2
+
+EMBEDDED = "gpt2-nano"
+ASSETS = Path(__file__).parent.parent / "assets"
+RENAMED = {"attn.c_proj": "attn.proj", "mlp.c_fc": "mlp.fc", "mlp.c_proj": "mlp.proj"}
+"""Linear layers by the hub's names; its layout keeps them as (inputs, outputs), transposed."""
+
+
+def architecture(base_model: str) -> Architecture:
+    """The sizes of a base model, without its weights. Raises UserError where there is no such model."""
+    if base_model in FAMILY:
+        return FAMILY[base_model]
+    path = Path(base_model) / "config.json"
+    if not path.is_file():
+        known = ", ".join(FAMILY)
+        message = f"base_model = {base_model!r}: there is no such model; it should be {known} or a directory with config.json and model.safetensors"
+        raise UserError(message)
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        sizes = [int(config[key]) for key in ("n_layer", "n_head", "n_embd")]
+        context, vocabulary = int(config["n_positions"]), int(config["vocab_size"])
+    except (ValueError, KeyError, TypeError) as error:
+        message = (
+            f"base_model = {base_model!r}: config.json is not a GPT-2 configuration ({error!r})"
+        )
+        raise UserError(message) from None
+    return Architecture(*sizes, context=context, vocabulary=vocabulary)
+
+
+def load(base_model: str, dropout: float = 0.0, tie_weights: bool = False) -> GPT2:
+    """A base model in fp32 on the CPU, ready to tune. Raises UserError."""
+    arch = architecture(base_model)
+    model = GPT2(arch, dropout, tie_weights)
+    path = _weights_path(base_model)
+    if path is None:  # the embedded model before it has been pretrained
+        model.initialise(torch.Generator().manual_seed(0))
+    else:
+        model.load_state_dict(_from_hub_layout(_read(path, base_model), arch, base_model))
+    return model
+
+
+def fingerprint(model: GPT2) -> str:
+    """SHA-256 over names and values of all weights, adapters left out: equal where the base is equal."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if "lora_" not in name:
+            digest.update(name.replace(".linear.", ".").encode())
+            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _weights_path(base_model: str) -> Path | None:
+    if base_model == EMBEDDED:
+        path = ASSETS / EMBEDDED / "model.safetensors"
+        return path if path.exists() else None
+    if base_model not in FAMILY:
+        path = Path(base_model) / "model.safetensors"
+        if not path.is_file():
+            raise UserError(f"base_model = {base_model!r}: it has no model.safetensors")
+        return path
+    repository = f"openai-community/{base_model}"
+    try:
+        return Path(hf_hub_download(repository, "model.safetensors"))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = type(error).__name__
+        message = f"base_model = {base_model!r}: its weights could not be fetched from {repository} ({reason}); connect to the internet once, or name a directory that holds them"
+        raise UserError(message) from None
+
+
+def _read(path: Path, base_model: str) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"base_model = {base_model!r}: {path.name} is damaged ({error})") from None
+
+
+def _from_hub_layout(
+    tensors: dict[str, Tensor], arch: Architecture, base_model: str
+) -> dict[str, Tensor]:
+    """Our state dict from the hub's: Conv1D transposed, c_attn split in q, k, v, the head filled in."""
+    state: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        name = key.removeprefix("transformer.")
+        if name.endswith((".attn.bias", ".attn.masked_bias")):  # causal masks of old exports
+            continue
+        layer, _, kind = name.rpartition(".")
+        tensor = tensor.float()
+        if layer.endswith("attn.c_attn"):
+            parts = tensor.chunk(3, dim=-1)  # each (n_embd, n_embd) or (n_embd,)
+            for part, letter in zip(parts, "qkv", strict=True):
+                value = part.T if kind == "weight" else part
+                state[f"{layer.removesuffix('c_attn')}{letter}.{kind}"] = value.contiguous()
+            continue
+        for theirs, ours in RENAMED.items():
+            if layer.endswith(theirs):
+                layer = layer.removesuffix(theirs) + ours
+                tensor = tensor.T if kind == "weight" else tensor
+        state[f"{layer}.{kind}"] = tensor.contiguous()
+    if "wte.weight" in state:
+        state.setdefault("lm_head.weight", state["wte.weight"].clone())
+    _check(state, arch, base_model)
+    return state
+
+
+def _check(state: dict[str, Tensor], arch: Architecture, base_model: str) -> None:
+    with torch.device("meta"):
+        expected = GPT2(arch).state_dict()
+    problems = [f"{name} is missing" for name in expected if name not in state]
+    problems += [f"{name} is not part of GPT-2" for name in state if name not in expected]
+    problems += [
+        f"{name} has shape {tuple(state[name].shape)} and should have {tuple(expected[name].shape)}"
+        for name in expected
+        if name in state and state[name].shape != expected[name].shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise UserError(f"base_model = {base_model!r}: {'; '.join(problems[:3])}{more}")

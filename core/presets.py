@@ -1,0 +1,90 @@
+"""Named settings: a demonstration, and every run of the journal this project grew from.
+
+The journal's own results stand beside its presets, as reference to read one's own run against. They
+were measured by its author on other machines and enter no average.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from core.config import RunConfig
+from core.errors import UserError
+
+
+@dataclass(frozen=True)
+class JournalResult:
+    """What the journal reports of a run. `minutes` as trained on `hardware`; `gemini` from 0 to 100."""
+
+    val_loss: float
+    perplexity: float
+    gemini: float | None
+    minutes: float | None
+    hardware: str
+    remark: str
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings under a name; whatever they leave out has its default."""
+
+    title: str
+    settings: dict[str, Any]
+    journal: JournalResult | None = None
+
+
+DEMO = {
+    "base_model": "gpt2-nano",
+    "dataset": "primer",
+    "method": "full",
+    "epochs": 3,
+    "batch_size": 8,
+    "lr": 1e-3,
+    "min_lr": 1e-4,
+    "warmup_fraction": 0.1,
+    "eval_every": 20,
+    "sample_every": 40,
+    "max_new_tokens": 40,
+}
+
+_STUDY = {"dataset": "alpaca", "batch_size": 2, "epochs": 1, "lr": 5e-5, "weight_decay": 0.1}
+_FULL = {**_STUDY, "method": "full"}
+_COSINE = {"min_lr": 1e-5, "warmup_fraction": 0.2}
+_LORA = {**_STUDY, **_COSINE, "method": "lora", "lora_rank": 16, "lora_alpha": 16}
+_M, _L, _XL = ({"base_model": f"gpt2-{size}"} for size in ("medium", "large", "xl"))
+_RANK_64 = {**_LORA, **_M, "batch_size": 4, "lora_rank": 64, "lora_alpha": 64}
+
+
+def _preset(title: str, settings: dict[str, Any], *figures: Any) -> Preset:
+    return Preset(title, settings, JournalResult(*figures))
+
+
+# fmt: off
+PRESETS: dict[str, Preset] = {
+    "demo": Preset("Demonstration: a small model on a small data set, a minute on a laptop", DEMO),
+    "run_1": _preset("Medium, full, constant rate", {**_FULL, **_M}, 1.519, 4.569, 33.39, 12.76, "A100", ""),
+    "run_2": _preset("Large, full, constant rate", {**_FULL, **_L}, 1.591, 4.911, 33.06, 21.19, "A100", "Overfits after half an epoch."),
+    "run_3": _preset("XL, full, constant rate", {**_FULL, **_XL}, 1.602, 4.963, 41.55, 34.16, "A100", "Overfits after half an epoch."),
+    "run_4": _preset("Large, full, warm-up and cosine", {**_FULL, **_L, **_COSINE}, 1.417, 4.125, 51.80, 22.05, "A100", "No overfitting; translates into French."),
+    "run_5": _preset("Medium, full, warm-up and cosine", {**_FULL, **_M, **_COSINE}, 1.448, 4.255, 32.55, 13.37, "A100", "Does not translate."),
+    "run_6": _preset("Large, full, cosine, no clipping", {**_FULL, **_L, **_COSINE, "grad_clip": None}, 1.436, 4.203, 41.91, None, "A100", "Slight overfitting; 38.5 of 40 GB used."),
+    "run_10": _preset("Medium, LoRA 16", {**_LORA, **_M}, 1.484, 4.411, 28.65, 20.02, "T4", "Answers much like run_5; 7.9 of 15 GB used."),
+    "run_11": _preset("Large, LoRA 16", {**_LORA, **_L}, 1.402, 4.063, 34.53, 39.75, "T4", "Follows the form, misses the content; 10.9 of 15 GB used."),
+    "run_12": _preset("Medium, LoRA 16, batch 4", {**_LORA, **_M, "batch_size": 4}, 1.388, 4.007, 32.46, 19.19, "T4", "A spike in the training loss; padding suspected."),
+    "run_13": _preset("Medium, LoRA 16, alpha 32", {**_LORA, **_M, "lora_alpha": 32}, 1.509, 4.523, 21.22, 20.48, "T4", "Worse than run_10; a spike in the middle."),
+    "run_14": _preset("Medium, LoRA 32", {**_LORA, **_M, "lora_rank": 32, "lora_alpha": 32}, 1.498, 4.472, 25.27, 20.12, "T4", "Much like run_10; not converged."),
+    "run_15": _preset("Medium, LoRA 64, batch 4", _RANK_64, 1.844, 6.319, 14.80, 20.70, "T4", "A large spike just at the peak rate."),
+    "run_16": _preset("Medium, LoRA 64, lower peak, longer warm-up", {**_RANK_64, "lr": 2.5e-5, "warmup_fraction": 0.3}, 1.470, 4.350, 28.14, 20.70, "T4", "The spike is smaller."),
+    "run_17": _preset("Medium, LoRA 64, no warm-up", {**_RANK_64, "lr": 3e-5, "warmup_fraction": 0.0}, 1.560, 4.760, 31.53, 20.70, "T4", "The spike is still there."),
+    "run_18": _preset("Medium, LoRA 64, high rate, no warm-up", {**_RANK_64, "lr": 1e-4, "warmup_fraction": 0.0}, 3.974, 53.202, None, 20.70, "T4", "Fails."),
+    "run_19": _preset("Medium, LoRA 16, batch 4, two epochs", {**_LORA, **_M, "batch_size": 4, "epochs": 2}, 1.378, 3.967, 36.35, 19.19, "T4", "Answers much like run_12."),
+}
+# fmt: on
+
+
+def preset(name: str) -> RunConfig:
+    """The settings of a preset. Raises UserError for an unknown name."""
+    if name not in PRESETS:
+        raise UserError(
+            f"preset = {name!r}: there is none; it should be one of: {', '.join(PRESETS)}"
+        )
+    return RunConfig.parse({"name": name, **PRESETS[name].settings})

@@ -1,0 +1,1 @@
+"""Run directories, the DuckDB index over them, the queue and what drives it."""

@@ -1,0 +1,81 @@
+"""A run's event file: one JSON object a line, numbered, only ever appended to.
+
+An event is written by one `write` call, so a killed process leaves at most one torn last line. Readers
+take whole lines only; the next writer cuts a torn line off.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+TAIL = 1 << 20
+
+
+class EventWriter:
+    """Appends events to a file. One writer at a time: hold the run's lock.
+
+    Args:
+        path: of the event file, made if absent.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._seq = self._mend()
+
+    def append(self, kind: str, **fields: Any) -> None:
+        """Write one event: its number, time, kind and fields."""
+        self._seq += 1
+        event = {"seq": self._seq, "time": round(self._clock(), 3), "event": kind, **fields}
+        line = json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n"
+        data = line.encode("utf-8", errors="replace")
+        if os.write(self._file, data) != len(data):
+            raise OSError(f"the disk is full: event {self._seq} was cut")
+
+    def sync(self) -> None:
+        """Make all events so far durable."""
+        os.fsync(self._file)
+
+    def close(self) -> None:
+        """Release the file."""
+        os.close(self._file)
+
+    def _mend(self) -> int:
+        """Cut off a torn last line; return the number of the last event."""
+        size = os.fstat(self._file).st_size
+        tail = os.pread(self._file, TAIL, max(0, size - TAIL))
+        whole = tail.rfind(b"\n") + 1
+        if whole < len(tail):
+            os.ftruncate(self._file, size - len(tail) + whole)
+        for line in reversed(tail[:whole].splitlines()):
+            try:
+                return int(json.loads(line)["seq"])
+            except (ValueError, KeyError, TypeError):
+                continue
+        return 0
+
+
+def read_lines(path: Path, offset: int, limit: int = 16 << 20) -> tuple[list[bytes], int]:
+    """Whole lines from a byte offset on, at most about `limit` bytes, and the offset after them."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        data = file.read(limit)
+        while b"\n" not in data and (more := file.read(limit)):
+            data += more
+    end = data.rfind(b"\n") + 1
+    return data[:end].split(b"\n")[:-1], offset + end
+
+
+def parse(line: bytes) -> dict[str, Any] | None:
+    """The event of a line, or None where the line is not one."""
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(event, dict) and isinstance(event.get("seq"), int) and "event" in event:
+        return event
+    return None

@@ -1,0 +1,60 @@
+"""Where a run computes: in a process of its own, or in this thread.
+
+An executor takes a run to its end and returns; the run's events say how it went.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from core.tracking.rundir import RunDirectory
+from core.tracking.worker import work
+
+GRACE = 30.0
+"""Seconds that a trainer has between a request to stop and being killed."""
+ROOT = Path(__file__).parents[2]
+
+Executor = Callable[[RunDirectory], None]
+
+
+def run_in_process(run: RunDirectory) -> None:
+    """Train in a spawned process of its own session: no crash of one reaches the other."""
+    with run.log_path.open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "core.tracking.worker", str(run.path.resolve())],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    asked = None
+    while process.poll() is None:
+        time.sleep(0.05)
+        asked = (asked or time.monotonic()) if run.stop_path.exists() else None
+        if asked and time.monotonic() - asked > GRACE:
+            _kill(process.pid)
+    code = process.wait()
+    how = f"signal {-code}" if code < 0 else f"exit status {code}"
+    run.settle(f"the trainer ended without a last word ({how}); see its log")
+
+
+def run_in_thread(run: RunDirectory) -> None:
+    """Train right here: for debugging and notebooks."""
+    work(run)
+
+
+EXECUTORS: dict[str, Executor] = {"process": run_in_process, "thread": run_in_thread}
+
+
+def _kill(pid: int) -> None:
+    try:
+        parent = psutil.Process(pid)
+        for process in [*parent.children(recursive=True), parent]:
+            process.kill()
+    except psutil.NoSuchProcess:
+        pass

@@ -1,0 +1,147 @@
+"""The laboratory: one object for everything that pages and commands do with runs.
+
+A dashboard's lab holds the index, keeps it up with the run directories from one thread and drives the
+queue from another. Commands that only read or signal need no lab of their own.
+"""
+
+import contextlib
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from core.config import RunConfig
+from core.errors import UserError
+from core.tracking.executors import EXECUTORS
+from core.tracking.index import Index, IndexHeldError
+from core.tracking.ingest import Ingester
+from core.tracking.queue import Queue
+from core.tracking.rundir import ENDED, RunDirectory, all_runs
+
+INDEX = "lab.duckdb"
+POLL = 0.4
+CHECK = 2.0
+
+
+class Lab:
+    """An open laboratory. Close it, or the next one finds the index held.
+
+    Args:
+        runs_dir: holds the run directories, the index and the queue.
+        executor: `process` or `thread`.
+
+    Raises:
+        IndexHeldError: another dashboard has it open.
+    """
+
+    def __init__(self, runs_dir: Path, executor: str = "process") -> None:
+        self.runs_dir = runs_dir
+        self.index = Index(runs_dir / INDEX)
+        self.fault: str | None = None
+        """Why the index is behind the directories, if it is."""
+        self._closing = threading.Event()
+        self._ingester = Ingester(self.index.cursor().cursor())
+        self._ingester.poll(all_runs(runs_dir))
+        self.queue = Queue(runs_dir, EXECUTORS[executor])
+        self._thread = threading.Thread(target=self._follow, name="ingest", daemon=True)
+        self._thread.start()
+
+    @property
+    def db(self) -> duckdb.DuckDBPyConnection:
+        """This thread's connection, for `core.tracking.queries`."""
+        return self.index.cursor()
+
+    def launch(self, config: RunConfig) -> str:
+        """Create a run and queue it; its name."""
+        run = RunDirectory.create(self.runs_dir, config)
+        self.queue.add(run.name)
+        return run.name
+
+    def stop(self, name: str) -> None:
+        """Ask a run to checkpoint and stop, or take it off the queue."""
+        stop(RunDirectory.find(self.runs_dir, name))
+
+    def resume(self, name: str) -> None:
+        """Queue a run again that did not finish. It goes on from its newest checkpoint."""
+        requeue(RunDirectory.find(self.runs_dir, name))
+        self.queue.add(name)
+
+    def delete(self, name: str) -> None:
+        """Remove a run and everything it made."""
+        RunDirectory.find(self.runs_dir, name).delete()
+        self.queue.remove(name)
+
+    def edit(self, name: str, **values: Any) -> None:
+        """Change a run's notes or tags; nothing else of a run can change."""
+        assert values.keys() <= {"notes", "tags"}
+        run = RunDirectory.find(self.runs_dir, name)
+        run.write_config(run.config().changed(**values))
+
+    def close(self) -> None:
+        """End the current run as `interrupted`, write everything out and let go of the index."""
+        self._closing.set()
+        self.queue.close()
+        self._thread.join()
+        with contextlib.suppress(OSError, duckdb.Error):
+            self._ingester.poll(all_runs(self.runs_dir))
+        self.index.close()
+
+    def _follow(self) -> None:
+        checked = 0.0
+        while not self._closing.wait(POLL):
+            try:
+                self._ingester.poll(all_runs(self.runs_dir))
+                if time.monotonic() - checked > CHECK:
+                    self._settle_dead()
+                    checked = time.monotonic()
+                self.fault = None
+            except (OSError, duckdb.Error) as error:
+                self.fault = f"the index cannot be kept up: {error}"
+
+    def _settle_dead(self) -> None:
+        query = "select run from status group by run having arg_max(status, seq) = 'running'"
+        for (name,) in self.index.cursor().execute(query).fetchall():
+            run = RunDirectory(self.runs_dir / name)
+            if run.path.is_dir() and not run.is_alive():
+                run.settle("the trainer died")
+
+
+def stop(run: RunDirectory) -> None:
+    """Ask a run to stop; one that nobody has started stops at once. Raises UserError if it has ended."""
+    if (status := run.status()) in ENDED:
+        raise UserError(f"{run.name} is not running: it is {status}")
+    run.request_stop()
+    if status == "queued":
+        run.settle("withdrawn before it started")
+
+
+def requeue(run: RunDirectory) -> None:
+    """Make an unfinished run ready to go on. Raises UserError for one that is finished or alive."""
+    with run.lock():
+        if (status := run.status()) == "finished":
+            raise UserError(f"{run.name} is finished; there is nothing to resume")
+        run.withdraw_stop()
+        if status != "queued":
+            run.append("status", status="queued", reason=f"resumed after it was {status}")
+
+
+def read_index(runs_dir: Path) -> Index:
+    """The index as it stands now, for a command: the file, or one in memory while a dashboard holds it."""
+    try:
+        index = Index(runs_dir / INDEX) if runs_dir.is_dir() else Index(None)
+    except IndexHeldError:
+        index = Index(None)
+    Ingester(index.cursor().cursor()).poll(all_runs(runs_dir))
+    return index
+
+
+def rebuild_index(runs_dir: Path) -> int:
+    """Delete the index and make it anew from the directories; the number of runs. Raises IndexHeldError."""
+    path = runs_dir / INDEX
+    Index(path).close()
+    path.unlink(missing_ok=True)
+    index = read_index(runs_dir)
+    index.close()
+    return len(all_runs(runs_dir))

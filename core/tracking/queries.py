@@ -1,0 +1,142 @@
+"""What pages and tables read from the index, each as a DataFrame. Nothing here writes."""
+
+from collections.abc import Sequence
+
+import duckdb
+import pandas as pd
+
+from core.config import RunConfig, base_type, metadata
+
+SQL_TYPES = {bool: "BOOLEAN", int: "BIGINT", float: "DOUBLE", str: "VARCHAR", tuple: "VARCHAR"}
+CURVES = ("loss", "lr", "grad_norm", "tokens_per_s", "padding", "memory_mb")
+X_AXES = ("step", "epoch", "tokens", "seconds")
+BUCKETS = 400
+
+
+def results(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+    """Every run, newest first: status, all settings, losses, perplexity, time, memory, device.
+
+    Settings that have no effect (a rank without LoRA) are empty.
+    """
+    settings = ", ".join(
+        f"{_relevant(name)} as {name}" for name in RunConfig.model_fields if name != "name"
+    )
+    return db.execute(f"""
+        with
+        statuses as (
+            select run, arg_max(status, seq) as status, arg_max_null(reason, seq) as reason,
+                   min(time) as created, max(time) as changed
+            from status group by run),
+        plans as (
+            select run, arg_max(steps, seq) as steps, arg_max(parameters, seq) as parameters,
+                   arg_max(trainable, seq) as trainable, arg_max(base_hash, seq) as base_hash,
+                   arg_max(device, seq) as device_name, arg_max("precision", seq) as number_format
+            from plan group by run),
+        evals as (
+            select run, arg_max(val_loss, seq) as val_loss, arg_max(train_loss, seq) as train_loss
+            from eval group by run),
+        steps_taken as (
+            select run, max(step) as step, max(tokens) as tokens, max(seconds) as seconds,
+                   max(memory_mb) as peak_memory_mb
+            from step group by run)
+        select config.run as name, status, reason, created, changed, {settings},
+               device_name, number_format, steps, coalesce(step, 0) as step, tokens,
+               parameters, trainable, base_hash, train_loss, val_loss, exp(val_loss) as perplexity,
+               seconds, peak_memory_mb
+        from config
+        left join statuses using (run) left join plans using (run)
+        left join evals using (run) left join steps_taken using (run)
+        order by created desc, name
+    """).df()
+
+
+def curve(
+    db: duckdb.DuckDBPyConnection,
+    runs: Sequence[str],
+    metric: str,
+    x: str = "step",
+    buckets: int = BUCKETS,
+    window: int = 1,
+) -> pd.DataFrame:
+    """A step metric of some runs as `run, x, y`, at most two points a bucket: its minimum and maximum.
+
+    A spike of one step is thus never lost. With a window above 1, y is the mean of that many steps.
+    """
+    assert metric in CURVES and x in X_AXES
+    return db.execute(
+        f"""
+        with smoothed as (
+            select run, {x} as x, avg({metric}) over (
+                partition by run order by step rows between ? preceding and current row) as y
+            from step where run in (select unnest(?)) and {metric} is not null),
+        numbered as (
+            select *, (row_number() over (partition by run order by x) - 1) * ?
+                      // count(*) over (partition by run) as bucket
+            from smoothed),
+        extremes as (
+            select run, unnest([arg_min(x, y), arg_max(x, y)]) as x, unnest([min(y), max(y)]) as y
+            from numbered group by run, bucket)
+        select distinct run, x, y from extremes order by run, x
+        """,
+        [window - 1, list(runs), buckets],
+    ).df()
+
+
+def evaluations(
+    db: duckdb.DuckDBPyConnection, runs: Sequence[str], x: str = "step"
+) -> pd.DataFrame:
+    """Losses and perplexities at each evaluation: run, x, train_loss, val_loss and their exponentials."""
+    assert x in X_AXES
+    return db.execute(
+        f"""
+        select run, {x} as x, train_loss, val_loss, exp(train_loss) as train_perplexity,
+               exp(val_loss) as val_perplexity, final
+        from eval where run in (select unnest(?)) order by run, seq
+        """,
+        [list(runs)],
+    ).df()
+
+
+def samples(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
+    """Texts generated during training, newest first: run, step, prompt, text."""
+    query = "select run, step, prompt, text from sample where run in (select unnest(?)) order by seq desc"
+    return db.execute(query, [list(runs)]).df()
+
+
+def warnings(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
+    """What the trainer warned of: run, step, about, message."""
+    query = (
+        "select run, step, about, message from warning where run in (select unnest(?)) order by seq"
+    )
+    return db.execute(query, [list(runs)]).df()
+
+
+def answers(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
+    """Stored answers to test examples: run, item, instruction, input, reference, answer, cut."""
+    return db.execute(
+        """
+        select run, item, instruction, input, reference, answer, tokens, cut, prompt_cut
+        from generation where run in (select unnest(?)) order by item, run
+        """,
+        [list(runs)],
+    ).df()
+
+
+def latest(db: duckdb.DuckDBPyConnection, run: str) -> dict[str, float]:
+    """The newest step of a run as a dict of its metrics; empty before the first."""
+    rows = db.execute(
+        "select * exclude (batch) from step where run = ? order by step desc limit 1", [run]
+    ).df()
+    return {} if rows.empty else {str(k): v for k, v in rows.iloc[0].items()}
+
+
+def _relevant(name: str) -> str:
+    """A setting from config.json with its SQL type, null where it has no effect."""
+    field = RunConfig.model_fields[name]
+    value = f"try_cast(settings->>'$.{name}' as {SQL_TYPES[base_type(field)]})"
+    conditions = {
+        "lora": "settings->>'$.method' = 'lora'",
+        "schedule": "settings->>'$.min_lr' is not null",
+    }
+    condition = conditions.get(str(metadata(field)["when"]))
+    return f"case when {condition} then {value} end" if condition else value

@@ -1,0 +1,100 @@
+"""The edge between a run and its trainer: `python -m core.tracking.worker RUN_DIRECTORY`.
+
+Holds the run's lock, trains, and turns whatever happens into the run's last status. This is the one
+place that catches every exception: the traceback goes to the run's log, a sentence into its events.
+"""
+
+import os
+import signal
+import socket
+import sys
+import traceback
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from core.errors import UserError
+from core.tracking.events import EventWriter
+from core.tracking.rundir import ENDED, RunDirectory
+
+
+class ActiveRun:
+    """A run as its trainer sees it: a directory, an event writer and the request to stop."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        self._run = run
+        self._writer = EventWriter(run.events_path)
+        self.directory = run.path
+        self.resumed = any(event["status"] == "running" for event in run.statuses())
+        self.ending: str | None = None
+        """The status to end with once a stop was asked for."""
+
+    def emit(self, kind: str, **fields: Any) -> None:
+        """Append an event."""
+        self._writer.append(kind, **fields)
+
+    def stop_requested(self) -> bool:
+        """Whether to checkpoint and end: by request of a person or a signal."""
+        if self.ending is None and self._run.stop_path.exists():
+            self.ending = self._run.stop_request()
+        return self.ending is not None
+
+    def sync(self) -> None:
+        """Make the events so far durable."""
+        self._writer.sync()
+
+    def close(self) -> None:
+        """Make the events durable and release the file."""
+        self._writer.sync()
+        self._writer.close()
+
+
+def work(run: RunDirectory, signals: bool = False) -> None:
+    """Train a run to its end, in this thread.
+
+    Args:
+        signals: take SIGTERM and SIGINT as requests to checkpoint and end; main thread only.
+    """
+    with run.lock(timeout=10):
+        if run.status() in ENDED:
+            return
+        active = ActiveRun(run)
+        if signals:
+            _listen(active)
+        active.emit("status", status="running", pid=os.getpid(), host=socket.gethostname())
+        status, reason = _train(run, active)
+        active.emit("status", status=status, reason=reason)
+        active.close()
+        run.withdraw_stop()
+
+
+def _train(run: RunDirectory, active: ActiveRun) -> tuple[str, str | None]:
+    from core.training.trainer import train  # torch: seconds, which the status need not wait for
+
+    try:
+        outcome = train(run.config(), active)
+    except UserError as error:
+        print(f"{run.name}: {error}", file=sys.stderr)
+        return "failed", str(error)
+    except BaseException as error:
+        traceback.print_exc()
+        return "failed", _reason(error)
+    return (outcome, None) if outcome == "finished" else (active.ending or outcome, None)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return "out of memory; a smaller batch with more gradient accumulation, gradient checkpointing or LoRA needs less"
+    return f"{type(error).__name__}: {error}"[:500]
+
+
+def _listen(active: ActiveRun) -> None:
+    def on_signal(number: int, _: FrameType | None) -> None:
+        active.ending = "interrupted"
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+
+
+if __name__ == "__main__":
+    work(RunDirectory(Path(sys.argv[1])), signals=True)

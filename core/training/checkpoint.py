@@ -1,0 +1,164 @@
+"""Resumable states and final weights on disk.
+
+A directory is written under another name, its manifest of sizes and hashes last, and published by one
+rename; the two newest checkpoints stay. Tensors are safetensors; nothing is ever unpickled.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from core.errors import UserError
+
+MANIFEST = "manifest.json"
+KEPT = 2
+Files = Mapping[str, Mapping[str, Tensor]]
+
+
+def publish(directory: Path, files: Files, facts: Mapping[str, Any]) -> None:
+    """Write tensors by file name, then the manifest, then rename the whole into place, durably."""
+    partial = directory.with_name(directory.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    listing = {}
+    for name, tensors in files.items():
+        path = partial / name
+        save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, path)
+        listing[name] = {"size": path.stat().st_size, "sha256": _sha256(path)}
+        _sync(path)
+    manifest = partial / MANIFEST
+    manifest.write_text(json.dumps({**facts, "files": listing}, indent=2), encoding="utf-8")
+    _sync(manifest)
+    shutil.rmtree(directory, ignore_errors=True)
+    partial.rename(directory)
+    _sync(directory.parent)
+
+
+def read(directory: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
+    """The manifest's facts and the tensors of each file.
+
+    Raises:
+        UserError: something is missing or is not what the manifest says.
+    """
+    try:
+        facts = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+        files = {}
+        for name, expected in facts["files"].items():
+            path = directory / Path(name).name
+            if path.stat().st_size != expected["size"] or _sha256(path) != expected["sha256"]:
+                raise UserError(f"{directory}: {name} is damaged (its hash is not the manifest's)")
+            files[name] = load_file(path)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{directory} is damaged or incomplete ({error})") from None
+    return facts, files
+
+
+def save_checkpoint(
+    directory: Path,
+    step: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    facts: Mapping[str, Any],
+) -> None:
+    """Publish `step-N` under `directory` and drop all but the newest two.
+
+    Args:
+        facts: JSON-able bookkeeping that `load_checkpoint` gives back.
+    """
+    names = [name for name, p in model.named_parameters() if p.requires_grad]
+    states = optimizer.state_dict()["state"]
+    moments = {
+        f"{names[i]}/{key}": value for i, state in states.items() for key, value in state.items()
+    }
+    random = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        random["cuda"] = torch.cuda.get_rng_state()
+    files: Files = {
+        "trainable.safetensors": trainable(model),
+        "optimizer.safetensors": {k: v for k, v in moments.items() if isinstance(v, Tensor)},
+        "random.safetensors": random,
+    }
+    publish(directory / f"step-{step:08d}", files, {**facts, "step": step})
+    for old in _checkpoints(directory)[KEPT:]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def load_checkpoint(
+    directory: Path, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, Any] | None, list[str]]:
+    """Restore the newest sound checkpoint into model, optimiser and random generators.
+
+    Returns:
+        Its facts, or None where there is none to resume from; and a sentence about each damaged one.
+    """
+    damaged = []
+    for path in _checkpoints(directory):
+        try:
+            facts, files = read(path)
+        except UserError as error:
+            damaged.append(str(error))
+            continue
+        load_trainable(model, files["trainable.safetensors"])
+        _load_moments(model, optimizer, files["optimizer.safetensors"])
+        torch.set_rng_state(files["random.safetensors"]["cpu"])
+        if torch.cuda.is_available() and "cuda" in files["random.safetensors"]:
+            torch.cuda.set_rng_state(files["random.safetensors"]["cuda"])
+        return facts, damaged
+    return None, damaged
+
+
+def trainable(model: nn.Module) -> dict[str, Tensor]:
+    """The weights that training moves, by name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+@torch.no_grad()
+def load_trainable(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put saved weights back. Raises UserError where names or shapes are not the model's."""
+    expected = trainable(model)
+    if expected.keys() != tensors.keys():
+        odd = sorted(expected.keys() ^ tensors.keys())
+        raise UserError(f"the saved weights are not this model's: {odd[0]} is only in one of them")
+    for name, parameter in expected.items():
+        if parameter.shape != tensors[name].shape:
+            raise UserError(f"the saved weights are not this model's: {name} has another shape")
+        parameter.copy_(tensors[name])
+
+
+def _load_moments(
+    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
+) -> None:
+    names = list(trainable(model))
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        name, _, kind = key.rpartition("/")
+        state.setdefault(names.index(name), {})[kind] = tensor
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _checkpoints(directory: Path) -> list[Path]:
+    """Published checkpoints, newest first."""
+    found = [path for path in directory.glob("step-*") if path.suffix != ".partial"]
+    return sorted(found, reverse=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,64 @@
+"""Losses over fixed batches and answers to test examples. Changes no weight and draws no random number."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from core.data.batches import Encoded, collate
+from core.data.template import Example, format_prompt
+from core.data.tokenizer import END_OF_TEXT, decode, encode
+from core.nn.generation import Sampling, fit_prompt, generate
+from core.nn.gpt2 import GPT2
+
+ANSWER_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A model's answer to one test example."""
+
+    index: int
+    """Into the list of examples."""
+    text: str
+    tokens: int
+    cut: bool
+    """Whether it ended at the limit rather than by itself."""
+    prompt_cut: bool
+    """Whether the prompt was longer than the context and lost its beginning."""
+
+
+@torch.inference_mode()
+def mean_loss(
+    model: GPT2, examples: Sequence[Encoded], batch_size: int, mask_prompt: bool
+) -> float:
+    """Mean cross entropy a target token, in nats. Examples are batched by length to pad little."""
+    device = model.wte.weight.device
+    total, tokens = 0.0, 0
+    by_length = sorted(examples, key=lambda example: len(example.ids))
+    for start in range(0, len(by_length), batch_size):
+        batch = collate(by_length[start : start + batch_size], mask_prompt)
+        total += float(model.loss(batch.ids.to(device), batch.targets.to(device)))
+        tokens += batch.target_tokens
+    return total / tokens
+
+
+def answer_all(
+    model: GPT2, examples: Sequence[Example], sampling: Sampling
+) -> Iterator[list[Answer]]:
+    """Answer every example, batch by batch, prompts of like length together."""
+    prompts = [encode(format_prompt(example.instruction, example.input)) for example in examples]
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    for start in range(0, len(order), ANSWER_BATCH):
+        chosen = order[start : start + ANSWER_BATCH]
+        fitted = [
+            fit_prompt(prompts[i], model.arch.context, sampling.max_new_tokens) for i in chosen
+        ]
+        answers = generate(model, fitted, sampling, END_OF_TEXT)
+        limit = min(
+            sampling.max_new_tokens, model.arch.context - max(len(prompt) for prompt in fitted)
+        )
+        yield [
+            Answer(i, decode(ids), len(ids), len(ids) >= limit, len(fitted[row]) < len(prompts[i]))
+            for row, (i, ids) in enumerate(zip(chosen, answers, strict=True))
+        ]

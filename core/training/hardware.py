@@ -1,0 +1,96 @@
+"""The device a run computes on: which, in which number format, how fast, how much memory."""
+
+import contextlib
+import platform
+import resource
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import torch
+
+from core.errors import UserError
+
+MIB = 2**20
+
+
+def resolve_device(device: str) -> torch.device:
+    """The device of that name; `auto` takes a GPU where there is one. Raises UserError."""
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    found = torch.device(device)
+    count = {"cpu": 1, "mps": int(torch.backends.mps.is_available())}.get(
+        found.type, torch.cuda.device_count()
+    )
+    if (found.index or 0) >= count:
+        message = f"device = {device!r}: this machine has none; it should be auto or cpu"
+        raise UserError(message)
+    return found
+
+
+def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
+    """The format of matrix products. `auto` is bf16 where the hardware multiplies it fast, else fp32.
+
+    A CPU without AMX multiplies bf16 a hundred times slower than fp32. Raises UserError for fp16
+    without a CUDA device.
+    """
+    if precision == "auto":
+        if device.type == "cuda":
+            fast = torch.cuda.get_device_capability(device) >= (8, 0)
+        else:
+            fast = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+        return torch.bfloat16 if fast else torch.float32
+    if precision == "fp16" and device.type != "cuda":
+        message = f"precision = 'fp16': it needs a CUDA device and the run is on {device.type}; it should be auto or fp32"
+        raise UserError(message)
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[object]:
+    """Matrix products in `dtype`, everything delicate in fp32."""
+    if dtype is torch.float32:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype)
+
+
+def describe(device: torch.device) -> str:
+    """The device's name for people, such as `NVIDIA H100` or the processor's model."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    if device.type == "cpu" and cpuinfo.exists():
+        for line in cpuinfo.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return f"{line.partition(':')[2].strip()}, {torch.get_num_threads()} threads"
+    return f"{platform.processor() or platform.machine()} ({device.type})"
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """The most memory held so far, MiB: of the GPU's allocator, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / MIB
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MIB
+
+
+def available_memory_mb(device: torch.device) -> float:
+    """Memory that a run could have now, MiB."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] / MIB
+    return psutil.virtual_memory().available / MIB
+
+
+def gemm_flops(device: torch.device, dtype: torch.dtype = torch.float32, size: int = 1024) -> float:
+    """Floating-point operations a second that a square matrix product reaches: best of five."""
+    a = torch.randn(size, size, device=device, dtype=dtype)
+    best = float("inf")
+    for _ in range(6):
+        start = time.perf_counter()
+        _ = a @ a
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best

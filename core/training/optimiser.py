@@ -1,0 +1,37 @@
+"""The optimiser and the learning rate at each step."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from core.config import RunConfig
+
+
+def learning_rate(config: RunConfig, step: int, steps: int) -> float:
+    """The rate of a step, counted from 1.
+
+    Constant where `min_lr` is none. Else linear from min_lr to lr over the first `warmup_fraction` of
+    all steps, then half a cosine (Loshchilov & Hutter 2017) that reaches min_lr at the last step.
+    """
+    if config.min_lr is None:
+        return config.lr
+    span = config.lr - config.min_lr
+    done, warmup = step - 1, int(config.warmup_fraction * steps)
+    if done < warmup:
+        return config.min_lr + span * done / warmup
+    share = (done - warmup) / max(1, steps - 1 - warmup)
+    return config.min_lr + span * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def build_optimizer(
+    config: RunConfig, parameters: Iterable[nn.Parameter], device: torch.device
+) -> torch.optim.Optimizer:
+    """AdamW (fused) or SGD over all given parameters, biases and norms included, as in the journal."""
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=config.lr, weight_decay=config.weight_decay)
+    fused = device.type in ("cpu", "cuda")
+    return torch.optim.AdamW(
+        parameters, lr=config.lr, weight_decay=config.weight_decay, fused=fused
+    )

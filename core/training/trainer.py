@@ -1,0 +1,305 @@
+"""The one training loop, for full fine-tuning and LoRA alike.
+
+Knows a run as a directory and an event writer: no database, no pages, no network but the base model's.
+"""
+
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+
+from core.config import RunConfig
+from core.data import dataset
+from core.data.batches import Batch, Encoded, Schedule, collate, encode_all
+from core.errors import TrainingError
+from core.nn import generation, lora, pretrained
+from core.nn.gpt2 import GPT2
+from core.training import checkpoint, hardware
+from core.training.evaluation import answer_all, mean_loss
+from core.training.optimiser import build_optimizer, learning_rate
+
+Outcome = Literal["finished", "stopped"]
+
+
+class Run(Protocol):
+    """What the trainer may ask of the run it trains."""
+
+    directory: Path
+    resumed: bool
+
+    def emit(self, kind: str, **fields: Any) -> None:
+        """Append an event."""
+
+    def sync(self) -> None:
+        """Make the events so far durable."""
+
+    def stop_requested(self) -> bool:
+        """Whether somebody asked the run to stop."""
+
+
+@dataclass
+class Progress:
+    """How far a run has come. `seconds` counts training steps only."""
+
+    step: int = 0
+    examples: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+def train(config: RunConfig, run: Run) -> Outcome:
+    """Train a run from its newest checkpoint or from the start, publish its weights, answer its test set.
+
+    Raises:
+        UserError: the base model, the data or the hardware cannot be had as configured.
+        TrainingError: the loss is no longer finite.
+    """
+    trainer = Trainer(config, run)
+    if trainer.fit() == "stopped":
+        return "stopped"
+    trainer.publish_weights()
+    return trainer.answer_test_set()
+
+
+def build_model(config: RunConfig) -> GPT2:
+    """The base model, and adapters on it where the method is LoRA. Raises UserError."""
+    model = pretrained.load(config.base_model, config.dropout, config.tie_weights)
+    if config.method == "lora":
+        names = model.arch.lora_targets(config.lora_targets, config.lora_last_layers)
+        generator = torch.Generator().manual_seed(config.seed)
+        lora.add_adapters(
+            model, names, config.lora_rank, config.lora_alpha, config.lora_dropout, generator
+        )
+    return model
+
+
+class Trainer:
+    """A run in progress: model, optimiser, data and how far it has come."""
+
+    def __init__(self, config: RunConfig, run: Run) -> None:
+        self.config, self.run = config, run
+        self.device = hardware.resolve_device(config.device)
+        self.dtype = hardware.resolve_precision(config.precision, self.device)
+        self.split = dataset.split(dataset.load(config.dataset, config.max_examples), config)
+        torch.manual_seed(config.seed)
+        model = build_model(config)
+        self.base_hash = pretrained.fingerprint(model)
+        self.model = model.to(self.device)
+        self.model.grad_checkpointing = config.grad_checkpointing
+        self.train_set, self.validation_set = self._encode()
+        self.schedule = Schedule(
+            [len(example.ids) for example in self.train_set],
+            config.batch_size,
+            config.grad_accumulation,
+            config.epochs,
+            config.seed,
+            config.group_by_length,
+        )
+        self.parameters = list(checkpoint.trainable(self.model).values())
+        self.optimizer = build_optimizer(config, self.parameters, self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
+        if config.compile:
+            self.model.compile(dynamic=True)
+        self.progress = Progress()
+
+    def _encode(self) -> tuple[list[Encoded], list[Encoded]]:
+        config, parts = self.config, self.split
+        length = min(config.max_length or self.model.arch.context, self.model.arch.context)
+        train = encode_all(parts.train, length, config.mask_prompt)
+        place = len(parts.train) + len(parts.test)
+        validation = encode_all(parts.validation, length, config.mask_prompt, place)
+        if not train or not validation:
+            raise TrainingError(
+                f"max_length = {length}: no example keeps any of its response; it should be larger"
+            )
+        return train, validation
+
+    def _warn_of_lost_examples(self) -> None:
+        given = len(self.split.train) + len(self.split.validation)
+        if lost := given - len(self.train_set) - len(self.validation_set):
+            message = f"{lost} examples are left out: max_length leaves nothing of their response"
+            self.run.emit("warning", step=0, about="data", message=message)
+
+    def fit(self) -> Outcome:
+        """Take all optimiser steps that remain. Ends after the step in which a stop was asked for."""
+        self._resume()
+        config, steps = self.config, self.schedule.steps
+        self.run.emit(
+            "plan",
+            steps=steps,
+            steps_per_epoch=self.schedule.steps_per_epoch,
+            train_examples=len(self.train_set),
+            base_hash=self.base_hash,
+            parameters=sum(p.numel() for p in self.model.parameters()),
+            trainable=sum(p.numel() for p in self.parameters),
+            device=hardware.describe(self.device),
+            precision=str(self.dtype).removeprefix("torch."),
+        )
+        if self.progress.step == 0:
+            self._warn_of_lost_examples()
+            self._evaluate()
+        while self.progress.step < steps:
+            self._step(self.progress.step + 1)
+            step, last = self.progress.step, self.progress.step == steps
+            if last or step % config.eval_every == 0:
+                self._evaluate(final=last)
+            if config.sample_prompt and (last or step % config.sample_every == 0):
+                self._sample()
+            stop = self.run.stop_requested()
+            if last or stop or step % config.checkpoint_every == 0:
+                self._save()
+            if stop and not last:
+                return "stopped"
+        return "finished"
+
+    def _step(self, step: int) -> None:
+        """One optimiser step; gradients of its batches are weighted by target tokens."""
+        start = time.perf_counter()
+        config = self.config
+        batches = [
+            collate([self.train_set[i] for i in indices], config.mask_prompt)
+            for indices in self.schedule.batches(step)
+        ]
+        targets = sum(batch.target_tokens for batch in batches)
+        lr = learning_rate(config, step, self.schedule.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.model.train()
+        self.optimizer.zero_grad()
+        total = torch.zeros((), device=self.device)
+        for batch in batches:
+            ids = batch.ids.to(self.device, non_blocking=True)
+            wanted = batch.targets.to(self.device, non_blocking=True)
+            with hardware.autocast(self.device, self.dtype):
+                loss = self.model.loss(ids, wanted) / targets
+            self.scaler.scale(loss).backward()
+            total += loss.detach()
+        self.scaler.unscale_(self.optimizer)
+        if config.grad_clip is None:
+            grads = [p.grad for p in self.parameters if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(grads)
+        else:
+            norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.grad_clip)
+        loss_value, grad_norm = total.item(), norm.item()
+        if not math.isfinite(loss_value):
+            raise TrainingError(
+                f"the loss became {loss_value} at step {step} with lr = {lr:g} and a gradient norm of "
+                f"{grad_norm:g}; a lower lr, a longer warm-up or gradient clipping may help"
+            )
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        seconds = time.perf_counter() - start
+        self._record(batches, seconds, lr=lr, loss=loss_value, grad_norm=grad_norm)
+
+    def _record(self, batches: list[Batch], seconds: float, **measured: float) -> None:
+        """Count a step and write its event."""
+        places = [place for batch in batches for place in batch.places]
+        tokens = sum(batch.tokens for batch in batches)
+        positions = sum(batch.ids.numel() for batch in batches)
+        p = self.progress
+        p.step, p.examples = p.step + 1, p.examples + len(places)
+        p.tokens, p.seconds = p.tokens + tokens, p.seconds + seconds
+        self.run.emit(
+            "step",
+            **self._place(),
+            examples=p.examples,
+            padding=round(1 - tokens / positions, 6),
+            **measured,
+            tokens_per_s=round(tokens / seconds, 3),
+            memory_mb=round(hardware.peak_memory_mb(self.device), 1),
+            batch=places,
+        )
+
+    def _place(self) -> dict[str, float]:
+        """Where the run stands, as events say it."""
+        p = self.progress
+        epoch = round(p.step / self.schedule.steps_per_epoch, 6)
+        return {"step": p.step, "epoch": epoch, "tokens": p.tokens, "seconds": round(p.seconds, 6)}
+
+    def _evaluate(self, final: bool = False) -> None:
+        """Losses on a fixed part of both sets; at the end on the whole validation set."""
+        config = self.config
+        size = config.batch_size * config.eval_batches
+        self.model.eval()
+        with hardware.autocast(self.device, self.dtype):
+            train, validation = (
+                mean_loss(self.model, part, config.batch_size, config.mask_prompt)
+                for part in (
+                    self.train_set[:size],
+                    self.validation_set if final else self.validation_set[:size],
+                )
+            )
+        place = self._place()
+        self.run.emit("eval", **place, train_loss=train, val_loss=validation, final=final)
+
+    def _sample(self) -> None:
+        prompt = self.config.sample_prompt
+        with hardware.autocast(self.device, self.dtype):
+            [[answer]] = answer_all(
+                self.model.eval(),
+                [dataset.Example(prompt, "", "")],
+                generation.Sampling(self.config.max_new_tokens),
+            )
+        self.run.emit("sample", step=self.progress.step, prompt=prompt, text=answer.text)
+
+    def _save(self) -> None:
+        self.run.sync()
+        checkpoint.save_checkpoint(
+            self.run.directory / "checkpoint",
+            self.progress.step,
+            self.model,
+            self.optimizer,
+            {"progress": asdict(self.progress), "scaler": self.scaler.state_dict()},
+        )
+
+    def _resume(self) -> None:
+        if not self.run.resumed:
+            return
+        facts, damaged = checkpoint.load_checkpoint(
+            self.run.directory / "checkpoint", self.model, self.optimizer
+        )
+        if facts:
+            self.progress = Progress(**facts["progress"])
+            self.scaler.load_state_dict(facts["scaler"])
+        self.run.emit("rewind", step=self.progress.step if facts else -1)
+        for message in damaged:
+            self.run.emit("warning", step=self.progress.step, about="checkpoint", message=message)
+
+    def publish_weights(self) -> None:
+        """Write `weights/`: the adapter, or the whole model."""
+        name = "adapter.safetensors" if self.config.method == "lora" else "model.safetensors"
+        facts = {
+            "method": self.config.method,
+            "base_model": self.config.base_model,
+            "base_hash": self.base_hash,
+        }
+        tensors = checkpoint.trainable(self.model)
+        checkpoint.publish(self.run.directory / "weights", {name: tensors}, facts)
+
+    def answer_test_set(self) -> Outcome:
+        """Greedy answers to every test example, each an event."""
+        self.model.eval()
+        lora.merge(self.model)
+        examples, first = self.split.test, self.split.first_test_item
+        sampling = generation.Sampling(self.config.max_new_tokens)
+        with hardware.autocast(self.device, self.dtype):
+            for answers in answer_all(self.model, examples, sampling):
+                for answer in answers:
+                    example = examples[answer.index]
+                    self.run.emit(
+                        "generation",
+                        item=first + answer.index,
+                        instruction=example.instruction,
+                        input=example.input,
+                        reference=example.output,
+                        answer=answer.text,
+                        tokens=answer.tokens,
+                        cut=answer.cut,
+                        prompt_cut=answer.prompt_cut,
+                    )
+                if self.run.stop_requested():
+                    return "stopped"
+        return "finished"
