@@ -31,7 +31,7 @@ def _setting(
     default: Any, group: str, title: str, description: str, when: str | None = None, **bounds: Any
 ) -> Any:
     """One documented field. `when` names the condition under which it matters, a key of RELEVANT."""
-    extra = {"group": group, "when": when}
+    extra: dict[str, Any] = {"group": group, "when": when}
     return Field(default, title=title, description=description, json_schema_extra=extra, **bounds)
 
 
@@ -97,19 +97,9 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _read_words(cls, values: Any) -> Any:
+    def _accept_words(cls, values: Any) -> Any:
         """Read what a person types: `none` or nothing for an absent value, commas between tags."""
-        if not isinstance(values, Mapping):
-            return values
-        read = dict(values)
-        for name, value in read.items():
-            if not isinstance(value, str) or name not in cls.model_fields:
-                continue
-            if is_optional(cls.model_fields[name]) and value.strip().lower() in ("", "none"):
-                read[name] = None
-            elif name == "tags":
-                read[name] = tuple(tag.strip() for tag in value.split(",") if tag.strip())
-        return read
+        return _read_words(values) if isinstance(values, Mapping) else values
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -147,10 +137,10 @@ class RunConfig(BaseModel):
         except ValidationError as error:
             problems = [_problem(detail) for detail in error.errors() if detail["loc"]]
         wrong = {problem.field for problem in problems}
-        read = cls._read_words({k: v for k, v in values.items() if k not in wrong})
+        read = _read_words({k: v for k, v in values.items() if k not in wrong})
         sound = cls.model_construct(
             **{
-                name: TypeAdapter(cls.model_fields[name].annotation).validate_python(value)
+                name: TypeAdapter[Any](cls.model_fields[name].annotation).validate_python(value)
                 for name, value in read.items()
             }
         )
@@ -159,6 +149,18 @@ class RunConfig(BaseModel):
     def changed(self, **values: Any) -> Self:
         """A copy with some fields replaced, validated anew. Raises ConfigError."""
         return type(self).parse({**self.model_dump(), **values})
+
+
+def _read_words(values: Mapping[str, Any]) -> dict[str, Any]:
+    read = dict(values)
+    for name, value in read.items():
+        if not isinstance(value, str) or name not in RunConfig.model_fields:
+            continue
+        if is_optional(RunConfig.model_fields[name]) and value.strip().lower() in ("", "none"):
+            read[name] = None
+        elif name == "tags":
+            read[name] = tuple(tag.strip() for tag in value.split(",") if tag.strip())
+    return read
 
 
 def _problem(detail: Any) -> Problem:

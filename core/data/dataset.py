@@ -47,7 +47,7 @@ def load(dataset: str, max_examples: int | None = None) -> list[Example]:
         raise UserError(
             f"dataset = {dataset!r}: it cannot be read as UTF-8 text ({error})"
         ) from None
-    examples = []
+    examples: list[Example] = []
     for place, record in _records(text, dataset):
         if max_examples is not None and len(examples) == max_examples:
             break

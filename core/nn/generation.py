@@ -87,18 +87,16 @@ class _Batch:
         self.tokens = torch.empty(0)
 
     def _empty_caches(self, rows: int, capacity: int) -> list[KVCache]:
-        arch, like = self.model.arch, self.model.wte.weight
+        arch, weight = self.model.arch, self.model.wte.weight
+        device = weight.device
+        autocast = torch.is_autocast_enabled(device.type)
+        dtype = torch.get_autocast_dtype(device.type) if autocast else weight.dtype
         shape = (rows, arch.n_head, capacity, arch.head_dim)
-        dtype = (
-            torch.get_autocast_dtype(like.device.type)
-            if torch.is_autocast_enabled(like.device.type)
-            else like.dtype
-        )
-        empty = {"device": like.device, "dtype": dtype}
-        return [
-            KVCache(torch.zeros(shape, **empty), torch.zeros(shape, **empty))
-            for _ in range(arch.n_layer)
-        ]
+
+        def empty() -> Tensor:
+            return torch.zeros(shape, device=device, dtype=dtype)
+
+        return [KVCache(empty(), empty()) for _ in range(arch.n_layer)]
 
     def _forward(self, ids: Tensor) -> Tensor:
         """Feed the newest tokens (B, T); logits of the last position, (B, vocabulary)."""

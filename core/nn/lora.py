@@ -36,9 +36,9 @@ class LoRALinear(nn.Module):
         self.scale = alpha / rank
         self.dropout = dropout
         self.merged = False
-        like = {"device": linear.weight.device, "dtype": torch.float32}
-        self.lora_A = nn.Parameter(torch.empty(rank, linear.in_features, **like))
-        self.lora_B = nn.Parameter(torch.zeros(linear.out_features, rank, **like))
+        device = linear.weight.device
+        self.lora_A = nn.Parameter(torch.empty(rank, linear.in_features, device=device))
+        self.lora_B = nn.Parameter(torch.zeros(linear.out_features, rank, device=device))
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5), generator=generator)
 
     def forward(self, x: Tensor) -> Tensor:

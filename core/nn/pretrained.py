@@ -36,14 +36,18 @@ def architecture(base_model: str) -> Architecture:
         raise UserError(message)
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        sizes = [int(config[key]) for key in ("n_layer", "n_head", "n_embd")]
-        context, vocabulary = int(config["n_positions"]), int(config["vocab_size"])
+        return Architecture(
+            n_layer=int(config["n_layer"]),
+            n_head=int(config["n_head"]),
+            n_embd=int(config["n_embd"]),
+            context=int(config["n_positions"]),
+            vocabulary=int(config["vocab_size"]),
+        )
     except (ValueError, KeyError, TypeError) as error:
         message = (
             f"base_model = {base_model!r}: config.json is not a GPT-2 configuration ({error!r})"
         )
         raise UserError(message) from None
-    return Architecture(*sizes, context=context, vocabulary=vocabulary)
 
 
 def load(base_model: str, dropout: float = 0.0, tie_weights: bool = False) -> GPT2:

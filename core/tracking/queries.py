@@ -62,7 +62,8 @@ def curve(
 
     A spike of one step is thus never lost. With a window above 1, y is the mean of that many steps.
     """
-    assert metric in CURVES and x in X_AXES
+    assert metric in CURVES
+    assert x in X_AXES
     return db.execute(
         f"""
         with smoothed as (

@@ -14,10 +14,11 @@ import torch
 from core.config import RunConfig
 from core.data import dataset
 from core.data.batches import Batch, Encoded, Schedule, collate, encode_all
+from core.data.template import Example
 from core.errors import TrainingError
 from core.nn import generation, lora, pretrained
-from core.nn.gpt2 import GPT2
 from core.training import checkpoint, hardware
+from core.training.build import build_model
 from core.training.evaluation import answer_all, mean_loss
 from core.training.optimiser import build_optimizer, learning_rate
 
@@ -64,18 +65,6 @@ def train(config: RunConfig, run: Run) -> Outcome:
     return trainer.answer_test_set()
 
 
-def build_model(config: RunConfig) -> GPT2:
-    """The base model, and adapters on it where the method is LoRA. Raises UserError."""
-    model = pretrained.load(config.base_model, config.dropout, config.tie_weights)
-    if config.method == "lora":
-        names = model.arch.lora_targets(config.lora_targets, config.lora_last_layers)
-        generator = torch.Generator().manual_seed(config.seed)
-        lora.add_adapters(
-            model, names, config.lora_rank, config.lora_alpha, config.lora_dropout, generator
-        )
-    return model
-
-
 class Trainer:
     """A run in progress: model, optimiser, data and how far it has come."""
 
@@ -98,7 +87,7 @@ class Trainer:
             config.seed,
             config.group_by_length,
         )
-        self.parameters = list(checkpoint.trainable(self.model).values())
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(config, self.parameters, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
         if config.compile:
@@ -240,7 +229,7 @@ class Trainer:
         with hardware.autocast(self.device, self.dtype):
             [[answer]] = answer_all(
                 self.model.eval(),
-                [dataset.Example(prompt, "", "")],
+                [Example(prompt, "", "")],
                 generation.Sampling(self.config.max_new_tokens),
             )
         self.run.emit("sample", step=self.progress.step, prompt=prompt, text=answer.text)

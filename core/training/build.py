@@ -1,0 +1,32 @@
+"""The model that a run trains, and the model that it made."""
+
+from pathlib import Path
+
+import torch
+
+from core.config import RunConfig
+from core.nn import lora, pretrained
+from core.nn.gpt2 import GPT2
+from core.training import checkpoint
+
+
+def build_model(config: RunConfig) -> GPT2:
+    """The base model, and adapters on it where the method is LoRA. Raises UserError."""
+    model = pretrained.load(config.base_model, config.dropout, config.tie_weights)
+    if config.method == "lora":
+        names = model.arch.lora_targets(config.lora_targets, config.lora_last_layers)
+        generator = torch.Generator().manual_seed(config.seed)
+        lora.add_adapters(
+            model, names, config.lora_rank, config.lora_alpha, config.lora_dropout, generator
+        )
+    return model
+
+
+def load_trained(config: RunConfig, weights: Path) -> GPT2:
+    """The model of a finished run, from its `weights/`, adapters merged. Raises UserError."""
+    model = build_model(config)
+    _, files = checkpoint.read(weights)
+    [tensors] = files.values()
+    checkpoint.load_trainable(model, tensors)
+    lora.merge(model)
+    return model.eval()
