@@ -140,7 +140,9 @@ class RunConfig(BaseModel):
         read = _read_words({k: v for k, v in values.items() if k not in wrong})
         sound = cls.model_construct(
             **{
-                name: TypeAdapter[Any](cls.model_fields[name].annotation).validate_python(value)
+                name: TypeAdapter[Any](
+                    typing.cast(Any, cls.model_fields[name].annotation)
+                ).validate_python(value)
                 for name, value in read.items()
             }
         )
