@@ -82,7 +82,7 @@ class RunConfig(BaseModel):
     grad_clip: float | None = _setting(1.0, "optimisation", "Gradient clipping", "Largest norm of the gradient. Empty: no clipping.", gt=0, le=1e6)
     group_by_length: bool = _setting(True, "optimisation", "Group by length", "Put examples of like length into a batch, so that little is padding; the order of the batches stays random.")
 
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = _setting("auto", "hardware", "Device", "auto, cpu, cuda, cuda:1, ... or mps.")
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:[0-9]{1,2})?)$")] = _setting("auto", "hardware", "Device", "auto, cpu, cuda, cuda:1, ... or mps.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = _setting("auto", "hardware", "Precision", "Number format of the matrix products; auto takes bf16 where the hardware is fast at it.")
     grad_checkpointing: bool = _setting(False, "hardware", "Gradient checkpointing", "Recompute activations in the backward pass: less memory, about a third more time.")
     compile: bool = _setting(False, "hardware", "Compile", "Compile the model with torch.compile; pays off on a GPU only.")
@@ -132,12 +132,17 @@ class RunConfig(BaseModel):
         Raises:
             ConfigError: with every problem found, one per field or contradiction.
         """
+        known = {name: value for name, value in values.items() if name in cls.model_fields}
+        problems = [_no_such(name, value) for name, value in values.items() if name not in known]
         try:
-            return cls.model_validate(dict(values))
+            config = cls.model_validate(known)
         except ValidationError as error:
-            problems = [_problem(detail) for detail in error.errors() if detail["loc"]]
+            problems += [_problem(detail) for detail in error.errors() if detail["loc"]]
+        else:
+            if not problems:
+                return config
         wrong = {problem.field for problem in problems}
-        read = _read_words({k: v for k, v in values.items() if k not in wrong})
+        read = _read_words({k: v for k, v in known.items() if k not in wrong})
         sound = cls.model_construct(
             **{
                 name: TypeAdapter[Any](
@@ -165,12 +170,15 @@ def _read_words(values: Mapping[str, Any]) -> dict[str, Any]:
     return read
 
 
+def _no_such(name: object, value: object) -> Problem:
+    field = str(name).encode(errors="backslashreplace").decode()  # it may be shown anywhere
+    near = difflib.get_close_matches(field, RunConfig.model_fields, n=1)
+    hint = f"did you mean {near[0]}?" if near else "`python -m core settings` lists them"
+    return Problem(field, value, f"there is no such setting; {hint}")
+
+
 def _problem(detail: Any) -> Problem:
     field = str(detail["loc"][0])
-    if detail["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(field, RunConfig.model_fields, n=1)
-        hint = f"did you mean {near[0]}?" if near else "`python -m core settings` lists them"
-        return Problem(field, detail["input"], f"there is no such setting; {hint}")
     message = (
         detail["msg"]
         .replace("Input should be", "it should be")

@@ -4,13 +4,17 @@ A file is JSON (a list of records) or JSONL (one a line). A record has `instruct
 if it likes, `input`, all text. Knows no tokens.
 """
 
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from core.config import RunConfig
+from core.data import hub
 from core.data.template import Example
 from core.errors import UserError
 
@@ -31,27 +35,20 @@ class Split:
         return len(self.train)
 
 
-def load(dataset: str, max_examples: int | None = None) -> list[Example]:
-    """The examples of a data set, by name or path.
+def load(dataset: str, max_examples: int | None = None, download: bool = True) -> list[Example]:
+    """The examples of a data set: `primer`, `alpaca`, `owner/name` on the hub, or a file.
+
+    Args:
+        download: fetch from the hub what is not cached; else raise NotDownloadedError.
 
     Raises:
-        UserError: there is no such file, or it is not in Alpaca format; says where.
+        UserError: there is no such data set, or it is not in Alpaca format; says where.
     """
-    path = EMBEDDED.get(dataset, Path(dataset).expanduser())
-    if not path.is_file():
-        message = f"dataset = {dataset!r}: there is no such file; it should be primer or the path of a JSON or JSONL file"
-        raise UserError(message)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"dataset = {dataset!r}: it cannot be read as UTF-8 text ({error})"
-        ) from None
-    examples: list[Example] = []
-    for place, record in _records(text, dataset):
-        if max_examples is not None and len(examples) == max_examples:
-            break
-        examples.append(_example(record, place, dataset))
+    on_hub = hub.repository(dataset) is not None
+    paths = hub.files(dataset, download) if on_hub else [_local(dataset)]
+    records = (record for path in paths for record in _records(path, dataset))
+    chosen = itertools.islice(records, max_examples)
+    examples = [_example(record, place, dataset) for place, record in chosen]
     if not examples:
         raise UserError(f"dataset = {dataset!r}: it holds no examples")
     return examples
@@ -74,8 +71,33 @@ def split(examples: list[Example], config: RunConfig) -> Split:
     return parts
 
 
-def _records(text: str, dataset: str) -> Iterator[tuple[str, Any]]:
+def _local(dataset: str) -> Path:
+    path = EMBEDDED.get(dataset) or _file(dataset)
+    if path is None:
+        message = f"dataset = {dataset!r}: there is no such file; it should be primer, alpaca, a data set on the hub as owner/name, or the path of a JSON or JSONL file"
+        raise UserError(message)
+    return path
+
+
+def _file(dataset: str) -> Path | None:
+    try:
+        path = Path(dataset).expanduser()
+        return path if path.is_file() else None
+    except (OSError, RuntimeError):  # a name too long, or in the home of an unknown user
+        return None
+
+
+def _records(path: Path, dataset: str) -> Iterator[tuple[str, Any]]:
     """Records with the words for their place. A file whose first sign is `[` is JSON, any other JSONL."""
+    if path.suffix == ".parquet":
+        rows = pd.read_parquet(path).to_dict("records")
+        yield from ((f"record {i}", row) for i, row in enumerate(rows, 1))
+        return
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"dataset = {dataset!r}: it cannot be read as UTF-8 text ({error})"
+        raise UserError(message) from None
     if text.lstrip().startswith("["):
         try:
             records = json.loads(text)
@@ -87,10 +109,11 @@ def _records(text: str, dataset: str) -> Iterator[tuple[str, Any]]:
         if not line.strip():
             continue
         try:
-            yield f"line {i}", json.loads(line)
+            record = json.loads(line)
         except (ValueError, RecursionError) as error:
             message = f"dataset = {dataset!r}: line {i} is not valid JSON ({error}); the file should be a JSON list or one JSON object a line"
             raise UserError(message) from None
+        yield f"line {i}", record
 
 
 def _example(record: Any, place: str, dataset: str) -> Example:

@@ -39,13 +39,18 @@ def results(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
             select run, max(step) as step, max(tokens) as tokens, max(seconds) as seconds,
                    max(memory_mb) as peak_memory_mb
             from step group by run)
+        , matches as (
+            select run, avg((regexp_replace(lower(answer), '[^[:alnum:]]+', ' ', 'g')
+                = regexp_replace(lower(reference), '[^[:alnum:]]+', ' ', 'g'))::int) as exact
+            from generation group by run)
         select config.run as name, status, reason, created, changed, {settings},
                device_name, number_format, steps, coalesce(step, 0) as step, tokens,
                parameters, trainable, base_hash, train_loss, val_loss, exp(val_loss) as perplexity,
-               seconds, peak_memory_mb
+               seconds, peak_memory_mb, exact
         from config
         left join statuses using (run) left join plans using (run)
         left join evals using (run) left join steps_taken using (run)
+        left join matches using (run)
         order by created desc, name
     """).df()
 

@@ -22,11 +22,18 @@ def build_model(config: RunConfig) -> GPT2:
     return model
 
 
-def load_trained(config: RunConfig, weights: Path) -> GPT2:
-    """The model of a finished run, from its `weights/`, adapters merged. Raises UserError."""
+def load_trained(config: RunConfig, directory: Path) -> GPT2:
+    """The model of a run: its `weights/`, or its newest sound checkpoint; adapters merged.
+
+    Raises:
+        UserError: the run has neither.
+    """
     model = build_model(config)
-    _, files = checkpoint.read(weights)
-    [tensors] = files.values()
+    if (directory / "weights").is_dir():
+        _, files = checkpoint.read(directory / "weights")
+        [tensors] = files.values()
+    else:
+        tensors = checkpoint.newest_weights(directory / "checkpoint")
     checkpoint.load_trainable(model, tensors)
     lora.merge(model)
     return model.eval()

@@ -115,6 +115,16 @@ def load_checkpoint(
     return None, damaged
 
 
+def newest_weights(directory: Path) -> dict[str, Tensor]:
+    """The trained weights of the newest sound checkpoint. Raises UserError where there is none."""
+    for path in _checkpoints(directory):
+        try:
+            return read(path)[1]["trainable.safetensors"]
+        except UserError:
+            continue
+    raise UserError(f"{directory.parent.name} has no weights yet: no checkpoint has been written")
+
+
 def trainable(model: nn.Module) -> dict[str, Tensor]:
     """The weights that training moves, by name."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}

@@ -1,0 +1,253 @@
+"""The command line: the same machine as the dashboard, without a browser.
+
+Exit status: 0 for success, 2 for a mistake of the user's, 1 for anything else. Errors are one sentence
+on standard error.
+"""
+
+import json
+import sys
+import threading
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from core import report
+from core.config import RunConfig
+from core.errors import ConfigError, UserError
+from core.presets import DEMO, PRESETS, preset
+from core.progress import follow
+from core.tables import Format, render
+from core.tracking import lab, queries
+from core.tracking.executors import EXECUTORS
+from core.tracking.rundir import ENDED, RunDirectory
+
+app = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False, help=__doc__, rich_markup_mode=None
+)
+errors = Console(stderr=True)
+
+RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Where the run directories are.")]
+AsFormat = Annotated[Format, typer.Option("--format", help="How to print the table.")]
+PresetName = Annotated[str | None, typer.Option("--preset", help="Settings to start from.")]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", help="A setting, as field=value; repeatable.")
+]
+ExecutorName = Annotated[str, typer.Option("--executor", help=f"One of: {', '.join(EXECUTORS)}.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="The name of a run.")]
+RUNS = Path("runs")
+
+
+@app.command()
+def models(format: AsFormat = "table") -> None:
+    """The GPT-2 family: parameters, memory in fp32, LoRA parameters by rank."""
+    print(render(report.models(format), format))
+
+
+@app.command()
+def settings(format: AsFormat = "table") -> None:
+    """Every setting of a run: its default, its choices and what it does."""
+    print(render(report.settings(), format))
+
+
+@app.command()
+def presets(format: AsFormat = "table") -> None:
+    """Named settings to start from."""
+    rows = [
+        {"preset": name, "title": p.title, "settings": p.settings} for name, p in PRESETS.items()
+    ]
+    print(render(rows, format))
+
+
+@app.command()
+def check(preset: PresetName = None, set: Sets = None, format: AsFormat = "table") -> None:
+    """What a launch would do: steps, tokens, parameters, memory, time; and every problem, all at once."""
+    from core.training import preflight
+
+    plan = preflight.check(_config(preset, set))
+    row = {k: v for k, v in asdict(plan).items() if k not in ("problems", "learning_rates")}
+    row["problems"] = [str(problem) for problem in plan.problems]
+    if format == "json":
+        print(json.dumps(row, indent=2, ensure_ascii=False))
+    else:
+        print(render([{"": key, "value": value} for key, value in row.items()], format))
+    if plan.problems:
+        raise ConfigError(plan.problems)
+
+
+@app.command()
+def train(
+    preset: PresetName = None,
+    set: Sets = None,
+    executor: ExecutorName = "process",
+    runs_dir: RunsDir = RUNS,
+    format: AsFormat = "table",
+) -> None:
+    """Train a run to its end, with a progress bar. Ctrl-C checkpoints and stops it."""
+    from core.training import preflight
+
+    _executor(executor)
+    config = _config(preset, set)
+    if problems := preflight.check(config).problems:
+        raise ConfigError(problems)
+    _drive(RunDirectory.create(runs_dir, config), executor, format)
+
+
+@app.command()
+def resume(
+    run: RunName,
+    executor: ExecutorName = "process",
+    runs_dir: RunsDir = RUNS,
+    format: AsFormat = "table",
+) -> None:
+    """Go on with a run that did not finish, from its newest checkpoint."""
+    _executor(executor)
+    found = RunDirectory.find(runs_dir, run)
+    lab.requeue(found)
+    _drive(found, executor, format)
+
+
+@app.command()
+def stop(run: RunName, runs_dir: RunsDir = RUNS) -> None:
+    """Ask a run to checkpoint and stop, and wait until it has."""
+    found = RunDirectory.find(runs_dir, run)
+    lab.stop(found)
+    deadline = time.monotonic() + 90
+    while (status := found.status()) not in ENDED and time.monotonic() < deadline:
+        time.sleep(0.1)
+    print(f"{found.name}: {status}")
+
+
+@app.command()
+def delete(run: RunName, runs_dir: RunsDir = RUNS) -> None:
+    """Remove a run and everything it made."""
+    RunDirectory.find(runs_dir, run).delete()
+
+
+@app.command()
+def runs(format: AsFormat = "table", runs_dir: RunsDir = RUNS) -> None:
+    """The table of all runs, newest first."""
+    print(render(report.runs(_results(runs_dir), format), format))
+
+
+@app.command()
+def generate(
+    who: Annotated[list[str], typer.Argument(metavar="RUN|base:NAME|base:DIR ...")],
+    prompt: Annotated[str, typer.Option("--prompt", help="The instruction.")],
+    input: Annotated[str, typer.Option("--input", help="The instruction's input.")] = "",
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Feed the prompt without the template.")
+    ] = False,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, max=1024)] = 128,
+    temperature: Annotated[float, typer.Option("--temperature", min=0, max=10)] = 0.0,
+    top_k: Annotated[int | None, typer.Option("--top-k", min=1)] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 123,
+    runs_dir: RunsDir = RUNS,
+    format: AsFormat = "table",
+) -> None:
+    """Answers of runs and base models to one prompt, side by side."""
+    from core.answering import Answerer
+    from core.nn.generation import Sampling
+
+    answerer = Answerer(runs_dir, keep=1)
+    sampling = Sampling(max_new_tokens, temperature, top_k, seed)
+    rows = []
+    for name in who:
+        *_, last = answerer.answer(name, prompt, input, sampling, raw)
+        rows.append({"run": name, "prompt": prompt, "answer": last.text, "tokens": last.tokens})
+        if last.prompt_cut:
+            errors.print(
+                f"{name}: the prompt is longer than the context; its beginning was cut off"
+            )
+    print(render(rows, format))
+
+
+@app.command()
+def reindex(runs_dir: RunsDir = RUNS) -> None:
+    """Rebuild the index from the run directories."""
+    print(f"{lab.rebuild_index(runs_dir)} runs indexed")
+
+
+@app.command()
+def demo(executor: ExecutorName = "process", runs_dir: RunsDir = RUNS) -> None:
+    """Three runs on the embedded base model: full, LoRA 16 and LoRA 4; their table, and answers compared."""
+    _executor(executor)
+    lora = {**DEMO, "method": "lora", "lr": 5e-3, "min_lr": 5e-4}
+    names = []
+    for name, changes in {
+        "demo-full": DEMO,
+        "demo-lora-16": {**lora, "lora_rank": 16, "lora_alpha": 16},
+        "demo-lora-4": {**lora, "lora_rank": 4, "lora_alpha": 4},
+    }.items():
+        run = RunDirectory.create(runs_dir, RunConfig.parse({**changes, "name": name}))
+        _drive(run, executor, None)
+        names.append(run.name)
+    index = lab.read_index(runs_dir)
+    frame = queries.results(index.cursor())
+    print(render(report.runs(frame[frame["name"].isin(names)], "table"), "table"))
+    print(render(report.side_by_side(queries.answers(index.cursor(), names), 3), "table"))
+    index.close()
+
+
+def main() -> None:
+    """Run a command and turn mistakes into one sentence and exit status 2."""
+    try:
+        status = app(standalone_mode=False)
+    except UserError as error:
+        _fail(str(error), 2)
+    except typer.TyperException as error:
+        _fail(str(error), 2)
+    except (typer.Abort, KeyboardInterrupt):
+        _fail("interrupted", 1)
+    sys.exit(status or 0)
+
+
+def _fail(sentence: str, status: int) -> None:
+    print(f"error: {sentence}", file=sys.stderr)
+    sys.exit(status)
+
+
+def _config(name: str | None, sets: list[str] | None) -> RunConfig:
+    """Settings from a preset and field=value words. Raises ConfigError with every problem."""
+    values: dict[str, Any] = preset(name).model_dump(exclude_defaults=True) if name else {}
+    for word in sets or []:
+        field, separator, value = word.partition("=")
+        if not separator:
+            raise UserError(f"--set {word!r}: it should be field=value, such as batch_size=2")
+        values[field.strip()] = value
+    return RunConfig.parse(values)
+
+
+def _executor(name: str) -> None:
+    if name not in EXECUTORS:
+        raise UserError(f"executor = {name!r}: it should be one of: {', '.join(EXECUTORS)}")
+
+
+def _drive(run: RunDirectory, executor: str, format: Format | None) -> None:
+    """Train a run while showing how it goes; print its row; exit 1 where it failed."""
+    thread = threading.Thread(target=EXECUTORS[executor], args=(run,), name="trainer")
+    errors.print(f"{run.name}: {run.path}", highlight=False)
+    thread.start()
+    try:
+        follow(run, thread.is_alive, errors)
+    except KeyboardInterrupt:
+        run.request_stop()
+        errors.print("stopping after this step ...")
+    thread.join()
+    last = run.statuses()[-1]
+    if last["status"] == "failed":
+        raise UserError(f"{run.name} failed: {last.get('reason')}")
+    if format:
+        frame = _results(run.path.parent)
+        print(render(report.runs(frame[frame["name"] == run.name], format), format))
+
+
+def _results(runs_dir: Path) -> Any:
+    index = lab.read_index(runs_dir)
+    try:
+        return queries.results(index.cursor())
+    finally:
+        index.close()

@@ -1,0 +1,64 @@
+"""Data sets from the Hugging Face hub, through its own client and cache: parquet, JSON or JSONL files."""
+
+import re
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+from core.errors import UserError
+
+NAMED = {"alpaca": "tatsu-lab/alpaca"}
+PATTERNS = ["*.parquet", "*.json", "*.jsonl"]
+TRANSPORT_ERRORS = (HfHubHTTPError, LocalEntryNotFoundError, OSError)
+
+
+class NotDownloadedError(UserError):
+    """The data set is on the hub and not in the local cache."""
+
+
+def repository(dataset: str) -> str | None:
+    """The hub's name of a data set given as `alpaca` or `owner/name`; None for what is a path."""
+    if dataset in NAMED:
+        return NAMED[dataset]
+    plausible = re.fullmatch(r"[\w-]+/[\w.-]+", dataset) and not dataset.endswith(
+        (".json", ".jsonl")
+    )
+    return dataset if plausible and not Path(dataset).exists() else None
+
+
+def files(dataset: str, download: bool) -> list[Path]:
+    """The data files of a hub data set, in order.
+
+    Args:
+        download: fetch what is not in the cache.
+
+    Raises:
+        NotDownloadedError: it is not in the cache and should not be fetched.
+        UserError: it cannot be fetched.
+    """
+    name = repository(dataset)
+    try:
+        folder = snapshot_download(
+            str(name), repo_type="dataset", allow_patterns=PATTERNS, local_files_only=not download
+        )
+    except TRANSPORT_ERRORS as error:
+        if not download:
+            raise NotDownloadedError(f"dataset = {dataset!r}: it is not downloaded yet") from None
+        raise UserError(_unreachable(dataset, name, error)) from None
+    except Exception as error:
+        # The hub's client lets errors of its HTTP library through, whichever that is.
+        if not type(error).__module__.startswith("httpx"):
+            raise
+        raise UserError(_unreachable(dataset, name, error)) from None
+    found = sorted(
+        path for path in Path(folder).rglob("*") if path.suffix in (".parquet", ".json", ".jsonl")
+    )
+    parquet = [path for path in found if path.suffix == ".parquet"]
+    if not found:
+        raise UserError(f"dataset = {dataset!r}: {name} holds no parquet, JSON or JSONL file")
+    return parquet or found
+
+
+def _unreachable(dataset: str, name: str | None, error: Exception) -> str:
+    return f"dataset = {dataset!r}: {name} could not be fetched from the hub ({type(error).__name__}); connect to the internet once, or name a file"

@@ -1,0 +1,54 @@
+"""A run's training shown in a terminal: follows its event file, whoever writes it."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from core.tracking.events import parse, read_lines
+from core.tracking.rundir import RunDirectory
+
+
+def follow(run: RunDirectory, going: Callable[[], bool], console: Console) -> None:
+    """Show steps, losses, samples and warnings until nobody trains the run any more."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TextColumn("{task.fields[figures]}"),
+        TimeRemainingColumn(),
+    )
+    offset = run.events_path.stat().st_size if run.events_path.exists() else 0
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("starting", total=None, figures="")
+        last = False
+        while not last:
+            last = not going()
+            lines, offset = read_lines(run.events_path, offset)
+            for line in lines:
+                if event := parse(line):
+                    _show(event, progress, task, console)
+            time.sleep(0 if last else 0.2)
+
+
+def _show(event: dict[str, Any], progress: Progress, task: TaskID, console: Console) -> None:
+    kind = event["event"]
+    if kind == "plan":
+        progress.update(task, total=event["steps"], description="training")
+    elif kind == "step":
+        figures = (
+            f"loss {event['loss']:.3f}  lr {event['lr']:.1e}  {event['tokens_per_s']:.0f} tokens/s"
+        )
+        progress.update(task, completed=event["step"], figures=figures)
+    elif kind == "eval":
+        losses = f"train {event['train_loss']:.3f}, validation {event['val_loss']:.3f}"
+        console.print(f"step {event['step']}: loss {losses}", highlight=False)
+    elif kind == "sample":
+        console.print(Text(f"step {event['step']}: {event['prompt']} -> {event['text'].strip()!r}"))
+    elif kind == "warning":
+        console.print(Text(f"step {event['step']}: {event['message']}"), style="yellow")
+    elif kind == "generation":
+        progress.update(task, description="answering the test set")

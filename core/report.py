@@ -1,0 +1,84 @@
+"""What tables show: the family of models, the settings, the runs, answers side by side."""
+
+from typing import Any
+
+import pandas as pd
+
+from core.config import RunConfig, choices, metadata
+from core.nn.architecture import FAMILY, RANKS
+from core.tables import Format, records
+
+RUN_COLUMNS = (
+    "name", "status", "base_model", "method", "lora_rank", "lora_alpha", "batch_size", "epochs",
+    "optimizer", "lr", "min_lr", "warmup_fraction", "weight_decay", "val_loss", "perplexity", "scores",
+    "seconds", "peak_memory_mb", "device", "parent", "notes",
+)  # fmt: skip
+"""The columns of the results table, in order."""
+MIB = 2**20
+
+
+def models(format: Format) -> list[dict[str, Any]]:
+    """One row a model: name, parameters, memory in MiB, LoRA parameters by rank."""
+    rows = []
+    for name, arch in FAMILY.items():
+        parameters = arch.parameters()
+        lora = {str(rank): arch.lora_parameters(rank) for rank in RANKS}
+        row = {"name": name, "parameters": parameters, "memory_mb": round(parameters * 4 / MIB, 2)}
+        rows.append({**row, "lora": lora} if format == "json" else _flat(row, lora))
+    return rows
+
+
+def _flat(row: dict[str, Any], lora: dict[str, int]) -> dict[str, Any]:
+    memory = {"memory_mb": f"{row['memory_mb']:.2f}"}
+    return {**row, **memory, **{f"LoRA r={rank}": n for rank, n in lora.items()}}
+
+
+def settings() -> list[dict[str, Any]]:
+    """One row a field of RunConfig."""
+    return [
+        {
+            "group": metadata(field)["group"],
+            "setting": name,
+            "default": "none" if field.default is None else field.default,
+            "choices": ", ".join(choices(field)),
+            "description": field.description,
+        }
+        for name, field in RunConfig.model_fields.items()
+    ]
+
+
+def runs(frame: pd.DataFrame, format: Format) -> list[dict[str, Any]]:
+    """The rows of the results table; for people without the columns that are empty in every row."""
+    rows = records(run_frame(frame))
+    if format == "json":
+        return rows
+    kept = [c for c in RUN_COLUMNS if any(row[c] not in (None, "", {}) for row in rows)]
+    return [{column: row[column] for column in kept} for row in rows]
+
+
+def run_frame(frame: pd.DataFrame) -> pd.DataFrame:
+    """Results in the table's own columns: `scores` a dict by judge, `device` what it ran on."""
+    shown = frame.assign(
+        device=frame["device_name"].where(frame["device_name"].notna(), frame["device"]),
+        scores=pd.Series(
+            [
+                {} if pd.isna(exact) else {"exact": round(float(exact), 4)}
+                for exact in frame["exact"]
+            ],
+            index=frame.index,
+            dtype=object,
+        ),
+    )
+    return shown[list(RUN_COLUMNS)]
+
+
+def side_by_side(answers: pd.DataFrame, most: int) -> list[dict[str, Any]]:
+    """The first few test prompts with the reference and the answer of each run."""
+    table = answers.pivot_table(
+        index=["item", "instruction", "input", "reference"],
+        columns="run",
+        values="answer",
+        aggfunc="first",
+    )
+    rows = records(table.reset_index().drop(columns="item").head(most))
+    return [{k: v.strip() if isinstance(v, str) else v for k, v in row.items()} for row in rows]

@@ -1,0 +1,80 @@
+"""Tables for people and programs: rich text, JSON, CSV or Markdown from the same rows."""
+
+import json
+import math
+from typing import Any, Literal
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+Format = Literal["table", "json", "csv", "md"]
+
+
+def render(rows: list[dict[str, Any]], format: Format) -> str:
+    """The rows as text. Empty values are empty cells, and null in JSON."""
+    if format == "json":
+        return json.dumps([_plain(row) for row in rows], ensure_ascii=False, indent=2)
+    if format == "csv":
+        return pd.DataFrame(rows).to_csv(index=False).rstrip("\n")
+    if format == "md":
+        return markdown(rows)
+    table = Table(header_style="bold")
+    for column in rows[0] if rows else []:
+        table.add_column(str(column), overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell(value)) for value in row.values()))
+    console = Console(width=None if Console().is_terminal else 200)
+    with console.capture() as captured:
+        console.print(table)
+    return captured.get().rstrip("\n")
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """A GitHub table; line breaks and bars in cells are escaped."""
+    if not rows:
+        return ""
+    lines = [
+        list(rows[0]),
+        ["---"] * len(rows[0]),
+        *([cell(v) for v in row.values()] for row in rows),
+    ]
+    escaped = ([str(c).replace("|", "\\|").replace("\n", " ") for c in line] for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
+
+
+def cell(value: Any) -> str:
+    """A value for people: at most four significant digits, nothing for nothing."""
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {cell(v)}" for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(cell(item) for item in value)
+    if is_missing(value):
+        return ""
+    if isinstance(value, float):
+        return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a cell has no value: None, NaN or pandas' NA."""
+    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """A frame's rows with Python values, None where one is missing."""
+    return [
+        {str(k): _plain(v) for k, v in row.items()}
+        for row in frame.astype(object).to_dict("records")
+    ]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if is_missing(value):
+        return None
+    return value.item() if hasattr(value, "item") else value
