@@ -1,0 +1,199 @@
+"""Data sets: what is well formed is read the same in every form, what is not is told in one sentence."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from core.config import RunConfig
+from core.data import dataset
+from core.data.template import Example
+from core.errors import UserError
+
+RECORDS = [
+    {"instruction": "Double it.", "input": "4", "output": "8"},
+    {"instruction": "Say hi.", "output": "hi \u00fc \u2028 there"},
+    {"instruction": "No input.", "input": None, "output": "x", "id": 7},
+    {"instruction": "Empty input.", "input": "", "output": "y"},
+]
+EXAMPLES = [
+    Example("Double it.", "4", "8"),
+    Example("Say hi.", "", "hi \u00fc \u2028 there"),
+    Example("No input.", "", "x"),
+    Example("Empty input.", "", "y"),
+]
+T = TypeVar("T")
+GOOD = {"instruction": "Say hi.", "output": "hi"}
+
+
+def written(path: Path, data: bytes | str) -> str:
+    path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    return str(path)
+
+
+def lines(records: list[Any], ascii_only: bool = False) -> str:
+    return "\n".join(json.dumps(record, ensure_ascii=ascii_only) for record in records)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        json.dumps(RECORDS).encode(),
+        json.dumps(RECORDS, ensure_ascii=False, indent=1).encode("utf-8-sig"),
+        b"\n  " + json.dumps(RECORDS).encode(),
+        lines(RECORDS).encode(),
+        lines(RECORDS).encode("utf-8-sig") + b"\n\n",
+        lines(RECORDS).replace("\n", "\r\n").encode(),
+        lines(RECORDS).replace("\n", "\n\n").encode(),
+    ],
+    ids=["json", "json, bom", "json, blank start", "jsonl", "jsonl, bom", "crlf", "blank lines"],
+)
+def test_every_form_reads_the_same(tmp_path: Path, data: bytes) -> None:
+    assert dataset.load(written(tmp_path / "data", data)) == EXAMPLES
+
+
+def test_max_examples_takes_the_first_and_checks_no_more(tmp_path: Path) -> None:
+    path = written(tmp_path / "data", lines([*RECORDS, {"broken": 1}]))
+    assert dataset.load(path, 2) == EXAMPLES[:2]
+    assert dataset.load(path, 4) == EXAMPLES
+    with pytest.raises(UserError, match="line 5"):
+        dataset.load(path, 5)
+
+
+@pytest.mark.parametrize(
+    ("record", "sentence"),
+    [
+        ({"output": "hi"}, r"record 2 has no 'instruction'$"),
+        ({"instruction": "hi"}, r"record 2 has no 'output'$"),
+        ({"Instruction": "hi", "output": "x"}, r"record 2 has no 'instruction'$"),
+        ({**GOOD, "instruction": 3}, r"record 2: 'instruction' is a int; it should be text$"),
+        ({**GOOD, "output": None}, r"record 2: 'output' is a NoneType; it should be text$"),
+        ({**GOOD, "output": ["hi"]}, r"record 2: 'output' is a list; it should be text$"),
+        ({**GOOD, "input": {}}, r"record 2: 'input' is a dict; it should be text$"),
+        ({**GOOD, "instruction": " \n"}, r"record 2: 'instruction' is empty$"),
+        ({**GOOD, "output": ""}, r"record 2: 'output' is empty$"),
+        ("hi", r"record 2 is a str; it should be an object with instruction and output$"),
+        (None, r"record 2 is a NoneType; it should be an object with instruction and output$"),
+        ([GOOD], r"record 2 is a list; it should be an object with instruction and output$"),
+    ],
+)
+@pytest.mark.parametrize("form", ["json", "jsonl"])
+def test_near_misses_name_the_place_and_the_key(
+    tmp_path: Path, record: Any, sentence: str, form: str
+) -> None:
+    records = [GOOD, record, GOOD]
+    text = json.dumps(records) if form == "json" else lines(records)
+    path = written(tmp_path / "data", text)
+    expected = sentence if form == "json" else sentence.replace("record 2", "line 2")
+    with pytest.raises(UserError, match=expected) as caught:
+        dataset.load(path)
+    assert str(caught.value).startswith(f"dataset = {path!r}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (b"", "it holds no examples"),
+        (b" \n\n", "it holds no examples"),
+        (b"[]", "it holds no examples"),
+        (b"[{]", "it is not valid JSON"),
+        (b'[{"instruction": "a", "output": "b"}', "it is not valid JSON"),
+        (b'{"instruction": "a", "output": "b"}\n{"instr', "line 2 is not valid JSON"),
+        (b'{\n "instruction": "a"\n}', "line 1 is not valid JSON .*one JSON object a line"),
+        (b'{"data": []}', "line 1 has no 'instruction'"),
+        (b"instruction,output\na,b\n", "line 1 is not valid JSON"),
+        (b"\xff\xfe[\x00]\x00", "it cannot be read as UTF-8 text"),
+        (b"[" * 100_000, "it is not valid JSON"),
+        (b'{"instruction": ' + b"[" * 100_000, "line 1 is not valid JSON"),
+        (b"[" + b"9" * 5000 + b"]", "it is not valid JSON"),
+    ],
+)
+def test_files_of_another_kind(tmp_path: Path, data: bytes, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        dataset.load(written(tmp_path / "data", data))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["nowhere.json", "~nobody-of-that-name/data.json", "x" * 5000, "\u00fc" * 200, "a\0b", "", "."],
+)
+def test_a_missing_file_is_a_sentence(name: str) -> None:
+    with pytest.raises(UserError, match="there is no such file; it should be primer"):
+        dataset.load(name)
+
+
+def attempt(work: Callable[[], T]) -> T | UserError:
+    try:
+        return work()
+    except UserError as error:
+        return error
+
+
+near_json = st.recursive(
+    st.none() | st.integers() | st.text(max_size=5) | st.just(GOOD),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["instruction", "input", "output"]), inner)
+    ),
+)
+
+
+@given(
+    st.binary(max_size=60)
+    | near_json.map(lambda value: json.dumps(value).encode())
+    | st.lists(near_json, max_size=4).map(lambda values: lines(values).encode())
+    | st.lists(near_json, max_size=4).map(lambda values: json.dumps(values).encode())
+)
+@example(b'[{"instruction": "\\ud800", "output": "\\udfff"}]')
+def test_any_bytes_are_examples_or_a_user_error(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes
+) -> None:
+    path = written(tmp_path_factory.getbasetemp() / "arbitrary", data)
+    found = attempt(lambda: dataset.load(path))
+    if isinstance(found, UserError):
+        assert str(found).startswith(f"dataset = {path!r}: ")
+        return
+    assert found
+    assert all(e.instruction.strip() and e.output.strip() for e in found)
+
+
+def numbered(n: int) -> list[Example]:
+    return [Example(f"{i}", "", f"{i}") for i in range(n)]
+
+
+def test_split_is_85_10_5_in_file_order() -> None:
+    examples = numbered(1100)
+    parts = dataset.split(examples, RunConfig())
+    assert (len(parts.train), len(parts.test), len(parts.validation)) == (935, 110, 55)
+    assert [*parts.train, *parts.test, *parts.validation] == examples
+    assert examples[parts.first_test_item] == parts.test[0]
+
+
+@given(st.integers(1, 300), st.floats(0.01, 0.9), st.floats(0.01, 0.9))
+def test_split_loses_nothing(n: int, train: float, test: float) -> None:
+    assume(train + test < 1)
+    config = RunConfig(train_fraction=train, test_fraction=test)
+    parts = attempt(lambda: dataset.split(numbered(n), config))
+    if isinstance(parts, UserError):
+        assert int(n * train) == 0 or int(n * test) == 0
+        assert f"{n} examples leave none for" in str(parts)
+        return
+    assert [*parts.train, *parts.test, *parts.validation] == numbered(n)
+    assert (len(parts.train), len(parts.test)) == (int(n * train), int(n * test))
+
+
+def test_an_empty_part_is_told() -> None:
+    with pytest.raises(UserError, match=r"9 examples leave none for test with .*0\.85.*0\.1;"):
+        dataset.split(numbered(9), RunConfig())
+    with pytest.raises(UserError, match="1 examples leave none for train and test"):
+        dataset.split(numbered(1), RunConfig())
+
+
+def test_primer_is_an_alpaca_data_set_that_fills_every_part() -> None:
+    parts = dataset.split(dataset.load("primer"), RunConfig())
+    assert len(parts.train) > len(parts.test) > 0

@@ -1,0 +1,19 @@
+"""The Alpaca template, word for word."""
+
+from core.data.template import format_prompt
+
+
+def test_without_an_input() -> None:
+    assert format_prompt("Name a colour.") == (
+        "Below is an instruction that describes a task. Write a response that appropriately "
+        "completes the request.\n\n### Instruction:\nName a colour.\n\n### Response:\n"
+    )
+    assert format_prompt("Name a colour.", "") == format_prompt("Name a colour.")
+
+
+def test_with_an_input() -> None:
+    assert format_prompt("Translate.", "Guten Tag") == (
+        "Below is an instruction that describes a task, paired with an input that provides "
+        "further context. Write a response that appropriately completes the request."
+        "\n\n### Instruction:\nTranslate.\n\n### Input:\nGuten Tag\n\n### Response:\n"
+    )

@@ -1,0 +1,78 @@
+"""The encoding against transformers' own, built from the same two files."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from transformers import GPT2Tokenizer
+
+from core.data import tokenizer as module
+from core.data.tokenizer import END_OF_TEXT, HASHES, decode, encode, tokenizer
+
+TABLES = {name: module._table(name) for name in HASHES}
+PEER = GPT2Tokenizer(
+    str(TABLES["encoder.json"]), str(TABLES["vocab.bpe"]), split_special_tokens=True
+)
+texts = st.text(max_size=80) | st.text(
+    st.sampled_from("aA eE'sdt\n\t .,0 9#\u00e9\u00df\u4e2d\U0001f600\u200d\u00a0"), max_size=80
+)
+
+
+@given(texts)
+@example("### Instruction:\nSuggest an alternate word for 'happy'.\n\n### Response:\n")
+@example("it's we'll I'M they'd  two  spaces \n\n\n end ")
+@example("<|endoftext|>")
+@example("")
+def test_equals_transformers(text: str) -> None:
+    text = text.encode(errors="ignore").decode()
+    assert encode(text) == PEER(text).input_ids
+
+
+@given(texts)
+def test_decoding_gives_the_text_back(text: str) -> None:
+    assert decode(encode(text)) == text
+
+
+def test_end_of_text_in_data_stays_text() -> None:
+    ids = encode("a<|endoftext|>b")
+    assert END_OF_TEXT not in ids
+    assert decode(ids) == "a<|endoftext|>b"
+    assert decode([END_OF_TEXT]) == "<|endoftext|>"
+
+
+def test_known_ids_of_gpt2() -> None:
+    assert encode("Hello, world!") == [15496, 11, 995, 0]
+    assert tokenizer().n_vocab == 50257
+
+
+def test_half_a_character_decodes_to_the_replacement_sign() -> None:
+    ids = encode("\U0001f600")
+    assert len(ids) > 1
+    assert decode(ids[:1]) == "\ufffd"
+
+
+def test_a_lone_surrogate_can_be_encoded() -> None:
+    assert encode("\ud800") == encode("\ufffd")  # JSON can hold one
+
+
+@pytest.fixture
+def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of the installed tables that the tokenizer reads."""
+    for path in TABLES.values():
+        shutil.copy(path, tmp_path)
+    monkeypatch.setattr(module, "_table", lambda name: tmp_path / name)
+    tokenizer.cache_clear()
+    yield tmp_path
+    tokenizer.cache_clear()
+
+
+@pytest.mark.parametrize("name", HASHES)
+def test_tables_with_another_hash_are_refused(tables: Path, name: str) -> None:
+    assert tokenizer().n_vocab == 50257
+    tokenizer.cache_clear()
+    (tables / name).write_bytes((tables / name).read_bytes().replace(b"the", b"hte", 1))
+    with pytest.raises(RuntimeError, match=f"{name} is not GPT-2's table"):
+        tokenizer()

@@ -1,0 +1,242 @@
+"""RunConfig: every mistake is found, and found at once; what is valid survives JSON unchanged."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from core import config as settings
+from core.config import RunConfig, is_relevant, metadata
+from core.errors import ConfigError
+
+FIELDS = RunConfig.model_fields
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**12), 10**12)
+    | st.floats()
+    | st.text(max_size=30)
+    | st.sampled_from(
+        ["none", "", " None ", "lora", "full", "sgd", "auto", "cpu", "1e-4", "7", "on"]
+    )
+)
+anything = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+mappings = st.dictionaries(
+    st.sampled_from(sorted(FIELDS)) | st.text(max_size=12), anything, max_size=8
+)
+
+
+def sensible(name: str) -> st.SearchStrategy[Any]:
+    """Values that a field accepts, for most draws."""
+    field = FIELDS[name]
+    if words := settings.choices(field):
+        return st.sampled_from(words)
+    if name == "device":
+        return st.sampled_from(["auto", "cpu", "cuda", "cuda:3", "mps"])
+    of_type: dict[type, st.SearchStrategy[Any]] = {
+        bool: st.booleans(),
+        int: st.integers(8, 1000),
+        float: st.floats(0.001, 0.999),
+        str: st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=60),
+        tuple: st.lists(st.sampled_from(["a", "b c", "ünï"]), max_size=5),
+    }
+    strategy = of_type[settings.base_type(field)]
+    return strategy | st.none() if settings.is_optional(field) else strategy
+
+
+valid_mappings = st.fixed_dictionaries({}, optional={name: sensible(name) for name in FIELDS})
+
+
+def parse(values: dict[str, Any]) -> RunConfig | ConfigError:
+    try:
+        return RunConfig.parse(values)
+    except ConfigError as error:
+        return error
+
+
+@given(mappings)
+def test_any_mapping_is_a_config_or_a_config_error(values: dict[str, Any]) -> None:
+    config = parse(values)
+    if isinstance(config, ConfigError):
+        assert config.problems
+        assert str(config).encode()  # it can be printed
+        assert all(problem.message for problem in config.problems)
+        return
+    assert set(values) <= set(FIELDS)
+    assert RunConfig.parse(config.model_dump()) == config
+    assert RunConfig.parse(json.loads(config.model_dump_json())) == config
+
+
+@given(valid_mappings)
+def test_valid_settings_survive_json_and_parsing_again(values: dict[str, Any]) -> None:
+    config = parse(values)
+    if isinstance(config, ConfigError):  # right on their own, some still contradict
+        assert {problem.field for problem in config.problems} <= {"test_fraction", "min_lr"}
+        return
+    text = config.model_dump_json()
+    again = RunConfig.parse(json.loads(text))
+    assert again == config
+    assert again.model_dump_json() == text
+    for name, value in values.items():
+        assert getattr(config, name) == (tuple(value) if name == "tags" else value) or (
+            settings.is_optional(FIELDS[name]) and str(value).strip().lower() == "none"
+        )
+
+
+@given(mappings, st.sampled_from(["rank", "learning_rate", "\ud800", "", "Lr"]))
+def test_an_unknown_name_is_always_among_the_problems(values: dict[str, Any], name: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.parse({**values, name: 1})
+    unknown = [p for p in caught.value.problems if "there is no such setting" in p.message]
+    assert len(unknown) == 1 + sum(key not in FIELDS and key != name for key in values)
+
+
+def test_defaults_are_valid() -> None:
+    assert RunConfig.parse({}) == RunConfig()
+    assert RunConfig.parse(RunConfig().model_dump()) == RunConfig()
+
+
+def test_every_problem_is_reported_at_once_with_its_value() -> None:
+    values = {
+        "epochs": 0,
+        "lora_rnk": 8,
+        "dropout": "much",
+        "optimizer": "adam",
+        "train_fraction": 0.9,
+        "test_fraction": 0.2,
+        "lr": 1e-5,
+        "min_lr": "1e-4",
+    }
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.parse(values)
+    found = {problem.field: problem for problem in caught.value.problems}
+    assert set(found) == {
+        "epochs", "lora_rnk", "dropout", "optimizer", "test_fraction", "min_lr",
+    }  # fmt: skip
+    assert found["dropout"].value == "much"
+    assert "did you mean lora_rank?" in found["lora_rnk"].message
+    assert "0.9" in found["test_fraction"].message
+    assert "lr = 1e-05" in found["min_lr"].message
+    assert len(caught.value.problems) == len(found)
+    assert "epochs = 0: it should be greater than or equal to 1" in str(caught.value)
+
+
+def test_a_contradiction_with_a_wrong_field_is_not_invented() -> None:
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.parse({"lr": "fast", "min_lr": 1.0, "train_fraction": 7, "test_fraction": 0.5})
+    assert {problem.field for problem in caught.value.problems} == {"lr", "train_fraction"}
+
+
+@pytest.mark.parametrize(
+    ("values", "field"),
+    [
+        ({"train_fraction": 0.9, "test_fraction": 0.1}, "test_fraction"),
+        ({"test_fraction": 0.2}, "test_fraction"),
+        ({"min_lr": 1e-4}, "min_lr"),
+    ],
+)
+def test_contradictions_are_found_by_the_constructor_too(
+    values: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.parse(values)
+    assert [problem.field for problem in caught.value.problems] == [field]
+    with pytest.raises(ValidationError, match=field):
+        RunConfig(**values)
+
+
+@pytest.mark.parametrize("field", [n for n, f in FIELDS.items() if settings.is_optional(f)])
+@pytest.mark.parametrize("word", ["none", "None", " NONE ", "", "  "])
+def test_words_for_an_absent_value(field: str, word: str) -> None:
+    assert getattr(RunConfig.parse({field: word}), field) is None
+
+
+def test_the_word_none_is_a_name_where_a_value_is_required() -> None:
+    config = RunConfig.parse({"name": "none", "dataset": "none", "sample_prompt": ""})
+    assert (config.name, config.dataset, config.sample_prompt) == ("none", "none", "")
+    with pytest.raises(ConfigError, match="epochs"):
+        RunConfig.parse({"epochs": "none"})
+
+
+@pytest.mark.parametrize(
+    ("given_tags", "tags"),
+    [
+        ("a,b", ("a", "b")),
+        (" first try , , second,", ("first try", "second")),
+        ("", ()),
+        (["x", "y"], ("x", "y")),
+    ],
+)
+def test_tags_are_parted_by_commas(given_tags: object, tags: tuple[str, ...]) -> None:
+    assert RunConfig.parse({"tags": given_tags}).tags == tags
+
+
+def test_text_from_a_command_line_is_read() -> None:
+    config = RunConfig.parse({"lr": "1e-4", "epochs": "3", "tie_weights": "true", "min_lr": "0"})
+    assert (config.lr, config.epochs, config.tie_weights, config.min_lr) == (1e-4, 3, True, 0.0)
+
+
+@pytest.mark.parametrize(
+    "device", ["cuda:1000", "cuda:\u0661", "gpu", "cpu\n", "cuda:-1", "cuda:", ""]
+)
+def test_devices_that_torch_would_misread(device: str) -> None:
+    # torch 2.13 reads cuda:1000 as cuda:-24
+    with pytest.raises(ConfigError, match="device"):
+        RunConfig.parse({"device": device})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "nan", "inf", 1e400])
+@pytest.mark.parametrize("field", ["lr", "weight_decay", "lora_alpha", "grad_clip"])
+def test_numbers_are_finite(field: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=field):
+        RunConfig.parse({field: value})
+
+
+def test_changed_validates_anew_and_leaves_the_original() -> None:
+    config = RunConfig.parse({"min_lr": 1e-5})
+    assert config.changed(lr=1e-4).lr == 1e-4
+    assert config.lr == 5e-5
+    with pytest.raises(ConfigError, match="min_lr"):
+        config.changed(lr=1e-6)
+    with pytest.raises(ValidationError, match="frozen"):
+        config.lr = 1.0  # type: ignore[misc]
+
+
+def test_relevance_follows_method_and_schedule() -> None:
+    lora = {n for n in FIELDS if n.startswith("lora_")}
+    full = {"method": "full", "min_lr": None}
+    assert {n for n in FIELDS if not is_relevant(n, full)} == lora | {"warmup_fraction", "parent"}
+    scheduled = {"method": "lora", "min_lr": 0.0}
+    assert {n for n in FIELDS if not is_relevant(n, scheduled)} == {"parent"}
+
+
+def test_every_field_is_documented_and_grouped() -> None:
+    for name, field in FIELDS.items():
+        assert field.title, name
+        assert field.description, name
+        assert metadata(field)["group"] in settings.GROUPS, name
+        assert metadata(field)["when"] in settings.RELEVANT, name
+    assert {metadata(f)["group"] for f in FIELDS.values()} == set(settings.GROUPS)
+
+
+def test_form_kinds_of_fields() -> None:
+    kinds = {n: settings.base_type(f) for n, f in FIELDS.items()}
+    assert set(kinds.values()) == {bool, int, float, str, tuple}
+    assert kinds["parent"] is str
+    assert kinds["min_lr"] is float
+    assert kinds["max_examples"] is int
+    assert kinds["tags"] is tuple
+    assert settings.choices(FIELDS["method"]) == ("full", "lora")
+    assert settings.choices(FIELDS["lr"]) == ()
+    assert settings.is_optional(FIELDS["grad_clip"])
+    assert not settings.is_optional(FIELDS["lr"])
