@@ -1,6 +1,46 @@
-"""Settings of all tests: hypothesis measures no time, because a shared machine makes it lie."""
+"""What several test files share: settings of hypothesis, and somebody else's GPT-2 to compare with."""
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
 from hypothesis import settings
 
+# Without deadlines: a shared machine makes the clock lie.
 settings.register_profile("project", deadline=None, max_examples=60)
 settings.load_profile("project")
+
+# Two threads make a tiny model no faster, and a busy machine many times slower.
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def save_peer() -> Callable[..., Any]:
+    """A function that draws a small GPT2LMHeadModel of transformers and saves it to a directory.
+
+    Every weight is random, norms and biases included, so that none can be forgotten unnoticed.
+    """
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    def save(directory: Path, tied: bool = True, seed: int = 0, **sizes: int) -> GPT2LMHeadModel:
+        torch.manual_seed(seed)
+        shape = {"n_layer": 2, "n_head": 4, "n_embd": 32, "n_positions": 48, "vocab_size": 97}
+        no_dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+        config = GPT2Config(
+            **(shape | sizes),
+            **no_dropout,
+            tie_word_embeddings=tied,
+            bos_token_id=0,
+            eos_token_id=0,
+            attn_implementation="eager",
+        )
+        model = GPT2LMHeadModel(config).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter), alpha=0.1)
+        model.save_pretrained(directory)
+        return model
+
+    return save

@@ -23,27 +23,39 @@ EMBEDDED = "gpt2-nano"
 ASSETS = Path(__file__).parent.parent / "assets"
 RENAMED = {"attn.c_proj": "attn.proj", "mlp.c_fc": "mlp.fc", "mlp.c_proj": "mlp.proj"}
 """Linear layers by the hub's names; its layout keeps them as (inputs, outputs), transposed."""
+COMPUTED = {
+    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+    "layer_norm_epsilon": (1e-5,),
+    "scale_attn_weights": (True,),
+    "scale_attn_by_inverse_layer_idx": (False,),
+}
+"""What `core.nn.gpt2` computes, by the keys of config.json; the first is also what a missing key means."""
 
 
 def architecture(base_model: str) -> Architecture:
     """The sizes of a base model, without its weights. Raises UserError where there is no such model."""
     if base_model in FAMILY:
         return FAMILY[base_model]
-    path = Path(base_model) / "config.json"
-    if not path.is_file():
+    if not _has(base_model, "config.json"):
         known = ", ".join(FAMILY)
         message = f"base_model = {base_model!r}: there is no such model; it should be {known} or a directory with config.json and model.safetensors"
         raise UserError(message)
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        return Architecture(
+        config = json.loads((Path(base_model) / "config.json").read_text(encoding="utf-8"))
+        arch = Architecture(
             n_layer=int(config["n_layer"]),
             n_head=int(config["n_head"]),
             n_embd=int(config["n_embd"]),
             context=int(config["n_positions"]),
             vocabulary=int(config["vocab_size"]),
         )
-    except (ValueError, KeyError, TypeError) as error:
+        if min(vars(arch).values()) < 1 or arch.n_embd % arch.n_head:
+            raise ValueError(f"the sizes do not agree: {arch}")
+        for key, values in COMPUTED.items():
+            if config.get(key, values[0]) not in values:
+                raise ValueError(f"{key} = {config[key]!r}, and only {values[0]!r} is supported")
+        return arch
+    except (ValueError, KeyError, TypeError, OSError) as error:
         message = (
             f"base_model = {base_model!r}: config.json is not a GPT-2 configuration ({error!r})"
         )
@@ -51,14 +63,22 @@ def architecture(base_model: str) -> Architecture:
 
 
 def load(base_model: str, dropout: float = 0.0, tie_weights: bool = False) -> GPT2:
-    """A base model in fp32 on the CPU, ready to tune. Raises UserError."""
+    """A base model in fp32 on the CPU, ready to tune.
+
+    Raises:
+        UserError: it cannot be had, is not a GPT-2, or should be tied and comes with a head of its own.
+    """
     arch = architecture(base_model)
     model = GPT2(arch, dropout, tie_weights)
     path = _weights_path(base_model)
     if path is None:  # the embedded model before it has been pretrained
         model.initialise(torch.Generator().manual_seed(0))
     else:
-        model.load_state_dict(_from_hub_layout(_read(path, base_model), arch, base_model))
+        state = _from_hub_layout(_read(path, base_model), arch, base_model)
+        if tie_weights and not torch.equal(state["lm_head.weight"], state["wte.weight"]):
+            message = f"base_model = {base_model!r}: its head is not its token embedding; tie_weights should be off"
+            raise UserError(message)
+        model.load_state_dict(state)
     return model
 
 
@@ -77,10 +97,9 @@ def _weights_path(base_model: str) -> Path | None:
         path = ASSETS / EMBEDDED / "model.safetensors"
         return path if path.exists() else None
     if base_model not in FAMILY:
-        path = Path(base_model) / "model.safetensors"
-        if not path.is_file():
+        if not _has(base_model, "model.safetensors"):
             raise UserError(f"base_model = {base_model!r}: it has no model.safetensors")
-        return path
+        return Path(base_model) / "model.safetensors"
     repository = f"openai-community/{base_model}"
     try:
         return Path(hf_hub_download(repository, "model.safetensors"))
@@ -88,6 +107,13 @@ def _weights_path(base_model: str) -> Path | None:
         reason = type(error).__name__
         message = f"base_model = {base_model!r}: its weights could not be fetched from {repository} ({reason}); connect to the internet once, or name a directory that holds them"
         raise UserError(message) from None
+
+
+def _has(directory: str, name: str) -> bool:
+    try:
+        return (Path(directory) / name).is_file()
+    except OSError:  # a name too long
+        return False
 
 
 def _read(path: Path, base_model: str) -> dict[str, Tensor]:
@@ -109,15 +135,15 @@ def _from_hub_layout(
         layer, _, kind = name.rpartition(".")
         tensor = tensor.float()
         if layer.endswith("attn.c_attn"):
-            parts = tensor.chunk(3, dim=-1)  # each (n_embd, n_embd) or (n_embd,)
+            parts = torch.atleast_1d(tensor).tensor_split(3, -1)  # (n_embd, n_embd) or (n_embd,)
             for part, letter in zip(parts, "qkv", strict=True):
-                value = part.T if kind == "weight" else part
+                value = part.transpose(0, -1) if kind == "weight" else part
                 state[f"{layer.removesuffix('c_attn')}{letter}.{kind}"] = value.contiguous()
             continue
         for theirs, ours in RENAMED.items():
             if layer.endswith(theirs):
                 layer = layer.removesuffix(theirs) + ours
-                tensor = tensor.T if kind == "weight" else tensor
+                tensor = tensor.transpose(0, -1) if kind == "weight" else tensor
         state[f"{layer}.{kind}"] = tensor.contiguous()
     if "wte.weight" in state:
         state.setdefault("lm_head.weight", state["wte.weight"].clone())

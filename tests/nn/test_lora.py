@@ -1,0 +1,199 @@
+"""LoRA: a no-op at the start, the same model when merged, and PEFT's own steps afterwards."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import Linear as PeftLinear
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from core.nn import lora
+from core.nn.architecture import Architecture
+from core.nn.gpt2 import GPT2
+
+ARCH = Architecture(n_layer=2, n_head=2, n_embd=16, context=32, vocabulary=61)
+RANK, ALPHA = 4, 6.0
+
+
+def base(tied: bool = False) -> GPT2:
+    model = GPT2(ARCH, tie_weights=tied)
+    generator = torch.Generator().manual_seed(0)
+    model.initialise(generator)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
+    return model
+
+
+def adapted(tied: bool = False, targets: str = "all", dropout: float = 0.0) -> GPT2:
+    model = base(tied)
+    generator = torch.Generator().manual_seed(7)
+    lora.add_adapters(model, ARCH.lora_targets(targets), RANK, ALPHA, dropout, generator)
+    return model
+
+
+def stirred(model: GPT2) -> GPT2:
+    """Adapters as after some training."""
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for layer in lora.adapters(model):
+            layer.lora_B.copy_(torch.randn_like(layer.lora_B) * 0.2)
+    return model
+
+
+def batches(n: int = 10) -> Iterator[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(n):
+        ids = torch.randint(ARCH.vocabulary, (3, 12), generator=generator)
+        targets = torch.randint(ARCH.vocabulary, (3, 12), generator=generator)
+        targets[0, :5] = -100
+        targets[1, 9:] = -100
+        yield ids, targets
+
+
+IDS, TARGETS = next(batches())
+
+
+@pytest.mark.parametrize("targets", ["all", "attention", "mlp"])
+@pytest.mark.parametrize("tied", [False, True])
+def test_starts_as_the_model_it_adapts(tied: bool, targets: str) -> None:
+    assert torch.equal(adapted(tied, targets)(IDS), base(tied)(IDS))
+
+
+def test_equals_the_formula() -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(5, 3)
+    layer = lora.LoRALinear(linear, rank=2, alpha=7.0)
+    nn.init.normal_(layer.lora_B)
+    x = torch.randn(4, 6, 5)
+    weight = linear.weight + 7.0 / 2 * layer.lora_B @ layer.lora_A
+    torch.testing.assert_close(layer(x), x @ weight.T + linear.bias)
+
+
+def test_a_is_kaiming_uniform_and_drawn_from_the_generator() -> None:
+    def a(seed: int) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return lora.LoRALinear(nn.Linear(400, 3), 50, 1.0, generator=generator).lora_A
+
+    torch.manual_seed(0)
+    first = a(1)
+    torch.manual_seed(99)
+    assert torch.equal(first, a(1))
+    assert not torch.equal(first, a(2))
+    bound = 1 / 400**0.5  # kaiming_uniform_ with a = sqrt(5), as nn.Linear and PEFT
+    assert bound * 0.99 < first.abs().max().item() <= bound
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_merged_equals_unmerged_and_unmerge_restores(tied: bool) -> None:
+    model = stirred(adapted(tied))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    unmerged = model(IDS)
+    assert not torch.allclose(unmerged, base(tied)(IDS), atol=1e-2)
+
+    lora.merge(model)
+    torch.testing.assert_close(model(IDS), unmerged, atol=1e-5, rtol=1e-5)
+    assert not torch.equal(model.h[0].attn.q.linear.weight, before["h.0.attn.q.linear.weight"])
+    merged = model.lm_head.linear.weight.clone()
+    lora.merge(model)  # once is enough
+    assert torch.equal(model.lm_head.linear.weight, merged)
+
+    lora.unmerge(model)
+    lora.unmerge(model)
+    torch.testing.assert_close(model(IDS), unmerged, atol=1e-5, rtol=1e-5)
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(tensor, before[name], atol=1e-6, rtol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_neither_mode_merges(mode: str) -> None:
+    model = stirred(adapted())
+    getattr(model, mode)()
+    assert not any(layer.merged for layer in lora.adapters(model))
+
+
+def test_merging_a_tied_head_leaves_the_token_embedding_alone() -> None:
+    model = stirred(adapted(tied=True))
+    assert model.lm_head.linear.weight is model.wte.weight
+    embedding = model.wte.weight.clone()
+    lora.merge(model)
+    assert torch.equal(model.wte.weight, embedding)
+    assert not torch.allclose(model.lm_head.linear.weight, embedding)
+    lora.unmerge(model)
+    assert torch.equal(model.wte.weight, embedding)
+
+
+def test_only_the_adapters_learn() -> None:
+    model = adapted()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    trained(model, model.loss)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]) == ("lora_" not in name), name
+    assert all(p.grad is None for p in model.parameters() if not p.requires_grad)
+
+
+def test_dropout_zeroes_inputs_of_adapters_in_training_only() -> None:
+    model, plain = stirred(adapted(dropout=0.5)), stirred(adapted())
+    torch.testing.assert_close(model.eval()(IDS), plain.eval()(IDS))
+    model.train()
+    torch.manual_seed(0)
+    first = model(IDS)
+    assert not torch.allclose(first, model(IDS))
+    torch.manual_seed(0)
+    assert torch.equal(first, model(IDS))
+    fresh = adapted(dropout=0.5).train()  # the frozen path has no dropout
+    assert torch.equal(fresh(IDS), base()(IDS))
+
+
+def trained(model: nn.Module, loss_of: Callable[[Tensor, Tensor], Tensor]) -> list[float]:
+    """Ten steps of AdamW; their losses."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.1)
+    losses = []
+    for ids, targets in batches():
+        optimizer.zero_grad()
+        loss = loss_of(ids, targets) / (targets != -100).sum()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def with_peft(targets: str) -> GPT2:
+    """Our GPT-2 with PEFT's adapters in place of ours, starting from the same lora_A."""
+    config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=ARCH.lora_targets(targets))
+    peer = inject_adapter_in_model(config, base())
+    mine = adapted(targets=targets)
+    names = [n for n, m in peer.named_modules() if isinstance(m, PeftLinear)]
+    assert sorted(names) == sorted(ARCH.lora_targets(targets))
+    with torch.no_grad():
+        for name in names:
+            theirs = peer.get_submodule(name)
+            assert theirs.scaling["default"] == ALPHA / RANK
+            theirs.lora_A["default"].weight.copy_(mine.get_submodule(name).lora_A)
+    return peer
+
+
+@pytest.mark.parametrize("targets", ["all", "attention", "mlp"])
+def test_ten_steps_are_pefts(targets: str) -> None:
+    model, peer = adapted(targets=targets), with_peft(targets)
+
+    def loss_of_peer(ids: Tensor, wanted: Tensor) -> Tensor:
+        return F.cross_entropy(peer(ids).flatten(0, 1), wanted.flatten(), reduction="sum")
+
+    losses = trained(model, model.loss)
+    assert losses == pytest.approx(trained(peer, loss_of_peer), abs=1e-5)
+    for name in ARCH.lora_targets(targets):
+        ours, theirs = model.get_submodule(name), peer.get_submodule(name)
+        for matrix in ("lora_A", "lora_B"):
+            theirs_now = getattr(theirs, matrix)["default"].weight
+            torch.testing.assert_close(getattr(ours, matrix), theirs_now, atol=1e-4, rtol=1e-3)
+        assert ours.lora_B.abs().max() > 0.01
+
+
+def test_peft_counts_the_same_trainable_weights() -> None:
+    peer = with_peft("all")
+    trainable = sum(p.numel() for p in peer.parameters() if p.requires_grad)
+    assert trainable == ARCH.lora_parameters(RANK)

@@ -1,0 +1,184 @@
+"""Loading base models: real save_pretrained directories, and everything that can be wrong with one."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from core.errors import UserError
+from core.nn import lora, pretrained
+from core.nn.architecture import FAMILY, Architecture
+
+SavePeer = Callable[..., Any]
+QKV = "transformer.h.0.attn.c_attn.weight"
+
+
+@pytest.fixture
+def base(tmp_path: Path, save_peer: SavePeer) -> Path:
+    """A sound tied base model."""
+    save_peer(tmp_path)
+    return tmp_path
+
+
+def rewrite(base: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
+    path = base / "model.safetensors"
+    tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    change(tensors)
+    save_file(tensors, path)
+
+
+def sentence(base: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        pretrained.load(str(base))
+    text = str(caught.value)
+    assert text.startswith(f"base_model = {str(base)!r}: ")
+    assert "\n" not in text
+    return text.removeprefix(f"base_model = {str(base)!r}: ")
+
+
+def test_the_head_of_a_tied_model_starts_as_a_copy(base: Path) -> None:
+    model = pretrained.load(str(base))
+    assert torch.equal(model.lm_head.weight, model.wte.weight)
+    assert model.lm_head.weight is not model.wte.weight
+    tied = pretrained.load(str(base), tie_weights=True)
+    assert tied.lm_head.weight is tied.wte.weight
+    assert torch.equal(tied.wte.weight, model.wte.weight)
+
+
+def test_weights_are_fp32_and_trainable(base: Path) -> None:
+    rewrite(base, lambda tensors: tensors.update({k: t.bfloat16() for k, t in tensors.items()}))
+    for parameter in pretrained.load(str(base)).parameters():
+        assert parameter.dtype == torch.float32
+        assert parameter.requires_grad
+
+
+def test_an_untied_model_can_not_be_tied(tmp_path: Path, save_peer: SavePeer) -> None:
+    save_peer(tmp_path, tied=False)
+    with pytest.raises(UserError, match="tie_weights"):
+        pretrained.load(str(tmp_path), tie_weights=True)
+    pretrained.load(str(tmp_path))
+
+
+def test_old_exports_without_prefix_and_with_causal_masks(base: Path) -> None:
+    expected = pretrained.load(str(base)).state_dict()
+
+    def age(tensors: dict[str, torch.Tensor]) -> None:
+        for name in list(tensors):
+            tensors[name.removeprefix("transformer.")] = tensors.pop(name)
+        for i in range(2):
+            tensors[f"h.{i}.attn.bias"] = torch.ones(1, 1, 48, 48).tril()
+            tensors[f"h.{i}.attn.masked_bias"] = torch.tensor(-1e4)
+
+    rewrite(base, age)
+    loaded = pretrained.load(str(base)).state_dict()
+    assert loaded.keys() == expected.keys()
+    assert all(torch.equal(loaded[name], expected[name]) for name in expected)
+
+
+def test_a_missing_tensor(base: Path) -> None:
+    rewrite(base, lambda tensors: tensors.pop("transformer.h.1.ln_2.bias"))
+    assert sentence(base) == "h.1.ln_2.bias is missing"
+
+
+def test_no_token_embedding(base: Path) -> None:
+    rewrite(base, lambda tensors: tensors.pop("transformer.wte.weight"))
+    assert sentence(base) == "wte.weight is missing; lm_head.weight is missing"
+
+
+def test_a_tensor_too_many(base: Path) -> None:
+    rewrite(base, lambda tensors: tensors.update({"score.weight": torch.zeros(2, 32)}))
+    assert sentence(base) == "score.weight is not part of GPT-2"
+
+
+@pytest.mark.parametrize("shape", [(32, 97), (32, 2), (97,), (), (2, 3, 4), (0, 0)])
+def test_a_tensor_of_another_shape(base: Path, shape: tuple[int, ...]) -> None:
+    rewrite(base, lambda tensors: tensors.update({QKV: torch.zeros(shape)}))
+    assert "h.0.attn.q.weight has shape" in sentence(base)
+    assert sentence(base).endswith("and should have (32, 32)")
+
+
+def test_a_position_table_of_another_length(base: Path) -> None:
+    rewrite(base, lambda t: t.update({"transformer.wpe.weight": torch.zeros(50, 32)}))
+    assert sentence(base) == "wpe.weight has shape (50, 32) and should have (48, 32)"
+
+
+def test_many_problems_are_one_short_sentence(base: Path) -> None:
+    rewrite(base, lambda tensors: tensors.clear())
+    assert sentence(base).endswith(" more")
+    assert len(sentence(base)) < 200
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b""])
+def test_a_truncated_file(base: Path, damage: Callable[[bytes], bytes]) -> None:
+    path = base / "model.safetensors"
+    path.write_bytes(damage(path.read_bytes()))
+    assert sentence(base).startswith("model.safetensors is damaged (")
+
+
+def test_missing_files(base: Path) -> None:
+    (base / "model.safetensors").unlink()
+    assert sentence(base) == "it has no model.safetensors"
+    (base / "config.json").unlink()
+    assert "there is no such model; it should be gpt2-nano, gpt2," in sentence(base)
+
+
+@pytest.mark.parametrize("name", ["gpt3", "x" * 200, "\u00fc" * 200, "a\0b", "~/nothing"])
+def test_an_unknown_model(name: str) -> None:
+    with pytest.raises(UserError, match="there is no such model"):
+        pretrained.architecture(name)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b"\xff",
+        b'{"n_layer": 2, "n_head": 4, "n_embd": "x", "n_positions": 8, "vocab_size": 97}',
+        b'{"n_layer": 2, "n_head": 5, "n_embd": 32, "n_positions": 8, "vocab_size": 97}',
+        b'{"n_layer": 2, "n_head": 0, "n_embd": 32, "n_positions": 8, "vocab_size": 97}',
+        b'{"n_layer": -2, "n_head": 4, "n_embd": 32, "n_positions": 8, "vocab_size": 97}',
+    ],
+)
+def test_a_config_that_is_no_gpt2(base: Path, config: bytes) -> None:
+    (base / "config.json").write_bytes(config)
+    assert sentence(base).startswith("config.json is not a GPT-2 configuration")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("activation_function", "relu"), ("layer_norm_epsilon", 1e-6), ("scale_attn_weights", False)],
+)
+def test_a_gpt2_that_computes_something_else(base: Path, key: str, value: object) -> None:
+    path = base / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    assert f"{key} = {value!r}" in sentence(base)
+
+
+def test_the_sizes_come_from_config_json(base: Path) -> None:
+    arch = pretrained.architecture(str(base))
+    assert arch == Architecture(n_layer=2, n_head=4, n_embd=32, context=48, vocabulary=97)
+    assert pretrained.architecture("gpt2-large") == FAMILY["gpt2-large"]
+
+
+def test_fingerprint_is_of_the_base(base: Path) -> None:
+    model = pretrained.load(str(base))
+    plain = pretrained.fingerprint(model)
+    assert plain == pretrained.fingerprint(pretrained.load(str(base)))
+    assert plain == pretrained.fingerprint(pretrained.load(str(base), tie_weights=True))
+    lora.add_adapters(model, model.arch.lora_targets(), rank=2, alpha=2)
+    assert pretrained.fingerprint(model) == plain  # adapters are not the base
+    with torch.no_grad():
+        model.wpe.weight[0, 0] += 1e-3
+    assert pretrained.fingerprint(model) != plain
+
+
+def test_the_embedded_model_has_the_sizes_its_config_says() -> None:
+    model = pretrained.load("gpt2-nano")
+    assert model.arch == pretrained.architecture(str(pretrained.ASSETS / "gpt2-nano"))
+    assert pretrained.fingerprint(model) == pretrained.fingerprint(pretrained.load("gpt2-nano"))
