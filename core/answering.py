@@ -41,6 +41,7 @@ class Answerer:
     def __init__(self, runs_dir: Path, keep: int = 5) -> None:
         self._runs_dir, self._keep = runs_dir, keep
         self._models: OrderedDict[tuple[str, float], GPT2] = OrderedDict()
+        self._fingerprints: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def answer(
@@ -74,6 +75,13 @@ class Answerer:
             while len(self._models) > self._keep:
                 self._models.popitem(last=False)
             return self._models[key]
+
+    def fingerprint(self, who: str) -> str:
+        """SHA-256 of the base weights under a run or base, its adapters left out. Raises UserError."""
+        base = who if who.startswith(BASE) else self.base_of(who)
+        if base not in self._fingerprints:
+            self._fingerprints[base] = pretrained.fingerprint(self.model(base))
+        return self._fingerprints[base]
 
     def base_of(self, run: str) -> str:
         """The base model that a run started from, as `base:NAME`. Raises UserError."""

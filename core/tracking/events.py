@@ -4,6 +4,7 @@ An event is written by one `write` call, so a killed process leaves at most one 
 take whole lines only; the next writer cuts a torn line off.
 """
 
+import errno
 import json
 import os
 import time
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 TAIL = 1 << 20
+LARGEST = 2**63 - 1
+"""The largest whole number that the index can hold."""
 
 
 class EventWriter:
@@ -28,13 +31,16 @@ class EventWriter:
         self._seq = self._mend()
 
     def append(self, kind: str, **fields: Any) -> None:
-        """Write one event: its number, time, kind and fields."""
-        self._seq += 1
-        event = {"seq": self._seq, "time": round(self._clock(), 3), "event": kind, **fields}
+        """Write one event: its number, time, kind and fields. Raises OSError; then it left no trace."""
+        seq = self._seq + 1
+        event = {"seq": seq, "time": round(self._clock(), 3), "event": kind, **fields}
         line = json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n"
         data = line.encode("utf-8", errors="replace")
-        if os.write(self._file, data) != len(data):
-            raise OSError(f"the disk is full: event {self._seq} was cut")
+        written = os.write(self._file, data)
+        if written != len(data):
+            os.ftruncate(self._file, os.fstat(self._file).st_size - written)
+            raise OSError(errno.ENOSPC, "the disk is full")
+        self._seq = seq
 
     def sync(self) -> None:
         """Make all events so far durable."""
@@ -46,17 +52,18 @@ class EventWriter:
 
     def _mend(self) -> int:
         """Cut off a torn last line; return the number of the last event."""
-        size = os.fstat(self._file).st_size
-        tail = os.pread(self._file, TAIL, max(0, size - TAIL))
-        whole = tail.rfind(b"\n") + 1
-        if whole < len(tail):
-            os.ftruncate(self._file, size - len(tail) + whole)
-        for line in reversed(tail[:whole].splitlines()):
-            try:
-                return int(json.loads(line)["seq"])
-            except (ValueError, KeyError, TypeError):
-                continue
-        return 0
+        size, length = os.fstat(self._file).st_size, TAIL
+        while True:
+            start = max(0, size - length)
+            tail = os.pread(self._file, size - start, start)
+            whole = tail.rfind(b"\n") + 1
+            events = (parse(line) for line in reversed(tail[:whole].split(b"\n")))
+            last = next((int(event["seq"]) for event in events if event), 0)
+            if last or start == 0:
+                if whole < len(tail):
+                    os.ftruncate(self._file, start + whole)
+                return last
+            length *= 8
 
 
 def read_lines(path: Path, offset: int, limit: int = 16 << 20) -> tuple[list[bytes], int]:
@@ -76,6 +83,7 @@ def parse(line: bytes) -> dict[str, Any] | None:
         event = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if isinstance(event, dict) and isinstance(event.get("seq"), int) and "event" in event:
-        return event
-    return None
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+        return None
+    seq = event.get("seq")
+    return event if type(seq) is int and 0 < seq <= LARGEST else None

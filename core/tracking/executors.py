@@ -14,14 +14,14 @@ import psutil
 from core.tracking.rundir import RunDirectory
 from core.tracking.worker import work
 
-GRACE = 30.0
-"""Seconds that a trainer has between a request to stop and being killed."""
+GRACE = 300.0
+"""Seconds between a request to stop and killing the trainer: a long step and a large checkpoint fit in."""
 ROOT = Path(__file__).parents[2]
 
 Executor = Callable[[RunDirectory], None]
 
 
-def run_in_process(run: RunDirectory) -> None:
+def run_in_process(run: RunDirectory, grace: float = GRACE) -> None:
     """Train in a spawned process of its own session: no crash of one reaches the other."""
     with run.log_path.open("ab") as log:
         process = subprocess.Popen(
@@ -36,11 +36,12 @@ def run_in_process(run: RunDirectory) -> None:
     while process.poll() is None:
         time.sleep(0.05)
         asked = (asked or time.monotonic()) if run.stop_path.exists() else None
-        if asked and time.monotonic() - asked > GRACE:
+        if asked and time.monotonic() - asked > grace:
             _kill(process.pid)
-    code = process.wait()
-    how = f"signal {-code}" if code < 0 else f"exit status {code}"
-    run.settle(f"the trainer ended without a last word ({how}); see its log")
+    # One that ended by itself has written its last word, and the run may be queued again by now.
+    if code := process.wait():
+        how = f"signal {-code}" if code < 0 else f"exit status {code}"
+        run.settle(f"the trainer ended without a last word ({how}); see its log")
 
 
 def run_in_thread(run: RunDirectory) -> None:

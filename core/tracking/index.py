@@ -1,9 +1,10 @@
 """The DuckDB file over all runs: its tables, who may open it, and what happens when it is damaged.
 
 The index holds nothing that the run directories do not: a file of another version or a damaged one is
-set aside and rebuilt. One process may hold it; threads take a cursor each.
+set aside and rebuilt. It is opened once: by one process, and there once; threads take a cursor each.
 """
 
+import os
 import re
 import threading
 from pathlib import Path
@@ -11,8 +12,9 @@ from pathlib import Path
 import duckdb
 
 from core.errors import UserError
+from core.tracking.lock import acquire
 
-VERSION = 1
+VERSION = 2
 
 EVENT_TABLES = {
     "status": {"status": "VARCHAR", "reason": "VARCHAR", "pid": "BIGINT", "host": "VARCHAR"},
@@ -75,92 +77,136 @@ class Index:
         path: of the DuckDB file; None for one in memory.
 
     Raises:
-        IndexHeldError: another process has it open.
+        IndexHeldError: it is open already, most likely in another process.
+        UserError: it cannot be written to.
     """
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self.rebuilt: str | None = None
         """A sentence about why an earlier file was set aside, if it was."""
-        self._connection = self._open()
+        self._lock = None if path is None else _hold(path)
+        try:
+            self._connection = self._open()
+        except BaseException:
+            self._let_go()
+            raise
         self._local = threading.local()
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """This thread's own connection to the index."""
         if not hasattr(self._local, "cursor"):
-            self._local.cursor = self._connection.cursor()
+            self._local.cursor = self.new_cursor()
         cursor: duckdb.DuckDBPyConnection = self._local.cursor
         return cursor
+
+    def new_cursor(self) -> duckdb.DuckDBPyConnection:
+        """A connection that belongs to no thread. `close` reaches it however deep its user sits."""
+        return self._connection.cursor()
 
     def close(self) -> None:
         """Write everything out and let other processes in."""
         self._connection.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def _open(self) -> duckdb.DuckDBPyConnection:
+        if self.path is None:
+            connection = duckdb.connect(":memory:")
+            _create(connection)
+            return connection
         try:
-            connection = self._connect()
+            connection = duckdb.connect(str(self.path))
             version = _version(connection)
         except duckdb.IOException as error:
             if held := re.search(r"Conflicting lock is held in .*?\(PID (\d+)\)", str(error)):
                 raise IndexHeldError(self.path, int(held[1])) from None
-            return self._start_over(f"it could not be read ({type(error).__name__})")
+            return self._start_over(self.path, f"it could not be read ({type(error).__name__})")
         except duckdb.Error as error:
-            return self._start_over(f"it is damaged ({type(error).__name__})")
-        if version not in (None, VERSION):
-            connection.close()
-            return self._start_over(f"it has version {version} and this program writes {VERSION}")
+            return self._start_over(self.path, f"it is damaged ({type(error).__name__})")
+        if version == VERSION:
+            return connection
         if version is None:
             _create(connection)
-        return connection
+            return connection
+        connection.close()
+        reason = f"it has version {version} and this program writes {VERSION}"
+        return self._start_over(self.path, reason)
 
-    def _connect(self) -> duckdb.DuckDBPyConnection:
-        if self.path is None:
-            return duckdb.connect(":memory:")
+    def _start_over(self, path: Path, reason: str) -> duckdb.DuckDBPyConnection:
+        aside = path.with_name(f"{path.name}.damaged")
+        wal = path.with_name(path.name + ".wal")
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"{self.path.parent} cannot be written to ({error})") from None
-        return duckdb.connect(str(self.path))
-
-    def _start_over(self, reason: str) -> duckdb.DuckDBPyConnection:
-        assert self.path is not None
-        aside = self.path.with_name(f"{self.path.name}.damaged")
-        self.path.replace(aside)
-        wal = self.path.with_name(self.path.name + ".wal")
-        if wal.exists():
-            wal.replace(aside.with_name(aside.name + ".wal"))
+            path.replace(aside)
+            if wal.exists():
+                wal.replace(aside.with_name(aside.name + ".wal"))
+            connection = duckdb.connect(str(path))
+            _create(connection)
+        except (OSError, duckdb.Error) as error:
+            raise UserError(f"{path} cannot be rebuilt: {reason}, and then: {error}") from None
         self.rebuilt = f"the index was rebuilt from the run directories: {reason}; the old file is {aside.name}"
-        connection = self._connect()
-        _create(connection)
         return connection
 
 
 class IndexHeldError(UserError):
-    """Another process has the index open."""
+    """The index is open already."""
 
-    def __init__(self, path: Path | None, pid: int) -> None:
+    def __init__(self, path: Path, pid: int) -> None:
         self.pid = pid
         message = f"{path} is held by process {pid}, most likely a dashboard; use that one or stop it first"
         super().__init__(message)
 
 
+def _hold(path: Path) -> int:
+    """Lock the index beside its file: DuckDB lets one process open a file twice, and rows would double."""
+    lock = path.with_name(path.name + ".lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = acquire(lock)
+        if handle is None:
+            raise IndexHeldError(path, int(lock.read_text() or 0))
+        os.ftruncate(handle, os.pwrite(handle, str(os.getpid()).encode(), 0))
+    except OSError as error:
+        raise UserError(f"{path.parent} cannot be written to ({error})") from None
+    return handle
+
+
 def _version(connection: duckdb.DuckDBPyConnection) -> int | None:
+    """The version of an index, 0 for a database that is none, None for an empty one.
+
+    Raises duckdb.Error where it is damaged in a place that an ingester must read.
+    """
     tables = connection.execute("select table_name from duckdb_tables()").fetchall()
-    if ("version",) not in tables:
+    if not tables:
         return None
-    rows = connection.execute("select number from version").fetchall()
-    return int(rows[0][0]) if rows else None
+    if ("version",) not in tables:
+        return 0
+    [[number]] = connection.execute("select coalesce(max(number), 0) from version").fetchall()
+    if number == VERSION:
+        connection.execute("select * from ingested").fetchall()
+        connection.execute("select * from config").fetchall()
+    return int(number)
 
 
 def _create(connection: duckdb.DuckDBPyConnection) -> None:
+    """All tables or none."""
+    connection.execute("begin transaction")
     connection.execute("create table version (number INTEGER)")
     connection.execute("insert into version values (?)", [VERSION])
-    connection.execute("create table config (run VARCHAR PRIMARY KEY, settings JSON, mtime DOUBLE)")
     connection.execute(
-        "create table ingested (run VARCHAR PRIMARY KEY, position BIGINT, seq BIGINT, unreadable BIGINT)"
+        "create table config (run VARCHAR PRIMARY KEY, settings JSON, stamp VARCHAR)"
     )
+    connection.execute("""
+        create table ingested (
+            run VARCHAR PRIMARY KEY, position BIGINT, seq BIGINT, unreadable BIGINT, before BLOB)
+    """)
     for table, columns in EVENT_TABLES.items():
         listed = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
         connection.execute(
             f'create table "{table}" (run VARCHAR, seq BIGINT, time DOUBLE, {listed})'
         )
+    connection.execute("commit")

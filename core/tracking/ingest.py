@@ -1,32 +1,37 @@
 """From event files to the index, each event exactly once.
 
 Every run's file is read from a stored position; its rows and the new position go in by one transaction.
+A file that was cut, or replaced by another run's of the same name, is read anew.
 """
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from core.tracking.events import parse, read_lines
+from core.tracking.events import LARGEST, parse, read_lines
 from core.tracking.index import EVENT_TABLES, STEPPED
 from core.tracking.rundir import RunDirectory
 
-READ: dict[str, Callable[[Any], Any]] = {
-    "VARCHAR": str,
-    "BIGINT": int,
-    "DOUBLE": float,
-    "BOOLEAN": bool,
-    "BIGINT[]": lambda values: [int(value) for value in values],
-}
-READERS = {
-    table: [(name, READ[kind]) for name, kind in columns.items()]
-    for table, columns in EVENT_TABLES.items()
-}
+REMEMBERED = 256
+"""Bytes kept of what stands before the position: by them a file is known again."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """How far a run's events were read."""
+
+    position: int = 0
+    seq: int = 0
+    unreadable: int = 0
+    before: bytes = b""
 
 
 class Ingester:
-    """Keeps the index up with the run directories. Use from one thread.
+    """Keeps the index up with the run directories. Use from one thread at a time.
 
     Args:
         cursor: a connection of its own.
@@ -34,79 +39,88 @@ class Ingester:
 
     def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
         self._db = cursor
-        rows = cursor.execute("select run, position, seq, unreadable from ingested").fetchall()
-        self._places = {run: (position, seq, bad) for run, position, seq, bad in rows}
-        rows = cursor.execute("select run, mtime from config").fetchall()
-        self._configs: dict[str, float] = dict(rows)
+        rows = cursor.execute("select * from ingested").fetchall()
+        self._places = {run: Place(*place) for run, *place in rows}
+        rows = cursor.execute("select run, stamp from config").fetchall()
+        self._stamps: dict[str, str] = dict(rows)
+        self.fault: str | None = None
+        """Which run the last poll could not take in and why, if there is one."""
 
     def poll(self, runs: Iterable[RunDirectory]) -> bool:
-        """Take in all that is new, and forget runs that are gone. Whether anything changed."""
+        """Take in all that is new, and forget runs that are gone. Whether anything changed.
+
+        A run that cannot be read keeps no other from being read.
+        """
         changed, seen = False, set()
+        self.fault = None
         for run in runs:
             seen.add(run.name)
             try:
-                changed |= self._take_config(run)
-                while self._take_events(run):
-                    changed = True
+                changed |= self._take(run)
             except FileNotFoundError:
                 continue  # deleted while we looked; the next poll forgets it
-        for gone in (self._configs.keys() | self._places.keys()) - seen:
+            except (OSError, ValueError, duckdb.Error) as error:
+                self.fault = f"{run.name} cannot be taken into the index: {error}"
+        for gone in (self._stamps.keys() | self._places.keys()) - seen:
             self._forget(gone)
             changed = True
         return changed
 
+    def _take(self, run: RunDirectory) -> bool:
+        changed = False
+        if run.name in self._places and not _is_same(run.events_path, self._places[run.name]):
+            self._forget(run.name)
+            changed = True
+        changed |= self._take_config(run)
+        while self._take_events(run):
+            changed = True
+        return changed
+
     def _take_config(self, run: RunDirectory) -> bool:
-        mtime = run.config_path.stat().st_mtime
-        if self._configs.get(run.name) == mtime:
+        stat = run.config_path.stat()
+        stamp = f"{stat.st_mtime_ns} {stat.st_ino} {stat.st_size}"
+        if self._stamps.get(run.name) == stamp:
             return False
         settings = run.config_path.read_text(encoding="utf-8", errors="replace")
+        insert = "insert or replace into config values (?, ?, ?)"
         try:
-            self._db.execute(
-                "insert or replace into config values (?, ?, ?)", [run.name, settings, mtime]
-            )
-        except duckdb.Error:  # edited by hand into something that is not JSON
-            self._db.execute("insert or replace into config values (?, '{}', ?)", [run.name, mtime])
-        self._configs[run.name] = mtime
+            self._db.execute(insert, [run.name, settings, stamp])
+        except duckdb.ConversionException:  # edited by hand into something that is not JSON
+            self._db.execute(insert, [run.name, "{}", stamp])
+        self._stamps[run.name] = stamp
         return True
 
     def _take_events(self, run: RunDirectory) -> bool:
-        position, seq, unreadable = self._places.get(run.name, (0, 0, 0))
-        if not run.events_path.exists():
+        place = self._places.get(run.name, Place())
+        if _size(run.events_path) == place.position:
             return False
-        size = run.events_path.stat().st_size
-        if size == position:
-            return False
-        if size < position:  # cut or replaced by hand: read it anew
-            self._forget(run.name)
-            return True
-        lines, end = read_lines(run.events_path, position)
+        lines, end = read_lines(run.events_path, place.position)
         if not lines:
             return False
+        seq, unreadable = place.seq, place.unreadable
         rows: dict[str, list[list[Any]]] = {}
-        self._db.execute("begin transaction")
-        try:
+        with self._transaction():
             for line in lines:
                 event = parse(line)
                 if event is None or event["seq"] <= seq:
                     unreadable += event is None
                     continue
-                if event["event"] == "rewind":
+                seq = event["seq"]
+                if (rewind := _rewind_step(event)) is not None:
                     self._write(rows)
                     rows = {}
-                    self._rewind(run.name, event)
+                    self._rewind(run.name, rewind)
                 elif (row := _row(run.name, event)) is not None:
                     rows.setdefault(event["event"], []).append(row)
                 else:
                     unreadable += 1
-                seq = event["seq"]
             self._write(rows)
-            place = [run.name, end, seq, unreadable]
-            self._db.execute("insert or replace into ingested values (?, ?, ?, ?)", place)
-            self._db.execute("commit")
-        except BaseException:
-            self._db.execute("rollback")
-            raise
-        self._places[run.name] = (end, seq, unreadable)
+            new = Place(end, seq, unreadable, _last_bytes(place.before, lines))
+            self._db.execute(
+                "insert or replace into ingested values (?, ?, ?, ?, ?)",
+                [run.name, new.position, new.seq, new.unreadable, new.before],
+            )
+        self._places[run.name] = new
         return True
 
     def _write(self, rows: dict[str, list[list[Any]]]) -> None:
@@ -114,19 +128,56 @@ class Ingester:
             with self._db.appender(table) as appender:
                 appender.append_rows(listed)
 
-    def _rewind(self, run: str, event: dict[str, Any]) -> None:
-        step = event.get("step", -1)
+    def _rewind(self, run: str, step: int) -> None:
         for table in STEPPED:
             self._db.execute(f'delete from "{table}" where run = ? and step > ?', [run, step])
         self._db.execute("delete from generation where run = ?", [run])
 
     def _forget(self, run: str) -> None:
-        self._db.execute("begin transaction")
-        for table in (*EVENT_TABLES, "config", "ingested"):
-            self._db.execute(f'delete from "{table}" where run = ?', [run])
-        self._db.execute("commit")
+        with self._transaction():
+            for table in (*EVENT_TABLES, "config", "ingested"):
+                self._db.execute(f'delete from "{table}" where run = ?', [run])
         self._places.pop(run, None)
-        self._configs.pop(run, None)
+        self._stamps.pop(run, None)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("begin transaction")
+        try:
+            yield
+            self._db.execute("commit")
+        except BaseException:
+            with contextlib.suppress(duckdb.Error):  # a failed commit has rolled back already
+                self._db.execute("rollback")
+            raise
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _is_same(path: Path, place: Place) -> bool:
+    """Whether this is still the file that was read up to that place."""
+    size = _size(path)
+    if size <= place.position:
+        return size == place.position
+    with path.open("rb") as file:
+        file.seek(place.position - len(place.before))
+        return file.read(len(place.before)) == place.before
+
+
+def _last_bytes(before: bytes, lines: list[bytes]) -> bytes:
+    read = b"".join(line + b"\n" for line in lines[-REMEMBERED:])
+    return (before + read)[-REMEMBERED:]
+
+
+def _rewind_step(event: dict[str, Any]) -> int | None:
+    """The step to which an event rewinds the run; None where it is no rewind."""
+    if event["event"] != "rewind":
+        return None
+    with contextlib.suppress(TypeError, OverflowError):
+        return _read_whole(event.get("step"))
+    return None
 
 
 def _row(run: str, event: dict[str, Any]) -> list[Any] | None:
@@ -138,6 +189,52 @@ def _row(run: str, event: dict[str, Any]) -> list[Any] | None:
         values = [
             None if (value := event.get(name)) is None else read(value) for name, read in readers
         ]
-        return [run, event["seq"], float(event["time"]), *values]
-    except (TypeError, ValueError, KeyError, OverflowError):
+        return [run, event["seq"], _read_number(event["time"]), *values]
+    except (TypeError, KeyError, OverflowError):
         return None
+
+
+def _read_whole(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError(value)
+    if abs(value) > LARGEST:
+        raise OverflowError(value)
+    return value
+
+
+def _read_number(value: Any) -> float:
+    if type(value) not in (int, float):
+        raise TypeError(value)
+    return float(value)
+
+
+def _read_truth(value: Any) -> bool:
+    if type(value) is not bool:
+        raise TypeError(value)
+    return value
+
+
+def _read_text(value: Any) -> str:
+    """A text without the half characters that JSON can spell and UTF-8 cannot."""
+    if type(value) is not str:
+        raise TypeError(value)
+    return value.encode("utf-8", errors="replace").decode("utf-8")
+
+
+def _read_list(value: Any) -> list[int]:
+    if type(value) is not list:
+        raise TypeError(value)
+    return [_read_whole(item) for item in value]
+
+
+READ: dict[str, Callable[[Any], Any]] = {
+    "VARCHAR": _read_text,
+    "BIGINT": _read_whole,
+    "DOUBLE": _read_number,
+    "BOOLEAN": _read_truth,
+    "BIGINT[]": _read_list,
+}
+READERS = {
+    table: [(name, READ[kind]) for name, kind in columns.items()]
+    for table, columns in EVENT_TABLES.items()
+}

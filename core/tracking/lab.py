@@ -42,8 +42,9 @@ class Lab:
         self.fault: str | None = None
         """Why the index is behind the directories, if it is."""
         self._closing = threading.Event()
+        self._polling = threading.Lock()
         self._ingester = Ingester(self.index.cursor().cursor())
-        self._ingester.poll(all_runs(runs_dir))
+        self.refresh()
         self.queue = Queue(runs_dir, EXECUTORS[executor])
         self._thread = threading.Thread(target=self._follow, name="ingest", daemon=True)
         self._thread.start()
@@ -57,7 +58,17 @@ class Lab:
         """Create a run and queue it; its name."""
         run = RunDirectory.create(self.runs_dir, config)
         self.queue.add(run.name)
+        self.refresh()
         return run.name
+
+    def config(self, name: str) -> RunConfig:
+        """The settings of a run. Raises UserError."""
+        return RunDirectory.find(self.runs_dir, name).config()
+
+    def refresh(self) -> None:
+        """Bring the index up with the directories now, rather than at the next turn of the thread."""
+        with self._polling:
+            self._ingester.poll(all_runs(self.runs_dir))
 
     def stop(self, name: str) -> None:
         """Ask a run to checkpoint and stop, or take it off the queue."""
@@ -85,14 +96,14 @@ class Lab:
         self.queue.close()
         self._thread.join()
         with contextlib.suppress(OSError, duckdb.Error):
-            self._ingester.poll(all_runs(self.runs_dir))
+            self.refresh()
         self.index.close()
 
     def _follow(self) -> None:
         checked = 0.0
         while not self._closing.wait(POLL):
             try:
-                self._ingester.poll(all_runs(self.runs_dir))
+                self.refresh()
                 if time.monotonic() - checked > CHECK:
                     self._settle_dead()
                     checked = time.monotonic()

@@ -4,13 +4,15 @@ The order is kept in `queue.json` beside the runs, so it outlives the process. A
 until it has ended; one whose trainer outlived an earlier dashboard is waited for, not started twice.
 """
 
+import contextlib
 import json
 import threading
+import traceback
 from pathlib import Path
 
 from core.errors import UserError
 from core.tracking.executors import Executor
-from core.tracking.rundir import ENDED, RunDirectory, all_runs
+from core.tracking.rundir import RunDirectory, all_runs
 
 
 class Queue:
@@ -25,7 +27,8 @@ class Queue:
         self._runs_dir, self._executor = runs_dir, executor
         self._path = runs_dir / "queue.json"
         self._changed = threading.Condition()
-        self._names = self._read()
+        self._current: str | None = None
+        self._waiting = self._read()
         self._closing = False
         self._thread = threading.Thread(target=self._drive, name="queue", daemon=True)
         self._thread.start()
@@ -33,72 +36,94 @@ class Queue:
     def names(self) -> list[str]:
         """Runs in order, the one being trained first."""
         with self._changed:
-            return list(self._names)
+            return self._listed()
 
     def add(self, name: str) -> None:
-        """Put a run at the end, unless it is already queued."""
+        """Put a run at the end, unless it waits already. Raises UserError where that cannot be stored.
+
+        The current run may be added too: it has ended and was resumed before its trainer was gone.
+        """
         with self._changed:
-            if name not in self._names:
-                self._write([*self._names, name])
+            if name not in self._waiting:
+                self._waiting.append(name)
+                self._changed.notify_all()
+                self._write()
 
     def remove(self, name: str) -> None:
-        """Take a run out that has not been started."""
+        """Take a run out that has not been started. Raises UserError where that cannot be stored."""
         with self._changed:
-            self._write([n for n in self._names if n != name])
+            if name in self._waiting:
+                self._waiting.remove(name)
+                self._write()
 
     def close(self, timeout: float = 15.0) -> None:
-        """Let the current run checkpoint and end as `interrupted`; what waits stays queued."""
+        """Let the current run checkpoint and end as `interrupted`; what waits stays queued.
+
+        A trainer that needs longer than `timeout` seconds ends by itself after its step.
+        """
         with self._changed:
             self._closing = True
-            current = self._names[:1]
             self._changed.notify_all()
-        for name in current:
-            run = RunDirectory(self._runs_dir / name)
-            if run.is_alive():
-                run.request_stop("interrupted")
+            if self._current:
+                with contextlib.suppress(OSError):  # deleted, or the disk is full
+                    self._run(self._current).request_stop("interrupted")
         self._thread.join(timeout)
 
     def _drive(self) -> None:
         while True:
             with self._changed:
-                while not self._names and not self._closing:
-                    self._changed.wait()
+                self._changed.wait_for(lambda: self._waiting or self._closing)
                 if self._closing:
                     return
-                name = self._names[0]
-            self._take(RunDirectory(self._runs_dir / name))
-            if not self._closing:
-                self.remove(name)
+                self._current = self._waiting.pop(0)
+                run = self._run(self._current)
+            try:
+                self._take(run)
+            except Exception as error:  # whatever an executor raises, the next run gets its turn
+                traceback.print_exc()
+                with contextlib.suppress(OSError):
+                    run.settle(f"it could not be started ({error})", "failed")
+            with self._changed:
+                if self._closing:
+                    return
+                self._current = None
+                with contextlib.suppress(UserError):  # the next change stores it
+                    self._write()
 
     def _take(self, run: RunDirectory) -> None:
-        while run.path.exists() and run.is_alive():
+        while run.is_alive():
             if self._waited(0.5):
                 return
         if not run.config_path.exists():
             return
-        if run.stop_request():
-            run.settle("withdrawn before it started")
-        elif run.status() not in ENDED:
+        if run.status() == "queued" and not run.stop_request():
             self._executor(run)
+        else:
+            run.settle("its trainer died, or it was withdrawn before it started")
 
     def _waited(self, seconds: float) -> bool:
         with self._changed:
             return self._changed.wait_for(lambda: self._closing, seconds)
 
+    def _run(self, name: str) -> RunDirectory:
+        return RunDirectory(self._runs_dir / name)
+
+    def _listed(self) -> list[str]:
+        current = [self._current] if self._current else []
+        return list(dict.fromkeys([*current, *self._waiting]))
+
     def _read(self) -> list[str]:
         try:
             names = json.loads(self._path.read_text(encoding="utf-8"))
             known = {run.name for run in all_runs(self._runs_dir)}
-            return [name for name in names if name in known]
+            return [name for name in dict.fromkeys(names) if name in known]
         except (OSError, ValueError, TypeError):
             return []
 
-    def _write(self, names: list[str]) -> None:
+    def _write(self) -> None:
         partial = self._path.with_suffix(".partial")
         try:
-            partial.write_text(json.dumps(names), encoding="utf-8")
+            partial.write_text(json.dumps(self._listed()), encoding="utf-8")
             partial.replace(self._path)
         except OSError as error:
             raise UserError(f"the queue cannot be written to {self._path} ({error})") from None
-        self._names = names
-        self._changed.notify_all()

@@ -10,26 +10,34 @@ import os
 import re
 import shutil
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from core.config import RunConfig
 from core.errors import UserError
+from core.nn.architecture import FAMILY
 from core.tracking.events import EventWriter, parse, read_lines
+from core.tracking.lock import acquire
 
-RESERVED = {"con", "prn", "aux", "nul", *(f"{n}{i}" for n in ("com", "lpt") for i in range(1, 10))}
+DEVICES = {"con", "prn", "aux", "nul", *(f"{n}{i}" for n in ("com", "lpt") for i in range(10))}
+RESERVED = DEVICES | {"lab", "queue", ""}
+"""No run may be called like a device of Windows, or like the index and the queue beside the runs."""
 ENDED = ("stopped", "interrupted", "failed", "finished")
 RESUMABLE = ("queued", "stopped", "interrupted", "failed")
+PATIENCE = 1.0
+"""Seconds to wait for whoever only looks at a run or settles it; a trainer holds it much longer."""
 
 
 def slug(name: str) -> str:
     """A safe directory name from any text: ASCII letters, digits, `.`, `_` and `-`, at most 60."""
     ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
     cleaned = re.sub(r"[^a-z0-9._-]+", "-", ascii_name)[:60].strip("-._ ")
-    return f"run-{cleaned}" if cleaned.split(".")[0] in RESERVED | {""} else cleaned
+    return f"run-{cleaned}" if cleaned.split(".")[0] in RESERVED else cleaned
+
+
+class RunHeldError(UserError):
+    """A trainer holds the run."""
 
 
 class RunDirectory:
@@ -62,33 +70,33 @@ class RunDirectory:
     def stop_path(self) -> Path:
         return self.path / "stop"
 
+    @property
+    def _lock_path(self) -> Path:
+        return self.path / "trainer.lock"
+
     @classmethod
     def create(cls, runs_dir: Path, config: RunConfig) -> "RunDirectory":
         """A new directory of a unique name for these settings, its first event `queued`.
 
-        The settings are written with that name.
+        The settings are written with that name, and with paths made absolute, so that the run can be
+        resumed from anywhere. Raises UserError where runs_dir cannot be written to.
         """
         base = slug(config.name or f"{Path(config.base_model).name}-{config.method}")
-        runs_dir.mkdir(parents=True, exist_ok=True)
-        for i in range(1, 1_000_000):
-            run = cls(runs_dir / (base if i == 1 else f"{base}-{i}"))
-            with contextlib.suppress(FileExistsError):
-                run.path.mkdir()
-                break
-        run.write_config(config.changed(name=run.name))
-        run.append("status", status="queued")
+        run = cls(_new_directory(runs_dir, base))
+        with run.lock():
+            run.write_config(config.changed(name=run.name, **_anchored(config)))
+            run.append("status", status="queued")
         return run
 
     @classmethod
     def find(cls, runs_dir: Path, name: str) -> "RunDirectory":
         """The run of that name. Raises UserError where there is none."""
-        run = cls(runs_dir / name)
-        if name != Path(name).name or not run.config_path.is_file():
-            known = ", ".join(sorted(run.name for run in all_runs(runs_dir))[:8])
-            raise UserError(
-                f"run = {name!r}: there is no such run; it should be one of: {known or 'none yet'}"
-            )
-        return run
+        runs = {run.name: run for run in all_runs(runs_dir)}
+        if name not in runs:
+            known = ", ".join(list(runs)[:8]) or "none yet"
+            message = f"run = {name!r}: there is no such run; it should be one of: {known}"
+            raise UserError(message)
+        return runs[name]
 
     def config(self) -> RunConfig:
         """The settings. Raises UserError where the file is missing or damaged."""
@@ -104,11 +112,18 @@ class RunDirectory:
         partial.write_text(config.model_dump_json(indent=2), encoding="utf-8")
         partial.replace(self.config_path)
 
+    def log_tail(self, size: int = 4000) -> str:
+        """The end of what the trainer printed."""
+        if not self.log_path.exists():
+            return ""
+        with self.log_path.open("rb") as file:
+            file.seek(max(0, self.log_path.stat().st_size - size))
+            return file.read().decode("utf-8", errors="replace")
+
     def append(self, kind: str, **fields: Any) -> None:
-        """Write one event from outside the trainer. Hold the lock where a trainer may be alive."""
-        writer = EventWriter(self.events_path)
-        writer.append(kind, **fields)
-        writer.close()
+        """Write one event from outside the trainer. Hold the lock."""
+        with contextlib.closing(EventWriter(self.events_path)) as writer:
+            writer.append(kind, **fields)
 
     def status(self) -> str:
         """The newest status, read from the events."""
@@ -116,18 +131,19 @@ class RunDirectory:
 
     def statuses(self) -> list[dict[str, Any]]:
         """All status events, oldest first."""
-        if not self.events_path.exists():
-            return []
         lines, offset, found = [b""], 0, []
-        while lines:
-            lines, offset = read_lines(self.events_path, offset)
-            events = (parse(line) for line in lines if b'"event":"status"' in line)
-            found += [e for e in events if e and e["event"] == "status" and "status" in e]
+        with contextlib.suppress(FileNotFoundError):
+            while lines:
+                lines, offset = read_lines(self.events_path, offset)
+                events = (parse(line) for line in lines if b'"event":"status"' in line)
+                found += [e for e in events if e and e["event"] == "status" and "status" in e]
         return found
 
     def request_stop(self, ending: str = "stopped") -> None:
-        """Ask the trainer to checkpoint and end with that status."""
-        self.stop_path.write_text(ending, encoding="utf-8")
+        """Ask the trainer to checkpoint and end with that status. By rename: it is read whole."""
+        partial = self.path / "stop.partial"
+        partial.write_text(ending, encoding="utf-8")
+        partial.replace(self.stop_path)
 
     def stop_request(self) -> str | None:
         """The status to end with, or None where nobody asked."""
@@ -142,43 +158,67 @@ class RunDirectory:
         self.stop_path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def lock(self, timeout: float = 0) -> Iterator[None]:
-        """Hold the right to write events. Raises UserError where another holds it past `timeout` s."""
-        lock = FileLock(self.path / "trainer.lock", timeout=timeout)
+    def lock(self, timeout: float = PATIENCE) -> Iterator[None]:
+        """Hold the right to write events.
+
+        Raises:
+            RunHeldError: another holds it past `timeout` seconds.
+            UserError: the run is gone.
+        """
         try:
-            lock.acquire()
-        except Timeout:
-            raise UserError(f"{self.name} is being trained; stop it first") from None
+            handle = acquire(self._lock_path, timeout)
+        except FileNotFoundError:
+            raise UserError(f"{self.name} is gone: it was deleted") from None
+        if handle is None:
+            raise RunHeldError(f"{self.name} is being trained; stop it first")
         try:
             yield
         finally:
-            lock.release()
+            os.close(handle)
 
     def is_alive(self) -> bool:
-        """Whether a trainer holds the run."""
+        """Whether a trainer holds the run. Looking disturbs nobody else who looks."""
         try:
-            with self.lock():
-                return False
-        except UserError:
-            return True
+            handle = acquire(self._lock_path, shared=True)
+        except FileNotFoundError:
+            return False
+        if handle is not None:
+            os.close(handle)
+        return handle is None
 
-    def settle(self, reason: str) -> str:
-        """Mark a run `interrupted` whose trainer is gone without a last word; return its status."""
-        try:
-            with self.lock():
-                status = self.status()
-                if status not in ENDED:
-                    status = self.stop_request() or "interrupted"
-                    self.append("status", status=status, reason=reason)
+    def settle(
+        self, reason: str, ending: str = "interrupted", of: Collection[str] = ("queued", "running")
+    ) -> str:
+        """Give a run its last word whose trainer is gone without one; return its status.
+
+        Args:
+            ending: the status to end with where nobody asked for another.
+            of: the statuses to settle; a run in any other is left as it is.
+        """
+        with contextlib.suppress(UserError), self.lock():
+            if self.status() in of:
+                self.append("status", status=self.stop_request() or ending, reason=reason)
                 self.withdraw_stop()
-                return status
-        except UserError:
-            return self.status()
+        return self.status()
 
     def delete(self) -> None:
         """Remove the directory. Raises UserError while a trainer holds it."""
         with self.lock():
+            self.config_path.unlink(missing_ok=True)  # cut short, it is at least no run any more
             shutil.rmtree(self.path)
+
+
+def _anchored(config: RunConfig) -> dict[str, str]:
+    """The data set and the base model by absolute path, where they are a file and a directory here."""
+    found = {}
+    with contextlib.suppress(RuntimeError):  # the home of an unknown user
+        dataset = Path(config.dataset).expanduser()
+        if dataset.is_file():
+            found["dataset"] = str(dataset.resolve())
+        base_model = Path(config.base_model)
+        if config.base_model not in FAMILY and base_model.is_dir():
+            found["base_model"] = str(base_model.resolve())
+    return found
 
 
 def all_runs(runs_dir: Path) -> list[RunDirectory]:
@@ -189,3 +229,18 @@ def all_runs(runs_dir: Path) -> list[RunDirectory]:
         names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
     runs = (RunDirectory(runs_dir / name) for name in names)
     return [run for run in runs if run.config_path.exists()]
+
+
+def _new_directory(runs_dir: Path, base: str) -> Path:
+    """Make `base`, or `base-2` and so on where it is taken; two who ask at once get two."""
+    number = 1
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        while True:
+            path = runs_dir / (base if number == 1 else f"{base}-{number}")
+            with contextlib.suppress(FileExistsError):
+                path.mkdir()
+                return path
+            number += 1
+    except OSError as error:
+        raise UserError(f"{runs_dir} cannot be written to ({error})") from None

@@ -1,9 +1,10 @@
 """The edge between a run and its trainer: `python -m core.tracking.worker RUN_DIRECTORY`.
 
-Holds the run's lock, trains, and turns whatever happens into the run's last status. This is the one
-place that catches every exception: the traceback goes to the run's log, a sentence into its events.
+Holds the run's lock, trains, and turns whatever happens into the run's last status: the traceback goes
+to the run's log, a sentence into its events.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -16,6 +17,9 @@ from typing import Any
 from core.errors import UserError
 from core.tracking.events import EventWriter
 from core.tracking.rundir import ENDED, RunDirectory
+
+NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+"""How torch says it, on a GPU and on a CPU."""
 
 
 class ActiveRun:
@@ -54,28 +58,37 @@ def work(run: RunDirectory, signals: bool = False) -> None:
 
     Args:
         signals: take SIGTERM and SIGINT as requests to checkpoint and end; main thread only.
+
+    Raises:
+        RunHeldError: another trainer holds it.
+        UserError: it is gone.
     """
-    with run.lock(timeout=10):
+    with run.lock():
         if run.status() in ENDED:
             return
-        active = ActiveRun(run)
-        if signals:
-            _listen(active)
-        active.emit("status", status="running", pid=os.getpid(), host=socket.gethostname())
-        status, reason = _train(run, active)
-        active.emit("status", status=status, reason=reason)
-        active.close()
+        with contextlib.closing(ActiveRun(run)) as active:
+            if signals:
+                _listen(active)
+            status, reason = _train(run, active)
+            active.emit("status", status=status, reason=reason)
         run.withdraw_stop()
 
 
 def _train(run: RunDirectory, active: ActiveRun) -> tuple[str, str | None]:
-    from core.training.trainer import train  # torch: seconds, which the status need not wait for
-
+    if active.stop_requested():
+        return active.ending or "stopped", "withdrawn before it started"
+    active.emit("status", status="running", pid=os.getpid(), host=socket.gethostname())
     try:
+        from core.training.trainer import (
+            train,  # torch: seconds, which the status need not wait for
+        )
+
         outcome = train(run.config(), active)
     except UserError as error:
         print(f"{run.name}: {error}", file=sys.stderr)
         return "failed", str(error)
+    except KeyboardInterrupt:
+        return "interrupted", "interrupted from the keyboard"
     except BaseException as error:
         traceback.print_exc()
         return "failed", _reason(error)
@@ -83,9 +96,10 @@ def _train(run: RunDirectory, active: ActiveRun) -> tuple[str, str | None]:
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+    message = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or any(words in message.lower() for words in NO_MEMORY):
         return "out of memory; a smaller batch with more gradient accumulation, gradient checkpointing or LoRA needs less"
-    return f"{type(error).__name__}: {error}"[:500]
+    return f"{type(error).__name__}: {message}"[:500]
 
 
 def _listen(active: ActiveRun) -> None:
@@ -97,4 +111,7 @@ def _listen(active: ActiveRun) -> None:
 
 
 if __name__ == "__main__":
-    work(RunDirectory(Path(sys.argv[1])), signals=True)
+    try:
+        work(RunDirectory(Path(sys.argv[1])), signals=True)
+    except UserError as error:
+        sys.exit(str(error))

@@ -1,0 +1,25 @@
+"""The page frame and navigation, nothing else."""
+
+import streamlit as st
+
+from pages.shared import runtime
+
+st.set_page_config(
+    page_title="GPT-2 fine-tuning lab", page_icon=":material/science:", layout="wide"
+)
+page = st.navigation(
+    {
+        "Train": [
+            st.Page(
+                "pages/launch.py", title="Launch", icon=":material/rocket_launch:", default=True
+            ),
+            st.Page("pages/live.py", title="Live", icon=":material/show_chart:"),
+        ],
+        "Read": [
+            st.Page("pages/results.py", title="Results", icon=":material/table_chart:"),
+            st.Page("pages/compare.py", title="Compare", icon=":material/compare:"),
+        ],
+    }
+)
+runtime.show_state()
+page.run()

@@ -1,0 +1,19 @@
+"""Answers side by side: those stored from the test set, or live ones to a prompt of one's own."""
+
+import streamlit as st
+
+from pages.shared import runtime
+from pages.shared.comparison import show_live, show_stored
+
+lab = runtime.lab()
+st.title("Compare")
+way = st.segmented_control(
+    "Answers",
+    ["Stored", "Live"],
+    default="Stored",
+    help="Stored: what each run answered to its test set. Live: ask the models now.",
+)
+if way == "Live":
+    show_live(lab, runtime.answerer())
+else:
+    show_stored(lab)

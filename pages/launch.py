@@ -1,0 +1,103 @@
+"""Launch a run: start from a preset or an earlier run, change what you like, see what it will do."""
+
+import streamlit as st
+
+from core import charts
+from core.config import RunConfig
+from core.errors import ConfigError, Problem, UserError
+from core.presets import PRESETS, preset
+from core.tracking import queries
+from core.training import preflight
+from pages.shared import form, runtime
+from pages.shared.text import count, duration
+
+lab = runtime.lab()
+
+
+def source_settings(source: str) -> dict[str, object]:
+    """The settings of a preset, or of a run to clone."""
+    if source in PRESETS:
+        return preset(source).model_dump()
+    config = lab.config(source)
+    return {**config.model_dump(), "parent": source, "name": "", "notes": ""}
+
+
+def take_source() -> None:
+    """Fill the form from what was chosen."""
+    form.start_from(source_settings(st.session_state["source"]))
+
+
+def launch(config: RunConfig) -> None:
+    """Queue the run and go and watch it."""
+    st.session_state["watch"] = [lab.launch(config)]
+    st.switch_page("pages/live.py")
+
+
+def show_plan(plan: preflight.Plan, problems: list[Problem]) -> None:
+    """The figures of the run to come."""
+    st.markdown("**What it will do**")
+    first, second = st.columns(2)
+    first.metric("Steps", "unknown" if plan.steps is None else f"{plan.steps:,}")
+    second.metric("Training tokens", count(plan.tokens))
+    first.metric("Parameters", count(plan.parameters))
+    second.metric("Trainable", count(plan.trainable))
+    first.metric(
+        "Time, about", duration(plan.seconds), help="Of the training steps, by arithmetic."
+    )
+    memory = "unknown" if plan.memory_mb is None else f"{plan.memory_mb / 1024:.1f} GB"
+    second.metric("Memory, about", memory, help="Peak of the training process, by arithmetic.")
+    if plan.train_examples:
+        st.caption(
+            f"{plan.train_examples:,} examples to train on, {plan.validation_examples:,} to validate, "
+            f"{plan.test_examples:,} to answer at the end. The longest has {plan.longest} tokens"
+            + (f"; max_length cuts {plan.cut_examples:,}." if plan.cut_examples else ".")
+        )
+    if plan.note:
+        st.info(plan.note)
+    if plan.learning_rates:
+        st.plotly_chart(charts.rate_schedule(plan.learning_rates), key="rates")
+    if problems:
+        noun = "problem" if len(problems) == 1 else "problems"
+        st.error(f"{len(problems)} {noun} to mend: {', '.join(p.field for p in problems)}")
+
+
+st.title("Launch")
+runs = queries.results(lab.db)["name"].tolist()
+if form.DRAFT not in st.session_state:
+    st.session_state["source"] = "demo"
+    take_source()
+
+left, right = st.columns([2.2, 1], gap="large")
+with left:
+    choose, go = st.columns([3, 1], vertical_alignment="bottom")
+    choose.selectbox(
+        "Start from",
+        [*PRESETS, *runs],
+        key="source",
+        format_func=lambda s: f"{s}: {PRESETS[s].title}" if s in PRESETS else f"clone of {s}",
+        on_change=take_source,
+    )
+    if go.button("Launch the demo", icon=":material/play_arrow:", width="stretch"):
+        launch(preset("demo"))
+
+current = form.values()
+try:
+    plan = preflight.check(RunConfig.parse(current))
+    problems = plan.problems
+except ConfigError as error:
+    plan, problems = preflight.Plan(), error.problems
+with left:
+    form.show(current, problems)
+with right:
+    if st.button(
+        "Launch",
+        type="primary",
+        icon=":material/rocket_launch:",
+        disabled=bool(problems),
+        width="stretch",
+    ):
+        try:
+            launch(RunConfig.parse(current))
+        except UserError as error:
+            st.error(str(error))
+    show_plan(plan, problems)

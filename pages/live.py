@@ -1,0 +1,100 @@
+"""Watch runs learn: losses, rates, speed, samples and the log, each second while one is going."""
+
+import streamlit as st
+
+from core import charts
+from core.tables import records
+from core.tracking import queries
+from core.tracking.rundir import RunDirectory
+from pages.shared import runtime
+from pages.shared.status import show_run
+from pages.shared.text import plain, show_text
+
+X_LABELS = {"step": "Step", "epoch": "Epoch", "tokens": "Tokens", "seconds": "Time"}
+GOING = ("queued", "running")
+CHARTS = ("loss", "lr", "grad_norm", "tokens_per_s")
+
+lab = runtime.lab()
+
+
+def default_choice(results: list[dict]) -> list[str]:
+    """The runs asked for by a link or another page, else the one that runs, else the newest."""
+    known = [run["name"] for run in results]
+    asked = st.session_state.pop("watch", None) or st.query_params.get_all("run")
+    going = [run["name"] for run in reversed(results) if run["status"] in GOING]
+    return [name for name in asked if name in known] or going[:1] or known[:1]
+
+
+def show_charts(names: list[str], x: str, log: bool, window: int) -> None:
+    """Six figures in two columns."""
+    columns = st.columns(2)
+    evaluations = queries.evaluations(lab.db, names, x)
+    for i, perplexity in enumerate((False, True)):
+        figure = charts.loss_curves(evaluations, names, x, log, perplexity)
+        columns[i].plotly_chart(figure, key=f"evaluation-{i}")
+    for i, metric in enumerate(CHARTS):
+        raw = queries.curve(lab.db, names, metric, x)
+        smooth = queries.curve(lab.db, names, metric, x, window=window) if window > 1 else None
+        figure = charts.step_curves(raw, smooth, names, metric, x, log and metric != "lr")
+        columns[i % 2].plotly_chart(figure, key=metric)
+
+
+def show_details(names: list[str], what: str) -> None:
+    """Samples, warnings or the trainer's log of the chosen runs."""
+    if what == "Samples":
+        samples = records(queries.samples(lab.db, names))
+        if not samples:
+            st.caption("No sample yet: the first comes after `sample_every` steps.")
+        for sample in samples[:20]:
+            st.caption(f"{plain(sample['run'])}, step {sample['step']}: {plain(sample['prompt'])}")
+            show_text(sample["text"])
+    elif what == "Warnings":
+        warnings = queries.warnings(lab.db, names)
+        if warnings.empty:
+            st.caption("Nothing to warn of.")
+        else:
+            st.dataframe(warnings, hide_index=True)
+    else:
+        for name in names:
+            st.caption(plain(name))
+            st.code(
+                RunDirectory(lab.runs_dir / name).log_tail() or "(nothing printed)", language=None
+            )
+
+
+st.title("Live")
+results = records(queries.results(lab.db))
+if not results:
+    st.info("No run yet. Launch one: the demo takes about a minute.")
+    st.page_link("pages/launch.py", label="Launch", icon=":material/rocket_launch:")
+    st.stop()
+
+if "live_runs" not in st.session_state or "watch" in st.session_state:
+    st.session_state["live_runs"] = default_choice(results)
+known = [run["name"] for run in results]
+st.session_state["live_runs"] = [name for name in st.session_state["live_runs"] if name in known]
+top, axis, smoothing, scale = st.columns([4, 1.2, 1.2, 1], vertical_alignment="bottom")
+names = top.multiselect("Runs", known, key="live_runs", max_selections=8)
+x = axis.selectbox("x-axis", list(X_LABELS), format_func=lambda key: X_LABELS[key])
+window = int(smoothing.number_input("Smoothing", 1, 1000, 1, help="Mean of so many steps."))
+log = scale.toggle("Log scale")
+st.query_params["run"] = names
+was_going = any(run["status"] in GOING for run in results if run["name"] in names)
+
+
+@st.fragment(run_every=1.0 if was_going else None)
+def show() -> None:
+    """The part of the page that changes while a run goes on."""
+    chosen = [run for run in records(queries.results(lab.db)) if run["name"] in names]
+    chosen.sort(key=lambda run: names.index(run["name"]))
+    for run in chosen:
+        show_run(run, lab)
+    if chosen:
+        show_charts(names, x, log, window)
+        what = st.segmented_control("Details", ["Samples", "Warnings", "Log"], default="Samples")
+        show_details(names, what or "Samples")
+    if was_going != any(run["status"] in GOING for run in chosen):
+        st.rerun()
+
+
+show()

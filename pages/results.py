@@ -1,0 +1,117 @@
+"""Every run in one table: settings, losses, cost, notes; pick some to watch or to compare."""
+
+import pandas as pd
+import streamlit as st
+
+from core import report
+from core.config import RunConfig
+from core.errors import UserError
+from core.tables import markdown, records
+from core.tracking import queries
+from pages.shared import runtime
+from pages.shared.status import show_run
+
+SHOWN = [
+    c for c in report.RUN_COLUMNS if c not in ("optimizer", "weight_decay", "parent", "scores")
+]
+LABELS = {
+    **{name: str(field.title) for name, field in RunConfig.model_fields.items()},
+    "name": "Run", "status": "Status", "val_loss": "Validation loss", "perplexity": "Perplexity",
+    "seconds": "Time (s)", "peak_memory_mb": "Peak memory (MB)", "exact": "Exact answers",
+}  # fmt: skip
+FORMATS = {"lr": "%g", "min_lr": "%g", "val_loss": "%.4f", "perplexity": "%.3f", "seconds": "%.1f",
+           "peak_memory_mb": "%.0f", "exact": "percent"}  # fmt: skip
+
+EXACT_HELP = "Share of the test answers that equal the reference, case and punctuation aside."
+
+lab = runtime.lab()
+
+
+def filtered(frame: pd.DataFrame, words: str) -> pd.DataFrame:
+    """The rows in which every word occurs somewhere."""
+    text = frame.astype(str).agg(" ".join, axis=1).str.lower()
+    for word in words.lower().split():
+        frame = frame[text.loc[frame.index].str.contains(word, regex=False)]
+    return frame
+
+
+def column(name: str) -> st.column_config.Column:
+    """How a column is shown: its title, and its numbers to a sensible digit."""
+    help = EXACT_HELP if name == "exact" else None
+    if name in FORMATS:
+        return st.column_config.NumberColumn(LABELS[name], format=FORMATS[name], help=help)
+    return st.column_config.Column(LABELS[name], pinned=name == "name")
+
+
+def show_one(run: dict) -> None:
+    """State, notes and removal of one run."""
+    show_run(run, lab)
+    notes, buttons = st.columns([5, 1], vertical_alignment="bottom")
+    text = notes.text_area("Notes", run["notes"] or "", key=f"notes:{run['name']}")
+    if buttons.button("Save notes", icon=":material/save:", width="stretch"):
+        attempt(lambda: lab.edit(run["name"], notes=text))
+    with buttons.popover("Delete", icon=":material/delete:", width="stretch"):
+        st.write("Its weights, events and answers are removed for good.")
+        if st.button("Delete this run", type="primary"):
+            attempt(lambda: lab.delete(run["name"]))
+
+
+def attempt(action) -> None:  # type: ignore[no-untyped-def]
+    """Do it and show the table anew, or say why not."""
+    try:
+        action()
+        lab.refresh()
+        st.rerun()
+    except UserError as error:
+        st.error(str(error))
+
+
+def go(page: str, key: str, names: list[str]) -> None:
+    """Open another page on these runs."""
+    st.session_state[key] = names
+    st.switch_page(page)
+
+
+st.title("Results")
+results = queries.results(lab.db)
+if results.empty:
+    st.info("No run yet. Launch one: the demo takes about a minute.")
+    st.page_link("pages/launch.py", label="Launch", icon=":material/rocket_launch:")
+    st.stop()
+
+search, choose = st.columns([4, 1], vertical_alignment="bottom")
+words = search.text_input("Filter", placeholder="words, such as: lora finished")
+table = report.run_frame(results).assign(exact=results["exact"])
+with choose.popover("Columns", icon=":material/view_column:", width="stretch"):
+    columns = st.pills(
+        "Columns",
+        [*table.columns],
+        selection_mode="multi",
+        default=[*SHOWN, "exact"],
+        format_func=lambda name: LABELS[name],
+        label_visibility="collapsed",
+    )
+table = filtered(table, words)[columns or ["name"]]
+event = st.dataframe(
+    table,
+    hide_index=True,
+    key="results",
+    column_config={name: column(name) for name in table.columns},
+    on_select="rerun",
+    selection_mode="multi-row",
+)
+picked = results.loc[table.index[event.selection.rows], "name"].tolist()
+live, compare, csv, md, _ = st.columns([1, 1, 1, 1, 3])
+if live.button("Open in Live", disabled=not picked, icon=":material/show_chart:", width="stretch"):
+    go("pages/live.py", "watch", picked)
+if compare.button("Compare", disabled=not picked, icon=":material/compare:", width="stretch"):
+    go("pages/compare.py", "compare", picked)
+csv.download_button("CSV", table.to_csv(index=False), "runs.csv", "text/csv", width="stretch")
+md.download_button(
+    "Markdown", markdown(records(table)), "runs.md", "text/markdown", width="stretch"
+)
+if len(picked) == 1:
+    [run] = [r for r in records(results) if r["name"] == picked[0]]
+    show_one(run)
+elif not picked:
+    st.caption(f"{len(table)} runs. Tick rows to open, compare, annotate or delete them.")

@@ -1,0 +1,153 @@
+"""The two ways to compare: stored answers found by their prompt, and live answers streamed side by side."""
+
+from collections.abc import Iterator
+
+import streamlit as st
+
+from core.answering import Answer, Answerer
+from core.comparing import differing_words, search
+from core.errors import UserError
+from core.nn.generation import Sampling
+from core.tables import records
+from core.tracking import queries
+from core.tracking.lab import Lab
+from pages.shared.text import plain, show_text, show_words
+
+KEY = ["item", "instruction", "input", "reference"]
+
+
+def show_stored(lab: Lab) -> None:
+    """Pick runs, find a test prompt, read the answers beside the reference."""
+    results = queries.results(lab.db)
+    answered = results.loc[results["exact"].notna(), "name"].tolist()
+    if not answered:
+        st.info("No run has answered its test set yet. A run does so at its end.")
+        return
+    names = _pick("stored_runs", answered, answered[:3], 6)
+    table = queries.answers(lab.db, names)
+    if table.empty:
+        st.info("Choose at least one run.")
+        return
+    prompts = records(table[KEY].drop_duplicates())
+    texts = [f"{p['instruction']} {p['input']} {p['reference']}" for p in prompts]
+    query = st.text_input("Find a prompt", placeholder="such as: synonym for happy")
+    found = search(texts, query)
+    if not found:
+        st.info("No test prompt has words like these.")
+        return
+    prompt = prompts[_step_through([prompts[i]["instruction"] for i in found], query, found)]
+    rows = {row["run"]: row for row in records(table) if all(row[k] == prompt[k] for k in KEY)}
+    st.caption("Instruction")
+    show_text(prompt["instruction"])
+    if prompt["input"]:
+        st.caption("Input")
+        show_text(prompt["input"])
+    columns = st.columns(1 + len(names), border=True)
+    with columns[0]:
+        st.markdown("**Reference**")
+        show_text(prompt["reference"])
+    for column, name in zip(columns[1:], names, strict=True):
+        with column:
+            st.markdown(f"**{plain(name)}**")
+            if name not in rows:
+                st.caption("This run has no answer to this prompt.")
+                continue
+            row = rows[name]
+            show_words(differing_words(row["answer"].strip(), prompt["reference"]))
+            if row["cut"]:
+                st.caption(f"cut at {row['tokens']} tokens")
+            if row["prompt_cut"]:
+                st.caption("the prompt was longer than the context and lost its beginning")
+    st.caption("Words that are not in the reference are marked.")
+
+
+def show_live(lab: Lab, answerer: Answerer) -> None:
+    """Ask runs and their base a question now."""
+    results = queries.results(lab.db)
+    names = results.loc[results["step"] > 0, "name"].tolist()
+    if not names:
+        st.info("No run has weights yet. Launch one: the demo takes about a minute.")
+        return
+    chosen = _pick("asked_runs", names, names[:2], 4)
+    with st.form("prompt", border=False):
+        instruction = st.text_area("Instruction", "Suggest an alternate word for 'happy'.")
+        given = st.text_input("Input", help="Further context for the instruction, if it needs any.")
+        settings = st.columns(5, vertical_alignment="bottom")
+        temperature = settings[0].number_input(
+            "Temperature", 0.0, 5.0, 0.0, 0.1, help="0 is greedy."
+        )
+        top_k = settings[1].number_input("Top-k", 1, 50257, None, placeholder="all")
+        most = settings[2].number_input("Most tokens", 1, 1024, 64)
+        seed = settings[3].number_input("Seed", 0, 2**31 - 1, 123)
+        asked = settings[4].form_submit_button("Answer", type="primary", width="stretch")
+    if not (asked and chosen and instruction.strip()):
+        return
+    sampling = Sampling(int(most), float(temperature), top_k and int(top_k), int(seed))
+    bases = dict.fromkeys(answerer.base_of(name) for name in chosen)
+    _stream(answerer, [*bases, *chosen], instruction, given, sampling)
+
+
+def _stream(
+    answerer: Answerer, who: list[str], instruction: str, given: str, sampling: Sampling
+) -> None:
+    """Answers of all models at once, a token of each in turn."""
+    columns = st.columns(len(who), border=True)
+    slots, going = {}, {}
+    for column, name in zip(columns, who, strict=True):
+        with column:
+            st.markdown(f"**{plain(name)}**")
+            slots[name] = st.empty()
+            try:
+                going[name] = answerer.answer(name, instruction, given, sampling)
+                if name.startswith("base:"):
+                    st.caption(
+                        f"weights {answerer.fingerprint(name)[:16]}",
+                        help="SHA-256 of all weights of the base; runs from it report the same.",
+                    )
+                else:
+                    st.caption(f"on base {answerer.fingerprint(name)[:16]}")
+            except UserError as error:
+                st.error(plain(str(error)))
+    while going:
+        for name, pieces in list(going.items()):
+            if (piece := _next(pieces)) is None:
+                del going[name]
+                continue
+            with slots[name].container():
+                show_text(piece.text)
+                if piece.prompt_cut:
+                    st.caption("the prompt is longer than the context; its beginning was cut off")
+
+
+def _next(pieces: Iterator[Answer]) -> Answer | None:
+    return next(pieces, None)
+
+
+def _pick(key: str, known: list[str], default: list[str], most: int) -> list[str]:
+    """Runs to compare: those sent from the results page, or chosen here before."""
+    sent = st.session_state.pop("compare", None)
+    if sent or key not in st.session_state:
+        st.session_state[key] = [n for n in sent or [] if n in known][:most] or default
+    st.session_state[key] = [n for n in st.session_state[key] if n in known]
+    return st.multiselect("Runs", known, key=key, max_selections=most)
+
+
+def _step_through(labels: list[str], query: str, found: list[int]) -> int:
+    """Which of the prompts found is in view: the best match of a new query, then as the buttons say."""
+    if st.session_state.get("found_for") != query:
+        st.session_state.update(found_for=query, place=0)
+    place = min(st.session_state["place"], len(found) - 1)
+    back, choose, forth = st.columns([1, 8, 1], vertical_alignment="bottom")
+    if back.button("Previous", disabled=place == 0, width="stretch"):
+        place -= 1
+    if forth.button("Next", disabled=place == len(found) - 1, width="stretch"):
+        place += 1
+    st.session_state["place"] = place
+    place = choose.selectbox(
+        f"{len(found)} test prompts, best match first",
+        range(len(found)),
+        place,
+        format_func=lambda i: f"{i + 1}. {labels[i]}",
+    )
+    st.session_state["place"] = place
+    return found[place]

@@ -1,0 +1,108 @@
+"""The form of a RunConfig, made from its fields: groups, widgets, conditions, and problems beside them.
+
+The values live in a draft of our own, since Streamlit forgets a widget that is not shown.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import streamlit as st
+from pydantic.fields import FieldInfo
+from streamlit.delta_generator import DeltaGenerator
+
+from core.config import GROUPS, RunConfig, base_type, choices, is_optional, is_relevant, metadata
+from core.errors import Problem
+from core.nn.architecture import FAMILY
+
+FIELDS = RunConfig.model_fields
+SUGGESTIONS = {"base_model": list(FAMILY), "dataset": ["primer", "alpaca"]}
+LONG = ("notes", "sample_prompt")
+FOLDED = ("hardware", "cadence")
+"""Groups that most runs leave as they are."""
+DRAFT, GENERATION = "draft", "draft_generation"
+
+
+def start_from(values: Mapping[str, Any]) -> None:
+    """Fill the form with these values and defaults for the rest."""
+    st.session_state[DRAFT] = {**RunConfig().model_dump(), **values}
+    st.session_state[GENERATION] = st.session_state.get(GENERATION, 0) + 1
+
+
+def values() -> dict[str, Any]:
+    """What the form says now, widgets included that this run of the script has yet to draw."""
+    draft = st.session_state[DRAFT]
+    for name in FIELDS:
+        if _key(name) in st.session_state:
+            draft[name] = st.session_state[_key(name)]
+    return dict(draft)
+
+
+def show(current: Mapping[str, Any], problems: list[Problem]) -> None:
+    """Draw every group; each problem stands under its field."""
+    for group, title in GROUPS.items():
+        names = [
+            name
+            for name, field in FIELDS.items()
+            if metadata(field)["group"] == group and is_relevant(name, current)
+        ]
+        wrong = any(problem.field in names for problem in problems)
+        box: DeltaGenerator
+        if group in FOLDED:
+            box = st.expander(title, expanded=wrong)
+        else:
+            box = st.container(border=True)
+            box.markdown(f"**{title}**")
+        with box:
+            columns = st.columns(3)
+            for i, name in enumerate(names):
+                with columns[i % 3]:
+                    _widget(name, FIELDS[name], current[name])
+                    for problem in problems:
+                        if problem.field == name:
+                            st.error(problem.message)
+
+
+def _key(name: str) -> str:
+    return f"setting:{st.session_state[GENERATION]}:{name}"
+
+
+def _widget(name: str, field: FieldInfo, value: Any) -> None:
+    label, key, help = str(field.title), _key(name), field.description
+    kind, options = base_type(field), choices(field)
+    if options:
+        st.selectbox(
+            label, options, options.index(value) if value in options else 0, key=key, help=help
+        )
+    elif name in SUGGESTIONS:
+        known = SUGGESTIONS[name] + ([value] if value not in SUGGESTIONS[name] else [])
+        st.selectbox(label, known, known.index(value), key=key, help=help, accept_new_options=True)
+    elif kind is bool:
+        st.checkbox(label, value, key=key, help=help)
+    elif kind is int:
+        st.number_input(
+            label, value=value, step=1, format="%d", placeholder=_empty(field), key=key, help=help
+        )
+    elif kind is float:
+        number = None if value is None else float(value)
+        st.number_input(
+            label,
+            value=number,
+            step=_step(number),
+            format="%g",
+            placeholder=_empty(field),
+            key=key,
+            help=help,
+        )
+    elif name in LONG:
+        st.text_area(label, value, height=68, key=key, help=help)
+    else:
+        st.text_input(label, ", ".join(value) if kind is tuple else value or "", key=key, help=help)
+
+
+def _empty(field: FieldInfo) -> str:
+    return "none" if is_optional(field) else ""
+
+
+def _step(value: float | None) -> float:
+    """A step of the stepper that suits the size of the value: 1e-5 for 5e-5, 0.1 for 0.85."""
+    return float(f"1e{f'{value:e}'.rpartition('e')[2]}") if value else 0.1

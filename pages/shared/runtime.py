@@ -1,0 +1,79 @@
+"""The one laboratory of this process, shared by all sessions, tabs and reruns.
+
+It is kept under a fixed name in `sys.modules`: there it survives hot reload, which imports `core` anew,
+and "Clear cache", which drops cached resources. Closed when the process ends.
+"""
+
+import atexit
+import gc
+import os
+import sys
+import threading
+from pathlib import Path
+from types import ModuleType
+from typing import cast
+
+import streamlit as st
+
+from core.answering import Answerer
+from core.errors import UserError
+from core.tracking.lab import Lab
+
+HOLDER = "_gpt2_lab_holder"
+
+
+class Holder(ModuleType):
+    """What lives as long as the process."""
+
+    lab: Lab
+    answerer: Answerer
+
+
+_lock = threading.Lock()
+
+
+def lab() -> Lab:
+    """The laboratory. Shows why and stops the page where it cannot be opened."""
+    try:
+        return _held().lab
+    except UserError as error:
+        st.error(str(error), icon=":material/lock:")
+        st.stop()
+
+
+def answerer() -> Answerer:
+    """The models of the laboratory, kept in memory between questions."""
+    return _held().answerer
+
+
+def release() -> None:
+    """Close the laboratory, for tests and at exit."""
+    holder = sys.modules.pop(HOLDER, None)
+    if holder is not None:
+        cast(Holder, holder).lab.close()
+
+
+def show_state() -> None:
+    """What every page shows beside its content: the queue, and faults of the index."""
+    current = lab()
+    if current.fault or current.index.rebuilt:
+        st.warning(current.fault or current.index.rebuilt)
+    names = current.queue.names()
+    if names:
+        with st.sidebar:
+            st.caption(f"Training **{len(names[:1])}**, waiting **{len(names[1:])}**")
+
+
+def _held() -> Holder:
+    with _lock:
+        if HOLDER not in sys.modules:
+            runs_dir = Path(os.environ.get("RUNS_DIR", "runs"))
+            holder = Holder(HOLDER)
+            holder.lab = Lab(runs_dir, os.environ.get("EXECUTOR", "process"))
+            holder.answerer = Answerer(runs_dir)
+            sys.modules[HOLDER] = holder
+            atexit.register(release)
+            # Streamlit collects garbage after every script run: keep it from walking through torch.
+            gc.collect()
+            gc.freeze()
+        return cast(Holder, sys.modules[HOLDER])

@@ -1,0 +1,62 @@
+"""A run's state in one line: badge, progress, time to go, and the buttons that change it."""
+
+from typing import Any
+
+import streamlit as st
+
+from core.errors import UserError
+from core.tracking.lab import Lab
+from core.tracking.rundir import RESUMABLE
+from pages.shared.text import duration, plain
+
+LOOKS = {
+    "queued": ("gray", ":material/schedule:"),
+    "running": ("blue", ":material/play_circle:"),
+    "stopped": ("orange", ":material/stop_circle:"),
+    "interrupted": ("orange", ":material/power_off:"),
+    "failed": ("red", ":material/error:"),
+    "finished": ("green", ":material/check_circle:"),
+}
+
+
+def show_run(run: dict[str, Any], lab: Lab) -> None:
+    """One run: what it is, how far it has come, and stop or resume."""
+    status = run["status"] or "queued"
+    colour, icon = LOOKS[status]
+    name, bar, button = st.columns([2, 5, 1.2], vertical_alignment="center")
+    name.markdown(f"**{plain(run['name'])}** :{colour}-badge[{icon} {status}]")
+    steps, step = run["steps"], run["step"]
+    if status == "running" and not steps:
+        bar.progress(0.0, "loading the model and the data")
+    elif steps:
+        bar.progress(min(1.0, step / steps), _progress_text(run, int(step), int(steps)))
+    elif status == "queued":
+        bar.caption("waiting for its turn")
+    if status in ("queued", "running"):
+        asked = st.session_state.get(f"asked:{run['name']}")
+        if button.button(
+            "Stop", key=f"stop:{run['name']}", icon=":material/stop:", disabled=bool(asked)
+        ):
+            _try(lab.stop, run["name"])
+    elif status in RESUMABLE and button.button(
+        "Resume", key=f"resume:{run['name']}", icon=":material/play_arrow:"
+    ):
+        _try(lab.resume, run["name"])
+    if status in ("failed", "interrupted") and run["reason"]:
+        st.error(plain(run["reason"]))
+
+
+def _progress_text(run: dict[str, Any], step: int, steps: int) -> str:
+    if run["status"] == "running" and step == steps:
+        return f"step {step} of {steps}: answering the test set"
+    text = f"step {step:,} of {steps:,}, {duration(run['seconds'] or 0)}"
+    if run["status"] == "running" and step:
+        text += f", {duration((steps - step) * run['seconds'] / step)} to go"
+    return text
+
+
+def _try(action: Any, name: str) -> None:
+    try:
+        action(name)
+    except UserError as error:
+        st.toast(str(error))

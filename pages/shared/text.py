@@ -1,0 +1,58 @@
+"""Texts of data sets, models and users, shown as text: no HTML, Markdown or LaTeX in them comes alive."""
+
+import html
+from collections.abc import Sequence
+
+import streamlit as st
+
+STYLE = "white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.5;"
+MARK = "background: rgba(240, 170, 50, 0.35); border-radius: 3px;"
+
+
+def show_text(text: str, empty: str = "(empty)") -> None:
+    """A text as it is, with its line breaks."""
+    if text.strip():
+        st.html(f'<div style="{STYLE}">{html.escape(text)}</div>')
+    else:
+        st.caption(empty)
+
+
+def show_words(words: Sequence[tuple[str, bool]], empty: str = "(empty)") -> None:
+    """Words of a text, those flagged standing out."""
+    if not words:
+        st.caption(empty)
+        return
+    marked = (
+        f'<mark style="{MARK} color: inherit;">{html.escape(word)}</mark>'
+        if flag
+        else html.escape(word)
+        for word, flag in words
+    )
+    st.html(f'<div style="{STYLE}">{"".join(marked)}</div>')
+
+
+def plain(text: str) -> str:
+    """A text for places that read Markdown, every sign of it escaped."""
+    return "".join(f"\\{c}" if c in "\\`*_{}[]()<>#+-.!|~$:" else c for c in text)
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them: 42 s, 3 min 05 s, 2 h 10 min."""
+    if seconds is None or seconds != seconds:
+        return "unknown"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def count(number: float | None) -> str:
+    """A number as people say it: 950, 12.6 k, 406.3 M."""
+    if number is None:
+        return "unknown"
+    for size, unit in ((1e9, " B"), (1e6, " M"), (1e3, " k")):
+        if abs(number) >= size:
+            return f"{number / size:.1f}{unit}"
+    return f"{number:.0f}"
