@@ -75,17 +75,18 @@ class Index:
 
     Args:
         path: of the DuckDB file; None for one in memory.
+        timeout: seconds to wait for another holder.
 
     Raises:
         IndexHeldError: it is open already, most likely in another process.
         UserError: it cannot be written to.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, timeout: float = 0.0) -> None:
         self.path = path
         self.rebuilt: str | None = None
         """A sentence about why an earlier file was set aside, if it was."""
-        self._lock = None if path is None else _hold(path)
+        self._lock = None if path is None else _hold(path, timeout)
         try:
             self._connection = self._open()
         except BaseException:
@@ -161,12 +162,12 @@ class IndexHeldError(UserError):
         super().__init__(message)
 
 
-def _hold(path: Path) -> int:
+def _hold(path: Path, timeout: float) -> int:
     """Lock the index beside its file: DuckDB lets one process open a file twice, and rows would double."""
     lock = path.with_name(path.name + ".lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = acquire(lock)
+        handle = acquire(lock, timeout)
         if handle is None:
             raise IndexHeldError(path, int(lock.read_text() or 0))
         os.ftruncate(handle, os.pwrite(handle, str(os.getpid()).encode(), 0))

@@ -4,6 +4,7 @@ A dashboard's lab holds the index, keeps it up with the run directories from one
 queue from another. Commands that only read or signal need no lab of their own.
 """
 
+import atexit
 import contextlib
 import threading
 import time
@@ -23,6 +24,8 @@ from core.tracking.rundir import ENDED, RunDirectory, all_runs
 INDEX = "lab.duckdb"
 POLL = 0.4
 CHECK = 2.0
+PATIENCE = 2.0
+"""Seconds to wait for a command that is just reading the index."""
 
 
 class Lab:
@@ -38,16 +41,17 @@ class Lab:
 
     def __init__(self, runs_dir: Path, executor: str = "process") -> None:
         self.runs_dir = runs_dir
-        self.index = Index(runs_dir / INDEX)
+        self.index = Index(runs_dir / INDEX, PATIENCE)
         self.fault: str | None = None
         """Why the index is behind the directories, if it is."""
         self._closing = threading.Event()
-        self._polling = threading.Lock()
-        self._ingester = Ingester(self.index.cursor().cursor())
+        self._polling, self._editing = threading.Lock(), threading.Lock()
+        self._ingester = Ingester(self.index.new_cursor())
         self.refresh()
         self.queue = Queue(runs_dir, EXECUTORS[executor])
         self._thread = threading.Thread(target=self._follow, name="ingest", daemon=True)
         self._thread.start()
+        atexit.register(self.close)  # a daemon thread that dies inside DuckDB aborts the process
 
     @property
     def db(self) -> duckdb.DuckDBPyConnection:
@@ -68,11 +72,16 @@ class Lab:
     def refresh(self) -> None:
         """Bring the index up with the directories now, rather than at the next turn of the thread."""
         with self._polling:
-            self._ingester.poll(all_runs(self.runs_dir))
+            try:
+                self._ingester.poll(all_runs(self.runs_dir))
+                self.fault = self._ingester.fault
+            except (OSError, duckdb.Error) as error:
+                self.fault = f"the index cannot be kept up: {error}"
 
     def stop(self, name: str) -> None:
         """Ask a run to checkpoint and stop, or take it off the queue."""
         stop(RunDirectory.find(self.runs_dir, name))
+        self.queue.remove(name)
 
     def resume(self, name: str) -> None:
         """Queue a run again that did not finish. It goes on from its newest checkpoint."""
@@ -88,35 +97,35 @@ class Lab:
         """Change a run's notes or tags; nothing else of a run can change."""
         assert values.keys() <= {"notes", "tags"}
         run = RunDirectory.find(self.runs_dir, name)
-        run.write_config(run.config().changed(**values))
+        with self._editing:
+            run.write_config(run.config().changed(**values))
 
     def close(self) -> None:
         """End the current run as `interrupted`, write everything out and let go of the index."""
+        if self._closing.is_set():
+            return
         self._closing.set()
         self.queue.close()
         self._thread.join()
-        with contextlib.suppress(OSError, duckdb.Error):
-            self.refresh()
+        self.refresh()
         self.index.close()
+        atexit.unregister(self.close)
 
     def _follow(self) -> None:
         checked = 0.0
         while not self._closing.wait(POLL):
-            try:
-                self.refresh()
-                if time.monotonic() - checked > CHECK:
+            self.refresh()
+            if time.monotonic() - checked > CHECK:
+                with contextlib.suppress(OSError, duckdb.Error):  # the next turn tries again
                     self._settle_dead()
-                    checked = time.monotonic()
-                self.fault = None
-            except (OSError, duckdb.Error) as error:
-                self.fault = f"the index cannot be kept up: {error}"
+                checked = time.monotonic()
 
     def _settle_dead(self) -> None:
         query = "select run from status group by run having arg_max(status, seq) = 'running'"
         for (name,) in self.index.cursor().execute(query).fetchall():
             run = RunDirectory(self.runs_dir / name)
-            if run.path.is_dir() and not run.is_alive():
-                run.settle("the trainer died")
+            if not run.is_alive():  # one that was resumed meanwhile is queued, and stays so
+                run.settle("the trainer died", of=("running",))
 
 
 def stop(run: RunDirectory) -> None:
@@ -144,7 +153,7 @@ def read_index(runs_dir: Path) -> Index:
         index = Index(runs_dir / INDEX) if runs_dir.is_dir() else Index(None)
     except IndexHeldError:
         index = Index(None)
-    Ingester(index.cursor().cursor()).poll(all_runs(runs_dir))
+    Ingester(index.new_cursor()).poll(all_runs(runs_dir))
     return index
 
 

@@ -65,7 +65,7 @@ class Queue:
             self._closing = True
             self._changed.notify_all()
             if self._current:
-                with contextlib.suppress(OSError):  # deleted, or the disk is full
+                with contextlib.suppress(UserError):  # deleted, or the disk is full
                     self._run(self._current).request_stop("interrupted")
         self._thread.join(timeout)
 
@@ -96,10 +96,12 @@ class Queue:
                 return
         if not run.config_path.exists():
             return
-        if run.status() == "queued" and not run.stop_request():
-            self._executor(run)
+        if run.status() != "queued":
+            run.settle("the trainer died")
+        elif run.stop_request():
+            run.settle("withdrawn before it started")
         else:
-            run.settle("its trainer died, or it was withdrawn before it started")
+            self._executor(run)
 
     def _waited(self, seconds: float) -> bool:
         with self._changed:

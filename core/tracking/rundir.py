@@ -140,10 +140,13 @@ class RunDirectory:
         return found
 
     def request_stop(self, ending: str = "stopped") -> None:
-        """Ask the trainer to checkpoint and end with that status. By rename: it is read whole."""
+        """Ask the trainer to checkpoint and end with that status. Raises UserError where that fails."""
         partial = self.path / "stop.partial"
-        partial.write_text(ending, encoding="utf-8")
-        partial.replace(self.stop_path)
+        try:
+            partial.write_text(ending, encoding="utf-8")
+            partial.replace(self.stop_path)
+        except OSError as error:
+            raise UserError(f"{self.name} cannot be asked to stop ({error})") from None
 
     def stop_request(self) -> str | None:
         """The status to end with, or None where nobody asked."""
