@@ -17,7 +17,7 @@ def render(rows: list[dict[str, Any]], format: Format) -> str:
     if format == "json":
         return json.dumps([_plain(row) for row in rows], ensure_ascii=False, indent=2)
     if format == "csv":
-        return pd.DataFrame(rows).to_csv(index=False).rstrip("\n")
+        return pd.DataFrame(rows, dtype=object).to_csv(index=False).rstrip("\n")
     if format == "md":
         return markdown(rows)
     table = Table(header_style="bold")

@@ -2,6 +2,7 @@
 
 import pandas as pd
 import streamlit as st
+from streamlit.elements.lib.column_types import ColumnConfig
 
 from core import report
 from core.config import RunConfig
@@ -29,13 +30,11 @@ lab = runtime.lab()
 
 def filtered(frame: pd.DataFrame, words: str) -> pd.DataFrame:
     """The rows in which every word occurs somewhere."""
-    text = frame.astype(str).agg(" ".join, axis=1).str.lower()
-    for word in words.lower().split():
-        frame = frame[text.loc[frame.index].str.contains(word, regex=False)]
-    return frame
+    texts = [" ".join(map(str, row.values())).lower() for row in records(frame)]
+    return frame[[all(word in text for word in words.lower().split()) for text in texts]]
 
 
-def column(name: str) -> st.column_config.Column:
+def column(name: str) -> ColumnConfig:
     """How a column is shown: its title, and its numbers to a sensible digit."""
     help = EXACT_HELP if name == "exact" else None
     if name in FORMATS:
@@ -81,7 +80,7 @@ if results.empty:
 
 search, choose = st.columns([4, 1], vertical_alignment="bottom")
 words = search.text_input("Filter", placeholder="words, such as: lora finished")
-table = report.run_frame(results).assign(exact=results["exact"])
+table = report.run_frame(results).drop(columns="scores").assign(exact=results["exact"])
 with choose.popover("Columns", icon=":material/view_column:", width="stretch"):
     columns = st.pills(
         "Columns",

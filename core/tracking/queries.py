@@ -8,6 +8,15 @@ import pandas as pd
 from core.config import RunConfig, base_type, metadata
 
 SQL_TYPES = {bool: "BOOLEAN", int: "BIGINT", float: "DOUBLE", str: "VARCHAR", tuple: "VARCHAR"}
+WHOLE = (
+    *(name for name, field in RunConfig.model_fields.items() if base_type(field) is int),
+    "steps",
+    "step",
+    "tokens",
+    "parameters",
+    "trainable",
+)
+"""Columns of `results` that hold whole numbers or nothing."""
 CURVES = ("loss", "lr", "grad_norm", "tokens_per_s", "padding", "memory_mb")
 X_AXES = ("step", "epoch", "tokens", "seconds")
 BUCKETS = 400
@@ -21,7 +30,7 @@ def results(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
     settings = ", ".join(
         f"{_relevant(name)} as {name}" for name in RunConfig.model_fields if name != "name"
     )
-    return db.execute(f"""
+    frame = db.execute(f"""
         with
         statuses as (
             select run, arg_max(status, seq) as status, arg_max_null(reason, seq) as reason,
@@ -53,6 +62,9 @@ def results(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
         left join matches using (run)
         order by created desc, name
     """).df()
+    return frame.astype(
+        dict.fromkeys(WHOLE, "Int64")
+    )  # pandas would turn 16 into 16.0 beside a null
 
 
 def curve(

@@ -53,13 +53,19 @@ def show(current: Mapping[str, Any], problems: list[Problem]) -> None:
             box = st.container(border=True)
             box.markdown(f"**{title}**")
         with box:
-            columns = st.columns(3)
-            for i, name in enumerate(names):
-                with columns[i % 3]:
-                    _widget(name, FIELDS[name], current[name])
-                    for problem in problems:
-                        if problem.field == name:
-                            st.error(problem.message)
+            for start in range(0, len(names), 3):
+                _row(names[start : start + 3], current, problems)
+
+
+def _row(names: list[str], current: Mapping[str, Any], problems: list[Problem]) -> None:
+    """Up to three fields. A tick box lines up with its neighbours unless a problem makes one taller."""
+    messages = [[p.message for p in problems if p.field == name] for name in names]
+    columns = st.columns(3, vertical_alignment="top" if any(messages) else "bottom")
+    for column, name, found in zip(columns, names, messages, strict=False):
+        with column:
+            _widget(name, FIELDS[name], current[name])
+            for message in found:
+                st.error(message)
 
 
 def _key(name: str) -> str:
