@@ -33,7 +33,7 @@ def slug(name: str) -> str:
     """A safe directory name from any text: ASCII letters, digits, `.`, `_` and `-`, at most 60."""
     ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
     cleaned = re.sub(r"[^a-z0-9._-]+", "-", ascii_name)[:60].strip("-._ ")
-    return f"run-{cleaned}" if cleaned.split(".")[0] in RESERVED else cleaned
+    return f"run-{cleaned}".rstrip("-") if cleaned.split(".")[0] in RESERVED else cleaned
 
 
 class RunHeldError(UserError):
