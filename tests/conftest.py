@@ -16,7 +16,7 @@ settings.load_profile("project")
 torch.set_num_threads(1)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def save_peer() -> Callable[..., Any]:
     """A function that draws a small GPT2LMHeadModel of transformers and saves it to a directory.
 

@@ -1,0 +1,102 @@
+"""Ten steps of the trainer against transformers' GPT-2 trained by torch alone on the same batches."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn import functional as F
+from transformers import GPT2LMHeadModel
+
+from core.config import RunConfig
+from core.data.tokenizer import encode
+from core.training.trainer import Trainer
+
+END = 50256
+
+
+def rows(data: Path) -> list[list[int]]:
+    """Token ids of the training examples, put together from the data file anew."""
+    with_input = "Below is an instruction that describes a task, paired with an input that provides further context. Write a response that appropriately completes the request.\n\n### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
+    without = "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n### Instruction:\n{instruction}\n\n### Response:\n"
+    records = json.loads(data.read_text())[:20]
+    return [
+        [*encode((with_input if r["input"] else without).format(**r)), *encode(r["output"]), END]
+        for r in records
+    ]
+
+
+def trained_peer(
+    base: Path, data: Path, batches: list[list[int]], lr: Callable[[int], float]
+) -> tuple[list[float], list[float], GPT2LMHeadModel]:
+    """Losses, gradient norms and the model after AdamW with clipping to 1."""
+    model = GPT2LMHeadModel.from_pretrained(base, tie_word_embeddings=False)
+    model.train()
+    with torch.no_grad():
+        model.lm_head.weight.copy_(model.transformer.wte.weight)
+    assert model.lm_head.weight is not model.transformer.wte.weight
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.1)
+    examples, losses, norms = rows(data), [], []
+    for step, chosen in enumerate(batches):
+        width = max(len(examples[i]) for i in chosen)
+        ids = torch.full((len(chosen), width), END)
+        labels = torch.full((len(chosen), width), -100)
+        mask = torch.zeros((len(chosen), width), dtype=torch.long)
+        for row, i in enumerate(chosen):
+            n = len(examples[i])
+            ids[row, :n] = labels[row, :n] = torch.tensor(examples[i])
+            mask[row, :n] = 1
+        logits = model(ids, attention_mask=mask).logits[:, :-1]
+        loss = F.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0).item())
+        optimizer.param_groups[0]["lr"] = lr(step)
+        optimizer.step()
+        losses.append(loss.item())
+    return losses, norms, model
+
+
+def test_ten_steps(
+    base: Path, data: Path, settings: Callable[..., RunConfig], new_run: Callable[..., Any]
+) -> None:
+    config = settings(batch_size=4, epochs=2, lr=3e-3, min_lr=3e-4, weight_decay=0.1)
+    run = new_run()
+    trainer = Trainer(config, run)
+    assert trainer.fit() == "finished"
+    steps = run.of("step")
+    assert len(steps) == 10
+
+    def lr(step: int) -> float:
+        return 3e-4 + (3e-3 - 3e-4) * (1 + math.cos(math.pi * step / 9)) / 2
+
+    assert sorted(i for step in steps[:5] for i in step["batch"]) == list(range(20))
+    losses, norms, peer = trained_peer(base, data, [step["batch"] for step in steps], lr)
+    assert run.losses() == pytest.approx(losses, rel=1e-5)
+    assert [step["grad_norm"] for step in steps] == pytest.approx(norms, rel=1e-3)
+    assert losses[-1] < losses[0] - 0.1
+
+    trainer.publish_weights()
+    ours = load_file(run.directory / "weights" / "model.safetensors")
+    theirs = peer.state_dict()
+    torch.testing.assert_close(ours["wte.weight"], theirs["transformer.wte.weight"], **close())
+    torch.testing.assert_close(ours["lm_head.weight"], theirs["lm_head.weight"], **close())
+    for i in range(2):
+        block, peers = f"h.{i}", f"transformer.h.{i}"
+        fc = theirs[f"{peers}.mlp.c_fc.weight"].T
+        torch.testing.assert_close(ours[f"{block}.mlp.fc.weight"], fc, **close())
+        qkv = torch.cat([ours[f"{block}.attn.{x}.weight"] for x in "qkv"])
+        attn = theirs[f"{peers}.attn.c_attn.weight"].T
+        torch.testing.assert_close(qkv, attn, **close())
+        # The keys' bias is not compared: it has no effect, so Adam walks it on rounding alone.
+        norm = theirs[f"{peers}.ln_2.bias"]
+        torch.testing.assert_close(ours[f"{block}.ln_2.bias"], norm, **close())
+
+
+def close() -> dict[str, float]:
+    """Adam turns rounding of tiny gradients into steps; a wrong step would be of 3e-3."""
+    return {"atol": 1e-4, "rtol": 1e-3}
