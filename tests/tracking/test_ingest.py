@@ -1,0 +1,456 @@
+"""Ingest: every event exactly once, however the file grows, whoever reads, whatever happens to it."""
+
+import json
+import os
+import shutil
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.config import RunConfig
+from core.tracking.index import EVENT_TABLES, STEPPED, Index
+from core.tracking.ingest import Ingester
+from core.tracking.rundir import RunDirectory, all_runs
+
+STEP = {
+    "epoch": 0.5,
+    "examples": 8,
+    "tokens": 64,
+    "padding": 0.25,
+    "lr": 5e-5,
+    "loss": 2.5,
+    "grad_norm": 1.5,
+    "seconds": 0.5,
+    "tokens_per_s": 128.0,
+    "memory_mb": 300.5,
+    "batch": [3, 1, 2],
+}
+SAMPLES = {
+    "status": {"status": "running", "reason": None, "pid": 4711, "host": "box"},
+    "plan": {
+        "steps": 9,
+        "steps_per_epoch": 3,
+        "train_examples": 24,
+        "parameters": 100,
+        "trainable": 10,
+        "base_hash": "ab12",
+        "device": "cpu, 2 threads",
+        "precision": "float32",
+    },
+    "step": {"step": 1, **STEP},
+    "eval": {
+        "step": 1,
+        "epoch": 0.5,
+        "tokens": 64,
+        "seconds": 0.5,
+        "train_loss": 2.5,
+        "val_loss": 2.25,
+        "final": True,
+    },
+    "sample": {"step": 1, "prompt": "Say red.", "text": "naïve \0 text"},
+    "generation": {
+        "item": 10,
+        "instruction": "Say up.",
+        "input": "",
+        "reference": "up",
+        "answer": "down",
+        "tokens": 1,
+        "cut": False,
+        "prompt_cut": True,
+    },
+    "warning": {"step": 1, "about": "data", "message": "one was left out"},
+}
+"""An event of each kind with every field that the index keeps."""
+
+
+def line(seq, kind, **fields):
+    return json.dumps({"seq": seq, "time": 100.0 + seq, "event": kind, **fields}).encode() + b"\n"
+
+
+def dump(db):
+    """Every table, as text: that also compares what is not a number."""
+    tables = dict.fromkeys(EVENT_TABLES, "run, seq") | {"config": "run", "ingested": "run"}
+    query = 'select * from "{}" order by {}'
+    return {t: repr(db.execute(query.format(t, key)).fetchall()) for t, key in tables.items()}
+
+
+def rebuilt(runs_dir):
+    index = Index(None)
+    Ingester(index.cursor()).poll(all_runs(runs_dir))
+    tables = dump(index.cursor())
+    index.close()
+    return tables
+
+
+def numbers(db, table, run="a"):
+    query = f'select seq from "{table}" where run = ? order by seq'
+    return [seq for (seq,) in db.execute(query, [run]).fetchall()]
+
+
+@pytest.fixture
+def index():
+    opened = Index(None)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def db(index):
+    return index.cursor()
+
+
+@pytest.fixture
+def run(tmp_path):
+    return RunDirectory.create(tmp_path, RunConfig(name="a"))
+
+
+def grow(run, *lines):
+    with run.events_path.open("ab") as file:
+        file.write(b"".join(lines))
+
+
+def test_every_field_of_every_kind_of_event_arrives(tmp_path, db, run):
+    assert SAMPLES.keys() == EVENT_TABLES.keys()
+    grow(run, *(line(seq, kind, **SAMPLES[kind]) for seq, kind in enumerate(SAMPLES, 2)))
+    ingester = Ingester(db)
+    assert ingester.poll(all_runs(tmp_path))
+    for seq, (kind, fields) in enumerate(SAMPLES.items(), 2):
+        assert fields.keys() == EVENT_TABLES[kind].keys()
+        cursor = db.execute(f'select * from "{kind}" where seq = ?', [seq])
+        names = [column[0] for column in cursor.description]
+        [row] = cursor.fetchall()
+        expected = {"run": "a", "seq": seq, "time": 100.0 + seq, **fields}
+        assert dict(zip(names, row, strict=True)) == expected
+    assert not ingester.poll(all_runs(tmp_path))
+
+
+steps = st.integers(0, 6)
+EVENTS = st.one_of(
+    st.tuples(st.sampled_from(STEPPED), steps),
+    st.tuples(st.just("generation"), steps),
+    st.tuples(st.just("status"), steps),
+    st.tuples(st.just("rewind"), st.integers(-1, 6)),
+    st.tuples(st.just("malformed"), st.sampled_from([b"", b"{", b"\xff\0", b'{"seq":1}', b"7"])),
+    st.tuples(st.just("unknown"), steps),
+    st.tuples(st.just("mistyped"), steps),
+)
+
+
+def spelled(events):
+    """Lines of a file, and what should be in the index: the numbers by table, and how many are unreadable."""
+    kept = {table: [] for table in EVENT_TABLES}
+    lines, seq, unreadable = [], 0, 0
+    for kind, value in events:
+        if kind == "malformed":
+            lines.append(value + b"\n")
+            unreadable += 1
+            continue
+        seq += 1
+        if kind == "mistyped":
+            lines.append(line(seq, "step", step=value, loss="high"))
+            unreadable += 1
+        elif kind == "rewind":
+            lines.append(line(seq, "rewind", step=value))
+            kept["generation"] = []
+            for table in STEPPED:
+                kept[table] = [(step, n) for step, n in kept[table] if step <= value]
+        else:
+            fields = {"status": "running"} if kind == "status" else {"step": value}
+            lines.append(line(seq, kind, **fields))
+            if kind == "unknown":
+                unreadable += 1
+            else:
+                kept[kind].append((value, seq))
+    return lines, {table: [n for _, n in found] for table, found in kept.items()}, unreadable
+
+
+@pytest.fixture(scope="module")
+def shared():
+    """One index for many examples, emptied by a poll of no runs."""
+    opened = Index(None)
+    yield opened
+    opened.close()
+
+
+@given(st.lists(EVENTS, max_size=25), st.data())
+def test_each_event_counts_once_however_the_file_grows(shared, events, data):
+    lines, expected, unreadable = spelled(events)
+    content = b"".join(lines)
+    cuts = data.draw(st.lists(st.integers(0, len(content)), max_size=6))
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunDirectory(Path(folder) / "a")
+        run.path.mkdir()
+        run.config_path.write_text("{}")
+        db = shared.cursor()
+        ingester = Ingester(db)
+        ingester.poll([])
+        for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), len(content)], strict=True):
+            grow(run, content[start:end])
+            if data.draw(st.booleans()):
+                ingester = Ingester(db)
+            ingester.poll(all_runs(run.path.parent))
+        assert {table: numbers(db, table) for table in EVENT_TABLES} == expected
+        counted = db.execute("select unreadable from ingested").fetchall()
+        assert counted == ([(unreadable,)] if content else [])
+        grown = dump(db)
+        ingester.poll([])
+        Ingester(db).poll(all_runs(run.path.parent))
+        assert dump(db) == grown
+
+
+def test_a_rewind_drops_later_steps_and_all_answers(tmp_path, db, run):
+    for step in (1, 2, 3):
+        for kind in STEPPED:
+            grow(run, line(10 * step + STEPPED.index(kind), kind, step=step))
+    grow(run, line(40, "generation", item=1), line(41, "rewind", step=1))
+    grow(run, line(42, "step", step=2), line(43, "generation", item=2))
+    Ingester(db).poll(all_runs(tmp_path))
+    found = {t: db.execute(f'select step from "{t}" order by seq').fetchall() for t in (*STEPPED,)}
+    assert found == {t: [(1,), (2,)] if t == "step" else [(1,)] for t in STEPPED}
+    assert db.execute("select item from generation").fetchall() == [(2,)]
+
+
+def test_a_rewind_touches_no_other_run(tmp_path, db, run):
+    other = RunDirectory.create(tmp_path, RunConfig(name="b"))
+    for each in (run, other):
+        grow(each, line(2, "step", step=5), line(3, "generation", item=1))
+    grow(other, line(4, "rewind", step=-1))
+    Ingester(db).poll(all_runs(tmp_path))
+    assert (numbers(db, "step", "a"), numbers(db, "step", "b")) == ([2], [])
+    assert (numbers(db, "generation", "a"), numbers(db, "generation", "b")) == ([3], [])
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from core.tracking.index import Index
+from core.tracking.ingest import Ingester
+from core.tracking.rundir import all_runs
+runs_dir = Path(sys.argv[1])
+index = Index(runs_dir / "lab.duckdb")
+ingester = Ingester(index.cursor())
+print("open", flush=True)
+while True:
+    if ingester.poll(all_runs(runs_dir)):
+        print("took", flush=True)
+"""
+
+
+def test_an_ingester_killed_between_loses_and_doubles_nothing(tmp_path, child, run):
+    seq = 1
+    for _ in range(4):
+        process = child(KILLED, tmp_path)
+        assert process.stdout.readline() == "open\n"
+        for _ in range(6):
+            some = [line(n, "step", step=n, **STEP) for n in range(seq + 1, seq + 41)]
+            seq += 40
+            if seq % 3 == 0:
+                some.append(line(seq := seq + 1, "rewind", step=seq - 20))
+            grow(run, *some)
+            process.stdout.readline()
+        grow(run, *(line(n, "step", step=n, **STEP) for n in range(seq + 1, seq + 200)))
+        seq += 199
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    index = Index(tmp_path / "lab.duckdb")
+    assert index.rebuilt is None
+    Ingester(index.cursor()).poll(all_runs(tmp_path))
+    assert dump(index.cursor()) == rebuilt(tmp_path)
+    assert len(numbers(index.cursor(), "step")) > 1000
+    index.close()
+
+
+def test_a_failing_transaction_leaves_no_half(tmp_path, db, run):
+    ingester = Ingester(db)
+    ingester.poll(all_runs(tmp_path))
+    before = dump(db)
+    db.execute("alter table ingested rename to elsewhere")
+    grow(run, line(2, "step", step=1), line(3, "rewind", step=0), line(4, "step", step=1))
+    ingester.poll(all_runs(tmp_path))
+    assert ingester.fault.startswith("a cannot be taken into the index")
+    db.execute("alter table elsewhere rename to ingested")
+    assert dump(db) == before
+    assert ingester.poll(all_runs(tmp_path))
+    assert ingester.fault is None
+    assert dump(db) == rebuilt(tmp_path)
+
+
+def test_a_file_that_was_cut_is_read_anew(tmp_path, db, run):
+    grow(run, *(line(n, "step", step=n) for n in range(2, 8)))
+    ingester = Ingester(db)
+    ingester.poll(all_runs(tmp_path))
+    os.truncate(run.events_path, run.events_path.stat().st_size - 100)
+    assert ingester.poll(all_runs(tmp_path))
+    assert dump(db) == rebuilt(tmp_path)
+    assert 0 < len(numbers(db, "step")) < 6
+    assert len(db.execute("select * from config").fetchall()) == 1  # never out of the table
+
+
+def test_a_file_that_lost_its_end_and_grew_past_it_is_read_anew(tmp_path, db, run):
+    """What a power failure does while the dashboard is closed: numbers are given twice."""
+    first = run.events_path.read_bytes()
+    grow(run, *(line(n, "step", step=n, loss=1.0) for n in range(2, 8)))
+    Ingester(db).poll(all_runs(tmp_path))
+    run.events_path.write_bytes(first)
+    grow(run, *(line(n, "step", step=n, loss=3.0) for n in range(2, 30)))
+    Ingester(db).poll(all_runs(tmp_path))
+    assert dump(db) == rebuilt(tmp_path)
+    assert db.execute("select distinct loss from step").fetchall() == [(3.0,)]
+
+
+def test_a_deleted_run_is_forgotten(tmp_path, db, run):
+    RunDirectory.create(tmp_path, RunConfig(name="b"))
+    grow(run, line(2, "step", step=1))
+    ingester = Ingester(db)
+    ingester.poll(all_runs(tmp_path))
+    run.delete()
+    assert ingester.poll(all_runs(tmp_path))
+    assert dump(db) == rebuilt(tmp_path)
+    assert db.execute("select run from config").fetchall() == [("b",)]
+
+
+@pytest.mark.parametrize("anew", [True, False])
+def test_a_run_deleted_and_made_again_under_its_name_is_another(tmp_path, db, run, anew):
+    grow(run, *(line(n, "step", step=n, loss=1.0) for n in range(2, 5)))
+    ingester = Ingester(db)
+    ingester.poll(all_runs(tmp_path))
+    run.delete()
+    again = RunDirectory.create(tmp_path, RunConfig(name="a", notes="the second"))
+    grow(again, *(line(n, "step", step=n, loss=2.0) for n in range(2, 9)))
+    (Ingester(db) if anew else ingester).poll(all_runs(tmp_path))
+    assert dump(db) == rebuilt(tmp_path)
+    assert db.execute("select count(*), max(loss), min(loss) from step").fetchall() == [
+        (7, 2.0, 2.0)
+    ]
+
+
+def test_events_that_vanish_are_forgotten(tmp_path, db, run):
+    ingester = Ingester(db)
+    ingester.poll(all_runs(tmp_path))
+    run.events_path.unlink()
+    assert ingester.poll(all_runs(tmp_path))
+    assert numbers(db, "status") == []
+    assert db.execute("select run from config").fetchall() == [("a",)]
+
+
+def settings_of(db, field="notes"):
+    return db.execute(f"select settings->>'$.{field}' from config").fetchall()
+
+
+def test_edited_settings_are_taken_in_even_at_the_same_moment(tmp_path, db, run):
+    ingester = Ingester(db)
+    ingester.poll(all_runs(tmp_path))
+    moment = run.config_path.stat()
+    run.write_config(run.config().changed(notes="x"))
+    os.utime(run.config_path, ns=(moment.st_atime_ns, moment.st_mtime_ns))
+    assert ingester.poll(all_runs(tmp_path))
+    assert settings_of(db) == [("x",)]
+    assert not ingester.poll(all_runs(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", '{"notes": "\\ud800"}', "\xff"])
+def test_settings_that_are_no_json_stand_empty_until_mended(tmp_path, db, run, text):
+    good = run.config_path.read_text()
+    run.config_path.write_bytes(text.encode("latin-1"))
+    ingester = Ingester(db)
+    ingester.poll(all_runs(tmp_path))
+    assert ingester.fault is None
+    assert settings_of(db, "seed") == [(None,)]
+    run.config_path.write_text(good)
+    ingester.poll(all_runs(tmp_path))
+    assert settings_of(db, "seed") == [("123",)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("step", {"step": "one"}),
+        ("step", {"step": 1.5}),
+        ("step", {"step": True}),
+        ("step", {"step": 2**63}),
+        ("step", {"step": -(2**70)}),
+        ("step", {"loss": "low"}),
+        ("step", {"loss": [1]}),
+        ("step", {"loss": 10**400}),
+        ("step", {"batch": 3}),
+        ("step", {"batch": [1, "2"]}),
+        ("step", {"batch": [2**64]}),
+        ("step", {"time": "noon"}),
+        ("eval", {"final": "yes"}),
+        ("status", {"status": {"is": "running"}}),
+        ("sample", {"text": 5}),
+        ("rewind", {"step": "all"}),
+        ("rewind", {"step": None}),
+        ("rewind", {}),
+        ("rewind", {"step": 2**200}),
+        ("no_such_kind", {}),
+    ],
+)
+def test_a_field_of_another_type_costs_its_event_and_nothing_else(tmp_path, db, run, kind, fields):
+    other = RunDirectory.create(tmp_path, RunConfig(name="b"))
+    grow(run, line(2, "step", step=1), line(3, kind, **fields), line(4, "step", step=2))
+    grow(other, line(2, "step", step=1))
+    ingester = Ingester(db)
+    ingester.poll(all_runs(tmp_path))
+    assert ingester.fault is None
+    assert numbers(db, "step", "a") == [2, 4]
+    assert numbers(db, "step", "b") == [2]
+    places = db.execute("select run, seq, unreadable from ingested order by run").fetchall()
+    assert places == [("a", 4, 1), ("b", 2, 0)]
+
+
+def test_odd_numbers_and_texts_are_kept(tmp_path, db, run):
+    odd = b'{"seq":2,"time":1,"event":"step","step":1,"loss":NaN,"grad_norm":Infinity,"lr":1}\n'
+    text = b'{"seq":3,"time":1,"event":"sample","step":1,"text":"half \\ud800, emoji \\ud83d\\ude00"}\n'
+    grow(run, odd, text)
+    Ingester(db).poll(all_runs(tmp_path))
+    assert (
+        repr(db.execute("select loss, grad_norm, lr from step").fetchall()) == "[(nan, inf, 1.0)]"
+    )
+    assert db.execute("select text from sample").fetchall() == [("half ?, emoji 😀",)]
+
+
+def test_a_run_that_cannot_be_read_keeps_no_other_from_it(tmp_path, db, run):
+    RunDirectory.create(tmp_path, RunConfig(name="b"))
+    run.events_path.unlink()
+    run.events_path.mkdir()
+    ingester = Ingester(db)
+    assert ingester.poll(all_runs(tmp_path))
+    assert "a cannot be taken into the index" in ingester.fault
+    assert numbers(db, "status", "b") == [1]
+    run.events_path.rmdir()
+    ingester.poll(all_runs(tmp_path))
+    assert ingester.fault is None
+
+
+def test_a_run_that_vanishes_while_it_is_read_is_no_fault(tmp_path, db, run):
+    ingester = Ingester(db)
+    runs = all_runs(tmp_path)
+    ingester.poll(runs)
+    grow(run, line(2, "step", step=1))
+    shutil.rmtree(run.path)
+    ingester.poll(runs)
+    assert ingester.fault is None
+    ingester.poll(all_runs(tmp_path))
+    assert db.execute("select * from config").fetchall() == []
+
+
+def test_long_files_are_taken_in_by_parts(tmp_path, db, run, monkeypatch):
+    grow(run, *(line(n, "step", step=n) for n in range(2, 200)))
+    monkeypatch.setattr("core.tracking.events.read_lines.__defaults__", (1000,))
+    Ingester(db).poll(all_runs(tmp_path))
+    assert numbers(db, "step") == list(range(2, 200))
+    assert dump(db) == rebuilt(tmp_path)
+
+
+def test_taking_in_six_thousand_steps_is_quick(tmp_path, db, run):
+    grow(run, *(line(n, "step", step=n, **STEP) for n in range(2, 6002)))
+    start = time.perf_counter()
+    Ingester(db).poll(all_runs(tmp_path))
+    assert time.perf_counter() - start < 3
+    assert len(numbers(db, "step")) == 6000
