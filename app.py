@@ -2,8 +2,6 @@
 
 import streamlit as st
 
-from pages.shared import runtime
-
 st.set_page_config(
     page_title="GPT-2 fine-tuning lab", page_icon=":material/science:", layout="wide"
 )
@@ -21,5 +19,9 @@ page = st.navigation(
         ],
     }
 )
+with st.spinner("Starting: loading PyTorch and the index of runs"):
+    from pages.shared import runtime  # seconds at the first visit, so only once the frame stands
+
+    runtime.lab()
 runtime.show_state()
 page.run()

@@ -49,9 +49,9 @@ class RunConfig(BaseModel):
     # fmt: off
     name: Line = _setting("", "identity", "Name", "What the run is called; its directory is a slug of it. Empty: made from the method and the model.")
     parent: Line | None = _setting(None, "identity", "Parent", "The run this one was cloned from.", "never")
-    notes: str = _setting("", "identity", "Notes", "Remarks of your own; editable at any time.", max_length=20_000)
     tags: tuple[Line, ...] = _setting((), "identity", "Tags", "Words to group runs by, separated by commas.", max_length=20)
     seed: int = _setting(123, "identity", "Seed", "Decides the order of the examples, LoRA's start and dropout.", ge=0, lt=2**31)
+    notes: str = _setting("", "identity", "Notes", "Remarks of your own; editable at any time.", max_length=20_000)
 
     base_model: Line = _setting("gpt2-nano", "model", "Base model", "gpt2-nano, gpt2, gpt2-medium, gpt2-large, gpt2-xl, or a directory in the Hugging Face format.", min_length=1)
     tie_weights: bool = _setting(False, "model", "Tie weights", "Let the output head share the token embedding. Off: the head starts as a copy of it and is trained on its own.")
