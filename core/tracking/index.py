@@ -122,7 +122,11 @@ class Index:
             return connection
         try:
             connection = duckdb.connect(str(self.path))
-            version = _version(connection)
+            try:
+                version = _version(connection)
+            except duckdb.Error:
+                connection.close()  # else DuckDB gives the same database to who connects next
+                raise
         except duckdb.IOException as error:
             if held := re.search(r"Conflicting lock is held in .*?\(PID (\d+)\)", str(error)):
                 raise IndexHeldError(self.path, int(held[1])) from None

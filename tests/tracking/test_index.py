@@ -1,0 +1,266 @@
+"""The index file: damaged, of another version, held by others, read by many threads."""
+
+import os
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import duckdb
+import pytest
+
+from core.config import RunConfig
+from core.errors import UserError
+from core.tracking.index import EVENT_TABLES, VERSION, Index, IndexHeldError
+from core.tracking.ingest import Ingester
+from core.tracking.lab import read_index
+from core.tracking.rundir import RunDirectory, all_runs
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from core.tracking.index import Index
+index = Index(Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(60)
+"""
+FOREIGN = """
+import sys, time, duckdb
+connection = duckdb.connect(sys.argv[1])
+print("held", flush=True)
+time.sleep(60)
+"""
+WRITE_AND_DIE = """
+import os, sys
+from pathlib import Path
+from core.tracking.index import Index
+from core.tracking.ingest import Ingester
+from core.tracking.rundir import all_runs
+path = Path(sys.argv[1])
+index = Index(path)
+Ingester(index.cursor()).poll(all_runs(path.parent))
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Of an index beside one run."""
+    RunDirectory.create(tmp_path, RunConfig(name="a"))
+    return tmp_path / "lab.duckdb"
+
+
+def build(path):
+    index = Index(path)
+    Ingester(index.cursor()).poll(all_runs(path.parent))
+    index.close()
+
+
+def check_rebuilt(path, reason):
+    index = read_index(path.parent)
+    assert index.path == path
+    assert index.rebuilt.startswith("the index was rebuilt from the run directories: ")
+    assert reason in index.rebuilt
+    assert index.cursor().execute("select run, status from status").fetchall() == [("a", "queued")]
+    index.close()
+    again = Index(path)
+    assert again.rebuilt is None
+    again.close()
+
+
+def test_an_index_outlives_its_process(path):
+    build(path)
+    index = Index(path)
+    assert index.rebuilt is None
+    assert index.cursor().execute("select run, status from status").fetchall() == [("a", "queued")]
+    index.close()
+
+
+def test_all_tables_stand_in_a_new_one(path):
+    index = Index(path)
+    tables = {
+        t for (t,) in index.cursor().execute("select table_name from duckdb_tables()").fetchall()
+    }
+    assert tables == {*EVENT_TABLES, "version", "config", "ingested"}
+    index.close()
+
+
+def test_another_version_is_set_aside(path):
+    build(path)
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("update version set number = 99")
+    check_rebuilt(path, f"version 99 and this program writes {VERSION}")
+    with duckdb.connect(str(path.with_name("lab.duckdb.damaged"))) as connection:
+        assert connection.execute("select number from version").fetchall() == [(99,)]
+
+
+def test_a_database_that_is_no_index_is_set_aside(path):
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("create table mine (x INTEGER)")
+    check_rebuilt(path, "version 0")
+
+
+def test_an_index_without_a_table_is_set_aside(path):
+    build(path)
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("drop table ingested")
+    check_rebuilt(path, "it is damaged (CatalogException)")
+
+
+@pytest.mark.parametrize("content", [b"garbage " * 5000, b"\0" * 20_000, b"DUCK"])
+def test_a_file_of_garbage_is_set_aside(path, content):
+    path.write_bytes(content)
+    check_rebuilt(path, "it")
+    assert path.with_name("lab.duckdb.damaged").read_bytes() == content
+
+
+def test_a_directory_in_its_place_is_set_aside(path):
+    path.mkdir()
+    check_rebuilt(path, "it could not be read")
+
+
+def test_an_empty_file_is_a_new_index(path):
+    path.write_bytes(b"")
+    build(path)
+    build(path)
+
+
+def test_damaged_blocks_of_what_an_ingester_reads_are_found_at_once(path):
+    build(path)
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(3 * 4096)
+        file.write(os.urandom(size - 3 * 4096))
+    check_rebuilt(path, "it")
+
+
+@pytest.fixture
+def wal(path, child):
+    """The log of an index whose process was killed."""
+    process = child(WRITE_AND_DIE, path)
+    process.wait()
+    log = path.with_name("lab.duckdb.wal")
+    assert log.stat().st_size > 100
+    return log
+
+
+def test_a_corrupted_log_is_set_aside_with_its_file(path, wal):
+    content = wal.read_bytes()
+    half = len(content) // 2
+    wal.write_bytes(content[:half] + b"damaged" + content[half + 7 :])
+    check_rebuilt(path, "it is damaged")
+    assert path.with_name("lab.duckdb.damaged.wal").exists()
+
+
+def test_a_torn_log_is_replayed_as_far_as_it_goes(path, wal):
+    wal.write_bytes(wal.read_bytes()[:-30])
+    index = read_index(path.parent)
+    assert index.cursor().execute("select run, status from status").fetchall() == [("a", "queued")]
+    index.close()
+
+
+def test_a_second_disaster_replaces_what_the_first_set_aside(path):
+    for content in (b"first" * 5000, b"second" * 5000):
+        path.write_bytes(content)
+        build(path)
+    assert path.with_name("lab.duckdb.damaged").read_bytes() == b"second" * 5000
+
+
+def test_a_place_that_cannot_be_written_to_is_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written to"):
+        Index(tmp_path / "file" / "lab.duckdb")
+
+
+@pytest.mark.parametrize("code", [HOLD, FOREIGN])
+def test_an_index_held_by_another_process_names_it(path, child, code):
+    holder = child(code, path)
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(IndexHeldError, match=rf"held by process {holder.pid}\b") as caught:
+        Index(path)
+    assert caught.value.pid == holder.pid
+    in_memory = read_index(path.parent)
+    assert in_memory.path is None
+    assert in_memory.cursor().execute("select run from status").fetchall() == [("a",)]
+    in_memory.close()
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    index = Index(path)
+    assert index.rebuilt is None
+    index.close()
+
+
+def test_an_index_is_opened_once_in_a_process_too(path):
+    """DuckDB itself would open it twice, and two ingesters would take in every event twice."""
+    index = Index(path)
+    with pytest.raises(IndexHeldError, match=rf"held by process {os.getpid()}\b"):
+        Index(path)
+    threading.Timer(0.2, index.close).start()
+    waited = Index(path, timeout=10)
+    waited.close()
+
+
+def test_a_failed_opening_holds_nothing(path, child):
+    holder = child(FOREIGN, path)
+    assert holder.stdout.readline() == "held\n"
+    for _ in range(2):
+        with pytest.raises(IndexHeldError, match=str(holder.pid)):
+            Index(path)
+
+
+def test_closing_lets_other_processes_in_whoever_has_cursors(path, child):
+    index = Index(path)
+    kept = []
+
+    def take():
+        kept.append(index.cursor())
+        kept.append(index.new_cursor())
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    thread.join()
+    index.close()
+    index.close()
+    other = child(HOLD, path)
+    assert other.stdout.readline() == "held\n"
+    with pytest.raises(duckdb.ConnectionException):
+        kept[0].execute("select 1")
+
+
+def test_threads_read_whole_states_while_one_writes(path):
+    run = RunDirectory(path.parent / "a")
+    index = Index(path)
+    done = threading.Event()
+    cursors = set()
+
+    def read():
+        cursors.add(id(index.cursor()))
+        assert index.cursor() is index.cursor()
+        seen = 0
+        while not done.is_set():
+            [(rows, last, total, place)] = (
+                index.cursor()
+                .execute(
+                    """select count(*), coalesce(max(step), 0), coalesce(sum(step), 0),
+                       (select max(seq) - 1 from ingested) from step"""
+                )
+                .fetchall()
+            )
+            assert rows == last == (place or 0)
+            assert total == last * (last + 1) // 2
+            assert last >= seen
+            seen = last
+        return seen
+
+    with ThreadPoolExecutor(6) as pool:
+        readers = [pool.submit(read) for _ in range(6)]
+        ingester = Ingester(index.new_cursor())
+        with run.events_path.open("a") as file:
+            for step in range(1, 151):
+                file.write(f'{{"seq":{step + 1},"time":1,"event":"step","step":{step}}}\n')
+                if step % 3 == 0:
+                    file.flush()
+                    ingester.poll(all_runs(path.parent))
+        done.set()
+        assert max(reader.result() for reader in readers) > 0
+    assert len(cursors) == 6
+    index.close()
