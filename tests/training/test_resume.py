@@ -1,0 +1,231 @@
+"""Stopped, killed or damaged: a resumed run is bit for bit the run that never stopped."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.config import RunConfig
+from core.training.build import load_trained
+from core.training.trainer import Trainer, train
+
+Settings = Callable[..., RunConfig]
+NewRun = Callable[..., Any]
+RANDOM: dict[str, Any] = {
+    "dropout": 0.1,
+    "grad_accumulation": 2,
+    "epochs": 3,
+    "batch_size": 3,
+    "mask_prompt": True,
+    "checkpoint_every": 2,
+    "min_lr": 1e-3,
+    "warmup_fraction": 0.3,
+}
+METHODS: dict[str, dict[str, Any]] = {
+    "full": {"method": "full"},
+    "full tied": {"method": "full", "tie_weights": True},
+    "lora": {"method": "lora", "lora_rank": 4, "lora_alpha": 8, "lora_dropout": 0.2},
+    "sgd": {"method": "full", "optimizer": "sgd"},
+}
+
+
+def weights(run: Any) -> str:
+    [path] = (run.directory / "weights").glob("*.safetensors")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def kept(run: Any) -> list[str]:
+    return sorted(path.name for path in (run.directory / "checkpoint").iterdir())
+
+
+def comparable(run: Any, kind: str, after: int = 0) -> list[dict[str, Any]]:
+    """Events without what a clock or the memory decides."""
+    measured = {"seconds", "tokens_per_s", "memory_mb"}
+    events = [e for e in run.of(kind) if e.get("step", after + 1) > after]
+    return [{k: v for k, v in event.items() if k not in measured} for event in events]
+
+
+def assert_same_from(step: int, resumed: Any, whole: Any) -> None:
+    """The resumed run's events after that step, answers and weights are those of the whole run."""
+    for kind in ("step", "eval", "sample", "generation"):
+        expected = comparable(whole, kind, after=step)
+        assert comparable(resumed, kind) == expected, kind
+    assert len(resumed.of("step")) == 12 - step
+    assert weights(resumed) == weights(whole)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_stopped_and_resumed(settings: Settings, new_run: NewRun, method: str) -> None:
+    config = settings(**RANDOM, **METHODS[method])
+    whole = new_run("whole")
+    assert train(config, whole) == "finished"
+    assert len(whole.of("step")) == 12
+
+    stopped = new_run("stopped", stop_at=5)
+    assert train(config, stopped) == "stopped"
+    assert len(stopped.of("step")) == 5
+    assert stopped.losses() == whole.losses()[:5]
+    assert not (stopped.directory / "weights").exists()
+
+    resumed = new_run("stopped", resumed=True)
+    assert train(config, resumed) == "finished"
+    assert [e["step"] for e in resumed.of("rewind")] == [5]
+    assert resumed.events[0]["event"] == "rewind"
+    assert_same_from(5, resumed, whole)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_killed_and_resumed(settings: Settings, new_run: NewRun, method: str) -> None:
+    config = settings(**RANDOM, **METHODS[method])
+    whole = new_run("whole")
+    train(config, whole)
+    killed = new_run("killed", die_at=8)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, killed)
+    assert kept(killed) == ["step-00000004", "step-00000006"]
+
+    resumed = new_run("killed", resumed=True)
+    assert train(config, resumed) == "finished"
+    assert [e["step"] for e in resumed.of("rewind")] == [6]
+    assert_same_from(6, resumed, whole)
+    p = resumed.of("step")[-1]
+    assert (p["examples"], p["tokens"]) == tuple(
+        whole.of("step")[-1][k] for k in ("examples", "tokens")
+    )
+
+
+def test_resumed_again_and_again(settings: Settings, new_run: NewRun) -> None:
+    config = settings(**RANDOM, **METHODS["lora"])
+    whole = new_run("whole")
+    train(config, whole)
+    losses = []
+    for _ in range(11):
+        piece = new_run("pieces", resumed=bool(losses), stop_at=1)
+        assert train(config, piece) == "stopped"
+        losses += piece.losses()
+    last = new_run("pieces", resumed=True)
+    assert train(config, last) == "finished"
+    assert losses + last.losses() == whole.losses()
+    assert weights(last) == weights(whole)
+
+
+def damage_file(checkpoint: Path) -> None:
+    path = checkpoint / "optimizer.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def damage_manifest(checkpoint: Path) -> None:
+    (checkpoint / "manifest.json").write_text("{")
+
+
+def damage_random_state(checkpoint: Path) -> None:
+    (checkpoint / "random.safetensors").unlink()
+
+
+def forget_manifest(checkpoint: Path) -> None:
+    (checkpoint / "manifest.json").unlink()
+
+
+@pytest.mark.parametrize(
+    "damage", [damage_file, damage_manifest, damage_random_state, forget_manifest]
+)
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    settings: Settings, new_run: NewRun, damage: Callable[[Path], None]
+) -> None:
+    config = settings(**RANDOM, **METHODS["lora"])
+    whole = new_run("whole")
+    train(config, whole)
+    stopped = new_run("stopped", stop_at=7)
+    train(config, stopped)
+    assert kept(stopped) == ["step-00000006", "step-00000007"]
+    damage(stopped.directory / "checkpoint" / "step-00000007")
+
+    resumed = new_run("stopped", resumed=True)
+    assert train(config, resumed) == "finished"
+    assert [e["step"] for e in resumed.of("rewind")] == [6]
+    [warning] = resumed.of("warning")
+    assert "step-00000007" in warning["message"]
+    assert "damaged" in warning["message"]
+    assert warning["about"] == "checkpoint"
+    assert_same_from(6, resumed, whole)
+
+
+def test_no_sound_checkpoint_is_a_fresh_start(settings: Settings, new_run: NewRun) -> None:
+    config = settings(**RANDOM, **METHODS["full"])
+    whole = new_run("whole")
+    train(config, whole)
+    stopped = new_run("stopped", stop_at=7)
+    train(config, stopped)
+    for checkpoint in (stopped.directory / "checkpoint").iterdir():
+        damage_file(checkpoint)
+
+    resumed = new_run("stopped", resumed=True)
+    assert train(config, resumed) == "finished"
+    assert [e["step"] for e in resumed.of("rewind")] == [-1]  # nothing at all is left of it
+    assert len(resumed.of("warning")) == 2
+    assert len(resumed.of("step")) == 12
+    assert resumed.losses() == whole.losses()
+    assert weights(resumed) == weights(whole)
+
+
+def test_killed_before_its_first_checkpoint(settings: Settings, new_run: NewRun) -> None:
+    config = settings(**RANDOM, **METHODS["full"])
+    with pytest.raises(KeyboardInterrupt):
+        train(config, new_run("killed", die_at=1))
+    resumed = new_run("killed", resumed=True)
+    assert train(config, resumed) == "finished"
+    assert [e["step"] for e in resumed.of("rewind")] == [-1]
+    assert len(resumed.of("step")) == 12
+
+
+def test_a_publication_cut_short_is_ignored(settings: Settings, new_run: NewRun) -> None:
+    config = settings(**RANDOM, **METHODS["lora"])
+    stopped = new_run("stopped", stop_at=4)
+    train(config, stopped)
+    folder = stopped.directory / "checkpoint"
+    shutil.copytree(folder / "step-00000004", folder / "step-00000006.partial")
+    resumed = new_run("stopped", resumed=True)
+    train(config, resumed)
+    assert [e["step"] for e in resumed.of("rewind")] == [4]
+    assert not resumed.of("warning")
+
+
+@pytest.mark.parametrize("stop_at", [0, 1, 11])
+def test_stop_ends_within_two_steps(settings: Settings, new_run: NewRun, stop_at: int) -> None:
+    run = new_run(stop_at=stop_at)
+    assert train(settings(**RANDOM, **METHODS["lora"]), run) == "stopped"
+    assert stop_at <= len(run.of("step")) <= stop_at + 2
+    newest = kept(run)[-1]
+    assert newest == f"step-{len(run.of('step')):08d}"
+    facts = json.loads((run.directory / "checkpoint" / newest / "manifest.json").read_text())
+    assert facts["progress"]["step"] == facts["step"] == len(run.of("step"))
+
+
+def test_a_stop_while_answering_keeps_the_weights(settings: Settings, new_run: NewRun) -> None:
+    config = settings(**RANDOM, **METHODS["lora"])
+    run = new_run(stop_at=12)
+    assert train(config, run) == "stopped"
+    assert len(run.of("step")) == 12
+    load_trained(config, run.directory)
+    resumed = new_run(resumed=True)
+    assert train(config, resumed) == "finished"
+    assert [e["step"] for e in resumed.of("rewind")] == [12]
+    assert not resumed.of("step")
+    assert sorted(e["item"] for e in resumed.of("generation")) == [20, 21]
+
+
+def test_weights_can_be_had_before_the_end(settings: Settings, new_run: NewRun) -> None:
+    config = settings(**RANDOM, **METHODS["lora"])
+    run = new_run(stop_at=5)
+    trainer = Trainer(config, run)
+    assert trainer.fit() == "stopped"
+    loaded = load_trained(config, run.directory)
+    trained = trainer.model.lm_head
+    difference = loaded.lm_head.lora_B - trained.lora_B
+    assert difference.abs().max() == 0

@@ -1,0 +1,298 @@
+"""One run of the trainer: what it emits, how it weighs, what it leaves behind."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from core.config import RunConfig
+from core.data import dataset
+from core.data.batches import collate, encode_all
+from core.errors import TrainingError, UserError
+from core.nn import pretrained
+from core.training.build import build_model, load_trained
+from core.training.optimiser import learning_rate
+from core.training.trainer import Trainer, train
+
+Settings = Callable[..., RunConfig]
+NewRun = Callable[..., Any]
+LORA = {"method": "lora", "lora_rank": 4, "lora_alpha": 8}
+
+
+def test_a_whole_run_in_events(settings: Settings, new_run: NewRun) -> None:
+    config, run = settings(**LORA, epochs=2, min_lr=1e-3, warmup_fraction=0.2), new_run()
+    assert train(config, run) == "finished"
+    examples = dataset.load(config.dataset)
+    lengths = [len(e.ids) - 1 for e in encode_all(examples[:20], 96, mask_prompt=False)]
+
+    kinds = [event["event"] for event in run.events]
+    assert kinds[:2] == ["plan", "eval"]
+    [plan] = run.of("plan")
+    assert (plan["steps"], plan["steps_per_epoch"], plan["train_examples"]) == (10, 5, 20)
+    model = build_model(config)
+    assert plan["parameters"] == sum(p.numel() for p in model.parameters())
+    assert plan["trainable"] == model.arch.lora_parameters(4)
+    assert plan["base_hash"] == pretrained.fingerprint(pretrained.load(config.base_model))
+
+    steps = run.of("step")
+    assert [step["step"] for step in steps] == list(range(1, 11))
+    assert [step["epoch"] for step in steps] == pytest.approx([i / 5 for i in range(1, 11)])
+    assert [s["lr"] for s in steps] == [learning_rate(config, i, 10) for i in range(1, 11)]
+    assert [step["examples"] for step in steps] == list(range(4, 41, 4))
+    for epoch in (steps[:5], steps[5:]):
+        assert sorted(i for step in epoch for i in step["batch"]) == list(range(20))
+    tokens = 0
+    for step in steps:
+        sizes = [lengths[i] for i in step["batch"]]
+        tokens += sum(sizes)
+        assert step["tokens"] == tokens
+        assert step["padding"] == pytest.approx(1 - sum(sizes) / (4 * max(sizes)), abs=1e-6)
+        assert step["tokens_per_s"] > 0
+        assert step["memory_mb"] > 0
+    seconds = [step["seconds"] for step in steps]
+    assert seconds == sorted(seconds)
+
+    evals = [(e["step"], e["final"]) for e in run.of("eval")]
+    assert evals == [(0, False), (4, False), (8, False), (10, True)]
+    assert [e["step"] for e in run.of("sample")] == [6, 10]
+    answers = run.of("generation")
+    assert sorted(answer["item"] for answer in answers) == [20, 21]
+    for answer in answers:
+        example = examples[answer["item"]]
+        told = (answer["instruction"], answer["input"], answer["reference"])
+        assert told == (example.instruction, example.input, example.output)
+        assert answer["tokens"] <= 4
+    assert not run.of("warning")
+
+
+@torch.no_grad()
+def losses_of(model: torch.nn.Module, config: RunConfig, first: int, last: int) -> float:
+    """Mean loss a target, one example at a time."""
+    examples = dataset.load(config.dataset)[first:last]
+    total, count = 0.0, 0
+    for example in encode_all(examples, 96, config.mask_prompt):
+        batch = collate([example], config.mask_prompt)
+        total += model.loss(batch.ids, batch.targets).item()
+        count += batch.target_tokens
+    return total / count
+
+
+@pytest.mark.parametrize("mask_prompt", [False, True])
+def test_evaluations_are_means_over_targets(
+    settings: Settings, new_run: NewRun, mask_prompt: bool
+) -> None:
+    config, run = settings(mask_prompt=mask_prompt, batch_size=1, eval_batches=1), new_run()
+    trainer = Trainer(config, run)
+    trainer.fit()
+    first, last = run.of("eval")[0], run.of("eval")[-1]
+    base = build_model(config).eval()
+    assert first["train_loss"] == pytest.approx(losses_of(base, config, 0, 1), rel=1e-5)
+    assert first["val_loss"] == pytest.approx(losses_of(base, config, 22, 23), rel=1e-5)
+    trained = trainer.model.eval()
+    assert last["train_loss"] == pytest.approx(losses_of(trained, config, 0, 1), rel=1e-5)
+    assert last["val_loss"] == pytest.approx(losses_of(trained, config, 22, 24), rel=1e-5)
+
+
+@pytest.mark.parametrize("mask_prompt", [False, True])
+@pytest.mark.parametrize("optimizer", [{"optimizer": "adamw"}, {"optimizer": "sgd", "lr": 0.3}])
+def test_accumulation_is_the_big_batch(
+    settings: Settings, new_run: NewRun, optimizer: dict[str, Any], mask_prompt: bool
+) -> None:
+    results = []
+    for batch_size, grad_accumulation in ((6, 1), (2, 3), (1, 6)):
+        config = settings(
+            **optimizer,
+            batch_size=batch_size,
+            grad_accumulation=grad_accumulation,
+            group_by_length=False,
+            mask_prompt=mask_prompt,
+        )
+        run = new_run()
+        trainer = Trainer(config, run)
+        trainer.fit()
+        results.append((run, trainer.model.h[1].mlp.fc.weight))
+    (big, weight), *others = results
+    assert len(big.losses()) == 4
+    for run, other in others:
+        assert [s["batch"] for s in run.of("step")] == [s["batch"] for s in big.of("step")]
+        assert run.losses() == pytest.approx(big.losses(), rel=1e-5)
+        norms = [step["grad_norm"] for step in run.of("step")]
+        assert norms == pytest.approx([step["grad_norm"] for step in big.of("step")], rel=1e-3)
+        torch.testing.assert_close(other, weight, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("method", [{"method": "full"}, {**LORA, "lora_dropout": 0.2}])
+def test_the_same_settings_are_the_same_run(
+    settings: Settings, new_run: NewRun, method: dict[str, Any]
+) -> None:
+    config = settings(**method, dropout=0.1, mask_prompt=True, grad_accumulation=2)
+    first, second, other = new_run("a"), new_run("b"), new_run("c")
+    train(config, first)
+    torch.rand(7)
+    train(config, second)
+    train(config.changed(seed=1), other)
+    assert first.losses() == second.losses() != other.losses()
+    for kind in ("eval", "sample", "generation"):
+        assert without_times(first.of(kind)) == without_times(second.of(kind))
+    assert weights(first.directory) == weights(second.directory) != weights(other.directory)
+
+
+def without_times(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in event.items() if k != "seconds"} for event in events]
+
+
+def weights(directory: Path) -> dict[str, Any]:
+    return json.loads((directory / "weights" / "manifest.json").read_text())["files"]
+
+
+def test_answers_and_samples_draw_nothing(settings: Settings, new_run: NewRun) -> None:
+    config = settings(dropout=0.2, mask_prompt=True)
+    often, never = new_run("a"), new_run("b")
+    Trainer(config.changed(sample_every=1, eval_every=1), often).fit()
+    Trainer(config.changed(sample_prompt="", eval_every=100), never).fit()
+    assert often.losses() == never.losses()
+    assert len(often.of("sample")) == 5
+    assert len(never.of("sample")) == 0
+
+
+@pytest.mark.parametrize("clip", [None, 0.01, 1e5])
+def test_clipping_bounds_the_step_and_tells_the_whole_norm(
+    settings: Settings, new_run: NewRun, clip: float | None
+) -> None:
+    config = settings(
+        optimizer="sgd", lr=0.5, weight_decay=0.0, grad_clip=clip, batch_size=20, mask_prompt=True
+    )
+    run = new_run()
+    trainer = Trainer(config, run)
+    before = [p.detach().clone() for p in trainer.model.parameters()]
+    trainer.fit()
+    [step] = run.of("step")
+    squares = [
+        (p - q).double().square().sum().item()
+        for p, q in zip(before, trainer.model.parameters(), strict=True)
+    ]
+    moved = math.sqrt(sum(squares))
+    bound = step["grad_norm"] if clip is None else min(clip, step["grad_norm"])
+    assert 0.01 < step["grad_norm"] < 1e5
+    assert moved == pytest.approx(0.5 * bound, rel=1e-3)
+
+
+def test_lora_leaves_the_base_alone(settings: Settings, new_run: NewRun) -> None:
+    trainer = Trainer(settings(**LORA, mask_prompt=True), new_run())
+    trainer.fit()
+    assert pretrained.fingerprint(trainer.model) == trainer.base_hash
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"method": "full"},
+        {"method": "full", "tie_weights": True},
+        LORA,
+        {**LORA, "tie_weights": True},
+        {**LORA, "lora_targets": "attention", "lora_last_layers": 1},
+    ],
+    ids=["full", "full tied", "lora", "lora tied", "lora some"],
+)
+def test_published_weights_are_the_trained_model(
+    settings: Settings, new_run: NewRun, method: dict[str, Any]
+) -> None:
+    config, run = settings(**method, mask_prompt=True), new_run()
+    trainer = Trainer(config, run)
+    trainer.fit()
+    trainer.publish_weights()
+    ids = torch.tensor([[1, 50256, 300, 4000]])
+    with torch.no_grad():
+        expected = trainer.model.eval()(ids)
+        base = build_model(config).eval()(ids)
+        loaded = load_trained(config, run.directory)
+        torch.testing.assert_close(loaded(ids), expected, atol=1e-5, rtol=1e-5)
+        assert not torch.allclose(expected, base, atol=1e-2)
+    assert not loaded.training
+    name = "adapter" if config.method == "lora" else "model"
+    manifest = json.loads((run.directory / "weights" / "manifest.json").read_text())
+    assert list(manifest["files"]) == [f"{name}.safetensors"]
+    assert manifest["base_hash"] == trainer.base_hash
+    saved = load_file(run.directory / "weights" / f"{name}.safetensors")
+    assert sum(tensor.numel() for tensor in saved.values()) == run.of("plan")[0]["trainable"]
+
+
+def poisoned(base: Path, directory: Path) -> str:
+    tensors = load_file(base / "model.safetensors")
+    tensors["transformer.ln_f.bias"] = torch.full_like(
+        tensors["transformer.ln_f.bias"], float("nan")
+    )
+    save_file(tensors, directory / "model.safetensors")
+    (directory / "config.json").write_bytes((base / "config.json").read_bytes())
+    return str(directory)
+
+
+def test_a_loss_of_nan_ends_the_run(
+    settings: Settings, new_run: NewRun, base: Path, tmp_path: Path
+) -> None:
+    run = new_run()
+    with pytest.raises(TrainingError, match=r"the loss became nan at step 1 with lr = 0\.01"):
+        train(settings(base_model=poisoned(base, tmp_path)), run)
+    assert not run.of("step")
+    assert not (run.directory / "checkpoint").exists()
+    assert not (run.directory / "weights").exists()
+
+
+def test_divergence_ends_the_run(settings: Settings, new_run: NewRun) -> None:
+    wild = {"optimizer": "sgd", "lr": 10.0, "grad_clip": None, "weight_decay": 10.0}
+    run = new_run()
+    with pytest.raises(TrainingError, match=r"the loss became (nan|inf) at step \d+ with lr = 10"):
+        train(settings(**wild, mask_prompt=True, epochs=40), run)
+    assert run.of("step")
+    assert all(math.isfinite(loss) for loss in run.losses())
+
+
+def test_cutting_warns_of_lost_examples(settings: Settings, new_run: NewRun) -> None:
+    examples = dataset.load(settings().dataset)
+    used = [*examples[:20], *examples[22:]]
+    prompts = [example.prompt_length for example in encode_all(used, 96, mask_prompt=True)]
+    limit = sorted(prompts)[-3]
+    lost = sum(limit <= length for length in prompts)
+    config, run = settings(max_length=limit, mask_prompt=True), new_run()
+    Trainer(config, run).fit()
+    [warning] = run.of("warning")
+    assert 3 <= lost < 20
+    assert warning["message"].startswith(f"{lost} examples are left out")
+    assert len({i for step in run.of("step") for i in step["batch"]}) < 20
+
+
+def test_cutting_everything_is_told(settings: Settings, new_run: NewRun) -> None:
+    with pytest.raises(UserError, match=r"max_length = 10: .*should be larger"):
+        Trainer(settings(max_length=10, mask_prompt=True), new_run())
+
+
+@pytest.mark.parametrize("wrong", [{"base_model": "nowhere"}, {"dataset": "nowhere.json"}])
+def test_what_cannot_be_had_is_a_user_error(
+    settings: Settings, new_run: NewRun, wrong: dict[str, Any]
+) -> None:
+    [field] = wrong
+    with pytest.raises(UserError, match=f"{field} = 'nowhere"):
+        Trainer(settings(**wrong), new_run())
+
+
+def test_grad_checkpointing_is_the_same_run(settings: Settings, new_run: NewRun) -> None:
+    plain, saving = new_run("a"), new_run("b")
+    Trainer(settings(mask_prompt=True, dropout=0.1), plain).fit()
+    Trainer(settings(mask_prompt=True, dropout=0.1, grad_checkpointing=True), saving).fit()
+    assert saving.losses() == pytest.approx(plain.losses(), rel=1e-5)
+
+
+def test_bf16_is_nearly_the_same_run(settings: Settings, new_run: NewRun) -> None:
+    full, half = new_run("a"), new_run("b")
+    Trainer(settings(mask_prompt=True, batch_size=10), full).fit()
+    trainer = Trainer(settings(mask_prompt=True, batch_size=10, precision="bf16"), half)
+    trainer.fit()
+    assert half.of("plan")[0]["precision"] == "bfloat16"
+    assert half.losses() == pytest.approx(full.losses(), rel=1e-2)
+    assert half.losses() != full.losses()
+    assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
