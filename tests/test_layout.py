@@ -1,0 +1,145 @@
+"""The layout of the project: who may import whom, how long a file is, what the README claims of both."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from core.cli import app
+from core.config import GROUPS, RunConfig, metadata
+
+ROOT = Path(__file__).parent.parent
+LEVELS = (
+    ("core.errors",),
+    ("core.config",),
+    ("core.presets",),
+    ("core.data",),
+    ("core.nn",),
+    ("core.training",),
+    ("core.tracking",),
+    ("core.answering", "core.comparing", "core.charts", "core.tables", "core.judging", "core.insights"),
+    ("core.report", "core.progress"),
+    ("core.cli",),
+    ("core.__main__",),
+    ("pages.shared",),
+    ("pages",),
+    ("app",),
+)  # fmt: skip
+"""Lower parts first; a part may import its own and those above it in this list."""
+ONLY_IN = {
+    "duckdb": "core/tracking/",
+    "google": "core/judging/",
+    "ray": "core/tracking/",
+    "streamlit": ("app.py", "pages/"),
+}
+
+
+def tracked(*patterns: str) -> list[Path]:
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *patterns],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return [ROOT / line for line in listed.stdout.splitlines() if (ROOT / line).exists()]
+
+
+SOURCES = tracked("app.py", "core/*.py", "pages/*.py")
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def module(path: Path) -> str:
+    return relative(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def level(name: str) -> int:
+    matches = [
+        (len(prefix), i)
+        for i, prefixes in enumerate(LEVELS)
+        for prefix in prefixes
+        if name == prefix or name.startswith(prefix + ".")
+    ]
+    assert matches, f"{name} has no place among the levels"
+    return max(matches)[1]
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{relative(path)} imports relatively"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_imports_run_downwards(path):
+    for name in imports(path):
+        if name.split(".")[0] in ("core", "pages") and name.count("."):
+            assert level(name) <= level(module(path)), f"{relative(path)} imports {name}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_libraries_stay_in_their_rooms(path):
+    for name in imports(path):
+        library = name.split(".")[0]
+        if library in ONLY_IN:
+            assert relative(path).startswith(ONLY_IN[library]), f"{relative(path)} imports {name}"
+        if relative(path).startswith(("pages/", "app.py")):
+            assert library not in ("torch", "duckdb"), f"{relative(path)} imports {name}"
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *tracked("benchmarks/*.py")], ids=relative)
+def test_a_file_is_short_and_says_what_it_does(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 300
+    assert ast.get_docstring(ast.parse(text)), f"{relative(path)} opens without a docstring"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_nothing_is_unpickled(path):
+    assert not {name.split(".")[0] for name in imports(path)} & {"pickle", "dill", "joblib"}
+    assert "torch.load" not in path.read_text()
+    assert "torch.save" not in path.read_text()
+
+
+def readme_tree() -> set[str]:
+    """Paths of the annotated tree in the README."""
+    block = re.search(r"\n    app\.py .*?\n\n", (ROOT / "README.md").read_text(), re.S)
+    assert block
+    paths, folders = set(), []
+    for line in block[0].strip("\n").splitlines():
+        indent = (len(line) - len(line.lstrip()) - 4) // 2
+        names = re.match(r"\s*((?:[\w.]+/?)(?:, [\w.]+)*)", line)
+        assert names, line
+        for name in names[1].split(", "):
+            paths.add("/".join([*folders[:indent], name.rstrip("/")]))
+            if name.endswith("/"):
+                folders = [*folders[:indent], name.rstrip("/")]
+    return paths
+
+
+def test_the_tree_in_the_readme_is_true():
+    named = readme_tree()
+    assert not [path for path in named if not (ROOT / path).exists()]
+    modules = {relative(p) for p in SOURCES if p.name != "__init__.py"}
+    assert not modules - named
+
+
+def test_every_command_is_documented():
+    text = (ROOT / "README.md").read_text()
+    for command in app.registered_commands:
+        assert command.callback
+        assert f"python -m core {command.callback.__name__}" in text
+
+
+def test_every_setting_is_documented_and_grouped():
+    for name, field in RunConfig.model_fields.items():
+        assert field.title, name
+        assert field.description, name
+        assert metadata(field)["group"] in GROUPS
