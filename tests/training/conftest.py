@@ -75,7 +75,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def settings(base: Path, data: Path) -> Callable[..., RunConfig]:
     """A function that makes a RunConfig for the small model and data."""
 
@@ -96,6 +96,12 @@ def settings(base: Path, data: Path) -> Callable[..., RunConfig]:
         return RunConfig.parse(quick | values)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def run_in() -> type[ListRun]:
+    """The class of runs, for a directory of one's own choice."""
+    return ListRun
 
 
 @pytest.fixture

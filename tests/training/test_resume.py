@@ -1,5 +1,6 @@
 """Stopped, killed or damaged: a resumed run is bit for bit the run that never stopped."""
 
+import functools
 import hashlib
 import json
 import shutil
@@ -15,6 +16,7 @@ from core.training.trainer import Trainer, train
 
 Settings = Callable[..., RunConfig]
 NewRun = Callable[..., Any]
+Whole = Callable[[str], Any]
 RANDOM: dict[str, Any] = {
     "dropout": 0.1,
     "grad_accumulation": 2,
@@ -25,12 +27,29 @@ RANDOM: dict[str, Any] = {
     "min_lr": 1e-3,
     "warmup_fraction": 0.3,
 }
+STEPS = 12
 METHODS: dict[str, dict[str, Any]] = {
     "full": {"method": "full"},
     "full tied": {"method": "full", "tie_weights": True},
     "lora": {"method": "lora", "lora_rank": 4, "lora_alpha": 8, "lora_dropout": 0.2},
     "sgd": {"method": "full", "optimizer": "sgd"},
 }
+
+
+@pytest.fixture(scope="module")
+def whole(
+    settings: Settings, run_in: type, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Any]:
+    """A function that gives the run of a method that was never interrupted; made once."""
+
+    @functools.cache
+    def make(method: str) -> Any:
+        run = run_in(tmp_path_factory.mktemp("whole"))
+        assert train(settings(**RANDOM, **METHODS[method]), run) == "finished"
+        assert len(run.of("step")) == STEPS
+        return run
+
+    return make
 
 
 def weights(run: Any) -> str:
@@ -54,35 +73,31 @@ def assert_same_from(step: int, resumed: Any, whole: Any) -> None:
     for kind in ("step", "eval", "sample", "generation"):
         expected = comparable(whole, kind, after=step)
         assert comparable(resumed, kind) == expected, kind
-    assert len(resumed.of("step")) == 12 - step
+    assert len(resumed.of("step")) == STEPS - step
     assert weights(resumed) == weights(whole)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_stopped_and_resumed(settings: Settings, new_run: NewRun, method: str) -> None:
+def test_stopped_and_resumed(
+    settings: Settings, new_run: NewRun, whole: Whole, method: str
+) -> None:
     config = settings(**RANDOM, **METHODS[method])
-    whole = new_run("whole")
-    assert train(config, whole) == "finished"
-    assert len(whole.of("step")) == 12
-
     stopped = new_run("stopped", stop_at=5)
     assert train(config, stopped) == "stopped"
     assert len(stopped.of("step")) == 5
-    assert stopped.losses() == whole.losses()[:5]
+    assert stopped.losses() == whole(method).losses()[:5]
     assert not (stopped.directory / "weights").exists()
 
     resumed = new_run("stopped", resumed=True)
     assert train(config, resumed) == "finished"
     assert [e["step"] for e in resumed.of("rewind")] == [5]
     assert resumed.events[0]["event"] == "rewind"
-    assert_same_from(5, resumed, whole)
+    assert_same_from(5, resumed, whole(method))
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_killed_and_resumed(settings: Settings, new_run: NewRun, method: str) -> None:
+def test_killed_and_resumed(settings: Settings, new_run: NewRun, whole: Whole, method: str) -> None:
     config = settings(**RANDOM, **METHODS[method])
-    whole = new_run("whole")
-    train(config, whole)
     killed = new_run("killed", die_at=8)
     with pytest.raises(KeyboardInterrupt):
         train(config, killed)
@@ -91,26 +106,24 @@ def test_killed_and_resumed(settings: Settings, new_run: NewRun, method: str) ->
     resumed = new_run("killed", resumed=True)
     assert train(config, resumed) == "finished"
     assert [e["step"] for e in resumed.of("rewind")] == [6]
-    assert_same_from(6, resumed, whole)
+    assert_same_from(6, resumed, whole(method))
     p = resumed.of("step")[-1]
     assert (p["examples"], p["tokens"]) == tuple(
-        whole.of("step")[-1][k] for k in ("examples", "tokens")
+        whole(method).of("step")[-1][k] for k in ("examples", "tokens")
     )
 
 
-def test_resumed_again_and_again(settings: Settings, new_run: NewRun) -> None:
+def test_resumed_again_and_again(settings: Settings, new_run: NewRun, whole: Whole) -> None:
     config = settings(**RANDOM, **METHODS["lora"])
-    whole = new_run("whole")
-    train(config, whole)
     losses = []
-    for _ in range(11):
+    for _ in range(STEPS - 1):
         piece = new_run("pieces", resumed=bool(losses), stop_at=1)
         assert train(config, piece) == "stopped"
         losses += piece.losses()
     last = new_run("pieces", resumed=True)
     assert train(config, last) == "finished"
-    assert losses + last.losses() == whole.losses()
-    assert weights(last) == weights(whole)
+    assert losses + last.losses() == whole("lora").losses()
+    assert weights(last) == weights(whole("lora"))
 
 
 def damage_file(checkpoint: Path) -> None:
@@ -136,11 +149,9 @@ def forget_manifest(checkpoint: Path) -> None:
     "damage", [damage_file, damage_manifest, damage_random_state, forget_manifest]
 )
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(
-    settings: Settings, new_run: NewRun, damage: Callable[[Path], None]
+    settings: Settings, new_run: NewRun, whole: Whole, damage: Callable[[Path], None]
 ) -> None:
     config = settings(**RANDOM, **METHODS["lora"])
-    whole = new_run("whole")
-    train(config, whole)
     stopped = new_run("stopped", stop_at=7)
     train(config, stopped)
     assert kept(stopped) == ["step-00000006", "step-00000007"]
@@ -153,13 +164,13 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     assert "step-00000007" in warning["message"]
     assert "damaged" in warning["message"]
     assert warning["about"] == "checkpoint"
-    assert_same_from(6, resumed, whole)
+    assert_same_from(6, resumed, whole("lora"))
 
 
-def test_no_sound_checkpoint_is_a_fresh_start(settings: Settings, new_run: NewRun) -> None:
+def test_no_sound_checkpoint_is_a_fresh_start(
+    settings: Settings, new_run: NewRun, whole: Whole
+) -> None:
     config = settings(**RANDOM, **METHODS["full"])
-    whole = new_run("whole")
-    train(config, whole)
     stopped = new_run("stopped", stop_at=7)
     train(config, stopped)
     for checkpoint in (stopped.directory / "checkpoint").iterdir():
@@ -169,9 +180,9 @@ def test_no_sound_checkpoint_is_a_fresh_start(settings: Settings, new_run: NewRu
     assert train(config, resumed) == "finished"
     assert [e["step"] for e in resumed.of("rewind")] == [-1]  # nothing at all is left of it
     assert len(resumed.of("warning")) == 2
-    assert len(resumed.of("step")) == 12
-    assert resumed.losses() == whole.losses()
-    assert weights(resumed) == weights(whole)
+    assert len(resumed.of("step")) == STEPS
+    assert resumed.losses() == whole("full").losses()
+    assert weights(resumed) == weights(whole("full"))
 
 
 def test_killed_before_its_first_checkpoint(settings: Settings, new_run: NewRun) -> None:
@@ -181,7 +192,7 @@ def test_killed_before_its_first_checkpoint(settings: Settings, new_run: NewRun)
     resumed = new_run("killed", resumed=True)
     assert train(config, resumed) == "finished"
     assert [e["step"] for e in resumed.of("rewind")] == [-1]
-    assert len(resumed.of("step")) == 12
+    assert len(resumed.of("step")) == STEPS
 
 
 def test_a_publication_cut_short_is_ignored(settings: Settings, new_run: NewRun) -> None:
@@ -209,13 +220,13 @@ def test_stop_ends_within_two_steps(settings: Settings, new_run: NewRun, stop_at
 
 def test_a_stop_while_answering_keeps_the_weights(settings: Settings, new_run: NewRun) -> None:
     config = settings(**RANDOM, **METHODS["lora"])
-    run = new_run(stop_at=12)
+    run = new_run(stop_at=STEPS)
     assert train(config, run) == "stopped"
-    assert len(run.of("step")) == 12
+    assert len(run.of("step")) == STEPS
     load_trained(config, run.directory)
     resumed = new_run(resumed=True)
     assert train(config, resumed) == "finished"
-    assert [e["step"] for e in resumed.of("rewind")] == [12]
+    assert [e["step"] for e in resumed.of("rewind")] == [STEPS]
     assert not resumed.of("step")
     assert sorted(e["item"] for e in resumed.of("generation")) == [20, 21]
 

@@ -98,13 +98,15 @@ def test_evaluations_are_means_over_targets(
     assert last["val_loss"] == pytest.approx(losses_of(trained, config, 22, 24), rel=1e-5)
 
 
-@pytest.mark.parametrize("mask_prompt", [False, True])
-@pytest.mark.parametrize("optimizer", [{"optimizer": "adamw"}, {"optimizer": "sgd", "lr": 0.3}])
+@pytest.mark.parametrize(
+    ("optimizer", "mask_prompt"),
+    [({"optimizer": "adamw"}, True), ({"optimizer": "sgd", "lr": 0.3}, False)],
+)
 def test_accumulation_is_the_big_batch(
     settings: Settings, new_run: NewRun, optimizer: dict[str, Any], mask_prompt: bool
 ) -> None:
     results = []
-    for batch_size, grad_accumulation in ((6, 1), (2, 3), (1, 6)):
+    for batch_size, grad_accumulation in ((6, 1), (2, 3)):
         config = settings(
             **optimizer,
             batch_size=batch_size,
