@@ -1,0 +1,345 @@
+"""Queries: every column of the results, curves that keep their spikes, evaluations, answers."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from core.config import RunConfig, base_type, is_relevant
+from core.tracking import queries
+from core.tracking.events import EventWriter
+from core.tracking.index import Index
+from core.tracking.ingest import Ingester
+from core.tracking.rundir import RunDirectory, all_runs
+
+FULL = RunConfig(
+    name="full",
+    parent="lora",
+    notes="it's\n'odd' \"text\"",
+    tags=("a b", "c"),
+    seed=7,
+    base_model="gpt2-medium",
+    tie_weights=True,
+    dropout=0.1,
+    dataset="alpaca",
+    max_examples=5000,
+    train_fraction=0.8,
+    test_fraction=0.15,
+    max_length=512,
+    mask_prompt=True,
+    method="full",
+    lora_rank=8,
+    epochs=3,
+    batch_size=2,
+    grad_accumulation=4,
+    optimizer="sgd",
+    lr=1e-4,
+    min_lr=1e-5,
+    warmup_fraction=0.2,
+    weight_decay=0.05,
+    grad_clip=None,
+    group_by_length=False,
+    device="cuda:1",
+    precision="bf16",
+    grad_checkpointing=True,
+    compile=True,
+    eval_every=10,
+    eval_batches=2,
+    checkpoint_every=100,
+    sample_every=50,
+    sample_prompt="Say red.",
+    max_new_tokens=64,
+)
+LORA = RunConfig(
+    name="lora",
+    method="lora",
+    lora_rank=32,
+    lora_alpha=64.5,
+    lora_dropout=0.05,
+    lora_targets="mlp",
+    lora_last_layers=2,
+    warmup_fraction=0.3,
+    grad_clip=0.5,
+)
+PLAN = {
+    "steps": 300,
+    "steps_per_epoch": 100,
+    "train_examples": 800,
+    "parameters": 406_286_336,
+    "trainable": 7_898_384,
+    "base_hash": "ab12",
+    "device": "NVIDIA",
+    "precision": "bfloat16",
+}
+
+
+@pytest.fixture
+def lab(tmp_path):
+    """Runs made in one directory, and a connection to an index that has taken them in."""
+    index = Index(None)
+    ingester = Ingester(index.new_cursor())
+
+    class Made:
+        db = index.cursor()
+
+        def run(self, config, at=1000.0):
+            run = RunDirectory.create(tmp_path, config)
+            run.events_path.unlink()
+            clock = iter(np.arange(at, at + 1e6))
+            writer = EventWriter(run.events_path, clock=lambda: float(next(clock)))
+            writer.append("status", status="queued")
+            return writer
+
+        def ingest(self):
+            ingester.poll(all_runs(tmp_path))
+
+    yield Made()
+    index.close()
+
+
+def step(writer, number, **metrics):
+    metrics = {"epoch": number / 100, "tokens": number * 64, "seconds": number / 2} | metrics
+    writer.append("step", step=number, **metrics)
+
+
+def evaluate(writer, number, train, validation, final=False):
+    place = {"step": number, "epoch": number / 100, "tokens": number * 64, "seconds": number / 2}
+    writer.append("eval", **place, train_loss=train, val_loss=validation, final=final)
+
+
+def without(value):
+    return None if value is None or pd.isna(value) else value
+
+
+@pytest.mark.parametrize("config", [FULL, LORA], ids=["full", "lora"])
+def test_every_setting_is_a_column_and_empty_where_it_has_no_effect(lab, config):
+    lab.run(config)
+    lab.ingest()
+    [row] = queries.results(lab.db).to_dict("records")
+    for name, field in RunConfig.model_fields.items():
+        value = getattr(config, name)
+        if name == "tags":
+            value = ", ".join(value)
+        elif name != "parent" and not is_relevant(name, config.model_dump()):
+            value = None
+        assert without(row[name]) == value, name
+        if value is not None and base_type(field) is not tuple:
+            assert isinstance(row[name], (base_type(field), np.generic)), name
+    assert row["name"] == config.name
+
+
+def test_a_rank_is_a_whole_number_beside_an_empty_one(lab):
+    lab.run(FULL)
+    lab.run(LORA)
+    lab.ingest()
+    results = queries.results(lab.db).set_index("name")
+    assert results.loc["lora", "lora_rank"] == 32
+    assert str(results["lora_rank"].dtype) == "Int64"
+    assert results.loc["full", ["lora_rank", "lora_alpha", "lora_targets"]].isna().all()
+
+
+def test_results_tell_how_each_run_went(lab):
+    writer = lab.run(FULL)
+    writer.append("status", status="running")
+    writer.append("plan", **PLAN | {"steps": 1})
+    writer.append("plan", **PLAN)
+    evaluate(writer, 0, 9.0, 9.5)
+    for number in range(1, 11):
+        step(writer, number, loss=2.0, memory_mb=100.0 + (number == 5))
+    evaluate(writer, 10, 1.25, 1.5, final=True)
+    writer.append("generation", item=0, reference="A red, house.", answer="a red house\n")
+    writer.append("generation", item=1, reference="blue", answer="green")
+    writer.append("status", status="interrupted", reason="power")
+    writer.append("status", status="finished", reason=None)
+    lab.run(LORA, at=5000.0)
+    lab.ingest()
+    results = queries.results(lab.db)
+    assert results["name"].tolist() == ["lora", "full"]  # newest first
+    waiting, row = results.to_dict("records")
+    expected = {
+        "status": "finished",
+        "created": 1000.0,
+        "changed": 1019.0,
+        "steps": 300,
+        "step": 10,
+        "tokens": 640,
+        "parameters": 406_286_336,
+        "trainable": 7_898_384,
+        "base_hash": "ab12",
+        "device_name": "NVIDIA",
+        "device": "cuda:1",
+        "number_format": "bfloat16",
+        "precision": "bf16",
+        "train_loss": 1.25,
+        "val_loss": 1.5,
+        "perplexity": math.exp(1.5),
+        "seconds": 5.0,
+        "peak_memory_mb": 101.0,
+        "exact": 0.5,
+    }
+    assert {name: row[name] for name in expected} == pytest.approx(expected)
+    assert without(row["reason"]) is None  # the newest reason, though it is none
+    assert (waiting["status"], waiting["step"]) == ("queued", 0)
+    for name in ("steps", "val_loss", "perplexity", "seconds", "peak_memory_mb", "exact"):
+        assert without(waiting[name]) is None
+
+
+def test_a_run_without_events_is_queued(lab, tmp_path):
+    RunDirectory.create(tmp_path, LORA).events_path.unlink()
+    lab.ingest()
+    assert queries.results(lab.db)["status"].tolist() == ["queued"]
+
+
+def test_a_failed_run_tells_why(lab):
+    writer = lab.run(LORA)
+    writer.append("status", status="failed", reason="out of memory")
+    lab.ingest()
+    [row] = queries.results(lab.db).to_dict("records")
+    assert (row["status"], row["reason"]) == ("failed", "out of memory")
+
+
+def test_a_loss_beyond_all_bounds_is_infinite_perplexity(lab):
+    evaluate(lab.run(LORA), 1, 2000.0, 2000.0)
+    lab.ingest()
+    assert queries.results(lab.db)["perplexity"].tolist() == [math.inf]
+    assert queries.evaluations(lab.db, ["lora"])["val_perplexity"].tolist() == [math.inf]
+
+
+def test_settings_that_are_no_json_leave_an_empty_row(lab, tmp_path):
+    lab.run(LORA)
+    (tmp_path / "lora" / "config.json").write_text("nonsense")
+    lab.ingest()
+    [row] = queries.results(lab.db).to_dict("records")
+    assert (row["name"], row["status"]) == ("lora", "queued")
+    assert without(row["seed"]) is None
+
+
+def test_nothing_is_asked_of_no_runs(lab):
+    lab.run(LORA)
+    lab.ingest()
+    assert queries.curves(lab.db, [], ["loss"])["loss"].empty
+    for query in (queries.evaluations, queries.samples, queries.warnings, queries.answers):
+        assert query(lab.db, []).empty
+
+
+@pytest.fixture
+def noisy(lab):
+    """Losses of a run of 1,000 steps that fall, with one spike up and one down."""
+    losses = np.linspace(5, 1, 1000) + np.random.default_rng(0).normal(0, 0.01, 1000)
+    losses[417], losses[800] = 50.0, -3.0
+    writer = lab.run(LORA)
+    for number, loss in enumerate(losses, 1):
+        step(writer, number, loss=loss, lr=1e-4)
+    lab.ingest()
+    return losses
+
+
+@pytest.mark.parametrize("buckets", [1, 2, 7, 100])
+def test_a_curve_of_few_points_keeps_every_spike(lab, noisy, buckets):
+    points = queries.curves(lab.db, ["lora"], ["loss"], buckets=buckets)["loss"]
+    assert len(points) <= 2 * buckets
+    pairs = set(zip(points["x"], points["y"], strict=True))
+    assert {(418, 50.0), (801, -3.0)} <= pairs
+    assert pairs <= set(zip(range(1, 1001), noisy, strict=True))
+    assert points["x"].is_monotonic_increasing
+
+
+def test_a_short_curve_is_kept_whole(lab, noisy):
+    curves = queries.curves(lab.db, ["lora"], ["loss", "lr"], buckets=1000)
+    assert curves["loss"]["y"].tolist() == pytest.approx(noisy)
+    assert curves["lr"]["y"].tolist() == [1e-4] * 1000
+
+
+def test_smoothing_takes_the_mean_of_the_steps_up_to_each(lab, noisy):
+    smooth = queries.curves(lab.db, ["lora"], ["loss"], buckets=1000, window=20)["loss"]
+    expected = pd.Series(noisy).rolling(20, min_periods=1).mean()
+    assert smooth["y"].tolist() == pytest.approx(expected.tolist())
+
+
+def test_a_curve_runs_along_any_axis(lab, noisy):
+    scale = {"step": 1, "epoch": 1 / 100, "tokens": 64, "seconds": 1 / 2}
+    assert scale.keys() == set(queries.X_AXES)
+    for x, factor in scale.items():
+        points = queries.curves(lab.db, ["lora"], ["loss"], x=x, buckets=1)["loss"]
+        assert points["x"].tolist() == pytest.approx([418 * factor, 801 * factor])
+
+
+def test_curves_of_several_runs_stay_apart(lab, noisy):
+    other = lab.run(FULL)
+    for number in range(1, 4):
+        step(other, number, loss=float(number), grad_norm=None if number == 2 else 1.5)
+    lab.ingest()
+    curves = queries.curves(lab.db, ["lora", "full"], ["loss", "grad_norm"], buckets=10, window=2)
+    loss = curves["loss"]
+    assert loss[loss["run"] == "full"]["y"].tolist() == [1.0, 1.5, 2.5]
+    assert 10 < len(loss[loss["run"] == "lora"]) <= 20
+    assert set(curves["grad_norm"]["run"]) == {"full"}
+    assert set(queries.curves(lab.db, ["full"], ["loss"])["loss"]["run"]) == {"full"}
+
+
+def test_evaluations_come_in_order_with_their_perplexities(lab):
+    writer = lab.run(LORA)
+    evaluate(writer, 0, 3.0, 3.5)
+    evaluate(writer, 25, 2.0, 2.5, final=True)
+    lab.ingest()
+    frame = queries.evaluations(lab.db, ["lora"], x="tokens")
+    assert frame["x"].tolist() == [0, 25 * 64]
+    assert frame["train_loss"].tolist() == [3.0, 2.0]
+    assert frame["val_loss"].tolist() == [3.5, 2.5]
+    assert frame["train_perplexity"].tolist() == pytest.approx(np.exp([3.0, 2.0]))
+    assert frame["val_perplexity"].tolist() == pytest.approx(np.exp([3.5, 2.5]))
+    assert frame["final"].tolist() == [False, True]
+
+
+def test_answers_stand_side_by_side_by_item(lab):
+    for config in (LORA, FULL):
+        writer = lab.run(config)
+        for item in (12, 11):
+            writer.append(
+                "generation",
+                item=item,
+                instruction="Say up.",
+                input="now",
+                reference="up",
+                answer=f"{config.name} {item}",
+                tokens=2,
+                cut=item == 11,
+                prompt_cut=False,
+            )
+    lab.ingest()
+    frame = queries.answers(lab.db, ["lora", "full"])
+    assert frame["answer"].tolist() == ["full 11", "lora 11", "full 12", "lora 12"]
+    assert frame.iloc[0].to_dict() == {
+        "run": "full",
+        "item": 11,
+        "instruction": "Say up.",
+        "input": "now",
+        "reference": "up",
+        "answer": "full 11",
+        "tokens": 2,
+        "cut": True,
+        "prompt_cut": False,
+    }
+
+
+def test_samples_come_newest_first_and_warnings_oldest_first(lab):
+    writer = lab.run(LORA)
+    for number in (1, 2):
+        writer.append("sample", step=number, prompt="Say red.", text=f"red {number}")
+        writer.append("warning", step=number, about="data", message=f"careful {number}")
+    lab.ingest()
+    assert queries.samples(lab.db, ["lora"])["text"].tolist() == ["red 2", "red 1"]
+    assert queries.warnings(lab.db, ["lora"])["message"].tolist() == ["careful 1", "careful 2"]
+
+
+def test_the_latest_step_of_a_run(lab):
+    writer = lab.run(LORA)
+    lab.ingest()
+    assert queries.latest(lab.db, "lora") == {}
+    for number in (1, 2):
+        step(writer, number, loss=2.0 / number, batch=[1, 2])
+    lab.ingest()
+    newest = queries.latest(lab.db, "lora")
+    assert (newest["step"], newest["loss"], newest["tokens"]) == (2, 1.0, 128)
+    assert "batch" not in newest
