@@ -1,12 +1,18 @@
 """Texts of data sets, models and users, shown as text: no HTML, Markdown or LaTeX in them comes alive."""
 
 import html
+import re
 from collections.abc import Sequence
 
 import streamlit as st
 
 STYLE = "white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.5;"
 MARK = "background: rgba(240, 170, 50, 0.35); border-radius: 3px;"
+PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
+LIVELY = re.compile(r":(?=\S)|(?i:www)(?=\.)|.(?=@)|[<>~=-](?=[-=>])")
+"""Where Streamlit looks for icons, links and arrows after it has dropped the escapes."""
+WORD_JOINER = "\u2060"
+"""Has no width and separates what would come alive together."""
 
 
 def show_text(text: str, empty: str = "(empty)") -> None:
@@ -32,8 +38,9 @@ def show_words(words: Sequence[tuple[str, bool]], empty: str = "(empty)") -> Non
 
 
 def plain(text: str) -> str:
-    """A text for places that read Markdown, every sign of it escaped."""
-    return "".join(f"\\{c}" if c in "\\`*_{}[]()<>#+-.!|~$:" else c for c in text)
+    """A text for places that read Markdown, every sign of it escaped and in one paragraph."""
+    quiet = LIVELY.sub(lambda match: match[0] + WORD_JOINER, " ".join(text.split()))
+    return PUNCTUATION.sub(r"\\\g<0>", quiet)
 
 
 def duration(seconds: float | None) -> str:
