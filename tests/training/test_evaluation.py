@@ -1,0 +1,71 @@
+"""Losses and answers do not depend on how examples are batched."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from core.config import RunConfig
+from core.data import dataset
+from core.data.batches import encode_all
+from core.data.template import Example, format_prompt
+from core.data.tokenizer import END_OF_TEXT, decode, encode
+from core.nn import pretrained
+from core.nn.generation import Sampling, generate
+from core.training import evaluation
+from core.training.evaluation import Answer, answer_all, mean_loss
+
+
+@pytest.mark.parametrize("mask_prompt", [False, True])
+@torch.no_grad()
+def test_mean_loss_is_the_cross_entropy_of_all_targets(
+    settings: Callable[..., RunConfig], mask_prompt: bool
+) -> None:
+    config = settings()
+    model = pretrained.load(config.base_model).eval()
+    examples = encode_all(dataset.load(config.dataset)[:9], 96, mask_prompt)
+    terms = []
+    for example in examples:
+        first = example.prompt_length - 1 if mask_prompt else 0
+        logits = model(torch.tensor([example.ids[:-1]]))[0, first:]
+        wanted = torch.tensor(example.ids[1:][first:])
+        terms.append(F.cross_entropy(logits, wanted, reduction="none"))
+    expected = torch.cat(terms).mean().item()
+    for batch_size in (1, 4, 20):
+        found = mean_loss(model, examples, batch_size, mask_prompt)
+        assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_every_example_is_answered_as_if_alone(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = pretrained.load(str(base)).eval()
+    draw = random.Random(3)
+    words = ["red", "green", "seven", "house", "river"]
+    examples = [
+        Example(" ".join(draw.choices(words, k=draw.randint(1, 9))), draw.choice(["", "x y"]), "")
+        for _ in range(11)
+    ]
+    monkeypatch.setattr(evaluation, "ANSWER_BATCH", 4)
+    batches = list(answer_all(model, examples, Sampling(5)))
+    assert [len(batch) for batch in batches] == [4, 4, 3]
+    answers = {answer.index: answer for batch in batches for answer in batch}
+    assert sorted(answers) == list(range(11))
+    for i, example in enumerate(examples):
+        prompt = encode(format_prompt(example.instruction, example.input))
+        [ids] = generate(model, [prompt], Sampling(5), END_OF_TEXT)
+        assert answers[i] == Answer(i, decode(ids), len(ids), len(ids) == 5, False)
+
+
+def test_answers_tell_what_was_cut(base: Path) -> None:
+    model = pretrained.load(str(base)).eval()
+    examples = [Example("short", "", ""), Example("very long " * 60, "", "")]
+    [batch] = answer_all(model, examples, Sampling(3))
+    assert [(a.index, a.cut, a.prompt_cut) for a in batch] == [(0, True, False), (1, True, True)]
+    with torch.no_grad():  # a model that ends every answer at once
+        model.ln_f.weight.zero_()
+        model.lm_head.weight.zero_()
+        model.lm_head.weight[END_OF_TEXT] = model.ln_f.bias
+    [batch] = answer_all(model, examples, Sampling(3))
+    assert [(a.text, a.tokens, a.cut) for a in batch] == [("", 0, False)] * 2
