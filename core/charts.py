@@ -1,14 +1,19 @@
 """DataFrames to Plotly figures. Knows nothing of where the numbers come from or where they are shown.
 
+A figure is the plain dict of Plotly's JSON schema: objects of `plotly.graph_objects` would be validated
+once when they are made and again when they are shown, which cost more than all queries together.
+
 A run keeps its colour across figures. Text from runs goes into figures escaped, so no name or prompt can
 turn into markup.
 """
 
 import html
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
+
+Figure = dict[str, Any]
 
 PALETTE = ("#3b7dd8", "#e0803c", "#3fa66b", "#b8559b", "#8a6fd1", "#c9a227", "#4aa9b5", "#d1584f")
 # Okabe-Ito-like hues of one lightness: told apart by most eyes, legible on white and on black.
@@ -39,89 +44,78 @@ def step_curves(
     metric: str,
     x: str,
     log: bool,
-) -> go.Figure:
+) -> Figure:
     """A metric of each step by run; with a smoothed curve, the raw one recedes behind it.
 
     Args:
         raw: run, x, y.
         smooth: the same, averaged; or None.
     """
-    figure = _figure(TITLES[metric], x, log, len(runs) > 1)
-    if metric == "lr":
-        _from_zero(figure)
-    main = raw if smooth is None else smooth
+    lines = []
     for run, colour in colours(runs).items():
         if smooth is not None:
-            figure.add_trace(_line(raw[raw["run"] == run], run, colour, opacity=0.25, legend=False))
-        figure.add_trace(_line(main[main["run"] == run], run, colour))
-    return figure
+            faint = _line(raw[raw["run"] == run], run, {"color": colour, "width": 1})
+            lines.append({**faint, "opacity": 0.3, "showlegend": False, "hoverinfo": "skip"})
+        main = raw if smooth is None else smooth
+        lines.append(_line(main[main["run"] == run], run, {"color": colour, "width": 2}))
+    figure = _figure(lines, TITLES[metric], x, log, legend=len(runs) > 1)
+    return _from_zero(figure) if metric == "lr" else figure
 
 
 def loss_curves(
     evaluations: pd.DataFrame, runs: Sequence[str], x: str, log: bool, perplexity: bool = False
-) -> go.Figure:
+) -> Figure:
     """Validation (solid) and training (dotted) loss or perplexity at each evaluation, by run."""
     noun = "perplexity" if perplexity else "loss"
-    figure = _figure(
-        f"{noun.capitalize()}: validation solid, training dotted", x, log, len(runs) > 1
-    )
+    lines = []
     for run, colour in colours(runs).items():
         rows = evaluations[evaluations["run"] == run]
         for part, dash in (("val", "solid"), ("train", "dot")):
-            points = rows.rename(columns={f"{part}_{noun}": "y"})[["run", "x", "y"]]
-            line = _line(points, run, colour, dash=dash, legend=part == "val")
-            line.update(mode="lines+markers", marker={"size": 5})
-            figure.add_trace(line)
-    return figure
+            points = rows[["x"]].assign(y=rows[f"{part}_{noun}"])
+            line = _line(points, run, {"color": colour, "width": 2, "dash": dash})
+            markers = {"mode": "lines+markers", "marker": {"size": 5}}
+            lines.append({**line, **markers, "showlegend": part == "val"})
+    title = f"{noun.capitalize()}: validation solid, training dotted"
+    return _figure(lines, title, x, log, legend=len(runs) > 1)
 
 
-def rate_schedule(rates: Sequence[tuple[int, float]]) -> go.Figure:
+def rate_schedule(rates: Sequence[tuple[int, float]]) -> Figure:
     """The learning rate over the steps of a run to come."""
-    figure = _figure("Learning rate", "step", False)
-    frame = pd.DataFrame(rates, columns=["x", "y"])
-    figure.add_trace(_line(frame, "rate", PALETTE[0], legend=False))
-    figure.update_layout(height=180)
-    _from_zero(figure)
+    points = pd.DataFrame(rates, columns=["x", "y"])
+    line = _line(points, "rate", {"color": PALETTE[0], "width": 2})
+    figure = _from_zero(_figure([line], "Learning rate", "step", False, legend=False))
+    figure["layout"]["height"] = 180
     return figure
 
 
-def _from_zero(figure: go.Figure) -> None:
-    """An axis from zero: a constant rate would else be drawn between -1 and 1."""
-    figure.update_yaxes(rangemode="tozero", tickformat=".1e")
+def _figure(lines: list[Figure], title: str, x: str, log: bool, legend: bool) -> Figure:
+    layout = {
+        "title": {"text": title, "font": {"size": 14}},
+        "height": HEIGHT,
+        "margin": {"l": 8, "r": 8, "t": 40, "b": 8},
+        "legend": {"orientation": "h", "y": -0.25},
+        "showlegend": legend,
+        "hovermode": "x unified",
+        "uirevision": "constant",  # keeps a person's zoom while data comes in
+        "xaxis": {"title": {"text": TITLES[x], "font": {"size": 12}}},
+        "yaxis": {"type": "log" if log else "linear"},
+    }
+    return {"data": lines, "layout": layout}
 
 
-def _figure(title: str, x: str, log: bool, legend: bool = False) -> go.Figure:
-    figure = go.Figure()
-    figure.update_layout(
-        title={"text": title, "font": {"size": 14}},
-        height=HEIGHT,
-        margin={"l": 8, "r": 8, "t": 40, "b": 8},
-        legend={"orientation": "h", "y": -0.25},
-        showlegend=legend,
-        hovermode="x unified",
-        uirevision="constant",  # keeps a person's zoom while data comes in
-    )
-    figure.update_xaxes(title={"text": TITLES[x], "font": {"size": 12}})
-    figure.update_yaxes(type="log" if log else "linear")
+def _from_zero(figure: Figure) -> Figure:
+    """With an axis from zero: a constant rate would else be drawn between -1 and 1."""
+    figure["layout"]["yaxis"] |= {"rangemode": "tozero", "tickformat": ".1e"}
     return figure
 
 
-def _line(
-    points: pd.DataFrame,
-    run: str,
-    colour: str,
-    dash: str = "solid",
-    opacity: float = 1.0,
-    legend: bool = True,
-) -> go.Scatter:
-    return go.Scatter(
-        x=points["x"].tolist(),
-        y=points["y"].tolist(),
-        name=html.escape(run),
-        mode="lines",
-        line={"color": colour, "width": 2 if opacity == 1 else 1, "dash": dash},
-        opacity=opacity,
-        showlegend=legend,
-        legendgroup=run,
-        hoverinfo="skip" if opacity < 1 else "all",
-    )
+def _line(points: pd.DataFrame, run: str, line: Figure) -> Figure:
+    return {
+        "type": "scatter",
+        "x": points["x"].to_numpy(),
+        "y": points["y"].to_numpy(),
+        "name": html.escape(run),
+        "legendgroup": html.escape(run),
+        "mode": "lines",
+        "line": line,
+    }

@@ -32,10 +32,12 @@ def show_charts(names: list[str], x: str, log: bool, window: int) -> None:
     for i, perplexity in enumerate((False, True)):
         figure = charts.loss_curves(evaluations, names, x, log, perplexity)
         columns[i].plotly_chart(figure, key=f"evaluation-{i}")
+    raw = queries.curves(lab.db, names, CHARTS, x)
+    smooth = queries.curves(lab.db, names, CHARTS, x, window=window) if window > 1 else {}
     for i, metric in enumerate(CHARTS):
-        raw = queries.curve(lab.db, names, metric, x)
-        smooth = queries.curve(lab.db, names, metric, x, window=window) if window > 1 else None
-        figure = charts.step_curves(raw, smooth, names, metric, x, log and metric != "lr")
+        figure = charts.step_curves(
+            raw[metric], smooth.get(metric), names, metric, x, log and metric != "lr"
+        )
         columns[i % 2].plotly_chart(figure, key=metric)
 
 
@@ -85,8 +87,7 @@ was_going = any(run["status"] in GOING for run in results if run["name"] in name
 @st.fragment(run_every=1.0 if was_going else None)
 def show() -> None:
     """The part of the page that changes while a run goes on."""
-    chosen = [run for run in records(queries.results(lab.db)) if run["name"] in names]
-    chosen.sort(key=lambda run: names.index(run["name"]))
+    chosen = records(queries.states(lab.db, names))
     for run in chosen:
         show_run(run, lab)
     if chosen:
