@@ -9,28 +9,53 @@ from core.presets import PRESETS, preset
 from core.tracking import queries
 from core.training import preflight
 from pages.shared import form, runtime
-from pages.shared.text import count, duration
+from pages.shared.text import count, duration, plain
+
+CLONE = "clone of "
+FRACTIONS = {"train_fraction", "test_fraction"}
+"""Wrong together or not at all."""
 
 lab = runtime.lab()
 
 
 def source_settings(source: str) -> dict[str, object]:
-    """The settings of a preset, or of a run to clone."""
+    """The settings of a preset, or of a run to clone. Raises UserError where its settings are damaged."""
     if source in PRESETS:
         return preset(source).model_dump()
-    config = lab.config(source)
-    return {**config.model_dump(), "parent": source, "name": "", "notes": ""}
+    parent = source.removeprefix(CLONE)
+    return {**lab.config(parent).model_dump(), "parent": parent, "name": "", "notes": ""}
 
 
 def take_source() -> None:
     """Fill the form from what was chosen."""
-    form.start_from(source_settings(st.session_state["source"]))
+    st.session_state["filled_from"] = source = st.session_state["source"]
+    try:
+        form.start_from(source_settings(source))
+    except UserError as error:
+        st.error(plain(str(error)))
 
 
 def launch(config: RunConfig) -> None:
     """Queue the run and go and watch it."""
-    st.session_state["watch"] = [lab.launch(config)]
-    st.switch_page("pages/live.py")
+    try:
+        st.session_state["watch"] = [lab.launch(config)]
+    except UserError as error:
+        st.error(plain(str(error)))
+    else:
+        st.switch_page("pages/live.py")
+
+
+def examine(settings: dict[str, object]) -> tuple[preflight.Plan, list[Problem]]:
+    """What a run of these settings would do, and all that is wrong with them."""
+    try:
+        plan = preflight.check(RunConfig.parse(settings))
+        return plan, plan.problems
+    except ConfigError as error:
+        wrong = {problem.field for problem in error.problems}
+        doubtful = wrong | (FRACTIONS if wrong & FRACTIONS else set())
+        sound = {name: value for name, value in settings.items() if name not in doubtful}
+        rest = preflight.check(RunConfig.model_construct(**sound)).problems  # type: ignore[arg-type]
+        return preflight.Plan(), error.problems + [p for p in rest if p.field not in doubtful]
 
 
 def show_plan(plan: preflight.Plan, problems: list[Problem]) -> None:
@@ -53,7 +78,7 @@ def show_plan(plan: preflight.Plan, problems: list[Problem]) -> None:
             + (f"; max_length cuts {plan.cut_examples:,}." if plan.cut_examples else ".")
         )
     if plan.note:
-        st.info(plan.note)
+        st.info(plain(plan.note))
     if plan.learning_rates:
         st.plotly_chart(charts.rate_schedule(plan.learning_rates), key="rates")
     if problems:
@@ -66,26 +91,25 @@ runs = queries.results(lab.db)["name"].tolist()
 if form.DRAFT not in st.session_state:
     st.session_state["source"] = "demo"
     take_source()
+sources = [*PRESETS, *(CLONE + run for run in runs)]
+if "source" not in st.session_state and st.session_state["filled_from"] in sources:
+    st.session_state["source"] = st.session_state["filled_from"]  # back from another page
 
 left, right = st.columns([2.2, 1], gap="large")
 with left:
     choose, go = st.columns([3, 1], vertical_alignment="bottom")
     choose.selectbox(
         "Start from",
-        [*PRESETS, *runs],
+        sources,
         key="source",
-        format_func=lambda s: f"{s}: {PRESETS[s].title}" if s in PRESETS else f"clone of {s}",
+        format_func=lambda s: f"{s}: {PRESETS[s].title}" if s in PRESETS else s,
         on_change=take_source,
     )
     if go.button("Launch the demo", icon=":material/play_arrow:", width="stretch"):
         launch(preset("demo"))
 
 current = form.values()
-try:
-    plan = preflight.check(RunConfig.parse(current))
-    problems = plan.problems
-except ConfigError as error:
-    plan, problems = preflight.Plan(), error.problems
+plan, problems = examine(form.settings(current))
 with left:
     form.show(current, problems)
 with right:
@@ -96,8 +120,5 @@ with right:
         disabled=bool(problems),
         width="stretch",
     ):
-        try:
-            launch(RunConfig.parse(current))
-        except UserError as error:
-            st.error(str(error))
+        launch(RunConfig.parse(form.settings(current)))
     show_plan(plan, problems)

@@ -13,6 +13,7 @@ from streamlit.delta_generator import DeltaGenerator
 from core.config import GROUPS, RunConfig, base_type, choices, is_optional, is_relevant, metadata
 from core.errors import Problem
 from core.nn.architecture import FAMILY
+from pages.shared.text import plain
 
 FIELDS = RunConfig.model_fields
 SUGGESTIONS = {"base_model": list(FAMILY), "dataset": ["primer", "alpaca"]}
@@ -35,6 +36,15 @@ def values() -> dict[str, Any]:
         if _key(name) in st.session_state:
             draft[name] = st.session_state[_key(name)]
     return dict(draft)
+
+
+def settings(current: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run is launched with: a field that has no effect is left out, so that none hidden is wrong."""
+    return {
+        name: value
+        for name, value in current.items()
+        if name == "parent" or is_relevant(name, current)
+    }
 
 
 def show(current: Mapping[str, Any], problems: list[Problem]) -> None:
@@ -65,7 +75,7 @@ def _row(names: list[str], current: Mapping[str, Any], problems: list[Problem]) 
         with column:
             _widget(name, FIELDS[name], current[name])
             for message in found:
-                st.error(message)
+                st.error(plain(message))
 
 
 def _key(name: str) -> str:
@@ -102,7 +112,8 @@ def _widget(name: str, field: FieldInfo, value: Any) -> None:
     elif name in LONG:
         st.text_area(label, value, height=68, key=key, help=help)
     else:
-        st.text_input(label, ", ".join(value) if kind is tuple else value or "", key=key, help=help)
+        text = value if isinstance(value, str) else ", ".join(value or ())
+        st.text_input(label, text, key=key, help=help)
 
 
 def _empty(field: FieldInfo) -> str:
