@@ -12,6 +12,8 @@ from pages.shared.text import plain, show_text
 
 X_LABELS = {"step": "Step", "epoch": "Epoch", "tokens": "Tokens", "seconds": "Time"}
 GOING = ("queued", "running")
+MOST = 8
+"""Runs at once: as many as there are colours."""
 CHARTS = ("loss", "lr", "grad_norm", "tokens_per_s")
 
 lab = runtime.lab()
@@ -22,7 +24,7 @@ def default_choice(results: list[dict]) -> list[str]:
     known = [run["name"] for run in results]
     asked = st.session_state.pop("watch", None) or st.query_params.get_all("run")
     going = [run["name"] for run in reversed(results) if run["status"] in GOING]
-    return [name for name in asked if name in known] or going[:1] or known[:1]
+    return [name for name in asked if name in known][:MOST] or going[:1] or known[:1]
 
 
 def show_charts(names: list[str], x: str, log: bool, window: int) -> None:
@@ -76,7 +78,7 @@ if "live_runs" not in st.session_state or "watch" in st.session_state:
 known = [run["name"] for run in results]
 st.session_state["live_runs"] = [name for name in st.session_state["live_runs"] if name in known]
 top, axis, smoothing, scale = st.columns([4, 1.2, 1.2, 1], vertical_alignment="bottom")
-names = top.multiselect("Runs", known, key="live_runs", max_selections=8)
+names = top.multiselect("Runs", known, key="live_runs", max_selections=MOST)
 x = axis.selectbox("x-axis", list(X_LABELS), format_func=lambda key: X_LABELS[key])
 window = int(smoothing.number_input("Smoothing", 1, 1000, 1, help="Mean of so many steps."))
 log = scale.toggle("Log scale")

@@ -11,6 +11,7 @@ from core.tables import markdown, records
 from core.tracking import queries
 from pages.shared import runtime
 from pages.shared.status import show_run
+from pages.shared.text import plain
 
 SHOWN = [
     c for c in report.RUN_COLUMNS if c not in ("optimizer", "weight_decay", "parent", "scores")
@@ -62,7 +63,7 @@ def attempt(action) -> None:  # type: ignore[no-untyped-def]
         lab.refresh()
         st.rerun()
     except UserError as error:
-        st.error(str(error))
+        st.error(plain(str(error)))
 
 
 def go(page: str, key: str, names: list[str]) -> None:
@@ -90,16 +91,18 @@ with choose.popover("Columns", icon=":material/view_column:", width="stretch"):
         format_func=lambda name: LABELS[name],
         label_visibility="collapsed",
     )
-table = filtered(table, words)[columns or ["name"]]
+table = filtered(table, words)
+rows = tuple(table["name"])
+table = table[columns or ["name"]]
 event = st.dataframe(
     table,
     hide_index=True,
-    key="results",
+    key=f"results:{hash(rows)}",  # Streamlit keeps ticks by place: in other rows they mean other runs
     column_config={name: column(name) for name in table.columns},
     on_select="rerun",
     selection_mode="multi-row",
 )
-picked = results.loc[table.index[event.selection.rows], "name"].tolist()
+picked = [rows[place] for place in event.selection.rows]
 live, compare, csv, md, _ = st.columns([1, 1, 1, 1, 3])
 if live.button("Open in Live", disabled=not picked, icon=":material/show_chart:", width="stretch"):
     go("pages/live.py", "watch", picked)

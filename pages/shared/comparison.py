@@ -83,14 +83,25 @@ def show_live(lab: Lab, answerer: Answerer) -> None:
     if not (asked and chosen and instruction.strip()):
         return
     sampling = Sampling(int(most), float(temperature), top_k and int(top_k), int(seed))
-    bases = dict.fromkeys(answerer.base_of(name) for name in chosen)
-    _stream(answerer, [*bases, *chosen], instruction, given, sampling)
+    recorded = dict(zip(results["name"], results["base_hash"], strict=True))
+    try:
+        bases = dict.fromkeys(answerer.base_of(name) for name in chosen)
+    except UserError as error:
+        st.error(plain(str(error)))
+        return
+    hashes = {name: str(recorded[name]) for name in chosen}
+    _stream(answerer, [*bases, *chosen], hashes, instruction, given, sampling)
 
 
 def _stream(
-    answerer: Answerer, who: list[str], instruction: str, given: str, sampling: Sampling
+    answerer: Answerer,
+    who: list[str],
+    hashes: dict[str, str],
+    instruction: str,
+    given: str,
+    sampling: Sampling,
 ) -> None:
-    """Answers of all models at once, a token of each in turn."""
+    """Answers of all models at once, a token of each in turn. `hashes` are those that the runs recorded."""
     columns = st.columns(len(who), border=True)
     slots, going = {}, {}
     for column, name in zip(columns, who, strict=True):
@@ -99,13 +110,7 @@ def _stream(
             slots[name] = st.empty()
             try:
                 going[name] = answerer.answer(name, instruction, given, sampling)
-                if name.startswith("base:"):
-                    st.caption(
-                        f"weights {answerer.fingerprint(name)[:16]}",
-                        help="SHA-256 of all weights of the base; runs from it report the same.",
-                    )
-                else:
-                    st.caption(f"on base {answerer.fingerprint(name)[:16]}")
+                _show_hash(name, answerer.fingerprint(name), hashes.get(name))
             except UserError as error:
                 st.error(plain(str(error)))
     while going:
@@ -117,6 +122,17 @@ def _stream(
                 show_text(piece.text)
                 if piece.prompt_cut:
                     st.caption("the prompt is longer than the context; its beginning was cut off")
+
+
+def _show_hash(name: str, now: str, recorded: str | None) -> None:
+    """Which base this is: its weights as they are now, and for a run as they were when it started."""
+    if recorded is None:
+        help = "SHA-256 of all weights of the base; runs from it report the same."
+        st.caption(f"weights {now[:16]}", help=help)
+    else:
+        st.caption(f"on base {recorded[:16]}")
+        if recorded != now:
+            st.warning(f"Its base has other weights by now: {now[:16]}")
 
 
 def _next(pieces: Iterator[Answer]) -> Answer | None:
@@ -136,18 +152,23 @@ def _step_through(labels: list[str], query: str, found: list[int]) -> int:
     """Which of the prompts found is in view: the best match of a new query, then as the buttons say."""
     if st.session_state.get("found_for") != query:
         st.session_state.update(found_for=query, place=0)
-    place = min(st.session_state["place"], len(found) - 1)
+    last = len(found) - 1
+    place = st.session_state["place"] = min(st.session_state.get("place", 0), last)
     back, choose, forth = st.columns([1, 8, 1], vertical_alignment="bottom")
-    if back.button("Previous", disabled=place == 0, width="stretch"):
-        place -= 1
-    if forth.button("Next", disabled=place == len(found) - 1, width="stretch"):
-        place += 1
-    st.session_state["place"] = place
-    place = choose.selectbox(
+    back.button(
+        "Previous", disabled=place == 0, on_click=_go_to, args=(place - 1,), width="stretch"
+    )
+    forth.button(
+        "Next", disabled=place == last, on_click=_go_to, args=(place + 1,), width="stretch"
+    )
+    choose.selectbox(
         f"{len(found)} test prompts, best match first",
         range(len(found)),
-        place,
+        key="place",
         format_func=lambda i: f"{i + 1}. {labels[i]}",
     )
-    st.session_state["place"] = place
     return found[place]
+
+
+def _go_to(place: int) -> None:
+    st.session_state["place"] = max(0, place)

@@ -17,7 +17,9 @@ import streamlit as st
 
 from core.answering import Answerer
 from core.errors import UserError
+from core.tracking.executors import EXECUTORS
 from core.tracking.lab import Lab
+from pages.shared.text import plain
 
 HOLDER = "_gpt2_lab_holder"
 
@@ -37,7 +39,7 @@ def lab() -> Lab:
     try:
         return _held().lab
     except UserError as error:
-        st.error(str(error), icon=":material/lock:")
+        st.error(plain(str(error)), icon=":material/lock:")
         st.stop()
 
 
@@ -57,7 +59,7 @@ def show_state() -> None:
     """What every page shows beside its content: the queue, and faults of the index."""
     current = lab()
     if current.fault or current.index.rebuilt:
-        st.warning(current.fault or current.index.rebuilt)
+        st.warning(plain(current.fault or current.index.rebuilt or ""))
     names = current.queue.names()
     if names:
         with st.sidebar:
@@ -68,8 +70,12 @@ def _held() -> Holder:
     with _lock:
         if HOLDER not in sys.modules:
             runs_dir = Path(os.environ.get("RUNS_DIR", "runs"))
+            executor = os.environ.get("EXECUTOR", "process")
+            if executor not in EXECUTORS:
+                known = " or ".join(EXECUTORS)
+                raise UserError(f"EXECUTOR = {executor!r}: it should be {known}")
             holder = Holder(HOLDER)
-            holder.lab = Lab(runs_dir, os.environ.get("EXECUTOR", "process"))
+            holder.lab = Lab(runs_dir, executor)
             holder.answerer = Answerer(runs_dir)
             sys.modules[HOLDER] = holder
             atexit.register(release)

@@ -6,7 +6,7 @@ import streamlit as st
 
 from core.errors import UserError
 from core.tracking.lab import Lab
-from core.tracking.rundir import RESUMABLE
+from core.tracking.rundir import RESUMABLE, RunDirectory
 from pages.shared.text import duration, plain
 
 LOOKS = {
@@ -33,15 +33,23 @@ def show_run(run: dict[str, Any], lab: Lab) -> None:
     elif status == "queued":
         bar.caption("waiting for its turn")
     if status in ("queued", "running"):
-        asked = st.session_state.get(f"asked:{run['name']}")
-        if button.button(
-            "Stop", key=f"stop:{run['name']}", icon=":material/stop:", disabled=bool(asked)
-        ):
-            _try(lab.stop, run["name"])
-    elif status in RESUMABLE and button.button(
-        "Resume", key=f"resume:{run['name']}", icon=":material/play_arrow:"
-    ):
-        _try(lab.resume, run["name"])
+        asked = RunDirectory(lab.runs_dir / run["name"]).stop_path.exists()
+        button.button(
+            "Stopping" if asked else "Stop",
+            key=f"stop:{run['name']}",
+            icon=":material/stop:",
+            disabled=asked,
+            on_click=_try,
+            args=(lab, lab.stop, run["name"]),
+        )
+    elif status in RESUMABLE:
+        button.button(
+            "Resume",
+            key=f"resume:{run['name']}",
+            icon=":material/play_arrow:",
+            on_click=_try,
+            args=(lab, lab.resume, run["name"]),
+        )
     if status in ("failed", "interrupted") and run["reason"]:
         st.error(plain(run["reason"]))
 
@@ -55,8 +63,10 @@ def _progress_text(run: dict[str, Any], step: int, steps: int) -> str:
     return text
 
 
-def _try(action: Any, name: str) -> None:
+def _try(lab: Lab, action: Any, name: str) -> None:
+    """Do it before the page is drawn, so that the page shows what came of it."""
     try:
         action(name)
     except UserError as error:
-        st.toast(str(error))
+        st.toast(plain(str(error)))
+    lab.refresh()
