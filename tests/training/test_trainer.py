@@ -15,7 +15,7 @@ from core.data import dataset
 from core.data.batches import collate, encode_all
 from core.errors import TrainingError, UserError
 from core.nn import pretrained
-from core.training.build import build_model, load_trained
+from core.training.build import build_model
 from core.training.optimiser import learning_rate
 from core.training.trainer import Trainer, train
 
@@ -188,40 +188,6 @@ def test_lora_leaves_the_base_alone(settings: Settings, new_run: NewRun) -> None
     trainer = Trainer(settings(**LORA, mask_prompt=True), new_run())
     trainer.fit()
     assert pretrained.fingerprint(trainer.model) == trainer.base_hash
-
-
-@pytest.mark.parametrize(
-    "method",
-    [
-        {"method": "full"},
-        {"method": "full", "tie_weights": True},
-        LORA,
-        {**LORA, "tie_weights": True},
-        {**LORA, "lora_targets": "attention", "lora_last_layers": 1},
-    ],
-    ids=["full", "full tied", "lora", "lora tied", "lora some"],
-)
-def test_published_weights_are_the_trained_model(
-    settings: Settings, new_run: NewRun, method: dict[str, Any]
-) -> None:
-    config, run = settings(**method, mask_prompt=True), new_run()
-    trainer = Trainer(config, run)
-    trainer.fit()
-    trainer.publish_weights()
-    ids = torch.tensor([[1, 50256, 300, 4000]])
-    with torch.no_grad():
-        expected = trainer.model.eval()(ids)
-        base = build_model(config).eval()(ids)
-        loaded = load_trained(config, run.directory)
-        torch.testing.assert_close(loaded(ids), expected, atol=1e-5, rtol=1e-5)
-        assert not torch.allclose(expected, base, atol=1e-2)
-    assert not loaded.training
-    name = "adapter" if config.method == "lora" else "model"
-    manifest = json.loads((run.directory / "weights" / "manifest.json").read_text())
-    assert list(manifest["files"]) == [f"{name}.safetensors"]
-    assert manifest["base_hash"] == trainer.base_hash
-    saved = load_file(run.directory / "weights" / f"{name}.safetensors")
-    assert sum(tensor.numel() for tensor in saved.values()) == run.of("plan")[0]["trainable"]
 
 
 def poisoned(base: Path, directory: Path) -> str:

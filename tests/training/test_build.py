@@ -1,0 +1,84 @@
+"""The model that a run made, read back from what it published."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from core.config import RunConfig
+from core.errors import UserError
+from core.nn import lora
+from core.training.build import build_model, load_trained
+from core.training.trainer import Trainer
+
+Settings = Callable[..., RunConfig]
+NewRun = Callable[..., Any]
+LORA = {"method": "lora", "lora_rank": 4, "lora_alpha": 8}
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"method": "full"},
+        {"method": "full", "tie_weights": True},
+        LORA,
+        {**LORA, "tie_weights": True},
+        {**LORA, "lora_targets": "attention", "lora_last_layers": 1},
+    ],
+    ids=["full", "full tied", "lora", "lora tied", "lora some"],
+)
+def test_published_weights_are_the_trained_model(
+    settings: Settings, new_run: NewRun, method: dict[str, Any]
+) -> None:
+    config, run = settings(**method, mask_prompt=True), new_run()
+    trainer = Trainer(config, run)
+    trainer.fit()
+    trainer.publish_weights()
+    ids = torch.tensor([[1, 50256, 300, 4000]])
+    with torch.no_grad():
+        expected = trainer.model.eval()(ids)
+        base = build_model(config).eval()(ids)
+        loaded = load_trained(config, run.directory)
+        torch.testing.assert_close(loaded(ids), expected, atol=1e-5, rtol=1e-5)
+        assert not torch.allclose(expected, base, atol=1e-2)
+    assert not loaded.training
+    name = "adapter" if config.method == "lora" else "model"
+    manifest = json.loads((run.directory / "weights" / "manifest.json").read_text())
+    assert list(manifest["files"]) == [f"{name}.safetensors"]
+    assert manifest["base_hash"] == trainer.base_hash
+    saved = load_file(run.directory / "weights" / f"{name}.safetensors")
+    assert sum(tensor.numel() for tensor in saved.values()) == run.of("plan")[0]["trainable"]
+
+
+def test_the_start_of_the_adapters_hangs_on_the_seed(settings: Settings) -> None:
+    def starts(seed: int) -> list[torch.Tensor]:
+        return [layer.lora_A for layer in lora.adapters(build_model(settings(**LORA, seed=seed)))]
+
+    assert len(starts(1)) == 2 * 6 + 1
+    assert all(map(torch.equal, starts(1), starts(1)))
+    assert not any(map(torch.equal, starts(1), starts(2)))
+
+
+def test_weights_of_other_settings_are_refused(settings: Settings, new_run: NewRun) -> None:
+    run = new_run()
+    Trainer(settings(**LORA), run).publish_weights()
+    with pytest.raises(UserError, match="the saved weights are not this model's"):
+        load_trained(settings(**LORA | {"lora_rank": 8}), run.directory)
+    with pytest.raises(UserError, match="the saved weights are not this model's"):
+        load_trained(settings(method="full"), run.directory)
+
+
+def test_damaged_weights_are_told(settings: Settings, new_run: NewRun) -> None:
+    run = new_run()
+    Trainer(settings(**LORA), run).publish_weights()
+    (run.directory / "weights" / "adapter.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match=r"adapter\.safetensors is damaged"):
+        load_trained(settings(**LORA), run.directory)
+
+
+def test_a_run_without_weights_is_told(settings: Settings, new_run: NewRun) -> None:
+    with pytest.raises(UserError, match="has no weights yet"):
+        load_trained(settings(**LORA), new_run().directory)
