@@ -4,20 +4,24 @@ Exit status: 0 for success, 2 for a mistake of the user's, 1 for anything else. 
 on standard error.
 """
 
+import contextlib
 import json
+import os
 import sys
 import threading
 import time
 from dataclasses import asdict
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn, cast
 
+import pandas as pd
 import typer
 from rich.console import Console
 
 from core import report
 from core.config import RunConfig
-from core.errors import ConfigError, UserError
+from core.errors import ConfigError, Problem, UserError
 from core.presets import DEMO, PRESETS, preset
 from core.progress import follow
 from core.tables import Format, render
@@ -28,9 +32,11 @@ from core.tracking.rundir import ENDED, RunDirectory
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, help=__doc__, rich_markup_mode=None
 )
-errors = Console(stderr=True)
+errors = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
 
-RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Where the run directories are.")]
+RunsDir = Annotated[
+    Path, typer.Option("--runs-dir", file_okay=False, help="Where the run directories are.")
+]
 AsFormat = Annotated[Format, typer.Option("--format", help="How to print the table.")]
 PresetName = Annotated[str | None, typer.Option("--preset", help="Settings to start from.")]
 Sets = Annotated[
@@ -39,6 +45,8 @@ Sets = Annotated[
 ExecutorName = Annotated[str, typer.Option("--executor", help=f"One of: {', '.join(EXECUTORS)}.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="The name of a run.")]
 RUNS = Path("runs")
+PATIENCE = 90.0
+"""Seconds that `stop` waits for a trainer to end its step and write its checkpoint."""
 
 
 @app.command()
@@ -89,7 +97,7 @@ def train(
     """Train a run to its end, with a progress bar. Ctrl-C checkpoints and stops it."""
     from core.training import preflight
 
-    _executor(executor)
+    _check_executor(executor)
     config = _config(preset, set)
     if problems := preflight.check(config).problems:
         raise ConfigError(problems)
@@ -104,7 +112,7 @@ def resume(
     format: AsFormat = "table",
 ) -> None:
     """Go on with a run that did not finish, from its newest checkpoint."""
-    _executor(executor)
+    _check_executor(executor)
     found = RunDirectory.find(runs_dir, run)
     lab.requeue(found)
     _drive(found, executor, format)
@@ -115,10 +123,14 @@ def stop(run: RunName, runs_dir: RunsDir = RUNS) -> None:
     """Ask a run to checkpoint and stop, and wait until it has."""
     found = RunDirectory.find(runs_dir, run)
     lab.stop(found)
-    deadline = time.monotonic() + 90
-    while (status := found.status()) not in ENDED and time.monotonic() < deadline:
+    deadline = time.monotonic() + PATIENCE
+    while (status := found.status()) not in ENDED:
+        if time.monotonic() > deadline:
+            _fail(f"{run} is still in its step; it will checkpoint and stop after it", 1)
+        if not found.is_alive():
+            found.settle("the trainer died", of=("running",))
         time.sleep(0.1)
-    print(f"{found.name}: {status}")
+    print(f"{run}: {status}")
 
 
 @app.command()
@@ -130,7 +142,10 @@ def delete(run: RunName, runs_dir: RunsDir = RUNS) -> None:
 @app.command()
 def runs(format: AsFormat = "table", runs_dir: RunsDir = RUNS) -> None:
     """The table of all runs, newest first."""
-    print(render(report.runs(_results(runs_dir), format), format))
+    frame = _results(runs_dir)
+    if frame.empty:
+        errors.print(f"there are no runs in {runs_dir} yet")
+    print(render(report.runs(frame, format), format))
 
 
 @app.command()
@@ -174,7 +189,7 @@ def reindex(runs_dir: RunsDir = RUNS) -> None:
 @app.command()
 def demo(executor: ExecutorName = "process", runs_dir: RunsDir = RUNS) -> None:
     """Three runs on the embedded base model: full, LoRA 16 and LoRA 4; their table, and answers compared."""
-    _executor(executor)
+    _check_executor(executor)
     lora = {**DEMO, "method": "lora", "lr": 5e-3, "min_lr": 5e-4}
     names = []
     for name, changes in {
@@ -185,67 +200,97 @@ def demo(executor: ExecutorName = "process", runs_dir: RunsDir = RUNS) -> None:
         run = RunDirectory.create(runs_dir, RunConfig.parse({**changes, "name": name}))
         _drive(run, executor, None)
         names.append(run.name)
-    index = lab.read_index(runs_dir)
-    frame = queries.results(index.cursor())
+    frame = _results(runs_dir)
     print(render(report.runs(frame[frame["name"].isin(names)], "table"), "table"))
-    print(render(report.side_by_side(queries.answers(index.cursor(), names), 3), "table"))
-    index.close()
+    index = lab.read_index(runs_dir)
+    try:
+        answers = queries.answers(index.cursor(), names)
+    finally:
+        index.close()
+    print(render(report.side_by_side(answers, 3), "table"))
 
 
 def main() -> None:
     """Run a command and turn mistakes into one sentence and exit status 2."""
+    cast(TextIOWrapper, sys.stdout).reconfigure(errors="replace")  # whatever a terminal can show
     try:
         status = app(standalone_mode=False)
+        sys.stdout.flush()
     except UserError as error:
         _fail(str(error), 2)
     except typer.TyperException as error:
-        _fail(str(error), 2)
+        _fail(error.format_message(), 2)
     except (typer.Abort, KeyboardInterrupt):
         _fail("interrupted", 1)
+    except (
+        BrokenPipeError
+    ):  # such as `| head`: nobody reads on, and Python would complain at its exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
     sys.exit(status or 0)
 
 
-def _fail(sentence: str, status: int) -> None:
+def _fail(sentence: str, status: int) -> NoReturn:
     print(f"error: {sentence}", file=sys.stderr)
     sys.exit(status)
 
 
 def _config(name: str | None, sets: list[str] | None) -> RunConfig:
     """Settings from a preset and field=value words. Raises ConfigError with every problem."""
+    from core.training import preflight
+
     values: dict[str, Any] = preset(name).model_dump(exclude_defaults=True) if name else {}
-    for word in sets or []:
-        field, separator, value = word.partition("=")
-        if not separator:
-            raise UserError(f"--set {word!r}: it should be field=value, such as batch_size=2")
-        values[field.strip()] = value
-    return RunConfig.parse(values)
+    pairs = [word.partition("=") for word in sets or []]
+    values |= {field.strip(): value for field, separator, value in pairs if separator}
+    hint = "it should be field=value, such as batch_size=2"
+    problems = [Problem("--set", word, hint) for word, separator, _ in pairs if not separator]
+    with contextlib.suppress(ConfigError):
+        config = RunConfig.parse(values)
+        if not problems:
+            return config
+    raise ConfigError(problems + preflight.all_problems(values))
 
 
-def _executor(name: str) -> None:
+def _check_executor(name: str) -> None:
     if name not in EXECUTORS:
         raise UserError(f"executor = {name!r}: it should be one of: {', '.join(EXECUTORS)}")
 
 
 def _drive(run: RunDirectory, executor: str, format: Format | None) -> None:
-    """Train a run while showing how it goes; print its row; exit 1 where it failed."""
+    """Train a run while showing how it goes; print its row; exit 1 where it did not finish."""
     thread = threading.Thread(target=EXECUTORS[executor], args=(run,), name="trainer")
-    errors.print(f"{run.name}: {run.path}", highlight=False)
+    offset = run.events_path.stat().st_size
+    errors.print(f"{run.name}: {run.path}")
     thread.start()
     try:
-        follow(run, thread.is_alive, errors)
+        follow(run, offset, thread.is_alive, errors)
     except KeyboardInterrupt:
         run.request_stop()
         errors.print("stopping after this step ...")
     thread.join()
     last = run.statuses()[-1]
-    if last["status"] == "failed":
-        raise UserError(f"{run.name} failed: {last.get('reason')}")
-    if format:
+    status, reason = last["status"], last.get("reason")
+    if format and status in ("finished", "stopped"):
         frame = _results(run.path.parent)
         print(render(report.runs(frame[frame["name"] == run.name], format), format))
+    if status != "finished":
+        sentence = f"{run.name} is {status}" + (f": {reason}" if reason else "")
+        _fail(f"{sentence}; `python -m core resume {run.name}` goes on with it", 1)
 
 
-def _results(runs_dir: Path) -> Any:
+def _results(runs_dir: Path) -> pd.DataFrame:
+    """All runs; those whose trainer died meanwhile are given their last word first."""
+    frame = _read_results(runs_dir)
+    running = [
+        RunDirectory(runs_dir / name) for name in frame.loc[frame["status"] == "running", "name"]
+    ]
+    dead = [run for run in running if not run.is_alive()]
+    for run in dead:
+        run.settle("the trainer died", of=("running",))
+    return _read_results(runs_dir) if dead else frame
+
+
+def _read_results(runs_dir: Path) -> pd.DataFrame:
     index = lab.read_index(runs_dir)
     try:
         return queries.results(index.cursor())

@@ -1,14 +1,27 @@
 """Finding test prompts by what they ask, and showing where two answers differ, word by word."""
 
 import difflib
+import functools
 import math
 import re
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
 from rapidfuzz import fuzz, process
+from rapidfuzz.distance import OSA
 
 ALIKE = 82
-"""Least similarity, 0 to 100, at which a typed word is taken for a word of a prompt."""
+"""Least similarity, 0 to 100, at which a word of a text is taken for another form of a typed word."""
+MISTYPED = 0.75
+"""The same, 0 to 1 and by edits, for a typed word that is in no text: one slip in four letters."""
+LATE = 0.7
+"""What a word in the second half of a text counts: instructions come before references."""
+IMPLIED = 0.9
+"""What a word counts that is not in a text but in another way to ask for the same."""
+FAINT = 0.25
+"""Texts that reach less than this share of the best score only have `for` or `what` in common."""
+PREFIX = 0.8
+"""How like a word its beginning is."""
 SAME_TASK = (
     (
         "synonym",
@@ -32,44 +45,48 @@ SAME_TASK = (
 )
 """Ways to ask for the same thing. A text with one of them is found by the others' words too."""
 WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
+Index = Mapping[str, Mapping[int, float]]
 
 
 def search(texts: Sequence[str], query: str) -> list[int]:
     """Indices of the texts that match a query, best first; all in order for an empty one.
 
-    Each word of the query counts by how rare it is among the texts and how closely a word of the text
-    resembles it, so a typing error still finds and a rare word outweighs common ones.
+    Each word of the query counts by how rare it is among the texts, how closely a word of the text
+    resembles it and how early that stands, so a typing error still finds, a rare word outweighs common
+    ones, and what is asked outweighs what is answered.
     """
-    wanted = list(dict.fromkeys(_words(query)))
+    wanted = dict.fromkeys(_words(query))
     if not wanted:
         return list(range(len(texts)))
-    documents = [set(_words(text)) | _other_words(text) for text in texts]
-    vocabulary = sorted(set().union(*documents)) if documents else []
-    scores = [0.0] * len(texts)
+    index = _index(tuple(texts))
+    scores: dict[int, float] = defaultdict(float)
     for word in wanted:
-        alike = process.extract(word, vocabulary, scorer=fuzz.ratio, score_cutoff=ALIKE, limit=None)
-        likeness = {match: score / 100 for match, score, _ in alike}
-        best = [
-            max((likeness.get(w, 0.0) for w in document), default=0.0) for document in documents
-        ]
-        found = sum(value > 0 for value in best)
-        weight = math.log(1 + len(texts) / (1 + found))
-        scores = [score + weight * value for score, value in zip(scores, best, strict=True)]
-    whole = [fuzz.WRatio(query.lower(), text.lower()) for text in texts]
-    order = sorted(range(len(texts)), key=lambda i: (-round(scores[i], 9), -whole[i], i))
-    return [i for i in order if scores[i] > 0]
+        best: dict[int, float] = defaultdict(float)
+        for match, likeness in _alike(word, index).items():
+            for i, prominence in index[match].items():
+                best[i] = max(best[i], likeness * prominence)
+        weight = math.log(1 + len(texts) / (1 + len(best)))
+        for i, value in best.items():
+            scores[i] += weight * value
+    least = FAINT * max(scores.values(), default=0.0)
+    found = [i for i in scores if scores[i] >= least]
+    whole = {i: fuzz.WRatio(query.lower(), texts[i].lower()) for i in found}
+    return sorted(found, key=lambda i: (-round(scores[i], 9), -whole[i], i))
 
 
 def differing_words(text: str, other: str) -> list[tuple[str, bool]]:
-    """The words of a text with their white space, each with whether it is missing from the other there."""
-    mine, theirs = re.findall(r"\s*\S+\s*?", text), other.split()
+    """The words of a text with their white space, each with whether it is missing from the other there.
+
+    Joined, the words are the text.
+    """
+    mine, theirs = re.findall(r"\s*\S+(?:\s+\Z)?|\s+\Z", text), other.split()
     matcher = difflib.SequenceMatcher(
         None, [_plain(w) for w in mine], [_plain(w) for w in theirs], False
     )
     same = {
         i for block in matcher.get_matching_blocks() for i in range(block.a, block.a + block.size)
     }
-    return [(word, i not in same) for i, word in enumerate(mine)]
+    return [(word, i not in same and not word.isspace()) for i, word in enumerate(mine)]
 
 
 def _plain(word: str) -> str:
@@ -81,10 +98,40 @@ def _words(text: str) -> list[str]:
     return [word.removesuffix("'s") for word in WORD.findall(text.lower())]
 
 
-def _other_words(text: str) -> set[str]:
+@functools.lru_cache(maxsize=4)
+def _index(texts: tuple[str, ...]) -> Index:
+    """Of each word, the texts that have it, and how prominent it is in them, 0 to 1."""
+    index: dict[str, dict[int, float]] = defaultdict(dict)
+    for i, text in enumerate(texts):
+        words = _words(text)
+        for place, word in enumerate(words):
+            index[word].setdefault(i, 1.0 if 2 * place < len(words) else LATE)
+        for word in _implied(text.lower()):
+            index[word].setdefault(i, IMPLIED)
+    return dict(index)
+
+
+def _implied(text: str) -> set[str]:
     """Words of the other ways to ask for what this text asks for."""
-    lowered = text.lower()
-    groups = (group for group in SAME_TASK if any(phrase in lowered for phrase in group))
+    groups = (group for group in SAME_TASK if any(phrase in text for phrase in group))
     return {
         word for group in groups for phrase in group for word in phrase.split() if len(word) > 3
     }
+
+
+def _alike(word: str, index: Index) -> dict[str, float]:
+    """Words of the texts that may be meant by a typed one, and how like it they are, 0 to 1."""
+    forms = process.extract(word, index.keys(), scorer=fuzz.ratio, score_cutoff=ALIKE, limit=None)
+    alike = {match: score / 100 for match, score, _ in forms}
+    if len(word) > 3:
+        alike |= {match: PREFIX for match in index if match.startswith(word) and match not in alike}
+    if word not in alike:
+        slips = process.extract(
+            word,
+            index.keys(),
+            scorer=OSA.normalized_similarity,
+            score_cutoff=MISTYPED,
+            limit=None,
+        )
+        alike |= {match: max(score, alike.get(match, 0)) for match, score, _ in slips}
+    return alike

@@ -12,8 +12,12 @@ from core.tracking.events import parse, read_lines
 from core.tracking.rundir import RunDirectory
 
 
-def follow(run: RunDirectory, going: Callable[[], bool], console: Console) -> None:
-    """Show steps, losses, samples and warnings until nobody trains the run any more."""
+def follow(run: RunDirectory, offset: int, going: Callable[[], bool], console: Console) -> None:
+    """Show steps, losses, samples and warnings until nobody trains the run any more.
+
+    Args:
+        offset: where in the event file to begin, so that a resumed run does not tell its past.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -21,7 +25,6 @@ def follow(run: RunDirectory, going: Callable[[], bool], console: Console) -> No
         TextColumn("{task.fields[figures]}"),
         TimeRemainingColumn(),
     )
-    offset = run.events_path.stat().st_size if run.events_path.exists() else 0
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("starting", total=None, figures="")
         last = False

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from typing import Any, Literal
 
 import pandas as pd
@@ -13,16 +14,17 @@ Format = Literal["table", "json", "csv", "md"]
 
 
 def render(rows: list[dict[str, Any]], format: Format) -> str:
-    """The rows as text. Empty values are empty cells, and null in JSON."""
+    """The rows as text. Empty values are empty cells, and null in JSON, as is what no number can be."""
     if format == "json":
-        return json.dumps([_plain(row) for row in rows], ensure_ascii=False, indent=2)
+        return json.dumps(_plain(rows), ensure_ascii=False, indent=2, allow_nan=False)
     if format == "csv":
-        return pd.DataFrame(rows, dtype=object).to_csv(index=False).rstrip("\n")
+        flat = [{k: cell(v) if _is_nested(v) else v for k, v in row.items()} for row in rows]
+        return pd.DataFrame(flat, dtype=object).to_csv(index=False).rstrip("\n")
     if format == "md":
         return markdown(rows)
     table = Table(header_style="bold")
     for column in rows[0] if rows else []:
-        table.add_column(str(column), overflow="fold")
+        table.add_column(Text(column), overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell(value)) for value in row.values()))
     console = Console(width=None if Console().is_terminal else 200)
@@ -32,15 +34,14 @@ def render(rows: list[dict[str, Any]], format: Format) -> str:
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """A GitHub table; line breaks and bars in cells are escaped."""
+    """A GitHub table. What would break it or turn into markup is escaped; line breaks become spaces."""
     if not rows:
         return ""
-    lines = [
-        list(rows[0]),
-        ["---"] * len(rows[0]),
-        *([cell(v) for v in row.values()] for row in rows),
+    lines = [list(rows[0]), *([cell(v) for v in row.values()] for row in rows)]
+    escaped = [
+        [re.sub(r"([\\|<`*\[])", r"\\\1", " ".join(c.split())) for c in line] for line in lines
     ]
-    escaped = ([str(c).replace("|", "\\|").replace("\n", " ") for c in line] for line in lines)
+    escaped.insert(1, ["---"] * len(rows[0]))
     return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
 
 
@@ -59,22 +60,29 @@ def cell(value: Any) -> str:
 
 def is_missing(value: Any) -> bool:
     """Whether a cell has no value: None, NaN or pandas' NA."""
-    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
+    if value is None or isinstance(value, str):
+        return value is None
+    return bool(pd.api.types.is_scalar(value)) and bool(pd.isna(value))
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """A frame's rows with Python values, None where one is missing."""
+    """A frame's rows with Python values, None where one is missing or is no finite number."""
     return [
         {str(k): _plain(v) for k, v in row.items()}
         for row in frame.astype(object).to_dict("records")
     ]
 
 
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, dict | list | tuple)
+
+
 def _plain(value: Any) -> Any:
+    """A value that JSON can hold."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if is_missing(value):
+    if is_missing(value) or (isinstance(value, float) and math.isinf(value)):
         return None
     return value.item() if hasattr(value, "item") else value

@@ -9,7 +9,11 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from core.errors import UserError
 
 NAMED = {"alpaca": "tatsu-lab/alpaca"}
-PATTERNS = ["*.parquet", "*.json", "*.jsonl"]
+SUFFIXES = (".parquet", ".json", ".jsonl")
+HUB_NAME = re.compile(
+    r"(?!.*(--|\.\.|\.(git|parquet|jsonl?|csv|tsv|txt)$))\w([\w.-]*\w)?/\w([\w.-]*\w)?", re.ASCII
+)
+"""What the hub allows as owner/name, but for what is meant as a file by its ending."""
 TRANSPORT_ERRORS = (HfHubHTTPError, LocalEntryNotFoundError, OSError)
 
 
@@ -21,9 +25,7 @@ def repository(dataset: str) -> str | None:
     """The hub's name of a data set given as `alpaca` or `owner/name`; None for what is a path."""
     if dataset in NAMED:
         return NAMED[dataset]
-    plausible = re.fullmatch(r"[\w-]+/[\w.-]+", dataset) and not dataset.endswith(
-        (".json", ".jsonl")
-    )
+    plausible = len(dataset) <= 96 and HUB_NAME.fullmatch(dataset)
     return dataset if plausible and not Path(dataset).exists() else None
 
 
@@ -40,7 +42,10 @@ def files(dataset: str, download: bool) -> list[Path]:
     name = repository(dataset)
     try:
         folder = snapshot_download(
-            str(name), repo_type="dataset", allow_patterns=PATTERNS, local_files_only=not download
+            str(name),
+            repo_type="dataset",
+            allow_patterns=[f"*{suffix}" for suffix in SUFFIXES],
+            local_files_only=not download,
         )
     except TRANSPORT_ERRORS as error:
         if not download:
@@ -51,9 +56,7 @@ def files(dataset: str, download: bool) -> list[Path]:
         if not type(error).__module__.startswith("httpx"):
             raise
         raise UserError(_unreachable(dataset, name, error)) from None
-    found = sorted(
-        path for path in Path(folder).rglob("*") if path.suffix in (".parquet", ".json", ".jsonl")
-    )
+    found = sorted(path for path in Path(folder).rglob("*") if path.suffix in SUFFIXES)
     parquet = [path for path in found if path.suffix == ".parquet"]
     if not found:
         raise UserError(f"dataset = {dataset!r}: {name} holds no parquet, JSON or JSONL file")

@@ -5,28 +5,28 @@ All by arithmetic on the data set and the model's shapes; no model is loaded.
 
 import contextlib
 import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 
 from core.config import RunConfig
 from core.data import dataset, hub
-from core.data.batches import Encoded, Schedule, encode_all
-from core.errors import Problem, UserError
+from core.data.batches import Schedule, encode_example
+from core.data.dataset import EMBEDDED
+from core.data.template import Example
+from core.errors import ConfigError, Problem, UserError
 from core.nn import pretrained
-from core.nn.architecture import HEAD, Architecture
-from core.training import hardware
+from core.nn.architecture import VOCABULARY, Architecture
+from core.training import estimate, hardware
 from core.training.optimiser import learning_rate
 
-RUNTIME_MB = 420
-"""Python, torch and the tokenizer before any weight is there; measured on Linux with torch 2.13."""
-ACTIVATIONS = 17
-"""Floats kept for the backward pass a token and block, in units of n_embd: norms, q, k, v, MLP."""
-LOGIT_COPIES = 3
-"""Logits, their softmax and their gradient."""
-EFFICIENCY = 0.6
-"""Share of the matrix-product rate that a whole step reaches, roughly."""
 CURVE_POINTS = 200
+Sizes = tuple[list[Example], list[tuple[int, int]]]
+Found = TypeVar("Found")
+Given = ParamSpec("Given")
 
 
 @dataclass(frozen=True)
@@ -60,45 +60,74 @@ class Plan:
 
 @dataclass(frozen=True)
 class Corpus:
-    """The training examples as tokens, and the sizes of the other parts."""
+    """What a run learns from: the tokens of each training example after cutting, and sizes."""
 
-    train: list[Encoded]
+    lengths: list[int]
     test_examples: int
     validation_examples: int
     cut_examples: int
 
 
 def read_corpus(config: RunConfig, context: int) -> Corpus:
-    """Load, split and encode a run's data set. Raises UserError."""
-    parts = dataset.split(dataset.load(config.dataset, config.max_examples, download=False), config)
-    length = min(config.max_length or context, context)
-    whole = encode_all(parts.train, 10**9, config.mask_prompt)
-    cut = sum(len(example.ids) > length for example in whole)
-    train = encode_all(parts.train, length, config.mask_prompt) if cut else whole
-    if not train:
-        message = f"max_length = {length}: no training example keeps any of its response; it should be larger"
+    """Load, split and measure a run's data set; a file that has not changed is not read twice.
+
+    Raises:
+        UserError: there is no such data set, it is damaged, or a part of it is or becomes empty.
+    """
+    stamps = _stamps(config.dataset)
+    examples, sizes = _measured(config.dataset, config.max_examples, stamps)
+    parts = dataset.split(examples, config)
+    limit = min(config.max_length or context, context)
+    train = sizes[: len(parts.train)]
+    kept = _kept(train, limit, config.mask_prompt)
+    if not kept or not _kept(sizes[-len(parts.validation) :], limit, config.mask_prompt):
+        part = "validation" if kept else "training"
+        message = f"max_length = {limit}: no {part} example keeps any of its response; it should be larger"
         raise UserError(message)
-    return Corpus(train, len(parts.test), len(parts.validation), cut)
+    cut = sum(length > limit for length, _ in train)
+    return Corpus(kept, len(parts.test), len(parts.validation), cut)
+
+
+def all_problems(values: Mapping[str, Any]) -> list[Problem]:
+    """All that is wrong with untrusted values: with each of them, and with what the right ones would meet."""
+    try:
+        return check(RunConfig.parse(values)).problems
+    except ConfigError as error:
+        found = error.problems
+    wrong = {problem.field for problem in found}
+    rest = {name: value for name, value in values.items() if name not in wrong}
+    with contextlib.suppress(ConfigError):  # of two that disagree, the wrong one is out
+        found += [p for p in check(RunConfig.parse(rest)).problems if p.field in rest]
+    return found
 
 
 def check(config: RunConfig) -> Plan:
     """Everything that can be known about a run before its launch. Raises nothing: problems are listed."""
     problems: list[Problem] = []
-    arch = _attempt(
-        problems, "base_model", config, lambda: pretrained.architecture(config.base_model)
-    )
-    device = _attempt(problems, "device", config, lambda: hardware.resolve_device(config.device))
+    arch = _attempt(problems, config, "base_model", pretrained.architecture, config.base_model)
+    device = _attempt(problems, config, "device", hardware.resolve_device, config.device)
     if device is not None:
         _attempt(
-            problems,
-            "precision",
-            config,
-            lambda: hardware.resolve_precision(config.precision, device),
+            problems, config, "precision", hardware.resolve_precision, config.precision, device
         )
+    problems += _beyond(config, arch) if arch else []
+    note = corpus = None
+    try:
+        context = arch.context if arch else 1024
+        corpus = _attempt(problems, config, "dataset", read_corpus, config, context)
+    except hub.NotDownloadedError:
+        note = f"{config.dataset} will be downloaded at the launch; steps and time are known then"
     if arch is None:
-        with contextlib.suppress(hub.NotDownloadedError):
-            _attempt(problems, "dataset", config, lambda: read_corpus(config, 1024))
-        return Plan(problems)
+        return Plan(problems, note=note)
+    if corpus is None or device is None:
+        total, trainable = estimate.parameters(config, arch)
+        return Plan(problems, parameters=total, trainable=trainable, note=note)
+    return _plan(config, arch, corpus, device, problems)
+
+
+def _beyond(config: RunConfig, arch: Architecture) -> list[Problem]:
+    """Settings that go beyond what the base model has."""
+    problems = []
     if config.max_length is not None and config.max_length > arch.context:
         message = f"it should be at most {arch.context}, the context of {config.base_model}"
         problems.append(Problem("max_length", config.max_length, message))
@@ -106,41 +135,10 @@ def check(config: RunConfig) -> Plan:
     if config.method == "lora" and layers is not None and layers > arch.n_layer:
         message = f"it should be at most {arch.n_layer}, the blocks of {config.base_model}"
         problems.append(Problem("lora_last_layers", layers, message))
-    try:
-        corpus = _attempt(problems, "dataset", config, lambda: read_corpus(config, arch.context))
-    except hub.NotDownloadedError:
-        parameters, trainable = _parameters(config, arch)
-        note = f"{config.dataset} will be downloaded at the launch; steps and time are known then"
-        return Plan(problems, parameters=parameters, trainable=trainable, note=note)
-    if corpus is None or device is None:
-        return Plan(problems, parameters=_parameters(config, arch)[0])
-    return _plan(config, arch, corpus, device, problems)
-
-
-def memory_mb(config: RunConfig, arch: Architecture, longest: int) -> float:
-    """Peak memory of training in fp32, MiB: weights, gradients, optimiser, activations, logits."""
-    parameters, trainable = _parameters(config, arch)
-    moments = 2 if config.optimizer == "adamw" else 0
-    state = parameters + trainable * (1 + moments)
-    positions = config.batch_size * longest
-    per_position = ACTIVATIONS * arch.n_embd * (1 if config.grad_checkpointing else arch.n_layer)
-    logits = LOGIT_COPIES * arch.vocabulary
-    return RUNTIME_MB + 4 * (state + positions * (per_position + logits)) / hardware.MIB
-
-
-def step_flops(config: RunConfig, arch: Architecture, tokens: int) -> float:
-    """Multiply-adds x 2 of training on so many tokens: the forward pass, and the gradients.
-
-    A frozen layer has a gradient of its input only, so LoRA costs about two thirds of full tuning.
-    """
-    shapes = arch.linear_shapes()
-    weights = sum(i * o for i, o in shapes.values())
-    passes = 2 if config.method == "lora" else 3
-    _, trainable = _parameters(config, arch)
-    adapters = 3 * trainable if config.method == "lora" else 0
-    head = shapes[HEAD][0] * shapes[HEAD][1] if config.mask_prompt else 0
-    saved = passes * head * 0.6  # the head skips the prompt, roughly that share of an example
-    return 2.0 * tokens * (passes * weights + adapters - saved)
+    if arch.vocabulary != VOCABULARY:
+        message = f"it has {arch.vocabulary:,} tokens; it should have GPT-2's {VOCABULARY:,}"
+        problems.append(Problem("base_model", config.base_model, message))
+    return problems
 
 
 def _plan(
@@ -150,7 +148,7 @@ def _plan(
     device: torch.device,
     problems: list[Problem],
 ) -> Plan:
-    lengths = [len(example.ids) for example in corpus.train]
+    lengths = corpus.lengths
     schedule = Schedule(
         lengths,
         config.batch_size,
@@ -160,15 +158,16 @@ def _plan(
         config.group_by_length,
     )
     tokens = config.epochs * sum(length - 1 for length in lengths)
-    parameters, trainable = _parameters(config, arch)
-    needed, available = memory_mb(config, arch, max(lengths)), hardware.available_memory_mb(device)
+    parameters, trainable = estimate.parameters(config, arch)
+    needed = estimate.memory_mb(config, arch, max(lengths), len(lengths))
+    available = hardware.available_memory_mb(device)
     if needed > available:
-        problems.append(_too_large(config, arch, max(lengths), needed, available))
+        problems.append(_too_large(config, arch, lengths, needed, available))
     stride = max(1, schedule.steps // CURVE_POINTS)
     shown = sorted({*range(1, schedule.steps + 1, stride), schedule.steps})
     return Plan(
         problems=problems,
-        train_examples=len(corpus.train),
+        train_examples=len(lengths),
         test_examples=corpus.test_examples,
         validation_examples=corpus.validation_examples,
         steps=schedule.steps,
@@ -180,44 +179,39 @@ def _plan(
         trainable=trainable,
         memory_mb=round(needed, 1),
         available_mb=round(available, 1),
-        seconds=round(step_flops(config, arch, tokens) / (_rate(device) * EFFICIENCY), 1),
+        seconds=round(estimate.seconds(config, arch, tokens, _flops(device)), 1),
         device=hardware.describe(device),
         learning_rates=[(step, learning_rate(config, step, schedule.steps)) for step in shown],
     )
 
 
-def _parameters(config: RunConfig, arch: Architecture) -> tuple[int, int]:
-    """(all, trainable) weights, adapters included in both."""
-    total = arch.parameters(config.tie_weights)
-    if config.method == "full":
-        return total, total
-    adapters = arch.lora_parameters(config.lora_rank, config.lora_targets, config.lora_last_layers)
-    return total + adapters, adapters
-
-
 def _too_large(
-    config: RunConfig, arch: Architecture, longest: int, needed: float, available: float
+    config: RunConfig, arch: Architecture, lengths: list[int], needed: float, available: float
 ) -> Problem:
-    smaller = config
-    while smaller.batch_size > 1 and memory_mb(smaller, arch, longest) > available:
-        smaller = smaller.model_copy(
-            update={
-                "batch_size": smaller.batch_size // 2,
-                "grad_accumulation": smaller.grad_accumulation * 2,
-            }
-        )
     message = f"the run would need about {needed:,.0f} MB and {available:,.0f} MB are free; "
-    if memory_mb(smaller, arch, longest) <= available:
-        message += f"batch_size = {smaller.batch_size} with grad_accumulation = {smaller.grad_accumulation} fits"
+    for share in range(2, config.batch_size + 1):
+        batch_size, rest = divmod(config.batch_size, share)
+        smaller = config.model_copy(update={"batch_size": batch_size})
+        if rest == 0 and estimate.memory_mb(smaller, arch, max(lengths), len(lengths)) <= available:
+            accumulation = config.grad_accumulation * share
+            message += f"batch_size = {batch_size} with grad_accumulation = {accumulation} fits"
+            break
     else:
         message += "not even batch_size = 1 fits; use LoRA, a shorter max_length or a smaller model"
     return Problem("batch_size", config.batch_size, message)
 
 
-def _attempt(problems, name, config, compute):  # type: ignore[no-untyped-def]
+def _attempt(
+    problems: list[Problem],
+    config: RunConfig,
+    name: str,
+    compute: Callable[Given, Found],
+    *args: Given.args,
+    **kwargs: Given.kwargs,
+) -> Found | None:
     """The result, or None and a problem about the field."""
     try:
-        return compute()
+        return compute(*args, **kwargs)
     except hub.NotDownloadedError:
         raise
     except UserError as error:
@@ -227,5 +221,32 @@ def _attempt(problems, name, config, compute):  # type: ignore[no-untyped-def]
 
 
 @functools.cache
-def _rate(device: torch.device) -> float:
+def _flops(device: torch.device) -> float:
     return hardware.gemm_flops(device)
+
+
+@functools.lru_cache(maxsize=4)
+def _measured(name: str, max_examples: int | None, stamps: object) -> Sizes:
+    """The examples of a data set and (tokens, tokens of the prompt) of each. `stamps` tells versions apart."""
+    examples = dataset.load(name, max_examples, download=False)
+    encoded = (encode_example(example, 0, 10**9) for example in examples)
+    return examples, [(len(e.ids), e.prompt_length) for e in encoded]
+
+
+def _stamps(name: str) -> tuple[tuple[str, int, int], ...]:
+    """Path, time and size of the files of a data set; empty where `dataset.load` will say what is wrong."""
+    try:
+        on_hub = hub.repository(name) is not None
+        paths = (
+            hub.files(name, False) if on_hub else [EMBEDDED.get(name) or Path(name).expanduser()]
+        )
+        stats = [(str(path.absolute()), path.stat()) for path in paths]
+    except (OSError, RuntimeError):
+        return ()
+    return tuple((path, stat.st_mtime_ns, stat.st_size) for path, stat in stats)
+
+
+def _kept(sizes: list[tuple[int, int]], limit: int, mask_prompt: bool) -> list[int]:
+    """Tokens of the examples that still have a target after cutting: `encode_all` in numbers."""
+    cut = ((min(length, limit), prompt if mask_prompt else 1) for length, prompt in sizes)
+    return [length for length, untaught in cut if length > untaught]

@@ -1,0 +1,61 @@
+"""What a run will cost, by arithmetic on its settings and the model's shapes. Needs no tensors.
+
+Rough where it has to be: memory within a fifth or so, time within a factor of two.
+"""
+
+from core.config import RunConfig
+from core.nn.architecture import HEAD, Architecture
+from core.training.evaluation import ANSWER_BATCH
+
+RUNTIME_MB = 420
+"""Python, torch and the tokenizer before any weight is there; measured on Linux with torch 2.13."""
+ACTIVATIONS = 17
+"""Floats kept for the backward pass a token and block, in units of n_embd: norms, q, k, v, MLP."""
+LOGIT_COPIES = 3
+"""Logits, their softmax and their gradient."""
+EFFICIENCY = 0.6
+"""Share of the matrix-product rate that a whole step reaches, roughly."""
+MIB = 2**20
+
+
+def parameters(config: RunConfig, arch: Architecture) -> tuple[int, int]:
+    """(all, trainable) weights, adapters included in both."""
+    total = arch.parameters(config.tie_weights)
+    if config.method == "full":
+        return total, total
+    adapters = arch.lora_parameters(config.lora_rank, config.lora_targets, config.lora_last_layers)
+    return total + adapters, adapters
+
+
+def memory_mb(config: RunConfig, arch: Architecture, longest: int, examples: int) -> float:
+    """Peak memory of a run in fp32, MiB: weights, gradients and moments beside what is computed.
+
+    That is activations and logits in a training step, and keys and values while the test set is answered.
+
+    Args:
+        longest: tokens of the longest example.
+        examples: to train on; no batch is larger.
+    """
+    weights, trainable = parameters(config, arch)
+    moments = 2 if config.optimizer == "adamw" else 0
+    state = weights + trainable * (1 + moments)
+    blocks = 1 if config.grad_checkpointing else arch.n_layer
+    a_token = ACTIVATIONS * arch.n_embd * blocks + LOGIT_COPIES * arch.vocabulary
+    step = min(config.batch_size, examples) * longest * a_token
+    answers = ANSWER_BATCH * min(longest + config.max_new_tokens, arch.context)
+    cache = answers * 2 * arch.n_layer * arch.n_embd
+    return RUNTIME_MB + 4 * (state + max(step, cache)) / MIB
+
+
+def seconds(config: RunConfig, arch: Architecture, tokens: int, flops: float) -> float:
+    """Time to train on so many tokens at so many floating-point operations a second.
+
+    A frozen layer has a gradient of its input only, so LoRA costs about two thirds of full tuning.
+    """
+    shapes = arch.linear_shapes()
+    weights = sum(i * o for i, o in shapes.values())
+    passes = 2 if config.method == "lora" else 3
+    adapters = 3 * parameters(config, arch)[1] if config.method == "lora" else 0
+    head = shapes[HEAD][0] * shapes[HEAD][1] if config.mask_prompt else 0
+    saved = passes * head * 0.6  # the head skips the prompt, roughly that share of an example
+    return 2.0 * tokens * (passes * weights + adapters - saved) / (flops * EFFICIENCY)
