@@ -94,30 +94,22 @@ def _widget(name: str, field: FieldInfo, value: Any) -> None:
         st.selectbox(label, known, known.index(value), key=key, help=help, accept_new_options=True)
     elif kind is bool:
         st.checkbox(label, value, key=key, help=help)
-    elif kind is int:
+    elif kind in (int, float):
+        number: Any = None if value is None else kind(value)
+        step: Any = 1 if kind is int else _step(value)
+        format = "%d" if kind is int else "%g"
+        if is_optional(field):  # Streamlit lets only a field be emptied that began empty
+            st.session_state.setdefault(key, number)
+            number = None
+        empty = "none" if is_optional(field) else ""
         st.number_input(
-            label, value=value, step=1, format="%d", placeholder=_empty(field), key=key, help=help
-        )
-    elif kind is float:
-        number = None if value is None else float(value)
-        st.number_input(
-            label,
-            value=number,
-            step=_step(number),
-            format="%g",
-            placeholder=_empty(field),
-            key=key,
-            help=help,
+            label, value=number, step=step, format=format, placeholder=empty, key=key, help=help
         )
     elif name in LONG:
         st.text_area(label, value, height=68, key=key, help=help)
     else:
         text = value if isinstance(value, str) else ", ".join(value or ())
         st.text_input(label, text, key=key, help=help)
-
-
-def _empty(field: FieldInfo) -> str:
-    return "none" if is_optional(field) else ""
 
 
 def _step(value: float | None) -> float:
