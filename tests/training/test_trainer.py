@@ -1,5 +1,6 @@
 """One run of the trainer: what it emits, how it weighs, what it leaves behind."""
 
+import functools
 import json
 import math
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch._dynamo.utils import counters
 
 from core.config import RunConfig
 from core.data import dataset
@@ -264,3 +266,19 @@ def test_bf16_is_nearly_the_same_run(settings: Settings, new_run: NewRun) -> Non
     assert half.losses() == pytest.approx(full.losses(), rel=1e-2)
     assert half.losses() != full.losses()
     assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch's own
+def test_compiling_compiles_what_the_loss_runs(
+    settings: Settings, new_run: NewRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracing_only = functools.partialmethod(torch.nn.Module.compile, backend="eager")
+    monkeypatch.setattr(torch.nn.Module, "compile", tracing_only)  # needs no C++ compiler
+    config = settings(mask_prompt=True, batch_size=10, sample_prompt="")
+    plain, compiled = new_run("a"), new_run("b")
+    Trainer(config, plain).fit()
+    graphs = counters["stats"]["unique_graphs"]
+    Trainer(config.changed(compile=True), compiled).fit()
+    assert counters["stats"]["unique_graphs"] > graphs
+    assert compiled.losses() == pytest.approx(plain.losses(), rel=1e-5)
+    torch.compiler.reset()
