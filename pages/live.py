@@ -51,7 +51,7 @@ def show_details(names: list[str], what: str) -> None:
             st.caption("No sample yet: the first comes after `sample_every` steps.")
         for sample in samples[:20]:
             st.caption(f"{plain(sample['run'])}, step {sample['step']}: {plain(sample['prompt'])}")
-            show_text(sample["text"])
+            show_text(sample["text"].strip())
     elif what == "Warnings":
         warnings = queries.warnings(lab.db, names)
         if warnings.empty:

@@ -13,9 +13,9 @@ from pages.shared import runtime
 from pages.shared.status import show_run
 from pages.shared.text import plain
 
-SHOWN = [
-    c for c in report.RUN_COLUMNS if c not in ("optimizer", "weight_decay", "parent", "scores")
-]
+FIRST = ["name", "status", "val_loss", "perplexity", "exact"]
+SHOWN = [*FIRST, "base_model", "method", "lora_rank", "lora_alpha", "batch_size", "epochs", "lr",
+         "min_lr", "warmup_fraction", "seconds", "peak_memory_mb", "notes"]  # fmt: skip
 LABELS = {
     **{name: str(field.title) for name, field in RunConfig.model_fields.items()},
     "name": "Run", "status": "Status", "val_loss": "Validation loss", "perplexity": "Perplexity",
@@ -82,21 +82,23 @@ if results.empty:
 search, choose = st.columns([4, 1], vertical_alignment="bottom")
 words = search.text_input("Filter", placeholder="words, such as: lora finished")
 table = report.run_frame(results).drop(columns="scores").assign(exact=results["exact"])
+table = table[[*FIRST, *table.columns.difference(FIRST, sort=False)]]
 with choose.popover("Columns", icon=":material/view_column:", width="stretch"):
     columns = st.pills(
         "Columns",
         [*table.columns],
         selection_mode="multi",
-        default=[*SHOWN, "exact"],
+        default=SHOWN,
         format_func=lambda name: LABELS[name],
         label_visibility="collapsed",
     )
 table = filtered(table, words)
 rows = tuple(table["name"])
-table = table[columns or ["name"]]
+table = table[[c for c in table.columns if c in (columns or FIRST)]]
 event = st.dataframe(
     table,
     hide_index=True,
+    placeholder="",
     key=f"results:{hash(rows)}",  # Streamlit keeps ticks by place: in other rows they mean other runs
     column_config={name: column(name) for name in table.columns},
     on_select="rerun",

@@ -27,19 +27,20 @@ def states(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
     """How far some runs are: name, status, reason, steps, step, seconds. Much quicker than `results`."""
     return db.execute(
         """
-        with chosen as (select unnest($runs) as run),
+        with chosen as (select unnest($runs) as run, generate_subscripts($runs, 1) as place),
         statuses as (
             select run, arg_max(status, seq) as status, arg_max_null(reason, seq) as reason
-            from status where run in (from chosen) group by run),
+            from status where run in (select run from chosen) group by run),
         plans as (
             select run, arg_max(steps, seq) as steps
-            from plan where run in (from chosen) group by run),
+            from plan where run in (select run from chosen) group by run),
         taken as (
             select run, max(step) as step, max(seconds) as seconds
-            from step where run in (from chosen) group by run)
+            from step where run in (select run from chosen) group by run)
         select run as name, status, reason, steps, coalesce(step, 0) as step, seconds
         from chosen left join statuses using (run) left join plans using (run)
         left join taken using (run)
+        order by place
         """,
         {"runs": list(runs)},
     ).df()
