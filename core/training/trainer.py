@@ -56,7 +56,7 @@ def train(config: RunConfig, run: Run) -> Outcome:
 
     Raises:
         UserError: the base model, the data or the hardware cannot be had as configured.
-        TrainingError: the loss is no longer finite.
+        TrainingError: the loss or its gradient is no longer finite.
     """
     trainer = Trainer(config, run)
     if trainer.fit() == "stopped":
@@ -174,10 +174,11 @@ class Trainer:
         else:
             norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.grad_clip)
         loss_value, grad_norm = total.item(), norm.item()
-        if not math.isfinite(loss_value):
+        # fp16's scaler skips a step whose gradient overflows; nothing else should take such a step.
+        if not math.isfinite(loss_value if self.scaler.is_enabled() else loss_value + grad_norm):
             raise TrainingError(
-                f"the loss became {loss_value} at step {step} with lr = {lr:g} and a gradient norm of "
-                f"{grad_norm:g}; a lower lr, a longer warm-up or gradient clipping may help"
+                f"training diverged at step {step} with lr = {lr:g}: the loss became {loss_value:g} and the "
+                f"gradient norm {grad_norm:g}; a lower lr, a longer warm-up or gradient clipping may help"
             )
         self.scaler.step(self.optimizer)
         self.scaler.update()

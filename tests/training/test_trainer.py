@@ -206,17 +206,30 @@ def test_a_loss_of_nan_ends_the_run(
     settings: Settings, new_run: NewRun, base: Path, tmp_path: Path
 ) -> None:
     run = new_run()
-    with pytest.raises(TrainingError, match=r"the loss became nan at step 1 with lr = 0\.01"):
+    with pytest.raises(
+        TrainingError, match=r"diverged at step 1 with lr = 0\.01: the loss became nan"
+    ):
         train(settings(base_model=poisoned(base, tmp_path)), run)
     assert not run.of("step")
     assert not (run.directory / "checkpoint").exists()
     assert not (run.directory / "weights").exists()
 
 
+def test_a_gradient_of_nan_moves_no_weight(settings: Settings, new_run: NewRun) -> None:
+    run = new_run()
+    trainer = Trainer(settings(mask_prompt=True), run)
+    before = pretrained.fingerprint(trainer.model)
+    trainer.model.ln_f.weight.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(TrainingError, match=r"diverged at step 1 .* the gradient norm nan"):
+        trainer.fit()
+    assert pretrained.fingerprint(trainer.model) == before
+    assert not run.of("step")
+
+
 def test_divergence_ends_the_run(settings: Settings, new_run: NewRun) -> None:
     wild = {"optimizer": "sgd", "lr": 10.0, "grad_clip": None, "weight_decay": 10.0}
     run = new_run()
-    with pytest.raises(TrainingError, match=r"the loss became (nan|inf) at step \d+ with lr = 10"):
+    with pytest.raises(TrainingError, match=r"diverged at step \d+ with lr = 10: .*(nan|inf)"):
         train(settings(**wild, mask_prompt=True, epochs=40), run)
     assert run.of("step")
     assert all(math.isfinite(loss) for loss in run.losses())
