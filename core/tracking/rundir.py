@@ -107,10 +107,13 @@ class RunDirectory:
             raise UserError(f"{self.name}: config.json cannot be read ({error})") from None
 
     def write_config(self, config: RunConfig) -> None:
-        """Replace the settings by rename."""
+        """Replace the settings by rename. Raises UserError where they cannot be written."""
         partial = self.config_path.with_suffix(".partial")
-        partial.write_text(config.model_dump_json(indent=2), encoding="utf-8")
-        partial.replace(self.config_path)
+        try:
+            partial.write_text(config.model_dump_json(indent=2), encoding="utf-8")
+            partial.replace(self.config_path)
+        except OSError as error:
+            raise UserError(f"{self.config_path} cannot be written to ({error})") from None
 
     def log_tail(self, size: int = 4000) -> str:
         """The end of what the trainer printed."""

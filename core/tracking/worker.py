@@ -83,7 +83,7 @@ def _train(run: RunDirectory, active: ActiveRun) -> tuple[str, str | None]:
             train,  # torch: seconds, which the status need not wait for
         )
 
-        outcome = train(run.config(), active)
+        outcome = "stopped" if active.stop_requested() else train(run.config(), active)
     except UserError as error:
         print(f"{run.name}: {error}", file=sys.stderr)
         return "failed", str(error)
