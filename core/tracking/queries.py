@@ -24,7 +24,10 @@ BUCKETS = 250
 
 
 def states(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
-    """How far some runs are: name, status, reason, steps, step, seconds. Much quicker than `results`."""
+    """How far some runs are, in the order asked for: name, status, reason, steps, step, seconds.
+
+    Those that are gone are left out. Much quicker than `results`.
+    """
     return db.execute(
         """
         with chosen as (select unnest($runs) as run, generate_subscripts($runs, 1) as place),
@@ -37,9 +40,10 @@ def states(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
         taken as (
             select run, max(step) as step, max(seconds) as seconds
             from step where run in (select run from chosen) group by run)
-        select run as name, status, reason, steps, coalesce(step, 0) as step, seconds
-        from chosen left join statuses using (run) left join plans using (run)
-        left join taken using (run)
+        select run as name, coalesce(status, 'queued') as status, reason, steps,
+               coalesce(step, 0) as step, seconds
+        from chosen join config using (run) left join statuses using (run)
+        left join plans using (run) left join taken using (run)
         order by place
         """,
         {"runs": list(runs)},
