@@ -31,7 +31,8 @@ lab = runtime.lab()
 
 def filtered(frame: pd.DataFrame, words: str) -> pd.DataFrame:
     """The rows in which every word occurs somewhere."""
-    texts = [" ".join(map(str, row.values())).lower() for row in records(frame)]
+    cells = ([str(v) for v in row.values() if v is not None] for row in records(frame))
+    texts = [" ".join(row).lower() for row in cells]
     return frame[[all(word in text for word in words.lower().split()) for text in texts]]
 
 
