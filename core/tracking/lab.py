@@ -117,15 +117,8 @@ class Lab:
             self.refresh()
             if time.monotonic() - checked > CHECK:
                 with contextlib.suppress(OSError, duckdb.Error):  # the next turn tries again
-                    self._settle_dead()
+                    settle_dead(self.runs_dir, self.index)
                 checked = time.monotonic()
-
-    def _settle_dead(self) -> None:
-        query = "select run from status group by run having arg_max(status, seq) = 'running'"
-        for (name,) in self.index.cursor().execute(query).fetchall():
-            run = RunDirectory(self.runs_dir / name)
-            if not run.is_alive():  # one that was resumed meanwhile is queued, and stays so
-                run.settle("the trainer died", of=("running",))
 
 
 def stop(run: RunDirectory) -> None:
@@ -135,6 +128,8 @@ def stop(run: RunDirectory) -> None:
     run.request_stop()
     if status == "queued":
         run.settle("withdrawn before it started")
+    elif not run.is_alive():
+        run.settle("the trainer died")
 
 
 def requeue(run: RunDirectory) -> None:
@@ -147,13 +142,26 @@ def requeue(run: RunDirectory) -> None:
             run.append("status", status="queued", reason=f"resumed after it was {status}")
 
 
+def settle_dead(runs_dir: Path, index: Index) -> bool:
+    """Mark runs `interrupted` that the index has as running and no trainer holds. Whether there were any."""
+    query = "select run from status group by run having arg_max(status, seq) = 'running'"
+    names = [name for (name,) in index.cursor().execute(query).fetchall()]
+    dead = [run for name in names if not (run := RunDirectory(runs_dir / name)).is_alive()]
+    for run in dead:  # one that was resumed meanwhile is queued, and stays so
+        run.settle("the trainer died", of=("running",))
+    return bool(dead)
+
+
 def read_index(runs_dir: Path) -> Index:
     """The index as it stands now, for a command: the file, or one in memory while a dashboard holds it."""
     try:
         index = Index(runs_dir / INDEX) if runs_dir.is_dir() else Index(None)
     except IndexHeldError:
         index = Index(None)
-    Ingester(index.new_cursor()).poll(all_runs(runs_dir))
+    ingester = Ingester(index.new_cursor())
+    ingester.poll(all_runs(runs_dir))
+    if settle_dead(runs_dir, index):
+        ingester.poll(all_runs(runs_dir))
     return index
 
 

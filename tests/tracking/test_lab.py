@@ -1,5 +1,6 @@
 """The laboratory as a whole: runs launched, followed, stopped, resumed, deleted; other processes; its end."""
 
+import contextlib
 import signal
 import threading
 import time
@@ -55,6 +56,15 @@ def gone(pid):
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+def trainers():
+    """Trainers among our children, however they come to an end meanwhile."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            found += [process.pid] if "core.tracking.worker" in process.cmdline() else []
+    return found
 
 
 @pytest.fixture
@@ -118,6 +128,10 @@ def test_a_run_is_launched_followed_stopped_resumed_and_finished(lab, runs_dir, 
 
     lab.delete(name)
     lab.resume(after)
+    wait(trainers)
+    lab.stop(after)  # while its trainer is on its way
+    wait(lambda: status(lab, after) == "stopped")
+    lab.resume(after)  # while that trainer is on its way out
     wait(lambda: status(lab, after) == "finished")
     wait(lambda: not lab.queue.names())
     assert status(lab, name) is None
@@ -136,7 +150,7 @@ def test_closing_ends_the_trainer_and_lets_the_next_one_in(runs_dir, settings, w
     lab.close()
     lab.close()
     assert gone(pid)
-    assert not psutil.Process().children(recursive=True)
+    assert trainers() == []
     assert not {"queue", "ingest"} & {thread.name for thread in threading.enumerate()}
     index = read_index(runs_dir)
     assert index.path is not None
@@ -157,7 +171,7 @@ def test_a_process_that_ends_without_closing_ends_as_if_it_had(runs_dir, setting
 
 
 def test_a_trainer_outlives_its_dashboard_and_is_not_started_twice(runs_dir, settings, child, wait):
-    config = settings(name="a", epochs=400, eval_every=1000)
+    config = settings(name="a", epochs=20)
     process = child(LAUNCH, runs_dir, config.model_dump_json())
     run = RunDirectory(runs_dir / "a")
     wait(lambda: any(event["status"] == "running" for event in run.statuses()))
@@ -189,8 +203,19 @@ def test_a_queued_run_is_never_taken_for_dead(idle_lab, settings):
     run.append("status", status="running")
     idle_lab.refresh()
     laboratory.requeue(run)  # the index still says that it runs
-    idle_lab._settle_dead()
+    assert laboratory.settle_dead(idle_lab.runs_dir, idle_lab.index)
     assert run.status() == "queued"
+
+
+def test_a_dead_run_is_never_shown_as_running_and_can_be_stopped(runs_dir, settings):
+    runs = [RunDirectory.create(runs_dir, settings(name=name)) for name in ("a", "b")]
+    for run in runs:
+        run.append("status", status="running")
+    laboratory.stop(runs[0])
+    index = read_index(runs_dir)
+    results = queries.results(index.cursor()).set_index("name")
+    assert results["status"].to_dict() == {"a": "stopped", "b": "interrupted"}
+    index.close()
 
 
 def test_stopping_takes_a_waiting_run_off_the_queue_and_resuming_puts_it_back(idle_lab, settings):
