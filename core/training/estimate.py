@@ -14,7 +14,7 @@ ACTIVATIONS = 17
 LOGIT_COPIES = 3
 """Logits, their softmax and their gradient."""
 EFFICIENCY = 0.6
-"""Share of the matrix-product rate that a whole step reaches, roughly."""
+"""Share of the rate of a square matrix product that a whole step reaches, roughly."""
 MIB = 2**20
 
 
@@ -47,8 +47,8 @@ def memory_mb(config: RunConfig, arch: Architecture, longest: int, examples: int
     return RUNTIME_MB + 4 * (state + max(step, cache)) / MIB
 
 
-def seconds(config: RunConfig, arch: Architecture, tokens: int, flops: float) -> float:
-    """Time to train on so many tokens at so many floating-point operations a second.
+def flops(config: RunConfig, arch: Architecture, tokens: int) -> float:
+    """Floating-point operations of training on so many tokens: the forward pass, and the gradients.
 
     A frozen layer has a gradient of its input only, so LoRA costs about two thirds of full tuning.
     """
@@ -58,4 +58,4 @@ def seconds(config: RunConfig, arch: Architecture, tokens: int, flops: float) ->
     adapters = 3 * parameters(config, arch)[1] if config.method == "lora" else 0
     head = shapes[HEAD][0] * shapes[HEAD][1] if config.mask_prompt else 0
     saved = passes * head * 0.6  # the head skips the prompt, roughly that share of an example
-    return 2.0 * tokens * (passes * weights + adapters - saved) / (flops * EFFICIENCY)
+    return 2.0 * tokens * (passes * weights + adapters - saved)

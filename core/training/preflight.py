@@ -163,6 +163,7 @@ def _plan(
     available = hardware.available_memory_mb(device)
     if needed > available:
         problems.append(_too_large(config, arch, lengths, needed, available))
+    work = estimate.flops(config, arch, tokens)
     stride = max(1, schedule.steps // CURVE_POINTS)
     shown = sorted({*range(1, schedule.steps + 1, stride), schedule.steps})
     return Plan(
@@ -179,7 +180,7 @@ def _plan(
         trainable=trainable,
         memory_mb=round(needed, 1),
         available_mb=round(available, 1),
-        seconds=round(estimate.seconds(config, arch, tokens, _flops(device)), 1),
+        seconds=round(work / (_flops(device) * estimate.EFFICIENCY), 1),
         device=hardware.describe(device),
         learning_rates=[(step, learning_rate(config, step, schedule.steps)) for step in shown],
     )

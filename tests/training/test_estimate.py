@@ -1,0 +1,82 @@
+"""What a run will cost: closed forms where one term dominates, and an order that must hold everywhere."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.config import RunConfig
+from core.nn.architecture import FAMILY
+from core.training import estimate
+
+configs = st.builds(
+    RunConfig,
+    method=st.sampled_from(["full", "lora"]),
+    lora_rank=st.integers(1, 256),
+    batch_size=st.integers(1, 64),
+    grad_checkpointing=st.booleans(),
+    tie_weights=st.booleans(),
+    optimizer=st.sampled_from(["adamw", "sgd"]),
+    max_new_tokens=st.integers(1, 512),
+)
+
+
+def test_memory_in_closed_form_where_weights_dominate() -> None:
+    config = RunConfig(method="full", optimizer="adamw", batch_size=1, max_new_tokens=1)
+    arch = FAMILY["gpt2-xl"]
+    weights = 4 * arch.parameters() / 2**20
+    found = estimate.memory_mb(config, arch, longest=2, examples=9)
+    assert found == pytest.approx(4 * weights, rel=0.03)  # weights, gradients, two moments
+    sgd = estimate.memory_mb(config.changed(optimizer="sgd"), arch, longest=2, examples=9)
+    assert sgd == pytest.approx(2 * weights, rel=0.05)
+    lora = estimate.memory_mb(config.changed(method="lora"), arch, longest=2, examples=9)
+    assert lora == pytest.approx(weights, rel=0.15)
+
+
+def test_memory_falls_with_grad_checkpointing_and_rises_with_the_batch() -> None:
+    config = RunConfig(batch_size=8, max_new_tokens=8)
+    arch = FAMILY["gpt2-medium"]
+    plain = estimate.memory_mb(config, arch, 512, 99)
+    checkpointed = estimate.memory_mb(config.changed(grad_checkpointing=True), arch, 512, 99)
+    assert checkpointed < 0.7 * plain
+    assert estimate.memory_mb(config.changed(batch_size=16), arch, 512, 99) > 1.4 * plain
+
+
+def test_keys_and_values_of_the_answers_count_where_they_are_more_than_a_step() -> None:
+    """Thirty-two answers at once: GPT-2 XL fills more with them than with a step of one example."""
+    arch = FAMILY["gpt2-xl"]
+    config = RunConfig(batch_size=1, max_new_tokens=128)
+    short = estimate.memory_mb(config.changed(max_new_tokens=28), arch, 100, 99)
+    long = estimate.memory_mb(config, arch, 100, 99)
+    assert long - short == pytest.approx(32 * 100 * 2 * 48 * 1600 * 4 / 2**20)
+
+
+@given(configs, st.integers(2, 1000), st.integers(1, 1000))
+def test_more_of_anything_never_needs_less(config: RunConfig, longest: int, examples: int) -> None:
+    arch = FAMILY["gpt2"]
+    least = estimate.memory_mb(config, arch, longest, examples)
+    assert least > estimate.RUNTIME_MB
+    assert estimate.memory_mb(config, arch, longest + 1, examples) >= least
+    assert estimate.memory_mb(config, arch, longest, examples + 1) >= least
+    assert estimate.memory_mb(config, FAMILY["gpt2-medium"], longest, examples) > least
+    for name in ("batch_size", "lora_rank", "max_new_tokens"):
+        more = config.model_copy(update={name: getattr(config, name) + 1})
+        assert estimate.memory_mb(more, arch, longest, examples) >= least
+    full = config.changed(method="full")
+    if config.method == "full" or 3 * estimate.parameters(config, arch)[1] < arch.parameters(True):
+        assert estimate.memory_mb(full, arch, longest, examples) >= least
+
+
+def test_no_batch_is_larger_than_the_training_set() -> None:
+    config, arch = RunConfig(batch_size=4096), FAMILY["gpt2"]
+    found = estimate.memory_mb(config, arch, 100, examples=20)
+    assert found == estimate.memory_mb(config.changed(batch_size=20), arch, 100, examples=20)
+
+
+def test_work_of_a_step_is_six_flops_a_weight_and_token() -> None:
+    arch = FAMILY["gpt2"]
+    matrices = sum(i * o for i, o in arch.linear_shapes().values())
+    full = estimate.flops(RunConfig(method="full"), arch, 100)
+    assert full == pytest.approx(6 * matrices * 100)
+    lora = estimate.flops(RunConfig(method="lora"), arch, 100)
+    assert 0.6 * full < lora < 0.75 * full
+    assert estimate.flops(RunConfig(method="full", mask_prompt=True), arch, 100) < full
