@@ -279,18 +279,6 @@ def _drive(run: RunDirectory, executor: str, format: Format | None) -> None:
 
 
 def _results(runs_dir: Path) -> pd.DataFrame:
-    """All runs; those whose trainer died meanwhile are given their last word first."""
-    frame = _read_results(runs_dir)
-    running = [
-        RunDirectory(runs_dir / name) for name in frame.loc[frame["status"] == "running", "name"]
-    ]
-    dead = [run for run in running if not run.is_alive()]
-    for run in dead:
-        run.settle("the trainer died", of=("running",))
-    return _read_results(runs_dir) if dead else frame
-
-
-def _read_results(runs_dir: Path) -> pd.DataFrame:
     index = lab.read_index(runs_dir)
     try:
         return queries.results(index.cursor())
