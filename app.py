@@ -22,6 +22,7 @@ page = st.navigation(
 with st.spinner("Starting: loading PyTorch and the index of runs"):
     from pages.shared import runtime  # seconds at the first visit, so only once the frame stands
 
+    runtime.frame_stands()
     runtime.lab()
 runtime.show_state()
 page.run()

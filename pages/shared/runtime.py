@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import cast
 
 import streamlit as st
+from streamlit.runtime.pages_manager import PagesManager
 
 from core.answering import Answerer
 from core.errors import UserError
@@ -32,10 +33,21 @@ class Holder(ModuleType):
 
 
 _lock = threading.Lock()
+_drawn = threading.local()
+
+
+def frame_stands() -> None:
+    """Say that `app.py` runs this script: every run has a thread of its own."""
+    _drawn.frame = True
 
 
 def lab() -> Lab:
     """The laboratory. Shows why and stops the page where it cannot be opened."""
+    if not hasattr(_drawn, "frame"):
+        # Until `app.py` has called st.navigation once in this process, Streamlit takes files in `pages/`
+        # for an older kind of app, and a link to one would show it without its frame.
+        PagesManager.uses_pages_directory = False
+        st.rerun()
     try:
         return _held().lab
     except UserError as error:
