@@ -114,8 +114,8 @@ def _line(points: pd.DataFrame, run: str, line: Figure) -> Figure:
         "type": "scatter",
         "x": points["x"].to_numpy(),
         "y": points["y"].to_numpy(),
-        "name": html.escape(run),
-        "legendgroup": html.escape(run),
+        "name": html.escape(run, quote=False),
+        "legendgroup": run,
         "mode": "lines",
         "line": line,
     }

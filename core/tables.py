@@ -11,6 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 Format = Literal["table", "json", "csv", "md"]
+MARKUP = re.compile(r"[\\|<`*\[]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")
+"""What Markdown takes for more than text inside the cell of a table."""
 
 
 def render(rows: list[dict[str, Any]], format: Format) -> str:
@@ -38,9 +40,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     if not rows:
         return ""
     lines = [list(rows[0]), *([cell(v) for v in row.values()] for row in rows)]
-    escaped = [
-        [re.sub(r"([\\|<`*\[])", r"\\\1", " ".join(c.split())) for c in line] for line in lines
-    ]
+    escaped = [[MARKUP.sub(r"\\\g<0>", " ".join(c.split())) for c in line] for line in lines]
     escaped.insert(1, ["---"] * len(rows[0]))
     return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
 

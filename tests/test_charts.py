@@ -1,0 +1,118 @@
+"""Figures: which lines, in which colours, on which axes; text from runs never turns into markup."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from core import charts
+
+RUNS = ["b", "<b>x</b>"]
+
+
+def curve(scale: float = 1.0) -> pd.DataFrame:
+    rows = [(run, x, scale * x) for run in RUNS for x in (1, 2, 3)]
+    return pd.DataFrame(rows, columns=["run", "x", "y"])
+
+
+@pytest.fixture
+def evaluations() -> pd.DataFrame:
+    frame = pd.DataFrame({"run": ["b", "b", RUNS[1]], "x": [0, 5, 0]})
+    frame["train_loss"], frame["val_loss"] = [3.0, 2.0, 4.0], [3.5, 2.5, 4.5]
+    return frame.assign(
+        train_perplexity=np.exp(frame["train_loss"]), val_perplexity=np.exp(frame["val_loss"])
+    )
+
+
+def checked(figure: charts.Figure) -> go.Figure:
+    """The figure as Plotly reads it; raises where it does not know a property."""
+    return go.Figure(figure)
+
+
+def test_a_line_for_each_run_in_order() -> None:
+    figure = checked(charts.step_curves(curve(), None, RUNS, "loss", "step", log=False))
+    assert [list(line.x) for line in figure.data] == [[1, 2, 3]] * 2
+    assert [list(line.y) for line in figure.data] == [[1, 2, 3]] * 2
+    assert figure.layout.title.text == charts.TITLES["loss"]
+    assert figure.layout.xaxis.title.text == "step"
+    assert figure.layout.showlegend
+
+
+def test_a_single_run_needs_no_legend() -> None:
+    figure = checked(charts.step_curves(curve(), None, ["b"], "loss", "step", log=False))
+    assert len(figure.data) == 1
+    assert not figure.layout.showlegend
+
+
+def test_the_raw_curve_recedes_behind_the_smooth_one() -> None:
+    figure = checked(charts.step_curves(curve(), curve(0.5), RUNS, "loss", "step", log=False))
+    raw, smooth, *_ = figure.data
+    assert (list(raw.y), list(smooth.y)) == ([1, 2, 3], [0.5, 1, 1.5])
+    assert raw.opacity < 0.5
+    assert smooth.opacity is None
+    assert raw.line.color == smooth.line.color
+    assert [line.showlegend for line in figure.data] == [False, None, False, None]
+
+
+def test_validation_is_solid_and_training_dotted(evaluations: pd.DataFrame) -> None:
+    figure = checked(charts.loss_curves(evaluations, RUNS, "tokens", log=False))
+    assert [line.line.dash for line in figure.data] == ["solid", "dot"] * 2
+    assert [list(line.y) for line in figure.data] == [[3.5, 2.5], [3, 2], [4.5], [4]]
+    assert [line.showlegend for line in figure.data] == [True, False] * 2
+    perplexity = checked(charts.loss_curves(evaluations, ["b"], "step", False, perplexity=True))
+    assert list(perplexity.data[0].y) == pytest.approx([np.exp(3.5), np.exp(2.5)])
+    assert perplexity.layout.title.text.startswith("Perplexity")
+
+
+def test_a_run_keeps_its_colour_across_figures(evaluations: pd.DataFrame) -> None:
+    figures = [
+        charts.step_curves(curve(), curve(), RUNS, "grad_norm", "epoch", log=True),
+        charts.step_curves(curve(), None, RUNS, "lr", "seconds", log=False),
+        charts.loss_curves(evaluations, RUNS, "step", log=True),
+    ]
+    used = [{line.legendgroup: line.line.color for line in checked(f).data} for f in figures]
+    assert used[0] == used[1] == used[2]
+    assert len(set(used[0].values())) == 2
+
+
+def test_eight_runs_have_eight_colours() -> None:
+    assert len(set(charts.colours([str(i) for i in range(8)]).values())) == 8
+    assert len(charts.colours([str(i) for i in range(20)])) == 20
+
+
+def test_text_from_runs_is_escaped(evaluations: pd.DataFrame) -> None:
+    for figure in (
+        charts.step_curves(curve(), None, RUNS, "loss", "step", log=False),
+        charts.loss_curves(evaluations, RUNS, "step", log=False),
+    ):
+        names = {line.name for line in checked(figure).data}
+        assert names == {"b", "&lt;b&gt;x&lt;/b&gt;"}
+
+
+def test_a_constant_rate_stands_on_an_axis_from_zero() -> None:
+    constant = charts.rate_schedule([(step, 5e-5) for step in (1, 2, 3)])
+    figure = checked(constant)
+    assert figure.layout.yaxis.rangemode == "tozero"
+    assert (list(figure.data[0].x), list(figure.data[0].y)) == ([1, 2, 3], [5e-5] * 3)
+    assert not figure.layout.showlegend
+    rate = checked(charts.step_curves(curve(), None, RUNS, "lr", "step", log=False))
+    assert rate.layout.yaxis.rangemode == "tozero"
+    loss = checked(charts.step_curves(curve(), None, RUNS, "loss", "step", log=False))
+    assert loss.layout.yaxis.rangemode is None
+
+
+@pytest.mark.parametrize(("log", "kind"), [(True, "log"), (False, "linear")])
+def test_the_axis_is_as_asked(evaluations: pd.DataFrame, log: bool, kind: str) -> None:
+    steps = charts.step_curves(curve(), None, RUNS, "loss", "step", log)
+    losses = charts.loss_curves(evaluations, RUNS, "step", log)
+    assert [checked(figure).layout.yaxis.type for figure in (steps, losses)] == [kind, kind]
+
+
+def test_runs_without_points_are_lines_without_points(evaluations: pd.DataFrame) -> None:
+    empty = curve().head(0)
+    figure = checked(charts.step_curves(empty, empty, RUNS, "loss", "step", log=False))
+    assert [len(line.x) for line in figure.data] == [0] * 4
+    figure = checked(charts.loss_curves(evaluations.head(0), ["b"], "step", log=False))
+    assert json.loads(figure.to_json())["data"][0]["type"] == "scatter"
