@@ -15,7 +15,7 @@ ALIKE = 82
 MISTYPED = 0.75
 """The same, 0 to 1 and by edits, for a typed word that is in no text: one slip in four letters."""
 LATE = 0.7
-"""What a word in the second half of a text counts: instructions come before references."""
+"""What a word counts after the first sentence: instructions come before references."""
 IMPLIED = 0.9
 """What a word counts that is not in a text but in another way to ask for the same."""
 FAINT = 0.25
@@ -45,6 +45,7 @@ SAME_TASK = (
 )
 """Ways to ask for the same thing. A text with one of them is found by the others' words too."""
 WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
+SENTENCE_END = re.compile(r"[.?!]\s")
 Index = Mapping[str, Mapping[int, float]]
 
 
@@ -52,7 +53,7 @@ def search(texts: Sequence[str], query: str) -> list[int]:
     """Indices of the texts that match a query, best first; all in order for an empty one.
 
     Each word of the query counts by how rare it is among the texts, how closely a word of the text
-    resembles it and how early that stands, so a typing error still finds, a rare word outweighs common
+    resembles it and whether the text begins with it, so a typing error still finds, a rare word outweighs common
     ones, and what is asked outweighs what is answered.
     """
     wanted = dict.fromkeys(_words(query))
@@ -103,9 +104,11 @@ def _index(texts: tuple[str, ...]) -> Index:
     """Of each word, the texts that have it, and how prominent it is in them, 0 to 1."""
     index: dict[str, dict[int, float]] = defaultdict(dict)
     for i, text in enumerate(texts):
-        words = _words(text)
-        for place, word in enumerate(words):
-            index[word].setdefault(i, 1.0 if 2 * place < len(words) else LATE)
+        first, *rest = SENTENCE_END.split(text, maxsplit=1)
+        for word in _words(first):
+            index[word].setdefault(i, 1.0)
+        for word in _words(" ".join(rest)):
+            index[word].setdefault(i, LATE)
         for word in _implied(text.lower()):
             index[word].setdefault(i, IMPLIED)
     return dict(index)
