@@ -78,8 +78,8 @@ def results(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
                    max(memory_mb) as peak_memory_mb
             from step group by run),
         matches as (
-            select run, avg((regexp_replace(lower(answer), '[^[:alnum:]]+', ' ', 'g')
-                = regexp_replace(lower(reference), '[^[:alnum:]]+', ' ', 'g'))::int) as exact
+            select run, avg((trim(regexp_replace(lower(answer), '[^\\pL\\pN]+', ' ', 'g'))
+                = trim(regexp_replace(lower(reference), '[^\\pL\\pN]+', ' ', 'g')))::int) as exact
             from generation group by run)
         select config.run as name, coalesce(status, 'queued') as status, reason, created, changed, {settings},
                device_name, number_format, steps, coalesce(step, 0) as step, tokens,
