@@ -1,0 +1,211 @@
+"""The launch page: its plan, its problems, and the run that comes of it."""
+
+import json
+import shutil
+
+from core.config import RunConfig
+from core.presets import preset
+from core.tracking.rundir import RunDirectory, all_runs
+from core.training import preflight
+from pages.shared import runtime
+
+
+def setting(page, name):
+    """The widget of a setting."""
+    return page.widget(f"setting:{page.session_state['draft_generation']}:{name}")
+
+
+def give(page, **values):
+    """Fill in settings, as a person would: one after the other."""
+    for name, value in values.items():
+        page.choose(setting(page, name).key, value)
+    return page
+
+
+def beside(page, name):
+    """The complaints in the column of a setting."""
+    key = setting(page, name).key
+    kinds = ("text_input", "number_input", "selectbox", "checkbox", "text_area")
+    columns = [c for c in page.columns if any(w.key == key for k in kinds for w in c.get(k))]
+    return [error.value.replace("\\", "") for error in columns[-1].error]
+
+
+def launch_button(page):
+    return page.widget("Launch")
+
+
+def tiny(base_model, dataset, **more):
+    small = {"base_model": str(base_model), "dataset": str(dataset), "batch_size": 5, "epochs": 1}
+    return {**small, "max_new_tokens": 2, "sample_prompt": "", **more}
+
+
+def test_the_plan_is_that_of_the_settings(page, line):
+    plan = preflight.check(preset("demo"))
+    shown = {metric.label: metric.value for metric in page.metric}
+    assert shown["Steps"] == str(plan.steps)
+    assert shown["Parameters"] == f"{plan.parameters / 1e6:.1f} M"
+    assert shown["Trainable"] == shown["Parameters"]
+    assert line(page.figure("Learning rate")) == plan.learning_rates
+    assert page.says(f"{plan.train_examples} examples to train on")
+    give(page, epochs=6)
+    shown = {metric.label: metric.value for metric in page.metric}
+    assert shown["Steps"] == str(2 * plan.steps)
+    assert len(page.figure("Learning rate")["data"]) == 1
+
+
+def test_mistakes_stand_beside_their_fields_all_at_once(page):
+    assert not launch_button(page).disabled
+    give(page, epochs=0, lr=-1.0, dataset="nowhere.json", device="abacus", tags="x" * 300)
+    assert launch_button(page).disabled
+    assert beside(page, "epochs") == ["it should be greater than or equal to 1"]
+    assert beside(page, "lr") == ["it should be greater than 0"]
+    assert "there is no such file" in beside(page, "dataset")[0]
+    assert "should match" in beside(page, "device")[0]
+    assert "at most 200 characters" in beside(page, "tags")[0]
+    assert beside(page, "batch_size") == []
+    assert page.error[-1].value == "5 problems to mend: tags, epochs, lr, device, dataset"
+
+
+def test_mended_mistakes_are_gone(page):
+    give(page, epochs=0, dataset="nowhere.json")
+    give(page, epochs=2, dataset="primer")
+    assert not page.error
+    assert not launch_button(page).disabled
+
+
+def test_settings_that_contradict_each_other(page):
+    give(page, train_fraction=0.95, min_lr=0.1, dataset="nowhere.json")
+    assert "nothing is left to validate on" in beside(page, "test_fraction")[0]
+    assert beside(page, "min_lr") == ["it should be at most lr = 0.001"]
+    assert "there is no such file" in beside(page, "dataset")[0]
+    assert beside(page, "train_fraction") == []
+
+
+def test_an_emptied_field_is_a_mistake_and_no_crash(page):
+    give(page, base_model="", dataset="", sample_prompt="", name="")
+    assert beside(page, "base_model") == ["it should have at least 1 character"]
+    assert beside(page, "dataset") == ["it should have at least 1 character"]
+    assert page.error[-1].value == "2 problems to mend: base_model, dataset"
+
+
+def test_what_does_not_fit_is_refused_with_what_would(page):
+    give(page, base_model="gpt2-xl", batch_size=4096, dataset="primer")
+    [message] = beside(page, "batch_size")
+    assert "MB are free" in message
+    assert launch_button(page).disabled
+
+
+def test_a_data_set_that_is_not_here_is_announced(page, monkeypatch, tmp_path):
+    give(page, dataset="some-body/some_data")
+    assert not launch_button(page).disabled
+    assert page.says("some-body/some_data will be downloaded at the launch")
+    assert {m.label: m.value for m in page.metric}["Steps"] == "unknown"
+
+
+def test_one_click_launches_the_demo_and_opens_live(page, runs_dir):
+    page.press("Launch the demo")
+    [run] = all_runs(runs_dir)
+    assert run.config() == preset("demo")
+    assert page.title[0].value == "Live"
+    assert page.widget("live_runs").value == ["demo"]
+    assert run.status() == "queued"
+
+
+def test_a_launch_has_exactly_the_settings_of_the_form(page, runs_dir):
+    values = {
+        "name": "Mein Lauf", "tags": "first, second", "seed": 7, "notes": "why not", "dropout": 0.1,
+        "max_examples": 40, "method": "lora", "lora_rank": 4, "lora_alpha": 8.0, "epochs": 2,
+        "lora_targets": "mlp", "lora_last_layers": 2, "optimizer": "sgd", "lr": 3e-4, "min_lr": 1e-5,
+        "warmup_fraction": 0.25, "grad_clip": None, "group_by_length": False, "mask_prompt": True,
+        "sample_prompt": "Say hello.", "precision": "fp32", "max_length": 100, "train_fraction": 0.7,
+    }  # fmt: skip
+    give(page, **values)
+    page.press("Launch")
+    [run] = all_runs(runs_dir)
+    expected = preset("demo").changed(**values, parent=None)
+    assert run.config() == expected.changed(name="mein-lauf")
+    assert page.widget("live_runs").value == ["mein-lauf"]
+
+
+def test_settings_without_effect_neither_hinder_nor_enter(page, runs_dir):
+    give(page, method="lora", lora_rank=0, warmup_fraction=2.0)
+    assert launch_button(page).disabled
+    give(page, method="full", min_lr=None)
+    assert not launch_button(page).disabled
+    page.press("Launch")
+    [run] = all_runs(runs_dir)
+    assert run.config() == preset("demo").changed(min_lr=None, warmup_fraction=0.0)
+
+
+def test_a_clone_has_the_settings_of_its_parent_and_names_it(page, write_run, runs_dir):
+    parent = write_run("one", method="lora", lora_rank=3, lr=2e-4, tags="a, b", notes="mine")
+    page.run()
+    runtime.lab().refresh()
+    page.run().choose("source", "clone of one")
+    assert setting(page, "lora_rank").value == 3
+    assert setting(page, "tags").value == "a, b"
+    assert setting(page, "notes").value == ""
+    page.press("Launch")
+    [clone] = [run for run in all_runs(runs_dir) if run.name != "one"]
+    expected = parent.config().changed(parent="one", notes="", name=clone.name)
+    assert clone.config() == expected
+
+
+def test_a_run_called_like_a_preset_can_be_cloned(write_run, open_page):
+    write_run("demo", lr=0.5)
+    page = open_page("launch")
+    assert setting(page, "lr").value == preset("demo").lr
+    assert page.choose("source", "clone of demo").session_state["draft"]["parent"] == "demo"
+    assert setting(page, "lr").value == 0.5
+
+
+def test_a_run_with_damaged_settings_cannot_be_cloned_and_says_so(write_run, open_page):
+    run = write_run("one")
+    run.config_path.write_text("{]")
+    page = open_page("launch").choose("source", "clone of one")
+    assert page.says("one: config.json cannot be read")
+    assert setting(page, "lr").value == preset("demo").lr
+
+
+def test_the_form_outlives_a_visit_elsewhere(write_run, page):
+    page.choose("source", "run_12")
+    give(page, tags="a, b", lr=0.002, lora_rank=5)
+    page.go("results").go("launch")
+    assert page.widget("source").value == "run_12"
+    assert setting(page, "tags").value == "a, b"
+    assert setting(page, "lr").value == 0.002
+    assert setting(page, "lora_rank").value == 5
+
+
+def test_a_disk_that_takes_nothing_is_a_sentence(page, runs_dir):
+    runtime.lab()
+    shutil.move(runs_dir, runs_dir.with_name("moved"))
+    runs_dir.write_text("a file where the runs were")
+    page.press("Launch")
+    assert page.says("cannot be written to")
+    page.press("Launch the demo")
+    assert page.title[0].value == "Launch"
+    assert page.says("cannot be written to")
+
+
+def test_a_run_launched_from_the_form_is_trained_to_its_end(
+    monkeypatch, runs_dir, open_page, base_model, dataset, wait, line
+):
+    monkeypatch.setenv("EXECUTOR", "process")
+    page = open_page("launch")
+    give(page, **tiny(base_model, dataset, name="real", method="lora", lora_rank=2))
+    page.press("Launch")
+    run = RunDirectory(runs_dir / "real")
+    wait(lambda: run.status() not in ("queued", "running"))
+    assert run.status() == "finished", run.log_tail()
+    runtime.lab().refresh()
+    page.run()
+    events = [json.loads(row) for row in run.events_path.read_text().splitlines()]
+    losses = [(e["step"], e["loss"]) for e in events if e["event"] == "step"]
+    assert len(losses) == 2
+    assert line(page.figure("Training loss")) == losses
+    assert any("finished" in element.value for element in page.markdown)
+    assert run.config() == RunConfig.parse(
+        preset("demo").model_dump()
+        | tiny(base_model, dataset, name="real", method="lora", lora_rank=2)
+    )

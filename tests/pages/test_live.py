@@ -1,0 +1,265 @@
+"""The live page: which runs it shows, what its figures say, and the buttons that stop and resume."""
+
+import pytest
+
+from core.tracking.rundir import RunDirectory
+from pages.shared import runtime
+
+TITLES = (
+    "Loss",
+    "Perplexity",
+    "Training loss",
+    "Learning rate",
+    "Gradient norm",
+    "Tokens per second",
+)
+PLACES = {
+    "step": lambda n: n,
+    "epoch": lambda n: n / 2,
+    "tokens": lambda n: 10 * n,
+    "seconds": lambda n: n / 2,
+}
+
+
+def badge(page, name):
+    """The line with a run's name and status."""
+    lines = [m.value.replace("\\", "") for m in page.markdown if "-badge[" in m.value]
+    [found] = [text for text in lines if f"**{name}**" in text]
+    return found
+
+
+def progress(page):
+    return [bar.proto.text for bar in page.get("progress")]
+
+
+def test_without_runs_it_leads_to_launch(open_page):
+    page = open_page("live")
+    assert page.says("No run yet")
+    assert page.get("page_link")[0].label == "Launch"
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "button"),
+    [
+        ("queued", None, "Stop"),
+        ("running", None, "Stop"),
+        ("stopped", None, "Resume"),
+        ("interrupted", "the trainer died", "Resume"),
+        ("failed", "the loss became nan at step 3", "Resume"),
+        ("finished", None, None),
+    ],
+)
+def test_every_state_of_a_run_shows(write_run, open_page, status, reason, button):
+    write_run("one", status, reason, method="full" if status == "finished" else "lora")
+    page = open_page("live")
+    assert status in badge(page, "one")
+    assert [b.label for b in page.button] == ([button] if button else [])
+    assert page.says(reason or "")
+    assert len(page.error) == (1 if reason else 0)
+    page.go("results").tick(0)
+    assert status in badge(page, "one")
+    assert len(page.error) == (1 if reason else 0)
+
+
+@pytest.mark.parametrize("x", PLACES)
+def test_the_figures_are_the_events(write_run, open_page, line, x):
+    write_run("one", steps=9, lr=3e-4)
+    page = open_page("live").choose("x-axis", x)
+    place = PLACES[x]
+    steps = range(1, 10)
+    assert line(page.figure("Training loss")) == [(place(n), 4 / n) for n in steps]
+    assert line(page.figure("Learning rate")) == [(place(n), 3e-4) for n in steps]
+    assert line(page.figure("Gradient norm")) == [(place(n), 1 + n) for n in steps]
+    assert line(page.figure("Tokens per second")) == [(place(n), 20 + n) for n in steps]
+    assert line(page.figure("Loss"), 0) == [(place(n), 5 / n) for n in (3, 6, 9)]
+    assert line(page.figure("Loss"), 1) == [(place(n), 3 / n) for n in (3, 6, 9)]
+    assert line(page.figure("Perplexity"), 0) == [
+        (place(n), pytest.approx(2.718281828459045 ** (5 / n))) for n in (3, 6, 9)
+    ]
+
+
+def test_new_events_show_at_the_next_run_of_the_page(write_run, open_page, line):
+    run = write_run("one", "running", planned=9)
+    page = open_page("live")
+    assert progress(page) == ["step 6 of 9, 3 s, 2 s to go"]
+    more = {"epoch": 3.5, "tokens": 70, "seconds": 3.5, "lr": 1e-3, "grad_norm": 1.0}
+    run.append("step", step=7, loss=0.25, tokens_per_s=9.0, **more)
+    runtime.lab().refresh()
+    page.run()
+    assert progress(page) == ["step 7 of 9, 4 s, 1 s to go"]
+    assert line(page.figure("Training loss"))[-1] == (7, 0.25)
+
+
+def test_progress_before_the_first_step_and_after_the_last(write_run, open_page):
+    write_run("loading", "running", steps=0, planned=9)
+    write_run("answering", "running", steps=6, planned=6)
+    write_run("waiting", "queued")
+    page = open_page("live", run=["loading", "answering", "waiting"])
+    assert progress(page) == ["step 0 of 9, 0 s", "step 6 of 6: answering the test set"]
+    assert page.says("waiting for its turn")
+    assert page.get("progress")[0].proto.value == 0
+    assert page.get("progress")[1].proto.value == 100
+
+
+def test_a_trainer_that_has_only_just_started(write_run, open_page):
+    run = write_run("one", "queued")
+    with run.lock():
+        run.append("status", status="running", pid=1, host="here")
+        page = open_page("live")
+        assert progress(page) == ["loading the model and the data"]
+
+
+def test_which_run_is_shown_first(write_run, open_page):
+    write_run("old")
+    write_run("going", "running")
+    write_run("new")
+    assert open_page("live").widget("live_runs").value == ["going"]
+    page = open_page("live", run=["new", "nobody", "old"])
+    assert page.widget("live_runs").value == ["new", "old"]
+    assert page.query_params["run"] == ["new", "old"]
+
+
+def test_of_runs_that_have_ended_the_newest_is_shown(write_run, open_page):
+    for name in ("first", "second"):
+        write_run(name)
+    assert open_page("live").widget("live_runs").value in (["first"], ["second"])
+    assert open_page("live", run="nobody").query_params["run"] in ("first", "second")
+
+
+def test_more_runs_than_colours_are_cut(write_run, open_page):
+    names = [f"run-{i}" for i in range(10)]
+    for name in names:
+        write_run(name, steps=1)
+    assert open_page("live", run=names).widget("live_runs").value == names[:8]
+
+
+def test_several_runs_lie_over_each_other_in_their_own_colours(write_run, open_page, line):
+    write_run("one")
+    write_run("two", scale=2.0, steps=3)
+    page = open_page("live", run=["two", "one"])
+    figure = page.figure("Training loss")
+    assert [trace["name"] for trace in figure["data"]] == ["two", "one"]
+    assert line(figure, 0) == [(n, 8 / n) for n in range(1, 4)]
+    assert line(figure, 1) == [(n, 4 / n) for n in range(1, 7)]
+    assert figure["layout"]["showlegend"]
+    colours = [trace["line"]["color"] for trace in figure["data"]]
+    assert len(set(colours)) == 2
+    for title in TITLES:
+        lines = page.figure(title)["data"]
+        assert {t["line"]["color"] for t in lines if t["name"] == "one"} == {colours[1]}
+    page.choose("live_runs", ["one"])
+    assert [trace["name"] for trace in page.figure("Training loss")["data"]] == ["one"]
+    assert page.query_params["run"] == "one"
+    page.choose("live_runs", [])
+    assert not page.get("plotly_chart")
+
+
+def test_log_scale_for_all_but_the_learning_rate(write_run, open_page):
+    write_run("one")
+    page = open_page("live")
+    assert {page.figure(t)["layout"]["yaxis"]["type"] for t in TITLES} == {"linear"}
+    page.choose("Log scale", True)
+    kinds = {t: page.figure(t)["layout"]["yaxis"]["type"] for t in TITLES}
+    assert kinds.pop("Learning rate") == "linear"
+    assert set(kinds.values()) == {"log"}
+
+
+def test_smoothing_is_a_mean_before_which_the_raw_curve_recedes(write_run, open_page, line):
+    write_run("one")
+    page = open_page("live").choose("Smoothing", 3)
+    figure = page.figure("Training loss")
+    raw = [4 / n for n in range(1, 7)]
+    means = [sum(raw[max(0, i - 2) : i + 1]) / min(3, i + 1) for i in range(6)]
+    assert [y for _, y in line(figure, 0)] == raw
+    assert [y for _, y in line(figure, 1)] == pytest.approx(means)
+    assert figure["data"][0]["opacity"] < 1
+
+
+def test_stop_asks_the_trainer_and_says_so(write_run, open_page):
+    run = write_run("one", "running", planned=99)
+    page = open_page("live").press("Stop")
+    assert run.stop_request() == "stopped"
+    assert page.widget("Stopping").disabled
+    assert run.status() == "running", "the trainer has the last word"
+
+
+def test_a_run_that_waits_stops_at_once_and_leaves_the_queue(write_run, open_page):
+    run = write_run("one", "queued")
+    page = open_page("live").press("Stop")
+    assert run.status() == "stopped"
+    assert "stopped" in badge(page, "one")
+    assert page.widget("Resume")
+
+
+def test_resume_queues_a_run_again(write_run, open_page):
+    run = write_run("one", "interrupted", "the trainer died", planned=9)
+    page = open_page("live").press("Resume")
+    assert run.status() == "queued"
+    assert "queued" in badge(page, "one")
+    assert page.widget("Stop")
+    assert not page.error
+
+
+def test_a_stop_that_comes_too_late_is_a_sentence(write_run, open_page):
+    run = write_run("one", "queued")
+    page = open_page("live")
+    run.append("status", status="finished")
+    page.press("Stop")
+    assert page.says("one is not running: it is finished")
+    assert "finished" in badge(page, "one")
+
+
+def test_samples_newest_first(write_run, open_page):
+    told = [{"step": n, "prompt": "Say hi.", "text": f"hi number {n}\nagain"} for n in (10, 20)]
+    write_run("one", samples=told)
+    page = open_page("live")
+    texts = [e.value for e in page.get("html") if "hi number" in e.value]
+    assert ["20" in texts[0], "10" in texts[1]] == [True, True]
+    assert "hi number 20\nagain" in texts[0]
+    assert page.says("one, step 20: Say hi.")
+
+
+def test_warnings(write_run, open_page):
+    write_run("one", warnings=[{"step": 4, "about": "data", "message": "2 examples are left out"}])
+    write_run("two")
+    page = open_page("live", run=["one", "two"]).choose("Details", "Warnings")
+    [table] = page.dataframe
+    assert table.value.values.tolist() == [["one", 4, "data", "2 examples are left out"]]
+    page.choose("live_runs", ["two"])
+    assert page.says("Nothing to warn of")
+
+
+def test_the_log_of_the_trainer(write_run, open_page):
+    write_run("one").log_path.write_text("epoch 1\n<b>done</b>")
+    write_run("two")
+    page = open_page("live", run=["one", "two"]).choose("Details", "Log")
+    assert [code.value for code in page.get("code")] == [
+        "epoch 1\n<b>done</b>",
+        "(nothing printed)",
+    ]
+
+
+def test_a_run_deleted_elsewhere_leaves_the_page(write_run, open_page):
+    write_run("one")
+    write_run("two")
+    page = open_page("live", run=["one", "two"])
+    runtime.lab().delete("one")
+    runtime.lab().refresh()
+    page.run()
+    assert page.widget("live_runs").value == ["two"]
+
+
+def test_the_sidebar_says_what_the_queue_does(write_run, open_page, monkeypatch):
+    page = open_page("live")
+    assert not page.sidebar.caption
+    monkeypatch.setattr(runtime.lab().queue, "names", lambda: ["one", "two", "three"])
+    page.run()
+    assert page.sidebar.caption[0].value == "Training **1**, waiting **2**"
+
+
+def test_a_run_of_which_only_the_settings_are_there(write_run, open_page):
+    run = write_run("one", "queued")
+    run.events_path.unlink()
+    page = open_page("live")
+    assert "queued" in badge(page, "one")
+    assert RunDirectory(run.path).status() == "queued"

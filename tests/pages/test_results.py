@@ -1,0 +1,235 @@
+"""The results table: what it says, what of it is shown, and what can be done with the runs ticked."""
+
+import io
+import json
+import math
+
+import pandas as pd
+import pytest
+from streamlit.runtime.memory_media_file_storage import MemoryMediaFileStorage
+
+from core.tracking.rundir import RunDirectory
+from pages.shared import runtime
+
+
+@pytest.fixture
+def downloads(monkeypatch):
+    """A function that reads the file behind a download button of the page as it stands."""
+    storages = []
+
+    class Kept(MemoryMediaFileStorage):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            storages.append(self)
+
+    monkeypatch.setattr("streamlit.testing.v1.app_test.MemoryMediaFileStorage", Kept)
+
+    def read(page, label):
+        url = page.widget(label).proto.url
+        return storages[-1].get_file(url.rpartition("/")[2]).content.decode()
+
+    return read
+
+
+def table(page):
+    return page.dataframe[0].value
+
+
+def row(page, name):
+    frame = table(page)
+    return frame[frame["name"] == name].iloc[0]
+
+
+def place(page, name):
+    """Where a run stands in the table."""
+    return table(page)["name"].tolist().index(name)
+
+
+def test_without_runs_it_leads_to_launch(open_page):
+    page = open_page("results")
+    assert page.says("No run yet")
+    assert page.get("page_link")[0].label == "Launch"
+
+
+def test_a_row_is_what_the_run_was_set_to_and_what_came_of_it(write_run, open_page, answer):
+    right = answer(10, "Say red.", "red", "Red!")
+    wrong = answer(11, "Say blue.", "blue", "green")
+    write_run("one", method="lora", lora_rank=3, lora_alpha=6, lr=2e-4, min_lr=1e-5, epochs=3,
+              warmup_fraction=0.2, batch_size=2, notes="mine", answers=[right, wrong])  # fmt: skip
+    found = row(open_page("results"), "one")
+    expected = {
+        "status": "finished", "base_model": "gpt2-nano", "method": "lora", "lora_rank": 3,
+        "lora_alpha": 6, "batch_size": 2, "epochs": 3, "lr": 2e-4, "min_lr": 1e-5,
+        "warmup_fraction": 0.2, "val_loss": 5 / 6, "perplexity": math.exp(5 / 6), "seconds": 3.0,
+        "peak_memory_mb": 506.0, "exact": 0.5, "notes": "mine",
+    }  # fmt: skip
+    assert {key: found[key] for key in expected} == expected
+
+
+def test_settings_without_effect_and_figures_not_there_are_empty(write_run, open_page):
+    write_run("full", method="full", min_lr=None)
+    write_run("waiting", "queued", method="lora")
+    page = open_page("results")
+    assert pd.isna(
+        row(page, "full")[["lora_rank", "lora_alpha", "warmup_fraction", "min_lr"]]
+    ).all()
+    assert pd.isna(row(page, "waiting")[["val_loss", "perplexity", "seconds", "exact"]]).all()
+    assert row(page, "waiting")["lora_rank"] == 16
+    assert str(table(page)["lora_rank"].dtype).startswith("Int"), "16 and not 16.0"
+
+
+def test_the_filter_takes_every_word_in_any_column_shown_or_not(write_run, open_page):
+    write_run("one", method="lora", notes="Some Thoughts")
+    write_run("two", method="full")
+    write_run("three", "failed", "no", method="lora")
+    page = open_page("results")
+    assert len(table(page)) == 3
+    for words, names in {
+        "lora": {"one", "three"},
+        "LORA finished": {"one"},
+        "thoughts": {"one"},
+        "abacus": {"one", "two", "three"},
+        "none": set(),
+        "nothing-like-it": set(),
+        "": {"one", "two", "three"},
+    }.items():
+        page.choose("Filter", words)
+        assert set(table(page)["name"]) == names, words
+        assert page.says(f"{len(names)} runs.")
+
+
+def test_columns_are_chosen(write_run, open_page):
+    write_run("one")
+    page = open_page("results")
+    assert "device" not in table(page)
+    page.choose("Columns", ["name", "device", "weight_decay"])
+    assert sorted(table(page)) == ["device", "name", "weight_decay"]
+    assert row(page, "one")["device"] == "Abacus 3000"
+    page.choose("Columns", [])
+    assert "name" in table(page), "a table of nothing helps nobody"
+
+
+def test_downloads_are_the_table_as_shown(write_run, open_page, downloads):
+    write_run("one", notes='a|b, "c"\nd')
+    write_run("two", "failed", "no")
+    page = open_page("results").choose("Filter", "one")
+    csv = pd.read_csv(io.StringIO(downloads(page, "CSV")))
+    assert csv.columns.tolist() == table(page).columns.tolist()
+    assert csv["name"].tolist() == ["one"]
+    assert csv["notes"].tolist() == ['a|b, "c"\nd']
+    assert csv["val_loss"].tolist() == pytest.approx([5 / 6])
+    lines = downloads(page, "Markdown").splitlines()
+    assert len(lines) == 3
+    header = lines[0].strip("| ").split(" | ")
+    assert header == table(page).columns.tolist()
+    assert "0.8333" in lines[2]
+    assert 'a\\|b, "c" d' in lines[2]
+
+
+def test_nothing_found_downloads_nothing(write_run, open_page, downloads):
+    write_run("one")
+    page = open_page("results").choose("Filter", "nothing-like-it")
+    assert downloads(page, "CSV").splitlines() == [",".join(table(page).columns)]
+    assert downloads(page, "Markdown") == ""
+    assert page.widget("Open in Live").disabled
+
+
+def test_notes_are_kept_with_the_run_and_shown(write_run, open_page):
+    run = write_run("one")
+    page = open_page("results").tick(0)
+    page.widget("notes:one").set_value("it *learned*\nfast")
+    page.press("Save notes")
+    assert json.loads(run.config_path.read_text())["notes"] == "it *learned*\nfast"
+    assert row(page, "one")["notes"] == "it *learned*\nfast"
+    assert page.widget("notes:one").value == "it *learned*\nfast"
+    assert open_page("results").tick(0).widget("notes:one").value == "it *learned*\nfast"
+
+
+def test_notes_that_are_too_long_are_a_sentence(write_run, open_page):
+    run = write_run("one", notes="short")
+    page = open_page("results").tick(0)
+    page.widget("notes:one").set_value("x" * 20_001)
+    page.press("Save notes")
+    assert page.says("it should have at most 20000 characters")
+    assert run.config().notes == "short"
+
+
+def test_notes_of_a_running_run_do_not_disturb_it(write_run, open_page):
+    run = write_run("one", "running", planned=99)
+    page = open_page("results").tick(0)
+    page.widget("notes:one").set_value("going well")
+    page.press("Save notes")
+    assert run.config().notes == "going well"
+    assert run.status() == "running"
+
+
+def test_a_run_is_deleted_for_good(write_run, open_page):
+    write_run("one")
+    kept = write_run("two")
+    page = open_page("results")
+    page.tick(place(page, "one")).press("Delete this run")
+    assert table(page)["name"].tolist() == ["two"]
+    assert [path.name for path in kept.path.parent.iterdir() if path.is_dir()] == ["two"]
+    assert page.says("1 runs")
+
+
+def test_a_running_run_is_not_deleted(write_run, open_page):
+    run = write_run("one", "running", planned=99)
+    page = open_page("results").tick(0).press("Delete this run")
+    assert page.says("one is being trained; stop it first")
+    assert run.config_path.exists()
+
+
+def test_ticks_do_not_wander_to_other_runs(write_run, open_page):
+    write_run("one")
+    page = open_page("results").tick(0)
+    assert page.widget("notes:one")
+    write_run("two")
+    runtime.lab().refresh()
+    page.run()
+    assert table(page)["name"].tolist() != ["one"]
+    assert not page.widgets("Delete this run"), "the first row may be another run now"
+    page.tick(1).choose("Filter", "one")
+    assert len(table(page)) == 1
+    assert not page.widgets("Delete this run")
+
+
+def test_ticked_runs_open_in_live(write_run, open_page):
+    for name in ("one", "two", "three"):
+        write_run(name)
+    page = open_page("results")
+    assert page.widget("Open in Live").disabled
+    chosen = [place(page, "three"), place(page, "one")]
+    page.tick(*chosen).press("Open in Live")
+    assert page.title[0].value == "Live"
+    assert page.widget("live_runs").value == ["three", "one"]
+
+
+def test_ticked_runs_open_in_compare(write_run, open_page, answer):
+    for name in ("one", "two", "three"):
+        write_run(name, answers=[answer(10, "Say red.", "red", f"from {name}")])
+    page = open_page("results")
+    assert page.widget("Compare").disabled
+    page.tick(place(page, "two"), place(page, "three")).press("Compare")
+    assert page.title[0].value == "Compare"
+    assert page.widget("stored_runs").value == ["two", "three"]
+    assert not page.says("from one")
+
+
+def test_a_run_started_elsewhere_shows_up(write_run, open_page, wait):
+    page = open_page("results")
+    write_run("from-a-shell")
+    wait(lambda: page.run().dataframe, 10)
+    assert table(page)["name"].tolist() == ["from-a-shell"]
+
+
+def test_a_run_of_which_something_is_damaged_hinders_no_other(write_run, open_page):
+    write_run("sound")
+    broken = write_run("broken")
+    broken.config_path.write_text("{]")
+    broken.events_path.write_text('{"seq": 1, "event": "status"}\nrubbish\n')
+    page = open_page("results")
+    assert row(page, "sound")["status"] == "finished"
+    assert "broken" in table(page)["name"].tolist()
+    page.tick(place(page, "broken"))
+    assert RunDirectory(broken.path).status() == "queued"
