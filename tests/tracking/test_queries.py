@@ -343,3 +343,28 @@ def test_the_latest_step_of_a_run(lab):
     newest = queries.latest(lab.db, "lora")
     assert (newest["step"], newest["loss"], newest["tokens"]) == (2, 1.0, 128)
     assert "batch" not in newest
+
+
+def test_states_are_those_of_the_results_in_the_order_asked_for(lab):
+    writer = lab.run(LORA)
+    writer.append("status", status="running")
+    writer.append("plan", **PLAN)
+    for number in (1, 2):
+        step(writer, number, loss=1.0)
+    lab.run(FULL)
+    lab.ingest()
+    states = queries.states(lab.db, ["lora", "no-such-run", "full"]).to_dict("records")
+    assert [state["name"] for state in states] == ["lora", "full"]
+    assert states[0] | {"reason": None} == {
+        "name": "lora",
+        "status": "running",
+        "reason": None,
+        "steps": 300,
+        "step": 2,
+        "seconds": 1.0,
+    }
+    results = queries.results(lab.db).set_index("name")
+    for state in states:
+        for column in ("status", "step", "steps", "seconds"):
+            assert without(state[column]) == without(results.loc[state["name"], column])
+    assert queries.states(lab.db, []).empty
