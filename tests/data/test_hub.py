@@ -1,0 +1,164 @@
+"""Data sets of the hub: which names are meant so, and downloads by its own client from a server on loopback."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from huggingface_hub import constants
+from huggingface_hub.utils import validate_repo_id
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.data import dataset, hub
+from core.errors import UserError
+
+RECORDS = [{"instruction": f"Say {i}.", "input": "", "output": f"{i}"} for i in range(6)]
+COMMIT = "0" * 40
+
+
+@pytest.mark.parametrize("name", ["owner/name", "a_b/c-d.e", "x/y2", "a.json/b"])
+def test_owner_and_name_are_on_the_hub(name: str) -> None:
+    assert hub.repository(name) == name
+
+
+def test_alpaca_has_a_name_of_its_own() -> None:
+    assert hub.repository("alpaca") == "tatsu-lab/alpaca"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("primer", "data.json", "data/x.json", "data/x.jsonl", "data/x.parquet", "data/x.csv"),
+        *("./x", "../x", "/x/y", "~/x", "a/b/c", "a b/c", "a/", "/", "", "a/..", "a--b/c"),
+        *("-a/b", "a/b.", "ünï/x", "x/" + "y" * 300),
+    ],
+)  # fmt: skip
+def test_anything_else_is_a_path(name: str) -> None:
+    assert hub.repository(name) is None
+
+
+def test_what_is_there_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "owner").mkdir()
+    (tmp_path / "owner" / "name").write_text(json.dumps(RECORDS))
+    monkeypatch.chdir(tmp_path)
+    assert hub.repository("owner/name") is None
+    assert len(dataset.load("owner/name")) == 6
+
+
+@given(st.text("ab-._/~é \x00", max_size=12) | st.text(max_size=120))
+def test_the_hubs_client_takes_every_name_that_is_one(name: str) -> None:
+    if (found := hub.repository(name)) is not None:
+        validate_repo_id(found)
+
+
+@pytest.fixture
+def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., list[str]]]:
+    """A function that serves these files as the hub's `owner/name`; it returns the log of requests."""
+    servers = []
+
+    def start(files: dict[str, bytes]) -> list[str]:
+        requests: list[str] = []
+
+        class Hub(BaseHTTPRequestHandler):
+            def do_HEAD(self) -> None:
+                self.do_GET()
+
+            def do_GET(self) -> None:
+                requests.append(self.path)
+                path = self.path.partition("?")[0]
+                prefix = f"/datasets/owner/name/resolve/{COMMIT}/"
+                if path == "/api/datasets/owner/name/revision/main":
+                    self.answer(json.dumps({"id": "owner/name", "sha": COMMIT}).encode())
+                elif path == f"/api/datasets/owner/name/tree/{COMMIT}":
+                    self.answer(json.dumps([entry(*file) for file in files.items()]).encode())
+                elif path.startswith(prefix) and path.removeprefix(prefix) in files:
+                    self.answer(files[path.removeprefix(prefix)])
+                else:
+                    self.send_error(404)
+
+            def answer(self, body: bytes) -> None:
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.send_header("ETag", f'"{etag(body)}"')
+                self.send_header("X-Repo-Commit", COMMIT)
+                self.send_header("Content-Type", "application/json")
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(body)
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        servers.append(server)
+        here = f"http://127.0.0.1:{server.server_port}"
+        files_at = here + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "ENDPOINT", here)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", files_at)
+        return requests
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def etag(body: bytes) -> str:
+    return hashlib.sha1(body).hexdigest()
+
+
+def entry(path: str, body: bytes) -> dict[str, Any]:
+    return {"type": "file", "path": path, "size": len(body), "oid": etag(body)}
+
+
+def test_a_data_set_is_fetched_once(serve: Callable[..., list[str]]) -> None:
+    requests = serve({"README.md": b"# hello", "data/train.json": json.dumps(RECORDS).encode()})
+    with pytest.raises(
+        hub.NotDownloadedError, match=r"dataset = 'owner/name': it is not downloaded"
+    ):
+        hub.files("owner/name", download=False)
+    assert requests == []
+    assert [example.output for example in dataset.load("owner/name")] == list("012345")
+    assert not any("README" in path for path in requests)
+    requests.clear()
+    [path] = hub.files("owner/name", download=False)
+    assert (path.name, requests) == ("train.json", [])
+    assert len(dataset.load("owner/name", 2, download=False)) == 2
+
+
+def test_parquet_goes_before_other_files(serve: Callable[..., list[str]], tmp_path: Path) -> None:
+    pd.DataFrame(RECORDS).to_parquet(tmp_path / "x.parquet")
+    serve({"a.parquet": (tmp_path / "x.parquet").read_bytes(), "info.json": b"{}"})
+    assert [path.name for path in hub.files("owner/name", download=True)] == ["a.parquet"]
+    assert dataset.load("owner/name")[5].instruction == "Say 5."
+
+
+def test_a_repository_without_data_is_told(serve: Callable[..., list[str]]) -> None:
+    serve({"README.md": b"# hello"})
+    with pytest.raises(UserError, match="holds no parquet, JSON or JSONL file"):
+        hub.files("owner/name", download=True)
+
+
+def test_what_is_not_on_the_hub_is_told(serve: Callable[..., list[str]]) -> None:
+    serve({})
+    with pytest.raises(
+        UserError, match=r"^dataset = 'owner/other': owner/other could not be fetched"
+    ):
+        hub.files("owner/other", download=True)
+
+
+def test_no_network_is_told(
+    serve: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(UserError, match="connect to the internet once, or name a file"):
+        hub.files("alpaca", download=True)
