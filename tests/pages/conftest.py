@@ -203,15 +203,6 @@ def answer() -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def base_model(tmp_path_factory: pytest.TempPathFactory, save_peer: Callable[..., Any]) -> Path:
-    """A random GPT-2 with the real vocabulary and hardly anything else."""
-    directory = tmp_path_factory.mktemp("base") / "tiny-base"
-    sizes = {"n_layer": 1, "n_head": 2, "n_embd": 8, "n_positions": 96, "vocab_size": 50257}
-    save_peer(directory, **sizes)
-    return directory
-
-
-@pytest.fixture(scope="session")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve short examples: ten to train on, one to answer, one to validate on."""
     words = ["red", "blue", "green", "one", "two", "three", "cat", "dog", "owl", "up", "down", "in"]

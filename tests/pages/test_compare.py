@@ -1,0 +1,260 @@
+"""The compare page: stored answers found and set side by side, live answers of real small models."""
+
+import re
+
+import pytest
+
+from core.config import RunConfig
+from core.nn import pretrained
+from core.tracking.rundir import RunDirectory
+from core.tracking.worker import work
+
+QUESTIONS = {
+    "Give a synonym for 'sad'.": "A synonym for 'sad' is 'unhappy'.",
+    "What is the capital of France?": "The capital of France is Paris.",
+    "Provide a synonym for 'happy'.": "A synonym for 'happy' is 'joyful'.",
+    "Suggest an alternate word for 'happy'.": "An alternate word for 'happy' is 'cheerful'.",
+    "Name an antonym of 'happy'.": "An antonym of 'happy' is 'sad'.",
+}
+
+
+@pytest.fixture
+def asked(write_run, answer):
+    """A function that writes a run with answers to all questions but those left out."""
+
+    def write(name, text="It is {}.", without=(), **more):
+        answers = [
+            answer(
+                item, question, reference, text.format(reference.split()[-1].strip("'.")), **more
+            )
+            for item, (question, reference) in enumerate(QUESTIONS.items(), 10)
+            if question not in without
+        ]
+        return write_run(name, answers=answers)
+
+    return write
+
+
+def in_view(page):
+    """The instruction whose answers are shown."""
+    return page.get("html")[0].value.partition(">")[2].removesuffix("</div>").replace("&#x27;", "'")
+
+
+def boxes(page):
+    """The bordered columns as (heading, text without marks, captions)."""
+    found = []
+    for column in page.columns:
+        headings = [re.sub(r"[*\\\u2060]", "", m.value) for m in column.markdown]
+        if headings and column.get("html"):
+            text = re.sub(r"<[^>]+>", "", column.get("html")[0].value)
+            found.append(
+                (headings[0], text.replace("&#x27;", "'"), [c.value for c in column.caption])
+            )
+        elif headings:
+            found.append((headings[0], "", [c.value for c in column.caption]))
+    return found
+
+
+def click_late(page, label):
+    """A click on a button that has been disabled since it left the browser."""
+    button = page.widget(label)
+    assert button.disabled
+    button.proto.disabled = False
+    button.click().run()
+
+
+def marked(page, place):
+    """The words that stand out in a box."""
+    columns = [c for c in page.columns if c.markdown and c.get("html")]
+    return re.findall(r"<mark[^>]*>\s*([^<]*?)\s*</mark>", columns[place].get("html")[0].value)
+
+
+def test_without_answers_it_says_what_is_missing(open_page, write_run):
+    assert open_page("compare").says("No run has answered its test set yet")
+    write_run("one", "running", planned=9)
+    page = open_page("compare")
+    assert page.says("No run has answered its test set yet")
+
+
+def test_live_without_runs_says_what_is_missing(open_page):
+    assert open_page("compare").choose("Answers", "Live").says("No run has weights yet")
+
+
+def test_answers_stand_beside_the_reference(asked, open_page):
+    asked("one", "I say {}.")
+    asked("two", "{}")
+    page = open_page("compare").choose("stored_runs", ["two", "one"])
+    assert in_view(page) == "Give a synonym for 'sad'."
+    assert [(heading, text) for heading, text, _ in boxes(page)] == [
+        ("Reference", "A synonym for 'sad' is 'unhappy'."),
+        ("two", "unhappy"),
+        ("one", "I say unhappy."),
+    ]
+
+
+def test_a_search_finds_what_means_it_best_first(asked, open_page):
+    asked("one")
+    page = open_page("compare").choose("Find a prompt", "synonym for happy")
+    listed = page.widget("place").options
+    happy = ["Suggest an alternate word for 'happy'.", "Provide a synonym for 'happy'."]
+    assert {text.partition(". ")[2] for text in listed[:2]} == set(happy)
+    assert in_view(page) in happy
+    assert not any("capital" in text for text in listed)
+
+
+def test_a_search_for_nothing_like_it(asked, open_page):
+    asked("one")
+    page = open_page("compare").choose("Find a prompt", "xylophone")
+    assert page.says("No test prompt has words like these")
+    page.choose("Find a prompt", "")
+    assert len(page.widget("place").options) == len(QUESTIONS)
+
+
+def test_next_and_previous_go_to_the_ends_and_no_further(asked, open_page):
+    asked("one")
+    page = open_page("compare")
+    assert page.widget("Previous").disabled
+    seen = [in_view(page)]
+    while not page.widget("Next").disabled:
+        seen.append(in_view(page.press("Next")))
+    assert seen == list(QUESTIONS)
+    click_late(page, "Next")
+    assert in_view(page) == seen[-1]
+    while not page.widget("Previous").disabled:
+        page.press("Previous")
+    click_late(page, "Previous")
+    assert in_view(page) == seen[0]
+
+
+def test_a_prompt_is_picked_from_the_list_and_a_new_search_starts_at_its_best(asked, open_page):
+    asked("one")
+    page = open_page("compare").choose("place", 3)
+    assert in_view(page) == list(QUESTIONS)[3]
+    page.press("Next")
+    assert in_view(page) == list(QUESTIONS)[4]
+    page.choose("Find a prompt", "capital")
+    assert in_view(page) == "What is the capital of France?"
+    assert page.widget("place").value == 0
+
+
+def test_a_visit_elsewhere_does_no_harm(asked, open_page):
+    asked("one")
+    page = open_page("compare").press("Next").go("results").go("compare")
+    assert in_view(page) in QUESTIONS
+
+
+def test_a_run_that_was_not_asked_says_so(asked, open_page):
+    question = "What is the capital of France?"
+    asked("one")
+    asked("two", without=[question])
+    page = open_page("compare").choose("stored_runs", ["one", "two"])
+    page.choose("Find a prompt", "capital")
+    assert boxes(page)[2] == ("two", "", ["This run has no answer to this prompt."])
+    assert boxes(page)[1][1] == "It is Paris."
+
+
+def test_answers_that_were_cut_say_so(asked, open_page):
+    asked("one", cut=True)
+    asked("two", prompt_cut=True)
+    page = open_page("compare").choose("stored_runs", ["one", "two"])
+    notes = {heading: captions for heading, _, captions in boxes(page)}
+    assert notes["one"] == ["cut at 7 tokens"]
+    assert notes["two"] == ["the prompt was longer than the context and lost its beginning"]
+    assert notes["Reference"] == []
+
+
+def test_an_empty_answer_is_told(asked, open_page):
+    asked("one", "")
+    assert boxes(open_page("compare"))[1] == ("one", "", ["(empty)"])
+
+
+def test_words_that_are_not_in_the_reference_are_marked(asked, open_page):
+    asked("one", "The synonym of 'sad' is {}")
+    page = open_page("compare")
+    assert marked(page, 0) == []
+    assert marked(page, 1) == ["The", "of"]
+
+
+def test_the_input_of_a_prompt_is_shown(write_run, open_page, answer):
+    told = answer(10, "Translate.", "Bonjour", "Bon", input="Good day\nto you")
+    write_run("one", answers=[told])
+    page = open_page("compare")
+    assert any("Good day\nto you" in element.value for element in page.get("html"))
+
+
+def test_no_run_chosen(asked, open_page):
+    asked("one")
+    assert open_page("compare").choose("stored_runs", []).says("Choose at least one run")
+
+
+def test_more_runs_than_fit_side_by_side_are_cut(asked, open_page):
+    names = [f"run-{i}" for i in range(8)]
+    for name in names:
+        asked(name)
+    page = open_page("results")
+    page.tick(*range(8)).press("Compare")
+    assert len(page.widget("stored_runs").value) == 6
+
+
+@pytest.fixture
+def train(runs_dir, dataset):
+    """A function that trains a run for two steps, right here."""
+
+    def run(name, **settings):
+        small = {"dataset": str(dataset), "batch_size": 5, "max_new_tokens": 2, "sample_prompt": ""}
+        run = RunDirectory.create(runs_dir, RunConfig.parse({"name": name, **small, **settings}))
+        work(run)
+        assert run.status() == "finished"
+        return run
+
+    return run
+
+
+def test_live_answers_of_runs_and_their_base(train, open_page):
+    train("tuned", method="full", lr=0.01)
+    adapted = train("adapted", method="lora", lora_rank=2, lr=0.01)
+    page = open_page("compare").choose("Answers", "Live")
+    page.choose("asked_runs", ["tuned", "adapted"])
+    page.widget("Instruction").set_value("Say red.")
+    page.widget("Most tokens").set_value(3)
+    page.press("Answer")
+    assert not page.error
+    assert not page.warning
+    base, tuned, lora = boxes(page)
+    assert [base[0], tuned[0], lora[0]] == ["base:gpt2-nano", "tuned", "adapted"]
+    assert tuned[1] != base[1], "ten times the usual learning rate must show"
+    hash = pretrained.fingerprint(pretrained.load("gpt2-nano"))
+    [plan] = [row for row in adapted.events_path.read_text().splitlines() if '"plan"' in row]
+    assert hash in plan
+    assert base[2][-1] == f"weights {hash[:16]}"
+    assert tuned[2][-1] == lora[2][-1] == f"on base {hash[:16]}"
+    shown = [text for _, text, _ in boxes(page)]
+    page.press("Answer")
+    assert [text for _, text, _ in boxes(page)] == shown, "greedy"
+
+
+def test_what_is_wrong_with_one_model_hinders_no_other(write_run, train, open_page, tmp_path):
+    train("tuned", method="lora", lora_rank=2).append("plan", steps=2, base_hash="cd" * 32)
+    write_run("early", "running", planned=9)
+    write_run("lost", base_model=str(tmp_path / "gone"))
+    page = open_page("compare").choose("Answers", "Live")
+    page.choose("asked_runs", ["early", "lost", "tuned"])
+    page.widget("Most tokens").set_value(2)
+    page.press("Answer")
+    errors = [error.value.replace("\\", "") for error in page.error]
+    assert ["no such model" in errors[0], "no such model" in errors[2]] == [True, True]
+    assert "no weights" in errors[1]
+    assert len(errors) == 3
+    [warning] = page.warning
+    assert warning.value.startswith("Its base has other weights by now")
+    assert boxes(page)[-1][0] == "tuned"
+    assert f"on base {'cd' * 8}" in boxes(page)[-1][2]
+
+
+def test_an_empty_question_is_not_asked(write_run, open_page):
+    write_run("one")
+    page = open_page("compare").choose("Answers", "Live")
+    page.widget("Instruction").set_value("  ")
+    page.press("Answer")
+    assert not page.error
+    assert not boxes(page)

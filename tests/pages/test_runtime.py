@@ -1,0 +1,139 @@
+"""One laboratory a process, through reruns, sessions and hot reload; a sentence where it cannot be had."""
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from streamlit.runtime.pages_manager import PagesManager
+
+from core.presets import preset
+from core.tracking.index import Index
+from core.tracking.lab import INDEX, Lab
+from pages.shared import runtime
+
+ROOT = Path(__file__).parents[2]
+PAGES = ("launch", "live", "results", "compare")
+
+
+def threads():
+    return [t.name for t in threading.enumerate() if t.name in ("ingest", "queue")]
+
+
+@pytest.fixture
+def reload():
+    """A function that does what Streamlit does after an edit: forget the project's modules."""
+    before = {n: m for n, m in sys.modules.items() if n.split(".")[0] in ("core", "pages")}
+
+    def forget():
+        for name in [n for n in sys.modules if n.split(".")[0] in ("core", "pages")]:
+            del sys.modules[name]
+
+    yield forget
+    runtime.release()
+    forget()
+    sys.modules.update(before)  # the other tests hold on to these
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_stands_without_runs(open_page, name):
+    page = open_page(name)
+    assert page.title[0].value.lower() == name
+    assert not page.error
+    assert not page.warning
+
+
+def test_one_laboratory_for_all_sessions_and_reruns(open_page):
+    first = open_page("launch")
+    lab = runtime.lab()
+    open_page("results").run()
+    first.go("live").go("compare").run()
+    assert runtime.lab() is lab
+    assert sorted(threads()) == ["ingest", "queue"]
+
+
+def test_hot_reload_does_not_double_it(write_run, open_page, reload):
+    write_run("one")
+    page = open_page("results")
+    lab = runtime.lab()
+    reload()
+    page.run()
+    again = open_page("live")
+    assert again.widget("live_runs").value == ["one"]
+    assert sys.modules["pages.shared.runtime"] is not runtime
+    assert sys.modules["pages.shared.runtime"].lab() is lab
+    assert sorted(threads()) == ["ingest", "queue"]
+    again.go("launch").press("Launch the demo")
+    assert lab.config("demo").model_dump() == preset("demo").model_dump()
+
+
+def test_release_closes_it(open_page, runs_dir):
+    open_page("live")
+    runtime.release()
+    assert threads() == []
+    Index(runs_dir / INDEX).close()  # nobody holds it
+    runtime.release()  # once more does no harm
+    open_page("live")
+    assert sorted(threads()) == ["ingest", "queue"]
+
+
+def test_an_index_held_by_another_process_is_one_clear_sentence(open_page, runs_dir):
+    code = "import sys; from core.tracking.lab import Lab; from pathlib import Path; "
+    code += "lab = Lab(Path(sys.argv[1])); print('open', flush=True); sys.stdin.read(); lab.close()"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(runs_dir)],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert holder.stdout.readline() == "open\n"
+        page = open_page("results")
+        [error] = page.error
+        words = error.value.replace("\\", "")
+        assert f"{runs_dir / INDEX} is held by process {holder.pid}" in words
+        assert "use that one or stop it first" in words
+        assert not page.title, "nothing is drawn that would not work"
+    finally:
+        holder.communicate("")
+    assert page.run().title[0].value == "Results"
+    assert not page.error
+
+
+def test_a_place_that_cannot_be_written_to(open_page, runs_dir):
+    runs_dir.write_text("a file")
+    [error] = open_page("live").error
+    assert "cannot be written to" in error.value.replace("\\", "")
+
+
+def test_an_executor_that_there_is_not(open_page, monkeypatch, runs_dir):
+    monkeypatch.setenv("EXECUTOR", "abacus")
+    [error] = open_page("live").error
+    assert "EXECUTOR = 'abacus': it should be process or thread" in error.value.replace("\\", "")
+    Lab(runs_dir).close()  # it left nothing open
+
+
+def test_an_index_that_was_rebuilt_is_told(open_page, write_run, runs_dir):
+    write_run("one")
+    (runs_dir / INDEX).write_bytes(b"no database " * 1000)
+    page = open_page("results")
+    assert page.says("the index was rebuilt from the run directories")
+    assert page.dataframe[0].value["name"].tolist() == ["one"]
+
+
+def test_an_index_that_falls_behind_is_told(open_page, monkeypatch):
+    page = open_page("live")
+    monkeypatch.setattr(runtime.lab()._ingester, "poll", _raise)
+    runtime.lab().refresh()
+    assert page.run().says("the index cannot be kept up")
+
+
+def _raise(runs):
+    raise OSError("the disk is *full*")
+
+
+def test_a_link_straight_to_a_page_shows_its_frame_on_a_fresh_server(open_page, monkeypatch):
+    monkeypatch.setattr(PagesManager, "uses_pages_directory", True)
+    page = open_page("live")
+    assert PagesManager.uses_pages_directory is False
+    titles = {info["page_name"] for info in page._registered_pages.values()}
+    assert titles == {"Launch", "Live", "Results", "Compare"}
