@@ -20,7 +20,7 @@ ALIVE = (
     "<img",
     "](",
     "$x",
-    ":material/",
+    ":material/delete",
     ":red[",
     "**bold",
     "`code",
