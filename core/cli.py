@@ -159,7 +159,7 @@ def generate(
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, max=1024)] = 128,
     temperature: Annotated[float, typer.Option("--temperature", min=0, max=10)] = 0.0,
     top_k: Annotated[int | None, typer.Option("--top-k", min=1)] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0)] = 123,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1)] = 123,
     runs_dir: RunsDir = RUNS,
     format: AsFormat = "table",
 ) -> None:
@@ -274,7 +274,8 @@ def _drive(run: RunDirectory, executor: str, format: Format | None) -> None:
         frame = _results(run.path.parent)
         print(render(report.runs(frame[frame["name"] == run.name], format), format))
     if status != "finished":
-        sentence = f"{run.name} is {status}" + (f": {reason}" if reason else "")
+        was = "" if status == "failed" else "was "
+        sentence = f"{run.name} {was}{status}" + (f": {reason}" if reason else "")
         _fail(f"{sentence}; `python -m core resume {run.name}` goes on with it", 1)
 
 

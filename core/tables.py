@@ -7,10 +7,13 @@ from typing import Any, Literal
 
 import pandas as pd
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 Format = Literal["table", "json", "csv", "md"]
+WIDEST = 80
+"""Letters of a cell before its text is folded. The first column, a name, is folded last of all."""
 MARKUP = re.compile(r"[\\|<`*\[]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")
 """What Markdown takes for more than text inside the cell of a table."""
 
@@ -24,15 +27,41 @@ def render(rows: list[dict[str, Any]], format: Format) -> str:
         return pd.DataFrame(flat, dtype=object).to_csv(index=False).rstrip("\n")
     if format == "md":
         return markdown(rows)
-    table = Table(header_style="bold")
-    for column in rows[0] if rows else []:
-        table.add_column(Text(column), overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell(value)) for value in row.values()))
-    console = Console(width=None if Console().is_terminal else 200)
+    console = Console(width=None if Console().is_terminal else 1000)
+    table = _table(rows)
+    if (
+        _width(table, console) > console.width
+        and _width(_table(_turned(rows)), console) <= console.width
+    ):
+        table = _table(_turned(rows))
     with console.capture() as captured:
         console.print(table)
     return captured.get().rstrip("\n")
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    table = Table(header_style="bold")
+    for i, column in enumerate(rows[0] if rows else []):
+        table.add_column(Text(column), overflow="fold", no_wrap=i == 0, max_width=WIDEST)
+    for row in rows:
+        table.add_row(*(Text(cell(value)) for value in row.values()))
+    return table
+
+
+def _turned(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Columns as rows: what is too wide for a terminal may be narrow enough the other way round."""
+    first, *others = rows[0]
+    names = [cell(row[first]) for row in rows]
+    if len({first, *names}) <= len(rows):
+        return rows  # they could not be told apart as headings
+    return [
+        {first: other, **{name: row[other] for name, row in zip(names, rows, strict=True)}}
+        for other in others
+    ]
+
+
+def _width(table: Table, console: Console) -> int:
+    return Measurement.get(console, console.options.update(width=10**6), table).maximum
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -110,11 +111,42 @@ def test_any_text_stays_in_its_markdown_cell(first: str, second: str) -> None:
     assert (a[0], a[-1], b[0], b[-1]) == ("x", "x", "y", "y")
 
 
-def test_a_terminal_table_shows_markup_as_text_and_loses_nothing() -> None:
-    text = render([{"name": "[bold]x[/bold]", "answer": "long " * 100}], "table")
-    assert "[bold]x[/bold]" in text
+def test_a_table_shows_markup_as_text_and_loses_nothing() -> None:
+    row = {
+        "name": "[bold]x[/bold]" * 3,
+        "answer": "long " * 100,
+        **{f"c{i}": "x" * 9 for i in range(30)},
+    }
+    text = render([row], "table")
+    assert "[bold]x[/bold]" * 3 in text
     assert text.count("long") == 100
-    assert max(map(len, text.splitlines())) <= 200
+    assert text.count("x" * 9) == 30
+
+
+def test_a_name_is_whole_in_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "60")
+    text = render([{"name": "a-run-with-a-name", "answer": "word " * 30}], "table")
+    assert "a-run-with-a-name" in text
+    assert text.count("word") == 30
+    assert len(text.splitlines()) > 5
+
+
+def test_what_is_too_wide_for_a_terminal_is_turned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    rows = [{"name": f"run-{i}", **{f"setting_{j}": 10 * i + j for j in range(20)}} for i in (1, 2)]
+    lines = [
+        line.split() for line in re.sub(r"\x1b\[[0-9;]*m", "", render(rows, "table")).splitlines()
+    ]
+    assert ["│", "setting_7", "│", "17", "│", "27", "│"] in lines
+    assert ["┃", "name", "┃", "run-1", "┃", "run-2", "┃"] in lines
+    for names in (["same", "same"], ["name", "other"]):
+        alike = [{**row, "name": name} for row, name in zip(rows, names, strict=True)]
+        assert "17" in render(alike, "table")
+        assert "27" in render(alike, "table")
+    monkeypatch.setenv("COLUMNS", "400")
+    assert len(render(rows, "table").splitlines()) == 6
 
 
 @pytest.mark.parametrize(
