@@ -141,6 +141,7 @@ def test_what_is_too_wide_for_a_terminal_is_turned(monkeypatch: pytest.MonkeyPat
     ]
     assert ["│", "setting_7", "│", "17", "│", "27", "│"] in lines
     assert ["┃", "name", "┃", "run-1", "┃", "run-2", "┃"] in lines
+    monkeypatch.setenv("COLUMNS", "250")
     for names in (["same", "same"], ["name", "other"]):
         alike = [{**row, "name": name} for row, name in zip(rows, names, strict=True)]
         assert "17" in render(alike, "table")
