@@ -65,6 +65,7 @@ def release() -> None:
     holder = sys.modules.pop(HOLDER, None)
     if holder is not None:
         cast(Holder, holder).lab.close()
+        gc.unfreeze()  # what is frozen when the process ends is reported as leaked
 
 
 def show_state() -> None:
