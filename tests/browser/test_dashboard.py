@@ -1,0 +1,250 @@
+"""The dashboard as a person uses it: a real server, a real browser, a run from the form to its answers."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+from core.config import RunConfig
+from core.tracking.rundir import RunDirectory
+
+ROOT = Path(__file__).parents[2]
+QUIET = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"]
+PATIENCE = 60_000
+HOSTILE = (
+    "<script>window.alive = 1</script> <img src=x onerror='window.alive = 2'> "
+    "[link](javascript:alert(3)) $x^2$ :material/delete: https://a.bc/d **bold** &lt;b&gt;"
+)
+POINTS = """
+    () => {
+        const plots = [...document.querySelectorAll(".js-plotly-plot")];
+        const plot = plots.find((p) => p.layout?.title?.text?.includes("Training loss"));
+        return plot?.calcdata?.[0]?.filter((point) => point.x !== undefined).length ?? 0;
+    }
+"""
+
+
+@pytest.fixture(scope="module")
+def runs_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("dashboard") / "runs"
+
+
+@pytest.fixture(scope="module")
+def hostile(runs_dir):
+    """A run in whose every text somebody tries something."""
+    config = RunConfig(name="hostile", notes=f"notes {HOSTILE}")
+    run = RunDirectory.create(runs_dir, config)
+    run.append("plan", steps=1, steps_per_epoch=1)
+    place = {"step": 1, "epoch": 1.0, "tokens": 1, "seconds": 1.0}
+    run.append("step", **place, lr=1e-3, loss=1.0, grad_norm=1.0, tokens_per_s=1.0)
+    run.append("sample", step=1, prompt=f"prompt {HOSTILE}", text=f"sample {HOSTILE}")
+    told = {
+        "instruction": f"ask {HOSTILE}",
+        "input": f"input {HOSTILE}",
+        "answer": f"answer {HOSTILE}",
+    }
+    run.append("generation", item=1, reference=f"reference {HOSTILE}", **told)
+    run.append("status", status="failed", reason=f"reason {HOSTILE}")
+    return run
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """Twenty examples: 17 to train on, two to answer, one to validate on."""
+    records = [{"instruction": f"Count to {n}.", "output": f"{n} it is."} for n in range(20)]
+    records[17] = {"instruction": "Name an antonym of 'happy'.", "output": "sad"}
+    records[18] = {"instruction": "Suggest an alternate word for 'happy'.", "output": "joyful"}
+    path = tmp_path_factory.mktemp("data") / "twenty.json"
+    path.write_text(json.dumps(records))
+    return path
+
+
+@pytest.fixture(scope="module")
+def address(runs_dir, hostile, tmp_path_factory):
+    """A dashboard of its own. It must end in good order, and without having printed a traceback."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = tmp_path_factory.mktemp("server") / "log"
+    environment = {**os.environ, "RUNS_DIR": str(runs_dir), "OMP_NUM_THREADS": "1"}
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)],
+            cwd=ROOT, env=environment, stdout=output, stderr=output,
+        )  # fmt: skip
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _wait_for(server, url)
+        yield url
+        server.send_signal(signal.SIGINT)
+        assert server.wait(30) == 0
+        assert "Traceback" not in log.read_text()
+        assert "leaked" not in log.read_text()
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _wait_for(server, url):
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert server.poll() is None, "the server ended"
+        try:
+            urllib.request.urlopen(f"{url}/_stcore/health").close()
+            return
+        except urllib.error.URLError:
+            time.sleep(0.1)
+    pytest.fail("the server does not answer")
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    assert path, "install Chromium, or name it in CHROMIUM"
+    expect.set_options(timeout=PATIENCE)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_tab(chromium, address):
+    """A function that opens a tab at a path. Nothing may go wrong in any of them."""
+    context = chromium.new_context(viewport={"width": 1440, "height": 1000})
+    context.set_default_timeout(PATIENCE)
+    wrong = []
+
+    def open(path=""):
+        tab = context.new_page()
+        tab.on("pageerror", lambda error: wrong.append(f"{tab.url}: {error}"))
+        tab.on("dialog", lambda dialog: wrong.append(f"{tab.url}: {dialog.message}"))
+        tab.goto(f"{address}/{path}")
+        return tab
+
+    yield open
+    context.close()
+    assert not wrong
+
+
+def sound(tab):
+    """The tab, if no page in it raised and none shows an error."""
+    assert tab.get_by_test_id("stException").count() == 0
+    assert tab.get_by_test_id("stAlertContentError").count() == 0
+    return tab
+
+
+def fill(tab, label, value):
+    field = tab.get_by_label(label, exact=True).first
+    field.fill(value)
+    field.press("Enter")
+
+
+def badge(tab, status):
+    return tab.locator(".stMarkdownBadge").filter(has_text=status).first
+
+
+def steps(run):
+    return run.events_path.read_text().count('"event":"step"')
+
+
+def test_foreign_text_stays_text_and_a_link_to_a_page_shows_its_frame(open_tab, runs_dir, hostile):
+    tab = open_tab(f"live?run={hostile.name}")  # the first visit that this server gets
+    for word in ("reason", "prompt", "sample"):
+        expect(tab.get_by_text(f"{word} <script>").first).to_be_visible()
+    assert tab.get_by_test_id("stSidebarNavLink").count() == 4
+    assert tab.title() == "GPT-2 fine-tuning lab"
+    _nothing_lives(tab)
+    tab.get_by_role("link", name="Compare").click()
+    for word in ("ask", "input", "reference", "answer"):
+        expect(tab.get_by_text(f"{word} <script>").first).to_be_visible()
+    _nothing_lives(tab)
+    tab.get_by_role("link", name="Results").click()
+    _tick_first_row(tab)
+    expect(tab.get_by_label("Notes", exact=True)).to_have_value(f"notes {HOSTILE}")
+    _nothing_lives(tab)
+
+
+def _nothing_lives(tab):
+    main = tab.get_by_test_id("stMain")
+    assert tab.evaluate("window.alive") is None
+    links = [f"a[href^='{scheme}:']" for scheme in ("http", "https", "javascript", "mailto")]
+    for selector in (*links, "img", ".katex", "main script", "strong strong"):
+        assert main.locator(selector).count() == 0, selector
+    assert main.get_by_role("img", name="delete icon").count() == 0
+    text = main.inner_text().replace("\u2060", "")
+    for sign in ("$x^2$", ":material/delete:", "https://a.bc/d", "**bold**", "&lt;b&gt;", "](java"):
+        assert sign in text or "Notes" in text, sign
+
+
+def _tick_first_row(tab):
+    tab.get_by_test_id("stDataFrame").wait_for()
+    grid = tab.locator(".dvn-scroller").first
+    grid.wait_for()
+    grid.click(position={"x": 16, "y": 52})
+    expect(tab.get_by_role("button", name="Open in Live")).to_be_enabled()
+
+
+def test_a_run_from_the_form_to_its_answers(open_tab, runs_dir, dataset):
+    tab = open_tab()
+    tab.get_by_role("button", name="Launch the demo").click()
+    demo = RunDirectory(runs_dir / "demo")
+    badge(tab, "running").wait_for()
+
+    # The curve grows, whatever becomes of tabs.
+    tab.wait_for_function(f"({POINTS})() >= 2")
+    before = tab.evaluate(POINTS)
+    tab.wait_for_function(f"({POINTS})() > {before}")
+    other = open_tab("live?run=demo")
+    tab.reload()
+    tab.wait_for_function(f"({POINTS})() > {before}")
+    other.wait_for_function(f"({POINTS})() > {before}")
+    assert sound(tab).get_by_role("button", name="Stop").count() == 1
+    assert [e["status"] for e in demo.statuses()] == ["queued", "running"]
+    sound(other).close()
+
+    tab.get_by_role("button", name="Stop").click()
+    badge(tab, "stopped").wait_for()
+    assert demo.status() == "stopped"
+    assert 0 < steps(demo) < json.loads(demo.events_path.read_text().splitlines()[2])["steps"]
+
+    # A run of one's own data, the rate constant: its minimum is emptied.
+    sound(tab).get_by_role("link", name="Launch").click()
+    fill(tab, "Name", "mine")
+    choice = tab.get_by_role("combobox", name="Data set")
+    choice.fill(str(dataset))
+    choice.press("Enter")
+    fill(tab, "Epochs", "2")
+    expect(tab.get_by_label("Warm-up", exact=True)).to_be_visible()
+    fill(tab, "Minimum learning rate", "")
+    expect(tab.get_by_label("Warm-up", exact=True)).to_have_count(0)
+    expect(tab.get_by_text("17 examples to train on")).to_be_visible()
+    sound(tab).get_by_role("button", name="Launch", exact=True).click()
+    mine = RunDirectory(runs_dir / "mine")
+    badge(tab, "finished").wait_for()
+    config = mine.config()
+    assert (config.dataset, config.epochs, config.min_lr) == (str(dataset), 2, None)
+    tab.wait_for_function(f"({POINTS})() == {steps(mine)}")
+
+    # Its row, its file, its answers.
+    sound(tab).get_by_role("link", name="Results").click()
+    _tick_first_row(tab)
+    with tab.expect_download() as download:
+        tab.get_by_role("button", name="CSV", exact=True).click()
+    first = download.value.path().read_text().splitlines()[1]
+    assert first.startswith("mine,finished,")
+    sound(tab).get_by_role("button", name="Compare", exact=True).click()
+    fill(tab, "Find a prompt", "synonym for happy")
+    expect(tab.get_by_text("Suggest an alternate word for 'happy'.", exact=True)).to_be_visible()
+    expect(tab.get_by_text("joyful", exact=True)).to_be_visible()
+    sound(tab)
