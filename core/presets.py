@@ -35,8 +35,9 @@ class Preset:
 DEMO = {
     "base_model": "gpt2-nano",
     "dataset": "primer",
+    "mask_prompt": True,
     "method": "full",
-    "epochs": 3,
+    "epochs": 6,
     "batch_size": 8,
     "lr": 1e-3,
     "min_lr": 1e-4,
