@@ -65,7 +65,6 @@ def release() -> None:
     holder = sys.modules.pop(HOLDER, None)
     if holder is not None:
         cast(Holder, holder).lab.close()
-        gc.unfreeze()  # what is frozen when the process ends is reported as leaked
 
 
 def show_state() -> None:
@@ -95,4 +94,5 @@ def _held() -> Holder:
             # Streamlit collects garbage after every script run: keep it from walking through torch.
             gc.collect()
             gc.freeze()
+            atexit.register(gc.unfreeze)  # else all of it is reported as leaked
         return cast(Holder, sys.modules[HOLDER])

@@ -25,14 +25,18 @@ class Page(AppTest):
     """A page in a session of its own. Every run of it, whoever asks for it, must not raise."""
 
     ticked: dict[str, Any] = {}  # noqa: RUF012
+    components: Any = None
+    """Made once for all: looking for them in every package installed takes longer than a page."""
 
     def _run(self, *args: Any, **kwargs: Any) -> AppTest:
+        self._bidi_component_manager = Page.components
         for (
             key,
             selection,
         ) in self.ticked.items():  # a browser sends it with every run, AppTest once
             self.session_state[key] = selection
         super()._run(*args, **kwargs)
+        Page.components = self._bidi_component_manager
         self._page_hash = ""  # else a page that opened another would be asked for again
         assert not self.exception, self.exception[0].message
         return self

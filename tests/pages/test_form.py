@@ -78,6 +78,7 @@ def test_what_may_be_absent_can_be_emptied(page, name):
 
 def test_a_data_set_of_ones_own_can_be_typed(page, dataset):
     page.choose(shown(page)["dataset"].key, str(dataset))
+    page.choose(shown(page)["epochs"].key, 3).choose(shown(page)["batch_size"].key, 8)
     assert shown(page)["dataset"].value == str(dataset)
     assert {m.label: m.value for m in page.metric}["Steps"] == "6"
 

@@ -41,7 +41,7 @@ def test_the_plan_is_that_of_the_settings(page, line):
     assert shown["Trainable"] == shown["Parameters"]
     assert line(page.figure("Learning rate")) == plan.learning_rates
     assert page.says(f"{plan.train_examples} examples to train on")
-    give(page, epochs=6)
+    give(page, epochs=2 * preset("demo").epochs)
     shown = {metric.label: metric.value for metric in page.metric}
     assert shown["Steps"] == str(2 * plan.steps)
     assert len(page.figure("Learning rate")["data"]) == 1

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from streamlit.runtime.pages_manager import PagesManager
 
-from core.presets import preset
 from core.tracking.index import Index
 from core.tracking.lab import INDEX, Lab
 from pages.shared import runtime
@@ -65,7 +64,8 @@ def test_hot_reload_does_not_double_it(write_run, open_page, reload):
     assert sys.modules["pages.shared.runtime"].lab() is lab
     assert sorted(threads()) == ["ingest", "queue"]
     again.go("launch").press("Launch the demo")
-    assert lab.config("demo").model_dump() == preset("demo").model_dump()
+    fresh = sys.modules["core.presets"].preset("demo")
+    assert lab.config("demo").model_dump() == fresh.model_dump()
 
 
 def test_release_closes_it(open_page, runs_dir):
