@@ -1,0 +1,42 @@
+"""Step bookkeeping: what building and writing the event of one step costs. Prints JSON.
+
+Uses the trainer's own `_record` on a real event file, for batches of the usual size.
+"""
+
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from core.config import RunConfig
+from core.data.batches import Batch
+from core.tracking.rundir import RunDirectory
+from core.tracking.worker import ActiveRun
+from core.training.trainer import Trainer
+
+EVENTS = 5000
+
+
+def measure(events: int = EVENTS) -> dict[str, float]:
+    """Median and 99th percentile of the microseconds an event takes."""
+    with tempfile.TemporaryDirectory() as directory:
+        config = RunConfig(epochs=10)
+        active = ActiveRun(RunDirectory.create(Path(directory), config))
+        trainer = Trainer(config, active)
+        ids = torch.zeros(4, 64, dtype=torch.long)
+        batch = Batch(ids, ids, places=[11, 222, 3333, 44444], tokens=200, target_tokens=150)
+        times = []
+        for _ in range(events):
+            start = time.perf_counter()
+            trainer._record([batch], 0.25, lr=5e-5, loss=1.2345678, grad_norm=0.8765432)
+            times.append((time.perf_counter() - start) * 1e6)
+        active.close()
+    percentile = statistics.quantiles(times, n=100)[98]
+    return {"median_us": round(statistics.median(times), 1), "p99_us": round(percentile, 1)}
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure()))

@@ -1,0 +1,193 @@
+"""Training side by side: this project against transformers with PEFT, on the same examples.
+
+    python -m benchmarks.training --data FILE --model gpt2 --method lora --rank 16 --batch 4 --steps 12
+
+Both load the same random weights from the same directory in the Hugging Face layout, see the same
+examples and take as many optimiser steps, each in a process of its own, so that each peak of memory is
+its own. They take turns step by step: whatever else the machine does meets both alike. The first step
+warms up and is not counted. The examples are spread evenly over the data set's lengths. Ours batches
+them as a run does by default (grouped by length), the peer in random order with an attention mask, as
+its own examples do.
+
+Reported, over the counted steps (`peer_` for the peer):
+    tokens_per_s    tokens that are not padding, a second
+    peak_memory_mb  the process's largest resident set, loading included, MiB
+    padding         share of the positions computed that are padding
+    loss            of the untrained model on the first examples; the benchmark fails unless both agree
+    gemm_gflops     the best rate of a 2048 x 2048 fp32 matrix product, measured between the steps
+    roofline        useful operations a second, over that rate; see `useful_flops`
+
+Knows nothing of how either side trains: that is `benchmarks.training_sides`.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # the file may be run by its path
+
+from core.data import dataset  # noqa: E402
+from core.data.batches import encode_all  # noqa: E402
+from core.data.template import Example  # noqa: E402
+from core.nn.architecture import FAMILY, Architecture  # noqa: E402
+
+FILLERS = 2
+"""Examples beyond those trained on: a data set must leave one to test and one to validate on."""
+
+
+class Side:
+    """One process of `benchmarks.training_sides`, which does one thing each time it is asked."""
+
+    def __init__(self, name: str, settings: dict[str, Any]) -> None:
+        command = [sys.executable, "-m", "benchmarks.training_sides", name, json.dumps(settings)]
+        pipe = subprocess.PIPE
+        self.name = name
+        self.process = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
+
+    def advance(self) -> dict[str, Any]:
+        """Let it do its next thing; what it measured."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        if line := self.process.stdout.readline():
+            return json.loads(line)
+        raise SystemExit(f"{self.name} ended with status {self.process.wait()}")
+
+
+@contextmanager
+def running(name: str, settings: dict[str, Any]) -> Iterator[Side]:
+    """A side that ends when the block does."""
+    side = Side(name, settings)
+    try:
+        yield side
+    finally:
+        side.process.kill()
+        side.process.communicate()
+
+
+def compare(settings: dict[str, Any]) -> dict[str, Any]:
+    """Run both sides and put their figures beside each other.
+
+    Args:
+        settings: data, model, method, rank, batch, steps, tied, seed.
+    """
+    arch = FAMILY[settings["model"]]
+    with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
+        chosen = spread_by_length(settings["data"], settings["batch"] * settings["steps"], arch)
+        data = Path(directory) / "data.json"
+        data.write_text(json.dumps([vars(e) for e in chosen + chosen[:FILLERS]]), encoding="utf-8")
+        inner = {**settings, "data": str(data), "examples": len(chosen), "directory": directory}
+        with running("weights", inner) as weights:
+            weights.advance()
+        names = ("ours", "peer", "gemm")
+        ours, peer, gemm = (stack.enter_context(running(name, inner)) for name in names)
+        mine, theirs = ours.advance(), peer.advance()
+        if abs(mine["loss"] - theirs["loss"]) > 1e-4:
+            raise SystemExit(f"the models differ: loss {mine['loss']} against {theirs['loss']}")
+        rounds = [
+            [side.advance() for side in (ours, peer, gemm)] for _ in range(settings["steps"] + 1)
+        ]
+    steps, peer_steps, gemms = ([*column] for column in zip(*rounds, strict=True))
+    report = {
+        **figures(mine, steps, ""),
+        **figures(theirs, peer_steps, "peer_"),
+        "gemm_gflops": max(gemm["gflops"] for gemm in gemms),
+    }
+    flops = useful_flops(arch, settings, sum(step["tokens"] for step in steps[1:]))
+    return {
+        **report,
+        "ratio": report["tokens_per_s"] / report["peer_tokens_per_s"],
+        "memory_ratio": report["peak_memory_mb"] / report["peer_peak_memory_mb"],
+        "roofline": flops / report["seconds"] / report["gemm_gflops"] / 1e9,
+        **settings,
+    }
+
+
+def figures(ready: dict[str, Any], steps: list[dict[str, Any]], prefix: str) -> dict[str, float]:
+    """One side's totals over the counted steps, all but the first."""
+    counted = steps[1:]
+    tokens, seconds, positions = (
+        sum(step[key] for step in counted) for key in ("tokens", "seconds", "positions")
+    )
+    values = {
+        "tokens_per_s": tokens / seconds,
+        "peak_memory_mb": steps[-1]["peak_memory_mb"],
+        "loading_memory_mb": ready["peak_memory_mb"],
+        "padding": 1 - tokens / positions,
+        "loss": ready["loss"],
+        "tokens": tokens,
+        "seconds": seconds,
+    }
+    return {prefix + key: value for key, value in values.items()}
+
+
+def spread_by_length(data: str, count: int, arch: Architecture) -> list[Example]:
+    """`count` examples at even quantiles of the data set's lengths, in the file's order."""
+    examples = dataset.load(data)
+    lengths = [len(example.ids) for example in encode_all(examples, arch.context, False)]
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
+    places = sorted(order[int((i + 0.5) * len(order) / count)] for i in range(count))
+    return [examples[i] for i in places]
+
+
+def useful_flops(arch: Architecture, settings: dict[str, Any], tokens: int) -> float:
+    """Floating-point operations that training on this many tokens cannot do without.
+
+    Two for each multiply-add of the linear layers, forward and backward, at tokens that are not
+    padding; the head too, at target positions, which are all of them where prompts are learned.
+    Attention's own products, norms, GELU, softmax and the optimiser count nothing. Full fine-tuning
+    takes three products a layer: the output, the input's gradient and the weights'. LoRA takes no
+    gradient of frozen weights, and none of the input of the first block's q, k and v, below which
+    nothing is trained; its adapters take all three.
+    """
+    total = 0
+    for name, (inputs, outputs) in arch.linear_shapes().items():
+        if settings["method"] == "full":
+            total += 3 * inputs * outputs
+            continue
+        lowest = name in ("h.0.attn.q", "h.0.attn.k", "h.0.attn.v")
+        total += inputs * outputs * (1 if lowest else 2)
+        total += settings["rank"] * (3 * (inputs + outputs) - (inputs if lowest else 0))
+    return 2.0 * total * tokens
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report for people."""
+    rows = [
+        f"{key:<22}{value:>14,.3f}" if isinstance(value, float) else f"{key:<22}{value!s:>14}"
+        for key, value in report.items()
+    ]
+    return "\n".join(rows)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--data", default="primer", help="primer, or an Alpaca-format file")
+    parser.add_argument("--model", default="gpt2", choices=FAMILY)
+    parser.add_argument("--method", default="lora", choices=("lora", "full"))
+    parser.add_argument("--rank", type=int, default=16, help="of the adapters")
+    parser.add_argument("--batch", type=int, default=4, help="examples a step")
+    parser.add_argument("--steps", type=int, default=12, help="counted optimiser steps")
+    parser.add_argument("--tied", action="store_true", help="share the head with the embedding")
+    parser.add_argument("--seed", type=int, default=123)
+    parser.add_argument("--format", default="table", choices=("table", "json"))
+    return parser.parse_args()
+
+
+def main() -> None:
+    chosen = vars(arguments())
+    style = chosen.pop("format")
+    report = compare(chosen)
+    print(json.dumps(report, indent=2) if style == "json" else table(report))
+
+
+if __name__ == "__main__":
+    main()
