@@ -76,7 +76,11 @@ def address(runs_dir, hostile, tmp_path_factory):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = tmp_path_factory.mktemp("server") / "log"
-    environment = {**os.environ, "RUNS_DIR": str(runs_dir), "OMP_NUM_THREADS": "1"}
+    slow = {
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }  # else the demo ends before its stop
+    environment = {**os.environ, "RUNS_DIR": str(runs_dir), **slow}
     with log.open("wb") as output:
         server = subprocess.Popen(
             [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)],

@@ -59,6 +59,8 @@ def test_every_state_of_a_run_shows(write_run, open_page, status, reason, button
     page.go("results").tick(0)
     assert status in badge(page, "one")
     assert len(page.error) == (1 if reason else 0)
+    assert not page.go("compare").error
+    assert not page.go("launch").error
 
 
 @pytest.mark.parametrize("x", PLACES)
