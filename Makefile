@@ -5,6 +5,8 @@ PYTHON ?= python3.11
 RUNS_DIR ?= runs
 PORT ?= 8501
 BIN := .venv/bin
+# Threads that wait sleep: the trainer, the dashboard and a browser share a few cores.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: app test demo format clean
 
