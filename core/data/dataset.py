@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from core.config import RunConfig
 from core.data import hub
 from core.data.template import Example
@@ -90,6 +88,8 @@ def _file(dataset: str) -> Path | None:
 def _records(path: Path, dataset: str) -> Iterator[tuple[str, Any]]:
     """Records with the words for their place. A file whose first sign is `[` is JSON, any other JSONL."""
     if path.suffix == ".parquet":
+        import pandas as pd  # 60 MB, which no other format needs
+
         rows = pd.read_parquet(path).to_dict("records")
         yield from ((f"record {i}", row) for i, row in enumerate(rows, 1))
         return

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from core.nn.architecture import Architecture
+from core.nn.loss import summed_cross_entropy
 
 
 @dataclass
@@ -170,4 +171,4 @@ class GPT2(nn.Module):
         """
         wanted = targets != -100
         x = self.features(ids)[wanted]  # (targets, n_embd)
-        return F.cross_entropy(self.lm_head(x).float(), targets[wanted], reduction="sum")
+        return summed_cross_entropy(self.lm_head, x, targets[wanted])

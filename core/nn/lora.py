@@ -42,11 +42,14 @@ class LoRALinear(nn.Module):
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5), generator=generator)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.linear(x)
         if self.merged:
-            return y
-        low = F.linear(F.dropout(x, self.dropout, self.training), self.lora_A)  # (..., rank)
-        return y + F.linear(low, self.lora_B * self.scale)
+            return self.linear(x)
+        rows = x.flatten(0, -2)  # (N, in)
+        y = self.linear(rows)
+        low = F.linear(F.dropout(rows, self.dropout, self.training), self.lora_A)  # (N, rank)
+        # In place: at small ranks, writing the outputs a second time costs more than the product.
+        y.addmm_(low, self.lora_B.T.to(low.dtype), alpha=self.scale)  # (N, out)
+        return y.view(*x.shape[:-1], y.size(-1))
 
     @torch.no_grad()
     def merge(self) -> None:

@@ -6,13 +6,13 @@ Nothing is ever unpickled.
 
 import hashlib
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from core.errors import UserError
@@ -62,23 +62,37 @@ def architecture(base_model: str) -> Architecture:
         raise UserError(message) from None
 
 
-def load(base_model: str, dropout: float = 0.0, tie_weights: bool = False) -> GPT2:
+def load(
+    base_model: str, dropout: float = 0.0, tie_weights: bool = False, frozen: bool = False
+) -> GPT2:
     """A base model in fp32 on the CPU, ready to tune.
+
+    Args:
+        frozen: its weights will not change, so a head that is equal to the token embedding may lie in
+            the same memory.
 
     Raises:
         UserError: it cannot be had, is not a GPT-2, or should be tied and comes with a head of its own.
     """
     arch = architecture(base_model)
-    model = GPT2(arch, dropout, tie_weights)
     path = _weights_path(base_model)
     if path is None:  # the embedded model before it has been pretrained
+        model = GPT2(arch, dropout, tie_weights)
         model.initialise(torch.Generator().manual_seed(0))
-    else:
-        state = _from_hub_layout(_read(path, base_model), arch, base_model)
-        if tie_weights and not torch.equal(state["lm_head.weight"], state["wte.weight"]):
-            message = f"base_model = {base_model!r}: its head is not its token embedding; tie_weights should be off"
-            raise UserError(message)
-        model.load_state_dict(state)
+        return model
+    state = _from_hub_layout(_read(path, base_model), arch, base_model)
+    head, embedding = state["lm_head.weight"], state["wte.weight"]
+    same = torch.equal(head, embedding)
+    if tie_weights and not same:
+        message = f"base_model = {base_model!r}: its head is not its token embedding; tie_weights should be off"
+        raise UserError(message)
+    if same:
+        state["lm_head.weight"] = embedding if tie_weights or frozen else embedding.clone()
+    with torch.device("meta"):
+        model = GPT2(arch, dropout)
+    model.load_state_dict(state, assign=True)  # the tensors themselves: no second copy
+    if tie_weights:
+        model.lm_head.weight = model.wte.weight
     return model
 
 
@@ -88,7 +102,7 @@ def fingerprint(model: GPT2) -> str:
     for name, tensor in sorted(model.state_dict().items()):
         if "lora_" not in name:
             digest.update(name.replace(".linear.", ".").encode())
-            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+            digest.update(tensor.detach().float().cpu().contiguous().view(-1).numpy())
     return digest.hexdigest()
 
 
@@ -116,39 +130,50 @@ def _has(directory: str, name: str) -> bool:
         return False
 
 
-def _read(path: Path, base_model: str) -> dict[str, Tensor]:
+def _read(path: Path, base_model: str) -> Iterator[tuple[str, Tensor]]:
+    """Each tensor of a file by name. It lies in the mapped file: copy what is to stay.
+
+    The file is mapped anew for each, or all of it would count as this process's memory.
+    """
     try:
-        return load_file(path)
+        with safe_open(path, "pt") as file:
+            names = list(file.keys())
+        for name in names:
+            with safe_open(path, "pt") as file:
+                yield name, file.get_tensor(name)
     except (SafetensorError, OSError) as error:
         raise UserError(f"base_model = {base_model!r}: {path.name} is damaged ({error})") from None
 
 
 def _from_hub_layout(
-    tensors: dict[str, Tensor], arch: Architecture, base_model: str
+    tensors: Iterable[tuple[str, Tensor]], arch: Architecture, base_model: str
 ) -> dict[str, Tensor]:
     """Our state dict from the hub's: Conv1D transposed, c_attn split in q, k, v, the head filled in."""
     state: dict[str, Tensor] = {}
-    for key, tensor in tensors.items():
+    for key, tensor in tensors:
         name = key.removeprefix("transformer.")
         if name.endswith((".attn.bias", ".attn.masked_bias")):  # causal masks of old exports
             continue
         layer, _, kind = name.rpartition(".")
-        tensor = tensor.float()
         if layer.endswith("attn.c_attn"):
             parts = torch.atleast_1d(tensor).tensor_split(3, -1)  # (n_embd, n_embd) or (n_embd,)
             for part, letter in zip(parts, "qkv", strict=True):
                 value = part.transpose(0, -1) if kind == "weight" else part
-                state[f"{layer.removesuffix('c_attn')}{letter}.{kind}"] = value.contiguous()
+                state[f"{layer.removesuffix('c_attn')}{letter}.{kind}"] = _copy(value)
             continue
         for theirs, ours in RENAMED.items():
             if layer.endswith(theirs):
                 layer = layer.removesuffix(theirs) + ours
                 tensor = tensor.transpose(0, -1) if kind == "weight" else tensor
-        state[f"{layer}.{kind}"] = tensor.contiguous()
+        state[f"{layer}.{kind}"] = _copy(tensor)
     if "wte.weight" in state:
-        state.setdefault("lm_head.weight", state["wte.weight"].clone())
+        state.setdefault("lm_head.weight", state["wte.weight"])
     _check(state, arch, base_model)
     return state
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
 
 
 def _check(state: dict[str, Tensor], arch: Architecture, base_model: str) -> None:

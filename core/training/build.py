@@ -12,8 +12,9 @@ from core.training import checkpoint
 
 def build_model(config: RunConfig) -> GPT2:
     """The base model, and adapters on it where the method is LoRA. Raises UserError."""
-    model = pretrained.load(config.base_model, config.dropout, config.tie_weights)
-    if config.method == "lora":
+    lora_only = config.method == "lora"
+    model = pretrained.load(config.base_model, config.dropout, config.tie_weights, frozen=lora_only)
+    if lora_only:
         names = model.arch.lora_targets(config.lora_targets, config.lora_last_layers)
         generator = torch.Generator().manual_seed(config.seed)
         lora.add_adapters(
