@@ -102,6 +102,14 @@ def test_what_is_asked_comes_before_what_is_answered() -> None:
         "What do plants need to grow?",
     ]
 
+    texts = ["Describe a sonnet. It has a rhyme.", "Write a rhyme on a cat, a hat and a mat. Rat."]
+    assert search(texts, "rhyme") == [1, 0]
+
+
+def test_another_way_to_ask_counts_for_more_than_a_word_in_common() -> None:
+    texts = ["Use 'happy' in a sentence for me.", "Suggest an alternate word for 'happy'."]
+    assert search(texts, "synonym for happy") == [1, 0]
+
 
 def test_the_beginning_of_a_word_finds_it() -> None:
     assert found("photosyn")[0] == "Explain photosynthesis."
@@ -151,7 +159,7 @@ def test_five_thousand_prompts_take_no_time() -> None:
     again = time.process_time() - start
     assert {first[0] % len(TEXTS), first[1] % len(TEXTS)} <= {1, 3}
     assert once < 0.3
-    assert again < 0.15
+    assert again < once / 2
 
 
 def test_words_that_are_not_in_the_other_text_are_marked() -> None:

@@ -103,10 +103,11 @@ def test_mistakes_of_the_values_come_with_those_of_the_rest(tmp_path: Path) -> N
     assert sorted(found) == ["dataset", "min_lr", "seed"]
 
 
-def test_what_was_not_given_is_not_blamed() -> None:
-    """The default min_lr is none, so a wrong lr leaves nothing to say about it."""
-    [problem] = preflight.all_problems({"lr": "fast", "device": "cpu"})
-    assert problem.field == "lr"
+def test_what_was_not_given_is_not_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default batch that stands in for a wrong one does not fit, and that is nobody's mistake."""
+    monkeypatch.setattr(hardware, "available_memory_mb", lambda device: 1.0)
+    [problem] = preflight.all_problems({"batch_size": "many", "device": "cpu"})
+    assert (problem.field, problem.value) == ("batch_size", "many")
 
 
 def test_another_vocabulary_than_the_tokenizers_is_a_problem(
