@@ -266,6 +266,7 @@ def test_train_prints_the_row_of_the_run(trained: tuple[Path, Result]) -> None:
     )
     assert row["perplexity"] > 1
     assert "step 3: loss train" in said.err
+    assert "3/3" in said.err
     [same] = call("runs", "--runs-dir", runs_dir, "--format", "json").json
     assert same == row
     assert "a\\|b" in call("runs", "--runs-dir", runs_dir, "--format", "md").out
