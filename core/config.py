@@ -115,14 +115,14 @@ class RunConfig(BaseModel):
             and self.train_fraction + self.test_fraction >= 1
         ):
             message = f"with train_fraction = {self.train_fraction} nothing is left to validate on; together they should stay below 1"
-            problems.append(Problem("test_fraction", self.test_fraction, message))
+            problems.append(Problem("test_fraction", self.test_fraction, message, "train_fraction"))
         if (
             not {"lr", "min_lr"} & set(unknown)
             and self.min_lr is not None
             and self.min_lr > self.lr
         ):
             message = f"it should be at most lr = {self.lr:g}"
-            problems.append(Problem("min_lr", self.min_lr, message))
+            problems.append(Problem("min_lr", self.min_lr, message, "lr"))
         return problems
 
     @classmethod

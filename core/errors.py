@@ -19,6 +19,8 @@ class Problem:
     field: str
     value: object
     message: str
+    other: str | None = None
+    """The field that this one disagrees with, where each is right on its own."""
 
     def __str__(self) -> str:
         value = repr(self.value)

@@ -12,8 +12,6 @@ from pages.shared import form, runtime
 from pages.shared.text import count, duration, plain
 
 CLONE = "clone of "
-FRACTIONS = {"train_fraction", "test_fraction"}
-"""Wrong together or not at all."""
 
 lab = runtime.lab()
 
@@ -49,13 +47,9 @@ def examine(settings: dict[str, object]) -> tuple[preflight.Plan, list[Problem]]
     """What a run of these settings would do, and all that is wrong with them."""
     try:
         plan = preflight.check(RunConfig.parse(settings))
-        return plan, plan.problems
-    except ConfigError as error:
-        wrong = {problem.field for problem in error.problems}
-        doubtful = wrong | (FRACTIONS if wrong & FRACTIONS else set())
-        sound = {name: value for name, value in settings.items() if name not in doubtful}
-        rest = preflight.check(RunConfig.model_construct(**sound)).problems  # type: ignore[arg-type]
-        return preflight.Plan(), error.problems + [p for p in rest if p.field not in doubtful]
+    except ConfigError:
+        return preflight.Plan(), preflight.all_problems(settings)
+    return plan, plan.problems
 
 
 def show_plan(plan: preflight.Plan, problems: list[Problem]) -> None:

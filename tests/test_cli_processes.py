@@ -17,6 +17,8 @@ from core.tracking.rundir import RunDirectory
 
 ROOT = Path(__file__).parents[1]
 WORDS = ["red", "green", "blue", "one", "two", "three", "house", "tree", "river", "stone"]
+STEPS = 900
+"""Of the run `long`: seconds, so that even on a fast machine it is not over before it is stopped."""
 RECORDS = [{"instruction": f"Say {a}.", "input": b, "output": a} for a in WORDS for b in WORDS[:2]]
 
 
@@ -78,10 +80,15 @@ def end(process: subprocess.Popen[str], status: int = 0) -> tuple[str, str]:
 
 @pytest.fixture
 def train(core: Start, base: Path) -> Start:
-    """A function that starts the training of a run `long` of three hundred steps."""
+    """A function that starts the training of a run `long`, three steps an epoch."""
 
     def run(*words: object) -> subprocess.Popen[str]:
-        values = {"name": "long", "base_model": base, "dataset": "data/words.json", "epochs": 100}
+        values = {
+            "name": "long",
+            "base_model": base,
+            "dataset": "data/words.json",
+            "epochs": STEPS // 3,
+        }
         values |= {"batch_size": 6, "max_new_tokens": 2, "sample_prompt": "", "eval_every": 9999}
         values |= {"mask_prompt": True}  # few targets: a step takes milliseconds
         sets = [word for k, v in values.items() for word in ("--set", f"{k}={v}")]
@@ -145,30 +152,30 @@ def test_ctrl_c_stops_with_a_checkpoint_and_resume_finishes(
     assert err.splitlines()[-1].startswith("error: long was stopped")
     assert "`python -m core resume long` goes on with it" in err
     stopped_at = steps(run)[-1]
-    assert 0 < stopped_at < 300
+    assert 0 < stopped_at < STEPS
     assert list(run.path.glob(f"checkpoint/step-*{stopped_at}/manifest.json"))
     out, err = end(core("resume", "long", "--executor", "thread", "--format", "json"))
     assert json.loads(out)[0]["status"] == "finished"
     assert "step 0:" not in err  # it tells what is new
-    assert steps(run) == list(range(1, 301))
+    assert steps(run) == list(range(1, STEPS + 1))
 
 
 def test_stop_from_elsewhere_and_no_delete_before(
     train: Start, core: Start, workplace: Path
 ) -> None:
-    process = train("--set", "epochs=1000")
+    process = train("--set", "epochs=1000", "--set", "batch_size=1")  # 17,000 steps
     run = under_way(workplace)
     refused = end(core("delete", "long"), status=2)
     assert refused == ("", "error: long is being trained; stop it first\n")
     assert end(core("stop", "long")) == ("long: stopped\n", "")
     end(process, status=1)
-    assert 0 < steps(run)[-1] < 3000
+    assert 0 < steps(run)[-1] < 17_000
 
 
 def test_a_killed_trainer_is_told_and_its_run_goes_on(
     train: Start, core: Start, workplace: Path
 ) -> None:
-    process = train("--set", "checkpoint_every=20")
+    process = train("--set", "checkpoint_every=100")
     run = under_way(workplace)
     while not list(run.path.glob("checkpoint/step-*[0-9]/manifest.json")):
         time.sleep(0.02)
@@ -178,7 +185,7 @@ def test_a_killed_trainer_is_told_and_its_run_goes_on(
     assert "error: long was interrupted: the trainer ended without a last word (signal 9)" in err
     end(core("resume", "long", "--executor", "thread"))
     assert run.status() == "finished"
-    assert steps(run) == list(range(1, 301))
+    assert steps(run) == list(range(1, STEPS + 1))
 
 
 def test_everything_works_beside_a_dashboard(

@@ -3,7 +3,6 @@
 All by arithmetic on the data set and the model's shapes; no model is loaded.
 """
 
-import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -90,15 +89,17 @@ def read_corpus(config: RunConfig, context: int) -> Corpus:
 
 def all_problems(values: Mapping[str, Any]) -> list[Problem]:
     """All that is wrong with untrusted values: with each of them, and with what the right ones would meet."""
-    try:
-        return check(RunConfig.parse(values)).problems
-    except ConfigError as error:
-        found = error.problems
-    wrong = {problem.field for problem in found}
-    rest = {name: value for name, value in values.items() if name not in wrong}
-    with contextlib.suppress(ConfigError):  # of two that disagree, the wrong one is out
-        found += [p for p in check(RunConfig.parse(rest)).problems if p.field in rest]
-    return found
+    found: list[Problem] = []
+    sound = dict(values)
+    while True:  # each turn leaves something out: what is wrong involves a value that was given
+        try:
+            met = check(RunConfig.parse(sound)).problems
+            return found + [p for p in met if not found or p.field in sound]
+        except ConfigError as error:
+            # Later turns may find a default at odds with the rest: no mistake of the user's.
+            found = found or error.problems
+            doubtful = {name for p in error.problems for name in (p.field, p.other)}
+            sound = {name: value for name, value in sound.items() if name not in doubtful}
 
 
 def check(config: RunConfig) -> Plan:

@@ -19,7 +19,7 @@ from core.tracking.lab import requeue
 from core.tracking.rundir import RunDirectory, RunHeldError, all_runs
 from core.tracking.worker import _reason, work
 
-LONG = {"epochs": 150, "checkpoint_every": 20, "eval_every": 100}
+LONG = {"epochs": 400, "checkpoint_every": 20, "eval_every": 100}
 """As many steps as epochs, a few milliseconds each."""
 
 
@@ -134,7 +134,7 @@ def test_a_stop_ends_within_two_steps_and_a_resume_finishes(create, db, started,
     run_in_thread(run)
     assert words(run) == ["queued", "running", "stopped", "queued", "running", "finished"]
     assert [event["step"] for event in events(run, "rewind")] == [stopped_at]
-    check_one_row_a_step(db(), 150)
+    check_one_row_a_step(db(), LONG["epochs"])
 
 
 def test_a_killed_trainer_is_interrupted_and_goes_on_from_its_checkpoint(create, db, started, wait):
@@ -151,7 +151,7 @@ def test_a_killed_trainer_is_interrupted_and_goes_on_from_its_checkpoint(create,
     [rewind] = events(run, "rewind")
     assert rewind["step"] % 20 == 0
     assert rewind["step"] >= 40
-    check_one_row_a_step(db(), 150)
+    check_one_row_a_step(db(), LONG["epochs"])
 
 
 def test_a_second_worker_leaves_a_run_alone_and_sigterm_ends_it(create, started, wait):
