@@ -77,12 +77,12 @@ if "live_runs" not in st.session_state or "watch" in st.session_state:
     st.session_state["live_runs"] = default_choice(results)
 known = [run["name"] for run in results]
 st.session_state["live_runs"] = [name for name in st.session_state["live_runs"] if name in known]
-top, axis, smoothing, toggles = st.columns([4, 1.2, 1.2, 1], vertical_alignment="bottom")
-names = top.multiselect("Runs", known, key="live_runs", max_selections=MOST)
-x = axis.selectbox("x-axis", list(X_LABELS), format_func=lambda key: X_LABELS[key])
-window = int(smoothing.number_input("Smoothing", 1, 1000, 1, help="Mean of so many steps."))
-log = toggles.toggle("Log scale")
-follow = toggles.toggle("Follow", True, help="Off: the charts hold still, and keep your zoom.")
+names = st.multiselect("Runs", known, key="live_runs", max_selections=MOST)
+with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):  # wraps where narrow
+    x = st.selectbox("x-axis", list(X_LABELS), format_func=lambda key: X_LABELS[key], width=150)
+    window = int(st.number_input("Smoothing", 1, 1000, 1, help="Mean of so many steps.", width=150))
+    log = st.toggle("Log scale")
+    follow = st.toggle("Follow", True, help="Off: the charts hold still, and keep your zoom.")
 st.query_params["run"] = names
 was_going = any(run["status"] in GOING for run in results if run["name"] in names)
 
