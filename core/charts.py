@@ -75,7 +75,7 @@ def loss_curves(
             line = _line(points, run, {"color": colour, "width": 2, "dash": dash})
             markers = {"mode": "lines+markers", "marker": {"size": 5}}
             lines.append({**line, **markers, "showlegend": part == "val"})
-    title = f"{noun.capitalize()}: validation solid, training dotted"
+    title = f"{noun.capitalize()}<br><sup>validation solid, training dotted</sup>"
     return _figure(lines, title, x, log, legend=len(runs) > 1)
 
 

@@ -89,24 +89,25 @@ sources = [*PRESETS, *(CLONE + run for run in runs)]
 if "source" not in st.session_state and st.session_state["filled_from"] in sources:
     st.session_state["source"] = st.session_state["filled_from"]  # back from another page
 
-left, right = st.columns([2.2, 1], gap="large")
-with left:
-    choose, go = st.columns([3, 1], vertical_alignment="bottom")
-    choose.selectbox(
+with st.container(horizontal=True, vertical_alignment="bottom"):
+    st.selectbox(
         "Start from",
         sources,
         key="source",
         format_func=lambda s: f"{s}: {PRESETS[s].title}" if s in PRESETS else s,
         on_change=take_source,
+        width=620,
     )
-    if go.button("Launch the demo", icon=":material/play_arrow:", width="stretch"):
+    if st.button("Launch the demo", icon=":material/play_arrow:"):
         launch(preset("demo"))
 
 current = form.values()
 plan, problems = examine(form.settings(current))
-with left:
+with st.container(horizontal=True, gap="medium"):  # the plan stands above where it is narrow
+    side, main = st.container(width=300), st.container(width=620)
+with main:
     form.show(current, problems)
-with right:
+with side:
     if st.button(
         "Launch",
         type="primary",

@@ -119,4 +119,6 @@ if len(picked) == 1:
     [run] = [r for r in records(results) if r["name"] == picked[0]]
     show_one(run)
 elif not picked:
-    st.caption(f"{len(table)} runs. Tick rows to open, compare, annotate or delete them.")
+    st.caption(
+        f"{len(table)} {'run' if len(table) == 1 else 'runs'}. Tick rows to open, compare, annotate or delete them."
+    )

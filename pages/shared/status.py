@@ -23,7 +23,9 @@ def show_run(run: dict[str, Any], lab: Lab) -> None:
     """One run: what it is, how far it has come, and stop or resume."""
     status = run["status"] or "queued"
     colour, icon = LOOKS[status]
-    name, bar, button = st.columns([2, 5, 1.2], vertical_alignment="center")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        name, bar = st.container(width=220), st.container(width="stretch")
+        button = st.container(width=130)
     name.markdown(f"**{plain(run['name'])}** :{colour}-badge[{icon} {status}]")
     steps, step = run["steps"], run["step"]
     if status == "running" and not steps:
