@@ -179,6 +179,9 @@ def _no_such(name: object, value: object) -> Problem:
 
 def _problem(detail: Any) -> Problem:
     field = str(detail["loc"][0])
+    if detail["type"] == "string_pattern_mismatch":
+        right = "auto, cpu, mps, cuda or cuda:1" if field == "device" else "one line of text"
+        return Problem(field, detail["input"], f"it should be {right}")
     message = (
         detail["msg"]
         .replace("Input should be", "it should be")

@@ -240,3 +240,11 @@ def test_form_kinds_of_fields() -> None:
     assert settings.choices(FIELDS["lr"]) == ()
     assert settings.is_optional(FIELDS["grad_clip"])
     assert not settings.is_optional(FIELDS["lr"])
+
+
+def test_a_wrong_device_or_line_is_told_without_its_pattern():
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.parse({"device": "abacus", "name": "two\nlines"})
+    messages = {problem.field: problem.message for problem in caught.value.problems}
+    assert messages["device"] == "it should be auto, cpu, mps, cuda or cuda:1"
+    assert messages["name"] == "it should be one line of text"

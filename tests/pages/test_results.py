@@ -95,7 +95,7 @@ def test_the_filter_takes_every_word_in_any_column_shown_or_not(write_run, open_
     }.items():
         page.choose("Filter", words)
         assert set(table(page)["name"]) == names, words
-        assert page.says(f"{len(names)} runs.")
+        assert page.says(f"{len(names)} {'run' if len(names) == 1 else 'runs'}.")
 
 
 def test_columns_are_chosen(write_run, open_page):
@@ -170,7 +170,7 @@ def test_a_run_is_deleted_for_good(write_run, open_page):
     page.tick(place(page, "one")).press("Delete this run")
     assert table(page)["name"].tolist() == ["two"]
     assert [path.name for path in kept.path.parent.iterdir() if path.is_dir()] == ["two"]
-    assert page.says("1 runs")
+    assert page.says("1 run")
 
 
 def test_a_running_run_is_not_deleted(write_run, open_page):
