@@ -54,7 +54,7 @@ def test_mistakes_stand_beside_their_fields_all_at_once(page):
     assert beside(page, "epochs") == ["it should be greater than or equal to 1"]
     assert beside(page, "lr") == ["it should be greater than 0"]
     assert "there is no such file" in beside(page, "dataset")[0]
-    assert "should match" in beside(page, "device")[0]
+    assert "should be auto, cpu, mps, cuda" in beside(page, "device")[0]
     assert "at most 200 characters" in beside(page, "tags")[0]
     assert beside(page, "batch_size") == []
     assert "5 problems to mend: tags, epochs, lr, device, dataset" in [e.value for e in page.error]
