@@ -46,10 +46,14 @@ class LoRALinear(nn.Module):
             return self.linear(x)
         rows = x.flatten(0, -2)  # (N, in)
         y = self.linear(rows)
-        low = F.linear(F.dropout(rows, self.dropout, self.training), self.lora_A)  # (N, rank)
+        low = self.low(rows)
         # In place: at small ranks, writing the outputs a second time costs more than the product.
         y.addmm_(low, self.lora_B.T.to(low.dtype), alpha=self.scale)  # (N, out)
         return y.view(*x.shape[:-1], y.size(-1))
+
+    def low(self, x: Tensor) -> Tensor:
+        """The adapter's inner values A x, (N, rank), of inputs (N, in)."""
+        return F.linear(F.dropout(x, self.dropout, self.training), self.lora_A)
 
     @torch.no_grad()
     def merge(self) -> None:

@@ -6,6 +6,7 @@ Nothing is ever unpickled.
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -133,12 +134,14 @@ def _has(directory: str, name: str) -> bool:
 def _read(path: Path, base_model: str) -> Iterator[tuple[str, Tensor]]:
     """Each tensor of a file by name. It lies in the mapped file: copy what is to stay.
 
-    The file is mapped anew for each, or all of it would count as this process's memory.
+    The file is mapped anew for each, or all of it would count as this process's memory; the largest
+    comes first, while there is least beside it.
     """
     try:
         with safe_open(path, "pt") as file:
             names = list(file.keys())
-        for name in names:
+            sizes = {name: math.prod(file.get_slice(name).get_shape()) for name in names}
+        for name in sorted(sizes, key=lambda name: -sizes[name]):
             with safe_open(path, "pt") as file:
                 yield name, file.get_tensor(name)
     except (SafetensorError, OSError) as error:
