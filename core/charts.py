@@ -54,10 +54,10 @@ def step_curves(
     lines = []
     for run, colour in colours(runs).items():
         if smooth is not None:
-            faint = _line(raw[raw["run"] == run], run, {"color": colour, "width": 1})
+            faint = _of_run(raw, run, {"color": colour, "width": 1})
             lines.append({**faint, "opacity": 0.3, "showlegend": False, "hoverinfo": "skip"})
         main = raw if smooth is None else smooth
-        lines.append(_line(main[main["run"] == run], run, {"color": colour, "width": 2}))
+        lines.append(_of_run(main, run, {"color": colour, "width": 2}))
     figure = _figure(lines, TITLES[metric], x, log, legend=len(runs) > 1)
     return _from_zero(figure) if metric == "lr" else figure
 
@@ -71,8 +71,8 @@ def loss_curves(
     for run, colour in colours(runs).items():
         rows = evaluations[evaluations["run"] == run]
         for part, dash in (("val", "solid"), ("train", "dot")):
-            points = rows[["x"]].assign(y=rows[f"{part}_{noun}"])
-            line = _line(points, run, {"color": colour, "width": 2, "dash": dash})
+            style = {"color": colour, "width": 2, "dash": dash}
+            line = _line(rows["x"], rows[f"{part}_{noun}"], run, style)
             markers = {"mode": "lines+markers", "marker": {"size": 5}}
             lines.append({**line, **markers, "showlegend": part == "val"})
     title = f"{noun.capitalize()}<br><sup>validation solid, training dotted</sup>"
@@ -82,7 +82,7 @@ def loss_curves(
 def rate_schedule(rates: Sequence[tuple[int, float]]) -> Figure:
     """The learning rate over the steps of a run to come."""
     points = pd.DataFrame(rates, columns=["x", "y"])
-    line = _line(points, "rate", {"color": PALETTE[0], "width": 2})
+    line = _line(points["x"], points["y"], "rate", {"color": PALETTE[0], "width": 2})
     figure = _from_zero(_figure([line], "Learning rate", "step", False, legend=False))
     figure["layout"]["height"] = 180
     return figure
@@ -97,6 +97,7 @@ def _figure(lines: list[Figure], title: str, x: str, log: bool, legend: bool) ->
         "showlegend": legend,
         "hovermode": "x unified",
         "uirevision": "constant",  # keeps a person's zoom while data comes in
+        "template": "none",  # else Plotly copies its default one into each figure, slowly
         "xaxis": {"title": {"text": TITLES[x], "font": {"size": 12}}},
         "yaxis": {"type": "log" if log else "linear"},
     }
@@ -109,11 +110,16 @@ def _from_zero(figure: Figure) -> Figure:
     return figure
 
 
-def _line(points: pd.DataFrame, run: str, line: Figure) -> Figure:
+def _of_run(points: pd.DataFrame, run: str, line: Figure) -> Figure:
+    own = (points["run"] == run).to_numpy()
+    return _line(points["x"][own], points["y"][own], run, line)
+
+
+def _line(x: pd.Series, y: pd.Series, run: str, line: Figure) -> Figure:
     return {
         "type": "scatter",
-        "x": points["x"].to_numpy(),
-        "y": points["y"].to_numpy(),
+        "x": x.to_numpy(),
+        "y": y.to_numpy(),
         "name": html.escape(run, quote=False),
         "legendgroup": run,
         "mode": "lines",

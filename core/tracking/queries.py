@@ -1,6 +1,7 @@
 """What pages and tables read from the index, each as a DataFrame. Nothing here writes."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -121,27 +122,32 @@ def curves(
     wide = db.execute(
         f"""
         with chosen as (
-            select run, {x} as x, {averaged if window > 1 else ", ".join(metrics)},
-                   (row_number() over by_step - 1) * ? // count(*) over (partition by run) as bucket
-            from step where run in (select unnest(?))
-            window by_step as (partition by run order by step))
-        select run, bucket, {extremes} from chosen group by run, bucket order by run, bucket
+            select run, step, {x} as x, {averaged if window > 1 else ", ".join(metrics)}
+            from step where run in $runs),
+        ends as (select run, max(step) + 1 as length from chosen group by run)
+        select list_position($runs, run) - 1 as place, step * $buckets // length as bucket, {extremes}
+        from chosen join ends using (run) group by place, bucket order by place, bucket
         """,
-        [buckets, list(runs)],
-    ).df()
-    return {metric: _points(wide, metric) for metric in metrics}
+        {"buckets": buckets, "runs": list(runs)},
+    ).fetchnumpy()
+    return {metric: _points(wide, metric, runs) for metric in metrics}
 
 
-def _points(wide: pd.DataFrame, metric: str) -> pd.DataFrame:
+def _points(wide: dict[str, Any], metric: str, runs: Sequence[str]) -> pd.DataFrame:
     """The minimum and the maximum of each bucket in the order in which they occurred, once if the same."""
-    x = wide[[f"{metric}_x0", f"{metric}_x1"]].to_numpy(dtype=float)  # (buckets, 2)
-    y = wide[[f"{metric}_y0", f"{metric}_y1"]].to_numpy(dtype=float)  # (buckets, 2)
+    x, y = (_pair(wide[f"{metric}_{axis}0"], wide[f"{metric}_{axis}1"]) for axis in "xy")
     order = x.argsort(axis=1)
     x, y = np.take_along_axis(x, order, 1), np.take_along_axis(y, order, 1)
     kept = ~np.isnan(y)
     kept[:, 1] &= x[:, 0] != x[:, 1]
-    run = np.repeat(wide["run"].to_numpy(), 2).reshape(-1, 2)
-    return pd.DataFrame({"run": run[kept], "x": x[kept], "y": y[kept]})
+    places: Any = np.repeat(wide["place"], 2).reshape(-1, 2)[kept]
+    run = pd.Categorical.from_codes(places, pd.Index(list(runs)))
+    return pd.DataFrame({"run": run, "x": x[kept], "y": y[kept]})
+
+
+def _pair(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Two columns as one array (buckets, 2), NaN where null."""
+    return np.ma.filled(np.ma.stack([first, second], 1).astype(float), np.nan)
 
 
 def evaluations(
