@@ -101,6 +101,7 @@ def train(
     config = _config(preset, set)
     if problems := preflight.check(config).problems:
         raise ConfigError(problems)
+    preflight.fetch(config)
     _drive(RunDirectory.create(runs_dir, config), executor, format)
 
 

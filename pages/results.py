@@ -47,14 +47,14 @@ def column(name: str) -> ColumnConfig:
 def show_one(run: dict) -> None:
     """State, notes and removal of one run."""
     show_run(run, lab)
-    notes, buttons = st.columns([5, 1], vertical_alignment="bottom")
-    text = notes.text_area("Notes", run["notes"] or "", key=f"notes:{run['name']}")
-    if buttons.button("Save notes", icon=":material/save:", width="stretch"):
-        attempt(lambda: lab.edit(run["name"], notes=text))
-    with buttons.popover("Delete", icon=":material/delete:", width="stretch"):
-        st.write("Its weights, events and answers are removed for good.")
-        if st.button("Delete this run", type="primary"):
-            attempt(lambda: lab.delete(run["name"]))
+    text = st.text_area("Notes", run["notes"] or "", key=f"notes:{run['name']}")
+    with st.container(horizontal=True):
+        if st.button("Save notes", icon=":material/save:"):
+            attempt(lambda: lab.edit(run["name"], notes=text))
+        with st.popover("Delete", icon=":material/delete:"):
+            st.write("Its weights, events and answers are removed for good.")
+            if st.button("Delete this run", type="primary"):
+                attempt(lambda: lab.delete(run["name"]))
 
 
 def attempt(action) -> None:  # type: ignore[no-untyped-def]
@@ -80,11 +80,11 @@ if results.empty:
     st.page_link("pages/launch.py", label="Launch", icon=":material/rocket_launch:")
     st.stop()
 
-search, choose = st.columns([4, 1], vertical_alignment="bottom")
-words = search.text_input("Filter", placeholder="words, such as: lora finished")
+bar = st.container(horizontal=True, vertical_alignment="bottom")
+words = bar.text_input("Filter", placeholder="words, such as: lora finished")
 table = report.run_frame(results).drop(columns="scores").assign(exact=results["exact"])
 table = table[[*FIRST, *table.columns.difference(FIRST, sort=False)]]
-with choose.popover("Columns", icon=":material/view_column:", width="stretch"):
+with bar.popover("Columns", icon=":material/view_column:"):
     columns = st.pills(
         "Columns",
         [*table.columns],
@@ -106,15 +106,13 @@ event = st.dataframe(
     selection_mode="multi-row",
 )
 picked = [rows[place] for place in event.selection.rows]
-live, compare, csv, md, _ = st.columns([1, 1, 1, 1, 3])
-if live.button("Open in Live", disabled=not picked, icon=":material/show_chart:", width="stretch"):
-    go("pages/live.py", "watch", picked)
-if compare.button("Compare", disabled=not picked, icon=":material/compare:", width="stretch"):
-    go("pages/compare.py", "compare", picked)
-csv.download_button("CSV", table.to_csv(index=False), "runs.csv", "text/csv", width="stretch")
-md.download_button(
-    "Markdown", markdown(records(table)), "runs.md", "text/markdown", width="stretch"
-)
+with st.container(horizontal=True):
+    if st.button("Open in Live", disabled=not picked, icon=":material/show_chart:"):
+        go("pages/live.py", "watch", picked)
+    if st.button("Compare", disabled=not picked, icon=":material/compare:"):
+        go("pages/compare.py", "compare", picked)
+    st.download_button("CSV", table.to_csv(index=False), "runs.csv", "text/csv")
+    st.download_button("Markdown", markdown(records(table)), "runs.md", "text/markdown")
 if len(picked) == 1:
     [run] = [r for r in records(results) if r["name"] == picked[0]]
     show_one(run)

@@ -17,7 +17,7 @@ from core.config import RunConfig
 from core.data.template import format_prompt
 from core.data.tokenizer import END_OF_TEXT, decode, encode
 from core.errors import UserError
-from core.nn import generation
+from core.nn import generation, pretrained
 from core.nn.architecture import Architecture
 from core.nn.generation import Sampling
 from core.nn.gpt2 import GPT2
@@ -64,9 +64,10 @@ def new_run(base: Path, runs_dir: Path) -> Callable[..., RunDirectory]:
 
 def publish(run: RunDirectory, seed: int, where: str = "weights") -> None:
     torch.manual_seed(seed)
-    tensors = checkpoint.trainable(build_model(run.config()))
-    files = {"trainable.safetensors": {k: torch.randn_like(v) for k, v in tensors.items()}}
-    checkpoint.publish(run.path / where, files, {})
+    model = build_model(run.config())
+    tensors = {k: torch.randn_like(v) for k, v in checkpoint.trainable(model).items()}
+    facts = {"base_hash": pretrained.fingerprint(model)}
+    checkpoint.publish(run.path / where, {"trainable.safetensors": tensors}, facts)
 
 
 def said(answerer: Answerer, who: str, prompt: str = "Say it.", **how: Any) -> Answer:

@@ -142,6 +142,17 @@ def test_a_run_on_a_file_of_ones_own(core: Start, workplace: Path) -> None:
     assert (answer["run"], answer["prompt"]) == ("mine", "Say red.")
 
 
+def test_a_base_that_cannot_be_fetched_is_told_before_a_run_exists(
+    core: Start, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(workplace / "cache"))
+    sets = ["--set", "dataset=data/words.json", "--set", "base_model=gpt2", "--set", "batch_size=1"]
+    _, err = end(core("train", *sets), 2)
+    assert "base_model = 'gpt2': its weights could not be fetched" in err
+    assert not (workplace / "runs").exists()
+
+
 def test_ctrl_c_stops_with_a_checkpoint_and_resume_finishes(
     train: Start, core: Start, workplace: Path
 ) -> None:

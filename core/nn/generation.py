@@ -52,6 +52,7 @@ def generate(
     """
     limit = sampling.max_new_tokens
     fitted = [fit_prompt(list(prompt), model.arch.context, limit) for prompt in prompts]
+    room = [model.arch.context - len(prompt) for prompt in fitted]
     answers: list[list[int]] = [[] for _ in prompts]
     going = list(range(len(prompts)))
     batch = _Batch(model, fitted, sampling)
@@ -60,6 +61,7 @@ def generate(
         kept = [row for row, token in enumerate(tokens) if token != end]
         for row in kept:
             answers[going[row]].append(tokens[row])
+        kept = [row for row in kept if len(answers[going[row]]) < room[going[row]]]
         if len(kept) < len(going):
             going = [going[row] for row in kept]
             batch.keep(kept)
@@ -74,9 +76,9 @@ class _Batch:
 
     def __init__(self, model: GPT2, prompts: list[list[int]], sampling: Sampling) -> None:
         device = model.wte.weight.device
-        longest = max(len(prompt) for prompt in prompts)
+        shortest, longest = (f(len(prompt) for prompt in prompts) for f in (min, max))
         self.model, self.sampling = model, sampling
-        self.new_tokens = min(sampling.max_new_tokens, model.arch.context - longest)
+        self.new_tokens = min(sampling.max_new_tokens, model.arch.context - shortest)
         self.generator = torch.Generator(device).manual_seed(sampling.seed)
         pads = torch.tensor([longest - len(prompt) for prompt in prompts], device=device)
         ids = torch.tensor([[0] * (longest - len(p)) + p for p in prompts], device=device)

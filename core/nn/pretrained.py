@@ -76,7 +76,7 @@ def load(
         UserError: it cannot be had, is not a GPT-2, or should be tied and comes with a head of its own.
     """
     arch = architecture(base_model)
-    path = _weights_path(base_model)
+    path = fetch(base_model)
     if path is None:  # the embedded model before it has been pretrained
         model = GPT2(arch, dropout, tie_weights)
         model.initialise(torch.Generator().manual_seed(0))
@@ -97,17 +97,12 @@ def load(
     return model
 
 
-def fingerprint(model: GPT2) -> str:
-    """SHA-256 over names and values of all weights, adapters left out: equal where the base is equal."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        if "lora_" not in name:
-            digest.update(name.replace(".linear.", ".").encode())
-            digest.update(tensor.detach().float().cpu().contiguous().view(-1).numpy())
-    return digest.hexdigest()
+def fetch(base_model: str) -> Path | None:
+    """Where the weights of a base model lie, downloaded first if need be; None before it is pretrained.
 
-
-def _weights_path(base_model: str) -> Path | None:
+    Raises:
+        UserError: they cannot be had.
+    """
     if base_model == EMBEDDED:
         path = ASSETS / EMBEDDED / "model.safetensors"
         return path if path.exists() else None
@@ -122,6 +117,16 @@ def _weights_path(base_model: str) -> Path | None:
         reason = type(error).__name__
         message = f"base_model = {base_model!r}: its weights could not be fetched from {repository} ({reason}); connect to the internet once, or name a directory that holds them"
         raise UserError(message) from None
+
+
+def fingerprint(model: GPT2) -> str:
+    """SHA-256 over names and values of all weights, adapters left out: equal where the base is equal."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if "lora_" not in name:
+            digest.update(name.replace(".linear.", ".").encode())
+            digest.update(tensor.detach().float().cpu().contiguous().view(-1).numpy())
+    return digest.hexdigest()
 
 
 def _has(directory: str, name: str) -> bool:

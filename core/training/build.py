@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from core.config import RunConfig
+from core.errors import UserError
 from core.nn import lora, pretrained
 from core.nn.gpt2 import GPT2
 from core.training import checkpoint
@@ -27,12 +28,15 @@ def load_trained(config: RunConfig, directory: Path) -> GPT2:
     """The model of a run: its `weights/`, or its newest sound checkpoint; adapters merged.
 
     Raises:
-        UserError: the run has neither.
+        UserError: the run has neither, or its adapters belong on a base with other weights.
     """
     model = build_model(config)
     if (directory / "weights").is_dir():
-        _, files = checkpoint.read(directory / "weights")
+        facts, files = checkpoint.read(directory / "weights")
         [tensors] = files.values()
+        if config.method == "lora" and facts.get("base_hash") != pretrained.fingerprint(model):
+            message = f"{directory.name}: its adapters were trained on other weights of {config.base_model} than those of today"
+            raise UserError(message)
     else:
         tensors = checkpoint.newest_weights(directory / "checkpoint")
     checkpoint.load_trainable(model, tensors)

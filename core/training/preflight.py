@@ -87,6 +87,12 @@ def read_corpus(config: RunConfig, context: int) -> Corpus:
     return Corpus(kept, len(parts.test), len(parts.validation), cut)
 
 
+def fetch(config: RunConfig) -> None:
+    """Download what a run needs and this machine lacks. Raises UserError where it cannot be had."""
+    pretrained.fetch(config.base_model)
+    dataset.load(config.dataset, config.max_examples)
+
+
 def all_problems(values: Mapping[str, Any]) -> list[Problem]:
     """All that is wrong with untrusted values: with each of them, and with what the right ones would meet."""
     found: list[Problem] = []

@@ -19,11 +19,12 @@ KEY = ["item", "instruction", "input", "reference"]
 def show_stored(lab: Lab) -> None:
     """Pick runs, find a test prompt, read the answers beside the reference."""
     results = queries.results(lab.db)
-    answered = results.loc[results["exact"].notna(), "name"].tolist()
-    if not answered:
+    answered = results[results["exact"].notna()]
+    if answered.empty:
         st.info("No run has answered its test set yet. A run does so at its end.")
         return
-    names = _pick("stored_runs", answered, answered[:3], 6)
+    alike = answered.loc[answered["dataset"] == answered["dataset"].iloc[0], "name"]
+    names = _pick("stored_runs", answered["name"].tolist(), alike[:3].tolist(), 6)
     table = queries.answers(lab.db, names)
     if table.empty:
         st.info("Choose at least one run.")
@@ -154,19 +155,15 @@ def _step_through(labels: list[str], query: str, found: list[int]) -> int:
         st.session_state.update(found_for=query, place=0)
     last = len(found) - 1
     place = st.session_state["place"] = min(st.session_state.get("place", 0), last)
-    back, choose, forth = st.columns([1, 8, 1], vertical_alignment="bottom")
-    back.button(
-        "Previous", disabled=place == 0, on_click=_go_to, args=(place - 1,), width="stretch"
-    )
-    forth.button(
-        "Next", disabled=place == last, on_click=_go_to, args=(place + 1,), width="stretch"
-    )
-    choose.selectbox(
-        f"{len(found)} test prompts, best match first",
-        range(len(found)),
-        key="place",
-        format_func=lambda i: f"{i + 1}. {labels[i]}",
-    )
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.button("Previous", disabled=place == 0, on_click=_go_to, args=(place - 1,))
+        st.selectbox(
+            f"{len(found)} test prompts, best match first",
+            range(len(found)),
+            key="place",
+            format_func=lambda i: f"{i + 1}. {labels[i]}",
+        )
+        st.button("Next", disabled=place == last, on_click=_go_to, args=(place + 1,))
     return found[place]
 
 

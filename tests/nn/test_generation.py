@@ -166,6 +166,14 @@ def test_answers_end_at_the_contexts_end(model: GPT2) -> None:
     assert len(generate(model, [[1]], Sampling(1000), never)[0]) == 47
 
 
+def test_the_room_of_an_answer_is_its_own(model: GPT2) -> None:
+    never = 10**6
+    given = [[1], list(range(1, 21)), [7, 8, 9]]
+    answers = generate(model, given, Sampling(1000), never)
+    assert [len(answer) for answer in answers] == [47, 28, 45]
+    assert answers == [generate(model, [one], Sampling(1000), never)[0] for one in given]
+
+
 def test_no_room_is_no_answer(model: GPT2) -> None:
     assert generate(model, [[1, 2]], Sampling(0), END) == [[]]
     assert list(stream(model, [1, 2], Sampling(0), END)) == []

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from core.config import RunConfig
 from core.errors import UserError
@@ -60,6 +61,21 @@ def test_the_start_of_the_adapters_hangs_on_the_seed(settings: Settings) -> None
     assert len(starts(1)) == 2 * 6 + 1
     assert all(map(torch.equal, starts(1), starts(1)))
     assert not any(map(torch.equal, starts(1), starts(2)))
+
+
+def test_adapters_on_a_base_that_has_changed_are_refused(
+    settings: Settings, new_run: NewRun, tmp_path: Path, save_peer: Callable[..., Any]
+) -> None:
+    sizes = {"n_layer": 1, "n_head": 2, "n_embd": 8, "n_positions": 96, "vocab_size": 50257}
+    base = tmp_path / "base"
+    save_peer(base, **sizes)
+    config, run = settings(**LORA, base_model=str(base)), new_run()
+    Trainer(config, run).publish_weights()
+    load_trained(config, run.directory)
+    weights = load_file(base / "model.safetensors")
+    save_file({k: v + 1 for k, v in weights.items()}, base / "model.safetensors")
+    with pytest.raises(UserError, match="its adapters were trained on other weights"):
+        load_trained(config, run.directory)
 
 
 def test_weights_of_other_settings_are_refused(settings: Settings, new_run: NewRun) -> None:
