@@ -11,6 +11,7 @@ page = st.navigation(
             st.Page(
                 "pages/launch.py", title="Launch", icon=":material/rocket_launch:", default=True
             ),
+            st.Page("pages/data.py", title="Data", icon=":material/dataset:"),
             st.Page("pages/live.py", title="Live", icon=":material/show_chart:"),
         ],
         "Read": [

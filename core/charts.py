@@ -8,9 +8,10 @@ turn into markup.
 """
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 Figure = dict[str, Any]
@@ -88,6 +89,33 @@ def rate_schedule(rates: Sequence[tuple[int, float]]) -> Figure:
     return figure
 
 
+def token_lengths(lengths: Mapping[str, Sequence[int]], limit: int) -> Figure:
+    """How many examples of each part are how long, and where they are cut.
+
+    Args:
+        lengths: tokens of each example by part of the data set.
+        limit: of a run; nothing is drawn where no example is longer.
+    """
+    longest = max(max(part) for part in lengths.values())
+    width = max(1, -(-longest // 50))
+    edges = np.arange(0, longest + width + 1, width)
+    bars = []
+    for (part, values), colour in zip(lengths.items(), PALETTE, strict=False):
+        counts = np.histogram(values, edges)[0]
+        bars.append({
+            "type": "bar", "x": edges[:-1] + width / 2, "y": counts, "width": width,
+            "name": part, "marker": {"color": colour},
+            "customdata": [f"{edge} to {edge + width - 1}" for edge in edges[:-1]],
+            "hovertemplate": "%{customdata} tokens: %{y}",
+        })  # fmt: skip
+    figure = _figure(bars, "Tokens of prompt and response", "tokens an example", False, legend=True)
+    figure["layout"] |= {"barmode": "stack", "hovermode": "closest"}
+    if limit < longest:
+        line = {"type": "line", "x0": limit, "x1": limit, "y0": 0, "y1": 1, "yref": "paper"}
+        figure["layout"]["shapes"] = [{**line, "line": {"color": PALETTE[-1], "dash": "dash"}}]
+    return figure
+
+
 def _figure(lines: list[Figure], title: str, x: str, log: bool, legend: bool) -> Figure:
     layout = {
         "title": {"text": title, "font": {"size": 14}},
@@ -98,7 +126,7 @@ def _figure(lines: list[Figure], title: str, x: str, log: bool, legend: bool) ->
         "hovermode": "x unified",
         "uirevision": "constant",  # keeps a person's zoom while data comes in
         "template": "none",  # else Plotly copies its default one into each figure, slowly
-        "xaxis": {"title": {"text": TITLES[x], "font": {"size": 12}}},
+        "xaxis": {"title": {"text": TITLES.get(x, x), "font": {"size": 12}}},
         "yaxis": {"type": "log" if log else "linear"},
     }
     return {"data": lines, "layout": layout}

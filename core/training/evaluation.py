@@ -55,10 +55,13 @@ def answer_all(
             fit_prompt(prompts[i], model.arch.context, sampling.max_new_tokens) for i in chosen
         ]
         answers = generate(model, fitted, sampling, END_OF_TEXT)
-        limit = min(
-            sampling.max_new_tokens, model.arch.context - max(len(prompt) for prompt in fitted)
-        )
         yield [
-            Answer(i, decode(ids), len(ids), len(ids) >= limit, len(fitted[row]) < len(prompts[i]))
-            for row, (i, ids) in enumerate(zip(chosen, answers, strict=True))
+            Answer(
+                i,
+                decode(ids),
+                len(ids),
+                len(ids) >= min(sampling.max_new_tokens, model.arch.context - len(prompt)),
+                len(prompt) < len(prompts[i]),
+            )
+            for i, ids, prompt in zip(chosen, answers, fitted, strict=True)
         ]

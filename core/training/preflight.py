@@ -6,7 +6,6 @@ All by arithmetic on the data set and the model's shapes; no model is loaded.
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -14,7 +13,6 @@ import torch
 from core.config import RunConfig
 from core.data import dataset, hub
 from core.data.batches import Schedule, encode_example
-from core.data.dataset import EMBEDDED
 from core.data.template import Example
 from core.errors import ConfigError, Problem, UserError
 from core.nn import pretrained
@@ -73,7 +71,7 @@ def read_corpus(config: RunConfig, context: int) -> Corpus:
     Raises:
         UserError: there is no such data set, it is damaged, or a part of it is or becomes empty.
     """
-    stamps = _stamps(config.dataset)
+    stamps = dataset.stamps(config.dataset)
     examples, sizes = _measured(config.dataset, config.max_examples, stamps)
     parts = dataset.split(examples, config)
     limit = min(config.max_length or context, context)
@@ -239,19 +237,6 @@ def _measured(name: str, max_examples: int | None, stamps: object) -> Sizes:
     examples = dataset.load(name, max_examples, download=False)
     encoded = (encode_example(example, 0, 10**9) for example in examples)
     return examples, [(len(e.ids), e.prompt_length) for e in encoded]
-
-
-def _stamps(name: str) -> tuple[tuple[str, int, int], ...]:
-    """Path, time and size of the files of a data set; empty where `dataset.load` will say what is wrong."""
-    try:
-        on_hub = hub.repository(name) is not None
-        paths = (
-            hub.files(name, False) if on_hub else [EMBEDDED.get(name) or Path(name).expanduser()]
-        )
-        stats = [(str(path.absolute()), path.stat()) for path in paths]
-    except (OSError, RuntimeError):
-        return ()
-    return tuple((path, stat.st_mtime_ns, stat.st_size) for path, stat in stats)
 
 
 def _kept(sizes: list[tuple[int, int]], limit: int, mask_prompt: bool) -> list[int]:

@@ -17,6 +17,7 @@ from core.data.batches import Batch, Encoded, Schedule, collate, encode_all
 from core.data.template import Example
 from core.errors import TrainingError
 from core.nn import generation, lora, pretrained
+from core.nn.gpt2 import GPT2
 from core.training import checkpoint, hardware
 from core.training.build import build_model
 from core.training.evaluation import answer_all, mean_loss
@@ -72,9 +73,8 @@ class Trainer:
         self.config, self.run = config, run
         self.device = hardware.resolve_device(config.device)
         self.dtype = hardware.resolve_precision(config.precision, self.device)
-        self.split = dataset.split(dataset.load(config.dataset, config.max_examples), config)
         torch.manual_seed(config.seed)
-        model = build_model(config)
+        model = self._build_model()
         self.base_hash = pretrained.fingerprint(model)
         self.model = model.to(self.device)
         self.model.grad_checkpointing = config.grad_checkpointing
@@ -95,8 +95,14 @@ class Trainer:
                 block.compile(dynamic=True)
         self.progress = Progress()
 
+    def _build_model(self) -> GPT2:
+        return build_model(self.config)
+
     def _encode(self) -> tuple[list[Encoded], list[Encoded]]:
-        config, parts = self.config, self.split
+        """What to train and to validate on; what to answer is kept for the end."""
+        config = self.config
+        examples = dataset.load(config.dataset, config.max_examples)
+        parts = self.split = dataset.split(examples, config)
         length = min(config.max_length or self.model.arch.context, self.model.arch.context)
         train = encode_all(parts.train, length, config.mask_prompt)
         place = len(parts.train) + len(parts.test)

@@ -8,6 +8,13 @@ import streamlit as st
 
 STYLE = "white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.5;"
 MARK = "background: rgba(240, 170, 50, 0.35); border-radius: 3px;"
+BOX = "border-right: 1px solid rgba(128, 128, 128, 0.35); "
+TOKEN_STYLES = {
+    "given": "opacity: 0.55;",
+    "learned": "background: rgba(60, 125, 215, 0.22);",
+    "cut": "text-decoration: line-through; opacity: 0.4;",
+}
+"""How a token looks that the model is given, that it learns to predict, and that is cut off."""
 PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
 LIVELY = re.compile(r":(?=\S)|(?i:www)(?=\.)|.(?=@)|[<>~=-](?=[-=>])")
 """Where Streamlit looks for icons, links and arrows after it has dropped the escapes."""
@@ -35,6 +42,15 @@ def show_words(words: Sequence[tuple[str, bool]], empty: str = "(empty)") -> Non
         for word, flag in words
     )
     st.html(f'<div style="{STYLE}">{"".join(marked)}</div>')
+
+
+def show_tokens(tokens: Sequence[tuple[str, str]]) -> None:
+    """A text token by token, each with what becomes of it: one of TOKEN_STYLES."""
+    pieces = (
+        f'<span style="{BOX}{TOKEN_STYLES[state]}">{html.escape(text) or " "}</span>'
+        for text, state in tokens
+    )
+    st.html(f'<div style="{STYLE}">{"".join(pieces)}</div>')
 
 
 def plain(text: str) -> str:

@@ -1,0 +1,101 @@
+"""What a data set is like before anything is trained on it: lengths, what is cut, what is learned, and
+which test examples the training set gives away.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pandas as pd
+from rapidfuzz import fuzz, process
+
+from core.config import RunConfig
+from core.data.batches import encode_example
+from core.data.dataset import Split
+from core.data.template import Example
+from core.data.tokenizer import decode
+
+UNCUT = 10**9
+NEAR = 90.0
+"""Least similarity, 0 to 100, of instruction, input and output together that is called a near-duplicate."""
+AT_ONCE = 256
+"""Test examples compared with the whole training set at a time."""
+State = Literal["given", "learned", "cut"]
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token as text and what training does with it: given, learned (a target) or cut off.
+
+    A character that takes several tokens is the text of the last of them; the others are empty.
+    """
+
+    text: str
+    state: State
+
+
+def table(split: Split) -> pd.DataFrame:
+    """Every example in file order: item, part, tokens, prompt_tokens, instruction, input, output.
+
+    Tokens are those of prompt and response with end-of-text, nothing cut.
+    """
+    rows: list[dict[str, Any]] = []
+    for part, examples in vars(split).items():
+        for example in examples:
+            encoded = encode_example(example, 0, UNCUT)
+            size = {"tokens": len(encoded.ids), "prompt_tokens": encoded.prompt_length}
+            rows.append({"item": len(rows), "part": part, **size, **vars(example)})
+    return pd.DataFrame(rows)
+
+
+def tokens(example: Example, config: RunConfig, context: int) -> list[Token]:
+    """The example as the model sees it. The first token is never a target: nothing comes before it."""
+    encoded = encode_example(example, 0, UNCUT)
+    limit = min(config.max_length or context, context)
+    first = encoded.prompt_length if config.mask_prompt else 1
+    found, held = [], []
+    for place, token in enumerate(encoded.ids):
+        held.append(token)
+        text = decode(held)
+        if "\ufffd" in text and place + 1 < len(encoded.ids):
+            text = ""  # not whole before the next token
+        else:
+            held = []
+        state: State = "cut" if place >= limit else "learned" if place >= first else "given"
+        found.append(Token(text, state))
+    return found
+
+
+def duplicates(split: Split, least: float = NEAR) -> pd.DataFrame:
+    """Test examples that a training example resembles, most alike first: test, train, similarity.
+
+    `same_prompt` tells that instruction and input are the same but for case and white space. Similarity
+    is that of rapidfuzz's `ratio`; test and train are items of the data set.
+    """
+    train, test = ([_normal(*vars(e).values()) for e in part] for part in (split.train, split.test))
+    same_prompt = {_prompt(e): place for place, e in reversed([*enumerate(split.train)])}
+    rows = []
+    for start in range(0, len(test), AT_ONCE):
+        some = test[start : start + AT_ONCE]
+        scores = process.cdist(some, train, scorer=fuzz.ratio, score_cutoff=least, workers=-1)
+        for i, (place, score) in enumerate(
+            zip(scores.argmax(1), scores.max(1), strict=True), start
+        ):
+            prompt = _prompt(split.test[i])
+            if score < least:
+                if prompt not in same_prompt:
+                    continue
+                place = same_prompt[prompt]
+                score = fuzz.ratio(test[i], train[place])
+            same = prompt == _prompt(split.train[place])
+            rows.append((split.first_test_item + i, int(place), round(float(score), 1), same))
+    frame = pd.DataFrame(rows, columns=["test", "train", "similarity", "same_prompt"])
+    return frame.sort_values("similarity", ascending=False, kind="stable", ignore_index=True)
+
+
+def _prompt(example: Example) -> str:
+    return _normal(example.instruction, example.input)
+
+
+def _normal(*texts: str) -> str:
+    return re.sub(r"\s+", " ", " ".join(texts)).strip().casefold()

@@ -1,0 +1,98 @@
+"""Pretrain the embedded base model with the project's own trainer.
+
+Only a few thousand of GPT-2's tokens occur in the text. All others share one row of the embedding, which
+stands for them with a logit raised by the logarithm of their number: exactly the full softmax with those
+rows tied, at a fraction of its cost. The row is given back to each of them at the end.
+"""
+
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from core.config import RunConfig
+from core.data.batches import Encoded
+from core.data.tokenizer import END_OF_TEXT, encode
+from core.nn.architecture import FAMILY, Architecture
+from core.nn.gpt2 import GPT2
+from core.training.trainer import Run, Trainer
+
+NANO = FAMILY["gpt2-nano"]
+BLOCK = 128
+"""Tokens a training example; prompts and answers of the data set are shorter."""
+NOISE = 0.02
+"""Standard deviation of what tells apart the tokens that never occurred."""
+
+
+def blocks(documents: Iterable[str], tokens: int) -> list[list[int]]:
+    """So many tokens of text, documents one after the other, cut into rows of BLOCK + 1."""
+    ids: list[int] = []
+    for document in documents:
+        ids += [*encode(document), END_OF_TEXT]
+        if len(ids) >= tokens:
+            break
+    return [ids[i : i + BLOCK + 1] for i in range(0, len(ids) - BLOCK, BLOCK)]
+
+
+class Reduced(GPT2):
+    """GPT-2 over the tokens that occur and one row, the last, for all `others` that do not."""
+
+    shift: Tensor
+
+    def __init__(self, arch: Architecture, others: int) -> None:
+        super().__init__(arch, tie_weights=True)
+        shift = torch.zeros(arch.vocabulary)
+        shift[-1] = math.log(others)
+        self.register_buffer("shift", shift, persistent=False)
+
+    def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
+        """Summed cross entropy over the whole vocabulary."""
+        wanted = targets != -100
+        logits = F.linear(self.features(ids)[wanted], self.lm_head.weight, self.shift)
+        return F.cross_entropy(logits, targets[wanted], reduction="sum")
+
+
+class Pretrainer(Trainer):
+    """A run whose model and examples come from here and not from its settings."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        run: Run,
+        train: Sequence[list[int]],
+        validation: Sequence[list[int]],
+    ) -> None:
+        self.known = sorted(set(itertools.chain.from_iterable(itertools.chain(train, validation))))
+        place = {token: i for i, token in enumerate(self.known)}
+        self.given = [
+            [Encoded([place[t] for t in row], 0, i) for i, row in enumerate(rows)]
+            for rows in (train, validation)
+        ]
+        super().__init__(config, run)
+
+    def _build_model(self) -> GPT2:
+        arch = replace(NANO, vocabulary=len(self.known) + 1)
+        model = Reduced(arch, NANO.vocabulary - len(self.known))
+        model.initialise(torch.Generator().manual_seed(self.config.seed))
+        return model
+
+    def _encode(self) -> tuple[list[Encoded], list[Encoded]]:
+        return self.given[0], self.given[1]
+
+    def whole(self) -> GPT2:
+        """The model over all of GPT-2's vocabulary."""
+        model = GPT2(NANO, tie_weights=True)
+        state: dict[str, Any] = dict(self.model.state_dict())
+        rows = state.pop("wte.weight")
+        state.pop("lm_head.weight")
+        generator = torch.Generator().manual_seed(self.config.seed)
+        embedding = torch.randn(NANO.vocabulary, NANO.n_embd, generator=generator) * NOISE
+        embedding += rows[-1]
+        embedding[self.known] = rows[:-1]
+        model.load_state_dict({**state, "wte.weight": embedding, "lm_head.weight": embedding})
+        return model.eval()

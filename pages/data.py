@@ -1,0 +1,156 @@
+"""Look at a data set before training on it: its examples as the model sees them, lengths, leaks."""
+
+import pandas as pd
+import streamlit as st
+
+from core import charts
+from core.comparing import search
+from core.config import RunConfig
+from core.data import dataset, hub, inspection
+from core.data.dataset import Split
+from core.errors import ConfigError, UserError
+from core.nn import pretrained
+from core.tables import records
+from core.tracking import queries
+from pages.shared import runtime
+from pages.shared.text import count, plain, show_tokens
+
+COLUMNS = ["item", "part", "tokens", "instruction", "input", "output"]
+LABELS = {"item": "Item", "part": "Part", "tokens": "Tokens", "instruction": "Instruction",
+          "input": "Input", "output": "Response"}  # fmt: skip
+PARTS = ("train", "test", "validation")
+
+lab = runtime.lab()
+
+
+@st.cache_resource(max_entries=3, show_spinner="Reading the data set")
+def read(settings: str, stamp: tuple[tuple[str, int, int], ...]) -> tuple[Split, pd.DataFrame]:
+    """The parts of a data set and the table of its examples; `stamp` tells versions of a file apart."""
+    config = RunConfig.model_validate_json(settings)
+    examples = dataset.load(config.dataset, config.max_examples, download=False)
+    split = dataset.split(examples, config)
+    return split, inspection.table(split)
+
+
+@st.cache_data(max_entries=3, show_spinner="Comparing the test set with the training set")
+def leaks(settings: str, stamp: tuple[tuple[str, int, int], ...]) -> pd.DataFrame:
+    """Near-duplicates between test and training."""
+    return inspection.duplicates(read(settings, stamp)[0])
+
+
+def choose() -> tuple[RunConfig, int]:
+    """Which data set, and how a run would cut it. Stops the page where something is wrong."""
+    used = queries.results(lab.db)["dataset"].dropna().unique()
+    asked = st.query_params.get_all("dataset")
+    known = [*dict.fromkeys([*asked, "primer", "alpaca", *used])]
+    name = st.selectbox(
+        "Data set", known, accept_new_options=True,
+        help="primer, alpaca, owner/name on the hub, or the path of a JSON or JSONL file.",
+    )  # fmt: skip
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        base = st.selectbox(
+            "Context of", ["gpt2-nano", "gpt2"], width=170, help="The most tokens a model can see."
+        )
+        length = st.number_input("Maximum length", 1, 1024, None, placeholder="context", width=150)
+        most = st.number_input("Examples", 1, None, None, placeholder="all", width=130)
+        masked = st.toggle("Mask the prompt", help="Learn the response only.")
+    try:
+        st.query_params["dataset"] = name = name or "primer"
+        settings = {"dataset": name, "base_model": base, "max_length": length}
+        config = RunConfig.parse({**settings, "max_examples": most, "mask_prompt": masked})
+        return config, pretrained.architecture(base).context
+    except ConfigError as error:
+        st.error(plain(str(error)))
+        st.stop()
+
+
+def show_overview(table: pd.DataFrame, limit: int) -> None:
+    """Sizes, lengths, and what is cut."""
+    train = table[table["part"] == "train"]
+    cut = int((train["tokens"] > limit).sum())
+    lost = int((train["prompt_tokens"] >= limit).sum())
+    with st.container(horizontal=True, gap="large"):
+        for part in PARTS:
+            st.metric(part.capitalize(), f"{(table['part'] == part).sum():,}", width="content")
+        st.metric("Tokens", count(int(table["tokens"].sum())), width="content")
+        st.metric("Mean length", f"{table['tokens'].mean():.0f}", width="content")
+        st.metric("Longest", f"{table['tokens'].max():,}", width="content")
+        st.metric(
+            "Cut", f"{cut:,}", width="content",
+            help=f"Training examples longer than {limit} tokens; {lost:,} of them lose the whole response.",
+        )  # fmt: skip
+    lengths = {part: table.loc[table["part"] == part, "tokens"].tolist() for part in PARTS}
+    st.plotly_chart(charts.token_lengths(lengths, limit), key="lengths")
+
+
+def show_examples(split: Split, table: pd.DataFrame, config: RunConfig, context: int) -> None:
+    """Search, a table, and the chosen example token by token."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        query = st.text_input("Find examples", placeholder="such as: synonym for happy")
+        parts = st.pills("Part", PARTS, selection_mode="multi")
+    shown = table[table["part"].isin(parts)] if parts else table
+    texts = (shown["instruction"] + " " + shown["input"] + " " + shown["output"]).tolist()
+    shown = shown.iloc[search(texts, query)]
+    if shown.empty:
+        st.info("No example has words like these.")
+        return
+    items = tuple(shown["item"])
+    event = st.dataframe(
+        shown[COLUMNS], hide_index=True, height=320, key=f"examples:{hash(items)}",
+        column_config={key: st.column_config.Column(label) for key, label in LABELS.items()},
+        on_select="rerun", selection_mode="single-row",
+    )  # fmt: skip
+    item = items[event.selection.rows[0]] if event.selection.rows else items[0]
+    example = [*split.train, *split.test, *split.validation][item]
+    found = inspection.tokens(example, config, context)
+    states = [token.state for token in found]
+    st.caption(
+        f"Item {item} as the model sees it: {states.count('given')} tokens given, "
+        f"{states.count('learned')} learned (blue), {states.count('cut')} cut (struck through)."
+    )
+    show_tokens([(token.text, token.state) for token in found])
+
+
+def show_leaks(split: Split, frame: pd.DataFrame) -> None:
+    """What the training set gives away of the test set."""
+    if frame.empty:
+        st.success("No test example resembles a training example.")
+        return
+    same = int(frame["same_prompt"].sum())
+    st.write(
+        f"{len(frame)} of {len(split.test)} test examples resemble a training example by "
+        f"{inspection.NEAR:.0f} % or more, or have its very prompt ({same}). Scores on these measure memory."
+    )
+    examples = [*split.train, *split.test]
+    rows = [
+        {
+            "Similarity": row["similarity"],
+            "Same prompt": row["same_prompt"],
+            "Test": " ".join(vars(examples[row["test"]]).values()),
+            "Training": " ".join(vars(examples[row["train"]]).values()),
+            "Items": f"{row['test']}, {row['train']}",
+        }
+        for row in records(frame)
+    ]
+    st.dataframe(pd.DataFrame(rows), hide_index=True)
+
+
+st.title("Data")
+config, context = choose()
+try:
+    stamp = dataset.stamps(config.dataset)
+    split, table = read(config.model_dump_json(), stamp)
+except hub.NotDownloadedError:
+    st.info(
+        f"{plain(config.dataset)} is not on this machine yet; the first run on it downloads it."
+    )
+    st.stop()
+except UserError as error:
+    st.error(plain(str(error)))
+    st.stop()
+show_overview(table, min(config.max_length or context, context))
+what = st.segmented_control("View", ["Examples", "Leaks"], default="Examples")
+if what == "Leaks":
+    show_leaks(split, leaks(config.model_dump_json(), stamp))
+else:
+    show_examples(split, table, config, context)

@@ -1,0 +1,65 @@
+"""The data page: what it says of a data set, which example it shows, what it finds given away."""
+
+import json
+
+import pytest
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Forty examples, the first of the test set a copy of one of the training set."""
+    records = [{"instruction": f"Count to {n}.", "output": f"{n} it is."} for n in range(40)]
+    records[34] = {"instruction": "Count to 3.", "output": "3 it is."}
+    records[35] = {"instruction": "Name a <b>bird</b>.", "input": "in *French*", "output": "oiseau"}
+    path = tmp_path / "forty.json"
+    path.write_text(json.dumps(records))
+    return path
+
+
+def shown(page):
+    return page.dataframe[0].value
+
+
+def tokens(page):
+    return " ".join(html.proto.body for html in page.get("html"))
+
+
+def test_the_embedded_data_set_comes_first(page):
+    page.go("data")
+    assert [m.label for m in page.metric][:3] == ["Train", "Test", "Validation"]
+    assert "Response" in tokens(page)
+    assert shown(page)["part"].tolist()[0] == "train"
+
+
+def test_a_file_of_ones_own(page, dataset):
+    page.go("data", dataset=str(dataset))
+    assert [m.value for m in page.metric][:3] == ["34", "4", "2"]
+    page.widget("Find examples").set_value("bird").run()
+    assert shown(page)["item"].tolist() == [35]
+    assert "&lt;" in tokens(page)
+    assert "<b>" not in tokens(page)
+
+
+def test_what_is_cut_and_masked_is_counted(page, dataset):
+    page.go("data", dataset=str(dataset))
+    page.widget("Maximum length").set_value(36).run()
+    page.widget("Mask the prompt").set_value(True).run()
+    caption = next(c.value for c in page.caption if c.value.startswith("Item 0"))
+    assert " 0 learned" not in caption
+    assert " 0 cut" not in caption
+    assert page.metric[6].value == "34"
+
+
+def test_leaks(page, dataset):
+    page.go("data", dataset=str(dataset))
+    page.widget("View").set_value("Leaks").run()
+    frame = shown(page)
+    assert frame["Items"].tolist()[0] == "34, 3"
+    assert frame["Same prompt"].tolist()[0]
+
+
+def test_what_cannot_be_read_is_told(page, tmp_path):
+    page.go("data", dataset="nowhere.json")
+    assert "there is no such file" in page.error[0].value.replace("\\", "")
+    page.go("data", dataset="owner/name")
+    assert "not on this machine" in page.info[0].value
