@@ -180,6 +180,26 @@ def _from_hub_layout(
     return state
 
 
+def hub_layout(model: GPT2) -> dict[str, Tensor]:
+    """The weights of a tied model as the Hugging Face GPT-2 format has them: the way back of `load`."""
+    state = {k: v.detach() for k, v in model.state_dict().items() if k != "lm_head.weight"}
+    found: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        layer, _, kind = name.rpartition(".")
+        if layer.endswith((".q", ".k", ".v")):
+            if not layer.endswith(".q"):
+                continue
+            stem = layer.removesuffix("q")
+            tensor = torch.cat([state[f"{stem}{letter}.{kind}"] for letter in "qkv"])
+            layer = stem + "c_attn"
+        for theirs, ours in RENAMED.items():
+            if layer.endswith(ours):
+                layer = layer.removesuffix(ours) + theirs
+        conv = layer.endswith((".c_attn", ".c_proj", ".c_fc")) and kind == "weight"
+        found[f"transformer.{layer}.{kind}"] = (tensor.T if conv else tensor).contiguous()
+    return found
+
+
 def _copy(tensor: Tensor) -> Tensor:
     return tensor.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
 

@@ -15,8 +15,9 @@ from core.recipe.facts import Fact
 from core.recipe.phrases import OF
 
 PEOPLE = (
-    "Anna Tom Maria Ben Clara David Emma Frank Grace Henry Julia Karl Laura Max Nina Oscar".split()
-)
+    "Anna", "Tom", "Maria", "Ben", "Clara", "David", "Emma", "Frank", "Grace", "Henry", "Julia",
+    "Karl", "Laura", "Max", "Nina", "Oscar",
+)  # fmt: skip
 PLACES = (
     "in the garden", "at the station", "by the river", "in the kitchen", "at school", "on the hill",
     "in the library", "at the market", "on the train", "near the old bridge", "in the park", "at home",

@@ -49,7 +49,7 @@ class Fact:
 
 def all_facts() -> list[Fact]:
     """Every fact, kind by kind."""
-    found = [
+    return [
         *_pairs("synonym", words.pairs(words.SYNONYMS)),
         *_pairs("antonym", words.pairs(words.ANTONYMS)),
         *_pairs("plural", _plurals()),
@@ -62,7 +62,6 @@ def all_facts() -> list[Fact]:
         *_passives(),
         *_odd_ones(),
     ]
-    return found
 
 
 def _fact(kind: str, keys: tuple[str, ...], **blanks: str) -> Fact:

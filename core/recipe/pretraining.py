@@ -20,7 +20,8 @@ from core.data.batches import Encoded
 from core.data.tokenizer import END_OF_TEXT, encode
 from core.nn.architecture import FAMILY, Architecture
 from core.nn.gpt2 import GPT2
-from core.training.trainer import Run, Trainer
+from core.training.run import Run
+from core.training.trainer import Trainer
 
 NANO = FAMILY["gpt2-nano"]
 BLOCK = 128

@@ -60,4 +60,4 @@ def _spread(facts: list[Fact], kinds: list[str], count: int) -> list[Fact]:
 def _words(fact: Fact) -> set[str]:
     """Everything that could be a key in what a fact asks and answers."""
     text = " ".join([*chain.from_iterable(fact.asked), fact.start, fact.answer])
-    return {key for key in re.findall(r"[\w-]+", text)} | set(fact.keys)
+    return {*re.findall(r"[\w-]+", text), *fact.keys}

@@ -10,14 +10,17 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from core.config import RunConfig
 from core.errors import UserError
 from core.tracking.events import EventWriter
 from core.tracking.rundir import ENDED, RunDirectory
 
+Train = Callable[[RunConfig, Any], str]
 NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 """How torch says it, on a GPU and on a CPU."""
 
@@ -53,11 +56,12 @@ class ActiveRun:
         self._writer.close()
 
 
-def work(run: RunDirectory, signals: bool = False) -> None:
+def work(run: RunDirectory, signals: bool = False, train: Train | None = None) -> None:
     """Train a run to its end, in this thread.
 
     Args:
         signals: take SIGTERM and SIGINT as requests to checkpoint and end; main thread only.
+        train: how; fine-tuning where absent.
 
     Raises:
         RunHeldError: another trainer holds it.
@@ -69,20 +73,19 @@ def work(run: RunDirectory, signals: bool = False) -> None:
         with contextlib.closing(ActiveRun(run)) as active:
             if signals:
                 _listen(active)
-            status, reason = _train(run, active)
+            status, reason = _train(run, active, train)
             active.emit("status", status=status, reason=reason)
         run.withdraw_stop()
 
 
-def _train(run: RunDirectory, active: ActiveRun) -> tuple[str, str | None]:
+def _train(run: RunDirectory, active: ActiveRun, train: Train | None) -> tuple[str, str | None]:
     if active.stop_requested():
         return active.ending or "stopped", "withdrawn before it started"
     active.emit("status", status="running", pid=os.getpid(), host=socket.gethostname())
     try:
-        from core.training.trainer import (
-            train,  # torch: seconds, which the status need not wait for
-        )
+        from core.training import trainer  # torch: seconds, which the status need not wait for
 
+        train = train or trainer.train
         outcome = "stopped" if active.stop_requested() else train(run.config(), active)
     except UserError as error:
         print(f"{run.name}: {error}", file=sys.stderr)

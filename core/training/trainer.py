@@ -5,9 +5,7 @@ Knows a run as a directory and an event writer: no database, no pages, no networ
 
 import math
 import time
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from dataclasses import asdict
 
 import torch
 
@@ -22,34 +20,7 @@ from core.training import checkpoint, hardware
 from core.training.build import build_model
 from core.training.evaluation import answer_all, mean_loss
 from core.training.optimiser import build_optimizer, learning_rate
-
-Outcome = Literal["finished", "stopped"]
-
-
-class Run(Protocol):
-    """What the trainer may ask of the run it trains."""
-
-    directory: Path
-    resumed: bool
-
-    def emit(self, kind: str, **fields: Any) -> None:
-        """Append an event."""
-
-    def sync(self) -> None:
-        """Make the events so far durable."""
-
-    def stop_requested(self) -> bool:
-        """Whether somebody asked the run to stop."""
-
-
-@dataclass
-class Progress:
-    """How far a run has come. `seconds` counts training steps only."""
-
-    step: int = 0
-    examples: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
+from core.training.run import Outcome, Progress, Run
 
 
 def train(config: RunConfig, run: Run) -> Outcome:

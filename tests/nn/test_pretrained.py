@@ -182,3 +182,11 @@ def test_the_embedded_model_has_the_sizes_its_config_says() -> None:
     model = pretrained.load("gpt2-nano")
     assert model.arch == pretrained.architecture(str(pretrained.ASSETS / "gpt2-nano"))
     assert pretrained.fingerprint(model) == pretrained.fingerprint(pretrained.load("gpt2-nano"))
+
+
+def test_the_way_to_the_hubs_layout_is_the_way_back(base: Path) -> None:
+    peer = load_file(base / "model.safetensors")
+    saved = pretrained.hub_layout(pretrained.load(str(base), tie_weights=True))
+    assert saved.keys() == peer.keys()
+    for name, tensor in saved.items():
+        assert torch.equal(tensor, peer[name]), name
