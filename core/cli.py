@@ -22,7 +22,7 @@ from rich.console import Console
 from core import report
 from core.config import RunConfig
 from core.errors import ConfigError, Problem, UserError
-from core.presets import DEMO, PRESETS, preset
+from core.presets import DEMO, DEMO_LORA, PRESETS, preset
 from core.progress import follow
 from core.tables import Format, render
 from core.tracking import lab, queries
@@ -191,12 +191,11 @@ def reindex(runs_dir: RunsDir = RUNS) -> None:
 def demo(executor: ExecutorName = "process", runs_dir: RunsDir = RUNS) -> None:
     """Three runs on the embedded base model: full, LoRA 16 and LoRA 4; their table, and answers compared."""
     _check_executor(executor)
-    lora = {**DEMO, "method": "lora", "lr": 5e-3, "min_lr": 5e-4}
     names = []
     for name, changes in {
         "demo-full": DEMO,
-        "demo-lora-16": {**lora, "lora_rank": 16, "lora_alpha": 16},
-        "demo-lora-4": {**lora, "lora_rank": 4, "lora_alpha": 4},
+        "demo-lora-16": {**DEMO_LORA, "lora_rank": 16, "lora_alpha": 16},
+        "demo-lora-4": {**DEMO_LORA, "lora_rank": 4, "lora_alpha": 4},
     }.items():
         run = RunDirectory.create(runs_dir, RunConfig.parse({**changes, "name": name}))
         _drive(run, executor, None)

@@ -47,6 +47,8 @@ DEMO = {
     "max_new_tokens": 40,
 }
 
+DEMO_LORA = {**DEMO, "method": "lora", "lr": 5e-3, "min_lr": 5e-4}
+
 _STUDY = {"dataset": "alpaca", "batch_size": 2, "epochs": 1, "lr": 5e-5, "weight_decay": 0.1}
 _FULL = {**_STUDY, "method": "full"}
 _COSINE = {"min_lr": 1e-5, "warmup_fraction": 0.2}

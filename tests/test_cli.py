@@ -385,8 +385,10 @@ def test_a_run_that_fails_ends_with_its_reason_and_status_1(
 def test_a_demonstration_is_three_runs_their_table_and_answers(
     base: Path, data: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = {"base_model": str(base), "dataset": str(data), "method": "full", "batch_size": 8}
-    monkeypatch.setattr(cli, "DEMO", {**small, "max_new_tokens": 3, "lr": 1e-3, "min_lr": 1e-4})
+    small: dict[str, Any] = {"base_model": str(base), "dataset": str(data), "method": "full"}
+    small |= {"batch_size": 8, "max_new_tokens": 3, "lr": 1e-3, "min_lr": 1e-4}
+    monkeypatch.setattr(cli, "DEMO", small)
+    monkeypatch.setattr(cli, "DEMO_LORA", {**small, "method": "lora"})
     result = call("demo", "--executor", "thread", "--runs-dir", runs_dir)
     assert result.status == 0, result.err
     rows = {r["name"]: r for r in call("runs", "--runs-dir", runs_dir, "--format", "json").json}

@@ -22,7 +22,7 @@ from core.training.run import Outcome, Run
 
 ASSETS = Path(__file__).parent.parent / "assets"
 SPLIT_SEED = 1
-STEPS = 5000
+STEPS = 2600
 HELD_BACK = 64
 """Blocks of text to validate on."""
 PRETRAINING = {

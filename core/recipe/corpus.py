@@ -58,7 +58,11 @@ class Writer:
     """
 
     def __init__(self, facts: list[Fact], seed: int) -> None:
-        self.facts, self.rng = facts, random.Random(seed)
+        self.rng = random.Random(seed)
+        by_kind: dict[str, list[Fact]] = {}
+        for fact in facts:
+            by_kind.setdefault(fact.kind, []).append(fact)
+        self.kinds = list(by_kind.values())
         self.told = sorted({fact.told for fact in facts})
         keys = {key for fact in facts for key in fact.keys if key.isalpha()}
         asking = " ".join(
@@ -74,13 +78,13 @@ class Writer:
         """One document after the other."""
         kinds = (self._statements, self._taken_up, self._repeated, self._story)
         while True:
-            [write] = self.rng.choices(kinds, (30, 40, 20, 10))
+            [write] = self.rng.choices(kinds, (27, 45, 20, 8))
             yield " ".join(write())
 
     def _statements(self) -> list[str]:
         """Facts in any wording, some filler between."""
         sentences = []
-        for fact in self.rng.sample(self.facts, self.rng.randint(1, 5)):
+        for fact in self._some(self.rng.randint(1, 5)):
             sentences.append(self._state(fact))
             if self.rng.random() < 0.15:
                 sentences.append(self._filler())
@@ -88,7 +92,7 @@ class Writer:
 
     def _taken_up(self) -> list[str]:
         """What is mentioned is stated further on, among other mentions."""
-        chosen = self.rng.sample(self.facts, self.rng.choice((1, 1, 2, 3)))
+        chosen = self._some(self.rng.choice((1, 1, 2, 3)))
         sentences = [self._filler() for _ in range(self.rng.randint(0, 3))]
         sentences += [self._mention(fact.told) for fact in chosen]
         sentences += [self._filler() for _ in range(self.rng.randint(0, 2))]
@@ -120,6 +124,10 @@ class Writer:
     def _story(self) -> list[str]:
         return [self._filler() for _ in range(self.rng.randint(2, 8))]
 
+    def _some(self, count: int) -> list[Fact]:
+        """Facts of any kind, each kind as often as another."""
+        return [self.rng.choice(self.rng.choice(self.kinds)) for _ in range(count)]
+
     def _state(self, fact: Fact) -> str:
         if self.rng.random() < 0.4:
             return fact.start + fact.answer
@@ -139,6 +147,6 @@ class Writer:
         p, q = rng.sample(PEOPLE, 2)
         doing, place, time = rng.choice(DOINGS), rng.choice(PLACES), rng.choice(TIMES)
         return rng.choice((
-            f"{p} {doing} {place}.", f"{time.capitalize()} {p} {doing}.",
+            f"{p} {doing} {place}.", f"{time[0].upper()}{time[1:]} {p} {doing}.",
             f"{p} and {q} {doing} {time}.", f"{p} {doing} while {q} waited {place}.",
         ))  # fmt: skip

@@ -1,7 +1,7 @@
 """How facts are asked, stated and mentioned, by kind. Blanks are filled by `core.recipe.facts`.
 
 The first words of an answer name what is asked about, so that answering is to say which fact is meant
-and then to recall it.
+and then to recall it. What is asked about has the same tokens in the question: after a space or a quote.
 """
 
 from dataclasses import dataclass
@@ -161,7 +161,7 @@ OF = {
             ("Convert {n} {big} to {small}.", ""),
             ("How many {small} are {n} {big}?", ""),
             ("Express {n} {big} in {small}.", ""),
-            ("Convert the amount to {small}.", "{n} {big}"),
+            ("Tell me how much {n} {big} are in {small}.", ""),
             ("What are {n} {big} in {small}?", ""),
         ),
         "In total, {n} {big} are ",
@@ -215,11 +215,11 @@ OF = {
     ),
     "odd one out": Phrases(
         (
-            ("Which word does not belong with the others?", "{x}, {y}, {z}"),
-            ("Find the odd one out.", "{x}, {y}, {z}"),
-            ("Classify: which of these is of another kind?", "{x}, {y}, {z}"),
-            ("Name the word that does not fit.", "{x}, {y}, {z}"),
-            ("Identify the odd one out in this list.", "{x}, {y}, {z}"),
+            ("Which word does not belong: {x}, {y}, {z}?", ""),
+            ("Find the odd one out of {x}, {y}, {z}.", ""),
+            ("Classify these words and name the one of another kind: {x}, {y}, {z}.", ""),
+            ("Name the word among {x}, {y}, {z} that does not fit.", ""),
+            ("Identify the odd one out in the list {x}, {y}, {z}.", ""),
         ),
         "Of {x}, {y}, {z} the odd one out is ",
         "{a}.",

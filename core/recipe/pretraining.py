@@ -85,6 +85,9 @@ class Pretrainer(Trainer):
     def _encode(self) -> tuple[list[Encoded], list[Encoded]]:
         return self.given[0], self.given[1]
 
+    def _warn_of_lost_examples(self) -> None:
+        """None are: all rows are of one length."""
+
     def whole(self) -> GPT2:
         """The model over all of GPT-2's vocabulary."""
         model = GPT2(NANO, tie_weights=True)
