@@ -1,6 +1,7 @@
 # make app    set up and serve the dashboard on http://127.0.0.1:8501
 # make test   set up and pass format check, lint, types and all tests
 # make demo   train on the embedded model without a browser
+# make assets rebuild the embedded base model and data set, from nothing
 PYTHON ?= python3.11
 RUNS_DIR ?= runs
 PORT ?= 8501
@@ -8,13 +9,16 @@ BIN := .venv/bin
 # Threads that wait sleep: the trainer, the dashboard and a browser share a few cores.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: app test demo format clean
+.PHONY: app test demo assets format clean
 
 app: .venv/app.done
 	RUNS_DIR="$(RUNS_DIR)" $(BIN)/streamlit run app.py --server.port $(PORT)
 
 demo: .venv/app.done
 	$(BIN)/python -m core demo --runs-dir "$(RUNS_DIR)"
+
+assets: .venv/dev.done
+	$(BIN)/python -m core.recipe --runs-dir "$(RUNS_DIR)"
 
 test: .venv/dev.done chromium
 	$(BIN)/ruff format --check .

@@ -48,7 +48,9 @@ def stated(model: GPT2) -> float:
     for start in range(0, len(known), AT_ONCE):
         some = known[start : start + AT_ONCE]
         prompts = [encode(fact.start.rstrip()) for fact in some]
-        for fact, ids in zip(some, generate(model, prompts, Sampling(16), END_OF_TEXT), strict=True):
+        for fact, ids in zip(
+            some, generate(model, prompts, Sampling(16), END_OF_TEXT), strict=True
+        ):
             right += decode(ids).strip().startswith(fact.answer)
     return right / len(known)
 

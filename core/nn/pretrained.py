@@ -76,12 +76,7 @@ def load(
         UserError: it cannot be had, is not a GPT-2, or should be tied and comes with a head of its own.
     """
     arch = architecture(base_model)
-    path = fetch(base_model)
-    if path is None:  # the embedded model before it has been pretrained
-        model = GPT2(arch, dropout, tie_weights)
-        model.initialise(torch.Generator().manual_seed(0))
-        return model
-    state = _from_hub_layout(_read(path, base_model), arch, base_model)
+    state = _from_hub_layout(_read(fetch(base_model), base_model), arch, base_model)
     head, embedding = state["lm_head.weight"], state["wte.weight"]
     same = torch.equal(head, embedding)
     if tie_weights and not same:
@@ -97,15 +92,14 @@ def load(
     return model
 
 
-def fetch(base_model: str) -> Path | None:
-    """Where the weights of a base model lie, downloaded first if need be; None before it is pretrained.
+def fetch(base_model: str) -> Path:
+    """Where the weights of a base model lie, downloaded first if need be.
 
     Raises:
         UserError: they cannot be had.
     """
     if base_model == EMBEDDED:
-        path = ASSETS / EMBEDDED / "model.safetensors"
-        return path if path.exists() else None
+        return ASSETS / EMBEDDED / "model.safetensors"
     if base_model not in FAMILY:
         if not _has(base_model, "model.safetensors"):
             raise UserError(f"base_model = {base_model!r}: it has no model.safetensors")
