@@ -141,12 +141,18 @@ def delete(run: RunName, runs_dir: RunsDir = RUNS) -> None:
 
 
 @app.command()
-def runs(format: AsFormat = "table", runs_dir: RunsDir = RUNS) -> None:
+def runs(
+    format: AsFormat = "table",
+    journal: Annotated[
+        bool, typer.Option("--journal", help="The journal's own results below, as reference.")
+    ] = False,
+    runs_dir: RunsDir = RUNS,
+) -> None:
     """The table of all runs, newest first."""
     frame = _results(runs_dir)
     if frame.empty:
         errors.print(f"there are no runs in {runs_dir} yet")
-    print(render(report.runs(frame, format), format))
+    print(render(report.runs(frame, format, journal), format))
 
 
 @app.command()

@@ -4,6 +4,7 @@ from typing import Any
 
 import pandas as pd
 
+from core import journal
 from core.config import RunConfig, choices, metadata
 from core.nn.architecture import FAMILY, RANKS
 from core.tables import Format, records
@@ -47,13 +48,28 @@ def settings() -> list[dict[str, Any]]:
     ]
 
 
-def runs(frame: pd.DataFrame, format: Format) -> list[dict[str, Any]]:
-    """The rows of the results table; for people without the columns that are empty in every row."""
-    rows = records(run_frame(frame))
-    if format == "json":
+def runs(frame: pd.DataFrame, format: Format, with_journal: bool = False) -> list[dict[str, Any]]:
+    """The rows of the results table; for people without the columns that are empty in every row.
+
+    Args:
+        with_journal: the journal's own rows below, and in each row which of them it repeats and how far
+            its loss is from it; in Markdown, the journal's columns.
+    """
+    rows = records(beside_journal(frame) if with_journal else run_frame(frame))
+    if with_journal and format == "md":
+        return [journal.columns(row) for row in rows]
+    if format == "json" or not rows:
         return rows
-    kept = [c for c in RUN_COLUMNS if any(row[c] not in (None, "", {}) for row in rows)]
+    kept = [c for c in rows[0] if any(row[c] not in (None, "", {}) for row in rows)]
     return [{column: row[column] for column in kept} for row in rows]
+
+
+def beside_journal(frame: pd.DataFrame) -> pd.DataFrame:
+    """Results, the journal's own rows below, and which of them a run repeats and how far it is from it."""
+    own = run_frame(frame)
+    away = pd.DataFrame([journal.difference(row) for row in records(frame)], index=own.index)
+    told = pd.DataFrame(journal.rows()).reindex(columns=own.columns).astype(own.dtypes.to_dict())
+    return pd.concat([own.join(away), told], ignore_index=True)
 
 
 def run_frame(frame: pd.DataFrame) -> pd.DataFrame:

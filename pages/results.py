@@ -4,7 +4,7 @@ import pandas as pd
 import streamlit as st
 from streamlit.elements.lib.column_types import ColumnConfig
 
-from core import report
+from core import journal, report
 from core.config import RunConfig
 from core.errors import UserError
 from core.tables import markdown, records
@@ -16,13 +16,17 @@ from pages.shared.text import plain
 FIRST = ["name", "status", "val_loss", "perplexity", "exact"]
 SHOWN = [*FIRST, "base_model", "method", "lora_rank", "lora_alpha", "batch_size", "epochs", "lr",
          "min_lr", "warmup_fraction", "seconds", "peak_memory_mb", "notes"]  # fmt: skip
+BESIDE = ["gemini", "device", "journal_run", "loss_to_journal"]
+"""Shown too where the journal stands beside."""
 LABELS = {
     **{name: str(field.title) for name, field in RunConfig.model_fields.items()},
     "name": "Run", "status": "Status", "val_loss": "Validation loss", "perplexity": "Perplexity",
     "seconds": "Time (s)", "peak_memory_mb": "Peak memory (MB)", "exact": "Exact answers",
+    "gemini": "Gemini score", "journal_run": "Repeats", "loss_to_journal": "Loss to the journal's",
 }  # fmt: skip
 FORMATS = {"lr": "%g", "min_lr": "%g", "val_loss": "%.4f", "perplexity": "%.3f", "seconds": "%.1f",
-           "peak_memory_mb": "%.0f", "exact": "percent"}  # fmt: skip
+           "peak_memory_mb": "%.0f", "exact": "percent",
+           "gemini": "%.2f", "loss_to_journal": "%+.4f"}  # fmt: skip
 
 EXACT_HELP = "Share of the test answers that equal the reference, case and punctuation aside."
 
@@ -82,14 +86,19 @@ if results.empty:
 
 bar = st.container(horizontal=True, vertical_alignment="bottom")
 words = bar.text_input("Filter", placeholder="words, such as: lora finished")
-table = report.run_frame(results).drop(columns="scores").assign(exact=results["exact"])
+beside = bar.toggle("Journal", help="The journal's own results below, as reference.")
+listed = report.beside_journal(results) if beside else report.run_frame(results)
+scores = pd.DataFrame(listed["scores"].tolist(), index=listed.index, columns=["exact", "gemini"])
+table = listed.drop(columns="scores").assign(exact=scores["exact"])
+if beside:
+    table = table.assign(gemini=scores["gemini"])
 table = table[[*FIRST, *table.columns.difference(FIRST, sort=False)]]
 with bar.popover("Columns", icon=":material/view_column:"):
     columns = st.pills(
         "Columns",
         [*table.columns],
         selection_mode="multi",
-        default=SHOWN,
+        default=[*SHOWN, *BESIDE] if beside else SHOWN,
         format_func=lambda name: LABELS[name],
         label_visibility="collapsed",
     )
@@ -105,14 +114,17 @@ event = st.dataframe(
     on_select="rerun",
     selection_mode="multi-row",
 )
-picked = [rows[place] for place in event.selection.rows]
+own = set(results["name"])
+picked = [rows[place] for place in event.selection.rows if rows[place] in own]
+kept = listed[listed["name"].isin(rows)]
+exported = markdown([journal.columns(row) for row in records(kept)] if beside else records(table))
 with st.container(horizontal=True):
     if st.button("Open in Live", disabled=not picked, icon=":material/show_chart:"):
         go("pages/live.py", "watch", picked)
     if st.button("Compare", disabled=not picked, icon=":material/compare:"):
         go("pages/compare.py", "compare", picked)
     st.download_button("CSV", table.to_csv(index=False), "runs.csv", "text/csv")
-    st.download_button("Markdown", markdown(records(table)), "runs.md", "text/markdown")
+    st.download_button("Markdown", exported, "runs.md", "text/markdown")
 if len(picked) == 1:
     [run] = [r for r in records(results) if r["name"] == picked[0]]
     show_one(run)

@@ -1,0 +1,100 @@
+"""The journal's own results beside one's own: reference rows, and how far a run is from the one it repeats.
+
+Its author measured them on other machines; they are shown as the journal's and enter no average.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from core.config import RunConfig, is_relevant
+from core.presets import PRESETS, preset
+
+STATUS = "journal"
+"""The status of a reference row: no run has it."""
+TAUGHT = (
+    "base_model", "tie_weights", "dropout", "dataset", "max_examples", "max_length", "mask_prompt", "method",
+    "lora_rank", "lora_alpha", "lora_targets", "lora_last_layers", "lora_dropout", "optimizer", "lr", "min_lr",
+    "warmup_fraction", "weight_decay", "grad_clip", "epochs", "batch_size", "grad_accumulation",
+)  # fmt: skip
+"""The settings that decide what is learned; the others say where, how often and what is shown."""
+
+
+def rows() -> list[dict[str, Any]]:
+    """One row a run of the journal, with the names of the results table's columns."""
+    found = []
+    for name, known in PRESETS.items():
+        if known.journal is None:
+            continue
+        told = known.journal
+        found.append({
+            **_settings(preset(name)),
+            "name": f"journal {name}",
+            "status": STATUS,
+            "val_loss": told.val_loss,
+            "perplexity": told.perplexity,
+            "scores": {} if told.gemini is None else {"gemini": told.gemini},
+            "seconds": None if told.minutes is None else round(told.minutes * 60, 1),
+            "device": told.hardware,
+            "notes": told.remark,
+        })  # fmt: skip
+    return found
+
+
+def repeated(run: Mapping[str, Any]) -> str | None:
+    """The preset whose journal run a run repeats: all that decides what is learned is the same.
+
+    Args:
+        run: its settings by name, None where one has no effect.
+    """
+    for name, known in PRESETS.items():
+        if known.journal is not None:
+            settings = _settings(preset(name))
+            if all(run.get(key) == settings[key] for key in TAUGHT):
+                return name
+    return None
+
+
+def difference(run: Mapping[str, Any]) -> dict[str, Any]:
+    """`journal_run`, and a run's validation loss less the journal's; None where it repeats none."""
+    name = repeated(run)
+    told = PRESETS[name].journal if name else None
+    loss = run.get("val_loss")
+    away = None if told is None or loss is None else round(loss - told.val_loss, 4)
+    return {"journal_run": name, "loss_to_journal": away}
+
+
+def columns(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the results table under the journal's own headings."""
+    scores = row.get("scores") or {}
+    minutes = None if row["seconds"] is None else round(row["seconds"] / 60, 2)
+    return {
+        "run_name": row["name"],
+        "model_sz": row["base_model"],
+        "batch_sz": row["batch_size"],
+        "n_epochs": row["epochs"],
+        "opt": row["optimizer"],
+        "lr": row["lr"],
+        "min_lr": row["min_lr"],
+        "warmup": row["warmup_fraction"],
+        "wd": row["weight_decay"],
+        "rank": row["lora_rank"],
+        "alpha": row["lora_alpha"],
+        "loss": None if row["val_loss"] is None else round(row["val_loss"], 3),
+        "perplex": None if row["perplexity"] is None else round(row["perplexity"], 3),
+        "gemini_eval": scores.get("gemini"),
+        "exact": scores.get("exact"),
+        "time (min)": minutes,
+        "device": row["device"],
+        "notes": row["notes"],
+    }
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    """All settings as the results table has them: None where one has no effect, words for a tuple."""
+    values = config.model_dump()
+    return {
+        key: ", ".join(value) if isinstance(value, tuple) else value
+        for key, value in (
+            (key, value if is_relevant(key, values) else None) for key, value in values.items()
+        )
+    }
