@@ -40,7 +40,7 @@ def test_the_plan_is_that_of_the_settings(page, line):
     assert shown["Parameters"] == f"{plan.parameters / 1e6:.1f} M"
     assert shown["Trainable"] == shown["Parameters"]
     assert line(page.figure("Learning rate")) == plan.learning_rates
-    assert page.says(f"{plan.train_examples} examples to train on")
+    assert page.says(f"{plan.train_examples:,} examples to train on")
     give(page, epochs=2 * preset("demo").epochs)
     shown = {metric.label: metric.value for metric in page.metric}
     assert shown["Steps"] == str(2 * plan.steps)
@@ -70,7 +70,7 @@ def test_mended_mistakes_are_gone(page):
 def test_settings_that_contradict_each_other(page):
     give(page, train_fraction=0.95, min_lr=0.1, dataset="nowhere.json")
     assert "nothing is left to validate on" in beside(page, "test_fraction")[0]
-    assert beside(page, "min_lr") == ["it should be at most lr = 0.001"]
+    assert beside(page, "min_lr") == ["it should be at most lr = 0.0001"]
     assert "there is no such file" in beside(page, "dataset")[0]
     assert beside(page, "train_fraction") == []
 
