@@ -136,6 +136,24 @@ def test_the_tree_in_the_readme_is_true():
     assert not modules - named
 
 
+def test_nothing_strange_lies_at_the_top_and_binaries_are_few():
+    known = {
+        ".ci",
+        ".gitignore",
+        ".streamlit",
+        "CHANGELOG.md",
+        "Makefile",
+        "README.md",
+        "pyproject.toml",
+    }
+    known |= {name for name in readme_tree() if "/" not in name}
+    known |= {"requirements.txt", "requirements-dev.txt", "requirements-recipe.txt"}
+    files = tracked()
+    assert {relative(path).split("/")[0] for path in files} <= known
+    binary = {relative(path) for path in files if b"\0" in path.read_bytes()}
+    assert binary <= {"core/assets/gpt2-nano/model.safetensors", "docs/live.png"}
+
+
 def test_every_command_is_documented():
     text = (ROOT / "README.md").read_text()
     for command in app.registered_commands:
