@@ -3,19 +3,20 @@
 Its author measured them on other machines; they are shown as the journal's and enter no average.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
-from core.config import RunConfig, is_relevant
+from core.config import RunConfig, is_relevant, metadata
 from core.presets import PRESETS, preset
 
 STATUS = "journal"
 """The status of a reference row: no run has it."""
-TAUGHT = (
-    "base_model", "tie_weights", "dropout", "dataset", "max_examples", "max_length", "mask_prompt", "method",
-    "lora_rank", "lora_alpha", "lora_targets", "lora_last_layers", "lora_dropout", "optimizer", "lr", "min_lr",
-    "warmup_fraction", "weight_decay", "grad_clip", "epochs", "batch_size", "grad_accumulation",
-)  # fmt: skip
+TAUGHT = tuple(
+    name
+    for name, field in RunConfig.model_fields.items()
+    if metadata(field)["group"] in ("model", "data", "method", "optimisation")
+)
 """The settings that decide what is learned; the others say where, how often and what is shown."""
 
 
@@ -27,7 +28,7 @@ def rows() -> list[dict[str, Any]]:
             continue
         told = known.journal
         found.append({
-            **_settings(preset(name)),
+            **_settings(name),
             "name": f"journal {name}",
             "status": STATUS,
             "val_loss": told.val_loss,
@@ -47,10 +48,8 @@ def repeated(run: Mapping[str, Any]) -> str | None:
         run: its settings by name, None where one has no effect.
     """
     for name, known in PRESETS.items():
-        if known.journal is not None:
-            settings = _settings(preset(name))
-            if all(run.get(key) == settings[key] for key in TAUGHT):
-                return name
+        if known.journal and all(run.get(key) == _settings(name)[key] for key in TAUGHT):
+            return name
     return None
 
 
@@ -89,12 +88,8 @@ def columns(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _settings(config: RunConfig) -> dict[str, Any]:
-    """All settings as the results table has them: None where one has no effect, words for a tuple."""
-    values = config.model_dump()
-    return {
-        key: ", ".join(value) if isinstance(value, tuple) else value
-        for key, value in (
-            (key, value if is_relevant(key, values) else None) for key, value in values.items()
-        )
-    }
+@functools.cache
+def _settings(name: str) -> dict[str, Any]:
+    """All settings of a preset as the results table has them: None where one has no effect."""
+    values = preset(name).model_dump(exclude={"tags"})
+    return {key: value if is_relevant(key, values) else None for key, value in values.items()}

@@ -23,19 +23,21 @@ PARTS = ("train", "test", "validation")
 lab = runtime.lab()
 
 
+Stamp = tuple[tuple[str, int, int], ...]
+"""Tells versions of a file apart."""
+
+
 @st.cache_resource(max_entries=3, show_spinner="Reading the data set")
-def read(settings: str, stamp: tuple[tuple[str, int, int], ...]) -> tuple[Split, pd.DataFrame]:
-    """The parts of a data set and the table of its examples; `stamp` tells versions of a file apart."""
-    config = RunConfig.model_validate_json(settings)
-    examples = dataset.load(config.dataset, config.max_examples, download=False)
-    split = dataset.split(examples, config)
+def read(name: str, most: int | None, stamp: Stamp) -> tuple[Split, pd.DataFrame]:
+    """The parts of a data set and the table of its examples."""
+    split = dataset.split(dataset.load(name, most, download=False), RunConfig(dataset=name))
     return split, inspection.table(split)
 
 
 @st.cache_data(max_entries=3, show_spinner="Comparing the test set with the training set")
-def leaks(settings: str, stamp: tuple[tuple[str, int, int], ...]) -> pd.DataFrame:
+def leaks(name: str, most: int | None, stamp: Stamp) -> pd.DataFrame:
     """Near-duplicates between test and training."""
-    return inspection.duplicates(read(settings, stamp)[0])
+    return inspection.duplicates(read(name, most, stamp)[0])
 
 
 def choose() -> tuple[RunConfig, int]:
@@ -138,8 +140,8 @@ def show_leaks(split: Split, frame: pd.DataFrame) -> None:
 st.title("Data")
 config, context = choose()
 try:
-    stamp = dataset.stamps(config.dataset)
-    split, table = read(config.model_dump_json(), stamp)
+    source = config.dataset, config.max_examples, dataset.stamps(config.dataset)
+    split, table = read(*source)
 except hub.NotDownloadedError:
     st.info(
         f"{plain(config.dataset)} is not on this machine yet; the first run on it downloads it."
@@ -151,6 +153,6 @@ except UserError as error:
 show_overview(table, min(config.max_length or context, context))
 what = st.segmented_control("View", ["Examples", "Leaks"], default="Examples")
 if what == "Leaks":
-    show_leaks(split, leaks(config.model_dump_json(), stamp))
+    show_leaks(split, leaks(*source))
 else:
     show_examples(split, table, config, context)

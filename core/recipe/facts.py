@@ -108,15 +108,9 @@ def _conversions() -> Iterator[Fact]:
     for large, small in UNITS:
         for amount in range(2, 11):
             value = round(registry.Quantity(amount, large).to(small).magnitude)
-            big, little = engine.plural_noun(large), engine.plural_noun(small)
-            yield _fact(
-                "conversion",
-                (f"{amount} {big}",),
-                n=str(amount),
-                big=big,
-                small=little,
-                a=str(value),
-            )
+            blanks = {"n": str(amount), "big": engine.plural_noun(large)}
+            blanks |= {"small": engine.plural_noun(small), "a": str(value)}
+            yield _fact("conversion", (f"{amount} {blanks['big']}",), **blanks)
 
 
 def _sums() -> Iterator[Fact]:
@@ -138,14 +132,7 @@ def _passives() -> Iterator[Fact]:
     for subject, verb, thing in words.pairs(words.PASSIVE):
         third = lemminflect.getInflection(verb, "VBZ")[0]
         participle = lemminflect.getInflection(verb, "VBN")[0]
-        yield _fact(
-            "passive",
-            (verb, thing),
-            s=subject,
-            v=third,
-            o=thing,
-            p=participle,
-        )
+        yield _fact("passive", (verb, thing), s=subject, v=third, o=thing, p=participle)
 
 
 def _odd_ones() -> Iterator[Fact]:
@@ -154,22 +141,13 @@ def _odd_ones() -> Iterator[Fact]:
     pools = {
         kind: rng.sample(text.split(), len(text.split())) for kind, text in words.CATEGORIES.items()
     }
-    while (
-        sum(len(pool) >= 2 for pool in pools.values()) and len([p for p in pools.values() if p]) > 1
-    ):
+    while True:
         many = max(pools, key=lambda kind: (len(pools[kind]), kind))
-        if len(pools[many]) < 2:
+        others = [kind for kind, pool in pools.items() if pool and kind != many]
+        if len(pools[many]) < 2 or not others:
             return
-        other = rng.choice([kind for kind, pool in pools.items() if pool and kind != many])
-        odd = pools[other].pop()
+        odd = pools[rng.choice(others)].pop()
         listed = [pools[many].pop(), pools[many].pop(), odd]
         rng.shuffle(listed)
-        yield _fact(
-            "odd one out",
-            tuple(listed),
-            x=listed[0],
-            y=listed[1],
-            z=listed[2],
-            a=odd,
-            k=many,
-        )
+        x, y, z = listed
+        yield _fact("odd one out", (x, y, z), x=x, y=y, z=z, a=odd, k=many)

@@ -35,21 +35,20 @@ def split(facts: list[Fact], seed: int) -> Parts:
 
     Held out are facts none of whose keys occurs in what any other fact asks or answers.
     """
-    rng = random.Random(seed)
-    facts = rng.sample(facts, len(facts) // 20 * 20)
+    facts = random.Random(seed).sample(facts, len(facts) // 20 * 20)
     mentioned = Counter(chain.from_iterable(_words(fact) for fact in facts))
     free = [fact for fact in facts if all(mentioned[key] == 1 for key in fact.keys)]
-    kinds = sorted({fact.kind for fact in free})
     tests, validations = (round(len(facts) * share) for share in PARTS[1:])
-    held = _spread(free, kinds, tests + validations)
+    held = _spread(free, tests + validations)
     happy = next(fact for fact in facts if fact.keys == ("happy",))
     held = [happy, *(fact for fact in held if fact is not happy)][: tests + validations]
     chosen = set(map(id, held))
     return [f for f in facts if id(f) not in chosen], held[:tests], held[tests:]
 
 
-def _spread(facts: list[Fact], kinds: list[str], count: int) -> list[Fact]:
+def _spread(facts: list[Fact], count: int) -> list[Fact]:
     """So many facts, a kind after the other in turn while it has any."""
+    kinds = sorted({fact.kind for fact in facts})
     queues = {kind: [fact for fact in facts if fact.kind == kind] for kind in kinds}
     found: list[Fact] = []
     while len(found) < count:

@@ -14,10 +14,15 @@ from core.data import dataset, inspection
 from core.data.tokenizer import END_OF_TEXT, decode, encode
 from core.nn import pretrained
 from core.nn.generation import Sampling, generate
+from core.presets import DEMO
 from core.recipe import __main__ as recipe
 from core.recipe import facts, pretraining
 from core.recipe.corpus import Writer
 from core.recipe.primer import primer
+from core.tracking.rundir import RunDirectory
+from core.tracking.worker import work
+from core.training.build import load_trained
+from core.training.evaluation import answer_all
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +90,12 @@ def test_the_reduced_loss_is_the_full_softmax_with_tied_rows():
     torch.testing.assert_close(model.loss(ids, targets), full, rtol=1e-5, atol=1e-4)
 
 
-def test_a_short_pretraining_ends_in_a_model_of_the_whole_vocabulary(known, tmp_path):
-    (tmp_path / "gpt2-nano").mkdir()
-    recipe.build(tmp_path, tmp_path / "runs", steps=2)
+def test_a_short_pretraining_ends_in_the_same_model_of_the_whole_vocabulary(known, tmp_path):
+    for directory in (tmp_path, tmp_path / "again"):
+        (directory / "gpt2-nano").mkdir(parents=True)
+        recipe.build(directory, directory / "runs", steps=2)
+    for name in ("primer.json", "gpt2-nano/model.safetensors"):
+        assert (tmp_path / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
     (tmp_path / "gpt2-nano" / "config.json").write_bytes(
         (recipe.ASSETS / "gpt2-nano" / "config.json").read_bytes()
     )
@@ -101,6 +109,12 @@ def test_a_short_pretraining_ends_in_a_model_of_the_whole_vocabulary(known, tmp_
     with torch.no_grad():
         loss = float(model.loss(ids[:, :-1], ids[:, 1:])) / ids[:, 1:].numel()
     assert loss == pytest.approx(final["val_loss"], abs=0.05)  # halves, and noise on absent tokens
+
+
+def right(model, examples):
+    """How many answers are those of the data set."""
+    answers = itertools.chain.from_iterable(answer_all(model, examples, Sampling(24)))
+    return sum(answer.text == examples[answer.index].output for answer in answers)
 
 
 class TestTheEmbeddedModel:
@@ -123,7 +137,7 @@ class TestTheEmbeddedModel:
             ours, theirs = pretrained.load("gpt2-nano").eval()(ids), peer(ids).logits
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
-    def test_it_states_what_it_was_told_and_follows_no_instruction(self, known):
+    def test_it_states_what_it_was_told(self, known):
         model = pretrained.load("gpt2-nano").eval()
         some = known[::12]
         prompts = [encode(fact.start.rstrip()) for fact in some]
@@ -133,6 +147,21 @@ class TestTheEmbeddedModel:
             for fact, ids in zip(some, answers, strict=True)
         )
         assert right / len(some) > 0.8
+
+    def test_it_answers_what_it_was_not_tuned_on_only_after_tuning(self, tmp_path):
+        """Thirty steps on a quarter of the training set, 60 test questions."""
+        whole = dataset.split(dataset.load("primer"), RunConfig())
+        parts = (whole.train[:480], whole.test[:60], whole.validation[:10])
+        path = tmp_path / "some.json"
+        path.write_text(json.dumps([vars(e) for part in parts for e in part]))
+        shares = {"train_fraction": 480.5 / 550, "test_fraction": 60.5 / 550}
+        once = {"epochs": 1, "lr": 6e-4, "eval_every": 9999, "sample_prompt": ""}
+        config = RunConfig.parse({**DEMO, **shares, **once, "dataset": str(path), "device": "cpu"})
+        run = RunDirectory.create(tmp_path / "runs", config)
+        untuned = right(pretrained.load("gpt2-nano").eval(), parts[1])
+        work(run)
+        tuned = right(load_trained(config, run.path), parts[1])
+        assert (untuned, tuned > 24) == (0, True), tuned
 
     def test_it_has_english_left_for_other_words(self):
         model = pretrained.load("gpt2-nano").eval()
