@@ -121,7 +121,7 @@ def _figure(lines: list[Figure], title: str, x: str, log: bool, legend: bool) ->
         "title": {"text": title, "font": {"size": 14}},
         "height": HEIGHT,
         "margin": {"l": 8, "r": 8, "t": 40, "b": 8},
-        "legend": {"orientation": "h", "y": -0.25},
+        "legend": {"orientation": "h", "y": -0.32, "yanchor": "top"},
         "showlegend": legend,
         "hovermode": "x unified",
         "uirevision": "constant",  # keeps a person's zoom while data comes in

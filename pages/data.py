@@ -43,10 +43,10 @@ def leaks(name: str, most: int | None, stamp: Stamp) -> pd.DataFrame:
 def choose() -> tuple[RunConfig, int]:
     """Which data set, and how a run would cut it. Stops the page where something is wrong."""
     used = queries.results(lab.db)["dataset"].dropna().unique()
-    asked = st.query_params.get_all("dataset")
-    known = [*dict.fromkeys([*asked, "primer", "alpaca", *used])]
+    now = st.session_state.get("dataset") or st.query_params.get("dataset") or "primer"
+    known = [*dict.fromkeys(["primer", "alpaca", *used, now])]
     name = st.selectbox(
-        "Data set", known, accept_new_options=True,
+        "Data set", known, key="dataset", bind="query-params", accept_new_options=True, required=True,
         help="primer, alpaca, owner/name on the hub, or the path of a JSON or JSONL file.",
     )  # fmt: skip
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
@@ -57,8 +57,7 @@ def choose() -> tuple[RunConfig, int]:
         most = st.number_input("Examples", 1, None, None, placeholder="all", width=130)
         masked = st.toggle("Mask the prompt", help="Learn the response only.")
     try:
-        st.query_params["dataset"] = name = name or "primer"
-        settings = {"dataset": name, "base_model": base, "max_length": length}
+        settings = {"dataset": name or now, "base_model": base, "max_length": length}
         config = RunConfig.parse({**settings, "max_examples": most, "mask_prompt": masked})
         return config, pretrained.architecture(base).context
     except ConfigError as error:
@@ -121,7 +120,8 @@ def show_leaks(split: Split, frame: pd.DataFrame) -> None:
     same = int(frame["same_prompt"].sum())
     st.write(
         f"{len(frame)} of {len(split.test)} test examples resemble a training example by "
-        f"{inspection.NEAR:.0f} % or more, or have its very prompt ({same}). Scores on these measure memory."
+        f"{inspection.NEAR:.0f} % or more, or have its very prompt ({same}). Where both ask for the same, a score "
+        "measures memory; short ones often differ in the very word that is asked about."
     )
     examples = [*split.train, *split.test]
     rows = [

@@ -129,6 +129,7 @@ if len(picked) == 1:
     [run] = [r for r in records(results) if r["name"] == picked[0]]
     show_one(run)
 elif not picked:
+    mine = len(own.intersection(rows))
     st.caption(
-        f"{len(table)} {'run' if len(table) == 1 else 'runs'}. Tick rows to open, compare, annotate or delete them."
+        f"{mine} {'run' if mine == 1 else 'runs'}. Tick rows to open, compare, annotate or delete them."
     )

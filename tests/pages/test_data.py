@@ -58,8 +58,19 @@ def test_leaks(page, dataset):
     assert frame["Same prompt"].tolist()[0]
 
 
-def test_what_cannot_be_read_is_told(page, tmp_path):
+def test_what_cannot_be_read_is_told(page):
     page.go("data", dataset="nowhere.json")
     assert "there is no such file" in page.error[0].value.replace("\\", "")
+
+
+def test_what_is_not_downloaded_is_told(page):
     page.go("data", dataset="owner/name")
     assert "not on this machine" in page.info[0].value
+
+
+def test_another_data_set_is_chosen_and_the_first_again(page, dataset):
+    page.go("data", dataset=str(dataset))
+    page.widget("dataset").set_value("primer").run()
+    assert page.metric[0].value == "2,006"
+    page.widget("Maximum length").set_value(30).run()
+    assert [page.metric[i].value for i in (0, 6)] == ["2,006", "2,006"]
