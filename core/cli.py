@@ -144,7 +144,11 @@ def delete(run: RunName, runs_dir: RunsDir = RUNS) -> None:
 def runs(
     format: AsFormat = "table",
     journal: Annotated[
-        bool, typer.Option("--journal", help="The journal's own results below, as reference.")
+        bool,
+        typer.Option(
+            "--journal",
+            help="Below: what the study reported that the presets run_1 to run_19 come from.",
+        ),
     ] = False,
     runs_dir: RunsDir = RUNS,
 ) -> None:

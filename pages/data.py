@@ -65,7 +65,7 @@ def choose() -> tuple[RunConfig, int]:
         st.stop()
 
 
-def show_overview(table: pd.DataFrame, limit: int) -> None:
+def show_overview(table: pd.DataFrame, config: RunConfig, limit: int) -> None:
     """Sizes, lengths, and what is cut."""
     train = table[table["part"] == "train"]
     cut = int((train["tokens"] > limit).sum())
@@ -75,11 +75,14 @@ def show_overview(table: pd.DataFrame, limit: int) -> None:
             st.metric(part.capitalize(), f"{(table['part'] == part).sum():,}", width="content")
         st.metric("Tokens", count(int(table["tokens"].sum())), width="content")
         st.metric("Mean length", f"{table['tokens'].mean():.0f}", width="content")
-        st.metric("Longest", f"{table['tokens'].max():,}", width="content")
+        st.metric("Longest of all", f"{table['tokens'].max():,}", width="content")
         st.metric(
             "Cut", f"{cut:,}", width="content",
-            help=f"Training examples longer than {limit} tokens; {lost:,} of them lose the whole response.",
+            help=f"Training examples longer than {limit} tokens.",
         )  # fmt: skip
+    if lost:
+        left_out = " and would be left out" if config.mask_prompt else ""
+        st.warning(f"{lost:,} training examples lose their whole response{left_out}.")
     lengths = {part: table.loc[table["part"] == part, "tokens"].tolist() for part in PARTS}
     st.plotly_chart(charts.token_lengths(lengths, limit), key="lengths")
 
@@ -106,8 +109,8 @@ def show_examples(split: Split, table: pd.DataFrame, config: RunConfig, context:
     found = inspection.tokens(example, config, context)
     states = [token.state for token in found]
     st.caption(
-        f"Item {item} as the model sees it: {states.count('given')} tokens given, "
-        f"{states.count('learned')} learned (blue), {states.count('cut')} cut (struck through)."
+        f"Item {item} as the model sees it. Tokens given: {states.count('given')}, "
+        f"learned (blue): {states.count('learned')}, cut (struck through): {states.count('cut')}."
     )
     show_tokens([(token.text, token.state) for token in found])
 
@@ -150,7 +153,7 @@ except hub.NotDownloadedError:
 except UserError as error:
     st.error(plain(str(error)))
     st.stop()
-show_overview(table, min(config.max_length or context, context))
+show_overview(table, config, min(config.max_length or context, context))
 what = st.segmented_control("View", ["Examples", "Leaks"], default="Examples")
 if what == "Leaks":
     show_leaks(split, leaks(*source))

@@ -68,7 +68,7 @@ def show_plan(plan: preflight.Plan, problems: list[Problem]) -> None:
     if plan.train_examples:
         st.caption(
             f"{plan.train_examples:,} examples to train on, {plan.validation_examples:,} to validate, "
-            f"{plan.test_examples:,} to answer at the end. The longest has {plan.longest} tokens"
+            f"{plan.test_examples:,} to answer at the end. The longest to train on has {plan.longest} tokens"
             + (f"; max_length cuts {plan.cut_examples:,}." if plan.cut_examples else ".")
         )
     if plan.note:
@@ -77,7 +77,8 @@ def show_plan(plan: preflight.Plan, problems: list[Problem]) -> None:
         st.plotly_chart(charts.rate_schedule(plan.learning_rates), key="rates")
     if problems:
         noun = "problem" if len(problems) == 1 else "problems"
-        st.error(f"{len(problems)} {noun} to mend: {', '.join(p.field for p in problems)}")
+        titles = [str(RunConfig.model_fields[p.field].title) for p in problems]
+        st.error(f"{len(problems)} {noun} to mend: {', '.join(titles)}")
 
 
 st.title("Launch")

@@ -86,7 +86,9 @@ if results.empty:
 
 bar = st.container(horizontal=True, vertical_alignment="bottom")
 words = bar.text_input("Filter", placeholder="words, such as: lora finished")
-beside = bar.toggle("Journal", help="The journal's own results below, as reference.")
+beside = bar.toggle(
+    "Journal", help="Below: what the study reported that the presets run_1 to run_19 come from."
+)
 listed = report.beside_journal(results) if beside else report.run_frame(results)
 scores = pd.DataFrame(listed["scores"].tolist(), index=listed.index, columns=["exact", "gemini"])
 table = listed.drop(columns="scores").assign(exact=scores["exact"])
@@ -131,5 +133,5 @@ if len(picked) == 1:
 elif not picked:
     mine = len(own.intersection(rows))
     st.caption(
-        f"{mine} {'run' if mine == 1 else 'runs'}. Tick rows to open, compare, annotate or delete them."
+        f"{mine} {'run' if mine == 1 else 'runs'}. Tick rows to open or compare them, one to annotate or delete it."
     )

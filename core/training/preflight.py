@@ -50,7 +50,7 @@ class Plan:
     """Of the training steps; evaluation and answering come on top."""
     device: str | None = None
     note: str | None = None
-    """Why figures are missing where nothing is wrong."""
+    """What to know where nothing is wrong: why figures are missing, or what will be left out."""
     learning_rates: list[tuple[int, float]] = field(default_factory=list)
     """(step, rate) at up to 200 steps."""
 
@@ -63,6 +63,8 @@ class Corpus:
     test_examples: int
     validation_examples: int
     cut_examples: int
+    lost_examples: int
+    """Of training and validation: those of whose response nothing is left."""
 
 
 def read_corpus(config: RunConfig, context: int) -> Corpus:
@@ -77,12 +79,14 @@ def read_corpus(config: RunConfig, context: int) -> Corpus:
     limit = min(config.max_length or context, context)
     train = sizes[: len(parts.train)]
     kept = _kept(train, limit, config.mask_prompt)
-    if not kept or not _kept(sizes[-len(parts.validation) :], limit, config.mask_prompt):
+    validation = _kept(sizes[-len(parts.validation) :], limit, config.mask_prompt)
+    if not kept or not validation:
         part = "validation" if kept else "training"
         message = f"max_length = {limit}: no {part} example keeps any of its response; it should be larger"
         raise UserError(message)
     cut = sum(length > limit for length, _ in train)
-    return Corpus(kept, len(parts.test), len(parts.validation), cut)
+    lost = len(train) + len(parts.validation) - len(kept) - len(validation)
+    return Corpus(kept, len(parts.test), len(validation), cut, lost)
 
 
 def fetch(config: RunConfig) -> None:
@@ -169,6 +173,7 @@ def _plan(
     if needed > available:
         problems.append(_too_large(config, arch, lengths, needed, available))
     work = estimate.flops(config, arch, tokens)
+    passes = schedule.steps * config.grad_accumulation
     stride = max(1, schedule.steps // CURVE_POINTS)
     shown = sorted({*range(1, schedule.steps + 1, stride), schedule.steps})
     return Plan(
@@ -185,8 +190,13 @@ def _plan(
         trainable=trainable,
         memory_mb=round(needed, 1),
         available_mb=round(available, 1),
-        seconds=round(work / (_flops(device) * estimate.EFFICIENCY), 1),
+        seconds=round(
+            work / (_flops(device) * estimate.EFFICIENCY) + passes * estimate.STEP_SECONDS, 1
+        ),
         device=hardware.describe(device),
+        note=f"{corpus.lost_examples:,} examples will be left out: max_length leaves nothing of their response"
+        if corpus.lost_examples
+        else None,
         learning_rates=[(step, learning_rate(config, step, schedule.steps)) for step in shown],
     )
 
@@ -221,6 +231,10 @@ def _attempt(
     except hub.NotDownloadedError:
         raise
     except UserError as error:
+        named = str(error).partition(" = ")[
+            0
+        ]  # max_length may be what keeps a data set from teaching
+        name = named if named in RunConfig.model_fields else name
         sentence = str(error).removeprefix(f"{name} = {getattr(config, name)!r}: ")
         problems.append(Problem(name, getattr(config, name), sentence))
         return None

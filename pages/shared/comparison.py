@@ -81,7 +81,10 @@ def show_live(lab: Lab, answerer: Answerer) -> None:
         most = settings[2].number_input("Most tokens", 1, 1024, 64)
         seed = settings[3].number_input("Seed", 0, 2**31 - 1, 123)
         asked = settings[4].form_submit_button("Answer", type="primary", width="stretch")
-    if not (asked and chosen and instruction.strip()):
+    if not asked:
+        return
+    if not (chosen and instruction.strip()):
+        st.info("Type an instruction." if chosen else "Choose at least one run.")
         return
     sampling = Sampling(int(most), float(temperature), top_k and int(top_k), int(seed))
     recorded = dict(zip(results["name"], results["base_hash"], strict=True))
@@ -141,12 +144,15 @@ def _next(pieces: Iterator[Answer]) -> Answer | None:
 
 
 def _pick(key: str, known: list[str], default: list[str], most: int) -> list[str]:
-    """Runs to compare: those sent from the results page, or chosen here before."""
-    sent = st.session_state.pop("compare", None)
-    if sent or key not in st.session_state:
-        st.session_state[key] = [n for n in sent or [] if n in known][:most] or default
-    st.session_state[key] = [n for n in st.session_state[key] if n in known]
-    return st.multiselect("Runs", known, key=key, max_selections=most)
+    """Runs to compare: those sent from the results page, or chosen here before, in either way."""
+    wanted = st.session_state.get("compare")
+    chosen = [n for n in default if n in known] if wanted is None else wanted
+    st.session_state[key] = [n for n in chosen if n in known][:most] or (default if wanted else [])
+    return st.multiselect("Runs", known, key=key, max_selections=most, on_change=_keep, args=(key,))
+
+
+def _keep(key: str) -> None:
+    st.session_state["compare"] = st.session_state[key]
 
 
 def _step_through(labels: list[str], query: str, found: list[int]) -> int:

@@ -72,10 +72,20 @@ def show_state() -> None:
     current = lab()
     if current.fault or current.index.rebuilt:
         st.warning(plain(current.fault or current.index.rebuilt or ""))
-    names = current.queue.names()
-    if names:
-        with st.sidebar:
-            st.caption(f"Training **{len(names[:1])}**, waiting **{len(names[1:])}**")
+    with st.sidebar:
+        _show_queue()
+
+
+def _show_queue() -> None:
+    """How many runs are in hand, kept true while there are any."""
+    names = lab().queue.names()
+
+    @st.fragment(run_every=2.0 if names else None)
+    def show() -> None:
+        if now := lab().queue.names():
+            st.caption(f"Training **{len(now[:1])}**, waiting **{len(now[1:])}**")
+
+    show()
 
 
 def _held() -> Holder:

@@ -258,3 +258,16 @@ def test_an_empty_question_is_not_asked(write_run, open_page):
     page.press("Answer")
     assert not page.error
     assert not boxes(page)
+    assert page.info[0].value == "Type an instruction."
+
+
+def test_the_same_runs_are_compared_in_both_ways(train, open_page):
+    for name in ("one", "two", "three"):
+        train(name)
+    page = open_page("compare")
+    page.choose("stored_runs", ["one", "three"])
+    page.choose("Answers", "Live")
+    assert page.widget("asked_runs").value == ["one", "three"]
+    page.choose("asked_runs", ["two"])
+    page.choose("Answers", "Stored")
+    assert page.widget("stored_runs").value == ["two"]

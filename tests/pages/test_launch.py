@@ -57,7 +57,9 @@ def test_mistakes_stand_beside_their_fields_all_at_once(page):
     assert "should be auto, cpu, mps, cuda" in beside(page, "device")[0]
     assert "at most 200 characters" in beside(page, "tags")[0]
     assert beside(page, "batch_size") == []
-    assert "5 problems to mend: tags, epochs, lr, device, dataset" in [e.value for e in page.error]
+    assert "5 problems to mend: Tags, Epochs, Learning rate, Device, Data set" in [
+        e.value for e in page.error
+    ]
 
 
 def test_mended_mistakes_are_gone(page):
@@ -79,7 +81,7 @@ def test_an_emptied_field_is_a_mistake_and_no_crash(page):
     give(page, base_model="", dataset="", sample_prompt="", name="")
     assert beside(page, "base_model") == ["it should have at least 1 character"]
     assert beside(page, "dataset") == ["it should have at least 1 character"]
-    assert "2 problems to mend: base_model, dataset" in [e.value for e in page.error]
+    assert "2 problems to mend: Base model, Data set" in [e.value for e in page.error]
 
 
 def test_what_does_not_fit_is_refused_with_what_would(page):

@@ -123,8 +123,8 @@ def test_another_vocabulary_than_the_tokenizers_is_a_problem(
 
 def test_responses_that_are_all_cut_off_are_a_problem(settings: Settings) -> None:
     [problem] = preflight.check(settings(max_length=9, mask_prompt=True)).problems
-    assert problem.field == "dataset"
-    assert problem.message.startswith("max_length = 9: no training example keeps any")
+    assert problem.field == "max_length"
+    assert problem.message.startswith("no training example keeps any")
 
 
 def test_a_validation_set_that_is_all_cut_off_is_a_problem(
@@ -137,7 +137,7 @@ def test_a_validation_set_that_is_all_cut_off_is_a_problem(
         dataset=str(path), train_fraction=0.7, max_length=60, mask_prompt=True, test_fraction=0.1
     )
     [problem] = preflight.check(config).problems
-    assert problem.message.startswith("max_length = 60: no validation example keeps any")
+    assert problem.message.startswith("no validation example keeps any")
 
 
 @pytest.mark.parametrize("max_length", [8, 41, 60, 96])
@@ -236,3 +236,26 @@ def test_a_batch_that_can_not_fit_names_the_nearest_that_does(
     monkeypatch.setattr(hardware, "available_memory_mb", lambda device: 1.0)
     [problem] = preflight.check(config).problems
     assert "not even batch_size = 1 fits" in problem.message
+
+
+def test_what_loses_its_whole_response_is_told_before(settings: Settings, tmp_path: Path) -> None:
+    """The trainer warns of as many."""
+    texts = ["a b c", "a b c d e f g h i j k l m n o p q r s t u v w x y z"]
+    records = [{"instruction": texts[i % 3 == 0], "output": "so"} for i in range(30)]
+    path = tmp_path / "long.json"
+    path.write_text(json.dumps(records))
+    plan = preflight.check(settings(dataset=str(path), max_length=45, mask_prompt=True))
+    assert not plan.problems
+    left_out = sum(i % 3 == 0 for i in [*range(25), *range(28, 30)])
+    assert (
+        plan.note
+        == f"{left_out} examples will be left out: max_length leaves nothing of their response"
+    )
+    assert plan.train_examples == sum(i % 3 != 0 for i in range(25))
+
+
+def test_small_batches_take_longer(settings: Settings) -> None:
+    """The same arithmetic in more steps."""
+    large, small = (preflight.check(settings(batch_size=size)) for size in (16, 1))
+    extra = (small.steps - large.steps) * estimate.STEP_SECONDS
+    assert small.seconds - large.seconds == pytest.approx(extra, rel=0.05)
