@@ -46,7 +46,7 @@ def choose() -> tuple[RunConfig, int]:
     now = st.session_state.get("dataset") or st.query_params.get("dataset") or "primer"
     known = [*dict.fromkeys(["primer", "alpaca", *used, now])]
     name = st.selectbox(
-        "Data set", known, key="dataset", bind="query-params", accept_new_options=True, required=True,
+        "Data set", known, key="dataset", bind="query-params", accept_new_options=True,
         help="primer, alpaca, owner/name on the hub, or the path of a JSON or JSONL file.",
     )  # fmt: skip
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):

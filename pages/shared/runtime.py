@@ -72,20 +72,16 @@ def show_state() -> None:
     current = lab()
     if current.fault or current.index.rebuilt:
         st.warning(plain(current.fault or current.index.rebuilt or ""))
-    with st.sidebar:
-        _show_queue()
+    if current.queue.names():
+        with st.sidebar:
+            _show_queue()
 
 
+@st.fragment(run_every=2.0)
 def _show_queue() -> None:
-    """How many runs are in hand, kept true while there are any."""
-    names = lab().queue.names()
-
-    @st.fragment(run_every=2.0 if names else None)
-    def show() -> None:
-        if now := lab().queue.names():
-            st.caption(f"Training **{len(now[:1])}**, waiting **{len(now[1:])}**")
-
-    show()
+    """How many runs are in hand, true until there are none."""
+    if names := lab().queue.names():
+        st.caption(f"Training **{len(names[:1])}**, waiting **{len(names[1:])}**")
 
 
 def _held() -> Holder:
