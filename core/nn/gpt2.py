@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from core.nn.architecture import Architecture
-from core.nn.loss import summed_cross_entropy
+from core.nn.loss import SharedGradient, lookup, summed_cross_entropy
 
 
 @dataclass
@@ -47,12 +47,33 @@ class Attention(nn.Module):
         self.v = nn.Linear(arch.n_embd, arch.n_embd)
         self.proj = nn.Linear(arch.n_embd, arch.n_embd)
 
-    def forward(self, x: Tensor, mask: Tensor | None, cache: KVCache | None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        cache: KVCache | None = None,
+        lengths: list[int] | None = None,
+    ) -> Tensor:
         B, T, C = x.shape
         heads = (B, T, self.n_head, C // self.n_head)
-        q = self.q(x).view(heads).transpose(1, 2)  # (B, n_head, T, head_dim)
-        k = self.k(x).view(heads).transpose(1, 2)  # (B, n_head, T, head_dim)
-        v = self.v(x).view(heads).transpose(1, 2)  # (B, n_head, T, head_dim)
+        q, k, v = (layer(x).view(heads) for layer in (self.q, self.k, self.v))
+        if lengths is None:
+            y = self.attend(q, k, v, mask, cache)
+        else:  # each sequence of the packed row looks at itself alone
+            parts = zip(*(t.split(lengths, 1) for t in (q, k, v)), strict=True)
+            y = torch.cat([self.attend(*part) for part in parts], 1)
+        return self.proj(y.reshape(B, T, C))
+
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor | None = None,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        """Attention of (B, T, n_head, head_dim) each; the same shape."""
+        q, k, v = (t.transpose(1, 2) for t in (q, k, v))  # (B, n_head, T, head_dim)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, n_head, length, head_dim)
         y = F.scaled_dot_product_attention(
@@ -61,10 +82,9 @@ class Attention(nn.Module):
             v,
             attn_mask=mask,
             dropout_p=self.dropout if self.training else 0.0,
-            is_causal=mask is None and T > 1,
+            is_causal=mask is None and q.size(2) > 1,
         )
-        y = y.transpose(1, 2).reshape(B, T, C)
-        return self.proj(y)
+        return y.transpose(1, 2)
 
 
 class MLP(nn.Module):
@@ -90,8 +110,14 @@ class Block(nn.Module):
         self.mlp = MLP(arch)
         self.drop = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, mask: Tensor | None, cache: KVCache | None) -> Tensor:
-        x = x + self.drop(self.attn(self.ln_1(x), mask, cache))
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        cache: KVCache | None = None,
+        lengths: list[int] | None = None,
+    ) -> Tensor:
+        x = x + self.drop(self.attn(self.ln_1(x), mask, cache, lengths))
         return x + self.drop(self.mlp(self.ln_2(x)))
 
 
@@ -135,6 +161,8 @@ class GPT2(nn.Module):
         positions: Tensor | None = None,
         mask: Tensor | None = None,
         caches: list[KVCache] | None = None,
+        lengths: list[int] | None = None,
+        shared: SharedGradient | None = None,
     ) -> Tensor:
         """Final hidden states before the head.
 
@@ -143,18 +171,22 @@ class GPT2(nn.Module):
             positions: of each token (B, T); 0 .. T-1 where absent.
             mask: True where a query may look, broadcastable to (B, n_head, T, keys); causal where absent.
             caches: one a layer, extended in place.
+            lengths: of the sequences that a single row of `ids` holds one after the other; the row is
+                one sequence where absent.
+            shared: where a tied head leaves its gradient; see `summed_cross_entropy`.
 
         Returns:
             (B, T, n_embd)
         """
         if positions is None:
             positions = torch.arange(ids.size(1), device=ids.device)
-        x = self.drop(self.wte(ids) + self.wpe(positions))  # (B, T, n_embd)
+        wte = self.wte(ids) if shared is None else lookup(ids, self.wte.weight, shared)
+        x = self.drop(wte + self.wpe(positions))  # (B, T, n_embd)
         for i, block in enumerate(self.h):
             if self.grad_checkpointing and self.training:
-                x = checkpoint(block, x, mask, None, use_reentrant=False)
+                x = checkpoint(block, x, mask, None, lengths, use_reentrant=False)
             else:
-                x = block(x, mask, caches[i] if caches else None)
+                x = block(x, mask, caches[i] if caches else None, lengths)
         return self.ln_f(x)
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -164,11 +196,21 @@ class GPT2(nn.Module):
     def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
         """Summed cross entropy, in nats, over the targets that are not -100.
 
-        The head runs at those positions only: it is a third of a small model's work.
+        The head runs at those positions only: it is a third of a small model's work. On a CPU the rows
+        are packed into one, so that padding costs nothing.
 
         Args:
             ids: (B, T), targets: (B, T), each the token that follows.
         """
         wanted = targets != -100
-        x = self.features(ids)[wanted]  # (targets, n_embd)
-        return summed_cross_entropy(self.lm_head, x, targets[wanted])
+        tied = getattr(self.lm_head, "weight", None) is self.wte.weight
+        shared = SharedGradient() if tied and torch.is_grad_enabled() else None
+        if not ids.is_cpu:
+            x = self.features(ids, shared=shared)[wanted]  # (targets, n_embd)
+            return summed_cross_entropy(self.lm_head, x, targets[wanted], shared)
+        places = torch.arange(ids.size(1)).expand_as(ids)
+        lengths = ((places + 1) * wanted).amax(1, keepdim=True).clamp(min=1)  # to the last target
+        used = places < lengths
+        packed = ids[used][None], places[used][None]  # (1, tokens) each
+        x = self.features(*packed, lengths=lengths[:, 0].tolist(), shared=shared)
+        return summed_cross_entropy(self.lm_head, x[0, wanted[used]], targets[wanted], shared)

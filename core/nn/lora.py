@@ -6,6 +6,7 @@ as the model it adapts. Adapters merge into W only when told to.
 
 import math
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,10 +46,13 @@ class LoRALinear(nn.Module):
         if self.merged:
             return self.linear(x)
         rows = x.flatten(0, -2)  # (N, in)
-        y = self.linear(rows)
-        low = self.low(rows)
-        # In place: at small ranks, writing the outputs a second time costs more than the product.
-        y.addmm_(low, self.lora_B.T.to(low.dtype), alpha=self.scale)  # (N, out)
+        dropped = F.dropout(rows, self.dropout, self.training) if self.dropout else None
+        bias = self.linear.bias
+        tensors = [rows, dropped, self.linear.weight, bias, self.lora_A, self.lora_B]
+        if torch.is_autocast_enabled(x.device.type):
+            dtype = torch.get_autocast_dtype(x.device.type)
+            tensors = [None if t is None else t.to(dtype) for t in tensors]
+        y = _Adapted.apply(self.scale, *tensors)  # (N, out)
         return y.view(*x.shape[:-1], y.size(-1))
 
     def low(self, x: Tensor) -> Tensor:
@@ -75,6 +79,50 @@ class LoRALinear(nn.Module):
         delta = self.lora_B @ self.lora_A * (sign * self.scale)  # (out, in)
         self.linear.weight = nn.Parameter(weight + delta.to(weight.dtype), requires_grad=False)
         self.merged = sign > 0
+
+
+class _Adapted(torch.autograd.Function):
+    """x W' + b + scale (x A') B' with W and b frozen.
+
+    The adapter's share is added in place, forward and backward: at small ranks, writing as large a matrix
+    a second time costs more than the product.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        scale: float,
+        x: Tensor,
+        dropped: Tensor | None,
+        weight: Tensor,
+        bias: Tensor | None,
+        A: Tensor,
+        B: Tensor,
+    ) -> Tensor:
+        inner = x if dropped is None else dropped
+        low = (inner @ A.T).mul_(scale)  # (N, rank)
+        ctx.scale, ctx.apart = scale, dropped is not None
+        ctx.save_for_backward(inner, low, weight, A, B)
+        if (
+            bias is not None
+        ):  # one more column of the thin product, or it would be a pass of its own
+            low = torch.cat([low, low.new_ones(len(low), 1)], 1)  # (N, rank + 1)
+            B = torch.cat([B, bias[:, None]], 1)  # (out, rank + 1)
+        return (x @ weight.T).addmm_(low, B.T)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        [y_grad] = outputs  # (N, out)
+        inner, low, weight, A, B = ctx.saved_tensors
+        low_grad = (y_grad @ B).mul_(ctx.scale)  # (N, rank)
+        x_grad = y_grad @ weight if ctx.needs_input_grad[1] else None
+        dropped_grad = None
+        if ctx.apart:
+            dropped_grad = low_grad @ A
+        elif x_grad is not None:
+            x_grad.addmm_(low_grad, A)
+        return None, x_grad, dropped_grad, None, None, low_grad.T @ inner, y_grad.T @ low
 
 
 def add_adapters(

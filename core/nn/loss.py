@@ -14,13 +14,32 @@ from torch import Tensor, nn
 
 from core.nn.lora import LoRALinear
 
-CPU_SLICE = (256, 2048)
-"""Positions and columns at a time: the pieces, 2 MB each, are used again while the cache holds them."""
+CPU_SLICE = (512, 2048)
+"""Positions and columns at a time: 103 MB of logits. Wider pieces are slower, and so are fewer positions."""
 GPU_POSITIONS = 1024
 """At a time, over the whole vocabulary: 206 MB of logits."""
 
 
-def summed_cross_entropy(head: nn.Linear | LoRALinear, x: Tensor, targets: Tensor) -> Tensor:
+class SharedGradient:
+    """Where a tied head leaves its weight's gradient for the embedding's rows to be added to.
+
+    Autograd would make a second matrix as large, nearly all of it zeros, and add the two.
+    """
+
+    head: Tensor | None = None
+
+
+def lookup(ids: Tensor, table: Tensor, shared: SharedGradient) -> Tensor:
+    """Rows (*ids.shape, n_embd) of an embedding table that is the weight of the head too."""
+    return _Lookup.apply(ids, table, shared)
+
+
+def summed_cross_entropy(
+    head: nn.Linear | LoRALinear,
+    x: Tensor,
+    targets: Tensor,
+    shared: SharedGradient | None = None,
+) -> Tensor:
     """Summed cross entropy of `head(x)` in nats, as of `F.cross_entropy(..., reduction="sum")`.
 
     Its gradient can be taken once and not be differentiated again.
@@ -29,13 +48,14 @@ def summed_cross_entropy(head: nn.Linear | LoRALinear, x: Tensor, targets: Tenso
         head: without bias.
         x: hidden states (N, n_embd).
         targets: token ids (N,), int64.
+        shared: with the `lookup` of the same tokens, where the head's weight is their embedding.
     """
     low = up = None
     if isinstance(head, LoRALinear):
         if not head.merged:
             low, up = head.low(x) * head.scale, head.lora_B
         head = head.linear
-    return _HeadLoss.apply(torch.is_grad_enabled(), targets, x, head.weight, low, up)
+    return _HeadLoss.apply(torch.is_grad_enabled(), shared, targets, x, head.weight, low, up)
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -45,6 +65,7 @@ class _HeadLoss(torch.autograd.Function):
     def forward(
         ctx: Any,
         differentiate: bool,
+        shared: SharedGradient | None,
         targets: Tensor,
         x: Tensor,
         weight: Tensor,
@@ -54,36 +75,50 @@ class _HeadLoss(torch.autograd.Function):
         positions, width = CPU_SLICE if x.is_cpu else (GPU_POSITIONS, len(weight))
         total = torch.zeros((), device=x.device)
         inputs = (x, weight, low, up)
-        wanted = [differentiate and needed for needed in ctx.needs_input_grad[2:]]
+        wanted = [differentiate and needed for needed in ctx.needs_input_grad[3:]]
+        ctx.shared = shared
         ctx.grads = grads = [
             torch.zeros_like(tensor, dtype=torch.float32) if tensor is not None and needed else None
             for tensor, needed in zip(inputs, wanted, strict=True)
         ]
         x_grad, weight_grad, low_grad, up_grad = grads
-        for rows in _slices(len(x), positions):
+        for rows in _rows(len(x), positions):
             row_low = None if low is None else low[rows]
             pieces = [
                 _logits(x[rows], weight[columns], row_low, None if up is None else up[columns])
-                for columns in _slices(len(weight), width)
+                for columns in _columns(len(weight), width)
             ]
-            log_sum = torch.stack([piece.logsumexp(1) for piece in pieces]).logsumexp(0)[:, None]
-            for columns, piece in zip(_slices(len(weight), width), pieces, strict=True):
+            top = torch.stack([piece.amax(1) for piece in pieces]).amax(0)[:, None]
+            norm = torch.zeros_like(top)  # of the softmax, times exp(-top)
+            places = []
+            for columns, piece in zip(_columns(len(weight), width), pieces, strict=True):
                 local = targets[rows, None] - columns.start
                 inside = (local >= 0) & (local < piece.size(1))
                 local = local.clamp(0, piece.size(1) - 1)
-                log_probability = piece.sub_(log_sum)
-                total -= (log_probability.gather(1, local) * inside).sum()
-                if not any(wanted):
-                    continue
-                logits_grad = log_probability.exp_().scatter_add_(1, local, -inside.float())
+                places.append((local, inside))
+                piece.sub_(top)
+                total -= (piece.gather(1, local) * inside).sum()
+                norm += piece.exp_().sum(1, keepdim=True)
+            total += norm.log().sum()
+            if not any(wanted):
+                continue
+            row_x = x[rows] / norm
+            for columns, piece, (local, inside) in zip(
+                _columns(len(weight), width), pieces, places, strict=True
+            ):
+                # norm times the gradient of these logits
+                piece.scatter_add_(1, local, -(inside * norm))
                 if x_grad is not None:
-                    x_grad[rows] += logits_grad @ weight[columns]
+                    _add_product(x_grad[rows], piece, weight[columns])
                 if weight_grad is not None:
-                    weight_grad[columns] += logits_grad.T @ x[rows]
+                    _add_product(weight_grad[columns], piece.T, row_x)
                 if low_grad is not None and up is not None:
-                    low_grad[rows] += logits_grad @ up[columns]
+                    _add_product(low_grad[rows], piece, up[columns])
                 if up_grad is not None and row_low is not None:
-                    up_grad[columns] += logits_grad.T @ row_low
+                    _add_product(up_grad[columns], piece.T, row_low / norm)
+            for grad in (x_grad, low_grad):
+                if grad is not None:
+                    grad[rows] /= norm
         return total
 
     @staticmethod
@@ -91,13 +126,39 @@ class _HeadLoss(torch.autograd.Function):
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
         grads = [None if grad is None else grad.mul_(outputs[0]) for grad in ctx.grads]
         del ctx.grads
-        return None, None, *grads
+        if ctx.shared is not None:
+            ctx.shared.head = grads[1]
+        return None, None, None, *grads
 
 
-def _slices(length: int, size: int) -> Iterator[slice]:
+class _Lookup(torch.autograd.Function):
+    """An embedding whose gradient is added to the head's before autograd hands that to the weight."""
+
+    @staticmethod
+    def forward(ctx: Any, ids: Tensor, table: Tensor, shared: SharedGradient) -> Tensor:
+        ctx.save_for_backward(ids)
+        ctx.shared = shared
+        return table[ids]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        [ids] = ctx.saved_tensors
+        assert ctx.shared.head is not None, "the head's loss was not part of what is differentiated"
+        ctx.shared.head.index_add_(0, ids.flatten(), outputs[0].flatten(0, -2))
+        del ctx.shared.head  # or autograd would copy what somebody else still holds
+        return None, None, None
+
+
+def _rows(length: int, size: int) -> Iterator[slice]:
     """Consecutive slices of at most `size`, as even as can be."""
     count = -(-length // size)
     return (slice(i * length // count, (i + 1) * length // count) for i in range(count))
+
+
+def _columns(length: int, size: int) -> Iterator[slice]:
+    """Consecutive slices of `size` but for the last: products of an even width are faster."""
+    return (slice(start, min(start + size, length)) for start in range(0, length, size))
 
 
 def _logits(x: Tensor, weight: Tensor, low: Tensor | None, up: Tensor | None) -> Tensor:
@@ -106,3 +167,11 @@ def _logits(x: Tensor, weight: Tensor, low: Tensor | None, up: Tensor | None) ->
     if low is not None and up is not None:
         logits.addmm_(low, up.T.to(low.dtype))
     return logits.float()
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """total += a b, without a matrix in between where the formats allow."""
+    if torch.is_autocast_enabled(total.device.type):
+        total += a @ b
+    else:
+        total.addmm_(a, b)
