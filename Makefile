@@ -6,8 +6,8 @@ PYTHON ?= python3.11
 RUNS_DIR ?= runs
 PORT ?= 8501
 BIN := .venv/bin
-# Threads that wait sleep: the trainer, the dashboard and a browser share a few cores.
-export OMP_WAIT_POLICY ?= PASSIVE
+# Threads that wait spin shortly and sleep: the trainer, the dashboard and a browser share a few cores.
+export GOMP_SPINCOUNT ?= 1000
 
 .PHONY: app test demo assets format clean
 

@@ -4,6 +4,8 @@ Source: Radford et al. 2019 and the shapes of the published weights. q, k and v 
 layers, so that each can carry an adapter of its own. Knows nothing of tokenisation or training.
 """
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -87,16 +89,43 @@ class Attention(nn.Module):
         return y.transpose(1, 2)
 
 
+def recomputed(value: Tensor, compute: Callable[[], Tensor]) -> AbstractContextManager[object]:
+    """In it, autograd keeps nothing of `value`, which `compute` makes anew in the backward pass."""
+    address, count = value.data_ptr(), value.numel()
+
+    def pack(kept: Tensor) -> Tensor | torch.Size:
+        same = kept.data_ptr() == address and kept.numel() == count
+        return kept.shape if same else kept
+
+    def unpack(packed: Tensor | torch.Size) -> Tensor:
+        return packed if isinstance(packed, Tensor) else compute().view(packed)
+
+    return torch.autograd.graph.saved_tensors_hooks(pack, unpack)
+
+
 class MLP(nn.Module):
-    """Two linear layers with a tanh-approximated GELU between."""
+    """Two linear layers with a tanh-approximated GELU between.
+
+    With `recompute` the GELU's output, a quarter of what a block keeps, is made again in the backward pass.
+    """
 
     def __init__(self, arch: Architecture) -> None:
         super().__init__()
+        self.recompute = False
         self.fc = nn.Linear(arch.n_embd, 4 * arch.n_embd)
         self.proj = nn.Linear(4 * arch.n_embd, arch.n_embd)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.proj(F.gelu(self.fc(x), approximate="tanh"))
+        inner = self.fc(x)  # (B, T, 4 n_embd)
+        active = _gelu(inner)
+        if not self.recompute:
+            return self.proj(active)
+        with recomputed(active, lambda: _gelu(inner)):
+            return self.proj(active)
+
+
+def _gelu(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
 
 
 class Block(nn.Module):

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from core.nn.lora import LoRALinear
 
-CPU_SLICE = (512, 2048)
-"""Positions and columns at a time: 103 MB of logits. Wider pieces are slower, and so are fewer positions."""
+CPU_SLICE = (384, 2048)
+"""Positions and columns at a time: 77 MB of logits. Wider pieces are slower, and so are fewer positions."""
 GPU_POSITIONS = 1024
 """At a time, over the whole vocabulary: 206 MB of logits."""
 

@@ -125,6 +125,44 @@ def test_grad_checkpointing_changes_nothing(dropout: float) -> None:
         torch.testing.assert_close(plain, again)
 
 
+def test_what_a_gelu_makes_again_is_the_same() -> None:
+    ids, targets = ragged()
+    kept = []
+    for recompute in (False, True):
+        model = fresh(dropout=0.3).train()
+        for block in model.h:
+            block.mlp.recompute = recompute
+        torch.manual_seed(3)
+        loss = model.loss(ids, targets)
+        loss.backward()
+        kept.append([loss, *(p.grad for p in model.parameters())])
+    assert all(map(torch.equal, *kept))
+
+
+def test_rows_packed_together_do_not_see_each_other() -> None:
+    ids, targets = ragged()
+    together = fresh().loss(ids, targets)
+    alone = sum(
+        fresh().loss(row[None], wanted[None]) for row, wanted in zip(ids, targets, strict=True)
+    )
+    torch.testing.assert_close(together, alone)
+    beyond = ids.clone()
+    beyond[1, 8:] = 0  # after the last target: as if it were padding
+    torch.testing.assert_close(fresh().loss(beyond, targets), together)
+
+
+def test_a_tied_models_gradients_add_up_over_batches() -> None:
+    ids, targets = ragged()
+    model, twin = fresh(tied=True), fresh(tied=True)
+    for rows in ([0], [1, 2]):
+        (model.loss(ids[rows], targets[rows]) / 7).backward()
+        (cross_entropy(twin(ids[rows]), targets[rows]) / 7).backward()
+    torch.testing.assert_close(model.wte.weight.grad, twin.wte.weight.grad)
+    [gradient] = torch.autograd.grad(model.loss(ids, targets), [model.wte.weight])
+    [expected] = torch.autograd.grad(cross_entropy(twin(ids), targets), [twin.wte.weight])
+    torch.testing.assert_close(gradient, expected)
+
+
 def test_dropout_acts_in_training_only() -> None:
     ids, targets = ragged()
     model = fresh(dropout=0.5)

@@ -197,3 +197,41 @@ def test_peft_counts_the_same_trainable_weights() -> None:
     peer = with_peft("all")
     trainable = sum(p.numel() for p in peer.parameters() if p.requires_grad)
     assert trainable == ARCH.lora_parameters(RANK)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize("bias", [True, False])
+def test_gradients_are_those_of_the_formula(dropout: float, bias: bool) -> None:
+    torch.manual_seed(4)
+    layer = lora.LoRALinear(nn.Linear(5, 7, bias), RANK, ALPHA, dropout).train()
+    nn.init.normal_(layer.lora_B)
+    x, weights = torch.randn(2, 3, 5, requires_grad=True), torch.randn(2, 3, 7)
+    inputs = [x, layer.lora_A, layer.lora_B]
+    results = []
+    for formula in (False, True):
+        torch.manual_seed(9)
+        if formula:
+            low = F.dropout(x.flatten(0, 1), dropout).view_as(x) @ layer.lora_A.T
+            y = layer.linear(x) + ALPHA / RANK * low @ layer.lora_B.T
+        else:
+            y = layer(x)
+        results.append([y, *torch.autograd.grad((y * weights).sum(), inputs)])
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected)
+
+
+def test_autocast_computes_in_its_own_format() -> None:
+    model = stirred(adapted())
+    exact = model.loss(IDS, TARGETS)
+    exact.backward()
+    gradients = [layer.lora_B.grad for layer in lora.adapters(model)]
+    model.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model.h[0].mlp(torch.randn(1, 3, ARCH.n_embd)).dtype == torch.bfloat16
+        rough = model.loss(IDS, TARGETS)
+    rough.backward()
+    torch.testing.assert_close(rough, exact, rtol=0.02, atol=0.0)
+    for layer, gradient in zip(lora.adapters(model), gradients, strict=True):
+        assert layer.lora_B.grad.dtype == torch.float32
+        scale = gradient.abs().max().item()
+        torch.testing.assert_close(layer.lora_B.grad, gradient, rtol=0.0, atol=0.1 * scale)
