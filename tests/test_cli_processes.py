@@ -149,7 +149,7 @@ def test_a_base_that_cannot_be_fetched_is_told_before_a_run_exists(
     monkeypatch.setenv("HF_HOME", str(workplace / "cache"))
     sets = ["--set", "dataset=data/words.json", "--set", "base_model=gpt2", "--set", "batch_size=1"]
     _, err = end(core("train", *sets), 2)
-    assert "base_model = 'gpt2': its weights could not be fetched" in err
+    assert "base_model = 'gpt2': openai-community/gpt2 could not be fetched" in err
     assert not (workplace / "runs").exists()
 
 

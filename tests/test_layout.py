@@ -13,7 +13,7 @@ from core.config import GROUPS, RunConfig, metadata
 ROOT = Path(__file__).parent.parent
 LEVELS = (
     ("core.errors",),
-    ("core.config",),
+    ("core.config", "core.download"),
     ("core.presets",),
     ("core.data",),
     ("core.nn",),

@@ -4,8 +4,9 @@ import re
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError
 
+from core.download import explained
 from core.errors import UserError
 
 NAMED = {"alpaca": "tatsu-lab/alpaca"}
@@ -14,7 +15,6 @@ HUB_NAME = re.compile(
     r"(?!.*(--|\.\.|\.(git|parquet|jsonl?|csv|tsv|txt)$))\w([\w.-]*\w)?/\w([\w.-]*\w)?", re.ASCII
 )
 """What the hub allows as owner/name, but for what is meant as a file by its ending."""
-TRANSPORT_ERRORS = (HfHubHTTPError, LocalEntryNotFoundError, OSError)
 
 
 class NotDownloadedError(UserError):
@@ -40,28 +40,20 @@ def files(dataset: str, download: bool) -> list[Path]:
         UserError: it cannot be fetched.
     """
     name = repository(dataset)
-    try:
-        folder = snapshot_download(
-            str(name),
-            repo_type="dataset",
-            allow_patterns=[f"*{suffix}" for suffix in SUFFIXES],
-            local_files_only=not download,
-        )
-    except TRANSPORT_ERRORS as error:
-        if not download:
+    with explained(f"dataset = {dataset!r}", str(name), "name a file"):
+        try:
+            folder = snapshot_download(
+                str(name),
+                repo_type="dataset",
+                allow_patterns=[f"*{suffix}" for suffix in SUFFIXES],
+                local_files_only=not download,
+            )
+        except (OSError, HfHubHTTPError):
+            if download:
+                raise
             raise NotDownloadedError(f"dataset = {dataset!r}: it is not downloaded yet") from None
-        raise UserError(_unreachable(dataset, name, error)) from None
-    except Exception as error:
-        # The hub's client lets errors of its HTTP library through, whichever that is.
-        if not type(error).__module__.startswith("httpx"):
-            raise
-        raise UserError(_unreachable(dataset, name, error)) from None
     found = sorted(path for path in Path(folder).rglob("*") if path.suffix in SUFFIXES)
     parquet = [path for path in found if path.suffix == ".parquet"]
     if not found:
         raise UserError(f"dataset = {dataset!r}: {name} holds no parquet, JSON or JSONL file")
     return parquet or found
-
-
-def _unreachable(dataset: str, name: str | None, error: Exception) -> str:
-    return f"dataset = {dataset!r}: {name} could not be fetched from the hub ({type(error).__name__}); connect to the internet once, or name a file"

@@ -172,6 +172,12 @@ class GPT2(nn.Module):
         if tie_weights:
             self.lm_head.weight = self.wte.weight
 
+    def recompute_gelus(self, on: bool) -> None:
+        """Make each GELU's output again in the backward pass, or keep it."""
+        for module in self.modules():
+            if isinstance(module, MLP):
+                module.recompute = on
+
     def initialise(self, generator: torch.Generator) -> None:
         """Draw fresh weights; the head starts as a copy of the token embedding."""
         residual_std = 0.02 / (2 * self.arch.n_layer) ** 0.5

@@ -11,11 +11,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from core.download import cached_file, discard_if_damaged, explained
 from core.errors import UserError
 from core.nn.architecture import FAMILY, Architecture
 from core.nn.gpt2 import GPT2
@@ -105,12 +104,13 @@ def fetch(base_model: str) -> Path:
             raise UserError(f"base_model = {base_model!r}: it has no model.safetensors")
         return Path(base_model) / "model.safetensors"
     repository = f"openai-community/{base_model}"
-    try:
-        return Path(hf_hub_download(repository, "model.safetensors"))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = type(error).__name__
-        message = f"base_model = {base_model!r}: its weights could not be fetched from {repository} ({reason}); connect to the internet once, or name a directory that holds them"
-        raise UserError(message) from None
+    named = f"base_model = {base_model!r}"
+    with explained(named, repository, "name a directory that holds its weights"):
+        path = cached_file(repository, "model.safetensors")
+        if discard_if_damaged(path):
+            message = f"{named}: what came from {repository} is not what the hub announced (its SHA-256 differs) and was removed; try again"
+            raise UserError(message)
+        return path
 
 
 def fingerprint(model: GPT2) -> str:

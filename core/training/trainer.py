@@ -49,8 +49,8 @@ class Trainer:
         self.base_hash = pretrained.fingerprint(model)
         self.model = model.to(self.device)
         self.model.grad_checkpointing = config.grad_checkpointing
-        for block in self.model.h:  # checkpointing saves more, and a compiler decides for itself
-            block.mlp.recompute = not (config.grad_checkpointing or config.compile)
+        # Checkpointing saves more, and a compiler decides for itself.
+        self.model.recompute_gelus(not (config.grad_checkpointing or config.compile))
         self.train_set, self.validation_set = self._encode()
         self.schedule = Schedule(
             [len(example.ids) for example in self.train_set],

@@ -130,8 +130,7 @@ def test_what_a_gelu_makes_again_is_the_same() -> None:
     kept = []
     for recompute in (False, True):
         model = fresh(dropout=0.3).train()
-        for block in model.h:
-            block.mlp.recompute = recompute
+        model.recompute_gelus(recompute)
         torch.manual_seed(3)
         loss = model.loss(ids, targets)
         loss.backward()
