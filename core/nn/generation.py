@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from core.nn.gpt2 import GPT2, KVCache
+from core.nn.loss import head_logits
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class _Batch:
         # A padding query sees itself: a row without any key would turn into NaN.
         mask = (visible & causal) | (keys == queries[:, None])  # (B, T, keys)
         x = self.model.features(ids, positions, mask[:, None], self.caches)
-        return self.model.lm_head(x[:, -1]).float()
+        return head_logits(self.model.lm_head, x[:, -1])
 
     def next_tokens(self) -> Tensor:
         """Choose one token a row. (B,)"""

@@ -20,6 +20,17 @@ GPU_POSITIONS = 1024
 """At a time, over the whole vocabulary: 206 MB of logits."""
 
 
+def head_logits(head: nn.Module, x: Tensor) -> Tensor:
+    """`head(x)`, (N, vocabulary) in fp32, of a few hidden states (N, n_embd); on a CPU in pieces, for speed."""
+    plain = head.linear if isinstance(head, LoRALinear) and head.merged else head
+    if not (x.is_cpu and isinstance(plain, nn.Linear)) or torch.is_autocast_enabled("cpu"):
+        return head(x).float()
+    logits = x.new_empty(len(x), plain.out_features)
+    for columns in _columns(plain.out_features, CPU_SLICE[1]):
+        torch.mm(x, plain.weight[columns].T, out=logits[:, columns])
+    return logits
+
+
 class SharedGradient:
     """Where a tied head leaves its weight's gradient for the embedding's rows to be added to.
 

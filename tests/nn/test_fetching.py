@@ -126,8 +126,8 @@ def test_the_true_shape_is_fetched_once_and_resumed(hub: Hub, tmp_path: Path) ->
     hub.hold_file(tmp_path / "model.safetensors")
     hub.break_after = 5_000_000
     model = pretrained.load("gpt2")
-    assert hub.ranges[0] is None
-    assert int(str(hub.ranges[-1]).removeprefix("bytes=").rstrip("-")) >= 1_000_000
+    [resumed] = [asked for asked in hub.ranges if asked]
+    assert int(resumed.removeprefix("bytes=").rstrip("-")) >= 1_000_000
     ids = torch.tensor([[1, 2, 50256]])
     torch.testing.assert_close(model(ids), peer(ids).logits, atol=1e-4, rtol=1e-4)
     hub.requests = 0
