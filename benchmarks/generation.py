@@ -26,12 +26,12 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from core.data import dataset  # noqa: E402
-from core.data.template import format_prompt  # noqa: E402
-from core.data.tokenizer import END_OF_TEXT, encode  # noqa: E402
-from core.nn import pretrained  # noqa: E402
-from core.nn.generation import Sampling, generate  # noqa: E402
-from core.training.evaluation import ANSWER_BATCH  # noqa: E402
+from core.data import dataset
+from core.data.template import format_prompt
+from core.data.tokenizer import END_OF_TEXT, encode
+from core.nn import pretrained
+from core.nn.generation import Sampling, generate
+from core.training.evaluation import ANSWER_BATCH
 
 UNCACHED = 2
 """Prompts answered without a cache: they take long."""

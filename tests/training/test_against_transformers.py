@@ -100,3 +100,17 @@ def test_ten_steps(
 def close() -> dict[str, float]:
     """Adam turns rounding of tiny gradients into steps; a wrong step would be of 3e-3."""
     return {"atol": 1e-4, "rtol": 1e-3}
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_the_same_settings_give_the_same_bits(
+    settings: Callable[..., RunConfig], new_run: Callable[..., Any], method: str
+) -> None:
+    config = settings(method=method, batch_size=4, lr=3e-3, dropout=0.1, grad_accumulation=2)
+    curves = []
+    for _ in range(2):
+        run = new_run()
+        assert Trainer(config, run).fit() == "finished"
+        curves.append([(step["loss"], step["grad_norm"]) for step in run.of("step")])
+    assert len(curves[0]) >= 2
+    assert curves[0] == curves[1]
