@@ -121,7 +121,7 @@ def sentence(load: Callable[[str], Any] = pretrained.load) -> str:
 
 def test_the_true_shape_is_fetched_once_and_resumed(hub: Hub, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    peer = GPT2LMHeadModel(GPT2Config())
+    peer = GPT2LMHeadModel(GPT2Config()).eval()
     peer.save_pretrained(tmp_path)
     hub.hold_file(tmp_path / "model.safetensors")
     hub.break_after = 35_000_000  # the client writes pieces of 10 MB
