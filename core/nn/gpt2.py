@@ -50,11 +50,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(arch.n_embd, arch.n_embd)
 
     def forward(
-        self,
-        x: Tensor,
-        mask: Tensor | None = None,
-        cache: KVCache | None = None,
-        lengths: list[int] | None = None,
+        self, x: Tensor, mask: Tensor | None, cache: KVCache | None, lengths: list[int] | None
     ) -> Tensor:
         B, T, C = x.shape
         heads = (B, T, self.n_head, C // self.n_head)
@@ -63,16 +59,11 @@ class Attention(nn.Module):
             y = self.attend(q, k, v, mask, cache)
         else:  # each sequence of the packed row looks at itself alone
             parts = zip(*(t.split(lengths, 1) for t in (q, k, v)), strict=True)
-            y = torch.cat([self.attend(*part) for part in parts], 1)
+            y = torch.cat([self.attend(*part, None, None) for part in parts], 1)
         return self.proj(y.reshape(B, T, C))
 
     def attend(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        mask: Tensor | None = None,
-        cache: KVCache | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, cache: KVCache | None
     ) -> Tensor:
         """Attention of (B, T, n_head, head_dim) each; the same shape."""
         q, k, v = (t.transpose(1, 2) for t in (q, k, v))  # (B, n_head, T, head_dim)
@@ -140,11 +131,7 @@ class Block(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(
-        self,
-        x: Tensor,
-        mask: Tensor | None = None,
-        cache: KVCache | None = None,
-        lengths: list[int] | None = None,
+        self, x: Tensor, mask: Tensor | None, cache: KVCache | None, lengths: list[int] | None
     ) -> Tensor:
         x = x + self.drop(self.attn(self.ln_1(x), mask, cache, lengths))
         return x + self.drop(self.mlp(self.ln_2(x)))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from core.nn import pretrained
+from core.nn import gpt2, pretrained
 from core.nn.architecture import Architecture
 from core.nn.gpt2 import GPT2
 
@@ -125,15 +125,21 @@ def test_grad_checkpointing_changes_nothing(dropout: float) -> None:
         torch.testing.assert_close(plain, again)
 
 
-def test_what_a_gelu_makes_again_is_the_same() -> None:
+def test_what_a_gelu_makes_again_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     ids, targets = ragged()
     kept = []
+    made: list[int] = []
+    plain = gpt2._gelu
+    monkeypatch.setattr(gpt2, "_gelu", lambda x: made.append(1) or plain(x))
     for recompute in (False, True):
         model = fresh(dropout=0.3).train()
         model.recompute_gelus(recompute)
         torch.manual_seed(3)
+        made.clear()
         loss = model.loss(ids, targets)
+        assert len(made) == ARCH.n_layer
         loss.backward()
+        assert len(made) == ARCH.n_layer * (1 + recompute)
         kept.append([loss, *(p.grad for p in model.parameters())])
     assert all(map(torch.equal, *kept))
 
@@ -148,6 +154,18 @@ def test_rows_packed_together_do_not_see_each_other() -> None:
     beyond = ids.clone()
     beyond[1, 8:] = 0  # after the last target: as if it were padding
     torch.testing.assert_close(fresh().loss(beyond, targets), together)
+
+
+def test_padding_is_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids, targets = ragged()
+    model = fresh()
+    seen = []
+    plain = model.features
+    monkeypatch.setattr(
+        model, "features", lambda *a, **k: seen.append(a[0].shape) or plain(*a, **k)
+    )
+    model.loss(ids, targets)
+    assert seen == [(1, 20 + 8 + 20)]
 
 
 def test_a_tied_models_gradients_add_up_over_batches() -> None:
