@@ -59,7 +59,7 @@ class Attention(nn.Module):
             y = self.attend(q, k, v, mask, cache)
         else:  # each sequence of the packed row looks at itself alone
             parts = zip(*(t.split(lengths, 1) for t in (q, k, v)), strict=True)
-            y = torch.cat([self.attend(*part, None, None) for part in parts], 1)
+            y = torch.cat([self.attend(q, k, v, None, None) for q, k, v in parts], 1)
         return self.proj(y.reshape(B, T, C))
 
     def attend(
