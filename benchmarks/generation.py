@@ -62,7 +62,7 @@ def batched(peer: Any, prompts: list[list[int]], new_tokens: int) -> list[list[i
     return found[:, width:].tolist()
 
 
-def compare(data: str, count: int, new_tokens: int) -> dict[str, Any]:
+def compare(data: str, count: int, new_tokens: int, batch: int) -> dict[str, Any]:
     """Let all three answer and put their rates beside each other."""
     torch.manual_seed(123)
     peer = GPT2LMHeadModel(GPT2Config()).eval()
@@ -78,13 +78,13 @@ def compare(data: str, count: int, new_tokens: int) -> dict[str, Any]:
     seconds = peer_seconds = 0.0
     generate(model, prompts[:2], Sampling(2), END_OF_TEXT)
     batched(peer, prompts[:2], 2)
-    for first in range(0, len(prompts), ANSWER_BATCH):
-        chosen = by_length[first : first + ANSWER_BATCH]
+    for first in range(0, len(prompts), batch):
+        chosen = by_length[first : first + batch]
         start = time.perf_counter()
         found = generate(model, [prompts[i] for i in chosen], sampling, END_OF_TEXT)
         seconds += time.perf_counter() - start
         ours |= zip(chosen, found, strict=True)
-        given = range(first, min(first + ANSWER_BATCH, len(prompts)))
+        given = range(first, min(first + batch, len(prompts)))
         start = time.perf_counter()
         found = batched(peer, [prompts[i] for i in given], new_tokens)
         peer_seconds += time.perf_counter() - start
@@ -105,6 +105,7 @@ def compare(data: str, count: int, new_tokens: int) -> dict[str, Any]:
         "same": sum(ours[i] == theirs[i] for i in ours) / len(ours),
         "prompts": len(prompts),
         "new_tokens": new_tokens,
+        "batch": batch,
     }
 
 
@@ -113,8 +114,12 @@ def main() -> None:
     parser.add_argument("--data", default="primer", help="primer, or an Alpaca-format file")
     parser.add_argument("--prompts", type=int, default=128)
     parser.add_argument("--new-tokens", type=int, default=64)
+    parser.add_argument(
+        "--batch", type=int, default=ANSWER_BATCH, help="prompts at a time, both sides"
+    )
     chosen = parser.parse_args()
-    print(json.dumps(compare(chosen.data, chosen.prompts, chosen.new_tokens), indent=2))
+    found = compare(chosen.data, chosen.prompts, chosen.new_tokens, chosen.batch)
+    print(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":

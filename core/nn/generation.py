@@ -1,8 +1,11 @@
 """Text from a model: batched with a key-value cache for test sets, streamed for a person.
 
-Works on token ids; knows nothing of tokenisation. Source of top-k sampling: Fan et al. 2018.
+Works on token ids; knows nothing of tokenisation. Source of top-k sampling: Fan et al. 2018; of sharing
+the keys and values of a common beginning: Kwon et al. 2023.
 """
 
+import os
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +14,10 @@ from torch import Tensor
 
 from core.nn.gpt2 import GPT2, KVCache
 from core.nn.loss import head_logits
+
+
+ALIKE = 16
+"""Prompts that share so many first tokens have all that they share computed once."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,8 @@ class _Batch:
         self.pads = pads[:, None]  # (B, 1)
         self.length = longest
         self.caches = self._empty_caches(len(prompts), longest + self.new_tokens)
-        self.logits = self._forward(ids)
+        known = self._share_beginnings(prompts)
+        self.logits = self._forward(ids[:, known:])
         self.tokens = torch.empty(0)
 
     def _empty_caches(self, rows: int, capacity: int) -> list[KVCache]:
@@ -100,6 +108,27 @@ class _Batch:
             return torch.zeros(shape, device=device, dtype=dtype)
 
         return [KVCache(empty(), empty()) for _ in range(arch.n_layer)]
+
+    def _share_beginnings(self, prompts: list[list[int]]) -> int:
+        """Compute once what prompts have in common; the columns of the batch that this fills in every row."""
+        alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for row, prompt in enumerate(prompts):
+            alike[tuple(prompt[:ALIKE])].append(row)
+        known = self.length - 1  # the last token is for the logits
+        for rows in alike.values():
+            common = os.path.commonprefix([prompts[row] for row in rows]) if len(rows) > 1 else []
+            caches = self._empty_caches(1, len(common))
+            if common:
+                self.model.features(torch.tensor([common], device=self.pads.device), caches=caches)
+            for row in rows:
+                start = self.length - len(prompts[row])
+                end = start + len(common)
+                known = min(known, end)
+                for own, once in zip(self.caches, caches, strict=True):
+                    own.k[row, :, start:end], own.v[row, :, start:end] = once.k[0], once.v[0]
+        for cache in self.caches:
+            cache.length = known
+        return known
 
     def _forward(self, ids: Tensor) -> Tensor:
         """Feed the newest tokens (B, T); logits of the last position, (B, vocabulary)."""

@@ -52,6 +52,29 @@ def test_a_padded_batch_with_cache_answers_as_one_by_one_without(model: GPT2) ->
     assert len({len(answer) for answer in answers}) > 6
 
 
+def test_what_prompts_begin_with_is_computed_once(
+    model: GPT2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, *ends = prompts(12, 6)
+    first, second = (first * 20)[:18], (second * 20)[:19]
+    alone = list(range(40, 61))
+    asked = [first, first, second, alone, *(first + end for end in ends), second + ends[0]]
+    fed = []
+    features = GPT2.features
+
+    def counted(self: GPT2, ids: torch.Tensor, *rest: Any, **named: Any) -> torch.Tensor:
+        fed.append(tuple(ids.shape))
+        return features(self, ids, *rest, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GPT2, "features", counted)
+        like = [first + end for end in ends]
+        generate(model, like, Sampling(1), END)
+    assert fed[:2] == [(1, 18), (10, max(map(len, ends)))]
+    assert generate(model, asked, Sampling(12), END) == [plainly(model, p, 12) for p in asked]
+    assert generate(model, like, Sampling(12), END) == [plainly(model, p, 12) for p in like]
+
+
 def test_greedy_is_transformers_greedy(tmp_path: Path, save_peer: Callable[..., Any]) -> None:
     peer = save_peer(tmp_path, tied=False, n_embd=16)
     with torch.no_grad():
