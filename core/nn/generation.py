@@ -4,7 +4,7 @@ Works on token ids; knows nothing of tokenisation. Source of top-k sampling: Fan
 the keys and values of a common beginning: Kwon et al. 2023.
 """
 
-import os
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,6 @@ from torch import Tensor
 
 from core.nn.gpt2 import GPT2, KVCache
 from core.nn.loss import head_logits
-
 
 ALIKE = 16
 """Prompts that share so many first tokens have all that they share computed once."""
@@ -116,7 +115,7 @@ class _Batch:
             alike[tuple(prompt[:ALIKE])].append(row)
         known = self.length - 1  # the last token is for the logits
         for rows in alike.values():
-            common = os.path.commonprefix([prompts[row] for row in rows]) if len(rows) > 1 else []
+            common = _common_beginning([prompts[row] for row in rows]) if len(rows) > 1 else []
             caches = self._empty_caches(1, len(common))
             if common:
                 self.model.features(torch.tensor([common], device=self.pads.device), caches=caches)
@@ -166,3 +165,9 @@ class _Batch:
         """Feed the tokens just chosen."""
         self.length += 1
         self.logits = self._forward(self.tokens[:, None])
+
+
+def _common_beginning(prompts: list[list[int]]) -> list[int]:
+    first, last = min(prompts), max(prompts)  # what these two share, all between them share
+    same = (a == b for a, b in zip(first, last, strict=False))
+    return list(itertools.compress(first, itertools.takewhile(bool, same)))
