@@ -8,9 +8,7 @@ import contextlib
 import json
 import os
 import sys
-import threading
 import time
-from dataclasses import asdict
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, cast
@@ -19,11 +17,11 @@ import pandas as pd
 import typer
 from rich.console import Console
 
-from core import report
+from core import rehearsal, report
 from core.config import RunConfig
 from core.errors import ConfigError, Problem, UserError
 from core.presets import DEMO, DEMO_LORA, PRESETS, preset
-from core.progress import follow
+from core.progress import drive
 from core.tables import Format, render
 from core.tracking import lab, queries
 from core.tracking.executors import EXECUTORS
@@ -71,13 +69,28 @@ def presets(format: AsFormat = "table") -> None:
 
 
 @app.command()
-def check(preset: PresetName = None, set: Sets = None, format: AsFormat = "table") -> None:
+def check(
+    preset: PresetName = None,
+    set: Sets = None,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure", help="Take a few steps in a process of their own, for memory and time."
+        ),
+    ] = False,
+    format: AsFormat = "table",
+) -> None:
     """What a launch would do: steps, tokens, parameters, memory, time; and every problem, all at once."""
     from core.training import preflight
 
-    plan = preflight.check(_config(preset, set))
-    row = {k: v for k, v in asdict(plan).items() if k not in ("problems", "learning_rates")}
-    row["problems"] = [str(problem) for problem in plan.problems]
+    config = _config(preset, set)
+    plan = preflight.check(config)
+    cost = None
+    if measure and not plan.problems:
+        preflight.fetch(config)
+        cost = rehearsal.measure(config)
+        plan.problems.extend(preflight.lack_of_memory(config, cost.memory_mb))
+    row = report.plan(plan, cost)
     if format == "json":
         print(json.dumps(row, indent=2, ensure_ascii=False))
     else:
@@ -212,11 +225,8 @@ def demo(executor: ExecutorName = "process", runs_dir: RunsDir = RUNS) -> None:
         names.append(run.name)
     frame = _results(runs_dir)
     print(render(report.runs(frame[frame["name"].isin(names)], "table"), "table"))
-    index = lab.read_index(runs_dir)
-    try:
+    with contextlib.closing(lab.read_index(runs_dir)) as index:
         answers = queries.answers(index.cursor(), names)
-    finally:
-        index.close()
     print(render(report.side_by_side(answers, 3), "table"))
 
 
@@ -268,16 +278,7 @@ def _check_executor(name: str) -> None:
 
 def _drive(run: RunDirectory, executor: str, format: Format | None) -> None:
     """Train a run while showing how it goes; print its row; exit 1 where it did not finish."""
-    thread = threading.Thread(target=EXECUTORS[executor], args=(run,), name="trainer")
-    offset = run.events_path.stat().st_size
-    errors.print(f"{run.name}: {run.path}")
-    thread.start()
-    try:
-        follow(run, offset, thread.is_alive, errors)
-    except KeyboardInterrupt:
-        run.request_stop()
-        errors.print("stopping after this step ...")
-    thread.join()
+    drive(run, EXECUTORS[executor], errors)
     last = run.statuses()[-1]
     status, reason = last["status"], last.get("reason")
     if format and status in ("finished", "stopped"):
@@ -290,8 +291,5 @@ def _drive(run: RunDirectory, executor: str, format: Format | None) -> None:
 
 
 def _results(runs_dir: Path) -> pd.DataFrame:
-    index = lab.read_index(runs_dir)
-    try:
+    with contextlib.closing(lab.read_index(runs_dir)) as index:
         return queries.results(index.cursor())
-    finally:
-        index.close()

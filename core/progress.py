@@ -1,5 +1,6 @@
 """A run's training shown in a terminal: follows its event file, whoever writes it."""
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,20 @@ from rich.text import Text
 
 from core.tracking.events import parse, read_lines
 from core.tracking.rundir import RunDirectory
+
+
+def drive(run: RunDirectory, train: Callable[[RunDirectory], None], console: Console) -> None:
+    """Train a run in a thread while showing how it goes. Ctrl-C asks it to checkpoint and stop."""
+    thread = threading.Thread(target=train, args=(run,), name="trainer")
+    offset = run.events_path.stat().st_size
+    console.print(f"{run.name}: {run.path}")
+    thread.start()
+    try:
+        follow(run, offset, thread.is_alive, console)
+    except KeyboardInterrupt:
+        run.request_stop()
+        console.print("stopping after this step ...")
+    thread.join()
 
 
 def follow(run: RunDirectory, offset: int, going: Callable[[], bool], console: Console) -> None:

@@ -1,6 +1,7 @@
 """What tables show: the family of models, the settings, the runs, answers side by side."""
 
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -8,6 +9,10 @@ from core import journal
 from core.config import RunConfig, choices, metadata
 from core.nn.architecture import FAMILY, RANKS
 from core.tables import Format, records
+
+if TYPE_CHECKING:  # these bring torch, which tables need not wait for
+    from core.rehearsal import Cost
+    from core.training.preflight import Plan
 
 RUN_COLUMNS = (
     "name", "status", "base_model", "method", "lora_rank", "lora_alpha", "batch_size", "epochs",
@@ -46,6 +51,13 @@ def settings() -> list[dict[str, Any]]:
         }
         for name, field in RunConfig.model_fields.items()
     ]
+
+
+def plan(found: "Plan", cost: "Cost | None" = None) -> dict[str, Any]:
+    """What a launch would do, by arithmetic and as measured, the problems last."""
+    row = {k: v for k, v in asdict(found).items() if k not in ("problems", "learning_rates")}
+    measured = {f"measured_{name}": value for name, value in asdict(cost).items()} if cost else {}
+    return {**row, **measured, "problems": [str(problem) for problem in found.problems]}
 
 
 def runs(frame: pd.DataFrame, format: Format, with_journal: bool = False) -> list[dict[str, Any]]:

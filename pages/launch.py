@@ -1,8 +1,10 @@
 """Launch a run: start from a preset or an earlier run, change what you like, see what it will do."""
 
+from concurrent.futures import Future
+
 import streamlit as st
 
-from core import charts
+from core import charts, rehearsal
 from core.config import RunConfig
 from core.errors import ConfigError, Problem, UserError
 from core.presets import PRESETS, preset
@@ -12,6 +14,8 @@ from pages.shared import form, runtime
 from pages.shared.text import count, duration, plain
 
 CLONE = "clone of "
+MEASURING = "measuring"
+"""In the session: the settings that are or were measured, and what comes of it."""
 
 lab = runtime.lab()
 
@@ -43,16 +47,51 @@ def launch(config: RunConfig) -> None:
         st.switch_page("pages/live.py")
 
 
-def examine(settings: dict[str, object]) -> tuple[preflight.Plan, list[Problem]]:
-    """What a run of these settings would do, and all that is wrong with them."""
+def examine(
+    settings: dict[str, object],
+) -> tuple[preflight.Plan, rehearsal.Cost | None, list[Problem]]:
+    """What a run of these settings would do, what it costs if that was measured, and all that is wrong."""
     try:
-        plan = preflight.check(RunConfig.parse(settings))
+        config = RunConfig.parse(settings)
     except ConfigError:
-        return preflight.Plan(), preflight.all_problems(settings)
-    return plan, plan.problems
+        return preflight.Plan(), None, preflight.all_problems(settings)
+    plan, cost = preflight.check(config), None
+    known, future = st.session_state.get(MEASURING, ("", None))
+    if not plan.problems and known == rehearsal.key(config) and future.done():
+        if error := future.exception():
+            st.error(plain(str(error)))
+        else:
+            cost = future.result()
+            plan.problems.extend(preflight.lack_of_memory(config, cost.memory_mb))
+    return plan, cost, plan.problems
 
 
-def show_plan(plan: preflight.Plan, problems: list[Problem]) -> None:
+def offer_measurement(config: RunConfig) -> None:
+    """A button that has time and memory measured, and word of it while it goes on."""
+    _, future = st.session_state.get(MEASURING, ("", None))
+    going = future is not None and not future.done()
+    if st.button(
+        "Measure time and memory",
+        help="Takes a few steps in a process of its own; what is not yet downloaded is.",
+        icon=":material/speed:",
+        disabled=going,
+        width="stretch",
+    ):
+        st.session_state[MEASURING] = rehearsal.key(config), rehearsal.begin(config)
+        st.rerun()
+    if going:
+        wait_for(future)
+
+
+@st.fragment(run_every=1.0)
+def wait_for(future: Future[rehearsal.Cost]) -> None:
+    """Draw the page anew once it is measured."""
+    st.caption("Measuring: a few steps, the longest batch first ...")
+    if future.done():
+        st.rerun()
+
+
+def show_plan(plan: preflight.Plan, cost: rehearsal.Cost | None, problems: list[Problem]) -> None:
     """The figures of the run to come."""
     st.markdown("**What it will do**")
     first, second = st.columns(2)
@@ -60,11 +99,12 @@ def show_plan(plan: preflight.Plan, problems: list[Problem]) -> None:
     second.metric("Training tokens", count(plan.tokens))
     first.metric("Parameters", count(plan.parameters))
     second.metric("Trainable", count(plan.trainable))
-    first.metric(
-        "Time, about", duration(plan.seconds), help="Of the training steps, by arithmetic."
-    )
-    memory = "unknown" if plan.memory_mb is None else f"{plan.memory_mb / 1024:.1f} GB"
-    second.metric("Memory, about", memory, help="Peak of the training process, by arithmetic.")
+    how = "measured" if cost else "about"
+    seconds, memory = (cost.seconds, cost.memory_mb) if cost else (plan.seconds, plan.memory_mb)
+    by = "Measured on a few steps." if cost else "By arithmetic; it can be measured."
+    first.metric(f"Time, {how}", duration(seconds), help=f"Of the training steps. {by}")
+    gigabytes = "unknown" if memory is None else f"{memory / 1024:.1f} GB"
+    second.metric(f"Memory, {how}", gigabytes, help=f"Peak of the training process. {by}")
     if plan.train_examples:
         st.caption(
             f"{plan.train_examples:,} examples to train on, {plan.validation_examples:,} to validate, "
@@ -103,7 +143,7 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
         launch(preset("demo"))
 
 current = form.values()
-plan, problems = examine(form.settings(current))
+plan, cost, problems = examine(form.settings(current))
 with st.container(horizontal=True, gap="medium"):  # the plan stands above where it is narrow
     side, main = st.container(width=300), st.container(width=620)
 with main:
@@ -117,4 +157,6 @@ with side:
         width="stretch",
     ):
         launch(RunConfig.parse(form.settings(current)))
-    show_plan(plan, problems)
+    if not problems:
+        offer_measurement(RunConfig.parse(form.settings(current)))
+    show_plan(plan, cost, problems)

@@ -1,5 +1,6 @@
 """What several test files share: settings of hypothesis, and somebody else's GPT-2 to compare with."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,19 @@ settings.load_profile("project")
 
 # Two threads make a tiny model no faster, and a busy machine many times slower.
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def wait() -> Callable[..., None]:
+    """A function that waits for a condition and fails where it does not come true."""
+
+    def until(condition: Callable[[], object], timeout: float = 90.0) -> None:
+        deadline = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < deadline, "it did not come true in time"
+            time.sleep(0.05)
+
+    return until
 
 
 @pytest.fixture(scope="session")

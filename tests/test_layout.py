@@ -20,7 +20,7 @@ LEVELS = (
     ("core.training",),
     ("core.tracking",),
     ("core.recipe",),
-    ("core.answering", "core.comparing", "core.charts", "core.journal", "core.tables", "core.judging", "core.insights"),
+    ("core.answering", "core.rehearsal", "core.comparing", "core.charts", "core.journal", "core.tables", "core.judging", "core.insights"),
     ("core.report", "core.progress"),
     ("core.cli",),
     ("core.__main__",),

@@ -39,7 +39,7 @@ def fit_prompt(prompt: list[int], context: int, max_new_tokens: int) -> list[int
 def stream(model: GPT2, prompt: Sequence[int], sampling: Sampling, end: int) -> Iterator[int]:
     """Tokens that follow one prompt, one by one, until `end`, the limit or the context's end."""
     prompt = fit_prompt(list(prompt), model.arch.context, sampling.max_new_tokens)
-    batch = _Batch(model, [prompt], sampling)
+    batch = Batch(model, [prompt], sampling)
     for _ in range(batch.new_tokens):
         token = int(batch.next_tokens()[0])
         if token == end:
@@ -62,7 +62,7 @@ def generate(
     room = [model.arch.context - len(prompt) for prompt in fitted]
     answers: list[list[int]] = [[] for _ in prompts]
     going = list(range(len(prompts)))
-    batch = _Batch(model, fitted, sampling)
+    batch = Batch(model, fitted, sampling)
     for _ in range(batch.new_tokens):
         tokens = batch.next_tokens().tolist()
         kept = [row for row, token in enumerate(tokens) if token != end]
@@ -78,7 +78,7 @@ def generate(
     return answers
 
 
-class _Batch:
+class Batch:
     """Sequences that grow together: their cache, their logits and the tokens just chosen."""
 
     def __init__(self, model: GPT2, prompts: list[list[int]], sampling: Sampling) -> None:

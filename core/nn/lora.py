@@ -5,6 +5,7 @@ as the model it adapts. Adapters merge into W only when told to.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -60,24 +61,29 @@ class LoRALinear(nn.Module):
         return F.linear(F.dropout(x, self.dropout, self.training), self.lora_A)
 
     @torch.no_grad()
-    def merge(self) -> None:
+    def merge(self, in_place: bool = False) -> None:
         """Add the adapter into the layer's weight: inference then costs what the plain layer does.
 
-        The sum is a new tensor, so a token embedding that shares the old one keeps its values.
+        Where not in place, the sum is a new tensor, so a token embedding that shares the old one keeps its values.
         """
         if not self.merged:
-            self._shift(1.0)
+            self._shift(1.0, in_place)
 
     @torch.no_grad()
-    def unmerge(self) -> None:
+    def unmerge(self, in_place: bool = False) -> None:
         """Take the adapter out again, up to rounding."""
         if self.merged:
-            self._shift(-1.0)
+            self._shift(-1.0, in_place)
 
-    def _shift(self, sign: float) -> None:
-        weight = self.linear.weight
-        delta = self.lora_B @ self.lora_A * (sign * self.scale)  # (out, in)
-        self.linear.weight = nn.Parameter(weight + delta.to(weight.dtype), requires_grad=False)
+    def _shift(self, sign: float, in_place: bool) -> None:
+        weight, dtype = self.linear.weight, self.linear.weight.dtype
+        up, low = self.lora_B.to(dtype), self.lora_A.to(dtype)
+        alpha = sign * self.scale
+        if in_place:
+            weight.addmm_(up, low, alpha=alpha)
+        else:
+            shifted = torch.addmm(weight, up, low, alpha=alpha)  # (out, in)
+            self.linear.weight = nn.Parameter(shifted, requires_grad=False)
         self.merged = sign > 0
 
 
@@ -148,12 +154,19 @@ def adapters(model: nn.Module) -> Iterator[LoRALinear]:
 
 
 def merge(model: nn.Module) -> None:
-    """Merge every adapter."""
-    for layer in adapters(model):
-        layer.merge()
+    """Merge every adapter, in place except where a layer shares its weight's memory with another."""
+    for layer, alone in _with_sharing(model):
+        layer.merge(in_place=alone)
 
 
 def unmerge(model: nn.Module) -> None:
     """Take every adapter out again."""
-    for layer in adapters(model):
-        layer.unmerge()
+    for layer, alone in _with_sharing(model):
+        layer.unmerge(in_place=alone)
+
+
+def _with_sharing(model: nn.Module) -> list[tuple[LoRALinear, bool]]:
+    """Every adapted layer, and whether the memory of its weight is its own."""
+    parameters = model.named_parameters(remove_duplicate=False)
+    users = Counter(parameter.data_ptr() for _, parameter in parameters)
+    return [(layer, users[layer.linear.weight.data_ptr()] == 1) for layer in adapters(model)]

@@ -14,7 +14,7 @@ import duckdb
 from core.errors import UserError
 from core.tracking.lock import acquire
 
-VERSION = 2
+VERSION = 3
 
 EVENT_TABLES = {
     "status": {"status": "VARCHAR", "reason": "VARCHAR", "pid": "BIGINT", "host": "VARCHAR"},
@@ -61,6 +61,7 @@ EVENT_TABLES = {
         "tokens": "BIGINT",
         "cut": "BOOLEAN",
         "prompt_cut": "BOOLEAN",
+        "memory_mb": "DOUBLE",
     },
     "warning": {"step": "BIGINT", "about": "VARCHAR", "message": "VARCHAR"},
 }

@@ -76,16 +76,17 @@ def results(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
             from eval group by run),
         steps_taken as (
             select run, max(step) as step, max(tokens) as tokens, max(seconds) as seconds,
-                   max(memory_mb) as peak_memory_mb
+                   max(memory_mb) as step_memory
             from step group by run),
         matches as (
             select run, avg((trim(regexp_replace(lower(answer), '[^\\pL\\pN]+', ' ', 'g'))
-                = trim(regexp_replace(lower(reference), '[^\\pL\\pN]+', ' ', 'g')))::int) as exact
+                = trim(regexp_replace(lower(reference), '[^\\pL\\pN]+', ' ', 'g')))::int) as exact,
+                   max(memory_mb) as answer_memory
             from generation group by run)
         select config.run as name, coalesce(status, 'queued') as status, reason, created, changed, {settings},
                device_name, number_format, steps, coalesce(step, 0) as step, tokens,
                parameters, trainable, base_hash, train_loss, val_loss, exp(val_loss) as perplexity,
-               seconds, peak_memory_mb, exact
+               seconds, greatest(step_memory, answer_memory) as peak_memory_mb, exact
         from config
         left join statuses using (run) left join plans using (run)
         left join evals using (run) left join steps_taken using (run)

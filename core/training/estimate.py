@@ -3,6 +3,9 @@
 Rough where it has to be: memory within a fifth or so, time within a factor of two.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from core.config import RunConfig
 from core.nn.architecture import HEAD, Architecture
 from core.training.evaluation import ANSWER_BATCH
@@ -31,14 +34,18 @@ def parameters(config: RunConfig, arch: Architecture) -> tuple[int, int]:
     return total + adapters, adapters
 
 
-def memory_mb(config: RunConfig, arch: Architecture, longest: int, examples: int) -> float:
-    """Peak memory of a run in fp32, MiB: weights, gradients and moments beside what is computed.
+def memory_mb(
+    config: RunConfig, arch: Architecture, longest: int, examples: int, half: bool = False
+) -> float:
+    """Peak memory of a run, MiB: weights, gradients and moments beside what is computed.
 
     That is activations and logits in a training step, and keys and values while the test set is answered.
 
     Args:
         longest: tokens of the longest example.
         examples: to train on; no batch is larger.
+        half: products in bf16 or fp16. What they read and write then takes half the room, and autocast
+            keeps a copy of the weights as small.
     """
     weights, trainable = parameters(config, arch)
     moments = 2 if config.optimizer == "adamw" else 0
@@ -51,7 +58,34 @@ def memory_mb(config: RunConfig, arch: Architecture, longest: int, examples: int
     step = tokens * floats * arch.n_embd + min(tokens, LOGIT_POSITIONS) * arch.vocabulary
     answers = ANSWER_BATCH * min(longest + config.max_new_tokens, arch.context)
     cache = answers * 2 * arch.n_layer * arch.n_embd
-    return RUNTIME_MB + 4 * (state + max(step, cache)) / MIB
+    computed = 2 * (max(step, cache) + weights) if half else 4 * max(step, cache)
+    return RUNTIME_MB + (4 * state + computed) / MIB
+
+
+def nearest_fit(
+    config: RunConfig, fits: Callable[[RunConfig], bool], half_is_fast: bool = False
+) -> dict[str, Any] | None:
+    """The changes that make a run fit and change least of what it learns; None where nothing does.
+
+    First a smaller batch, accumulated to the same size of step, the largest that fits; then blocks computed
+    twice instead of kept; then a shorter number format where the device is `half_is_fast`; then LoRA.
+    """
+    rungs: list[dict[str, Any]] = [{}]
+    if not config.grad_checkpointing:
+        rungs.append({"grad_checkpointing": True})
+    if half_is_fast and config.precision == "fp32":
+        rungs += [{**rung, "precision": "bf16"} for rung in rungs]
+    if config.method == "full":
+        rungs += [{**rung, "method": "lora"} for rung in rungs]
+    for rung in rungs:
+        for share in range(1, config.batch_size + 1):
+            batch_size, rest = divmod(config.batch_size, share)
+            accumulation = config.grad_accumulation * share
+            smaller = {"batch_size": batch_size, "grad_accumulation": accumulation}
+            changes = smaller | rung if share > 1 else rung
+            if rest == 0 and fits(config.model_copy(update=changes)):
+                return changes
+    return None
 
 
 def flops(config: RunConfig, arch: Architecture, tokens: int) -> float:

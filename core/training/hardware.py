@@ -2,6 +2,7 @@
 
 import contextlib
 import platform
+import re
 import resource
 import sys
 import time
@@ -72,6 +73,11 @@ def peak_memory_mb(device: torch.device) -> float:
     """The most memory held so far, MiB: of the GPU's allocator, or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / MIB
+    # The kernel hands a new process the peak of the one that started it as `ru_maxrss`; not so VmHWM.
+    status = Path("/proc/self/status")
+    if status.exists():
+        [peak] = re.findall(r"VmHWM:\s*(\d+) kB", status.read_text())
+        return int(peak) * 1024 / MIB
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MIB
 

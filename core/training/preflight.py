@@ -3,6 +3,7 @@
 All by arithmetic on the data set and the model's shapes; no model is loaded.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -168,10 +169,10 @@ def _plan(
     )
     tokens = config.epochs * sum(length - 1 for length in lengths)
     parameters, trainable = estimate.parameters(config, arch)
-    needed = estimate.memory_mb(config, arch, max(lengths), len(lengths))
+    needed = _estimated(config, arch, lengths, device)
     available = hardware.available_memory_mb(device)
     if needed > available:
-        problems.append(_too_large(config, arch, lengths, needed, available))
+        problems.append(_too_large(config, arch, lengths, device, needed, available))
     work = estimate.flops(config, arch, tokens)
     passes = schedule.steps * config.grad_accumulation
     stride = max(1, schedule.steps // CURVE_POINTS)
@@ -201,20 +202,51 @@ def _plan(
     )
 
 
+def lack_of_memory(config: RunConfig, measured: float) -> list[Problem]:
+    """A problem where a run that was measured to need so many MiB does not fit; it passed `check` before."""
+    arch = pretrained.architecture(config.base_model)
+    device = hardware.resolve_device(config.device)
+    available = hardware.available_memory_mb(device)
+    if measured <= available:
+        return []
+    lengths = read_corpus(config, arch.context).lengths
+    return [_too_large(config, arch, lengths, device, measured, available)]
+
+
 def _too_large(
-    config: RunConfig, arch: Architecture, lengths: list[int], needed: float, available: float
+    config: RunConfig,
+    arch: Architecture,
+    lengths: list[int],
+    device: torch.device,
+    needed: float,
+    available: float,
 ) -> Problem:
+    """That a run needs more memory (MiB) than there is, and the nearest that would fit.
+
+    Where `needed` was measured, what else would need is taken to be off by the same factor.
+    """
+    factor = needed / _estimated(config, arch, lengths, device)
+    changes = estimate.nearest_fit(
+        config,
+        lambda changed: factor * _estimated(changed, arch, lengths, device) <= available,
+        half_is_fast=hardware.resolve_precision("auto", device) is torch.bfloat16,
+    )
     message = f"the run would need about {needed:,.0f} MB and {available:,.0f} MB are free; "
-    for share in range(2, config.batch_size + 1):
-        batch_size, rest = divmod(config.batch_size, share)
-        smaller = config.model_copy(update={"batch_size": batch_size})
-        if rest == 0 and estimate.memory_mb(smaller, arch, max(lengths), len(lengths)) <= available:
-            accumulation = config.grad_accumulation * share
-            message += f"batch_size = {batch_size} with grad_accumulation = {accumulation} fits"
-            break
+    if changes is None:
+        message += "not even batch_size = 1 fits; use a shorter max_length or a smaller model"
     else:
-        message += "not even batch_size = 1 fits; use LoRA, a shorter max_length or a smaller model"
+        first, *rest = (f"{name} = {value}" for name, value in changes.items())
+        message += first + (f" with {' and '.join(rest)}" if rest else "") + " fits"
     return Problem("batch_size", config.batch_size, message)
+
+
+def _estimated(
+    config: RunConfig, arch: Architecture, lengths: list[int], device: torch.device
+) -> float:
+    half = False
+    with contextlib.suppress(UserError):  # told where settings are checked
+        half = hardware.resolve_precision(config.precision, device) is not torch.float32
+    return estimate.memory_mb(config, arch, max(lengths), len(lengths), half)
 
 
 def _attempt(

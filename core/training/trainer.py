@@ -111,7 +111,8 @@ class Trainer:
             self._warn_of_lost_examples()
             self._evaluate()
         while self.progress.step < steps:
-            self._step(self.progress.step + 1)
+            step = self.progress.step + 1
+            self.step(step, self.schedule.batches(step))
             step, last = self.progress.step, self.progress.step == steps
             if last or step % config.eval_every == 0:
                 self._evaluate(final=last)
@@ -124,13 +125,12 @@ class Trainer:
                 return "stopped"
         return "finished"
 
-    def _step(self, step: int) -> None:
-        """One optimiser step; gradients of its batches are weighted by target tokens."""
+    def step(self, step: int, chosen: list[list[int]]) -> None:
+        """One optimiser step on batches of indices; gradients are weighted by target tokens."""
         start = time.perf_counter()
         config = self.config
         batches = [
-            collate([self.train_set[i] for i in indices], config.mask_prompt)
-            for indices in self.schedule.batches(step)
+            collate([self.train_set[i] for i in indices], config.mask_prompt) for indices in chosen
         ]
         targets = sum(batch.target_tokens for batch in batches)
         lr = learning_rate(config, step, self.schedule.steps)
@@ -269,6 +269,7 @@ class Trainer:
                         tokens=answer.tokens,
                         cut=answer.cut,
                         prompt_cut=answer.prompt_cut,
+                        memory_mb=round(hardware.peak_memory_mb(self.device), 1),
                     )
                 if self.run.stop_requested():
                     return "stopped"

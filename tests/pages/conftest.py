@@ -3,7 +3,6 @@
 import base64
 import contextlib
 import json
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -213,16 +212,3 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "words.json"
     path.write_text(json.dumps([{"instruction": f"Say {w}.", "output": w} for w in words]))
     return path
-
-
-@pytest.fixture
-def wait() -> Callable[..., None]:
-    """A function that waits for a condition and fails where it does not come true."""
-
-    def until(condition: Callable[[], object], timeout: float = 90.0) -> None:
-        deadline = time.monotonic() + timeout
-        while not condition():
-            assert time.monotonic() < deadline, "it did not come true in time"
-            time.sleep(0.05)
-
-    return until

@@ -3,10 +3,11 @@
 import json
 import shutil
 
+from core.config import RunConfig
 from core.presets import preset
 from core.tracking.rundir import RunDirectory, all_runs
 from core.training import preflight
-from pages.shared import runtime
+from pages.shared import form, runtime
 
 
 def setting(page, name):
@@ -182,6 +183,45 @@ def test_a_disk_that_takes_nothing_is_a_sentence(page, runs_dir):
     page.press("Launch the demo")
     assert page.title[0].value == "Launch"
     assert page.says("cannot be written to")
+
+
+def test_time_and_memory_are_measured_for_these_settings(page, dataset, wait):
+    give(page, dataset=str(dataset), batch_size=5, epochs=1, method="lora", max_new_tokens=2)
+    page.press("Measure time and memory")
+    assert page.widget("Measure time and memory").disabled
+    _, future = page.session_state["measuring"]
+    wait(future.done)
+    cost = future.result()
+    shown = {metric.label: metric.value for metric in page.run().metric}
+    assert shown["Memory, measured"] == f"{cost.memory_mb / 1024:.1f} GB"
+    assert "Time, measured" in shown
+    give(page, name="another name costs the same")
+    assert any(metric.label == "Memory, measured" for metric in page.metric)
+    give(page, batch_size=4)
+    assert not any(metric.label == "Memory, measured" for metric in page.metric)
+
+
+def test_what_is_measured_to_be_too_large_is_refused(page, dataset, wait, monkeypatch):
+    give(page, dataset=str(dataset), batch_size=5, epochs=1, max_new_tokens=2)
+    page.press("Measure time and memory")
+    wait(page.session_state["measuring"][1].done)
+    cost = page.session_state["measuring"][1].result()
+    estimated = preflight.check(RunConfig.parse(form.settings(page.session_state["draft"])))
+    assert not launch_button(page.run()).disabled
+    free = min(cost.memory_mb, estimated.memory_mb) - 1.0
+    monkeypatch.setattr(preflight.estimate, "RUNTIME_MB", 0)
+    monkeypatch.setattr(preflight.hardware, "available_memory_mb", lambda device: free)
+    assert launch_button(page.run()).disabled
+    [message] = beside(page, "batch_size")
+    assert f"would need about {cost.memory_mb:,.0f} MB" in message
+
+
+def test_a_measurement_that_fails_says_why(page, dataset, wait):
+    give(page, dataset=str(dataset), batch_size=5, epochs=1, lr=10.0, grad_clip=None)
+    page.press("Measure time and memory")
+    wait(page.session_state["measuring"][1].done)
+    assert page.run().says("training diverged")
+    assert not launch_button(page).disabled
 
 
 def test_a_run_launched_from_the_form_is_trained_to_its_end(

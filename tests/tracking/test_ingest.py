@@ -61,6 +61,7 @@ SAMPLES = {
         "answer": "down",
         "tokens": 1,
         "cut": False,
+        "memory_mb": 301.5,
         "prompt_cut": True,
     },
     "warning": {"step": 1, "about": "data", "message": "one was left out"},

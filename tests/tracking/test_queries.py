@@ -148,7 +148,9 @@ def test_results_tell_how_each_run_went(lab):
     for number in range(1, 11):
         step(writer, number, loss=2.0, memory_mb=100.0 + (number == 5))
     evaluate(writer, 10, 1.25, 1.5, final=True)
-    writer.append("generation", item=0, reference="A red, house.", answer="a red house\n")
+    writer.append(
+        "generation", item=0, reference="A red, house.", answer="a red house\n", memory_mb=101.5
+    )
     writer.append("generation", item=1, reference="blue", answer="green")
     writer.append("status", status="interrupted", reason="power")
     writer.append("status", status="finished", reason=None)
@@ -175,7 +177,7 @@ def test_results_tell_how_each_run_went(lab):
         "val_loss": 1.5,
         "perplexity": math.exp(1.5),
         "seconds": 5.0,
-        "peak_memory_mb": 101.0,
+        "peak_memory_mb": 101.5,
         "exact": 0.5,
     }
     assert {name: row[name] for name in expected} == pytest.approx(expected)

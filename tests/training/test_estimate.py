@@ -1,5 +1,7 @@
 """What a run will cost: closed forms where one term dominates, and an order that must hold everywhere."""
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -80,3 +82,32 @@ def test_work_of_a_step_is_six_flops_a_weight_and_token() -> None:
     lora = estimate.flops(RunConfig(method="lora"), arch, 100)
     assert 0.6 * full < lora < 0.75 * full
     assert estimate.flops(RunConfig(method="full", mask_prompt=True), arch, 100) < full
+
+
+def test_half_precision_halves_what_is_computed_and_copies_the_weights() -> None:
+    config, arch = RunConfig(method="lora", batch_size=64, max_new_tokens=1), FAMILY["gpt2"]
+    weights = estimate.parameters(config, arch)[0] / 2**20
+    whole = estimate.memory_mb(config, arch, 512, 99) - estimate.RUNTIME_MB - 4 * weights
+    half = estimate.memory_mb(config, arch, 512, 99, half=True) - estimate.RUNTIME_MB
+    assert half - (4 + 2) * weights == pytest.approx(whole / 2, rel=0.05)
+
+
+def test_the_nearest_that_fits_changes_what_is_learned_last() -> None:
+    config = RunConfig(method="full", batch_size=12, precision="fp32")
+
+    def nearest(fits: Callable[[RunConfig], bool], half: bool = False) -> dict[str, object] | None:
+        return estimate.nearest_fit(config, fits, half)
+
+    kept = {"grad_checkpointing": True}
+    smaller = {"batch_size": 4, "grad_accumulation": 3}
+    assert nearest(lambda c: True) == {}
+    assert nearest(lambda c: c.batch_size <= 5) == smaller
+    assert nearest(lambda c: c.grad_checkpointing) == kept
+    assert nearest(lambda c: c.grad_checkpointing and c.batch_size <= 5) == smaller | kept
+    assert nearest(lambda c: c.precision == "bf16", half=True) == {"precision": "bf16"}
+    assert nearest(lambda c: c.precision == "bf16") is None
+    assert nearest(lambda c: c.method == "lora") == {"method": "lora"}
+    assert nearest(lambda c: c.batch_size == 1 or c.method == "lora") == {
+        "batch_size": 1, "grad_accumulation": 12,
+    }  # fmt: skip
+    assert nearest(lambda c: False, half=True) is None
