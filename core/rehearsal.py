@@ -81,7 +81,7 @@ def measure(config: RunConfig) -> Cost:
     return Cost(**json.loads(done.stdout))
 
 
-class _Nobody:
+class Nobody:
     """A run that nobody records."""
 
     directory = Path(os.devnull)
@@ -100,7 +100,7 @@ def rehearse(config: RunConfig) -> Cost:
     from core.training import hardware
     from core.training.trainer import Trainer
 
-    trainer = Trainer(config, _Nobody())
+    trainer = Trainer(config, Nobody())
     done, lengths = trainer.progress, trainer.schedule.lengths
     by_length = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     # A second batch meets the gradients of the first; further ones are like it.

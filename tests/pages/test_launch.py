@@ -3,7 +3,9 @@
 import json
 import shutil
 
+from core import rehearsal
 from core.config import RunConfig
+from core.errors import UserError
 from core.presets import preset
 from core.tracking.rundir import RunDirectory, all_runs
 from core.training import preflight
@@ -216,11 +218,14 @@ def test_what_is_measured_to_be_too_large_is_refused(page, dataset, wait, monkey
     assert f"would need about {cost.memory_mb:,.0f} MB" in message
 
 
-def test_a_measurement_that_fails_says_why(page, dataset, wait):
-    give(page, dataset=str(dataset), batch_size=5, epochs=1, lr=10.0, grad_clip=None)
+def test_a_measurement_that_fails_says_why(page, wait, monkeypatch):
+    def fail(config):
+        raise UserError("there is *no* room")
+
+    monkeypatch.setattr(rehearsal, "measure", fail)
     page.press("Measure time and memory")
     wait(page.session_state["measuring"][1].done)
-    assert page.run().says("training diverged")
+    assert page.run().says("there is *no* room")
     assert not launch_button(page).disabled
 
 
