@@ -24,7 +24,7 @@ test: .venv/dev.done chromium
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
 
 format: .venv/dev.done
 	$(BIN)/ruff format .

@@ -201,7 +201,8 @@ def test_a_malformed_file_is_told(content: bytes, said: str, tmp_path: Path) -> 
     for command in ("check", "train"):
         result = call(command, "--set", f"dataset={path}")
         assert result.status == 2
-        assert f"dataset = {str(path)!r}: {said}" in result.err
+        assert "error: dataset = " in result.err  # a long path is shortened
+        assert f": {said}" in result.err
         assert result.err.count("\n") == 1
     assert not Path("runs/gpt2-nano-lora").exists()
 

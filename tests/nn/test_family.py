@@ -1,14 +1,20 @@
 """Every size of the family in its true width, with few layers: transformers' numbers, from its own files."""
 
+import copy
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, inject_adapter_in_model
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from core.nn import pretrained
+from core.nn import lora, pretrained
 from core.nn.architecture import FAMILY
+from core.nn.gpt2 import GPT2
 
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 SIZES = ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"]
@@ -56,3 +62,44 @@ def test_logits_loss_and_gradients(tmp_path: Path, size: str, tied: bool) -> Non
         torch.testing.assert_close(ours, theirs[name], **CLOSE, msg=name)
     if not tied:
         torch.testing.assert_close(model.lm_head.weight.grad, peer.lm_head.weight.grad, **CLOSE)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_ten_steps_of_lora_are_pefts(size: str) -> None:
+    arch = replace(FAMILY[size], n_layer=1)
+    model = GPT2(arch)
+    model.initialise(torch.Generator().manual_seed(0))
+    names = arch.lora_targets()
+    peer = inject_adapter_in_model(
+        LoraConfig(r=16, lora_alpha=16, target_modules=names), copy.deepcopy(model)
+    )
+    lora.add_adapters(model, names, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        for name in names:
+            theirs = peer.get_submodule(name).lora_A["default"].weight
+            theirs.copy_(model.get_submodule(name).lora_A)
+
+    def steps(tuned: nn.Module, loss_of: Callable[[Tensor, Tensor], Tensor]) -> list[float]:
+        generator = torch.Generator().manual_seed(2)
+        optimizer = torch.optim.AdamW([p for p in tuned.parameters() if p.requires_grad], lr=1e-3)
+        losses = []
+        for _ in range(10):
+            ids, targets = torch.randint(arch.vocabulary, (2, 2, 9), generator=generator)
+            optimizer.zero_grad()
+            loss = loss_of(ids, targets) / targets.numel()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        return losses
+
+    def loss_of_peer(ids: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(peer(ids).flatten(0, 1), targets.flatten(), reduction="sum")
+
+    assert steps(model, model.loss) == pytest.approx(steps(peer, loss_of_peer), abs=1e-4)
+    for name in names:
+        ours, theirs = model.get_submodule(name), peer.get_submodule(name)
+        for matrix in ("lora_A", "lora_B"):
+            mine, other = getattr(ours, matrix), getattr(theirs, matrix)["default"].weight
+            # As a whole: AdamW moves an element whose gradient is all rounding by as much as any other.
+            assert (mine - other).norm() < 5e-3 * other.norm(), name
+        assert ours.lora_B.abs().max() > 1e-3

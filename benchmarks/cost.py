@@ -1,0 +1,75 @@
+"""How a step's time and memory grow with sequence length, batch and model: one figure changed at a time.
+
+    python -m benchmarks.cost --method lora > table.md
+
+Every measurement is a rehearsal, in a process of its own, of a run whose examples all have the same
+length. Weights are random, of the true shapes. Prints a Markdown table; on a GPU, memory is its allocator's.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.gpu import random_weights
+from core import rehearsal
+from core.config import RunConfig
+from core.data.template import format_prompt
+from core.data.tokenizer import encode
+from core.tables import markdown
+
+START = {"model": "gpt2", "length": 256, "batch": 4}
+CHANGED: dict[str, list[Any]] = {
+    "length": [64, 128, 512, 1024],
+    "batch": [1, 2, 8],
+    "model": ["gpt2-nano", "gpt2-medium"],
+}
+STEPS = 6
+
+
+def examples(path: Path, length: int, batch: int) -> str:
+    """As many examples of that many tokens as the steps take, and two to test and to validate on."""
+    prompt = len(encode(format_prompt("Go on.", "")))
+    output = " go" * (length - prompt - 1)
+    record = {"instruction": "Go on.", "output": output}
+    path.write_text(json.dumps([record] * (STEPS * batch + 2)))
+    return str(path)
+
+
+def measure(where: dict[str, Any], method: str, directory: Path) -> dict[str, Any]:
+    """Seconds a step and peak memory at one place."""
+    model, length, batch = where["model"], where["length"], where["batch"]
+    base = model if model == "gpt2-nano" else random_weights(model, directory)
+    count = STEPS * batch
+    config = RunConfig.parse({
+        "base_model": base, "dataset": examples(directory / "data.json", length, batch),
+        "method": method, "batch_size": batch, "epochs": 1, "max_new_tokens": 1,
+        "train_fraction": count / (count + 2), "test_fraction": 1 / (count + 2),
+    })  # fmt: skip
+    cost = rehearsal.measure(config)
+    return {**where, "seconds_per_step": cost.seconds / STEPS, "memory_gb": cost.memory_mb / 1024}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--method", choices=("full", "lora"), default="lora")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder)
+        first = measure(START, chosen.method, directory)
+        rows = []
+        for name, values in CHANGED.items():
+            places = [START | {name: value} for value in values]
+            found = [first, *(measure(place, chosen.method, directory) for place in places)]
+            for row in sorted(found, key=lambda row: row["memory_gb"]):
+                times = row["seconds_per_step"] / first["seconds_per_step"]
+                rows.append({**row, "times the first's": times})
+    print(markdown(rows))
+
+
+if __name__ == "__main__":
+    main()
