@@ -22,13 +22,13 @@ from core.data.template import format_prompt
 from core.data.tokenizer import encode
 from core.tables import markdown
 
-START = {"model": "gpt2", "length": 256, "batch": 4}
+START = {"model": "gpt2", "length": 256, "batch": 2}
 CHANGED: dict[str, list[Any]] = {
     "length": [64, 128, 512, 1024],
-    "batch": [1, 2, 8],
+    "batch": [1, 4, 8],
     "model": ["gpt2-nano", "gpt2-medium"],
 }
-STEPS = 6
+STEPS = 2
 
 
 def examples(path: Path, length: int, batch: int) -> str:
