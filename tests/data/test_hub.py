@@ -162,3 +162,24 @@ def test_no_network_is_told(
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(UserError, match="connect to the internet once, or name a file"):
         hub.files("alpaca", download=True)
+
+
+def test_a_parquet_file_of_alpacas_size(serve: Callable[..., list[str]], tmp_path: Path) -> None:
+    """52,002 rows with Alpaca's columns; `text` is the rendered prompt, which is not asked for."""
+    count = 52_002
+    rows = {
+        "instruction": [f"Name number {i}." for i in range(count)],
+        "input": ["" if i % 3 else f"the {i}th" for i in range(count)],
+        "output": [f"It is {i}. " * (i % 7 + 1) for i in range(count)],
+        "text": ["Below is an instruction."] * count,
+    }
+    path = tmp_path / "train.parquet"
+    pd.DataFrame(rows).to_parquet(path)
+    serve({"data/train-00000-of-00001.parquet": path.read_bytes()})
+    examples = dataset.load("owner/name")
+    assert len(examples) == count
+    last = examples[-1]
+    assert (last.instruction, last.input, last.output) == tuple(
+        rows[name][-1] for name in ("instruction", "input", "output")
+    )
+    assert len(dataset.load("owner/name", 100, download=False)) == 100
