@@ -36,24 +36,9 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 CHANGES: dict[str, dict[str, Any]] = {"run_11": {"batch_size": 8}}
 """What the aim asks for other than the journal's settings."""
-EXAMPLES = 12_000
-WORDS = [
-    "red",
-    "green",
-    "fast",
-    "slow",
-    "house",
-    "river",
-    "write",
-    "describe",
-    "because",
-    "they",
-    "often",
-    "begin",
-    "with",
-    "small",
-    "steps",
-]
+EXAMPLES = 14_000
+"""Of these 85 % are trained on: about the journal's 12,000."""
+WORDS = ("red", "green", "fast", "house", "river", "write", "because", "often", "small", "steps")
 
 
 def made_up(path: Path, count: int) -> str:

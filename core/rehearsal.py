@@ -28,6 +28,8 @@ SECONDS, FEWEST, MOST = 10.0, 2, 12
 NOT_MEASURED = ("name", "notes", "tags", "parent")
 """Settings that cost nothing."""
 
+_one_at_a_time = threading.Lock()  # two would measure each other
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -43,12 +45,13 @@ def key(config: RunConfig) -> str:
 
 
 def begin(config: RunConfig) -> Future[Cost]:
-    """`measure` in the background. The process ends with this one."""
+    """`measure` in the background, one after the other. The process ends with this one."""
     future: Future[Cost] = Future()
 
     def work() -> None:
         try:
-            future.set_result(measure(config))
+            with _one_at_a_time:
+                future.set_result(measure(config))
         except BaseException as error:
             future.set_exception(error)
 
@@ -63,7 +66,7 @@ def measure(config: RunConfig) -> Cost:
         UserError: the steps cannot be taken, as when memory does not suffice.
     """
     done = subprocess.run(
-        [sys.executable, "-m", "core.rehearsal"],
+        [sys.executable, "-m", "core.rehearsal", str(os.getpid())],
         cwd=ROOT,
         env={**ENVIRONMENT, **os.environ},
         input=json.dumps(config.model_dump()),
@@ -141,15 +144,14 @@ def _answer(trainer: "Trainer") -> None:
             cache.v.zero_()
 
 
-def _end_with_parent() -> None:
-    parent = os.getppid()
+def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
 
 
 if __name__ == "__main__":
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with, args=(int(sys.argv[1]),), daemon=True).start()
     with contextlib.suppress(OSError):
         # Should memory run out, the kernel takes this process rather than the dashboard.
         Path("/proc/self/oom_score_adj").write_text("1000")

@@ -70,13 +70,14 @@ def offer_measurement(config: RunConfig) -> None:
     """A button that has time and memory measured, and word of it while it goes on."""
     _, future = st.session_state.get(MEASURING, ("", None))
     going = future is not None and not future.done()
-    if st.button(
+    pressed = st.button(
         "Measure time and memory",
         help="Takes a few steps in a process of its own; what is not yet downloaded is.",
         icon=":material/speed:",
         disabled=going,
         width="stretch",
-    ):
+    )
+    if pressed and not going:  # a second click may arrive before the button is grey
         st.session_state[MEASURING] = rehearsal.key(config), rehearsal.begin(config)
         st.rerun()
     if going:

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from core import rehearsal
 from core.config import RunConfig
 from core.errors import UserError
 from core.tracking.executors import ENVIRONMENT, ROOT
+from core.training.trainer import Trainer
 
 SHORT = {"max_examples": 10, "epochs": 1, "train_fraction": 0.6, "test_fraction": 0.3}
 TEXT = "the quick brown fox jumps over the lazy dog and comes back again by night "
@@ -77,6 +77,42 @@ def test_measured_memory_is_within_a_tenth_of_the_runs(
     assert cost.seconds > 0
 
 
+def test_the_longest_batch_goes_first_and_then_the_runs_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mixed.json"
+    records = [{"instruction": "Go on.", "output": "go " * (1 + 7 * i % 10)} for i in range(20)]
+    path.write_text(json.dumps(records))
+    values = {"dataset": str(path), "batch_size": 3, "grad_accumulation": 4, "max_new_tokens": 1}
+    taken, step = [], Trainer.step
+
+    def recorded(self: Trainer, number: int, chosen: list[list[int]]) -> None:
+        taken.append((number, chosen, self.schedule))
+        step(self, number, chosen)
+
+    monkeypatch.setattr(Trainer, "step", recorded)
+    rehearsal.rehearse(RunConfig.parse(values))
+    schedule = taken[0][2]
+    longest = sorted(schedule.lengths)[-3:]
+    for _, chosen, _ in taken[:2]:
+        assert [sorted(schedule.lengths[i] for i in batch) for batch in chosen] == [longest] * 2
+    assert [chosen for _, chosen, _ in taken[2:]] == [
+        schedule.batches(number) for number in range(1, len(taken) - 1)
+    ]
+    assert len(taken) > 3
+
+
+def test_what_answers_hold_counts(dataset: Path) -> None:
+    values = {"dataset": str(dataset), "batch_size": 1, "max_examples": 60, "epochs": 1}
+    values |= {"train_fraction": 0.3, "test_fraction": 0.6}
+    short, long = (
+        rehearsal.measure(RunConfig.parse({**values, "max_new_tokens": tokens})).memory_mb
+        for tokens in (1, 900)
+    )
+    # Some of the 112 MB of keys and values is hidden under the peak of the steps.
+    assert long - short > 15
+
+
 def test_settings_that_cost_nothing_have_no_part_in_the_key() -> None:
     config = RunConfig()
     named = config.changed(name="other", notes="long", tags=["a"])
@@ -110,7 +146,6 @@ def test_a_rehearsal_ends_with_the_process_that_asked_for_it(
     try:
         wait(lambda: bool(psutil.Process(parent.pid).children()))
         [child] = psutil.Process(parent.pid).children()
-        time.sleep(1.0)  # it has begun to look after its parent
         parent.send_signal(signal.SIGKILL)
         parent.wait()
         wait(lambda: not child.is_running())
