@@ -72,7 +72,7 @@ def ours(settings: Settings) -> Iterator[Measured]:
     yield _ready(mean_loss(trainer.model, first, settings["batch"], mask_prompt=False))
     for step in [1, *range(1, settings["steps"] + 1)]:
         start = time.perf_counter()
-        trainer._step(step)
+        trainer.step(step, trainer.schedule.batches(step))
         seconds = time.perf_counter() - start
         tokens = sum(len(trainer.train_set[i].ids) - 1 for i in run.newest["batch"])
         yield _step(seconds, tokens, tokens / (1 - run.newest["padding"]))

@@ -5,8 +5,9 @@ layers, so that each can carry an adapter of its own. Knows nothing of tokenisat
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -50,17 +51,25 @@ class Attention(nn.Module):
         self.proj = nn.Linear(arch.n_embd, arch.n_embd)
 
     def forward(
-        self, x: Tensor, mask: Tensor | None, cache: KVCache | None, lengths: list[int] | None
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        cache: KVCache | None,
+        lengths: list[int] | None,
+        remake: Callable[[], Tensor] | None = None,
     ) -> Tensor:
         B, T, C = x.shape
         heads = (B, T, self.n_head, C // self.n_head)
-        q, k, v = (layer(x).view(heads) for layer in (self.q, self.k, self.v))
+        with recomputed(x, remake):
+            q, k, v = (layer(x).view(heads) for layer in (self.q, self.k, self.v))
         if lengths is None:
-            y = self.attend(q, k, v, mask, cache)
-        else:  # each sequence of the packed row looks at itself alone
-            parts = zip(*(t.split(lengths, 1) for t in (q, k, v)), strict=True)
-            y = torch.cat([self.attend(q, k, v, None, None) for q, k, v in parts], 1)
-        return self.proj(y.reshape(B, T, C))
+            return self.proj(self.attend(q, k, v, mask, cache).reshape(B, T, C))
+        # each sequence of the packed row looks at itself alone
+        parts = zip(*(t.split(lengths, 1) for t in (q, k, v)), strict=True)
+        join = partial(torch.cat, [self.attend(q, k, v, None, None) for q, k, v in parts], 1)
+        y = join()
+        with recomputed(y, remake and join):
+            return self.proj(y.view(B, T, C))
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, cache: KVCache | None
@@ -80,8 +89,12 @@ class Attention(nn.Module):
         return y.transpose(1, 2)
 
 
-def recomputed(value: Tensor, compute: Callable[[], Tensor]) -> AbstractContextManager[object]:
-    """In it, autograd keeps nothing of `value`, which `compute` makes anew in the backward pass."""
+def recomputed(
+    value: Tensor, remake: Callable[[], Tensor] | None
+) -> AbstractContextManager[object]:
+    """In it, autograd keeps nothing of `value`, which `remake`, if given, makes anew in the backward pass."""
+    if remake is None:
+        return nullcontext()
     address, count = value.data_ptr(), value.numel()
 
     def pack(kept: Tensor) -> Tensor | torch.Size:
@@ -89,29 +102,24 @@ def recomputed(value: Tensor, compute: Callable[[], Tensor]) -> AbstractContextM
         return kept.shape if same else kept
 
     def unpack(packed: Tensor | torch.Size) -> Tensor:
-        return packed if isinstance(packed, Tensor) else compute().view(packed)
+        return packed if isinstance(packed, Tensor) else remake().view(packed)
 
     return torch.autograd.graph.saved_tensors_hooks(pack, unpack)
 
 
 class MLP(nn.Module):
-    """Two linear layers with a tanh-approximated GELU between.
-
-    With `recompute` the GELU's output, a quarter of what a block keeps, is made again in the backward pass.
-    """
+    """Two linear layers with a tanh-approximated GELU between."""
 
     def __init__(self, arch: Architecture) -> None:
         super().__init__()
-        self.recompute = False
         self.fc = nn.Linear(arch.n_embd, 4 * arch.n_embd)
         self.proj = nn.Linear(4 * arch.n_embd, arch.n_embd)
 
-    def forward(self, x: Tensor) -> Tensor:
-        inner = self.fc(x)  # (B, T, 4 n_embd)
+    def forward(self, x: Tensor, remake: Callable[[], Tensor] | None = None) -> Tensor:
+        with recomputed(x, remake):
+            inner = self.fc(x)  # (B, T, 4 n_embd)
         active = _gelu(inner)
-        if not self.recompute:
-            return self.proj(active)
-        with recomputed(active, lambda: _gelu(inner)):
+        with recomputed(active, remake and partial(_gelu, inner)):
             return self.proj(active)
 
 
@@ -120,10 +128,15 @@ def _gelu(x: Tensor) -> Tensor:
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """x + attention(norm(x)), then x + mlp(norm(x)).
+
+    With `recompute`, what the norms and the GELU put out, two fifths of what a block keeps, is made again in
+    the backward pass.
+    """
 
     def __init__(self, arch: Architecture, dropout: float) -> None:
         super().__init__()
+        self.recompute = False
         self.ln_1 = nn.LayerNorm(arch.n_embd, eps=1e-5)
         self.attn = Attention(arch, dropout)
         self.ln_2 = nn.LayerNorm(arch.n_embd, eps=1e-5)
@@ -133,8 +146,10 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, mask: Tensor | None, cache: KVCache | None, lengths: list[int] | None
     ) -> Tensor:
-        x = x + self.drop(self.attn(self.ln_1(x), mask, cache, lengths))
-        return x + self.drop(self.mlp(self.ln_2(x)))
+        remake = partial(self.ln_1, x) if self.recompute else None
+        x = x + self.drop(self.attn(self.ln_1(x), mask, cache, lengths, remake))
+        remake = partial(self.ln_2, x) if self.recompute else None
+        return x + self.drop(self.mlp(self.ln_2(x), remake))
 
 
 class GPT2(nn.Module):
@@ -159,10 +174,10 @@ class GPT2(nn.Module):
         if tie_weights:
             self.lm_head.weight = self.wte.weight
 
-    def recompute_gelus(self, on: bool) -> None:
-        """Make each GELU's output again in the backward pass, or keep it."""
+    def recompute(self, on: bool) -> None:
+        """Make what norms and GELUs put out again in the backward pass, or keep it."""
         for module in self.modules():
-            if isinstance(module, MLP):
+            if isinstance(module, Block):
                 module.recompute = on
 
     def initialise(self, generator: torch.Generator) -> None:

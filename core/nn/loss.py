@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from core.nn.lora import LoRALinear
 
-CPU_SLICE = (384, 2048)
-"""Positions and columns at a time: 77 MB of logits. Wider pieces are slower, and so are fewer positions."""
+CPU_SLICE = (256, 2048)
+"""Positions and columns at a time: 51 MB of logits. Wider pieces are slower, and so are fewer positions."""
 GPU_POSITIONS = 1024
 """At a time, over the whole vocabulary: 206 MB of logits."""
 
@@ -88,8 +88,9 @@ class _HeadLoss(torch.autograd.Function):
         inputs = (x, weight, low, up)
         wanted = [differentiate and needed for needed in ctx.needs_input_grad[3:]]
         ctx.shared = shared
+        room = torch.empty_like if len(x) else torch.zeros_like
         ctx.grads = grads = [
-            torch.zeros_like(tensor, dtype=torch.float32) if tensor is not None and needed else None
+            room(tensor, dtype=torch.float32) if tensor is not None and needed else None
             for tensor, needed in zip(inputs, wanted, strict=True)
         ]
         x_grad, weight_grad, low_grad, up_grad = grads
@@ -114,19 +115,21 @@ class _HeadLoss(torch.autograd.Function):
             if not any(wanted):
                 continue
             row_x = x[rows] / norm
+            first_rows = rows.start == 0
             for columns, piece, (local, inside) in zip(
                 _columns(len(weight), width), pieces, places, strict=True
             ):
+                first_columns = columns.start == 0
                 # norm times the gradient of these logits
                 piece.scatter_add_(1, local, -(inside * norm))
                 if x_grad is not None:
-                    _add_product(x_grad[rows], piece, weight[columns])
+                    _add_product(x_grad[rows], piece, weight[columns], first_columns)
                 if weight_grad is not None:
-                    _add_product(weight_grad[columns], piece.T, row_x)
+                    _add_product(weight_grad[columns], piece.T, row_x, first_rows)
                 if low_grad is not None and up is not None:
-                    _add_product(low_grad[rows], piece, up[columns])
+                    _add_product(low_grad[rows], piece, up[columns], first_columns)
                 if up_grad is not None and row_low is not None:
-                    _add_product(up_grad[columns], piece.T, row_low / norm)
+                    _add_product(up_grad[columns], piece.T, row_low / norm, first_rows)
             for grad in (x_grad, low_grad):
                 if grad is not None:
                     grad[rows] /= norm
@@ -180,9 +183,13 @@ def _logits(x: Tensor, weight: Tensor, low: Tensor | None, up: Tensor | None) ->
     return logits.float()
 
 
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """total += a b, without a matrix in between where the formats allow."""
+def _add_product(total: Tensor, a: Tensor, b: Tensor, first: bool) -> None:
+    """total += a b, or total = a b where it is the first; without a matrix between where the formats allow."""
     if torch.is_autocast_enabled(total.device.type):
-        total += a @ b
+        product = a @ b
+        if first:
+            total.copy_(product)
+        else:
+            total += product
     else:
-        total.addmm_(a, b)
+        total.addmm_(a, b, beta=0 if first else 1)

@@ -18,9 +18,17 @@ from core.tracking.worker import work
 GRACE = 300.0
 """Seconds between a request to stop and killing the trainer: a long step and a large checkpoint fit in."""
 ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {"GOMP_SPINCOUNT": "1000", "THP_MEM_ALLOC_ENABLE": "1"}
-"""Of a trainer. Threads that wait for each other spin shortly and then sleep, so that they share the machine;
-large tensors lie in large pages of memory, which are cheaper to come by."""
+MIB = 2**20
+ENVIRONMENT = {
+    "GOMP_SPINCOUNT": "1000",
+    "GLIBC_TUNABLES": (
+        f"glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold={64 * MIB}"
+        f":glibc.malloc.trim_threshold={16 * 1024 * MIB}"
+    ),
+}
+"""Of a trainer. Threads that wait for each other spin shortly and then sleep, so that they share the machine. The memory
+of freed tensors lies in large pages and is kept for the next step, or the system would hand it out anew, page by page
+and zeroed."""
 
 Executor = Callable[[RunDirectory], None]
 

@@ -14,9 +14,9 @@ RUNTIME_MB = 400
 """What a trainer holds besides: Python, torch, tokenizer, data. Fitted to gpt2-nano and gpt2, torch 2.13, Linux."""
 BLOCK_FLOATS = 17
 """Floats a block makes for the backward pass a token, in units of n_embd: norms, q, k, v, MLP."""
-KEPT_FLOATS = 13
-"""Of these, what is kept until then: a GELU's output is made again."""
-LOGIT_POSITIONS = 384
+KEPT_FLOATS = 10
+"""Of these, what is kept until then: what norms and GELU put out is made again."""
+LOGIT_POSITIONS = 256
 """Positions whose logits are there at a time."""
 EFFICIENCY = 0.6
 """Share of the rate of a square matrix product that a whole step reaches, roughly."""

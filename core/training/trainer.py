@@ -50,7 +50,7 @@ class Trainer:
         self.model = model.to(self.device)
         self.model.grad_checkpointing = config.grad_checkpointing
         # Checkpointing saves more, and a compiler decides for itself.
-        self.model.recompute_gelus(not (config.grad_checkpointing or config.compile))
+        self.model.recompute(not (config.grad_checkpointing or config.compile))
         self.train_set, self.validation_set = self._encode()
         self.schedule = Schedule(
             [len(example.ids) for example in self.train_set],

@@ -1,5 +1,6 @@
 """GPT-2 against transformers' GPT2LMHeadModel with the same weights: logits, loss, every gradient."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,21 +126,26 @@ def test_grad_checkpointing_changes_nothing(dropout: float) -> None:
         torch.testing.assert_close(plain, again)
 
 
-def test_what_a_gelu_makes_again_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_made_again_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     ids, targets = ragged()
     kept = []
-    made: list[int] = []
-    plain = gpt2._gelu
-    monkeypatch.setattr(gpt2, "_gelu", lambda x: made.append(1) or plain(x))
+    made: list[str] = []
+    for owner, name in ((gpt2, "_gelu"), (torch.nn.LayerNorm, "forward"), (torch, "cat")):
+        plain = getattr(owner, name)
+        spy = lambda *a, plain=plain, name=name, **k: made.append(name) or plain(*a, **k)  # fmt: skip  # noqa: E731
+        monkeypatch.setattr(owner, name, spy)
     for recompute in (False, True):
         model = fresh(dropout=0.3).train()
-        model.recompute_gelus(recompute)
+        model.recompute(recompute)
         torch.manual_seed(3)
         made.clear()
         loss = model.loss(ids, targets)
-        assert len(made) == ARCH.n_layer
+        first = Counter(made)
         loss.backward()
-        assert len(made) == ARCH.n_layer * (1 + recompute)
+        again = Counter(made) - first
+        layers = ARCH.n_layer if recompute else 0
+        # a norm's output is wanted by q, k and v, and by fc
+        assert again == Counter(_gelu=layers, forward=4 * layers, cat=layers) - Counter()
         kept.append([loss, *(p.grad for p in model.parameters())])
     assert all(map(torch.equal, *kept))
 
