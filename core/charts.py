@@ -116,6 +116,46 @@ def token_lengths(lengths: Mapping[str, Sequence[int]], limit: int) -> Figure:
     return figure
 
 
+def intervals(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
+    """A mean with its interval a row, from rows of run, mean, low and high; the first on top."""
+    known = [row for row in rows if row["mean"] is not None][::-1]
+    names = [html.escape(row["run"], quote=False) for row in known]
+    points = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [row["mean"] for row in known],
+        "y": names,
+        "marker": {"size": 9, "color": PALETTE[0]},
+        "error_x": {
+            "type": "data",
+            "symmetric": False,
+            "array": [row["high"] - row["mean"] for row in known],
+            "arrayminus": [row["mean"] - row["low"] for row in known],
+            "color": PALETTE[0],
+        },
+        "hovertemplate": "%{y}: %{x:.1f}<extra></extra>",
+    }
+    figure = _figure([points], title, "score", False, legend=False)
+    figure["layout"] |= {"height": 110 + 32 * len(known), "hovermode": "closest"}
+    figure["layout"]["yaxis"] = {"type": "category", "automargin": True}
+    return figure
+
+
+def score_histogram(scores: Mapping[str, Sequence[float]]) -> Figure:
+    """How many test answers of each run got which score, in steps of 10."""
+    bars = [
+        {
+            "type": "bar",
+            "x": np.arange(5, 100, 10),
+            "y": np.histogram(values, np.arange(0, 101, 10))[0],
+            "name": html.escape(run, quote=False),
+            "marker": {"color": PALETTE[i % len(PALETTE)]},
+        }
+        for i, (run, values) in enumerate(scores.items())
+    ]
+    return _figure(bars, "Test answers by score", "score", False, legend=len(bars) > 1)
+
+
 def _figure(lines: list[Figure], title: str, x: str, log: bool, legend: bool) -> Figure:
     layout = {
         "title": {"text": title, "font": {"size": 14}},

@@ -15,13 +15,24 @@ from typing import Annotated, Any, NoReturn, cast
 
 import pandas as pd
 import typer
-from rich.console import Console
 
 from core import rehearsal, report
 from core.config import RunConfig
 from core.errors import ConfigError, Problem, UserError
+from core.judging import scores
+from core.options import (
+    RUNS,
+    AsFormat,
+    ExecutorName,
+    PresetName,
+    RunName,
+    RunsDir,
+    Sets,
+    errors,
+)
 from core.presets import DEMO, DEMO_LORA, PRESETS, preset
 from core.progress import drive
+from core.score_command import score
 from core.tables import Format, render
 from core.tracking import lab, queries
 from core.tracking.executors import EXECUTORS
@@ -30,19 +41,6 @@ from core.tracking.rundir import ENDED, RunDirectory
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, help=__doc__, rich_markup_mode=None
 )
-errors = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
-
-RunsDir = Annotated[
-    Path, typer.Option("--runs-dir", file_okay=False, help="Where the run directories are.")
-]
-AsFormat = Annotated[Format, typer.Option("--format", help="How to print the table.")]
-PresetName = Annotated[str | None, typer.Option("--preset", help="Settings to start from.")]
-Sets = Annotated[
-    list[str] | None, typer.Option("--set", help="A setting, as field=value; repeatable.")
-]
-ExecutorName = Annotated[str, typer.Option("--executor", help=f"One of: {', '.join(EXECUTORS)}.")]
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="The name of a run.")]
-RUNS = Path("runs")
 PATIENCE = 90.0
 """Seconds that `stop` waits for a trainer to end its step and write its checkpoint."""
 
@@ -166,10 +164,10 @@ def runs(
     runs_dir: RunsDir = RUNS,
 ) -> None:
     """The table of all runs, newest first."""
-    frame = _results(runs_dir)
+    frame, judged = _results(runs_dir)
     if frame.empty:
         errors.print(f"there are no runs in {runs_dir} yet")
-    print(render(report.runs(frame, format, journal), format))
+    print(render(report.runs(frame, format, journal, judged), format))
 
 
 @app.command()
@@ -204,6 +202,9 @@ def generate(
     print(render(rows, format))
 
 
+app.command()(score)
+
+
 @app.command()
 def reindex(runs_dir: RunsDir = RUNS) -> None:
     """Rebuild the index from the run directories."""
@@ -223,7 +224,7 @@ def demo(executor: ExecutorName = "process", runs_dir: RunsDir = RUNS) -> None:
         run = RunDirectory.create(runs_dir, RunConfig.parse({**changes, "name": name}))
         _drive(run, executor, None)
         names.append(run.name)
-    frame = _results(runs_dir)
+    frame, _ = _results(runs_dir)
     print(render(report.runs(frame[frame["name"].isin(names)], "table"), "table"))
     with contextlib.closing(lab.read_index(runs_dir)) as index:
         answers = queries.answers(index.cursor(), names)
@@ -282,7 +283,7 @@ def _drive(run: RunDirectory, executor: str, format: Format | None) -> None:
     last = run.statuses()[-1]
     status, reason = last["status"], last.get("reason")
     if format and status in ("finished", "stopped"):
-        frame = _results(run.path.parent)
+        frame, _ = _results(run.path.parent)
         print(render(report.runs(frame[frame["name"] == run.name], format), format))
     if status != "finished":
         was = "" if status == "failed" else "was "
@@ -290,6 +291,7 @@ def _drive(run: RunDirectory, executor: str, format: Format | None) -> None:
         _fail(f"{sentence}; `python -m core resume {run.name}` goes on with it", 1)
 
 
-def _results(runs_dir: Path) -> pd.DataFrame:
+def _results(runs_dir: Path) -> tuple[pd.DataFrame, report.Scores]:
+    """Every run, and its scores."""
     with contextlib.closing(lab.read_index(runs_dir)) as index:
-        return queries.results(index.cursor())
+        return queries.results(index.cursor()), scores.by_run(queries.scores(index.cursor()))

@@ -65,6 +65,7 @@ def difference(run: Mapping[str, Any]) -> dict[str, Any]:
 def columns(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of the results table under the journal's own headings."""
     scores = row.get("scores") or {}
+    gemini = scores.get("gemini")
     minutes = None if row["seconds"] is None else round(row["seconds"] / 60, 2)
     return {
         "run_name": row["name"],
@@ -80,7 +81,7 @@ def columns(row: Mapping[str, Any]) -> dict[str, Any]:
         "alpha": row["lora_alpha"],
         "loss": None if row["val_loss"] is None else round(row["val_loss"], 3),
         "perplex": None if row["perplexity"] is None else round(row["perplexity"], 3),
-        "gemini_eval": scores.get("gemini"),
+        "gemini_eval": gemini["mean"] if isinstance(gemini, dict) else gemini,
         "exact": scores.get("exact"),
         "time (min)": minutes,
         "device": row["device"],

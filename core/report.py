@@ -1,5 +1,6 @@
 """What tables show: the family of models, the settings, the runs, answers side by side."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,8 @@ from core.config import RunConfig, choices, metadata
 from core.nn.architecture import FAMILY, RANKS
 from core.tables import Format, records
 
-if TYPE_CHECKING:  # these bring torch, which tables need not wait for
+if TYPE_CHECKING:  # these bring torch or scipy, which tables need not wait for
+    from core.judging.statistics import Interval
     from core.rehearsal import Cost
     from core.training.preflight import Plan
 
@@ -21,6 +23,8 @@ RUN_COLUMNS = (
 )  # fmt: skip
 """The columns of the results table, in order."""
 MIB = 2**20
+Scores = Mapping[str, Mapping[str, "Interval"]]
+"""Of each run by judge."""
 
 
 def models(format: Format) -> list[dict[str, Any]]:
@@ -60,44 +64,62 @@ def plan(found: "Plan", cost: "Cost | None" = None) -> dict[str, Any]:
     return {**row, **measured, "problems": [str(problem) for problem in found.problems]}
 
 
-def runs(frame: pd.DataFrame, format: Format, with_journal: bool = False) -> list[dict[str, Any]]:
+def runs(
+    frame: pd.DataFrame, format: Format, with_journal: bool = False, scores: Scores | None = None
+) -> list[dict[str, Any]]:
     """The rows of the results table; for people without the columns that are empty in every row.
 
     Args:
         with_journal: the journal's own rows below, and in each row which of them it repeats and how far
             its loss is from it; in Markdown, the journal's columns.
+        scores: of each run by judge.
     """
-    rows = records(beside_journal(frame) if with_journal else run_frame(frame))
+    rows = records(beside_journal(frame, scores) if with_journal else run_frame(frame, scores))
     if with_journal and format == "md":
         return [journal.columns(row) for row in rows]
     if format == "json" or not rows:
         return rows
     kept = [c for c in rows[0] if any(row[c] not in (None, "", {}) for row in rows)]
-    return [{column: row[column] for column in kept} for row in rows]
+    told = [{**row, "scores": {k: score_text(v) for k, v in row["scores"].items()}} for row in rows]
+    return [{column: row[column] for column in kept} for row in told]
 
 
-def beside_journal(frame: pd.DataFrame) -> pd.DataFrame:
+def beside_journal(frame: pd.DataFrame, scores: Scores | None = None) -> pd.DataFrame:
     """Results, the journal's own rows below, and which of them a run repeats and how far it is from it."""
-    own = run_frame(frame)
+    own = run_frame(frame, scores)
     away = pd.DataFrame([journal.difference(row) for row in records(frame)], index=own.index)
     told = pd.DataFrame(journal.rows()).reindex(columns=own.columns).astype(own.dtypes.to_dict())
     return pd.concat([own.join(away), told], ignore_index=True)
 
 
-def run_frame(frame: pd.DataFrame) -> pd.DataFrame:
-    """Results in the table's own columns: `scores` a dict by judge, `device` what it ran on."""
+def run_frame(frame: pd.DataFrame, scores: Scores | None = None) -> pd.DataFrame:
+    """Results in the table's own columns: `scores` a dict by judge, `device` what it ran on.
+
+    The share of exact answers is a number; a judge's score an object of mean, low and high.
+    """
+    found = scores or {}
+    judged = [
+        ({} if pd.isna(exact) else {"exact": round(float(exact), 4)})
+        | {
+            judge: {k: round(v, 4) for k, v in asdict(interval).items() if k != "n"}
+            for judge, interval in found.get(str(name), {}).items()
+        }
+        for name, exact in zip(frame["name"], frame["exact"], strict=True)
+    ]
     shown = frame.assign(
         device=frame["device_name"].where(frame["device_name"].notna(), frame["device"]),
-        scores=pd.Series(
-            [
-                {} if pd.isna(exact) else {"exact": round(float(exact), 4)}
-                for exact in frame["exact"]
-            ],
-            index=frame.index,
-            dtype=object,
-        ),
+        scores=pd.Series(judged, index=frame.index, dtype=object),
     )
     return shown[list(RUN_COLUMNS)]
+
+
+def score_text(score: Any) -> Any:
+    """A score for people: `94.1 (91.7 to 96.3)`."""
+    if not isinstance(score, dict):
+        return score
+    if score["low"] is None:
+        return f"{score['mean']:.1f}"
+    return f"{score['mean']:.1f} ({score['low']:.1f} to {score['high']:.1f})"
 
 
 def side_by_side(answers: pd.DataFrame, most: int) -> list[dict[str, Any]]:

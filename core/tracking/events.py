@@ -30,7 +30,7 @@ class EventWriter:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         self._seq = self._mend()
 
-    def append(self, kind: str, **fields: Any) -> None:
+    def append(self, kind: str, /, **fields: Any) -> None:
         """Write one event: its number, time, kind and fields. Raises OSError; then it left no trace."""
         seq = self._seq + 1
         event = {"seq": seq, "time": round(self._clock(), 3), "event": kind, **fields}

@@ -14,7 +14,7 @@ import duckdb
 from core.errors import UserError
 from core.tracking.lock import acquire
 
-VERSION = 3
+VERSION = 4
 
 EVENT_TABLES = {
     "status": {"status": "VARCHAR", "reason": "VARCHAR", "pid": "BIGINT", "host": "VARCHAR"},
@@ -64,6 +64,27 @@ EVENT_TABLES = {
         "memory_mb": "DOUBLE",
     },
     "warning": {"step": "BIGINT", "about": "VARCHAR", "message": "VARCHAR"},
+    "judge": {
+        "id": "VARCHAR",
+        "judge": "VARCHAR",
+        "kind": "VARCHAR",
+        "model": "VARCHAR",
+        "temperature": "DOUBLE",
+        "prompt": "VARCHAR",
+    },
+    "verdict": {
+        "key": "VARCHAR",
+        "id": "VARCHAR",
+        "subject": "VARCHAR",
+        "repeat": "BIGINT",
+        "score": "DOUBLE",
+        "reason": "VARCHAR",
+        "missing": "VARCHAR",
+        "raw": "VARCHAR",
+        "tokens_in": "BIGINT",
+        "tokens_out": "BIGINT",
+        "seconds": "DOUBLE",
+    },
 }
 """Tables by the kind of event they hold, and the fields they keep; each also has run, seq and time."""
 

@@ -15,6 +15,7 @@ import duckdb
 from core.tracking.events import LARGEST, parse, read_lines
 from core.tracking.index import EVENT_TABLES, STEPPED
 from core.tracking.rundir import RunDirectory
+from core.tracking.sources import EventFile
 
 REMEMBERED = 256
 """Bytes kept of what stands before the position: by them a file is known again."""
@@ -46,8 +47,10 @@ class Ingester:
         self.fault: str | None = None
         """Which run the last poll could not take in and why, if there is one."""
 
-    def poll(self, runs: Iterable[RunDirectory]) -> bool:
+    def poll(self, runs: Iterable[RunDirectory | EventFile]) -> bool:
         """Take in all that is new, and forget runs that are gone. Whether anything changed.
+
+        Event files of no run are taken in alike, under their own names.
 
         A run that cannot be read keeps no other from being read.
         """
@@ -66,12 +69,13 @@ class Ingester:
             changed = True
         return changed
 
-    def _take(self, run: RunDirectory) -> bool:
+    def _take(self, run: RunDirectory | EventFile) -> bool:
         changed = False
         if run.name in self._places and not _is_same(run.events_path, self._places[run.name]):
             self._forget(run.name)
             changed = True
-        changed |= self._take_config(run)
+        if isinstance(run, RunDirectory):
+            changed |= self._take_config(run)
         while self._take_events(run):
             changed = True
         return changed
@@ -90,7 +94,7 @@ class Ingester:
         self._stamps[run.name] = stamp
         return True
 
-    def _take_events(self, run: RunDirectory) -> bool:
+    def _take_events(self, run: RunDirectory | EventFile) -> bool:
         place = self._places.get(run.name, Place())
         if _size(run.events_path) == place.position:
             return False

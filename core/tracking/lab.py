@@ -20,6 +20,7 @@ from core.tracking.index import Index, IndexHeldError
 from core.tracking.ingest import Ingester
 from core.tracking.queue import Queue
 from core.tracking.rundir import ENDED, RunDirectory, all_runs
+from core.tracking.sources import EventFile, event_files
 
 INDEX = "lab.duckdb"
 POLL = 0.4
@@ -73,7 +74,7 @@ class Lab:
         """Bring the index up with the directories now, rather than at the next turn of the thread."""
         with self._polling:
             try:
-                self._ingester.poll(all_runs(self.runs_dir))
+                self._ingester.poll(_sources(self.runs_dir))
                 self.fault = self._ingester.fault
             except (OSError, duckdb.Error) as error:
                 self.fault = f"the index cannot be kept up: {error}"
@@ -159,10 +160,15 @@ def read_index(runs_dir: Path) -> Index:
     except IndexHeldError:
         index = Index(None)
     ingester = Ingester(index.new_cursor())
-    ingester.poll(all_runs(runs_dir))
+    ingester.poll(_sources(runs_dir))
     if settle_dead(runs_dir, index):
-        ingester.poll(all_runs(runs_dir))
+        ingester.poll(_sources(runs_dir))
     return index
+
+
+def _sources(runs_dir: Path) -> list[RunDirectory | EventFile]:
+    """All that the index is made from."""
+    return [*all_runs(runs_dir), *event_files(runs_dir)]
 
 
 def rebuild_index(runs_dir: Path) -> int:

@@ -191,6 +191,54 @@ def answers(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
     ).df()
 
 
+def verdicts(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
+    """What judges said of the stored answers of some runs, one row a run, test example, judge and repeat.
+
+    Columns: run, item, instruction, input, reference, answer, id (of the judge with its settings), judge, model,
+    repeat, score, reason, missing. Answers are found by the hash that `core.judging.judge.Item` has too, so equal
+    answers of two runs share a verdict.
+    """
+    return db.execute(
+        """
+        with asked as (
+            select run, item, instruction, input, reference, answer,
+                   sha256(concat_ws(chr(31), instruction, input, reference, answer)) as subject
+            from generation where run in (select unnest(?))),
+        judges as (select id, any_value(judge) as judge, any_value(model) as model, any_value(kind) as kind
+                   from judge group by id),
+        newest as (select * from verdict qualify row_number() over (partition by key order by seq desc) = 1)
+        select asked.run, item, instruction, input, reference, answer, id, judge, model, "repeat",
+               score, reason, missing
+        from asked join newest using (subject) join judges using (id)
+        where kind = 'score' order by asked.run, item, id, "repeat"
+        """,
+        [list(runs)],
+    ).df()
+
+
+def scores(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+    """Mean score of every run at each test example by each judge: run, item, id, judge, model, score.
+
+    NaN where all verdicts are missing. A run is left out whose answers a judge has not all seen: it may
+    share verdicts with another run whose answers are the same, and these are not a fair part of it.
+    """
+    return db.execute(
+        """
+        with judges as (select id, any_value(judge) as judge, any_value(model) as model
+                        from judge where kind = 'score' group by id),
+        newest as (select id, subject, arg_max_null(score, seq) as score from verdict group by id, subject, key),
+        means as (select id, subject, avg(score) as score from newest group by id, subject),
+        asked as (select run, item, count(*) over (partition by run) as answers,
+                         sha256(concat_ws(chr(31), instruction, input, reference, answer)) as subject
+                  from generation where exists (from means))
+        select run, item, id, judge, model, score
+        from means join judges using (id) join asked using (subject)
+        qualify count(*) over (partition by run, id) = answers
+        order by run, id, item
+        """
+    ).df()
+
+
 def latest(db: duckdb.DuckDBPyConnection, run: str) -> dict[str, float]:
     """The newest step of a run as a dict of its metrics; empty before the first."""
     rows = db.execute(

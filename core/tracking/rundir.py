@@ -19,10 +19,11 @@ from core.errors import UserError
 from core.nn.architecture import FAMILY
 from core.tracking.events import EventWriter, parse, read_lines
 from core.tracking.lock import acquire
+from core.tracking.sources import FOLDERS
 
 DEVICES = {"con", "prn", "aux", "nul", *(f"{n}{i}" for n in ("com", "lpt") for i in range(10))}
-RESERVED = DEVICES | {"lab", "queue", ""}
-"""No run may be called like a device of Windows, or like the index and the queue beside the runs."""
+RESERVED = DEVICES | {"lab", "queue", "", *FOLDERS}
+"""No run may be called like a device of Windows, or like what else lies beside the runs."""
 ENDED = ("stopped", "interrupted", "failed", "finished")
 RESUMABLE = ("queued", "stopped", "interrupted", "failed")
 PATIENCE = 1.0

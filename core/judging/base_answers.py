@@ -1,0 +1,119 @@
+"""What a base model answers, untuned, to the test examples of its runs: the first row of every leaderboard.
+
+Kept as events in `runs/pretrained/`, so each example is answered once.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.data.template import Example
+from core.errors import UserError
+from core.judging.judge import digest
+from core.nn.generation import Sampling
+from core.nn.gpt2 import GPT2
+from core.tracking.events import EventWriter, parse, read_lines
+from core.tracking.lock import acquire
+from core.tracking.rundir import slug
+from core.tracking.sources import PRETRAINED
+from core.training.evaluation import answer_all
+
+
+@dataclass(frozen=True)
+class Base:
+    """An untuned model and how it answers.
+
+    Args:
+        model: as in a run's settings.
+        weights: their SHA-256, from the run's `plan`.
+        max_new_tokens: of an answer.
+    """
+
+    model: str
+    weights: str
+    max_new_tokens: int
+
+    @property
+    def name(self) -> str:
+        """Where the index has its answers, in place of a run's name."""
+        key = digest([self.model, self.weights, self.max_new_tokens])[:8]
+        return f"{PRETRAINED}/{slug(Path(self.model).name)}-{key}"
+
+
+def answer_missing(
+    runs_dir: Path,
+    base: Base,
+    examples: Sequence[tuple[int, Example]],
+    load: Callable[[], tuple[GPT2, str]],
+    stop: threading.Event,
+) -> dict[Example, str]:
+    """Answer those examples that have no answer yet; every answer there is then.
+
+    Args:
+        examples: each with its place in the data set.
+        load: the model and the hash of its weights; called only where something is to be answered.
+
+    Raises:
+        UserError: the model cannot be had or is no longer the one that was tuned; or another answers just now.
+    """
+    path = runs_dir / f"{base.name}.jsonl"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = acquire(path.with_suffix(".lock"))
+        if lock is None:
+            raise UserError(f"{base.name} is being answered by another process; wait for it")
+        try:
+            with closing(EventWriter(path)) as writer:
+                known = _answered(path)
+                left = [(place, e) for place, e in examples if e not in known]
+                if left:
+                    _answer(writer, base, left, load, stop)
+                return _answered(path)
+        finally:
+            os.close(lock)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written to ({error})") from None
+
+
+def _answer(
+    writer: EventWriter,
+    base: Base,
+    left: Sequence[tuple[int, Example]],
+    load: Callable[[], tuple[GPT2, str]],
+    stop: threading.Event,
+) -> None:
+    model, weights = load()
+    if weights != base.weights:
+        message = f"base_model = {base.model!r}: its weights are no longer those that were tuned; score without the base"
+        raise UserError(message)
+    examples = [example for _, example in left]
+    for answers in answer_all(model, examples, Sampling(base.max_new_tokens)):
+        for answer in answers:
+            place, example = left[answer.index]
+            writer.append(
+                "generation",
+                item=place,
+                instruction=example.instruction,
+                input=example.input,
+                reference=example.output,
+                answer=answer.text,
+                tokens=answer.tokens,
+                cut=answer.cut,
+                prompt_cut=answer.prompt_cut,
+            )
+        if stop.is_set():
+            return
+
+
+def _answered(path: Path) -> dict[Example, str]:
+    found = {}
+    lines, offset = read_lines(path, 0)
+    while lines:
+        for e in map(parse, lines):
+            if e and e["event"] == "generation":
+                found[Example(e["instruction"], e["input"], e["reference"])] = str(e["answer"])
+        lines, offset = read_lines(path, offset)
+    return found

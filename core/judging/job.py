@@ -1,0 +1,166 @@
+"""One scoring from end to end: answers of the bases, then the verdicts of a judge on the answers of some runs.
+
+Runs in a thread of its own if asked to; the ledger keeps what it got, so that stopping, a crash or a second scoring
+costs nothing twice.
+"""
+
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from core.answering import BASE, Answerer
+from core.data.template import Example
+from core.errors import UserError
+from core.judging import scorer
+from core.judging.base_answers import Base, answer_missing
+from core.judging.judge import Item, Judge, judge_id
+from core.judging.judges import JudgeSettings, build
+from core.judging.ledger import Ledger
+from core.judging.limits import Limits
+from core.judging.scorer import Progress
+from core.nn.gpt2 import GPT2
+from core.tracking.rundir import RunDirectory
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be scored, and how.
+
+    Args:
+        runs: their names.
+        repeats: verdicts on each answer.
+        with_base: the base models of the runs too.
+        missing_again: ask again where a verdict is there without a score.
+    """
+
+    runs: tuple[str, ...]
+    judge: JudgeSettings = field(default_factory=JudgeSettings)
+    repeats: int = 1
+    with_base: bool = True
+    missing_again: bool = False
+    limits: Limits = field(default_factory=Limits)
+
+
+class Job:
+    """A scoring that can be watched and stopped.
+
+    Args:
+        answers: stored answers of the runs, as `queries.answers` gives them.
+        hashes: of the base's weights, by run; one without gets no base row.
+
+    Raises:
+        UserError: the judge cannot be made.
+    """
+
+    def __init__(
+        self,
+        runs_dir: Path,
+        order: Order,
+        answers: pd.DataFrame,
+        hashes: dict[str, str],
+        answerer: Answerer,
+    ) -> None:
+        self.order, self.progress = order, Progress()
+        self.judge: Judge = build(order.judge)
+        self.id = judge_id(self.judge.spec)
+        self.error: str | None = None
+        self.phase = "starting"
+        self._runs_dir, self._answers = runs_dir, answers
+        self.bases = bases_of(runs_dir, answers, hashes) if order.with_base else {}
+        self._answerer, self._stop = answerer, threading.Event()
+        self._thread = threading.Thread(target=self._run, name="scoring", daemon=True)
+
+    def start(self) -> None:
+        """Score in the background."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the requests that are on their way."""
+        self._stop.set()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for its end."""
+        self._thread.join(timeout)
+
+    @property
+    def names(self) -> list[str]:
+        """The bases and the runs, as the index calls them."""
+        return [*(base.name for base in self.bases), *self.order.runs]
+
+    @property
+    def going(self) -> bool:
+        """Whether it still scores."""
+        return self._thread.is_alive()
+
+    def work(self) -> None:
+        """All of it, in this thread. Raises UserError."""
+        with Ledger(self._runs_dir, self.judge.spec) as ledger:
+            items = items_of(self._answers)
+            if self.order.with_base:
+                self.phase = "answering with the untuned base"
+                items += self._base_items()
+            self.phase = "scoring"
+            tasks = scorer.plan(self.judge, items, self.order.repeats)
+            scorer.score(
+                self.judge,
+                tasks,
+                ledger,
+                self.order.limits,
+                self._stop,
+                self.progress,
+                self.order.missing_again,
+            )
+        self.phase = "stopped" if self._stop.is_set() else "done"
+
+    def _run(self) -> None:
+        try:
+            self.work()
+        except UserError as error:
+            self.error, self.phase = str(error), "failed"
+        except Exception as error:  # the edge of the thread: a page shows what it was
+            self.error, self.phase = f"a defect of ours: {type(error).__name__}", "failed"
+            raise
+
+    def _base_items(self) -> list[Item]:
+        items = []
+        for base, examples in self.bases.items():
+            who = BASE + base.model
+
+            def load(who: str = who) -> tuple[GPT2, str]:
+                return self._answerer.model(who), self._answerer.fingerprint(who)
+
+            found = answer_missing(self._runs_dir, base, examples, load, self._stop)
+            items += [_item(e, found[e]) for _, e in examples if e in found]
+        return items
+
+
+def items_of(answers: pd.DataFrame) -> list[Item]:
+    """Stored answers as `queries.answers` gives them, to be judged."""
+    fields = ["instruction", "input", "reference", "answer"]
+    return [Item(*row) for row in answers[fields].itertuples(index=False)]
+
+
+def bases_of(
+    runs_dir: Path, answers: pd.DataFrame, hashes: dict[str, str]
+) -> dict[Base, list[tuple[int, Example]]]:
+    """The base models of some runs, each with the test examples of its runs and their places."""
+    found: dict[Base, dict[Example, int]] = {}
+    for run, part in answers.groupby("run", sort=False):
+        if (weights := hashes.get(str(run))) is None:
+            continue
+        config = RunDirectory.find(runs_dir, str(run)).config()
+        base = Base(config.base_model, weights, config.max_new_tokens)
+        rows = part[["instruction", "input", "reference"]].itertuples(index=False)
+        examples = found.setdefault(base, {})
+        for row, place in zip(rows, part["item"], strict=True):
+            examples.setdefault(Example(*row), int(place))
+    return {
+        base: [(place, example) for example, place in examples.items()]
+        for base, examples in found.items()
+    }
+
+
+def _item(example: Example, answer: str) -> Item:
+    return Item(example.instruction, example.input, example.output, answer)

@@ -1,0 +1,83 @@
+"""The ledger of one judge: every verdict it ever gave, so that nothing is asked or paid twice.
+
+A file of numbered events in `runs/verdicts/`, only ever appended to, like a run's; the index takes it in. One
+process writes at a time. Knows no service and no run.
+"""
+
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self
+
+from core.errors import UserError
+from core.judging.judge import Item, Verdict, judge_id
+from core.tracking.events import EventWriter, parse, read_lines
+from core.tracking.lock import acquire
+from core.tracking.sources import VERDICTS
+
+LONGEST = 8000
+"""Letters of a reply that are kept."""
+
+
+class Ledger:
+    """An open ledger: a context manager.
+
+    Args:
+        runs_dir: its folder is made there.
+        spec: the judge's.
+
+    Raises:
+        UserError: another process scores with this judge, or the folder cannot be written to.
+    """
+
+    def __init__(self, runs_dir: Path, spec: Mapping[str, Any]) -> None:
+        self.id = judge_id(spec)
+        self.path = runs_dir / VERDICTS / f"{self.id}.jsonl"
+        self._writing = threading.Lock()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = acquire(self.path.with_suffix(".lock"))
+            if self._lock is None:
+                message = f"another scoring with {self.id} is going on; wait for it or stop it"
+                raise UserError(message)
+            self._writer = EventWriter(self.path)
+            self.known = _read(self.path)
+            """Score by key of every verdict, None where it is missing."""
+            if self.path.stat().st_size == 0:
+                self._writer.append("judge", id=self.id, **spec)
+        except OSError as error:
+            raise UserError(f"{self.path.parent} cannot be written to ({error})") from None
+
+    def write(self, key: str, item: Item, repeat: int, verdict: Verdict) -> None:
+        """Keep a verdict. Of two with one key the later counts. Raises UserError where the disk is full."""
+        fields = {**asdict(verdict), "raw": verdict.raw[:LONGEST]}
+        fields = {name: value for name, value in fields.items() if value not in (None, "")}
+        place = {"key": key, "id": self.id, "subject": item.subject, "repeat": repeat}
+        with self._writing:
+            try:
+                self._writer.append("verdict", **place, **fields)
+            except OSError as error:
+                raise UserError(f"{self.path} cannot be written to ({error})") from None
+            self.known[key] = verdict.score
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._writing:
+            self._writer.close()
+        if self._lock is not None:
+            os.close(self._lock)
+
+
+def _read(path: Path) -> dict[str, float | None]:
+    known: dict[str, float | None] = {}
+    lines, offset = read_lines(path, 0)
+    while lines:
+        for event in map(parse, lines):
+            if event and event["event"] == "verdict" and isinstance(event.get("key"), str):
+                known[event["key"]] = event.get("score")
+        lines, offset = read_lines(path, offset)
+    return known

@@ -1,0 +1,66 @@
+"""A language model as a judge: a question, a service that answers it, and the verdict read from its reply."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from core.judging.judge import Item, Service, Verdict
+from core.judging.questions import Question
+
+
+class ModelJudge:
+    """Asks a service about each item.
+
+    Args:
+        name: of the kind of service, such as `gemini`.
+        connect: makes the service when the first item is judged; to make plans, none is needed.
+        secret: the account's key; should a reply repeat it, it is taken out.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        connect: Callable[[], Service],
+        question: Question,
+        model: str,
+        temperature: float,
+        secret: str = "",
+    ) -> None:
+        self._connect, self._question, self._secret = connect, question, secret
+        self._service: Service | None = None
+        self._connecting = threading.Lock()
+        self.spec = {
+            "judge": name,
+            "kind": question.kind,
+            "model": model,
+            "temperature": temperature,
+            "prompt": question.template,
+        }
+
+    def prompt(self, item: Item) -> str:
+        """What the model reads."""
+        return self._question.fill(item)
+
+    def judge(self, item: Item) -> Verdict:
+        """One request. Raises BusyError or RefusedError."""
+        with self._connecting:
+            self._service = self._service or self._connect()
+        start = time.perf_counter()
+        reply = self._service.ask(self.prompt(item), self._question.schema)
+        verdict = (
+            Verdict(None, missing=reply.missing, raw=reply.text)
+            if reply.missing
+            else self._question.read(reply.text)
+        )
+        return replace(
+            verdict,
+            reason=self._hide(verdict.reason),
+            raw=self._hide(verdict.raw),
+            tokens_in=reply.tokens_in,
+            tokens_out=reply.tokens_out,
+            seconds=round(time.perf_counter() - start, 3),
+        )
+
+    def _hide(self, text: str) -> str:
+        return text.replace(self._secret, "[key]") if self._secret else text

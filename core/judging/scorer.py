@@ -1,0 +1,162 @@
+"""Scoring: asks a judge for every verdict that its ledger does not hold yet.
+
+Several requests are in flight. What a service cannot do now is asked again after a pause; what it will not do
+ends the scoring with a sentence, and all that was scored stays. Knows no run: only items.
+"""
+
+import random
+import threading
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from core.judging.judge import BusyError, Item, Judge, verdict_key
+from core.judging.ledger import Ledger
+from core.judging.limits import Limits, Throttle, tokens_of
+
+LONGEST_PAUSE = 60.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """One verdict that is wanted. `repeat` counts from 0."""
+
+    key: str
+    item: Item
+    repeat: int
+    tokens: int
+    """Of the request and its reply, estimated."""
+
+
+@dataclass
+class Progress:
+    """How far a scoring is; read by others while it goes on."""
+
+    wanted: int = 0
+    stored: int = 0
+    """Of these, in the ledger before."""
+    asked: int = 0
+    """Requests, those that failed included."""
+    done: int = 0
+    missing: int = 0
+    """Of `done`, verdicts without a score."""
+    given_up: list[str] = field(default_factory=list)
+    """Why, of each verdict that could not be had; the next scoring asks again."""
+    waiting: str | None = None
+    """Why nothing goes on just now."""
+
+
+def plan(judge: Judge, items: Iterable[Item], repeats: int = 1) -> list[Task]:
+    """Every verdict wanted, equal ones once."""
+    tasks: dict[str, Task] = {}
+    for item in items:
+        prompt = judge.prompt(item)
+        for repeat in range(repeats):
+            key = verdict_key(judge.spec, prompt, item, repeat)
+            tasks.setdefault(key, Task(key, item, repeat, tokens_of(prompt)))
+    return list(tasks.values())
+
+
+def open_tasks(tasks: Iterable[Task], ledger: Ledger, missing_again: bool = False) -> list[Task]:
+    """The tasks that a ledger has no verdict for; with `missing_again` those too that it has without a score."""
+    known = ledger.known
+    return [t for t in tasks if t.key not in known or (missing_again and known[t.key] is None)]
+
+
+def score(
+    judge: Judge,
+    tasks: list[Task],
+    ledger: Ledger,
+    limits: Limits,
+    stop: threading.Event,
+    progress: Progress,
+    missing_again: bool = False,
+    random_: random.Random | None = None,
+) -> None:
+    """Bring the ledger up with the tasks. Returns when all are done or `stop` is set.
+
+    Raises:
+        UserError: the service refuses (RefusedError), or the ledger cannot be written to.
+    """
+    left = open_tasks(tasks, ledger, missing_again)
+    progress.wanted, progress.stored = len(tasks), len(tasks) - len(left)
+    _Scoring(judge, left, ledger, limits, stop, progress, random_ or random.Random()).run()
+
+
+class _Scoring:
+    def __init__(
+        self,
+        judge: Judge,
+        tasks: list[Task],
+        ledger: Ledger,
+        limits: Limits,
+        stop: threading.Event,
+        progress: Progress,
+        random_: random.Random,
+    ) -> None:
+        self.judge, self.ledger, self.limits = judge, ledger, limits
+        self.stop, self.progress, self.random = stop, progress, random_
+        self.tasks = deque(tasks)
+        self.ended = threading.Event()
+        """Set by a stop or by the first error: all threads end."""
+        self.throttle = Throttle(limits, self.ended)
+        self.error: BaseException | None = None
+        self.counting = threading.Lock()
+
+    def run(self) -> None:
+        count = max(1, min(self.limits.in_flight, len(self.tasks)))
+        threads = [threading.Thread(target=self._work, name="judge") for _ in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:  # replies on their way are waited for, and kept
+            while thread.is_alive():
+                thread.join(0.05)
+                if self.stop.is_set():
+                    self.ended.set()
+        if self.error is not None:
+            raise self.error
+
+    def _work(self) -> None:
+        try:
+            while not self.ended.is_set():
+                try:
+                    task = self.tasks.popleft()
+                except IndexError:
+                    return
+                self._take(task)
+        except Exception as error:  # handed to the thread that started this one
+            with self.counting:
+                self.error = self.error or error
+            self.ended.set()
+
+    def _take(self, task: Task) -> None:
+        """Ask until there is a verdict, the attempts are used up, or the scoring ends."""
+        for attempt in range(1, self.limits.attempts + 1):
+            if not self.throttle.wait(task.tokens):
+                return
+            with self.counting:
+                self.progress.asked += 1
+            try:
+                verdict = self.judge.judge(task.item)
+            except BusyError as error:
+                if attempt == self.limits.attempts:
+                    with self.counting:
+                        self.progress.given_up.append(str(error))
+                    return
+                self._pause(error, attempt)
+                continue
+            self.ledger.write(task.key, task.item, task.repeat, verdict)
+            with self.counting:
+                self.progress.waiting = None
+                self.progress.done += 1
+                self.progress.missing += verdict.score is None
+            return
+
+    def _pause(self, error: BusyError, attempt: int) -> None:
+        """Before the next attempt: what the service asks for, for all; else longer each time, for this one."""
+        self.progress.waiting = str(error)
+        if error.wait is not None:
+            self.throttle.pause(min(error.wait, LONGEST_PAUSE) + self.random.uniform(0, 0.5))
+        else:
+            longer = self.limits.pause * 2 ** (attempt - 1)
+            self.ended.wait(min(LONGEST_PAUSE, longer) * self.random.uniform(0.5, 1.5))

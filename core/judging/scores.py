@@ -1,0 +1,80 @@
+"""From verdicts to what people read: a score a run with its interval, and what stands behind it.
+
+The unit is the test example: the repeats of one are averaged first. A missing verdict enters no mean.
+"""
+
+from typing import Any
+
+import pandas as pd
+
+from core.judging.statistics import Interval, mean_intervals
+from core.tracking.sources import PRETRAINED
+
+EXAMPLE = ["instruction", "input", "reference"]
+"""What makes a test example; its place in a data set does not."""
+
+
+def by_example(verdicts: pd.DataFrame) -> pd.DataFrame:
+    """Mean score of each run at each example: run, instruction, input, reference, score; those without are left out."""
+    scored = verdicts.dropna(subset=["score"])
+    return scored.groupby(["run", *EXAMPLE], sort=False)["score"].mean().reset_index()
+
+
+def leaderboard(verdicts: pd.DataFrame, answers: pd.DataFrame, judge: str) -> list[dict[str, Any]]:
+    """One judge's rows: run, judge, mean, low, high, scored, missing; bases first, then by score.
+
+    Args:
+        verdicts: of one judge, as `queries.verdicts` gives them.
+        answers: all that should be scored, as `queries.answers` gives them.
+    """
+    scores = by_example(verdicts)
+    intervals = _intervals(scores)
+    wanted = answers.drop_duplicates(["run", *EXAMPLE]).groupby("run").size()
+    rows = []
+    for run, count in wanted.items():
+        interval = intervals.get(str(run))
+        n = interval.n if interval else 0
+        rows.append(
+            {
+                "run": str(run),
+                "judge": judge,
+                "mean": interval.mean if interval else None,
+                "low": interval.low if interval else None,
+                "high": interval.high if interval else None,
+                "scored": n,
+                "missing": int(count) - n,
+            }
+        )
+    return sorted(rows, key=lambda row: (not is_base(row["run"]), -(row["mean"] or 0), row["run"]))
+
+
+def by_run(scores: pd.DataFrame) -> dict[str, dict[str, Interval]]:
+    """Each run's score by judge, from `queries.scores`. A judge of several settings goes by its whole name."""
+    ids = scores.drop_duplicates("id")
+    names = ids["id"].where(ids["judge"].duplicated(keep=False), ids["judge"])
+    found: dict[str, dict[str, Interval]] = {}
+    for id, label in zip(ids["id"], names, strict=True):
+        of_judge = scores[scores["id"] == id].dropna(subset=["score"])
+        for run, interval in _intervals(of_judge).items():
+            found.setdefault(run, {})[str(label)] = interval
+    return found
+
+
+def _intervals(scores: pd.DataFrame) -> dict[str, Interval]:
+    return mean_intervals({str(r): part.tolist() for r, part in scores.groupby("run")["score"]})
+
+
+def is_base(run: str) -> bool:
+    """Whether a name stands for an untuned base model."""
+    return run.startswith(PRETRAINED + "/")
+
+
+def shown_names(runs: list[str]) -> dict[str, str]:
+    """Names for people: a base is `pretrained`, or `pretrained gpt2` where there are several."""
+    bases = [run for run in runs if is_base(run)]
+    if len(bases) == 1:
+        return {bases[0]: PRETRAINED}
+    return {
+        run: f"{PRETRAINED} {run.removeprefix(PRETRAINED + '/').rpartition('-')[0]}"
+        for run in bases
+    }

@@ -1,0 +1,290 @@
+"""What scores tell: intervals, differences, a judge's own noise, agreement of two judges, win rates.
+
+Knows arrays and tables of points from 0 to 100, and reads and writes nothing. Does not know what a judge,
+a run or a page is. A missing score is nan and is left out, from a pair together with its partner.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtr, ndtri, stdtrit  # type: ignore[import-untyped]
+
+LEVEL = 0.95
+RESAMPLES = 2000
+SEED = 20150810
+POWER = 0.8
+"""Share of studies in which a difference that is there is to be seen."""
+SAME = 1e-9
+"""Points below which a mean difference is rounding, not a difference."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean of n items in points; nan for what so few items do not tell."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much more one scores than another on the same n items, in points.
+
+    Args:
+        apart: the interval leaves out 0.
+        needed: items at which a true difference of this size is seen in 80 % of studies; None where the
+            difference is 0 or n below 2.
+    """
+
+    mean: float
+    low: float
+    high: float
+    n: int
+    apart: bool
+    needed: int | None
+
+    def sentence(self, name_a: str, name_b: str) -> str:
+        """What that means, for people who see the names and never the numbers' names."""
+        if self.n == 0:
+            return f"{name_a} and {name_b} have no scored items in common."
+        items = "1 item" if self.n == 1 else f"{self.n:,} items"
+        if self.apart:
+            better, other = (name_a, name_b) if self.mean > 0 else (name_b, name_a)
+            low, high = sorted((abs(self.low), abs(self.high)))
+            gap = f"{abs(self.mean):.1f} ({low:.1f} to {high:.1f})"
+            return f"{better} scores higher than {other} by {gap} on {items}."
+        said = f"{name_a} and {name_b} cannot be told apart with {items}"
+        if self.mean == 0:
+            return f"{said}: they score the same."
+        if self.needed is None or self.needed <= self.n:
+            return f"{said}."
+        return f"{said}; {self.needed:,} would be needed."
+
+
+@dataclass(frozen=True)
+class Components:
+    """Where scores get their variance from, in squared points.
+
+    Args:
+        items: between items.
+        judge: within an item, which is the judge's own noise.
+        repeats: mean number of scores of an item.
+        share: of the variance of a mean over items, what is the judge's: 0 to 1.
+    """
+
+    items: float
+    judge: float
+    repeats: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Spearman's rank correlation, -1 to 1, over n items; nan where one of the two never varies."""
+
+    correlation: float
+    n: int
+
+
+@dataclass(frozen=True)
+class WinRate:
+    """How often A beats B, in percent, over n items each judged in both orders.
+
+    Args:
+        flips: share of items, 0 to 1, whose winner changes with the order. A win in one order and a tie in
+            the other is half a flip: the verdict moved half as far as from one winner to the other.
+    """
+
+    rate: float
+    low: float
+    high: float
+    n: int
+    flips: float
+
+
+def mean_intervals(
+    scores: Mapping[str, ArrayLike],
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> dict[str, Interval]:
+    """Means of one score an item, with bootstrap intervals over the items. The order of the names is kept.
+
+    The interval is the expanded percentile interval, see `tail`. Equal scores have an interval of no width.
+    """
+    known = {name: _known(values)[0] for name, values in scores.items()}
+    sizes: dict[int, list[str]] = defaultdict(list)
+    for name, values in known.items():
+        sizes[len(values)].append(name)
+    found: dict[str, Interval] = {}
+    for names in sizes.values():
+        rows = np.stack([known[name] for name in names])
+        found |= zip(names, _intervals(rows, level, resamples, seed), strict=True)
+    return {name: found[name] for name in scores}
+
+
+def mean_interval(scores: ArrayLike, level: float = LEVEL) -> Interval:
+    """The same for one sequence of scores."""
+    return mean_intervals({"": scores}, level)[""]
+
+
+def paired(a: ArrayLike, b: ArrayLike, level: float = LEVEL) -> Difference:
+    """The mean of a - b over the same items in the same order. Raises ValueError for unequal lengths."""
+    first, second = _known(a, b)
+    gaps = first - second
+    found = mean_interval(gaps, level)
+    mean = 0.0 if abs(found.mean) < SAME else found.mean
+    apart = mean != 0 and (found.low > 0 or found.high < 0)
+    needed = None if mean == 0 or found.n < 2 else _needed(mean, float(gaps.std(ddof=1)), level)
+    return Difference(mean, found.low, found.high, found.n, apart, needed)
+
+
+def components(scores: Mapping[Hashable, ArrayLike]) -> Components | None:
+    """Splits variance into the items' and the judge's, from all scores of each item.
+
+    One-way analysis of variance with random effects and unequal numbers of repeats (Searle, Casella &
+    McCulloch 1992, "Variance Components", section 3.6). An estimate below 0 of the items' variance is cut
+    at 0. None where no item was scored twice or there are fewer than two items.
+    """
+    groups = [values for values in (_known(given)[0] for given in scores.values()) if len(values)]
+    k, counts = len(groups), np.array([len(values) for values in groups])
+    total = int(counts.sum())
+    if k < 2 or total == k:
+        return None
+    means = np.array([values.mean() for values in groups])
+    within = sum(float(((values - values.mean()) ** 2).sum()) for values in groups)
+    judge = within / (total - k)
+    between = float((counts * (means - np.average(means, weights=counts)) ** 2).sum()) / (k - 1)
+    size = (total - float((counts**2).sum()) / total) / (k - 1)
+    items = max(0.0, (between - judge) / size)
+    repeats = total / k
+    noise = judge / repeats
+    return Components(items, judge, repeats, noise / (items + noise) if noise else 0.0)
+
+
+def spearman(a: ArrayLike, b: ArrayLike) -> float:
+    """Rank correlation of two aligned sequences, ties at their mean rank; nan where one never varies."""
+    first, second = (pd.Series(values).rank() for values in _known(a, b))
+    if min(first.nunique(), second.nunique()) < 2:
+        return math.nan
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def agreement(a: pd.Series, b: pd.Series) -> Agreement:
+    """How alike two judges order the items that both scored. The index is the item."""
+    both = _both(a, b)
+    return Agreement(spearman(both["a"], both["b"]), len(both))
+
+
+def disagreements(a: pd.Series, b: pd.Series, most: int = 10) -> pd.DataFrame:
+    """The items that two judges rank most differently, largest difference first. The index is the item.
+
+    Columns are the scores `a` and `b`, their percentile ranks `rank_a` and `rank_b` among the items that
+    both scored, so that a lenient and a strict judge compare, and `gap`, which is rank_a - rank_b.
+    """
+    both = _both(a, b)
+    for name in ("a", "b"):
+        both[f"rank_{name}"] = 100 * both[name].rank(pct=True)
+    both["gap"] = both["rank_a"] - both["rank_b"]
+    order = both["gap"].abs().sort_values(ascending=False, kind="stable").index
+    return both.loc[order].query("gap != 0").head(most)
+
+
+def inconsistent(frame: pd.DataFrame, by: Sequence[str] = ("item", "answer")) -> pd.DataFrame:
+    """Equal answers to equal items that got different scores, largest spread first.
+
+    Columns are those of `by`, then `min`, `max` and `spread` in points, and `count` of scores.
+    """
+    scores = frame.groupby(list(by), sort=False)["score"]
+    found = scores.agg(["min", "max", "count"]).reset_index()
+    found.insert(len(by) + 2, "spread", found["max"] - found["min"])
+    differ = found[found["spread"] > 0]
+    return differ.sort_values("spread", ascending=False, kind="stable", ignore_index=True)
+
+
+def win_rate(forward: ArrayLike, backward: ArrayLike, level: float = LEVEL) -> WinRate:
+    """How often A beats B, each item counting as the mean of both orders.
+
+    Args:
+        forward: points of A over B with A shown first: 100 where A wins, 50 for a tie, 0 where B wins.
+        backward: points of the answer shown first again, which now is B, for the same items.
+        level: of the interval.
+    """
+    first, second = _known(forward, backward)
+    second = 100 - second  # points of A in both orders
+    found = mean_interval((first + second) / 2, level)
+    moved = np.abs(np.sign(first - 50) - np.sign(second - 50)) / 2
+    flips = float(moved.mean()) if found.n else math.nan
+    return WinRate(found.mean, found.low, found.high, found.n, flips)
+
+
+@lru_cache(maxsize=16)
+def resampled(n: int, resamples: int, seed: int = SEED) -> NDArray[np.uint16]:
+    """How often each of n items is in each resample, (resamples, n). Always the same for the same arguments."""
+    drawn = np.random.default_rng([seed, n]).integers(n, size=(resamples, n))
+    drawn += n * np.arange(resamples)[:, None]
+    counts = np.bincount(drawn.ravel(), minlength=resamples * n).astype(np.uint16)
+    counts.setflags(write=False)
+    return counts.reshape(resamples, n)
+
+
+def tail(n: int, level: float = LEVEL) -> float:
+    """The quantile of a bootstrap distribution at which an interval of that level begins, for n > 1 items.
+
+    A plain percentile interval is too short by the factor sqrt((n - 1) / n) and has normal where it should
+    have t quantiles; both are made good by taking it at a higher level (Hesterberg 2015, "What Teachers Should
+    Know About the Bootstrap", section 5.3, the expanded percentile interval).
+    """
+    return float(ndtr(math.sqrt(n / (n - 1)) * stdtrit(n - 1, (1 - level) / 2)))
+
+
+def _intervals(rows: NDArray, level: float, resamples: int, seed: int) -> list[Interval]:
+    """One interval for each row of (rows, n) scores."""
+    count, n = rows.shape
+    if n == 0:
+        return [Interval(math.nan, math.nan, math.nan, 0)] * count
+    # Relative to the first score, so that equal scores are exactly 0 and do not get a width by rounding.
+    start = rows[:, 0]
+    rest = rows - start[:, None]
+    means = start + rest.mean(axis=1)
+    if n == 1:
+        return [Interval(float(mean), math.nan, math.nan, 1) for mean in means]
+    boot = rest @ resampled(n, resamples, seed).T.astype(float) / n  # (rows, resamples)
+    edge = tail(n, level)
+    lows, highs = start + np.quantile(boot, [edge, 1 - edge], axis=1)
+    return [
+        Interval(float(mean), float(low), float(high), n)
+        for mean, low, high in zip(means, lows, highs, strict=True)
+    ]
+
+
+def _needed(mean: float, deviation: float, level: float) -> int:
+    """Items for a two-sided paired t test to see a difference with that power.
+
+    The normal approximation with its correction for t (Guenther 1981, "Sample Size Formulas for Normal Theory
+    T Tests"); within an item of the exact number.
+    """
+    edge = ndtri((1 + level) / 2)
+    return max(2, math.ceil(((edge + ndtri(POWER)) * deviation / mean) ** 2 + edge**2 / 2))
+
+
+def _known(*columns: ArrayLike) -> list[NDArray]:
+    """Aligned columns as floats, without the rows that have a nan in any."""
+    arrays = [np.asarray(values, dtype=float) for values in columns]
+    if len({values.shape for values in arrays}) > 1:
+        raise ValueError(f"Lengths differ: {', '.join(str(len(values)) for values in arrays)}.")
+    known = ~np.any([np.isnan(values) for values in arrays], axis=0)
+    return [values[known] for values in arrays]
+
+
+def _both(a: pd.Series, b: pd.Series) -> pd.DataFrame:
+    """Two series side by side where both have a score, in the order of the first."""
+    return pd.concat({"a": a, "b": b}, axis=1, join="inner").dropna()

@@ -1,0 +1,103 @@
+"""`python -m core score`: verdicts of a judge on what runs answered to their test sets, and the leaderboard."""
+
+import contextlib
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from core.errors import UserError
+from core.judging import scores
+from core.judging.judges import JudgeSettings, default_judge
+from core.judging.limits import Limits
+from core.options import RUNS, AsFormat, RunsDir, errors
+from core.tables import render
+from core.tracking import lab, queries
+from core.tracking.rundir import RunDirectory
+
+
+def score(
+    run: Annotated[list[str], typer.Argument(metavar="RUN ...", help="Names of runs.")],
+    judge: Annotated[
+        str | None, typer.Option("--judge", help="reference, gemini or openai.")
+    ] = None,
+    model: Annotated[str, typer.Option("--model", help="Of gemini or openai.")] = "",
+    temperature: Annotated[float, typer.Option("--temperature")] = 0.0,
+    repeats: Annotated[
+        int, typer.Option("--repeats", min=1, max=100, help="Verdicts on each answer.")
+    ] = 1,
+    base_url: Annotated[
+        str, typer.Option("--base-url", help="Of an OpenAI-compatible service, or of a proxy.")
+    ] = "",
+    prompt_file: Annotated[
+        Path | None,
+        typer.Option("--prompt-file", exists=True, dir_okay=False, help="What the judge reads."),
+    ] = None,
+    base: Annotated[
+        bool, typer.Option("--base/--no-base", help="Score the untuned base model too.")
+    ] = True,
+    again: Annotated[
+        bool, typer.Option("--again", help="Ask again where a verdict has no score.")
+    ] = False,
+    in_flight: Annotated[int, typer.Option("--in-flight", min=1, max=64)] = 8,
+    requests_per_minute: Annotated[int | None, typer.Option("--requests-per-minute", min=1)] = None,
+    tokens_per_minute: Annotated[int | None, typer.Option("--tokens-per-minute", min=1)] = None,
+    runs_dir: RunsDir = RUNS,
+    format: AsFormat = "table",
+) -> None:
+    """Score what runs answered to their test sets. A verdict that is there already is not asked for again."""
+    from core.answering import Answerer
+    from core.judging.job import Job, Order
+
+    for name in run:
+        RunDirectory.find(runs_dir, name)
+    template = prompt_file.read_text(encoding="utf-8") if prompt_file else ""
+    settings = JudgeSettings(judge or default_judge(), model, temperature, template, base_url)
+    limits = Limits(in_flight, requests_per_minute, tokens_per_minute)
+    order = Order(tuple(dict.fromkeys(run)), settings, repeats, base, again, limits)
+    with contextlib.closing(lab.read_index(runs_dir)) as index:
+        answers = queries.answers(index.cursor(), order.runs)
+        found = queries.results(index.cursor())
+    for name in order.runs:
+        if not (answers["run"] == name).any():
+            raise UserError(f"run = {name!r}: it has no answers yet; they come when it is finished")
+    hashes = dict(zip(found["name"], found["base_hash"], strict=True))
+    job = Job(runs_dir, order, answers, hashes, Answerer(runs_dir, keep=1))
+    _follow(job)
+    with contextlib.closing(lab.read_index(runs_dir)) as index:
+        verdicts = queries.verdicts(index.cursor(), job.names)
+        answers = queries.answers(index.cursor(), job.names)
+    rows = scores.leaderboard(verdicts[verdicts["id"] == job.id], answers, settings.judge)
+    names = scores.shown_names(job.names)
+    if job.error and not any(row["scored"] for row in rows):
+        raise UserError(job.error)
+    print(render([{**row, "run": names.get(row["run"], row["run"])} for row in rows], format))
+    if job.error:
+        raise UserError(job.error)
+    for reason in sorted(set(job.progress.given_up)):
+        count = job.progress.given_up.count(reason)
+        errors.print(f"{count} verdicts could not be had ({reason}); score again to ask for them")
+
+
+def _follow(job: Any) -> None:
+    """Score with a progress bar. Ctrl-C ends it after the requests on their way."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=errors) as bar:
+        task = bar.add_task("starting", total=None)
+        job.start()
+        while job.going:
+            try:
+                job.join(0.1)
+            except KeyboardInterrupt:
+                job.stop()
+            p = job.progress
+            text = f"{job.phase}: {p.waiting}" if p.waiting else job.phase
+            bar.update(task, description=text, completed=p.stored + p.done, total=p.wanted or None)
+            time.sleep(0)
