@@ -17,6 +17,7 @@ page = st.navigation(
         "Read": [
             st.Page("pages/results.py", title="Results", icon=":material/table_chart:"),
             st.Page("pages/compare.py", title="Compare", icon=":material/compare:"),
+            st.Page("pages/scoring.py", title="Scoring", icon=":material/grading:"),
         ],
     }
 )

@@ -116,8 +116,14 @@ def token_lengths(lengths: Mapping[str, Sequence[int]], limit: int) -> Figure:
     return figure
 
 
-def intervals(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
-    """A mean with its interval a row, from rows of run, mean, low and high; the first on top."""
+def intervals(
+    rows: Sequence[Mapping[str, Any]], title: str, unit: str, span: tuple[float, float] | None
+) -> Figure:
+    """A mean with its interval a row, from rows of run, mean, low and high; the first on top.
+
+    Args:
+        span: of the axis; as wide as the intervals where None.
+    """
     known = [row for row in rows if row["mean"] is not None][::-1]
     names = [html.escape(row["run"], quote=False) for row in known]
     points = {
@@ -135,8 +141,10 @@ def intervals(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
         },
         "hovertemplate": "%{y}: %{x:.1f}<extra></extra>",
     }
-    figure = _figure([points], title, "score", False, legend=False)
+    figure = _figure([points], title, unit, False, legend=False)
     figure["layout"] |= {"height": 110 + 32 * len(known), "hovermode": "closest"}
+    if span is not None:
+        figure["layout"]["xaxis"]["range"] = [*span]
     figure["layout"]["yaxis"] = {"type": "category", "automargin": True}
     return figure
 

@@ -3,19 +3,24 @@
 import contextlib
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from core.errors import UserError
-from core.judging import scores
+from core.judging import pairs, scores
 from core.judging.judges import JudgeSettings, default_judge
 from core.judging.limits import Limits
+from core.judging.questions import Kind
 from core.options import RUNS, AsFormat, RunsDir, errors
 from core.tables import render
 from core.tracking import lab, queries
+from core.tracking.index import Index
 from core.tracking.rundir import RunDirectory
+
+if TYPE_CHECKING:  # it brings torch
+    from core.judging.job import Job
 
 
 def score(
@@ -38,6 +43,9 @@ def score(
     base: Annotated[
         bool, typer.Option("--base/--no-base", help="Score the untuned base model too.")
     ] = True,
+    pairwise: Annotated[
+        bool, typer.Option("--pairwise", help="Every two runs against each other, in both orders.")
+    ] = False,
     again: Annotated[
         bool, typer.Option("--again", help="Ask again where a verdict has no score.")
     ] = False,
@@ -56,7 +64,9 @@ def score(
     template = prompt_file.read_text(encoding="utf-8") if prompt_file else ""
     settings = JudgeSettings(judge or default_judge(), model, temperature, template, base_url)
     limits = Limits(in_flight, requests_per_minute, tokens_per_minute)
-    order = Order(tuple(dict.fromkeys(run)), settings, repeats, base, again, limits)
+    kind: Kind = "pair" if pairwise else "score"
+    names = tuple(dict.fromkeys(run))
+    order = Order(names, settings, kind, repeats, base, again, limits)
     with contextlib.closing(lab.read_index(runs_dir)) as index:
         answers = queries.answers(index.cursor(), order.runs)
         found = queries.results(index.cursor())
@@ -67,13 +77,10 @@ def score(
     job = Job(runs_dir, order, answers, hashes, Answerer(runs_dir, keep=1))
     _follow(job)
     with contextlib.closing(lab.read_index(runs_dir)) as index:
-        verdicts = queries.verdicts(index.cursor(), job.names)
-        answers = queries.answers(index.cursor(), job.names)
-    rows = scores.leaderboard(verdicts[verdicts["id"] == job.id], answers, settings.judge)
-    names = scores.shown_names(job.names)
+        rows = _pair_rows(index, job) if pairwise else _rows(index, job)
     if job.error and not any(row["scored"] for row in rows):
         raise UserError(job.error)
-    print(render([{**row, "run": names.get(row["run"], row["run"])} for row in rows], format))
+    print(render(rows, format))
     if job.error:
         raise UserError(job.error)
     for reason in sorted(set(job.progress.given_up)):
@@ -81,7 +88,31 @@ def score(
         errors.print(f"{count} verdicts could not be had ({reason}); score again to ask for them")
 
 
-def _follow(job: Any) -> None:
+def _rows(index: Index, job: "Job") -> list[dict[str, Any]]:
+    """The leaderboard of the judge that just scored."""
+    verdicts = queries.verdicts(index.cursor(), job.names)
+    answers = queries.answers(index.cursor(), job.names)
+    rows = scores.leaderboard(verdicts[verdicts["id"] == job.id], answers, job.order.judge.judge)
+    names = scores.shown_names(job.names)
+    return [{**row, "run": names.get(row["run"], row["run"])} for row in rows]
+
+
+def _pair_rows(index: Index, job: "Job") -> list[dict[str, Any]]:
+    """How often each run wins against each other."""
+    verdicts = queries.pair_verdicts(index.cursor(), job.names)
+    rows = pairs.win_rates(verdicts[verdicts["id"] == job.id], job.names)
+    names = scores.shown_names(job.names)
+    return [
+        {
+            **row,
+            "run": names.get(row["run"], row["run"]),
+            "other": names.get(row["other"], row["other"]),
+        }
+        for row in rows
+    ]
+
+
+def _follow(job: "Job") -> None:
     """Score with a progress bar. Ctrl-C ends it after the requests on their way."""
     columns = (
         TextColumn("{task.description}"),

@@ -7,6 +7,7 @@ from streamlit.elements.lib.column_types import ColumnConfig
 from core import journal, report
 from core.config import RunConfig
 from core.errors import UserError
+from core.judging import scores as judging
 from core.tables import markdown, records
 from core.tracking import queries
 from pages.shared import runtime
@@ -16,18 +17,19 @@ from pages.shared.text import plain
 FIRST = ["name", "status", "val_loss", "perplexity", "exact"]
 SHOWN = [*FIRST, "base_model", "method", "lora_rank", "lora_alpha", "batch_size", "epochs", "lr",
          "min_lr", "warmup_fraction", "seconds", "peak_memory_mb", "notes"]  # fmt: skip
-BESIDE = ["gemini", "device", "journal_run", "loss_to_journal"]
+BESIDE = ["device", "journal_run", "loss_to_journal"]
 """Shown too where the journal stands beside."""
 LABELS = {
     **{name: str(field.title) for name, field in RunConfig.model_fields.items()},
     "name": "Run", "status": "Status", "val_loss": "Validation loss", "perplexity": "Perplexity",
     "seconds": "Time (s)", "peak_memory_mb": "Peak memory (MB)", "exact": "Exact answers",
-    "gemini": "Gemini score", "journal_run": "Repeats", "loss_to_journal": "Loss to the journal's",
+    "journal_run": "Repeats", "loss_to_journal": "Loss to the journal's",
 }  # fmt: skip
 FORMATS = {"lr": "%g", "min_lr": "%g", "val_loss": "%.4f", "perplexity": "%.3f", "seconds": "%.1f",
            "peak_memory_mb": "%.0f", "exact": "percent",
-           "gemini": "%.2f", "loss_to_journal": "%+.4f"}  # fmt: skip
+           "loss_to_journal": "%+.4f"}  # fmt: skip
 
+JUDGE_HELP = "Mean score over the test answers, 0 to 100; beside it the 95 % interval."
 EXACT_HELP = "Share of the test answers that equal the reference, case and punctuation aside."
 
 lab = runtime.lab()
@@ -40,12 +42,40 @@ def filtered(frame: pd.DataFrame, words: str) -> pd.DataFrame:
     return frame[[all(word in text for word in words.lower().split()) for text in texts]]
 
 
+def with_scores(listed: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The table with each score in columns of its own, a judge's mean and its interval; and their names."""
+    told = listed["scores"]
+    table = listed.drop(columns="scores").assign(exact=[s.get("exact") for s in told])
+    table["exact"] = table["exact"].astype(float)
+    names = []
+    for judge in dict.fromkeys(j for scores in told for j in scores if j != "exact"):
+        found = [scores.get(judge) for scores in told]
+        pairs = [(s["mean"], interval(s)) if isinstance(s, dict) else (s, None) for s in found]
+        table[judge], table[f"{judge} 95 %"] = zip(*pairs, strict=True)
+        table[judge] = table[judge].astype(float)
+        names += [judge, f"{judge} 95 %"]
+    return table, names
+
+
+def interval(score: dict) -> str | None:
+    """A judge's interval for people."""
+    return None if score["low"] is None else f"{score['low']:.1f} to {score['high']:.1f}"
+
+
+def label(name: str) -> str:
+    """A column's title; a judge's is its name."""
+    return LABELS.get(name) or f"{name[:1].upper()}{name[1:]}"
+
+
 def column(name: str) -> ColumnConfig:
     """How a column is shown: its title, and its numbers to a sensible digit."""
-    help = EXACT_HELP if name == "exact" else None
-    if name in FORMATS:
-        return st.column_config.NumberColumn(LABELS[name], format=FORMATS[name], help=help)
-    return st.column_config.Column(LABELS[name], pinned=name == "name")
+    of_judge = name not in LABELS
+    if name in FORMATS or (of_judge and not name.endswith(" %")):
+        help = JUDGE_HELP if of_judge else EXACT_HELP if name == "exact" else None
+        return st.column_config.NumberColumn(
+            label(name), format=FORMATS.get(name, "%.2f"), help=help
+        )
+    return st.column_config.Column(label(name), pinned=name == "name")
 
 
 def show_one(run: dict) -> None:
@@ -89,24 +119,23 @@ words = bar.text_input("Filter", placeholder="words, such as: lora finished")
 beside = bar.toggle(
     "Journal", help="Below: what the study reported that the presets run_1 to run_19 come from."
 )
-listed = report.beside_journal(results) if beside else report.run_frame(results)
-scores = pd.DataFrame(listed["scores"].tolist(), index=listed.index, columns=["exact", "gemini"])
-table = listed.drop(columns="scores").assign(exact=scores["exact"])
-if beside:
-    table = table.assign(gemini=scores["gemini"])
-table = table[[*FIRST, *table.columns.difference(FIRST, sort=False)]]
+judged = judging.by_run(queries.scores(lab.db))
+listed = report.beside_journal(results, judged) if beside else report.run_frame(results, judged)
+table, judges = with_scores(listed)
+first = [*FIRST, *judges]
+table = table[[*first, *table.columns.difference(first, sort=False)]]
 with bar.popover("Columns", icon=":material/view_column:"):
     columns = st.pills(
         "Columns",
         [*table.columns],
         selection_mode="multi",
-        default=[*SHOWN, *BESIDE] if beside else SHOWN,
-        format_func=lambda name: LABELS[name],
+        default=[*SHOWN, *judges, *BESIDE] if beside else [*SHOWN, *judges],
+        format_func=label,
         label_visibility="collapsed",
     )
 table = filtered(table, words)
 rows = tuple(table["name"])
-table = table[[c for c in table.columns if c in (columns or FIRST)]]
+table = table[[c for c in table.columns if c in (columns or first)]]
 event = st.dataframe(
     table,
     hide_index=True,

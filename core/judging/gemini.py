@@ -55,7 +55,7 @@ class Gemini:
         self.timeout = timeout
         self._key = checked_key(key, NAME)
         options = {"api_key": self._key}
-        endpoint = endpoint or os.environ.get("GEMINI_API_ENDPOINT", "").strip()
+        endpoint = (endpoint or os.environ.get("GEMINI_API_ENDPOINT", "")).strip()
         if endpoint:
             checked_address(endpoint, "GEMINI_API_ENDPOINT")
             options["api_endpoint"] = endpoint.rstrip("/")

@@ -19,9 +19,13 @@ from core.judging.judge import Item, Judge, judge_id
 from core.judging.judges import JudgeSettings, build
 from core.judging.ledger import Ledger
 from core.judging.limits import Limits
+from core.judging.pairs import pair_items
+from core.judging.questions import Kind
 from core.judging.scorer import Progress
 from core.nn.gpt2 import GPT2
 from core.tracking.rundir import RunDirectory
+
+JUDGED = ["instruction", "input", "reference", "answer"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class Order:
 
     Args:
         runs: their names.
+        kind: `score` for one answer at a time, `pair` for every two runs against each other.
         repeats: verdicts on each answer.
         with_base: the base models of the runs too.
         missing_again: ask again where a verdict is there without a score.
@@ -37,6 +42,7 @@ class Order:
 
     runs: tuple[str, ...]
     judge: JudgeSettings = field(default_factory=JudgeSettings)
+    kind: Kind = "score"
     repeats: int = 1
     with_base: bool = True
     missing_again: bool = False
@@ -63,7 +69,7 @@ class Job:
         answerer: Answerer,
     ) -> None:
         self.order, self.progress = order, Progress()
-        self.judge: Judge = build(order.judge)
+        self.judge: Judge = build(order.judge, order.kind)
         self.id = judge_id(self.judge.spec)
         self.error: str | None = None
         self.phase = "starting"
@@ -97,12 +103,13 @@ class Job:
     def work(self) -> None:
         """All of it, in this thread. Raises UserError."""
         with Ledger(self._runs_dir, self.judge.spec) as ledger:
-            items = items_of(self._answers)
+            answers = self._answers
             if self.order.with_base:
                 self.phase = "answering with the untuned base"
-                items += self._base_items()
+                answers = pd.concat([answers, *self._base_answers()], ignore_index=True)
             self.phase = "scoring"
-            tasks = scorer.plan(self.judge, items, self.order.repeats)
+            items = items_of(answers) if self.order.kind == "score" else pair_items(answers)
+            tasks = scorer.plan(self.judge, items, self._repeats())
             scorer.score(
                 self.judge,
                 tasks,
@@ -114,6 +121,9 @@ class Job:
             )
         self.phase = "stopped" if self._stop.is_set() else "done"
 
+    def _repeats(self) -> int:
+        return 1 if self.order.judge.judge == "reference" else self.order.repeats
+
     def _run(self) -> None:
         try:
             self.work()
@@ -123,8 +133,9 @@ class Job:
             self.error, self.phase = f"a defect of ours: {type(error).__name__}", "failed"
             raise
 
-    def _base_items(self) -> list[Item]:
-        items = []
+    def _base_answers(self) -> list[pd.DataFrame]:
+        """What each base answers, in the columns that are judged."""
+        frames = []
         for base, examples in self.bases.items():
             who = BASE + base.model
 
@@ -132,14 +143,18 @@ class Job:
                 return self._answerer.model(who), self._answerer.fingerprint(who)
 
             found = answer_missing(self._runs_dir, base, examples, load, self._stop)
-            items += [_item(e, found[e]) for _, e in examples if e in found]
-        return items
+            rows = [
+                (base.name, e.instruction, e.input, e.output, found[e])
+                for _, e in examples
+                if e in found
+            ]
+            frames.append(pd.DataFrame(rows, columns=["run", *JUDGED]))
+        return frames
 
 
 def items_of(answers: pd.DataFrame) -> list[Item]:
     """Stored answers as `queries.answers` gives them, to be judged."""
-    fields = ["instruction", "input", "reference", "answer"]
-    return [Item(*row) for row in answers[fields].itertuples(index=False)]
+    return [Item(*row) for row in answers[JUDGED].itertuples(index=False)]
 
 
 def bases_of(
@@ -160,7 +175,3 @@ def bases_of(
         base: [(place, example) for example, place in examples.items()]
         for base, examples in found.items()
     }
-
-
-def _item(example: Example, answer: str) -> Item:
-    return Item(example.instruction, example.input, example.output, answer)

@@ -72,6 +72,12 @@ class Ledger:
             os.close(self._lock)
 
 
+def known_verdicts(runs_dir: Path, spec: Mapping[str, Any]) -> dict[str, float | None]:
+    """Score by key of every verdict that a judge's ledger holds, without opening it to write."""
+    path = runs_dir / VERDICTS / f"{judge_id(spec)}.jsonl"
+    return _read(path) if path.exists() else {}
+
+
 def _read(path: Path) -> dict[str, float | None]:
     known: dict[str, float | None] = {}
     lines, offset = read_lines(path, 0)

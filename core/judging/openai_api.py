@@ -51,7 +51,7 @@ class OpenAICompatible:
         self.model = model
         self.temperature = temperature
         self.timeout = timeout
-        base_url = base_url or os.environ.get("OPENAI_BASE_URL", "").strip() or OPENAI
+        base_url = (base_url or os.environ.get("OPENAI_BASE_URL", "")).strip() or OPENAI
         self._host = checked_address(base_url, "OPENAI_BASE_URL")
         is_local = base_url != OPENAI and not key.strip()
         self._key = "" if is_local else checked_key(key, self._host)

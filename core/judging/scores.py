@@ -20,32 +20,32 @@ def by_example(verdicts: pd.DataFrame) -> pd.DataFrame:
     return scored.groupby(["run", *EXAMPLE], sort=False)["score"].mean().reset_index()
 
 
-def leaderboard(verdicts: pd.DataFrame, answers: pd.DataFrame, judge: str) -> list[dict[str, Any]]:
+def leaderboard(
+    verdicts: pd.DataFrame, answers: pd.DataFrame, judge: str, partial: bool = True
+) -> list[dict[str, Any]]:
     """One judge's rows: run, judge, mean, low, high, scored, missing; bases first, then by score.
 
     Args:
         verdicts: of one judge, as `queries.verdicts` gives them.
         answers: all that should be scored, as `queries.answers` gives them.
+        partial: give a score also where the judge has not seen all answers. It may have seen only those that
+            another run gave too, which are no fair part.
     """
-    scores = by_example(verdicts)
-    intervals = _intervals(scores)
-    wanted = answers.drop_duplicates(["run", *EXAMPLE]).groupby("run").size()
+    intervals = _intervals(by_example(verdicts))
+    seen = _examples(verdicts)
     rows = []
-    for run, count in wanted.items():
-        interval = intervals.get(str(run))
-        n = interval.n if interval else 0
-        rows.append(
-            {
-                "run": str(run),
-                "judge": judge,
-                "mean": interval.mean if interval else None,
-                "low": interval.low if interval else None,
-                "high": interval.high if interval else None,
-                "scored": n,
-                "missing": int(count) - n,
-            }
-        )
+    for run, count in _examples(answers).items():
+        known = partial or seen.get(run) == count
+        found = intervals.get(str(run)) if known else None
+        scored = found.n if found else 0
+        interval = {k: getattr(found, k) if found else None for k in ("mean", "low", "high")}
+        rows.append({"run": str(run), "judge": judge, **interval, "scored": scored, "missing": int(count) - scored})  # fmt: skip
     return sorted(rows, key=lambda row: (not is_base(row["run"]), -(row["mean"] or 0), row["run"]))
+
+
+def _examples(frame: pd.DataFrame) -> pd.Series:
+    """How many test examples each run has in a frame."""
+    return frame.drop_duplicates(["run", *EXAMPLE]).groupby("run").size()
 
 
 def by_run(scores: pd.DataFrame) -> dict[str, dict[str, Interval]]:

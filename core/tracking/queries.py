@@ -216,6 +216,32 @@ def verdicts(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame
     ).df()
 
 
+def pair_verdicts(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
+    """What judges said of the stored answers of two runs: run (shown first), other, the test example, id, model, score.
+
+    Equal answers, about which nobody is asked, are a tie by every judge.
+    """
+    return db.execute(
+        """
+        with asked as (
+            select run, instruction, input, reference, answer
+            from generation where run in (select unnest(?))),
+        pairs as (
+            select a.run, b.run as other, a.instruction, a.input, a.reference, a.answer = b.answer as same,
+                   sha256(concat_ws(chr(31), a.instruction, a.input, a.reference, a.answer, b.answer)) as subject
+            from asked a join asked b using (instruction, input, reference) where a.run <> b.run),
+        judges as (select id, any_value(model) as model from judge where kind = 'pair' group by id),
+        newest as (select * from verdict qualify row_number() over (partition by key order by seq desc) = 1)
+        select pairs.run, other, instruction, input, reference, id, model, score
+        from pairs join newest using (subject) join judges using (id) where not same
+        union all
+        select run, other, instruction, input, reference, id, model, 50.0
+        from pairs, judges where same
+        """,
+        [list(runs)],
+    ).df()
+
+
 def scores(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
     """Mean score of every run at each test example by each judge: run, item, id, judge, model, score.
 

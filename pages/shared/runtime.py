@@ -18,11 +18,14 @@ from streamlit.runtime.pages_manager import PagesManager
 
 from core.answering import Answerer
 from core.errors import UserError
+from core.judging.job import Job
 from core.tracking.executors import EXECUTORS
 from core.tracking.lab import Lab
 from pages.shared.text import plain
 
 HOLDER = "_gpt2_lab_holder"
+PATIENCE = 5.0
+"""Seconds to wait at the end for replies that are on their way."""
 
 
 class Holder(ModuleType):
@@ -30,6 +33,7 @@ class Holder(ModuleType):
 
     lab: Lab
     answerer: Answerer
+    scoring: Job | None = None
 
 
 _lock = threading.Lock()
@@ -60,11 +64,30 @@ def answerer() -> Answerer:
     return _held().answerer
 
 
+def scoring() -> Job | None:
+    """The scoring that goes on, or the last one."""
+    return _held().scoring
+
+
+def start_scoring(job: Job) -> None:
+    """Score in the background; one at a time. Raises UserError while another goes on."""
+    with _lock:
+        holder = cast(Holder, sys.modules[HOLDER])
+        if holder.scoring and holder.scoring.going:
+            raise UserError("another scoring is going on; wait for it or stop it")
+        holder.scoring = job
+        job.start()
+
+
 def release() -> None:
     """Close the laboratory, for tests and at exit."""
     holder = sys.modules.pop(HOLDER, None)
     if holder is not None:
-        cast(Holder, holder).lab.close()
+        held = cast(Holder, holder)
+        if held.scoring:
+            held.scoring.stop()
+            held.scoring.join(PATIENCE)
+        held.lab.close()
 
 
 def show_state() -> None:

@@ -136,4 +136,4 @@ def test_a_link_straight_to_a_page_shows_its_frame_on_a_fresh_server(open_page, 
     page = open_page("live")
     assert PagesManager.uses_pages_directory is False
     titles = {info["page_name"] for info in page._registered_pages.values()}
-    assert titles == {"Launch", "Data", "Live", "Results", "Compare"}
+    assert titles == {"Launch", "Data", "Live", "Results", "Compare", "Scoring"}

@@ -65,11 +65,32 @@ SAMPLES = {
         "prompt_cut": True,
     },
     "warning": {"step": 1, "about": "data", "message": "one was left out"},
+    "judge": {
+        "id": "gemini-12",
+        "judge": "gemini",
+        "kind": "score",
+        "model": "flash",
+        "temperature": 0.5,
+        "prompt": "Grade {answer}.",
+    },
+    "verdict": {
+        "key": "ab",
+        "id": "gemini-12",
+        "subject": "cd",
+        "repeat": 2,
+        "score": 70.0,
+        "reason": "close",
+        "missing": None,
+        "raw": "70",
+        "tokens_in": 12,
+        "tokens_out": 3,
+        "seconds": 0.25,
+    },
 }
 """An event of each kind with every field that the index keeps."""
 
 
-def line(seq, kind, **fields):
+def line(seq, kind, /, **fields):
     return json.dumps({"seq": seq, "time": 100.0 + seq, "event": kind, **fields}).encode() + b"\n"
 
 

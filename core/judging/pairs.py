@@ -1,0 +1,73 @@
+"""Runs against each other: which pairs of answers a judge is asked about, in both orders, and what comes of it."""
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from typing import Any
+
+import pandas as pd
+
+from core.judging.judge import Item
+from core.judging.statistics import win_rate
+from core.judging.tournament import rating_intervals
+
+EXAMPLE = ["instruction", "input", "reference"]
+
+
+def pair_items(answers: pd.DataFrame) -> list[Item]:
+    """Every two runs at every test example that both answered, each of the two first once.
+
+    Equal answers are left out: they are a tie without asking.
+    """
+    items = []
+    for _, group in answers.groupby(EXAMPLE, sort=False):
+        rows = group[[*EXAMPLE, "answer"]].itertuples(index=False)
+        for (*example, a), (*_, b) in combinations(rows, 2):
+            if a != b:
+                items += [Item(*example, a, b), Item(*example, b, a)]
+    return items
+
+
+def win_rates(verdicts: pd.DataFrame, runs: Sequence[str]) -> list[dict[str, Any]]:
+    """For each two runs: run, other, rate (of the run, in percent), low, high, scored, flips.
+
+    Args:
+        verdicts: of one judge, as `queries.pair_verdicts` gives them.
+    """
+    rows = []
+    for run, other, both in _both_orders(verdicts, runs):
+        found = win_rate(both["forward"], both["backward"])
+        rate = {"rate": found.rate, "low": found.low, "high": found.high}
+        rows.append({"run": run, "other": other, **rate, "scored": found.n, "flips": found.flips})
+    return rows
+
+
+def tournament(verdicts: pd.DataFrame, runs: Sequence[str]) -> list[dict[str, Any]]:
+    """Bradley-Terry ratings of all runs, best first: run, mean, low, high in Elo points around 0."""
+    place = {run: i for i, run in enumerate(runs)}
+    outcomes = []
+    for run, other, both in _both_orders(verdicts, runs):
+        for example, forward, backward in both[["forward", "backward"]].itertuples():
+            for points in (forward, 100 - backward):
+                outcomes.append((example, place[run], place[other], points))
+    if not outcomes:
+        return []
+    ratings = rating_intervals(outcomes, len(runs))
+    rows = [
+        {"run": run, "mean": rating.rating, "low": rating.low, "high": rating.high}
+        for run, rating in zip(runs, ratings, strict=True)
+    ]
+    return sorted(rows, key=lambda row: -row["mean"])
+
+
+def _both_orders(
+    verdicts: pd.DataFrame, runs: Sequence[str]
+) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Each two runs with the scores at examples that were judged in both orders: forward, backward."""
+    scored = verdicts.dropna(subset=["score"])
+    means = scored.groupby(["run", "other", *EXAMPLE])["score"].mean()
+    known = means.reset_index().groupby(["run", "other"])
+    tables = {pair: part.set_index(EXAMPLE)["score"] for pair, part in known}
+    for run, other in combinations(runs, 2):
+        if (run, other) in tables and (other, run) in tables:
+            both = pd.DataFrame({"forward": tables[run, other], "backward": tables[other, run]})
+            yield run, other, both.dropna()

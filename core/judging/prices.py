@@ -1,0 +1,79 @@
+"""What a scoring will cost: requests, tokens and money, from a table of prices that a user may edit.
+
+The built-in prices are a start, not a promise: services change theirs.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.errors import UserError
+from core.judging.limits import REPLY_TOKENS
+from core.judging.scorer import Task
+
+FILE = "prices.json"
+PRICES: dict[str, tuple[float, float]] = {
+    "gemini-2.5-flash": (0.30, 2.50),
+    "gemini-2.5-flash-lite": (0.10, 0.40),
+    "gemini-2.5-pro": (1.25, 10.00),
+    "gpt-4o-mini": (0.15, 0.60),
+}
+"""US dollars a million tokens, read and written."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of what is still to be asked. `dollars` is None where there is no price."""
+
+    wanted: int
+    requests: int
+    tokens: int
+    dollars: float | None
+
+    def sentence(self) -> str:
+        """For people."""
+        if not self.requests:
+            return f"All {self.wanted:,} verdicts are there already: nothing is asked."
+        stored = self.wanted - self.requests
+        text = f"{self.wanted:,} verdicts" + (f", {stored:,} are there already" if stored else "")
+        if not self.tokens:
+            return f"{text}: {self.requests:,} to make, at no cost."
+        price = f"about ${self.dollars:.2f}" if self.dollars is not None else "price unknown"
+        return f"{text}: {self.requests:,} requests, about {self.tokens:,} tokens, {price}."
+
+
+def estimate(
+    wanted: Sequence[Task],
+    left: Sequence[Task],
+    model: str,
+    prices: Mapping[str, tuple[float, float]],
+) -> Estimate:
+    """Cost of the tasks that are left, of those wanted. A judge that reads no prompt costs nothing."""
+    prompted = [task for task in left if task.tokens > REPLY_TOKENS]
+    tokens = sum(task.tokens for task in prompted)
+    written = REPLY_TOKENS * len(prompted)
+    price = prices.get(model)
+    dollars = None if price is None else (price[0] * (tokens - written) + price[1] * written) / 1e6
+    return Estimate(len(wanted), len(left), tokens, dollars)
+
+
+def load(runs_dir: Path) -> dict[str, tuple[float, float]]:
+    """The prices kept beside the runs, or the built-in ones where there are none that can be read."""
+    try:
+        found = json.loads((runs_dir / FILE).read_text(encoding="utf-8"))
+        return {
+            str(model): (float(read), float(written)) for model, (read, written) in found.items()
+        }
+    except (OSError, ValueError, TypeError, AttributeError):
+        return dict(PRICES)
+
+
+def save(runs_dir: Path, prices: Mapping[str, tuple[float, float]]) -> None:
+    """Keep prices for next time. Raises UserError where they cannot be written."""
+    partial = runs_dir / f"{FILE}.partial"
+    try:
+        partial.write_text(json.dumps(prices, indent=2), encoding="utf-8")
+        partial.replace(runs_dir / FILE)
+    except OSError as error:
+        raise UserError(f"{partial} cannot be written to ({error})") from None

@@ -1,0 +1,29 @@
+"""Scores one can trust: verdicts of a judge on stored answers, with intervals, and what stands behind them."""
+
+import streamlit as st
+
+from core.tracking import queries
+from pages.shared import runtime
+from pages.shared.judging import order_form, show_progress
+from pages.shared.scores import show_judges, show_pairs, show_scores, show_two
+
+lab = runtime.lab()
+st.title("Scoring")
+results = queries.results(lab.db)
+answered = results[results["exact"].notna()]
+if answered.empty:
+    st.info("No run has answered its test set yet. A run does so at its end.")
+    st.page_link("pages/launch.py", label="Launch", icon=":material/rocket_launch:")
+    st.stop()
+alike = answered.loc[answered["dataset"] == answered["dataset"].iloc[0], "name"]
+if "scored_runs" not in st.session_state:
+    st.session_state["scored_runs"] = alike[:6].tolist()
+known = answered["name"].tolist()
+st.session_state["scored_runs"] = [n for n in st.session_state["scored_runs"] if n in known]
+names = st.multiselect("Runs", known, key="scored_runs")
+hashes = dict(zip(results["name"], results["base_hash"], strict=True))
+order_form(lab, names, hashes)
+show_progress()
+ways = {"Scores": show_scores, "Compare two": show_two, "Pairs": show_pairs, "Judges": show_judges}
+way = st.segmented_control("Show", list(ways), default="Scores", label_visibility="collapsed")
+ways[way or "Scores"](lab, names, hashes)

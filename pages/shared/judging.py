@@ -1,0 +1,181 @@
+"""Ordering a scoring: who judges what, what that will cost, and how far it is."""
+
+import os
+
+import pandas as pd
+import streamlit as st
+from streamlit.errors import StreamlitSecretNotFoundError
+
+from core.errors import UserError
+from core.judging import prices, scorer
+from core.judging.job import Job, Order, items_of
+from core.judging.judge import Judge
+from core.judging.judges import GEMINI_MODEL, JUDGES, JudgeSettings, build, default_judge
+from core.judging.ledger import known_verdicts
+from core.judging.limits import Limits
+from core.judging.pairs import pair_items
+from core.judging.questions import PAIR_TEMPLATE, SCORE_TEMPLATE, Kind
+from core.tracking import queries
+from core.tracking.lab import Lab
+from pages.shared import runtime
+from pages.shared.text import plain
+
+KEYS = {"gemini": "GEMINI_API_KEY", "openai": "OPENAI_API_KEY"}
+KINDS: dict[str, Kind] = {"Each answer": "score", "Every two runs": "pair"}
+TITLES = {
+    "reference": "Reference (no network)",
+    "gemini": "Gemini",
+    "openai": "OpenAI-compatible",
+}
+
+
+def order_form(lab: Lab, names: list[str], hashes: dict[str, str]) -> None:
+    """Choose a judge, see what it will cost, go."""
+    with st.container(border=True):
+        order = _choose(names)
+        if not names:
+            st.info("Choose at least one run.")
+            return
+        try:
+            judge = build(order.judge, order.kind, check_key=False)
+        except UserError as error:
+            st.error(plain(str(error)))
+            return
+        answers = queries.answers(lab.db, names)
+        _show_cost(lab, order, judge, answers)
+        job = runtime.scoring()
+        going = job is not None and job.going
+        if st.button("Score", type="primary", icon=":material/grading:", disabled=going):
+            try:
+                new = Job(lab.runs_dir, order, answers, hashes, runtime.answerer())
+                runtime.start_scoring(new)
+            except UserError as error:
+                st.error(plain(str(error)))
+
+
+@st.fragment(run_every=1.0)
+def _follow() -> None:
+    job = runtime.scoring()
+    if job is None:
+        return
+    p = job.progress
+    if not job.going:
+        st.rerun()
+    total = max(p.wanted, 1)
+    done = p.stored + p.done
+    text = f"{job.phase}: {done:,} of {p.wanted:,}" if p.wanted else job.phase
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.progress(min(1.0, done / total), text, width="stretch")
+        st.button("Stop scoring", icon=":material/stop:", on_click=job.stop)
+    if p.waiting:
+        st.caption(f"waiting: {plain(p.waiting)}")
+
+
+def show_progress() -> None:
+    """How far the scoring is that goes on; how the last one ended."""
+    job = runtime.scoring()
+    if job is None:
+        return
+    if job.going:
+        _follow()
+        return
+    if job.error:
+        st.error(plain(job.error))
+    elif job.phase == "stopped":
+        st.info("Stopped. What was scored is kept; scoring again goes on from there.")
+    if given_up := job.progress.given_up:
+        reasons = ", ".join(sorted(set(given_up)))
+        st.warning(
+            f"{len(given_up)} verdicts could not be had ({plain(reasons)}). Score again to ask for them."
+        )
+
+
+def _choose(names: list[str]) -> Order:
+    told = st.segmented_control("Ask about", list(KINDS), default=next(iter(KINDS)))
+    kind = KINDS[told or next(iter(KINDS))]
+    columns = st.columns([2, 2, 1, 1], vertical_alignment="bottom")
+    judges = list(JUDGES)
+    judge = columns[0].selectbox(
+        "Judge", judges, judges.index(default_judge()), format_func=TITLES.__getitem__
+    )
+    if judge == "reference":
+        base = columns[1].checkbox(
+            "Score the untuned base too", True, help="Its answers are made first, once."
+        )
+        return Order(tuple(names), JudgeSettings(judge), kind, with_base=base)
+    model = columns[1].text_input("Model", GEMINI_MODEL if judge == "gemini" else "")
+    temperature = columns[2].number_input("Temperature", 0.0, 2.0, 0.0, 0.1)
+    repeats = columns[3].number_input(
+        "Repeats", 1, 20, 1, help="Verdicts on each answer: more show the judge's own noise."
+    )
+    columns = st.columns([2, 2], vertical_alignment="bottom")
+    key = columns[0].text_input(
+        "API key",
+        type="password",
+        placeholder="from the environment" if _found_key(judge) else "",
+        help=f"Kept in memory only. Else {KEYS[judge]} from the environment or Streamlit's secrets.",
+    )
+    base = columns[1].checkbox(
+        "Score the untuned base too", True, help="Its answers are made first, once."
+    )
+    with st.expander("Prompt, address and limits"):
+        built_in = SCORE_TEMPLATE if kind == "score" else PAIR_TEMPLATE
+        template = st.text_area("Prompt", built_in, height=320, key=f"prompt:{kind}")
+        url = st.text_input(
+            "Base URL", placeholder="the service's own", help="Of a proxy, Ollama or vLLM."
+        )
+        bounds = st.columns(3)
+        in_flight = bounds[0].number_input("Requests in flight", 1, 64, 8)
+        requests = bounds[1].number_input(
+            "Requests a minute", 1, None, None, placeholder="no limit"
+        )
+        tokens = bounds[2].number_input("Tokens a minute", 1, None, None, placeholder="no limit")
+        again = st.checkbox("Ask again where a verdict has no score")
+    settings = JudgeSettings(
+        judge, model.strip(), float(temperature), template, url.strip(), key or _found_key(judge)
+    )
+    limits = Limits(int(in_flight), requests and int(requests), tokens and int(tokens))
+    return Order(tuple(names), settings, kind, int(repeats), base, again, limits)
+
+
+def _found_key(judge: str) -> str:
+    """The key from the environment, else from Streamlit's secrets."""
+    name = KEYS[judge]
+    try:
+        return os.environ.get(name) or str(st.secrets.get(name, ""))
+    except StreamlitSecretNotFoundError:
+        return ""
+
+
+def _show_cost(lab: Lab, order: Order, judge: Judge, answers: pd.DataFrame) -> None:
+    """What would be asked; the price table to edit."""
+    items = items_of(answers) if order.kind == "score" else pair_items(answers)
+    tasks = scorer.plan(judge, items, order.repeats)
+    known = known_verdicts(lab.runs_dir, judge.spec)
+    left = [
+        t for t in tasks if t.key not in known or (order.missing_again and known[t.key] is None)
+    ]
+    table = prices.load(lab.runs_dir)
+    cost = prices.estimate(tasks, left, order.judge.model or GEMINI_MODEL, table)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.write(
+            plain(cost.sentence()) + (" The base's answers come on top." if order.with_base else "")
+        )
+        if order.judge.judge != "reference":
+            with st.popover("Prices", icon=":material/payments:"):
+                _edit_prices(lab, table)
+
+
+def _edit_prices(lab: Lab, table: dict[str, tuple[float, float]]) -> None:
+    st.caption("US dollars a million tokens.")
+    frame = pd.DataFrame(
+        [(model, *price) for model, price in table.items()], columns=["Model", "Read", "Written"]
+    )
+    edited = st.data_editor(frame, num_rows="dynamic", hide_index=True, key="prices").dropna()
+    new = {str(m): (float(r), float(w)) for m, r, w in edited.itertuples(index=False)}
+    if new != table and st.button("Keep these prices"):
+        try:
+            prices.save(lab.runs_dir, new)
+            st.rerun()
+        except UserError as error:
+            st.error(plain(str(error)))

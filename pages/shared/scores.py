@@ -1,0 +1,262 @@
+"""What verdicts tell: the leaderboard, two runs on the same items, judges against each other."""
+
+from collections.abc import Hashable, Sequence
+
+import pandas as pd
+import streamlit as st
+
+from core import charts
+from core.judging import pairs, scores, statistics
+from core.judging.job import bases_of
+from core.tables import markdown
+from core.tracking import queries
+from core.tracking.lab import Lab
+from pages.shared.text import plain, show_text
+
+COLUMNS = {
+    "run": st.column_config.TextColumn("Run", pinned=True),
+    "judge": st.column_config.TextColumn("Judge"),
+    "mean": st.column_config.NumberColumn(
+        "Score", format="%.1f", help="Mean over the test answers, 0 to 100."
+    ),
+    "low": st.column_config.NumberColumn(
+        "Low", format="%.1f", help="Lower end of the 95 % interval."
+    ),
+    "high": st.column_config.NumberColumn(
+        "High", format="%.1f", help="Upper end of the 95 % interval."
+    ),
+    "scored": st.column_config.NumberColumn("Scored", help="Test answers that have a score."),
+    "missing": st.column_config.NumberColumn(
+        "Missing", help="Test answers that have none. They enter no mean."
+    ),
+}
+PAIR_COLUMNS = {
+    "run": st.column_config.TextColumn("Run", pinned=True),
+    "other": st.column_config.TextColumn("Against"),
+    "rate": st.column_config.NumberColumn("Wins (%)", format="%.1f", help="A tie is half a win."),
+    "low": st.column_config.NumberColumn(
+        "Low", format="%.1f", help="Lower end of the 95 % interval."
+    ),
+    "high": st.column_config.NumberColumn(
+        "High", format="%.1f", help="Upper end of the 95 % interval."
+    ),
+    "scored": st.column_config.NumberColumn("Items", help="Test examples judged in both orders."),
+    "flips": st.column_config.NumberColumn(
+        "Flips",
+        format="percent",
+        help="Share of items whose winner changes with the order of showing.",
+    ),
+}
+SHOWN = {
+    "shown": "Run", "instruction": "Instruction", "input": "Input", "answer": "Answer", "reference": "Reference",
+    "score": "Score", "reason": "Reason",
+}  # fmt: skip
+ORDERS = ("Worst first", "Most disputed", "Missing", "All")
+
+
+def show_scores(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
+    """Every run's score with its interval, and the answers behind it."""
+    everyone, verdicts = _verdicts(lab, names, hashes)
+    id = _pick_judge(verdicts, "shown_judge")
+    if id is None:
+        return
+    verdicts = verdicts[verdicts["id"] == id]
+    shown = scores.shown_names(everyone)
+    rows = scores.leaderboard(
+        verdicts, queries.answers(lab.db, everyone), str(verdicts["judge"].iloc[0])
+    )
+    rows = [{**row, "run": shown.get(row["run"], row["run"])} for row in rows]
+    left, right = st.columns([3, 2])
+    left.dataframe(pd.DataFrame(rows), hide_index=True, column_config=COLUMNS)
+    right.plotly_chart(
+        charts.intervals(rows, "Score with its 95 % interval", "score", (-2, 102)), key="intervals"
+    )
+    if unseen := [row["run"] for row in rows if row["mean"] is None]:
+        st.caption(f"Not scored yet: {plain(', '.join(unseen))}. Press Score.")
+    _show_noise(verdicts)
+    with st.container(horizontal=True):
+        st.download_button("CSV", pd.DataFrame(rows).to_csv(index=False), "scores.csv", "text/csv")
+        st.download_button("Markdown", markdown(rows), "scores.md", "text/markdown")
+    per = scores.by_example(verdicts)
+    groups = {shown.get(str(r), str(r)): part.tolist() for r, part in per.groupby("run")["score"]}
+    st.plotly_chart(charts.score_histogram(groups), key="histogram")
+    _show_examples(verdicts, shown)
+
+
+def show_two(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
+    """Two runs on the same test examples: the difference, its interval, and in words what it tells."""
+    everyone, verdicts = _verdicts(lab, names, hashes)
+    id = _pick_judge(verdicts, "two_judge")
+    if id is None:
+        return
+    shown = scores.shown_names(everyone)
+    per = scores.by_example(verdicts[verdicts["id"] == id])
+    have = [run for run in everyone if (per["run"] == run).any()]
+    if len(have) < 2:
+        st.info("Two runs with scores of this judge are needed.")
+        return
+    columns = st.columns(2)
+
+    def label(run: object) -> str:
+        return shown.get(str(run), str(run))
+
+    first = str(columns[0].selectbox("A", have, len(have) - 2, format_func=label))
+    second = str(columns[1].selectbox("B", have, len(have) - 1, format_func=label))
+    table = per[per["run"].isin([first, second])].pivot(
+        index=scores.EXAMPLE, columns="run", values="score"
+    )
+    if first == second:
+        st.info("A and B are the same.")
+        return
+    both = table.dropna()
+    found = statistics.paired(both[first], both[second])
+    st.markdown(f"**{plain(found.sentence(label(first), label(second)))}**")
+    gap = (both[first] - both[second]).sort_values()
+    listed = (
+        both[[first, second]]
+        .assign(gap=gap)
+        .loc[gap.abs().sort_values(ascending=False).index]
+        .reset_index()
+    )
+    listed.columns = pd.Index([*scores.EXAMPLE, label(first), label(second), "A less B"])
+    st.caption("The answers on which they differ most come first.")
+    st.dataframe(listed, hide_index=True)
+
+
+def show_pairs(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
+    """Runs against each other by pairwise verdicts: ratings, win rates, and how often the order decided."""
+    everyone = _with_bases(lab, names, hashes)
+    verdicts = queries.pair_verdicts(lab.db, everyone)
+    id = _pick_judge(verdicts, "pair_judge")
+    if id is None:
+        return
+    verdicts = verdicts[verdicts["id"] == id]
+    shown = scores.shown_names(everyone)
+    rates = [
+        {
+            **row,
+            "run": shown.get(row["run"], row["run"]),
+            "other": shown.get(row["other"], row["other"]),
+        }
+        for row in pairs.win_rates(verdicts, everyone)
+    ]
+    rated = pairs.tournament(verdicts, everyone)
+    ratings = [{**row, "run": shown.get(row["run"], row["run"])} for row in rated]
+    left, right = st.columns([3, 2])
+    left.dataframe(pd.DataFrame(rates), hide_index=True, column_config=PAIR_COLUMNS)
+    title = "Rating with its 95 % interval (Bradley-Terry)"
+    right.plotly_chart(charts.intervals(ratings, title, "Elo points", None), key="ratings")
+    st.caption(
+        "Every two answers were shown in both orders; equal answers are a tie without asking. "
+        "400 Elo points are odds of ten to one."
+    )
+    st.download_button("CSV", pd.DataFrame(rates).to_csv(index=False), "pairs.csv", "text/csv")
+
+
+def show_judges(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
+    """Whether two judges agree, and whether one agrees with itself."""
+    _, verdicts = _verdicts(lab, names, hashes)
+    if verdicts.empty:
+        st.info("Nothing is scored yet.")
+        return
+    ids = list(dict.fromkeys(verdicts["id"]))
+    answer = [*scores.EXAMPLE, "answer"]
+    if len(ids) < 2:
+        st.info("Score with a second judge to see whether the two agree.")
+    else:
+        columns = st.columns(2)
+        one = columns[0].selectbox("One judge", ids, 0)
+        other = columns[1].selectbox("Another", ids, 1)
+        a, b = (
+            verdicts[verdicts["id"] == id].groupby(answer)["score"].mean().dropna()
+            for id in (one, other)
+        )
+        found = statistics.agreement(a, b)
+        st.markdown(
+            f"Rank correlation **{found.correlation:.2f}** over {found.n:,} different answers."
+        )
+        st.caption("They disagree most on these; ranks are percentiles.")
+        st.dataframe(statistics.disagreements(a, b).reset_index(), hide_index=True)
+    st.subheader("Equal answers, different scores")
+    differ = statistics.inconsistent(verdicts.dropna(subset=["score"]), by=("id", *answer))
+    if differ.empty:
+        st.caption(
+            "None: every answer that was judged more than once got the same score each time."
+        )
+    else:
+        st.dataframe(differ, hide_index=True)
+
+
+def _verdicts(
+    lab: Lab, names: Sequence[str], hashes: dict[str, str]
+) -> tuple[list[str], pd.DataFrame]:
+    """The runs with their bases, and every verdict on them."""
+    everyone = _with_bases(lab, names, hashes)
+    return everyone, queries.verdicts(lab.db, everyone)
+
+
+def _with_bases(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> list[str]:
+    """The bases of some runs as the index calls them, and the runs."""
+    bases = bases_of(lab.runs_dir, queries.answers(lab.db, names), hashes) if names else {}
+    return [*(base.name for base in bases), *names]
+
+
+def _pick_judge(verdicts: pd.DataFrame, key: str) -> str | None:
+    """Which judge's verdicts are in view."""
+    ids = dict(zip(verdicts["id"], verdicts["model"], strict=True))
+    if not ids:
+        st.info("These runs have no scores yet: choose a judge above and press Score.")
+        return None
+    if len(ids) == 1:
+        return next(iter(ids))
+    return st.selectbox(
+        "Verdicts of", list(ids), key=key, format_func=lambda id: f"{id} ({ids[id]})"
+    )
+
+
+def _show_noise(verdicts: pd.DataFrame) -> None:
+    """With repeats: how much of the scores' spread is the judge's own."""
+    scored = verdicts.dropna(subset=["score"])
+    repeated: dict[Hashable, list[float]] = {
+        k: part.tolist() for k, part in scored.groupby(["run", *scores.EXAMPLE])["score"]
+    }
+    found = statistics.components(repeated)
+    if found is not None:
+        st.caption(
+            f"With {found.repeats:.1f} verdicts an answer, scores of one answer vary by "
+            f"{found.judge**0.5:.1f} points (standard deviation), those of different answers by {found.items**0.5:.1f}; "
+            f"{found.share:.0%} of what is uncertain in a mean is the judge."
+        )
+
+
+def _show_examples(verdicts: pd.DataFrame, shown: dict[str, str]) -> None:
+    """The answers behind the scores; one row ticked shows it in full."""
+    order = st.segmented_control("Answers", ORDERS, default=ORDERS[0])
+    frame = verdicts.assign(shown=[shown.get(run, run) for run in verdicts["run"]])
+    if order == "Missing":
+        frame = frame[frame["score"].isna()].assign(reason=lambda f: f["missing"])
+    elif order == "Worst first":
+        frame = frame.sort_values("score", na_position="last", kind="stable")
+    elif order == "Most disputed":
+        spread = frame.groupby(scores.EXAMPLE)["score"].transform(lambda s: s.max() - s.min())
+        frame = frame.assign(spread=spread).sort_values("spread", ascending=False, kind="stable")
+    if frame.empty:
+        st.caption("None.")
+        return
+    event = st.dataframe(
+        frame[list(SHOWN)].rename(columns=SHOWN),
+        hide_index=True,
+        key=f"examples:{order}:{len(frame)}",
+        on_select="rerun",
+        selection_mode="single-row",
+        column_config={"Score": st.column_config.NumberColumn(format="%.1f")},
+    )
+    for place in event.selection.rows:
+        row = frame.iloc[place]
+        columns = st.columns(3, border=True)
+        for column, field in zip(columns, ("instruction", "answer", "reference"), strict=True):
+            with column:
+                st.caption(SHOWN[field])
+                show_text(str(row[field]).strip())
+                if field == "instruction" and row["input"]:
+                    show_text(str(row["input"]))

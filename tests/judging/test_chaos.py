@@ -1,0 +1,213 @@
+"""A thousand verdicts through the real client, with faults at random and a scoring that is killed five times."""
+
+import json
+import os
+import random
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from core.config import RunConfig
+from core.tracking.events import EventWriter
+from core.tracking.rundir import RunDirectory
+from core.tracking.sources import VERDICTS
+from tests.judging.server import JudgeServer
+
+ROOT = Path(__file__).parents[2]
+KEY = "SECRET-5c0e1d7a-KEY-that-is-written-nowhere"
+COUNT = 1000
+KILLS = 5
+MISSING = {"safety": 3, "empty": 3, "garbage": 3, "out_of_range": 3}
+"""Faults that make a verdict missing, with their share of all requests in percent."""
+BUSY = {"500": 4, "503": 4, "drop": 4, "html": 4, "429_minute": 2}
+"""Faults after which the same is asked again."""
+
+
+def score_of(number: int) -> int:
+    """What the model thinks of the answer of that number."""
+    return number * 37 % 101
+
+
+def number_in(prompt: str) -> int:
+    found = re.search(r"answer number (\d+) of", prompt)
+    assert found
+    return int(found[1])
+
+
+def model(prompt: str) -> str:
+    """A reply in one of several shapes. Some quote the key, as a proxy that logs too much might."""
+    number = number_in(prompt)
+    as_json = json.dumps({"score": score_of(number), "reason": f"asked with {KEY}"})
+    bare, prose = f"Score: {score_of(number)}/100", f"My verdict:\n```json\n{as_json}\n```\nDone."
+    return [as_json, prose, as_json, bare][number % 4]
+
+
+class Faults:
+    """Draws what goes wrong with a request and keeps it: the number of the answer, and the fault."""
+
+    def __init__(self) -> None:
+        self.random = random.Random(7)
+        self.given: list[tuple[int, str | None]] = []
+        self.share = 1.0
+
+    def __call__(self, number: int, prompt: str) -> str | None:
+        kinds = MISSING | BUSY
+        drawn = None
+        if self.random.uniform(0, 100) < sum(kinds.values()) * self.share:
+            [drawn] = self.random.choices(list(kinds), list(kinds.values()))
+        self.given.append((number_in(prompt), drawn))
+        return drawn
+
+
+class Scoring:
+    """The command in a process of its own, and the ledger that it writes."""
+
+    def __init__(self, home: Path, endpoint: str) -> None:
+        self.home, self.runs_dir, self.printed = home, home / "runs", ""
+        self.env = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+            "GEMINI_API_KEY": KEY,
+            "GEMINI_API_ENDPOINT": endpoint,
+        }
+
+    def start(self, *more: str) -> subprocess.Popen[str]:
+        words = "score mine --judge gemini --no-base --in-flight 16 --format json".split()
+        return subprocess.Popen(
+            [sys.executable, "-m", "core", *words, *more],
+            cwd=self.home,
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def end(self, process: subprocess.Popen[str], status: int = 0) -> str:
+        """What it printed on standard output."""
+        out, err = process.communicate(timeout=60)
+        self.printed += out + err
+        assert process.returncode == status, err
+        return out
+
+    def row(self, *more: str) -> dict[str, Any]:
+        """Its row of the leaderboard, when it is let run to its end."""
+        [row] = json.loads(self.end(self.start(*more)))
+        assert isinstance(row, dict)
+        return row
+
+    def verdicts(self) -> list[dict[str, Any]]:
+        """All verdict events, each line of the file a whole one but for a torn last one."""
+        data = b"".join(path.read_bytes() for path in self.runs_dir.glob(f"{VERDICTS}/*.jsonl"))
+        events = [json.loads(line) for line in data.split(b"\n")[:-1]]
+        return [event for event in events if event["event"] == "verdict"]
+
+
+def make_run(runs_dir: Path) -> dict[str, int]:
+    """A finished run of made-up answers; their numbers, by the hash that a verdict has."""
+    from core.judging.judge import Item
+
+    run = RunDirectory.create(runs_dir, RunConfig(name="mine"))
+    subjects = {}
+    writer = EventWriter(run.events_path)
+    for n in range(COUNT):
+        item = Item(f"Do {n}.", "", f"Done {n}.", f"This is answer number {n} of many.")
+        subjects[item.subject] = n
+        writer.append("generation", item=n, instruction=item.instruction, input=item.input,
+                      reference=item.reference, answer=item.answer, tokens=9, cut=False, prompt_cut=False)  # fmt: skip
+    writer.append("status", status="finished")
+    writer.close()
+    return subjects
+
+
+def kill(scoring: Scoring, rng: random.Random) -> None:
+    """Start one, and kill it at some moment after it stored some more verdicts."""
+    wanted = len(scoring.verdicts()) + rng.randint(20, 120)
+    process = scoring.start()
+    deadline = time.monotonic() + 60
+    while len(scoring.verdicts()) < wanted:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "it stores no verdicts"
+        time.sleep(0.01)
+    time.sleep(rng.uniform(0, 0.1))
+    process.kill()
+    scoring.end(process, -signal.SIGKILL)
+
+
+def settled(server: JudgeServer) -> int:
+    """How many requests came in, once those of a process that was killed are all counted."""
+    count = -1
+    while count != len(server.requests):
+        count = len(server.requests)
+        time.sleep(0.15)
+    return count
+
+
+def test_a_thousand_verdicts_survive_faults_and_five_deaths(tmp_path: Path, monkeypatch: Any) -> None:
+    import tests.judging.server as services
+
+    quota = services.google_quota
+    monkeypatch.setattr(services, "google_quota", lambda period, wait: quota(period, "0.1s"))
+    faults, rng = Faults(), random.Random(11)
+    subjects = make_run(tmp_path / "runs")
+    with JudgeServer(answer=model, fault=faults) as server:
+        scoring = Scoring(tmp_path, server.gemini_endpoint)
+        starts, stored = [0], [set[int]()]
+        for _ in range(KILLS):
+            kill(scoring, rng)
+            starts.append(settled(server))
+            stored.append({subjects[v["subject"]] for v in scoring.verdicts()})
+        row = scoring.row()
+        if row["scored"] + row["missing"] > len(scoring.verdicts()):  # some were given up
+            starts.append(len(server.requests))
+            stored.append({subjects[v["subject"]] for v in scoring.verdicts()})
+            row = scoring.row()
+        first = scoring.verdicts()
+        asked = len(faults.given)
+
+        # Every verdict is there exactly once, and none is of a failure.
+        assert Counter(subjects[v["subject"]] for v in first) == Counter(range(COUNT))
+        assert len({v["key"] for v in first}) == COUNT
+        given = {subjects[v["subject"]]: v.get("score") for v in first}
+        scored = {n: s for n, s in given.items() if s is not None}
+        assert scored == {n: score_of(n) for n in scored}
+        assert all(v.get("missing") for v in first if v.get("score") is None)
+        assert (row["scored"], row["missing"]) == (len(scored), COUNT - len(scored))
+        assert abs(row["mean"] - statistics.mean(map(score_of, scored))) < 1e-9
+        assert 60 < row["missing"] < 220
+
+        # No request for a stored verdict was repeated, neither after a death nor before the next one.
+        for i, (start, known) in enumerate(zip(starts, stored, strict=True)):
+            of_process = faults.given[start : starts[i + 1] if i + 1 < len(starts) else asked]
+            assert of_process
+            assert not known & {n for n, _ in of_process}
+            replied = Counter(n for n, fault in of_process if fault not in BUSY)
+            assert set(replied.values()) == {1}
+        drawn = Counter(fault for _, fault in faults.given)
+        assert set(drawn) == {None, *MISSING, *BUSY}
+        assert 0.25 < 1 - drawn[None] / asked < 0.35
+
+        # Nothing is left to ask, but on request what is missing; then the mean is that of all.
+        assert scoring.row() == row
+        assert len(server.requests) == asked
+        faults.share = 0.0
+        row = scoring.row("--again")
+        assert {n for n, _ in faults.given[asked:]} == set(given) - set(scored)
+        assert len(faults.given) - asked == COUNT - len(scored)
+        assert (row["scored"], row["missing"]) == (COUNT, 0)
+        assert abs(row["mean"] - statistics.mean(map(score_of, range(COUNT)))) < 1e-9
+
+        # The key was sent, and is nowhere else.
+        assert {request["headers"]["x-goog-api-key"] for request in server.requests} == {KEY}
+    assert KEY not in scoring.printed
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) >= 4
+    assert not [path for path in files if KEY.encode() in path.read_bytes()]
+    assert "asked with [key]" in {v.get("reason") for v in first}
