@@ -158,10 +158,14 @@ def score_histogram(scores: Mapping[str, Sequence[float]]) -> Figure:
             "y": np.histogram(values, np.arange(0, 101, 10))[0],
             "name": html.escape(run, quote=False),
             "marker": {"color": PALETTE[i % len(PALETTE)]},
+            "customdata": [f"{edge} to {edge + 10}" for edge in range(0, 100, 10)],
+            "hovertemplate": "%{customdata}: %{y}",
         }
         for i, (run, values) in enumerate(scores.items())
     ]
-    return _figure(bars, "Test answers by score", "score", False, legend=len(bars) > 1)
+    figure = _figure(bars, "Test answers by score", "score", False, legend=len(bars) > 1)
+    figure["layout"]["xaxis"] |= {"range": [0, 100], "dtick": 10}
+    return figure
 
 
 def _figure(lines: list[Figure], title: str, x: str, log: bool, legend: bool) -> Figure:

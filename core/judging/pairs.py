@@ -20,10 +20,10 @@ def pair_items(answers: pd.DataFrame) -> list[Item]:
     """
     items = []
     for _, group in answers.groupby(EXAMPLE, sort=False):
-        rows = group[[*EXAMPLE, "answer"]].itertuples(index=False)
-        for (*example, a), (*_, b) in combinations(rows, 2):
+        instruction, input, reference = (str(group[name].iloc[0]) for name in EXAMPLE)
+        for a, b in combinations(group["answer"], 2):
             if a != b:
-                items += [Item(*example, a, b), Item(*example, b, a)]
+                items += [Item(instruction, input, reference, *order) for order in ((a, b), (b, a))]
     return items
 
 

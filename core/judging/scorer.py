@@ -7,7 +7,7 @@ ends the scoring with a sentence, and all that was scored stays. Knows no run: o
 import random
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from core.judging.judge import BusyError, Item, Judge, verdict_key
@@ -57,9 +57,14 @@ def plan(judge: Judge, items: Iterable[Item], repeats: int = 1) -> list[Task]:
     return list(tasks.values())
 
 
-def open_tasks(tasks: Iterable[Task], ledger: Ledger, missing_again: bool = False) -> list[Task]:
-    """The tasks that a ledger has no verdict for; with `missing_again` those too that it has without a score."""
-    known = ledger.known
+def open_tasks(
+    tasks: Iterable[Task], known: Mapping[str, float | None], missing_again: bool = False
+) -> list[Task]:
+    """The tasks that have no verdict yet; with `missing_again` those too whose verdict has no score.
+
+    Args:
+        known: score by key, as a ledger has it.
+    """
     return [t for t in tasks if t.key not in known or (missing_again and known[t.key] is None)]
 
 
@@ -78,7 +83,7 @@ def score(
     Raises:
         UserError: the service refuses (RefusedError), or the ledger cannot be written to.
     """
-    left = open_tasks(tasks, ledger, missing_again)
+    left = open_tasks(tasks, ledger.known, missing_again)
     progress.wanted, progress.stored = len(tasks), len(tasks) - len(left)
     _Scoring(judge, left, ledger, limits, stop, progress, random_ or random.Random()).run()
 

@@ -8,7 +8,7 @@ from streamlit.errors import StreamlitSecretNotFoundError
 
 from core.errors import UserError
 from core.judging import prices, scorer
-from core.judging.job import Job, Order, items_of
+from core.judging.job import Job, Order, bases_of, items_of
 from core.judging.judge import Judge
 from core.judging.judges import GEMINI_MODEL, JUDGES, JudgeSettings, build, default_judge
 from core.judging.ledger import known_verdicts
@@ -42,7 +42,7 @@ def order_form(lab: Lab, names: list[str], hashes: dict[str, str]) -> None:
             st.error(plain(str(error)))
             return
         answers = queries.answers(lab.db, names)
-        _show_cost(lab, order, judge, answers)
+        _show_cost(lab, order, judge, answers, hashes)
         job = runtime.scoring()
         going = job is not None and job.going
         if st.button("Score", type="primary", icon=":material/grading:", disabled=going):
@@ -147,20 +147,25 @@ def _found_key(judge: str) -> str:
         return ""
 
 
-def _show_cost(lab: Lab, order: Order, judge: Judge, answers: pd.DataFrame) -> None:
+def _show_cost(
+    lab: Lab, order: Order, judge: Judge, answers: pd.DataFrame, hashes: dict[str, str]
+) -> None:
     """What would be asked; the price table to edit."""
+    note = ""
+    if order.with_base:
+        bases = bases_of(lab.runs_dir, answers, hashes)
+        made = queries.answers(lab.db, [base.name for base in bases])
+        answers = pd.concat([answers, made], ignore_index=True)
+        if len(made) < sum(len(examples) for examples in bases.values()):
+            note = " The base has to answer first; its answers come on top."
     items = items_of(answers) if order.kind == "score" else pair_items(answers)
     tasks = scorer.plan(judge, items, order.repeats)
     known = known_verdicts(lab.runs_dir, judge.spec)
-    left = [
-        t for t in tasks if t.key not in known or (order.missing_again and known[t.key] is None)
-    ]
+    left = scorer.open_tasks(tasks, known, order.missing_again)
     table = prices.load(lab.runs_dir)
     cost = prices.estimate(tasks, left, order.judge.model or GEMINI_MODEL, table)
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.write(
-            plain(cost.sentence()) + (" The base's answers come on top." if order.with_base else "")
-        )
+        st.write(plain(cost.sentence() + note))
         if order.judge.judge != "reference":
             with st.popover("Prices", icon=":material/payments:"):
                 _edit_prices(lab, table)

@@ -48,8 +48,8 @@ PAIR_COLUMNS = {
     ),
 }
 SHOWN = {
-    "shown": "Run", "instruction": "Instruction", "input": "Input", "answer": "Answer", "reference": "Reference",
-    "score": "Score", "reason": "Reason",
+    "score": "Score", "shown": "Run", "instruction": "Instruction", "input": "Input", "answer": "Answer",
+    "reference": "Reference", "reason": "Reason",
 }  # fmt: skip
 ORDERS = ("Worst first", "Most disputed", "Missing", "All")
 

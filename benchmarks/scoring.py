@@ -1,0 +1,57 @@
+"""How many verdicts a second a scoring gets from a service that takes 100 ms for a reply.
+
+    python -m benchmarks.scoring --judge gemini --in-flight 16
+
+The real client library asks a loopback server in a process of its own; throttle, ledger and reading of the
+replies are all in. At 100 ms and 16 in flight nobody can get more than 160. Prints JSON.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from core.judging import scorer
+from core.judging.judge import Item
+from core.judging.judges import JudgeSettings, build
+from core.judging.ledger import Ledger
+from core.judging.limits import Limits
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--judge", choices=("gemini", "openai"), default="gemini")
+    parser.add_argument("--verdicts", type=int, default=1000)
+    parser.add_argument("--in-flight", type=int, default=16)
+    parser.add_argument("--delay", type=float, default=0.1, help="seconds a reply takes")
+    chosen = parser.parse_args()
+    command = [sys.executable, "-m", "tests.judging.server", "--delay", str(chosen.delay)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        url = f"http://127.0.0.1:{server.stdout.readline().strip()}"
+        url += "/v1" if chosen.judge == "openai" else ""
+        judge = build(JudgeSettings(chosen.judge, "a-model", base_url=url, key="a-key"))
+        items = [Item(f"What is {i}?", "", str(i), f"It is {i}.") for i in range(chosen.verdicts)]
+        tasks, progress = scorer.plan(judge, items), scorer.Progress()
+        warm, tasks = tasks[: chosen.in_flight], tasks[chosen.in_flight :]
+        with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder), judge.spec) as ledger:
+            limits, stop = Limits(chosen.in_flight), threading.Event()
+            scorer.score(judge, warm, ledger, limits, stop, scorer.Progress())
+            start = time.perf_counter()
+            scorer.score(judge, tasks, ledger, limits, stop, progress)
+            seconds = time.perf_counter() - start
+        server.terminate()
+    report = {**vars(chosen), "verdicts": progress.done, "seconds": seconds}
+    print(json.dumps({**report, "verdicts_per_s": progress.done / seconds}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

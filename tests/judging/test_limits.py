@@ -1,0 +1,171 @@
+"""The throttle under a clock of the test's own: what passes in any minute, and what ends waiting."""
+
+import threading
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.judging.limits import MINUTE, REPLY_TOKENS, Limits, Throttle, tokens_of
+
+
+class FakeTime(threading.Event):
+    """A clock, and the event that a throttle sleeps on: to wait is to move the clock."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1000.0
+        self.waits: list[float] = []
+
+    def clock(self) -> float:
+        return self.now
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert timeout is not None
+        assert timeout > 0
+        self.waits.append(timeout)
+        self.now += timeout
+        return self.is_set()
+
+
+def made(**limits: int) -> tuple[FakeTime, Throttle]:
+    fake = FakeTime()
+    return fake, Throttle(Limits(**limits), fake, fake.clock)
+
+
+def passed(fake: FakeTime, throttle: Throttle, tokens: list[int]) -> list[float]:
+    """When each of these requests came through, seconds after the start."""
+    found = []
+    for count in tokens:
+        assert throttle.wait(count)
+        found.append(fake.now - 1000.0)
+    return found
+
+
+def test_without_limits_nobody_waits() -> None:
+    fake, throttle = made()
+    assert passed(fake, throttle, [10**6] * 1000) == [0.0] * 1000
+
+
+def test_requests_a_minute() -> None:
+    fake, throttle = made(requests_per_minute=3)
+    assert passed(fake, throttle, [0] * 7) == [0, 0, 0, 60, 60, 60, 120]
+
+
+def test_tokens_a_minute() -> None:
+    fake, throttle = made(tokens_per_minute=100)
+    assert passed(fake, throttle, [60, 40, 1, 99, 100]) == [0, 0, 60, 60, 120]
+
+
+def test_a_request_larger_than_a_minute_goes_alone() -> None:
+    fake, throttle = made(tokens_per_minute=100)
+    assert passed(fake, throttle, [500, 10, 500]) == [0, 60, 120]
+
+
+def test_the_stricter_of_two_limits_counts() -> None:
+    fake, throttle = made(requests_per_minute=2, tokens_per_minute=100)
+    assert passed(fake, throttle, [10, 10, 90, 20]) == [0, 0, 60, 120]
+
+
+ARRIVALS = st.lists(
+    # Quarters and eighths of seconds have no rounding.
+    st.tuples(st.integers(0, 400).map(lambda n: n / 8), st.integers(1, 150)),
+    max_size=60,
+)
+
+
+@given(ARRIVALS, st.none() | st.integers(1, 9), st.none() | st.integers(60, 300))
+def test_no_minute_holds_more_than_its_limits(
+    arrivals: list[tuple[float, int]], requests: int | None, tokens: int | None
+) -> None:
+    fake = FakeTime()
+    limits = Limits(requests_per_minute=requests, tokens_per_minute=tokens)
+    throttle = Throttle(limits, fake, fake.clock)
+    sent: list[tuple[float, int]] = []
+    for gap, count in arrivals:
+        fake.now += gap
+        came = fake.now
+        assert throttle.wait(count)
+        sent.append((fake.now, count))
+        if fake.now > came:  # nobody waits longer than has to be
+            before = [(t, c) for t, c in sent[:-1] if t > fake.now - MINUTE - 0.125]
+            just_earlier = len(before) + 1, sum(c for _, c in before) + count
+            assert just_earlier[0] > (requests or 10**9) or just_earlier[1] > (tokens or 10**9)
+    for start, _ in sent:
+        window = [c for t, c in sent if start <= t < start + MINUTE]
+        assert requests is None or len(window) <= requests
+        assert tokens is None or sum(window) <= tokens or len(window) == 1
+
+
+def test_a_pause_holds_everybody_and_a_shorter_one_does_not_end_it() -> None:
+    fake, throttle = made()
+    throttle.pause(20)
+    throttle.pause(5)
+    assert passed(fake, throttle, [1, 1]) == [20, 20]
+    throttle.pause(5)
+    assert passed(fake, throttle, [1]) == [25]
+
+
+def test_a_pause_that_comes_while_one_waits_counts() -> None:
+    fake, throttle = made()
+    throttle.pause(10)
+    sleep, longer = fake.wait, [30.0]
+
+    def wait(timeout: float | None = None) -> bool:
+        if longer:
+            throttle.pause(longer.pop())
+        return sleep(timeout)
+
+    fake.wait = wait  # type: ignore[method-assign]
+    assert passed(fake, throttle, [1]) == [30]
+
+
+def test_a_stop_lets_nobody_through() -> None:
+    fake, throttle = made()
+    fake.set()
+    assert not throttle.wait(1)
+
+
+@pytest.mark.parametrize("why", ["requests", "tokens", "pause"])
+def test_a_stop_ends_waiting(why: str) -> None:
+    stop = threading.Event()
+    limits = {
+        "requests": Limits(requests_per_minute=1),
+        "tokens": Limits(tokens_per_minute=100),
+        "pause": Limits(),
+    }
+    throttle = Throttle(limits[why], stop)
+    if why == "pause":
+        throttle.pause(50)
+    else:
+        assert throttle.wait(90)
+    threading.Timer(0.1, stop.set).start()
+    start = time.monotonic()
+    assert not throttle.wait(90)
+    assert time.monotonic() - start < 10
+
+
+def test_threads_share_the_limits() -> None:
+    stop = threading.Event()
+    throttle = Throttle(Limits(requests_per_minute=20), stop)
+    through: list[bool] = []
+
+    def ask() -> None:
+        while throttle.wait(1):
+            through.append(True)
+
+    threads = [threading.Thread(target=ask) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.2)
+    stop.set()
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+    assert len(through) == 20
+
+
+def test_tokens_are_estimated_from_letters() -> None:
+    assert tokens_of("") == REPLY_TOKENS
+    assert tokens_of("x" * 400) == 100 + REPLY_TOKENS

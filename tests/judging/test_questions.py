@@ -1,0 +1,233 @@
+"""What a judge is asked, and how replies of every shape are read: a score, or a reason why there is none."""
+
+import json
+import time
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from core.errors import UserError
+from core.judging.judge import Item, Verdict
+from core.judging.questions import PAIR_TEMPLATE, SCORE_TEMPLATE, Kind, Question
+
+ITEM = Item("Name a colour.", "a warm one", "Red.", "Orange.")
+SCORE = Question("score", SCORE_TEMPLATE)
+PAIR = Question("pair", PAIR_TEMPLATE)
+
+
+def read(text: str) -> Verdict:
+    verdict = SCORE.read(text)
+    assert verdict.raw == text
+    assert (verdict.score is None) == bool(verdict.missing)
+    return verdict
+
+
+@pytest.mark.parametrize(
+    ("kind", "template", "said"),
+    [
+        ("score", "Grade {answr}.", r"prompt: \{answr\} is no field of an answer; it should be one of \{instruction\}, \{input\}, \{reference\}, \{answer\}$"),
+        ("score", "Grade {answer} or {other}.", r"\{other\} is no field"),
+        ("score", "Grade {0} {answer}.", r"\{0\} is no field"),
+        ("score", "Grade it.", r"prompt: it should have a place for \{answer\}"),
+        ("score", "", r"it should have a place for \{answer\}"),
+        ("pair", "Compare {answer}.", r"it should have a place for \{other\}"),
+        ("pair", "Compare {other}.", r"it should have a place for \{answer\}"),
+    ],
+)  # fmt: skip
+def test_a_template_that_cannot_be_filled_is_told(kind: Kind, template: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        Question(kind, template)
+
+
+def test_a_prompt_holds_every_field() -> None:
+    filled = SCORE.fill(ITEM)
+    assert all(text in filled for text in ("Name a colour.", "a warm one", "Red.", "Orange."))
+    pair = PAIR.fill(Item(*list(vars(ITEM).values())[:4], other="Blue."))
+    assert pair.index("Orange.") < pair.index("Blue.")
+    for text in (filled, pair):
+        assert "{" not in text
+
+
+def test_other_braces_of_a_template_stay() -> None:
+    question = Question("score", 'Reply as {"score": 5}, {}, { answer } or {{x y}}: {answer}')
+    assert question.fill(ITEM) == 'Reply as {"score": 5}, {}, { answer } or {{x y}}: Orange.'
+
+
+@given(st.text() | st.sampled_from(["{reference}", "{answer}", "{{input}}", r"\1 \g<0>", "%s {0}"]))
+def test_what_an_answer_says_is_not_filled_again(text: str) -> None:
+    question = Question("score", "[{answer}|{reference}|{instruction}]")
+    assert question.fill(Item(text, "", "R", text)) == f"[{text or '(none)'}|R|{text or '(none)'}]"
+
+
+def test_an_empty_field_is_named_as_such() -> None:
+    question = Question("score", "{input}/{answer}")
+    assert question.fill(Item("i", "", "r", "")) == "(none)/(none)"
+
+
+READABLE: list[tuple[str, float, str]] = [
+    ('{"score": 85, "reason": " close "}', 85, "close"),
+    ('{"reason": "close", "score": 85.5}', 85.5, "close"),
+    ('{"score": 0}', 0, ""),
+    ('{"score": 100, "reason": null}', 100, ""),
+    ('{"score": "85"}', 85, ""),
+    ('{"score": 85, "reason": 7}', 85, "7"),
+    ('{"score": 85, "more": {"score": 3}}', 85, ""),
+    ('Sure!\n```json\n{"score": 85, "reason": "a } in it"}\n```\nBye {you}.', 85, "a } in it"),
+    ('{"thought": "hm"} {"score": 85} {"score": 20}', 85, ""),
+    ('{"verdict": {"score": 3}} {"score": 85}', 85, ""),
+    ('[{"score": 85}]', 85, ""),
+    ('{broken {"score": 85}', 85, ""),
+    ("85", 85, ""),
+    (" 85.\n", 85, ""),
+    ("**85**", 85, ""),
+    ("- 85", 85, ""),
+    ("85.5", 85.5, ""),
+    ("85/100", 85, ""),
+    ("Score: 85/100", 85, ""),
+    ("score = 85 / 100.", 85, ""),
+    ("**Score:** 0", 0, ""),
+]
+
+
+@pytest.mark.parametrize(("text", "score", "reason"), READABLE)
+def test_a_score_is_read(text: str, score: float, reason: str) -> None:
+    verdict = read(text)
+    assert (verdict.score, verdict.reason) == (score, reason)
+
+
+MISSING: list[tuple[str, str]] = [
+    ('{"score": 140, "reason": "very good"}', "140 is no score from 0 to 100"),
+    ('{"score": -5}', "-5 is no score"),
+    ('{"score": 100.01}', "100.01 is no score"),
+    ('{"score": NaN}', "nan is no score"),
+    ('{"score": Infinity}', "inf is no score"),
+    ('{"score": 1e999}', "inf is no score"),
+    ('{"score": true}', "True is no score"),
+    ('{"score": null}', "None is no score"),
+    ('{"score": "good"}', "'good' is no score"),
+    ('{"score": "85/100"}', "'85/100' is no score"),
+    ('{"score": [85]}', r"\[85\] is no score"),
+    ('{"score": {"value": 85, "of": 100}}', "what it says is no score"),
+    ('{"score": ' + "9" * 400 + "}", "what it says is no score"),
+    ('{"score": ' + "9" * 5000 + "}", "unreadable reply"),
+    ("140", "'140' is no score"),
+    ("Score: 101/100", "'101' is no score"),
+    ("-5", "unreadable reply"),
+    ("Score: -5", "unreadable reply"),
+    (".5", "unreadable reply"),
+    ("4/5", "unreadable reply"),
+    ("1,000", "unreadable reply"),
+    ("85 or 90", "unreadable reply"),
+    ("I give it 85.", "unreadable reply"),
+    ("I would rather not give a number.", "unreadable reply"),
+    ("", "unreadable reply"),
+    ("nan", "unreadable reply"),
+    ('{"points": 85}', "unreadable reply"),
+    ('{"score": 85', "unreadable reply"),
+    ("[85]]}{", "unreadable reply"),
+]
+
+
+@pytest.mark.parametrize(("text", "missing"), MISSING, ids=lambda text: text[:30])
+def test_a_reply_without_a_score_is_missing_and_no_zero(text: str, missing: str) -> None:
+    verdict = read(text)
+    assert verdict.score is None
+    assert verdict.missing
+    pytest.raises(AssertionError, _fail, verdict.missing).match(missing)
+
+
+def _fail(text: str) -> None:
+    raise AssertionError(text)
+
+
+def test_the_judges_reason_stays_where_its_score_is_none() -> None:
+    assert read('{"score": 140, "reason": "very good"}').reason == "very good"
+
+
+@pytest.mark.parametrize("depth", [10, 300, 900, 950, 960, 970, 980, 990, 1000, 100_000])
+@pytest.mark.parametrize(
+    ("head", "open", "close", "tail"),
+    [
+        ("", '{"a":', "}", ""),
+        ('{"score": ', "[", "]", "}"),
+        ('{"score": 85, "reason": ', "[", "]", "}"),
+        ('{"score": 85, "reason": ', '{"a":', "}", "}"),
+        ('{"better": ', "[", "]", "}"),
+    ],
+)
+def test_deeply_nested_json_is_no_danger(
+    head: str, open: str, close: str, tail: str, depth: int
+) -> None:
+    if depth == 100_000 and open != "[":
+        depth = 10_000
+    bomb = head + open * depth + "1" + close * depth + tail
+    start = time.monotonic()
+    verdict = read(bomb)
+    assert verdict.score in (None, 85)
+    assert PAIR.read(bomb).missing == "unreadable reply"
+    assert read(bomb[: len(bomb) // 2]).missing
+    assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize(
+    ("text", "score", "reason"),
+    [
+        ('{"better": "first", "reason": "shorter"}', 100, "shorter"),
+        ('{"better": "second"}', 0, ""),
+        ('{"better": " Tie\\n"}', 50, ""),
+        ('I say {"reason": "x"} and {"better": "neither"} and {"better": "FIRST"}.', 100, ""),
+    ],
+)
+def test_a_comparison_is_read(text: str, score: float, reason: str) -> None:
+    assert PAIR.read(text) == Verdict(score, reason, raw=text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "first", "85", '{"better": "third"}', '{"better": null}', '{"score": 85}', "{"]
+)
+def test_a_comparison_that_cannot_be_read_is_missing(text: str) -> None:
+    assert PAIR.read(text) == Verdict(None, missing="unreadable reply", raw=text)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["score", "reason", "better"]) | st.text(), inner, max_size=3)
+    ),
+    max_leaves=8,
+)  # fmt: skip
+REPLIES = (
+    st.text()
+    | JSON.map(json.dumps)
+    | st.tuples(st.text(), JSON.map(json.dumps), st.text()).map("".join)
+    | st.text(alphabet='{}[]":,scoreian0189.-+ /\n')
+    | st.floats().map(lambda n: f'{{"score": {n}}}')
+)
+
+
+@given(REPLIES)
+@example('{"score": "\ud800"}')
+@example("\u0968\u0967")
+@example("\x00")
+def test_any_text_is_a_score_or_missing(text: str) -> None:
+    for question in (SCORE, PAIR):
+        verdict = question.read(text)
+        assert isinstance(verdict.reason, str)
+        if verdict.score is None:
+            assert verdict.missing
+        else:
+            assert verdict.missing is None
+            assert type(verdict.score) is float
+            assert 0 <= verdict.score <= 100
+
+
+@given(st.floats(0, 100), st.text(), st.text(alphabet="ab \n`"), st.text(alphabet="cd \n`"))
+def test_the_json_asked_for_is_read_back_exactly(
+    score: float, reason: str, before: str, after: str
+) -> None:
+    value: dict[str, Any] = {"score": score, "reason": reason}
+    verdict = read(f"{before}{json.dumps(value)}{after}")
+    assert (verdict.score, verdict.reason) == (score, reason.strip())
