@@ -4,6 +4,7 @@ A file of numbered events in `runs/verdicts/`, only ever appended to, like a run
 process writes at a time. Knows no service and no run.
 """
 
+import contextlib
 import os
 import threading
 from collections.abc import Mapping
@@ -38,15 +39,18 @@ class Ledger:
         self._writing = threading.Lock()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = acquire(self.path.with_suffix(".lock"))
-            if self._lock is None:
-                message = f"another scoring with {self.id} is going on; wait for it or stop it"
-                raise UserError(message)
-            self._writer = EventWriter(self.path)
-            self.known = _read(self.path)
-            """Score by key of every verdict, None where it is missing."""
-            if self.path.stat().st_size == 0:
-                self._writer.append("judge", id=self.id, **spec)
+            with contextlib.ExitStack() as opening:  # let go of, should any of it fail
+                lock = acquire(self.path.with_suffix(".lock"))
+                if lock is None:
+                    message = f"another scoring with {self.id} is going on; wait for it or stop it"
+                    raise UserError(message)
+                opening.callback(os.close, lock)
+                self._writer = opening.enter_context(contextlib.closing(EventWriter(self.path)))
+                self.known = _read(self.path)
+                """Score by key of every verdict, None where it is missing."""
+                if self.path.stat().st_size == 0:
+                    self._writer.append("judge", id=self.id, **spec)
+                self._held = opening.pop_all()
         except OSError as error:
             raise UserError(f"{self.path.parent} cannot be written to ({error})") from None
 
@@ -67,9 +71,7 @@ class Ledger:
 
     def __exit__(self, *_: object) -> None:
         with self._writing:
-            self._writer.close()
-        if self._lock is not None:
-            os.close(self._lock)
+            self._held.close()
 
 
 def known_verdicts(runs_dir: Path, spec: Mapping[str, Any]) -> dict[str, float | None]:

@@ -72,7 +72,11 @@ PAIR_SCHEMA: dict[str, Any] = {
     "additionalProperties": False,
 }
 POINTS = {"first": 100.0, "second": 0.0, "tie": 50.0}
-BARE_NUMBER = re.compile(r"\W*(?:score\W*)?(\d{1,6}(?:\.\d+)?)\W*(?:/\s*100\W*)?", re.IGNORECASE)
+BARE_NUMBER = re.compile(
+    r"[^\w{}]*(?:score[^\w{}]*)?(?<![.\-\u2212])(\d{1,6}(?:\.\d+)?)[^\w{}]*(?:/\s*100[^\w{}]*)?",
+    re.IGNORECASE,
+)
+"""No braces: JSON that was cut off may end in the middle of its number."""
 PLACES = re.compile(r"\{(\w+)\}")
 
 

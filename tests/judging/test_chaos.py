@@ -83,7 +83,7 @@ class Scoring:
         }
 
     def start(self, *more: str) -> subprocess.Popen[str]:
-        words = "score mine --judge gemini --no-base --in-flight 16 --format json".split()
+        words = ["score", "mine", "--judge=gemini", "--no-base", "--in-flight=16", "--format=json"]
         return subprocess.Popen(
             [sys.executable, "-m", "core", *words, *more],
             cwd=self.home,

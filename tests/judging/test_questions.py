@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -44,7 +45,7 @@ def test_a_template_that_cannot_be_filled_is_told(kind: Kind, template: str, sai
 def test_a_prompt_holds_every_field() -> None:
     filled = SCORE.fill(ITEM)
     assert all(text in filled for text in ("Name a colour.", "a warm one", "Red.", "Orange."))
-    pair = PAIR.fill(Item(*list(vars(ITEM).values())[:4], other="Blue."))
+    pair = PAIR.fill(replace(ITEM, other="Blue."))
     assert pair.index("Orange.") < pair.index("Blue.")
     for text in (filled, pair):
         assert "{" not in text
@@ -88,6 +89,8 @@ READABLE: list[tuple[str, float, str]] = [
     ("Score: 85/100", 85, ""),
     ("score = 85 / 100.", 85, ""),
     ("**Score:** 0", 0, ""),
+    ('"85"', 85, ""),
+    ("[[85]]", 85, ""),
 ]
 
 
@@ -108,7 +111,7 @@ MISSING: list[tuple[str, str]] = [
     ('{"score": null}', "None is no score"),
     ('{"score": "good"}', "'good' is no score"),
     ('{"score": "85/100"}', "'85/100' is no score"),
-    ('{"score": [85]}', r"\[85\] is no score"),
+    ('{"score": [85]}', "[85] is no score"),
     ('{"score": {"value": 85, "of": 100}}', "what it says is no score"),
     ('{"score": ' + "9" * 400 + "}", "what it says is no score"),
     ('{"score": ' + "9" * 5000 + "}", "unreadable reply"),
@@ -116,6 +119,7 @@ MISSING: list[tuple[str, str]] = [
     ("Score: 101/100", "'101' is no score"),
     ("-5", "unreadable reply"),
     ("Score: -5", "unreadable reply"),
+    ("\u22125", "unreadable reply"),
     (".5", "unreadable reply"),
     ("4/5", "unreadable reply"),
     ("1,000", "unreadable reply"),
@@ -125,7 +129,8 @@ MISSING: list[tuple[str, str]] = [
     ("", "unreadable reply"),
     ("nan", "unreadable reply"),
     ('{"points": 85}', "unreadable reply"),
-    ('{"score": 85', "unreadable reply"),
+    ('{"score": 8', "unreadable reply"),
+    ('```json\n{"score": 85', "unreadable reply"),
     ("[85]]}{", "unreadable reply"),
 ]
 
@@ -135,11 +140,7 @@ def test_a_reply_without_a_score_is_missing_and_no_zero(text: str, missing: str)
     verdict = read(text)
     assert verdict.score is None
     assert verdict.missing
-    pytest.raises(AssertionError, _fail, verdict.missing).match(missing)
-
-
-def _fail(text: str) -> None:
-    raise AssertionError(text)
+    assert missing in verdict.missing
 
 
 def test_the_judges_reason_stays_where_its_score_is_none() -> None:

@@ -184,13 +184,10 @@ def test_a_refusal_ends_all_and_keeps_what_is_there(ledger: Ledger) -> None:
 
 
 def test_a_defect_of_a_judge_ends_all(ledger: Ledger) -> None:
-    def script(answer: str, n: int) -> float:
-        raise ZeroDivisionError
-
-    judge = Scripted(script)
+    judge = Scripted(lambda answer, n: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(judge, plan(judge, map(item, range(100))), ledger)
-    assert sum(judge.asked.values()) <= QUICK.in_flight
+    assert sum(judge.asked.values()) <= 4
 
 
 def test_a_ledger_that_cannot_be_written_to_ends_all(
@@ -239,8 +236,7 @@ def test_a_stop_ends_a_pause(ledger: Ledger, wait: float | None) -> None:
 def test_a_missing_verdict_is_kept_and_asked_again_only_on_request(ledger: Ledger) -> None:
     judge = Scripted(lambda answer, n: None if answer == "odd" and n < 3 else 70.0)
     tasks = plan(judge, map(item, ["odd", "even"]))
-    progress = run(judge, tasks, ledger)
-    assert (progress.done, progress.missing) == (2, 1)
+    assert run(judge, tasks, ledger).missing == 1
     assert run(judge, tasks, ledger).asked == 0
     again = run(judge, tasks, ledger, missing_again=True)
     assert (again.stored, again.asked, again.missing) == (1, 1, 1)

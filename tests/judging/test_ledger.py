@@ -1,0 +1,296 @@
+"""The ledger: verdicts outlive their process, one scoring at a time, a full disk, and what the index makes of it."""
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from core.config import RunConfig
+from core.errors import UserError
+from core.judging.judge import Item, Verdict, judge_id, verdict_key
+from core.judging.ledger import LONGEST, Ledger, known_verdicts
+from core.judging.reference import ReferenceJudge
+from core.tracking import lab, queries
+from core.tracking.events import EventWriter
+from core.tracking.lab import Lab
+from core.tracking.rundir import RunDirectory
+from core.tracking.sources import FOLDERS, PRETRAINED, VERDICTS
+
+ROOT = Path(__file__).parents[2]
+SPEC: dict[str, Any] = {
+    "judge": "gemini",
+    "kind": "score",
+    "model": "g",
+    "temperature": 0.5,
+    "prompt": "Grade {answer}.",
+}
+FULL = """
+import resource, sys
+from pathlib import Path
+from core.errors import UserError
+from core.judging.judge import Item, Verdict
+from core.judging.ledger import Ledger
+
+def room(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+def tell(attempt):
+    try:
+        attempt()
+    except UserError as error:
+        print(error)
+
+runs_dir, spec, item = Path(sys.argv[1]), {"judge": "gemini", "kind": "score"}, Item("i", "", "r", "a")
+room(20)
+tell(lambda: Ledger(runs_dir, spec))
+room(resource.RLIM_INFINITY)
+with Ledger(runs_dir, spec) as ledger:
+    ledger.write("a", item, 0, Verdict(1.0))
+    room(ledger.path.stat().st_size + 20)
+    tell(lambda: ledger.write("b", item, 0, Verdict(2.0)))
+    room(resource.RLIM_INFINITY)
+    ledger.write("c", item, 0, Verdict(3.0))
+"""
+
+
+def item(answer: str, instruction: str = "Say it.") -> Item:
+    return Item(instruction, "", "it", answer)
+
+
+def write(ledger: Ledger, answer: Item, score: float | None, repeat: int = 0) -> str:
+    key = verdict_key(SPEC, "p", answer, repeat)
+    ledger.write(key, answer, repeat, Verdict(score, missing="blocked" if score is None else None))
+    return key
+
+
+def run_of(runs_dir: Path, name: str, *answers: Item) -> None:
+    """A finished run with these answers."""
+    run = RunDirectory.create(runs_dir, RunConfig(name=name))
+    with run.lock(), contextlib.closing(EventWriter(run.events_path)) as writer:
+        for i, answer in enumerate(answers):
+            fields = {k: v for k, v in vars(answer).items() if k != "other"}
+            writer.append("generation", item=i, **fields, tokens=1, cut=False, prompt_cut=False)
+        writer.append("status", status="finished")
+
+
+def asked(runs_dir: Path, query: Callable[[Any], pd.DataFrame]) -> pd.DataFrame:
+    with contextlib.closing(lab.read_index(runs_dir)) as index:
+        return query(index.cursor())
+
+
+def verdicts(runs_dir: Path, *runs: str) -> pd.DataFrame:
+    return asked(runs_dir, lambda db: queries.verdicts(db, runs))
+
+
+def test_verdicts_are_there_after_reopening(tmp_path: Path) -> None:
+    with Ledger(tmp_path, SPEC) as ledger:
+        assert ledger.known == {}
+        keys = [write(ledger, item("a"), 40.0), write(ledger, item("b"), None)]
+        keys.append(write(ledger, item("a"), 0.0, repeat=1))
+        assert ledger.known == dict(zip(keys, [40.0, None, 0.0], strict=True))
+    with Ledger(tmp_path, SPEC) as ledger:
+        assert ledger.known == dict(zip(keys, [40.0, None, 0.0], strict=True))
+    assert known_verdicts(tmp_path, SPEC) == ledger.known
+    assert known_verdicts(tmp_path, SPEC | {"model": "h"}) == {}
+    events = [json.loads(line) for line in ledger.path.read_text().splitlines()]
+    assert [e["event"] for e in events] == ["judge", "verdict", "verdict", "verdict"]
+    assert events[0] | {"id": judge_id(SPEC), **SPEC} == events[0]
+
+
+def test_every_judge_has_a_ledger_of_its_own(tmp_path: Path) -> None:
+    specs = [SPEC, SPEC | {"temperature": 0.0}, SPEC | {"prompt": "Rate {answer}."}]
+    for spec in specs:
+        with Ledger(tmp_path, spec) as ledger:
+            write(ledger, item("a"), 1.0)
+    assert len(list((tmp_path / VERDICTS).glob("gemini-*.jsonl"))) == len(specs)
+
+
+def test_what_was_said_is_kept_in_full_but_for_a_long_reply(tmp_path: Path) -> None:
+    said = Verdict(55.5, "größer \ud800\n", None, "x" * (LONGEST + 1), 7, 3, 0.25)
+    with Ledger(tmp_path, SPEC) as ledger:
+        ledger.write("k", item("a"), 2, said)
+    event = json.loads(ledger.path.read_text().splitlines()[-1])
+    kept = {k: v for k, v in event.items() if k not in ("seq", "time", "event")}
+    assert kept == {
+        "key": "k", "id": ledger.id, "subject": item("a").subject, "repeat": 2, "score": 55.5,
+        "reason": "größer ?\n", "raw": "x" * LONGEST, "tokens_in": 7, "tokens_out": 3, "seconds": 0.25,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "torn", [b'{"seq":4,"time":1,"event":"verdict","key":"k"', b"\xff\x00", b"{"]
+)
+def test_a_torn_last_line_is_cut_off(tmp_path: Path, torn: bytes) -> None:
+    with Ledger(tmp_path, SPEC) as ledger:
+        first = write(ledger, item("a"), 40.0)
+    with ledger.path.open("ab") as file:
+        file.write(torn)
+    assert known_verdicts(tmp_path, SPEC) == {first: 40.0}
+    with Ledger(tmp_path, SPEC) as ledger:
+        second = write(ledger, item("b"), 50.0)
+    assert known_verdicts(tmp_path, SPEC) == {first: 40.0, second: 50.0}
+    assert [json.loads(line)["seq"] for line in ledger.path.read_bytes().splitlines()] == [1, 2, 3]
+
+
+def test_a_torn_first_line_is_written_again(tmp_path: Path) -> None:
+    path = tmp_path / VERDICTS / f"{judge_id(SPEC)}.jsonl"
+    path.parent.mkdir()
+    path.write_bytes(b'{"seq":1,"time":1,"event":"jud')
+    with Ledger(tmp_path, SPEC):
+        pass
+    assert json.loads(path.read_text())["event"] == "judge"
+
+
+def test_lines_that_are_no_verdicts_are_passed_over(tmp_path: Path) -> None:
+    with Ledger(tmp_path, SPEC) as ledger:
+        key = write(ledger, item("a"), 40.0)
+    with ledger.path.open("ab") as file:
+        file.write(
+            b'\n[]\nnonsense\n{"seq":9,"event":"verdict","key":[1]}\n{"seq":10,"event":"x"}\n'
+        )
+    with Ledger(tmp_path, SPEC) as ledger:
+        assert ledger.known == {key: 40.0}
+
+
+def test_one_scoring_at_a_time(tmp_path: Path) -> None:
+    said = rf"another scoring with {judge_id(SPEC)} is going on; wait for it or stop it"
+    with Ledger(tmp_path, SPEC):
+        with pytest.raises(UserError, match=said):
+            Ledger(tmp_path, SPEC)
+        with Ledger(tmp_path, SPEC | {"model": "h"}):
+            pass
+    with Ledger(tmp_path, SPEC):
+        pass
+
+
+def test_of_two_verdicts_with_one_key_the_later_counts(tmp_path: Path) -> None:
+    run_of(tmp_path, "mine", item("a"), item("b"))
+    with Ledger(tmp_path, SPEC) as ledger:
+        for score in (None, 40.0, 60.0):
+            key = write(ledger, item("a"), score)
+        for score in (10.0, None):
+            write(ledger, item("b"), score)
+    assert known_verdicts(tmp_path, SPEC)[key] == 60.0
+    found = verdicts(tmp_path, "mine")
+    assert found["answer"].tolist() == ["a", "b"]
+    assert found["score"].tolist()[0] == 60.0
+    assert found["score"].isna().tolist() == found["missing"].isin(["blocked"]).tolist() == [False, True]  # fmt: skip
+    scores = asked(tmp_path, queries.scores)
+    assert scores["score"].fillna(-1).tolist() == [60.0, -1.0]
+
+
+def test_a_full_disk_is_told_and_costs_what_could_not_be_written_only(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    at_opening, at_writing = done.stdout.splitlines()
+    folder = tmp_path / VERDICTS
+    assert at_opening.startswith(f"{folder} cannot be written to (")
+    assert at_writing.startswith(f"{folder}/gemini-")
+    assert "cannot be written to (" in at_writing
+    assert known_verdicts(tmp_path, {"judge": "gemini", "kind": "score"}) == {"a": 1.0, "c": 3.0}
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / VERDICTS).write_text("a file")
+    with pytest.raises(UserError, match=f"{tmp_path / VERDICTS} cannot be written to"):
+        Ledger(tmp_path, SPEC)
+
+
+def test_equal_answers_of_two_runs_share_a_verdict(tmp_path: Path) -> None:
+    run_of(tmp_path, "one", item("a"), item("b"))
+    run_of(tmp_path, "two", item("c"), item("a"))
+    run_of(tmp_path, "other", item("a", "Say something else."))
+    with Ledger(tmp_path, SPEC) as ledger:
+        write(ledger, item("a"), 40.0)
+        write(ledger, item("a"), 60.0, repeat=1)
+    found = verdicts(tmp_path, "one", "two", "other")
+    columns = ["run", "item", "answer", "id", "judge", "model", "repeat", "score"]
+    assert found[columns].to_numpy().tolist() == [
+        ["one", 0, "a", ledger.id, "gemini", "g", 0, 40.0],
+        ["one", 0, "a", ledger.id, "gemini", "g", 1, 60.0],
+        ["two", 1, "a", ledger.id, "gemini", "g", 0, 40.0],
+        ["two", 1, "a", ledger.id, "gemini", "g", 1, 60.0],
+    ]
+    assert verdicts(tmp_path, "two")["run"].unique().tolist() == ["two"]
+
+
+def test_odd_texts_are_found_again_in_the_index(tmp_path: Path) -> None:
+    odd = [
+        "",
+        " ",
+        "ä\n\t'\"\\",
+        "a\x00b",
+        "\x1f",
+        "\ud800",
+        "\U0001d518\u200d",
+        "NULL",
+        "x" * 70_000,
+    ]
+    run_of(tmp_path, "mine", *(item(text) for text in odd))
+    answers = asked(tmp_path, lambda db: queries.answers(db, ["mine"]))
+    fields = ["instruction", "input", "reference", "answer"]
+    with Ledger(tmp_path, SPEC) as ledger:
+        for i, row in enumerate(answers[fields].itertuples(index=False)):
+            write(ledger, Item(*row), float(i))
+    found = verdicts(tmp_path, "mine")
+    assert found["score"].tolist() == [float(i) for i in range(len(odd))]
+
+
+def test_a_run_that_was_not_judged_in_full_has_no_score(tmp_path: Path) -> None:
+    run_of(tmp_path, "whole", item("a"), item("b"))
+    run_of(tmp_path, "part", item("a"), item("c"))
+    run_of(tmp_path, "none", item("d"))
+    with Ledger(tmp_path, SPEC) as ledger:
+        write(ledger, item("a"), 40.0)
+        write(ledger, item("a"), 60.0, repeat=1)
+        write(ledger, item("b"), None)
+    found = asked(tmp_path, queries.scores)
+    assert found["run"].tolist() == ["whole", "whole"]
+    assert found["score"].fillna(-1).tolist() == [50.0, -1.0]
+
+
+def test_comparisons_are_no_scores(tmp_path: Path) -> None:
+    run_of(tmp_path, "mine", item("a"))
+    spec = ReferenceJudge("pair").spec
+    with Ledger(tmp_path, spec) as ledger:
+        ledger.write("k", item("a"), 0, Verdict(50.0))
+    assert verdicts(tmp_path, "mine").empty
+    assert asked(tmp_path, queries.scores).empty
+
+
+def test_an_open_index_follows_a_ledger_and_forgets_one_that_is_deleted(tmp_path: Path) -> None:
+    run_of(tmp_path, "mine", item("a"), item("b"))
+    with contextlib.closing(Lab(tmp_path, "thread")) as opened:
+
+        def seen() -> list[float]:
+            opened.refresh()
+            assert opened.fault is None
+            return [float(s) for s in queries.verdicts(opened.db, ["mine"])["score"]]
+
+        with Ledger(tmp_path, SPEC) as ledger:
+            write(ledger, item("a"), 40.0)
+            assert seen() == [40.0]
+            write(ledger, item("b"), 50.0)
+            assert seen() == [40.0, 50.0]
+        ledger.path.unlink()
+        assert seen() == []
+        assert opened.db.execute("select count(*) from judge").fetchall() == [(0,)]
+        assert queries.results(opened.db)["name"].tolist() == ["mine"]
+
+
+@pytest.mark.parametrize("name", [*FOLDERS, VERDICTS.upper(), f" {PRETRAINED} "])
+def test_no_run_has_the_name_of_a_folder_of_ours(tmp_path: Path, name: str) -> None:
+    run = RunDirectory.create(tmp_path, RunConfig(name=name))
+    assert run.name == f"run-{name.strip().lower()}"
+    run_of(tmp_path, "mine", item("a"))
+    with Ledger(tmp_path, SPEC) as ledger:
+        write(ledger, item("a"), 40.0)
+    assert verdicts(tmp_path, "mine")["score"].tolist() == [40.0]
