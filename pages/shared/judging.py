@@ -93,29 +93,35 @@ def show_progress() -> None:
 def _choose(names: list[str]) -> Order:
     told = st.segmented_control("Ask about", list(KINDS), default=next(iter(KINDS)))
     kind = KINDS[told or next(iter(KINDS))]
-    columns = st.columns([2, 2, 1, 1], vertical_alignment="bottom")
+    row = st.container(horizontal=True, vertical_alignment="bottom")
     judges = list(JUDGES)
-    judge = columns[0].selectbox(
-        "Judge", judges, judges.index(default_judge()), format_func=TITLES.__getitem__
+    judge = row.selectbox(
+        "Judge", judges, judges.index(default_judge()), format_func=TITLES.__getitem__, width=240
     )
     if judge == "reference":
-        base = columns[1].checkbox(
+        base = row.checkbox(
             "Score the untuned base too", True, help="Its answers are made first, once."
         )
         return Order(tuple(names), JudgeSettings(judge), kind, with_base=base)
-    model = columns[1].text_input("Model", GEMINI_MODEL if judge == "gemini" else "")
-    temperature = columns[2].number_input("Temperature", 0.0, 2.0, 0.0, 0.1)
-    repeats = columns[3].number_input(
-        "Repeats", 1, 20, 1, help="Verdicts on each answer: more show the judge's own noise."
+    model = row.text_input("Model", GEMINI_MODEL if judge == "gemini" else "", width=240)
+    temperature = row.number_input("Temperature", 0.0, 2.0, 0.0, 0.1, width=150)
+    repeats = row.number_input(
+        "Repeats",
+        1,
+        20,
+        1,
+        width=150,
+        help="Verdicts on each answer: more show the judge's own noise.",
     )
-    columns = st.columns([2, 2], vertical_alignment="bottom")
-    key = columns[0].text_input(
+    row = st.container(horizontal=True, vertical_alignment="bottom")
+    key = row.text_input(
         "API key",
         type="password",
+        width=360,
         placeholder="from the environment" if _found_key(judge) else "",
         help=f"Kept in memory only. Else {KEYS[judge]} from the environment or Streamlit's secrets.",
     )
-    base = columns[1].checkbox(
+    base = row.checkbox(
         "Score the untuned base too", True, help="Its answers are made first, once."
     )
     with st.expander("Prompt, address and limits"):

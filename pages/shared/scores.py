@@ -1,5 +1,6 @@
 """What verdicts tell: the leaderboard, two runs on the same items, judges against each other."""
 
+import math
 from collections.abc import Hashable, Sequence
 
 import pandas as pd
@@ -51,6 +52,7 @@ SHOWN = {
     "score": "Score", "shown": "Run", "instruction": "Instruction", "input": "Input", "answer": "Answer",
     "reference": "Reference", "reason": "Reason",
 }  # fmt: skip
+EXAMPLE_TITLES = ["Instruction", "Input", "Reference"]
 ORDERS = ("Worst first", "Most disputed", "Missing", "All")
 
 
@@ -66,9 +68,8 @@ def show_scores(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
         verdicts, queries.answers(lab.db, everyone), str(verdicts["judge"].iloc[0])
     )
     rows = [{**row, "run": shown.get(row["run"], row["run"])} for row in rows]
-    left, right = st.columns([3, 2])
-    left.dataframe(pd.DataFrame(rows), hide_index=True, column_config=COLUMNS)
-    right.plotly_chart(
+    st.dataframe(pd.DataFrame(rows), hide_index=True, column_config=COLUMNS)
+    st.plotly_chart(
         charts.intervals(rows, "Score with its 95 % interval", "score", (-2, 102)), key="intervals"
     )
     if unseen := [row["run"] for row in rows if row["mean"] is None]:
@@ -111,16 +112,16 @@ def show_two(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
     both = table.dropna()
     found = statistics.paired(both[first], both[second])
     st.markdown(f"**{plain(found.sentence(label(first), label(second)))}**")
-    gap = (both[first] - both[second]).sort_values()
+    gap = both[first] - both[second]
     listed = (
         both[[first, second]]
         .assign(gap=gap)
         .loc[gap.abs().sort_values(ascending=False).index]
         .reset_index()
     )
-    listed.columns = pd.Index([*scores.EXAMPLE, label(first), label(second), "A less B"])
+    listed.columns = pd.Index([*EXAMPLE_TITLES, label(first), label(second), "A less B"])
     st.caption("The answers on which they differ most come first.")
-    st.dataframe(listed, hide_index=True)
+    st.dataframe(_scores_first(listed, 3), hide_index=True)
 
 
 def show_pairs(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
@@ -142,10 +143,9 @@ def show_pairs(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
     ]
     rated = pairs.tournament(verdicts, everyone)
     ratings = [{**row, "run": shown.get(row["run"], row["run"])} for row in rated]
-    left, right = st.columns([3, 2])
-    left.dataframe(pd.DataFrame(rates), hide_index=True, column_config=PAIR_COLUMNS)
+    st.dataframe(pd.DataFrame(rates), hide_index=True, column_config=PAIR_COLUMNS)
     title = "Rating with its 95 % interval (Bradley-Terry)"
-    right.plotly_chart(charts.intervals(ratings, title, "Elo points", None), key="ratings")
+    st.plotly_chart(charts.intervals(ratings, title, "Elo points", None), key="ratings")
     st.caption(
         "Every two answers were shown in both orders; equal answers are a tie without asking. "
         "400 Elo points are odds of ten to one."
@@ -172,11 +172,17 @@ def show_judges(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
             for id in (one, other)
         )
         found = statistics.agreement(a, b)
-        st.markdown(
-            f"Rank correlation **{found.correlation:.2f}** over {found.n:,} different answers."
-        )
-        st.caption("They disagree most on these; ranks are percentiles.")
-        st.dataframe(statistics.disagreements(a, b).reset_index(), hide_index=True)
+        if math.isnan(found.correlation):
+            st.markdown("No rank correlation: one of the two gave every answer the same score.")
+        else:
+            st.markdown(
+                f"Rank correlation **{found.correlation:.2f}** over {found.n:,} different answers."
+            )
+        st.caption("They disagree most on these; ranks are percentiles among these answers.")
+        most = statistics.disagreements(a, b).reset_index()
+        names = [one, other, "Rank by one", "Rank by the other", "Gap"]
+        most.columns = pd.Index([*EXAMPLE_TITLES, "Answer", *names])
+        st.dataframe(_scores_first(most, 4), hide_index=True)
     st.subheader("Equal answers, different scores")
     differ = statistics.inconsistent(verdicts.dropna(subset=["score"]), by=("id", *answer))
     if differ.empty:
@@ -184,7 +190,9 @@ def show_judges(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
             "None: every answer that was judged more than once got the same score each time."
         )
     else:
-        st.dataframe(differ, hide_index=True)
+        names = ["Lowest", "Highest", "Spread", "Verdicts"]
+        differ.columns = pd.Index(["Judge", *EXAMPLE_TITLES, "Answer", *names])
+        st.dataframe(_scores_first(differ, 5), hide_index=True)
 
 
 def _verdicts(
@@ -212,6 +220,12 @@ def _pick_judge(verdicts: pd.DataFrame, key: str) -> str | None:
     return st.selectbox(
         "Verdicts of", list(ids), key=key, format_func=lambda id: f"{id} ({ids[id]})"
     )
+
+
+def _scores_first(frame: pd.DataFrame, texts: int) -> pd.DataFrame:
+    """With the first columns, which hold long texts, behind the numbers; these to a tenth."""
+    columns = list(frame.columns)
+    return frame[[*columns[texts:], *columns[:texts]]].round(1)
 
 
 def _show_noise(verdicts: pd.DataFrame) -> None:
