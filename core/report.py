@@ -117,7 +117,7 @@ def score_text(score: Any) -> Any:
     """A score for people: `94.1 (91.7 to 96.3)`."""
     if not isinstance(score, dict):
         return score
-    if score["low"] is None:
+    if pd.isna(score["low"]):
         return f"{score['mean']:.1f}"
     return f"{score['mean']:.1f} ({score['low']:.1f} to {score['high']:.1f})"
 

@@ -59,7 +59,7 @@ def with_scores(listed: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 def interval(score: dict) -> str | None:
     """A judge's interval for people."""
-    return None if score["low"] is None else f"{score['low']:.1f} to {score['high']:.1f}"
+    return None if pd.isna(score["low"]) else f"{score['low']:.1f} to {score['high']:.1f}"
 
 
 def label(name: str) -> str:

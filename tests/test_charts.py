@@ -116,3 +116,57 @@ def test_runs_without_points_are_lines_without_points(evaluations: pd.DataFrame)
     assert [len(line.x) for line in figure.data] == [0] * 4
     figure = checked(charts.loss_curves(evaluations.head(0), ["b"], "step", log=False))
     assert json.loads(figure.to_json())["data"][0]["type"] == "scatter"
+
+
+def row(run: str, mean: float | None, low: float | None, high: float | None) -> dict[str, object]:
+    return {"run": run, "mean": mean, "low": low, "high": high}
+
+
+def test_an_interval_reaches_from_its_mean_to_both_ends() -> None:
+    rows = [row("b", 60.0, 50.0, 65.0), row(RUNS[1], 20.0, 19.0, 30.0)]
+    figure = checked(charts.intervals(rows, "Score", "points", (-2, 102)))
+    [points] = figure.data
+    assert list(points.y) == ["&lt;b&gt;x&lt;/b&gt;", "b"], "from below: the first is on top"
+    assert list(points.x) == [20, 60]
+    assert list(points.error_x.array) == [10, 5]
+    assert list(points.error_x.arrayminus) == [1, 10]
+    assert not points.error_x.symmetric
+    assert tuple(figure.layout.xaxis.range) == (-2, 102)
+    assert (figure.layout.title.text, figure.layout.xaxis.title.text) == ("Score", "points")
+
+
+def test_a_run_without_a_mean_has_no_place_among_the_intervals() -> None:
+    rows = [
+        row("a", None, None, None),
+        row("b", 0.0, 0.0, 0.0),
+        row("c", 1.0, float("nan"), float("nan")),
+    ]
+    figure = checked(charts.intervals(rows, "Rating", "Elo points", None))
+    assert list(figure.data[0].y) == ["c", "b"], (
+        "a mean of 0 is one, and so is one of a single item"
+    )
+    assert figure.layout.xaxis.range is None
+    assert "NaN" not in figure.to_json()
+    assert len(checked(charts.intervals(rows[:1], "", "", None)).data[0].y) == 0
+
+
+def test_names_that_look_like_numbers_or_dates_are_names() -> None:
+    rows = [row(name, 1.0, 0.0, 2.0) for name in ("10", "2", "2026-01-01")]
+    figure = checked(charts.intervals(rows, "", "", None))
+    assert figure.layout.yaxis.type == "category"
+    few = charts.intervals(rows[:1], "", "", None)["layout"]["height"]
+    assert figure.layout.height > few
+
+
+def test_every_score_is_counted_once() -> None:
+    scores = {"b": [0, 9.9, 10, 55, 99, 100], RUNS[1]: [50.0]}
+    figure = checked(charts.score_histogram(scores))
+    first, second = figure.data
+    assert list(first.y) == [2, 1, 0, 0, 0, 1, 0, 0, 0, 2]
+    assert sum(second.y) == 1
+    assert list(first.x) == [5, 15, 25, 35, 45, 55, 65, 75, 85, 95]
+    assert first.customdata[0] == "0 to 10"
+    assert second.name == "&lt;b&gt;x&lt;/b&gt;"
+    assert first.marker.color != second.marker.color
+    assert figure.layout.showlegend
+    assert not checked(charts.score_histogram({"b": []})).layout.showlegend

@@ -5,8 +5,10 @@ costs nothing twice.
 """
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -65,7 +67,7 @@ class Job:
         runs_dir: Path,
         order: Order,
         answers: pd.DataFrame,
-        hashes: dict[str, str],
+        hashes: Mapping[str, Any],
         answerer: Answerer,
     ) -> None:
         self.order, self.progress = order, Progress()
@@ -158,14 +160,18 @@ def items_of(answers: pd.DataFrame) -> list[Item]:
 
 
 def bases_of(
-    runs_dir: Path, answers: pd.DataFrame, hashes: dict[str, str]
+    runs_dir: Path, answers: pd.DataFrame, hashes: Mapping[str, Any]
 ) -> dict[Base, list[tuple[int, Example]]]:
     """The base models of some runs, each with the test examples of its runs and their places."""
     found: dict[Base, dict[Example, int]] = {}
     for run, part in answers.groupby("run", sort=False):
-        if (weights := hashes.get(str(run))) is None:
+        weights = hashes.get(str(run))
+        if not isinstance(weights, str):  # pandas has NaN for what is not there
             continue
-        config = RunDirectory.find(runs_dir, str(run)).config()
+        try:
+            config = RunDirectory.find(runs_dir, str(run)).config()
+        except UserError:  # damaged or deleted by now; its answers can be scored all the same
+            continue
         base = Base(config.base_model, weights, config.max_new_tokens)
         rows = part[["instruction", "input", "reference"]].itertuples(index=False)
         examples = found.setdefault(base, {})

@@ -55,7 +55,7 @@ def _reference(settings: JudgeSettings, kind: Kind, check_key: bool) -> Judge:
 
 
 def _gemini(settings: JudgeSettings, kind: Kind, check_key: bool) -> Judge:
-    key = settings.key or os.environ.get("GEMINI_API_KEY", "")
+    key = (settings.key or os.environ.get("GEMINI_API_KEY", "")).strip()
     if check_key and not key:
         raise UserError("judge = 'gemini': there is no key; set GEMINI_API_KEY or type one")
     model = settings.model or GEMINI_MODEL
@@ -72,7 +72,7 @@ def _gemini(settings: JudgeSettings, kind: Kind, check_key: bool) -> Judge:
 
 
 def _openai(settings: JudgeSettings, kind: Kind, check_key: bool) -> Judge:
-    key = settings.key or os.environ.get("OPENAI_API_KEY", "")
+    key = (settings.key or os.environ.get("OPENAI_API_KEY", "")).strip()
     url = settings.base_url or os.environ.get("OPENAI_BASE_URL", "")
     if check_key and not key and not url:
         message = "judge = 'openai': there is neither a key nor a base URL; set OPENAI_API_KEY, or the address of a local server"

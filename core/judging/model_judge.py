@@ -57,6 +57,7 @@ class ModelJudge:
             verdict,
             reason=self._hide(verdict.reason),
             raw=self._hide(verdict.raw),
+            missing=verdict.missing and self._hide(verdict.missing),
             tokens_in=reply.tokens_in,
             tokens_out=reply.tokens_out,
             seconds=round(time.perf_counter() - start, 3),

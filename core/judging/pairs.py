@@ -42,10 +42,12 @@ def win_rates(verdicts: pd.DataFrame, runs: Sequence[str]) -> list[dict[str, Any
 
 
 def tournament(verdicts: pd.DataFrame, runs: Sequence[str]) -> list[dict[str, Any]]:
-    """Bradley-Terry ratings of all runs, best first: run, mean, low, high in Elo points around 0."""
+    """Bradley-Terry ratings, best first: run, mean, low, high in Elo points around 0; of runs that met another."""
+    met = list(_both_orders(verdicts, runs))
+    runs = [r for r in runs if any(r in (a, b) and len(both) for a, b, both in met)]
     place = {run: i for i, run in enumerate(runs)}
     outcomes = []
-    for run, other, both in _both_orders(verdicts, runs):
+    for run, other, both in met:
         for example, forward, backward in both[["forward", "backward"]].itertuples():
             for points in (forward, 100 - backward):
                 outcomes.append((example, place[run], place[other], points))

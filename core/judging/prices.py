@@ -39,7 +39,8 @@ class Estimate:
         text = f"{self.wanted:,} verdicts" + (f", {stored:,} are there already" if stored else "")
         if not self.tokens:
             return f"{text}: {self.requests:,} to make, at no cost."
-        price = f"about ${self.dollars:.2f}" if self.dollars is not None else "price unknown"
+        price = "price unknown" if self.dollars is None else f"about ${self.dollars:.2f}"
+        price = "less than $0.01" if self.dollars is not None and self.dollars < 0.005 else price
         return f"{text}: {self.requests:,} requests, about {self.tokens:,} tokens, {price}."
 
 
@@ -65,7 +66,7 @@ def load(runs_dir: Path) -> dict[str, tuple[float, float]]:
         return {
             str(model): (float(read), float(written)) for model, (read, written) in found.items()
         }
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return dict(PRICES)
 
 

@@ -109,6 +109,8 @@ class _Scoring:
         self.counting = threading.Lock()
 
     def run(self) -> None:
+        if self.stop.is_set():  # before anything was asked, as while a base answers
+            return
         count = max(1, min(self.limits.in_flight, len(self.tasks)))
         threads = [threading.Thread(target=self._work, name="judge") for _ in range(count)]
         for thread in threads:

@@ -74,7 +74,9 @@ def shown_names(runs: list[str]) -> dict[str, str]:
     bases = [run for run in runs if is_base(run)]
     if len(bases) == 1:
         return {bases[0]: PRETRAINED}
-    return {
-        run: f"{PRETRAINED} {run.removeprefix(PRETRAINED + '/').rpartition('-')[0]}"
-        for run in bases
+    short = [run.removeprefix(PRETRAINED + "/") for run in bases]
+    models = [name.rpartition("-")[0] for name in short]
+    return {  # with their hash where one model answers in two ways
+        run: f"{PRETRAINED} {model if models.count(model) == 1 else name}"
+        for run, model, name in zip(bases, models, short, strict=True)
     }

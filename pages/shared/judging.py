@@ -79,6 +79,7 @@ def show_progress() -> None:
     if job.going:
         _follow()
         return
+    runtime.lab().refresh()  # its last verdicts, rather than at the index's next turn
     if job.error:
         st.error(plain(job.error))
     elif job.phase == "stopped":

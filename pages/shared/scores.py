@@ -112,13 +112,9 @@ def show_two(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
     both = table.dropna()
     found = statistics.paired(both[first], both[second])
     st.markdown(f"**{plain(found.sentence(label(first), label(second)))}**")
-    gap = both[first] - both[second]
-    listed = (
-        both[[first, second]]
-        .assign(gap=gap)
-        .loc[gap.abs().sort_values(ascending=False).index]
-        .reset_index()
-    )
+    listed = both[[first, second]].set_axis(["A", "B"], axis=1)
+    listed["gap"] = listed["A"] - listed["B"]
+    listed = listed.sort_values("gap", key=abs, ascending=False).reset_index()
     listed.columns = pd.Index([*EXAMPLE_TITLES, label(first), label(second), "A less B"])
     st.caption("The answers on which they differ most come first.")
     st.dataframe(_scores_first(listed, 3), hide_index=True)

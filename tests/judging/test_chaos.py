@@ -27,9 +27,9 @@ ROOT = Path(__file__).parents[2]
 KEY = "SECRET-5c0e1d7a-KEY-that-is-written-nowhere"
 COUNT = 1000
 KILLS = 5
-MISSING = {"safety": 4, "empty": 4, "garbage": 4, "out_of_range": 4}
+MISSING = {"safety": 5, "empty": 5, "garbage": 5, "out_of_range": 5}
 """Faults that make a verdict missing, with their share of all requests in percent."""
-BUSY = {"500": 3, "503": 3, "drop": 3, "html": 3, "429_minute": 2}
+BUSY = {"500": 2, "503": 2, "drop": 2, "html": 2, "429_minute": 2}
 """Faults after which the same is asked again; fewer, since each costs a pause."""
 
 
@@ -183,7 +183,7 @@ def test_a_thousand_verdicts_survive_faults_and_five_deaths(
         assert all(v.get("missing") for v in first if v.get("score") is None)
         assert (row["scored"], row["missing"]) == (len(scored), COUNT - len(scored))
         assert abs(row["mean"] - statistics.mean(map(score_of, scored))) < 1e-9
-        assert 100 < row["missing"] < 280
+        assert 140 < row["missing"] < 320
 
         # No request for a stored verdict was repeated, neither after a death nor before the next one.
         for i, (start, known) in enumerate(zip(starts, stored, strict=True)):

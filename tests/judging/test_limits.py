@@ -58,6 +58,15 @@ def test_tokens_a_minute() -> None:
     assert passed(fake, throttle, [60, 40, 1, 99, 100]) == [0, 0, 60, 60, 120]
 
 
+@pytest.mark.parametrize("limits", [{"requests_per_minute": 1}, {"tokens_per_minute": 10}])
+@pytest.mark.parametrize("after", [0.0, 30.0, 59.875, 60.0, 61.0])
+def test_a_minute_is_sixty_seconds(limits: dict[str, int], after: float) -> None:
+    fake, throttle = made(**limits)
+    assert throttle.wait(10)
+    fake.now += after
+    assert passed(fake, throttle, [10]) == [max(60, after)]
+
+
 def test_a_request_larger_than_a_minute_goes_alone() -> None:
     fake, throttle = made(tokens_per_minute=100)
     assert passed(fake, throttle, [500, 10, 500]) == [0, 60, 120]
@@ -70,7 +79,10 @@ def test_the_stricter_of_two_limits_counts() -> None:
 
 ARRIVALS = st.lists(
     # Quarters and eighths of seconds have no rounding.
-    st.tuples(st.integers(0, 400).map(lambda n: n / 8), st.integers(1, 150)),
+    st.tuples(
+        st.integers(0, 400).map(lambda n: n / 8) | st.sampled_from([0.0, 59.75, 59.875, 60.0]),
+        st.integers(1, 150),
+    ),
     max_size=60,
 )
 

@@ -1,0 +1,39 @@
+"""Scoring in a real browser: from stored answers to a leaderboard, by a judge that needs no network."""
+
+from playwright.sync_api import expect
+
+from core.config import RunConfig
+from core.tracking.rundir import RunDirectory
+from tests.browser import test_dashboard as dashboard
+
+PATIENCE = 20_000
+WORDS = {"Say red.": "red", "Say blue.": "blue", "Say green.": "green"}
+
+runs_dir, chromium = dashboard.runs_dir, dashboard.chromium
+address, open_tab, hostile = dashboard.address, dashboard.open_tab, dashboard.hostile
+
+
+def write_run(runs_dir, name, *texts):
+    run = RunDirectory.create(runs_dir, RunConfig(name=name))
+    run.append("plan", steps=1, steps_per_epoch=1, base_hash="ab" * 32)
+    for item, ((instruction, reference), text) in enumerate(zip(WORDS.items(), texts, strict=True)):
+        told = {"instruction": instruction, "input": "", "reference": reference}
+        run.append("generation", item=item, answer=text, **told)
+    run.append("status", status="finished")
+
+
+def test_answers_are_scored_and_the_leaderboard_stands(open_tab, runs_dir):
+    write_run(runs_dir, "good", "red", "blue", "green")
+    write_run(runs_dir, "poor", "rod", "x", "y")
+    tab = open_tab("scoring")
+    expect(tab.get_by_text("The base has to answer first")).to_be_visible()
+    tab.get_by_text("Score the untuned base too").click()
+    expect(tab.get_by_text("verdicts: 7 to make, at no cost.")).to_be_visible()
+    tab.get_by_role("button", name="Score", exact=True).click()
+    plot = tab.locator(".js-plotly-plot").first
+    expect(plot.get_by_text("good", exact=True)).to_be_visible(timeout=PATIENCE)
+    expect(plot.get_by_text("poor", exact=True)).to_be_visible(timeout=PATIENCE)
+    expect(tab.get_by_text("verdicts are there already: nothing is asked.")).to_be_visible()
+    tab.reload()
+    expect(plot.get_by_text("good", exact=True)).to_be_visible(timeout=PATIENCE)
+    dashboard.sound(tab)

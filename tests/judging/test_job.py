@@ -1,0 +1,234 @@
+"""A scoring from end to end: the untuned base's answers, its row, and what happens when something breaks."""
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.answering import BASE, Answerer
+from core.config import RunConfig
+from core.data.template import Example, format_prompt
+from core.data.tokenizer import END_OF_TEXT, decode, encode
+from core.errors import UserError
+from core.judging import scores
+from core.judging.base_answers import Base
+from core.judging.job import Job, Order, bases_of
+from core.judging.judges import JudgeSettings
+from core.judging.ledger import Ledger
+from core.nn.generation import Sampling, generate
+from core.nn.gpt2 import GPT2
+from core.tracking import lab, queries
+from core.tracking.events import EventWriter
+from core.tracking.lock import acquire
+from core.tracking.rundir import RunDirectory
+from core.tracking.sources import PRETRAINED, VERDICTS
+
+EXAMPLES = [("Name a colour.", "", "Red."), ("Name it.", "a cat", "Cat."), ("Add.", "1 1", "2")]
+
+
+class Counting(Answerer):
+    """Counts how often the model is asked for."""
+
+    loads = 0
+
+    def model(self, who: str) -> GPT2:
+        self.loads += 1
+        return super().model(who)
+
+
+@pytest.fixture(scope="module")
+def answerer(tmp_path_factory: pytest.TempPathFactory) -> Counting:
+    """Of the embedded base; the model is loaded once for all tests."""
+    return Counting(tmp_path_factory.mktemp("none"))
+
+
+@pytest.fixture(scope="module")
+def weights(answerer: Counting) -> str:
+    return answerer.fingerprint(f"{BASE}gpt2-nano")
+
+
+def add_run(runs_dir: Path, name: str, places: list[int], **settings: Any) -> None:
+    """A finished run that answers these of the examples."""
+    config = RunConfig(name=name, max_new_tokens=4).changed(**settings)
+    run = RunDirectory.create(runs_dir, config)
+    with run.lock(), contextlib.closing(EventWriter(run.events_path)) as writer:
+        for place in places:
+            fields = dict(zip(("instruction", "input", "reference"), EXAMPLES[place], strict=True))
+            writer.append("generation", item=place, **fields, answer=f"{name} {place}")
+        writer.append("status", status="finished")
+
+
+def answers_of(runs_dir: Path, *runs: str) -> Any:
+    with contextlib.closing(lab.read_index(runs_dir)) as index:
+        return queries.answers(index.cursor(), runs)
+
+
+def job(
+    runs_dir: Path, answerer: Answerer, hashes: dict[str, str], *runs: str, **order: Any
+) -> Job:
+    runs = runs or ("one", "two")
+    return Job(runs_dir, Order(runs, **order), answers_of(runs_dir, *runs), hashes, answerer)
+
+
+def board(runs_dir: Path, done: Job) -> list[dict[str, Any]]:
+    with contextlib.closing(lab.read_index(runs_dir)) as index:
+        verdicts = queries.verdicts(index.cursor(), done.names)
+        answers = queries.answers(index.cursor(), done.names)
+    return scores.leaderboard(verdicts[verdicts["id"] == done.id], answers, "reference")
+
+
+@pytest.fixture
+def runs_dir(tmp_path: Path) -> Path:
+    add_run(tmp_path, "one", [0, 1])
+    add_run(tmp_path, "two", [1, 2])
+    return tmp_path
+
+
+def test_bases_are_grouped_by_model_weights_and_length(tmp_path: Path) -> None:
+    add_run(tmp_path, "one", [0, 1])
+    add_run(tmp_path, "two", [1, 2], lora_rank=4)
+    add_run(tmp_path, "longer", [0], max_new_tokens=9)
+    add_run(tmp_path, "larger", [0], base_model="gpt2")
+    add_run(tmp_path, "other", [2])
+    add_run(tmp_path, "unknown", [2])
+    names = ("one", "two", "longer", "larger", "other", "unknown")
+    hashes = dict.fromkeys(names[:4], "a") | {"other": "b"}
+    found = bases_of(tmp_path, answers_of(tmp_path, *names), hashes)
+    assert {base: {place for place, _ in examples} for base, examples in found.items()} == {
+        Base("gpt2-nano", "a", 4): {0, 1, 2},
+        Base("gpt2-nano", "a", 9): {0},
+        Base("gpt2", "a", 4): {0},
+        Base("gpt2-nano", "b", 4): {2},
+    }
+    nano = found[Base("gpt2-nano", "a", 4)]
+    assert all(example == Example(*EXAMPLES[place]) for place, example in nano)
+    assert len(nano) == 3  # the example that two runs share is answered once
+    assert len({base.name for base in found}) == 4
+    assert all(base.name.startswith(f"{PRETRAINED}/{base.model}-") for base in found)
+
+
+def test_the_base_answers_once_and_is_the_first_row(
+    runs_dir: Path, answerer: Counting, weights: str
+) -> None:
+    hashes = dict.fromkeys(["one", "two"], weights)
+    before = answerer.loads
+    first = job(runs_dir, answerer, hashes)
+    first.work()
+    assert (first.phase, first.progress.done) == ("done", 3 + 4)
+    loaded = answerer.loads
+    assert loaded > before
+    base, *others = board(runs_dir, first)
+    assert (base["run"], base["scored"], base["missing"]) == (first.names[0], 3, 0)
+    assert scores.shown_names(first.names) == {base["run"]: "pretrained"}
+    assert {row["run"] for row in others} == {"one", "two"}
+
+    path = runs_dir / f"{base['run']}.jsonl"
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    assert sorted(e["item"] for e in events) == [0, 1, 2]
+    model = answerer.model(f"{BASE}gpt2-nano")
+    for event in events:  # as the model itself answers
+        prompt = encode(format_prompt(event["instruction"], event["input"]))
+        [ids] = generate(model, [prompt], Sampling(4), END_OF_TEXT)
+        assert event["answer"] == decode(ids)
+
+    loaded, written = answerer.loads, path.read_bytes()
+    again = job(runs_dir, answerer, hashes)
+    again.work()
+    assert (again.progress.stored, again.progress.asked) == (7, 0)
+    assert (answerer.loads, path.read_bytes()) == (loaded, written)
+    assert board(runs_dir, again) == [base, *others]
+
+
+def test_answers_of_the_base_that_are_missing_are_made(
+    runs_dir: Path, answerer: Counting, weights: str
+) -> None:
+    alone = job(runs_dir, answerer, {"one": weights}, "one")
+    alone.work()
+    path = runs_dir / f"{alone.names[0]}.jsonl"
+    kept = path.read_bytes()
+    assert kept.count(b"\n") == 2
+    path.write_bytes(kept + b'{"seq":3,"event":"gener')  # a process that was killed
+    both = job(runs_dir, answerer, dict.fromkeys(["one", "two"], weights))
+    both.work()
+    assert both.names[0] == alone.names[0]
+    assert path.read_bytes().startswith(kept + b'{"seq":3,')
+    assert path.read_bytes().count(b"\n") == 3
+    assert board(runs_dir, both)[0]["scored"] == 3
+
+
+def test_without_the_base_there_is_no_row_of_it(runs_dir: Path, answerer: Counting, weights: str) -> None:  # fmt: skip
+    done = job(runs_dir, answerer, dict.fromkeys(["one", "two"], weights), with_base=False)
+    done.work()
+    assert done.names == ["one", "two"]
+    assert len(board(runs_dir, done)) == 2
+    assert not (runs_dir / PRETRAINED).exists()
+
+
+def test_a_base_with_other_weights_is_told_and_nothing_is_kept_of_it(
+    runs_dir: Path, answerer: Counting
+) -> None:
+    broken = job(runs_dir, answerer, dict.fromkeys(["one", "two"], "0" * 64))
+    said = "base_model = 'gpt2-nano': its weights are no longer those that were tuned; score without the base"
+    with pytest.raises(UserError, match=said):
+        broken.work()
+    assert (runs_dir / f"{broken.names[0]}.jsonl").read_bytes() == b""
+    started = job(runs_dir, answerer, dict.fromkeys(["one", "two"], "0" * 64))
+    started.start()
+    started.join(30)
+    assert (started.error, started.phase, started.going) == (said, "failed", False)
+
+
+def test_a_base_that_another_process_answers_is_told(
+    runs_dir: Path, answerer: Counting, weights: str
+) -> None:
+    waiting = job(runs_dir, answerer, dict.fromkeys(["one", "two"], weights))
+    lock = runs_dir / f"{waiting.names[0]}.lock"
+    lock.parent.mkdir()
+    handle = acquire(lock)
+    assert handle is not None
+    with open(handle, "rb"), pytest.raises(UserError, match="is being answered by another process"):
+        waiting.work()
+    waiting.work()
+    assert waiting.phase == "done"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_defect_in_a_thread_is_told(runs_dir: Path, weights: str) -> None:
+    class Broken(Answerer):
+        def model(self, who: str) -> GPT2:
+            raise ZeroDivisionError
+
+    started = job(runs_dir, Broken(runs_dir), dict.fromkeys(["one", "two"], weights))
+    started.start()
+    started.join(30)
+    assert not started.going
+    assert (started.error, started.phase) == ("a defect of ours: ZeroDivisionError", "failed")
+    with Ledger(runs_dir, started.judge.spec):  # and lets go of the ledger
+        pass
+
+
+def test_two_scorings_with_one_judge_are_told(runs_dir: Path, answerer: Counting) -> None:
+    second = job(runs_dir, answerer, {})
+    with Ledger(runs_dir, second.judge.spec):
+        second.start()
+        second.join(30)
+    assert second.phase == "failed"
+    assert "another scoring with reference-" in (second.error or "")
+
+
+def test_a_job_that_is_stopped_asks_nothing_more(runs_dir: Path, answerer: Counting) -> None:
+    stopped = job(runs_dir, answerer, {})
+    stopped.stop()
+    stopped.work()
+    assert (stopped.phase, stopped.progress.asked, stopped.error) == ("stopped", 0, None)
+
+
+def test_a_judge_that_cannot_be_made_is_told_before_anything_is_written(
+    runs_dir: Path, answerer: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GEMINI_API_KEY", raising=False)
+    with pytest.raises(UserError, match="there is no key"):
+        job(runs_dir, answerer, {}, judge=JudgeSettings("gemini"))
+    assert not (runs_dir / VERDICTS).exists()

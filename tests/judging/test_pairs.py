@@ -1,0 +1,192 @@
+"""Runs against each other: which pairs of answers are asked about, and what comes of the verdicts."""
+
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from core.config import RunConfig
+from core.judging.judge import Item, Verdict, verdict_key
+from core.judging.ledger import Ledger
+from core.judging.pairs import EXAMPLE, pair_items, tournament, win_rates
+from core.judging.reference import ReferenceJudge
+from core.tracking import queries
+from core.tracking.index import Index
+from core.tracking.ingest import Ingester
+from core.tracking.rundir import RunDirectory, all_runs
+from core.tracking.sources import event_files
+
+
+def answers(*rows: tuple[str, str, str]) -> pd.DataFrame:
+    """Of (run, question, answer), as `queries.answers` gives them."""
+    full = [(run, question, "", "right", text) for run, question, text in rows]
+    return pd.DataFrame(full, columns=["run", *EXAMPLE, "answer"])
+
+
+def verdicts(*rows: tuple[str, str, str, float | None]) -> pd.DataFrame:
+    """Of (shown first, other, question, score), as `queries.pair_verdicts` gives them."""
+    full = [(run, other, question, "", "right", score) for run, other, question, score in rows]
+    frame = pd.DataFrame(full, columns=["run", "other", *EXAMPLE, "score"])
+    return frame.astype({"score": float}).assign(id="judge-1", model="m")
+
+
+def games(
+    run: str, other: str, scores: Iterable[tuple[float | None, float | None]]
+) -> list[tuple[str, str, str, float | None]]:
+    """Verdicts in both orders, a question each: points of who is shown first."""
+    rows = []
+    for place, (forward, backward) in enumerate(scores):
+        rows += [
+            (run, other, f"q{place}", forward),
+            (other, run, f"q{place}", backward),
+        ]
+    return rows
+
+
+def asked(items: list[Item]) -> list[tuple[str, str, str | None]]:
+    return [(item.instruction, item.answer, item.other) for item in items]
+
+
+def test_every_two_answers_are_asked_about_in_both_orders() -> None:
+    items = pair_items(answers(("a", "q", "1"), ("b", "q", "2"), ("c", "q", "3")))
+    expected = [("1", "2"), ("2", "1"), ("1", "3"), ("3", "1"), ("2", "3"), ("3", "2")]
+    assert asked(items) == [("q", *pair) for pair in expected]
+    assert {item.reference for item in items} == {"right"}
+
+
+def test_equal_answers_are_not_asked_about() -> None:
+    items = pair_items(answers(("a", "q", "1"), ("b", "q", "1"), ("c", "q", "2")))
+    assert set(asked(items)) == {("q", "1", "2"), ("q", "2", "1")}
+
+
+def test_only_answers_to_the_same_example_meet() -> None:
+    frame = answers(("a", "q", "1"), ("b", "p", "2"), ("a", "r", "3"), ("b", "r", "4"))
+    assert asked(pair_items(frame)) == [("r", "3", "4"), ("r", "4", "3")]
+    other = frame.assign(input=["", "", "x", "y"])
+    assert pair_items(other) == []
+    assert pair_items(frame.head(0)) == []
+
+
+def test_win_rates_by_hand() -> None:
+    scores = [(100, 0), (100, 50), (0, 0), (50, 50)]  # of a: both, one and a half, one, a tie twice
+    [row] = win_rates(verdicts(*games("a", "b", scores)), ["a", "b"])
+    assert (row["run"], row["other"], row["scored"]) == ("a", "b", 4)
+    assert row["rate"] == pytest.approx((100 + 75 + 50 + 50) / 4)
+    assert row["low"] <= row["rate"] <= row["high"]
+    assert row["flips"] == pytest.approx((0 + 0.5 + 1 + 0) / 4)
+    [turned] = win_rates(verdicts(*games("a", "b", scores)), ["b", "a"])
+    assert (turned["run"], turned["rate"]) == ("b", pytest.approx(100 - row["rate"]))
+    assert turned["flips"] == row["flips"]
+
+
+def test_a_judge_that_always_takes_the_first_says_nothing_of_the_runs() -> None:
+    [row] = win_rates(verdicts(*games("a", "b", [(100, 100)] * 5)), ["a", "b"])
+    assert (row["rate"], row["low"], row["high"], row["flips"]) == (50, 50, 50, 1)
+
+
+def test_repeats_of_one_order_are_averaged_first() -> None:
+    rows = [("a", "b", "q", 100.0), ("a", "b", "q", 0.0), ("b", "a", "q", 0.0)]
+    [row] = win_rates(verdicts(*rows), ["a", "b"])
+    assert (row["rate"], row["scored"]) == (75.0, 1)
+
+
+def test_an_item_without_a_verdict_in_one_order_is_left_out() -> None:
+    scores = [(100, 0), (0, None), (None, 100)]
+    rows = [*games("a", "b", scores), ("a", "b", "asked-once", 0.0)]
+    [row] = win_rates(verdicts(*rows), ["a", "b"])
+    assert (row["rate"], row["scored"]) == (100, 1)
+    alone = tournament(verdicts(*rows), ["a", "b"])
+    sound = tournament(verdicts(*games("a", "b", scores[:1])), ["a", "b"])
+    assert [r["mean"] for r in alone] == [r["mean"] for r in sound]
+
+
+def test_runs_that_have_no_example_in_common() -> None:
+    rows = [*games("a", "b", [(100, 0)]), ("a", "c", "elsewhere", 100.0)]
+    assert [(r["run"], r["other"]) for r in win_rates(verdicts(*rows), ["a", "b", "c"])] == [
+        ("a", "b")
+    ]
+    for frame in (verdicts(), verdicts(("a", "c", "q", 100.0)), verdicts(*games("a", "c", [(None, None)]))):  # fmt: skip
+        assert win_rates(frame, ["a", "c"]) == []
+        assert tournament(frame, ["a", "c"]) == []
+
+
+def test_the_tournament_ranks_by_strength() -> None:
+    wins = [(100, 0)] * 6 + [(0, 100)] * 2
+    rows = games("mid", "weak", wins) + games("strong", "mid", wins) + games("strong", "weak", wins)
+    found = tournament(verdicts(*rows), ["weak", "strong", "mid"])
+    assert [row["run"] for row in found] == ["strong", "mid", "weak"]
+    assert sum(row["mean"] for row in found) == pytest.approx(0, abs=1e-6)
+    assert all(row["low"] <= row["mean"] <= row["high"] for row in found)
+    # 12 wins of 16: odds of 3, which are 400 * log10(3) Elo points; regularised towards each other.
+    rows = games("a", "b", wins)
+    first, second = tournament(verdicts(*rows), ["a", "b"])
+    assert first["mean"] - second["mean"] == pytest.approx(400 * math.log10(3), rel=0.05)
+
+
+def test_a_run_that_met_nobody_has_no_rating() -> None:
+    found = tournament(verdicts(*games("a", "b", [(100, 0), (50, 0)])), ["alone", "b", "a"])
+    assert [row["run"] for row in found] == ["a", "b"]
+
+
+@pytest.fixture
+def index() -> Iterator[Index]:
+    opened = Index(None)
+    yield opened
+    opened.close()
+
+
+def write_run(runs_dir: Path, name: str, *texts: str) -> None:
+    run = RunDirectory.create(runs_dir, RunConfig(name=name))
+    for place, text in enumerate(texts):
+        told = {"instruction": f"q{place}", "input": "", "reference": "right"}
+        run.append("generation", item=place, answer=text, **told)
+
+
+def judged(
+    runs_dir: Path, index: Index, items: Iterable[Item], *points: float | None
+) -> pd.DataFrame:
+    """The verdicts of two runs as the index finds them, after these were given."""
+    spec = ReferenceJudge("pair").spec
+    with Ledger(runs_dir, spec) as ledger:
+        for item, score in zip(items, points, strict=True):
+            verdict = Verdict(score, missing=None if score is not None else "blocked")
+            ledger.write(verdict_key(spec, "", item, 0), item, 0, verdict)
+    Ingester(index.new_cursor()).poll([*all_runs(runs_dir), *event_files(runs_dir)])
+    return queries.pair_verdicts(index.cursor(), ["a", "b"])
+
+
+def test_the_index_finds_the_verdicts_on_two_runs(tmp_path: Path, index: Index) -> None:
+    write_run(tmp_path, "a", "1", "same", "5", "never asked")
+    write_run(tmp_path, "b", "2", "same", "6", "nor this")
+    write_run(tmp_path, "c", "2", "other")
+    items = pair_items(answers(("a", "q0", "1"), ("b", "q0", "2"), ("a", "q2", "5"), ("b", "q2", "6")))  # fmt: skip
+    found = judged(tmp_path, index, items, 100.0, 50.0, None, 0.0)
+    rows = found[["run", "other", "instruction", "score"]].astype(object)
+    rows = rows.where(rows.notna(), None).sort_values(["instruction", "run"])
+    assert rows.to_numpy().tolist() == [
+        ["a", "b", "q0", 100.0],
+        ["b", "a", "q0", 50.0],
+        ["a", "b", "q1", 50.0],
+        ["b", "a", "q1", 50.0],
+        ["a", "b", "q2", None],
+        ["b", "a", "q2", 0.0],
+    ]
+    assert set(found["model"]) == {ReferenceJudge("pair").spec["model"]}
+    [row] = win_rates(found, ["a", "b"])
+    assert (row["scored"], row["rate"], row["flips"]) == (2, (75 + 50) / 2, 0.25)
+
+
+def test_the_newest_verdict_counts_and_those_on_single_answers_do_not(
+    tmp_path: Path, index: Index
+) -> None:
+    write_run(tmp_path, "a", "1")
+    write_run(tmp_path, "b", "2")
+    spec = ReferenceJudge("score").spec
+    with Ledger(tmp_path, spec) as ledger:
+        item = Item("q0", "", "right", "1")
+        ledger.write(verdict_key(spec, "", item, 0), item, 0, Verdict(7.0))
+    [forward, _] = pair_items(answers(("a", "q0", "1"), ("b", "q0", "2")))
+    found = judged(tmp_path, index, [forward, forward], 100.0, 0.0)
+    assert found[["run", "score"]].to_numpy().tolist() == [["a", 0.0]]

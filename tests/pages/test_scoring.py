@@ -1,0 +1,299 @@
+"""The scoring page: what it asks for and what that costs, a scoring that goes on behind it, and what verdicts tell."""
+
+import json
+import re
+import threading
+
+import pytest
+
+from core.nn import pretrained
+from core.tracking import lab as laboratory
+from pages.shared import runtime
+from tests.judging.server import JudgeServer
+
+WORDS = ["red", "blue", "green", "one"]
+KEY = "AIza-a-key-that-nobody-may-see"
+HOSTILE = "<script>alert(1)</script> **bold** $x$ ![](http://x)"
+ALIVE = ("<script", "**bold", "$x", "](http")
+
+
+@pytest.fixture
+def asked(write_run, answer):
+    """A function that writes a run which gave these answers to `Say red.` and so on."""
+    base_hash = pretrained.fingerprint(pretrained.load("gpt2-nano"))
+
+    def write(name, *texts, **more):
+        pairs = enumerate(zip(WORDS, texts, strict=False), 10)
+        told = [answer(item, f"Say {word}.", word, str(text)) for item, (word, text) in pairs]
+        more = {"answers": told, "base_hash": base_hash, "max_new_tokens": 2, **more}
+        return write_run(name, **more)
+
+    return write
+
+
+@pytest.fixture
+def gemini(monkeypatch):
+    """A judge on loopback in Google's place: an answer that is a number gets that score, others 70."""
+
+    def verdict(prompt):
+        found = re.search(r"to grade:\n(\d+)", prompt)
+        return json.dumps({"score": int(found[1]) if found else 70, "reason": "close"})
+
+    with JudgeServer(verdict) as server:
+        monkeypatch.setenv("GEMINI_API_ENDPOINT", server.gemini_endpoint)
+        monkeypatch.setenv("GEMINI_API_KEY", KEY)
+        yield server
+
+
+@pytest.fixture
+def score(wait):
+    """A function that presses Score and waits for the end; then all of it is in the index."""
+
+    def press(page, base=False):
+        page.choose("Score the untuned base too", base).press("Score")
+        wait(lambda: not runtime.scoring().going, 60)
+        runtime.lab().refresh()
+        return page.run()
+
+    return press
+
+
+def tables(page):
+    return [table.value for table in page.dataframe if table.editing_mode == "read_only"]
+
+
+def board(page):
+    return tables(page)[0].set_index("run")
+
+
+def sent(page):
+    """Every element of the page as it was sent, but for password fields."""
+    protos = [node.proto for node in page._tree if getattr(node, "proto", None) is not None]
+    return "\n".join(str(p) for p in protos if getattr(p, "label", "") != "API key")
+
+
+def error(page):
+    [found] = page.error
+    return found.value.replace("\\", "")
+
+
+def test_without_answers_it_says_what_to_do(asked, open_page, write_run):
+    page = open_page("scoring")
+    assert page.says("No run has answered its test set yet")
+    assert page.get("page_link")[0].label == "Launch"
+    write_run("one", "running", planned=9)
+    assert open_page("scoring").says("No run has answered its test set yet")
+    asked("two", "red")
+    runtime.lab().refresh()
+    assert open_page("scoring").choose("scored_runs", []).says("Choose at least one run")
+
+
+def test_what_it_costs_is_told_before(asked, open_page, gemini, score):
+    asked("one", "red", "blue", "blau")
+    asked("two", "red", "azure", "vert")  # one answer is the same, and asked about once
+    page = open_page("scoring").choose("Judge", "reference")
+    assert page.says("5 verdicts: 5 to make, at no cost. The base has to answer first")
+    page.choose("Judge", "gemini").choose("Score the untuned base too", False)
+    assert page.says("5 verdicts: 5 requests, about ")
+    assert page.choose("Repeats", 3).says("15 verdicts: 15 requests, about ")
+    page.choose("Repeats", 1).choose("scored_runs", ["one"])
+    assert score(page).says("All 3 verdicts are there already: nothing is asked")
+    page.choose("scored_runs", ["one", "two"])
+    assert page.says("5 verdicts, 3 are there already: 2 requests")
+
+
+def test_the_leaderboard_shows_all_runs_and_the_untuned_base_first(asked, open_page, score):
+    asked("one", "red", "blew", "grey")
+    asked("two", "red", "blue", "grey")
+    page = score(open_page("scoring"), base=True)
+    assert board(page).index.tolist() == ["pretrained", "two", "one"]
+    assert board(page)["scored"].tolist() == [3, 3, 3]
+    assert board(page)["mean"]["two"] > board(page)["mean"]["one"] > board(page)["mean"].iloc[0]
+    assert page.figure("Score with")["data"][0]["y"] == ["one", "two", "pretrained"]
+    assert page.says("All 7 verdicts are there already")
+
+
+def test_scores_show_as_soon_as_they_are_there(asked, open_page, wait, monkeypatch):
+    monkeypatch.setattr(laboratory, "POLL", 3600.0)  # the index has its turn after the page
+    asked("one", "red", "blew")
+    page = open_page("scoring").choose("Score the untuned base too", False).press("Score")
+    wait(lambda: not runtime.scoring().going)
+    assert board(page.run())["scored"].tolist() == [2]
+
+
+def test_bases_that_answer_differently_are_told_apart(asked, open_page, score):
+    asked("one", "red")
+    asked("two", "rod", max_new_tokens=3)
+    page = score(open_page("scoring"), base=True)
+    assert len(set(board(page).index)) == 4
+    asked("late", "red", base_hash="cd" * 32)
+    runtime.lab().refresh()
+    page = score(page.run().choose("scored_runs", ["late"]), base=True)
+    assert "its weights are no longer those that were tuned; score without the base" in error(page)
+
+
+def test_a_run_that_is_damaged_or_gone_hinders_no_other(asked, open_page, monkeypatch):
+    asked("sound", "red")
+    asked("damaged", "rod").config_path.write_text("{]")
+    gone = asked("gone", "x")
+    page = open_page("scoring").choose("scored_runs", ["sound", "damaged", "gone"])
+    monkeypatch.setattr(laboratory.Lab, "refresh", lambda lab: None)
+    gone.delete()
+    assert page.run().widget("Score")
+
+
+def test_a_scoring_goes_on_without_its_tab(asked, open_page, gemini, wait):
+    asked("one", *range(10, 14))
+    asked("two", *range(20, 24))
+    answered = threading.Event()
+    gemini.fault = lambda number, prompt: None if number <= 3 or answered.wait(20) else "500"
+    first, second = open_page("scoring"), open_page("scoring")
+    first.choose("Score the untuned base too", False).press("Score")
+    job = runtime.scoring()
+    wait(lambda: job.progress.done == 3)
+    runtime.lab().refresh()
+    second.widget("Score").click().run()  # it was not disabled when it left the browser
+    assert runtime.scoring() is job, "one at a time"
+    reloaded = open_page("scoring")
+    assert [bar.proto.text for bar in reloaded.get("progress")] == ["scoring: 3 of 8"]
+    assert reloaded.widget("Score").disabled
+    assert board(reloaded)["scored"].sum() == 3
+    answered.set()
+    wait(lambda: not job.going)
+    runtime.lab().refresh()
+    for page in (reloaded.run(), open_page("scoring")):
+        assert not [*page.error, *page.get("progress")]
+        assert board(page)["scored"].tolist() == [4, 4]
+    assert len(gemini.requests) == 8
+
+
+def test_what_was_scored_before_a_stop_is_kept(asked, open_page, gemini, score, wait):
+    gemini.delay = 0.1
+    for n in range(6):
+        asked(f"run-{n}", *range(10 * n, 10 * n + 4))
+    page = open_page("scoring").choose("Requests in flight", 2)
+    page.choose("Score the untuned base too", False).press("Score")
+    wait(lambda: runtime.scoring().progress.done >= 2)
+    page.run().press("Stop scoring")
+    wait(lambda: not runtime.scoring().going, 10)
+    runtime.lab().refresh()
+    assert page.run().says("Stopped. What was scored is kept")
+    kept = runtime.scoring().progress.done
+    assert 2 <= kept < 24
+    assert board(page)["scored"].sum() == kept
+    gemini.delay = 0.0
+    assert board(score(page))["scored"].tolist() == [4] * 6
+    assert len(gemini.requests) == 24
+
+
+def test_a_key_that_is_refused_is_one_sentence_and_all_is_kept(asked, open_page, gemini, score):
+    asked("one", *range(10, 14))
+    asked("two", *range(20, 24))
+    gemini.fault = lambda number, prompt: "wrong_key" if number > 4 else None
+    page = score(open_page("scoring"))
+    assert error(page).startswith("Gemini does not accept the API key: copy it anew")
+    assert board(page)["scored"].sum() == 4
+    gemini.fault = lambda number, prompt: None
+    assert board(score(page))["scored"].sum() == 8
+
+
+def test_a_key_stays_in_memory(asked, open_page, gemini, score, monkeypatch, runs_dir):
+    asked("one", "red", "blue", "grey")
+    monkeypatch.delenv("GEMINI_API_KEY")
+    gemini.answer = lambda prompt: json.dumps({"score": 50, "reason": f"sent with {KEY}"})
+    page = open_page("scoring").choose("Judge", "gemini").press("Score")
+    assert "there is no key; set GEMINI_API_KEY or type one" in error(page)
+    score(page.choose("API key", KEY))
+    assert tables(page)[-1]["Reason"].tolist() == ["sent with [key]"] * 3
+    pages = [sent(page), sent(open_page("scoring"))]
+    gemini.fault = lambda number, prompt: "403"  # its message quotes the key
+    pages.append(sent(score(page.choose("Repeats", 2))))
+    assert "[key] was reported as leaked" in error(page)
+    assert not [text for text in pages if KEY in text]
+    files = [path for path in runs_dir.rglob("*") if path.is_file()]
+    assert not [path for path in files if KEY.encode() in path.read_bytes()]
+
+
+def test_two_runs_are_told_apart_or_not(asked, open_page, gemini, score):
+    asked("good", 90, 91, 92, 93)
+    asked("bad", 10, 14, 13, 11)
+    asked("input", 92, 89, 93, 93)
+    page = open_page("scoring").choose("scored_runs", ["good", "bad", "input"])
+    score(page).choose("Show", "Compare two").choose("B", "bad").choose("A", "good")
+    assert page.says("good scores higher than bad by 79.5 (")
+    assert tables(page)[0]["A less B"].tolist()[::3] == [82.0, 77.0], "farthest first"
+    page.choose("B", "input")  # it is also a name of a column
+    assert page.says("good and input cannot be told apart with 4 items; 369 would be needed.")
+    assert page.choose("scored_runs", ["good"]).says(
+        "Two runs with scores of this judge are needed"
+    )
+
+
+def test_runs_meet_in_pairs(asked, open_page, score):
+    asked("good", "red", "blue", "green", "one")
+    asked("half", "red", "blue", "x", "y")
+    page = open_page("scoring").choose("scored_runs", ["good", "half"])
+    page.choose("Show", "Pairs").choose("Ask about", "Every two runs")
+    assert page.says("4 verdicts: 4 to make"), "two pairs of answers are the same"
+    score(page)
+    [row] = tables(page)[0].to_dict("records")
+    found = [row[name] for name in ("run", "other", "rate", "scored", "flips")]
+    assert found == ["good", "half", 75.0, 4, 0]
+    assert page.figure("Rating")["data"][0]["y"] == ["half", "good"]
+    assert page.choose("Show", "Scores").says("These runs have no scores yet")
+
+
+def test_judges_are_held_against_each_other(asked, open_page, gemini, score):
+    asked("one", "red", "10", "greed")
+    gemini.answer = lambda prompt: json.dumps({"score": 10 + len(gemini.requests), "reason": ""})
+    page = score(open_page("scoring").choose("Repeats", 2)).choose("Show", "Judges")
+    assert page.says("Score with a second judge")
+    assert sorted(tables(page)[0]["Answer"]) == ["10", "greed", "red"]
+    score(page.choose("Judge", "reference"))
+    assert page.says("over 3 different answers")
+
+
+def test_answers_are_filtered(asked, open_page, gemini, score):
+    asked("one", 40, 10, 95)
+    asked("two", 45, 90, 96)
+    gemini.fault = lambda number, prompt: "safety" if "\n95\n" in prompt else None
+    page = score(open_page("scoring"))
+    assert tables(page)[-1]["Score"].tolist()[:5] == [10, 40, 45, 90, 96]
+    assert board(page)["missing"].to_dict() == {"one": 1, "two": 0}
+    page.choose("Answers", "Most disputed")
+    assert set(tables(page)[-1]["Instruction"][:2]) == {"Say blue."}
+    page.choose("Answers", "Missing")
+    assert tables(page)[-1][["Answer", "Reason"]].to_numpy().tolist() == [
+        ["95", "blocked (SAFETY)"]
+    ]
+
+
+def test_prices_are_kept(asked, open_page, gemini, runs_dir):
+    asked("one", "red")
+    page = open_page("scoring")
+    edit = {"edited_rows": {0: {"Read": 1e6}}, "added_rows": [], "deleted_rows": []}
+    page.ticked = {"prices": edit}
+    page.run().press("Keep these prices")
+    assert json.loads((runs_dir / "prices.json").read_text())["gemini-2.5-flash"] == [1e6, 2.5]
+    assert open_page("scoring").dataframe[0].value["Read"][0] == 1e6
+
+
+def test_foreign_text_stays_text(asked, answer, open_page, gemini, score):
+    asked("two", "x", "y")
+    told = answer(10, f"ask {HOSTILE}", HOSTILE, f"answer {HOSTILE}", input=HOSTILE)
+    run = asked("one", answers=[told, answer(11, "Say blue.", "blue", "blue")])
+    run.path.rename(run.path.with_name("<script>alert(1)< **bold** $x$ ![](http:x)"))
+    gemini.answer = lambda prompt: json.dumps({"score": 5, "reason": f"reason {HOSTILE}"})
+    page = open_page("scoring")
+    pages = [page.texts(), score(page).texts()]
+    assert "<script" not in str(page.figure("Score with")["data"])
+    page.ticked = {page.dataframe[-1].key: {"selection": {"rows": [0], "columns": [], "cells": []}}}
+    pages.append(page.run().texts())
+    assert page.says("answer &lt;script")
+    for way in ("Compare two", "Pairs", "Judges"):
+        pages.append(page.choose("Show", way).texts())
+    score(page.choose("Model", HOSTILE))
+    assert "is not a name of a Gemini model" in error(page)
+    for text in [text for texts in [*pages, page.texts()] for text in texts]:
+        marks = ALIVE[:1] if text.startswith("<div") else ALIVE
+        assert not [mark for mark in marks if mark in re.sub(r"\\[^\w\s]", "", text)], text

@@ -1,0 +1,297 @@
+"""`python -m core score` in this process: its rows, what it asks of a service, and what it says of mistakes."""
+
+import contextlib
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core import cli
+from core.config import RunConfig
+from core.judging.judges import GEMINI_MODEL
+from core.nn import pretrained
+from core.tracking.events import EventWriter
+from core.tracking.lab import Lab
+from core.tracking.rundir import RunDirectory
+from core.tracking.sources import VERDICTS
+from tests.judging.server import Fault, JudgeServer, no_fault
+
+KEY = "SECRET-5c0e1d7a-KEY"
+KEYS = ["run", "judge", "mean", "low", "high", "scored", "missing"]
+EXAMPLES = [("Name a colour.", "", "Red."), ("Name it.", "a cat", "Cat."), ("Add.", "1 1", "2")]
+
+
+@dataclass
+class Result:
+    status: int
+    out: str
+    err: str
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        assert self.status == 0, self.err
+        rows: list[dict[str, Any]] = json.loads(self.out)
+        return rows
+
+    @property
+    def sentence(self) -> str:
+        """What was said of a mistake: the last line, after those of the progress bar."""
+        assert self.status == 2, self.err
+        assert "Traceback" not in self.err
+        assert self.err.count("error: ") == 1
+        assert self.err.endswith("\n")
+        last = self.err.splitlines()[-1]
+        assert last.startswith("error: ")
+        return last.removeprefix("error: ")
+
+
+def call(*words: object) -> Result:
+    """Run a command as `python -m core` does."""
+    written = io.BytesIO(), io.BytesIO()
+    out, err = (io.TextIOWrapper(stream, "utf-8", newline="") for stream in written)
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        patch.setattr(sys, "argv", ["core", "score", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    out.flush()
+    err.flush()
+    assert isinstance(ended.value.code, int)
+    result = Result(ended.value.code, *(stream.getvalue().decode() for stream in written))
+    assert KEY not in result.out + result.err
+    return result
+
+
+@pytest.fixture(autouse=True)
+def no_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GEMINI_API_KEY", "GEMINI_API_ENDPOINT", "OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="module")
+def nano_hash() -> str:
+    return pretrained.fingerprint(pretrained.load("gpt2-nano"))
+
+
+def add_run(runs_dir: Path, name: str, answers: list[str], base_hash: str | None = None) -> None:
+    """A finished run of the embedded model with these answers."""
+    run = RunDirectory.create(runs_dir, RunConfig(name=name, max_new_tokens=3))
+    with run.lock(), contextlib.closing(EventWriter(run.events_path)) as writer:
+        if base_hash:
+            writer.append("plan", steps=1, base_hash=base_hash)
+        for i, (answer, example) in enumerate(zip(answers, EXAMPLES, strict=False)):
+            fields = dict(zip(("instruction", "input", "reference"), example, strict=True))
+            writer.append("generation", item=i, **fields, answer=answer)
+        writer.append("status", status="finished")
+
+
+@pytest.fixture
+def runs_dir(tmp_path: Path) -> Path:
+    add_run(tmp_path / "runs", "good", ["red", "Cat.", "2!"])
+    add_run(tmp_path / "runs", "poor", ["a banana", "Cat.", "seven"])
+    add_run(tmp_path / "runs", "empty", [])
+    return tmp_path / "runs"
+
+
+@contextlib.contextmanager
+def gemini(monkeypatch: pytest.MonkeyPatch, fault: Fault = no_fault) -> Iterator[JudgeServer]:
+    """Gemini on loopback, and the key in the environment. A judge that likes short answers."""
+
+    def answer(prompt: str) -> str:
+        graded = prompt.split("The answer to grade:\n")[1].split("\n\n")[0]
+        return json.dumps({"score": 100 - 10 * len(graded), "reason": f"with {KEY}"})
+
+    with JudgeServer(answer=answer, fault=fault) as server:
+        monkeypatch.setenv("GEMINI_API_KEY", KEY)
+        monkeypatch.setenv("GEMINI_API_ENDPOINT", server.gemini_endpoint)
+        yield server
+
+
+def test_the_reference_needs_no_account(runs_dir: Path) -> None:
+    result = call("good", "poor", "--runs-dir", runs_dir, "--format", "json")
+    good, poor = result.rows
+    assert list(good) == list(poor) == KEYS
+    assert (good["run"], poor["run"], good["judge"]) == ("good", "poor", "reference")
+    assert (good["mean"], good["low"], good["high"], good["scored"]) == (100, 100, 100, 3)
+    assert 0 <= poor["low"] < poor["mean"] < poor["high"] <= 100
+    assert (poor["scored"], poor["missing"]) == (3, 0)
+    assert call("good", "good", "--runs-dir", runs_dir, "--format", "json").rows == [good]
+
+
+def test_the_same_rows_in_every_format(runs_dir: Path) -> None:
+    words = ("good", "poor", "--runs-dir", runs_dir, "--format")
+    assert [row["run"] for row in csv.DictReader(io.StringIO(call(*words, "csv").out))] == ["good", "poor"]  # fmt: skip
+    assert len(call(*words, "md").out.splitlines()) == 4
+    assert all(text in call(*words, "table").out for text in ["good", "poor", *KEYS])
+
+
+def test_the_untuned_base_is_the_first_row(runs_dir: Path, nano_hash: str) -> None:
+    add_run(runs_dir, "tuned", ["red", "Cat.", "2!"], nano_hash)
+    add_run(runs_dir, "worse", ["a banana", "Cat.", "seven"], nano_hash)
+    words = ("worse", "tuned", "--runs-dir", runs_dir, "--format", "json")
+    base, *others = call(*words).rows
+    assert list(base) == KEYS
+    assert (base["run"], base["scored"], base["missing"]) == ("pretrained", 3, 0)
+    assert base["mean"] < 100
+    assert [row["run"] for row in others] == ["tuned", "worse"]
+    assert call(*words).rows == [base, *others]
+    assert call(*words, "--no-base").rows == others
+
+
+def test_a_base_whose_weights_are_others_is_told(runs_dir: Path) -> None:
+    add_run(runs_dir, "tuned", ["red", "Cat.", "2!"], "0" * 64)
+    words = ("tuned", "--runs-dir", runs_dir, "--format", "json")
+    said = "base_model = 'gpt2-nano': its weights are no longer those that were tuned; score without the base"
+    assert call(*words).sentence == said
+    assert [row["run"] for row in call(*words, "--no-base").rows] == ["tuned"]
+
+
+def test_gemini_is_asked_and_never_twice(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("good", "poor", "--runs-dir", runs_dir, "--format", "json")
+    with gemini(monkeypatch) as server:
+        rows = call(*words).rows
+        # Both runs answer "Cat." to the second example: five verdicts serve six answers.
+        assert len(server.requests) == 5
+        assert f"/{GEMINI_MODEL}:" in server.requests[0]["path"]
+        assert server.requests[0]["body"]["generationConfig"]["temperature"] == 0
+        assert [row["mean"] for row in rows] == pytest.approx([70, 130 / 3])
+        assert {row["judge"] for row in rows} == {"gemini"}
+        assert call(*words).rows == rows
+        assert len(server.requests) == 5
+        assert call(*words, "--repeats", 3).rows == rows
+        assert len(server.requests) == 15
+        call(*words, "--model", "gemini-x", "--temperature", "0.5")
+        assert len(server.requests) == 20
+        assert "/gemini-x:" in server.requests[-1]["path"]
+    files = [path for path in runs_dir.rglob("*") if path.is_file()]
+    assert not [path for path in files if KEY.encode() in path.read_bytes()]
+
+
+def test_missing_verdicts_are_counted_and_asked_again_on_request(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("good", "--runs-dir", runs_dir, "--format", "json")
+    with gemini(monkeypatch, lambda n, prompt: "safety" if n == 1 else None) as server:
+        [row] = call(*words, "--in-flight", 1).rows
+        assert (row["scored"], row["missing"], row["mean"]) == (2, 1, pytest.approx(70))
+        assert call(*words).rows == [row]
+        assert len(server.requests) == 3
+        [row] = call(*words, "--again").rows
+        assert (row["scored"], row["missing"], len(server.requests)) == (3, 0, 4)
+
+
+def test_where_every_verdict_is_missing_there_is_no_mean(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with gemini(monkeypatch, lambda n, prompt: "garbage"):
+        [row] = call("good", "--runs-dir", runs_dir, "--format", "json").rows
+    assert row == dict(zip(KEYS, ["good", "gemini", None, None, None, 0, 3], strict=True))
+
+
+@pytest.mark.parametrize("fault", ["wrong_key", "403", "404", "429_day"])
+def test_a_refusal_is_one_sentence(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    with gemini(monkeypatch, lambda n, prompt: fault):
+        result = call("good", "--runs-dir", runs_dir, "--format", "json")
+    said = {"wrong_key": "Gemini does not accept the API key", "403": "Gemini does not let", "404": "Gemini has no model", "429_day": "used up for today"}  # fmt: skip
+    assert said[fault] in result.sentence
+    assert result.out == ""
+
+
+def test_a_quota_that_ends_on_the_way_leaves_what_was_scored(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with gemini(monkeypatch, lambda n, prompt: "429_day" if n == 3 else None) as server:
+        words = ("good", "--runs-dir", runs_dir, "--format", "json", "--in-flight", 1)
+        result = call(*words)
+        assert "used up for today" in result.sentence
+        [row] = json.loads(result.out)
+        assert (row["scored"], row["missing"]) == (2, 1)
+        [row] = call(*words).rows
+        assert (row["scored"], row["missing"], len(server.requests)) == (3, 0, 4)
+
+
+def test_openai_at_the_address_in_the_environment(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    template = tmp_path / "prompt.txt"
+    template.write_text("Only {answer}\n")
+    words = (
+        "good",
+        "--runs-dir",
+        runs_dir,
+        "--format",
+        "json",
+        "--judge",
+        "openai",
+        "--model",
+        "m",
+    )
+    with JudgeServer() as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.openai_base_url)
+        [row] = call(*words).rows  # a local server needs no key
+        assert (row["judge"], row["mean"], row["scored"]) == ("openai", 70, 3)
+        assert {r["path"] for r in server.requests} == {"/v1/chat/completions"}
+        assert {r["body"]["model"] for r in server.requests} == {"m"}
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        call(*words, "--prompt-file", template)
+        asked = server.requests[3:]
+    assert sorted(r["prompt"] for r in asked) == ["Only 2!", "Only Cat.", "Only red"]
+    assert {r["headers"]["authorization"] for r in asked} == {f"Bearer {KEY}"}
+
+
+MISTAKES: list[tuple[list[str], str]] = [
+    (["none"], "run = 'none': there is no such run"),
+    ([".."], "run = '..': there is no such run"),
+    (["good", "empty"], "run = 'empty': it has no answers yet; they come when it is finished"),
+    (["good", "--judge", "claude"], "judge = 'claude': it should be one of reference, gemini, openai"),
+    (["good", "--judge", "gemini"], "judge = 'gemini': there is no key; set GEMINI_API_KEY"),
+    (["good", "--judge", "openai", "--model", "m"], "neither a key nor a base URL"),
+    (["good", "--judge", "openai", "--base-url", "http://127.0.0.1:9/v1"], "needs the name of a model"),
+    (["good", "--judge", "openai", "--model", "m", "--base-url", "nowhere"], "is not a whole address"),
+    (["good", "--temperature", "3"], "temperature = 3: it should be from 0 to 2"),
+    (["good", "--repeats", "0"], "'--repeats'"),
+    (["good", "--in-flight", "0"], "'--in-flight'"),
+    (["good", "--prompt-file", "none.txt"], "'--prompt-file'"),
+    (["good", "--format", "xml"], "'--format'"),
+    ([], "Missing argument 'RUN ...'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    MISTAKES,
+    ids=lambda value: " ".join(value)[:50] if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_sentence(runs_dir: Path, words: list[str], said: str) -> None:
+    result = call(*words, "--runs-dir", runs_dir)
+    assert said in result.sentence
+    assert result.out == ""
+
+
+def test_a_prompt_that_cannot_be_filled_is_told(
+    runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = tmp_path / "prompt.txt"
+    template.write_text("How good is {anwser}?")
+    with gemini(monkeypatch) as server:
+        result = call("good", "--runs-dir", runs_dir, "--prompt-file", template)
+        assert "prompt: {anwser} is no field of an answer" in result.sentence
+        assert not server.requests
+    assert not (runs_dir / VERDICTS).exists()
+
+
+def test_it_works_beside_a_dashboard(runs_dir: Path) -> None:
+    with contextlib.closing(Lab(runs_dir, "thread")):
+        [row] = call("good", "--runs-dir", runs_dir, "--format", "json").rows
+    assert (row["run"], row["mean"]) == ("good", 100)
