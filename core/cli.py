@@ -213,7 +213,7 @@ def reindex(runs_dir: RunsDir = RUNS) -> None:
 
 @app.command()
 def demo(executor: ExecutorName = "process", runs_dir: RunsDir = RUNS) -> None:
-    """Three runs on the embedded base model: full, LoRA 16 and LoRA 4; their table, and answers compared."""
+    """Three runs on the embedded base model: full, LoRA 16 and LoRA 4; scored, their table, answers compared."""
     _check_executor(executor)
     names = []
     for name, changes in {
@@ -224,8 +224,10 @@ def demo(executor: ExecutorName = "process", runs_dir: RunsDir = RUNS) -> None:
         run = RunDirectory.create(runs_dir, RunConfig.parse({**changes, "name": name}))
         _drive(run, executor, None)
         names.append(run.name)
-    frame, _ = _results(runs_dir)
-    print(render(report.runs(frame[frame["name"].isin(names)], "table"), "table"))
+    score(names, "reference", runs_dir=runs_dir)
+    frame, judged = _results(runs_dir)
+    rows = report.runs(frame[frame["name"].isin(names)], "table", scores=judged)
+    print(render(rows, "table"))
     with contextlib.closing(lab.read_index(runs_dir)) as index:
         answers = queries.answers(index.cursor(), names)
     print(render(report.side_by_side(answers, 3), "table"))

@@ -7,22 +7,45 @@ when it is whole. Knows neither models nor data sets.
 import errno
 import hashlib
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
-from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
 from core.errors import UserError
 
+PATIENCE = 10.0
+"""Seconds for a first sign of the hub."""
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def cached_file(repository: str, name: str) -> Path:
     """One file of a model repository: from the cache, else from the hub. Raises what its client raises."""
     cached = try_to_load_from_cache(repository, name)
-    return Path(cached if isinstance(cached, str) else hf_hub_download(repository, name))
+    if isinstance(cached, str):
+        return Path(cached)
+    return Path(hf_hub_download(repository, name, local_files_only=not reachable()))
+
+
+def reachable() -> bool:
+    """Whether anybody listens at the hub's address: its client would try six times, 23 seconds, to find out.
+
+    Through a proxy only the client can tell.
+    """
+    if getproxies():
+        return True
+    hub = urlsplit(constants.ENDPOINT)
+    port = hub.port or (80 if hub.scheme == "http" else 443)
+    try:
+        socket.create_connection((hub.hostname, port), timeout=PATIENCE).close()
+    except OSError:
+        return False
+    return True
 
 
 def discard_if_damaged(path: Path) -> bool:
@@ -69,6 +92,8 @@ def _reason(error: Exception) -> str:
         return "the disk is full; make room for it"
     if isinstance(error, RepositoryNotFoundError):
         return "there is no such repository, or it is not public; look for its name"
+    if isinstance(error, LocalEntryNotFoundError):
+        return "there is no connection; connect to the internet once"
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status is not None:
         return f"it answered with status {status}; try again later"

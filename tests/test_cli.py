@@ -400,7 +400,9 @@ def test_a_demonstration_is_three_runs_their_table_and_answers(
     }
     assert {row["status"] for row in rows.values()} == {"finished"}
     assert "Say river." in result.out
-    assert result.out.count("demo-lora-16") == 2
+    assert result.out.count("demo-lora-16") == 3
+    assert result.out.index("pretrained") < result.out.index("demo-full")
+    assert all({"exact", "reference"} == set(row["scores"]) for row in rows.values())
     again = call("demo", "--executor", "thread", "--runs-dir", runs_dir)
     assert "demo-full-2" in again.out
     assert "demo-full " not in again.out

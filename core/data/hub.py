@@ -6,7 +6,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 
-from core.download import explained
+from core.download import explained, reachable
 from core.errors import UserError
 
 NAMED = {"alpaca": "tatsu-lab/alpaca"}
@@ -46,7 +46,7 @@ def files(dataset: str, download: bool) -> list[Path]:
                 str(name),
                 repo_type="dataset",
                 allow_patterns=[f"*{suffix}" for suffix in SUFFIXES],
-                local_files_only=not download,
+                local_files_only=not (download and reachable()),
             )
         except (OSError, HfHubHTTPError):
             if download:

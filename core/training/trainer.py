@@ -140,8 +140,7 @@ class Trainer:
         self.optimizer.zero_grad()
         total = torch.zeros((), device=self.device)
         for batch in batches:
-            ids = batch.ids.to(self.device, non_blocking=True)
-            wanted = batch.targets.to(self.device, non_blocking=True)
+            ids, wanted = self._moved(batch.ids), self._moved(batch.targets)
             with hardware.autocast(self.device, self.dtype):
                 loss = self.model.loss(ids, wanted) / targets
             self.scaler.scale(loss).backward()
@@ -163,6 +162,12 @@ class Trainer:
         self.scaler.update()
         seconds = time.perf_counter() - start
         self._record(batches, seconds, lr=lr, loss=loss_value, grad_norm=grad_norm)
+
+    def _moved(self, tensor: torch.Tensor) -> torch.Tensor:
+        """On the run's device; a GPU copies from pinned memory while it computes."""
+        if self.device.type == "cuda":
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor.to(self.device)
 
     def _record(self, batches: list[Batch], seconds: float, **measured: float) -> None:
         """Count a step and write its event."""

@@ -81,7 +81,7 @@ def show_scores(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
     per = scores.by_example(verdicts)
     groups = {shown.get(str(r), str(r)): part.tolist() for r, part in per.groupby("run")["score"]}
     st.plotly_chart(charts.score_histogram(groups), key="histogram")
-    _show_examples(verdicts, shown)
+    _show_examples(verdicts, queries.answers(lab.db, everyone), shown)
 
 
 def show_two(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
@@ -239,12 +239,20 @@ def _show_noise(verdicts: pd.DataFrame) -> None:
         )
 
 
-def _show_examples(verdicts: pd.DataFrame, shown: dict[str, str]) -> None:
-    """The answers behind the scores; one row ticked shows it in full."""
-    order = st.segmented_control("Answers", ORDERS, default=ORDERS[0])
-    frame = verdicts.assign(shown=[shown.get(run, run) for run in verdicts["run"]])
+def _show_examples(verdicts: pd.DataFrame, answers: pd.DataFrame, shown: dict[str, str]) -> None:
+    """The answers behind the scores; one row ticked shows it in full. Those without a verdict are there too."""
+    order = st.segmented_control(
+        "Answers", ORDERS, default=ORDERS[0], help="Disputed: scores of one example differ most."
+    )
+    same = ["run", "item", *scores.EXAMPLE, "answer"]
+    frame = answers[same].merge(verdicts, "left", on=same)
+    frame = frame.assign(shown=[shown.get(run, run) for run in frame["run"]])
+    st.download_button(
+        "Answers (CSV)", frame.drop(columns="run").to_csv(index=False), "verdicts.csv", "text/csv"
+    )
     if order == "Missing":
-        frame = frame[frame["score"].isna()].assign(reason=lambda f: f["missing"])
+        frame = frame[frame["score"].isna()]
+        frame = frame.assign(reason=frame["missing"].fillna("not judged yet"))
     elif order == "Worst first":
         frame = frame.sort_values("score", na_position="last", kind="stable")
     elif order == "Most disputed":

@@ -166,7 +166,7 @@ def test_foreign_text_stays_text_and_a_link_to_a_page_shows_its_frame(open_tab, 
     tab = open_tab(f"live?run={hostile.name}")  # the first visit that this server gets
     for word in ("reason", "prompt", "sample"):
         expect(tab.get_by_text(f"{word} <script>").first).to_be_visible()
-    assert tab.get_by_test_id("stSidebarNavLink").count() == 5
+    assert tab.get_by_test_id("stSidebarNavLink").count() == 6
     assert tab.title() == "GPT-2 fine-tuning lab"
     _nothing_lives(tab)
     tab.get_by_role("link", name="Compare").click()
