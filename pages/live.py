@@ -35,7 +35,8 @@ def show_charts(names: list[str], x: str, log: bool, window: int) -> None:
         figure = charts.loss_curves(evaluations, names, x, log, perplexity)
         columns[i].plotly_chart(figure, key=f"evaluation-{i}")
     raw = queries.curves(lab.db, names, CHARTS, x)
-    smooth = queries.curves(lab.db, names, CHARTS, x, window=window) if window > 1 else {}
+    noisy = [metric for metric in CHARTS if metric != "lr"]
+    smooth = queries.curves(lab.db, names, noisy, x, window=window) if window > 1 else {}
     for i, metric in enumerate(CHARTS):
         figure = charts.step_curves(
             raw[metric], smooth.get(metric), names, metric, x, log and metric != "lr"
