@@ -90,8 +90,9 @@ def score(
 
 def _rows(index: Index, job: "Job") -> list[dict[str, Any]]:
     """The leaderboard of the judge that just scored."""
-    verdicts = queries.verdicts(index.cursor(), job.names)
-    answers = queries.answers(index.cursor(), job.names)
+    own = queries.answers(index.cursor(), job.order.runs)
+    verdicts = scores.of_runs(queries.verdicts(index.cursor(), job.names), own)
+    answers = scores.of_runs(queries.answers(index.cursor(), job.names), own)
     rows = scores.leaderboard(verdicts[verdicts["id"] == job.id], answers, job.order.judge.judge)
     names = scores.shown_names(job.names)
     return [{**row, "run": names.get(row["run"], row["run"])} for row in rows]

@@ -13,6 +13,8 @@ from core.judging.judge import BusyError, RefusedError
 
 SHOWN = 200
 """Characters of a service's own message that are shown: some answer with a page of HTML."""
+QUOTA_PAUSE = 20.0
+"""Seconds to leave a service alone that does not say how long: quotas are by the minute."""
 LATER = {408, 409, 425, 429}
 """Statuses below 500 that say nothing against the request."""
 
@@ -83,7 +85,7 @@ def failure(
         wait: seconds that the service asks for.
     """
     if status == 429:
-        return BusyError("too many requests (HTTP 429)", wait)
+        return BusyError("too many requests (HTTP 429)", QUOTA_PAUSE if wait is None else wait)
     if status >= 500 or status in LATER:
         return BusyError(f"a fault of {service} (HTTP {status})", wait)
     status = 302 if 300 <= status < 400 else status

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from core.errors import UserError
 from core.judging.judge import Judge, Service
@@ -20,7 +21,7 @@ class JudgeSettings:
         model: of the service; its default where empty.
         template: the prompt; the built-in one where empty.
         base_url: of an OpenAI-compatible service, or of a proxy for Gemini.
-        key: of the account; from the environment where empty.
+        key: of the account; from the environment where empty and `environment`.
         timeout: seconds for a reply.
     """
 
@@ -31,6 +32,7 @@ class JudgeSettings:
     base_url: str = ""
     key: str = field(default="", repr=False)
     timeout: float = 60.0
+    environment: bool = True
 
 
 def build(settings: JudgeSettings, kind: Kind = "score", check_key: bool = True) -> Judge:
@@ -55,10 +57,10 @@ def _reference(settings: JudgeSettings, kind: Kind, check_key: bool) -> Judge:
 
 
 def _gemini(settings: JudgeSettings, kind: Kind, check_key: bool) -> Judge:
-    key = (settings.key or os.environ.get("GEMINI_API_KEY", "")).strip()
+    key = _key(settings, "GEMINI_API_KEY")
     if check_key and not key:
         raise UserError("judge = 'gemini': there is no key; set GEMINI_API_KEY or type one")
-    model = settings.model or GEMINI_MODEL
+    model = settings.model.removeprefix("models/") or GEMINI_MODEL
     endpoint = settings.base_url or None
 
     def connect() -> Service:
@@ -72,7 +74,7 @@ def _gemini(settings: JudgeSettings, kind: Kind, check_key: bool) -> Judge:
 
 
 def _openai(settings: JudgeSettings, kind: Kind, check_key: bool) -> Judge:
-    key = (settings.key or os.environ.get("OPENAI_API_KEY", "")).strip()
+    key = _key(settings, "OPENAI_API_KEY")
     url = settings.base_url or os.environ.get("OPENAI_BASE_URL", "")
     if check_key and not key and not url:
         message = "judge = 'openai': there is neither a key nor a base URL; set OPENAI_API_KEY, or the address of a local server"
@@ -89,8 +91,18 @@ def _openai(settings: JudgeSettings, kind: Kind, check_key: bool) -> Judge:
         )
 
     return ModelJudge(
-        "openai", connect, _question(settings, kind), model, settings.temperature, key
+        "openai",
+        connect,
+        _question(settings, kind),
+        model,
+        settings.temperature,
+        key,
+        urlsplit(url).netloc.rpartition("@")[2],
     )
+
+
+def _key(settings: JudgeSettings, variable: str) -> str:
+    return (settings.key or (settings.environment and os.environ.get(variable)) or "").strip()
 
 
 def _question(settings: JudgeSettings, kind: Kind) -> Question:

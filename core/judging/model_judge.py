@@ -16,6 +16,7 @@ class ModelJudge:
         name: of the kind of service, such as `gemini`.
         connect: makes the service when the first item is judged; to make plans, none is needed.
         secret: the account's key; should a reply repeat it, it is taken out.
+        host: where the service is, if models of one name may differ from place to place.
     """
 
     def __init__(
@@ -26,6 +27,7 @@ class ModelJudge:
         model: str,
         temperature: float,
         secret: str = "",
+        host: str = "",
     ) -> None:
         self._connect, self._question, self._secret = connect, question, secret
         self._service: Service | None = None
@@ -36,6 +38,7 @@ class ModelJudge:
             "model": model,
             "temperature": temperature,
             "prompt": question.template,
+            **({"service": host} if host else {}),
         }
 
     def prompt(self, item: Item) -> str:

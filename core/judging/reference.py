@@ -15,7 +15,10 @@ from rapidfuzz.distance import LCSseq
 from core.judging.judge import Item, Verdict
 from core.judging.questions import Kind
 
-NOT_WORDS = re.compile(r"[\W_]+")
+VERSION = 1
+"""Of what follows here: another way to compare is another judge."""
+QUIET = re.compile(r"[^\w\s+#%./<>=*-]|_|(?<!\d)[./*]|[./*](?!\d)|(?<=\w)-|-(?!\d)")
+"""Signs that make no difference: no part of a number, as a minus or a decimal point are, nor of a name like C++."""
 
 
 class ReferenceJudge:
@@ -29,7 +32,8 @@ class ReferenceJudge:
         """The measure with its library's version, on which its last digits may depend."""
         import sacrebleu
 
-        return {"judge": "reference", "kind": self._kind, "model": f"chrF {sacrebleu.__version__}"}
+        model = f"chrF {sacrebleu.__version__}"
+        return {"judge": "reference", "kind": self._kind, "model": model, "version": VERSION}
 
     def prompt(self, item: Item) -> str:
         """It reads the item itself."""
@@ -53,13 +57,13 @@ def measures(answer: str, reference: str) -> dict[str, float]:
     from sacrebleu.metrics import CHRF  # type: ignore[attr-defined]
 
     words, wanted = normalised(answer).split(), normalised(reference).split()
-    exact = words == wanted
+    exact = words == wanted and (bool(words) or answer.strip() == reference.strip())
     chrf = 100.0 if exact else CHRF().sentence_score(answer.strip(), [reference.strip()]).score
-    common = LCSseq.similarity(words, wanted)
-    rouge_l = 100.0 if exact else 200.0 * common / (len(words) + len(wanted))
+    length = len(words) + len(wanted)
+    rouge_l = 100.0 if exact else 200.0 * LCSseq.similarity(words, wanted) / max(1, length)
     return {"exact": 100.0 * exact, "chrf": round(chrf, 4), "rouge_l": round(rouge_l, 4)}
 
 
 def normalised(text: str) -> str:
     """In lower case, without punctuation and repeated spaces."""
-    return NOT_WORDS.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
+    return " ".join(QUIET.sub(" ", unicodedata.normalize("NFKC", text).casefold()).split())

@@ -10,11 +10,14 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from core.errors import UserError
 from core.judging.judge import BusyError, Item, Judge, verdict_key
 from core.judging.ledger import Ledger
 from core.judging.limits import Limits, Throttle, tokens_of
 
 LONGEST_PAUSE = 60.0
+PATIENCE = 30
+"""Times that a request may be turned away for a full quota before that counts as an attempt."""
 
 
 @dataclass(frozen=True)
@@ -138,26 +141,34 @@ class _Scoring:
 
     def _take(self, task: Task) -> None:
         """Ask until there is a verdict, the attempts are used up, or the scoring ends."""
-        for attempt in range(1, self.limits.attempts + 1):
-            if not self.throttle.wait(task.tokens):
-                return
+        attempt = turned_away = 0
+        while self.throttle.wait(task.tokens):
             with self.counting:
                 self.progress.asked += 1
             try:
                 verdict = self.judge.judge(task.item)
             except BusyError as error:
-                if attempt == self.limits.attempts:
-                    with self.counting:
-                        self.progress.given_up.append(str(error))
-                    return
-                self._pause(error, attempt)
+                # A full quota is no fault of the request: it costs time, and no attempt until it has cost many.
+                turned_away += error.wait is not None
+                attempt += error.wait is None or turned_away > PATIENCE
+                if attempt >= self.limits.attempts:
+                    return self._give_up(str(error))
+                self._pause(error, max(attempt, 1))
                 continue
             self.ledger.write(task.key, task.item, task.repeat, verdict)
             with self.counting:
                 self.progress.waiting = None
                 self.progress.done += 1
                 self.progress.missing += verdict.score is None
-            return
+            return None
+        return None
+
+    def _give_up(self, reason: str) -> None:
+        """Leave a verdict to the next scoring. Raises UserError where none could be had so far at all."""
+        with self.counting:
+            self.progress.given_up.append(reason)
+            if self.progress.done == 0 and len(self.progress.given_up) > self.limits.in_flight:
+                raise UserError(f"not one verdict could be had: {reason}")
 
     def _pause(self, error: BusyError, attempt: int) -> None:
         """Before the next attempt: what the service asks for, for all; else longer each time, for this one."""

@@ -3,6 +3,7 @@
 The unit is the test example: the repeats of one are averaged first. A missing verdict enters no mean.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -20,6 +21,22 @@ def by_example(verdicts: pd.DataFrame) -> pd.DataFrame:
     return scored.groupby(["run", *EXAMPLE], sort=False)["score"].mean().reset_index()
 
 
+def of_runs(frame: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
+    """A frame without what bases answered to examples that none of the chosen runs has.
+
+    Args:
+        answers: of the runs, as `queries.answers` gives them.
+    """
+    own = set(answers[EXAMPLE].itertuples(index=False, name=None))
+    kept = [
+        not is_base(run) or example in own
+        for run, example in zip(
+            frame["run"], frame[EXAMPLE].itertuples(index=False, name=None), strict=True
+        )
+    ]
+    return frame[pd.Series(kept, index=frame.index, dtype=bool)]
+
+
 def leaderboard(
     verdicts: pd.DataFrame, answers: pd.DataFrame, judge: str, partial: bool = True
 ) -> list[dict[str, Any]]:
@@ -35,9 +52,9 @@ def leaderboard(
     seen = _examples(verdicts)
     rows = []
     for run, count in _examples(answers).items():
-        known = partial or seen.get(run) == count
-        found = intervals.get(str(run)) if known else None
+        found = intervals.get(str(run))
         scored = found.n if found else 0
+        found = found if partial or seen.get(run) == count else None
         interval = {k: getattr(found, k) if found else None for k in ("mean", "low", "high")}
         rows.append({"run": str(run), "judge": judge, **interval, "scored": scored, "missing": int(count) - scored})  # fmt: skip
     return sorted(rows, key=lambda row: (not is_base(row["run"]), -(row["mean"] or 0), row["run"]))
@@ -62,6 +79,14 @@ def by_run(scores: pd.DataFrame) -> dict[str, dict[str, Interval]]:
 
 def _intervals(scores: pd.DataFrame) -> dict[str, Interval]:
     return mean_intervals({str(r): part.tolist() for r, part in scores.groupby("run")["score"]})
+
+
+def described(judge: Mapping[str, Any]) -> str:
+    """A judge with all that its verdicts depend on."""
+    text = f"{judge['judge']}: {judge['model']}"
+    if not judge["prompt"]:
+        return f"{text}. Equal texts score 100."
+    return f"{text}, temperature {judge['temperature']:g}, prompt: {str(judge['prompt'])[:90]}…"
 
 
 def is_base(run: str) -> bool:

@@ -20,6 +20,8 @@ RESAMPLES = 2000
 SEED = 20150810
 POWER = 0.8
 """Share of studies in which a difference that is there is to be seen."""
+FEWEST = 4
+"""Items below which no two runs are told apart."""
 SAME = 1e-9
 """Points below which a mean difference is rounding, not a difference."""
 
@@ -142,8 +144,12 @@ def paired(a: ArrayLike, b: ArrayLike, level: float = LEVEL) -> Difference:
     gaps = first - second
     found = mean_interval(gaps, level)
     mean = 0.0 if abs(found.mean) < SAME else found.mean
-    apart = mean != 0 and (found.low > 0 or found.high < 0)
-    needed = None if mean == 0 or found.n < 2 else _needed(mean, float(gaps.std(ddof=1)), level)
+    deviation = float(gaps.std(ddof=1)) if found.n > 1 else math.nan
+    # The bootstrap alone leaves out 0 too often where items are few: so does Student's interval have to.
+    reach = stdtrit(max(found.n - 1, 1), (1 + level) / 2) * deviation / math.sqrt(max(found.n, 1))
+    outside = (found.low > 0 or found.high < 0) and abs(mean) > reach
+    apart = bool(found.n >= FEWEST and mean != 0 and outside)
+    needed = None if mean == 0 or found.n < 2 else _needed(mean, deviation, level)
     return Difference(mean, found.low, found.high, found.n, apart, needed)
 
 

@@ -210,16 +210,26 @@ def verdicts(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame
         select asked.run, item, instruction, input, reference, answer, id, judge, model, "repeat",
                score, reason, missing
         from asked join newest using (subject) join judges using (id)
-        where kind = 'score' order by asked.run, item, id, "repeat"
+        where kind = 'score' order by asked.run, item, id, "repeat", subject
         """,
         [list(runs)],
     ).df()
 
 
+def judges(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+    """Every judge that ever gave a verdict, with its settings: id, judge, kind, model, temperature, prompt."""
+    return db.execute("""
+        select id, any_value(judge) as judge, any_value(kind) as kind, any_value(model) as model,
+               any_value(temperature) as temperature, any_value(prompt) as prompt
+        from judge group by id order by id
+        """).df()
+
+
 def pair_verdicts(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
     """What judges said of the stored answers of two runs: run (shown first), other, the test example, id, model, score.
 
-    Equal answers, about which nobody is asked, are a tie by every judge.
+    Equal answers, about which nobody is asked, are a tie. Two runs are left out while a judge has not seen all
+    the answers in which they differ: the ties alone would say that nobody is better.
     """
     return db.execute(
         """
@@ -231,12 +241,14 @@ def pair_verdicts(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.Data
                    sha256(concat_ws(chr(31), a.instruction, a.input, a.reference, a.answer, b.answer)) as subject
             from asked a join asked b using (instruction, input, reference) where a.run <> b.run),
         judges as (select id, any_value(model) as model from judge where kind = 'pair' group by id),
-        newest as (select * from verdict qualify row_number() over (partition by key order by seq desc) = 1)
-        select pairs.run, other, instruction, input, reference, id, model, score
-        from pairs join newest using (subject) join judges using (id) where not same
-        union all
-        select run, other, instruction, input, reference, id, model, 50.0
-        from pairs, judges where same
+        newest as (select * from verdict qualify row_number() over (partition by key order by seq desc) = 1),
+        told as (
+            select pairs.*, judges.id, judges.model, same or key is not null as judged,
+                   case when same then 50.0 else score end as score
+            from pairs cross join judges
+            left join newest on newest.subject = pairs.subject and newest.id = judges.id)
+        select run, other, instruction, input, reference, id, model, score from told
+        qualify bool_and(judged) over (partition by least(run, other), greatest(run, other), id)
         """,
         [list(runs)],
     ).df()

@@ -7,10 +7,10 @@ import streamlit as st
 from streamlit.errors import StreamlitSecretNotFoundError
 
 from core.errors import UserError
-from core.judging import prices, scorer
+from core.judging import prices, scorer, scores
 from core.judging.job import Job, Order, bases_of, items_of
 from core.judging.judge import Judge
-from core.judging.judges import GEMINI_MODEL, JUDGES, JudgeSettings, build, default_judge
+from core.judging.judges import GEMINI_MODEL, JUDGES, JudgeSettings, build
 from core.judging.ledger import known_verdicts
 from core.judging.limits import Limits
 from core.judging.pairs import pair_items
@@ -97,7 +97,11 @@ def _choose(names: list[str]) -> Order:
     row = st.container(horizontal=True, vertical_alignment="bottom")
     judges = list(JUDGES)
     judge = row.selectbox(
-        "Judge", judges, judges.index(default_judge()), format_func=TITLES.__getitem__, width=240
+        "Judge",
+        judges,
+        judges.index("gemini" if _found_key("gemini") else "reference"),
+        format_func=TITLES.__getitem__,
+        width=240,
     )
     if judge == "reference":
         base = row.checkbox(
@@ -120,7 +124,8 @@ def _choose(names: list[str]) -> Order:
         type="password",
         width=360,
         placeholder="from the environment" if _found_key(judge) else "",
-        help=f"Kept in memory only. Else {KEYS[judge]} from the environment or Streamlit's secrets.",
+        help=f"Kept in memory only. Else {KEYS[judge]} from the environment or Streamlit's secrets; "
+        "with another base URL, only what is typed here.",
     )
     base = row.checkbox(
         "Score the untuned base too", True, help="Its answers are made first, once."
@@ -138,8 +143,15 @@ def _choose(names: list[str]) -> Order:
         )
         tokens = bounds[2].number_input("Tokens a minute", 1, None, None, placeholder="no limit")
         again = st.checkbox("Ask again where a verdict has no score")
+    kept = "" if url.strip() else _found_key(judge)  # a key goes nowhere but where it was meant to
     settings = JudgeSettings(
-        judge, model.strip(), float(temperature), template, url.strip(), key or _found_key(judge)
+        judge,
+        model.strip(),
+        float(temperature),
+        template,
+        url.strip(),
+        key or kept,
+        environment=False,
     )
     limits = Limits(int(in_flight), requests and int(requests), tokens and int(tokens))
     return Order(tuple(names), settings, kind, int(repeats), base, again, limits)
@@ -162,6 +174,7 @@ def _show_cost(
     if order.with_base:
         bases = bases_of(lab.runs_dir, answers, hashes)
         made = queries.answers(lab.db, [base.name for base in bases])
+        made = scores.of_runs(made, answers)
         answers = pd.concat([answers, made], ignore_index=True)
         if len(made) < sum(len(examples) for examples in bases.values()):
             note = " The base has to answer first; its answers come on top."

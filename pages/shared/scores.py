@@ -9,7 +9,7 @@ import streamlit as st
 from core import charts
 from core.judging import pairs, scores, statistics
 from core.judging.job import bases_of
-from core.tables import markdown
+from core.tables import markdown, records
 from core.tracking import queries
 from core.tracking.lab import Lab
 from pages.shared.text import plain, show_text
@@ -64,14 +64,15 @@ def show_scores(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
         return
     verdicts = verdicts[verdicts["id"] == id]
     shown = scores.shown_names(everyone)
-    rows = scores.leaderboard(
-        verdicts, queries.answers(lab.db, everyone), str(verdicts["judge"].iloc[0])
-    )
+    answers = _answers(lab, everyone, names)
+    rows = scores.leaderboard(verdicts, answers, str(verdicts["judge"].iloc[0]), partial=False)
     rows = [{**row, "run": shown.get(row["run"], row["run"])} for row in rows]
     st.dataframe(pd.DataFrame(rows), hide_index=True, column_config=COLUMNS)
     st.plotly_chart(
         charts.intervals(rows, "Score with its 95 % interval", "score", (-2, 102)), key="intervals"
     )
+    [told] = records(queries.judges(lab.db).query("id == @id"))
+    st.caption(plain(scores.described(told)))
     if unseen := [row["run"] for row in rows if row["mean"] is None]:
         st.caption(f"Not scored yet: {plain(', '.join(unseen))}. Press Score.")
     _show_noise(verdicts)
@@ -81,7 +82,7 @@ def show_scores(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
     per = scores.by_example(verdicts)
     groups = {shown.get(str(r), str(r)): part.tolist() for r, part in per.groupby("run")["score"]}
     st.plotly_chart(charts.score_histogram(groups), key="histogram")
-    _show_examples(verdicts, queries.answers(lab.db, everyone), shown)
+    _show_examples(verdicts, answers, shown)
 
 
 def show_two(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
@@ -91,8 +92,11 @@ def show_two(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
     if id is None:
         return
     shown = scores.shown_names(everyone)
-    per = scores.by_example(verdicts[verdicts["id"] == id])
-    have = [run for run in everyone if (per["run"] == run).any()]
+    verdicts = verdicts[verdicts["id"] == id]
+    per = scores.by_example(verdicts)
+    rows = scores.leaderboard(verdicts, _answers(lab, everyone, names), id, partial=False)
+    scored = {row["run"] for row in rows if row["mean"] is not None}
+    have = [run for run in everyone if run in scored]
     if len(have) < 2:
         st.info("Two runs with scores of this judge are needed.")
         return
@@ -162,7 +166,7 @@ def show_judges(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
     else:
         columns = st.columns(2)
         one = columns[0].selectbox("One judge", ids, 0)
-        other = columns[1].selectbox("Another", ids, 1)
+        other = columns[1].selectbox("Another", [id for id in ids if id != one])
         a, b = (
             verdicts[verdicts["id"] == id].groupby(answer)["score"].mean().dropna()
             for id in (one, other)
@@ -180,7 +184,8 @@ def show_judges(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
         most.columns = pd.Index([*EXAMPLE_TITLES, "Answer", *names])
         st.dataframe(_scores_first(most, 4), hide_index=True)
     st.subheader("Equal answers, different scores")
-    differ = statistics.inconsistent(verdicts.dropna(subset=["score"]), by=("id", *answer))
+    asked = verdicts.dropna(subset=["score"]).drop_duplicates(["id", *answer, "repeat"])
+    differ = statistics.inconsistent(asked, by=("id", *answer))
     if differ.empty:
         st.caption(
             "None: every answer that was judged more than once got the same score each time."
@@ -196,7 +201,13 @@ def _verdicts(
 ) -> tuple[list[str], pd.DataFrame]:
     """The runs with their bases, and every verdict on them."""
     everyone = _with_bases(lab, names, hashes)
-    return everyone, queries.verdicts(lab.db, everyone)
+    verdicts = queries.verdicts(lab.db, everyone)
+    return everyone, scores.of_runs(verdicts, queries.answers(lab.db, names))
+
+
+def _answers(lab: Lab, everyone: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
+    """What the runs answered, and their bases to the same examples."""
+    return scores.of_runs(queries.answers(lab.db, everyone), queries.answers(lab.db, names))
 
 
 def _with_bases(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> list[str]:
@@ -226,9 +237,10 @@ def _scores_first(frame: pd.DataFrame, texts: int) -> pd.DataFrame:
 
 def _show_noise(verdicts: pd.DataFrame) -> None:
     """With repeats: how much of the scores' spread is the judge's own."""
-    scored = verdicts.dropna(subset=["score"])
+    answer = [*scores.EXAMPLE, "answer"]
+    scored = verdicts.dropna(subset=["score"]).drop_duplicates([*answer, "repeat"])
     repeated: dict[Hashable, list[float]] = {
-        k: part.tolist() for k, part in scored.groupby(["run", *scores.EXAMPLE])["score"]
+        k: part.tolist() for k, part in scored.groupby(answer)["score"]
     }
     found = statistics.components(repeated)
     if found is not None:

@@ -158,8 +158,8 @@ def judged(
 
 
 def test_the_index_finds_the_verdicts_on_two_runs(tmp_path: Path, index: Index) -> None:
-    write_run(tmp_path, "a", "1", "same", "5", "never asked")
-    write_run(tmp_path, "b", "2", "same", "6", "nor this")
+    write_run(tmp_path, "a", "1", "same", "5")
+    write_run(tmp_path, "b", "2", "same", "6")
     write_run(tmp_path, "c", "2", "other")
     items = pair_items(answers(("a", "q0", "1"), ("b", "q0", "2"), ("a", "q2", "5"), ("b", "q2", "6")))  # fmt: skip
     found = judged(tmp_path, index, items, 100.0, 50.0, None, 0.0)
@@ -187,6 +187,7 @@ def test_the_newest_verdict_counts_and_those_on_single_answers_do_not(
     with Ledger(tmp_path, spec) as ledger:
         item = Item("q0", "", "right", "1")
         ledger.write(verdict_key(spec, "", item, 0), item, 0, Verdict(7.0))
-    [forward, _] = pair_items(answers(("a", "q0", "1"), ("b", "q0", "2")))
-    found = judged(tmp_path, index, [forward, forward], 100.0, 0.0)
-    assert found[["run", "score"]].to_numpy().tolist() == [["a", 0.0]]
+    [forward, backward] = pair_items(answers(("a", "q0", "1"), ("b", "q0", "2")))
+    assert judged(tmp_path, index, [forward], 100.0).empty, "the other order is still to be judged"
+    found = judged(tmp_path, index, [forward, backward], 0.0, 30.0)
+    assert sorted(found[["run", "score"]].to_numpy().tolist()) == [["a", 0.0], ["b", 30.0]]
