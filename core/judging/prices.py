@@ -41,7 +41,10 @@ class Estimate:
             return f"{text}: {self.requests:,} to make, at no cost."
         price = "price unknown" if self.dollars is None else f"about ${self.dollars:.2f}"
         price = "less than $0.01" if self.dollars is not None and self.dollars < 0.005 else price
-        return f"{text}: {self.requests:,} requests, about {self.tokens:,} tokens, {price}."
+        more = (
+            "" if self.dollars is None else "; what a model thinks before it answers comes on top"
+        )
+        return f"{text}: {self.requests:,} requests, about {self.tokens:,} tokens, {price}{more}."
 
 
 def estimate(

@@ -37,6 +37,13 @@ def of_runs(frame: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     return frame[pd.Series(kept, index=frame.index, dtype=bool)]
 
 
+def same_test(answers: pd.DataFrame) -> bool:
+    """Whether all runs, bases aside, answered the same test examples."""
+    runs = answers[[not is_base(run) for run in answers["run"]]]
+    parts = (part[EXAMPLE] for _, part in runs.groupby("run"))
+    return len({frozenset(part.itertuples(index=False, name=None)) for part in parts}) <= 1
+
+
 def leaderboard(
     verdicts: pd.DataFrame, answers: pd.DataFrame, judge: str, partial: bool = True
 ) -> list[dict[str, Any]]:

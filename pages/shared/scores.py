@@ -65,6 +65,11 @@ def show_scores(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
     verdicts = verdicts[verdicts["id"] == id]
     shown = scores.shown_names(everyone)
     answers = _answers(lab, everyone, names)
+    if not scores.same_test(answers):
+        st.caption(
+            "These runs were tested on different examples, so their scores do not rank them. "
+            "Compare two looks at the examples that two runs share."
+        )
     rows = scores.leaderboard(verdicts, answers, str(verdicts["judge"].iloc[0]), partial=False)
     rows = [{**row, "run": shown.get(row["run"], row["run"])} for row in rows]
     st.dataframe(pd.DataFrame(rows), hide_index=True, column_config=COLUMNS)

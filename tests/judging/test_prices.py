@@ -41,7 +41,7 @@ def test_a_judge_without_prompts_reads_no_tokens() -> None:
     ("found", "said"),
     [
         (Estimate(1100, 0, 0, 0.0), "All 1,100 verdicts are there already: nothing is asked."),
-        (Estimate(1100, 1100, 250_000, 1.234), "1,100 verdicts: 1,100 requests, about 250,000 tokens, about $1.23."),
+        (Estimate(1100, 1100, 250_000, 1.234), "1,100 verdicts: 1,100 requests, about 250,000 tokens, about $1.23; what a model thinks before it answers comes on top."),
         (Estimate(1100, 50, 9000, None), "1,100 verdicts, 1,050 are there already: 50 requests, about 9,000 tokens, price unknown."),
         (Estimate(110, 110, 0, None), "110 verdicts: 110 to make, at no cost."),
     ],

@@ -3,6 +3,7 @@
 import json
 import re
 import threading
+from itertools import count
 
 import pytest
 
@@ -245,7 +246,13 @@ def test_runs_meet_in_pairs(asked, open_page, score):
 
 def test_judges_are_held_against_each_other(asked, open_page, gemini, score):
     asked("one", "red", "10", "greed")
-    gemini.answer = lambda prompt: json.dumps({"score": 10 + len(gemini.requests), "reason": ""})
+    scores = {text: count(start, 5) for text, start in (("red", 10), ("10", 40), ("greed", 70))}
+
+    def grade(prompt):
+        [text] = [text for text in scores if f"to grade:\n{text}\n" in prompt]
+        return json.dumps({"score": next(scores[text]), "reason": ""})
+
+    gemini.answer = grade
     page = score(open_page("scoring").choose("Repeats", 2)).choose("Show", "Judges")
     assert page.says("Score with a second judge")
     assert sorted(tables(page)[0]["Answer"]) == ["10", "greed", "red"]
