@@ -1,7 +1,6 @@
 """`python -m core score`: verdicts of a judge on what runs answered to their test sets, and the leaderboard."""
 
 import contextlib
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -132,4 +131,3 @@ def _follow(job: "Job") -> None:
             p = job.progress
             text = f"{job.phase}: {p.waiting}" if p.waiting else job.phase
             bar.update(task, description=text, completed=p.stored + p.done, total=p.wanted or None)
-            time.sleep(0)

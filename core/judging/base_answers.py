@@ -93,17 +93,7 @@ def _answer(
     for answers in answer_all(model, examples, Sampling(base.max_new_tokens)):
         for answer in answers:
             place, example = left[answer.index]
-            writer.append(
-                "generation",
-                item=place,
-                instruction=example.instruction,
-                input=example.input,
-                reference=example.output,
-                answer=answer.text,
-                tokens=answer.tokens,
-                cut=answer.cut,
-                prompt_cut=answer.prompt_cut,
-            )
+            writer.append("generation", **answer.event(example, place))
         if stop.is_set():
             return
 

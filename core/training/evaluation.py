@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -26,6 +27,19 @@ class Answer:
     """Whether it ended at the limit rather than by itself."""
     prompt_cut: bool
     """Whether the prompt was longer than the context and lost its beginning."""
+
+    def event(self, example: Example, place: int) -> dict[str, Any]:
+        """The fields of a `generation` event. `place`: of the example in its data set."""
+        return {
+            "item": place,
+            "instruction": example.instruction,
+            "input": example.input,
+            "reference": example.output,
+            "answer": self.text,
+            "tokens": self.tokens,
+            "cut": self.cut,
+            "prompt_cut": self.prompt_cut,
+        }
 
 
 @torch.inference_mode()

@@ -263,17 +263,9 @@ class Trainer:
         with hardware.autocast(self.device, self.dtype):
             for answers in answer_all(self.model, examples, sampling):
                 for answer in answers:
-                    example = examples[answer.index]
                     self.run.emit(
                         "generation",
-                        item=first + answer.index,
-                        instruction=example.instruction,
-                        input=example.input,
-                        reference=example.output,
-                        answer=answer.text,
-                        tokens=answer.tokens,
-                        cut=answer.cut,
-                        prompt_cut=answer.prompt_cut,
+                        **answer.event(examples[answer.index], first + answer.index),
                         memory_mb=round(hardware.peak_memory_mb(self.device), 1),
                     )
                 if self.run.stop_requested():
