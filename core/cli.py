@@ -34,7 +34,7 @@ from core.presets import DEMO, DEMO_LORA, PRESETS, preset
 from core.progress import drive
 from core.score_command import score
 from core.tables import Format, render
-from core.tracking import lab, queries
+from core.tracking import lab, queries, verdict_queries
 from core.tracking.executors import EXECUTORS
 from core.tracking.rundir import ENDED, RunDirectory
 
@@ -296,4 +296,5 @@ def _drive(run: RunDirectory, executor: str, format: Format | None) -> None:
 def _results(runs_dir: Path) -> tuple[pd.DataFrame, report.Scores]:
     """Every run, and its scores."""
     with contextlib.closing(lab.read_index(runs_dir)) as index:
-        return queries.results(index.cursor()), scores.by_run(queries.scores(index.cursor()))
+        db = index.cursor()
+        return queries.results(db), scores.by_run(verdict_queries.scores(db))

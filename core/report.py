@@ -12,7 +12,7 @@ from core.nn.architecture import FAMILY, RANKS
 from core.tables import Format, records
 
 if TYPE_CHECKING:  # these bring torch or scipy, which tables need not wait for
-    from core.judging.statistics import Interval
+    from core.judging.scores import Score
     from core.rehearsal import Cost
     from core.training.preflight import Plan
 
@@ -23,7 +23,7 @@ RUN_COLUMNS = (
 )  # fmt: skip
 """The columns of the results table, in order."""
 MIB = 2**20
-Scores = Mapping[str, Mapping[str, "Interval"]]
+Scores = Mapping[str, Mapping[str, "Score"]]
 """Of each run by judge."""
 
 
@@ -95,14 +95,14 @@ def beside_journal(frame: pd.DataFrame, scores: Scores | None = None) -> pd.Data
 def run_frame(frame: pd.DataFrame, scores: Scores | None = None) -> pd.DataFrame:
     """Results in the table's own columns: `scores` a dict by judge, `device` what it ran on.
 
-    The share of exact answers is a number; a judge's score an object of mean, low and high.
+    The share of exact answers is a number; a judge's score an object of mean, low, high, scored and missing.
     """
     found = scores or {}
     judged = [
         ({} if pd.isna(exact) else {"exact": round(float(exact), 4)})
         | {
-            judge: {k: round(v, 4) for k, v in asdict(interval).items() if k != "n"}
-            for judge, interval in found.get(str(name), {}).items()
+            judge: {k: round(v, 4) for k, v in asdict(score).items()}
+            for judge, score in found.get(str(name), {}).items()
         }
         for name, exact in zip(frame["name"], frame["exact"], strict=True)
     ]
@@ -117,9 +117,15 @@ def score_text(score: Any) -> Any:
     """A score for people: `94.1 (91.7 to 96.3)`."""
     if not isinstance(score, dict):
         return score
-    if pd.isna(score["low"]):
-        return f"{score['mean']:.1f}"
-    return f"{score['mean']:.1f} ({score['low']:.1f} to {score['high']:.1f})"
+    interval = interval_text(score)
+    return f"{score['mean']:.1f} ({interval})" if interval else f"{score['mean']:.1f}"
+
+
+def interval_text(score: Mapping[str, Any]) -> str:
+    """A judge's interval for people, and how many answers have no score: `91.7 to 96.3, 2 missing`."""
+    interval = [] if pd.isna(score["low"]) else [f"{score['low']:.1f} to {score['high']:.1f}"]
+    missing = [f"{score['missing']:,} missing"] if score["missing"] else []
+    return ", ".join(interval + missing)
 
 
 def side_by_side(answers: pd.DataFrame, most: int) -> list[dict[str, Any]]:

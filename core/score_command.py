@@ -14,7 +14,7 @@ from core.judging.limits import Limits
 from core.judging.questions import Kind
 from core.options import RUNS, AsFormat, RunsDir, errors
 from core.tables import render
-from core.tracking import lab, queries
+from core.tracking import lab, queries, verdict_queries
 from core.tracking.index import Index
 from core.tracking.rundir import RunDirectory
 
@@ -27,7 +27,10 @@ def score(
     judge: Annotated[
         str | None, typer.Option("--judge", help="reference, gemini or openai.")
     ] = None,
-    model: Annotated[str, typer.Option("--model", help="Of gemini or openai.")] = "",
+    model: Annotated[
+        str,
+        typer.Option("--model", help="Of gemini or openai. Of reference: chrf, rouge-l or exact."),
+    ] = "",
     temperature: Annotated[float, typer.Option("--temperature")] = 0.0,
     repeats: Annotated[
         int, typer.Option("--repeats", min=1, max=100, help="Verdicts on each answer.")
@@ -76,10 +79,12 @@ def score(
     job = Job(runs_dir, order, answers, hashes, Answerer(runs_dir, keep=1))
     _follow(job)
     with contextlib.closing(lab.read_index(runs_dir)) as index:
-        rows = _pair_rows(index, job) if pairwise else _rows(index, job)
+        rows, told = (_pair_rows if pairwise else _rows)(index, job)
     if job.error and not any(row["scored"] for row in rows):
         raise UserError(job.error)
     print(render(rows, format))
+    for sentence in filter(None, told):
+        errors.print(sentence)
     if job.error:
         raise UserError(job.error)
     for reason in sorted(set(job.progress.given_up)):
@@ -87,29 +92,22 @@ def score(
         errors.print(f"{count} verdicts could not be had ({reason}); score again to ask for them")
 
 
-def _rows(index: Index, job: "Job") -> list[dict[str, Any]]:
-    """The leaderboard of the judge that just scored."""
+def _rows(index: Index, job: "Job") -> tuple[list[dict[str, Any]], list[str | None]]:
+    """The leaderboard of the judge that just scored, and what there is to say of it."""
     own = queries.answers(index.cursor(), job.order.runs)
-    verdicts = scores.of_runs(queries.verdicts(index.cursor(), job.names), own)
+    verdicts = scores.of_runs(verdict_queries.verdicts(index.cursor(), job.names), own)
     answers = scores.of_runs(queries.answers(index.cursor(), job.names), own)
-    rows = scores.leaderboard(verdicts[verdicts["id"] == job.id], answers, job.order.judge.judge)
-    names = scores.shown_names(job.names)
-    return [{**row, "run": names.get(row["run"], row["run"])} for row in rows]
+    verdicts = verdicts[verdicts["id"] == job.id]
+    rows = scores.leaderboard(verdicts, answers, job.order.judge.judge)
+    told = [scores.missing_sentence(verdicts), scores.noise_sentence(verdicts)]
+    return scores.named(rows, job.names), told
 
 
-def _pair_rows(index: Index, job: "Job") -> list[dict[str, Any]]:
+def _pair_rows(index: Index, job: "Job") -> tuple[list[dict[str, Any]], list[str | None]]:
     """How often each run wins against each other."""
-    verdicts = queries.pair_verdicts(index.cursor(), job.names)
+    verdicts = verdict_queries.pair_verdicts(index.cursor(), job.names)
     rows = pairs.win_rates(verdicts[verdicts["id"] == job.id], job.names)
-    names = scores.shown_names(job.names)
-    return [
-        {
-            **row,
-            "run": names.get(row["run"], row["run"]),
-            "other": names.get(row["other"], row["other"]),
-        }
-        for row in rows
-    ]
+    return scores.named(rows, job.names), []
 
 
 def _follow(job: "Job") -> None:

@@ -9,7 +9,7 @@ from core.config import RunConfig
 from core.errors import UserError
 from core.judging import scores as judging
 from core.tables import markdown, records
-from core.tracking import queries
+from core.tracking import queries, verdict_queries
 from pages.shared import runtime
 from pages.shared.status import show_run
 from pages.shared.text import plain
@@ -29,7 +29,7 @@ FORMATS = {"lr": "%g", "min_lr": "%g", "val_loss": "%.4f", "perplexity": "%.3f",
            "peak_memory_mb": "%.0f", "exact": "percent",
            "loss_to_journal": "%+.4f"}  # fmt: skip
 
-JUDGE_HELP = "Mean score over the test answers, 0 to 100; beside it the 95 % interval."
+JUDGE_HELP = "Mean score over the test answers, 0 to 100; beside it the 95 % interval and how many answers have no score."
 EXACT_HELP = "Share of the test answers that equal the reference, case and punctuation aside."
 
 lab = runtime.lab()
@@ -50,16 +50,14 @@ def with_scores(listed: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     names = []
     for judge in dict.fromkeys(j for scores in told for j in scores if j != "exact"):
         found = [scores.get(judge) for scores in told]
-        pairs = [(s["mean"], interval(s)) if isinstance(s, dict) else (s, None) for s in found]
+        pairs = [
+            (s["mean"], report.interval_text(s) or None) if isinstance(s, dict) else (s, None)
+            for s in found
+        ]
         table[judge], table[f"{judge} 95 %"] = zip(*pairs, strict=True)
         table[judge] = table[judge].astype(float)
         names += [judge, f"{judge} 95 %"]
     return table, names
-
-
-def interval(score: dict) -> str | None:
-    """A judge's interval for people."""
-    return None if pd.isna(score["low"]) else f"{score['low']:.1f} to {score['high']:.1f}"
 
 
 def label(name: str) -> str:
@@ -119,7 +117,7 @@ words = bar.text_input("Filter", placeholder="words, such as: lora finished")
 beside = bar.toggle(
     "Journal", help="Below: what the study reported that the presets run_1 to run_19 come from."
 )
-judged = judging.by_run(queries.scores(lab.db))
+judged = judging.by_run(verdict_queries.scores(lab.db))
 listed = report.beside_journal(results, judged) if beside else report.run_frame(results, judged)
 table, judges = with_scores(listed)
 first = [*FIRST, *judges]

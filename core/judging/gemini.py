@@ -4,6 +4,7 @@ Knows its requests, replies and errors. Does not know what is asked or why, wher
 and when to ask again.
 """
 
+import json
 import os
 import re
 import warnings
@@ -172,12 +173,13 @@ def read_reply(response: Any) -> Reply:
         reason = _name(candidate.finish_reason)
         text = "".join(part.text for part in candidate.content.parts)
         if reason not in ("FINISH_REASON_UNSPECIFIED", "STOP", "MAX_TOKENS"):
-            text, missing = "", f"blocked ({reason})"
+            missing = f"blocked ({reason})"
         elif not text.strip() and reason == "MAX_TOKENS":
             missing = "cut off before any text (MAX_TOKENS)"
     if not missing and not text.strip():
         missing = "empty reply"
-    return Reply("" if missing else text, missing, tokens_in, tokens_out)
+    kept = json.dumps(response.to_dict()) if missing else text
+    return Reply(kept, missing, tokens_in, tokens_out)
 
 
 def _name(reason: Any) -> str:

@@ -58,7 +58,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a service sent: a text, or why there is none."""
+    """What a service sent: a text; or why there is none, and in its place all that came, as JSON."""
 
     text: str
     missing: str | None = None

@@ -9,7 +9,7 @@ from core.errors import UserError
 from core.judging.judge import Judge, Service
 from core.judging.model_judge import ModelJudge
 from core.judging.questions import PAIR_TEMPLATE, SCORE_TEMPLATE, Kind, Question
-from core.judging.reference import ReferenceJudge
+from core.judging.reference import TITLES, Measure, ReferenceJudge
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class JudgeSettings:
 
     Args:
         judge: a name in JUDGES.
-        model: of the service; its default where empty.
+        model: of the service; its default where empty. Of the reference judge, its measure.
         template: the prompt; the built-in one where empty.
         base_url: of an OpenAI-compatible service, or of a proxy for Gemini.
         key: of the account; from the environment where empty and `environment`.
@@ -53,7 +53,10 @@ def build(settings: JudgeSettings, kind: Kind = "score", check_key: bool = True)
 
 
 def _reference(settings: JudgeSettings, kind: Kind, check_key: bool) -> Judge:
-    return ReferenceJudge(kind)
+    if (name := settings.model or "chrf") not in MEASURES:
+        known = ", ".join(MEASURES)
+        raise UserError(f"model = {name!r}: of judge = 'reference' it should be one of {known}")
+    return ReferenceJudge(kind, MEASURE_NAMES[name])
 
 
 def _gemini(settings: JudgeSettings, kind: Kind, check_key: bool) -> Judge:
@@ -110,6 +113,9 @@ def _question(settings: JudgeSettings, kind: Kind) -> Question:
     return Question(kind, settings.template.strip() or built_in)
 
 
+MEASURE_NAMES: dict[str, Measure] = {name.replace("_", "-"): name for name in TITLES}
+MEASURES = {name: TITLES[measure] for name, measure in MEASURE_NAMES.items()}
+"""Titles of the reference judge's measures, by what `model` calls them."""
 GEMINI_MODEL = "gemini-2.5-flash"
 JUDGES: dict[str, Callable[[JudgeSettings, Kind, bool], Judge]] = {
     "reference": _reference,

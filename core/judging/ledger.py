@@ -5,11 +5,13 @@ process writes at a time. Knows no service and no run.
 """
 
 import contextlib
+import functools
 import os
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 from core.errors import UserError
@@ -74,10 +76,19 @@ class Ledger:
             self._held.close()
 
 
-def known_verdicts(runs_dir: Path, spec: Mapping[str, Any]) -> dict[str, float | None]:
+def known_verdicts(runs_dir: Path, spec: Mapping[str, Any]) -> Mapping[str, float | None]:
     """Score by key of every verdict that a judge's ledger holds, without opening it to write."""
     path = runs_dir / VERDICTS / f"{judge_id(spec)}.jsonl"
-    return _read(path) if path.exists() else {}
+    if not path.exists():
+        return {}
+    stat = path.stat()
+    return MappingProxyType(_read_once(path, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=8)
+def _read_once(path: Path, *_: int) -> dict[str, float | None]:
+    """For a page that asks at each click; the file's identity is among the arguments."""
+    return _read(path)
 
 
 def _read(path: Path) -> dict[str, float | None]:

@@ -158,4 +158,5 @@ def read_reply(completion: "ChatCompletion") -> Reply:
         missing = "refused"
     elif not text.strip():
         missing = "cut off before any text (length)" if reason == "length" else "empty reply"
-    return Reply("" if missing else text, missing, tokens_in, tokens_out)
+    kept = completion.model_dump_json() if missing else text
+    return Reply(kept, missing, tokens_in, tokens_out)

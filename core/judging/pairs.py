@@ -7,10 +7,9 @@ from typing import Any
 import pandas as pd
 
 from core.judging.judge import Item
+from core.judging.scores import EXAMPLE
 from core.judging.statistics import win_rate
 from core.judging.tournament import rating_intervals
-
-EXAMPLE = ["instruction", "input", "reference"]
 
 
 def pair_items(answers: pd.DataFrame) -> list[Item]:
@@ -31,7 +30,7 @@ def win_rates(verdicts: pd.DataFrame, runs: Sequence[str]) -> list[dict[str, Any
     """For each two runs: run, other, rate (of the run, in percent), low, high, scored, flips.
 
     Args:
-        verdicts: of one judge, as `queries.pair_verdicts` gives them.
+        verdicts: of one judge, as `verdict_queries.pair_verdicts` gives them.
     """
     rows = []
     for run, other, both in _both_orders(verdicts, runs):

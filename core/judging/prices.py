@@ -30,6 +30,8 @@ class Estimate:
     requests: int
     tokens: int
     dollars: float | None
+    measured: bool = False
+    """Whether the length of replies is what this judge's were so far, thoughts included."""
 
     def sentence(self) -> str:
         """For people."""
@@ -41,9 +43,8 @@ class Estimate:
             return f"{text}: {self.requests:,} to make, at no cost."
         price = "price unknown" if self.dollars is None else f"about ${self.dollars:.2f}"
         price = "less than $0.01" if self.dollars is not None and self.dollars < 0.005 else price
-        more = (
-            "" if self.dollars is None else "; what a model thinks before it answers comes on top"
-        )
+        more = "; what a model thinks before it answers comes on top"
+        more = "" if self.measured or self.dollars is None else more
         return f"{text}: {self.requests:,} requests, about {self.tokens:,} tokens, {price}{more}."
 
 
@@ -52,14 +53,19 @@ def estimate(
     left: Sequence[Task],
     model: str,
     prices: Mapping[str, tuple[float, float]],
+    reply_tokens: float | None = None,
 ) -> Estimate:
-    """Cost of the tasks that are left, of those wanted. A judge that reads no prompt costs nothing."""
+    """Cost of the tasks that are left, of those wanted. A judge that reads no prompt costs nothing.
+
+    Args:
+        reply_tokens: mean of the judge's replies so far, where there are any.
+    """
     prompted = [task for task in left if task.tokens > REPLY_TOKENS]
-    tokens = sum(task.tokens for task in prompted)
-    written = REPLY_TOKENS * len(prompted)
+    read = sum(task.tokens - REPLY_TOKENS for task in prompted)
+    written = round((reply_tokens or REPLY_TOKENS) * len(prompted))
     price = prices.get(model)
-    dollars = None if price is None else (price[0] * (tokens - written) + price[1] * written) / 1e6
-    return Estimate(len(wanted), len(left), tokens, dollars)
+    dollars = None if price is None else (price[0] * read + price[1] * written) / 1e6
+    return Estimate(len(wanted), len(left), read + written, dollars, bool(reply_tokens))
 
 
 def load(runs_dir: Path) -> dict[str, tuple[float, float]]:

@@ -5,34 +5,35 @@ case, punctuation and spaces, and ROUGE-L (Lin 2004), the F-measure of the longe
 """
 
 import json
-import re
-import unicodedata
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from rapidfuzz.distance import LCSseq
 
+from core.data.exact_match import exact_match, normalised
 from core.judging.judge import Item, Verdict
 from core.judging.questions import Kind
 
-VERSION = 1
+VERSION = 2
 """Of what follows here: another way to compare is another judge."""
-QUIET = re.compile(r"[^\w\s+#%./<>=*-]|_|(?<!\d)[./*]|[./*](?!\d)|(?<=\w)-|-(?!\d)")
-"""Signs that make no difference: no part of a number, as a minus or a decimal point are, nor of a name like C++."""
+Measure = Literal["chrf", "rouge_l", "exact"]
+TITLES: dict[Measure, str] = {"chrf": "chrF", "rouge_l": "ROUGE-L", "exact": "exact match"}
+"""The measures there are, for people; the first is the default."""
 
 
 class ReferenceJudge:
-    """Deterministic; equal texts score 100."""
+    """Deterministic; equal texts score 100. The reason tells the other measures."""
 
-    def __init__(self, kind: Kind = "score") -> None:
-        self._kind = kind
+    def __init__(self, kind: Kind = "score", measure: Measure = "chrf") -> None:
+        self._kind, self._measure = kind, measure
 
     @cached_property
     def spec(self) -> dict[str, Any]:
-        """The measure with its library's version, on which its last digits may depend."""
+        """The measure, with its library's version where its last digits may depend on that."""
         import sacrebleu
 
-        model = f"chrF {sacrebleu.__version__}"
+        model = TITLES[self._measure]
+        model += f" {sacrebleu.__version__}" if self._measure == "chrf" else ""
         return {"judge": "reference", "kind": self._kind, "model": model, "version": VERSION}
 
     def prompt(self, item: Item) -> str:
@@ -43,27 +44,23 @@ class ReferenceJudge:
         """Of two answers, the better is the one that is closer to the reference."""
         first = measures(item.answer, item.reference)
         if item.other is None:
-            reason = f"exact {'yes' if first['exact'] else 'no'}, ROUGE-L {first['rouge_l']:.0f}"
-            return Verdict(first["chrf"], reason, raw=json.dumps(first))
+            rest = [f"{TITLES[name]} {first[name]:.0f}" for name in TITLES if name != self._measure]
+            return Verdict(first[self._measure], ", ".join(rest), raw=json.dumps(first))
         other = measures(item.other, item.reference)
-        ahead = first["chrf"] - other["chrf"]
-        reason = f"chrF {first['chrf']:.0f} and {other['chrf']:.0f}"
+        mine, theirs = first[self._measure], other[self._measure]
+        ahead = mine - theirs
+        reason = f"{TITLES[self._measure]} {mine:.0f} and {theirs:.0f}"
         score = 50.0 if ahead == 0 else 100.0 if ahead > 0 else 0.0
         return Verdict(score, reason, raw=json.dumps([first, other]))
 
 
-def measures(answer: str, reference: str) -> dict[str, float]:
-    """exact, chrf and rouge_l of an answer, each 0 to 100."""
+def measures(answer: str, reference: str) -> dict[Measure, float]:
+    """Each measure of an answer, 0 to 100."""
     from sacrebleu.metrics import CHRF  # type: ignore[attr-defined]
 
     words, wanted = normalised(answer).split(), normalised(reference).split()
-    exact = words == wanted and (bool(words) or answer.strip() == reference.strip())
+    exact = exact_match(answer, reference)
     chrf = 100.0 if exact else CHRF().sentence_score(answer.strip(), [reference.strip()]).score
     length = len(words) + len(wanted)
     rouge_l = 100.0 if exact else 200.0 * LCSseq.similarity(words, wanted) / max(1, length)
     return {"exact": 100.0 * exact, "chrf": round(chrf, 4), "rouge_l": round(rouge_l, 4)}
-
-
-def normalised(text: str) -> str:
-    """In lower case, without punctuation and repeated spaces."""
-    return " ".join(QUIET.sub(" ", unicodedata.normalize("NFKC", text).casefold()).split())

@@ -88,28 +88,26 @@ def score(
     """
     left = open_tasks(tasks, ledger.known, missing_again)
     progress.wanted, progress.stored = len(tasks), len(tasks) - len(left)
-    _Scoring(judge, left, ledger, limits, stop, progress, random_ or random.Random()).run()
+    ended = threading.Event()
+    throttle = Throttle(limits, ended)
+    drawn = random_ or random.Random()
+    _Scoring(judge, deque(left), ledger, limits, stop, progress, drawn, ended, throttle).run()
 
 
+@dataclass
 class _Scoring:
-    def __init__(
-        self,
-        judge: Judge,
-        tasks: list[Task],
-        ledger: Ledger,
-        limits: Limits,
-        stop: threading.Event,
-        progress: Progress,
-        random_: random.Random,
-    ) -> None:
-        self.judge, self.ledger, self.limits = judge, ledger, limits
-        self.stop, self.progress, self.random = stop, progress, random_
-        self.tasks = deque(tasks)
-        self.ended = threading.Event()
-        """Set by a stop or by the first error: all threads end."""
-        self.throttle = Throttle(limits, self.ended)
-        self.error: BaseException | None = None
-        self.counting = threading.Lock()
+    judge: Judge
+    tasks: deque[Task]
+    ledger: Ledger
+    limits: Limits
+    stop: threading.Event
+    progress: Progress
+    random: random.Random
+    ended: threading.Event
+    """Set by a stop or by the first error: all threads end."""
+    throttle: Throttle
+    error: BaseException | None = None
+    counting: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self) -> None:
         if self.stop.is_set():  # before anything was asked, as while a base answers

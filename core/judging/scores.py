@@ -3,16 +3,36 @@
 The unit is the test example: the repeats of one are averaged first. A missing verdict enters no mean.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Hashable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
 
-from core.judging.statistics import Interval, mean_intervals
+from core.judging.statistics import Interval, components, mean_intervals
 from core.tracking.sources import PRETRAINED
+from core.tracking.verdict_queries import ENOUGH
 
 EXAMPLE = ["instruction", "input", "reference"]
 """What makes a test example; its place in a data set does not."""
+ANSWER = [*EXAMPLE, "answer"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a judge gives a run: mean and 95 % interval in points, nan or None where too few answers tell.
+
+    Args:
+        scored: test examples that have a score.
+        missing: test examples that have none.
+    """
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    scored: int
+    missing: int
 
 
 def by_example(verdicts: pd.DataFrame) -> pd.DataFrame:
@@ -50,7 +70,7 @@ def leaderboard(
     """One judge's rows: run, judge, mean, low, high, scored, missing; bases first, then by score.
 
     Args:
-        verdicts: of one judge, as `queries.verdicts` gives them.
+        verdicts: of one judge, as `verdict_queries.verdicts` gives them.
         answers: all that should be scored, as `queries.answers` gives them.
         partial: give a score also where the judge has not seen all answers. It may have seen only those that
             another run gave too, which are no fair part.
@@ -59,29 +79,70 @@ def leaderboard(
     seen = _examples(verdicts)
     rows = []
     for run, count in _examples(answers).items():
-        found = intervals.get(str(run))
-        scored = found.n if found else 0
-        found = found if partial or seen.get(run) == count else None
-        interval = {k: getattr(found, k) if found else None for k in ("mean", "low", "high")}
-        rows.append({"run": str(run), "judge": judge, **interval, "scored": scored, "missing": int(count) - scored})  # fmt: skip
+        told = partial or seen.get(run, 0) >= ENOUGH * count
+        score = _score(intervals.get(str(run)), int(count), told)
+        rows.append({"run": str(run), "judge": judge, **asdict(score)})
     return sorted(rows, key=lambda row: (not is_base(row["run"]), -(row["mean"] or 0), row["run"]))
+
+
+def by_run(scores: pd.DataFrame) -> dict[str, dict[str, Score]]:
+    """Each run's score by judge, from `verdict_queries.scores`.
+
+    A judge with several models goes by its model too, and one with several settings of these by its whole name.
+    """
+    ids = scores.drop_duplicates("id").set_index("id")
+    labels = ids["judge"]
+    for finer in (labels + " " + ids["model"], ids.index.to_series()):
+        labels = labels.where(~labels.duplicated(keep=False), finer)
+    found: dict[str, dict[str, Score]] = {}
+    for id, label in labels.items():
+        of_judge = scores[scores["id"] == id]
+        examples = of_judge.groupby("run")["examples"].first()
+        for run, interval in _intervals(of_judge.dropna(subset=["score"])).items():
+            found.setdefault(run, {})[str(label)] = _score(interval, int(examples[run]))
+    return found
+
+
+def missing_sentence(verdicts: pd.DataFrame) -> str | None:
+    """How many verdicts, repeats included, have no score and why; None where all have one."""
+    asked = verdicts.drop_duplicates([*ANSWER, "repeat"])
+    reasons = Counter(asked.loc[asked["score"].isna(), "missing"].fillna("no score"))
+    if not reasons:
+        return None
+    told = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common(4))
+    have = "has" if reasons.total() == 1 else "have"
+    return (
+        f"{reasons.total():,} of {len(asked):,} verdicts {have} no score and enter no mean: {told}."
+    )
+
+
+def noise_sentence(verdicts: pd.DataFrame) -> str | None:
+    """With repeats: how much of the scores' spread is the judge's own; None where nothing was judged twice."""
+    scored = verdicts.dropna(subset=["score"]).drop_duplicates([*ANSWER, "repeat"])
+    repeated: dict[Hashable, list[float]] = {
+        answer: part.tolist() for answer, part in scored.groupby(ANSWER)["score"]
+    }
+    found = components(repeated)
+    if found is None:
+        return None
+    return (
+        f"With {found.repeats:.1f} verdicts an answer, scores of one answer vary by {found.judge**0.5:.1f} points "
+        f"(standard deviation), those of different answers by {found.items**0.5:.1f}; "
+        f"{found.share:.0%} of what is uncertain in a mean is the judge."
+    )
+
+
+def _score(interval: Interval | None, examples: int, told: bool = True) -> Score:
+    """Of a run with that many test examples; without a mean where it is not to be told."""
+    n = interval.n if interval else 0
+    if interval is None or not told:
+        return Score(None, None, None, n, examples - n)
+    return Score(interval.mean, interval.low, interval.high, n, examples - n)
 
 
 def _examples(frame: pd.DataFrame) -> pd.Series:
     """How many test examples each run has in a frame."""
     return frame.drop_duplicates(["run", *EXAMPLE]).groupby("run").size()
-
-
-def by_run(scores: pd.DataFrame) -> dict[str, dict[str, Interval]]:
-    """Each run's score by judge, from `queries.scores`. A judge of several settings goes by its whole name."""
-    ids = scores.drop_duplicates("id")
-    names = ids["id"].where(ids["judge"].duplicated(keep=False), ids["judge"])
-    found: dict[str, dict[str, Interval]] = {}
-    for id, label in zip(ids["id"], names, strict=True):
-        of_judge = scores[scores["id"] == id].dropna(subset=["score"])
-        for run, interval in _intervals(of_judge).items():
-            found.setdefault(run, {})[str(label)] = interval
-    return found
 
 
 def _intervals(scores: pd.DataFrame) -> dict[str, Interval]:
@@ -99,6 +160,14 @@ def described(judge: Mapping[str, Any]) -> str:
 def is_base(run: str) -> bool:
     """Whether a name stands for an untuned base model."""
     return run.startswith(PRETRAINED + "/")
+
+
+def named(rows: list[dict[str, Any]], runs: list[str]) -> list[dict[str, Any]]:
+    """Rows of `run` and perhaps `other` with names for people, see `shown_names`."""
+    names = shown_names(runs)
+    return [
+        {k: names.get(v, v) if k in ("run", "other") else v for k, v in row.items()} for row in rows
+    ]
 
 
 def shown_names(runs: list[str]) -> dict[str, str]:

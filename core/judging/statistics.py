@@ -1,4 +1,4 @@
-"""What scores tell: intervals, differences, a judge's own noise, agreement of two judges, win rates.
+"""What scores tell: intervals, differences, a judge's own noise, win rates.
 
 Knows arrays and tables of points from 0 to 100, and reads and writes nothing. Does not know what a judge,
 a run or a page is. A missing score is nan and is left out, from a pair together with its partner.
@@ -6,12 +6,11 @@ a run or a page is. A missing score is nan and is left out, from a pair together
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, ndtri, stdtrit  # type: ignore[import-untyped]
 
@@ -89,14 +88,6 @@ class Components:
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """Spearman's rank correlation, -1 to 1, over n items; nan where one of the two never varies."""
-
-    correlation: float
-    n: int
-
-
-@dataclass(frozen=True)
 class WinRate:
     """How often A beats B, in percent, over n items each judged in both orders.
 
@@ -122,7 +113,7 @@ def mean_intervals(
 
     The interval is the expanded percentile interval, see `tail`. Equal scores have an interval of no width.
     """
-    known = {name: _known(values)[0] for name, values in scores.items()}
+    known = {name: aligned(values)[0] for name, values in scores.items()}
     sizes: dict[int, list[str]] = defaultdict(list)
     for name, values in known.items():
         sizes[len(values)].append(name)
@@ -140,7 +131,7 @@ def mean_interval(scores: ArrayLike, level: float = LEVEL) -> Interval:
 
 def paired(a: ArrayLike, b: ArrayLike, level: float = LEVEL) -> Difference:
     """The mean of a - b over the same items in the same order. Raises ValueError for unequal lengths."""
-    first, second = _known(a, b)
+    first, second = aligned(a, b)
     gaps = first - second
     found = mean_interval(gaps, level)
     mean = 0.0 if abs(found.mean) < SAME else found.mean
@@ -160,7 +151,7 @@ def components(scores: Mapping[Hashable, ArrayLike]) -> Components | None:
     McCulloch 1992, "Variance Components", section 3.6). An estimate below 0 of the items' variance is cut
     at 0. None where no item was scored twice or there are fewer than two items.
     """
-    groups = [values for values in (_known(given)[0] for given in scores.values()) if len(values)]
+    groups = [values for values in (aligned(given)[0] for given in scores.values()) if len(values)]
     k, counts = len(groups), np.array([len(values) for values in groups])
     total = int(counts.sum())
     if k < 2 or total == k:
@@ -176,57 +167,18 @@ def components(scores: Mapping[Hashable, ArrayLike]) -> Components | None:
     return Components(items, judge, repeats, noise / (items + noise) if noise else 0.0)
 
 
-def spearman(a: ArrayLike, b: ArrayLike) -> float:
-    """Rank correlation of two aligned sequences, ties at their mean rank; nan where one never varies."""
-    first, second = (pd.Series(values).rank() for values in _known(a, b))
-    if min(first.nunique(), second.nunique()) < 2:
-        return math.nan
-    return float(np.corrcoef(first, second)[0, 1])
-
-
-def agreement(a: pd.Series, b: pd.Series) -> Agreement:
-    """How alike two judges order the items that both scored. The index is the item."""
-    both = _both(a, b)
-    return Agreement(spearman(both["a"], both["b"]), len(both))
-
-
-def disagreements(a: pd.Series, b: pd.Series, most: int = 10) -> pd.DataFrame:
-    """The items that two judges rank most differently, largest difference first. The index is the item.
-
-    Columns are the scores `a` and `b`, their percentile ranks `rank_a` and `rank_b` among the items that
-    both scored, so that a lenient and a strict judge compare, and `gap`, which is rank_a - rank_b.
-    """
-    both = _both(a, b)
-    for name in ("a", "b"):
-        both[f"rank_{name}"] = 100 * both[name].rank(pct=True)
-    both["gap"] = both["rank_a"] - both["rank_b"]
-    order = both["gap"].abs().sort_values(ascending=False, kind="stable").index
-    return both.loc[order].query("gap != 0").head(most)
-
-
-def inconsistent(frame: pd.DataFrame, by: Sequence[str] = ("item", "answer")) -> pd.DataFrame:
-    """Equal answers to equal items that got different scores, largest spread first.
-
-    Columns are those of `by`, then `min`, `max` and `spread` in points, and `count` of scores.
-    """
-    scores = frame.groupby(list(by), sort=False)["score"]
-    found = scores.agg(["min", "max", "count"]).reset_index()
-    found.insert(len(by) + 2, "spread", found["max"] - found["min"])
-    differ = found[found["spread"] > 0]
-    return differ.sort_values("spread", ascending=False, kind="stable", ignore_index=True)
-
-
 def win_rate(forward: ArrayLike, backward: ArrayLike, level: float = LEVEL) -> WinRate:
     """How often A beats B, each item counting as the mean of both orders.
 
     Args:
         forward: points of A over B with A shown first: 100 where A wins, 50 for a tie, 0 where B wins.
         backward: points of the answer shown first again, which now is B, for the same items.
-        level: of the interval.
+        level: of the interval, which is Wilson's (1927): it has a width for an undefeated side too, and is a
+            little too wide where ties are many.
     """
-    first, second = _known(forward, backward)
+    first, second = aligned(forward, backward)
     second = 100 - second  # points of A in both orders
-    found = mean_interval((first + second) / 2, level)
+    found = _wilson((first + second) / 2, level)
     moved = np.abs(np.sign(first - 50) - np.sign(second - 50)) / 2
     flips = float(moved.mean()) if found.n else math.nan
     return WinRate(found.mean, found.low, found.high, found.n, flips)
@@ -272,6 +224,18 @@ def _intervals(rows: NDArray, level: float, resamples: int, seed: int) -> list[I
     ]
 
 
+def _wilson(points: NDArray, level: float) -> Interval:
+    """Of a mean of n points from 0 to 100, as if each were a win or a defeat."""
+    n = len(points)
+    if n == 0:
+        return Interval(math.nan, math.nan, math.nan, 0)
+    rate, edge = float(points.mean()) / 100, float(ndtri((1 + level) / 2))
+    middle = (rate + edge**2 / (2 * n)) / (1 + edge**2 / n)
+    half = edge / (1 + edge**2 / n) * math.sqrt(rate * (1 - rate) / n + (edge / (2 * n)) ** 2)
+    low, high = max(0.0, middle - half), min(1.0, middle + half)
+    return Interval(100 * rate, 100 * low, 100 * high, n)
+
+
 def _needed(mean: float, deviation: float, level: float) -> int:
     """Items for a two-sided paired t test to see a difference with that power.
 
@@ -282,15 +246,10 @@ def _needed(mean: float, deviation: float, level: float) -> int:
     return max(2, math.ceil(((edge + ndtri(POWER)) * deviation / mean) ** 2 + edge**2 / 2))
 
 
-def _known(*columns: ArrayLike) -> list[NDArray]:
+def aligned(*columns: ArrayLike) -> list[NDArray]:
     """Aligned columns as floats, without the rows that have a nan in any."""
     arrays = [np.asarray(values, dtype=float) for values in columns]
     if len({values.shape for values in arrays}) > 1:
         raise ValueError(f"Lengths differ: {', '.join(str(len(values)) for values in arrays)}.")
     known = ~np.any([np.isnan(values) for values in arrays], axis=0)
     return [values[known] for values in arrays]
-
-
-def _both(a: pd.Series, b: pd.Series) -> pd.DataFrame:
-    """Two series side by side where both have a score, in the order of the first."""
-    return pd.concat({"a": a, "b": b}, axis=1, join="inner").dropna()

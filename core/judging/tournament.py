@@ -25,7 +25,11 @@ ITERATIONS = 10_000
 
 @dataclass(frozen=True)
 class Rating:
-    """The strength of a run, 0 for the mean of all; low and high are nan with fewer than two items."""
+    """The strength of a run, 0 for the mean of all.
+
+    Low and high are nan with fewer than two items, and of a run that never lost or never won: no resample of its
+    items would have it do so either.
+    """
 
     rating: float
     low: float
@@ -65,16 +69,18 @@ def rating_intervals(
         seed: of the resamples.
     """
     games = _games(outcomes, runs)
-    strengths = _fit(games.sum(axis=0), ALPHA, None)
+    total = games.sum(axis=0)
+    strengths = _fit(total, ALPHA, None)
     n = len(games)
     if n < 2:
         return [Rating(float(value) * ELO, math.nan, math.nan) for value in strengths]
     totals = np.tensordot(
         resampled(n, resamples, seed).astype(float), games, 1
     )  # (resamples, k, k)
-    boot = np.array([_fit(total, ALPHA, strengths) for total in totals])  # (resamples, k)
+    boot = np.array([_fit(resample, ALPHA, strengths) for resample in totals])  # (resamples, k)
     edge = tail(n, level)
-    lows, highs = np.quantile(boot, [edge, 1 - edge], axis=0)
+    told = (total.sum(axis=0) > 0) & (total.sum(axis=1) > 0)
+    lows, highs = np.where(told, np.quantile(boot, [edge, 1 - edge], axis=0), math.nan)
     return [
         Rating(float(value) * ELO, float(low) * ELO, float(high) * ELO)
         for value, low, high in zip(strengths, lows, highs, strict=True)

@@ -14,7 +14,7 @@ import duckdb
 from core.errors import UserError
 from core.tracking.lock import acquire
 
-VERSION = 4
+VERSION = 5
 
 EVENT_TABLES = {
     "status": {"status": "VARCHAR", "reason": "VARCHAR", "pid": "BIGINT", "host": "VARCHAR"},
@@ -62,6 +62,7 @@ EVENT_TABLES = {
         "cut": "BOOLEAN",
         "prompt_cut": "BOOLEAN",
         "memory_mb": "DOUBLE",
+        "exact": "BOOLEAN",
     },
     "warning": {"step": "BIGINT", "about": "VARCHAR", "message": "VARCHAR"},
     "judge": {
@@ -86,7 +87,10 @@ EVENT_TABLES = {
         "seconds": "DOUBLE",
     },
 }
-"""Tables by the kind of event they hold, and the fields they keep; each also has run, seq and time."""
+"""Tables by the kind of event they hold, and the fields they keep; each also has run, seq and time.
+
+`exact` of a generation is no field of the event: the ingester adds it.
+"""
 
 STEPPED = ("step", "eval", "sample", "warning")
 """Tables from which a rewind drops what came after its step."""

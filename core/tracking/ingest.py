@@ -12,6 +12,7 @@ from typing import Any
 
 import duckdb
 
+from core.data.exact_match import exact_match
 from core.tracking.events import LARGEST, parse, read_lines
 from core.tracking.index import EVENT_TABLES, STEPPED
 from core.tracking.rundir import RunDirectory
@@ -190,6 +191,8 @@ def _row(run: str, event: dict[str, Any]) -> list[Any] | None:
     if readers is None:
         return None
     try:
+        if event["event"] == "generation" and {"answer", "reference"} <= event.keys():
+            event["exact"] = exact_match(event["answer"], event["reference"])
         values = [
             None if (value := event.get(name)) is None else read(value) for name, read in readers
         ]

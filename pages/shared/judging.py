@@ -9,13 +9,13 @@ from streamlit.errors import StreamlitSecretNotFoundError
 from core.errors import UserError
 from core.judging import prices, scorer, scores
 from core.judging.job import Job, Order, bases_of, items_of
-from core.judging.judge import Judge
-from core.judging.judges import GEMINI_MODEL, JUDGES, JudgeSettings, build
+from core.judging.judge import Judge, judge_id
+from core.judging.judges import GEMINI_MODEL, JUDGES, MEASURES, JudgeSettings, build
 from core.judging.ledger import known_verdicts
 from core.judging.limits import Limits
 from core.judging.pairs import pair_items
 from core.judging.questions import PAIR_TEMPLATE, SCORE_TEMPLATE, Kind
-from core.tracking import queries
+from core.tracking import queries, verdict_queries
 from core.tracking.lab import Lab
 from pages.shared import runtime
 from pages.shared.text import plain
@@ -104,10 +104,17 @@ def _choose(names: list[str]) -> Order:
         width=240,
     )
     if judge == "reference":
+        measure = row.selectbox(
+            "Measure",
+            list(MEASURES),
+            format_func=MEASURES.__getitem__,
+            width=240,
+            help="chrF compares letters in a row, ROUGE-L words in the same order; exact match is all or nothing.",
+        )
         base = row.checkbox(
             "Score the untuned base too", True, help="Its answers are made first, once."
         )
-        return Order(tuple(names), JudgeSettings(judge), kind, with_base=base)
+        return Order(tuple(names), JudgeSettings(judge, measure), kind, with_base=base)
     model = row.text_input("Model", GEMINI_MODEL if judge == "gemini" else "", width=240)
     temperature = row.number_input("Temperature", 0.0, 2.0, 0.0, 0.1, width=150)
     repeats = row.number_input(
@@ -116,7 +123,7 @@ def _choose(names: list[str]) -> Order:
         20,
         1,
         width=150,
-        help="Verdicts on each answer: more show the judge's own noise.",
+        help="Verdicts on each answer: more show the judge's own noise, little of it at temperature 0.",
     )
     row = st.container(horizontal=True, vertical_alignment="bottom")
     key = row.text_input(
@@ -176,14 +183,17 @@ def _show_cost(
         made = queries.answers(lab.db, [base.name for base in bases])
         made = scores.of_runs(made, answers)
         answers = pd.concat([answers, made], ignore_index=True)
-        if len(made) < sum(len(examples) for examples in bases.values()):
-            note = " The base has to answer first; its answers come on top."
+        if unanswered := sum(map(len, bases.values())) - len(made):
+            note = (
+                f" The untuned base has to answer {unanswered:,} examples first; they come on top."
+            )
     items = items_of(answers) if order.kind == "score" else pair_items(answers)
     tasks = scorer.plan(judge, items, order.repeats)
     known = known_verdicts(lab.runs_dir, judge.spec)
     left = scorer.open_tasks(tasks, known, order.missing_again)
     table = prices.load(lab.runs_dir)
-    cost = prices.estimate(tasks, left, order.judge.model or GEMINI_MODEL, table)
+    length = verdict_queries.reply_tokens(lab.db, judge_id(judge.spec))
+    cost = prices.estimate(tasks, left, order.judge.model or GEMINI_MODEL, table, length)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.write(plain(cost.sentence() + note))
         if order.judge.judge != "reference":

@@ -1,16 +1,16 @@
 """What verdicts tell: the leaderboard, two runs on the same items, judges against each other."""
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 import streamlit as st
 
 from core import charts
-from core.judging import pairs, scores, statistics
+from core.judging import agreement, pairs, scores, statistics
 from core.judging.job import bases_of
 from core.tables import markdown, records
-from core.tracking import queries
+from core.tracking import queries, verdict_queries
 from core.tracking.lab import Lab
 from pages.shared.text import plain, show_text
 
@@ -71,16 +71,18 @@ def show_scores(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
             "Compare two looks at the examples that two runs share."
         )
     rows = scores.leaderboard(verdicts, answers, str(verdicts["judge"].iloc[0]), partial=False)
-    rows = [{**row, "run": shown.get(row["run"], row["run"])} for row in rows]
+    rows = scores.named(rows, everyone)
     st.dataframe(pd.DataFrame(rows), hide_index=True, column_config=COLUMNS)
     st.plotly_chart(
         charts.intervals(rows, "Score with its 95 % interval", "score", (-2, 102)), key="intervals"
     )
-    [told] = records(queries.judges(lab.db).query("id == @id"))
+    [told] = records(verdict_queries.judges(lab.db).query("id == @id"))
     st.caption(plain(scores.described(told)))
     if unseen := [row["run"] for row in rows if row["mean"] is None]:
         st.caption(f"Not scored yet: {plain(', '.join(unseen))}. Press Score.")
-    _show_noise(verdicts)
+    for sentence in (scores.missing_sentence(verdicts), scores.noise_sentence(verdicts)):
+        if sentence:
+            st.caption(plain(sentence))
     with st.container(horizontal=True):
         st.download_button("CSV", pd.DataFrame(rows).to_csv(index=False), "scores.csv", "text/csv")
         st.download_button("Markdown", markdown(rows), "scores.md", "text/markdown")
@@ -132,28 +134,19 @@ def show_two(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
 def show_pairs(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
     """Runs against each other by pairwise verdicts: ratings, win rates, and how often the order decided."""
     everyone = _with_bases(lab, names, hashes)
-    verdicts = queries.pair_verdicts(lab.db, everyone)
+    verdicts = verdict_queries.pair_verdicts(lab.db, everyone)
     id = _pick_judge(verdicts, "pair_judge")
     if id is None:
         return
     verdicts = verdicts[verdicts["id"] == id]
-    shown = scores.shown_names(everyone)
-    rates = [
-        {
-            **row,
-            "run": shown.get(row["run"], row["run"]),
-            "other": shown.get(row["other"], row["other"]),
-        }
-        for row in pairs.win_rates(verdicts, everyone)
-    ]
-    rated = pairs.tournament(verdicts, everyone)
-    ratings = [{**row, "run": shown.get(row["run"], row["run"])} for row in rated]
+    rates = scores.named(pairs.win_rates(verdicts, everyone), everyone)
+    ratings = scores.named(pairs.tournament(verdicts, everyone), everyone)
     st.dataframe(pd.DataFrame(rates), hide_index=True, column_config=PAIR_COLUMNS)
     title = "Rating with its 95 % interval (Bradley-Terry)"
     st.plotly_chart(charts.intervals(ratings, title, "Elo points", None), key="ratings")
     st.caption(
         "Every two answers were shown in both orders; equal answers are a tie without asking. "
-        "400 Elo points are odds of ten to one."
+        "A run that never lost, or never won, has no interval. 400 Elo points are odds of ten to one."
     )
     st.download_button("CSV", pd.DataFrame(rates).to_csv(index=False), "pairs.csv", "text/csv")
 
@@ -165,7 +158,7 @@ def show_judges(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
         st.info("Nothing is scored yet.")
         return
     ids = list(dict.fromkeys(verdicts["id"]))
-    answer = [*scores.EXAMPLE, "answer"]
+    answer = scores.ANSWER
     if len(ids) < 2:
         st.info("Score with a second judge to see whether the two agree.")
     else:
@@ -176,7 +169,7 @@ def show_judges(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
             verdicts[verdicts["id"] == id].groupby(answer)["score"].mean().dropna()
             for id in (one, other)
         )
-        found = statistics.agreement(a, b)
+        found = agreement.agreement(a, b)
         if math.isnan(found.correlation):
             st.markdown("No rank correlation: one of the two gave every answer the same score.")
         else:
@@ -184,13 +177,13 @@ def show_judges(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
                 f"Rank correlation **{found.correlation:.2f}** over {found.n:,} different answers."
             )
         st.caption("They disagree most on these; ranks are percentiles among these answers.")
-        most = statistics.disagreements(a, b).reset_index()
+        most = agreement.disagreements(a, b).reset_index()
         names = [one, other, "Rank by one", "Rank by the other", "Gap"]
         most.columns = pd.Index([*EXAMPLE_TITLES, "Answer", *names])
         st.dataframe(_scores_first(most, 4), hide_index=True)
     st.subheader("Equal answers, different scores")
     asked = verdicts.dropna(subset=["score"]).drop_duplicates(["id", *answer, "repeat"])
-    differ = statistics.inconsistent(asked, by=("id", *answer))
+    differ = agreement.inconsistent(asked, by=("id", *answer))
     if differ.empty:
         st.caption(
             "None: every answer that was judged more than once got the same score each time."
@@ -206,7 +199,7 @@ def _verdicts(
 ) -> tuple[list[str], pd.DataFrame]:
     """The runs with their bases, and every verdict on them."""
     everyone = _with_bases(lab, names, hashes)
-    verdicts = queries.verdicts(lab.db, everyone)
+    verdicts = verdict_queries.verdicts(lab.db, everyone)
     return everyone, scores.of_runs(verdicts, queries.answers(lab.db, names))
 
 
@@ -240,28 +233,12 @@ def _scores_first(frame: pd.DataFrame, texts: int) -> pd.DataFrame:
     return frame[[*columns[texts:], *columns[:texts]]].round(1)
 
 
-def _show_noise(verdicts: pd.DataFrame) -> None:
-    """With repeats: how much of the scores' spread is the judge's own."""
-    answer = [*scores.EXAMPLE, "answer"]
-    scored = verdicts.dropna(subset=["score"]).drop_duplicates([*answer, "repeat"])
-    repeated: dict[Hashable, list[float]] = {
-        k: part.tolist() for k, part in scored.groupby(answer)["score"]
-    }
-    found = statistics.components(repeated)
-    if found is not None:
-        st.caption(
-            f"With {found.repeats:.1f} verdicts an answer, scores of one answer vary by "
-            f"{found.judge**0.5:.1f} points (standard deviation), those of different answers by {found.items**0.5:.1f}; "
-            f"{found.share:.0%} of what is uncertain in a mean is the judge."
-        )
-
-
 def _show_examples(verdicts: pd.DataFrame, answers: pd.DataFrame, shown: dict[str, str]) -> None:
     """The answers behind the scores; one row ticked shows it in full. Those without a verdict are there too."""
     order = st.segmented_control(
         "Answers", ORDERS, default=ORDERS[0], help="Disputed: scores of one example differ most."
     )
-    same = ["run", "item", *scores.EXAMPLE, "answer"]
+    same = ["run", "item", *scores.ANSWER]
     frame = answers[same].merge(verdicts, "left", on=same)
     frame = frame.assign(shown=[shown.get(run, run) for run in frame["run"]])
     st.download_button(

@@ -16,7 +16,7 @@ from core.errors import UserError
 from core.judging.judge import Item, Verdict, judge_id, verdict_key
 from core.judging.ledger import LONGEST, Ledger, known_verdicts
 from core.judging.reference import ReferenceJudge
-from core.tracking import lab, queries
+from core.tracking import lab, queries, verdict_queries
 from core.tracking.events import EventWriter
 from core.tracking.lab import Lab
 from core.tracking.rundir import RunDirectory
@@ -85,7 +85,7 @@ def asked(runs_dir: Path, query: Callable[[Any], pd.DataFrame]) -> pd.DataFrame:
 
 
 def verdicts(runs_dir: Path, *runs: str) -> pd.DataFrame:
-    return asked(runs_dir, lambda db: queries.verdicts(db, runs))
+    return asked(runs_dir, lambda db: verdict_queries.verdicts(db, runs))
 
 
 def test_verdicts_are_there_after_reopening(tmp_path: Path) -> None:
@@ -170,19 +170,21 @@ def test_one_scoring_at_a_time(tmp_path: Path) -> None:
 
 
 def test_of_two_verdicts_with_one_key_the_later_counts(tmp_path: Path) -> None:
-    run_of(tmp_path, "mine", item("a"), item("b"))
+    other = item("b", "Say it again.")
+    run_of(tmp_path, "mine", item("a"), other)
     with Ledger(tmp_path, SPEC) as ledger:
         for score in (None, 40.0, 60.0):
             key = write(ledger, item("a"), score)
         for score in (10.0, None):
-            write(ledger, item("b"), score)
+            write(ledger, other, score)
     assert known_verdicts(tmp_path, SPEC)[key] == 60.0
     found = verdicts(tmp_path, "mine")
     assert found["answer"].tolist() == ["a", "b"]
     assert found["score"].tolist()[0] == 60.0
     assert found["score"].isna().tolist() == found["missing"].isin(["blocked"]).tolist() == [False, True]  # fmt: skip
-    scores = asked(tmp_path, queries.scores)
-    assert scores["score"].fillna(-1).tolist() == [60.0, -1.0]
+    scores = asked(tmp_path, verdict_queries.scores)
+    assert sorted(scores["score"].fillna(-1)) == [-1.0, 60.0]
+    assert scores["examples"].tolist() == [2, 2]
 
 
 def test_a_full_disk_is_told_and_costs_what_could_not_be_written_only(tmp_path: Path) -> None:
@@ -244,17 +246,34 @@ def test_odd_texts_are_found_again_in_the_index(tmp_path: Path) -> None:
     assert found["score"].tolist() == [float(i) for i in range(len(odd))]
 
 
-def test_a_run_that_was_not_judged_in_full_has_no_score(tmp_path: Path) -> None:
-    run_of(tmp_path, "whole", item("a"), item("b"))
-    run_of(tmp_path, "part", item("a"), item("c"))
+def test_a_run_of_which_a_judge_has_not_seen_enough_has_no_score(tmp_path: Path) -> None:
+    same = [item("a", f"Say {i}.") for i in range(8)]
+    run_of(tmp_path, "whole", *same, item("b", "Say 8."), item("b", "Say 9."))
+    run_of(tmp_path, "nearly", *same, item("b", "Say 8."), item("c", "Say 9."))
+    run_of(tmp_path, "part", *same, item("c", "Say 8."), item("c", "Say 9."))
     run_of(tmp_path, "none", item("d"))
     with Ledger(tmp_path, SPEC) as ledger:
-        write(ledger, item("a"), 40.0)
-        write(ledger, item("a"), 60.0, repeat=1)
-        write(ledger, item("b"), None)
-    found = asked(tmp_path, queries.scores)
-    assert found["run"].tolist() == ["whole", "whole"]
-    assert found["score"].fillna(-1).tolist() == [50.0, -1.0]
+        for asked_for in same:
+            write(ledger, asked_for, 40.0)
+            write(ledger, asked_for, 60.0, repeat=1)
+        write(ledger, item("b", "Say 8."), None)
+        write(ledger, item("b", "Say 9."), 10.0)
+    found = asked(tmp_path, verdict_queries.scores)
+    counts = found.groupby("run")["score"].agg(["size", "count", "sum"])
+    assert counts.to_dict("index") == {
+        "whole": {"size": 10, "count": 9, "sum": 410.0},
+        "nearly": {"size": 9, "count": 8, "sum": 400.0},
+    }
+
+
+def test_an_example_that_is_there_twice_counts_once(tmp_path: Path) -> None:
+    run_of(tmp_path, "mine", item("a"), item("b"), item("a", "Say more."))
+    with Ledger(tmp_path, SPEC) as ledger:
+        for answer, score in ((item("a"), 20.0), (item("b"), 40.0), (item("a", "Say more."), 60.0)):
+            write(ledger, answer, score)
+    found = asked(tmp_path, verdict_queries.scores)
+    assert sorted(found["score"]) == [30.0, 60.0]
+    assert found["examples"].tolist() == [2, 2]
 
 
 def test_comparisons_are_no_scores(tmp_path: Path) -> None:
@@ -263,7 +282,7 @@ def test_comparisons_are_no_scores(tmp_path: Path) -> None:
     with Ledger(tmp_path, spec) as ledger:
         ledger.write("k", item("a"), 0, Verdict(50.0))
     assert verdicts(tmp_path, "mine").empty
-    assert asked(tmp_path, queries.scores).empty
+    assert asked(tmp_path, verdict_queries.scores).empty
 
 
 def test_an_open_index_follows_a_ledger_and_forgets_one_that_is_deleted(tmp_path: Path) -> None:
@@ -273,7 +292,7 @@ def test_an_open_index_follows_a_ledger_and_forgets_one_that_is_deleted(tmp_path
         def seen() -> list[float]:
             opened.refresh()
             assert opened.fault is None
-            return [float(s) for s in queries.verdicts(opened.db, ["mine"])["score"]]
+            return [float(s) for s in verdict_queries.verdicts(opened.db, ["mine"])["score"]]
 
         with Ledger(tmp_path, SPEC) as ledger:
             write(ledger, item("a"), 40.0)

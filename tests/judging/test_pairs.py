@@ -12,7 +12,7 @@ from core.judging.judge import Item, Verdict, verdict_key
 from core.judging.ledger import Ledger
 from core.judging.pairs import EXAMPLE, pair_items, tournament, win_rates
 from core.judging.reference import ReferenceJudge
-from core.tracking import queries
+from core.tracking import verdict_queries
 from core.tracking.index import Index
 from core.tracking.ingest import Ingester
 from core.tracking.rundir import RunDirectory, all_runs
@@ -26,7 +26,7 @@ def answers(*rows: tuple[str, str, str]) -> pd.DataFrame:
 
 
 def verdicts(*rows: tuple[str, str, str, float | None]) -> pd.DataFrame:
-    """Of (shown first, other, question, score), as `queries.pair_verdicts` gives them."""
+    """Of (shown first, other, question, score), as `verdict_queries.pair_verdicts` gives them."""
     full = [(run, other, question, "", "right", score) for run, other, question, score in rows]
     frame = pd.DataFrame(full, columns=["run", "other", *EXAMPLE, "score"])
     return frame.astype({"score": float}).assign(id="judge-1", model="m")
@@ -83,7 +83,8 @@ def test_win_rates_by_hand() -> None:
 
 def test_a_judge_that_always_takes_the_first_says_nothing_of_the_runs() -> None:
     [row] = win_rates(verdicts(*games("a", "b", [(100, 100)] * 5)), ["a", "b"])
-    assert (row["rate"], row["low"], row["high"], row["flips"]) == (50, 50, 50, 1)
+    assert (row["rate"], row["flips"]) == (50, 1)
+    assert row["low"] < 50 < row["high"]
 
 
 def test_repeats_of_one_order_are_averaged_first() -> None:
@@ -154,7 +155,7 @@ def judged(
             verdict = Verdict(score, missing=None if score is not None else "blocked")
             ledger.write(verdict_key(spec, "", item, 0), item, 0, verdict)
     Ingester(index.new_cursor()).poll([*all_runs(runs_dir), *event_files(runs_dir)])
-    return queries.pair_verdicts(index.cursor(), ["a", "b"])
+    return verdict_queries.pair_verdicts(index.cursor(), ["a", "b"])
 
 
 def test_the_index_finds_the_verdicts_on_two_runs(tmp_path: Path, index: Index) -> None:

@@ -3,7 +3,7 @@
 import random
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -155,10 +155,18 @@ def test_pauses_grow_and_are_spread(ledger: Ledger, monkeypatch: pytest.MonkeyPa
             return False
 
     judge = Scripted(script)
+    limits, ended = Limits(attempts=10), Event()
     scoring = scorer._Scoring(
-        judge, [], ledger, Limits(attempts=10), threading.Event(), Progress(), random.Random(1)
+        judge,
+        deque(),
+        ledger,
+        limits,
+        threading.Event(),
+        Progress(),
+        random.Random(1),
+        ended,
+        scorer.Throttle(limits, ended),
     )
-    scoring.ended = Event()
     [task] = plan(judge, [item("a")])
     scoring._take(task)
     assert len(waits) == 9

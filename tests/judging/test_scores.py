@@ -83,8 +83,10 @@ def test_one_score_alone_has_no_interval_that_lies() -> None:
 
 
 def of_judges(*rows: tuple[str, str, str, float | None]) -> pd.DataFrame:
+    """One row a test example; of `gemini-3` another model than of the others, of each run two examples."""
     frame = pd.DataFrame(rows, columns=["run", "id", "judge", "score"])
-    return frame.astype({"score": float})
+    models = ["pro" if id == "gemini-3" else "flash" for id in frame["id"]]
+    return frame.assign(model=models, examples=2).astype({"score": float})
 
 
 def test_each_run_has_a_score_by_judge() -> None:
@@ -94,13 +96,14 @@ def test_each_run_has_a_score_by_judge() -> None:
             ("a", "reference-1", "reference", 60.0),
             ("a", "gemini-1", "gemini", 80.0),
             ("a", "gemini-2", "gemini", 20.0),
+            ("a", "gemini-3", "gemini", 10.0),
             ("b", "gemini-2", "gemini", None),
             ("c", "gemini-2", "gemini", 30.0),
         )
     )
     assert list(found) == ["a", "c"]
-    assert {label: i.mean for label, i in found["a"].items()} == {"reference": 50, "gemini-1": 80, "gemini-2": 20}  # fmt: skip
-    assert {label: i.n for label, i in found["c"].items()} == {"gemini-2": 1}
+    assert {label: i.mean for label, i in found["a"].items()} == {"reference": 50, "gemini-1": 80, "gemini-2": 20, "gemini pro": 10}  # fmt: skip
+    assert {label: (i.scored, i.missing) for label, i in found["c"].items()} == {"gemini-2": (1, 1)}
 
 
 def test_one_setting_of_a_judge_goes_by_its_short_name() -> None:

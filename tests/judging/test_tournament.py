@@ -103,3 +103,12 @@ def test_few_items_and_few_runs():
     assert math.isnan(one[0].low)
     assert math.isnan(one[1].high)
     assert [value.rating for value in rating_intervals([], 3)] == pytest.approx([0, 0, 0])
+
+
+def test_a_run_that_never_lost_or_never_won_has_no_interval():
+    best = [(item, 0, other, 100.0) for item in range(9) for other in (1, 2, 3)]
+    rest = [(item, 1, 2, 100.0 * (item % 3 > 0)) for item in range(9)]
+    worst = [(item, 3, other, 0.0) for item in range(9) for other in (1, 2)]
+    found = rating_intervals(best + rest + worst, 4)
+    assert [math.isnan(rating.low) for rating in found] == [True, False, False, True]
+    assert [rating.rating for rating in found] == sorted((r.rating for r in found), reverse=True)

@@ -94,7 +94,7 @@ def test_settings_of_a_judge_are_told_apart(asked, judge, open_page):
     judge("one")
     judge("one", GEMINI | {"model": "other"}, missing=["12"])
     row = cells(page.run(), "one")
-    names = [c for c in row.index if c.startswith("gemini-") and "95" not in c]
+    names = [c for c in row.index if c.startswith("gemini ") and "95" not in c]
     assert sorted(row[names]) == [33.5, 55.0]
 
 

@@ -93,7 +93,9 @@ def test_what_it_costs_is_told_before(asked, open_page, gemini, score):
     asked("one", "red", "blue", "blau")
     asked("two", "red", "azure", "vert")  # one answer is the same, and asked about once
     page = open_page("scoring").choose("Judge", "reference")
-    assert page.says("5 verdicts: 5 to make, at no cost. The base has to answer first")
+    assert page.says(
+        "5 verdicts: 5 to make, at no cost. The untuned base has to answer 3 examples first; they come on top."
+    )
     page.choose("Judge", "gemini").choose("Score the untuned base too", False)
     assert page.says("5 verdicts: 5 requests, about ")
     assert page.choose("Repeats", 3).says("15 verdicts: 15 requests, about ")

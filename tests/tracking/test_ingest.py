@@ -63,6 +63,7 @@ SAMPLES = {
         "cut": False,
         "memory_mb": 301.5,
         "prompt_cut": True,
+        "exact": False,
     },
     "warning": {"step": 1, "about": "data", "message": "one was left out"},
     "judge": {
@@ -138,7 +139,10 @@ def grow(run, *lines):
 
 def test_every_field_of_every_kind_of_event_arrives(tmp_path, db, run):
     assert SAMPLES.keys() == EVENT_TABLES.keys()
-    grow(run, *(line(seq, kind, **SAMPLES[kind]) for seq, kind in enumerate(SAMPLES, 2)))
+    told = {
+        kind: {k: v for k, v in fields.items() if k != "exact"} for kind, fields in SAMPLES.items()
+    }
+    grow(run, *(line(seq, kind, **told[kind]) for seq, kind in enumerate(SAMPLES, 2)))
     ingester = Ingester(db)
     assert ingester.poll(all_runs(tmp_path))
     for seq, (kind, fields) in enumerate(SAMPLES.items(), 2):
