@@ -138,7 +138,7 @@ def stop(run: RunName, runs_dir: RunsDir = RUNS) -> None:
     deadline = time.monotonic() + PATIENCE
     while (status := found.status()) not in ENDED:
         if time.monotonic() > deadline:
-            _fail(f"{run} is still in its step; it will checkpoint and stop after it", 1)
+            _fail(f"{run} is in a long step and will stop after it; asked again, it is killed", 1)
         if not found.is_alive():
             found.settle("the trainer died", of=("running",))
         time.sleep(0.1)

@@ -4,16 +4,16 @@ An executor takes a run to its end and returns; the run's events say how it went
 """
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
-
+from core.tracking.processes import kill_tree
 from core.tracking.rundir import RunDirectory
-from core.tracking.worker import work
+from core.tracking.worker import less_memory, work
 
 GRACE = 300.0
 """Seconds between a request to stop and killing the trainer: a long step and a large checkpoint fit in."""
@@ -50,11 +50,14 @@ def run_in_process(run: RunDirectory, grace: float = GRACE) -> None:
         time.sleep(0.05)
         asked = (asked or time.monotonic()) if run.stop_path.exists() else None
         if asked and time.monotonic() - asked > grace:
-            _kill(process.pid)
+            kill_tree(process.pid)
     # One that ended by itself has written its last word, and the run may be queued again by now.
     if code := process.wait():
         how = f"signal {-code}" if code < 0 else f"exit status {code}"
-        run.settle(f"the trainer ended without a last word ({how}); see its log")
+        reason = f"the trainer ended without a last word ({how}); see its log"
+        if code == -signal.SIGKILL and asked is None:
+            reason += f". The system kills what takes too much memory: {less_memory(run)}"
+        run.settle(reason)
 
 
 def run_in_thread(run: RunDirectory) -> None:
@@ -63,12 +66,3 @@ def run_in_thread(run: RunDirectory) -> None:
 
 
 EXECUTORS: dict[str, Executor] = {"process": run_in_process, "thread": run_in_thread}
-
-
-def _kill(pid: int) -> None:
-    try:
-        parent = psutil.Process(pid)
-        for process in [*parent.children(recursive=True), parent]:
-            process.kill()
-    except psutil.NoSuchProcess:
-        pass

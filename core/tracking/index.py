@@ -206,6 +206,17 @@ def _hold(path: Path, timeout: float) -> int:
     return handle
 
 
+def is_held(path: Path) -> bool:
+    """Whether some process has this index open."""
+    try:
+        handle = acquire(path.with_name(path.name + ".lock"), shared=True)
+    except OSError:
+        return False
+    if handle is not None:
+        os.close(handle)
+    return handle is None
+
+
 def _version(connection: duckdb.DuckDBPyConnection) -> int | None:
     """The version of an index, 0 for a database that is none, None for an empty one.
 

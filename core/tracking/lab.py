@@ -15,41 +15,50 @@ import duckdb
 
 from core.config import RunConfig
 from core.errors import UserError
+from core.tracking import preferences
 from core.tracking.executors import EXECUTORS
-from core.tracking.index import Index, IndexHeldError
+from core.tracking.index import Index, IndexHeldError, is_held
 from core.tracking.ingest import Ingester
-from core.tracking.queue import Queue
+from core.tracking.processes import kill_trainer
+from core.tracking.queue import Queue, read_order
 from core.tracking.rundir import ENDED, RunDirectory, all_runs
 from core.tracking.sources import EventFile, event_files
 
 INDEX = "lab.duckdb"
 POLL = 0.4
 CHECK = 2.0
+KILL_AFTER = 30.0
+"""Seconds after a request to stop from which on a second one kills."""
 PATIENCE = 2.0
 """Seconds to wait for a command that is just reading the index."""
 
 
 class Lab:
-    """An open laboratory. Close it, or the next one finds the index held.
+    """An open laboratory. Close it, or the next one can only read.
 
     Args:
         runs_dir: holds the run directories, the index and the queue.
         executor: `process` or `thread`.
-
-    Raises:
-        IndexHeldError: another dashboard has it open.
     """
 
     def __init__(self, runs_dir: Path, executor: str = "process") -> None:
         self.runs_dir = runs_dir
-        self.index = Index(runs_dir / INDEX, PATIENCE)
+        self.driver: int | None = None
+        """The process whose dashboard drives these runs, where that is another: this one only reads."""
+        try:
+            self.index = Index(runs_dir / INDEX, PATIENCE)
+        except IndexHeldError as error:
+            self.index, self.driver = Index(None), error.pid
         self.fault: str | None = None
         """Why the index is behind the directories, if it is."""
         self._closing = threading.Event()
         self._polling, self._editing = threading.Lock(), threading.Lock()
         self._ingester = Ingester(self.index.new_cursor())
         self.refresh()
-        self.queue = Queue(runs_dir, EXECUTORS[executor])
+        self.queue: Queue | None = None
+        if self.driver is None:
+            self.queue = Queue(runs_dir, EXECUTORS[executor])
+            self._resume_interrupted()
         self._thread = threading.Thread(target=self._follow, name="ingest", daemon=True)
         self._thread.start()
         atexit.register(self.close)  # a daemon thread that dies inside DuckDB aborts the process
@@ -59,10 +68,26 @@ class Lab:
         """This thread's connection, for `core.tracking.queries`."""
         return self.index.cursor()
 
+    def driving(self) -> Queue:
+        """The queue. Raises UserError where another process drives these runs."""
+        if self.queue is None:
+            message = f"read only: the dashboard of process {self.driver} drives these runs; do it there, or stop that one first"
+            raise UserError(message)
+        return self.queue
+
+    def waiting(self) -> list[str]:
+        """Runs in order, the one being trained first."""
+        return read_order(self.runs_dir) if self.queue is None else self.queue.names()
+
+    def superseded(self) -> bool:
+        """Whether this one only reads although nobody drives the runs any more."""
+        return self.driver is not None and not is_held(self.runs_dir / INDEX)
+
     def launch(self, config: RunConfig) -> str:
         """Create a run and queue it; its name."""
+        queue = self.driving()
         run = RunDirectory.create(self.runs_dir, config)
-        self.queue.add(run.name)
+        queue.add(run.name)
         self.refresh()
         return run.name
 
@@ -80,23 +105,27 @@ class Lab:
                 self.fault = f"the index cannot be kept up: {error}"
 
     def stop(self, name: str) -> None:
-        """Ask a run to checkpoint and stop, or take it off the queue."""
+        """Ask a run to checkpoint and stop, or take it off the queue; asked again after a while, kill it."""
+        queue = self.driving()
         stop(RunDirectory.find(self.runs_dir, name))
-        self.queue.remove(name)
+        queue.remove(name)
 
     def resume(self, name: str) -> None:
         """Queue a run again that did not finish. It goes on from its newest checkpoint."""
+        queue = self.driving()
         requeue(RunDirectory.find(self.runs_dir, name))
-        self.queue.add(name)
+        queue.add(name)
 
     def delete(self, name: str) -> None:
         """Remove a run and everything it made."""
+        queue = self.driving()
         RunDirectory.find(self.runs_dir, name).delete()
-        self.queue.remove(name)
+        queue.remove(name)
 
     def edit(self, name: str, **values: Any) -> None:
         """Change a run's notes or tags; nothing else of a run can change."""
         assert values.keys() <= {"notes", "tags"}
+        self.driving()
         run = RunDirectory.find(self.runs_dir, name)
         with self._editing:
             run.write_config(run.config().changed(**values))
@@ -106,7 +135,8 @@ class Lab:
         if self._closing.is_set():
             return
         self._closing.set()
-        self.queue.close()
+        if self.queue:
+            self.queue.close()
         self._thread.join()
         self.refresh()
         self.index.close()
@@ -116,17 +146,36 @@ class Lab:
         checked = 0.0
         while not self._closing.wait(POLL):
             self.refresh()
-            if time.monotonic() - checked > CHECK:
+            if self.queue and time.monotonic() - checked > CHECK:
                 with contextlib.suppress(OSError, duckdb.Error):  # the next turn tries again
                     settle_dead(self.runs_dir, self.index)
                 checked = time.monotonic()
 
+    def _resume_interrupted(self) -> None:
+        """Queue again what an earlier end interrupted, where that is wished for."""
+        if not preferences.load(self.runs_dir).resume_interrupted:
+            return
+        settle_dead(self.runs_dir, self.index)
+        self.refresh()
+        queue = self.driving()
+        for name in reversed(_interrupted(self.index)):
+            with contextlib.suppress(UserError):  # deleted meanwhile, or the disk is full
+                self.resume(name)
+                queue.move(name, -len(queue.names()))
+
 
 def stop(run: RunDirectory) -> None:
-    """Ask a run to stop; one that nobody has started stops at once. Raises UserError if it has ended."""
+    """Ask a run to stop; one that nobody has started stops at once.
+
+    One that was asked KILL_AFTER seconds ago and still trains is killed. Raises UserError if it has ended.
+    """
     if (status := run.status()) in ENDED:
         raise UserError(f"{run.name} is not running: it is {status}")
-    run.request_stop()
+    if (run.asked_to_stop() or 0) > KILL_AFTER and kill_trainer(run):
+        run.settle(f"killed: it had not stopped {KILL_AFTER:g} s after it was asked to")
+        return
+    if run.asked_to_stop() is None:
+        run.request_stop()
     if status == "queued":
         run.settle("withdrawn before it started")
     elif not run.is_alive():
@@ -141,6 +190,14 @@ def requeue(run: RunDirectory) -> None:
         run.withdraw_stop()
         if status != "queued":
             run.append("status", status="queued", reason=f"resumed after it was {status}")
+
+
+def _interrupted(index: Index) -> list[str]:
+    """Interrupted runs, in the order in which they were queued first."""
+    query = """
+        select run from status group by run having arg_max(status, seq) = 'interrupted' order by min(time), run
+    """
+    return [name for (name,) in index.cursor().execute(query).fetchall()]
 
 
 def settle_dead(runs_dir: Path, index: Index) -> bool:

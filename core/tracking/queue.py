@@ -7,12 +7,18 @@ until it has ended; one whose trainer outlived an earlier dashboard is waited fo
 import contextlib
 import json
 import threading
+import time
 import traceback
 from pathlib import Path
 
 from core.errors import UserError
 from core.tracking.executors import Executor
+from core.tracking.processes import kill_trainer
 from core.tracking.rundir import RunDirectory, all_runs
+
+FILE = "queue.json"
+PATIENCE = 11.0
+"""Seconds that a trainer gets to checkpoint when its dashboard ends, which is to be gone in 15."""
 
 
 class Queue:
@@ -25,10 +31,10 @@ class Queue:
 
     def __init__(self, runs_dir: Path, executor: Executor) -> None:
         self._runs_dir, self._executor = runs_dir, executor
-        self._path = runs_dir / "queue.json"
+        self._path = runs_dir / FILE
         self._changed = threading.Condition()
         self._current: str | None = None
-        self._waiting = self._read()
+        self._waiting = read_order(runs_dir)
         self._closing = False
         self._thread = threading.Thread(target=self._drive, name="queue", daemon=True)
         self._thread.start()
@@ -56,10 +62,23 @@ class Queue:
                 self._waiting.remove(name)
                 self._write()
 
-    def close(self, timeout: float = 15.0) -> None:
+    def move(self, name: str, places: int) -> None:
+        """Move a waiting run so many places towards the end, or towards the head where negative.
+
+        Raises UserError where that cannot be stored.
+        """
+        with self._changed:
+            if name in self._waiting:
+                place = self._waiting.index(name)
+                self._waiting.pop(place)
+                self._waiting.insert(max(0, place + places), name)
+                self._write()
+
+    def close(self, timeout: float = PATIENCE) -> None:
         """Let the current run checkpoint and end as `interrupted`; what waits stays queued.
 
-        A trainer that needs longer than `timeout` seconds ends by itself after its step.
+        A trainer in a process of its own that needs longer than `timeout` seconds is killed: it goes on from the
+        checkpoint before when it is resumed.
         """
         with self._changed:
             self._closing = True
@@ -67,7 +86,18 @@ class Queue:
             if self._current:
                 with contextlib.suppress(UserError):  # deleted, or the disk is full
                     self._run(self._current).request_stop("interrupted")
+            run = self._run(self._current) if self._current else None
+        deadline = time.monotonic() + timeout
         self._thread.join(timeout)
+        if run is None:
+            return
+        while (
+            run.is_alive() and time.monotonic() < deadline
+        ):  # one that outlived an earlier dashboard
+            time.sleep(0.05)
+        if kill_trainer(run):
+            run.settle(f"killed: it did not end within {timeout:g} s")
+            self._thread.join(1.0)
 
     def _drive(self) -> None:
         while True:
@@ -114,14 +144,6 @@ class Queue:
         current = [self._current] if self._current else []
         return list(dict.fromkeys([*current, *self._waiting]))
 
-    def _read(self) -> list[str]:
-        try:
-            names = json.loads(self._path.read_text(encoding="utf-8"))
-            known = {run.name for run in all_runs(self._runs_dir)}
-            return [name for name in dict.fromkeys(names) if name in known]
-        except (OSError, ValueError, TypeError):
-            return []
-
     def _write(self) -> None:
         partial = self._path.with_suffix(".partial")
         try:
@@ -129,3 +151,13 @@ class Queue:
             partial.replace(self._path)
         except OSError as error:
             raise UserError(f"the queue cannot be written to {self._path} ({error})") from None
+
+
+def read_order(runs_dir: Path) -> list[str]:
+    """The order as it is kept, without runs that are gone; empty where it cannot be read."""
+    try:
+        names = json.loads((runs_dir / FILE).read_text(encoding="utf-8"))
+        known = {run.name for run in all_runs(runs_dir)}
+        return [name for name in dict.fromkeys(names) if name in known]
+    except (OSError, ValueError, TypeError):
+        return []

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import time
 import unicodedata
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from core.tracking.lock import acquire
 from core.tracking.sources import FOLDERS
 
 DEVICES = {"con", "prn", "aux", "nul", *(f"{n}{i}" for n in ("com", "lpt") for i in range(10))}
-RESERVED = DEVICES | {"lab", "queue", "", *FOLDERS}
+RESERVED = DEVICES | {"lab", "queue", "settings", "", *FOLDERS}
 """No run may be called like a device of Windows, or like what else lies beside the runs."""
 ENDED = ("stopped", "interrupted", "failed", "finished")
 RESUMABLE = ("queued", "stopped", "interrupted", "failed")
@@ -159,6 +160,12 @@ class RunDirectory:
         except FileNotFoundError:
             return None
         return ending if ending in ENDED else "stopped"
+
+    def asked_to_stop(self) -> float | None:
+        """Seconds since somebody asked it to stop, or None where nobody did."""
+        with contextlib.suppress(FileNotFoundError):
+            return time.time() - self.stop_path.stat().st_mtime
+        return None
 
     def withdraw_stop(self) -> None:
         """Forget a request to stop."""

@@ -5,9 +5,7 @@ to the run's log, a sentence into its events.
 """
 
 import contextlib
-import os
 import signal
-import socket
 import sys
 import traceback
 from collections.abc import Callable
@@ -17,6 +15,7 @@ from typing import Any
 
 from core.config import RunConfig
 from core.errors import UserError
+from core.tracking import processes
 from core.tracking.events import EventWriter
 from core.tracking.rundir import ENDED, RunDirectory
 
@@ -81,7 +80,7 @@ def work(run: RunDirectory, signals: bool = False, train: Train | None = None) -
 def _train(run: RunDirectory, active: ActiveRun, train: Train | None) -> tuple[str, str | None]:
     if active.stop_requested():
         return active.ending or "stopped", "withdrawn before it started"
-    active.emit("status", status="running", pid=os.getpid(), host=socket.gethostname())
+    active.emit("status", status="running", **processes.identity())
     try:
         from core.training import trainer  # torch: seconds, which the status need not wait for
 
@@ -94,15 +93,26 @@ def _train(run: RunDirectory, active: ActiveRun, train: Train | None) -> tuple[s
         return "interrupted", "interrupted from the keyboard"
     except BaseException as error:
         traceback.print_exc()
-        return "failed", _reason(error)
+        return "failed", _reason(error, run)
     return (outcome, None) if outcome == "finished" else (active.ending or outcome, None)
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, run: RunDirectory) -> str:
     message = " ".join(str(error).split())
     if isinstance(error, MemoryError) or any(words in message.lower() for words in NO_MEMORY):
-        return "out of memory; a smaller batch with more gradient accumulation, gradient checkpointing or LoRA needs less"
+        traceback.clear_frames(error.__traceback__)  # they hold what filled the memory
+        return f"out of memory; {less_memory(run)}"
     return f"{type(error).__name__}: {message}"[:500]
+
+
+def less_memory(run: RunDirectory) -> str:
+    """What would need less memory than a run that ran out of it, in words."""
+    from core.training import preflight
+
+    try:
+        return preflight.less_memory(run.config())
+    except Exception:  # what it is for has failed already: a plain word will do
+        return "a smaller batch with more gradient accumulation, gradient checkpointing or LoRA needs less"
 
 
 def _listen(active: ActiveRun) -> None:

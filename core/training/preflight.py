@@ -3,7 +3,6 @@
 All by arithmetic on the data set and the model's shapes; no model is loaded.
 """
 
-import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,9 +18,12 @@ from core.errors import ConfigError, Problem, UserError
 from core.nn import pretrained
 from core.nn.architecture import VOCABULARY, Architecture
 from core.training import estimate, hardware
+from core.training.fitting import estimated, nearest, too_large
 from core.training.optimiser import learning_rate
 
 CURVE_POINTS = 200
+LESS = 0.95
+"""Share of the estimate for a run that ran out of memory which the settings offered instead may take."""
 Sizes = tuple[list[Example], list[tuple[int, int]]]
 Found = TypeVar("Found")
 Given = ParamSpec("Given")
@@ -169,10 +171,10 @@ def _plan(
     )
     tokens = config.epochs * sum(length - 1 for length in lengths)
     parameters, trainable = estimate.parameters(config, arch)
-    needed = _estimated(config, arch, lengths, device)
+    needed = estimated(config, arch, lengths, device)
     available = hardware.available_memory_mb(device)
     if needed > available:
-        problems.append(_too_large(config, arch, lengths, device, needed, available))
+        problems.append(too_large(config, arch, lengths, device, needed, available))
     work = estimate.flops(config, arch, tokens)
     passes = schedule.steps * config.grad_accumulation
     stride = max(1, schedule.steps // CURVE_POINTS)
@@ -202,6 +204,17 @@ def _plan(
     )
 
 
+def less_memory(config: RunConfig) -> str:
+    """The nearest settings that need less than these, which ran out of memory, in words. Raises UserError."""
+    arch = pretrained.architecture(config.base_model)
+    device = hardware.resolve_device(config.device)
+    lengths = read_corpus(config, arch.context).lengths
+    needed = estimated(config, arch, lengths, device)
+    room = min(hardware.available_memory_mb(device), LESS * needed)
+    fit = nearest(config, room, lambda changed: estimated(changed, arch, lengths, device), device)
+    return f"by the estimate, {fit}"
+
+
 def lack_of_memory(config: RunConfig, measured: float) -> list[Problem]:
     """A problem where a run that was measured to need so many MiB does not fit; it passed `check` before."""
     arch = pretrained.architecture(config.base_model)
@@ -210,43 +223,7 @@ def lack_of_memory(config: RunConfig, measured: float) -> list[Problem]:
     if measured <= available:
         return []
     lengths = read_corpus(config, arch.context).lengths
-    return [_too_large(config, arch, lengths, device, measured, available)]
-
-
-def _too_large(
-    config: RunConfig,
-    arch: Architecture,
-    lengths: list[int],
-    device: torch.device,
-    needed: float,
-    available: float,
-) -> Problem:
-    """That a run needs more memory (MiB) than there is, and the nearest that would fit.
-
-    Where `needed` was measured, what else would need is taken to be off by the same factor.
-    """
-    factor = needed / _estimated(config, arch, lengths, device)
-    changes = estimate.nearest_fit(
-        config,
-        lambda changed: factor * _estimated(changed, arch, lengths, device) <= available,
-        half_is_fast=hardware.resolve_precision("auto", device) is torch.bfloat16,
-    )
-    message = f"the run would need about {needed:,.0f} MB and {available:,.0f} MB are free; "
-    if changes is None:
-        message += "not even batch_size = 1 fits; use a shorter max_length or a smaller model"
-    else:
-        first, *rest = (f"{name} = {value}" for name, value in changes.items())
-        message += first + (f" with {' and '.join(rest)}" if rest else "") + " fits"
-    return Problem("batch_size", config.batch_size, message)
-
-
-def _estimated(
-    config: RunConfig, arch: Architecture, lengths: list[int], device: torch.device
-) -> float:
-    half = False
-    with contextlib.suppress(UserError):  # told where settings are checked
-        half = hardware.resolve_precision(config.precision, device) is not torch.float32
-    return estimate.memory_mb(config, arch, max(lengths), len(lengths), half)
+    return [too_large(config, arch, lengths, device, measured, available)]
 
 
 def _attempt(

@@ -21,6 +21,7 @@ from core.errors import UserError
 from core.judging.job import Job
 from core.tracking.executors import EXECUTORS
 from core.tracking.lab import Lab
+from pages.shared.queue import show_queue
 from pages.shared.text import plain
 
 HOLDER = "_gpt2_lab_holder"
@@ -73,6 +74,7 @@ def start_scoring(job: Job) -> None:
     """Score in the background; one at a time. Raises UserError while another goes on."""
     with _lock:
         holder = cast(Holder, sys.modules[HOLDER])
+        holder.lab.driving()
         if holder.scoring and holder.scoring.going:
             raise UserError("another scoring is going on; wait for it or stop it")
         holder.scoring = job
@@ -95,16 +97,23 @@ def show_state() -> None:
     current = lab()
     if current.fault or current.index.rebuilt:
         st.warning(plain(current.fault or current.index.rebuilt or ""))
-    if current.queue.names():
-        with st.sidebar:
-            _show_queue()
+    if current.driver is not None:
+        _show_driver(current)
+    with st.sidebar:
+        show_queue(current)
 
 
-@st.fragment(run_every=2.0)
-def _show_queue() -> None:
-    """How many runs are in hand, true until there are none."""
-    if names := lab().queue.names():
-        st.caption(f"Training **{len(names[:1])}**, waiting **{len(names[1:])}**")
+def _show_driver(current: Lab) -> None:
+    """That another dashboard drives these runs; once it has ended, a button to do so here."""
+    if not current.superseded():
+        told = f"Read only: the dashboard of process {current.driver} drives these runs."
+        st.info(told, icon=":material/lock:")
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.info("Read only: the dashboard that drove these runs has ended.", icon=":material/lock:")
+        if st.button("Take over", icon=":material/play_arrow:"):
+            release()
+            st.rerun()
 
 
 def _held() -> Holder:

@@ -5,7 +5,7 @@ from typing import Any
 import streamlit as st
 
 from core.errors import UserError
-from core.tracking.lab import Lab
+from core.tracking.lab import KILL_AFTER, Lab
 from core.tracking.rundir import RESUMABLE, RunDirectory
 from pages.shared.text import duration, plain
 
@@ -35,12 +35,16 @@ def show_run(run: dict[str, Any], lab: Lab) -> None:
     elif status == "queued":
         bar.caption("waiting for its turn")
     if status in ("queued", "running"):
-        asked = RunDirectory(lab.runs_dir / run["name"]).stop_path.exists()
+        asked = RunDirectory(lab.runs_dir / run["name"]).asked_to_stop()
+        kill = asked is not None and asked > KILL_AFTER
         button.button(
-            "Stopping" if asked else "Stop",
+            "Kill" if kill else "Stop" if asked is None else "Stopping",
             key=f"stop:{run['name']}",
             icon=":material/stop:",
-            disabled=asked,
+            disabled=asked is not None and not kill,
+            help="It has not stopped by itself. It goes on from its last checkpoint when resumed."
+            if kill
+            else None,
             on_click=_try,
             args=(lab, lab.stop, run["name"]),
         )

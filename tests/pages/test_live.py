@@ -253,10 +253,11 @@ def test_a_run_deleted_elsewhere_leaves_the_page(write_run, open_page):
 
 def test_the_sidebar_says_what_the_queue_does(write_run, open_page, monkeypatch):
     page = open_page("live")
-    assert not page.sidebar.caption
+    assert page.sidebar.caption[0].value == "No run is trained and none waits."
     monkeypatch.setattr(runtime.lab().queue, "names", lambda: ["one", "two", "three"])
     page.run()
-    assert page.sidebar.caption[0].value == "Training **1**, waiting **2**"
+    [popover] = next(iter(page.sidebar.children.values())).children.values()
+    assert popover.proto.popover.label == "Training 1, waiting 2"
 
 
 def test_a_run_of_which_only_the_settings_are_there(write_run, open_page):

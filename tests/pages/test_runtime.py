@@ -10,6 +10,7 @@ from streamlit.runtime.pages_manager import PagesManager
 
 from core.tracking.index import Index
 from core.tracking.lab import INDEX, Lab
+from core.tracking.rundir import RunDirectory
 from pages.shared import runtime
 
 ROOT = Path(__file__).parents[2]
@@ -78,7 +79,8 @@ def test_release_closes_it(open_page, runs_dir):
     assert sorted(threads()) == ["ingest", "queue"]
 
 
-def test_an_index_held_by_another_process_is_one_clear_sentence(open_page, runs_dir):
+def test_a_second_dashboard_reads_only_and_takes_over(open_page, runs_dir, write_run):
+    write_run("one", "stopped")
     code = "import sys; from core.tracking.lab import Lab; from pathlib import Path; "
     code += "lab = Lab(Path(sys.argv[1])); print('open', flush=True); sys.stdin.read(); lab.close()"
     holder = subprocess.Popen(
@@ -87,16 +89,17 @@ def test_an_index_held_by_another_process_is_one_clear_sentence(open_page, runs_
     )  # fmt: skip
     try:
         assert holder.stdout.readline() == "open\n"
-        page = open_page("results")
-        [error] = page.error
-        words = error.value.replace("\\", "")
-        assert f"{runs_dir / INDEX} is held by process {holder.pid}" in words
-        assert "use that one or stop it first" in words
-        assert not page.title, "nothing is drawn that would not work"
+        page = open_page("live")
+        told = f"Read only: the dashboard of process {holder.pid} drives these runs"
+        assert page.says(told)
+        page.press("Resume")
+        assert "read only" in page.toast[0].value
+        assert RunDirectory(runs_dir / "one").status() == "stopped"
     finally:
         holder.communicate("")
-    assert page.run().title[0].value == "Results"
-    assert not page.error
+    assert page.run().says("the dashboard that drove these runs has ended")
+    assert not page.press("Take over").run().says("Read only")
+    assert runtime.lab().driver is None
 
 
 def test_a_place_that_cannot_be_written_to(open_page, runs_dir):

@@ -200,12 +200,19 @@ def test_an_unforeseen_error_leaves_its_traceback_in_the_log_only(create):
     assert "Traceback" not in run.events_path.read_text()
 
 
-def test_want_of_memory_is_told_with_its_remedy():
+def test_want_of_memory_is_told_with_its_remedy(create, settings):
+    run = create(batch_size=8)
     with pytest.raises(RuntimeError) as caught:
         torch.empty(10**15)
     for error in (caught.value, MemoryError(), torch.OutOfMemoryError("CUDA out of memory.")):
-        assert _reason(error).startswith("out of memory; a smaller batch")
-    assert _reason(ValueError("one\n  two")) == "ValueError: one two"
+        reason = _reason(error, run)
+        assert (
+            reason
+            == "out of memory; by the estimate, batch_size = 2 with grad_accumulation = 4 fits"
+        )
+    assert _reason(ValueError("one\n  two"), run) == "ValueError: one two"
+    run.config_path.write_text("{]")
+    assert _reason(MemoryError(), run).startswith("out of memory; a smaller batch")
 
 
 def test_a_run_withdrawn_before_its_trainer_came_is_not_trained(create):

@@ -1,0 +1,197 @@
+"""Who drives the runs: one dashboard, which reorders them, kills what does not listen and resumes what was interrupted."""
+
+import json
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+from core.config import RunConfig
+from core.errors import UserError
+from core.tracking import lab as laboratory
+from core.tracking import preferences, queries
+from core.tracking.index import IndexHeldError
+from core.tracking.lab import INDEX, Lab, read_index, requeue, stop
+from core.tracking.preferences import Preferences
+from core.tracking.processes import identity, kill_trainer
+from core.tracking.queue import FILE
+from core.tracking.rundir import RunDirectory
+from tests.tracking.test_lab import HOLD, LONG, gone, trainer_of
+
+DRIVE = """
+import signal, sys
+from pathlib import Path
+from core.config import RunConfig
+from core.tracking.lab import Lab
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+lab = Lab(Path(sys.argv[1]))
+print(lab.launch(RunConfig.model_validate_json(sys.argv[2])), flush=True)
+signal.pause()
+"""
+
+
+@pytest.fixture
+def runs_dir(tmp_path):
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def lab(runs_dir):
+    opened = Lab(runs_dir)
+    yield opened
+    opened.close()
+
+
+def step(run):
+    return run.events_path.read_text().count('"event":"step"')
+
+
+def asked_long_ago(run):
+    past = time.time() - laboratory.KILL_AFTER - 1
+    os.utime(run.stop_path, (past, past))
+
+
+def test_a_trainer_that_hangs_is_killed_at_the_second_request(lab, runs_dir, settings, wait):
+    name = lab.launch(settings(name="a", **LONG))
+    run = RunDirectory(runs_dir / name)
+    wait(lambda: step(run) >= 1)
+    pid = trainer_of(run)
+    os.kill(pid, signal.SIGSTOP)
+    lab.stop(name)
+    lab.stop(name)  # too soon to mean more than the first
+    assert not gone(pid)
+    asked_long_ago(run)
+    lab.stop(name)
+    wait(lambda: gone(pid))
+    wait(lambda: run.status() == "stopped")
+    wait(lambda: not lab.queue.names())
+    requeue(run)
+    assert run.status() == "queued"
+
+
+def test_a_run_that_stops_by_itself_is_not_killed(lab, runs_dir, settings, wait):
+    name = lab.launch(settings(name="a", **LONG))
+    run = RunDirectory(runs_dir / name)
+    wait(lambda: step(run) >= 1)
+    lab.stop(name)
+    wait(lambda: run.status() == "stopped")
+    assert run.statuses()[-1]["reason"] is None
+    with pytest.raises(UserError, match="a is not running: it is stopped"):
+        stop(run)
+
+
+def test_only_the_very_process_that_trains_is_killed(runs_dir):
+    run = RunDirectory.create(runs_dir, RunConfig(name="a"))
+    told = identity()
+    assert told["pid"] == os.getpid()
+    assert abs(told["started"] - psutil.Process().create_time()) < 1
+    with run.lock():
+        for other in (
+            told,  # a thread of ours, not a trainer's process
+            told | {"started": told["started"] - 60},
+            told | {"host": "elsewhere"},
+            told | {"pid": 2**22 + 1},
+            {"pid": "1", "started": None, "host": told["host"]},
+            {},
+        ):
+            run.append("status", status="running", **other)
+            assert not kill_trainer(run)
+
+
+def test_a_dashboard_that_ends_leaves_no_trainer_that_hangs(
+    runs_dir, settings, child, wait, monkeypatch
+):
+    process = child(DRIVE, runs_dir, settings(name="a", **LONG).model_dump_json())
+    run = RunDirectory(runs_dir / process.stdout.readline().strip())
+    wait(lambda: step(run) >= 1)
+    pid = trainer_of(run)
+    os.kill(pid, signal.SIGSTOP)
+    start = time.monotonic()
+    process.terminate()
+    process.wait(60)
+    assert time.monotonic() - start < 15
+    assert gone(pid)
+    assert run.status() == "interrupted"
+
+
+def test_waiting_runs_are_reordered_and_the_order_is_kept(lab, runs_dir, settings, wait):
+    first = lab.launch(settings(name="first", **LONG))
+    for name in "abc":
+        lab.launch(settings(name=name))
+    wait(lambda: step(RunDirectory(runs_dir / first)) >= 1)
+    lab.queue.move("c", -1)
+    assert lab.waiting() == [first, "a", "c", "b"]
+    lab.queue.move("a", 9)
+    lab.queue.move(first, 1)  # it is trained, not waiting
+    lab.queue.move("nobody", 1)
+    assert json.loads((runs_dir / FILE).read_text()) == lab.waiting() == [first, "c", "b", "a"]
+
+
+def test_interrupted_runs_go_on_at_the_start_where_that_is_wished(runs_dir, settings, wait):
+    first = Lab(runs_dir)
+    for name in "ab":
+        first.launch(settings(name=name, epochs=3))
+    done = first.launch(settings(name="stopped"))
+    first.stop(done)
+    first.close()
+    runs = {name: RunDirectory(runs_dir / name) for name in ("a", "b", "stopped")}
+    assert runs["a"].status() == "interrupted"
+    second = Lab(runs_dir)
+    wait(lambda: runs["b"].status() == "finished")
+    assert runs["a"].status() == "interrupted", "nobody wished for it"
+    second.close()
+    preferences.save(runs_dir, Preferences(resume_interrupted=True))
+    third = Lab(runs_dir)
+    wait(lambda: runs["a"].status() == "finished")
+    third.close()
+    assert runs["stopped"].status() == "stopped", "somebody wanted that"
+
+
+@pytest.mark.parametrize("kept", ["", "{", "[]", "null", '{"resume_interrupted": "yes"}'])
+def test_preferences_that_cannot_be_read_are_the_defaults(tmp_path, kept):
+    (tmp_path / preferences.FILE).write_text(kept)
+    assert preferences.load(tmp_path) == Preferences()
+
+
+def test_a_second_dashboard_reads_only_until_the_first_has_ended(runs_dir, settings, child, wait):
+    run = RunDirectory.create(runs_dir, settings(name="a"))
+    (runs_dir / FILE).write_text('["a"]')
+    holder = child(HOLD, runs_dir)
+    assert holder.stdout.readline() == "open\n"
+    second = Lab(runs_dir)
+    assert second.driver == holder.pid
+    assert not second.superseded()
+    wait(lambda: run.status() == "finished")
+    wait(lambda: queries.results(second.db)["status"].tolist() == ["finished"])
+    refusal = f"read only: the dashboard of process {holder.pid} drives these runs"
+    for action in (
+        lambda: second.launch(settings(name="b")),
+        lambda: second.stop("a"),
+        lambda: second.resume("a"),
+        lambda: second.delete("a"),
+        lambda: second.edit("a", notes="mine"),
+    ):
+        with pytest.raises(UserError, match=refusal):
+            action()
+    assert [path.name for path in runs_dir.iterdir() if path.is_dir()] == ["a"]
+    holder.communicate("\n", timeout=60)
+    assert second.superseded()
+    second.close()
+    third = Lab(runs_dir)
+    assert third.driver is None
+    wait(lambda: third.waiting() == [])
+    third.close()
+
+
+def test_a_second_dashboard_leaves_the_index_to_the_first(runs_dir, child):
+    holder = child(HOLD, runs_dir)
+    assert holder.stdout.readline() == "open\n"
+    Lab(runs_dir).close()
+    with pytest.raises(IndexHeldError):
+        laboratory.rebuild_index(runs_dir)
+    holder.communicate("\n", timeout=60)
+    index = read_index(runs_dir)
+    assert index.path == runs_dir / INDEX
+    index.close()
