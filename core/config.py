@@ -80,6 +80,7 @@ class RunConfig(BaseModel):
     warmup_fraction: float = _setting(0.0, "optimisation", "Warm-up", "Share of all steps in which the rate rises linearly to its peak.", "schedule", ge=0, lt=1)
     weight_decay: float = _setting(0.1, "optimisation", "Weight decay", "Decay of every trained weight: decoupled with adamw, L2 with sgd.", ge=0, le=10)
     grad_clip: float | None = _setting(1.0, "optimisation", "Gradient clipping", "Largest norm of the gradient. Empty: no clipping.", gt=0, le=1e6)
+    nonfinite: Literal["stop", "skip"] = _setting("stop", "optimisation", "Non-finite step", "What to do with a step whose loss or gradient is not finite: stop the run, or skip the step; ten in a row stop it all the same.")
     group_by_length: bool = _setting(True, "optimisation", "Group by length", "Put examples of like length into a batch, so that little is padding; the order of the batches stays random.")
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:[0-9]{1,2})?)$")] = _setting("auto", "hardware", "Device", "auto, cpu, cuda, cuda:1, ... or mps.")

@@ -57,9 +57,8 @@ def _show(event: dict[str, Any], progress: Progress, task: TaskID, console: Cons
     if kind == "plan":
         progress.update(task, total=event["steps"], description="training")
     elif kind == "step":
-        figures = (
-            f"loss {event['loss']:.3f}  lr {event['lr']:.1e}  {event['tokens_per_s']:.0f} tokens/s"
-        )
+        loss = "skipped" if event["loss"] is None else f"loss {event['loss']:.3f}"
+        figures = f"{loss}  lr {event['lr']:.1e}  {event['tokens_per_s']:.0f} tokens/s"
         progress.update(task, completed=event["step"], figures=figures)
     elif kind == "eval":
         losses = f"train {event['train_loss']:.3f}, validation {event['val_loss']:.3f}"

@@ -25,9 +25,15 @@ class Run(Protocol):
 
 @dataclass
 class Progress:
-    """How far a run has come. `seconds` counts training steps only."""
+    """How far a run has come.
+
+    Args:
+        seconds: of training steps only.
+        skipped: steps left out one after the other, up to the last.
+    """
 
     step: int = 0
     examples: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    skipped: int = 0

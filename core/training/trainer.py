@@ -3,7 +3,6 @@
 Knows a run as a directory and an event writer: no database, no pages, no network but the base model's.
 """
 
-import math
 import time
 from dataclasses import asdict
 
@@ -16,7 +15,7 @@ from core.data.template import Example
 from core.errors import TrainingError
 from core.nn import generation, lora, pretrained
 from core.nn.gpt2 import GPT2
-from core.training import checkpoint, hardware
+from core.training import checkpoint, divergence, hardware
 from core.training.build import build_model
 from core.training.evaluation import answer_all, mean_loss
 from core.training.optimiser import build_optimizer, learning_rate
@@ -146,22 +145,27 @@ class Trainer:
             self.scaler.scale(loss).backward()
             total += loss.detach()
         self.scaler.unscale_(self.optimizer)
-        if config.grad_clip is None:
-            grads = [p.grad for p in self.parameters if p.grad is not None]
-            norm = torch.nn.utils.get_total_norm(grads)
-        else:
-            norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.grad_clip)
+        norm = torch.nn.utils.get_total_norm(
+            [p.grad for p in self.parameters if p.grad is not None]
+        )
         loss_value, grad_norm = total.item(), norm.item()
-        # fp16's scaler skips a step whose gradient overflows; nothing else should take such a step.
-        if not math.isfinite(loss_value if self.scaler.is_enabled() else loss_value + grad_norm):
-            raise TrainingError(
-                f"training diverged at step {step} with lr = {lr:g}: the loss became {loss_value:g} and the "
-                f"gradient norm {grad_norm:g}; a lower lr, a longer warm-up or gradient clipping may help"
+        if divergence.is_sound(loss_value, grad_norm, self.scaler.is_enabled()):
+            if config.grad_clip is not None:
+                torch.nn.utils.clip_grads_with_norm_(self.parameters, config.grad_clip, norm)
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.progress.skipped = 0
+            measured: dict[str, float | None] = {"loss": loss_value, "grad_norm": grad_norm}
+        else:
+            places = [place for batch in batches for place in batch.places]
+            skipped = self.progress.skipped
+            divergence.report(
+                config, self.run, self.model, step, places, lr, loss_value, grad_norm, skipped
             )
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+            self.progress.skipped = skipped + 1
+            measured = {"loss": None, "grad_norm": None}
         seconds = time.perf_counter() - start
-        self._record(batches, seconds, lr=lr, loss=loss_value, grad_norm=grad_norm)
+        self._record(batches, seconds, lr=lr, **measured)
 
     def _moved(self, tensor: torch.Tensor) -> torch.Tensor:
         """On the run's device; a GPU copies from pinned memory while it computes."""
@@ -169,7 +173,7 @@ class Trainer:
             return tensor.pin_memory().to(self.device, non_blocking=True)
         return tensor.to(self.device)
 
-    def _record(self, batches: list[Batch], seconds: float, **measured: float) -> None:
+    def _record(self, batches: list[Batch], seconds: float, **measured: float | None) -> None:
         """Count a step and write its event."""
         places = [place for batch in batches for place in batch.places]
         tokens = sum(batch.tokens for batch in batches)
