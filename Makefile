@@ -5,6 +5,7 @@
 PYTHON ?= python3.11
 RUNS_DIR ?= runs
 PORT ?= 8501
+ADDRESS ?= 127.0.0.1
 BIN := .venv/bin
 # Threads that wait spin shortly and sleep: the trainer, the dashboard and a browser share a few cores.
 export GOMP_SPINCOUNT ?= 1000
@@ -12,7 +13,7 @@ export GOMP_SPINCOUNT ?= 1000
 .PHONY: app test demo assets format clean
 
 app: .venv/app.done
-	RUNS_DIR="$(RUNS_DIR)" $(BIN)/streamlit run app.py --server.port $(PORT)
+	RUNS_DIR="$(RUNS_DIR)" $(BIN)/streamlit run app.py --server.address $(ADDRESS) --server.port $(PORT)
 
 demo: .venv/app.done
 	$(BIN)/python -m core demo --runs-dir "$(RUNS_DIR)"

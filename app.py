@@ -2,9 +2,12 @@
 
 import streamlit as st
 
+from pages.shared import entrance
+
 st.set_page_config(
     page_title="GPT-2 fine-tuning lab", page_icon=":material/science:", layout="wide"
 )
+entrance.admit()
 page = st.navigation(
     {
         "Train": [

@@ -3,7 +3,7 @@
 import pandas as pd
 import streamlit as st
 
-from core import charts
+from core import charts, folders
 from core.comparing import search
 from core.config import RunConfig
 from core.data import dataset, hub, inspection
@@ -58,6 +58,8 @@ def choose() -> tuple[RunConfig, int]:
         masked = st.toggle("Mask the prompt", help="Learn the response only.")
     try:
         settings = {"dataset": name or now, "base_model": base, "max_length": length}
+        if outside := folders.problems(settings):
+            raise ConfigError(outside)
         config = RunConfig.parse({**settings, "max_examples": most, "mask_prompt": masked})
         return config, pretrained.architecture(base).context
     except ConfigError as error:

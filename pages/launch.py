@@ -4,7 +4,7 @@ from concurrent.futures import Future
 
 import streamlit as st
 
-from core import charts, rehearsal
+from core import charts, folders, rehearsal
 from core.config import RunConfig
 from core.errors import ConfigError, Problem, UserError
 from core.presets import PRESETS, preset
@@ -51,6 +51,8 @@ def examine(
     settings: dict[str, object],
 ) -> tuple[preflight.Plan, rehearsal.Cost | None, list[Problem]]:
     """What a run of these settings would do, what it costs if that was measured, and all that is wrong."""
+    if outside := folders.problems(settings):  # what lies there is not even looked at
+        return preflight.Plan(), None, outside
     try:
         config = RunConfig.parse(settings)
     except ConfigError:

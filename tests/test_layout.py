@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 LEVELS = (
     ("core.errors",),
     ("core.config", "core.download"),
-    ("core.presets",),
+    ("core.presets", "core.folders"),
     ("core.data",),
     ("core.nn",),
     ("core.training",),

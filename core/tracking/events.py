@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from core.tracking.plain_files import open_plain
+
 TAIL = 1 << 20
 LARGEST = 2**63 - 1
 """The largest whole number that the index can hold."""
@@ -27,7 +29,7 @@ class EventWriter:
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
         self._seq = self._mend()
 
     def append(self, kind: str, /, **fields: Any) -> None:
@@ -68,7 +70,7 @@ class EventWriter:
 
 def read_lines(path: Path, offset: int, limit: int = 16 << 20) -> tuple[list[bytes], int]:
     """Whole lines from a byte offset on, at most about `limit` bytes, and the offset after them."""
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         file.seek(offset)
         data = file.read(limit)
         while b"\n" not in data and (more := file.read(limit)):

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from core.tracking.plain_files import open_plain
 from core.tracking.processes import kill_tree
 from core.tracking.rundir import RunDirectory
 from core.tracking.worker import less_memory, work
@@ -35,7 +36,7 @@ Executor = Callable[[RunDirectory], None]
 
 def run_in_process(run: RunDirectory, grace: float = GRACE) -> None:
     """Train in a spawned process of its own session: no crash of one reaches the other."""
-    with run.log_path.open("ab") as log:
+    with open_plain(run.log_path, "ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "core.tracking.worker", str(run.path.resolve())],
             cwd=ROOT,

@@ -15,6 +15,7 @@ import duckdb
 from core.data.exact_match import exact_match
 from core.tracking.events import LARGEST, parse, read_lines
 from core.tracking.index import EVENT_TABLES, STEPPED
+from core.tracking.plain_files import open_plain
 from core.tracking.rundir import RunDirectory
 from core.tracking.sources import EventFile
 
@@ -86,7 +87,8 @@ class Ingester:
         stamp = f"{stat.st_mtime_ns} {stat.st_ino} {stat.st_size}"
         if self._stamps.get(run.name) == stamp:
             return False
-        settings = run.config_path.read_text(encoding="utf-8", errors="replace")
+        with open_plain(run.config_path, "r", encoding="utf-8", errors="replace") as file:
+            settings = file.read()
         insert = "insert or replace into config values (?, ?, ?)"
         try:
             self._db.execute(insert, [run.name, settings, stamp])
@@ -166,7 +168,7 @@ def _is_same(path: Path, place: Place) -> bool:
     size = _size(path)
     if size <= place.position:
         return size == place.position
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         file.seek(place.position - len(place.before))
         return file.read(len(place.before)) == place.before
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import duckdb
 
+from core import folders
 from core.config import RunConfig
-from core.errors import UserError
+from core.errors import ConfigError, UserError
 from core.tracking import preferences
 from core.tracking.executors import EXECUTORS
 from core.tracking.index import Index, IndexHeldError, is_held
@@ -84,8 +85,10 @@ class Lab:
         return self.driver is not None and not is_held(self.runs_dir / INDEX)
 
     def launch(self, config: RunConfig) -> str:
-        """Create a run and queue it; its name."""
+        """Create a run and queue it; its name. Raises UserError, also for paths out of the allowed folders."""
         queue = self.driving()
+        if outside := folders.problems(config.model_dump()):
+            raise ConfigError(outside)
         run = RunDirectory.create(self.runs_dir, config)
         queue.add(run.name)
         self.refresh()

@@ -21,7 +21,7 @@ def acquire(path: Path, timeout: float = 0.0, shared: bool = False) -> int | Non
     Raises:
         FileNotFoundError: the file's directory is gone, or went while we waited.
     """
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     deadline = time.monotonic() + timeout
     try:
         while not _locked(handle, shared):

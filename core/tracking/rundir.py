@@ -20,6 +20,7 @@ from core.errors import UserError
 from core.nn.architecture import FAMILY
 from core.tracking.events import EventWriter, parse, read_lines
 from core.tracking.lock import acquire
+from core.tracking.plain_files import open_plain
 from core.tracking.sources import FOLDERS
 
 DEVICES = {"con", "prn", "aux", "nul", *(f"{n}{i}" for n in ("com", "lpt") for i in range(10))}
@@ -103,7 +104,8 @@ class RunDirectory:
     def config(self) -> RunConfig:
         """The settings. Raises UserError where the file is missing or damaged."""
         try:
-            values = json.loads(self.config_path.read_text(encoding="utf-8"))
+            with open_plain(self.config_path, "r", encoding="utf-8") as file:
+                values = json.load(file)
             return RunConfig.parse(values)
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise UserError(f"{self.name}: config.json cannot be read ({error})") from None
@@ -119,11 +121,10 @@ class RunDirectory:
 
     def log_tail(self, size: int = 4000) -> str:
         """The end of what the trainer printed."""
-        if not self.log_path.exists():
-            return ""
-        with self.log_path.open("rb") as file:
-            file.seek(max(0, self.log_path.stat().st_size - size))
-            return file.read().decode("utf-8", errors="replace")
+        with contextlib.suppress(OSError), open_plain(self.log_path) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - size))
+            return str(file.read().decode("utf-8", errors="replace"))
+        return ""
 
     def append(self, kind: str, **fields: Any) -> None:
         """Write one event from outside the trainer. Hold the lock."""

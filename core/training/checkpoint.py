@@ -25,6 +25,7 @@ Files = Mapping[str, Mapping[str, Tensor]]
 
 def publish(directory: Path, files: Files, facts: Mapping[str, Any]) -> None:
     """Write tensors by file name, then the manifest, then rename the whole into place, durably."""
+    _refuse_links(directory.parent, directory)
     partial = directory.with_name(directory.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -48,17 +49,26 @@ def read(directory: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]
     Raises:
         UserError: something is missing or is not what the manifest says.
     """
+    _refuse_links(directory.parent, directory)
     try:
         facts = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
         files = {}
         for name, expected in facts["files"].items():
             path = directory / Path(name).name
+            _refuse_links(path)
             if path.stat().st_size != expected["size"] or _sha256(path) != expected["sha256"]:
                 raise UserError(f"{directory}: {name} is damaged (its hash is not the manifest's)")
             files[name] = load_file(path)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{directory} is damaged or incomplete ({error})") from None
     return facts, files
+
+
+def _refuse_links(*paths: Path) -> None:
+    """Weights lie where they seem to: a link could lead out of the run. Raises UserError."""
+    for path in paths:
+        if path.is_symlink():
+            raise UserError(f"{path} is a symbolic link; it should be what it points to")
 
 
 def save_checkpoint(

@@ -1,10 +1,7 @@
 """Ordering a scoring: who judges what, what that will cost, and how far it is."""
 
-import os
-
 import pandas as pd
 import streamlit as st
-from streamlit.errors import StreamlitSecretNotFoundError
 
 from core.errors import UserError
 from core.judging import prices, scorer, scores
@@ -18,6 +15,7 @@ from core.judging.questions import PAIR_TEMPLATE, SCORE_TEMPLATE, Kind
 from core.tracking import queries, verdict_queries
 from core.tracking.lab import Lab
 from pages.shared import runtime
+from pages.shared.entrance import secret
 from pages.shared.text import plain
 
 KEYS = {"gemini": "GEMINI_API_KEY", "openai": "OPENAI_API_KEY"}
@@ -166,11 +164,7 @@ def _choose(names: list[str]) -> Order:
 
 def _found_key(judge: str) -> str:
     """The key from the environment, else from Streamlit's secrets."""
-    name = KEYS[judge]
-    try:
-        return os.environ.get(name) or str(st.secrets.get(name, ""))
-    except StreamlitSecretNotFoundError:
-        return ""
+    return secret(KEYS[judge])
 
 
 def _show_cost(
