@@ -81,13 +81,16 @@ def test_a_password_holds_on_loopback_too(runs_dir, monkeypatch):
 def test_a_login_is_for_the_users_named(bound, runs_dir, monkeypatch):
     bound("0.0.0.0")
     monkeypatch.setattr(entrance, "_users", lambda: ["me@example.org"])
-    app = visit(runs_dir)
-    assert app.button[0].label == "Log in"
-    assert not app.title
 
     class User(dict):
         is_logged_in = True
 
+    stranger = User()
+    stranger.is_logged_in = False
+    monkeypatch.setattr(st, "user", stranger)
+    app = visit(runs_dir)
+    assert app.button[0].label == "Log in"
+    assert not app.title
     for user, let_in in (
         ({"email": "Me@Example.org", "email_verified": True}, True),
         ({"email": "me@example.org", "email_verified": False}, False),
