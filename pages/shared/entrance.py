@@ -25,15 +25,17 @@ _guessing = threading.Lock()
 
 
 def admit() -> None:
-    """Let the visitor pass, or ask who it is and stop the page."""
+    """Let the visitor pass, or ask who it is and stop."""
     password, users = secret(PASSWORD), _users()
     address = str(st.get_option("server.address") or "")
     if users:
-        _login(users)
+        draw = None if _is_one_of(users) else _ask_to_log_in
     elif password:
-        _ask(password)
-    elif not _is_loopback(address):
-        st.error(CLOSED.format(address=address or "any"), icon=":material/lock:")
+        draw = None if st.session_state.get(ENTERED) else lambda: _ask(password)
+    else:
+        draw = None if _is_loopback(address) else lambda: _refuse(address)
+    if draw is not None:
+        st.navigation([st.Page(draw, title="Enter", url_path="enter")], position="hidden").run()
         st.stop()
 
 
@@ -44,10 +46,12 @@ def _is_loopback(address: str) -> bool:
         return False
 
 
+def _refuse(address: str) -> None:
+    st.error(CLOSED.format(address=address or "any"), icon=":material/lock:")
+
+
 def _ask(password: str) -> None:
-    """Stop until the password was typed in this session."""
-    if st.session_state.get(ENTERED):
-        return
+    """For the password, once a session."""
     with st.form("entrance", width=360):
         typed = st.text_input("Password", type="password", max_chars=200)
         sent = st.form_submit_button("Enter")
@@ -58,22 +62,22 @@ def _ask(password: str) -> None:
                 st.rerun()
             time.sleep(PAUSE)
         st.error("This is not the password.")
-    st.stop()
 
 
-def _login(users: list[str]) -> None:
-    """Stop until one of these has logged in with the provider."""
-    if not st.user.is_logged_in:
-        if st.button("Log in", icon=":material/login:"):
-            st.login()
-        st.stop()
+def _is_one_of(users: list[str]) -> bool:
+    """Whether one of these has logged in with the provider, by an address that it vouches for."""
     email = str(st.user.get("email", "")).lower()
-    if email in users and st.user.get("email_verified") is not False:
-        return
-    st.error("This account is not among the users of this dashboard.")
-    if st.button("Log out"):
-        st.logout()
-    st.stop()
+    return bool(
+        st.user.is_logged_in and email in users and st.user.get("email_verified") is not False
+    )
+
+
+def _ask_to_log_in() -> None:
+    if not st.user.is_logged_in:
+        st.button("Log in", icon=":material/login:", on_click=st.login)
+    else:
+        st.error("This account is not among the users of this dashboard.")
+        st.button("Log out", on_click=st.logout)
 
 
 def secret(name: str) -> str:
