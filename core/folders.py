@@ -34,7 +34,11 @@ def problems(settings: Mapping[str, Any]) -> list[Problem]:
     found = []
     for field in FIELDS:
         value = str(settings.get(field) or "")
-        if not value or not _is_path(value) or all(_is_inside(path, folders) for path in _files(value)):
+        if (
+            not value
+            or not _is_path(value)
+            or all(_is_inside(path, folders) for path in _files(value))
+        ):
             continue
         names = ", ".join(map(str, folders))
         message = (

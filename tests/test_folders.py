@@ -5,7 +5,7 @@ import json
 import pytest
 
 from core import folders
-from core.errors import ConfigError
+from core.errors import ConfigError, UserError
 from core.tracking.lab import Lab
 from core.tracking.rundir import RunDirectory
 from tests.tracking.conftest import base_model, settings  # noqa: F401
@@ -101,7 +101,7 @@ def test_a_link_in_a_run_leads_nowhere(tmp_path, settings):  # noqa: F811
     assert "theirs cannot be taken into the index" in lab.fault
     found = RunDirectory(run)
     assert found.log_tail() == ""
-    with pytest.raises(OSError, match="symbolic"):
+    with pytest.raises(UserError, match="symbolic"):
         found.append("status", status="finished")
     lab.close()
     assert json.loads(secret.read_text()) == {"name": "a"}

@@ -28,7 +28,7 @@ class EventWriter:
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
+        self._clock, self._path = clock, path
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
         self._seq = self._mend()
 
@@ -41,7 +41,7 @@ class EventWriter:
         written = os.write(self._file, data)
         if written != len(data):
             os.ftruncate(self._file, os.fstat(self._file).st_size - written)
-            raise OSError(errno.ENOSPC, "the disk is full")
+            raise OSError(errno.ENOSPC, "the disk is full", str(self._path))
         self._seq = seq
 
     def sync(self) -> None:

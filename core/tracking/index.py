@@ -4,6 +4,7 @@ The index holds nothing that the run directories do not: a file of another versi
 set aside and rebuilt. It is opened once: by one process, and there once; threads take a cursor each.
 """
 
+import contextlib
 import os
 import re
 import threading
@@ -134,6 +135,9 @@ class Index:
     def close(self) -> None:
         """Write everything out and let other processes in."""
         self._connection.close()
+        if self.path is not None:
+            with contextlib.suppress(OSError):  # the next opening reads it all through
+                _mark(self.path).write_text(_identity(self.path), encoding="ascii")
         self._let_go()
 
     def _let_go(self) -> None:
@@ -147,9 +151,12 @@ class Index:
             _create(connection)
             return connection
         try:
+            sound = _is_sound(self.path)
             connection = duckdb.connect(str(self.path))
             try:
                 version = _version(connection)
+                if version == VERSION and not sound:
+                    _read_through(connection)
             except duckdb.Error:
                 connection.close()  # else DuckDB gives the same database to who connects next
                 raise
@@ -220,7 +227,7 @@ def is_held(path: Path) -> bool:
 def _version(connection: duckdb.DuckDBPyConnection) -> int | None:
     """The version of an index, 0 for a database that is none, None for an empty one.
 
-    Raises duckdb.Error where it is damaged in a place that an ingester must read.
+    Raises duckdb.Error where it is damaged in what this reads.
     """
     tables = connection.execute("select table_name from duckdb_tables()").fetchall()
     if not tables:
@@ -228,10 +235,37 @@ def _version(connection: duckdb.DuckDBPyConnection) -> int | None:
     if ("version",) not in tables:
         return 0
     [[number]] = connection.execute("select coalesce(max(number), 0) from version").fetchall()
-    if number == VERSION:
-        connection.execute("select * from ingested").fetchall()
-        connection.execute("select * from config").fetchall()
     return int(number)
+
+
+def _mark(path: Path) -> Path:
+    """Beside an index: which file it was when it was last closed in order."""
+    return path.with_name(path.name + ".closed")
+
+
+def _identity(path: Path) -> str:
+    stat = path.stat()
+    return f"{stat.st_size} {stat.st_mtime_ns}"
+
+
+def _is_sound(path: Path) -> bool:
+    """Whether nothing has touched the file since it was closed in order. Asked once: the mark is gone then."""
+    mark = _mark(path)
+    try:
+        told = mark.read_text(encoding="ascii")
+        mark.unlink()
+        return told == _identity(path) and not path.with_name(path.name + ".wal").exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _read_through(connection: duckdb.DuckDBPyConnection) -> None:
+    """Read every block of every table: DuckDB checks their sums. Raises duckdb.Error where one is damaged."""
+    for table in (*EVENT_TABLES, "config", "ingested"):
+        connection.execute(f'select bit_xor(hash(t)) from "{table}" t').fetchall()
+    for table in ("config", "ingested"):  # a key is looked up through blocks of its own
+        for key in connection.execute(f"select run from {table}").fetchall():
+            connection.execute(f"select 1 from {table} where run = ?", key).fetchall()
 
 
 def _create(connection: duckdb.DuckDBPyConnection) -> None:

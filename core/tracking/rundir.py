@@ -107,7 +107,7 @@ class RunDirectory:
             with open_plain(self.config_path, "r", encoding="utf-8") as file:
                 values = json.load(file)
             return RunConfig.parse(values)
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{self.name}: config.json cannot be read ({error})") from None
 
     def write_config(self, config: RunConfig) -> None:
@@ -127,22 +127,29 @@ class RunDirectory:
         return ""
 
     def append(self, kind: str, **fields: Any) -> None:
-        """Write one event from outside the trainer. Hold the lock."""
-        with contextlib.closing(EventWriter(self.events_path)) as writer:
-            writer.append(kind, **fields)
+        """Write one event from outside the trainer. Hold the lock. Raises UserError where it cannot be written."""
+        try:
+            with contextlib.closing(EventWriter(self.events_path)) as writer:
+                writer.append(kind, **fields)
+        except OSError as error:
+            raise UserError(f"{self.name}: events.jsonl cannot be written to ({error})") from None
 
     def status(self) -> str:
         """The newest status, read from the events."""
         return next((e["status"] for e in reversed(self.statuses())), "queued")
 
     def statuses(self) -> list[dict[str, Any]]:
-        """All status events, oldest first."""
+        """All status events, oldest first. Raises UserError where they cannot be read."""
         lines, offset, found = [b""], 0, []
-        with contextlib.suppress(FileNotFoundError):
+        try:
             while lines:
                 lines, offset = read_lines(self.events_path, offset)
                 events = (parse(line) for line in lines if b'"event":"status"' in line)
                 found += [e for e in events if e and e["event"] == "status" and "status" in e]
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise UserError(f"{self.name}: events.jsonl cannot be read ({error})") from None
         return found
 
     def request_stop(self, ending: str = "stopped") -> None:
@@ -217,10 +224,14 @@ class RunDirectory:
         return self.status()
 
     def delete(self) -> None:
-        """Remove the directory. Raises UserError while a trainer holds it."""
-        with self.lock():
-            self.config_path.unlink(missing_ok=True)  # cut short, it is at least no run any more
-            shutil.rmtree(self.path)
+        """Remove the directory. Raises UserError while a trainer holds it, or where that fails."""
+        try:
+            with self.lock():
+                with contextlib.suppress(IsADirectoryError):
+                    self.config_path.unlink(missing_ok=True)  # cut short, it is no run any more
+                shutil.rmtree(self.path)
+        except OSError as error:
+            raise UserError(f"{self.name} cannot be deleted ({error})") from None
 
 
 def _anchored(config: RunConfig) -> dict[str, str]:

@@ -20,7 +20,7 @@ from core.tracking.events import EventWriter
 from core.tracking.rundir import ENDED, RunDirectory
 
 Train = Callable[[RunConfig, Any], str]
-NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+NO_MEMORY = ("out of memory", "allocate memory", "not enough memory")
 """How torch says it, on a GPU and on a CPU."""
 
 
@@ -102,6 +102,8 @@ def _reason(error: BaseException, run: RunDirectory) -> str:
     if isinstance(error, MemoryError) or any(words in message.lower() for words in NO_MEMORY):
         traceback.clear_frames(error.__traceback__)  # they hold what filled the memory
         return f"out of memory; {less_memory(run)}"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename} cannot be read or written ({error.strerror})"
     return f"{type(error).__name__}: {message}"[:500]
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -24,7 +25,18 @@ Files = Mapping[str, Mapping[str, Tensor]]
 
 
 def publish(directory: Path, files: Files, facts: Mapping[str, Any]) -> None:
-    """Write tensors by file name, then the manifest, then rename the whole into place, durably."""
+    """Write tensors by file name, then the manifest, then rename the whole into place, durably.
+
+    Raises:
+        UserError: they cannot be written; what was there before is there still.
+    """
+    try:
+        _publish(directory, files, facts)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{directory} cannot be written to ({error})") from None
+
+
+def _publish(directory: Path, files: Files, facts: Mapping[str, Any]) -> None:
     _refuse_links(directory.parent, directory)
     partial = directory.with_name(directory.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
