@@ -106,7 +106,7 @@ class Gemini:
             problem = failure(302, NAME, self.model)
         except RequestException as error:
             problem = BusyError(f"no connection to {NAME} ({type(error).__name__})")
-        except (ParseError, ValueError, AttributeError):
+        except (ParseError, ValueError, AttributeError, RecursionError):
             # An AttributeError where the body of an error is JSON, but not an object.
             problem = BusyError("the answer is not one of the Gemini API, but perhaps of a proxy")
         else:

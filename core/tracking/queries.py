@@ -25,7 +25,9 @@ BUCKETS = 250
 
 
 def states(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
-    """How far some runs are, in the order asked for: name, status, reason, steps, step, seconds.
+    """How far some runs are, in the order asked for: name, status, reason, steps, step, seconds, heard.
+
+    `heard` is the time of their newest event, in seconds since the epoch.
 
     Those that are gone are left out. Much quicker than `results`.
     """
@@ -33,18 +35,21 @@ def states(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
         """
         with chosen as (select unnest($runs) as run, generate_subscripts($runs, 1) as place),
         statuses as (
-            select run, arg_max(status, seq) as status, arg_max_null(reason, seq) as reason
+            select run, arg_max(status, seq) as status, arg_max_null(reason, seq) as reason, max(time) as time
             from status where run in (select run from chosen) group by run),
         plans as (
             select run, arg_max(steps, seq) as steps
             from plan where run in (select run from chosen) group by run),
         taken as (
-            select run, max(step) as step, max(seconds) as seconds
-            from step where run in (select run from chosen) group by run)
+            select run, max(step) as step, max(seconds) as seconds, max(time) as time
+            from step where run in (select run from chosen) group by run),
+        answered as (
+            select run, max(time) as time
+            from generation where run in (select run from chosen) group by run)
         select run as name, coalesce(status, 'queued') as status, reason, steps,
-               coalesce(step, 0) as step, seconds
+               coalesce(step, 0) as step, seconds, greatest(statuses.time, taken.time, answered.time) as heard
         from chosen join config using (run) left join statuses using (run)
-        left join plans using (run) left join taken using (run)
+        left join plans using (run) left join taken using (run) left join answered using (run)
         order by place
         """,
         {"runs": list(runs)},

@@ -1,5 +1,7 @@
 """A run's state in one line: badge, progress, time to go, and the buttons that change it."""
 
+import math
+import time
 from typing import Any
 
 import streamlit as st
@@ -9,6 +11,8 @@ from core.tracking.lab import KILL_AFTER, Lab
 from core.tracking.rundir import RESUMABLE, RunDirectory
 from pages.shared.text import duration, plain
 
+SILENT = 60.0
+"""Seconds without an event after which a run's silence is told."""
 LOOKS = {
     "queued": ("gray", ":material/schedule:"),
     "running": ("blue", ":material/play_circle:"),
@@ -55,6 +59,12 @@ def show_run(run: dict[str, Any], lab: Lab) -> None:
             icon=":material/play_arrow:",
             on_click=_try,
             args=(lab, lab.resume, run["name"]),
+        )
+    silent = time.time() - (run.get("heard") or math.inf)
+    if status == "running" and silent > SILENT:
+        st.caption(
+            f"Nothing heard from it for {duration(silent)}. A long step or a large model may need that; "
+            f"else press Stop, and {KILL_AFTER:.0f} s later Kill."
         )
     if status in ("failed", "interrupted") and run["reason"]:
         st.error(plain(run["reason"]))

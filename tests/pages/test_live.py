@@ -1,9 +1,13 @@
 """The live page: which runs it shows, what its figures say, and the buttons that stop and resume."""
 
+import os
+import time
+
 import pytest
 
+from core.tracking.lab import KILL_AFTER
 from core.tracking.rundir import RunDirectory
-from pages.shared import runtime
+from pages.shared import runtime, status
 
 TITLES = (
     "Loss",
@@ -266,3 +270,23 @@ def test_a_run_of_which_only_the_settings_are_there(write_run, open_page):
     page = open_page("live")
     assert "queued" in badge(page, "one")
     assert RunDirectory(run.path).status() == "queued"
+
+
+def test_a_run_that_does_not_heed_a_stop_can_be_killed(write_run, open_page):
+    run = write_run("one", "running", planned=9)
+    page = open_page("live").press("Stop")
+    assert [(b.label, b.disabled) for b in page.button] == [("Stopping", True)]
+    past = time.time() - KILL_AFTER - 1
+    os.utime(run.stop_path, (past, past))
+    page.run()
+    assert [(b.label, b.disabled) for b in page.button] == [("Kill", False)]
+
+
+def test_a_run_that_is_silent_is_told(write_run, open_page, monkeypatch):
+    write_run("one", "running", planned=9)
+    page = open_page("live")
+    assert not page.says("Nothing heard from it")
+    monkeypatch.setattr(status, "SILENT", -1.0)
+    assert page.run().says("Nothing heard from it for")
+    page.go("results").tick(0)
+    assert not page.says("Nothing heard from it")

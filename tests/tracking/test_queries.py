@@ -357,13 +357,15 @@ def test_states_are_those_of_the_results_in_the_order_asked_for(lab):
     lab.ingest()
     states = queries.states(lab.db, ["lora", "no-such-run", "full"]).to_dict("records")
     assert [state["name"] for state in states] == ["lora", "full"]
-    assert states[0] | {"reason": None} == {
+    assert states[0]["heard"] == lab.db.execute("select max(time) from step").fetchall()[0][0]
+    assert states[0] | {"reason": None, "heard": None} == {
         "name": "lora",
         "status": "running",
         "reason": None,
         "steps": 300,
         "step": 2,
         "seconds": 1.0,
+        "heard": None,
     }
     results = queries.results(lab.db).set_index("name")
     for state in states:

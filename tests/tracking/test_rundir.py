@@ -267,7 +267,7 @@ def test_deleting_removes_the_settings_first(tmp_path, monkeypatch):
     run = create(tmp_path)
     (run.path / "weights").mkdir()
     monkeypatch.setattr("shutil.rmtree", lambda path: (_ for _ in ()).throw(OSError("cut short")))
-    with pytest.raises(UserError, match="cannot be deleted .cut short"):
+    with pytest.raises(UserError, match=r"cannot be deleted .cut short"):
         run.delete()
     assert all_runs(tmp_path) == []
 
