@@ -11,7 +11,7 @@ from pages.shared.status import show_run
 from pages.shared.text import plain, show_text
 
 X_LABELS = {"step": "Step", "epoch": "Epoch", "tokens": "Tokens", "seconds": "Time"}
-GOING = ("queued", "running")
+GOING = ("running", "queued")
 MOST = 8
 """Runs at once: as many as there are colours."""
 CHARTS = ("loss", "lr", "grad_norm", "tokens_per_s")
@@ -23,7 +23,7 @@ def default_choice(results: list[dict]) -> list[str]:
     """The runs asked for by a link or another page, else the one that runs, else the newest."""
     known = [run["name"] for run in results]
     asked = st.session_state.pop("watch", None) or st.query_params.get_all("run")
-    going = [run["name"] for run in reversed(results) if run["status"] in GOING]
+    going = [run["name"] for s in GOING for run in reversed(results) if run["status"] == s]
     return [name for name in asked if name in known][:MOST] or going[:1] or known[:1]
 
 

@@ -26,9 +26,9 @@ def _follow(lab: Lab) -> None:
             _show_place(lab, place, name, last=len(names) - 1)
         kept = preferences.load(lab.runs_dir)
         wished = st.toggle(
-            "Resume at the start",
+            "Resume interrupted runs at start",
             kept.resume_interrupted,
-            help="When the dashboard starts, runs that were interrupted go on from their checkpoints.",
+            help="When the dashboard starts, what was interrupted by its end or by a crash goes on from its checkpoint.",
             disabled=lab.driver is not None,
         )
         if wished != kept.resume_interrupted:
