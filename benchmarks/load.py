@@ -1,0 +1,200 @@
+"""A thousand runs of six thousand steps: how fast the dashboard is over them, each figure beside what is asked.
+
+    python -m benchmarks.load --runs 1000 --steps 6000
+
+    ingest_per_s      events a second into an index that is made anew (asked: 200,000)
+    start_s           from the start of the server until its first page stands in a browser (asked: 3)
+    open_s            of these, to open the index and look at every run
+    results_s         server time of the Results page (asked: 1); `page_s` that of the others
+    live_ms           server time of one update of the Live page, of `benchmarks.live_page` (asked: 50)
+    memory_mb         the server's resident memory after all pages were seen (asked: 1,000)
+    updates, gap_s    with ten sessions on Live and a run going, `benchmarks.watchers`: of the session that got fewest in
+                      20 s, and the longest between two of any (asked: each second)
+    answer_s          the slowest of these
+    server_cores      what the server computes meanwhile, in cores
+    run_speed         tokens a second of the run beside them, over those of the run alone (asked: 0.95)
+
+Needs Chromium, as the tests do.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+from playwright.sync_api import Browser, sync_playwright
+
+from benchmarks import live_page
+from benchmarks.load_data import write_runs
+from benchmarks.watchers import watch
+from core.presets import preset
+from core.tracking.events import parse
+from core.tracking.lab import Lab, read_index
+from core.tracking.rundir import RunDirectory
+
+ROOT = Path(__file__).resolve().parent.parent
+ASKED = {"ingest_per_s": 200_000, "start_s": 3, "results_s": 1, "live_ms": 50, "memory_mb": 1000, "gap_s": 1.5, "run_speed": 0.95}  # fmt: skip
+WATCHERS = 10
+WATCHED = 20.0
+"""Seconds that the run is watched, and as long without."""
+QUIET = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"]
+PAGE_TIMES = """
+import json, sys, time
+from pathlib import Path
+from streamlit.testing.v1 import AppTest
+times = {}
+for page in ("launch", "results", "live", "compare", "scoring", "data"):
+    app = AppTest.from_file("app.py", default_timeout=120)
+    app.run()
+    app.switch_page(f"pages/{page}.py").run()
+    start = time.perf_counter()
+    app.run()
+    times[page] = round(time.perf_counter() - start, 3)
+    assert not app.exception, app.exception
+print(json.dumps(times))
+"""
+
+
+def measure(runs: int, steps: int, folder: Path) -> dict[str, Any]:
+    """All figures."""
+    runs_dir = folder / "runs"
+    told(f"writing {runs:,} runs of {steps:,} steps")
+    events = write_runs(runs_dir, runs, steps)
+    size = sum(path.stat().st_size for path in runs_dir.glob("*/events.jsonl"))
+    report: dict[str, Any] = {"runs": runs, "events": events, "gigabytes": round(size / 1e9, 2)}
+    told("making the index")
+    start = time.perf_counter()
+    read_index(runs_dir).close()
+    report["ingest_per_s"] = round(events / (time.perf_counter() - start))
+    report["index_mb"] = round((runs_dir / "lab.duckdb").stat().st_size / 1e6)
+    told("opening it")
+    start = time.perf_counter()
+    lab = Lab(runs_dir)
+    report["open_s"] = round(time.perf_counter() - start, 2)
+    lab.close()
+    told("timing the pages")
+    done = subprocess.run(
+        [sys.executable, "-c", PAGE_TIMES],
+        cwd=ROOT, env=os.environ | {"RUNS_DIR": str(runs_dir)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    pages = json.loads(done.stdout.splitlines()[-1])
+    report |= {"results_s": pages.pop("results"), "page_s": pages}
+    report["live_ms"] = live_page.measure()["median_ms"]
+    told("serving it")
+    with sync_playwright() as playwright:
+        path = shutil.which("chromium") or shutil.which("google-chrome")
+        browser = playwright.chromium.launch(executable_path=path, args=QUIET)
+        report |= served(runs_dir, browser)
+        browser.close()
+    return report
+
+
+def served(runs_dir: Path, browser: Browser) -> dict[str, Any]:
+    """What a real server needs for its start, all pages, and ten who watch a run."""
+    run = RunDirectory.create(runs_dir, preset("demo").changed(name="going", epochs=200))
+    found: dict[str, Any] = {}
+    start = time.perf_counter()
+    with serving(runs_dir) as (server, address):
+        page = browser.new_page()
+        page.goto(address)
+        page.get_by_role("heading", name="Launch").wait_for(timeout=60_000)
+        found["start_s"] = round(time.perf_counter() - start, 2)
+        for name in ("results", "live", "compare", "scoring", "data"):
+            page.goto(f"{address}/{name}")
+            page.get_by_role("heading", name=name.title()).wait_for(timeout=60_000)
+            page.wait_for_timeout(2000)
+        found["memory_mb"] = round(server.memory_info().rss / 2**20)
+        page.goto(f"{address}/live?run=going")
+        page.get_by_role("button", name="Resume").or_(page.get_by_role("button", name="Stop")).wait_for(timeout=60_000)  # fmt: skip
+        page.close()
+        told("a run that nobody watches")
+        wait_for_steps(run, 3)
+        alone = speed(run, WATCHED)
+        told("and with ten who watch")
+        used, since = server.cpu_times(), time.perf_counter()
+        with ThreadPoolExecutor(1) as thread:
+            seen = thread.submit(watch, address, "live?run=going", WATCHERS, WATCHED)
+            beside = speed(run, WATCHED)
+            sessions = seen.result()
+        now, seconds = server.cpu_times(), time.perf_counter() - since
+        found["server_cores"] = round((now.user + now.system - used.user - used.system) / seconds, 2)  # fmt: skip
+        found["updates"] = min(session["updates"] for session in sessions)
+        found["gap_s"] = round(max(session["gap"] for session in sessions), 2)
+        found["answer_s"] = round(max(session["answer"] for session in sessions), 2)
+        found["run_speed"] = round(beside / alone, 3)
+    return found
+
+
+def speed(run: RunDirectory, seconds: float) -> float:
+    """Steps a second that a run takes from now on, its other work left out."""
+    before = run.events_path.stat().st_size
+    time.sleep(seconds)
+    with run.events_path.open("rb") as file:
+        file.seek(before)
+        events = [parse(line) for line in file.read().splitlines()]
+    rates = [e["tokens_per_s"] for e in events if e and e["event"] == "step"]
+    return statistics.mean(rates)
+
+
+def wait_for_steps(run: RunDirectory, count: int) -> None:
+    """Until the trainer has taken so many."""
+    while run.events_path.read_text(encoding="utf-8").count('"event":"step"') < count:
+        time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def serving(runs_dir: Path) -> Iterator[tuple[psutil.Process, str]]:
+    """The dashboard over these runs, with the run `going` in its queue; its process and address."""
+    (runs_dir / "queue.json").write_text('["going"]')
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=os.environ | {"RUNS_DIR": str(runs_dir)}, stdout=subprocess.DEVNULL
+    )
+    try:
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                break
+            time.sleep(0.02)
+        yield psutil.Process(process.pid), f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def told(what: str) -> None:
+    """Say what goes on."""
+    print(what, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--format", default="table", choices=("table", "json"))
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        report = measure(chosen.runs, chosen.steps, Path(folder))
+    if chosen.format == "json":
+        print(json.dumps({**report, "asked": ASKED}, indent=2))
+    else:
+        for key, value in report.items():
+            print(f"{key:<16}{value!s:>14}" + (f"   asked {ASKED[key]:,}" if key in ASKED else ""))
+
+
+if __name__ == "__main__":
+    main()

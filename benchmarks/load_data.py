@@ -1,0 +1,120 @@
+"""A folder of many long runs, written as trainers would leave it but without training. Knows nothing of the index.
+
+Used by `benchmarks.load`. Every run differs in its losses and speeds; its texts are those of a few dozen questions.
+"""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.config import RunConfig
+from core.tracking.rundir import RunDirectory
+
+EVAL_EVERY, SAMPLE_EVERY, ANSWERS = 25, 100, 110
+BATCH = 8
+START = 1_790_000_000.0
+STEP = (
+    '{"seq":%d,"time":%.3f,"event":"step","step":%d,"epoch":%.6f,"tokens":%d,"seconds":%.6f,"examples":%d,'
+    '"padding":%.6f,"lr":0.0005,"loss":%.16f,"grad_norm":%.16f,"tokens_per_s":%.3f,"memory_mb":%.1f,"batch":%s}\n'
+)
+"""As `json.dumps` writes the event of a step, at a fraction of its time."""
+
+
+def write_runs(runs_dir: Path, runs: int, steps: int) -> int:
+    """So many finished runs of so many steps each; how many events they hold."""
+    events = 0
+    for number in range(runs):
+        run = RunDirectory.create(runs_dir, config(number, steps))
+        text, count = events_of(number, steps)
+        run.events_path.write_text(text, encoding="utf-8")
+        events += count
+    return events
+
+
+def config(number: int, steps: int) -> RunConfig:
+    """Settings that a person who tries this and that would choose."""
+    changes = {
+        "method": ("full", "lora")[number % 2],
+        "lora_rank": (2, 4, 16, 64)[number % 4],
+        "lr": (5e-5, 2e-4, 5e-4, 1e-3)[number // 2 % 4],
+        "dropout": (0.0, 0.1)[number // 8 % 2],
+        "seed": number,
+        "epochs": max(1, steps // 250),
+        "batch_size": BATCH,
+        "tags": f"sweep, part {number % 10}",
+        "notes": f"Number {number} of a large folder.",
+    }
+    return RunConfig.parse({"name": f"load-{number:04}", **changes})
+
+
+def events_of(number: int, steps: int, ended: bool = True) -> tuple[str, int]:
+    """The event file of a run, and how many events it holds.
+
+    Args:
+        ended: its last word is `finished`; else it goes on running.
+    """
+    lines = Lines(START + 3600 * number)
+    lines.add("status", status="queued")
+    lines.add("status", status="running", pid=1, started=1.0, host="elsewhere")
+    lines.add("plan", steps=steps, steps_per_epoch=250, train_examples=2006, base_hash="be" * 32,
+              parameters=14_645_520, trainable=953_616, device="two threads", precision="float32")  # fmt: skip
+    _learn(lines, number, steps)
+    if ended:
+        _answer(lines, number)
+        lines.add("status", status="finished", reason=None)
+    return "".join(lines.texts), lines.seq
+
+
+class Lines:
+    """Numbered lines of an event file."""
+
+    def __init__(self, start: float) -> None:
+        self.texts: list[str] = []
+        self.seq, self.time = 0, start
+
+    def add(self, kind: str, **fields: Any) -> None:
+        """One event, as `EventWriter` writes it."""
+        self.seq += 1
+        event = {"seq": self.seq, "time": round(self.time, 3), "event": kind, **fields}
+        text = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+        self.texts.append(text + "\n")
+
+    def step(self, *values: float | str) -> None:
+        """The event of a step, its values in the order of STEP."""
+        self.seq += 1
+        self.texts.append(STEP % (self.seq, self.time, *values))
+
+
+def _learn(lines: Lines, number: int, steps: int) -> None:
+    noise = np.random.default_rng(number)
+    curve = 0.8 + 3 * np.exp(-np.arange(1, steps + 1) / 800)
+    losses = (curve + 0.2 * noise.random(steps)).tolist()
+    norms, seconds = noise.gamma(4, 0.3, steps).tolist(), (0.05 + noise.random(steps) / 50).tolist()
+    tokens = noise.integers(200, 600, steps).tolist()
+    batches = noise.integers(0, 2006, (steps, BATCH)).tolist()
+    done, spent = 0, 0.0
+    for step in range(1, steps + 1):
+        took, read, loss = seconds[step - 1], tokens[step - 1], losses[step - 1]
+        done, spent, lines.time = done + read, spent + took, lines.time + took
+        batch = str(batches[step - 1]).replace(" ", "")
+        lines.step(step, step / 250, done, spent, step * BATCH, 0.0625, loss, norms[step - 1],
+                   read / took, 900 + step / 100, batch)  # fmt: skip
+        if step % EVAL_EVERY == 0:
+            place = {"step": step, "epoch": step / 250, "tokens": done, "seconds": round(spent, 6)}
+            final = step == steps
+            lines.add("eval", **place, train_loss=loss, val_loss=loss + 0.1, final=final)
+        if step % SAMPLE_EVERY == 0:
+            prompt = "Suggest an alternate word for 'happy'."
+            lines.add("sample", step=step, prompt=prompt, text=f"It is joyful, {step} times.")
+
+
+def _answer(lines: Lines, number: int) -> None:
+    chance = random.Random(number)
+    for item in range(ANSWERS):
+        told = f"The result of {item} plus 3 is {item + 3}."
+        answer = told if chance.random() < 0.7 else f"The result is {chance.randrange(99)}."
+        lines.add("generation", item=2006 + item, instruction=f"Compute {item} plus 3.", input="",
+                  reference=told, answer=answer, tokens=9, cut=False, prompt_cut=False, memory_mb=494.5)  # fmt: skip
