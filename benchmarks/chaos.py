@@ -196,8 +196,8 @@ def finishes(run: RunDirectory, seconds: float) -> bool:
 
 
 def settled(run: RunDirectory, when: float) -> float | None:
-    """The time of the first last word since then."""
-    ends = ("interrupted", "finished")
+    """The time of the first word since then: a last one, or, where the trainer had said none yet, its successor's."""
+    ends = ("interrupted", "finished", "running")
     return next((e["time"] for e in run.statuses() if e["status"] in ends and e["time"] >= when - 0.01), None)  # fmt: skip
 
 

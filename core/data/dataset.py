@@ -105,7 +105,12 @@ def _records(path: Path, dataset: str) -> Iterator[tuple[str, Any]]:
     if path.suffix == ".parquet":
         import pandas as pd  # 60 MB, which no other format needs
 
-        rows = pd.read_parquet(path).to_dict("records")
+        try:
+            rows = pd.read_parquet(path).to_dict("records")
+        except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds
+            raise UserError(
+                f"dataset = {dataset!r}: {path.name} cannot be read ({error})"
+            ) from None
         yield from ((f"record {i}", row) for i, row in enumerate(rows, 1))
         return
     try:
@@ -147,4 +152,9 @@ def _example(record: Any, place: str, dataset: str) -> Example:
     for key in ("instruction", "output"):
         if not values[key].strip():
             raise UserError(f"dataset = {dataset!r}: {place}: {key!r} is empty")
-    return Example(values["instruction"], values["input"], values["output"])
+    return Example(*(_whole(values[key]) for key in ("instruction", "input", "output")))
+
+
+def _whole(text: str) -> str:
+    """Without the half characters that JSON can spell and UTF-8 cannot."""
+    return text.encode("utf-8", errors="replace").decode("utf-8")

@@ -99,11 +99,14 @@ def _answer(
 
 
 def _answered(path: Path) -> dict[Example, str]:
-    found = {}
+    found: dict[Example, str] = {}
     lines, offset = read_lines(path, 0)
     while lines:
         for e in map(parse, lines):
             if e and e["event"] == "generation":
-                found[Example(e["instruction"], e["input"], e["reference"])] = str(e["answer"])
+                fields = ("instruction", "input", "reference", "answer")
+                texts = [e[name] for name in fields if isinstance(e.get(name), str)]
+                if len(texts) == len(fields):
+                    found[Example(*texts[:3])] = texts[3]
         lines, offset = read_lines(path, offset)
     return found

@@ -17,6 +17,7 @@ from core.judging.http_errors import (
     checked_key,
     failure,
     seconds_to_wait,
+    secrets_of,
     sendable,
 )
 from core.judging.judge import BusyError, RefusedError, Reply
@@ -60,6 +61,7 @@ class Gemini:
         if endpoint:
             checked_address(endpoint, "GEMINI_API_ENDPOINT")
             options["api_endpoint"] = endpoint.rstrip("/")
+        self._secrets = secrets_of(self._key, endpoint)
         if not MODEL.fullmatch(model):
             raise RefusedError(
                 f"{model!r} is not a name of a Gemini model such as gemini-2.5-flash."
@@ -132,7 +134,7 @@ class Gemini:
         wait = _retry_delay(details)
         if wait is None and error.response is not None:
             wait = seconds_to_wait(error.response.headers)
-        return failure(status, NAME, self.model, message, self._key, wait)
+        return failure(status, NAME, self.model, message, self._secrets, wait)
 
 
 def google_schema(schema: Mapping[str, Any]) -> dict[str, Any]:

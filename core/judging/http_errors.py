@@ -3,11 +3,12 @@
 Knows statuses, headers, keys and addresses; no client library, and no body of any service.
 """
 
+import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from core.judging.judge import BusyError, RefusedError
 
@@ -73,7 +74,7 @@ def failure(
     service: str,
     model: str,
     message: str = "",
-    key: str = "",
+    secrets: Iterable[str] = (),
     wait: float | None = None,
 ) -> BusyError | RefusedError:
     """What a status means that is no success.
@@ -81,7 +82,7 @@ def failure(
     Args:
         service: as a user knows it.
         message: the service's own; shown in part, without the key.
-        key: that must not be shown.
+        secrets: that must not be shown.
         wait: seconds that the service asks for.
     """
     if status == 429:
@@ -100,13 +101,30 @@ def failure(
         f"{service} does not take requests to {model!r} as they are: check the model and its settings",
     )
     # Some services quote the key that they refuse, a few of its characters starred out.
-    quoted = "" if status == 401 else ": " + shown(message, key)
+    quoted = "" if status == 401 else ": " + shown(message, secrets)
     return RefusedError(f"{sentence} (HTTP {status}{quoted.rstrip(': ')}).")
 
 
-def shown(message: str, key: str) -> str:
-    """A service's message as one short line without the key."""
-    if key:
-        message = message.replace(key, "[key]")
+def secrets_of(key: str, address: str = "") -> tuple[str, ...]:
+    """All that must not be shown: the key, and a password in an address, plain and as it is sent."""
+    try:
+        parts = urlsplit(address)
+        user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    except ValueError:
+        user = password = ""
+    sent = base64.b64encode(f"{user}:{password}".encode()).decode() if user or password else ""
+    return tuple(secret for secret in (key, sent, password) if secret)
+
+
+def hidden(text: str, secrets: Iterable[str]) -> str:
+    """A text without them."""
+    for secret in secrets:
+        text = text.replace(secret, "[key]")
+    return text
+
+
+def shown(message: str, secrets: Iterable[str]) -> str:
+    """A service's message as one short line without what is secret."""
+    message = hidden(message, secrets)
     message = " ".join(message.split()).rstrip(".")
     return message if len(message) <= SHOWN else message[: SHOWN - 3] + "..."

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from core.errors import UserError
+from core.judging.http_errors import secrets_of
 from core.judging.judge import Judge, Service
 from core.judging.model_judge import ModelJudge
 from core.judging.questions import PAIR_TEMPLATE, SCORE_TEMPLATE, Kind, Question
@@ -72,7 +73,12 @@ def _gemini(settings: JudgeSettings, kind: Kind, check_key: bool) -> Judge:
         return Gemini(model, settings.temperature, key, endpoint=endpoint, timeout=settings.timeout)
 
     return ModelJudge(
-        "gemini", connect, _question(settings, kind), model, settings.temperature, key
+        "gemini",
+        connect,
+        _question(settings, kind),
+        model,
+        settings.temperature,
+        secrets_of(key, endpoint or ""),
     )
 
 
@@ -99,7 +105,7 @@ def _openai(settings: JudgeSettings, kind: Kind, check_key: bool) -> Judge:
         _question(settings, kind),
         model,
         settings.temperature,
-        key,
+        secrets_of(key, url),
         urlsplit(url).netloc.rpartition("@")[2],
     )
 

@@ -2,9 +2,10 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from core.judging.http_errors import hidden
 from core.judging.judge import Item, Service, Verdict
 from core.judging.questions import Question
 
@@ -15,7 +16,7 @@ class ModelJudge:
     Args:
         name: of the kind of service, such as `gemini`.
         connect: makes the service when the first item is judged; to make plans, none is needed.
-        secret: the account's key; should a reply repeat it, it is taken out.
+        secrets: the account's key and whatever else must not be kept; should a reply repeat it, it is taken out.
         host: where the service is, if models of one name may differ from place to place.
     """
 
@@ -26,10 +27,10 @@ class ModelJudge:
         question: Question,
         model: str,
         temperature: float,
-        secret: str = "",
+        secrets: Sequence[str] = (),
         host: str = "",
     ) -> None:
-        self._connect, self._question, self._secret = connect, question, secret
+        self._connect, self._question, self._secrets = connect, question, secrets
         self._service: Service | None = None
         self._connecting = threading.Lock()
         self.spec = {
@@ -67,4 +68,4 @@ class ModelJudge:
         )
 
     def _hide(self, text: str) -> str:
-        return text.replace(self._secret, "[key]") if self._secret else text
+        return hidden(text, self._secrets)

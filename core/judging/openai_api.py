@@ -15,6 +15,7 @@ from core.judging.http_errors import (
     checked_key,
     failure,
     seconds_to_wait,
+    secrets_of,
     sendable,
 )
 from core.judging.judge import BusyError, RefusedError, Reply
@@ -55,6 +56,7 @@ class OpenAICompatible:
         self._host = checked_address(base_url, "OPENAI_BASE_URL")
         is_local = base_url != OPENAI and not key.strip()
         self._key = "" if is_local else checked_key(key, self._host)
+        self._secrets = secrets_of(self._key, base_url)
         self._takes_schema = True
         import openai
 
@@ -130,7 +132,7 @@ class OpenAICompatible:
         # The package puts "Error code: 404 - " before the message.
         message = error.message.partition(" - ")[2]
         wait = seconds_to_wait(error.response.headers)
-        return failure(error.status_code, self._host, self.model, message, self._key, wait)
+        return failure(error.status_code, self._host, self.model, message, self._secrets, wait)
 
 
 def response_format(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -154,7 +154,8 @@ def described(judge: Mapping[str, Any]) -> str:
     text = f"{judge['judge']}: {judge['model']}"
     if not judge["prompt"]:
         return f"{text}. Equal texts score 100."
-    return f"{text}, temperature {judge['temperature']:g}, prompt: {str(judge['prompt'])[:90]}…"
+    temperature = "unknown" if judge["temperature"] is None else f"{judge['temperature']:g}"
+    return f"{text}, temperature {temperature}, prompt: {str(judge['prompt'])[:90]}…"
 
 
 def is_base(run: str) -> bool:

@@ -55,7 +55,7 @@ def architecture(base_model: str) -> Architecture:
             if config.get(key, values[0]) not in values:
                 raise ValueError(f"{key} = {config[key]!r}, and only {values[0]!r} is supported")
         return arch
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, OSError, OverflowError, RecursionError) as error:
         message = (
             f"base_model = {base_model!r}: config.json is not a GPT-2 configuration ({error!r})"
         )
@@ -153,6 +153,9 @@ def _from_hub_layout(
     """Our state dict from the hub's: Conv1D transposed, c_attn split in q, k, v, the head filled in."""
     state: dict[str, Tensor] = {}
     for key, tensor in tensors:
+        if not tensor.is_floating_point() and not key.endswith((".attn.bias", ".attn.masked_bias")):
+            message = f"base_model = {base_model!r}: {key} is of {tensor.dtype}; it should be of floating-point numbers"
+            raise UserError(message)
         name = key.removeprefix("transformer.")
         if name.endswith((".attn.bias", ".attn.masked_bias")):  # causal masks of old exports
             continue

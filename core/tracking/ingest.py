@@ -92,7 +92,10 @@ class Ingester:
         insert = "insert or replace into config values (?, ?, ?)"
         try:
             self._db.execute(insert, [run.name, settings, stamp])
-        except duckdb.ConversionException:  # edited by hand into something that is not JSON
+        except (
+            duckdb.ConversionException,
+            UnicodeDecodeError,
+        ):  # edited by hand; not even its message is text
             self._db.execute(insert, [run.name, "{}", stamp])
         self._stamps[run.name] = stamp
         return True
@@ -195,6 +198,8 @@ def _row(run: str, event: dict[str, Any]) -> list[Any] | None:
     try:
         if event["event"] == "generation" and {"answer", "reference"} <= event.keys():
             event["exact"] = exact_match(event["answer"], event["reference"])
+        if event["event"] == "verdict" and not 0 <= (event.get("score") or 0) <= 100:
+            event["score"] = None
         values = [
             None if (value := event.get(name)) is None else read(value) for name, read in readers
         ]

@@ -159,5 +159,5 @@ def read_order(runs_dir: Path) -> list[str]:
         names = json.loads((runs_dir / FILE).read_text(encoding="utf-8"))
         known = {run.name for run in all_runs(runs_dir)}
         return [name for name in dict.fromkeys(names) if name in known]
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return []

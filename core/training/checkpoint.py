@@ -21,6 +21,8 @@ from core.errors import UserError
 
 MANIFEST = "manifest.json"
 KEPT = 2
+PARTS = {"trainable.safetensors", "optimizer.safetensors", "random.safetensors"}
+"""Files of a checkpoint."""
 Files = Mapping[str, Mapping[str, Tensor]]
 
 
@@ -71,7 +73,15 @@ def read(directory: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]
             if path.stat().st_size != expected["size"] or _sha256(path) != expected["sha256"]:
                 raise UserError(f"{directory}: {name} is damaged (its hash is not the manifest's)")
             files[name] = load_file(path)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        SafetensorError,
+    ) as error:
         raise UserError(f"{directory} is damaged or incomplete ({error})") from None
     return facts, files
 
@@ -124,7 +134,7 @@ def load_checkpoint(
     damaged = []
     for path in _checkpoints(directory):
         try:
-            facts, files = read(path)
+            facts, files = _read_checkpoint(path)
         except UserError as error:
             damaged.append(str(error))
             continue
@@ -141,10 +151,18 @@ def newest_weights(directory: Path) -> dict[str, Tensor]:
     """The trained weights of the newest sound checkpoint. Raises UserError where there is none."""
     for path in _checkpoints(directory):
         try:
-            return read(path)[1]["trainable.safetensors"]
+            return _read_checkpoint(path)[1]["trainable.safetensors"]
         except UserError:
             continue
     raise UserError(f"{directory.parent.name} has no weights yet: no checkpoint has been written")
+
+
+def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
+    """As `read`; raises UserError too where the manifest does not list all that makes a checkpoint."""
+    facts, files = read(path)
+    if not files.keys() >= PARTS or "progress" not in facts:
+        raise UserError(f"{path} is incomplete: its manifest does not list all of a checkpoint")
+    return facts, files
 
 
 def trainable(model: nn.Module) -> dict[str, Tensor]:
@@ -172,6 +190,8 @@ def _load_moments(
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         name, _, kind = key.rpartition("/")
+        if name not in names:
+            raise UserError(f"the saved optimiser is not this model's: it knows {name}")
         state.setdefault(names.index(name), {})[kind] = tensor
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -21,21 +21,23 @@ LOOKS = {
     "failed": ("red", ":material/error:"),
     "finished": ("green", ":material/check_circle:"),
 }
+UNKNOWN = ("gray", ":material/help:")
+"""Of a status that this program never writes."""
 
 
 def show_run(run: dict[str, Any], lab: Lab) -> None:
     """One run: what it is, how far it has come, and stop or resume."""
     status = run["status"] or "queued"
-    colour, icon = LOOKS[status]
+    colour, icon = LOOKS.get(status, UNKNOWN)
     with st.container(horizontal=True, vertical_alignment="center"):
         name, bar = st.container(width=220), st.container(width="stretch")
         button = st.container(width=130)
-    name.markdown(f"**{plain(run['name'])}** :{colour}-badge[{icon} {status}]")
+    name.markdown(f"**{plain(run['name'])}** :{colour}-badge[{icon} {plain(status)}]")
     steps, step = run["steps"], run["step"]
     if status == "running" and not steps:
         bar.progress(0.0, "loading the model and the data")
-    elif steps:
-        bar.progress(min(1.0, step / steps), _progress_text(run, int(step), int(steps)))
+    elif steps and steps > 0:
+        bar.progress(max(0.0, min(1.0, step / steps)), _progress_text(run, int(step), int(steps)))
     elif status == "queued":
         bar.caption("waiting for its turn")
     if status in ("queued", "running"):

@@ -1,0 +1,165 @@
+"""Hostile texts in a real browser on the pages that `test_dashboard` leaves out: nothing in them comes alive."""
+
+import json
+
+import pytest
+from playwright.sync_api import expect
+
+from core.config import RunConfig
+from core.judging.judge import Item, Verdict
+from core.judging.ledger import Ledger
+from core.tracking.rundir import RunDirectory
+from tests.browser import test_dashboard as dashboard
+from tests.browser.test_dashboard import HOSTILE
+
+runs_dir, chromium = dashboard.runs_dir, dashboard.chromium
+address, open_tab, hostile = dashboard.address, dashboard.open_tab, dashboard.hostile
+
+WORDS = f"{HOSTILE} ![picture](http://a.bc/d.png) $$y^2$$ <iframe src=//a.bc></iframe>"
+ALIVE = ("a[href^='http:']", "a[href^='https:']", "a[href^='javascript:']", "img", "iframe", ".katex", "main script",
+         "strong strong")  # fmt: skip
+VIEWS = ("Scores", "Compare two", "Pairs", "Judges")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def judged(runs_dir):
+    """Two runs, and two judges of answers and of pairs; every text of theirs tries something."""
+    answers = {name: [f"{name} {i} {WORDS}" for i in range(3)] for name in ("one", "two")}
+    asked = [(f"ask {i} {WORDS}", f"input {WORDS}", f"reference {WORDS}") for i in range(3)]
+    for name, texts in answers.items():
+        run = RunDirectory.create(runs_dir, RunConfig(name=name, tags=(HOSTILE[:150],)))
+        for i, (text, example) in enumerate(zip(texts, asked, strict=True)):
+            told = dict(zip(("instruction", "input", "reference"), example, strict=True))
+            run.append("generation", item=i, answer=text, **told)
+        run.append("status", status="finished")
+    for number, kind in enumerate(("score", "score", "pair")):
+        spec = {"judge": "openai", "kind": kind, "model": f"model {number} {WORDS}", "temperature": 0.5,
+                "prompt": f"prompt {WORDS}", "service": "a.bc"}  # fmt: skip
+        with Ledger(runs_dir, spec) as ledger:
+            for name, other in (("one", "two"), ("two", "one")):
+                for i, example in enumerate(asked):
+                    pair = [answers[other][i]] if kind == "pair" else []
+                    item = Item(*example, answers[name][i], *pair)
+                    score = None if (i, kind) == (2, "score") else 10.0 * i + number
+                    verdict = Verdict(score, f"reason {WORDS}", None if score else f"missing {WORDS}", WORDS)  # fmt: skip
+                    for repeat in range(2):
+                        ledger.write(f"{name} {i} {repeat}", item, repeat, verdict)
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """A data set in whose every field somebody tries something; its name tries too."""
+    records = [
+        {"instruction": f"ask {i} {WORDS}", "input": f"input {i} {WORDS}", "output": f"output {i} {WORDS}"}
+        for i in range(30)
+    ]  # fmt: skip
+    path = (
+        tmp_path
+        / "<img src=x onerror='window.alive=4'> $x^2$ **bold** [a](javascript:alert(5)).json"
+    )
+    path.write_text(json.dumps(records))
+    return path
+
+
+def nothing_lives(tab):
+    """The page, whose frame's own links and icons aside nothing is more than text."""
+    main = tab.get_by_test_id("stMain")
+    assert tab.evaluate("window.alive") is None
+    for selector in ALIVE:
+        assert main.locator(selector).count() == 0, selector
+    assert main.get_by_role("img", name="delete icon").count() == 0
+    assert main.locator("strong", has_text="bold").count() == 0
+    assert tab.get_by_test_id("stException").count() == 0
+    return tab
+
+
+def settled(tab):
+    """The tab once its script has ended."""
+    expect(tab.get_by_test_id("stStatusWidget")).to_have_count(0)
+    return tab
+
+
+def test_data_shows_a_hostile_file_as_text(open_tab, dataset):
+    tab = open_tab("data")
+    choice = tab.get_by_role("combobox", name="Data set")
+    choice.fill(str(dataset))
+    choice.press("Enter")
+    expect(tab.get_by_text("Item 0 as the model sees it").first).to_be_visible()
+    expect(tab.get_by_text("onerror='window.").first).to_be_visible()
+    dashboard.fill(tab, "Find examples", "<script>window.alive = 5</script> **bold** $x$ output 7")
+    expect(tab.get_by_text("as the model sees it").first).to_be_visible()
+    nothing_lives(settled(tab))
+    tab.get_by_role("radio", name="Leaks").or_(tab.get_by_role("button", name="Leaks")).click()
+    expect(tab.get_by_text("test examples resemble a training example")).to_be_visible()
+    nothing_lives(settled(tab))
+
+
+def test_data_says_of_a_hostile_path_that_nothing_is_there(open_tab, dataset):
+    tab = open_tab("data")
+    choice = tab.get_by_role("combobox", name="Data set")
+    choice.fill(f"nowhere {HOSTILE[:150]}")
+    choice.press("Enter")
+    expect(tab.get_by_text("there is no such file").first).to_be_visible()
+    nothing_lives(settled(tab))
+    broken = dataset.with_name("broken <b>bold<b> $x$.json")
+    broken.write_text(json.dumps([{"instruction": f"a {WORDS}", WORDS: "b"}]))
+    choice.fill(str(broken))
+    choice.press("Enter")
+    expect(tab.get_by_text("record 1 has no 'output'").first).to_be_visible()
+    nothing_lives(settled(tab))
+
+
+def test_scoring_shows_answers_judges_and_reasons_as_text(open_tab):
+    tab = open_tab("scoring")
+    for view in VIEWS:
+        tab.get_by_role("radio", name=view, exact=True).or_(
+            tab.get_by_role("button", name=view, exact=True)
+        ).click()
+        expect(tab.get_by_test_id("stDataFrame").first).to_be_visible()
+        nothing_lives(settled(tab))
+    tab.get_by_role("radio", name="Scores", exact=True).or_(
+        tab.get_by_role("button", name="Scores", exact=True)
+    ).click()
+    expect(tab.get_by_text("prompt: prompt <script>").first).to_be_visible()
+    expect(tab.get_by_text("missing <script>").first).to_be_visible()
+    grid = tab.locator(".dvn-scroller").last
+    grid.scroll_into_view_if_needed()
+    grid.click(position={"x": 16, "y": 52})
+    for words in ("ask 0 <script>", "reference <script>"):
+        expect(tab.get_by_test_id("stHtml").get_by_text(words).first).to_be_visible()
+    nothing_lives(settled(tab))
+
+
+def test_launch_takes_hostile_words_for_words_and_so_do_live_and_results(open_tab, runs_dir):
+    tab = open_tab()
+    dashboard.fill(tab, "Name", f"name {HOSTILE}"[:200])
+    dashboard.fill(tab, "Tags", f"tag {HOSTILE}, **bold**"[:190])
+    notes = tab.get_by_label("Notes", exact=True)
+    notes.fill(f"notes {WORDS}")
+    notes.press("Control+Enter")
+    choice = tab.get_by_role("combobox", name="Data set")
+    choice.fill(f"<img src=x onerror='window.alive=6'> {HOSTILE}"[:190])
+    choice.press("Enter")
+    expect(tab.get_by_text("there is no such file").first).to_be_visible()
+    nothing_lives(settled(tab))
+    choice.fill("primer")
+    choice.press("Enter")
+    dashboard.fill(tab, "Epochs", "1000")
+    launch = tab.get_by_role("button", name="Launch", exact=True)
+    expect(launch).to_be_enabled()
+    launch.click()
+    stop = tab.get_by_role("button", name="Stop")
+    expect(stop).to_be_visible()
+    nothing_lives(tab)
+    [run] = [RunDirectory(path) for path in runs_dir.glob("name-*")]
+    assert run.path.parent == runs_dir
+    assert run.config().notes == f"notes {WORDS}"
+    stop.click()
+    tab.get_by_role("link", name="Results").click()
+    tab.get_by_test_id("stDataFrame").wait_for()
+    tab.get_by_text("Journal", exact=True).click()
+    tab.wait_for_function("() => document.querySelector('[role=grid]')?.ariaRowCount > 15")
+    nothing_lives(settled(tab))
+    dashboard._tick_first_row(tab)
+    expect(tab.get_by_label("Notes", exact=True)).to_be_visible()
+    nothing_lives(settled(tab))

@@ -1,0 +1,197 @@
+"""Files of events that somebody or something wrote wrongly: torn, doubled, reordered, with odd fields; and queues.
+What can be read counts once and in order, a score is one from 0 to 100 or none, and nothing is ever raised."""
+
+import math
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from core.config import RunConfig
+from core.data.template import Example
+from core.judging import agreement, prices, scores
+from core.judging.base_answers import Base, answer_missing
+from core.judging.judge import Item
+from core.judging.ledger import Ledger, known_verdicts
+from core.tables import records
+from core.tracking import queries, verdict_queries
+from core.tracking.events import parse
+from core.tracking.index import Index
+from core.tracking.ingest import Ingester
+from core.tracking.queue import read_order
+from core.tracking.rundir import RunDirectory, all_runs
+from core.tracking.sources import event_files
+from tests.test_fuzz import any_text, anything, broken, few, folder, many, some, spelled
+
+
+@pytest.fixture(scope="module")
+def db() -> Iterator[Any]:
+    """One index for all examples; a poll of other runs forgets those before."""
+    index = Index(None)
+    yield index.cursor()
+    index.close()
+
+
+LINES = [spelled({"seq": n, "time": float(n), "event": "step", "step": n, "loss": n / 3}) + b"\n" for n in range(1, 9)]  # fmt: skip
+shuffled = st.lists(
+    st.tuples(st.sampled_from(LINES), st.sampled_from(["whole", "whole", "torn", "twice", "odd"])),
+    max_size=20,
+)
+
+
+@some
+@given(shuffled, st.data())
+def test_torn_doubled_and_reordered_lines_count_once_and_in_order(
+    db: Any, drawn: list[tuple[bytes, str]], data: Any
+) -> None:
+    content = b""
+    for line, how in drawn:
+        cut = data.draw(st.integers(1, len(line) - 1)) if how == "torn" else len(line)
+        content += line[:cut] * (2 if how == "twice" else 1) + (b"\0\xff\n" if how == "odd" else b"")  # fmt: skip
+    expected: list[int] = []
+    for event in map(parse, content[: content.rfind(b"\n") + 1].split(b"\n")):
+        if event and event["seq"] > max(expected, default=0):
+            expected.append(event["seq"])
+    with folder() as runs_dir:
+        run = RunDirectory(runs_dir / "a")
+        run.path.mkdir(parents=True)
+        run.config_path.write_text("{}")
+        middle = data.draw(st.integers(0, len(content)))
+        Ingester(db).poll([])
+        for part in (content[:middle], content[middle:]):
+            with run.events_path.open("ab") as file:
+                file.write(part)
+            ingester = Ingester(db)
+            ingester.poll([run])
+            assert ingester.fault is None
+        rows = db.execute("select seq, step from step order by rowid").fetchall()
+        assert rows == [(n, n) for n in expected]
+        assert queries.states(db, ["a"])["step"].tolist() == [max(expected, default=0)]
+
+
+@many
+@given(broken | (anything | st.lists(st.sampled_from(["a", "b", "../a", 1]))).map(spelled))
+def test_any_queue_is_an_order_of_runs_there_are(content: bytes) -> None:
+    with folder() as runs_dir:
+        for name in ("a", "b"):
+            (runs_dir / name).mkdir(parents=True)
+            (runs_dir / name / "config.json").write_text("{}")
+        (runs_dir / "queue.json").write_bytes(content)
+        order = read_order(runs_dir)
+        assert len(order) == len(set(order))
+        assert set(order) <= {"a", "b"}
+
+
+ITEMS = [Item(f"Say {i}.", "", "it", f"answer {i}") for i in range(3)]
+SPEC = {"judge": "gemini", "kind": "score", "model": "g", "temperature": 0.0, "prompt": "Grade it."}
+
+
+def mostly(good: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.one_of(good, good, good, good, anything)
+
+
+odd_verdict = st.fixed_dictionaries(
+    {"key": mostly(st.sampled_from(["a", "b", "c", "d"])), "id": mostly(st.just("gemini-1")),
+     "subject": mostly(st.sampled_from([item.subject for item in ITEMS])), "repeat": mostly(st.integers(0, 2)),
+     "score": mostly(st.floats(0, 100))},
+    optional={key: mostly(any_text) for key in ("reason", "missing", "raw")} | {"tokens_out": mostly(st.integers(0, 9))},
+)  # fmt: skip
+odd_judge = st.fixed_dictionaries({}, optional={key: mostly(st.just(value)) for key, value in SPEC.items()})  # fmt: skip
+
+
+def write_ledger(runs_dir: Any, db: Any, events: list[Any]) -> None:
+    """A run with answers, and a judge's ledger of these events, taken in."""
+    run = RunDirectory.create(runs_dir, RunConfig(name="mine"))
+    for i, item in enumerate(ITEMS):
+        fields = {k: v for k, v in vars(item).items() if v is not None}
+        run.append("generation", item=i, **fields)
+    with Ledger(runs_dir, SPEC) as ledger:
+        path = ledger.path
+    lines = [spelled({"seq": n, "time": 1.0, **event}) for n, event in enumerate(events, 1)]
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    ingester = Ingester(db)
+    ingester.poll([])  # forgets the example before
+    ingester.poll([*all_runs(runs_dir), *event_files(runs_dir)])
+    assert ingester.fault is None
+
+
+@some
+@given(odd_judge, st.lists(odd_verdict, max_size=8), st.booleans())
+def test_any_ledger_is_read_by_all_who_read_it(db: Any, judge: Any, told: Any, sound: bool) -> None:
+    events = [{"event": "judge", "id": "gemini-1", **(SPEC if sound else judge)}]
+    events += [{"event": "verdict", **fields} for fields in told]
+    with folder() as runs_dir:
+        write_ledger(runs_dir, db, events)
+        known_verdicts(runs_dir, SPEC)
+        with Ledger(runs_dir, SPEC) as ledger:
+            assert all(isinstance(key, str) for key in ledger.known)
+        answers = queries.answers(db, ["mine"])
+        found = verdict_queries.verdicts(db, ["mine"])
+        for id in found["id"].unique():
+            [row] = scores.leaderboard(found[found["id"] == id], answers, str(id))
+            assert row["scored"] + row["missing"] == len(ITEMS)
+        agreement.inconsistent(found.dropna(subset=["score"]), by=("id", *scores.ANSWER))
+        for sentence in (scores.missing_sentence(found), scores.noise_sentence(found)):
+            assert sentence is None or sentence.strip()
+        scores.by_run(verdict_queries.scores(db))
+        verdict_queries.pair_verdicts(db, ["mine"])
+        length = verdict_queries.reply_tokens(db, "gemini-1")
+        assert prices.estimate([], [], "m", prices.PRICES, length).sentence()
+
+
+@few
+@given(st.lists(st.floats() | st.integers(-5, 10**20) | st.floats(0, 100), min_size=3, max_size=3))
+@example([float("nan"), 50.0, 60.0])
+@example([1e308, 1e308, 1e308])
+@example([-5.0, 101.0, 50.0])
+def test_a_score_outside_0_to_100_is_none(db: Any, told: list[float]) -> None:
+    events: list[Any] = [{"event": "judge", "id": "gemini-1", **SPEC}]
+    for i, (item, score) in enumerate(zip(ITEMS, told, strict=True)):
+        place = {"key": f"{i}", "id": "gemini-1", "subject": item.subject, "repeat": 0}
+        events.append({"event": "verdict", **place, "score": score})
+    with folder() as runs_dir:
+        write_ledger(runs_dir, db, events)
+        found = verdict_queries.verdicts(db, ["mine"])
+        [row] = scores.leaderboard(found, queries.answers(db, ["mine"]), "gemini")
+        good = [score for score in told if 0 <= score <= 100]
+        assert row["scored"] == len(good)
+        if good:
+            assert math.isclose(row["mean"], sum(good) / len(good), rel_tol=1e-9, abs_tol=1e-9)
+
+
+odd_answer = st.fixed_dictionaries(
+    {}, optional={key: mostly(any_text) for key in ("instruction", "input", "reference", "answer")}
+)
+
+
+@some
+@given(st.lists(odd_answer, max_size=4))
+@example([{}])
+@example([{"instruction": [], "input": "", "reference": "", "answer": ""}])
+def test_any_file_of_a_bases_answers_is_read(told: list[Any]) -> None:
+    base = Base("gpt2-nano", "ab", 3)
+    whole = {"instruction": "Say it.", "input": "", "reference": "it", "answer": "that"}
+    with folder() as runs_dir:
+        path = runs_dir / f"{base.name}.jsonl"
+        path.parent.mkdir(parents=True)
+        lines = [spelled({"seq": n, "time": 1.0, "event": "generation", **fields}) for n, fields in enumerate([*told, whole], 1)]  # fmt: skip
+        path.write_bytes(b"\n".join(lines) + b"\n")
+        example = Example("Say it.", "", "it")
+        found = answer_missing(runs_dir, base, [(0, example)], _never, threading.Event())
+        assert found[example] == "that"
+
+
+def _never() -> Any:
+    raise AssertionError("nothing is left to answer")
+
+
+@few
+@given(odd_judge)
+def test_any_judge_is_described(db: Any, judge: Any) -> None:
+    with folder() as runs_dir:
+        write_ledger(runs_dir, db, [{"event": "judge", "id": "gemini-1", **judge}])
+        for row in records(verdict_queries.judges(db)):
+            assert scores.described(row).strip()

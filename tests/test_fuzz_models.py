@@ -1,0 +1,189 @@
+"""Weights, checkpoints and prompts of any kind: read rightly, or told in a sentence; nothing else is ever raised."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from core.answering import Answerer
+from core.data.template import format_prompt
+from core.data.tokenizer import decode, encode
+from core.nn import pretrained
+from core.nn.generation import Sampling
+from core.nn.gpt2 import GPT2
+from core.training import checkpoint
+from tests.test_fuzz import Told, any_text, anything, attempt, broken, few, many, spelled
+
+SIZES = {"n_layer": 1, "n_head": 1, "n_embd": 2, "n_positions": 8, "vocab_size": 11}
+NANO = "base:gpt2-nano"
+
+
+def adapted() -> tuple[nn.Module, torch.optim.Optimizer]:
+    """A model and an optimiser that has taken a step."""
+    torch.manual_seed(0)
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    return model, optimizer
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A folder with a sound checkpoint and one whose manifest is to be overwritten; the manifest."""
+    folder = tmp_path_factory.mktemp("saved")
+    for step in (1, 2):
+        checkpoint.save_checkpoint(folder, step, *adapted(), {"progress": {"step": step}})
+    facts: dict[str, Any] = json.loads((folder / "step-00000002" / "manifest.json").read_text())
+    return folder, facts
+
+
+names = st.sampled_from(["trainable.safetensors", "optimizer.safetensors", "random.safetensors", "manifest.json", "../x",
+                         "/etc/passwd", "", ".", "..", "a\0b", "x" * 300])  # fmt: skip
+entry = (
+    st.fixed_dictionaries({"size": st.integers(0, 600) | anything, "sha256": anything}) | anything
+)
+listing = st.dictionaries(names | any_text, entry, max_size=3)
+
+
+@st.composite
+def manifests(draw: Any, facts: dict[str, Any]) -> Any:
+    """A manifest that is right but for something."""
+    made = json.loads(json.dumps(facts))
+    how = draw(st.sampled_from(["right", "a file less", "an entry", "listing", "a fact"]))
+    if how == "a file less":
+        del made["files"][draw(st.sampled_from(sorted(made["files"])))]
+    elif how == "an entry":
+        made["files"] |= draw(listing)
+    elif how == "listing":
+        made["files"] = draw(listing | anything)
+    elif how == "a fact":
+        made |= draw(st.dictionaries(st.sampled_from(["progress", "step", "files"]), anything))
+    return made
+
+
+@settings(many, max_examples=300)
+@given(st.data())
+def test_any_manifest_is_read_or_told_and_the_checkpoint_before_it_counts(
+    saved: Any, data: Any
+) -> None:
+    folder, facts = saved
+    content = data.draw(broken | anything.map(spelled) | manifests(facts).map(spelled))
+    newest = folder / "step-00000002"
+    (newest / "manifest.json").write_bytes(content)
+    found = attempt(lambda: checkpoint.read(newest))
+    if not isinstance(found, Told):
+        assert found[1].keys() == json.loads(content)["files"].keys()
+    weights = attempt(lambda: checkpoint.newest_weights(folder))
+    assert weights.keys() == {"weight", "bias"}
+    model, optimizer = adapted()
+    restored, damaged = checkpoint.load_checkpoint(folder, model, optimizer)
+    assert restored is not None
+    if damaged:
+        assert restored["progress"] == {"step": 1}
+    else:
+        assert repr(restored) == repr(json.loads(content))  # NaN is not equal to itself
+
+
+def header(value: Any, data: bytes = b"", length: int | None = None) -> bytes:
+    """A file in the layout of safetensors."""
+    text = spelled(value)
+    return (len(text) if length is None else length).to_bytes(8, "little") + text + data
+
+
+tensor = st.fixed_dictionaries(
+    {"dtype": st.sampled_from(["F32", "F16", "BF16", "F64", "I64", "BOOL", "U8", "F8_E4M3", "U64", "C64", "X", 3]),
+     "shape": st.lists(st.integers(-1, 3) | st.just(2**62), max_size=3) | anything,
+     "data_offsets": st.tuples(st.integers(0, 16), st.integers(0, 64)) | anything}
+)  # fmt: skip
+safetensors = st.one_of(
+    broken,
+    st.binary(max_size=60),
+    st.builds(header, st.dictionaries(any_text | st.sampled_from(["wte.weight", "__metadata__"]), tensor | anything, max_size=3),
+              st.binary(max_size=64), st.none() | st.integers(0, 2**64 - 1)),
+)  # fmt: skip
+one = {"wte.weight": {"dtype": "F8_E8M0", "shape": [4], "data_offsets": [0, 4]}}
+
+
+@many
+@given(safetensors)
+@example(header(one, b"\0" * 4))
+@example(header({"wte.weight": {**one["wte.weight"], "dtype": "C64", "data_offsets": [0, 32]}}, b"\0" * 32))  # fmt: skip
+@example(header({"h.0.attn.c_attn.weight": {"dtype": "F32", "shape": [], "data_offsets": [0, 4]}}, b"\0" * 4))  # fmt: skip
+def test_any_bytes_for_weights_are_told(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    base = tmp_path_factory.getbasetemp() / "fuzzed-base"
+    base.mkdir(exist_ok=True)
+    (base / "config.json").write_text(json.dumps(SIZES))
+    (base / "model.safetensors").write_bytes(content)
+    found = attempt(lambda: pretrained.load(str(base)))
+    assert isinstance(found, Told)
+    assert found.startswith(f"base_model = {str(base)!r}: ")
+    weights = base / "weights"
+    shutil.rmtree(weights, ignore_errors=True)
+    weights.mkdir()
+    (weights / "a.safetensors").write_bytes(content)
+    told = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (weights / "manifest.json").write_text(json.dumps({"files": {"a.safetensors": told}}))
+    read = attempt(lambda: checkpoint.read(weights))
+    assert isinstance(read, Told) or read[1]["a.safetensors"].keys() <= json.loads(content[8:8 + int.from_bytes(content[:8], "little")]).keys()  # fmt: skip
+
+
+odd_sizes = st.fixed_dictionaries(
+    {key: st.just(value) | st.integers(-2, 12) | anything for key, value in SIZES.items()},
+    optional={"activation_function": anything, "layer_norm_epsilon": anything},
+)
+
+
+@many
+@given(broken | (anything | odd_sizes).map(spelled))
+@example(spelled({**SIZES, "n_layer": float("inf")}))
+def test_any_description_of_a_base_is_told_or_gives_its_sizes(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    base = tmp_path_factory.getbasetemp() / "described-base"
+    base.mkdir(exist_ok=True)
+    (base / "config.json").write_bytes(content)
+    found = attempt(lambda: pretrained.architecture(str(base)))
+    if not isinstance(found, Told):
+        assert min(vars(found).values()) >= 1
+        assert found.n_embd % found.n_head == 0
+
+
+@pytest.fixture(scope="module")
+def answerer(tmp_path_factory: pytest.TempPathFactory) -> Answerer:
+    return Answerer(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def nano(answerer: Answerer) -> GPT2:
+    return answerer.model(NANO)
+
+
+@few
+@given(
+    st.text(max_size=40) | any_text | st.sampled_from(["", "\0", "\ud800", "<|endoftext|>", "ﷺ", "🏳️‍🌈"]),
+    st.integers(0, 900), st.integers(1, 4), st.booleans(),
+)  # fmt: skip
+@example("word ", 250, 4, True)
+@example("word ", 3000, 4, False)
+def test_a_prompt_of_any_length_is_answered_from_its_end_and_a_cut_is_told(
+    answerer: Answerer, nano: GPT2, text: str, times: int, most: int, raw: bool
+) -> None:
+    prompt = text * times
+    context, sampling = nano.arch.context, Sampling(most)
+    *_, last = answerer.answer(NANO, prompt, "", sampling, raw)
+    ids = encode(prompt if raw else format_prompt(prompt))
+    assert last.prompt_cut == (len(ids) > context - most)
+    assert last.tokens <= most
+    if last.prompt_cut and encode(end := decode(ids[most - context :])) == ids[most - context :]:
+        *_, same = answerer.answer(NANO, end, "", sampling, raw=True)
+        assert (same.text, same.prompt_cut) == (last.text, False)

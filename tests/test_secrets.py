@@ -1,0 +1,247 @@
+"""Keys lie in the environment and nowhere else, whatever fails; and nothing foreign is ever executed or unpickled."""
+
+import ast
+import base64
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from core.config import RunConfig
+from core.tracking.lab import INDEX, read_index
+from core.tracking.rundir import RunDirectory
+from tests.judging.server import JudgeServer
+from tests.test_layout import ROOT, relative, tracked
+
+KEYS = {
+    "GEMINI_API_KEY": "SECRETgemini5c0e1d7aWrittenNowhere",
+    "OPENAI_API_KEY": "sk-SECRETopenai5c0e1d7aWrittenNowhere",
+    "HF_TOKEN": "hf_SECREThub5c0e1d7aWrittenNowhere",
+}
+PASSWORD = "SECRETpassword5c0e1d7aWrittenNowhere"
+TELLTALES = (b"SECRETgemini", b"SECRETopenai", b"SECREThub", b"SECRETpassword",
+             base64.b64encode(f"user:{PASSWORD}".encode())[:20])  # fmt: skip
+SMALL = ["--set", "max_examples=60", "--set", "max_new_tokens=2", "--set", "sample_prompt="]
+GEMINI = ["score", "scored", "--judge", "gemini", "--no-base"]
+OPENAI = ["score", "scored", "--judge", "openai", "--model", "m", "--no-base"]
+
+
+@dataclass
+class Ended:
+    """A command that ended, and the home that it had, where it printed and made its runs."""
+
+    status: int
+    home: Path
+
+    @property
+    def printed(self) -> str:
+        return (self.home / "printed").read_text()
+
+    @property
+    def runs_dir(self) -> Path:
+        return self.home / "runs"
+
+
+def commands(refusing: str, quoting: str) -> dict[str, tuple[list[str], dict[str, str]]]:
+    """By what fails: the words of a command, and more of its environment.
+
+    Args:
+        refusing: where a service listens that accepts no key.
+        quoting: where one listens that repeats in its verdicts what it should not know.
+    """
+    known = KEYS["OPENAI_API_KEY"]
+    return {
+        "a wrong key of gemini": (GEMINI, {"GEMINI_API_ENDPOINT": f"http://{refusing}"}),
+        "a wrong key of openai": (OPENAI, {"OPENAI_BASE_URL": f"http://{refusing}/v1"}),
+        "a reply that quotes the key": (GEMINI, {"GEMINI_API_ENDPOINT": f"http://{quoting}"}),
+        "an address with a password": (OPENAI, {"OPENAI_BASE_URL": f"http://user:{PASSWORD}@{refusing}/v1"}),
+        "an address that is none": (OPENAI, {"OPENAI_BASE_URL": f"{known}:x"}),
+        "no such data set": (["train", "--set", "dataset=nowhere.json"], {}),
+        "a base that cannot be had": (["train", *SMALL, "--set", "base_model=gpt2"], {}),
+        "a trainer that crashes": (["resume", "crash"], {}),
+    }  # fmt: skip
+
+
+NAMES = list(commands("", ""))
+
+
+def prepare(home: Path) -> None:
+    """Two runs: one with an answer to score, one whose trainer must crash."""
+    scored = RunDirectory.create(home / "runs", RunConfig(name="scored"))
+    told = {"instruction": "Say it.", "input": "", "reference": "it", "answer": "that"}
+    scored.append("generation", item=0, **told)
+    scored.append("status", status="finished")
+    small = {"max_examples": 60, "max_new_tokens": 2, "sample_prompt": "", "checkpoint_every": 1}
+    crash = RunDirectory.create(home / "runs", RunConfig.parse({"name": "crash", **small}))
+    (crash.path / "checkpoint").write_text("in the way")
+
+
+def quote(prompt: str) -> str:
+    """A verdict that repeats the key, as a proxy that logs too much might."""
+    return json.dumps({"score": 70, "reason": f"asked with {KEYS['GEMINI_API_KEY']}"})
+
+
+COMMANDS = """
+import json, os, sys
+import core.answering, core.cli, core.training.preflight
+for home, words, more in json.load(sys.stdin):
+    if os.fork() == 0:
+        os.chdir(home)
+        os.environ.update(more, HOME=home)
+        printed = os.open(os.path.join(home, "printed"), os.O_CREAT | os.O_WRONLY)
+        os.dup2(printed, 1)
+        os.dup2(printed, 2)
+        sys.argv = ["core", *words]
+        core.cli.main()
+    print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+"""
+"""Runs commands, each in a process and a home of its own; what takes seconds to import is imported once."""
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
+    """Every command after its end. The one that trains is started anew, as a person would."""
+    inherited = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
+    inherited |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **KEYS}
+    inherited |= {
+        "HF_ENDPOINT": "http://127.0.0.1:9",
+        "HF_HOME": str(tmp_path_factory.mktemp("hub")),
+    }
+    homes = {name: tmp_path_factory.mktemp("home") for name in NAMES}
+    for home in homes.values():
+        prepare(home)
+    crash = homes["a trainer that crashes"]
+    with (
+        JudgeServer(fault=lambda number, prompt: "403") as refusing,
+        JudgeServer(answer=quote) as quoting,
+        (crash / "printed").open("wb") as printed,
+    ):
+        places = (f"127.0.0.1:{server.port}" for server in (refusing, quoting))
+        told = commands(*places)
+        words, _ = told.pop("a trainer that crashes")
+        training = subprocess.Popen(
+            [sys.executable, "-m", "core", *words],
+            cwd=crash, env={**inherited, "HOME": str(crash)}, stdout=printed, stderr=printed,
+        )  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-c", COMMANDS], env=inherited, capture_output=True, text=True,
+            input=json.dumps([(str(homes[name]), *how) for name, how in told.items()]),
+        )  # fmt: skip
+        statuses = dict(zip(told, map(int, done.stdout.split()), strict=True))
+        statuses["a trainer that crashes"] = training.wait(120)
+        asked = len(refusing.requests), len(quoting.requests)
+    assert min(asked) > 0, done.stderr
+    return {name: Ended(statuses[name], homes[name]) for name in NAMES}
+
+
+EXPECTED = {
+    "a wrong key of gemini": (2, "HTTP 403: Key [key] was reported as leaked"),
+    "a wrong key of openai": (2, "HTTP 403: Key [key] may not use it"),
+    "a reply that quotes the key": (0, "70"),
+    "an address with a password": (2, "HTTP 403"),
+    "an address that is none": (2, "is not a whole address"),
+    "no such data set": (2, "there is no such file"),
+    "a base that cannot be had": (2, "could not be fetched from the hub"),
+    "a trainer that crashes": (1, "crash failed: "),
+}
+
+
+def test_every_failure_is_expected() -> None:
+    assert list(EXPECTED) == NAMES
+
+
+def holds_a_key(data: bytes) -> list[bytes]:
+    return [telltale for telltale in TELLTALES if telltale in data]
+
+
+def dump(runs_dir: Path) -> str:
+    """Every row of the index: its file keeps texts compressed."""
+    index = read_index(runs_dir)
+    try:
+        tables = index.cursor().execute("select table_name from duckdb_tables()").fetchall()
+        rows = [index.cursor().execute(f'select * from "{t}"').fetchall() for (t,) in tables]
+    finally:
+        index.close()
+    return repr(rows)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_failure_writes_a_key_anywhere(ended: dict[str, Ended], name: str) -> None:
+    end = ended[name]
+    status, sentence = EXPECTED[name]
+    assert (end.status, sentence in end.printed) == (status, True), end.printed
+    assert not holds_a_key(end.printed.encode())
+    files = [path for path in end.home.rglob("*") if path.is_file()]
+    assert files
+    leaks = {path: found for path in files if (found := holds_a_key(path.read_bytes()))}
+    assert not leaks
+    named = {path: found for path in end.home.rglob("*") if (found := holds_a_key(bytes(path)))}
+    assert not named
+    assert not holds_a_key(dump(end.runs_dir).encode())
+    assert not holds_a_key((end.runs_dir / INDEX).read_bytes())
+
+
+def test_a_crash_left_its_traceback_and_nothing_of_the_environment(ended: dict[str, Ended]) -> None:
+    log = (ended["a trainer that crashes"].runs_dir / "crash" / "trainer.log").read_text()
+    assert "Traceback" in log or "cannot be written" in log
+    assert "GEMINI_API_KEY" not in log
+    assert "environ" not in log
+
+
+FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "pty", "commands"}  # fmt: skip
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "execfile"}
+FORBIDDEN_ATTRIBUTES = {
+    ("torch", "load"), ("torch", "save"), ("yaml", "load"), ("yaml", "unsafe_load"), ("os", "system"), ("os", "popen"),
+    ("pd", "read_pickle"), ("pandas", "read_pickle"), ("subprocess", "getoutput"), ("subprocess", "getstatusoutput"),
+}  # fmt: skip
+
+
+def dangers(source: str) -> list[str]:
+    """What a source file imports or calls by which foreign bytes or words could be executed."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            module = node.module if isinstance(node, ast.ImportFrom) else None
+            for alias in node.names:
+                path = [*(module or "").split("."), *alias.name.split(".")]
+                pair = ((module or "").split(".")[0], alias.name)
+                if FORBIDDEN_MODULES & set(path) or pair in FORBIDDEN_ATTRIBUTES:
+                    found.append(".".join(filter(None, path)))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            name = node.value.id, node.attr
+            found += [".".join(name)] if name in FORBIDDEN_ATTRIBUTES else []
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            found += [node.id] if node.id in FORBIDDEN_CALLS else []
+        if isinstance(node, ast.keyword) and node.arg in ("shell", "allow_pickle"):
+            off = isinstance(node.value, ast.Constant) and node.value.value is False
+            found += [] if off else [f"{node.arg}="]
+    return found
+
+
+SOURCES = tracked("app.py", "core/*.py", "pages/*.py", "benchmarks/*.py")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_nothing_foreign_is_executed_or_unpickled(path: Path) -> None:
+    assert dangers(path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["import pickle", "from os import system", "import joblib.numpy_pickle", "x = eval('1')", "torch.load(p)",
+     "np.load(p, allow_pickle=True)", "subprocess.run('ls', shell=True)", "os.system('ls')", "yaml.load(t)",
+     "from torch import load", "f = exec", "run(c, shell=flag)"],
+)  # fmt: skip
+def test_every_danger_would_be_found(source: str) -> None:
+    assert dangers(source)
+
+
+def test_what_only_looks_dangerous_is_allowed() -> None:
+    assert (
+        dangers("model.eval(); frame.eval; run(c, shell=False); json.load(f); re.compile('x')")
+        == []
+    )

@@ -1,0 +1,276 @@
+"""Faults of the machine under a trainer: no room on the disk, no memory, a clock that is set back, a place that
+refuses. A run ends with a sentence, goes on from its checkpoint bit for bit, and no other run is touched."""
+
+import errno
+import hashlib
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from core import cli
+from core.config import RunConfig
+from core.errors import UserError
+from core.tracking import queries
+from core.tracking.events import EventWriter, parse, read_lines
+from core.tracking.executors import ROOT, run_in_process, run_in_thread
+from core.tracking.lab import Lab, read_index, requeue
+from core.tracking.rundir import RunDirectory
+from core.tracking.worker import _reason
+
+STEPS = 5
+"""Of a run; checkpoints come after steps 2, 4 and 5."""
+FAULTY = """
+import resource, sys
+from pathlib import Path
+from core.tracking.rundir import RunDirectory
+from core.tracking.worker import work
+from core.training.trainer import Trainer
+
+WHAT = {"disk": resource.RLIMIT_FSIZE, "memory": resource.RLIMIT_AS}
+PLACES = {"whole": ("publish_weights", 5), "events": ("_record", 3), "last-event": ("_record", 3),
+          "checkpoint": ("_save", 4), "weights": ("publish_weights", 5), "memory": ("step", 0)}
+
+def limit(what, size):
+    resource.setrlimit(WHAT[what], (size, resource.RLIM_INFINITY))
+
+def strike(trainer, fault):
+    written = (trainer.run.directory / "events.jsonl").stat().st_size
+    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limits = {"events": ("disk", written + 30), "last-event": ("disk", written + 220),
+              "checkpoint": ("disk", 200_000), "weights": ("disk", 200_000), "memory": ("memory", mapped)}
+    if fault in limits:
+        limit(*limits[fault])
+
+for fault, (name, step) in PLACES.items():
+    def faulty(trainer, *arguments, real=getattr(Trainer, name), fault=fault, step=step, **fields):
+        if trainer.progress.step == step:
+            strike(trainer, fault)
+        return real(trainer, *arguments, **fields)
+    real = getattr(Trainer, name)
+    setattr(Trainer, name, faulty)
+    try:
+        work(RunDirectory(Path(sys.argv[1]) / fault))
+    except OSError as error:
+        print(f"{fault}: {error}")
+    for what in WHAT:
+        limit(what, resource.RLIM_INFINITY)
+    setattr(Trainer, name, real)
+"""
+KEPT = {
+    "events": [2],
+    "last-event": [2],
+    "checkpoint": [2],
+    "weights": [4, STEPS],
+    "memory": [],
+}
+"""By fault, the steps whose checkpoints are there after it."""
+
+
+@pytest.fixture(scope="module")
+def struck(tmp_path_factory, base_model):
+    """Where one run of each fault lies, each struck by it in a trainer's process, and what that printed."""
+    folder = tmp_path_factory.mktemp("struck")
+    words = ["red", "blue", "green", "one", "two", "three", "cat", "dog", "owl", "up", "down", "in"]
+    data = folder / "words.json"
+    data.write_text(json.dumps([{"instruction": f"Say {w}.", "output": w} for w in words]))
+    small = {"base_model": str(base_model), "dataset": str(data), "batch_size": 10, "method": "full"}  # fmt: skip
+    small |= {"epochs": STEPS, "checkpoint_every": 2, "eval_every": 3, "sample_prompt": ""}
+    for name in ("whole", *KEPT):
+        RunDirectory.create(folder / "runs", RunConfig(name=name, max_new_tokens=2, **small))
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTY, str(folder / "runs")],
+        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder / "runs", done.stdout
+
+
+def events(run, kind):
+    found = [parse(line) for line in read_lines(run.events_path, 0)[0]]
+    return [event for event in found if event["event"] == kind]
+
+
+def files(run):
+    return {p: p.read_bytes() for p in sorted(run.path.rglob("*")) if p.is_file()}
+
+
+def checkpoints(run):
+    found = (run.path / "checkpoint").glob("step-*[0-9]")
+    return sorted(int(path.name.removeprefix("step-")) for path in found)
+
+
+def outcome(run):
+    """All that a run made which no clock decides."""
+    [path] = (run.path / "weights").glob("*.safetensors")
+    losses = {event["step"]: event["loss"] for event in events(run, "step")}
+    answers = [event["answer"] for event in events(run, "generation")]
+    return hashlib.sha256(path.read_bytes()).hexdigest(), losses, answers
+
+
+@pytest.mark.parametrize("fault", ["last-event", "checkpoint", "weights"])
+def test_a_full_disk_fails_a_run_with_a_sentence_that_names_the_place(struck, fault):
+    last = RunDirectory(struck[0] / fault).statuses()[-1]
+    assert last["status"] == "failed"
+    assert str(struck[0] / fault) in last["reason"], last["reason"]
+    assert "full" in last["reason"] or "cannot be written" in last["reason"], last["reason"]
+
+
+def test_want_of_memory_fails_a_run_with_its_remedy(struck):
+    last = RunDirectory(struck[0] / "memory").statuses()[-1]
+    assert last["status"] == "failed"
+    assert last["reason"].startswith("out of memory; by the estimate, batch_size = ")
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), MemoryError()], ids=repr
+)
+def test_want_of_memory_is_known_as_the_system_tells_it(struck, error):
+    assert _reason(error, RunDirectory(struck[0] / "whole")).startswith("out of memory; ")
+
+
+def test_a_run_without_room_for_its_last_word_is_interrupted_by_the_next_who_looks(struck):
+    runs_dir, printed = struck
+    run = RunDirectory(runs_dir / "events")
+    assert "events: [Errno 28] the disk is full" in printed
+    assert run.status() == "running"
+    assert not run.is_alive()
+    read_index(runs_dir).close()
+    assert run.statuses()[-1]["status"] == "interrupted"
+    assert run.statuses()[-1]["reason"] == "the trainer died"
+
+
+@pytest.mark.parametrize("fault", KEPT)
+def test_once_there_is_room_a_run_goes_on_as_if_nothing_had_been(struck, fault):
+    runs_dir, _ = struck
+    whole, run = RunDirectory(runs_dir / "whole"), RunDirectory(runs_dir / fault)
+    untouched = files(whole)
+    assert whole.status() == "finished"
+    assert checkpoints(run) == KEPT[fault]
+    assert not (run.path / "weights").exists()
+    run.settle("the trainer died")
+    requeue(run)
+    run_in_thread(run)
+    assert run.status() == "finished"
+    [rewind] = events(run, "rewind")
+    assert rewind["step"] == max(KEPT[fault], default=-1)
+    assert not events(run, "warning")
+    assert outcome(run) == outcome(whole)
+    assert files(whole) == untouched
+
+
+def test_a_trainer_that_the_system_kills_is_told_with_what_needs_less(
+    tmp_path, settings, monkeypatch
+):
+    run = RunDirectory.create(tmp_path / "runs", settings(name="a"))
+    script = tmp_path / "trainer"
+    script.write_text("#!/bin/sh\nkill -9 $$\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    run_in_process(run)
+    last = run.statuses()[-1]
+    assert last["status"] == "interrupted"
+    assert "(signal 9)" in last["reason"]
+    assert "takes too much memory: by the estimate, batch_size = " in last["reason"]
+
+
+def test_a_clock_that_is_set_back_changes_no_order(tmp_path):
+    late, early = itertools.count(2_000_000_000, -1000), itertools.count(1_000_000_000)
+    for name, clock in (("back", late), ("steady", early)):
+        run = RunDirectory.create(tmp_path, RunConfig(name=name))
+        run.events_path.unlink()
+        writer = EventWriter(run.events_path, clock=lambda clock=clock: next(clock))
+        writer.append("status", status="queued")
+        writer.append("status", status="running")
+        writer.append("plan", steps=4, steps_per_epoch=4)
+        for step in range(1, 5):
+            place = {"step": step, "epoch": step / 4, "tokens": step, "seconds": float(step)}
+            writer.append("step", **place, loss=5.0 - step, lr=1e-3)
+            writer.append("eval", **place, train_loss=5.0 - step, val_loss=6.0 - step)
+            writer.append("sample", step=step, prompt="p", text=f"{step}")
+        writer.append("status", status="failed", reason="first")
+        writer.append("status", status="queued")
+        writer.append("status", status="finished")
+        writer.close()
+        assert run.status() == "finished"
+    index = read_index(tmp_path)
+    db, runs = index.cursor(), ["back", "steady"]
+    results = queries.results(db).set_index("name")
+    states = queries.states(db, runs).set_index("name")
+    for name in runs:
+        assert results.loc[name, ["status", "step", "val_loss"]].tolist() == ["finished", 4, 2.0]
+        assert states.loc[name, ["status", "step", "steps"]].tolist() == ["finished", 4, 4]
+    curve = queries.curves(db, runs, ["loss"])["loss"]
+    evaluations = queries.evaluations(db, runs)
+    for name in runs:
+        assert curve.loc[curve["run"] == name, "y"].tolist() == [4.0, 3.0, 2.0, 1.0]
+        assert evaluations.loc[evaluations["run"] == name, "x"].tolist() == [1, 2, 3, 4]
+    assert queries.samples(db, ["back"])["text"].tolist() == ["4", "3", "2", "1"]
+    assert queries.latest(db, "back")["step"] == 4
+    index.close()
+
+
+def test_a_request_to_stop_from_a_later_time_is_no_reason_to_kill(tmp_path):
+    run = RunDirectory.create(tmp_path, RunConfig(name="a"))
+    run.request_stop()
+    os.utime(run.stop_path, (4_000_000_000, 4_000_000_000))
+    assert run.asked_to_stop() < 0
+    run.settle("the trainer died")
+    assert run.status() == "stopped"
+
+
+@pytest.fixture(params=["/proc", "/sys/kernel", "/dev/null", "a file"])
+def refusing(request, tmp_path):
+    """A place in which nobody, root included, can make anything."""
+    if request.param != "a file":
+        return Path(request.param) / "runs" if request.param == "/proc" else Path(request.param)
+    (tmp_path / "runs").write_text("a file")
+    return tmp_path / "runs"
+
+
+def test_a_place_that_refuses_is_one_sentence(refusing):
+    for attempt in (Lab, lambda place: RunDirectory.create(place, RunConfig())):
+        with pytest.raises(UserError, match="cannot be written to") as caught:
+            attempt(refusing)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["train", "--set", "max_examples=40", "--set", "base_model=gpt2-nano"], ["demo"], ["reindex"]],
+    ids=" ".join,
+)
+def test_commands_say_so_too(refusing, words, monkeypatch, capfd):
+    monkeypatch.setattr(sys, "argv", ["core", *words, "--runs-dir", str(refusing)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    printed = capfd.readouterr()
+    assert (ended.value.code, printed.out) == (2, ""), printed.err
+    assert printed.err.count("error: ") == 1
+    assert "Traceback" not in printed.err
+    assert str(refusing) in printed.err
+
+
+def test_runs_that_turn_into_a_file_and_back_cost_the_lab_nothing(tmp_path, settings):
+    runs_dir, aside = tmp_path / "runs", tmp_path / "aside"
+    run = RunDirectory.create(runs_dir, settings(name="a"))
+    run.append("status", status="finished")
+    lab = Lab(runs_dir)
+    runs_dir.rename(aside)
+    runs_dir.write_text("a file")
+    try:
+        with pytest.raises(UserError, match="cannot be written to"):
+            lab.launch(settings(name="b"))
+        lab.refresh()
+        assert queries.results(lab.db).empty
+        runs_dir.unlink()
+        aside.rename(runs_dir)
+        lab.refresh()
+        assert queries.results(lab.db)["status"].tolist() == ["finished"]
+        assert lab.fault is None
+    finally:
+        lab.close()

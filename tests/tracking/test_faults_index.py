@@ -1,0 +1,300 @@
+"""Disasters of the index and of single runs: no room, noise, deletion, edits by hand. The directories are the truth:
+everything is there again, whoever is meant is told, no other run is touched, and the laboratory lives on."""
+
+import contextlib
+import json
+import os
+import random
+import shutil
+from types import SimpleNamespace
+
+import pytest
+
+from core.config import RunConfig
+from core.errors import UserError
+from core.tracking import queries
+from core.tracking.executors import EXECUTORS
+from core.tracking.lab import Lab, read_index, rebuild_index
+from core.tracking.rundir import RunDirectory
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from core.tracking import queries
+from core.tracking.lab import Lab
+
+def room(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+def tell():
+    lab.refresh()
+    print(lab.fault, *queries.results(lab.db).set_index("name")["step"].to_dict().items(), sep="|", flush=True)
+
+lab = Lab(Path(sys.argv[1]))
+room(16_384)
+tell()
+sys.stdin.readline()
+tell()
+room(resource.RLIM_INFINITY)
+tell()
+lab.close()
+"""
+WRITE_AND_DIE = """
+import os, sys
+from pathlib import Path
+from core.tracking.lab import read_index
+index = read_index(Path(sys.argv[1]))
+os.kill(os.getpid(), 9)
+"""
+STEPS = 3000
+"""Of each run: enough that their numbers fill blocks of their own."""
+HEADERS, BLOCK = 3 * 4096, 2**18
+"""Bytes of a DuckDB file: what comes first, and each piece after it."""
+
+
+def add_run(runs_dir, name, steps=STEPS):
+    """A finished run."""
+    run = RunDirectory.create(runs_dir, RunConfig(name=name, notes=f"notes of {name}"))
+    draw = random.Random(name)
+    grow(run, 2, {"event": "plan", "steps": steps, "steps_per_epoch": steps})
+    for n in range(1, steps + 1):
+        measured = {key: draw.random() for key in ("loss", "grad_norm", "lr", "tokens_per_s")}
+        place = {"step": n, "epoch": n / steps, "tokens": n, "seconds": n / 9}
+        grow(run, 2 + n, {"event": "step", **place, **measured, "batch": [draw.randrange(9999)]})
+    grow(run, steps + 3, {"event": "generation", "item": 1, "instruction": "Say.", "input": "",
+                          "reference": "it", "answer": f"it, says {name}"})  # fmt: skip
+    grow(run, steps + 4, {"event": "status", "status": "finished"})
+    return run
+
+
+def grow(run, seq, event):
+    with run.events_path.open("a") as file:
+        file.write(json.dumps({"seq": seq, "time": 100 + seq, **event}) + "\n")
+
+
+def seen(lab, runs=("a", "b")):
+    """All that pages read of some runs, as text."""
+    results = queries.results(lab.db)
+    curves = queries.curves(lab.db, runs, queries.CURVES[:4])
+    frames = [results[results["name"].isin(runs)], queries.states(lab.db, runs)]
+    frames += [queries.answers(lab.db, runs), *curves.values()]
+    return "\n".join(frame.reset_index(drop=True).to_csv() for frame in frames)
+
+
+@pytest.fixture(autouse=True)
+def idle(monkeypatch):
+    """Runs are queued and never trained."""
+    monkeypatch.setitem(EXECUTORS, "idle", lambda run: None)
+
+
+@contextlib.contextmanager
+def opened(runs_dir):
+    """A laboratory that is closed again whatever happens."""
+    lab = Lab(runs_dir, "idle")
+    try:
+        yield lab
+    finally:
+        lab.close()
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """Two runs and their index, and what is seen of them. Not to be changed."""
+    folder = tmp_path_factory.mktemp("original")
+    for name in ("a", "b"):
+        add_run(folder, name)
+    index = read_index(folder)
+    what = seen(SimpleNamespace(db=index.cursor()))
+    index.close()
+    return folder, what
+
+
+@pytest.fixture
+def runs_dir(original, tmp_path):
+    """A copy that a test may damage."""
+    return shutil.copytree(original[0], tmp_path / "runs")
+
+
+def test_an_index_without_room_says_so_and_catches_up(tmp_path, child):
+    add_run(tmp_path, "a", 3)
+    full = child(FULL, tmp_path)
+    assert full.stdout.readline() == "None|('a', 3)\n"
+    add_run(tmp_path, "b", STEPS)
+    full.stdin.write("\n")
+    full.stdin.flush()
+    fault, *steps = full.stdout.readline().strip().split("|")
+    assert fault.startswith("b cannot be taken into the index: ")
+    assert "lab.duckdb" in fault
+    assert "('a', 3)" in steps
+    assert full.stdout.readline() == f"None|('b', {STEPS})|('a', 3)\n"
+    assert full.wait(60) == 0
+    with opened(tmp_path) as lab:
+        assert lab.index.rebuilt is None
+        assert queries.states(lab.db, ["a", "b"])["step"].tolist() == [3, STEPS]
+
+
+def blocks(content):
+    return range(HEADERS, len(content), BLOCK)
+
+
+def damaged(content, how, place):
+    if how == "cut":
+        return content[:place]
+    noise = random.Random(place).randbytes(min(BLOCK, len(content) - place))
+    return content[:place] + noise + content[place + len(noise) :]
+
+
+@pytest.mark.parametrize("how", ["cut", "noise"])
+def test_an_index_damaged_at_any_place_is_made_anew_and_everything_is_there(
+    original, runs_dir, how
+):
+    path = runs_dir / "lab.duckdb"
+    content = path.read_bytes()
+    places = [0, 1, 4096, *blocks(content), len(content) - 1]
+    assert len(places) > 8
+    wrong, told = [], 0
+    for place in places:
+        path.write_bytes(damaged(content, how, place))
+        with opened(runs_dir) as lab:
+            try:
+                wrong += [] if seen(lab) == original[1] else [f"{place}: not all is there"]
+            except Exception as error:
+                wrong += [f"{place}: {type(error).__name__}: {str(error)[:90]}"]
+            told += bool(lab.index.rebuilt)
+    assert told > 2
+    assert not wrong
+
+
+def test_a_damaged_log_of_a_killed_dashboard_is_set_aside(original, runs_dir, child):
+    index, log = runs_dir / "lab.duckdb", runs_dir / "lab.duckdb.wal"
+    index.unlink()
+    child(WRITE_AND_DIE, runs_dir).wait()
+    contents = index.read_bytes(), log.read_bytes()
+    size = len(contents[1])
+    for place in (0, 100, size // 3, size - 2000, size - 700):
+        index.write_bytes(contents[0])
+        log.write_bytes(contents[1][:place] + b"damaged" * 99 + contents[1][place + 7 * 99 :])
+        with opened(runs_dir) as lab:
+            assert seen(lab) == original[1], place
+
+
+def test_a_deleted_index_is_a_new_one(original, runs_dir):
+    (runs_dir / "lab.duckdb").unlink()
+    with opened(runs_dir) as lab:
+        assert seen(lab) == original[1]
+        assert lab.fault is None
+
+
+def test_deleting_the_index_under_an_open_lab_crashes_nothing(original, runs_dir):
+    with opened(runs_dir) as lab:
+        add_run(runs_dir, "c", 5)
+        lab.refresh()
+        for path in runs_dir.glob("lab.duckdb*"):
+            path.unlink()
+        add_run(runs_dir, "d", 7)
+        lab.refresh()
+        assert queries.states(lab.db, ["c", "d"])["step"].tolist() == [5, 7]
+        assert seen(lab) == original[1]
+    with opened(runs_dir) as lab:
+        assert seen(lab) == original[1]
+        assert queries.states(lab.db, ["c", "d"])["step"].tolist() == [5, 7]
+    assert rebuild_index(runs_dir) == 4
+
+
+ELSEWHERE = "Somebody's own words, which are nobody's settings.\n"
+
+
+def replace(path, content):
+    path.unlink()
+    path.write_bytes(content)
+
+
+def as_directory(path):
+    path.unlink()
+    path.mkdir()
+
+
+def as_link(path):
+    own = path.parent.parent.parent / "elsewhere.txt"
+    own.write_text(ELSEWHERE)
+    path.unlink()
+    path.symlink_to(own)
+
+
+EDITS = {
+    "garbage": lambda path: replace(path, b"nonsense\n" * 99),
+    "unreadable bytes": lambda path: replace(path, bytes(range(256)) * 40),
+    "nothing": lambda path: replace(path, b""),
+    "half of it": lambda path: replace(path, path.read_bytes()[: path.stat().st_size // 2]),
+    "deep brackets": lambda path: replace(path, b"[" * 100_000 + b"\n"),
+    "a directory": as_directory,
+    "a link to elsewhere": as_link,
+    "a link to nowhere": lambda path: (path.unlink(), path.symlink_to(path.parent / "nowhere")),
+    "a link to itself": lambda path: (path.unlink(), path.symlink_to(path)),
+    "a device": lambda path: (path.unlink(), path.symlink_to("/dev/null")),
+    "removed": lambda path: path.unlink(),
+}
+
+
+def attempted(lab, action, **how):
+    """What an action on the run `bad` raises, if it raises: a sentence, or what no user can mend."""
+    try:
+        getattr(lab, action)("bad", **how)
+    except UserError as error:
+        return str(error)
+    except Exception as error:
+        return f"a defect: {action}: {type(error).__name__}"
+    return ""
+
+
+@pytest.mark.parametrize("what", ["config.json", "events.jsonl"])
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_edit_by_hand_costs_its_run_and_no_other(tmp_path, edit, what):
+    runs_dir = tmp_path / "runs"
+    runs = {name: add_run(runs_dir, name, 20) for name in ("a", "bad", "b")}
+    kept = {name: (runs_dir / name / "events.jsonl").read_bytes() for name in ("a", "b")}
+    with opened(runs_dir) as lab:
+        before = seen(lab)
+        EDITS[edit](runs_dir / "bad" / what)
+        lab.refresh()
+        assert seen(lab) == before
+        queries.states(lab.db, ["bad"])
+        told = [lab.fault or "", *(attempted(lab, do) for do in ("config", "stop", "resume"))]
+        told.append(attempted(lab, "edit", notes="mine"))
+        grow(runs["b"], 99, {"event": "status", "status": "failed", "reason": "later"})
+        lab.refresh()
+        assert queries.states(lab.db, ["b"])["status"].tolist() == ["failed"]
+        told.append(attempted(lab, "delete"))
+        lab.refresh()
+        assert lab._thread.is_alive()
+    assert any(told) or what == "events.jsonl"
+    assert not [sentence for sentence in told if "\n" in sentence or "defect" in sentence]
+    assert (runs_dir / "a" / "events.jsonl").read_bytes() == kept["a"]
+    assert (runs_dir / "b" / "events.jsonl").read_bytes().startswith(kept["b"])
+    if (tmp_path / "elsewhere.txt").exists():
+        assert (tmp_path / "elsewhere.txt").read_text() == ELSEWHERE
+    read_index(runs_dir).close()
+
+
+def test_a_run_removed_or_renamed_while_the_lab_is_open_moves_with_it(tmp_path):
+    for name in ("a", "b", "gone", "old"):
+        add_run(tmp_path, name, 20)
+    with opened(tmp_path) as lab:
+        before = seen(lab)
+        shutil.rmtree(tmp_path / "gone")
+        (tmp_path / "old").rename(tmp_path / "new")
+        lab.refresh()
+        assert lab.fault is None
+        assert set(queries.results(lab.db)["name"]) == {"a", "b", "new"}
+        assert queries.states(lab.db, ["new"])["step"].tolist() == [20]
+        assert queries.answers(lab.db, ["new"])["answer"].tolist() == ["it, says old"]
+        assert seen(lab) == before
+        for name in ("gone", "old"):
+            for action in (lab.config, lab.stop, lab.resume, lab.delete):
+                with pytest.raises(UserError, match="there is no such run"):
+                    action(name)
+        lab.edit("new", notes="moved")
+        assert lab.config("new").notes == "moved"
+        os.utime(tmp_path / "new" / "events.jsonl", (1, 1))
+        lab.refresh()
+        assert queries.states(lab.db, ["new"])["step"].tolist() == [20]
