@@ -137,8 +137,8 @@ def test_nothing_saved_is_nothing_loaded(tmp_path: Path) -> None:
 def test_the_newest_sound_weights(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint"
     early, late = trained(1), trained(2)
-    checkpoint.save_checkpoint(folder, 1, *early, {})
-    checkpoint.save_checkpoint(folder, 2, *late, {})
+    checkpoint.save_checkpoint(folder, 1, *early, {"progress": {}})
+    checkpoint.save_checkpoint(folder, 2, *late, {"progress": {}})
     found = checkpoint.newest_weights(folder)
     assert torch.equal(found["1.weight"], late[0][1].weight)
     assert "0.bias" not in found
