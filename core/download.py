@@ -37,7 +37,7 @@ def reachable() -> bool:
 
     Through a proxy only the client can tell.
     """
-    if getproxies():
+    if getproxies().keys() & {"http", "https", "all"}:
         return True
     hub = urlsplit(constants.ENDPOINT)
     port = hub.port or (80 if hub.scheme == "http" else 443)

@@ -31,7 +31,9 @@ def score(
         str,
         typer.Option("--model", help="Of gemini or openai. Of reference: chrf, rouge-l or exact."),
     ] = "",
-    temperature: Annotated[float, typer.Option("--temperature")] = 0.0,
+    temperature: Annotated[
+        float, typer.Option("--temperature", help="Of the judge: 0 for its likeliest verdict.")
+    ] = 0.0,
     repeats: Annotated[
         int, typer.Option("--repeats", min=1, max=100, help="Verdicts on each answer.")
     ] = 1,
@@ -51,9 +53,15 @@ def score(
     again: Annotated[
         bool, typer.Option("--again", help="Ask again where a verdict has no score.")
     ] = False,
-    in_flight: Annotated[int, typer.Option("--in-flight", min=1, max=64)] = 8,
-    requests_per_minute: Annotated[int | None, typer.Option("--requests-per-minute", min=1)] = None,
-    tokens_per_minute: Annotated[int | None, typer.Option("--tokens-per-minute", min=1)] = None,
+    in_flight: Annotated[
+        int, typer.Option("--in-flight", min=1, max=64, help="Requests at a time.")
+    ] = 8,
+    requests_per_minute: Annotated[
+        int | None, typer.Option("--requests-per-minute", min=1, help="At most; else no limit.")
+    ] = None,
+    tokens_per_minute: Annotated[
+        int | None, typer.Option("--tokens-per-minute", min=1, help="At most; else no limit.")
+    ] = None,
     runs_dir: RunsDir = RUNS,
     format: AsFormat = "table",
 ) -> None:

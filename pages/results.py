@@ -71,7 +71,7 @@ def column(name: str) -> ColumnConfig:
     if name in FORMATS or (of_judge and not name.endswith(" %")):
         help = JUDGE_HELP if of_judge else EXACT_HELP if name == "exact" else None
         return st.column_config.NumberColumn(
-            label(name), format=FORMATS.get(name, "%.2f"), help=help
+            label(name), format=FORMATS.get(name, "%.1f"), help=help
         )
     return st.column_config.Column(label(name), pinned=name == "name")
 

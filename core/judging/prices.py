@@ -44,7 +44,8 @@ class Estimate:
         price = "price unknown" if self.dollars is None else f"about ${self.dollars:.2f}"
         price = "less than $0.01" if self.dollars is not None and self.dollars < 0.005 else price
         more = "; what a model thinks before it answers comes on top"
-        more = "" if self.measured or self.dollars is None else more
+        more = ", with replies as long as its own so far" if self.measured else more
+        more = "" if self.dollars is None else more
         return f"{text}: {self.requests:,} requests, about {self.tokens:,} tokens, {price}{more}."
 
 

@@ -52,6 +52,10 @@ class Difference:
     apart: bool
     needed: int | None
 
+    def gap(self) -> str:
+        """The difference with its interval, for people."""
+        return f"{self.mean:+.1f} ({self.low:+.1f} to {self.high:+.1f})"
+
     def sentence(self, name_a: str, name_b: str) -> str:
         """What that means, for people who see the names and never the numbers' names."""
         if self.n == 0:
@@ -119,7 +123,8 @@ def mean_intervals(
         sizes[len(values)].append(name)
     found: dict[str, Interval] = {}
     for names in sizes.values():
-        rows = np.stack([known[name] for name in names])
+        # In order of size: the same scores have the same interval, whatever order they come in.
+        rows = np.stack([np.sort(known[name]) for name in names])
         found |= zip(names, _intervals(rows, level, resamples, seed), strict=True)
     return {name: found[name] for name in scores}
 
@@ -173,12 +178,11 @@ def win_rate(forward: ArrayLike, backward: ArrayLike, level: float = LEVEL) -> W
     Args:
         forward: points of A over B with A shown first: 100 where A wins, 50 for a tie, 0 where B wins.
         backward: points of the answer shown first again, which now is B, for the same items.
-        level: of the interval, which is Wilson's (1927): it has a width for an undefeated side too, and is a
-            little too wide where ties are many.
+        level: of the interval, see `_with_a_few_more`: it has a width for an undefeated side too.
     """
     first, second = aligned(forward, backward)
     second = 100 - second  # points of A in both orders
-    found = _wilson((first + second) / 2, level)
+    found = _with_a_few_more((first + second) / 2, level)
     moved = np.abs(np.sign(first - 50) - np.sign(second - 50)) / 2
     flips = float(moved.mean()) if found.n else math.nan
     return WinRate(found.mean, found.low, found.high, found.n, flips)
@@ -224,16 +228,22 @@ def _intervals(rows: NDArray, level: float, resamples: int, seed: int) -> list[I
     ]
 
 
-def _wilson(points: NDArray, level: float) -> Interval:
-    """Of a mean of n points from 0 to 100, as if each were a win or a defeat."""
+def _with_a_few_more(points: NDArray, level: float) -> Interval:
+    """The mean of n points from 0 to 100, with the interval of the sample and about two wins and two defeats more.
+
+    For wins and defeats alone it is Agresti & Coull's (1998, "Approximate Is Better than 'Exact' for Interval Estimation
+    of Binomial Proportions"); ties make it narrower by what they take from the variance.
+    """
     n = len(points)
     if n == 0:
         return Interval(math.nan, math.nan, math.nan, 0)
-    rate, edge = float(points.mean()) / 100, float(ndtri((1 + level) / 2))
-    middle = (rate + edge**2 / (2 * n)) / (1 + edge**2 / n)
-    half = edge / (1 + edge**2 / n) * math.sqrt(rate * (1 - rate) / n + (edge / (2 * n)) ** 2)
-    low, high = max(0.0, middle - half), min(1.0, middle + half)
-    return Interval(100 * rate, 100 * low, 100 * high, n)
+    edge = float(ndtri((1 + level) / 2))
+    more = edge**2 / 2  # wins, and as many defeats
+    total = n + 2 * more
+    middle = (float(points.sum()) + 100 * more) / total
+    square = (float((points**2).sum()) + 100**2 * more) / total
+    half = edge * math.sqrt((square - middle**2) / total)
+    return Interval(float(points.mean()), max(0.0, middle - half), min(100.0, middle + half), n)
 
 
 def _needed(mean: float, deviation: float, level: float) -> int:

@@ -13,12 +13,15 @@ from typing import Any
 import duckdb
 
 from core.data.exact_match import exact_match
+from core.tracking import bulk
 from core.tracking.events import LARGEST, parse, read_lines
 from core.tracking.index import EVENT_TABLES, STEPPED
 from core.tracking.plain_files import open_plain
 from core.tracking.rundir import RunDirectory
 from core.tracking.sources import EventFile
 
+TOGETHER = 32
+"""Runs that are new to the index and go in by one transaction."""
 REMEMBERED = 256
 """Bytes kept of what stands before the position: by them a file is known again."""
 
@@ -46,6 +49,7 @@ class Ingester:
         self._places = {run: Place(*place) for run, *place in rows}
         rows = cursor.execute("select run, stamp from config").fetchall()
         self._stamps: dict[str, str] = dict(rows)
+        self._within = False
         self.fault: str | None = None
         """Which run the last poll could not take in and why, if there is one."""
 
@@ -56,7 +60,8 @@ class Ingester:
 
         A run that cannot be read keeps no other from being read.
         """
-        changed, seen = False, set()
+        runs = list(runs)
+        changed, seen = self._take_new(runs), set()
         self.fault = None
         for run in runs:
             seen.add(run.name)
@@ -69,6 +74,23 @@ class Ingester:
         for gone in (self._stamps.keys() | self._places.keys()) - seen:
             self._forget(gone)
             changed = True
+        return changed
+
+    def _take_new(self, runs: list[RunDirectory | EventFile]) -> bool:
+        """Take in what is not in the index at all, many runs by one transaction, as when it is made anew.
+
+        Where one of them cannot be read, none of its group is taken in: then each is on its own.
+        """
+        changed, known = False, self._places.keys() | self._stamps.keys()
+        new = [run for run in runs if run.name not in known]
+        for start in range(0, len(new), TOGETHER):
+            places, stamps = dict(self._places), dict(self._stamps)
+            try:
+                with self._transaction():
+                    taken = [self._take(run) for run in new[start : start + TOGETHER]]
+                changed |= any(taken)
+            except (OSError, ValueError, duckdb.Error):
+                self._places, self._stamps = places, stamps
         return changed
 
     def _take(self, run: RunDirectory | EventFile) -> bool:
@@ -110,7 +132,11 @@ class Ingester:
         seq, unreadable = place.seq, place.unreadable
         rows: dict[str, list[list[Any]]] = {}
         with self._transaction():
-            for line in lines:
+            last, others = 0, lines
+            if plain := bulk.split(lines, seq):
+                steps, others, last = plain
+                self._write_steps(run.name, steps)
+            for line in others:
                 event = parse(line)
                 if event is None or event["seq"] <= seq:
                     unreadable += event is None
@@ -125,6 +151,7 @@ class Ingester:
                 else:
                     unreadable += 1
             self._write(rows)
+            seq = max(seq, last)
             new = Place(end, seq, unreadable, _last_bytes(place.before, lines))
             self._db.execute(
                 "insert or replace into ingested values (?, ?, ?, ?, ?)",
@@ -137,6 +164,10 @@ class Ingester:
         for table, listed in rows.items():
             with self._db.appender(table) as appender:
                 appender.append_rows(listed)
+
+    def _write_steps(self, run: str, steps: Any) -> None:
+        listed = ", ".join(f'"{name}"' for name in bulk.SCHEMA.names)
+        self._db.execute(f"insert into step (run, {listed}) select ?, {listed} from steps", [run])
 
     def _rewind(self, run: str, step: int) -> None:
         for table in STEPPED:
@@ -152,7 +183,12 @@ class Ingester:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
+        """All or nothing; part of the one that is going on, if there is one."""
+        if self._within:
+            yield
+            return
         self._db.execute("begin transaction")
+        self._within = True
         try:
             yield
             self._db.execute("commit")
@@ -160,6 +196,8 @@ class Ingester:
             with contextlib.suppress(duckdb.Error):  # a failed commit has rolled back already
                 self._db.execute("rollback")
             raise
+        finally:
+            self._within = False
 
 
 def _size(path: Path) -> int:

@@ -24,7 +24,7 @@ def verdicts(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame
             from generation where run in (select unnest(?))),
         judges as (select id, any_value(judge) as judge, any_value(model) as model, any_value(kind) as kind
                    from judge group by id),
-        newest as (select * from verdict qualify row_number() over (partition by key order by seq desc) = 1)
+        newest as (select * from verdict qualify row_number() over (partition by id, key order by seq desc) = 1)
         select asked.run, item, instruction, input, reference, answer, id, judge, model, "repeat",
                score, reason, missing
         from asked join newest using (subject) join judges using (id)
@@ -66,7 +66,7 @@ def pair_verdicts(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.Data
                    sha256(concat_ws(chr(31), a.instruction, a.input, a.reference, a.answer, b.answer)) as subject
             from asked a join asked b using (instruction, input, reference) where a.run <> b.run),
         judges as (select id, any_value(model) as model from judge where kind = 'pair' group by id),
-        newest as (select * from verdict qualify row_number() over (partition by key order by seq desc) = 1),
+        newest as (select * from verdict qualify row_number() over (partition by id, key order by seq desc) = 1),
         told as (
             select pairs.*, judges.id, judges.model, same or key is not null as judged,
                    case when same then 50.0 else score end as score

@@ -160,7 +160,7 @@ def newest_weights(directory: Path) -> dict[str, Tensor]:
 def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
     """As `read`; raises UserError too where the manifest does not list all that makes a checkpoint."""
     facts, files = read(path)
-    if not files.keys() >= PARTS or "progress" not in facts:
+    if not files.keys() >= PARTS or not isinstance(facts.get("progress"), dict):
         raise UserError(f"{path} is incomplete: its manifest does not list all of a checkpoint")
     return facts, files
 

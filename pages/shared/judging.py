@@ -40,9 +40,9 @@ def order_form(lab: Lab, names: list[str], hashes: dict[str, str]) -> None:
             st.error(plain(str(error)))
             return
         answers = queries.answers(lab.db, names)
-        _show_cost(lab, order, judge, answers, hashes)
+        needed = _show_cost(lab, order, judge, answers, hashes)
         job = runtime.scoring()
-        going = job is not None and job.going
+        going = (job is not None and job.going) or not needed
         if st.button("Score", type="primary", icon=":material/grading:", disabled=going):
             try:
                 new = Job(lab.runs_dir, order, answers, hashes, runtime.answerer())
@@ -61,7 +61,8 @@ def _follow() -> None:
         st.rerun()
     total = max(p.wanted, 1)
     done = p.stored + p.done
-    text = f"{job.phase}: {done:,} of {p.wanted:,}" if p.wanted else job.phase
+    model = job.judge.spec["model"]
+    text = f"{model}, {job.phase}: {done:,} of {p.wanted:,}" if p.wanted else job.phase
     with st.container(horizontal=True, vertical_alignment="center"):
         st.progress(min(1.0, done / total), text, width="stretch")
         st.button("Stop scoring", icon=":material/stop:", on_click=job.stop)
@@ -81,7 +82,8 @@ def show_progress() -> None:
     if job.error:
         st.error(plain(job.error))
     elif job.phase == "stopped":
-        st.info("Stopped. What was scored is kept; scoring again goes on from there.")
+        model = plain(job.judge.spec["model"])
+        st.info(f"Stopped. What {model} scored is kept; scoring with it again goes on from there.")
     if given_up := job.progress.given_up:
         reasons = ", ".join(sorted(set(given_up)))
         st.warning(
@@ -169,9 +171,9 @@ def _found_key(judge: str) -> str:
 
 def _show_cost(
     lab: Lab, order: Order, judge: Judge, answers: pd.DataFrame, hashes: dict[str, str]
-) -> None:
-    """What would be asked; the price table to edit."""
-    note = ""
+) -> bool:
+    """What would be asked, with the price table to edit; whether anything is to be done."""
+    note, unanswered = "", 0
     if order.with_base:
         bases = bases_of(lab.runs_dir, answers, hashes)
         made = queries.answers(lab.db, [base.name for base in bases])
@@ -188,11 +190,14 @@ def _show_cost(
     table = prices.load(lab.runs_dir)
     length = verdict_queries.reply_tokens(lab.db, judge_id(judge.spec))
     cost = prices.estimate(tasks, left, order.judge.model or GEMINI_MODEL, table, length)
+    if order.kind == "score" and cost.wanted < len(items) * order.repeats:
+        note += f" Of {len(items):,} answers, equal ones share a verdict."
     with st.container(horizontal=True, vertical_alignment="center"):
         st.write(plain(cost.sentence() + note))
         if order.judge.judge != "reference":
             with st.popover("Prices", icon=":material/payments:"):
                 _edit_prices(lab, table)
+    return bool(cost.requests or unanswered)
 
 
 def _edit_prices(lab: Lab, table: dict[str, tuple[float, float]]) -> None:

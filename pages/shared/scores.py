@@ -28,7 +28,8 @@ COLUMNS = {
     ),
     "scored": st.column_config.NumberColumn("Scored", help="Test answers that have a score."),
     "missing": st.column_config.NumberColumn(
-        "Missing", help="Test answers that have none. They enter no mean."
+        "Missing",
+        help="Test answers none of whose verdicts has a score. They enter no mean.",
     ),
 }
 PAIR_COLUMNS = {
@@ -70,16 +71,20 @@ def show_scores(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
             "These runs were tested on different examples, so their scores do not rank them. "
             "Compare two looks at the examples that two runs share."
         )
-    rows = scores.leaderboard(verdicts, answers, str(verdicts["judge"].iloc[0]), partial=False)
+    judge = " ".join(verdicts[["judge", "model"]].iloc[0])
+    rows = scores.leaderboard(verdicts, answers, judge, partial=False)
     rows = scores.named(rows, everyone)
     st.dataframe(pd.DataFrame(rows), hide_index=True, column_config=COLUMNS)
     st.plotly_chart(
-        charts.intervals(rows, "Score with its 95 % interval", "score", (-2, 102)), key="intervals"
+        charts.intervals(rows, "Score with its 95 % interval", "score", None), key="intervals"
     )
     [told] = records(verdict_queries.judges(lab.db).query("id == @id"))
     st.caption(plain(scores.described(told)))
     if unseen := [row["run"] for row in rows if row["mean"] is None]:
-        st.caption(f"Not scored yet: {plain(', '.join(unseen))}. Press Score.")
+        st.caption(
+            f"Not scored in full: {plain(', '.join(unseen))}. Press Score; a run's score is shown from "
+            f"{verdict_queries.ENOUGH:.0%} of its answers on."
+        )
     for sentence in (scores.missing_sentence(verdicts), scores.noise_sentence(verdicts)):
         if sentence:
             st.caption(plain(sentence))
@@ -123,6 +128,11 @@ def show_two(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
     both = table.dropna()
     found = statistics.paired(both[first], both[second])
     st.markdown(f"**{plain(found.sentence(label(first), label(second)))}**")
+    if found.n > 1:
+        told = (
+            f"{label(first)} less {label(second)}, in points with the 95 % interval: {found.gap()}."
+        )
+        st.caption(plain(told))
     listed = both[[first, second]].set_axis(["A", "B"], axis=1)
     listed["gap"] = listed["A"] - listed["B"]
     listed = listed.sort_values("gap", key=abs, ascending=False).reset_index()
@@ -146,7 +156,7 @@ def show_pairs(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
     st.plotly_chart(charts.intervals(ratings, title, "Elo points", None), key="ratings")
     st.caption(
         "Every two answers were shown in both orders; equal answers are a tie without asking. "
-        "A run that never lost, or never won, has no interval. 400 Elo points are odds of ten to one."
+        "A run that never lost, or never won, has no interval: it is at least so far from the others. 400 Elo points are odds of ten to one."
     )
     st.download_button("CSV", pd.DataFrame(rates).to_csv(index=False), "pairs.csv", "text/csv")
 
@@ -163,8 +173,13 @@ def show_judges(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
         st.info("Score with a second judge to see whether the two agree.")
     else:
         columns = st.columns(2)
-        one = columns[0].selectbox("One judge", ids, 0)
-        other = columns[1].selectbox("Another", [id for id in ids if id != one])
+        models = dict(zip(verdicts["id"], verdicts["model"], strict=True))
+
+        def label(id: str) -> str:
+            return f"{models[id]} ({id})"
+
+        one = columns[0].selectbox("One judge", ids, 0, format_func=label)
+        other = columns[1].selectbox("Another", [id for id in ids if id != one], format_func=label)
         a, b = (
             verdicts[verdicts["id"] == id].groupby(answer)["score"].mean().dropna()
             for id in (one, other)
@@ -178,7 +193,8 @@ def show_judges(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
             )
         st.caption("They disagree most on these; ranks are percentiles among these answers.")
         most = agreement.disagreements(a, b).reset_index()
-        names = [one, other, "Rank by one", "Rank by the other", "Gap"]
+        titles = [label(one), label(other)]
+        names = [*titles, *(f"Rank by {title}" for title in titles), "Gap"]
         most.columns = pd.Index([*EXAMPLE_TITLES, "Answer", *names])
         st.dataframe(_scores_first(most, 4), hide_index=True)
     st.subheader("Equal answers, different scores")
@@ -265,6 +281,8 @@ def _show_examples(verdicts: pd.DataFrame, answers: pd.DataFrame, shown: dict[st
     )
     for place in event.selection.rows:
         row = frame.iloc[place]
+        score = "no score" if pd.isna(row["score"]) else f"{row['score']:.1f}"
+        st.markdown(f"**{plain(row['shown'])}**: {score}. {plain(str(row['reason'] or ''))}")
         columns = st.columns(3, border=True)
         for column, field in zip(columns, ("instruction", "answer", "reference"), strict=True):
             with column:

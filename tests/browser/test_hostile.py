@@ -43,7 +43,7 @@ def judged(runs_dir):
                     score = None if (i, kind) == (2, "score") else 10.0 * i + number
                     verdict = Verdict(score, f"reason {WORDS}", None if score else f"missing {WORDS}", WORDS)  # fmt: skip
                     for repeat in range(2):
-                        ledger.write(f"{name} {i} {repeat}", item, repeat, verdict)
+                        ledger.write(f"{number} {name} {i} {repeat}", item, repeat, verdict)
 
 
 @pytest.fixture

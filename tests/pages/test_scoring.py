@@ -158,7 +158,9 @@ def test_a_scoring_goes_on_without_its_tab(asked, open_page, gemini, wait):
     second.widget("Score").click().run()  # it was not disabled when it left the browser
     assert runtime.scoring() is job, "one at a time"
     reloaded = open_page("scoring")
-    assert [bar.proto.text for bar in reloaded.get("progress")] == ["scoring: 3 of 8"]
+    assert [bar.proto.text for bar in reloaded.get("progress")] == [
+        "gemini-2.5-flash, scoring: 3 of 8"
+    ]
     assert reloaded.widget("Score").disabled
     assert board(reloaded)["scored"].sum() == 3
     answered.set()
@@ -180,7 +182,7 @@ def test_what_was_scored_before_a_stop_is_kept(asked, open_page, gemini, score, 
     page.run().press("Stop scoring")
     wait(lambda: not runtime.scoring().going, 10)
     runtime.lab().refresh()
-    assert page.run().says("Stopped. What was scored is kept")
+    assert page.run().says("Stopped. What gemini-2.5-flash scored is kept")
     kept = runtime.scoring().progress.done
     assert 2 <= kept < 24
     assert board(page)["scored"].sum() == kept

@@ -1,0 +1,107 @@
+"""Steps read many at a time are what they are one by one, and whatever is odd about a line is left to that."""
+
+import json
+
+import pytest
+
+from core.config import RunConfig
+from core.tracking import bulk
+from core.tracking.index import Index
+from core.tracking.ingest import Ingester
+from core.tracking.rundir import RunDirectory
+
+COUNT = 700
+
+
+def step(seq, **more):
+    fields = {"step": seq, "epoch": seq / 9, "examples": 4 * seq, "tokens": 31 * seq, "padding": 0.1, "lr": 5e-5,
+              "loss": 2.5 + 1 / (seq + 1), "grad_norm": 1.5, "seconds": 0.1 * seq, "tokens_per_s": 3000.125,
+              "memory_mb": 900, "batch": [seq, 7]}  # fmt: skip
+    return line(seq, "step", **fields | more)
+
+
+def line(seq, kind, **fields):
+    event = {"seq": seq, "time": 1e9 + seq / 1000, "event": kind, **fields}
+    return json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+
+
+def taken(tmp_path, monkeypatch, lines, fewest):
+    """All tables of an index over these lines, and what the ingester remembers."""
+    monkeypatch.setattr(bulk, "FEWEST", fewest)
+    folder = tmp_path / f"at-least-{fewest}"
+    run = RunDirectory.create(folder, RunConfig(name="a"))
+    run.events_path.write_bytes(b"".join(text.encode(errors="surrogatepass") + b"\n" for text in lines))  # fmt: skip
+    index = Index(None)
+    Ingester(index.new_cursor()).poll([run])
+    found = {
+        table: index.cursor().execute(f'select * from "{table}" order by seq').fetchall()
+        for table in ("step", "eval", "status", "generation", "ingested")
+    }
+    index.close()
+    return repr(found)
+
+
+PLAIN = [
+    line(1, "status", status="running", pid=1),
+    *(step(seq) for seq in range(2, COUNT)),
+    line(COUNT, "eval", step=COUNT, val_loss=1.5),
+    line(COUNT + 1, "status", status="finished"),
+]
+
+
+def test_steps_come_by_the_quick_way():
+    found = bulk.split([text.encode() for text in PLAIN], 0)
+    table, rest, last = found
+    assert (len(table), len(rest), last) == (COUNT - 2, 3, COUNT + 1)
+    assert bulk.split([text.encode() for text in PLAIN[:300]], 0) is None, "too few"
+
+
+@pytest.mark.parametrize(
+    ("place", "odd", "quick"),
+    [
+        (350, step(351, loss=None, grad_norm=None), True),
+        (350, step(351, batch=[]), True),
+        (350, step(351, new_field="later", nested={"a": [1]}), True),
+        (350, step(351, step=2**53 + 1, loss=1e308, lr=5e-324), True),
+        (350, line(351, "step", step=351), True),
+        (350, line(351, "sample", step=351, prompt="größer \ud83d", text="x"), True),
+        (350, step(351, loss=float("nan")), None),
+        (350, step(351, loss="2.5"), False),
+        (350, step(351, loss=True), False),
+        (350, step(351, step=2.5), False),
+        (350, step(351, step=2**63), False),
+        (350, step(351, batch=[1.5]), False),
+        (350, step(351, batch=7), False),
+        (350, "nonsense", False),
+        (350, "", False),
+        (350, '{"seq":351,"time":1,"event":"step","loss":1', False),
+        (350, step(12), False),
+        (350, step(0), False),
+        (350, line(351, "rewind", step=20), False),
+        (350, '{"event":"step","seq":351,"time":1}', False),
+        (350, '{"seq":351,"time":"soon","event":"step","step":3}', False),
+    ],
+)
+def test_a_line_means_the_same_by_either_way(tmp_path, monkeypatch, place, odd, quick):
+    lines = [*PLAIN[:place], odd, *PLAIN[place + 1 :]]
+    if quick is not None:
+        data = [text.encode(errors="surrogatepass") for text in lines]
+        assert (bulk.split(data, 0) is not None) == quick
+    one_by_one = taken(tmp_path, monkeypatch, lines, 10**9)
+    assert taken(tmp_path, monkeypatch, lines, 500) == one_by_one
+
+
+def test_many_new_runs_go_in_together_and_one_that_cannot_be_read_keeps_out_no_other(tmp_path):
+    runs = [RunDirectory.create(tmp_path, RunConfig(name=f"r{i}")) for i in range(5)]
+    for run in runs:
+        run.events_path.write_text("\n".join(PLAIN) + "\n")
+    runs[2].config_path.unlink()
+    runs[2].config_path.mkdir()
+    index = Index(None)
+    ingester = Ingester(index.new_cursor())
+    assert ingester.poll(runs)
+    assert ingester.fault.startswith("r2 cannot be taken into the index")
+    rows = index.cursor().execute("select run, count(*) from step group by run order by run")
+    assert rows.fetchall() == [(f"r{i}", COUNT - 2) for i in (0, 1, 3, 4)]
+    assert not ingester.poll(runs)
+    index.close()
