@@ -1,6 +1,9 @@
 """Watch runs learn: losses, rates, speed, samples and the log, each second while one is going."""
 
+from pathlib import Path
+
 import streamlit as st
+from plotly.graph_objects import Figure
 
 from core import charts
 from core.tables import records
@@ -27,30 +30,39 @@ def default_choice(results: list[dict]) -> list[str]:
     return [name for name in asked if name in known][:MOST] or going[:1] or known[:1]
 
 
-def show_charts(names: list[str], x: str, log: bool, window: int) -> None:
-    """Six figures in two columns."""
-    columns = st.columns(2)
+@st.cache_resource(max_entries=32, show_spinner=False)
+def drawn(
+    folder: Path, states: tuple, names: list[str], x: str, log: bool, window: int
+) -> dict[str, Figure]:
+    """Six figures by key. All who watch the same runs share them, until `states` tells that a run has grown."""
     evaluations = queries.evaluations(lab.db, names, x)
-    for i, perplexity in enumerate((False, True)):
-        figure = charts.loss_curves(evaluations, names, x, log, perplexity)
-        columns[i].plotly_chart(figure, key=f"evaluation-{i}")
+    figures = {
+        f"evaluation-{i}": charts.loss_curves(evaluations, names, x, log, perplexity)
+        for i, perplexity in enumerate((False, True))
+    }
     raw = queries.curves(lab.db, names, CHARTS, x)
     noisy = [metric for metric in CHARTS if metric != "lr"]
     smooth = queries.curves(lab.db, names, noisy, x, window=window) if window > 1 else {}
-    for i, metric in enumerate(CHARTS):
-        figure = charts.step_curves(
+    for metric in CHARTS:
+        figures[metric] = charts.step_curves(
             raw[metric], smooth.get(metric), names, metric, x, log and metric != "lr"
         )
-        columns[i % 2].plotly_chart(figure, key=metric)
+    return {key: Figure(figure) for key, figure in figures.items()}
 
 
-def show_details(names: list[str], what: str) -> None:
+@st.cache_resource(max_entries=32, show_spinner=False)
+def sampled(folder: Path, states: tuple, names: list[str]) -> list[dict]:
+    """The newest samples, shared like the figures."""
+    return records(queries.samples(lab.db, names))[:20]
+
+
+def show_details(names: list[str], what: str, states: tuple) -> None:
     """Samples, warnings or the trainer's log of the chosen runs."""
     if what == "Samples":
-        samples = records(queries.samples(lab.db, names))
+        samples = sampled(lab.runs_dir, states, names)
         if not samples:
             st.caption("No sample yet: the first comes after `sample_every` steps.")
-        for sample in samples[:20]:
+        for sample in samples:
             st.caption(f"{plain(sample['run'])}, step {sample['step']}: {plain(sample['prompt'])}")
             show_text(sample["text"].strip())
     elif what == "Warnings":
@@ -95,9 +107,13 @@ def show() -> None:
     for run in chosen:
         show_run(run, lab)
     if chosen:
-        show_charts(names, x, log, window)
+        states = tuple(tuple(run.values()) for run in chosen)
+        columns = st.columns(2)
+        figures = drawn(lab.runs_dir, states, names, x, log, window)
+        for i, (key, figure) in enumerate(figures.items()):
+            columns[i % 2].plotly_chart(figure, key=key)
         what = st.segmented_control("Details", ["Samples", "Warnings", "Log"], default="Samples")
-        show_details(names, what or "Samples")
+        show_details(names, what or "Samples", states)
     if was_going != any(run["status"] in GOING for run in chosen):
         st.rerun()
 
