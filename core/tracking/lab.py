@@ -6,6 +6,7 @@ queue from another. Commands that only read or signal need no lab of their own.
 
 import atexit
 import contextlib
+import math
 import threading
 import time
 from pathlib import Path
@@ -27,6 +28,10 @@ from core.tracking.sources import EventFile, event_files
 
 INDEX = "lab.duckdb"
 POLL = 0.4
+SHARE = 25
+"""Looking at all runs takes one part in so many of the time: where they are thousands, it is done less often."""
+FRESH = 10.0
+"""Seconds for which a run may be `queued` without being in the queue."""
 CHECK = 2.0
 KILL_AFTER = 30.0
 """Seconds after a request to stop from which on a second one kills."""
@@ -59,6 +64,7 @@ class Lab:
         self.queue: Queue | None = None
         if self.driver is None:
             self.queue = Queue(runs_dir, EXECUTORS[executor])
+            self._queue_lost()
             self._resume_interrupted()
         self._thread = threading.Thread(target=self._follow, name="ingest", daemon=True)
         self._thread.start()
@@ -146,13 +152,26 @@ class Lab:
         atexit.unregister(self.close)
 
     def _follow(self) -> None:
-        checked = 0.0
-        while not self._closing.wait(POLL):
+        checked = took = 0.0
+        while not self._closing.wait(min(max(POLL, SHARE * took), CHECK)):
+            start = time.monotonic()
             self.refresh()
+            took = time.monotonic() - start
             if self.queue and time.monotonic() - checked > CHECK:
                 with contextlib.suppress(OSError, duckdb.Error):  # the next turn tries again
                     settle_dead(self.runs_dir, self.index)
                 checked = time.monotonic()
+
+    def _queue_lost(self) -> None:
+        """Queue runs that are `queued` and in no queue: their dashboard was killed between the two.
+
+        A fresh one may be about to be trained by a command.
+        """
+        queue, before = self.driving(), time.time() - FRESH
+        for name in _latest(self.index, "queued", before):
+            if name not in queue.names():
+                with contextlib.suppress(UserError):  # the disk is full
+                    queue.add(name)
 
     def _resume_interrupted(self) -> None:
         """Queue again what an earlier end interrupted, where that is wished for."""
@@ -161,7 +180,7 @@ class Lab:
         settle_dead(self.runs_dir, self.index)
         self.refresh()
         queue = self.driving()
-        for name in reversed(_interrupted(self.index)):
+        for name in reversed(_latest(self.index, "interrupted")):
             with contextlib.suppress(UserError):  # deleted meanwhile, or the disk is full
                 self.resume(name)
                 queue.move(name, -len(queue.names()))
@@ -195,12 +214,12 @@ def requeue(run: RunDirectory) -> None:
             run.append("status", status="queued", reason=f"resumed after it was {status}")
 
 
-def _interrupted(index: Index) -> list[str]:
-    """Interrupted runs, in the order in which they were queued first."""
+def _latest(index: Index, status: str, before: float = math.inf) -> list[str]:
+    """Runs in that status since a time before, in the order in which they were queued first."""
     query = """
-        select run from status group by run having arg_max(status, seq) = 'interrupted' order by min(time), run
+        select run from status group by run having arg_max(status, seq) = ? and max(time) < ? order by min(time), run
     """
-    return [name for (name,) in index.cursor().execute(query).fetchall()]
+    return [name for (name,) in index.cursor().execute(query, [status, before]).fetchall()]
 
 
 def settle_dead(runs_dir: Path, index: Index) -> bool:

@@ -121,9 +121,8 @@ class Queue:
                     self._write()
 
     def _take(self, run: RunDirectory) -> None:
-        while run.is_alive():
-            if self._waited(0.5):
-                return
+        if not self._outlived(run):
+            return
         if not run.config_path.exists():
             return
         if run.status() != "queued":
@@ -132,6 +131,15 @@ class Queue:
             run.settle("withdrawn before it started")
         else:
             self._executor(run)
+            # Perhaps another trainer was faster to take the run: one that a killed dashboard had just started.
+            self._outlived(run)
+
+    def _outlived(self, run: RunDirectory) -> bool:
+        """Wait until nobody trains a run; False where the queue closes before."""
+        while run.is_alive():
+            if self._waited(0.5):
+                return False
+        return True
 
     def _waited(self, seconds: float) -> bool:
         with self._changed:

@@ -16,10 +16,18 @@ from core.tracking.index import IndexHeldError
 from core.tracking.lab import INDEX, Lab, read_index, requeue, stop
 from core.tracking.preferences import Preferences
 from core.tracking.processes import identity, kill_trainer
-from core.tracking.queue import FILE
+from core.tracking.queue import FILE, Queue
 from core.tracking.rundir import RunDirectory
 from tests.tracking.test_lab import HOLD, LONG, gone, trainer_of
 
+RIVAL = """
+import sys
+from pathlib import Path
+from core.tracking.rundir import RunDirectory
+with RunDirectory(Path(sys.argv[1])).lock():
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
 DRIVE = """
 import signal, sys
 from pathlib import Path
@@ -195,3 +203,49 @@ def test_a_second_dashboard_leaves_the_index_to_the_first(runs_dir, child):
     index = read_index(runs_dir)
     assert index.path == runs_dir / INDEX
     index.close()
+
+
+def test_a_run_that_a_killed_dashboard_had_queued_and_not_stored_is_queued_again(
+    runs_dir, settings, wait, monkeypatch
+):
+    monkeypatch.setattr(laboratory, "FRESH", -1.0)
+    lost = RunDirectory.create(runs_dir, settings(name="lost"))
+    withdrawn = RunDirectory.create(runs_dir, settings(name="withdrawn"))
+    stop(withdrawn)
+    lab = Lab(runs_dir)
+    wait(lambda: lost.status() == "finished")
+    lab.close()
+    assert withdrawn.status() == "stopped"
+
+
+def test_a_run_just_made_by_a_command_is_left_to_it(runs_dir, settings):
+    RunDirectory.create(runs_dir, settings(name="theirs"))
+    lab = Lab(runs_dir)
+    assert lab.waiting() == []
+    lab.close()
+
+
+def test_a_trainer_that_a_killed_dashboard_had_just_started_keeps_the_next_run_waiting(
+    runs_dir, settings, child, wait
+):
+    """Its dashboard is gone; the new one's own trainer of that run is too late, and gives up at once."""
+    runs = [RunDirectory.create(runs_dir, settings(name=name)) for name in "ab"]
+    (runs_dir / FILE).write_text('["a", "b"]')
+    rivals, taken = [], []
+
+    def executor(run):
+        taken.append(run.name)
+        if run.name == "a":
+            rivals.append(child(RIVAL, run.path))
+            assert rivals[0].stdout.readline() == "held\n"
+
+    queue = Queue(runs_dir, executor)
+    wait(lambda: rivals)
+    time.sleep(1.2)
+    assert queue.names() == ["a", "b"]
+    assert taken == ["a"]
+    rivals[0].communicate("\n", timeout=60)
+    wait(lambda: not queue.names())
+    queue.close()
+    assert taken == ["a", "b"]
+    assert not runs[1].is_alive()
