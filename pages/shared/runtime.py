@@ -11,18 +11,20 @@ import sys
 import threading
 from pathlib import Path
 from types import ModuleType
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import streamlit as st
 from streamlit.runtime.pages_manager import PagesManager
 
 from core.answering import Answerer
 from core.errors import UserError
-from core.judging.job import Job
 from core.tracking.executors import EXECUTORS
 from core.tracking.lab import Lab
 from pages.shared.queue import show_queue
 from pages.shared.text import plain
+
+if TYPE_CHECKING:  # it brings scipy, which only Scoring waits for
+    from core.judging.job import Job
 
 HOLDER = "_gpt2_lab_holder"
 PATIENCE = 5.0
@@ -34,7 +36,7 @@ class Holder(ModuleType):
 
     lab: Lab
     answerer: Answerer
-    scoring: Job | None = None
+    scoring: "Job | None" = None
 
 
 _lock = threading.Lock()
@@ -65,12 +67,12 @@ def answerer() -> Answerer:
     return _held().answerer
 
 
-def scoring() -> Job | None:
+def scoring() -> "Job | None":
     """The scoring that goes on, or the last one."""
     return _held().scoring
 
 
-def start_scoring(job: Job) -> None:
+def start_scoring(job: "Job") -> None:
     """Score in the background; one at a time. Raises UserError while another goes on."""
     with _lock:
         holder = cast(Holder, sys.modules[HOLDER])
