@@ -31,3 +31,4 @@ with st.spinner("Starting: loading PyTorch and the index of runs"):
     runtime.lab()
 runtime.show_state()
 page.run()
+runtime.keep_from_collection(page.title)

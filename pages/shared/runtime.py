@@ -37,6 +37,8 @@ class Holder(ModuleType):
     lab: Lab
     answerer: Answerer
     scoring: "Job | None" = None
+    seen: set[str]
+    """Pages that were drawn once."""
 
 
 _lock = threading.Lock()
@@ -81,6 +83,19 @@ def start_scoring(job: "Job") -> None:
             raise UserError("another scoring is going on; wait for it or stop it")
         holder.scoring = job
         job.start()
+
+
+def keep_from_collection(page: str) -> None:
+    """Once for each page, when all that it brings is loaded: leave what there is out of the collection of garbage.
+
+    Streamlit collects after every run of a script, and would walk through torch and Plotly each time.
+    """
+    with _lock:
+        seen = cast(Holder, sys.modules[HOLDER]).seen if HOLDER in sys.modules else {page}
+        if page not in seen:
+            seen.add(page)
+            gc.collect()
+            gc.freeze()
 
 
 def release() -> None:
@@ -128,11 +143,8 @@ def _held() -> Holder:
                 raise UserError(f"EXECUTOR = {executor!r}: it should be {known}")
             holder = Holder(HOLDER)
             holder.lab = Lab(runs_dir, executor)
-            holder.answerer = Answerer(runs_dir)
+            holder.answerer, holder.seen = Answerer(runs_dir), set()
             sys.modules[HOLDER] = holder
             atexit.register(release)
-            # Streamlit collects garbage after every script run: keep it from walking through torch.
-            gc.collect()
-            gc.freeze()
             atexit.register(gc.unfreeze)  # else all of it is reported as leaked
         return cast(Holder, sys.modules[HOLDER])
