@@ -71,8 +71,7 @@ def show_scores(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
             "These runs were tested on different examples, so their scores do not rank them. "
             "Compare two looks at the examples that two runs share."
         )
-    judge = " ".join(verdicts[["judge", "model"]].iloc[0])
-    rows = scores.leaderboard(verdicts, answers, judge, partial=False)
+    rows = scores.leaderboard(verdicts, answers, str(verdicts["model"].iloc[0]), partial=False)
     rows = scores.named(rows, everyone)
     st.dataframe(pd.DataFrame(rows), hide_index=True, column_config=COLUMNS)
     st.plotly_chart(
