@@ -77,7 +77,7 @@ def score(
     kind: Kind = "pair" if pairwise else "score"
     names = tuple(dict.fromkeys(run))
     order = Order(names, settings, kind, repeats, base, again, limits)
-    with contextlib.closing(lab.read_index(runs_dir)) as index:
+    with contextlib.closing(lab.read_index(runs_dir, order.runs)) as index:
         answers = queries.answers(index.cursor(), order.runs)
         found = queries.results(index.cursor())
     for name in order.runs:
@@ -86,7 +86,7 @@ def score(
     hashes = dict(zip(found["name"], found["base_hash"], strict=True))
     job = Job(runs_dir, order, answers, hashes, Answerer(runs_dir, keep=1))
     _follow(job)
-    with contextlib.closing(lab.read_index(runs_dir)) as index:
+    with contextlib.closing(lab.read_index(runs_dir, order.runs)) as index:
         rows, told = (_pair_rows if pairwise else _rows)(index, job)
     if job.error and not any(row["scored"] for row in rows):
         raise UserError(job.error)

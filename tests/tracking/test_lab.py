@@ -280,6 +280,9 @@ def test_while_a_dashboard_holds_the_index_others_read_the_directories(runs_dir,
     assert index.path is None
     assert sorted(queries.results(index.cursor())["name"]) == ["a", "b"]
     index.close()
+    index = read_index(runs_dir, only=["b"])
+    assert queries.results(index.cursor())["name"].tolist() == ["b"]
+    index.close()
     with pytest.raises(IndexHeldError, match=rf"held by process {dashboard.pid}\b"):
         rebuild_index(runs_dir)
     dashboard.communicate("\n", timeout=60)
