@@ -151,8 +151,8 @@ def newest_weights(directory: Path) -> dict[str, Tensor]:
     """The trained weights of the newest sound checkpoint. Raises UserError where there is none."""
     for path in _checkpoints(directory):
         try:
-            return _read_checkpoint(path)[1]["trainable.safetensors"]
-        except UserError:
+            return read(path)[1]["trainable.safetensors"]
+        except (UserError, KeyError):  # damaged, or its manifest does not list them
             continue
     raise UserError(f"{directory.parent.name} has no weights yet: no checkpoint has been written")
 
