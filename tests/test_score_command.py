@@ -6,9 +6,7 @@ import io
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,6 +18,7 @@ from core.tracking.events import EventWriter
 from core.tracking.lab import Lab
 from core.tracking.rundir import RunDirectory
 from core.tracking.sources import VERDICTS
+from tests import test_cli
 from tests.judging.server import Fault, JudgeServer, no_fault
 
 KEY = "SECRET-5c0e1d7a-KEY"
@@ -27,18 +26,7 @@ KEYS = ["run", "judge", "mean", "low", "high", "scored", "missing"]
 EXAMPLES = [("Name a colour.", "", "Red."), ("Name it.", "a cat", "Cat."), ("Add.", "1 1", "2")]
 
 
-@dataclass
-class Result:
-    status: int
-    out: str
-    err: str
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        assert self.status == 0, self.err
-        rows: list[dict[str, Any]] = json.loads(self.out)
-        return rows
-
+class Result(test_cli.Result):
     @property
     def sentence(self) -> str:
         """What was said of a mistake: the last line, after those of the progress bar."""
@@ -118,13 +106,13 @@ def gemini(monkeypatch: pytest.MonkeyPatch, fault: Fault = no_fault) -> Iterator
 
 def test_the_reference_needs_no_account(runs_dir: Path) -> None:
     result = call("good", "poor", "--runs-dir", runs_dir, "--format", "json")
-    good, poor = result.rows
+    good, poor = result.json
     assert list(good) == list(poor) == KEYS
     assert (good["run"], poor["run"], good["judge"]) == ("good", "poor", "reference")
     assert (good["mean"], good["low"], good["high"], good["scored"]) == (100, 100, 100, 3)
     assert 0 <= poor["low"] < poor["mean"] < poor["high"] <= 100
     assert (poor["scored"], poor["missing"]) == (3, 0)
-    assert call("good", "good", "--runs-dir", runs_dir, "--format", "json").rows == [good]
+    assert call("good", "good", "--runs-dir", runs_dir, "--format", "json").json == [good]
 
 
 def test_the_same_rows_in_every_format(runs_dir: Path) -> None:
@@ -138,13 +126,13 @@ def test_the_untuned_base_is_the_first_row(runs_dir: Path, nano_hash: str) -> No
     add_run(runs_dir, "tuned", ["red", "Cat.", "2!"], nano_hash)
     add_run(runs_dir, "worse", ["a banana", "Cat.", "seven"], nano_hash)
     words = ("worse", "tuned", "--runs-dir", runs_dir, "--format", "json")
-    base, *others = call(*words).rows
+    base, *others = call(*words).json
     assert list(base) == KEYS
     assert (base["run"], base["scored"], base["missing"]) == ("pretrained", 3, 0)
     assert base["mean"] < 100
     assert [row["run"] for row in others] == ["tuned", "worse"]
-    assert call(*words).rows == [base, *others]
-    assert call(*words, "--no-base").rows == others
+    assert call(*words).json == [base, *others]
+    assert call(*words, "--no-base").json == others
 
 
 def test_a_base_whose_weights_are_others_is_told(runs_dir: Path) -> None:
@@ -152,22 +140,22 @@ def test_a_base_whose_weights_are_others_is_told(runs_dir: Path) -> None:
     words = ("tuned", "--runs-dir", runs_dir, "--format", "json")
     said = "base_model = 'gpt2-nano': its weights are no longer those that were tuned; score without the base"
     assert call(*words).sentence == said
-    assert [row["run"] for row in call(*words, "--no-base").rows] == ["tuned"]
+    assert [row["run"] for row in call(*words, "--no-base").json] == ["tuned"]
 
 
 def test_gemini_is_asked_and_never_twice(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("good", "poor", "--runs-dir", runs_dir, "--format", "json")
     with gemini(monkeypatch) as server:
-        rows = call(*words).rows
+        rows = call(*words).json
         # Both runs answer "Cat." to the second example: five verdicts serve six answers.
         assert len(server.requests) == 5
         assert f"/{GEMINI_MODEL}:" in server.requests[0]["path"]
         assert server.requests[0]["body"]["generationConfig"]["temperature"] == 0
         assert [row["mean"] for row in rows] == pytest.approx([70, 130 / 3])
         assert {row["judge"] for row in rows} == {"gemini"}
-        assert call(*words).rows == rows
+        assert call(*words).json == rows
         assert len(server.requests) == 5
-        assert call(*words, "--repeats", 3).rows == rows
+        assert call(*words, "--repeats", 3).json == rows
         assert len(server.requests) == 15
         call(*words, "--model", "gemini-x", "--temperature", "0.5")
         assert len(server.requests) == 20
@@ -181,11 +169,11 @@ def test_missing_verdicts_are_counted_and_asked_again_on_request(
 ) -> None:
     words = ("good", "--runs-dir", runs_dir, "--format", "json")
     with gemini(monkeypatch, lambda n, prompt: "safety" if n == 1 else None) as server:
-        [row] = call(*words, "--in-flight", 1).rows
+        [row] = call(*words, "--in-flight", 1).json
         assert (row["scored"], row["missing"], row["mean"]) == (2, 1, pytest.approx(70))
-        assert call(*words).rows == [row]
+        assert call(*words).json == [row]
         assert len(server.requests) == 3
-        [row] = call(*words, "--again").rows
+        [row] = call(*words, "--again").json
         assert (row["scored"], row["missing"], len(server.requests)) == (3, 0, 4)
 
 
@@ -193,7 +181,7 @@ def test_where_every_verdict_is_missing_there_is_no_mean(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with gemini(monkeypatch, lambda n, prompt: "garbage"):
-        [row] = call("good", "--runs-dir", runs_dir, "--format", "json").rows
+        [row] = call("good", "--runs-dir", runs_dir, "--format", "json").json
     assert row == dict(zip(KEYS, ["good", "gemini", None, None, None, 0, 3], strict=True))
 
 
@@ -217,7 +205,7 @@ def test_a_quota_that_ends_on_the_way_leaves_what_was_scored(
         assert "used up for today" in result.sentence
         [row] = json.loads(result.out)
         assert (row["scored"], row["missing"]) == (2, 1)
-        [row] = call(*words).rows
+        [row] = call(*words).json
         assert (row["scored"], row["missing"], len(server.requests)) == (3, 0, 4)
 
 
@@ -239,7 +227,7 @@ def test_openai_at_the_address_in_the_environment(
     )
     with JudgeServer() as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.openai_base_url)
-        [row] = call(*words).rows  # a local server needs no key
+        [row] = call(*words).json  # a local server needs no key
         assert (row["judge"], row["mean"], row["scored"]) == ("openai", 70, 3)
         assert {r["path"] for r in server.requests} == {"/v1/chat/completions"}
         assert {r["body"]["model"] for r in server.requests} == {"m"}
@@ -293,5 +281,5 @@ def test_a_prompt_that_cannot_be_filled_is_told(
 
 def test_it_works_beside_a_dashboard(runs_dir: Path) -> None:
     with contextlib.closing(Lab(runs_dir, "thread")):
-        [row] = call("good", "--runs-dir", runs_dir, "--format", "json").rows
+        [row] = call("good", "--runs-dir", runs_dir, "--format", "json").json
     assert (row["run"], row["mean"]) == ("good", 100)

@@ -43,13 +43,15 @@ def states(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
         taken as (
             select run, max(step) as step, max(seconds) as seconds, max(time) as time
             from step where run in (select run from chosen) group by run),
-        answered as (
-            select run, max(time) as time
-            from generation where run in (select run from chosen) group by run)
+        others as (
+            select run, max(time) as time from (
+                select run, time from eval union all select run, time from sample
+                union all select run, time from warning union all select run, time from generation)
+            where run in (select run from chosen) group by run)
         select run as name, coalesce(status, 'queued') as status, reason, steps,
-               coalesce(step, 0) as step, seconds, greatest(statuses.time, taken.time, answered.time) as heard
+               coalesce(step, 0) as step, seconds, greatest(statuses.time, taken.time, others.time) as heard
         from chosen join config using (run) left join statuses using (run)
-        left join plans using (run) left join taken using (run) left join answered using (run)
+        left join plans using (run) left join taken using (run) left join others using (run)
         order by place
         """,
         {"runs": list(runs)},

@@ -10,13 +10,9 @@ from core.tracking.lab import Lab
 from pages.shared.text import plain
 
 
+@st.fragment(run_every=2.0)
 def show_queue(lab: Lab) -> None:
     """How many runs are in hand; behind that, their order to change."""
-    _follow(lab)
-
-
-@st.fragment(run_every=2.0)
-def _follow(lab: Lab) -> None:
     names = lab.waiting()
     text = f"Training {len(names[:1])}, waiting {len(names[1:])}" if names else "Queue"
     with st.popover(text, icon=":material/format_list_numbered:", width="stretch"):

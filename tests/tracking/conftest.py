@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from core.config import RunConfig
+from core.tracking.lab import Lab
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,6 +21,19 @@ ROOT = Path(__file__).parents[2]
 def one_thread(monkeypatch):
     """Trainers of two threads on a busy machine wait for each other."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def runs_dir(tmp_path) -> Path:
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def lab(runs_dir) -> Iterator[Lab]:
+    """A dashboard's laboratory, closed with the test."""
+    opened = Lab(runs_dir)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="session")

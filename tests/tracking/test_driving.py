@@ -40,18 +40,6 @@ signal.pause()
 """
 
 
-@pytest.fixture
-def runs_dir(tmp_path):
-    return tmp_path / "runs"
-
-
-@pytest.fixture
-def lab(runs_dir):
-    opened = Lab(runs_dir)
-    yield opened
-    opened.close()
-
-
 def step(run):
     return run.events_path.read_text().count('"event":"step"')
 

@@ -68,18 +68,6 @@ def trainers():
 
 
 @pytest.fixture
-def runs_dir(tmp_path):
-    return tmp_path / "runs"
-
-
-@pytest.fixture
-def lab(runs_dir):
-    opened = Lab(runs_dir)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def idle_lab(runs_dir):
     """A laboratory whose runs wait behind one that is never done, so that nothing is trained."""
     blocker = runs_dir / "blocker"

@@ -372,3 +372,14 @@ def test_states_are_those_of_the_results_in_the_order_asked_for(lab):
         for column in ("status", "step", "steps", "seconds"):
             assert without(state[column]) == without(results.loc[state["name"], column])
     assert queries.states(lab.db, []).empty
+
+
+def test_whatever_a_run_says_last_is_heard(lab):
+    writer = lab.run(LORA)
+    writer.append("status", status="running")
+    step(writer, 1, loss=1.0)
+    for kind in ("eval", "sample", "warning", "generation"):
+        writer.append(kind, step=1)
+        lab.ingest()
+        newest = lab.db.execute(f'select max(time) from "{kind}"').fetchall()[0][0]
+        assert queries.states(lab.db, ["lora"])["heard"].tolist() == [newest]
