@@ -95,16 +95,25 @@ def recomputed(
     """In it, autograd keeps nothing of `value`, which `remake`, if given, makes anew in the backward pass."""
     if remake is None:
         return nullcontext()
-    address, count = value.data_ptr(), value.numel()
+    address, count, dtype = value.data_ptr(), value.numel(), value.dtype
 
     def pack(kept: Tensor) -> Tensor | torch.Size:
         same = kept.data_ptr() == address and kept.numel() == count
         return kept.shape if same else kept
 
     def unpack(packed: Tensor | torch.Size) -> Tensor:
-        return packed if isinstance(packed, Tensor) else remake().view(packed)
+        return packed if isinstance(packed, Tensor) else remake().to(dtype).view(packed)
 
     return torch.autograd.graph.saved_tensors_hooks(pack, unpack)
+
+
+class Norm(nn.LayerNorm):
+    """Layer norm, put out once in the format of the products that read it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        device = x.device.type
+        y = super().forward(x)
+        return y.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else y
 
 
 class MLP(nn.Module):
@@ -137,9 +146,9 @@ class Block(nn.Module):
     def __init__(self, arch: Architecture, dropout: float) -> None:
         super().__init__()
         self.recompute = False
-        self.ln_1 = nn.LayerNorm(arch.n_embd, eps=1e-5)
+        self.ln_1 = Norm(arch.n_embd, eps=1e-5)
         self.attn = Attention(arch, dropout)
-        self.ln_2 = nn.LayerNorm(arch.n_embd, eps=1e-5)
+        self.ln_2 = Norm(arch.n_embd, eps=1e-5)
         self.mlp = MLP(arch)
         self.drop = nn.Dropout(dropout)
 
@@ -237,17 +246,28 @@ class GPT2(nn.Module):
         are packed into one, so that padding costs nothing.
 
         Args:
-            ids: (B, T), targets: (B, T), each the token that follows.
+            ids: (B, T), targets: (B, T), each the token that follows. Both on the CPU, wherever the model is:
+                which positions count follows from them, and no GPU need be waited for.
         """
         wanted = targets != -100
         tied = getattr(self.lm_head, "weight", None) is self.wte.weight
         shared = SharedGradient() if tied and torch.is_grad_enabled() else None
-        if not ids.is_cpu:
-            x = self.features(ids, shared=shared)[wanted]  # (targets, n_embd)
-            return summed_cross_entropy(self.lm_head, x, targets[wanted], shared)
+        device = self.wte.weight.device
+        if device.type != "cpu":
+            places = wanted.flatten().nonzero()[:, 0]
+            ids, places, targets = (sent(t, device) for t in (ids, places, targets[wanted]))
+            x = self.features(ids, shared=shared).flatten(0, 1).index_select(0, places)
+            return summed_cross_entropy(self.lm_head, x, targets, shared)
         places = torch.arange(ids.size(1)).expand_as(ids)
         lengths = ((places + 1) * wanted).amax(1, keepdim=True).clamp(min=1)  # to the last target
         used = places < lengths
         packed = ids[used][None], places[used][None]  # (1, tokens) each
         x = self.features(*packed, lengths=lengths[:, 0].tolist(), shared=shared)
         return summed_cross_entropy(self.lm_head, x[0, wanted[used]], targets[wanted], shared)
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A CPU tensor on another device; a GPU copies it from pinned memory while it computes."""
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)

@@ -76,14 +76,13 @@ class LoRALinear(nn.Module):
             self._shift(-1.0, in_place)
 
     def _shift(self, sign: float, in_place: bool) -> None:
-        weight, dtype = self.linear.weight, self.linear.weight.dtype
-        up, low = self.lora_B.to(dtype), self.lora_A.to(dtype)
-        alpha = sign * self.scale
-        if in_place:
-            weight.addmm_(up, low, alpha=alpha)
+        weight, alpha = self.linear.weight, sign * self.scale
+        if in_place and weight.dtype is self.lora_A.dtype:
+            weight.addmm_(self.lora_B, self.lora_A, alpha=alpha)
         else:
-            shifted = torch.addmm(weight, up, low, alpha=alpha)  # (out, in)
-            self.linear.weight = nn.Parameter(shifted, requires_grad=False)
+            exact = weight.to(self.lora_A.dtype)
+            shifted = torch.addmm(exact, self.lora_B, self.lora_A, alpha=alpha)  # (out, in)
+            self.linear.weight = nn.Parameter(shifted.to(weight.dtype), requires_grad=False)
         self.merged = sign > 0
 
 
@@ -146,6 +145,18 @@ def add_adapters(
         child = name.rpartition(".")[2]
         linear = getattr(parent, child)
         setattr(parent, child, LoRALinear(linear, rank, alpha, dropout, generator))
+
+
+def narrow(model: nn.Module, dtype: torch.dtype) -> None:
+    """Keep frozen linear layers in the format that autocast brings them into at each product.
+
+    The numbers are the same, in half the memory. A head that is the token embedding too keeps its own format.
+    """
+    embeddings = {m.weight for m in model.modules() if isinstance(m, nn.Embedding)}
+    for layer in (m for m in model.modules() if isinstance(m, nn.Linear)):
+        for p in layer.parameters():
+            if not p.requires_grad and p not in embeddings:
+                p.data = p.data.to(dtype)
 
 
 def adapters(model: nn.Module) -> Iterator[LoRALinear]:

@@ -21,6 +21,7 @@ GRACE = 300.0
 ROOT = Path(__file__).parents[2]
 MIB = 2**20
 ENVIRONMENT = {
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     "GOMP_SPINCOUNT": "1000",
     "GLIBC_TUNABLES": (
         f"glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold={64 * MIB}"
@@ -29,7 +30,7 @@ ENVIRONMENT = {
 }
 """Of a trainer. Threads that wait for each other spin shortly and then sleep, so that they share the machine. The memory
 of freed tensors lies in large pages and is kept for the next step, or the system would hand it out anew, page by page
-and zeroed."""
+and zeroed. On a GPU, equal products give equal bits."""
 
 Executor = Callable[[RunDirectory], None]
 

@@ -26,12 +26,11 @@ def learning_rate(config: RunConfig, step: int, steps: int) -> float:
 
 
 def build_optimizer(
-    config: RunConfig, parameters: Iterable[nn.Parameter], device: torch.device
+    config: RunConfig, parameters: Iterable[nn.Parameter]
 ) -> torch.optim.Optimizer:
     """AdamW (fused) or SGD over all given parameters, biases and norms included, as in the journal."""
     if config.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=config.lr, weight_decay=config.weight_decay)
-    fused = device.type in ("cpu", "cuda")
     return torch.optim.AdamW(
-        parameters, lr=config.lr, weight_decay=config.weight_decay, fused=fused
+        parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True
     )

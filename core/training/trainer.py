@@ -43,9 +43,11 @@ class Trainer:
         self.config, self.run = config, run
         self.device = hardware.resolve_device(config.device)
         self.dtype = hardware.resolve_precision(config.precision, self.device)
+        hardware.make_repeatable(self.device)
         torch.manual_seed(config.seed)
         model = self._build_model()
         self.base_hash = pretrained.fingerprint(model)
+        lora.narrow(model, self.dtype)
         self.model = model.to(self.device)
         self.model.grad_checkpointing = config.grad_checkpointing
         # Checkpointing saves more, and a compiler decides for itself.
@@ -60,7 +62,7 @@ class Trainer:
             config.group_by_length,
         )
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = build_optimizer(config, self.parameters, self.device)
+        self.optimizer = build_optimizer(config, self.parameters)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
         if config.compile:
             for block in self.model.h:  # the loss goes through these, not through the model's call
@@ -139,16 +141,16 @@ class Trainer:
         self.optimizer.zero_grad()
         total = torch.zeros((), device=self.device)
         for batch in batches:
-            ids, wanted = self._moved(batch.ids), self._moved(batch.targets)
             with hardware.autocast(self.device, self.dtype):
-                loss = self.model.loss(ids, wanted) / targets
+                loss = self.model.loss(batch.ids, batch.targets) / targets
             self.scaler.scale(loss).backward()
             total += loss.detach()
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.get_total_norm(
             [p.grad for p in self.parameters if p.grad is not None]
         )
-        loss_value, grad_norm = total.item(), norm.item()
+        # The one time in a step that a GPU is waited for.
+        loss_value, grad_norm = torch.stack([total, norm]).tolist()
         if divergence.is_sound(loss_value, grad_norm, self.scaler.is_enabled()):
             if config.grad_clip is not None:
                 torch.nn.utils.clip_grads_with_norm_(self.parameters, config.grad_clip, norm)
@@ -166,12 +168,6 @@ class Trainer:
             measured = {"loss": None, "grad_norm": None}
         seconds = time.perf_counter() - start
         self._record(batches, seconds, lr=lr, **measured)
-
-    def _moved(self, tensor: torch.Tensor) -> torch.Tensor:
-        """On the run's device; a GPU copies from pinned memory while it computes."""
-        if self.device.type == "cuda":
-            return tensor.pin_memory().to(self.device, non_blocking=True)
-        return tensor.to(self.device)
 
     def _record(self, batches: list[Batch], seconds: float, **measured: float | None) -> None:
         """Count a step and write its event."""

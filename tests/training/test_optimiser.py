@@ -62,7 +62,7 @@ def test_the_journals_schedule() -> None:
 def test_one_step_of_adamw_in_closed_form() -> None:
     weight = nn.Parameter(torch.tensor([1.0, -2.0]))
     config = RunConfig(optimizer="adamw", lr=0.1, weight_decay=0.5)
-    optimizer = build_optimizer(config, [weight], torch.device("cpu"))
+    optimizer = build_optimizer(config, [weight])
     weight.grad = torch.tensor([3.0, -0.2])
     optimizer.step()
     # decoupled decay, then a first step of lr in the direction of the sign
@@ -72,7 +72,7 @@ def test_one_step_of_adamw_in_closed_form() -> None:
 def test_one_step_of_sgd_in_closed_form() -> None:
     weight = nn.Parameter(torch.tensor([1.0, -2.0]))
     config = RunConfig(optimizer="sgd", lr=0.1, weight_decay=0.5)
-    optimizer = build_optimizer(config, [weight], torch.device("cpu"))
+    optimizer = build_optimizer(config, [weight])
     weight.grad = torch.tensor([3.0, -0.2])
     optimizer.step()
     expected = torch.tensor([1 - 0.1 * (3 + 0.5), -2 - 0.1 * (-0.2 - 1.0)])
