@@ -128,13 +128,12 @@ def _answer(trainer: "Trainer") -> None:
 
     from core.data.template import format_prompt
     from core.data.tokenizer import encode
-    from core.nn import lora
     from core.nn.generation import Batch, Sampling, fit_prompt
     from core.training import hardware
     from core.training.evaluation import ANSWER_BATCH
 
-    model, most = trainer.model.eval(), trainer.config.max_new_tokens
-    lora.merge(model)
+    trainer.end_training()
+    model, most = trainer.model, trainer.config.max_new_tokens
     prompts = [encode(format_prompt(e.instruction, e.input)) for e in trainer.split.test]
     longest = sorted(prompts, key=len)[-ANSWER_BATCH:]
     fitted = [fit_prompt(prompt, model.arch.context, most) for prompt in longest]

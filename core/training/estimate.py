@@ -18,6 +18,8 @@ KEPT_FLOATS = 10
 """Of these, what is kept until then: what norms and GELU put out is made again."""
 LOGIT_POSITIONS = 256
 """Positions whose logits are there at a time."""
+HALF_LOGITS = 12
+"""So many times more logits at a time on a GPU, copies in the shorter format and intermediate sums included."""
 EFFICIENCY = 0.6
 """Share of the rate of a square matrix product that a whole step reaches, roughly."""
 STEP_SECONDS = 0.05
@@ -39,27 +41,39 @@ def memory_mb(
 ) -> float:
     """Peak memory of a run, MiB: weights, gradients and moments beside what is computed.
 
-    That is activations and logits in a training step, and keys and values while the test set is answered.
+    That is gradients, moments, activations and logits in a training step; keys and values while the test set is answered.
 
     Args:
         longest: tokens of the longest example.
         examples: to train on; no batch is larger.
-        half: products in bf16 or fp16. What they read and write then takes half the room, and autocast
-            keeps a copy of the weights as small.
+        half: products in bf16 or fp16, which read and write half as much.
     """
     weights, trainable = parameters(config, arch)
     moments = 2 if config.optimizer == "adamw" else 0
-    state = weights + trainable * (1 + moments)
     # Checkpointing keeps each block's input, and all of one block at a time.
     floats = (
         BLOCK_FLOATS + arch.n_layer if config.grad_checkpointing else KEPT_FLOATS * arch.n_layer
     )
     tokens = min(config.batch_size, examples) * longest
-    step = tokens * floats * arch.n_embd + min(tokens, LOGIT_POSITIONS) * arch.vocabulary
+    kept = tokens * floats * arch.n_embd
+    logits = min(tokens, LOGIT_POSITIONS) * arch.vocabulary
     answers = ANSWER_BATCH * min(longest + config.max_new_tokens, arch.context)
     cache = answers * 2 * arch.n_layer * arch.n_embd
-    computed = 2 * (max(step, cache) + weights) if half else 4 * max(step, cache)
-    return RUNTIME_MB + (4 * state + computed) / MIB
+    if not half:
+        state = weights + trainable * (1 + moments)
+        return RUNTIME_MB + 4 * max(state + kept + logits, weights + cache) / MIB
+    # The residual stream, a fifth of what a block keeps, stays in fp32. So do logits, of which a GPU holds more.
+    step = 2.2 * kept + 4 * HALF_LOGITS * logits
+    embeddings = (arch.vocabulary + arch.context) * arch.n_embd
+    if config.method == "full":
+        # At the loss, most gradients are not there yet, but autocast's copies of the weights are.
+        at_loss = 4 * weights * (1 + moments) + 2 * weights + 4 * embeddings + step
+        answering = 4 * weights + 2 * weights
+        training = max(at_loss, 4 * weights * (2 + moments))
+    else:
+        answering = 2 * weights + 2 * embeddings  # all else lies in the shorter format
+        training = answering + trainable * (2 + 4 * (1 + moments)) + step
+    return RUNTIME_MB + max(training, answering + 2 * cache) / MIB
 
 
 def nearest_fit(

@@ -61,7 +61,7 @@ def make_repeatable(device: torch.device) -> None:
     """Let the same steps give the same bits on a CUDA device, as on a CPU they do anyway."""
     if device.type == "cuda":
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # nothing reads it
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # nothing reads it
 
 
 def describe(device: torch.device) -> str:

@@ -25,12 +25,8 @@ def learning_rate(config: RunConfig, step: int, steps: int) -> float:
     return config.min_lr + span * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def build_optimizer(
-    config: RunConfig, parameters: Iterable[nn.Parameter]
-) -> torch.optim.Optimizer:
+def build_optimizer(config: RunConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     """AdamW (fused) or SGD over all given parameters, biases and norms included, as in the journal."""
     if config.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=config.lr, weight_decay=config.weight_decay)
-    return torch.optim.AdamW(
-        parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True
-    )
+    return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)

@@ -256,8 +256,7 @@ class Trainer:
 
     def answer_test_set(self) -> Outcome:
         """Greedy answers to every test example, each an event."""
-        self.model.eval()
-        lora.merge(self.model)
+        self.end_training()
         examples, first = self.split.test, self.split.first_test_item
         sampling = generation.Sampling(self.config.max_new_tokens)
         with hardware.autocast(self.device, self.dtype):
@@ -271,3 +270,9 @@ class Trainer:
                 if self.run.stop_requested():
                     return "stopped"
         return "finished"
+
+    def end_training(self) -> None:
+        """Make the model ready to answer; what only training needs is let go."""
+        self.optimizer.zero_grad()
+        self.optimizer.state.clear()
+        lora.merge(self.model.eval())

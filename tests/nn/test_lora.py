@@ -235,3 +235,28 @@ def test_autocast_computes_in_its_own_format() -> None:
         assert layer.lora_B.grad.dtype == torch.float32
         scale = gradient.abs().max().item()
         torch.testing.assert_close(layer.lora_B.grad, gradient, rtol=0.0, atol=0.1 * scale)
+
+
+@pytest.mark.parametrize("targets", ["all", "attention"])
+@pytest.mark.parametrize("tied", [False, True])
+def test_narrow_layers_give_the_numbers_of_autocast(tied: bool, targets: str) -> None:
+    results = []
+    for narrow in (False, True):
+        model = stirred(adapted(tied, targets))
+        count = sum(p.numel() for p in model.parameters())
+        if narrow:
+            lora.narrow(model, torch.bfloat16)
+            assert model.h[0].attn.q.linear.weight.dtype == torch.bfloat16
+            assert model.wte.weight.dtype == torch.float32
+            assert count == sum(p.numel() for p in model.parameters())
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model.loss(IDS, TARGETS)
+        loss.backward()
+        gradients = [p.grad for layer in lora.adapters(model) for p in (layer.lora_A, layer.lora_B)]
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            lora.merge(model)
+            merged = model.loss(IDS, TARGETS)
+        torch.testing.assert_close(merged, loss, rtol=0.02, atol=0.0)
+        results.append([loss, *gradients])
+    for wide, narrowed in zip(*results, strict=True):
+        assert torch.equal(wide, narrowed)

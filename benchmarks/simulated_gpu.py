@@ -1,0 +1,211 @@
+"""The journal's recipes on a GPU that computes nothing: what memory they need, and how often a step waits.
+
+    python -m benchmarks.simulated_gpu                    the three recipes of `benchmarks.gpu`
+    python -m benchmarks.simulated_gpu --base gpt2-nano   the small model in all three
+
+The device knows shapes, formats and lifetimes of tensors, but no numbers. The project's own trainer takes two steps
+on it, of the longest batch, in bf16. What needs a number of the device then, its host would have to wait for; that
+is counted, and any other way to ask for one is an error.
+
+Reported for each recipe:
+    memory_gb     the most memory that tensors of the device hold at once; an allocator's own waste comes on top
+    estimate_gb   what a launch would be told, less what a trainer holds besides; answering included
+    reads         how often a step waits for the device
+    operations    of the device in a step: no fewer kernels are started
+"""
+
+import argparse
+import json
+import tempfile
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.library import Library, fallthrough_kernel
+from torch.utils import backend_registration
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from benchmarks.gpu import CHANGES, EXAMPLES, RECIPES, made_up
+from core.config import RunConfig
+from core.nn import lora
+from core.nn.architecture import FAMILY
+from core.nn.gpt2 import GPT2
+from core.presets import preset
+from core.rehearsal import Nobody
+from core.training import estimate, hardware, trainer
+
+NAME, GB = "simulated", 2**30
+PAGE = 512
+"""What an allocator on a GPU rounds sizes up to, bytes."""
+aten = torch.ops.aten
+
+
+def build_device() -> list[Library]:
+    """Make the device known to torch, for as long as what is returned is held."""
+
+    class Module(backend_registration._DummyBackendModule):
+        def get_amp_supported_dtype(self) -> list[torch.dtype]:
+            return [torch.bfloat16]
+
+    backend_registration._setup_privateuseone_for_python_backend(NAME, backend_module=Module())
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    library, others = Library("aten", "IMPL"), Library("_", "IMPL")
+
+    def made(operator: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def make(*args: Any, **options: Any) -> Tensor:
+            with mode:
+                return operator(*args, **options)
+
+        return make
+
+    library.impl("empty.memory_format", made(aten.empty.memory_format), "PrivateUse1")
+    library.impl("empty_strided", made(aten.empty_strided.default), "PrivateUse1")
+    library.impl("scaled_dot_product_attention", attention, "AutogradPrivateUse1")
+    # autocast as on a CUDA device: products in the shorter format, norms in fp32, all else as it comes
+    others.fallback(fallthrough_kernel, "AutocastPrivateUse1")
+    for name in ("mm", "addmm", "linear", "matmul", "bmm"):
+        narrowed = cast(getattr(aten, name).default, torch.bfloat16)
+        library.impl(name, narrowed, "AutocastPrivateUse1")
+    library.impl("layer_norm", cast(aten.layer_norm.default, torch.float32), "AutocastPrivateUse1")
+    narrowed = cast(attention, torch.bfloat16)
+    library.impl("scaled_dot_product_attention", narrowed, "AutocastPrivateUse1")
+    return [library, others]
+
+
+def cast(operator: Callable[..., Tensor], dtype: torch.dtype) -> Callable[..., Tensor]:
+    """The operator on floating-point tensors of that format."""
+    autocast = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
+
+    def run(*args: Any, **options: Any) -> Tensor:
+        with torch._C._ExcludeDispatchKeyGuard(autocast):
+            return operator(
+                *(
+                    a.to(dtype) if isinstance(a, Tensor) and a.is_floating_point() else a
+                    for a in args
+                ),
+                **options,
+            )
+
+    return run
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+) -> Tensor:
+    """Attention that keeps no matrix of weights, as a CUDA device computes it in bf16 without a mask."""
+    assert attn_mask is None
+    return aten._scaled_dot_product_flash_attention(q, k, v, dropout_p, is_causal)[0]
+
+
+class Memory(TorchDispatchMode):
+    """Bytes that tensors of the device hold, the most so far, and operations that made some."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: dict[int, int] = {}
+        self.now = self.peak = self.operations = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        result = func(*args, **(kwargs or {}))
+        found = [t for t in tree_leaves(result) if isinstance(t, FakeTensor)]
+        self.operations += bool(found) and not func.is_view
+        for tensor in found:
+            storage = tensor.untyped_storage()
+            if storage._cdata not in self.held:
+                self.held[storage._cdata] = size = -(-storage.nbytes() // PAGE) * PAGE
+                self.now += size
+                weakref.finalize(storage, self.release, storage._cdata)
+        self.peak = max(self.peak, self.now)
+        return result
+
+    def release(self, address: int) -> None:
+        self.now -= self.held.pop(address)
+
+
+class Trainer(trainer.Trainer):
+    """The project's, with weights that are shapes."""
+
+    def _build_model(self) -> GPT2:
+        config, arch = self.config, FAMILY[self.config.base_model]
+        with torch.device("meta"):
+            model = GPT2(arch, config.dropout)
+            if config.method == "lora":
+                names = arch.lora_targets(config.lora_targets, config.lora_last_layers)
+                lora.add_adapters(model, names, config.lora_rank, config.lora_alpha)
+        model.to_empty(device=NAME)
+        model.to = lambda device: model  # type: ignore[method-assign, assignment, misc]
+        return model
+
+
+def measure(config: RunConfig) -> dict[str, float]:
+    """Two steps of the longest batch."""
+    reads = 0
+
+    def read(tensor: Tensor) -> list[float]:
+        nonlocal reads
+        reads += 1
+        return [1.0] * len(tensor)
+
+    device = torch.device(NAME)
+    with (
+        Memory() as memory,
+        mock.patch.multiple(
+            hardware,
+            resolve_device=lambda name: device,
+            resolve_precision=lambda name, device: torch.bfloat16,
+        ),
+        mock.patch.object(trainer.pretrained, "fingerprint", str),
+        mock.patch.object(FakeTensor, "tolist", read),
+        mock.patch.object(FakeTensor, "data_ptr", lambda t: t.untyped_storage()._cdata),
+    ):
+        run = Trainer(config, Nobody())
+        lengths = run.schedule.lengths
+        longest = sorted(range(len(lengths)), key=lambda i: -lengths[i])[: config.batch_size]
+        run.step(1, [longest])
+        reads = memory.operations = 0
+        run.step(2, [longest])
+        told = estimate.memory_mb(config, run.model.arch, max(lengths), len(lengths), half=True)
+        return {
+            "memory_gb": round(memory.peak / GB, 2),
+            "estimate_gb": round((told - estimate.RUNTIME_MB) / 1024, 2),
+            "reads": reads,
+            "operations": memory.operations,
+            "longest": max(lengths),
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--data", help="a data set instead of made-up examples")
+    parser.add_argument("--examples", type=int, default=EXAMPLES)
+    parser.add_argument("--base", choices=FAMILY, help="this base model in every recipe")
+    parser.add_argument("--recipe", choices=RECIPES, action="append", help="only this; repeatable")
+    chosen = parser.parse_args()
+    held = build_device()
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        data = chosen.data or made_up(Path(folder) / "examples.json", chosen.examples)
+        for name in chosen.recipe or RECIPES:
+            changes = {"dataset": data, "max_examples": chosen.examples, **CHANGES.get(name, {})}
+            if chosen.base:
+                changes["base_model"] = chosen.base
+            found[name] = {**measure(preset(name).changed(**changes)), **RECIPES[name]}
+    print(json.dumps(found, indent=2))
+    del held
+
+
+if __name__ == "__main__":
+    main()
