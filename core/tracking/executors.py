@@ -25,12 +25,12 @@ ENVIRONMENT = {
     "GOMP_SPINCOUNT": "1000",
     "GLIBC_TUNABLES": (
         f"glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold={64 * MIB}"
-        f":glibc.malloc.trim_threshold={16 * 1024 * MIB}"
+        f":glibc.malloc.trim_threshold={16 * 1024 * MIB}:glibc.malloc.tcache_count=0"
     ),
 }
 """Of a trainer. Threads that wait for each other spin shortly and then sleep, so that they share the machine. The memory
 of freed tensors lies in large pages and is kept for the next step, or the system would hand it out anew, page by page
-and zeroed. On a GPU, equal products give equal bits."""
+and zeroed; small blocks set aside for reuse would lie in the way of large ones. On a GPU, equal products give equal bits."""
 
 Executor = Callable[[RunDirectory], None]
 
