@@ -13,7 +13,7 @@ export GOMP_SPINCOUNT ?= 1000
 .PHONY: app test demo assets format clean
 
 app: .venv/app.done
-	RUNS_DIR="$(RUNS_DIR)" $(BIN)/streamlit run app.py --server.address $(ADDRESS) --server.port $(PORT)
+	RUNS_DIR="$(RUNS_DIR)" $(BIN)/python -m pages.shared.serve --server.address $(ADDRESS) --server.port $(PORT)
 
 demo: .venv/app.done
 	$(BIN)/python -m core demo --runs-dir "$(RUNS_DIR)"

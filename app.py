@@ -24,7 +24,7 @@ page = st.navigation(
         ],
     }
 )
-with st.spinner("Starting: loading PyTorch and the index of runs"):
+with st.spinner("Starting: reading the index of runs"):
     from pages.shared import runtime  # seconds at the first visit, so only once the frame stands
 
     runtime.frame_stands()

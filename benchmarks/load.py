@@ -161,7 +161,7 @@ def serving(runs_dir: Path) -> Iterator[tuple[psutil.Process, str]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
+    command = [sys.executable, "-m", "pages.shared.serve", "--server.port", str(port)]
     process = subprocess.Popen(
         command, cwd=ROOT, env=os.environ | {"RUNS_DIR": str(runs_dir)}, stdout=subprocess.DEVNULL
     )

@@ -1,6 +1,8 @@
 """Launch a run: start from a preset or an earlier run, change what you like, see what it will do."""
 
+import sys
 from concurrent.futures import Future
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
@@ -9,9 +11,11 @@ from core.config import RunConfig
 from core.errors import ConfigError, Problem, UserError
 from core.presets import PRESETS, preset
 from core.tracking import queries
-from core.training import preflight
 from pages.shared import form, runtime
 from pages.shared.text import count, duration, plain
+
+if TYPE_CHECKING:
+    from core.training import preflight
 
 CLONE = "clone of "
 MEASURING = "measuring"
@@ -49,8 +53,10 @@ def launch(config: RunConfig) -> None:
 
 def examine(
     settings: dict[str, object],
-) -> tuple[preflight.Plan, rehearsal.Cost | None, list[Problem]]:
+) -> tuple["preflight.Plan", rehearsal.Cost | None, list[Problem]]:
     """What a run of these settings would do, what it costs if that was measured, and all that is wrong."""
+    from core.training import preflight
+
     if outside := folders.problems(settings):  # what lies there is not even looked at
         return preflight.Plan(), None, outside
     try:
@@ -94,7 +100,7 @@ def wait_for(future: Future[rehearsal.Cost]) -> None:
         st.rerun()
 
 
-def show_plan(plan: preflight.Plan, cost: rehearsal.Cost | None, problems: list[Problem]) -> None:
+def show_plan(plan: "preflight.Plan", cost: rehearsal.Cost | None, problems: list[Problem]) -> None:
     """The figures of the run to come."""
     st.markdown("**What it will do**")
     first, second = st.columns(2)
@@ -146,7 +152,8 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
         launch(preset("demo"))
 
 current = form.values()
-plan, cost, problems = examine(form.settings(current))
+ready = "torch" in sys.modules
+plan, cost, problems = examine(form.settings(current)) if ready else (None, None, [])
 with st.container(horizontal=True, gap="medium"):  # the plan stands above where it is narrow
     side, main = st.container(width=300), st.container(width=620)
 with main:
@@ -160,6 +167,10 @@ with side:
         width="stretch",
     ):
         launch(RunConfig.parse(form.settings(current)))
+    if plan is None:  # the form stands already; what it will do takes a library of seconds to load
+        with st.spinner("Loading PyTorch"):
+            from core.training import preflight
+        st.rerun()
     if not problems:
         offer_measurement(RunConfig.parse(form.settings(current)))
     show_plan(plan, cost, problems)

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, cast
 import streamlit as st
 from streamlit.runtime.pages_manager import PagesManager
 
-from core.answering import Answerer
 from core.errors import UserError
 from core.tracking.executors import EXECUTORS
 from core.tracking.lab import Lab
 from pages.shared.queue import show_queue
 from pages.shared.text import plain
 
-if TYPE_CHECKING:  # it brings scipy, which only Scoring waits for
+if TYPE_CHECKING:  # they bring torch and scipy, which only pages that need them wait for
+    from core.answering import Answerer
     from core.judging.job import Job
 
 HOLDER = "_gpt2_lab_holder"
@@ -35,7 +35,7 @@ class Holder(ModuleType):
     """What lives as long as the process."""
 
     lab: Lab
-    answerer: Answerer
+    answerer: "Answerer | None" = None
     scoring: "Job | None" = None
     seen: set[str]
     """Pages that were drawn once."""
@@ -58,15 +58,25 @@ def lab() -> Lab:
         PagesManager.uses_pages_directory = False
         st.rerun()
     try:
-        return _held().lab
+        return open_lab()
     except UserError as error:
         st.error(plain(str(error)), icon=":material/lock:")
         st.stop()
 
 
-def answerer() -> Answerer:
+def open_lab() -> Lab:
+    """The laboratory, without a page. Raises UserError where it cannot be opened."""
+    return _held().lab
+
+
+def answerer() -> "Answerer":
     """The models of the laboratory, kept in memory between questions."""
-    return _held().answerer
+    from core.answering import Answerer
+
+    holder = _held()
+    with _lock:
+        holder.answerer = holder.answerer or Answerer(holder.lab.runs_dir)
+        return holder.answerer
 
 
 def scoring() -> "Job | None":
@@ -143,7 +153,7 @@ def _held() -> Holder:
                 raise UserError(f"EXECUTOR = {executor!r}: it should be {known}")
             holder = Holder(HOLDER)
             holder.lab = Lab(runs_dir, executor)
-            holder.answerer, holder.seen = Answerer(runs_dir), set()
+            holder.seen = set()
             sys.modules[HOLDER] = holder
             atexit.register(release)
             atexit.register(gc.unfreeze)  # else all of it is reported as leaked

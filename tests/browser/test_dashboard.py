@@ -83,7 +83,7 @@ def address(runs_dir, hostile, tmp_path_factory):
     environment = {**os.environ, "RUNS_DIR": str(runs_dir), **slow}
     with log.open("wb") as output:
         server = subprocess.Popen(
-            [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)],
+            [sys.executable, "-m", "pages.shared.serve", "--server.port", str(port)],
             cwd=ROOT, env=environment, stdout=output, stderr=output,
         )  # fmt: skip
     try:

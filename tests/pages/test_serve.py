@@ -1,0 +1,30 @@
+"""The dashboard as `make app` starts it, before anybody has opened a page."""
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+
+from core.config import RunConfig
+from core.tracking.events import EventWriter
+from core.tracking.executors import ROOT
+from core.tracking.rundir import RunDirectory
+
+
+def test_runs_are_looked_after_before_anybody_looks(runs_dir, monkeypatch, wait):
+    run = RunDirectory.create(runs_dir, RunConfig(name="dead"))
+    with contextlib.closing(EventWriter(run.events_path)) as events:
+        events.append("status", status="running")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv("EXECUTOR", "process")
+    command = [sys.executable, "-m", "pages.shared.serve", "--server.port", str(port)]
+    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    try:
+        wait(lambda: run.status() == "interrupted", timeout=30)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(15) == 0
+    finally:
+        server.kill()
