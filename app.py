@@ -7,23 +7,20 @@ from pages.shared import entrance
 st.set_page_config(
     page_title="GPT-2 fine-tuning lab", page_icon=":material/science:", layout="wide"
 )
-entrance.admit()
-page = st.navigation(
-    {
-        "Train": [
-            st.Page(
-                "pages/launch.py", title="Launch", icon=":material/rocket_launch:", default=True
-            ),
-            st.Page("pages/data.py", title="Data", icon=":material/dataset:"),
-            st.Page("pages/live.py", title="Live", icon=":material/show_chart:"),
-        ],
-        "Read": [
-            st.Page("pages/results.py", title="Results", icon=":material/table_chart:"),
-            st.Page("pages/compare.py", title="Compare", icon=":material/compare:"),
-            st.Page("pages/scoring.py", title="Scoring", icon=":material/grading:"),
-        ],
-    }
-)
+pages = {
+    "Train": [
+        st.Page("pages/launch.py", title="Launch", icon=":material/rocket_launch:", default=True),
+        st.Page("pages/data.py", title="Data", icon=":material/dataset:"),
+        st.Page("pages/live.py", title="Live", icon=":material/show_chart:"),
+    ],
+    "Read": [
+        st.Page("pages/results.py", title="Results", icon=":material/table_chart:"),
+        st.Page("pages/compare.py", title="Compare", icon=":material/compare:"),
+        st.Page("pages/scoring.py", title="Scoring", icon=":material/grading:"),
+    ],
+}
+entrance.admit([page.url_path for group in pages.values() for page in group])
+page = st.navigation(pages)
 with st.spinner("Starting: reading the index of runs"):
     from pages.shared import runtime  # seconds at the first visit, so only once the frame stands
 

@@ -167,9 +167,10 @@ with side:
         width="stretch",
     ):
         launch(RunConfig.parse(form.settings(current)))
-    if plan is None:  # the form stands already; what it will do takes a library of seconds to load
-        with st.spinner("Loading PyTorch"):
-            from core.training import preflight
+    if plan is None:  # a new server: the form need not wait for what tells what it will do
+        st.caption("Loading PyTorch, to work out what it will do ...")
+        import core.training.preflight  # noqa: F401  takes seconds
+
         st.rerun()
     if not problems:
         offer_measurement(RunConfig.parse(form.settings(current)))

@@ -40,7 +40,9 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
     """A folder with a sound checkpoint and one whose manifest is to be overwritten; the manifest."""
     folder = tmp_path_factory.mktemp("saved")
     for step in (1, 2):
-        checkpoint.save_checkpoint(folder, step, *adapted(), {"progress": {"step": step}})
+        checkpoint.save_checkpoint(
+            folder, step, *adapted(), {"progress": {"step": step}, "scaler": {}}
+        )
     facts: dict[str, Any] = json.loads((folder / "step-00000002" / "manifest.json").read_text())
     return folder, facts
 

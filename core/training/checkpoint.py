@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from core.errors import UserError
+from core.training.run import Progress
 
 MANIFEST = "manifest.json"
 KEPT = 2
@@ -111,8 +113,9 @@ def save_checkpoint(
         f"{names[i]}/{key}": value for i, state in states.items() for key, value in state.items()
     }
     random = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        random["cuda"] = torch.cuda.get_rng_state()
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        random["cuda"] = torch.cuda.get_rng_state(device)
     files: Files = {
         "trainable.safetensors": trainable(model),
         "optimizer.safetensors": {k: v for k, v in moments.items() if isinstance(v, Tensor)},
@@ -141,8 +144,9 @@ def load_checkpoint(
         load_trainable(model, files["trainable.safetensors"])
         _load_moments(model, optimizer, files["optimizer.safetensors"])
         torch.set_rng_state(files["random.safetensors"]["cpu"])
-        if torch.cuda.is_available() and "cuda" in files["random.safetensors"]:
-            torch.cuda.set_rng_state(files["random.safetensors"]["cuda"])
+        device = next(model.parameters()).device
+        if device.type == "cuda" and "cuda" in files["random.safetensors"]:
+            torch.cuda.set_rng_state(files["random.safetensors"]["cuda"], device)
         return facts, damaged
     return None, damaged
 
@@ -160,8 +164,16 @@ def newest_weights(directory: Path) -> dict[str, Tensor]:
 def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
     """As `read`; raises UserError too where the manifest does not list all that makes a checkpoint."""
     facts, files = read(path)
-    if not files.keys() >= PARTS or not isinstance(facts.get("progress"), dict):
+    progress = facts.get("progress")
+    if not (
+        files.keys() >= PARTS
+        and isinstance(progress, dict)
+        and isinstance(facts.get("scaler"), dict)
+    ):
         raise UserError(f"{path} is incomplete: its manifest does not list all of a checkpoint")
+    known = {field.name for field in fields(Progress)}
+    if not (progress.keys() <= known and all(type(v) in (int, float) for v in progress.values())):
+        raise UserError(f"{path} is damaged: its manifest does not say how far the run had come")
     return facts, files
 
 

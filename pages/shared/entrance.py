@@ -9,6 +9,7 @@ import ipaddress
 import os
 import threading
 import time
+from collections.abc import Sequence
 
 import streamlit as st
 from streamlit.errors import StreamlitSecretNotFoundError
@@ -24,8 +25,12 @@ CLOSED = (
 _guessing = threading.Lock()
 
 
-def admit() -> None:
-    """Let the visitor pass, or ask who it is and stop."""
+def admit(paths: Sequence[str]) -> None:
+    """Let the visitor pass, or ask who it is and stop.
+
+    Args:
+        paths: of all pages. The entrance stands at each of them, so that whoever comes in is where a link led.
+    """
     password, users = secret(PASSWORD), _users()
     address = str(st.get_option("server.address") or "")
     if users:
@@ -35,7 +40,8 @@ def admit() -> None:
     else:
         draw = None if _is_loopback(address) else lambda: _refuse(address)
     if draw is not None:
-        st.navigation([st.Page(draw, title="Enter", url_path="enter")], position="hidden").run()
+        doors = [st.Page(draw, title="Enter", url_path=path, default=not path) for path in paths]
+        st.navigation(doors, position="hidden").run()
         st.stop()
 
 

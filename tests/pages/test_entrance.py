@@ -67,7 +67,7 @@ def test_a_password_lets_in_and_a_wrong_one_costs_time(bound, runs_dir, monkeypa
     assert not app.title
     app.text_input[0].input("sésame")
     app.button[0].click().run()
-    assert app.title[0].value
+    assert app.title[0].value == "Results", "where the link led"
     assert not app.text_input or app.text_input[0].label != "Password"
     assert "sésame" not in str(app.session_state)
     assert not visit(runs_dir).title, "another session is another visitor"

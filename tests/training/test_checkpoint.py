@@ -110,7 +110,7 @@ def test_only_the_newest_two_stay(tmp_path: Path) -> None:
 @pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.SGD])
 def test_everything_comes_back(tmp_path: Path, optimizer: type) -> None:
     model, made = trained(3, optimizer)
-    checkpoint.save_checkpoint(tmp_path, 3, model, made, {"progress": {"step": 3}})
+    checkpoint.save_checkpoint(tmp_path, 3, model, made, {"progress": {"step": 3}, "scaler": {}})
     expected = torch.rand(4)
 
     other, remade = trained(0, optimizer)
@@ -137,8 +137,8 @@ def test_nothing_saved_is_nothing_loaded(tmp_path: Path) -> None:
 def test_the_newest_sound_weights(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint"
     early, late = trained(1), trained(2)
-    checkpoint.save_checkpoint(folder, 1, *early, {"progress": {}})
-    checkpoint.save_checkpoint(folder, 2, *late, {"progress": {}})
+    checkpoint.save_checkpoint(folder, 1, *early, {"progress": {}, "scaler": {}})
+    checkpoint.save_checkpoint(folder, 2, *late, {"progress": {}, "scaler": {}})
     found = checkpoint.newest_weights(folder)
     assert torch.equal(found["1.weight"], late[0][1].weight)
     assert "0.bias" not in found
@@ -155,3 +155,20 @@ def test_weights_of_another_model_are_refused() -> None:
         checkpoint.load_trainable(model, {**saved, "extra": torch.zeros(1)})
     with pytest.raises(UserError, match=r"0\.weight has another shape"):
         checkpoint.load_trainable(model, {**saved, "0.weight": torch.zeros(4, 4)})
+
+
+@pytest.mark.parametrize(
+    "progress",
+    [None, [], "1", {"steps": 1}, {"step": "1"}, {"step": None}, {"step": True}, {"step": [1]}],
+    ids=str,
+)
+def test_a_checkpoint_that_cannot_say_how_far_is_refused(tmp_path: Path, progress: object) -> None:
+    model, optimizer = trained()
+    checkpoint.save_checkpoint(
+        tmp_path, 1, model, optimizer, {"progress": {"step": 1}, "scaler": {}}
+    )
+    checkpoint.save_checkpoint(tmp_path, 2, model, optimizer, {"progress": progress, "scaler": {}})
+    facts, [damaged] = checkpoint.load_checkpoint(tmp_path, model, optimizer)
+    assert facts is not None
+    assert facts["step"] == 1
+    assert "step-00000002 is " in damaged
