@@ -103,6 +103,7 @@ was_going = any(run["status"] in GOING for run in results if run["name"] in name
 @st.fragment(run_every=1.0 if was_going and follow else None)
 def show() -> None:
     """The part of the page that changes while a run goes on."""
+    runtime.give_way()
     chosen = records(queries.states(lab.db, names))
     for run in chosen:
         show_run(run, lab)
