@@ -97,7 +97,7 @@ def wait_for(future: Future[rehearsal.Cost]) -> None:
     """Draw the page anew once it is measured."""
     st.caption("Measuring: a few steps, the longest batch first ...")
     if future.done():
-        st.rerun()
+        runtime.rerun()
 
 
 def show_plan(plan: "preflight.Plan", cost: rehearsal.Cost | None, problems: list[Problem]) -> None:
@@ -171,7 +171,7 @@ with side:
         st.caption("Loading PyTorch, to work out what it will do ...")
         import core.training.preflight  # noqa: F401  takes seconds
 
-        st.rerun()
+        runtime.rerun()
     if not problems:
         offer_measurement(RunConfig.parse(form.settings(current)))
     show_plan(plan, cost, problems)

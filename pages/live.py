@@ -105,6 +105,8 @@ def show() -> None:
     """The part of the page that changes while a run goes on."""
     runtime.give_way()
     chosen = records(queries.states(lab.db, names))
+    if was_going != any(run["status"] in GOING for run in chosen):
+        runtime.rerun()
     for run in chosen:
         show_run(run, lab)
     if chosen:
@@ -115,8 +117,6 @@ def show() -> None:
             columns[i % 2].plotly_chart(figure, key=key)
         what = st.segmented_control("Details", ["Samples", "Warnings", "Log"], default="Samples")
         show_details(names, what or "Samples", states)
-    if was_going != any(run["status"] in GOING for run in chosen):
-        st.rerun()
 
 
 show()

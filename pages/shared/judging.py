@@ -58,7 +58,7 @@ def _follow() -> None:
         return
     p = job.progress
     if not job.going:
-        st.rerun()
+        runtime.rerun()
     total = max(p.wanted, 1)
     done = p.stored + p.done
     model = job.judge.spec["model"]

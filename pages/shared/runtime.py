@@ -110,6 +110,15 @@ def keep_from_collection(page: str) -> None:
             gc.freeze()
 
 
+def rerun() -> None:
+    """Run the script again, unless the visitor has asked for something else meanwhile.
+
+    `st.rerun` alone would take the place of the page that they clicked while this one was busy.
+    """
+    st.empty()  # here Streamlit looks, and ends this run if they have
+    st.rerun()
+
+
 def give_way() -> None:
     """Let trainers go first where they and this script want the same core; only Linux ranks threads."""
     if sys.platform == "linux":
