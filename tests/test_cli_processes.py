@@ -17,7 +17,7 @@ from core.tracking.rundir import RunDirectory
 
 ROOT = Path(__file__).parents[1]
 WORDS = ["red", "green", "blue", "one", "two", "three", "house", "tree", "river", "stone"]
-STEPS = 900
+STEPS = 300
 """Of the run `long`: seconds, so that even on a fast machine it is not over before it is stopped."""
 RECORDS = [{"instruction": f"Say {a}.", "input": b, "output": a} for a in WORDS for b in WORDS[:2]]
 
@@ -188,7 +188,7 @@ def test_stop_from_elsewhere_and_no_delete_before(
 def test_a_killed_trainer_is_told_and_its_run_goes_on(
     train: Start, core: Start, workplace: Path
 ) -> None:
-    process = train("--set", "checkpoint_every=100")
+    process = train("--set", "checkpoint_every=20")
     run = under_way(workplace)
     while not list(run.path.glob("checkpoint/step-*[0-9]/manifest.json")):
         time.sleep(0.02)

@@ -161,6 +161,14 @@ class Block(nn.Module):
         return x + self.drop(self.mlp(self.ln_2(x), remake))
 
 
+class Embedding(nn.Embedding):
+    """A table that draws nothing where it has no memory: on the meta device that would import PyTorch's compiler."""
+
+    def reset_parameters(self) -> None:
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
+
 class GPT2(nn.Module):
     """The language model. Weights start as in GPT-2: normal, std 0.02, residual projections smaller.
 
@@ -174,8 +182,8 @@ class GPT2(nn.Module):
         super().__init__()
         self.arch = arch
         self.grad_checkpointing = False
-        self.wte = nn.Embedding(arch.vocabulary, arch.n_embd)
-        self.wpe = nn.Embedding(arch.context, arch.n_embd)
+        self.wte = Embedding(arch.vocabulary, arch.n_embd)
+        self.wpe = Embedding(arch.context, arch.n_embd)
         self.drop = nn.Dropout(dropout)
         self.h = nn.ModuleList(Block(arch, dropout) for _ in range(arch.n_layer))
         self.ln_f = nn.LayerNorm(arch.n_embd, eps=1e-5)

@@ -23,6 +23,7 @@ from core.tracking.executors import EXECUTORS
 from core.tracking.index import Index, IndexHeldError, is_held
 from core.tracking.ingest import Ingester
 from core.tracking.processes import kill_trainer
+from core.tracking.queue import PATIENCE as TRAINERS_PATIENCE
 from core.tracking.queue import Queue, read_order
 from core.tracking.rundir import ENDED, RunDirectory, all_runs
 from core.tracking.sources import EventFile, event_files
@@ -140,13 +141,17 @@ class Lab:
         with self._editing:
             run.write_config(run.config().changed(**values))
 
-    def close(self) -> None:
-        """End the current run as `interrupted`, write everything out and let go of the index."""
+    def close(self, patience: float = TRAINERS_PATIENCE) -> None:
+        """End the current run as `interrupted`, write everything out and let go of the index.
+
+        Args:
+            patience: seconds that its trainer gets to checkpoint; see `Queue.close`.
+        """
         if self._closing.is_set():
             return
         self._closing.set()
         if self.queue:
-            self.queue.close()
+            self.queue.close(patience)
         self._thread.join()
         self.refresh()
         self.index.close()

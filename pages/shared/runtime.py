@@ -11,7 +11,7 @@ import sys
 import threading
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 import streamlit as st
 from streamlit.runtime.pages_manager import PagesManager
@@ -110,7 +110,7 @@ def keep_from_collection(page: str) -> None:
             gc.freeze()
 
 
-def rerun() -> None:
+def rerun() -> NoReturn:
     """Run the script again, unless the visitor has asked for something else meanwhile.
 
     `st.rerun` alone would take the place of the page that they clicked while this one was busy.

@@ -77,8 +77,8 @@ def test_ratings_find_the_true_strengths_and_intervals_hold_them():
     assert found == pytest.approx(truth * ELO, abs=15)
 
     held = []
-    for _ in range(40):
-        intervals = rating_intervals(play(truth, 110, rng), 5, resamples=300)
+    for _ in range(30):
+        intervals = rating_intervals(play(truth, 110, rng), 5, resamples=100)
         held += [
             one.low <= value * ELO <= one.high for one, value in zip(intervals, truth, strict=True)
         ]

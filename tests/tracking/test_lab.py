@@ -76,8 +76,7 @@ def idle_lab(runs_dir):
         opened = Lab(runs_dir)
         opened.queue.add("blocker")
         yield opened
-        opened.queue.close(timeout=5)
-        opened.close()
+        opened.close(patience=0)
 
 
 def row(lab, name):

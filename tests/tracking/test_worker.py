@@ -19,7 +19,7 @@ from core.tracking.lab import requeue
 from core.tracking.rundir import RunDirectory, RunHeldError, all_runs
 from core.tracking.worker import _reason, work
 
-LONG = {"epochs": 400, "checkpoint_every": 20, "eval_every": 100}
+LONG = {"epochs": 150, "checkpoint_every": 10, "eval_every": 100}
 """As many steps as epochs, a few milliseconds each."""
 
 

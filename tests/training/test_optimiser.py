@@ -1,6 +1,9 @@
 """The schedule in closed form at every step, and one step of each optimiser."""
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ from torch import nn
 from core.config import RunConfig
 from core.training.optimiser import build_optimizer, learning_rate
 
+ROOT = Path(__file__).parents[2]
 rates = st.floats(1e-6, 1.0)
 
 
@@ -77,3 +81,28 @@ def test_one_step_of_sgd_in_closed_form() -> None:
     optimizer.step()
     expected = torch.tensor([1 - 0.1 * (3 + 0.5), -2 - 0.1 * (-0.2 - 1.0)])
     torch.testing.assert_close(weight.data, expected)
+
+
+def test_a_trainer_starts_without_the_compiler() -> None:
+    code = """
+import sys
+import torch
+from core.config import RunConfig
+from core.nn.architecture import FAMILY
+from core.nn.gpt2 import GPT2
+from core.training.optimiser import build_optimizer
+
+with torch.device("meta"):
+    GPT2(FAMILY["gpt2-nano"])
+for name in ("adamw", "sgd"):
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = build_optimizer(RunConfig(optimizer=name), [weight])
+    weight.grad = torch.ones(2)
+    optimizer.step()
+    optimizer.zero_grad()
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert weight[0] < 1
+print("torch._dynamo" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr
