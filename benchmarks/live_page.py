@@ -17,7 +17,6 @@ import plotly.tools
 
 from core import charts
 from core.presets import preset
-from core.tables import records
 from core.tracking import queries
 from core.tracking.events import EventWriter
 from core.tracking.index import Index
@@ -58,7 +57,7 @@ def write_run(runs_dir: Path, steps: int) -> str:
 def update(index: Index, names: list[str]) -> int:
     """One update; the bytes it would send."""
     db = index.cursor()
-    records(queries.states(db, names))
+    queries.states(db, names)
     evaluations = queries.evaluations(db, names)
     figures = [charts.loss_curves(evaluations, names, "step", False, p) for p in (False, True)]
     raw = queries.curves(db, names, METRICS)

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import streamlit as st
-from plotly.graph_objects import Figure
 
 from core import charts
 from core.tables import records
@@ -31,10 +30,10 @@ def default_choice(results: list[dict]) -> list[str]:
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
-def drawn(
+def show_figures(
     folder: Path, states: tuple, names: list[str], x: str, log: bool, window: int
-) -> dict[str, Figure]:
-    """Six figures by key. All who watch the same runs share them, until `states` tells that a run has grown."""
+) -> None:
+    """Six figures. Streamlit keeps what was sent, for all who watch, until `states` tells that a run has grown."""
     evaluations = queries.evaluations(lab.db, names, x)
     figures = {
         f"evaluation-{i}": charts.loss_curves(evaluations, names, x, log, perplexity)
@@ -47,7 +46,9 @@ def drawn(
         figures[metric] = charts.step_curves(
             raw[metric], smooth.get(metric), names, metric, x, log and metric != "lr"
         )
-    return {key: Figure(figure) for key, figure in figures.items()}
+    columns = st.columns(2)
+    for i, (key, figure) in enumerate(figures.items()):
+        columns[i % 2].plotly_chart(figure, key=key)
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
@@ -104,17 +105,14 @@ was_going = any(run["status"] in GOING for run in results if run["name"] in name
 def show() -> None:
     """The part of the page that changes while a run goes on."""
     runtime.give_way()
-    chosen = records(queries.states(lab.db, names))
+    chosen = queries.states(lab.db, names)
     if was_going != any(run["status"] in GOING for run in chosen):
         runtime.rerun()
     for run in chosen:
         show_run(run, lab)
     if chosen:
         states = tuple(tuple(run.values()) for run in chosen)
-        columns = st.columns(2)
-        figures = drawn(lab.runs_dir, states, names, x, log, window)
-        for i, (key, figure) in enumerate(figures.items()):
-            columns[i % 2].plotly_chart(figure, key=key)
+        show_figures(lab.runs_dir, states, names, x, log, window)
         what = st.segmented_control("Details", ["Samples", "Warnings", "Log"], default="Samples")
         show_details(names, what or "Samples", states)
 

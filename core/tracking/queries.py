@@ -1,4 +1,4 @@
-"""What pages and tables read from the index, each as a DataFrame. Nothing here writes."""
+"""What pages and tables read from the index, most of it as DataFrames. Nothing here writes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,14 +24,14 @@ X_AXES = ("step", "epoch", "tokens", "seconds")
 BUCKETS = 250
 
 
-def states(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
+def states(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> list[dict[str, Any]]:
     """How far some runs are, in the order asked for: name, status, reason, steps, step, seconds, heard.
 
     `heard` is the time of their newest event, in seconds since the epoch.
 
     Those that are gone are left out. Much quicker than `results`.
     """
-    return db.execute(
+    found = db.execute(
         """
         with chosen as (select unnest($runs) as run, generate_subscripts($runs, 1) as place),
         statuses as (
@@ -55,7 +55,9 @@ def states(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
         order by place
         """,
         {"runs": list(runs)},
-    ).df()
+    )
+    columns = [column[0] for column in found.description]
+    return [dict(zip(columns, row, strict=True)) for row in found.fetchall()]
 
 
 def results(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:

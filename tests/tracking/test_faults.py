@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from core import cli
@@ -200,7 +201,7 @@ def test_a_clock_that_is_set_back_changes_no_order(tmp_path):
     index = read_index(tmp_path)
     db, runs = index.cursor(), ["back", "steady"]
     results = queries.results(db).set_index("name")
-    states = queries.states(db, runs).set_index("name")
+    states = pd.DataFrame(queries.states(db, runs)).set_index("name")
     for name in runs:
         assert results.loc[name, ["status", "step", "val_loss"]].tolist() == ["finished", 4, 2.0]
         assert states.loc[name, ["status", "step", "steps"]].tolist() == ["finished", 4, 4]

@@ -8,6 +8,7 @@ import random
 import shutil
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from core.config import RunConfig
@@ -76,7 +77,7 @@ def seen(lab, runs=("a", "b")):
     """All that pages read of some runs, as text."""
     results = queries.results(lab.db)
     curves = queries.curves(lab.db, runs, queries.CURVES[:4])
-    frames = [results[results["name"].isin(runs)], queries.states(lab.db, runs)]
+    frames = [results[results["name"].isin(runs)], pd.DataFrame(queries.states(lab.db, runs))]
     frames += [queries.answers(lab.db, runs), *curves.values()]
     return "\n".join(frame.reset_index(drop=True).to_csv() for frame in frames)
 
@@ -130,7 +131,7 @@ def test_an_index_without_room_says_so_and_catches_up(tmp_path, child):
     assert full.wait(60) == 0
     with opened(tmp_path) as lab:
         assert lab.index.rebuilt is None
-        assert queries.states(lab.db, ["a", "b"])["step"].tolist() == [3, STEPS]
+        assert [state["step"] for state in queries.states(lab.db, ["a", "b"])] == [3, STEPS]
 
 
 def blocks(content):
@@ -193,11 +194,11 @@ def test_deleting_the_index_under_an_open_lab_crashes_nothing(original, runs_dir
             path.unlink()
         add_run(runs_dir, "d", 7)
         lab.refresh()
-        assert queries.states(lab.db, ["c", "d"])["step"].tolist() == [5, 7]
+        assert [state["step"] for state in queries.states(lab.db, ["c", "d"])] == [5, 7]
         assert seen(lab) == original[1]
     with opened(runs_dir) as lab:
         assert seen(lab) == original[1]
-        assert queries.states(lab.db, ["c", "d"])["step"].tolist() == [5, 7]
+        assert [state["step"] for state in queries.states(lab.db, ["c", "d"])] == [5, 7]
     assert rebuild_index(runs_dir) == 4
 
 
@@ -263,7 +264,7 @@ def test_an_edit_by_hand_costs_its_run_and_no_other(tmp_path, edit, what):
         told.append(attempted(lab, "edit", notes="mine"))
         grow(runs["b"], 99, {"event": "status", "status": "failed", "reason": "later"})
         lab.refresh()
-        assert queries.states(lab.db, ["b"])["status"].tolist() == ["failed"]
+        assert [state["status"] for state in queries.states(lab.db, ["b"])] == ["failed"]
         told.append(attempted(lab, "delete"))
         lab.refresh()
         assert lab._thread.is_alive()
@@ -286,7 +287,7 @@ def test_a_run_removed_or_renamed_while_the_lab_is_open_moves_with_it(tmp_path):
         lab.refresh()
         assert lab.fault is None
         assert set(queries.results(lab.db)["name"]) == {"a", "b", "new"}
-        assert queries.states(lab.db, ["new"])["step"].tolist() == [20]
+        assert [state["step"] for state in queries.states(lab.db, ["new"])] == [20]
         assert queries.answers(lab.db, ["new"])["answer"].tolist() == ["it, says old"]
         assert seen(lab) == before
         for name in ("gone", "old"):
@@ -297,4 +298,4 @@ def test_a_run_removed_or_renamed_while_the_lab_is_open_moves_with_it(tmp_path):
         assert lab.config("new").notes == "moved"
         os.utime(tmp_path / "new" / "events.jsonl", (1, 1))
         lab.refresh()
-        assert queries.states(lab.db, ["new"])["step"].tolist() == [20]
+        assert [state["step"] for state in queries.states(lab.db, ["new"])] == [20]

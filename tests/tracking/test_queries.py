@@ -355,7 +355,7 @@ def test_states_are_those_of_the_results_in_the_order_asked_for(lab):
         step(writer, number, loss=1.0)
     lab.run(FULL)
     lab.ingest()
-    states = queries.states(lab.db, ["lora", "no-such-run", "full"]).to_dict("records")
+    states = queries.states(lab.db, ["lora", "no-such-run", "full"])
     assert [state["name"] for state in states] == ["lora", "full"]
     assert states[0]["heard"] == lab.db.execute("select max(time) from step").fetchall()[0][0]
     assert states[0] | {"reason": None, "heard": None} == {
@@ -371,7 +371,7 @@ def test_states_are_those_of_the_results_in_the_order_asked_for(lab):
     for state in states:
         for column in ("status", "step", "steps", "seconds"):
             assert without(state[column]) == without(results.loc[state["name"], column])
-    assert queries.states(lab.db, []).empty
+    assert queries.states(lab.db, []) == []
 
 
 def test_whatever_a_run_says_last_is_heard(lab):
@@ -382,4 +382,4 @@ def test_whatever_a_run_says_last_is_heard(lab):
         writer.append(kind, step=1)
         lab.ingest()
         newest = lab.db.execute(f'select max(time) from "{kind}"').fetchall()[0][0]
-        assert queries.states(lab.db, ["lora"])["heard"].tolist() == [newest]
+        assert [state["heard"] for state in queries.states(lab.db, ["lora"])] == [newest]
