@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from streamlit.runtime.pages_manager import PagesManager
+from streamlit.testing.v1 import AppTest
 
 from core.tracking.index import Index
 from core.tracking.lab import INDEX, Lab
@@ -140,3 +141,27 @@ def test_a_link_straight_to_a_page_shows_its_frame_on_a_fresh_server(open_page, 
     assert PagesManager.uses_pages_directory is False
     titles = {info["page_name"] for info in page._registered_pages.values()}
     assert titles == {"Launch", "Data", "Live", "Results", "Compare", "Scoring"}
+
+
+def busy_page():
+    import streamlit as st
+    from streamlit.runtime.scriptrunner import get_script_run_ctx
+    from streamlit.runtime.scriptrunner_utils.script_requests import RerunData
+
+    from pages.shared import runtime
+
+    if st.query_params.get("clicked"):
+        st.title("what was clicked")
+    elif "drawn" in st.session_state:
+        st.title("the same again")
+    else:
+        st.session_state["drawn"] = True
+        # A browser's request, while this page is busy.
+        get_script_run_ctx().script_requests.request_rerun(RerunData(query_string="clicked=1"))
+        runtime.rerun()
+
+
+def test_what_is_clicked_meanwhile_is_not_lost_to_a_rerun():
+    assert [title.value for title in AppTest.from_function(busy_page).run().title] == [
+        "what was clicked"
+    ]
