@@ -10,7 +10,7 @@ from core.config import RunConfig
 from core.nn.architecture import HEAD, Architecture
 from core.training.evaluation import ANSWER_BATCH
 
-RUNTIME_MB = 400
+RUNTIME_MB = 290
 """What a trainer holds besides: Python, torch, tokenizer, data. Fitted to gpt2-nano and gpt2, torch 2.13, Linux."""
 BLOCK_FLOATS = 17
 """Floats a block makes for the backward pass a token, in units of n_embd: norms, q, k, v, MLP."""
