@@ -219,7 +219,7 @@ def test_want_of_memory_is_told_with_its_remedy(create, settings):
         reason = _reason(error, run)
         assert (
             reason
-            == "out of memory; by the estimate, batch_size = 2 with grad_accumulation = 4 fits"
+            == "out of memory; by the estimate, batch_size = 4 with grad_accumulation = 2 fits"
         )
     assert _reason(ValueError("one\n  two"), run) == "ValueError: one two"
     run.config_path.write_text("{]")
