@@ -1,4 +1,7 @@
-"""The command line as real processes: Ctrl-C, stop, death, a dashboard that holds the index."""
+"""The command line as real processes: Ctrl-C, stop, death, a dashboard that holds the index.
+
+What is asked beside them comes from this process, which need not load PyTorch for it.
+"""
 
 import json
 import os
@@ -14,6 +17,7 @@ import pytest
 
 from core.tracking import lab, queries
 from core.tracking.rundir import RunDirectory
+from tests.test_cli import call
 
 ROOT = Path(__file__).parents[1]
 WORDS = ["red", "green", "blue", "one", "two", "three", "house", "tree", "river", "stone"]
@@ -30,10 +34,11 @@ def base(tmp_path_factory: pytest.TempPathFactory, save_peer: Callable[..., Any]
 
 
 @pytest.fixture
-def workplace(tmp_path: Path) -> Path:
-    """A working directory far from the code, with a data set."""
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, far from the code, with a data set."""
     (tmp_path / "here" / "data").mkdir(parents=True)
     (tmp_path / "here" / "data" / "words.json").write_text(json.dumps(RECORDS))
+    monkeypatch.chdir(tmp_path / "here")
     return tmp_path / "here"
 
 
@@ -135,10 +140,9 @@ def test_a_run_on_a_file_of_ones_own(core: Start, workplace: Path) -> None:
     index = lab.read_index(workplace / "runs")
     assert len(queries.answers(index.cursor(), ["mine"])) == 2
     index.close()
-    asked = core(
+    [answer] = call(
         "generate", "mine", "--prompt", "Say red.", "--format", "json", "--max-new-tokens", 3
-    )
-    [answer] = json.loads(end(asked)[0])
+    ).json
     assert (answer["run"], answer["prompt"]) == ("mine", "Say red.")
 
 
@@ -153,9 +157,7 @@ def test_a_base_that_cannot_be_fetched_is_told_before_a_run_exists(
     assert not (workplace / "runs").exists()
 
 
-def test_ctrl_c_stops_with_a_checkpoint_and_resume_finishes(
-    train: Start, core: Start, workplace: Path
-) -> None:
+def test_ctrl_c_stops_with_a_checkpoint_and_resume_finishes(train: Start, workplace: Path) -> None:
     process = train("--format", "json")
     run = under_way(workplace)
     process.send_signal(signal.SIGINT)
@@ -167,27 +169,24 @@ def test_ctrl_c_stops_with_a_checkpoint_and_resume_finishes(
     stopped_at = steps(run)[-1]
     assert 0 < stopped_at < STEPS
     assert list(run.path.glob(f"checkpoint/step-*{stopped_at}/manifest.json"))
-    out, err = end(core("resume", "long", "--executor", "thread", "--format", "json"))
-    assert json.loads(out)[0]["status"] == "finished"
-    assert "step 0:" not in err  # it tells what is new
+    resumed = call("resume", "long", "--executor", "thread", "--format", "json")
+    assert resumed.json[0]["status"] == "finished"
+    assert "step 0:" not in resumed.err  # it tells what is new
     assert steps(run) == list(range(1, STEPS + 1))
 
 
-def test_stop_from_elsewhere_and_no_delete_before(
-    train: Start, core: Start, workplace: Path
-) -> None:
+def test_stop_from_elsewhere_and_no_delete_before(train: Start, workplace: Path) -> None:
     process = train("--set", "epochs=1000", "--set", "batch_size=1")  # 17,000 steps
     run = under_way(workplace)
-    refused = end(core("delete", "long"), status=2)
-    assert refused == ("", "error: long is being trained; stop it first\n")
-    assert end(core("stop", "long")) == ("long: stopped\n", "")
+    refused = call("delete", "long")
+    assert (refused.status, refused.err) == (2, "error: long is being trained; stop it first\n")
+    stopped = call("stop", "long")
+    assert (stopped.status, stopped.out) == (0, "long: stopped\n")
     end(process, status=1)
     assert 0 < steps(run)[-1] < 17_000
 
 
-def test_a_killed_trainer_is_told_and_its_run_goes_on(
-    train: Start, core: Start, workplace: Path
-) -> None:
+def test_a_killed_trainer_is_told_and_its_run_goes_on(train: Start, workplace: Path) -> None:
     process = train("--set", "checkpoint_every=20")
     run = under_way(workplace)
     while not list(run.path.glob("checkpoint/step-*[0-9]/manifest.json")):
@@ -196,7 +195,7 @@ def test_a_killed_trainer_is_told_and_its_run_goes_on(
     out, err = end(process, status=1)
     assert out == ""
     assert "error: long was interrupted: the trainer ended without a last word (signal 9)" in err
-    end(core("resume", "long", "--executor", "thread"))
+    assert call("resume", "long", "--executor", "thread").status == 0
     assert run.status() == "finished"
     assert steps(run) == list(range(1, STEPS + 1))
 
@@ -228,15 +227,12 @@ lab.close()
     assert json.loads(out)[0]["status"] == "finished"
     assert dashboard.stdout.readline() == "seen\n"
     assert time.monotonic() - ended < 2
-    table, asked, rebuild = (
-        core("runs", "--format", "json"),
-        core("generate", "mine", "--prompt", "Say red.", "--format", "json", "--max-new-tokens", 2),
-        core("reindex"),
-    )
-    assert [row["name"] for row in json.loads(end(table)[0])] == ["mine"]
-    assert json.loads(end(asked)[0])[0]["run"] == "mine"
-    refused = f"error: runs/lab.duckdb is held by process {dashboard.pid}, most likely a dashboard"
-    assert end(rebuild, 2)[1].startswith(refused)
+    assert [row["name"] for row in call("runs", "--format", "json").json] == ["mine"]
+    asked = ("--prompt", "Say red.", "--format", "json", "--max-new-tokens", 2)
+    assert call("generate", "mine", *asked).json[0]["run"] == "mine"
+    rebuild = call("reindex")
+    refusal = f"error: runs/lab.duckdb is held by process {dashboard.pid}, most likely a dashboard"
+    assert (rebuild.status, rebuild.err.startswith(refusal)) == (2, True)
     dashboard.communicate("close\n", timeout=60)
 
 

@@ -68,9 +68,9 @@ def test_measured_memory_is_within_a_tenth_of_the_runs(
     base: str, method: str, gpt2: Path, dataset: Path
 ) -> None:
     values = {**SHORT, "method": method, "dataset": str(dataset), "max_new_tokens": 12}
-    values |= {"base_model": base, "batch_size": 2, "sample_prompt": ""}
+    values |= {"base_model": base, "batch_size": 2, "sample_prompt": "", "eval_batches": 1}
     if base == "gpt2":
-        values["base_model"] = str(gpt2)
+        values |= {"base_model": str(gpt2), "tie_weights": True}
     config = RunConfig.parse(values)
     cost = rehearsal.measure(config)
     assert cost.memory_mb == pytest.approx(peak_mb(config), rel=0.1)

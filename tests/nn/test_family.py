@@ -16,8 +16,16 @@ from core.nn import lora, pretrained
 from core.nn.architecture import FAMILY
 from core.nn.gpt2 import GPT2
 
-CLOSE = {"atol": 1e-4, "rtol": 1e-4}
+CLOSE = 1e-4
 SIZES = ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"]
+
+
+def difference(ours: Tensor, theirs: Tensor) -> float:
+    """The largest of any element, over 1 + its size; of large tables quicker than `assert_close`."""
+    assert ours.shape == theirs.shape
+    ours, theirs = (torch.atleast_1d(t.detach()).split(1024) for t in (ours, theirs))
+    parts = [(a - b).abs_().div_(b.abs().add_(1)).max() for a, b in zip(ours, theirs, strict=True)]
+    return torch.stack(parts).max().item()
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -42,10 +50,10 @@ def test_logits_loss_and_gradients(tmp_path: Path, size: str, tied: bool) -> Non
     targets[1, 5:] = -100
 
     logits = peer(ids).logits
-    torch.testing.assert_close(model(ids), logits, **CLOSE)
+    assert difference(model(ids), logits) < CLOSE
     expected = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
     loss = model.loss(ids, targets)
-    torch.testing.assert_close(loss, expected, **CLOSE)
+    assert difference(loss, expected) < CLOSE
     expected.backward()
     loss.backward()
     theirs = {name: p.grad for name, p in peer.transformer.named_parameters()}
@@ -59,9 +67,9 @@ def test_logits_loss_and_gradients(tmp_path: Path, size: str, tied: bool) -> Non
         (model.h[0].mlp.proj.weight.grad.T, "h.0.mlp.c_proj.weight"),
         (model.ln_f.weight.grad, "ln_f.weight"),
     ):
-        torch.testing.assert_close(ours, theirs[name], **CLOSE, msg=name)
+        assert difference(ours, theirs[name]) < CLOSE, name
     if not tied:
-        torch.testing.assert_close(model.lm_head.weight.grad, peer.lm_head.weight.grad, **CLOSE)
+        assert difference(model.lm_head.weight.grad, peer.lm_head.weight.grad) < CLOSE
 
 
 @pytest.mark.parametrize("size", SIZES)
