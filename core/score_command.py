@@ -9,6 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from core.errors import UserError
 from core.judging import pairs, scores
+from core.judging.job import Job, Order
 from core.judging.judges import JudgeSettings, default_judge
 from core.judging.limits import Limits
 from core.judging.questions import Kind
@@ -19,7 +20,7 @@ from core.tracking.index import Index
 from core.tracking.rundir import RunDirectory
 
 if TYPE_CHECKING:  # it brings torch
-    from core.judging.job import Job
+    from core.answering import Answerer
 
 
 def score(
@@ -66,9 +67,6 @@ def score(
     format: AsFormat = "table",
 ) -> None:
     """Score what runs answered to their test sets. A verdict that is there already is not asked for again."""
-    from core.answering import Answerer
-    from core.judging.job import Job, Order
-
     for name in run:
         RunDirectory.find(runs_dir, name)
     template = prompt_file.read_text(encoding="utf-8") if prompt_file else ""
@@ -84,7 +82,13 @@ def score(
         if not (answers["run"] == name).any():
             raise UserError(f"run = {name!r}: it has no answers yet; they come when it is finished")
     hashes = dict(zip(found["name"], found["base_hash"], strict=True))
-    job = Job(runs_dir, order, answers, hashes, Answerer(runs_dir, keep=1))
+
+    def answerer() -> "Answerer":
+        from core.answering import Answerer
+
+        return Answerer(runs_dir, keep=1)
+
+    job = Job(runs_dir, order, answers, hashes, answerer)
     _follow(job)
     with contextlib.closing(lab.read_index(runs_dir, order.runs)) as index:
         rows, told = (_pair_rows if pairwise else _rows)(index, job)
@@ -100,7 +104,7 @@ def score(
         errors.print(f"{count} verdicts could not be had ({reason}); score again to ask for them")
 
 
-def _rows(index: Index, job: "Job") -> tuple[list[dict[str, Any]], list[str | None]]:
+def _rows(index: Index, job: Job) -> tuple[list[dict[str, Any]], list[str | None]]:
     """The leaderboard of the judge that just scored, and what there is to say of it."""
     own = queries.answers(index.cursor(), job.order.runs)
     verdicts = scores.of_runs(verdict_queries.verdicts(index.cursor(), job.names), own)
@@ -111,14 +115,14 @@ def _rows(index: Index, job: "Job") -> tuple[list[dict[str, Any]], list[str | No
     return scores.named(rows, job.names), told
 
 
-def _pair_rows(index: Index, job: "Job") -> tuple[list[dict[str, Any]], list[str | None]]:
+def _pair_rows(index: Index, job: Job) -> tuple[list[dict[str, Any]], list[str | None]]:
     """How often each run wins against each other."""
     verdicts = verdict_queries.pair_verdicts(index.cursor(), job.names)
     rows = pairs.win_rates(verdicts[verdicts["id"] == job.id], job.names)
     return scores.named(rows, job.names), []
 
 
-def _follow(job: "Job") -> None:
+def _follow(job: Job) -> None:
     """Score with a progress bar. Ctrl-C ends it after the requests on their way."""
     columns = (
         TextColumn("{task.description}"),

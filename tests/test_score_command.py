@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from core.tracking.sources import VERDICTS
 from tests import test_cli
 from tests.judging.server import Fault, JudgeServer, no_fault
 
+ROOT = Path(__file__).parents[1]
 KEY = "SECRET-5c0e1d7a-KEY"
 KEYS = ["run", "judge", "mean", "low", "high", "scored", "missing"]
 EXAMPLES = [("Name a colour.", "", "Red."), ("Name it.", "a cat", "Cat."), ("Add.", "1 1", "2")]
@@ -113,6 +115,12 @@ def test_the_reference_needs_no_account(runs_dir: Path) -> None:
     assert 0 <= poor["low"] < poor["mean"] < poor["high"] <= 100
     assert (poor["scored"], poor["missing"]) == (3, 0)
     assert call("good", "good", "--runs-dir", runs_dir, "--format", "json").json == [good]
+
+
+def test_scoring_loads_no_models_until_a_base_has_to_answer() -> None:
+    code = "import sys; from core import cli, score_command; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr
 
 
 def test_the_same_rows_in_every_format(runs_dir: Path) -> None:

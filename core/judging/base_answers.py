@@ -9,17 +9,18 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from core.data.template import Example
 from core.errors import UserError
 from core.judging.judge import digest
-from core.nn.generation import Sampling
-from core.nn.gpt2 import GPT2
 from core.tracking.events import EventWriter, parse, read_lines
 from core.tracking.lock import acquire
 from core.tracking.rundir import slug
 from core.tracking.sources import PRETRAINED
-from core.training.evaluation import answer_all
+
+if TYPE_CHECKING:  # it brings torch
+    from core.nn.gpt2 import GPT2
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def answer_missing(
     runs_dir: Path,
     base: Base,
     examples: Sequence[tuple[int, Example]],
-    load: Callable[[], tuple[GPT2, str]],
+    load: "Callable[[], tuple[GPT2, str]]",
     stop: threading.Event,
 ) -> dict[Example, str]:
     """Answer those examples that have no answer yet; every answer there is then.
@@ -82,9 +83,12 @@ def _answer(
     writer: EventWriter,
     base: Base,
     left: Sequence[tuple[int, Example]],
-    load: Callable[[], tuple[GPT2, str]],
+    load: "Callable[[], tuple[GPT2, str]]",
     stop: threading.Event,
 ) -> None:
+    from core.nn.generation import Sampling
+    from core.training.evaluation import answer_all
+
     model, weights = load()
     if weights != base.weights:
         message = f"base_model = {base.model!r}: its weights are no longer those that were tuned; score without the base"

@@ -5,14 +5,13 @@ costs nothing twice.
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from core.answering import BASE, Answerer
 from core.data.template import Example
 from core.errors import UserError
 from core.judging import scorer
@@ -24,8 +23,11 @@ from core.judging.limits import Limits
 from core.judging.pairs import pair_items
 from core.judging.questions import Kind
 from core.judging.scorer import Progress
-from core.nn.gpt2 import GPT2
 from core.tracking.rundir import RunDirectory
+
+if TYPE_CHECKING:  # they bring torch, which only answers of a base need
+    from core.answering import Answerer
+    from core.nn.gpt2 import GPT2
 
 JUDGED = ["instruction", "input", "reference", "answer"]
 
@@ -57,6 +59,7 @@ class Job:
     Args:
         answers: stored answers of the runs, as `queries.answers` gives them.
         hashes: of the base's weights, by run; one without gets no base row.
+        answerer: gives what holds the models; asked only where a base has to answer.
 
     Raises:
         UserError: the judge cannot be made.
@@ -68,7 +71,7 @@ class Job:
         order: Order,
         answers: pd.DataFrame,
         hashes: Mapping[str, Any],
-        answerer: Answerer,
+        answerer: "Callable[[], Answerer]",
     ) -> None:
         self.order, self.progress = order, Progress()
         self.judge: Judge = build(order.judge, order.kind)
@@ -139,10 +142,12 @@ class Job:
         """What each base answers, in the columns that are judged."""
         frames = []
         for base, examples in self.bases.items():
-            who = BASE + base.model
 
-            def load(who: str = who) -> tuple[GPT2, str]:
-                return self._answerer.model(who), self._answerer.fingerprint(who)
+            def load(model: str = base.model) -> "tuple[GPT2, str]":
+                from core.answering import BASE
+
+                answerer, who = self._answerer(), BASE + model
+                return answerer.model(who), answerer.fingerprint(who)
 
             found = answer_missing(self._runs_dir, base, examples, load, self._stop)
             rows = [

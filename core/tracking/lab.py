@@ -29,7 +29,8 @@ from core.tracking.rundir import ENDED, RunDirectory, all_runs
 from core.tracking.sources import EventFile, event_files
 
 INDEX = "lab.duckdb"
-POLL = 0.4
+POLL = 0.8
+"""Seconds between two looks. More often, those who watch each second would see no more, and draw more."""
 SHARE = 25
 """Looking at all runs takes one part in so many of the time: where they are thousands, it is done less often."""
 FRESH = 10.0

@@ -45,7 +45,7 @@ def order_form(lab: Lab, names: list[str], hashes: dict[str, str]) -> None:
         going = (job is not None and job.going) or not needed
         if st.button("Score", type="primary", icon=":material/grading:", disabled=going):
             try:
-                new = Job(lab.runs_dir, order, answers, hashes, runtime.answerer())
+                new = Job(lab.runs_dir, order, answers, hashes, runtime.answerer)
                 runtime.start_scoring(new)
             except UserError as error:
                 st.error(plain(str(error)))

@@ -10,7 +10,7 @@ from core.tracking.lab import Lab
 from pages.shared.text import plain
 
 
-@st.fragment(run_every=2.0)
+@st.fragment(run_every=5.0)
 def show_queue(lab: Lab) -> None:
     """How many runs are in hand; behind that, their order to change."""
     names = lab.waiting()

@@ -127,12 +127,13 @@ def give_way() -> None:
 
 def release() -> None:
     """Close the laboratory, for tests and at exit."""
-    holder = sys.modules.pop(HOLDER, None)
+    holder = sys.modules.get(HOLDER)
     if holder is not None:
         held = cast(Holder, holder)
-        if held.scoring:
+        if held.scoring:  # it may still ask for what this holds
             held.scoring.stop()
             held.scoring.join(PATIENCE)
+        sys.modules.pop(HOLDER, None)
         held.lab.close()
 
 

@@ -69,7 +69,9 @@ def job(
     runs_dir: Path, answerer: Answerer, hashes: dict[str, str], *runs: str, **order: Any
 ) -> Job:
     runs = runs or ("one", "two")
-    return Job(runs_dir, Order(runs, **order), answers_of(runs_dir, *runs), hashes, answerer)
+    return Job(
+        runs_dir, Order(runs, **order), answers_of(runs_dir, *runs), hashes, lambda: answerer
+    )
 
 
 def board(runs_dir: Path, done: Job) -> list[dict[str, Any]]:
