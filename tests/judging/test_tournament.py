@@ -46,6 +46,7 @@ def test_ratings_are_at_the_maximum_of_the_likelihood(rows):
     chances = 1 / (1 + np.exp(strengths[None, :] - strengths[:, None]))
     expected = ((wins + wins.T) * chances).sum(axis=1)
     assert wins.sum(axis=1) == pytest.approx(expected, abs=1e-3)
+    assert ratings(wins.T, alpha=0) == pytest.approx(-strengths * ELO, abs=0.1)
 
 
 @given(st.lists(st.integers(0, 9), min_size=16, max_size=16))
@@ -57,7 +58,6 @@ def test_ratings_are_finite_centred_and_follow_the_runs(cells):
     assert found.sum() == pytest.approx(0, abs=1e-3)
     order = np.array([2, 0, 3, 1])
     assert ratings(wins[np.ix_(order, order)]) == pytest.approx(found[order], abs=0.1)
-    assert ratings(wins.T).argmax() == found.argmin() or np.ptp(found) < 400
 
 
 def test_an_undefeated_run_is_rated_above_all_and_finitely():
