@@ -10,10 +10,7 @@ from core.judging.judge import Item, Verdict
 from core.judging.ledger import Ledger
 from core.tracking.rundir import RunDirectory
 from tests.browser import test_dashboard as dashboard
-from tests.browser.test_dashboard import HOSTILE
-
-runs_dir, chromium = dashboard.runs_dir, dashboard.chromium
-address, open_tab, hostile = dashboard.address, dashboard.open_tab, dashboard.hostile
+from tests.browser.conftest import HOSTILE
 
 WORDS = f"{HOSTILE} ![picture](http://a.bc/d.png) $$y^2$$ <iframe src=//a.bc></iframe>"
 ALIVE = ("a[href^='http:']", "a[href^='https:']", "a[href^='javascript:']", "img", "iframe", ".katex", "main script",

@@ -9,9 +9,6 @@ from tests.browser import test_dashboard as dashboard
 PATIENCE = 20_000
 WORDS = {"Say red.": "red", "Say blue.": "blue", "Say green.": "green"}
 
-runs_dir, chromium = dashboard.runs_dir, dashboard.chromium
-address, open_tab, hostile = dashboard.address, dashboard.open_tab, dashboard.hostile
-
 
 def write_run(runs_dir, name, *texts):
     run = RunDirectory.create(runs_dir, RunConfig(name=name))

@@ -1,0 +1,130 @@
+"""A dashboard's server, a browser, and a run in whose every text somebody tries something."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+from core.config import RunConfig
+from core.tracking.rundir import RunDirectory
+
+ROOT = Path(__file__).parents[2]
+QUIET = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"]
+PATIENCE = 60_000
+HOSTILE = (
+    "<script>window.alive = 1</script> <img src=x onerror='window.alive = 2'> "
+    "[link](javascript:alert(3)) $x^2$ :material/delete: https://a.bc/d **bold** &lt;b&gt;"
+)
+
+
+@pytest.fixture(scope="module")
+def runs_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("dashboard") / "runs"
+
+
+@pytest.fixture(scope="module")
+def hostile(runs_dir):
+    """A run in whose every text somebody tries something."""
+    config = RunConfig(name="hostile", notes=f"notes {HOSTILE}")
+    run = RunDirectory.create(runs_dir, config)
+    run.append("plan", steps=1, steps_per_epoch=1)
+    place = {"step": 1, "epoch": 1.0, "tokens": 1, "seconds": 1.0}
+    run.append("step", **place, lr=1e-3, loss=1.0, grad_norm=1.0, tokens_per_s=1.0)
+    run.append("sample", step=1, prompt=f"prompt {HOSTILE}", text=f"sample {HOSTILE}")
+    told = {
+        "instruction": f"ask {HOSTILE}",
+        "input": f"input {HOSTILE}",
+        "answer": f"answer {HOSTILE}",
+    }
+    run.append("generation", item=1, reference=f"reference {HOSTILE}", **told)
+    run.append("status", status="failed", reason=f"reason {HOSTILE}")
+    return run
+
+
+@pytest.fixture(scope="module")
+def address(runs_dir, hostile, tmp_path_factory):
+    """A dashboard of its own. It must end in good order, and without having printed a traceback."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = tmp_path_factory.mktemp("server") / "log"
+    slow = {
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }  # else the demo ends before its stop
+    environment = {**os.environ, "RUNS_DIR": str(runs_dir), **slow}
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "pages.shared.serve", "--server.port", str(port)],
+            cwd=ROOT, env=environment, stdout=output, stderr=output,
+        )  # fmt: skip
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _wait_for(server, url)
+        yield url
+        server.send_signal(signal.SIGINT)
+        assert server.wait(30) == 0
+        assert "Traceback" not in log.read_text()
+        assert "leaked" not in log.read_text()
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _wait_for(server, url):
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert server.poll() is None, "the server ended"
+        try:
+            urllib.request.urlopen(f"{url}/_stcore/health").close()
+            return
+        except urllib.error.URLError:
+            time.sleep(0.1)
+    pytest.fail("the server does not answer")
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    assert path, "install Chromium, or name it in CHROMIUM"
+    expect.set_options(timeout=PATIENCE)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def window(chromium):
+    """What all tabs share: that Streamlit's scripts are there already, above all."""
+    context = chromium.new_context(viewport={"width": 1440, "height": 1000})
+    context.set_default_timeout(PATIENCE)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def open_tab(window, address):
+    """A function that opens a tab at a path. Nothing may go wrong in any of them."""
+    wrong = []
+
+    def open(path=""):
+        tab = window.new_page()
+        tab.on("pageerror", lambda error: wrong.append(f"{tab.url}: {error}"))
+        tab.on("dialog", lambda dialog: wrong.append(f"{tab.url}: {dialog.message}"))
+        tab.goto(f"{address}/{path}")
+        return tab
+
+    yield open
+    for tab in window.pages:
+        tab.close()
+    assert not wrong
