@@ -17,7 +17,7 @@ from core.errors import UserError
 from core.tracking.executors import ENVIRONMENT, ROOT
 from core.training.trainer import Trainer
 
-SHORT = {"max_examples": 10, "epochs": 1, "train_fraction": 0.6, "test_fraction": 0.3}
+SHORT = {"max_examples": 10, "epochs": 1, "train_fraction": 0.4, "test_fraction": 0.5}
 TEXT = "the quick brown fox jumps over the lazy dog and comes back again by night "
 
 
