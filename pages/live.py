@@ -32,8 +32,11 @@ def default_choice(results: list[dict]) -> list[str]:
 @st.cache_resource(max_entries=32, show_spinner=False)
 def show_figures(
     folder: Path, states: tuple, names: list[str], x: str, log: bool, window: int
-) -> None:
-    """Six figures. Streamlit keeps what was sent, for all who watch, until `states` tells that a run has grown."""
+) -> list[dict]:
+    """Six figures; the newest samples, to be shown below.
+
+    Streamlit keeps both, and what was sent, for all who watch, until `states` tells that a run has grown.
+    """
     evaluations = queries.evaluations(lab.db, names, x)
     figures = {
         f"evaluation-{i}": charts.loss_curves(evaluations, names, x, log, perplexity)
@@ -49,18 +52,12 @@ def show_figures(
     columns = st.columns(2)
     for i, (key, figure) in enumerate(figures.items()):
         columns[i % 2].plotly_chart(figure, key=key)
-
-
-@st.cache_resource(max_entries=32, show_spinner=False)
-def sampled(folder: Path, states: tuple, names: list[str]) -> list[dict]:
-    """The newest samples, shared like the figures."""
     return records(queries.samples(lab.db, names))[:20]
 
 
-def show_details(names: list[str], what: str, states: tuple) -> None:
+def show_details(names: list[str], what: str, samples: list[dict]) -> None:
     """Samples, warnings or the trainer's log of the chosen runs."""
     if what == "Samples":
-        samples = sampled(lab.runs_dir, states, names)
         if not samples:
             st.caption("No sample yet: the first comes after `sample_every` steps.")
         for sample in samples:
@@ -112,9 +109,10 @@ def show() -> None:
         show_run(run, lab)
     if chosen:
         states = tuple(tuple(run.values()) for run in chosen)
-        show_figures(lab.runs_dir, states, names, x, log, window)
+        samples = show_figures(lab.runs_dir, states, names, x, log, window)
         what = st.segmented_control("Details", ["Samples", "Warnings", "Log"], default="Samples")
-        show_details(names, what or "Samples", states)
+        show_details(names, what or "Samples", samples)
+    runtime.keep_from_collection("Live")
 
 
 show()

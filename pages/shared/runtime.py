@@ -9,6 +9,7 @@ import gc
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, NoReturn, cast
@@ -29,6 +30,8 @@ if TYPE_CHECKING:  # they bring torch and scipy, which only pages that need them
 HOLDER = "_gpt2_lab_holder"
 NICE = 5
 """A quarter of a core at least, however busy the trainers are: enough for ten who watch."""
+FREEZE, THAW = 5.0, 60.0
+"""Seconds after which what came since is left out of the collection of garbage too, and after which all is looked through."""
 PATIENCE = 5.0
 """Seconds to wait at the end for replies that are on their way."""
 
@@ -41,6 +44,10 @@ class Holder(ModuleType):
     scoring: "Job | None" = None
     seen: set[str]
     """Pages that were drawn once."""
+    frozen: float
+    """When what there was was left out of the collection of garbage, on the monotonic clock."""
+    thawed: float
+    """When all was looked through."""
 
 
 _lock = threading.Lock()
@@ -98,16 +105,24 @@ def start_scoring(job: "Job") -> None:
 
 
 def keep_from_collection(page: str) -> None:
-    """Once for each page, when all that it brings is loaded: leave what there is out of the collection of garbage.
+    """Leave what there is out of the collection of garbage: when all that a page brings is loaded, and as it grows.
 
-    Streamlit collects after every run of a script, and would walk through torch and Plotly each time.
+    Streamlit collects after every run of a script, and would walk through torch, Plotly and all sessions each time.
     """
     with _lock:
-        seen = cast(Holder, sys.modules[HOLDER]).seen if HOLDER in sys.modules else {page}
-        if page not in seen:
-            seen.add(page)
-            gc.collect()
-            gc.freeze()
+        holder = cast(Holder | None, sys.modules.get(HOLDER))
+        if holder is None:
+            return
+        now = time.monotonic()
+        if page in holder.seen and now - holder.frozen < FREEZE:
+            return
+        holder.seen.add(page)
+        holder.frozen = now
+        if now - holder.thawed > THAW:
+            holder.thawed = now
+            gc.unfreeze()  # some of it is garbage by now
+        gc.collect()
+        gc.freeze()
 
 
 def rerun() -> NoReturn:
@@ -171,7 +186,8 @@ def _held() -> Holder:
                 raise UserError(f"EXECUTOR = {executor!r}: it should be {known}")
             holder = Holder(HOLDER)
             holder.lab = Lab(runs_dir, executor)
-            holder.seen = set()
+            holder.seen, holder.frozen = set(), time.monotonic()
+            holder.thawed = holder.frozen
             sys.modules[HOLDER] = holder
             atexit.register(release)
             atexit.register(gc.unfreeze)  # else all of it is reported as leaked

@@ -1,8 +1,10 @@
 """One laboratory a process, through reruns, sessions and hot reload; a sentence where it cannot be had."""
 
+import gc
 import subprocess
 import sys
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -165,3 +167,26 @@ def test_what_is_clicked_meanwhile_is_not_lost_to_a_rerun():
     assert [title.value for title in AppTest.from_function(busy_page).run().title] == [
         "what was clicked"
     ]
+
+
+def test_what_became_garbage_while_it_was_left_out_of_the_collection_is_collected_later(
+    open_page, monkeypatch
+):
+    open_page("live")
+
+    class Cycle:
+        pass
+
+    kept = Cycle()
+    kept.itself = kept
+    garbage = weakref.ref(kept)
+    monkeypatch.setattr(runtime, "FREEZE", -1.0)
+    runtime.keep_from_collection("Live")
+    frozen = gc.get_freeze_count()
+    del kept
+    runtime.keep_from_collection("Live")
+    assert garbage() is not None
+    monkeypatch.setattr(runtime, "THAW", -1.0)
+    runtime.keep_from_collection("Live")
+    assert garbage() is None
+    assert gc.get_freeze_count() > 0.5 * frozen > 0
