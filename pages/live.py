@@ -1,7 +1,5 @@
 """Watch runs learn: losses, rates, speed, samples and the log, each second while one is going."""
 
-from pathlib import Path
-
 import streamlit as st
 
 from core import charts
@@ -30,13 +28,21 @@ def default_choice(results: list[dict]) -> list[str]:
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
-def show_figures(
-    folder: Path, states: tuple, names: list[str], x: str, log: bool, window: int
-) -> list[dict]:
+def states(looked: int, names: list[str]) -> list[dict]:
+    """How far the runs are, asked once for all who watch them until the index is looked after again."""
+    return queries.states(lab.db, names)
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def show_figures(shown: str, _names: list[str], _x: str, _log: bool, _window: int) -> list[dict]:
     """Six figures; the newest samples, to be shown below.
 
-    Streamlit keeps both, and what was sent, for all who watch, until `states` tells that a run has grown.
+    Streamlit keeps both, and what was sent, for all who watch the same.
+
+    Args:
+        shown: all that they depend on as one text; structures would be hashed piece by piece, slowly.
     """
+    names, x, log, window = _names, _x, _log, _window
     evaluations = queries.evaluations(lab.db, names, x)
     figures = {
         f"evaluation-{i}": charts.loss_curves(evaluations, names, x, log, perplexity)
@@ -102,14 +108,14 @@ was_going = any(run["status"] in GOING for run in results if run["name"] in name
 def show() -> None:
     """The part of the page that changes while a run goes on."""
     runtime.give_way()
-    chosen = queries.states(lab.db, names)
+    chosen = states(lab.looked, names)
     if was_going != any(run["status"] in GOING for run in chosen):
         runtime.rerun()
     for run in chosen:
         show_run(run, lab)
     if chosen:
-        states = tuple(tuple(run.values()) for run in chosen)
-        samples = show_figures(lab.runs_dir, states, names, x, log, window)
+        shown = repr((lab.runs_dir, chosen, names, x, log, window))
+        samples = show_figures(shown, names, x, log, window)
         what = st.segmented_control("Details", ["Samples", "Warnings", "Log"], default="Samples")
         show_details(names, what or "Samples", samples)
     runtime.keep_from_collection("Live")

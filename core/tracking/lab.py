@@ -29,7 +29,7 @@ from core.tracking.rundir import ENDED, RunDirectory, all_runs
 from core.tracking.sources import EventFile, event_files
 
 INDEX = "lab.duckdb"
-POLL = 0.8
+POLL = 1.0
 """Seconds between two looks. More often, those who watch each second would see no more, and draw more."""
 SHARE = 25
 """Looking at all runs takes one part in so many of the time: where they are thousands, it is done less often."""
@@ -60,6 +60,8 @@ class Lab:
             self.index, self.driver = Index(None), error.pid
         self.fault: str | None = None
         """Why the index is behind the directories, if it is."""
+        self.looked = 0
+        """When it was last brought up with them, ns of the monotonic clock: until the next time, queries give the same."""
         self._closing = threading.Event()
         self._polling, self._editing = threading.Lock(), threading.Lock()
         self._ingester = Ingester(self.index.new_cursor())
@@ -115,6 +117,7 @@ class Lab:
                 self.fault = self._ingester.fault
             except (OSError, duckdb.Error) as error:
                 self.fault = f"the index cannot be kept up: {error}"
+            self.looked = time.monotonic_ns()
 
     def stop(self, name: str) -> None:
         """Ask a run to checkpoint and stop, or take it off the queue; asked again after a while, kill it."""
