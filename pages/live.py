@@ -101,7 +101,7 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):  
     log = st.toggle("Log scale")
     follow = st.toggle("Follow", True, help="Off: the charts hold still, and keep your zoom.")
 st.query_params["run"] = names
-was_going = any(run["status"] in GOING for run in results if run["name"] in names)
+was_going = any(run["status"] in GOING for run in states(lab.looked, names))
 
 
 @st.fragment(run_every=1.0 if was_going and follow else None)
