@@ -6,7 +6,7 @@ A file that was cut, or replaced by another run's of the same name, is read anew
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,10 @@ TOGETHER = 32
 """Runs that are new to the index and go in by one transaction."""
 REMEMBERED = 256
 """Bytes kept of what stands before the position: by them a file is known again."""
+
+
+Source = RunDirectory | EventFile
+"""What events come from. Event files of no run are taken in like those of runs, under their own names."""
 
 
 @dataclass(frozen=True)
@@ -53,47 +57,55 @@ class Ingester:
         self.fault: str | None = None
         """Which run the last poll could not take in and why, if there is one."""
 
-    def poll(self, runs: Iterable[RunDirectory | EventFile]) -> bool:
-        """Take in all that is new, and forget runs that are gone. Whether anything changed.
+    def poll(self, sources: Iterable[Source], these_are_all: bool = True) -> list[Source]:
+        """Take in all that is new; the sources that had something.
 
-        Event files of no run are taken in alike, under their own names.
+        One that cannot be read keeps no other from being read.
 
-        A run that cannot be read keeps no other from being read.
+        Args:
+            sources: where to look.
+            these_are_all: what is in the index and not among them is gone, and forgotten.
         """
-        runs = list(runs)
-        changed, seen = self._take_new(runs), set()
-        self.fault = None
-        for run in runs:
-            seen.add(run.name)
+        sources = list(sources)
+        self.fault = None if these_are_all else self.fault
+        changed = self._take_new(sources)
+        for source in sources:
             try:
-                changed |= self._take(run)
+                if self._take(source):
+                    changed.append(source)
             except FileNotFoundError:
-                continue  # deleted while we looked; the next poll forgets it
+                continue  # deleted while we looked; the next poll of all forgets it
             except (OSError, ValueError, duckdb.Error) as error:
-                self.fault = f"{run.name} cannot be taken into the index: {error}"
-        for gone in (self._stamps.keys() | self._places.keys()) - seen:
-            self._forget(gone)
-            changed = True
+                self.fault = f"{source.name} cannot be taken into the index: {error}"
+        if these_are_all:
+            for gone in self._known() - {source.name for source in sources}:
+                self._forget(gone)
         return changed
 
-    def _take_new(self, runs: list[RunDirectory | EventFile]) -> bool:
+    def _known(self) -> set[str]:
+        return self._places.keys() | self._stamps.keys()
+
+    def _take_new(self, sources: list[Source]) -> list[Source]:
         """Take in what is not in the index at all, many runs by one transaction, as when it is made anew.
 
         Where one of them cannot be read, none of its group is taken in: then each is on its own.
         """
-        changed, known = False, self._places.keys() | self._stamps.keys()
-        new = [run for run in runs if run.name not in known]
+        changed: list[Source] = []
+        known = self._known()
+        new = [source for source in sources if source.name not in known]
         for start in range(0, len(new), TOGETHER):
             places, stamps = dict(self._places), dict(self._stamps)
             try:
                 with self._transaction():
-                    taken = [self._take(run) for run in new[start : start + TOGETHER]]
-                changed |= any(taken)
+                    taken = [
+                        source for source in new[start : start + TOGETHER] if self._take(source)
+                    ]
+                changed += taken
             except (OSError, ValueError, duckdb.Error):
                 self._places, self._stamps = places, stamps
         return changed
 
-    def _take(self, run: RunDirectory | EventFile) -> bool:
+    def _take(self, run: Source) -> bool:
         changed = False
         if run.name in self._places and not _is_same(run.events_path, self._places[run.name]):
             self._forget(run.name)
@@ -114,15 +126,13 @@ class Ingester:
         insert = "insert or replace into config values (?, ?, ?)"
         try:
             self._db.execute(insert, [run.name, settings, stamp])
-        except (
-            duckdb.ConversionException,
-            UnicodeDecodeError,
-        ):  # edited by hand; not even its message is text
+        except (duckdb.ConversionException, UnicodeDecodeError):
+            # edited by hand; not even its message is text
             self._db.execute(insert, [run.name, "{}", stamp])
         self._stamps[run.name] = stamp
         return True
 
-    def _take_events(self, run: RunDirectory | EventFile) -> bool:
+    def _take_events(self, run: Source) -> bool:
         place = self._places.get(run.name, Place())
         if _size(run.events_path) == place.position:
             return False
@@ -153,10 +163,8 @@ class Ingester:
             self._write(rows)
             seq = max(seq, last)
             new = Place(end, seq, unreadable, _last_bytes(place.before, lines))
-            self._db.execute(
-                "insert or replace into ingested values (?, ?, ?, ?, ?)",
-                [run.name, new.position, new.seq, new.unreadable, new.before],
-            )
+            insert = "insert or replace into ingested values (?, ?, ?, ?, ?)"
+            self._db.execute(insert, [run.name, *astuple(new)])
         self._places[run.name] = new
         return True
 

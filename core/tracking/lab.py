@@ -21,21 +21,25 @@ from core.errors import ConfigError, UserError
 from core.tracking import preferences
 from core.tracking.executors import EXECUTORS
 from core.tracking.index import Index, IndexHeldError, is_held
-from core.tracking.ingest import Ingester
+from core.tracking.ingest import Ingester, Source
 from core.tracking.processes import kill_trainer
 from core.tracking.queue import PATIENCE as TRAINERS_PATIENCE
 from core.tracking.queue import Queue, read_order
 from core.tracking.rundir import ENDED, RunDirectory, all_runs
-from core.tracking.sources import EventFile, event_files
+from core.tracking.sources import event_files
 
 INDEX = "lab.duckdb"
 POLL = 1.0
 """Seconds between two looks. More often, those who watch each second would see no more, and draw more."""
 SHARE = 25
-"""Looking at all runs takes one part in so many of the time: where they are thousands, it is done less often."""
+"""Looking at all runs takes one part in so many of the time: where they are thousands, it is done less often.
+
+In between only those are looked at that had something new the last time.
+"""
 FRESH = 10.0
 """Seconds for which a run may be `queued` without being in the queue."""
 CHECK = 2.0
+"""At most so many seconds lie between two looks at all runs."""
 KILL_AFTER = 30.0
 """Seconds after a request to stop from which on a second one kills."""
 PATIENCE = 2.0
@@ -109,15 +113,25 @@ class Lab:
         """The settings of a run. Raises UserError."""
         return RunDirectory.find(self.runs_dir, name).config()
 
-    def refresh(self) -> None:
-        """Bring the index up with the directories now, rather than at the next turn of the thread."""
+    def refresh(self, among: list[Source] | None = None) -> list[Source]:
+        """Bring the index up with the directories now, rather than at the next turn of the thread.
+
+        Args:
+            among: look at these only.
+
+        Returns:
+            What had something new.
+        """
+        changed: list[Source] = []
         with self._polling:
             try:
-                self._ingester.poll(_sources(self.runs_dir))
+                sources = _sources(self.runs_dir) if among is None else among
+                changed = self._ingester.poll(sources, these_are_all=among is None)
                 self.fault = self._ingester.fault
             except (OSError, duckdb.Error) as error:
                 self.fault = f"the index cannot be kept up: {error}"
             self.looked = time.monotonic_ns()
+        return changed
 
     def stop(self, name: str) -> None:
         """Ask a run to checkpoint and stop, or take it off the queue; asked again after a while, kill it."""
@@ -162,15 +176,18 @@ class Lab:
         atexit.unregister(self.close)
 
     def _follow(self) -> None:
-        checked = took = 0.0
-        while not self._closing.wait(min(max(POLL, SHARE * took), CHECK)):
+        looked = took = 0.0
+        moving: list[Source] = []
+        while not self._closing.wait(POLL):
             start = time.monotonic()
-            self.refresh()
+            if start - looked < min(SHARE * took, CHECK):
+                self.refresh(moving)
+                continue
+            moving, looked = self.refresh(), start
             took = time.monotonic() - start
-            if self.queue and time.monotonic() - checked > CHECK:
+            if self.queue:
                 with contextlib.suppress(OSError, duckdb.Error):  # the next turn tries again
                     settle_dead(self.runs_dir, self.index)
-                checked = time.monotonic()
 
     def _queue_lost(self) -> None:
         """Queue runs that are `queued` and in no queue: their dashboard was killed between the two.
@@ -260,7 +277,7 @@ def read_index(runs_dir: Path, only: Collection[str] | None = None) -> Index:
     return index
 
 
-def _sources(runs_dir: Path, only: Collection[str] | None = None) -> list[RunDirectory | EventFile]:
+def _sources(runs_dir: Path, only: Collection[str] | None = None) -> list[Source]:
     """All that the index is made from, or of the runs only some."""
     runs = (run for run in all_runs(runs_dir) if only is None or run.name in only)
     return [*runs, *event_files(runs_dir)]

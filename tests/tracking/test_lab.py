@@ -1,6 +1,7 @@
 """The laboratory as a whole: runs launched, followed, stopped, resumed, deleted; other processes; its end."""
 
 import contextlib
+import math
 import signal
 import threading
 import time
@@ -12,6 +13,7 @@ import pytest
 from core.errors import UserError
 from core.tracking import lab as laboratory
 from core.tracking import queries
+from core.tracking.events import EventWriter
 from core.tracking.index import IndexHeldError
 from core.tracking.lab import Lab, read_index, rebuild_index
 from core.tracking.rundir import RunDirectory
@@ -109,7 +111,7 @@ def test_a_run_is_launched_followed_stopped_resumed_and_finished(lab, runs_dir, 
     assert lab.queue.names() == ["first"]
     lab.stop(name)
     wait(lambda: status(lab, name) == "stopped")
-    assert status(lab, after) == "stopped"
+    wait(lambda: status(lab, after) == "stopped")
     with pytest.raises(UserError, match="first is not running: it is stopped"):
         lab.stop(name)
 
@@ -182,6 +184,25 @@ def test_a_run_of_another_process_shows_up_and_is_settled_when_it_dies(idle_lab,
     trainer.send_signal(signal.SIGKILL)
     wait(lambda: status(idle_lab, "theirs") == "interrupted", timeout=20)
     assert row(idle_lab, "theirs")["reason"] == "the trainer died"
+
+
+def test_a_run_that_goes_on_is_looked_at_between_two_looks_at_all(
+    runs_dir, settings, wait, monkeypatch
+):
+    monkeypatch.setattr(laboratory, "SHARE", math.inf)
+    monkeypatch.setattr(laboratory, "CHECK", 3600)
+    run, other = (RunDirectory.create(runs_dir, settings(name=name)) for name in "ab")
+    lab = Lab(runs_dir)
+    writer = EventWriter(run.events_path)
+    writer.append("step", step=1, loss=2.5)  # the first turn looks at all, and finds this
+    wait(lambda: row(lab, "a")["step"] == 1)
+    writer.append("step", step=2, loss=2.4)
+    EventWriter(other.events_path).append("step", step=1, loss=2.5)
+    wait(lambda: row(lab, "a")["step"] == 2)
+    assert row(lab, "b")["step"] == 0  # its turn comes within the hour
+    lab.refresh()
+    assert row(lab, "b")["step"] == 1
+    lab.close()
 
 
 def test_a_queued_run_is_never_taken_for_dead(idle_lab, settings):
