@@ -4,8 +4,8 @@
 
 All greedy, with the same random weights of 124M, until the limit: random weights do not end an answer.
 Batch by batch in turn, so that whatever else the machine does meets both alike. The peer pads on the
-left and masks, in the data set's order, as its documentation shows; ours puts prompts of like length
-together. Without a cache, a few prompts are answered one by one and their rate is taken for all.
+left and masks, in the data set's order and as many at a time, as its documentation shows; ours puts
+prompts of like length together. Without a cache, a few prompts are answered one by one and their rate is taken for all.
 
 Reported:
     tokens_per_s            new tokens a second (`peer_`: transformers, `uncached_`: without a cache)
@@ -31,7 +31,7 @@ from core.data.template import format_prompt
 from core.data.tokenizer import END_OF_TEXT, encode
 from core.nn import pretrained
 from core.nn.generation import Sampling, generate
-from core.training.evaluation import ANSWER_BATCH
+from core.training.evaluation import answer_batches
 
 UNCACHED = 2
 """Prompts answered without a cache: they take long."""
@@ -62,7 +62,7 @@ def batched(peer: Any, prompts: list[list[int]], new_tokens: int) -> list[list[i
     return found[:, width:].tolist()
 
 
-def compare(data: str, count: int, new_tokens: int, batch: int) -> dict[str, Any]:
+def compare(data: str, count: int, new_tokens: int, batch: int | None) -> dict[str, Any]:
     """Let all three answer and put their rates beside each other."""
     torch.manual_seed(123)
     peer = GPT2LMHeadModel(GPT2Config()).eval()
@@ -72,19 +72,23 @@ def compare(data: str, count: int, new_tokens: int, batch: int) -> dict[str, Any
     examples = dataset.load(data)[:count]
     prompts = [encode(format_prompt(example.instruction, example.input)) for example in examples]
     by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    groups = (
+        [by_length[i : i + batch] for i in range(0, len(prompts), batch)]
+        if batch
+        else [*answer_batches(prompts, new_tokens)]
+    )
     sampling = Sampling(new_tokens)
     ours: dict[int, list[int]] = {}
     theirs: dict[int, list[int]] = {}
     seconds = peer_seconds = 0.0
     generate(model, prompts[:2], Sampling(2), END_OF_TEXT)
     batched(peer, prompts[:2], 2)
-    for first in range(0, len(prompts), batch):
-        chosen = by_length[first : first + batch]
+    for chosen in groups:
         start = time.perf_counter()
         found = generate(model, [prompts[i] for i in chosen], sampling, END_OF_TEXT)
         seconds += time.perf_counter() - start
         ours |= zip(chosen, found, strict=True)
-        given = range(first, min(first + batch, len(prompts)))
+        given = range(len(theirs), len(theirs) + len(chosen))
         start = time.perf_counter()
         found = batched(peer, [prompts[i] for i in given], new_tokens)
         peer_seconds += time.perf_counter() - start
@@ -105,7 +109,7 @@ def compare(data: str, count: int, new_tokens: int, batch: int) -> dict[str, Any
         "same": sum(ours[i] == theirs[i] for i in ours) / len(ours),
         "prompts": len(prompts),
         "new_tokens": new_tokens,
-        "batch": batch,
+        "batches": [len(group) for group in groups],
     }
 
 
@@ -115,7 +119,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=128)
     parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument(
-        "--batch", type=int, default=ANSWER_BATCH, help="prompts at a time, both sides"
+        "--batch", type=int, help="prompts at a time; as many as a run takes where absent"
     )
     chosen = parser.parse_args()
     found = compare(chosen.data, chosen.prompts, chosen.new_tokens, chosen.batch)

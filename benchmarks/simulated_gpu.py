@@ -177,7 +177,8 @@ def measure(config: RunConfig) -> dict[str, float]:
         run.step(1, [longest])
         reads = memory.operations = 0
         run.step(2, [longest])
-        told = estimate.memory_mb(config, run.model.arch, max(lengths), len(lengths), half=True)
+        extent = estimate.Extent(len(lengths), max(lengths), 0, 0)
+        told = estimate.memory_mb(config, run.model.arch, extent, half=True)
         return {
             "memory_gb": round(memory.peak / GB, 2),
             "estimate_gb": round((told - estimate.RUNTIME_MB) / 1024, 2),

@@ -130,15 +130,15 @@ def _answer(trainer: "Trainer") -> None:
     from core.data.tokenizer import encode
     from core.nn.generation import Batch, Sampling, fit_prompt
     from core.training import hardware
-    from core.training.evaluation import ANSWER_BATCH
+    from core.training.evaluation import answer_batches
 
     trainer.end_training()
     model, most = trainer.model, trainer.config.max_new_tokens
     prompts = [encode(format_prompt(e.instruction, e.input)) for e in trainer.split.test]
-    longest = sorted(prompts, key=len)[-ANSWER_BATCH:]
-    fitted = [fit_prompt(prompt, model.arch.context, most) for prompt in longest]
+    fitted = [fit_prompt(prompt, model.arch.context, most) for prompt in prompts]
+    longest = [fitted[i] for i in next(answer_batches(fitted, most))]
     with torch.inference_mode(), hardware.autocast(trainer.device, trainer.dtype):
-        for cache in Batch(model, fitted, Sampling(most)).caches:
+        for cache in Batch(model, longest, Sampling(most)).caches:
             cache.k.zero_()  # memory counts once it is written to
             cache.v.zero_()
 

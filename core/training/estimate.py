@@ -4,11 +4,12 @@ Rough where it has to be: memory within a quarter or so, time within a factor of
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from core.config import RunConfig
 from core.nn.architecture import HEAD, Architecture
-from core.training.evaluation import ANSWER_BATCH
+from core.training.evaluation import ANSWER_POSITIONS
 
 RUNTIME_MB = 290
 """What a trainer holds besides: Python, torch, tokenizer, data. Fitted to gpt2-nano and gpt2, torch 2.13, Linux."""
@@ -16,6 +17,8 @@ BLOCK_FLOATS = 17
 """Floats a block makes for the backward pass a token, in units of n_embd: norms, q, k, v, MLP."""
 KEPT_FLOATS = 10
 """Of these, what is kept until then: what norms and GELU put out is made again."""
+ROOM = 1.3
+"""What is kept takes so many times its size on a CPU: between blocks in use lies room that nothing fits into."""
 LOGIT_POSITIONS = 256
 """Positions whose logits are there at a time."""
 HALF_LOGITS = 12
@@ -27,6 +30,24 @@ STEP_SECONDS = 0.05
 MIB = 2**20
 
 
+@dataclass(frozen=True)
+class Extent:
+    """What of a data set bears on memory."""
+
+    train_examples: int
+    """No batch is larger."""
+    longest: int
+    """Tokens of the longest of them."""
+    test_examples: int
+    longest_prompt: int
+    """Tokens, of those to answer."""
+
+    def answer_positions(self, max_new_tokens: int, context: int) -> int:
+        """Positions that the largest batch of answers has room for."""
+        one = min(self.longest_prompt + max_new_tokens, context)
+        return min(self.test_examples * one, max(ANSWER_POSITIONS, one))
+
+
 def parameters(config: RunConfig, arch: Architecture) -> tuple[int, int]:
     """(all, trainable) weights, adapters included in both."""
     total = arch.parameters(config.tie_weights)
@@ -36,16 +57,17 @@ def parameters(config: RunConfig, arch: Architecture) -> tuple[int, int]:
     return total + adapters, adapters
 
 
-def memory_mb(
-    config: RunConfig, arch: Architecture, longest: int, examples: int, half: bool = False
-) -> float:
+def splits_head(config: RunConfig) -> bool:
+    """Whether merging the adapters makes a tied head a matrix of its own."""
+    return config.tie_weights and config.method == "lora" and config.lora_targets == "all"
+
+
+def memory_mb(config: RunConfig, arch: Architecture, extent: Extent, half: bool = False) -> float:
     """Peak memory of a run, MiB: weights, gradients and moments beside what is computed.
 
     That is gradients, moments, activations and logits in a training step; keys and values while the test set is answered.
 
     Args:
-        longest: tokens of the longest example.
-        examples: to train on; no batch is larger.
         half: products in bf16 or fp16, which read and write half as much.
     """
     weights, trainable = parameters(config, arch)
@@ -54,14 +76,16 @@ def memory_mb(
     floats = (
         BLOCK_FLOATS + arch.n_layer if config.grad_checkpointing else KEPT_FLOATS * arch.n_layer
     )
-    tokens = min(config.batch_size, examples) * longest
+    tokens = min(config.batch_size, extent.train_examples) * extent.longest
     kept = tokens * floats * arch.n_embd
     logits = min(tokens, LOGIT_POSITIONS) * arch.vocabulary
-    answers = ANSWER_BATCH * min(longest + config.max_new_tokens, arch.context)
+    answers = extent.answer_positions(config.max_new_tokens, arch.context)
     cache = answers * 2 * arch.n_layer * arch.n_embd
     if not half:
         state = weights + trainable * (1 + moments)
-        return RUNTIME_MB + 4 * max(state + kept + logits, weights + cache) / MIB
+        head = arch.vocabulary * arch.n_embd if splits_head(config) else 0
+        step, answering = ROOM * kept + logits, weights + head + cache
+        return RUNTIME_MB + 4 * max(state + step, answering) / MIB
     # The residual stream, a fifth of what a block keeps, stays in fp32. So do logits, of which a GPU holds more.
     step = 2.2 * kept + 4 * HALF_LOGITS * logits
     embeddings = (arch.vocabulary + arch.context) * arch.n_embd

@@ -12,7 +12,8 @@ from core.data.tokenizer import END_OF_TEXT, decode, encode
 from core.nn.generation import Sampling, fit_prompt, generate
 from core.nn.gpt2 import GPT2
 
-ANSWER_BATCH = 32
+ANSWER_POSITIONS = 8192
+"""Tokens, those to come included, of the prompts answered together: many short ones or few long ones."""
 
 
 @dataclass(frozen=True)
@@ -60,21 +61,27 @@ def answer_all(
     model: GPT2, examples: Sequence[Example], sampling: Sampling
 ) -> Iterator[list[Answer]]:
     """Answer every example, batch by batch, prompts of like length together."""
+    limit = sampling.max_new_tokens
     prompts = [encode(format_prompt(example.instruction, example.input)) for example in examples]
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    for start in range(0, len(order), ANSWER_BATCH):
-        chosen = order[start : start + ANSWER_BATCH]
-        fitted = [
-            fit_prompt(prompts[i], model.arch.context, sampling.max_new_tokens) for i in chosen
-        ]
-        answers = generate(model, fitted, sampling, END_OF_TEXT)
+    fitted = [fit_prompt(prompt, model.arch.context, limit) for prompt in prompts]
+    for chosen in answer_batches(fitted, limit):
+        answers = generate(model, [fitted[i] for i in chosen], sampling, END_OF_TEXT)
         yield [
             Answer(
                 i,
                 decode(ids),
                 len(ids),
-                len(ids) >= min(sampling.max_new_tokens, model.arch.context - len(prompt)),
-                len(prompt) < len(prompts[i]),
+                len(ids) >= min(limit, model.arch.context - len(fitted[i])),
+                len(fitted[i]) < len(prompts[i]),
             )
-            for i, ids, prompt in zip(chosen, answers, fitted, strict=True)
+            for i, ids in zip(chosen, answers, strict=True)
         ]
+
+
+def answer_batches(prompts: Sequence[Sequence[int]], max_new_tokens: int) -> Iterator[list[int]]:
+    """Places of the prompts to answer together. The longest come first: what needs most memory does."""
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]), reverse=True)
+    while order:
+        rows = max(1, ANSWER_POSITIONS // (len(prompts[order[0]]) + max_new_tokens))
+        yield order[:rows]
+        order = order[rows:]

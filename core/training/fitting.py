@@ -9,12 +9,13 @@ from core.config import RunConfig
 from core.errors import Problem, UserError
 from core.nn.architecture import Architecture
 from core.training import estimate, hardware
+from core.training.estimate import Extent
 
 
 def too_large(
     config: RunConfig,
     arch: Architecture,
-    lengths: list[int],
+    extent: Extent,
     device: torch.device,
     needed: float,
     available: float,
@@ -23,11 +24,11 @@ def too_large(
 
     Where `needed` was measured, what else would need is taken to be off by the same factor.
     """
-    factor = needed / estimated(config, arch, lengths, device)
+    factor = needed / estimated(config, arch, extent, device)
     fit = nearest(
         config,
         available,
-        lambda changed: factor * estimated(changed, arch, lengths, device),
+        lambda changed: factor * estimated(changed, arch, extent, device),
         device,
     )
     message = f"the run would need about {needed:,.0f} MB and {available:,.0f} MB are free; {fit}"
@@ -49,11 +50,9 @@ def nearest(
     return first + (f" with {' and '.join(rest)}" if rest else "") + " fits"
 
 
-def estimated(
-    config: RunConfig, arch: Architecture, lengths: list[int], device: torch.device
-) -> float:
-    """Peak memory of a run in MiB by arithmetic; `lengths` are the tokens of its examples."""
+def estimated(config: RunConfig, arch: Architecture, extent: Extent, device: torch.device) -> float:
+    """Peak memory of a run in MiB by arithmetic."""
     half = False
     with contextlib.suppress(UserError):  # told where settings are checked
         half = hardware.resolve_precision(config.precision, device) is not torch.float32
-    return estimate.memory_mb(config, arch, max(lengths), len(lengths), half)
+    return estimate.memory_mb(config, arch, extent, half)

@@ -1,6 +1,7 @@
 """The device a run computes on: which, in which number format, how fast, how much memory."""
 
 import contextlib
+import ctypes
 import platform
 import re
 import resource
@@ -87,6 +88,12 @@ def peak_memory_mb(device: torch.device) -> float:
         return int(peak) * 1024 / MIB
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MIB
+
+
+def return_freed_memory() -> None:
+    """Let the system have what is free between blocks in use; glibc keeps it for the next step."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 def available_memory_mb(device: torch.device) -> float:

@@ -18,6 +18,7 @@ from core.errors import ConfigError, Problem, UserError
 from core.nn import pretrained
 from core.nn.architecture import VOCABULARY, Architecture
 from core.training import estimate, hardware
+from core.training.estimate import Extent
 from core.training.fitting import estimated, nearest, too_large
 from core.training.optimiser import learning_rate
 
@@ -63,7 +64,7 @@ class Corpus:
     """What a run learns from: the tokens of each training example after cutting, and sizes."""
 
     lengths: list[int]
-    test_examples: int
+    extent: Extent
     validation_examples: int
     cut_examples: int
     lost_examples: int
@@ -89,7 +90,9 @@ def read_corpus(config: RunConfig, context: int) -> Corpus:
         raise UserError(message)
     cut = sum(length > limit for length, _ in train)
     lost = len(train) + len(parts.validation) - len(kept) - len(validation)
-    return Corpus(kept, len(parts.test), len(validation), cut, lost)
+    prompts = [prompt for _, prompt in sizes[len(train) : len(train) + len(parts.test)]]
+    extent = Extent(len(kept), max(kept), len(prompts), max(prompts))
+    return Corpus(kept, extent, len(validation), cut, lost)
 
 
 def fetch(config: RunConfig) -> None:
@@ -171,10 +174,10 @@ def _plan(
     )
     tokens = config.epochs * sum(length - 1 for length in lengths)
     parameters, trainable = estimate.parameters(config, arch)
-    needed = estimated(config, arch, lengths, device)
+    needed = estimated(config, arch, corpus.extent, device)
     available = hardware.available_memory_mb(device)
     if needed > available:
-        problems.append(too_large(config, arch, lengths, device, needed, available))
+        problems.append(too_large(config, arch, corpus.extent, device, needed, available))
     work = estimate.flops(config, arch, tokens)
     passes = schedule.steps * config.grad_accumulation
     stride = max(1, schedule.steps // CURVE_POINTS)
@@ -182,12 +185,12 @@ def _plan(
     return Plan(
         problems=problems,
         train_examples=len(lengths),
-        test_examples=corpus.test_examples,
+        test_examples=corpus.extent.test_examples,
         validation_examples=corpus.validation_examples,
         steps=schedule.steps,
         steps_per_epoch=schedule.steps_per_epoch,
         tokens=tokens,
-        longest=max(lengths),
+        longest=corpus.extent.longest,
         cut_examples=corpus.cut_examples,
         parameters=parameters,
         trainable=trainable,
@@ -208,10 +211,10 @@ def less_memory(config: RunConfig) -> str:
     """The nearest settings that need less than these, which ran out of memory, in words. Raises UserError."""
     arch = pretrained.architecture(config.base_model)
     device = hardware.resolve_device(config.device)
-    lengths = read_corpus(config, arch.context).lengths
-    needed = estimated(config, arch, lengths, device)
+    extent = read_corpus(config, arch.context).extent
+    needed = estimated(config, arch, extent, device)
     room = min(hardware.available_memory_mb(device), LESS * needed)
-    fit = nearest(config, room, lambda changed: estimated(changed, arch, lengths, device), device)
+    fit = nearest(config, room, lambda changed: estimated(changed, arch, extent, device), device)
     return f"by the estimate, {fit}"
 
 
@@ -222,8 +225,8 @@ def lack_of_memory(config: RunConfig, measured: float) -> list[Problem]:
     available = hardware.available_memory_mb(device)
     if measured <= available:
         return []
-    lengths = read_corpus(config, arch.context).lengths
-    return [too_large(config, arch, lengths, device, measured, available)]
+    extent = read_corpus(config, arch.context).extent
+    return [too_large(config, arch, extent, device, measured, available)]
 
 
 def _attempt(

@@ -275,4 +275,5 @@ class Trainer:
         """Make the model ready to answer; what only training needs is let go."""
         self.optimizer.zero_grad()
         self.optimizer.state.clear()
+        hardware.return_freed_memory()
         lora.merge(self.model.eval())

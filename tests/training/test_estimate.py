@@ -1,6 +1,7 @@
 """What a run will cost: closed forms where one term dominates, and an order that must hold everywhere."""
 
 from collections.abc import Callable
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,8 @@ from hypothesis import strategies as st
 from core.config import RunConfig
 from core.nn.architecture import FAMILY
 from core.training import estimate
+from core.training.estimate import Extent
+from core.training.evaluation import ANSWER_POSITIONS
 
 configs = st.builds(
     RunConfig,
@@ -20,59 +23,71 @@ configs = st.builds(
     optimizer=st.sampled_from(["adamw", "sgd"]),
     max_new_tokens=st.integers(1, 512),
 )
+extents = st.builds(
+    Extent, st.integers(1, 1000), st.integers(2, 1000), st.integers(1, 1000), st.integers(1, 1000)
+)
+TINY = Extent(train_examples=9, longest=2, test_examples=9, longest_prompt=1)
 
 
 def test_memory_in_closed_form_where_weights_dominate() -> None:
     config = RunConfig(method="full", optimizer="adamw", batch_size=1, max_new_tokens=1)
     arch = FAMILY["gpt2-xl"]
     weights = 4 * arch.parameters() / 2**20
-    found = estimate.memory_mb(config, arch, longest=2, examples=9)
+    found = estimate.memory_mb(config, arch, TINY)
     assert found == pytest.approx(4 * weights, rel=0.03)  # weights, gradients, two moments
-    sgd = estimate.memory_mb(config.changed(optimizer="sgd"), arch, longest=2, examples=9)
+    sgd = estimate.memory_mb(config.changed(optimizer="sgd"), arch, TINY)
     assert sgd == pytest.approx(2 * weights, rel=0.05)
-    lora = estimate.memory_mb(config.changed(method="lora"), arch, longest=2, examples=9)
+    lora = estimate.memory_mb(config.changed(method="lora"), arch, TINY)
     assert lora == pytest.approx(weights, rel=0.15)
 
 
 def test_memory_falls_with_grad_checkpointing_and_rises_with_the_batch() -> None:
     config = RunConfig(batch_size=16, max_new_tokens=8)
     arch = FAMILY["gpt2-medium"]
-    plain = estimate.memory_mb(config, arch, 512, 99)
-    checkpointed = estimate.memory_mb(config.changed(grad_checkpointing=True), arch, 512, 99)
+    extent = Extent(99, 512, 9, 100)
+    plain = estimate.memory_mb(config, arch, extent)
+    checkpointed = estimate.memory_mb(config.changed(grad_checkpointing=True), arch, extent)
     assert checkpointed < 0.7 * plain
-    assert estimate.memory_mb(config.changed(batch_size=32), arch, 512, 99) > 1.4 * plain
+    assert estimate.memory_mb(config.changed(batch_size=32), arch, extent) > 1.4 * plain
 
 
 def test_keys_and_values_of_the_answers_count_where_they_are_more_than_a_step() -> None:
-    """Thirty-two answers at once: GPT-2 XL fills more with them than with a step of one example."""
+    """GPT-2 XL fills more with them than with a step of one example. Many answers take turns."""
     arch = FAMILY["gpt2-xl"]
     config = RunConfig(batch_size=1, max_new_tokens=128)
-    short = estimate.memory_mb(config.changed(max_new_tokens=28), arch, 100, 99)
-    long = estimate.memory_mb(config, arch, 100, 99)
-    assert long - short == pytest.approx(32 * 100 * 2 * 48 * 1600 * 4 / 2**20)
+    extent = Extent(99, 100, 30, 100)
+    short = estimate.memory_mb(config.changed(max_new_tokens=28), arch, extent)
+    long = estimate.memory_mb(config, arch, extent)
+    assert long - short == pytest.approx(30 * 100 * 2 * 48 * 1600 * 4 / 2**20)
+    most = estimate.memory_mb(config, arch, replace(extent, test_examples=5000))
+    assert most - long == pytest.approx((ANSWER_POSITIONS - 30 * 228) * 2 * 48 * 1600 * 4 / 2**20)
 
 
-@given(configs, st.integers(2, 1000), st.integers(1, 1000))
-def test_more_of_anything_never_needs_less(config: RunConfig, longest: int, examples: int) -> None:
+@given(configs, extents)
+def test_more_of_anything_never_needs_less(config: RunConfig, extent: Extent) -> None:
     arch = FAMILY["gpt2"]
-    least = estimate.memory_mb(config, arch, longest, examples)
+    least = estimate.memory_mb(config, arch, extent)
     assert least > estimate.RUNTIME_MB
-    assert estimate.memory_mb(config, arch, longest + 1, examples) >= least
-    assert estimate.memory_mb(config, arch, longest, examples + 1) >= least
-    assert estimate.memory_mb(config, FAMILY["gpt2-medium"], longest, examples) > least
+    for name, size in asdict(extent).items():
+        assert estimate.memory_mb(config, arch, replace(extent, **{name: size + 1})) >= least
+    assert estimate.memory_mb(config, FAMILY["gpt2-medium"], extent) > least
     for name in ("batch_size", "lora_rank", "max_new_tokens"):
         more = config.model_copy(update={name: getattr(config, name) + 1})
-        assert estimate.memory_mb(more, arch, longest, examples) >= least
+        assert estimate.memory_mb(more, arch, extent) >= least
     full = config.changed(method="full")
     if config.method == "full" or 3 * estimate.parameters(config, arch)[1] < arch.parameters(True):
-        adapters = 4 * estimate.parameters(config, arch)[1] / 2**20  # lie beside the answers too
-        assert estimate.memory_mb(full, arch, longest, examples) >= least - adapters
+        beside = estimate.parameters(config, arch)[
+            1
+        ]  # the answers: adapters, and a head of its own
+        beside += arch.vocabulary * arch.n_embd if estimate.splits_head(config) else 0
+        assert estimate.memory_mb(full, arch, extent) >= least - 4 * beside / 2**20
 
 
 def test_no_batch_is_larger_than_the_training_set() -> None:
     config, arch = RunConfig(batch_size=4096), FAMILY["gpt2"]
-    found = estimate.memory_mb(config, arch, 100, examples=20)
-    assert found == estimate.memory_mb(config.changed(batch_size=20), arch, 100, examples=20)
+    extent = Extent(20, 100, 9, 50)
+    found = estimate.memory_mb(config, arch, extent)
+    assert found == estimate.memory_mb(config.changed(batch_size=20), arch, extent)
 
 
 def test_work_of_a_step_is_six_flops_a_weight_and_token() -> None:
@@ -87,21 +102,21 @@ def test_work_of_a_step_is_six_flops_a_weight_and_token() -> None:
 
 def test_half_precision_halves_frozen_weights_and_what_is_computed() -> None:
     config, arch = RunConfig(method="lora", batch_size=1, max_new_tokens=1), FAMILY["gpt2-xl"]
-    whole = estimate.memory_mb(config, arch, 2, 99)
-    half = estimate.memory_mb(config, arch, 2, 99, half=True)
+    whole = estimate.memory_mb(config, arch, TINY)
+    half = estimate.memory_mb(config, arch, TINY, half=True)
     runtime = estimate.RUNTIME_MB
     assert half - runtime == pytest.approx((whole - runtime) * 0.55, rel=0.02)  # not the embedding
     wide = config.changed(batch_size=64)
-    more = estimate.memory_mb(wide, arch, 512, 99) - whole
-    assert estimate.memory_mb(wide, arch, 512, 99, half=True) - half == pytest.approx(
-        more * 0.55, rel=0.05
-    )
+    long = Extent(99, 512, 9, 1)
+    more = estimate.memory_mb(wide, arch, long) - whole
+    found = estimate.memory_mb(wide, arch, long, half=True) - half
+    assert found == pytest.approx(more * 0.55 / estimate.ROOM, rel=0.05)
 
 
 def test_half_precision_of_full_tuning_keeps_state_whole() -> None:
     """At the end of a step that is weights, gradients and two moments, whatever products are computed in."""
     config, arch = RunConfig(method="full", batch_size=1, max_new_tokens=1), FAMILY["gpt2-xl"]
-    found = estimate.memory_mb(config, arch, 2, 99, half=True) - estimate.RUNTIME_MB
+    found = estimate.memory_mb(config, arch, TINY, half=True) - estimate.RUNTIME_MB
     assert found == pytest.approx(16 * arch.parameters() / 2**20)
 
 

@@ -1,5 +1,6 @@
 """Devices and number formats: what is there is found, what is not is told."""
 
+import psutil
 import pytest
 import torch
 
@@ -50,3 +51,13 @@ def test_measurements_are_plausible() -> None:
     del block
     assert hardware.peak_memory_mb(CPU) >= before
     assert 1e7 < hardware.gemm_flops(CPU, size=128) < 1e14
+
+
+def test_what_lies_free_between_blocks_in_use_goes_back_to_the_system() -> None:
+    blocks = [b"x" * 100_000 * (i % 2 + 1) for i in range(2000)]
+    kept = blocks[::10]
+    full = psutil.Process().memory_info().rss
+    del blocks
+    hardware.return_freed_memory()
+    assert psutil.Process().memory_info().rss < full - 200 * 2**20
+    assert len(kept) == 200

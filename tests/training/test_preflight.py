@@ -223,9 +223,9 @@ def test_a_batch_that_can_not_fit_names_the_nearest_that_does(
     """Nearest: the largest that leaves the examples of a step as they are."""
     config = settings(batch_size=batch_size, grad_accumulation=2, max_new_tokens=1)
     config = config.changed(dataset="primer")
-    longest = preflight.check(config).longest or 0
     arch = pretrained.architecture(config.base_model)
-    fits = estimate.memory_mb(config.changed(batch_size=fitting), arch, longest, 169)
+    extent = preflight.read_corpus(config, arch.context).extent
+    fits = estimate.memory_mb(config.changed(batch_size=fitting), arch, extent)
     monkeypatch.setattr(hardware, "available_memory_mb", lambda device: fits)
     [problem] = preflight.check(config).problems
     accumulation = 2 * batch_size // fitting
