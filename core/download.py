@@ -19,8 +19,11 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, Repo
 
 from core.errors import UserError
 
+constants.HF_HUB_DISABLE_XET = True
+"""The hub's other way to send large files tells of failures by a bare RuntimeError, after minutes."""
 PATIENCE = 10.0
 """Seconds for a first sign of the hub."""
+DIFFERS = "is not what the hub announced (its SHA-256 differs) and was removed; try again"
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -51,16 +54,19 @@ def reachable() -> bool:
 def discard_if_damaged(path: Path) -> bool:
     """Whether a cached file is not what the hub said it would send; then it is removed.
 
-    The cache names a large file's bytes by their SHA-256.
+    The cache names a large file's bytes by their SHA-256, and links that name to where they lie.
     """
-    blob = path.resolve()
-    if not SHA256.fullmatch(blob.name):
+    if not path.is_symlink():
         return False
-    with blob.open("rb") as file:
-        damaged = hashlib.file_digest(file, "sha256").hexdigest() != blob.name
+    named = path.parent / path.readlink()
+    if not SHA256.fullmatch(named.name):
+        return False
+    with named.open("rb") as file:
+        damaged = hashlib.file_digest(file, "sha256").hexdigest() != named.name
     if damaged:
-        path.unlink()
-        blob.unlink(missing_ok=True)
+        bytes_of = named.resolve()
+        for each in (path, named, bytes_of):
+            each.unlink(missing_ok=True)
     return damaged
 
 
@@ -92,9 +98,10 @@ def _reason(error: Exception) -> str:
         return "the disk is full; make room for it"
     if isinstance(error, RepositoryNotFoundError):
         return "there is no such repository, or it is not public; look for its name"
+    for met in (error, error.__cause__):  # its client hides an answer in another error
+        status = getattr(getattr(met, "response", None), "status_code", None)
+        if status is not None:
+            return f"it answered with status {status}; try again later"
     if isinstance(error, LocalEntryNotFoundError):
         return "there is no connection; connect to the internet once"
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status is not None:
-        return f"it answered with status {status}; try again later"
     return f"no connection, or it broke off ({type(error).__name__}); connect to the internet once"

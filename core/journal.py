@@ -48,9 +48,18 @@ def repeated(run: Mapping[str, Any]) -> str | None:
         run: its settings by name, None where one has no effect.
     """
     for name, known in PRESETS.items():
-        if known.journal and all(run.get(key) == _settings(name)[key] for key in TAUGHT):
+        if known.journal and _taught(run) == _taught(_settings(name)):
             return name
     return None
+
+
+def _taught(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides what is learned. A step's examples count, not how many of them are computed together."""
+    values = {key: run.get(key) for key in TAUGHT}
+    return values | {
+        "batch_size": run["batch_size"] * run["grad_accumulation"],
+        "grad_accumulation": None,
+    }
 
 
 def difference(run: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,7 +74,8 @@ def difference(run: Mapping[str, Any]) -> dict[str, Any]:
 def columns(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of the results table under the journal's own headings."""
     scores = row.get("scores") or {}
-    gemini = scores.get("gemini")
+    judges = (score for label, score in scores.items() if label.startswith("gemini"))
+    gemini = next(judges, None)  # the first model by name, where several were asked
     minutes = None if row["seconds"] is None else round(row["seconds"] / 60, 2)
     return {
         "run_name": row["name"],

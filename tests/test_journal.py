@@ -56,6 +56,19 @@ def test_every_preset_of_the_journal_repeats_its_own_run(tmp_path):
     assert found == {name: name for name in KEPT}
 
 
+def test_a_steps_examples_count_not_how_they_are_split():
+    settings = journal._settings("run_1")
+    assert journal.repeated({**settings, "batch_size": 1, "grad_accumulation": 2}) == "run_1"
+    assert journal.repeated({**settings, "batch_size": 4, "grad_accumulation": 1}) is None
+
+
+@pytest.mark.parametrize("labels", [["gemini"], ["gemini m1", "gemini m2"], ["gemini-0a1b"]])
+def test_a_score_of_gemini_has_its_column_whatever_its_judge_is_called(frame, labels):
+    row = records(frame)[0]
+    scores = {"exact": 1.0, **{label: {"mean": 52.0} for label in labels}}
+    assert journal.columns({**row, "scores": scores})["gemini_eval"] == 52.0
+
+
 def test_the_table_has_both_and_the_markdown_the_journals_headings(frame):
     both = report.runs(frame, "json", True)
     assert [row["name"] for row in both[3:]] == [f"journal {name}" for name in KEPT]

@@ -103,13 +103,14 @@ def _file(dataset: str) -> Path | None:
 def _records(path: Path, dataset: str) -> Iterator[tuple[str, Any]]:
     """Records with the words for their place. A file whose first sign is `[` is JSON, any other JSONL."""
     if path.suffix == ".parquet":
-        import pandas as pd  # 60 MB, which no other format needs
+        from pyarrow import parquet  # 60 MB, which no other format needs
 
         try:
-            rows = pd.read_parquet(path).to_dict("records")
+            rows = parquet.ParquetFile(path).read().to_pylist()
         except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds
+            reason = " ".join(str(error).split())
             raise UserError(
-                f"dataset = {dataset!r}: {path.name} cannot be read ({error})"
+                f"dataset = {dataset!r}: {path.name} cannot be read ({reason})"
             ) from None
         yield from ((f"record {i}", row) for i, row in enumerate(rows, 1))
         return

@@ -6,11 +6,13 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 
-from core.download import explained, reachable
+from core.download import DIFFERS, discard_if_damaged, explained, reachable
 from core.errors import UserError
 
 NAMED = {"alpaca": "tatsu-lab/alpaca"}
 SUFFIXES = (".parquet", ".json", ".jsonl")
+ABOUT = ("dataset_info.json", "dataset_infos.json")
+"""What the hub's tools put beside the data."""
 HUB_NAME = re.compile(
     r"(?!.*(--|\.\.|\.(git|parquet|jsonl?|csv|tsv|txt)$))\w([\w.-]*\w)?/\w([\w.-]*\w)?", re.ASCII
 )
@@ -30,7 +32,7 @@ def repository(dataset: str) -> str | None:
 
 
 def files(dataset: str, download: bool) -> list[Path]:
-    """The data files of a hub data set, in order.
+    """The data files of a hub data set, in order; only those of its training part where names tell.
 
     Args:
         download: fetch what is not in the cache.
@@ -53,7 +55,11 @@ def files(dataset: str, download: bool) -> list[Path]:
                 raise
             raise NotDownloadedError(f"dataset = {dataset!r}: it is not downloaded yet") from None
     found = sorted(path for path in Path(folder).rglob("*") if path.suffix in SUFFIXES)
-    parquet = [path for path in found if path.suffix == ".parquet"]
+    found = [path for path in found if path.name not in ABOUT]
     if not found:
         raise UserError(f"dataset = {dataset!r}: {name} holds no parquet, JSON or JSONL file")
-    return parquet or found
+    found = [path for path in found if path.suffix == ".parquet"] or found
+    found = [path for path in found if path.stem.startswith("train")] or found
+    if download and any(discard_if_damaged(path) for path in found):
+        raise UserError(f"dataset = {dataset!r}: what came from {name} {DIFFERS}")
+    return found

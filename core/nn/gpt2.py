@@ -84,7 +84,7 @@ class Attention(nn.Module):
             v,
             attn_mask=mask,
             dropout_p=self.dropout if self.training else 0.0,
-            is_causal=mask is None and q.size(2) > 1,
+            is_causal=mask is None,
         )
         return y.transpose(1, 2)
 

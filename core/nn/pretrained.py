@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from core.download import cached_file, discard_if_damaged, explained
+from core.download import DIFFERS, cached_file, discard_if_damaged, explained
 from core.errors import UserError
 from core.nn.architecture import FAMILY, Architecture
 from core.nn.gpt2 import GPT2
@@ -108,8 +108,7 @@ def fetch(base_model: str) -> Path:
     with explained(named, repository, "name a directory that holds its weights"):
         path = cached_file(repository, "model.safetensors")
         if discard_if_damaged(path):
-            message = f"{named}: what came from {repository} is not what the hub announced (its SHA-256 differs) and was removed; try again"
-            raise UserError(message)
+            raise UserError(f"{named}: what came from {repository} {DIFFERS}")
         return path
 
 
@@ -171,7 +170,7 @@ def _from_hub_layout(
                 layer = layer.removesuffix(theirs) + ours
                 tensor = tensor.transpose(0, -1) if kind == "weight" else tensor
         state[f"{layer}.{kind}"] = _copy(tensor)
-    if "wte.weight" in state:
+    if "wte.weight" in state and not _has_own_head(base_model):
         state.setdefault("lm_head.weight", state["wte.weight"])
     _check(state, arch, base_model)
     return state
@@ -195,6 +194,14 @@ def hub_layout(model: GPT2) -> dict[str, Tensor]:
         conv = layer.endswith((".c_attn", ".c_proj", ".c_fc")) and kind == "weight"
         found[f"transformer.{layer}.{kind}"] = (tensor.T if conv else tensor).contiguous()
     return found
+
+
+def _has_own_head(base_model: str) -> bool:
+    """Whether a directory says that its head is a matrix of its own, so that it must be there."""
+    path = Path(base_model) / "config.json"
+    if base_model in FAMILY or not path.is_file():
+        return False
+    return json.loads(path.read_text(encoding="utf-8")).get("tie_word_embeddings") is False
 
 
 def _copy(tensor: Tensor) -> Tensor:

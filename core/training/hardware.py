@@ -15,6 +15,8 @@ import torch
 from core.errors import UserError
 
 MIB = 2**20
+M_MMAP_THRESHOLD = -3
+"""Of glibc's malloc.h."""
 
 
 def resolve_device(device: str) -> torch.device:
@@ -88,6 +90,15 @@ def peak_memory_mb(device: torch.device) -> float:
         return int(peak) * 1024 / MIB
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MIB
+
+
+def map_large_blocks() -> None:
+    """Let what is made from now on go back to the system when it is freed: less memory for some of the speed.
+
+    By default a trainer keeps freed blocks for its next step (`core.tracking.executors.ENVIRONMENT`).
+    """
+    if limit := getattr(ctypes.CDLL(None), "mallopt", None):
+        limit(M_MMAP_THRESHOLD, 4 * MIB)
 
 
 def return_freed_memory() -> None:

@@ -50,6 +50,8 @@ class Trainer:
         lora.narrow(model, self.dtype)
         self.model = model.to(self.device)
         self.model.grad_checkpointing = config.grad_checkpointing
+        if config.grad_checkpointing:
+            hardware.map_large_blocks()
         # Checkpointing saves more, and a compiler decides for itself.
         self.model.recompute(not (config.grad_checkpointing or config.compile))
         self.train_set, self.validation_set = self._encode()

@@ -85,7 +85,8 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
             def answer(self, body: bytes) -> None:
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(body)))
-                self.send_header("ETag", f'"{etag(body)}"')
+                large = self.path.endswith(".parquet")  # those go by their SHA-256
+                self.send_header("ETag", f'"{sha256(body) if large else etag(body)}"')
                 self.send_header("X-Repo-Commit", COMMIT)
                 self.send_header("Content-Type", "application/json")
                 self.end_headers()
@@ -116,6 +117,10 @@ def etag(body: bytes) -> str:
     return hashlib.sha1(body).hexdigest()
 
 
+def sha256(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
+
+
 def entry(path: str, body: bytes) -> dict[str, Any]:
     return {"type": "file", "path": path, "size": len(body), "oid": etag(body)}
 
@@ -140,6 +145,39 @@ def test_parquet_goes_before_other_files(serve: Callable[..., list[str]], tmp_pa
     serve({"a.parquet": (tmp_path / "x.parquet").read_bytes(), "info.json": b"{}"})
     assert [path.name for path in hub.files("owner/name", download=True)] == ["a.parquet"]
     assert dataset.load("owner/name")[5].instruction == "Say 5."
+
+
+def test_the_training_part_is_taken_where_names_tell(serve: Callable[..., list[str]]) -> None:
+    body = json.dumps(RECORDS).encode()
+    serve({"data/test-0.json": b"[]", "data/train-0.json": body, "dataset_infos.json": b"{}"})
+    assert [path.name for path in hub.files("owner/name", download=True)] == ["train-0.json"]
+
+
+def test_bytes_that_changed_in_the_cache_are_noticed(
+    serve: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    pd.DataFrame(RECORDS).to_parquet(tmp_path / "x.parquet", compression=None)
+    serve({"train.parquet": (tmp_path / "x.parquet").read_bytes()})
+    [path] = hub.files("owner/name", download=True)
+    bytes_of = path.resolve()
+    bytes_of.write_bytes(bytes_of.read_bytes().replace(b"Say 3.", b"Lie 3."))
+    with pytest.raises(UserError, match=r"came from owner/name is not what the hub announced"):
+        dataset.load("owner/name")
+    assert dataset.load("owner/name")[3].instruction == "Say 3."
+
+
+@pytest.mark.parametrize("missing", ["input", "output"])
+def test_what_is_missing_in_parquet_is_as_in_json(
+    serve: Callable[..., list[str]], tmp_path: Path, missing: str
+) -> None:
+    records = [{**record, missing: None if i == 1 else "x"} for i, record in enumerate(RECORDS)]
+    pd.DataFrame(records).to_parquet(tmp_path / "x.parquet")
+    serve({"train.parquet": (tmp_path / "x.parquet").read_bytes()})
+    if missing == "input":
+        assert dataset.load("owner/name")[1].input == ""
+    else:
+        with pytest.raises(UserError, match="record 2: 'output' is a NoneType"):
+            dataset.load("owner/name")
 
 
 def test_a_repository_without_data_is_told(serve: Callable[..., list[str]]) -> None:

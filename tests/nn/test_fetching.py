@@ -161,6 +161,25 @@ def test_bytes_that_changed_in_the_cache_are_noticed(hub: Hub) -> None:
     assert pretrained.fetch("gpt2").exists()
 
 
+def test_a_cache_that_keeps_bytes_elsewhere_is_understood(hub: Hub) -> None:
+    """Large files that came another way lie under another hash; the SHA-256 links to them."""
+    hub.hold(save({"wte.weight": torch.zeros(3, 2)}))
+    named = pretrained.fetch("gpt2").resolve()
+    elsewhere = named.parent / "ab" / ("cd" * 32)
+    elsewhere.parent.mkdir()
+    named.rename(elsewhere)
+    named.symlink_to(elsewhere)
+    assert pretrained.fetch("gpt2").resolve() == elsewhere
+    elsewhere.write_bytes(b"x")
+    assert "its SHA-256 differs" in sentence(pretrained.fetch)
+    assert not elsewhere.exists()
+    assert pretrained.fetch("gpt2").resolve() == named
+
+
+def test_only_the_way_that_is_tested_is_used() -> None:
+    assert constants.HF_HUB_DISABLE_XET
+
+
 def test_a_missing_tensor(hub: Hub) -> None:
     hub.hold(save({"transformer.wpe.weight": torch.zeros(1024, 768)}))
     assert "wte.weight is missing" in sentence()

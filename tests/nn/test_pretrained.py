@@ -84,6 +84,17 @@ def test_a_missing_tensor(base: Path) -> None:
     assert sentence(base) == "h.1.ln_2.bias is missing"
 
 
+def test_a_missing_head_where_the_configuration_says_that_there_is_one(
+    tmp_path: Path, save_peer: SavePeer
+) -> None:
+    save_peer(tmp_path, tied=False)
+    state = load_file(tmp_path / "model.safetensors")
+    del state["lm_head.weight"]
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"lm_head\.weight is missing"):
+        pretrained.load(str(tmp_path))
+
+
 def test_no_token_embedding(base: Path) -> None:
     rewrite(base, lambda tensors: tensors.pop("transformer.wte.weight"))
     assert sentence(base) == "wte.weight is missing; lm_head.weight is missing"

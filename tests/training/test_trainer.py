@@ -17,6 +17,8 @@ from core.data import dataset
 from core.data.batches import collate, encode_all
 from core.errors import TrainingError, UserError
 from core.nn import pretrained
+from core.nn.architecture import Architecture
+from core.nn.gpt2 import GPT2
 from core.training.build import build_model
 from core.training.optimiser import learning_rate
 from core.training.trainer import Trainer, train
@@ -295,4 +297,20 @@ def test_compiling_compiles_what_the_loss_runs(
     Trainer(config.changed(compile=True), compiled).fit()
     assert counters["stats"]["unique_graphs"] > graphs
     assert compiled.losses() == pytest.approx(plain.losses(), rel=1e-5)
+    torch.compiler.reset()
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+def test_a_block_is_compiled_in_one_piece() -> None:
+    """As on a GPU, where rows are padded: nothing in a block makes the compiler give up and go on."""
+    arch = Architecture(n_layer=2, n_head=2, n_embd=8, context=16, vocabulary=50)
+    model = GPT2(arch).train()
+    torch.compiler.reset()
+    counters.clear()
+    for block in model.h:
+        block.compile(dynamic=True, backend="eager")
+    for length in (5, 9):
+        model.features(torch.zeros(2, length, dtype=torch.long)).sum().backward()
+    assert not counters["graph_break"]
+    assert counters["stats"]["unique_graphs"] == 1
     torch.compiler.reset()
