@@ -128,7 +128,7 @@ with bar.popover("Columns", icon=":material/view_column:"):
         [*table.columns],
         selection_mode="multi",
         default=[*SHOWN, *judges, *BESIDE] if beside else [*SHOWN, *judges],
-        format_func=label,
+        format_func=lambda name: plain(label(name)),
         label_visibility="collapsed",
     )
 table = filtered(table, words)

@@ -16,6 +16,8 @@ from core.errors import UserError
 from core.tracking.lock import acquire
 
 VERSION = 5
+LOCK = "driver.lock"
+"""Beside the index: whoever holds it drives the runs."""
 
 EVENT_TABLES = {
     "status": {"status": "VARCHAR", "reason": "VARCHAR", "pid": "BIGINT", "host": "VARCHAR"},
@@ -200,8 +202,11 @@ class IndexHeldError(UserError):
 
 
 def _hold(path: Path, timeout: float) -> int:
-    """Lock the index beside its file: DuckDB lets one process open a file twice, and rows would double."""
-    lock = path.with_name(path.name + ".lock")
+    """Lock the index beside its file: DuckDB lets one process open a file twice, and rows would double.
+
+    Whoever deletes the index with all that is called like it leaves the lock.
+    """
+    lock = path.with_name(LOCK)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = acquire(lock, timeout)
@@ -216,7 +221,7 @@ def _hold(path: Path, timeout: float) -> int:
 def is_held(path: Path) -> bool:
     """Whether some process has this index open."""
     try:
-        handle = acquire(path.with_name(path.name + ".lock"), shared=True)
+        handle = acquire(path.with_name(LOCK), shared=True)
     except OSError:
         return False
     if handle is not None:

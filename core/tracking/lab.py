@@ -186,7 +186,9 @@ class Lab:
             moving, looked = self.refresh(), start
             took = time.monotonic() - start
             if self.queue:
-                with contextlib.suppress(OSError, duckdb.Error):  # the next turn tries again
+                with contextlib.suppress(
+                    OSError, UserError, duckdb.Error
+                ):  # the next turn tries again
                     settle_dead(self.runs_dir, self.index)
 
     def _queue_lost(self) -> None:
@@ -195,7 +197,9 @@ class Lab:
         A fresh one may be about to be trained by a command.
         """
         queue, before = self.driving(), time.time() - FRESH
-        for name in _latest(self.index, "queued", before):
+        unsaid = "select run from config anti join status using (run) order by run"
+        silent = [name for (name,) in self.db.execute(unsaid).fetchall()]
+        for name in [*_latest(self.index, "queued", before), *silent]:
             if name not in queue.names():
                 with contextlib.suppress(UserError):  # the disk is full
                     queue.add(name)

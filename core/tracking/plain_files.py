@@ -1,14 +1,32 @@
-"""Opening files of a run that are no links: a run directory may come from a stranger, and should lead nowhere else."""
+"""Files of a run that are plain files: a run directory may come from a stranger, and should lead nowhere else."""
 
+import errno
 import os
+import stat
 from pathlib import Path
 from typing import IO, Any
 
 
 def open_plain(path: Path, mode: str = "rb", **more: Any) -> IO[Any]:
-    """As `open`. Raises OSError (ELOOP) for a symbolic link."""
-    return open(path, mode, opener=_no_link, **more)
+    """As `open`. Raises OSError for what is no plain file: a link (ELOOP), a pipe nobody would write to."""
+    return open(path, mode, opener=_plain, **more)
 
 
-def _no_link(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o644)
+def replace_text(path: Path, text: str) -> None:
+    """Write a file anew and give it its name when it is whole. A link of that name is replaced, not followed."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.unlink(missing_ok=True)
+    with open_plain(partial, "x", encoding="utf-8") as file:
+        file.write(text)
+    partial.replace(path)
+
+
+def _plain(path: str, flags: int) -> int:
+    handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+    kind = os.fstat(handle).st_mode
+    if not (
+        stat.S_ISREG(kind) or stat.S_ISDIR(kind)
+    ):  # `open` itself says of directories what they are
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is no plain file", path)
+    return handle

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from core.errors import UserError
+from core.tracking.plain_files import replace_text
 
 FILE = "settings.json"
 
@@ -29,9 +30,8 @@ def load(runs_dir: Path) -> Preferences:
 
 def save(runs_dir: Path, preferences: Preferences) -> None:
     """Keep them. Raises UserError where they cannot be written."""
-    partial = runs_dir / f"{FILE}.partial"
+    path = runs_dir / FILE
     try:
-        partial.write_text(json.dumps(asdict(preferences), indent=2), encoding="utf-8")
-        partial.replace(runs_dir / FILE)
+        replace_text(path, json.dumps(asdict(preferences), indent=2))
     except OSError as error:
-        raise UserError(f"{partial} cannot be written to ({error})") from None
+        raise UserError(f"{path} cannot be written to ({error})") from None

@@ -13,13 +13,17 @@ import psutil
 from core.tracking.rundir import RunDirectory
 
 SAME = 2.0
-"""Seconds by which two readings of one start may differ: the system's clock may have been set."""
+"""Seconds by which two readings of one start may differ."""
 
 
 def identity() -> dict[str, Any]:
     """This process, as the fields of a `status` event."""
-    started = round(psutil.Process().create_time(), 2)
-    return {"pid": os.getpid(), "started": started, "host": socket.gethostname()}
+    return {"pid": os.getpid(), "started": _started(psutil.Process()), "host": socket.gethostname()}
+
+
+def _started(process: psutil.Process) -> float:
+    """Seconds from the start of the system to that of a process, which no setting of the clock changes."""
+    return round(process.create_time() - psutil.boot_time(), 2)
 
 
 def kill_tree(pid: int) -> None:
@@ -45,7 +49,7 @@ def kill_trainer(run: RunDirectory) -> bool:
         return False
     try:
         process = psutil.Process(pid)
-        same = abs(process.create_time() - float(started)) < SAME
+        same = abs(_started(process) - float(started)) < SAME
         if not same or str(run.path.resolve()) not in process.cmdline():
             return False
     except (psutil.Error, TypeError, ValueError):

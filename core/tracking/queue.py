@@ -13,6 +13,7 @@ from pathlib import Path
 
 from core.errors import UserError
 from core.tracking.executors import Executor
+from core.tracking.plain_files import replace_text
 from core.tracking.processes import kill_trainer
 from core.tracking.rundir import RunDirectory, all_runs
 
@@ -78,15 +79,19 @@ class Queue:
         """Let the current run checkpoint and end as `interrupted`; what waits stays queued.
 
         A trainer in a process of its own that needs longer than `timeout` seconds is killed: it goes on from the
-        checkpoint before when it is resumed.
+        checkpoint before when it is resumed. Closing again does nothing.
         """
+        run: RunDirectory | None = None
         with self._changed:
+            if self._closing:
+                return
             self._closing = True
             self._changed.notify_all()
             if self._current:
-                with contextlib.suppress(UserError):  # deleted, or the disk is full
-                    self._run(self._current).request_stop("interrupted")
-            run = self._run(self._current) if self._current else None
+                run = self._run(self._current)
+                if run.stop_request() is None:  # a person's own request stands
+                    with contextlib.suppress(UserError):  # deleted, or the disk is full
+                        run.request_stop("interrupted")
         deadline = time.monotonic() + timeout
         self._thread.join(timeout)
         if run is None:
@@ -95,9 +100,10 @@ class Queue:
             run.is_alive() and time.monotonic() < deadline
         ):  # one that outlived an earlier dashboard
             time.sleep(0.05)
-        if kill_trainer(run):
-            run.settle(f"killed: it did not end within {timeout:g} s")
-            self._thread.join(1.0)
+        with contextlib.suppress(UserError):  # its events cannot be read
+            if kill_trainer(run):
+                run.settle(f"killed: it did not end within {timeout:g} s")
+                self._thread.join(1.0)
 
     def _drive(self) -> None:
         while True:
@@ -111,7 +117,7 @@ class Queue:
                 self._take(run)
             except Exception as error:  # whatever an executor raises, the next run gets its turn
                 traceback.print_exc()
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError, UserError):
                     run.settle(f"it could not be started ({error})", "failed")
             with self._changed:
                 if self._closing:
@@ -153,10 +159,8 @@ class Queue:
         return list(dict.fromkeys([*current, *self._waiting]))
 
     def _write(self) -> None:
-        partial = self._path.with_suffix(".partial")
         try:
-            partial.write_text(json.dumps(self._listed()), encoding="utf-8")
-            partial.replace(self._path)
+            replace_text(self._path, json.dumps(self._listed()))
         except OSError as error:
             raise UserError(f"the queue cannot be written to {self._path} ({error})") from None
 

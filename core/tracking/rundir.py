@@ -6,6 +6,7 @@ lives, then whoever settles what it left behind. The kernel frees the lock of a 
 
 import contextlib
 import json
+import math
 import os
 import re
 import shutil
@@ -20,11 +21,11 @@ from core.errors import UserError
 from core.nn.architecture import FAMILY
 from core.tracking.events import EventWriter, parse, read_lines
 from core.tracking.lock import acquire
-from core.tracking.plain_files import open_plain
+from core.tracking.plain_files import open_plain, replace_text
 from core.tracking.sources import FOLDERS
 
 DEVICES = {"con", "prn", "aux", "nul", *(f"{n}{i}" for n in ("com", "lpt") for i in range(10))}
-RESERVED = DEVICES | {"lab", "queue", "settings", "", *FOLDERS}
+RESERVED = DEVICES | {"lab", "driver", "queue", "settings", "", *FOLDERS}
 """No run may be called like a device of Windows, or like what else lies beside the runs."""
 ENDED = ("stopped", "interrupted", "failed", "finished")
 RESUMABLE = ("queued", "stopped", "interrupted", "failed")
@@ -86,9 +87,13 @@ class RunDirectory:
         """
         base = slug(config.name or f"{Path(config.base_model).name}-{config.method}")
         run = cls(_new_directory(runs_dir, base))
-        with run.lock():
-            run.write_config(config.changed(name=run.name, **_anchored(config)))
-            run.append("status", status="queued")
+        try:
+            with run.lock():
+                run.write_config(config.changed(name=run.name, **_anchored(config)))
+                run.append("status", status="queued")
+        except UserError:  # the disk is full
+            shutil.rmtree(run.path, ignore_errors=True)
+            raise
         return run
 
     @classmethod
@@ -112,10 +117,8 @@ class RunDirectory:
 
     def write_config(self, config: RunConfig) -> None:
         """Replace the settings by rename. Raises UserError where they cannot be written."""
-        partial = self.config_path.with_suffix(".partial")
         try:
-            partial.write_text(config.model_dump_json(indent=2), encoding="utf-8")
-            partial.replace(self.config_path)
+            replace_text(self.config_path, config.model_dump_json(indent=2))
         except OSError as error:
             raise UserError(f"{self.config_path} cannot be written to ({error})") from None
 
@@ -154,30 +157,36 @@ class RunDirectory:
 
     def request_stop(self, ending: str = "stopped") -> None:
         """Ask the trainer to checkpoint and end with that status. Raises UserError where that fails."""
-        partial = self.path / "stop.partial"
         try:
-            partial.write_text(ending, encoding="utf-8")
-            partial.replace(self.stop_path)
+            replace_text(self.stop_path, ending)
         except OSError as error:
             raise UserError(f"{self.name} cannot be asked to stop ({error})") from None
 
     def stop_request(self) -> str | None:
         """The status to end with, or None where nobody asked."""
         try:
-            ending = self.stop_path.read_text(encoding="utf-8")
-        except FileNotFoundError:
+            with open_plain(self.stop_path, "r", encoding="utf-8", errors="replace") as file:
+                ending = file.read(99)
+        except OSError:
             return None
         return ending if ending in ENDED else "stopped"
 
     def asked_to_stop(self) -> float | None:
-        """Seconds since somebody asked it to stop, or None where nobody did."""
-        with contextlib.suppress(FileNotFoundError):
-            return time.time() - self.stop_path.stat().st_mtime
+        """Seconds since somebody asked it to stop, or None where nobody did.
+
+        Infinitely many where the clock was set back since, for then nobody can tell.
+        """
+        with contextlib.suppress(OSError):
+            since = time.time() - self.stop_path.lstat().st_mtime
+            return since if since >= 0 else math.inf
         return None
 
     def withdraw_stop(self) -> None:
-        """Forget a request to stop."""
-        self.stop_path.unlink(missing_ok=True)
+        """Forget a request to stop. Raises UserError where it cannot be removed."""
+        try:
+            self.stop_path.unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(f"{self.name} is still asked to stop ({error})") from None
 
     @contextlib.contextmanager
     def lock(self, timeout: float = PATIENCE) -> Iterator[None]:
@@ -185,12 +194,14 @@ class RunDirectory:
 
         Raises:
             RunHeldError: another holds it past `timeout` seconds.
-            UserError: the run is gone.
+            UserError: the run is gone, or nobody can lock it.
         """
         try:
             handle = acquire(self._lock_path, timeout)
         except FileNotFoundError:
             raise UserError(f"{self.name} is gone: it was deleted") from None
+        except OSError as error:
+            raise UserError(f"{self.name} cannot be locked ({error})") from None
         if handle is None:
             raise RunHeldError(f"{self.name} is being trained; stop it first")
         try:
@@ -202,7 +213,7 @@ class RunDirectory:
         """Whether a trainer holds the run. Looking disturbs nobody else who looks."""
         try:
             handle = acquire(self._lock_path, shared=True)
-        except FileNotFoundError:
+        except OSError:  # it is gone, or what no trainer could lock
             return False
         if handle is not None:
             os.close(handle)
@@ -210,8 +221,8 @@ class RunDirectory:
 
     def settle(
         self, reason: str, ending: str = "interrupted", of: Collection[str] = ("queued", "running")
-    ) -> str:
-        """Give a run its last word whose trainer is gone without one; return its status.
+    ) -> str | None:
+        """Give a run its last word whose trainer is gone without one; its status, None where nobody can read it.
 
         Args:
             ending: the status to end with where nobody asked for another.
@@ -221,7 +232,9 @@ class RunDirectory:
             if self.status() in of:
                 self.append("status", status=self.stop_request() or ending, reason=reason)
                 self.withdraw_stop()
-        return self.status()
+        with contextlib.suppress(UserError):
+            return self.status()
+        return None
 
     def delete(self) -> None:
         """Remove the directory. Raises UserError while a trainer holds it, or where that fails."""
@@ -248,12 +261,12 @@ def _anchored(config: RunConfig) -> dict[str, str]:
 
 
 def all_runs(runs_dir: Path) -> list[RunDirectory]:
-    """Every run directory, by name. Links are not followed."""
+    """Every run directory, by name. Links are not followed, names that are no UTF-8 passed over."""
     if not runs_dir.is_dir():
         return []
     with os.scandir(runs_dir) as entries:
         names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
-    runs = (RunDirectory(runs_dir / name) for name in names)
+    runs = (RunDirectory(runs_dir / name) for name in names if name.isprintable())
     return [run for run in runs if run.config_path.exists()]
 
 

@@ -109,9 +109,10 @@ def _reason(error: BaseException, run: RunDirectory) -> str:
 
 def less_memory(run: RunDirectory) -> str:
     """What would need less memory than a run that ran out of it, in words."""
-    from core.training import preflight
+    from core.training import hardware, preflight
 
     try:
+        hardware.release_cache()
         return preflight.less_memory(run.config())
     except Exception:  # what it is for has failed already: a plain word will do
         return "a smaller batch with more gradient accumulation, gradient checkpointing or LoRA needs less"

@@ -102,7 +102,9 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     facts: Mapping[str, Any],
 ) -> None:
-    """Publish `step-N` under `directory` and drop all but the newest two.
+    """Publish `step-N` under `directory` and drop all but the newest two, and what claims to be further on.
+
+    A run that could not read those has begun anew before them.
 
     Args:
         facts: JSON-able bookkeeping that `load_checkpoint` gives back.
@@ -121,9 +123,13 @@ def save_checkpoint(
         "optimizer.safetensors": {k: v for k, v in moments.items() if isinstance(v, Tensor)},
         "random.safetensors": random,
     }
-    publish(directory / f"step-{step:08d}", files, {**facts, "step": step})
-    for old in _checkpoints(directory)[KEPT:]:
-        shutil.rmtree(old, ignore_errors=True)
+    newest = directory / f"step-{step:08d}"
+    publish(newest, files, {**facts, "step": step})
+    found = _checkpoints(directory)
+    kept = found[found.index(newest) :][:KEPT]
+    for path in found:
+        if path not in kept:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def load_checkpoint(

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import gc
 import platform
 import re
 import resource
@@ -105,6 +106,13 @@ def return_freed_memory() -> None:
     """Let the system have what is free between blocks in use; glibc keeps it for the next step."""
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)
+
+
+def release_cache() -> None:
+    """Let a GPU have what PyTorch keeps for later; what is still in use stays."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def available_memory_mb(device: torch.device) -> float:

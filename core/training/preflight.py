@@ -23,6 +23,8 @@ from core.training.fitting import estimated, nearest, too_large
 from core.training.optimiser import learning_rate
 
 CURVE_POINTS = 200
+LEAST = Extent(train_examples=1, longest=2, test_examples=1, longest_prompt=1)
+"""Any data set: what does not fit with this one fits with none."""
 LESS = 0.95
 """Share of the estimate for a run that ran out of memory which the settings offered instead may take."""
 Sizes = tuple[list[Example], list[tuple[int, int]]]
@@ -136,6 +138,8 @@ def check(config: RunConfig) -> Plan:
         return Plan(problems, note=note)
     if corpus is None or device is None:
         total, trainable = estimate.parameters(config, arch)
+        if note and device is not None:
+            problems += _lacking(config, arch, LEAST, device)
         return Plan(problems, parameters=total, trainable=trainable, note=note)
     return _plan(config, arch, corpus, device, problems)
 
@@ -156,6 +160,16 @@ def _beyond(config: RunConfig, arch: Architecture) -> list[Problem]:
     return problems
 
 
+def _lacking(
+    config: RunConfig, arch: Architecture, extent: Extent, device: torch.device
+) -> list[Problem]:
+    """That a run does not fit, if it does not."""
+    needed = estimated(config, arch, extent, device)
+    available = hardware.available_memory_mb(device)
+    fits = needed <= available
+    return [] if fits else [too_large(config, arch, extent, device, needed, available)]
+
+
 def _plan(
     config: RunConfig,
     arch: Architecture,
@@ -174,10 +188,7 @@ def _plan(
     )
     tokens = config.epochs * sum(length - 1 for length in lengths)
     parameters, trainable = estimate.parameters(config, arch)
-    needed = estimated(config, arch, corpus.extent, device)
-    available = hardware.available_memory_mb(device)
-    if needed > available:
-        problems.append(too_large(config, arch, corpus.extent, device, needed, available))
+    problems += _lacking(config, arch, corpus.extent, device)
     work = estimate.flops(config, arch, tokens)
     passes = schedule.steps * config.grad_accumulation
     stride = max(1, schedule.steps // CURVE_POINTS)
@@ -194,8 +205,8 @@ def _plan(
         cut_examples=corpus.cut_examples,
         parameters=parameters,
         trainable=trainable,
-        memory_mb=round(needed, 1),
-        available_mb=round(available, 1),
+        memory_mb=round(estimated(config, arch, corpus.extent, device), 1),
+        available_mb=round(hardware.available_memory_mb(device), 1),
         seconds=round(
             work / (_flops(device) * estimate.EFFICIENCY) + passes * estimate.STEP_SECONDS, 1
         ),

@@ -134,7 +134,7 @@ def _show_hash(name: str, now: str, recorded: str | None) -> None:
         help = "SHA-256 of all weights of the base; runs from it report the same."
         st.caption(f"weights {now[:16]}", help=help)
     else:
-        st.caption(f"on base {recorded[:16]}")
+        st.caption(f"on base {plain(recorded[:16])}")
         if recorded != now:
             st.warning(f"Its base has other weights by now: {now[:16]}")
 

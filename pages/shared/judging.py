@@ -62,7 +62,7 @@ def _follow() -> None:
     total = max(p.wanted, 1)
     done = p.stored + p.done
     model = job.judge.spec["model"]
-    text = f"{model}, {job.phase}: {done:,} of {p.wanted:,}" if p.wanted else job.phase
+    text = f"{plain(model)}, {job.phase}: {done:,} of {p.wanted:,}" if p.wanted else job.phase
     with st.container(horizontal=True, vertical_alignment="center"):
         st.progress(min(1.0, done / total), text, width="stretch")
         st.button("Stop scoring", icon=":material/stop:", on_click=job.stop)

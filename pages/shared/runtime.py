@@ -145,9 +145,13 @@ def release() -> None:
     holder = sys.modules.get(HOLDER)
     if holder is not None:
         held = cast(Holder, holder)
-        if held.scoring:  # it may still ask for what this holds
+        deadline = time.monotonic() + PATIENCE
+        if held.scoring:
             held.scoring.stop()
-            held.scoring.join(PATIENCE)
+        if held.lab.queue:  # a trainer and the requests under way end at the same time
+            held.lab.queue.close()
+        if held.scoring:  # it may still ask for what this holds
+            held.scoring.join(max(0.1, deadline - time.monotonic()))
         sys.modules.pop(HOLDER, None)
         held.lab.close()
 

@@ -55,6 +55,7 @@ def show_tokens(tokens: Sequence[tuple[str, str]]) -> None:
 
 def plain(text: str) -> str:
     """A text for places that read Markdown, every sign of it escaped and in one paragraph."""
+    text = text.encode("utf-8", "replace").decode("utf-8")  # a file's name may be no UTF-8
     quiet = LIVELY.sub(lambda match: match[0] + WORD_JOINER, " ".join(text.split()))
     return PUNCTUATION.sub(r"\\\g<0>", quiet)
 
