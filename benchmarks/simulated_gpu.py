@@ -178,7 +178,7 @@ def measure(config: RunConfig) -> dict[str, float]:
         reads = memory.operations = 0
         run.step(2, [longest])
         extent = estimate.Extent(len(lengths), max(lengths), 0, 0)
-        told = estimate.memory_mb(config, run.model.arch, extent, half=True)
+        told = estimate.memory_mb(config, run.model.arch, extent, half=True, gpu=True)
         return {
             "memory_gb": round(memory.peak / GB, 2),
             "estimate_gb": round((told - estimate.RUNTIME_MB) / 1024, 2),

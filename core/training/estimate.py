@@ -62,13 +62,16 @@ def splits_head(config: RunConfig) -> bool:
     return config.tie_weights and config.method == "lora" and config.lora_targets == "all"
 
 
-def memory_mb(config: RunConfig, arch: Architecture, extent: Extent, half: bool = False) -> float:
+def memory_mb(
+    config: RunConfig, arch: Architecture, extent: Extent, half: bool = False, gpu: bool = False
+) -> float:
     """Peak memory of a run, MiB: weights, gradients and moments beside what is computed.
 
     That is gradients, moments, activations and logits in a training step; keys and values while the test set is answered.
 
     Args:
         half: products in bf16 or fp16, which read and write half as much.
+        gpu: it computes more logits at a time.
     """
     weights, trainable = parameters(config, arch)
     moments = 2 if config.optimizer == "adamw" else 0
@@ -86,8 +89,8 @@ def memory_mb(config: RunConfig, arch: Architecture, extent: Extent, half: bool 
         head = arch.vocabulary * arch.n_embd if splits_head(config) else 0
         step, answering = ROOM * kept + logits, weights + head + cache
         return RUNTIME_MB + 4 * max(state + step, answering) / MIB
-    # The residual stream, a fifth of what a block keeps, stays in fp32. So do logits, of which a GPU holds more.
-    step = 2.2 * kept + 4 * HALF_LOGITS * logits
+    # The residual stream, a fifth of what a block keeps, stays in fp32. So do logits.
+    step = 2.2 * kept + 4 * (HALF_LOGITS if gpu else 1) * logits
     embeddings = (arch.vocabulary + arch.context) * arch.n_embd
     if config.method == "full":
         # At the loss, most gradients are not there yet, but autocast's copies of the weights are.

@@ -55,4 +55,4 @@ def estimated(config: RunConfig, arch: Architecture, extent: Extent, device: tor
     half = False
     with contextlib.suppress(UserError):  # told where settings are checked
         half = hardware.resolve_precision(config.precision, device) is not torch.float32
-    return estimate.memory_mb(config, arch, extent, half)
+    return estimate.memory_mb(config, arch, extent, half, gpu=device.type != "cpu")

@@ -185,6 +185,23 @@ def test_no_sound_checkpoint_is_a_fresh_start(
     assert weights(resumed) == weights(whole("full"))
 
 
+def test_what_a_run_that_began_anew_writes_is_kept(
+    settings: Settings, new_run: NewRun, whole: Whole
+) -> None:
+    """The damaged checkpoints are further on; they give way to the sound ones of less far."""
+    config = settings(**RANDOM, **METHODS["full"])
+    train(config, new_run("anew", stop_at=7))
+    checkpoints = new_run("anew").directory / "checkpoint"
+    for checkpoint in checkpoints.iterdir():
+        damage_file(checkpoint)
+    train(config, new_run("anew", resumed=True, stop_at=2))
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["step-00000002"]
+    resumed = new_run("anew", resumed=True)
+    assert train(config, resumed) == "finished"
+    assert resumed.of("rewind")[-1]["step"] == 2
+    assert weights(resumed) == weights(whole("full"))
+
+
 def test_killed_before_its_first_checkpoint(settings: Settings, new_run: NewRun) -> None:
     config = settings(**RANDOM, **METHODS["full"])
     with pytest.raises(KeyboardInterrupt):
