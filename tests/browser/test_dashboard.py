@@ -73,9 +73,11 @@ def _nothing_lives(tab):
     for selector in (*links, "img", ".katex", "main script", "strong strong"):
         assert main.locator(selector).count() == 0, selector
     assert main.get_by_role("img", name="delete icon").count() == 0
+    if main.get_by_label("Notes", exact=True).count():
+        return  # what a field holds is no text of the page
     text = main.inner_text().replace("\u2060", "")
     for sign in ("$x^2$", ":material/delete:", "https://a.bc/d", "**bold**", "&lt;b&gt;", "](java"):
-        assert sign in text or "Notes" in text, sign
+        assert sign in text, sign
 
 
 def _tick_first_row(tab):

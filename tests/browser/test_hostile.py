@@ -60,7 +60,7 @@ def dataset(tmp_path):
 
 def nothing_lives(tab):
     """The page, whose frame's own links and icons aside nothing is more than text."""
-    main = tab.get_by_test_id("stMain")
+    main = tab.locator("[data-testid=stMain], [data-testid=stPopoverBody]")
     assert tab.evaluate("window.alive") is None
     for selector in ALIVE:
         assert main.locator(selector).count() == 0, selector
@@ -157,6 +157,12 @@ def test_launch_takes_hostile_words_for_words_and_so_do_live_and_results(open_ta
     tab.get_by_text("Journal", exact=True).click()
     tab.wait_for_function("() => document.querySelector('[role=grid]')?.ariaRowCount > 15")
     nothing_lives(settled(tab))
+    tab.get_by_test_id("stMain").get_by_test_id(
+        "stPopoverButton"
+    ).click()  # judges go by the names of their models
+    expect(tab.get_by_test_id("stPopoverBody").get_by_text("openai model 0").first).to_be_visible()
+    nothing_lives(settled(tab))
+    tab.keyboard.press("Escape")
     dashboard._tick_first_row(tab)
     expect(tab.get_by_label("Notes", exact=True)).to_be_visible()
     nothing_lives(settled(tab))
