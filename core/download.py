@@ -1,7 +1,7 @@
 """Downloads from the Hugging Face hub, through its own client and cache: what can go wrong, in a sentence.
 
-The client shows its progress, tries again, goes on where a download broke off and gives a file its name
-when it is whole. Knows neither models nor data sets.
+The client shows its progress, tries again and gives a file its name when it is whole; where a download broke
+off, it goes on. Knows neither models nor data sets.
 """
 
 import errno
@@ -14,8 +14,16 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub import (
+    constants,
+    get_hf_file_metadata,
+    hf_hub_download,
+    hf_hub_url,
+    try_to_load_from_cache,
+)
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.file_download import http_get, repo_folder_name
+from huggingface_hub.utils._fixes import WeakFileLock
 
 from core.errors import UserError
 
@@ -32,7 +40,36 @@ def cached_file(repository: str, name: str) -> Path:
     cached = try_to_load_from_cache(repository, name)
     if isinstance(cached, str):
         return Path(cached)
-    return Path(hf_hub_download(repository, name, local_files_only=not reachable()))
+    if online := reachable():
+        _fetch_large(repository, name)
+    return Path(hf_hub_download(repository, name, local_files_only=not online))
+
+
+def _fetch_large(repository: str, name: str) -> None:
+    """Put a large file's bytes where the client looks for them, going on with what an earlier process left.
+
+    The client itself begins anew in each process. It still gives the file its name.
+    """
+    announced = get_hf_file_metadata(hf_hub_url(repository, name))
+    if not (announced.size and announced.etag and SHA256.fullmatch(announced.etag)):
+        return
+    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model")
+    blob = folder / "blobs" / announced.etag
+    partial = blob.with_name(f"{blob.name}.partial")
+    blob.parent.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(f"{partial}.lock"):
+        if blob.exists():
+            return
+        with partial.open("ab") as file:
+            start, size = file.tell(), announced.size
+            http_get(
+                announced.location,
+                file,
+                resume_size=start,
+                expected_size=size,
+                displayed_filename=name,
+            )
+        partial.replace(blob)
 
 
 def reachable() -> bool:

@@ -3,6 +3,7 @@
 The order is a function of the seed and the epoch alone, so a resumed run needs only its step.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -119,6 +120,14 @@ class Schedule:
             )
             self._epoch, self._order = epoch, _chunks(order, self.grad_accumulation)
         return self._order[within]
+
+
+def fingerprint(examples: Sequence[Encoded]) -> str:
+    """SHA-256 over the tokens of all examples, in order."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(np.asarray(example.ids, dtype=np.int64).tobytes() + b"|")
+    return digest.hexdigest()
 
 
 def collate(examples: Sequence[Encoded], mask_prompt: bool) -> Batch:

@@ -10,7 +10,7 @@ import torch
 
 from core.config import RunConfig
 from core.data import dataset
-from core.data.batches import Batch, Encoded, Schedule, collate, encode_all
+from core.data.batches import Batch, Encoded, Schedule, collate, encode_all, fingerprint
 from core.data.template import Example
 from core.errors import TrainingError
 from core.nn import generation, lora, pretrained
@@ -220,7 +220,11 @@ class Trainer:
                 [Example(prompt, "", "")],
                 generation.Sampling(self.config.max_new_tokens),
             )
-        self.run.emit("sample", step=self.progress.step, prompt=prompt, text=answer.text)
+        step = self.progress.step
+        self.run.emit("sample", step=step, prompt=prompt, text=answer.text)
+        if answer.prompt_cut and step <= self.config.sample_every:
+            message = "sample_prompt is longer than the context has room for; only its end is used"
+            self.run.emit("warning", step=step, about="sample", message=message)
 
     def _save(self) -> None:
         self.run.sync()
@@ -229,8 +233,16 @@ class Trainer:
             self.progress.step,
             self.model,
             self.optimizer,
-            {"progress": asdict(self.progress), "scaler": self.scaler.state_dict()},
+            {
+                "progress": asdict(self.progress),
+                "scaler": self.scaler.state_dict(),
+                "origin": self._origin(),
+            },
         )
+
+    def _origin(self) -> dict[str, str]:
+        """What the run learns from and starts from, to notice where it is another."""
+        return {"data set": fingerprint(self.train_set), "base model": self.base_hash}
 
     def _resume(self) -> None:
         if not self.run.resumed:
@@ -238,11 +250,18 @@ class Trainer:
         facts, damaged = checkpoint.load_checkpoint(
             self.run.directory / "checkpoint", self.model, self.optimizer
         )
+        messages = list(damaged)
         if facts:
             self.progress = Progress(**facts["progress"])
             self.scaler.load_state_dict(facts["scaler"])
+            was = facts.get("origin")
+            messages += [
+                f"the {what} is another than before step {self.progress.step}: from here on the run is not the one that was started"
+                for what, now in self._origin().items()
+                if isinstance(was, dict) and was.get(what) != now
+            ]
         self.run.emit("rewind", step=self.progress.step if facts else -1)
-        for message in damaged:
+        for message in messages:
             self.run.emit("warning", step=self.progress.step, about="checkpoint", message=message)
 
     def publish_weights(self) -> None:

@@ -16,6 +16,7 @@ from huggingface_hub import constants
 from safetensors.torch import save, save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from core import download
 from core.download import explained
 from core.errors import UserError
 from core.nn import pretrained
@@ -35,6 +36,8 @@ class Hub:
         """Bytes after which the next answer breaks off."""
         self.ranges: list[str | None] = []
         self.requests = 0
+        self.status: int | None = None
+        """What it answers instead."""
 
     def hold(self, body: bytes, sha256: str | None = None) -> None:
         self.body, self.size = lambda: io.BytesIO(body), len(body)
@@ -62,9 +65,10 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         def answer(self, start: int, send: bool) -> None:
             held.requests += 1
             name = self.path.replace("/main/", f"/{COMMIT}/")
-            if name != WEIGHTS or not held.size:
-                self.send_response(404)
-                self.send_header("X-Error-Code", "RepoNotFound")
+            if held.status or name != WEIGHTS or not held.size:
+                self.send_response(held.status or 404)
+                if not held.status:
+                    self.send_header("X-Error-Code", "RepoNotFound")
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
@@ -135,11 +139,41 @@ def test_the_true_shape_is_fetched_once_and_resumed(hub: Hub, tmp_path: Path) ->
     assert hub.requests == 0
 
 
+def test_what_a_killed_process_had_fetched_is_not_fetched_again(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class KilledError(BaseException):
+        pass
+
+    def fetch_some(url: str, file: io.BufferedWriter, **more: Any) -> None:
+        file.write(body[:30_000])
+        file.flush()
+        raise KilledError
+
+    body = save({"wte.weight": torch.arange(20_000.0).view(100, 200)})
+    hub.hold(body)
+    with monkeypatch.context() as patch:
+        patch.setattr(download, "http_get", fetch_some)
+        with pytest.raises(KilledError):
+            pretrained.fetch("gpt2")
+    assert pretrained.fetch("gpt2").read_bytes() == body
+    assert hub.ranges == ["bytes=30000-"]
+
+
 def test_no_network(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # between attempts
     nowhere = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", nowhere)
     assert "connect to the internet once, or name a directory" in sentence()
+
+
+@pytest.mark.parametrize("status", [403, 429, 500, 503])
+def test_a_hub_that_answers_something_else(
+    hub: Hub, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between attempts
+    hub.status = status
+    assert f"it answered with status {status}; try again later" in sentence()
 
 
 def test_nothing_there(hub: Hub) -> None:

@@ -202,6 +202,22 @@ def test_what_a_run_that_began_anew_writes_is_kept(
     assert weights(resumed) == weights(whole("full"))
 
 
+def test_other_data_than_before_are_told(
+    settings: Settings, new_run: NewRun, tmp_path: Path
+) -> None:
+    config = settings(**RANDOM, **METHODS["full"])
+    data = tmp_path / "data.json"
+    data.write_bytes(Path(config.dataset).read_bytes())
+    config = config.changed(dataset=str(data))
+    train(config, new_run("other", stop_at=3))
+    records = json.loads(data.read_text())
+    data.write_text(json.dumps([{**records[0], "output": "else"}, *records[1:]]))
+    resumed = new_run("other", resumed=True)
+    train(config, resumed)
+    [warning] = resumed.of("warning")
+    assert warning["message"].startswith("the data set is another than before step 3")
+
+
 def test_killed_before_its_first_checkpoint(settings: Settings, new_run: NewRun) -> None:
     config = settings(**RANDOM, **METHODS["full"])
     with pytest.raises(KeyboardInterrupt):

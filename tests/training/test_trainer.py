@@ -284,6 +284,14 @@ def test_bf16_is_nearly_the_same_run(settings: Settings, new_run: NewRun) -> Non
     assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
 
 
+def test_a_sample_prompt_beyond_the_context_is_told(settings: Settings, new_run: NewRun) -> None:
+    run = new_run("long")
+    Trainer(settings(sample_prompt="red house " * 150, max_new_tokens=4), run).fit()
+    [warning] = run.of("warning")
+    assert warning["about"] == "sample"
+    assert "only its end is used" in warning["message"]
+
+
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch's own
 def test_compiling_compiles_what_the_loss_runs(
     settings: Settings, new_run: NewRun, monkeypatch: pytest.MonkeyPatch
