@@ -106,7 +106,10 @@ def show_plan(plan: "preflight.Plan", cost: rehearsal.Cost | None, problems: lis
     first, second = st.columns(2)
     first.metric("Steps", "unknown" if plan.steps is None else f"{plan.steps:,}")
     second.metric("Training tokens", count(plan.tokens))
-    first.metric("Parameters", count(plan.parameters))
+    whole = None
+    if plan.base_parameters:
+        whole = f"{plan.base_parameters:,} of the base model: {plan.base_mb:,} MB in fp32."
+    first.metric("Parameters", count(plan.parameters), help=whole)
     second.metric("Trainable", count(plan.trainable))
     how = "measured" if cost else "about"
     seconds, memory = (cost.seconds, cost.memory_mb) if cost else (plan.seconds, plan.memory_mb)

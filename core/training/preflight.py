@@ -50,6 +50,10 @@ class Plan:
     """Training examples that max_length cuts."""
     parameters: int | None = None
     trainable: int | None = None
+    base_parameters: int | None = None
+    """Of these, what the base model has."""
+    base_mb: float | None = None
+    """What they take in fp32, MiB."""
     memory_mb: float | None = None
     available_mb: float | None = None
     seconds: float | None = None
@@ -137,10 +141,9 @@ def check(config: RunConfig) -> Plan:
     if arch is None:
         return Plan(problems, note=note)
     if corpus is None or device is None:
-        total, trainable = estimate.parameters(config, arch)
         if note and device is not None:
             problems += _lacking(config, arch, LEAST, device)
-        return Plan(problems, parameters=total, trainable=trainable, note=note)
+        return Plan(problems, note=note, **_counts(config, arch))
     return _plan(config, arch, corpus, device, problems)
 
 
@@ -158,6 +161,19 @@ def _beyond(config: RunConfig, arch: Architecture) -> list[Problem]:
         message = f"it has {arch.vocabulary:,} tokens; it should have GPT-2's {VOCABULARY:,}"
         problems.append(Problem("base_model", config.base_model, message))
     return problems
+
+
+def _counts(config: RunConfig, arch: Architecture) -> dict[str, Any]:
+    """The fields of a plan that count weights."""
+    parameters, trainable = estimate.parameters(config, arch)
+    base = arch.parameters(config.tie_weights)
+    mb = round(4 * base / estimate.MIB, 2)
+    return {
+        "parameters": parameters,
+        "trainable": trainable,
+        "base_parameters": base,
+        "base_mb": mb,
+    }
 
 
 def _lacking(
@@ -187,7 +203,6 @@ def _plan(
         config.group_by_length,
     )
     tokens = config.epochs * sum(length - 1 for length in lengths)
-    parameters, trainable = estimate.parameters(config, arch)
     problems += _lacking(config, arch, corpus.extent, device)
     work = estimate.flops(config, arch, tokens)
     passes = schedule.steps * config.grad_accumulation
@@ -203,8 +218,7 @@ def _plan(
         tokens=tokens,
         longest=corpus.extent.longest,
         cut_examples=corpus.cut_examples,
-        parameters=parameters,
-        trainable=trainable,
+        **_counts(config, arch),
         memory_mb=round(estimated(config, arch, corpus.extent, device), 1),
         available_mb=round(hardware.available_memory_mb(device), 1),
         seconds=round(

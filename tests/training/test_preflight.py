@@ -15,6 +15,7 @@ from core.data import dataset
 from core.data.batches import encode_all
 from core.errors import UserError
 from core.nn import pretrained
+from core.presets import preset
 from core.training import estimate, hardware, preflight
 from core.training.optimiser import learning_rate
 from core.training.trainer import Trainer
@@ -214,6 +215,23 @@ def test_what_is_not_downloaded_is_noted_and_not_fetched(
     assert (plan.steps, plan.learning_rates) == (None, [])
     [problem] = preflight.check(settings(dataset="alpaca", base_model="gpt-5")).problems
     assert problem.field == "base_model"
+
+
+def test_what_fits_with_no_data_is_told_before_they_are_there(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(hardware, "available_memory_mb", lambda device: 20_000.0)
+    config = settings(dataset="alpaca", base_model="gpt2-xl", method="full", precision="fp32")
+    [problem] = preflight.check(config).problems
+    assert problem.message.startswith("the run would need about 25,")
+    assert problem.message.endswith("method = lora fits")
+    assert preflight.check(config.changed(method="lora")).problems == []
+
+
+def test_the_journals_counts() -> None:
+    plan = preflight.check(preset("run_12"))
+    assert (plan.base_parameters, plan.base_mb, plan.trainable) == (406_286_336, 1549.86, 7_898_384)
 
 
 @pytest.mark.parametrize(("batch_size", "fitting"), [(64, 16), (60, 15), (9, 3), (7, 1)])
