@@ -1,6 +1,6 @@
 """What a run will cost, by arithmetic on its settings and the model's shapes. Needs no tensors.
 
-Rough where it has to be: memory within a quarter or so, time within a factor of two.
+Rough where it has to be: memory within a fifth or so, time within a factor of two.
 """
 
 from collections.abc import Callable

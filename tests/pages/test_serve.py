@@ -5,11 +5,20 @@ import signal
 import socket
 import subprocess
 import sys
+import tomllib
 
 from core.config import RunConfig
 from core.tracking.events import EventWriter
 from core.tracking.executors import ROOT
 from core.tracking.rundir import RunDirectory
+
+
+def test_the_server_is_for_this_machine_and_for_its_own_pages():
+    told = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text())
+    server = told["server"]
+    assert server["address"] == "127.0.0.1"
+    assert server["enableXsrfProtection"] is server["enableCORS"] is True
+    assert told["client"]["showErrorDetails"] == "none"
 
 
 def test_runs_are_looked_after_before_anybody_looks(runs_dir, monkeypatch, wait):

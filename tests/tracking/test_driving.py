@@ -15,7 +15,7 @@ from core.tracking import preferences, queries
 from core.tracking.index import IndexHeldError
 from core.tracking.lab import INDEX, Lab, read_index, requeue, stop
 from core.tracking.preferences import Preferences
-from core.tracking.processes import identity, kill_trainer
+from core.tracking.processes import identity, kill_trainer, kill_tree
 from core.tracking.queue import FILE, Queue
 from core.tracking.rundir import RunDirectory
 from tests.tracking.test_lab import HOLD, LONG, gone, trainer_of
@@ -95,6 +95,18 @@ def test_only_the_very_process_that_trains_is_killed(runs_dir):
         ):
             run.append("status", status="running", **other)
             assert not kill_trainer(run)
+
+
+def test_what_is_killed_takes_its_children_along(child, wait):
+    parent = child(
+        "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)']);"
+        "print('up', flush=True); time.sleep(99)"
+    )
+    assert parent.stdout.readline() == "up\n"
+    [grandchild] = psutil.Process(parent.pid).children()
+    kill_tree(parent.pid)
+    wait(lambda: gone(grandchild.pid))
+    assert parent.wait(10) == -signal.SIGKILL
 
 
 def test_a_dashboard_that_ends_leaves_no_trainer_that_hangs(
