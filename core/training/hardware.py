@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import functools
 import gc
 import platform
 import re
@@ -120,6 +121,20 @@ def available_memory_mb(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] / MIB
     return psutil.virtual_memory().available / MIB
+
+
+def product_rate(precision: str, device: torch.device) -> float:
+    """Operations a second of a matrix product; a GPU's depends on the number format by an order of magnitude."""
+    dtype = torch.float32
+    if device.type == "cuda":
+        with contextlib.suppress(UserError):  # told where settings are checked
+            dtype = resolve_precision(precision, device)
+    return _product_rate(device, dtype)
+
+
+@functools.cache
+def _product_rate(device: torch.device, dtype: torch.dtype) -> float:
+    return gemm_flops(device, dtype)
 
 
 def gemm_flops(device: torch.device, dtype: torch.dtype = torch.float32, size: int = 1024) -> float:

@@ -206,6 +206,7 @@ def _plan(
     problems += _lacking(config, arch, corpus.extent, device)
     work = estimate.flops(config, arch, tokens)
     passes = schedule.steps * config.grad_accumulation
+    rate = hardware.product_rate(config.precision, device)
     stride = max(1, schedule.steps // CURVE_POINTS)
     shown = sorted({*range(1, schedule.steps + 1, stride), schedule.steps})
     return Plan(
@@ -221,9 +222,7 @@ def _plan(
         **_counts(config, arch),
         memory_mb=round(estimated(config, arch, corpus.extent, device), 1),
         available_mb=round(hardware.available_memory_mb(device), 1),
-        seconds=round(
-            work / (_flops(device) * estimate.EFFICIENCY) + passes * estimate.STEP_SECONDS, 1
-        ),
+        seconds=round(estimate.seconds(work, passes, rate, gpu=device.type == "cuda"), 1),
         device=hardware.describe(device),
         note=f"{corpus.lost_examples:,} examples will be left out: max_length leaves nothing of their response"
         if corpus.lost_examples
@@ -275,11 +274,6 @@ def _attempt(
         sentence = str(error).removeprefix(f"{name} = {getattr(config, name)!r}: ")
         problems.append(Problem(name, getattr(config, name), sentence))
         return None
-
-
-@functools.cache
-def _flops(device: torch.device) -> float:
-    return hardware.gemm_flops(device)
 
 
 @functools.lru_cache(maxsize=4)

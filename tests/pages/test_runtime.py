@@ -4,6 +4,7 @@ import gc
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from pathlib import Path
 
@@ -22,6 +23,35 @@ PAGES = ("launch", "live", "results", "compare")
 
 def threads():
     return [t.name for t in threading.enumerate() if t.name in ("ingest", "queue")]
+
+
+class SlowScoring:
+    """A scoring whose requests under way need a second to end."""
+
+    going = True
+
+    def stop(self):
+        self.asked = time.monotonic()
+
+    def join(self, timeout):
+        time.sleep(min(timeout, max(0.0, self.asked + 1.0 - time.monotonic())))
+
+
+def test_a_scoring_and_a_trainer_end_at_the_same_time(open_page, monkeypatch):
+    open_page("live")
+    queue, closed = runtime.lab().queue, []
+    really = queue.close
+
+    def close(*patience):
+        if not closed:  # closing again does nothing
+            closed.append(time.sleep(1.0))
+        really(*patience)
+
+    monkeypatch.setattr(queue, "close", close)
+    sys.modules[runtime.HOLDER].scoring = SlowScoring()
+    start = time.monotonic()
+    runtime.release()
+    assert 1.0 <= time.monotonic() - start < 1.9
 
 
 @pytest.fixture

@@ -100,6 +100,13 @@ def test_work_of_a_step_is_six_flops_a_weight_and_token() -> None:
     assert estimate.flops(RunConfig(method="full", mask_prompt=True), arch, 100) < full
 
 
+def test_time_is_work_at_a_rate_and_a_fixed_cost_a_pass() -> None:
+    work = 60 * 1e9 * estimate.EFFICIENCY
+    assert estimate.seconds(work, 0, 1e9, gpu=False) == pytest.approx(60)
+    assert estimate.seconds(work, 1000, 1e9, gpu=False) == pytest.approx(110)
+    assert estimate.seconds(work, 1000, 1e9, gpu=True) == pytest.approx(75)
+
+
 def test_half_precision_halves_frozen_weights_and_what_is_computed() -> None:
     config, arch = RunConfig(method="lora", batch_size=1, max_new_tokens=1), FAMILY["gpt2-xl"]
     whole = estimate.memory_mb(config, arch, TINY)
