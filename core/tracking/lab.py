@@ -186,9 +186,7 @@ class Lab:
             moving, looked = self.refresh(), start
             took = time.monotonic() - start
             if self.queue:
-                with contextlib.suppress(
-                    OSError, UserError, duckdb.Error
-                ):  # the next turn tries again
+                with contextlib.suppress(OSError, UserError, duckdb.Error):  # tried again next time
                     settle_dead(self.runs_dir, self.index)
 
     def _queue_lost(self) -> None:
@@ -197,9 +195,8 @@ class Lab:
         A fresh one may be about to be trained by a command.
         """
         queue, before = self.driving(), time.time() - FRESH
-        unsaid = "select run from config anti join status using (run) order by run"
-        silent = [name for (name,) in self.db.execute(unsaid).fetchall()]
-        for name in [*_latest(self.index, "queued", before), *silent]:
+        untouched = [run.name for run in all_runs(self.runs_dir) if run.is_untouched()]
+        for name in [*_latest(self.index, "queued", before), *untouched]:
             if name not in queue.names():
                 with contextlib.suppress(UserError):  # the disk is full
                     queue.add(name)

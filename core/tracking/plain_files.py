@@ -2,6 +2,7 @@
 
 import errno
 import os
+import secrets
 import stat
 from pathlib import Path
 from typing import IO, Any
@@ -14,19 +15,21 @@ def open_plain(path: Path, mode: str = "rb", **more: Any) -> IO[Any]:
 
 def replace_text(path: Path, text: str) -> None:
     """Write a file anew and give it its name when it is whole. A link of that name is replaced, not followed."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    with open_plain(partial, "x", encoding="utf-8") as file:
-        file.write(text)
-    partial.replace(path)
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")  # two may write at once
+    try:
+        with open_plain(partial, "x", encoding="utf-8") as file:
+            file.write(text)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def _plain(path: str, flags: int) -> int:
     handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
     kind = os.fstat(handle).st_mode
-    if not (
-        stat.S_ISREG(kind) or stat.S_ISDIR(kind)
-    ):  # `open` itself says of directories what they are
+    # `open` itself says of directories what they are
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
         os.close(handle)
         raise OSError(errno.EINVAL, "it is no plain file", path)
     return handle

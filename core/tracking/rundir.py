@@ -106,6 +106,12 @@ class RunDirectory:
             raise UserError(message)
         return runs[name]
 
+    def is_untouched(self) -> bool:
+        """Whether there is nothing but settings: it was about to be queued when its maker was killed."""
+        with contextlib.suppress(OSError):
+            return {path.name for path in self.path.iterdir()} <= {"config.json", "trainer.lock"}
+        return False
+
     def config(self) -> RunConfig:
         """The settings. Raises UserError where the file is missing or damaged."""
         try:

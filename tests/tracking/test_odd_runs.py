@@ -2,6 +2,7 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -135,6 +136,24 @@ def test_a_run_whose_dashboard_was_killed_before_its_first_event_is_queued(runs_
     lab = Lab(runs_dir)
     assert lab.queue.names() == ["a"]
     lab.close()
+
+
+def test_a_run_whose_events_somebody_removed_is_not_trained_anew(runs_dir, settings):
+    run = RunDirectory.create(runs_dir, settings(name="a"))
+    run.log_path.write_text("it trained")
+    run.events_path.unlink()
+    lab = Lab(runs_dir)
+    assert lab.queue.names() == []
+    lab.close()
+
+
+def test_two_who_write_at_once_leave_one_whole_file(tmp_path):
+    path = tmp_path / "settings.json"
+    texts = [f"{i}" * 50_000 for i in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda text: replace_text(path, text), texts * 5))
+    assert path.read_text() in texts
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_request_that_cannot_be_withdrawn_is_told(tmp_path):
