@@ -176,7 +176,6 @@ def test_whoever_deletes_the_index_leaves_the_right_to_drive(runs_dir):
 
 def test_a_persons_request_to_stop_outlives_the_end_of_the_dashboard(runs_dir, settings, wait):
     run = RunDirectory.create(runs_dir, settings(name="a"))
-    (runs_dir / "queue.json").write_text(json.dumps(["a"]))
     asked = []
 
     def train(run):
@@ -185,6 +184,7 @@ def test_a_persons_request_to_stop_outlives_the_end_of_the_dashboard(runs_dir, s
         asked.append(run.stop_request())
 
     queue = Queue(runs_dir, train)
+    queue.add("a")
     wait(lambda: run.stop_request())
     queue.close()
     assert asked == ["stopped"]
