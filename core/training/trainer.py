@@ -247,10 +247,9 @@ class Trainer:
     def _resume(self) -> None:
         if not self.run.resumed:
             return
-        facts, damaged = checkpoint.load_checkpoint(
+        facts, messages = checkpoint.load_checkpoint(
             self.run.directory / "checkpoint", self.model, self.optimizer
         )
-        messages = list(damaged)
         if facts:
             self.progress = Progress(**facts["progress"])
             self.scaler.load_state_dict(facts["scaler"])
