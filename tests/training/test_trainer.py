@@ -19,6 +19,7 @@ from core.errors import TrainingError, UserError
 from core.nn import pretrained
 from core.nn.architecture import Architecture
 from core.nn.gpt2 import GPT2
+from core.training import hardware
 from core.training.build import build_model
 from core.training.optimiser import learning_rate
 from core.training.trainer import Trainer, train
@@ -282,6 +283,23 @@ def test_bf16_is_nearly_the_same_run(settings: Settings, new_run: NewRun) -> Non
     assert half.losses() == pytest.approx(full.losses(), rel=1e-2)
     assert half.losses() != full.losses()
     assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
+
+
+def test_what_training_held_goes_back_before_the_answers(
+    settings: Settings, new_run: NewRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gradients and moments are let go first, or they would not be among it."""
+    trainer = Trainer(settings(), new_run("a"))
+    trainer.fit()
+    held: list[bool] = []
+
+    def returned() -> None:
+        grads = [p.grad is not None for p in trainer.parameters]
+        held.append(any(grads) or bool(trainer.optimizer.state))
+
+    monkeypatch.setattr(hardware, "return_freed_memory", returned)
+    trainer.answer_test_set()
+    assert held == [False]
 
 
 def test_a_sample_prompt_beyond_the_context_is_told(settings: Settings, new_run: NewRun) -> None:
