@@ -4,7 +4,8 @@
 
 A dashboard here is a process with an open `Lab` that resumes what is interrupted; its trainers are real ones on
 the embedded model, full and LoRA, some with accumulation and dropout. Every now and then SIGKILL goes to the
-trainer, the dashboard or both; a dashboard that is gone is started again. What must hold, or this exits with 1:
+trainer, the dashboard or both; a dashboard that is gone is started again, and sometimes killed before it is open.
+What must hold, or this exits with 1:
 
     - every run ends `finished`, its last loss and its weights those of the same run undisturbed, to the bit;
     - the index opens, and holds each event that reached the disk once, rewinds taken into account;
@@ -33,15 +34,17 @@ import psutil
 from core.config import RunConfig
 from core.tracking.events import parse
 from core.tracking.executors import run_in_process
-from core.tracking.index import EVENT_TABLES, STEPPED
-from core.tracking.lab import read_index
+from core.tracking.reading import read_index
 from core.tracking.rundir import RunDirectory
+from core.tracking.schema import EVENT_TABLES, STEPPED
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 5.0
 """Seconds within which a dashboard has to mark a run whose trainer was killed."""
 PAUSE = 5.0
 """Longest pause between two kills, in seconds."""
+OPENING = 1.0
+"""Seconds within which one that opens is killed: it takes about as long."""
 DASHBOARD = """
 import sys, time
 from pathlib import Path
@@ -100,9 +103,13 @@ class Dashboard:
             [sys.executable, "-c", DASHBOARD, str(runs_dir)],
             cwd=ROOT, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
+
+    def wait(self) -> "Dashboard":
+        """Until it is open."""
         assert self.process.stdout is not None
         if self.process.stdout.readline() != "open\n":
             raise SystemExit(f"the dashboard did not open: status {self.process.wait()}")
+        return self
 
     def kill(self) -> None:
         self.process.kill()
@@ -141,7 +148,7 @@ def torment(directory: Path, kills: int, chance: random.Random) -> tuple[Tally, 
     data.write_text(json.dumps(examples()))
     expected = {name: undisturbed(directory / "alone", name, data) for name in VARIANTS}
     runs_dir, tally, count = directory / "runs", Tally(), 0
-    dashboard = Dashboard(runs_dir)
+    dashboard = Dashboard(runs_dir).wait()
     while tally.kills.total() < kills:
         variant = [*VARIANTS][count % len(VARIANTS)]
         run = RunDirectory.create(runs_dir, config(f"{variant}-{count}", variant, data))
@@ -179,7 +186,12 @@ def strike(
                 psutil.Process(pid).kill()
     tally.kills[kind] += 1
     if kind != "trainer":
-        return Dashboard(run.path.parent)
+        while chance.random() < 1 / 3:
+            opening = Dashboard(run.path.parent)
+            time.sleep(chance.uniform(0, OPENING))
+            opening.kill()
+            tally.kills["opening"] += 1
+        return Dashboard(run.path.parent).wait()
     if until(lambda: settled(run, when) is not None, 2 * PATIENCE):
         took = (settled(run, when) or when) - when
         tally.slowest = max(tally.slowest, took)
@@ -272,9 +284,7 @@ def miscounted(runs_dir: Path) -> list[str]:
                 query = f'select seq from "{kind}" where run = ? order by seq'
                 rows = [seq for (seq,) in index.cursor().execute(query, [name]).fetchall()]
                 if rows != sorted(events):
-                    wrong.append(
-                        f"{name}: {len(rows)} of {kind} in the index, {len(events)} on disk"
-                    )
+                    wrong.append(f"{name}: {len(rows)} of {kind} indexed, {len(events)} on disk")
     return wrong
 
 

@@ -42,7 +42,8 @@ from benchmarks.load_data import write_runs
 from benchmarks.watchers import watch
 from core.presets import preset
 from core.tracking.events import parse
-from core.tracking.lab import Lab, read_index
+from core.tracking.lab import Lab
+from core.tracking.reading import read_index
 from core.tracking.rundir import RunDirectory
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -14,6 +14,8 @@ from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
 LARGEST = 64 << 20
+PATIENCE = 30.0
+"""Seconds to wait for an answer."""
 
 
 def watch(address: str, query: str, count: int, seconds: float) -> list[dict[str, float]]:
@@ -70,7 +72,7 @@ async def _until_finished(socket: Any) -> dict[str, float]:
     """Wait for the end of a run of the script; the parts it wants drawn anew, with their intervals."""
     parts = {}
     while True:
-        message = ForwardMsg.FromString(await socket.recv())
+        message = ForwardMsg.FromString(await asyncio.wait_for(socket.recv(), PATIENCE))
         kind = message.WhichOneof("type")
         if kind == "auto_rerun":
             parts[message.auto_rerun.fragment_id] = message.auto_rerun.interval

@@ -6,11 +6,16 @@ off, it goes on. Knows neither models nor data sets.
 
 import errno
 import hashlib
+import io
+import math
 import re
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -24,15 +29,59 @@ from huggingface_hub import (
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 from huggingface_hub.file_download import http_get, repo_folder_name
 from huggingface_hub.utils._fixes import WeakFileLock
+from tqdm import tqdm
 
 from core.errors import UserError
 
+Listener = Callable[[str, int, int], None]
+"""Is told the repository, the bytes of it that are here and those there are. What it raises ends the download."""
+
 constants.HF_HUB_DISABLE_XET = True
 """The hub's other way to send large files tells of failures by a bare RuntimeError, after minutes."""
+constants.HF_HUB_DISABLE_TELEMETRY = True
+"""The hub need not know what asks it for a file, beyond the client's name."""
 PATIENCE = 10.0
 """Seconds for a first sign of the hub."""
 DIFFERS = "is not what the hub announced (its SHA-256 differs) and was removed; try again"
 SHA256 = re.compile(r"[0-9a-f]{64}")
+TELL_EVERY = 1.0
+"""Seconds."""
+_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def told_to(listener: Listener) -> Iterator[None]:
+    """Have this thread's downloads told to a listener, rather than drawn in the terminal."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+def progress_bar(repository: str) -> type[Any] | None:
+    """What the hub's client should show progress with: a bar that tells the listener; None where there is none."""
+    listener = _listener.get()
+    if listener is None:
+        return None
+    tell = listener
+
+    class Told(tqdm):  # type: ignore[misc]
+        last = -math.inf
+
+        def __init__(self, *args: Any, **more: Any) -> None:
+            super().__init__(*args, file=io.StringIO(), **more)
+
+        def update(self, n: float | None = 1) -> bool | None:
+            drawn: bool | None = super().update(n)
+            now = time.monotonic()
+            whole = self.n == self.total
+            if self.unit == "B" and (whole or now - self.last >= TELL_EVERY):
+                self.last = now
+                tell(repository, int(self.n), int(self.total or 0))
+            return drawn
+
+    return Told
 
 
 def cached_file(repository: str, name: str) -> Path:
@@ -42,7 +91,8 @@ def cached_file(repository: str, name: str) -> Path:
         return Path(cached)
     if online := reachable():
         _fetch_large(repository, name)
-    return Path(hf_hub_download(repository, name, local_files_only=not online))
+    bar = progress_bar(repository)
+    return Path(hf_hub_download(repository, name, local_files_only=not online, tqdm_class=bar))
 
 
 def _fetch_large(repository: str, name: str) -> None:
@@ -68,6 +118,7 @@ def _fetch_large(repository: str, name: str) -> None:
                 resume_size=start,
                 expected_size=size,
                 displayed_filename=name,
+                tqdm_class=progress_bar(repository),
             )
         partial.replace(blob)
 

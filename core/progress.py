@@ -12,6 +12,8 @@ from rich.text import Text
 from core.tracking.events import parse, read_lines
 from core.tracking.rundir import RunDirectory
 
+MB = 1_000_000
+
 
 def drive(run: RunDirectory, train: Callable[[RunDirectory], None], console: Console) -> None:
     """Train a run in a thread while showing how it goes. Ctrl-C asks it to checkpoint and stop."""
@@ -54,8 +56,12 @@ def follow(run: RunDirectory, offset: int, going: Callable[[], bool], console: C
 
 def _show(event: dict[str, Any], progress: Progress, task: TaskID, console: Console) -> None:
     kind = event["event"]
-    if kind == "plan":
-        progress.update(task, total=event["steps"], description="training")
+    if kind == "download":
+        done, total = event["bytes"] // MB, event["total"] // MB
+        told = f"downloading {event['repository']}, MB"
+        progress.update(task, total=total, completed=done, description=told)
+    elif kind == "plan":
+        progress.update(task, total=event["steps"], completed=0, description="training")
     elif kind == "step":
         loss = "skipped" if event["loss"] is None else f"loss {event['loss']:.3f}"
         figures = f"{loss}  lr {event['lr']:.1e}  {event['tokens_per_s']:.0f} tokens/s"

@@ -87,7 +87,8 @@ def runs(
 def beside_journal(frame: pd.DataFrame, scores: Scores | None = None) -> pd.DataFrame:
     """Results, the journal's own rows below, and which of them a run repeats and how far it is from it."""
     own = run_frame(frame, scores)
-    away = pd.DataFrame([journal.difference(row) for row in records(frame)], index=own.index)
+    rows = [journal.difference(row) for row in records(frame)]
+    away = pd.DataFrame(rows, index=own.index, columns=["journal_run", "loss_to_journal"])
     told = pd.DataFrame(journal.rows()).reindex(columns=own.columns).astype(own.dtypes.to_dict())
     return pd.concat([own.join(away), told], ignore_index=True)
 

@@ -108,7 +108,7 @@ was_going = any(run["status"] in GOING for run in states(lab.looked, names))
 def show() -> None:
     """The part of the page that changes while a run goes on."""
     runtime.give_way()
-    if runtime.lab() is not lab:  # another window took over what this one only read
+    if not runtime.is_open(lab):  # another window took over what this one only read
         runtime.rerun()
     chosen = states(lab.looked, names)
     if was_going != any(run["status"] in GOING for run in chosen):

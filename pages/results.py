@@ -110,13 +110,15 @@ results = queries.results(lab.db)
 if results.empty:
     st.info("No run yet. Launch one: the demo takes about a minute.")
     st.page_link("pages/launch.py", label="Launch", icon=":material/rocket_launch:")
-    st.stop()
 
 bar = st.container(horizontal=True, vertical_alignment="bottom")
-words = bar.text_input("Filter", placeholder="words, such as: lora finished")
+hint = "words, such as: lora finished"
+words = "" if results.empty else bar.text_input("Filter", placeholder=hint)
 beside = bar.toggle(
     "Journal", help="Below: what the study reported that the presets run_1 to run_19 come from."
 )
+if results.empty and not beside:
+    st.stop()
 judged = judging.by_run(verdict_queries.scores(lab.db))
 listed = report.beside_journal(results, judged) if beside else report.run_frame(results, judged)
 table, judges = with_scores(listed)

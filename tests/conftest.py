@@ -1,13 +1,15 @@
 """What several test files share: settings of hypothesis, and somebody else's GPT-2 to compare with."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import settings
+
+from tests.hub_server import Hub, serving
 
 # Without deadlines: a shared machine makes the clock lie.
 settings.register_profile("project", deadline=None, max_examples=60)
@@ -28,6 +30,23 @@ def wait() -> Callable[..., None]:
             time.sleep(0.05)
 
     return until
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """The hub for this process and its children, and an empty cache."""
+    from huggingface_hub import constants
+
+    with serving() as held:
+        files_at = held.address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "ENDPOINT", held.address)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", files_at)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_ENDPOINT", held.address)
+        monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        yield held
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,8 @@ from core import cli
 from core.config import RunConfig
 from core.data.template import format_prompt
 from core.presets import PRESETS
-from core.tracking import lab, queries
-from core.tracking.index import Index
+from core.tracking import queries, reading
+from core.tracking.index import INDEX, Index
 from core.tracking.rundir import RunDirectory
 from core.training import hardware
 
@@ -274,7 +274,7 @@ def test_train_prints_the_row_of_the_run(trained: tuple[Path, Result]) -> None:
 
 
 def test_the_answers_are_in_the_index(trained: tuple[Path, Result]) -> None:
-    index = lab.read_index(trained[0])
+    index = reading.read_index(trained[0])
     answers = queries.answers(index.cursor(), ["mine"])
     index.close()
     assert answers["instruction"].tolist() == ["Say river.", "Say stone."]
@@ -353,7 +353,7 @@ def test_reindex_makes_the_index_anew(runs_dir: Path) -> None:
     for name in ("a", "b"):
         RunDirectory.create(runs_dir, RunConfig(name=name))
     before = call("runs", "--runs-dir", runs_dir, "--format", "json").json
-    (runs_dir / lab.INDEX).write_bytes(b"damaged")
+    (runs_dir / INDEX).write_bytes(b"damaged")
     assert call("reindex", "--runs-dir", runs_dir).out == "2 runs indexed\n"
     assert call("runs", "--runs-dir", runs_dir, "--format", "json").json == before
 
@@ -424,7 +424,7 @@ def test_a_demonstration_ends_with_the_first_run_that_does(
 def test_an_index_held_elsewhere_is_read_around_and_not_rebuilt(
     trained: tuple[Path, Result],
 ) -> None:
-    index = Index(trained[0] / lab.INDEX)
+    index = Index(trained[0] / INDEX)
     try:
         assert len(call("runs", "--runs-dir", trained[0], "--format", "json").json) == 1
         result = call("reindex", "--runs-dir", trained[0])

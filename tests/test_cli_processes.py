@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from core.tracking import lab, queries
+from core.tracking import queries, reading
 from core.tracking.rundir import RunDirectory
 from tests.test_cli import call
 
@@ -137,7 +137,7 @@ def test_a_run_on_a_file_of_ones_own(core: Start, workplace: Path) -> None:
     assert "validation" in err
     run = RunDirectory(workplace / "runs" / "mine")
     assert run.config().dataset == str(workplace / "data" / "words.json")
-    index = lab.read_index(workplace / "runs")
+    index = reading.read_index(workplace / "runs")
     assert len(queries.answers(index.cursor(), ["mine"])) == 2
     index.close()
     [answer] = call(

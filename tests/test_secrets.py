@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from core.config import RunConfig
-from core.tracking.lab import INDEX, read_index
+from core.tracking.index import INDEX
+from core.tracking.reading import read_index
 from core.tracking.rundir import RunDirectory
 from tests.judging.server import JudgeServer
 from tests.test_layout import ROOT, relative, tracked

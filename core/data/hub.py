@@ -6,7 +6,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 
-from core.download import DIFFERS, discard_if_damaged, explained, reachable
+from core.download import DIFFERS, discard_if_damaged, explained, progress_bar, reachable
 from core.errors import UserError
 
 NAMED = {"alpaca": "tatsu-lab/alpaca"}
@@ -49,6 +49,7 @@ def files(dataset: str, download: bool) -> list[Path]:
                 repo_type="dataset",
                 allow_patterns=[f"*{suffix}" for suffix in SUFFIXES],
                 local_files_only=not (download and reachable()),
+                tqdm_class=progress_bar(str(name)),
             )
         except (OSError, HfHubHTTPError):
             if download:

@@ -21,6 +21,9 @@ from core.nn.gpt2 import GPT2
 
 EMBEDDED = "gpt2-nano"
 ASSETS = Path(__file__).parent.parent / "assets"
+SUFFIX = ".safetensors"
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+"""Of a directory: one file, or a list of those that a large model was cut into."""
 RENAMED = {"attn.c_proj": "attn.proj", "mlp.c_fc": "mlp.fc", "mlp.c_proj": "mlp.proj"}
 """Linear layers by the hub's names; its layout keeps them as (inputs, outputs), transposed."""
 COMPUTED = {
@@ -92,7 +95,7 @@ def load(
 
 
 def fetch(base_model: str) -> Path:
-    """Where the weights of a base model lie, downloaded first if need be.
+    """The file of a base model's weights, or the list of its files; downloaded first if need be.
 
     Raises:
         UserError: they cannot be had.
@@ -100,9 +103,10 @@ def fetch(base_model: str) -> Path:
     if base_model == EMBEDDED:
         return ASSETS / EMBEDDED / "model.safetensors"
     if base_model not in FAMILY:
-        if not _has(base_model, "model.safetensors"):
-            raise UserError(f"base_model = {base_model!r}: it has no model.safetensors")
-        return Path(base_model) / "model.safetensors"
+        for name in WEIGHTS:
+            if _has(base_model, name):
+                return Path(base_model) / name
+        raise UserError(f"base_model = {base_model!r}: it has no model.safetensors")
     repository = f"openai-community/{base_model}"
     named = f"base_model = {base_model!r}"
     with explained(named, repository, "name a directory that holds its weights"):
@@ -130,20 +134,36 @@ def _has(directory: str, name: str) -> bool:
 
 
 def _read(path: Path, base_model: str) -> Iterator[tuple[str, Tensor]]:
-    """Each tensor of a file by name. It lies in the mapped file: copy what is to stay.
+    """Each tensor of a file, or of those that it lists, by name. It lies in the mapped file: copy what is to stay.
 
     The file is mapped anew for each, or all of it would count as this process's memory; the largest
     comes first, while there is least beside it.
     """
+    part, sizes = path, {}
     try:
-        with safe_open(path, "pt") as file:
-            names = list(file.keys())
-            sizes = {name: math.prod(file.get_slice(name).get_shape()) for name in names}
-        for name in sorted(sizes, key=lambda name: -sizes[name]):
-            with safe_open(path, "pt") as file:
+        for part in _parts(path):
+            with safe_open(part, "pt") as file:
+                for name in list(file.keys()):
+                    sizes[part, name] = math.prod(file.get_slice(name).get_shape())
+        for part, name in sorted(sizes, key=lambda place: -sizes[place]):
+            with safe_open(part, "pt") as file:
                 yield name, file.get_tensor(name)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"base_model = {base_model!r}: {path.name} is damaged ({error})") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"base_model = {base_model!r}: {part.name} is damaged ({error})") from None
+
+
+def _parts(path: Path) -> list[Path]:
+    """A file of weights itself, or those that a list names, all beside it. Raises ValueError where it is none."""
+    if path.suffix != ".json":
+        return [path]
+    try:
+        names = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
+    except (KeyError, TypeError, AttributeError, RecursionError):
+        raise ValueError("it lists no files") from None
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(SUFFIX):
+            raise ValueError(f"it lists {name!r}, which is no file beside it")
+    return [path.parent / name for name in sorted(names)]
 
 
 def _from_hub_layout(

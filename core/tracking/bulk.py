@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.json as arrow_json
 
-from core.tracking.index import EVENT_TABLES
+from core.tracking.schema import EVENT_TABLES
 
 FEWEST = 500
 """Steps below which it does not pay."""

@@ -1,4 +1,4 @@
-"""The DuckDB file over all runs: its tables, who may open it, and what happens when it is damaged.
+"""The DuckDB file over all runs: who may open it, and what happens when it is damaged.
 
 The index holds nothing that the run directories do not: a file of another version or a damaged one is
 set aside and rebuilt. It is opened once: by one process, and there once; threads take a cursor each.
@@ -13,90 +13,13 @@ from pathlib import Path
 import duckdb
 
 from core.errors import UserError
+from core.tracking import schema
 from core.tracking.lock import acquire
 
-VERSION = 5
+INDEX = "lab.duckdb"
+"""Its name, beside the runs."""
 LOCK = "driver.lock"
 """Beside the index: whoever holds it drives the runs."""
-
-EVENT_TABLES = {
-    "status": {"status": "VARCHAR", "reason": "VARCHAR", "pid": "BIGINT", "host": "VARCHAR"},
-    "plan": {
-        "steps": "BIGINT",
-        "steps_per_epoch": "BIGINT",
-        "train_examples": "BIGINT",
-        "parameters": "BIGINT",
-        "trainable": "BIGINT",
-        "base_hash": "VARCHAR",
-        "device": "VARCHAR",
-        "precision": "VARCHAR",
-    },
-    "step": {
-        "step": "BIGINT",
-        "epoch": "DOUBLE",
-        "examples": "BIGINT",
-        "tokens": "BIGINT",
-        "padding": "DOUBLE",
-        "lr": "DOUBLE",
-        "loss": "DOUBLE",
-        "grad_norm": "DOUBLE",
-        "seconds": "DOUBLE",
-        "tokens_per_s": "DOUBLE",
-        "memory_mb": "DOUBLE",
-        "batch": "BIGINT[]",
-    },
-    "eval": {
-        "step": "BIGINT",
-        "epoch": "DOUBLE",
-        "tokens": "BIGINT",
-        "seconds": "DOUBLE",
-        "train_loss": "DOUBLE",
-        "val_loss": "DOUBLE",
-        "final": "BOOLEAN",
-    },
-    "sample": {"step": "BIGINT", "prompt": "VARCHAR", "text": "VARCHAR"},
-    "generation": {
-        "item": "BIGINT",
-        "instruction": "VARCHAR",
-        "input": "VARCHAR",
-        "reference": "VARCHAR",
-        "answer": "VARCHAR",
-        "tokens": "BIGINT",
-        "cut": "BOOLEAN",
-        "prompt_cut": "BOOLEAN",
-        "memory_mb": "DOUBLE",
-        "exact": "BOOLEAN",
-    },
-    "warning": {"step": "BIGINT", "about": "VARCHAR", "message": "VARCHAR"},
-    "judge": {
-        "id": "VARCHAR",
-        "judge": "VARCHAR",
-        "kind": "VARCHAR",
-        "model": "VARCHAR",
-        "temperature": "DOUBLE",
-        "prompt": "VARCHAR",
-    },
-    "verdict": {
-        "key": "VARCHAR",
-        "id": "VARCHAR",
-        "subject": "VARCHAR",
-        "repeat": "BIGINT",
-        "score": "DOUBLE",
-        "reason": "VARCHAR",
-        "missing": "VARCHAR",
-        "raw": "VARCHAR",
-        "tokens_in": "BIGINT",
-        "tokens_out": "BIGINT",
-        "seconds": "DOUBLE",
-    },
-}
-"""Tables by the kind of event they hold, and the fields they keep; each also has run, seq and time.
-
-`exact` of a generation is no field of the event: the ingester adds it.
-"""
-
-STEPPED = ("step", "eval", "sample", "warning")
-"""Tables from which a rewind drops what came after its step."""
 
 
 class Index:
@@ -114,7 +37,8 @@ class Index:
     def __init__(self, path: Path | None, timeout: float = 0.0) -> None:
         self.path = path
         self.rebuilt: str | None = None
-        """A sentence about why an earlier file was set aside, if it was."""
+        """A sentence about what became of an earlier file, if it is not this one."""
+        self._driven_before = path is not None and path.with_name(LOCK).exists()
         self._lock = None if path is None else _hold(path, timeout)
         try:
             self._connection = self._open()
@@ -150,14 +74,14 @@ class Index:
     def _open(self) -> duckdb.DuckDBPyConnection:
         if self.path is None:
             connection = duckdb.connect(":memory:")
-            _create(connection)
+            schema.create(connection)
             return connection
         try:
             sound = _is_sound(self.path)
             connection = duckdb.connect(str(self.path))
             try:
                 version = _version(connection)
-                if version == VERSION and not sound:
+                if version == schema.VERSION and not sound:
                     _read_through(connection)
             except duckdb.Error:
                 connection.close()  # else DuckDB gives the same database to who connects next
@@ -168,13 +92,17 @@ class Index:
             return self._start_over(self.path, f"it could not be read ({type(error).__name__})")
         except duckdb.Error as error:
             return self._start_over(self.path, f"it is damaged ({type(error).__name__})")
-        if version == VERSION:
+        if version == schema.VERSION:
             return connection
         if version is None:
-            _create(connection)
+            schema.create(connection)
+            if self._driven_before:
+                self.rebuilt = (
+                    "the index was rebuilt from the run directories: it was gone or empty"
+                )
             return connection
         connection.close()
-        reason = f"it has version {version} and this program writes {VERSION}"
+        reason = f"it has version {version} and this program writes {schema.VERSION}"
         return self._start_over(self.path, reason)
 
     def _start_over(self, path: Path, reason: str) -> duckdb.DuckDBPyConnection:
@@ -185,7 +113,7 @@ class Index:
             if wal.exists():
                 wal.replace(aside.with_name(aside.name + ".wal"))
             connection = duckdb.connect(str(path))
-            _create(connection)
+            schema.create(connection)
         except (OSError, duckdb.Error) as error:
             raise UserError(f"{path} cannot be rebuilt: {reason}, and then: {error}") from None
         self.rebuilt = f"the index was rebuilt from the run directories: {reason}; the old file is {aside.name}"
@@ -266,28 +194,8 @@ def _is_sound(path: Path) -> bool:
 
 def _read_through(connection: duckdb.DuckDBPyConnection) -> None:
     """Read every block of every table: DuckDB checks their sums. Raises duckdb.Error where one is damaged."""
-    for table in (*EVENT_TABLES, "config", "ingested"):
+    for table in (*schema.EVENT_TABLES, "config", "ingested"):
         connection.execute(f'select bit_xor(hash(t)) from "{table}" t').fetchall()
     for table in ("config", "ingested"):  # a key is looked up through blocks of its own
         for key in connection.execute(f"select run from {table}").fetchall():
             connection.execute(f"select 1 from {table} where run = ?", key).fetchall()
-
-
-def _create(connection: duckdb.DuckDBPyConnection) -> None:
-    """All tables or none."""
-    connection.execute("begin transaction")
-    connection.execute("create table version (number INTEGER)")
-    connection.execute("insert into version values (?)", [VERSION])
-    connection.execute(
-        "create table config (run VARCHAR PRIMARY KEY, settings JSON, stamp VARCHAR)"
-    )
-    connection.execute("""
-        create table ingested (
-            run VARCHAR PRIMARY KEY, position BIGINT, seq BIGINT, unreadable BIGINT, before BLOB)
-    """)
-    for table, columns in EVENT_TABLES.items():
-        listed = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
-        connection.execute(
-            f'create table "{table}" (run VARCHAR, seq BIGINT, time DOUBLE, {listed})'
-        )
-    connection.execute("commit")

@@ -15,9 +15,9 @@ import duckdb
 from core.data.exact_match import exact_match
 from core.tracking import bulk
 from core.tracking.events import LARGEST, parse, read_lines
-from core.tracking.index import EVENT_TABLES, STEPPED
 from core.tracking.plain_files import open_plain
 from core.tracking.rundir import RunDirectory
+from core.tracking.schema import EVENT_TABLES, STEPPED
 from core.tracking.sources import EventFile
 
 TOGETHER = 32

@@ -9,7 +9,6 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,14 @@ from core.config import RunConfig
 from core.errors import ConfigError, UserError
 from core.tracking import preferences
 from core.tracking.executors import EXECUTORS
-from core.tracking.index import Index, IndexHeldError, is_held
+from core.tracking.index import INDEX, Index, IndexHeldError, is_held
 from core.tracking.ingest import Ingester, Source
 from core.tracking.processes import kill_trainer
 from core.tracking.queue import PATIENCE as TRAINERS_PATIENCE
 from core.tracking.queue import Queue, read_order
+from core.tracking.reading import settle_dead, sources
 from core.tracking.rundir import ENDED, RunDirectory, all_runs
-from core.tracking.sources import event_files
 
-INDEX = "lab.duckdb"
 POLL = 1.0
 """Seconds between two looks. More often, those who watch each second would see no more, and draw more."""
 SHARE = 25
@@ -57,11 +55,10 @@ class Lab:
     def __init__(self, runs_dir: Path, executor: str = "process") -> None:
         self.runs_dir = runs_dir
         self.driver: int | None = None
-        """The process whose dashboard drives these runs, where that is another: this one only reads."""
-        try:
-            self.index = Index(runs_dir / INDEX, PATIENCE)
-        except IndexHeldError as error:
-            self.index, self.driver = Index(None), error.pid
+        """The process whose dashboard drives these runs, where that is another."""
+        self.read_only: str | None = None
+        """Why this one only reads, where it does."""
+        self.index = self._open_index()
         self.fault: str | None = None
         """Why the index is behind the directories, if it is."""
         self.looked = 0
@@ -71,7 +68,7 @@ class Lab:
         self._ingester = Ingester(self.index.new_cursor())
         self.refresh()
         self.queue: Queue | None = None
-        if self.driver is None:
+        if self.read_only is None:
             self.queue = Queue(runs_dir, EXECUTORS[executor])
             self._queue_lost()
             self._resume_interrupted()
@@ -85,10 +82,9 @@ class Lab:
         return self.index.cursor()
 
     def driving(self) -> Queue:
-        """The queue. Raises UserError where another process drives these runs."""
+        """The queue. Raises UserError where this one only reads."""
         if self.queue is None:
-            message = f"read only: the dashboard of process {self.driver} drives these runs; do it there, or stop that one first"
-            raise UserError(message)
+            raise UserError(f"read only: {self.read_only}")
         return self.queue
 
     def waiting(self) -> list[str]:
@@ -96,7 +92,7 @@ class Lab:
         return read_order(self.runs_dir) if self.queue is None else self.queue.names()
 
     def superseded(self) -> bool:
-        """Whether this one only reads although nobody drives the runs any more."""
+        """Whether the dashboard that drove the runs has ended."""
         return self.driver is not None and not is_held(self.runs_dir / INDEX)
 
     def launch(self, config: RunConfig) -> str:
@@ -125,8 +121,8 @@ class Lab:
         changed: list[Source] = []
         with self._polling:
             try:
-                sources = _sources(self.runs_dir) if among is None else among
-                changed = self._ingester.poll(sources, these_are_all=among is None)
+                looked_at = sources(self.runs_dir) if among is None else among
+                changed = self._ingester.poll(looked_at, these_are_all=among is None)
                 self.fault = self._ingester.fault
             except (OSError, duckdb.Error) as error:
                 self.fault = f"the index cannot be kept up: {error}"
@@ -174,6 +170,22 @@ class Lab:
         self.refresh()
         self.index.close()
         atexit.unregister(self.close)
+
+    def _open_index(self) -> Index:
+        """The index, or one in memory where it is another's or the folder cannot be written to.
+
+        Raises UserError where there is nothing to read either.
+        """
+        try:
+            return Index(self.runs_dir / INDEX, PATIENCE)
+        except IndexHeldError as error:
+            self.driver = error.pid
+            self.read_only = f"the dashboard of process {error.pid} drives these runs; do it there, or stop that one first"
+        except UserError as error:
+            if not self.runs_dir.is_dir():
+                raise
+            self.read_only = str(error)
+        return Index(None)
 
     def _follow(self) -> None:
         looked = took = 0.0
@@ -248,47 +260,3 @@ def _latest(index: Index, status: str, before: float = math.inf) -> list[str]:
         select run from status group by run having arg_max(status, seq) = ? and max(time) < ? order by min(time), run
     """
     return [name for (name,) in index.cursor().execute(query, [status, before]).fetchall()]
-
-
-def settle_dead(runs_dir: Path, index: Index) -> bool:
-    """Mark runs `interrupted` that the index has as running and no trainer holds. Whether there were any."""
-    query = "select run from status group by run having arg_max(status, seq) = 'running'"
-    names = [name for (name,) in index.cursor().execute(query).fetchall()]
-    dead = [run for name in names if not (run := RunDirectory(runs_dir / name)).is_alive()]
-    for run in dead:  # one that was resumed meanwhile is queued, and stays so
-        run.settle("the trainer died", of=("running",))
-    return bool(dead)
-
-
-def read_index(runs_dir: Path, only: Collection[str] | None = None) -> Index:
-    """The index as it stands now, for a command: the file, or one in memory while a dashboard holds it.
-
-    Args:
-        only: the runs that matter. One in memory holds no others, which takes less time to make.
-    """
-    try:
-        index = Index(runs_dir / INDEX) if runs_dir.is_dir() else Index(None)
-    except IndexHeldError:
-        index = Index(None)
-    wanted = only if index.path is None else None
-    ingester = Ingester(index.new_cursor())
-    ingester.poll(_sources(runs_dir, wanted))
-    if settle_dead(runs_dir, index):
-        ingester.poll(_sources(runs_dir, wanted))
-    return index
-
-
-def _sources(runs_dir: Path, only: Collection[str] | None = None) -> list[Source]:
-    """All that the index is made from, or of the runs only some."""
-    runs = (run for run in all_runs(runs_dir) if only is None or run.name in only)
-    return [*runs, *event_files(runs_dir)]
-
-
-def rebuild_index(runs_dir: Path) -> int:
-    """Delete the index and make it anew from the directories; the number of runs. Raises IndexHeldError."""
-    path = runs_dir / INDEX
-    Index(path).close()
-    path.unlink(missing_ok=True)
-    index = read_index(runs_dir)
-    index.close()
-    return len(all_runs(runs_dir))

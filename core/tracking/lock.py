@@ -22,7 +22,8 @@ def acquire(path: Path, timeout: float = 0.0, shared: bool = False) -> int | Non
         FileNotFoundError: the file's directory is gone, or went while we waited.
         OSError: it cannot be opened.
     """
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+    access = os.O_RDONLY if shared else os.O_RDWR
+    handle = os.open(path, access | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
     deadline = time.monotonic() + timeout
     try:
         while not _locked(handle, shared):

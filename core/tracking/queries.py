@@ -25,9 +25,10 @@ BUCKETS = 250
 
 
 def states(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> list[dict[str, Any]]:
-    """How far some runs are, in the order asked for: name, status, reason, steps, step, seconds, heard.
+    """How far some runs are, in the order asked for: name, status, reason, steps, step, seconds, heard, download.
 
-    `heard` is the time of their newest event, in seconds since the epoch.
+    `heard` is the time of their newest event, in seconds since the epoch; `download` what they fetched
+    last: repository, bytes, total.
 
     Those that are gone are left out. Much quicker than `results`.
     """
@@ -43,14 +44,19 @@ def states(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> list[dict[str,
         taken as (
             select run, max(step) as step, max(seconds) as seconds, max(time) as time
             from step where run in (select run from chosen) group by run),
+        downloads as (
+            select run, arg_max({'repository': repository, 'bytes': bytes, 'total': total}, seq) as download
+            from download where run in (select run from chosen) and bytes between 0 and total group by run),
         others as (
             select run, max(time) as time from (
                 select run, time from eval union all select run, time from sample
+                union all select run, time from download
                 union all select run, time from warning union all select run, time from generation)
             where run in (select run from chosen) group by run)
         select run as name, coalesce(status, 'queued') as status, reason, steps,
-               coalesce(step, 0) as step, seconds, greatest(statuses.time, taken.time, others.time) as heard
-        from chosen join config using (run) left join statuses using (run)
+               coalesce(step, 0) as step, seconds, greatest(statuses.time, taken.time, others.time) as heard,
+               download
+        from chosen join config using (run) left join statuses using (run) left join downloads using (run)
         left join plans using (run) left join taken using (run) left join others using (run)
         order by place
         """,

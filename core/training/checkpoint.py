@@ -157,6 +157,22 @@ def load_checkpoint(
     return None, damaged
 
 
+def strangers(facts: Mapping[str, Any], origin: Mapping[str, str], step: int) -> list[str]:
+    """A sentence about each thing that a run begins from and that is another than when it was saved.
+
+    Args:
+        facts: of the checkpoint.
+        origin: by what it is, the hash of what there is now.
+        step: of the checkpoint.
+    """
+    was = facts.get("origin")
+    return [
+        f"the {what} is another than before step {step}: from here on the run is not the one that was started"
+        for what, now in origin.items()
+        if isinstance(was, dict) and was.get(what) != now
+    ]
+
+
 def newest_weights(directory: Path) -> dict[str, Tensor]:
     """The trained weights of the newest sound checkpoint. Raises UserError where there is none."""
     for path in _checkpoints(directory):

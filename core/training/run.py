@@ -1,5 +1,6 @@
 """A run as its trainer knows it: a directory, events, a request to stop, and how far it has come."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -21,6 +22,21 @@ class Run(Protocol):
 
     def stop_requested(self) -> bool:
         """Whether somebody asked the run to stop."""
+
+
+class StoppedError(Exception):
+    """A stop was asked for before there was a step to end after."""
+
+
+def tell_download(run: Run) -> Callable[[str, int, int], None]:
+    """A listener to downloads that writes an event each time. It raises StoppedError where a stop was asked for."""
+
+    def tell(repository: str, done: int, total: int) -> None:
+        run.emit("download", repository=repository, bytes=done, total=total)
+        if run.stop_requested():
+            raise StoppedError
+
+    return tell
 
 
 @dataclass

@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 import torch
 
+from core import download
 from core.config import RunConfig
 from core.data import dataset
 from core.data.batches import Batch, Encoded, Schedule, collate, encode_all, fingerprint
@@ -19,7 +20,7 @@ from core.training import checkpoint, divergence, hardware
 from core.training.build import build_model
 from core.training.evaluation import answer_all, mean_loss
 from core.training.optimiser import build_optimizer, learning_rate
-from core.training.run import Outcome, Progress, Run
+from core.training.run import Outcome, Progress, Run, StoppedError, tell_download
 
 
 def train(config: RunConfig, run: Run) -> Outcome:
@@ -29,7 +30,11 @@ def train(config: RunConfig, run: Run) -> Outcome:
         UserError: the base model, the data or the hardware cannot be had as configured.
         TrainingError: the loss or its gradient is no longer finite.
     """
-    trainer = Trainer(config, run)
+    try:
+        with download.told_to(tell_download(run)):
+            trainer = Trainer(config, run)
+    except StoppedError:
+        return "stopped"
     if trainer.fit() == "stopped":
         return "stopped"
     trainer.publish_weights()
@@ -253,12 +258,7 @@ class Trainer:
         if facts:
             self.progress = Progress(**facts["progress"])
             self.scaler.load_state_dict(facts["scaler"])
-            was = facts.get("origin")
-            messages += [
-                f"the {what} is another than before step {self.progress.step}: from here on the run is not the one that was started"
-                for what, now in self._origin().items()
-                if isinstance(was, dict) and was.get(what) != now
-            ]
+            messages += checkpoint.strangers(facts, self._origin(), self.progress.step)
         self.run.emit("rewind", step=self.progress.step if facts else -1)
         for message in messages:
             self.run.emit("warning", step=self.progress.step, about="checkpoint", message=message)

@@ -25,7 +25,7 @@ def show_queue(lab: Lab) -> None:
             "Resume interrupted runs at start",
             kept.resume_interrupted,
             help="When the dashboard starts, what was interrupted by its end or by a crash goes on from its checkpoint.",
-            disabled=lab.driver is not None,
+            disabled=lab.queue is None,
         )
         if wished != kept.resume_interrupted:
             _try(preferences.save, lab.runs_dir, replace(kept, resume_interrupted=wished))

@@ -78,6 +78,12 @@ def open_lab() -> Lab:
     return _held().lab
 
 
+def is_open(known: Lab) -> bool:
+    """Whether this is still the laboratory, for parts of a page that run again without `app.py`."""
+    holder = cast(Holder | None, sys.modules.get(HOLDER))
+    return holder is not None and holder.lab is known
+
+
 def answerer() -> "Answerer":
     """The models of the laboratory, kept in memory between questions."""
     from core.answering import Answerer
@@ -161,21 +167,20 @@ def show_state() -> None:
     current = lab()
     if current.fault or current.index.rebuilt:
         st.warning(plain(current.fault or current.index.rebuilt or ""))
-    if current.driver is not None:
-        _show_driver(current)
+    if current.read_only:
+        _show_obstacle(current)
     with st.sidebar:
         show_queue(current)
 
 
-def _show_driver(current: Lab) -> None:
-    """That another dashboard drives these runs; once it has ended, a button to do so here."""
-    if not current.superseded():
-        told = f"Read only: the dashboard of process {current.driver} drives these runs."
-        st.info(told, icon=":material/lock:")
-        return
+def _show_obstacle(current: Lab) -> None:
+    """Why this dashboard only reads, and a button to try whether it still has to."""
+    over = current.superseded()
+    told = "the dashboard that drove these runs has ended" if over else current.read_only
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.info("Read only: the dashboard that drove these runs has ended.", icon=":material/lock:")
-        if st.button("Take over", icon=":material/play_arrow:"):
+        st.info(plain(f"Read only: {told}."), icon=":material/lock:")
+        label = "Take over" if over else "Try again"
+        if (over or current.driver is None) and st.button(label, icon=":material/play_arrow:"):
             release()
             st.rerun()
 

@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from core.errors import UserError
 from core.tracking.lab import KILL_AFTER, Lab
@@ -35,7 +36,7 @@ def show_run(run: dict[str, Any], lab: Lab) -> None:
     name.markdown(f"**{plain(run['name'])}** :{colour}-badge[{icon} {plain(status)}]")
     steps, step = run["steps"], run["step"]
     if status == "running" and not steps:
-        bar.progress(0.0, "loading the model and the data")
+        _show_start(bar, run.get("download"))
     elif steps and steps > 0:
         bar.progress(max(0.0, min(1.0, step / steps)), _progress_text(run, int(step), int(steps)))
     elif status == "queued":
@@ -70,6 +71,16 @@ def show_run(run: dict[str, Any], lab: Lab) -> None:
         )
     if status in ("failed", "interrupted") and run["reason"]:
         st.error(plain(run["reason"]))
+
+
+def _show_start(bar: DeltaGenerator, download: dict[str, Any] | None) -> None:
+    """What a run does before its first step."""
+    if download and download["bytes"] < download["total"]:
+        done, total = download["bytes"] / 1e6, download["total"] / 1e6
+        text = f"downloading {plain(download['repository'])}: {done:,.0f} of {total:,.0f} MB"
+        bar.progress(done / total, text)
+    else:
+        bar.progress(0.0, "loading the model and the data")
 
 
 def _progress_text(run: dict[str, Any], step: int, steps: int) -> str:

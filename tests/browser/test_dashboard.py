@@ -1,10 +1,12 @@
 """The dashboard as a person uses it: a real server, a real browser, a run from the form to its answers."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from playwright.sync_api import expect
 
+from benchmarks.watchers import watch
 from core.tracking.rundir import RunDirectory
 from tests.browser.conftest import HOSTILE
 
@@ -88,7 +90,7 @@ def _tick_first_row(tab):
     expect(tab.get_by_role("button", name="Open in Live")).to_be_enabled()
 
 
-def test_a_run_from_the_form_to_its_answers(open_tab, runs_dir, dataset):
+def test_a_run_from_the_form_to_its_answers(open_tab, runs_dir, dataset, address):
     tab = open_tab()
     tab.get_by_role("button", name="Launch the demo").click()
     demo = RunDirectory(runs_dir / "demo")
@@ -105,6 +107,10 @@ def test_a_run_from_the_form_to_its_answers(open_tab, runs_dir, dataset):
     assert sound(tab).get_by_role("button", name="Stop").count() == 1
     assert [e["status"] for e in demo.statuses()] == ["queued", "running"]
     sound(other).close()
+    # What changes each second is drawn anew, and not the whole page.
+    with ThreadPoolExecutor(1) as apart:  # this thread's event loop is Playwright's
+        [seen] = apart.submit(watch, address, "live?run=demo", 1, 5.0).result()
+    assert seen["updates"] >= 3
 
     tab.get_by_role("button", name="Stop").click()
     badge(tab, "stopped").wait_for()

@@ -1,12 +1,9 @@
 """Weights from the hub by its own client, from a server on loopback that speaks its protocol and fails."""
 
-import contextlib
 import errno
-import hashlib
 import io
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,100 +17,7 @@ from core import download
 from core.download import explained
 from core.errors import UserError
 from core.nn import pretrained
-
-COMMIT = "1" * 40
-WEIGHTS = f"/openai-community/gpt2/resolve/{COMMIT}/model.safetensors"
-
-
-class Hub:
-    """What the server holds and does, and what it was asked."""
-
-    def __init__(self) -> None:
-        self.body: Callable[[], Any] = io.BytesIO
-        self.size = 0
-        self.sha256 = ""
-        self.break_after: int | None = None
-        """Bytes after which the next answer breaks off."""
-        self.ranges: list[str | None] = []
-        self.requests = 0
-        self.status: int | None = None
-        """What it answers instead."""
-
-    def hold(self, body: bytes, sha256: str | None = None) -> None:
-        self.body, self.size = lambda: io.BytesIO(body), len(body)
-        self.sha256 = sha256 or hashlib.sha256(body).hexdigest()
-
-    def hold_file(self, path: Path) -> None:
-        self.body, self.size = lambda: path.open("rb"), path.stat().st_size
-        with path.open("rb") as file:
-            self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    held = Hub()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self.answer(0, send=False)
-
-        def do_GET(self) -> None:
-            asked = self.headers.get("Range")
-            held.ranges.append(asked)
-            self.answer(int(asked.removeprefix("bytes=").split("-")[0]) if asked else 0, send=True)
-
-        def answer(self, start: int, send: bool) -> None:
-            held.requests += 1
-            name = self.path.replace("/main/", f"/{COMMIT}/")
-            if held.status or name != WEIGHTS or not held.size:
-                self.send_response(held.status or 404)
-                if not held.status:
-                    self.send_header("X-Error-Code", "RepoNotFound")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            self.send_response(206 if start else 200)
-            self.send_header("Content-Length", str(held.size - start))
-            if start:
-                self.send_header("Content-Range", f"bytes {start}-{held.size - 1}/{held.size}")
-            self.send_header("ETag", f'"{held.sha256}"')
-            self.send_header("X-Repo-Commit", COMMIT)
-            self.end_headers()
-            if not send:
-                return
-            left = held.size - start if held.break_after is None else held.break_after
-            broken, held.break_after = held.break_after is not None, None
-            with held.body() as body:
-                body.seek(start)
-                while left > 0 and (piece := body.read(min(left, 1 << 20))):
-                    self.wfile.write(piece)
-                    left -= len(piece)
-            if broken:
-                self.close_connection = True
-                self.connection.close()
-
-        def log_message(self, *args: Any) -> None:
-            pass
-
-        def handle(self) -> None:
-            with contextlib.suppress(OSError, ValueError):  # broken on purpose
-                super().handle()
-
-        def finish(self) -> None:
-            with contextlib.suppress(OSError, ValueError):  # broken on purpose
-                super().finish()
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    here = f"http://127.0.0.1:{server.server_port}"
-    files_at = here + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "ENDPOINT", here)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", files_at)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    yield held
-    server.shutdown()
-    server.server_close()
+from tests.hub_server import Hub
 
 
 def sentence(load: Callable[[str], Any] = pretrained.load) -> str:
@@ -158,6 +62,35 @@ def test_what_a_killed_process_had_fetched_is_not_fetched_again(
             pretrained.fetch("gpt2")
     assert pretrained.fetch("gpt2").read_bytes() == body
     assert hub.ranges == ["bytes=30000-"]
+
+
+def test_a_listener_is_told_how_far_a_download_is_and_may_end_it(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class EnoughError(Exception):
+        pass
+
+    def listen(repository: str, done: int, total: int) -> None:
+        told.append((repository, done, total))
+        if len(told) == 2:
+            raise EnoughError
+
+    told: list[tuple[str, int, int]] = []
+    monkeypatch.setattr(download, "TELL_EVERY", 0.0)
+    hub.hold(bytes(34_000_000))  # the client takes pieces of 10 MB
+    with pytest.raises(EnoughError), download.told_to(listen):
+        pretrained.fetch("gpt2")
+    with download.told_to(listen):
+        assert pretrained.fetch("gpt2").stat().st_size == 34_000_000
+    assert {(repository, total) for repository, _, total in told} == {
+        ("openai-community/gpt2", 34_000_000)
+    }
+    # What came with the piece at which it was ended is fetched again.
+    assert [done // 1_000_000 for _, done, _ in told] == [10, 20, 20, 31, 34]
+    assert capfd.readouterr().err == ""
+    shutil.rmtree(constants.HF_HUB_CACHE)
+    pretrained.fetch("gpt2")
+    assert len(told) == 5
 
 
 def test_no_network(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

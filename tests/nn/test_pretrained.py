@@ -63,6 +63,41 @@ def test_an_untied_model_can_not_be_tied(tmp_path: Path, save_peer: SavePeer) ->
     pretrained.load(str(tmp_path))
 
 
+def test_a_model_cut_into_several_files(tmp_path: Path, save_peer: SavePeer) -> None:
+    peer = save_peer(tmp_path / "whole")
+    base = tmp_path / "cut"
+    peer.save_pretrained(base, max_shard_size="20KB")
+    assert len([*base.glob("model-*.safetensors")]) > 2
+    assert not (base / "model.safetensors").exists()
+    whole = pretrained.fingerprint(pretrained.load(str(tmp_path / "whole")))
+    assert pretrained.fingerprint(pretrained.load(str(base))) == whole
+    first = min(base.glob("model-*.safetensors"))
+    first.write_bytes(first.read_bytes()[:-1])
+    assert sentence(base).startswith(f"{first.name} is damaged (")
+    first.unlink()
+    assert sentence(base).startswith(f"{first.name} is damaged (")
+
+
+@pytest.mark.parametrize(
+    ("listed", "told"),
+    [
+        ("[", "Expecting value"),
+        ("[" * 100_000, "it lists no files"),
+        ("[]", "it lists no files"),
+        ("{}", "it lists no files"),
+        ('{"weight_map": {"x": 1}}', "it lists 1, which is no file beside it"),
+        ('{"weight_map": {"x": "../whole/model.safetensors"}}', "which is no file beside it"),
+        ('{"weight_map": {"x": ".."}}', "which is no file beside it"),
+    ],
+)  # fmt: skip
+def test_a_list_of_files_that_is_none(base: Path, listed: str, told: str) -> None:
+    (base / "model.safetensors").unlink()
+    (base / "model.safetensors.index.json").write_text(listed)
+    text = sentence(base)
+    assert text.startswith("model.safetensors.index.json is damaged (")
+    assert told in text
+
+
 def test_old_exports_without_prefix_and_with_causal_masks(base: Path) -> None:
     expected = pretrained.load(str(base)).state_dict()
 

@@ -113,6 +113,15 @@ def test_a_trainer_that_has_only_just_started(write_run, open_page):
         run.append("status", status="running", pid=1, host="here")
         page = open_page("live")
         assert progress(page) == ["loading the model and the data"]
+        for done in (-1, 1_500_000_000, 6_431_829_964):  # the first one was edited by hand
+            run.append("download", repository="a/gpt_2*xl*", bytes=done, total=6_431_829_964)
+            runtime.lab().refresh()
+            page = open_page("live")
+            if done == 1_500_000_000:
+                assert progress(page) == [r"downloading a\/gpt\_2\*xl\*: 1,500 of 6,432 MB"]
+                assert page.get("progress")[0].proto.value == 23
+            else:
+                assert progress(page) == ["loading the model and the data"]
 
 
 def test_which_run_is_shown_first(write_run, open_page):

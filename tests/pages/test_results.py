@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from streamlit.runtime.memory_media_file_storage import MemoryMediaFileStorage
 
+from core import journal
 from core.tracking.rundir import RunDirectory
 from pages.shared import runtime
 
@@ -49,6 +50,10 @@ def test_without_runs_it_leads_to_launch(open_page):
     page = open_page("results")
     assert page.says("No run yet")
     assert page.get("page_link")[0].label == "Launch"
+    assert not page.dataframe
+    told = table(page.choose("Journal", True))
+    assert told["name"].tolist() == [row["name"] for row in journal.rows()]
+    assert not page.exception
 
 
 def test_a_row_is_what_the_run_was_set_to_and_what_came_of_it(write_run, open_page, answer):

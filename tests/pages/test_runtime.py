@@ -12,8 +12,8 @@ import pytest
 from streamlit.runtime.pages_manager import PagesManager
 from streamlit.testing.v1 import AppTest
 
-from core.tracking.index import Index
-from core.tracking.lab import INDEX, Lab
+from core.tracking.index import INDEX, Index
+from core.tracking.lab import Lab
 from core.tracking.rundir import RunDirectory
 from pages.shared import runtime
 
@@ -123,7 +123,7 @@ def test_a_second_dashboard_reads_only_and_takes_over(open_page, runs_dir, write
     try:
         assert holder.stdout.readline() == "open\n"
         page = open_page("live")
-        told = f"Read only: the dashboard of process {holder.pid} drives these runs"
+        told = f"Read only: the dashboard of process {holder.pid} drives these runs; do it there"
         assert page.says(told)
         page.press("Resume")
         assert "read only" in page.toast[0].value
@@ -139,6 +139,21 @@ def test_a_place_that_cannot_be_written_to(open_page, runs_dir):
     runs_dir.write_text("a file")
     [error] = open_page("live").error
     assert "cannot be written to" in error.value.replace("\\", "")
+
+
+def test_a_folder_that_can_only_be_read(open_page, monkeypatch, write_run, runs_dir):
+    write_run("one", "stopped")
+    monkeypatch.setenv("RUNS_DIR", "/sys/kernel")  # where nobody, root included, can make anything
+    page = open_page("live")
+    assert page.says("Read only: /sys/kernel cannot be written to")
+    assert page.says("No run yet")
+    page.go("launch").press("Launch the demo")
+    assert page.says("read only: /sys/kernel cannot be written to")
+    monkeypatch.setenv("RUNS_DIR", str(runs_dir))  # as if it could be by now
+    page.go("live").press("Try again")
+    assert not page.says("Read only")
+    assert page.press("Resume").says("one")
+    assert RunDirectory(runs_dir / "one").status() == "queued"
 
 
 def test_an_executor_that_there_is_not(open_page, monkeypatch, runs_dir):

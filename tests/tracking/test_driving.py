@@ -12,11 +12,12 @@ from core.config import RunConfig
 from core.errors import UserError
 from core.tracking import lab as laboratory
 from core.tracking import preferences, queries
-from core.tracking.index import IndexHeldError
-from core.tracking.lab import INDEX, Lab, read_index, requeue, stop
+from core.tracking.index import INDEX, IndexHeldError
+from core.tracking.lab import Lab, requeue, stop
 from core.tracking.preferences import Preferences
 from core.tracking.processes import identity, kill_trainer, kill_tree
 from core.tracking.queue import FILE, Queue
+from core.tracking.reading import read_index, rebuild_index
 from core.tracking.rundir import RunDirectory
 from tests.tracking.test_lab import HOLD, LONG, gone, trainer_of
 
@@ -189,7 +190,7 @@ def test_a_second_dashboard_reads_only_until_the_first_has_ended(runs_dir, setti
     assert second.superseded()
     second.close()
     third = Lab(runs_dir)
-    assert third.driver is None
+    assert (third.driver, third.read_only) == (None, None)
     wait(lambda: third.waiting() == [])
     third.close()
 
@@ -199,7 +200,7 @@ def test_a_second_dashboard_leaves_the_index_to_the_first(runs_dir, child):
     assert holder.stdout.readline() == "open\n"
     Lab(runs_dir).close()
     with pytest.raises(IndexHeldError):
-        laboratory.rebuild_index(runs_dir)
+        rebuild_index(runs_dir)
     holder.communicate("\n", timeout=60)
     index = read_index(runs_dir)
     assert index.path == runs_dir / INDEX

@@ -1,6 +1,7 @@
 """Faults of the machine under a trainer: no room on the disk, no memory, a clock that is set back, a place that
 refuses. A run ends with a sentence, goes on from its checkpoint bit for bit, and no other run is touched."""
 
+import contextlib
 import errno
 import hashlib
 import itertools
@@ -8,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +21,8 @@ from core.errors import UserError
 from core.tracking import queries
 from core.tracking.events import EventWriter, parse, read_lines
 from core.tracking.executors import ROOT, run_in_process, run_in_thread
-from core.tracking.lab import KILL_AFTER, Lab, read_index, requeue
+from core.tracking.lab import KILL_AFTER, Lab, requeue
+from core.tracking.reading import read_index
 from core.tracking.rundir import RunDirectory
 from core.tracking.worker import _reason
 
@@ -235,10 +238,74 @@ def refusing(request, tmp_path):
 
 
 def test_a_place_that_refuses_is_one_sentence(refusing):
-    for attempt in (Lab, lambda place: RunDirectory.create(place, RunConfig())):
+    def launch(place):
+        with contextlib.closing(Lab(place)) as lab:  # a directory is at least read
+            lab.launch(RunConfig(dataset="primer"))
+
+    for attempt in (launch, lambda place: RunDirectory.create(place, RunConfig())):
         with pytest.raises(UserError, match="cannot be written to") as caught:
             attempt(refusing)
         assert "\n" not in str(caught.value)
+
+
+READ_ONLY = """
+import os, sys
+from pathlib import Path
+from core.config import RunConfig
+from core.errors import UserError
+from core.tracking import queries
+from core.tracking.lab import Lab
+from core.tracking.reading import read_index
+
+if os.getuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)
+lab = Lab(Path(sys.argv[1]))
+print(lab.read_only, flush=True)
+for action in (lab.stop, lab.resume, lab.delete, lambda _: lab.launch(RunConfig())):
+    try:
+        action("a")
+    except UserError as error:
+        print(error, flush=True)
+while sys.stdin.readline():
+    lab.refresh()
+    index = read_index(lab.runs_dir)
+    for db in (lab.db, index.cursor()):
+        state, = queries.states(db, ["a"])
+        print(state["status"], state["step"], flush=True)
+    index.close()
+lab.close()
+"""
+
+
+def test_a_folder_of_somebody_else_is_read_and_followed(settings, child):
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunDirectory.create(Path(folder) / "runs", settings(name="a"))
+        for path in (Path(folder), run.path.parent, run.path):
+            path.chmod(0o755 if path == Path(folder) else 0o555)
+        reader = child(READ_ONLY, run.path.parent)
+        try:
+            reason = reader.stdout.readline().strip()
+            assert reason.startswith(f"{run.path.parent} cannot be written to (")
+            for _ in range(4):
+                assert reader.stdout.readline().strip() == f"read only: {reason}"
+            run.path.chmod(0o755)
+            with run.lock():
+                for event in ({"kind": "status", "status": "running"}, {"kind": "step", "step": 1}):
+                    run.append(**event)
+                reader.stdin.write("\n")
+                reader.stdin.flush()
+                assert [reader.stdout.readline() for _ in range(2)] == ["running 1\n"] * 2
+            before = files(run)
+            reader.communicate(
+                "\n"
+            )  # its trainer is gone by now, which the next who may write says
+            assert reader.returncode == 0
+            assert files(run) == before
+            assert {path.name for path in run.path.parent.iterdir()} == {"a"}
+        finally:
+            for path in (run.path.parent, run.path):
+                path.chmod(0o755)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from core.config import RunConfig
 from core.errors import UserError
 from core.tracking import queries
 from core.tracking.executors import EXECUTORS
-from core.tracking.lab import Lab, read_index, rebuild_index
+from core.tracking.lab import Lab
+from core.tracking.reading import read_index, rebuild_index
 from core.tracking.rundir import RunDirectory
 
 FULL = """
@@ -43,7 +44,7 @@ lab.close()
 WRITE_AND_DIE = """
 import os, sys
 from pathlib import Path
-from core.tracking.lab import read_index
+from core.tracking.reading import read_index
 index = read_index(Path(sys.argv[1]))
 os.kill(os.getpid(), 9)
 """
@@ -184,6 +185,9 @@ def test_a_deleted_index_is_a_new_one(original, runs_dir):
     with opened(runs_dir) as lab:
         assert seen(lab) == original[1]
         assert lab.fault is None
+        assert lab.index.rebuilt.endswith("rebuilt from the run directories: it was gone or empty")
+    with opened(runs_dir) as lab:
+        assert lab.index.rebuilt is None
 
 
 def test_deleting_the_index_under_an_open_lab_crashes_nothing(original, runs_dir):

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.config import RunConfig
-from core.tracking.index import EVENT_TABLES, STEPPED, Index
+from core.tracking.index import Index
 from core.tracking.ingest import Ingester
 from core.tracking.rundir import RunDirectory, all_runs
+from core.tracking.schema import EVENT_TABLES, STEPPED
 
 STEP = {
     "epoch": 0.5,
@@ -65,6 +66,7 @@ SAMPLES = {
         "prompt_cut": True,
         "exact": False,
     },
+    "download": {"repository": "a/b", "bytes": 10, "total": 20},
     "warning": {"step": 1, "about": "data", "message": "one was left out"},
     "judge": {
         "id": "gemini-12",

@@ -15,7 +15,8 @@ from core.tracking import lab as laboratory
 from core.tracking import queries
 from core.tracking.events import EventWriter
 from core.tracking.index import IndexHeldError
-from core.tracking.lab import Lab, read_index, rebuild_index
+from core.tracking.lab import Lab
+from core.tracking.reading import read_index, rebuild_index, settle_dead
 from core.tracking.rundir import RunDirectory
 
 LONG = {"epochs": 1000, "eval_every": 1000}
@@ -211,7 +212,7 @@ def test_a_queued_run_is_never_taken_for_dead(idle_lab, settings):
     run.append("status", status="running")
     idle_lab.refresh()
     laboratory.requeue(run)  # the index still says that it runs
-    assert laboratory.settle_dead(idle_lab.runs_dir, idle_lab.index)
+    assert settle_dead(idle_lab.runs_dir, idle_lab.index)
     assert run.status() == "queued"
 
 

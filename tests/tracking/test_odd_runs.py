@@ -8,9 +8,9 @@ import pytest
 
 from core.config import RunConfig
 from core.errors import UserError
-from core.tracking import lab as laboratory
 from core.tracking import preferences
 from core.tracking.events import EventWriter
+from core.tracking.index import INDEX
 from core.tracking.lab import Lab, requeue
 from core.tracking.plain_files import open_plain, replace_text
 from core.tracking.preferences import Preferences
@@ -166,7 +166,7 @@ def test_a_request_that_cannot_be_withdrawn_is_told(tmp_path):
 
 def test_whoever_deletes_the_index_leaves_the_right_to_drive(runs_dir):
     first = Lab(runs_dir)
-    for path in runs_dir.glob(f"{laboratory.INDEX}*"):
+    for path in runs_dir.glob(f"{INDEX}*"):
         path.unlink()
     second = Lab(runs_dir)
     assert second.driver == os.getpid()

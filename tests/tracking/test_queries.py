@@ -366,6 +366,7 @@ def test_states_are_those_of_the_results_in_the_order_asked_for(lab):
         "step": 2,
         "seconds": 1.0,
         "heard": None,
+        "download": None,
     }
     results = queries.results(lab.db).set_index("name")
     for state in states:
@@ -378,7 +379,7 @@ def test_whatever_a_run_says_last_is_heard(lab):
     writer = lab.run(LORA)
     writer.append("status", status="running")
     step(writer, 1, loss=1.0)
-    for kind in ("eval", "sample", "warning", "generation"):
+    for kind in ("download", "eval", "sample", "warning", "generation"):
         writer.append(kind, step=1)
         lab.ingest()
         newest = lab.db.execute(f'select max(time) from "{kind}"').fetchall()[0][0]

@@ -168,6 +168,26 @@ def test_a_second_worker_leaves_a_run_alone_and_sigterm_ends_it(create, started,
     assert (run.path / "checkpoint" / f"step-{stopped_at:08d}" / "manifest.json").exists()
 
 
+def test_a_download_is_told_and_stopped_when_asked(hub, create, started, wait):
+    hub.hold(bytes(60_000_000))
+    hub.pause = 0.1  # a second for each piece of 10 MB that the client takes
+    run = create(base_model="gpt2")
+    started(run)
+    wait(lambda: events(run, "download"))
+    run.request_stop()
+    wait(lambda: run.status() == "stopped")
+    first, *_, last = events(run, "download")
+    assert (first["repository"], first["total"]) == ("openai-community/gpt2", 60_000_000)
+    assert first["bytes"] <= last["bytes"] < 60_000_000
+    hub.pause = 0.0
+    requeue(run)
+    run_in_process(run)
+    assert run.status() == "failed"
+    assert "model.safetensors is damaged" in run.statuses()[-1]["reason"]  # sixty million zeros
+    [_, resumed] = hub.ranges
+    assert int(resumed.removeprefix("bytes=").rstrip("-")) >= 10_000_000
+
+
 @pytest.mark.parametrize("executor", EXECUTORS)
 def test_missing_data_fails_in_one_sentence(create, capfd, executor):
     run = create(dataset="/nowhere/words.json")

@@ -1,0 +1,107 @@
+"""A server on loopback that speaks the hub's protocol for one model file, and fails as it is told to."""
+
+import contextlib
+import hashlib
+import io
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+COMMIT = "1" * 40
+WEIGHTS = f"/openai-community/gpt2/resolve/{COMMIT}/model.safetensors"
+
+
+class Hub:
+    """What the server holds and does, and what it was asked."""
+
+    def __init__(self) -> None:
+        self.body: Callable[[], Any] = io.BytesIO
+        self.size = 0
+        self.sha256 = ""
+        self.break_after: int | None = None
+        """Bytes after which the next answer breaks off."""
+        self.ranges: list[str | None] = []
+        self.requests = 0
+        self.status: int | None = None
+        """What it answers instead."""
+        self.pause = 0.0
+        """Seconds after each MiB."""
+        self.address = ""
+
+    def hold(self, body: bytes, sha256: str | None = None) -> None:
+        self.body, self.size = lambda: io.BytesIO(body), len(body)
+        self.sha256 = sha256 or hashlib.sha256(body).hexdigest()
+
+    def hold_file(self, path: Path) -> None:
+        self.body, self.size = lambda: path.open("rb"), path.stat().st_size
+        with path.open("rb") as file:
+            self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[Hub]:
+    """A hub that listens at its `address`."""
+    held = Hub()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.answer(0, send=False)
+
+        def do_GET(self) -> None:
+            asked = self.headers.get("Range")
+            held.ranges.append(asked)
+            self.answer(int(asked.removeprefix("bytes=").split("-")[0]) if asked else 0, send=True)
+
+        def answer(self, start: int, send: bool) -> None:
+            held.requests += 1
+            name = self.path.replace("/main/", f"/{COMMIT}/")
+            if held.status or name != WEIGHTS or not held.size:
+                self.send_response(held.status or 404)
+                if not held.status:
+                    self.send_header("X-Error-Code", "RepoNotFound")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(held.size - start))
+            if start:
+                self.send_header("Content-Range", f"bytes {start}-{held.size - 1}/{held.size}")
+            self.send_header("ETag", f'"{held.sha256}"')
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.end_headers()
+            if not send:
+                return
+            left = held.size - start if held.break_after is None else held.break_after
+            broken, held.break_after = held.break_after is not None, None
+            with held.body() as body:
+                body.seek(start)
+                while left > 0 and (piece := body.read(min(left, 1 << 20))):
+                    self.wfile.write(piece)
+                    left -= len(piece)
+                    time.sleep(held.pause)
+            if broken:
+                self.close_connection = True
+                self.connection.close()
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+        def handle(self) -> None:
+            with contextlib.suppress(OSError, ValueError):  # broken on purpose
+                super().handle()
+
+        def finish(self) -> None:
+            with contextlib.suppress(OSError, ValueError):  # broken on purpose
+                super().finish()
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    held.address = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield held
+    finally:
+        server.shutdown()
+        server.server_close()
