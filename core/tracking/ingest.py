@@ -15,6 +15,7 @@ import duckdb
 from core.data.exact_match import exact_match
 from core.tracking import bulk
 from core.tracking.events import LARGEST, parse, read_lines
+from core.tracking.pending import MOST, Pending
 from core.tracking.plain_files import open_plain
 from core.tracking.rundir import RunDirectory
 from core.tracking.schema import EVENT_TABLES, STEPPED
@@ -53,7 +54,7 @@ class Ingester:
         self._places = {run: Place(*place) for run, *place in rows}
         rows = cursor.execute("select run, stamp from config").fetchall()
         self._stamps: dict[str, str] = dict(rows)
-        self._within = False
+        self._within, self._pending = False, Pending()
         self.fault: str | None = None
         """Which run the last poll could not take in and why, if there is one."""
 
@@ -94,15 +95,10 @@ class Ingester:
         known = self._known()
         new = [source for source in sources if source.name not in known]
         for start in range(0, len(new), TOGETHER):
-            places, stamps = dict(self._places), dict(self._stamps)
-            try:
+            with contextlib.suppress(OSError, ValueError, duckdb.Error):
                 with self._transaction():
-                    taken = [
-                        source for source in new[start : start + TOGETHER] if self._take(source)
-                    ]
+                    taken = [s for s in new[start : start + TOGETHER] if self._take(s)]
                 changed += taken
-            except (OSError, ValueError, duckdb.Error):
-                self._places, self._stamps = places, stamps
         return changed
 
     def _take(self, run: Source) -> bool:
@@ -123,13 +119,9 @@ class Ingester:
             return False
         with open_plain(run.config_path, "r", encoding="utf-8", errors="replace") as file:
             settings = file.read()
-        insert = "insert or replace into config values (?, ?, ?)"
-        try:
-            self._db.execute(insert, [run.name, settings, stamp])
-        except (duckdb.ConversionException, UnicodeDecodeError):
-            # edited by hand; not even its message is text
-            self._db.execute(insert, [run.name, "{}", stamp])
-        self._stamps[run.name] = stamp
+        with self._transaction():
+            self._pending.set_config(run.name, settings, stamp)
+            self._stamps[run.name] = stamp
         return True
 
     def _take_events(self, run: Source) -> bool:
@@ -140,12 +132,11 @@ class Ingester:
         if not lines:
             return False
         seq, unreadable = place.seq, place.unreadable
-        rows: dict[str, list[list[Any]]] = {}
         with self._transaction():
             last, others = 0, lines
             if plain := bulk.split(lines, seq):
                 steps, others, last = plain
-                self._write_steps(run.name, steps)
+                self._pending.add_steps(run.name, steps)
             for line in others:
                 event = parse(line)
                 if event is None or event["seq"] <= seq:
@@ -153,31 +144,20 @@ class Ingester:
                     continue
                 seq = event["seq"]
                 if (rewind := _rewind_step(event)) is not None:
-                    self._write(rows)
-                    rows = {}
                     self._rewind(run.name, rewind)
                 elif (row := _row(run.name, event)) is not None:
-                    rows.setdefault(event["event"], []).append(row)
+                    self._pending.add_row(event["event"], row)
                 else:
                     unreadable += 1
-            self._write(rows)
-            seq = max(seq, last)
-            new = Place(end, seq, unreadable, _last_bytes(place.before, lines))
-            insert = "insert or replace into ingested values (?, ?, ?, ?, ?)"
-            self._db.execute(insert, [run.name, *astuple(new)])
-        self._places[run.name] = new
+            new = Place(end, max(seq, last), unreadable, _last_bytes(place.before, lines))
+            self._pending.set_place(run.name, *astuple(new))
+            self._places[run.name] = new
+            if self._pending.size > MOST:
+                self._pending.write(self._db)
         return True
 
-    def _write(self, rows: dict[str, list[list[Any]]]) -> None:
-        for table, listed in rows.items():
-            with self._db.appender(table) as appender:
-                appender.append_rows(listed)
-
-    def _write_steps(self, run: str, steps: Any) -> None:
-        listed = ", ".join(f'"{name}"' for name in bulk.SCHEMA.names)
-        self._db.execute(f"insert into step (run, {listed}) select ?, {listed} from steps", [run])
-
     def _rewind(self, run: str, step: int) -> None:
+        self._pending.write(self._db)
         for table in STEPPED:
             self._db.execute(f'delete from "{table}" where run = ? and step > ?', [run, step])
         self._db.execute("delete from generation where run = ?", [run])
@@ -191,18 +171,22 @@ class Ingester:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        """All or nothing; part of the one that is going on, if there is one."""
+        """All or nothing, what is remembered of it too; part of the one that is going on, if there is one."""
         if self._within:
             yield
             return
+        kept = dict(self._places), dict(self._stamps)
         self._db.execute("begin transaction")
         self._within = True
         try:
             yield
+            self._pending.write(self._db)
             self._db.execute("commit")
         except BaseException:
             with contextlib.suppress(duckdb.Error):  # a failed commit has rolled back already
                 self._db.execute("rollback")
+            self._places, self._stamps = kept
+            self._pending = Pending()
             raise
         finally:
             self._within = False

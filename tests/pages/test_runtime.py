@@ -104,7 +104,10 @@ def test_hot_reload_does_not_double_it(write_run, open_page, reload):
 
 def test_release_closes_it(open_page, runs_dir):
     open_page("live")
+    lab = runtime.lab()
+    assert runtime.is_open(lab)
     runtime.release()
+    assert not runtime.is_open(lab)
     assert threads() == []
     Index(runs_dir / INDEX).close()  # nobody holds it
     runtime.release()  # once more does no harm

@@ -175,6 +175,25 @@ def test_a_trainer_outlives_its_dashboard_and_is_not_started_twice(runs_dir, set
     assert [event["status"] for event in run.statuses()] == ["queued", "running", "finished"]
 
 
+def test_a_trainer_that_was_found_again_stops_when_asked_and_the_next_run_comes(
+    runs_dir, settings, child, wait
+):
+    process = child(LAUNCH, runs_dir, settings(name="a", **LONG).model_dump_json())
+    run = RunDirectory(runs_dir / "a")
+    wait(lambda: any(event["status"] == "running" for event in run.statuses()))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    lab = Lab(runs_dir)
+    after = lab.launch(settings(name="b"))
+    wait(lambda: (row(lab, "a")["step"] or 0) >= 2)
+    lab.stop("a")
+    wait(lambda: status(lab, "a") == "stopped")
+    assert gone(trainer_of(run))
+    assert [*(run.path / "checkpoint").glob("step-*")]
+    wait(lambda: status(lab, after) == "finished")
+    lab.close()
+
+
 def test_a_run_of_another_process_shows_up_and_is_settled_when_it_dies(idle_lab, child, wait):
     trainer = child(TRAIN, idle_lab.runs_dir)
     launched = float(trainer.stdout.readline())
