@@ -167,6 +167,19 @@ def test_what_is_no_safetensors(hub: Hub) -> None:
     assert "model.safetensors is damaged" in sentence()
 
 
+def test_a_disk_that_fills_up_in_a_download(hub: Hub) -> None:
+    body = save({"wte.weight": torch.zeros(300, 200)})
+    hub.hold(body)
+    blobs = Path(constants.HF_HUB_CACHE) / "models--openai-community--gpt2" / "blobs"
+    blobs.mkdir(parents=True)
+    (blobs / f"{hub.sha256}.partial").symlink_to("/dev/full")  # which takes nothing
+    told = "the disk is full; make room for it, or name a directory that holds its weights"
+    assert sentence(pretrained.fetch).endswith(told)
+    assert not [path for path in blobs.parent.rglob("*") if path.name == "model.safetensors"]
+    (blobs / f"{hub.sha256}.partial").unlink()  # as if there were room
+    assert pretrained.fetch("gpt2").read_bytes() == body
+
+
 def test_a_full_disk() -> None:
     expected = r"^x = 1: a/b .*: the disk is full; make room for it, or name c$"
     with pytest.raises(UserError, match=expected), explained("x = 1", "a/b", "name c"):

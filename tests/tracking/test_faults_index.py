@@ -178,6 +178,7 @@ def test_a_damaged_log_of_a_killed_dashboard_is_set_aside(original, runs_dir, ch
         log.write_bytes(contents[1][:place] + b"damaged" * 99 + contents[1][place + 7 * 99 :])
         with opened(runs_dir) as lab:
             assert seen(lab) == original[1], place
+            assert lab.index.rebuilt, place
 
 
 def test_a_deleted_index_is_a_new_one(original, runs_dir):

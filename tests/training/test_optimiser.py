@@ -10,6 +10,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from core.config import RunConfig
 from core.training.optimiser import build_optimizer, learning_rate
@@ -106,3 +107,22 @@ print("torch._dynamo" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "False\n", done.stderr
+
+
+def test_adamw_updates_all_weights_by_one_operation() -> None:
+    """Otherwise a step is some passes over each weight and its moments."""
+
+    class Seen(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            names.append(func.name())
+            return func(*args, **(kwargs or {}))
+
+    names: list[str] = []
+    parameters = [nn.Parameter(torch.ones(3)) for _ in range(4)]
+    for parameter in parameters:
+        parameter.grad = torch.ones(3)
+    optimizer = build_optimizer(RunConfig(), parameters)
+    with Seen():
+        optimizer.step()
+    assert names.count("aten::_fused_adamw_") == 1
+    assert not [name for name in names if "addcdiv" in name]
