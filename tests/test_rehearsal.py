@@ -16,6 +16,7 @@ from core import rehearsal
 from core.config import RunConfig
 from core.errors import UserError
 from core.tracking.executors import ENVIRONMENT, ROOT
+from core.training import preflight
 from core.training.trainer import Trainer
 
 SHORT = {"max_examples": 10, "epochs": 1, "train_fraction": 0.4, "test_fraction": 0.5}
@@ -76,6 +77,14 @@ def test_measured_memory_is_within_a_tenth_of_the_runs(
     cost = rehearsal.measure(config)
     assert cost.memory_mb == pytest.approx(peak_mb(config), rel=0.1)
     assert cost.seconds > 0
+
+
+def test_gradient_checkpointing_takes_what_is_said_before_a_launch(dataset: Path) -> None:
+    values = {**SHORT, "method": "lora", "dataset": str(dataset), "max_new_tokens": 12}
+    values |= {"base_model": "gpt2-nano", "sample_prompt": "", "grad_checkpointing": True}
+    config = RunConfig.parse(values)
+    said = preflight.check(config).memory_mb
+    assert said == pytest.approx(peak_mb(config), rel=0.15)
 
 
 def test_the_longest_batch_goes_first_and_then_the_runs_own(

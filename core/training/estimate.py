@@ -13,6 +13,8 @@ from core.training.evaluation import ANSWER_POSITIONS
 
 RUNTIME_MB = 290
 """What a trainer holds besides: Python, torch, tokenizer, data. Fitted to gpt2-nano and gpt2, torch 2.13, Linux."""
+CHECKPOINTING_MB = 90
+"""What PyTorch's compiler takes, which its gradient checkpointing imports. Fitted to gpt2-nano."""
 BLOCK_FLOATS = 17
 """Floats a block makes for the backward pass a token, in units of n_embd: norms, q, k, v, MLP."""
 KEPT_FLOATS = 10
@@ -76,6 +78,7 @@ def memory_mb(
         gpu: it computes more logits at a time.
     """
     weights, trainable = parameters(config, arch)
+    runtime = RUNTIME_MB + (CHECKPOINTING_MB if config.grad_checkpointing and not gpu else 0)
     moments = 2 if config.optimizer == "adamw" else 0
     # Checkpointing keeps each block's input, and all of one block at a time.
     floats = (
@@ -90,7 +93,7 @@ def memory_mb(
         state = weights + trainable * (1 + moments)
         head = arch.vocabulary * arch.n_embd if splits_head(config) else 0
         step, answering = ROOM * kept + logits, weights + head + cache
-        return RUNTIME_MB + 4 * max(state + step, answering) / MIB
+        return runtime + 4 * max(state + step, answering) / MIB
     # The residual stream, a fifth of what a block keeps, stays in fp32. So do logits.
     step = 2.2 * kept + 4 * (HALF_LOGITS if gpu else 1) * logits
     embeddings = (arch.vocabulary + arch.context) * arch.n_embd
@@ -102,7 +105,7 @@ def memory_mb(
     else:
         answering = 2 * weights + 2 * embeddings  # all else lies in the shorter format
         training = answering + trainable * (2 + 4 * (1 + moments)) + step
-    return RUNTIME_MB + max(training, answering + 2 * cache) / MIB
+    return runtime + max(training, answering + 2 * cache) / MIB
 
 
 def nearest_fit(
