@@ -29,7 +29,10 @@ def show_stored(lab: Lab) -> None:
     if table.empty:
         st.info("Choose at least one run.")
         return
-    prompts = records(table[KEY].drop_duplicates())
+    answers = table.groupby(KEY, sort=False, dropna=False).size().reset_index(name="answers")
+    prompts = records(
+        answers.sort_values("answers", ascending=False, kind="stable")
+    )  # most shared first
     texts = [f"{p['instruction']} {p['input']} {p['reference']}" for p in prompts]
     query = st.text_input("Find a prompt", placeholder="such as: synonym for happy")
     found = search(texts, query)

@@ -271,3 +271,14 @@ def test_the_same_runs_are_compared_in_both_ways(train, open_page):
     page.choose("asked_runs", ["two"])
     page.choose("Answers", "Stored")
     assert page.widget("stored_runs").value == ["two"]
+
+
+def test_what_most_runs_answered_comes_first(asked, open_page):
+    first, second = list(QUESTIONS)[:2]
+    asked("one")
+    asked("two", without=[first])
+    page = open_page("compare").choose("stored_runs", ["one"])
+    assert in_view(page) == first
+    page.choose("stored_runs", ["one", "two"])
+    assert in_view(page) == second
+    assert not page.says("This run has no answer to this prompt.")
