@@ -59,7 +59,7 @@ def step_curves(
             lines.append({**faint, "opacity": 0.3, "showlegend": False, "hoverinfo": "skip"})
         main = raw if smooth is None else smooth
         lines.append(_of_run(main, run, {"color": colour, "width": 2}))
-    figure = _figure(lines, TITLES[metric], x, log, legend=len(runs) > 1)
+    figure = _from_start(_figure(lines, TITLES[metric], x, log, legend=len(runs) > 1))
     return _from_zero(figure) if metric == "lr" else figure
 
 
@@ -77,7 +77,7 @@ def loss_curves(
             markers = {"mode": "lines+markers", "marker": {"size": 5}}
             lines.append({**line, **markers, "showlegend": part == "val"})
     title = f"{noun.capitalize()}<br><sup>validation solid, training dotted</sup>"
-    return _figure(lines, title, x, log, legend=len(runs) > 1)
+    return _from_start(_figure(lines, title, x, log, legend=len(runs) > 1))
 
 
 def rate_schedule(rates: Sequence[tuple[int, float]]) -> Figure:
@@ -182,6 +182,12 @@ def _figure(lines: list[Figure], title: str, x: str, log: bool, legend: bool) ->
         "yaxis": {"type": "log" if log else "linear"},
     }
     return {"data": lines, "layout": layout}
+
+
+def _from_start(figure: Figure) -> Figure:
+    """From the start of training on: a first evaluation would else stand between -1 and 1."""
+    figure["layout"]["xaxis"]["rangemode"] = "tozero"
+    return figure
 
 
 def _from_zero(figure: Figure) -> Figure:

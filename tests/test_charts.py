@@ -40,6 +40,12 @@ def test_a_line_for_each_run_in_order() -> None:
     assert figure.layout.showlegend
 
 
+def test_curves_begin_at_the_start_of_training(evaluations: pd.DataFrame) -> None:
+    steps = charts.step_curves(curve(), None, RUNS, "loss", "step", log=False)
+    for figure in (steps, charts.loss_curves(evaluations, RUNS, "step", log=True)):
+        assert checked(figure).layout.xaxis.rangemode == "tozero"
+
+
 def test_a_single_run_needs_no_legend() -> None:
     figure = checked(charts.step_curves(curve(), None, ["b"], "loss", "step", log=False))
     assert len(figure.data) == 1
