@@ -74,7 +74,7 @@ def loss_curves(
         for part, dash in (("val", "solid"), ("train", "dot")):
             style = {"color": colour, "width": 2, "dash": dash}
             line = _line(rows["x"], rows[f"{part}_{noun}"], run, style)
-            markers = {"mode": "lines+markers", "marker": {"size": 5}}
+            markers = {"mode": "lines+markers", "marker": {"size": 5}, "cliponaxis": False}
             lines.append({**line, **markers, "showlegend": part == "val"})
     title = f"{noun.capitalize()}<br><sup>validation solid, training dotted</sup>"
     return _from_start(_figure(lines, title, x, log, legend=len(runs) > 1))

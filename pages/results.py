@@ -159,7 +159,7 @@ with st.container(horizontal=True):
 if len(picked) == 1:
     [run] = [r for r in records(results) if r["name"] == picked[0]]
     show_one(run)
-elif not picked:
+elif not picked and not results.empty:
     mine = len(own.intersection(rows))
     st.caption(
         f"{mine} {'run' if mine == 1 else 'runs'}. Tick rows to open or compare them, one to annotate or delete it."
