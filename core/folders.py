@@ -42,7 +42,8 @@ def problems(settings: Mapping[str, Any]) -> list[Problem]:
             continue
         names = ", ".join(map(str, folders))
         message = (
-            f"it lies outside the folders that a dashboard reads ({names}); {VARIABLE} names others"
+            f"it lies outside the folders that a dashboard reads ({names}); copy it there, or name all such folders,"
+            f" with colons between, in the environment variable {VARIABLE} when it starts"
         )
         found.append(Problem(field, value, message))
     return found

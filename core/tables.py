@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import pandas as pd
@@ -28,14 +29,13 @@ def render(rows: list[dict[str, Any]], format: Format) -> str:
     if format == "md":
         return markdown(rows)
     console = Console(width=None if Console().is_terminal else 1000)
-    table = _table(rows)
-    if (
-        _width(table, console) > console.width
-        and _width(_table(_turned(rows)), console) <= console.width
-    ):
-        table = _table(_turned(rows))
+    tables = [_table(rows)]
+    if _width(tables[0], console) > console.width:
+        turned = _table(_turned(rows))
+        fits = _width(turned, console) <= console.width
+        tables = [turned] if fits else [_table(part) for part in _parts(rows, console)]
     with console.capture() as captured:
-        console.print(table)
+        console.print(*tables, sep="\n")
     return captured.get().rstrip("\n")
 
 
@@ -58,6 +58,19 @@ def _turned(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         {first: other, **{name: row[other] for name, row in zip(names, rows, strict=True)}}
         for other in others
     ]
+
+
+def _parts(rows: list[dict[str, Any]], console: Console) -> Iterator[list[dict[str, Any]]]:
+    """The columns over several tables, one below the other, that each begin with the first and fit if they can."""
+    first, *others = rows[0]
+    held = [first]
+    for column in others:
+        wider = [{key: row[key] for key in (*held, column)} for row in rows]
+        if len(held) > 1 and _width(_table(wider), console) > console.width:
+            yield [{key: row[key] for key in held} for row in rows]
+            held = [first]
+        held.append(column)
+    yield [{key: row[key] for key in held} for row in rows]
 
 
 def _width(table: Table, console: Console) -> int:

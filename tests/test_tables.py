@@ -123,6 +123,21 @@ def test_a_table_shows_markup_as_text_and_loses_nothing() -> None:
     assert text.count("x" * 9) == 30
 
 
+def test_what_is_too_wide_comes_in_parts_that_begin_with_the_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "60")
+    rows = [{"name": f"run-{n}", **{f"column_{i}": n * i for i in range(20)}} for n in range(9)]
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", render(rows, "table")).splitlines()
+    assert max(map(len, lines)) <= 60
+    heads = [line.replace("┃", " ").split() for line in lines if "column" in line]
+    assert len(heads) > 2
+    assert {head[0] for head in heads} == {"name"}
+    assert [word for head in heads for word in head[1:]] == [f"column_{i}" for i in range(20)]
+    assert sum("run-3" in line for line in lines) == len(heads)
+
+
 def test_a_name_is_whole_in_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "60")
