@@ -1,5 +1,7 @@
 """Every run in one table: settings, losses, cost, notes; pick some to watch or to compare."""
 
+from datetime import datetime
+
 import pandas as pd
 import streamlit as st
 from streamlit.elements.lib.column_types import ColumnConfig
@@ -17,15 +19,18 @@ from pages.shared.text import plain
 FIRST = ["name", "status", "val_loss", "perplexity", "exact"]
 SHOWN = [*FIRST, "base_model", "method", "lora_rank", "lora_alpha", "batch_size", "epochs", "lr",
          "min_lr", "warmup_fraction", "seconds", "peak_memory_mb", "notes"]  # fmt: skip
+MORE = ["created", "steps", "tokens", "train_loss", "parameters", "trainable"]
+"""Known of a run beside its settings and what the table of the command line has."""
 BESIDE = ["device", "journal_run", "loss_to_journal"]
 """Shown too where the journal stands beside."""
 LABELS = {
     **{name: str(field.title) for name, field in RunConfig.model_fields.items()},
     "name": "Run", "status": "Status", "val_loss": "Validation loss", "perplexity": "Perplexity",
     "seconds": "Time (s)", "peak_memory_mb": "Peak memory (MB)", "exact": "Exact answers",
-    "journal_run": "Repeats", "loss_to_journal": "Loss to the journal's",
+    "created": "Created", "steps": "Steps", "tokens": "Tokens", "train_loss": "Training loss",
+    "parameters": "Parameters", "trainable": "Trainable", "journal_run": "Repeats", "loss_to_journal": "Loss to the journal's",
 }  # fmt: skip
-FORMATS = {"lr": "%g", "min_lr": "%g", "val_loss": "%.4f", "perplexity": "%.3f", "seconds": "%.1f",
+FORMATS = {"lr": "%g", "min_lr": "%g", "val_loss": "%.4f", "train_loss": "%.4f", "perplexity": "%.3f", "seconds": "%.1f",
            "peak_memory_mb": "%.0f", "exact": "percent",
            "loss_to_journal": "%+.4f"}  # fmt: skip
 
@@ -58,6 +63,15 @@ def with_scores(listed: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         table[judge] = table[judge].astype(float)
         names += [judge, f"{judge} 95 %"]
     return table, names
+
+
+def further(results: pd.DataFrame) -> pd.DataFrame:
+    """What else is known of each run, to be chosen as columns and found by the filter."""
+    names = [*RunConfig.model_fields, *MORE]
+    more = [name for name in dict.fromkeys(names) if name not in report.RUN_COLUMNS]
+    created = pd.to_datetime(results["created"], unit="s", utc=True)
+    local = created.dt.tz_convert(datetime.now().astimezone().tzinfo)
+    return results.assign(created=local.dt.strftime("%Y-%m-%d %H:%M"))[["name", *more]]
 
 
 def label(name: str) -> str:
@@ -122,6 +136,7 @@ if results.empty and not beside:
 judged = judging.by_run(verdict_queries.scores(lab.db))
 listed = report.beside_journal(results, judged) if beside else report.run_frame(results, judged)
 table, judges = with_scores(listed)
+table = table.merge(further(results), on="name", how="left")
 first = [*FIRST, *judges]
 table = table[[*first, *table.columns.difference(first, sort=False)]]
 with bar.popover("Columns", icon=":material/view_column:"):
@@ -159,6 +174,8 @@ with st.container(horizontal=True):
 if len(picked) == 1:
     [run] = [r for r in records(results) if r["name"] == picked[0]]
     show_one(run)
+elif not rows:
+    st.caption("No run has all of these words.")
 elif not picked and not results.empty:
     mine = len(own.intersection(rows))
     st.caption(

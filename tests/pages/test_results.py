@@ -100,7 +100,8 @@ def test_the_filter_takes_every_word_in_any_column_shown_or_not(write_run, open_
     }.items():
         page.choose("Filter", words)
         assert set(table(page)["name"]) == names, words
-        assert page.says(f"{len(names)} {'run' if len(names) == 1 else 'runs'}.")
+        told = f"{len(names)} {'run' if len(names) == 1 else 'runs'}."
+        assert page.says(told if names else "No run has all of these words.")
 
 
 def test_columns_are_chosen(write_run, open_page):
@@ -238,3 +239,16 @@ def test_a_run_of_which_something_is_damaged_hinders_no_other(write_run, open_pa
     assert "broken" in table(page)["name"].tolist()
     page.tick(place(page, "broken"))
     assert RunDirectory(broken.path).status() == "queued"
+
+
+def test_every_setting_is_a_column_to_choose_and_found_by_the_filter(write_run, open_page):
+    write_run("one", tags=["rank study", "slow"], max_examples=900)
+    write_run("two")
+    page = open_page("results").choose("Filter", "slow rank")
+    assert table(page)["name"].tolist() == ["one"]
+    page.choose("Columns", ["name", "tags", "max_examples", "created", "steps"])
+    shown = row(page, "one")
+    assert (shown["tags"], shown["max_examples"], shown["steps"]) == ("rank study, slow", 900, 6)
+    assert shown["created"].startswith("20")
+    page.choose("Filter", "no such words")
+    assert page.says("No run has all of these words.")
