@@ -1,9 +1,10 @@
 """Hostile texts in a real browser on the pages that `test_dashboard` leaves out: nothing in them comes alive."""
 
+import contextlib
 import json
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import TimeoutError, expect
 
 from core.config import RunConfig
 from core.judging.judge import Item, Verdict
@@ -120,8 +121,13 @@ def test_scoring_shows_answers_judges_and_reasons_as_text(open_tab):
     expect(tab.get_by_text("prompt: prompt <script>").first).to_be_visible()
     expect(tab.get_by_text("missing <script>").first).to_be_visible()
     grid = tab.locator(".dvn-scroller").last
-    grid.scroll_into_view_if_needed()
-    grid.click(position={"x": 16, "y": 52})
+    first = tab.get_by_test_id("stHtml").get_by_text("ask 0 <script>").first
+    for _ in range(5):  # a chart above that is drawn late moves the table away from under the click
+        grid.scroll_into_view_if_needed()
+        grid.click(position={"x": 16, "y": 52})
+        with contextlib.suppress(TimeoutError):
+            first.wait_for(timeout=10_000)
+            break
     for words in ("ask 0 <script>", "reference <script>"):
         expect(tab.get_by_test_id("stHtml").get_by_text(words).first).to_be_visible()
     nothing_lives(settled(tab))
