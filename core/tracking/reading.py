@@ -45,7 +45,10 @@ def read_index(runs_dir: Path, only: Collection[str] | None = None) -> Index:
 
 
 def rebuild_index(runs_dir: Path) -> int:
-    """Delete the index and make it anew from the directories; the number of runs. Raises IndexHeldError."""
+    """Delete the index and make it anew from the directories; the number of runs.
+
+    Raises UserError where it is held or cannot be written to.
+    """
     path = runs_dir / INDEX
     Index(path).close()
     path.unlink(missing_ok=True)

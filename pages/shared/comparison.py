@@ -29,10 +29,8 @@ def show_stored(lab: Lab) -> None:
     if table.empty:
         st.info("Choose at least one run.")
         return
-    answers = table.groupby(KEY, sort=False, dropna=False).size().reset_index(name="answers")
-    prompts = records(
-        answers.sort_values("answers", ascending=False, kind="stable")
-    )  # most shared first
+    asked = table.groupby(KEY, sort=False, dropna=False).size().reset_index(name="runs")
+    prompts = records(asked.sort_values("runs", ascending=False, kind="stable"))
     texts = [f"{p['instruction']} {p['input']} {p['reference']}" for p in prompts]
     query = st.text_input("Find a prompt", placeholder="such as: synonym for happy")
     found = search(texts, query)
