@@ -108,7 +108,6 @@ def train(
     """Train a run to its end, with a progress bar. Ctrl-C checkpoints and stops it."""
     from core.training import preflight
 
-    _check_executor(executor)
     config = _config(preset, set)
     if problems := preflight.check(config).problems:
         raise ConfigError(problems)
@@ -124,7 +123,6 @@ def resume(
     format: AsFormat = "table",
 ) -> None:
     """Go on with a run that did not finish, from its newest checkpoint."""
-    _check_executor(executor)
     found = RunDirectory.find(runs_dir, run)
     lab.requeue(found)
     _drive(found, executor, format)
@@ -164,9 +162,14 @@ def runs(
     runs_dir: RunsDir = RUNS,
 ) -> None:
     """The table of all runs, newest first."""
+    missing = "" if runs_dir.exists() else ": there is no such directory"
     frame, judged = _results(runs_dir)
-    if frame.empty:
-        errors.print(f"there are no runs in {runs_dir} yet")
+    if (
+        remark := f"there are no runs in {runs_dir} yet{missing}"
+        if frame.empty
+        else report.incomparable(frame)
+    ):
+        errors.print(remark)
     print(render(report.runs(frame, format, journal, judged), format))
 
 
@@ -214,7 +217,6 @@ def reindex(runs_dir: RunsDir = RUNS) -> None:
 @app.command()
 def demo(executor: ExecutorName = "process", runs_dir: RunsDir = RUNS) -> None:
     """Three runs on the embedded base model: full, LoRA 16 and LoRA 4; scored, their table, answers compared."""
-    _check_executor(executor)
     names = []
     for name, changes in {
         "demo-full": DEMO,
@@ -272,11 +274,6 @@ def _config(name: str | None, sets: list[str] | None) -> RunConfig:
         if not problems:
             return config
     raise ConfigError(problems + preflight.all_problems(values))
-
-
-def _check_executor(name: str) -> None:
-    if name not in EXECUTORS:
-        raise UserError(f"executor = {name!r}: it should be one of: {', '.join(EXECUTORS)}")
 
 
 def _drive(run: RunDirectory, executor: str, format: Format | None) -> None:

@@ -1,15 +1,15 @@
 """What tables show: the family of models, the settings, the runs, answers side by side."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from core import journal
-from core.config import RunConfig, choices, metadata
+from core.config import RunConfig, choices, is_relevant, metadata
 from core.nn.architecture import FAMILY, RANKS
-from core.tables import Format, records
+from core.tables import Format, cell, records
 
 if TYPE_CHECKING:  # these bring torch or scipy, which tables need not wait for
     from core.judging.scores import Score
@@ -22,6 +22,12 @@ RUN_COLUMNS = (
     "seconds", "peak_memory_mb", "device", "parent", "notes",
 )  # fmt: skip
 """The columns of the results table, in order."""
+OWN = ("name", "parent", "tags", "notes")
+"""Settings that tell whose run it is, not what it does."""
+TESTED = ("dataset", "max_examples", "train_fraction", "test_fraction")
+"""Settings that choose the examples a run is tested on."""
+MEASURED = (*TESTED, "max_length", "mask_prompt")
+"""Settings that choose the tokens its loss is the mean of."""
 MIB = 2**20
 Scores = Mapping[str, Mapping[str, "Score"]]
 """Of each run by judge."""
@@ -114,6 +120,63 @@ def run_frame(frame: pd.DataFrame, scores: Scores | None = None) -> pd.DataFrame
     return shown[list(RUN_COLUMNS)]
 
 
+def differing(frame: pd.DataFrame) -> list[str]:
+    """The settings in which some runs differ, of a frame with a column for each."""
+    return [
+        name
+        for name in RunConfig.model_fields
+        if name not in OWN and frame[name].nunique(dropna=False) > 1
+    ]
+
+
+def incomparable(frame: pd.DataFrame) -> str | None:
+    """Why the losses of these runs do not rank them, nor their scores perhaps; None where they do."""
+    differ = [name for name in MEASURED if name in differing(frame)]
+    titles = ", ".join(str(RunConfig.model_fields[name].title) for name in differ)
+    if not differ:
+        return None
+    if set(differ) & set(TESTED):
+        return f"Not all runs learned from and were tested on the same examples ({titles}): compare losses and scores only of those that were."
+    return f"Not all losses are means over the same tokens ({titles}): compare only those that are."
+
+
+def tested_alike(frame: pd.DataFrame) -> list[str]:
+    """The runs that are tested on the same examples as the first."""
+    tested = [tuple(row.values()) for row in records(frame[list(TESTED)])]
+    return [str(n) for n, key in zip(frame["name"], tested, strict=True) if key == tested[0]]
+
+
+def settings_of(rows: Sequence[Mapping[str, Any]], every: bool = False) -> list[dict[str, str]]:
+    """The settings that are not the same in all of some runs; of a single run, those that are not the default.
+
+    Args:
+        rows: of each run its name and settings, None where one has no effect.
+        every: those that are the same too.
+
+    Returns:
+        A row a setting: its title under `Setting`, its value under the name of each run; a single
+        run's default under `Default`. No run is called like these two.
+    """
+    fields = RunConfig.model_fields
+    told = {
+        str(row["name"]): {name: _told(name, row[name], row) for name in fields} for row in rows
+    }
+    if len(rows) == 1:
+        told["Default"] = {name: _told(name, fields[name].default, rows[0]) for name in fields}
+    return [
+        {"Setting": str(field.title), **{run: values[name] for run, values in told.items()}}
+        for name, field in fields.items()
+        if name not in OWN and (every or len({values[name] for values in told.values()}) > 1)
+    ]
+
+
+def _told(name: str, value: Any, settings: Mapping[str, Any]) -> str:
+    """A value of a setting for people, beside other settings: empty where it has no effect, `none` where it is none."""
+    if not is_relevant(name, settings):
+        return ""
+    return "none" if value is None else cell(value)
+
+
 def score_text(score: Any) -> Any:
     """A score for people: `94.1 (91.7 to 96.3)`."""
     if not isinstance(score, dict):
@@ -123,8 +186,10 @@ def score_text(score: Any) -> Any:
 
 
 def interval_text(score: Mapping[str, Any]) -> str:
-    """A judge's interval for people, and how many answers have no score: `91.7 to 96.3, 2 missing`."""
+    """A judge's interval for people, of how many answers, and how many have no score: `91.7 to 96.3, n = 108, 2 missing`."""
     interval = [] if pd.isna(score["low"]) else [f"{score['low']:.1f} to {score['high']:.1f}"]
+    if score["scored"]:
+        interval.append(f"n = {score['scored']:,}")
     missing = [f"{score['missing']:,} missing"] if score["missing"] else []
     return ", ".join(interval + missing)
 

@@ -46,7 +46,7 @@ def score(
         typer.Option("--prompt-file", exists=True, dir_okay=False, help="What the judge reads."),
     ] = None,
     base: Annotated[
-        bool, typer.Option("--base/--no-base", help="Score the untuned base model too.")
+        bool, typer.Option("--base/--no-base", help="Score the pretrained base model too.")
     ] = True,
     pairwise: Annotated[
         bool, typer.Option("--pairwise", help="Every two runs against each other, in both orders.")

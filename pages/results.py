@@ -1,5 +1,6 @@
 """Every run in one table: settings, losses, cost, notes; pick some to watch or to compare."""
 
+from collections.abc import Callable
 from datetime import datetime
 
 import pandas as pd
@@ -9,6 +10,7 @@ from streamlit.elements.lib.column_types import ColumnConfig
 from core import journal, report
 from core.config import RunConfig
 from core.errors import UserError
+from core.filtering import matching
 from core.judging import scores as judging
 from core.tables import markdown, records
 from core.tracking import queries, verdict_queries
@@ -17,8 +19,9 @@ from pages.shared.status import show_run
 from pages.shared.text import plain
 
 FIRST = ["name", "status", "val_loss", "perplexity", "exact"]
-SHOWN = [*FIRST, "base_model", "method", "lora_rank", "lora_alpha", "batch_size", "epochs", "lr",
-         "min_lr", "warmup_fraction", "seconds", "peak_memory_mb", "notes"]  # fmt: skip
+USUAL = ["base_model", "method", "lora_rank", "batch_size", "epochs", "lr"]
+LAST = ["seconds", "peak_memory_mb", "notes"]
+"""Shown, with every setting in which the runs differ, until a person chooses columns."""
 MORE = ["created", "steps", "tokens", "train_loss", "parameters", "trainable"]
 """Known of a run beside its settings and what the table of the command line has."""
 BESIDE = ["device", "journal_run", "loss_to_journal"]
@@ -34,17 +37,13 @@ FORMATS = {"lr": "%g", "min_lr": "%g", "val_loss": "%.4f", "train_loss": "%.4f",
            "peak_memory_mb": "%.0f", "exact": "percent",
            "loss_to_journal": "%+.4f"}  # fmt: skip
 
+FILTER_HELP = "Words that occur in a run, and comparisons by the names in `python -m core settings` and in the CSV: `val_loss<2`, `method=lora`."
 JUDGE_HELP = "Mean score over the test answers, 0 to 100; beside it the 95 % interval and how many answers have no score."
 EXACT_HELP = "Share of the test answers that equal the reference, case and punctuation aside."
+CHOSEN, WIDGET = "chosen_columns", "columns"
+"""In the session: the columns that a person chose, and what the widget says."""
 
 lab = runtime.lab()
-
-
-def filtered(frame: pd.DataFrame, words: str) -> pd.DataFrame:
-    """The rows in which every word occurs somewhere."""
-    cells = ([str(v) for v in row.values() if v is not None] for row in records(frame))
-    texts = [" ".join(row).lower() for row in cells]
-    return frame[[all(word in text for word in words.lower().split()) for text in texts]]
 
 
 def with_scores(listed: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -74,6 +73,24 @@ def further(results: pd.DataFrame) -> pd.DataFrame:
     return results.assign(created=local.dt.strftime("%Y-%m-%d %H:%M"))[["name", *more]]
 
 
+def pick_columns(known: list[str], proposed: list[str]) -> list[str]:
+    """The columns that a person chose, until then those proposed; and the means to choose."""
+    wanted = st.session_state.get(CHOSEN, proposed)
+    st.session_state[WIDGET] = [column for column in wanted if column in known]
+    st.pills(
+        "Columns",
+        known,
+        selection_mode="multi",
+        key=WIDGET,
+        on_change=lambda: st.session_state.update({CHOSEN: st.session_state[WIDGET]}),
+        format_func=lambda name: plain(label(name)),
+        label_visibility="collapsed",
+    )
+    if CHOSEN in st.session_state:
+        st.button("Choose for me", on_click=st.session_state.pop, args=(CHOSEN,))
+    return list(st.session_state[WIDGET])
+
+
 def label(name: str) -> str:
     """A column's title; a judge's is its name."""
     return LABELS.get(name) or f"{name[:1].upper()}{name[1:]}"
@@ -93,24 +110,45 @@ def column(name: str) -> ColumnConfig:
 def show_one(run: dict) -> None:
     """State, notes and removal of one run."""
     show_run(run, lab)
-    text = st.text_area("Notes", run["notes"] or "", key=f"notes:{run['name']}")
-    with st.container(horizontal=True):
-        if st.button("Save notes", icon=":material/save:"):
-            attempt(lambda: lab.edit(run["name"], notes=text))
-        with st.popover("Delete", icon=":material/delete:"):
-            st.write("Its weights, events and answers are removed for good.")
-            if st.button("Delete this run", type="primary"):
-                attempt(lambda: lab.delete(run["name"]))
+    key = f"notes:{run['name']}"
+    st.text_area(
+        "Notes", run["notes"] or "", key=key, on_change=save_notes, args=(run["name"], key)
+    )
+    with st.popover("Delete", icon=":material/delete:"):
+        st.write("Its weights, events and answers are removed for good.")
+        if st.button("Delete this run", type="primary") and attempt(
+            lambda: lab.delete(run["name"])
+        ):
+            st.rerun()
 
 
-def attempt(action) -> None:  # type: ignore[no-untyped-def]
-    """Do it and show the table anew, or say why not."""
+def save_notes(name: str, key: str) -> None:
+    """Keep what was typed as soon as the field is left."""
+    if attempt(lambda: lab.edit(name, notes=st.session_state[key])):
+        st.toast("Notes saved.")
+
+
+def attempt(action: Callable[[], object]) -> bool:
+    """Do it and have the index look again, or say why not."""
     try:
         action()
-        lab.refresh()
-        st.rerun()
     except UserError as error:
         st.error(plain(str(error)))
+        return False
+    lab.refresh()
+    return True
+
+
+def show_settings(runs: list[dict]) -> None:
+    """The settings of one run beside the defaults, or those of several beside each other."""
+    alone = len(runs) == 1
+    every = st.toggle(
+        "Every setting", help=f"Off: those that {'are not the default' if alone else 'differ'}."
+    )
+    if told := report.settings_of(runs, every):
+        st.dataframe(pd.DataFrame(told), hide_index=True)
+    else:
+        st.caption("Every setting is the default." if alone else "They differ in no setting.")
 
 
 def go(page: str, key: str, names: list[str]) -> None:
@@ -126,8 +164,9 @@ if results.empty:
     st.page_link("pages/launch.py", label="Launch", icon=":material/rocket_launch:")
 
 bar = st.container(horizontal=True, vertical_alignment="bottom")
-hint = "words, such as: lora finished"
-words = "" if results.empty else bar.text_input("Filter", placeholder=hint)
+words = ""
+if not results.empty:
+    words = bar.text_input("Filter", placeholder="such as: lora lr>1e-4", help=FILTER_HELP)
 beside = bar.toggle(
     "Journal", help="Below: what the study reported that the presets run_1 to run_19 come from."
 )
@@ -139,16 +178,13 @@ table, judges = with_scores(listed)
 table = table.merge(further(results), on="name", how="left")
 first = [*FIRST, *judges]
 table = table[[*first, *table.columns.difference(first, sort=False)]]
+proposed = [*first, *USUAL, *report.differing(results), *LAST, *(BESIDE if beside else [])]
 with bar.popover("Columns", icon=":material/view_column:"):
-    columns = st.pills(
-        "Columns",
-        [*table.columns],
-        selection_mode="multi",
-        default=[*SHOWN, *judges, *BESIDE] if beside else [*SHOWN, *judges],
-        format_func=lambda name: plain(label(name)),
-        label_visibility="collapsed",
-    )
-table = filtered(table, words)
+    columns = pick_columns(list(table.columns), proposed)
+try:
+    table = matching(table, words)
+except UserError as error:
+    st.error(plain(str(error)))
 rows = tuple(table["name"])
 table = table[[c for c in table.columns if c in (columns or first)]]
 event = st.dataframe(
@@ -171,13 +207,18 @@ with st.container(horizontal=True):
         go("pages/compare.py", "compare", picked)
     st.download_button("CSV", table.to_csv(index=False), "runs.csv", "text/csv")
     st.download_button("Markdown", exported, "runs.md", "text/markdown")
-if len(picked) == 1:
-    [run] = [r for r in records(results) if r["name"] == picked[0]]
-    show_one(run)
+ticked = [run for run in records(results) if run["name"] in picked]
+mine = results[results["name"].isin(picked or rows)]
+if len(ticked) == 1:
+    show_one(ticked[0])
+if ticked:
+    show_settings(ticked)
 elif not rows:
     st.caption("No run has all of these words.")
-elif not picked and not results.empty:
-    mine = len(own.intersection(rows))
+elif not results.empty:
     st.caption(
-        f"{mine} {'run' if mine == 1 else 'runs'}. Tick rows to open or compare them, one to annotate or delete it."
+        f"{len(mine)} {'run' if len(mine) == 1 else 'runs'}. Tick rows to open or compare them and see what "
+        "sets them apart; one, to annotate or delete it."
     )
+if unlike := report.incomparable(mine):
+    st.caption(plain(unlike))

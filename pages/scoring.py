@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from core import report
 from core.tracking import queries
 from pages.shared import runtime
 from pages.shared.judging import order_form, show_progress
@@ -15,9 +16,8 @@ if answered.empty:
     st.info("No run has answered its test set yet. A run does so at its end.")
     st.page_link("pages/launch.py", label="Launch", icon=":material/rocket_launch:")
     st.stop()
-alike = answered.loc[answered["dataset"] == answered["dataset"].iloc[0], "name"]
 if "scored_runs" not in st.session_state:
-    st.session_state["scored_runs"] = alike[:6].tolist()
+    st.session_state["scored_runs"] = report.tested_alike(answered)[:6]
 known = answered["name"].tolist()
 st.session_state["scored_runs"] = [n for n in st.session_state["scored_runs"] if n in known]
 names = st.multiselect("Runs", known, key="scored_runs")

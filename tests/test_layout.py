@@ -21,6 +21,7 @@ LEVELS = (
     ("core.tracking",),
     ("core.recipe",),
     ("core.answering", "core.rehearsal", "core.comparing", "core.charts", "core.journal", "core.tables"),
+    ("core.filtering",),
     ("core.judging", "core.insights"),
     ("core.report", "core.progress", "core.options"),
     ("core.score_command",),

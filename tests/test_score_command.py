@@ -130,7 +130,7 @@ def test_the_same_rows_in_every_format(runs_dir: Path) -> None:
     assert all(text in call(*words, "table").out for text in ["good", "poor", *KEYS])
 
 
-def test_the_untuned_base_is_the_first_row(runs_dir: Path, nano_hash: str) -> None:
+def test_the_pretrained_base_is_the_first_row(runs_dir: Path, nano_hash: str) -> None:
     add_run(runs_dir, "tuned", ["red", "Cat.", "2!"], nano_hash)
     add_run(runs_dir, "worse", ["a banana", "Cat.", "seven"], nano_hash)
     words = ("worse", "tuned", "--runs-dir", runs_dir, "--format", "json")

@@ -110,7 +110,7 @@ class Job:
         with Ledger(self._runs_dir, self.judge.spec) as ledger:
             answers = self._answers
             if self.order.with_base:
-                self.phase = "answering with the untuned base"
+                self.phase = "answering with the pretrained base"
                 answers = pd.concat([answers, *self._base_answers()], ignore_index=True)
             self.phase = "scoring"
             items = items_of(answers) if self.order.kind == "score" else pair_items(answers)

@@ -4,7 +4,7 @@ The unit is the test example: the repeats of one are averaged first. A missing v
 """
 
 from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -103,6 +103,20 @@ def by_run(scores: pd.DataFrame) -> dict[str, dict[str, Score]]:
     return found
 
 
+def last_pair(scored: pd.DataFrame, runs: Sequence[str]) -> tuple[str, str]:
+    """The last two of two or more runs that have a score at an example both answered; the last two if none have.
+
+    Args:
+        scored: as `by_example` gives it.
+    """
+    parts = {str(run): part[EXAMPLE] for run, part in scored.groupby("run")}
+    examples = {run: set(part.itertuples(index=False, name=None)) for run, part in parts.items()}
+    pairs = ((a, b) for place, b in reversed(list(enumerate(runs))) for a in reversed(runs[:place]))
+    return next(
+        (pair for pair in pairs if examples[pair[0]] & examples[pair[1]]), (runs[-2], runs[-1])
+    )
+
+
 def missing_sentence(verdicts: pd.DataFrame) -> str | None:
     """How many verdicts, repeats included, have no score and why; None where all have one."""
     asked = verdicts.drop_duplicates([*ANSWER, "repeat"])
@@ -159,7 +173,7 @@ def described(judge: Mapping[str, Any]) -> str:
 
 
 def is_base(run: str) -> bool:
-    """Whether a name stands for an untuned base model."""
+    """Whether a name stands for a pretrained base model."""
     return run.startswith(PRETRAINED + "/")
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import streamlit as st
 
+from core import report
 from core.answering import Answer, Answerer
 from core.comparing import differing_words, search
 from core.errors import UserError
@@ -23,8 +24,8 @@ def show_stored(lab: Lab) -> None:
     if answered.empty:
         st.info("No run has answered its test set yet. A run does so at its end.")
         return
-    alike = answered.loc[answered["dataset"] == answered["dataset"].iloc[0], "name"]
-    names = _pick("stored_runs", answered["name"].tolist(), alike[:3].tolist(), 6)
+    alike = report.tested_alike(answered)[:3]
+    names = _pick("stored_runs", answered["name"].tolist(), alike, 6)
     table = queries.answers(lab.db, names)
     if table.empty:
         st.info("Choose at least one run.")

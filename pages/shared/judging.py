@@ -20,6 +20,7 @@ from pages.shared.text import plain
 
 KEYS = {"gemini": "GEMINI_API_KEY", "openai": "OPENAI_API_KEY"}
 KINDS: dict[str, Kind] = {"Each answer": "score", "Every two runs": "pair"}
+BASE_LABEL = "Score the pretrained base too"
 TITLES = {
     "reference": "Reference (no network)",
     "gemini": "Gemini",
@@ -111,9 +112,7 @@ def _choose(names: list[str]) -> Order:
             width=240,
             help="chrF compares letters in a row, ROUGE-L words in the same order; exact match is all or nothing.",
         )
-        base = row.checkbox(
-            "Score the untuned base too", True, help="Its answers are made first, once."
-        )
+        base = row.checkbox(BASE_LABEL, True)
         return Order(tuple(names), JudgeSettings(judge, measure), kind, with_base=base)
     model = row.text_input("Model", GEMINI_MODEL if judge == "gemini" else "", width=240)
     temperature = row.number_input("Temperature", 0.0, 2.0, 0.0, 0.1, width=150)
@@ -134,9 +133,7 @@ def _choose(names: list[str]) -> Order:
         help=f"Kept in memory only. Else {KEYS[judge]} from the environment or Streamlit's secrets; "
         "with another base URL, only what is typed here.",
     )
-    base = row.checkbox(
-        "Score the untuned base too", True, help="Its answers are made first, once."
-    )
+    base = row.checkbox(BASE_LABEL, True)
     with st.expander("Prompt, address and limits"):
         built_in = SCORE_TEMPLATE if kind == "score" else PAIR_TEMPLATE
         template = st.text_area("Prompt", built_in, height=320, key=f"prompt:{kind}")
@@ -180,9 +177,7 @@ def _show_cost(
         made = scores.of_runs(made, answers)
         answers = pd.concat([answers, made], ignore_index=True)
         if unanswered := sum(map(len, bases.values())) - len(made):
-            note = (
-                f" The untuned base has to answer {unanswered:,} examples first; they come on top."
-            )
+            note = f" The pretrained base has to answer {unanswered:,} examples first; they come on top."
     items = items_of(answers) if order.kind == "score" else pair_items(answers)
     tasks = scorer.plan(judge, items, order.repeats)
     known = known_verdicts(lab.runs_dir, judge.spec)

@@ -116,8 +116,9 @@ def show_two(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
     def label(run: object) -> str:
         return shown.get(str(run), str(run))
 
-    first = str(columns[0].selectbox("A", have, len(have) - 2, format_func=label))
-    second = str(columns[1].selectbox("B", have, len(have) - 1, format_func=label))
+    places = [have.index(run) for run in scores.last_pair(per, have)]
+    first = str(columns[0].selectbox("A", have, places[0], format_func=label))
+    second = str(columns[1].selectbox("B", have, places[1], format_func=label))
     table = per[per["run"].isin([first, second])].pivot(
         index=scores.EXAMPLE, columns="run", values="score"
     )

@@ -23,8 +23,8 @@ def test_answers_are_scored_and_the_leaderboard_stands(open_tab, runs_dir):
     write_run(runs_dir, "good", "red", "blue", "green")
     write_run(runs_dir, "poor", "rod", "x", "y")
     tab = open_tab("scoring")
-    expect(tab.get_by_text("The untuned base has to answer 3 examples first")).to_be_visible()
-    tab.get_by_text("Score the untuned base too").click()
+    expect(tab.get_by_text("The pretrained base has to answer 3 examples first")).to_be_visible()
+    tab.get_by_text("Score the pretrained base too").click()
     expect(tab.get_by_text("verdicts: 7 to make, at no cost.")).to_be_visible()
     tab.get_by_role("button", name="Score", exact=True).click()
     plot = tab.locator(".js-plotly-plot").first

@@ -1,4 +1,4 @@
-"""A scoring from end to end: the untuned base's answers, its row, and what happens when something breaks."""
+"""A scoring from end to end: the answers of the pretrained base, its row, and what happens when something breaks."""
 
 import contextlib
 import json

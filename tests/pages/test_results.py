@@ -61,13 +61,14 @@ def test_a_row_is_what_the_run_was_set_to_and_what_came_of_it(write_run, open_pa
     wrong = answer(11, "Say blue.", "blue", "green")
     write_run("one", method="lora", lora_rank=3, lora_alpha=6, lr=2e-4, min_lr=1e-5, epochs=3,
               warmup_fraction=0.2, batch_size=2, notes="mine", answers=[right, wrong])  # fmt: skip
-    found = row(open_page("results"), "one")
     expected = {
         "status": "finished", "base_model": "gpt2-nano", "method": "lora", "lora_rank": 3,
         "lora_alpha": 6, "batch_size": 2, "epochs": 3, "lr": 2e-4, "min_lr": 1e-5,
         "warmup_fraction": 0.2, "val_loss": 5 / 6, "perplexity": math.exp(5 / 6), "seconds": 3.0,
         "peak_memory_mb": 506.0, "exact": 0.5, "notes": "mine",
     }  # fmt: skip
+    page = open_page("results").choose("Columns", ["name", *expected])
+    found = row(page, "one")
     assert {key: found[key] for key in expected} == expected
 
 
@@ -75,9 +76,9 @@ def test_settings_without_effect_and_figures_not_there_are_empty(write_run, open
     write_run("full", method="full", min_lr=None)
     write_run("waiting", "queued", method="lora")
     page = open_page("results")
-    assert pd.isna(
-        row(page, "full")[["lora_rank", "lora_alpha", "warmup_fraction", "min_lr"]]
-    ).all()
+    settings = ["lora_rank", "lora_alpha", "warmup_fraction", "min_lr"]
+    page.choose("Columns", ["name", *settings, "val_loss", "perplexity", "seconds", "exact"])
+    assert pd.isna(row(page, "full")[settings]).all()
     assert pd.isna(row(page, "waiting")[["val_loss", "perplexity", "seconds", "exact"]]).all()
     assert row(page, "waiting")["lora_rank"] == 16
     assert str(table(page)["lora_rank"].dtype).startswith("Int"), "16 and not 16.0"
@@ -113,6 +114,66 @@ def test_columns_are_chosen(write_run, open_page):
     assert row(page, "one")["device"] == "Abacus 3000"
     page.choose("Columns", [])
     assert "name" in table(page), "a table of nothing helps nobody"
+    page.press("Choose for me")
+    assert "val_loss" in table(page)
+    assert not page.widgets("Choose for me")
+
+
+def test_settings_in_which_runs_differ_are_shown_until_columns_are_chosen(write_run, open_page):
+    write_run("one", weight_decay=0.1)
+    page = open_page("results")
+    assert not {"weight_decay", "grad_clip"} & {*table(page)}
+    write_run("two", weight_decay=0.2, grad_clip=None)
+    runtime.lab().refresh()
+    page.run()
+    assert {"weight_decay", "grad_clip"} <= {*table(page)}
+    page.choose("Columns", ["name"])
+    write_run("three", seed=5)
+    runtime.lab().refresh()
+    page.run()
+    assert [*table(page)] == ["name"], "what a person chose stays"
+
+
+def test_the_settings_of_ticked_runs_stand_beside_each_other(write_run, open_page):
+    write_run("one", method="lora", lora_rank=4, notes="mine")
+    write_run("two", method="lora", lora_rank=8, dropout=0.1)
+    page = open_page("results")
+    page.tick(place(page, "one"), place(page, "two"))
+    told = page.dataframe[1].value.set_index("Setting")
+    assert told.loc["Rank", ["one", "two"]].tolist() == ["4", "8"]
+    assert told.loc["Dropout", ["one", "two"]].tolist() == ["0", "0.1"]
+    assert "Method" not in told.index
+    page.choose("Every setting", True)
+    assert "Method" in page.dataframe[1].value["Setting"].tolist()
+
+
+def test_the_settings_of_one_run_stand_beside_the_defaults(write_run, open_page):
+    write_run("one", method="full", epochs=7)
+    page = open_page("results").tick(0)
+    told = page.dataframe[1].value.set_index("Setting")
+    assert told.loc["Epochs", ["one", "Default"]].tolist() == ["7", "1"]
+    assert "Rank" not in told.index, "a rank has no effect without LoRA"
+
+
+def test_runs_of_other_examples_are_said_not_to_compare(write_run, open_page):
+    write_run("one", max_examples=900)
+    assert not open_page("results").says("Not all runs")
+    write_run("two", max_examples=90)
+    runtime.lab().refresh()
+    page = open_page("results")
+    assert page.says("tested on the same examples (Most examples)")
+    page.choose("Filter", "one")
+    assert not page.says("Not all runs")
+
+
+def test_the_filter_compares_and_says_what_it_cannot(write_run, open_page):
+    write_run("one", lr=1e-4)
+    write_run("two", lr=2e-4)
+    page = open_page("results").choose("Filter", "lr>1e-4")
+    assert table(page)["name"].tolist() == ["two"]
+    page.choose("Filter", "rate>1e-4")
+    assert page.says("there is no column 'rate'")
+    assert len(table(page)) == 2
 
 
 def test_downloads_are_the_table_as_shown(write_run, open_page, downloads):
@@ -144,7 +205,7 @@ def test_notes_are_kept_with_the_run_and_shown(write_run, open_page):
     run = write_run("one")
     page = open_page("results").tick(0)
     page.widget("notes:one").set_value("it *learned*\nfast")
-    page.press("Save notes")
+    page.run()
     assert json.loads(run.config_path.read_text())["notes"] == "it *learned*\nfast"
     assert row(page, "one")["notes"] == "it *learned*\nfast"
     assert page.widget("notes:one").value == "it *learned*\nfast"
@@ -155,7 +216,7 @@ def test_notes_that_are_too_long_are_a_sentence(write_run, open_page):
     run = write_run("one", notes="short")
     page = open_page("results").tick(0)
     page.widget("notes:one").set_value("x" * 20_001)
-    page.press("Save notes")
+    page.run()
     assert page.says("it should have at most 20000 characters")
     assert run.config().notes == "short"
 
@@ -164,7 +225,7 @@ def test_notes_of_a_running_run_do_not_disturb_it(write_run, open_page):
     run = write_run("one", "running", planned=99)
     page = open_page("results").tick(0)
     page.widget("notes:one").set_value("going well")
-    page.press("Save notes")
+    page.run()
     assert run.config().notes == "going well"
     assert run.status() == "running"
 

@@ -61,7 +61,7 @@ def test_a_judges_mean_and_interval_are_columns(asked, judge, open_page):
     page.run()
     expected = mean_interval([12, 55, 90, 71])
     assert cells(page, "one")["gemini"] == expected.mean == 57.0
-    assert cells(page, "one")["gemini 95 %"] == f"{expected.low:.1f} to {expected.high:.1f}"
+    assert cells(page, "one")["gemini 95 %"] == f"{expected.low:.1f} to {expected.high:.1f}, n = 4"
     assert cells(page, "two")[["gemini", "gemini 95 %"]].isna().all(), "nobody judged it"
     columns = page.dataframe[0].value.columns.tolist()
     assert columns[columns.index("exact") + 1 :][:2] == ["gemini", "gemini 95 %"]
@@ -72,7 +72,7 @@ def test_a_single_answer_has_a_mean_without_an_interval(asked, judge, open_page)
     page = open_page("results")
     judge("one")
     assert cells(page.run(), "one")["gemini"] == 34.0
-    assert pd.isna(cells(page, "one")["gemini 95 %"])
+    assert cells(page, "one")["gemini 95 %"] == "n = 1"
 
 
 def test_only_a_run_whose_answers_were_all_judged_has_a_score(asked, judge, open_page):

@@ -51,7 +51,7 @@ def score(wait):
     """A function that presses Score and waits for the end; then all of it is in the index."""
 
     def press(page, base=False):
-        page.choose("Score the untuned base too", base).press("Score")
+        page.choose("Score the pretrained base too", base).press("Score")
         wait(lambda: not runtime.scoring().going, 60)
         runtime.lab().refresh()
         return page.run()
@@ -94,9 +94,9 @@ def test_what_it_costs_is_told_before(asked, open_page, gemini, score):
     asked("two", "red", "azure", "vert")  # one answer is the same, and asked about once
     page = open_page("scoring").choose("Judge", "reference")
     assert page.says(
-        "5 verdicts: 5 to make, at no cost. The untuned base has to answer 3 examples first; they come on top."
+        "5 verdicts: 5 to make, at no cost. The pretrained base has to answer 3 examples first; they come on top."
     )
-    page.choose("Judge", "gemini").choose("Score the untuned base too", False)
+    page.choose("Judge", "gemini").choose("Score the pretrained base too", False)
     assert page.says("5 verdicts: 5 requests, about ")
     assert page.choose("Repeats", 3).says("15 verdicts: 15 requests, about ")
     page.choose("Repeats", 1).choose("scored_runs", ["one"])
@@ -105,7 +105,7 @@ def test_what_it_costs_is_told_before(asked, open_page, gemini, score):
     assert page.says("5 verdicts, 3 are there already: 2 requests")
 
 
-def test_the_leaderboard_shows_all_runs_and_the_untuned_base_first(asked, open_page, score):
+def test_the_leaderboard_shows_all_runs_and_the_pretrained_base_first(asked, open_page, score):
     asked("one", "red", "blew", "grey")
     asked("two", "red", "blue", "grey")
     page = score(open_page("scoring"), base=True)
@@ -119,7 +119,7 @@ def test_the_leaderboard_shows_all_runs_and_the_untuned_base_first(asked, open_p
 def test_scores_show_as_soon_as_they_are_there(asked, open_page, wait, monkeypatch):
     monkeypatch.setattr(laboratory, "POLL", 3600.0)  # the index has its turn after the page
     asked("one", "red", "blew")
-    page = open_page("scoring").choose("Score the untuned base too", False).press("Score")
+    page = open_page("scoring").choose("Score the pretrained base too", False).press("Score")
     wait(lambda: not runtime.scoring().going)
     assert board(page.run())["scored"].tolist() == [2]
 
@@ -151,7 +151,7 @@ def test_a_scoring_goes_on_without_its_tab(asked, open_page, gemini, wait):
     answered = threading.Event()
     gemini.fault = lambda number, prompt: None if number <= 3 or answered.wait(20) else "500"
     first, second = open_page("scoring"), open_page("scoring")
-    first.choose("Score the untuned base too", False).press("Score")
+    first.choose("Score the pretrained base too", False).press("Score")
     job = runtime.scoring()
     wait(lambda: job.progress.done == 3)
     runtime.lab().refresh()
@@ -176,7 +176,7 @@ def test_what_was_scored_before_a_stop_is_kept(asked, open_page, gemini, score, 
     for n in range(6):
         asked(f"run-{n}", *range(10 * n, 10 * n + 4))
     page = open_page("scoring").choose("Requests in flight", 2)
-    page.choose("Score the untuned base too", False).press("Score")
+    page.choose("Score the pretrained base too", False).press("Score")
     wait(lambda: runtime.scoring().progress.done >= 2)
     page.run().press("Stop scoring")
     wait(lambda: not runtime.scoring().going, 10)
@@ -231,6 +231,17 @@ def test_two_runs_are_told_apart_or_not(asked, open_page, gemini, score):
     assert page.choose("scored_runs", ["good"]).says(
         "Two runs with scores of this judge are needed"
     )
+
+
+def test_two_runs_that_share_examples_are_proposed(asked, answer, open_page, gemini, score):
+    asked("first", 90, 91)
+    asked("second", 10, 14)
+    asked("elsewhere", answers=[answer(10, "Say tea.", "tea", "50")], max_examples=9)
+    page = open_page("scoring")
+    assert page.widget("scored_runs").value == ["elsewhere"], "tested as the newest run is"
+    page.choose("scored_runs", ["first", "second", "elsewhere"])
+    score(page).choose("Show", "Compare two")
+    assert (page.widget("A").value, page.widget("B").value) == ("first", "second")
 
 
 def test_runs_meet_in_pairs(asked, open_page, score):

@@ -1,0 +1,67 @@
+"""Rows found by words and comparisons."""
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.errors import UserError
+from core.filtering import matching
+
+FRAME = pd.DataFrame({
+    "name": ["one", "two", "three"],
+    "method": ["full", "lora", "lora"],
+    "lora_rank": pd.array([None, 4, 16], dtype="Int64"),
+    "val_loss": [1.5, float("nan"), 0.5],
+    "group_by_length": [True, False, True],
+    "notes": ["Some thoughts, lr>1", None, ""],
+})  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("", "one two three"),
+        ("lora", "two three"),
+        ("LORA 16", "three"),
+        ("val_loss<1", "three"),
+        ("val_loss<=1.5", "one three"),
+        ("val_loss>0", "one three"),
+        ("val_loss!=0.5", "one two"),
+        ("lora_rank=4", "two"),
+        ("lora_rank=4.0", "two"),
+        ("lora_rank!=4", "one three"),
+        ("lora_rank>=4 method=lora val_loss<9", "three"),
+        ("method=LORA", "two three"),
+        ("method=lo", ""),
+        ("group_by_length=true", "one three"),
+        ("name>3", ""),
+        ("<1", ""),
+        ("notes=", "three"),
+    ],
+)
+def test_rows_are_found(query, names):
+    assert matching(FRAME, query)["name"].tolist() == names.split()
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ("valloss<1", "filter = 'valloss<1': there is no column 'valloss'; did you mean val_loss?"),
+        ("zzz=1", "filter = 'zzz=1': there is no column 'zzz'; it should be one such as lr or val_loss"),
+        ("val_loss<low", "filter = 'val_loss<low': val_loss should be compared with a number"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_compared_is_a_sentence(query, sentence):
+    with pytest.raises(UserError) as raised:
+        matching(FRAME, query)
+    assert str(raised.value) == sentence
+
+
+@given(st.text(st.sampled_from("name<>=!lr 1e-4nan\u202e\x00"), max_size=30) | st.text(max_size=30))
+def test_any_text_finds_rows_or_is_a_sentence(query):
+    try:
+        found = matching(FRAME, query)
+    except UserError:
+        return
+    assert set(found["name"]) <= set(FRAME["name"])
