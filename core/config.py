@@ -173,7 +173,11 @@ def _read_words(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _no_such(name: object, value: object) -> Problem:
     field = str(name).encode(errors="backslashreplace").decode()  # it may be shown anywhere
-    near = difflib.get_close_matches(field, RunConfig.model_fields, n=1)
+    titles = {str(known.title).lower(): name for name, known in RunConfig.model_fields.items()}
+    near = difflib.get_close_matches(field, RunConfig.model_fields, n=1) or [
+        titles[title]
+        for title in difflib.get_close_matches(field.replace("_", " ").lower(), titles, n=1)
+    ]
     hint = f"did you mean {near[0]}?" if near else "`python -m core settings` lists them"
     return Problem(field, value, f"there is no such setting; {hint}")
 

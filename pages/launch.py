@@ -11,6 +11,7 @@ from core.config import RunConfig
 from core.errors import ConfigError, Problem, UserError
 from core.presets import PRESETS, preset
 from core.tracking import queries
+from core.tracking.naming import next_name
 from pages.shared import form, runtime
 from pages.shared.text import count, duration, plain
 
@@ -29,7 +30,7 @@ def source_settings(source: str) -> dict[str, object]:
     if source in PRESETS:
         return preset(source).model_dump()
     parent = source.removeprefix(CLONE)
-    return {**lab.config(parent).model_dump(), "parent": parent, "name": "", "notes": ""}
+    return {**lab.config(parent).model_dump(), "parent": parent, "name": parent, "notes": ""}
 
 
 def take_source() -> None:
@@ -128,9 +129,10 @@ def show_plan(plan: "preflight.Plan", cost: rehearsal.Cost | None, problems: lis
     if plan.learning_rates:
         st.plotly_chart(charts.rate_schedule(plan.learning_rates), key="rates")
     if problems:
-        noun = "problem" if len(problems) == 1 else "problems"
-        titles = [str(RunConfig.model_fields[p.field].title) for p in problems]
-        st.error(f"{len(problems)} {noun} to mend: {', '.join(titles)}")
+        told = [
+            f"- **{RunConfig.model_fields[p.field].title}**: {plain(p.message)}" for p in problems
+        ]
+        st.error("To be mended:\n" + "\n".join(told))
 
 
 st.title("Launch")
@@ -176,5 +178,7 @@ with side:
 
         runtime.rerun()
     if not problems:
-        offer_measurement(RunConfig.parse(form.settings(current)))
+        config = RunConfig.parse(form.settings(current))
+        st.caption(f"It will be called **{plain(next_name(lab.runs_dir, config))}**.")
+        offer_measurement(config)
     show_plan(plan, cost, problems)

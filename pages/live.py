@@ -23,6 +23,8 @@ def default_choice(results: list[dict]) -> list[str]:
     """The runs asked for by a link or another page, else the one that runs, else the newest."""
     known = [run["name"] for run in results]
     asked = st.session_state.pop("watch", None) or st.query_params.get_all("run")
+    if unknown := [name for name in asked if name not in known]:
+        st.warning(f"There is no run called {plain(', '.join(unknown))}.")
     going = [run["name"] for s in GOING for run in reversed(results) if run["status"] == s]
     return [name for name in asked if name in known][:MOST] or going[:1] or known[:1]
 

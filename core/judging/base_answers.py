@@ -16,7 +16,7 @@ from core.errors import UserError
 from core.judging.judge import digest
 from core.tracking.events import EventWriter, parse, read_lines
 from core.tracking.lock import acquire
-from core.tracking.rundir import slug
+from core.tracking.naming import slug
 from core.tracking.sources import PRETRAINED
 
 if TYPE_CHECKING:  # it brings torch

@@ -8,10 +8,8 @@ import contextlib
 import json
 import math
 import os
-import re
 import shutil
 import time
-import unicodedata
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,23 +19,13 @@ from core.errors import UserError
 from core.nn.architecture import FAMILY
 from core.tracking.events import EventWriter, parse, read_lines
 from core.tracking.lock import acquire
+from core.tracking.naming import free_names
 from core.tracking.plain_files import open_plain, replace_text
-from core.tracking.sources import FOLDERS
 
-DEVICES = {"con", "prn", "aux", "nul", *(f"{n}{i}" for n in ("com", "lpt") for i in range(10))}
-RESERVED = DEVICES | {"lab", "driver", "queue", "settings", "", *FOLDERS}
-"""No run may be called like a device of Windows, or like what else lies beside the runs."""
 ENDED = ("stopped", "interrupted", "failed", "finished")
 RESUMABLE = ("queued", "stopped", "interrupted", "failed")
 PATIENCE = 1.0
 """Seconds to wait for whoever only looks at a run or settles it; a trainer holds it much longer."""
-
-
-def slug(name: str) -> str:
-    """A safe directory name from any text: ASCII letters, digits, `.`, `_` and `-`, at most 60."""
-    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
-    cleaned = re.sub(r"[^a-z0-9._-]+", "-", ascii_name)[:60].strip("-._ ")
-    return f"run-{cleaned}".rstrip("-") if cleaned.split(".")[0] in RESERVED else cleaned
 
 
 class RunHeldError(UserError):
@@ -85,8 +73,7 @@ class RunDirectory:
         The settings are written with that name, and with paths made absolute, so that the run can be
         resumed from anywhere. Raises UserError where runs_dir cannot be written to.
         """
-        base = slug(config.name or f"{Path(config.base_model).name}-{config.method}")
-        run = cls(_new_directory(runs_dir, base))
+        run = cls(_new_directory(runs_dir, config))
         try:
             with run.lock():
                 run.write_config(config.changed(name=run.name, **_anchored(config)))
@@ -276,16 +263,14 @@ def all_runs(runs_dir: Path) -> list[RunDirectory]:
     return [run for run in runs if run.config_path.exists()]
 
 
-def _new_directory(runs_dir: Path, base: str) -> Path:
-    """Make `base`, or `base-2` and so on where it is taken; two who ask at once get two."""
-    number = 1
+def _new_directory(runs_dir: Path, config: RunConfig) -> Path:
+    """Make the first that is free; two who ask at once get two."""
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
-        while True:
-            path = runs_dir / (base if number == 1 else f"{base}-{number}")
+        for path in free_names(runs_dir, config):
             with contextlib.suppress(FileExistsError):
                 path.mkdir()
-                return path
-            number += 1
+                break
     except OSError as error:
         raise UserError(f"{runs_dir} cannot be written to ({error})") from None
+    return path

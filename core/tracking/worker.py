@@ -17,6 +17,7 @@ from core.config import RunConfig
 from core.errors import UserError
 from core.tracking import processes
 from core.tracking.events import EventWriter
+from core.tracking.log import Log
 from core.tracking.rundir import ENDED, RunDirectory
 
 Train = Callable[[RunConfig, Any], str]
@@ -30,14 +31,16 @@ class ActiveRun:
     def __init__(self, run: RunDirectory) -> None:
         self._run = run
         self._writer = EventWriter(run.events_path)
+        self._log = Log(run)
         self.directory = run.path
         self.resumed = any(event["status"] == "running" for event in run.statuses())
         self.ending: str | None = None
         """The status to end with once a stop was asked for."""
 
     def emit(self, kind: str, **fields: Any) -> None:
-        """Append an event."""
+        """Append an event, and to the log what it says."""
         self._writer.append(kind, **fields)
+        self._log.tell(kind, fields)
 
     def stop_requested(self) -> bool:
         """Whether to checkpoint and end: by request of a person or a signal."""
@@ -87,7 +90,6 @@ def _train(run: RunDirectory, active: ActiveRun, train: Train | None) -> tuple[s
         train = train or trainer.train
         outcome = "stopped" if active.stop_requested() else train(run.config(), active)
     except UserError as error:
-        print(f"{run.name}: {error}", file=sys.stderr)
         return "failed", str(error)
     except KeyboardInterrupt:
         return "interrupted", "interrupted from the keyboard"

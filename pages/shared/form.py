@@ -83,7 +83,8 @@ def _key(name: str) -> str:
 
 
 def _widget(name: str, field: FieldInfo, value: Any) -> None:
-    label, key, help = str(field.title), _key(name), field.description
+    label, key = str(field.title), _key(name)
+    help = f"`{name}`: {field.description}"
     kind, options = base_type(field), choices(field)
     if options:
         st.selectbox(

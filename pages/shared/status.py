@@ -89,7 +89,9 @@ def _progress_text(run: dict[str, Any], step: int, steps: int) -> str:
     text = f"step {step:,} of {steps:,}, {duration(run['seconds'] or 0)}"
     if run["status"] == "running" and step:
         text += f", {duration((steps - step) * run['seconds'] / step)} to go"
-    return text
+    losses = {"loss": run.get("loss"), "validation loss": run.get("val_loss")}
+    told = [f"{name} {value:.4f}" for name, value in losses.items() if value is not None]
+    return "; ".join([text, *told])
 
 
 def _try(lab: Lab, action: Any, name: str) -> None:

@@ -24,7 +24,7 @@ def test_every_setting_has_a_widget_that_is_documented(page):
     assert FIELDS.keys() - widgets.keys() == {"parent"}, "set by cloning alone"
     for name, widget in widgets.items():
         assert widget.label == FIELDS[name].title
-        assert widget.help == FIELDS[name].description
+        assert widget.help == f"`{name}`: {FIELDS[name].description}"
         if choices(FIELDS[name]):
             assert widget.options == list(choices(FIELDS[name]))
 

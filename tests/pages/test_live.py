@@ -87,12 +87,13 @@ def test_the_figures_are_the_events(write_run, open_page, line, x):
 def test_new_events_show_at_the_next_run_of_the_page(write_run, open_page, line):
     run = write_run("one", "running", planned=9)
     page = open_page("live")
-    assert progress(page) == ["step 6 of 9, 3 s, 2 s to go"]
+    told = "step 6 of 9, 3 s, 2 s to go; loss 0.6667; validation loss 0.8333"
+    assert progress(page) == [told]
     more = {"epoch": 3.5, "tokens": 70, "seconds": 3.5, "lr": 1e-3, "grad_norm": 1.0}
     run.append("step", step=7, loss=0.25, tokens_per_s=9.0, **more)
     runtime.lab().refresh()
     page.run()
-    assert progress(page) == ["step 7 of 9, 4 s, 1 s to go"]
+    assert progress(page)[0].startswith("step 7 of 9, 4 s, 1 s to go; loss 0.2500;")
     assert line(page.figure("Training loss"))[-1] == (7, 0.25)
 
 
@@ -232,6 +233,19 @@ def test_samples_newest_first(write_run, open_page):
     assert ["20" in texts[0], "10" in texts[1]] == [True, True]
     assert "hi number 20\nagain" in texts[0]
     assert page.says("one, step 20: Say hi.")
+
+
+def test_the_newest_losses_are_told(write_run, open_page):
+    write_run("one")
+    assert progress(open_page("live")) == ["step 6 of 6, 3 s; loss 0.6667; validation loss 0.8333"]
+
+
+def test_a_link_to_a_run_that_is_not_there_says_so(write_run, open_page):
+    write_run("one")
+    page = open_page("live", run=["<b>gone", "one"])
+    assert page.says("There is no run called <b>gone.")
+    assert page.widget("live_runs").value == ["one"]
+    assert not page.run().says("There is no run")
 
 
 def test_warnings(write_run, open_page):

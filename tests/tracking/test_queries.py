@@ -335,24 +335,23 @@ def test_samples_come_newest_first_and_warnings_oldest_first(lab):
     assert queries.warnings(lab.db, ["lora"])["message"].tolist() == ["careful 1", "careful 2"]
 
 
-def test_the_latest_step_of_a_run(lab):
-    writer = lab.run(LORA)
-    lab.ingest()
-    assert queries.latest(lab.db, "lora") == {}
-    for number in (1, 2):
-        step(writer, number, loss=2.0 / number, batch=[1, 2])
-    lab.ingest()
-    newest = queries.latest(lab.db, "lora")
-    assert (newest["step"], newest["loss"], newest["tokens"]) == (2, 1.0, 128)
-    assert "batch" not in newest
-
-
 def test_states_are_those_of_the_results_in_the_order_asked_for(lab):
     writer = lab.run(LORA)
     writer.append("status", status="running")
     writer.append("plan", **PLAN)
     for number in (1, 2):
-        step(writer, number, loss=1.0)
+        writer.append(
+            "eval",
+            step=number,
+            epoch=1.0,
+            tokens=9,
+            seconds=1.0,
+            train_loss=1.0,
+            val_loss=2.0 / number,
+            final=False,
+        )
+    for number in (1, 2):
+        step(writer, number, loss=1.0 / number)
     lab.run(FULL)
     lab.ingest()
     states = queries.states(lab.db, ["lora", "no-such-run", "full"])
@@ -365,6 +364,8 @@ def test_states_are_those_of_the_results_in_the_order_asked_for(lab):
         "steps": 300,
         "step": 2,
         "seconds": 1.0,
+        "loss": 0.5,
+        "val_loss": 1.0,
         "heard": None,
         "download": None,
     }

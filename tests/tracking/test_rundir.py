@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from core.config import RunConfig
 from core.errors import UserError
-from core.tracking.rundir import RunDirectory, RunHeldError, all_runs, slug
+from core.tracking.naming import next_name, slug
+from core.tracking.rundir import RunDirectory, RunHeldError, all_runs
 
 HOLD = """
 import sys, time
@@ -72,6 +73,14 @@ def test_create_writes_settings_under_a_unique_name_and_the_first_event(tmp_path
         assert run.config().seed == 7
         assert words(run) == [("queued", None)]
         assert run.status() == "queued"
+
+
+def test_the_next_name_is_the_one_a_run_gets(tmp_path):
+    for name in ("My run", "my run", ""):
+        config = RunConfig.parse({"name": name})
+        told = [next_name(tmp_path, config) for _ in range(2)]
+        assert told == [RunDirectory.create(tmp_path, config).name] * 2
+    assert next_name(tmp_path / "not there", config) == "gpt2-nano-lora"
 
 
 def test_a_run_without_a_name_is_called_by_model_and_method(tmp_path):

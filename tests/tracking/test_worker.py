@@ -107,7 +107,15 @@ def test_a_run_is_trained_to_its_end(create, db, losses, executor):
         "generation",
         "status",
     ]
-    assert run.log_tail() == ""
+    log = [line[20:].split(",")[0] for line in run.log_tail().splitlines()]
+    [first, last] = [f"{event['train_loss']:.4f}" for event in events(run, "eval")]
+    assert log == [
+        "running",
+        "4 steps over 10 examples",
+        f"step 0: training loss {first}",
+        f"step 4: training loss {last}",
+        "finished",
+    ]
     assert (run.path / "weights" / "manifest.json").exists()
     assert not run.is_alive()
     assert run.stop_request() is None
