@@ -121,11 +121,14 @@ def run_frame(frame: pd.DataFrame, scores: Scores | None = None) -> pd.DataFrame
 
 
 def differing(frame: pd.DataFrame) -> list[str]:
-    """The settings in which some runs differ, of a frame with a column for each."""
+    """The settings in which some runs differ among those that it matters to, of a frame with a column for each."""
+    matters = {"lora": frame["method"] == "lora", "schedule": frame["min_lr"].notna()}
     return [
         name
-        for name in RunConfig.model_fields
-        if name not in OWN and frame[name].nunique(dropna=False) > 1
+        for name, field in RunConfig.model_fields.items()
+        if name not in OWN
+        and frame.loc[matters.get(metadata(field)["when"], slice(None)), name].nunique(dropna=False)
+        > 1
     ]
 
 
@@ -147,34 +150,33 @@ def tested_alike(frame: pd.DataFrame) -> list[str]:
 
 
 def settings_of(rows: Sequence[Mapping[str, Any]], every: bool = False) -> list[dict[str, str]]:
-    """The settings that are not the same in all of some runs; of a single run, those that are not the default.
+    """The settings in which some runs differ; of a single run, those that are not the default.
 
     Args:
-        rows: of each run its name and settings, None where one has no effect.
+        rows: of each run its name and settings. Where one has no effect, it counts as the default.
         every: those that are the same too.
 
     Returns:
-        A row a setting: its title under `Setting`, its value under the name of each run; a single
-        run's default under `Default`. No run is called like these two.
+        A row a setting: its title under `Setting`, its value under the name of each run, empty where it
+        has no effect; a single run's default under `Default`. No run is called like these two.
     """
-    fields = RunConfig.model_fields
-    told = {
-        str(row["name"]): {name: _told(name, row[name], row) for name in fields} for row in rows
-    }
-    if len(rows) == 1:
-        told["Default"] = {name: _told(name, fields[name].default, rows[0]) for name in fields}
-    return [
-        {"Setting": str(field.title), **{run: values[name] for run, values in told.items()}}
-        for name, field in fields.items()
-        if name not in OWN and (every or len({values[name] for values in told.values()}) > 1)
-    ]
+    table = []
+    for name, field in RunConfig.model_fields.items():
+        default = _told(field.default)
+        values = {
+            str(row["name"]): _told(row[name]) if is_relevant(name, row) else "" for row in rows
+        }
+        if len(rows) == 1:
+            values["Default"] = default
+        differ = len({value or default for value in values.values()}) > 1
+        if name not in OWN and (every or differ):
+            table.append({"Setting": str(field.title), **values})
+    return table
 
 
-def _told(name: str, value: Any, settings: Mapping[str, Any]) -> str:
-    """A value of a setting for people, beside other settings: empty where it has no effect, `none` where it is none."""
-    if not is_relevant(name, settings):
-        return ""
-    return "none" if value is None else cell(value)
+def _told(value: Any) -> str:
+    """A setting for people; never empty."""
+    return "none" if value in (None, "") else cell(value)
 
 
 def score_text(score: Any) -> Any:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from core import report
-from core.config import RunConfig
+from core.config import RunConfig, is_relevant
 from core.tables import render
 from core.tracking import queries, reading
 from core.tracking.rundir import RunDirectory
@@ -174,3 +174,61 @@ def test_a_run_that_answered_less_has_an_empty_cell() -> None:
     first, second = report.side_by_side(answers, 5)
     assert (first["a"], first["b"]) == ("x", None)
     assert (second["a"], second["b"]) == ("y", "z")
+
+
+def settings(name: str, **changes: Any) -> dict[str, Any]:
+    """A row of settings as the index gives it: None where one has no effect."""
+    values = RunConfig.parse({"name": name, **changes}).model_dump()
+    return {key: value if is_relevant(key, values) else None for key, value in values.items()}
+
+
+def test_settings_of_runs_are_those_that_differ() -> None:
+    full = settings("one", method="full", lr=1e-4)
+    lora = settings("two", method="lora", lora_rank=4, min_lr=1e-5, notes="mine", tags="a")
+    told = {row.pop("Setting"): row for row in report.settings_of([full, lora])}
+    assert told == {
+        "Method": {"one": "full", "two": "lora"},
+        "Rank": {"one": "", "two": "4"},
+        "Learning rate": {"one": "0.0001", "two": "5e-05"},
+        "Minimum learning rate": {"one": "none", "two": "1e-05"},
+    }
+    every = [row["Setting"] for row in report.settings_of([full, lora], every=True)]
+    assert len(every) == len(RunConfig.model_fields) - 4
+    assert report.settings_of([lora, {**lora, "name": "three"}]) == []
+
+
+def test_settings_of_one_run_are_those_that_are_not_the_default() -> None:
+    assert report.settings_of([settings("one")]) == []
+    assert report.settings_of([settings("one", method="full", seed=7)]) == [
+        {"Setting": "Seed", "one": "7", "Default": "123"},
+        {"Setting": "Method", "one": "full", "Default": "lora"},
+    ]
+
+
+def test_columns_differ_where_they_matter() -> None:
+    frame = pd.DataFrame([
+        settings("one", method="full"),
+        settings("two", grad_clip=None, lora_last_layers=2, min_lr=1e-5, warmup_fraction=0.1),
+        settings("three", min_lr=1e-5),
+    ])  # fmt: skip
+    assert report.differing(frame) == [
+        "method", "lora_last_layers", "min_lr", "warmup_fraction", "grad_clip",
+    ]  # fmt: skip
+
+
+def test_runs_whose_figures_do_not_compare() -> None:
+    one = settings("one")
+    assert report.incomparable(pd.DataFrame([one])) is None
+    assert report.incomparable(pd.DataFrame([one, settings("two", lr=1e-3)])) is None
+    losses = report.incomparable(pd.DataFrame([one, settings("two", mask_prompt=True)]))
+    assert losses is not None
+    assert losses.startswith("Not all losses are means over the same tokens (Mask prompt)")
+    both = report.incomparable(pd.DataFrame([one, settings("two", max_examples=9)]))
+    assert both is not None
+    assert "tested on the same examples (Most examples)" in both
+
+
+def test_runs_that_are_tested_on_the_same_examples() -> None:
+    rows = [settings("one"), settings("two", max_examples=9), settings("three", lr=1e-3)]
+    assert report.tested_alike(pd.DataFrame(rows)) == ["one", "three"]
+    assert report.tested_alike(pd.DataFrame(rows[1:])) == ["two"]

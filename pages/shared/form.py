@@ -63,14 +63,20 @@ def show(current: Mapping[str, Any], problems: list[Problem]) -> None:
             box = st.container(border=True)
             box.markdown(f"**{title}**")
         with box:
-            for start in range(0, len(names), 3):
-                _row(names[start : start + 3], current, problems)
+            short = [name for name in names if name not in LONG]
+            for start in range(0, len(short), 3):
+                _row(short[start : start + 3], current, problems)
+            for name in names:
+                if name in LONG:
+                    _row([name], current, problems)
 
 
 def _row(names: list[str], current: Mapping[str, Any], problems: list[Problem]) -> None:
-    """Up to three fields. A tick box lines up with its neighbours unless a problem makes one taller."""
+    """Up to three fields, or a long one. A tick box lines up with its neighbours unless a problem makes one taller."""
     messages = [[p.message for p in problems if p.field == name] for name in names]
-    columns = st.columns(3, vertical_alignment="top" if any(messages) else "bottom")
+    columns = st.columns(
+        1 if names[0] in LONG else 3, vertical_alignment="top" if any(messages) else "bottom"
+    )
     for column, name, found in zip(columns, names, messages, strict=False):
         with column:
             _widget(name, FIELDS[name], current[name])

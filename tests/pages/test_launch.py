@@ -101,7 +101,7 @@ def test_a_data_set_that_is_not_here_is_announced(page, monkeypatch, tmp_path):
     give(page, dataset="some-body/some_data")
     assert not launch_button(page).disabled
     assert page.says("some-body/some_data will be downloaded at the launch")
-    assert {m.label: m.value for m in page.metric}["Steps"] == "unknown"
+    assert {m.label: m.value for m in page.metric}["Steps"] == "—"
 
 
 def test_one_click_launches_the_demo_and_opens_live(page, runs_dir):

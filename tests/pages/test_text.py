@@ -131,8 +131,8 @@ def test_plain_escapes_every_sign_and_keeps_every_word(text):
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0, "0 s"), (119.4, "119 s"), (120, "2 min"), (7199, "120 min"), (7200, "2.0 h"), (None, "unknown"),
-     (float("nan"), "unknown")],
+    [(0, "0 s"), (119.4, "119 s"), (120, "2 min"), (7199, "120 min"), (7200, "2.0 h"), (None, "—"),
+     (float("nan"), "—")],
 )  # fmt: skip
 def test_durations(seconds, words):
     assert duration(seconds) == words
@@ -140,7 +140,7 @@ def test_durations(seconds, words):
 
 @pytest.mark.parametrize(
     ("number", "words"),
-    [(0, "0"), (950, "950"), (12_600, "12.6 k"), (406_286_336, "406.3 M"), (2e9, "2.0 B"), (None, "unknown")],
+    [(0, "0"), (950, "950"), (12_600, "12.6 k"), (406_286_336, "406.3 M"), (2e9, "2.0 B"), (None, "—")],
 )  # fmt: skip
 def test_counts(number, words):
     assert count(number) == words
