@@ -239,7 +239,7 @@ def main() -> None:
     """Run a command and turn mistakes into one sentence and exit status 2."""
     cast(TextIOWrapper, sys.stdout).reconfigure(errors="replace")  # whatever a terminal can show
     try:
-        status = app(standalone_mode=False)
+        status = app(args=sys.argv[1:] or ["--help"], standalone_mode=False)
         sys.stdout.flush()
     except UserError as error:
         _fail(str(error), 2)

@@ -72,6 +72,7 @@ def _preset(title: str, settings: dict[str, Any], *figures: Any) -> Preset:
 # fmt: off
 PRESETS: dict[str, Preset] = {
     "demo": Preset("Small model, small data, a minute", DEMO),
+    "demo_lora": Preset("The same by LoRA, rank 16", DEMO_LORA),
     "run_1": _preset("Medium, full, constant rate", {**_FULL, **_M}, 1.519, 4.569, 33.39, 12.76, "A100", ""),
     "run_2": _preset("Large, full, constant rate", {**_FULL, **_L}, 1.591, 4.911, 33.06, 21.19, "A100", "Overfits after half an epoch."),
     "run_3": _preset("XL, full, constant rate", {**_FULL, **_XL}, 1.602, 4.963, 41.55, 34.16, "A100", "Overfits after half an epoch."),

@@ -109,7 +109,8 @@ def show_plan(plan: "preflight.Plan", cost: rehearsal.Cost | None, problems: lis
     second.metric("Training tokens", count(plan.tokens))
     whole = None
     if plan.base_parameters:
-        whole = f"{plan.base_parameters:,} of the base model: {plan.base_mb:,} MB in fp32."
+        whole = f"{plan.base_parameters:,} of the base model: {plan.base_mb:,} MB in fp32. "
+        whole += "An output head of its own is among them unless weights are tied."
     first.metric("Parameters", count(plan.parameters), help=whole)
     second.metric("Trainable", count(plan.trainable))
     how = "measured" if cost else "about"

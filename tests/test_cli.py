@@ -133,13 +133,13 @@ def test_every_preset_and_setting_is_listed() -> None:
 def test_help_names_every_command() -> None:
     shown = call("--help")
     assert shown.status == 0
+    assert call() == shown, "what to do is asked by typing nothing, too"
     for name in "models train check runs stop resume delete generate reindex demo".split():  # noqa: SIM905
         assert f"\n  {name} " in shown.out
         assert call(name, "--help").status == 0
 
 
 MISTAKES: list[tuple[list[str], str]] = [
-    ([], "Missing command"),
     (["trian"], "No such command 'trian'"),
     (["models", "--format", "xml"], "'--format'.*'xml' is not one of"),
     (["models", "--nonsense"], "No such option"),

@@ -62,7 +62,7 @@ def test_preset_is_the_journals_row(row: list[str]) -> None:
 
 
 def test_presets_are_the_demonstration_and_every_run() -> None:
-    assert set(PRESETS) == {"demo", *(row[0] for row in ROWS)}
+    assert set(PRESETS) == {"demo", "demo_lora", *(row[0] for row in ROWS)}
 
 
 def test_demo_needs_nothing_from_outside_and_is_nobodys_result() -> None:

@@ -63,7 +63,9 @@ def _reference(settings: JudgeSettings, kind: Kind, check_key: bool) -> Judge:
 def _gemini(settings: JudgeSettings, kind: Kind, check_key: bool) -> Judge:
     key = _key(settings, "GEMINI_API_KEY")
     if check_key and not key:
-        raise UserError("judge = 'gemini': there is no key; set GEMINI_API_KEY or type one")
+        raise UserError(
+            "judge = 'gemini': there is no key; set GEMINI_API_KEY, or type one in the dashboard"
+        )
     model = settings.model.removeprefix("models/") or GEMINI_MODEL
     endpoint = settings.base_url or None
 

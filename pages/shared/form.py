@@ -17,6 +17,8 @@ from pages.shared.text import plain
 
 FIELDS = RunConfig.model_fields
 SUGGESTIONS = {"base_model": list(FAMILY), "dataset": ["primer", "alpaca"]}
+RATES = ("lr", "min_lr")
+"""Of sizes that are read by their exponent."""
 LONG = ("notes", "sample_prompt")
 FOLDED = ("hardware", "cadence")
 """Groups that most runs leave as they are."""
@@ -104,7 +106,7 @@ def _widget(name: str, field: FieldInfo, value: Any) -> None:
     elif kind in (int, float):
         number: Any = None if value is None else kind(value)
         step: Any = 1 if kind is int else _step(value)
-        format = "%d" if kind is int else "%g"
+        format = "%d" if kind is int else "%e" if name in RATES else "%g"
         if is_optional(field):  # Streamlit lets only a field be emptied that began empty
             st.session_state.setdefault(key, number)
             number = None

@@ -277,7 +277,12 @@ def _show_examples(verdicts: pd.DataFrame, answers: pd.DataFrame, shown: dict[st
         key=f"examples:{order}:{len(frame)}",
         on_select="rerun",
         selection_mode="single-row",
-        column_config={"Score": st.column_config.NumberColumn(format="%.1f")},
+        column_config={
+            "Score": st.column_config.NumberColumn(format="%.1f"),
+            **dict.fromkeys(
+                ("Instruction", "Answer", "Reference"), st.column_config.Column(width="medium")
+            ),
+        },
     )
     for place in event.selection.rows:
         row = frame.iloc[place]

@@ -206,7 +206,7 @@ def test_a_key_stays_in_memory(asked, open_page, gemini, score, monkeypatch, run
     monkeypatch.delenv("GEMINI_API_KEY")
     gemini.answer = lambda prompt: json.dumps({"score": 50, "reason": f"sent with {KEY}"})
     page = open_page("scoring").choose("Judge", "gemini").press("Score")
-    assert "there is no key; set GEMINI_API_KEY or type one" in error(page)
+    assert "there is no key; set GEMINI_API_KEY, or type one in the dashboard" in error(page)
     score(page.choose("API key", KEY))
     assert tables(page)[-1]["Reason"].tolist() == ["sent with [key]"] * 3
     pages = [sent(page), sent(open_page("scoring"))]
