@@ -14,7 +14,8 @@
     server_cores      what the server computes meanwhile, in cores; `watcher_cores` what those who watch do, who
                       would sit at other machines
     run_speed         tokens a second of the run beside them, over those of the run alone (asked: 0.95): the median of
-                      three spells of 20 s beside, each over the mean of the spells alone before and after it
+                      three spells of 20 s beside, each over the mean of the spells alone before and after it.
+                      With `--trainer-threads` fewer than cores, on a machine with a core to spare
 
 Needs Chromium, as the tests do.
 """
@@ -214,8 +215,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument(
+        "--trainer-threads", type=int, help="of the run; as many as cores if not given"
+    )
     parser.add_argument("--format", default="table", choices=("table", "json"))
     chosen = parser.parse_args()
+    if chosen.trainer_threads:
+        os.environ["OMP_NUM_THREADS"] = str(chosen.trainer_threads)
     with tempfile.TemporaryDirectory() as folder:
         report = measure(chosen.runs, chosen.steps, Path(folder))
     if chosen.format == "json":
