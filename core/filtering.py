@@ -28,9 +28,10 @@ def matching(frame: pd.DataFrame, query: str) -> pd.DataFrame:
     Raises:
         UserError: it names a column that is not there, or orders by what is no number.
     """
-    rows = records(frame)
-    kept = [True] * len(rows)
-    for word in query.split():
+    words = query.split()
+    rows = records(frame) if words else []  # of thousands, it takes a moment
+    kept = [True] * len(frame)
+    for word in words:
         holds = _comparison(word, [str(column) for column in frame.columns]) or _occurs(word)
         kept = [so_far and holds(row) for so_far, row in zip(kept, rows, strict=True)]
     return frame[kept]

@@ -207,7 +207,7 @@ with st.container(horizontal=True):
         go("pages/compare.py", "compare", picked)
     st.download_button("CSV", table.to_csv(index=False), "runs.csv", "text/csv")
     st.download_button("Markdown", exported, "runs.md", "text/markdown")
-ticked = [run for run in records(results) if run["name"] in picked]
+ticked = records(results[results["name"].isin(picked)])
 mine = results[results["name"].isin(picked or rows)]
 if len(ticked) == 1:
     show_one(ticked[0])
