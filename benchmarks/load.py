@@ -127,7 +127,7 @@ def served(runs_dir: Path, browser: Browser) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with serving(runs_dir) as (server, address):
         page = browser.new_page()
-        for name in ("results", "live", "compare", "scoring", "data"):
+        for name in ("launch", "results", "live", "compare", "scoring", "data"):
             page.goto(f"{address}/{name}")
             page.get_by_role("heading", name=name.title()).wait_for(timeout=60_000)
             page.wait_for_timeout(2000)
@@ -169,7 +169,7 @@ def seconds_used(process: psutil.Process) -> float:
 
 
 def speed(run: RunDirectory, seconds: float) -> float:
-    """Steps a second that a run takes from now on, its other work left out."""
+    """Tokens a second that a run learns from now on, its other work left out."""
     before = run.events_path.stat().st_size
     time.sleep(seconds)
     with run.events_path.open("rb") as file:
@@ -216,7 +216,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument(
-        "--trainer-threads", type=int, help="of the run; as many as cores if not given"
+        "--trainer-threads",
+        type=int,
+        help="OMP_NUM_THREADS of the run and whatever else starts; as many as cores if not given",
     )
     parser.add_argument("--format", default="table", choices=("table", "json"))
     chosen = parser.parse_args()

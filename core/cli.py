@@ -211,6 +211,8 @@ app.command()(score)
 @app.command()
 def reindex(runs_dir: RunsDir = RUNS) -> None:
     """Rebuild the index from the run directories."""
+    if not runs_dir.is_dir():
+        raise UserError(f"runs_dir = {str(runs_dir)!r}: there is no such directory")
     print(f"{reading.rebuild_index(runs_dir)} runs indexed")
 
 

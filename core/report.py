@@ -122,25 +122,23 @@ def run_frame(frame: pd.DataFrame, scores: Scores | None = None) -> pd.DataFrame
 
 def differing(frame: pd.DataFrame) -> list[str]:
     """The settings in which some runs differ among those that it matters to, of a frame with a column for each."""
-    matters = {"lora": frame["method"] == "lora", "schedule": frame["min_lr"].notna()}
+    names = [name for name in RunConfig.model_fields if name not in OWN]
+    varied = [name for name in names if frame[name].nunique(dropna=False) > 1]
+    rows = records(frame[list({*varied, "method", "min_lr"})])
     return [
-        name
-        for name, field in RunConfig.model_fields.items()
-        if name not in OWN
-        and frame.loc[matters.get(metadata(field)["when"], slice(None)), name].nunique(dropna=False)
-        > 1
+        name for name in varied if len({row[name] for row in rows if is_relevant(name, row)}) > 1
     ]
 
 
 def incomparable(frame: pd.DataFrame) -> str | None:
-    """Why the losses of these runs do not rank them, nor their scores perhaps; None where they do."""
-    differ = [name for name in MEASURED if name in differing(frame)]
+    """Why the losses of these runs may not rank them, nor their scores perhaps; None where they do."""
+    differ = [name for name in differing(frame[frame["dataset"].notna()]) if name in MEASURED]
     titles = ", ".join(str(RunConfig.model_fields[name].title) for name in differ)
     if not differ:
         return None
     if set(differ) & set(TESTED):
-        return f"Not all runs learned from and were tested on the same examples ({titles}): compare losses and scores only of those that were."
-    return f"Not all losses are means over the same tokens ({titles}): compare only those that are."
+        return f"These runs may have learned from and been tested on different examples ({titles}): losses and scores compare only where they were the same."
+    return f"These losses may be means over different tokens ({titles}) and compare only where they were the same."
 
 
 def tested_alike(frame: pd.DataFrame) -> list[str]:
@@ -149,7 +147,7 @@ def tested_alike(frame: pd.DataFrame) -> list[str]:
     return [str(n) for n, key in zip(frame["name"], tested, strict=True) if key == tested[0]]
 
 
-def settings_of(rows: Sequence[Mapping[str, Any]], every: bool = False) -> list[dict[str, str]]:
+def settings_of(rows: Sequence[Mapping[str, Any]], every: bool = False) -> pd.DataFrame:
     """The settings in which some runs differ; of a single run, those that are not the default.
 
     Args:
@@ -157,30 +155,30 @@ def settings_of(rows: Sequence[Mapping[str, Any]], every: bool = False) -> list[
         every: those that are the same too.
 
     Returns:
-        A row a setting: its title under `Setting`, its value under the name of each run, empty where it
-        has no effect; a single run's default under `Default`. No run is called like these two.
+        A row a setting, by its title; a column a run, and beside a single one the default; values as
+        text, empty where a setting has no effect.
     """
-    table = []
+    table = {}
     for name, field in RunConfig.model_fields.items():
-        default = _told(field.default)
-        values = {
-            str(row["name"]): _told(row[name]) if is_relevant(name, row) else "" for row in rows
-        }
-        if len(rows) == 1:
-            values["Default"] = default
-        differ = len({value or default for value in values.values()}) > 1
-        if name not in OWN and (every or differ):
-            table.append({"Setting": str(field.title), **values})
-    return table
+        relevant = [is_relevant(name, row) for row in rows]
+        values = [row[name] if r else field.default for row, r in zip(rows, relevant, strict=True)]
+        alone = [field.default] if len(rows) == 1 else []
+        if name not in OWN and (every or len({*values, *alone}) > 1):
+            texts = [_told(v) if r else "" for v, r in zip(values, relevant, strict=True)]
+            table[str(field.title)] = [*texts, *map(_told, alone)]
+    columns = [*(str(row["name"]) for row in rows), *(["Default value"] if len(rows) == 1 else [])]
+    return pd.DataFrame.from_dict(table, orient="index", columns=columns).rename_axis("Setting")
 
 
 def _told(value: Any) -> str:
-    """A setting for people; never empty."""
+    """A setting for people, all its digits; never empty."""
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else str(value)
     return "none" if value in (None, "") else cell(value)
 
 
 def score_text(score: Any) -> Any:
-    """A score for people: `94.1 (91.7 to 96.3)`."""
+    """A score for people: `94.1 (91.7 to 96.3, n = 108)`."""
     if not isinstance(score, dict):
         return score
     interval = interval_text(score)

@@ -13,7 +13,7 @@ from core.presets import PRESETS, preset
 from core.tracking import queries
 from core.tracking.naming import next_name
 from pages.shared import form, runtime
-from pages.shared.text import UNKNOWN, count, duration, plain
+from pages.shared.text import DASH, count, duration, plain
 
 if TYPE_CHECKING:
     from core.training import preflight
@@ -105,7 +105,7 @@ def show_plan(plan: "preflight.Plan", cost: rehearsal.Cost | None, problems: lis
     """The figures of the run to come."""
     st.markdown("**What it will do**")
     first, second = st.columns(2)
-    first.metric("Steps", UNKNOWN if plan.steps is None else f"{plan.steps:,}")
+    first.metric("Steps", DASH if plan.steps is None else f"{plan.steps:,}")
     second.metric("Training tokens", count(plan.tokens))
     whole = None
     if plan.base_parameters:
@@ -117,7 +117,7 @@ def show_plan(plan: "preflight.Plan", cost: rehearsal.Cost | None, problems: lis
     seconds, memory = (cost.seconds, cost.memory_mb) if cost else (plan.seconds, plan.memory_mb)
     by = "Measured on a few steps." if cost else "By arithmetic; it can be measured."
     first.metric(f"Time, {how}", duration(seconds), help=f"Of the training steps. {by}")
-    gigabytes = UNKNOWN if memory is None else f"{memory / 1024:.1f} GB"
+    gigabytes = DASH if memory is None else f"{memory / 1024:.1f} GB"
     second.metric(f"Memory, {how}", gigabytes, help=f"Peak of the training process. {by}")
     if plan.train_examples:
         st.caption(

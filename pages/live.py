@@ -80,9 +80,7 @@ def show_details(names: list[str], what: str, samples: list[dict]) -> None:
     else:
         for name in names:
             st.caption(plain(name))
-            st.code(
-                RunDirectory(lab.runs_dir / name).log_tail() or "(nothing printed)", language=None
-            )
+            st.code(RunDirectory(lab.runs_dir / name).log_tail() or "(empty)", language=None)
 
 
 st.title("Live")

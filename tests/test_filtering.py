@@ -14,6 +14,8 @@ FRAME = pd.DataFrame({
     "lora_rank": pd.array([None, 4, 16], dtype="Int64"),
     "val_loss": [1.5, float("nan"), 0.5],
     "group_by_length": [True, False, True],
+    "exact": [0.85, 0.5, None],
+    "created": ["2026-11-25 10:00", "2026-11-26 09:00", None],
     "notes": ["Some thoughts, lr>1", None, ""],
 })  # fmt: skip
 
@@ -35,9 +37,19 @@ FRAME = pd.DataFrame({
         ("method=LORA", "two three"),
         ("method=lo", ""),
         ("group_by_length=true", "one three"),
-        ("name>3", ""),
+        ("name>p", "two three"),
+        ("lora_rank > 4", "three"),
+        ("lora_rank==4", "two"),
+        ("lora_rank => 4", "two three"),
+        ("lora_rank=none", "one"),
+        ("lora_rank!=none", "two three"),
+        ("exact>80%", "one"),
+        ("exact>=0.5", "one two"),
+        ("created>2026-11-26", "two"),
+        ("created<2026-11-26", "one"),
+        ("created>2025", "one two"),
         ("<1", ""),
-        ("notes=", "three"),
+        ("notes=", "two three"),
     ],
 )
 def test_rows_are_found(query, names):
@@ -56,6 +68,10 @@ def test_what_cannot_be_compared_is_a_sentence(query, sentence):
     with pytest.raises(UserError) as raised:
         matching(FRAME, query)
     assert str(raised.value) == sentence
+
+
+def test_a_table_without_rows_keeps_its_columns():
+    assert [*matching(FRAME[:0], "lora")] == [*FRAME]
 
 
 @given(st.text(st.sampled_from("name<>=!lr 1e-4nan\u202e\x00"), max_size=30) | st.text(max_size=30))

@@ -116,17 +116,17 @@ def test_nothing_is_unpickled(path):
     assert "torch.save" not in path.read_text()
 
 
-def readme_tree() -> set[str]:
+def readme_tree() -> list[str]:
     """Paths of the annotated tree in the README."""
     block = re.search(r"\n    app\.py .*?\n\n", (ROOT / "README.md").read_text(), re.S)
     assert block
-    paths, folders = set(), []
+    paths, folders = [], []
     for line in block[0].strip("\n").splitlines():
         indent = (len(line) - len(line.lstrip()) - 4) // 2
         names = re.match(r"\s*((?:[\w.]+/?)(?:, [\w.]+)*)", line)
         assert names, line
         for name in names[1].split(", "):
-            paths.add("/".join([*folders[:indent], name.rstrip("/")]))
+            paths.append("/".join([*folders[:indent], name.rstrip("/")]))
             if name.endswith("/"):
                 folders = [*folders[:indent], name.rstrip("/")]
     return paths
@@ -136,7 +136,8 @@ def test_the_tree_in_the_readme_is_true():
     named = readme_tree()
     assert not [path for path in named if not (ROOT / path).exists()]
     modules = {relative(p) for p in SOURCES if p.name != "__init__.py"}
-    assert not modules - named
+    assert not modules - {*named}
+    assert sorted({*named}) == sorted(named), "each stands there once"
 
 
 def test_nothing_strange_lies_at_the_top_and_binaries_are_few():

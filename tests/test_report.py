@@ -185,24 +185,28 @@ def settings(name: str, **changes: Any) -> dict[str, Any]:
 def test_settings_of_runs_are_those_that_differ() -> None:
     full = settings("one", method="full", lr=1e-4)
     lora = settings("two", method="lora", lora_rank=4, min_lr=1e-5, notes="mine", tags="a")
-    told = {row.pop("Setting"): row for row in report.settings_of([full, lora])}
-    assert told == {
+    assert report.settings_of([full, lora]).to_dict("index") == {
         "Method": {"one": "full", "two": "lora"},
         "Rank": {"one": "", "two": "4"},
         "Learning rate": {"one": "0.0001", "two": "5e-05"},
         "Minimum learning rate": {"one": "none", "two": "1e-05"},
     }
-    every = [row["Setting"] for row in report.settings_of([full, lora], every=True)]
-    assert len(every) == len(RunConfig.model_fields) - 4
-    assert report.settings_of([lora, {**lora, "name": "three"}]) == []
+    assert len(report.settings_of([full, lora], every=True)) == len(RunConfig.model_fields) - 4
+    assert report.settings_of([lora, {**lora, "name": "three"}]).empty
+    close = settings("three", lr=1.00004e-4, method="full")
+    assert report.settings_of([full, close]).loc["Learning rate"].tolist() == [
+        "0.0001",
+        "0.000100004",
+    ]
 
 
 def test_settings_of_one_run_are_those_that_are_not_the_default() -> None:
-    assert report.settings_of([settings("one")]) == []
-    assert report.settings_of([settings("one", method="full", seed=7)]) == [
-        {"Setting": "Seed", "one": "7", "Default": "123"},
-        {"Setting": "Method", "one": "full", "Default": "lora"},
-    ]
+    assert report.settings_of([settings("one")]).empty
+    told = report.settings_of([settings("Setting", method="full", seed=7)])
+    assert told.to_dict("index") == {
+        "Seed": {"Setting": "7", "Default value": "123"},
+        "Method": {"Setting": "full", "Default value": "lora"},
+    }
 
 
 def test_columns_differ_where_they_matter() -> None:
@@ -222,10 +226,12 @@ def test_runs_whose_figures_do_not_compare() -> None:
     assert report.incomparable(pd.DataFrame([one, settings("two", lr=1e-3)])) is None
     losses = report.incomparable(pd.DataFrame([one, settings("two", mask_prompt=True)]))
     assert losses is not None
-    assert losses.startswith("Not all losses are means over the same tokens (Mask prompt)")
+    assert losses.startswith("These losses may be means over different tokens (Mask prompt)")
     both = report.incomparable(pd.DataFrame([one, settings("two", max_examples=9)]))
     assert both is not None
-    assert "tested on the same examples (Most examples)" in both
+    assert "tested on different examples (Most examples)" in both
+    damaged = dict.fromkeys(one) | {"name": "damaged"}
+    assert report.incomparable(pd.DataFrame([one, damaged])) is None
 
 
 def test_runs_that_are_tested_on_the_same_examples() -> None:

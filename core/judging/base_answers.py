@@ -1,4 +1,4 @@
-"""What a base model answers, untuned, to the test examples of its runs: the first row of every leaderboard.
+"""What a pretrained base answers to the test examples of its runs: the first row of every leaderboard.
 
 Kept as events in `runs/pretrained/`, so each example is answered once.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # it brings torch
 
 @dataclass(frozen=True)
 class Base:
-    """An untuned model and how it answers.
+    """A pretrained model and how it answers.
 
     Args:
         model: as in a run's settings.

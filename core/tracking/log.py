@@ -3,23 +3,18 @@
 import contextlib
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from core.tracking.plain_files import open_plain
-from core.tracking.rundir import RunDirectory
 
 
-class Log:
-    """The log of one run, to be added to. Whatever keeps a line from being written disturbs no training."""
-
-    def __init__(self, run: RunDirectory) -> None:
-        self._path = run.log_path
-
-    def tell(self, kind: str, event: Mapping[str, Any]) -> None:
-        """Add the line of an event, if it is one to be told."""
+def tell(path: Path, kind: str, event: Mapping[str, Any]) -> None:
+    """Add the line of an event to a log, if it is one to be told. Whatever hinders that disturbs nobody."""
+    with contextlib.suppress(OSError, LookupError, TypeError, ValueError):
         if line := told(kind, event):
             moment = time.strftime("%Y-%m-%d %H:%M:%S")
-            with contextlib.suppress(OSError), open_plain(self._path, "ab") as file:
+            with open_plain(path, "ab") as file:
                 file.write(f"{moment} {line}\n".encode(errors="replace"))
 
 
@@ -35,10 +30,10 @@ def told(kind: str, event: Mapping[str, Any]) -> str | None:
                 f"{event['parameters']:,} parameters trained, {event['precision']} on {event['device']}"
             )
         case "eval":
-            where = "whole validation set" if event["final"] else "some validation examples"
+            whole = ", over its whole set" if event["final"] else ""
             return (
                 f"step {event['step']:,}: training loss {event['train_loss']:.4f}, "
-                f"validation loss {event['val_loss']:.4f} ({where})"
+                f"validation loss {event['val_loss']:.4f}{whole}"
             )
         case "rewind":
             if event["step"] < 0:

@@ -7,7 +7,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from core.config import RunConfig, base_type, metadata
+from core.config import RunConfig, base_type, is_optional, metadata
 
 SQL_TYPES = {bool: "BOOLEAN", int: "BIGINT", float: "DOUBLE", str: "VARCHAR", tuple: "VARCHAR"}
 WHOLE = (
@@ -40,13 +40,13 @@ def states(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> list[dict[str,
             select run, arg_max(steps, seq) as steps
             from plan where run in (select run from chosen) group by run),
         taken as (
-            select run, max(step) as step, max(seconds) as seconds, arg_max(loss, step) as loss, max(time) as time
+            select run, max(step) as step, max(seconds) as seconds, arg_max_null(loss, step) as loss, max(time) as time
             from step where run in (select run from chosen) group by run),
         downloads as (
             select run, arg_max({'repository': repository, 'bytes': bytes, 'total': total}, seq) as download
             from download where run in (select run from chosen) and bytes between 0 and total group by run),
         evals as (
-            select run, arg_max(val_loss, seq) as val_loss
+            select run, arg_max_null(val_loss, seq) as val_loss
             from eval where run in (select run from chosen) group by run),
         others as (
             select run, max(time) as time from (
@@ -70,14 +70,16 @@ def states(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> list[dict[str,
 def results(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
     """Every run, newest first: status, all settings, losses, perplexity, time, memory, device.
 
-    Settings that have no effect (a rank without LoRA) are empty.
+    Settings that have no effect (a rank without LoRA) are empty, and so are all of a run whose file is damaged. One
+    that is not in the file, as it was not there yet when the run was made, is the default.
     """
-    settings = ", ".join(
-        f"{_relevant(name)} as {name}" for name in RunConfig.model_fields if name != "name"
-    )
+    names = [name for name in RunConfig.model_fields if name != "name"]
+    read = ", ".join(f"{_read(name)} as {name}" for name in names)
+    settings = ", ".join(f"{_relevant(name)} as {name}" for name in names)
     frame = db.execute(
         f"""
         with
+        read as (select run, {read} from config),
         statuses as (
             select run, arg_max(status, seq) as status, arg_max_null(reason, seq) as reason,
                    min(time) as created, max(time) as changed
@@ -97,11 +99,11 @@ def results(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
         matches as (
             select run, avg(exact::int) as exact, max(memory_mb) as answer_memory
             from generation group by run)
-        select config.run as name, coalesce(status, 'queued') as status, reason, created, changed, {settings},
+        select run as name, coalesce(status, 'queued') as status, reason, created, changed, {settings},
                device_name, number_format, steps, coalesce(step, 0) as step, tokens,
                parameters, trainable, base_hash, train_loss, val_loss, exp(val_loss) as perplexity,
                seconds, greatest(step_memory, answer_memory) as peak_memory_mb, exact
-        from config
+        from read
         left join statuses using (run) left join plans using (run)
         left join evals using (run) left join steps_taken using (run)
         left join matches using (run)
@@ -205,15 +207,20 @@ def answers(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
     ).df()
 
 
-def _relevant(name: str) -> str:
-    """A setting from config.json with its SQL type, null where it has no effect."""
+def _read(name: str) -> str:
+    """A setting of config.json with its SQL type; the default where the file lacks it alone."""
     field = RunConfig.model_fields[name]
-    value = f"try_cast(settings->>'$.{name}' as {SQL_TYPES[base_type(field)]})"
     if base_type(field) is tuple:  # as a person types it: words with commas between
-        value = f"array_to_string(try_cast(settings->'$.{name}' as VARCHAR[]), ', ')"
-    conditions = {
-        "lora": "settings->>'$.method' = 'lora'",
-        "schedule": "settings->>'$.min_lr' is not null",
-    }
-    condition = conditions.get(str(metadata(field)["when"]))
-    return f"case when {condition} then {value} end" if condition else value
+        return f"array_to_string(try_cast(settings->'$.{name}' as VARCHAR[]), ', ')"
+    text = f"settings->>'$.{name}'"
+    if not is_optional(field):
+        default = str(field.default).replace("'", "''")
+        text = f"coalesce({text}, case when settings <> '{{}}' then '{default}' end)"
+    return f"try_cast({text} as {SQL_TYPES[base_type(field)]})"
+
+
+def _relevant(name: str) -> str:
+    """A setting that was read, null where it has no effect."""
+    conditions = {"lora": "method = 'lora'", "schedule": "min_lr is not null"}
+    condition = conditions.get(str(metadata(RunConfig.model_fields[name])["when"]))
+    return f"case when {condition} then {name} end" if condition else name

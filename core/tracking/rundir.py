@@ -17,6 +17,7 @@ from typing import Any
 from core.config import RunConfig
 from core.errors import UserError
 from core.nn.architecture import FAMILY
+from core.tracking import log
 from core.tracking.events import EventWriter, parse, read_lines
 from core.tracking.lock import acquire
 from core.tracking.naming import free_names
@@ -88,7 +89,12 @@ class RunDirectory:
         """The run of that name. Raises UserError where there is none."""
         runs = {run.name: run for run in all_runs(runs_dir)}
         if name not in runs:
-            known = ", ".join(list(runs)[:8]) or "none yet"
+            none = (
+                "none yet"
+                if runs_dir.is_dir()
+                else f"none yet, as there is no directory {runs_dir}"
+            )
+            known = ", ".join(list(runs)[:8]) or none
             message = f"run = {name!r}: there is no such run; it should be one of: {known}"
             raise UserError(message)
         return runs[name]
@@ -116,7 +122,7 @@ class RunDirectory:
             raise UserError(f"{self.config_path} cannot be written to ({error})") from None
 
     def log_tail(self, size: int = 4000) -> str:
-        """The end of what the trainer printed."""
+        """The end of the log: what became of the run, and whatever the trainer printed."""
         with contextlib.suppress(OSError), open_plain(self.log_path) as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - size))
             return str(file.read().decode("utf-8", errors="replace"))
@@ -223,7 +229,9 @@ class RunDirectory:
         """
         with contextlib.suppress(UserError), self.lock():
             if self.status() in of:
-                self.append("status", status=self.stop_request() or ending, reason=reason)
+                last = {"status": self.stop_request() or ending, "reason": reason}
+                self.append("status", **last)
+                log.tell(self.log_path, "status", last)
                 self.withdraw_stop()
         with contextlib.suppress(UserError):
             return self.status()

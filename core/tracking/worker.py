@@ -15,9 +15,8 @@ from typing import Any
 
 from core.config import RunConfig
 from core.errors import UserError
-from core.tracking import processes
+from core.tracking import log, processes
 from core.tracking.events import EventWriter
-from core.tracking.log import Log
 from core.tracking.rundir import ENDED, RunDirectory
 
 Train = Callable[[RunConfig, Any], str]
@@ -31,7 +30,6 @@ class ActiveRun:
     def __init__(self, run: RunDirectory) -> None:
         self._run = run
         self._writer = EventWriter(run.events_path)
-        self._log = Log(run)
         self.directory = run.path
         self.resumed = any(event["status"] == "running" for event in run.statuses())
         self.ending: str | None = None
@@ -40,7 +38,7 @@ class ActiveRun:
     def emit(self, kind: str, **fields: Any) -> None:
         """Append an event, and to the log what it says."""
         self._writer.append(kind, **fields)
-        self._log.tell(kind, fields)
+        log.tell(self._run.log_path, kind, fields)
 
     def stop_requested(self) -> bool:
         """Whether to checkpoint and end: by request of a person or a signal."""

@@ -18,7 +18,7 @@ TOKEN_STYLES = {
 PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
 LIVELY = re.compile(r":(?=\S)|(?i:www)(?=\.)|.(?=@)|[<>~=-](?=[-=>])")
 """Where Streamlit looks for icons, links and arrows after it has dropped the escapes."""
-UNKNOWN = "\u2014"
+DASH = "\u2014"
 WORD_JOINER = "\u2060"
 """Has no width and separates what would come alive together."""
 
@@ -64,7 +64,7 @@ def plain(text: str) -> str:
 def duration(seconds: float | None) -> str:
     """Seconds as people say them: 42 s, 12 min, 2.2 h; a dash where nobody knows."""
     if seconds is None or seconds != seconds:
-        return UNKNOWN
+        return DASH
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
@@ -73,7 +73,7 @@ def duration(seconds: float | None) -> str:
 def count(number: float | None) -> str:
     """A number as people say it: 950, 12.6 k, 406.3 M; a dash where nobody knows."""
     if number is None:
-        return UNKNOWN
+        return DASH
     for size, unit in ((1e9, " B"), (1e6, " M"), (1e3, " k")):
         if abs(number) >= size:
             return f"{number / size:.1f}{unit}"

@@ -264,7 +264,7 @@ def test_the_log_of_the_trainer(write_run, open_page):
     page = open_page("live", run=["one", "two"]).choose("Details", "Log")
     assert [code.value for code in page.get("code")] == [
         "epoch 1\n<b>done</b>",
-        "(nothing printed)",
+        "(empty)",
     ]
 
 

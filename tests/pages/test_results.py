@@ -102,7 +102,7 @@ def test_the_filter_takes_every_word_in_any_column_shown_or_not(write_run, open_
         page.choose("Filter", words)
         assert set(table(page)["name"]) == names, words
         told = f"{len(names)} {'run' if len(names) == 1 else 'runs'}."
-        assert page.says(told if names else "No run has all of these words.")
+        assert page.says(told if names else "No run fits this filter.")
 
 
 def test_columns_are_chosen(write_run, open_page):
@@ -127,7 +127,9 @@ def test_settings_in_which_runs_differ_are_shown_until_columns_are_chosen(write_
     runtime.lab().refresh()
     page.run()
     assert {"weight_decay", "grad_clip"} <= {*table(page)}
-    page.choose("Columns", ["name"])
+    page.choose("Columns", ["name"]).choose("Journal", True)
+    assert "journal_run" in table(page)
+    page.choose("Journal", False)
     write_run("three", seed=5)
     runtime.lab().refresh()
     page.run()
@@ -139,31 +141,32 @@ def test_the_settings_of_ticked_runs_stand_beside_each_other(write_run, open_pag
     write_run("two", method="lora", lora_rank=8, dropout=0.1)
     page = open_page("results")
     page.tick(place(page, "one"), place(page, "two"))
-    told = page.dataframe[1].value.set_index("Setting")
+    told = page.dataframe[1].value
     assert told.loc["Rank", ["one", "two"]].tolist() == ["4", "8"]
     assert told.loc["Dropout", ["one", "two"]].tolist() == ["0", "0.1"]
     assert "Method" not in told.index
     page.choose("Every setting", True)
-    assert "Method" in page.dataframe[1].value["Setting"].tolist()
+    page.tick(place(page, "one")).tick(place(page, "one"), place(page, "two"))
+    assert "Method" in page.dataframe[1].value.index
 
 
 def test_the_settings_of_one_run_stand_beside_the_defaults(write_run, open_page):
     write_run("one", method="full", epochs=7)
     page = open_page("results").tick(0)
-    told = page.dataframe[1].value.set_index("Setting")
-    assert told.loc["Epochs", ["one", "Default"]].tolist() == ["7", "1"]
+    told = page.dataframe[1].value
+    assert told.loc["Epochs", ["one", "Default value"]].tolist() == ["7", "1"]
     assert "Rank" not in told.index, "a rank has no effect without LoRA"
 
 
 def test_runs_of_other_examples_are_said_not_to_compare(write_run, open_page):
     write_run("one", max_examples=900)
-    assert not open_page("results").says("Not all runs")
+    assert not open_page("results").says("different examples")
     write_run("two", max_examples=90)
     runtime.lab().refresh()
     page = open_page("results")
-    assert page.says("tested on the same examples (Most examples)")
+    assert page.says("tested on different examples (Most examples)")
     page.choose("Filter", "one")
-    assert not page.says("Not all runs")
+    assert not page.says("different examples")
 
 
 def test_the_filter_compares_and_says_what_it_cannot(write_run, open_page):
@@ -219,6 +222,32 @@ def test_notes_that_are_too_long_are_a_sentence(write_run, open_page):
     page.run()
     assert page.says("it should have at most 20000 characters")
     assert run.config().notes == "short"
+
+
+def test_notes_that_could_not_be_saved_are_said_not_to_be(write_run, open_page):
+    run = write_run("one", notes="short")
+    page = open_page("results").tick(0)
+    page.widget("notes:one").set_value("x" * 20_001)
+    page.run().run()
+    assert page.says("These notes are not saved.")
+    page.choose("notes:one", "long enough")
+    assert not page.says("These notes are not saved.")
+    assert run.config().notes == "long enough"
+
+
+def test_notes_of_two_tabs_do_not_replace_each_other_unasked(write_run, open_page):
+    run = write_run("one")
+    here, there = (open_page("results").tick(0) for _ in range(2))
+    there.choose("notes:one", "from *there*")
+    assert here.run().widget("notes:one").value == "from *there*", "nothing was typed here"
+    there.choose("notes:one", "from there again")
+    here.choose("notes:one", "from here")
+    assert here.says("Meanwhile they became: from there again.")
+    assert run.config().notes == "from there again"
+    assert here.widget("notes:one").value == "from here"
+    here.press("Save notes")
+    assert run.config().notes == "from here"
+    assert not here.widgets("Save notes")
 
 
 def test_notes_of_a_running_run_do_not_disturb_it(write_run, open_page):
@@ -312,4 +341,4 @@ def test_every_setting_is_a_column_to_choose_and_found_by_the_filter(write_run, 
     assert (shown["tags"], shown["max_examples"], shown["steps"]) == ("rank study, slow", 900, 6)
     assert shown["created"].startswith("20")
     page.choose("Filter", "no such words")
-    assert page.says("No run has all of these words.")
+    assert page.says("No run fits this filter.")

@@ -385,3 +385,25 @@ def test_whatever_a_run_says_last_is_heard(lab):
         lab.ingest()
         newest = lab.db.execute(f'select max(time) from "{kind}"').fetchall()[0][0]
         assert [state["heard"] for state in queries.states(lab.db, ["lora"])] == [newest]
+
+
+def test_a_setting_that_a_file_lacks_is_the_default_and_a_damaged_file_has_none(lab, tmp_path):
+    for name, settings in {
+        "old": '{"method": "full"}',
+        "broken": "{]",
+        "odd": '{"dropout": "x"}',
+    }.items():
+        path = tmp_path / name
+        path.mkdir()
+        (path / "config.json").write_text(settings)
+    lab.ingest()
+    found = queries.results(lab.db).set_index("name")
+    assert found.loc["old", ["method", "test_fraction", "mask_prompt"]].tolist() == [
+        "full",
+        0.1,
+        False,
+    ]
+    assert found.loc["old", ["lora_rank", "max_examples"]].isna().all()
+    assert found.loc["broken", [*RunConfig.model_fields][1:]].isna().all()
+    assert pd.isna(found.loc["odd", "dropout"])
+    assert found.loc["odd", "lora_rank"] == 16
