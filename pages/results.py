@@ -53,6 +53,7 @@ except UserError as error:
     st.error(plain(str(error)))
 rows = tuple(table["name"])
 table = table[[c for c in table.columns if c in (shown or first)]]
+actions = st.container(horizontal=True)  # above: there the table's own buttons cover nothing
 event = st.dataframe(
     table,
     hide_index=True,
@@ -66,7 +67,7 @@ own = set(results["name"])
 picked = [rows[place] for place in event.selection.rows if rows[place] in own]
 kept = listed[listed["name"].isin(rows)]
 exported = markdown([journal.columns(row) for row in records(kept)] if beside else records(table))
-with st.container(horizontal=True):
+with actions:
     if st.button("Open in Live", disabled=not picked, icon=":material/show_chart:"):
         go("pages/live.py", "watch", picked)
     if st.button("Compare", disabled=not picked, icon=":material/compare:"):
