@@ -43,6 +43,7 @@ DEMO = {
     "min_lr": 2e-5,
     "warmup_fraction": 0.1,
     "eval_every": 25,
+    "checkpoint_every": 100,
     "sample_every": 50,
     "max_new_tokens": 40,
 }

@@ -85,6 +85,11 @@ def runs(
         return [journal.columns(row) for row in rows]
     if format == "json" or not rows:
         return rows
+    if len(rows) == len(
+        frame
+    ):  # none of the journal's: then the settings that set the runs apart, too
+        apart = [name for name in differing(frame) if name not in RUN_COLUMNS]
+        rows = [row | more for row, more in zip(rows, records(frame[apart]), strict=True)]
     kept = [c for c in rows[0] if any(row[c] not in (None, "", {}) for row in rows)]
     told = [{**row, "scores": {k: score_text(v) for k, v in row["scores"].items()}} for row in rows]
     return [{column: row[column] for column in kept} for row in told]

@@ -115,7 +115,11 @@ def show_plan(plan: "preflight.Plan", cost: rehearsal.Cost | None, problems: lis
     second.metric("Trainable", count(plan.trainable))
     how = "measured" if cost else "about"
     seconds, memory = (cost.seconds, cost.memory_mb) if cost else (plan.seconds, plan.memory_mb)
-    by = "Measured on a few steps." if cost else "By arithmetic; it can be measured."
+    by = (
+        "Measured on a few steps."
+        if cost
+        else "By arithmetic from how fast the machine is just now; it can be measured."
+    )
     first.metric(f"Time, {how}", duration(seconds), help=f"Of the training steps. {by}")
     gigabytes = DASH if memory is None else f"{memory / 1024:.1f} GB"
     second.metric(f"Memory, {how}", gigabytes, help=f"Peak of the training process. {by}")

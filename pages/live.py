@@ -67,7 +67,9 @@ def show_details(names: list[str], what: str, samples: list[dict]) -> None:
     """Samples, warnings or the trainer's log of the chosen runs."""
     if what == "Samples":
         if not samples:
-            st.caption("No sample yet: the first comes after `sample_every` steps.")
+            st.caption(
+                "No sample yet: how often the sample prompt is answered is a setting, Sample every."
+            )
         for sample in samples:
             st.caption(f"{plain(sample['run'])}, step {sample['step']}: {plain(sample['prompt'])}")
             show_text(sample["text"].strip())
@@ -115,9 +117,11 @@ def show() -> None:
         runtime.rerun()
     for run in chosen:
         show_run(run, lab)
-    if chosen:
+    samples: list[dict] = []
+    if any(run["steps"] for run in chosen):
         shown = repr((lab.runs_dir, chosen, names, x, log, window))
         samples = show_figures(shown, names, x, log, window)
+    if chosen:
         what = st.segmented_control("Details", ["Samples", "Warnings", "Log"], default="Samples")
         show_details(names, what or "Samples", samples)
     runtime.keep_from_collection("Live")

@@ -21,6 +21,8 @@ if "scored_runs" not in st.session_state:
 known = answered["name"].tolist()
 st.session_state["scored_runs"] = [n for n in st.session_state["scored_runs"] if n in known]
 names = st.multiselect("Runs", known, key="scored_runs")
+if (job := runtime.scoring()) and not job.going:
+    lab.refresh()  # its last verdicts, rather than at the index's next turn
 hashes = dict(zip(results["name"], results["base_hash"], strict=True))
 order_form(lab, names, hashes)
 show_progress()

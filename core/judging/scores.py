@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from core.judging.statistics import Interval, components, mean_intervals
+from core.judging.statistics import Interval, components, mean_intervals, within_scale
 from core.tracking.sources import PRETRAINED
 from core.tracking.verdict_queries import ENOUGH
 
@@ -160,7 +160,8 @@ def _examples(frame: pd.DataFrame) -> pd.Series:
 
 
 def _intervals(scores: pd.DataFrame) -> dict[str, Interval]:
-    return mean_intervals({str(r): part.tolist() for r, part in scores.groupby("run")["score"]})
+    found = mean_intervals({str(r): part.tolist() for r, part in scores.groupby("run")["score"]})
+    return {run: within_scale(interval) for run, interval in found.items()}
 
 
 def described(judge: Mapping[str, Any]) -> str:

@@ -129,6 +129,21 @@ def mean_intervals(
     return {name: found[name] for name in scores}
 
 
+def within_scale(found: Interval, level: float = LEVEL) -> Interval:
+    """The interval of a mean of points from 0 to 100, never beyond these.
+
+    Where every score was 0, or every one 100, resampling knows of no other, and the interval is the exact one of a
+    share of which none was seen (Clopper & Pearson 1934): at most 1.6 points wide from 236 items.
+    """
+    if found.n < 2:
+        return found
+    low, high = max(0.0, found.low), min(100.0, found.high)
+    if low == high and low in (0.0, 100.0):
+        unseen = 100 * (1 - ((1 - level) / 2) ** (1 / found.n))
+        low, high = (0.0, unseen) if high == 0 else (100 - unseen, 100.0)
+    return Interval(found.mean, low, high, found.n)
+
+
 def mean_interval(scores: ArrayLike, level: float = LEVEL) -> Interval:
     """The same for one sequence of scores."""
     return mean_intervals({"": scores}, level)[""]

@@ -28,6 +28,6 @@ def next_name(runs_dir: Path, config: RunConfig) -> str:
 
 def free_names(runs_dir: Path, config: RunConfig) -> Iterator[Path]:
     """Where a run of these settings may lie: `name`, and `name-2` and so on where that is taken."""
-    base = slug(config.name or f"{Path(config.base_model).name}-{config.method}")
+    base = slug(config.name.strip() or f"{Path(config.base_model).name}-{config.method}")
     yield runs_dir / base
     yield from (runs_dir / f"{base}-{number}" for number in itertools.count(2))

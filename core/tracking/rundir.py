@@ -5,9 +5,11 @@ lives, then whoever settles what it left behind. The kernel frees the lock of a 
 """
 
 import contextlib
+import difflib
 import json
 import math
 import os
+import re
 import shutil
 import time
 from collections.abc import Collection, Iterator
@@ -89,14 +91,12 @@ class RunDirectory:
         """The run of that name. Raises UserError where there is none."""
         runs = {run.name: run for run in all_runs(runs_dir)}
         if name not in runs:
-            none = (
-                "none yet"
-                if runs_dir.is_dir()
-                else f"none yet, as there is no directory {runs_dir}"
-            )
-            known = ", ".join(list(runs)[:8]) or none
-            message = f"run = {name!r}: there is no such run; it should be one of: {known}"
-            raise UserError(message)
+            near = difflib.get_close_matches(name, runs, 3)
+            listed = [*dict.fromkeys([*near, *runs])]
+            known = ", ".join([*listed[:8], *["..."][: len(listed) > 8]]) or "none yet"
+            where = "" if runs_dir.is_dir() else f", as there is no directory {runs_dir}"
+            message = f"there is no such run; it should be one of: {known}{where}"
+            raise UserError(f"run = {name!r}: {message}")
         return runs[name]
 
     def is_untouched(self) -> bool:
@@ -120,6 +120,12 @@ class RunDirectory:
             replace_text(self.config_path, config.model_dump_json(indent=2))
         except OSError as error:
             raise UserError(f"{self.config_path} cannot be written to ({error})") from None
+
+    def checkpoint_step(self) -> int | None:
+        """The step of the newest checkpoint by its name; None where there is none."""
+        names = (path.name for path in (self.path / "checkpoint").glob("step-*"))
+        steps = [int(found[1]) for name in names if (found := re.fullmatch(r"step-(\d+)", name))]
+        return max(steps, default=None)
 
     def log_tail(self, size: int = 4000) -> str:
         """The end of the log: what became of the run, and whatever the trainer printed."""

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import duckdb
 import pandas as pd
 
-ENOUGH = 0.9
-"""Share of a run's test examples that a judge must have seen before its score is shown."""
+ENOUGH = 0.99
+"""Share of a run's test examples that a judge must have seen before its score is shown. The rest is what a service would
+not judge: answers shared with a run that was judged are more often right than others, and no fair part."""
 
 
 def verdicts(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
@@ -83,7 +84,7 @@ def scores(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
     """Mean score of every run at each test example by each judge: run, example, id, judge, model, score, examples.
 
     NaN where all verdicts are missing; `examples` is how many the run has. A run is left out of which a judge has
-    not seen ENOUGH: it may share verdicts with another run whose answers are the same, which are no fair part.
+    not seen ENOUGH.
     """
     return db.execute(
         f"""

@@ -59,9 +59,9 @@ def further(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def proposed(results: pd.DataFrame, judges: list[str], beside: bool) -> list[str]:
-    """The columns to show until a person chooses: figures, usual settings, those in which the runs differ, cost."""
+    """The columns to show until a person chooses: figures, the settings in which the runs differ, cost."""
     more = BESIDE if beside else []
-    names = [*FIRST, *judges, *USUAL, *report.differing(results), *LAST, *more]
+    names = [*FIRST, *judges, *(report.differing(results) or USUAL), *LAST, *more]
     return list(dict.fromkeys(names))
 
 

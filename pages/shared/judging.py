@@ -1,4 +1,4 @@
-"""Ordering a scoring: who judges what, what that will cost, and how far it is."""
+"""Ordering a scoring: who judges what, what that will cost, how far it is, and whose verdicts are in view."""
 
 import pandas as pd
 import streamlit as st
@@ -79,7 +79,6 @@ def show_progress() -> None:
     if job.going:
         _follow()
         return
-    runtime.lab().refresh()  # its last verdicts, rather than at the index's next turn
     if job.error:
         st.error(plain(job.error))
     elif job.phase == "stopped":
@@ -159,6 +158,30 @@ def _choose(names: list[str]) -> Order:
     )
     limits = Limits(int(in_flight), requests and int(requests), tokens and int(tokens))
     return Order(tuple(names), settings, kind, int(repeats), base, again, limits)
+
+
+def pick_judge(verdicts: pd.DataFrame, pairwise: bool = False) -> str | None:
+    """Which judge's verdicts are in view: of those there are the one chosen last, else the one that scored last."""
+    ids = dict(zip(verdicts["id"], verdicts["model"], strict=True))
+    if not ids and pairwise:
+        st.info("No two runs were compared yet: choose Every two runs above and press Score.")
+    elif not ids:
+        st.info("These runs have no scores yet: choose a judge above and press Score.")
+    if not ids:
+        return None
+    kept, widget = "judge_in_view", f"judge_in_view:{pairwise}"
+    job = runtime.scoring()
+    for wanted in (st.session_state.get(kept), job and job.id, next(iter(ids))):
+        if wanted in ids:
+            break
+    st.session_state[widget] = wanted
+    return st.selectbox(
+        "Verdicts of",
+        list(ids),
+        key=widget,
+        on_change=lambda: st.session_state.update({kept: st.session_state[widget]}),
+        format_func=lambda id: f"{ids[id]} ({id})",
+    )
 
 
 def _found_key(judge: str) -> str:

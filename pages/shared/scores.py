@@ -12,6 +12,7 @@ from core.judging.job import bases_of
 from core.tables import markdown, records
 from core.tracking import queries, verdict_queries
 from core.tracking.lab import Lab
+from pages.shared.judging import pick_judge
 from pages.shared.text import plain, show_text
 
 COLUMNS = {
@@ -60,7 +61,7 @@ ORDERS = ("Worst first", "Most disputed", "Missing", "All")
 def show_scores(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
     """Every run's score with its interval, and the answers behind it."""
     everyone, verdicts = _verdicts(lab, names, hashes)
-    id = _pick_judge(verdicts, "shown_judge")
+    id = pick_judge(verdicts)
     if id is None:
         return
     verdicts = verdicts[verdicts["id"] == id]
@@ -99,7 +100,7 @@ def show_scores(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
 def show_two(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
     """Two runs on the same test examples: the difference, its interval, and in words what it tells."""
     everyone, verdicts = _verdicts(lab, names, hashes)
-    id = _pick_judge(verdicts, "two_judge")
+    id = pick_judge(verdicts)
     if id is None:
         return
     shown = scores.shown_names(everyone)
@@ -127,7 +128,8 @@ def show_two(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
         return
     both = table.dropna()
     found = statistics.paired(both[first], both[second])
-    st.markdown(f"**{plain(found.sentence(label(first), label(second)))}**")
+    by = f"By {verdicts['model'].iloc[0]}, {found.sentence(label(first), label(second))}"
+    st.markdown(f"**{plain(by)}**")
     if found.n > 1:
         told = (
             f"{label(first)} less {label(second)}, in points with the 95 % interval: {found.gap()}."
@@ -145,7 +147,7 @@ def show_pairs(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
     """Runs against each other by pairwise verdicts: ratings, win rates, and how often the order decided."""
     everyone = _with_bases(lab, names, hashes)
     verdicts = verdict_queries.pair_verdicts(lab.db, everyone)
-    id = _pick_judge(verdicts, "pair_judge")
+    id = pick_judge(verdicts, pairwise=True)
     if id is None:
         return
     verdicts = verdicts[verdicts["id"] == id]
@@ -228,19 +230,6 @@ def _with_bases(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> list[
     """The bases of some runs as the index calls them, and the runs."""
     bases = bases_of(lab.runs_dir, queries.answers(lab.db, names), hashes) if names else {}
     return [*(base.name for base in bases), *names]
-
-
-def _pick_judge(verdicts: pd.DataFrame, key: str) -> str | None:
-    """Which judge's verdicts are in view."""
-    ids = dict(zip(verdicts["id"], verdicts["model"], strict=True))
-    if not ids:
-        st.info("These runs have no scores yet: choose a judge above and press Score.")
-        return None
-    if len(ids) == 1:
-        return next(iter(ids))
-    return st.selectbox(
-        "Verdicts of", list(ids), key=key, format_func=lambda id: f"{id} ({ids[id]})"
-    )
 
 
 def _scores_first(frame: pd.DataFrame, texts: int) -> pd.DataFrame:

@@ -56,10 +56,14 @@ def show_run(run: dict[str, Any], lab: Lab) -> None:
             args=(lab, lab.stop, run["name"]),
         )
     elif status in RESUMABLE:
+        newest = RunDirectory(lab.runs_dir / run["name"]).checkpoint_step()
         button.button(
             "Resume",
             key=f"resume:{run['name']}",
             icon=":material/play_arrow:",
+            help=f"From its checkpoint at step {newest:,}."
+            if newest
+            else "From the start: it has no checkpoint yet.",
             on_click=_try,
             args=(lab, lab.resume, run["name"]),
         )

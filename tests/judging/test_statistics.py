@@ -15,6 +15,7 @@ from statsmodels.stats.power import TTestPower
 from statsmodels.stats.proportion import proportion_confint
 
 from core.judging.statistics import (
+    Interval,
     components,
     mean_interval,
     mean_intervals,
@@ -22,6 +23,7 @@ from core.judging.statistics import (
     resampled,
     tail,
     win_rate,
+    within_scale,
 )
 
 MANY = 50_000
@@ -285,3 +287,18 @@ def test_win_rates_cover_the_truth(truth, n):
     found = [win_rate(row, 100 - row) for row in won]
     held = [rate.low <= 100 * truth <= rate.high for rate in found]
     assert np.mean(held) > 0.91
+
+
+@pytest.mark.parametrize(("score", "right"), [(0.0, 0), (100.0, 236)])
+def test_scores_that_are_all_at_one_end_have_the_exact_interval_of_a_share(score, right):
+    found = within_scale(mean_interval([score] * 236))
+    low, high = proportion_confint(right, 236, method="beta")
+    assert (found.low, found.high) == pytest.approx((100 * low, 100 * high))
+    assert within_scale(mean_interval([score])).n == 1
+    assert math.isnan(within_scale(mean_interval([score])).low)
+
+
+def test_an_interval_within_the_scale_is_left_alone():
+    found = mean_interval([50.0, 50.0, 50.0])
+    assert within_scale(found) == found
+    assert within_scale(Interval(99.0, 97.0, 100.00000000000006, 9)).high == 100

@@ -235,6 +235,22 @@ def test_samples_newest_first(write_run, open_page):
     assert page.says("one, step 20: Say hi.")
 
 
+def test_no_axes_are_drawn_before_a_run_has_begun(write_run, open_page):
+    write_run("one", "queued").log_path.write_text("it waits")
+    page = open_page("live")
+    assert not page.get("plotly_chart")
+    assert [code.value for code in page.choose("Details", "Log").get("code")] == ["it waits"]
+
+
+def test_resume_says_from_where(write_run, open_page):
+    run = write_run("one", "stopped", "", planned=9)
+    page = open_page("live")
+    assert page.widget("Resume").help == "From the start: it has no checkpoint yet."
+    for name in ("step-00000004", "step-00000006", "step-00000009.partial", "other"):
+        (run.path / "checkpoint" / name).mkdir(parents=True)
+    assert page.run().widget("Resume").help == "From its checkpoint at step 6."
+
+
 def test_the_newest_losses_are_told(write_run, open_page):
     write_run("one")
     assert progress(open_page("live")) == ["step 6 of 6, 3 s; loss 0.6667; validation loss 0.8333"]

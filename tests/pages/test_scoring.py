@@ -318,3 +318,21 @@ def test_foreign_text_stays_text(asked, answer, open_page, gemini, score):
     for text in [text for texts in [*pages, page.texts()] for text in texts]:
         marks = ALIVE[:1] if text.startswith("<div") else ALIVE
         assert not [mark for mark in marks if mark in re.sub(r"\\[^\w\s]", "", text)], text
+
+
+def test_what_a_job_scored_last_stays_in_view(asked, open_page, score):
+    asked("one", "red", "blue", "green", "x")
+    page = score(open_page("scoring").choose("Measure", "chrf"))
+    score(page.choose("Measure", "exact"))
+    assert "exact" in page.widget("Verdicts of").options[page.widget("Verdicts of").index]
+    page.choose("Verdicts of", page.widget("Verdicts of").options[0])
+    chosen = page.widget("judge_in_view:False").value
+    page.choose("Show", "Judges").choose("Show", "Scores")
+    assert page.widget("judge_in_view:False").value == chosen
+
+
+def test_pairs_without_verdicts_say_what_to_do(asked, open_page, score):
+    asked("one", "red", "blue")
+    asked("two", "red", "green")
+    page = score(open_page("scoring")).choose("Show", "Pairs")
+    assert page.says("No two runs were compared yet: choose Every two runs above")
