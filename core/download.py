@@ -84,6 +84,11 @@ def progress_bar(repository: str) -> type[Any] | None:
     return Told
 
 
+def is_cached(repository: str, name: str) -> bool:
+    """Whether a file of a model repository need not be downloaded."""
+    return isinstance(try_to_load_from_cache(repository, name), str)
+
+
 def cached_file(repository: str, name: str) -> Path:
     """One file of a model repository: from the cache, else from the hub. Raises what its client raises."""
     cached = try_to_load_from_cache(repository, name)

@@ -3,7 +3,7 @@
 import difflib
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -22,17 +22,23 @@ OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
 Holds = Callable[[dict[str, Any]], bool]
 
 
-def matching(frame: pd.DataFrame, query: str) -> pd.DataFrame:
+def matching(
+    frame: pd.DataFrame, query: str, titles: Mapping[str, str] | None = None
+) -> pd.DataFrame:
     """The rows for which everything in the query holds.
 
     Args:
         query: words, each to occur somewhere in a row, whatever its case; and comparisons of a column with
             a number, a share such as 80% or a word: `lr >= 1e-4`, `method=lora`, `created>2026-11`. `none` is
             a missing value, which is neither less nor more than any.
+        titles: of columns as people see them, to their names: `Learning rate > 1e-4` means `lr>1e-4`.
 
     Raises:
         UserError: it names a column that is not there, or compares numbers with what is none.
     """
+    for title, name in sorted((titles or {}).items(), key=lambda pair: -len(pair[0])):
+        spelled = re.escape(title).replace(r"\ ", "[ _]")
+        query = re.sub(rf"(?i)(?<!\S){spelled}(?=\s*[<>=!])", name.replace("\\", r"\\"), query)
     words = LOOSE.sub(lambda sign: MEANT.get(sign[1], sign[1]), query).split()
     if not words:
         return frame

@@ -12,7 +12,7 @@ from pages.shared import columns, runtime
 from pages.shared.text import plain
 from pages.shared.ticked import show_one, show_settings
 
-FILTER_HELP = "Words that occur in a run, and comparisons by the names in `python -m core settings` and in the CSV: `val_loss<2`, `method=lora`, `exact>=80%`."
+FILTER_HELP = "Words that occur in a run, and comparisons of a column: `validation loss < 2`, `lr>=1e-4`, `method=lora`, `exact answers > 80%`."
 
 lab = runtime.lab()
 
@@ -48,7 +48,7 @@ with bar.popover("Columns", icon=":material/view_column:"):
     otherwise = columns.proposed(results, judges, beside)
     shown = columns.pick(list(table.columns), otherwise, "journal" if beside else "own")
 try:
-    table = matching(table, words)
+    table = matching(table, words, {columns.label(c): c for c in table.columns})
 except UserError as error:
     st.error(plain(str(error)))
 rows = tuple(table["name"])

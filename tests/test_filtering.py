@@ -70,6 +70,23 @@ def test_what_cannot_be_compared_is_a_sentence(query, sentence):
     assert str(raised.value) == sentence
 
 
+def test_columns_go_by_their_titles_too():
+    titles = {
+        "Validation loss": "val_loss",
+        "Loss": "nothing",
+        "Rank": "lora_rank",
+        "a+b 95 %": "exact",
+    }
+    for query, names in {
+        "validation loss < 1": ["three"],
+        "Validation_Loss<1 lora": ["three"],
+        "rank=4": ["two"],
+        "a+b 95 % > 0.6": ["one"],
+        "rank": [],
+    }.items():
+        assert matching(FRAME, query, titles)["name"].tolist() == names, query
+
+
 def test_a_table_without_rows_keeps_its_columns():
     assert [*matching(FRAME[:0], "lora")] == [*FRAME]
 

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from core.download import DIFFERS, cached_file, discard_if_damaged, explained
+from core.download import DIFFERS, cached_file, discard_if_damaged, explained, is_cached
 from core.errors import UserError
 from core.nn.architecture import FAMILY, Architecture
 from core.nn.gpt2 import GPT2
@@ -114,6 +114,15 @@ def fetch(base_model: str) -> Path:
         if discard_if_damaged(path):
             raise UserError(f"{named}: what came from {repository} {DIFFERS}")
         return path
+
+
+def to_download(base_model: str) -> int:
+    """About how many bytes of weights would have to be downloaded first."""
+    if base_model not in FAMILY or base_model == EMBEDDED:
+        return 0
+    if is_cached(f"openai-community/{base_model}", "model.safetensors"):
+        return 0
+    return 4 * FAMILY[base_model].parameters(tied=True)
 
 
 def fingerprint(model: GPT2) -> str:

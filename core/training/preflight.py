@@ -5,7 +5,7 @@ All by arithmetic on the data set and the model's shapes; no model is loaded.
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -132,19 +132,29 @@ def check(config: RunConfig) -> Plan:
             problems, config, "precision", hardware.resolve_precision, config.precision, device
         )
     problems += _beyond(config, arch) if arch else []
-    note = corpus = None
+    notes, corpus = [], None
+    if size := pretrained.to_download(config.base_model):
+        notes.append(
+            f"about {size / 1e6:,.0f} MB of {config.base_model} will be downloaded at the launch"
+        )
     try:
         context = arch.context if arch else 1024
         corpus = _attempt(problems, config, "dataset", read_corpus, config, context)
     except hub.NotDownloadedError:
-        note = f"{config.dataset} will be downloaded at the launch; steps and time are known then"
+        notes.append(
+            f"{config.dataset} will be downloaded at the launch; steps and time are known then"
+        )
+        if arch and device is not None:
+            problems += _lacking(config, arch, LEAST, device)
+    if corpus and corpus.lost_examples:
+        lost = f"{corpus.lost_examples:,} examples will be left out"
+        notes.append(f"{lost}: max_length leaves nothing of their response")
+    note = "; ".join(notes) or None
     if arch is None:
         return Plan(problems, note=note)
     if corpus is None or device is None:
-        if note and device is not None:
-            problems += _lacking(config, arch, LEAST, device)
         return Plan(problems, note=note, **_counts(config, arch))
-    return _plan(config, arch, corpus, device, problems)
+    return replace(_plan(config, arch, corpus, device, problems), note=note)
 
 
 def _beyond(config: RunConfig, arch: Architecture) -> list[Problem]:
@@ -224,9 +234,6 @@ def _plan(
         available_mb=round(hardware.available_memory_mb(device), 1),
         seconds=round(estimate.seconds(work, passes, rate, gpu=device.type == "cuda"), 1),
         device=hardware.describe(device),
-        note=f"{corpus.lost_examples:,} examples will be left out: max_length leaves nothing of their response"
-        if corpus.lost_examples
-        else None,
         learning_rates=[(step, learning_rate(config, step, schedule.steps)) for step in shown],
     )
 

@@ -174,8 +174,10 @@ def test_the_filter_compares_and_says_what_it_cannot(write_run, open_page):
     write_run("two", lr=2e-4)
     page = open_page("results").choose("Filter", "lr>1e-4")
     assert table(page)["name"].tolist() == ["two"]
-    page.choose("Filter", "rate>1e-4")
-    assert page.says("there is no column 'rate'")
+    page.choose("Filter", "learning rate < 2e-4")
+    assert table(page)["name"].tolist() == ["one"]
+    page.choose("Filter", "speed>1e-4")
+    assert page.says("there is no column 'speed'")
     assert len(table(page)) == 2
 
 

@@ -211,6 +211,9 @@ def test_what_is_not_downloaded_is_noted_and_not_fetched(
     plan = preflight.check(settings(dataset="alpaca", lr=1e-3))
     assert plan.problems == []
     assert plan.note == "alpaca will be downloaded at the launch; steps and time are known then"
+    large = preflight.check(settings(base_model="gpt2", dataset="alpaca"))
+    assert large.note is not None
+    assert large.note.startswith("about 498 MB of gpt2 will be downloaded at the launch; alpaca")
     assert plan.parameters
     assert (plan.steps, plan.learning_rates) == (None, [])
     [problem] = preflight.check(settings(dataset="alpaca", base_model="gpt-5")).problems
