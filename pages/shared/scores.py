@@ -128,8 +128,8 @@ def show_two(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
         return
     both = table.dropna()
     found = statistics.paired(both[first], both[second])
-    by = f"By {verdicts['model'].iloc[0]}, {found.sentence(label(first), label(second))}"
-    st.markdown(f"**{plain(by)}**")
+    judge, told = str(verdicts["model"].iloc[0]), found.sentence(label(first), label(second))
+    st.markdown(f"By {plain(judge)}: **{plain(told)}**")
     if found.n > 1:
         told = (
             f"{label(first)} less {label(second)}, in points with the 95 % interval: {found.gap()}."
