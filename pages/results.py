@@ -43,9 +43,9 @@ listed = report.beside_journal(results, judged) if beside else report.run_frame(
 table, judges = columns.with_scores(listed)
 table = table.merge(columns.further(results), on="name", how="left")
 first = [*columns.FIRST, *judges]
-table = table[[*first, *table.columns.difference(first, sort=False)]]
+otherwise = columns.proposed(results, judges, beside)
+table = table[[*otherwise, *table.columns.difference(otherwise, sort=False)]]
 with bar.popover("Columns", icon=":material/view_column:"):
-    otherwise = columns.proposed(results, judges, beside)
     shown = columns.pick(list(table.columns), otherwise, "journal" if beside else "own")
 try:
     table = matching(table, words, {columns.label(c): c for c in table.columns})

@@ -61,7 +61,8 @@ def further(results: pd.DataFrame) -> pd.DataFrame:
 def proposed(results: pd.DataFrame, judges: list[str], beside: bool) -> list[str]:
     """The columns to show until a person chooses: figures, the settings in which the runs differ, cost."""
     more = BESIDE if beside else []
-    names = [*FIRST, *judges, *(report.differing(results) or USUAL), *LAST, *more]
+    differing = report.differing(results)
+    names = [*FIRST, *differing, *judges, *([] if differing else USUAL), *LAST, *more]
     return list(dict.fromkeys(names))
 
 

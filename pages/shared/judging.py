@@ -20,6 +20,10 @@ from pages.shared.text import plain
 
 KEYS = {"gemini": "GEMINI_API_KEY", "openai": "OPENAI_API_KEY"}
 KINDS: dict[str, Kind] = {"Each answer": "score", "Every two runs": "pair"}
+NO_SCORES = "These runs have no scores yet: choose a judge above and press Score."
+NO_PAIRS = "No two runs were compared yet: choose Every two runs above and press Score."
+IN_VIEW = "judge_in_view"
+"""In the session: the judge that a person chose to see since the last scoring."""
 BASE_LABEL = "Score the pretrained base too"
 TITLES = {
     "reference": "Reference (no network)",
@@ -48,6 +52,7 @@ def order_form(lab: Lab, names: list[str], hashes: dict[str, str]) -> None:
             try:
                 new = Job(lab.runs_dir, order, answers, hashes, runtime.answerer)
                 runtime.start_scoring(new)
+                st.session_state.pop(IN_VIEW, None)
             except UserError as error:
                 st.error(plain(str(error)))
 
@@ -163,23 +168,17 @@ def _choose(names: list[str]) -> Order:
 def pick_judge(verdicts: pd.DataFrame, pairwise: bool = False) -> str | None:
     """Which judge's verdicts are in view: of those there are the one chosen last, else the one that scored last."""
     ids = dict(zip(verdicts["id"], verdicts["model"], strict=True))
-    if not ids and pairwise:
-        st.info("No two runs were compared yet: choose Every two runs above and press Score.")
-    elif not ids:
-        st.info("These runs have no scores yet: choose a judge above and press Score.")
     if not ids:
+        st.info(NO_PAIRS if pairwise else NO_SCORES)
         return None
-    kept, widget = "judge_in_view", f"judge_in_view:{pairwise}"
-    job = runtime.scoring()
-    for wanted in (st.session_state.get(kept), job and job.id, next(iter(ids))):
-        if wanted in ids:
-            break
-    st.session_state[widget] = wanted
+    job, widget = runtime.scoring(), f"{IN_VIEW}:{pairwise}"
+    wished = (st.session_state.get(IN_VIEW), job and job.id, *ids)
+    st.session_state[widget] = next(id for id in wished if id in ids)
     return st.selectbox(
         "Verdicts of",
         list(ids),
         key=widget,
-        on_change=lambda: st.session_state.update({kept: st.session_state[widget]}),
+        on_change=lambda: st.session_state.update({IN_VIEW: st.session_state[widget]}),
         format_func=lambda id: f"{ids[id]} ({id})",
     )
 

@@ -325,10 +325,14 @@ def test_what_a_job_scored_last_stays_in_view(asked, open_page, score):
     page = score(open_page("scoring").choose("Measure", "chrf"))
     score(page.choose("Measure", "exact"))
     assert "exact" in page.widget("Verdicts of").options[page.widget("Verdicts of").index]
-    page.choose("Verdicts of", page.widget("Verdicts of").options[0])
+    options = page.widget("Verdicts of").options
+    page.choose("Verdicts of", options[0])
     chosen = page.widget("judge_in_view:False").value
     page.choose("Show", "Judges").choose("Show", "Scores")
     assert page.widget("judge_in_view:False").value == chosen
+    score(page.choose("Measure", "rouge-l"))
+    view = page.widget("judge_in_view:False")
+    assert "ROUGE-L" in view.options[view.index], "what was scored just now"
 
 
 def test_pairs_without_verdicts_say_what_to_do(asked, open_page, score):
