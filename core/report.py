@@ -73,7 +73,7 @@ def plan(found: "Plan", cost: "Cost | None" = None) -> dict[str, Any]:
 def runs(
     frame: pd.DataFrame, format: Format, with_journal: bool = False, scores: Scores | None = None
 ) -> list[dict[str, Any]]:
-    """The rows of the results table; for people without the columns that are empty in every row.
+    """The rows of the results table; for people with all settings that differ, without columns that are empty in every row.
 
     Args:
         with_journal: the journal's own rows below, and in each row which of them it repeats and how far
@@ -85,9 +85,7 @@ def runs(
         return [journal.columns(row) for row in rows]
     if format == "json" or not rows:
         return rows
-    if len(rows) == len(
-        frame
-    ):  # none of the journal's: then the settings that set the runs apart, too
+    if not with_journal:  # whose rows know none of these
         apart = [name for name in differing(frame) if name not in RUN_COLUMNS]
         rows = [row | more for row, more in zip(rows, records(frame[apart]), strict=True)]
     kept = [c for c in rows[0] if any(row[c] not in (None, "", {}) for row in rows)]

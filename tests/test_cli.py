@@ -154,6 +154,8 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["generate", "../x", "--prompt", "x"], "run = '../x': there is no such run"),
     (["stop", "none"], "run = 'none': there is no such run; it should be one of: none yet"),
     (["resume", "none"], "there is no such run"),
+    (["reindex", "--runs-dir", "nowhere"], "runs_dir = 'nowhere': there is no such directory"),
+    (["stop", "none", "--runs-dir", "nowhere"], "none yet, as there is no directory nowhere"),
     (["delete", ".."], "there is no such run"),
     (["delete", ""], "there is no such run"),
     (["train", "--executor", "cloud"], "executor = 'cloud': it should be one of: process, thread"),
@@ -253,6 +255,15 @@ def test_no_runs_are_an_empty_table(runs_dir: Path) -> None:
         assert (result.status, result.out) == (0, out)
         assert "there are no runs in" in result.err
     assert not runs_dir.exists()
+
+
+def test_the_directory_of_runs_may_be_named_by_the_environment(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNS_DIR", str(runs_dir))
+    assert f"there are no runs in {runs_dir} yet: there is no such directory" in call("runs").err
+    RunDirectory.create(runs_dir, RunConfig(name="mine"))
+    assert [row["name"] for row in call("runs", "--format", "json").json] == ["mine"]
 
 
 def test_train_prints_the_row_of_the_run(trained: tuple[Path, Result]) -> None:

@@ -176,6 +176,17 @@ def test_a_run_that_answered_less_has_an_empty_cell() -> None:
     assert (second["a"], second["b"]) == ("y", "z")
 
 
+def test_people_see_every_setting_that_differs(tmp_path: Path) -> None:
+    for name, seed in (("one", 1), ("two", 2)):
+        RunDirectory.create(tmp_path, RunConfig(name=name, seed=seed))
+    opened = reading.read_index(tmp_path)
+    told = rows(opened, "csv")
+    assert (told["one"]["seed"], told["two"]["seed"]) == (1, 2)
+    assert "dropout" not in told["one"]
+    assert tuple(rows(opened, "json")["one"]) == report.RUN_COLUMNS, "programs see what they did"
+    opened.close()
+
+
 def settings(name: str, **changes: Any) -> dict[str, Any]:
     """A row of settings as the index gives it: None where one has no effect."""
     values = RunConfig.parse({"name": name, **changes}).model_dump()

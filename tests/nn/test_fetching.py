@@ -33,7 +33,9 @@ def test_the_true_shape_is_fetched_once_and_resumed(hub: Hub, tmp_path: Path) ->
     peer.save_pretrained(tmp_path)
     hub.hold_file(tmp_path / "model.safetensors")
     hub.break_after = 35_000_000  # the client writes pieces of 10 MB
+    assert pretrained.to_download("gpt2") == 4 * 124_439_808
     model = pretrained.load("gpt2")
+    assert pretrained.to_download("gpt2") == 0
     [resumed] = [asked for asked in hub.ranges if asked]
     assert int(resumed.removeprefix("bytes=").rstrip("-")) >= 1_000_000
     ids = torch.tensor([[1, 2, 50256]])
