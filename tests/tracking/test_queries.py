@@ -407,3 +407,12 @@ def test_a_setting_that_a_file_lacks_is_the_default_and_a_damaged_file_has_none(
     assert found.loc["broken", [*RunConfig.model_fields][1:]].isna().all()
     assert pd.isna(found.loc["odd", "dropout"])
     assert found.loc["odd", "lora_rank"] == 16
+
+
+def test_a_step_that_was_skipped_has_no_loss_to_tell(lab):
+    writer = lab.run(LORA)
+    for number, loss in ((1, 1.0), (2, None)):
+        step(writer, number, loss=loss)
+    lab.ingest()
+    [state] = queries.states(lab.db, ["lora"])
+    assert (state["step"], state["loss"]) == (2, None)
