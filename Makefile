@@ -1,5 +1,6 @@
 # make app    set up and serve the dashboard on http://127.0.0.1:8501
 # make test   set up and pass format check, lint, types and all tests
+# make test-long  run the long tests: fuzzing, large data sets, simulations
 # make demo   train on the embedded model without a browser
 # make assets rebuild the embedded base model and data set, from nothing
 PYTHON ?= python3.11
@@ -10,7 +11,7 @@ BIN := .venv/bin
 # Threads that wait spin shortly and sleep: the trainer, the dashboard and a browser share a few cores.
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: app test demo assets format clean
+.PHONY: app test test-long demo assets format clean
 
 app: .venv/app.done
 	RUNS_DIR="$(RUNS_DIR)" $(BIN)/python -m pages.shared.serve --server.address $(ADDRESS) --server.port $(PORT)
@@ -26,6 +27,9 @@ test: .venv/dev.done chromium
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+test-long: .venv/dev.done chromium
+	$(BIN)/python -m pytest -q -m long --timeout 3600
 
 format: .venv/dev.done
 	$(BIN)/ruff format .
