@@ -34,9 +34,9 @@ import psutil
 from core.config import RunConfig
 from core.tracking.events import parse
 from core.tracking.executors import run_in_process
-from core.tracking.reading import read_index
 from core.tracking.rundir import RunDirectory
 from core.tracking.schema import EVENT_TABLES, STEPPED
+from core.tracking.sync import read_index
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 5.0

@@ -20,8 +20,8 @@ from core.presets import preset
 from core.tracking import queries
 from core.tracking.events import EventWriter
 from core.tracking.index import Index
-from core.tracking.ingest import Ingester
 from core.tracking.rundir import RunDirectory, all_runs
+from core.tracking.sync import Sync
 
 STEPS = 6000
 UPDATES = 50
@@ -71,7 +71,7 @@ def measure(steps: int = STEPS, updates: int = UPDATES) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as directory:
         names = [write_run(Path(directory), steps)]
         index = Index(Path(directory) / "lab.duckdb")
-        Ingester(index.new_cursor()).poll(all_runs(Path(directory)))
+        Sync(index.new_cursor()).run(all_runs(Path(directory)))
         update(index, names)
         gc.collect()
         gc.freeze()

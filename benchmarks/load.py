@@ -45,8 +45,8 @@ from benchmarks.watchers import watch
 from core.presets import preset
 from core.tracking.events import parse
 from core.tracking.lab import Lab
-from core.tracking.reading import read_index
 from core.tracking.rundir import RunDirectory
+from core.tracking.sync import read_index
 
 ROOT = Path(__file__).resolve().parent.parent
 ASKED = {"ingest_per_s": 200_000, "start_s": 3, "results_s": 1, "live_ms": 50, "memory_mb": 1000, "gap_s": 1.5, "run_speed": 0.95}  # fmt: skip

@@ -27,7 +27,7 @@ from core.nn.generation import Sampling, generate
 from core.nn.gpt2 import GPT2
 from core.presets import DEMO, DEMO_LORA
 from core.recipe import facts
-from core.tracking import queries, reading
+from core.tracking import queries, sync
 from core.tracking.rundir import RunDirectory
 from core.tracking.worker import work
 from core.training.evaluation import answer_all
@@ -66,7 +66,7 @@ def tuned(settings: dict[str, Any], runs_dir: Path) -> dict[str, float]:
     """Exact answers and seconds of a run."""
     run = RunDirectory.create(runs_dir, RunConfig.parse(settings))
     work(run)
-    index = reading.read_index(runs_dir)
+    index = sync.read_index(runs_dir)
     frame = queries.results(index.cursor())
     index.close()
     [row] = frame[frame["name"] == run.name].to_dict("records")

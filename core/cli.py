@@ -34,7 +34,7 @@ from core.presets import DEMO, DEMO_LORA, PRESETS, preset
 from core.progress import drive
 from core.score_command import score
 from core.tables import Format, render
-from core.tracking import lab, queries, reading, verdict_queries
+from core.tracking import lab, queries, sync, verdict_queries
 from core.tracking.executors import EXECUTORS
 from core.tracking.rundir import ENDED, RunDirectory
 
@@ -213,7 +213,7 @@ def reindex(runs_dir: RunsDir = RUNS) -> None:
     """Rebuild the index from the run directories."""
     if not runs_dir.is_dir():
         raise UserError(f"runs_dir = {str(runs_dir)!r}: there is no such directory")
-    print(f"{reading.rebuild_index(runs_dir)} runs indexed")
+    print(f"{sync.rebuild_index(runs_dir)} runs indexed")
 
 
 @app.command()
@@ -232,7 +232,7 @@ def demo(executor: ExecutorName = "process", runs_dir: RunsDir = RUNS) -> None:
     frame, judged = _results(runs_dir)
     rows = report.runs(frame[frame["name"].isin(names)], "table", scores=judged)
     print(render(rows, "table"))
-    with contextlib.closing(reading.read_index(runs_dir)) as index:
+    with contextlib.closing(sync.read_index(runs_dir)) as index:
         answers = queries.answers(index.cursor(), names)
     print(render(report.side_by_side(answers, 3), "table"))
 
@@ -294,6 +294,6 @@ def _drive(run: RunDirectory, executor: str, format: Format | None) -> None:
 
 def _results(runs_dir: Path) -> tuple[pd.DataFrame, report.Scores]:
     """Every run, and its scores."""
-    with contextlib.closing(reading.read_index(runs_dir)) as index:
+    with contextlib.closing(sync.read_index(runs_dir)) as index:
         db = index.cursor()
         return queries.results(db), scores.by_run(verdict_queries.scores(db))

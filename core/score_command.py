@@ -15,7 +15,7 @@ from core.judging.limits import Limits
 from core.judging.questions import Kind
 from core.options import RUNS, AsFormat, RunsDir, errors
 from core.tables import render
-from core.tracking import queries, reading, verdict_queries
+from core.tracking import queries, sync, verdict_queries
 from core.tracking.index import Index
 from core.tracking.rundir import RunDirectory
 
@@ -75,7 +75,7 @@ def score(
     kind: Kind = "pair" if pairwise else "score"
     names = tuple(dict.fromkeys(run))
     order = Order(names, settings, kind, repeats, base, again, limits)
-    with contextlib.closing(reading.read_index(runs_dir, order.runs)) as index:
+    with contextlib.closing(sync.read_index(runs_dir, order.runs)) as index:
         answers = queries.answers(index.cursor(), order.runs)
         found = queries.results(index.cursor())
     for name in order.runs:
@@ -90,7 +90,7 @@ def score(
 
     job = Job(runs_dir, order, answers, hashes, answerer)
     _follow(job)
-    with contextlib.closing(reading.read_index(runs_dir, order.runs)) as index:
+    with contextlib.closing(sync.read_index(runs_dir, order.runs)) as index:
         rows, told = (_pair_rows if pairwise else _rows)(index, job)
     if job.error and not any(row["scored"] for row in rows):
         raise UserError(job.error)

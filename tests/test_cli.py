@@ -17,7 +17,7 @@ from core import cli
 from core.config import RunConfig
 from core.data.template import format_prompt
 from core.presets import PRESETS
-from core.tracking import queries, reading
+from core.tracking import queries, sync
 from core.tracking.index import INDEX, Index
 from core.tracking.rundir import RunDirectory
 from core.training import hardware
@@ -285,7 +285,7 @@ def test_train_prints_the_row_of_the_run(trained: tuple[Path, Result]) -> None:
 
 
 def test_the_answers_are_in_the_index(trained: tuple[Path, Result]) -> None:
-    index = reading.read_index(trained[0])
+    index = sync.read_index(trained[0])
     answers = queries.answers(index.cursor(), ["mine"])
     index.close()
     assert answers["instruction"].tolist() == ["Say river.", "Say stone."]
@@ -442,7 +442,7 @@ def test_an_index_held_elsewhere_is_read_around_and_not_rebuilt(
     finally:
         index.close()
     assert result.status == 2
-    assert "is held by process" in result.sentence
+    assert "is in use by process" in result.sentence
 
 
 def test_a_defect_of_ours_is_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:

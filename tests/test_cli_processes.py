@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from core.tracking import queries, reading
+from core.tracking import queries, sync
 from core.tracking.rundir import RunDirectory
 from tests.test_cli import call
 
@@ -137,7 +137,7 @@ def test_a_run_on_a_file_of_ones_own(core: Start, workplace: Path) -> None:
     assert "validation" in err
     run = RunDirectory(workplace / "runs" / "mine")
     assert run.config().dataset == str(workplace / "data" / "words.json")
-    index = reading.read_index(workplace / "runs")
+    index = sync.read_index(workplace / "runs")
     assert len(queries.answers(index.cursor(), ["mine"])) == 2
     index.close()
     [answer] = call(
@@ -231,7 +231,7 @@ lab.close()
     asked = ("--prompt", "Say red.", "--format", "json", "--max-new-tokens", 2)
     assert call("generate", "mine", *asked).json[0]["run"] == "mine"
     rebuild = call("reindex")
-    refusal = f"error: runs/lab.duckdb is held by process {dashboard.pid}, most likely a dashboard"
+    refusal = f"error: runs/lab.duckdb is in use by process {dashboard.pid}, probably a dashboard"
     assert (rebuild.status, rebuild.err.startswith(refusal)) == (2, True)
     dashboard.communicate("close\n", timeout=60)
 

@@ -98,7 +98,7 @@ def test_a_link_in_a_run_leads_nowhere(tmp_path, settings):  # noqa: F811
     for name in ("config.json", "events.jsonl", "trainer.log", "trainer.lock"):
         (run / name).symlink_to(secret)
     lab.refresh()
-    assert "theirs cannot be taken into the index" in lab.fault
+    assert "theirs cannot be indexed" in lab.fault
     found = RunDirectory(run)
     assert found.log_tail() == ""
     with pytest.raises(UserError, match="symbolic"):

@@ -19,8 +19,8 @@ from core.data.batches import encode_all
 from core.errors import UserError
 from core.tracking import queries
 from core.tracking.index import Index
-from core.tracking.ingest import Ingester
 from core.tracking.rundir import RunDirectory, all_runs
+from core.tracking.sync import Sync
 
 few = settings(max_examples=40, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck),
                phases=(Phase.explicit, Phase.generate))  # fmt: skip
@@ -95,10 +95,10 @@ def test_any_settings_on_disk_are_read_or_told_and_cost_the_table_nothing(db: An
         odd.config_path.write_bytes(content)
         found = attempt(odd.config)
         assert isinstance(found, RunConfig | Told)
-        ingester = Ingester(db)
-        ingester.poll([])  # forgets the example before
-        ingester.poll(all_runs(runs_dir))
-        assert ingester.fault is None
+        index_sync = Sync(db)
+        index_sync.run([])  # forgets the example before
+        index_sync.run(all_runs(runs_dir))
+        assert index_sync.fault is None
         table = queries.results(db).set_index("name")
         assert set(table.index) == {"sound", "odd"}
         assert table.loc["sound", "notes"] == "mine"

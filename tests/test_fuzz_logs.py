@@ -20,10 +20,10 @@ from core.tables import records
 from core.tracking import queries, verdict_queries
 from core.tracking.events import parse
 from core.tracking.index import Index
-from core.tracking.ingest import Ingester
 from core.tracking.queue import read_order
 from core.tracking.rundir import RunDirectory, all_runs
 from core.tracking.sources import event_files
+from core.tracking.sync import Sync
 from tests.test_fuzz import any_text, anything, broken, few, folder, many, some, spelled
 
 
@@ -60,13 +60,13 @@ def test_torn_doubled_and_reordered_lines_count_once_and_in_order(
         run.path.mkdir(parents=True)
         run.config_path.write_text("{}")
         middle = data.draw(st.integers(0, len(content)))
-        Ingester(db).poll([])
+        Sync(db).run([])
         for part in (content[:middle], content[middle:]):
             with run.events_path.open("ab") as file:
                 file.write(part)
-            ingester = Ingester(db)
-            ingester.poll([run])
-            assert ingester.fault is None
+            index_sync = Sync(db)
+            index_sync.run([run])
+            assert index_sync.fault is None
         rows = db.execute("select seq, step from step order by rowid").fetchall()
         assert rows == [(n, n) for n in expected]
         assert [state["step"] for state in queries.states(db, ["a"])] == [max(expected, default=0)]
@@ -112,10 +112,10 @@ def write_ledger(runs_dir: Any, db: Any, events: list[Any]) -> None:
         path = ledger.path
     lines = [spelled({"seq": n, "time": 1.0, **event}) for n, event in enumerate(events, 1)]
     path.write_bytes(b"\n".join(lines) + b"\n")
-    ingester = Ingester(db)
-    ingester.poll([])  # forgets the example before
-    ingester.poll([*all_runs(runs_dir), *event_files(runs_dir)])
-    assert ingester.fault is None
+    index_sync = Sync(db)
+    index_sync.run([])  # forgets the example before
+    index_sync.run([*all_runs(runs_dir), *event_files(runs_dir)])
+    assert index_sync.fault is None
 
 
 @some

@@ -7,7 +7,7 @@ from core import journal, report
 from core.config import RunConfig
 from core.presets import PRESETS, preset
 from core.tables import records
-from core.tracking import queries, reading
+from core.tracking import queries, sync
 from core.tracking.rundir import RunDirectory
 
 KEPT = [name for name, known in PRESETS.items() if known.journal]
@@ -21,7 +21,7 @@ def frame(tmp_path):
     run.append("eval", step=1, train_loss=1.0, val_loss=1.4, final=True)
     RunDirectory.create(tmp_path, preset("run_6").changed(name="six", eval_every=9))
     RunDirectory.create(tmp_path, RunConfig(name="other"))
-    index = reading.read_index(tmp_path)
+    index = sync.read_index(tmp_path)
     yield queries.results(index.cursor())
     index.close()
 
@@ -50,7 +50,7 @@ def test_a_run_is_set_beside_the_one_it_repeats(frame):
 def test_every_preset_of_the_journal_repeats_its_own_run(tmp_path):
     for name in KEPT:
         RunDirectory.create(tmp_path, preset(name))
-    index = reading.read_index(tmp_path)
+    index = sync.read_index(tmp_path)
     found = {row["name"]: journal.repeated(row) for row in records(queries.results(index.cursor()))}
     index.close()
     assert found == {name: name for name in KEPT}
@@ -91,7 +91,7 @@ def test_the_table_has_both_and_the_markdown_the_journals_headings(frame):
 
 
 def test_without_runs_the_journal_stands_alone(tmp_path):
-    index = reading.read_index(tmp_path)
+    index = sync.read_index(tmp_path)
     empty = queries.results(index.cursor())
     index.close()
     assert isinstance(empty, pd.DataFrame)

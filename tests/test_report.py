@@ -9,7 +9,7 @@ import pytest
 from core import report
 from core.config import RunConfig, is_relevant
 from core.tables import render
-from core.tracking import queries, reading
+from core.tracking import queries, sync
 from core.tracking.rundir import RunDirectory
 
 LISTED = [
@@ -65,7 +65,7 @@ def index(tmp_path: Path) -> Any:
         tmp_path, ["it is 0.", "it is 1."], name="full", method="full", parent="lora", lora_rank=8
     )
     RunDirectory.create(tmp_path, RunConfig(name="waiting", device="cpu"))
-    opened = reading.read_index(tmp_path)
+    opened = sync.read_index(tmp_path)
     yield opened
     opened.close()
 
@@ -147,7 +147,7 @@ def test_people_see_no_column_that_is_empty_everywhere(index: Any) -> None:
 
 
 def test_no_runs_are_no_rows(tmp_path: Path) -> None:
-    opened = reading.read_index(tmp_path)
+    opened = sync.read_index(tmp_path)
     assert report.runs(queries.results(opened.cursor()), "json") == []
     opened.close()
 
@@ -179,7 +179,7 @@ def test_a_run_that_answered_less_has_an_empty_cell() -> None:
 def test_people_see_every_setting_that_differs(tmp_path: Path) -> None:
     for name, seed in (("one", 1), ("two", 2)):
         RunDirectory.create(tmp_path, RunConfig(name=name, seed=seed))
-    opened = reading.read_index(tmp_path)
+    opened = sync.read_index(tmp_path)
     told = rows(opened, "csv")
     assert (told["one"]["seed"], told["two"]["seed"]) == (1, 2)
     assert "dropout" not in told["one"]

@@ -13,8 +13,8 @@ import pytest
 
 from core.config import RunConfig
 from core.tracking.index import INDEX
-from core.tracking.reading import read_index
 from core.tracking.rundir import RunDirectory
+from core.tracking.sync import read_index
 from tests.judging.server import JudgeServer
 from tests.test_layout import ROOT, relative, tracked
 

@@ -1,10 +1,9 @@
-"""The DuckDB file over all runs: who may open it, and what happens when it is damaged.
+"""The DuckDB file that indexes all runs, and the lock that lets one process at a time drive them.
 
-The index holds nothing that the run directories do not: a file of another version or a damaged one is
-set aside and rebuilt. It is opened once: by one process, and there once; threads take a cursor each.
+The index holds nothing that the run directories do not: a file that cannot be opened, or was written by another
+version, is deleted and rebuilt. One process opens it, once; each of its threads takes a cursor.
 """
 
-import contextlib
 import os
 import re
 import threading
@@ -17,56 +16,61 @@ from core.tracking import schema
 from core.tracking.lock import acquire
 
 INDEX = "lab.duckdb"
-"""Its name, beside the runs."""
 LOCK = "driver.lock"
-"""Beside the index: whoever holds it drives the runs."""
+"""Next to the index. Its name differs, so that the lock survives `rm lab.duckdb*`."""
 
 
 class Index:
     """The open index.
 
     Args:
-        path: of the DuckDB file; None for one in memory.
-        timeout: seconds to wait for another holder.
+        path: the DuckDB file; None for an index in memory.
+        timeout: seconds to wait for another process to release the file.
 
     Raises:
-        IndexHeldError: it is open already, most likely in another process.
-        UserError: it cannot be written to.
+        IndexHeldError: another process has it open.
+        UserError: it cannot be written.
     """
 
     def __init__(self, path: Path | None, timeout: float = 0.0) -> None:
         self.path = path
         self.rebuilt: str | None = None
-        """A sentence about what became of an earlier file, if it is not this one."""
-        self._driven_before = path is not None and path.with_name(LOCK).exists()
+        """Why the index was rebuilt, as a sentence, if it was."""
         self._lock = None if path is None else _hold(path, timeout)
+        self._local = threading.local()
         try:
             self._connection = self._open()
         except BaseException:
-            self._let_go()
+            self._release()
             raise
-        self._local = threading.local()
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
-        """This thread's own connection to the index."""
-        if not hasattr(self._local, "cursor"):
-            self._local.cursor = self.new_cursor()
-        cursor: duckdb.DuckDBPyConnection = self._local.cursor
+        """Return this thread's connection."""
+        local = self._local
+        if getattr(local, "parent", None) is not self._connection:  # first use, or rebuilt since
+            local.parent, local.cursor = self._connection, self.new_cursor()
+        cursor: duckdb.DuckDBPyConnection = local.cursor
         return cursor
 
     def new_cursor(self) -> duckdb.DuckDBPyConnection:
-        """A connection that belongs to no thread. `close` reaches it however deep its user sits."""
+        """Return a connection that belongs to no thread."""
         return self._connection.cursor()
 
-    def close(self) -> None:
-        """Write everything out and let other processes in."""
-        self._connection.close()
-        if self.path is not None:
-            with contextlib.suppress(OSError):  # the next opening reads it all through
-                _mark(self.path).write_text(_identity(self.path), encoding="ascii")
-        self._let_go()
+    def rebuild(self, reason: str) -> None:
+        """Delete the index and create an empty one; the caller syncs it.
 
-    def _let_go(self) -> None:
+        Raises:
+            UserError: the file cannot be replaced.
+        """
+        self._connection.close()
+        self._connection = self._create(reason)
+
+    def close(self) -> None:
+        """Write everything to disk and release the file."""
+        self._connection.close()
+        self._release()
+
+    def _release(self) -> None:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -76,64 +80,48 @@ class Index:
             connection = duckdb.connect(":memory:")
             schema.create(connection)
             return connection
+        if not self.path.exists():
+            return self._create(None)
         try:
-            sound = _is_sound(self.path)
             connection = duckdb.connect(str(self.path))
-            try:
-                version = _version(connection)
-                if version == schema.VERSION and not sound:
-                    _read_through(connection)
-            except duckdb.Error:
-                connection.close()  # else DuckDB gives the same database to who connects next
-                raise
-        except duckdb.IOException as error:
+        except duckdb.Error as error:
             if held := re.search(r"Conflicting lock is held in .*?\(PID (\d+)\)", str(error)):
                 raise IndexHeldError(self.path, int(held[1])) from None
-            return self._start_over(self.path, f"it could not be read ({type(error).__name__})")
-        except duckdb.Error as error:
-            return self._start_over(self.path, f"it is damaged ({type(error).__name__})")
+            return self._create(f"it could not be opened ({type(error).__name__})")
+        version = _version(connection)
         if version == schema.VERSION:
             return connection
-        if version is None:
-            schema.create(connection)
-            if self._driven_before:
-                self.rebuilt = (
-                    "the index was rebuilt from the run directories: it was gone or empty"
-                )
-            return connection
         connection.close()
-        reason = f"it has version {version} and this program writes {schema.VERSION}"
-        return self._start_over(self.path, reason)
+        return self._create(f"it has version {version}; this program uses version {schema.VERSION}")
 
-    def _start_over(self, path: Path, reason: str) -> duckdb.DuckDBPyConnection:
-        aside = path.with_name(f"{path.name}.damaged")
-        wal = path.with_name(path.name + ".wal")
+    def _create(self, reason: str | None) -> duckdb.DuckDBPyConnection:
+        """Replace the file by an empty index. `reason` says why, if there was one before."""
+        if self.path is None:
+            return self._open()
         try:
-            path.replace(aside)
-            if wal.exists():
-                wal.replace(aside.with_name(aside.name + ".wal"))
-            connection = duckdb.connect(str(path))
+            for path in (self.path, self.path.with_name(f"{self.path.name}.wal")):
+                path.unlink(missing_ok=True)
+            connection = duckdb.connect(str(self.path))
             schema.create(connection)
         except (OSError, duckdb.Error) as error:
-            raise UserError(f"{path} cannot be rebuilt: {reason}, and then: {error}") from None
-        self.rebuilt = f"the index was rebuilt from the run directories: {reason}; the old file is {aside.name}"
+            raise UserError(f"{self.path} cannot be rebuilt: {error}") from None
+        if reason:
+            self.rebuilt = f"The index was rebuilt from the run directories: {reason}."
         return connection
 
 
 class IndexHeldError(UserError):
-    """The index is open already."""
+    """Another process has the index open."""
 
     def __init__(self, path: Path, pid: int) -> None:
         self.pid = pid
-        message = f"{path} is held by process {pid}, most likely a dashboard; use that one or stop it first"
-        super().__init__(message)
+        super().__init__(
+            f"{path} is in use by process {pid}, probably a dashboard. Use that one, or close it first."
+        )
 
 
 def _hold(path: Path, timeout: float) -> int:
-    """Lock the index beside its file: DuckDB lets one process open a file twice, and rows would double.
-
-    Whoever deletes the index with all that is called like it leaves the lock.
-    """
+    """Take the lock next to the index. DuckDB alone would let one process open the file twice."""
     lock = path.with_name(LOCK)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -147,7 +135,7 @@ def _hold(path: Path, timeout: float) -> int:
 
 
 def is_held(path: Path) -> bool:
-    """Whether some process has this index open."""
+    """Return whether some process has this index open."""
     try:
         handle = acquire(path.with_name(LOCK), shared=True)
     except OSError:
@@ -157,45 +145,10 @@ def is_held(path: Path) -> bool:
     return handle is None
 
 
-def _version(connection: duckdb.DuckDBPyConnection) -> int | None:
-    """The version of an index, 0 for a database that is none, None for an empty one.
-
-    Raises duckdb.Error where it is damaged in what this reads.
-    """
-    tables = connection.execute("select table_name from duckdb_tables()").fetchall()
-    if not tables:
-        return None
-    if ("version",) not in tables:
-        return 0
-    [[number]] = connection.execute("select coalesce(max(number), 0) from version").fetchall()
-    return int(number)
-
-
-def _mark(path: Path) -> Path:
-    """Beside an index: which file it was when it was last closed in order."""
-    return path.with_name(path.name + ".closed")
-
-
-def _identity(path: Path) -> str:
-    stat = path.stat()
-    return f"{stat.st_size} {stat.st_mtime_ns}"
-
-
-def _is_sound(path: Path) -> bool:
-    """Whether nothing has touched the file since it was closed in order. Asked once: the mark is gone then."""
-    mark = _mark(path)
+def _version(connection: duckdb.DuckDBPyConnection) -> int:
+    """Return the schema version; 0 if the file is not an index or cannot be read."""
     try:
-        told = mark.read_text(encoding="ascii")
-        mark.unlink()
-        return told == _identity(path) and not path.with_name(path.name + ".wal").exists()
-    except (OSError, ValueError):
-        return False
-
-
-def _read_through(connection: duckdb.DuckDBPyConnection) -> None:
-    """Read every block of every table: DuckDB checks their sums. Raises duckdb.Error where one is damaged."""
-    for table in (*schema.EVENT_TABLES, "config", "ingested"):
-        connection.execute(f'select bit_xor(hash(t)) from "{table}" t').fetchall()
-    for table in ("config", "ingested"):  # a key is looked up through blocks of its own
-        for key in connection.execute(f"select run from {table}").fetchall():
-            connection.execute(f"select 1 from {table} where run = ?", key).fetchall()
+        [[number]] = connection.execute("select max(number) from version").fetchall()
+        return int(number or 0)
+    except duckdb.Error:
+        return 0

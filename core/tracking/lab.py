@@ -9,35 +9,32 @@ import contextlib
 import math
 import threading
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
+import pandas as pd
 
 from core import folders
 from core.config import RunConfig
 from core.errors import ConfigError, UserError
-from core.tracking import preferences
+from core.tracking import preferences, queries, verdict_queries
 from core.tracking.executors import EXECUTORS
 from core.tracking.index import INDEX, Index, IndexHeldError, is_held
-from core.tracking.ingest import Ingester, Source
 from core.tracking.processes import kill_trainer
 from core.tracking.queue import PATIENCE as TRAINERS_PATIENCE
 from core.tracking.queue import Queue, read_order
-from core.tracking.reading import settle_dead, sources
 from core.tracking.rundir import ENDED, RunDirectory, all_runs
+from core.tracking.sync import Sync, is_broken, settle_dead, sources
 
-POLL = 1.0
-"""Seconds between two looks. More often, those who watch each second would see no more, and draw more."""
-SHARE = 25
-"""Looking at all runs takes one part in so many of the time: where they are thousands, it is done less often.
+Result = TypeVar("Result")
+Curves = dict[str, pd.DataFrame]
 
-In between only those are looked at that had something new the last time.
-"""
+SYNC_INTERVAL_S = 1.0
+"""Pages refresh once a second; syncing more often would not show anything new."""
 FRESH = 10.0
 """Seconds for which a run may be `queued` without being in the queue."""
-CHECK = 2.0
-"""At most so many seconds lie between two looks at all runs."""
 KILL_AFTER = 30.0
 """Seconds after a request to stop from which on a second one kills."""
 PATIENCE = 2.0
@@ -64,15 +61,15 @@ class Lab:
         self.looked = 0
         """When it was last brought up with them, ns of the monotonic clock: until the next time, queries give the same."""
         self._closing = threading.Event()
-        self._polling, self._editing = threading.Lock(), threading.Lock()
-        self._ingester = Ingester(self.index.new_cursor())
+        self._syncing, self._editing = threading.Lock(), threading.Lock()
+        self._sync: Sync | None = None
         self.refresh()
         self.queue: Queue | None = None
         if self.read_only is None:
             self.queue = Queue(runs_dir, EXECUTORS[executor])
             self._queue_lost()
             self._resume_interrupted()
-        self._thread = threading.Thread(target=self._follow, name="ingest", daemon=True)
+        self._thread = threading.Thread(target=self._sync_loop, name="sync", daemon=True)
         self._thread.start()
         atexit.register(self.close)  # a daemon thread that dies inside DuckDB aborts the process
 
@@ -80,6 +77,58 @@ class Lab:
     def db(self) -> duckdb.DuckDBPyConnection:
         """This thread's connection, for `core.tracking.queries`."""
         return self.index.cursor()
+
+    def runs(self) -> pd.DataFrame:
+        """Every run with its settings and results; see `queries.results`."""
+        return self._read(queries.results)
+
+    def states(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """Status and progress of some runs; see `queries.states`."""
+        return self._read(queries.states, names)
+
+    def curves(self, names: Sequence[str], metrics: Sequence[str], **options: Any) -> Curves:
+        """Step metrics, downsampled; see `queries.curves`."""
+        return self._read(queries.curves, names, metrics, **options)
+
+    def evaluations(self, names: Sequence[str], x: str = "step") -> pd.DataFrame:
+        """Losses at each evaluation; see `queries.evaluations`."""
+        return self._read(queries.evaluations, names, x)
+
+    def samples(self, names: Sequence[str]) -> pd.DataFrame:
+        """Answers to the sample prompt, newest first: run, step, prompt, text."""
+        return self._read(queries.samples, names)
+
+    def warnings(self, names: Sequence[str]) -> pd.DataFrame:
+        """Warnings of the trainer: run, step, about, message."""
+        return self._read(queries.warnings, names)
+
+    def answers(self, names: Sequence[str]) -> pd.DataFrame:
+        """Answers to the test examples; see `queries.answers`."""
+        return self._read(queries.answers, names)
+
+    def scores(self) -> pd.DataFrame:
+        """Mean score of each run, test example and judge; see `verdict_queries.scores`."""
+        return self._read(verdict_queries.scores)
+
+    def verdicts(self, names: Sequence[str]) -> pd.DataFrame:
+        """Verdicts on the answers of some runs; see `verdict_queries.verdicts`."""
+        return self._read(verdict_queries.verdicts, names)
+
+    def pair_verdicts(self, names: Sequence[str]) -> pd.DataFrame:
+        """Verdicts on pairs of answers; see `verdict_queries.pair_verdicts`."""
+        return self._read(verdict_queries.pair_verdicts, names)
+
+    def judges(self) -> pd.DataFrame:
+        """Every judge that gave a verdict, with its settings; see `verdict_queries.judges`."""
+        return self._read(verdict_queries.judges)
+
+    def reply_tokens(self, judge: str) -> float | None:
+        """Mean tokens of a judge's replies; None if it has given none."""
+        return self._read(verdict_queries.reply_tokens, judge)
+
+    def log(self, name: str) -> str:
+        """The end of a run's log. Raises UserError if there is no such run."""
+        return RunDirectory.find(self.runs_dir, name).log_tail()
 
     def driving(self) -> Queue:
         """The queue. Raises UserError where this one only reads."""
@@ -109,25 +158,41 @@ class Lab:
         """The settings of a run. Raises UserError."""
         return RunDirectory.find(self.runs_dir, name).config()
 
-    def refresh(self, among: list[Source] | None = None) -> list[Source]:
-        """Bring the index up with the directories now, rather than at the next turn of the thread.
-
-        Args:
-            among: look at these only.
-
-        Returns:
-            What had something new.
-        """
-        changed: list[Source] = []
-        with self._polling:
+    def refresh(self) -> None:
+        """Sync the index with the run directories now."""
+        with self._syncing:
             try:
-                looked_at = sources(self.runs_dir) if among is None else among
-                changed = self._ingester.poll(looked_at, these_are_all=among is None)
-                self.fault = self._ingester.fault
-            except (OSError, duckdb.Error) as error:
-                self.fault = f"the index cannot be kept up: {error}"
+                self._sync_now()
+            except duckdb.Error as error:
+                self._rebuild(error)
+            except OSError as error:
+                self.fault = f"The run directories cannot be read: {error}"
             self.looked = time.monotonic_ns()
-        return changed
+
+    def _read(self, query: Callable[..., Result], *args: Any, **options: Any) -> Result:
+        """Run a query; if the index fails to answer, rebuild it and try once more."""
+        try:
+            return query(self.index.cursor(), *args, **options)
+        except duckdb.Error as error:
+            with self._syncing:
+                self._rebuild(error)
+            return query(self.index.cursor(), *args, **options)
+
+    def _rebuild(self, error: duckdb.Error) -> None:
+        """Rebuild an index that failed, once in the life of this object. Later failures become `fault`."""
+        try:
+            if not is_broken(error) or self.index.rebuilt:
+                raise error
+            self.index.rebuild(f"it could not be read ({type(error).__name__})")
+            self._sync = None
+            self._sync_now()
+        except (OSError, UserError, duckdb.Error) as failure:
+            self.fault = f"The index cannot be updated: {failure}"
+
+    def _sync_now(self) -> None:
+        self._sync = self._sync or Sync(self.index.new_cursor())
+        self._sync.run(sources(self.runs_dir))
+        self.fault = self._sync.fault
 
     def stop(self, name: str) -> None:
         """Ask a run to checkpoint and stop, or take it off the queue; asked again after a while, kill it."""
@@ -187,18 +252,11 @@ class Lab:
             self.read_only = str(error)
         return Index(None)
 
-    def _follow(self) -> None:
-        looked = took = 0.0
-        moving: list[Source] = []
-        while not self._closing.wait(POLL):
-            start = time.monotonic()
-            if start - looked < min(SHARE * took, CHECK):
-                self.refresh(moving)
-                continue
-            moving, looked = self.refresh(), start
-            took = time.monotonic() - start
+    def _sync_loop(self) -> None:
+        while not self._closing.wait(SYNC_INTERVAL_S):
+            self.refresh()
             if self.queue:
-                with contextlib.suppress(OSError, UserError, duckdb.Error):  # tried again next time
+                with contextlib.suppress(OSError, UserError, duckdb.Error):  # retried next time
                     settle_dead(self.runs_dir, self.index)
 
     def _queue_lost(self) -> None:
@@ -208,7 +266,7 @@ class Lab:
         """
         queue, before = self.driving(), time.time() - FRESH
         untouched = [run.name for run in all_runs(self.runs_dir) if run.is_untouched()]
-        for name in [*_latest(self.index, "queued", before), *untouched]:
+        for name in [*self._read(_latest, "queued", before), *untouched]:
             if name not in queue.names():
                 with contextlib.suppress(UserError):  # the disk is full
                     queue.add(name)
@@ -220,7 +278,7 @@ class Lab:
         settle_dead(self.runs_dir, self.index)
         self.refresh()
         queue = self.driving()
-        for name in reversed(_latest(self.index, "interrupted")):
+        for name in reversed(self._read(_latest, "interrupted")):
             with contextlib.suppress(UserError):  # deleted meanwhile, or the disk is full
                 self.resume(name)
                 queue.move(name, -len(queue.names()))
@@ -254,9 +312,9 @@ def requeue(run: RunDirectory) -> None:
             run.append("status", status="queued", reason=f"resumed after it was {status}")
 
 
-def _latest(index: Index, status: str, before: float = math.inf) -> list[str]:
+def _latest(db: duckdb.DuckDBPyConnection, status: str, before: float = math.inf) -> list[str]:
     """Runs in that status since a time before, in the order in which they were queued first."""
     query = """
         select run from status group by run having arg_max(status, seq) = ? and max(time) < ? order by min(time), run
     """
-    return [name for (name,) in index.cursor().execute(query, [status, before]).fetchall()]
+    return [name for (name,) in db.execute(query, [status, before]).fetchall()]

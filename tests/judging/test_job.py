@@ -19,7 +19,7 @@ from core.judging.judges import JudgeSettings
 from core.judging.ledger import Ledger
 from core.nn.generation import Sampling, generate
 from core.nn.gpt2 import GPT2
-from core.tracking import queries, reading, verdict_queries
+from core.tracking import queries, sync, verdict_queries
 from core.tracking.events import EventWriter
 from core.tracking.lock import acquire
 from core.tracking.rundir import RunDirectory
@@ -61,7 +61,7 @@ def add_run(runs_dir: Path, name: str, places: list[int], **settings: Any) -> No
 
 
 def answers_of(runs_dir: Path, *runs: str) -> Any:
-    with contextlib.closing(reading.read_index(runs_dir)) as index:
+    with contextlib.closing(sync.read_index(runs_dir)) as index:
         return queries.answers(index.cursor(), runs)
 
 
@@ -75,7 +75,7 @@ def job(
 
 
 def board(runs_dir: Path, done: Job) -> list[dict[str, Any]]:
-    with contextlib.closing(reading.read_index(runs_dir)) as index:
+    with contextlib.closing(sync.read_index(runs_dir)) as index:
         verdicts = verdict_queries.verdicts(index.cursor(), done.names)
         answers = queries.answers(index.cursor(), done.names)
     return scores.leaderboard(verdicts[verdicts["id"] == done.id], answers, "reference")

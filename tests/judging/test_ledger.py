@@ -16,7 +16,7 @@ from core.errors import UserError
 from core.judging.judge import Item, Verdict, judge_id, verdict_key
 from core.judging.ledger import LONGEST, Ledger, known_verdicts
 from core.judging.reference import ReferenceJudge
-from core.tracking import queries, reading, verdict_queries
+from core.tracking import queries, sync, verdict_queries
 from core.tracking.events import EventWriter
 from core.tracking.lab import Lab
 from core.tracking.rundir import RunDirectory
@@ -80,7 +80,7 @@ def run_of(runs_dir: Path, name: str, *answers: Item) -> None:
 
 
 def asked(runs_dir: Path, query: Callable[[Any], pd.DataFrame]) -> pd.DataFrame:
-    with contextlib.closing(reading.read_index(runs_dir)) as index:
+    with contextlib.closing(sync.read_index(runs_dir)) as index:
         return query(index.cursor())
 
 

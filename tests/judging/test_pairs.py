@@ -14,9 +14,9 @@ from core.judging.pairs import EXAMPLE, pair_items, tournament, win_rates
 from core.judging.reference import ReferenceJudge
 from core.tracking import verdict_queries
 from core.tracking.index import Index
-from core.tracking.ingest import Ingester
 from core.tracking.rundir import RunDirectory, all_runs
 from core.tracking.sources import event_files
+from core.tracking.sync import Sync
 
 
 def answers(*rows: tuple[str, str, str]) -> pd.DataFrame:
@@ -154,7 +154,7 @@ def judged(
         for item, score in zip(items, points, strict=True):
             verdict = Verdict(score, missing=None if score is not None else "blocked")
             ledger.write(verdict_key(spec, "", item, 0), item, 0, verdict)
-    Ingester(index.new_cursor()).poll([*all_runs(runs_dir), *event_files(runs_dir)])
+    Sync(index.new_cursor()).run([*all_runs(runs_dir), *event_files(runs_dir)])
     return verdict_queries.pair_verdicts(index.cursor(), ["a", "b"])
 
 

@@ -117,7 +117,9 @@ def test_the_leaderboard_shows_all_runs_and_the_pretrained_base_first(asked, ope
 
 
 def test_scores_show_as_soon_as_they_are_there(asked, open_page, wait, monkeypatch):
-    monkeypatch.setattr(laboratory, "POLL", 3600.0)  # the index has its turn after the page
+    monkeypatch.setattr(
+        laboratory, "SYNC_INTERVAL_S", 3600.0
+    )  # the index has its turn after the page
     asked("one", "red", "blew")
     page = open_page("scoring").choose("Score the pretrained base too", False).press("Score")
     wait(lambda: not runtime.scoring().going)

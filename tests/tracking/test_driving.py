@@ -17,8 +17,8 @@ from core.tracking.lab import Lab, requeue, stop
 from core.tracking.preferences import Preferences
 from core.tracking.processes import identity, kill_trainer, kill_tree
 from core.tracking.queue import FILE, Queue
-from core.tracking.reading import read_index, rebuild_index
 from core.tracking.rundir import RunDirectory
+from core.tracking.sync import read_index, rebuild_index
 from tests.tracking.test_lab import HOLD, LONG, gone, trainer_of
 
 RIVAL = """

@@ -22,8 +22,8 @@ from core.tracking import queries
 from core.tracking.events import EventWriter, parse, read_lines
 from core.tracking.executors import ROOT, run_in_process, run_in_thread
 from core.tracking.lab import KILL_AFTER, Lab, requeue
-from core.tracking.reading import read_index
 from core.tracking.rundir import RunDirectory
+from core.tracking.sync import read_index
 from core.tracking.worker import _reason
 
 STEPS = 5
@@ -254,7 +254,7 @@ from core.config import RunConfig
 from core.errors import UserError
 from core.tracking import queries
 from core.tracking.lab import Lab
-from core.tracking.reading import read_index
+from core.tracking.sync import read_index
 
 if os.getuid() == 0:
     os.setgid(65534)

@@ -11,10 +11,9 @@ import pytest
 from core.config import RunConfig
 from core.errors import UserError
 from core.tracking.index import Index, IndexHeldError
-from core.tracking.ingest import Ingester
-from core.tracking.reading import read_index
 from core.tracking.rundir import RunDirectory, all_runs
 from core.tracking.schema import EVENT_TABLES, VERSION
+from core.tracking.sync import Sync, read_index
 
 HOLD = """
 import sys, time
@@ -34,11 +33,11 @@ WRITE_AND_DIE = """
 import os, sys
 from pathlib import Path
 from core.tracking.index import Index
-from core.tracking.ingest import Ingester
+from core.tracking.sync import Sync
 from core.tracking.rundir import all_runs
 path = Path(sys.argv[1])
 index = Index(path)
-Ingester(index.cursor()).poll(all_runs(path.parent))
+Sync(index.cursor()).run(all_runs(path.parent))
 os.kill(os.getpid(), 9)
 """
 
@@ -52,14 +51,14 @@ def path(tmp_path):
 
 def build(path):
     index = Index(path)
-    Ingester(index.cursor()).poll(all_runs(path.parent))
+    Sync(index.cursor()).run(all_runs(path.parent))
     index.close()
 
 
 def check_rebuilt(path, reason):
     index = read_index(path.parent)
     assert index.path == path
-    assert index.rebuilt.startswith("the index was rebuilt from the run directories: ")
+    assert index.rebuilt.startswith("The index was rebuilt from the run directories: ")
     assert reason in index.rebuilt
     assert index.cursor().execute("select run, status from status").fetchall() == [("a", "queued")]
     index.close()
@@ -85,38 +84,37 @@ def test_all_tables_stand_in_a_new_one(path):
     index.close()
 
 
-def test_another_version_is_set_aside(path):
+def test_an_index_of_another_version_is_rebuilt(path):
     build(path)
     with duckdb.connect(str(path)) as connection:
         connection.execute("update version set number = 99")
-    check_rebuilt(path, f"version 99 and this program writes {VERSION}")
-    with duckdb.connect(str(path.with_name("lab.duckdb.damaged"))) as connection:
-        assert connection.execute("select number from version").fetchall() == [(99,)]
+    check_rebuilt(path, f"version 99; this program uses version {VERSION}")
 
 
-def test_a_database_that_is_no_index_is_set_aside(path):
+def test_a_database_that_is_not_an_index_is_rebuilt(path):
     with duckdb.connect(str(path)) as connection:
         connection.execute("create table mine (x INTEGER)")
     check_rebuilt(path, "version 0")
 
 
-def test_an_index_without_a_table_is_set_aside(path):
+def test_an_index_without_a_table_is_rebuilt(path):
     build(path)
     with duckdb.connect(str(path)) as connection:
         connection.execute("drop table ingested")
-    check_rebuilt(path, "it is damaged (CatalogException)")
+    check_rebuilt(path, "CatalogException")
 
 
 @pytest.mark.parametrize("content", [b"garbage " * 5000, b"\0" * 20_000, b"DUCK"])
-def test_a_file_of_garbage_is_set_aside(path, content):
+def test_a_file_of_garbage_is_rebuilt(path, content):
     path.write_bytes(content)
-    check_rebuilt(path, "it")
-    assert path.with_name("lab.duckdb.damaged").read_bytes() == content
+    check_rebuilt(path, "it could not be opened")
 
 
-def test_a_directory_in_its_place_is_set_aside(path):
+def test_a_directory_in_place_of_the_index_is_left_alone(path):
     path.mkdir()
-    check_rebuilt(path, "it could not be read")
+    with pytest.raises(UserError, match="cannot be rebuilt"):
+        Index(path)
+    assert path.is_dir()
 
 
 def test_an_empty_file_is_a_new_index(path):
@@ -125,7 +123,7 @@ def test_an_empty_file_is_a_new_index(path):
     build(path)
 
 
-def test_damaged_blocks_of_what_an_ingester_reads_are_found_at_once(path):
+def test_an_index_with_damaged_blocks_is_rebuilt(path):
     build(path)
     size = path.stat().st_size
     with path.open("r+b") as file:
@@ -144,12 +142,11 @@ def wal(path, child):
     return log
 
 
-def test_a_corrupted_log_is_set_aside_with_its_file(path, wal):
+def test_an_index_with_a_corrupted_write_ahead_log_is_rebuilt(path, wal):
     content = wal.read_bytes()
     half = len(content) // 2
     wal.write_bytes(content[:half] + b"damaged" + content[half + 7 :])
-    check_rebuilt(path, "it is damaged")
-    assert path.with_name("lab.duckdb.damaged.wal").exists()
+    check_rebuilt(path, "it could not be opened")
 
 
 def test_a_torn_log_is_replayed_as_far_as_it_goes(path, wal):
@@ -157,13 +154,6 @@ def test_a_torn_log_is_replayed_as_far_as_it_goes(path, wal):
     index = read_index(path.parent)
     assert index.cursor().execute("select run, status from status").fetchall() == [("a", "queued")]
     index.close()
-
-
-def test_a_second_disaster_replaces_what_the_first_set_aside(path):
-    for content in (b"first" * 5000, b"second" * 5000):
-        path.write_bytes(content)
-        build(path)
-    assert path.with_name("lab.duckdb.damaged").read_bytes() == b"second" * 5000
 
 
 def test_a_place_that_cannot_be_written_to_is_a_sentence(tmp_path):
@@ -176,7 +166,7 @@ def test_a_place_that_cannot_be_written_to_is_a_sentence(tmp_path):
 def test_an_index_held_by_another_process_names_it(path, child, code):
     holder = child(code, path)
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(IndexHeldError, match=rf"held by process {holder.pid}\b") as caught:
+    with pytest.raises(IndexHeldError, match=rf"in use by process {holder.pid}\b") as caught:
         Index(path)
     assert caught.value.pid == holder.pid
     in_memory = read_index(path.parent)
@@ -193,7 +183,7 @@ def test_an_index_held_by_another_process_names_it(path, child, code):
 def test_an_index_is_opened_once_in_a_process_too(path):
     """DuckDB itself would open it twice, and two ingesters would take in every event twice."""
     index = Index(path)
-    with pytest.raises(IndexHeldError, match=rf"held by process {os.getpid()}\b"):
+    with pytest.raises(IndexHeldError, match=rf"in use by process {os.getpid()}\b"):
         Index(path)
     threading.Timer(0.2, index.close).start()
     waited = Index(path, timeout=10)
@@ -254,13 +244,13 @@ def test_threads_read_whole_states_while_one_writes(path):
 
     with ThreadPoolExecutor(6) as pool:
         readers = [pool.submit(read) for _ in range(6)]
-        ingester = Ingester(index.new_cursor())
+        index_sync = Sync(index.new_cursor())
         with run.events_path.open("a") as file:
             for step in range(1, 151):
                 file.write(f'{{"seq":{step + 1},"time":1,"event":"step","step":{step}}}\n')
                 if step % 3 == 0:
                     file.flush()
-                    ingester.poll(all_runs(path.parent))
+                    index_sync.run(all_runs(path.parent))
         done.set()
         assert max(reader.result() for reader in readers) > 0
     assert len(cursors) == 6

@@ -10,8 +10,8 @@ from core.config import RunConfig, base_type, is_relevant
 from core.tracking import queries
 from core.tracking.events import EventWriter
 from core.tracking.index import Index
-from core.tracking.ingest import Ingester
 from core.tracking.rundir import RunDirectory, all_runs
+from core.tracking.sync import Sync
 
 FULL = RunConfig(
     name="full",
@@ -78,7 +78,7 @@ PLAN = {
 def lab(tmp_path):
     """Runs made in one directory, and a connection to an index that has taken them in."""
     index = Index(None)
-    ingester = Ingester(index.new_cursor())
+    index_sync = Sync(index.new_cursor())
 
     class Made:
         db = index.cursor()
@@ -92,7 +92,7 @@ def lab(tmp_path):
             return writer
 
         def ingest(self):
-            ingester.poll(all_runs(tmp_path))
+            index_sync.run(all_runs(tmp_path))
 
     yield Made()
     index.close()

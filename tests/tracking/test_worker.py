@@ -14,9 +14,9 @@ from core.tracking import queries
 from core.tracking.events import parse, read_lines
 from core.tracking.executors import EXECUTORS, ROOT, run_in_process, run_in_thread
 from core.tracking.index import Index
-from core.tracking.ingest import Ingester
 from core.tracking.lab import requeue
 from core.tracking.rundir import RunDirectory, RunHeldError, all_runs
+from core.tracking.sync import Sync
 from core.tracking.worker import _reason, work
 
 LONG = {"epochs": 150, "checkpoint_every": 10, "eval_every": 100}
@@ -53,10 +53,10 @@ def started(wait):
 def db(runs_dir):
     """A function that takes in the runs and gives a connection."""
     index = Index(None)
-    ingester = Ingester(index.new_cursor())
+    index_sync = Sync(index.new_cursor())
 
     def refreshed():
-        ingester.poll(all_runs(runs_dir))
+        index_sync.run(all_runs(runs_dir))
         return index.cursor()
 
     yield refreshed

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from core.config import RunConfig
-from core.tracking import bulk
+from core.tracking import sync
 from core.tracking.index import Index
-from core.tracking.ingest import Ingester
 from core.tracking.rundir import RunDirectory
+from core.tracking.sync import Sync
 
 COUNT = 700
 
@@ -26,13 +26,13 @@ def line(seq, kind, **fields):
 
 
 def taken(tmp_path, monkeypatch, lines, fewest):
-    """All tables of an index over these lines, and what the ingester remembers."""
-    monkeypatch.setattr(bulk, "FEWEST", fewest)
+    """All tables of an index over these lines, and what the index_sync remembers."""
+    monkeypatch.setattr(sync, "MIN_ARROW_STEPS", fewest)
     folder = tmp_path / f"at-least-{fewest}"
     run = RunDirectory.create(folder, RunConfig(name="a"))
     run.events_path.write_bytes(b"".join(text.encode(errors="surrogatepass") + b"\n" for text in lines))  # fmt: skip
     index = Index(None)
-    Ingester(index.new_cursor()).poll([run])
+    Sync(index.new_cursor()).run([run])
     found = {
         table: index.cursor().execute(f'select * from "{table}" order by seq').fetchall()
         for table in ("step", "eval", "status", "generation", "ingested")
@@ -50,10 +50,10 @@ PLAIN = [
 
 
 def test_steps_come_by_the_quick_way():
-    found = bulk.split([text.encode() for text in PLAIN], 0)
+    found = sync.parse_steps([text.encode() for text in PLAIN], 0)
     table, rest, last = found
     assert (len(table), len(rest), last) == (COUNT - 2, 3, COUNT + 1)
-    assert bulk.split([text.encode() for text in PLAIN[:300]], 0) is None, "too few"
+    assert sync.parse_steps([text.encode() for text in PLAIN[:300]], 0) is None, "too few"
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_line_means_the_same_by_either_way(tmp_path, monkeypatch, place, odd, 
     lines = [*PLAIN[:place], odd, *PLAIN[place + 1 :]]
     if quick is not None:
         data = [text.encode(errors="surrogatepass") for text in lines]
-        assert (bulk.split(data, 0) is not None) == quick
+        assert (sync.parse_steps(data, 0) is not None) == quick
     one_by_one = taken(tmp_path, monkeypatch, lines, 10**9)
     assert taken(tmp_path, monkeypatch, lines, 500) == one_by_one
 
@@ -98,10 +98,10 @@ def test_many_new_runs_go_in_together_and_one_that_cannot_be_read_keeps_out_no_o
     runs[2].config_path.unlink()
     runs[2].config_path.mkdir()
     index = Index(None)
-    ingester = Ingester(index.new_cursor())
-    assert ingester.poll(runs)
-    assert ingester.fault.startswith("r2 cannot be taken into the index")
+    index_sync = Sync(index.new_cursor())
+    assert index_sync.run(runs)
+    assert index_sync.fault.startswith("r2 cannot be indexed")
     rows = index.cursor().execute("select run, count(*) from step group by run order by run")
     assert rows.fetchall() == [(f"r{i}", COUNT - 2) for i in (0, 1, 3, 4)]
-    assert not ingester.poll(runs)
+    assert not index_sync.run(runs)
     index.close()

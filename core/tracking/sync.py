@@ -1,0 +1,467 @@
+"""Sync: bring the DuckDB index up to date with the run directories, each event exactly once.
+
+Event files are read from a stored byte offset; the rows and the new offset are committed in one transaction. A file
+that was truncated or replaced is read from the start. Steps, nearly all of a long run, are parsed by Arrow; other
+events, and anything a trainer would not write, are parsed one by one.
+"""
+
+import contextlib
+import io
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.json as arrow_json
+
+from core.data.exact_match import exact_match
+from core.errors import UserError
+from core.tracking.events import LARGEST, parse, read_lines
+from core.tracking.index import INDEX, Index
+from core.tracking.plain_files import open_plain
+from core.tracking.rundir import RunDirectory, all_runs
+from core.tracking.schema import EVENT_TABLES, STEPPED
+from core.tracking.sources import EventFile, event_files
+
+NEW_RUNS_PER_TRANSACTION = 32
+"""New runs are inserted in groups: far fewer commits when the index is rebuilt."""
+MAX_PENDING_ROWS = 100_000
+"""Rows held in memory before they are written."""
+FINGERPRINT_BYTES = 256
+"""Bytes kept from just before the offset, to notice that a file was replaced."""
+MIN_ARROW_STEPS = 500
+"""Minimum number of steps for the Arrow path; below it, parsing one by one is faster."""
+ARROW_BLOCK_BYTES = 1 << 20
+"""Must exceed the longest line."""
+EVENT_HEAD = re.compile(rb'\{"seq":([1-9]\d{0,17}),"time":-?\d+(?:\.\d+)?,"event":"(\w+)"[,}]')
+"""Start of a line written by `EventWriter`."""
+ARROW_TYPES = {"BIGINT": pa.int64(), "DOUBLE": pa.float64(), "BIGINT[]": pa.list_(pa.int64())}
+STEP_SCHEMA = pa.schema(
+    [
+        ("seq", pa.int64()),
+        ("time", pa.float64()),
+        *((name, ARROW_TYPES[kind]) for name, kind in EVENT_TABLES["step"].items()),
+    ]
+)
+
+Source = RunDirectory | EventFile
+"""Anything with events. Event files that belong to no run are synced like runs, under their own names."""
+
+
+@dataclass(frozen=True)
+class ReadOffset:
+    """How far an event file was read.
+
+    Args:
+        position: byte offset after the last complete line.
+        seq: number of the last event.
+        unreadable: lines skipped so far.
+        before: the last FINGERPRINT_BYTES before `position`.
+    """
+
+    position: int = 0
+    seq: int = 0
+    unreadable: int = 0
+    before: bytes = b""
+
+
+class Sync:
+    """Keeps the index up to date. Use from one thread at a time.
+
+    Args:
+        cursor: a connection for this object alone.
+    """
+
+    def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        self._db = cursor
+        rows = cursor.execute("select * from ingested").fetchall()
+        self._offsets = {run: ReadOffset(*offset) for run, *offset in rows}
+        rows = cursor.execute("select run, stamp from config").fetchall()
+        self._stamps: dict[str, str] = dict(rows)
+        self._in_transaction, self._pending = False, PendingRows()
+        self.fault: str | None = None
+        """Why the last sync had to leave out a run, if it did."""
+
+    def run(self, sources: Iterable[Source]) -> bool:
+        """Insert everything new, and delete rows of sources that no longer exist. Returns whether a source had changed.
+
+        A source that cannot be read does not affect the others.
+        """
+        sources = list(sources)
+        self.fault = None
+        changed = self._insert_new(sources)
+        for source in sources:
+            try:
+                changed |= self._insert(source)
+            except FileNotFoundError:
+                continue  # deleted during this sync; the next one removes its rows
+            except (OSError, ValueError, duckdb.Error) as error:
+                if isinstance(error, duckdb.FatalException | duckdb.InternalException):
+                    raise
+                self.fault = f"{source.name} cannot be indexed: {error}"
+        for gone in self._known() - {source.name for source in sources}:
+            self._delete(gone)
+        return changed
+
+    def _known(self) -> set[str]:
+        return self._offsets.keys() | self._stamps.keys()
+
+    def _insert_new(self, sources: list[Source]) -> bool:
+        """Insert new sources in groups. If one of a group fails, `run` retries its members one by one."""
+        known, changed = self._known(), False
+        new = [source for source in sources if source.name not in known]
+        for start in range(0, len(new), NEW_RUNS_PER_TRANSACTION):
+            with contextlib.suppress(OSError, ValueError, duckdb.Error), self._transaction():
+                for source in new[start : start + NEW_RUNS_PER_TRANSACTION]:
+                    changed |= self._insert(source)
+        return changed
+
+    def _insert(self, source: Source) -> bool:
+        """Insert what is new in one source. Returns whether there was anything."""
+        changed = False
+        offset = self._offsets.get(source.name)
+        if offset and not _is_same_file(source.events_path, offset):
+            self._delete(source.name)
+            changed = True
+        if isinstance(source, RunDirectory):
+            changed |= self._insert_config(source)
+        while self._insert_events(source):
+            changed = True
+        return changed
+
+    def _insert_config(self, run: RunDirectory) -> bool:
+        stat = run.config_path.stat()
+        stamp = f"{stat.st_mtime_ns} {stat.st_ino} {stat.st_size}"
+        if self._stamps.get(run.name) == stamp:
+            return False
+        with open_plain(run.config_path, "r", encoding="utf-8", errors="replace") as file:
+            settings = file.read()
+        with self._transaction():
+            self._pending.set_config(run.name, settings, stamp)
+            self._stamps[run.name] = stamp
+        return True
+
+    def _insert_events(self, source: Source) -> bool:
+        """Insert the next lines of a source. Returns whether there were any."""
+        offset = self._offsets.get(source.name, ReadOffset())
+        if _size(source.events_path) == offset.position:
+            return False
+        lines, end = read_lines(source.events_path, offset.position)
+        if not lines:
+            return False
+        seq, unreadable = offset.seq, offset.unreadable
+        with self._transaction():
+            last, others = 0, lines
+            if parsed := parse_steps(lines, seq):
+                steps, others, last = parsed
+                self._pending.add_steps(source.name, steps)
+            for line in others:
+                event = parse(line)
+                if event is None or event["seq"] <= seq:
+                    unreadable += event is None
+                    continue
+                seq = event["seq"]
+                if (rewind := _rewind_step(event)) is not None:
+                    self._rewind(source.name, rewind)
+                elif (row := _row(source.name, event)) is not None:
+                    self._pending.add_row(event["event"], row)
+                else:
+                    unreadable += 1
+            new = ReadOffset(end, max(seq, last), unreadable, _last_bytes(offset.before, lines))
+            self._pending.set_offset(source.name, *astuple(new))
+            self._offsets[source.name] = new
+            if self._pending.size > MAX_PENDING_ROWS:
+                self._pending.write(self._db)
+        return True
+
+    def _rewind(self, run: str, step: int) -> None:
+        """Delete what a resumed run recorded after the checkpoint that it continues from."""
+        self._pending.write(self._db)
+        for table in STEPPED:
+            self._db.execute(f'delete from "{table}" where run = ? and step > ?', [run, step])
+        self._db.execute("delete from generation where run = ?", [run])
+
+    def _delete(self, run: str) -> None:
+        with self._transaction():
+            for table in (*EVENT_TABLES, "config", "ingested"):
+                self._db.execute(f'delete from "{table}" where run = ?', [run])
+        self._offsets.pop(run, None)
+        self._stamps.pop(run, None)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Commit the rows together with the offsets, or neither. Joins a transaction that is already open."""
+        if self._in_transaction:
+            yield
+            return
+        saved = dict(self._offsets), dict(self._stamps)
+        self._db.execute("begin transaction")
+        self._in_transaction = True
+        try:
+            yield
+            self._pending.write(self._db)
+            self._db.execute("commit")
+        except BaseException:
+            with contextlib.suppress(duckdb.Error):  # a failed commit has already rolled back
+                self._db.execute("rollback")
+            self._offsets, self._stamps = saved
+            self._pending = PendingRows()
+            raise
+        finally:
+            self._in_transaction = False
+
+
+class PendingRows:
+    """Rows of several runs, collected to be written in a few large inserts."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        """Number of event rows."""
+        self._steps: list[pa.Table] = []
+        self._rows: dict[str, list[list[Any]]] = {}
+        self._offsets: dict[str, list[Any]] = {}
+        self._configs: dict[str, list[str]] = {}
+
+    def add_steps(self, run: str, steps: pa.Table) -> None:
+        """Add steps as returned by `parse_steps`."""
+        self._steps.append(steps.add_column(0, "run", pa.repeat(run, len(steps))))
+        self.size += len(steps)
+
+    def add_row(self, table: str, row: list[Any]) -> None:
+        """Add an event, its values in the order of the table's columns."""
+        self._rows.setdefault(table, []).append(row)
+        self.size += 1
+
+    def set_offset(self, run: str, *offset: Any) -> None:
+        """Set the fields of a ReadOffset."""
+        self._offsets[run] = [run, *offset]
+
+    def set_config(self, run: str, settings: str, stamp: str) -> None:
+        """Set the content of config.json. Invalid JSON is stored as an empty object."""
+        self._configs[run] = [run, settings, stamp]
+
+    def write(self, db: duckdb.DuckDBPyConnection) -> None:
+        """Write and clear all rows, inside the caller's transaction. Raises duckdb.Error."""
+        if self._steps:
+            steps = pa.concat_tables(self._steps)
+            columns = ", ".join(f'"{name}"' for name in ("run", *STEP_SCHEMA.names))
+            db.execute(f"insert into step ({columns}) select {columns} from steps")
+            del steps
+        for table, rows in self._rows.items():
+            with db.appender(table) as appender:
+                appender.append_rows(rows)
+        if self._offsets:
+            values = _columns(self._offsets.values())
+            unnested = ", ".join(["unnest(?)"] * len(values))
+            db.execute(f"insert or replace into ingested select {unnested}", values)
+        if self._configs:
+            db.execute(
+                """
+                insert or replace into config
+                select run, case when json_valid(settings) then settings else '{}' end, stamp
+                from (select unnest(?) as run, unnest(?) as settings, unnest(?) as stamp)
+                """,
+                _columns(self._configs.values()),
+            )
+        self.size = 0
+        for collected in (self._steps, self._rows, self._offsets, self._configs):
+            collected.clear()
+
+
+def parse_steps(lines: Sequence[bytes], seq: int) -> tuple[pa.Table, list[bytes], int] | None:
+    """Parse the step events among complete lines with Arrow, several times faster than Python.
+
+    Args:
+        seq: number of the event before these lines.
+
+    Returns:
+        The steps as a table of STEP_SCHEMA, the other lines, and the number of the last event. None if there are
+        fewer than MIN_ARROW_STEPS steps, or if any line is not as `EventWriter` writes it: then all lines must be
+        parsed one by one.
+    """
+    if len(lines) < MIN_ARROW_STEPS:
+        return None
+    steps: list[bytes] = []
+    others: list[bytes] = []
+    for line in lines:
+        head = EVENT_HEAD.match(line)
+        if head is None or (number := int(head[1])) <= seq or head[2] == b"rewind":
+            return None
+        seq = number
+        (steps if head[2] == b"step" else others).append(line)
+    if len(steps) < MIN_ARROW_STEPS:
+        return None
+    try:
+        table = arrow_json.read_json(
+            io.BytesIO(b"\n".join(steps)),
+            arrow_json.ReadOptions(block_size=ARROW_BLOCK_BYTES),
+            arrow_json.ParseOptions(
+                explicit_schema=STEP_SCHEMA, unexpected_field_behavior="ignore"
+            ),
+        )
+    except pa.ArrowInvalid:
+        return None
+    return (table, others, seq) if len(table) == len(steps) else None
+
+
+def sources(runs_dir: Path, only: Collection[str] | None = None) -> list[Source]:
+    """Return everything that is indexed, or only some of the runs."""
+    runs = (run for run in all_runs(runs_dir) if only is None or run.name in only)
+    return [*runs, *event_files(runs_dir)]
+
+
+def settle_dead(runs_dir: Path, index: Index) -> bool:
+    """Mark runs as interrupted that the index lists as running but no trainer holds. Returns whether there were any."""
+    query = "select run from status group by run having arg_max(status, seq) = 'running'"
+    names = [name for (name,) in index.cursor().execute(query).fetchall()]
+    dead = [run for name in names if not (run := RunDirectory(runs_dir / name)).is_alive()]
+    for run in dead:  # one that was resumed in the meantime is queued, and stays queued
+        run.settle("the trainer died", of=("running",))
+    return bool(dead)
+
+
+def read_index(runs_dir: Path, only: Collection[str] | None = None) -> Index:
+    """Return an up-to-date index for a command; in memory if a dashboard holds the file or the folder is read-only.
+
+    Args:
+        only: the runs that matter. An index in memory contains no others, so that it is built faster.
+    """
+    try:
+        index = Index(runs_dir / INDEX) if runs_dir.is_dir() else Index(None)
+    except UserError:
+        index = Index(None)
+    try:
+        _sync_once(runs_dir, index, only if index.path is None else None)
+    except duckdb.Error as error:
+        if index.path is None:
+            raise
+        index.rebuild(f"it failed while syncing ({type(error).__name__})")
+        _sync_once(runs_dir, index, None)
+    return index
+
+
+def rebuild_index(runs_dir: Path) -> int:
+    """Delete the index and build it from the run directories. Returns the number of runs.
+
+    Raises:
+        UserError: another process has the index open, or it cannot be written.
+    """
+    index = Index(runs_dir / INDEX)
+    index.rebuild("as requested")
+    _sync_once(runs_dir, index, None)
+    index.close()
+    return len(all_runs(runs_dir))
+
+
+def _sync_once(runs_dir: Path, index: Index, only: Collection[str] | None) -> None:
+    sync = Sync(index.new_cursor())
+    sync.run(sources(runs_dir, only))
+    if settle_dead(runs_dir, index):
+        sync.run(sources(runs_dir, only))
+
+
+def is_broken(error: Exception) -> bool:
+    """Return whether an error means that the index is unusable. DuckDB reports a full disk as TransactionException."""
+    return isinstance(error, duckdb.Error) and not isinstance(error, duckdb.TransactionException)
+
+
+def _columns(rows: Iterable[list[Any]]) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _is_same_file(path: Path, offset: ReadOffset) -> bool:
+    """Return whether this is the file that was read up to the offset."""
+    size = _size(path)
+    if size <= offset.position:
+        return size == offset.position
+    with open_plain(path) as file:
+        file.seek(offset.position - len(offset.before))
+        return file.read(len(offset.before)) == offset.before
+
+
+def _last_bytes(before: bytes, lines: list[bytes]) -> bytes:
+    read = b"".join(line + b"\n" for line in lines[-FINGERPRINT_BYTES:])
+    return (before + read)[-FINGERPRINT_BYTES:]
+
+
+def _rewind_step(event: dict[str, Any]) -> int | None:
+    """Return the step that a `rewind` event goes back to; None for other events."""
+    if event["event"] != "rewind":
+        return None
+    with contextlib.suppress(TypeError, OverflowError):
+        return _read_int(event.get("step"))
+    return None
+
+
+def _row(run: str, event: dict[str, Any]) -> list[Any] | None:
+    """Return the event as a row of its table; None if the kind is unknown or a field has the wrong type."""
+    readers = COLUMN_READERS.get(event["event"])
+    if readers is None:
+        return None
+    try:
+        if event["event"] == "generation" and {"answer", "reference"} <= event.keys():
+            event["exact"] = exact_match(event["answer"], event["reference"])
+        if event["event"] == "verdict" and not 0 <= (event.get("score") or 0) <= 100:
+            event["score"] = None
+        values = [
+            None if (value := event.get(name)) is None else read(value) for name, read in readers
+        ]
+        return [run, event["seq"], _read_float(event["time"]), *values]
+    except (TypeError, KeyError, OverflowError):
+        return None
+
+
+def _read_int(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError(value)
+    if abs(value) > LARGEST:
+        raise OverflowError(value)
+    return value
+
+
+def _read_float(value: Any) -> float:
+    if type(value) not in (int, float):
+        raise TypeError(value)
+    return float(value)
+
+
+def _read_bool(value: Any) -> bool:
+    if type(value) is not bool:
+        raise TypeError(value)
+    return value
+
+
+def _read_text(value: Any) -> str:
+    """Return a text without lone surrogates, which JSON can contain and UTF-8 cannot."""
+    if type(value) is not str:
+        raise TypeError(value)
+    return value.encode("utf-8", errors="replace").decode("utf-8")
+
+
+def _read_list(value: Any) -> list[int]:
+    if type(value) is not list:
+        raise TypeError(value)
+    return [_read_int(item) for item in value]
+
+
+VALUE_READERS: dict[str, Callable[[Any], Any]] = {
+    "VARCHAR": _read_text,
+    "BIGINT": _read_int,
+    "DOUBLE": _read_float,
+    "BOOLEAN": _read_bool,
+    "BIGINT[]": _read_list,
+}
+COLUMN_READERS = {
+    table: [(name, VALUE_READERS[kind]) for name, kind in columns.items()]
+    for table, columns in EVENT_TABLES.items()
+}
