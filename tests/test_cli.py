@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from core import cli
 from core.config import RunConfig
@@ -191,8 +193,11 @@ def test_a_mistake_is_one_sentence_and_status_2(
     [
         (b"[{", "it is not valid JSON"),
         (b"{}", "line 1 has no 'instruction'"),
-        (b"[1]", "record 1 is a int"),
-        (b'[{"instruction": "a", "output": 3}]', "record 1: 'output' is a int; it should be text"),
+        (b"[1]", "record 1 is a number"),
+        (
+            b'[{"instruction": "a", "output": 3}]',
+            "record 1: 'output' is a number; it should be text",
+        ),
         (b"\xff\xfe\xff", "it cannot be read as UTF-8 text"),
         (b"", "it holds no examples"),
     ],
@@ -385,13 +390,27 @@ def test_a_run_that_fails_ends_with_its_reason_and_status_1(
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "config.json").write_bytes((base / "config.json").read_bytes())
-    (broken / "model.safetensors").write_bytes(b"damaged")
+    tensors = load_file(base / "model.safetensors")
+    save_file({name: t * math.nan for name, t in tensors.items()}, broken / "model.safetensors")
     more = ["--set", f"base_model={broken}", "--set", "name=bad", "--executor", "thread"]
     result = call("train", "--runs-dir", runs_dir, *sets, *more)
     assert (result.status, result.out) == (1, "")
-    assert "error: bad failed: base_model = " in result.err
-    assert "model.safetensors is damaged" in result.err
+    assert "error: bad failed: " in result.err
+    assert "finite" in result.err
     assert "Traceback" not in result.err
+
+
+def test_a_damaged_base_model_is_refused_before_the_launch(
+    base: Path, sets: list[str], tmp_path: Path, runs_dir: Path
+) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_bytes((base / "config.json").read_bytes())
+    (broken / "model.safetensors").write_bytes(b"damaged")
+    result = call("train", "--runs-dir", runs_dir, *sets, "--set", f"base_model={broken}")
+    assert result.status == 2
+    assert "model.safetensors is damaged" in result.sentence
+    assert not runs_dir.exists()
 
 
 def test_a_demonstration_is_three_runs_their_table_and_answers(
