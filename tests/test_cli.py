@@ -171,6 +171,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["train", "--set", "batchsize=2"], "batchsize = '2': .* did you mean batch_size"),
     (["train", "--set", "base_model=gpt5"], "base_model = 'gpt5': there is no such model"),
     (["train", "--set", "dataset=none.json"], "dataset = 'none.json': there is no such file"),
+    (["train", "--set", "dataset=data/none.json.gz"], "'data/none.json.gz': there is no such file"),
     (["train", "--set", "max_examples=3"], "3 examples leave none for test"),
     (["train", "--set", "max_length=2000"], "max_length = 2000: it should be at most 256"),
     (["train", "--set", "precision=fp16", "--set", "device=cpu"], "precision = 'fp16'"),
@@ -252,6 +253,26 @@ def test_check_lists_problems_beside_the_plan(sets: list[str]) -> None:
     assert [p.split(" = ")[0] for p in plan["problems"]] == ["max_length", "lora_last_layers"]
     assert "max_length = 99: " in result.err
     assert "lora_last_layers = 2: " in result.err
+
+
+def test_check_lists_skipped_records_and_unused_keys(base: Path, tmp_path: Path) -> None:
+    records = [
+        {"instruction": f"Say {i}.", "output": str(i), "system": "\x1b[31m"} for i in range(40)
+    ]
+    records[2]["output"] = ""
+    records[3]["\x1b[2J"] = "x"
+    path = tmp_path / "data.json"
+    path.write_text(json.dumps({"data": records}, indent=2))
+    words = ("check", "--set", f"base_model={base}", "--set", f"dataset={path}")
+    plan = call(*words, "--format", "json").json
+    assert plan["skipped_records"] == [{"place": "record 3", "reason": "output empty"}]
+    assert plan["unused_keys"] == {"system": 39, "[2J": 1}
+    assert "1 of 40 records are left out: output empty (record 3)" in plan["note"]
+    table = call(*words)
+    assert table.status == 0
+    assert "\x1b" not in table.out
+    row = next(line for line in table.out.splitlines() if "skipped_records" in line)
+    assert row.split()[-2] == "1"
 
 
 def test_no_runs_are_an_empty_table(runs_dir: Path) -> None:

@@ -52,7 +52,7 @@ class Records:
     examples: list[Example]
     skipped: list[SkippedRecord]
     unused_keys: dict[str, int]
-    """Keys that training ignores, with the number of records that have a value there."""
+    """Keys that training ignores, as `_shown`, with the number of records that have a value there."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def unused_summary(records: Records) -> str | None:
     """Name the keys that training ignores in one sentence; None if there are none."""
     if not records.unused_keys:
         return None
-    named = [f"{_shown(key)} ({count:,})" for key, count in records.unused_keys.items()]
+    named = [f"{key} ({count:,})" for key, count in records.unused_keys.items()]
     return (
         f"keys that are not used, with their number of records: {_listed(named, MAX_LISTED_KEYS)}"
     )
@@ -292,7 +292,8 @@ def _add(
     found.examples.append(Example(**texts))
     for key, value in record.items():
         if key not in KEYS and value not in (None, "", [], {}):
-            found.unused_keys[key] = found.unused_keys.get(key, 0) + 1
+            shown = _shown(key)
+            found.unused_keys[shown] = found.unused_keys.get(shown, 0) + 1
 
 
 def _reasons(records: Records) -> str:
@@ -310,8 +311,9 @@ def _listed(words: Sequence[str], limit: int) -> str:
 
 
 def _shown(key: str) -> str:
-    """Return a key of a record on one line, shortened."""
-    text = " ".join(_valid_unicode(key).split())
+    """Return a key of a record on one line, shortened and without control characters."""
+    printable = "".join(c if c.isprintable() else " " for c in _valid_unicode(key))
+    text = " ".join(printable.split())
     return text if len(text) <= MAX_KEY_LENGTH else text[: MAX_KEY_LENGTH - 3] + "..."
 
 
