@@ -92,6 +92,7 @@ def check(
     if format == "json":
         print(json.dumps(row, indent=2, ensure_ascii=False))
     else:
+        row["skipped_records"] = len(plan.skipped_records)  # the note lists them
         print(render([{"": key, "value": value} for key, value in row.items()], format))
     if plan.problems:
         raise ConfigError(plan.problems)

@@ -35,6 +35,7 @@ def _setting(
     return Field(default, title=title, description=description, json_schema_extra=extra, **bounds)
 
 
+EmptyOutputs = Literal["drop", "keep"]
 Line = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f]*$")]
 
 
@@ -57,8 +58,9 @@ class RunConfig(BaseModel):
     tie_weights: bool = _setting(False, "model", "Tie weights", "Let the output head share the token embedding. Off: the head starts as a copy of it and is trained on its own.")
     dropout: float = _setting(0.0, "model", "Dropout", "Probability of zeroing an activation while training.", ge=0, lt=1)
 
-    dataset: Line = _setting("primer", "data", "Data set", "primer, or a JSON or JSONL file of records with instruction, input and output.", min_length=1)
-    max_examples: int | None = _setting(None, "data", "Most examples", "Use only the first n examples of the data set. Empty: all.", ge=1)
+    dataset: Line = _setting("primer", "data", "Data set", "primer, alpaca, owner/name on the Hugging Face hub, or a JSON, JSONL or Parquet file of records with instruction, input and output.", min_length=1)
+    max_examples: int | None = _setting(None, "data", "Most examples", "Use only the first n usable records of the data set; records that are left out do not count. Empty: all.", ge=1)
+    empty_outputs: EmptyOutputs = _setting("drop", "data", "Empty outputs", "Records without a response: drop leaves them out, keep trains on them and so teaches the model to answer nothing (end-of-text only).")
     train_fraction: float = _setting(0.85, "data", "Training share", "Share of the examples, from the top of the file, to train on.", gt=0, lt=1)
     test_fraction: float = _setting(0.10, "data", "Test share", "Share of the examples, after the training examples, to answer when training is done. The rest validates.", gt=0, lt=1)
     max_length: int | None = _setting(None, "data", "Maximum length", "Cut examples to this many tokens. Empty: the model's context.", ge=8)

@@ -24,7 +24,7 @@ RUN_COLUMNS = (
 """The columns of the results table, in order."""
 OWN = ("name", "parent", "tags", "notes")
 """Settings that tell whose run it is, not what it does."""
-TESTED = ("dataset", "max_examples", "train_fraction", "test_fraction")
+TESTED = ("dataset", "max_examples", "empty_outputs", "train_fraction", "test_fraction")
 """Settings that choose the examples a run is tested on."""
 MEASURED = (*TESTED, "max_length", "mask_prompt")
 """Settings that choose the tokens its loss is the mean of."""

@@ -1,19 +1,21 @@
-"""Look at a data set before training on it: its examples as the model sees them, lengths, leaks."""
+"""Look at a data set before training on it: skipped records, examples as the model sees them, lengths, leaks."""
+
+from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from core import charts, folders
 from core.comparing import search
-from core.config import RunConfig
+from core.config import EmptyOutputs, RunConfig
 from core.data import dataset, hub, inspection
-from core.data.dataset import Split
+from core.data.dataset import Records, Split
 from core.errors import ConfigError, UserError
 from core.nn import pretrained
 from core.tables import records
 from core.tracking import queries
 from pages.shared import runtime
-from pages.shared.text import count, plain, show_tokens
+from pages.shared.text import count, plain, show_skipped, show_tokens
 
 COLUMNS = ["item", "part", "tokens", "instruction", "input", "output"]
 LABELS = {"item": "Item", "part": "Part", "tokens": "Tokens", "instruction": "Instruction",
@@ -28,16 +30,21 @@ Stamp = tuple[tuple[str, int, int], ...]
 
 
 @st.cache_resource(max_entries=3, show_spinner="Reading the data set")
-def read(name: str, most: int | None, stamp: Stamp) -> tuple[Split, pd.DataFrame]:
-    """The parts of a data set and the table of its examples."""
-    split = dataset.split(dataset.load(name, most, download=False), RunConfig(dataset=name))
-    return split, inspection.table(split)
+def read(
+    name: str, max_examples: int | None, empty_outputs: EmptyOutputs, stamp: Stamp
+) -> tuple[Records, Split, pd.DataFrame]:
+    """Return the contents of a data set, its parts and the table of its examples."""
+    found = dataset.read(name, max_examples, empty_outputs, download=False)
+    split = dataset.split(found.examples, RunConfig(dataset=name))
+    return found, split, inspection.table(split)
 
 
 @st.cache_data(max_entries=3, show_spinner="Comparing the test set with the training set")
-def leaks(name: str, most: int | None, stamp: Stamp) -> pd.DataFrame:
-    """Near-duplicates between test and training."""
-    return inspection.duplicates(read(name, most, stamp)[0])
+def leaks(
+    name: str, max_examples: int | None, empty_outputs: EmptyOutputs, stamp: Stamp
+) -> pd.DataFrame:
+    """Return the near-duplicates between test and training set."""
+    return inspection.duplicates(read(name, max_examples, empty_outputs, stamp)[1])
 
 
 def choose() -> tuple[RunConfig, int]:
@@ -47,7 +54,7 @@ def choose() -> tuple[RunConfig, int]:
     known = [*dict.fromkeys(["primer", "alpaca", *used, now])]
     name = st.selectbox(
         "Data set", known, key="dataset", bind="query-params", accept_new_options=True,
-        help="primer, alpaca, owner/name on the hub, or the path of a JSON or JSONL file.",
+        help="primer, alpaca, owner/name on the hub, or the path of a JSON, JSONL or Parquet file.",
     )  # fmt: skip
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         base = st.selectbox(
@@ -56,15 +63,34 @@ def choose() -> tuple[RunConfig, int]:
         length = st.number_input("Maximum length", 1, 1024, None, placeholder="context", width=150)
         most = st.number_input("Examples", 1, None, None, placeholder="all", width=130)
         masked = st.toggle("Mask the prompt", help="Learn the response only.")
+        keep = st.toggle(
+            "Keep empty outputs",
+            help="Keep records without a response, as runs with `empty_outputs = keep` do.",
+        )
     try:
-        settings = {"dataset": name or now, "base_model": base, "max_length": length}
+        settings: dict[str, Any] = {
+            "dataset": name or now,
+            "base_model": base,
+            "max_length": length,
+        }
         if outside := folders.problems(settings):
             raise ConfigError(outside)
-        config = RunConfig.parse({**settings, "max_examples": most, "mask_prompt": masked})
+        settings |= {"max_examples": most, "mask_prompt": masked}
+        settings |= {"empty_outputs": "keep" if keep else "drop"}
+        config = RunConfig.parse(settings)
         return config, pretrained.architecture(base).context
     except ConfigError as error:
         st.error(plain(str(error)))
         st.stop()
+
+
+def show_unused(found: Records) -> None:
+    """Warn about records that are left out and name keys that are ignored."""
+    if skipped := dataset.skipped_summary(found):
+        st.warning(plain(f"{skipped}."))
+    show_skipped(found.skipped)
+    if unused := dataset.unused_summary(found):
+        st.info(plain(f"{unused[0].upper()}{unused[1:]}."))
 
 
 def show_overview(table: pd.DataFrame, config: RunConfig, limit: int) -> None:
@@ -145,8 +171,9 @@ def show_leaks(split: Split, frame: pd.DataFrame) -> None:
 st.title("Data")
 config, context = choose()
 try:
-    source = config.dataset, config.max_examples, dataset.stamps(config.dataset)
-    split, table = read(*source)
+    stamp = dataset.stamps(config.dataset)
+    source = config.dataset, config.max_examples, config.empty_outputs, stamp
+    found, split, table = read(*source)
 except hub.NotDownloadedError:
     st.info(
         f"{plain(config.dataset)} is not on this machine yet; the first run on it downloads it."
@@ -155,6 +182,7 @@ except hub.NotDownloadedError:
 except UserError as error:
     st.error(plain(str(error)))
     st.stop()
+show_unused(found)
 show_overview(table, config, min(config.max_length or context, context))
 what = st.segmented_control("View", ["Examples", "Leaks"], default="Examples")
 if what == "Leaks":

@@ -13,7 +13,7 @@ from core.presets import PRESETS, preset
 from core.tracking import queries
 from core.tracking.naming import next_name
 from pages.shared import form, runtime
-from pages.shared.text import DASH, count, duration, plain
+from pages.shared.text import DASH, count, duration, plain, show_skipped
 
 if TYPE_CHECKING:
     from core.training import preflight
@@ -131,6 +131,7 @@ def show_plan(plan: "preflight.Plan", cost: rehearsal.Cost | None, problems: lis
         )
     if plan.note:
         st.info(plain(plan.note))
+    show_skipped(plan.skipped_records)
     if plan.learning_rates:
         st.plotly_chart(charts.rate_schedule(plan.learning_rates), key="rates")
     if problems:

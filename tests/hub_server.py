@@ -1,8 +1,10 @@
-"""A server on loopback that speaks the hub's protocol for one model file, and fails as it is told to."""
+"""A loopback server with the hub's protocol for one model file and any number of data sets, and its failures."""
 
 import contextlib
 import hashlib
 import io
+import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +14,9 @@ from typing import Any
 
 COMMIT = "1" * 40
 WEIGHTS = f"/openai-community/gpt2/resolve/{COMMIT}/model.safetensors"
+REVISION = re.compile(r"/api/datasets/([^/]+/[^/]+)/revision/main")
+TREE = re.compile(rf"/api/datasets/([^/]+/[^/]+)/tree/{COMMIT}")
+DATA_FILE = re.compile(rf"/datasets/([^/]+/[^/]+)/resolve/{COMMIT}/(.+)")
 
 
 class Hub:
@@ -24,6 +29,10 @@ class Hub:
         self.break_after: int | None = None
         """Bytes after which the next answer breaks off."""
         self.ranges: list[str | None] = []
+        self.datasets: dict[str, dict[str, bytes]] = {}
+        """Files of each data set, by repository and path."""
+        self.paths: list[str] = []
+        """Paths requested so far."""
         self.requests = 0
         self.status: int | None = None
         """What it answers instead."""
@@ -39,6 +48,30 @@ class Hub:
         self.body, self.size = lambda: path.open("rb"), path.stat().st_size
         with path.open("rb") as file:
             self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def dataset_response(held: Hub, path: str) -> tuple[bytes, str] | None:
+    """Return body and ETag of a request about a data set; None if the hub has no such data set or file."""
+    for pattern in (REVISION, TREE, DATA_FILE):
+        if not (match := pattern.fullmatch(path)) or match[1] not in held.datasets:
+            continue
+        files = held.datasets[match[1]]
+        if pattern is REVISION:
+            body = json.dumps({"id": match[1], "sha": COMMIT}).encode()
+        elif pattern is TREE:
+            body = json.dumps([tree_entry(*file) for file in files.items()]).encode()
+        elif match[2] in files:
+            body = files[match[2]]
+        else:
+            return None
+        large = path.endswith(".parquet")  # kept by SHA-256, as files in large-file storage are
+        return body, hashlib.sha256(body).hexdigest() if large else hashlib.sha1(body).hexdigest()
+    return None
+
+
+def tree_entry(path: str, body: bytes) -> dict[str, Any]:
+    oid = hashlib.sha1(body).hexdigest()
+    return {"type": "file", "path": path, "size": len(body), "oid": oid}
 
 
 @contextlib.contextmanager
@@ -57,6 +90,10 @@ def serving() -> Iterator[Hub]:
 
         def answer(self, start: int, send: bool) -> None:
             held.requests += 1
+            held.paths.append(self.path)
+            if not held.status and (found := dataset_response(held, self.path.partition("?")[0])):
+                self.answer_dataset(*found, send)
+                return
             name = self.path.replace("/main/", f"/{COMMIT}/")
             if held.status or name != WEIGHTS or not held.size:
                 self.send_response(held.status or 404)
@@ -85,6 +122,16 @@ def serving() -> Iterator[Hub]:
             if broken:
                 self.close_connection = True
                 self.connection.close()
+
+        def answer_dataset(self, body: bytes, etag: str, send: bool) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Type", "application/json")
+            self.send_header("ETag", f'"{etag}"')
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.end_headers()
+            if send:
+                self.wfile.write(body)
 
         def log_message(self, *args: Any) -> None:
             pass

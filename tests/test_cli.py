@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from core import cli
 from core.config import RunConfig
@@ -169,6 +171,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["train", "--set", "batchsize=2"], "batchsize = '2': .* did you mean batch_size"),
     (["train", "--set", "base_model=gpt5"], "base_model = 'gpt5': there is no such model"),
     (["train", "--set", "dataset=none.json"], "dataset = 'none.json': there is no such file"),
+    (["train", "--set", "dataset=data/none.json.gz"], "'data/none.json.gz': there is no such file"),
     (["train", "--set", "max_examples=3"], "3 examples leave none for test"),
     (["train", "--set", "max_length=2000"], "max_length = 2000: it should be at most 256"),
     (["train", "--set", "precision=fp16", "--set", "device=cpu"], "precision = 'fp16'"),
@@ -191,8 +194,11 @@ def test_a_mistake_is_one_sentence_and_status_2(
     [
         (b"[{", "it is not valid JSON"),
         (b"{}", "line 1 has no 'instruction'"),
-        (b"[1]", "record 1 is a int"),
-        (b'[{"instruction": "a", "output": 3}]', "record 1: 'output' is a int; it should be text"),
+        (b"[1]", "record 1 is a number"),
+        (
+            b'[{"instruction": "a", "output": 3}]',
+            "record 1: 'output' is a number; it should be text",
+        ),
         (b"\xff\xfe\xff", "it cannot be read as UTF-8 text"),
         (b"", "it holds no examples"),
     ],
@@ -247,6 +253,26 @@ def test_check_lists_problems_beside_the_plan(sets: list[str]) -> None:
     assert [p.split(" = ")[0] for p in plan["problems"]] == ["max_length", "lora_last_layers"]
     assert "max_length = 99: " in result.err
     assert "lora_last_layers = 2: " in result.err
+
+
+def test_check_lists_skipped_records_and_unused_keys(base: Path, tmp_path: Path) -> None:
+    records = [
+        {"instruction": f"Say {i}.", "output": str(i), "system": "\x1b[31m"} for i in range(40)
+    ]
+    records[2]["output"] = ""
+    records[3]["\x1b[2J"] = "x"
+    path = tmp_path / "data.json"
+    path.write_text(json.dumps({"data": records}, indent=2))
+    words = ("check", "--set", f"base_model={base}", "--set", f"dataset={path}")
+    plan = call(*words, "--format", "json").json
+    assert plan["skipped_records"] == [{"place": "record 3", "reason": "output empty"}]
+    assert plan["unused_keys"] == {"system": 39, "[2J": 1}
+    assert "1 of 40 records are left out: output empty (record 3)" in plan["note"]
+    table = call(*words)
+    assert table.status == 0
+    assert "\x1b" not in table.out
+    row = next(line for line in table.out.splitlines() if "skipped_records" in line)
+    assert row.split()[-2] == "1"
 
 
 def test_no_runs_are_an_empty_table(runs_dir: Path) -> None:
@@ -385,13 +411,27 @@ def test_a_run_that_fails_ends_with_its_reason_and_status_1(
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "config.json").write_bytes((base / "config.json").read_bytes())
-    (broken / "model.safetensors").write_bytes(b"damaged")
+    tensors = load_file(base / "model.safetensors")
+    save_file({name: t * math.nan for name, t in tensors.items()}, broken / "model.safetensors")
     more = ["--set", f"base_model={broken}", "--set", "name=bad", "--executor", "thread"]
     result = call("train", "--runs-dir", runs_dir, *sets, *more)
     assert (result.status, result.out) == (1, "")
-    assert "error: bad failed: base_model = " in result.err
-    assert "model.safetensors is damaged" in result.err
+    assert "error: bad failed: " in result.err
+    assert "finite" in result.err
     assert "Traceback" not in result.err
+
+
+def test_a_damaged_base_model_is_refused_before_the_launch(
+    base: Path, sets: list[str], tmp_path: Path, runs_dir: Path
+) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_bytes((base / "config.json").read_bytes())
+    (broken / "model.safetensors").write_bytes(b"damaged")
+    result = call("train", "--runs-dir", runs_dir, *sets, "--set", f"base_model={broken}")
+    assert result.status == 2
+    assert "model.safetensors is damaged" in result.sentence
+    assert not runs_dir.exists()
 
 
 def test_a_demonstration_is_three_runs_their_table_and_answers(

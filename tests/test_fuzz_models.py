@@ -129,6 +129,7 @@ def test_any_bytes_for_weights_are_told(
     found = attempt(lambda: pretrained.load(str(base)))
     assert isinstance(found, Told)
     assert found.startswith(f"base_model = {str(base)!r}: ")
+    assert isinstance(attempt(lambda: pretrained.inspect(str(base))), Told)
     weights = base / "weights"
     shutil.rmtree(weights, ignore_errors=True)
     weights.mkdir()

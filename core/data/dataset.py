@@ -1,22 +1,58 @@
-"""Alpaca-format data sets: reading, checking, splitting.
+"""Alpaca-format data sets: read, check and split them.
 
-A file is JSON (a list of records) or JSONL (one a line). A record has `instruction`, `output` and,
-if it likes, `input`, all text. Knows no tokens.
+A file is a JSON list of records, a JSON object that holds one such list, JSONL, or Parquet. A record has
+`instruction`, `output` and, optionally, `input`, all text. Records without an instruction or a response are
+left out and reported. Knows no tokens.
 """
 
-import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.config import RunConfig
+from core.config import EmptyOutputs, RunConfig
 from core.data import hub
 from core.data.template import Example
 from core.errors import UserError
 
 EMBEDDED = {"primer": Path(__file__).parent.parent / "assets" / "primer.json"}
+KEYS = ("instruction", "input", "output")
+MAX_LISTED_RECORDS = 30
+"""Skipped records listed per reason in a sentence; the Alpaca data set has 28."""
+MAX_LISTED_KEYS = 10
+MAX_KEY_LENGTH = 40
+"""Longest key shown in a sentence, in characters."""
+JSON_TYPES = {
+    int: "a number",
+    float: "a number",
+    bool: "a boolean",
+    list: "a list",
+    dict: "an object",
+    str: "text",
+    type(None): "null",
+}
+
+
+@dataclass(frozen=True)
+class SkippedRecord:
+    """A record that is left out of a data set: its place in the file, such as `record 285`, and the reason."""
+
+    place: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Records:
+    """The contents of a data set.
+
+    Positions of examples, in events and on every page, are indices into `examples`: skipped records have none.
+    """
+
+    examples: list[Example]
+    skipped: list[SkippedRecord]
+    unused_keys: dict[str, int]
+    """Keys that training ignores, as `_shown`, with the number of records that have a value there."""
 
 
 @dataclass(frozen=True)
@@ -29,27 +65,69 @@ class Split:
 
     @property
     def first_test_item(self) -> int:
-        """The place in the data set of the first test example."""
+        """Position in the data set of the first test example."""
         return len(self.train)
 
 
-def load(dataset: str, max_examples: int | None = None, download: bool = True) -> list[Example]:
-    """The examples of a data set: `primer`, `alpaca`, `owner/name` on the hub, or a file.
+def read(
+    dataset: str,
+    max_examples: int | None = None,
+    empty_outputs: EmptyOutputs = "drop",
+    download: bool = True,
+) -> Records:
+    """Read a data set: `primer`, `alpaca`, `owner/name` on the hub, or a file.
 
     Args:
-        download: fetch from the hub what is not cached; else raise NotDownloadedError.
+        max_examples: stop after this many usable records.
+        empty_outputs: `keep` uses records whose output is empty, `drop` leaves them out.
+        download: download what is not cached; otherwise raise NotDownloadedError.
 
     Raises:
-        UserError: there is no such data set, or it is not in Alpaca format; says where.
+        UserError: the data set does not exist, is not in Alpaca format, or has no usable record.
     """
     on_hub = hub.repository(dataset) is not None
     paths = hub.files(dataset, download) if on_hub else [_local(dataset)]
-    records = (record for path in paths for record in _records(path, dataset))
-    chosen = itertools.islice(records, max_examples)
-    examples = [_example(record, place, dataset) for place, record in chosen]
-    if not examples:
+    found = Records([], [], {})
+    for path in paths:
+        of_file = f" of {path.name}" if len(paths) > 1 else ""
+        for place, record in _records(path, dataset):
+            if max_examples is not None and len(found.examples) >= max_examples:
+                return found
+            _add(found, record, place + of_file, dataset, empty_outputs)
+    if not found.examples and found.skipped:
+        message = f"none of its {len(found.skipped):,} records can be used: {_reasons(found)}"
+        raise UserError(f"dataset = {dataset!r}: {message}")
+    if not found.examples:
         raise UserError(f"dataset = {dataset!r}: it holds no examples")
-    return examples
+    return found
+
+
+def load(
+    dataset: str,
+    max_examples: int | None = None,
+    empty_outputs: EmptyOutputs = "drop",
+    download: bool = True,
+) -> list[Example]:
+    """Return the usable examples of a data set, in file order. Arguments and errors are those of `read`."""
+    return read(dataset, max_examples, empty_outputs, download).examples
+
+
+def skipped_summary(records: Records) -> str | None:
+    """Describe the records that are left out in one sentence; None if there are none."""
+    if not records.skipped:
+        return None
+    total = len(records.examples) + len(records.skipped)
+    return f"{len(records.skipped):,} of {total:,} records are left out: {_reasons(records)}"
+
+
+def unused_summary(records: Records) -> str | None:
+    """Name the keys that training ignores in one sentence; None if there are none."""
+    if not records.unused_keys:
+        return None
+    named = [f"{key} ({count:,})" for key, count in records.unused_keys.items()]
+    return (
+        f"keys that are not used, with their number of records: {_listed(named, MAX_LISTED_KEYS)}"
+    )
 
 
 def split(examples: list[Example], config: RunConfig) -> Split:
@@ -70,7 +148,7 @@ def split(examples: list[Example], config: RunConfig) -> Split:
 
 
 def stamps(dataset: str) -> tuple[tuple[str, int, int], ...]:
-    """Path, time and size of the files of a data set, to tell versions apart; empty where there are none."""
+    """Return path, mtime and size of each file of a data set, as a cache key; empty if it is not on this machine."""
     try:
         on_hub = hub.repository(dataset) is not None
         paths = (
@@ -87,7 +165,7 @@ def stamps(dataset: str) -> tuple[tuple[str, int, int], ...]:
 def _local(dataset: str) -> Path:
     path = EMBEDDED.get(dataset) or _file(dataset)
     if path is None:
-        message = f"dataset = {dataset!r}: there is no such file; it should be primer, alpaca, a data set on the hub as owner/name, or the path of a JSON or JSONL file"
+        message = f"dataset = {dataset!r}: there is no such file; it should be primer, alpaca, a data set on the hub as owner/name, or the path of a JSON, JSONL or Parquet file"
         raise UserError(message)
     return path
 
@@ -101,18 +179,9 @@ def _file(dataset: str) -> Path | None:
 
 
 def _records(path: Path, dataset: str) -> Iterator[tuple[str, Any]]:
-    """Records with the words for their place. A file whose first sign is `[` is JSON, any other JSONL."""
+    """Yield each record of a file with its place: `record 3`, or `line 3` of a JSONL file."""
     if path.suffix == ".parquet":
-        from pyarrow import parquet  # 60 MB, which no other format needs
-
-        try:
-            rows = parquet.ParquetFile(path).read().to_pylist()
-        except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds
-            reason = " ".join(str(error).split())
-            raise UserError(
-                f"dataset = {dataset!r}: {path.name} cannot be read ({reason})"
-            ) from None
-        yield from ((f"record {i}", row) for i, row in enumerate(rows, 1))
+        yield from _numbered(_parquet_rows(path, dataset))
         return
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -124,8 +193,67 @@ def _records(path: Path, dataset: str) -> Iterator[tuple[str, Any]]:
             records = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise UserError(f"dataset = {dataset!r}: it is not valid JSON ({error})") from None
-        yield from ((f"record {i}", record) for i, record in enumerate(records, 1))
-        return
+        yield from _numbered(records)
+    elif (records := _records_of_object(text, dataset)) is not None:
+        yield from _numbered(records)
+    else:
+        yield from _lines(text, dataset)
+
+
+def _parquet_rows(path: Path, dataset: str) -> list[Any]:
+    from pyarrow import parquet  # 60 MB, which no other format needs
+
+    try:
+        rows: list[Any] = parquet.ParquetFile(path).read().to_pylist()
+    except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds
+        reason = " ".join(str(error).split())
+        raise UserError(f"dataset = {dataset!r}: {path.name} cannot be read ({reason})") from None
+    return rows
+
+
+def _records_of_object(text: str, dataset: str) -> list[Any] | None:
+    """Return the records of a file that is one JSON object; None if it is JSONL.
+
+    The object holds one list of records under any key, or is itself an indented record.
+    """
+    first, _, rest = text.strip().partition("\n")
+    if not first.startswith("{") or (rest and _is_json(first)):
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        start = len(text) - len(text.lstrip())
+        if not isinstance(error, json.JSONDecodeError) or "\n" not in text[start : error.pos]:
+            return None  # an error in the first line is reported as one of JSONL
+        if error.msg == "Extra data":
+            message = "it holds several JSON objects over several lines; put them in a list, or write one object a line"
+        else:
+            message = f"it is not valid JSON ({error})"
+        raise UserError(f"dataset = {dataset!r}: {message}") from None
+    lists = (
+        {} if value.keys() & set(KEYS) else {k: v for k, v in value.items() if isinstance(v, list)}
+    )
+    if len(lists) > 1:
+        names = _listed([_shown(key) for key in lists], MAX_LISTED_KEYS)
+        message = (
+            f"its JSON object has several lists ({names}); it should have one, with all records"
+        )
+        raise UserError(f"dataset = {dataset!r}: {message}")
+    if lists:
+        [records] = lists.values()
+        return list(records)
+    return [value] if rest else None
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _lines(text: str, dataset: str) -> Iterator[tuple[str, Any]]:
     for i, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -137,25 +265,62 @@ def _records(path: Path, dataset: str) -> Iterator[tuple[str, Any]]:
         yield f"line {i}", record
 
 
-def _example(record: Any, place: str, dataset: str) -> Example:
+def _numbered(records: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    return ((f"record {i}", record) for i, record in enumerate(records, 1))
+
+
+def _add(
+    found: Records, record: Any, place: str, dataset: str, empty_outputs: EmptyOutputs
+) -> None:
+    """Add a record to the examples or to the skipped ones. Raises UserError if it is not in Alpaca format."""
+    where = f"dataset = {dataset!r}: {place}"
     if not isinstance(record, dict):
-        message = f"dataset = {dataset!r}: {place} is a {type(record).__name__}; it should be an object with instruction and output"
+        message = f"{where} is {_type(record)}; it should be an object with instruction and output"
         raise UserError(message)
-    values = {"input": "", **{k: v for k, v in record.items() if v is not None or k != "input"}}
-    for key in ("instruction", "input", "output"):
-        if key not in values:
-            raise UserError(f"dataset = {dataset!r}: {place} has no {key!r}")
-        if not isinstance(values[key], str):
-            kind = type(values[key]).__name__
-            raise UserError(
-                f"dataset = {dataset!r}: {place}: {key!r} is a {kind}; it should be text"
-            )
-    for key in ("instruction", "output"):
-        if not values[key].strip():
-            raise UserError(f"dataset = {dataset!r}: {place}: {key!r} is empty")
-    return Example(*(_whole(values[key]) for key in ("instruction", "input", "output")))
+    texts = {}
+    for key in KEYS:
+        if key not in record and key != "input":
+            raise UserError(f"{where} has no {key!r}")
+        value = record.get(key)
+        if value is not None and not isinstance(value, str):
+            raise UserError(f"{where}: {key!r} is {_type(value)}; it should be text")
+        texts[key] = _valid_unicode(value or "")
+    required = ["instruction"] if empty_outputs == "keep" else ["instruction", "output"]
+    if empty := [key for key in required if not texts[key].strip()]:
+        found.skipped.append(SkippedRecord(place, f"{' and '.join(empty)} empty"))
+        return
+    found.examples.append(Example(**texts))
+    for key, value in record.items():
+        if key not in KEYS and value not in (None, "", [], {}):
+            shown = _shown(key)
+            found.unused_keys[shown] = found.unused_keys.get(shown, 0) + 1
 
 
-def _whole(text: str) -> str:
-    """Without the half characters that JSON can spell and UTF-8 cannot."""
+def _reasons(records: Records) -> str:
+    """List skipped records by reason: `output empty (record 285, record 1105)`."""
+    places: dict[str, list[str]] = {}
+    for skipped in records.skipped:
+        places.setdefault(skipped.reason, []).append(skipped.place)
+    listed = [f"{why} ({_listed(where, MAX_LISTED_RECORDS)})" for why, where in places.items()]
+    return ", ".join(listed)
+
+
+def _listed(words: Sequence[str], limit: int) -> str:
+    more = f" and {len(words) - limit:,} more" if len(words) > limit else ""
+    return ", ".join(words[:limit]) + more
+
+
+def _shown(key: str) -> str:
+    """Return a key of a record on one line, shortened and without control characters."""
+    printable = "".join(c if c.isprintable() else " " for c in _valid_unicode(key))
+    text = " ".join(printable.split())
+    return text if len(text) <= MAX_KEY_LENGTH else text[: MAX_KEY_LENGTH - 3] + "..."
+
+
+def _type(value: Any) -> str:
+    return JSON_TYPES.get(type(value), f"of type {type(value).__name__}")
+
+
+def _valid_unicode(text: str) -> str:
+    """Replace lone surrogates, which JSON can escape and UTF-8 cannot encode."""
     return text.encode("utf-8", errors="replace").decode("utf-8")

@@ -13,10 +13,15 @@ NAMED = {"alpaca": "tatsu-lab/alpaca"}
 SUFFIXES = (".parquet", ".json", ".jsonl")
 ABOUT = ("dataset_info.json", "dataset_infos.json")
 """What the hub's tools put beside the data."""
-HUB_NAME = re.compile(
-    r"(?!.*(--|\.\.|\.(git|parquet|jsonl?|csv|tsv|txt)$))\w([\w.-]*\w)?/\w([\w.-]*\w)?", re.ASCII
+FILE_SUFFIXES = (
+    "git|parquet|jsonl?|ndjson|csv|tsv|txt|arrow|feather|xlsx?|ya?ml|xml|html?|md|py|pkl|npz?|db|sqlite3?"
+    "|tar|tgz|gz|bz2|xz|zst|lz4|zip|7z|rar|bak|tmp|partial"
 )
-"""What the hub allows as owner/name, but for what is meant as a file by its ending."""
+"""Suffixes that mark `folder/name.suffix` as a file, which the hub would accept as owner/name."""
+HUB_NAME = re.compile(
+    rf"(?!.*(--|\.\.|\.({FILE_SUFFIXES})$))\w([\w.-]*\w)?/\w([\w.-]*\w)?", re.ASCII | re.IGNORECASE
+)
+"""The hub's syntax of owner/name, without names that look like a file."""
 
 
 class NotDownloadedError(UserError):

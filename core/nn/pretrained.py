@@ -1,9 +1,10 @@
 """Base models: by name from the embedded assets or the Hugging Face hub, or from a directory.
 
-Weights are safetensors in the Hugging Face GPT-2 layout; every key and every shape is checked.
-Nothing is ever unpickled.
+Weights are safetensors in the Hugging Face GPT-2 layout; every key and every shape is checked, by `inspect`
+from the files' headers alone. Nothing is ever unpickled.
 """
 
+import functools
 import hashlib
 import json
 import math
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from core.download import DIFFERS, cached_file, discard_if_damaged, explained, is_cached
 from core.errors import UserError
-from core.nn.architecture import FAMILY, Architecture
+from core.nn.architecture import FAMILY, VOCABULARY, Architecture
 from core.nn.gpt2 import GPT2
 
 EMBEDDED = "gpt2-nano"
@@ -24,6 +25,43 @@ ASSETS = Path(__file__).parent.parent / "assets"
 SUFFIX = ".safetensors"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 """Of a directory: one file, or a list of those that a large model was cut into."""
+PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+"""Weights in a format that can run code when loaded. They are named in an error, never read."""
+WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module", "model")
+"""Parts of a tensor's name that torch.compile, FSDP, DataParallel and training frameworks add."""
+VOCABULARY_TABLES = ("wte.weight", "lm_head.weight")
+MAX_EXTRA_ROWS = 1024
+"""Vocabulary rows beyond GPT-2's that count as padding or added tokens; more mean another tokenizer."""
+SIZES = {
+    "n_layer": "n_layer",
+    "n_head": "n_head",
+    "n_embd": "n_embd",
+    "context": "n_positions",
+    "vocabulary": "vocab_size",
+}
+"""Fields of Architecture and their keys in config.json."""
+MAX_LAYERS = 1000
+MAX_SIZE = 2**20
+"""Largest of the other sizes; the products of two still fit in 64 bits."""
+COMPARED_ROWS = 4096
+"""Vocabulary rows read at a time to compare the head with the token embedding."""
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+"""Types of tensors by their name in a safetensors header."""
+Headers = dict[tuple[Path, str], tuple[list[int], str]]
+"""Shape and type of each tensor, by its file and name."""
 RENAMED = {"attn.c_proj": "attn.proj", "mlp.c_fc": "mlp.fc", "mlp.c_proj": "mlp.proj"}
 """Linear layers by the hub's names; its layout keeps them as (inputs, outputs), transposed."""
 COMPUTED = {
@@ -44,25 +82,113 @@ def architecture(base_model: str) -> Architecture:
         message = f"base_model = {base_model!r}: there is no such model; it should be {known} or a directory with config.json and model.safetensors"
         raise UserError(message)
     try:
-        config = json.loads((Path(base_model) / "config.json").read_text(encoding="utf-8"))
-        arch = Architecture(
-            n_layer=int(config["n_layer"]),
-            n_head=int(config["n_head"]),
-            n_embd=int(config["n_embd"]),
-            context=int(config["n_positions"]),
-            vocabulary=int(config["vocab_size"]),
+        text = (Path(base_model) / "config.json").read_text(encoding="utf-8")
+        config = json.loads(text)
+    except (ValueError, OSError, RecursionError) as error:
+        raise _not_gpt2(base_model, f"it cannot be read as JSON ({error})") from None
+    if not isinstance(config, dict):
+        raise _not_gpt2(base_model, "it should be a JSON object")
+    problems = []
+    for key in SIZES.values():
+        largest = MAX_LAYERS if key == "n_layer" else MAX_SIZE
+        size = config.get(key)
+        if key not in config:
+            problems.append(f"{key} is missing")
+        elif type(size) is not int or not 1 <= size <= largest:
+            problems.append(
+                f"{key} = {_brief(size)} should be a whole number from 1 to {largest:,}"
+            )
+    for key, values in COMPUTED.items():
+        if config.get(key, values[0]) not in values:
+            problems.append(f"{key} = {_brief(config[key])}, and only {values[0]!r} is supported")
+    if not problems and config["n_embd"] % config["n_head"]:
+        problems.append(
+            f"n_embd = {config['n_embd']} should be divisible by n_head = {config['n_head']}"
         )
-        if min(vars(arch).values()) < 1 or arch.n_embd % arch.n_head:
-            raise ValueError(f"the sizes do not agree: {arch}")
-        for key, values in COMPUTED.items():
-            if config.get(key, values[0]) not in values:
-                raise ValueError(f"{key} = {config[key]!r}, and only {values[0]!r} is supported")
-        return arch
-    except (ValueError, KeyError, TypeError, OSError, OverflowError, RecursionError) as error:
-        message = (
-            f"base_model = {base_model!r}: config.json is not a GPT-2 configuration ({error!r})"
-        )
-        raise UserError(message) from None
+    if problems:
+        raise _not_gpt2(base_model, "; ".join(problems))
+    sizes = {field: config[key] for field, key in SIZES.items()}
+    if _is_extended(sizes["vocabulary"]):
+        sizes["vocabulary"] = VOCABULARY
+    return Architecture(**sizes)
+
+
+def _not_gpt2(base_model: str, reason: str) -> UserError:
+    return UserError(
+        f"base_model = {base_model!r}: config.json is not a GPT-2 configuration: {reason}"
+    )
+
+
+def _brief(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _is_extended(rows: int) -> bool:
+    """Whether a vocabulary is GPT-2's with padding or added tokens, which are left out."""
+    return VOCABULARY < rows <= VOCABULARY + MAX_EXTRA_ROWS
+
+
+def inspect(base_model: str, tie_weights: bool = False) -> list[str]:
+    """Check the weights of a base model that is on this machine, by the headers of their files.
+
+    Returns:
+        Remarks for the user, such as a padded vocabulary. Empty if the weights are not downloaded yet.
+
+    Raises:
+        UserError: where `load` would, apart from damaged bytes within a tensor.
+    """
+    arch = architecture(base_model)
+    path = _weights_here(base_model)
+    if path is None:
+        return []
+    try:
+        files = [path.with_name("config.json"), *_parts(path)]
+        stats = [(file, file.stat()) for file in files if file.exists()]
+    except (OSError, ValueError):  # reported when the headers are read
+        stats = []
+    stamps = tuple((str(file), stat.st_mtime_ns, stat.st_size) for file, stat in stats)
+    return list(_inspected(base_model, arch, path, tie_weights, stamps))
+
+
+@functools.lru_cache(maxsize=16)
+def _inspected(
+    base_model: str, arch: Architecture, path: Path, tie_weights: bool, stamps: object
+) -> tuple[str, ...]:
+    """Implement `inspect`. `stamps` is part of the cache key."""
+    headers = _headers(path, base_model)
+    tensors = [
+        (name, torch.empty(shape, dtype=DTYPES.get(dtype, torch.uint8), device="meta"))
+        for (_, name), (shape, dtype) in headers.items()
+    ]
+    _from_hub_layout(tensors, arch, base_model)
+    tables = {_own_name(place[1]): place for place in headers}
+    found = [tables[name] for name in VOCABULARY_TABLES if name in tables]
+    if tie_weights and len(found) == 2 and not _equal_rows(found[0], found[1], arch.vocabulary):
+        raise _not_tied(base_model)
+    rows = max(headers[place][0][0] for place in found)
+    if rows <= arch.vocabulary:
+        return ()
+    return (
+        f"the base model has {rows:,} vocabulary rows; only the first {VOCABULARY:,}, those of GPT-2, are used",
+    )
+
+
+def _equal_rows(first: tuple[Path, str], second: tuple[Path, str], rows: int) -> bool:
+    """Whether two stored matrices agree in their first rows."""
+    with safe_open(first[0], "pt") as file, safe_open(second[0], "pt") as other:
+        mine, theirs = file.get_slice(first[1]), other.get_slice(second[1])
+        for start in range(0, rows, COMPARED_ROWS):
+            end = min(start + COMPARED_ROWS, rows)
+            if not torch.equal(mine[start:end].float(), theirs[start:end].float()):
+                return False
+    return True
+
+
+def _not_tied(base_model: str) -> UserError:
+    return UserError(
+        f"base_model = {base_model!r}: its head is not its token embedding; tie_weights should be off"
+    )
 
 
 def load(
@@ -82,8 +208,7 @@ def load(
     head, embedding = state["lm_head.weight"], state["wte.weight"]
     same = torch.equal(head, embedding)
     if tie_weights and not same:
-        message = f"base_model = {base_model!r}: its head is not its token embedding; tie_weights should be off"
-        raise UserError(message)
+        raise _not_tied(base_model)
     if same:
         state["lm_head.weight"] = embedding if tie_weights or frozen else embedding.clone()
     with torch.device("meta"):
@@ -100,13 +225,8 @@ def fetch(base_model: str) -> Path:
     Raises:
         UserError: they cannot be had.
     """
-    if base_model == EMBEDDED:
-        return ASSETS / EMBEDDED / "model.safetensors"
-    if base_model not in FAMILY:
-        for name in WEIGHTS:
-            if _has(base_model, name):
-                return Path(base_model) / name
-        raise UserError(f"base_model = {base_model!r}: it has no model.safetensors")
+    if base_model == EMBEDDED or base_model not in FAMILY:
+        return _local_weights(base_model)
     repository = f"openai-community/{base_model}"
     named = f"base_model = {base_model!r}"
     with explained(named, repository, "name a directory that holds its weights"):
@@ -114,6 +234,29 @@ def fetch(base_model: str) -> Path:
         if discard_if_damaged(path):
             raise UserError(f"{named}: what came from {repository} {DIFFERS}")
         return path
+
+
+def _local_weights(base_model: str) -> Path:
+    """Return the weights of the embedded model or of a directory. Raises UserError if there are none."""
+    if base_model == EMBEDDED:
+        return ASSETS / EMBEDDED / "model.safetensors"
+    for name in WEIGHTS:
+        if _has(base_model, name):
+            return Path(base_model) / name
+    message = f"base_model = {base_model!r}: it has no model.safetensors"
+    if any(_has(base_model, name) for name in PICKLED):
+        message += ", only pytorch_model.bin, which can run code when loaded and is never read; convert it with save_pretrained(..., safe_serialization=True)"
+    raise UserError(message)
+
+
+def _weights_here(base_model: str) -> Path | None:
+    """Return the weights of a base model; None if they have to be downloaded. Raises UserError."""
+    if base_model == EMBEDDED or base_model not in FAMILY:
+        return _local_weights(base_model)
+    repository = f"openai-community/{base_model}"
+    if not is_cached(repository, "model.safetensors"):
+        return None
+    return cached_file(repository, "model.safetensors")
 
 
 def to_download(base_model: str) -> int:
@@ -142,23 +285,44 @@ def _has(directory: str, name: str) -> bool:
         return False
 
 
-def _read(path: Path, base_model: str) -> Iterator[tuple[str, Tensor]]:
-    """Each tensor of a file, or of those that it lists, by name. It lies in the mapped file: copy what is to stay.
-
-    The file is mapped anew for each, or all of it would count as this process's memory; the largest
-    comes first, while there is least beside it.
-    """
-    part, sizes = path, {}
+def _headers(path: Path, base_model: str) -> Headers:
+    """Read the headers of a file of weights, or of the files that it lists. Raises UserError."""
+    part, found = path, Headers()
     try:
         for part in _parts(path):
             with safe_open(part, "pt") as file:
                 for name in list(file.keys()):
-                    sizes[part, name] = math.prod(file.get_slice(name).get_shape())
-        for part, name in sorted(sizes, key=lambda place: -sizes[place]):
-            with safe_open(part, "pt") as file:
-                yield name, file.get_tensor(name)
+                    entry = file.get_slice(name)
+                    found[part, name] = (list(entry.get_shape()), str(entry.get_dtype()))
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"base_model = {base_model!r}: {part.name} is damaged ({error})") from None
+        raise _damaged(base_model, part, error) from None
+    return found
+
+
+def _read(path: Path, base_model: str) -> Iterator[tuple[str, Tensor]]:
+    """Yield each tensor with its name. A tensor is a view of the mapped file: copy what should stay.
+
+    The file is mapped again for each tensor, otherwise all of it would count as this process's memory. The
+    largest come first, while the least memory is in use.
+    """
+    headers = _headers(path, base_model)
+    for part, name in sorted(headers, key=lambda place: -math.prod(headers[place][0])):
+        try:
+            with safe_open(part, "pt") as file:
+                tensor = file.get_tensor(name)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise _damaged(base_model, part, error) from None
+        yield name, tensor
+
+
+def _damaged(base_model: str, part: Path, error: Exception) -> UserError:
+    return UserError(f"base_model = {base_model!r}: {part.name} is damaged ({error})")
+
+
+def _own_name(key: str) -> str:
+    """Return a tensor's name without wrappers and without the prefix of the hub's layout."""
+    parts = [part for part in key.split(".") if part not in WRAPPERS]
+    return ".".join(parts).removeprefix("transformer.")
 
 
 def _parts(path: Path) -> list[Path]:
@@ -178,15 +342,25 @@ def _parts(path: Path) -> list[Path]:
 def _from_hub_layout(
     tensors: Iterable[tuple[str, Tensor]], arch: Architecture, base_model: str
 ) -> dict[str, Tensor]:
-    """Our state dict from the hub's: Conv1D transposed, c_attn split in q, k, v, the head filled in."""
+    """Convert the hub's state dict to ours: transpose Conv1D, split c_attn into q, k, v, fill in the head.
+
+    Works on meta tensors as well, so that headers are checked by the same rules.
+    """
     state: dict[str, Tensor] = {}
+    keys: dict[str, str] = {}
     for key, tensor in tensors:
         if not tensor.is_floating_point() and not key.endswith((".attn.bias", ".attn.masked_bias")):
             message = f"base_model = {base_model!r}: {key} is of {tensor.dtype}; it should be of floating-point numbers"
             raise UserError(message)
-        name = key.removeprefix("transformer.")
+        name = _own_name(key)
         if name.endswith((".attn.bias", ".attn.masked_bias")):  # causal masks of old exports
             continue
+        if name in keys:
+            message = f"base_model = {base_model!r}: {keys[name]} and {key} are the same tensor of GPT-2; there should be one"
+            raise UserError(message)
+        keys[name] = key
+        if name in VOCABULARY_TABLES and tensor.dim() == 2 and _is_extended(len(tensor)):
+            tensor = tensor[:VOCABULARY]
         layer, _, kind = name.rpartition(".")
         if layer.endswith("attn.c_attn"):
             parts = torch.atleast_1d(tensor).tensor_split(3, -1)  # (n_embd, n_embd) or (n_embd,)
@@ -240,6 +414,10 @@ def _copy(tensor: Tensor) -> Tensor:
 def _check(state: dict[str, Tensor], arch: Architecture, base_model: str) -> None:
     with torch.device("meta"):
         expected = GPT2(arch).state_dict()
+    prefixes = [name.removesuffix("wte.weight") for name in state if name.endswith(".wte.weight")]
+    if prefixes and "wte.weight" not in state:
+        message = f"the names of its tensors begin with {_brief(prefixes[0])}, which is not part of GPT-2; save it without that prefix"
+        raise UserError(f"base_model = {base_model!r}: {message}")
     problems = [f"{name} is missing" for name in expected if name not in state]
     problems += [f"{name} is not part of GPT-2" for name in state if name not in expected]
     problems += [

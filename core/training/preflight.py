@@ -10,10 +10,10 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 
-from core.config import RunConfig
+from core.config import EmptyOutputs, RunConfig
 from core.data import dataset, hub
 from core.data.batches import Schedule, encode_example
-from core.data.template import Example
+from core.data.dataset import Records, SkippedRecord
 from core.errors import ConfigError, Problem, UserError
 from core.nn import pretrained
 from core.nn.architecture import VOCABULARY, Architecture
@@ -27,7 +27,7 @@ LEAST = Extent(train_examples=1, longest=2, test_examples=1, longest_prompt=1)
 """Any data set: what does not fit with this one fits with none."""
 LESS = 0.95
 """Share of the estimate for a run that ran out of memory which the settings offered instead may take."""
-Sizes = tuple[list[Example], list[tuple[int, int]]]
+Sizes = list[tuple[int, int]]
 Found = TypeVar("Found")
 Given = ParamSpec("Given")
 
@@ -60,7 +60,11 @@ class Plan:
     """Of the training steps; evaluation and answering come on top."""
     device: str | None = None
     note: str | None = None
-    """What to know where nothing is wrong: why figures are missing, or what will be left out."""
+    """Remarks that are not problems: why figures are missing, what is left out or ignored."""
+    skipped_records: list[SkippedRecord] = field(default_factory=list)
+    """Records of the data set that are left out because they have no instruction or output."""
+    unused_keys: dict[str, int] = field(default_factory=dict)
+    """Keys of the records that training ignores, with the number of records that have a value there."""
     learning_rates: list[tuple[int, float]] = field(default_factory=list)
     """(step, rate) at up to 200 steps."""
 
@@ -75,17 +79,19 @@ class Corpus:
     cut_examples: int
     lost_examples: int
     """Of training and validation: those of whose response nothing is left."""
+    records: Records
 
 
 def read_corpus(config: RunConfig, context: int) -> Corpus:
-    """Load, split and measure a run's data set; a file that has not changed is not read twice.
+    """Load, split and measure a run's data set. An unchanged file is read once.
 
     Raises:
         UserError: there is no such data set, it is damaged, or a part of it is or becomes empty.
     """
     stamps = dataset.stamps(config.dataset)
-    examples, sizes = _measured(config.dataset, config.max_examples, stamps)
-    parts = dataset.split(examples, config)
+    source = config.dataset, config.max_examples, config.empty_outputs
+    records, sizes = _measured(*source, stamps)
+    parts = dataset.split(records.examples, config)
     limit = min(config.max_length or context, context)
     train = sizes[: len(parts.train)]
     kept = _kept(train, limit, config.mask_prompt)
@@ -98,13 +104,13 @@ def read_corpus(config: RunConfig, context: int) -> Corpus:
     lost = len(train) + len(parts.validation) - len(kept) - len(validation)
     prompts = [prompt for _, prompt in sizes[len(train) : len(train) + len(parts.test)]]
     extent = Extent(len(kept), max(kept), len(prompts), max(prompts))
-    return Corpus(kept, extent, len(validation), cut, lost)
+    return Corpus(kept, extent, len(validation), cut, lost, records)
 
 
 def fetch(config: RunConfig) -> None:
     """Download what a run needs and this machine lacks. Raises UserError where it cannot be had."""
     pretrained.fetch(config.base_model)
-    dataset.load(config.dataset, config.max_examples)
+    dataset.load(config.dataset, config.max_examples, config.empty_outputs)
 
 
 def all_problems(values: Mapping[str, Any]) -> list[Problem]:
@@ -123,16 +129,23 @@ def all_problems(values: Mapping[str, Any]) -> list[Problem]:
 
 
 def check(config: RunConfig) -> Plan:
-    """Everything that can be known about a run before its launch. Raises nothing: problems are listed."""
+    """Work out what a run would do and everything that would refuse it, from local and cached files.
+
+    Problems are listed in the plan; none is raised.
+    """
     problems: list[Problem] = []
+    notes: list[str] = []
+    corpus: Corpus | None = None
     arch = _attempt(problems, config, "base_model", pretrained.architecture, config.base_model)
+    if arch:
+        source = config.base_model, config.tie_weights
+        notes += _attempt(problems, config, "base_model", pretrained.inspect, *source) or []
     device = _attempt(problems, config, "device", hardware.resolve_device, config.device)
     if device is not None:
         _attempt(
             problems, config, "precision", hardware.resolve_precision, config.precision, device
         )
     problems += _beyond(config, arch) if arch else []
-    notes, corpus = [], None
     if size := pretrained.to_download(config.base_model):
         notes.append(
             f"about {size / 1e6:,.0f} MB of {config.base_model} will be downloaded at the launch"
@@ -146,15 +159,25 @@ def check(config: RunConfig) -> Plan:
         )
         if arch and device is not None:
             problems += _lacking(config, arch, LEAST, device)
-    if corpus and corpus.lost_examples:
+    if corpus:
+        notes += _data_notes(corpus)
+    note = "; ".join(notes) or None
+    plan = Plan(problems, **(_counts(config, arch) if arch else {}))
+    if arch and corpus and device is not None:
+        plan = _plan(config, arch, corpus, device, problems)
+    if corpus:
+        skipped, unused = corpus.records.skipped, corpus.records.unused_keys
+        plan = replace(plan, skipped_records=skipped, unused_keys=unused)
+    return replace(plan, note=note)
+
+
+def _data_notes(corpus: Corpus) -> list[str]:
+    """Describe what a run leaves out of its data set or ignores in it."""
+    notes = [dataset.skipped_summary(corpus.records), dataset.unused_summary(corpus.records)]
+    if corpus.lost_examples:
         lost = f"{corpus.lost_examples:,} examples will be left out"
         notes.append(f"{lost}: max_length leaves nothing of their response")
-    note = "; ".join(notes) or None
-    if arch is None:
-        return Plan(problems, note=note)
-    if corpus is None or device is None:
-        return Plan(problems, note=note, **_counts(config, arch))
-    return replace(_plan(config, arch, corpus, device, problems), note=note)
+    return [note for note in notes if note]
 
 
 def _beyond(config: RunConfig, arch: Architecture) -> list[Problem]:
@@ -284,11 +307,13 @@ def _attempt(
 
 
 @functools.lru_cache(maxsize=4)
-def _measured(name: str, max_examples: int | None, stamps: object) -> Sizes:
-    """The examples of a data set and (tokens, tokens of the prompt) of each. `stamps` tells versions apart."""
-    examples = dataset.load(name, max_examples, download=False)
-    encoded = (encode_example(example, 0, 10**9) for example in examples)
-    return examples, [(len(e.ids), e.prompt_length) for e in encoded]
+def _measured(
+    name: str, max_examples: int | None, empty_outputs: EmptyOutputs, stamps: object
+) -> tuple[Records, Sizes]:
+    """Read a data set; return it with (tokens, prompt tokens) of each example. `stamps` is part of the cache key."""
+    records = dataset.read(name, max_examples, empty_outputs, download=False)
+    encoded = (encode_example(example, 0, 10**9) for example in records.examples)
+    return records, [(len(e.ids), e.prompt_length) for e in encoded]
 
 
 def _kept(sizes: list[tuple[int, int]], limit: int, mask_prompt: bool) -> list[int]:

@@ -82,8 +82,8 @@ class Trainer:
     def _encode(self) -> tuple[list[Encoded], list[Encoded]]:
         """What to train and to validate on; what to answer is kept for the end."""
         config = self.config
-        examples = dataset.load(config.dataset, config.max_examples)
-        parts = self.split = dataset.split(examples, config)
+        self.records = dataset.read(config.dataset, config.max_examples, config.empty_outputs)
+        parts = self.split = dataset.split(self.records.examples, config)
         length = min(config.max_length or self.model.arch.context, self.model.arch.context)
         train = encode_all(parts.train, length, config.mask_prompt)
         place = len(parts.train) + len(parts.test)
@@ -94,7 +94,12 @@ class Trainer:
             )
         return train, validation
 
-    def _warn_of_lost_examples(self) -> None:
+    def _warn_at_start(self) -> None:
+        """Write warnings about the base model and the data: what is cut off or left out."""
+        for note in pretrained.inspect(self.config.base_model):
+            self.run.emit("warning", step=0, about="base model", message=note)
+        if skipped := dataset.skipped_summary(self.records):
+            self.run.emit("warning", step=0, about="data", message=skipped)
         given = len(self.split.train) + len(self.split.validation)
         if lost := given - len(self.train_set) - len(self.validation_set):
             message = f"{lost} examples are left out: max_length leaves nothing of their response"
@@ -116,7 +121,7 @@ class Trainer:
             precision=str(self.dtype).removeprefix("torch."),
         )
         if self.progress.step == 0:
-            self._warn_of_lost_examples()
+            self._warn_at_start()
             self._evaluate()
         while self.progress.step < steps:
             step = self.progress.step + 1

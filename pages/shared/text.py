@@ -3,8 +3,13 @@
 import html
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+import pandas as pd
 import streamlit as st
+
+if TYPE_CHECKING:  # the hub's client, which most pages need not wait for
+    from core.data.dataset import SkippedRecord
 
 STYLE = "white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.5;"
 MARK = "background: rgba(240, 170, 50, 0.35); border-radius: 3px;"
@@ -52,6 +57,17 @@ def show_tokens(tokens: Sequence[tuple[str, str]]) -> None:
         for text, state in tokens
     )
     st.html(f'<div style="{STYLE}">{"".join(pieces)}</div>')
+
+
+def show_skipped(skipped: Sequence["SkippedRecord"]) -> None:
+    """Draw a folded table of the records that a data set leaves out, with the reasons."""
+    if skipped:
+        with st.expander(f"Skipped records ({len(skipped):,})"):
+            rows = {
+                "Record": [each.place for each in skipped],
+                "Reason": [each.reason for each in skipped],
+            }
+            st.dataframe(pd.DataFrame(rows), hide_index=True)
 
 
 def plain(text: str) -> str:

@@ -1,12 +1,8 @@
 """Data sets of the hub: which names are meant so, and downloads by its own client from a server on loopback."""
 
-import hashlib
 import json
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -17,9 +13,9 @@ from hypothesis import strategies as st
 
 from core.data import dataset, hub
 from core.errors import UserError
+from tests.hub_server import Hub
 
 RECORDS = [{"instruction": f"Say {i}.", "input": "", "output": f"{i}"} for i in range(6)]
-COMMIT = "0" * 40
 
 
 @pytest.mark.parametrize("name", ["owner/name", "a_b/c-d.e", "x/y2", "a.json/b"])
@@ -35,6 +31,7 @@ def test_alpaca_has_a_name_of_its_own() -> None:
     "name",
     [
         *("primer", "data.json", "data/x.json", "data/x.jsonl", "data/x.parquet", "data/x.csv"),
+        *("data/x.json.gz", "data/x.jsonl.zst", "data/x.JSON", "data/x.ndjson", "data/x.arrow"),
         *("./x", "../x", "/x/y", "~/x", "a/b/c", "a b/c", "a/", "/", "", "a/..", "a--b/c"),
         *("-a/b", "a/b.", "ünï/x", "x/" + "y" * 300),
     ],
@@ -58,71 +55,15 @@ def test_the_hubs_client_takes_every_name_that_is_one(name: str) -> None:
 
 
 @pytest.fixture
-def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., list[str]]]:
-    """A function that serves these files as the hub's `owner/name`; it returns the log of requests."""
-    servers = []
+def serve(request: pytest.FixtureRequest) -> Callable[..., list[str]]:
+    """A function that serves these files as the hub's `owner/name`; it returns the paths requested."""
+    server: Hub = request.getfixturevalue("hub")  # `hub` is the module's name here
 
     def start(files: dict[str, bytes]) -> list[str]:
-        requests: list[str] = []
+        server.datasets["owner/name"] = files
+        return server.paths
 
-        class Hub(BaseHTTPRequestHandler):
-            def do_HEAD(self) -> None:
-                self.do_GET()
-
-            def do_GET(self) -> None:
-                requests.append(self.path)
-                path = self.path.partition("?")[0]
-                prefix = f"/datasets/owner/name/resolve/{COMMIT}/"
-                if path == "/api/datasets/owner/name/revision/main":
-                    self.answer(json.dumps({"id": "owner/name", "sha": COMMIT}).encode())
-                elif path == f"/api/datasets/owner/name/tree/{COMMIT}":
-                    self.answer(json.dumps([entry(*file) for file in files.items()]).encode())
-                elif path.startswith(prefix) and path.removeprefix(prefix) in files:
-                    self.answer(files[path.removeprefix(prefix)])
-                else:
-                    self.send_error(404)
-
-            def answer(self, body: bytes) -> None:
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                large = self.path.endswith(".parquet")  # those go by their SHA-256
-                self.send_header("ETag", f'"{sha256(body) if large else etag(body)}"')
-                self.send_header("X-Repo-Commit", COMMIT)
-                self.send_header("Content-Type", "application/json")
-                self.end_headers()
-                if self.command == "GET":
-                    self.wfile.write(body)
-
-            def log_message(self, *args: Any) -> None:
-                pass
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        servers.append(server)
-        here = f"http://127.0.0.1:{server.server_port}"
-        files_at = here + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "ENDPOINT", here)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", files_at)
-        return requests
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
-def etag(body: bytes) -> str:
-    return hashlib.sha1(body).hexdigest()
-
-
-def sha256(body: bytes) -> str:
-    return hashlib.sha256(body).hexdigest()
-
-
-def entry(path: str, body: bytes) -> dict[str, Any]:
-    return {"type": "file", "path": path, "size": len(body), "oid": etag(body)}
+    return start
 
 
 def test_a_data_set_is_fetched_once(serve: Callable[..., list[str]]) -> None:
@@ -145,6 +86,20 @@ def test_parquet_goes_before_other_files(serve: Callable[..., list[str]], tmp_pa
     serve({"a.parquet": (tmp_path / "x.parquet").read_bytes(), "info.json": b"{}"})
     assert [path.name for path in hub.files("owner/name", download=True)] == ["a.parquet"]
     assert dataset.load("owner/name")[5].instruction == "Say 5."
+
+
+def test_skipped_records_name_the_file_they_are_in(
+    serve: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    files = {}
+    for part in ("train-0", "train-1"):
+        frame = pd.DataFrame(RECORDS)
+        frame.loc[2, "output"] = ""
+        frame.to_parquet(tmp_path / f"{part}.parquet")
+        files[f"data/{part}.parquet"] = (tmp_path / f"{part}.parquet").read_bytes()
+    serve(files)
+    places = [skipped.place for skipped in dataset.read("owner/name").skipped]
+    assert places == ["record 3 of train-0.parquet", "record 3 of train-1.parquet"]
 
 
 def test_the_training_part_is_taken_where_names_tell(serve: Callable[..., list[str]]) -> None:
@@ -176,8 +131,8 @@ def test_what_is_missing_in_parquet_is_as_in_json(
     if missing == "input":
         assert dataset.load("owner/name")[1].input == ""
     else:
-        with pytest.raises(UserError, match="record 2: 'output' is a NoneType"):
-            dataset.load("owner/name")
+        [skipped] = dataset.read("owner/name").skipped
+        assert (skipped.place, skipped.reason) == ("record 2", "output empty")
 
 
 def test_a_repository_without_data_is_told(serve: Callable[..., list[str]]) -> None:

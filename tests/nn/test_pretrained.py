@@ -1,10 +1,12 @@
 """Loading base models: real save_pretrained directories, and everything that can be wrong with one."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -12,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from core.errors import UserError
 from core.nn import lora, pretrained
 from core.nn.architecture import FAMILY, Architecture
+from core.nn.gpt2 import GPT2
 
 SavePeer = Callable[..., Any]
 QKV = "transformer.h.0.attn.c_attn.weight"
@@ -32,9 +35,13 @@ def rewrite(base: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> Non
 
 
 def sentence(base: Path) -> str:
+    """Return the message with which loading fails, which a check by headers has to find as well."""
     with pytest.raises(UserError) as caught:
         pretrained.load(str(base))
     text = str(caught.value)
+    with pytest.raises(UserError) as checked:
+        pretrained.inspect(str(base))
+    assert str(checked.value) == text
     assert text.startswith(f"base_model = {str(base)!r}: ")
     assert "\n" not in text
     return text.removeprefix(f"base_model = {str(base)!r}: ")
@@ -58,9 +65,17 @@ def test_weights_are_fp32_and_trainable(base: Path) -> None:
 
 def test_an_untied_model_can_not_be_tied(tmp_path: Path, save_peer: SavePeer) -> None:
     save_peer(tmp_path, tied=False)
-    with pytest.raises(UserError, match="tie_weights"):
-        pretrained.load(str(tmp_path), tie_weights=True)
+    for refuse in (pretrained.load, pretrained.inspect):
+        with pytest.raises(UserError, match="tie_weights"):
+            refuse(str(tmp_path), tie_weights=True)
     pretrained.load(str(tmp_path))
+    assert pretrained.inspect(str(tmp_path)) == []
+
+
+def test_a_stored_head_that_equals_the_embedding_can_be_tied(base: Path) -> None:
+    rewrite(base, lambda t: t.update({"lm_head.weight": t["transformer.wte.weight"].clone()}))
+    assert pretrained.inspect(str(base), tie_weights=True) == []
+    assert pretrained.load(str(base), tie_weights=True)
 
 
 def test_a_model_cut_into_several_files(tmp_path: Path, save_peer: SavePeer) -> None:
@@ -112,6 +127,128 @@ def test_old_exports_without_prefix_and_with_causal_masks(base: Path) -> None:
     loaded = pretrained.load(str(base)).state_dict()
     assert loaded.keys() == expected.keys()
     assert all(torch.equal(loaded[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        "_orig_mod.{}",
+        "module.{}",
+        "module._orig_mod.{}",
+        "_orig_mod.module.{}",
+        "model.{}",
+        "_fsdp_wrapped_module.{}",
+    ],
+)
+def test_wrapper_prefixes_are_stripped(base: Path, wrap: str) -> None:
+    expected = pretrained.fingerprint(pretrained.load(str(base)))
+    rewrite(base, lambda t: [t.update({wrap.format(name): t.pop(name)}) for name in list(t)])
+    assert pretrained.inspect(str(base)) == []
+    assert pretrained.fingerprint(pretrained.load(str(base))) == expected
+
+
+def test_wrapped_blocks_are_unwrapped(base: Path) -> None:
+    """torch.compile of single blocks puts its prefix in the middle of a name."""
+    expected = pretrained.fingerprint(pretrained.load(str(base)))
+
+    def wrap(tensors: dict[str, torch.Tensor]) -> None:
+        for name in list(tensors):
+            wrapped = name.replace("h.0.", "h.0._orig_mod.").replace("h.1.", "h.1._orig_mod.")
+            tensors[wrapped] = tensors.pop(name)
+
+    rewrite(base, wrap)
+    assert pretrained.inspect(str(base)) == []
+    assert pretrained.fingerprint(pretrained.load(str(base))) == expected
+
+
+def test_an_unknown_prefix_is_named(base: Path) -> None:
+    rewrite(base, lambda t: [t.update({f"net.{name}": t.pop(name)}) for name in list(t)])
+    assert sentence(base) == (
+        "the names of its tensors begin with 'net.transformer.', which is not part of GPT-2; "
+        "save it without that prefix"
+    )
+
+
+def test_a_tensor_stored_twice_is_refused(base: Path) -> None:
+    rewrite(base, lambda t: t.update({"module.wte.weight": t["transformer.wte.weight"] + 1}))
+    assert sentence(base).endswith("are the same tensor of GPT-2; there should be one")
+
+
+@pytest.mark.parametrize("rows", [50_258, 50_304, 51_200])
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("declared", [True, False])
+def test_padded_vocabularies_are_cut_to_gpt2s(
+    tmp_path: Path, save_peer: SavePeer, rows: int, tied: bool, declared: bool
+) -> None:
+    peer = save_peer(tmp_path, tied=tied, n_layer=1, n_head=1, n_embd=4, vocab_size=rows)
+    if not declared:
+        path = tmp_path / "config.json"
+        path.write_text(path.read_text().replace(f'"vocab_size": {rows}', '"vocab_size": 50257'))
+    assert pretrained.architecture(str(tmp_path)).vocabulary == 50_257
+    model = pretrained.load(str(tmp_path), tie_weights=tied)
+    ids = torch.tensor([[1, 2, 50_256]])
+    expected = peer(ids).logits[..., :50_257]
+    torch.testing.assert_close(model(ids), expected, atol=1e-4, rtol=1e-4)
+    assert pretrained.inspect(str(tmp_path), tie_weights=tied) == [
+        f"the base model has {rows:,} vocabulary rows; only the first 50,257, those of GPT-2, are used"
+    ]
+
+
+def test_a_much_larger_vocabulary_is_not_gpt2s(tmp_path: Path, save_peer: SavePeer) -> None:
+    save_peer(tmp_path, n_layer=1, n_head=1, n_embd=4, vocab_size=64_000)
+    assert pretrained.architecture(str(tmp_path)).vocabulary == 64_000
+
+
+def test_the_check_reads_headers_only(tmp_path: Path) -> None:
+    """A sparse file of GPT-2 XL's size, of which nothing but the header is on the disk."""
+    arch = FAMILY["gpt2-xl"]
+    sizes = {"n_layer": arch.n_layer, "n_head": arch.n_head, "n_embd": arch.n_embd}
+    config = {**sizes, "n_positions": arch.context, "vocab_size": arch.vocabulary}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with torch.device("meta"):
+        shapes = {name: list(t.shape) for name, t in pretrained.hub_layout(GPT2(arch)).items()}
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        start, end = end, end + 4 * math.prod(shape)
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
+    before = psutil.Process().memory_info().rss
+    assert pretrained.inspect(str(tmp_path)) == []
+    assert psutil.Process().memory_info().rss - before < 200e6
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model.bin.index.json"])
+def test_pickled_weights_alone_are_refused_by_name(base: Path, name: str) -> None:
+    (base / "model.safetensors").rename(base / name)
+    assert sentence(base).startswith("it has no model.safetensors, only pytorch_model.bin, which")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"n_positions": None}, "n_positions = None should be a whole number from 1 to 1,048,576"),
+        ({"n_positions": ...}, "n_positions is missing"),
+        ({"n_positions": ..., "vocab_size": ...}, "n_positions is missing; vocab_size is missing"),
+        ({"n_layer": 2.5}, "n_layer = 2.5 should be a whole number from 1 to 1,000"),
+        ({"n_layer": True}, "n_layer = True should be"),
+        ({"n_layer": 10**12}, "n_layer = 1000000000000 should be"),
+        ({"n_head": [4]}, "n_head = [4] should be a whole number"),
+        ({"n_head": 5}, "n_embd = 32 should be divisible by n_head = 5"),
+        ({"n_embd": "x" * 9999}, "n_embd = 'xxx"),
+    ],
+)
+def test_wrong_fields_of_config_json_are_named(
+    base: Path, change: dict[str, Any], said: str
+) -> None:
+    path = base / "config.json"
+    config = json.loads(path.read_text()) | change
+    path.write_text(json.dumps({key: value for key, value in config.items() if value is not ...}))
+    text = sentence(base)
+    assert text.startswith(f"config.json is not a GPT-2 configuration: {said}")
+    assert len(text) < 200
 
 
 def test_a_missing_tensor(base: Path) -> None:

@@ -74,3 +74,30 @@ def test_another_data_set_is_chosen_and_the_first_again(page, dataset):
     assert page.metric[0].value == "2,006"
     page.widget("Maximum length").set_value(30).run()
     assert [page.metric[i].value for i in (0, 6)] == ["2,006", "2,006"]
+
+
+def test_skipped_records_and_unused_keys_are_listed(page, tmp_path):
+    records = [{"instruction": f"Count to {n}.", "output": f"{n} it is."} for n in range(40)]
+    records[6]["output"] = " "
+    records[9] |= {"system": "Be *brief* <b>.", "x <img src=x> y": 1}
+    path = tmp_path / "some.json"
+    path.write_text(json.dumps(records))
+    page.go("data", dataset=str(path))
+    assert page.says("1 of 40 records are left out: output empty (record 7).")
+    assert [e.label for e in page.expander] == ["Skipped records (1)"]
+    assert shown(page).values.tolist() == [["record 7", "output empty"]]
+    assert page.says("Keys that are not used, with their number of records: system (1), x <img")
+    assert [m.value for m in page.metric][:3] == ["33", "3", "3"]
+    table = page.dataframe[1].value
+    assert table["item"].tolist() == list(range(39))
+    page.widget("Keep empty outputs").set_value(True).run()
+    assert not page.warning
+    assert [m.value for m in page.metric][:3] == ["34", "4", "2"]
+    assert shown(page)["output"].tolist()[6] == " "
+
+
+def test_file_without_usable_record_is_an_error(page, tmp_path):
+    path = tmp_path / "none.json"
+    path.write_text(json.dumps([{"instruction": "Say it.", "output": ""}] * 30))
+    page.go("data", dataset=str(path))
+    assert "none of its 30 records can be used" in page.error[0].value.replace("\\", "")

@@ -67,6 +67,23 @@ def test_mistakes_stand_beside_their_fields_all_at_once(page):
     assert page.says("Epochs**: it should be greater than or equal to 1")
 
 
+def test_skipped_records_are_listed_in_the_plan(page, tmp_path):
+    records = [{"instruction": f"Say {n}.", "output": f"{n}"} for n in range(40)]
+    records[6]["output"] = ""
+    records[8]["history"] = ["earlier"]
+    path = tmp_path / "some.json"
+    path.write_text(json.dumps(records))
+    give(page, dataset=str(path))
+    assert not launch_button(page).disabled
+    assert page.says("1 of 40 records are left out: output empty (record 7)")
+    assert page.says("keys that are not used, with their number of records: history (1)")
+    assert page.dataframe[0].value.values.tolist() == [["record 7", "output empty"]]
+    assert page.says("33 examples to train on")
+    give(page, empty_outputs="keep")
+    assert page.says("34 examples to train on")
+    assert not page.says("left out")
+
+
 def test_mended_mistakes_are_gone(page):
     give(page, epochs=0, dataset="nowhere.json")
     give(page, epochs=2, dataset="primer")

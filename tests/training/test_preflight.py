@@ -1,6 +1,7 @@
 """What a plan says is what the trainer then does; what is wrong is listed at once."""
 
 import json
+import shutil
 import socket
 import time
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from typing import Any
 
 import huggingface_hub
 import pytest
+import torch
+from safetensors.torch import save
 
 from core.config import RunConfig
 from core.data import dataset
@@ -19,6 +22,7 @@ from core.presets import preset
 from core.training import estimate, hardware, preflight
 from core.training.optimiser import learning_rate
 from core.training.trainer import Trainer
+from tests.hub_server import Hub
 
 Settings = Callable[..., RunConfig]
 
@@ -273,6 +277,91 @@ def test_what_loses_its_whole_response_is_told_before(settings: Settings, tmp_pa
         == f"{left_out} examples will be left out: max_length leaves nothing of their response"
     )
     assert plan.train_examples == sum(i % 3 != 0 for i in range(25))
+
+
+def test_the_plan_lists_skipped_records_and_unused_keys(settings: Settings, tmp_path: Path) -> None:
+    records = [{"instruction": f"Say {i}.", "output": str(i), "system": "x"} for i in range(30)]
+    records[3]["output"] = records[17]["instruction"] = ""
+    path = tmp_path / "data.json"
+    path.write_text(json.dumps(records))
+    plan = preflight.check(settings(dataset=str(path)))
+    assert plan.problems == []
+    assert [(each.place, each.reason) for each in plan.skipped_records] == [
+        ("record 4", "output empty"),
+        ("record 18", "instruction empty"),
+    ]
+    assert plan.unused_keys == {"system": 28}
+    assert plan.note == (
+        "2 of 30 records are left out: output empty (record 4), instruction empty (record 18); "
+        "keys that are not used, with their number of records: system (28)"
+    )
+    kept = preflight.check(settings(dataset=str(path), empty_outputs="keep"))
+    assert [each.place for each in kept.skipped_records] == ["record 18"]
+    assert kept.train_examples == int(29 * 0.85)
+
+
+BASE_FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "pickled": (
+        lambda base: (base / "model.safetensors").rename(base / "pytorch_model.bin"),
+        "it has no model.safetensors, only pytorch_model.bin",
+    ),
+    "no weights": (lambda base: (base / "model.safetensors").unlink(), "it has no model.safeten"),
+    "no n_positions": (
+        lambda base: (base / "config.json").write_text('{"n_layer": 2}'),
+        "config.json is not a GPT-2 configuration: n_head is missing; n_embd is missing; n_positions",
+    ),
+    "damaged": (
+        lambda base: (base / "model.safetensors").write_bytes(b"damaged"),
+        "model.safetensors is damaged",
+    ),
+    "other shapes": (
+        lambda base: (base / "config.json").write_text(
+            (base / "config.json").read_text().replace('"n_embd": 8', '"n_embd": 12')
+        ),
+        "has shape (50257, 8) and should have (50257, 12)",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", BASE_FAULTS)
+def test_whatever_refuses_a_base_model_is_found_by_the_check(
+    settings: Settings, base: Path, tmp_path: Path, new_run: Callable[..., Any], fault: str
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(base, broken)
+    spoil, said = BASE_FAULTS[fault]
+    spoil(broken)
+    config = settings(base_model=str(broken))
+    [problem] = preflight.check(config).problems
+    assert problem.field == "base_model"
+    assert said in problem.message
+    with pytest.raises(UserError) as refused:
+        Trainer(config, new_run())
+    assert str(refused.value).endswith(problem.message)
+
+
+def test_tying_a_separate_head_is_found_by_the_check(
+    settings: Settings, save_peer: Callable[..., Any], tmp_path: Path
+) -> None:
+    sizes = {"n_layer": 1, "n_head": 1, "n_embd": 4, "n_positions": 96, "vocab_size": 50257}
+    save_peer(tmp_path / "untied", tied=False, **sizes)
+    config = settings(base_model=str(tmp_path / "untied"), tie_weights=True)
+    [problem] = preflight.check(config).problems
+    assert problem.message == "its head is not its token embedding; tie_weights should be off"
+    assert preflight.check(config.changed(tie_weights=False)).problems == []
+
+
+def test_a_cached_hub_model_is_checked(
+    settings: Settings, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "available_memory_mb", lambda device: 1e6)
+    config = settings(base_model="gpt2")
+    assert preflight.check(config).problems == []
+    hub.hold(save({"wte.weight": torch.zeros(3, 2)}))
+    pretrained.fetch("gpt2")
+    [problem] = preflight.check(config).problems
+    assert (problem.field, problem.value) == ("base_model", "gpt2")
+    assert "is missing" in problem.message
 
 
 def test_small_batches_take_longer(settings: Settings) -> None:

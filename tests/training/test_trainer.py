@@ -13,13 +13,13 @@ from safetensors.torch import load_file, save_file
 from torch._dynamo.utils import counters
 
 from core.config import RunConfig
-from core.data import dataset
+from core.data import dataset, inspection
 from core.data.batches import collate, encode_all
 from core.errors import TrainingError, UserError
 from core.nn import pretrained
 from core.nn.architecture import Architecture
 from core.nn.gpt2 import GPT2
-from core.training import hardware
+from core.training import hardware, preflight
 from core.training.build import build_model
 from core.training.optimiser import learning_rate
 from core.training.trainer import Trainer, train
@@ -340,3 +340,64 @@ def test_a_block_is_compiled_in_one_piece() -> None:
     assert not counters["graph_break"]
     assert counters["stats"]["unique_graphs"] == 1
     torch.compiler.reset()
+
+
+def empty_some(data: Path, path: Path) -> Path:
+    """Copy a data set of 24 records with three empty outputs, at 0, 10 and 20."""
+    records = json.loads(data.read_text())
+    for i in (0, 10, 20):
+        records[i]["output"] = ""
+    path.write_text(json.dumps(records))
+    return path
+
+
+def test_skipped_records_are_one_warning_and_leave_no_gap_in_positions(
+    settings: Settings, new_run: NewRun, data: Path, tmp_path: Path
+) -> None:
+    config, run = settings(dataset=str(empty_some(data, tmp_path / "data.json"))), new_run()
+    assert train(config, run) == "finished"
+    [warning] = run.of("warning")
+    assert (warning["step"], warning["about"]) == (0, "data")
+    assert warning["message"] == (
+        "3 of 24 records are left out: output empty (record 1, record 11, record 21)"
+    )
+    found = dataset.load(config.dataset)
+    parts = dataset.split(found, config)
+    assert (len(found), len(parts.train), len(parts.test)) == (21, 17, 2)
+    trained = sorted(place for step in run.of("step") for place in step["batch"])
+    assert trained == list(range(17))
+    table = inspection.table(parts).set_index("item")
+    answers = run.of("generation")
+    assert sorted(answer["item"] for answer in answers) == [17, 18]
+    for answer in answers:
+        row = table.loc[answer["item"]]
+        assert row["part"] == "test"
+        assert (answer["instruction"], answer["reference"]) == (row["instruction"], row["output"])
+
+
+def test_kept_empty_outputs_are_trained_on_and_answered(
+    settings: Settings, new_run: NewRun, data: Path, tmp_path: Path
+) -> None:
+    path = empty_some(data, tmp_path / "data.json")
+    config, run = settings(dataset=str(path), empty_outputs="keep", mask_prompt=True), new_run()
+    assert train(config, run) == "finished"
+    assert not run.of("warning")
+    assert sorted(place for step in run.of("step") for place in step["batch"]) == list(range(20))
+    references = {answer["item"]: answer["reference"] for answer in run.of("generation")}
+    assert references[20] == ""
+
+
+def test_a_padded_vocabulary_is_cut_with_a_warning(
+    settings: Settings, new_run: NewRun, save_peer: Callable[..., Any], tmp_path: Path
+) -> None:
+    sizes = {"n_layer": 1, "n_head": 1, "n_embd": 4, "n_positions": 96, "vocab_size": 50_304}
+    save_peer(tmp_path / "padded", **sizes)
+    config, run = settings(base_model=str(tmp_path / "padded"), **LORA), new_run()
+    plan = preflight.check(config)
+    said = (
+        "the base model has 50,304 vocabulary rows; only the first 50,257, those of GPT-2, are used"
+    )
+    assert (plan.problems, plan.note) == ([], said)
+    assert train(config, run) == "finished"
+    assert [(w["about"], w["message"]) for w in run.of("warning")] == [("base model", said)]
+    assert run.of("plan")[0]["parameters"] == plan.parameters
