@@ -118,13 +118,20 @@ def train(
 @app.command()
 def resume(
     run: RunName,
+    restart: Annotated[
+        bool,
+        typer.Option(
+            "--restart",
+            help="Train again from step 0 with the current settings. Deletes the run's checkpoints.",
+        ),
+    ] = False,
     executor: ExecutorName = "process",
     runs_dir: RunsDir = RUNS,
     format: AsFormat = "table",
 ) -> None:
-    """Go on with a run that did not finish, from its newest checkpoint."""
+    """Resume an unfinished run from its newest checkpoint."""
     found = RunDirectory.find(runs_dir, run)
-    lab.requeue(found)
+    lab.requeue(found, restart)
     _drive(found, executor, format)
 
 

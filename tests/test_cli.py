@@ -17,10 +17,11 @@ from core import cli
 from core.config import RunConfig
 from core.data.template import format_prompt
 from core.presets import PRESETS
-from core.tracking import queries, reading
+from core.tracking import lab, queries, reading
 from core.tracking.index import INDEX, Index
 from core.tracking.rundir import RunDirectory
-from core.training import hardware
+from core.tracking.worker import work
+from core.training import hardware, trainer
 
 WORDS = ["red", "green", "blue", "one", "two", "three", "house", "tree", "river", "stone"]
 SIZES = {"n_layer": 1, "n_head": 2, "n_embd": 8, "n_positions": 96, "vocab_size": 50257}
@@ -392,6 +393,74 @@ def test_a_run_that_fails_ends_with_its_reason_and_status_1(
     assert "error: bad failed: base_model = " in result.err
     assert "model.safetensors is damaged" in result.err
     assert "Traceback" not in result.err
+
+
+@pytest.fixture
+def stopped(runs_dir: Path, base: Path, data: Path) -> RunDirectory:
+    """A run `half` of five steps that was stopped after its second."""
+    settings = {"base_model": str(base), "dataset": str(data), "batch_size": 4, "max_new_tokens": 3}
+    run = RunDirectory.create(runs_dir, RunConfig.parse({"name": "half", **settings}))
+
+    def stop_after_two_steps(config: RunConfig, active: Any) -> str:
+        emit = active.emit
+
+        def watched(kind: str, **fields: Any) -> None:
+            emit(kind, **fields)
+            if kind == "step" and fields["step"] == 2:
+                run.request_stop()
+
+        active.emit = watched
+        return trainer.train(config, active)
+
+    work(run, train=stop_after_two_steps)
+    assert (run.status(), run.checkpoint_step()) == ("stopped", 2)
+    return run
+
+
+def step_losses(run: RunDirectory) -> list[float]:
+    """The losses that the index holds for a run."""
+    with contextlib.closing(reading.read_index(run.path.parent)) as index:
+        return list(queries.curves(index.cursor(), [run.name], ["loss"])["loss"]["y"])
+
+
+def test_resume_names_changed_settings_and_restart_trains_with_them(
+    stopped: RunDirectory, runs_dir: Path
+) -> None:
+    words = ("half", "--runs-dir", runs_dir, "--executor", "thread", "--format", "json")
+    stopped.write_config(stopped.config().changed(batch_size=2, seed=7))
+    refused = call("resume", *words)
+    assert refused.status == 2
+    assert "batch_size = 2 (was 4)" in refused.sentence
+    assert "seed = 7 (was 123)" in refused.sentence
+    assert "`python -m core resume half --restart`" in refused.sentence
+    assert (stopped.status(), stopped.checkpoint_step()) == ("stopped", 2)
+
+    [row] = call("resume", *words, "--restart").json
+    assert (row["status"], row["batch_size"]) == ("finished", 2)
+    fresh = RunDirectory.create(runs_dir, stopped.config())
+    work(fresh)
+    assert len(step_losses(stopped)) == 9
+    assert step_losses(stopped) == step_losses(fresh)
+
+
+def test_restart_discards_checkpoints_and_earlier_steps(
+    stopped: RunDirectory, runs_dir: Path
+) -> None:
+    assert len(step_losses(stopped)) == 2
+    lab.requeue(stopped, restart=True)
+    assert stopped.status() == "queued"
+    assert stopped.checkpoint_step() is None
+    assert not step_losses(stopped)
+    assert stopped.events_path.read_text().count('"event":"step"') == 2
+
+
+def test_a_finished_run_is_not_restarted(trained: tuple[Path, Result]) -> None:
+    result = call("resume", "mine", "--restart", "--runs-dir", trained[0])
+    assert (result.status, result.sentence) == (
+        2,
+        "mine is finished; there is nothing to resume",
+    )
+    assert (trained[0] / "mine" / "weights").is_dir()
 
 
 def test_a_demonstration_is_three_runs_their_table_and_answers(

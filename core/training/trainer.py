@@ -5,6 +5,7 @@ Knows a run as a directory and an event writer: no database, no pages, no networ
 
 import time
 from dataclasses import asdict
+from typing import Any
 
 import torch
 
@@ -16,7 +17,7 @@ from core.data.template import Example
 from core.errors import TrainingError
 from core.nn import generation, lora, pretrained
 from core.nn.gpt2 import GPT2
-from core.training import checkpoint, divergence, hardware
+from core.training import checkpoint, divergence, hardware, resumption
 from core.training.build import build_model
 from core.training.evaluation import answer_all, mean_loss
 from core.training.optimiser import build_optimizer, learning_rate
@@ -75,6 +76,7 @@ class Trainer:
             for block in self.model.h:  # the loss goes through these, not through the model's call
                 block.compile(dynamic=True)
         self.progress = Progress()
+        self.recorded_settings: dict[str, Any] | None = resumption.recorded(config)
 
     def _build_model(self) -> GPT2:
         return build_model(self.config)
@@ -242,6 +244,8 @@ class Trainer:
                 "progress": asdict(self.progress),
                 "scaler": self.scaler.state_dict(),
                 "origin": self._origin(),
+                "train_examples": len(self.train_set),
+                resumption.SETTINGS: self.recorded_settings,
             },
         )
 
@@ -253,15 +257,28 @@ class Trainer:
         if not self.run.resumed:
             return
         facts, messages = checkpoint.load_checkpoint(
-            self.run.directory / "checkpoint", self.model, self.optimizer
+            self.run.directory / "checkpoint", self.model, self.optimizer, self._check_settings
         )
         if facts:
             self.progress = Progress(**facts["progress"])
-            self.scaler.load_state_dict(facts["scaler"])
+            if facts["scaler"]:  # empty unless the run was in fp16 before
+                self.scaler.load_state_dict(facts["scaler"])
+            self.recorded_settings = facts.get(resumption.SETTINGS)
             messages += checkpoint.strangers(facts, self._origin(), self.progress.step)
         self.run.emit("rewind", step=self.progress.step if facts else -1)
         for message in messages:
             self.run.emit("warning", step=self.progress.step, about="checkpoint", message=message)
+
+    def _check_settings(self, facts: dict[str, Any]) -> None:
+        """Refuse a checkpoint of other settings. A path may change if the content is the same."""
+        was, now = facts.get("origin"), self._origin()
+        same = [
+            name
+            for name, what in resumption.INPUTS.items()
+            if isinstance(was, dict) and was.get(what) == now[what]
+        ]
+        name, examples = self.run.directory.name, len(self.train_set)
+        resumption.check(name, facts, self.config, examples, ignored=same)
 
     def publish_weights(self) -> None:
         """Write `weights/`: the adapter, or the whole model."""
