@@ -115,7 +115,7 @@ class Trainer:
             parameters=sum(p.numel() for p in self.model.parameters()),
             trainable=sum(p.numel() for p in self.parameters),
             device=hardware.describe(self.device),
-            precision=str(self.dtype).removeprefix("torch."),
+            precision=hardware.name_of(self.dtype),
         )
         if self.progress.step == 0:
             self._warn_of_lost_examples()
@@ -264,6 +264,7 @@ class Trainer:
             if facts["scaler"]:  # empty unless the run was in fp16 before
                 self.scaler.load_state_dict(facts["scaler"])
             self.recorded_settings = facts.get(resumption.SETTINGS)
+            messages += self._keep_constant_rate()
             messages += checkpoint.strangers(facts, self._origin(), self.progress.step)
         self.run.emit("rewind", step=self.progress.step if facts else -1)
         for message in messages:
@@ -280,6 +281,18 @@ class Trainer:
         name, examples = self.run.directory.name, len(self.train_set)
         resumption.check(name, facts, self.config, examples, ignored=same)
 
+    def _keep_constant_rate(self) -> list[str]:
+        """Keep the learning rate of a run that an older version started, which ignored warm-up without min_lr."""
+        if self.recorded_settings is not None or self.config.min_lr is not None:
+            return []
+        if not self.config.warmup_fraction:
+            return []
+        self.config = self.config.changed(warmup_fraction=0.0)
+        return [
+            "the learning rate stays constant because an older version started this run without the warm-up; "
+            f"`python -m core resume {self.run.directory.name} --restart` trains it with the warm-up"
+        ]
+
     def publish_weights(self) -> None:
         """Write `weights/`: the adapter, or the whole model."""
         name = "adapter.safetensors" if self.config.method == "lora" else "model.safetensors"
@@ -287,6 +300,7 @@ class Trainer:
             "method": self.config.method,
             "base_model": self.config.base_model,
             "base_hash": self.base_hash,
+            "precision": hardware.name_of(self.dtype),
         }
         tensors = checkpoint.trainable(self.model)
         checkpoint.publish(self.run.directory / "weights", {name: tensors}, facts)
@@ -309,8 +323,18 @@ class Trainer:
         return "finished"
 
     def end_training(self) -> None:
-        """Make the model ready to answer; what only training needs is let go."""
+        """Prepare the model to answer and free what only training needs.
+
+        Adapters are merged into fp32 weights only, since rounding the sum to bf16 changes greedy answers. A CPU
+        answers in fp32, which is faster there and gives the answers of `load_trained`. Any other device keeps
+        reduced precision, in which its memory was estimated, and leaves the adapters unmerged.
+        """
         self.optimizer.zero_grad()
         self.optimizer.state.clear()
         hardware.return_freed_memory()
-        lora.merge(self.model.eval())
+        self.model.eval()
+        if self.device.type == "cpu":
+            lora.widen(self.model)
+            self.dtype = torch.float32
+        if self.dtype is torch.float32:
+            lora.merge(self.model)
