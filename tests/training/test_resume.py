@@ -420,3 +420,22 @@ def test_resume_refuses_a_data_set_that_grew(
     data.write_text(json.dumps(records * 2))
     with pytest.raises(UserError, match=r"number of training examples = 40 \(was 20\)"):
         train(config, new_run("grown", resumed=True))
+
+
+def test_runs_that_older_versions_started_keep_their_constant_rate(
+    settings: Settings, new_run: NewRun
+) -> None:
+    constant = RANDOM | {"min_lr": None} | METHODS["full"]
+    whole_run = new_run("whole")
+    train(settings(**constant | {"warmup_fraction": 0.0}), whole_run)
+    old = new_run("old", stop_at=2)
+    train(settings(**constant | {"warmup_fraction": 0.0}), old)
+    rewrite_manifests(old, forget_settings)
+    config = settings(**constant | {"warmup_fraction": 0.9})  # in its config.json, and ignored
+    assert train(config, new_run("old", resumed=True, stop_at=2)) == "stopped"
+    resumed = new_run("old", resumed=True)
+    assert train(config, resumed) == "finished"
+    assert {event["lr"] for event in resumed.of("step")} == {config.lr}
+    assert weights(resumed) == weights(whole_run)
+    [warning] = resumed.of("warning")
+    assert warning["message"].startswith("the learning rate stays constant")
