@@ -36,6 +36,7 @@ from core.score_command import score
 from core.tables import Format, render
 from core.tracking import lab, queries, reading, verdict_queries
 from core.tracking.executors import EXECUTORS
+from core.tracking.naming import slug
 from core.tracking.rundir import ENDED, RunDirectory
 
 app = typer.Typer(
@@ -112,7 +113,7 @@ def train(
     if problems := preflight.check(config).problems:
         raise ConfigError(problems)
     preflight.fetch(config)
-    _drive(RunDirectory.create(runs_dir, config), executor, format)
+    _drive(_create(runs_dir, config), executor, format)
 
 
 @app.command()
@@ -232,7 +233,7 @@ def demo(executor: ExecutorName = "process", runs_dir: RunsDir = RUNS) -> None:
         "demo-lora-16": {**DEMO_LORA, "lora_rank": 16, "lora_alpha": 16},
         "demo-lora-4": {**DEMO_LORA, "lora_rank": 4, "lora_alpha": 4},
     }.items():
-        run = RunDirectory.create(runs_dir, RunConfig.parse({**changes, "name": name}))
+        run = _create(runs_dir, RunConfig.parse({**changes, "name": name}))
         _drive(run, executor, None)
         names.append(run.name)
     score(names, "reference", runs_dir=runs_dir)
@@ -283,6 +284,18 @@ def _config(name: str | None, sets: list[str] | None) -> RunConfig:
         if not problems:
             return config
     raise ConfigError(problems + preflight.all_problems(values))
+
+
+def _create(runs_dir: Path, config: RunConfig) -> RunDirectory:
+    """Create a run directory; announce its name on standard error if it is not the one in the settings."""
+    run = RunDirectory.create(runs_dir, config)
+    asked = config.name.strip()
+    if run.name != asked:
+        why = "no name given"
+        if asked:
+            why = f"from {asked!r}" if slug(asked) == run.name else f"{slug(asked)!r} is taken"
+        errors.print(f"Run name: {run.name} ({why})")
+    return run
 
 
 def _drive(run: RunDirectory, executor: str, format: Format | None) -> None:

@@ -341,6 +341,31 @@ def test_generate_draws_by_temperature_and_seed(trained: tuple[Path, Result], ba
     assert ask(trained, *words, 3, "--top-k", 1) == greedy
 
 
+def test_generate_takes_a_tiny_temperature_as_greedy(base: Path) -> None:
+    words = ("generate", f"base:{base}", "--prompt", "Say red.", "--max-new-tokens", 5)
+    greedy = call(*words, "--format", "json").json
+    assert call(*words, "--temperature", "1e-38", "--format", "json").json == greedy
+
+
+def test_train_announces_a_name_that_differs_from_the_one_asked_for(
+    sets: list[str], runs_dir: Path
+) -> None:
+    RunDirectory.create(runs_dir, RunConfig(name="mine"))
+    words = (*sets, "--executor", "thread", "--runs-dir", runs_dir, "--format", "json")
+    told = {
+        "mine": "Run name: mine-2 ('mine' is taken)\n",
+        "Größe 1": "Run name: größe-1 (from 'Größe 1')\n",
+        "": f"Run name: {Path(sets[1]).name}-lora (no name given)\n",
+    }
+    for name, line in told.items():
+        result = call("train", *words, "--set", f"name={name}")
+        assert line in result.err
+        [row] = result.json  # standard output holds the table only
+        assert f"Run name: {row['name']} " in line
+    assert "Run name" not in call("train", *words, "--set", "name=学习率实验").err
+    assert RunDirectory.find(runs_dir, "学习率实验").status() == "finished"
+
+
 def test_generate_tells_that_a_prompt_was_cut(base: Path) -> None:
     result = call("generate", f"base:{base}", "--prompt", "long " * 200, "--max-new-tokens", 3)
     assert result.status == 0
