@@ -36,6 +36,7 @@ from core.score_command import score
 from core.tables import Format, render
 from core.tracking import lab, queries, sync, verdict_queries
 from core.tracking.executors import EXECUTORS
+from core.tracking.naming import slug
 from core.tracking.rundir import ENDED, RunDirectory
 
 app = typer.Typer(
@@ -113,19 +114,26 @@ def train(
     if problems := preflight.check(config).problems:
         raise ConfigError(problems)
     preflight.fetch(config)
-    _drive(RunDirectory.create(runs_dir, config), executor, format)
+    _drive(_create(runs_dir, config), executor, format)
 
 
 @app.command()
 def resume(
     run: RunName,
+    restart: Annotated[
+        bool,
+        typer.Option(
+            "--restart",
+            help="Train again from step 0 with the current settings. Deletes the run's checkpoints.",
+        ),
+    ] = False,
     executor: ExecutorName = "process",
     runs_dir: RunsDir = RUNS,
     format: AsFormat = "table",
 ) -> None:
-    """Go on with a run that did not finish, from its newest checkpoint."""
+    """Resume an unfinished run from its newest checkpoint."""
     found = RunDirectory.find(runs_dir, run)
-    lab.requeue(found)
+    lab.requeue(found, restart)
     _drive(found, executor, format)
 
 
@@ -226,7 +234,7 @@ def demo(executor: ExecutorName = "process", runs_dir: RunsDir = RUNS) -> None:
         "demo-lora-16": {**DEMO_LORA, "lora_rank": 16, "lora_alpha": 16},
         "demo-lora-4": {**DEMO_LORA, "lora_rank": 4, "lora_alpha": 4},
     }.items():
-        run = RunDirectory.create(runs_dir, RunConfig.parse({**changes, "name": name}))
+        run = _create(runs_dir, RunConfig.parse({**changes, "name": name}))
         _drive(run, executor, None)
         names.append(run.name)
     score(names, "reference", runs_dir=runs_dir)
@@ -277,6 +285,18 @@ def _config(name: str | None, sets: list[str] | None) -> RunConfig:
         if not problems:
             return config
     raise ConfigError(problems + preflight.all_problems(values))
+
+
+def _create(runs_dir: Path, config: RunConfig) -> RunDirectory:
+    """Create a run directory; announce its name on standard error if it is not the one in the settings."""
+    run = RunDirectory.create(runs_dir, config)
+    asked = config.name.strip()
+    if run.name != asked:
+        why = "no name given"
+        if asked:
+            why = f"from {asked!r}" if slug(asked) == run.name else f"{slug(asked)!r} is taken"
+        errors.print(f"Run name: {run.name} ({why})")
+    return run
 
 
 def _drive(run: RunDirectory, executor: str, format: Format | None) -> None:

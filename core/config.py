@@ -48,7 +48,7 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     # fmt: off
-    name: Line = _setting("", "identity", "Name", "What the run is called; its directory is a slug of it. Empty: made from the method and the model.")
+    name: Line = _setting("", "identity", "Name", "Name of the run and its directory. Letters and digits of any script are kept, other characters become hyphens. Empty: base model and method.")
     parent: Line | None = _setting(None, "identity", "Parent", "The run this one was cloned from.", "never")
     tags: tuple[Line, ...] = _setting((), "identity", "Tags", "Words to group runs by, separated by commas.", max_length=20)
     seed: int = _setting(123, "identity", "Seed", "Decides the order of the examples, LoRA's start and dropout.", ge=0, lt=2**31)
@@ -78,8 +78,8 @@ class RunConfig(BaseModel):
     grad_accumulation: int = _setting(1, "optimisation", "Gradient accumulation", "Batches whose gradients make one optimiser step.", ge=1, le=4096)
     optimizer: Literal["adamw", "sgd"] = _setting("adamw", "optimisation", "Optimiser", "adamw (Loshchilov & Hutter 2019) or plain sgd.")
     lr: float = _setting(5e-5, "optimisation", "Learning rate", "The peak learning rate.", gt=0, le=10)
-    min_lr: float | None = _setting(None, "optimisation", "Minimum learning rate", "Where the warm-up starts and the cosine ends. Empty: the rate is constant.", ge=0, le=10)
-    warmup_fraction: float = _setting(0.0, "optimisation", "Warm-up", "Share of all steps in which the rate rises linearly to its peak.", "schedule", ge=0, lt=1)
+    min_lr: float | None = _setting(None, "optimisation", "Minimum learning rate", "Where the warm-up starts and the cosine decay ends. Empty: no decay, and the warm-up starts at 0.", ge=0, le=10)
+    warmup_fraction: float = _setting(0.0, "optimisation", "Warm-up", "Share of all steps in which the rate rises linearly to its peak, with or without a decay after it.", ge=0, lt=1)
     weight_decay: float = _setting(0.1, "optimisation", "Weight decay", "Decay of every trained weight: decoupled with adamw, L2 with sgd.", ge=0, le=10)
     grad_clip: float | None = _setting(1.0, "optimisation", "Gradient clipping", "Largest norm of the gradient. Empty: no clipping.", gt=0, le=1e6)
     nonfinite: Literal["stop", "skip"] = _setting("stop", "optimisation", "Non-finite step", "What to do with a step whose loss or gradient is not finite: stop the run, or skip the step; ten in a row stop it all the same.")
@@ -201,7 +201,6 @@ RELEVANT: dict[str | None, Any] = {
     None: lambda values: True,
     "never": lambda values: False,
     "lora": lambda values: values.get("method") == "lora",
-    "schedule": lambda values: values.get("min_lr") is not None,
 }
 """Conditions under which a field matters, given the other values of the form."""
 

@@ -127,7 +127,7 @@ def differing(frame: pd.DataFrame) -> list[str]:
     """The settings in which some runs differ among those that it matters to, of a frame with a column for each."""
     names = [name for name in RunConfig.model_fields if name not in OWN]
     varied = [name for name in names if frame[name].nunique(dropna=False) > 1]
-    rows = records(frame[list({*varied, "method", "min_lr"})])
+    rows = records(frame[list({*varied, "method"})])
     return [
         name for name in varied if len({row[name] for row in rows if is_relevant(name, row)}) > 1
     ]

@@ -19,10 +19,11 @@ from core import cli
 from core.config import RunConfig
 from core.data.template import format_prompt
 from core.presets import PRESETS
-from core.tracking import queries, sync
+from core.tracking import lab, queries, sync
 from core.tracking.index import INDEX, Index
 from core.tracking.rundir import RunDirectory
-from core.training import hardware
+from core.tracking.worker import work
+from core.training import hardware, trainer
 
 WORDS = ["red", "green", "blue", "one", "two", "three", "house", "tree", "river", "stone"]
 SIZES = {"n_layer": 1, "n_head": 2, "n_embd": 8, "n_positions": 96, "vocab_size": 50257}
@@ -366,6 +367,31 @@ def test_generate_draws_by_temperature_and_seed(trained: tuple[Path, Result], ba
     assert ask(trained, *words, 3, "--top-k", 1) == greedy
 
 
+def test_generate_takes_a_tiny_temperature_as_greedy(base: Path) -> None:
+    words = ("generate", f"base:{base}", "--prompt", "Say red.", "--max-new-tokens", 5)
+    greedy = call(*words, "--format", "json").json
+    assert call(*words, "--temperature", "1e-38", "--format", "json").json == greedy
+
+
+def test_train_announces_a_name_that_differs_from_the_one_asked_for(
+    sets: list[str], runs_dir: Path
+) -> None:
+    RunDirectory.create(runs_dir, RunConfig(name="mine"))
+    words = (*sets, "--executor", "thread", "--runs-dir", runs_dir, "--format", "json")
+    told = {
+        "mine": "Run name: mine-2 ('mine' is taken)\n",
+        "Größe 1": "Run name: größe-1 (from 'Größe 1')\n",
+        "": f"Run name: {Path(sets[1]).name}-lora (no name given)\n",
+    }
+    for name, line in told.items():
+        result = call("train", *words, "--set", f"name={name}")
+        assert line in result.err
+        [row] = result.json  # standard output holds the table only
+        assert f"Run name: {row['name']} " in line
+    assert "Run name" not in call("train", *words, "--set", "name=学习率实验").err
+    assert RunDirectory.find(runs_dir, "学习率实验").status() == "finished"
+
+
 def test_generate_tells_that_a_prompt_was_cut(base: Path) -> None:
     result = call("generate", f"base:{base}", "--prompt", "long " * 200, "--max-new-tokens", 3)
     assert result.status == 0
@@ -432,6 +458,74 @@ def test_a_damaged_base_model_is_refused_before_the_launch(
     assert result.status == 2
     assert "model.safetensors is damaged" in result.sentence
     assert not runs_dir.exists()
+
+
+@pytest.fixture
+def stopped(runs_dir: Path, base: Path, data: Path) -> RunDirectory:
+    """A run `half` of five steps that was stopped after its second."""
+    settings = {"base_model": str(base), "dataset": str(data), "batch_size": 4, "max_new_tokens": 3}
+    run = RunDirectory.create(runs_dir, RunConfig.parse({"name": "half", **settings}))
+
+    def stop_after_two_steps(config: RunConfig, active: Any) -> str:
+        emit = active.emit
+
+        def watched(kind: str, **fields: Any) -> None:
+            emit(kind, **fields)
+            if kind == "step" and fields["step"] == 2:
+                run.request_stop()
+
+        active.emit = watched
+        return trainer.train(config, active)
+
+    work(run, train=stop_after_two_steps)
+    assert (run.status(), run.checkpoint_step()) == ("stopped", 2)
+    return run
+
+
+def step_losses(run: RunDirectory) -> list[float]:
+    """The losses that the index holds for a run."""
+    with contextlib.closing(sync.read_index(run.path.parent)) as index:
+        return list(queries.curves(index.cursor(), [run.name], ["loss"])["loss"]["y"])
+
+
+def test_resume_names_changed_settings_and_restart_trains_with_them(
+    stopped: RunDirectory, runs_dir: Path
+) -> None:
+    words = ("half", "--runs-dir", runs_dir, "--executor", "thread", "--format", "json")
+    stopped.write_config(stopped.config().changed(batch_size=2, seed=7))
+    refused = call("resume", *words)
+    assert refused.status == 2
+    assert "batch_size = 2 (was 4)" in refused.sentence
+    assert "seed = 7 (was 123)" in refused.sentence
+    assert "`python -m core resume half --restart`" in refused.sentence
+    assert (stopped.status(), stopped.checkpoint_step()) == ("stopped", 2)
+
+    [row] = call("resume", *words, "--restart").json
+    assert (row["status"], row["batch_size"]) == ("finished", 2)
+    fresh = RunDirectory.create(runs_dir, stopped.config())
+    work(fresh)
+    assert len(step_losses(stopped)) == 9
+    assert step_losses(stopped) == step_losses(fresh)
+
+
+def test_restart_discards_checkpoints_and_earlier_steps(
+    stopped: RunDirectory, runs_dir: Path
+) -> None:
+    assert len(step_losses(stopped)) == 2
+    lab.requeue(stopped, restart=True)
+    assert stopped.status() == "queued"
+    assert stopped.checkpoint_step() is None
+    assert not step_losses(stopped)
+    assert stopped.events_path.read_text().count('"event":"step"') == 2
+
+
+def test_a_finished_run_is_not_restarted(trained: tuple[Path, Result]) -> None:
+    result = call("resume", "mine", "--restart", "--runs-dir", trained[0])
+    assert (result.status, result.sentence) == (
+        2,
+        "mine is finished; there is nothing to resume",
+    )
+    assert (trained[0] / "mine" / "weights").is_dir()
 
 
 def test_a_demonstration_is_three_runs_their_table_and_answers(

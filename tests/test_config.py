@@ -212,12 +212,11 @@ def test_changed_validates_anew_and_leaves_the_original() -> None:
         config.lr = 1.0  # type: ignore[misc]
 
 
-def test_relevance_follows_method_and_schedule() -> None:
+def test_relevance_follows_the_method() -> None:
     lora = {n for n in FIELDS if n.startswith("lora_")}
     full = {"method": "full", "min_lr": None}
-    assert {n for n in FIELDS if not is_relevant(n, full)} == lora | {"warmup_fraction", "parent"}
-    scheduled = {"method": "lora", "min_lr": 0.0}
-    assert {n for n in FIELDS if not is_relevant(n, scheduled)} == {"parent"}
+    assert {n for n in FIELDS if not is_relevant(n, full)} == lora | {"parent"}
+    assert {n for n in FIELDS if not is_relevant(n, {"method": "lora"})} == {"parent"}
 
 
 def test_every_field_is_documented_and_grouped() -> None:

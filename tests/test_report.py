@@ -119,7 +119,7 @@ def test_runs_have_the_promised_columns(index: Any) -> None:
 def test_what_has_no_effect_or_is_not_known_yet_is_none(index: Any) -> None:
     found = rows(index, "json")
     assert (found["full"]["lora_rank"], found["full"]["lora_alpha"]) == (None, None)
-    assert (found["full"]["min_lr"], found["full"]["warmup_fraction"]) == (None, None)
+    assert (found["full"]["min_lr"], found["full"]["warmup_fraction"]) == (None, 0)
     assert found["full"]["parent"] == "lora"
     waiting = found["waiting"]
     assert (waiting["status"], waiting["val_loss"], waiting["seconds"]) == ("queued", None, None)

@@ -21,7 +21,12 @@ ALIKE = 16
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen. Temperature 0 is greedy; top_k None considers every token."""
+    """How the next token is chosen.
+
+    Args:
+        temperature: divides the logits. 0 is greedy, as is anything that the logits' number format cannot divide by.
+        top_k: consider only the k most likely tokens; None considers all.
+    """
 
     max_new_tokens: int = 128
     temperature: float = 0.0
@@ -144,13 +149,14 @@ class Batch:
     def next_tokens(self) -> Tensor:
         """Choose one token a row. (B,)"""
         logits, s = self.logits, self.sampling
-        if s.temperature == 0:
+        if s.temperature < torch.finfo(logits.dtype).tiny:
             self.tokens = logits.argmax(-1)
             return self.tokens
         if s.top_k is not None and s.top_k < logits.size(-1):
             smallest = logits.topk(s.top_k).values[:, -1:]  # (B, 1)
             logits = logits.masked_fill(logits < smallest, -torch.inf)
-        p = torch.softmax(logits / s.temperature, -1)
+        # The largest logit becomes 0 first: a small temperature would turn it into infinity, and softmax into NaN.
+        p = torch.softmax((logits - logits.amax(-1, keepdim=True)) / s.temperature, -1)
         self.tokens = torch.multinomial(p, 1, generator=self.generator)[:, 0]
         return self.tokens
 

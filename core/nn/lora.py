@@ -159,13 +159,23 @@ def narrow(model: nn.Module, dtype: torch.dtype) -> None:
                 p.data = p.data.to(dtype)
 
 
+def widen(model: nn.Module) -> None:
+    """Keep all linear layers in fp32 again. The values stay rounded as `narrow` left them."""
+    for layer in (m for m in model.modules() if isinstance(m, nn.Linear)):
+        for p in layer.parameters():
+            p.data = p.data.float()
+
+
 def adapters(model: nn.Module) -> Iterator[LoRALinear]:
     """Every adapted layer of a model."""
     return (module for module in model.modules() if isinstance(module, LoRALinear))
 
 
 def merge(model: nn.Module) -> None:
-    """Merge every adapter, in place except where a layer shares its weight's memory with another."""
+    """Merge every adapter, in place except where a layer shares its weight's memory with another.
+
+    Merge into fp32 weights only: in bf16 a sum loses most of a small adapter, and greedy answers change.
+    """
     for layer, alone in _with_sharing(model):
         layer.merge(in_place=alone)
 

@@ -27,6 +27,7 @@ from core.tracking.queue import PATIENCE as TRAINERS_PATIENCE
 from core.tracking.queue import Queue, read_order
 from core.tracking.rundir import ENDED, RunDirectory, all_runs
 from core.tracking.sync import Sync, is_broken, settle_dead, sources
+from core.training import resumption
 
 Result = TypeVar("Result")
 Curves = dict[str, pd.DataFrame]
@@ -200,10 +201,14 @@ class Lab:
         stop(RunDirectory.find(self.runs_dir, name))
         queue.remove(name)
 
-    def resume(self, name: str) -> None:
-        """Queue a run again that did not finish. It goes on from its newest checkpoint."""
+    def resume(self, name: str, restart: bool = False) -> None:
+        """Queue an unfinished run again, to resume from its newest checkpoint.
+
+        Args:
+            restart: train from step 0 with the current settings instead; see `requeue`.
+        """
         queue = self.driving()
-        requeue(RunDirectory.find(self.runs_dir, name))
+        requeue(RunDirectory.find(self.runs_dir, name), restart)
         queue.add(name)
 
     def delete(self, name: str) -> None:
@@ -302,14 +307,29 @@ def stop(run: RunDirectory) -> None:
         run.settle("the trainer died")
 
 
-def requeue(run: RunDirectory) -> None:
-    """Make an unfinished run ready to go on. Raises UserError for one that is finished or alive."""
+def requeue(run: RunDirectory, restart: bool = False) -> None:
+    """Mark an unfinished run as queued.
+
+    Args:
+        restart: delete its checkpoints and weights, so that it trains from step 0 with its current settings.
+            Its earlier events stay in the file, superseded by a rewind.
+
+    Raises:
+        UserError: the run is finished or being trained, or its settings have changed since its checkpoint.
+    """
     with run.lock():
         if (status := run.status()) == "finished":
             raise UserError(f"{run.name} is finished; there is nothing to resume")
+        if restart:
+            run.discard_training()
+        elif run.checkpoint_step() is not None:
+            resumption.check_newest(run.path, run.config())
         run.withdraw_stop()
+        if restart:
+            run.append("rewind", step=-1)
         if status != "queued":
-            run.append("status", status="queued", reason=f"resumed after it was {status}")
+            how = "restarted" if restart else "resumed"
+            run.append("status", status="queued", reason=f"{how} after it was {status}")
 
 
 def _latest(db: duckdb.DuckDBPyConnection, status: str, before: float = math.inf) -> list[str]:

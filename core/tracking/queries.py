@@ -27,8 +27,8 @@ BUCKETS = 250
 def states(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> list[dict[str, Any]]:
     """How far some runs are, in the order asked for; those that are gone are left out. Much quicker than `results`.
 
-    Of each name, status, reason, steps, step, seconds; the newest `loss` and `val_loss`; `heard`, the time of its
-    newest event in seconds since the epoch; `download`, what it fetched last: repository, bytes, total.
+    Of each name, status, reason, steps, step, seconds; the newest `loss` and `val_loss` (as in `results`); `heard`,
+    the time of its newest event in seconds since the epoch; `download`, what it fetched last: repository, bytes, total.
     """
     found = db.execute(
         """
@@ -47,7 +47,7 @@ def states(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> list[dict[str,
             from download where run in (select run from chosen) and bytes between 0 and total group by run),
         evals as (
             select run, arg_max_null(val_loss, seq) as val_loss
-            from eval where run in (select run from chosen) group by run),
+            from eval where step > 0 and run in (select run from chosen) group by run),
         others as (
             select run, max(time) as time from (
                 select run, time from eval union all select run, time from sample
@@ -72,6 +72,9 @@ def results(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
 
     Settings that have no effect (a rank without LoRA) are empty, and so are all of a run whose file is damaged. One
     that is not in the file, as it was not there yet when the run was made, is the default.
+
+    Losses are those of the newest evaluation after a training step. The one at step 0 measures the base model,
+    so a run that ended before its first evaluation has none.
     """
     names = [name for name in RunConfig.model_fields if name != "name"]
     read = ", ".join(f"{_read(name)} as {name}" for name in names)
@@ -91,7 +94,7 @@ def results(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
             from plan group by run),
         evals as (
             select run, arg_max(val_loss, seq) as val_loss, arg_max(train_loss, seq) as train_loss
-            from eval group by run),
+            from eval where step > 0 group by run),
         steps_taken as (
             select run, max(step) as step, max(tokens) as tokens, max(seconds) as seconds,
                    max(memory_mb) as step_memory
@@ -221,6 +224,6 @@ def _read(name: str) -> str:
 
 def _relevant(name: str) -> str:
     """A setting that was read, null where it has no effect."""
-    conditions = {"lora": "method = 'lora'", "schedule": "min_lr is not null"}
+    conditions = {"lora": "method = 'lora'"}
     condition = conditions.get(str(metadata(RunConfig.model_fields[name])["when"]))
     return f"case when {condition} then {name} end" if condition else name

@@ -243,6 +243,15 @@ class RunDirectory:
             return self.status()
         return None
 
+    def discard_training(self) -> None:
+        """Delete checkpoints and weights. Hold the lock. Raises UserError if they cannot be deleted."""
+        try:
+            for name in ("checkpoint", "weights"):
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.rmtree(self.path / name)
+        except OSError as error:
+            raise UserError(f"{self.name} cannot be restarted ({error})") from None
+
     def delete(self) -> None:
         """Remove the directory. Raises UserError while a trainer holds it, or where that fails."""
         try:

@@ -8,7 +8,7 @@ from core.config import RunConfig
 from core.errors import UserError
 from core.nn import lora, pretrained
 from core.nn.gpt2 import GPT2
-from core.training import checkpoint
+from core.training import checkpoint, hardware
 
 
 def build_model(config: RunConfig) -> GPT2:
@@ -25,20 +25,29 @@ def build_model(config: RunConfig) -> GPT2:
 
 
 def load_trained(config: RunConfig, directory: Path) -> GPT2:
-    """The model of a run: its `weights/`, or its newest sound checkpoint; adapters merged.
+    """Load the model of a run in fp32: its `weights/`, or its newest sound checkpoint; adapters merged.
+
+    Frozen weights are rounded to the precision in which the run held them, because its adapters were trained
+    on those. Manifests of older versions do not record it.
 
     Raises:
-        UserError: the run has neither, or its adapters belong on a base with other weights.
+        UserError: the run has neither, or its adapters belong to a base with other weights.
     """
     model = build_model(config)
+    precision = None
     if (directory / "weights").is_dir():
         facts, files = checkpoint.read(directory / "weights")
         [tensors] = files.values()
         if config.method == "lora" and facts.get("base_hash") != pretrained.fingerprint(model):
             message = f"{directory.name}: its adapters were trained on other weights of {config.base_model} than those of today"
             raise UserError(message)
+        precision = facts.get("precision")
     else:
         tensors = checkpoint.newest_weights(directory / "checkpoint")
     checkpoint.load_trainable(model, tensors)
+    for dtype in (torch.bfloat16, torch.float16):
+        if precision == hardware.name_of(dtype):
+            lora.narrow(model, dtype)
+            lora.widen(model)
     lora.merge(model)
     return model.eval()

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from core.errors import UserError
+from core.training.resumption import MANIFEST
 from core.training.run import Progress
 
-MANIFEST = "manifest.json"
 KEPT = 2
 PARTS = {"trainable.safetensors", "optimizer.safetensors", "random.safetensors"}
 """Files of a checkpoint."""
@@ -133,12 +133,18 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    directory: Path, model: nn.Module, optimizer: torch.optim.Optimizer
+    directory: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    check: Callable[[dict[str, Any]], None] | None = None,
 ) -> tuple[dict[str, Any] | None, list[str]]:
-    """Restore the newest sound checkpoint into model, optimiser and random generators.
+    """Restore the newest sound checkpoint into model, optimizer and random generators.
+
+    Args:
+        check: called with the checkpoint's facts before anything is restored; may raise UserError to refuse it.
 
     Returns:
-        Its facts, or None where there is none to resume from; and a sentence about each damaged one.
+        The facts, or None if there is nothing to resume from; and a sentence about each damaged checkpoint.
     """
     damaged = []
     for path in _checkpoints(directory):
@@ -147,6 +153,8 @@ def load_checkpoint(
         except UserError as error:
             damaged.append(str(error))
             continue
+        if check is not None:
+            check(facts)
         load_trainable(model, files["trainable.safetensors"])
         _load_moments(model, optimizer, files["optimizer.safetensors"])
         torch.set_rng_state(files["random.safetensors"]["cpu"])

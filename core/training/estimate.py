@@ -89,23 +89,27 @@ def memory_mb(
     logits = min(tokens, LOGIT_POSITIONS) * arch.vocabulary
     answers = extent.answer_positions(config.max_new_tokens, arch.context)
     cache = answers * 2 * arch.n_layer * arch.n_embd
+    # In fp32 adapters are merged to answer, which makes a tied head a matrix of its own.
+    head = arch.vocabulary * arch.n_embd if splits_head(config) else 0
+    answering = 4 * (weights + head + cache)
     if not half:
         state = weights + trainable * (1 + moments)
-        head = arch.vocabulary * arch.n_embd if splits_head(config) else 0
-        step, answering = ROOM * kept + logits, weights + head + cache
-        return runtime + 4 * max(state + step, answering) / MIB
+        training = 4 * (state + ROOM * kept + logits)
+        return runtime + max(training, answering) / MIB
     # The residual stream, a fifth of what a block keeps, stays in fp32. So do logits.
     step = 2.2 * kept + 4 * (HALF_LOGITS if gpu else 1) * logits
     embeddings = (arch.vocabulary + arch.context) * arch.n_embd
     if config.method == "full":
         # At the loss, most gradients are not there yet, but autocast's copies of the weights are.
         at_loss = 4 * weights * (1 + moments) + 2 * weights + 4 * embeddings + step
-        answering = 4 * weights + 2 * weights
+        held = 4 * weights + 2 * weights
         training = max(at_loss, 4 * weights * (2 + moments))
     else:
-        answering = 2 * weights + 2 * embeddings  # all else lies in the shorter format
-        training = answering + trainable * (2 + 4 * (1 + moments)) + step
-    return runtime + max(training, answering + 2 * cache) / MIB
+        held = 2 * weights + 2 * embeddings  # all else is in the shorter format
+        training = held + trainable * (2 + 4 * (1 + moments)) + step
+    if gpu:  # a CPU answers in fp32 all the same
+        answering = held + 2 * cache
+    return runtime + max(training, answering) / MIB
 
 
 def nearest_fit(

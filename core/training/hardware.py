@@ -55,6 +55,11 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
+def name_of(dtype: torch.dtype) -> str:
+    """Return the name of a number format as events and manifests hold it, such as `bfloat16`."""
+    return str(dtype).removeprefix("torch.")
+
+
 def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[object]:
     """Matrix products in `dtype`, everything delicate in fp32."""
     if dtype is torch.float32:

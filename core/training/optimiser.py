@@ -26,19 +26,21 @@ AdamW, SGD = _alone(torch.optim.AdamW), _alone(torch.optim.SGD)
 
 
 def learning_rate(config: RunConfig, step: int, steps: int) -> float:
-    """The rate of a step, counted from 1.
+    """Return the learning rate of a step, counted from 1.
 
-    Constant where `min_lr` is none. Else linear from min_lr to lr over the first `warmup_fraction` of
-    all steps, then half a cosine (Loshchilov & Hutter 2017) that reaches min_lr at the last step.
+    Over the first `warmup_fraction` of all steps the rate rises linearly to `lr`, from `min_lr` or, without
+    one, from 0. After that it is constant without `min_lr`; with it, half a cosine (Loshchilov & Hutter 2017)
+    reaches `min_lr` at the last step.
     """
-    if config.min_lr is None:
-        return config.lr
-    span = config.lr - config.min_lr
+    low = config.min_lr or 0.0
+    span = config.lr - low
     done, warmup = step - 1, int(config.warmup_fraction * steps)
     if done < warmup:
-        return config.min_lr + span * done / warmup
+        return low + span * done / warmup
+    if config.min_lr is None:
+        return config.lr
     share = (done - warmup) / max(1, steps - 1 - warmup)
-    return config.min_lr + span * 0.5 * (1 + math.cos(math.pi * share))
+    return low + span * 0.5 * (1 + math.cos(math.pi * share))
 
 
 def build_optimizer(config: RunConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:

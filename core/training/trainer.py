@@ -5,6 +5,7 @@ Knows a run as a directory and an event writer: no database, no pages, no networ
 
 import time
 from dataclasses import asdict
+from typing import Any
 
 import torch
 
@@ -16,7 +17,7 @@ from core.data.template import Example
 from core.errors import TrainingError
 from core.nn import generation, lora, pretrained
 from core.nn.gpt2 import GPT2
-from core.training import checkpoint, divergence, hardware
+from core.training import checkpoint, divergence, hardware, resumption
 from core.training.build import build_model
 from core.training.evaluation import answer_all, mean_loss
 from core.training.optimiser import build_optimizer, learning_rate
@@ -75,6 +76,7 @@ class Trainer:
             for block in self.model.h:  # the loss goes through these, not through the model's call
                 block.compile(dynamic=True)
         self.progress = Progress()
+        self.recorded_settings: dict[str, Any] | None = resumption.recorded(config)
 
     def _build_model(self) -> GPT2:
         return build_model(self.config)
@@ -118,7 +120,7 @@ class Trainer:
             parameters=sum(p.numel() for p in self.model.parameters()),
             trainable=sum(p.numel() for p in self.parameters),
             device=hardware.describe(self.device),
-            precision=str(self.dtype).removeprefix("torch."),
+            precision=hardware.name_of(self.dtype),
         )
         if self.progress.step == 0:
             self._warn_at_start()
@@ -247,6 +249,8 @@ class Trainer:
                 "progress": asdict(self.progress),
                 "scaler": self.scaler.state_dict(),
                 "origin": self._origin(),
+                "train_examples": len(self.train_set),
+                resumption.SETTINGS: self.recorded_settings,
             },
         )
 
@@ -258,15 +262,41 @@ class Trainer:
         if not self.run.resumed:
             return
         facts, messages = checkpoint.load_checkpoint(
-            self.run.directory / "checkpoint", self.model, self.optimizer
+            self.run.directory / "checkpoint", self.model, self.optimizer, self._check_settings
         )
         if facts:
             self.progress = Progress(**facts["progress"])
-            self.scaler.load_state_dict(facts["scaler"])
+            if facts["scaler"]:  # empty unless the run was in fp16 before
+                self.scaler.load_state_dict(facts["scaler"])
+            self.recorded_settings = facts.get(resumption.SETTINGS)
+            messages += self._keep_constant_rate()
             messages += checkpoint.strangers(facts, self._origin(), self.progress.step)
         self.run.emit("rewind", step=self.progress.step if facts else -1)
         for message in messages:
             self.run.emit("warning", step=self.progress.step, about="checkpoint", message=message)
+
+    def _check_settings(self, facts: dict[str, Any]) -> None:
+        """Refuse a checkpoint of other settings. A path may change if the content is the same."""
+        was, now = facts.get("origin"), self._origin()
+        same = [
+            name
+            for name, what in resumption.INPUTS.items()
+            if isinstance(was, dict) and was.get(what) == now[what]
+        ]
+        name, examples = self.run.directory.name, len(self.train_set)
+        resumption.check(name, facts, self.config, examples, ignored=same)
+
+    def _keep_constant_rate(self) -> list[str]:
+        """Keep the learning rate of a run that an older version started, which ignored warm-up without min_lr."""
+        if self.recorded_settings is not None or self.config.min_lr is not None:
+            return []
+        if not self.config.warmup_fraction:
+            return []
+        self.config = self.config.changed(warmup_fraction=0.0)
+        return [
+            "the learning rate stays constant because an older version started this run without the warm-up; "
+            f"`python -m core resume {self.run.directory.name} --restart` trains it with the warm-up"
+        ]
 
     def publish_weights(self) -> None:
         """Write `weights/`: the adapter, or the whole model."""
@@ -275,6 +305,7 @@ class Trainer:
             "method": self.config.method,
             "base_model": self.config.base_model,
             "base_hash": self.base_hash,
+            "precision": hardware.name_of(self.dtype),
         }
         tensors = checkpoint.trainable(self.model)
         checkpoint.publish(self.run.directory / "weights", {name: tensors}, facts)
@@ -297,8 +328,18 @@ class Trainer:
         return "finished"
 
     def end_training(self) -> None:
-        """Make the model ready to answer; what only training needs is let go."""
+        """Prepare the model to answer and free what only training needs.
+
+        Adapters are merged into fp32 weights only, since rounding the sum to bf16 changes greedy answers. A CPU
+        answers in fp32, which is faster there and gives the answers of `load_trained`. Any other device keeps
+        reduced precision, in which its memory was estimated, and leaves the adapters unmerged.
+        """
         self.optimizer.zero_grad()
         self.optimizer.state.clear()
         hardware.return_freed_memory()
-        lora.merge(self.model.eval())
+        self.model.eval()
+        if self.device.type == "cpu":
+            lora.widen(self.model)
+            self.dtype = torch.float32
+        if self.dtype is torch.float32:
+            lora.merge(self.model)

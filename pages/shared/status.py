@@ -99,9 +99,12 @@ def _progress_text(run: dict[str, Any], step: int, steps: int) -> str:
 
 
 def _try(lab: Lab, action: Any, name: str) -> None:
-    """Do it before the page is drawn, so that the page shows what came of it."""
+    """Run an action before the page is drawn, so that the page shows its result.
+
+    An error stays until the user dismisses it: a refused resume lists every changed setting.
+    """
     try:
         action(name)
     except UserError as error:
-        st.toast(plain(str(error)))
+        st.toast(plain(str(error)), icon=":material/error:", duration="infinite")
     lab.refresh()

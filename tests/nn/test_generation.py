@@ -152,6 +152,15 @@ def test_top_k_of_one_is_greedy(model: GPT2) -> None:
     assert generate(model, prompts(), Sampling(12, temperature=1e-4), END) == greedy
 
 
+@pytest.mark.parametrize("temperature", [1e-6, 1e-30, 1e-37, 1e-38, 1e-45, 1e-300, 5e-324])
+@pytest.mark.parametrize("top_k", [None, 3])
+def test_tiny_temperatures_are_greedy(model: GPT2, temperature: float, top_k: int | None) -> None:
+    greedy = generate(model, prompts(), Sampling(12), END)
+    tiny = Sampling(12, temperature=temperature, top_k=top_k)
+    assert generate(model, prompts(), tiny, END) == greedy
+    assert [list(stream(model, prompt, tiny, END)) for prompt in prompts()] == greedy
+
+
 def test_samples_follow_the_softmax_of_the_k_best(model: GPT2) -> None:
     prompt, draws, k, temperature = [5, 9, 2], 4000, 6, 1.5
     with torch.no_grad():

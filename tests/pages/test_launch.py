@@ -147,13 +147,13 @@ def test_a_launch_has_exactly_the_settings_of_the_form(page, runs_dir):
 
 
 def test_settings_without_effect_neither_hinder_nor_enter(page, runs_dir):
-    give(page, method="lora", lora_rank=0, warmup_fraction=2.0)
+    give(page, method="lora", lora_rank=0)
     assert launch_button(page).disabled
-    give(page, method="full", min_lr=None)
+    give(page, method="full", min_lr=None, warmup_fraction=0.2)
     assert not launch_button(page).disabled
     page.press("Launch")
     [run] = all_runs(runs_dir)
-    assert run.config() == preset("demo").changed(min_lr=None, warmup_fraction=0.0)
+    assert run.config() == preset("demo").changed(min_lr=None, warmup_fraction=0.2)
 
 
 def test_a_clone_has_the_settings_of_its_parent_and_names_it(page, write_run, runs_dir):

@@ -1,5 +1,6 @@
 """The live page: which runs it shows, what its figures say, and the buttons that stop and resume."""
 
+import json
 import os
 import time
 
@@ -7,6 +8,7 @@ import pytest
 
 from core.tracking.lab import KILL_AFTER
 from core.tracking.rundir import RunDirectory
+from core.training import resumption
 from pages.shared import runtime, status
 
 TITLES = (
@@ -65,6 +67,21 @@ def test_every_state_of_a_run_shows(write_run, open_page, status, reason, button
     assert len(page.error) == (1 if reason else 0)
     assert not page.go("compare").error
     assert not page.go("launch").error
+
+
+def test_resume_button_names_changed_settings(write_run, open_page):
+    run = write_run("one", "stopped", batch_size=4)
+    folder = run.path / "checkpoint" / "step-00000003"
+    folder.mkdir(parents=True)
+    facts = {"step": 3, "settings": resumption.recorded(run.config())}
+    (folder / "manifest.json").write_text(json.dumps(facts))
+    run.write_config(run.config().changed(batch_size=8))
+    page = open_page("live").press("resume:one")
+    assert page.says("one cannot resume from step 3")
+    assert page.says("batch_size = 8 (was 4)")
+    assert "stopped" in badge(page, "one")
+    run.write_config(run.config().changed(batch_size=4))
+    assert "queued" in badge(open_page("live").press("resume:one"), "one")
 
 
 @pytest.mark.parametrize("x", PLACES)

@@ -76,7 +76,7 @@ def test_settings_without_effect_and_figures_not_there_are_empty(write_run, open
     write_run("full", method="full", min_lr=None)
     write_run("waiting", "queued", method="lora")
     page = open_page("results")
-    settings = ["lora_rank", "lora_alpha", "warmup_fraction", "min_lr"]
+    settings = ["lora_rank", "lora_alpha", "min_lr"]
     page.choose("Columns", ["name", *settings, "val_loss", "perplexity", "seconds", "exact"])
     assert pd.isna(row(page, "full")[settings]).all()
     assert pd.isna(row(page, "waiting")[["val_loss", "perplexity", "seconds", "exact"]]).all()

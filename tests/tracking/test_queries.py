@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from core import report
 from core.config import RunConfig, base_type, is_relevant
+from core.filtering import matching
 from core.tracking import queries
 from core.tracking.events import EventWriter
 from core.tracking.index import Index
@@ -127,6 +129,31 @@ def test_every_setting_is_a_column_and_empty_where_it_has_no_effect(lab, config)
         if value is not None and base_type(field) is not tuple:
             assert isinstance(row[name], (base_type(field), np.generic)), name
     assert row["name"] == config.name
+
+
+def test_a_loss_measured_before_training_is_no_result(lab):
+    failed, stopped = lab.run(FULL), lab.run(LORA)
+    for writer in (failed, stopped):
+        evaluate(writer, 0, 9.0, 8.0)
+    step(failed, 1, loss=7.0)
+    failed.append("status", status="failed", reason="non-finite loss at step 2")
+    step(stopped, 10, loss=3.0)
+    evaluate(stopped, 10, 2.0, 1.5)
+    stopped.append("status", status="stopped")
+    lab.ingest()
+    columns = ["train_loss", "val_loss", "perplexity"]
+    results = queries.results(lab.db).set_index("name")[columns]
+    assert results.loc["full"].isna().all()
+    assert results.loc["lora"].tolist() == [2.0, 1.5, pytest.approx(np.exp(1.5))]
+    states = queries.states(lab.db, ["full", "lora"])
+    assert [state["val_loss"] for state in states] == [None, 1.5]
+    assert queries.evaluations(lab.db, ["full"])["x"].tolist() == [0]  # still a point of the curve
+
+    frame = queries.results(lab.db)
+    assert matching(frame, "val_loss<100")["name"].tolist() == ["lora"]
+    exported = {row["name"]: row for row in report.runs(frame, "json")}
+    assert exported["full"]["val_loss"] is None
+    assert exported["full"]["perplexity"] is None
 
 
 def test_a_rank_is_a_whole_number_beside_an_empty_one(lab):

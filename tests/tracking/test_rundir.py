@@ -3,6 +3,7 @@
 import json
 import signal
 import threading
+import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PureWindowsPath
 
@@ -49,20 +50,58 @@ def words(run):
 @example("a\0b/c\\d:e")
 @example("-rf")
 @example("")
+@example("𠀀" * 100)
+@example("e\u0301t")
+@example("\u0301accent")
+@example("a\u202eb\u200f\u2066c")
+@example("\u3164\u115f")
+@example("İ")
+@example("क\u093f")
 def test_a_slug_is_one_safe_path_component(name):
     made = slug(name)
     assert made == Path(made).name == PureWindowsPath(made).name
     assert not PureWindowsPath(made).is_reserved()
     assert made[0].isalnum()
-    assert made[-1].isalnum()
-    assert made.isascii()
-    assert made == made.lower()
+    assert made[-1] not in "-._ "
+    assert made.isprintable()
+    assert all(c in "-._" or unicodedata.category(c)[0] in "LNM" for c in made)
+    assert made == unicodedata.normalize("NFC", made)
+    assert slug(made) == made
     assert 0 < len(made) <= 64
+    assert len(made.encode()) <= 190
     assert made.split(".")[0] not in ("lab", "queue")
 
 
 def test_a_slug_stays_readable():
-    assert slug("Größe 1.5e-5, LoRA_16") == "groe-1.5e-5-lora_16"
+    assert slug("Größe 1.5e-5, LoRA_16") == "größe-1.5e-5-lora_16"
+
+
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [
+        ("学习率实验", "学习率实验"),
+        ("Обучение №2", "обучение-no2"),
+        ("تجربة", "تجربة"),
+        ("कीमत", "कीमत"),
+        ("e\u0301tude", "étude"),
+        ("ｆｕｌｌ　ｗｉｄｔｈ", "full-width"),
+        ("a\u202eb", "ab"),
+        ("🚀 run", "run"),
+        ("My run", "my-run"),
+    ],
+)
+def test_a_slug_keeps_letters_of_every_script(tmp_path, name, made):
+    assert slug(name) == made
+    assert create(tmp_path, name).name == made
+    assert RunDirectory.find(tmp_path, made).config().name == made
+    assert create(tmp_path, name).name == f"{made}-2"
+    assert [run.name for run in all_runs(tmp_path)] == sorted([made, f"{made}-2"])
+
+
+def test_the_longest_name_leaves_room_for_suffixes(tmp_path):
+    names = [create(tmp_path, "𠀀" * 200).name for _ in range(11)]
+    assert names[10] == "𠀀" * 45 + "-11"
+    assert len(f"{names[10]}.jsonl".encode()) < 255
 
 
 def test_create_writes_settings_under_a_unique_name_and_the_first_event(tmp_path):

@@ -10,9 +10,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from core.config import RunConfig
+from core.data.template import Example, format_prompt
+from core.data.tokenizer import END_OF_TEXT, decode, encode
 from core.errors import UserError
 from core.nn import lora
+from core.nn.generation import Sampling, stream
+from core.nn.gpt2 import GPT2
+from core.training import checkpoint
 from core.training.build import build_model, load_trained
+from core.training.evaluation import answer_all
 from core.training.trainer import Trainer
 
 Settings = Callable[..., RunConfig]
@@ -52,6 +58,45 @@ def test_published_weights_are_the_trained_model(
     assert manifest["base_hash"] == trainer.base_hash
     saved = load_file(run.directory / "weights" / f"{name}.safetensors")
     assert sum(tensor.numel() for tensor in saved.values()) == run.of("plan")[0]["trainable"]
+
+
+def greedy_answers(model: GPT2, examples: list[Example]) -> list[str]:
+    answers = [a for batch in answer_all(model, examples, Sampling(12)) for a in batch]
+    return [a.text for a in sorted(answers, key=lambda answer: answer.index)]
+
+
+@pytest.mark.parametrize("method", [LORA, {**LORA, "tie_weights": True}], ids=["lora", "lora tied"])
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_stored_answers_are_those_of_the_loaded_and_of_the_unmerged_model(
+    settings: Settings, new_run: NewRun, method: dict[str, Any], precision: str
+) -> None:
+    config, run = (
+        settings(
+            **method, precision=precision, train_fraction=0.1, test_fraction=0.8, max_new_tokens=12
+        ),
+        new_run(),
+    )
+    trainer = Trainer(config, run)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for layer in lora.adapters(trainer.model):
+            layer.lora_B.normal_(0.0, 0.02)
+    trained = {name: p.clone() for name, p in checkpoint.trainable(trainer.model).items()}
+    trainer.publish_weights()
+    assert trainer.answer_test_set() == "finished"
+    stored = [e["answer"] for e in sorted(run.of("generation"), key=lambda e: e["item"])]
+    examples = trainer.split.test
+    assert len(set(stored)) > 5
+
+    assert stored == greedy_answers(load_trained(config, run.directory), examples)
+    unmerged = build_model(config).eval()
+    checkpoint.load_trainable(unmerged, trained)
+    lora.narrow(unmerged, torch.bfloat16 if precision == "bf16" else torch.float32)
+    lora.widen(unmerged)
+    assert stored == greedy_answers(unmerged, examples)
+    prompts = [encode(format_prompt(e.instruction, e.input)) for e in examples]
+    streamed = [stream(unmerged, prompt, Sampling(12), END_OF_TEXT) for prompt in prompts]
+    assert stored == [decode(list(ids)) for ids in streamed]  # as the Compare page does
 
 
 def test_the_start_of_the_adapters_hangs_on_the_seed(settings: Settings) -> None:

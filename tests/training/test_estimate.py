@@ -110,7 +110,7 @@ def test_time_is_work_at_a_rate_and_a_fixed_cost_a_pass() -> None:
 def test_half_precision_halves_frozen_weights_and_what_is_computed() -> None:
     config, arch = RunConfig(method="lora", batch_size=1, max_new_tokens=1), FAMILY["gpt2-xl"]
     whole = estimate.memory_mb(config, arch, TINY)
-    half = estimate.memory_mb(config, arch, TINY, half=True)
+    half = estimate.memory_mb(config, arch, TINY, half=True, gpu=True)
     runtime = estimate.RUNTIME_MB
     assert half - runtime == pytest.approx((whole - runtime) * 0.55, rel=0.02)  # not the embedding
     wide = config.changed(batch_size=64)
@@ -118,6 +118,13 @@ def test_half_precision_halves_frozen_weights_and_what_is_computed() -> None:
     more = estimate.memory_mb(wide, arch, long) - whole
     found = estimate.memory_mb(wide, arch, long, half=True) - half
     assert found == pytest.approx(more * 0.55 / estimate.ROOM, rel=0.05)
+
+
+def test_a_cpu_answers_in_fp32_whatever_it_trains_in() -> None:
+    config, arch = RunConfig(method="lora", batch_size=1, max_new_tokens=1), FAMILY["gpt2-xl"]
+    weights, _ = estimate.parameters(config, arch)
+    found = estimate.memory_mb(config, arch, TINY, half=True) - estimate.RUNTIME_MB
+    assert found == pytest.approx(4 * weights / 2**20, rel=0.01)
 
 
 def test_half_precision_of_full_tuning_keeps_state_whole() -> None:

@@ -20,9 +20,26 @@ rates = st.floats(1e-6, 1.0)
 
 
 @given(rates, st.floats(0, 0.99), st.integers(1, 500))
-def test_constant_without_a_minimum(lr: float, warmup: float, steps: int) -> None:
-    config = RunConfig(lr=lr, min_lr=None, warmup_fraction=warmup)
-    assert {learning_rate(config, step, steps) for step in range(1, steps + 1)} == {lr}
+def test_without_a_minimum_the_rate_rises_from_zero_and_stays(
+    lr: float, warmup_fraction: float, steps: int
+) -> None:
+    config = RunConfig(lr=lr, min_lr=None, warmup_fraction=warmup_fraction)
+    warmup = int(warmup_fraction * steps)
+    for step in range(1, steps + 1):
+        expected = lr * min(1.0, (step - 1) / warmup) if warmup else lr
+        assert learning_rate(config, step, steps) == pytest.approx(expected)
+
+
+def test_constant_rate_with_warm_up_is_that_of_transformers() -> None:
+    from transformers import get_constant_schedule_with_warmup
+
+    config = RunConfig(lr=2e-3, min_lr=None, warmup_fraction=0.2)
+    optimizer = build_optimizer(config, [nn.Parameter(torch.ones(1))])
+    schedule = get_constant_schedule_with_warmup(optimizer, num_warmup_steps=10)
+    for step in range(1, 51):
+        assert learning_rate(config, step, 50) == pytest.approx(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
 
 
 @given(rates, st.floats(0, 1), st.floats(0, 0.99), st.integers(1, 500))

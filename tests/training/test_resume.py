@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from core.config import RunConfig
+from core.errors import UserError
+from core.training import resumption
 from core.training.build import load_trained
 from core.training.trainer import Trainer, train
 
@@ -273,3 +275,167 @@ def test_weights_can_be_had_before_the_end(settings: Settings, new_run: NewRun) 
     trained = trainer.model.lm_head
     difference = loaded.lm_head.lora_B - trained.lora_B
     assert difference.abs().max() == 0
+
+
+CHANGED: list[tuple[str, dict[str, Any], str]] = [
+    ("full", {"batch_size": 2}, "batch_size = 2 (was 3)"),
+    ("full", {"grad_accumulation": 1}, "grad_accumulation = 1 (was 2)"),
+    ("full", {"epochs": 1}, "epochs = 1 (was 3)"),
+    ("full", {"seed": 7}, "seed = 7 (was 123)"),
+    ("full", {"group_by_length": False}, "group_by_length = False (was True)"),
+    ("full", {"optimizer": "sgd"}, "optimizer = sgd (was adamw)"),
+    ("full", {"lr": 5e-3}, "lr = 0.005 (was 0.01)"),
+    ("full", {"min_lr": None}, "min_lr = none (was 0.001)"),
+    ("full", {"max_length": 64}, "max_length = 64 (was none)"),
+    ("full", {"mask_prompt": False}, "mask_prompt = False (was True)"),
+    ("full", {"max_examples": 22}, "max_examples = 22 (was none)"),
+    ("full", {"train_fraction": 0.5}, "train_fraction = 0.5 (was 0.85)"),
+    ("full", {"tie_weights": True}, "tie_weights = True (was False)"),
+    ("full", {"method": "lora"}, "method = lora (was full)"),
+    ("lora", {"lora_rank": 2}, "lora_rank = 2 (was 4)"),
+    ("lora", {"lora_alpha": 16.0}, "lora_alpha = 16.0 (was 8.0)"),
+    ("lora", {"lora_targets": "mlp"}, "lora_targets = mlp (was all)"),
+    ("lora", {"seed": 7, "epochs": 2}, "seed = 7 (was 123), epochs = 2 (was 3)"),
+]
+
+
+@pytest.mark.parametrize(("method", "changes", "named"), CHANGED, ids=lambda value: str(value))
+def test_resume_refuses_changed_settings_and_keeps_the_checkpoint(
+    settings: Settings, new_run: NewRun, method: str, changes: dict[str, Any], named: str
+) -> None:
+    config = settings(**RANDOM, **METHODS[method])
+    stopped = new_run("stopped", stop_at=5)
+    train(config, stopped)
+    before = kept(stopped)
+    resumed = new_run("stopped", resumed=True)
+    with pytest.raises(UserError, match="stopped cannot resume from step 5") as refused:
+        train(config.changed(**changes), resumed)
+    assert named in str(refused.value)
+    assert "`python -m core resume stopped --restart`" in str(refused.value)
+    assert not resumed.events
+    assert kept(resumed) == before
+    with pytest.raises(UserError) as early:  # as commands and pages check it
+        resumption.check_newest(stopped.directory, config.changed(**changes))
+    assert named in str(early.value)
+
+
+def test_resume_with_restored_settings_is_bit_identical(
+    settings: Settings, new_run: NewRun, whole: Whole
+) -> None:
+    config = settings(**RANDOM, **METHODS["lora"])
+    train(config, new_run("stopped", stop_at=5))
+    with pytest.raises(UserError):
+        train(config.changed(batch_size=2), new_run("stopped", resumed=True))
+    resumed = new_run("stopped", resumed=True)
+    assert train(config, resumed) == "finished"
+    assert_same_from(5, resumed, whole("lora"))
+
+
+def test_resume_allows_settings_that_training_does_not_depend_on(
+    settings: Settings, new_run: NewRun, whole: Whole
+) -> None:
+    config = settings(**RANDOM, **METHODS["full"])
+    train(config, new_run("stopped", stop_at=5))
+    free = config.changed(
+        name="other", notes="a note", tags="x", eval_every=2, checkpoint_every=3, sample_every=4,
+        sample_prompt="", nonfinite="skip", max_new_tokens=3, lora_rank=7,
+    )  # fmt: skip
+    resumption.check_newest(new_run("stopped").directory, free)
+    resumed = new_run("stopped", resumed=True)
+    assert train(free, resumed) == "finished"
+    assert weights(resumed) == weights(whole("full"))
+
+
+def test_every_setting_of_the_data_order_is_fixed() -> None:
+    ordered = {"batch_size", "grad_accumulation", "epochs", "seed", "group_by_length"}
+    assert ordered < set(resumption.FIXED)
+    free = {"name", "notes", "tags", "parent", "device", "precision", "compile", "nonfinite"}
+    assert not free & set(resumption.FIXED)
+
+
+def rewrite_manifests(run: Any, change: Callable[[dict[str, Any]], object]) -> None:
+    for path in (run.directory / "checkpoint").glob("*/manifest.json"):
+        facts = json.loads(path.read_text())
+        change(facts)
+        path.write_text(json.dumps(facts))
+
+
+def forget_settings(facts: dict[str, Any]) -> None:
+    """What an older version wrote."""
+    del facts["settings"], facts["train_examples"]
+
+
+def test_checkpoints_without_recorded_settings_resume(
+    settings: Settings, new_run: NewRun, whole: Whole
+) -> None:
+    config = settings(**RANDOM, **METHODS["full"])
+    stopped = new_run("stopped", stop_at=5)
+    train(config, stopped)
+    rewrite_manifests(stopped, forget_settings)
+    piece = new_run("stopped", resumed=True, stop_at=2)
+    assert train(config, piece) == "stopped"
+    resumption.check_newest(stopped.directory, config.changed(seed=7))
+    resumed = new_run("stopped", resumed=True)
+    assert train(config, resumed) == "finished"
+    assert weights(resumed) == weights(whole("full"))
+
+
+def test_a_setting_unknown_to_the_checkpoint_counts_as_its_default(
+    settings: Settings, new_run: NewRun
+) -> None:
+    config = settings(**RANDOM, **METHODS["full"])
+    stopped = new_run("stopped", stop_at=2)
+    train(config, stopped)
+    rewrite_manifests(stopped, lambda facts: facts["settings"].pop("weight_decay"))
+    resumption.check_newest(stopped.directory, config)
+    with pytest.raises(UserError, match=r"weight_decay = 0\.5 \(was 0\.1\)"):
+        resumption.check_newest(stopped.directory, config.changed(weight_decay=0.5))
+
+
+def test_a_moved_data_set_resumes_and_another_is_refused(
+    settings: Settings, new_run: NewRun, tmp_path: Path, whole: Whole
+) -> None:
+    config = settings(**RANDOM, **METHODS["full"])
+    train(config, new_run("moved", stop_at=5))
+    moved, other = tmp_path / "moved.json", tmp_path / "other.json"
+    moved.write_bytes(Path(config.dataset).read_bytes())
+    records = json.loads(moved.read_text())
+    other.write_text(json.dumps([*records[1:], records[0]]))
+    with pytest.raises(UserError, match=r"dataset = \S+other\.json \(was \S+data\.json\)"):
+        train(config.changed(dataset=str(other)), new_run("moved", resumed=True))
+    resumed = new_run("moved", resumed=True)
+    assert train(config.changed(dataset=str(moved)), resumed) == "finished"
+    assert weights(resumed) == weights(whole("full"))
+
+
+def test_resume_refuses_a_data_set_that_grew(
+    settings: Settings, new_run: NewRun, tmp_path: Path
+) -> None:
+    config = settings(**RANDOM, **METHODS["full"])
+    data = tmp_path / "data.json"
+    data.write_bytes(Path(config.dataset).read_bytes())
+    config = config.changed(dataset=str(data))
+    train(config, new_run("grown", stop_at=3))
+    records = json.loads(data.read_text())
+    data.write_text(json.dumps(records * 2))
+    with pytest.raises(UserError, match=r"number of training examples = 40 \(was 20\)"):
+        train(config, new_run("grown", resumed=True))
+
+
+def test_runs_that_older_versions_started_keep_their_constant_rate(
+    settings: Settings, new_run: NewRun
+) -> None:
+    constant = RANDOM | {"min_lr": None} | METHODS["full"]
+    whole_run = new_run("whole")
+    train(settings(**constant | {"warmup_fraction": 0.0}), whole_run)
+    old = new_run("old", stop_at=2)
+    train(settings(**constant | {"warmup_fraction": 0.0}), old)
+    rewrite_manifests(old, forget_settings)
+    config = settings(**constant | {"warmup_fraction": 0.9})  # in its config.json, and ignored
+    assert train(config, new_run("old", resumed=True, stop_at=2)) == "stopped"
+    resumed = new_run("old", resumed=True)
+    assert train(config, resumed) == "finished"
+    assert {event["lr"] for event in resumed.of("step")} == {config.lr}
+    assert weights(resumed) == weights(whole_run)
+    [warning] = resumed.of("warning")
+    assert warning["message"].startswith("the learning rate stays constant")

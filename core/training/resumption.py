@@ -1,0 +1,110 @@
+"""Whether a run can resume from its checkpoint with its current settings.
+
+A checkpoint records the settings that its weights, the data order and the step count depend on. This
+module reads manifests only and needs no tensors, so commands and pages can check a run before they queue it.
+"""
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from core.config import RunConfig, is_relevant, metadata
+from core.errors import UserError
+
+MANIFEST = "manifest.json"
+SETTINGS = "settings"
+"""Key of the recorded settings in a checkpoint's manifest. Checkpoints of older versions lack it."""
+FREE_GROUPS = ("identity", "hardware", "cadence")
+"""Groups of settings that may change between stopping and resuming."""
+FIXED = tuple(
+    name
+    for name, field in RunConfig.model_fields.items()
+    if name == "seed" or (metadata(field)["group"] not in FREE_GROUPS and name != "nonfinite")
+)
+"""Settings that a run keeps from its first step to its last: they decide what is learned and in which order.
+
+`nonfinite` is not among them: it is what a user changes to get past the step at which a run failed.
+"""
+INPUTS = {"dataset": "data set", "base_model": "base model"}
+"""Settings that may be a path, and the checkpoint's name for the hash of their content."""
+
+
+def recorded(config: RunConfig) -> dict[str, Any]:
+    """Return the settings to record in a checkpoint; None for those without effect."""
+    values = config.model_dump()
+    return {name: values[name] if is_relevant(name, values) else None for name in FIXED}
+
+
+def check_newest(run: Path, config: RunConfig) -> None:
+    """Check the settings against the newest readable checkpoint, inputs aside.
+
+    Only the trainer can compare the inputs, because it reads their content.
+
+    Args:
+        run: the run directory.
+
+    Raises:
+        UserError: a setting has changed that must not change.
+    """
+    for path in sorted((run / "checkpoint").glob("step-*"), reverse=True):
+        manifest = path / MANIFEST
+        if path.suffix == ".partial" or not manifest.is_file():
+            continue
+        try:
+            facts = json.loads(manifest.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            continue  # the trainer falls back to an older checkpoint too
+        if isinstance(facts, dict):
+            check(run.name, facts, config, ignored=INPUTS)
+            return
+
+
+def check(
+    name: str,
+    facts: Mapping[str, Any],
+    config: RunConfig,
+    train_examples: int | None = None,
+    ignored: Collection[str] = (),
+) -> None:
+    """Check the settings against a checkpoint.
+
+    Args:
+        name: of the run.
+        facts: the checkpoint's manifest.
+        train_examples: the current number of training examples, if known.
+        ignored: settings not to compare.
+
+    Raises:
+        UserError: naming every changed setting with its new and its old value.
+    """
+    changed = [f"{k} = {_text(v)} (was {_text(was)})" for k, v, was in _changes(facts, config)
+               if k not in ignored]  # fmt: skip
+    known = facts.get("train_examples")
+    if None not in (known, train_examples) and known != train_examples:
+        changed.append(f"number of training examples = {train_examples} (was {known})")
+    if changed:
+        raise UserError(
+            f"{name} cannot resume from step {facts.get('step')} because its settings have changed: "
+            f"{', '.join(changed)}; restore them in config.json, or train again from the start "
+            f"with `python -m core resume {name} --restart`"
+        )
+
+
+def _changes(facts: Mapping[str, Any], config: RunConfig) -> list[tuple[str, Any, Any]]:
+    """(name, current value, recorded value) of each setting that differs."""
+    record = facts.get(SETTINGS)
+    if not isinstance(record, dict):
+        return []
+    now = recorded(config)
+    # A setting that this version added had its default's effect before.
+    defaults = {
+        name: None if value is None else RunConfig.model_fields[name].default
+        for name, value in now.items()
+    }
+    was = {**defaults, **record}
+    return [(name, now[name], was[name]) for name in FIXED if now[name] != was[name]]
+
+
+def _text(value: Any) -> str:
+    return "none" if value is None else str(value)
