@@ -74,3 +74,16 @@ def test_another_data_set_is_chosen_and_the_first_again(page, dataset):
     assert page.metric[0].value == "2,006"
     page.widget("Maximum length").set_value(30).run()
     assert [page.metric[i].value for i in (0, 6)] == ["2,006", "2,006"]
+
+
+def test_a_selected_example_stays_selected_when_rows_change(page, dataset):
+    page.go("data", dataset=str(dataset))
+    page.select(page.dataframe[0], 5)
+    assert any(c.value.startswith("Item 5 ") for c in page.caption)
+    page.choose("Find examples", "count 5 6 7")
+    assert shown(page)["item"].tolist() != list(range(40))
+    assert any(c.value.startswith("Item 5 ") for c in page.caption)
+    page.choose("Find examples", "bird")
+    assert any(c.value.startswith("Item 35 ") for c in page.caption)
+    page.choose("Find examples", "")
+    assert any(c.value.startswith("Item 5 ") for c in page.caption)
