@@ -19,7 +19,7 @@ from core.nn.architecture import VOCABULARY
 from core.nn.generation import Sampling
 from core.nn.gpt2 import GPT2
 from core.tracking.rundir import RunDirectory
-from core.training import checkpoint
+from core.training import resumption
 from core.training.build import load_trained
 
 BASE = "base:"
@@ -106,7 +106,7 @@ class Answerer:
         else:
             run = RunDirectory.find(self._runs_dir, who)
             folders = ("weights", "checkpoint/*")
-            paths = [p for f in folders for p in run.path.glob(f"{f}/{checkpoint.MANIFEST}")]
+            paths = [p for f in folders for p in run.path.glob(f"{f}/{resumption.MANIFEST}")]
         written = 0.0
         for path in paths:
             with contextlib.suppress(OSError):  # a base known by name, a checkpoint just replaced

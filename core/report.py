@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from core import journal
@@ -167,17 +168,21 @@ def settings_of(rows: Sequence[Mapping[str, Any]], every: bool = False) -> pd.Da
         values = [row[name] if r else field.default for row, r in zip(rows, relevant, strict=True)]
         alone = [field.default] if len(rows) == 1 else []
         if name not in OWN and (every or len({*values, *alone}) > 1):
-            texts = [_told(v) if r else "" for v, r in zip(values, relevant, strict=True)]
-            table[str(field.title)] = [*texts, *map(_told, alone)]
+            texts = [setting_text(v) if r else "" for v, r in zip(values, relevant, strict=True)]
+            table[str(field.title)] = [*texts, *map(setting_text, alone)]
     columns = [*(str(row["name"]) for row in rows), *(["Default value"] if len(rows) == 1 else [])]
     return pd.DataFrame.from_dict(table, orient="index", columns=columns).rename_axis("Setting")
 
 
-def _told(value: Any) -> str:
-    """A setting for people, all its digits; never empty."""
+def setting_text(value: Any) -> str:
+    """Format a setting for people with all its digits, such as `5e-5` or `on`; "none" where it is empty."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
     if isinstance(value, float):
+        if 0 < abs(value) < 1e-3:
+            return np.format_float_scientific(value, trim="-", exp_digits=1)
         return f"{value:g}" if float(f"{value:g}") == value else str(value)
-    return "none" if value in (None, "") else cell(value)
+    return cell(value) or "none"
 
 
 def score_text(score: Any) -> Any:

@@ -17,6 +17,8 @@ WIDEST = 80
 """Letters of a cell before its text is folded. The first column, a name, is folded last of all."""
 MARKUP = re.compile(r"[\\|<`*\[]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")
 """What Markdown takes for more than text inside the cell of a table."""
+SCIENTIFIC_FROM = 1e6
+"""Floats of this magnitude or more are shown in scientific notation, so that no cell has to cut their digits."""
 
 
 def render(rows: list[dict[str, Any]], format: Format) -> str:
@@ -88,7 +90,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 
 def cell(value: Any) -> str:
-    """A value for people: at most four significant digits, nothing for nothing."""
+    """Format a value for people: floats with four significant digits, or whole below SCIENTIFIC_FROM; "" if missing."""
     if isinstance(value, dict):
         return ", ".join(f"{k} {cell(v)}" for k, v in value.items())
     if isinstance(value, list | tuple):
@@ -96,7 +98,7 @@ def cell(value: Any) -> str:
     if is_missing(value):
         return ""
     if isinstance(value, float):
-        return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+        return f"{value:.0f}" if 1000 <= abs(value) < SCIENTIFIC_FROM else f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 

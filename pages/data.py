@@ -15,6 +15,7 @@ from core.nn import pretrained
 from core.tables import records
 from core.tracking import queries
 from pages.shared import runtime
+from pages.shared.selection import select_rows
 from pages.shared.text import count, plain, show_skipped, show_tokens
 
 COLUMNS = ["item", "part", "tokens", "instruction", "input", "output"]
@@ -126,13 +127,12 @@ def show_examples(split: Split, table: pd.DataFrame, config: RunConfig, context:
     if shown.empty:
         st.info("No example has words like these.")
         return
-    items = tuple(shown["item"])
-    event = st.dataframe(
-        shown[COLUMNS], hide_index=True, height=320, key=f"examples:{hash(items)}",
+    items = shown["item"].tolist()
+    selected = select_rows(
+        shown[COLUMNS], items, f"examples:{config.dataset}", height=320,
         column_config={key: st.column_config.Column(label) for key, label in LABELS.items()},
-        on_select="rerun", selection_mode="single-row",
     )  # fmt: skip
-    item = items[event.selection.rows[0]] if event.selection.rows else items[0]
+    item = selected[0] if selected else items[0]
     example = [*split.train, *split.test, *split.validation][item]
     found = inspection.tokens(example, config, context)
     states = [token.state for token in found]

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from core.training import preflight
 
 CLONE = "clone of "
+FILLED_FROM = "filled_from"
+"""In the session: the source that the form was filled from last."""
 MEASURING = "measuring"
 """In the session: the settings that are or were measured, and what comes of it."""
 
@@ -34,12 +36,24 @@ def source_settings(source: str) -> dict[str, object]:
 
 
 def take_source() -> None:
-    """Fill the form from what was chosen."""
-    st.session_state["filled_from"] = source = st.session_state["source"]
+    """Fill the form from the selected source; keep the form and its source where that is damaged."""
+    source = st.session_state["source"]
     try:
         form.start_from(source_settings(source))
+        st.session_state[FILLED_FROM] = source
     except UserError as error:
         st.error(plain(str(error)))
+        st.session_state["source"] = st.session_state[FILLED_FROM]
+
+
+def show_changes(changes: list[str]) -> None:
+    """List the settings in which the form differs from its source."""
+    source = plain(st.session_state[FILLED_FROM])
+    if changes:
+        st.markdown(f"**Changed from {source}**")
+        st.caption("\n".join(f"- {plain(change)}" for change in changes))
+    else:
+        st.caption(f"Same settings as {source}.")
 
 
 def launch(config: RunConfig) -> None:
@@ -146,9 +160,12 @@ runs = queries.results(lab.db)["name"].tolist()
 if form.DRAFT not in st.session_state:
     st.session_state["source"] = "demo"
     take_source()
-sources = [*PRESETS, *(CLONE + run for run in runs)]
-if "source" not in st.session_state and st.session_state["filled_from"] in sources:
-    st.session_state["source"] = st.session_state["filled_from"]  # back from another page
+filled_from = st.session_state[FILLED_FROM]
+known = [*PRESETS, *(CLONE + run for run in runs)]
+sources = known if filled_from in known else [*known, filled_from]  # its run was deleted
+st.session_state["source"] = filled_from  # also back from another page
+current = form.values()
+changes = form.changes(current)
 
 with st.container(horizontal=True, vertical_alignment="bottom"):
     st.selectbox(
@@ -159,10 +176,16 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
         on_change=take_source,
         width=620,
     )
+    if changes:
+        st.button(
+            "Reset",
+            icon=":material/undo:",
+            help="Discard the changes and start from this source again.",
+            on_click=form.reset,
+        )
     if st.button("Launch the demo", icon=":material/play_arrow:"):
         launch(preset("demo"))
 
-current = form.values()
 ready = "torch" in sys.modules
 plan, cost, problems = examine(form.settings(current)) if ready else (None, None, [])
 with st.container(horizontal=True, gap="medium"):  # the plan stands above where it is narrow
@@ -178,6 +201,7 @@ with side:
         width="stretch",
     ):
         launch(RunConfig.parse(form.settings(current)))
+    show_changes(changes)
     if plan is None:  # a new server: the form need not wait for what tells what it will do
         st.caption("Loading PyTorch, to work out what it will do ...")
         import core.training.preflight  # noqa: F401  takes seconds

@@ -9,6 +9,7 @@ from core.judging import scores as judging
 from core.tables import markdown, records
 from core.tracking import queries, verdict_queries
 from pages.shared import columns, runtime
+from pages.shared.selection import select_rows
 from pages.shared.text import plain
 from pages.shared.ticked import show_one, show_settings
 
@@ -52,19 +53,18 @@ try:
 except UserError as error:
     st.error(plain(str(error)))
 rows = tuple(table["name"])
+identities = list(zip(rows, table["status"] == journal.STATUS, strict=True))
 table = table[[c for c in table.columns if c in (shown or first)]]
 actions = st.container(horizontal=True)  # above: there the table's own buttons cover nothing
-event = st.dataframe(
+selected = select_rows(
     table,
-    hide_index=True,
+    identities,
+    "results",
+    multiple=True,
     placeholder="",
-    key=f"results:{hash(rows)}",  # Streamlit keeps ticks by place: in other rows they mean other runs
-    column_config={name: columns.column(name) for name in table.columns},
-    on_select="rerun",
-    selection_mode="multi-row",
+    column_config={name: columns.column(name, table[name]) for name in table.columns},
 )
-own = set(results["name"])
-picked = [rows[place] for place in event.selection.rows if rows[place] in own]
+picked = [name for name, is_journal in selected if not is_journal]
 kept = listed[listed["name"].isin(rows)]
 exported = markdown([journal.columns(row) for row in records(kept)] if beside else records(table))
 with actions:

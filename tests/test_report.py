@@ -199,15 +199,15 @@ def test_settings_of_runs_are_those_that_differ() -> None:
     assert report.settings_of([full, lora]).to_dict("index") == {
         "Method": {"one": "full", "two": "lora"},
         "Rank": {"one": "", "two": "4"},
-        "Learning rate": {"one": "0.0001", "two": "5e-05"},
-        "Minimum learning rate": {"one": "none", "two": "1e-05"},
+        "Learning rate": {"one": "1e-4", "two": "5e-5"},
+        "Minimum learning rate": {"one": "none", "two": "1e-5"},
     }
     assert len(report.settings_of([full, lora], every=True)) == len(RunConfig.model_fields) - 4
     assert report.settings_of([lora, {**lora, "name": "three"}]).empty
     close = settings("three", lr=1.00004e-4, method="full")
     assert report.settings_of([full, close]).loc["Learning rate"].tolist() == [
-        "0.0001",
-        "0.000100004",
+        "1e-4",
+        "1.00004e-4",
     ]
 
 
@@ -249,3 +249,13 @@ def test_runs_that_are_tested_on_the_same_examples() -> None:
     rows = [settings("one"), settings("two", max_examples=9), settings("three", lr=1e-3)]
     assert report.tested_alike(pd.DataFrame(rows)) == ["one", "three"]
     assert report.tested_alike(pd.DataFrame(rows[1:])) == ["two"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(5e-5, "5e-5"), (1e-4, "1e-4"), (0.123456789, "0.123456789"), (0.1, "0.1"), (16.0, "16"), (0.0, "0"),
+     (14_100, "14,100"), (True, "on"), (False, "off"), (None, "none"), ("", "none"), ((), "none"),
+     (("a", "b"), "a, b")],
+)  # fmt: skip
+def test_a_setting_is_shown_with_all_its_digits(value: object, text: str) -> None:
+    assert report.setting_text(value) == text

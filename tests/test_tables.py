@@ -172,6 +172,10 @@ def test_what_is_too_wide_for_a_terminal_is_turned(monkeypatch: pytest.MonkeyPat
         (5e-05, "5e-05"),
         (1.48437, "1.484"),
         (47002.9, "47003"),
+        (999_999.0, "999999"),
+        (1e6, "1e+06"),
+        (4.333525503e28, "4.334e+28"),
+        (-4.333525503e28, "-4.334e+28"),
         (math.inf, "inf"),
         (True, "True"),
         (None, ""),
@@ -183,6 +187,18 @@ def test_what_is_too_wide_for_a_terminal_is_turned(monkeypatch: pytest.MonkeyPat
 )
 def test_a_cell_is_for_people(value: object, shown: str) -> None:
     assert cell(value) == shown
+
+
+@pytest.mark.parametrize("format", ["table", "md"])
+def test_large_numbers_are_short_in_every_format_for_people(format: Any) -> None:
+    text = render([{"name": "a", "perplexity": 4.333525503e28}], format)
+    assert "4.334e+28" in text
+    assert "43335" not in text
+
+
+def test_csv_keeps_large_numbers_in_full_precision() -> None:
+    text = render([{"name": "a", "perplexity": 4.333525503e28}], "csv")
+    assert float(text.split(",")[-1]) == 4.333525503e28
 
 
 def test_records_are_python_values() -> None:

@@ -8,6 +8,7 @@ from streamlit.elements.lib.column_types import ColumnConfig
 
 from core import report
 from core.config import RunConfig
+from core.tables import SCIENTIFIC_FROM
 from pages.shared.text import plain
 
 FIRST = ["name", "status", "val_loss", "perplexity", "exact"]
@@ -27,6 +28,7 @@ LABELS = {
 FORMATS = {"lr": "%g", "min_lr": "%g", "val_loss": "%.4f", "train_loss": "%.4f", "perplexity": "%.3f", "seconds": "%.1f",
            "peak_memory_mb": "%.0f", "exact": "percent",
            "loss_to_journal": "%+.4f"}  # fmt: skip
+SCIENTIFIC = "%.3e"
 JUDGE_HELP = "Mean score over the test answers, 0 to 100; beside it the 95 % interval, of how many answers (n), and how many have no score."
 EXACT_HELP = "Share of the test answers that equal the reference, case and punctuation aside."
 
@@ -91,12 +93,16 @@ def label(name: str) -> str:
     return LABELS.get(name) or f"{name[:1].upper()}{name[1:]}"
 
 
-def column(name: str) -> ColumnConfig:
-    """How a column is shown: its title, and its numbers to a sensible digit."""
+def column(name: str, values: pd.Series) -> ColumnConfig:
+    """Return the title and the number format of a column with these values.
+
+    A column with a number that is too large for its cell is shown in scientific notation.
+    """
     of_judge = name not in LABELS
     if name in FORMATS or (of_judge and not name.endswith(" %")):
         help = JUDGE_HELP if of_judge else EXACT_HELP if name == "exact" else None
-        return st.column_config.NumberColumn(
-            label(name), format=FORMATS.get(name, "%.1f"), help=help
-        )
+        largest = pd.to_numeric(values).astype(float).abs().max()  # NaN if all values are missing
+        too_large = largest >= SCIENTIFIC_FROM
+        format = SCIENTIFIC if too_large else FORMATS.get(name, "%.1f")
+        return st.column_config.NumberColumn(label(name), format=format, help=help)
     return st.column_config.Column(label(name), pinned=name == "name")

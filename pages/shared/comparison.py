@@ -1,6 +1,7 @@
 """The two ways to compare: stored answers found by their prompt, and live answers streamed side by side."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import streamlit as st
 
@@ -38,7 +39,7 @@ def show_stored(lab: Lab) -> None:
     if not found:
         st.info("No test prompt has words like these.")
         return
-    prompt = prompts[_step_through([prompts[i]["instruction"] for i in found], query, found)]
+    prompt = _step_through([prompts[i] for i in found], query)
     rows = {row["run"]: row for row in records(table) if all(row[k] == prompt[k] for k in KEY)}
     st.caption("Instruction")
     show_text(prompt["instruction"])
@@ -157,23 +158,31 @@ def _keep(key: str) -> None:
     st.session_state["compare"] = st.session_state[key]
 
 
-def _step_through(labels: list[str], query: str, found: list[int]) -> int:
-    """Which of the prompts found is in view: the best match of a new query, then as the buttons say."""
+def _step_through(prompts: list[dict[str, Any]], query: str) -> dict[str, Any]:
+    """Return the prompt in view: the best match of a new query, then the one that the user picks.
+
+    The prompt is remembered by its content, since its position changes with the runs that are compared.
+    """
+    ids = [tuple(prompt[k] for k in KEY) for prompt in prompts]
     if st.session_state.get("found_for") != query:
-        st.session_state.update(found_for=query, place=0)
-    last = len(found) - 1
-    place = st.session_state["place"] = min(st.session_state.get("place", 0), last)
+        st.session_state.update(found_for=query, prompt_in_view=None)
+    in_view = st.session_state.get("prompt_in_view")
+    place = st.session_state["place"] = ids.index(in_view) if in_view in ids else 0
+    last = len(ids) - 1
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.button("Previous", disabled=place == 0, on_click=_go_to, args=(place - 1,))
+        st.button("Previous", disabled=place == 0, on_click=_view, args=(ids, max(0, place - 1)))
         st.selectbox(
-            f"{len(found)} test prompts, best match first",
-            range(len(found)),
+            f"{len(ids)} test prompts, best match first",
+            range(len(ids)),
             key="place",
-            format_func=lambda i: f"{i + 1}. {labels[i]}",
+            format_func=lambda i: f"{i + 1}. {prompts[i]['instruction']}",
+            on_change=_view,
+            args=(ids,),
         )
-        st.button("Next", disabled=place == last, on_click=_go_to, args=(place + 1,))
-    return found[place]
+        st.button("Next", disabled=place == last, on_click=_view, args=(ids, min(last, place + 1)))
+    return prompts[place]
 
 
-def _go_to(place: int) -> None:
-    st.session_state["place"] = max(0, place)
+def _view(ids: list[tuple[Any, ...]], place: int | None = None) -> None:
+    """Bring the prompt at a place of the list into view; at the place that the list box has, if None."""
+    st.session_state["prompt_in_view"] = ids[st.session_state["place"] if place is None else place]

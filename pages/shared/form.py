@@ -4,6 +4,7 @@ The values live in a draft of our own, since Streamlit forgets a widget that is 
 """
 
 from collections.abc import Mapping
+from textwrap import shorten
 from typing import Any
 
 import streamlit as st
@@ -13,6 +14,7 @@ from streamlit.delta_generator import DeltaGenerator
 from core.config import GROUPS, RunConfig, base_type, choices, is_optional, is_relevant, metadata
 from core.errors import Problem
 from core.nn.architecture import FAMILY
+from core.report import setting_text
 from pages.shared.text import plain
 
 FIELDS = RunConfig.model_fields
@@ -22,13 +24,32 @@ RATES = ("lr", "min_lr")
 LONG = ("notes", "sample_prompt")
 FOLDED = ("hardware", "cadence")
 """Groups that most runs leave as they are."""
-DRAFT, GENERATION = "draft", "draft_generation"
+DRAFT, GENERATION, SOURCE = "draft", "draft_generation", "draft_source"
+CHANGE_WIDTH = 60
+"""Longest text of a value in the list of changes, in characters."""
 
 
 def start_from(values: Mapping[str, Any]) -> None:
-    """Fill the form with these values and defaults for the rest."""
-    st.session_state[DRAFT] = {**RunConfig().model_dump(), **values}
+    """Fill the form with these values and defaults for the rest. All edits are lost."""
+    st.session_state[SOURCE] = {**RunConfig().model_dump(), **values}
+    reset()
+
+
+def reset() -> None:
+    """Undo all edits since the form was filled."""
+    st.session_state[DRAFT] = dict(st.session_state[SOURCE])
     st.session_state[GENERATION] = st.session_state.get(GENERATION, 0) + 1
+
+
+def changes(current: Mapping[str, Any]) -> list[str]:
+    """Describe each setting that has an effect and differs from the source: `Learning rate: 5e-5 → 1e-4`."""
+    found = []
+    for name, value in settings(current).items():
+        old, new = setting_text(st.session_state[SOURCE][name]), setting_text(value)
+        if old != new:
+            old, new = (shorten(text, CHANGE_WIDTH, placeholder=" …") for text in (old, new))
+            found.append(f"{FIELDS[name].title}: {old} → {new}")
+    return found
 
 
 def values() -> dict[str, Any]:

@@ -13,6 +13,7 @@ from core.tables import markdown, records
 from core.tracking import queries, verdict_queries
 from core.tracking.lab import Lab
 from pages.shared.judging import pick_judge
+from pages.shared.selection import select_rows
 from pages.shared.text import plain, show_text
 
 COLUMNS = {
@@ -245,9 +246,17 @@ def _show_examples(verdicts: pd.DataFrame, answers: pd.DataFrame, shown: dict[st
     )
     same = ["run", "item", *scores.ANSWER]
     frame = answers[same].merge(verdicts, "left", on=same)
-    frame = frame.assign(shown=[shown.get(run, run) for run in frame["run"]])
+    # The same for every judge, so that a selected answer stays selected when the judge changes.
+    identities = zip(*(frame[c] for c in same), frame["repeat"].fillna(0), strict=True)
+    frame = frame.assign(
+        shown=[shown.get(run, run) for run in frame["run"]],
+        identity=pd.Series([*identities], index=frame.index, dtype=object),
+    )
     st.download_button(
-        "Answers (CSV)", frame.drop(columns="run").to_csv(index=False), "verdicts.csv", "text/csv"
+        "Answers (CSV)",
+        frame.drop(columns=["run", "identity"]).to_csv(index=False),
+        "verdicts.csv",
+        "text/csv",
     )
     if order == "Missing":
         frame = frame[frame["score"].isna()]
@@ -260,12 +269,10 @@ def _show_examples(verdicts: pd.DataFrame, answers: pd.DataFrame, shown: dict[st
     if frame.empty:
         st.caption("None.")
         return
-    event = st.dataframe(
+    selected = select_rows(
         frame[list(SHOWN)].rename(columns=SHOWN),
-        hide_index=True,
-        key=f"examples:{order}:{len(frame)}",
-        on_select="rerun",
-        selection_mode="single-row",
+        frame["identity"].tolist(),
+        "scored_answers",
         column_config={
             "Score": st.column_config.NumberColumn(format="%.1f"),
             **dict.fromkeys(
@@ -273,10 +280,11 @@ def _show_examples(verdicts: pd.DataFrame, answers: pd.DataFrame, shown: dict[st
             ),
         },
     )
-    for place in event.selection.rows:
-        row = frame.iloc[place]
-        score = "no score" if pd.isna(row["score"]) else f"{row['score']:.1f}"
-        st.markdown(f"**{plain(row['shown'])}**: {score}. {plain(str(row['reason'] or ''))}")
+    for row in records(frame[frame["identity"].isin(selected)]):
+        score = "no score" if row["score"] is None else f"{row['score']:.1f}"
+        st.markdown(f"**{plain(row['shown'])}**: {score}")
+        if row["reason"]:
+            show_text(str(row["reason"]))
         columns = st.columns(3, border=True)
         for column, field in zip(columns, ("instruction", "answer", "reference"), strict=True):
             with column:

@@ -71,9 +71,13 @@ class Page(AppTest):
         return widget.set_value(value).run()
 
     def tick(self, *rows: int) -> "Page":
-        """Tick rows of the table."""
+        """Select rows of the first table."""
+        return self.select(self.dataframe[0], *rows)
+
+    def select(self, table: Any, *rows: int) -> "Page":
+        """Select rows of a table by position, as a click in the browser does."""
         selection = {"selection": {"rows": list(rows), "columns": [], "cells": []}}
-        self.ticked = {self.dataframe[0].key: selection}
+        self.session_state[table.key] = selection
         return self.run()
 
     def figure(self, title: str) -> dict[str, Any]:

@@ -282,3 +282,16 @@ def test_what_most_runs_answered_comes_first(asked, open_page):
     page.choose("stored_runs", ["one", "two"])
     assert in_view(page) == second
     assert not page.says("This run has no answer to this prompt.")
+
+
+def test_the_prompt_in_view_stays_when_the_runs_change(asked, open_page):
+    first, second = list(QUESTIONS)[:2]
+    asked("one")
+    asked("two", without=[first])
+    page = open_page("compare").choose("stored_runs", ["one"])
+    assert in_view(page.choose("place", 1)) == second
+    page.choose("stored_runs", ["one", "two"])
+    assert page.widget("place").value == 0, "it is now the first in the list"
+    assert in_view(page) == second
+    page.choose("stored_runs", ["one"])
+    assert in_view(page) == second

@@ -101,3 +101,16 @@ def test_file_without_usable_record_is_an_error(page, tmp_path):
     path.write_text(json.dumps([{"instruction": "Say it.", "output": ""}] * 30))
     page.go("data", dataset=str(path))
     assert "none of its 30 records can be used" in page.error[0].value.replace("\\", "")
+
+
+def test_a_selected_example_stays_selected_when_rows_change(page, dataset):
+    page.go("data", dataset=str(dataset))
+    page.select(page.dataframe[0], 5)
+    assert any(c.value.startswith("Item 5 ") for c in page.caption)
+    page.choose("Find examples", "count 5 6 7")
+    assert shown(page)["item"].tolist() != list(range(40))
+    assert any(c.value.startswith("Item 5 ") for c in page.caption)
+    page.choose("Find examples", "bird")
+    assert any(c.value.startswith("Item 35 ") for c in page.caption)
+    page.choose("Find examples", "")
+    assert any(c.value.startswith("Item 5 ") for c in page.caption)

@@ -198,6 +198,81 @@ def test_the_form_outlives_a_visit_elsewhere(write_run, page):
     assert setting(page, "lora_rank").value == 5
 
 
+def changes(page):
+    """The list of changes next to the Launch button."""
+    lists = [c.value for c in page.caption if "\u2192" in c.value]
+    lines = "\n".join(lists).replace("\\", "").replace("\u2060", "").splitlines()
+    return [line.removeprefix("- ") for line in lines]
+
+
+def test_changes_from_the_source_are_listed(page):
+    assert changes(page) == []
+    assert page.says("Same settings as demo.")
+    page.choose("source", "run_12")
+    assert changes(page) == []
+    give(page, lr=1e-4, optimizer="sgd", mask_prompt=True, grad_clip=None, tags="a, b")
+    give(page, notes="two\nlines " + "x" * 100)
+    assert page.says("Changed from run_12")
+    assert changes(page) == [
+        "Tags: none → a, b",
+        "Notes: none → two lines …",
+        "Mask prompt: off → on",
+        f"{RunConfig.model_fields['optimizer'].title}: adamw → sgd",
+        "Learning rate: 5e-5 → 1e-4",
+        "Gradient clipping: 1 → none",
+    ]
+    give(page, lr=5e-5, optimizer="adamw", mask_prompt=False, grad_clip=1.0, tags="", notes="")
+    assert changes(page) == []
+
+
+def test_settings_without_effect_are_no_changes(page):
+    give(page, method="lora", lora_rank=5)
+    assert changes(page) == ["Method: full → lora", "Rank: 16 → 5"]
+    give(page, method="full")
+    assert changes(page) == []
+
+
+def test_reset_discards_every_edit(page):
+    page.choose("source", "run_12")
+    assert not page.widgets("Reset")
+    give(page, optimizer="sgd", lr=0.5, lora_rank=2)
+    page.go("results").go("launch").press("Reset")
+    assert page.widget("source").value == "run_12"
+    values = {name: setting(page, name).value for name in ("optimizer", "lr", "lora_rank")}
+    assert values == {"optimizer": "adamw", "lr": 5e-5, "lora_rank": 16}
+    assert not page.widgets("Reset")
+    assert form.settings(page.session_state["draft"])["optimizer"] == "adamw"
+
+
+def test_another_source_discards_every_edit(page):
+    give(page, optimizer="sgd")
+    page.choose("source", "run_12").choose("source", "demo")
+    assert setting(page, "optimizer").value == "adamw"
+    assert changes(page) == []
+
+
+def test_the_form_names_its_source_after_that_run_was_deleted(page, write_run):
+    write_run("one", optimizer="sgd")
+    runtime.lab().refresh()
+    page.run().choose("source", "clone of one")
+    runtime.lab().delete("one")
+    runtime.lab().refresh()
+    assert page.run().widget("source").value == "clone of one"
+    assert page.says("Same settings as clone of one.")
+    give(page, lr=0.25)
+    assert setting(page.press("Reset"), "lr").value == RunConfig().lr
+    assert setting(page, "optimizer").value == "sgd"
+    page.choose("source", "demo")
+    assert setting(page, "optimizer").value == "adamw"
+
+
+def test_a_damaged_source_leaves_the_form_and_its_source(write_run, open_page):
+    write_run("one").config_path.write_text("{]")
+    page = give(open_page("launch"), lr=0.25).choose("source", "clone of one")
+    assert page.widget("source").value == "demo"
+    assert changes(page) == ["Learning rate: 1e-4 → 0.25"]
+
+
 def test_a_disk_that_takes_nothing_is_a_sentence(page, runs_dir):
     runtime.lab()
     shutil.move(runs_dir, runs_dir.with_name("moved"))

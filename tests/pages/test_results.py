@@ -198,6 +198,23 @@ def test_downloads_are_the_table_as_shown(write_run, open_page, downloads):
     assert 'a\\|b, "c" d' in lines[2]
 
 
+def test_a_perplexity_of_any_size_is_shown_whole(write_run, open_page, downloads):
+    write_run("diverged", scale=66.0 * 1.2)
+    write_run("sound")
+    value = math.exp(66.0)
+    page = open_page("results")
+    assert row(page, "diverged")["perplexity"] == pytest.approx(value)
+    config = json.loads(page.dataframe[0].proto.columns)
+    assert config["perplexity"]["type_config"]["format"] == "%.3e"
+    assert config["val_loss"]["type_config"]["format"] == "%.4f"
+    csv = pd.read_csv(io.StringIO(downloads(page, "CSV"))).set_index("name")
+    assert csv["perplexity"]["diverged"] == pytest.approx(value, rel=1e-12)
+    assert f"| {value:.4g} |" in downloads(page, "Markdown")
+    page.choose("Filter", "sound")
+    config = json.loads(page.dataframe[0].proto.columns)
+    assert config["perplexity"]["type_config"]["format"] == "%.3f"
+
+
 def test_nothing_found_downloads_nothing(write_run, open_page, downloads):
     write_run("one")
     page = open_page("results").choose("Filter", "nothing-like-it")
@@ -278,18 +295,54 @@ def test_a_running_run_is_not_deleted(write_run, open_page):
     assert run.config_path.exists()
 
 
-def test_ticks_do_not_wander_to_other_runs(write_run, open_page):
+def test_selected_runs_stay_selected_when_rows_change(write_run, open_page):
     write_run("one")
     page = open_page("results").tick(0)
     assert page.widget("notes:one")
     write_run("two")
     runtime.lab().refresh()
     page.run()
-    assert table(page)["name"].tolist() != ["one"]
-    assert not page.widgets("Delete this run"), "the first row may be another run now"
-    page.tick(1).choose("Filter", "one")
-    assert len(table(page)) == 1
-    assert not page.widgets("Delete this run")
+    assert table(page)["name"].tolist() == ["two", "one"]
+    assert page.widget("notes:one")
+    assert page.session_state["results"]["selection"]["rows"] == [1]
+    page.choose("Filter", "two")
+    assert not page.widgets("notes:one")
+    assert not page.widgets("notes:two")
+    assert page.choose("Filter", "").widget("notes:one")
+    page.choose("Columns", ["name", "lr"]).choose("Filter", "one")
+    assert page.widget("notes:one")
+    page.tick()
+    assert not page.choose("Filter", "").widgets("notes:one")
+
+
+def test_a_click_means_the_run_that_was_in_the_row(write_run, open_page):
+    write_run("one")
+    page = open_page("results")
+    write_run("two")
+    runtime.lab().refresh()  # after the table was drawn, before the click
+    page.tick(0)
+    assert table(page)["name"].tolist() == ["two", "one"]
+    assert page.widget("notes:one")
+    page.press("Open in Live")
+    assert page.widget("live_runs").value == ["one"]
+
+
+def test_runs_hidden_by_a_filter_are_not_acted_on(write_run, open_page):
+    for name in ("one", "two", "three"):
+        write_run(name)
+    page = open_page("results")
+    page.tick(place(page, "one"), place(page, "two")).choose("Filter", "one")
+    assert page.widget("notes:one")
+    page.press("Open in Live")
+    assert page.widget("live_runs").value == ["one"]
+
+
+def test_a_selection_survives_a_visit_to_another_page(write_run, open_page):
+    write_run("one")
+    write_run("two")
+    page = open_page("results")
+    page.tick(place(page, "one")).go("live").go("results")
+    assert page.widget("notes:one")
 
 
 def test_ticked_runs_open_in_live(write_run, open_page):

@@ -291,6 +291,27 @@ def test_answers_are_filtered(asked, open_page, gemini, score):
     ]
 
 
+def opened(page):
+    """The answer that is shown in full below the table."""
+    return [html.value for html in page.get("html")][-2]
+
+
+def test_a_selected_answer_stays_open_when_judge_and_order_change(asked, open_page, score):
+    asked("one", "blue", "green", "grey")
+    page = score(open_page("scoring").choose("Measure", "chrf"))
+    score(page.choose("Measure", "exact"))
+    answers = tables(page)[-1]["Answer"].tolist()
+    page.select(page.dataframe[-1], answers.index("grey"))
+    assert ">grey<" in opened(page)
+    [chrf] = [o for o in page.widget("Verdicts of").options if o.startswith("chrF")]
+    page.choose("Verdicts of", chrf)
+    assert tables(page)[-1]["Answer"].tolist() != answers, "the rows are in another order"
+    assert ">grey<" in opened(page)
+    for order in ("All", "Missing", "Most disputed"):
+        page.choose("Answers", order)
+    assert ">grey<" in opened(page)
+
+
 def test_prices_are_kept(asked, open_page, gemini, runs_dir):
     asked("one", "red")
     page = open_page("scoring")
@@ -310,8 +331,7 @@ def test_foreign_text_stays_text(asked, answer, open_page, gemini, score):
     page = open_page("scoring")
     pages = [page.texts(), score(page).texts()]
     assert "<script" not in str(page.figure("Score with")["data"])
-    page.ticked = {page.dataframe[-1].key: {"selection": {"rows": [0], "columns": [], "cells": []}}}
-    pages.append(page.run().texts())
+    pages.append(page.select(page.dataframe[-1], 0).texts())
     assert page.says("answer &lt;script")
     for way in ("Compare two", "Pairs", "Judges"):
         pages.append(page.choose("Show", way).texts())

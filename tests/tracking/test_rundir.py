@@ -84,7 +84,7 @@ def test_a_slug_stays_readable():
         ("تجربة", "تجربة"),
         ("कीमत", "कीमत"),
         ("e\u0301tude", "étude"),
-        ("ｆｕｌｌ　ｗｉｄｔｈ", "full-width"),
+        ("\uff46\uff55\uff4c\uff4c\u3000\uff57\uff49\uff44\uff54\uff48", "full-width"),
         ("a\u202eb", "ab"),
         ("🚀 run", "run"),
         ("My run", "my-run"),

@@ -1,0 +1,54 @@
+"""Tables whose selection follows the rows, not their positions.
+
+Knows nothing of what a row means: the caller names each row by an identity, such as a run name.
+"""
+
+from collections.abc import Hashable, Sequence
+from typing import Any, TypeVar
+
+import pandas as pd
+import streamlit as st
+
+Id = TypeVar("Id", bound=Hashable)
+
+
+def select_rows(
+    frame: pd.DataFrame, ids: Sequence[Id], key: str, *, multiple: bool = False, **options: Any
+) -> list[Id]:
+    """Draw a table with selectable rows and return the identities of the selected rows in view.
+
+    Streamlit stores a selection as row positions, which point to other rows after a filter, a change of order or
+    a new row. Here the identities are stored, and the positions are set again whenever the rows change. A selected
+    row that is filtered out is selected again when it is back.
+
+    Args:
+        ids: The identity of each row of `frame`. Of rows with the same identity, the first is selected.
+        key: The key of the table, unique to the page.
+        multiple: Allow more than one row to be selected.
+        options: Further arguments of `st.dataframe`.
+    """
+    assert len(ids) == len(frame)
+    selected_key, drawn_key = f"{key}:selected", f"{key}:drawn"
+    selected: list[Id] = st.session_state.get(selected_key, [])
+    reported: list[int] | None = None
+    if key in st.session_state:
+        reported = list(st.session_state[key]["selection"]["rows"])
+        drawn = st.session_state.get(drawn_key, ids)  # the browser reports positions in these rows
+        chosen = [drawn[row] for row in reported if row < len(drawn)]
+        hidden = [id for id in selected if id not in set(drawn)]
+        selected = [*hidden, *chosen] if multiple else chosen or hidden
+    positions = {id: row for row, id in reversed(list(enumerate(ids)))}
+    visible = [id for id in selected if id in positions]
+    rows = [positions[id] for id in visible]
+    if rows != (reported or []):
+        st.session_state[key] = {"selection": {"rows": rows, "columns": [], "cells": []}}
+    st.session_state[selected_key], st.session_state[drawn_key] = selected, list(ids)
+    st.dataframe(
+        frame,
+        hide_index=True,
+        key=key,
+        on_select="rerun",
+        selection_mode="multi-row" if multiple else "single-row",
+        **options,
+    )
+    return visible
