@@ -1,15 +1,33 @@
 """The page frame and navigation, nothing else."""
 
+from pathlib import Path
+
 import streamlit as st
 
 from pages.shared import entrance
 
-st.set_page_config(
-    page_title="GPT-2 fine-tuning lab", page_icon=":material/science:", layout="wide"
+ICON = Path(__file__).parent / "pages" / "shared" / "icon.svg"
+"""Served by this process: Streamlit's `:material/...:` icons are fetched from another host."""
+
+st.set_page_config(page_title="GPT-2 fine-tuning lab", page_icon=str(ICON), layout="wide")
+launch = st.Page(
+    "pages/launch.py",
+    title="Launch",
+    icon=":material/rocket_launch:",
+    url_path="home",
+    default=True,
 )
+
+
+def open_launch() -> None:
+    """Lead the link `/launch` to the default page, which Streamlit serves at `/` only."""
+    st.switch_page(launch)
+
+
 pages = {
     "Train": [
-        st.Page("pages/launch.py", title="Launch", icon=":material/rocket_launch:", default=True),
+        launch,
+        st.Page(open_launch, title="Launch", url_path="launch", visibility="hidden"),
         st.Page("pages/data.py", title="Data", icon=":material/dataset:"),
         st.Page("pages/live.py", title="Live", icon=":material/show_chart:"),
     ],

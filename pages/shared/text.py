@@ -31,7 +31,7 @@ WORD_JOINER = "\u2060"
 def show_text(text: str, empty: str = "(empty)") -> None:
     """A text as it is, with its line breaks."""
     if text.strip():
-        st.html(f'<div style="{STYLE}">{html.escape(text)}</div>')
+        st.html(f'<div dir="auto" style="{STYLE}">{html.escape(text)}</div>')
     else:
         st.caption(empty)
 
@@ -47,7 +47,7 @@ def show_words(words: Sequence[tuple[str, bool]], empty: str = "(empty)") -> Non
         else html.escape(word)
         for word, flag in words
     )
-    st.html(f'<div style="{STYLE}">{"".join(marked)}</div>')
+    st.html(f'<div dir="auto" style="{STYLE}">{"".join(marked)}</div>')
 
 
 def show_tokens(tokens: Sequence[tuple[str, str]]) -> None:
@@ -56,7 +56,7 @@ def show_tokens(tokens: Sequence[tuple[str, str]]) -> None:
         f'<span style="{BOX}{TOKEN_STYLES[state]}">{html.escape(text) or " "}</span>'
         for text, state in tokens
     )
-    st.html(f'<div style="{STYLE}">{"".join(pieces)}</div>')
+    st.html(f'<div dir="auto" style="{STYLE}">{"".join(pieces)}</div>')
 
 
 def show_skipped(skipped: Sequence["SkippedRecord"]) -> None:
