@@ -17,7 +17,9 @@ RESERVED = DEVICES | {"lab", "driver", "queue", "settings", "", *FOLDERS}
 MAX_CHARACTERS = 60
 MAX_BYTES = 180
 """Of a slug in UTF-8. File systems allow 255 for a file name, and suffixes such as `-2` and `.jsonl` are added."""
-INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\uffa0\ufe00-\ufe0f\U000e0100-\U000e01ef]")
+INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\uffa0\ufe00-\ufe0f\U000e0100-\U000e01ef]"
+)
 """Letters and combining marks without a glyph (Unicode's Default_Ignorable_Code_Point). Category Cf has the others."""
 
 

@@ -84,7 +84,7 @@ def test_a_slug_stays_readable():
         ("تجربة", "تجربة"),
         ("कीमत", "कीमत"),
         ("e\u0301tude", "étude"),
-        ("ｆｕｌｌ　ｗｉｄｔｈ", "full-width"),
+        ("\uff46ull\u3000width", "full-width"),
         ("a\u202eb", "ab"),
         ("🚀 run", "run"),
         ("My run", "my-run"),

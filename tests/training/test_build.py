@@ -70,9 +70,12 @@ def greedy_answers(model: GPT2, examples: list[Example]) -> list[str]:
 def test_stored_answers_are_those_of_the_loaded_and_of_the_unmerged_model(
     settings: Settings, new_run: NewRun, method: dict[str, Any], precision: str
 ) -> None:
-    config, run = settings(
-        **method, precision=precision, train_fraction=0.1, test_fraction=0.8, max_new_tokens=12
-    ), new_run()
+    config, run = (
+        settings(
+            **method, precision=precision, train_fraction=0.1, test_fraction=0.8, max_new_tokens=12
+        ),
+        new_run(),
+    )
     trainer = Trainer(config, run)
     torch.manual_seed(3)
     with torch.no_grad():
