@@ -19,9 +19,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from core.errors import UserError
-from core.training.resumption import MANIFEST
+from core.training import resumption
 from core.training.run import Progress
 
+MANIFEST = resumption.MANIFEST
 KEPT = 2
 PARTS = {"trainable.safetensors", "optimizer.safetensors", "random.safetensors"}
 """Files of a checkpoint."""
