@@ -10,9 +10,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from core.errors import UserError
 from core.judging import pairs, scores
 from core.judging.job import Job, Order
+from core.judging.judge import Kind
 from core.judging.judges import JudgeSettings, default_judge
 from core.judging.limits import Limits
-from core.judging.questions import Kind
 from core.options import RUNS, AsFormat, RunsDir, errors
 from core.tables import render
 from core.tracking import queries, reading, verdict_queries
