@@ -28,7 +28,7 @@ KEYS: dict[Kind, str] = {"score": "score", "pair": "better"}
 """The key of a JSON verdict."""
 POINTS = {"first": 100.0, "second": 0.0, "tie": 50.0}
 UNREADABLE = "unreadable reply"
-QUOTE = "[quote]"
+QUOTE = "[copied text]"
 MAX_SHOWN_VALUE_CHARS = 20
 """Longer values are not shown in the reason for a missing verdict."""
 MAX_STATEMENT_CHARS = 300
