@@ -297,7 +297,8 @@ def _find_statement(text: str, kind: Kind, must_end: bool) -> Any:
     _check_agreement([*others, value], kind)
     if RETRACTION.search(after) or (must_end and not AT_END.fullmatch(after)):
         raise _UnclearError(UNREADABLE)
-    if re.search(rf"{KEYS[kind]}[\"']?\s*:", text) and "{" in text:  # JSON too broken to read
+    key = KEYS[kind] if "{" in text else rf"[\"']{KEYS[kind]}[\"']"
+    if re.search(rf"{key}[\"']?\s*:", text, re.IGNORECASE):  # JSON too broken to read
         raise _UnclearError(UNREADABLE)
     return value
 

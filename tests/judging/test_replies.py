@@ -317,7 +317,7 @@ def compose(rng: random.Random, kind: Kind) -> tuple[str, list[str], str | None,
     for _ in range(rng.randrange(3)):
         quotes = [
             f'The answer is "{answer}".',
-            f"> {answer}",
+            "> " + answer.replace("\n", "\n> "),
             json.dumps(answer),
             fenced(rng, answer),
         ]
@@ -343,7 +343,9 @@ def compose(rng: random.Random, kind: Kind) -> tuple[str, list[str], str | None,
         end = rng.randrange(first_cut, len(text) + 1)
         # Only the start of the final verdict decides whether a cut reply may be read.
         true = value if end > len(head) else None
-        return text[:end], answers, rng.choice([CUT, CUT, None]), true
+        # A number that was cut off without notice looks complete.
+        is_silent = final_form < 0.7 and rng.random() < 0.3
+        return text[:end], answers, None if is_silent else CUT, true
     return text, answers, None, value
 
 
