@@ -111,7 +111,11 @@ def _rows(index: Index, job: Job) -> tuple[list[dict[str, Any]], list[str | None
     answers = scores.of_runs(queries.answers(index.cursor(), job.names), own)
     verdicts = verdicts[verdicts["id"] == job.id]
     rows = scores.leaderboard(verdicts, answers, job.order.judge.judge)
-    told = [scores.missing_sentence(verdicts), scores.noise_sentence(verdicts)]
+    told = [
+        scores.missing_sentence(verdicts),
+        scores.scale_sentence(verdicts),
+        scores.noise_sentence(verdicts),
+    ]
     return scores.named(rows, job.names), told
 
 
