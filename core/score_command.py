@@ -10,9 +10,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from core.errors import UserError
 from core.judging import pairs, scores
 from core.judging.job import Job, Order
+from core.judging.judge import Kind
 from core.judging.judges import JudgeSettings, default_judge
 from core.judging.limits import Limits
-from core.judging.questions import Kind
 from core.options import RUNS, AsFormat, RunsDir, errors
 from core.tables import render
 from core.tracking import queries, sync, verdict_queries
@@ -111,7 +111,11 @@ def _rows(index: Index, job: Job) -> tuple[list[dict[str, Any]], list[str | None
     answers = scores.of_runs(queries.answers(index.cursor(), job.names), own)
     verdicts = verdicts[verdicts["id"] == job.id]
     rows = scores.leaderboard(verdicts, answers, job.order.judge.judge)
-    told = [scores.missing_sentence(verdicts), scores.noise_sentence(verdicts)]
+    told = [
+        scores.missing_sentence(verdicts),
+        scores.scale_sentence(verdicts),
+        scores.noise_sentence(verdicts),
+    ]
     return scores.named(rows, job.names), told
 
 

@@ -292,3 +292,15 @@ def test_it_works_beside_a_dashboard(runs_dir: Path) -> None:
     with contextlib.closing(Lab(runs_dir, "thread")):
         [row] = call("good", "--runs-dir", runs_dir, "--format", "json").json
     assert (row["run"], row["mean"]) == ("good", 100)
+
+
+def test_scores_on_another_scale_are_reported_and_not_rescaled(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with JudgeServer(answer=lambda prompt: '{"score": 8, "reason": "close"}') as server:
+        monkeypatch.setenv("GEMINI_API_KEY", KEY)
+        monkeypatch.setenv("GEMINI_API_ENDPOINT", server.gemini_endpoint)
+        result = call("good", "--no-base", "--runs-dir", runs_dir, "--format", "json")
+    assert result.status == 0
+    assert [row["mean"] for row in json.loads(result.out)] == [8.0]
+    assert "All 3 scores are at most 10." in " ".join(result.err.split())

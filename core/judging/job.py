@@ -16,12 +16,11 @@ from core.data.template import Example
 from core.errors import UserError
 from core.judging import scorer
 from core.judging.base_answers import Base, answer_missing
-from core.judging.judge import Item, Judge, judge_id
+from core.judging.judge import Item, Judge, Kind, judge_id
 from core.judging.judges import JudgeSettings, build
 from core.judging.ledger import Ledger
 from core.judging.limits import Limits
 from core.judging.pairs import pair_items
-from core.judging.questions import Kind
 from core.judging.scorer import Progress
 from core.tracking.rundir import RunDirectory
 

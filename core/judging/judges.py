@@ -7,9 +7,9 @@ from urllib.parse import urlsplit
 
 from core.errors import UserError
 from core.judging.http_errors import secrets_of
-from core.judging.judge import Judge, Service
+from core.judging.judge import Judge, Kind, Service
 from core.judging.model_judge import ModelJudge
-from core.judging.questions import PAIR_TEMPLATE, SCORE_TEMPLATE, Kind, Question
+from core.judging.questions import PAIR_TEMPLATE, SCORE_TEMPLATE, Question
 from core.judging.reference import TITLES, Measure, ReferenceJudge
 
 

@@ -52,11 +52,10 @@ class ModelJudge:
             self._service = self._service or self._connect()
         start = time.perf_counter()
         reply = self._service.ask(self.prompt(item), self._question.schema)
-        verdict = (
-            Verdict(None, missing=reply.missing, raw=reply.text)
-            if reply.missing
-            else self._question.read(reply.text)
-        )
+        if reply.missing:
+            verdict = Verdict(None, missing=reply.missing, raw=reply.text)
+        else:
+            verdict = self._question.read(reply.text, item, reply.cut, reply.from_reasoning)
         return replace(
             verdict,
             reason=self._hide(verdict.reason),

@@ -11,8 +11,7 @@ from typing import Any, Literal
 from rapidfuzz.distance import LCSseq
 
 from core.data.exact_match import exact_match, normalised
-from core.judging.judge import Item, Verdict
-from core.judging.questions import Kind
+from core.judging.judge import Item, Kind, Verdict
 
 VERSION = 2
 """Of what follows here: another way to compare is another judge."""

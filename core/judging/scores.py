@@ -17,6 +17,8 @@ from core.tracking.verdict_queries import ENOUGH
 EXAMPLE = ["instruction", "input", "reference"]
 """What makes a test example; its place in a data set does not."""
 ANSWER = [*EXAMPLE, "answer"]
+MIN_SCALE_SCORES = 2
+"""Fewer scores say nothing about the judge's scale."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,25 @@ def missing_sentence(verdicts: pd.DataFrame) -> str | None:
     return (
         f"{reasons.total():,} of {len(asked):,} verdicts {have} no score and enter no mean: {told}."
     )
+
+
+def scale_sentence(verdicts: pd.DataFrame) -> str | None:
+    """Return a warning if a model's scores look like another scale than 0 to 100; they are never rescaled.
+
+    Args:
+        verdicts: of one judge, as `verdict_queries.verdicts` gives them.
+    """
+    scored = verdicts.dropna(subset=["score"]).drop_duplicates([*ANSWER, "repeat"])
+    highest = scored["score"].max()
+    if len(scored) < MIN_SCALE_SCORES or (scored["judge"] == "reference").any():
+        return None
+    for top in (1, 10):
+        if 0 < highest <= top:
+            return (
+                f"All {len(scored):,} scores are at most {top}. The judge may have used a scale from 0 to {top} "
+                "instead of 0 to 100. Scores are not rescaled; check the prompt."
+            )
+    return None
 
 
 def noise_sentence(verdicts: pd.DataFrame) -> str | None:

@@ -6,12 +6,12 @@ import streamlit as st
 from core.errors import UserError
 from core.judging import prices, scorer, scores
 from core.judging.job import Job, Order, bases_of, items_of
-from core.judging.judge import Judge, judge_id
+from core.judging.judge import Judge, Kind, judge_id
 from core.judging.judges import GEMINI_MODEL, JUDGES, MEASURES, JudgeSettings, build
 from core.judging.ledger import known_verdicts
 from core.judging.limits import Limits
 from core.judging.pairs import pair_items
-from core.judging.questions import PAIR_TEMPLATE, SCORE_TEMPLATE, Kind
+from core.judging.questions import PAIR_TEMPLATE, SCORE_TEMPLATE
 from core.tracking import queries, verdict_queries
 from core.tracking.lab import Lab
 from pages.shared import runtime

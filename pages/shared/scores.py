@@ -86,6 +86,8 @@ def show_scores(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
             f"Not scored in full: {plain(', '.join(unseen))}. Press Score; a run's score is shown from "
             f"{verdict_queries.ENOUGH:.0%} of its answers on."
         )
+    if sentence := scores.scale_sentence(verdicts):
+        st.warning(plain(sentence))
     for sentence in (scores.missing_sentence(verdicts), scores.noise_sentence(verdicts)):
         if sentence:
             st.caption(plain(sentence))

@@ -1,6 +1,7 @@
 """What a judge is asked, and how replies of every shape are read: a score, or a reason why there is none."""
 
 import json
+import re
 import time
 from dataclasses import replace
 from typing import Any
@@ -19,7 +20,7 @@ PAIR = Question("pair", PAIR_TEMPLATE)
 
 
 def read(text: str) -> Verdict:
-    verdict = SCORE.read(text)
+    verdict = SCORE.read(text, ITEM)
     assert verdict.raw == text
     assert (verdict.score is None) == bool(verdict.missing)
     return verdict
@@ -48,7 +49,26 @@ def test_a_prompt_holds_every_field() -> None:
     pair = PAIR.fill(replace(ITEM, other="Blue."))
     assert pair.index("Orange.") < pair.index("Blue.")
     for text in (filled, pair):
-        assert "{" not in text
+        assert not re.search(r"\{\w+\}", text)
+
+
+@pytest.mark.parametrize(
+    ("template", "key"), [(SCORE_TEMPLATE, "score"), (PAIR_TEMPLATE, "better")]
+)
+def test_builtin_prompts_ask_for_json(template: str, key: str) -> None:
+    assert "JSON object" in template
+    assert re.search(rf'\{{"{key}": <.*>, "reason": "<.*>"\}}$', template)
+
+
+@pytest.mark.parametrize("question", [SCORE, PAIR])
+def test_echoed_prompt_is_not_a_verdict(question: Question) -> None:
+    item = replace(ITEM, other="Blue.")
+    echo = question.fill(item)
+    final = '{"score": 85}' if question.kind == "score" else '{"better": "first"}'
+    assert question.read(echo, item).score is None
+    assert question.read(echo + "\n\n" + final, item).score == (
+        85 if question.kind == "score" else 100
+    )
 
 
 def test_other_braces_of_a_template_stay() -> None:
@@ -76,7 +96,8 @@ READABLE: list[tuple[str, float, str]] = [
     ('{"score": 85, "reason": 7}', 85, "7"),
     ('{"score": 85, "more": {"score": 3}}', 85, ""),
     ('Sure!\n```json\n{"score": 85, "reason": "a } in it"}\n```\nBye {you}.', 85, "a } in it"),
-    ('{"thought": "hm"} {"score": 85} {"score": 20}', 85, ""),
+    ('{"thought": "hm"} {"score": 85} {"points": 20}', 85, ""),
+    ('{"score": "85/100"}', 85, ""),
     ('{"verdict": {"score": 3}} {"score": 85}', 85, ""),
     ('[{"score": 85}]', 85, ""),
     ('{broken {"score": 85}', 85, ""),
@@ -101,27 +122,27 @@ def test_a_score_is_read(text: str, score: float, reason: str) -> None:
 
 
 MISSING: list[tuple[str, str]] = [
-    ('{"score": 140, "reason": "very good"}', "140 is no score from 0 to 100"),
-    ('{"score": -5}', "-5 is no score"),
-    ('{"score": 100.01}', "100.01 is no score"),
-    ('{"score": NaN}', "nan is no score"),
-    ('{"score": Infinity}', "inf is no score"),
-    ('{"score": 1e999}', "inf is no score"),
-    ('{"score": true}', "True is no score"),
-    ('{"score": null}', "None is no score"),
-    ('{"score": "good"}', "'good' is no score"),
-    ('{"score": "85/100"}', "'85/100' is no score"),
-    ('{"score": [85]}', "[85] is no score"),
-    ('{"score": {"value": 85, "of": 100}}', "what it says is no score"),
-    ('{"score": ' + "9" * 400 + "}", "what it says is no score"),
-    ('{"score": ' + "9" * 5000 + "}", "unreadable reply"),
-    ("140", "'140' is no score"),
-    ("Score: 101/100", "'101' is no score"),
+    ('{"score": 140, "reason": "very good"}', "140 is not a score from 0 to 100"),
+    ('{"score": -5}', "-5 is not a score"),
+    ('{"score": 100.01}', "100.01 is not a score"),
+    ('{"score": NaN}', "unreadable reply"),
+    ('{"score": Infinity}', "inf is not a score"),
+    ('{"score": 1e999}', "inf is not a score"),
+    ('{"score": true}', "True is not a score"),
+    ('{"score": null}', "unreadable reply"),
+    ('{"score": "good"}', "'good' is not a score"),
+    ('{"score": "8/10"}', "'8/10' is not a score"),
+    ('{"score": [85]}', "[85] is not a score"),
+    ('{"score": {"value": 85, "of": 100}}', "the value is not a score"),
+    ('{"score": ' + "9" * 400 + "}", "the value is not a score"),
+    ('{"score": ' + "9" * 5000 + "}", "inf is not a score"),
+    ("140", "'140' is not a score"),
+    ("Score: 101/100", "'101' is not a score"),
     ("-5", "unreadable reply"),
     ("Score: -5", "unreadable reply"),
     ("\u22125", "unreadable reply"),
     (".5", "unreadable reply"),
-    ("4/5", "unreadable reply"),
+    ("4/5", "'4/5' is not a score"),
     ("1,000", "unreadable reply"),
     ("85 or 90", "unreadable reply"),
     ("I give it 85.", "unreadable reply"),
@@ -167,8 +188,8 @@ def test_deeply_nested_json_is_no_danger(
     start = time.monotonic()
     verdict = read(bomb)
     assert verdict.score in (None, 85)
-    assert PAIR.read(bomb).missing == "unreadable reply"
-    assert read(bomb[: len(bomb) // 2]).missing
+    assert PAIR.read(bomb, ITEM).missing == "unreadable reply"
+    assert read(bomb[: len(bomb) // 2]).score in (None, 85)
     assert time.monotonic() - start < 10
 
 
@@ -182,14 +203,15 @@ def test_deeply_nested_json_is_no_danger(
     ],
 )
 def test_a_comparison_is_read(text: str, score: float, reason: str) -> None:
-    assert PAIR.read(text) == Verdict(score, reason, raw=text)
+    assert PAIR.read(text, ITEM) == Verdict(score, reason, raw=text)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "first", "85", '{"better": "third"}', '{"better": null}', '{"score": 85}', "{"]
+    "text",
+    ["", "the former", "85", '{"better": "third"}', '{"better": null}', '{"score": 85}', "{"],
 )
 def test_a_comparison_that_cannot_be_read_is_missing(text: str) -> None:
-    assert PAIR.read(text) == Verdict(None, missing="unreadable reply", raw=text)
+    assert PAIR.read(text, ITEM) == Verdict(None, missing="unreadable reply", raw=text)
 
 
 JSON = st.recursive(
@@ -215,7 +237,7 @@ REPLIES = (
 @example("\x00")
 def test_any_text_is_a_score_or_missing(text: str) -> None:
     for question in (SCORE, PAIR):
-        verdict = question.read(text)
+        verdict = question.read(text, ITEM)
         assert isinstance(verdict.reason, str)
         if verdict.score is None:
             assert verdict.missing

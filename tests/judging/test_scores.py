@@ -6,7 +6,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from core.judging.scores import by_example, by_run, is_base, leaderboard, shown_names
+from core.judging.scores import (
+    by_example,
+    by_run,
+    is_base,
+    leaderboard,
+    scale_sentence,
+    shown_names,
+)
 from core.judging.statistics import mean_interval
 
 BASE = "pretrained/gpt2-nano-1f0c9a3b"
@@ -126,3 +133,28 @@ def test_a_base_goes_by_a_name_for_people() -> None:
     assert shown_names(["mine"]) == {}
     assert is_base(small)
     assert not any(map(is_base, ["pretrained", "pretrained-2", "mine"]))
+
+
+@pytest.mark.parametrize(
+    ("given", "top"),
+    [
+        ([0.8, 0.5, 1.0], 1),
+        ([0.0, 1.0, None], 1),
+        ([7, 8, 10], 10),
+        ([7, 8, 10.5], None),
+        ([0, 0, 0], None),
+        ([10], None),
+        ([None, None], None),
+        ([], None),
+    ],
+)
+def test_scores_on_another_scale_are_reported(given: list[float | None], top: int | None) -> None:
+    frame = verdicts({"mine": [[score] for score in given]}).assign(answer="a", judge="openai")
+    sentence = scale_sentence(frame)
+    if top is None:
+        assert sentence is None
+    else:
+        scored = len([score for score in given if score is not None])
+        assert f"All {scored} scores are at most {top}." in str(sentence)
+        assert "not rescaled" in str(sentence)
+    assert scale_sentence(frame.assign(judge="reference")) is None

@@ -362,3 +362,11 @@ def test_pairs_without_verdicts_say_what_to_do(asked, open_page, score):
     asked("two", "red", "green")
     page = score(open_page("scoring")).choose("Show", "Pairs")
     assert page.says("No two runs were compared yet: choose Every two runs above")
+
+
+def test_scores_on_another_scale_are_reported(asked, gemini, open_page, score):
+    asked("one", 7, 8, 9)
+    page = score(open_page("scoring"))
+    assert board(page)["mean"].tolist() == [8.0]
+    [warning] = page.warning
+    assert "All 3 scores are at most 10." in warning.value.replace("\\", "")

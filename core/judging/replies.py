@@ -1,0 +1,442 @@
+"""Read verdicts from the replies of language models.
+
+Verdicts are looked for in this order. If a reply stays ambiguous, its verdict is missing with a reason, never a guess.
+
+1. Quotes are dropped: copies of the judged texts that look like a verdict or like reasoning, and Markdown quotes.
+2. Reasoning is dropped: `<think>` and similar blocks, closed or not, and all channels but the final one.
+3. The last complete top-level JSON object with the right key is the verdict, also if it is nearly right: single
+   quotes, unquoted keys, trailing commas, Python literals, a missing brace. Objects copied from a judged text, or
+   introduced as a draft or an example, do not count. If objects conflict, the last one counts only if it is
+   introduced as final.
+4. Without an object, a plain statement counts: `Score: 85`, `85/100`, `85 out of 100` or a bare number; for pairs
+   `first`, `second`, `tie` or `Better: first`. If statements conflict, the last one counts only if it says it is final.
+
+A reply that was cut off, or that is only reasoning, counts only if its verdict is at the end.
+
+Knows no service and no prompt.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from core.judging.judge import Kind, Verdict
+
+KEYS: dict[Kind, str] = {"score": "score", "pair": "better"}
+"""The key of a JSON verdict."""
+POINTS = {"first": 100.0, "second": 0.0, "tie": 50.0}
+UNREADABLE = "unreadable reply"
+QUOTE = "[copied text]"
+MAX_SHOWN_VALUE_CHARS = 20
+"""Longer values are not shown in the reason for a missing verdict."""
+MAX_STATEMENT_CHARS = 300
+"""Longer lines are not searched for a statement."""
+
+# Reasoning.
+TAGS = r"(?:seed:)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|analysis|reflection|scratchpad)"
+REASONING = re.compile(
+    rf"[<\[◁](?P<close>/?){TAGS}(?:\s[^<>\]]*)?[>\]▷]|<\|(?:(?P<end>end)|begin)_of_thought\|>",
+    re.IGNORECASE,
+)
+CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>")
+"""Starts a message of gpt-oss."""
+CHANNEL_END = re.compile(r"<\|(?:end|return|start|channel|call)\|>")
+BARE_CHANNELS = re.compile(r"\s*analysis.*assistant\s*final", re.DOTALL)
+"""The channels of gpt-oss if the server removed the special tokens."""
+
+# JSON objects.
+STRING = r""""(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'"""
+OBJECT_START = re.compile(r"""\{\s*(?:"[^"\n]*"|'[^'\n]*'|\w+)\s*:""")
+KEY = re.compile(rf"\s*({STRING}|\w+)\s*:\s*", re.DOTALL)
+LITERAL = re.compile(
+    rf"(?P<string>{STRING})|(?P<number>[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)|(?:true|false|null|none)\b",
+    re.DOTALL | re.IGNORECASE,
+)
+DELIMITER = re.compile(r"\s*(,)\s*|\s*(?=\})|[ \t]*\n\s*|\s*(?=`{3})")
+"""Follows a complete value: a comma, a closing brace, a line break or the end of a code block."""
+
+# Words around a verdict.
+FINAL = re.compile(
+    r"\b(?:final(?:ly)?|revis\w+|corrected|correction|reconsider\w*|on reflection|second thoughts?|actually)\b",
+    re.IGNORECASE,
+)
+"""Introduces a verdict that replaces an earlier one."""
+RETRACTION = re.compile(
+    r"\b(?:wait|revis\w+|correction|reconsider\w*|on reflection|second thoughts?|scratch that)\b",
+    re.IGNORECASE,
+)
+"""After the last verdict, takes it back."""
+NO_VERDICT = re.compile(
+    r"\b(?:drafts?|initial(?:ly)?|tentative(?:ly)?|preliminary|first (?:guess|thought|impression|pass|attempt)|"
+    r"examples?|for instance|e\.g|formats?|template|schema)\b|"
+    r"\b(?:says?|said|wrote|(?:claim|contain|include|state|read|output|ask|demand|quote|return|write|print)[sd]?)\W*$",
+    re.IGNORECASE,
+)
+"""Introduces a draft, an example, or what a judged answer says."""
+AT_END = re.compile(
+    r"[\s`\]\"'*.]*(?:<[|/]?\w+\|?>\s*)*(?:\W*(?:reason|reasoning|explanation|justification|rationale|because)\b.*)?",
+    re.DOTALL | re.IGNORECASE,
+)
+"""What may follow the verdict of a reply that was cut off."""
+
+# Statements.
+NUMBER = r"(?<![.\-\u2212])(\d{1,6}(?:\.\d+)?)"
+OF_100 = r"(?:/\s*100\b|out\s+of\s+100\b)"
+PUNCTUATION = r"[^\w{}?]*"
+REMARK = r"(?:[,;:(\u2013\u2014-][^\d{}?]*)?"
+"""May follow a statement on its line. Has no digits, since they could be another score."""
+BARE_SCORE = re.compile(
+    rf"[^\w{{}}]*(?:score{PUNCTUATION})?{NUMBER}{PUNCTUATION}(?:{OF_100}{PUNCTUATION})?",
+    re.IGNORECASE,
+)
+"""No braces: JSON that was cut off may end in the middle of its number."""
+NAMED_SCORE = re.compile(
+    rf"{PUNCTUATION}(?:(?:my|the|overall|final|total)\W+)*(?:score|rating|grade)(?:\W+(?:is|of))?{PUNCTUATION}"
+    rf"{NUMBER}[\s*_]*{OF_100}?{PUNCTUATION}{REMARK}",
+    re.IGNORECASE,
+)
+SCORE_OF_100 = re.compile(
+    rf"{PUNCTUATION}(?:i(?:['\u2019]d| would)? (?:give|rate|grade|score) (?:(?:it|this|the|answer|an?|as|at) )+)?"
+    rf"{PUNCTUATION}{NUMBER}[\s*_]*{OF_100}{PUNCTUATION}{REMARK}",
+    re.IGNORECASE,
+)
+SIDE = r"(first|second|tie)(?:\s+(?:answer|response))?"
+BARE_SIDE = re.compile(
+    rf"{PUNCTUATION}(?:the\s+)?{SIDE}(?:\s+(?:is|was)\s+better|\s+wins)?{PUNCTUATION}",
+    re.IGNORECASE,
+)
+NAMED_SIDE = re.compile(
+    rf"{PUNCTUATION}(?:(?:my|the|overall|final)\W+)*(?:better|best|winner|verdict|decision)(?:\W+(?:answer|is))*"
+    rf"{PUNCTUATION}(?:the\s+)?{SIDE}{PUNCTUATION}(?:[,;:(\u2013\u2014-](?:(?!\b(?:first|second|tie)\b)[^{{}}?])*)?",
+    re.IGNORECASE,
+)
+STATEMENTS: dict[Kind, tuple[re.Pattern[str], ...]] = {
+    "score": (BARE_SCORE, NAMED_SCORE, SCORE_OF_100),
+    "pair": (BARE_SIDE, NAMED_SIDE),
+}
+"""A whole text is a verdict if it matches the first one; a line or a sentence if it matches one of the others."""
+MENTIONS: dict[Kind, re.Pattern[str]] = {
+    "score": re.compile(
+        r"\b(?:scored?|rating|grade)\b\W{0,8}(?:(?:of|is|be|to|as|at)\b\W{0,4})?(\d+(?:\.\d+)?)|"
+        rf"(\d+(?:\.\d+)?)\W{{0,4}}?{OF_100}",
+        re.IGNORECASE,
+    ),
+    "pair": re.compile(
+        r"\b(?:better|best|winner|verdict)\b\W{0,8}(?:(?:is|answer|the)\W+)*(first|second|tie)\b|"
+        r"\b(first|second)(?:\s+(?:answer|response|one))?\s+(?:is|was)(?:\s+\w+)?\s+better\b",
+        re.IGNORECASE,
+    ),
+}
+"""Anything that may be a verdict. One that differs from the verdict makes the reply ambiguous."""
+OTHER_SCALE = re.compile(r"\d+(?:\.\d+)?\s*(?:/|out\s+of)\s*(?!100\b)\d+(?:\.\d+)?", re.IGNORECASE)
+SENTENCE_END = re.compile(r"\n+|(?<=[.!?])\s+")
+
+
+class _UnclearError(Exception):
+    """The reply states no verdict, or several. The message is the reason for the missing verdict."""
+
+
+@dataclass(frozen=True)
+class _Object:
+    """A JSON object with lower-case keys, and its position in the text."""
+
+    entries: Mapping[str, Any]
+    start: int
+    end: int
+
+
+def message_text(message: Mapping[str, Any]) -> tuple[str, bool]:
+    """Return the text of a chat message, and whether it is its reasoning because its content is empty.
+
+    Servers send the content as a string, a list of parts, a number, an object or null.
+    """
+    if text := _content_text(message.get("content")):
+        return text, False
+    for name in ("reasoning_content", "reasoning"):
+        if text := _content_text(message.get(name)):
+            return text, True
+    return "", False
+
+
+def read_verdict(
+    text: str,
+    kind: Kind,
+    judged: Sequence[str] = (),
+    cut: str | None = None,
+    from_reasoning: bool = False,
+) -> Verdict:
+    """Return the verdict that a reply states. It is missing, with a reason, if the reply states none or several.
+
+    Args:
+        judged: texts of the prompt that the reply may quote.
+        cut: why the reply is incomplete, or None if it is complete.
+        from_reasoning: whether the text is the model's reasoning.
+    """
+    try:
+        if cut and from_reasoning:
+            raise _UnclearError(UNREADABLE)
+        value, reason = _find(text, kind, judged, cut is not None or from_reasoning)
+    except _UnclearError as error:
+        missing = cut if cut and str(error) == UNREADABLE else str(error)
+        return Verdict(None, missing=missing, raw=text)
+    points = _points(value, kind)
+    if points is not None:
+        reason = f"{reason} ({cut})".strip() if cut else reason
+        return Verdict(points, reason, raw=text)
+    if value is None or kind == "pair":
+        return Verdict(None, reason, cut or UNREADABLE, text)
+    shown = repr(value) if len(repr(value)) < MAX_SHOWN_VALUE_CHARS else "the value"
+    return Verdict(None, reason, f"{shown} is not a score from 0 to 100", text)
+
+
+def without_reasoning(text: str) -> str:
+    """Return the text without reasoning. An unclosed block ends with the text; an unopened one starts with it."""
+    if channels := list(CHANNEL.finditer(text)):
+        last = channels[-1]
+        body = CHANNEL_END.split(text[last.end() :], maxsplit=1)[0]
+        return body if last[1] == "final" else ""
+    text = BARE_CHANNELS.sub("", text, count=1)
+    kept: list[str] = []
+    depth = position = 0
+    for tag in REASONING.finditer(text):
+        if depth == 0:
+            kept.append(text[position : tag.start()])
+        if not (tag["close"] or tag["end"]):
+            depth += 1
+        elif depth:
+            depth -= 1
+        else:
+            kept.clear()
+        position = tag.end()
+    if depth == 0:
+        kept.append(text[position:])
+    return "".join(kept)
+
+
+def _content_text(content: Any) -> str:
+    """Return the text of a content of any shape, without reasoning parts; empty if it is blank."""
+    if content is None or isinstance(content, str):
+        return content if content and content.strip() else ""
+    if isinstance(content, list):
+        return "".join(map(_content_text, content))
+    if isinstance(content, Mapping):
+        is_text = content.get("type", "text") in ("text", "output_text")
+        if is_text and isinstance(content.get("text"), str):
+            return str(content["text"])
+        if "type" in content:
+            return ""
+    return json.dumps(content)
+
+
+def _find(text: str, kind: Kind, judged: Sequence[str], must_end: bool) -> tuple[Any, str]:
+    """Return the value and the reason of the verdict. Raises _UnclearError if there is none, or several.
+
+    Args:
+        must_end: whether only a verdict at the end of the text counts.
+    """
+    key = KEYS[kind]
+    own = _decoded(text)
+    if not _is_json(own):  # a reason may contain tags
+        own = without_reasoning(_without_quotes(own, kind, judged))
+    objects = _objects(own, key)
+    copied = [found.entries for part in judged for found in _objects(part, key)]
+    verdicts, ignored = [], []
+    for found in objects:
+        is_copy = any(found.entries.items() <= other.items() for other in copied)
+        if is_copy or NO_VERDICT.search(_introduction(own, found.start)):
+            ignored.append(found)
+        else:
+            verdicts.append(found)
+    if not verdicts:
+        plain = own
+        for found in reversed(ignored):
+            plain = plain[: found.start] + plain[found.end :]
+        return _find_statement(plain, kind, must_end), ""
+
+    last = verdicts[-1]
+    value = last.entries[key]
+    previous_end = max((o.end for o in objects if o.end <= last.start), default=0)
+    is_final = FINAL.search(own[previous_end : last.start])
+    earlier = [] if is_final else [o.entries[key] for o in verdicts[:-1]]
+    later = [o.entries[key] for o in ignored if o.start > last.start and o.entries not in copied]
+    tail = own[last.end :]
+    for found in reversed(objects):
+        if found.start > last.start:
+            tail = tail[: found.start - last.end] + tail[found.end - last.end :]
+    _check_agreement([*earlier, *later, *_mentions(tail, kind), value], kind)
+    if RETRACTION.search(tail) or (must_end and not AT_END.fullmatch(tail)):
+        raise _UnclearError(UNREADABLE)
+    return value, str(last.entries.get("reason") or "").strip()
+
+
+def _find_statement(text: str, kind: Kind, must_end: bool) -> Any:
+    """Return the verdict that a text without JSON states. Raises _UnclearError if there is none, or several."""
+    whole, *patterns = STATEMENTS[kind]
+    if not must_end and (found := whole.fullmatch(text)):
+        return found[1]
+    lines = text.splitlines()
+    if must_end and lines and not text.endswith("\n"):
+        lines.pop()  # it may end in the middle of a number
+    segments = [s for line in lines for s in SENTENCE_END.split(line) if s.strip()]
+    stated: list[tuple[Any, str]] = []
+    for segment in segments:
+        if len(segment) > MAX_STATEMENT_CHARS or OTHER_SCALE.search(segment):
+            continue
+        found = next(filter(None, (p.fullmatch(segment) for p in patterns)), None)
+        if found:
+            stated.append((found[1], segment))
+    if not stated:
+        if kind == "score" and (other := OTHER_SCALE.search(text)) and "{" not in text:
+            raise _UnclearError(f"'{other[0]}' is not a score from 0 to 100")
+        raise _UnclearError(UNREADABLE)
+    value, segment = stated[-1]
+    after = text[text.rindex(segment) + len(segment) :]
+    others = _mentions(after if FINAL.search(segment) else text, kind)
+    _check_agreement([*others, value], kind)
+    if RETRACTION.search(after) or (must_end and not AT_END.fullmatch(after)):
+        raise _UnclearError(UNREADABLE)
+    key = KEYS[kind] if "{" in text else rf"[\"']{KEYS[kind]}[\"']"
+    if re.search(rf"{key}[\"']?\s*:", text, re.IGNORECASE):  # JSON too broken to read
+        raise _UnclearError(UNREADABLE)
+    return value
+
+
+def _check_agreement(values: Sequence[Any], kind: Kind) -> None:
+    """Raise _UnclearError if readable values differ from the last one."""
+    points = [p for v in values[:-1] if (p := _points(v, kind)) is not None]
+    last = _points(values[-1], kind)
+    if any(p != last for p in points):
+        listed = ", ".join(dict.fromkeys(str(v).strip()[:MAX_SHOWN_VALUE_CHARS] for v in values))
+        raise _UnclearError(f"conflicting verdicts ({listed})")
+
+
+def _mentions(text: str, kind: Kind) -> list[str]:
+    return [next(filter(None, match.groups())) for match in MENTIONS[kind].finditer(text)]
+
+
+def _points(value: Any, kind: Kind) -> float | None:
+    """Return a verdict's value on the scale from 0 to 100, or None if it has none."""
+    if kind == "pair":
+        side = BARE_SIDE.fullmatch(value) if isinstance(value, str) else None
+        return POINTS[side[1].lower()] if side else None
+    if isinstance(value, str):
+        number = BARE_SCORE.fullmatch(value)
+        value = number[1] if number else None
+    if not isinstance(value, int | float | str) or isinstance(value, bool):
+        return None
+    try:
+        score = float(value)
+    except OverflowError:
+        return None
+    return score if 0 <= score <= 100 else None
+
+
+def _introduction(text: str, start: int) -> str:
+    """Return the rest of the line, or the line above the code block, that precedes a position."""
+    before = re.sub(r"\s*`{3}\w*\s*\Z", "", text[:start]).rstrip()
+    return re.split(r"[\n}]", before)[-1]
+
+
+def _without_quotes(text: str, kind: Kind, judged: Sequence[str]) -> str:
+    """Replace copies of judged texts, literal or escaped as in JSON, and remove Markdown quotes."""
+    for part in sorted(judged, key=len, reverse=True):
+        if not any(p.search(part) for p in (MENTIONS[kind], REASONING, CHANNEL)):
+            continue  # replacing a text such as 8 would damage the verdict itself
+        for ascii_only in (None, False, True):
+            copy = part if ascii_only is None else json.dumps(part, ensure_ascii=ascii_only)[1:-1]
+            words = copy.split()
+            before = r"(?<!\w)" if re.match(r"\w", words[0]) else ""
+            after = r"(?!\w|[.,]\d)" if re.search(r"\w\Z", words[-1]) else ""
+            text = re.sub(before + r"\s+".join(map(re.escape, words)) + after, QUOTE, text)
+    return re.sub(r"^[ \t]*>.*$", "", text, flags=re.MULTILINE)
+
+
+def _decoded(text: str) -> str:
+    """Return the text inside a JSON string, or the text itself if it is none."""
+    if text.lstrip().startswith('"'):
+        try:
+            value = json.loads(text, strict=False)
+        except (ValueError, RecursionError):
+            return text
+        return value if isinstance(value, str) else text
+    return text
+
+
+def _is_json(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text, strict=False), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _objects(text: str, key: str) -> list[_Object]:
+    """Return the top-level JSON objects that have the key."""
+    found: list[_Object] = []
+    position = 0
+    while start := OBJECT_START.search(text, position):
+        entries, position = _parse(text, start.start(), key)
+        if key in entries:
+            found.append(_Object(entries, start.start(), position))
+    return found
+
+
+def _parse(text: str, start: int, key: str) -> tuple[Mapping[str, Any], int]:
+    """Read an object that is JSON or close to it. Return its entries and its end.
+
+    A broken object ends at the next brace. Its key has the value None if it cannot be read reliably.
+    """
+    try:
+        value, end = DECODER.raw_decode(text, start)
+        return value, end
+    except (ValueError, RecursionError):
+        pass
+    entries: dict[str, Any] = {}
+    position = start + 1
+    while name := KEY.match(text, position):
+        try:
+            value, end = _parse_value(text, name.end())
+        except (ValueError, RecursionError):
+            break
+        delimiter = DELIMITER.match(text, end)
+        is_closed_string = end == len(text) and text[end - 1] in "\"'"
+        if not (delimiter or is_closed_string):
+            break
+        known = name[1].strip("\"'").strip().lower()
+        entries[known] = value if entries.get(known, value) == value else None
+        position = delimiter.end() if delimiter else end
+        if text[position : position + 1] == "}":
+            return entries, position + 1
+    rest = re.compile(r"[^{}]*").match(text, position)
+    end = rest.end() if rest else position
+    end = end + 1 if text[end : end + 1] == "}" else len(text)
+    if re.search(rf"{key}[\"']?\s*:", text[position:end], re.IGNORECASE):
+        entries[key] = None
+    return entries, end
+
+
+def _parse_value(text: str, position: int) -> tuple[Any, int]:
+    """Read a value of a nearly right JSON object. Return it and its end. Raises ValueError if there is none."""
+    if text[position : position + 1] in ("[", "{"):
+        return DECODER.raw_decode(text, position)
+    literal = LITERAL.match(text, position)
+    if literal is None:
+        raise ValueError("not a value")
+    if literal["string"]:
+        return re.sub(r"\\(.)", r"\1", literal[0][1:-1], flags=re.DOTALL), literal.end()
+    if literal["number"]:
+        return float(literal[0]), literal.end()
+    return {"true": True, "false": False}.get(literal[0].lower()), literal.end()
+
+
+def _entries(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object with lower-case keys. Raises ValueError if a key has two values."""
+    entries: dict[str, Any] = {}
+    for key, value in pairs:
+        if entries.setdefault(key.strip().lower(), value) != value:
+            raise ValueError("duplicate key")
+    return entries
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_entries, strict=False)
