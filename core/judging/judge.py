@@ -58,12 +58,22 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a service sent: a text; or why there is none, and in its place all that came, as JSON."""
+    """The text that a service sent.
+
+    Args:
+        text: the text, or the whole response as JSON if there is no text.
+        missing: why there is no text.
+        tokens_in, tokens_out: as the service counts them.
+        cut: why the text is incomplete, such as `cut off by its limit of 256 tokens`.
+        from_reasoning: the text is the model's reasoning, because its answer was empty.
+    """
 
     text: str
     missing: str | None = None
     tokens_in: int | None = None
     tokens_out: int | None = None
+    cut: str | None = None
+    from_reasoning: bool = False
 
 
 class Service(Protocol):
