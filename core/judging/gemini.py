@@ -15,12 +15,14 @@ from typing import Any
 from core.judging.http_errors import (
     checked_address,
     checked_key,
+    cut_off,
     failure,
     seconds_to_wait,
     secrets_of,
     sendable,
 )
 from core.judging.judge import BusyError, RefusedError, Reply
+from core.judging.refused_options import REFUSED_STATUSES, send_without_refused
 
 NAME = "Gemini"
 CONNECTIONS = 64
@@ -35,19 +37,19 @@ class Gemini:
 
     Args:
         model: such as `gemini-2.5-flash`.
-        temperature: of sampling; 0 for the likeliest answer.
+        temperature: of sampling; 0 for the likeliest answer, None for the model's default.
         key: of an account at Google.
         endpoint: a whole address; by default that in GEMINI_API_ENDPOINT, or Google's.
-        timeout: seconds without a byte after which a request has failed.
+        timeout: seconds without a byte after which a request fails.
 
     Raises:
-        RefusedError: the key, the model's name or the endpoint cannot be one.
+        RefusedError: the key, the model's name or the endpoint is not valid.
     """
 
     def __init__(
         self,
         model: str,
-        temperature: float,
+        temperature: float | None,
         key: str,
         endpoint: str | None = None,
         timeout: float = 60.0,
@@ -57,11 +59,12 @@ class Gemini:
         self.timeout = timeout
         self._key = checked_key(key, NAME)
         options = {"api_key": self._key}
-        endpoint = (endpoint or os.environ.get("GEMINI_API_ENDPOINT", "")).strip()
+        endpoint = gemini_address(endpoint or os.environ.get("GEMINI_API_ENDPOINT", ""))
         if endpoint:
-            checked_address(endpoint, "GEMINI_API_ENDPOINT")
-            options["api_endpoint"] = endpoint.rstrip("/")
+            checked_address(endpoint, "The base URL")
+            options["api_endpoint"] = endpoint
         self._secrets = secrets_of(self._key, endpoint)
+        self._place = (endpoint, model)
         if not MODEL.fullmatch(model):
             raise RefusedError(
                 f"{model!r} is not a name of a Gemini model such as gemini-2.5-flash."
@@ -90,20 +93,13 @@ class Gemini:
 
         problem: BusyError | RefusedError
         try:
-            response = self._model.generate_content(
-                sendable(prompt),
-                generation_config={
-                    "temperature": self.temperature,
-                    "response_mime_type": "application/json",
-                    "response_schema": google_schema(schema),
-                },
-                # Without retry=None the library asks again for ten minutes on its own.
-                request_options={"timeout": self.timeout, "retry": None},
-            )
+            response = self._generate(sendable(prompt), schema)
         except GoogleAPICallError as error:
             problem = self._meaning(error)
         except Timeout:
-            problem = BusyError(f"no answer within {self.timeout:g} s")
+            problem = BusyError(
+                f"no answer within {self.timeout:g} s; a slow server needs a longer timeout"
+            )
         except TooManyRedirects:
             problem = failure(302, NAME, self.model)
         except RequestException as error:
@@ -117,10 +113,38 @@ class Gemini:
         # __context__, and the client library's holds the request with the key.
         raise problem
 
+    def _generate(self, prompt: str, schema: Mapping[str, Any]) -> Any:
+        """Return the library's response; without a schema or temperature if the model refuses them."""
+        from google.api_core.exceptions import GoogleAPICallError
+
+        def send(options: Mapping[str, Any]) -> Any:
+            config: dict[str, Any] = {}
+            if "temperature" in options:
+                config["temperature"] = options["temperature"]
+            if "schema" in options:
+                config["response_mime_type"] = "application/json"
+                config["response_schema"] = options["schema"]
+            return self._model.generate_content(
+                prompt,
+                generation_config=config,
+                # Without retry=None the library retries for ten minutes on its own.
+                request_options={"timeout": self.timeout, "retry": None},
+            )
+
+        def is_refusal(error: Exception) -> bool:
+            if not isinstance(error, GoogleAPICallError) or error.code not in REFUSED_STATUSES:
+                return False
+            return not _is_bad_key(error)
+
+        options: dict[str, Any] = {"schema": google_schema(schema)}
+        if self.temperature is not None:
+            options["temperature"] = self.temperature
+        return send_without_refused(self._place, options, send, is_refusal)
+
     def _meaning(self, error: Any) -> BusyError | RefusedError:
         """What an error status means. `error` is a GoogleAPICallError."""
         status = int(error.code or 500)
-        details = [detail for detail in error.details if isinstance(detail, dict)]
+        details = _details(error)
         # The library puts "POST url: " before the message.
         message = str(error.message).partition(": ")[2]
         if status == 429 and any(map(_is_per_day, [message, *_quotas(details)])):
@@ -128,13 +152,17 @@ class Gemini:
                 f"{NAME}'s quota for {self.model!r} is used up for today (HTTP 429): go on tomorrow, "
                 "or use another model or key."
             )
-        # A wrong or expired key is a 400 here, not a 401. The library's `error.reason` raises over REST.
-        if status == 400 and any(part.get("reason") == "API_KEY_INVALID" for part in details):
+        if status == 400 and _is_bad_key(error):
             status = 401
         wait = _retry_delay(details)
         if wait is None and error.response is not None:
             wait = seconds_to_wait(error.response.headers)
         return failure(status, NAME, self.model, message, self._secrets, wait)
+
+
+def gemini_address(address: str) -> str:
+    """Return an endpoint without the version and path of a request, which the library adds."""
+    return re.sub(r"/v1(?:beta|alpha)?(?:/models.*)?/*$", "", address.strip()).rstrip("/")
 
 
 def google_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,7 +195,7 @@ def read_reply(response: Any) -> Reply:
         if usage
         else None
     )
-    text, missing = "", None
+    text, missing, cut = "", None, None
     if response.prompt_feedback.block_reason:
         missing = f"prompt blocked ({_name(response.prompt_feedback.block_reason)})"
     elif response.candidates:
@@ -176,17 +204,28 @@ def read_reply(response: Any) -> Reply:
         text = "".join(part.text for part in candidate.content.parts)
         if reason not in ("FINISH_REASON_UNSPECIFIED", "STOP", "MAX_TOKENS"):
             missing = f"blocked ({reason})"
-        elif not text.strip() and reason == "MAX_TOKENS":
-            missing = "cut off before any text (MAX_TOKENS)"
+        elif reason == "MAX_TOKENS":
+            cut = cut_off(tokens_out)
+            missing = None if text.strip() else f"{cut} before any text"
     if not missing and not text.strip():
         missing = "empty reply"
     kept = json.dumps(response.to_dict()) if missing else text
-    return Reply(kept, missing, tokens_in, tokens_out)
+    return Reply(kept, missing, tokens_in, tokens_out, cut)
 
 
 def _name(reason: Any) -> str:
     """A reason's name; its number where it is newer than the library."""
     return getattr(reason, "name", str(int(reason)))
+
+
+def _details(error: Any) -> list[dict[str, Any]]:
+    """Return the details of a GoogleAPICallError."""
+    return [detail for detail in error.details if isinstance(detail, dict)]
+
+
+def _is_bad_key(error: Any) -> bool:
+    """Whether a 400 means a wrong or expired key. The library's `error.reason` raises over REST."""
+    return any(detail.get("reason") == "API_KEY_INVALID" for detail in _details(error))
 
 
 def _quotas(details: list[dict[str, Any]]) -> Iterator[str]:

@@ -26,7 +26,7 @@ class ModelJudge:
         connect: Callable[[], Service],
         question: Question,
         model: str,
-        temperature: float,
+        temperature: float | None,
         secrets: Sequence[str] = (),
         host: str = "",
     ) -> None:

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 Answer = Callable[[str], str]
 Fault = Callable[[int, str], str | None]
+Respond = Callable[[dict[str, Any]], tuple[int, Any] | None]
 
 GEMINI_PATH = re.compile(r"/v1beta/(?:models|tunedModels)/[^/:]+:generateContent")
 OPENAI_PATH = "/v1/chat/completions"
@@ -41,6 +42,10 @@ def default_answer(prompt: str) -> str:
 
 
 def no_fault(number: int, prompt: str) -> None:
+    return None
+
+
+def no_response(body: dict[str, Any]) -> None:
     return None
 
 
@@ -187,6 +192,13 @@ class Handler(BaseHTTPRequestHandler):
                 {"path": path, "body": body, "headers": headers, "prompt": prompt}
             )
             number = len(judge.requests)
+        if (scripted := judge.respond(body)) is not None:
+            status, content = scripted
+            if isinstance(content, str):
+                self._send(status, content.encode(), "text/html")
+            else:
+                self._send(status, json.dumps(content).encode(), "application/json")
+            return
         fault = judge.fault(number, prompt)
         judge.closing.wait(judge.delay)
         if fault == "no_response_format" and "response_format" not in body:
@@ -235,6 +247,7 @@ class JudgeServer:
             are those of TEXTS, PAGES, google_fault and openai_fault, and timeout and drop.
         delay: seconds before each answer.
         port: to listen at; 0 for a free one.
+        respond: the status and the body (JSON, or text) for the body of a request; None to go on as usual.
     """
 
     def __init__(
@@ -243,8 +256,9 @@ class JudgeServer:
         fault: Fault = no_fault,
         delay: float = 0.0,
         port: int = 0,
+        respond: Respond = no_response,
     ) -> None:
-        self.answer, self.fault, self.delay = answer, fault, delay
+        self.answer, self.fault, self.delay, self.respond = answer, fault, delay, respond
         self.requests: list[dict[str, Any]] = []
         """What came in, in order: path, body, headers (names in lower case), prompt. Guarded by `lock`."""
         self.lock = threading.Lock()

@@ -12,7 +12,7 @@ import pytest
 
 from core.judging.gemini import Gemini, google_schema, read_reply
 from core.judging.judge import BusyError, RefusedError, Reply
-from tests.judging.server import TEXTS, JudgeServer
+from tests.judging.server import TEXTS, JudgeServer, google_error, google_reply
 
 KEY = "SECRET-KEY-123456"
 SCHEMA = {
@@ -98,7 +98,7 @@ def test_a_text_is_handed_on_as_it_is(fault: str) -> None:
         ("safety", "blocked (SAFETY)"),
         ("blocked_prompt", "prompt blocked (SAFETY)"),
         ("empty", "empty reply"),
-        ("cut", "cut off before any text (MAX_TOKENS)"),
+        ("cut", "cut off by its token limit before any text"),
     ],
 )
 def test_a_reply_without_a_text_says_why(fault: str, missing: str) -> None:
@@ -106,6 +106,43 @@ def test_a_reply_without_a_text_says_why(fault: str, missing: str) -> None:
         reply = gemini(server).ask("Judge it.", SCHEMA)
     assert reply.missing == missing
     assert isinstance(json.loads(reply.text), dict), "all that came is kept"
+
+
+def test_a_reply_cut_off_by_its_limit_says_so_and_keeps_its_text() -> None:
+    body = google_reply('{"score": 85, "reason": "clo', "", finish=2)
+    body["usageMetadata"] = {"candidatesTokenCount": 256, "totalTokenCount": 256}
+    with JudgeServer(respond=lambda _: (200, body)) as server:
+        reply = gemini(server).ask("Judge it.", SCHEMA)
+    assert (reply.text, reply.missing) == ('{"score": 85, "reason": "clo', None)
+    assert reply.cut == "cut off by its limit of 256 tokens"
+
+
+@pytest.mark.parametrize("refused", ["responseMimeType", "temperature"])
+def test_refused_settings_are_left_out_from_then_on(refused: str) -> None:
+    model = f"gemma-refuses-{refused}"
+    error = google_error(400, "INVALID_ARGUMENT", "Not enabled for this model.")
+
+    def respond(body: dict[str, Any]) -> tuple[int, Any] | None:
+        return (400, error) if refused in body.get("generationConfig", {}) else None
+
+    with JudgeServer(respond=respond) as server:
+        assert gemini(server, model=model).ask("Judge it.", SCHEMA).missing is None
+        first = len(server.requests)
+        assert gemini(server, model=model).ask("Judge it.", SCHEMA).missing is None
+        assert len(server.requests) == first + 1, "the second service remembers"
+
+
+def test_no_temperature_is_sent_without_one() -> None:
+    with JudgeServer() as server:
+        gemini(server, temperature=None).ask("Judge it.", SCHEMA)
+        assert "temperature" not in server.requests[0]["body"]["generationConfig"]
+
+
+@pytest.mark.parametrize("ending", ["/v1beta", "/v1beta/models/gemini-2.5-flash:generateContent"])
+def test_the_path_of_a_request_is_taken_off_the_endpoint(ending: str) -> None:
+    with JudgeServer() as server:
+        service = gemini(server, endpoint=server.gemini_endpoint + ending)
+        assert service.ask("Judge it.", SCHEMA).missing is None
 
 
 def test_a_reason_newer_than_the_library_is_a_number() -> None:
@@ -156,7 +193,10 @@ def test_asking_again_may_help(fault: str, reason: str, wait: float | None) -> N
     [
         ("429_day", "quota for 'gemini-2.5-flash' is used up for today"),
         ("wrong_key", "does not accept the API key"),
-        ("400", "check the model and its settings (HTTP 400: The prompt is too long)"),
+        (
+            "400",
+            "refuses requests to 'gemini-2.5-flash': check the model and its settings (HTTP 400: The prompt is too long)",
+        ),
         ("403", "choose another key or model (HTTP 403: Key [key] was reported as leaked)"),
         ("404", "has no model 'gemini-2.5-flash'"),
     ],
@@ -180,7 +220,7 @@ def test_asking_again_will_not_help(
     [
         ({"key": " "}, "is missing"),
         ({"key": f"{KEY}\nX"}, "has characters that no key has"),
-        ({"endpoint": f"localhost:8000/{KEY}"}, "GEMINI_API_ENDPOINT is not a whole address"),
+        ({"endpoint": f"localhost:8000/{KEY}"}, "The base URL is not a whole address"),
         ({"model": "a/b"}, "'a/b' is not a name of a Gemini model"),
     ],
 )

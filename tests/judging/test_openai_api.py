@@ -12,7 +12,7 @@ import pytest
 
 from core.judging.judge import BusyError, RefusedError, Reply
 from core.judging.openai_api import OpenAICompatible
-from tests.judging.server import TEXTS, JudgeServer
+from tests.judging.server import TEXTS, JudgeServer, openai_reply
 
 KEY = "SECRET-KEY-123456"
 SCHEMA = {
@@ -68,12 +68,151 @@ def test_prompt_schema_temperature_and_key_are_sent() -> None:
     }
 
 
-def test_a_server_without_response_format_is_asked_without_from_then_on() -> None:
-    with JudgeServer(fault=lambda number, prompt: "no_response_format") as server:
-        service = compatible(server)
-        assert [service.ask("Judge it.", SCHEMA).missing for _ in range(2)] == [None, None]
-        sent = ["response_format" in request["body"] for request in server.requests]
-    assert sent == [True, False, False]
+VERDICT = '{"score": 85}'
+CONTENTS: list[tuple[dict[str, Any], str, bool]] = [
+    ({"content": [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": VERDICT}]}, VERDICT, False),
+    ({"content": [{"type": "text", "text": '{"score"'}, {"type": "text", "text": ": 85}"}]}, VERDICT, False),
+    ({"content": None, "reasoning_content": VERDICT}, VERDICT, True),
+    ({"content": "", "reasoning": VERDICT}, VERDICT, True),
+    ({"content": 85}, "85", False),
+    ({"content": {"score": 85}}, VERDICT, False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("message", "text", "from_reasoning"), CONTENTS)
+def test_content_of_every_shape_is_read(
+    message: dict[str, Any], text: str, from_reasoning: bool
+) -> None:
+    with JudgeServer(respond=lambda body: (200, openai_reply(None, "", **message))) as server:
+        reply = compatible(server).ask("Judge it.", SCHEMA)
+    assert (reply.text, reply.missing, reply.from_reasoning) == (text, None, from_reasoning)
+
+
+@pytest.mark.parametrize("message", [None, [], {}, {"content": []}, {"content": [None, 0]}, "text"])
+def test_odd_messages_never_raise(message: Any) -> None:
+    body = {"choices": [{"message": message, "finish_reason": ["odd"]}], "usage": "odd"}
+    with JudgeServer(respond=lambda _: (200, body)) as server:
+        reply = compatible(server).ask("Judge it.", SCHEMA)
+    assert isinstance(reply.text, str)
+    assert (reply.tokens_in, reply.tokens_out, reply.cut) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"error": {"message": "model runner has stopped", "code": 500}}, "model runner has stopped"),
+        ({"error": "Unexpected endpoint or method"}, "Unexpected endpoint or method"),
+        ({"error": "out of memory", "choices": None}, "out of memory"),
+        ({"error": {"message": "upstream is down"}, "choices": []}, "upstream is down"),
+        ({"choices": [{"error": {"message": "no provider"}, "message": {"content": ""}}]}, "no provider"),
+        ({"detail": "still loading"}, "still loading"),
+    ],
+)  # fmt: skip
+def test_an_error_in_a_200_is_a_fault_of_the_service(body: dict[str, Any], said: str) -> None:
+    with JudgeServer(respond=lambda _: (200, body)) as server:
+        with pytest.raises(BusyError, match=said):
+            compatible(server).ask("Judge it.", SCHEMA)
+        server.respond = lambda _: None
+        assert compatible(server).ask("Judge it.", SCHEMA).missing is None
+
+
+def refusing(*names: str, status: int = 400) -> Any:
+    """A server that refuses requests with any of these parameters, without saying why."""
+
+    def respond(body: dict[str, Any]) -> tuple[int, Any] | None:
+        return (status, {"error": "Bad request"}) if {*names} & {*body} else None
+
+    return respond
+
+
+@pytest.mark.parametrize("status", [400, 422])
+@pytest.mark.parametrize(
+    "refused", [["response_format"], ["temperature"], ["response_format", "temperature"]]
+)
+def test_refused_parameters_are_left_out_from_then_on(refused: list[str], status: int) -> None:
+    model = f"refuses {refused} {status}"
+    with JudgeServer(respond=refusing(*refused, status=status)) as server:
+        assert compatible(server, model=model).ask("Judge it.", SCHEMA).missing is None
+        first = len(server.requests)
+        assert compatible(server, model=model).ask("Judge it.", SCHEMA).missing is None
+        other = compatible(server, model=f"{model}, another model")
+        assert other.ask("Judge it.", SCHEMA).missing is None
+        sent = [{"response_format", "temperature"} & {*r["body"]} for r in server.requests]
+    kept = {"response_format", "temperature"} - {*refused}
+    assert sent[0] == {"response_format", "temperature"}
+    assert sent[first - 1] == sent[first] == kept, "the second service remembers"
+    assert sent[first + 1] == sent[0], "remembered per model"
+
+
+def test_no_temperature_is_sent_without_one() -> None:
+    with JudgeServer() as server:
+        compatible(server, temperature=None).ask("Judge it.", SCHEMA)
+        assert "temperature" not in server.requests[0]["body"]
+
+
+def test_a_reply_cut_off_by_its_limit_says_so_and_keeps_its_text() -> None:
+    cut = openai_reply('{"score": 85, "reason": "clo', "", finish="length")
+    cut["usage"]["completion_tokens"] = 256
+    empty = openai_reply("", "", finish="length", reasoning="Let me see")
+    empty["usage"]["completion_tokens"] = 256
+    for body, text in ((cut, '{"score": 85, "reason": "clo'), (empty, "Let me see")):
+        with JudgeServer(respond=lambda _, body=body: (200, body)) as server:
+            reply = compatible(server).ask("Judge it.", SCHEMA)
+        assert (reply.text, reply.missing) == (text, None)
+        assert reply.cut == "cut off by its limit of 256 tokens"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (400, {"error": {"message": "context is too long"}}, "(HTTP 400: context is too long)"),
+        (400, {"error": "context is too long"}, "(HTTP 400: context is too long)"),
+        (422, {"detail": [{"loc": ["body"], "msg": "Field required"}]}, "(HTTP 422: Field required)"),
+        (400, {"detail": "context is too long"}, "(HTTP 400: context is too long)"),
+        (400, "context is too long", "(HTTP 400: context is too long)"),
+        (503, "<html><head><title>x</title></head><body><h1>No <b>backend</b></h1></body></html>", "(HTTP 503: No backend)"),
+        (500, {"error": "out of memory"}, "(HTTP 500: out of memory)"),
+        (429, {"error": "slow down"}, "(HTTP 429: slow down)"),
+        (500, {"error": f"key {KEY[:9]}... failed"}, "(HTTP 500: key [key] failed)"),
+        (401, {"error": f"Incorrect key: {KEY[:3]}*****{KEY[-4:]}"}, "(HTTP 401: Incorrect key: [key])"),
+        (400, "x" * 5000, "x" * 197 + "...)"),
+    ],
+)  # fmt: skip
+def test_an_error_shows_what_the_server_said(status: int, body: Any, said: str) -> None:
+    with JudgeServer(respond=lambda _: (status, body)) as server:
+        with pytest.raises((BusyError, RefusedError), match=re.escape(said)) as caught:
+            compatible(server, model="says what is wrong").ask("Judge it.", SCHEMA)
+        assert "<" not in str(caught.value)
+        assert KEY[:9] not in told(caught.value)
+
+
+def test_a_404_says_that_the_base_url_ends_in_v1() -> None:
+    with JudgeServer() as server:
+        bare = compatible(server, base_url=server.gemini_endpoint)
+        with pytest.raises(RefusedError, match=r"it usually ends in /v1") as caught:
+            bare.ask("Judge it.", SCHEMA)
+        assert "HTTP 404: 404 page not found" in str(caught.value)
+        server.fault = lambda number, prompt: "404"
+        with pytest.raises(RefusedError, match="has no model") as caught:
+            compatible(server).ask("Judge it.", SCHEMA)
+        assert "/v1" not in str(caught.value), "this address is right"
+
+
+@pytest.mark.parametrize("ending", ["/chat/completions", "/chat/completions/", "/", "/models", " "])
+def test_the_path_of_a_request_is_taken_off_the_base_url(ending: str) -> None:
+    with JudgeServer() as server:
+        service = compatible(server, base_url=server.openai_base_url + ending)
+        assert service.ask("Judge it.", SCHEMA).missing is None
+
+
+def test_a_server_that_asks_for_a_key_says_which_key_it_would_get() -> None:
+    with (
+        JudgeServer(respond=lambda _: (401, {"error": "Unauthorized"})) as server,
+        pytest.raises(RefusedError, match="asks for an API key") as caught,
+    ):
+        compatible(server, key="").ask("Judge it.", SCHEMA)
+    assert "HTTP 401: Unauthorized" in str(caught.value)
+    assert "OPENAI_BASE_URL" in str(caught.value)
 
 
 @pytest.mark.parametrize("fault", TEXTS)
@@ -88,7 +227,7 @@ def test_a_text_is_handed_on_as_it_is(fault: str) -> None:
         ("safety", "blocked (content_filter)"),
         ("blocked_prompt", "refused"),
         ("empty", "empty reply"),
-        ("cut", "cut off before any text (length)"),
+        ("cut", "cut off by its token limit before any text"),
     ],
 )
 def test_a_reply_without_a_text_says_why(fault: str, missing: str) -> None:
@@ -107,7 +246,7 @@ def test_a_reply_without_a_text_says_why(fault: str, missing: str) -> None:
         ("timeout", "no answer within 0.5 s", None),
         ("drop", "no connection", None),
         ("html", "perhaps of a proxy", None),
-        ("html_as_json", "cannot be read", None),
+        ("html_as_json", "perhaps of a proxy: Please log in", None),
         ("null", "perhaps of a proxy", None),
     ],
 )
@@ -127,7 +266,10 @@ def test_asking_again_may_help(fault: str, reason: str, wait: float | None) -> N
     [
         ("429_day", "has no credit left"),
         ("wrong_key", "does not accept the API key"),
-        ("400", "check the model and its settings (HTTP 400: The prompt is too long)"),
+        (
+            "400",
+            "refuses requests to 'judge': check the model and its settings (HTTP 400: The prompt is too long)",
+        ),
         ("403", "choose another key or model (HTTP 403: Key [key] may not use it)"),
         ("404", "has no model 'judge'"),
     ],
@@ -140,8 +282,9 @@ def test_asking_again_will_not_help(
         service = compatible(server)
         with pytest.raises(RefusedError, match=re.escape(sentence)) as caught:
             service.ask("Judge it.", SCHEMA)
-        assert server.requests[0]["headers"]["authorization"] == f"Bearer {KEY}"
-        assert len(server.requests) == 1
+        assert {r["headers"]["authorization"] for r in server.requests} == {f"Bearer {KEY}"}
+        # A 400 may be the refusal of a parameter: the request is sent without each, and without both.
+        assert len(server.requests) == (4 if fault == "400" else 1)
     assert KEY not in told(caught.value) + repr(service) + str(
         [vars(record) for record in caplog.records]
     )
@@ -152,7 +295,7 @@ def test_asking_again_will_not_help(
     [
         ({"key": "", "base_url": "https://api.openai.com/v1"}, "is missing"),
         ({"key": f"{KEY}\nX"}, "has characters that no key has"),
-        ({"base_url": f"localhost:8000/{KEY}"}, "OPENAI_BASE_URL is not a whole address"),
+        ({"base_url": f"localhost:8000/{KEY}"}, "The base URL is not a whole address"),
     ],
 )
 def test_what_cannot_be_sent_is_refused_at_once(settings: dict[str, Any], sentence: str) -> None:
