@@ -181,7 +181,8 @@ def _figure(lines: list[Figure], title: str, x: str, log: bool, legend: bool) ->
         "xaxis": {"title": {"text": TITLES.get(x, x), "font": {"size": 12}}},
         "yaxis": {"type": "log" if log else "linear"},
     }
-    return {"data": lines, "layout": layout}
+    empty = {"type": "scatter", "x": [], "y": []}  # Plotly refuses a figure without any trace
+    return {"data": lines or [empty], "layout": layout}
 
 
 def _from_start(figure: Figure) -> Figure:

@@ -11,8 +11,17 @@ from core.errors import UserError
 from core.judging import pairs, scores
 from core.judging.job import Job, Order
 from core.judging.judge import Kind
-from core.judging.judges import JudgeSettings, default_judge
+from core.judging.judges import (
+    HOSTED_IN_FLIGHT,
+    HOSTED_TIMEOUT_S,
+    LOOPBACK_IN_FLIGHT,
+    LOOPBACK_TIMEOUT_S,
+    JudgeSettings,
+    default_in_flight,
+    default_judge,
+)
 from core.judging.limits import Limits
+from core.judging.scorer import summary
 from core.options import RUNS, AsFormat, RunsDir, errors
 from core.tables import render
 from core.tracking import queries, sync, verdict_queries
@@ -21,6 +30,11 @@ from core.tracking.rundir import RunDirectory
 
 if TYPE_CHECKING:  # it brings torch
     from core.answering import Answerer
+
+
+def _temperature(value: str | float) -> float | None:
+    """Parse a temperature, or `none`. Typer passes the default value too."""
+    return None if str(value).strip().lower() == "none" else float(value)
 
 
 def score(
@@ -33,7 +47,13 @@ def score(
         typer.Option("--model", help="Of gemini or openai. Of reference: chrf, rouge-l or exact."),
     ] = "",
     temperature: Annotated[
-        float, typer.Option("--temperature", help="Of the judge: 0 for its likeliest verdict.")
+        float | None,
+        typer.Option(
+            "--temperature",
+            parser=_temperature,
+            metavar="FLOAT|none",
+            help="Of the judge: 0 for its likeliest verdict, none to send no temperature.",
+        ),
     ] = 0.0,
     repeats: Annotated[
         int, typer.Option("--repeats", min=1, max=100, help="Verdicts on each answer.")
@@ -55,8 +75,23 @@ def score(
         bool, typer.Option("--again", help="Ask again where a verdict has no score.")
     ] = False,
     in_flight: Annotated[
-        int, typer.Option("--in-flight", min=1, max=64, help="Requests at a time.")
-    ] = 8,
+        int | None,
+        typer.Option(
+            "--in-flight",
+            min=1,
+            max=64,
+            help=f"Requests at a time; {LOOPBACK_IN_FLIGHT} for a server on this machine, else "
+            f"{HOSTED_IN_FLIGHT}.",
+        ),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--timeout",
+            help=f"Seconds to wait for a reply; {LOOPBACK_TIMEOUT_S:g} for a server on this machine, else "
+            f"{HOSTED_TIMEOUT_S:g}.",
+        ),
+    ] = None,
     requests_per_minute: Annotated[
         int | None, typer.Option("--requests-per-minute", min=1, help="At most; else no limit.")
     ] = None,
@@ -70,8 +105,12 @@ def score(
     for name in run:
         RunDirectory.find(runs_dir, name)
     template = prompt_file.read_text(encoding="utf-8") if prompt_file else ""
-    settings = JudgeSettings(judge or default_judge(), model, temperature, template, base_url)
-    limits = Limits(in_flight, requests_per_minute, tokens_per_minute)
+    settings = JudgeSettings(
+        judge or default_judge(), model, temperature, template, base_url, timeout=timeout
+    )
+    limits = Limits(
+        in_flight or default_in_flight(settings), requests_per_minute, tokens_per_minute
+    )
     kind: Kind = "pair" if pairwise else "score"
     names = tuple(dict.fromkeys(run))
     order = Order(names, settings, kind, repeats, base, again, limits)
@@ -92,16 +131,31 @@ def score(
     _follow(job)
     with contextlib.closing(sync.read_index(runs_dir, order.runs)) as index:
         rows, told = (_pair_rows if pairwise else _rows)(index, job)
-    if job.error and not any(row["scored"] for row in rows):
+    progress = job.progress
+    has_scores = progress.nothing_scored is None and any(row["scored"] for row in rows)
+    if job.error and not has_scores and not progress.given_up:
         raise UserError(job.error)
-    print(render(rows, format))
+    if rows or format == "json":
+        print(render(rows, format))
     for sentence in filter(None, told):
         errors.print(sentence)
+    if not has_scores:
+        errors.print(f"error: {job.error or _nothing_scored(job)}")
+        raise typer.Exit(1)
     if job.error:
         raise UserError(job.error)
-    for reason in sorted(set(job.progress.given_up)):
-        count = job.progress.given_up.count(reason)
-        errors.print(f"{count} verdicts could not be had ({reason}); score again to ask for them")
+    if progress.given_up:
+        count, reasons = len(progress.given_up), summary(progress.given_up)
+        errors.print(f"{count:,} verdicts failed ({reasons}). Score again to retry them.")
+
+
+def _nothing_scored(job: Job) -> str:
+    """Return a sentence that says why a scoring has no scores."""
+    if job.phase == "stopped":
+        return "Stopped before the first score."
+    if reason := job.progress.nothing_scored:
+        return f"Nothing was scored: {reason}."
+    return "Nothing was scored: no two of these runs answered the same test example."
 
 
 def _rows(index: Index, job: Job) -> tuple[list[dict[str, Any]], list[str | None]]:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
+from plotly.tools import return_figure_from_figure_or_data
 
 from core import charts
 
@@ -176,3 +177,8 @@ def test_every_score_is_counted_once() -> None:
     assert first.marker.color != second.marker.color
     assert figure.layout.showlegend
     assert not checked(charts.score_histogram({"b": []})).layout.showlegend
+
+
+def test_a_histogram_without_runs_is_an_empty_figure() -> None:
+    figure = return_figure_from_figure_or_data(charts.score_histogram({}), validate_figure=True)
+    assert [len(trace["x"]) for trace in figure["data"]] == [0]

@@ -6,6 +6,8 @@ import io
 import json
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -190,7 +192,10 @@ def test_where_every_verdict_is_missing_there_is_no_mean(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with gemini(monkeypatch, lambda n, prompt: "garbage"):
-        [row] = call("good", "--runs-dir", runs_dir, "--format", "json").json
+        result = call("good", "--runs-dir", runs_dir, "--format", "json")
+    [row] = json.loads(result.out)
+    assert result.status == 1
+    assert "error: Nothing was scored: unreadable reply (3)." in result.err
     assert row == dict(zip(KEYS, ["good", "gemini", None, None, None, 0, 3], strict=True))
 
 
@@ -200,7 +205,7 @@ def test_a_refusal_is_one_sentence(
 ) -> None:
     with gemini(monkeypatch, lambda n, prompt: fault):
         result = call("good", "--runs-dir", runs_dir, "--format", "json")
-    said = {"wrong_key": "Gemini does not accept the API key", "403": "Gemini does not let", "404": "Gemini has no model", "429_day": "used up for today"}  # fmt: skip
+    said = {"wrong_key": "Gemini does not accept the API key", "403": "Gemini does not allow", "404": "Gemini has no model", "429_day": "used up for today"}  # fmt: skip
     assert said[fault] in result.sentence
     assert result.out == ""
 
@@ -257,6 +262,8 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["good", "--judge", "openai", "--base-url", "http://127.0.0.1:9/v1"], "needs the name of a model"),
     (["good", "--judge", "openai", "--model", "m", "--base-url", "nowhere"], "is not a whole address"),
     (["good", "--temperature", "3"], "temperature = 3: it should be from 0 to 2"),
+    (["good", "--temperature", "hot"], "'--temperature'"),
+    (["good", "--timeout", "0"], "timeout = 0: it should be more than 0"),
     (["good", "--repeats", "0"], "'--repeats'"),
     (["good", "--in-flight", "0"], "'--in-flight'"),
     (["good", "--prompt-file", "none.txt"], "'--prompt-file'"),
@@ -304,3 +311,109 @@ def test_scores_on_another_scale_are_reported_and_not_rescaled(
     assert result.status == 0
     assert [row["mean"] for row in json.loads(result.out)] == [8.0]
     assert "All 3 scores are at most 10." in " ".join(result.err.split())
+
+
+OPENAI = ("--judge", "openai", "--model", "m", "--format", "json", "--no-base")
+
+
+def test_a_key_from_the_environment_is_not_sent_to_a_base_url(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with JudgeServer() as server:
+        words = ("good", "--runs-dir", runs_dir, *OPENAI, "--base-url", server.openai_base_url)
+        assert call(*words).status == 0
+        assert {r["headers"]["authorization"] for r in server.requests} == {"Bearer none"}
+        monkeypatch.setenv("OPENAI_BASE_URL", server.openai_base_url)
+        call(*words, "--repeats", 2)
+        assert server.requests[-1]["headers"]["authorization"] == f"Bearer {KEY}", "its address"
+
+
+def test_a_key_of_gemini_is_not_sent_to_a_base_url(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    with JudgeServer() as server:
+        words = ("good", "--runs-dir", runs_dir, "--judge", "gemini", "--no-base")
+        result = call(*words, "--base-url", server.gemini_endpoint)
+        assert "sent only to the address in GEMINI_API_ENDPOINT" in result.sentence
+        assert not server.requests
+
+
+def test_temperature_none_is_not_sent(runs_dir: Path) -> None:
+    with JudgeServer() as server:
+        words = ("good", "--runs-dir", runs_dir, *OPENAI, "--base-url", server.openai_base_url)
+        assert call(*words, "--temperature", "none").status == 0
+        assert not [r for r in server.requests if "temperature" in r["body"]]
+        assert call(*words).status == 0
+        assert server.requests[-1]["body"]["temperature"] == 0
+
+
+def test_a_local_server_gets_one_request_at_a_time(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, most, lock = 0, 0, threading.Lock()
+
+    def answer(prompt: str) -> str:
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        time.sleep(0.05)
+        with lock:
+            inside -= 1
+        return '{"score": 70, "reason": "close"}'
+
+    with JudgeServer(answer) as server:
+        words = ("good", "--runs-dir", runs_dir, *OPENAI, "--base-url", server.openai_base_url)
+        call(*words)
+        assert most == 1
+        call(*words, "--repeats", 4, "--in-flight", 4)
+        assert most > 1
+
+
+@pytest.mark.long
+def test_a_slow_server_is_given_up_after_the_timeout(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_run(runs_dir, "single", ["red"])
+    with JudgeServer(delay=30) as server:
+        words = ("single", "--runs-dir", runs_dir, *OPENAI, "--base-url", server.openai_base_url)
+        result = call(*words, "--timeout", 0.05)
+    assert result.status == 1
+    assert "Nothing was scored: no answer within 0.05 s" in result.err
+
+
+@pytest.mark.parametrize("fault", ["garbage", "safety"])
+def test_pairs_without_a_score_exit_with_status_1_and_the_reasons(
+    runs_dir: Path, fault: str
+) -> None:
+    add_run(runs_dir, "left", ["red"])
+    add_run(runs_dir, "right", ["blue"])
+    with JudgeServer(fault=lambda n, prompt: fault) as server:
+        words = ("left", "right", "--pairwise", "--runs-dir", runs_dir, *OPENAI)
+        result = call(*words, "--base-url", server.openai_base_url, "--in-flight", 2)
+        assert result.status == 1
+        said = {"garbage": "unreadable reply (2)", "safety": "blocked (content_filter) (2)"}
+        assert "error: Nothing was scored: " in result.err
+        assert said[fault] in result.err
+        json.loads(result.out)
+        again = call(*words, "--base-url", server.openai_base_url)
+        assert (again.status, "2 verdicts were made before" in again.err) == (1, True)
+
+
+def test_pairs_that_share_no_example_exit_with_status_1(runs_dir: Path) -> None:
+    result = call("good", "--pairwise", "--runs-dir", runs_dir, "--format", "table", "--no-base")
+    assert (result.status, result.out) == (1, "")
+    assert "no two of these runs answered the same test example" in result.err
+
+
+@pytest.mark.long
+def test_a_service_that_always_fails_is_given_up_with_status_1(runs_dir: Path) -> None:
+    with JudgeServer() as server:
+        url = server.openai_base_url
+    words = ("good", "--runs-dir", runs_dir, *OPENAI, "--base-url", url, "--in-flight", 3)
+    result = call(*words)
+    assert result.status == 1
+    assert "no connection to 127.0.0.1" in result.err
+    assert json.loads(result.out)[0]["mean"] is None

@@ -6,11 +6,23 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from core.errors import UserError
-from core.judging.http_errors import secrets_of
+from core.judging.http_errors import base_address, checked_address, is_loopback, secrets_of
 from core.judging.judge import Judge, Kind, Service
 from core.judging.model_judge import ModelJudge
+from core.judging.openai_api import OPENAI
 from core.judging.questions import PAIR_TEMPLATE, SCORE_TEMPLATE, Question
 from core.judging.reference import TITLES, Measure, ReferenceJudge
+
+LOOPBACK_TIMEOUT_S = 300.0
+"""Default timeout of a server on this machine, which may have to load its model first."""
+HOSTED_TIMEOUT_S = 60.0
+MAX_TIMEOUT_S = 86_400.0
+LOOPBACK_IN_FLIGHT = 1
+"""Default of a server on this machine: most answer one request at a time, and the others would time out."""
+HOSTED_IN_FLIGHT = 8
+KEY_VARIABLES = {"gemini": "GEMINI_API_KEY", "openai": "OPENAI_API_KEY"}
+ADDRESS_VARIABLES = {"gemini": "GEMINI_API_ENDPOINT", "openai": "OPENAI_BASE_URL"}
+OWN_ADDRESSES = {"gemini": "https://generativelanguage.googleapis.com", "openai": OPENAI}
 
 
 @dataclass(frozen=True)
@@ -20,19 +32,20 @@ class JudgeSettings:
     Args:
         judge: a name in JUDGES.
         model: of the service; its default where empty. Of the reference judge, its measure.
+        temperature: of sampling; None for the service's default.
         template: the prompt; the built-in one where empty.
         base_url: of an OpenAI-compatible service, or of a proxy for Gemini.
-        key: of the account; from the environment where empty and `environment`.
-        timeout: seconds for a reply.
+        key: of the account; from the environment where empty and `environment`, see `may_send_stored_key`.
+        timeout: seconds for a reply; None for the default of the address, see `default_timeout`.
     """
 
     judge: str = "reference"
     model: str = ""
-    temperature: float = 0.0
+    temperature: float | None = 0.0
     template: str = ""
     base_url: str = ""
     key: str = field(default="", repr=False)
-    timeout: float = 60.0
+    timeout: float | None = None
     environment: bool = True
 
 
@@ -48,8 +61,11 @@ def build(settings: JudgeSettings, kind: Kind = "score", check_key: bool = True)
     if settings.judge not in JUDGES:
         known = ", ".join(JUDGES)
         raise UserError(f"judge = {settings.judge!r}: it should be one of {known}")
-    if not 0 <= settings.temperature <= 2:
+    if settings.temperature is not None and not 0 <= settings.temperature <= 2:
         raise UserError(f"temperature = {settings.temperature:g}: it should be from 0 to 2")
+    if settings.timeout is not None and not 0 < settings.timeout <= MAX_TIMEOUT_S:
+        message = f"timeout = {settings.timeout:g}: it should be more than 0 and at most {MAX_TIMEOUT_S:g} seconds"
+        raise UserError(message)
     return JUDGES[settings.judge](settings, kind, check_key)
 
 
@@ -61,18 +77,25 @@ def _reference(settings: JudgeSettings, kind: Kind, check_key: bool) -> Judge:
 
 
 def _gemini(settings: JudgeSettings, kind: Kind, check_key: bool) -> Judge:
-    key = _key(settings, "GEMINI_API_KEY")
+    key, endpoint = _key(settings), address(settings)
     if check_key and not key:
-        raise UserError(
+        message = (
             "judge = 'gemini': there is no key; set GEMINI_API_KEY, or type one in the dashboard"
         )
+        if settings.base_url:
+            message += (
+                " (a key from the environment is sent only to the address in GEMINI_API_ENDPOINT)"
+            )
+        raise UserError(message)
+    if endpoint:
+        checked_address(endpoint, "The base URL")
     model = settings.model.removeprefix("models/") or GEMINI_MODEL
-    endpoint = settings.base_url or None
+    timeout = default_timeout(settings)
 
     def connect() -> Service:
         from core.judging.gemini import Gemini
 
-        return Gemini(model, settings.temperature, key, endpoint=endpoint, timeout=settings.timeout)
+        return Gemini(model, settings.temperature, key, endpoint=endpoint, timeout=timeout)
 
     return ModelJudge(
         "gemini",
@@ -80,26 +103,25 @@ def _gemini(settings: JudgeSettings, kind: Kind, check_key: bool) -> Judge:
         _question(settings, kind),
         model,
         settings.temperature,
-        secrets_of(key, endpoint or ""),
+        secrets_of(key, endpoint),
     )
 
 
 def _openai(settings: JudgeSettings, kind: Kind, check_key: bool) -> Judge:
-    key = _key(settings, "OPENAI_API_KEY")
-    url = settings.base_url or os.environ.get("OPENAI_BASE_URL", "")
+    key, url = _key(settings), address(settings)
     if check_key and not key and not url:
         message = "judge = 'openai': there is neither a key nor a base URL; set OPENAI_API_KEY, or the address of a local server"
         raise UserError(message)
     if not settings.model:
         raise UserError("model = '': judge = 'openai' needs the name of a model")
-    model = settings.model
+    if url:
+        checked_address(url, "The base URL")
+    model, timeout = settings.model, default_timeout(settings)
 
     def connect() -> Service:
         from core.judging.openai_api import OpenAICompatible
 
-        return OpenAICompatible(
-            model, settings.temperature, key, base_url=url or None, timeout=settings.timeout
-        )
+        return OpenAICompatible(model, settings.temperature, key, base_url=url, timeout=timeout)
 
     return ModelJudge(
         "openai",
@@ -112,8 +134,43 @@ def _openai(settings: JudgeSettings, kind: Kind, check_key: bool) -> Judge:
     )
 
 
-def _key(settings: JudgeSettings, variable: str) -> str:
-    return (settings.key or (settings.environment and os.environ.get(variable)) or "").strip()
+def address(settings: JudgeSettings) -> str:
+    """Return the base URL that a judge uses; empty for the service's own, or if it uses no network."""
+    if settings.judge not in ADDRESS_VARIABLES:
+        return ""
+    return base_address(settings.base_url) or _stored_address(settings.judge)
+
+
+def default_timeout(settings: JudgeSettings) -> float:
+    """Return the timeout in seconds: the one chosen, else the default for the kind of server."""
+    if settings.timeout is not None:
+        return settings.timeout
+    return LOOPBACK_TIMEOUT_S if is_loopback(address(settings)) else HOSTED_TIMEOUT_S
+
+
+def default_in_flight(settings: JudgeSettings) -> int:
+    """Return how many requests to send at a time if the user chooses none."""
+    return LOOPBACK_IN_FLIGHT if is_loopback(address(settings)) else HOSTED_IN_FLIGHT
+
+
+def may_send_stored_key(judge: str, base_url: str) -> bool:
+    """Whether a key from the environment or Streamlit's secrets may be sent to a base URL that a user typed.
+
+    Such a key belongs to the address in the environment, or else to the service's own. It is sent nowhere else.
+    """
+    stored = _stored_address(judge) or OWN_ADDRESSES[judge]
+    return base_address(base_url) in ("", stored)
+
+
+def _stored_address(judge: str) -> str:
+    return base_address(os.environ.get(ADDRESS_VARIABLES[judge], ""))
+
+
+def _key(settings: JudgeSettings) -> str:
+    key = settings.key
+    if not key and settings.environment and may_send_stored_key(settings.judge, settings.base_url):
+        key = os.environ.get(KEY_VARIABLES[settings.judge], "")
+    return key.strip()
 
 
 def _question(settings: JudgeSettings, kind: Kind) -> Question:

@@ -6,7 +6,7 @@ ends the scoring with a sentence, and all that was scored stays. Knows no run: o
 
 import random
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -15,9 +15,11 @@ from core.judging.judge import BusyError, Item, Judge, verdict_key
 from core.judging.ledger import Ledger
 from core.judging.limits import Limits, Throttle, tokens_of
 
-LONGEST_PAUSE = 60.0
-PATIENCE = 30
-"""Times that a request may be turned away for a full quota before that counts as an attempt."""
+MAX_PAUSE_S = 60.0
+MAX_FREE_RETRIES = 30
+"""How often a request may be refused for a full quota before each refusal counts as an attempt."""
+MAX_REASONS = 3
+"""Of a summary."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,33 @@ class Progress:
     done: int = 0
     missing: int = 0
     """Of `done`, verdicts without a score."""
+    missing_reasons: list[str] = field(default_factory=list)
+    """The reason for each of `missing`."""
+    scored: int = 0
+    """Of `wanted`, verdicts with a score, stored ones included."""
     given_up: list[str] = field(default_factory=list)
-    """Why, of each verdict that could not be had; the next scoring asks again."""
+    """The reason for each request that failed; the next scoring retries it."""
     waiting: str | None = None
     """Why nothing goes on just now."""
+
+    @property
+    def nothing_scored(self) -> str | None:
+        """Why no verdict has a score; None if one has, or if none was wanted."""
+        if self.scored or not self.wanted:
+            return None
+        reasons = summary([*self.given_up, *self.missing_reasons])
+        if not reasons:
+            return f"all {self.stored:,} verdicts were made before, without a score; ask again to replace them"
+        return reasons
+
+
+def summary(reasons: Iterable[str]) -> str:
+    """Return the most common reasons with their counts, such as `no connection to 127.0.0.1:8000 (3)`."""
+    most = Counter(reasons).most_common()
+    parts = [f"{reason} ({count:,})" for reason, count in most[:MAX_REASONS]]
+    if rest := sum(count for _, count in most[MAX_REASONS:]):
+        parts.append(f"other reasons ({rest:,})")
+    return "; ".join(parts)
 
 
 def plan(judge: Judge, items: Iterable[Item], repeats: int = 1) -> list[Task]:
@@ -88,6 +113,7 @@ def score(
     """
     left = open_tasks(tasks, ledger.known, missing_again)
     progress.wanted, progress.stored = len(tasks), len(tasks) - len(left)
+    progress.scored = sum(ledger.known.get(task.key) is not None for task in tasks)
     ended = threading.Event()
     throttle = Throttle(limits, ended)
     drawn = random_ or random.Random()
@@ -148,7 +174,7 @@ class _Scoring:
             except BusyError as error:
                 # A full quota is no fault of the request: it costs time, and no attempt until it has cost many.
                 turned_away += error.wait is not None
-                attempt += error.wait is None or turned_away > PATIENCE
+                attempt += error.wait is None or turned_away > MAX_FREE_RETRIES
                 if attempt >= self.limits.attempts:
                     return self._give_up(str(error))
                 self._pause(error, max(attempt, 1))
@@ -157,22 +183,26 @@ class _Scoring:
             with self.counting:
                 self.progress.waiting = None
                 self.progress.done += 1
-                self.progress.missing += verdict.score is None
+                if verdict.score is None:
+                    self.progress.missing += 1
+                    self.progress.missing_reasons.append(verdict.missing or "no score")
+                else:
+                    self.progress.scored += 1
             return None
         return None
 
     def _give_up(self, reason: str) -> None:
-        """Leave a verdict to the next scoring. Raises UserError where none could be had so far at all."""
+        """Leave a verdict to the next scoring. Raises UserError if every request has failed so far."""
         with self.counting:
             self.progress.given_up.append(reason)
             if self.progress.done == 0 and len(self.progress.given_up) > self.limits.in_flight:
-                raise UserError(f"not one verdict could be had: {reason}")
+                raise UserError(f"Every request has failed: {summary(self.progress.given_up)}.")
 
     def _pause(self, error: BusyError, attempt: int) -> None:
         """Before the next attempt: what the service asks for, for all; else longer each time, for this one."""
         self.progress.waiting = str(error)
         if error.wait is not None:
-            self.throttle.pause(min(error.wait, LONGEST_PAUSE) + self.random.uniform(0, 0.5))
+            self.throttle.pause(min(error.wait, MAX_PAUSE_S) + self.random.uniform(0, 0.5))
         else:
             longer = self.limits.pause * 2 ** (attempt - 1)
-            self.ended.wait(min(LONGEST_PAUSE, longer) * self.random.uniform(0.5, 1.5))
+            self.ended.wait(min(MAX_PAUSE_S, longer) * self.random.uniform(0.5, 1.5))

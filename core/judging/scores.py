@@ -190,8 +190,9 @@ def described(judge: Mapping[str, Any]) -> str:
     text = f"{judge['judge']}: {judge['model']}"
     if not judge["prompt"]:
         return f"{text}. Equal texts score 100."
-    temperature = "unknown" if judge["temperature"] is None else f"{judge['temperature']:g}"
-    return f"{text}, temperature {temperature}, prompt: {str(judge['prompt'])[:90]}…"
+    sent = judge["temperature"] is not None
+    temperature = f"temperature {judge['temperature']:g}" if sent else "no temperature sent"
+    return f"{text}, {temperature}, prompt: {str(judge['prompt'])[:90]}…"
 
 
 def is_base(run: str) -> bool:

@@ -1,5 +1,7 @@
 """Ordering a scoring: who judges what, what that will cost, how far it is, and whose verdicts are in view."""
 
+from dataclasses import replace
+
 import pandas as pd
 import streamlit as st
 
@@ -7,7 +9,18 @@ from core.errors import UserError
 from core.judging import prices, scorer, scores
 from core.judging.job import Job, Order, bases_of, items_of
 from core.judging.judge import Judge, Kind, judge_id
-from core.judging.judges import GEMINI_MODEL, JUDGES, MEASURES, JudgeSettings, build
+from core.judging.judges import (
+    GEMINI_MODEL,
+    JUDGES,
+    KEY_VARIABLES,
+    MAX_TIMEOUT_S,
+    MEASURES,
+    JudgeSettings,
+    build,
+    default_in_flight,
+    default_timeout,
+    may_send_stored_key,
+)
 from core.judging.ledger import known_verdicts
 from core.judging.limits import Limits
 from core.judging.pairs import pair_items
@@ -18,7 +31,6 @@ from pages.shared import runtime
 from pages.shared.entrance import secret
 from pages.shared.text import plain
 
-KEYS = {"gemini": "GEMINI_API_KEY", "openai": "OPENAI_API_KEY"}
 KINDS: dict[str, Kind] = {"Each answer": "score", "Every two runs": "pair"}
 NO_SCORES = "These runs have no scores yet: choose a judge above and press Score."
 NO_PAIRS = "No two runs were compared yet: choose Every two runs above and press Score."
@@ -89,11 +101,11 @@ def show_progress() -> None:
     elif job.phase == "stopped":
         model = plain(job.judge.spec["model"])
         st.info(f"Stopped. What {model} scored is kept; scoring with it again goes on from there.")
-    if given_up := job.progress.given_up:
-        reasons = ", ".join(sorted(set(given_up)))
-        st.warning(
-            f"{len(given_up)} verdicts could not be had ({plain(reasons)}). Score again to ask for them."
-        )
+    elif reason := job.progress.nothing_scored:
+        st.error(f"Nothing was scored: {plain(reason)}.")
+    elif given_up := job.progress.given_up:
+        reasons = plain(scorer.summary(given_up))
+        st.warning(f"{len(given_up):,} verdicts failed ({reasons}). Score again to retry them.")
 
 
 def _choose(names: list[str]) -> Order:
@@ -119,7 +131,19 @@ def _choose(names: list[str]) -> Order:
         base = row.checkbox(BASE_LABEL, True)
         return Order(tuple(names), JudgeSettings(judge, measure), kind, with_base=base)
     model = row.text_input("Model", GEMINI_MODEL if judge == "gemini" else "", width=240)
-    temperature = row.number_input("Temperature", 0.0, 2.0, 0.0, 0.1, width=150)
+    # An input can only be cleared if its default is None, so 0 is set through the session.
+    st.session_state.setdefault("judge_temperature", 0.0)
+    temperature = row.number_input(
+        "Temperature",
+        0.0,
+        2.0,
+        None,
+        0.1,
+        width=150,
+        key="judge_temperature",
+        placeholder="not sent",
+        help="Clear it to use the model's default. Some models accept no other.",
+    )
     repeats = row.number_input(
         "Repeats",
         1,
@@ -134,8 +158,8 @@ def _choose(names: list[str]) -> Order:
         type="password",
         width=360,
         placeholder="from the environment" if _found_key(judge) else "",
-        help=f"Kept in memory only. Else {KEYS[judge]} from the environment or Streamlit's secrets; "
-        "with another base URL, only what is typed here.",
+        help=f"Kept in memory only. If empty, {KEY_VARIABLES[judge]} from the environment or Streamlit's secrets is "
+        "used, but not with another base URL.",
     )
     base = row.checkbox(BASE_LABEL, True)
     with st.expander("Prompt, address and limits"):
@@ -144,24 +168,40 @@ def _choose(names: list[str]) -> Order:
         url = st.text_input(
             "Base URL", placeholder="the service's own", help="Of a proxy, Ollama or vLLM."
         )
-        bounds = st.columns(3)
-        in_flight = bounds[0].number_input("Requests in flight", 1, 64, 8)
-        requests = bounds[1].number_input(
-            "Requests a minute", 1, None, None, placeholder="no limit"
+        stored = _found_key(judge) if may_send_stored_key(judge, url) else ""
+        settings = JudgeSettings(
+            judge,
+            model.strip(),
+            None if temperature is None else float(temperature),
+            template,
+            url.strip(),
+            key or stored,
+            environment=False,
         )
-        tokens = bounds[2].number_input("Tokens a minute", 1, None, None, placeholder="no limit")
+        bounds = st.columns(4)
+        in_flight = bounds[0].number_input(
+            "Requests in flight", 1, 64, None, placeholder=f"{default_in_flight(settings)}"
+        )
+        timeout = bounds[1].number_input(
+            "Timeout (s)",
+            1.0,
+            MAX_TIMEOUT_S,
+            None,
+            format="%g",
+            placeholder=f"{default_timeout(settings):g}",
+            help="A server on this machine may have to load its model first, so its default is longer.",
+        )
+        requests = bounds[2].number_input(
+            "Requests per minute", 1, None, None, placeholder="no limit"
+        )
+        tokens = bounds[3].number_input("Tokens per minute", 1, None, None, placeholder="no limit")
         again = st.checkbox("Ask again where a verdict has no score")
-    kept = "" if url.strip() else _found_key(judge)  # a key goes nowhere but where it was meant to
-    settings = JudgeSettings(
-        judge,
-        model.strip(),
-        float(temperature),
-        template,
-        url.strip(),
-        key or kept,
-        environment=False,
+    limits = Limits(
+        int(in_flight or default_in_flight(settings)),
+        requests and int(requests),
+        tokens and int(tokens),
     )
-    limits = Limits(int(in_flight), requests and int(requests), tokens and int(tokens))
+    settings = replace(settings, timeout=timeout)
     return Order(tuple(names), settings, kind, int(repeats), base, again, limits)
 
 
@@ -185,7 +225,7 @@ def pick_judge(verdicts: pd.DataFrame, pairwise: bool = False) -> str | None:
 
 def _found_key(judge: str) -> str:
     """The key from the environment, else from Streamlit's secrets."""
-    return secret(KEYS[judge])
+    return secret(KEY_VARIABLES[judge])
 
 
 def _show_cost(

@@ -96,7 +96,8 @@ def show_scores(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
         st.download_button("Markdown", markdown(rows), "scores.md", "text/markdown")
     per = scores.by_example(verdicts)
     groups = {shown.get(str(r), str(r)): part.tolist() for r, part in per.groupby("run")["score"]}
-    st.plotly_chart(charts.score_histogram(groups), key="histogram")
+    if groups:
+        st.plotly_chart(charts.score_histogram(groups), key="histogram")
     _show_examples(verdicts, answers, shown)
 
 

@@ -17,6 +17,7 @@ from core.judging.base_answers import Base
 from core.judging.job import Job, Order, bases_of
 from core.judging.judges import JudgeSettings
 from core.judging.ledger import Ledger
+from core.judging.limits import Limits
 from core.nn.generation import Sampling, generate
 from core.nn.gpt2 import GPT2
 from core.tracking import queries, sync, verdict_queries
@@ -24,6 +25,7 @@ from core.tracking.events import EventWriter
 from core.tracking.lock import acquire
 from core.tracking.rundir import RunDirectory
 from core.tracking.sources import PRETRAINED, VERDICTS
+from tests.judging.server import JudgeServer, openai_reply
 
 EXAMPLES = [("Name a colour.", "", "Red."), ("Name it.", "a cat", "Cat."), ("Add.", "1 1", "2")]
 
@@ -235,3 +237,30 @@ def test_a_judge_that_cannot_be_made_is_told_before_anything_is_written(
     with pytest.raises(UserError, match="there is no key"):
         job(runs_dir, answerer, {}, judge=JudgeSettings("gemini"))
     assert not (runs_dir / VERDICTS).exists()
+
+
+def local_job(runs_dir: Path, answerer: Answerer, server: JudgeServer, **settings: Any) -> Job:
+    """Ask a server on loopback once for each answer, without the base."""
+    judge = JudgeSettings("openai", "m", base_url=server.openai_base_url, **settings)
+    limits = Limits(in_flight=4, attempts=1)
+    return job(runs_dir, answerer, {}, judge=judge, with_base=False, limits=limits)
+
+
+def test_the_timeout_of_the_settings_is_used(runs_dir: Path, answerer: Counting) -> None:
+    with JudgeServer(delay=30) as server:
+        slow = local_job(runs_dir, answerer, server, timeout=0.2)
+        slow.work()
+    assert len(slow.progress.given_up) == 4
+    assert (slow.progress.nothing_scored or "").startswith("no answer within 0.2 s")
+
+
+def test_an_error_in_a_200_is_never_stored(runs_dir: Path, answerer: Counting) -> None:
+    with JudgeServer(respond=lambda body: (200, {"error": "model is loading"})) as server:
+        broken = local_job(runs_dir, answerer, server)
+        broken.work()
+        assert (broken.progress.done, broken.progress.scored) == (0, 0)
+        assert "model is loading (4)" in (broken.progress.nothing_scored or "")
+        server.respond = lambda body: (200, openai_reply('{"score": 85}', ""))
+        repaired = local_job(runs_dir, answerer, server)
+        repaired.work()
+    assert (repaired.progress.scored, repaired.progress.nothing_scored) == (4, None)

@@ -197,7 +197,7 @@ def test_a_key_that_is_refused_is_one_sentence_and_all_is_kept(asked, open_page,
     asked("two", *range(20, 24))
     gemini.fault = lambda number, prompt: "wrong_key" if number > 4 else None
     page = score(open_page("scoring"))
-    assert error(page).startswith("Gemini does not accept the API key: copy it anew")
+    assert error(page).startswith("Gemini does not accept the API key: copy it again")
     assert board(page)["scored"].sum() == 4
     gemini.fault = lambda number, prompt: None
     assert board(score(page))["scored"].sum() == 8
@@ -370,3 +370,64 @@ def test_scores_on_another_scale_are_reported(asked, gemini, open_page, score):
     assert board(page)["mean"].tolist() == [8.0]
     [warning] = page.warning
     assert "All 3 scores are at most 10." in warning.value.replace("\\", "")
+
+
+@pytest.fixture
+def openai(monkeypatch):
+    """A local server that speaks OpenAI's protocol, and a key in the environment that is for OpenAI."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    with JudgeServer() as server:
+        yield server
+
+
+def local_judge(page, server):
+    page = page.choose("Judge", "openai").choose("Model", "m")
+    return page.choose("Base URL", server.openai_base_url)
+
+
+def test_a_key_from_the_environment_is_not_sent_to_a_base_url(asked, open_page, openai, score):
+    asked("one", "red")
+    page = score(local_judge(open_page("scoring"), openai))
+    assert openai.requests[0]["headers"]["authorization"] == "Bearer none"
+    assert board(page)["scored"].tolist() == [1]
+
+
+def test_a_local_server_gets_one_request_at_a_time_and_a_longer_timeout(asked, open_page, openai):
+    asked("one", "red")
+    page = open_page("scoring").choose("Judge", "openai")
+    shown = [page.widget(name).proto.placeholder for name in ("Requests in flight", "Timeout (s)")]
+    assert shown == ["8", "60"]
+    local_judge(page, openai)
+    shown = [page.widget(name).proto.placeholder for name in ("Requests in flight", "Timeout (s)")]
+    assert shown == ["1", "300"]
+
+
+def test_the_timeout_and_an_empty_temperature_are_used(asked, open_page, openai, score):
+    asked("one", "red")
+    page = local_judge(open_page("scoring"), openai)
+    score(page.choose("Timeout (s)", 7.0).choose("judge_temperature", None))
+    assert runtime.scoring().order.judge.timeout == 7
+    assert "temperature" not in openai.requests[0]["body"]
+    assert page.says("no temperature sent")
+
+
+@pytest.mark.parametrize("scored", [0, 1, 2])
+def test_every_view_renders_with_few_scores_or_none(asked, open_page, gemini, score, scored):
+    asked("one", 10)
+    asked("two", 20)
+    gemini.fault = lambda number, prompt: None if number <= scored else "garbage"
+    page = score(open_page("scoring").choose("Requests in flight", 1))
+    assert page.says("unreadable reply") == (scored < 2)
+    assert page.says("Nothing was scored: unreadable reply (2)") == (not scored)
+    assert [f for f in page.get("plotly_chart") if "by score" in f.proto.spec] == [] or scored
+    for order in ("Most disputed", "Missing", "All"):
+        page.choose("Answers", order)
+    gemini.fault = lambda number, prompt: None
+    score(page.choose("Judge", "reference"))
+    for way in ("Compare two", "Judges", "Scores"):
+        page.choose("Show", way)
+    gemini.fault = lambda number, prompt: "garbage"
+    page.choose("Judge", "gemini").choose("Ask about", "Every two runs")
+    score(page).choose("Show", "Pairs")
+    assert page.says("Nothing was scored: unreadable reply (2)")
