@@ -7,13 +7,17 @@ from core.tables import records
 from core.tracking import queries
 from core.tracking.rundir import RunDirectory
 from pages.shared import runtime
+from pages.shared.selection import show_cut
 from pages.shared.status import show_run
 from pages.shared.text import plain, show_text
 
 X_LABELS = {"step": "Step", "epoch": "Epoch", "tokens": "Tokens", "seconds": "Time"}
 GOING = ("running", "queued")
-MOST = 8
-"""Runs at once: as many as there are colours."""
+MAX_OVERLAID_RUNS = 8
+"""As many as there are colors."""
+SHOWN_SAMPLES = 20
+REQUESTED = "live_requested"
+"""In the session: how many runs a link or another page asked for, until the user selects others."""
 CHARTS = ("loss", "lr", "grad_norm", "tokens_per_s")
 
 lab = runtime.lab()
@@ -26,7 +30,9 @@ def default_choice(results: list[dict]) -> list[str]:
     if unknown := [name for name in asked if name not in known]:
         st.warning(f"There is no run called {plain(', '.join(unknown))}.")
     going = [run["name"] for s in GOING for run in reversed(results) if run["status"] == s]
-    return [name for name in asked if name in known][:MOST] or going[:1] or known[:1]
+    found = [name for name in dict.fromkeys(asked) if name in known]
+    st.session_state[REQUESTED] = len(found)
+    return found[:MAX_OVERLAID_RUNS] or going[:1] or known[:1]
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
@@ -36,8 +42,10 @@ def states(looked: int, names: list[str]) -> list[dict]:
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
-def show_figures(shown: str, _names: list[str], _x: str, _log: bool, _window: int) -> list[dict]:
-    """Six figures; the newest samples, to be shown below.
+def show_figures(
+    shown: str, _names: list[str], _x: str, _log: bool, _window: int
+) -> tuple[list[dict], int]:
+    """Draw six figures; return the newest samples, to be shown below, and the number of all samples.
 
     Streamlit keeps both, and what was sent, for all who watch the same.
 
@@ -60,16 +68,18 @@ def show_figures(shown: str, _names: list[str], _x: str, _log: bool, _window: in
     columns = st.columns(2)
     for i, (key, figure) in enumerate(figures.items()):
         columns[i % 2].plotly_chart(figure, key=key)
-    return records(queries.samples(lab.db, names))[:20]
+    samples = queries.samples(lab.db, names)
+    return records(samples.head(SHOWN_SAMPLES)), len(samples)
 
 
-def show_details(names: list[str], what: str, samples: list[dict]) -> None:
-    """Samples, warnings or the trainer's log of the chosen runs."""
+def show_details(names: list[str], what: str, samples: list[dict], all_samples: int) -> None:
+    """Show the newest samples, the warnings or the trainer's log of the selected runs."""
     if what == "Samples":
         if not samples:
             st.caption(
                 "No sample yet: how often the sample prompt is answered is a setting, Sample every."
             )
+        show_cut(len(samples), all_samples, "samples, newest first")
         for sample in samples:
             st.caption(f"{plain(sample['run'])}, step {sample['step']}: {plain(sample['prompt'])}")
             show_text(sample["text"].strip())
@@ -96,7 +106,15 @@ if "live_runs" not in st.session_state or "watch" in st.session_state:
     st.session_state["live_runs"] = default_choice(results)
 known = [run["name"] for run in results]
 st.session_state["live_runs"] = [name for name in st.session_state["live_runs"] if name in known]
-names = st.multiselect("Runs", known, key="live_runs", max_selections=MOST)
+names = st.multiselect(
+    "Runs",
+    known,
+    key="live_runs",
+    max_selections=MAX_OVERLAID_RUNS,
+    on_change=st.session_state.pop,
+    args=(REQUESTED, None),
+)
+show_cut(len(names), st.session_state.get(REQUESTED, 0))
 with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):  # wraps where narrow
     x = st.selectbox("x-axis", list(X_LABELS), format_func=lambda key: X_LABELS[key], width=150)
     window = int(st.number_input("Smoothing", 1, 1000, 1, help="Mean of so many steps.", width=150))
@@ -118,12 +136,13 @@ def show() -> None:
     for run in chosen:
         show_run(run, lab)
     samples: list[dict] = []
+    all_samples = 0
     if any(run["steps"] for run in chosen):
         shown = repr((lab.runs_dir, chosen, names, x, log, window))
-        samples = show_figures(shown, names, x, log, window)
+        samples, all_samples = show_figures(shown, names, x, log, window)
     if chosen:
         what = st.segmented_control("Details", ["Samples", "Warnings", "Log"], default="Samples")
-        show_details(names, what or "Samples", samples)
+        show_details(names, what or "Samples", samples, all_samples)
     runtime.keep_from_collection("Live")
 
 

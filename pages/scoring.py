@@ -7,6 +7,11 @@ from core.tracking import queries
 from pages.shared import runtime
 from pages.shared.judging import order_form, show_progress
 from pages.shared.scores import show_judges, show_pairs, show_scores, show_two
+from pages.shared.selection import show_cut
+
+DEFAULT_RUNS = 6
+PROPOSED_FROM = "scored_runs_proposed_from"
+"""In the session: of how many runs the default selection is a part, until the user selects others."""
 
 lab = runtime.lab()
 st.title("Scoring")
@@ -17,10 +22,15 @@ if answered.empty:
     st.page_link("pages/launch.py", label="Launch", icon=":material/rocket_launch:")
     st.stop()
 if "scored_runs" not in st.session_state:
-    st.session_state["scored_runs"] = report.tested_alike(answered)[:6]
+    alike = report.tested_alike(answered)
+    st.session_state["scored_runs"] = alike[:DEFAULT_RUNS]
+    st.session_state[PROPOSED_FROM] = len(alike)
 known = answered["name"].tolist()
 st.session_state["scored_runs"] = [n for n in st.session_state["scored_runs"] if n in known]
-names = st.multiselect("Runs", known, key="scored_runs")
+names = st.multiselect(
+    "Runs", known, key="scored_runs", on_change=st.session_state.pop, args=(PROPOSED_FROM, None)
+)
+show_cut(len(names), st.session_state.get(PROPOSED_FROM, 0), "runs tested on the same examples")
 if (job := runtime.scoring()) and not job.going:
     lab.refresh()  # its last verdicts, rather than at the index's next turn
 hashes = dict(zip(results["name"], results["base_hash"], strict=True))

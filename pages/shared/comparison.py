@@ -13,6 +13,7 @@ from core.nn.generation import Sampling
 from core.tables import records
 from core.tracking import queries
 from core.tracking.lab import Lab
+from pages.shared.selection import show_cut
 from pages.shared.text import plain, show_text, show_words
 
 KEY = ["item", "instruction", "input", "reference"]
@@ -25,8 +26,8 @@ def show_stored(lab: Lab) -> None:
     if answered.empty:
         st.info("No run has answered its test set yet. A run does so at its end.")
         return
-    alike = report.tested_alike(answered)[:3]
-    names = _pick("stored_runs", answered["name"].tolist(), alike, 6)
+    known = answered["name"].tolist()
+    names = _pick("stored_runs", known, report.tested_alike(answered)[:3], 6, "have no answers yet")
     table = queries.answers(lab.db, names)
     if table.empty:
         st.info("Choose at least one run.")
@@ -72,7 +73,7 @@ def show_live(lab: Lab, answerer: Answerer) -> None:
     if not names:
         st.info("No run has weights yet. Launch one: the demo takes about a minute.")
         return
-    chosen = _pick("asked_runs", names, names[:2], 4)
+    chosen = _pick("asked_runs", names, names[:2], 4, "have no weights yet")
     with st.form("prompt", border=False):
         instruction = st.text_area("Instruction", "Suggest an alternate word for 'happy'.")
         given = st.text_input("Input", help="Further context for the instruction, if it needs any.")
@@ -146,12 +147,24 @@ def _next(pieces: Iterator[Answer]) -> Answer | None:
     return next(pieces, None)
 
 
-def _pick(key: str, known: list[str], default: list[str], most: int) -> list[str]:
-    """Runs to compare: those sent from the results page, or chosen here before, in either way."""
+def _pick(key: str, known: list[str], default: list[str], limit: int, unusable: str) -> list[str]:
+    """Let the user select runs; those sent from the results page or selected before come first.
+
+    Args:
+        known: The runs that can be compared in this way.
+        limit: The largest number of runs that fit next to each other.
+        unusable: Why a selected run may not be among the known ones, as the end of a sentence.
+    """
     wanted = st.session_state.get("compare")
-    chosen = [n for n in default if n in known] if wanted is None else wanted
-    st.session_state[key] = [n for n in chosen if n in known][:most] or (default if wanted else [])
-    return st.multiselect("Runs", known, key=key, max_selections=most, on_change=_keep, args=(key,))
+    found = [n for n in (default if wanted is None else wanted) if n in known]
+    st.session_state[key] = found[:limit] or (default if wanted else [])
+    names = st.multiselect(
+        "Runs", known, key=key, max_selections=limit, on_change=_keep, args=(key,)
+    )
+    show_cut(len(names), len(found))
+    if absent := [n for n in wanted or () if n not in known]:
+        st.caption(f"Not shown: {plain(', '.join(absent))}. These runs {unusable}.")
+    return names
 
 
 def _keep(key: str) -> None:

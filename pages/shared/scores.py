@@ -13,7 +13,7 @@ from core.tables import markdown, records
 from core.tracking import queries, verdict_queries
 from core.tracking.lab import Lab
 from pages.shared.judging import pick_judge
-from pages.shared.selection import select_rows
+from pages.shared.selection import select_rows, show_cut
 from pages.shared.text import plain, show_text
 
 COLUMNS = {
@@ -56,6 +56,7 @@ SHOWN = {
     "reference": "Reference", "reason": "Reason",
 }  # fmt: skip
 EXAMPLE_TITLES = ["Instruction", "Input", "Reference"]
+SHOWN_DISAGREEMENTS = 10
 ORDERS = ("Worst first", "Most disputed", "Missing", "All")
 
 
@@ -198,7 +199,9 @@ def show_judges(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
                 f"Rank correlation **{found.correlation:.2f}** over {found.n:,} different answers."
             )
         st.caption("They disagree most on these; ranks are percentiles among these answers.")
-        most = agreement.disagreements(a, b).reset_index()
+        most = agreement.disagreements(a, b, most=len(a)).reset_index()
+        show_cut(SHOWN_DISAGREEMENTS, len(most), "answers that they rank differently")
+        most = most.head(SHOWN_DISAGREEMENTS)
         titles = [label(one), label(other)]
         names = [*titles, *(f"Rank by {title}" for title in titles), "Gap"]
         most.columns = pd.Index([*EXAMPLE_TITLES, "Answer", *names])

@@ -1,4 +1,4 @@
-"""Tables whose selection follows the rows, not their positions.
+"""Selections: tables whose selection follows the rows, not their positions, and notices of what is not shown.
 
 Knows nothing of what a row means: the caller names each row by an identity, such as a run name.
 """
@@ -52,3 +52,9 @@ def select_rows(
         **options,
     )
     return visible
+
+
+def show_cut(shown: int, total: int, noun: str = "selected runs") -> None:
+    """Say how many of the things that were asked for are shown, unless it is all of them."""
+    if shown < total:
+        st.caption(f"Showing {shown:,} of {total:,} {noun}.")

@@ -295,3 +295,19 @@ def test_the_prompt_in_view_stays_when_the_runs_change(asked, open_page):
     assert in_view(page) == second
     page.choose("stored_runs", ["one"])
     assert in_view(page) == second
+
+
+def test_a_selection_that_does_not_fit_says_how_many_are_shown(asked, write_run, open_page):
+    for number in range(8):
+        asked(f"run-{number}")
+    write_run("unanswered", "stopped", "")
+    page = open_page("results").tick(*range(9)).press("Compare")
+    assert len(page.widget("stored_runs").value) == 6
+    assert page.says("Showing 6 of 8 selected runs.")
+    assert page.says("Not shown: unanswered. These runs have no answers yet.")
+    page.choose("Answers", "Live")
+    assert len(page.widget("asked_runs").value) == 4
+    assert page.says("Showing 4 of 9 selected runs.")
+    page.choose("asked_runs", ["run-1"])
+    assert not page.says("Showing")
+    assert not page.choose("Answers", "Stored").says("Not shown")

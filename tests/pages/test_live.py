@@ -159,11 +159,28 @@ def test_of_runs_that_have_ended_the_newest_is_shown(write_run, open_page):
     assert open_page("live", run="nobody").query_params["run"] in ("first", "second")
 
 
-def test_more_runs_than_colours_are_cut(write_run, open_page):
+def test_a_selection_of_more_runs_than_colors_says_how_many_are_shown(write_run, open_page):
     names = [f"run-{i}" for i in range(10)]
     for name in names:
         write_run(name, steps=1)
-    assert open_page("live", run=names).widget("live_runs").value == names[:8]
+    page = open_page("live", run=names)
+    assert page.widget("live_runs").value == names[:8]
+    assert page.says("Showing 8 of 10 selected runs.")
+    assert page.run().says("Showing 8 of 10 selected runs.")
+    page.choose("live_runs", names[:3])
+    assert not page.says("Showing")
+    page.go("results").tick(*range(10)).press("Open in Live")
+    assert page.says("Showing 8 of 10 selected runs.")
+    assert not open_page("live", run=names[:8]).says("Showing")
+
+
+def test_the_newest_samples_are_shown_with_their_number(write_run, open_page):
+    told = [{"step": n, "prompt": "Say hi.", "text": f"hi {n}."} for n in range(25)]
+    write_run("one", samples=told)
+    page = open_page("live")
+    assert page.says("Showing 20 of 25 samples")
+    texts = "".join(html.value for html in page.get("html"))
+    assert [f"hi {n}." in texts for n in (4, 5, 24)] == [False, True, True]
 
 
 def test_several_runs_lie_over_each_other_in_their_own_colours(write_run, open_page, line):

@@ -291,6 +291,29 @@ def test_answers_are_filtered(asked, open_page, gemini, score):
     ]
 
 
+def test_a_default_selection_says_of_how_many_runs_it_is(asked, open_page):
+    for number in range(8):
+        asked(f"run-{number}", "red")
+    page = open_page("scoring")
+    assert len(page.widget("scored_runs").value) == 6
+    assert page.says("Showing 6 of 8 runs tested on the same examples.")
+    page.choose("scored_runs", [f"run-{number}" for number in range(8)])
+    assert not page.says("Showing")
+
+
+def test_judges_disagreements_say_how_many_there_are(asked, answer, open_page, gemini, score):
+    words = [str(number) for number in range(12)]
+    told = [answer(n, f"Say {n}.", str(99 - n), word) for n, word in enumerate(words)]
+    asked("one", answers=told)
+    page = score(open_page("scoring").choose("Judge", "gemini"))
+    gemini.answer = lambda prompt: json.dumps(
+        {"score": 99 - int(re.search(r"to grade:\n(\d+)", prompt)[1]), "reason": "far"}
+    )
+    score(page.choose("Temperature", 0.5)).choose("Show", "Judges")
+    assert len(tables(page)[0]) == 10
+    assert page.says("Showing 10 of 12 answers that they rank differently.")
+
+
 def opened(page):
     """The answer that is shown in full below the table."""
     return [html.value for html in page.get("html")][-2]
