@@ -31,6 +31,8 @@ TITLES = {
     "seconds": "training time (s)",
 }
 HEIGHT = 260
+DOT_SIZE = 5
+"""Diameter of a single point, in pixels."""
 
 
 def colours(runs: Sequence[str]) -> dict[str, str]:
@@ -74,7 +76,7 @@ def loss_curves(
         for part, dash in (("val", "solid"), ("train", "dot")):
             style = {"color": colour, "width": 2, "dash": dash}
             line = _line(rows["x"], rows[f"{part}_{noun}"], run, style)
-            markers = {"mode": "lines+markers", "marker": {"size": 5}, "cliponaxis": False}
+            markers = {"mode": "lines+markers", "marker": {"size": DOT_SIZE}, "cliponaxis": False}
             lines.append({**line, **markers, "showlegend": part == "val"})
     title = f"{noun.capitalize()}<br><sup>validation solid, training dotted</sup>"
     return _from_start(_figure(lines, title, x, log, legend=len(runs) > 1))
@@ -90,17 +92,18 @@ def rate_schedule(rates: Sequence[tuple[int, float]]) -> Figure:
 
 
 def token_lengths(lengths: Mapping[str, Sequence[int]], limit: int) -> Figure:
-    """How many examples of each part are how long, and where they are cut.
+    """Histogram of the tokens of each example by part of the data set, with a line where they are cut.
 
     Args:
-        lengths: tokens of each example by part of the data set.
-        limit: of a run; nothing is drawn where no example is longer.
+        lengths: Tokens of each example, by part.
+        limit: The longest example that is not cut. Not drawn if no example is longer.
     """
-    longest = max(max(part) for part in lengths.values())
+    known = {part: _finite(values) for part, values in lengths.items()}
+    longest = int(max((part.max(initial=0) for part in known.values()), default=0))
     width = max(1, -(-longest // 50))
     edges = np.arange(0, longest + width + 1, width)
     bars = []
-    for (part, values), colour in zip(lengths.items(), PALETTE, strict=False):
+    for (part, values), colour in zip(known.items(), PALETTE, strict=False):
         counts = np.histogram(values, edges)[0]
         bars.append({
             "type": "bar", "x": edges[:-1] + width / 2, "y": counts, "width": width,
@@ -119,24 +122,26 @@ def token_lengths(lengths: Mapping[str, Sequence[int]], limit: int) -> Figure:
 def intervals(
     rows: Sequence[Mapping[str, Any]], title: str, unit: str, span: tuple[float, float] | None
 ) -> Figure:
-    """A mean with its interval a row, from rows of run, mean, low and high; the first on top.
+    """Means with their intervals, one a row, the first on top. Rows without a mean are left out.
 
     Args:
-        span: of the axis; as wide as the intervals where None.
+        rows: run, mean, low and high. Without low and high, the mean is drawn alone.
+        span: The range of the axis. As wide as the intervals if None.
     """
-    known = [row for row in rows if row["mean"] is not None][::-1]
+    known = [row for row in rows if len(_finite([row["mean"]]))][::-1]
+    mean, low, high = (np.array([row[k] for row in known], float) for k in ("mean", "low", "high"))
     names = [html.escape(row["run"], quote=False) for row in known]
     points = {
         "type": "scatter",
         "mode": "markers",
-        "x": [row["mean"] for row in known],
+        "x": mean,
         "y": names,
         "marker": {"size": 9, "color": PALETTE[0]},
         "error_x": {
             "type": "data",
             "symmetric": False,
-            "array": [row["high"] - row["mean"] for row in known],
-            "arrayminus": [row["mean"] - row["low"] for row in known],
+            "array": high - mean,
+            "arrayminus": mean - low,
             "color": PALETTE[0],
         },
         "hovertemplate": "%{y}: %{x:.1f}<extra></extra>",
@@ -181,8 +186,8 @@ def _figure(lines: list[Figure], title: str, x: str, log: bool, legend: bool) ->
         "xaxis": {"title": {"text": TITLES.get(x, x), "font": {"size": 12}}},
         "yaxis": {"type": "log" if log else "linear"},
     }
-    empty = {"type": "scatter", "x": [], "y": []}  # Plotly refuses a figure without any trace
-    return {"data": lines or [empty], "layout": layout}
+    # Streamlit raises PlotlyEmptyDataError for a figure without a trace.
+    return {"data": lines or [{"type": "scatter", "x": [], "y": []}], "layout": layout}
 
 
 def _from_start(figure: Figure) -> Figure:
@@ -203,12 +208,30 @@ def _of_run(points: pd.DataFrame, run: str, line: Figure) -> Figure:
 
 
 def _line(x: pd.Series, y: pd.Series, run: str, line: Figure) -> Figure:
+    """A line that is interrupted where y is missing. A point without neighbors is drawn as a dot."""
+    values = y.to_numpy(dtype=float, na_value=np.nan)
+    isolated = _isolated(values)
+    dots = {"mode": "lines+markers", "marker": {"size": np.where(isolated, DOT_SIZE, 0)}}
     return {
         "type": "scatter",
         "x": x.to_numpy(),
-        "y": y.to_numpy(),
+        "y": values,
         "name": html.escape(run, quote=False),
         "legendgroup": run,
         "mode": "lines",
         "line": line,
+        **(dots if isolated.any() else {}),
     }
+
+
+def _finite(values: Sequence[float | None]) -> np.ndarray:
+    """Return the values that are finite numbers."""
+    numbers = np.array(values, dtype=float)  # NaN for None
+    return numbers[np.isfinite(numbers)]
+
+
+def _isolated(values: np.ndarray) -> np.ndarray:
+    """Return for each value whether it is finite and neither neighbor is, so that no line ends in it."""
+    finite = np.isfinite(values)
+    padded = np.concatenate([[False], finite, [False]])
+    return finite & ~padded[:-2] & ~padded[2:]

@@ -1,12 +1,13 @@
 """Figures: which lines, in which colours, on which axes; text from runs never turns into markup."""
 
+import inspect
 import json
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
-from plotly.tools import return_figure_from_figure_or_data
+from plotly import tools
 
 from core import charts
 
@@ -180,5 +181,88 @@ def test_every_score_is_counted_once() -> None:
 
 
 def test_a_histogram_without_runs_is_an_empty_figure() -> None:
-    figure = return_figure_from_figure_or_data(charts.score_histogram({}), validate_figure=True)
+    figure = tools.return_figure_from_figure_or_data(
+        charts.score_histogram({}), validate_figure=True
+    )
     assert [len(trace["x"]) for trace in figure["data"]] == [0]
+
+
+ELSEWHERE = {"colours", "score_histogram"}
+"""Functions that draw no chart, and charts whose unusual values have a test with their page."""
+UNUSUAL = {
+    "no rows": [],
+    "one row": [1.0],
+    "all NaN": [float("nan")] * 3,
+    "all None": [None] * 3,
+}
+"""Values of a chart by what is unusual about them."""
+
+
+def figures_of(values: list[float | None]) -> dict[str, charts.Figure]:
+    """A figure of each public chart function, drawn from these values."""
+    length = len(values)
+    steps = pd.DataFrame({"run": ["b"] * length, "x": range(length), "y": values})
+    losses = {
+        f"{part}_{noun}": values for part in ("train", "val") for noun in ("loss", "perplexity")
+    }
+    evaluations = pd.DataFrame({"run": ["b"] * length, "x": range(length), **losses})
+    rows = [row("b", value, value, value) for value in values]
+    return {
+        "step_curves": charts.step_curves(steps, steps, ["b"], "loss", "step", log=True),
+        "loss_curves": charts.loss_curves(evaluations, ["b"], "step", log=False),
+        "rate_schedule": charts.rate_schedule(list(enumerate(values))),
+        "token_lengths": charts.token_lengths({"train": values, "test": []}, limit=1),
+        "intervals": charts.intervals(rows, "", "", None),
+    }
+
+
+@pytest.mark.parametrize("values", UNUSUAL.values(), ids=UNUSUAL)
+def test_every_chart_renders_with_unusual_values(values: list[float | None]) -> None:
+    figures = figures_of(values)
+    public = {name for name, value in vars(charts).items() if inspect.isfunction(value)}
+    public = {name for name in public if not name.startswith("_")} - ELSEWHERE
+    assert figures.keys() == public
+    for name, figure in figures.items():
+        read = tools.return_figure_from_figure_or_data(figure, validate_figure=True)
+        assert read["data"], name
+
+
+def test_charts_of_nothing_have_a_trace() -> None:
+    """Streamlit raises for a figure without one."""
+    nothing = curve().head(0)
+    for figure in (
+        charts.step_curves(nothing, None, [], "loss", "step", log=False),
+        charts.loss_curves(nothing, [], "step", log=False),
+        charts.token_lengths({}, limit=1),
+        charts.score_histogram({}),
+    ):
+        assert len(checked(figure).data) == 1
+
+
+def test_an_interval_without_ends_is_a_mean_alone() -> None:
+    figure = checked(charts.intervals([row("b", 60.0, None, None)], "", "", None))
+    assert list(figure.data[0].x) == [60]
+    assert np.isnan(figure.data[0].error_x.array).all()
+
+
+def test_a_missing_value_interrupts_the_line(evaluations: pd.DataFrame) -> None:
+    points = curve().assign(y=[1.0, np.nan, 3.0, 4.0, 5.0, 6.0])
+    figures = [charts.step_curves(points, points, RUNS, "loss", "step", log=False)]
+    evaluations.loc[1, ["val_loss", "train_loss"]] = np.nan
+    figures.append(charts.loss_curves(evaluations, RUNS, "step", log=False))
+    figures.append(charts.rate_schedule([(1, 0.1), (2, None), (3, 0.2)]))
+    for figure in figures:
+        for line in checked(figure).data:
+            assert not line.connectgaps
+        assert np.isnan(checked(figure).data[0].y[1])
+
+
+def test_a_point_without_neighbors_is_a_dot() -> None:
+    points = pd.DataFrame({"run": "b", "x": range(6), "y": [1.0, np.nan, 2.0, 3.0, np.nan, 4.0]})
+    [line] = checked(charts.step_curves(points, None, ["b"], "loss", "step", log=False)).data
+    assert line.mode == "lines+markers"
+    assert [size > 0 for size in line.marker.size] == [True, False, False, False, False, True]
+    whole = charts.step_curves(points.dropna(), None, ["b"], "loss", "step", log=False)
+    assert checked(whole).data[0].mode == "lines"
+    first = charts.step_curves(points.head(1), None, ["b"], "loss", "step", log=False)
+    assert list(checked(first).data[0].marker.size) == [charts.DOT_SIZE]

@@ -125,18 +125,22 @@ def curves(
     buckets: int = BUCKETS,
     window: int = 1,
 ) -> dict[str, pd.DataFrame]:
-    """Step metrics of some runs, each as `run, x, y`: at most two points a bucket, its extremes.
+    """Return step metrics of some runs, each as `run, x, y`: at most two points a bucket, its extremes.
 
-    A spike of one step is thus never lost. With a window above 1, y is the mean of that many steps.
+    So a spike of one step is never lost. With a window above 1, y is the mean of that many steps.
+
+    A step without a value is a gap: y is NaN at the first and the last such step of a bucket. A run without any
+    value has no points.
     """
     assert set(metrics) <= set(CURVES)
     assert x in X_AXES
     averaged = ", ".join(
-        f"avg({m}) over (partition by run order by step rows {window - 1} preceding) as {m}"
+        f"case when {m} is not null then avg({m}) over (partition by run order by step rows {window - 1} preceding) end as {m}"
         for m in metrics
     )
     extremes = ", ".join(
-        f"arg_min(x, {m}) as {m}_x0, min({m}) as {m}_y0, arg_max(x, {m}) as {m}_x1, max({m}) as {m}_y1"
+        f"arg_min(x, {m}) as {m}_x0, min({m}) as {m}_y0, arg_max(x, {m}) as {m}_x1, max({m}) as {m}_y1, "
+        f"min(x) filter ({m} is null) as {m}_gap0, max(x) filter ({m} is null) as {m}_gap1"
         for m in metrics
     )
     wide = db.execute(
@@ -154,13 +158,15 @@ def curves(
 
 
 def _points(wide: dict[str, Any], metric: str, runs: Sequence[str]) -> pd.DataFrame:
-    """The minimum and the maximum of each bucket in the order in which they occurred, once if the same."""
-    x, y = (_pair(wide[f"{metric}_{axis}0"], wide[f"{metric}_{axis}1"]) for axis in "xy")
-    order = x.argsort(axis=1)
+    """Return the extremes and gaps of each bucket in the order in which they occurred, each point once."""
+    x, y, gaps = (_pair(wide[f"{metric}_{c}0"], wide[f"{metric}_{c}1"]) for c in ("x", "y", "gap"))
+    x, y = np.hstack([x, gaps]), np.hstack([y, np.full_like(gaps, np.nan)])  # (buckets, 4)
+    order = x.argsort(axis=1)  # absent points last
     x, y = np.take_along_axis(x, order, 1), np.take_along_axis(y, order, 1)
-    kept = ~np.isnan(y)
-    kept[:, 1] &= x[:, 0] != x[:, 1]
-    places: Any = np.repeat(wide["place"], 2).reshape(-1, 2)[kept]
+    with_values = np.isin(wide["place"], wide["place"][~np.isnan(y).all(axis=1)])
+    kept = ~np.isnan(x) & with_values[:, None]
+    kept[:, 1:] &= x[:, :-1] != x[:, 1:]
+    places: Any = np.repeat(wide["place"], 4).reshape(-1, 4)[kept]
     run = pd.Categorical.from_codes(places, pd.Index(list(runs)))
     return pd.DataFrame({"run": run, "x": x[kept], "y": y[kept]})
 

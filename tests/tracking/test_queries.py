@@ -307,6 +307,51 @@ def test_curves_of_several_runs_stay_apart(lab, noisy):
     assert set(queries.curves(lab.db, ["full"], ["loss"])["loss"]["run"]) == {"full"}
 
 
+def gaps_of(points):
+    """The x of each gap in a curve."""
+    return points["x"][points["y"].isna()].tolist()
+
+
+@pytest.mark.parametrize("window", [1, 3])
+def test_a_step_without_a_loss_is_a_gap(lab, window):
+    writer = lab.run(LORA)
+    for number in range(1, 11):
+        step(writer, number, loss=None if number in (4, 5, 8) else float(number))
+    lab.ingest()
+    points = queries.curves(lab.db, ["lora"], ["loss"], window=window)["loss"]
+    assert points["x"].tolist() == list(range(1, 11))
+    assert gaps_of(points) == [4, 5, 8]
+
+
+@pytest.mark.parametrize("window", [1, 3])
+def test_gaps_are_kept_in_buckets(lab, window):
+    writer = lab.run(LORA)
+    missing = {*range(301, 400), 777}
+    for number in range(1, 1001):
+        step(writer, number, loss=None if number in missing else float(number))
+    lab.ingest()
+    points = queries.curves(lab.db, ["lora"], ["loss"], buckets=50, window=window)["loss"]
+    assert points["x"].is_monotonic_increasing
+    assert len(points) <= 4 * 50
+    found = gaps_of(points)
+    assert set(found) <= missing
+    assert {301, 399, 777} <= set(found)
+    known = points.dropna()
+    assert not known["x"].isin(missing).any()
+    assert known["x"].nunique() == len(known)
+
+
+def test_a_metric_that_a_run_never_recorded_has_no_points(lab):
+    for spec, norm in ((LORA, None), (FULL, 1.5)):
+        writer = lab.run(spec)
+        for number in range(1, 4):
+            step(writer, number, loss=1.0, grad_norm=norm)
+    lab.ingest()
+    norms = queries.curves(lab.db, ["lora", "full"], ["grad_norm"])["grad_norm"]
+    assert norms["run"].tolist() == ["full"] * 3
+    assert norms["y"].tolist() == [1.5] * 3
+
+
 def test_evaluations_come_in_order_with_their_perplexities(lab):
     writer = lab.run(LORA)
     evaluate(writer, 0, 3.0, 3.5)
