@@ -11,7 +11,8 @@ Verdicts are looked for in this order. If a reply stays ambiguous, its verdict i
 4. Without an object, a plain statement counts: `Score: 85`, `85/100`, `85 out of 100` or a bare number; for pairs
    `first`, `second`, `tie` or `Better: first`. If statements conflict, the last one counts only if it says it is final.
 
-A reply that was cut off, or that is only reasoning, counts only if its verdict is at the end.
+A reply that is only reasoning counts only if its verdict is at the end. A reply that was cut off must start with its
+verdict too: what comes before could be reasoning whose tag the server removed.
 
 Knows no service and no prompt.
 """
@@ -31,6 +32,8 @@ UNREADABLE = "unreadable reply"
 QUOTE = "[copied text]"
 MAX_SHOWN_VALUE_CHARS = 20
 """Longer values are not shown in the reason for a missing verdict."""
+MAX_TEXT_CHARS = 10_000
+"""A longer text, without its reasoning, is not read: some patterns take quadratic time."""
 MAX_STATEMENT_CHARS = 300
 """Longer lines are not searched for a statement."""
 
@@ -43,7 +46,7 @@ REASONING = re.compile(
 CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>")
 """Starts a message of gpt-oss."""
 CHANNEL_END = re.compile(r"<\|(?:end|return|start|channel|call)\|>")
-BARE_CHANNELS = re.compile(r"\s*analysis.*assistant\s*final", re.DOTALL)
+BARE_CHANNELS = re.compile(r"\A\s*analysis.*assistant\s*final", re.DOTALL)
 """The channels of gpt-oss if the server removed the special tokens."""
 
 # JSON objects.
@@ -68,13 +71,19 @@ RETRACTION = re.compile(
     re.IGNORECASE,
 )
 """After the last verdict, takes it back."""
+SAYS = re.compile(
+    r"\b(?:says?|said|wrote|(?:claim|contain|include|state|read|output|ask|demand|quote|return|write|print)(?:e?[sd])?)\W*$",
+    re.IGNORECASE,
+)
+"""Introduces what a judged answer says."""
 NO_VERDICT = re.compile(
     r"\b(?:drafts?|initial(?:ly)?|tentative(?:ly)?|preliminary|first (?:guess|thought|impression|pass|attempt)|"
-    r"examples?|for instance|e\.g|formats?|template|schema)\b|"
-    r"\b(?:says?|said|wrote|(?:claim|contain|include|state|read|output|ask|demand|quote|return|write|print)[sd]?)\W*$",
+    r"examples?|for instance|e\.g|formats?|template|schema)\b|" + SAYS.pattern,
     re.IGNORECASE,
 )
 """Introduces a draft, an example, or what a judged answer says."""
+AT_START = re.compile(r"(?:\W|`{3}\w+|json)*")
+"""What may precede the verdict of a reply that was cut off."""
 AT_END = re.compile(
     r"[\s`\]\"'*.]*(?:<[|/]?\w+\|?>\s*)*(?:\W*(?:reason|reasoning|explanation|justification|rationale|because)\b.*)?",
     re.DOTALL | re.IGNORECASE,
@@ -120,7 +129,7 @@ STATEMENTS: dict[Kind, tuple[re.Pattern[str], ...]] = {
 MENTIONS: dict[Kind, re.Pattern[str]] = {
     "score": re.compile(
         r"\b(?:scored?|rating|grade)\b\W{0,8}(?:(?:of|is|be|to|as|at)\b\W{0,4})?(\d+(?:\.\d+)?)|"
-        rf"(\d+(?:\.\d+)?)\W{{0,4}}?{OF_100}",
+        rf"(?<![\d.])(\d+(?:\.\d+)?)\W{{0,4}}?{OF_100}",
         re.IGNORECASE,
     ),
     "pair": re.compile(
@@ -130,7 +139,9 @@ MENTIONS: dict[Kind, re.Pattern[str]] = {
     ),
 }
 """Anything that may be a verdict. One that differs from the verdict makes the reply ambiguous."""
-OTHER_SCALE = re.compile(r"\d+(?:\.\d+)?\s*(?:/|out\s+of)\s*(?!100\b)\d+(?:\.\d+)?", re.IGNORECASE)
+OTHER_SCALE = re.compile(
+    r"(?<![\d.])\d+(?:\.\d+)?\s*(?:/|out\s+of)\s*(?!100\b)\d+(?:\.\d+)?", re.IGNORECASE
+)
 SENTENCE_END = re.compile(r"\n+|(?<=[.!?])\s+")
 
 
@@ -177,7 +188,7 @@ def read_verdict(
     try:
         if cut and from_reasoning:
             raise _UnclearError(UNREADABLE)
-        value, reason = _find(text, kind, judged, cut is not None or from_reasoning)
+        value, reason = _find(text, kind, judged, cut is not None, from_reasoning)
     except _UnclearError as error:
         missing = cut if cut and str(error) == UNREADABLE else str(error)
         return Verdict(None, missing=missing, raw=text)
@@ -230,16 +241,17 @@ def _content_text(content: Any) -> str:
     return json.dumps(content)
 
 
-def _find(text: str, kind: Kind, judged: Sequence[str], must_end: bool) -> tuple[Any, str]:
-    """Return the value and the reason of the verdict. Raises _UnclearError if there is none, or several.
-
-    Args:
-        must_end: whether only a verdict at the end of the text counts.
-    """
+def _find(
+    text: str, kind: Kind, judged: Sequence[str], is_cut: bool, from_reasoning: bool
+) -> tuple[Any, str]:
+    """Return the value and the reason of the verdict. Raises _UnclearError if there is none, or several."""
     key = KEYS[kind]
+    must_end = is_cut or from_reasoning
     own = _decoded(text)
     if not _is_json(own):  # a reason may contain tags
         own = without_reasoning(_without_quotes(own, kind, judged))
+    if len(own) > MAX_TEXT_CHARS:
+        raise _UnclearError(UNREADABLE)
     objects = _objects(own, key)
     copied = [found.entries for part in judged for found in _objects(part, key)]
     verdicts, ignored = [], []
@@ -253,25 +265,41 @@ def _find(text: str, kind: Kind, judged: Sequence[str], must_end: bool) -> tuple
         plain = own
         for found in reversed(ignored):
             plain = plain[: found.start] + plain[found.end :]
-        return _find_statement(plain, kind, must_end), ""
+        if plain.strip() in [part.strip() for part in judged]:
+            raise _UnclearError("the reply repeats the answer")
+        return _find_statement(plain, kind, is_cut, must_end), ""
 
     last = verdicts[-1]
     value = last.entries[key]
     previous_end = max((o.end for o in objects if o.end <= last.start), default=0)
     is_final = FINAL.search(own[previous_end : last.start])
     earlier = [] if is_final else [o.entries[key] for o in verdicts[:-1]]
-    later = [o.entries[key] for o in ignored if o.start > last.start and o.entries not in copied]
+    # A copy that nothing introduces as a quote could be the final verdict, by chance equal to the answer's.
+    quoted = [
+        o for o in ignored if o.entries in copied and SAYS.search(_introduction(own, o.start))
+    ]
+    later = [o.entries[key] for o in ignored if o.start > last.start and o not in quoted]
     tail = own[last.end :]
     for found in reversed(objects):
         if found.start > last.start:
             tail = tail[: found.start - last.end] + tail[found.end - last.end :]
     _check_agreement([*earlier, *later, *_mentions(tail, kind), value], kind)
-    if RETRACTION.search(tail) or (must_end and not AT_END.fullmatch(tail)):
+    if _may_be_replaced(tail) or (must_end and not AT_END.fullmatch(tail)):
+        raise _UnclearError(UNREADABLE)
+    if is_cut and not AT_START.fullmatch(own[: last.start]):
         raise _UnclearError(UNREADABLE)
     return value, str(last.entries.get("reason") or "").strip()
 
 
-def _find_statement(text: str, kind: Kind, must_end: bool) -> Any:
+def _may_be_replaced(tail: str) -> bool:
+    """Return whether the text after a verdict takes it back, or ends in a verdict that was dropped as a copy."""
+    if RETRACTION.search(tail):
+        return True
+    copies = (_introduction(tail, copy.start()) for copy in re.finditer(re.escape(QUOTE), tail))
+    return any(FINAL.search(line) or not re.search(r"\w", line) for line in copies)
+
+
+def _find_statement(text: str, kind: Kind, is_cut: bool, must_end: bool) -> Any:
     """Return the verdict that a text without JSON states. Raises _UnclearError if there is none, or several."""
     whole, *patterns = STATEMENTS[kind]
     if not must_end and (found := whole.fullmatch(text)):
@@ -295,7 +323,9 @@ def _find_statement(text: str, kind: Kind, must_end: bool) -> Any:
     after = text[text.rindex(segment) + len(segment) :]
     others = _mentions(after if FINAL.search(segment) else text, kind)
     _check_agreement([*others, value], kind)
-    if RETRACTION.search(after) or (must_end and not AT_END.fullmatch(after)):
+    if _may_be_replaced(after) or (must_end and not AT_END.fullmatch(after)):
+        raise _UnclearError(UNREADABLE)
+    if is_cut and segment != segments[0]:
         raise _UnclearError(UNREADABLE)
     key = KEYS[kind] if "{" in text else rf"[\"']{KEYS[kind]}[\"']"
     if re.search(rf"{key}[\"']?\s*:", text, re.IGNORECASE):  # JSON too broken to read
@@ -335,7 +365,7 @@ def _points(value: Any, kind: Kind) -> float | None:
 
 def _introduction(text: str, start: int) -> str:
     """Return the rest of the line, or the line above the code block, that precedes a position."""
-    before = re.sub(r"\s*`{3}\w*\s*\Z", "", text[:start]).rstrip()
+    before = re.sub(r"`{3}\w*\Z", "", text[:start].rstrip()).rstrip()
     return re.split(r"[\n}]", before)[-1]
 
 
