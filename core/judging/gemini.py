@@ -254,5 +254,24 @@ def _prepare(session: Any) -> None:
 
     for scheme in ("https://", "http://"):
         session.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=CONNECTIONS))
+    session.hooks["response"].append(_simplify)
     # The API redirects nobody, and requests would carry the key along to wherever it is sent.
     session.max_redirects = 0
+
+
+def _simplify(response: Any, **_: Any) -> None:
+    """Drop thoughts, which the library takes for text, and turn an error in a 200 into a status."""
+    try:
+        body = response.json()
+    except (ValueError, RecursionError):
+        return
+    if response.status_code != 200 or not isinstance(body, dict):
+        return
+    if body.get("error") and not body.get("candidates"):
+        response.status_code = 503
+        return
+    for candidate in body.get("candidates") or ():
+        content = candidate.get("content") if isinstance(candidate, dict) else None
+        if isinstance(content, dict) and isinstance(parts := content.get("parts"), list):
+            content["parts"] = [p for p in parts if not (isinstance(p, dict) and p.get("thought"))]
+    response._content = json.dumps(body).encode()  # requests offers no setter (2.x)

@@ -31,6 +31,8 @@ from core.judging.replies import message_text
 if TYPE_CHECKING:
     from openai import APIStatusError
 
+REQUEST_HEADERS = ("accept", "content-length", "content-type", "host", "transfer-encoding")
+"""Headers that a request needs, whatever the environment sets."""
 OPENAI = "https://api.openai.com/v1"
 NO_KEY = (
     "The key in OPENAI_API_KEY is sent only to the address in OPENAI_BASE_URL or to OpenAI; on the "
@@ -64,7 +66,8 @@ class OpenAICompatible:
         self.model = model
         self.temperature = temperature
         self.timeout = timeout
-        base_url = base_address(base_url or os.environ.get("OPENAI_BASE_URL", "")) or OPENAI
+        configured = base_address(os.environ.get("OPENAI_BASE_URL", "")) or OPENAI
+        base_url = base_address(base_url or "") or configured
         self._host = checked_address(base_url, "The base URL")
         has_no_key = base_url != OPENAI and not key.strip()
         self._key = "" if has_no_key else checked_key(key, self._host)
@@ -80,7 +83,11 @@ class OpenAICompatible:
             timeout=timeout,
             max_retries=0,
             # Keeps up to 100 connections. Redirects are not followed: they could leak the key.
-            http_client=openai.DefaultHttpxClient(follow_redirects=False, timeout=timeout),
+            http_client=openai.DefaultHttpxClient(
+                follow_redirects=False,
+                timeout=timeout,
+                event_hooks={"request": [] if base_url == configured else [self._drop_account]},
+            ),
         )
         # Nothing else closes its connections, and a process may make many of these objects.
         weakref.finalize(self, self._client.close)
@@ -113,6 +120,15 @@ class OpenAICompatible:
         # Raised out here: an exception raised while handling another one keeps that in __context__,
         # and the one of the client library holds the request with the key.
         raise problem
+
+    def _drop_account(self, request: Any) -> None:
+        """Remove what the package adds from the environment: it belongs to the configured address only."""
+        lines = os.environ.get("OPENAI_CUSTOM_HEADERS", "").splitlines()
+        custom = [line.partition(":")[0].strip() for line in lines]
+        for name in ("OpenAI-Organization", "OpenAI-Project", *custom):
+            if name.lower() not in REQUEST_HEADERS:
+                request.headers.pop(name, None)
+        request.headers["Authorization"] = f"Bearer {self._key or 'none'}"
 
     def _complete(self, prompt: str, schema: Mapping[str, Any]) -> Any:
         """Return the body of a 200: JSON of any shape, or text if it is none."""

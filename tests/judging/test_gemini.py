@@ -155,6 +155,22 @@ def test_a_reason_newer_than_the_library_is_a_number() -> None:
         assert read_reply(Response.from_response(newer)).missing == "blocked (99)"
 
 
+def test_thought_parts_are_not_the_reply() -> None:
+    parts = [{"text": '{"score": 0}', "thought": True}, {"text": '{"score": 85}'}]
+    body = {"candidates": [{"content": {"role": "model", "parts": parts}, "finishReason": 1}]}
+    with JudgeServer(respond=lambda _: (200, body)) as server:
+        assert gemini(server).ask("Judge it.", SCHEMA).text == '{"score": 85}'
+
+
+def test_an_error_in_a_200_is_a_fault_of_the_service() -> None:
+    body = {"error": {"code": 500, "message": "upstream is down"}}
+    with JudgeServer(respond=lambda _: (200, body)) as server:
+        with pytest.raises(BusyError, match="upstream is down"):
+            gemini(server).ask("Judge it.", SCHEMA)
+        server.respond = lambda _: None
+        assert gemini(server).ask("Judge it.", SCHEMA).missing is None
+
+
 def test_thoughts_count_as_tokens_out() -> None:
     from google.generativeai.protos import GenerateContentResponse
     from google.generativeai.types import GenerateContentResponse as Response

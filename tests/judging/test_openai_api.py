@@ -314,6 +314,25 @@ def test_a_local_server_needs_no_key_and_its_address_comes_from_the_environment(
         assert server.requests[0]["headers"]["authorization"] == "Bearer none"
 
 
+def test_account_headers_of_the_environment_stay_at_the_configured_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-secret")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "project-secret")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Gateway: gate-secret\nAuthorization: env-secret")
+    with JudgeServer() as server:
+        assert compatible(server).ask("Judge it.", SCHEMA).text
+        monkeypatch.setenv("OPENAI_BASE_URL", server.openai_base_url)
+        assert compatible(server, base_url=None).ask("Judge it.", SCHEMA).text
+        elsewhere, configured = (request["headers"] for request in server.requests)
+    assert "secret" not in str({**elsewhere, "authorization": ""})
+    assert elsewhere["authorization"] == f"Bearer {KEY}"
+    assert (configured["openai-organization"], configured["x-gateway"]) == (
+        "org-secret",
+        "gate-secret",
+    )
+
+
 def test_nobody_at_the_address() -> None:
     with JudgeServer() as server:
         pass
