@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from core.tracking import queries, reading
+from core.tracking import queries, sync
 from core.tracking.rundir import RunDirectory
 from tests.hub_server import Hub
 from tests.test_cli import call
@@ -75,7 +75,7 @@ def test_run_1_trains_on_alpaca_like_rows_and_answers_its_test_set(
     assert warning["about"] == "data"
     assert "records are left out: output empty (record 286" in warning["message"]
 
-    with contextlib.closing(reading.read_index(tmp_path / "runs")) as index:
+    with contextlib.closing(sync.read_index(tmp_path / "runs")) as index:
         answers = queries.answers(index.cursor(), [run.name])
     first = int(usable * 0.85)
     assert sorted(answers["item"]) == list(range(first, first + int(usable * 0.10)))

@@ -85,8 +85,8 @@ class Pretrainer(Trainer):
     def _encode(self) -> tuple[list[Encoded], list[Encoded]]:
         return self.given[0], self.given[1]
 
-    def _warn_of_lost_examples(self) -> None:
-        """None are: all rows are of one length."""
+    def _warn_at_start(self) -> None:
+        """There is nothing to warn of: all rows have the same length, and the model starts from nothing."""
 
     def whole(self) -> GPT2:
         """The model over all of GPT-2's vocabulary."""

@@ -139,7 +139,7 @@ def test_closing_ends_the_trainer_and_lets_the_next_one_in(runs_dir, settings, w
     lab.close()
     assert gone(pid)
     assert trainers() == []
-    assert not {"queue", "ingest"} & {thread.name for thread in threading.enumerate()}
+    assert not {"queue", "sync"} & {thread.name for thread in threading.enumerate()}
     index = read_index(runs_dir)
     assert index.path is not None
     results = queries.results(index.cursor()).set_index("name")
