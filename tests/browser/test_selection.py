@@ -1,0 +1,68 @@
+"""Table selections in a real browser: the selected run stays selected when the rows change."""
+
+from playwright.sync_api import expect
+
+from core.config import RunConfig
+from core.tracking.rundir import RunDirectory
+from tests.browser import test_dashboard as dashboard
+
+
+def write_run(runs_dir, name):
+    run = RunDirectory.create(runs_dir, RunConfig(name=name, notes=f"notes of {name}"))
+    run.append("plan", steps=1, steps_per_epoch=1, base_hash="ab" * 32)
+    run.append("status", status="finished")
+
+
+def rows(tab):
+    """The rows of the table's accessible description, the header left out."""
+    return tab.get_by_test_id("stDataFrame").first.locator("[role=row]:not([aria-rowindex='1'])")
+
+
+def selected(tab):
+    return tab.get_by_test_id("stDataFrame").first.locator("[role=row][aria-selected=true]")
+
+
+def click(tab, row):
+    """Click in the column of check boxes; row 0 is the header."""
+    tab.locator(".dvn-scroller").first.click(position={"x": 16, "y": 17 + 35 * row})
+
+
+def add_run(tab, runs_dir, name):
+    """Write a run and rerun the page, by changing its filter, until the run is in the table."""
+    write_run(runs_dir, name)
+    for attempt in range(20):  # the index syncs once a second
+        dashboard.fill(tab, "Filter", ("status=finished", "finished")[attempt % 2])
+        tab.wait_for_timeout(1000)
+        if rows(tab).filter(has_text=name).count():
+            break
+    expect(rows(tab).filter(has_text=name)).to_have_count(1)
+
+
+def expect_selected(tab, name):
+    expect(tab.get_by_label("Notes", exact=True)).to_have_value(f"notes of {name}")
+    expect(selected(tab)).to_have_count(1)
+    expect(selected(tab)).to_contain_text(name)
+
+
+def test_the_selected_run_stays_selected_when_rows_change(open_tab, runs_dir):
+    write_run(runs_dir, "alpha")
+    write_run(runs_dir, "beta")
+    tab = open_tab("results")
+    expect(rows(tab).first).to_contain_text("beta")
+    click(tab, 1)
+    expect_selected(tab, "beta")
+
+    add_run(tab, runs_dir, "gamma")
+    expect(rows(tab).first).to_contain_text("gamma")
+    expect_selected(tab, "beta")
+
+    dashboard.fill(tab, "Filter", "notes=alpha")
+    expect(rows(tab)).to_have_count(1)
+    expect(selected(tab)).to_have_count(0)
+    expect(tab.get_by_label("Notes", exact=True)).to_have_count(0)
+    dashboard.fill(tab, "Filter", "beta")
+    expect_selected(tab, "beta")
+    dashboard.fill(tab, "Filter", "finished")
+    expect(rows(tab)).to_have_count(3)
+    expect_selected(tab, "beta")
+    dashboard.sound(tab)
