@@ -64,7 +64,7 @@ class Gemini:
             checked_address(endpoint, "The base URL")
             options["api_endpoint"] = endpoint
         self._secrets = secrets_of(self._key, endpoint)
-        self._place = (endpoint, model)
+        self._target = (endpoint, model)
         if not MODEL.fullmatch(model):
             raise RefusedError(
                 f"{model!r} is not a name of a Gemini model such as gemini-2.5-flash."
@@ -139,7 +139,7 @@ class Gemini:
         options: dict[str, Any] = {"schema": google_schema(schema)}
         if self.temperature is not None:
             options["temperature"] = self.temperature
-        return send_without_refused(self._place, options, send, is_refusal)
+        return send_without_refused(self._target, options, send, is_refusal)
 
     def _meaning(self, error: Any) -> BusyError | RefusedError:
         """What an error status means. `error` is a GoogleAPICallError."""

@@ -139,11 +139,13 @@ def failure(
         hint: a sentence to add where the service was not found.
     """
     said = shown(message, secrets)
-    told = f"HTTP {status}: {said}" if said else f"HTTP {status}"
+    described = f"HTTP {status}: {said}" if said else f"HTTP {status}"
     if status == 429:
-        return BusyError(f"too many requests ({told})", QUOTA_PAUSE_S if wait is None else wait)
+        return BusyError(
+            f"too many requests ({described})", QUOTA_PAUSE_S if wait is None else wait
+        )
     if status >= 500 or status in RETRY_STATUSES:
-        return BusyError(f"{service} failed ({told})", wait)
+        return BusyError(f"{service} failed ({described})", wait)
     sentence = {
         302: f"{service} redirects requests: set the address that it redirects to",
         401: f"{service} does not accept the API key: copy it again from your account",
@@ -156,7 +158,7 @@ def failure(
         f"{service} refuses requests to {model!r}: check the model and its settings",
     )
     hint = f" {hint}" if hint and status in (404, 405) else ""
-    return RefusedError(f"{sentence} ({told}).{hint}")
+    return RefusedError(f"{sentence} ({described}).{hint}")
 
 
 def error_message(body: Any, depth: int = 0) -> str:
@@ -175,7 +177,7 @@ def error_message(body: Any, depth: int = 0) -> str:
     if isinstance(body, Mapping):
         found = (error_message(body.get(name), depth + 1) for name in MESSAGE_NAMES)
         return next(filter(None, found), "")
-    if isinstance(body, list):  # as FastAPI lists what is wrong with a request
+    if isinstance(body, list):  # FastAPI's list of validation errors
         return "; ".join(filter(None, (error_message(part, depth + 1) for part in body[:3])))
     return ""
 

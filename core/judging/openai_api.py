@@ -72,7 +72,7 @@ class OpenAICompatible:
         has_no_key = base_url != OPENAI and not key.strip()
         self._key = "" if has_no_key else checked_key(key, self._host)
         self._secrets = secrets_of(self._key, base_url)
-        self._place = (base_url, model)
+        self._target = (base_url, model)
         is_usual = urlsplit(base_url).path.endswith("/v1")
         self._hint = "" if is_usual else BASE_URL_HINT
         import openai
@@ -145,7 +145,7 @@ class OpenAICompatible:
             options["temperature"] = self.temperature
         refusals = (openai.BadRequestError, openai.UnprocessableEntityError)
         text = send_without_refused(
-            self._place, options, send, lambda error: isinstance(error, refusals)
+            self._target, options, send, lambda error: isinstance(error, refusals)
         )
         # The package would check no types: what it declares may be of any.
         try:
@@ -185,8 +185,8 @@ class OpenAICompatible:
         status = error.status_code
         if status in (401, 403) and not self._key:
             said = shown(message, self._secrets)
-            told = f"HTTP {status}: {said}" if said else f"HTTP {status}"
-            return RefusedError(f"{self._host} asks for an API key ({told}). {NO_KEY}")
+            described = f"HTTP {status}: {said}" if said else f"HTTP {status}"
+            return RefusedError(f"{self._host} asks for an API key ({described}). {NO_KEY}")
         return failure(status, self._host, self.model, message, self._secrets, wait, self._hint)
 
 

@@ -16,7 +16,7 @@ _refused: dict[tuple[str, str], frozenset[str]] = {}
 
 
 def send_without_refused(
-    place: tuple[str, str],
+    target: tuple[str, str],
     options: Mapping[str, Any],
     send: Callable[[Mapping[str, Any]], T],
     refusal: Callable[[Exception], bool],
@@ -24,7 +24,7 @@ def send_without_refused(
     """Send a request with as many of its optional parameters as the server accepts.
 
     Args:
-        place: address and model, for which refused parameters are remembered.
+        target: address and model, for which refused parameters are remembered.
         options: the optional parameters.
         send: sends the request with some of the options.
         refusal: whether an exception of `send` may be the refusal of a parameter.
@@ -32,7 +32,7 @@ def send_without_refused(
     Raises:
         Exception: the first exception of `send`, if leaving options out does not help.
     """
-    refused = _refused.get(place, frozenset())
+    refused = _refused.get(target, frozenset())
     kept = {name: value for name, value in options.items() if name not in refused}
     try:
         return send(kept)
@@ -47,8 +47,8 @@ def send_without_refused(
             if not refusal(error):
                 raise
             continue
-        # Threads that find out at the same time each add what they found.
-        _refused[place] = _refused.get(place, frozenset()) | left_out
+        # Another thread may have added a refused option in the meantime.
+        _refused[target] = _refused.get(target, frozenset()) | left_out
         return result
     raise first
 
