@@ -159,7 +159,8 @@ class OpenAICompatible:
         choices, error = fields.get("choices"), fields.get("error")
         first = choices[0] if isinstance(choices, list) and choices else None
         if isinstance(first, dict):
-            error = first.get("error")  # as OpenRouter reports faults of the services behind it
+            # OpenRouter reports faults of the services behind it in a choice.
+            error = first.get("error") or error
             if not error or message_text(_message(first))[0]:
                 return None
         elif choices == [] and not error:

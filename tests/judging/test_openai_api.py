@@ -105,6 +105,7 @@ def test_odd_messages_never_raise(message: Any) -> None:
         ({"error": "out of memory", "choices": None}, "out of memory"),
         ({"error": {"message": "upstream is down"}, "choices": []}, "upstream is down"),
         ({"choices": [{"error": {"message": "no provider"}, "message": {"content": ""}}]}, "no provider"),
+        ({"error": {"message": "worker died"}, "choices": [{"message": {"content": ""}}]}, "worker died"),
         ({"detail": "still loading"}, "still loading"),
     ],
 )  # fmt: skip
