@@ -138,8 +138,7 @@ def failure(
         wait: seconds that the service asks to wait.
         hint: a sentence to add where the service was not found.
     """
-    said = shown(message, secrets)
-    described = f"HTTP {status}: {said}" if said else f"HTTP {status}"
+    described = status_message(status, message, secrets)
     if status == 429:
         return BusyError(
             f"too many requests ({described})", QUOTA_PAUSE_S if wait is None else wait
@@ -159,6 +158,12 @@ def failure(
     )
     hint = f" {hint}" if hint and status in (404, 405) else ""
     return RefusedError(f"{sentence} ({described}).{hint}")
+
+
+def status_message(status: int, message: str, secrets: Iterable[str]) -> str:
+    """Return a status with a service's message as it may be shown, such as `HTTP 404: no such model`."""
+    said = shown(message, secrets)
+    return f"HTTP {status}: {said}" if said else f"HTTP {status}"
 
 
 def error_message(body: Any, depth: int = 0) -> str:

@@ -23,9 +23,10 @@ from core.judging.http_errors import (
     secrets_of,
     sendable,
     shown,
+    status_message,
 )
 from core.judging.judge import BusyError, RefusedError, Reply
-from core.judging.refused_options import send_without_refused
+from core.judging.refused_options import REFUSED_STATUSES, send_without_refused
 from core.judging.replies import message_text
 
 if TYPE_CHECKING:
@@ -143,10 +144,12 @@ class OpenAICompatible:
         options: dict[str, Any] = {"response_format": response_format(schema)}
         if self.temperature is not None:
             options["temperature"] = self.temperature
-        refusals = (openai.BadRequestError, openai.UnprocessableEntityError)
-        text = send_without_refused(
-            self._target, options, send, lambda error: isinstance(error, refusals)
-        )
+
+        def is_refusal(error: Exception) -> bool:
+            is_status = isinstance(error, openai.APIStatusError)
+            return is_status and error.status_code in REFUSED_STATUSES
+
+        text = send_without_refused(self._target, options, send, is_refusal)
         # The package would check no types: what it declares may be of any.
         try:
             return json.loads(text)
@@ -185,8 +188,7 @@ class OpenAICompatible:
         wait = seconds_to_wait(error.response.headers)
         status = error.status_code
         if status in (401, 403) and not self._key:
-            said = shown(message, self._secrets)
-            described = f"HTTP {status}: {said}" if said else f"HTTP {status}"
+            described = status_message(status, message, self._secrets)
             return RefusedError(f"{self._host} asks for an API key ({described}). {NO_KEY}")
         return failure(status, self._host, self.model, message, self._secrets, wait, self._hint)
 

@@ -1,7 +1,8 @@
 """Optional parameters of a request that a server refuses: send it without them, and remember which.
 
 Servers word the refusal of a parameter in many ways, so the message is not interpreted: a parameter counts as refused
-if the same request succeeds without it. Knows no service and no client library.
+if the same request succeeds without it. A request that fails without any parameter too, such as one with a too long
+prompt, is not tried further. Knows no service and no client library.
 """
 
 from collections.abc import Callable, Mapping
@@ -37,22 +38,30 @@ def send_without_refused(
     try:
         return send(kept)
     except Exception as error:
-        if not refusal(error):
+        if not kept or not refusal(error):
             raise
         first: Exception = error
-    for left_out in _subsets(list(kept)):
+    try:
+        result = send({})
+    except Exception as error:
+        if refusal(error):
+            raise first from None  # the server does not refuse an option, but the request
+        raise
+    left_out = frozenset(kept)
+    for subset in _proper_subsets(list(kept)):
         try:
-            result = send({name: value for name, value in kept.items() if name not in left_out})
+            result = send({name: value for name, value in kept.items() if name not in subset})
         except Exception as error:
             if not refusal(error):
-                raise
+                raise  # the retry searches again
             continue
-        # Another thread may have added a refused option in the meantime.
-        _refused[target] = _refused.get(target, frozenset()) | left_out
-        return result
-    raise first
+        left_out = subset
+        break
+    # Another thread may have added a refused option in the meantime.
+    _refused[target] = _refused.get(target, frozenset()) | left_out
+    return result
 
 
-def _subsets(names: list[str]) -> list[frozenset[str]]:
-    """Return all subsets but the empty one, the smallest first."""
-    return [frozenset(c) for size in range(1, len(names) + 1) for c in combinations(names, size)]
+def _proper_subsets(names: list[str]) -> list[frozenset[str]]:
+    """Return all subsets but the empty and the full one, the smallest first."""
+    return [frozenset(c) for size in range(1, len(names)) for c in combinations(names, size)]
