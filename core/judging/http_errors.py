@@ -27,6 +27,8 @@ MIN_SECRET_PART_CHARS = 6
 """A word of a message that shares this many characters with a key is hidden."""
 RETRY_STATUSES = {408, 409, 425, 429}
 """Statuses below 500 after which a retry may help."""
+API_VERSION = re.compile(r"/v1(?:beta|alpha)?(?:/models.*)?/*$")
+"""The version in a Gemini address, with the path of a request, which Google's library adds."""
 ENDPOINTS = re.compile(r"/(?:chat/completions|completions|responses|models|embeddings)/*$")
 """Paths of requests, which users copy together with the base URL."""
 KEY_SHAPES = re.compile(
@@ -78,9 +80,14 @@ def checked_address(address: str, setting: str) -> str:
     return f"{host}:{port}" if port else host
 
 
-def base_address(address: str) -> str:
-    """Return a base URL without white space and without the path of a request, such as `/chat/completions`."""
-    return ENDPOINTS.sub("", address.strip()).rstrip("/")
+def base_address(address: str, with_version: bool = True) -> str:
+    """Return a base URL without white space and without the path of a request, such as `/chat/completions`.
+
+    Args:
+        with_version: keep the version of the API, such as `/v1`. Gemini's client library adds it.
+    """
+    added_path = ENDPOINTS if with_version else API_VERSION
+    return added_path.sub("", address.strip()).rstrip("/")
 
 
 def is_loopback(address: str) -> bool:
