@@ -17,11 +17,11 @@ FILE_SUFFIXES = (
     "git|parquet|jsonl?|ndjson|csv|tsv|txt|arrow|feather|xlsx?|ya?ml|xml|html?|md|py|pkl|npz?|db|sqlite3?"
     "|tar|tgz|gz|bz2|xz|zst|lz4|zip|7z|rar|bak|tmp|partial"
 )
-"""Suffixes that mark `folder/name.suffix` as a file, which the hub would accept as owner/name."""
+"""Suffixes that mark `folder/name.suffix` as a file, although the hub accepts it as owner/name."""
 HUB_NAME = re.compile(
     rf"(?!.*(--|\.\.|\.({FILE_SUFFIXES})$))\w([\w.-]*\w)?/\w([\w.-]*\w)?", re.ASCII | re.IGNORECASE
 )
-"""The hub's syntax of owner/name, without names that look like a file."""
+"""The hub's owner/name syntax, except names that look like a file."""
 
 
 class NotDownloadedError(UserError):

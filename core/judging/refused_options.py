@@ -1,8 +1,8 @@
-"""Optional parameters of a request that a server refuses: send it without them, and remember which.
+"""Retry requests without the optional parameters that a server rejects, and remember which those are.
 
-Servers word the refusal of a parameter in many ways, so the message is not interpreted: a parameter counts as refused
-if the same request succeeds without it. A request that fails without any parameter too, such as one with a too long
-prompt, is not tried further. Knows no service and no client library.
+Error messages differ between servers, so they are not parsed: a parameter counts as rejected if the same request
+succeeds without it. A request that fails even without optional parameters is not retried further: its prompt may be too
+long. Does not know any service or client library.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 REFUSED_STATUSES = (400, 422)
-"""HTTP statuses with which servers refuse a parameter."""
+"""HTTP statuses that servers return for an unsupported parameter."""
 _refused: dict[tuple[str, str], frozenset[str]] = {}
-"""Refused parameters by address and model, for the lifetime of the process."""
+"""Rejected parameters by (address, model), kept for the lifetime of the process."""
 
 
 def send_without_refused(
@@ -25,13 +25,13 @@ def send_without_refused(
     """Send a request with as many of its optional parameters as the server accepts.
 
     Args:
-        target: address and model, for which refused parameters are remembered.
+        target: address and model; rejected parameters are remembered per target.
         options: the optional parameters.
-        send: sends the request with some of the options.
-        refusal: whether an exception of `send` may be the refusal of a parameter.
+        send: sends the request with a subset of the options.
+        refusal: returns whether an exception from `send` may be caused by a rejected parameter.
 
     Raises:
-        Exception: the first exception of `send`, if leaving options out does not help.
+        Exception: the first exception from `send`, if the request fails without options too.
     """
     refused = _refused.get(target, frozenset())
     kept = {name: value for name, value in options.items() if name not in refused}
@@ -45,7 +45,7 @@ def send_without_refused(
         result = send({})
     except Exception as error:
         if refusal(error):
-            raise first from None  # the server does not refuse an option, but the request
+            raise first from None  # no option causes the error
         raise
     left_out = frozenset(kept)
     for subset in _proper_subsets(list(kept)):
@@ -57,11 +57,11 @@ def send_without_refused(
             continue
         left_out = subset
         break
-    # Another thread may have added a refused option in the meantime.
+    # Another thread may have added a rejected option since.
     _refused[target] = _refused.get(target, frozenset()) | left_out
     return result
 
 
 def _proper_subsets(names: list[str]) -> list[frozenset[str]]:
-    """Return all subsets but the empty and the full one, the smallest first."""
+    """Return all subsets except the empty and the full one, smallest first."""
     return [frozenset(c) for size in range(1, len(names)) for c in combinations(names, size)]
