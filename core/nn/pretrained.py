@@ -15,7 +15,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from core.download import DIFFERS, cached_file, discard_if_damaged, explained, is_cached
+from core.download import (
+    DIFFERS,
+    cached_file,
+    discard_if_damaged,
+    explained,
+    is_cached,
+    is_damaged,
+)
 from core.errors import UserError
 from core.nn.architecture import FAMILY, VOCABULARY, Architecture
 from core.nn.gpt2 import GPT2
@@ -133,7 +140,8 @@ def inspect(base_model: str, tie_weights: bool = False) -> list[str]:
     """Check the weights of a base model that is on this machine, by the headers of their files.
 
     Returns:
-        Remarks for the user, such as a padded vocabulary. Empty if the weights are not downloaded yet.
+        Remarks for the user, such as a padded vocabulary or a damaged download, which `fetch` replaces. Empty if
+        the weights are not downloaded yet.
 
     Raises:
         UserError: where `load` would, apart from damaged bytes within a tensor.
@@ -156,6 +164,15 @@ def _inspected(
     base_model: str, arch: Architecture, path: Path, tie_weights: bool, stamps: object
 ) -> tuple[str, ...]:
     """Implement `inspect`. `stamps` is part of the cache key."""
+    try:
+        return _remarks(base_model, arch, path, tie_weights)
+    except UserError:
+        if not _is_from_hub(base_model) or not is_damaged(path):
+            raise
+        return (f"the cached file of {base_model} is damaged; the launch downloads it again",)
+
+
+def _remarks(base_model: str, arch: Architecture, path: Path, tie_weights: bool) -> tuple[str, ...]:
     headers = _headers(path, base_model)
     tensors = [
         (name, torch.empty(shape, dtype=DTYPES.get(dtype, torch.uint8), device="meta"))
@@ -222,18 +239,25 @@ def load(
 def fetch(base_model: str) -> Path:
     """The file of a base model's weights, or the list of its files; downloaded first if need be.
 
+    A damaged download is removed and replaced once.
+
     Raises:
         UserError: they cannot be had.
     """
-    if base_model == EMBEDDED or base_model not in FAMILY:
+    if not _is_from_hub(base_model):
         return _local_weights(base_model)
     repository = f"openai-community/{base_model}"
     named = f"base_model = {base_model!r}"
     with explained(named, repository, "name a directory that holds its weights"):
-        path = cached_file(repository, "model.safetensors")
-        if discard_if_damaged(path):
-            raise UserError(f"{named}: what came from {repository} {DIFFERS}")
-        return path
+        for _ in range(2):
+            path = cached_file(repository, "model.safetensors")
+            if not discard_if_damaged(path):
+                return path
+        raise UserError(f"{named}: what came from {repository} {DIFFERS}")
+
+
+def _is_from_hub(base_model: str) -> bool:
+    return base_model in FAMILY and base_model != EMBEDDED
 
 
 def _local_weights(base_model: str) -> Path:
@@ -251,7 +275,7 @@ def _local_weights(base_model: str) -> Path:
 
 def _weights_here(base_model: str) -> Path | None:
     """Return the weights of a base model; None if they have to be downloaded. Raises UserError."""
-    if base_model == EMBEDDED or base_model not in FAMILY:
+    if not _is_from_hub(base_model):
         return _local_weights(base_model)
     repository = f"openai-community/{base_model}"
     if not is_cached(repository, "model.safetensors"):
@@ -261,7 +285,7 @@ def _weights_here(base_model: str) -> Path | None:
 
 def to_download(base_model: str) -> int:
     """About how many bytes of weights would have to be downloaded first."""
-    if base_model not in FAMILY or base_model == EMBEDDED:
+    if not _is_from_hub(base_model):
         return 0
     if is_cached(f"openai-community/{base_model}", "model.safetensors"):
         return 0
