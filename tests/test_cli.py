@@ -197,11 +197,11 @@ def test_a_mistake_is_one_sentence_and_status_2(
     ("content", "said"),
     [
         (b"[{", "it is not valid JSON"),
-        (b"{}", "line 1 has no 'instruction'"),
-        (b"[1]", "record 1 is a number"),
+        (b"{}", "its only record cannot be used: no instruction or output (line 1); a record"),
+        (b"[1]", "its only record cannot be used: not an object (record 1); a record"),
         (
             b'[{"instruction": "a", "output": 3}]',
-            "record 1: 'output' is a number; it should be text",
+            "its only record cannot be used: output is a number (record 1); a record",
         ),
         (b"\xff\xfe\xff", "it cannot be read as UTF-8 text"),
         (b"", "it holds no examples"),

@@ -62,7 +62,7 @@ class Plan:
     note: str | None = None
     """Remarks that are not problems: why figures are missing, what is left out or ignored."""
     skipped_records: list[SkippedRecord] = field(default_factory=list)
-    """Records of the data set that are left out because they have no instruction or output."""
+    """Records of the data set that cannot be learned from and are left out."""
     unused_keys: dict[str, int] = field(default_factory=dict)
     """Keys of the records that training ignores, with the number of records that have a value there."""
     learning_rates: list[tuple[int, float]] = field(default_factory=list)
