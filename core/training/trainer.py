@@ -250,6 +250,7 @@ class Trainer:
                 "scaler": self.scaler.state_dict(),
                 "origin": self._origin(),
                 "train_examples": len(self.train_set),
+                "precision": hardware.name_of(self.dtype),
                 resumption.SETTINGS: self.recorded_settings,
             },
         )
