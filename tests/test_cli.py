@@ -538,6 +538,24 @@ def test_restart_discards_checkpoints_and_earlier_steps(
     assert stopped.events_path.read_text().count('"event":"step"') == 2
 
 
+def test_resume_of_an_older_checkpoint_compares_the_recorded_plan(
+    stopped: RunDirectory, runs_dir: Path
+) -> None:
+    [manifest] = stopped.path.glob("checkpoint/*/manifest.json")
+    facts = json.loads(manifest.read_text())
+    del facts["settings"], facts["train_examples"]
+    manifest.write_text(json.dumps(facts))
+    config = stopped.config()
+    stopped.write_config(config.changed(batch_size=2))
+    words = ("resume", "half", "--runs-dir", runs_dir, "--executor", "thread")
+    assert "number of steps = 9 (was 5)" in call(*words).err
+    assert (stopped.status(), stopped.checkpoint_step()) == ("failed", 2)
+    stopped.write_config(config)
+    assert call(*words).status == 0
+    [warning] = stopped.events("warning")
+    assert warning["message"].endswith("could not be checked")
+
+
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
