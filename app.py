@@ -7,7 +7,7 @@ import streamlit as st
 from pages.shared import entrance
 
 ICON = Path(__file__).parent / "pages" / "shared" / "icon.svg"
-"""Served by this process: Streamlit's `:material/...:` icons are fetched from another host."""
+"""Served locally. Streamlit fetches `:material/...:` page icons from another host."""
 
 st.set_page_config(page_title="GPT-2 fine-tuning lab", page_icon=str(ICON), layout="wide")
 launch = st.Page(
@@ -20,7 +20,7 @@ launch = st.Page(
 
 
 def open_launch() -> None:
-    """Lead the link `/launch` to the default page, which Streamlit serves at `/` only."""
+    """Redirect `/launch` to the default page, which Streamlit serves only at `/`."""
     st.switch_page(launch)
 
 

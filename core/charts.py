@@ -32,7 +32,7 @@ TITLES = {
 }
 HEIGHT = 260
 DOT_SIZE = 5
-"""Diameter of a single point, in pixels."""
+"""Diameter of the dot drawn for an isolated point, in pixels."""
 
 
 def colours(runs: Sequence[str]) -> dict[str, str]:
@@ -92,11 +92,11 @@ def rate_schedule(rates: Sequence[tuple[int, float]]) -> Figure:
 
 
 def token_lengths(lengths: Mapping[str, Sequence[int]], limit: int) -> Figure:
-    """Histogram of the tokens of each example by part of the data set, with a line where they are cut.
+    """Stacked histogram of example lengths by part of the data set, with a line at the length limit.
 
     Args:
-        lengths: Tokens of each example, by part.
-        limit: The longest example that is not cut. Not drawn if no example is longer.
+        lengths: Number of tokens of each example, by part.
+        limit: Maximum length before truncation. Not drawn if no example is longer.
     """
     known = {part: _finite(values) for part, values in lengths.items()}
     longest = int(max((part.max(initial=0) for part in known.values()), default=0))
@@ -122,11 +122,11 @@ def token_lengths(lengths: Mapping[str, Sequence[int]], limit: int) -> Figure:
 def intervals(
     rows: Sequence[Mapping[str, Any]], title: str, unit: str, span: tuple[float, float] | None
 ) -> Figure:
-    """Means with their intervals, one a row, the first on top. Rows without a mean are left out.
+    """Means with confidence intervals, one per row, the first on top. Rows without a mean are omitted.
 
     Args:
-        rows: run, mean, low and high. Without low and high, the mean is drawn alone.
-        span: The range of the axis. As wide as the intervals if None.
+        rows: run, mean, low and high. If low or high is missing, only the mean is drawn.
+        span: Axis range; None fits the intervals.
     """
     known = [row for row in rows if len(_finite([row["mean"]]))][::-1]
     mean, low, high = (np.array([row[k] for row in known], float) for k in ("mean", "low", "high"))
@@ -186,7 +186,7 @@ def _figure(lines: list[Figure], title: str, x: str, log: bool, legend: bool) ->
         "xaxis": {"title": {"text": TITLES.get(x, x), "font": {"size": 12}}},
         "yaxis": {"type": "log" if log else "linear"},
     }
-    # Streamlit raises PlotlyEmptyDataError for a figure without a trace.
+    # Streamlit raises PlotlyEmptyDataError for a figure without traces.
     return {"data": lines or [{"type": "scatter", "x": [], "y": []}], "layout": layout}
 
 
@@ -208,7 +208,7 @@ def _of_run(points: pd.DataFrame, run: str, line: Figure) -> Figure:
 
 
 def _line(x: pd.Series, y: pd.Series, run: str, line: Figure) -> Figure:
-    """A line that is interrupted where y is missing. A point without neighbors is drawn as a dot."""
+    """A line with gaps where y is missing. Isolated points are drawn as dots."""
     values = y.to_numpy(dtype=float, na_value=np.nan)
     isolated = _isolated(values)
     dots = {"mode": "lines+markers", "marker": {"size": np.where(isolated, DOT_SIZE, 0)}}
@@ -225,13 +225,13 @@ def _line(x: pd.Series, y: pd.Series, run: str, line: Figure) -> Figure:
 
 
 def _finite(values: Sequence[float | None]) -> np.ndarray:
-    """Return the values that are finite numbers."""
+    """Return the finite values."""
     numbers = np.array(values, dtype=float)  # NaN for None
     return numbers[np.isfinite(numbers)]
 
 
 def _isolated(values: np.ndarray) -> np.ndarray:
-    """Return for each value whether it is finite and neither neighbor is, so that no line ends in it."""
+    """Return a mask of finite values without finite neighbors, which no line segment would show."""
     finite = np.isfinite(values)
     padded = np.concatenate([[False], finite, [False]])
     return finite & ~padded[:-2] & ~padded[2:]

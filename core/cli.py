@@ -93,7 +93,7 @@ def check(
     if format == "json":
         print(json.dumps(row, indent=2, ensure_ascii=False))
     else:
-        row["skipped_records"] = len(plan.skipped_records)  # the note lists them
+        row["skipped_records"] = len(plan.skipped_records)  # listed in the note
         print(render([{"": key, "value": value} for key, value in row.items()], format))
     if plan.problems:
         raise ConfigError(plan.problems)
@@ -124,7 +124,7 @@ def resume(
         bool,
         typer.Option(
             "--restart",
-            help="Train again from step 0 with the current settings. Deletes the run's checkpoints.",
+            help="Restart from step 0 with the current settings. Deletes the run's checkpoints and weights.",
         ),
     ] = False,
     executor: ExecutorName = "process",
@@ -288,7 +288,7 @@ def _config(name: str | None, sets: list[str] | None) -> RunConfig:
 
 
 def _create(runs_dir: Path, config: RunConfig) -> RunDirectory:
-    """Create a run directory; announce its name on standard error if it is not the one in the settings."""
+    """Create a run directory. Print its name to stderr if it differs from the requested one."""
     run = RunDirectory.create(runs_dir, config)
     asked = config.name.strip()
     if run.name != asked:

@@ -48,7 +48,7 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     # fmt: off
-    name: Line = _setting("", "identity", "Name", "Name of the run and its directory. Letters and digits of any script are kept, other characters become hyphens. Empty: base model and method.")
+    name: Line = _setting("", "identity", "Name", "Name of the run and its directory. Letters and digits of any script are kept; other characters become hyphens. Empty: base model and method.")
     parent: Line | None = _setting(None, "identity", "Parent", "The run this one was cloned from.", "never")
     tags: tuple[Line, ...] = _setting((), "identity", "Tags", "Words to group runs by, separated by commas.", max_length=20)
     seed: int = _setting(123, "identity", "Seed", "Decides the order of the examples, LoRA's start and dropout.", ge=0, lt=2**31)
@@ -59,8 +59,8 @@ class RunConfig(BaseModel):
     dropout: float = _setting(0.0, "model", "Dropout", "Probability of zeroing an activation while training.", ge=0, lt=1)
 
     dataset: Line = _setting("primer", "data", "Data set", "primer, alpaca, owner/name on the Hugging Face hub, or a JSON, JSONL or Parquet file of records with instruction, input and output.", min_length=1)
-    max_examples: int | None = _setting(None, "data", "Most examples", "Use only the first n usable records of the data set; records that are left out do not count. Empty: all.", ge=1)
-    empty_outputs: EmptyOutputs = _setting("drop", "data", "Empty outputs", "Records without a response: drop leaves them out, keep trains on them and so teaches the model to answer nothing (end-of-text only).")
+    max_examples: int | None = _setting(None, "data", "Max examples", "Use only the first n usable records. Skipped records do not count. Empty: all.", ge=1)
+    empty_outputs: EmptyOutputs = _setting("drop", "data", "Empty outputs", "What to do with records whose output is empty. drop skips them. keep trains on them, which teaches the model to return an empty answer (end-of-text only).")
     train_fraction: float = _setting(0.85, "data", "Training share", "Share of the examples, from the top of the file, to train on.", gt=0, lt=1)
     test_fraction: float = _setting(0.10, "data", "Test share", "Share of the examples, after the training examples, to answer when training is done. The rest validates.", gt=0, lt=1)
     max_length: int | None = _setting(None, "data", "Maximum length", "Cut examples to this many tokens. Empty: the model's context.", ge=8)
@@ -78,8 +78,8 @@ class RunConfig(BaseModel):
     grad_accumulation: int = _setting(1, "optimisation", "Gradient accumulation", "Batches whose gradients make one optimiser step.", ge=1, le=4096)
     optimizer: Literal["adamw", "sgd"] = _setting("adamw", "optimisation", "Optimiser", "adamw (Loshchilov & Hutter 2019) or plain sgd.")
     lr: float = _setting(5e-5, "optimisation", "Learning rate", "The peak learning rate.", gt=0, le=10)
-    min_lr: float | None = _setting(None, "optimisation", "Minimum learning rate", "Where the warm-up starts and the cosine decay ends. Empty: no decay, and the warm-up starts at 0.", ge=0, le=10)
-    warmup_fraction: float = _setting(0.0, "optimisation", "Warm-up", "Share of all steps in which the rate rises linearly to its peak, with or without a decay after it.", ge=0, lt=1)
+    min_lr: float | None = _setting(None, "optimisation", "Minimum learning rate", "Learning rate at the start of the warm-up and at the end of the cosine decay. Empty: no decay, and the warm-up starts at 0.", ge=0, le=10)
+    warmup_fraction: float = _setting(0.0, "optimisation", "Warm-up", "Fraction of steps over which the learning rate rises linearly to its peak. Works with or without decay.", ge=0, lt=1)
     weight_decay: float = _setting(0.1, "optimisation", "Weight decay", "Decay of every trained weight: decoupled with adamw, L2 with sgd.", ge=0, le=10)
     grad_clip: float | None = _setting(1.0, "optimisation", "Gradient clipping", "Largest norm of the gradient. Empty: no clipping.", gt=0, le=1e6)
     nonfinite: Literal["stop", "skip"] = _setting("stop", "optimisation", "Non-finite step", "What to do with a step whose loss or gradient is not finite: stop the run, or skip the step; ten in a row stop it all the same.")

@@ -175,7 +175,7 @@ def settings_of(rows: Sequence[Mapping[str, Any]], every: bool = False) -> pd.Da
 
 
 def setting_text(value: Any) -> str:
-    """Format a setting for people with all its digits, such as `5e-5` or `on`; "none" where it is empty."""
+    """Format a setting for display with all its digits, such as `5e-5` or `on`; "none" if empty."""
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, float):

@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # it brings torch
 
 
 def _temperature(value: str | float) -> float | None:
-    """Parse a temperature, or `none`. Typer passes the default value too."""
+    """Parse a number or `none`. Typer also passes the default value through this parser."""
     return None if str(value).strip().lower() == "none" else float(value)
 
 
@@ -52,7 +52,7 @@ def score(
             "--temperature",
             parser=_temperature,
             metavar="FLOAT|none",
-            help="Of the judge: 0 for its likeliest verdict, none to send no temperature.",
+            help="Judge temperature. 0 is greedy; none omits the parameter.",
         ),
     ] = 0.0,
     repeats: Annotated[
@@ -80,7 +80,7 @@ def score(
             "--in-flight",
             min=1,
             max=64,
-            help=f"Requests at a time; {LOOPBACK_IN_FLIGHT} for a server on this machine, else "
+            help=f"Concurrent requests. Default: {LOOPBACK_IN_FLIGHT} for a local server, otherwise "
             f"{HOSTED_IN_FLIGHT}.",
         ),
     ] = None,
@@ -88,7 +88,7 @@ def score(
         float | None,
         typer.Option(
             "--timeout",
-            help=f"Seconds to wait for a reply; {LOOPBACK_TIMEOUT_S:g} for a server on this machine, else "
+            help=f"Reply timeout in seconds. Default: {LOOPBACK_TIMEOUT_S:g} for a local server, otherwise "
             f"{HOSTED_TIMEOUT_S:g}.",
         ),
     ] = None,
@@ -130,15 +130,15 @@ def score(
     job = Job(runs_dir, order, answers, hashes, answerer)
     _follow(job)
     with contextlib.closing(sync.read_index(runs_dir, order.runs)) as index:
-        rows, told = (_pair_rows if pairwise else _rows)(index, job)
+        rows, notes = (_pair_rows if pairwise else _rows)(index, job)
     progress = job.progress
     has_scores = progress.nothing_scored is None and any(row["scored"] for row in rows)
     if job.error and not has_scores and not progress.given_up:
         raise UserError(job.error)
     if rows or format == "json":
         print(render(rows, format))
-    for sentence in filter(None, told):
-        errors.print(sentence)
+    for note in filter(None, notes):
+        errors.print(note)
     if not has_scores:
         errors.print(f"error: {job.error or _nothing_scored(job)}")
         raise typer.Exit(1)
@@ -150,7 +150,7 @@ def score(
 
 
 def _nothing_scored(job: Job) -> str:
-    """Return a sentence that says why a scoring has no scores."""
+    """Return a message that explains why there are no scores."""
     if job.phase == "stopped":
         return "Stopped before the first score."
     if reason := job.progress.nothing_scored:
@@ -165,12 +165,12 @@ def _rows(index: Index, job: Job) -> tuple[list[dict[str, Any]], list[str | None
     answers = scores.of_runs(queries.answers(index.cursor(), job.names), own)
     verdicts = verdicts[verdicts["id"] == job.id]
     rows = scores.leaderboard(verdicts, answers, job.order.judge.judge)
-    told = [
+    notes = [
         scores.missing_sentence(verdicts),
         scores.scale_sentence(verdicts),
         scores.noise_sentence(verdicts),
     ]
-    return scores.named(rows, job.names), told
+    return scores.named(rows, job.names), notes
 
 
 def _pair_rows(index: Index, job: Job) -> tuple[list[dict[str, Any]], list[str | None]]:

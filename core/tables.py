@@ -18,7 +18,7 @@ WIDEST = 80
 MARKUP = re.compile(r"[\\|<`*\[]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")
 """What Markdown takes for more than text inside the cell of a table."""
 SCIENTIFIC_FROM = 1e6
-"""Floats of this magnitude or more are shown in scientific notation, so that no cell has to cut their digits."""
+"""Larger floats are shown in scientific notation, so that cells never truncate their digits."""
 
 
 def render(rows: list[dict[str, Any]], format: Format) -> str:
@@ -90,7 +90,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 
 def cell(value: Any) -> str:
-    """Format a value for people: floats with four significant digits, or whole below SCIENTIFIC_FROM; "" if missing."""
+    """Format a value for display. Floats get four significant digits, or none after the point from 1000 to SCIENTIFIC_FROM."""
     if isinstance(value, dict):
         return ", ".join(f"{k} {cell(v)}" for k, v in value.items())
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Look at a data set before training on it: skipped records, examples as the model sees them, lengths, leaks."""
+"""Inspect a data set before training: skipped records, tokenized examples, lengths and train-test leaks."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ Stamp = tuple[tuple[str, int, int], ...]
 def read(
     name: str, max_examples: int | None, empty_outputs: EmptyOutputs, stamp: Stamp
 ) -> tuple[Records, Split, pd.DataFrame]:
-    """Return the contents of a data set, its parts and the table of its examples."""
+    """Return the records of a data set, its split and the table of its examples."""
     found = dataset.read(name, max_examples, empty_outputs, download=False)
     split = dataset.split(found.examples, RunConfig(dataset=name))
     return found, split, inspection.table(split)
@@ -44,7 +44,7 @@ def read(
 def leaks(
     name: str, max_examples: int | None, empty_outputs: EmptyOutputs, stamp: Stamp
 ) -> pd.DataFrame:
-    """Return the near-duplicates between test and training set."""
+    """Return near-duplicates between the test set and the training set."""
     return inspection.duplicates(read(name, max_examples, empty_outputs, stamp)[1])
 
 
@@ -55,7 +55,7 @@ def choose() -> tuple[RunConfig, int]:
     known = [*dict.fromkeys(["primer", "alpaca", *used, now])]
     name = st.selectbox(
         "Data set", known, key="dataset", bind="query-params", accept_new_options=True,
-        help="primer, alpaca, owner/name on the hub, or the path of a JSON, JSONL or Parquet file.",
+        help="primer, alpaca, owner/name on the Hugging Face hub, or the path of a JSON, JSONL or Parquet file.",
     )  # fmt: skip
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         base = st.selectbox(
@@ -66,7 +66,7 @@ def choose() -> tuple[RunConfig, int]:
         masked = st.toggle("Mask the prompt", help="Learn the response only.")
         keep = st.toggle(
             "Keep empty outputs",
-            help="Keep records without a response, as runs with `empty_outputs = keep` do.",
+            help="Include records with an empty output, like runs with `empty_outputs = keep`.",
         )
     try:
         settings: dict[str, Any] = {
@@ -86,7 +86,7 @@ def choose() -> tuple[RunConfig, int]:
 
 
 def show_unused(found: Records) -> None:
-    """Warn about records that are left out and name keys that are ignored."""
+    """Show the skipped records and the unused keys."""
     if skipped := dataset.skipped_summary(found):
         st.warning(plain(f"{skipped}."))
     show_skipped(found.skipped)

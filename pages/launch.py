@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 CLONE = "clone of "
 FILLED_FROM = "filled_from"
-"""In the session: the source that the form was filled from last."""
+"""Session key: the source that the form was last filled from."""
 MEASURING = "measuring"
 """In the session: the settings that are or were measured, and what comes of it."""
 
@@ -36,7 +36,7 @@ def source_settings(source: str) -> dict[str, object]:
 
 
 def take_source() -> None:
-    """Fill the form from the selected source; keep the form and its source where that is damaged."""
+    """Fill the form from the selected source. If the source is damaged, keep the form and the previous source."""
     source = st.session_state["source"]
     try:
         form.start_from(source_settings(source))
@@ -47,7 +47,7 @@ def take_source() -> None:
 
 
 def show_changes(changes: list[str]) -> None:
-    """List the settings in which the form differs from its source."""
+    """List the settings that differ from the source."""
     source = plain(st.session_state[FILLED_FROM])
     if changes:
         st.markdown(f"**Changed from {source}**")
@@ -163,7 +163,7 @@ if form.DRAFT not in st.session_state:
 filled_from = st.session_state[FILLED_FROM]
 known = [*PRESETS, *(CLONE + run for run in runs)]
 sources = known if filled_from in known else [*known, filled_from]  # its run was deleted
-st.session_state["source"] = filled_from  # also back from another page
+st.session_state["source"] = filled_from  # also when returning from another page
 current = form.values()
 changes = form.changes(current)
 
@@ -180,7 +180,7 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
         st.button(
             "Reset",
             icon=":material/undo:",
-            help="Discard the changes and start from this source again.",
+            help="Discard all changes and restore the source's settings.",
             on_click=form.reset,
         )
     if st.button("Launch the demo", icon=":material/play_arrow:"):

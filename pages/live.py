@@ -14,10 +14,10 @@ from pages.shared.text import plain, show_text
 X_LABELS = {"step": "Step", "epoch": "Epoch", "tokens": "Tokens", "seconds": "Time"}
 GOING = ("running", "queued")
 MAX_OVERLAID_RUNS = 8
-"""As many as there are colors."""
+"""The number of colors in the palette."""
 SHOWN_SAMPLES = 20
 REQUESTED = "live_requested"
-"""In the session: how many runs a link or another page asked for, until the user selects others."""
+"""Session key: number of runs requested by a link or another page, until the user changes the selection."""
 CHARTS = ("loss", "lr", "grad_norm", "tokens_per_s")
 
 lab = runtime.lab()
@@ -45,7 +45,7 @@ def states(looked: int, names: list[str]) -> list[dict]:
 def show_figures(
     shown: str, _names: list[str], _x: str, _log: bool, _window: int
 ) -> tuple[list[dict], int]:
-    """Draw six figures; return the newest samples, to be shown below, and the number of all samples.
+    """Draw six figures. Return the newest samples and the total number of samples.
 
     Streamlit keeps both, and what was sent, for all who watch the same.
 
@@ -73,7 +73,7 @@ def show_figures(
 
 
 def show_details(names: list[str], what: str, samples: list[dict], all_samples: int) -> None:
-    """Show the newest samples, the warnings or the trainer's log of the selected runs."""
+    """Show the newest samples, the warnings or the trainer log of the selected runs."""
     if what == "Samples":
         if not samples:
             st.caption(

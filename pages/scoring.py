@@ -11,7 +11,7 @@ from pages.shared.selection import show_cut
 
 DEFAULT_RUNS = 6
 PROPOSED_FROM = "scored_runs_proposed_from"
-"""In the session: of how many runs the default selection is a part, until the user selects others."""
+"""Session key: number of runs from which the default selection was taken, until the user changes it."""
 
 lab = runtime.lab()
 st.title("Scoring")

@@ -1,4 +1,4 @@
-"""A loopback server with the hub's protocol for one model file and any number of data sets, and its failures."""
+"""A loopback server that mimics the hub for one model file and any number of data sets, with failures."""
 
 import contextlib
 import hashlib
@@ -51,7 +51,7 @@ class Hub:
 
 
 def dataset_response(held: Hub, path: str) -> tuple[bytes, str] | None:
-    """Return body and ETag of a request about a data set; None if the hub has no such data set or file."""
+    """Return the body and ETag for a data set request; None if there is no such data set or file."""
     for pattern in (REVISION, TREE, DATA_FILE):
         if not (match := pattern.fullmatch(path)) or match[1] not in held.datasets:
             continue
@@ -64,7 +64,7 @@ def dataset_response(held: Hub, path: str) -> tuple[bytes, str] | None:
             body = files[match[2]]
         else:
             return None
-        large = path.endswith(".parquet")  # kept by SHA-256, as files in large-file storage are
+        large = path.endswith(".parquet")  # identified by SHA-256, like files in LFS
         return body, hashlib.sha256(body).hexdigest() if large else hashlib.sha1(body).hexdigest()
     return None
 

@@ -1,4 +1,4 @@
-"""The journal's first run on rows like the real Alpaca's, from a loopback hub to the answered test set."""
+"""The journal's first run on Alpaca-like rows, from the download to the answered test set."""
 
 import contextlib
 import io
@@ -22,11 +22,11 @@ LONG = ("base_model=gpt2-nano", "eval_every=200", "max_new_tokens=8")
 QUICK = (*LONG, "batch_size=16", "mask_prompt=true")
 """Changes to run_1 that make 400 rows take seconds."""
 EMPTY_EVERY = 500
-"""One record in this many has an empty output: 0.2 %; the real Alpaca has fewer."""
+"""One record in this many (0.2 %) has an empty output; the real Alpaca has fewer."""
 
 
 def alpaca_like(count: int) -> tuple[bytes, int]:
-    """Return a Parquet file with Alpaca's columns, and how many of its outputs are empty."""
+    """Return a Parquet file with Alpaca's columns, and its number of empty outputs."""
     draw = random.Random(count)
     rows: list[dict[str, Any]] = []
     for i in range(count):
@@ -71,7 +71,7 @@ def test_run_1_trains_on_alpaca_like_rows_and_answers_its_test_set(
     assert plan["train_examples"] == int(usable * 0.85)
     [warning] = [event for event in events if event["event"] == "warning"]
     assert warning["about"] == "data"
-    assert "records are left out: output empty (record 286" in warning["message"]
+    assert "records are skipped: empty output (record 286" in warning["message"]
 
     with contextlib.closing(sync.read_index(tmp_path / "runs")) as index:
         answers = queries.answers(index.cursor(), [run.name])

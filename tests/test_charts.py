@@ -180,7 +180,7 @@ def test_every_score_is_counted_once() -> None:
     assert not checked(charts.score_histogram({"b": []})).layout.showlegend
 
 
-def test_a_histogram_without_runs_is_an_empty_figure() -> None:
+def test_histogram_without_runs_is_an_empty_figure() -> None:
     figure = tools.return_figure_from_figure_or_data(
         charts.score_histogram({}), validate_figure=True
     )
@@ -188,18 +188,18 @@ def test_a_histogram_without_runs_is_an_empty_figure() -> None:
 
 
 ELSEWHERE = {"colours", "score_histogram"}
-"""Functions that draw no chart, and charts whose unusual values have a test with their page."""
+"""Functions that draw no chart, and charts whose page tests cover unusual values."""
 UNUSUAL = {
     "no rows": [],
     "one row": [1.0],
     "all NaN": [float("nan")] * 3,
     "all None": [None] * 3,
 }
-"""Values of a chart by what is unusual about them."""
+"""Unusual chart values by name."""
 
 
 def figures_of(values: list[float | None]) -> dict[str, charts.Figure]:
-    """A figure of each public chart function, drawn from these values."""
+    """Return a figure from each public chart function."""
     length = len(values)
     steps = pd.DataFrame({"run": ["b"] * length, "x": range(length), "y": values})
     losses = {
@@ -227,8 +227,8 @@ def test_every_chart_renders_with_unusual_values(values: list[float | None]) -> 
         assert read["data"], name
 
 
-def test_charts_of_nothing_have_a_trace() -> None:
-    """Streamlit raises for a figure without one."""
+def test_empty_charts_have_a_trace() -> None:
+    """Streamlit raises an error for figures without traces."""
     nothing = curve().head(0)
     for figure in (
         charts.step_curves(nothing, None, [], "loss", "step", log=False),
@@ -239,13 +239,13 @@ def test_charts_of_nothing_have_a_trace() -> None:
         assert len(checked(figure).data) == 1
 
 
-def test_an_interval_without_ends_is_a_mean_alone() -> None:
+def test_interval_without_bounds_draws_only_the_mean() -> None:
     figure = checked(charts.intervals([row("b", 60.0, None, None)], "", "", None))
     assert list(figure.data[0].x) == [60]
     assert np.isnan(figure.data[0].error_x.array).all()
 
 
-def test_a_missing_value_interrupts_the_line(evaluations: pd.DataFrame) -> None:
+def test_missing_value_leaves_a_gap_in_the_line(evaluations: pd.DataFrame) -> None:
     points = curve().assign(y=[1.0, np.nan, 3.0, 4.0, 5.0, 6.0])
     figures = [charts.step_curves(points, points, RUNS, "loss", "step", log=False)]
     evaluations.loc[1, ["val_loss", "train_loss"]] = np.nan
@@ -257,7 +257,7 @@ def test_a_missing_value_interrupts_the_line(evaluations: pd.DataFrame) -> None:
         assert np.isnan(checked(figure).data[0].y[1])
 
 
-def test_a_point_without_neighbors_is_a_dot() -> None:
+def test_isolated_point_is_drawn_as_a_dot() -> None:
     points = pd.DataFrame({"run": "b", "x": range(6), "y": [1.0, np.nan, 2.0, 3.0, np.nan, 4.0]})
     [line] = checked(charts.step_curves(points, None, ["b"], "loss", "step", log=False)).data
     assert line.mode == "lines+markers"

@@ -174,8 +174,8 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["train", "--set", "lr=fast"], "lr = 'fast': it should be a valid number"),
     (["train", "--set", "batchsize=2"], "batchsize = '2': .* did you mean batch_size"),
     (["train", "--set", "base_model=gpt5"], "base_model = 'gpt5': there is no such model"),
-    (["train", "--set", "dataset=none.json"], "dataset = 'none.json': there is no such file"),
-    (["train", "--set", "dataset=data/none.json.gz"], "'data/none.json.gz': there is no such file"),
+    (["train", "--set", "dataset=none.json"], "dataset = 'none.json': file not found"),
+    (["train", "--set", "dataset=data/none.json.gz"], "'data/none.json.gz': file not found"),
     (["train", "--set", "max_examples=3"], "3 examples leave none for test"),
     (["train", "--set", "max_length=2000"], "max_length = 2000: it should be at most 256"),
     (["train", "--set", "precision=fp16", "--set", "device=cpu"], "precision = 'fp16'"),
@@ -197,14 +197,14 @@ def test_a_mistake_is_one_sentence_and_status_2(
     ("content", "said"),
     [
         (b"[{", "it is not valid JSON"),
-        (b"{}", "its only record cannot be used: no instruction or output (line 1); a record"),
-        (b"[1]", "its only record cannot be used: not an object (record 1); a record"),
+        (b"{}", "its only record is not usable: no instruction or output (line 1); a record"),
+        (b"[1]", "its only record is not usable: not an object (record 1); a record"),
         (
             b'[{"instruction": "a", "output": 3}]',
-            "its only record cannot be used: output is a number (record 1); a record",
+            "its only record is not usable: output is a number (record 1); a record",
         ),
         (b"\xff\xfe\xff", "it cannot be read as UTF-8 text"),
-        (b"", "it holds no examples"),
+        (b"", "it contains no examples"),
     ],
 )
 def test_a_malformed_file_is_told(content: bytes, said: str, tmp_path: Path) -> None:
@@ -269,9 +269,9 @@ def test_check_lists_skipped_records_and_unused_keys(base: Path, tmp_path: Path)
     path.write_text(json.dumps({"data": records}, indent=2))
     words = ("check", "--set", f"base_model={base}", "--set", f"dataset={path}")
     plan = call(*words, "--format", "json").json
-    assert plan["skipped_records"] == [{"place": "record 3", "reason": "output empty"}]
+    assert plan["skipped_records"] == [{"place": "record 3", "reason": "empty output"}]
     assert plan["unused_keys"] == {"system": 39, "[2J": 1}
-    assert "1 of 40 records are left out: output empty (record 3)" in plan["note"]
+    assert "1 of 40 records are skipped: empty output (record 3)" in plan["note"]
     table = call(*words)
     assert table.status == 0
     assert "\x1b" not in table.out
@@ -370,26 +370,26 @@ def test_generate_draws_by_temperature_and_seed(trained: tuple[Path, Result], ba
     assert ask(trained, *words, 3, "--top-k", 1) == greedy
 
 
-def test_generate_takes_a_tiny_temperature_as_greedy(base: Path) -> None:
+def test_generate_with_a_tiny_temperature_is_greedy(base: Path) -> None:
     words = ("generate", f"base:{base}", "--prompt", "Say red.", "--max-new-tokens", 5)
     greedy = call(*words, "--format", "json").json
     assert call(*words, "--temperature", "1e-38", "--format", "json").json == greedy
 
 
-def test_train_announces_a_name_that_differs_from_the_one_asked_for(
+def test_train_prints_a_name_that_differs_from_the_requested_one(
     sets: list[str], runs_dir: Path
 ) -> None:
     RunDirectory.create(runs_dir, RunConfig(name="mine"))
     words = (*sets, "--executor", "thread", "--runs-dir", runs_dir, "--format", "json")
-    told = {
+    expected = {
         "mine": "Run name: mine-2 ('mine' is taken)\n",
         "Größe 1": "Run name: größe-1 (from 'Größe 1')\n",
         "": f"Run name: {Path(sets[1]).name}-lora (no name given)\n",
     }
-    for name, line in told.items():
+    for name, line in expected.items():
         result = call("train", *words, "--set", f"name={name}")
         assert line in result.err
-        [row] = result.json  # standard output holds the table only
+        [row] = result.json  # stdout has only the table
         assert f"Run name: {row['name']} " in line
     assert "Run name" not in call("train", *words, "--set", "name=学习率实验").err
     assert RunDirectory.find(runs_dir, "学习率实验").status() == "finished"
@@ -450,7 +450,7 @@ def test_a_run_that_fails_ends_with_its_reason_and_status_1(
     assert "Traceback" not in result.err
 
 
-def test_a_damaged_base_model_is_refused_before_the_launch(
+def test_damaged_base_model_is_an_error_before_launch(
     base: Path, sets: list[str], tmp_path: Path, runs_dir: Path
 ) -> None:
     broken = tmp_path / "broken"
@@ -481,7 +481,7 @@ def test_train_repairs_a_damaged_hub_model(
 
 @pytest.fixture
 def stopped(runs_dir: Path, base: Path, data: Path) -> RunDirectory:
-    """A run `half` of five steps that was stopped after its second."""
+    """A run `half` with five steps, stopped after the second."""
     settings = {"base_model": str(base), "dataset": str(data), "batch_size": 4, "max_new_tokens": 3}
     run = RunDirectory.create(runs_dir, RunConfig.parse({"name": "half", **settings}))
 
@@ -502,12 +502,12 @@ def stopped(runs_dir: Path, base: Path, data: Path) -> RunDirectory:
 
 
 def step_losses(run: RunDirectory) -> list[float]:
-    """The losses that the index holds for a run."""
+    """Return the losses of a run in the index."""
     with contextlib.closing(sync.read_index(run.path.parent)) as index:
         return list(queries.curves(index.cursor(), [run.name], ["loss"])["loss"]["y"])
 
 
-def test_resume_names_changed_settings_and_restart_trains_with_them(
+def test_resume_lists_changed_settings_and_restart_trains_with_them(
     stopped: RunDirectory, runs_dir: Path
 ) -> None:
     words = ("half", "--runs-dir", runs_dir, "--executor", "thread", "--format", "json")
@@ -561,7 +561,7 @@ def test_resume_of_an_older_checkpoint_compares_the_recorded_plan(
     [
         (lambda text: text[:-20], "half: config.json cannot be read"),
         (lambda text: text.replace('"batch_size": 4', '"batch_size": 0'), "batch_size = 0: "),
-        (lambda text: text.replace("data.json", "dota.json"), "there is no such file"),
+        (lambda text: text.replace("data.json", "dota.json"), "file not found"),
     ],
     ids=["truncated", "invalid value", "missing file"],
 )
@@ -577,7 +577,7 @@ def test_restart_with_unusable_settings_keeps_the_checkpoints(
     assert (stopped.status(), stopped.checkpoint_step()) == ("stopped", 2)
 
 
-def test_a_finished_run_is_not_restarted(trained: tuple[Path, Result]) -> None:
+def test_finished_run_cannot_be_restarted(trained: tuple[Path, Result]) -> None:
     result = call("resume", "mine", "--restart", "--runs-dir", trained[0])
     assert (result.status, result.sentence) == (
         2,

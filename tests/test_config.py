@@ -212,7 +212,7 @@ def test_changed_validates_anew_and_leaves_the_original() -> None:
         config.lr = 1.0  # type: ignore[misc]
 
 
-def test_relevance_follows_the_method() -> None:
+def test_lora_settings_are_relevant_only_with_lora() -> None:
     lora = {n for n in FIELDS if n.startswith("lora_")}
     full = {"method": "full", "min_lr": None}
     assert {n for n in FIELDS if not is_relevant(n, full)} == lora | {"parent"}

@@ -96,7 +96,7 @@ def test_any_settings_on_disk_are_read_or_told_and_cost_the_table_nothing(db: An
         found = attempt(odd.config)
         assert isinstance(found, RunConfig | Told)
         index_sync = Sync(db)
-        index_sync.run([])  # forgets the example before
+        index_sync.run([])  # forget the previous example
         index_sync.run(all_runs(runs_dir))
         assert index_sync.fault is None
         table = queries.results(db).set_index("name")

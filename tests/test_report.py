@@ -240,7 +240,7 @@ def test_runs_whose_figures_do_not_compare() -> None:
     assert losses.startswith("These losses may be means over different tokens (Mask prompt)")
     both = report.incomparable(pd.DataFrame([one, settings("two", max_examples=9)]))
     assert both is not None
-    assert "tested on different examples (Most examples)" in both
+    assert "tested on different examples (Max examples)" in both
     damaged = dict.fromkeys(one) | {"name": "damaged"}
     assert report.incomparable(pd.DataFrame([one, damaged])) is None
 
@@ -257,5 +257,5 @@ def test_runs_that_are_tested_on_the_same_examples() -> None:
      (14_100, "14,100"), (True, "on"), (False, "off"), (None, "none"), ("", "none"), ((), "none"),
      (("a", "b"), "a, b")],
 )  # fmt: skip
-def test_a_setting_is_shown_with_all_its_digits(value: object, text: str) -> None:
+def test_settings_are_shown_with_all_digits(value: object, text: str) -> None:
     assert report.setting_text(value) == text

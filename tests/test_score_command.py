@@ -256,14 +256,14 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["none"], "run = 'none': there is no such run"),
     ([".."], "run = '..': there is no such run"),
     (["good", "empty"], "run = 'empty': it has no answers yet; they come when it is finished"),
-    (["good", "--judge", "claude"], "judge = 'claude': it should be one of reference, gemini, openai"),
-    (["good", "--judge", "gemini"], "judge = 'gemini': there is no key; set GEMINI_API_KEY"),
-    (["good", "--judge", "openai", "--model", "m"], "neither a key nor a base URL"),
-    (["good", "--judge", "openai", "--base-url", "http://127.0.0.1:9/v1"], "needs the name of a model"),
-    (["good", "--judge", "openai", "--model", "m", "--base-url", "nowhere"], "is not a whole address"),
-    (["good", "--temperature", "3"], "temperature = 3: it should be from 0 to 2"),
+    (["good", "--judge", "claude"], "judge = 'claude': must be one of reference, gemini, openai"),
+    (["good", "--judge", "gemini"], "judge = 'gemini': no API key; set GEMINI_API_KEY"),
+    (["good", "--judge", "openai", "--model", "m"], "no API key and no base URL"),
+    (["good", "--judge", "openai", "--base-url", "http://127.0.0.1:9/v1"], "needs a model name"),
+    (["good", "--judge", "openai", "--model", "m", "--base-url", "nowhere"], "must be a full URL"),
+    (["good", "--temperature", "3"], "temperature = 3: must be from 0 to 2"),
     (["good", "--temperature", "hot"], "'--temperature'"),
-    (["good", "--timeout", "0"], "timeout = 0: it should be more than 0"),
+    (["good", "--timeout", "0"], "timeout = 0: must be greater than 0"),
     (["good", "--repeats", "0"], "'--repeats'"),
     (["good", "--in-flight", "0"], "'--in-flight'"),
     (["good", "--prompt-file", "none.txt"], "'--prompt-file'"),
@@ -301,7 +301,7 @@ def test_it_works_beside_a_dashboard(runs_dir: Path) -> None:
     assert (row["run"], row["mean"]) == ("good", 100)
 
 
-def test_scores_on_another_scale_are_reported_and_not_rescaled(
+def test_scores_on_another_scale_cause_a_warning_and_are_not_rescaled(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with JudgeServer(answer=lambda prompt: '{"score": 8, "reason": "close"}') as server:
@@ -316,7 +316,7 @@ def test_scores_on_another_scale_are_reported_and_not_rescaled(
 OPENAI = ("--judge", "openai", "--model", "m", "--format", "json", "--no-base")
 
 
-def test_a_key_from_the_environment_is_not_sent_to_a_base_url(
+def test_key_from_the_environment_is_not_sent_to_a_custom_base_url(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
@@ -329,7 +329,7 @@ def test_a_key_from_the_environment_is_not_sent_to_a_base_url(
         assert server.requests[-1]["headers"]["authorization"] == f"Bearer {KEY}", "its address"
 
 
-def test_a_key_of_gemini_is_not_sent_to_a_base_url(
+def test_gemini_key_is_not_sent_to_a_custom_base_url(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GEMINI_API_KEY", KEY)
@@ -340,7 +340,7 @@ def test_a_key_of_gemini_is_not_sent_to_a_base_url(
         assert not server.requests
 
 
-def test_temperature_none_is_not_sent(runs_dir: Path) -> None:
+def test_temperature_none_is_omitted(runs_dir: Path) -> None:
     with JudgeServer() as server:
         words = ("good", "--runs-dir", runs_dir, *OPENAI, "--base-url", server.openai_base_url)
         assert call(*words, "--temperature", "none").status == 0
@@ -349,7 +349,7 @@ def test_temperature_none_is_not_sent(runs_dir: Path) -> None:
         assert server.requests[-1]["body"]["temperature"] == 0
 
 
-def test_a_local_server_gets_one_request_at_a_time(
+def test_local_server_gets_one_request_at_a_time(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inside, most, lock = 0, 0, threading.Lock()
@@ -373,7 +373,7 @@ def test_a_local_server_gets_one_request_at_a_time(
 
 
 @pytest.mark.long
-def test_a_slow_server_is_given_up_after_the_timeout(
+def test_slow_server_fails_after_the_timeout(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_run(runs_dir, "single", ["red"])
@@ -381,13 +381,11 @@ def test_a_slow_server_is_given_up_after_the_timeout(
         words = ("single", "--runs-dir", runs_dir, *OPENAI, "--base-url", server.openai_base_url)
         result = call(*words, "--timeout", 0.05)
     assert result.status == 1
-    assert "Nothing was scored: no answer within 0.05 s" in result.err
+    assert "Nothing was scored: no reply within 0.05 s" in result.err
 
 
 @pytest.mark.parametrize("fault", ["garbage", "safety"])
-def test_pairs_without_a_score_exit_with_status_1_and_the_reasons(
-    runs_dir: Path, fault: str
-) -> None:
+def test_unscored_pairs_exit_with_status_1_and_the_reasons(runs_dir: Path, fault: str) -> None:
     add_run(runs_dir, "left", ["red"])
     add_run(runs_dir, "right", ["blue"])
     with JudgeServer(fault=lambda n, prompt: fault) as server:
@@ -399,7 +397,7 @@ def test_pairs_without_a_score_exit_with_status_1_and_the_reasons(
         assert said[fault] in result.err
         json.loads(result.out)
         again = call(*words, "--base-url", server.openai_base_url)
-        assert (again.status, "2 verdicts were made before" in again.err) == (1, True)
+        assert (again.status, "all 2 cached verdicts have no score" in again.err) == (1, True)
 
 
 def test_pairs_that_share_no_example_exit_with_status_1(runs_dir: Path) -> None:
@@ -409,7 +407,7 @@ def test_pairs_that_share_no_example_exit_with_status_1(runs_dir: Path) -> None:
 
 
 @pytest.mark.long
-def test_a_service_that_always_fails_is_given_up_with_status_1(runs_dir: Path) -> None:
+def test_service_that_always_fails_exits_with_status_1(runs_dir: Path) -> None:
     with JudgeServer() as server:
         url = server.openai_base_url
     words = ("good", "--runs-dir", runs_dir, *OPENAI, "--base-url", url, "--in-flight", 3)

@@ -144,8 +144,8 @@ EXPECTED = {
     "a wrong key of openai": (2, "HTTP 403: Key [key] may not use it"),
     "a reply that quotes the key": (0, "70"),
     "an address with a password": (2, "HTTP 403"),
-    "an address that is none": (2, "is not a whole address"),
-    "no such data set": (2, "there is no such file"),
+    "an address that is none": (2, "must be a full URL"),
+    "no such data set": (2, "file not found"),
     "a base that cannot be had": (2, "could not be fetched from the hub"),
     "a trainer that crashes": (1, "crash failed: "),
 }

@@ -190,7 +190,7 @@ def test_a_cell_is_for_people(value: object, shown: str) -> None:
 
 
 @pytest.mark.parametrize("format", ["table", "md"])
-def test_large_numbers_are_short_in_every_format_for_people(format: Any) -> None:
+def test_large_numbers_are_short_in_display_formats(format: Any) -> None:
     text = render([{"name": "a", "perplexity": 4.333525503e28}], format)
     assert "4.334e+28" in text
     assert "43335" not in text

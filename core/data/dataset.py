@@ -1,8 +1,8 @@
 """Alpaca-format data sets: read, check and split them.
 
 A file is a JSON list of records, a JSON object that holds one such list, JSONL, or Parquet. A record has
-`instruction`, `output` and, optionally, `input`, all text. Records that cannot be learned from are left out
-and reported. Knows no tokens.
+`instruction`, `output` and optionally `input`, all text. Records that cannot be learned from are skipped
+and reported. Does not know about tokens.
 """
 
 import json
@@ -18,13 +18,13 @@ from core.errors import UserError
 
 EMBEDDED = {"primer": Path(__file__).parent.parent / "assets" / "primer.json"}
 KEYS = ("instruction", "input", "output")
-FORMAT = "a record should be an object with instruction and output as text"
+FORMAT = "a record must be an object with instruction and output as text"
 """Ends the error about a file without a usable record, because its keys may have other names."""
 MAX_LISTED_RECORDS = 30
-"""Skipped records listed per reason in a sentence; the Alpaca data set has 28."""
+"""Maximum number of skipped records listed per reason in a message; the Alpaca data set has 28."""
 MAX_LISTED_KEYS = 10
 MAX_KEY_LENGTH = 40
-"""Longest key shown in a sentence, in characters."""
+"""Maximum length of a key in a message, in characters."""
 JSON_TYPES = {
     int: "a number",
     float: "a number",
@@ -38,7 +38,7 @@ JSON_TYPES = {
 
 @dataclass(frozen=True)
 class SkippedRecord:
-    """A record that is left out of a data set: its place in the file, such as `record 285`, and the reason."""
+    """A skipped record: its place in the file, such as `record 285`, and the reason."""
 
     place: str
     reason: str
@@ -48,7 +48,7 @@ class SkippedRecord:
 class Records:
     """The contents of a data set.
 
-    Positions of examples, in events and on every page, are indices into `examples`: skipped records have none.
+    Example positions in events and on pages are indices into `examples`, so skipped records have none.
     """
 
     examples: list[Example]
@@ -56,7 +56,7 @@ class Records:
     """Place in the file of each example; unlike its position, it does not depend on what is skipped."""
     skipped: list[SkippedRecord]
     unused_keys: dict[str, int]
-    """Keys that training ignores, as `_shown`, with the number of records that have a value there."""
+    """Keys that training ignores, formatted for display, and the number of records that have a value for each."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ def read(
 
     Args:
         max_examples: stop after this many usable records.
-        empty_outputs: `keep` uses records whose output is empty, `drop` leaves them out.
-        download: download what is not cached; otherwise raise NotDownloadedError.
+        empty_outputs: `keep` uses records whose output is empty, `drop` skips them.
+        download: download files that are not cached; if False, raise NotDownloadedError instead.
 
     Raises:
         UserError: the data set does not exist, is not in Alpaca format, or has no usable record.
@@ -100,11 +100,11 @@ def read(
             _add(found, record, place + of_file, empty_outputs)
     if not found.examples and found.skipped:
         count = len(found.skipped)
-        which = "its only record cannot" if count == 1 else f"none of its {count:,} records can"
-        message = f"{which} be used: {_reasons(found)}; {FORMAT}"
+        which = "its only record is not" if count == 1 else f"none of its {count:,} records is"
+        message = f"{which} usable: {_reasons(found)}; {FORMAT}"
         raise UserError(f"dataset = {dataset!r}: {message}")
     if not found.examples:
-        raise UserError(f"dataset = {dataset!r}: it holds no examples")
+        raise UserError(f"dataset = {dataset!r}: it contains no examples")
     return found
 
 
@@ -119,21 +119,19 @@ def load(
 
 
 def skipped_summary(records: Records) -> str | None:
-    """Describe the records that are left out in one sentence; None if there are none."""
+    """Return a message about the skipped records; None if there are none."""
     if not records.skipped:
         return None
     total = len(records.examples) + len(records.skipped)
-    return f"{len(records.skipped):,} of {total:,} records are left out: {_reasons(records)}"
+    return f"{len(records.skipped):,} of {total:,} records are skipped: {_reasons(records)}"
 
 
 def unused_summary(records: Records) -> str | None:
-    """Name the keys that training ignores in one sentence; None if there are none."""
+    """Return a message about the keys that training ignores; None if there are none."""
     if not records.unused_keys:
         return None
     named = [f"{key} ({count:,})" for key, count in records.unused_keys.items()]
-    return (
-        f"keys that are not used, with their number of records: {_listed(named, MAX_LISTED_KEYS)}"
-    )
+    return f"unused keys (with record counts): {_listed(named, MAX_LISTED_KEYS)}"
 
 
 def split(examples: list[Example], config: RunConfig) -> Split:
@@ -171,7 +169,7 @@ def stamps(dataset: str) -> tuple[tuple[str, int, int], ...]:
 def _local(dataset: str) -> Path:
     path = EMBEDDED.get(dataset) or _file(dataset)
     if path is None:
-        message = f"dataset = {dataset!r}: there is no such file; it should be primer, alpaca, a data set on the hub as owner/name, or the path of a JSON, JSONL or Parquet file"
+        message = f"dataset = {dataset!r}: file not found; use primer, alpaca, owner/name on the Hugging Face hub, or the path of a JSON, JSONL or Parquet file"
         raise UserError(message)
     return path
 
@@ -180,7 +178,7 @@ def _file(dataset: str) -> Path | None:
     try:
         path = Path(dataset).expanduser()
         return path if path.is_file() else None
-    except (OSError, RuntimeError):  # a name too long, or in the home of an unknown user
+    except (OSError, RuntimeError):  # the name is too long, or in the home of an unknown user
         return None
 
 
@@ -207,11 +205,11 @@ def _records(path: Path, dataset: str) -> Iterator[tuple[str, Any]]:
 
 
 def _parquet_rows(path: Path, dataset: str) -> list[Any]:
-    from pyarrow import parquet  # 60 MB, which no other format needs
+    from pyarrow import parquet  # 60 MB of memory, needed only for this format
 
     try:
         rows: list[Any] = parquet.ParquetFile(path).read().to_pylist()
-    except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds
+    except (OSError, ValueError) as error:  # the base classes of pyarrow's errors
         reason = " ".join(str(error).split())
         raise UserError(f"dataset = {dataset!r}: {path.name} cannot be read ({reason})") from None
     return rows
@@ -220,7 +218,7 @@ def _parquet_rows(path: Path, dataset: str) -> list[Any]:
 def _records_of_object(text: str, dataset: str) -> list[Any] | None:
     """Return the records of a file that is one JSON object; None if it is JSONL.
 
-    The object holds one list of records under any key, or is itself an indented record.
+    The object has one list of records under any key, or is itself an indented record.
     """
     first, _, rest = text.strip().partition("\n")
     if not first.startswith("{") or (rest and _is_json(first)):
@@ -230,9 +228,9 @@ def _records_of_object(text: str, dataset: str) -> list[Any] | None:
     except (ValueError, RecursionError) as error:
         start = len(text) - len(text.lstrip())
         if not isinstance(error, json.JSONDecodeError) or "\n" not in text[start : error.pos]:
-            return None  # an error in the first line is reported as one of JSONL
+            return None  # an error in the first line is reported by the JSONL reader
         if error.msg == "Extra data":
-            message = "it holds several JSON objects over several lines; put them in a list, or write one object a line"
+            message = "it contains several multi-line JSON objects; put them in a list or write one object per line"
         else:
             message = f"it is not valid JSON ({error})"
         raise UserError(f"dataset = {dataset!r}: {message}") from None
@@ -241,9 +239,7 @@ def _records_of_object(text: str, dataset: str) -> list[Any] | None:
     )
     if len(lists) > 1:
         names = _listed([_shown(key) for key in lists], MAX_LISTED_KEYS)
-        message = (
-            f"its JSON object has several lists ({names}); it should have one, with all records"
-        )
+        message = f"its JSON object has several lists ({names}); put all records in one list"
         raise UserError(f"dataset = {dataset!r}: {message}")
     if lists:
         [records] = lists.values()
@@ -266,7 +262,7 @@ def _lines(text: str, dataset: str) -> Iterator[tuple[str, Any]]:
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            message = f"dataset = {dataset!r}: line {i} is not valid JSON ({error}); the file should be a JSON list or one JSON object a line"
+            message = f"dataset = {dataset!r}: line {i} is not valid JSON ({error}); the file must be a JSON list or have one JSON object per line"
             raise UserError(message) from None
         yield f"line {i}", record
 
@@ -300,11 +296,11 @@ def _unusable(record: Any, empty_outputs: EmptyOutputs) -> str | None:
             return f"{key} is {_type(value)}"
     required = ["instruction"] if empty_outputs == "keep" else ["instruction", "output"]
     empty = [key for key in required if not (record[key] or "").strip()]
-    return f"{' and '.join(empty)} empty" if empty else None
+    return f"empty {' and '.join(empty)}" if empty else None
 
 
 def _reasons(records: Records) -> str:
-    """List skipped records by reason: `output empty (record 285, record 1105)`."""
+    """List skipped records by reason: `empty output (record 285, record 1105)`."""
     places: dict[str, list[str]] = {}
     for skipped in records.skipped:
         places.setdefault(skipped.reason, []).append(skipped.place)
@@ -318,7 +314,7 @@ def _listed(words: Sequence[str], limit: int) -> str:
 
 
 def _shown(key: str) -> str:
-    """Return a key of a record on one line, shortened and without control characters."""
+    """Format a record's key for display: one line, shortened, without control characters."""
     printable = "".join(c if c.isprintable() else " " for c in _valid_unicode(key))
     text = " ".join(printable.split())
     return text if len(text) <= MAX_KEY_LENGTH else text[: MAX_KEY_LENGTH - 3] + "..."
@@ -329,5 +325,5 @@ def _type(value: Any) -> str:
 
 
 def _valid_unicode(text: str) -> str:
-    """Replace lone surrogates, which JSON can escape and UTF-8 cannot encode."""
+    """Replace lone surrogates: JSON can contain them as escapes, UTF-8 cannot encode them."""
     return text.encode("utf-8", errors="replace").decode("utf-8")

@@ -14,11 +14,11 @@ SUFFIXES = (".parquet", ".json", ".jsonl")
 ABOUT = ("dataset_info.json", "dataset_infos.json")
 """What the hub's tools put beside the data."""
 FILE_SUFFIXES = "git|parquet|jsonl?|ndjson|csv|tsv|txt|arrow|gz|zst|zip"
-"""Suffixes that mark `folder/name.suffix` as a data file, even if there is no such folder. The hub refuses `.git`."""
+"""Suffixes that mark `folder/name.suffix` as a file, even if there is no such folder. The hub rejects `.git`."""
 HUB_NAME = re.compile(
     rf"(?!.*(--|\.\.|\.({FILE_SUFFIXES})$))\w([\w.-]*\w)?/\w([\w.-]*\w)?", re.ASCII | re.IGNORECASE
 )
-"""The hub's syntax of owner/name, without names that look like a file."""
+"""The hub's owner/name syntax, except names that look like a file."""
 
 
 class NotDownloadedError(UserError):

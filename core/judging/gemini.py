@@ -1,7 +1,7 @@
-"""Google's Gemini as a service, through google-generativeai over REST.
+"""Client for Google's Gemini, through google-generativeai over REST.
 
-Knows its requests, replies and errors. Does not know what is asked or why, where a key comes from,
-and when to ask again.
+Builds requests and interprets replies and errors. Does not know what the prompts mean, where keys come from,
+or when to retry.
 """
 
 import json
@@ -26,10 +26,10 @@ from core.judging.refused_options import REFUSED_STATUSES, send_without_refused
 
 NAME = "Gemini"
 CONNECTIONS = 64
-"""Kept open; with fewer than threads, as with the 10 of requests, some calls pay for a new one."""
+"""Connection pool size. The requests default of 10 is less than the maximum number of threads."""
 MODEL = re.compile(r"(models/|tunedModels/)?[\w.@-]+")
 KEPT = ("description", "nullable", "required")
-"""Words of JSON Schema that Google's schema has too, with the same values."""
+"""JSON Schema keywords that Google's schema supports with the same values."""
 
 
 class Gemini:
@@ -37,13 +37,13 @@ class Gemini:
 
     Args:
         model: such as `gemini-2.5-flash`.
-        temperature: of sampling; 0 for the likeliest answer, None for the model's default.
-        key: of an account at Google.
-        endpoint: a whole address; by default that in GEMINI_API_ENDPOINT, or Google's.
-        timeout: seconds without a byte after which a request fails.
+        temperature: sampling temperature; 0 is greedy, None uses the model's default.
+        key: Gemini API key.
+        endpoint: full URL; defaults to GEMINI_API_ENDPOINT, then to Google's.
+        timeout: read timeout in seconds.
 
     Raises:
-        RefusedError: the key, the model's name or the endpoint is not valid.
+        RefusedError: the key, the model name or the endpoint is invalid.
     """
 
     def __init__(
@@ -70,14 +70,14 @@ class Gemini:
                 f"{model!r} is not a name of a Gemini model such as gemini-2.5-flash."
             )
         with warnings.catch_warnings():
-            # The library's maintenance has ended, which it says whenever it is imported.
+            # The library is no longer maintained and warns about it on every import.
             warnings.simplefilter("ignore", FutureWarning)
             from google.ai.generativelanguage import GenerativeServiceClient
             from google.generativeai.generative_models import GenerativeModel
-        # A client of its own instead of the library's one for the process: two keys must not mix.
+        # A separate client instead of the library's global one, so that two keys never mix.
         client: Any = GenerativeServiceClient(transport="rest", client_options=options)
         _prepare(client.transport._session)
-        # Nobody else closes its connections, and a process may make many of these objects.
+        # Nothing else closes its connections, and a process may create many of these objects.
         weakref.finalize(self, client.transport.close)
         self._model: Any = GenerativeModel(model)
         self._model._client = client
@@ -86,7 +86,7 @@ class Gemini:
         return f"Gemini(model={self.model!r}, temperature={self.temperature})"
 
     def ask(self, prompt: str, schema: Mapping[str, Any]) -> Reply:
-        """One reply; raises BusyError and RefusedError, as `Service.ask` says."""
+        """Return one reply. Raises BusyError or RefusedError, see `Service.ask`."""
         from google.api_core.exceptions import GoogleAPICallError
         from google.protobuf.json_format import ParseError
         from requests import RequestException, Timeout, TooManyRedirects
@@ -98,23 +98,23 @@ class Gemini:
             problem = self._meaning(error)
         except Timeout:
             problem = BusyError(
-                f"no answer within {self.timeout:g} s; a slow server needs a longer timeout"
+                f"no reply within {self.timeout:g} s; increase the timeout if the server is slow"
             )
         except TooManyRedirects:
             problem = failure(302, NAME, self.model)
         except RequestException as error:
             problem = BusyError(f"no connection to {NAME} ({type(error).__name__})")
         except (ParseError, ValueError, AttributeError, RecursionError):
-            # An AttributeError where the body of an error is JSON, but not an object.
-            problem = BusyError("the answer is not one of the Gemini API, but perhaps of a proxy")
+            # The library raises AttributeError if the body of an error is JSON but not an object.
+            problem = BusyError("the response is not from the Gemini API; it may come from a proxy")
         else:
             return read_reply(response)
-        # Raised out here, since an exception raised while handling another one keeps that in
-        # __context__, and the client library's holds the request with the key.
+        # Raised outside the handlers: otherwise __context__ would keep the client library's exception,
+        # which contains the request with the key.
         raise problem
 
     def _generate(self, prompt: str, schema: Mapping[str, Any]) -> Any:
-        """Return the library's response; without a schema or temperature if the model refuses them."""
+        """Send a request, without the schema or the temperature if the model rejects them."""
         from google.api_core.exceptions import GoogleAPICallError
 
         def send(options: Mapping[str, Any]) -> Any:
@@ -127,7 +127,7 @@ class Gemini:
             return self._model.generate_content(
                 prompt,
                 generation_config=config,
-                # Without retry=None the library retries for ten minutes on its own.
+                # Without retry=None, the library itself retries for ten minutes.
                 request_options={"timeout": self.timeout, "retry": None},
             )
 
@@ -142,14 +142,14 @@ class Gemini:
         return send_without_refused(self._target, options, send, is_refusal)
 
     def _meaning(self, error: Any) -> BusyError | RefusedError:
-        """What an error status means. `error` is a GoogleAPICallError."""
+        """Translate a GoogleAPICallError."""
         status = int(error.code or 500)
         details = _details(error)
-        # The library puts "POST url: " before the message.
+        # The library prefixes the message with "POST url: ".
         message = str(error.message).partition(": ")[2]
         if status == 429 and any(map(_is_per_day, [message, *_quotas(details)])):
             return RefusedError(
-                f"{NAME}'s quota for {self.model!r} is used up for today (HTTP 429): go on tomorrow, "
+                f"{NAME}'s quota for {self.model!r} is used up for today (HTTP 429): continue tomorrow, "
                 "or use another model or key."
             )
         if status == 400 and _is_bad_key(error):
@@ -161,19 +161,19 @@ class Gemini:
 
 
 def gemini_address(address: str) -> str:
-    """Return an endpoint without the version and path of a request, which the library adds."""
+    """Strip the API version and request path from an endpoint; the library adds them."""
     return re.sub(r"/v1(?:beta|alpha)?(?:/models.*)?/*$", "", address.strip()).rstrip("/")
 
 
 def google_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A JSON schema in Google's terms: what its protocol has no word for, such as `maximum`, is left out."""
+    """Convert a JSON schema to Google's format. Unsupported keywords such as `maximum` are dropped."""
     kinds = schema.get("type", "object" if "properties" in schema else "string")
     kinds = [kinds] if isinstance(kinds, str) else list(kinds)
     found: dict[str, Any] = {word: schema[word] for word in KEPT if word in schema}
     found["type"] = next(kind for kind in kinds if kind != "null").upper()
     if "null" in kinds:
         found["nullable"] = True
-    # Google's enumerations are of texts only.
+    # Google supports enums of strings only.
     if found["type"] == "STRING" and "enum" in schema:
         found |= {"format": "enum", "enum": list(schema["enum"])}
     if "properties" in schema:
@@ -186,10 +186,10 @@ def google_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_reply(response: Any) -> Reply:
-    """A reply of the library's, without its `.text`, which raises where there is none."""
+    """Convert the library's response. Avoids its `.text`, which raises if there is no text."""
     usage = response.usage_metadata
     tokens_in = usage.prompt_token_count if usage else None
-    # Thoughts are paid for, but counted in the total alone by this version of the protocol.
+    # Thinking tokens are billed, but this version of the protocol includes them in the total only.
     tokens_out = (
         max(usage.candidates_token_count, usage.total_token_count - usage.prompt_token_count)
         if usage
@@ -214,7 +214,7 @@ def read_reply(response: Any) -> Reply:
 
 
 def _name(reason: Any) -> str:
-    """A reason's name; its number where it is newer than the library."""
+    """Return the name of a reason, or its number if the library does not know it."""
     return getattr(reason, "name", str(int(reason)))
 
 
@@ -224,12 +224,12 @@ def _details(error: Any) -> list[dict[str, Any]]:
 
 
 def _is_bad_key(error: Any) -> bool:
-    """Whether a 400 means a wrong or expired key. The library's `error.reason` raises over REST."""
+    """Whether a 400 means an invalid or expired key. The library's `error.reason` raises over REST."""
     return any(detail.get("reason") == "API_KEY_INVALID" for detail in _details(error))
 
 
 def _quotas(details: list[dict[str, Any]]) -> Iterator[str]:
-    """What the details of an error name as used up."""
+    """Yield the quotas that the error details report as exceeded."""
     for detail in details:
         for violation in detail.get("violations") or ():
             yield " ".join(map(str, violation.values()))
@@ -240,7 +240,7 @@ def _is_per_day(text: str) -> bool:
 
 
 def _retry_delay(details: list[dict[str, Any]]) -> float | None:
-    """Seconds after which to ask again, from `{"retryDelay": "17.5s"}`."""
+    """Return the retry delay in seconds, from `{"retryDelay": "17.5s"}`."""
     for detail in details:
         delay = re.fullmatch(r"(\d+(?:\.\d+)?)s", str(detail.get("retryDelay", "")))
         if delay:
@@ -249,18 +249,18 @@ def _retry_delay(details: list[dict[str, Any]]) -> float | None:
 
 
 def _prepare(session: Any) -> None:
-    """Let the client's session of requests serve many threads, and one address only."""
+    """Configure the client's session for many threads and without redirects."""
     from requests.adapters import HTTPAdapter
 
     for scheme in ("https://", "http://"):
         session.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=CONNECTIONS))
     session.hooks["response"].append(_simplify)
-    # The API redirects nobody, and requests would carry the key along to wherever it is sent.
+    # The API never redirects, and requests would send the key to the redirect target.
     session.max_redirects = 0
 
 
 def _simplify(response: Any, **_: Any) -> None:
-    """Drop thoughts, which the library takes for text, and turn an error in a 200 into a status."""
+    """Drop thoughts, which the library returns as text, and turn an error in a 200 response into a 503."""
     try:
         body = response.json()
     except (ValueError, RecursionError):
@@ -274,4 +274,4 @@ def _simplify(response: Any, **_: Any) -> None:
         content = candidate.get("content") if isinstance(candidate, dict) else None
         if isinstance(content, dict) and isinstance(parts := content.get("parts"), list):
             content["parts"] = [p for p in parts if not (isinstance(p, dict) and p.get("thought"))]
-    response._content = json.dumps(body).encode()  # requests offers no setter (2.x)
+    response._content = json.dumps(body).encode()  # requests 2.x has no public setter

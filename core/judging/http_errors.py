@@ -1,7 +1,7 @@
-"""Addresses, keys and errors of language models behind HTTP.
+"""URLs, keys and errors of language model APIs over HTTP.
 
-Corrects addresses, decides whether a retry may help after an error, and words errors for users without any key.
-Knows statuses, headers and the usual shapes of an error's body; no client library.
+Normalizes URLs, decides whether an error is worth a retry, and formats errors for users with all keys redacted.
+Knows HTTP statuses, headers and common error bodies. Does not know any client library.
 """
 
 import base64
@@ -18,22 +18,22 @@ from urllib.parse import unquote, urlsplit
 from core.judging.judge import BusyError, RefusedError
 
 MAX_MESSAGE_CHARS = 200
-"""Longer messages of a service are shortened."""
+"""Longer service messages are truncated."""
 MAX_BODY_CHARS = 4000
-"""How much of an error's body is searched for a message."""
+"""Only this much of an error body is searched for a message."""
 QUOTA_PAUSE_S = 20.0
 """Pause after a 429 without Retry-After; quotas are per minute."""
 MIN_SECRET_PART_CHARS = 6
-"""A word of a message that shares this many characters with a key is hidden."""
+"""A word that has this many consecutive characters in common with a key is redacted."""
 RETRY_STATUSES = {408, 409, 425, 429}
-"""Statuses below 500 after which a retry may help."""
+"""Statuses below 500 that are worth a retry."""
 ENDPOINTS = re.compile(r"/(?:chat/completions|completions|responses|models|embeddings)/*$")
-"""Paths of requests, which users copy together with the base URL."""
+"""Request paths that users often paste together with the base URL."""
 KEY_SHAPES = re.compile(
     r"\b(?:sk|pk|gsk|hf|xai|nvapi)[-_][\w*.-]{8,}|\bAIza[\w*-]{12,}|(?<=bearer )\S+|[^\s*]*\*{3,}\S*",
     re.IGNORECASE,
 )
-"""Keys as services quote them, partly starred out."""
+"""API keys as services quote them, some partly masked with asterisks."""
 MESSAGE_NAMES = (
     "message",
     "error",
@@ -44,29 +44,29 @@ MESSAGE_NAMES = (
     "errors",
     "title",
 )
-"""Where the body of an error may hold its message, best first."""
+"""Fields of an error body that may contain the message, most specific first."""
 TAG = re.compile(r"<[a-z/!][^<>]*>", re.IGNORECASE)
 HIDDEN_ELEMENTS = re.compile(r"<(script|style|head)\b.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
 
 
 def checked_key(key: str, service: str) -> str:
-    """The key without the white space that copying leaves around it.
+    """Return the key without surrounding whitespace.
 
     Raises:
-        RefusedError: it cannot be sent. The client libraries would say so too, and quote it.
+        RefusedError: the key cannot be sent. Checked here because the client libraries quote the key in their error.
     """
     key = key.strip()
     if not re.fullmatch(r"[!-~]+", key):
-        problem = "has characters that no key has" if key else "is missing"
-        raise RefusedError(f"The API key for {service} {problem}: copy it anew from your account.")
+        problem = "contains invalid characters" if key else "is missing"
+        raise RefusedError(f"The API key for {service} {problem}: copy it again from your account.")
     return key
 
 
 def checked_address(address: str, setting: str) -> str:
-    """The name, or name:port, of an address of a service, as it may be shown.
+    """Return the host, or host:port, of a URL. Safe to display, unlike the URL itself.
 
     Raises:
-        RefusedError: it is not a whole address. It is not quoted, since it may hold a password.
+        RefusedError: it is not a full URL. The message does not quote it, because it may contain a password.
     """
     try:
         parts = urlsplit(address.strip())
@@ -74,17 +74,17 @@ def checked_address(address: str, setting: str) -> str:
     except ValueError:
         host = None
     if not host or parts.scheme not in ("http", "https"):
-        raise RefusedError(f"{setting} is not a whole address such as http://127.0.0.1:8000/v1.")
+        raise RefusedError(f"{setting} must be a full URL, such as http://127.0.0.1:8000/v1.")
     return f"{host}:{port}" if port else host
 
 
 def base_address(address: str) -> str:
-    """Return a base URL without white space and without the path of a request, such as `/chat/completions`."""
+    """Strip whitespace and a request path such as `/chat/completions` from a base URL."""
     return ENDPOINTS.sub("", address.strip()).rstrip("/")
 
 
 def is_loopback(address: str) -> bool:
-    """Whether an address is on this machine."""
+    """Whether a URL points to this machine."""
     try:
         host = (urlsplit(address.strip()).hostname or "").rstrip(".")
     except ValueError:
@@ -101,12 +101,12 @@ def is_loopback(address: str) -> bool:
 
 
 def sendable(prompt: str) -> str:
-    """The prompt with half surrogate pairs replaced: a data set may hold some, UTF-8 cannot."""
+    """Replace lone surrogates, which a data set can contain and UTF-8 cannot encode."""
     return prompt.encode("utf-8", "replace").decode("utf-8")
 
 
 def seconds_to_wait(headers: Mapping[str, str]) -> float | None:
-    """What the header Retry-After asks for, given as seconds or as a date."""
+    """Return the Retry-After header in seconds; the header may be a number or a date."""
     value = headers.get("retry-after", "").strip()
     try:
         return max(float(value), 0.0)
@@ -129,14 +129,14 @@ def failure(
     wait: float | None = None,
     hint: str = "",
 ) -> BusyError | RefusedError:
-    """Return the error for a status that is no success.
+    """Return the exception for an unsuccessful status.
 
     Args:
-        service: as a user knows it.
-        message: the service's own; shown in part, without keys.
-        secrets: what must not be shown.
-        wait: seconds that the service asks to wait.
-        hint: a sentence to add where the service was not found.
+        service: display name of the service.
+        message: the service's message; truncated and redacted before display.
+        secrets: strings to redact.
+        wait: retry delay requested by the service, in seconds.
+        hint: sentence appended to 404 and 405 errors.
     """
     said = shown(message, secrets)
     described = f"HTTP {status}: {said}" if said else f"HTTP {status}"
@@ -147,22 +147,22 @@ def failure(
     if status >= 500 or status in RETRY_STATUSES:
         return BusyError(f"{service} failed ({described})", wait)
     sentence = {
-        302: f"{service} redirects requests: set the address that it redirects to",
+        302: f"{service} redirects requests: use the redirect target as the base URL",
         401: f"{service} does not accept the API key: copy it again from your account",
-        402: f"The account at {service} has no credit left: top it up, or use another key",
+        402: f"The account at {service} has no credit left: add credit or use another key",
         403: f"{service} does not allow this API key to use the model {model!r}: choose another key or model",
-        404: f"{service} has no model {model!r} at this address: choose a model that it lists",
-        405: f"{service} takes no requests at this address: check the base URL",
+        404: f"{service} has no model {model!r} at this address: choose one of the models that it lists",
+        405: f"{service} does not accept requests at this address: check the base URL",
     }.get(
         302 if 300 <= status < 400 else status,
-        f"{service} refuses requests to {model!r}: check the model and its settings",
+        f"{service} rejected the request for model {model!r}: check the model name and settings",
     )
     hint = f" {hint}" if hint and status in (404, 405) else ""
     return RefusedError(f"{sentence} ({described}).{hint}")
 
 
 def error_message(body: Any, depth: int = 0) -> str:
-    """Return the message in the body of an error, empty if there is none.
+    """Return the message in an error body; empty if there is none.
 
     Args:
         body: JSON of any shape, or text: JSON, HTML or plain.
@@ -177,18 +177,18 @@ def error_message(body: Any, depth: int = 0) -> str:
     if isinstance(body, Mapping):
         found = (error_message(body.get(name), depth + 1) for name in MESSAGE_NAMES)
         return next(filter(None, found), "")
-    if isinstance(body, list):  # FastAPI's list of validation errors
+    if isinstance(body, list):  # validation errors of FastAPI
         return "; ".join(filter(None, (error_message(part, depth + 1) for part in body[:3])))
     return ""
 
 
 def cut_off(limit: int | None) -> str:
-    """Return why a reply is incomplete. The limit that was in effect is the number of tokens sent."""
+    """Return why a reply is incomplete. Pass the number of tokens sent, which equals the limit."""
     return f"cut off by its limit of {limit:,} tokens" if limit else "cut off by its token limit"
 
 
 def secrets_of(key: str, address: str = "") -> tuple[str, ...]:
-    """All that must not be shown: the key, and a password in an address, plain and as it is sent."""
+    """Return the strings to redact: the key, and the password in a URL, plain and as sent (Base64)."""
     try:
         parts = urlsplit(address)
         user, password = unquote(parts.username or ""), unquote(parts.password or "")
@@ -199,14 +199,14 @@ def secrets_of(key: str, address: str = "") -> tuple[str, ...]:
 
 
 def hidden(text: str, secrets: Iterable[str]) -> str:
-    """Return a text with `[key]` in place of every secret."""
+    """Replace every secret in a text with `[key]`."""
     for secret in secrets:
         text = text.replace(secret, "[key]")
     return text
 
 
 def shown(message: str, secrets: Iterable[str]) -> str:
-    """Return a service's message as one short line without HTML and keys, whole or in part."""
+    """Return a service's message as one short line, without HTML and with keys redacted, even partial ones."""
     secrets = tuple(secrets)
     message = hidden(_without_html(message[:MAX_BODY_CHARS]), secrets)
     message = KEY_SHAPES.sub("[key]", message)
@@ -223,7 +223,7 @@ def shown(message: str, secrets: Iterable[str]) -> str:
 
 
 def _without_html(text: str) -> str:
-    """Return the visible text of an HTML page, its title if there is none; other text as it is."""
+    """Return the visible text of an HTML page, or its title if it has none. Other text is returned unchanged."""
     if not TAG.search(text):
         return text
     visible = html.unescape(TAG.sub(" ", HIDDEN_ELEMENTS.sub(" ", text))).strip()

@@ -61,14 +61,14 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Reply:
-    """The text that a service sent.
+    """A reply from a service.
 
     Args:
-        text: the text, or the whole response as JSON if there is no text.
+        text: the reply text, or the whole response as JSON if there is none.
         missing: why there is no text.
-        tokens_in, tokens_out: as the service counts them.
+        tokens_in, tokens_out: token counts reported by the service.
         cut: why the text is incomplete, such as `cut off by its limit of 256 tokens`.
-        from_reasoning: the text is the model's reasoning, because its answer was empty.
+        from_reasoning: whether the text is the model's reasoning, used because its answer was empty.
     """
 
     text: str

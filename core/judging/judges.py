@@ -1,4 +1,4 @@
-"""The judges there are, and how one is made from what a user chose."""
+"""The available judges, and how one is built from the user's settings."""
 
 import os
 from collections.abc import Callable
@@ -14,11 +14,11 @@ from core.judging.questions import PAIR_TEMPLATE, SCORE_TEMPLATE, Question
 from core.judging.reference import TITLES, Measure, ReferenceJudge
 
 LOOPBACK_TIMEOUT_S = 300.0
-"""Default timeout of a server on this machine, which may have to load its model first."""
+"""Default timeout for a server on this machine, which may need to load the model first."""
 HOSTED_TIMEOUT_S = 60.0
 MAX_TIMEOUT_S = 86_400.0
 LOOPBACK_IN_FLIGHT = 1
-"""Default of a server on this machine: most answer one request at a time, and the others would time out."""
+"""Default for a server on this machine. Most handle one request at a time, so others would time out."""
 HOSTED_IN_FLIGHT = 8
 KEY_VARIABLES = {"gemini": "GEMINI_API_KEY", "openai": "OPENAI_API_KEY"}
 ADDRESS_VARIABLES = {"gemini": "GEMINI_API_ENDPOINT", "openai": "OPENAI_BASE_URL"}
@@ -27,16 +27,17 @@ OWN_ADDRESSES = {"gemini": "https://generativelanguage.googleapis.com", "openai"
 
 @dataclass(frozen=True)
 class JudgeSettings:
-    """What a user chooses. The key never leaves memory.
+    """A user's choice of judge. The key is kept in memory only.
 
     Args:
         judge: a name in JUDGES.
-        model: of the service; its default where empty. Of the reference judge, its measure.
-        temperature: of sampling; None for the service's default.
-        template: the prompt; the built-in one where empty.
-        base_url: of an OpenAI-compatible service, or of a proxy for Gemini.
-        key: of the account; from the environment where empty and `environment`, see `may_send_stored_key`.
-        timeout: seconds for a reply; None for the default of the address, see `default_timeout`.
+        model: model name, empty for the default. For the reference judge, the name of a measure.
+        temperature: sampling temperature; 0 is greedy, None uses the model's default.
+        template: prompt template, empty for the built-in one.
+        base_url: URL of an OpenAI-compatible server or of a Gemini proxy, empty for the default.
+        key: API key. If empty and `environment` is set, it is read from the environment; see `may_send_stored_key`.
+        timeout: read timeout in seconds; None uses `default_timeout`.
+        environment: whether the key may come from the environment.
     """
 
     judge: str = "reference"
@@ -50,21 +51,21 @@ class JudgeSettings:
 
 
 def build(settings: JudgeSettings, kind: Kind = "score", check_key: bool = True) -> Judge:
-    """A judge of single answers, or of pairs.
+    """Build a judge of single answers or of pairs.
 
     Args:
-        check_key: refuse one that could not be asked for want of a key; to plan, none is needed.
+        check_key: fail if a required key is missing. Planning needs no key.
 
     Raises:
-        UserError: something is missing or unknown.
+        UserError: a setting is missing or invalid.
     """
     if settings.judge not in JUDGES:
         known = ", ".join(JUDGES)
-        raise UserError(f"judge = {settings.judge!r}: it should be one of {known}")
+        raise UserError(f"judge = {settings.judge!r}: must be one of {known}")
     if settings.temperature is not None and not 0 <= settings.temperature <= 2:
-        raise UserError(f"temperature = {settings.temperature:g}: it should be from 0 to 2")
+        raise UserError(f"temperature = {settings.temperature:g}: must be from 0 to 2")
     if settings.timeout is not None and not 0 < settings.timeout <= MAX_TIMEOUT_S:
-        message = f"timeout = {settings.timeout:g}: it should be more than 0 and at most {MAX_TIMEOUT_S:g} seconds"
+        message = f"timeout = {settings.timeout:g}: must be greater than 0 and at most {MAX_TIMEOUT_S:g} seconds"
         raise UserError(message)
     return JUDGES[settings.judge](settings, kind, check_key)
 
@@ -72,16 +73,14 @@ def build(settings: JudgeSettings, kind: Kind = "score", check_key: bool = True)
 def _reference(settings: JudgeSettings, kind: Kind, check_key: bool) -> Judge:
     if (name := settings.model or "chrf") not in MEASURES:
         known = ", ".join(MEASURES)
-        raise UserError(f"model = {name!r}: of judge = 'reference' it should be one of {known}")
+        raise UserError(f"model = {name!r}: for judge = 'reference' it must be one of {known}")
     return ReferenceJudge(kind, MEASURE_NAMES[name])
 
 
 def _gemini(settings: JudgeSettings, kind: Kind, check_key: bool) -> Judge:
     key, endpoint = _key(settings), address(settings)
     if check_key and not key:
-        message = (
-            "judge = 'gemini': there is no key; set GEMINI_API_KEY, or type one in the dashboard"
-        )
+        message = "judge = 'gemini': no API key; set GEMINI_API_KEY or enter one in the dashboard"
         if settings.base_url:
             message += (
                 " (a key from the environment is sent only to the address in GEMINI_API_ENDPOINT)"
@@ -110,10 +109,10 @@ def _gemini(settings: JudgeSettings, kind: Kind, check_key: bool) -> Judge:
 def _openai(settings: JudgeSettings, kind: Kind, check_key: bool) -> Judge:
     key, url = _key(settings), address(settings)
     if check_key and not key and not url:
-        message = "judge = 'openai': there is neither a key nor a base URL; set OPENAI_API_KEY, or the address of a local server"
+        message = "judge = 'openai': no API key and no base URL; set OPENAI_API_KEY, or the base URL of a local server"
         raise UserError(message)
     if not settings.model:
-        raise UserError("model = '': judge = 'openai' needs the name of a model")
+        raise UserError("model = '': judge = 'openai' needs a model name")
     if url:
         checked_address(url, "The base URL")
     model, timeout = settings.model, default_timeout(settings)
@@ -135,28 +134,28 @@ def _openai(settings: JudgeSettings, kind: Kind, check_key: bool) -> Judge:
 
 
 def address(settings: JudgeSettings) -> str:
-    """Return the base URL that a judge uses; empty for the service's own, or if it uses no network."""
+    """Return the configured base URL; empty for the service's default, or if the judge uses no network."""
     if settings.judge not in ADDRESS_VARIABLES:
         return ""
     return base_address(settings.base_url) or _stored_address(settings.judge)
 
 
 def default_timeout(settings: JudgeSettings) -> float:
-    """Return the timeout in seconds: the one chosen, else the default for the kind of server."""
+    """Return the timeout in seconds: the user's, or the default for the kind of server."""
     if settings.timeout is not None:
         return settings.timeout
     return LOOPBACK_TIMEOUT_S if is_loopback(address(settings)) else HOSTED_TIMEOUT_S
 
 
 def default_in_flight(settings: JudgeSettings) -> int:
-    """Return how many requests to send at a time if the user chooses none."""
+    """Return the default number of concurrent requests."""
     return LOOPBACK_IN_FLIGHT if is_loopback(address(settings)) else HOSTED_IN_FLIGHT
 
 
 def may_send_stored_key(judge: str, base_url: str) -> bool:
-    """Whether a key from the environment or Streamlit's secrets may be sent to a base URL that a user typed.
+    """Whether a key from the environment or Streamlit's secrets may be sent to a user-supplied base URL.
 
-    Such a key belongs to the address in the environment, or else to the service's own. It is sent nowhere else.
+    Such a key is sent only to the URL in the environment or, if there is none, to the service's default URL.
     """
     stored = _stored_address(judge) or OWN_ADDRESSES[judge]
     return base_address(base_url) in ("", stored)
@@ -180,7 +179,7 @@ def _question(settings: JudgeSettings, kind: Kind) -> Question:
 
 MEASURE_NAMES: dict[str, Measure] = {name.replace("_", "-"): name for name in TITLES}
 MEASURES = {name: TITLES[measure] for name, measure in MEASURE_NAMES.items()}
-"""Titles of the reference judge's measures, by what `model` calls them."""
+"""Titles of the reference judge's measures, by the value of `model`."""
 GEMINI_MODEL = "gemini-2.5-flash"
 JUDGES: dict[str, Callable[[JudgeSettings, Kind, bool], Judge]] = {
     "reference": _reference,
@@ -190,5 +189,5 @@ JUDGES: dict[str, Callable[[JudgeSettings, Kind, bool], Judge]] = {
 
 
 def default_judge() -> str:
-    """Gemini where there is a key for it, else the judge that needs none."""
+    """Return `gemini` if a key for it is set, otherwise the judge that needs no key."""
     return "gemini" if os.environ.get("GEMINI_API_KEY") else "reference"

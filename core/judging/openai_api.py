@@ -1,8 +1,7 @@
-"""A service that speaks OpenAI's chat completions, through the openai package: OpenAI's own, or a
-server such as Ollama, vLLM, llama.cpp or LM Studio at another address.
+"""Client for the OpenAI chat completions API, through the openai package.
 
-Knows its requests, replies and errors. Does not know what is asked or why, where a key comes from,
-and when to retry.
+Works with OpenAI and with compatible servers such as Ollama, vLLM, llama.cpp or LM Studio. Builds requests and
+interprets replies and errors. Does not know what the prompts mean, where keys come from, or when to retry.
 """
 
 import json
@@ -32,27 +31,27 @@ if TYPE_CHECKING:
     from openai import APIStatusError
 
 REQUEST_HEADERS = ("accept", "content-length", "content-type", "host", "transfer-encoding")
-"""Headers that a request needs, whatever the environment sets."""
+"""Headers that every request needs, even if OPENAI_CUSTOM_HEADERS sets them."""
 OPENAI = "https://api.openai.com/v1"
 NO_KEY = (
-    "The key in OPENAI_API_KEY is sent only to the address in OPENAI_BASE_URL or to OpenAI; on the "
-    "Scoring page, type a key for this address."
+    "OPENAI_API_KEY is sent only to OpenAI or to OPENAI_BASE_URL. "
+    "Enter a key for this address on the Scoring page."
 )
 BASE_URL_HINT = "Check the base URL: it usually ends in /v1."
 
 
 class OpenAICompatible:
-    """A model behind OpenAI's protocol. Used from several threads at once.
+    """A model behind an OpenAI-compatible API. Used from several threads at once.
 
     Args:
-        model: as the server names it.
-        temperature: of sampling; 0 for the likeliest answer, None for the server's default.
-        key: of an account; may be empty at another address than OpenAI's.
-        base_url: a whole address; by default that in OPENAI_BASE_URL, or OpenAI's.
-        timeout: seconds without a byte after which a request fails.
+        model: model name on the server.
+        temperature: sampling temperature; 0 is greedy, None uses the model's default.
+        key: API key; may be empty unless the server is OpenAI's.
+        base_url: full URL; defaults to OPENAI_BASE_URL, then to OpenAI's.
+        timeout: read timeout in seconds.
 
     Raises:
-        RefusedError: the key or the address is not valid.
+        RefusedError: the key or the base URL is invalid.
     """
 
     def __init__(
@@ -78,25 +77,25 @@ class OpenAICompatible:
         import openai
 
         self._client = openai.OpenAI(
-            api_key=self._key or "none",  # the package requires one, a local server does not
+            api_key=self._key or "none",  # required by the package, but not by a local server
             base_url=base_url,
             timeout=timeout,
             max_retries=0,
-            # Keeps up to 100 connections. Redirects are not followed: they could leak the key.
+            # Redirects are not followed: they could leak the key.
             http_client=openai.DefaultHttpxClient(
                 follow_redirects=False,
                 timeout=timeout,
                 event_hooks={"request": [] if base_url == configured else [self._drop_account]},
             ),
         )
-        # Nothing else closes its connections, and a process may make many of these objects.
+        # Nothing else closes its connections, and a process may create many of these objects.
         weakref.finalize(self, self._client.close)
 
     def __repr__(self) -> str:
         return f"OpenAICompatible(model={self.model!r}, temperature={self.temperature}, at {self._host})"
 
     def ask(self, prompt: str, schema: Mapping[str, Any]) -> Reply:
-        """Return one reply. Raises BusyError and RefusedError, as `Service.ask` says."""
+        """Return one reply. Raises BusyError or RefusedError, see `Service.ask`."""
         import openai
 
         problem: BusyError | RefusedError
@@ -106,23 +105,23 @@ class OpenAICompatible:
             problem = self._meaning(error)
         except openai.APITimeoutError:
             problem = BusyError(
-                f"no answer within {self.timeout:g} s; a slow server needs a longer timeout"
+                f"no reply within {self.timeout:g} s; increase the timeout if the server is slow"
             )
         except openai.APIConnectionError:
             problem = BusyError(f"no connection to {self._host}")
         except (openai.APIError, ValueError):
-            problem = BusyError(f"the answer of {self._host} cannot be read")
+            problem = BusyError(f"the response from {self._host} cannot be read")
         else:
             fault = self._fault(body)
             if fault is None:
                 return read_reply(body)
             problem = fault
-        # Raised out here: an exception raised while handling another one keeps that in __context__,
-        # and the one of the client library holds the request with the key.
+        # Raised outside the handlers: otherwise __context__ would keep the client library's exception,
+        # which contains the request with the key.
         raise problem
 
     def _drop_account(self, request: Any) -> None:
-        """Remove what the package adds from the environment: it belongs to the configured address only."""
+        """Remove headers that the package adds from the environment. They are for the configured address only."""
         lines = os.environ.get("OPENAI_CUSTOM_HEADERS", "").splitlines()
         custom = [line.partition(":")[0].strip() for line in lines]
         for name in ("OpenAI-Organization", "OpenAI-Project", *custom):
@@ -131,7 +130,7 @@ class OpenAICompatible:
         request.headers["Authorization"] = f"Bearer {self._key or 'none'}"
 
     def _complete(self, prompt: str, schema: Mapping[str, Any]) -> Any:
-        """Return the body of a 200: JSON of any shape, or text if it is none."""
+        """Return the body of a successful response: any JSON value, or the text if it is not JSON."""
         import openai
 
         def send(options: Mapping[str, Any]) -> str:
@@ -147,19 +146,19 @@ class OpenAICompatible:
         text = send_without_refused(
             self._target, options, send, lambda error: isinstance(error, refusals)
         )
-        # The package would check no types: what it declares may be of any.
+        # The package does not validate types, so its typed response could hold any JSON value.
         try:
             return json.loads(text)
         except (ValueError, RecursionError):
             return text
 
     def _fault(self, body: Any) -> BusyError | None:
-        """Return what is wrong with the body of a 200 that holds no completion."""
+        """Return the error in the body of a successful response; None if it is a completion."""
         fields = body if isinstance(body, dict) else {}
         choices, error = fields.get("choices"), fields.get("error")
         first = choices[0] if isinstance(choices, list) and choices else None
         if isinstance(first, dict):
-            error = first.get("error")  # as OpenRouter reports faults of the services behind it
+            error = first.get("error")  # OpenRouter reports upstream errors here
             if not error or message_text(_message(first))[0]:
                 return None
         elif choices == [] and not error:
@@ -170,15 +169,15 @@ class OpenAICompatible:
             return BusyError(f"{self._host} reports an error: {said or 'no message'}{hint}")
         said = f": {said}" if said else ""
         return BusyError(
-            f"the answer of {self._host} is not a completion, but perhaps of a proxy{said}{hint}"
+            f"the response from {self._host} is not a chat completion; it may come from a proxy{said}{hint}"
         )
 
     def _meaning(self, error: "APIStatusError") -> BusyError | RefusedError:
-        """Return what an error status means."""
+        """Translate an error status."""
         if "insufficient_quota" in (error.code, error.type):
             return RefusedError(
                 f"The account at {self._host} has no credit left (HTTP {error.status_code}): "
-                "top it up, or use another key."
+                "add credit or use another key."
             )
         message = error_message(error.response.text)
         wait = seconds_to_wait(error.response.headers)
@@ -186,12 +185,12 @@ class OpenAICompatible:
         if status in (401, 403) and not self._key:
             said = shown(message, self._secrets)
             described = f"HTTP {status}: {said}" if said else f"HTTP {status}"
-            return RefusedError(f"{self._host} asks for an API key ({described}). {NO_KEY}")
+            return RefusedError(f"{self._host} requires an API key ({described}). {NO_KEY}")
         return failure(status, self._host, self.model, message, self._secrets, wait, self._hint)
 
 
 def response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the request for JSON of that schema. OpenAI accepts only schemas without other keys."""
+    """Return the `response_format` for a schema. OpenAI requires `additionalProperties: false`."""
     closed = {"additionalProperties": False, **schema}
     return {
         "type": "json_schema",
@@ -200,7 +199,7 @@ def response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_reply(body: Mapping[str, Any]) -> Reply:
-    """Return the reply in a completion, whose values may be of any type."""
+    """Extract the reply from a completion. Its fields may have any type."""
     usage = body.get("usage")
     usage = usage if isinstance(usage, dict) else {}
     tokens_in, tokens_out = (
@@ -229,5 +228,5 @@ def _message(choice: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _count(value: Any) -> int | None:
-    """Return a count of tokens, None if it is none."""
+    """Return a token count; None if the value is not one."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

@@ -1,6 +1,6 @@
-"""The questions that a language model answers as a judge: prompt, JSON schema of the reply, and its verdict.
+"""The questions put to a judge model: prompt, JSON schema of the reply, and parsing of the verdict.
 
-Knows no service.
+Does not know any service.
 """
 
 import re
@@ -109,10 +109,10 @@ class Question:
     def read(
         self, text: str, item: Item, cut: str | None = None, from_reasoning: bool = False
     ) -> Verdict:
-        """Return the verdict of a reply, missing if it states none. See `replies` for the order of preference.
+        """Return the verdict of a reply; missing if it has none. See `replies` for the rules.
 
         Args:
-            item: what was judged; the reply may quote its texts.
+            item: the judged item; the reply may quote its texts.
             cut: why the reply is incomplete, or None if it is complete.
             from_reasoning: whether the text is the model's reasoning.
         """

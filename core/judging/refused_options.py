@@ -1,7 +1,7 @@
-"""Optional parameters of a request that a server refuses: send it without them, and remember which.
+"""Retry requests without the optional parameters that a server rejects, and remember which those are.
 
-Servers word the refusal of a parameter in many ways, so the message is not interpreted: a parameter counts as refused
-if the same request succeeds without it. Knows no service and no client library.
+Error messages differ between servers, so they are not parsed: a parameter counts as rejected if the same request
+succeeds without it. Does not know any service or client library.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 REFUSED_STATUSES = (400, 422)
-"""HTTP statuses with which servers refuse a parameter."""
+"""HTTP statuses that servers return for an unsupported parameter."""
 _refused: dict[tuple[str, str], frozenset[str]] = {}
-"""Refused parameters by address and model, for the lifetime of the process."""
+"""Rejected parameters by (address, model), kept for the lifetime of the process."""
 
 
 def send_without_refused(
@@ -24,13 +24,13 @@ def send_without_refused(
     """Send a request with as many of its optional parameters as the server accepts.
 
     Args:
-        target: address and model, for which refused parameters are remembered.
+        target: address and model; rejected parameters are remembered per target.
         options: the optional parameters.
-        send: sends the request with some of the options.
-        refusal: whether an exception of `send` may be the refusal of a parameter.
+        send: sends the request with a subset of the options.
+        refusal: returns whether an exception from `send` may be caused by a rejected parameter.
 
     Raises:
-        Exception: the first exception of `send`, if leaving options out does not help.
+        Exception: the first exception from `send`, if no subset of the options succeeds.
     """
     refused = _refused.get(target, frozenset())
     kept = {name: value for name, value in options.items() if name not in refused}
@@ -47,12 +47,12 @@ def send_without_refused(
             if not refusal(error):
                 raise
             continue
-        # Another thread may have added a refused option in the meantime.
+        # Another thread may have added a rejected option since.
         _refused[target] = _refused.get(target, frozenset()) | left_out
         return result
     raise first
 
 
 def _subsets(names: list[str]) -> list[frozenset[str]]:
-    """Return all subsets but the empty one, the smallest first."""
+    """Return all non-empty subsets, smallest first."""
     return [frozenset(c) for size in range(1, len(names) + 1) for c in combinations(names, size)]

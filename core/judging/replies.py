@@ -1,20 +1,21 @@
-"""Read verdicts from the replies of language models.
+"""Parse verdicts from the replies of language models.
 
-Verdicts are looked for in this order. If a reply stays ambiguous, its verdict is missing with a reason, never a guess.
+A reply is parsed in four steps. An ambiguous reply gives a missing verdict with a reason, never a guess.
 
-1. Quotes are dropped: copies of the judged texts that look like a verdict or like reasoning, and Markdown quotes.
-2. Reasoning is dropped: `<think>` and similar blocks, closed or not, and all channels but the final one.
-3. The last complete top-level JSON object with the right key is the verdict, also if it is nearly right: single
-   quotes, unquoted keys, trailing commas, Python literals, a missing brace. Objects copied from a judged text, or
-   introduced as a draft or an example, do not count. If objects conflict, the last one counts only if it is
+1. Drop quotes: Markdown quotes, and copies of the judged texts that look like a verdict or like reasoning.
+2. Drop reasoning: `<think>` and similar blocks, closed or not, and all channels except the final one.
+3. Take the last complete top-level JSON object with the expected key. Malformed objects are accepted: single quotes,
+   unquoted keys, trailing commas, Python literals, a missing brace. Objects that are copied from a judged text, or
+   introduced as a draft or an example, are ignored. If objects conflict, the last one is used only if it is
    introduced as final.
-4. Without an object, a plain statement counts: `Score: 85`, `85/100`, `85 out of 100` or a bare number; for pairs
-   `first`, `second`, `tie` or `Better: first`. If statements conflict, the last one counts only if it says it is final.
+4. If there is no object, take a plain statement: `Score: 85`, `85/100`, `85 out of 100` or a bare number; for pairs
+   `first`, `second`, `tie` or `Better: first`. If statements conflict, the last one is used only if it is marked as
+   final.
 
-A reply that is only reasoning counts only if its verdict is at the end. A reply that was cut off must start with its
-verdict too: what comes before could be reasoning whose tag the server removed.
+If a reply is only reasoning, its verdict must be at the end. If it was cut off, its verdict must also be at the start,
+because any text before it could be reasoning whose tag the server removed.
 
-Knows no service and no prompt.
+Does not know any service or prompt.
 """
 
 import json
@@ -31,9 +32,9 @@ POINTS = {"first": 100.0, "second": 0.0, "tie": 50.0}
 UNREADABLE = "unreadable reply"
 QUOTE = "[copied text]"
 MAX_SHOWN_VALUE_CHARS = 20
-"""Longer values are not shown in the reason for a missing verdict."""
+"""Longer values are not quoted in the reason for a missing verdict."""
 MAX_TEXT_CHARS = 10_000
-"""A longer text, without its reasoning, is not read: some patterns take quadratic time."""
+"""Longer texts (without reasoning) are not parsed, because some patterns take quadratic time."""
 MAX_STATEMENT_CHARS = 300
 """Longer lines are not searched for a statement."""
 
@@ -44,10 +45,10 @@ REASONING = re.compile(
     re.IGNORECASE,
 )
 CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>")
-"""Starts a message of gpt-oss."""
+"""Start of a gpt-oss message."""
 CHANNEL_END = re.compile(r"<\|(?:end|return|start|channel|call)\|>")
 BARE_CHANNELS = re.compile(r"\A\s*analysis.*assistant\s*final", re.DOTALL)
-"""The channels of gpt-oss if the server removed the special tokens."""
+"""gpt-oss channels after the server removed the special tokens."""
 
 # JSON objects.
 STRING = r""""(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'"""
@@ -70,7 +71,7 @@ RETRACTION = re.compile(
     r"\b(?:wait|revis\w+|correction|reconsider\w*|on reflection|second thoughts?|scratch that)\b",
     re.IGNORECASE,
 )
-"""After the last verdict, takes it back."""
+"""Retracts the verdict that it follows."""
 SAYS = re.compile(
     r"\b(?:says?|said|wrote|(?:claim|contain|include|state|read|output|ask|demand|quote|return|write|print)(?:e?[sd])?)\W*$",
     re.IGNORECASE,
@@ -83,24 +84,24 @@ NO_VERDICT = re.compile(
 )
 """Introduces a draft, an example, or what a judged answer says."""
 AT_START = re.compile(r"(?:\W|`{3}\w+|json)*")
-"""What may precede the verdict of a reply that was cut off."""
+"""What may precede the verdict in a reply that was cut off."""
 AT_END = re.compile(
     r"[\s`\]\"'*.]*(?:<[|/]?\w+\|?>\s*)*(?:\W*(?:reason|reasoning|explanation|justification|rationale|because)\b.*)?",
     re.DOTALL | re.IGNORECASE,
 )
-"""What may follow the verdict of a reply that was cut off."""
+"""What may follow the verdict in a reply that was cut off."""
 
 # Statements.
 NUMBER = r"(?<![.\-\u2212])(\d{1,6}(?:\.\d+)?)"
 OF_100 = r"(?:/\s*100\b|out\s+of\s+100\b)"
 PUNCTUATION = r"[^\w{}?]*"
 REMARK = r"(?:[,;:(\u2013\u2014-][^\d{}?]*)?"
-"""May follow a statement on its line. Has no digits, since they could be another score."""
+"""May follow a statement on the same line. Contains no digits, because they could be another score."""
 BARE_SCORE = re.compile(
     rf"[^\w{{}}]*(?:score{PUNCTUATION})?{NUMBER}{PUNCTUATION}(?:{OF_100}{PUNCTUATION})?",
     re.IGNORECASE,
 )
-"""No braces: JSON that was cut off may end in the middle of its number."""
+"""Excludes braces, because truncated JSON may end in the middle of a number."""
 NAMED_SCORE = re.compile(
     rf"{PUNCTUATION}(?:(?:my|the|overall|final|total)\W+)*(?:score|rating|grade)(?:\W+(?:is|of))?{PUNCTUATION}"
     rf"{NUMBER}[\s*_]*{OF_100}?{PUNCTUATION}{REMARK}",
@@ -125,7 +126,7 @@ STATEMENTS: dict[Kind, tuple[re.Pattern[str], ...]] = {
     "score": (BARE_SCORE, NAMED_SCORE, SCORE_OF_100),
     "pair": (BARE_SIDE, NAMED_SIDE),
 }
-"""A whole text is a verdict if it matches the first one; a line or a sentence if it matches one of the others."""
+"""The first pattern must match a whole text; the others match a line or a sentence."""
 MENTIONS: dict[Kind, re.Pattern[str]] = {
     "score": re.compile(
         r"\b(?:scored?|rating|grade)\b\W{0,8}(?:(?:of|is|be|to|as|at)\b\W{0,4})?(\d+(?:\.\d+)?)|"
@@ -138,7 +139,7 @@ MENTIONS: dict[Kind, re.Pattern[str]] = {
         re.IGNORECASE,
     ),
 }
-"""Anything that may be a verdict. One that differs from the verdict makes the reply ambiguous."""
+"""Anything that could be a verdict. A mention that differs from the verdict makes the reply ambiguous."""
 OTHER_SCALE = re.compile(
     r"(?<![\d.])\d+(?:\.\d+)?\s*(?:/|out\s+of)\s*(?!100\b)\d+(?:\.\d+)?", re.IGNORECASE
 )
@@ -146,7 +147,7 @@ SENTENCE_END = re.compile(r"\n+|(?<=[.!?])\s+")
 
 
 class _UnclearError(Exception):
-    """The reply states no verdict, or several. The message is the reason for the missing verdict."""
+    """The reply has no verdict, or conflicting ones. The message is the reason for the missing verdict."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ class _Object:
 
 
 def message_text(message: Mapping[str, Any]) -> tuple[str, bool]:
-    """Return the text of a chat message, and whether it is its reasoning because its content is empty.
+    """Return the text of a chat message, and whether it comes from the reasoning field because the content is empty.
 
     Servers send the content as a string, a list of parts, a number, an object or null.
     """
@@ -178,10 +179,10 @@ def read_verdict(
     cut: str | None = None,
     from_reasoning: bool = False,
 ) -> Verdict:
-    """Return the verdict that a reply states. It is missing, with a reason, if the reply states none or several.
+    """Return the verdict of a reply. It is missing, with a reason, if the reply has none or conflicting ones.
 
     Args:
-        judged: texts of the prompt that the reply may quote.
+        judged: prompt texts that the reply may quote.
         cut: why the reply is incomplete, or None if it is complete.
         from_reasoning: whether the text is the model's reasoning.
     """
@@ -203,7 +204,7 @@ def read_verdict(
 
 
 def without_reasoning(text: str) -> str:
-    """Return the text without reasoning. An unclosed block ends with the text; an unopened one starts with it."""
+    """Remove reasoning blocks. An unclosed block extends to the end, an unopened one to the start."""
     if channels := list(CHANNEL.finditer(text)):
         last = channels[-1]
         body = CHANNEL_END.split(text[last.end() :], maxsplit=1)[0]
@@ -227,7 +228,7 @@ def without_reasoning(text: str) -> str:
 
 
 def _content_text(content: Any) -> str:
-    """Return the text of a content of any shape, without reasoning parts; empty if it is blank."""
+    """Return the text of message content of any type, without reasoning parts; empty if blank."""
     if content is None or isinstance(content, str):
         return content if content and content.strip() else ""
     if isinstance(content, list):
@@ -244,7 +245,7 @@ def _content_text(content: Any) -> str:
 def _find(
     text: str, kind: Kind, judged: Sequence[str], is_cut: bool, from_reasoning: bool
 ) -> tuple[Any, str]:
-    """Return the value and the reason of the verdict. Raises _UnclearError if there is none, or several."""
+    """Return the value and the reason of the verdict. Raises _UnclearError if there is none or if verdicts conflict."""
     key = KEYS[kind]
     must_end = is_cut or from_reasoning
     own = _decoded(text)
@@ -274,7 +275,7 @@ def _find(
     previous_end = max((o.end for o in objects if o.end <= last.start), default=0)
     is_final = FINAL.search(own[previous_end : last.start])
     earlier = [] if is_final else [o.entries[key] for o in verdicts[:-1]]
-    # A copy that nothing introduces as a quote could be the final verdict, by chance equal to the answer's.
+    # A copy that is not introduced as a quote could be a final verdict that happens to equal the answer's.
     quoted = [
         o for o in ignored if o.entries in copied and SAYS.search(_introduction(own, o.start))
     ]
@@ -292,7 +293,7 @@ def _find(
 
 
 def _may_be_replaced(tail: str) -> bool:
-    """Return whether the text after a verdict takes it back, or ends in a verdict that was dropped as a copy."""
+    """Whether the text after a verdict retracts it, or contains another verdict that was dropped as a copy."""
     if RETRACTION.search(tail):
         return True
     copies = (_introduction(tail, copy.start()) for copy in re.finditer(re.escape(QUOTE), tail))
@@ -300,7 +301,7 @@ def _may_be_replaced(tail: str) -> bool:
 
 
 def _find_statement(text: str, kind: Kind, is_cut: bool, must_end: bool) -> Any:
-    """Return the verdict that a text without JSON states. Raises _UnclearError if there is none, or several."""
+    """Return the verdict stated in plain text. Raises _UnclearError if there is none or if verdicts conflict."""
     whole, *patterns = STATEMENTS[kind]
     if not must_end and (found := whole.fullmatch(text)):
         return found[1]
@@ -334,7 +335,7 @@ def _find_statement(text: str, kind: Kind, is_cut: bool, must_end: bool) -> Any:
 
 
 def _check_agreement(values: Sequence[Any], kind: Kind) -> None:
-    """Raise _UnclearError if readable values differ from the last one."""
+    """Raise _UnclearError if a valid value differs from the last one."""
     points = [p for v in values[:-1] if (p := _points(v, kind)) is not None]
     last = _points(values[-1], kind)
     if any(p != last for p in points):
@@ -347,7 +348,7 @@ def _mentions(text: str, kind: Kind) -> list[str]:
 
 
 def _points(value: Any, kind: Kind) -> float | None:
-    """Return a verdict's value on the scale from 0 to 100, or None if it has none."""
+    """Convert a verdict to a score from 0 to 100; None if it is invalid."""
     if kind == "pair":
         side = BARE_SIDE.fullmatch(value) if isinstance(value, str) else None
         return POINTS[side[1].lower()] if side else None
@@ -364,13 +365,13 @@ def _points(value: Any, kind: Kind) -> float | None:
 
 
 def _introduction(text: str, start: int) -> str:
-    """Return the rest of the line, or the line above the code block, that precedes a position."""
+    """Return the text before a position on the same line, or the line above if a code block starts there."""
     before = re.sub(r"`{3}\w*\Z", "", text[:start].rstrip()).rstrip()
     return re.split(r"[\n}]", before)[-1]
 
 
 def _without_quotes(text: str, kind: Kind, judged: Sequence[str]) -> str:
-    """Replace copies of judged texts, literal or escaped as in JSON, and remove Markdown quotes."""
+    """Replace copies of judged texts, literal or JSON-escaped, and remove Markdown quotes."""
     for part in sorted(judged, key=len, reverse=True):
         if not any(p.search(part) for p in (MENTIONS[kind], REASONING, CHANNEL)):
             continue  # replacing a text such as 8 would damage the verdict itself
@@ -384,7 +385,7 @@ def _without_quotes(text: str, kind: Kind, judged: Sequence[str]) -> str:
 
 
 def _decoded(text: str) -> str:
-    """Return the text inside a JSON string, or the text itself if it is none."""
+    """Decode a text that is a JSON string; return other texts unchanged."""
     if text.lstrip().startswith('"'):
         try:
             value = json.loads(text, strict=False)
@@ -413,9 +414,9 @@ def _objects(text: str, key: str) -> list[_Object]:
 
 
 def _parse(text: str, start: int, key: str) -> tuple[Mapping[str, Any], int]:
-    """Read an object that is JSON or close to it. Return its entries and its end.
+    """Parse an object that is JSON or close to it. Return its entries and its end position.
 
-    A broken object ends at the next brace. Its key has the value None if it cannot be read reliably.
+    A malformed object ends at the next brace. Its key is None if the value cannot be parsed reliably.
     """
     try:
         value, end = DECODER.raw_decode(text, start)
@@ -447,7 +448,7 @@ def _parse(text: str, start: int, key: str) -> tuple[Mapping[str, Any], int]:
 
 
 def _parse_value(text: str, position: int) -> tuple[Any, int]:
-    """Read a value of a nearly right JSON object. Return it and its end. Raises ValueError if there is none."""
+    """Parse a value in a malformed JSON object. Return it and its end position. Raises ValueError if there is none."""
     if text[position : position + 1] in ("[", "{"):
         return DECODER.raw_decode(text, position)
     literal = LITERAL.match(text, position)
@@ -461,7 +462,7 @@ def _parse_value(text: str, position: int) -> tuple[Any, int]:
 
 
 def _entries(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object with lower-case keys. Raises ValueError if a key has two values."""
+    """Return the entries with lower-case keys. Raises ValueError if a key has two different values."""
     entries: dict[str, Any] = {}
     for key, value in pairs:
         if entries.setdefault(key.strip().lower(), value) != value:

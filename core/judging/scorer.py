@@ -1,7 +1,7 @@
-"""Scoring: asks a judge for every verdict that its ledger does not hold yet.
+"""Scoring: request every verdict that the ledger does not have yet.
 
-Several requests are in flight. What a service cannot do now is asked again after a pause; what it will not do
-ends the scoring with a sentence, and all that was scored stays. Knows no run: only items.
+Sends several requests concurrently. Temporary errors are retried after a pause; permanent ones end the scoring with
+a message, and finished verdicts are kept. Does not know runs, only items.
 """
 
 import random
@@ -17,51 +17,51 @@ from core.judging.limits import Limits, Throttle, tokens_of
 
 MAX_PAUSE_S = 60.0
 MAX_FREE_RETRIES = 30
-"""How often a request may be refused for a full quota before each refusal counts as an attempt."""
+"""Rate-limit errors allowed per request before each one counts as an attempt."""
 MAX_REASONS = 3
-"""Of a summary."""
+"""Maximum number of distinct reasons in a summary."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """One verdict that is wanted. `repeat` counts from 0."""
+    """One requested verdict. `repeat` counts from 0."""
 
     key: str
     item: Item
     repeat: int
     tokens: int
-    """Of the request and its reply, estimated."""
+    """Estimated tokens of the request and its reply."""
 
 
 @dataclass
 class Progress:
-    """How far a scoring is; read by others while it goes on."""
+    """Progress of a scoring. Other threads read it while the scoring runs."""
 
     wanted: int = 0
     stored: int = 0
-    """Of these, in the ledger before."""
+    """Verdicts of `wanted` that were already in the ledger."""
     asked: int = 0
-    """Requests, those that failed included."""
+    """Requests sent, including failed ones."""
     done: int = 0
     missing: int = 0
-    """Of `done`, verdicts without a score."""
+    """Verdicts of `done` that have no score."""
     missing_reasons: list[str] = field(default_factory=list)
-    """The reason for each of `missing`."""
+    """One reason for each verdict counted in `missing`."""
     scored: int = 0
-    """Of `wanted`, verdicts with a score, stored ones included."""
+    """Verdicts of `wanted` that have a score, including cached ones."""
     given_up: list[str] = field(default_factory=list)
-    """The reason for each request that failed; the next scoring retries it."""
+    """One reason for each request that failed for good. The next scoring retries them."""
     waiting: str | None = None
-    """Why nothing goes on just now."""
+    """Why the scoring is paused, if it is."""
 
     @property
     def nothing_scored(self) -> str | None:
-        """Why no verdict has a score; None if one has, or if none was wanted."""
+        """Why no verdict has a score; None if one has, or if none was requested."""
         if self.scored or not self.wanted:
             return None
         reasons = summary([*self.given_up, *self.missing_reasons])
         if not reasons:
-            return f"all {self.stored:,} verdicts were made before, without a score; ask again to replace them"
+            return f"all {self.stored:,} cached verdicts have no score; use Ask again (--again) to retry them"
         return reasons
 
 
@@ -75,7 +75,7 @@ def summary(reasons: Iterable[str]) -> str:
 
 
 def plan(judge: Judge, items: Iterable[Item], repeats: int = 1) -> list[Task]:
-    """Every verdict wanted, equal ones once."""
+    """Return a task for every requested verdict, without duplicates."""
     tasks: dict[str, Task] = {}
     for item in items:
         prompt = judge.prompt(item)
@@ -88,10 +88,10 @@ def plan(judge: Judge, items: Iterable[Item], repeats: int = 1) -> list[Task]:
 def open_tasks(
     tasks: Iterable[Task], known: Mapping[str, float | None], missing_again: bool = False
 ) -> list[Task]:
-    """The tasks that have no verdict yet; with `missing_again` those too whose verdict has no score.
+    """Return the tasks that have no verdict yet, and with `missing_again` also those without a score.
 
     Args:
-        known: score by key, as a ledger has it.
+        known: scores by key, as in `Ledger.known`.
     """
     return [t for t in tasks if t.key not in known or (missing_again and known[t.key] is None)]
 
@@ -106,10 +106,10 @@ def score(
     missing_again: bool = False,
     random_: random.Random | None = None,
 ) -> None:
-    """Bring the ledger up with the tasks. Returns when all are done or `stop` is set.
+    """Request the missing verdicts and write them to the ledger. Returns when all are done or `stop` is set.
 
     Raises:
-        UserError: the service refuses (RefusedError), or the ledger cannot be written to.
+        UserError: the service refuses requests (RefusedError), or the ledger cannot be written.
     """
     left = open_tasks(tasks, ledger.known, missing_again)
     progress.wanted, progress.stored = len(tasks), len(tasks) - len(left)
@@ -130,19 +130,21 @@ class _Scoring:
     progress: Progress
     random: random.Random
     ended: threading.Event
-    """Set by a stop or by the first error: all threads end."""
+    """Set by a stop or the first error; ends all threads."""
     throttle: Throttle
     error: BaseException | None = None
     counting: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self) -> None:
-        if self.stop.is_set():  # before anything was asked, as while a base answers
+        if (
+            self.stop.is_set()
+        ):  # stopped before the first request, for example while a base model was answering
             return
         count = max(1, min(self.limits.in_flight, len(self.tasks)))
         threads = [threading.Thread(target=self._work, name="judge") for _ in range(count)]
         for thread in threads:
             thread.start()
-        for thread in threads:  # replies on their way are waited for, and kept
+        for thread in threads:  # wait for requests in flight and keep their replies
             while thread.is_alive():
                 thread.join(0.05)
                 if self.stop.is_set():
@@ -158,13 +160,13 @@ class _Scoring:
                 except IndexError:
                     return
                 self._take(task)
-        except Exception as error:  # handed to the thread that started this one
+        except Exception as error:  # re-raised in the thread that started this one
             with self.counting:
                 self.error = self.error or error
             self.ended.set()
 
     def _take(self, task: Task) -> None:
-        """Ask until there is a verdict, the attempts are used up, or the scoring ends."""
+        """Request a verdict until it arrives, the attempts are used up, or the scoring ends."""
         attempt = turned_away = 0
         while self.throttle.wait(task.tokens):
             with self.counting:
@@ -172,7 +174,7 @@ class _Scoring:
             try:
                 verdict = self.judge.judge(task.item)
             except BusyError as error:
-                # A full quota is no fault of the request: it costs time, and no attempt until it has cost many.
+                # Rate-limit errors do not count as attempts until there are MAX_FREE_RETRIES of them.
                 turned_away += error.wait is not None
                 attempt += error.wait is None or turned_away > MAX_FREE_RETRIES
                 if attempt >= self.limits.attempts:
@@ -192,14 +194,14 @@ class _Scoring:
         return None
 
     def _give_up(self, reason: str) -> None:
-        """Leave a verdict to the next scoring. Raises UserError if every request has failed so far."""
+        """Leave a verdict for the next scoring. Raises UserError if every request has failed so far."""
         with self.counting:
             self.progress.given_up.append(reason)
             if self.progress.done == 0 and len(self.progress.given_up) > self.limits.in_flight:
-                raise UserError(f"Every request has failed: {summary(self.progress.given_up)}.")
+                raise UserError(f"Every request failed: {summary(self.progress.given_up)}.")
 
     def _pause(self, error: BusyError, attempt: int) -> None:
-        """Before the next attempt: what the service asks for, for all; else longer each time, for this one."""
+        """Wait before the next attempt: all threads if the service asked for a delay, otherwise this one, with backoff."""
         self.progress.waiting = str(error)
         if error.wait is not None:
             self.throttle.pause(min(error.wait, MAX_PAUSE_S) + self.random.uniform(0, 0.5))

@@ -18,7 +18,7 @@ EXAMPLE = ["instruction", "input", "reference"]
 """What makes a test example; its place in a data set does not."""
 ANSWER = [*EXAMPLE, "answer"]
 MIN_SCALE_SCORES = 2
-"""Fewer scores say nothing about the judge's scale."""
+"""Fewer scores are not enough to guess the judge's scale."""
 
 
 @dataclass(frozen=True)
@@ -133,10 +133,10 @@ def missing_sentence(verdicts: pd.DataFrame) -> str | None:
 
 
 def scale_sentence(verdicts: pd.DataFrame) -> str | None:
-    """Return a warning if a model's scores look like another scale than 0 to 100; they are never rescaled.
+    """Return a warning if the scores do not seem to use the scale from 0 to 100. They are never rescaled.
 
     Args:
-        verdicts: of one judge, as `verdict_queries.verdicts` gives them.
+        verdicts: verdicts of one judge, from `verdict_queries.verdicts`.
     """
     scored = verdicts.dropna(subset=["score"]).drop_duplicates([*ANSWER, "repeat"])
     highest = scored["score"].max()
@@ -145,7 +145,7 @@ def scale_sentence(verdicts: pd.DataFrame) -> str | None:
     for top in (1, 10):
         if 0 < highest <= top:
             return (
-                f"All {len(scored):,} scores are at most {top}. The judge may have used a scale from 0 to {top} "
+                f"All {len(scored):,} scores are at most {top}. The judge may have used a scale of 0 to {top} "
                 "instead of 0 to 100. Scores are not rescaled; check the prompt."
             )
     return None
@@ -191,7 +191,7 @@ def described(judge: Mapping[str, Any]) -> str:
     if not judge["prompt"]:
         return f"{text}. Equal texts score 100."
     sent = judge["temperature"] is not None
-    temperature = f"temperature {judge['temperature']:g}" if sent else "no temperature sent"
+    temperature = f"temperature {judge['temperature']:g}" if sent else "default temperature"
     return f"{text}, {temperature}, prompt: {str(judge['prompt'])[:90]}…"
 
 

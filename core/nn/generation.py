@@ -24,8 +24,8 @@ class Sampling:
     """How the next token is chosen.
 
     Args:
-        temperature: divides the logits. 0 is greedy, as is anything that the logits' number format cannot divide by.
-        top_k: consider only the k most likely tokens; None considers all.
+        temperature: divides the logits. 0 is greedy, and so are values too small for the dtype of the logits.
+        top_k: sample from the k most likely tokens; None samples from all.
     """
 
     max_new_tokens: int = 128
@@ -155,7 +155,7 @@ class Batch:
         if s.top_k is not None and s.top_k < logits.size(-1):
             smallest = logits.topk(s.top_k).values[:, -1:]  # (B, 1)
             logits = logits.masked_fill(logits < smallest, -torch.inf)
-        # The largest logit becomes 0 first: a small temperature would turn it into infinity, and softmax into NaN.
+        # Shift the largest logit to 0 first: otherwise a small temperature gives infinity, and softmax gives NaN.
         p = torch.softmax((logits - logits.amax(-1, keepdim=True)) / s.temperature, -1)
         self.tokens = torch.multinomial(p, 1, generator=self.generator)[:, 0]
         return self.tokens

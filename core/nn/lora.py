@@ -160,7 +160,7 @@ def narrow(model: nn.Module, dtype: torch.dtype) -> None:
 
 
 def widen(model: nn.Module) -> None:
-    """Keep all linear layers in fp32 again. The values stay rounded as `narrow` left them."""
+    """Convert all linear layers back to fp32. The values stay rounded by `narrow`."""
     for layer in (m for m in model.modules() if isinstance(m, nn.Linear)):
         for p in layer.parameters():
             p.data = p.data.float()
@@ -174,7 +174,7 @@ def adapters(model: nn.Module) -> Iterator[LoRALinear]:
 def merge(model: nn.Module) -> None:
     """Merge every adapter, in place except where a layer shares its weight's memory with another.
 
-    Merge into fp32 weights only: in bf16 a sum loses most of a small adapter, and greedy answers change.
+    Merge into fp32 weights only: in bf16, rounding loses most of a small adapter and changes greedy answers.
     """
     for layer, alone in _with_sharing(model):
         layer.merge(in_place=alone)

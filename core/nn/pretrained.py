@@ -1,7 +1,7 @@
 """Base models: by name from the embedded assets or the Hugging Face hub, or from a directory.
 
-Weights are safetensors in the Hugging Face GPT-2 layout; every key and every shape is checked, by `inspect`
-from the files' headers alone. Nothing is ever unpickled.
+Weights are safetensors in the Hugging Face GPT-2 layout. Every key and shape is checked; `inspect` does so from
+the file headers alone. Nothing is ever unpickled.
 """
 
 import functools
@@ -33,12 +33,12 @@ SUFFIX = ".safetensors"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 """Of a directory: one file, or a list of those that a large model was cut into."""
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-"""Weights in a format that can run code when loaded. They are named in an error, never read."""
+"""Weights in a format that can run code when loaded. They are mentioned in an error, never read."""
 WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module", "model")
-"""Parts of a tensor's name that torch.compile, FSDP, DataParallel and training frameworks add."""
+"""Parts that torch.compile, FSDP, DataParallel and training frameworks add to tensor names."""
 VOCABULARY_TABLES = ("wte.weight", "lm_head.weight")
 MAX_EXTRA_ROWS = 1024
-"""Vocabulary rows beyond GPT-2's that count as padding or added tokens; more mean another tokenizer."""
+"""Extra vocabulary rows that are accepted as padding or added tokens. More indicate a different tokenizer."""
 SIZES = {
     "n_layer": "n_layer",
     "n_head": "n_head",
@@ -49,9 +49,9 @@ SIZES = {
 """Fields of Architecture and their keys in config.json."""
 MAX_LAYERS = 1000
 MAX_SIZE = 2**20
-"""Largest of the other sizes; the products of two still fit in 64 bits."""
+"""Upper limit of the other sizes. The product of two still fits in 64 bits."""
 COMPARED_ROWS = 4096
-"""Vocabulary rows read at a time to compare the head with the token embedding."""
+"""Vocabulary rows read at a time when comparing the output head with the token embedding."""
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -66,9 +66,9 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-"""Types of tensors by their name in a safetensors header."""
+"""Tensor dtypes by their name in a safetensors header."""
 Headers = dict[tuple[Path, str], tuple[list[int], str]]
-"""Shape and type of each tensor, by its file and name."""
+"""Shape and dtype of each tensor, by file and name."""
 RENAMED = {"attn.c_proj": "attn.proj", "mlp.c_fc": "mlp.fc", "mlp.c_proj": "mlp.proj"}
 """Linear layers by the hub's names; its layout keeps them as (inputs, outputs), transposed."""
 COMPUTED = {
@@ -94,7 +94,7 @@ def architecture(base_model: str) -> Architecture:
     except (ValueError, OSError, RecursionError) as error:
         raise _not_gpt2(base_model, f"it cannot be read as JSON ({error})") from None
     if not isinstance(config, dict):
-        raise _not_gpt2(base_model, "it should be a JSON object")
+        raise _not_gpt2(base_model, "it must be a JSON object")
     problems = []
     for key in SIZES.values():
         largest = MAX_LAYERS if key == "n_layer" else MAX_SIZE
@@ -102,15 +102,13 @@ def architecture(base_model: str) -> Architecture:
         if key not in config:
             problems.append(f"{key} is missing")
         elif type(size) is not int or not 1 <= size <= largest:
-            problems.append(
-                f"{key} = {_brief(size)} should be a whole number from 1 to {largest:,}"
-            )
+            problems.append(f"{key} = {_brief(size)} must be a whole number from 1 to {largest:,}")
     for key, values in COMPUTED.items():
         if config.get(key, values[0]) not in values:
-            problems.append(f"{key} = {_brief(config[key])}, and only {values[0]!r} is supported")
+            problems.append(f"{key} = {_brief(config[key])}; only {values[0]!r} is supported")
     if not problems and config["n_embd"] % config["n_head"]:
         problems.append(
-            f"n_embd = {config['n_embd']} should be divisible by n_head = {config['n_head']}"
+            f"n_embd = {config['n_embd']} must be divisible by n_head = {config['n_head']}"
         )
     if problems:
         raise _not_gpt2(base_model, "; ".join(problems))
@@ -132,19 +130,19 @@ def _brief(value: object) -> str:
 
 
 def _is_extended(rows: int) -> bool:
-    """Whether a vocabulary is GPT-2's with padding or added tokens, which are left out."""
+    """Whether a vocabulary is GPT-2's plus padding or added tokens, which are ignored."""
     return VOCABULARY < rows <= VOCABULARY + MAX_EXTRA_ROWS
 
 
 def inspect(base_model: str, tie_weights: bool = False) -> list[str]:
-    """Check the weights of a base model that is on this machine, by the headers of their files.
+    """Check the weights of a local base model from the file headers.
 
     Returns:
-        Remarks for the user, such as a padded vocabulary or a damaged download, which `fetch` replaces. Empty if
-        the weights are not downloaded yet.
+        Notes for the user, for example about a padded vocabulary or about a damaged download, which `fetch`
+        replaces. Empty if the weights are not downloaded yet.
 
     Raises:
-        UserError: where `load` would, apart from damaged bytes within a tensor.
+        UserError: whenever `load` would raise it, except for damaged tensor data.
     """
     arch = architecture(base_model)
     path = _weights_here(base_model)
@@ -153,7 +151,7 @@ def inspect(base_model: str, tie_weights: bool = False) -> list[str]:
     try:
         files = [path.with_name("config.json"), *_parts(path)]
         stats = [(file, file.stat()) for file in files if file.exists()]
-    except (OSError, ValueError):  # reported when the headers are read
+    except (OSError, ValueError):  # reported below, when the headers are read
         stats = []
     stamps = tuple((str(file), stat.st_mtime_ns, stat.st_size) for file, stat in stats)
     return list(_inspected(base_model, arch, path, tie_weights, stamps))
@@ -187,12 +185,12 @@ def _remarks(base_model: str, arch: Architecture, path: Path, tie_weights: bool)
     if rows <= arch.vocabulary:
         return ()
     return (
-        f"the base model has {rows:,} vocabulary rows; only the first {VOCABULARY:,}, those of GPT-2, are used",
+        f"the base model has {rows:,} vocabulary rows; only the {VOCABULARY:,} rows of GPT-2's vocabulary are used",
     )
 
 
 def _equal_rows(first: tuple[Path, str], second: tuple[Path, str], rows: int) -> bool:
-    """Whether two stored matrices agree in their first rows."""
+    """Whether the first rows of two stored matrices are equal."""
     with safe_open(first[0], "pt") as file, safe_open(second[0], "pt") as other:
         mine, theirs = file.get_slice(first[1]), other.get_slice(second[1])
         for start in range(0, rows, COMPARED_ROWS):
@@ -204,7 +202,7 @@ def _equal_rows(first: tuple[Path, str], second: tuple[Path, str], rows: int) ->
 
 def _not_tied(base_model: str) -> UserError:
     return UserError(
-        f"base_model = {base_model!r}: its head is not its token embedding; tie_weights should be off"
+        f"base_model = {base_model!r}: its output head differs from its token embedding; turn off tie_weights"
     )
 
 
@@ -261,7 +259,7 @@ def _is_from_hub(base_model: str) -> bool:
 
 
 def _local_weights(base_model: str) -> Path:
-    """Return the weights of the embedded model or of a directory. Raises UserError if there are none."""
+    """Return the weights file of the embedded model or of a directory. Raises UserError if there is none."""
     if base_model == EMBEDDED:
         return ASSETS / EMBEDDED / "model.safetensors"
     for name in WEIGHTS:
@@ -269,12 +267,12 @@ def _local_weights(base_model: str) -> Path:
             return Path(base_model) / name
     message = f"base_model = {base_model!r}: it has no model.safetensors"
     if any(_has(base_model, name) for name in PICKLED):
-        message += ", only pytorch_model.bin, which can run code when loaded and is never read; convert it with save_pretrained(..., safe_serialization=True)"
+        message += ". pytorch_model.bin is not supported because loading it can run code; convert it with save_pretrained(..., safe_serialization=True)"
     raise UserError(message)
 
 
 def _weights_here(base_model: str) -> Path | None:
-    """Return the weights of a base model; None if they have to be downloaded. Raises UserError."""
+    """Return the weights file of a base model; None if it is not downloaded yet. Raises UserError."""
     if not _is_from_hub(base_model):
         return _local_weights(base_model)
     repository = f"openai-community/{base_model}"
@@ -310,7 +308,7 @@ def _has(directory: str, name: str) -> bool:
 
 
 def _headers(path: Path, base_model: str) -> Headers:
-    """Read the headers of a file of weights, or of the files that it lists. Raises UserError."""
+    """Read the headers of a weights file, or of the files listed in an index. Raises UserError."""
     part, found = path, Headers()
     try:
         for part in _parts(path):
@@ -324,10 +322,10 @@ def _headers(path: Path, base_model: str) -> Headers:
 
 
 def _read(path: Path, base_model: str) -> Iterator[tuple[str, Tensor]]:
-    """Yield each tensor with its name. A tensor is a view of the mapped file: copy what should stay.
+    """Yield each tensor with its name. Tensors are views of the memory-mapped file: copy what must be kept.
 
-    The file is mapped again for each tensor, otherwise all of it would count as this process's memory. The
-    largest come first, while the least memory is in use.
+    The file is mapped again for each tensor; otherwise all of it would count as this process's memory. The
+    largest tensors come first, when the least memory is in use.
     """
     headers = _headers(path, base_model)
     for part, name in sorted(headers, key=lambda place: -math.prod(headers[place][0])):
@@ -344,7 +342,7 @@ def _damaged(base_model: str, part: Path, error: Exception) -> UserError:
 
 
 def _own_name(key: str) -> str:
-    """Return a tensor's name without wrappers and without the prefix of the hub's layout."""
+    """Strip wrapper parts and the hub's prefix from a tensor name."""
     parts = [part for part in key.split(".") if part not in WRAPPERS]
     return ".".join(parts).removeprefix("transformer.")
 
@@ -368,19 +366,19 @@ def _from_hub_layout(
 ) -> dict[str, Tensor]:
     """Convert the hub's state dict to ours: transpose Conv1D, split c_attn into q, k, v, fill in the head.
 
-    Works on meta tensors as well, so that headers are checked by the same rules.
+    Also works on meta tensors, so that `inspect` applies the same rules to headers.
     """
     state: dict[str, Tensor] = {}
     keys: dict[str, str] = {}
     for key, tensor in tensors:
         if not tensor.is_floating_point() and not key.endswith((".attn.bias", ".attn.masked_bias")):
-            message = f"base_model = {base_model!r}: {key} is of {tensor.dtype}; it should be of floating-point numbers"
+            message = f"base_model = {base_model!r}: {key} has dtype {tensor.dtype}; it must be floating point"
             raise UserError(message)
         name = _own_name(key)
         if name.endswith((".attn.bias", ".attn.masked_bias")):  # causal masks of old exports
             continue
         if name in keys:
-            message = f"base_model = {base_model!r}: {keys[name]} and {key} are the same tensor of GPT-2; there should be one"
+            message = f"base_model = {base_model!r}: {keys[name]} and {key} both map to the same GPT-2 tensor; keep only one"
             raise UserError(message)
         keys[name] = key
         if name in VOCABULARY_TABLES and tensor.dim() == 2 and _is_extended(len(tensor)):
@@ -440,12 +438,12 @@ def _check(state: dict[str, Tensor], arch: Architecture, base_model: str) -> Non
         expected = GPT2(arch).state_dict()
     prefixes = [name.removesuffix("wte.weight") for name in state if name.endswith(".wte.weight")]
     if prefixes and "wte.weight" not in state:
-        message = f"the names of its tensors begin with {_brief(prefixes[0])}, which is not part of GPT-2; save it without that prefix"
+        message = f"its tensor names start with the unknown prefix {_brief(prefixes[0])}; save the model without it"
         raise UserError(f"base_model = {base_model!r}: {message}")
     problems = [f"{name} is missing" for name in expected if name not in state]
     problems += [f"{name} is not part of GPT-2" for name in state if name not in expected]
     problems += [
-        f"{name} has shape {tuple(state[name].shape)} and should have {tuple(expected[name].shape)}"
+        f"{name} has shape {tuple(state[name].shape)} and must have {tuple(expected[name].shape)}"
         for name in expected
         if name in state and state[name].shape != expected[name].shape
     ]

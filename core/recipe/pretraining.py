@@ -86,7 +86,7 @@ class Pretrainer(Trainer):
         return self.given[0], self.given[1]
 
     def _warn_at_start(self) -> None:
-        """Write no warnings: all rows have the same length, and there is no base model."""
+        """Emit no warnings: all rows have the same length, and there is no base model."""
 
     def whole(self) -> GPT2:
         """The model over all of GPT-2's vocabulary."""

@@ -1,7 +1,7 @@
-"""The DuckDB file that indexes all runs, and the lock that lets one process at a time drive them.
+"""The DuckDB file that indexes all runs, and the lock that allows one process at a time to drive them.
 
-The index holds nothing that the run directories do not: a file that cannot be opened, or was written by another
-version, is deleted and rebuilt. One process opens it, once; each of its threads takes a cursor.
+The index is a cache of the run directories: a file that cannot be opened, or was written by another version, is
+deleted and rebuilt. Only one process opens it, once; each of its threads uses its own cursor.
 """
 
 import os
@@ -17,14 +17,14 @@ from core.tracking.lock import acquire
 
 INDEX = "lab.duckdb"
 LOCK = "driver.lock"
-"""Next to the index. Its name differs, so that the lock survives `rm lab.duckdb*`."""
+"""Stored next to the index, under a name that survives `rm lab.duckdb*`."""
 
 
 class Index:
     """The open index.
 
     Args:
-        path: the DuckDB file; None for an index in memory.
+        path: the DuckDB file; None creates the index in memory.
         timeout: seconds to wait for another process to release the file.
 
     Raises:
@@ -35,7 +35,7 @@ class Index:
     def __init__(self, path: Path | None, timeout: float = 0.0) -> None:
         self.path = path
         self.rebuilt: str | None = None
-        """Why the index was rebuilt, as a sentence, if it was."""
+        """A sentence that says why the index was rebuilt, if it was."""
         self._lock = None if path is None else _hold(path, timeout)
         self._local = threading.local()
         try:
@@ -95,7 +95,7 @@ class Index:
         return self._create(f"it has version {version}; this program uses version {schema.VERSION}")
 
     def _create(self, reason: str | None) -> duckdb.DuckDBPyConnection:
-        """Replace the file by an empty index. `reason` says why, if there was one before."""
+        """Replace the file with an empty index. `reason` is None if there was no file before."""
         if self.path is None:
             return self._open()
         try:
@@ -121,7 +121,7 @@ class IndexHeldError(UserError):
 
 
 def _hold(path: Path, timeout: float) -> int:
-    """Take the lock next to the index. DuckDB alone would let one process open the file twice."""
+    """Acquire the lock next to the index. DuckDB itself lets one process open a file twice."""
     lock = path.with_name(LOCK)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -135,7 +135,7 @@ def _hold(path: Path, timeout: float) -> int:
 
 
 def is_held(path: Path) -> bool:
-    """Return whether some process has this index open."""
+    """Whether a process has this index open."""
     try:
         handle = acquire(path.with_name(LOCK), shared=True)
     except OSError:

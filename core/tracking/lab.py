@@ -80,55 +80,55 @@ class Lab:
         return self.index.cursor()
 
     def runs(self) -> pd.DataFrame:
-        """Every run with its settings and results; see `queries.results`."""
+        """Return all runs with their settings and results; see `queries.results`."""
         return self._read(queries.results)
 
     def states(self, names: Sequence[str]) -> list[dict[str, Any]]:
-        """Status and progress of some runs; see `queries.states`."""
+        """Return the status and progress of some runs; see `queries.states`."""
         return self._read(queries.states, names)
 
     def curves(self, names: Sequence[str], metrics: Sequence[str], **options: Any) -> Curves:
-        """Step metrics, downsampled; see `queries.curves`."""
+        """Return downsampled step metrics; see `queries.curves`."""
         return self._read(queries.curves, names, metrics, **options)
 
     def evaluations(self, names: Sequence[str], x: str = "step") -> pd.DataFrame:
-        """Losses at each evaluation; see `queries.evaluations`."""
+        """Return the losses of each evaluation; see `queries.evaluations`."""
         return self._read(queries.evaluations, names, x)
 
     def samples(self, names: Sequence[str]) -> pd.DataFrame:
-        """Answers to the sample prompt, newest first: run, step, prompt, text."""
+        """Return answers to the sample prompt, newest first: run, step, prompt, text."""
         return self._read(queries.samples, names)
 
     def warnings(self, names: Sequence[str]) -> pd.DataFrame:
-        """Warnings of the trainer: run, step, about, message."""
+        """Return the trainers' warnings: run, step, about, message."""
         return self._read(queries.warnings, names)
 
     def answers(self, names: Sequence[str]) -> pd.DataFrame:
-        """Answers to the test examples; see `queries.answers`."""
+        """Return answers to the test examples; see `queries.answers`."""
         return self._read(queries.answers, names)
 
     def scores(self) -> pd.DataFrame:
-        """Mean score of each run, test example and judge; see `verdict_queries.scores`."""
+        """Return mean scores by run, test example and judge; see `verdict_queries.scores`."""
         return self._read(verdict_queries.scores)
 
     def verdicts(self, names: Sequence[str]) -> pd.DataFrame:
-        """Verdicts on the answers of some runs; see `verdict_queries.verdicts`."""
+        """Return verdicts on the answers of some runs; see `verdict_queries.verdicts`."""
         return self._read(verdict_queries.verdicts, names)
 
     def pair_verdicts(self, names: Sequence[str]) -> pd.DataFrame:
-        """Verdicts on pairs of answers; see `verdict_queries.pair_verdicts`."""
+        """Return verdicts on pairs of answers; see `verdict_queries.pair_verdicts`."""
         return self._read(verdict_queries.pair_verdicts, names)
 
     def judges(self) -> pd.DataFrame:
-        """Every judge that gave a verdict, with its settings; see `verdict_queries.judges`."""
+        """Return all judges that gave verdicts, with their settings; see `verdict_queries.judges`."""
         return self._read(verdict_queries.judges)
 
     def reply_tokens(self, judge: str) -> float | None:
-        """Mean tokens of a judge's replies; None if it has given none."""
+        """Return the mean number of tokens in a judge's replies; None if there are none."""
         return self._read(verdict_queries.reply_tokens, judge)
 
     def log(self, name: str) -> str:
-        """The end of a run's log. Raises UserError if there is no such run."""
+        """Return the end of a run's log. Raises UserError if there is no such run."""
         return RunDirectory.find(self.runs_dir, name).log_tail()
 
     def driving(self) -> Queue:
@@ -171,7 +171,7 @@ class Lab:
             self.looked = time.monotonic_ns()
 
     def _read(self, query: Callable[..., Result], *args: Any, **options: Any) -> Result:
-        """Run a query; if the index fails to answer, rebuild it and try once more."""
+        """Run a query. If the index is broken, rebuild it and retry once."""
         try:
             return query(self.index.cursor(), *args, **options)
         except duckdb.Error as error:
@@ -180,7 +180,7 @@ class Lab:
             return query(self.index.cursor(), *args, **options)
 
     def _rebuild(self, error: duckdb.Error) -> None:
-        """Rebuild an index that failed, once in the life of this object. Later failures become `fault`."""
+        """Rebuild a broken index, at most once per Lab. Further errors set `fault`."""
         try:
             if not is_broken(error) or self.index.rebuilt:
                 raise error
@@ -202,10 +202,10 @@ class Lab:
         queue.remove(name)
 
     def resume(self, name: str, restart: bool = False) -> None:
-        """Queue an unfinished run again, to resume from its newest checkpoint.
+        """Re-queue an unfinished run, to resume from its newest checkpoint.
 
         Args:
-            restart: train from step 0 with the current settings instead; see `requeue`.
+            restart: train from step 0 with the current settings; see `requeue`.
         """
         queue = self.driving()
         requeue(RunDirectory.find(self.runs_dir, name), restart)
@@ -311,13 +311,13 @@ def requeue(run: RunDirectory, restart: bool = False) -> None:
     """Mark an unfinished run as queued.
 
     Args:
-        restart: delete its checkpoints and weights, so that it trains from step 0 with its current settings.
-            Nothing is deleted if a launch with these settings would be refused. Its earlier events stay in the
-            file, superseded by a rewind.
+        restart: delete its checkpoints and weights, so that it trains from step 0 with the current settings.
+            Nothing is deleted if a launch with these settings would be refused. A rewind event supersedes its
+            earlier events, which stay in the file.
 
     Raises:
-        UserError: the run is finished or being trained, its settings have changed since its checkpoint, or a
-            restart with them would fail.
+        UserError: the run has finished or is running, its settings changed since the checkpoint, or a launch with
+            the settings of a restart would be refused.
     """
     with run.lock():
         if (status := run.status()) == "finished":

@@ -25,10 +25,10 @@ BUCKETS = 250
 
 
 def states(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> list[dict[str, Any]]:
-    """How far some runs are, in the order asked for; those that are gone are left out. Much quicker than `results`.
+    """Return the progress of some runs in the given order, without deleted runs. Much faster than `results`.
 
-    Of each name, status, reason, steps, step, seconds; the newest `loss` and `val_loss` (as in `results`); `heard`,
-    the time of its newest event in seconds since the epoch; `download`, what it fetched last: repository, bytes, total.
+    Each has name, status, reason, steps, step and seconds; the newest `loss` and `val_loss` (as in `results`); `heard`,
+    the timestamp of its newest event; and `download`, its last download: repository, bytes, total.
     """
     found = db.execute(
         """
@@ -73,8 +73,8 @@ def results(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
     Settings that have no effect (a rank without LoRA) are empty, and so are all of a run whose file is damaged. One
     that is not in the file, as it was not there yet when the run was made, is the default.
 
-    Losses are those of the newest evaluation after a training step. The one at step 0 measures the base model,
-    so a run that ended before its first evaluation has none.
+    Losses come from the newest evaluation after step 0. Step 0 measures the base model, so it does not count as a
+    result: a run that ended before its next evaluation has no losses.
     """
     names = [name for name in RunConfig.model_fields if name != "name"]
     read = ", ".join(f"{_read(name)} as {name}" for name in names)
@@ -125,12 +125,12 @@ def curves(
     buckets: int = BUCKETS,
     window: int = 1,
 ) -> dict[str, pd.DataFrame]:
-    """Return step metrics of some runs, each as `run, x, y`: at most two points a bucket, its extremes.
+    """Return step metrics of some runs, each as `run, x, y`, downsampled to the minimum and maximum of each bucket.
 
-    So a spike of one step is never lost. With a window above 1, y is the mean of that many steps.
+    A spike of a single step is never lost. With a window above 1, y is the moving average over that many steps.
 
-    A step without a value is a gap: y is NaN at the first and the last such step of a bucket. A run without any
-    value has no points.
+    Steps without a value are gaps: y is NaN at the first and last such step of a bucket. A run without any
+    values has no points.
     """
     assert set(metrics) <= set(CURVES)
     assert x in X_AXES
@@ -158,10 +158,10 @@ def curves(
 
 
 def _points(wide: dict[str, Any], metric: str, runs: Sequence[str]) -> pd.DataFrame:
-    """Return the extremes and gaps of each bucket in the order in which they occurred, each point once."""
+    """Return the extremes and gaps of each bucket in order of x, without duplicates."""
     x, y, gaps = (_pair(wide[f"{metric}_{c}0"], wide[f"{metric}_{c}1"]) for c in ("x", "y", "gap"))
     x, y = np.hstack([x, gaps]), np.hstack([y, np.full_like(gaps, np.nan)])  # (buckets, 4)
-    order = x.argsort(axis=1)  # absent points last
+    order = x.argsort(axis=1)  # NaN sorts last
     x, y = np.take_along_axis(x, order, 1), np.take_along_axis(y, order, 1)
     with_values = np.isin(wide["place"], wide["place"][~np.isnan(y).all(axis=1)])
     kept = ~np.isnan(x) & with_values[:, None]

@@ -79,7 +79,7 @@ EVENT_TABLES = {
 }
 """Tables by the kind of event they hold, and the fields they keep; each also has run, seq and time.
 
-`exact` of a generation is no field of the event: the index_sync adds it.
+`exact` of a generation is not a field of the event: the sync adds it.
 """
 
 STEPPED = ("step", "eval", "sample", "warning")

@@ -1,8 +1,8 @@
-"""Sync: bring the DuckDB index up to date with the run directories, each event exactly once.
+"""Sync the DuckDB index with the run directories, each event exactly once.
 
-Event files are read from a stored byte offset; the rows and the new offset are committed in one transaction. A file
-that was truncated or replaced is read from the start. Steps, nearly all of a long run, are parsed by Arrow; other
-events, and anything a trainer would not write, are parsed one by one.
+Event files are read from a stored byte offset; the rows and the new offset are committed in one transaction. A
+truncated or replaced file is read again from the start. Steps, which are most of a long run, are parsed by Arrow.
+Other events are parsed line by line, and so is everything that `EventWriter` would not write.
 """
 
 import contextlib
@@ -27,13 +27,13 @@ from core.tracking.schema import EVENT_TABLES, STEPPED
 from core.tracking.sources import EventFile, event_files
 
 NEW_RUNS_PER_TRANSACTION = 32
-"""New runs are inserted in groups: far fewer commits when the index is rebuilt."""
+"""New runs are inserted in groups, so that rebuilding the index needs far fewer commits."""
 MAX_PENDING_ROWS = 100_000
-"""Rows held in memory before they are written."""
+"""Maximum number of rows held in memory before they are written."""
 FINGERPRINT_BYTES = 256
-"""Bytes kept from just before the offset, to notice that a file was replaced."""
+"""Number of bytes stored from before the offset, to detect that a file was replaced."""
 MIN_ARROW_STEPS = 500
-"""Minimum number of steps for the Arrow path; below it, parsing one by one is faster."""
+"""Minimum number of steps for the Arrow path; below it, parsing line by line is faster."""
 ARROW_BLOCK_BYTES = 1 << 20
 """Must exceed the longest line."""
 EVENT_HEAD = re.compile(rb'\{"seq":([1-9]\d{0,17}),"time":-?\d+(?:\.\d+)?,"event":"(\w+)"[,}]')
@@ -48,18 +48,18 @@ STEP_SCHEMA = pa.schema(
 )
 
 Source = RunDirectory | EventFile
-"""Anything with events. Event files that belong to no run are synced like runs, under their own names."""
+"""Anything with events. Event files outside run directories are synced like runs, under their own names."""
 
 
 @dataclass(frozen=True)
 class ReadOffset:
-    """How far an event file was read.
+    """The position up to which an event file was read.
 
     Args:
         position: byte offset after the last complete line.
         seq: number of the last event.
         unreadable: lines skipped so far.
-        before: the last FINGERPRINT_BYTES before `position`.
+        before: the FINGERPRINT_BYTES before `position`.
     """
 
     position: int = 0
@@ -72,7 +72,7 @@ class Sync:
     """Keeps the index up to date. Use from one thread at a time.
 
     Args:
-        cursor: a connection for this object alone.
+        cursor: a connection that nothing else uses.
     """
 
     def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
@@ -83,10 +83,10 @@ class Sync:
         self._stamps: dict[str, str] = dict(rows)
         self._in_transaction, self._pending = False, PendingRows()
         self.fault: str | None = None
-        """Why the last sync had to leave out a run, if it did."""
+        """Why the last sync skipped a run, if it did."""
 
     def run(self, sources: Iterable[Source]) -> bool:
-        """Insert everything new, and delete rows of sources that no longer exist. Returns whether a source had changed.
+        """Insert new events and delete the rows of sources that no longer exist. Returns whether a source changed.
 
         A source that cannot be read does not affect the others.
         """
@@ -110,7 +110,7 @@ class Sync:
         return self._offsets.keys() | self._stamps.keys()
 
     def _insert_new(self, sources: list[Source]) -> bool:
-        """Insert new sources in groups. If one of a group fails, `run` retries its members one by one."""
+        """Insert new sources in groups. If a group fails, `run` retries its sources one by one."""
         known, changed = self._known(), False
         new = [source for source in sources if source.name not in known]
         for start in range(0, len(new), NEW_RUNS_PER_TRANSACTION):
@@ -120,7 +120,7 @@ class Sync:
         return changed
 
     def _insert(self, source: Source) -> bool:
-        """Insert what is new in one source. Returns whether there was anything."""
+        """Insert the new events of one source. Returns whether there were any."""
         changed = False
         offset = self._offsets.get(source.name)
         if offset and not _is_same_file(source.events_path, offset):
@@ -178,7 +178,7 @@ class Sync:
         return True
 
     def _rewind(self, run: str, step: int) -> None:
-        """Delete what a resumed run recorded after the checkpoint that it continues from."""
+        """Delete rows that a resumed run recorded after its checkpoint."""
         self._pending.write(self._db)
         for table in STEPPED:
             self._db.execute(f'delete from "{table}" where run = ? and step > ?', [run, step])
@@ -193,7 +193,7 @@ class Sync:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        """Commit the rows together with the offsets, or neither. Joins a transaction that is already open."""
+        """Commit rows and offsets together or not at all. Joins a transaction that is already open."""
         if self._in_transaction:
             yield
             return
@@ -215,7 +215,7 @@ class Sync:
 
 
 class PendingRows:
-    """Rows of several runs, collected to be written in a few large inserts."""
+    """Rows of several runs, buffered so that they can be written in a few large inserts."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -226,12 +226,12 @@ class PendingRows:
         self._configs: dict[str, list[str]] = {}
 
     def add_steps(self, run: str, steps: pa.Table) -> None:
-        """Add steps as returned by `parse_steps`."""
+        """Add steps returned by `parse_steps`."""
         self._steps.append(steps.add_column(0, "run", pa.repeat(run, len(steps))))
         self.size += len(steps)
 
     def add_row(self, table: str, row: list[Any]) -> None:
-        """Add an event, its values in the order of the table's columns."""
+        """Add an event as values in the order of the table's columns."""
         self._rows.setdefault(table, []).append(row)
         self.size += 1
 
@@ -244,7 +244,7 @@ class PendingRows:
         self._configs[run] = [run, settings, stamp]
 
     def write(self, db: duckdb.DuckDBPyConnection) -> None:
-        """Write and clear all rows, inside the caller's transaction. Raises duckdb.Error."""
+        """Write and clear all rows inside the caller's transaction. Raises duckdb.Error."""
         if self._steps:
             steps = pa.concat_tables(self._steps)
             columns = ", ".join(f'"{name}"' for name in ("run", *STEP_SCHEMA.names))
@@ -272,15 +272,15 @@ class PendingRows:
 
 
 def parse_steps(lines: Sequence[bytes], seq: int) -> tuple[pa.Table, list[bytes], int] | None:
-    """Parse the step events among complete lines with Arrow, several times faster than Python.
+    """Parse the step events among complete lines with Arrow, which is several times faster than Python.
 
     Args:
-        seq: number of the event before these lines.
+        seq: sequence number of the event before these lines.
 
     Returns:
-        The steps as a table of STEP_SCHEMA, the other lines, and the number of the last event. None if there are
-        fewer than MIN_ARROW_STEPS steps, or if any line is not as `EventWriter` writes it: then all lines must be
-        parsed one by one.
+        The steps as a table of STEP_SCHEMA, the other lines, and the sequence number of the last event. None if all
+        lines must be parsed one by one: there are fewer than MIN_ARROW_STEPS steps, or a line is not in the format of
+        `EventWriter`.
     """
     if len(lines) < MIN_ARROW_STEPS:
         return None
@@ -308,26 +308,26 @@ def parse_steps(lines: Sequence[bytes], seq: int) -> tuple[pa.Table, list[bytes]
 
 
 def sources(runs_dir: Path, only: Collection[str] | None = None) -> list[Source]:
-    """Return everything that is indexed, or only some of the runs."""
+    """Return the sources to index. `only` limits the runs."""
     runs = (run for run in all_runs(runs_dir) if only is None or run.name in only)
     return [*runs, *event_files(runs_dir)]
 
 
 def settle_dead(runs_dir: Path, index: Index) -> bool:
-    """Mark runs as interrupted that the index lists as running but no trainer holds. Returns whether there were any."""
+    """Mark runs as interrupted if the index lists them as running but their trainer died. Returns whether any were."""
     query = "select run from status group by run having arg_max(status, seq) = 'running'"
     names = [name for (name,) in index.cursor().execute(query).fetchall()]
     dead = [run for name in names if not (run := RunDirectory(runs_dir / name)).is_alive()]
-    for run in dead:  # one that was resumed in the meantime is queued, and stays queued
+    for run in dead:  # a run that was resumed since then is queued, and stays queued
         run.settle("the trainer died", of=("running",))
     return bool(dead)
 
 
 def read_index(runs_dir: Path, only: Collection[str] | None = None) -> Index:
-    """Return an up-to-date index for a command; in memory if a dashboard holds the file or the folder is read-only.
+    """Return an up-to-date index for a command. It is in memory if the file is locked by a dashboard or is read-only.
 
     Args:
-        only: the runs that matter. An index in memory contains no others, so that it is built faster.
+        only: the required runs. An index in memory contains only these, so that it is built faster.
     """
     try:
         index = Index(runs_dir / INDEX) if runs_dir.is_dir() else Index(None)
@@ -364,7 +364,7 @@ def _sync_once(runs_dir: Path, index: Index, only: Collection[str] | None) -> No
 
 
 def is_broken(error: Exception) -> bool:
-    """Return whether an error means that the index is unusable. DuckDB reports a full disk as TransactionException."""
+    """Whether an error means that the index is unusable. A full disk, which DuckDB reports as TransactionException, does not."""
     return isinstance(error, duckdb.Error) and not isinstance(error, duckdb.TransactionException)
 
 
@@ -380,7 +380,7 @@ def _size(path: Path) -> int:
 
 
 def _is_same_file(path: Path, offset: ReadOffset) -> bool:
-    """Return whether this is the file that was read up to the offset."""
+    """Whether the file is the one that was read up to the offset, judging by the bytes before it."""
     size = _size(path)
     if size <= offset.position:
         return size == offset.position
@@ -395,7 +395,7 @@ def _last_bytes(before: bytes, lines: list[bytes]) -> bytes:
 
 
 def _rewind_step(event: dict[str, Any]) -> int | None:
-    """Return the step that a `rewind` event goes back to; None for other events."""
+    """Return the step of a `rewind` event; None for other events."""
     if event["event"] != "rewind":
         return None
     with contextlib.suppress(TypeError, OverflowError):
@@ -404,7 +404,7 @@ def _rewind_step(event: dict[str, Any]) -> int | None:
 
 
 def _row(run: str, event: dict[str, Any]) -> list[Any] | None:
-    """Return the event as a row of its table; None if the kind is unknown or a field has the wrong type."""
+    """Convert an event to a row of its table; None if its type is unknown or a field has the wrong type."""
     readers = COLUMN_READERS.get(event["event"])
     if readers is None:
         return None
@@ -442,7 +442,7 @@ def _read_bool(value: Any) -> bool:
 
 
 def _read_text(value: Any) -> str:
-    """Return a text without lone surrogates, which JSON can contain and UTF-8 cannot."""
+    """Replace lone surrogates, which JSON can contain and UTF-8 cannot encode."""
     if type(value) is not str:
         raise TypeError(value)
     return value.encode("utf-8", errors="replace").decode("utf-8")

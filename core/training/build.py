@@ -25,13 +25,13 @@ def build_model(config: RunConfig) -> GPT2:
 
 
 def load_trained(config: RunConfig, directory: Path) -> GPT2:
-    """Load the model of a run in fp32: its `weights/`, or its newest sound checkpoint; adapters merged.
+    """Load a run's model in fp32, from `weights/` or its newest valid checkpoint, with adapters merged.
 
-    Frozen weights are rounded to the precision in which the run held them, because its adapters were trained
-    on those. Manifests of older versions do not record it.
+    Frozen weights are rounded to the precision that the run trained in, because its adapters were trained on
+    the rounded weights. Manifests of older versions do not record the precision.
 
     Raises:
-        UserError: the run has neither, or its adapters belong to a base with other weights.
+        UserError: the run has neither, or its adapters belong to a different base model.
     """
     model = build_model(config)
     if (directory / "weights").is_dir():

@@ -139,13 +139,13 @@ def load_checkpoint(
     optimizer: torch.optim.Optimizer,
     check: Callable[[dict[str, Any]], None] | None = None,
 ) -> tuple[dict[str, Any] | None, list[str]]:
-    """Restore the newest sound checkpoint into model, optimizer and random generators.
+    """Restore the newest valid checkpoint into the model, the optimizer and the random generators.
 
     Args:
-        check: called with the checkpoint's facts before anything is restored; may raise UserError to refuse it.
+        check: called with the checkpoint's facts before anything is restored; raises UserError to reject it.
 
     Returns:
-        The facts, or None if there is nothing to resume from; and a sentence about each damaged checkpoint.
+        The facts, or None if there is nothing to resume from; and a message for each damaged checkpoint.
     """
     damaged = []
     for path in _checkpoints(directory):

@@ -89,7 +89,7 @@ def memory_mb(
     logits = min(tokens, LOGIT_POSITIONS) * arch.vocabulary
     answers = extent.answer_positions(config.max_new_tokens, arch.context)
     cache = answers * 2 * arch.n_layer * arch.n_embd
-    # In fp32 adapters are merged to answer, which makes a tied head a matrix of its own.
+    # In fp32, adapters are merged before answering, so a tied head becomes a separate matrix.
     head = arch.vocabulary * arch.n_embd if splits_head(config) else 0
     answering = 4 * (weights + head + cache)
     if not half:
@@ -105,9 +105,9 @@ def memory_mb(
         held = 4 * weights + 2 * weights
         training = max(at_loss, 4 * weights * (2 + moments))
     else:
-        held = 2 * weights + 2 * embeddings  # all else is in the shorter format
+        held = 2 * weights + 2 * embeddings  # everything else is in the half-precision format
         training = held + trainable * (2 + 4 * (1 + moments)) + step
-    if gpu:  # a CPU answers in fp32 all the same
+    if gpu:  # a CPU always answers in fp32
         answering = held + 2 * cache
     return runtime + max(training, answering) / MIB
 

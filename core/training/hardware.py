@@ -56,7 +56,7 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
 
 
 def name_of(dtype: torch.dtype) -> str:
-    """Return the name of a number format as events and manifests hold it, such as `bfloat16`."""
+    """Return the name of a dtype as stored in events and manifests, such as `bfloat16`."""
     return str(dtype).removeprefix("torch.")
 
 

@@ -28,9 +28,9 @@ AdamW, SGD = _alone(torch.optim.AdamW), _alone(torch.optim.SGD)
 def learning_rate(config: RunConfig, step: int, steps: int) -> float:
     """Return the learning rate of a step, counted from 1.
 
-    Over the first `warmup_fraction` of all steps the rate rises linearly to `lr`, from `min_lr` or, without
-    one, from 0. After that it is constant without `min_lr`; with it, half a cosine (Loshchilov & Hutter 2017)
-    reaches `min_lr` at the last step.
+    During the first `warmup_fraction` of all steps the rate rises linearly from `min_lr` (or 0 if None) to `lr`.
+    Then it follows half a cosine down to `min_lr` at the last step (Loshchilov & Hutter 2017), or stays constant
+    if `min_lr` is None.
     """
     low = config.min_lr or 0.0
     span = config.lr - low

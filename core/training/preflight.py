@@ -60,11 +60,11 @@ class Plan:
     """Of the training steps; evaluation and answering come on top."""
     device: str | None = None
     note: str | None = None
-    """Remarks that are not problems: why figures are missing, what is left out or ignored."""
+    """Remarks that are not problems: why figures are missing, what is skipped or ignored."""
     skipped_records: list[SkippedRecord] = field(default_factory=list)
-    """Records of the data set that cannot be learned from and are left out."""
+    """Records of the data set that are skipped because they cannot be learned from."""
     unused_keys: dict[str, int] = field(default_factory=dict)
-    """Keys of the records that training ignores, with the number of records that have a value there."""
+    """Record keys that training ignores, and the number of records that have a value for each."""
     learning_rates: list[tuple[int, float]] = field(default_factory=list)
     """(step, rate) at up to 200 steps."""
 
@@ -83,7 +83,7 @@ class Corpus:
 
 
 def read_corpus(config: RunConfig, context: int) -> Corpus:
-    """Load, split and measure a run's data set. An unchanged file is read once.
+    """Load, split and measure a run's data set. The data set is cached until its file changes.
 
     Raises:
         UserError: there is no such data set, it is damaged, or a part of it is or becomes empty.
@@ -129,9 +129,9 @@ def all_problems(values: Mapping[str, Any]) -> list[Problem]:
 
 
 def check(config: RunConfig) -> Plan:
-    """Work out what a run would do and everything that would refuse it, from local and cached files.
+    """Plan a run without starting it, from local and cached files only.
 
-    Problems are listed in the plan; none is raised.
+    Everything that would make the run fail at the start is listed in the plan, not raised.
     """
     problems: list[Problem] = []
     notes: list[str] = []
@@ -172,7 +172,7 @@ def check(config: RunConfig) -> Plan:
 
 
 def _data_notes(corpus: Corpus) -> list[str]:
-    """Describe what a run leaves out of its data set or ignores in it."""
+    """Return messages about skipped records, unused keys and examples without a response."""
     notes = [dataset.skipped_summary(corpus.records), dataset.unused_summary(corpus.records)]
     if corpus.lost_examples:
         lost = f"{corpus.lost_examples:,} examples will be left out"
@@ -310,7 +310,7 @@ def _attempt(
 def _measured(
     name: str, max_examples: int | None, empty_outputs: EmptyOutputs, stamps: object
 ) -> tuple[Records, Sizes]:
-    """Read a data set; return it with (tokens, prompt tokens) of each example. `stamps` is part of the cache key."""
+    """Return the data set and the (tokens, prompt tokens) of each example. `stamps` is part of the cache key."""
     records = dataset.read(name, max_examples, empty_outputs, download=False)
     encoded = (encode_example(example, 0, 10**9) for example in records.examples)
     return records, [(len(e.ids), e.prompt_length) for e in encoded]

@@ -1,7 +1,7 @@
-"""Whether a run can resume from its checkpoint with its current settings.
+"""Check whether a run can resume from its checkpoint with its current settings.
 
-A checkpoint records the settings that its weights, the data order and the step count depend on. This
-module reads manifests only and needs no tensors, so commands and pages can check a run before they queue it.
+A checkpoint records the settings that determine the weights, the data order and the number of steps. This
+module reads only manifests, no tensors, so commands and pages can check a run before queueing it.
 """
 
 import json
@@ -16,18 +16,18 @@ MANIFEST = "manifest.json"
 SETTINGS = "settings"
 """Key of the recorded settings in a checkpoint's manifest. Checkpoints of older versions lack it."""
 FREE_GROUPS = ("identity", "hardware", "cadence")
-"""Groups of settings that may change between stopping and resuming."""
+"""Groups of settings that may change before a resume."""
 FIXED = tuple(
     name
     for name, field in RunConfig.model_fields.items()
     if name == "seed" or (metadata(field)["group"] not in FREE_GROUPS and name != "nonfinite")
 )
-"""Settings that a run keeps from its first step to its last: they decide what is learned and in which order.
+"""Settings that must not change during a run, because they affect what is learned or in which order.
 
-`nonfinite` is not among them: it is what a user changes to get past the step at which a run failed.
+`nonfinite` may change: users change it to get past the step at which a run failed.
 """
 INPUTS = {"dataset": "data set", "base_model": "base model"}
-"""Settings that may be a path, and the checkpoint's name for the hash of their content."""
+"""Settings that may be paths, and the name under which a checkpoint records the hash of the content."""
 COUNTS = {
     "steps": "number of steps",
     "steps_per_epoch": "number of steps per epoch",
@@ -37,13 +37,13 @@ COUNTS = {
 
 
 def recorded(config: RunConfig) -> dict[str, Any]:
-    """Return the settings to record in a checkpoint; None for those without effect."""
+    """Return the settings to record in a checkpoint; None for settings that have no effect."""
     values = config.model_dump()
     return {name: values[name] if is_relevant(name, values) else None for name in FIXED}
 
 
 def check_newest(run: Path, config: RunConfig) -> None:
-    """Check the settings against the newest readable checkpoint, inputs aside.
+    """Check the settings against the newest readable checkpoint, except for the inputs.
 
     Only the trainer can compare the inputs, because it reads their content.
 
@@ -51,7 +51,7 @@ def check_newest(run: Path, config: RunConfig) -> None:
         run: the run directory.
 
     Raises:
-        UserError: a setting has changed that must not change.
+        UserError: a setting that must not change has changed.
     """
     for path in sorted((run / "checkpoint").glob("step-*"), reverse=True):
         manifest = path / MANIFEST
@@ -79,14 +79,14 @@ def check(
     A checkpoint of an older version records no settings. Of those, only changes that alter a count are found.
 
     Args:
-        name: of the run.
+        name: the name of the run.
         facts: the checkpoint's manifest.
         counts: the current counts by the keys of COUNTS, if known.
         earlier: the run's newest `plan` event, for a checkpoint without recorded settings.
         ignored: settings not to compare.
 
     Raises:
-        UserError: naming every changed setting with its new and its old value.
+        UserError: settings have changed. The message lists each with its new and old value.
     """
     changed = [f"{k} = {_text(v)} (was {_text(was)})" for k, v, was in _changes(facts, config)
                if k not in ignored]  # fmt: skip
@@ -97,7 +97,7 @@ def check(
     if changed:
         raise UserError(
             f"{name} cannot resume from step {facts.get('step')} because its settings have changed: "
-            f"{', '.join(changed)}; restore them in config.json, or train again from the start "
+            f"{', '.join(changed)}; restore them in config.json, or restart from step 0 "
             f"with `python -m core resume {name} --restart`"
         )
 
@@ -108,11 +108,11 @@ def has_settings(facts: Mapping[str, Any]) -> bool:
 
 
 def _changes(facts: Mapping[str, Any], config: RunConfig) -> list[tuple[str, Any, Any]]:
-    """(name, current value, recorded value) of each setting that differs."""
+    """Return (name, current value, recorded value) of each changed setting."""
     if not has_settings(facts):
         return []
     now = recorded(config)
-    # A setting that this version added had its default's effect before.
+    # Settings added since the checkpoint was written count as their defaults.
     defaults = {
         name: None if value is None else RunConfig.model_fields[name].default
         for name, value in now.items()

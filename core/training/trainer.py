@@ -99,7 +99,7 @@ class Trainer:
         return train, validation
 
     def _warn_at_start(self) -> None:
-        """Write warnings about the base model and the data: what is cut off or left out."""
+        """Write warnings about the base model and the data: what is truncated or skipped."""
         for note in pretrained.inspect(self.config.base_model):
             self.run.emit("warning", step=0, about="base model", message=note)
         if skipped := dataset.skipped_summary(self.records):
@@ -268,7 +268,7 @@ class Trainer:
         )
         if facts:
             self.progress = Progress(**facts["progress"])
-            if facts["scaler"]:  # empty unless the run was in fp16 before
+            if facts["scaler"]:  # empty unless the run used fp16
                 self.scaler.load_state_dict(facts["scaler"])
             if resumption.has_settings(facts):
                 self.recorded_settings = facts[resumption.SETTINGS]
@@ -284,7 +284,7 @@ class Trainer:
             self.run.emit("warning", step=self.progress.step, about="checkpoint", message=message)
 
     def _check_settings(self, facts: dict[str, Any]) -> None:
-        """Refuse a checkpoint of other settings. A path may change if the content is the same."""
+        """Raise UserError if settings changed since the checkpoint. A path may change if its content is the same."""
         was, now = facts.get("origin"), self._origin()
         same = [
             name
@@ -303,15 +303,15 @@ class Trainer:
         }
 
     def _keep_constant_rate(self, facts: dict[str, Any]) -> list[str]:
-        """Keep the learning rate of a run that an older version started, which ignored warm-up without min_lr."""
+        """Disable warm-up for runs started by an older version, which ignored it when min_lr was unset."""
         from_older = facts.get("ignores_warmup") or not resumption.has_settings(facts)
         if not from_older or self.config.min_lr is not None or not self.config.warmup_fraction:
             return []
         self.ignores_warmup = True
         self.config = self.config.changed(warmup_fraction=0.0)
         return [
-            "the learning rate stays constant because an older version started this run without the warm-up; "
-            f"`python -m core resume {self.run.directory.name} --restart` trains it with the warm-up"
+            "the learning rate stays constant because an older version started this run without warm-up; "
+            f"use `python -m core resume {self.run.directory.name} --restart` to train with warm-up"
         ]
 
     def publish_weights(self) -> None:
@@ -344,11 +344,11 @@ class Trainer:
         return "finished"
 
     def end_training(self) -> None:
-        """Prepare the model to answer and free what only training needs.
+        """Prepare the model for answering and free memory that only training needs.
 
-        Adapters are merged into fp32 weights only, since rounding the sum to bf16 changes greedy answers. A CPU
-        answers in fp32, which is faster there and gives the answers of `load_trained`. Any other device keeps
-        reduced precision, in which its memory was estimated, and leaves the adapters unmerged.
+        Adapters are merged into fp32 weights only, because rounding the sum to bf16 changes greedy answers. A CPU
+        answers in fp32, which is faster there and matches `load_trained`. Other devices keep reduced precision,
+        for which memory was estimated, and leave the adapters unmerged.
         """
         self.optimizer.zero_grad()
         self.optimizer.state.clear()

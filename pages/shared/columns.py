@@ -94,9 +94,9 @@ def label(name: str) -> str:
 
 
 def column(name: str, values: pd.Series) -> ColumnConfig:
-    """Return the title and the number format of a column with these values.
+    """Return the title and the number format of a column.
 
-    A column with a number that is too large for its cell is shown in scientific notation.
+    Columns with numbers of SCIENTIFIC_FROM or more use scientific notation, so that the numbers fit their cells.
     """
     of_judge = name not in LABELS
     if name in FORMATS or (of_judge and not name.endswith(" %")):

@@ -148,12 +148,12 @@ def _next(pieces: Iterator[Answer]) -> Answer | None:
 
 
 def _pick(key: str, known: list[str], default: list[str], limit: int, unusable: str) -> list[str]:
-    """Let the user select runs; those sent from the results page or selected before come first.
+    """Draw the run selection. It starts with the runs sent from Results or selected before, or else the default.
 
     Args:
-        known: The runs that can be compared in this way.
-        limit: The largest number of runs that fit next to each other.
-        unusable: Why a selected run may not be among the known ones, as the end of a sentence.
+        known: The runs that can be compared.
+        limit: Maximum number of runs side by side.
+        unusable: Why a requested run may be missing from `known`; completes the sentence "These runs ...".
     """
     wanted = st.session_state.get("compare")
     found = [n for n in (default if wanted is None else wanted) if n in known]
@@ -172,9 +172,9 @@ def _keep(key: str) -> None:
 
 
 def _step_through(prompts: list[dict[str, Any]], query: str) -> dict[str, Any]:
-    """Return the prompt in view: the best match of a new query, then the one that the user picks.
+    """Return the current prompt: the best match for a new query, until the user selects another.
 
-    The prompt is remembered by its content, since its position changes with the runs that are compared.
+    The prompt is stored by its content, because its position changes with the selected runs.
     """
     ids = [tuple(prompt[k] for k in KEY) for prompt in prompts]
     if st.session_state.get("found_for") != query:
@@ -197,5 +197,5 @@ def _step_through(prompts: list[dict[str, Any]], query: str) -> dict[str, Any]:
 
 
 def _view(ids: list[tuple[Any, ...]], place: int | None = None) -> None:
-    """Bring the prompt at a place of the list into view; at the place that the list box has, if None."""
+    """Select a prompt by its position in the list, or by that of the select box if None."""
     st.session_state["prompt_in_view"] = ids[st.session_state["place"] if place is None else place]

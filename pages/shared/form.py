@@ -26,23 +26,23 @@ FOLDED = ("hardware", "cadence")
 """Groups that most runs leave as they are."""
 DRAFT, GENERATION, SOURCE = "draft", "draft_generation", "draft_source"
 CHANGE_WIDTH = 60
-"""Longest text of a value in the list of changes, in characters."""
+"""Maximum length of a value in the list of changes, in characters."""
 
 
 def start_from(values: Mapping[str, Any]) -> None:
-    """Fill the form with these values and defaults for the rest. All edits are lost."""
+    """Fill the form with these values, and with defaults for the rest. Discards all edits."""
     st.session_state[SOURCE] = {**RunConfig().model_dump(), **values}
     reset()
 
 
 def reset() -> None:
-    """Undo all edits since the form was filled."""
+    """Discard all edits since the form was filled."""
     st.session_state[DRAFT] = dict(st.session_state[SOURCE])
     st.session_state[GENERATION] = st.session_state.get(GENERATION, 0) + 1
 
 
 def changes(current: Mapping[str, Any]) -> list[str]:
-    """Describe each setting that has an effect and differs from the source: `Learning rate: 5e-5 → 1e-4`."""
+    """Return a line such as `Learning rate: 5e-5 → 1e-4` for each relevant setting that differs from the source."""
     found = []
     for name, value in settings(current).items():
         old, new = setting_text(st.session_state[SOURCE][name]), setting_text(value)

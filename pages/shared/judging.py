@@ -131,7 +131,7 @@ def _choose(names: list[str]) -> Order:
         base = row.checkbox(BASE_LABEL, True)
         return Order(tuple(names), JudgeSettings(judge, measure), kind, with_base=base)
     model = row.text_input("Model", GEMINI_MODEL if judge == "gemini" else "", width=240)
-    # An input can only be cleared if its default is None, so 0 is set through the session.
+    # Streamlit only allows clearing an input whose default is None, so the initial 0 comes from the session.
     st.session_state.setdefault("judge_temperature", 0.0)
     temperature = row.number_input(
         "Temperature",
@@ -141,8 +141,8 @@ def _choose(names: list[str]) -> Order:
         0.1,
         width=150,
         key="judge_temperature",
-        placeholder="not sent",
-        help="Clear it to use the model's default. Some models accept no other.",
+        placeholder="model default",
+        help="Leave empty to use the model's default. Some models accept only that.",
     )
     repeats = row.number_input(
         "Repeats",
@@ -159,7 +159,7 @@ def _choose(names: list[str]) -> Order:
         width=360,
         placeholder="from the environment" if _found_key(judge) else "",
         help=f"Kept in memory only. If empty, {KEY_VARIABLES[judge]} from the environment or Streamlit's secrets is "
-        "used, but not with another base URL.",
+        "used, unless you enter a different base URL.",
     )
     base = row.checkbox(BASE_LABEL, True)
     with st.expander("Prompt, address and limits"):
@@ -189,7 +189,7 @@ def _choose(names: list[str]) -> Order:
             None,
             format="%g",
             placeholder=f"{default_timeout(settings):g}",
-            help="A server on this machine may have to load its model first, so its default is longer.",
+            help="Local servers may need to load the model first, so their default is longer.",
         )
         requests = bounds[2].number_input(
             "Requests per minute", 1, None, None, placeholder="no limit"

@@ -200,7 +200,7 @@ def show_judges(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
             )
         st.caption("They disagree most on these; ranks are percentiles among these answers.")
         most = agreement.disagreements(a, b, most=len(a)).reset_index()
-        show_cut(SHOWN_DISAGREEMENTS, len(most), "answers that they rank differently")
+        show_cut(SHOWN_DISAGREEMENTS, len(most), "answers on which the judges disagree")
         most = most.head(SHOWN_DISAGREEMENTS)
         titles = [label(one), label(other)]
         names = [*titles, *(f"Rank by {title}" for title in titles), "Gap"]
@@ -252,7 +252,7 @@ def _show_examples(verdicts: pd.DataFrame, answers: pd.DataFrame, shown: dict[st
     )
     same = ["run", "item", *scores.ANSWER]
     frame = answers[same].merge(verdicts, "left", on=same)
-    # The same for every judge, so that a selected answer stays selected when the judge changes.
+    # Independent of the judge, so that an answer stays selected when the judge changes.
     identities = zip(*(frame[c] for c in same), frame["repeat"].fillna(0), strict=True)
     frame = frame.assign(
         shown=[shown.get(run, run) for run in frame["run"]],

@@ -1,6 +1,6 @@
-"""Selections: tables whose selection follows the rows, not their positions, and notices of what is not shown.
+"""Tables whose selection follows row identities instead of positions, and notices about truncated lists.
 
-Knows nothing of what a row means: the caller names each row by an identity, such as a run name.
+Does not know what a row means: the caller gives each row an identity, such as a run name.
 """
 
 from collections.abc import Hashable, Sequence
@@ -15,17 +15,17 @@ Id = TypeVar("Id", bound=Hashable)
 def select_rows(
     frame: pd.DataFrame, ids: Sequence[Id], key: str, *, multiple: bool = False, **options: Any
 ) -> list[Id]:
-    """Draw a table with selectable rows and return the identities of the selected rows in view.
+    """Draw a table with selectable rows and return the identities of the visible selected rows.
 
-    Streamlit stores a selection as row positions, which point to other rows after a filter, a change of order or
-    a new row. Here the identities are stored, and the positions are set again whenever the rows change. A selected
-    row that is filtered out is selected again when it is back.
+    Streamlit stores a selection as row positions, which point to different rows after filtering, sorting or adding
+    rows. This function stores identities and updates the positions whenever the rows change. A selected row that is
+    filtered out is selected again when it reappears.
 
     Args:
-        ids: The identity of each row of `frame`. Of rows with the same identity, the first is selected.
-        key: The key of the table, unique to the page.
-        multiple: Allow more than one row to be selected.
-        options: Further arguments of `st.dataframe`.
+        ids: The identity of each row of `frame`. If several rows have the same identity, the first is selected.
+        key: Widget key of the table, unique on the page.
+        multiple: Allow selecting more than one row.
+        options: Additional arguments for `st.dataframe`.
     """
     assert len(ids) == len(frame)
     selected_key, drawn_key = f"{key}:selected", f"{key}:drawn"
@@ -33,7 +33,9 @@ def select_rows(
     reported: list[int] | None = None
     if key in st.session_state:
         reported = list(st.session_state[key]["selection"]["rows"])
-        drawn = st.session_state.get(drawn_key, ids)  # the browser reports positions in these rows
+        drawn = st.session_state.get(
+            drawn_key, ids
+        )  # positions from the browser refer to these rows
         chosen = [drawn[row] for row in reported if row < len(drawn)]
         hidden = [id for id in selected if id not in set(drawn)]
         selected = [*hidden, *chosen] if multiple else chosen or hidden
@@ -55,6 +57,6 @@ def select_rows(
 
 
 def show_cut(shown: int, total: int, noun: str = "selected runs") -> None:
-    """Say how many of the things that were asked for are shown, unless it is all of them."""
+    """Show how many of the requested items are displayed, unless all are."""
     if shown < total:
         st.caption(f"Showing {shown:,} of {total:,} {noun}.")

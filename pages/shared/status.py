@@ -101,7 +101,7 @@ def _progress_text(run: dict[str, Any], step: int, steps: int) -> str:
 def _try(lab: Lab, action: Any, name: str) -> None:
     """Run an action before the page is drawn, so that the page shows its result.
 
-    An error stays until the user dismisses it: a refused resume lists every changed setting.
+    An error stays until the user dismisses it, because a refused resume lists every changed setting.
     """
     try:
         action(name)

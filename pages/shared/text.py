@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import streamlit as st
 
-if TYPE_CHECKING:  # the hub's client, which most pages need not wait for
+if TYPE_CHECKING:  # imports the hub client, which most pages do not need
     from core.data.dataset import SkippedRecord
 
 STYLE = "white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.5;"
@@ -60,7 +60,7 @@ def show_tokens(tokens: Sequence[tuple[str, str]]) -> None:
 
 
 def show_skipped(skipped: Sequence["SkippedRecord"]) -> None:
-    """Draw a folded table of the records that a data set leaves out, with the reasons."""
+    """Draw a collapsed table of skipped records and the reasons."""
     if skipped:
         with st.expander(f"Skipped records ({len(skipped):,})"):
             rows = {

@@ -1,4 +1,4 @@
-"""Addresses of pages, and the promise that no request leaves the machine."""
+"""Page URLs, and the guarantee that pages send no requests to other hosts."""
 
 from urllib.parse import urlsplit
 
@@ -8,14 +8,14 @@ from playwright.sync_api import expect
 PAGES = ("", "data", "live", "results", "compare", "scoring")
 
 
-def test_launch_has_an_address(open_tab):
+def test_launch_opens_at_its_own_url(open_tab):
     tab = open_tab("launch")
     expect(tab.get_by_role("heading", name="Launch", exact=True)).to_be_visible()
     expect(tab.get_by_text("Page not found")).to_have_count(0)
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_no_request_leaves_the_machine(window, address, page):
+def test_pages_send_no_external_requests(window, address, page):
     tab = window.new_page()
     hosts = set()
     tab.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
@@ -23,6 +23,6 @@ def test_no_request_leaves_the_machine(window, address, page):
     expect(tab.get_by_role("heading").first).to_be_visible()
     icon = tab.locator("link[rel~=icon]").first.evaluate("link => link.href")
     tab.close()
-    assert hosts <= {"127.0.0.1", None}  # None: data and blob addresses
+    assert hosts <= {"127.0.0.1", None}  # None: data and blob URLs
     assert urlsplit(icon).hostname in ("127.0.0.1", None)
     assert "material" not in icon

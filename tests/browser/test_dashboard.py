@@ -117,7 +117,7 @@ def test_a_run_from_the_form_to_its_answers(open_tab, runs_dir, dataset, address
     assert demo.status() == "stopped"
     assert 0 < steps(demo) < json.loads(demo.events_path.read_text().splitlines()[2])["steps"]
 
-    # A run of one's own data, with a constant rate after its warm-up: the minimum is emptied.
+    # A run on a custom data set. Clearing the minimum makes the rate constant after the warm-up.
     sound(tab).get_by_role("link", name="Launch").click()
     fill(tab, "Name", "mine")
     choice = tab.get_by_role("combobox", name="Data set")

@@ -14,7 +14,7 @@ def write_run(runs_dir, name):
 
 
 def rows(tab):
-    """The rows of the table's accessible description, the header left out."""
+    """Return the rows of the table's accessible description, without the header."""
     return tab.get_by_test_id("stDataFrame").first.locator("[role=row]:not([aria-rowindex='1'])")
 
 
@@ -23,12 +23,12 @@ def selected(tab):
 
 
 def click(tab, row):
-    """Click in the column of check boxes; row 0 is the header."""
+    """Click the check box of a row; row 0 is the header."""
     tab.locator(".dvn-scroller").first.click(position={"x": 16, "y": 17 + 35 * row})
 
 
 def add_run(tab, runs_dir, name):
-    """Write a run and rerun the page, by changing its filter, until the run is in the table."""
+    """Write a run and rerun the page, by editing the filter, until the table shows the run."""
     write_run(runs_dir, name)
     for attempt in range(20):  # the index syncs once a second
         dashboard.fill(tab, "Filter", ("status=finished", "finished")[attempt % 2])
@@ -44,7 +44,7 @@ def expect_selected(tab, name):
     expect(selected(tab)).to_contain_text(name)
 
 
-def test_the_selected_run_stays_selected_when_rows_change(open_tab, runs_dir):
+def test_selected_run_stays_selected_when_rows_change(open_tab, runs_dir):
     write_run(runs_dir, "alpha")
     write_run(runs_dir, "beta")
     tab = open_tab("results")

@@ -1,4 +1,4 @@
-"""Data sets: every format reads the same, unusable records are listed, anything else is a clear error."""
+"""Data sets: all formats give the same result, unusable records are listed, anything else is a clear error."""
 
 import json
 from collections.abc import Callable
@@ -96,13 +96,13 @@ def test_empty_records_are_skipped_and_listed(tmp_path: Path, form: str) -> None
     found = dataset.read(str(path))
     assert found.examples == EXAMPLES[:2]
     unit = "line" if form == "jsonl" else "record"
-    reasons = ["output empty"] * 3 + ["instruction empty"] * 2 + ["instruction and output empty"]
+    reasons = ["empty output"] * 3 + ["empty instruction"] * 2 + ["empty instruction and output"]
     assert [(each.place, each.reason) for each in found.skipped] == [
         (f"{unit} {i}", reason) for i, reason in enumerate(reasons, 2)
     ]
     assert dataset.skipped_summary(found) == (
-        f"6 of 8 records are left out: output empty ({unit} 2, {unit} 3, {unit} 4), "
-        f"instruction empty ({unit} 5, {unit} 6), instruction and output empty ({unit} 7)"
+        f"6 of 8 records are skipped: empty output ({unit} 2, {unit} 3, {unit} 4), "
+        f"empty instruction ({unit} 5, {unit} 6), empty instruction and output ({unit} 7)"
     )
 
 
@@ -121,8 +121,8 @@ def test_file_without_usable_record_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         dataset.load(path)
     assert str(caught.value) == (
-        f"dataset = {path!r}: none of its 2 records can be used: output empty (line 1, line 2); "
-        "a record should be an object with instruction and output as text"
+        f"dataset = {path!r}: none of its 2 records is usable: empty output (line 1, line 2); "
+        "a record must be an object with instruction and output as text"
     )
 
 
@@ -134,15 +134,15 @@ def test_max_examples_counts_usable_records(tmp_path: Path) -> None:
     assert dataset.read(path, 1).skipped == []
 
 
-def test_a_summary_lists_a_limited_number_of_records(tmp_path: Path) -> None:
+def test_summary_lists_a_limited_number_of_records(tmp_path: Path) -> None:
     path = written(tmp_path / "data", lines([GOOD, *EMPTY_RECORDS[:1] * 5000]))
     summary = dataset.skipped_summary(dataset.read(path))
     assert summary is not None
-    assert summary.startswith("5,000 of 5,001 records are left out: output empty (line 2, line 3,")
+    assert summary.startswith("5,000 of 5,001 records are skipped: empty output (line 2, line 3,")
     assert summary.endswith(", line 31 and 4,970 more)")
 
 
-def test_unused_keys_are_named_with_their_number_of_records(tmp_path: Path) -> None:
+def test_unused_keys_are_listed_with_record_counts(tmp_path: Path) -> None:
     records = [
         {**GOOD, "system": "Be brief.", "history": [["a", "b"]], "id": 0},
         {**GOOD, "system": "", "history": []},
@@ -153,7 +153,7 @@ def test_unused_keys_are_named_with_their_number_of_records(tmp_path: Path) -> N
     summary = dataset.unused_summary(found)
     assert summary is not None
     assert summary.startswith(
-        "keys that are not used, with their number of records: system (2), history (1), id (1), x x"
+        "unused keys (with record counts): system (2), history (1), id (1), x x"
     )
     assert "\n" not in summary
     assert len(summary) < 150
@@ -208,10 +208,10 @@ def test_file_of_unusable_records_is_refused_with_the_format(
     with pytest.raises(UserError) as caught:
         dataset.load(path)
     assert str(caught.value).startswith(
-        f"dataset = {path!r}: none of its 2 records can be used: {reason} (record 1"
+        f"dataset = {path!r}: none of its 2 records is usable: {reason} (record 1"
     )
     assert str(caught.value).endswith(
-        "; a record should be an object with instruction and output as text"
+        "; a record must be an object with instruction and output as text"
     )
     assert "\n" not in str(caught.value)
 
@@ -219,23 +219,26 @@ def test_file_of_unusable_records_is_refused_with_the_format(
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
-        (b"", "it holds no examples"),
-        (b" \n\n", "it holds no examples"),
-        (b"[]", "it holds no examples"),
+        (b"", "it contains no examples"),
+        (b" \n\n", "it contains no examples"),
+        (b"[]", "it contains no examples"),
         (b"[{]", "it is not valid JSON"),
         (b'[{"instruction": "a", "output": "b"}', "it is not valid JSON"),
         (b'{"instruction": "a", "output": "b"}\n{"instr', "line 2 is not valid JSON"),
-        (b'{"instruction": "a" "b"}', "line 1 is not valid JSON .*one JSON object a line"),
+        (b'{"instruction": "a" "b"}', "line 1 is not valid JSON .*one JSON object per line"),
         (
             b'{\n "instruction": "a"\n}',
-            r"its only record cannot be used: no output \(record 1\); a record should",
+            r"its only record is not usable: no output \(record 1\); a record must",
         ),
         (b'{\n "instruction": "a",\n', "it is not valid JSON"),
-        (b'{"data": []}', "it holds no examples"),
+        (b'{"data": []}', "it contains no examples"),
         (b'{\n "data": [1]\n}', r"not an object \(record 1\)"),
         (b'{\n "data": {}\n}', r"no instruction or output \(record 1\)"),
-        (b'{"train": [], "test": []}', r"several lists \(train, test\); it should have one"),
-        (b'{\n "a": 1\n}\n{\n "a": 2\n}', "several JSON objects over several lines"),
+        (
+            b'{"train": [], "test": []}',
+            r"several lists \(train, test\); put all records in one list",
+        ),
+        (b'{\n "a": 1\n}\n{\n "a": 2\n}', "several multi-line JSON objects"),
         (b"instruction,output\na,b\n", "line 1 is not valid JSON"),
         (b"\xff\xfe[\x00]\x00", "it cannot be read as UTF-8 text"),
         (b"[" * 100_000, "it is not valid JSON"),
@@ -262,7 +265,7 @@ def test_files_of_another_kind(tmp_path: Path, data: bytes, sentence: str) -> No
     ],
 )
 def test_a_missing_file_is_a_sentence(name: str) -> None:
-    with pytest.raises(UserError, match="there is no such file; it should be primer"):
+    with pytest.raises(UserError, match="file not found; use primer"):
         dataset.load(name)
 
 

@@ -55,7 +55,7 @@ def test_a_missing_file_in_a_local_folder_is_a_path(
     (tmp_path / "data").mkdir()
     monkeypatch.chdir(tmp_path)
     assert hub.repository(f"data/{name}") is None
-    with pytest.raises(UserError, match="there is no such file"):
+    with pytest.raises(UserError, match="file not found"):
         dataset.load(f"data/{name}")
     assert hub.repository(f"owner/{name}") == f"owner/{name}"
 
@@ -68,8 +68,8 @@ def test_the_hubs_client_takes_every_name_that_is_one(name: str) -> None:
 
 @pytest.fixture
 def serve(request: pytest.FixtureRequest) -> Callable[..., list[str]]:
-    """A function that serves these files as the hub's `owner/name`; it returns the paths requested."""
-    server: Hub = request.getfixturevalue("hub")  # `hub` is the module's name here
+    """Return a function that serves files as `owner/name` on the hub and returns the requested paths."""
+    server: Hub = request.getfixturevalue("hub")  # `hub` is a module in this file
 
     def start(files: dict[str, bytes]) -> list[str]:
         server.datasets["owner/name"] = files
@@ -100,7 +100,7 @@ def test_parquet_goes_before_other_files(serve: Callable[..., list[str]], tmp_pa
     assert dataset.load("owner/name")[5].instruction == "Say 5."
 
 
-def test_skipped_records_name_the_file_they_are_in(
+def test_skipped_records_include_their_file_name(
     serve: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     files = {}
@@ -144,7 +144,7 @@ def test_what_is_missing_in_parquet_is_as_in_json(
         assert dataset.load("owner/name")[1].input == ""
     else:
         [skipped] = dataset.read("owner/name").skipped
-        assert (skipped.place, skipped.reason) == ("record 2", "output empty")
+        assert (skipped.place, skipped.reason) == ("record 2", "empty output")
 
 
 def test_a_repository_without_data_is_told(serve: Callable[..., list[str]]) -> None:

@@ -108,7 +108,7 @@ def test_a_reply_without_a_text_says_why(fault: str, missing: str) -> None:
     assert isinstance(json.loads(reply.text), dict), "all that came is kept"
 
 
-def test_a_reply_cut_off_by_its_limit_says_so_and_keeps_its_text() -> None:
+def test_truncated_reply_keeps_its_text_and_reports_the_limit() -> None:
     body = google_reply('{"score": 85, "reason": "clo', "", finish=2)
     body["usageMetadata"] = {"candidatesTokenCount": 256, "totalTokenCount": 256}
     with JudgeServer(respond=lambda _: (200, body)) as server:
@@ -118,7 +118,7 @@ def test_a_reply_cut_off_by_its_limit_says_so_and_keeps_its_text() -> None:
 
 
 @pytest.mark.parametrize("refused", ["responseMimeType", "temperature"])
-def test_refused_settings_are_left_out_from_then_on(refused: str) -> None:
+def test_rejected_settings_are_omitted_from_later_requests(refused: str) -> None:
     model = f"gemma-refuses-{refused}"
     error = google_error(400, "INVALID_ARGUMENT", "Not enabled for this model.")
 
@@ -132,14 +132,14 @@ def test_refused_settings_are_left_out_from_then_on(refused: str) -> None:
         assert len(server.requests) == first + 1, "the second service remembers"
 
 
-def test_no_temperature_is_sent_without_one() -> None:
+def test_temperature_none_is_omitted_from_requests() -> None:
     with JudgeServer() as server:
         gemini(server, temperature=None).ask("Judge it.", SCHEMA)
         assert "temperature" not in server.requests[0]["body"]["generationConfig"]
 
 
 @pytest.mark.parametrize("ending", ["/v1beta", "/v1beta/models/gemini-2.5-flash:generateContent"])
-def test_the_path_of_a_request_is_taken_off_the_endpoint(ending: str) -> None:
+def test_request_path_is_stripped_from_the_endpoint(ending: str) -> None:
     with JudgeServer() as server:
         service = gemini(server, endpoint=server.gemini_endpoint + ending)
         assert service.ask("Judge it.", SCHEMA).missing is None
@@ -155,14 +155,14 @@ def test_a_reason_newer_than_the_library_is_a_number() -> None:
         assert read_reply(Response.from_response(newer)).missing == "blocked (99)"
 
 
-def test_thought_parts_are_not_the_reply() -> None:
+def test_thoughts_are_excluded_from_the_reply() -> None:
     parts = [{"text": '{"score": 0}', "thought": True}, {"text": '{"score": 85}'}]
     body = {"candidates": [{"content": {"role": "model", "parts": parts}, "finishReason": 1}]}
     with JudgeServer(respond=lambda _: (200, body)) as server:
         assert gemini(server).ask("Judge it.", SCHEMA).text == '{"score": 85}'
 
 
-def test_an_error_in_a_200_is_a_fault_of_the_service() -> None:
+def test_error_in_a_200_response_raises_busy_error() -> None:
     body = {"error": {"code": 500, "message": "upstream is down"}}
     with JudgeServer(respond=lambda _: (200, body)) as server:
         with pytest.raises(BusyError, match="upstream is down"):
@@ -186,11 +186,11 @@ def test_thoughts_count_as_tokens_out() -> None:
         ("429_minute", "too many requests", 17.5),
         ("500", "HTTP 500", None),
         ("503", "HTTP 503", None),
-        ("timeout", "no answer within 0.5 s", None),
+        ("timeout", "no reply within 0.5 s", None),
         ("drop", "no connection", None),
-        ("html", "not one of the Gemini API", None),
-        ("html_as_json", "not one of the Gemini API", None),
-        ("null", "not one of the Gemini API", None),
+        ("html", "not from the Gemini API", None),
+        ("html_as_json", "not from the Gemini API", None),
+        ("null", "not from the Gemini API", None),
     ],
 )
 def test_asking_again_may_help(fault: str, reason: str, wait: float | None) -> None:
@@ -211,7 +211,7 @@ def test_asking_again_may_help(fault: str, reason: str, wait: float | None) -> N
         ("wrong_key", "does not accept the API key"),
         (
             "400",
-            "refuses requests to 'gemini-2.5-flash': check the model and its settings (HTTP 400: The prompt is too long)",
+            "rejected the request for model 'gemini-2.5-flash': check the model name and settings (HTTP 400: The prompt is too long)",
         ),
         ("403", "choose another key or model (HTTP 403: Key [key] was reported as leaked)"),
         ("404", "has no model 'gemini-2.5-flash'"),
@@ -235,8 +235,8 @@ def test_asking_again_will_not_help(
     ("settings", "sentence"),
     [
         ({"key": " "}, "is missing"),
-        ({"key": f"{KEY}\nX"}, "has characters that no key has"),
-        ({"endpoint": f"localhost:8000/{KEY}"}, "The base URL is not a whole address"),
+        ({"key": f"{KEY}\nX"}, "contains invalid characters"),
+        ({"endpoint": f"localhost:8000/{KEY}"}, "The base URL must be a full URL"),
         ({"model": "a/b"}, "'a/b' is not a name of a Gemini model"),
     ],
 )

@@ -234,27 +234,27 @@ def test_a_judge_that_cannot_be_made_is_told_before_anything_is_written(
     runs_dir: Path, answerer: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("GEMINI_API_KEY", raising=False)
-    with pytest.raises(UserError, match="there is no key"):
+    with pytest.raises(UserError, match="no API key"):
         job(runs_dir, answerer, {}, judge=JudgeSettings("gemini"))
     assert not (runs_dir / VERDICTS).exists()
 
 
 def local_job(runs_dir: Path, answerer: Answerer, server: JudgeServer, **settings: Any) -> Job:
-    """Ask a server on loopback once for each answer, without the base."""
+    """Return a job that scores each answer once on a loopback server, without the base model."""
     judge = JudgeSettings("openai", "m", base_url=server.openai_base_url, **settings)
     limits = Limits(in_flight=4, attempts=1)
     return job(runs_dir, answerer, {}, judge=judge, with_base=False, limits=limits)
 
 
-def test_the_timeout_of_the_settings_is_used(runs_dir: Path, answerer: Counting) -> None:
+def test_timeout_setting_is_used(runs_dir: Path, answerer: Counting) -> None:
     with JudgeServer(delay=30) as server:
         slow = local_job(runs_dir, answerer, server, timeout=0.2)
         slow.work()
     assert len(slow.progress.given_up) == 4
-    assert (slow.progress.nothing_scored or "").startswith("no answer within 0.2 s")
+    assert (slow.progress.nothing_scored or "").startswith("no reply within 0.2 s")
 
 
-def test_an_error_in_a_200_is_never_stored(runs_dir: Path, answerer: Counting) -> None:
+def test_error_in_a_200_response_is_not_stored(runs_dir: Path, answerer: Counting) -> None:
     with JudgeServer(respond=lambda body: (200, {"error": "model is loading"})) as server:
         broken = local_job(runs_dir, answerer, server)
         broken.work()

@@ -80,7 +80,7 @@ CONTENTS: list[tuple[dict[str, Any], str, bool]] = [
 
 
 @pytest.mark.parametrize(("message", "text", "from_reasoning"), CONTENTS)
-def test_content_of_every_shape_is_read(
+def test_content_of_any_type_is_read(
     message: dict[str, Any], text: str, from_reasoning: bool
 ) -> None:
     with JudgeServer(respond=lambda body: (200, openai_reply(None, "", **message))) as server:
@@ -108,7 +108,7 @@ def test_odd_messages_never_raise(message: Any) -> None:
         ({"detail": "still loading"}, "still loading"),
     ],
 )  # fmt: skip
-def test_an_error_in_a_200_is_a_fault_of_the_service(body: dict[str, Any], said: str) -> None:
+def test_error_in_a_200_response_raises_busy_error(body: dict[str, Any], said: str) -> None:
     with JudgeServer(respond=lambda _: (200, body)) as server:
         with pytest.raises(BusyError, match=said):
             compatible(server).ask("Judge it.", SCHEMA)
@@ -117,7 +117,7 @@ def test_an_error_in_a_200_is_a_fault_of_the_service(body: dict[str, Any], said:
 
 
 def refusing(*names: str, status: int = 400) -> Any:
-    """A server that refuses requests with any of these parameters, without saying why."""
+    """A server that rejects requests with any of these parameters, without giving a reason."""
 
     def respond(body: dict[str, Any]) -> tuple[int, Any] | None:
         return (status, {"error": "Bad request"}) if {*names} & {*body} else None
@@ -129,7 +129,9 @@ def refusing(*names: str, status: int = 400) -> Any:
 @pytest.mark.parametrize(
     "refused", [["response_format"], ["temperature"], ["response_format", "temperature"]]
 )
-def test_refused_parameters_are_left_out_from_then_on(refused: list[str], status: int) -> None:
+def test_rejected_parameters_are_omitted_from_later_requests(
+    refused: list[str], status: int
+) -> None:
     model = f"refuses {refused} {status}"
     with JudgeServer(respond=refusing(*refused, status=status)) as server:
         assert compatible(server, model=model).ask("Judge it.", SCHEMA).missing is None
@@ -144,13 +146,13 @@ def test_refused_parameters_are_left_out_from_then_on(refused: list[str], status
     assert sent[first + 1] == sent[0], "remembered per model"
 
 
-def test_no_temperature_is_sent_without_one() -> None:
+def test_temperature_none_is_omitted_from_requests() -> None:
     with JudgeServer() as server:
         compatible(server, temperature=None).ask("Judge it.", SCHEMA)
         assert "temperature" not in server.requests[0]["body"]
 
 
-def test_a_reply_cut_off_by_its_limit_says_so_and_keeps_its_text() -> None:
+def test_truncated_reply_keeps_its_text_and_reports_the_limit() -> None:
     cut = openai_reply('{"score": 85, "reason": "clo', "", finish="length")
     cut["usage"]["completion_tokens"] = 256
     empty = openai_reply("", "", finish="length", reasoning="Let me see")
@@ -178,7 +180,7 @@ def test_a_reply_cut_off_by_its_limit_says_so_and_keeps_its_text() -> None:
         (400, "x" * 5000, "x" * 197 + "...)"),
     ],
 )  # fmt: skip
-def test_an_error_shows_what_the_server_said(status: int, body: Any, said: str) -> None:
+def test_error_includes_the_server_message(status: int, body: Any, said: str) -> None:
     with JudgeServer(respond=lambda _: (status, body)) as server:
         with pytest.raises((BusyError, RefusedError), match=re.escape(said)) as caught:
             compatible(server, model="says what is wrong").ask("Judge it.", SCHEMA)
@@ -186,7 +188,7 @@ def test_an_error_shows_what_the_server_said(status: int, body: Any, said: str) 
         assert KEY[:9] not in told(caught.value)
 
 
-def test_a_404_says_that_the_base_url_ends_in_v1() -> None:
+def test_404_error_suggests_a_base_url_ending_in_v1() -> None:
     with JudgeServer() as server:
         bare = compatible(server, base_url=server.gemini_endpoint)
         with pytest.raises(RefusedError, match=r"it usually ends in /v1") as caught:
@@ -199,16 +201,16 @@ def test_a_404_says_that_the_base_url_ends_in_v1() -> None:
 
 
 @pytest.mark.parametrize("ending", ["/chat/completions", "/chat/completions/", "/", "/models", " "])
-def test_the_path_of_a_request_is_taken_off_the_base_url(ending: str) -> None:
+def test_request_path_is_stripped_from_the_base_url(ending: str) -> None:
     with JudgeServer() as server:
         service = compatible(server, base_url=server.openai_base_url + ending)
         assert service.ask("Judge it.", SCHEMA).missing is None
 
 
-def test_a_server_that_asks_for_a_key_says_which_key_it_would_get() -> None:
+def test_missing_key_error_explains_where_stored_key_is_sent() -> None:
     with (
         JudgeServer(respond=lambda _: (401, {"error": "Unauthorized"})) as server,
-        pytest.raises(RefusedError, match="asks for an API key") as caught,
+        pytest.raises(RefusedError, match="requires an API key") as caught,
     ):
         compatible(server, key="").ask("Judge it.", SCHEMA)
     assert "HTTP 401: Unauthorized" in str(caught.value)
@@ -243,11 +245,11 @@ def test_a_reply_without_a_text_says_why(fault: str, missing: str) -> None:
         ("429_minute", "too many requests", 17.0),
         ("500", "HTTP 500", None),
         ("503", "HTTP 503", None),
-        ("timeout", "no answer within 0.5 s", None),
+        ("timeout", "no reply within 0.5 s", None),
         ("drop", "no connection", None),
-        ("html", "perhaps of a proxy", None),
-        ("html_as_json", "perhaps of a proxy: Please log in", None),
-        ("null", "perhaps of a proxy", None),
+        ("html", "may come from a proxy", None),
+        ("html_as_json", "may come from a proxy: Please log in", None),
+        ("null", "may come from a proxy", None),
     ],
 )
 def test_asking_again_may_help(fault: str, reason: str, wait: float | None) -> None:
@@ -268,7 +270,7 @@ def test_asking_again_may_help(fault: str, reason: str, wait: float | None) -> N
         ("wrong_key", "does not accept the API key"),
         (
             "400",
-            "refuses requests to 'judge': check the model and its settings (HTTP 400: The prompt is too long)",
+            "rejected the request for model 'judge': check the model name and settings (HTTP 400: The prompt is too long)",
         ),
         ("403", "choose another key or model (HTTP 403: Key [key] may not use it)"),
         ("404", "has no model 'judge'"),
@@ -283,7 +285,7 @@ def test_asking_again_will_not_help(
         with pytest.raises(RefusedError, match=re.escape(sentence)) as caught:
             service.ask("Judge it.", SCHEMA)
         assert {r["headers"]["authorization"] for r in server.requests} == {f"Bearer {KEY}"}
-        # A 400 may be the refusal of a parameter: the request is sent without each, and without both.
+        # A 400 may mean a rejected parameter, so the request is retried without each and without both.
         assert len(server.requests) == (4 if fault == "400" else 1)
     assert KEY not in told(caught.value) + repr(service) + str(
         [vars(record) for record in caplog.records]
@@ -294,8 +296,8 @@ def test_asking_again_will_not_help(
     ("settings", "sentence"),
     [
         ({"key": "", "base_url": "https://api.openai.com/v1"}, "is missing"),
-        ({"key": f"{KEY}\nX"}, "has characters that no key has"),
-        ({"base_url": f"localhost:8000/{KEY}"}, "The base URL is not a whole address"),
+        ({"key": f"{KEY}\nX"}, "contains invalid characters"),
+        ({"base_url": f"localhost:8000/{KEY}"}, "The base URL must be a full URL"),
     ],
 )
 def test_what_cannot_be_sent_is_refused_at_once(settings: dict[str, Any], sentence: str) -> None:
@@ -314,7 +316,7 @@ def test_a_local_server_needs_no_key_and_its_address_comes_from_the_environment(
         assert server.requests[0]["headers"]["authorization"] == "Bearer none"
 
 
-def test_account_headers_of_the_environment_stay_at_the_configured_address(
+def test_account_headers_are_sent_only_to_the_configured_address(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("OPENAI_ORG_ID", "org-secret")

@@ -1,4 +1,4 @@
-"""Replies of real judges: reasoning, quotes, drafts, broken JSON, plain statements and cut ends."""
+"""Replies like those of real judges: reasoning, quotes, drafts, broken JSON, plain statements, truncation."""
 
 import json
 import random
@@ -173,9 +173,7 @@ def test_quoted_pair_verdict_is_not_a_verdict() -> None:
         ('{"score": 40}\nFinal: {"score": 100}', '{"score": 100, "reason": "x"}'),
     ],
 )
-def test_final_verdict_that_equals_the_answer_does_not_restore_a_draft(
-    text: str, answer: str
-) -> None:
+def test_dropped_final_verdict_does_not_make_the_draft_count(text: str, answer: str) -> None:
     assert read_verdict(text, "score", [answer]).score is None
 
 
@@ -195,14 +193,14 @@ def test_bare_verdict_that_repeats_the_answer_is_missing(kind: Kind, text: str) 
 @pytest.mark.parametrize(
     "part", ["1", '{"a":', '{"', "<think>", " \n", "```", '{"score": 1} ', "score ", "it a ", "'"]
 )
-def test_long_replies_are_read_within_seconds(part: str, kind: Kind) -> None:
+def test_long_replies_are_parsed_within_seconds(part: str, kind: Kind) -> None:
     start = time.monotonic()
     for length in (9_999, 500_000):
         read_verdict((part * length)[:length], kind, ["Score: 100 " + "x " * 2000], CUT)
     assert time.monotonic() - start < 5
 
 
-def test_short_answers_do_not_damage_a_verdict() -> None:
+def test_short_answers_are_not_replaced_in_the_verdict() -> None:
     for answer in ("85", "score", "{", "first", '"'):
         assert read_verdict('{"score": 85}', "score", [answer]).score == 85
 
@@ -225,7 +223,7 @@ def test_short_answers_do_not_damage_a_verdict() -> None:
         ("Let me think.\nScore: 28\nBecause", None),
     ],
 )
-def test_cut_reply_counts_only_with_a_complete_score(text: str, score: float | None) -> None:
+def test_truncated_reply_counts_only_with_a_complete_score(text: str, score: float | None) -> None:
     verdict = read_verdict(text, "score", cut=CUT)
     assert verdict.score == score
     assert verdict.missing == (CUT if score is None else None)
@@ -266,7 +264,7 @@ def test_reasoning_counts_only_with_a_score_at_its_end(text: str, score: float |
         ({}, "", False),
     ],
 )  # fmt: skip
-def test_message_text_of_every_content_shape(
+def test_message_text_of_every_content_type(
     message: dict[str, Any], text: str, from_reasoning: bool
 ) -> None:
     assert message_text(message) == (text, from_reasoning)
@@ -303,7 +301,7 @@ def test_model_judge_passes_the_whole_reply(reply: Reply, expected: tuple[Any, .
     assert (verdict.score, verdict.reason, verdict.missing) == expected
 
 
-# Replies composed at random. The composer knows the true verdict; None means that none is stated.
+# Randomly generated replies with their true verdict; None means that the reply has none.
 
 VALUES: dict[Kind, tuple[str, list[Any]]] = {
     "score": ("score", [0, 3, 10, 47, 85, 99, 100]),
@@ -327,7 +325,7 @@ def fenced(rng: random.Random, text: str) -> str:
 
 
 def compose(rng: random.Random, kind: Kind) -> tuple[str, list[str], str | None, Any]:
-    """Return a reply, the judged answers, why it is cut, and the true verdict."""
+    """Return a reply, the judged answers, why it is truncated, and the true verdict."""
     key, values = VALUES[kind]
 
     def other() -> str:
@@ -354,7 +352,7 @@ def compose(rng: random.Random, kind: Kind) -> tuple[str, list[str], str | None,
         if style < 0.4:
             parts.append(f"<{tag}>\n{thought}\n</{tag}>")
         elif style < 0.5:
-            # Only the notice of the cut tells this reasoning from an answer.
+            # Only the truncation notice distinguishes this reasoning from an answer.
             parts.append(f"Hm. {thought}\n</{tag}>")
             may_be_silent = False
     for _ in range(rng.randrange(3)):
@@ -381,16 +379,16 @@ def compose(rng: random.Random, kind: Kind) -> tuple[str, list[str], str | None,
         value, final = None, "I would rather not say."
     introduction = rng.choice(["", "Final verdict:\n", "Final: ", "Here it is:\n"])
     if final_form < 0.9 and rng.random() < 0.15:
-        # A cut after an unmarked draft leaves what looks like a verdict.
+        # Truncation after an unmarked draft leaves text that looks like a verdict.
         parts.append(fenced(rng, other()))
         may_be_cut = False
     head = "\n\n".join([*parts, introduction])
     text = head + final + rng.choice(["", "\n", "\n\nI hope it helps."])
     if may_be_cut and rng.random() < 0.25:
         end = rng.randrange(len(text) + 1)
-        # Only the start of the final verdict decides whether a cut reply may be read.
+        # A truncated reply counts only if it starts with the final verdict.
         true = value if end > len(head) else None
-        # A number that was cut off without notice looks complete.
+        # A number truncated without notice looks complete.
         is_silent = may_be_silent and final_form < 0.7 and rng.random() < 0.3
         return text[:end], answers, None if is_silent else CUT, true
     return text, answers, None, value
@@ -413,10 +411,10 @@ def check_composed(count: int, seed: int) -> None:
     assert read > 0.6 * stated
 
 
-def test_composed_replies_give_no_wrong_verdict() -> None:
+def test_random_replies_give_no_wrong_verdict() -> None:
     check_composed(500, seed=1)
 
 
 @pytest.mark.long
-def test_thousands_of_composed_replies_give_no_wrong_verdict() -> None:
+def test_thousands_of_random_replies_give_no_wrong_verdict() -> None:
     check_composed(5000, seed=2)

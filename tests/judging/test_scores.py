@@ -148,7 +148,9 @@ def test_a_base_goes_by_a_name_for_people() -> None:
         ([], None),
     ],
 )
-def test_scores_on_another_scale_are_reported(given: list[float | None], top: int | None) -> None:
+def test_scores_on_another_scale_cause_a_warning(
+    given: list[float | None], top: int | None
+) -> None:
     frame = verdicts({"mine": [[score] for score in given]}).assign(answer="a", judge="openai")
     sentence = scale_sentence(frame)
     if top is None:

@@ -35,7 +35,7 @@ def rewrite(base: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> Non
 
 
 def sentence(base: Path) -> str:
-    """Return the message with which loading fails, which a check by headers has to find as well."""
+    """Return the error message of `load`, which `inspect` must raise as well."""
     with pytest.raises(UserError) as caught:
         pretrained.load(str(base))
     text = str(caught.value)
@@ -72,7 +72,7 @@ def test_an_untied_model_can_not_be_tied(tmp_path: Path, save_peer: SavePeer) ->
     assert pretrained.inspect(str(tmp_path)) == []
 
 
-def test_a_stored_head_that_equals_the_embedding_can_be_tied(base: Path) -> None:
+def test_stored_head_equal_to_the_embedding_can_be_tied(base: Path) -> None:
     rewrite(base, lambda t: t.update({"lm_head.weight": t["transformer.wte.weight"].clone()}))
     assert pretrained.inspect(str(base), tie_weights=True) == []
     assert pretrained.load(str(base), tie_weights=True)
@@ -148,7 +148,7 @@ def test_wrapper_prefixes_are_stripped(base: Path, wrap: str) -> None:
 
 
 def test_wrapped_blocks_are_unwrapped(base: Path) -> None:
-    """torch.compile of single blocks puts its prefix in the middle of a name."""
+    """torch.compile on single blocks inserts its prefix in the middle of names."""
     expected = pretrained.fingerprint(pretrained.load(str(base)))
 
     def wrap(tensors: dict[str, torch.Tensor]) -> None:
@@ -161,23 +161,23 @@ def test_wrapped_blocks_are_unwrapped(base: Path) -> None:
     assert pretrained.fingerprint(pretrained.load(str(base))) == expected
 
 
-def test_an_unknown_prefix_is_named(base: Path) -> None:
+def test_unknown_prefix_is_reported(base: Path) -> None:
     rewrite(base, lambda t: [t.update({f"net.{name}": t.pop(name)}) for name in list(t)])
     assert sentence(base) == (
-        "the names of its tensors begin with 'net.transformer.', which is not part of GPT-2; "
-        "save it without that prefix"
+        "its tensor names start with the unknown prefix 'net.transformer.'; "
+        "save the model without it"
     )
 
 
-def test_a_tensor_stored_twice_is_refused(base: Path) -> None:
+def test_duplicate_tensor_is_an_error(base: Path) -> None:
     rewrite(base, lambda t: t.update({"module.wte.weight": t["transformer.wte.weight"] + 1}))
-    assert sentence(base).endswith("are the same tensor of GPT-2; there should be one")
+    assert sentence(base).endswith("both map to the same GPT-2 tensor; keep only one")
 
 
 @pytest.mark.parametrize("rows", [50_258, 50_304, 51_200])
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("declared", [True, False])
-def test_padded_vocabularies_are_cut_to_gpt2s(
+def test_padded_vocabularies_are_truncated(
     tmp_path: Path, save_peer: SavePeer, rows: int, tied: bool, declared: bool
 ) -> None:
     peer = save_peer(tmp_path, tied=tied, n_layer=1, n_head=1, n_embd=4, vocab_size=rows)
@@ -190,17 +190,17 @@ def test_padded_vocabularies_are_cut_to_gpt2s(
     expected = peer(ids).logits[..., :50_257]
     torch.testing.assert_close(model(ids), expected, atol=1e-4, rtol=1e-4)
     assert pretrained.inspect(str(tmp_path), tie_weights=tied) == [
-        f"the base model has {rows:,} vocabulary rows; only the first 50,257, those of GPT-2, are used"
+        f"the base model has {rows:,} vocabulary rows; only the 50,257 rows of GPT-2's vocabulary are used"
     ]
 
 
-def test_a_much_larger_vocabulary_is_not_gpt2s(tmp_path: Path, save_peer: SavePeer) -> None:
+def test_much_larger_vocabulary_is_an_error(tmp_path: Path, save_peer: SavePeer) -> None:
     save_peer(tmp_path, n_layer=1, n_head=1, n_embd=4, vocab_size=64_000)
     assert pretrained.architecture(str(tmp_path)).vocabulary == 64_000
 
 
-def test_the_check_reads_headers_only(tmp_path: Path) -> None:
-    """A sparse file of GPT-2 XL's size, of which nothing but the header is on the disk."""
+def test_inspect_reads_only_headers(tmp_path: Path) -> None:
+    """Uses a sparse file of GPT-2 XL's size with only the header on disk."""
     arch = FAMILY["gpt2-xl"]
     sizes = {"n_layer": arch.n_layer, "n_head": arch.n_head, "n_embd": arch.n_embd}
     config = {**sizes, "n_positions": arch.context, "vocab_size": arch.vocabulary}
@@ -221,26 +221,28 @@ def test_the_check_reads_headers_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model.bin.index.json"])
-def test_pickled_weights_alone_are_refused_by_name(base: Path, name: str) -> None:
+def test_pickled_weights_are_an_error(base: Path, name: str) -> None:
     (base / "model.safetensors").rename(base / name)
-    assert sentence(base).startswith("it has no model.safetensors, only pytorch_model.bin, which")
+    assert sentence(base).startswith(
+        "it has no model.safetensors. pytorch_model.bin is not supported"
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"n_positions": None}, "n_positions = None should be a whole number from 1 to 1,048,576"),
+        ({"n_positions": None}, "n_positions = None must be a whole number from 1 to 1,048,576"),
         ({"n_positions": ...}, "n_positions is missing"),
         ({"n_positions": ..., "vocab_size": ...}, "n_positions is missing; vocab_size is missing"),
-        ({"n_layer": 2.5}, "n_layer = 2.5 should be a whole number from 1 to 1,000"),
-        ({"n_layer": True}, "n_layer = True should be"),
-        ({"n_layer": 10**12}, "n_layer = 1000000000000 should be"),
-        ({"n_head": [4]}, "n_head = [4] should be a whole number"),
-        ({"n_head": 5}, "n_embd = 32 should be divisible by n_head = 5"),
+        ({"n_layer": 2.5}, "n_layer = 2.5 must be a whole number from 1 to 1,000"),
+        ({"n_layer": True}, "n_layer = True must be"),
+        ({"n_layer": 10**12}, "n_layer = 1000000000000 must be"),
+        ({"n_head": [4]}, "n_head = [4] must be a whole number"),
+        ({"n_head": 5}, "n_embd = 32 must be divisible by n_head = 5"),
         ({"n_embd": "x" * 9999}, "n_embd = 'xxx"),
     ],
 )
-def test_wrong_fields_of_config_json_are_named(
+def test_invalid_fields_of_config_json_are_listed(
     base: Path, change: dict[str, Any], said: str
 ) -> None:
     path = base / "config.json"
@@ -281,12 +283,12 @@ def test_a_tensor_too_many(base: Path) -> None:
 def test_a_tensor_of_another_shape(base: Path, shape: tuple[int, ...]) -> None:
     rewrite(base, lambda tensors: tensors.update({QKV: torch.zeros(shape)}))
     assert "h.0.attn.q.weight has shape" in sentence(base)
-    assert sentence(base).endswith("and should have (32, 32)")
+    assert sentence(base).endswith("and must have (32, 32)")
 
 
 def test_a_position_table_of_another_length(base: Path) -> None:
     rewrite(base, lambda t: t.update({"transformer.wpe.weight": torch.zeros(50, 32)}))
-    assert sentence(base) == "wpe.weight has shape (50, 32) and should have (48, 32)"
+    assert sentence(base) == "wpe.weight has shape (50, 32) and must have (48, 32)"
 
 
 def test_many_problems_are_one_short_sentence(base: Path) -> None:

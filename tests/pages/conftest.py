@@ -75,7 +75,7 @@ class Page(AppTest):
         return self.select(self.dataframe[0], *rows)
 
     def select(self, table: Any, *rows: int) -> "Page":
-        """Select rows of a table by position, as a click in the browser does."""
+        """Select rows of a table by position, like a click in the browser."""
         selection = {"selection": {"rows": list(rows), "columns": [], "cells": []}}
         self.session_state[table.key] = selection
         return self.run()

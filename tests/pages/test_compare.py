@@ -284,7 +284,7 @@ def test_what_most_runs_answered_comes_first(asked, open_page):
     assert not page.says("This run has no answer to this prompt.")
 
 
-def test_the_prompt_in_view_stays_when_the_runs_change(asked, open_page):
+def test_current_prompt_stays_when_the_runs_change(asked, open_page):
     first, second = list(QUESTIONS)[:2]
     asked("one")
     asked("two", without=[first])
@@ -297,7 +297,7 @@ def test_the_prompt_in_view_stays_when_the_runs_change(asked, open_page):
     assert in_view(page) == second
 
 
-def test_a_selection_that_does_not_fit_says_how_many_are_shown(asked, write_run, open_page):
+def test_truncated_selection_shows_run_counts(asked, write_run, open_page):
     for number in range(8):
         asked(f"run-{number}")
     write_run("unanswered", "stopped", "")

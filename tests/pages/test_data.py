@@ -61,7 +61,7 @@ def test_leaks(page, dataset):
 
 def test_what_cannot_be_read_is_told(page):
     page.go("data", dataset="nowhere.json")
-    assert "there is no such file" in page.error[0].value.replace("\\", "")
+    assert "file not found" in page.error[0].value.replace("\\", "")
 
 
 def test_what_is_not_downloaded_is_told(page):
@@ -84,10 +84,10 @@ def test_skipped_records_and_unused_keys_are_listed(page, tmp_path):
     path = tmp_path / "some.json"
     path.write_text(json.dumps(records))
     page.go("data", dataset=str(path))
-    assert page.says("1 of 40 records are left out: output empty (record 7).")
+    assert page.says("1 of 40 records are skipped: empty output (record 7).")
     assert [e.label for e in page.expander] == ["Skipped records (1)"]
-    assert shown(page).values.tolist() == [["record 7", "output empty"]]
-    assert page.says("Keys that are not used, with their number of records: system (1), x <img")
+    assert shown(page).values.tolist() == [["record 7", "empty output"]]
+    assert page.says("Unused keys (with record counts): system (1), x <img")
     assert [m.value for m in page.metric][:3] == ["33", "3", "3"]
     table = page.dataframe[1].value
     assert table["item"].tolist() == list(range(39))
@@ -101,10 +101,10 @@ def test_file_without_usable_record_is_an_error(page, tmp_path):
     path = tmp_path / "none.json"
     path.write_text(json.dumps([{"instruction": "Say it.", "output": ""}] * 30))
     page.go("data", dataset=str(path))
-    assert "none of its 30 records can be used" in page.error[0].value.replace("\\", "")
+    assert "none of its 30 records is usable" in page.error[0].value.replace("\\", "")
 
 
-def test_a_selected_example_stays_selected_when_rows_change(page, dataset):
+def test_selected_example_stays_selected_when_rows_change(page, dataset):
     page.go("data", dataset=str(dataset))
     page.select(page.dataframe[0], 5)
     assert any(c.value.startswith("Item 5 ") for c in page.caption)

@@ -57,7 +57,7 @@ def test_mistakes_stand_beside_their_fields_all_at_once(page):
     assert launch_button(page).disabled
     assert beside(page, "epochs") == ["it should be greater than or equal to 1"]
     assert beside(page, "lr") == ["it should be greater than 0"]
-    assert "there is no such file" in beside(page, "dataset")[0]
+    assert "file not found" in beside(page, "dataset")[0]
     assert "should be auto, cpu, mps, cuda" in beside(page, "device")[0]
     assert "at most 200 characters" in beside(page, "tags")[0]
     assert beside(page, "batch_size") == []
@@ -75,9 +75,9 @@ def test_skipped_records_are_listed_in_the_plan(page, tmp_path):
     path.write_text(json.dumps(records))
     give(page, dataset=str(path))
     assert not launch_button(page).disabled
-    assert page.says("1 of 40 records are left out: output empty (record 7)")
-    assert page.says("keys that are not used, with their number of records: history (1)")
-    assert page.dataframe[0].value.values.tolist() == [["record 7", "output empty"]]
+    assert page.says("1 of 40 records are skipped: empty output (record 7)")
+    assert page.says("unused keys (with record counts): history (1)")
+    assert page.dataframe[0].value.values.tolist() == [["record 7", "empty output"]]
     assert page.says("33 examples to train on")
     give(page, empty_outputs="keep")
     assert page.says("34 examples to train on")
@@ -95,7 +95,7 @@ def test_settings_that_contradict_each_other(page):
     give(page, train_fraction=0.95, min_lr=0.1, dataset="nowhere.json")
     assert "nothing is left to validate on" in beside(page, "test_fraction")[0]
     assert beside(page, "min_lr") == ["it should be at most lr = 0.0001"]
-    assert "there is no such file" in beside(page, "dataset")[0]
+    assert "file not found" in beside(page, "dataset")[0]
     assert beside(page, "train_fraction") == []
 
 
@@ -199,7 +199,7 @@ def test_the_form_outlives_a_visit_elsewhere(write_run, page):
 
 
 def changes(page):
-    """The list of changes next to the Launch button."""
+    """Return the list of changes next to the Launch button."""
     lists = [c.value for c in page.caption if "\u2192" in c.value]
     lines = "\n".join(lists).replace("\\", "").replace("\u2060", "").splitlines()
     return [line.removeprefix("- ") for line in lines]
@@ -225,7 +225,7 @@ def test_changes_from_the_source_are_listed(page):
     assert changes(page) == []
 
 
-def test_settings_without_effect_are_no_changes(page):
+def test_irrelevant_settings_are_not_listed_as_changes(page):
     give(page, method="lora", lora_rank=5)
     assert changes(page) == ["Method: full → lora", "Rank: 16 → 5"]
     give(page, method="full")
@@ -263,14 +263,14 @@ def test_reset_is_offered_for_no_source_as_it_is(page, write_run):
         assert not page.widgets("Reset"), source
 
 
-def test_another_source_discards_every_edit(page):
+def test_selecting_another_source_discards_every_edit(page):
     give(page, optimizer="sgd")
     page.choose("source", "run_12").choose("source", "demo")
     assert setting(page, "optimizer").value == "adamw"
     assert changes(page) == []
 
 
-def test_the_form_names_its_source_after_that_run_was_deleted(page, write_run):
+def test_source_is_still_shown_after_its_run_was_deleted(page, write_run):
     write_run("one", optimizer="sgd")
     runtime.lab().refresh()
     page.run().choose("source", "clone of one")
@@ -285,7 +285,7 @@ def test_the_form_names_its_source_after_that_run_was_deleted(page, write_run):
     assert setting(page, "optimizer").value == "adamw"
 
 
-def test_a_damaged_source_leaves_the_form_and_its_source(write_run, open_page):
+def test_damaged_source_keeps_the_form_and_the_previous_source(write_run, open_page):
     write_run("one").config_path.write_text("{]")
     page = give(open_page("launch"), lr=0.25).choose("source", "clone of one")
     assert page.widget("source").value == "demo"

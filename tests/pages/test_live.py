@@ -69,7 +69,7 @@ def test_every_state_of_a_run_shows(write_run, open_page, status, reason, button
     assert not page.go("launch").error
 
 
-def test_resume_button_names_changed_settings(write_run, open_page):
+def test_resume_button_lists_changed_settings(write_run, open_page):
     run = write_run("one", "stopped", batch_size=4)
     folder = run.path / "checkpoint" / "step-00000003"
     folder.mkdir(parents=True)
@@ -104,8 +104,8 @@ def test_the_figures_are_the_events(write_run, open_page, line, x):
 def test_new_events_show_at_the_next_run_of_the_page(write_run, open_page, line):
     run = write_run("one", "running", planned=9)
     page = open_page("live")
-    told = "step 6 of 9, 3 s, 2 s to go; loss 0.6667; validation loss 0.8333"
-    assert progress(page) == [told]
+    expected = "step 6 of 9, 3 s, 2 s to go; loss 0.6667; validation loss 0.8333"
+    assert progress(page) == [expected]
     more = {"epoch": 3.5, "tokens": 70, "seconds": 3.5, "lr": 1e-3, "grad_norm": 1.0}
     run.append("step", step=7, loss=0.25, tokens_per_s=9.0, **more)
     runtime.lab().refresh()
@@ -159,7 +159,7 @@ def test_of_runs_that_have_ended_the_newest_is_shown(write_run, open_page):
     assert open_page("live", run="nobody").query_params["run"] in ("first", "second")
 
 
-def test_a_selection_of_more_runs_than_colors_says_how_many_are_shown(write_run, open_page):
+def test_selection_of_more_runs_than_colors_shows_run_counts(write_run, open_page):
     names = [f"run-{i}" for i in range(10)]
     for name in names:
         write_run(name, steps=1)
@@ -174,9 +174,9 @@ def test_a_selection_of_more_runs_than_colors_says_how_many_are_shown(write_run,
     assert not open_page("live", run=names[:8]).says("Showing")
 
 
-def test_the_newest_samples_are_shown_with_their_number(write_run, open_page):
-    told = [{"step": n, "prompt": "Say hi.", "text": f"hi {n}."} for n in range(25)]
-    write_run("one", samples=told)
+def test_newest_samples_are_shown_with_the_total_count(write_run, open_page):
+    samples = [{"step": n, "prompt": "Say hi.", "text": f"hi {n}."} for n in range(25)]
+    write_run("one", samples=samples)
     page = open_page("live")
     assert page.says("Showing 20 of 25 samples")
     texts = "".join(html.value for html in page.get("html"))
@@ -260,8 +260,8 @@ def test_a_stop_that_comes_too_late_is_a_sentence(write_run, open_page):
 
 
 def test_samples_newest_first(write_run, open_page):
-    told = [{"step": n, "prompt": "Say hi.", "text": f"hi number {n}\nagain"} for n in (10, 20)]
-    write_run("one", samples=told)
+    samples = [{"step": n, "prompt": "Say hi.", "text": f"hi number {n}\nagain"} for n in (10, 20)]
+    write_run("one", samples=samples)
     page = open_page("live")
     texts = [e.value for e in page.get("html") if "hi number" in e.value]
     assert ["20" in texts[0], "10" in texts[1]] == [True, True]

@@ -164,7 +164,7 @@ def test_runs_of_other_examples_are_said_not_to_compare(write_run, open_page):
     write_run("two", max_examples=90)
     runtime.lab().refresh()
     page = open_page("results")
-    assert page.says("tested on different examples (Most examples)")
+    assert page.says("tested on different examples (Max examples)")
     page.choose("Filter", "one")
     assert not page.says("different examples")
 
@@ -198,7 +198,7 @@ def test_downloads_are_the_table_as_shown(write_run, open_page, downloads):
     assert 'a\\|b, "c" d' in lines[2]
 
 
-def test_a_perplexity_of_any_size_is_shown_whole(write_run, open_page, downloads):
+def test_large_perplexity_is_not_truncated(write_run, open_page, downloads):
     write_run("diverged", scale=66.0 * 1.2)
     write_run("sound")
     value = math.exp(66.0)
@@ -315,7 +315,7 @@ def test_selected_runs_stay_selected_when_rows_change(write_run, open_page):
     assert not page.choose("Filter", "").widgets("notes:one")
 
 
-def test_a_click_means_the_run_that_was_in_the_row(write_run, open_page):
+def test_click_selects_the_run_displayed_in_the_row(write_run, open_page):
     write_run("one")
     page = open_page("results")
     write_run("two")
@@ -327,7 +327,7 @@ def test_a_click_means_the_run_that_was_in_the_row(write_run, open_page):
     assert page.widget("live_runs").value == ["one"]
 
 
-def test_runs_hidden_by_a_filter_are_not_acted_on(write_run, open_page):
+def test_actions_ignore_runs_hidden_by_a_filter(write_run, open_page):
     for name in ("one", "two", "three"):
         write_run(name)
     page = open_page("results")
@@ -337,7 +337,7 @@ def test_runs_hidden_by_a_filter_are_not_acted_on(write_run, open_page):
     assert page.widget("live_runs").value == ["one"]
 
 
-def test_a_selection_survives_a_visit_to_another_page(write_run, open_page):
+def test_selection_survives_a_visit_to_another_page(write_run, open_page):
     write_run("one")
     write_run("two")
     page = open_page("results")

@@ -174,7 +174,7 @@ def test_an_index_that_was_rebuilt_is_told(open_page, write_run, runs_dir):
     assert page.dataframe[0].value["name"].tolist() == ["one"]
 
 
-def test_a_run_that_cannot_be_indexed_is_named_on_every_page(open_page, write_run, runs_dir):
+def test_every_page_names_a_run_that_cannot_be_indexed(open_page, write_run, runs_dir):
     write_run("sound")
     write_run("broken")
     config = runs_dir / "broken" / "config.json"

@@ -119,7 +119,7 @@ def test_the_leaderboard_shows_all_runs_and_the_pretrained_base_first(asked, ope
 def test_scores_show_as_soon_as_they_are_there(asked, open_page, wait, monkeypatch):
     monkeypatch.setattr(
         laboratory, "SYNC_INTERVAL_S", 3600.0
-    )  # the index has its turn after the page
+    )  # no sync before the page reads the index
     asked("one", "red", "blew")
     page = open_page("scoring").choose("Score the pretrained base too", False).press("Score")
     wait(lambda: not runtime.scoring().going)
@@ -208,7 +208,7 @@ def test_a_key_stays_in_memory(asked, open_page, gemini, score, monkeypatch, run
     monkeypatch.delenv("GEMINI_API_KEY")
     gemini.answer = lambda prompt: json.dumps({"score": 50, "reason": f"sent with {KEY}"})
     page = open_page("scoring").choose("Judge", "gemini").press("Score")
-    assert "there is no key; set GEMINI_API_KEY, or type one in the dashboard" in error(page)
+    assert "no API key; set GEMINI_API_KEY or enter one in the dashboard" in error(page)
     score(page.choose("API key", KEY))
     assert tables(page)[-1]["Reason"].tolist() == ["sent with [key]"] * 3
     pages = [sent(page), sent(open_page("scoring"))]
@@ -291,7 +291,7 @@ def test_answers_are_filtered(asked, open_page, gemini, score):
     ]
 
 
-def test_a_default_selection_says_of_how_many_runs_it_is(asked, open_page):
+def test_default_selection_shows_total_run_count(asked, open_page):
     for number in range(8):
         asked(f"run-{number}", "red")
     page = open_page("scoring")
@@ -301,25 +301,25 @@ def test_a_default_selection_says_of_how_many_runs_it_is(asked, open_page):
     assert not page.says("Showing")
 
 
-def test_judges_disagreements_say_how_many_there_are(asked, answer, open_page, gemini, score):
+def test_disagreements_show_the_total_count(asked, answer, open_page, gemini, score):
     words = [str(number) for number in range(12)]
-    told = [answer(n, f"Say {n}.", str(99 - n), word) for n, word in enumerate(words)]
-    asked("one", answers=told)
+    answers = [answer(n, f"Say {n}.", str(99 - n), word) for n, word in enumerate(words)]
+    asked("one", answers=answers)
     page = score(open_page("scoring").choose("Judge", "gemini"))
     gemini.answer = lambda prompt: json.dumps(
         {"score": 99 - int(re.search(r"to grade:\n(\d+)", prompt)[1]), "reason": "far"}
     )
     score(page.choose("Temperature", 0.5)).choose("Show", "Judges")
     assert len(tables(page)[0]) == 10
-    assert page.says("Showing 10 of 12 answers that they rank differently.")
+    assert page.says("Showing 10 of 12 answers on which the judges disagree.")
 
 
 def opened(page):
-    """The answer that is shown in full below the table."""
+    """Return the answer shown in full below the table."""
     return [html.value for html in page.get("html")][-2]
 
 
-def test_a_selected_answer_stays_open_when_judge_and_order_change(asked, open_page, score):
+def test_selected_answer_stays_open_when_judge_and_order_change(asked, open_page, score):
     asked("one", "blue", "green", "grey")
     page = score(open_page("scoring").choose("Measure", "chrf"))
     score(page.choose("Measure", "exact"))
@@ -387,7 +387,7 @@ def test_pairs_without_verdicts_say_what_to_do(asked, open_page, score):
     assert page.says("No two runs were compared yet: choose Every two runs above")
 
 
-def test_scores_on_another_scale_are_reported(asked, gemini, open_page, score):
+def test_scores_on_another_scale_cause_a_warning(asked, gemini, open_page, score):
     asked("one", 7, 8, 9)
     page = score(open_page("scoring"))
     assert board(page)["mean"].tolist() == [8.0]
@@ -397,7 +397,7 @@ def test_scores_on_another_scale_are_reported(asked, gemini, open_page, score):
 
 @pytest.fixture
 def openai(monkeypatch):
-    """A local server that speaks OpenAI's protocol, and a key in the environment that is for OpenAI."""
+    """An OpenAI-compatible local server, with a key for OpenAI in the environment."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     with JudgeServer() as server:
@@ -409,14 +409,14 @@ def local_judge(page, server):
     return page.choose("Base URL", server.openai_base_url)
 
 
-def test_a_key_from_the_environment_is_not_sent_to_a_base_url(asked, open_page, openai, score):
+def test_key_from_the_environment_is_not_sent_to_a_custom_base_url(asked, open_page, openai, score):
     asked("one", "red")
     page = score(local_judge(open_page("scoring"), openai))
     assert openai.requests[0]["headers"]["authorization"] == "Bearer none"
     assert board(page)["scored"].tolist() == [1]
 
 
-def test_a_local_server_gets_one_request_at_a_time_and_a_longer_timeout(asked, open_page, openai):
+def test_local_server_gets_one_request_at_a_time_and_a_longer_timeout(asked, open_page, openai):
     asked("one", "red")
     page = open_page("scoring").choose("Judge", "openai")
     shown = [page.widget(name).proto.placeholder for name in ("Requests in flight", "Timeout (s)")]
@@ -426,17 +426,17 @@ def test_a_local_server_gets_one_request_at_a_time_and_a_longer_timeout(asked, o
     assert shown == ["1", "300"]
 
 
-def test_the_timeout_and_an_empty_temperature_are_used(asked, open_page, openai, score):
+def test_timeout_and_empty_temperature_are_used(asked, open_page, openai, score):
     asked("one", "red")
     page = local_judge(open_page("scoring"), openai)
     score(page.choose("Timeout (s)", 7.0).choose("judge_temperature", None))
     assert runtime.scoring().order.judge.timeout == 7
     assert "temperature" not in openai.requests[0]["body"]
-    assert page.says("no temperature sent")
+    assert page.says("default temperature")
 
 
 @pytest.mark.parametrize("scored", [0, 1, 2])
-def test_every_view_renders_with_few_scores_or_none(asked, open_page, gemini, score, scored):
+def test_every_view_renders_with_few_or_no_scores(asked, open_page, gemini, score, scored):
     asked("one", 10)
     asked("two", 20)
     gemini.fault = lambda number, prompt: None if number <= scored else "garbage"

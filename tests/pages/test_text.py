@@ -30,7 +30,7 @@ ALIVE = (
 )
 
 OWN_TAG = re.compile(r'</(div|mark|span)>|<(div dir="auto"|mark|span) style="[^"<>]*">')
-"""Tags that the pages write. Every block of text has `dir="auto"`, so that Arabic reads from the right."""
+"""HTML written by the pages. Every text block has `dir="auto"`, so that Arabic is displayed right to left."""
 
 
 @pytest.fixture

@@ -146,7 +146,7 @@ def damaged(content, how, place):
 
 
 @pytest.mark.parametrize("how", ["cut", "noise"])
-def test_an_index_damaged_anywhere_still_shows_every_run(original, runs_dir, how):
+def test_damaged_index_still_shows_every_run(original, runs_dir, how):
     path = runs_dir / "lab.duckdb"
     content = path.read_bytes()
     places = [0, 1, 4096, *blocks(content), len(content) - 1]
@@ -164,7 +164,7 @@ def test_an_index_damaged_anywhere_still_shows_every_run(original, runs_dir, how
     assert not wrong
 
 
-def test_a_damaged_write_ahead_log_loses_nothing(original, runs_dir, child):
+def test_damaged_write_ahead_log_loses_no_events(original, runs_dir, child):
     index, log = runs_dir / "lab.duckdb", runs_dir / "lab.duckdb.wal"
     index.unlink()
     child(WRITE_AND_DIE, runs_dir).wait()

@@ -105,12 +105,12 @@ def test_an_index_without_a_table_is_rebuilt(path):
 
 
 @pytest.mark.parametrize("content", [b"garbage " * 5000, b"\0" * 20_000, b"DUCK"])
-def test_a_file_of_garbage_is_rebuilt(path, content):
+def test_file_with_invalid_content_is_rebuilt(path, content):
     path.write_bytes(content)
     check_rebuilt(path, "it could not be opened")
 
 
-def test_a_directory_in_place_of_the_index_is_left_alone(path):
+def test_directory_in_place_of_the_index_is_kept(path):
     path.mkdir()
     with pytest.raises(UserError, match="cannot be rebuilt"):
         Index(path)

@@ -131,7 +131,7 @@ def test_every_setting_is_a_column_and_empty_where_it_has_no_effect(lab, config)
     assert row["name"] == config.name
 
 
-def test_a_loss_measured_before_training_is_no_result(lab):
+def test_loss_before_training_does_not_count_as_a_result(lab):
     failed, stopped = lab.run(FULL), lab.run(LORA)
     for writer in (failed, stopped):
         evaluate(writer, 0, 9.0, 8.0)
@@ -147,7 +147,7 @@ def test_a_loss_measured_before_training_is_no_result(lab):
     assert results.loc["lora"].tolist() == [2.0, 1.5, pytest.approx(np.exp(1.5))]
     states = queries.states(lab.db, ["full", "lora"])
     assert [state["val_loss"] for state in states] == [None, 1.5]
-    assert queries.evaluations(lab.db, ["full"])["x"].tolist() == [0]  # still a point of the curve
+    assert queries.evaluations(lab.db, ["full"])["x"].tolist() == [0]  # still in the curve
 
     frame = queries.results(lab.db)
     assert matching(frame, "val_loss<100")["name"].tolist() == ["lora"]
@@ -308,12 +308,12 @@ def test_curves_of_several_runs_stay_apart(lab, noisy):
 
 
 def gaps_of(points):
-    """The x of each gap in a curve."""
+    """Return the x of each gap in a curve."""
     return points["x"][points["y"].isna()].tolist()
 
 
 @pytest.mark.parametrize("window", [1, 3])
-def test_a_step_without_a_loss_is_a_gap(lab, window):
+def test_step_without_a_loss_is_a_gap(lab, window):
     writer = lab.run(LORA)
     for number in range(1, 11):
         step(writer, number, loss=None if number in (4, 5, 8) else float(number))
@@ -341,7 +341,7 @@ def test_gaps_are_kept_in_buckets(lab, window):
     assert known["x"].nunique() == len(known)
 
 
-def test_a_metric_that_a_run_never_recorded_has_no_points(lab):
+def test_unrecorded_metric_has_no_points(lab):
     for spec, norm in ((LORA, None), (FULL, 1.5)):
         writer = lab.run(spec)
         for number in range(1, 4):

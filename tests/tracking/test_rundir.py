@@ -90,7 +90,7 @@ def test_a_slug_stays_readable():
         ("My run", "my-run"),
     ],
 )
-def test_a_slug_keeps_letters_of_every_script(tmp_path, name, made):
+def test_slug_keeps_letters_of_every_script(tmp_path, name, made):
     assert slug(name) == made
     assert create(tmp_path, name).name == made
     assert RunDirectory.find(tmp_path, made).config().name == made

@@ -26,7 +26,7 @@ def line(seq, kind, **fields):
 
 
 def taken(tmp_path, monkeypatch, lines, fewest):
-    """All tables of an index over these lines, and what the index_sync remembers."""
+    """All tables of an index over these lines, and the stored offsets."""
     monkeypatch.setattr(sync, "MIN_ARROW_STEPS", fewest)
     folder = tmp_path / f"at-least-{fewest}"
     run = RunDirectory.create(folder, RunConfig(name="a"))

@@ -67,7 +67,7 @@ def greedy_answers(model: GPT2, examples: list[Example]) -> list[str]:
 
 @pytest.mark.parametrize("method", [LORA, {**LORA, "tie_weights": True}], ids=["lora", "lora tied"])
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
-def test_stored_answers_are_those_of_the_loaded_and_of_the_unmerged_model(
+def test_stored_answers_match_the_loaded_and_the_unmerged_model(
     settings: Settings, new_run: NewRun, method: dict[str, Any], precision: str
 ) -> None:
     config, run = (
@@ -96,7 +96,7 @@ def test_stored_answers_are_those_of_the_loaded_and_of_the_unmerged_model(
     assert stored == greedy_answers(unmerged, examples)
     prompts = [encode(format_prompt(e.instruction, e.input)) for e in examples]
     streamed = [stream(unmerged, prompt, Sampling(12), END_OF_TEXT) for prompt in prompts]
-    assert stored == [decode(list(ids)) for ids in streamed]  # as the Compare page does
+    assert stored == [decode(list(ids)) for ids in streamed]  # like the Compare page
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])

@@ -120,7 +120,7 @@ def test_half_precision_halves_frozen_weights_and_what_is_computed() -> None:
     assert found == pytest.approx(more * 0.55 / estimate.ROOM, rel=0.05)
 
 
-def test_a_cpu_answers_in_fp32_whatever_it_trains_in() -> None:
+def test_cpu_always_answers_in_fp32() -> None:
     config, arch = RunConfig(method="lora", batch_size=1, max_new_tokens=1), FAMILY["gpt2-xl"]
     weights, _ = estimate.parameters(config, arch)
     found = estimate.memory_mb(config, arch, TINY, half=True) - estimate.RUNTIME_MB

@@ -20,7 +20,7 @@ rates = st.floats(1e-6, 1.0)
 
 
 @given(rates, st.floats(0, 0.99), st.integers(1, 500))
-def test_without_a_minimum_the_rate_rises_from_zero_and_stays(
+def test_rate_without_a_minimum_warms_up_from_zero_and_stays_constant(
     lr: float, warmup_fraction: float, steps: int
 ) -> None:
     config = RunConfig(lr=lr, min_lr=None, warmup_fraction=warmup_fraction)
@@ -30,7 +30,7 @@ def test_without_a_minimum_the_rate_rises_from_zero_and_stays(
         assert learning_rate(config, step, steps) == pytest.approx(expected)
 
 
-def test_constant_rate_with_warm_up_is_that_of_transformers() -> None:
+def test_constant_rate_with_warm_up_matches_transformers() -> None:
     from transformers import get_constant_schedule_with_warmup
 
     config = RunConfig(lr=2e-3, min_lr=None, warmup_fraction=0.2)

@@ -85,7 +85,7 @@ def test_every_problem_is_listed_at_once(settings: Settings) -> None:
     assert set(problems) == {"dataset", "device", "max_length", "lora_last_layers"}
     assert problems["max_length"].startswith("it should be at most 96, the context of")
     assert problems["lora_last_layers"].startswith("it should be at most 2, the blocks of")
-    assert problems["dataset"].startswith("there is no such file")
+    assert problems["dataset"].startswith("file not found")
     assert problems["device"].startswith("this machine has none")
 
 
@@ -279,7 +279,7 @@ def test_what_loses_its_whole_response_is_told_before(settings: Settings, tmp_pa
     assert plan.train_examples == sum(i % 3 != 0 for i in range(25))
 
 
-def test_the_plan_lists_skipped_records_and_unused_keys(settings: Settings, tmp_path: Path) -> None:
+def test_plan_lists_skipped_records_and_unused_keys(settings: Settings, tmp_path: Path) -> None:
     records = [{"instruction": f"Say {i}.", "output": str(i), "system": "x"} for i in range(30)]
     records[3]["output"] = records[17]["instruction"] = ""
     path = tmp_path / "data.json"
@@ -287,13 +287,13 @@ def test_the_plan_lists_skipped_records_and_unused_keys(settings: Settings, tmp_
     plan = preflight.check(settings(dataset=str(path)))
     assert plan.problems == []
     assert [(each.place, each.reason) for each in plan.skipped_records] == [
-        ("record 4", "output empty"),
-        ("record 18", "instruction empty"),
+        ("record 4", "empty output"),
+        ("record 18", "empty instruction"),
     ]
     assert plan.unused_keys == {"system": 28}
     assert plan.note == (
-        "2 of 30 records are left out: output empty (record 4), instruction empty (record 18); "
-        "keys that are not used, with their number of records: system (28)"
+        "2 of 30 records are skipped: empty output (record 4), empty instruction (record 18); "
+        "unused keys (with record counts): system (28)"
     )
     kept = preflight.check(settings(dataset=str(path), empty_outputs="keep"))
     assert [each.place for each in kept.skipped_records] == ["record 18"]
@@ -303,7 +303,7 @@ def test_the_plan_lists_skipped_records_and_unused_keys(settings: Settings, tmp_
 BASE_FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "pickled": (
         lambda base: (base / "model.safetensors").rename(base / "pytorch_model.bin"),
-        "it has no model.safetensors, only pytorch_model.bin",
+        "it has no model.safetensors. pytorch_model.bin is not supported",
     ),
     "no weights": (lambda base: (base / "model.safetensors").unlink(), "it has no model.safeten"),
     "no n_positions": (
@@ -318,13 +318,13 @@ BASE_FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda base: (base / "config.json").write_text(
             (base / "config.json").read_text().replace('"n_embd": 8', '"n_embd": 12')
         ),
-        "has shape (50257, 8) and should have (50257, 12)",
+        "has shape (50257, 8) and must have (50257, 12)",
     ),
 }
 
 
 @pytest.mark.parametrize("fault", BASE_FAULTS)
-def test_whatever_refuses_a_base_model_is_found_by_the_check(
+def test_check_finds_every_unusable_base_model(
     settings: Settings, base: Path, tmp_path: Path, new_run: Callable[..., Any], fault: str
 ) -> None:
     broken = tmp_path / "broken"
@@ -340,18 +340,20 @@ def test_whatever_refuses_a_base_model_is_found_by_the_check(
     assert str(refused.value).endswith(problem.message)
 
 
-def test_tying_a_separate_head_is_found_by_the_check(
+def test_check_finds_a_separate_head_with_tie_weights(
     settings: Settings, save_peer: Callable[..., Any], tmp_path: Path
 ) -> None:
     sizes = {"n_layer": 1, "n_head": 1, "n_embd": 4, "n_positions": 96, "vocab_size": 50257}
     save_peer(tmp_path / "untied", tied=False, **sizes)
     config = settings(base_model=str(tmp_path / "untied"), tie_weights=True)
     [problem] = preflight.check(config).problems
-    assert problem.message == "its head is not its token embedding; tie_weights should be off"
+    assert (
+        problem.message == "its output head differs from its token embedding; turn off tie_weights"
+    )
     assert preflight.check(config.changed(tie_weights=False)).problems == []
 
 
-def test_a_cached_hub_model_is_checked(
+def test_check_reads_a_cached_hub_model(
     settings: Settings, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hardware, "available_memory_mb", lambda device: 1e6)

@@ -300,7 +300,7 @@ CHANGED: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("method", "changes", "named"), CHANGED, ids=lambda value: str(value))
-def test_resume_refuses_changed_settings_and_keeps_the_checkpoint(
+def test_resume_with_changed_settings_fails_and_keeps_the_checkpoint(
     settings: Settings, new_run: NewRun, method: str, changes: dict[str, Any], named: str
 ) -> None:
     config = settings(**RANDOM, **METHODS[method])
@@ -314,7 +314,7 @@ def test_resume_refuses_changed_settings_and_keeps_the_checkpoint(
     assert "`python -m core resume stopped --restart`" in str(refused.value)
     assert not resumed.events
     assert kept(resumed) == before
-    with pytest.raises(UserError) as early:  # as commands and pages check it
+    with pytest.raises(UserError) as early:  # the check of commands and pages
         resumption.check_newest(stopped.directory, config.changed(**changes))
     assert named in str(early.value)
 
@@ -331,7 +331,7 @@ def test_resume_with_restored_settings_is_bit_identical(
     assert_same_from(5, resumed, whole("lora"))
 
 
-def test_resume_allows_settings_that_training_does_not_depend_on(
+def test_resume_allows_changes_of_settings_that_do_not_affect_training(
     settings: Settings, new_run: NewRun, whole: Whole
 ) -> None:
     config = settings(**RANDOM, **METHODS["full"])
@@ -346,7 +346,7 @@ def test_resume_allows_settings_that_training_does_not_depend_on(
     assert weights(resumed) == weights(whole("full"))
 
 
-def test_every_setting_of_the_data_order_is_fixed() -> None:
+def test_settings_that_determine_the_data_order_must_not_change() -> None:
     ordered = {"batch_size", "grad_accumulation", "epochs", "seed", "group_by_length"}
     assert ordered < set(resumption.FIXED)
     free = {"name", "notes", "tags", "parent", "device", "precision", "compile", "nonfinite"}
@@ -361,7 +361,7 @@ def rewrite_manifests(run: Any, change: Callable[[dict[str, Any]], object]) -> N
 
 
 def forget_settings(facts: dict[str, Any]) -> None:
-    """What an older version wrote."""
+    """Make a manifest like those of older versions."""
     for key in ("settings", "train_examples", "precision", "ignores_warmup"):
         del facts[key]
 
@@ -413,7 +413,7 @@ def test_resume_compares_counts_with_the_last_plan_of_an_older_version(
     assert kept(resumed) == before
 
 
-def test_a_setting_unknown_to_the_checkpoint_counts_as_its_default(
+def test_setting_missing_from_the_checkpoint_counts_as_its_default(
     settings: Settings, new_run: NewRun
 ) -> None:
     config = settings(**RANDOM, **METHODS["full"])
@@ -425,7 +425,7 @@ def test_a_setting_unknown_to_the_checkpoint_counts_as_its_default(
         resumption.check_newest(stopped.directory, config.changed(weight_decay=0.5))
 
 
-def test_a_moved_data_set_resumes_and_another_is_refused(
+def test_resume_allows_a_moved_data_set_but_not_a_different_one(
     settings: Settings, new_run: NewRun, tmp_path: Path, whole: Whole
 ) -> None:
     config = settings(**RANDOM, **METHODS["full"])
@@ -441,7 +441,7 @@ def test_a_moved_data_set_resumes_and_another_is_refused(
     assert weights(resumed) == weights(whole("full"))
 
 
-def test_resume_refuses_a_data_set_that_grew(
+def test_resume_fails_if_the_data_set_grew(
     settings: Settings, new_run: NewRun, tmp_path: Path
 ) -> None:
     config = settings(**RANDOM, **METHODS["full"])
@@ -455,7 +455,7 @@ def test_resume_refuses_a_data_set_that_grew(
         train(config, new_run("grown", resumed=True))
 
 
-def test_runs_that_older_versions_started_keep_their_constant_rate(
+def test_runs_started_by_older_versions_keep_their_constant_rate(
     settings: Settings, new_run: NewRun
 ) -> None:
     constant = RANDOM | {"min_lr": None} | METHODS["full"]
@@ -464,7 +464,7 @@ def test_runs_that_older_versions_started_keep_their_constant_rate(
     old = new_run("old", stop_at=2)
     train(settings(**constant | {"warmup_fraction": 0.0}), old)
     rewrite_manifests(old, forget_settings)
-    config = settings(**constant | {"warmup_fraction": 0.9})  # in its config.json, and ignored
+    config = settings(**constant | {"warmup_fraction": 0.9})  # in config.json, but ignored
     first = new_run("old", resumed=True, stop_at=2)
     assert train(config, first) == "stopped"
     unchecked, constant_rate = (event["message"] for event in first.of("warning"))

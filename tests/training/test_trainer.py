@@ -343,7 +343,7 @@ def test_a_block_is_compiled_in_one_piece() -> None:
 
 
 def empty_some(data: Path, path: Path) -> Path:
-    """Copy a data set of 24 records with three empty outputs, at 0, 10 and 20."""
+    """Copy 24 records of a data set, emptying the outputs at 0, 10 and 20."""
     records = json.loads(data.read_text())
     for i in (0, 10, 20):
         records[i]["output"] = ""
@@ -351,7 +351,7 @@ def empty_some(data: Path, path: Path) -> Path:
     return path
 
 
-def test_skipped_records_are_one_warning_and_leave_no_gap_in_positions(
+def test_skipped_records_emit_one_warning_and_leave_no_gap_in_positions(
     settings: Settings, new_run: NewRun, data: Path, tmp_path: Path
 ) -> None:
     config, run = settings(dataset=str(empty_some(data, tmp_path / "data.json"))), new_run()
@@ -359,7 +359,7 @@ def test_skipped_records_are_one_warning_and_leave_no_gap_in_positions(
     [warning] = run.of("warning")
     assert (warning["step"], warning["about"]) == (0, "data")
     assert warning["message"] == (
-        "3 of 24 records are left out: output empty (record 1, record 11, record 21)"
+        "3 of 24 records are skipped: empty output (record 1, record 11, record 21)"
     )
     found = dataset.load(config.dataset)
     parts = dataset.split(found, config)
@@ -387,16 +387,14 @@ def test_kept_empty_outputs_are_trained_on_and_answered(
     assert references[20] == ""
 
 
-def test_a_padded_vocabulary_is_cut_with_a_warning(
+def test_padded_vocabulary_is_truncated_with_a_warning(
     settings: Settings, new_run: NewRun, save_peer: Callable[..., Any], tmp_path: Path
 ) -> None:
     sizes = {"n_layer": 1, "n_head": 1, "n_embd": 4, "n_positions": 96, "vocab_size": 50_304}
     save_peer(tmp_path / "padded", **sizes)
     config, run = settings(base_model=str(tmp_path / "padded"), **LORA), new_run()
     plan = preflight.check(config)
-    said = (
-        "the base model has 50,304 vocabulary rows; only the first 50,257, those of GPT-2, are used"
-    )
+    said = "the base model has 50,304 vocabulary rows; only the 50,257 rows of GPT-2's vocabulary are used"
     assert (plan.problems, plan.note) == ([], said)
     assert train(config, run) == "finished"
     assert [(w["about"], w["message"]) for w in run.of("warning")] == [("base model", said)]
