@@ -96,6 +96,9 @@ class _Run:
     def stop_requested(self) -> bool:
         return False
 
+    def last_plan(self) -> None:
+        return None
+
 
 def peer(settings: Settings) -> Iterator[Measured]:
     """A loop as its documentation teaches: from_pretrained, PEFT, attention masks, torch's AdamW."""

@@ -144,8 +144,8 @@ def reachable() -> bool:
     return True
 
 
-def discard_if_damaged(path: Path) -> bool:
-    """Whether a cached file is not what the hub said it would send; then it is removed.
+def is_damaged(path: Path) -> bool:
+    """Whether a cached file is not what the hub said it would send.
 
     The cache names a large file's bytes by their SHA-256, and links that name to where they lie.
     """
@@ -155,8 +155,14 @@ def discard_if_damaged(path: Path) -> bool:
     if not SHA256.fullmatch(named.name):
         return False
     with named.open("rb") as file:
-        damaged = hashlib.file_digest(file, "sha256").hexdigest() != named.name
+        return hashlib.file_digest(file, "sha256").hexdigest() != named.name
+
+
+def discard_if_damaged(path: Path) -> bool:
+    """Remove a cached file if it is damaged. Return whether it was."""
+    damaged = is_damaged(path)
     if damaged:
+        named = path.parent / path.readlink()
         bytes_of = named.resolve()
         for each in (path, named, bytes_of):
             each.unlink(missing_ok=True)

@@ -97,6 +97,9 @@ class Nobody:
     def stop_requested(self) -> bool:
         return False
 
+    def last_plan(self) -> None:
+        return None
+
 
 def rehearse(config: RunConfig) -> Cost:
     """Take the steps right here. Raises UserError."""

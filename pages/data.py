@@ -116,7 +116,7 @@ def show_overview(table: pd.DataFrame, config: RunConfig, limit: int) -> None:
     st.plotly_chart(charts.token_lengths(lengths, limit), key="lengths")
 
 
-def show_examples(split: Split, table: pd.DataFrame, config: RunConfig, context: int) -> None:
+def show_examples(found: Records, table: pd.DataFrame, config: RunConfig, context: int) -> None:
     """Search, a table, and the chosen example token by token."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         query = st.text_input("Find examples", placeholder="such as: synonym for happy")
@@ -127,20 +127,19 @@ def show_examples(split: Split, table: pd.DataFrame, config: RunConfig, context:
     if shown.empty:
         st.info("No example has words like these.")
         return
-    items = shown["item"].tolist()
+    places = [found.places[item] for item in shown["item"]]
     selected = select_rows(
-        shown[COLUMNS], items, f"examples:{config.dataset}", height=320,
+        shown[COLUMNS], places, f"examples:{config.dataset}", height=320,
         column_config={key: st.column_config.Column(label) for key, label in LABELS.items()},
     )  # fmt: skip
-    item = selected[0] if selected else items[0]
-    example = [*split.train, *split.test, *split.validation][item]
-    found = inspection.tokens(example, config, context)
-    states = [token.state for token in found]
+    item = int(shown["item"].iloc[places.index(selected[0]) if selected else 0])
+    tokens = inspection.tokens(found.examples[item], config, context)
+    states = [token.state for token in tokens]
     st.caption(
         f"Item {item} as the model sees it. Tokens given: {states.count('given')}, "
         f"learned (blue): {states.count('learned')}, cut (struck through): {states.count('cut')}."
     )
-    show_tokens([(token.text, token.state) for token in found])
+    show_tokens([(token.text, token.state) for token in tokens])
 
 
 def show_leaks(split: Split, frame: pd.DataFrame) -> None:
@@ -188,4 +187,4 @@ what = st.segmented_control("View", ["Examples", "Leaks"], default="Examples")
 if what == "Leaks":
     show_leaks(split, leaks(*source))
 else:
-    show_examples(split, table, config, context)
+    show_examples(found, table, config, context)

@@ -176,7 +176,7 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
         on_change=take_source,
         width=620,
     )
-    if changes:
+    if form.is_edited(current):
         st.button(
             "Reset",
             icon=":material/undo:",

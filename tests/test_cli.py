@@ -18,12 +18,15 @@ from safetensors.torch import load_file, save_file
 from core import cli
 from core.config import RunConfig
 from core.data.template import format_prompt
+from core.nn import pretrained
+from core.nn.architecture import FAMILY
 from core.presets import PRESETS
 from core.tracking import lab, queries, sync
 from core.tracking.index import INDEX, Index
 from core.tracking.rundir import RunDirectory
 from core.tracking.worker import work
 from core.training import hardware, trainer
+from tests.hub_server import Hub
 
 WORDS = ["red", "green", "blue", "one", "two", "three", "house", "tree", "river", "stone"]
 SIZES = {"n_layer": 1, "n_head": 2, "n_embd": 8, "n_positions": 96, "vocab_size": 50257}
@@ -194,11 +197,11 @@ def test_a_mistake_is_one_sentence_and_status_2(
     ("content", "said"),
     [
         (b"[{", "it is not valid JSON"),
-        (b"{}", "line 1 has no 'instruction'"),
-        (b"[1]", "record 1 is a number"),
+        (b"{}", "its only record is not usable: no instruction or output (line 1); a record"),
+        (b"[1]", "its only record is not usable: not an object (record 1); a record"),
         (
             b'[{"instruction": "a", "output": 3}]',
-            "record 1: 'output' is a number; it must be text",
+            "its only record is not usable: output is a number (record 1); a record",
         ),
         (b"\xff\xfe\xff", "it cannot be read as UTF-8 text"),
         (b"", "it contains no examples"),
@@ -460,6 +463,22 @@ def test_damaged_base_model_is_an_error_before_launch(
     assert not runs_dir.exists()
 
 
+def test_train_repairs_a_damaged_hub_model(
+    hub: Hub, runs_dir: Path, base: Path, sets: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FAMILY, "gpt2", pretrained.architecture(str(base)))
+    hub.hold_file(base / "model.safetensors")
+    blob = pretrained.fetch("gpt2").resolve()
+    blob.write_bytes(blob.read_bytes()[:1000])
+    words = [*sets, "--set", "base_model=gpt2", "--format", "json"]
+    checked = call("check", *words).json
+    assert checked["problems"] == []
+    assert "the cached file of gpt2 is damaged" in checked["note"]
+    [row] = call("train", *words, "--runs-dir", runs_dir, "--executor", "thread").json
+    assert row["status"] == "finished"
+    assert blob.read_bytes() == (base / "model.safetensors").read_bytes()
+
+
 @pytest.fixture
 def stopped(runs_dir: Path, base: Path, data: Path) -> RunDirectory:
     """A run `half` with five steps, stopped after the second."""
@@ -517,6 +536,45 @@ def test_restart_discards_checkpoints_and_earlier_steps(
     assert stopped.checkpoint_step() is None
     assert not step_losses(stopped)
     assert stopped.events_path.read_text().count('"event":"step"') == 2
+
+
+def test_resume_of_an_older_checkpoint_compares_the_recorded_plan(
+    stopped: RunDirectory, runs_dir: Path
+) -> None:
+    [manifest] = stopped.path.glob("checkpoint/*/manifest.json")
+    facts = json.loads(manifest.read_text())
+    del facts["settings"], facts["train_examples"]
+    manifest.write_text(json.dumps(facts))
+    config = stopped.config()
+    stopped.write_config(config.changed(batch_size=2))
+    words = ("resume", "half", "--runs-dir", runs_dir, "--executor", "thread")
+    assert "number of steps = 9 (was 5)" in call(*words).err
+    assert (stopped.status(), stopped.checkpoint_step()) == ("failed", 2)
+    stopped.write_config(config)
+    assert call(*words).status == 0
+    [warning] = stopped.events("warning")
+    assert warning["message"].endswith("could not be checked")
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda text: text[:-20], "half: config.json cannot be read"),
+        (lambda text: text.replace('"batch_size": 4', '"batch_size": 0'), "batch_size = 0: "),
+        (lambda text: text.replace("data.json", "dota.json"), "file not found"),
+    ],
+    ids=["truncated", "invalid value", "missing file"],
+)
+def test_restart_with_unusable_settings_keeps_the_checkpoints(
+    stopped: RunDirectory, runs_dir: Path, damage: Callable[[str], str], sentence: str
+) -> None:
+    text = stopped.config_path.read_text()
+    assert damage(text) != text
+    stopped.config_path.write_text(damage(text))
+    result = call("resume", "half", "--restart", "--runs-dir", runs_dir)
+    assert result.status == 2
+    assert sentence in result.sentence
+    assert (stopped.status(), stopped.checkpoint_step()) == ("stopped", 2)
 
 
 def test_finished_run_cannot_be_restarted(trained: tuple[Path, Result]) -> None:

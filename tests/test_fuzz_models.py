@@ -83,7 +83,7 @@ def test_any_manifest_is_read_or_told_and_the_checkpoint_before_it_counts(
     found = attempt(lambda: checkpoint.read(newest))
     if not isinstance(found, Told):
         assert found[1].keys() == json.loads(content)["files"].keys()
-    weights = attempt(lambda: checkpoint.newest_weights(folder))
+    _, weights = attempt(lambda: checkpoint.newest_weights(folder))
     assert weights.keys() == {"weight", "bias"}
     model, optimizer = adapted()
     restored, damaged = checkpoint.load_checkpoint(folder, model, optimizer)

@@ -1,8 +1,8 @@
 """Alpaca-format data sets: read, check and split them.
 
 A file is a JSON list of records, a JSON object that holds one such list, JSONL, or Parquet. A record has
-`instruction`, `output` and optionally `input`, all text. Records with an empty instruction or output are
-skipped and reported. Does not know about tokens.
+`instruction`, `output` and optionally `input`, all text. Records that cannot be learned from are skipped
+and reported. Does not know about tokens.
 """
 
 import json
@@ -18,6 +18,8 @@ from core.errors import UserError
 
 EMBEDDED = {"primer": Path(__file__).parent.parent / "assets" / "primer.json"}
 KEYS = ("instruction", "input", "output")
+FORMAT = "a record must be an object with instruction and output as text"
+"""Ends the error about a file without a usable record, because its keys may have other names."""
 MAX_LISTED_RECORDS = 30
 """Maximum number of skipped records listed per reason in a message; the Alpaca data set has 28."""
 MAX_LISTED_KEYS = 10
@@ -50,6 +52,8 @@ class Records:
     """
 
     examples: list[Example]
+    places: list[str]
+    """Place in the file of each example; unlike its position, it does not depend on what is skipped."""
     skipped: list[SkippedRecord]
     unused_keys: dict[str, int]
     """Keys that training ignores, formatted for display, and the number of records that have a value for each."""
@@ -87,15 +91,17 @@ def read(
     """
     on_hub = hub.repository(dataset) is not None
     paths = hub.files(dataset, download) if on_hub else [_local(dataset)]
-    found = Records([], [], {})
+    found = Records([], [], [], {})
     for path in paths:
         of_file = f" of {path.name}" if len(paths) > 1 else ""
         for place, record in _records(path, dataset):
             if max_examples is not None and len(found.examples) >= max_examples:
                 return found
-            _add(found, record, place + of_file, dataset, empty_outputs)
+            _add(found, record, place + of_file, empty_outputs)
     if not found.examples and found.skipped:
-        message = f"none of its {len(found.skipped):,} records is usable: {_reasons(found)}"
+        count = len(found.skipped)
+        which = "its only record is not" if count == 1 else f"none of its {count:,} records is"
+        message = f"{which} usable: {_reasons(found)}; {FORMAT}"
         raise UserError(f"dataset = {dataset!r}: {message}")
     if not found.examples:
         raise UserError(f"dataset = {dataset!r}: it contains no examples")
@@ -265,31 +271,32 @@ def _numbered(records: Sequence[Any]) -> Iterator[tuple[str, Any]]:
     return ((f"record {i}", record) for i, record in enumerate(records, 1))
 
 
-def _add(
-    found: Records, record: Any, place: str, dataset: str, empty_outputs: EmptyOutputs
-) -> None:
-    """Add a record to the examples or to the skipped ones. Raises UserError if it is not in Alpaca format."""
-    where = f"dataset = {dataset!r}: {place}"
-    if not isinstance(record, dict):
-        message = f"{where} is {_type(record)}; it must be an object with instruction and output"
-        raise UserError(message)
-    texts = {}
-    for key in KEYS:
-        if key not in record and key != "input":
-            raise UserError(f"{where} has no {key!r}")
-        value = record.get(key)
-        if value is not None and not isinstance(value, str):
-            raise UserError(f"{where}: {key!r} is {_type(value)}; it must be text")
-        texts[key] = _valid_unicode(value or "")
-    required = ["instruction"] if empty_outputs == "keep" else ["instruction", "output"]
-    if empty := [key for key in required if not texts[key].strip()]:
-        found.skipped.append(SkippedRecord(place, f"empty {' and '.join(empty)}"))
+def _add(found: Records, record: Any, place: str, empty_outputs: EmptyOutputs) -> None:
+    """Add a record to the examples or to the skipped ones."""
+    if reason := _unusable(record, empty_outputs):
+        found.skipped.append(SkippedRecord(place, reason))
         return
-    found.examples.append(Example(**texts))
+    found.examples.append(Example(**{key: _valid_unicode(record.get(key) or "") for key in KEYS}))
+    found.places.append(place)
     for key, value in record.items():
         if key not in KEYS and value not in (None, "", [], {}):
             shown = _shown(key)
             found.unused_keys[shown] = found.unused_keys.get(shown, 0) + 1
+
+
+def _unusable(record: Any, empty_outputs: EmptyOutputs) -> str | None:
+    """Return why a record cannot be learned from, such as `no output`; None if it can."""
+    if not isinstance(record, dict):
+        return "not an object"
+    if missing := [key for key in ("instruction", "output") if key not in record]:
+        return f"no {' or '.join(missing)}"
+    for key in KEYS:
+        value = record.get(key)
+        if value is not None and not isinstance(value, str):
+            return f"{key} is {_type(value)}"
+    required = ["instruction"] if empty_outputs == "keep" else ["instruction", "output"]
+    empty = [key for key in required if not (record[key] or "").strip()]
+    return f"empty {' and '.join(empty)}" if empty else None
 
 
 def _reasons(records: Records) -> str:

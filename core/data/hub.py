@@ -13,11 +13,8 @@ NAMED = {"alpaca": "tatsu-lab/alpaca"}
 SUFFIXES = (".parquet", ".json", ".jsonl")
 ABOUT = ("dataset_info.json", "dataset_infos.json")
 """What the hub's tools put beside the data."""
-FILE_SUFFIXES = (
-    "git|parquet|jsonl?|ndjson|csv|tsv|txt|arrow|feather|xlsx?|ya?ml|xml|html?|md|py|pkl|npz?|db|sqlite3?"
-    "|tar|tgz|gz|bz2|xz|zst|lz4|zip|7z|rar|bak|tmp|partial"
-)
-"""Suffixes that mark `folder/name.suffix` as a file, although the hub accepts it as owner/name."""
+FILE_SUFFIXES = "git|parquet|jsonl?|ndjson|csv|tsv|txt|arrow|gz|zst|zip"
+"""Suffixes that mark `folder/name.suffix` as a file, even if there is no such folder. The hub rejects `.git`."""
 HUB_NAME = re.compile(
     rf"(?!.*(--|\.\.|\.({FILE_SUFFIXES})$))\w([\w.-]*\w)?/\w([\w.-]*\w)?", re.ASCII | re.IGNORECASE
 )
@@ -29,11 +26,14 @@ class NotDownloadedError(UserError):
 
 
 def repository(dataset: str) -> str | None:
-    """The hub's name of a data set given as `alpaca` or `owner/name`; None for what is a path."""
+    """The hub's name of a data set given as `alpaca` or `owner/name`; None for what is a path.
+
+    A name whose first part is a local folder is a path, whether the file exists or not.
+    """
     if dataset in NAMED:
         return NAMED[dataset]
     plausible = len(dataset) <= 96 and HUB_NAME.fullmatch(dataset)
-    return dataset if plausible and not Path(dataset).exists() else None
+    return dataset if plausible and not Path(dataset).parent.is_dir() else None
 
 
 def files(dataset: str, download: bool) -> list[Path]:

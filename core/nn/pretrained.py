@@ -15,7 +15,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from core.download import DIFFERS, cached_file, discard_if_damaged, explained, is_cached
+from core.download import (
+    DIFFERS,
+    cached_file,
+    discard_if_damaged,
+    explained,
+    is_cached,
+    is_damaged,
+)
 from core.errors import UserError
 from core.nn.architecture import FAMILY, VOCABULARY, Architecture
 from core.nn.gpt2 import GPT2
@@ -131,7 +138,8 @@ def inspect(base_model: str, tie_weights: bool = False) -> list[str]:
     """Check the weights of a local base model from the file headers.
 
     Returns:
-        Notes for the user, for example about a padded vocabulary. Empty if the weights are not downloaded yet.
+        Notes for the user, for example about a padded vocabulary or about a damaged download, which `fetch`
+        replaces. Empty if the weights are not downloaded yet.
 
     Raises:
         UserError: whenever `load` would raise it, except for damaged tensor data.
@@ -154,6 +162,15 @@ def _inspected(
     base_model: str, arch: Architecture, path: Path, tie_weights: bool, stamps: object
 ) -> tuple[str, ...]:
     """Implement `inspect`. `stamps` is part of the cache key."""
+    try:
+        return _remarks(base_model, arch, path, tie_weights)
+    except UserError:
+        if not _is_from_hub(base_model) or not is_damaged(path):
+            raise
+        return (f"the cached file of {base_model} is damaged; the launch downloads it again",)
+
+
+def _remarks(base_model: str, arch: Architecture, path: Path, tie_weights: bool) -> tuple[str, ...]:
     headers = _headers(path, base_model)
     tensors = [
         (name, torch.empty(shape, dtype=DTYPES.get(dtype, torch.uint8), device="meta"))
@@ -220,18 +237,25 @@ def load(
 def fetch(base_model: str) -> Path:
     """The file of a base model's weights, or the list of its files; downloaded first if need be.
 
+    A damaged download is removed and replaced once.
+
     Raises:
         UserError: they cannot be had.
     """
-    if base_model == EMBEDDED or base_model not in FAMILY:
+    if not _is_from_hub(base_model):
         return _local_weights(base_model)
     repository = f"openai-community/{base_model}"
     named = f"base_model = {base_model!r}"
     with explained(named, repository, "name a directory that holds its weights"):
-        path = cached_file(repository, "model.safetensors")
-        if discard_if_damaged(path):
-            raise UserError(f"{named}: what came from {repository} {DIFFERS}")
-        return path
+        for _ in range(2):
+            path = cached_file(repository, "model.safetensors")
+            if not discard_if_damaged(path):
+                return path
+        raise UserError(f"{named}: what came from {repository} {DIFFERS}")
+
+
+def _is_from_hub(base_model: str) -> bool:
+    return base_model in FAMILY and base_model != EMBEDDED
 
 
 def _local_weights(base_model: str) -> Path:
@@ -249,7 +273,7 @@ def _local_weights(base_model: str) -> Path:
 
 def _weights_here(base_model: str) -> Path | None:
     """Return the weights file of a base model; None if it is not downloaded yet. Raises UserError."""
-    if base_model == EMBEDDED or base_model not in FAMILY:
+    if not _is_from_hub(base_model):
         return _local_weights(base_model)
     repository = f"openai-community/{base_model}"
     if not is_cached(repository, "model.safetensors"):
@@ -259,7 +283,7 @@ def _weights_here(base_model: str) -> Path | None:
 
 def to_download(base_model: str) -> int:
     """About how many bytes of weights would have to be downloaded first."""
-    if base_model not in FAMILY or base_model == EMBEDDED:
+    if not _is_from_hub(base_model):
         return 0
     if is_cached(f"openai-community/{base_model}", "model.safetensors"):
         return 0

@@ -312,15 +312,18 @@ def requeue(run: RunDirectory, restart: bool = False) -> None:
 
     Args:
         restart: delete its checkpoints and weights, so that it trains from step 0 with the current settings.
-            A rewind event supersedes its earlier events, which stay in the file.
+            Nothing is deleted if a launch with these settings would be refused. A rewind event supersedes its
+            earlier events, which stay in the file.
 
     Raises:
-        UserError: the run has finished or is running, or its settings changed since the checkpoint.
+        UserError: the run has finished or is running, its settings changed since the checkpoint, or a launch with
+            the settings of a restart would be refused.
     """
     with run.lock():
         if (status := run.status()) == "finished":
             raise UserError(f"{run.name} is finished; there is nothing to resume")
         if restart:
+            _check_launch(run.config())
             run.discard_training()
         elif run.checkpoint_step() is not None:
             resumption.check_newest(run.path, run.config())
@@ -330,6 +333,14 @@ def requeue(run: RunDirectory, restart: bool = False) -> None:
         if status != "queued":
             how = "restarted" if restart else "resumed"
             run.append("status", status="queued", reason=f"{how} after it was {status}")
+
+
+def _check_launch(config: RunConfig) -> None:
+    """Raise ConfigError with every problem for which a launch would be refused."""
+    from core.training import preflight  # imports PyTorch, which takes seconds
+
+    if problems := preflight.check(config).problems:
+        raise ConfigError(problems)
 
 
 def _latest(db: duckdb.DuckDBPyConnection, status: str, before: float = math.inf) -> list[str]:

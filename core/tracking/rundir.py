@@ -148,12 +148,17 @@ class RunDirectory:
 
     def statuses(self) -> list[dict[str, Any]]:
         """All status events, oldest first. Raises UserError where they cannot be read."""
+        return [event for event in self.events("status") if "status" in event]
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        """All events of a kind, oldest first. Raises UserError where they cannot be read."""
         lines, offset, found = [b""], 0, []
+        mark = f'"event":"{kind}"'.encode()  # as EventWriter writes it
         try:
             while lines:
                 lines, offset = read_lines(self.events_path, offset)
-                events = (parse(line) for line in lines if b'"event":"status"' in line)
-                found += [e for e in events if e and e["event"] == "status" and "status" in e]
+                events = (parse(line) for line in lines if mark in line)
+                found += [event for event in events if event and event["event"] == kind]
         except FileNotFoundError:
             pass
         except OSError as error:

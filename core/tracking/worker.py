@@ -46,6 +46,10 @@ class ActiveRun:
             self.ending = self._run.stop_request()
         return self.ending is not None
 
+    def last_plan(self) -> dict[str, Any] | None:
+        """Return the newest `plan` event; None if there is none."""
+        return next(reversed(self._run.events("plan")), None)
+
     def sync(self) -> None:
         """Make the events so far durable."""
         self._writer.sync()

@@ -34,19 +34,17 @@ def load_trained(config: RunConfig, directory: Path) -> GPT2:
         UserError: the run has neither, or its adapters belong to a different base model.
     """
     model = build_model(config)
-    precision = None
     if (directory / "weights").is_dir():
         facts, files = checkpoint.read(directory / "weights")
         [tensors] = files.values()
         if config.method == "lora" and facts.get("base_hash") != pretrained.fingerprint(model):
             message = f"{directory.name}: its adapters were trained on other weights of {config.base_model} than those of today"
             raise UserError(message)
-        precision = facts.get("precision")
     else:
-        tensors = checkpoint.newest_weights(directory / "checkpoint")
+        facts, tensors = checkpoint.newest_weights(directory / "checkpoint")
     checkpoint.load_trainable(model, tensors)
     for dtype in (torch.bfloat16, torch.float16):
-        if precision == hardware.name_of(dtype):
+        if facts.get("precision") == hardware.name_of(dtype):
             lora.narrow(model, dtype)
             lora.widen(model)
     lora.merge(model)

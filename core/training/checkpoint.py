@@ -182,11 +182,12 @@ def strangers(facts: Mapping[str, Any], origin: Mapping[str, str], step: int) ->
     ]
 
 
-def newest_weights(directory: Path) -> dict[str, Tensor]:
-    """The trained weights of the newest sound checkpoint. Raises UserError where there is none."""
+def newest_weights(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The facts and trained weights of the newest sound checkpoint. Raises UserError where there is none."""
     for path in _checkpoints(directory):
         try:
-            return read(path)[1]["trainable.safetensors"]
+            facts, files = read(path)
+            return facts, files["trainable.safetensors"]
         except (UserError, KeyError):  # damaged, or its manifest does not list them
             continue
     raise UserError(f"{directory.parent.name} has no weights yet: no checkpoint has been written")

@@ -62,7 +62,7 @@ class Plan:
     note: str | None = None
     """Remarks that are not problems: why figures are missing, what is skipped or ignored."""
     skipped_records: list[SkippedRecord] = field(default_factory=list)
-    """Records of the data set that are skipped because their instruction or output is empty."""
+    """Records of the data set that are skipped because they cannot be learned from."""
     unused_keys: dict[str, int] = field(default_factory=dict)
     """Record keys that training ignores, and the number of records that have a value for each."""
     learning_rates: list[tuple[int, float]] = field(default_factory=list)

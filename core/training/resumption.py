@@ -28,6 +28,12 @@ FIXED = tuple(
 """
 INPUTS = {"dataset": "data set", "base_model": "base model"}
 """Settings that may be paths, and the name under which a checkpoint records the hash of the content."""
+COUNTS = {
+    "steps": "number of steps",
+    "steps_per_epoch": "number of steps per epoch",
+    "train_examples": "number of training examples",
+}
+"""Counts that follow from settings and data, by their keys in a `plan` event; a checkpoint records the last one."""
 
 
 def recorded(config: RunConfig) -> dict[str, Any]:
@@ -64,15 +70,19 @@ def check(
     name: str,
     facts: Mapping[str, Any],
     config: RunConfig,
-    train_examples: int | None = None,
+    counts: Mapping[str, int] | None = None,
+    earlier: Mapping[str, Any] | None = None,
     ignored: Collection[str] = (),
 ) -> None:
     """Check the settings against a checkpoint.
 
+    A checkpoint of an older version records no settings. Of those, only changes that alter a count are found.
+
     Args:
         name: the name of the run.
         facts: the checkpoint's manifest.
-        train_examples: the current number of training examples, if known.
+        counts: the current counts by the keys of COUNTS, if known.
+        earlier: the run's newest `plan` event, for a checkpoint without recorded settings.
         ignored: settings not to compare.
 
     Raises:
@@ -80,9 +90,10 @@ def check(
     """
     changed = [f"{k} = {_text(v)} (was {_text(was)})" for k, v, was in _changes(facts, config)
                if k not in ignored]  # fmt: skip
-    known = facts.get("train_examples")
-    if None not in (known, train_examples) and known != train_examples:
-        changed.append(f"number of training examples = {train_examples} (was {known})")
+    was = facts if has_settings(facts) else {**(earlier or {}), **facts}
+    for key, now in (counts or {}).items():
+        if was.get(key) not in (None, now):
+            changed.append(f"{COUNTS[key]} = {now} (was {was[key]})")
     if changed:
         raise UserError(
             f"{name} cannot resume from step {facts.get('step')} because its settings have changed: "
@@ -91,10 +102,14 @@ def check(
         )
 
 
+def has_settings(facts: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint's manifest records the settings."""
+    return isinstance(facts.get(SETTINGS), dict)
+
+
 def _changes(facts: Mapping[str, Any], config: RunConfig) -> list[tuple[str, Any, Any]]:
     """Return (name, current value, recorded value) of each changed setting."""
-    record = facts.get(SETTINGS)
-    if not isinstance(record, dict):
+    if not has_settings(facts):
         return []
     now = recorded(config)
     # Settings added since the checkpoint was written count as their defaults.
@@ -102,7 +117,7 @@ def _changes(facts: Mapping[str, Any], config: RunConfig) -> list[tuple[str, Any
         name: None if value is None else RunConfig.model_fields[name].default
         for name, value in now.items()
     }
-    was = {**defaults, **record}
+    was = {**defaults, **facts[SETTINGS]}
     return [(name, now[name], was[name]) for name in FIXED if now[name] != was[name]]
 
 

@@ -1,6 +1,6 @@
 """A run as its trainer knows it: a directory, events, a request to stop, and how far it has come."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -22,6 +22,9 @@ class Run(Protocol):
 
     def stop_requested(self) -> bool:
         """Whether somebody asked the run to stop."""
+
+    def last_plan(self) -> Mapping[str, Any] | None:
+        """Return the newest `plan` event, written before this resume; None if there is none."""
 
 
 class StoppedError(Exception):

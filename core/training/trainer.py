@@ -76,7 +76,9 @@ class Trainer:
             for block in self.model.h:  # the loss goes through these, not through the model's call
                 block.compile(dynamic=True)
         self.progress = Progress()
-        self.recorded_settings: dict[str, Any] | None = resumption.recorded(config)
+        self.recorded_settings = resumption.recorded(config)
+        self.ignores_warmup = False
+        """Whether the learning rate stays constant as in the older version that started the run."""
 
     def _build_model(self) -> GPT2:
         return build_model(self.config)
@@ -113,9 +115,7 @@ class Trainer:
         config, steps = self.config, self.schedule.steps
         self.run.emit(
             "plan",
-            steps=steps,
-            steps_per_epoch=self.schedule.steps_per_epoch,
-            train_examples=len(self.train_set),
+            **self._counts(),
             base_hash=self.base_hash,
             parameters=sum(p.numel() for p in self.model.parameters()),
             trainable=sum(p.numel() for p in self.parameters),
@@ -250,6 +250,8 @@ class Trainer:
                 "scaler": self.scaler.state_dict(),
                 "origin": self._origin(),
                 "train_examples": len(self.train_set),
+                "precision": hardware.name_of(self.dtype),
+                "ignores_warmup": self.ignores_warmup,
                 resumption.SETTINGS: self.recorded_settings,
             },
         )
@@ -268,8 +270,14 @@ class Trainer:
             self.progress = Progress(**facts["progress"])
             if facts["scaler"]:  # empty unless the run used fp16
                 self.scaler.load_state_dict(facts["scaler"])
-            self.recorded_settings = facts.get(resumption.SETTINGS)
-            messages += self._keep_constant_rate()
+            if resumption.has_settings(facts):
+                self.recorded_settings = facts[resumption.SETTINGS]
+            else:
+                messages.append(
+                    f"an older version wrote the checkpoint of step {self.progress.step} without its settings; "
+                    "changes to config.json before this resume could not be checked"
+                )
+            messages += self._keep_constant_rate(facts)
             messages += checkpoint.strangers(facts, self._origin(), self.progress.step)
         self.run.emit("rewind", step=self.progress.step if facts else -1)
         for message in messages:
@@ -283,15 +291,23 @@ class Trainer:
             for name, what in resumption.INPUTS.items()
             if isinstance(was, dict) and was.get(what) == now[what]
         ]
-        name, examples = self.run.directory.name, len(self.train_set)
-        resumption.check(name, facts, self.config, examples, ignored=same)
+        earlier = None if resumption.has_settings(facts) else self.run.last_plan()
+        name = self.run.directory.name
+        resumption.check(name, facts, self.config, self._counts(), earlier, ignored=same)
 
-    def _keep_constant_rate(self) -> list[str]:
+    def _counts(self) -> dict[str, int]:
+        return {
+            "steps": self.schedule.steps,
+            "steps_per_epoch": self.schedule.steps_per_epoch,
+            "train_examples": len(self.train_set),
+        }
+
+    def _keep_constant_rate(self, facts: dict[str, Any]) -> list[str]:
         """Disable warm-up for runs started by an older version, which ignored it when min_lr was unset."""
-        if self.recorded_settings is not None or self.config.min_lr is not None:
+        from_older = facts.get("ignores_warmup") or not resumption.has_settings(facts)
+        if not from_older or self.config.min_lr is not None or not self.config.warmup_fraction:
             return []
-        if not self.config.warmup_fraction:
-            return []
+        self.ignores_warmup = True
         self.config = self.config.changed(warmup_fraction=0.0)
         return [
             "the learning rate stays constant because an older version started this run without warm-up; "

@@ -52,6 +52,12 @@ def changes(current: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def is_edited(current: Mapping[str, Any]) -> bool:
+    """Whether any setting differs from the source, including those without effect."""
+    source = st.session_state[SOURCE]
+    return any(setting_text(source[name]) != setting_text(current[name]) for name in FIELDS)
+
+
 def values() -> dict[str, Any]:
     """What the form says now, widgets included that this run of the script has yet to draw."""
     draft = st.session_state[DRAFT]

@@ -103,7 +103,7 @@ def test_data_says_of_a_hostile_path_that_nothing_is_there(open_tab, dataset):
     broken.write_text(json.dumps([{"instruction": f"a {WORDS}", WORDS: "b"}]))
     choice.fill(str(broken))
     choice.press("Enter")
-    expect(tab.get_by_text("record 1 has no 'output'").first).to_be_visible()
+    expect(tab.get_by_text("no output (record 1)").first).to_be_visible()
     nothing_lives(settled(tab))
 
 

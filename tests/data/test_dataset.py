@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from core.config import RunConfig
+from core.config import EmptyOutputs, RunConfig
 from core.data import dataset
 from core.data.batches import encode_all
 from core.data.template import Example
@@ -121,7 +121,8 @@ def test_file_without_usable_record_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         dataset.load(path)
     assert str(caught.value) == (
-        f"dataset = {path!r}: none of its 2 records is usable: empty output (line 1, line 2)"
+        f"dataset = {path!r}: none of its 2 records is usable: empty output (line 1, line 2); "
+        "a record must be an object with instruction and output as text"
     )
 
 
@@ -160,38 +161,58 @@ def test_unused_keys_are_listed_with_record_counts(tmp_path: Path) -> None:
 
 
 def test_max_examples_takes_the_first_and_checks_no_more(tmp_path: Path) -> None:
-    path = written(tmp_path / "data", lines([*RECORDS, {"broken": 1}]))
+    path = written(tmp_path / "data", lines([*RECORDS, {"broken": 1}]) + "\nnot JSON")
     assert dataset.load(path, 2) == EXAMPLES[:2]
     assert dataset.load(path, 4) == EXAMPLES
-    with pytest.raises(UserError, match="line 5"):
+    with pytest.raises(UserError, match="line 6"):
         dataset.load(path, 5)
 
 
-@pytest.mark.parametrize(
-    ("record", "sentence"),
-    [
-        ({"output": "hi"}, r"record 2 has no 'instruction'$"),
-        ({"instruction": "hi"}, r"record 2 has no 'output'$"),
-        ({"Instruction": "hi", "output": "x"}, r"record 2 has no 'instruction'$"),
-        ({**GOOD, "instruction": 3}, r"record 2: 'instruction' is a number; it must be text$"),
-        ({**GOOD, "output": ["hi"]}, r"record 2: 'output' is a list; it must be text$"),
-        ({**GOOD, "input": {}}, r"record 2: 'input' is an object; it must be text$"),
-        ("hi", r"record 2 is text; it must be an object with instruction and output$"),
-        (None, r"record 2 is null; it must be an object with instruction and output$"),
-        ([GOOD], r"record 2 is a list; it must be an object with instruction and output$"),
-    ],
-)
+UNUSABLE = [
+    ({"output": "hi"}, "no instruction"),
+    ({"instruction": "hi"}, "no output"),
+    ({"prompt": "hi", "completion": "x"}, "no instruction or output"),
+    ({"Instruction": "hi", "output": "x"}, "no instruction"),
+    ({**GOOD, "instruction": 3}, "instruction is a number"),
+    ({**GOOD, "output": 5}, "output is a number"),
+    ({**GOOD, "output": ["hi"]}, "output is a list"),
+    ({**GOOD, "input": {}}, "input is an object"),
+    ("hi", "not an object"),
+    (None, "not an object"),
+    ([GOOD], "not an object"),
+]
+
+
+@pytest.mark.parametrize("empty_outputs", ["drop", "keep"])
+@pytest.mark.parametrize(("record", "reason"), UNUSABLE)
 @pytest.mark.parametrize("form", ["json", "jsonl"])
-def test_near_misses_name_the_place_and_the_key(
-    tmp_path: Path, record: Any, sentence: str, form: str
+def test_unusable_records_are_skipped_with_a_reason(
+    tmp_path: Path, record: Any, reason: str, form: str, empty_outputs: EmptyOutputs
 ) -> None:
-    records = [GOOD, record, GOOD]
+    records = [RECORDS[0], record, RECORDS[1]]
     text = json.dumps(records) if form == "json" else lines(records)
-    path = written(tmp_path / "data", text)
-    expected = sentence if form == "json" else sentence.replace("record 2", "line 2")
-    with pytest.raises(UserError, match=expected) as caught:
+    found = dataset.read(
+        written(tmp_path / "data", text), max_examples=2, empty_outputs=empty_outputs
+    )
+    unit = "record" if form == "json" else "line"
+    assert found.examples == EXAMPLES[:2]
+    assert found.places == [f"{unit} 1", f"{unit} 3"]
+    assert [(each.place, each.reason) for each in found.skipped] == [(f"{unit} 2", reason)]
+
+
+@pytest.mark.parametrize(("record", "reason"), UNUSABLE)
+def test_file_of_unusable_records_is_refused_with_the_format(
+    tmp_path: Path, record: Any, reason: str
+) -> None:
+    path = written(tmp_path / "data", json.dumps([record, None]))
+    with pytest.raises(UserError) as caught:
         dataset.load(path)
-    assert str(caught.value).startswith(f"dataset = {path!r}: ")
+    assert str(caught.value).startswith(
+        f"dataset = {path!r}: none of its 2 records is usable: {reason} (record 1"
+    )
+    assert str(caught.value).endswith(
+        "; a record must be an object with instruction and output as text"
+    )
     assert "\n" not in str(caught.value)
 
 
@@ -205,11 +226,14 @@ def test_near_misses_name_the_place_and_the_key(
         (b'[{"instruction": "a", "output": "b"}', "it is not valid JSON"),
         (b'{"instruction": "a", "output": "b"}\n{"instr', "line 2 is not valid JSON"),
         (b'{"instruction": "a" "b"}', "line 1 is not valid JSON .*one JSON object per line"),
-        (b'{\n "instruction": "a"\n}', "record 1 has no 'output'"),
+        (
+            b'{\n "instruction": "a"\n}',
+            r"its only record is not usable: no output \(record 1\); a record must",
+        ),
         (b'{\n "instruction": "a",\n', "it is not valid JSON"),
         (b'{"data": []}', "it contains no examples"),
-        (b'{\n "data": [1]\n}', "record 1 is a number"),
-        (b'{\n "data": {}\n}', "record 1 has no 'instruction'"),
+        (b'{\n "data": [1]\n}', r"not an object \(record 1\)"),
+        (b'{\n "data": {}\n}', r"no instruction or output \(record 1\)"),
         (
             b'{"train": [], "test": []}',
             r"several lists \(train, test\); put all records in one list",

@@ -48,6 +48,18 @@ def test_what_is_there_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert len(dataset.load("owner/name")) == 6
 
 
+@pytest.mark.parametrize("name", ["none", "x.pdf", "file.parquet.crdownload", "x.xlsx"])
+def test_a_missing_file_in_a_local_folder_is_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert hub.repository(f"data/{name}") is None
+    with pytest.raises(UserError, match="file not found"):
+        dataset.load(f"data/{name}")
+    assert hub.repository(f"owner/{name}") == f"owner/{name}"
+
+
 @given(st.text("ab-._/~é \x00", max_size=12) | st.text(max_size=120))
 def test_the_hubs_client_takes_every_name_that_is_one(name: str) -> None:
     if (found := hub.repository(name)) is not None:

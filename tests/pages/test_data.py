@@ -1,6 +1,7 @@
 """The data page: what it says of a data set, which example it shows, what it finds given away."""
 
 import json
+import re
 
 import pytest
 
@@ -112,5 +113,24 @@ def test_selected_example_stays_selected_when_rows_change(page, dataset):
     assert any(c.value.startswith("Item 5 ") for c in page.caption)
     page.choose("Find examples", "bird")
     assert any(c.value.startswith("Item 35 ") for c in page.caption)
+    page.choose("Find examples", "")
+    assert any(c.value.startswith("Item 5 ") for c in page.caption)
+
+
+def test_a_selected_example_stays_selected_when_empty_outputs_are_kept(page, tmp_path):
+    records = [{"instruction": f"Count to {n}.", "output": f"{n} it is."} for n in range(40)]
+    records[2]["output"] = ""
+    path = tmp_path / "some.json"
+    path.write_text(json.dumps(records))
+    page.go("data", dataset=str(path))
+    page.select(page.dataframe[1], 5)
+    assert any(c.value.startswith("Item 5 ") for c in page.caption)
+    assert "Count to 6." in re.sub("<[^>]+>", "", tokens(page))
+    page.choose("Keep empty outputs", True)
+    assert any(c.value.startswith("Item 6 ") for c in page.caption)
+    assert "Count to 6." in re.sub("<[^>]+>", "", tokens(page))
+    page.choose("Keep empty outputs", False)
+    assert any(c.value.startswith("Item 5 ") for c in page.caption)
+    page.choose("Find examples", "count 9")
     page.choose("Find examples", "")
     assert any(c.value.startswith("Item 5 ") for c in page.caption)

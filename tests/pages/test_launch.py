@@ -7,7 +7,7 @@ import shutil
 from core import rehearsal
 from core.config import RunConfig
 from core.errors import UserError
-from core.presets import preset
+from core.presets import PRESETS, preset
 from core.tracking.rundir import RunDirectory, all_runs
 from core.training import preflight
 from pages.shared import form, runtime
@@ -242,6 +242,25 @@ def test_reset_discards_every_edit(page):
     assert values == {"optimizer": "adamw", "lr": 5e-5, "lora_rank": 16}
     assert not page.widgets("Reset")
     assert form.settings(page.session_state["draft"])["optimizer"] == "adamw"
+
+
+def test_reset_discards_edits_without_effect(page):
+    give(page, method="lora", lora_rank=5, lora_targets="mlp")
+    give(page, method="full")
+    assert changes(page) == []
+    page.press("Reset")
+    assert not page.widgets("Reset")
+    give(page, method="lora")
+    assert setting(page, "lora_rank").value == preset("demo").lora_rank
+    assert setting(page, "lora_targets").value == "all"
+
+
+def test_reset_is_offered_for_no_source_as_it_is(page, write_run):
+    write_run("one", tags="a, b", lr=3.3e-7, min_lr=1e-9, grad_clip=None, notes="mine")
+    runtime.lab().refresh()
+    for source in (*PRESETS, "clone of one"):
+        page.run().choose("source", source)
+        assert not page.widgets("Reset"), source
 
 
 def test_selecting_another_source_discards_every_edit(page):

@@ -28,18 +28,24 @@ class ListRun:
     ) -> None:
         self.directory, self.resumed = directory, resumed
         self.stop_at, self.die_at = stop_at, die_at
+        self.plan_path = directory / "plan.json"
         self.events: list[dict[str, Any]] = []
 
     def emit(self, kind: str, **fields: Any) -> None:
         if kind == "step" and fields["step"] == self.die_at:
             raise KeyboardInterrupt
         self.events.append(json.loads(json.dumps({"event": kind, **fields})))
+        if kind == "plan":
+            self.plan_path.write_text(json.dumps(fields))
 
     def sync(self) -> None:
         """Nothing to make durable."""
 
     def stop_requested(self) -> bool:
         return self.stop_at is not None and len(self.of("step")) >= self.stop_at
+
+    def last_plan(self) -> dict[str, Any] | None:
+        return json.loads(self.plan_path.read_text()) if self.plan_path.exists() else None
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [event for event in self.events if event["event"] == kind]

@@ -99,6 +99,20 @@ def test_stored_answers_match_the_loaded_and_the_unmerged_model(
     assert stored == [decode(list(ids)) for ids in streamed]  # like the Compare page
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_a_checkpoint_loads_as_the_published_weights_do(
+    settings: Settings, new_run: NewRun, precision: str
+) -> None:
+    config, run = settings(**LORA, precision=precision), new_run(stop_at=2)
+    trainer = Trainer(config, run)
+    assert trainer.fit() == "stopped"
+    from_checkpoint = load_trained(config, run.directory).state_dict()
+    trainer.publish_weights()
+    published = load_trained(config, run.directory).state_dict()
+    assert from_checkpoint.keys() == published.keys()
+    assert all(torch.equal(from_checkpoint[name], published[name]) for name in published)
+
+
 def test_the_start_of_the_adapters_hangs_on_the_seed(settings: Settings) -> None:
     def starts(seed: int) -> list[torch.Tensor]:
         return [layer.lora_A for layer in lora.adapters(build_model(settings(**LORA, seed=seed)))]

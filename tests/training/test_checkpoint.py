@@ -139,11 +139,14 @@ def test_the_newest_sound_weights(tmp_path: Path) -> None:
     early, late = trained(1), trained(2)
     checkpoint.save_checkpoint(folder, 1, *early, {"progress": {}, "scaler": {}})
     checkpoint.save_checkpoint(folder, 2, *late, {"progress": {}, "scaler": {}})
-    found = checkpoint.newest_weights(folder)
+    facts, found = checkpoint.newest_weights(folder)
+    assert facts["step"] == 2
     assert torch.equal(found["1.weight"], late[0][1].weight)
     assert "0.bias" not in found
     (folder / "step-00000002" / "manifest.json").unlink()
-    assert torch.equal(checkpoint.newest_weights(folder)["1.weight"], early[0][1].weight)
+    facts, found = checkpoint.newest_weights(folder)
+    assert facts["step"] == 1
+    assert torch.equal(found["1.weight"], early[0][1].weight)
 
 
 def test_weights_of_another_model_are_refused() -> None:

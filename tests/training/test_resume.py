@@ -362,7 +362,11 @@ def rewrite_manifests(run: Any, change: Callable[[dict[str, Any]], object]) -> N
 
 def forget_settings(facts: dict[str, Any]) -> None:
     """Make a manifest like those of older versions."""
-    del facts["settings"], facts["train_examples"]
+    for key in ("settings", "train_examples", "precision", "ignores_warmup"):
+        del facts[key]
+
+
+UNCHECKED = "changes to config.json before this resume could not be checked"
 
 
 def test_checkpoints_without_recorded_settings_resume(
@@ -372,12 +376,41 @@ def test_checkpoints_without_recorded_settings_resume(
     stopped = new_run("stopped", stop_at=5)
     train(config, stopped)
     rewrite_manifests(stopped, forget_settings)
+    resumption.check_newest(stopped.directory, config.changed(seed=7))
     piece = new_run("stopped", resumed=True, stop_at=2)
     assert train(config, piece) == "stopped"
-    resumption.check_newest(stopped.directory, config.changed(seed=7))
+    [warning] = piece.of("warning")
+    assert warning["message"].endswith(UNCHECKED)
+    with pytest.raises(UserError, match=r"seed = 7 \(was 123\)"):  # recorded from this resume on
+        resumption.check_newest(stopped.directory, config.changed(seed=7))
     resumed = new_run("stopped", resumed=True)
     assert train(config, resumed) == "finished"
+    assert not resumed.of("warning")
     assert weights(resumed) == weights(whole("full"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"batch_size": 2}, "number of steps = 15 (was 12), number of steps per epoch = 5 (was 4)"),
+        ({"epochs": 1}, "number of steps = 4 (was 12)"),
+        ({"max_examples": 22}, "number of training examples = 18 (was 20)"),
+    ],
+)
+def test_resume_compares_counts_with_the_last_plan_of_an_older_version(
+    settings: Settings, new_run: NewRun, changes: dict[str, Any], named: str
+) -> None:
+    config = settings(**RANDOM, **METHODS["full"])
+    stopped = new_run("stopped", stop_at=2)
+    train(config, stopped)
+    rewrite_manifests(stopped, forget_settings)
+    before = kept(stopped)
+    resumed = new_run("stopped", resumed=True)
+    with pytest.raises(UserError, match="stopped cannot resume from step 2") as refused:
+        train(config.changed(**changes), resumed)
+    assert named in str(refused.value)
+    assert not resumed.events
+    assert kept(resumed) == before
 
 
 def test_setting_missing_from_the_checkpoint_counts_as_its_default(
@@ -432,7 +465,11 @@ def test_runs_started_by_older_versions_keep_their_constant_rate(
     train(settings(**constant | {"warmup_fraction": 0.0}), old)
     rewrite_manifests(old, forget_settings)
     config = settings(**constant | {"warmup_fraction": 0.9})  # in config.json, but ignored
-    assert train(config, new_run("old", resumed=True, stop_at=2)) == "stopped"
+    first = new_run("old", resumed=True, stop_at=2)
+    assert train(config, first) == "stopped"
+    unchecked, constant_rate = (event["message"] for event in first.of("warning"))
+    assert unchecked.endswith(UNCHECKED)
+    assert constant_rate.startswith("the learning rate stays constant")
     resumed = new_run("old", resumed=True)
     assert train(config, resumed) == "finished"
     assert {event["lr"] for event in resumed.of("step")} == {config.lr}
