@@ -14,13 +14,13 @@ export GOMP_SPINCOUNT ?= 1000
 .PHONY: app test test-long demo assets format clean
 
 app: .venv/app.done
-	RUNS_DIR="$(RUNS_DIR)" $(BIN)/python -m pages.shared.serve --server.address $(ADDRESS) --server.port $(PORT)
+	RUNS_DIR="$(RUNS_DIR)" $(BIN)/python -m pages.ui.serve --server.address $(ADDRESS) --server.port $(PORT)
 
 demo: .venv/app.done
 	$(BIN)/python -m core demo --runs-dir "$(RUNS_DIR)"
 
 assets: .venv/dev.done
-	$(BIN)/python -m core.recipe --runs-dir "$(RUNS_DIR)"
+	$(BIN)/python -m recipe --runs-dir "$(RUNS_DIR)"
 
 test: .venv/dev.done chromium
 	$(BIN)/ruff format --check .

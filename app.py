@@ -4,9 +4,9 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.shared import entrance
+from pages.ui import access
 
-ICON = Path(__file__).parent / "pages" / "shared" / "icon.svg"
+ICON = Path(__file__).parent / "pages" / "ui" / "icon.svg"
 """Served locally. Streamlit fetches `:material/...:` page icons from another host."""
 
 st.set_page_config(page_title="GPT-2 fine-tuning lab", page_icon=str(ICON), layout="wide")
@@ -37,10 +37,10 @@ pages = {
         st.Page("pages/scoring.py", title="Scoring", icon=":material/grading:"),
     ],
 }
-entrance.admit([page.url_path for group in pages.values() for page in group])
+access.admit([page.url_path for group in pages.values() for page in group])
 page = st.navigation(pages)
 with st.spinner("Starting: reading the index of runs"):
-    from pages.shared import runtime  # seconds at the first visit, so only once the frame stands
+    from pages.ui import runtime  # seconds at the first visit, so only once the frame stands
 
     runtime.frame_stands()
     runtime.lab()

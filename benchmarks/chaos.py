@@ -32,9 +32,9 @@ from typing import Any
 import psutil
 
 from core.config import RunConfig
-from core.tracking.events import parse
-from core.tracking.executors import run_in_process
-from core.tracking.rundir import RunDirectory
+from core.run.directory import RunDirectory
+from core.run.events import parse
+from core.scheduler.executors import run_in_process
 from core.tracking.schema import EVENT_TABLES, STEPPED
 from core.tracking.sync import read_index
 
@@ -49,8 +49,8 @@ DASHBOARD = """
 import sys, time
 from pathlib import Path
 from core.errors import UserError
-from core.tracking.lab import Lab
-from core.tracking.rundir import all_runs
+from core.lab import Lab
+from core.run.directory import all_runs
 lab = Lab(Path(sys.argv[1]))
 assert lab.driver is None, "another dashboard is still there"
 print("open", flush=True)
@@ -219,7 +219,11 @@ def trainers(path: Path) -> list[int]:
     for process in psutil.process_iter(["cmdline", "status"]):
         words = process.info["cmdline"] or []
         named = any(word.startswith(str(path.resolve())) for word in words)
-        if "core.tracking.worker" in words and named and process.info["status"] != "zombie":
+        if (
+            "core.scheduler.trainer_process" in words
+            and named
+            and process.info["status"] != "zombie"
+        ):
             found.append(process.pid)
     return found
 

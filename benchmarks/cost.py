@@ -17,11 +17,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.gpu import random_weights
-from core import rehearsal
 from core.config import RunConfig
 from core.data.template import format_prompt
 from core.data.tokenizer import encode
-from core.tables import markdown
+from core.planning import measurement
+from core.views.tables import markdown
 
 START = {"model": "gpt2", "length": 256, "batch": 2}
 CHANGED: dict[str, list[Any]] = {
@@ -51,7 +51,7 @@ def measure(where: dict[str, Any], method: str, directory: Path) -> dict[str, An
         "method": method, "batch_size": batch, "epochs": 1, "max_new_tokens": 1,
         "train_fraction": count / (count + 2), "test_fraction": 1 / (count + 2),
     })  # fmt: skip
-    cost = rehearsal.measure(config)
+    cost = measurement.measure(config)
     return {**where, "seconds_per_step": cost.seconds / STEPS, "memory_gb": cost.memory_mb / 1024}
 
 

@@ -13,8 +13,8 @@ import torch
 
 from core.config import RunConfig
 from core.data.batches import Batch
-from core.tracking.rundir import RunDirectory
-from core.tracking.worker import ActiveRun
+from core.run.directory import RunDirectory
+from core.scheduler.trainer_process import ActiveRun
 from core.training.trainer import Trainer
 
 EVENTS = 5000

@@ -29,9 +29,9 @@ from pathlib import Path
 
 from benchmarks.chaos import VARIANTS, config, examples, miscounted, outcome, undisturbed, until
 from core.errors import UserError
+from core.lab import Lab
+from core.run.directory import ENDED, RunDirectory
 from core.tracking import queries
-from core.tracking.lab import Lab
-from core.tracking.rundir import ENDED, RunDirectory
 
 SIZE = "2g"
 """Of the tmpfs: two checkpoints of each run of gpt2-nano, and what else there is."""

@@ -22,12 +22,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from core import rehearsal
 from core.config import RunConfig
 from core.nn.architecture import FAMILY
+from core.planning import measurement
 from core.presets import PRESETS, preset
-from core.tracking.executors import run_in_process
-from core.tracking.rundir import RunDirectory
+from core.run.directory import RunDirectory
+from core.scheduler.executors import run_in_process
 
 RECIPES: dict[str, dict[str, Any]] = {
     "run_1": {"journal_memory_gb": None, "aim_minutes": 2.0, "aim_memory_gb": None},
@@ -71,7 +71,7 @@ def random_weights(name: str, directory: Path) -> str:
     return str(path)
 
 
-def train(config: RunConfig, directory: Path) -> rehearsal.Cost:
+def train(config: RunConfig, directory: Path) -> measurement.Cost:
     """Train a whole run and read what it took from its events."""
     run = RunDirectory.create(directory, config)
     run_in_process(run)
@@ -79,7 +79,7 @@ def train(config: RunConfig, directory: Path) -> rehearsal.Cost:
         sys.exit(f"{run.name}: {run.status()}\n{run.log_tail()}")
     events = [json.loads(line) for line in run.events_path.read_text().splitlines()]
     seconds = max(event.get("seconds", 0.0) for event in events)
-    return rehearsal.Cost(max(event.get("memory_mb", 0.0) for event in events), seconds)
+    return measurement.Cost(max(event.get("memory_mb", 0.0) for event in events), seconds)
 
 
 def main() -> None:
@@ -106,7 +106,7 @@ def main() -> None:
                 base = random_weights(base, directory)
             changes = {"base_model": base, "dataset": data, **CHANGES.get(name, {})}
             config = config.changed(**changes, max_examples=chosen.examples)
-            cost = train(config, directory) if chosen.whole else rehearsal.measure(config)
+            cost = train(config, directory) if chosen.whole else measurement.measure(config)
             told = PRESETS[name].journal
             found[name] = {
                 "minutes": round(cost.seconds / 60, 2),

@@ -15,13 +15,13 @@ from pathlib import Path
 import plotly.io
 import plotly.tools
 
-from core import charts
 from core.presets import preset
+from core.run.directory import RunDirectory, all_runs
+from core.run.events import EventWriter
 from core.tracking import queries
-from core.tracking.events import EventWriter
 from core.tracking.index import Index
-from core.tracking.rundir import RunDirectory, all_runs
 from core.tracking.sync import Sync
+from core.views import charts
 
 STEPS = 6000
 UPDATES = 50

@@ -42,10 +42,10 @@ from playwright.sync_api import Browser, sync_playwright
 from benchmarks import live_page
 from benchmarks.load_data import write_runs
 from benchmarks.watchers import watch
+from core.lab import Lab
 from core.presets import preset
-from core.tracking.events import parse
-from core.tracking.lab import Lab
-from core.tracking.rundir import RunDirectory
+from core.run.directory import RunDirectory
+from core.run.events import parse
 from core.tracking.sync import read_index
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -191,7 +191,7 @@ def serving(runs_dir: Path) -> Iterator[tuple[psutil.Process, str]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "pages.shared.serve", "--server.port", str(port)]
+    command = [sys.executable, "-m", "pages.ui.serve", "--server.port", str(port)]
     process = subprocess.Popen(
         command, cwd=ROOT, env=os.environ | {"RUNS_DIR": str(runs_dir)}, stdout=subprocess.DEVNULL
     )

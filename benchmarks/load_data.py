@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from core.config import RunConfig
-from core.tracking.rundir import RunDirectory
+from core.run.directory import RunDirectory
 
 EVAL_EVERY, SAMPLE_EVERY, ANSWERS = 25, 100, 110
 BATCH = 8

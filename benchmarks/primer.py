@@ -26,11 +26,11 @@ from core.nn import pretrained
 from core.nn.generation import Sampling, generate
 from core.nn.gpt2 import GPT2
 from core.presets import DEMO, DEMO_LORA
-from core.recipe import facts
+from core.run.directory import RunDirectory
+from core.scheduler.trainer_process import work
 from core.tracking import queries, sync
-from core.tracking.rundir import RunDirectory
-from core.tracking.worker import work
 from core.training.evaluation import answer_all
+from recipe import facts
 
 RANKS = (2, 4, 16, 64)
 AT_ONCE = 64

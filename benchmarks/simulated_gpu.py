@@ -36,9 +36,10 @@ from core.config import RunConfig
 from core.nn import lora
 from core.nn.architecture import FAMILY
 from core.nn.gpt2 import GPT2
+from core.planning import estimate
+from core.planning.measurement import Nobody
 from core.presets import preset
-from core.rehearsal import Nobody
-from core.training import estimate, hardware, trainer
+from core.training import hardware, trainer
 
 NAME, GB = "simulated", 2**30
 PAGE = 512

@@ -39,7 +39,7 @@ from core.data import dataset  # noqa: E402
 from core.data.batches import encode_all  # noqa: E402
 from core.data.template import Example  # noqa: E402
 from core.nn.architecture import FAMILY, Architecture  # noqa: E402
-from core.tracking.executors import ENVIRONMENT  # noqa: E402
+from core.scheduler.executors import ENVIRONMENT  # noqa: E402
 
 FILLERS = 2
 """Examples beyond those trained on: a data set must leave one to test and one to validate on."""

@@ -2,7 +2,7 @@
 
 The browser form, the command line, the presets, config.json and the documentation are all made
 from these fields, so none of them can disagree. This file knows no model, no data and no machine:
-what depends on those (does the file exist, does the batch fit) is found by `core.training.preflight`.
+what depends on those (does the file exist, does the batch fit) is found by `core.planning.preflight`.
 """
 
 import difflib

@@ -2,8 +2,8 @@
 
 import streamlit as st
 
-from pages.shared import runtime
-from pages.shared.comparison import show_live, show_stored
+from pages.compare_answers import show_live, show_stored
+from pages.ui import runtime
 
 lab = runtime.lab()
 st.title("Compare")

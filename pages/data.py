@@ -5,18 +5,19 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from core import charts, folders
-from core.comparing import search
+from core import allowed_paths
 from core.config import EmptyOutputs, RunConfig
 from core.data import dataset, hub, inspection
 from core.data.dataset import Records, Split
 from core.errors import ConfigError, UserError
 from core.nn import pretrained
-from core.tables import records
 from core.tracking import queries
-from pages.shared import runtime
-from pages.shared.selection import select_rows
-from pages.shared.text import count, plain, show_skipped, show_tokens
+from core.views import charts
+from core.views.search import search
+from core.views.tables import records
+from pages.ui import runtime
+from pages.ui.selection import select_rows
+from pages.ui.text import count, plain, show_skipped, show_tokens
 
 COLUMNS = ["item", "part", "tokens", "instruction", "input", "output"]
 LABELS = {"item": "Item", "part": "Part", "tokens": "Tokens", "instruction": "Instruction",
@@ -74,7 +75,7 @@ def choose() -> tuple[RunConfig, int]:
             "base_model": base,
             "max_length": length,
         }
-        if outside := folders.problems(settings):
+        if outside := allowed_paths.problems(settings):
             raise ConfigError(outside)
         settings |= {"max_examples": most, "mask_prompt": masked}
         settings |= {"empty_outputs": "keep" if keep else "drop"}

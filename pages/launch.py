@@ -6,17 +6,20 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from core import charts, folders, rehearsal
+from core import allowed_paths
 from core.config import RunConfig
 from core.errors import ConfigError, Problem, UserError
+from core.planning import measurement
 from core.presets import PRESETS, preset
+from core.run.names import next_name
 from core.tracking import queries
-from core.tracking.naming import next_name
-from pages.shared import form, runtime
-from pages.shared.text import DASH, count, duration, plain, show_skipped
+from core.views import charts
+from pages import launch_form
+from pages.ui import runtime
+from pages.ui.text import DASH, count, duration, plain, show_skipped
 
 if TYPE_CHECKING:
-    from core.training import preflight
+    from core.planning import preflight
 
 CLONE = "clone of "
 FILLED_FROM = "filled_from"
@@ -39,7 +42,7 @@ def take_source() -> None:
     """Fill the form from the selected source. If the source is damaged, keep the form and the previous source."""
     source = st.session_state["source"]
     try:
-        form.start_from(source_settings(source))
+        launch_form.start_from(source_settings(source))
         st.session_state[FILLED_FROM] = source
     except UserError as error:
         st.error(plain(str(error)))
@@ -68,11 +71,11 @@ def launch(config: RunConfig) -> None:
 
 def examine(
     settings: dict[str, object],
-) -> tuple["preflight.Plan", rehearsal.Cost | None, list[Problem]]:
+) -> tuple["preflight.Plan", measurement.Cost | None, list[Problem]]:
     """What a run of these settings would do, what it costs if that was measured, and all that is wrong."""
-    from core.training import preflight
+    from core.planning import preflight
 
-    if outside := folders.problems(settings):  # what lies there is not even looked at
+    if outside := allowed_paths.problems(settings):  # what lies there is not even looked at
         return preflight.Plan(), None, outside
     try:
         config = RunConfig.parse(settings)
@@ -80,7 +83,7 @@ def examine(
         return preflight.Plan(), None, preflight.all_problems(settings)
     plan, cost = preflight.check(config), None
     known, future = st.session_state.get(MEASURING, ("", None))
-    if not plan.problems and known == rehearsal.key(config) and future.done():
+    if not plan.problems and known == measurement.key(config) and future.done():
         if error := future.exception():
             st.error(plain(str(error)))
         else:
@@ -101,21 +104,23 @@ def offer_measurement(config: RunConfig) -> None:
         width="stretch",
     )
     if pressed and not going:  # a second click may arrive before the button is grey
-        st.session_state[MEASURING] = rehearsal.key(config), rehearsal.begin(config)
+        st.session_state[MEASURING] = measurement.key(config), measurement.begin(config)
         st.rerun()
     if going:
         wait_for(future)
 
 
 @st.fragment(run_every=1.0)
-def wait_for(future: Future[rehearsal.Cost]) -> None:
+def wait_for(future: Future[measurement.Cost]) -> None:
     """Draw the page anew once it is measured."""
     st.caption("Measuring: a few steps, the longest batch first ...")
     if future.done():
         runtime.rerun()
 
 
-def show_plan(plan: "preflight.Plan", cost: rehearsal.Cost | None, problems: list[Problem]) -> None:
+def show_plan(
+    plan: "preflight.Plan", cost: measurement.Cost | None, problems: list[Problem]
+) -> None:
     """The figures of the run to come."""
     st.markdown("**What it will do**")
     first, second = st.columns(2)
@@ -157,15 +162,15 @@ def show_plan(plan: "preflight.Plan", cost: rehearsal.Cost | None, problems: lis
 
 st.title("Launch")
 runs = queries.results(lab.db)["name"].tolist()
-if form.DRAFT not in st.session_state:
+if launch_form.DRAFT not in st.session_state:
     st.session_state["source"] = "demo"
     take_source()
 filled_from = st.session_state[FILLED_FROM]
 known = [*PRESETS, *(CLONE + run for run in runs)]
 sources = known if filled_from in known else [*known, filled_from]  # its run was deleted
 st.session_state["source"] = filled_from  # also when returning from another page
-current = form.values()
-changes = form.changes(current)
+current = launch_form.values()
+changes = launch_form.changes(current)
 
 with st.container(horizontal=True, vertical_alignment="bottom"):
     st.selectbox(
@@ -176,22 +181,22 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
         on_change=take_source,
         width=620,
     )
-    if form.is_edited(current):
+    if launch_form.is_edited(current):
         st.button(
             "Reset",
             icon=":material/undo:",
             help="Discard all changes and restore the source's settings.",
-            on_click=form.reset,
+            on_click=launch_form.reset,
         )
     if st.button("Launch the demo", icon=":material/play_arrow:"):
         launch(preset("demo"))
 
 ready = "torch" in sys.modules
-plan, cost, problems = examine(form.settings(current)) if ready else (None, None, [])
+plan, cost, problems = examine(launch_form.settings(current)) if ready else (None, None, [])
 with st.container(horizontal=True, gap="medium"):  # the plan stands above where it is narrow
     side, main = st.container(width=300), st.container(width=620)
 with main:
-    form.show(current, problems)
+    launch_form.show(current, problems)
 with side:
     if st.button(
         "Launch",
@@ -200,15 +205,15 @@ with side:
         disabled=bool(problems),
         width="stretch",
     ):
-        launch(RunConfig.parse(form.settings(current)))
+        launch(RunConfig.parse(launch_form.settings(current)))
     show_changes(changes)
     if plan is None:  # a new server: the form need not wait for what tells what it will do
         st.caption("Loading PyTorch, to work out what it will do ...")
-        import core.training.preflight  # noqa: F401  takes seconds
+        import core.planning.preflight  # noqa: F401  takes seconds
 
         runtime.rerun()
     if not problems:
-        config = RunConfig.parse(form.settings(current))
+        config = RunConfig.parse(launch_form.settings(current))
         st.caption(f"It will be called **{plain(next_name(lab.runs_dir, config))}**.")
         offer_measurement(config)
     show_plan(plan, cost, problems)

@@ -2,14 +2,14 @@
 
 import streamlit as st
 
-from core import charts
-from core.tables import records
+from core.run.directory import RunDirectory
 from core.tracking import queries
-from core.tracking.rundir import RunDirectory
-from pages.shared import runtime
-from pages.shared.selection import show_cut
-from pages.shared.status import show_run
-from pages.shared.text import plain, show_text
+from core.views import charts
+from core.views.tables import records
+from pages.ui import runtime
+from pages.ui.selection import show_cut
+from pages.ui.status import show_run
+from pages.ui.text import plain, show_text
 
 X_LABELS = {"step": "Step", "epoch": "Epoch", "tokens": "Tokens", "seconds": "Time"}
 GOING = ("running", "queued")

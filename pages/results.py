@@ -2,16 +2,17 @@
 
 import streamlit as st
 
-from core import journal, report
 from core.errors import UserError
-from core.filtering import matching
 from core.judging import scores as judging
-from core.tables import markdown, records
 from core.tracking import queries, verdict_queries
-from pages.shared import columns, runtime
-from pages.shared.selection import select_rows
-from pages.shared.text import plain
-from pages.shared.ticked import show_one, show_settings
+from core.views import journal, report
+from core.views.filter import matching
+from core.views.tables import markdown, records
+from pages import results_columns
+from pages.results_selection import show_one, show_settings
+from pages.ui import runtime
+from pages.ui.selection import select_rows
+from pages.ui.text import plain
 
 FILTER_HELP = "Words that occur in a run, and comparisons of a column: `validation loss < 2`, `lr>=1e-4`, `method=lora`, `exact answers > 80%`."
 
@@ -41,15 +42,15 @@ if results.empty and not beside:
     st.stop()
 judged = judging.by_run(verdict_queries.scores(lab.db))
 listed = report.beside_journal(results, judged) if beside else report.run_frame(results, judged)
-table, judges = columns.with_scores(listed)
-table = table.merge(columns.further(results), on="name", how="left")
-first = [*columns.FIRST, *judges]
-otherwise = columns.proposed(results, judges, beside)
+table, judges = results_columns.with_scores(listed)
+table = table.merge(results_columns.further(results), on="name", how="left")
+first = [*results_columns.FIRST, *judges]
+otherwise = results_columns.proposed(results, judges, beside)
 table = table[[*otherwise, *table.columns.difference(otherwise, sort=False)]]
 with bar.popover("Columns", icon=":material/view_column:"):
-    shown = columns.pick(list(table.columns), otherwise, "journal" if beside else "own")
+    shown = results_columns.pick(list(table.columns), otherwise, "journal" if beside else "own")
 try:
-    table = matching(table, words, {columns.label(c): c for c in table.columns})
+    table = matching(table, words, {results_columns.label(c): c for c in table.columns})
 except UserError as error:
     st.error(plain(str(error)))
 rows = tuple(table["name"])
@@ -62,7 +63,7 @@ selected = select_rows(
     "results",
     multiple=True,
     placeholder="",
-    column_config={name: columns.column(name, table[name]) for name in table.columns},
+    column_config={name: results_columns.column(name, table[name]) for name in table.columns},
 )
 picked = [name for name, is_journal in selected if not is_journal]
 kept = listed[listed["name"].isin(rows)]

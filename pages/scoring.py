@@ -2,12 +2,12 @@
 
 import streamlit as st
 
-from core import report
 from core.tracking import queries
-from pages.shared import runtime
-from pages.shared.judging import order_form, show_progress
-from pages.shared.scores import show_judges, show_pairs, show_scores, show_two
-from pages.shared.selection import show_cut
+from core.views import report
+from pages.scoring_order import order_form, show_progress
+from pages.scoring_results import show_judges, show_pairs, show_scores, show_two
+from pages.ui import runtime
+from pages.ui.selection import show_cut
 
 DEFAULT_RUNS = 6
 PROPOSED_FROM = "scored_runs_proposed_from"

@@ -11,6 +11,8 @@ from hypothesis import settings
 
 from tests.hub_server import Hub, serving
 
+pytest_plugins = ["tests.run_fixtures"]
+
 # Without deadlines: a shared machine makes the clock lie.
 settings.register_profile("project", deadline=None, max_examples=60)
 settings.load_profile("project")

@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from core.run.directory import RunDirectory
 from core.tracking import queries, sync
-from core.tracking.rundir import RunDirectory
+from tests.cli.test_commands import call
 from tests.hub_server import Hub
-from tests.test_cli import call
 
 TOPICS = ["rivers", "budgets", "planets", "recipes", "verbs", "cities", "poems", "engines"]
 TASKS = ["Describe", "Compare", "List three facts about", "Write a headline about", "Explain"]

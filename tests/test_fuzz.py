@@ -12,15 +12,15 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from core.comparing import differing_words, search
 from core.config import RunConfig
 from core.data import dataset
 from core.data.batches import encode_all
 from core.errors import UserError
+from core.run.directory import RunDirectory, all_runs
 from core.tracking import queries
 from core.tracking.index import Index
-from core.tracking.rundir import RunDirectory, all_runs
 from core.tracking.sync import Sync
+from core.views.search import differing_words, search
 
 few = settings(max_examples=40, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck),
                phases=(Phase.explicit, Phase.generate))  # fmt: skip

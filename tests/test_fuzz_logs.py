@@ -12,18 +12,19 @@ from hypothesis import strategies as st
 
 from core.config import RunConfig
 from core.data.template import Example
-from core.judging import agreement, prices, scores
+from core.judging import prices, scores
 from core.judging.base_answers import Base, answer_missing
 from core.judging.judge import Item
 from core.judging.ledger import Ledger, known_verdicts
-from core.tables import records
+from core.run.directory import RunDirectory, all_runs
+from core.run.event_files import event_files
+from core.run.events import parse
+from core.scheduler.queue import read_order
+from core.statistics import agreement
 from core.tracking import queries, verdict_queries
-from core.tracking.events import parse
 from core.tracking.index import Index
-from core.tracking.queue import read_order
-from core.tracking.rundir import RunDirectory, all_runs
-from core.tracking.sources import event_files
 from core.tracking.sync import Sync
+from core.views.tables import records
 from tests.test_fuzz import any_text, anything, broken, few, folder, many, some, spelled
 
 

@@ -12,13 +12,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from core.answering import Answerer
 from core.data.template import format_prompt
 from core.data.tokenizer import decode, encode
+from core.inference import Answerer
 from core.nn import pretrained
 from core.nn.generation import Sampling
 from core.nn.gpt2 import GPT2
-from core.training import checkpoint
+from core.training import checkpoints
 from tests.test_fuzz import Told, any_text, anything, attempt, broken, few, many, spelled
 
 SIZES = {"n_layer": 1, "n_head": 1, "n_embd": 2, "n_positions": 8, "vocab_size": 11}
@@ -40,7 +40,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
     """A folder with a sound checkpoint and one whose manifest is to be overwritten; the manifest."""
     folder = tmp_path_factory.mktemp("saved")
     for step in (1, 2):
-        checkpoint.save_checkpoint(
+        checkpoints.save_checkpoint(
             folder, step, *adapted(), {"progress": {"step": step}, "scaler": {}}
         )
     facts: dict[str, Any] = json.loads((folder / "step-00000002" / "manifest.json").read_text())
@@ -80,13 +80,13 @@ def test_any_manifest_is_read_or_told_and_the_checkpoint_before_it_counts(
     content = data.draw(broken | anything.map(spelled) | manifests(facts).map(spelled))
     newest = folder / "step-00000002"
     (newest / "manifest.json").write_bytes(content)
-    found = attempt(lambda: checkpoint.read(newest))
+    found = attempt(lambda: checkpoints.read(newest))
     if not isinstance(found, Told):
         assert found[1].keys() == json.loads(content)["files"].keys()
-    _, weights = attempt(lambda: checkpoint.newest_weights(folder))
+    _, weights = attempt(lambda: checkpoints.newest_weights(folder))
     assert weights.keys() == {"weight", "bias"}
     model, optimizer = adapted()
-    restored, damaged = checkpoint.load_checkpoint(folder, model, optimizer)
+    restored, damaged = checkpoints.load_checkpoint(folder, model, optimizer)
     assert restored is not None
     if damaged:
         assert restored["progress"] == {"step": 1}
@@ -136,7 +136,7 @@ def test_any_bytes_for_weights_are_told(
     (weights / "a.safetensors").write_bytes(content)
     told = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     (weights / "manifest.json").write_text(json.dumps({"files": {"a.safetensors": told}}))
-    read = attempt(lambda: checkpoint.read(weights))
+    read = attempt(lambda: checkpoints.read(weights))
     assert isinstance(read, Told) or read[1]["a.safetensors"].keys() <= json.loads(content[8:8 + int.from_bytes(content[:8], "little")]).keys()  # fmt: skip
 
 

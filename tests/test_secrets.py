@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from core.config import RunConfig
+from core.run.directory import RunDirectory
 from core.tracking.index import INDEX
-from core.tracking.rundir import RunDirectory
 from core.tracking.sync import read_index
 from tests.judging.server import JudgeServer
 from tests.test_layout import ROOT, relative, tracked
@@ -88,7 +88,7 @@ def quote(prompt: str) -> str:
 
 COMMANDS = """
 import json, os, sys
-import core.answering, core.cli, core.training.preflight
+import core.inference, core.cli.commands, core.planning.preflight
 for home, words, more in json.load(sys.stdin):
     if os.fork() == 0:
         os.chdir(home)

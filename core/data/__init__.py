@@ -1,1 +1,1 @@
-"""From an Alpaca-format file to padded batches of token ids. Knows no model."""
+"""Data sets: formats, prompt template, tokenizer, batches. Knows no model."""

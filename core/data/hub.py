@@ -6,7 +6,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 
-from core.download import DIFFERS, discard_if_damaged, explained, progress_bar, reachable
+from core.data.download import DIFFERS, discard_if_damaged, explained, progress_bar, reachable
 from core.errors import UserError
 
 NAMED = {"alpaca": "tatsu-lab/alpaca"}

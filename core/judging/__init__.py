@@ -1,1 +1,1 @@
-"""Judges of answers, the ledger of their verdicts, and what the scores can tell."""
+"""Judges, the ledger of their verdicts, and the scorer."""

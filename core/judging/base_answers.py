@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from core.data.template import Example
 from core.errors import UserError
 from core.judging.judge import digest
-from core.tracking.events import EventWriter, parse, read_lines
-from core.tracking.lock import acquire
-from core.tracking.naming import slug
-from core.tracking.sources import PRETRAINED
+from core.run.event_files import PRETRAINED
+from core.run.events import EventWriter, parse, read_lines
+from core.run.lock import acquire
+from core.run.names import slug
 
 if TYPE_CHECKING:  # it brings torch
     from core.nn.gpt2 import GPT2

@@ -22,10 +22,10 @@ from core.judging.ledger import Ledger
 from core.judging.limits import Limits
 from core.judging.pairs import pair_items
 from core.judging.scorer import Progress
-from core.tracking.rundir import RunDirectory
+from core.run.directory import RunDirectory
 
 if TYPE_CHECKING:  # they bring torch, which only answers of a base need
-    from core.answering import Answerer
+    from core.inference import Answerer
     from core.nn.gpt2 import GPT2
 
 JUDGED = ["instruction", "input", "reference", "answer"]
@@ -143,7 +143,7 @@ class Job:
         for base, examples in self.bases.items():
 
             def load(model: str = base.model) -> "tuple[GPT2, str]":
-                from core.answering import BASE
+                from core.inference import BASE
 
                 answerer, who = self._answerer(), BASE + model
                 return answerer.model(who), answerer.fingerprint(who)

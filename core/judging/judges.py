@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from core.errors import UserError
-from core.judging.http_errors import base_address, checked_address, is_loopback, secrets_of
 from core.judging.judge import Judge, Kind, Service
 from core.judging.model_judge import ModelJudge
-from core.judging.openai_api import OPENAI
 from core.judging.questions import PAIR_TEMPLATE, SCORE_TEMPLATE, Question
 from core.judging.reference import TITLES, Measure, ReferenceJudge
+from core.judging.services.http_errors import base_address, checked_address, is_loopback, secrets_of
+from core.judging.services.openai_compatible import OPENAI
 
 LOOPBACK_TIMEOUT_S = 300.0
 """Default timeout for a server on this machine, which may need to load the model first."""
@@ -92,7 +92,7 @@ def _gemini(settings: JudgeSettings, kind: Kind, check_key: bool) -> Judge:
     timeout = default_timeout(settings)
 
     def connect() -> Service:
-        from core.judging.gemini import Gemini
+        from core.judging.services.gemini import Gemini
 
         return Gemini(model, settings.temperature, key, endpoint=endpoint, timeout=timeout)
 
@@ -118,7 +118,7 @@ def _openai(settings: JudgeSettings, kind: Kind, check_key: bool) -> Judge:
     model, timeout = settings.model, default_timeout(settings)
 
     def connect() -> Service:
-        from core.judging.openai_api import OpenAICompatible
+        from core.judging.services.openai_compatible import OpenAICompatible
 
         return OpenAICompatible(model, settings.temperature, key, base_url=url, timeout=timeout)
 

@@ -16,9 +16,9 @@ from typing import Any, Self
 
 from core.errors import UserError
 from core.judging.judge import Item, Verdict, judge_id
-from core.tracking.events import EventWriter, parse, read_lines
-from core.tracking.lock import acquire
-from core.tracking.sources import VERDICTS
+from core.run.event_files import VERDICTS
+from core.run.events import EventWriter, parse, read_lines
+from core.run.lock import acquire
 
 LONGEST = 8000
 """Letters of a reply that are kept."""

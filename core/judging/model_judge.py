@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from core.judging.http_errors import hidden
 from core.judging.judge import Item, Service, Verdict
 from core.judging.questions import Question
+from core.judging.services.http_errors import hidden
 
 
 class ModelJudge:

@@ -8,8 +8,8 @@ import pandas as pd
 
 from core.judging.judge import Item
 from core.judging.scores import EXAMPLE
-from core.judging.statistics import win_rate
-from core.judging.tournament import rating_intervals
+from core.statistics.intervals import win_rate
+from core.statistics.ratings import rating_intervals
 
 
 def pair_items(answers: pd.DataFrame) -> list[Item]:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from core.judging.statistics import Interval, components, mean_intervals, within_scale
-from core.tracking.sources import PRETRAINED
+from core.run.event_files import PRETRAINED
+from core.statistics.intervals import Interval, components, mean_intervals, within_scale
 from core.tracking.verdict_queries import ENOUGH
 
 EXAMPLE = ["instruction", "input", "reference"]

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from core.download import (
+from core.data.download import (
     DIFFERS,
     cached_file,
     discard_if_damaged,

@@ -1,1 +1,1 @@
-"""Run directories, the DuckDB index over them, the queue and what drives it."""
+"""The DuckDB index over all runs: schema, sync and queries."""

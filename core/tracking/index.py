@@ -12,8 +12,8 @@ from pathlib import Path
 import duckdb
 
 from core.errors import UserError
+from core.run.lock import acquire
 from core.tracking import schema
-from core.tracking.lock import acquire
 
 INDEX = "lab.duckdb"
 LOCK = "driver.lock"

@@ -19,12 +19,12 @@ import pyarrow.json as arrow_json
 
 from core.data.exact_match import exact_match
 from core.errors import UserError
-from core.tracking.events import LARGEST, parse, read_lines
+from core.run.directory import RunDirectory, all_runs
+from core.run.event_files import EventFile, event_files
+from core.run.events import LARGEST, parse, read_lines
+from core.run.files import open_plain
 from core.tracking.index import INDEX, Index
-from core.tracking.plain_files import open_plain
-from core.tracking.rundir import RunDirectory, all_runs
 from core.tracking.schema import EVENT_TABLES, STEPPED
-from core.tracking.sources import EventFile, event_files
 
 NEW_RUNS_PER_TRANSACTION = 32
 """New runs are inserted in groups, so that rebuilding the index needs far fewer commits."""

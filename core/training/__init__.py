@@ -1,1 +1,1 @@
-"""The one training loop and what it needs. Knows a run only as a directory and an event writer."""
+"""The training loop, optimizers, checkpoints and evaluation. Knows a run as a directory and an event writer."""

@@ -8,7 +8,7 @@ from core.config import RunConfig
 from core.errors import UserError
 from core.nn import lora, pretrained
 from core.nn.gpt2 import GPT2
-from core.training import checkpoint, hardware
+from core.training import checkpoints, hardware
 
 
 def build_model(config: RunConfig) -> GPT2:
@@ -35,14 +35,14 @@ def load_trained(config: RunConfig, directory: Path) -> GPT2:
     """
     model = build_model(config)
     if (directory / "weights").is_dir():
-        facts, files = checkpoint.read(directory / "weights")
+        facts, files = checkpoints.read(directory / "weights")
         [tensors] = files.values()
         if config.method == "lora" and facts.get("base_hash") != pretrained.fingerprint(model):
             message = f"{directory.name}: its adapters were trained on other weights of {config.base_model} than those of today"
             raise UserError(message)
     else:
-        facts, tensors = checkpoint.newest_weights(directory / "checkpoint")
-    checkpoint.load_trainable(model, tensors)
+        facts, tensors = checkpoints.newest_weights(directory / "checkpoint")
+    checkpoints.load_trainable(model, tensors)
     for dtype in (torch.bfloat16, torch.float16):
         if facts.get("precision") == hardware.name_of(dtype):
             lora.narrow(model, dtype)

@@ -102,7 +102,7 @@ def peak_memory_mb(device: torch.device) -> float:
 def map_large_blocks() -> None:
     """Let what is made from now on go back to the system when it is freed: less memory for some of the speed.
 
-    By default a trainer keeps freed blocks for its next step (`core.tracking.executors.ENVIRONMENT`).
+    By default a trainer keeps freed blocks for its next step (`core.scheduler.executors.ENVIRONMENT`).
     """
     if limit := getattr(ctypes.CDLL(None), "mallopt", None):
         limit(M_MMAP_THRESHOLD, 4 * MIB)

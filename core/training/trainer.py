@@ -9,18 +9,17 @@ from typing import Any
 
 import torch
 
-from core import download
 from core.config import RunConfig
-from core.data import dataset
+from core.data import dataset, download
 from core.data.batches import Batch, Encoded, Schedule, collate, encode_all, fingerprint
 from core.data.template import Example
 from core.errors import TrainingError
 from core.nn import generation, lora, pretrained
 from core.nn.gpt2 import GPT2
-from core.training import checkpoint, divergence, hardware, resumption
+from core.training import checkpoints, divergence, hardware, resumption
 from core.training.build import build_model
 from core.training.evaluation import answer_all, mean_loss
-from core.training.optimiser import build_optimizer, learning_rate
+from core.training.optimizers import build_optimizer, learning_rate
 from core.training.run import Outcome, Progress, Run, StoppedError, tell_download
 
 
@@ -240,7 +239,7 @@ class Trainer:
 
     def _save(self) -> None:
         self.run.sync()
-        checkpoint.save_checkpoint(
+        checkpoints.save_checkpoint(
             self.run.directory / "checkpoint",
             self.progress.step,
             self.model,
@@ -263,7 +262,7 @@ class Trainer:
     def _resume(self) -> None:
         if not self.run.resumed:
             return
-        facts, messages = checkpoint.load_checkpoint(
+        facts, messages = checkpoints.load_checkpoint(
             self.run.directory / "checkpoint", self.model, self.optimizer, self._check_settings
         )
         if facts:
@@ -278,7 +277,7 @@ class Trainer:
                     "changes to config.json before this resume could not be checked"
                 )
             messages += self._keep_constant_rate(facts)
-            messages += checkpoint.strangers(facts, self._origin(), self.progress.step)
+            messages += checkpoints.strangers(facts, self._origin(), self.progress.step)
         self.run.emit("rewind", step=self.progress.step if facts else -1)
         for message in messages:
             self.run.emit("warning", step=self.progress.step, about="checkpoint", message=message)
@@ -323,8 +322,8 @@ class Trainer:
             "base_hash": self.base_hash,
             "precision": hardware.name_of(self.dtype),
         }
-        tensors = checkpoint.trainable(self.model)
-        checkpoint.publish(self.run.directory / "weights", {name: tensors}, facts)
+        tensors = checkpoints.trainable(self.model)
+        checkpoints.publish(self.run.directory / "weights", {name: tensors}, facts)
 
     def answer_test_set(self) -> Outcome:
         """Greedy answers to every test example, each an event."""

@@ -15,7 +15,7 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from core.config import RunConfig
-from core.tracking.rundir import RunDirectory
+from core.run.directory import RunDirectory
 
 ROOT = Path(__file__).parents[2]
 QUIET = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"]
@@ -64,7 +64,7 @@ def address(runs_dir, hostile, tmp_path_factory):
     environment = {**os.environ, "RUNS_DIR": str(runs_dir), **slow}
     with log.open("wb") as output:
         server = subprocess.Popen(
-            [sys.executable, "-m", "pages.shared.serve", "--server.port", str(port)],
+            [sys.executable, "-m", "pages.ui.serve", "--server.port", str(port)],
             cwd=ROOT, env=environment, stdout=output, stderr=output,
         )  # fmt: skip
     try:

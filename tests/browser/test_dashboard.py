@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import expect
 
 from benchmarks.watchers import watch
-from core.tracking.rundir import RunDirectory
+from core.run.directory import RunDirectory
 from tests.browser.conftest import HOSTILE
 
 POINTS = """

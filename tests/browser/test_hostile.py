@@ -9,7 +9,7 @@ from playwright.sync_api import TimeoutError, expect
 from core.config import RunConfig
 from core.judging.judge import Item, Verdict
 from core.judging.ledger import Ledger
-from core.tracking.rundir import RunDirectory
+from core.run.directory import RunDirectory
 from tests.browser import test_dashboard as dashboard
 from tests.browser.conftest import HOSTILE
 

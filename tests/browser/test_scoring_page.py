@@ -3,7 +3,7 @@
 from playwright.sync_api import expect
 
 from core.config import RunConfig
-from core.tracking.rundir import RunDirectory
+from core.run.directory import RunDirectory
 from tests.browser import test_dashboard as dashboard
 
 PATIENCE = 20_000

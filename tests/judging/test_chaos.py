@@ -17,9 +17,9 @@ import pytest
 
 from core.config import RunConfig
 from core.judging.judge import Item
-from core.tracking.events import EventWriter
-from core.tracking.rundir import RunDirectory
-from core.tracking.sources import VERDICTS
+from core.run.directory import RunDirectory
+from core.run.event_files import VERDICTS
+from core.run.events import EventWriter
 from tests.judging import server as server_module
 from tests.judging.server import JudgeServer
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from core.answering import BASE, Answerer
 from core.config import RunConfig
 from core.data.template import Example, format_prompt
 from core.data.tokenizer import END_OF_TEXT, decode, encode
 from core.errors import UserError
+from core.inference import BASE, Answerer
 from core.judging import scores
 from core.judging.base_answers import Base
 from core.judging.job import Job, Order, bases_of
@@ -20,11 +20,11 @@ from core.judging.ledger import Ledger
 from core.judging.limits import Limits
 from core.nn.generation import Sampling, generate
 from core.nn.gpt2 import GPT2
+from core.run.directory import RunDirectory
+from core.run.event_files import PRETRAINED, VERDICTS
+from core.run.events import EventWriter
+from core.run.lock import acquire
 from core.tracking import queries, sync, verdict_queries
-from core.tracking.events import EventWriter
-from core.tracking.lock import acquire
-from core.tracking.rundir import RunDirectory
-from core.tracking.sources import PRETRAINED, VERDICTS
 from tests.judging.server import JudgeServer, openai_reply
 
 EXAMPLES = [("Name a colour.", "", "Red."), ("Name it.", "a cat", "Cat."), ("Add.", "1 1", "2")]

@@ -16,11 +16,11 @@ from core.errors import UserError
 from core.judging.judge import Item, Verdict, judge_id, verdict_key
 from core.judging.ledger import LONGEST, Ledger, known_verdicts
 from core.judging.reference import ReferenceJudge
+from core.lab import Lab
+from core.run.directory import RunDirectory
+from core.run.event_files import FOLDERS, PRETRAINED, VERDICTS
+from core.run.events import EventWriter
 from core.tracking import queries, sync, verdict_queries
-from core.tracking.events import EventWriter
-from core.tracking.lab import Lab
-from core.tracking.rundir import RunDirectory
-from core.tracking.sources import FOLDERS, PRETRAINED, VERDICTS
 
 ROOT = Path(__file__).parents[2]
 SPEC: dict[str, Any] = {

@@ -12,10 +12,10 @@ from core.judging.judge import Item, Verdict, verdict_key
 from core.judging.ledger import Ledger
 from core.judging.pairs import EXAMPLE, pair_items, tournament, win_rates
 from core.judging.reference import ReferenceJudge
+from core.run.directory import RunDirectory, all_runs
+from core.run.event_files import event_files
 from core.tracking import verdict_queries
 from core.tracking.index import Index
-from core.tracking.rundir import RunDirectory, all_runs
-from core.tracking.sources import event_files
 from core.tracking.sync import Sync
 
 

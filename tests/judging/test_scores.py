@@ -14,7 +14,7 @@ from core.judging.scores import (
     scale_sentence,
     shown_names,
 )
-from core.judging.statistics import mean_interval
+from core.statistics.intervals import mean_interval
 
 BASE = "pretrained/gpt2-nano-1f0c9a3b"
 

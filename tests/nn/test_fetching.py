@@ -13,8 +13,8 @@ from huggingface_hub import constants
 from safetensors.torch import save, save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from core import download
-from core.download import explained
+from core.data import download
+from core.data.download import explained
 from core.errors import UserError
 from core.nn import pretrained
 from tests.hub_server import Hub

@@ -13,9 +13,9 @@ from streamlit.runtime.pages_manager import PagesManager
 from streamlit.testing.v1 import AppTest, app_test
 
 from core.config import RunConfig
-from core.tracking.executors import EXECUTORS
-from core.tracking.rundir import RunDirectory
-from pages.shared import runtime
+from core.run.directory import RunDirectory
+from core.scheduler.executors import EXECUTORS
+from pages.ui import runtime
 
 APP = Path(__file__).parents[2] / "app.py"
 

@@ -6,8 +6,8 @@ import pytest
 
 from core.config import RunConfig
 from core.nn import pretrained
-from core.tracking.rundir import RunDirectory
-from core.tracking.worker import work
+from core.run.directory import RunDirectory
+from core.scheduler.trainer_process import work
 
 QUESTIONS = {
     "Give a synonym for 'sad'.": "A synonym for 'sad' is 'unhappy'.",

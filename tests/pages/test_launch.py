@@ -4,13 +4,13 @@ import json
 import re
 import shutil
 
-from core import rehearsal
 from core.config import RunConfig
 from core.errors import UserError
+from core.planning import measurement, preflight
 from core.presets import PRESETS, preset
-from core.tracking.rundir import RunDirectory, all_runs
-from core.training import preflight
-from pages.shared import form, runtime
+from core.run.directory import RunDirectory, all_runs
+from pages import launch_form
+from pages.ui import runtime
 
 
 def setting(page, name):
@@ -241,7 +241,7 @@ def test_reset_discards_every_edit(page):
     values = {name: setting(page, name).value for name in ("optimizer", "lr", "lora_rank")}
     assert values == {"optimizer": "adamw", "lr": 5e-5, "lora_rank": 16}
     assert not page.widgets("Reset")
-    assert form.settings(page.session_state["draft"])["optimizer"] == "adamw"
+    assert launch_form.settings(page.session_state["draft"])["optimizer"] == "adamw"
 
 
 def test_reset_discards_edits_without_effect(page):
@@ -324,7 +324,7 @@ def test_what_is_measured_to_be_too_large_is_refused(page, dataset, wait, monkey
     page.press("Measure time and memory")
     wait(page.session_state["measuring"][1].done)
     cost = page.session_state["measuring"][1].result()
-    estimated = preflight.check(RunConfig.parse(form.settings(page.session_state["draft"])))
+    estimated = preflight.check(RunConfig.parse(launch_form.settings(page.session_state["draft"])))
     assert not launch_button(page.run()).disabled
     free = min(cost.memory_mb, estimated.memory_mb) - 1.0
     monkeypatch.setattr(preflight.estimate, "RUNTIME_MB", 0)
@@ -338,7 +338,7 @@ def test_a_measurement_that_fails_says_why(page, wait, monkeypatch):
     def fail(config):
         raise UserError("there is *no* room")
 
-    monkeypatch.setattr(rehearsal, "measure", fail)
+    monkeypatch.setattr(measurement, "measure", fail)
     page.press("Measure time and memory")
     wait(page.session_state["measuring"][1].done)
     assert page.run().says("there is *no* room")

@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from core.tracking.lab import KILL_AFTER
-from core.tracking.rundir import RunDirectory
+from core.lab import KILL_AFTER
+from core.run.directory import RunDirectory
 from core.training import resumption
-from pages.shared import runtime, status
+from pages.ui import runtime, status
 
 TITLES = (
     "Loss",

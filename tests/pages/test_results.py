@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from streamlit.runtime.memory_media_file_storage import MemoryMediaFileStorage
 
-from core import journal
-from core.tracking.rundir import RunDirectory
-from pages.shared import runtime
+from core.run.directory import RunDirectory
+from core.views import journal
+from pages.ui import runtime
 
 
 @pytest.fixture

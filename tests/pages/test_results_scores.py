@@ -6,9 +6,9 @@ import pytest
 from core.judging.job import items_of
 from core.judging.judge import Item, Verdict, verdict_key
 from core.judging.ledger import Ledger
-from core.judging.statistics import mean_interval
+from core.statistics.intervals import mean_interval
 from core.tracking import queries
-from pages.shared import runtime
+from pages.ui import runtime
 
 GEMINI = {"judge": "gemini", "kind": "score", "model": "m", "temperature": 0.0, "prompt": "p"}
 SCORES = {"12": 12.0, "55": 55.0, "90": 90.0, "71": 71.0, "34": 34.0}

@@ -7,9 +7,9 @@ from itertools import count
 
 import pytest
 
+from core import lab as laboratory
 from core.nn import pretrained
-from core.tracking import lab as laboratory
-from pages.shared import runtime
+from pages.ui import runtime
 from tests.judging.server import JudgeServer
 
 WORDS = ["red", "blue", "green", "one"]

@@ -15,14 +15,14 @@ from core.data.tokenizer import END_OF_TEXT, decode, encode
 from core.nn import pretrained
 from core.nn.generation import Sampling, generate
 from core.presets import DEMO
-from core.recipe import __main__ as recipe
-from core.recipe import facts, pretraining
-from core.recipe.corpus import Writer
-from core.recipe.primer import primer
-from core.tracking.rundir import RunDirectory
-from core.tracking.worker import work
+from core.run.directory import RunDirectory
+from core.scheduler.trainer_process import work
 from core.training.build import load_trained
 from core.training.evaluation import answer_all
+from recipe import __main__ as recipe
+from recipe import facts, pretraining
+from recipe.corpus import Writer
+from recipe.primer import primer
 
 
 @pytest.fixture(scope="module")

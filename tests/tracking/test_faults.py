@@ -15,24 +15,24 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from core import cli
+from core.cli import commands
 from core.config import RunConfig
 from core.errors import UserError
+from core.lab import KILL_AFTER, Lab, requeue
+from core.run.directory import RunDirectory
+from core.run.events import EventWriter, parse, read_lines
+from core.scheduler.executors import ROOT, run_in_process, run_in_thread
+from core.scheduler.trainer_process import _reason
 from core.tracking import queries
-from core.tracking.events import EventWriter, parse, read_lines
-from core.tracking.executors import ROOT, run_in_process, run_in_thread
-from core.tracking.lab import KILL_AFTER, Lab, requeue
-from core.tracking.rundir import RunDirectory
 from core.tracking.sync import read_index
-from core.tracking.worker import _reason
 
 STEPS = 5
 """Of a run; checkpoints come after steps 2, 4 and 5."""
 FAULTY = """
 import resource, sys
 from pathlib import Path
-from core.tracking.rundir import RunDirectory
-from core.tracking.worker import work
+from core.run.directory import RunDirectory
+from core.scheduler.trainer_process import work
 from core.training.trainer import Trainer
 
 WHAT = {"disk": resource.RLIMIT_FSIZE, "memory": resource.RLIMIT_AS}
@@ -253,7 +253,7 @@ from pathlib import Path
 from core.config import RunConfig
 from core.errors import UserError
 from core.tracking import queries
-from core.tracking.lab import Lab
+from core.lab import Lab
 from core.tracking.sync import read_index
 
 if os.getuid() == 0:
@@ -315,7 +315,7 @@ def test_a_folder_of_somebody_else_is_read_and_followed(settings, child):
 def test_commands_say_so_too(refusing, words, monkeypatch, capfd):
     monkeypatch.setattr(sys, "argv", ["core", *words, "--runs-dir", str(refusing)])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        commands.main()
     printed = capfd.readouterr()
     assert (ended.value.code, printed.out) == (2, ""), printed.err
     assert printed.err.count("error: ") == 1

@@ -12,17 +12,17 @@ import pytest
 
 from core.config import RunConfig
 from core.errors import UserError
+from core.lab import Lab
+from core.run.directory import RunDirectory
+from core.scheduler.executors import EXECUTORS
 from core.tracking import queries
-from core.tracking.executors import EXECUTORS
-from core.tracking.lab import Lab
-from core.tracking.rundir import RunDirectory
 from core.tracking.sync import read_index, rebuild_index
 
 FULL = """
 import resource, sys
 from pathlib import Path
 from core.tracking import queries
-from core.tracking.lab import Lab
+from core.lab import Lab
 
 def room(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))

@@ -10,8 +10,8 @@ import pytest
 
 from core.config import RunConfig
 from core.errors import UserError
+from core.run.directory import RunDirectory, all_runs
 from core.tracking.index import Index, IndexHeldError
-from core.tracking.rundir import RunDirectory, all_runs
 from core.tracking.schema import EVENT_TABLES, VERSION
 from core.tracking.sync import Sync, read_index
 
@@ -34,7 +34,7 @@ import os, sys
 from pathlib import Path
 from core.tracking.index import Index
 from core.tracking.sync import Sync
-from core.tracking.rundir import all_runs
+from core.run.directory import all_runs
 path = Path(sys.argv[1])
 index = Index(path)
 Sync(index.cursor()).run(all_runs(path.parent))

@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core import report
 from core.config import RunConfig, base_type, is_relevant
-from core.filtering import matching
+from core.run.directory import RunDirectory, all_runs
+from core.run.events import EventWriter
 from core.tracking import queries
-from core.tracking.events import EventWriter
 from core.tracking.index import Index
-from core.tracking.rundir import RunDirectory, all_runs
 from core.tracking.sync import Sync
+from core.views import report
+from core.views.filter import matching
 
 FULL = RunConfig(
     name="full",

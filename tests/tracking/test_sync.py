@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.config import RunConfig
+from core.run.directory import RunDirectory, all_runs
 from core.tracking.index import Index
-from core.tracking.rundir import RunDirectory, all_runs
 from core.tracking.schema import EVENT_TABLES, STEPPED
 from core.tracking.sync import Sync
 
@@ -258,7 +258,7 @@ import sys
 from pathlib import Path
 from core.tracking.index import Index
 from core.tracking.sync import Sync
-from core.tracking.rundir import all_runs
+from core.run.directory import all_runs
 runs_dir = Path(sys.argv[1])
 index = Index(runs_dir / "lab.duckdb")
 index_sync = Sync(index.cursor())
@@ -470,7 +470,7 @@ def test_a_run_that_vanishes_while_it_is_read_is_no_fault(tmp_path, db, run):
 
 def test_long_files_are_taken_in_by_parts(tmp_path, db, run, monkeypatch):
     grow(run, *(line(n, "step", step=n) for n in range(2, 200)))
-    monkeypatch.setattr("core.tracking.events.read_lines.__defaults__", (1000,))
+    monkeypatch.setattr("core.run.events.read_lines.__defaults__", (1000,))
     Sync(db).run(all_runs(tmp_path))
     assert numbers(db, "step") == list(range(2, 200))
     assert dump(db) == rebuilt(tmp_path)

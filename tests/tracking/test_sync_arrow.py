@@ -5,9 +5,9 @@ import json
 import pytest
 
 from core.config import RunConfig
+from core.run.directory import RunDirectory
 from core.tracking import sync
 from core.tracking.index import Index
-from core.tracking.rundir import RunDirectory
 from core.tracking.sync import Sync
 
 COUNT = 700

@@ -16,7 +16,7 @@ from core.errors import UserError
 from core.nn import lora
 from core.nn.generation import Sampling, stream
 from core.nn.gpt2 import GPT2
-from core.training import checkpoint
+from core.training import checkpoints
 from core.training.build import build_model, load_trained
 from core.training.evaluation import answer_all
 from core.training.trainer import Trainer
@@ -81,7 +81,7 @@ def test_stored_answers_match_the_loaded_and_the_unmerged_model(
     with torch.no_grad():
         for layer in lora.adapters(trainer.model):
             layer.lora_B.normal_(0.0, 0.02)
-    trained = {name: p.clone() for name, p in checkpoint.trainable(trainer.model).items()}
+    trained = {name: p.clone() for name, p in checkpoints.trainable(trainer.model).items()}
     trainer.publish_weights()
     assert trainer.answer_test_set() == "finished"
     stored = [e["answer"] for e in sorted(run.of("generation"), key=lambda e: e["item"])]
@@ -90,7 +90,7 @@ def test_stored_answers_match_the_loaded_and_the_unmerged_model(
 
     assert stored == greedy_answers(load_trained(config, run.directory), examples)
     unmerged = build_model(config).eval()
-    checkpoint.load_trainable(unmerged, trained)
+    checkpoints.load_trainable(unmerged, trained)
     lora.narrow(unmerged, torch.bfloat16 if precision == "bf16" else torch.float32)
     lora.widen(unmerged)
     assert stored == greedy_answers(unmerged, examples)

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 from core.nn.architecture import FAMILY
-from core.tracking.executors import ROOT
+from core.scheduler.executors import ROOT
 
 
 def test_a_step_waits_for_the_gpu_once() -> None:

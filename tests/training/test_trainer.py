@@ -19,9 +19,10 @@ from core.errors import TrainingError, UserError
 from core.nn import pretrained
 from core.nn.architecture import Architecture
 from core.nn.gpt2 import GPT2
-from core.training import hardware, preflight
+from core.planning import preflight
+from core.training import hardware
 from core.training.build import build_model
-from core.training.optimiser import learning_rate
+from core.training.optimizers import learning_rate
 from core.training.trainer import Trainer, train
 
 Settings = Callable[..., RunConfig]

@@ -1,0 +1,1 @@
+"""Language models behind a network: Gemini and OpenAI-compatible servers."""

@@ -1,0 +1,1 @@
+"""What a launch would do: problems, steps, memory and time, estimated or measured."""

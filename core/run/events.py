@@ -1,0 +1,91 @@
+"""A run's event file: one JSON object a line, numbered, only ever appended to.
+
+An event is written by one `write` call, so a killed process leaves at most one torn last line. Readers
+take whole lines only; the next writer cuts a torn line off.
+"""
+
+import errno
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from core.run.files import open_plain
+
+TAIL = 1 << 20
+LARGEST = 2**63 - 1
+"""The largest whole number that the index can hold."""
+
+
+class EventWriter:
+    """Appends events to a file. One writer at a time: hold the run's lock.
+
+    Args:
+        path: of the event file, made if absent.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+        self._clock, self._path = clock, path
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
+        self._seq = self._mend()
+
+    def append(self, kind: str, /, **fields: Any) -> None:
+        """Write one event: its number, time, kind and fields. Raises OSError; then it left no trace."""
+        seq = self._seq + 1
+        event = {"seq": seq, "time": round(self._clock(), 3), "event": kind, **fields}
+        line = json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n"
+        data = line.encode("utf-8", errors="replace")
+        written = os.write(self._file, data)
+        if written != len(data):
+            os.ftruncate(self._file, os.fstat(self._file).st_size - written)
+            raise OSError(errno.ENOSPC, "the disk is full", str(self._path))
+        self._seq = seq
+
+    def sync(self) -> None:
+        """Make all events so far durable."""
+        os.fsync(self._file)
+
+    def close(self) -> None:
+        """Release the file."""
+        os.close(self._file)
+
+    def _mend(self) -> int:
+        """Cut off a torn last line; return the number of the last event."""
+        size, length = os.fstat(self._file).st_size, TAIL
+        while True:
+            start = max(0, size - length)
+            tail = os.pread(self._file, size - start, start)
+            whole = tail.rfind(b"\n") + 1
+            events = (parse(line) for line in reversed(tail[:whole].split(b"\n")))
+            last = next((int(event["seq"]) for event in events if event), 0)
+            if last or start == 0:
+                if whole < len(tail):
+                    os.ftruncate(self._file, start + whole)
+                return last
+            length *= 8
+
+
+def read_lines(path: Path, offset: int, limit: int = 16 << 20) -> tuple[list[bytes], int]:
+    """Whole lines from a byte offset on, at most about `limit` bytes, and the offset after them."""
+    with open_plain(path) as file:
+        file.seek(offset)
+        data = file.read(limit)
+        while b"\n" not in data and (more := file.read(limit)):
+            data += more
+    end = data.rfind(b"\n") + 1
+    return data[:end].split(b"\n")[:-1], offset + end
+
+
+def parse(line: bytes) -> dict[str, Any] | None:
+    """The event of a line, or None where the line is not one."""
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+        return None
+    seq = event.get("seq")
+    return event if type(seq) is int and 0 < seq <= LARGEST else None

@@ -1,0 +1,53 @@
+"""Run directory names: safe on all file systems, readable in any script, unique in the runs directory."""
+
+import itertools
+import re
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+from core.config import RunConfig
+from core.run.event_files import FOLDERS
+
+DEVICES = {"con", "prn", "aux", "nul", *(f"{n}{i}" for n in ("com", "lpt") for i in range(10))}
+RESERVED = DEVICES | {"lab", "driver", "queue", "settings", "", *FOLDERS}
+"""No run may be called like a device of Windows, or like what else lies beside the runs."""
+
+
+MAX_CHARACTERS = 60
+MAX_BYTES = 180
+"""Maximum size of a slug in UTF-8. File systems allow 255 bytes; suffixes such as `-2` and `.jsonl` need some."""
+INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\uffa0\ufe00-\ufe0f\U000e0100-\U000e01ef]"
+)
+"""Invisible letters and combining marks (Default_Ignorable_Code_Point in Unicode), in addition to category Cf."""
+
+
+def slug(name: str) -> str:
+    """Convert any text to a safe directory name.
+
+    Keeps letters and digits of all scripts, lower-cased and NFKC-normalized, and `.`, `_` and `-`. Drops invisible
+    and bidirectional control characters. Replaces each sequence of other characters with `-`.
+    """
+    visible = "".join(c for c in INVISIBLE.sub("", name) if unicodedata.category(c) != "Cf")
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", visible).lower())
+    kept = ""
+    for c in text:
+        # Keep a combining mark, such as a vowel sign, only after a letter, a digit or another mark.
+        is_mark = unicodedata.category(c).startswith("M") and kept[-1:] not in ("", "\0", *"._-")
+        kept += c if c.isalnum() or c in "._-" or is_mark else "\0"
+    short = re.sub("\0+", "-", kept)[:MAX_CHARACTERS].encode()[:MAX_BYTES].decode(errors="ignore")
+    cleaned = short.strip("-._")
+    return f"run-{cleaned}".rstrip("-") if cleaned.split(".")[0] in RESERVED else cleaned
+
+
+def next_name(runs_dir: Path, config: RunConfig) -> str:
+    """Return the name that a run with these settings would get now."""
+    return next(path.name for path in free_names(runs_dir, config) if not path.exists())
+
+
+def free_names(runs_dir: Path, config: RunConfig) -> Iterator[Path]:
+    """Yield candidate directories for a run with these settings: `name`, `name-2`, `name-3` and so on."""
+    base = slug(config.name.strip() or f"{Path(config.base_model).name}-{config.method}")
+    yield runs_dir / base
+    yield from (runs_dir / f"{base}-{number}" for number in itertools.count(2))

@@ -1,0 +1,1 @@
+"""The queue, the executors and the trainer process."""

@@ -1,0 +1,214 @@
+"""What tables show: the family of models, the settings, the runs, answers side by side."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from core.config import RunConfig, choices, is_relevant, metadata
+from core.nn.architecture import FAMILY, RANKS
+from core.views import journal
+from core.views.tables import Format, cell, records
+
+if TYPE_CHECKING:  # these bring torch or scipy, which tables need not wait for
+    from core.judging.scores import Score
+    from core.planning.measurement import Cost
+    from core.planning.preflight import Plan
+
+RUN_COLUMNS = (
+    "name", "status", "base_model", "method", "lora_rank", "lora_alpha", "batch_size", "epochs",
+    "optimizer", "lr", "min_lr", "warmup_fraction", "weight_decay", "val_loss", "perplexity", "scores",
+    "seconds", "peak_memory_mb", "device", "parent", "notes",
+)  # fmt: skip
+"""The columns of the results table, in order."""
+OWN = ("name", "parent", "tags", "notes")
+"""Settings that tell whose run it is, not what it does."""
+TESTED = ("dataset", "max_examples", "empty_outputs", "train_fraction", "test_fraction")
+"""Settings that choose the examples a run is tested on."""
+MEASURED = (*TESTED, "max_length", "mask_prompt")
+"""Settings that choose the tokens its loss is the mean of."""
+MIB = 2**20
+Scores = Mapping[str, Mapping[str, "Score"]]
+"""Of each run by judge."""
+
+
+def models(format: Format) -> list[dict[str, Any]]:
+    """One row a model: name, parameters, memory in MiB, LoRA parameters by rank."""
+    rows = []
+    for name, arch in FAMILY.items():
+        parameters = arch.parameters()
+        lora = {str(rank): arch.lora_parameters(rank) for rank in RANKS}
+        row = {"name": name, "parameters": parameters, "memory_mb": round(parameters * 4 / MIB, 2)}
+        rows.append({**row, "lora": lora} if format == "json" else _flat(row, lora))
+    return rows
+
+
+def _flat(row: dict[str, Any], lora: dict[str, int]) -> dict[str, Any]:
+    memory = {"memory_mb": f"{row['memory_mb']:.2f}"}
+    return {**row, **memory, **{f"LoRA r={rank}": n for rank, n in lora.items()}}
+
+
+def settings() -> list[dict[str, Any]]:
+    """One row a field of RunConfig."""
+    return [
+        {
+            "group": metadata(field)["group"],
+            "setting": name,
+            "default": "none" if field.default is None else field.default,
+            "choices": ", ".join(choices(field)),
+            "description": field.description,
+        }
+        for name, field in RunConfig.model_fields.items()
+    ]
+
+
+def plan(found: "Plan", cost: "Cost | None" = None) -> dict[str, Any]:
+    """What a launch would do, by arithmetic and as measured, the problems last."""
+    row = {k: v for k, v in asdict(found).items() if k not in ("problems", "learning_rates")}
+    measured = {f"measured_{name}": value for name, value in asdict(cost).items()} if cost else {}
+    return {**row, **measured, "problems": [str(problem) for problem in found.problems]}
+
+
+def runs(
+    frame: pd.DataFrame, format: Format, with_journal: bool = False, scores: Scores | None = None
+) -> list[dict[str, Any]]:
+    """The rows of the results table; for people with all settings that differ, without columns that are empty in every row.
+
+    Args:
+        with_journal: the journal's own rows below, and in each row which of them it repeats and how far
+            its loss is from it; in Markdown, the journal's columns.
+        scores: of each run by judge.
+    """
+    rows = records(beside_journal(frame, scores) if with_journal else run_frame(frame, scores))
+    if with_journal and format == "md":
+        return [journal.columns(row) for row in rows]
+    if format == "json" or not rows:
+        return rows
+    if not with_journal:  # whose rows know none of these
+        apart = [name for name in differing(frame) if name not in RUN_COLUMNS]
+        rows = [row | more for row, more in zip(rows, records(frame[apart]), strict=True)]
+    kept = [c for c in rows[0] if any(row[c] not in (None, "", {}) for row in rows)]
+    told = [{**row, "scores": {k: score_text(v) for k, v in row["scores"].items()}} for row in rows]
+    return [{column: row[column] for column in kept} for row in told]
+
+
+def beside_journal(frame: pd.DataFrame, scores: Scores | None = None) -> pd.DataFrame:
+    """Results, the journal's own rows below, and which of them a run repeats and how far it is from it."""
+    own = run_frame(frame, scores)
+    rows = [journal.difference(row) for row in records(frame)]
+    away = pd.DataFrame(rows, index=own.index, columns=["journal_run", "loss_to_journal"])
+    told = pd.DataFrame(journal.rows()).reindex(columns=own.columns).astype(own.dtypes.to_dict())
+    return pd.concat([own.join(away), told], ignore_index=True)
+
+
+def run_frame(frame: pd.DataFrame, scores: Scores | None = None) -> pd.DataFrame:
+    """Results in the table's own columns: `scores` a dict by judge, `device` what it ran on.
+
+    The share of exact answers is a number; a judge's score an object of mean, low, high, scored and missing.
+    """
+    found = scores or {}
+    judged = [
+        ({} if pd.isna(exact) else {"exact": round(float(exact), 4)})
+        | {
+            judge: {k: round(v, 4) for k, v in asdict(score).items()}
+            for judge, score in found.get(str(name), {}).items()
+        }
+        for name, exact in zip(frame["name"], frame["exact"], strict=True)
+    ]
+    shown = frame.assign(
+        device=frame["device_name"].where(frame["device_name"].notna(), frame["device"]),
+        scores=pd.Series(judged, index=frame.index, dtype=object),
+    )
+    return shown[list(RUN_COLUMNS)]
+
+
+def differing(frame: pd.DataFrame) -> list[str]:
+    """The settings in which some runs differ among those that it matters to, of a frame with a column for each."""
+    names = [name for name in RunConfig.model_fields if name not in OWN]
+    varied = [name for name in names if frame[name].nunique(dropna=False) > 1]
+    rows = records(frame[list({*varied, "method"})])
+    return [
+        name for name in varied if len({row[name] for row in rows if is_relevant(name, row)}) > 1
+    ]
+
+
+def incomparable(frame: pd.DataFrame) -> str | None:
+    """Why the losses of these runs may not rank them, nor their scores perhaps; None where they do."""
+    differ = [name for name in differing(frame[frame["dataset"].notna()]) if name in MEASURED]
+    titles = ", ".join(str(RunConfig.model_fields[name].title) for name in differ)
+    if not differ:
+        return None
+    if set(differ) & set(TESTED):
+        return f"These runs may have learned from and been tested on different examples ({titles}): losses and scores compare only where they were the same."
+    return f"These losses may be means over different tokens ({titles}) and compare only where they were the same."
+
+
+def tested_alike(frame: pd.DataFrame) -> list[str]:
+    """The runs that are tested on the same examples as the first."""
+    tested = [tuple(row.values()) for row in records(frame[list(TESTED)])]
+    return [str(n) for n, key in zip(frame["name"], tested, strict=True) if key == tested[0]]
+
+
+def settings_of(rows: Sequence[Mapping[str, Any]], every: bool = False) -> pd.DataFrame:
+    """The settings in which some runs differ; of a single run, those that are not the default.
+
+    Args:
+        rows: of each run its name and settings. Where one has no effect, it counts as the default.
+        every: those that are the same too.
+
+    Returns:
+        A row a setting, by its title; a column a run, and beside a single one the default; values as
+        text, empty where a setting has no effect.
+    """
+    table = {}
+    for name, field in RunConfig.model_fields.items():
+        relevant = [is_relevant(name, row) for row in rows]
+        values = [row[name] if r else field.default for row, r in zip(rows, relevant, strict=True)]
+        alone = [field.default] if len(rows) == 1 else []
+        if name not in OWN and (every or len({*values, *alone}) > 1):
+            texts = [setting_text(v) if r else "" for v, r in zip(values, relevant, strict=True)]
+            table[str(field.title)] = [*texts, *map(setting_text, alone)]
+    columns = [*(str(row["name"]) for row in rows), *(["Default value"] if len(rows) == 1 else [])]
+    return pd.DataFrame.from_dict(table, orient="index", columns=columns).rename_axis("Setting")
+
+
+def setting_text(value: Any) -> str:
+    """Format a setting for display with all its digits, such as `5e-5` or `on`; "none" if empty."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, float):
+        if 0 < abs(value) < 1e-3:
+            return np.format_float_scientific(value, trim="-", exp_digits=1)
+        return f"{value:g}" if float(f"{value:g}") == value else str(value)
+    return cell(value) or "none"
+
+
+def score_text(score: Any) -> Any:
+    """A score for people: `94.1 (91.7 to 96.3, n = 108)`."""
+    if not isinstance(score, dict):
+        return score
+    interval = interval_text(score)
+    return f"{score['mean']:.1f} ({interval})" if interval else f"{score['mean']:.1f}"
+
+
+def interval_text(score: Mapping[str, Any]) -> str:
+    """A judge's interval for people, of how many answers, and how many have no score: `91.7 to 96.3, n = 108, 2 missing`."""
+    interval = [] if pd.isna(score["low"]) else [f"{score['low']:.1f} to {score['high']:.1f}"]
+    if score["scored"]:
+        interval.append(f"n = {score['scored']:,}")
+    missing = [f"{score['missing']:,} missing"] if score["missing"] else []
+    return ", ".join(interval + missing)
+
+
+def side_by_side(answers: pd.DataFrame, most: int) -> list[dict[str, Any]]:
+    """The first few test prompts with the reference and the answer of each run."""
+    table = answers.pivot_table(
+        index=["item", "instruction", "input", "reference"],
+        columns="run",
+        values="answer",
+        aggfunc="first",
+    )
+    rows = records(table.reset_index().drop(columns="item").head(most))
+    return [{k: v.strip() if isinstance(v, str) else v for k, v in row.items()} for row in rows]

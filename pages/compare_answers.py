@@ -1,0 +1,201 @@
+"""The two ways to compare: stored answers found by their prompt, and live answers streamed side by side."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import streamlit as st
+
+from core.errors import UserError
+from core.inference import Answer, Answerer
+from core.lab import Lab
+from core.nn.generation import Sampling
+from core.tracking import queries
+from core.views import report
+from core.views.search import differing_words, search
+from core.views.tables import records
+from pages.ui.selection import show_cut
+from pages.ui.text import plain, show_text, show_words
+
+KEY = ["item", "instruction", "input", "reference"]
+
+
+def show_stored(lab: Lab) -> None:
+    """Pick runs, find a test prompt, read the answers beside the reference."""
+    results = queries.results(lab.db)
+    answered = results[results["exact"].notna()]
+    if answered.empty:
+        st.info("No run has answered its test set yet. A run does so at its end.")
+        return
+    known = answered["name"].tolist()
+    names = _pick("stored_runs", known, report.tested_alike(answered)[:3], 6, "have no answers yet")
+    table = queries.answers(lab.db, names)
+    if table.empty:
+        st.info("Choose at least one run.")
+        return
+    asked = table.groupby(KEY, sort=False, dropna=False).size().reset_index(name="runs")
+    prompts = records(asked.sort_values("runs", ascending=False, kind="stable"))
+    texts = [f"{p['instruction']} {p['input']} {p['reference']}" for p in prompts]
+    query = st.text_input("Find a prompt", placeholder="such as: synonym for happy")
+    found = search(texts, query)
+    if not found:
+        st.info("No test prompt has words like these.")
+        return
+    prompt = _step_through([prompts[i] for i in found], query)
+    rows = {row["run"]: row for row in records(table) if all(row[k] == prompt[k] for k in KEY)}
+    st.caption("Instruction")
+    show_text(prompt["instruction"])
+    if prompt["input"]:
+        st.caption("Input")
+        show_text(prompt["input"])
+    columns = st.columns(1 + len(names), border=True)
+    with columns[0]:
+        st.markdown("**Reference**")
+        show_text(prompt["reference"])
+    for column, name in zip(columns[1:], names, strict=True):
+        with column:
+            st.markdown(f"**{plain(name)}**")
+            if name not in rows:
+                st.caption("This run has no answer to this prompt.")
+                continue
+            row = rows[name]
+            show_words(differing_words(row["answer"].strip(), prompt["reference"]))
+            if row["cut"]:
+                st.caption(f"cut at {row['tokens']} tokens")
+            if row["prompt_cut"]:
+                st.caption("the prompt was longer than the context and lost its beginning")
+    st.caption("Words that are not in the reference are marked.")
+
+
+def show_live(lab: Lab, answerer: Answerer) -> None:
+    """Ask runs and their base a question now."""
+    results = queries.results(lab.db)
+    names = results.loc[results["step"] > 0, "name"].tolist()
+    if not names:
+        st.info("No run has weights yet. Launch one: the demo takes about a minute.")
+        return
+    chosen = _pick("asked_runs", names, names[:2], 4, "have no weights yet")
+    with st.form("prompt", border=False):
+        instruction = st.text_area("Instruction", "Suggest an alternate word for 'happy'.")
+        given = st.text_input("Input", help="Further context for the instruction, if it needs any.")
+        settings = st.columns(5, vertical_alignment="bottom")
+        temperature = settings[0].number_input(
+            "Temperature", 0.0, 5.0, 0.0, 0.1, help="0 is greedy."
+        )
+        top_k = settings[1].number_input("Top-k", 1, 50257, None, placeholder="all")
+        most = settings[2].number_input("Most tokens", 1, 1024, 64)
+        seed = settings[3].number_input("Seed", 0, 2**31 - 1, 123)
+        asked = settings[4].form_submit_button("Answer", type="primary", width="stretch")
+    if not asked:
+        return
+    if not (chosen and instruction.strip()):
+        st.info("Type an instruction." if chosen else "Choose at least one run.")
+        return
+    sampling = Sampling(int(most), float(temperature), top_k and int(top_k), int(seed))
+    recorded = dict(zip(results["name"], results["base_hash"], strict=True))
+    try:
+        bases = dict.fromkeys(answerer.base_of(name) for name in chosen)
+    except UserError as error:
+        st.error(plain(str(error)))
+        return
+    hashes = {name: str(recorded[name]) for name in chosen}
+    _stream(answerer, [*bases, *chosen], hashes, instruction, given, sampling)
+
+
+def _stream(
+    answerer: Answerer,
+    who: list[str],
+    hashes: dict[str, str],
+    instruction: str,
+    given: str,
+    sampling: Sampling,
+) -> None:
+    """Answers of all models at once, a token of each in turn. `hashes` are those that the runs recorded."""
+    columns = st.columns(len(who), border=True)
+    slots, going = {}, {}
+    for column, name in zip(columns, who, strict=True):
+        with column:
+            st.markdown(f"**{plain(name)}**")
+            slots[name] = st.empty()
+            try:
+                going[name] = answerer.answer(name, instruction, given, sampling)
+                _show_hash(name, answerer.fingerprint(name), hashes.get(name))
+            except UserError as error:
+                st.error(plain(str(error)))
+    while going:
+        for name, pieces in list(going.items()):
+            if (piece := _next(pieces)) is None:
+                del going[name]
+                continue
+            with slots[name].container():
+                show_text(piece.text)
+                if piece.prompt_cut:
+                    st.caption("the prompt is longer than the context; its beginning was cut off")
+
+
+def _show_hash(name: str, now: str, recorded: str | None) -> None:
+    """Which base this is: its weights as they are now, and for a run as they were when it started."""
+    if recorded is None:
+        help = "SHA-256 of all weights of the base; runs from it report the same."
+        st.caption(f"weights {now[:16]}", help=help)
+    else:
+        st.caption(f"on base {plain(recorded[:16])}")
+        if recorded != now:
+            st.warning(f"Its base has other weights by now: {now[:16]}")
+
+
+def _next(pieces: Iterator[Answer]) -> Answer | None:
+    return next(pieces, None)
+
+
+def _pick(key: str, known: list[str], default: list[str], limit: int, unusable: str) -> list[str]:
+    """Draw the run selection. It starts with the runs sent from Results or selected before, or else the default.
+
+    Args:
+        known: The runs that can be compared.
+        limit: Maximum number of runs side by side.
+        unusable: Why a requested run may be missing from `known`; completes the sentence "These runs ...".
+    """
+    wanted = st.session_state.get("compare")
+    found = [n for n in (default if wanted is None else wanted) if n in known]
+    st.session_state[key] = found[:limit] or (default if wanted else [])
+    names = st.multiselect(
+        "Runs", known, key=key, max_selections=limit, on_change=_keep, args=(key,)
+    )
+    show_cut(len(names), len(found))
+    if absent := [n for n in wanted or () if n not in known]:
+        st.caption(f"Not shown: {plain(', '.join(absent))}. These runs {unusable}.")
+    return names
+
+
+def _keep(key: str) -> None:
+    st.session_state["compare"] = st.session_state[key]
+
+
+def _step_through(prompts: list[dict[str, Any]], query: str) -> dict[str, Any]:
+    """Return the current prompt: the best match for a new query, until the user selects another.
+
+    The prompt is stored by its content, because its position changes with the selected runs.
+    """
+    ids = [tuple(prompt[k] for k in KEY) for prompt in prompts]
+    if st.session_state.get("found_for") != query:
+        st.session_state.update(found_for=query, prompt_in_view=None)
+    in_view = st.session_state.get("prompt_in_view")
+    place = st.session_state["place"] = ids.index(in_view) if in_view in ids else 0
+    last = len(ids) - 1
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.button("Previous", disabled=place == 0, on_click=_view, args=(ids, max(0, place - 1)))
+        st.selectbox(
+            f"{len(ids)} test prompts, best match first",
+            range(len(ids)),
+            key="place",
+            format_func=lambda i: f"{i + 1}. {prompts[i]['instruction']}",
+            on_change=_view,
+            args=(ids,),
+        )
+        st.button("Next", disabled=place == last, on_click=_view, args=(ids, min(last, place + 1)))
+    return prompts[place]
+
+
+def _view(ids: list[tuple[Any, ...]], place: int | None = None) -> None:
+    """Select a prompt by its position in the list, or by that of the select box if None."""
+    st.session_state["prompt_in_view"] = ids[st.session_state["place"] if place is None else place]

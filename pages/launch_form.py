@@ -1,0 +1,153 @@
+"""The form of a RunConfig, made from its fields: groups, widgets, conditions, and problems beside them.
+
+The values live in a draft of our own, since Streamlit forgets a widget that is not shown.
+"""
+
+from collections.abc import Mapping
+from textwrap import shorten
+from typing import Any
+
+import streamlit as st
+from pydantic.fields import FieldInfo
+from streamlit.delta_generator import DeltaGenerator
+
+from core.config import GROUPS, RunConfig, base_type, choices, is_optional, is_relevant, metadata
+from core.errors import Problem
+from core.nn.architecture import FAMILY
+from core.views.report import setting_text
+from pages.ui.text import plain
+
+FIELDS = RunConfig.model_fields
+SUGGESTIONS = {"base_model": list(FAMILY), "dataset": ["primer", "alpaca"]}
+RATES = ("lr", "min_lr")
+"""Of sizes that are read by their exponent."""
+LONG = ("notes", "sample_prompt")
+FOLDED = ("hardware", "cadence")
+"""Groups that most runs leave as they are."""
+DRAFT, GENERATION, SOURCE = "draft", "draft_generation", "draft_source"
+CHANGE_WIDTH = 60
+"""Maximum length of a value in the list of changes, in characters."""
+
+
+def start_from(values: Mapping[str, Any]) -> None:
+    """Fill the form with these values, and with defaults for the rest. Discards all edits."""
+    st.session_state[SOURCE] = {**RunConfig().model_dump(), **values}
+    reset()
+
+
+def reset() -> None:
+    """Discard all edits since the form was filled."""
+    st.session_state[DRAFT] = dict(st.session_state[SOURCE])
+    st.session_state[GENERATION] = st.session_state.get(GENERATION, 0) + 1
+
+
+def changes(current: Mapping[str, Any]) -> list[str]:
+    """Return a line such as `Learning rate: 5e-5 → 1e-4` for each relevant setting that differs from the source."""
+    found = []
+    for name, value in settings(current).items():
+        old, new = setting_text(st.session_state[SOURCE][name]), setting_text(value)
+        if old != new:
+            old, new = (shorten(text, CHANGE_WIDTH, placeholder=" …") for text in (old, new))
+            found.append(f"{FIELDS[name].title}: {old} → {new}")
+    return found
+
+
+def is_edited(current: Mapping[str, Any]) -> bool:
+    """Whether any setting differs from the source, including those without effect."""
+    source = st.session_state[SOURCE]
+    return any(setting_text(source[name]) != setting_text(current[name]) for name in FIELDS)
+
+
+def values() -> dict[str, Any]:
+    """What the form says now, widgets included that this run of the script has yet to draw."""
+    draft = st.session_state[DRAFT]
+    for name in FIELDS:
+        if _key(name) in st.session_state:
+            draft[name] = st.session_state[_key(name)]
+    return dict(draft)
+
+
+def settings(current: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run is launched with: a field that has no effect is left out, so that none hidden is wrong."""
+    return {
+        name: value
+        for name, value in current.items()
+        if name == "parent" or is_relevant(name, current)
+    }
+
+
+def show(current: Mapping[str, Any], problems: list[Problem]) -> None:
+    """Draw every group; each problem stands under its field."""
+    for group, title in GROUPS.items():
+        names = [
+            name
+            for name, field in FIELDS.items()
+            if metadata(field)["group"] == group and is_relevant(name, current)
+        ]
+        wrong = any(problem.field in names for problem in problems)
+        box: DeltaGenerator
+        if group in FOLDED:
+            box = st.expander(title, expanded=wrong)
+        else:
+            box = st.container(border=True)
+            box.markdown(f"**{title}**")
+        with box:
+            short = [name for name in names if name not in LONG]
+            for start in range(0, len(short), 3):
+                _row(short[start : start + 3], current, problems)
+            for name in names:
+                if name in LONG:
+                    _row([name], current, problems)
+
+
+def _row(names: list[str], current: Mapping[str, Any], problems: list[Problem]) -> None:
+    """Up to three fields, or a long one. A tick box lines up with its neighbours unless a problem makes one taller."""
+    messages = [[p.message for p in problems if p.field == name] for name in names]
+    columns = st.columns(
+        1 if names[0] in LONG else 3, vertical_alignment="top" if any(messages) else "bottom"
+    )
+    for column, name, found in zip(columns, names, messages, strict=False):
+        with column:
+            _widget(name, FIELDS[name], current[name])
+            for message in found:
+                st.error(plain(message))
+
+
+def _key(name: str) -> str:
+    return f"setting:{st.session_state[GENERATION]}:{name}"
+
+
+def _widget(name: str, field: FieldInfo, value: Any) -> None:
+    label, key = str(field.title), _key(name)
+    help = f"`{name}`: {field.description}"
+    kind, options = base_type(field), choices(field)
+    if options:
+        st.selectbox(
+            label, options, options.index(value) if value in options else 0, key=key, help=help
+        )
+    elif name in SUGGESTIONS:
+        known = SUGGESTIONS[name] + ([value] if value not in SUGGESTIONS[name] else [])
+        st.selectbox(label, known, known.index(value), key=key, help=help, accept_new_options=True)
+    elif kind is bool:
+        st.checkbox(label, value, key=key, help=help)
+    elif kind in (int, float):
+        number: Any = None if value is None else kind(value)
+        step: Any = 1 if kind is int else _step(value)
+        format = "%d" if kind is int else "%e" if name in RATES else "%g"
+        if is_optional(field):  # Streamlit lets only a field be emptied that began empty
+            st.session_state.setdefault(key, number)
+            number = None
+        empty = "none" if is_optional(field) else ""
+        st.number_input(
+            label, value=number, step=step, format=format, placeholder=empty, key=key, help=help
+        )
+    elif name in LONG:
+        st.text_area(label, value, height=68, key=key, help=help)
+    else:
+        text = value if isinstance(value, str) else ", ".join(value or ())
+        st.text_input(label, text, key=key, help=help)
+
+
+def _step(value: float | None) -> float:
+    """A step of the stepper that suits the size of the value: 1e-5 for 5e-5, 0.1 for 0.85."""
+    return float(f"1e{f'{value:e}'.rpartition('e')[2]}") if value else 0.1

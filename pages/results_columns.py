@@ -1,0 +1,108 @@
+"""The columns of the results table: which there are, which are shown, and how."""
+
+from datetime import datetime
+
+import pandas as pd
+import streamlit as st
+from streamlit.elements.lib.column_types import ColumnConfig
+
+from core.config import RunConfig
+from core.views import report
+from core.views.tables import SCIENTIFIC_FROM
+from pages.ui.text import plain
+
+FIRST = ["name", "status", "val_loss", "perplexity", "exact"]
+USUAL = ["base_model", "method", "lora_rank", "batch_size", "epochs", "lr"]
+LAST = ["seconds", "peak_memory_mb", "notes"]
+MORE = ["created", "steps", "tokens", "train_loss", "parameters", "trainable"]
+"""Known of a run beside its settings and what the table of the command line has."""
+BESIDE = ["device", "journal_run", "loss_to_journal"]
+"""Shown too where the journal stands beside."""
+LABELS = {
+    **{name: str(field.title) for name, field in RunConfig.model_fields.items()},
+    "name": "Run", "status": "Status", "val_loss": "Validation loss", "perplexity": "Perplexity",
+    "seconds": "Time (s)", "peak_memory_mb": "Peak memory (MB)", "exact": "Exact answers",
+    "created": "Created", "steps": "Steps", "tokens": "Tokens", "train_loss": "Training loss",
+    "parameters": "Parameters", "trainable": "Trainable", "journal_run": "Repeats", "loss_to_journal": "Loss to the journal's",
+}  # fmt: skip
+FORMATS = {"lr": "%g", "min_lr": "%g", "val_loss": "%.4f", "train_loss": "%.4f", "perplexity": "%.3f", "seconds": "%.1f",
+           "peak_memory_mb": "%.0f", "exact": "percent",
+           "loss_to_journal": "%+.4f"}  # fmt: skip
+SCIENTIFIC = "%.3e"
+JUDGE_HELP = "Mean score over the test answers, 0 to 100; beside it the 95 % interval, of how many answers (n), and how many have no score."
+EXACT_HELP = "Share of the test answers that equal the reference, case and punctuation aside."
+
+
+def with_scores(listed: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The table with each score in columns of its own, a judge's mean and its interval; and their names."""
+    told = listed["scores"]
+    table = listed.drop(columns="scores").assign(exact=[s.get("exact") for s in told])
+    table["exact"] = table["exact"].astype(float)
+    names = []
+    for judge in dict.fromkeys(j for scores in told for j in scores if j != "exact"):
+        found = [scores.get(judge) for scores in told]
+        pairs = [
+            (s["mean"], report.interval_text(s) or None) if isinstance(s, dict) else (s, None)
+            for s in found
+        ]
+        table[judge], table[f"{judge} 95 %"] = zip(*pairs, strict=True)
+        table[judge] = table[judge].astype(float)
+        names += [judge, f"{judge} 95 %"]
+    return table, names
+
+
+def further(results: pd.DataFrame) -> pd.DataFrame:
+    """What else is known of each run, to be chosen as columns and found by the filter."""
+    names = [*RunConfig.model_fields, *MORE]
+    more = [name for name in dict.fromkeys(names) if name not in report.RUN_COLUMNS]
+    created = pd.to_datetime(results["created"], unit="s", utc=True)
+    local = created.dt.tz_convert(datetime.now().astimezone().tzinfo)
+    return results.assign(created=local.dt.strftime("%Y-%m-%d %H:%M"))[["name", *more]]
+
+
+def proposed(results: pd.DataFrame, judges: list[str], beside: bool) -> list[str]:
+    """The columns to show until a person chooses: figures, the settings in which the runs differ, cost."""
+    more = BESIDE if beside else []
+    differing = report.differing(results)
+    names = [*FIRST, *differing, *judges, *([] if differing else USUAL), *LAST, *more]
+    return list(dict.fromkeys(names))
+
+
+def pick(known: list[str], otherwise: list[str], view: str) -> list[str]:
+    """The columns that a person chose in a view of the table, those proposed otherwise; and the means to choose."""
+    chosen, widget = f"chosen_columns:{view}", "columns"
+    wanted = st.session_state.get(chosen, otherwise)
+    absent = [column for column in wanted if column not in known]  # such as a judge's, filtered out
+    st.session_state[widget] = [column for column in wanted if column in known]
+    st.pills(
+        "Columns",
+        known,
+        selection_mode="multi",
+        key=widget,
+        on_change=lambda: st.session_state.update({chosen: st.session_state[widget] + absent}),
+        format_func=lambda name: plain(label(name)),
+        label_visibility="collapsed",
+    )
+    if chosen in st.session_state:
+        st.button("Choose for me", on_click=st.session_state.pop, args=(chosen, None))
+    return list(st.session_state[widget])
+
+
+def label(name: str) -> str:
+    """A column's title; a judge's is its name."""
+    return LABELS.get(name) or f"{name[:1].upper()}{name[1:]}"
+
+
+def column(name: str, values: pd.Series) -> ColumnConfig:
+    """Return the title and the number format of a column.
+
+    Columns with numbers of SCIENTIFIC_FROM or more use scientific notation, so that the numbers fit their cells.
+    """
+    of_judge = name not in LABELS
+    if name in FORMATS or (of_judge and not name.endswith(" %")):
+        help = JUDGE_HELP if of_judge else EXACT_HELP if name == "exact" else None
+        largest = pd.to_numeric(values).astype(float).abs().max()  # NaN if all values are missing
+        too_large = largest >= SCIENTIFIC_FROM
+        format = SCIENTIFIC if too_large else FORMATS.get(name, "%.1f")
+        return st.column_config.NumberColumn(label(name), format=format, help=help)
+    return st.column_config.Column(label(name), pinned=name == "name")

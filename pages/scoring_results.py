@@ -1,0 +1,301 @@
+"""What verdicts tell: the leaderboard, two runs on the same items, judges against each other."""
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+import streamlit as st
+
+from core.judging import pairs, scores
+from core.judging.job import bases_of
+from core.lab import Lab
+from core.statistics import agreement, intervals
+from core.tracking import queries, verdict_queries
+from core.views import charts
+from core.views.tables import markdown, records
+from pages.scoring_order import pick_judge
+from pages.ui.selection import select_rows, show_cut
+from pages.ui.text import plain, show_text
+
+COLUMNS = {
+    "run": st.column_config.TextColumn("Run", pinned=True),
+    "judge": st.column_config.TextColumn("Judge"),
+    "mean": st.column_config.NumberColumn(
+        "Score", format="%.1f", help="Mean over the test answers, 0 to 100."
+    ),
+    "low": st.column_config.NumberColumn(
+        "Low", format="%.1f", help="Lower end of the 95 % interval."
+    ),
+    "high": st.column_config.NumberColumn(
+        "High", format="%.1f", help="Upper end of the 95 % interval."
+    ),
+    "scored": st.column_config.NumberColumn("Scored", help="Test answers that have a score."),
+    "missing": st.column_config.NumberColumn(
+        "Missing",
+        help="Test answers none of whose verdicts has a score. They enter no mean.",
+    ),
+}
+PAIR_COLUMNS = {
+    "run": st.column_config.TextColumn("Run", pinned=True),
+    "other": st.column_config.TextColumn("Against"),
+    "rate": st.column_config.NumberColumn("Wins (%)", format="%.1f", help="A tie is half a win."),
+    "low": st.column_config.NumberColumn(
+        "Low", format="%.1f", help="Lower end of the 95 % interval."
+    ),
+    "high": st.column_config.NumberColumn(
+        "High", format="%.1f", help="Upper end of the 95 % interval."
+    ),
+    "scored": st.column_config.NumberColumn("Items", help="Test examples judged in both orders."),
+    "flips": st.column_config.NumberColumn(
+        "Flips",
+        format="percent",
+        help="Share of items whose winner changes with the order of showing.",
+    ),
+}
+SHOWN = {
+    "score": "Score", "shown": "Run", "instruction": "Instruction", "input": "Input", "answer": "Answer",
+    "reference": "Reference", "reason": "Reason",
+}  # fmt: skip
+EXAMPLE_TITLES = ["Instruction", "Input", "Reference"]
+SHOWN_DISAGREEMENTS = 10
+ORDERS = ("Worst first", "Most disputed", "Missing", "All")
+
+
+def show_scores(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
+    """Every run's score with its interval, and the answers behind it."""
+    everyone, verdicts = _verdicts(lab, names, hashes)
+    id = pick_judge(verdicts)
+    if id is None:
+        return
+    verdicts = verdicts[verdicts["id"] == id]
+    shown = scores.shown_names(everyone)
+    answers = _answers(lab, everyone, names)
+    if not scores.same_test(answers):
+        st.caption(
+            "These runs were tested on different examples, so their scores do not rank them. "
+            "Compare two looks at the examples that two runs share."
+        )
+    rows = scores.leaderboard(verdicts, answers, str(verdicts["model"].iloc[0]), partial=False)
+    rows = scores.named(rows, everyone)
+    st.dataframe(pd.DataFrame(rows), hide_index=True, column_config=COLUMNS)
+    st.plotly_chart(
+        charts.intervals(rows, "Score with its 95 % interval", "score", None), key="intervals"
+    )
+    [told] = records(verdict_queries.judges(lab.db).query("id == @id"))
+    st.caption(plain(scores.described(told)))
+    if unseen := [row["run"] for row in rows if row["mean"] is None]:
+        st.caption(
+            f"Not scored in full: {plain(', '.join(unseen))}. Press Score; a run's score is shown from "
+            f"{verdict_queries.ENOUGH:.0%} of its answers on."
+        )
+    if sentence := scores.scale_sentence(verdicts):
+        st.warning(plain(sentence))
+    for sentence in (scores.missing_sentence(verdicts), scores.noise_sentence(verdicts)):
+        if sentence:
+            st.caption(plain(sentence))
+    with st.container(horizontal=True):
+        st.download_button("CSV", pd.DataFrame(rows).to_csv(index=False), "scores.csv", "text/csv")
+        st.download_button("Markdown", markdown(rows), "scores.md", "text/markdown")
+    per = scores.by_example(verdicts)
+    groups = {shown.get(str(r), str(r)): part.tolist() for r, part in per.groupby("run")["score"]}
+    if groups:
+        st.plotly_chart(charts.score_histogram(groups), key="histogram")
+    _show_examples(verdicts, answers, shown)
+
+
+def show_two(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
+    """Two runs on the same test examples: the difference, its interval, and in words what it tells."""
+    everyone, verdicts = _verdicts(lab, names, hashes)
+    id = pick_judge(verdicts)
+    if id is None:
+        return
+    shown = scores.shown_names(everyone)
+    verdicts = verdicts[verdicts["id"] == id]
+    per = scores.by_example(verdicts)
+    rows = scores.leaderboard(verdicts, _answers(lab, everyone, names), id, partial=False)
+    scored = {row["run"] for row in rows if row["mean"] is not None}
+    have = [run for run in everyone if run in scored]
+    if len(have) < 2:
+        st.info("Two runs with scores of this judge are needed.")
+        return
+    columns = st.columns(2)
+
+    def label(run: object) -> str:
+        return shown.get(str(run), str(run))
+
+    places = [have.index(run) for run in scores.last_pair(per, have)]
+    first = str(columns[0].selectbox("A", have, places[0], format_func=label))
+    second = str(columns[1].selectbox("B", have, places[1], format_func=label))
+    table = per[per["run"].isin([first, second])].pivot(
+        index=scores.EXAMPLE, columns="run", values="score"
+    )
+    if first == second:
+        st.info("A and B are the same.")
+        return
+    both = table.dropna()
+    found = intervals.paired(both[first], both[second])
+    judge, told = str(verdicts["model"].iloc[0]), found.sentence(label(first), label(second))
+    st.markdown(f"By {plain(judge)}: **{plain(told)}**")
+    if found.n > 1:
+        told = (
+            f"{label(first)} less {label(second)}, in points with the 95 % interval: {found.gap()}."
+        )
+        st.caption(plain(told))
+    listed = both[[first, second]].set_axis(["A", "B"], axis=1)
+    listed["gap"] = listed["A"] - listed["B"]
+    listed = listed.sort_values("gap", key=abs, ascending=False).reset_index()
+    listed.columns = pd.Index([*EXAMPLE_TITLES, label(first), label(second), "A less B"])
+    st.caption("The answers on which they differ most come first.")
+    st.dataframe(_scores_first(listed, 3), hide_index=True)
+
+
+def show_pairs(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
+    """Runs against each other by pairwise verdicts: ratings, win rates, and how often the order decided."""
+    everyone = _with_bases(lab, names, hashes)
+    verdicts = verdict_queries.pair_verdicts(lab.db, everyone)
+    id = pick_judge(verdicts, pairwise=True)
+    if id is None:
+        return
+    verdicts = verdicts[verdicts["id"] == id]
+    rates = scores.named(pairs.win_rates(verdicts, everyone), everyone)
+    ratings = scores.named(pairs.tournament(verdicts, everyone), everyone)
+    st.dataframe(pd.DataFrame(rates), hide_index=True, column_config=PAIR_COLUMNS)
+    title = "Rating with its 95 % interval (Bradley-Terry)"
+    st.plotly_chart(charts.intervals(ratings, title, "Elo points", None), key="ratings")
+    st.caption(
+        "Every two answers were shown in both orders; equal answers are a tie without asking. "
+        "A run that never lost, or never won, has no interval: it is at least so far from the others. 400 Elo points are odds of ten to one."
+    )
+    st.download_button("CSV", pd.DataFrame(rates).to_csv(index=False), "pairs.csv", "text/csv")
+
+
+def show_judges(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
+    """Whether two judges agree, and whether one agrees with itself."""
+    _, verdicts = _verdicts(lab, names, hashes)
+    if verdicts.empty:
+        st.info("Nothing is scored yet.")
+        return
+    ids = list(dict.fromkeys(verdicts["id"]))
+    answer = scores.ANSWER
+    if len(ids) < 2:
+        st.info("Score with a second judge to see whether the two agree.")
+    else:
+        columns = st.columns(2)
+        models = dict(zip(verdicts["id"], verdicts["model"], strict=True))
+
+        def label(id: str) -> str:
+            return f"{models[id]} ({id})"
+
+        one = columns[0].selectbox("One judge", ids, 0, format_func=label)
+        other = columns[1].selectbox("Another", [id for id in ids if id != one], format_func=label)
+        a, b = (
+            verdicts[verdicts["id"] == id].groupby(answer)["score"].mean().dropna()
+            for id in (one, other)
+        )
+        found = agreement.agreement(a, b)
+        if math.isnan(found.correlation):
+            st.markdown("No rank correlation: one of the two gave every answer the same score.")
+        else:
+            st.markdown(
+                f"Rank correlation **{found.correlation:.2f}** over {found.n:,} different answers."
+            )
+        st.caption("They disagree most on these; ranks are percentiles among these answers.")
+        most = agreement.disagreements(a, b, most=len(a)).reset_index()
+        show_cut(SHOWN_DISAGREEMENTS, len(most), "answers on which the judges disagree")
+        most = most.head(SHOWN_DISAGREEMENTS)
+        titles = [label(one), label(other)]
+        names = [*titles, *(f"Rank by {title}" for title in titles), "Gap"]
+        most.columns = pd.Index([*EXAMPLE_TITLES, "Answer", *names])
+        st.dataframe(_scores_first(most, 4), hide_index=True)
+    st.subheader("Equal answers, different scores")
+    asked = verdicts.dropna(subset=["score"]).drop_duplicates(["id", *answer, "repeat"])
+    differ = agreement.inconsistent(asked, by=("id", *answer))
+    if differ.empty:
+        st.caption(
+            "None: every answer that was judged more than once got the same score each time."
+        )
+    else:
+        names = ["Lowest", "Highest", "Spread", "Verdicts"]
+        differ.columns = pd.Index(["Judge", *EXAMPLE_TITLES, "Answer", *names])
+        st.dataframe(_scores_first(differ, 5), hide_index=True)
+
+
+def _verdicts(
+    lab: Lab, names: Sequence[str], hashes: dict[str, str]
+) -> tuple[list[str], pd.DataFrame]:
+    """The runs with their bases, and every verdict on them."""
+    everyone = _with_bases(lab, names, hashes)
+    verdicts = verdict_queries.verdicts(lab.db, everyone)
+    return everyone, scores.of_runs(verdicts, queries.answers(lab.db, names))
+
+
+def _answers(lab: Lab, everyone: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
+    """What the runs answered, and their bases to the same examples."""
+    return scores.of_runs(queries.answers(lab.db, everyone), queries.answers(lab.db, names))
+
+
+def _with_bases(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> list[str]:
+    """The bases of some runs as the index calls them, and the runs."""
+    bases = bases_of(lab.runs_dir, queries.answers(lab.db, names), hashes) if names else {}
+    return [*(base.name for base in bases), *names]
+
+
+def _scores_first(frame: pd.DataFrame, texts: int) -> pd.DataFrame:
+    """With the first columns, which hold long texts, behind the numbers; these to a tenth."""
+    columns = list(frame.columns)
+    return frame[[*columns[texts:], *columns[:texts]]].round(1)
+
+
+def _show_examples(verdicts: pd.DataFrame, answers: pd.DataFrame, shown: dict[str, str]) -> None:
+    """The answers behind the scores; one row ticked shows it in full. Those without a verdict are there too."""
+    order = st.segmented_control(
+        "Answers", ORDERS, default=ORDERS[0], help="Disputed: scores of one example differ most."
+    )
+    same = ["run", "item", *scores.ANSWER]
+    frame = answers[same].merge(verdicts, "left", on=same)
+    # Independent of the judge, so that an answer stays selected when the judge changes.
+    identities = zip(*(frame[c] for c in same), frame["repeat"].fillna(0), strict=True)
+    frame = frame.assign(
+        shown=[shown.get(run, run) for run in frame["run"]],
+        identity=pd.Series([*identities], index=frame.index, dtype=object),
+    )
+    st.download_button(
+        "Answers (CSV)",
+        frame.drop(columns=["run", "identity"]).to_csv(index=False),
+        "verdicts.csv",
+        "text/csv",
+    )
+    if order == "Missing":
+        frame = frame[frame["score"].isna()]
+        frame = frame.assign(reason=frame["missing"].fillna("not judged yet"))
+    elif order == "Worst first":
+        frame = frame.sort_values("score", na_position="last", kind="stable")
+    elif order == "Most disputed":
+        spread = frame.groupby(scores.EXAMPLE)["score"].transform(lambda s: s.max() - s.min())
+        frame = frame.assign(spread=spread).sort_values("spread", ascending=False, kind="stable")
+    if frame.empty:
+        st.caption("None.")
+        return
+    selected = select_rows(
+        frame[list(SHOWN)].rename(columns=SHOWN),
+        frame["identity"].tolist(),
+        "scored_answers",
+        column_config={
+            "Score": st.column_config.NumberColumn(format="%.1f"),
+            **dict.fromkeys(
+                ("Instruction", "Answer", "Reference"), st.column_config.Column(width="medium")
+            ),
+        },
+    )
+    for row in records(frame[frame["identity"].isin(selected)]):
+        score = "no score" if row["score"] is None else f"{row['score']:.1f}"
+        st.markdown(f"**{plain(row['shown'])}**: {score}")
+        if row["reason"]:
+            show_text(str(row["reason"]))
+        columns = st.columns(3, border=True)
+        for column, field in zip(columns, ("instruction", "answer", "reference"), strict=True):
+            with column:
+                st.caption(SHOWN[field])
+                show_text(str(row[field]).strip())
+                if field == "instruction" and row["input"]:
+                    show_text(str(row["input"]))

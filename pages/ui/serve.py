@@ -1,0 +1,36 @@
+"""Serve the dashboard: `python -m pages.ui.serve [OPTIONS OF streamlit run]`.
+
+As `streamlit run app.py`, but queued runs go on, and dead ones are found, before anybody looks.
+"""
+
+import contextlib
+import sys
+import threading
+import time
+from pathlib import Path
+
+from streamlit import runtime as server
+from streamlit.web import cli
+
+from core.errors import UserError
+
+APP = Path(__file__).parents[2] / "app.py"
+HEAD_START = 3.0
+"""Seconds: a browser that is waiting opens the laboratory itself, and would wait longer beside this."""
+
+
+def look_after_runs() -> None:
+    """Open the laboratory, once the server runs."""
+    while not server.exists():
+        time.sleep(0.1)
+    time.sleep(HEAD_START)
+    from pages.ui import runtime
+
+    with contextlib.suppress(UserError):  # every page says it
+        runtime.open_lab()
+
+
+if __name__ == "__main__":
+    threading.Thread(target=look_after_runs, name="look after runs", daemon=True).start()
+    sys.argv = ["streamlit", "run", str(APP), *sys.argv[1:]]
+    cli.main(prog_name="streamlit")

@@ -1,0 +1,110 @@
+"""A run's state in one line: badge, progress, time to go, and the buttons that change it."""
+
+import math
+import time
+from typing import Any
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from core.errors import UserError
+from core.lab import KILL_AFTER, Lab
+from core.run.directory import RESUMABLE, RunDirectory
+from pages.ui.text import duration, plain
+
+SILENT = 60.0
+"""Seconds without an event after which a run's silence is told."""
+LOOKS = {
+    "queued": ("gray", ":material/schedule:"),
+    "running": ("blue", ":material/play_circle:"),
+    "stopped": ("orange", ":material/stop_circle:"),
+    "interrupted": ("orange", ":material/power_off:"),
+    "failed": ("red", ":material/error:"),
+    "finished": ("green", ":material/check_circle:"),
+}
+UNKNOWN = ("gray", ":material/help:")
+"""Of a status that this program never writes."""
+
+
+def show_run(run: dict[str, Any], lab: Lab) -> None:
+    """One run: what it is, how far it has come, and stop or resume."""
+    status = run["status"] or "queued"
+    colour, icon = LOOKS.get(status, UNKNOWN)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        name, bar = st.container(width=220), st.container(width="stretch")
+        button = st.container(width=130)
+    name.markdown(f"**{plain(run['name'])}** :{colour}-badge[{icon} {plain(status)}]")
+    steps, step = run["steps"], run["step"]
+    if status == "running" and not steps:
+        _show_start(bar, run.get("download"))
+    elif steps and steps > 0:
+        bar.progress(max(0.0, min(1.0, step / steps)), _progress_text(run, int(step), int(steps)))
+    elif status == "queued":
+        bar.caption("waiting for its turn")
+    if status in ("queued", "running"):
+        asked = RunDirectory(lab.runs_dir / run["name"]).asked_to_stop()
+        kill = asked is not None and asked > KILL_AFTER
+        button.button(
+            "Kill" if kill else "Stop" if asked is None else "Stopping",
+            key=f"stop:{run['name']}",
+            icon=":material/stop:",
+            disabled=asked is not None and not kill,
+            help="It has not stopped by itself. It goes on from its last checkpoint when resumed."
+            if kill
+            else None,
+            on_click=_try,
+            args=(lab, lab.stop, run["name"]),
+        )
+    elif status in RESUMABLE:
+        newest = RunDirectory(lab.runs_dir / run["name"]).checkpoint_step()
+        button.button(
+            "Resume",
+            key=f"resume:{run['name']}",
+            icon=":material/play_arrow:",
+            help=f"From its checkpoint at step {newest:,}."
+            if newest
+            else "From the start: it has no checkpoint yet.",
+            on_click=_try,
+            args=(lab, lab.resume, run["name"]),
+        )
+    silent = time.time() - (run.get("heard") or math.inf)
+    if status == "running" and silent > SILENT:
+        st.caption(
+            f"Nothing heard from it for {duration(silent)}. A long step or a large model may need that; "
+            f"else press Stop, and {KILL_AFTER:.0f} s later Kill."
+        )
+    if status in ("failed", "interrupted") and run["reason"]:
+        st.error(plain(run["reason"]))
+
+
+def _show_start(bar: DeltaGenerator, download: dict[str, Any] | None) -> None:
+    """What a run does before its first step."""
+    if download and download["bytes"] < download["total"]:
+        done, total = download["bytes"] / 1e6, download["total"] / 1e6
+        text = f"downloading {plain(download['repository'])}: {done:,.0f} of {total:,.0f} MB"
+        bar.progress(done / total, text)
+    else:
+        bar.progress(0.0, "loading the model and the data")
+
+
+def _progress_text(run: dict[str, Any], step: int, steps: int) -> str:
+    if run["status"] == "running" and step == steps:
+        return f"step {step} of {steps}: answering the test set"
+    text = f"step {step:,} of {steps:,}, {duration(run['seconds'] or 0)}"
+    if run["status"] == "running" and step:
+        text += f", {duration((steps - step) * run['seconds'] / step)} to go"
+    losses = {"loss": run.get("loss"), "validation loss": run.get("val_loss")}
+    told = [f"{name} {value:.4f}" for name, value in losses.items() if value is not None]
+    return "; ".join([text, *told])
+
+
+def _try(lab: Lab, action: Any, name: str) -> None:
+    """Run an action before the page is drawn, so that the page shows its result.
+
+    An error stays until the user dismisses it, because a refused resume lists every changed setting.
+    """
+    try:
+        action(name)
+    except UserError as error:
+        st.toast(plain(str(error)), icon=":material/error:", duration="infinite")
+    lab.refresh()

@@ -1,0 +1,152 @@
+"""The pretraining text: short documents that state the facts, practise repetition and tell small stories.
+
+A fact is stated in several wordings and surroundings, else the model could recite it and not use it.
+Many documents first mention a word and take it up again further on: a model that has never had to repeat
+a word from earlier in the text cannot be taught by a thousand instructions to answer about the word it
+was asked about. No document contains an instruction prompt.
+"""
+
+import random
+import re
+from collections.abc import Iterator
+
+from core.data.template import WITH_INPUT, WITHOUT_INPUT
+from recipe.facts import Fact
+from recipe.phrases import OF
+
+PEOPLE = (
+    "Anna", "Tom", "Maria", "Ben", "Clara", "David", "Emma", "Frank", "Grace", "Henry", "Julia",
+    "Karl", "Laura", "Max", "Nina", "Oscar",
+)  # fmt: skip
+PLACES = (
+    "in the garden", "at the station", "by the river", "in the kitchen", "at school", "on the hill",
+    "in the library", "at the market", "on the train", "near the old bridge", "in the park", "at home",
+)  # fmt: skip
+TIMES = (
+    "in the morning", "at noon", "in the evening", "on Monday", "last week", "after lunch",
+    "before dinner", "one day", "in winter", "every summer",
+)  # fmt: skip
+DOINGS = (
+    "drank a cup of tea", "read a long letter", "walked slowly", "met an old friend", "listened to music",
+    "looked for the keys", "wrote a short note", "waited for the bus", "bought some bread",
+    "watched the birds", "played a game", "told a story", "opened the window", "sat on a bench",
+    "fed the ducks", "lost a glove", "found a coin", "painted a fence", "cooked some soup",
+)  # fmt: skip
+REMARKS = (
+    "It was a quiet day.", "The weather was fine.", "Nobody said a word.", "They had plenty of time.",
+    "The sun was already low.", "It rained a little.", "There was nothing else to do.",
+    "A dog barked somewhere.", "The street was empty.", "Everyone was in a good mood.",
+)  # fmt: skip
+MENTIONS = (
+    "{p} thought about {x}.", "{p} wrote down {x}.", "There was a note about {x}.",
+    "{p} and {q} talked about {x}.", "The page began with {x}.", "In the book {p} came across {x}.",
+    "{p} asked {q} about {x}.", "The next thing on the list was {x}.", "A sign showed {x}.",
+    "{p} heard of {x} {t}.", "On the wall somebody had written {x}.", "It was all about {x}.",
+)  # fmt: skip
+RECALLS = (
+    "{q} remembered {x} too.", "Later {q} came back to {x}.", "So {x} it was.",
+    "Once more {p} thought about {x}.", "And again there was {x}.", "{q} also wrote down {x}.",
+)  # fmt: skip
+
+
+class Writer:
+    """Writes documents from facts, for ever and never the same twice.
+
+    Args:
+        facts: all that is to be known.
+        seed: the same seed writes the same documents.
+    """
+
+    def __init__(self, facts: list[Fact], seed: int) -> None:
+        self.rng = random.Random(seed)
+        by_kind: dict[str, list[Fact]] = {}
+        for fact in facts:
+            by_kind.setdefault(fact.kind, []).append(fact)
+        self.kinds = list(by_kind.values())
+        self.told = sorted({fact.told for fact in facts})
+        keys = {key for fact in facts for key in fact.keys if key.isalpha()}
+        asking = " ".join(
+            [
+                WITH_INPUT,
+                WITHOUT_INPUT,
+                *(" ".join(asked) for p in OF.values() for asked in p.asked),
+            ]
+        )
+        self.words = sorted(keys | set(re.findall(r"[A-Za-z]{2,}", asking)))
+
+    def documents(self) -> Iterator[str]:
+        """One document after the other."""
+        kinds = (self._statements, self._taken_up, self._repeated, self._story)
+        while True:
+            [write] = self.rng.choices(kinds, (27, 45, 20, 8))
+            yield " ".join(write())
+
+    def _statements(self) -> list[str]:
+        """Facts in any wording, some filler between."""
+        sentences = []
+        for fact in self._some(self.rng.randint(1, 5)):
+            sentences.append(self._state(fact))
+            if self.rng.random() < 0.15:
+                sentences.append(self._filler())
+        return sentences
+
+    def _taken_up(self) -> list[str]:
+        """What is mentioned is stated further on, among other mentions."""
+        chosen = self._some(self.rng.choice((1, 1, 2, 3)))
+        sentences = [self._filler() for _ in range(self.rng.randint(0, 3))]
+        sentences += [self._mention(fact.told) for fact in chosen]
+        sentences += [self._filler() for _ in range(self.rng.randint(0, 2))]
+        self.rng.shuffle(chosen)
+        return sentences + [self._state(fact) for fact in chosen]
+
+    def _repeated(self) -> list[str]:
+        """Words and phrases, the same again further on."""
+        rng = self.rng
+        if rng.random() < 0.5:
+            listed = rng.sample(self.words, rng.randint(3, 8))
+            text = ", ".join(listed)
+            p, q = rng.sample(PEOPLE, 2)
+            first = rng.choice(("{p} read: {x}.", "The list was: {x}.", "{p} said: {x}.", "{x}."))
+            again = rng.choice(("{q} repeated: {x}.", "Again: {x}.", "{q} wrote: {x}.", "{x}."))
+            return [
+                first.format(p=p, x=text),
+                *([self._filler()] if rng.random() < 0.3 else []),
+                again.format(q=q, x=text),
+            ]
+        chosen = [rng.choice(self.told) if rng.random() < 0.7 else f"'{rng.choice(self.words)}'"
+                  for _ in range(rng.randint(1, 4))]  # fmt: skip
+        sentences = [self._mention(x) for x in chosen]
+        sentences += [self._filler() for _ in range(rng.randint(0, 2))]
+        rng.shuffle(chosen)
+        p, q = rng.sample(PEOPLE, 2)
+        return sentences + [rng.choice(RECALLS).format(p=p, q=q, x=x.rstrip(".")) for x in chosen]
+
+    def _story(self) -> list[str]:
+        return [self._filler() for _ in range(self.rng.randint(2, 8))]
+
+    def _some(self, count: int) -> list[Fact]:
+        """Facts of any kind, each kind as often as another."""
+        return [self.rng.choice(self.rng.choice(self.kinds)) for _ in range(count)]
+
+    def _state(self, fact: Fact) -> str:
+        if self.rng.random() < 0.4:
+            return fact.start + fact.answer
+        return self.rng.choice(fact.statements)
+
+    def _mention(self, told: str) -> str:
+        p, q = self.rng.sample(PEOPLE, 2)
+        sentence = self.rng.choice(MENTIONS)
+        if told.endswith("."):
+            return f"{p} read: {told}" if self.rng.random() < 0.5 else told
+        return sentence.format(p=p, q=q, x=told, t=self.rng.choice(TIMES))
+
+    def _filler(self) -> str:
+        rng = self.rng
+        if rng.random() < 0.25:
+            return rng.choice(REMARKS)
+        p, q = rng.sample(PEOPLE, 2)
+        doing, place, time = rng.choice(DOINGS), rng.choice(PLACES), rng.choice(TIMES)
+        return rng.choice((
+            f"{p} {doing} {place}.", f"{time[0].upper()}{time[1:]} {p} {doing}.",
+            f"{p} and {q} {doing} {time}.", f"{p} {doing} while {q} waited {place}.",
+        ))  # fmt: skip

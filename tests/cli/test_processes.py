@@ -1,0 +1,246 @@
+"""The command line as real processes: Ctrl-C, stop, death, a dashboard that holds the index.
+
+What is asked beside them comes from this process, which need not load PyTorch for it.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.run.directory import RunDirectory
+from core.tracking import queries, sync
+from tests.cli.test_commands import call
+
+ROOT = Path(__file__).parents[2]
+WORDS = ["red", "green", "blue", "one", "two", "three", "house", "tree", "river", "stone"]
+STEPS = 300
+"""Of the run `long`: seconds, so that even on a fast machine it is not over before it is stopped."""
+RECORDS = [{"instruction": f"Say {a}.", "input": b, "output": a} for a in WORDS for b in WORDS[:2]]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory, save_peer: Callable[..., Any]) -> Path:
+    directory = tmp_path_factory.mktemp("base")
+    save_peer(directory, n_layer=1, n_head=2, n_embd=8, n_positions=96, vocab_size=50257)
+    return directory
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, far from the code, with a data set."""
+    (tmp_path / "here" / "data").mkdir(parents=True)
+    (tmp_path / "here" / "data" / "words.json").write_text(json.dumps(RECORDS))
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start(workplace: Path) -> Iterator[Start]:
+    """A function that starts Python with these words; what is left of it ends with the test."""
+    processes = []
+
+    def run(*words: object) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, *map(str, words)],
+            cwd=workplace,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # A shell has what it starts in the background ignore Ctrl-C, and so would its children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        processes.append(process)
+        return process
+
+    yield run
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def core(start: Start) -> Start:
+    """A function that starts a command."""
+    return lambda *words: start("-m", "core", *words)
+
+
+def end(process: subprocess.Popen[str], status: int = 0) -> tuple[str, str]:
+    """What a command that ends with this status printed."""
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == status, err
+    assert "Traceback" not in err
+    return out, err
+
+
+@pytest.fixture
+def train(core: Start, base: Path) -> Start:
+    """A function that starts the training of a run `long`, three steps an epoch."""
+
+    def run(*words: object) -> subprocess.Popen[str]:
+        values = {
+            "name": "long",
+            "base_model": base,
+            "dataset": "data/words.json",
+            "epochs": STEPS // 3,
+        }
+        values |= {"batch_size": 6, "max_new_tokens": 2, "sample_prompt": "", "eval_every": 9999}
+        values |= {"mask_prompt": True}  # few targets: a step takes milliseconds
+        sets = [word for k, v in values.items() for word in ("--set", f"{k}={v}")]
+        return core("train", *sets, *words)
+
+    return run
+
+
+def under_way(workplace: Path, status: str = "running") -> RunDirectory:
+    """The run `long`, once it has taken a step."""
+    run = RunDirectory(workplace / "runs" / "long")
+    deadline = time.monotonic() + 60
+    while not (run.events_path.exists() and '"event":"step"' in run.events_path.read_text()):
+        assert time.monotonic() < deadline, "it takes no step"
+        time.sleep(0.02)
+    assert run.status() == status
+    return run
+
+
+def steps(run: RunDirectory) -> list[int]:
+    """The steps that count: what a rewind took back does not."""
+    taken: list[int] = []
+    for line in run.events_path.read_text().splitlines():
+        event = json.loads(line)
+        if event["event"] == "rewind":
+            taken = [step for step in taken if step <= event["step"]]
+        elif event["event"] == "step":
+            taken.append(event["step"])
+    return taken
+
+
+def test_a_run_on_a_file_of_ones_own(core: Start, workplace: Path) -> None:
+    """The embedded model, a relative path, another working directory, everything by default."""
+    sets = ["dataset=data/words.json", "name=mine", "max_new_tokens=3", "batch_size=6"]
+    words = [word for s in sets for word in ("--set", s)]
+    out, err = end(core("train", *words, "--format", "json"))
+    [row] = json.loads(out)
+    assert (row["name"], row["status"], row["base_model"]) == ("mine", "finished", "gpt2-nano")
+    assert "validation" in err
+    run = RunDirectory(workplace / "runs" / "mine")
+    assert run.config().dataset == str(workplace / "data" / "words.json")
+    index = sync.read_index(workplace / "runs")
+    assert len(queries.answers(index.cursor(), ["mine"])) == 2
+    index.close()
+    [answer] = call(
+        "generate", "mine", "--prompt", "Say red.", "--format", "json", "--max-new-tokens", 3
+    ).json
+    assert (answer["run"], answer["prompt"]) == ("mine", "Say red.")
+
+
+def test_a_base_that_cannot_be_fetched_is_told_before_a_run_exists(
+    core: Start, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(workplace / "cache"))
+    sets = ["--set", "dataset=data/words.json", "--set", "base_model=gpt2", "--set", "batch_size=1"]
+    _, err = end(core("train", *sets), 2)
+    assert "base_model = 'gpt2': openai-community/gpt2 could not be fetched" in err
+    assert not (workplace / "runs").exists()
+
+
+def test_ctrl_c_stops_with_a_checkpoint_and_resume_finishes(train: Start, workplace: Path) -> None:
+    process = train("--format", "json")
+    run = under_way(workplace)
+    process.send_signal(signal.SIGINT)
+    out, err = end(process, status=1)
+    assert json.loads(out)[0]["status"] == run.status() == "stopped"
+    assert "stopping after this step" in err
+    assert err.splitlines()[-1].startswith("error: long was stopped")
+    assert "`python -m core resume long` goes on with it" in err
+    stopped_at = steps(run)[-1]
+    assert 0 < stopped_at < STEPS
+    assert list(run.path.glob(f"checkpoint/step-*{stopped_at}/manifest.json"))
+    resumed = call("resume", "long", "--executor", "thread", "--format", "json")
+    assert resumed.json[0]["status"] == "finished"
+    assert "step 0:" not in resumed.err  # it tells what is new
+    assert steps(run) == list(range(1, STEPS + 1))
+
+
+def test_stop_from_elsewhere_and_no_delete_before(train: Start, workplace: Path) -> None:
+    process = train("--set", "epochs=1000", "--set", "batch_size=1")  # 17,000 steps
+    run = under_way(workplace)
+    refused = call("delete", "long")
+    assert (refused.status, refused.err) == (2, "error: long is being trained; stop it first\n")
+    stopped = call("stop", "long")
+    assert (stopped.status, stopped.out) == (0, "long: stopped\n")
+    end(process, status=1)
+    assert 0 < steps(run)[-1] < 17_000
+
+
+def test_a_killed_trainer_is_told_and_its_run_goes_on(train: Start, workplace: Path) -> None:
+    process = train("--set", "checkpoint_every=20")
+    run = under_way(workplace)
+    while not list(run.path.glob("checkpoint/step-*[0-9]/manifest.json")):
+        time.sleep(0.02)
+    os.kill(run.statuses()[-1]["pid"], signal.SIGKILL)
+    out, err = end(process, status=1)
+    assert out == ""
+    assert "error: long was interrupted: the trainer ended without a last word (signal 9)" in err
+    assert call("resume", "long", "--executor", "thread").status == 0
+    assert run.status() == "finished"
+    assert steps(run) == list(range(1, STEPS + 1))
+
+
+def test_everything_works_beside_a_dashboard(
+    start: Start, core: Start, base: Path, workplace: Path
+) -> None:
+    """A lab in another process holds the index; the run shows up there within two seconds."""
+    code = """
+import sys, time
+from pathlib import Path
+from core.tracking import queries
+from core.lab import Lab
+lab = Lab(Path("runs"))
+print("open", flush=True)
+while queries.results(lab.db)["status"].tolist() != ["finished"]:
+    time.sleep(0.05)
+print("seen", flush=True)
+sys.stdin.readline()
+lab.close()
+"""
+    dashboard = start("-c", code)
+    assert dashboard.stdout is not None
+    assert dashboard.stdout.readline() == "open\n"
+    values = {"name": "mine", "base_model": base, "dataset": "data/words.json", "max_new_tokens": 2}
+    sets = [word for k, v in values.items() for word in ("--set", f"{k}={v}")]
+    out, _ = end(core("train", *sets, "--format", "json"))
+    ended = time.monotonic()
+    assert json.loads(out)[0]["status"] == "finished"
+    assert dashboard.stdout.readline() == "seen\n"
+    assert time.monotonic() - ended < 2
+    assert [row["name"] for row in call("runs", "--format", "json").json] == ["mine"]
+    asked = ("--prompt", "Say red.", "--format", "json", "--max-new-tokens", 2)
+    assert call("generate", "mine", *asked).json[0]["run"] == "mine"
+    rebuild = call("reindex")
+    refusal = f"error: runs/lab.duckdb is in use by process {dashboard.pid}, probably a dashboard"
+    assert (rebuild.status, rebuild.err.startswith(refusal)) == (2, True)
+    dashboard.communicate("close\n", timeout=60)
+
+
+def test_nobody_who_reads_is_no_error(core: Start) -> None:
+    """As in `python -m core settings | head -1`."""
+    process = core("settings")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.wait(timeout=60) == 1
+    assert process.stderr.read() == ""

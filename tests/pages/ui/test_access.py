@@ -1,0 +1,103 @@
+"""Who is let in: on loopback all, elsewhere nobody without a password or a login, and that before anything is read."""
+
+import time
+
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from pages.ui import access, runtime
+from tests.pages.conftest import APP
+
+PAGES = ("launch", "data", "live", "results", "compare", "scoring")
+
+
+@pytest.fixture
+def bound(monkeypatch):
+    """A function that binds the server to an address."""
+
+    def bind(address):
+        told = st.get_option
+        monkeypatch.setattr(
+            st, "get_option", lambda key: address if key == "server.address" else told(key)
+        )
+
+    return bind
+
+
+def visit(runs_dir, page=None):
+    app = AppTest.from_file(str(APP), default_timeout=60)
+    if page:
+        app.switch_page(f"pages/{page}.py")
+    app.run()
+    assert not app.exception
+    return app
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "localhost", "::1", "127.0.0.53"])
+def test_this_machine_needs_no_password(bound, runs_dir, address):
+    bound(address)
+    assert visit(runs_dir).title[0].value == "Launch"
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "", None, "::", "192.168.1.7", "my-host", "0"])
+@pytest.mark.parametrize("page", [None, *PAGES])
+def test_elsewhere_nobody_comes_in_while_nobody_said_who(bound, runs_dir, address, page):
+    bound(address)
+    app = visit(runs_dir, page)
+    [error] = app.error
+    assert "nobody has said who may come in" in error.value
+    assert "DASHBOARD_PASSWORD" in error.value
+    assert not app.title
+    assert not app.sidebar.children
+    assert runtime.HOLDER not in __import__("sys").modules, "nothing was opened"
+
+
+def test_a_password_lets_in_and_a_wrong_one_costs_time(bound, runs_dir, monkeypatch):
+    bound("0.0.0.0")
+    monkeypatch.setenv(access.PASSWORD, "sésame")
+    monkeypatch.setattr(access, "PAUSE", 0.3)
+    app = visit(runs_dir, "results")
+    assert not app.title
+    start = time.monotonic()
+    app.text_input[0].input("sesame")
+    app.button[0].click().run()
+    assert time.monotonic() - start > 0.3
+    assert app.error[0].value == "This is not the password."
+    assert not app.title
+    app.text_input[0].input("sésame")
+    app.button[0].click().run()
+    assert app.title[0].value == "Results", "where the link led"
+    assert not app.text_input or app.text_input[0].label != "Password"
+    assert "sésame" not in str(app.session_state)
+    assert not visit(runs_dir).title, "another session is another visitor"
+
+
+def test_a_password_holds_on_loopback_too(runs_dir, monkeypatch):
+    monkeypatch.setenv(access.PASSWORD, "x")
+    assert not visit(runs_dir).title
+
+
+def test_a_login_is_for_the_users_named(bound, runs_dir, monkeypatch):
+    bound("0.0.0.0")
+    monkeypatch.setattr(access, "_users", lambda: ["me@example.org"])
+
+    class User(dict):
+        is_logged_in = True
+
+    stranger = User()
+    stranger.is_logged_in = False
+    monkeypatch.setattr(st, "user", stranger)
+    app = visit(runs_dir)
+    assert app.button[0].label == "Log in"
+    assert not app.title
+    for user, let_in in (
+        ({"email": "Me@Example.org", "email_verified": True}, True),
+        ({"email": "me@example.org", "email_verified": False}, False),
+        ({"email": "you@example.org"}, False),
+        ({}, False),
+    ):
+        monkeypatch.setattr(st, "user", User(user))
+        app = visit(runs_dir)
+        assert bool(app.title) == let_in, user
+        assert bool(app.error) != let_in

@@ -1,0 +1,240 @@
+"""One laboratory a process, through reruns, sessions and hot reload; a sentence where it cannot be had."""
+
+import gc
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from pathlib import Path
+
+import pytest
+from streamlit.runtime.pages_manager import PagesManager
+from streamlit.testing.v1 import AppTest
+
+from core.lab import Lab
+from core.run.directory import RunDirectory
+from core.tracking.index import INDEX, Index
+from pages.ui import runtime
+
+ROOT = Path(__file__).parents[3]
+PAGES = ("launch", "live", "results", "compare")
+
+
+def threads():
+    return [t.name for t in threading.enumerate() if t.name in ("queue", "sync")]
+
+
+class SlowScoring:
+    """A scoring whose requests under way need a second to end."""
+
+    going = True
+
+    def stop(self):
+        self.asked = time.monotonic()
+
+    def join(self, timeout):
+        time.sleep(min(timeout, max(0.0, self.asked + 1.0 - time.monotonic())))
+
+
+def test_a_scoring_and_a_trainer_end_at_the_same_time(open_page, monkeypatch):
+    open_page("live")
+    queue, closed = runtime.lab().queue, []
+    really = queue.close
+
+    def close(*patience):
+        if not closed:  # closing again does nothing
+            closed.append(time.sleep(1.0))
+        really(*patience)
+
+    monkeypatch.setattr(queue, "close", close)
+    sys.modules[runtime.HOLDER].scoring = SlowScoring()
+    start = time.monotonic()
+    runtime.release()
+    assert 1.0 <= time.monotonic() - start < 1.9
+
+
+@pytest.fixture
+def reload():
+    """A function that does what Streamlit does after an edit: forget the project's modules."""
+    before = {n: m for n, m in sys.modules.items() if n.split(".")[0] in ("core", "pages")}
+
+    def forget():
+        for name in [n for n in sys.modules if n.split(".")[0] in ("core", "pages")]:
+            del sys.modules[name]
+
+    yield forget
+    runtime.release()
+    forget()
+    sys.modules.update(before)  # the other tests hold on to these
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_stands_without_runs(open_page, name):
+    page = open_page(name)
+    assert page.title[0].value.lower() == name
+    assert not page.error
+    assert not page.warning
+
+
+def test_one_laboratory_for_all_sessions_and_reruns(open_page):
+    first = open_page("launch")
+    lab = runtime.lab()
+    open_page("results").run()
+    first.go("live").go("compare").run()
+    assert runtime.lab() is lab
+    assert sorted(threads()) == ["queue", "sync"]
+
+
+def test_hot_reload_does_not_double_it(write_run, open_page, reload):
+    write_run("one")
+    page = open_page("results")
+    lab = runtime.lab()
+    reload()
+    page.run()
+    again = open_page("live")
+    assert again.widget("live_runs").value == ["one"]
+    assert sys.modules["pages.ui.runtime"] is not runtime
+    assert sys.modules["pages.ui.runtime"].lab() is lab
+    assert sorted(threads()) == ["queue", "sync"]
+    again.go("launch").press("Launch the demo")
+    fresh = sys.modules["core.presets"].preset("demo")
+    assert lab.config("demo").model_dump() == fresh.model_dump()
+
+
+def test_release_closes_it(open_page, runs_dir):
+    open_page("live")
+    lab = runtime.lab()
+    assert runtime.is_open(lab)
+    runtime.release()
+    assert not runtime.is_open(lab)
+    assert threads() == []
+    Index(runs_dir / INDEX).close()  # nobody holds it
+    runtime.release()  # once more does no harm
+    open_page("live")
+    assert sorted(threads()) == ["queue", "sync"]
+
+
+def test_a_second_dashboard_reads_only_and_takes_over(open_page, runs_dir, write_run):
+    write_run("one", "stopped")
+    code = "import sys; from core.lab import Lab; from pathlib import Path; "
+    code += "lab = Lab(Path(sys.argv[1])); print('open', flush=True); sys.stdin.read(); lab.close()"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(runs_dir)],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert holder.stdout.readline() == "open\n"
+        page = open_page("live")
+        told = f"Read only: the dashboard of process {holder.pid} drives these runs; do it there"
+        assert page.says(told)
+        page.press("Resume")
+        assert "read only" in page.toast[0].value
+        assert RunDirectory(runs_dir / "one").status() == "stopped"
+    finally:
+        holder.communicate("")
+    assert page.run().says("the dashboard that drove these runs has ended")
+    assert not page.press("Take over").run().says("Read only")
+    assert runtime.lab().driver is None
+
+
+def test_a_place_that_cannot_be_written_to(open_page, runs_dir):
+    runs_dir.write_text("a file")
+    [error] = open_page("live").error
+    assert "cannot be written to" in error.value.replace("\\", "")
+
+
+def test_a_folder_that_can_only_be_read(open_page, monkeypatch, write_run, runs_dir):
+    write_run("one", "stopped")
+    monkeypatch.setenv("RUNS_DIR", "/sys/kernel")  # where nobody, root included, can make anything
+    page = open_page("live")
+    assert page.says("Read only: /sys/kernel cannot be written to")
+    assert page.says("No run yet")
+    page.go("launch").press("Launch the demo")
+    assert page.says("read only: /sys/kernel cannot be written to")
+    monkeypatch.setenv("RUNS_DIR", str(runs_dir))  # as if it could be by now
+    page.go("live").press("Try again")
+    assert not page.says("Read only")
+    assert page.press("Resume").says("one")
+    assert RunDirectory(runs_dir / "one").status() == "queued"
+
+
+def test_an_executor_that_there_is_not(open_page, monkeypatch, runs_dir):
+    monkeypatch.setenv("EXECUTOR", "abacus")
+    [error] = open_page("live").error
+    assert "EXECUTOR = 'abacus': it should be process or thread" in error.value.replace("\\", "")
+    Lab(runs_dir).close()  # it left nothing open
+
+
+def test_an_index_that_was_rebuilt_is_told(open_page, write_run, runs_dir):
+    write_run("one")
+    (runs_dir / INDEX).write_bytes(b"no database " * 1000)
+    page = open_page("results")
+    assert page.says("The index was rebuilt from the run directories")
+    assert page.dataframe[0].value["name"].tolist() == ["one"]
+
+
+def test_every_page_names_a_run_that_cannot_be_indexed(open_page, write_run, runs_dir):
+    write_run("sound")
+    write_run("broken")
+    config = runs_dir / "broken" / "config.json"
+    page = open_page("live")
+    config.unlink()
+    config.mkdir()
+    runtime.lab().refresh()
+    assert page.run().says("broken cannot be indexed")
+
+
+def test_a_link_straight_to_a_page_shows_its_frame_on_a_fresh_server(open_page, monkeypatch):
+    monkeypatch.setattr(PagesManager, "uses_pages_directory", True)
+    page = open_page("live")
+    assert PagesManager.uses_pages_directory is False
+    titles = {info["page_name"] for info in page._registered_pages.values()}
+    assert titles == {"Launch", "Data", "Live", "Results", "Compare", "Scoring"}
+
+
+def busy_page():
+    import streamlit as st
+    from streamlit.runtime.scriptrunner import get_script_run_ctx
+    from streamlit.runtime.scriptrunner_utils.script_requests import RerunData
+
+    from pages.ui import runtime
+
+    if st.query_params.get("clicked"):
+        st.title("what was clicked")
+    elif "drawn" in st.session_state:
+        st.title("the same again")
+    else:
+        st.session_state["drawn"] = True
+        # A browser's request, while this page is busy.
+        get_script_run_ctx().script_requests.request_rerun(RerunData(query_string="clicked=1"))
+        runtime.rerun()
+
+
+def test_what_is_clicked_meanwhile_is_not_lost_to_a_rerun():
+    assert [title.value for title in AppTest.from_function(busy_page).run().title] == [
+        "what was clicked"
+    ]
+
+
+def test_what_became_garbage_while_it_was_left_out_of_the_collection_is_collected_later(
+    open_page, monkeypatch
+):
+    open_page("live")
+
+    class Cycle:
+        pass
+
+    kept = Cycle()
+    kept.itself = kept
+    garbage = weakref.ref(kept)
+    monkeypatch.setattr(runtime, "FREEZE", -1.0)
+    runtime.keep_from_collection("Live")
+    frozen = gc.get_freeze_count()
+    del kept
+    runtime.keep_from_collection("Live")
+    assert garbage() is not None
+    monkeypatch.setattr(runtime, "THAW", -1.0)
+    runtime.keep_from_collection("Live")
+    assert garbage() is None
+    assert gc.get_freeze_count() > 0.5 * frozen > 0

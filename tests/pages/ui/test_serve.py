@@ -1,0 +1,39 @@
+"""The dashboard as `make app` starts it, before anybody has opened a page."""
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import tomllib
+
+from core.config import RunConfig
+from core.run.directory import RunDirectory
+from core.run.events import EventWriter
+from core.scheduler.executors import ROOT
+
+
+def test_the_server_is_for_this_machine_and_for_its_own_pages():
+    told = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text())
+    server = told["server"]
+    assert server["address"] == "127.0.0.1"
+    assert server["enableXsrfProtection"] is server["enableCORS"] is True
+    assert told["client"]["showErrorDetails"] == "none"
+
+
+def test_runs_are_looked_after_before_anybody_looks(runs_dir, monkeypatch, wait):
+    run = RunDirectory.create(runs_dir, RunConfig(name="dead"))
+    with contextlib.closing(EventWriter(run.events_path)) as events:
+        events.append("status", status="running")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv("EXECUTOR", "process")
+    command = [sys.executable, "-m", "pages.ui.serve", "--server.port", str(port)]
+    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    try:
+        wait(lambda: run.status() == "interrupted", timeout=30)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(15) == 0
+    finally:
+        server.kill()

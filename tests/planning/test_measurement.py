@@ -1,0 +1,166 @@
+"""A rehearsal's memory is that of the run, it can fail with a sentence, and it ends with its parent."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from core.config import RunConfig
+from core.errors import UserError
+from core.planning import measurement, preflight
+from core.scheduler.executors import ENVIRONMENT, ROOT
+from core.training.trainer import Trainer
+
+SHORT = {"max_examples": 10, "epochs": 1, "train_fraction": 0.4, "test_fraction": 0.5}
+TEXT = "the quick brown fox jumps over the lazy dog and comes back again by night "
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """GPT-2 of 124M with random weights, in the hub's format."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    path = tmp_path_factory.mktemp("gpt2")
+    GPT2LMHeadModel(GPT2Config()).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Examples of much the same length, so that any batch is as long as the longest."""
+    path = tmp_path_factory.mktemp("data") / "examples.json"
+    records = [{"instruction": f"Say it {i}.", "output": TEXT * (i % 2 + 4)} for i in range(60)]
+    path.write_text(json.dumps(records))
+    return path
+
+
+TRAIN = """
+import sys
+from core import rehearsal
+from core.config import RunConfig
+from core.training import hardware
+from core.training.trainer import Trainer
+
+trainer = Trainer(RunConfig.model_validate_json(sys.argv[1]), measurement.Nobody())
+trainer._save = lambda: None  # two gigabytes to the disk, none of memory
+trainer.fit()
+trainer.answer_test_set()
+print(hardware.peak_memory_mb(trainer.device))
+"""
+
+
+def peak_mb(config: RunConfig) -> float:
+    """The most memory that training and answering hold, from beginning to end."""
+    env = {**ENVIRONMENT, **os.environ}
+    command = [sys.executable, "-c", TRAIN, config.model_dump_json()]
+    return float(subprocess.run(command, cwd=ROOT, env=env, stdout=-1, check=True).stdout)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("base", ["gpt2-nano", "gpt2"])
+def test_measured_memory_is_within_a_tenth_of_the_runs(
+    base: str, method: str, gpt2: Path, dataset: Path
+) -> None:
+    values = {**SHORT, "method": method, "dataset": str(dataset), "max_new_tokens": 12}
+    values |= {"base_model": base, "batch_size": 2, "sample_prompt": "", "eval_batches": 1}
+    if base == "gpt2":
+        values |= {"base_model": str(gpt2), "tie_weights": True}
+    config = RunConfig.parse(values)
+    cost = measurement.measure(config)
+    assert cost.memory_mb == pytest.approx(peak_mb(config), rel=0.1)
+    assert cost.seconds > 0
+
+
+def test_gradient_checkpointing_takes_what_is_said_before_a_launch(dataset: Path) -> None:
+    values = {**SHORT, "method": "lora", "dataset": str(dataset), "max_new_tokens": 12}
+    values |= {"base_model": "gpt2-nano", "sample_prompt": "", "grad_checkpointing": True}
+    config = RunConfig.parse(values)
+    said = preflight.check(config).memory_mb
+    assert said == pytest.approx(peak_mb(config), rel=0.15)
+
+
+def test_the_longest_batch_goes_first_and_then_the_runs_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mixed.json"
+    records = [{"instruction": "Go on.", "output": "go " * (1 + 7 * i % 10)} for i in range(20)]
+    path.write_text(json.dumps(records))
+    values = {"dataset": str(path), "batch_size": 3, "grad_accumulation": 4, "max_new_tokens": 1}
+    taken, step = [], Trainer.step
+
+    def recorded(self: Trainer, number: int, chosen: list[list[int]]) -> None:
+        taken.append((number, chosen, self.schedule))
+        step(self, number, chosen)
+
+    monkeypatch.setattr(Trainer, "step", recorded)
+    measurement.rehearse(RunConfig.parse(values))
+    schedule = taken[0][2]
+    longest = sorted(schedule.lengths)[-3:]
+    for _, chosen, _ in taken[:2]:
+        assert [sorted(schedule.lengths[i] for i in batch) for batch in chosen] == [longest] * 2
+    assert [chosen for _, chosen, _ in taken[2:]] == [
+        schedule.batches(number) for number in range(1, len(taken) - 1)
+    ]
+    assert len(taken) > 3
+
+
+def test_what_answers_hold_counts(
+    dataset: Path, tmp_path: Path, save_peer: Callable[..., Any]
+) -> None:
+    """Many thin layers hold little in a step of one short example, and 200 MB of keys and values."""
+    save_peer(tmp_path, n_layer=48, n_embd=64, n_head=2, n_positions=1024, vocab_size=50257)
+    values = {"base_model": str(tmp_path), "dataset": str(dataset), "batch_size": 1}
+    values |= {"method": "lora", "lora_rank": 4}
+    values |= {"train_fraction": 0.3, "test_fraction": 0.6, "max_examples": 60, "epochs": 1}
+    short, long = (
+        measurement.measure(RunConfig.parse({**values, "max_new_tokens": tokens})).memory_mb
+        for tokens in (1, 900)
+    )
+    assert long - short > 15  # some of it is hidden under the peak of the steps
+
+
+def test_settings_that_cost_nothing_have_no_part_in_the_key() -> None:
+    config = RunConfig()
+    named = config.changed(name="other", notes="long", tags=["a"])
+    assert measurement.key(named) == measurement.key(config)
+    assert measurement.key(config.changed(batch_size=3)) != measurement.key(config)
+
+
+def test_steps_that_cannot_be_taken_are_one_sentence() -> None:
+    with pytest.raises(UserError, match=r"the rehearsal failed: .*nowhere\.json") as caught:
+        measurement.measure(RunConfig(dataset="nowhere.json"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_rehearsal_that_is_killed_is_told(monkeypatch: pytest.MonkeyPatch, dataset: Path) -> None:
+    killed = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    run = subprocess.run
+
+    def kill(command: list[str], **kwargs: object) -> object:
+        return run([sys.executable, "-c", killed], **kwargs)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(subprocess, "run", kill)
+    with pytest.raises(UserError, match="memory of this machine is too small"):
+        measurement.measure(RunConfig())
+
+
+def test_a_rehearsal_ends_with_the_process_that_asked_for_it(
+    wait: Callable[[Callable[[], bool]], None],
+) -> None:
+    asking = "from core import rehearsal; from core.config import RunConfig; measurement.measure(RunConfig())"
+    parent = subprocess.Popen([sys.executable, "-c", asking], cwd=ROOT, env={**os.environ})
+    try:
+        wait(lambda: bool(psutil.Process(parent.pid).children()))
+        [child] = psutil.Process(parent.pid).children()
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+        wait(lambda: not child.is_running())
+    finally:
+        parent.kill()

@@ -1,0 +1,374 @@
+"""What a plan says is what the trainer then does; what is wrong is listed at once."""
+
+import json
+import shutil
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+import torch
+from safetensors.torch import save
+
+from core.config import RunConfig
+from core.data import dataset
+from core.data.batches import encode_all
+from core.errors import UserError
+from core.nn import pretrained
+from core.planning import estimate, preflight
+from core.presets import preset
+from core.training import hardware
+from core.training.optimizers import learning_rate
+from core.training.trainer import Trainer
+from tests.hub_server import Hub
+
+Settings = Callable[..., RunConfig]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"method": "full", "epochs": 2, "grad_accumulation": 3},
+        {"method": "full", "tie_weights": True, "max_length": 40},
+        {"method": "lora", "lora_rank": 4, "min_lr": 1e-3, "warmup_fraction": 0.2},
+        {"method": "lora", "lora_targets": "mlp", "lora_last_layers": 1, "mask_prompt": True},
+    ],
+)
+def test_the_plan_is_what_the_trainer_does(
+    settings: Settings, new_run: Callable[..., Any], values: dict[str, Any]
+) -> None:
+    config, run = settings(**values), new_run()
+    plan = preflight.check(config)
+    trainer = Trainer(config, run)
+    trainer.fit()
+    [done] = run.of("plan")
+    steps = run.of("step")
+    assert plan.problems == []
+    assert (plan.steps, plan.steps_per_epoch) == (done["steps"], done["steps_per_epoch"])
+    assert plan.train_examples == done["train_examples"]
+    assert (plan.test_examples, plan.validation_examples) == (2, 2)
+    assert (plan.parameters, plan.trainable) == (done["parameters"], done["trainable"])
+    assert plan.tokens == steps[-1]["tokens"]
+    assert plan.longest == max(len(example.ids) for example in trainer.train_set)
+    assert plan.device == done["device"]
+    assert plan.learning_rates == [(step["step"], step["lr"]) for step in steps]
+
+
+def test_cut_examples_are_counted(settings: Settings) -> None:
+    plan = preflight.check(settings(max_length=40))
+    assert plan.longest == 40
+    assert plan.cut_examples is not None
+    assert 0 < plan.cut_examples < 20
+    assert preflight.check(settings()).cut_examples == 0
+
+
+def test_a_long_run_shows_a_short_curve(settings: Settings) -> None:
+    config = settings(epochs=300, min_lr=1e-4, warmup_fraction=0.1)
+    plan = preflight.check(config)
+    assert plan.steps == 1500
+    assert 150 <= len(plan.learning_rates) <= 300
+    assert [step for step, _ in plan.learning_rates][:: len(plan.learning_rates) - 1] == [1, 1500]
+    assert all(rate == learning_rate(config, step, 1500) for step, rate in plan.learning_rates)
+
+
+def test_every_problem_is_listed_at_once(settings: Settings) -> None:
+    config = settings(
+        dataset="nowhere.json",
+        device="cuda:99",
+        max_length=97,
+        method="lora",
+        lora_last_layers=3,
+    )
+    problems = {problem.field: problem.message for problem in preflight.check(config).problems}
+    assert set(problems) == {"dataset", "device", "max_length", "lora_last_layers"}
+    assert problems["max_length"].startswith("it should be at most 96, the context of")
+    assert problems["lora_last_layers"].startswith("it should be at most 2, the blocks of")
+    assert problems["dataset"].startswith("file not found")
+    assert problems["device"].startswith("this machine has none")
+
+
+def test_a_missing_model_hides_no_other_problem(settings: Settings, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.json"
+    broken.write_text("[")
+    config = settings(base_model="gpt-5", dataset=str(broken), precision="fp16")
+    problems = [problem.field for problem in preflight.check(config).problems]
+    assert problems == ["base_model", "precision", "dataset"]
+
+
+def test_mistakes_of_the_values_come_with_those_of_the_rest(tmp_path: Path) -> None:
+    values = {"batch_size": "x", "nonsense": 1, "dataset": "nowhere.json", "base_model": "gpt-5"}
+    found = [problem.field for problem in preflight.all_problems(values)]
+    assert found == ["nonsense", "batch_size", "base_model", "dataset"]
+    assert preflight.all_problems({"dataset": "primer"}) == []
+    # min_lr is wrong beside this lr, and that is said once, whatever else is wrong
+    values = {"lr": "1e-4", "min_lr": "1e-3", "dataset": "nowhere.json", "seed": -1}
+    found = [problem.field for problem in preflight.all_problems(values)]
+    assert sorted(found) == ["dataset", "min_lr", "seed"]
+
+
+def test_what_was_not_given_is_not_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default batch that stands in for a wrong one does not fit, and that is nobody's mistake."""
+    monkeypatch.setattr(hardware, "available_memory_mb", lambda device: 1.0)
+    [problem] = preflight.all_problems({"batch_size": "many", "device": "cpu"})
+    assert (problem.field, problem.value) == ("batch_size", "many")
+
+
+def test_another_vocabulary_than_the_tokenizers_is_a_problem(
+    settings: Settings, save_peer: Callable[..., Any], tmp_path: Path
+) -> None:
+    save_peer(tmp_path / "other", n_positions=96)
+    [problem] = preflight.check(settings(base_model=str(tmp_path / "other"))).problems
+    assert (problem.field, problem.message) == (
+        "base_model",
+        "it has 97 tokens; it should have GPT-2's 50,257",
+    )
+
+
+def test_responses_that_are_all_cut_off_are_a_problem(settings: Settings) -> None:
+    [problem] = preflight.check(settings(max_length=9, mask_prompt=True)).problems
+    assert problem.field == "max_length"
+    assert problem.message.startswith("no training example keeps any")
+
+
+def test_a_validation_set_that_is_all_cut_off_is_a_problem(
+    settings: Settings, tmp_path: Path
+) -> None:
+    short, long = ({"instruction": words, "output": "Yes."} for words in ("Go.", "Go. " * 30))
+    path = tmp_path / "data.json"
+    path.write_text(json.dumps([short] * 8 + [long] * 2))
+    config = settings(
+        dataset=str(path), train_fraction=0.7, max_length=60, mask_prompt=True, test_fraction=0.1
+    )
+    [problem] = preflight.check(config).problems
+    assert problem.message.startswith("no validation example keeps any")
+
+
+@pytest.mark.parametrize("max_length", [8, 41, 60, 96])
+@pytest.mark.parametrize("mask_prompt", [False, True])
+def test_lengths_are_those_of_the_encoded_examples(
+    settings: Settings, max_length: int, mask_prompt: bool
+) -> None:
+    config = settings(max_length=max_length, mask_prompt=mask_prompt, max_examples=23)
+    parts = dataset.split(dataset.load(config.dataset, 23), config)
+    encoded = encode_all(parts.train, max_length, mask_prompt)
+    if not encoded:
+        with pytest.raises(UserError):
+            preflight.read_corpus(config, 96)
+        return
+    assert preflight.read_corpus(config, 96).lengths == [len(e.ids) for e in encoded]
+
+
+def test_a_file_is_measured_once_until_it_changes(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page checks at every change of its form."""
+    reads: list[Path] = []
+    read = Path.read_text
+
+    def counted(path: Path, *args: Any, **kwargs: Any) -> str:
+        reads.append(path)
+        return read(path, *args, **kwargs)
+
+    path = tmp_path / "data.json"
+    records = [{"instruction": f"Say {i}.", "output": str(i)} for i in range(40)]
+    path.write_text(json.dumps(records))
+    monkeypatch.setattr(Path, "read_text", counted)
+    monkeypatch.chdir(tmp_path)
+
+    def examples(**values: Any) -> int | None:
+        return preflight.check(settings(dataset="data.json", **values)).train_examples
+
+    assert examples() == 34
+    for values in ({"lr": 1e-4}, {"batch_size": 2}, {"train_fraction": 0.5}, {"max_length": 50}):
+        examples(**values)
+    assert reads.count(Path("data.json")) == 1
+    assert examples(train_fraction=0.5) == 20
+    assert examples(max_examples=20) == 17
+    path.write_text(json.dumps(records[:20]))
+    assert examples() == 17
+    path.write_text("[")
+    assert [p.field for p in preflight.check(settings(dataset="data.json")).problems] == ["dataset"]
+    path.unlink()
+    assert [p.field for p in preflight.check(settings(dataset="data.json")).problems] == ["dataset"]
+
+
+def test_a_second_look_is_quick(settings: Settings, tmp_path: Path) -> None:
+    path = tmp_path / "data.json"
+    records = [{"instruction": f"Say {i} " * 10, "output": str(i) * 20} for i in range(5000)]
+    path.write_text(json.dumps(records))
+    preflight.check(settings(dataset=str(path)))
+    start = time.process_time()
+    preflight.check(settings(dataset=str(path), lr=2e-3))
+    assert time.process_time() - start < 0.1
+
+
+def test_what_is_not_downloaded_is_noted_and_not_fetched(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def connect(*args: object) -> None:
+        raise AssertionError("a look before the launch went to the network")
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    plan = preflight.check(settings(dataset="alpaca", lr=1e-3))
+    assert plan.problems == []
+    assert plan.note == "alpaca will be downloaded at the launch; steps and time are known then"
+    large = preflight.check(settings(base_model="gpt2", dataset="alpaca"))
+    assert large.note is not None
+    assert large.note.startswith("about 498 MB of gpt2 will be downloaded at the launch; alpaca")
+    assert plan.parameters
+    assert (plan.steps, plan.learning_rates) == (None, [])
+    [problem] = preflight.check(settings(dataset="alpaca", base_model="gpt-5")).problems
+    assert problem.field == "base_model"
+
+
+def test_what_fits_with_no_data_is_told_before_they_are_there(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(hardware, "available_memory_mb", lambda device: 20_000.0)
+    config = settings(dataset="alpaca", base_model="gpt2-xl", method="full", precision="fp32")
+    [problem] = preflight.check(config).problems
+    assert problem.message.startswith("the run would need about 25,")
+    assert problem.message.endswith("method = lora fits")
+    assert preflight.check(config.changed(method="lora")).problems == []
+
+
+def test_the_journals_counts() -> None:
+    plan = preflight.check(preset("run_12"))
+    assert (plan.base_parameters, plan.base_mb, plan.trainable) == (406_286_336, 1549.86, 7_898_384)
+
+
+@pytest.mark.parametrize(("batch_size", "fitting"), [(64, 16), (60, 15), (9, 3), (7, 1)])
+def test_a_batch_that_can_not_fit_names_the_nearest_that_does(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, batch_size: int, fitting: int
+) -> None:
+    """Nearest: the largest that leaves the examples of a step as they are."""
+    config = settings(batch_size=batch_size, grad_accumulation=2, max_new_tokens=1)
+    config = config.changed(dataset="primer")
+    arch = pretrained.architecture(config.base_model)
+    extent = preflight.read_corpus(config, arch.context).extent
+    fits = estimate.memory_mb(config.changed(batch_size=fitting), arch, extent)
+    monkeypatch.setattr(hardware, "available_memory_mb", lambda device: fits)
+    [problem] = preflight.check(config).problems
+    accumulation = 2 * batch_size // fitting
+    assert problem.field == "batch_size"
+    assert problem.message.endswith(
+        f"batch_size = {fitting} with grad_accumulation = {accumulation} fits"
+    )
+    monkeypatch.setattr(hardware, "available_memory_mb", lambda device: 1.0)
+    [problem] = preflight.check(config).problems
+    assert "not even batch_size = 1 fits" in problem.message
+
+
+def test_what_loses_its_whole_response_is_told_before(settings: Settings, tmp_path: Path) -> None:
+    """The trainer warns of as many."""
+    texts = ["a b c", "a b c d e f g h i j k l m n o p q r s t u v w x y z"]
+    records = [{"instruction": texts[i % 3 == 0], "output": "so"} for i in range(30)]
+    path = tmp_path / "long.json"
+    path.write_text(json.dumps(records))
+    plan = preflight.check(settings(dataset=str(path), max_length=45, mask_prompt=True))
+    assert not plan.problems
+    left_out = sum(i % 3 == 0 for i in [*range(25), *range(28, 30)])
+    assert (
+        plan.note
+        == f"{left_out} examples will be left out: max_length leaves nothing of their response"
+    )
+    assert plan.train_examples == sum(i % 3 != 0 for i in range(25))
+
+
+def test_plan_lists_skipped_records_and_unused_keys(settings: Settings, tmp_path: Path) -> None:
+    records = [{"instruction": f"Say {i}.", "output": str(i), "system": "x"} for i in range(30)]
+    records[3]["output"] = records[17]["instruction"] = ""
+    path = tmp_path / "data.json"
+    path.write_text(json.dumps(records))
+    plan = preflight.check(settings(dataset=str(path)))
+    assert plan.problems == []
+    assert [(each.place, each.reason) for each in plan.skipped_records] == [
+        ("record 4", "empty output"),
+        ("record 18", "empty instruction"),
+    ]
+    assert plan.unused_keys == {"system": 28}
+    assert plan.note == (
+        "2 of 30 records are skipped: empty output (record 4), empty instruction (record 18); "
+        "unused keys (with record counts): system (28)"
+    )
+    kept = preflight.check(settings(dataset=str(path), empty_outputs="keep"))
+    assert [each.place for each in kept.skipped_records] == ["record 18"]
+    assert kept.train_examples == int(29 * 0.85)
+
+
+BASE_FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "pickled": (
+        lambda base: (base / "model.safetensors").rename(base / "pytorch_model.bin"),
+        "it has no model.safetensors. pytorch_model.bin is not supported",
+    ),
+    "no weights": (lambda base: (base / "model.safetensors").unlink(), "it has no model.safeten"),
+    "no n_positions": (
+        lambda base: (base / "config.json").write_text('{"n_layer": 2}'),
+        "config.json is not a GPT-2 configuration: n_head is missing; n_embd is missing; n_positions",
+    ),
+    "damaged": (
+        lambda base: (base / "model.safetensors").write_bytes(b"damaged"),
+        "model.safetensors is damaged",
+    ),
+    "other shapes": (
+        lambda base: (base / "config.json").write_text(
+            (base / "config.json").read_text().replace('"n_embd": 8', '"n_embd": 12')
+        ),
+        "has shape (50257, 8) and must have (50257, 12)",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", BASE_FAULTS)
+def test_check_finds_every_unusable_base_model(
+    settings: Settings, base: Path, tmp_path: Path, new_run: Callable[..., Any], fault: str
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(base, broken)
+    spoil, said = BASE_FAULTS[fault]
+    spoil(broken)
+    config = settings(base_model=str(broken))
+    [problem] = preflight.check(config).problems
+    assert problem.field == "base_model"
+    assert said in problem.message
+    with pytest.raises(UserError) as refused:
+        Trainer(config, new_run())
+    assert str(refused.value).endswith(problem.message)
+
+
+def test_check_finds_a_separate_head_with_tie_weights(
+    settings: Settings, save_peer: Callable[..., Any], tmp_path: Path
+) -> None:
+    sizes = {"n_layer": 1, "n_head": 1, "n_embd": 4, "n_positions": 96, "vocab_size": 50257}
+    save_peer(tmp_path / "untied", tied=False, **sizes)
+    config = settings(base_model=str(tmp_path / "untied"), tie_weights=True)
+    [problem] = preflight.check(config).problems
+    assert (
+        problem.message == "its output head differs from its token embedding; turn off tie_weights"
+    )
+    assert preflight.check(config.changed(tie_weights=False)).problems == []
+
+
+def test_check_reads_a_cached_hub_model(
+    settings: Settings, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "available_memory_mb", lambda device: 1e6)
+    config = settings(base_model="gpt2")
+    assert preflight.check(config).problems == []
+    hub.hold(save({"wte.weight": torch.zeros(3, 2)}))
+    pretrained.fetch("gpt2")
+    [problem] = preflight.check(config).problems
+    assert (problem.field, problem.value) == ("base_model", "gpt2")
+    assert "is missing" in problem.message
+
+
+def test_small_batches_take_longer(settings: Settings) -> None:
+    """The same arithmetic in more steps."""
+    large, small = (preflight.check(settings(batch_size=size)) for size in (16, 1))
+    extra = (small.steps - large.steps) * estimate.STEP_SECONDS
+    assert small.seconds - large.seconds == pytest.approx(extra, rel=0.05)

@@ -1,0 +1,372 @@
+"""Run directories: names, finding, notes, the lock across processes and threads, settling, deleting."""
+
+import json
+import signal
+import threading
+import unicodedata
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PureWindowsPath
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from core.config import RunConfig
+from core.errors import UserError
+from core.run.directory import RunDirectory, RunHeldError, all_runs
+from core.run.names import next_name, slug
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from core.run.directory import RunDirectory
+with RunDirectory(Path(sys.argv[1])).lock():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def create(runs_dir, name="a", **settings):
+    return RunDirectory.create(runs_dir, RunConfig(name=name, **settings))
+
+
+def words(run):
+    return [(event["status"], event.get("reason")) for event in run.statuses()]
+
+
+@given(st.text())
+@example("../../etc/passwd")
+@example("..")
+@example(".hidden")
+@example("CON")
+@example("con.txt")
+@example("COM0")
+@example("com¹.tar.gz")  # NFKD turns the raised digit into a plain one
+@example("a" * 59 + "." + "b" * 300)
+@example("é" * 300)
+@example("日本語")
+@example("queue.json")
+@example("lab.duckdb")
+@example("a\0b/c\\d:e")
+@example("-rf")
+@example("")
+@example("𠀀" * 100)
+@example("e\u0301t")
+@example("\u0301accent")
+@example("a\u202eb\u200f\u2066c")
+@example("\u3164\u115f")
+@example("İ")
+@example("क\u093f")
+def test_a_slug_is_one_safe_path_component(name):
+    made = slug(name)
+    assert made == Path(made).name == PureWindowsPath(made).name
+    assert not PureWindowsPath(made).is_reserved()
+    assert made[0].isalnum()
+    assert made[-1] not in "-._ "
+    assert made.isprintable()
+    assert all(c in "-._" or unicodedata.category(c)[0] in "LNM" for c in made)
+    assert made == unicodedata.normalize("NFC", made)
+    assert slug(made) == made
+    assert 0 < len(made) <= 64
+    assert len(made.encode()) <= 190
+    assert made.split(".")[0] not in ("lab", "queue")
+
+
+def test_a_slug_stays_readable():
+    assert slug("Größe 1.5e-5, LoRA_16") == "größe-1.5e-5-lora_16"
+
+
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [
+        ("学习率实验", "学习率实验"),
+        ("Обучение №2", "обучение-no2"),
+        ("تجربة", "تجربة"),
+        ("कीमत", "कीमत"),
+        ("e\u0301tude", "étude"),
+        ("\uff46\uff55\uff4c\uff4c\u3000\uff57\uff49\uff44\uff54\uff48", "full-width"),
+        ("a\u202eb", "ab"),
+        ("🚀 run", "run"),
+        ("My run", "my-run"),
+    ],
+)
+def test_slug_keeps_letters_of_every_script(tmp_path, name, made):
+    assert slug(name) == made
+    assert create(tmp_path, name).name == made
+    assert RunDirectory.find(tmp_path, made).config().name == made
+    assert create(tmp_path, name).name == f"{made}-2"
+    assert [run.name for run in all_runs(tmp_path)] == sorted([made, f"{made}-2"])
+
+
+def test_the_longest_name_leaves_room_for_suffixes(tmp_path):
+    names = [create(tmp_path, "𠀀" * 200).name for _ in range(11)]
+    assert names[10] == "𠀀" * 45 + "-11"
+    assert len(f"{names[10]}.jsonl".encode()) < 255
+
+
+def test_create_writes_settings_under_a_unique_name_and_the_first_event(tmp_path):
+    runs = [create(tmp_path, "My run", seed=7) for _ in range(3)]
+    assert [run.name for run in runs] == ["my-run", "my-run-2", "my-run-3"]
+    for run in runs:
+        assert run.config().name == run.name
+        assert run.config().seed == 7
+        assert words(run) == [("queued", None)]
+        assert run.status() == "queued"
+
+
+def test_the_next_name_is_the_one_a_run_gets(tmp_path):
+    for name in ("My run", "my run", ""):
+        config = RunConfig.parse({"name": name})
+        told = [next_name(tmp_path, config) for _ in range(2)]
+        assert told == [RunDirectory.create(tmp_path, config).name] * 2
+    assert next_name(tmp_path / "not there", config) == "gpt2-nano-lora"
+
+
+def test_a_run_without_a_name_is_called_by_model_and_method(tmp_path):
+    assert create(tmp_path, "").name == "gpt2-nano-lora"
+
+
+def test_many_who_create_at_once_get_a_directory_each(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        runs = list(pool.map(lambda _: create(tmp_path), range(40)))
+    assert len({run.name for run in runs}) == 40
+    assert all(run.config().name == run.name and run.status() == "queued" for run in runs)
+
+
+def test_paths_are_made_absolute_and_names_are_left_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("words.json").write_text("[]")
+    Path("mine").mkdir()
+    Path("gpt2").mkdir()
+    run = create(tmp_path / "runs", dataset="words.json", base_model="mine")
+    assert run.config().dataset == str(tmp_path / "words.json")
+    assert run.config().base_model == str(tmp_path / "mine")
+    for dataset in ("primer", "alpaca", "owner/name", "~nobody-of-that-name/x.json"):
+        run = create(tmp_path / "runs", dataset=dataset, base_model="gpt2")
+        assert (run.config().dataset, run.config().base_model) == (dataset, "gpt2")
+
+
+def test_a_place_that_cannot_hold_runs_is_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "runs"):
+        with pytest.raises(UserError, match="cannot be written to"):
+            create(place)
+
+
+@pytest.mark.parametrize(
+    "name", ["..", ".", "", "../runs/a", "a/", "./a", "a/../a", "link", "x" * 300, "a\0", "nothing"]
+)
+def test_find_never_leaves_the_directory_of_runs(tmp_path, name):
+    runs_dir = tmp_path / "runs"
+    create(runs_dir)
+    outside = create(tmp_path / "elsewhere")
+    (runs_dir / "link").symlink_to(outside.path)
+    for directory in (tmp_path, runs_dir):
+        (directory / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="there is no such run; it should be one of: a"):
+        RunDirectory.find(runs_dir, name)
+    with pytest.raises(UserError):
+        RunDirectory.find(runs_dir, str(runs_dir / "a"))
+    assert RunDirectory.find(runs_dir, "a").path == runs_dir / "a"
+
+
+def test_all_runs_are_directories_with_settings(tmp_path):
+    assert all_runs(tmp_path / "nowhere") == []
+    for name in ("b", "a"):
+        create(tmp_path, name)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    assert [run.name for run in all_runs(tmp_path)] == ["a", "b"]
+
+
+def test_notes_are_edited_by_rename(tmp_path):
+    run = create(tmp_path)
+    with run.config_path.open() as before:
+        run.write_config(run.config().changed(notes="better than b"))
+        assert json.load(before)["notes"] == ""  # who reads meanwhile reads a whole file
+    assert run.config().notes == "better than b"
+    assert sorted(p.name for p in run.path.iterdir()) == [
+        "config.json",
+        "events.jsonl",
+        "trainer.lock",
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "nonsense", '{"epochs": "many"}', '{"no_such": 1}'])
+def test_damaged_settings_are_a_sentence(tmp_path, text):
+    run = create(tmp_path)
+    run.config_path.write_text(text)
+    with pytest.raises(UserError):
+        run.config()
+
+
+def test_the_lock_is_seen_from_another_process_and_dies_with_it(tmp_path, child, wait):
+    run = create(tmp_path)
+    run.append("status", status="running")
+    holder = child(HOLD, run.path)
+    assert holder.stdout.readline() == "held\n"
+    assert run.is_alive()
+    with pytest.raises(RunHeldError, match="a is being trained; stop it first"), run.lock(0):
+        pass
+    assert run.settle("it looked dead") == "running"
+    with pytest.raises(RunHeldError):
+        run.delete()
+    assert run.config_path.exists()
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert not run.is_alive()
+    assert run.settle("the trainer died") == "interrupted"
+    assert words(run)[-1] == ("interrupted", "the trainer died")
+    run.delete()
+    assert not run.path.exists()
+
+
+def test_the_lock_excludes_threads_and_waits_for_them(tmp_path):
+    run = create(tmp_path)
+    with run.lock():
+        assert run.is_alive()
+        with pytest.raises(RunHeldError), run.lock(0.05):  # not even its own thread enters twice
+            pass
+    taken, release = threading.Event(), threading.Event()
+
+    def hold():
+        with run.lock():
+            taken.set()
+            release.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    taken.wait(10)
+    threading.Timer(0.1, release.set).start()
+    with run.lock(timeout=10):
+        assert release.is_set()
+    thread.join()
+
+
+def test_the_lock_is_freed_by_an_error(tmp_path):
+    run = create(tmp_path)
+    with pytest.raises(ZeroDivisionError), run.lock():
+        _ = 1 / 0
+    assert not run.is_alive()
+
+
+def test_looking_disturbs_neither_those_who_look_nor_those_who_act(tmp_path):
+    run = create(tmp_path)
+    done = threading.Event()
+
+    def look():
+        seen = []
+        while not done.is_set():
+            seen.append(run.is_alive())
+        return seen
+
+    with ThreadPoolExecutor(3) as pool:
+        looks = [pool.submit(look) for _ in range(3)]
+        for _ in range(50):
+            with run.lock():
+                pass
+        done.set()
+        assert any(len(future.result()) > 10 for future in looks)
+    done.clear()
+    with ThreadPoolExecutor(3) as pool:
+        looks = [pool.submit(look) for _ in range(3)]
+        threading.Timer(0.2, done.set).start()
+        assert not any(any(future.result()) for future in looks)
+
+
+def test_a_deleted_run_is_never_made_again_by_looking(tmp_path):
+    run = create(tmp_path)
+    run.delete()
+    assert not run.is_alive()
+    assert run.settle("gone") == "queued"
+    with pytest.raises(UserError, match="a is gone"), run.lock():
+        pass
+    with pytest.raises(UserError, match="cannot be asked to stop"):
+        run.request_stop()
+    assert run.statuses() == []
+    assert run.log_tail() == ""
+    assert not run.path.exists()
+
+
+def test_who_waits_for_a_run_that_is_deleted_meanwhile_does_not_get_its_successor(tmp_path):
+    run = create(tmp_path)
+    outcome = []
+
+    def wait_for_it():
+        try:
+            with run.lock(timeout=10):
+                outcome.append("entered")
+        except UserError as error:
+            outcome.append(str(error))
+
+    thread = threading.Thread(target=wait_for_it)
+    with run.lock():
+        thread.start()
+        for name in ("config.json", "events.jsonl"):
+            (run.path / name).unlink()
+        threading.Event().wait(0.2)  # the thread has the lock file open by now
+        (run.path / "trainer.lock").unlink()
+        run.path.rmdir()
+    thread.join()
+    assert outcome == ["a is gone: it was deleted"]
+
+
+def test_deleting_removes_the_settings_first(tmp_path, monkeypatch):
+    run = create(tmp_path)
+    (run.path / "weights").mkdir()
+    monkeypatch.setattr("shutil.rmtree", lambda path: (_ for _ in ()).throw(OSError("cut short")))
+    with pytest.raises(UserError, match=r"cannot be deleted .cut short"):
+        run.delete()
+    assert all_runs(tmp_path) == []
+
+
+@pytest.mark.parametrize("ended", ["stopped", "interrupted", "failed", "finished"])
+def test_settling_leaves_an_ended_run_as_it_is(tmp_path, ended):
+    run = create(tmp_path)
+    run.append("status", status=ended)
+    assert run.settle("again") == ended
+    assert len(run.statuses()) == 2
+
+
+def test_settling_honours_a_request_to_stop_and_forgets_it(tmp_path):
+    run = create(tmp_path)
+    run.request_stop()
+    assert run.settle("withdrawn") == "stopped"
+    assert run.stop_request() is None
+
+
+def test_settling_only_what_runs_leaves_a_queued_run_alone(tmp_path):
+    run = create(tmp_path)
+    assert run.settle("it died", of=("running",)) == "queued"
+    run.append("status", status="running")
+    assert run.settle("it died", of=("running",)) == "interrupted"
+
+
+def test_a_request_to_stop_says_how_to_end(tmp_path):
+    run = create(tmp_path)
+    assert run.stop_request() is None
+    for asked, read in {"interrupted": "interrupted", "stopped": "stopped", "": "stopped"}.items():
+        run.request_stop(asked)
+        assert run.stop_request() == read
+    run.withdraw_stop()
+    run.withdraw_stop()
+    assert run.stop_request() is None
+
+
+def test_the_status_is_the_newest_whole_one(tmp_path):
+    run = create(tmp_path)
+    run.append("status", status="running")
+    run.append("generation", answer='"event":"status","status":"finished"')
+    with run.events_path.open("ab") as file:
+        file.write(
+            b'\0"event":"status"\n{"seq":9,"event":"status"}\n{"seq":10,"event":"status","st'
+        )
+    assert run.status() == "running"
+
+
+def test_the_log_tail_is_the_end_of_the_log(tmp_path):
+    run = create(tmp_path)
+    assert run.log_tail() == ""
+    run.log_path.write_bytes(b"x" * 9000 + "é end\n".encode())
+    assert run.log_tail(7) == "é end\n"
+    assert len(run.log_tail()) < 4001

@@ -1,0 +1,41 @@
+"""The log of a run: what its events say to people, and that it hinders nothing."""
+
+import pytest
+
+from core.run import log
+
+
+@pytest.mark.parametrize(
+    ("kind", "event", "line"),
+    [
+        ("status", {"status": "running"}, "running"),
+        ("status", {"status": "failed", "reason": "no disk"}, "failed: no disk"),
+        ("eval", {"step": 1000, "train_loss": 1.0, "val_loss": 2.0, "final": False},
+         "step 1,000: training loss 1.0000, validation loss 2.0000"),
+        ("rewind", {"step": -1}, "no checkpoint to go on from: starting over"),
+        ("rewind", {"step": 40}, "going on from the checkpoint of step 40"),
+        ("warning", {"step": 3, "message": "careful"}, "step 3: careful"),
+    ],
+)  # fmt: skip
+def test_an_event_is_a_line(tmp_path, kind, event, line):
+    for _ in range(2):
+        log.tell(tmp_path / "log", kind, event)
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert [told[20:] for told in lines] == [line, line]
+
+
+def test_steps_and_answers_are_left_to_the_pages(tmp_path):
+    log.tell(tmp_path / "log", "step", {"step": 1})
+    log.tell(tmp_path / "log", "generation", {"answer": "red"})
+    assert not (tmp_path / "log").exists()
+
+
+def test_nothing_that_goes_wrong_reaches_the_trainer(tmp_path):
+    log.tell(
+        tmp_path / "log", "eval", {"step": 1, "train_loss": None, "val_loss": 1.0, "final": True}
+    )
+    log.tell(tmp_path / "log", "warning", {})
+    log.tell(tmp_path / "no folder" / "log", "status", {"status": "running"})
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    log.tell(tmp_path / "link", "status", {"status": "running"})
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]

@@ -1,0 +1,190 @@
+"""Run directories that somebody edited by hand or sent: odd ones keep no other from being driven, and lead nowhere."""
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from core.config import RunConfig
+from core.errors import UserError
+from core.lab import Lab, requeue
+from core.run.directory import RunDirectory, all_runs
+from core.run.events import EventWriter
+from core.run.files import open_plain, replace_text
+from core.scheduler import preferences
+from core.scheduler.preferences import Preferences
+from core.scheduler.queue import Queue
+from core.tracking.index import INDEX
+
+
+def directory(path):
+    path.unlink(missing_ok=True)
+    path.mkdir()
+
+
+def pipe(path):
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+def link(path):
+    path.unlink(missing_ok=True)
+    path.symlink_to(path.name)
+
+
+ODD = [directory, pipe, link]
+FILES = ["config.json", "events.jsonl", "trainer.lock", "stop"]
+
+
+def status(lab, name):
+    rows = lab.db.execute("select status from status where run = ? order by seq", [name]).fetchall()
+    return rows[-1][0] if rows else None
+
+
+@pytest.mark.parametrize("make", ODD)
+@pytest.mark.parametrize("file", FILES)
+def test_a_dead_run_beside_an_odd_one_is_settled(runs_dir, settings, wait, file, make):
+    odd, dead = (RunDirectory.create(runs_dir, settings(name=name)) for name in ("a", "b"))
+    for run in (odd, dead):
+        run.append("status", status="running")
+    make(odd.path / file)
+    preferences.save(runs_dir, Preferences(resume_interrupted=False))
+    lab = Lab(runs_dir)
+    wait(lambda: status(lab, "b") == "interrupted", timeout=15)
+    assert lab._thread.is_alive()
+    lab.close()
+
+
+@pytest.mark.parametrize("make", ODD)
+@pytest.mark.parametrize("file", FILES)
+def test_the_queue_gets_past_an_odd_run(runs_dir, settings, wait, file, make):
+    odd, _ = (RunDirectory.create(runs_dir, settings(name=name)) for name in ("a", "b"))
+    make(odd.path / file)
+    (runs_dir / "queue.json").write_text(json.dumps(["a", "b"]))
+    taken = []
+    queue = Queue(runs_dir, lambda run: (taken.append(run.name), run.settle("done", "finished")))
+    wait(lambda: not queue.names())
+    assert taken[-1] == "b"
+    assert queue._thread.is_alive()
+    queue.close()
+
+
+@pytest.mark.parametrize("make", ODD)
+@pytest.mark.parametrize("file", ["events.jsonl", "trainer.lock", "stop"])
+def test_a_lab_starts_stops_and_resumes_beside_odd_runs_or_says_why_not(
+    runs_dir, settings, file, make
+):
+    odd = RunDirectory.create(runs_dir, settings(name="a"))
+    odd.append("status", status="running")
+    make(odd.path / file)
+    preferences.save(runs_dir, Preferences(resume_interrupted=True))
+    lab = Lab(runs_dir)
+    for act in (lab.stop, lab.resume, lab.stop):
+        try:
+            act("a")
+        except UserError:
+            continue  # one sentence
+    lab.close()
+
+
+@pytest.mark.parametrize("file", ["config.json.partial", "stop.partial", "stop", "config.json"])
+def test_nothing_is_written_through_a_link(tmp_path, file):
+    run = RunDirectory.create(tmp_path / "runs", RunConfig(name="a"))
+    config, precious = run.config(), tmp_path / "precious"
+    precious.write_text("mine")
+    (run.path / file).unlink(missing_ok=True)
+    (run.path / file).symlink_to(precious)
+    run.write_config(config.changed(notes="new"))
+    run.request_stop()
+    assert precious.read_text() == "mine"
+    assert (run.config().notes, run.stop_request()) == ("new", "stopped")
+    queue = tmp_path / "runs" / "queue.json.partial"
+    queue.symlink_to(precious)
+    replace_text(queue.with_suffix(""), "[]")
+    assert precious.read_text() == "mine"
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for mode, reason in (("rb", "no plain file"), ("wb", "No such device")):
+        with pytest.raises(OSError, match=reason):
+            open_plain(tmp_path / "pipe", mode)
+
+
+def test_a_name_that_is_no_utf8_is_passed_over(runs_dir, settings):
+    RunDirectory.create(runs_dir, settings(name="a"))
+    odd = runs_dir / os.fsdecode(b"caf\xe9")
+    odd.mkdir()
+    (odd / "config.json").write_text("{}")
+    assert [run.name for run in all_runs(runs_dir)] == ["a"]
+
+
+def test_a_launch_that_cannot_be_written_leaves_no_run(tmp_path, monkeypatch):
+    def refuse(self, kind, /, **fields):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(EventWriter, "append", refuse)
+    with pytest.raises(UserError, match="No space left"):
+        RunDirectory.create(tmp_path, RunConfig(name="a"))
+    assert all_runs(tmp_path) == []
+
+
+def test_a_run_whose_dashboard_was_killed_before_its_first_event_is_queued(runs_dir, settings):
+    run = RunDirectory.create(runs_dir, settings(name="a"))
+    run.events_path.unlink()
+    lab = Lab(runs_dir)
+    assert lab.queue.names() == ["a"]
+    lab.close()
+
+
+def test_a_run_whose_events_somebody_removed_is_not_trained_anew(runs_dir, settings):
+    run = RunDirectory.create(runs_dir, settings(name="a"))
+    run.log_path.write_text("it trained")
+    run.events_path.unlink()
+    lab = Lab(runs_dir)
+    assert lab.queue.names() == []
+    lab.close()
+
+
+def test_two_who_write_at_once_leave_one_whole_file(tmp_path):
+    path = tmp_path / "settings.json"
+    texts = [f"{i}" * 50_000 for i in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda text: replace_text(path, text), texts * 5))
+    assert path.read_text() in texts
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_request_that_cannot_be_withdrawn_is_told(tmp_path):
+    run = RunDirectory.create(tmp_path, RunConfig(name="a"))
+    run.append("status", status="interrupted")
+    directory(run.stop_path)
+    with pytest.raises(UserError, match="a is still asked to stop"):
+        requeue(run)
+
+
+def test_whoever_deletes_the_index_leaves_the_right_to_drive(runs_dir):
+    first = Lab(runs_dir)
+    for path in runs_dir.glob(f"{INDEX}*"):
+        path.unlink()
+    second = Lab(runs_dir)
+    assert second.driver == os.getpid()
+    second.close()
+    first.close()
+
+
+def test_a_persons_request_to_stop_outlives_the_end_of_the_dashboard(runs_dir, settings, wait):
+    run = RunDirectory.create(runs_dir, settings(name="a"))
+    asked = []
+
+    def train(run):
+        run.request_stop("stopped")
+        wait(lambda: queue._closing)
+        asked.append(run.stop_request())
+
+    queue = Queue(runs_dir, train)
+    queue.add("a")
+    wait(lambda: run.stop_request())
+    queue.close()
+    assert asked == ["stopped"]

@@ -1,0 +1,327 @@
+"""Real training through the worker and the executors: finishing, stopping, dying, failing."""
+
+import os
+import signal
+import sys
+import threading
+import time
+
+import pytest
+import torch
+
+from core.errors import UserError
+from core.lab import requeue
+from core.run.directory import RunDirectory, RunHeldError, all_runs
+from core.run.events import parse, read_lines
+from core.scheduler.executors import EXECUTORS, ROOT, run_in_process, run_in_thread
+from core.scheduler.trainer_process import _reason, work
+from core.tracking import queries
+from core.tracking.index import Index
+from core.tracking.sync import Sync
+
+LONG = {"epochs": 150, "checkpoint_every": 10, "eval_every": 100}
+"""As many steps as epochs, a few milliseconds each."""
+
+
+@pytest.fixture
+def runs_dir(tmp_path):
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def create(runs_dir, settings):
+    return lambda **changes: RunDirectory.create(runs_dir, settings(name="a", **changes))
+
+
+@pytest.fixture
+def started(wait):
+    """A function that drives a run through an executor in a thread; joined with the test."""
+    threads = []
+
+    def start(run, executor=run_in_process):
+        threads.append(threading.Thread(target=executor, args=(run,)))
+        threads[-1].start()
+        return threads[-1]
+
+    yield start
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def db(runs_dir):
+    """A function that takes in the runs and gives a connection."""
+    index = Index(None)
+    index_sync = Sync(index.new_cursor())
+
+    def refreshed():
+        index_sync.run(all_runs(runs_dir))
+        return index.cursor()
+
+    yield refreshed
+    index.close()
+
+
+def events(run, kind=None):
+    found = [parse(line) for line in read_lines(run.events_path, 0)[0]]
+    assert [event["seq"] for event in found] == list(range(1, len(found) + 1))
+    return [event for event in found if kind in (None, event["event"])]
+
+
+def last_step(run):
+    taken = events(run, "step")
+    return taken[-1]["step"] if taken else 0
+
+
+def words(run):
+    return [event["status"] for event in run.statuses()]
+
+
+def check_one_row_a_step(db, steps):
+    rows = db.execute("select step from step order by seq").fetchall()
+    assert rows == [(step,) for step in range(1, steps + 1)]
+    [row] = queries.results(db).to_dict("records")
+    assert (row["status"], row["step"], row["steps"]) == ("finished", steps, steps)
+    assert len(queries.answers(db, ["a"])) == 1
+
+
+@pytest.fixture(scope="module")
+def losses():
+    """Of each executor's run; all must learn the same."""
+    return {}
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_a_run_is_trained_to_its_end(create, db, losses, executor):
+    run = create(epochs=4, min_lr=1e-5)
+    EXECUTORS[executor](run)
+    assert words(run) == ["queued", "running", "finished"], run.log_tail()
+    assert [e["event"] for e in events(run)] == [
+        "status",
+        "status",
+        "plan",
+        "eval",
+        *["step"] * 4,
+        "eval",
+        "generation",
+        "status",
+    ]
+    log = [line[20:].split(",")[0] for line in run.log_tail().splitlines()]
+    [first, last] = [f"{event['train_loss']:.4f}" for event in events(run, "eval")]
+    assert log == [
+        "running",
+        "4 steps over 10 examples",
+        f"step 0: training loss {first}",
+        f"step 4: training loss {last}",
+        "finished",
+    ]
+    assert (run.path / "weights" / "manifest.json").exists()
+    assert not run.is_alive()
+    assert run.stop_request() is None
+    check_one_row_a_step(db(), 4)
+    [row] = queries.results(db()).to_dict("records")
+    assert row["val_loss"] < queries.evaluations(db(), ["a"])["val_loss"][0]
+    losses[executor] = [event["loss"] for event in events(run, "step")]
+    assert losses[executor] == pytest.approx(next(iter(losses.values())), rel=1e-5)
+
+
+def test_a_stop_ends_within_two_steps_and_a_resume_finishes(create, db, started, wait):
+    run = create(**LONG)
+    thread = started(run)
+    wait(lambda: last_step(run) >= 5)
+    run.request_stop()
+    asked_at = last_step(run)
+    thread.join(60)
+    assert words(run)[-1] == "stopped"
+    assert asked_at <= last_step(run) <= asked_at + 2
+    assert run.stop_request() is None
+    db()
+    stopped_at = last_step(run)
+    requeue(run)
+    run_in_thread(run)
+    assert words(run) == ["queued", "running", "stopped", "queued", "running", "finished"]
+    assert [event["step"] for event in events(run, "rewind")] == [stopped_at]
+    check_one_row_a_step(db(), LONG["epochs"])
+
+
+def test_a_killed_trainer_is_interrupted_and_goes_on_from_its_checkpoint(create, db, started, wait):
+    run = create(**LONG)
+    thread = started(run)
+    wait(lambda: last_step(run) >= 45)
+    os.kill(run.statuses()[-1]["pid"], signal.SIGKILL)
+    thread.join(60)
+    assert run.statuses()[-1]["status"] == "interrupted"
+    assert "(signal 9)" in run.statuses()[-1]["reason"]
+    db()
+    requeue(run)
+    run_in_thread(run)
+    [rewind] = events(run, "rewind")
+    assert rewind["step"] % 20 == 0
+    assert rewind["step"] >= 40
+    check_one_row_a_step(db(), LONG["epochs"])
+
+
+def test_a_second_worker_leaves_a_run_alone_and_sigterm_ends_it(create, started, wait):
+    run = create(**LONG | {"epochs": 1000})
+    thread = started(run)
+    wait(lambda: last_step(run) >= 1)
+    with pytest.raises(RunHeldError, match="a is being trained"):
+        work(run)
+    assert words(run) == ["queued", "running"]
+    os.kill(run.statuses()[-1]["pid"], signal.SIGTERM)
+    thread.join(60)
+    assert words(run) == ["queued", "running", "interrupted"]
+    stopped_at = last_step(run)
+    assert (run.path / "checkpoint" / f"step-{stopped_at:08d}" / "manifest.json").exists()
+
+
+def test_a_download_is_told_and_stopped_when_asked(hub, create, started, wait):
+    hub.hold(bytes(60_000_000))
+    hub.pause = 0.1  # a second for each piece of 10 MB that the client takes
+    run = create(base_model="gpt2")
+    started(run)
+    wait(lambda: events(run, "download"))
+    run.request_stop()
+    wait(lambda: run.status() == "stopped")
+    first, *_, last = events(run, "download")
+    assert (first["repository"], first["total"]) == ("openai-community/gpt2", 60_000_000)
+    assert first["bytes"] <= last["bytes"] < 60_000_000
+    hub.pause = 0.0
+    requeue(run)
+    run_in_process(run)
+    assert run.status() == "failed"
+    assert "model.safetensors is damaged" in run.statuses()[-1]["reason"]  # sixty million zeros
+    [_, resumed] = hub.ranges
+    assert int(resumed.removeprefix("bytes=").rstrip("-")) >= 10_000_000
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_missing_data_fails_in_one_sentence(create, capfd, executor):
+    run = create(dataset="/nowhere/words.json")
+    EXECUTORS[executor](run)
+    last = run.statuses()[-1]
+    assert last["status"] == "failed"
+    assert last["reason"].startswith("dataset = '/nowhere/words.json': there is no such")
+    printed = run.log_tail() + capfd.readouterr().err
+    assert last["reason"] in printed
+    assert "Traceback" not in printed + run.events_path.read_text()
+
+
+def test_settings_that_cannot_be_read_fail_in_one_sentence(create):
+    run = create()
+    run.config_path.write_text('{"epochs": "many"}')
+    run_in_thread(run)
+    assert run.statuses()[-1]["status"] == "failed"
+    assert "epochs = 'many'" in run.statuses()[-1]["reason"]
+
+
+def test_an_unforeseen_error_leaves_its_traceback_in_the_log_only(create, capfd):
+    run = create()
+
+    def train(config, active):
+        raise ZeroDivisionError("one\nby none")
+
+    work(run, train=train)
+    last = run.statuses()[-1]
+    assert (last["status"], last["reason"]) == ("failed", "ZeroDivisionError: one by none")
+    assert "Traceback" in capfd.readouterr().err, "which is the log of a trainer's process"
+    assert "Traceback" not in run.events_path.read_text()
+
+
+def test_a_place_that_cannot_be_written_to_fails_a_run_with_a_sentence(create):
+    run = create()
+    (run.path / "checkpoint").write_text("in the way")
+    run_in_process(run)
+    last = run.statuses()[-1]
+    assert last["status"] == "failed"
+    assert f"{run.path / 'checkpoint'}/step-" in last["reason"]
+    assert "cannot be written to" in last["reason"]
+
+
+def test_want_of_memory_is_told_with_its_remedy(create, settings):
+    run = create(batch_size=8)
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(10**15)
+    for error in (caught.value, MemoryError(), torch.OutOfMemoryError("CUDA out of memory.")):
+        reason = _reason(error, run)
+        assert (
+            reason
+            == "out of memory; by the estimate, batch_size = 4 with grad_accumulation = 2 fits"
+        )
+    assert _reason(ValueError("one\n  two"), run) == "ValueError: one two"
+    run.config_path.write_text("{]")
+    assert _reason(MemoryError(), run).startswith("out of memory; a smaller batch")
+
+
+def test_a_run_withdrawn_before_its_trainer_came_is_not_trained(create):
+    for asked in ("stopped", "interrupted"):
+        run = create()
+        run.request_stop(asked)
+        work(run)
+        assert words(run) == ["queued", asked]
+        assert run.stop_request() is None
+
+
+@pytest.mark.parametrize("ended", ["stopped", "interrupted", "failed", "finished"])
+def test_a_run_that_has_ended_is_not_trained_again(create, ended):
+    run = create()
+    run.append("status", status=ended)
+    work(run)
+    assert words(run) == ["queued", ended]
+
+
+def test_a_trainer_whose_run_is_gone_says_so_and_makes_nothing(create, child):
+    run = create()
+    run.delete()
+    with pytest.raises(UserError, match="a is gone"):
+        work(run)
+    process = child(
+        "import runpy, sys; sys.argv = ['worker', *sys.argv[1:]];"
+        "runpy.run_module('core.scheduler.trainer_process', run_name='__main__')",
+        run.path,
+    )
+    assert process.wait(30) == 1
+    assert not run.path.exists()
+
+
+def test_a_trainer_that_does_not_heed_a_stop_is_killed(create, started, wait):
+    run = create()
+    thread = started(run, lambda run: run_in_process(run, grace=0.5))
+    wait(lambda: words(run)[-1] == "running")
+    pid = run.statuses()[-1]["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    start = time.monotonic()
+    run.request_stop()
+    thread.join(60)
+    assert 0.5 < time.monotonic() - start < 20
+    assert words(run)[-1] == "stopped"
+    assert "(signal 9)" in run.statuses()[-1]["reason"]
+
+
+def test_a_trainer_that_never_came_up_leaves_no_queued_run(create, monkeypatch):
+    run = create()
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    run_in_process(run)
+    assert run.statuses()[-1]["status"] == "interrupted"
+    assert "(exit status 1)" in run.statuses()[-1]["reason"]
+
+
+def test_a_run_resumed_before_its_stopped_trainer_is_gone_stays_queued(create, monkeypatch):
+    """The executor must not take the new `queued` for the silence of a dead trainer."""
+    run = create()
+    script = run.path / "trainer"
+    script.write_text(
+        f"#!{sys.executable}\n"
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from pathlib import Path\n"
+        "from core.lab import requeue\n"
+        "from core.run.directory import RunDirectory\n"
+        "run = RunDirectory(Path(sys.argv[-1]))\n"
+        "run.append('status', status='stopped')\n"
+        "requeue(run)\n"
+    )
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    run_in_process(run)
+    assert words(run) == ["queued", "stopped", "queued"], run.log_tail()

@@ -1,0 +1,304 @@
+"""Intervals cover what they claim to, and every number equals scipy's, statsmodels' or one made by hand."""
+
+import math
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+from statsmodels.formula.api import ols
+from statsmodels.stats.anova import anova_lm
+from statsmodels.stats.power import TTestPower
+from statsmodels.stats.proportion import proportion_confint
+
+from core.statistics.intervals import (
+    Interval,
+    components,
+    mean_interval,
+    mean_intervals,
+    paired,
+    resampled,
+    tail,
+    win_rate,
+    within_scale,
+)
+
+MANY = 50_000
+POINTS = st.integers(0, 100).map(float)
+VERDICTS = st.sampled_from((0.0, 50.0, 100.0))
+
+
+def normal(rng, size):
+    return rng.normal(50, 20, size)
+
+
+def skewed(rng, size):
+    """Half of the answers are worthless, a fifth are perfect, the rest tend to be poor."""
+    kind = rng.random(size)
+    return np.where(kind < 0.5, 0, np.where(kind < 0.7, 100, 100 * rng.beta(2, 5, size)))
+
+
+def coverage(draw, truth, n, studies=1000):
+    scores = draw(np.random.default_rng(n), (studies, n))
+    found = mean_intervals({str(study): row for study, row in enumerate(scores)})
+    return np.mean([interval.low <= truth <= interval.high for interval in found.values()])
+
+
+@pytest.mark.parametrize(("draw", "truth"), [(normal, 50), (skewed, 20 + 0.3 * 100 * 2 / 7)])
+def test_intervals_cover_the_truth_as_often_as_they_claim(draw, truth):
+    assert 0.93 <= coverage(draw, truth, 110) <= 0.97
+    assert 0.92 <= coverage(draw, truth, 20) <= 0.97
+
+
+def test_an_interval_equals_scipys_at_the_expanded_level():
+    scores = skewed(np.random.default_rng(1), 110)
+    ours = mean_intervals({"a": scores}, resamples=MANY)["a"]
+    theirs = scipy.stats.bootstrap(
+        (scores,), np.mean, n_resamples=MANY, method="percentile", rng=2, batch=5000,
+        confidence_level=1 - 2 * tail(110),
+    ).confidence_interval  # fmt: skip
+    assert ours.mean == pytest.approx(scores.mean())
+    assert (ours.low, ours.high) == pytest.approx(theirs, abs=0.01 * (theirs.high - theirs.low))
+
+
+def test_an_interval_is_longer_than_the_plain_one_by_the_known_factor():
+    scores = np.random.default_rng(1).normal(50, 20, 110)
+    ours = mean_intervals({"a": scores}, resamples=MANY)["a"]
+    counts = resampled(110, MANY)
+    assert (counts.sum(axis=1) == 110).all()
+    boot = counts @ np.sort(scores) / 110
+    low, high = np.quantile(boot, [0.025, 0.975])
+    factor = math.sqrt(110 / 109) * scipy.stats.t.ppf(0.975, 109) / scipy.stats.norm.ppf(0.975)
+    assert (ours.high - ours.low) / (high - low) == pytest.approx(factor, rel=0.005)
+    assert tail(110) == pytest.approx(
+        scipy.stats.norm.cdf(math.sqrt(110 / 109) * scipy.stats.t.ppf(0.025, 109))
+    )
+
+
+@pytest.mark.parametrize("level", [0.8, 0.95, 0.99])
+@pytest.mark.parametrize("n", [20, 110])
+def test_an_interval_of_normal_scores_equals_the_t_interval(n, level):
+    scores = 50 + 20 * scipy.stats.norm.ppf((np.arange(n) + 0.5) / n)
+    ours = mean_intervals({"a": scores}, level, resamples=MANY)["a"]
+    theirs = scipy.stats.ttest_1samp(scores, 0).confidence_interval(level)
+    assert (ours.low, ours.high) == pytest.approx(theirs, abs=0.02 * (theirs.high - theirs.low))
+
+
+@given(st.lists(POINTS, min_size=2, max_size=30))
+def test_an_interval_lies_among_the_scores_and_holds_the_mean(scores):
+    found = mean_interval(scores)
+    assert min(scores) - 1e-9 <= found.low <= found.mean + 1e-9
+    assert found.mean - 1e-9 <= found.high <= max(scores) + 1e-9
+    assert found.n == len(scores)
+
+
+@given(st.floats(0, 100), st.integers(2, 40))
+def test_equal_scores_have_no_width_and_their_own_mean(score, n):
+    found = mean_interval([score] * n)
+    assert (found.mean, found.low, found.high) == (score, score, score)
+
+
+def test_few_or_missing_scores_leave_an_interval_open():
+    found = mean_intervals({"b": [7], "none": [], "nan": [math.nan, 3, 5], "a": [3, 5]})
+    assert list(found) == ["b", "none", "nan", "a"]
+    assert (found["b"].mean, found["b"].n) == (7, 1)
+    assert math.isnan(found["b"].low)
+    assert math.isnan(found["b"].high)
+    assert math.isnan(found["none"].mean)
+    assert found["none"].n == 0
+    assert found["nan"] == found["a"] == mean_interval([3, 5])
+
+
+def test_a_thousand_runs_are_quick():
+    rng = np.random.default_rng(0)
+    scores = {str(run): rng.uniform(0, 100, 110).tolist() for run in range(1000)}
+    mean_intervals(scores)
+    taken = []
+    for _ in range(3):
+        start = time.perf_counter()
+        mean_intervals(scores)
+        taken.append(time.perf_counter() - start)
+    assert min(taken) < 0.3  # 0.04 s on an idle machine
+
+
+@pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
+@pytest.mark.parametrize("effect", [0.02, 0.1, 0.3, 0.8, 1.5, 3])
+def test_needed_items_are_those_of_statsmodels(effect, level):
+    gaps = np.random.default_rng(3).normal(size=50)
+    gaps = (gaps - gaps.mean()) / gaps.std(ddof=1) + effect
+    expected = TTestPower().solve_power(effect_size=effect, alpha=1 - level, power=0.8)
+    assert abs(paired(gaps, np.zeros(50), level).needed - expected) <= 2
+
+
+@given(st.lists(st.tuples(POINTS, POINTS), min_size=2, max_size=30))
+def test_a_difference_is_the_interval_of_the_gaps(pairs):
+    a, b = np.array(pairs).T
+    found, expected = paired(a, b), mean_interval(a - b)
+    assert (found.low, found.high, found.n) == (expected.low, expected.high, expected.n)
+    assert found.mean == pytest.approx(a.mean() - b.mean(), abs=1e-9)
+    assert not found.apart or (found.n >= 4 and (found.low > 0 or found.high < 0))
+    assert (found.needed is None) == (a.sum() == b.sum())
+
+
+def test_a_difference_is_found_as_often_as_the_needed_items_promise():
+    gaps = np.random.default_rng(5).normal(6, 20, (1000, 90))  # 90 are needed for 0.3 deviations
+    assert np.mean([paired(row, np.zeros(90)).apart for row in gaps]) == pytest.approx(
+        0.8, abs=0.04
+    )
+
+
+def test_a_difference_leaves_out_items_that_one_lacks():
+    a, b = [10, math.nan, 30, 50], [0, 5, math.nan, 20]
+    assert paired(a, b) == paired([10, 50], [0, 20])
+    rounding = paired([0.1 + 0.2] * 5, [0.3] * 5)
+    assert (rounding.mean, rounding.apart, rounding.needed) == (0, False, None)
+    with pytest.raises(ValueError, match="Lengths differ: 2, 3"):
+        paired([1, 2], [1, 2, 3])
+
+
+def test_a_difference_is_said_in_a_sentence():
+    rng = np.random.default_rng(4)
+    b = rng.uniform(20, 70, 110)
+    a = b + rng.normal(4, 16, 110)
+    found = paired(a, b)
+    said = f"{found.mean:.1f} ({found.low:.1f} to {found.high:.1f}) on 110 items."
+    assert found.apart
+    assert found.sentence("Run A", "Run B") == f"Run A scores higher than Run B by {said}"
+    assert paired(b, a).apart
+    assert paired(b, a).sentence("Run B", "Run A").startswith("Run A scores higher than Run B by ")
+
+    noise = rng.normal(0, 16, 110)
+    close = paired(b + noise - noise.mean() + 0.5, b)
+    assert close.needed > 1000
+    assert close.sentence("A", "B") == (
+        f"A and B cannot be told apart with 110 items; {close.needed:,} would be needed."
+    )
+    assert paired(b, b).sentence("A", "B") == (
+        "A and B cannot be told apart with 110 items: they score the same."
+    )
+    assert paired([1], [2]).sentence("A", "B") == "A and B cannot be told apart with 1 item."
+    assert paired([], []).sentence("A", "B") == "A and B have no scored items in common."
+
+
+def test_components_equal_the_analysis_of_variance():
+    rng = np.random.default_rng(6)
+    repeats = rng.integers(1, 6, 40)
+    scores = {i: rng.normal(rng.normal(50, 15), 8, n) for i, n in enumerate(repeats)}
+    rows = pd.DataFrame(
+        [(i, x) for i, values in scores.items() for x in values], columns=["i", "x"]
+    )
+    table = anova_lm(ols("x ~ C(i)", rows).fit())
+    between, within = table["mean_sq"]
+    size = (repeats.sum() - (repeats**2).sum() / repeats.sum()) / 39
+    found = components(scores)
+    assert found.judge == pytest.approx(within)
+    assert found.items == pytest.approx((between - within) / size)
+    assert found.repeats == repeats.mean()
+    noise = within / repeats.mean()
+    assert found.share == pytest.approx(noise / (found.items + noise))
+
+
+def test_components_of_two_items_by_hand():
+    # Within: (2 + 2) / 2 = 2. Between: 2 * (5² + 5²) / 1 = 100. Items: (100 - 2) / 2 = 49.
+    found = components({"a": [9, 11], "b": [19, 21]})
+    assert (found.judge, found.items, found.repeats, found.share) == (2, 49, 2, 1 / 50)
+
+
+def test_components_find_the_true_variances():
+    rng = np.random.default_rng(7)
+    found = []
+    for _ in range(200):
+        repeats = rng.integers(1, 4, 110)
+        found.append(
+            components({i: rng.normal(rng.normal(60, 20), 10, n) for i, n in enumerate(repeats)})
+        )
+    assert np.mean([one.items for one in found]) == pytest.approx(400, rel=0.03)
+    assert np.mean([one.judge for one in found]) == pytest.approx(100, rel=0.03)
+
+
+def test_components_at_their_edges():
+    assert components({}) is None
+    assert components({"a": [1], "b": [2]}) is None
+    assert components({"a": [1, 2], "b": [math.nan]}) is None
+    noisy = components({"a": [0, 100], "b": [100, 0]})
+    assert (noisy.items, noisy.share) == (0, 1)
+    sure = components({"a": [30, 30], "b": [70, 70]})
+    assert (sure.judge, sure.share) == (0, 0)
+    assert components({"a": [5, 5], "b": [5, 5]}).share == 0
+
+
+def test_a_win_rate_by_hand():
+    # A wins in both orders; loses in both; the first shown wins; tie and win; tie in both; one order missing.
+    forward = [100, 0, 100, 50, 50, 100]
+    backward = [0, 100, 100, 0, 50, math.nan]
+    found = win_rate(forward, backward)
+    assert found.rate == pytest.approx((100 + 0 + 50 + 75 + 50) / 5)
+    assert found.flips == pytest.approx((0 + 0 + 1 + 0.5 + 0) / 5)
+    assert found.n == 5
+    assert found.low < found.rate < found.high
+    nothing = win_rate([], [])
+    assert all(math.isnan(value) for value in (nothing.rate, nothing.low, nothing.flips))
+
+
+@given(st.lists(st.tuples(VERDICTS, VERDICTS), min_size=2, max_size=30))
+def test_win_rates_of_both_sides_add_up_to_all(pairs):
+    forward, backward = np.array(pairs).T
+    mine, theirs = win_rate(forward, backward), win_rate(backward, forward)
+    assert mine.rate + theirs.rate == pytest.approx(100)
+    assert mine.flips == theirs.flips
+    assert win_rate(forward, 100 - forward).flips == 0
+
+
+def test_an_undefeated_side_may_yet_lose():
+    found = win_rate([100] * 5, [0] * 5)
+    assert (found.rate, found.high) == (100, 100)
+    assert found.low < 60
+
+
+@given(st.integers(0, 30), st.integers(0, 30))
+def test_a_win_rate_without_ties_is_statsmodels(wins, defeats):
+    points = np.array([100.0] * wins + [0.0] * defeats)
+    found = win_rate(points, 100 - points)
+    if wins + defeats == 0:
+        assert found.n == 0
+        return
+    low, high = proportion_confint(wins, wins + defeats, method="agresti_coull")
+    assert (found.low, found.high) == pytest.approx((max(0, 100 * low), min(100, 100 * high)))
+
+
+def test_ties_make_a_win_rate_surer():
+    ties = win_rate([50] * 233 + [100] * 2 + [0], [50] * 233 + [0] * 2 + [100])
+    assert ties.high - ties.low < 3
+    flips = win_rate([100] * 236, [100] * 236)
+    assert flips.high - flips.low < 3
+
+
+def test_the_order_of_scores_does_not_matter():
+    scores = np.random.default_rng(3).random(50)
+    assert mean_interval(scores) == mean_interval(scores[::-1])
+
+
+@pytest.mark.parametrize(("truth", "n"), [(0.9, 10), (0.5, 20), (0.7, 110)])
+def test_win_rates_cover_the_truth(truth, n):
+    won = 100.0 * (np.random.default_rng(n).random((1000, n)) < truth)
+    found = [win_rate(row, 100 - row) for row in won]
+    held = [rate.low <= 100 * truth <= rate.high for rate in found]
+    assert np.mean(held) > 0.91
+
+
+@pytest.mark.parametrize(("score", "right"), [(0.0, 0), (100.0, 236)])
+def test_scores_that_are_all_at_one_end_have_the_exact_interval_of_a_share(score, right):
+    found = within_scale(mean_interval([score] * 236))
+    low, high = proportion_confint(right, 236, method="beta")
+    assert (found.low, found.high) == pytest.approx((100 * low, 100 * high))
+    assert within_scale(mean_interval([score])).n == 1
+    assert math.isnan(within_scale(mean_interval([score])).low)
+
+
+def test_an_interval_within_the_scale_is_left_alone():
+    found = mean_interval([50.0, 50.0, 50.0])
+    assert within_scale(found) == found
+    assert within_scale(Interval(99.0, 97.0, 100.00000000000006, 9)).high == 100

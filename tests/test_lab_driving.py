@@ -1,0 +1,254 @@
+"""Who drives the runs: one dashboard, which reorders them, kills what does not listen and resumes what was interrupted."""
+
+import json
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+from core import lab as laboratory
+from core.config import RunConfig
+from core.errors import UserError
+from core.lab import Lab, requeue, stop
+from core.run.directory import RunDirectory
+from core.scheduler import preferences
+from core.scheduler.preferences import Preferences
+from core.scheduler.processes import identity, kill_trainer, kill_tree
+from core.scheduler.queue import FILE, Queue
+from core.tracking import queries
+from core.tracking.index import INDEX, IndexHeldError
+from core.tracking.sync import read_index, rebuild_index
+from tests.test_lab import HOLD, LONG, gone, trainer_of
+
+RIVAL = """
+import sys
+from pathlib import Path
+from core.run.directory import RunDirectory
+with RunDirectory(Path(sys.argv[1])).lock():
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+DRIVE = """
+import signal, sys
+from pathlib import Path
+from core.config import RunConfig
+from core.lab import Lab
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+lab = Lab(Path(sys.argv[1]))
+print(lab.launch(RunConfig.model_validate_json(sys.argv[2])), flush=True)
+signal.pause()
+"""
+
+
+def step(run):
+    return run.events_path.read_text().count('"event":"step"')
+
+
+def asked_long_ago(run):
+    past = time.time() - laboratory.KILL_AFTER - 1
+    os.utime(run.stop_path, (past, past))
+
+
+def test_a_trainer_that_hangs_is_killed_at_the_second_request(lab, runs_dir, settings, wait):
+    name = lab.launch(settings(name="a", **LONG))
+    run = RunDirectory(runs_dir / name)
+    wait(lambda: step(run) >= 1)
+    pid = trainer_of(run)
+    os.kill(pid, signal.SIGSTOP)
+    lab.stop(name)
+    lab.stop(name)  # too soon to mean more than the first
+    assert not gone(pid)
+    asked_long_ago(run)
+    lab.stop(name)
+    wait(lambda: gone(pid))
+    wait(lambda: run.status() == "stopped")
+    wait(lambda: not lab.queue.names())
+    requeue(run)
+    assert run.status() == "queued"
+
+
+def test_a_run_that_stops_by_itself_is_not_killed(lab, runs_dir, settings, wait):
+    name = lab.launch(settings(name="a", **LONG))
+    run = RunDirectory(runs_dir / name)
+    wait(lambda: step(run) >= 1)
+    lab.stop(name)
+    wait(lambda: run.status() == "stopped")
+    assert run.statuses()[-1]["reason"] is None
+    with pytest.raises(UserError, match="a is not running: it is stopped"):
+        stop(run)
+
+
+def test_only_the_very_process_that_trains_is_killed(runs_dir):
+    run = RunDirectory.create(runs_dir, RunConfig(name="a"))
+    told = identity()
+    assert told["pid"] == os.getpid()
+    since_boot = psutil.Process()._proc.create_time(monotonic=True)  # by the kernel's own count
+    assert abs(told["started"] - since_boot) < 1
+    with run.lock():
+        for other in (
+            told,  # a thread of ours, not a trainer's process
+            told | {"started": told["started"] - 60},
+            told | {"host": "elsewhere"},
+            told | {"pid": 2**22 + 1},
+            {"pid": "1", "started": None, "host": told["host"]},
+            {},
+        ):
+            run.append("status", status="running", **other)
+            assert not kill_trainer(run)
+
+
+def test_what_is_killed_takes_its_children_along(child, wait):
+    parent = child(
+        "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)']);"
+        "print('up', flush=True); time.sleep(99)"
+    )
+    assert parent.stdout.readline() == "up\n"
+    [grandchild] = psutil.Process(parent.pid).children()
+    kill_tree(parent.pid)
+    wait(lambda: gone(grandchild.pid))
+    assert parent.wait(10) == -signal.SIGKILL
+
+
+def test_a_dashboard_that_ends_leaves_no_trainer_that_hangs(
+    runs_dir, settings, child, wait, monkeypatch
+):
+    process = child(DRIVE, runs_dir, settings(name="a", **LONG).model_dump_json())
+    run = RunDirectory(runs_dir / process.stdout.readline().strip())
+    wait(lambda: step(run) >= 1)
+    pid = trainer_of(run)
+    os.kill(pid, signal.SIGSTOP)
+    start = time.monotonic()
+    process.terminate()
+    process.wait(60)
+    assert time.monotonic() - start < 15
+    assert gone(pid)
+    assert run.status() == "interrupted"
+
+
+def test_waiting_runs_are_reordered_and_the_order_is_kept(lab, runs_dir, settings, wait):
+    first = lab.launch(settings(name="first", **LONG))
+    for name in "abc":
+        lab.launch(settings(name=name))
+    wait(lambda: step(RunDirectory(runs_dir / first)) >= 1)
+    lab.queue.move("c", -1)
+    assert lab.waiting() == [first, "a", "c", "b"]
+    lab.queue.move("a", 9)
+    lab.queue.move(first, 1)  # it is trained, not waiting
+    lab.queue.move("nobody", 1)
+    assert json.loads((runs_dir / FILE).read_text()) == lab.waiting() == [first, "c", "b", "a"]
+
+
+def test_interrupted_runs_go_on_at_the_start_where_that_is_wished(runs_dir, settings, wait):
+    first = Lab(runs_dir)
+    for name in "ab":
+        first.launch(settings(name=name, epochs=3))
+    done = first.launch(settings(name="stopped"))
+    first.stop(done)
+    first.close()
+    runs = {name: RunDirectory(runs_dir / name) for name in ("a", "b", "stopped")}
+    assert runs["a"].status() == "interrupted"
+    second = Lab(runs_dir)
+    wait(lambda: runs["b"].status() == "finished")
+    assert runs["a"].status() == "interrupted", "nobody wished for it"
+    second.close()
+    preferences.save(runs_dir, Preferences(resume_interrupted=True))
+    third = Lab(runs_dir)
+    wait(lambda: runs["a"].status() == "finished")
+    third.close()
+    assert runs["stopped"].status() == "stopped", "somebody wanted that"
+
+
+@pytest.mark.parametrize("kept", ["", "{", "[]", "null", '{"resume_interrupted": "yes"}'])
+def test_preferences_that_cannot_be_read_are_the_defaults(tmp_path, kept):
+    (tmp_path / preferences.FILE).write_text(kept)
+    assert preferences.load(tmp_path) == Preferences()
+
+
+def test_a_second_dashboard_reads_only_until_the_first_has_ended(runs_dir, settings, child, wait):
+    run = RunDirectory.create(runs_dir, settings(name="a"))
+    (runs_dir / FILE).write_text('["a"]')
+    holder = child(HOLD, runs_dir)
+    assert holder.stdout.readline() == "open\n"
+    second = Lab(runs_dir)
+    assert second.driver == holder.pid
+    assert not second.superseded()
+    wait(lambda: run.status() == "finished")
+    wait(lambda: queries.results(second.db)["status"].tolist() == ["finished"])
+    refusal = f"read only: the dashboard of process {holder.pid} drives these runs"
+    for action in (
+        lambda: second.launch(settings(name="b")),
+        lambda: second.stop("a"),
+        lambda: second.resume("a"),
+        lambda: second.delete("a"),
+        lambda: second.edit("a", notes="mine"),
+    ):
+        with pytest.raises(UserError, match=refusal):
+            action()
+    assert [path.name for path in runs_dir.iterdir() if path.is_dir()] == ["a"]
+    holder.communicate("\n", timeout=60)
+    assert second.superseded()
+    second.close()
+    third = Lab(runs_dir)
+    assert (third.driver, third.read_only) == (None, None)
+    wait(lambda: third.waiting() == [])
+    third.close()
+
+
+def test_a_second_dashboard_leaves_the_index_to_the_first(runs_dir, child):
+    holder = child(HOLD, runs_dir)
+    assert holder.stdout.readline() == "open\n"
+    Lab(runs_dir).close()
+    with pytest.raises(IndexHeldError):
+        rebuild_index(runs_dir)
+    holder.communicate("\n", timeout=60)
+    index = read_index(runs_dir)
+    assert index.path == runs_dir / INDEX
+    index.close()
+
+
+def test_a_run_that_a_killed_dashboard_had_queued_and_not_stored_is_queued_again(
+    runs_dir, settings, wait, monkeypatch
+):
+    monkeypatch.setattr(laboratory, "FRESH", -1.0)
+    lost = RunDirectory.create(runs_dir, settings(name="lost"))
+    withdrawn = RunDirectory.create(runs_dir, settings(name="withdrawn"))
+    stop(withdrawn)
+    lab = Lab(runs_dir)
+    wait(lambda: lost.status() == "finished")
+    lab.close()
+    assert withdrawn.status() == "stopped"
+
+
+def test_a_run_just_made_by_a_command_is_left_to_it(runs_dir, settings):
+    RunDirectory.create(runs_dir, settings(name="theirs"))
+    lab = Lab(runs_dir)
+    assert lab.waiting() == []
+    lab.close()
+
+
+def test_a_trainer_that_a_killed_dashboard_had_just_started_keeps_the_next_run_waiting(
+    runs_dir, settings, child, wait
+):
+    """Its dashboard is gone; the new one's own trainer of that run is too late, and gives up at once."""
+    runs = [RunDirectory.create(runs_dir, settings(name=name)) for name in "ab"]
+    (runs_dir / FILE).write_text('["a", "b"]')
+    rivals, taken = [], []
+
+    def executor(run):
+        taken.append(run.name)
+        if run.name == "a":
+            rivals.append(child(RIVAL, run.path))
+            assert rivals[0].stdout.readline() == "held\n"
+
+    queue = Queue(runs_dir, executor)
+    wait(lambda: rivals)
+    time.sleep(1.2)
+    assert queue.names() == ["a", "b"]
+    assert taken == ["a"]
+    rivals[0].communicate("\n", timeout=60)
+    wait(lambda: not queue.names())
+    queue.close()
+    assert taken == ["a", "b"]
+    assert not runs[1].is_alive()

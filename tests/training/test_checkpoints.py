@@ -1,0 +1,177 @@
+"""Directories of tensors: published whole or not at all, read only if they are what they say."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from core.errors import UserError
+from core.training import checkpoints
+
+FILES = {"a.safetensors": {"x": torch.arange(6.0).view(2, 3)}, "b.safetensors": {}}
+
+
+def test_what_is_published_is_read(tmp_path: Path) -> None:
+    checkpoints.publish(tmp_path / "deep" / "weights", FILES, {"step": 3, "name": "\u00fc"})
+    facts, files = checkpoints.read(tmp_path / "deep" / "weights")
+    assert (facts["step"], facts["name"]) == (3, "\u00fc")
+    assert files.keys() == FILES.keys()
+    assert torch.equal(files["a.safetensors"]["x"], FILES["a.safetensors"]["x"])
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["weights"]
+
+
+def test_publishing_again_replaces(tmp_path: Path) -> None:
+    directory = tmp_path / "weights"
+    checkpoints.publish(directory, FILES, {})
+    checkpoints.publish(directory, {"c.safetensors": {"y": torch.zeros(2)}}, {})
+    assert sorted(path.name for path in directory.iterdir()) == ["c.safetensors", "manifest.json"]
+
+
+def test_leftovers_of_a_killed_publication_do_no_harm(tmp_path: Path) -> None:
+    partial = tmp_path / "weights.partial"
+    partial.mkdir()
+    (partial / "old.safetensors").write_bytes(b"torn")
+    checkpoints.publish(tmp_path / "weights", FILES, {})
+    assert set(checkpoints.read(tmp_path / "weights")[1]) == set(FILES)
+    assert not partial.exists()
+
+
+def edit(directory: Path, change: Callable[[dict], object]) -> None:
+    path = directory / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "no manifest": lambda d: (d / "manifest.json").unlink(),
+    "empty manifest": lambda d: (d / "manifest.json").write_text(""),
+    "a list for a manifest": lambda d: (d / "manifest.json").write_text("[]"),
+    "binary manifest": lambda d: (d / "manifest.json").write_bytes(b"\xff\xfe"),
+    "no listing": lambda d: edit(d, lambda m: m.pop("files")),
+    "a listing of another kind": lambda d: edit(d, lambda m: m.update(files=["a.safetensors"])),
+    "no hash": lambda d: edit(d, lambda m: m["files"]["a.safetensors"].pop("sha256")),
+    "no file": lambda d: (d / "a.safetensors").unlink(),
+    "a longer file": lambda d: (d / "a.safetensors").write_bytes(
+        (d / "a.safetensors").read_bytes() + b"x"
+    ),
+    "a torn file": lambda d: (d / "a.safetensors").write_bytes(b""),
+    "other bytes": lambda d: (d / "a.safetensors").write_bytes(
+        (d / "a.safetensors").read_bytes()[:-1] + b"\x01"
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_is_one_sentence(tmp_path: Path, damage: str) -> None:
+    directory = tmp_path / "weights"
+    checkpoints.publish(directory, FILES, {})
+    DAMAGE[damage](directory)
+    with pytest.raises(UserError, match="damaged") as caught:
+        checkpoints.read(directory)
+    assert str(directory) in str(caught.value)
+
+
+def test_a_manifest_can_not_name_files_elsewhere(tmp_path: Path) -> None:
+    checkpoints.publish(tmp_path / "weights", FILES, {})
+    checkpoints.publish(tmp_path / "other", {"secret.safetensors": {"x": torch.ones(1)}}, {})
+    listing = json.loads((tmp_path / "other" / "manifest.json").read_text())["files"]
+    stolen = {f"../other/{name}": expected for name, expected in listing.items()}
+    edit(tmp_path / "weights", lambda m: m.update(files=stolen))
+    with pytest.raises(UserError, match="damaged or incomplete"):
+        checkpoints.read(tmp_path / "weights")
+
+
+def trained(
+    steps: int = 3, optimizer: type = torch.optim.AdamW
+) -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    model[0].bias.requires_grad_(False)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    made = optimizer(parameters, lr=0.1)
+    for _ in range(steps):
+        made.zero_grad()
+        model(torch.randn(5, 3)).square().sum().backward()
+        made.step()
+    return model, made
+
+
+def test_only_the_newest_two_stay(tmp_path: Path) -> None:
+    model, optimizer = trained()
+    for step in (9, 10, 100):
+        checkpoints.save_checkpoint(tmp_path, step, model, optimizer, {})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000010", "step-00000100"]
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.SGD])
+def test_everything_comes_back(tmp_path: Path, optimizer: type) -> None:
+    model, made = trained(3, optimizer)
+    checkpoints.save_checkpoint(tmp_path, 3, model, made, {"progress": {"step": 3}, "scaler": {}})
+    expected = torch.rand(4)
+
+    other, remade = trained(0, optimizer)
+    facts, damaged = checkpoints.load_checkpoint(tmp_path, other, remade)
+    assert torch.equal(torch.rand(4), expected)
+    assert facts is not None
+    assert facts["progress"] == {"step": 3}
+    assert damaged == []
+    assert all(map(torch.equal, model.parameters(), other.parameters()))
+    mine, theirs = made.state_dict()["state"], remade.state_dict()["state"]
+    assert mine.keys() == theirs.keys()
+    for i in mine:
+        for key, value in mine[i].items():
+            assert value is None or torch.equal(value, theirs[i][key])
+
+
+def test_nothing_saved_is_nothing_loaded(tmp_path: Path) -> None:
+    model, optimizer = trained()
+    assert checkpoints.load_checkpoint(tmp_path / "none", model, optimizer) == (None, [])
+    with pytest.raises(UserError, match="has no weights yet"):
+        checkpoints.newest_weights(tmp_path / "none")
+
+
+def test_the_newest_sound_weights(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    early, late = trained(1), trained(2)
+    checkpoints.save_checkpoint(folder, 1, *early, {"progress": {}, "scaler": {}})
+    checkpoints.save_checkpoint(folder, 2, *late, {"progress": {}, "scaler": {}})
+    facts, found = checkpoints.newest_weights(folder)
+    assert facts["step"] == 2
+    assert torch.equal(found["1.weight"], late[0][1].weight)
+    assert "0.bias" not in found
+    (folder / "step-00000002" / "manifest.json").unlink()
+    facts, found = checkpoints.newest_weights(folder)
+    assert facts["step"] == 1
+    assert torch.equal(found["1.weight"], early[0][1].weight)
+
+
+def test_weights_of_another_model_are_refused() -> None:
+    model, _ = trained()
+    saved = {name: p.clone() for name, p in checkpoints.trainable(model).items()}
+    with pytest.raises(UserError, match=r"1\.bias is only in one of them"):
+        checkpoints.load_trainable(model, {k: v for k, v in saved.items() if k != "1.bias"})
+    with pytest.raises(UserError, match="extra is only in one of them"):
+        checkpoints.load_trainable(model, {**saved, "extra": torch.zeros(1)})
+    with pytest.raises(UserError, match=r"0\.weight has another shape"):
+        checkpoints.load_trainable(model, {**saved, "0.weight": torch.zeros(4, 4)})
+
+
+@pytest.mark.parametrize(
+    "progress",
+    [None, [], "1", {"steps": 1}, {"step": "1"}, {"step": None}, {"step": True}, {"step": [1]}],
+    ids=str,
+)
+def test_a_checkpoint_that_cannot_say_how_far_is_refused(tmp_path: Path, progress: object) -> None:
+    model, optimizer = trained()
+    checkpoints.save_checkpoint(
+        tmp_path, 1, model, optimizer, {"progress": {"step": 1}, "scaler": {}}
+    )
+    checkpoints.save_checkpoint(tmp_path, 2, model, optimizer, {"progress": progress, "scaler": {}})
+    facts, [damaged] = checkpoints.load_checkpoint(tmp_path, model, optimizer)
+    assert facts is not None
+    assert facts["step"] == 1
+    assert "step-00000002 is " in damaged

@@ -1,0 +1,268 @@
+"""Figures: which lines, in which colours, on which axes; text from runs never turns into markup."""
+
+import inspect
+import json
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+from plotly import tools
+
+from core.views import charts
+
+RUNS = ["b", "<b>x</b>"]
+
+
+def curve(scale: float = 1.0) -> pd.DataFrame:
+    rows = [(run, x, scale * x) for run in RUNS for x in (1, 2, 3)]
+    return pd.DataFrame(rows, columns=["run", "x", "y"])
+
+
+@pytest.fixture
+def evaluations() -> pd.DataFrame:
+    frame = pd.DataFrame({"run": ["b", "b", RUNS[1]], "x": [0, 5, 0]})
+    frame["train_loss"], frame["val_loss"] = [3.0, 2.0, 4.0], [3.5, 2.5, 4.5]
+    return frame.assign(
+        train_perplexity=np.exp(frame["train_loss"]), val_perplexity=np.exp(frame["val_loss"])
+    )
+
+
+def checked(figure: charts.Figure) -> go.Figure:
+    """The figure as Plotly reads it; raises where it does not know a property."""
+    return go.Figure(figure)
+
+
+def test_a_line_for_each_run_in_order() -> None:
+    figure = checked(charts.step_curves(curve(), None, RUNS, "loss", "step", log=False))
+    assert [list(line.x) for line in figure.data] == [[1, 2, 3]] * 2
+    assert [list(line.y) for line in figure.data] == [[1, 2, 3]] * 2
+    assert figure.layout.title.text == charts.TITLES["loss"]
+    assert figure.layout.xaxis.title.text == "step"
+    assert figure.layout.showlegend
+
+
+def test_curves_begin_at_the_start_of_training(evaluations: pd.DataFrame) -> None:
+    steps = charts.step_curves(curve(), None, RUNS, "loss", "step", log=False)
+    for figure in (steps, charts.loss_curves(evaluations, RUNS, "step", log=True)):
+        assert checked(figure).layout.xaxis.rangemode == "tozero"
+
+
+def test_a_single_run_needs_no_legend() -> None:
+    figure = checked(charts.step_curves(curve(), None, ["b"], "loss", "step", log=False))
+    assert len(figure.data) == 1
+    assert not figure.layout.showlegend
+
+
+def test_the_raw_curve_recedes_behind_the_smooth_one() -> None:
+    figure = checked(charts.step_curves(curve(), curve(0.5), RUNS, "loss", "step", log=False))
+    raw, smooth, *_ = figure.data
+    assert (list(raw.y), list(smooth.y)) == ([1, 2, 3], [0.5, 1, 1.5])
+    assert raw.opacity < 0.5
+    assert smooth.opacity is None
+    assert raw.line.color == smooth.line.color
+    assert [line.showlegend for line in figure.data] == [False, None, False, None]
+
+
+def test_validation_is_solid_and_training_dotted(evaluations: pd.DataFrame) -> None:
+    figure = checked(charts.loss_curves(evaluations, RUNS, "tokens", log=False))
+    assert [line.line.dash for line in figure.data] == ["solid", "dot"] * 2
+    assert [list(line.y) for line in figure.data] == [[3.5, 2.5], [3, 2], [4.5], [4]]
+    assert [line.showlegend for line in figure.data] == [True, False] * 2
+    perplexity = checked(charts.loss_curves(evaluations, ["b"], "step", False, perplexity=True))
+    assert list(perplexity.data[0].y) == pytest.approx([np.exp(3.5), np.exp(2.5)])
+    assert perplexity.layout.title.text.startswith("Perplexity")
+
+
+def test_a_run_keeps_its_colour_across_figures(evaluations: pd.DataFrame) -> None:
+    figures = [
+        charts.step_curves(curve(), curve(), RUNS, "grad_norm", "epoch", log=True),
+        charts.step_curves(curve(), None, RUNS, "lr", "seconds", log=False),
+        charts.loss_curves(evaluations, RUNS, "step", log=True),
+    ]
+    used = [{line.legendgroup: line.line.color for line in checked(f).data} for f in figures]
+    assert used[0] == used[1] == used[2]
+    assert len(set(used[0].values())) == 2
+
+
+def test_eight_runs_have_eight_colours() -> None:
+    assert len(set(charts.colours([str(i) for i in range(8)]).values())) == 8
+    assert len(charts.colours([str(i) for i in range(20)])) == 20
+
+
+def test_text_from_runs_is_escaped(evaluations: pd.DataFrame) -> None:
+    for figure in (
+        charts.step_curves(curve(), None, RUNS, "loss", "step", log=False),
+        charts.loss_curves(evaluations, RUNS, "step", log=False),
+    ):
+        names = {line.name for line in checked(figure).data}
+        assert names == {"b", "&lt;b&gt;x&lt;/b&gt;"}
+
+
+def test_a_constant_rate_stands_on_an_axis_from_zero() -> None:
+    constant = charts.rate_schedule([(step, 5e-5) for step in (1, 2, 3)])
+    figure = checked(constant)
+    assert figure.layout.yaxis.rangemode == "tozero"
+    assert (list(figure.data[0].x), list(figure.data[0].y)) == ([1, 2, 3], [5e-5] * 3)
+    assert not figure.layout.showlegend
+    rate = checked(charts.step_curves(curve(), None, RUNS, "lr", "step", log=False))
+    assert rate.layout.yaxis.rangemode == "tozero"
+    loss = checked(charts.step_curves(curve(), None, RUNS, "loss", "step", log=False))
+    assert loss.layout.yaxis.rangemode is None
+
+
+@pytest.mark.parametrize(("log", "kind"), [(True, "log"), (False, "linear")])
+def test_the_axis_is_as_asked(evaluations: pd.DataFrame, log: bool, kind: str) -> None:
+    steps = charts.step_curves(curve(), None, RUNS, "loss", "step", log)
+    losses = charts.loss_curves(evaluations, RUNS, "step", log)
+    assert [checked(figure).layout.yaxis.type for figure in (steps, losses)] == [kind, kind]
+
+
+def test_runs_without_points_are_lines_without_points(evaluations: pd.DataFrame) -> None:
+    empty = curve().head(0)
+    figure = checked(charts.step_curves(empty, empty, RUNS, "loss", "step", log=False))
+    assert [len(line.x) for line in figure.data] == [0] * 4
+    figure = checked(charts.loss_curves(evaluations.head(0), ["b"], "step", log=False))
+    assert json.loads(figure.to_json())["data"][0]["type"] == "scatter"
+
+
+def row(run: str, mean: float | None, low: float | None, high: float | None) -> dict[str, object]:
+    return {"run": run, "mean": mean, "low": low, "high": high}
+
+
+def test_an_interval_reaches_from_its_mean_to_both_ends() -> None:
+    rows = [row("b", 60.0, 50.0, 65.0), row(RUNS[1], 20.0, 19.0, 30.0)]
+    figure = checked(charts.intervals(rows, "Score", "points", (-2, 102)))
+    [points] = figure.data
+    assert list(points.y) == ["&lt;b&gt;x&lt;/b&gt;", "b"], "from below: the first is on top"
+    assert list(points.x) == [20, 60]
+    assert list(points.error_x.array) == [10, 5]
+    assert list(points.error_x.arrayminus) == [1, 10]
+    assert not points.error_x.symmetric
+    assert tuple(figure.layout.xaxis.range) == (-2, 102)
+    assert (figure.layout.title.text, figure.layout.xaxis.title.text) == ("Score", "points")
+
+
+def test_a_run_without_a_mean_has_no_place_among_the_intervals() -> None:
+    rows = [
+        row("a", None, None, None),
+        row("b", 0.0, 0.0, 0.0),
+        row("c", 1.0, float("nan"), float("nan")),
+    ]
+    figure = checked(charts.intervals(rows, "Rating", "Elo points", None))
+    assert list(figure.data[0].y) == ["c", "b"], (
+        "a mean of 0 is one, and so is one of a single item"
+    )
+    assert figure.layout.xaxis.range is None
+    assert "NaN" not in figure.to_json()
+    assert len(checked(charts.intervals(rows[:1], "", "", None)).data[0].y) == 0
+
+
+def test_names_that_look_like_numbers_or_dates_are_names() -> None:
+    rows = [row(name, 1.0, 0.0, 2.0) for name in ("10", "2", "2026-01-01")]
+    figure = checked(charts.intervals(rows, "", "", None))
+    assert figure.layout.yaxis.type == "category"
+    few = charts.intervals(rows[:1], "", "", None)["layout"]["height"]
+    assert figure.layout.height > few
+
+
+def test_every_score_is_counted_once() -> None:
+    scores = {"b": [0, 9.9, 10, 55, 99, 100], RUNS[1]: [50.0]}
+    figure = checked(charts.score_histogram(scores))
+    first, second = figure.data
+    assert list(first.y) == [2, 1, 0, 0, 0, 1, 0, 0, 0, 2]
+    assert sum(second.y) == 1
+    assert list(first.x) == [5, 15, 25, 35, 45, 55, 65, 75, 85, 95]
+    assert first.customdata[0] == "0 to 10"
+    assert second.name == "&lt;b&gt;x&lt;/b&gt;"
+    assert first.marker.color != second.marker.color
+    assert figure.layout.showlegend
+    assert not checked(charts.score_histogram({"b": []})).layout.showlegend
+
+
+def test_histogram_without_runs_is_an_empty_figure() -> None:
+    figure = tools.return_figure_from_figure_or_data(
+        charts.score_histogram({}), validate_figure=True
+    )
+    assert [len(trace["x"]) for trace in figure["data"]] == [0]
+
+
+ELSEWHERE = {"colours", "score_histogram"}
+"""Functions that draw no chart, and charts whose page tests cover unusual values."""
+UNUSUAL = {
+    "no rows": [],
+    "one row": [1.0],
+    "all NaN": [float("nan")] * 3,
+    "all None": [None] * 3,
+}
+"""Unusual chart values by name."""
+
+
+def figures_of(values: list[float | None]) -> dict[str, charts.Figure]:
+    """Return a figure from each public chart function."""
+    length = len(values)
+    steps = pd.DataFrame({"run": ["b"] * length, "x": range(length), "y": values})
+    losses = {
+        f"{part}_{noun}": values for part in ("train", "val") for noun in ("loss", "perplexity")
+    }
+    evaluations = pd.DataFrame({"run": ["b"] * length, "x": range(length), **losses})
+    rows = [row("b", value, value, value) for value in values]
+    return {
+        "step_curves": charts.step_curves(steps, steps, ["b"], "loss", "step", log=True),
+        "loss_curves": charts.loss_curves(evaluations, ["b"], "step", log=False),
+        "rate_schedule": charts.rate_schedule(list(enumerate(values))),
+        "token_lengths": charts.token_lengths({"train": values, "test": []}, limit=1),
+        "intervals": charts.intervals(rows, "", "", None),
+    }
+
+
+@pytest.mark.parametrize("values", UNUSUAL.values(), ids=UNUSUAL)
+def test_every_chart_renders_with_unusual_values(values: list[float | None]) -> None:
+    figures = figures_of(values)
+    public = {name for name, value in vars(charts).items() if inspect.isfunction(value)}
+    public = {name for name in public if not name.startswith("_")} - ELSEWHERE
+    assert figures.keys() == public
+    for name, figure in figures.items():
+        read = tools.return_figure_from_figure_or_data(figure, validate_figure=True)
+        assert read["data"], name
+
+
+def test_empty_charts_have_a_trace() -> None:
+    """Streamlit raises an error for figures without traces."""
+    nothing = curve().head(0)
+    for figure in (
+        charts.step_curves(nothing, None, [], "loss", "step", log=False),
+        charts.loss_curves(nothing, [], "step", log=False),
+        charts.token_lengths({}, limit=1),
+        charts.score_histogram({}),
+    ):
+        assert len(checked(figure).data) == 1
+
+
+def test_interval_without_bounds_draws_only_the_mean() -> None:
+    figure = checked(charts.intervals([row("b", 60.0, None, None)], "", "", None))
+    assert list(figure.data[0].x) == [60]
+    assert np.isnan(figure.data[0].error_x.array).all()
+
+
+def test_missing_value_leaves_a_gap_in_the_line(evaluations: pd.DataFrame) -> None:
+    points = curve().assign(y=[1.0, np.nan, 3.0, 4.0, 5.0, 6.0])
+    figures = [charts.step_curves(points, points, RUNS, "loss", "step", log=False)]
+    evaluations.loc[1, ["val_loss", "train_loss"]] = np.nan
+    figures.append(charts.loss_curves(evaluations, RUNS, "step", log=False))
+    figures.append(charts.rate_schedule([(1, 0.1), (2, None), (3, 0.2)]))
+    for figure in figures:
+        for line in checked(figure).data:
+            assert not line.connectgaps
+        assert np.isnan(checked(figure).data[0].y[1])
+
+
+def test_isolated_point_is_drawn_as_a_dot() -> None:
+    points = pd.DataFrame({"run": "b", "x": range(6), "y": [1.0, np.nan, 2.0, 3.0, np.nan, 4.0]})
+    [line] = checked(charts.step_curves(points, None, ["b"], "loss", "step", log=False)).data
+    assert line.mode == "lines+markers"
+    assert [size > 0 for size in line.marker.size] == [True, False, False, False, False, True]
+    whole = charts.step_curves(points.dropna(), None, ["b"], "loss", "step", log=False)
+    assert checked(whole).data[0].mode == "lines"
+    first = charts.step_curves(points.head(1), None, ["b"], "loss", "step", log=False)
+    assert list(checked(first).data[0].marker.size) == [charts.DOT_SIZE]

@@ -1,0 +1,100 @@
+"""Rows found by words and comparisons."""
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.errors import UserError
+from core.views.filter import matching
+
+FRAME = pd.DataFrame({
+    "name": ["one", "two", "three"],
+    "method": ["full", "lora", "lora"],
+    "lora_rank": pd.array([None, 4, 16], dtype="Int64"),
+    "val_loss": [1.5, float("nan"), 0.5],
+    "group_by_length": [True, False, True],
+    "exact": [0.85, 0.5, None],
+    "created": ["2026-11-25 10:00", "2026-11-26 09:00", None],
+    "notes": ["Some thoughts, lr>1", None, ""],
+})  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("", "one two three"),
+        ("lora", "two three"),
+        ("LORA 16", "three"),
+        ("val_loss<1", "three"),
+        ("val_loss<=1.5", "one three"),
+        ("val_loss>0", "one three"),
+        ("val_loss!=0.5", "one two"),
+        ("lora_rank=4", "two"),
+        ("lora_rank=4.0", "two"),
+        ("lora_rank!=4", "one three"),
+        ("lora_rank>=4 method=lora val_loss<9", "three"),
+        ("method=LORA", "two three"),
+        ("method=lo", ""),
+        ("group_by_length=true", "one three"),
+        ("name>p", "two three"),
+        ("lora_rank > 4", "three"),
+        ("lora_rank==4", "two"),
+        ("lora_rank => 4", "two three"),
+        ("lora_rank=none", "one"),
+        ("lora_rank!=none", "two three"),
+        ("exact>80%", "one"),
+        ("exact>=0.5", "one two"),
+        ("created>2026-11-26", "two"),
+        ("created<2026-11-26", "one"),
+        ("created>2025", "one two"),
+        ("<1", ""),
+        ("notes=", "two three"),
+    ],
+)
+def test_rows_are_found(query, names):
+    assert matching(FRAME, query)["name"].tolist() == names.split()
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ("valloss<1", "filter = 'valloss<1': there is no column 'valloss'; did you mean val_loss?"),
+        ("zzz=1", "filter = 'zzz=1': there is no column 'zzz'; it should be one such as lr or val_loss"),
+        ("val_loss<low", "filter = 'val_loss<low': val_loss should be compared with a number"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_compared_is_a_sentence(query, sentence):
+    with pytest.raises(UserError) as raised:
+        matching(FRAME, query)
+    assert str(raised.value) == sentence
+
+
+def test_columns_go_by_their_titles_too():
+    titles = {
+        "Validation loss": "val_loss",
+        "Loss": "nothing",
+        "Rank": "lora_rank",
+        "a+b 95 %": "exact",
+    }
+    for query, names in {
+        "validation loss < 1": ["three"],
+        "Validation_Loss<1 lora": ["three"],
+        "rank=4": ["two"],
+        "a+b 95 % > 0.6": ["one"],
+        "rank": [],
+    }.items():
+        assert matching(FRAME, query, titles)["name"].tolist() == names, query
+
+
+def test_a_table_without_rows_keeps_its_columns():
+    assert [*matching(FRAME[:0], "lora")] == [*FRAME]
+
+
+@given(st.text(st.sampled_from("name<>=!lr 1e-4nan\u202e\x00"), max_size=30) | st.text(max_size=30))
+def test_any_text_finds_rows_or_is_a_sentence(query):
+    try:
+        found = matching(FRAME, query)
+    except UserError:
+        return
+    assert set(found["name"]) <= set(FRAME["name"])

@@ -1,0 +1,98 @@
+"""The journal's rows, and which of them a run repeats."""
+
+import pandas as pd
+import pytest
+
+from core.config import RunConfig
+from core.presets import PRESETS, preset
+from core.run.directory import RunDirectory
+from core.tracking import queries, sync
+from core.views import journal, report
+from core.views.tables import records
+
+KEPT = [name for name, known in PRESETS.items() if known.journal]
+
+
+@pytest.fixture
+def frame(tmp_path):
+    """A run that repeats run_12 and has learned, one that repeats run_6, one that repeats none."""
+    run = RunDirectory.create(tmp_path, preset("run_12").changed(name="again", seed=7))
+    run.append("plan", steps=1)
+    run.append("eval", step=1, train_loss=1.0, val_loss=1.4, final=True)
+    RunDirectory.create(tmp_path, preset("run_6").changed(name="six", eval_every=9))
+    RunDirectory.create(tmp_path, RunConfig(name="other"))
+    index = sync.read_index(tmp_path)
+    yield queries.results(index.cursor())
+    index.close()
+
+
+def test_the_rows_are_the_journals():
+    rows = {row["name"]: row for row in journal.rows()}
+    assert list(rows) == [f"journal {name}" for name in KEPT]
+    four = rows["journal run_4"]
+    assert (four["val_loss"], four["perplexity"], four["scores"]) == (
+        1.417,
+        4.125,
+        {"gemini": 51.8},
+    )
+    assert (four["seconds"], four["device"], four["lora_rank"]) == (1323.0, "A100", None)
+    assert rows["journal run_18"]["scores"] == {}
+    assert {row["status"] for row in rows.values()} == {"journal"}
+
+
+def test_a_run_is_set_beside_the_one_it_repeats(frame):
+    found = {row["name"]: journal.difference(row) for row in records(frame)}
+    assert found["again"] == {"journal_run": "run_12", "loss_to_journal": 0.012}
+    assert found["six"] == {"journal_run": "run_6", "loss_to_journal": None}
+    assert found["other"] == {"journal_run": None, "loss_to_journal": None}
+
+
+def test_every_preset_of_the_journal_repeats_its_own_run(tmp_path):
+    for name in KEPT:
+        RunDirectory.create(tmp_path, preset(name))
+    index = sync.read_index(tmp_path)
+    found = {row["name"]: journal.repeated(row) for row in records(queries.results(index.cursor()))}
+    index.close()
+    assert found == {name: name for name in KEPT}
+
+
+def test_a_steps_examples_count_not_how_they_are_split():
+    settings = journal._settings("run_1")
+    assert journal.repeated({**settings, "batch_size": 1, "grad_accumulation": 2}) == "run_1"
+    assert journal.repeated({**settings, "batch_size": 4, "grad_accumulation": 1}) is None
+
+
+@pytest.mark.parametrize("labels", [["gemini"], ["gemini m1", "gemini m2"], ["gemini-0a1b"]])
+def test_a_score_of_gemini_has_its_column_whatever_its_judge_is_called(frame, labels):
+    row = records(frame)[0]
+    scores = {"exact": 1.0, **{label: {"mean": 52.0} for label in labels}}
+    assert journal.columns({**row, "scores": scores})["gemini_eval"] == 52.0
+
+
+def test_the_table_has_both_and_the_markdown_the_journals_headings(frame):
+    both = report.runs(frame, "json", True)
+    assert [row["name"] for row in both[3:]] == [f"journal {name}" for name in KEPT]
+    assert both[-1]["lora_rank"] == 16
+    assert isinstance(both[-1]["lora_rank"], int)
+    head = list(report.runs(frame, "md", True)[0])
+    assert head[:9] == [
+        "run_name",
+        "model_sz",
+        "batch_sz",
+        "n_epochs",
+        "opt",
+        "lr",
+        "min_lr",
+        "warmup",
+        "wd",
+    ]
+    assert {"rank", "alpha", "loss", "perplex", "gemini_eval"} <= set(head)
+    assert len(report.runs(frame, "json")) == 3
+
+
+def test_without_runs_the_journal_stands_alone(tmp_path):
+    index = sync.read_index(tmp_path)
+    empty = queries.results(index.cursor())
+    index.close()
+    assert isinstance(empty, pd.DataFrame)
+    assert len(report.runs(empty, "table", True)) == len(KEPT)

@@ -1,0 +1,261 @@
+"""The rows of tables: the family of models with the journal's numbers, the settings, the runs, answers."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from core.config import RunConfig, is_relevant
+from core.run.directory import RunDirectory
+from core.tracking import queries, sync
+from core.views import report
+from core.views.tables import render
+
+LISTED = [
+    "name",
+    "status",
+    "base_model",
+    "method",
+    "lora_rank",
+    "lora_alpha",
+    "batch_size",
+    "epochs",
+    "optimizer",
+    "lr",
+    "min_lr",
+    "warmup_fraction",
+    "weight_decay",
+    "val_loss",
+    "perplexity",
+    "scores",
+    "seconds",
+    "peak_memory_mb",
+    "device",
+    "parent",
+    "notes",
+]
+"""What the design promises to scripts."""
+JOURNAL = {
+    "gpt2-medium": (406286336, 1549.86, {"16": 7898384, "32": 15796768, "64": 31593536}),
+    "gpt2-large": (838359040, 3198.09, {"16": 14095632}),
+    "gpt2-xl": (1638022400, 6248.56, {}),
+}
+
+
+def finish(runs_dir: Path, answers: list[str], **values: Any) -> None:
+    """A run that is a list of events."""
+    run = RunDirectory.create(runs_dir, RunConfig.parse(values))
+    with run.lock():
+        run.append("status", status="running")
+        run.append("plan", steps=2, device="Abacus")
+        place = {"step": 2, "epoch": 1.0, "tokens": 90, "seconds": 1.5}
+        run.append("step", **place, loss=2.0, lr=1e-4, memory_mb=512.25)
+        run.append("eval", **place, train_loss=2.0, val_loss=1.5, final=True)
+        for item, answer in enumerate(answers):
+            said = {"instruction": f"Say {item}.", "input": "", "reference": f"It is {item}."}
+            run.append("generation", item=item, answer=answer, tokens=3, **said)
+        run.append("status", status="finished")
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Any:
+    finish(tmp_path, ["It is 0.", " two\n"], name="lora", notes="a|b", min_lr=1e-6)
+    finish(
+        tmp_path, ["it is 0.", "it is 1."], name="full", method="full", parent="lora", lora_rank=8
+    )
+    RunDirectory.create(tmp_path, RunConfig(name="waiting", device="cpu"))
+    opened = sync.read_index(tmp_path)
+    yield opened
+    opened.close()
+
+
+def rows(index: Any, format: Any) -> dict[str, dict[str, Any]]:
+    found = report.runs(queries.results(index.cursor()), format)
+    return {row["name"]: row for row in found}
+
+
+def test_models_have_the_journals_numbers() -> None:
+    found = {row["name"]: row for row in report.models("json")}
+    assert list(found) == ["gpt2-nano", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"]
+    for name, (parameters, memory, lora) in JOURNAL.items():
+        assert (found[name]["parameters"], found[name]["memory_mb"]) == (parameters, memory)
+        assert lora.items() <= found[name]["lora"].items()
+    for row in found.values():
+        assert set(row) == {"name", "parameters", "memory_mb", "lora"}
+
+
+def test_models_print_memory_with_two_decimals() -> None:
+    text = render(report.models("table"), "table")
+    for shown in ("406,286,336", "1549.86", "3198.09", "6248.56", "7,898,384", "14,095,632"):
+        assert shown in text
+    assert "52.23" in text
+
+
+def test_every_setting_is_a_row() -> None:
+    found = {row["setting"]: row for row in report.settings()}
+    assert list(found) == list(RunConfig.model_fields)
+    assert found["optimizer"]["choices"] == "adamw, sgd"
+    assert found["min_lr"]["default"] == "none"
+    assert found["train_fraction"]["default"] == 0.85
+    assert all(row["description"] and row["group"] for row in found.values())
+
+
+def test_runs_have_the_promised_columns(index: Any) -> None:
+    found = rows(index, "json")
+    assert set(found) == {"lora", "full", "waiting"}
+    assert all(list(row) == LISTED for row in found.values())
+    lora = found["lora"]
+    assert (lora["status"], lora["val_loss"], lora["perplexity"]) == (
+        "finished",
+        1.5,
+        pytest.approx(4.481689),
+    )
+    assert (lora["seconds"], lora["peak_memory_mb"], lora["notes"]) == (1.5, 512.25, "a|b")
+    assert (lora["lora_rank"], lora["min_lr"], lora["warmup_fraction"]) == (16, 1e-6, 0)
+    assert isinstance(lora["lora_rank"], int)
+
+
+def test_what_has_no_effect_or_is_not_known_yet_is_none(index: Any) -> None:
+    found = rows(index, "json")
+    assert (found["full"]["lora_rank"], found["full"]["lora_alpha"]) == (None, None)
+    assert (found["full"]["min_lr"], found["full"]["warmup_fraction"]) == (None, 0)
+    assert found["full"]["parent"] == "lora"
+    waiting = found["waiting"]
+    assert (waiting["status"], waiting["val_loss"], waiting["seconds"]) == ("queued", None, None)
+
+
+def test_the_device_is_what_it_ran_on_and_until_then_what_was_asked_for(index: Any) -> None:
+    found = rows(index, "json")
+    assert [found[name]["device"] for name in ("lora", "waiting")] == ["Abacus", "cpu"]
+
+
+def test_scores_are_a_dict_by_judge(index: Any) -> None:
+    found = rows(index, "json")
+    assert found["lora"]["scores"] == {"exact": 0.5}
+    assert found["full"]["scores"] == {"exact": 1.0}
+    assert found["waiting"]["scores"] == {}
+
+
+def test_people_see_no_column_that_is_empty_everywhere(index: Any) -> None:
+    found = rows(index, "table")
+    assert {"parent", "notes", "min_lr"} <= set(found["full"])
+    frame = queries.results(index.cursor())
+    [waiting] = report.runs(frame[frame["name"] == "waiting"], "table")
+    assert not {"parent", "notes", "min_lr", "scores", "val_loss"} & set(waiting)
+    assert waiting["batch_size"] == 4
+
+
+def test_no_runs_are_no_rows(tmp_path: Path) -> None:
+    opened = sync.read_index(tmp_path)
+    assert report.runs(queries.results(opened.cursor()), "json") == []
+    opened.close()
+
+
+def test_answers_stand_side_by_side(index: Any) -> None:
+    answers = queries.answers(index.cursor(), ["lora", "full"])
+    found = report.side_by_side(answers, 5)
+    assert [row["instruction"] for row in found] == ["Say 0.", "Say 1."]
+    assert [row["lora"] for row in found] == ["It is 0.", "two"]
+    assert [row["full"] for row in found] == ["it is 0.", "it is 1."]
+    assert found[0]["reference"] == "It is 0."
+    assert len(report.side_by_side(answers, 1)) == 1
+
+
+def test_a_run_that_answered_less_has_an_empty_cell() -> None:
+    said = {"instruction": "Say.", "input": "", "reference": "It."}
+    answers = pd.DataFrame(
+        [
+            {"run": "a", "item": 3, **said, "answer": "x"},
+            {"run": "a", "item": 4, **said, "answer": "y"},
+            {"run": "b", "item": 4, **said, "answer": "z"},
+        ]
+    )
+    first, second = report.side_by_side(answers, 5)
+    assert (first["a"], first["b"]) == ("x", None)
+    assert (second["a"], second["b"]) == ("y", "z")
+
+
+def test_people_see_every_setting_that_differs(tmp_path: Path) -> None:
+    for name, seed in (("one", 1), ("two", 2)):
+        RunDirectory.create(tmp_path, RunConfig(name=name, seed=seed))
+    opened = sync.read_index(tmp_path)
+    told = rows(opened, "csv")
+    assert (told["one"]["seed"], told["two"]["seed"]) == (1, 2)
+    assert "dropout" not in told["one"]
+    assert tuple(rows(opened, "json")["one"]) == report.RUN_COLUMNS, "programs see what they did"
+    opened.close()
+
+
+def settings(name: str, **changes: Any) -> dict[str, Any]:
+    """A row of settings as the index gives it: None where one has no effect."""
+    values = RunConfig.parse({"name": name, **changes}).model_dump()
+    return {key: value if is_relevant(key, values) else None for key, value in values.items()}
+
+
+def test_settings_of_runs_are_those_that_differ() -> None:
+    full = settings("one", method="full", lr=1e-4)
+    lora = settings("two", method="lora", lora_rank=4, min_lr=1e-5, notes="mine", tags="a")
+    assert report.settings_of([full, lora]).to_dict("index") == {
+        "Method": {"one": "full", "two": "lora"},
+        "Rank": {"one": "", "two": "4"},
+        "Learning rate": {"one": "1e-4", "two": "5e-5"},
+        "Minimum learning rate": {"one": "none", "two": "1e-5"},
+    }
+    assert len(report.settings_of([full, lora], every=True)) == len(RunConfig.model_fields) - 4
+    assert report.settings_of([lora, {**lora, "name": "three"}]).empty
+    close = settings("three", lr=1.00004e-4, method="full")
+    assert report.settings_of([full, close]).loc["Learning rate"].tolist() == [
+        "1e-4",
+        "1.00004e-4",
+    ]
+
+
+def test_settings_of_one_run_are_those_that_are_not_the_default() -> None:
+    assert report.settings_of([settings("one")]).empty
+    told = report.settings_of([settings("Setting", method="full", seed=7)])
+    assert told.to_dict("index") == {
+        "Seed": {"Setting": "7", "Default value": "123"},
+        "Method": {"Setting": "full", "Default value": "lora"},
+    }
+
+
+def test_columns_differ_where_they_matter() -> None:
+    frame = pd.DataFrame([
+        settings("one", method="full"),
+        settings("two", grad_clip=None, lora_last_layers=2, min_lr=1e-5, warmup_fraction=0.1),
+        settings("three", min_lr=1e-5),
+    ])  # fmt: skip
+    assert report.differing(frame) == [
+        "method", "lora_last_layers", "min_lr", "warmup_fraction", "grad_clip",
+    ]  # fmt: skip
+
+
+def test_runs_whose_figures_do_not_compare() -> None:
+    one = settings("one")
+    assert report.incomparable(pd.DataFrame([one])) is None
+    assert report.incomparable(pd.DataFrame([one, settings("two", lr=1e-3)])) is None
+    losses = report.incomparable(pd.DataFrame([one, settings("two", mask_prompt=True)]))
+    assert losses is not None
+    assert losses.startswith("These losses may be means over different tokens (Mask prompt)")
+    both = report.incomparable(pd.DataFrame([one, settings("two", max_examples=9)]))
+    assert both is not None
+    assert "tested on different examples (Max examples)" in both
+    damaged = dict.fromkeys(one) | {"name": "damaged"}
+    assert report.incomparable(pd.DataFrame([one, damaged])) is None
+
+
+def test_runs_that_are_tested_on_the_same_examples() -> None:
+    rows = [settings("one"), settings("two", max_examples=9), settings("three", lr=1e-3)]
+    assert report.tested_alike(pd.DataFrame(rows)) == ["one", "three"]
+    assert report.tested_alike(pd.DataFrame(rows[1:])) == ["two"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(5e-5, "5e-5"), (1e-4, "1e-4"), (0.123456789, "0.123456789"), (0.1, "0.1"), (16.0, "16"), (0.0, "0"),
+     (14_100, "14,100"), (True, "on"), (False, "off"), (None, "none"), ("", "none"), ((), "none"),
+     (("a", "b"), "a, b")],
+)  # fmt: skip
+def test_settings_are_shown_with_all_digits(value: object, text: str) -> None:
+    assert report.setting_text(value) == text
