@@ -42,8 +42,8 @@ page = st.navigation(pages)
 with st.spinner("Starting: reading the index of runs"):
     from pages.ui import runtime  # seconds at the first visit, so only once the frame stands
 
-    runtime.frame_stands()
+    runtime.mark_frame_drawn()
     runtime.lab()
 runtime.show_state()
 page.run()
-runtime.keep_from_collection(page.title)
+runtime.freeze_garbage_collection(page.title)

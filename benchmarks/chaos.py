@@ -35,27 +35,27 @@ from core.config import RunConfig
 from core.run.directory import RunDirectory
 from core.run.events import parse
 from core.scheduler.executors import run_in_process
-from core.tracking.schema import EVENT_TABLES, STEPPED
+from core.tracking.schema import EVENT_TABLES, REWINDABLE_TABLES
 from core.tracking.sync import read_index
 
 ROOT = Path(__file__).resolve().parent.parent
-PATIENCE = 5.0
+MARKED_WITHIN_S = 5.0
 """Seconds within which a dashboard has to mark a run whose trainer was killed."""
-PAUSE = 5.0
+MAX_PAUSE_S = 5.0
 """Longest pause between two kills, in seconds."""
-OPENING = 1.0
+OPENING_S = 1.0
 """Seconds within which one that opens is killed: it takes about as long."""
 DASHBOARD = """
 import sys, time
 from pathlib import Path
 from core.errors import UserError
 from core.lab import Lab
-from core.run.directory import all_runs
+from core.run.directory import list_runs
 lab = Lab(Path(sys.argv[1]))
-assert lab.driver is None, "another dashboard is still there"
+assert lab.driver_pid is None, "another dashboard is still there"
 print("open", flush=True)
 while True:
-    for run in all_runs(lab.runs_dir):
+    for run in list_runs(lab.runs_dir):
         if run.status() in ("interrupted", "queued") and run.name not in lab.waiting():
             try:
                 lab.resume(run.name)
@@ -153,7 +153,7 @@ def torment(directory: Path, kills: int, chance: random.Random) -> tuple[Tally, 
         variant = [*VARIANTS][count % len(VARIANTS)]
         run = RunDirectory.create(runs_dir, config(f"{variant}-{count}", variant, data))
         count += 1
-        while not finishes(run, chance.uniform(0, PAUSE)) and tally.kills.total() < kills:
+        while not finishes(run, chance.uniform(0, MAX_PAUSE_S)) and tally.kills.total() < kills:
             dashboard = strike(run, dashboard, chance, tally)
         if not finishes(run, 120):
             tally.wrong.append(f"{run.name} did not finish: it is {run.status()}")
@@ -188,14 +188,14 @@ def strike(
     if kind != "trainer":
         while chance.random() < 1 / 3:
             opening = Dashboard(run.path.parent)
-            time.sleep(chance.uniform(0, OPENING))
+            time.sleep(chance.uniform(0, OPENING_S))
             opening.kill()
             tally.kills["opening"] += 1
         return Dashboard(run.path.parent).wait()
-    if until(lambda: settled(run, when) is not None, 2 * PATIENCE):
+    if until(lambda: settled(run, when) is not None, 2 * MARKED_WITHIN_S):
         took = (settled(run, when) or when) - when
         tally.slowest = max(tally.slowest, took)
-        if took > PATIENCE:
+        if took > MARKED_WITHIN_S:
             tally.wrong.append(f"{run.name} was marked only after {took:.1f} s")
     else:
         tally.wrong.append(f"{run.name} was not marked when its trainer was killed")
@@ -230,7 +230,7 @@ def trainers(path: Path) -> list[int]:
 
 def examples() -> list[dict[str, str]]:
     """Sixty short ones."""
-    words = [f"{colour} {n}" for colour in ("red", "blue", "green", "black") for n in range(15)]
+    words = [f"{color} {n}" for color in ("red", "blue", "green", "black") for n in range(15)]
     return [{"instruction": f"Say {word}.", "output": f"It is {word}."} for word in words]
 
 
@@ -266,7 +266,7 @@ def replayed(run: RunDirectory) -> dict[str, dict[int, dict[str, Any]]]:
         if event is None:
             continue
         if event["event"] == "rewind":
-            for kind in STEPPED:
+            for kind in REWINDABLE_TABLES:
                 held = kept[kind].items()
                 kept[kind] = {seq: e for seq, e in held if e["step"] <= event["step"]}
             kept["generation"] = {}

@@ -30,16 +30,16 @@ from pathlib import Path
 from benchmarks.chaos import VARIANTS, config, examples, miscounted, outcome, undisturbed, until
 from core.errors import UserError
 from core.lab import Lab
-from core.run.directory import ENDED, RunDirectory
+from core.run.directory import ENDED_STATUSES, RunDirectory
 from core.tracking import queries
 
-SIZE = "2g"
+TMPFS_SIZE = "2g"
 """Of the tmpfs: two checkpoints of each run of gpt2-nano, and what else there is."""
-SPARED = 64 << 10
+MAX_FREE_BYTES = 64 << 10
 """Bytes left of it at most."""
-HELD = 4.0
+MAX_FULL_S = 4.0
 """Seconds that it stays full at most."""
-PAUSE = 6.0
+MAX_PAUSE_S = 6.0
 """Seconds between two strikes at most."""
 
 
@@ -94,9 +94,9 @@ def strain(lab: Lab, run: RunDirectory, strikes: int, chance: random.Random, tal
     """Strike until the run has finished, and resume it whenever it ended."""
     while run.status() != "finished":
         if tally.strikes < strikes:
-            until(lambda: run.status() == "finished", chance.uniform(0, PAUSE))
+            until(lambda: run.status() == "finished", chance.uniform(0, MAX_PAUSE_S))
             strike(lab, run, chance, tally)
-        elif not until(lambda: run.status() in ENDED, 120):
+        elif not until(lambda: run.status() in ENDED_STATUSES, 120):
             tally.wrong.append(f"{run.name} does not end: it is {run.status()}")
             return
         go_on(lab, run, tally)
@@ -105,8 +105,8 @@ def strain(lab: Lab, run: RunDirectory, strikes: int, chance: random.Random, tal
 def strike(lab: Lab, run: RunDirectory, chance: random.Random, tally: Tally) -> None:
     """Take all room for some seconds; meanwhile ask the dashboard, and launch."""
     ballast = lab.runs_dir.parent / "ballast"
-    end = time.monotonic() + chance.uniform(0.5, HELD)
-    spared = chance.randrange(SPARED)
+    end = time.monotonic() + chance.uniform(0.5, MAX_FULL_S)
+    spared = chance.randrange(MAX_FREE_BYTES)
     tally.strikes += 1
     behind = False
     with ballast.open("wb", buffering=0) as file:
@@ -155,7 +155,7 @@ def shortened(reason: str, runs_dir: Path) -> str:
 def small_disk(place: Path) -> Iterator[Path]:
     """A directory that holds only so much."""
     place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", place], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={TMPFS_SIZE}", "tmpfs", place], check=True)
     try:
         yield place
     finally:

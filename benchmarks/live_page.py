@@ -16,7 +16,7 @@ import plotly.io
 import plotly.tools
 
 from core.presets import preset
-from core.run.directory import RunDirectory, all_runs
+from core.run.directory import RunDirectory, list_runs
 from core.run.events import EventWriter
 from core.tracking import queries
 from core.tracking.index import Index
@@ -71,7 +71,7 @@ def measure(steps: int = STEPS, updates: int = UPDATES) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as directory:
         names = [write_run(Path(directory), steps)]
         index = Index(Path(directory) / "lab.duckdb")
-        Sync(index.new_cursor()).run(all_runs(Path(directory)))
+        Sync(index.new_cursor()).run(list_runs(Path(directory)))
         update(index, names)
         gc.collect()
         gc.freeze()

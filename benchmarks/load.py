@@ -49,11 +49,11 @@ from core.run.events import parse
 from core.tracking.sync import read_index
 
 ROOT = Path(__file__).resolve().parent.parent
-ASKED = {"ingest_per_s": 200_000, "start_s": 3, "results_s": 1, "live_ms": 50, "memory_mb": 1000, "gap_s": 1.5, "run_speed": 0.95}  # fmt: skip
+TARGETS = {"ingest_per_s": 200_000, "start_s": 3, "results_s": 1, "live_ms": 50, "memory_mb": 1000, "gap_s": 1.5, "run_speed": 0.95}  # fmt: skip
 WATCHERS = 10
-WATCHED = 20.0
+SPELL_S = 20.0
 """Seconds of a spell in which the run is watched, and of one in which it is not."""
-ARRIVAL = 5.0
+ARRIVAL_S = 5.0
 """Seconds that those who watch get to open the page before it is measured."""
 SPELLS = 3
 QUIET = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"]
@@ -138,18 +138,20 @@ def served(runs_dir: Path, browser: Browser) -> dict[str, Any]:
         told("a run that nobody watches, and with ten who watch, in turn")
         wait_for_steps(run, 3)
         sessions, cores, others, ratios = [], [], [], []
-        before = speed(run, WATCHED)
+        before = speed(run, SPELL_S)
         for _ in range(SPELLS):
             with ThreadPoolExecutor(1) as thread:
-                seen = thread.submit(watch, address, "live?run=going", WATCHERS, ARRIVAL + WATCHED)
-                time.sleep(ARRIVAL)
+                seen = thread.submit(
+                    watch, address, "live?run=going", WATCHERS, ARRIVAL_S + SPELL_S
+                )
+                time.sleep(ARRIVAL_S)
                 since, used, own = time.perf_counter(), seconds_used(server), time.process_time()
-                beside = speed(run, WATCHED)
+                beside = speed(run, SPELL_S)
                 spent = time.perf_counter() - since
                 cores.append((seconds_used(server) - used) / spent)
                 others.append((time.process_time() - own) / spent)
                 sessions += seen.result()
-            after = speed(run, WATCHED)
+            after = speed(run, SPELL_S)
             ratios.append(2 * beside / (before + after))
             before = after
         found["server_cores"] = round(statistics.median(cores), 2)
@@ -227,10 +229,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         report = measure(chosen.runs, chosen.steps, Path(folder))
     if chosen.format == "json":
-        print(json.dumps({**report, "asked": ASKED}, indent=2))
+        print(json.dumps({**report, "asked": TARGETS}, indent=2))
     else:
         for key, value in report.items():
-            print(f"{key:<16}{value!s:>14}" + (f"   asked {ASKED[key]:,}" if key in ASKED else ""))
+            print(
+                f"{key:<16}{value!s:>14}" + (f"   asked {TARGETS[key]:,}" if key in TARGETS else "")
+            )
 
 
 if __name__ == "__main__":

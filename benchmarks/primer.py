@@ -27,7 +27,7 @@ from core.nn.generation import Sampling, generate
 from core.nn.gpt2 import GPT2
 from core.presets import DEMO, DEMO_LORA
 from core.run.directory import RunDirectory
-from core.scheduler.trainer_process import work
+from core.scheduler.trainer_process import main
 from core.tracking import queries, sync
 from core.training.evaluation import answer_all
 from recipe import facts
@@ -65,7 +65,7 @@ def asked(model: GPT2) -> float:
 def tuned(settings: dict[str, Any], runs_dir: Path) -> dict[str, float]:
     """Exact answers and seconds of a run."""
     run = RunDirectory.create(runs_dir, RunConfig.parse(settings))
-    work(run)
+    main(run)
     index = sync.read_index(runs_dir)
     frame = queries.results(index.cursor())
     index.close()
@@ -82,7 +82,7 @@ def measure(seeds: int) -> dict[str, Any]:
         random.mkdir()
         shutil.copy(pretrained.ASSETS / "gpt2-nano" / "config.json", random)
         blank = GPT2(base.arch, tie_weights=True)
-        blank.initialise(torch.Generator().manual_seed(0))
+        blank.initialize(torch.Generator().manual_seed(0))
         save_file(pretrained.hub_layout(blank), random / "model.safetensors")
         kinds = {"full": DEMO, "random": {**DEMO, "base_model": str(random)}}
         kinds |= {f"lora_{r}": {**DEMO_LORA, "lora_rank": r, "lora_alpha": r} for r in RANKS}

@@ -40,11 +40,11 @@ def main() -> None:
         url += "/v1" if chosen.judge == "openai" else ""
         judge = build(JudgeSettings(chosen.judge, "a-model", base_url=url, key="a-key"))
         items = [Item(f"What is {i}?", "", str(i), f"It is {i}.") for i in range(chosen.verdicts)]
-        tasks, progress = scorer.plan(judge, items), scorer.Progress()
+        tasks, progress = scorer.plan(judge, items), scorer.ScoringProgress()
         warm, tasks = tasks[: chosen.in_flight], tasks[chosen.in_flight :]
         with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder), judge.spec) as ledger:
             limits, stop = Limits(chosen.in_flight), threading.Event()
-            scorer.score(judge, warm, ledger, limits, stop, scorer.Progress())
+            scorer.score(judge, warm, ledger, limits, stop, scorer.ScoringProgress())
             start = time.perf_counter()
             scorer.score(judge, tasks, ledger, limits, stop, progress)
             seconds = time.perf_counter() - start

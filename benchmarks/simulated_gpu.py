@@ -37,7 +37,7 @@ from core.nn import lora
 from core.nn.architecture import FAMILY
 from core.nn.gpt2 import GPT2
 from core.planning import estimate
-from core.planning.measurement import Nobody
+from core.planning.measurement import NullRun
 from core.presets import preset
 from core.training import hardware, trainer
 
@@ -172,7 +172,7 @@ def measure(config: RunConfig) -> dict[str, float]:
         mock.patch.object(FakeTensor, "tolist", read),
         mock.patch.object(FakeTensor, "data_ptr", lambda t: t.untyped_storage()._cdata),
     ):
-        run = Trainer(config, Nobody())
+        run = Trainer(config, NullRun())
         lengths = run.schedule.lengths
         longest = sorted(range(len(lengths)), key=lambda i: -lengths[i])[: config.batch_size]
         run.step(1, [longest])

@@ -39,7 +39,7 @@ from core.data import dataset  # noqa: E402
 from core.data.batches import encode_all  # noqa: E402
 from core.data.template import Example  # noqa: E402
 from core.nn.architecture import FAMILY, Architecture  # noqa: E402
-from core.scheduler.executors import ENVIRONMENT  # noqa: E402
+from core.scheduler.executors import TRAINER_ENVIRONMENT  # noqa: E402
 
 FILLERS = 2
 """Examples beyond those trained on: a data set must leave one to test and one to validate on."""
@@ -52,7 +52,7 @@ class Side:
         command = [sys.executable, "-m", "benchmarks.training_sides", name, json.dumps(settings)]
         pipe = subprocess.PIPE
         self.name = name
-        env = os.environ | (ENVIRONMENT if name == "ours" else {})
+        env = os.environ | (TRAINER_ENVIRONMENT if name == "ours" else {})
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=env, stdin=pipe, stdout=pipe, text=True
         )

@@ -13,8 +13,8 @@ import websockets
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
-LARGEST = 64 << 20
-PATIENCE = 30.0
+MAX_MESSAGE_BYTES = 64 << 20
+REPLY_TIMEOUT_S = 30.0
 """Seconds to wait for an answer."""
 
 
@@ -34,7 +34,9 @@ async def _watch(address: str, query: str, count: int, seconds: float) -> list[d
 async def _session(address: str, query: str, seconds: float) -> dict[str, float]:
     path, _, words = query.partition("?")
     url = address.replace("http", "ws", 1) + "/_stcore/stream"
-    async with websockets.connect(url, subprotocols=["streamlit"], max_size=LARGEST) as socket:  # type: ignore[list-item]
+    async with websockets.connect(
+        url, subprotocols=["streamlit"], max_size=MAX_MESSAGE_BYTES
+    ) as socket:  # type: ignore[list-item]
         await socket.send(_rerun(words, page_name=path))
         parts = await _until_finished(socket)
         while not parts:  # the first visit loads what later ones find
@@ -72,7 +74,7 @@ async def _until_finished(socket: Any) -> dict[str, float]:
     """Wait for the end of a run of the script; the parts it wants drawn anew, with their intervals."""
     parts = {}
     while True:
-        message = ForwardMsg.FromString(await asyncio.wait_for(socket.recv(), PATIENCE))
+        message = ForwardMsg.FromString(await asyncio.wait_for(socket.recv(), REPLY_TIMEOUT_S))
         kind = message.WhichOneof("type")
         if kind == "auto_rerun":
             parts[message.auto_rerun.fragment_id] = message.auto_rerun.interval

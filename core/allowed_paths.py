@@ -11,15 +11,15 @@ from typing import Any
 
 from core.errors import Problem
 
-VARIABLE = "DATA_DIRS"
+DATA_DIRS_VARIABLE = "DATA_DIRS"
 """Names the folders, with colons between, in place of the usual ones."""
-FIELDS = ("dataset", "base_model")
+PATH_FIELDS = ("dataset", "base_model")
 """Settings that may be a path."""
 
 
 def allowed() -> list[Path]:
     """Those in DATA_DIRS; else the home directory, the one that holds the project, and that for temporary files."""
-    if named := os.environ.get(VARIABLE):
+    if named := os.environ.get(DATA_DIRS_VARIABLE):
         given = [Path(name).expanduser() for name in named.split(os.pathsep) if name]
     else:
         here = Path.cwd()
@@ -32,7 +32,7 @@ def problems(settings: Mapping[str, Any]) -> list[Problem]:
     """Paths among the values of a RunConfig, right or not, that lead out of the allowed folders, or have a link that does."""
     folders = allowed()
     found = []
-    for field in FIELDS:
+    for field in PATH_FIELDS:
         value = str(settings.get(field) or "")
         if (
             not value
@@ -43,7 +43,7 @@ def problems(settings: Mapping[str, Any]) -> list[Problem]:
         names = ", ".join(map(str, folders))
         message = (
             f"it lies outside the folders that a dashboard reads ({names}); copy it there, or name all such folders,"
-            f" with colons between, in the environment variable {VARIABLE} when it starts"
+            f" with colons between, in the environment variable {DATA_DIRS_VARIABLE} when it starts"
         )
         found.append(Problem(field, value, message))
     return found

@@ -197,7 +197,7 @@ def _problem(detail: Any) -> Problem:
     return Problem(field, detail["input"], message[0].lower() + message[1:])
 
 
-RELEVANT: dict[str | None, Any] = {
+CONDITIONS: dict[str | None, Any] = {
     None: lambda values: True,
     "never": lambda values: False,
     "lora": lambda values: values.get("method") == "lora",
@@ -207,7 +207,7 @@ RELEVANT: dict[str | None, Any] = {
 
 def is_relevant(name: str, values: Mapping[str, Any]) -> bool:
     """Whether a field has an effect beside these other values (a rank has none without LoRA)."""
-    return bool(RELEVANT[metadata(RunConfig.model_fields[name])["when"]](values))
+    return bool(CONDITIONS[metadata(RunConfig.model_fields[name])["when"]](values))
 
 
 def metadata(field: FieldInfo) -> dict[str, Any]:

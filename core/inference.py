@@ -22,11 +22,11 @@ from core.run.directory import RunDirectory
 from core.training import resumption
 from core.training.build import load_trained
 
-BASE = "base:"
+BASE_PREFIX = "base:"
 
 
 @dataclass(frozen=True)
-class Answer:
+class StreamedAnswer:
     """An answer so far. `prompt_cut`: the prompt was longer than the context and lost its beginning."""
 
     text: str
@@ -50,7 +50,7 @@ class Answerer:
 
     def answer(
         self, who: str, instruction: str, input: str, sampling: Sampling, raw: bool = False
-    ) -> Iterator[Answer]:
+    ) -> Iterator[StreamedAnswer]:
         """The answer of a run, or of `base:NAME`, growing token by token; at least one item.
 
         Args:
@@ -78,7 +78,7 @@ class Answerer:
 
     def fingerprint(self, who: str) -> str:
         """SHA-256 of the base weights under a run or base, its adapters left out. Raises UserError."""
-        base = who if who.startswith(BASE) else self.base_of(who)
+        base = who if who.startswith(BASE_PREFIX) else self.base_of(who)
         key = base, self._written(base)
         if key not in self._fingerprints:
             self._fingerprints[key] = pretrained.fingerprint(self.model(base))
@@ -86,11 +86,11 @@ class Answerer:
 
     def base_of(self, run: str) -> str:
         """The base model that a run started from, as `base:NAME`. Raises UserError."""
-        return BASE + RunDirectory.find(self._runs_dir, run).config().base_model
+        return BASE_PREFIX + RunDirectory.find(self._runs_dir, run).config().base_model
 
     def _load(self, who: str) -> GPT2:
-        if who.startswith(BASE):
-            model = pretrained.load(who.removeprefix(BASE)).eval()
+        if who.startswith(BASE_PREFIX):
+            model = pretrained.load(who.removeprefix(BASE_PREFIX)).eval()
         else:
             run = RunDirectory.find(self._runs_dir, who)
             model = load_trained(run.config(), run.path)
@@ -101,8 +101,8 @@ class Answerer:
 
     def _written(self, who: str) -> float:
         """When the weights were written last. Raises UserError where there is no such run."""
-        if who.startswith(BASE):
-            paths = [Path(who.removeprefix(BASE)) / "model.safetensors"]
+        if who.startswith(BASE_PREFIX):
+            paths = [Path(who.removeprefix(BASE_PREFIX)) / "model.safetensors"]
         else:
             run = RunDirectory.find(self._runs_dir, who)
             folders = ("weights", "checkpoint/*")
@@ -114,12 +114,12 @@ class Answerer:
         return written
 
 
-def _answer(model: GPT2, prompt: list[int], sampling: Sampling) -> Iterator[Answer]:
+def _answer(model: GPT2, prompt: list[int], sampling: Sampling) -> Iterator[StreamedAnswer]:
     fitted = generation.fit_prompt(prompt, model.arch.context, sampling.max_new_tokens)
     cut = len(fitted) < len(prompt)
     ids: list[int] = []
     for token in generation.stream(model, fitted, sampling, END_OF_TEXT):
         ids.append(token)
         # A letter may take several tokens: what there is of it is not shown before it is whole.
-        yield Answer(decode(ids).removesuffix("\ufffd"), len(ids), cut)
-    yield Answer(decode(ids), len(ids), cut)
+        yield StreamedAnswer(decode(ids).removesuffix("\ufffd"), len(ids), cut)
+    yield StreamedAnswer(decode(ids), len(ids), cut)

@@ -19,15 +19,15 @@ import pandas as pd
 from core import allowed_paths
 from core.config import RunConfig
 from core.errors import ConfigError, UserError
-from core.run.directory import ENDED, RunDirectory, all_runs
+from core.run.directory import ENDED_STATUSES, RunDirectory, list_runs
 from core.scheduler import preferences
 from core.scheduler.executors import EXECUTORS
 from core.scheduler.processes import kill_trainer
-from core.scheduler.queue import PATIENCE as TRAINERS_PATIENCE
+from core.scheduler.queue import CLOSE_TIMEOUT_S as TRAINERS_PATIENCE
 from core.scheduler.queue import Queue, read_order
 from core.tracking import queries, verdict_queries
-from core.tracking.index import INDEX, Index, IndexHeldError, is_held
-from core.tracking.sync import Sync, is_broken, settle_dead, sources
+from core.tracking.index import INDEX_FILE, Index, IndexHeldError, is_held
+from core.tracking.sync import Sync, is_broken, mark_dead_runs, sources
 from core.training import resumption
 
 Result = TypeVar("Result")
@@ -35,11 +35,11 @@ Curves = dict[str, pd.DataFrame]
 
 SYNC_INTERVAL_S = 1.0
 """Pages refresh once a second; syncing more often would not show anything new."""
-FRESH = 10.0
+ENQUEUE_GRACE_S = 10.0
 """Seconds for which a run may be `queued` without being in the queue."""
-KILL_AFTER = 30.0
+STOP_TIMEOUT_S = 30.0
 """Seconds after a request to stop from which on a second one kills."""
-PATIENCE = 2.0
+CLOSE_TIMEOUT_S = 2.0
 """Seconds to wait for a command that is just reading the index."""
 
 
@@ -53,14 +53,14 @@ class Lab:
 
     def __init__(self, runs_dir: Path, executor: str = "process") -> None:
         self.runs_dir = runs_dir
-        self.driver: int | None = None
+        self.driver_pid: int | None = None
         """The process whose dashboard drives these runs, where that is another."""
         self.read_only: str | None = None
         """Why this one only reads, where it does."""
         self.index = self._open_index()
         self.fault: str | None = None
         """Why the index is behind the directories, if it is."""
-        self.looked = 0
+        self.synced_at = 0
         """When it was last brought up with them, ns of the monotonic clock: until the next time, queries give the same."""
         self._closing = threading.Event()
         self._syncing, self._editing = threading.Lock(), threading.Lock()
@@ -69,7 +69,7 @@ class Lab:
         self.queue: Queue | None = None
         if self.read_only is None:
             self.queue = Queue(runs_dir, EXECUTORS[executor])
-            self._queue_lost()
+            self._queue_orphans()
             self._resume_interrupted()
         self._thread = threading.Thread(target=self._sync_loop, name="sync", daemon=True)
         self._thread.start()
@@ -132,7 +132,7 @@ class Lab:
         """Return the end of a run's log. Raises UserError if there is no such run."""
         return RunDirectory.find(self.runs_dir, name).log_tail()
 
-    def driving(self) -> Queue:
+    def require_queue(self) -> Queue:
         """The queue. Raises UserError where this one only reads."""
         if self.queue is None:
             raise UserError(f"read only: {self.read_only}")
@@ -142,13 +142,13 @@ class Lab:
         """Runs in order, the one being trained first."""
         return read_order(self.runs_dir) if self.queue is None else self.queue.names()
 
-    def superseded(self) -> bool:
+    def driver_has_ended(self) -> bool:
         """Whether the dashboard that drove the runs has ended."""
-        return self.driver is not None and not is_held(self.runs_dir / INDEX)
+        return self.driver_pid is not None and not is_held(self.runs_dir / INDEX_FILE)
 
     def launch(self, config: RunConfig) -> str:
         """Create a run and queue it; its name. Raises UserError, also for paths out of the allowed folders."""
-        queue = self.driving()
+        queue = self.require_queue()
         if outside := allowed_paths.problems(config.model_dump()):
             raise ConfigError(outside)
         run = RunDirectory.create(self.runs_dir, config)
@@ -169,7 +169,7 @@ class Lab:
                 self._rebuild(error)
             except OSError as error:
                 self.fault = f"The run directories cannot be read: {error}"
-            self.looked = time.monotonic_ns()
+            self.synced_at = time.monotonic_ns()
 
     def _read(self, query: Callable[..., Result], *args: Any, **options: Any) -> Result:
         """Run a query. If the index is broken, rebuild it and retry once."""
@@ -198,7 +198,7 @@ class Lab:
 
     def stop(self, name: str) -> None:
         """Ask a run to checkpoint and stop, or take it off the queue; asked again after a while, kill it."""
-        queue = self.driving()
+        queue = self.require_queue()
         stop(RunDirectory.find(self.runs_dir, name))
         queue.remove(name)
 
@@ -208,20 +208,20 @@ class Lab:
         Args:
             restart: train from step 0 with the current settings; see `requeue`.
         """
-        queue = self.driving()
+        queue = self.require_queue()
         requeue(RunDirectory.find(self.runs_dir, name), restart)
         queue.add(name)
 
     def delete(self, name: str) -> None:
         """Remove a run and everything it made."""
-        queue = self.driving()
+        queue = self.require_queue()
         RunDirectory.find(self.runs_dir, name).delete()
         queue.remove(name)
 
     def edit(self, name: str, **values: Any) -> None:
         """Change a run's notes or tags; nothing else of a run can change."""
         assert values.keys() <= {"notes", "tags"}
-        self.driving()
+        self.require_queue()
         run = RunDirectory.find(self.runs_dir, name)
         with self._editing:
             run.write_config(run.config().changed(**values))
@@ -248,9 +248,9 @@ class Lab:
         Raises UserError where there is nothing to read either.
         """
         try:
-            return Index(self.runs_dir / INDEX, PATIENCE)
+            return Index(self.runs_dir / INDEX_FILE, CLOSE_TIMEOUT_S)
         except IndexHeldError as error:
-            self.driver = error.pid
+            self.driver_pid = error.pid
             self.read_only = f"the dashboard of process {error.pid} drives these runs; do it there, or stop that one first"
         except UserError as error:
             if not self.runs_dir.is_dir():
@@ -263,15 +263,15 @@ class Lab:
             self.refresh()
             if self.queue:
                 with contextlib.suppress(OSError, UserError, duckdb.Error):  # retried next time
-                    settle_dead(self.runs_dir, self.index)
+                    mark_dead_runs(self.runs_dir, self.index)
 
-    def _queue_lost(self) -> None:
+    def _queue_orphans(self) -> None:
         """Queue runs that are `queued` and in no queue: their dashboard was killed between the two.
 
         A fresh one may be about to be trained by a command.
         """
-        queue, before = self.driving(), time.time() - FRESH
-        untouched = [run.name for run in all_runs(self.runs_dir) if run.is_untouched()]
+        queue, before = self.require_queue(), time.time() - ENQUEUE_GRACE_S
+        untouched = [run.name for run in list_runs(self.runs_dir) if run.is_untouched()]
         for name in [*self._read(_latest, "queued", before), *untouched]:
             if name not in queue.names():
                 with contextlib.suppress(UserError):  # the disk is full
@@ -281,9 +281,9 @@ class Lab:
         """Queue again what an earlier end interrupted, where that is wished for."""
         if not preferences.load(self.runs_dir).resume_interrupted:
             return
-        settle_dead(self.runs_dir, self.index)
+        mark_dead_runs(self.runs_dir, self.index)
         self.refresh()
-        queue = self.driving()
+        queue = self.require_queue()
         for name in reversed(self._read(_latest, "interrupted")):
             with contextlib.suppress(UserError):  # deleted meanwhile, or the disk is full
                 self.resume(name)
@@ -295,17 +295,17 @@ def stop(run: RunDirectory) -> None:
 
     One that was asked KILL_AFTER seconds ago and still trains is killed. Raises UserError if it has ended.
     """
-    if (status := run.status()) in ENDED:
+    if (status := run.status()) in ENDED_STATUSES:
         raise UserError(f"{run.name} is not running: it is {status}")
-    if (run.asked_to_stop() or 0) > KILL_AFTER and kill_trainer(run):
-        run.settle(f"killed: it had not stopped {KILL_AFTER:g} s after it was asked to")
+    if (run.seconds_since_stop_request() or 0) > STOP_TIMEOUT_S and kill_trainer(run):
+        run.mark_ended(f"killed: it had not stopped {STOP_TIMEOUT_S:g} s after it was asked to")
         return
-    if run.asked_to_stop() is None:
+    if run.seconds_since_stop_request() is None:
         run.request_stop()
     if status == "queued":
-        run.settle("withdrawn before it started")
+        run.mark_ended("withdrawn before it started")
     elif not run.is_alive():
-        run.settle("the trainer died")
+        run.mark_ended("the trainer died")
 
 
 def requeue(run: RunDirectory, restart: bool = False) -> None:
@@ -328,7 +328,7 @@ def requeue(run: RunDirectory, restart: bool = False) -> None:
             run.discard_training()
         elif run.checkpoint_step() is not None:
             resumption.check_newest(run.path, run.config())
-        run.withdraw_stop()
+        run.clear_stop_request()
         if restart:
             run.append("rewind", step=-1)
         if status != "queued":

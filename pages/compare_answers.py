@@ -6,7 +6,7 @@ from typing import Any
 import streamlit as st
 
 from core.errors import UserError
-from core.inference import Answer, Answerer
+from core.inference import Answerer, StreamedAnswer
 from core.lab import Lab
 from core.nn.generation import Sampling
 from core.tracking import queries
@@ -14,9 +14,9 @@ from core.views import report
 from core.views.search import differing_words, search
 from core.views.tables import records
 from pages.ui.selection import show_cut
-from pages.ui.text import plain, show_text, show_words
+from pages.ui.text import escape_markdown, show_text, show_words
 
-KEY = ["item", "instruction", "input", "reference"]
+EXAMPLE_KEY = ["item", "instruction", "input", "reference"]
 
 
 def show_stored(lab: Lab) -> None:
@@ -32,7 +32,7 @@ def show_stored(lab: Lab) -> None:
     if table.empty:
         st.info("Choose at least one run.")
         return
-    asked = table.groupby(KEY, sort=False, dropna=False).size().reset_index(name="runs")
+    asked = table.groupby(EXAMPLE_KEY, sort=False, dropna=False).size().reset_index(name="runs")
     prompts = records(asked.sort_values("runs", ascending=False, kind="stable"))
     texts = [f"{p['instruction']} {p['input']} {p['reference']}" for p in prompts]
     query = st.text_input("Find a prompt", placeholder="such as: synonym for happy")
@@ -41,7 +41,9 @@ def show_stored(lab: Lab) -> None:
         st.info("No test prompt has words like these.")
         return
     prompt = _step_through([prompts[i] for i in found], query)
-    rows = {row["run"]: row for row in records(table) if all(row[k] == prompt[k] for k in KEY)}
+    rows = {
+        row["run"]: row for row in records(table) if all(row[k] == prompt[k] for k in EXAMPLE_KEY)
+    }
     st.caption("Instruction")
     show_text(prompt["instruction"])
     if prompt["input"]:
@@ -53,7 +55,7 @@ def show_stored(lab: Lab) -> None:
         show_text(prompt["reference"])
     for column, name in zip(columns[1:], names, strict=True):
         with column:
-            st.markdown(f"**{plain(name)}**")
+            st.markdown(f"**{escape_markdown(name)}**")
             if name not in rows:
                 st.caption("This run has no answer to this prompt.")
                 continue
@@ -95,7 +97,7 @@ def show_live(lab: Lab, answerer: Answerer) -> None:
     try:
         bases = dict.fromkeys(answerer.base_of(name) for name in chosen)
     except UserError as error:
-        st.error(plain(str(error)))
+        st.error(escape_markdown(str(error)))
         return
     hashes = {name: str(recorded[name]) for name in chosen}
     _stream(answerer, [*bases, *chosen], hashes, instruction, given, sampling)
@@ -114,13 +116,13 @@ def _stream(
     slots, going = {}, {}
     for column, name in zip(columns, who, strict=True):
         with column:
-            st.markdown(f"**{plain(name)}**")
+            st.markdown(f"**{escape_markdown(name)}**")
             slots[name] = st.empty()
             try:
                 going[name] = answerer.answer(name, instruction, given, sampling)
                 _show_hash(name, answerer.fingerprint(name), hashes.get(name))
             except UserError as error:
-                st.error(plain(str(error)))
+                st.error(escape_markdown(str(error)))
     while going:
         for name, pieces in list(going.items()):
             if (piece := _next(pieces)) is None:
@@ -138,12 +140,12 @@ def _show_hash(name: str, now: str, recorded: str | None) -> None:
         help = "SHA-256 of all weights of the base; runs from it report the same."
         st.caption(f"weights {now[:16]}", help=help)
     else:
-        st.caption(f"on base {plain(recorded[:16])}")
+        st.caption(f"on base {escape_markdown(recorded[:16])}")
         if recorded != now:
             st.warning(f"Its base has other weights by now: {now[:16]}")
 
 
-def _next(pieces: Iterator[Answer]) -> Answer | None:
+def _next(pieces: Iterator[StreamedAnswer]) -> StreamedAnswer | None:
     return next(pieces, None)
 
 
@@ -163,7 +165,7 @@ def _pick(key: str, known: list[str], default: list[str], limit: int, unusable: 
     )
     show_cut(len(names), len(found))
     if absent := [n for n in wanted or () if n not in known]:
-        st.caption(f"Not shown: {plain(', '.join(absent))}. These runs {unusable}.")
+        st.caption(f"Not shown: {escape_markdown(', '.join(absent))}. These runs {unusable}.")
     return names
 
 
@@ -176,7 +178,7 @@ def _step_through(prompts: list[dict[str, Any]], query: str) -> dict[str, Any]:
 
     The prompt is stored by its content, because its position changes with the selected runs.
     """
-    ids = [tuple(prompt[k] for k in KEY) for prompt in prompts]
+    ids = [tuple(prompt[k] for k in EXAMPLE_KEY) for prompt in prompts]
     if st.session_state.get("found_for") != query:
         st.session_state.update(found_for=query, prompt_in_view=None)
     in_view = st.session_state.get("prompt_in_view")

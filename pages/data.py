@@ -17,7 +17,7 @@ from core.views.search import search
 from core.views.tables import records
 from pages.ui import runtime
 from pages.ui.selection import select_rows
-from pages.ui.text import count, plain, show_skipped, show_tokens
+from pages.ui.text import count, escape_markdown, show_skipped, show_tokens
 
 COLUMNS = ["item", "part", "tokens", "instruction", "input", "output"]
 LABELS = {"item": "Item", "part": "Part", "tokens": "Tokens", "instruction": "Instruction",
@@ -82,17 +82,17 @@ def choose() -> tuple[RunConfig, int]:
         config = RunConfig.parse(settings)
         return config, pretrained.architecture(base).context
     except ConfigError as error:
-        st.error(plain(str(error)))
+        st.error(escape_markdown(str(error)))
         st.stop()
 
 
 def show_unused(found: Records) -> None:
     """Show the skipped records and the unused keys."""
     if skipped := dataset.skipped_summary(found):
-        st.warning(plain(f"{skipped}."))
+        st.warning(escape_markdown(f"{skipped}."))
     show_skipped(found.skipped)
     if unused := dataset.unused_summary(found):
-        st.info(plain(f"{unused[0].upper()}{unused[1:]}."))
+        st.info(escape_markdown(f"{unused[0].upper()}{unused[1:]}."))
 
 
 def show_overview(table: pd.DataFrame, config: RunConfig, limit: int) -> None:
@@ -151,7 +151,7 @@ def show_leaks(split: Split, frame: pd.DataFrame) -> None:
     same = int(frame["same_prompt"].sum())
     st.write(
         f"{len(frame)} of {len(split.test)} test examples resemble a training example by "
-        f"{inspection.NEAR:.0f} % or more, or have its very prompt ({same}). Where both ask for the same, a score "
+        f"{inspection.MIN_DUPLICATE_SIMILARITY:.0f} % or more, or have its very prompt ({same}). Where both ask for the same, a score "
         "measures memory; short ones often differ in the very word that is asked about."
     )
     examples = [*split.train, *split.test]
@@ -176,11 +176,11 @@ try:
     found, split, table = read(*source)
 except hub.NotDownloadedError:
     st.info(
-        f"{plain(config.dataset)} is not on this machine yet; the first run on it downloads it."
+        f"{escape_markdown(config.dataset)} is not on this machine yet; the first run on it downloads it."
     )
     st.stop()
 except UserError as error:
-    st.error(plain(str(error)))
+    st.error(escape_markdown(str(error)))
     st.stop()
 show_unused(found)
 show_overview(table, config, min(config.max_length or context, context))

@@ -16,15 +16,15 @@ from core.tracking import queries
 from core.views import charts
 from pages import launch_form
 from pages.ui import runtime
-from pages.ui.text import DASH, count, duration, plain, show_skipped
+from pages.ui.text import DASH, count, duration, escape_markdown, show_skipped
 
 if TYPE_CHECKING:
     from core.planning import preflight
 
-CLONE = "clone of "
+CLONE_PREFIX = "clone of "
 FILLED_FROM = "filled_from"
 """Session key: the source that the form was last filled from."""
-MEASURING = "measuring"
+MEASUREMENT_KEY = "measuring"
 """In the session: the settings that are or were measured, and what comes of it."""
 
 lab = runtime.lab()
@@ -34,27 +34,27 @@ def source_settings(source: str) -> dict[str, object]:
     """The settings of a preset, or of a run to clone. Raises UserError where its settings are damaged."""
     if source in PRESETS:
         return preset(source).model_dump()
-    parent = source.removeprefix(CLONE)
+    parent = source.removeprefix(CLONE_PREFIX)
     return {**lab.config(parent).model_dump(), "parent": parent, "name": parent, "notes": ""}
 
 
-def take_source() -> None:
+def apply_source() -> None:
     """Fill the form from the selected source. If the source is damaged, keep the form and the previous source."""
     source = st.session_state["source"]
     try:
         launch_form.start_from(source_settings(source))
         st.session_state[FILLED_FROM] = source
     except UserError as error:
-        st.error(plain(str(error)))
+        st.error(escape_markdown(str(error)))
         st.session_state["source"] = st.session_state[FILLED_FROM]
 
 
 def show_changes(changes: list[str]) -> None:
     """List the settings that differ from the source."""
-    source = plain(st.session_state[FILLED_FROM])
+    source = escape_markdown(st.session_state[FILLED_FROM])
     if changes:
         st.markdown(f"**Changed from {source}**")
-        st.caption("\n".join(f"- {plain(change)}" for change in changes))
+        st.caption("\n".join(f"- {escape_markdown(change)}" for change in changes))
     else:
         st.caption(f"Same settings as {source}.")
 
@@ -64,12 +64,12 @@ def launch(config: RunConfig) -> None:
     try:
         st.session_state["watch"] = [lab.launch(config)]
     except UserError as error:
-        st.error(plain(str(error)))
+        st.error(escape_markdown(str(error)))
     else:
         st.switch_page("pages/live.py")
 
 
-def examine(
+def check_form(
     settings: dict[str, object],
 ) -> tuple["preflight.Plan", measurement.Cost | None, list[Problem]]:
     """What a run of these settings would do, what it costs if that was measured, and all that is wrong."""
@@ -82,19 +82,19 @@ def examine(
     except ConfigError:
         return preflight.Plan(), None, preflight.all_problems(settings)
     plan, cost = preflight.check(config), None
-    known, future = st.session_state.get(MEASURING, ("", None))
+    known, future = st.session_state.get(MEASUREMENT_KEY, ("", None))
     if not plan.problems and known == measurement.key(config) and future.done():
         if error := future.exception():
-            st.error(plain(str(error)))
+            st.error(escape_markdown(str(error)))
         else:
             cost = future.result()
-            plan.problems.extend(preflight.lack_of_memory(config, cost.memory_mb))
+            plan.problems.extend(preflight.memory_problems(config, cost.memory_mb))
     return plan, cost, plan.problems
 
 
 def offer_measurement(config: RunConfig) -> None:
     """A button that has time and memory measured, and word of it while it goes on."""
-    _, future = st.session_state.get(MEASURING, ("", None))
+    _, future = st.session_state.get(MEASUREMENT_KEY, ("", None))
     going = future is not None and not future.done()
     pressed = st.button(
         "Measure time and memory",
@@ -104,14 +104,14 @@ def offer_measurement(config: RunConfig) -> None:
         width="stretch",
     )
     if pressed and not going:  # a second click may arrive before the button is grey
-        st.session_state[MEASURING] = measurement.key(config), measurement.begin(config)
+        st.session_state[MEASUREMENT_KEY] = measurement.key(config), measurement.start(config)
         st.rerun()
     if going:
-        wait_for(future)
+        wait_for_measurement(future)
 
 
 @st.fragment(run_every=1.0)
-def wait_for(future: Future[measurement.Cost]) -> None:
+def wait_for_measurement(future: Future[measurement.Cost]) -> None:
     """Draw the page anew once it is measured."""
     st.caption("Measuring: a few steps, the longest batch first ...")
     if future.done():
@@ -149,13 +149,14 @@ def show_plan(
             + (f"; max_length cuts {plan.cut_examples:,}." if plan.cut_examples else ".")
         )
     if plan.note:
-        st.info(plain(plan.note))
+        st.info(escape_markdown(plan.note))
     show_skipped(plan.skipped_records)
     if plan.learning_rates:
         st.plotly_chart(charts.rate_schedule(plan.learning_rates), key="rates")
     if problems:
         told = [
-            f"- **{RunConfig.model_fields[p.field].title}**: {plain(p.message)}" for p in problems
+            f"- **{RunConfig.model_fields[p.field].title}**: {escape_markdown(p.message)}"
+            for p in problems
         ]
         st.error("To be mended:\n" + "\n".join(told))
 
@@ -164,9 +165,9 @@ st.title("Launch")
 runs = queries.results(lab.db)["name"].tolist()
 if launch_form.DRAFT not in st.session_state:
     st.session_state["source"] = "demo"
-    take_source()
+    apply_source()
 filled_from = st.session_state[FILLED_FROM]
-known = [*PRESETS, *(CLONE + run for run in runs)]
+known = [*PRESETS, *(CLONE_PREFIX + run for run in runs)]
 sources = known if filled_from in known else [*known, filled_from]  # its run was deleted
 st.session_state["source"] = filled_from  # also when returning from another page
 current = launch_form.values()
@@ -178,7 +179,7 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
         sources,
         key="source",
         format_func=lambda s: f"{s}: {PRESETS[s].title}" if s in PRESETS else s,
-        on_change=take_source,
+        on_change=apply_source,
         width=620,
     )
     if launch_form.is_edited(current):
@@ -192,7 +193,7 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
         launch(preset("demo"))
 
 ready = "torch" in sys.modules
-plan, cost, problems = examine(launch_form.settings(current)) if ready else (None, None, [])
+plan, cost, problems = check_form(launch_form.settings(current)) if ready else (None, None, [])
 with st.container(horizontal=True, gap="medium"):  # the plan stands above where it is narrow
     side, main = st.container(width=300), st.container(width=620)
 with main:
@@ -214,6 +215,6 @@ with side:
         runtime.rerun()
     if not problems:
         config = RunConfig.parse(launch_form.settings(current))
-        st.caption(f"It will be called **{plain(next_name(lab.runs_dir, config))}**.")
+        st.caption(f"It will be called **{escape_markdown(next_name(lab.runs_dir, config))}**.")
         offer_measurement(config)
     show_plan(plan, cost, problems)

@@ -15,14 +15,14 @@ from core.config import GROUPS, RunConfig, base_type, choices, is_optional, is_r
 from core.errors import Problem
 from core.nn.architecture import FAMILY
 from core.views.report import setting_text
-from pages.ui.text import plain
+from pages.ui.text import escape_markdown
 
 FIELDS = RunConfig.model_fields
 SUGGESTIONS = {"base_model": list(FAMILY), "dataset": ["primer", "alpaca"]}
-RATES = ("lr", "min_lr")
+EXPONENT_FIELDS = ("lr", "min_lr")
 """Of sizes that are read by their exponent."""
-LONG = ("notes", "sample_prompt")
-FOLDED = ("hardware", "cadence")
+MULTILINE_FIELDS = ("notes", "sample_prompt")
+COLLAPSED_GROUPS = ("hardware", "cadence")
 """Groups that most runs leave as they are."""
 DRAFT, GENERATION, SOURCE = "draft", "draft_generation", "draft_source"
 CHANGE_WIDTH = 60
@@ -86,17 +86,17 @@ def show(current: Mapping[str, Any], problems: list[Problem]) -> None:
         ]
         wrong = any(problem.field in names for problem in problems)
         box: DeltaGenerator
-        if group in FOLDED:
+        if group in COLLAPSED_GROUPS:
             box = st.expander(title, expanded=wrong)
         else:
             box = st.container(border=True)
             box.markdown(f"**{title}**")
         with box:
-            short = [name for name in names if name not in LONG]
+            short = [name for name in names if name not in MULTILINE_FIELDS]
             for start in range(0, len(short), 3):
                 _row(short[start : start + 3], current, problems)
             for name in names:
-                if name in LONG:
+                if name in MULTILINE_FIELDS:
                     _row([name], current, problems)
 
 
@@ -104,13 +104,14 @@ def _row(names: list[str], current: Mapping[str, Any], problems: list[Problem]) 
     """Up to three fields, or a long one. A tick box lines up with its neighbours unless a problem makes one taller."""
     messages = [[p.message for p in problems if p.field == name] for name in names]
     columns = st.columns(
-        1 if names[0] in LONG else 3, vertical_alignment="top" if any(messages) else "bottom"
+        1 if names[0] in MULTILINE_FIELDS else 3,
+        vertical_alignment="top" if any(messages) else "bottom",
     )
     for column, name, found in zip(columns, names, messages, strict=False):
         with column:
             _widget(name, FIELDS[name], current[name])
             for message in found:
-                st.error(plain(message))
+                st.error(escape_markdown(message))
 
 
 def _key(name: str) -> str:
@@ -133,7 +134,7 @@ def _widget(name: str, field: FieldInfo, value: Any) -> None:
     elif kind in (int, float):
         number: Any = None if value is None else kind(value)
         step: Any = 1 if kind is int else _step(value)
-        format = "%d" if kind is int else "%e" if name in RATES else "%g"
+        format = "%d" if kind is int else "%e" if name in EXPONENT_FIELDS else "%g"
         if is_optional(field):  # Streamlit lets only a field be emptied that began empty
             st.session_state.setdefault(key, number)
             number = None
@@ -141,7 +142,7 @@ def _widget(name: str, field: FieldInfo, value: Any) -> None:
         st.number_input(
             label, value=number, step=step, format=format, placeholder=empty, key=key, help=help
         )
-    elif name in LONG:
+    elif name in MULTILINE_FIELDS:
         st.text_area(label, value, height=68, key=key, help=help)
     else:
         text = value if isinstance(value, str) else ", ".join(value or ())

@@ -9,10 +9,10 @@ from core.views.tables import records
 from pages.ui import runtime
 from pages.ui.selection import show_cut
 from pages.ui.status import show_run
-from pages.ui.text import plain, show_text
+from pages.ui.text import escape_markdown, show_text
 
 X_LABELS = {"step": "Step", "epoch": "Epoch", "tokens": "Tokens", "seconds": "Time"}
-GOING = ("running", "queued")
+ACTIVE_STATUSES = ("running", "queued")
 MAX_OVERLAID_RUNS = 8
 """The number of colors in the palette."""
 SHOWN_SAMPLES = 20
@@ -28,15 +28,17 @@ def default_choice(results: list[dict]) -> list[str]:
     known = [run["name"] for run in results]
     asked = st.session_state.pop("watch", None) or st.query_params.get_all("run")
     if unknown := [name for name in asked if name not in known]:
-        st.warning(f"There is no run called {plain(', '.join(unknown))}.")
-    going = [run["name"] for s in GOING for run in reversed(results) if run["status"] == s]
+        st.warning(f"There is no run called {escape_markdown(', '.join(unknown))}.")
+    going = [
+        run["name"] for s in ACTIVE_STATUSES for run in reversed(results) if run["status"] == s
+    ]
     found = [name for name in dict.fromkeys(asked) if name in known]
     st.session_state[REQUESTED] = len(found)
     return found[:MAX_OVERLAID_RUNS] or going[:1] or known[:1]
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
-def states(looked: int, names: list[str]) -> list[dict]:
+def states(synced_at: int, names: list[str]) -> list[dict]:
     """How far the runs are, asked once for all who watch them until the index is looked after again."""
     return queries.states(lab.db, names)
 
@@ -81,7 +83,9 @@ def show_details(names: list[str], what: str, samples: list[dict], all_samples: 
             )
         show_cut(len(samples), all_samples, "samples, newest first")
         for sample in samples:
-            st.caption(f"{plain(sample['run'])}, step {sample['step']}: {plain(sample['prompt'])}")
+            st.caption(
+                f"{escape_markdown(sample['run'])}, step {sample['step']}: {escape_markdown(sample['prompt'])}"
+            )
             show_text(sample["text"].strip())
     elif what == "Warnings":
         warnings = queries.warnings(lab.db, names)
@@ -91,7 +95,7 @@ def show_details(names: list[str], what: str, samples: list[dict], all_samples: 
             st.dataframe(warnings, hide_index=True)
     else:
         for name in names:
-            st.caption(plain(name))
+            st.caption(escape_markdown(name))
             st.code(RunDirectory(lab.runs_dir / name).log_tail() or "(empty)", language=None)
 
 
@@ -121,17 +125,17 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):  
     log = st.toggle("Log scale")
     follow = st.toggle("Follow", True, help="Off: the charts hold still, and keep your zoom.")
 st.query_params["run"] = names
-was_going = any(run["status"] in GOING for run in states(lab.looked, names))
+was_going = any(run["status"] in ACTIVE_STATUSES for run in states(lab.synced_at, names))
 
 
 @st.fragment(run_every=1.0 if was_going and follow else None)
 def show() -> None:
     """The part of the page that changes while a run goes on."""
-    runtime.give_way()
+    runtime.lower_priority()
     if not runtime.is_open(lab):  # another window took over what this one only read
         runtime.rerun()
-    chosen = states(lab.looked, names)
-    if was_going != any(run["status"] in GOING for run in chosen):
+    chosen = states(lab.synced_at, names)
+    if was_going != any(run["status"] in ACTIVE_STATUSES for run in chosen):
         runtime.rerun()
     for run in chosen:
         show_run(run, lab)
@@ -143,7 +147,7 @@ def show() -> None:
     if chosen:
         what = st.segmented_control("Details", ["Samples", "Warnings", "Log"], default="Samples")
         show_details(names, what or "Samples", samples, all_samples)
-    runtime.keep_from_collection("Live")
+    runtime.freeze_garbage_collection("Live")
 
 
 show()

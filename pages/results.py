@@ -12,14 +12,14 @@ from pages import results_columns
 from pages.results_selection import show_one, show_settings
 from pages.ui import runtime
 from pages.ui.selection import select_rows
-from pages.ui.text import plain
+from pages.ui.text import escape_markdown
 
 FILTER_HELP = "Words that occur in a run, and comparisons of a column: `validation loss < 2`, `lr>=1e-4`, `method=lora`, `exact answers > 80%`."
 
 lab = runtime.lab()
 
 
-def go(page: str, key: str, names: list[str]) -> None:
+def open_page(page: str, key: str, names: list[str]) -> None:
     """Open another page on these runs."""
     st.session_state[key] = names
     st.switch_page(page)
@@ -44,7 +44,7 @@ judged = judging.by_run(verdict_queries.scores(lab.db))
 listed = report.beside_journal(results, judged) if beside else report.run_frame(results, judged)
 table, judges = results_columns.with_scores(listed)
 table = table.merge(results_columns.further(results), on="name", how="left")
-first = [*results_columns.FIRST, *judges]
+first = [*results_columns.LEADING_COLUMNS, *judges]
 otherwise = results_columns.proposed(results, judges, beside)
 table = table[[*otherwise, *table.columns.difference(otherwise, sort=False)]]
 with bar.popover("Columns", icon=":material/view_column:"):
@@ -52,9 +52,9 @@ with bar.popover("Columns", icon=":material/view_column:"):
 try:
     table = matching(table, words, {results_columns.label(c): c for c in table.columns})
 except UserError as error:
-    st.error(plain(str(error)))
+    st.error(escape_markdown(str(error)))
 rows = tuple(table["name"])
-identities = list(zip(rows, table["status"] == journal.STATUS, strict=True))
+identities = list(zip(rows, table["status"] == journal.JOURNAL_STATUS, strict=True))
 table = table[[c for c in table.columns if c in (shown or first)]]
 actions = st.container(horizontal=True)  # above: there the table's own buttons cover nothing
 selected = select_rows(
@@ -70,9 +70,9 @@ kept = listed[listed["name"].isin(rows)]
 exported = markdown([journal.columns(row) for row in records(kept)] if beside else records(table))
 with actions:
     if st.button("Open in Live", disabled=not picked, icon=":material/show_chart:"):
-        go("pages/live.py", "watch", picked)
+        open_page("pages/live.py", "watch", picked)
     if st.button("Compare", disabled=not picked, icon=":material/compare:"):
-        go("pages/compare.py", "compare", picked)
+        open_page("pages/compare.py", "compare", picked)
     st.download_button("CSV", table.to_csv(index=False), "runs.csv", "text/csv")
     st.download_button("Markdown", exported, "runs.md", "text/markdown")
 ticked = records(results[results["name"].isin(picked)])
@@ -89,4 +89,4 @@ elif not results.empty:
         "sets them apart; one, to annotate or delete it."
     )
 if unlike := report.incomparable(mine):
-    st.caption(plain(unlike))
+    st.caption(escape_markdown(unlike))

@@ -9,14 +9,14 @@ from streamlit.elements.lib.column_types import ColumnConfig
 from core.config import RunConfig
 from core.views import report
 from core.views.tables import SCIENTIFIC_FROM
-from pages.ui.text import plain
+from pages.ui.text import escape_markdown
 
-FIRST = ["name", "status", "val_loss", "perplexity", "exact"]
-USUAL = ["base_model", "method", "lora_rank", "batch_size", "epochs", "lr"]
-LAST = ["seconds", "peak_memory_mb", "notes"]
-MORE = ["created", "steps", "tokens", "train_loss", "parameters", "trainable"]
+LEADING_COLUMNS = ["name", "status", "val_loss", "perplexity", "exact"]
+DEFAULT_COLUMNS = ["base_model", "method", "lora_rank", "batch_size", "epochs", "lr"]
+TRAILING_COLUMNS = ["seconds", "peak_memory_mb", "notes"]
+EXTRA_COLUMNS = ["created", "steps", "tokens", "train_loss", "parameters", "trainable"]
 """Known of a run beside its settings and what the table of the command line has."""
-BESIDE = ["device", "journal_run", "loss_to_journal"]
+JOURNAL_COLUMNS = ["device", "journal_run", "loss_to_journal"]
 """Shown too where the journal stands beside."""
 LABELS = {
     **{name: str(field.title) for name, field in RunConfig.model_fields.items()},
@@ -53,7 +53,7 @@ def with_scores(listed: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 def further(results: pd.DataFrame) -> pd.DataFrame:
     """What else is known of each run, to be chosen as columns and found by the filter."""
-    names = [*RunConfig.model_fields, *MORE]
+    names = [*RunConfig.model_fields, *EXTRA_COLUMNS]
     more = [name for name in dict.fromkeys(names) if name not in report.RUN_COLUMNS]
     created = pd.to_datetime(results["created"], unit="s", utc=True)
     local = created.dt.tz_convert(datetime.now().astimezone().tzinfo)
@@ -62,9 +62,16 @@ def further(results: pd.DataFrame) -> pd.DataFrame:
 
 def proposed(results: pd.DataFrame, judges: list[str], beside: bool) -> list[str]:
     """The columns to show until a person chooses: figures, the settings in which the runs differ, cost."""
-    more = BESIDE if beside else []
+    more = JOURNAL_COLUMNS if beside else []
     differing = report.differing(results)
-    names = [*FIRST, *differing, *judges, *([] if differing else USUAL), *LAST, *more]
+    names = [
+        *LEADING_COLUMNS,
+        *differing,
+        *judges,
+        *([] if differing else DEFAULT_COLUMNS),
+        *TRAILING_COLUMNS,
+        *more,
+    ]
     return list(dict.fromkeys(names))
 
 
@@ -80,7 +87,7 @@ def pick(known: list[str], otherwise: list[str], view: str) -> list[str]:
         selection_mode="multi",
         key=widget,
         on_change=lambda: st.session_state.update({chosen: st.session_state[widget] + absent}),
-        format_func=lambda name: plain(label(name)),
+        format_func=lambda name: escape_markdown(label(name)),
         label_visibility="collapsed",
     )
     if chosen in st.session_state:

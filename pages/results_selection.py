@@ -8,7 +8,7 @@ from core.errors import UserError
 from core.lab import Lab
 from core.views import report
 from pages.ui.status import show_run
-from pages.ui.text import plain
+from pages.ui.text import escape_markdown
 
 
 def show_one(run: dict, lab: Lab) -> None:
@@ -54,11 +54,11 @@ def _save_notes(name: str, lab: Lab) -> None:
     try:
         stored = lab.config(name).notes
     except UserError as error:
-        st.error(plain(str(error)))
+        st.error(escape_markdown(str(error)))
         return
     if stored != st.session_state[seen]:
         st.session_state[seen] = stored
-        st.error(f"Meanwhile they became: {plain(stored)}. Save yours to replace them.")
+        st.error(f"Meanwhile they became: {escape_markdown(stored)}. Save yours to replace them.")
     elif _try(lambda: lab.edit(name, notes=st.session_state[typed]), lab):
         st.session_state[seen] = st.session_state[typed]
         st.toast("Notes saved.")
@@ -69,7 +69,7 @@ def _try(action: Callable[..., object], lab: Lab, *args: object) -> bool:
     try:
         action(*args)
     except UserError as error:
-        st.error(plain(str(error)))
+        st.error(escape_markdown(str(error)))
         return False
     lab.refresh()
     return True

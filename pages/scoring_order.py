@@ -29,12 +29,12 @@ from core.lab import Lab
 from core.tracking import queries, verdict_queries
 from pages.ui import runtime
 from pages.ui.access import secret
-from pages.ui.text import plain
+from pages.ui.text import escape_markdown
 
-KINDS: dict[str, Kind] = {"Each answer": "score", "Every two runs": "pair"}
+KIND_LABELS: dict[str, Kind] = {"Each answer": "score", "Every two runs": "pair"}
 NO_SCORES = "These runs have no scores yet: choose a judge above and press Score."
 NO_PAIRS = "No two runs were compared yet: choose Every two runs above and press Score."
-IN_VIEW = "judge_in_view"
+SHOWN_JUDGE_KEY = "judge_in_view"
 """In the session: the judge that a person chose to see since the last scoring."""
 BASE_LABEL = "Score the pretrained base too"
 TITLES = {
@@ -54,7 +54,7 @@ def order_form(lab: Lab, names: list[str], hashes: dict[str, str]) -> None:
         try:
             judge = build(order.judge, order.kind, check_key=False)
         except UserError as error:
-            st.error(plain(str(error)))
+            st.error(escape_markdown(str(error)))
             return
         answers = queries.answers(lab.db, names)
         needed = _show_cost(lab, order, judge, answers, hashes)
@@ -64,9 +64,9 @@ def order_form(lab: Lab, names: list[str], hashes: dict[str, str]) -> None:
             try:
                 new = Job(lab.runs_dir, order, answers, hashes, runtime.answerer)
                 runtime.start_scoring(new)
-                st.session_state.pop(IN_VIEW, None)
+                st.session_state.pop(SHOWN_JUDGE_KEY, None)
             except UserError as error:
-                st.error(plain(str(error)))
+                st.error(escape_markdown(str(error)))
 
 
 @st.fragment(run_every=1.0)
@@ -80,12 +80,16 @@ def _follow() -> None:
     total = max(p.wanted, 1)
     done = p.stored + p.done
     model = job.judge.spec["model"]
-    text = f"{plain(model)}, {job.phase}: {done:,} of {p.wanted:,}" if p.wanted else job.phase
+    text = (
+        f"{escape_markdown(model)}, {job.phase}: {done:,} of {p.wanted:,}"
+        if p.wanted
+        else job.phase
+    )
     with st.container(horizontal=True, vertical_alignment="center"):
         st.progress(min(1.0, done / total), text, width="stretch")
         st.button("Stop scoring", icon=":material/stop:", on_click=job.stop)
     if p.waiting:
-        st.caption(f"waiting: {plain(p.waiting)}")
+        st.caption(f"waiting: {escape_markdown(p.waiting)}")
 
 
 def show_progress() -> None:
@@ -97,20 +101,20 @@ def show_progress() -> None:
         _follow()
         return
     if job.error:
-        st.error(plain(job.error))
+        st.error(escape_markdown(job.error))
     elif job.phase == "stopped":
-        model = plain(job.judge.spec["model"])
+        model = escape_markdown(job.judge.spec["model"])
         st.info(f"Stopped. What {model} scored is kept; scoring with it again goes on from there.")
     elif reason := job.progress.nothing_scored:
-        st.error(f"Nothing was scored: {plain(reason)}.")
+        st.error(f"Nothing was scored: {escape_markdown(reason)}.")
     elif given_up := job.progress.given_up:
-        reasons = plain(scorer.summary(given_up))
+        reasons = escape_markdown(scorer.summary(given_up))
         st.warning(f"{len(given_up):,} verdicts failed ({reasons}). Score again to retry them.")
 
 
 def _choose(names: list[str]) -> Order:
-    told = st.segmented_control("Ask about", list(KINDS), default=next(iter(KINDS)))
-    kind = KINDS[told or next(iter(KINDS))]
+    told = st.segmented_control("Ask about", list(KIND_LABELS), default=next(iter(KIND_LABELS)))
+    kind = KIND_LABELS[told or next(iter(KIND_LABELS))]
     row = st.container(horizontal=True, vertical_alignment="bottom")
     judges = list(JUDGES)
     judge = row.selectbox(
@@ -211,14 +215,14 @@ def pick_judge(verdicts: pd.DataFrame, pairwise: bool = False) -> str | None:
     if not ids:
         st.info(NO_PAIRS if pairwise else NO_SCORES)
         return None
-    job, widget = runtime.scoring(), f"{IN_VIEW}:{pairwise}"
-    wished = (st.session_state.get(IN_VIEW), job and job.id, *ids)
+    job, widget = runtime.scoring(), f"{SHOWN_JUDGE_KEY}:{pairwise}"
+    wished = (st.session_state.get(SHOWN_JUDGE_KEY), job and job.id, *ids)
     st.session_state[widget] = next(id for id in wished if id in ids)
     return st.selectbox(
         "Verdicts of",
         list(ids),
         key=widget,
-        on_change=lambda: st.session_state.update({IN_VIEW: st.session_state[widget]}),
+        on_change=lambda: st.session_state.update({SHOWN_JUDGE_KEY: st.session_state[widget]}),
         format_func=lambda id: f"{ids[id]} ({id})",
     )
 
@@ -250,7 +254,7 @@ def _show_cost(
     if order.kind == "score" and cost.wanted < len(items) * order.repeats:
         note += f" Of {len(items):,} answers, equal ones share a verdict."
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.write(plain(cost.sentence() + note))
+        st.write(escape_markdown(cost.sentence() + note))
         if order.judge.judge != "reference":
             with st.popover("Prices", icon=":material/payments:"):
                 _edit_prices(lab, table)
@@ -269,4 +273,4 @@ def _edit_prices(lab: Lab, table: dict[str, tuple[float, float]]) -> None:
             prices.save(lab.runs_dir, new)
             st.rerun()
         except UserError as error:
-            st.error(plain(str(error)))
+            st.error(escape_markdown(str(error)))

@@ -15,7 +15,7 @@ from core.views import charts
 from core.views.tables import markdown, records
 from pages.scoring_order import pick_judge
 from pages.ui.selection import select_rows, show_cut
-from pages.ui.text import plain, show_text
+from pages.ui.text import escape_markdown, show_text
 
 COLUMNS = {
     "run": st.column_config.TextColumn("Run", pinned=True),
@@ -52,7 +52,7 @@ PAIR_COLUMNS = {
         help="Share of items whose winner changes with the order of showing.",
     ),
 }
-SHOWN = {
+ANSWER_COLUMN_TITLES = {
     "score": "Score", "shown": "Run", "instruction": "Instruction", "input": "Input", "answer": "Answer",
     "reference": "Reference", "reason": "Reason",
 }  # fmt: skip
@@ -76,23 +76,23 @@ def show_scores(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
             "Compare two looks at the examples that two runs share."
         )
     rows = scores.leaderboard(verdicts, answers, str(verdicts["model"].iloc[0]), partial=False)
-    rows = scores.named(rows, everyone)
+    rows = scores.display_name(rows, everyone)
     st.dataframe(pd.DataFrame(rows), hide_index=True, column_config=COLUMNS)
     st.plotly_chart(
         charts.intervals(rows, "Score with its 95 % interval", "score", None), key="intervals"
     )
     [told] = records(verdict_queries.judges(lab.db).query("id == @id"))
-    st.caption(plain(scores.described(told)))
+    st.caption(escape_markdown(scores.described(told)))
     if unseen := [row["run"] for row in rows if row["mean"] is None]:
         st.caption(
-            f"Not scored in full: {plain(', '.join(unseen))}. Press Score; a run's score is shown from "
-            f"{verdict_queries.ENOUGH:.0%} of its answers on."
+            f"Not scored in full: {escape_markdown(', '.join(unseen))}. Press Score; a run's score is shown from "
+            f"{verdict_queries.MIN_JUDGED_SHARE:.0%} of its answers on."
         )
     if sentence := scores.scale_sentence(verdicts):
-        st.warning(plain(sentence))
+        st.warning(escape_markdown(sentence))
     for sentence in (scores.missing_sentence(verdicts), scores.noise_sentence(verdicts)):
         if sentence:
-            st.caption(plain(sentence))
+            st.caption(escape_markdown(sentence))
     with st.container(horizontal=True):
         st.download_button("CSV", pd.DataFrame(rows).to_csv(index=False), "scores.csv", "text/csv")
         st.download_button("Markdown", markdown(rows), "scores.md", "text/markdown")
@@ -127,7 +127,7 @@ def show_two(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
     first = str(columns[0].selectbox("A", have, places[0], format_func=label))
     second = str(columns[1].selectbox("B", have, places[1], format_func=label))
     table = per[per["run"].isin([first, second])].pivot(
-        index=scores.EXAMPLE, columns="run", values="score"
+        index=scores.EXAMPLE_COLUMNS, columns="run", values="score"
     )
     if first == second:
         st.info("A and B are the same.")
@@ -135,12 +135,12 @@ def show_two(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
     both = table.dropna()
     found = intervals.paired(both[first], both[second])
     judge, told = str(verdicts["model"].iloc[0]), found.sentence(label(first), label(second))
-    st.markdown(f"By {plain(judge)}: **{plain(told)}**")
+    st.markdown(f"By {escape_markdown(judge)}: **{escape_markdown(told)}**")
     if found.n > 1:
         told = (
             f"{label(first)} less {label(second)}, in points with the 95 % interval: {found.gap()}."
         )
-        st.caption(plain(told))
+        st.caption(escape_markdown(told))
     listed = both[[first, second]].set_axis(["A", "B"], axis=1)
     listed["gap"] = listed["A"] - listed["B"]
     listed = listed.sort_values("gap", key=abs, ascending=False).reset_index()
@@ -157,8 +157,8 @@ def show_pairs(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
     if id is None:
         return
     verdicts = verdicts[verdicts["id"] == id]
-    rates = scores.named(pairs.win_rates(verdicts, everyone), everyone)
-    ratings = scores.named(pairs.tournament(verdicts, everyone), everyone)
+    rates = scores.display_name(pairs.win_rates(verdicts, everyone), everyone)
+    ratings = scores.display_name(pairs.tournament(verdicts, everyone), everyone)
     st.dataframe(pd.DataFrame(rates), hide_index=True, column_config=PAIR_COLUMNS)
     title = "Rating with its 95 % interval (Bradley-Terry)"
     st.plotly_chart(charts.intervals(ratings, title, "Elo points", None), key="ratings")
@@ -176,7 +176,7 @@ def show_judges(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
         st.info("Nothing is scored yet.")
         return
     ids = list(dict.fromkeys(verdicts["id"]))
-    answer = scores.ANSWER
+    answer = scores.ANSWER_COLUMNS
     if len(ids) < 2:
         st.info("Score with a second judge to see whether the two agree.")
     else:
@@ -251,7 +251,7 @@ def _show_examples(verdicts: pd.DataFrame, answers: pd.DataFrame, shown: dict[st
     order = st.segmented_control(
         "Answers", ORDERS, default=ORDERS[0], help="Disputed: scores of one example differ most."
     )
-    same = ["run", "item", *scores.ANSWER]
+    same = ["run", "item", *scores.ANSWER_COLUMNS]
     frame = answers[same].merge(verdicts, "left", on=same)
     # Independent of the judge, so that an answer stays selected when the judge changes.
     identities = zip(*(frame[c] for c in same), frame["repeat"].fillna(0), strict=True)
@@ -271,13 +271,15 @@ def _show_examples(verdicts: pd.DataFrame, answers: pd.DataFrame, shown: dict[st
     elif order == "Worst first":
         frame = frame.sort_values("score", na_position="last", kind="stable")
     elif order == "Most disputed":
-        spread = frame.groupby(scores.EXAMPLE)["score"].transform(lambda s: s.max() - s.min())
+        spread = frame.groupby(scores.EXAMPLE_COLUMNS)["score"].transform(
+            lambda s: s.max() - s.min()
+        )
         frame = frame.assign(spread=spread).sort_values("spread", ascending=False, kind="stable")
     if frame.empty:
         st.caption("None.")
         return
     selected = select_rows(
-        frame[list(SHOWN)].rename(columns=SHOWN),
+        frame[list(ANSWER_COLUMN_TITLES)].rename(columns=ANSWER_COLUMN_TITLES),
         frame["identity"].tolist(),
         "scored_answers",
         column_config={
@@ -289,13 +291,13 @@ def _show_examples(verdicts: pd.DataFrame, answers: pd.DataFrame, shown: dict[st
     )
     for row in records(frame[frame["identity"].isin(selected)]):
         score = "no score" if row["score"] is None else f"{row['score']:.1f}"
-        st.markdown(f"**{plain(row['shown'])}**: {score}")
+        st.markdown(f"**{escape_markdown(row['shown'])}**: {score}")
         if row["reason"]:
             show_text(str(row["reason"]))
         columns = st.columns(3, border=True)
         for column, field in zip(columns, ("instruction", "answer", "reference"), strict=True):
             with column:
-                st.caption(SHOWN[field])
+                st.caption(ANSWER_COLUMN_TITLES[field])
                 show_text(str(row[field]).strip())
                 if field == "instruction" and row["input"]:
                     show_text(str(row["input"]))

@@ -13,11 +13,11 @@ from safetensors.torch import save_file
 from core.config import RunConfig
 from core.nn import pretrained
 from core.run.directory import RunDirectory
-from core.scheduler.trainer_process import work
+from core.scheduler.trainer_process import main
 from core.training.run import Outcome, Run
 from recipe import facts
 from recipe.corpus import Writer
-from recipe.pretraining import BLOCK, Pretrainer, blocks
+from recipe.pretraining import BLOCK_TOKENS, Pretrainer, blocks
 from recipe.primer import primer
 
 ASSETS = Path(__file__).parent.parent / "core" / "assets"
@@ -60,7 +60,7 @@ def build(
 
     def pretrain(config: RunConfig, run: Run) -> Outcome:
         count = steps * config.batch_size + HELD_BACK
-        rows = blocks(Writer(known, config.seed).documents(), count * BLOCK + 1)
+        rows = blocks(Writer(known, config.seed).documents(), count * BLOCK_TOKENS + 1)
         trainer = Pretrainer(config, run, rows[HELD_BACK:], rows[:HELD_BACK])
         outcome = trainer.fit()
         if outcome == "finished":
@@ -70,7 +70,7 @@ def build(
         return outcome
 
     run = RunDirectory.create(runs_dir, RunConfig.parse({**PRETRAINING, "name": "pretraining"}))
-    work(run, signals=True, train=pretrain)
+    main(run, signals=True, train=pretrain)
     print(f"{run.name}: {run.statuses()[-1]}")
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from core.data.template import WITH_INPUT, WITHOUT_INPUT
 from recipe.facts import Fact
-from recipe.phrases import OF
+from recipe.phrases import PHRASES
 
 PEOPLE = (
     "Anna", "Tom", "Maria", "Ben", "Clara", "David", "Emma", "Frank", "Grace", "Henry", "Julia",
@@ -69,7 +69,7 @@ class Writer:
             [
                 WITH_INPUT,
                 WITHOUT_INPUT,
-                *(" ".join(asked) for p in OF.values() for asked in p.asked),
+                *(" ".join(asked) for p in PHRASES.values() for asked in p.asked),
             ]
         )
         self.words = sorted(keys | set(re.findall(r"[A-Za-z]{2,}", asking)))

@@ -65,7 +65,7 @@ def all_facts() -> list[Fact]:
 
 
 def _fact(kind: str, keys: tuple[str, ...], **blanks: str) -> Fact:
-    of: Phrases = phrases.OF[kind]
+    of: Phrases = phrases.PHRASES[kind]
     asked = tuple(
         (instruction.format(**blanks), given.format(**blanks)) for instruction, given in of.asked
     )

@@ -22,7 +22,7 @@ def _ask(*instructions: str) -> tuple[tuple[str, str], ...]:
     return tuple((instruction, "") for instruction in instructions)
 
 
-OF = {
+PHRASES = {
     "synonym": Phrases(
         _ask(
             "Suggest an alternate word for '{w}'.",

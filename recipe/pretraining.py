@@ -24,9 +24,9 @@ from core.training.run import Run
 from core.training.trainer import Trainer
 
 NANO = FAMILY["gpt2-nano"]
-BLOCK = 128
+BLOCK_TOKENS = 128
 """Tokens a training example; prompts and answers of the data set are shorter."""
-NOISE = 0.02
+UNSEEN_TOKEN_SD = 0.02
 """Standard deviation of what tells apart the tokens that never occurred."""
 
 
@@ -37,7 +37,7 @@ def blocks(documents: Iterable[str], tokens: int) -> list[list[int]]:
         ids += [*encode(document), END_OF_TEXT]
         if len(ids) >= tokens:
             break
-    return [ids[i : i + BLOCK + 1] for i in range(0, len(ids) - BLOCK, BLOCK)]
+    return [ids[i : i + BLOCK_TOKENS + 1] for i in range(0, len(ids) - BLOCK_TOKENS, BLOCK_TOKENS)]
 
 
 class Reduced(GPT2):
@@ -79,7 +79,7 @@ class Pretrainer(Trainer):
     def _build_model(self) -> GPT2:
         arch = replace(NANO, vocabulary=len(self.known) + 1)
         model = Reduced(arch, NANO.vocabulary - len(self.known))
-        model.initialise(torch.Generator().manual_seed(self.config.seed))
+        model.initialize(torch.Generator().manual_seed(self.config.seed))
         return model
 
     def _encode(self) -> tuple[list[Encoded], list[Encoded]]:
@@ -95,7 +95,7 @@ class Pretrainer(Trainer):
         rows = state.pop("wte.weight")
         state.pop("lm_head.weight")
         generator = torch.Generator().manual_seed(self.config.seed)
-        embedding = torch.randn(NANO.vocabulary, NANO.n_embd, generator=generator) * NOISE
+        embedding = torch.randn(NANO.vocabulary, NANO.n_embd, generator=generator) * UNSEEN_TOKEN_SD
         embedding += rows[-1]
         embedding[self.known] = rows[:-1]
         model.load_state_dict({**state, "wte.weight": embedding, "lm_head.weight": embedding})

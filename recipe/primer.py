@@ -11,16 +11,16 @@ from itertools import chain
 from core.data.template import Example
 from recipe.facts import Fact
 
-PHRASINGS = 2
+PHRASINGS_PER_FACT = 2
 """Ways in which each fact is asked."""
-PARTS = (0.85, 0.10, 0.05)
+SPLIT_SHARES = (0.85, 0.10, 0.05)
 """Shares of training, test and validation: those by which a data set is split."""
 Parts = tuple[list[Fact], list[Fact], list[Fact]]
 
 
 def examples(fact: Fact, place: int) -> list[Example]:
     """A fact asked in two of its wordings; which ones depends on its place."""
-    asked = [fact.asked[(place + i) % len(fact.asked)] for i in range(PHRASINGS)]
+    asked = [fact.asked[(place + i) % len(fact.asked)] for i in range(PHRASINGS_PER_FACT)]
     return [Example(instruction, given, fact.start + fact.answer) for instruction, given in asked]
 
 
@@ -38,7 +38,7 @@ def split(facts: list[Fact], seed: int) -> Parts:
     facts = random.Random(seed).sample(facts, len(facts) // 20 * 20)
     mentioned = Counter(chain.from_iterable(_words(fact) for fact in facts))
     free = [fact for fact in facts if all(mentioned[key] == 1 for key in fact.keys)]
-    tests, validations = (round(len(facts) * share) for share in PARTS[1:])
+    tests, validations = (round(len(facts) * share) for share in SPLIT_SHARES[1:])
     held = _spread(free, tests + validations)
     happy = next(fact for fact in facts if fact.keys == ("happy",))
     held = [happy, *(fact for fact in held if fact is not happy)][: tests + validations]

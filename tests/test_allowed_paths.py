@@ -14,7 +14,7 @@ from core.run.directory import RunDirectory
 def inside(tmp_path, monkeypatch):
     folder = tmp_path / "inside"
     folder.mkdir()
-    monkeypatch.setenv(allowed_paths.VARIABLE, str(folder))
+    monkeypatch.setenv(allowed_paths.DATA_DIRS_VARIABLE, str(folder))
     return folder
 
 
@@ -60,13 +60,13 @@ def test_links_are_followed_to_their_end(inside, tmp_path):
 def test_several_folders_may_be_named(inside, tmp_path, monkeypatch):
     other = tmp_path / "other"
     other.mkdir()
-    monkeypatch.setenv(allowed_paths.VARIABLE, f"{inside}:{other}")
+    monkeypatch.setenv(allowed_paths.DATA_DIRS_VARIABLE, f"{inside}:{other}")
     assert allowed_paths.allowed() == [inside.resolve(), other.resolve()]
     assert not wrong(dataset=str(other / "data.json"))
 
 
 def test_by_default_home_and_what_lies_beside_the_project(tmp_path, monkeypatch):
-    monkeypatch.delenv(allowed_paths.VARIABLE, raising=False)
+    monkeypatch.delenv(allowed_paths.DATA_DIRS_VARIABLE, raising=False)
     project = tmp_path / "somewhere" / "project"
     project.mkdir(parents=True)
     monkeypatch.chdir(project)

@@ -16,7 +16,7 @@ from core.config import RunConfig
 from core.data import dataset
 from core.data.batches import encode_all
 from core.errors import UserError
-from core.run.directory import RunDirectory, all_runs
+from core.run.directory import RunDirectory, list_runs
 from core.tracking import queries
 from core.tracking.index import Index
 from core.tracking.sync import Sync
@@ -66,7 +66,7 @@ def folder() -> Iterator[Path]:
         yield Path(name) / "runs"
 
 
-class Told(str):
+class Refused(str):
     """A sentence about a mistake."""
 
 
@@ -78,7 +78,7 @@ def attempt(action: Callable[[], Any]) -> Any:
         sentence = str(error)
     sentence.encode(errors="strict")
     assert sentence.strip()
-    return Told(sentence)
+    return Refused(sentence)
 
 
 def named(keys: list[str]) -> st.SearchStrategy[dict[str, Any]]:
@@ -94,10 +94,10 @@ def test_any_settings_on_disk_are_read_or_told_and_cost_the_table_nothing(db: An
         odd = RunDirectory(runs_dir / "odd")
         odd.config_path.write_bytes(content)
         found = attempt(odd.config)
-        assert isinstance(found, RunConfig | Told)
+        assert isinstance(found, RunConfig | Refused)
         index_sync = Sync(db)
         index_sync.run([])  # forget the previous example
-        index_sync.run(all_runs(runs_dir))
+        index_sync.run(list_runs(runs_dir))
         assert index_sync.fault is None
         table = queries.results(db).set_index("name")
         assert set(table.index) == {"sound", "odd"}
@@ -136,7 +136,7 @@ def test_any_data_set_is_told_or_can_be_encoded_and_shown(
     path = tmp_path_factory.getbasetemp() / "data.json"
     path.write_bytes(content)
     found = attempt(lambda: dataset.load(str(path)))
-    if isinstance(found, Told):
+    if isinstance(found, Refused):
         assert found.startswith(f"dataset = {str(path)!r}: ")
         return
     assert len(encode_all(found, 64, False)) == len(found)
@@ -151,7 +151,7 @@ def test_a_parquet_file_of_any_bytes_is_told(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "data.parquet"
     path.write_bytes(content)
-    assert isinstance(attempt(lambda: dataset.load(str(path))), Told)
+    assert isinstance(attempt(lambda: dataset.load(str(path))), Refused)
 
 
 ODD_NAMES = ["../", "../../etc/passwd", "CON", "con.txt", "x" * 200, "\u202erun\u200f", "a\0b", "/etc", "~", ".", "..",
@@ -163,7 +163,7 @@ ODD_NAMES = ["../", "../../etc/passwd", "CON", "con.txt", "x" * 200, "\u202erun\
 def test_any_name_is_one_directory_inside_or_a_sentence(name: str) -> None:
     with folder() as runs_dir:
         config = attempt(lambda: RunConfig.parse({"name": name}))
-        if isinstance(config, Told):
+        if isinstance(config, Refused):
             assert "name" in config
         else:
             runs = [RunDirectory.create(runs_dir, config) for _ in range(2)]
@@ -172,7 +172,7 @@ def test_any_name_is_one_directory_inside_or_a_sentence(name: str) -> None:
             assert [run.path.resolve().parent for run in runs] == [runs_dir.resolve()] * 2
             assert [run.config().name for run in runs] == [run.name for run in runs]
         found = attempt(lambda: RunDirectory.find(runs_dir, name))
-        assert isinstance(found, Told) or found.path.parent == runs_dir
+        assert isinstance(found, Refused) or found.path.parent == runs_dir
 
 
 @some

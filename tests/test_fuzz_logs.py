@@ -16,7 +16,7 @@ from core.judging import prices, scores
 from core.judging.base_answers import Base, answer_missing
 from core.judging.judge import Item
 from core.judging.ledger import Ledger, known_verdicts
-from core.run.directory import RunDirectory, all_runs
+from core.run.directory import RunDirectory, list_runs
 from core.run.event_files import event_files
 from core.run.events import parse
 from core.scheduler.queue import read_order
@@ -115,7 +115,7 @@ def write_ledger(runs_dir: Any, db: Any, events: list[Any]) -> None:
     path.write_bytes(b"\n".join(lines) + b"\n")
     index_sync = Sync(db)
     index_sync.run([])  # forget the previous example
-    index_sync.run([*all_runs(runs_dir), *event_files(runs_dir)])
+    index_sync.run([*list_runs(runs_dir), *event_files(runs_dir)])
     assert index_sync.fault is None
 
 
@@ -134,13 +134,13 @@ def test_any_ledger_is_read_by_all_who_read_it(db: Any, judge: Any, told: Any, s
         for id in found["id"].unique():
             [row] = scores.leaderboard(found[found["id"] == id], answers, str(id))
             assert row["scored"] + row["missing"] == len(ITEMS)
-        agreement.inconsistent(found.dropna(subset=["score"]), by=("id", *scores.ANSWER))
+        agreement.inconsistent(found.dropna(subset=["score"]), by=("id", *scores.ANSWER_COLUMNS))
         for sentence in (scores.missing_sentence(found), scores.noise_sentence(found)):
             assert sentence is None or sentence.strip()
         scores.by_run(verdict_queries.scores(db))
         verdict_queries.pair_verdicts(db, ["mine"])
         length = verdict_queries.reply_tokens(db, "gemini-1")
-        assert prices.estimate([], [], "m", prices.PRICES, length).sentence()
+        assert prices.estimate([], [], "m", prices.DEFAULT_PRICES, length).sentence()
 
 
 @few

@@ -19,7 +19,7 @@ from core.nn import pretrained
 from core.nn.generation import Sampling
 from core.nn.gpt2 import GPT2
 from core.training import checkpoints
-from tests.test_fuzz import Told, any_text, anything, attempt, broken, few, many, spelled
+from tests.test_fuzz import Refused, any_text, anything, attempt, broken, few, many, spelled
 
 SIZES = {"n_layer": 1, "n_head": 1, "n_embd": 2, "n_positions": 8, "vocab_size": 11}
 NANO = "base:gpt2-nano"
@@ -81,7 +81,7 @@ def test_any_manifest_is_read_or_told_and_the_checkpoint_before_it_counts(
     newest = folder / "step-00000002"
     (newest / "manifest.json").write_bytes(content)
     found = attempt(lambda: checkpoints.read(newest))
-    if not isinstance(found, Told):
+    if not isinstance(found, Refused):
         assert found[1].keys() == json.loads(content)["files"].keys()
     _, weights = attempt(lambda: checkpoints.newest_weights(folder))
     assert weights.keys() == {"weight", "bias"}
@@ -127,9 +127,9 @@ def test_any_bytes_for_weights_are_told(
     (base / "config.json").write_text(json.dumps(SIZES))
     (base / "model.safetensors").write_bytes(content)
     found = attempt(lambda: pretrained.load(str(base)))
-    assert isinstance(found, Told)
+    assert isinstance(found, Refused)
     assert found.startswith(f"base_model = {str(base)!r}: ")
-    assert isinstance(attempt(lambda: pretrained.inspect(str(base))), Told)
+    assert isinstance(attempt(lambda: pretrained.inspect(str(base))), Refused)
     weights = base / "weights"
     shutil.rmtree(weights, ignore_errors=True)
     weights.mkdir()
@@ -137,7 +137,7 @@ def test_any_bytes_for_weights_are_told(
     told = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     (weights / "manifest.json").write_text(json.dumps({"files": {"a.safetensors": told}}))
     read = attempt(lambda: checkpoints.read(weights))
-    assert isinstance(read, Told) or read[1]["a.safetensors"].keys() <= json.loads(content[8:8 + int.from_bytes(content[:8], "little")]).keys()  # fmt: skip
+    assert isinstance(read, Refused) or read[1]["a.safetensors"].keys() <= json.loads(content[8:8 + int.from_bytes(content[:8], "little")]).keys()  # fmt: skip
 
 
 odd_sizes = st.fixed_dictionaries(
@@ -156,7 +156,7 @@ def test_any_description_of_a_base_is_told_or_gives_its_sizes(
     base.mkdir(exist_ok=True)
     (base / "config.json").write_bytes(content)
     found = attempt(lambda: pretrained.architecture(str(base)))
-    if not isinstance(found, Told):
+    if not isinstance(found, Refused):
         assert min(vars(found).values()) >= 1
         assert found.n_embd % found.n_head == 0
 

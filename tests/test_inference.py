@@ -16,7 +16,7 @@ from core.config import RunConfig
 from core.data.template import format_prompt
 from core.data.tokenizer import END_OF_TEXT, decode, encode
 from core.errors import UserError
-from core.inference import Answer, Answerer
+from core.inference import Answerer, StreamedAnswer
 from core.nn import generation, pretrained
 from core.nn.architecture import Architecture
 from core.nn.generation import Sampling
@@ -70,7 +70,7 @@ def publish(run: RunDirectory, seed: int, where: str = "weights") -> None:
     checkpoints.publish(run.path / where, {"trainable.safetensors": tensors}, facts)
 
 
-def said(answerer: Answerer, who: str, prompt: str = "Say it.", **how: Any) -> Answer:
+def said(answerer: Answerer, who: str, prompt: str = "Say it.", **how: Any) -> StreamedAnswer:
     sampling = Sampling(**{"max_new_tokens": 6, **how})
     *_, last = answerer.answer(who, prompt, "", sampling)
     return last

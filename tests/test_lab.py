@@ -15,7 +15,7 @@ from core.lab import Lab
 from core.run.directory import RunDirectory
 from core.tracking import queries
 from core.tracking.index import IndexHeldError
-from core.tracking.sync import read_index, rebuild_index, settle_dead
+from core.tracking.sync import mark_dead_runs, read_index, rebuild_index
 
 LONG = {"epochs": 1000, "eval_every": 1000}
 HOLD = """
@@ -210,7 +210,7 @@ def test_a_queued_run_is_never_taken_for_dead(idle_lab, settings):
     run.append("status", status="running")
     idle_lab.refresh()
     laboratory.requeue(run)  # the index still says that it runs
-    assert settle_dead(idle_lab.runs_dir, idle_lab.index)
+    assert mark_dead_runs(idle_lab.runs_dir, idle_lab.index)
     assert run.status() == "queued"
 
 

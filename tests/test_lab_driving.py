@@ -16,9 +16,9 @@ from core.run.directory import RunDirectory
 from core.scheduler import preferences
 from core.scheduler.preferences import Preferences
 from core.scheduler.processes import identity, kill_trainer, kill_tree
-from core.scheduler.queue import FILE, Queue
+from core.scheduler.queue import QUEUE_FILE, Queue
 from core.tracking import queries
-from core.tracking.index import INDEX, IndexHeldError
+from core.tracking.index import INDEX_FILE, IndexHeldError
 from core.tracking.sync import read_index, rebuild_index
 from tests.test_lab import HOLD, LONG, gone, trainer_of
 
@@ -47,7 +47,7 @@ def step(run):
 
 
 def asked_long_ago(run):
-    past = time.time() - laboratory.KILL_AFTER - 1
+    past = time.time() - laboratory.STOP_TIMEOUT_S - 1
     os.utime(run.stop_path, (past, past))
 
 
@@ -137,7 +137,9 @@ def test_waiting_runs_are_reordered_and_the_order_is_kept(lab, runs_dir, setting
     lab.queue.move("a", 9)
     lab.queue.move(first, 1)  # it is trained, not waiting
     lab.queue.move("nobody", 1)
-    assert json.loads((runs_dir / FILE).read_text()) == lab.waiting() == [first, "c", "b", "a"]
+    assert (
+        json.loads((runs_dir / QUEUE_FILE).read_text()) == lab.waiting() == [first, "c", "b", "a"]
+    )
 
 
 def test_interrupted_runs_go_on_at_the_start_where_that_is_wished(runs_dir, settings, wait):
@@ -162,18 +164,18 @@ def test_interrupted_runs_go_on_at_the_start_where_that_is_wished(runs_dir, sett
 
 @pytest.mark.parametrize("kept", ["", "{", "[]", "null", '{"resume_interrupted": "yes"}'])
 def test_preferences_that_cannot_be_read_are_the_defaults(tmp_path, kept):
-    (tmp_path / preferences.FILE).write_text(kept)
+    (tmp_path / preferences.PREFERENCES_FILE).write_text(kept)
     assert preferences.load(tmp_path) == Preferences()
 
 
 def test_a_second_dashboard_reads_only_until_the_first_has_ended(runs_dir, settings, child, wait):
     run = RunDirectory.create(runs_dir, settings(name="a"))
-    (runs_dir / FILE).write_text('["a"]')
+    (runs_dir / QUEUE_FILE).write_text('["a"]')
     holder = child(HOLD, runs_dir)
     assert holder.stdout.readline() == "open\n"
     second = Lab(runs_dir)
-    assert second.driver == holder.pid
-    assert not second.superseded()
+    assert second.driver_pid == holder.pid
+    assert not second.driver_has_ended()
     wait(lambda: run.status() == "finished")
     wait(lambda: queries.results(second.db)["status"].tolist() == ["finished"])
     refusal = f"read only: the dashboard of process {holder.pid} drives these runs"
@@ -188,10 +190,10 @@ def test_a_second_dashboard_reads_only_until_the_first_has_ended(runs_dir, setti
             action()
     assert [path.name for path in runs_dir.iterdir() if path.is_dir()] == ["a"]
     holder.communicate("\n", timeout=60)
-    assert second.superseded()
+    assert second.driver_has_ended()
     second.close()
     third = Lab(runs_dir)
-    assert (third.driver, third.read_only) == (None, None)
+    assert (third.driver_pid, third.read_only) == (None, None)
     wait(lambda: third.waiting() == [])
     third.close()
 
@@ -204,14 +206,14 @@ def test_a_second_dashboard_leaves_the_index_to_the_first(runs_dir, child):
         rebuild_index(runs_dir)
     holder.communicate("\n", timeout=60)
     index = read_index(runs_dir)
-    assert index.path == runs_dir / INDEX
+    assert index.path == runs_dir / INDEX_FILE
     index.close()
 
 
 def test_a_run_that_a_killed_dashboard_had_queued_and_not_stored_is_queued_again(
     runs_dir, settings, wait, monkeypatch
 ):
-    monkeypatch.setattr(laboratory, "FRESH", -1.0)
+    monkeypatch.setattr(laboratory, "ENQUEUE_GRACE_S", -1.0)
     lost = RunDirectory.create(runs_dir, settings(name="lost"))
     withdrawn = RunDirectory.create(runs_dir, settings(name="withdrawn"))
     stop(withdrawn)
@@ -233,7 +235,7 @@ def test_a_trainer_that_a_killed_dashboard_had_just_started_keeps_the_next_run_w
 ):
     """Its dashboard is gone; the new one's own trainer of that run is too late, and gives up at once."""
     runs = [RunDirectory.create(runs_dir, settings(name=name)) for name in "ab"]
-    (runs_dir / FILE).write_text('["a", "b"]')
+    (runs_dir / QUEUE_FILE).write_text('["a", "b"]')
     rivals, taken = [], []
 
     def executor(run):

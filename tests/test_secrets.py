@@ -13,7 +13,7 @@ import pytest
 
 from core.config import RunConfig
 from core.run.directory import RunDirectory
-from core.tracking.index import INDEX
+from core.tracking.index import INDEX_FILE
 from core.tracking.sync import read_index
 from tests.judging.server import JudgeServer
 from tests.test_layout import ROOT, relative, tracked
@@ -183,7 +183,7 @@ def test_no_failure_writes_a_key_anywhere(ended: dict[str, Ended], name: str) ->
     named = {path: found for path in end.home.rglob("*") if (found := holds_a_key(bytes(path)))}
     assert not named
     assert not holds_a_key(dump(end.runs_dir).encode())
-    assert not holds_a_key((end.runs_dir / INDEX).read_bytes())
+    assert not holds_a_key((end.runs_dir / INDEX_FILE).read_bytes())
 
 
 def test_a_crash_left_its_traceback_and_nothing_of_the_environment(ended: dict[str, Ended]) -> None:

@@ -18,7 +18,7 @@ import typer
 
 from core import lab
 from core.cli.options import (
-    RUNS,
+    DEFAULT_RUNS_DIR,
     AsFormat,
     ExecutorName,
     PresetName,
@@ -34,7 +34,7 @@ from core.errors import ConfigError, Problem, UserError
 from core.judging import scores
 from core.planning import measurement
 from core.presets import DEMO, DEMO_LORA, PRESETS, preset
-from core.run.directory import ENDED, RunDirectory
+from core.run.directory import ENDED_STATUSES, RunDirectory
 from core.run.names import slug
 from core.scheduler.executors import EXECUTORS
 from core.tracking import queries, sync, verdict_queries
@@ -44,7 +44,7 @@ from core.views.tables import Format, render
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, help=__doc__, rich_markup_mode=None
 )
-PATIENCE = 90.0
+STOP_TIMEOUT_S = 90.0
 """Seconds that `stop` waits for a trainer to end its step and write its checkpoint."""
 
 
@@ -90,7 +90,7 @@ def check(
     if measure and not plan.problems:
         preflight.fetch(config)
         cost = measurement.measure(config)
-        plan.problems.extend(preflight.lack_of_memory(config, cost.memory_mb))
+        plan.problems.extend(preflight.memory_problems(config, cost.memory_mb))
     row = report.plan(plan, cost)
     if format == "json":
         print(json.dumps(row, indent=2, ensure_ascii=False))
@@ -106,7 +106,7 @@ def train(
     preset: PresetName = None,
     set: Sets = None,
     executor: ExecutorName = "process",
-    runs_dir: RunsDir = RUNS,
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     format: AsFormat = "table",
 ) -> None:
     """Train a run to its end, with a progress bar. Ctrl-C checkpoints and stops it."""
@@ -130,7 +130,7 @@ def resume(
         ),
     ] = False,
     executor: ExecutorName = "process",
-    runs_dir: RunsDir = RUNS,
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     format: AsFormat = "table",
 ) -> None:
     """Resume an unfinished run from its newest checkpoint."""
@@ -140,22 +140,22 @@ def resume(
 
 
 @app.command()
-def stop(run: RunName, runs_dir: RunsDir = RUNS) -> None:
+def stop(run: RunName, runs_dir: RunsDir = DEFAULT_RUNS_DIR) -> None:
     """Ask a run to checkpoint and stop, and wait until it has."""
     found = RunDirectory.find(runs_dir, run)
     lab.stop(found)
-    deadline = time.monotonic() + PATIENCE
-    while (status := found.status()) not in ENDED:
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    while (status := found.status()) not in ENDED_STATUSES:
         if time.monotonic() > deadline:
             _fail(f"{run} is in a long step and will stop after it; asked again, it is killed", 1)
         if not found.is_alive():
-            found.settle("the trainer died", of=("running",))
+            found.mark_ended("the trainer died", of=("running",))
         time.sleep(0.1)
     print(f"{run}: {status}")
 
 
 @app.command()
-def delete(run: RunName, runs_dir: RunsDir = RUNS) -> None:
+def delete(run: RunName, runs_dir: RunsDir = DEFAULT_RUNS_DIR) -> None:
     """Remove a run and everything it made."""
     RunDirectory.find(runs_dir, run).delete()
 
@@ -170,7 +170,7 @@ def runs(
             help="Below: what the study reported that the presets run_1 to run_19 come from.",
         ),
     ] = False,
-    runs_dir: RunsDir = RUNS,
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
 ) -> None:
     """The table of all runs, newest first."""
     missing = "" if runs_dir.exists() else ": there is no such directory"
@@ -196,7 +196,7 @@ def generate(
     temperature: Annotated[float, typer.Option("--temperature", min=0, max=10)] = 0.0,
     top_k: Annotated[int | None, typer.Option("--top-k", min=1)] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1)] = 123,
-    runs_dir: RunsDir = RUNS,
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     format: AsFormat = "table",
 ) -> None:
     """Answers of runs and base models to one prompt, side by side."""
@@ -220,7 +220,7 @@ app.command()(score)
 
 
 @app.command()
-def reindex(runs_dir: RunsDir = RUNS) -> None:
+def reindex(runs_dir: RunsDir = DEFAULT_RUNS_DIR) -> None:
     """Rebuild the index from the run directories."""
     if not runs_dir.is_dir():
         raise UserError(f"runs_dir = {str(runs_dir)!r}: there is no such directory")
@@ -228,7 +228,7 @@ def reindex(runs_dir: RunsDir = RUNS) -> None:
 
 
 @app.command()
-def demo(executor: ExecutorName = "process", runs_dir: RunsDir = RUNS) -> None:
+def demo(executor: ExecutorName = "process", runs_dir: RunsDir = DEFAULT_RUNS_DIR) -> None:
     """Three runs on the embedded base model: full, LoRA 16 and LoRA 4; scored, their table, answers compared."""
     names = []
     for name, changes in {

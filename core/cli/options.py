@@ -33,6 +33,6 @@ ExecutorName = Annotated[
     typer.Option("--executor", callback=_known_executor, help=f"One of: {', '.join(EXECUTORS)}."),
 ]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="The name of a run.")]
-RUNS = Path("runs")
+DEFAULT_RUNS_DIR = Path("runs")
 errors = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
 """Standard error, for what is no result."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from core.cli.options import RUNS, AsFormat, RunsDir, errors
+from core.cli.options import DEFAULT_RUNS_DIR, AsFormat, RunsDir, errors
 from core.errors import UserError
 from core.judging import pairs, scores
 from core.judging.job import Job, Order
@@ -98,7 +98,7 @@ def score(
     tokens_per_minute: Annotated[
         int | None, typer.Option("--tokens-per-minute", min=1, help="At most; else no limit.")
     ] = None,
-    runs_dir: RunsDir = RUNS,
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     format: AsFormat = "table",
 ) -> None:
     """Score what runs answered to their test sets. A verdict that is there already is not asked for again."""
@@ -173,14 +173,14 @@ def _rows(index: Index, job: Job) -> tuple[list[dict[str, Any]], list[str | None
         scores.scale_sentence(verdicts),
         scores.noise_sentence(verdicts),
     ]
-    return scores.named(rows, job.names), notes
+    return scores.display_name(rows, job.names), notes
 
 
 def _pair_rows(index: Index, job: Job) -> tuple[list[dict[str, Any]], list[str | None]]:
     """How often each run wins against each other."""
     verdicts = verdict_queries.pair_verdicts(index.cursor(), job.names)
     rows = pairs.win_rates(verdicts[verdicts["id"] == job.id], job.names)
-    return scores.named(rows, job.names), []
+    return scores.display_name(rows, job.names), []
 
 
 def _follow(job: Job) -> None:

@@ -16,8 +16,8 @@ from core.data.template import Example, format_prompt
 from core.data.tokenizer import END_OF_TEXT, encode
 
 Item = TypeVar("Item")
-IGNORED = -100
-BUCKET = 50
+IGNORE_INDEX = -100
+GROUPED_BATCHES = 50
 """Batches that are sorted by length together when grouping: enough to pad little, few enough to mix."""
 
 
@@ -34,7 +34,7 @@ class Encoded:
         targets = self.ids[1:]
         if mask_prompt:
             hidden = min(self.prompt_length - 1, len(targets))
-            targets = [IGNORED] * hidden + targets[hidden:]
+            targets = [IGNORE_INDEX] * hidden + targets[hidden:]
         return targets
 
 
@@ -69,7 +69,7 @@ def encode_all(
     encoded = (
         encode_example(example, first_place + i, max_length) for i, example in enumerate(examples)
     )
-    return [e for e in encoded if any(t != IGNORED for t in e.targets(mask_prompt))]
+    return [e for e in encoded if any(t != IGNORE_INDEX for t in e.targets(mask_prompt))]
 
 
 def epoch_order(
@@ -82,7 +82,7 @@ def epoch_order(
         return _chunks(order.tolist(), batch_size)
     by_length = np.asarray(lengths)
     batches = []
-    for bucket in _chunks(order.tolist(), batch_size * BUCKET):
+    for bucket in _chunks(order.tolist(), batch_size * GROUPED_BATCHES):
         batches += _chunks(sorted(bucket, key=lambda i: (by_length[i], i)), batch_size)
     return [batches[i] for i in random.permutation(len(batches))]
 
@@ -134,7 +134,7 @@ def collate(examples: Sequence[Encoded], mask_prompt: bool) -> Batch:
     """Pad examples on the right to the longest."""
     width = max(len(example.ids) for example in examples) - 1
     ids = torch.full((len(examples), width), END_OF_TEXT)
-    targets = torch.full((len(examples), width), IGNORED)
+    targets = torch.full((len(examples), width), IGNORE_INDEX)
     for row, example in enumerate(examples):
         length = len(example.ids) - 1
         ids[row, :length] = torch.tensor(example.ids[:-1])
@@ -144,7 +144,7 @@ def collate(examples: Sequence[Encoded], mask_prompt: bool) -> Batch:
         targets,
         places=[example.place for example in examples],
         tokens=sum(len(example.ids) - 1 for example in examples),
-        target_tokens=int((targets != IGNORED).sum()),
+        target_tokens=int((targets != IGNORE_INDEX).sum()),
     )
 
 

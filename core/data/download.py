@@ -40,17 +40,17 @@ constants.HF_HUB_DISABLE_XET = True
 """The hub's other way to send large files tells of failures by a bare RuntimeError, after minutes."""
 constants.HF_HUB_DISABLE_TELEMETRY = True
 """The hub need not know what asks it for a file, beyond the client's name."""
-PATIENCE = 10.0
+CONNECT_TIMEOUT_S = 10.0
 """Seconds for a first sign of the hub."""
-DIFFERS = "is not what the hub announced (its SHA-256 differs) and was removed; try again"
+CHECKSUM_MISMATCH = "is not what the hub announced (its SHA-256 differs) and was removed; try again"
 SHA256 = re.compile(r"[0-9a-f]{64}")
-TELL_EVERY = 1.0
+PROGRESS_INTERVAL_S = 1.0
 """Seconds."""
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 @contextmanager
-def told_to(listener: Listener) -> Iterator[None]:
+def reporting_to(listener: Listener) -> Iterator[None]:
     """Have this thread's downloads told to a listener, rather than drawn in the terminal."""
     token = _listener.set(listener)
     try:
@@ -66,7 +66,7 @@ def progress_bar(repository: str) -> type[Any] | None:
         return None
     tell = listener
 
-    class Told(tqdm):  # type: ignore[misc]
+    class DownloadProgress(tqdm):  # type: ignore[misc]
         last = -math.inf
 
         def __init__(self, *args: Any, **more: Any) -> None:
@@ -76,12 +76,12 @@ def progress_bar(repository: str) -> type[Any] | None:
             drawn: bool | None = super().update(n)
             now = time.monotonic()
             whole = self.n == self.total
-            if self.unit == "B" and (whole or now - self.last >= TELL_EVERY):
+            if self.unit == "B" and (whole or now - self.last >= PROGRESS_INTERVAL_S):
                 self.last = now
                 tell(repository, int(self.n), int(self.total or 0))
             return drawn
 
-    return Told
+    return DownloadProgress
 
 
 def is_cached(repository: str, name: str) -> bool:
@@ -138,7 +138,7 @@ def reachable() -> bool:
     hub = urlsplit(constants.ENDPOINT)
     port = hub.port or (80 if hub.scheme == "http" else 443)
     try:
-        socket.create_connection((hub.hostname, port), timeout=PATIENCE).close()
+        socket.create_connection((hub.hostname, port), timeout=CONNECT_TIMEOUT_S).close()
     except OSError:
         return False
     return True
@@ -170,7 +170,7 @@ def discard_if_damaged(path: Path) -> bool:
 
 
 @contextmanager
-def explained(named: str, repository: str, instead: str) -> Iterator[None]:
+def explain_error(named: str, repository: str, instead: str) -> Iterator[None]:
     """Turn what a download meets into one sentence.
 
     Args:

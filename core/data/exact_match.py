@@ -6,16 +6,18 @@ The one definition, for the table of runs and for the judge that compares with t
 import re
 import unicodedata
 
-QUIET = re.compile(r"[^\w\s+#%./<>=*-]|_|(?<!\d)[./*]|[./*](?!\d)|(?<=\w)-|-(?!\d)")
+IGNORED_PUNCTUATION = re.compile(r"[^\w\s+#%./<>=*-]|_|(?<!\d)[./*]|[./*](?!\d)|(?<=\w)-|-(?!\d)")
 """Signs that make no difference: no part of a number, as a minus or a decimal point are, nor of a name like C++."""
 
 
 def exact_match(answer: str, reference: str) -> bool:
     """Two texts that have no words at all match only if they are the same sign for sign."""
-    words = normalised(answer)
-    return words == normalised(reference) and (bool(words) or answer.strip() == reference.strip())
+    words = normalized(answer)
+    return words == normalized(reference) and (bool(words) or answer.strip() == reference.strip())
 
 
-def normalised(text: str) -> str:
+def normalized(text: str) -> str:
     """In lower case, without punctuation and repeated spaces."""
-    return " ".join(QUIET.sub(" ", unicodedata.normalize("NFKC", text).casefold()).split())
+    return " ".join(
+        IGNORED_PUNCTUATION.sub(" ", unicodedata.normalize("NFKC", text).casefold()).split()
+    )

@@ -6,12 +6,18 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 
-from core.data.download import DIFFERS, discard_if_damaged, explained, progress_bar, reachable
+from core.data.download import (
+    CHECKSUM_MISMATCH,
+    discard_if_damaged,
+    explain_error,
+    progress_bar,
+    reachable,
+)
 from core.errors import UserError
 
-NAMED = {"alpaca": "tatsu-lab/alpaca"}
-SUFFIXES = (".parquet", ".json", ".jsonl")
-ABOUT = ("dataset_info.json", "dataset_infos.json")
+DATASET_ALIASES = {"alpaca": "tatsu-lab/alpaca"}
+DATA_SUFFIXES = (".parquet", ".json", ".jsonl")
+METADATA_FILES = ("dataset_info.json", "dataset_infos.json")
 """What the hub's tools put beside the data."""
 FILE_SUFFIXES = "git|parquet|jsonl?|ndjson|csv|tsv|txt|arrow|gz|zst|zip"
 """Suffixes that mark `folder/name.suffix` as a file, even if there is no such folder. The hub rejects `.git`."""
@@ -30,8 +36,8 @@ def repository(dataset: str) -> str | None:
 
     A name whose first part is a local folder is a path, whether the file exists or not.
     """
-    if dataset in NAMED:
-        return NAMED[dataset]
+    if dataset in DATASET_ALIASES:
+        return DATASET_ALIASES[dataset]
     plausible = len(dataset) <= 96 and HUB_NAME.fullmatch(dataset)
     return dataset if plausible and not Path(dataset).parent.is_dir() else None
 
@@ -47,12 +53,12 @@ def files(dataset: str, download: bool) -> list[Path]:
         UserError: it cannot be fetched.
     """
     name = repository(dataset)
-    with explained(f"dataset = {dataset!r}", str(name), "name a file"):
+    with explain_error(f"dataset = {dataset!r}", str(name), "name a file"):
         try:
             folder = snapshot_download(
                 str(name),
                 repo_type="dataset",
-                allow_patterns=[f"*{suffix}" for suffix in SUFFIXES],
+                allow_patterns=[f"*{suffix}" for suffix in DATA_SUFFIXES],
                 local_files_only=not (download and reachable()),
                 tqdm_class=progress_bar(str(name)),
             )
@@ -60,12 +66,12 @@ def files(dataset: str, download: bool) -> list[Path]:
             if download:
                 raise
             raise NotDownloadedError(f"dataset = {dataset!r}: it is not downloaded yet") from None
-    found = sorted(path for path in Path(folder).rglob("*") if path.suffix in SUFFIXES)
-    found = [path for path in found if path.name not in ABOUT]
+    found = sorted(path for path in Path(folder).rglob("*") if path.suffix in DATA_SUFFIXES)
+    found = [path for path in found if path.name not in METADATA_FILES]
     if not found:
         raise UserError(f"dataset = {dataset!r}: {name} holds no parquet, JSON or JSONL file")
     found = [path for path in found if path.suffix == ".parquet"] or found
     found = [path for path in found if path.stem.startswith("train")] or found
     if download and any(discard_if_damaged(path) for path in found):
-        raise UserError(f"dataset = {dataset!r}: what came from {name} {DIFFERS}")
+        raise UserError(f"dataset = {dataset!r}: what came from {name} {CHECKSUM_MISMATCH}")
     return found

@@ -15,10 +15,10 @@ from core.data.dataset import Split
 from core.data.template import Example
 from core.data.tokenizer import decode
 
-UNCUT = 10**9
-NEAR = 90.0
+NO_LIMIT = 10**9
+MIN_DUPLICATE_SIMILARITY = 90.0
 """Least similarity, 0 to 100, of instruction, input and output together that is called a near-duplicate."""
-AT_ONCE = 256
+COMPARE_CHUNK = 256
 """Test examples compared with the whole training set at a time."""
 State = Literal["given", "learned", "cut"]
 
@@ -42,7 +42,7 @@ def table(split: Split) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for part, examples in vars(split).items():
         for example in examples:
-            encoded = encode_example(example, 0, UNCUT)
+            encoded = encode_example(example, 0, NO_LIMIT)
             size = {"tokens": len(encoded.ids), "prompt_tokens": encoded.prompt_length}
             rows.append({"item": len(rows), "part": part, **size, **vars(example)})
     return pd.DataFrame(rows)
@@ -50,7 +50,7 @@ def table(split: Split) -> pd.DataFrame:
 
 def tokens(example: Example, config: RunConfig, context: int) -> list[Token]:
     """The example as the model sees it. The first token is never a target: nothing comes before it."""
-    encoded = encode_example(example, 0, UNCUT)
+    encoded = encode_example(example, 0, NO_LIMIT)
     limit = min(config.max_length or context, context)
     first = encoded.prompt_length if config.mask_prompt else 1
     found, held = [], []
@@ -66,7 +66,7 @@ def tokens(example: Example, config: RunConfig, context: int) -> list[Token]:
     return found
 
 
-def duplicates(split: Split, least: float = NEAR) -> pd.DataFrame:
+def duplicates(split: Split, least: float = MIN_DUPLICATE_SIMILARITY) -> pd.DataFrame:
     """Test examples that a training example resembles, most alike first: test, train, similarity.
 
     `same_prompt` tells that instruction and input are the same but for case and white space. Similarity
@@ -75,8 +75,8 @@ def duplicates(split: Split, least: float = NEAR) -> pd.DataFrame:
     train, test = ([_normal(*vars(e).values()) for e in part] for part in (split.train, split.test))
     same_prompt = {_prompt(e): place for place, e in reversed([*enumerate(split.train)])}
     rows = []
-    for start in range(0, len(test), AT_ONCE):
-        some = test[start : start + AT_ONCE]
+    for start in range(0, len(test), COMPARE_CHUNK):
+        some = test[start : start + COMPARE_CHUNK]
         scores = process.cdist(some, train, scorer=fuzz.ratio, score_cutoff=least, workers=-1)
         for i, (place, score) in enumerate(
             zip(scores.argmax(1), scores.max(1), strict=True), start

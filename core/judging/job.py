@@ -21,14 +21,14 @@ from core.judging.judges import JudgeSettings, build
 from core.judging.ledger import Ledger
 from core.judging.limits import Limits
 from core.judging.pairs import pair_items
-from core.judging.scorer import Progress
+from core.judging.scorer import ScoringProgress
 from core.run.directory import RunDirectory
 
 if TYPE_CHECKING:  # they bring torch, which only answers of a base need
     from core.inference import Answerer
     from core.nn.gpt2 import GPT2
 
-JUDGED = ["instruction", "input", "reference", "answer"]
+JUDGED_COLUMNS = ["instruction", "input", "reference", "answer"]
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Job:
         hashes: Mapping[str, Any],
         answerer: "Callable[[], Answerer]",
     ) -> None:
-        self.order, self.progress = order, Progress()
+        self.order, self.progress = order, ScoringProgress()
         self.judge: Judge = build(order.judge, order.kind)
         self.id = judge_id(self.judge.spec)
         self.error: str | None = None
@@ -143,9 +143,9 @@ class Job:
         for base, examples in self.bases.items():
 
             def load(model: str = base.model) -> "tuple[GPT2, str]":
-                from core.inference import BASE
+                from core.inference import BASE_PREFIX
 
-                answerer, who = self._answerer(), BASE + model
+                answerer, who = self._answerer(), BASE_PREFIX + model
                 return answerer.model(who), answerer.fingerprint(who)
 
             found = answer_missing(self._runs_dir, base, examples, load, self._stop)
@@ -154,13 +154,13 @@ class Job:
                 for _, e in examples
                 if e in found
             ]
-            frames.append(pd.DataFrame(rows, columns=["run", *JUDGED]))
+            frames.append(pd.DataFrame(rows, columns=["run", *JUDGED_COLUMNS]))
         return frames
 
 
 def items_of(answers: pd.DataFrame) -> list[Item]:
     """Stored answers as `queries.answers` gives them, to be judged."""
-    return [Item(*row) for row in answers[JUDGED].itertuples(index=False)]
+    return [Item(*row) for row in answers[JUDGED_COLUMNS].itertuples(index=False)]
 
 
 def bases_of(

@@ -9,9 +9,9 @@ from core.errors import UserError
 from core.judging.judge import Judge, Kind, Service
 from core.judging.model_judge import ModelJudge
 from core.judging.questions import PAIR_TEMPLATE, SCORE_TEMPLATE, Question
-from core.judging.reference import TITLES, Measure, ReferenceJudge
+from core.judging.reference import MEASURE_TITLES, Measure, ReferenceJudge
 from core.judging.services.http_errors import base_address, checked_address, is_loopback, secrets_of
-from core.judging.services.openai_compatible import OPENAI
+from core.judging.services.openai_compatible import OPENAI_URL
 
 LOOPBACK_TIMEOUT_S = 300.0
 """Default timeout for a server on this machine, which may need to load the model first."""
@@ -22,7 +22,7 @@ LOOPBACK_IN_FLIGHT = 1
 HOSTED_IN_FLIGHT = 8
 KEY_VARIABLES = {"gemini": "GEMINI_API_KEY", "openai": "OPENAI_API_KEY"}
 ADDRESS_VARIABLES = {"gemini": "GEMINI_API_ENDPOINT", "openai": "OPENAI_BASE_URL"}
-OWN_ADDRESSES = {"gemini": "https://generativelanguage.googleapis.com", "openai": OPENAI}
+OWN_ADDRESSES = {"gemini": "https://generativelanguage.googleapis.com", "openai": OPENAI_URL}
 
 
 @dataclass(frozen=True)
@@ -181,8 +181,8 @@ def _question(settings: JudgeSettings, kind: Kind) -> Question:
     return Question(kind, settings.template.strip() or built_in)
 
 
-MEASURE_NAMES: dict[str, Measure] = {name.replace("_", "-"): name for name in TITLES}
-MEASURES = {name: TITLES[measure] for name, measure in MEASURE_NAMES.items()}
+MEASURE_NAMES: dict[str, Measure] = {name.replace("_", "-"): name for name in MEASURE_TITLES}
+MEASURES = {name: MEASURE_TITLES[measure] for name, measure in MEASURE_NAMES.items()}
 """Titles of the reference judge's measures, by the value of `model`."""
 GEMINI_MODEL = "gemini-2.5-flash"
 JUDGES: dict[str, Callable[[JudgeSettings, Kind, bool], Judge]] = {

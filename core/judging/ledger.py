@@ -16,11 +16,11 @@ from typing import Any, Self
 
 from core.errors import UserError
 from core.judging.judge import Item, Verdict, judge_id
-from core.run.event_files import VERDICTS
+from core.run.event_files import VERDICTS_FOLDER
 from core.run.events import EventWriter, parse, read_lines
 from core.run.lock import acquire
 
-LONGEST = 8000
+MAX_RAW_CHARACTERS = 8000
 """Letters of a reply that are kept."""
 
 
@@ -37,7 +37,7 @@ class Ledger:
 
     def __init__(self, runs_dir: Path, spec: Mapping[str, Any]) -> None:
         self.id = judge_id(spec)
-        self.path = runs_dir / VERDICTS / f"{self.id}.jsonl"
+        self.path = runs_dir / VERDICTS_FOLDER / f"{self.id}.jsonl"
         self._writing = threading.Lock()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ class Ledger:
 
     def write(self, key: str, item: Item, repeat: int, verdict: Verdict) -> None:
         """Keep a verdict. Of two with one key the later counts. Raises UserError where the disk is full."""
-        fields = {**asdict(verdict), "raw": verdict.raw[:LONGEST]}
+        fields = {**asdict(verdict), "raw": verdict.raw[:MAX_RAW_CHARACTERS]}
         fields = {name: value for name, value in fields.items() if value not in (None, "")}
         place = {"key": key, "id": self.id, "subject": item.subject, "repeat": repeat}
         with self._writing:
@@ -78,7 +78,7 @@ class Ledger:
 
 def known_verdicts(runs_dir: Path, spec: Mapping[str, Any]) -> Mapping[str, float | None]:
     """Score by key of every verdict that a judge's ledger holds, without opening it to write."""
-    path = runs_dir / VERDICTS / f"{judge_id(spec)}.jsonl"
+    path = runs_dir / VERDICTS_FOLDER / f"{judge_id(spec)}.jsonl"
     if not path.exists():
         return {}
     stat = path.stat()

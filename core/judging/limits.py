@@ -6,9 +6,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-MINUTE = 60.0
+WINDOW_S = 60.0
 CHARACTERS_PER_TOKEN = 4
-REPLY_TOKENS = 60
+TYPICAL_REPLY_TOKENS = 60
 """What a reply takes, roughly: a number and a sentence as JSON."""
 
 
@@ -64,17 +64,17 @@ class Throttle:
         now = self._clock()
         if now < self._closed_until:
             return self._closed_until - now
-        while self._sent and self._sent[0][0] <= now - MINUTE:
+        while self._sent and self._sent[0][0] <= now - WINDOW_S:
             self._tokens -= self._sent.popleft()[1]
         most = self._limits.requests_per_minute
         if most and len(self._sent) >= most:
-            return self._sent[-most][0] + MINUTE - now
+            return self._sent[-most][0] + WINDOW_S - now
         room = self._limits.tokens_per_minute
         if room and self._sent and self._tokens + tokens > room:
-            return self._sent[0][0] + MINUTE - now  # one larger than the room goes alone
+            return self._sent[0][0] + WINDOW_S - now  # one larger than the room goes alone
         return 0.0
 
 
 def tokens_of(prompt: str) -> int:
     """Tokens of a request and its reply, estimated: services count with vocabularies of their own."""
-    return len(prompt) // CHARACTERS_PER_TOKEN + REPLY_TOKENS
+    return len(prompt) // CHARACTERS_PER_TOKEN + TYPICAL_REPLY_TOKENS

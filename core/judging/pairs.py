@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from core.judging.judge import Item
-from core.judging.scores import EXAMPLE
+from core.judging.scores import EXAMPLE_COLUMNS
 from core.statistics.intervals import win_rate
 from core.statistics.ratings import rating_intervals
 
@@ -18,8 +18,8 @@ def pair_items(answers: pd.DataFrame) -> list[Item]:
     Equal answers are left out: they are a tie without asking.
     """
     items = []
-    for _, group in answers.groupby(EXAMPLE, sort=False):
-        instruction, input, reference = (str(group[name].iloc[0]) for name in EXAMPLE)
+    for _, group in answers.groupby(EXAMPLE_COLUMNS, sort=False):
+        instruction, input, reference = (str(group[name].iloc[0]) for name in EXAMPLE_COLUMNS)
         for a, b in combinations(group["answer"], 2):
             if a != b:
                 items += [Item(instruction, input, reference, *order) for order in ((a, b), (b, a))]
@@ -65,9 +65,9 @@ def _both_orders(
 ) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Each two runs with the scores at examples that were judged in both orders: forward, backward."""
     scored = verdicts.dropna(subset=["score"])
-    means = scored.groupby(["run", "other", *EXAMPLE])["score"].mean()
+    means = scored.groupby(["run", "other", *EXAMPLE_COLUMNS])["score"].mean()
     known = means.reset_index().groupby(["run", "other"])
-    tables = {pair: part.set_index(EXAMPLE)["score"] for pair, part in known}
+    tables = {pair: part.set_index(EXAMPLE_COLUMNS)["score"] for pair, part in known}
     for run, other in combinations(runs, 2):
         if (run, other) in tables and (other, run) in tables:
             both = pd.DataFrame({"forward": tables[run, other], "backward": tables[other, run]})

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import UserError
-from core.judging.limits import REPLY_TOKENS
+from core.judging.limits import TYPICAL_REPLY_TOKENS
 from core.judging.scorer import Task
 
-FILE = "prices.json"
-PRICES: dict[str, tuple[float, float]] = {
+PRICES_FILE = "prices.json"
+DEFAULT_PRICES: dict[str, tuple[float, float]] = {
     "gemini-2.5-flash": (0.30, 2.50),
     "gemini-2.5-flash-lite": (0.10, 0.40),
     "gemini-2.5-pro": (1.25, 10.00),
@@ -61,9 +61,9 @@ def estimate(
     Args:
         reply_tokens: mean of the judge's replies so far, where there are any.
     """
-    prompted = [task for task in left if task.tokens > REPLY_TOKENS]
-    read = sum(task.tokens - REPLY_TOKENS for task in prompted)
-    written = round((reply_tokens or REPLY_TOKENS) * len(prompted))
+    prompted = [task for task in left if task.tokens > TYPICAL_REPLY_TOKENS]
+    read = sum(task.tokens - TYPICAL_REPLY_TOKENS for task in prompted)
+    written = round((reply_tokens or TYPICAL_REPLY_TOKENS) * len(prompted))
     price = prices.get(model)
     dollars = None if price is None else (price[0] * read + price[1] * written) / 1e6
     return Estimate(len(wanted), len(left), read + written, dollars, bool(reply_tokens))
@@ -72,19 +72,19 @@ def estimate(
 def load(runs_dir: Path) -> dict[str, tuple[float, float]]:
     """The prices kept beside the runs, or the built-in ones where there are none that can be read."""
     try:
-        found = json.loads((runs_dir / FILE).read_text(encoding="utf-8"))
+        found = json.loads((runs_dir / PRICES_FILE).read_text(encoding="utf-8"))
         return {
             str(model): (float(read), float(written)) for model, (read, written) in found.items()
         }
     except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
-        return dict(PRICES)
+        return dict(DEFAULT_PRICES)
 
 
 def save(runs_dir: Path, prices: Mapping[str, tuple[float, float]]) -> None:
     """Keep prices for next time. Raises UserError where they cannot be written."""
-    partial = runs_dir / f"{FILE}.partial"
+    partial = runs_dir / f"{PRICES_FILE}.partial"
     try:
         partial.write_text(json.dumps(prices, indent=2), encoding="utf-8")
-        partial.replace(runs_dir / FILE)
+        partial.replace(runs_dir / PRICES_FILE)
     except OSError as error:
         raise UserError(f"{partial} cannot be written to ({error})") from None

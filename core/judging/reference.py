@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 from rapidfuzz.distance import LCSseq
 
-from core.data.exact_match import exact_match, normalised
+from core.data.exact_match import exact_match, normalized
 from core.judging.judge import Item, Kind, Verdict
 
-VERSION = 2
+MEASURE_VERSION = 2
 """Of what follows here: another way to compare is another judge."""
 Measure = Literal["chrf", "rouge_l", "exact"]
-TITLES: dict[Measure, str] = {"chrf": "chrF", "rouge_l": "ROUGE-L", "exact": "exact match"}
+MEASURE_TITLES: dict[Measure, str] = {"chrf": "chrF", "rouge_l": "ROUGE-L", "exact": "exact match"}
 """The measures there are, for people; the first is the default."""
 
 
@@ -31,9 +31,14 @@ class ReferenceJudge:
         """The measure, with its library's version where its last digits may depend on that."""
         import sacrebleu
 
-        model = TITLES[self._measure]
+        model = MEASURE_TITLES[self._measure]
         model += f" {sacrebleu.__version__}" if self._measure == "chrf" else ""
-        return {"judge": "reference", "kind": self._kind, "model": model, "version": VERSION}
+        return {
+            "judge": "reference",
+            "kind": self._kind,
+            "model": model,
+            "version": MEASURE_VERSION,
+        }
 
     def prompt(self, item: Item) -> str:
         """It reads the item itself."""
@@ -43,12 +48,16 @@ class ReferenceJudge:
         """Of two answers, the better is the one that is closer to the reference."""
         first = measures(item.answer, item.reference)
         if item.other is None:
-            rest = [f"{TITLES[name]} {first[name]:.0f}" for name in TITLES if name != self._measure]
+            rest = [
+                f"{MEASURE_TITLES[name]} {first[name]:.0f}"
+                for name in MEASURE_TITLES
+                if name != self._measure
+            ]
             return Verdict(first[self._measure], ", ".join(rest), raw=json.dumps(first))
         other = measures(item.other, item.reference)
         mine, theirs = first[self._measure], other[self._measure]
         ahead = mine - theirs
-        reason = f"{TITLES[self._measure]} {mine:.0f} and {theirs:.0f}"
+        reason = f"{MEASURE_TITLES[self._measure]} {mine:.0f} and {theirs:.0f}"
         score = 50.0 if ahead == 0 else 100.0 if ahead > 0 else 0.0
         return Verdict(score, reason, raw=json.dumps([first, other]))
 
@@ -57,7 +66,7 @@ def measures(answer: str, reference: str) -> dict[Measure, float]:
     """Each measure of an answer, 0 to 100."""
     from sacrebleu.metrics import CHRF  # type: ignore[attr-defined]
 
-    words, wanted = normalised(answer).split(), normalised(reference).split()
+    words, wanted = normalized(answer).split(), normalized(reference).split()
     exact = exact_match(answer, reference)
     chrf = 100.0 if exact else CHRF().sentence_score(answer.strip(), [reference.strip()]).score
     length = len(words) + len(wanted)

@@ -34,7 +34,7 @@ class Task:
 
 
 @dataclass
-class Progress:
+class ScoringProgress:
     """Progress of a scoring. Other threads read it while the scoring runs."""
 
     wanted: int = 0
@@ -102,7 +102,7 @@ def score(
     ledger: Ledger,
     limits: Limits,
     stop: threading.Event,
-    progress: Progress,
+    progress: ScoringProgress,
     missing_again: bool = False,
     random_: random.Random | None = None,
 ) -> None:
@@ -127,7 +127,7 @@ class _Scoring:
     ledger: Ledger
     limits: Limits
     stop: threading.Event
-    progress: Progress
+    progress: ScoringProgress
     random: random.Random
     ended: threading.Event
     """Set by a stop or the first error; ends all threads."""

@@ -10,13 +10,13 @@ from typing import Any
 
 import pandas as pd
 
-from core.run.event_files import PRETRAINED
+from core.run.event_files import PRETRAINED_FOLDER
 from core.statistics.intervals import Interval, components, mean_intervals, within_scale
-from core.tracking.verdict_queries import ENOUGH
+from core.tracking.verdict_queries import MIN_JUDGED_SHARE
 
-EXAMPLE = ["instruction", "input", "reference"]
+EXAMPLE_COLUMNS = ["instruction", "input", "reference"]
 """What makes a test example; its place in a data set does not."""
-ANSWER = [*EXAMPLE, "answer"]
+ANSWER_COLUMNS = [*EXAMPLE_COLUMNS, "answer"]
 MIN_SCALE_SCORES = 2
 """Fewer scores are not enough to guess the judge's scale."""
 
@@ -40,7 +40,7 @@ class Score:
 def by_example(verdicts: pd.DataFrame) -> pd.DataFrame:
     """Mean score of each run at each example: run, instruction, input, reference, score; those without are left out."""
     scored = verdicts.dropna(subset=["score"])
-    return scored.groupby(["run", *EXAMPLE], sort=False)["score"].mean().reset_index()
+    return scored.groupby(["run", *EXAMPLE_COLUMNS], sort=False)["score"].mean().reset_index()
 
 
 def of_runs(frame: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
@@ -49,11 +49,11 @@ def of_runs(frame: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     Args:
         answers: of the runs, as `queries.answers` gives them.
     """
-    own = set(answers[EXAMPLE].itertuples(index=False, name=None))
+    own = set(answers[EXAMPLE_COLUMNS].itertuples(index=False, name=None))
     kept = [
         not is_base(run) or example in own
         for run, example in zip(
-            frame["run"], frame[EXAMPLE].itertuples(index=False, name=None), strict=True
+            frame["run"], frame[EXAMPLE_COLUMNS].itertuples(index=False, name=None), strict=True
         )
     ]
     return frame[pd.Series(kept, index=frame.index, dtype=bool)]
@@ -62,7 +62,7 @@ def of_runs(frame: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
 def same_test(answers: pd.DataFrame) -> bool:
     """Whether all runs, bases aside, answered the same test examples."""
     runs = answers[[not is_base(run) for run in answers["run"]]]
-    parts = (part[EXAMPLE] for _, part in runs.groupby("run"))
+    parts = (part[EXAMPLE_COLUMNS] for _, part in runs.groupby("run"))
     return len({frozenset(part.itertuples(index=False, name=None)) for part in parts}) <= 1
 
 
@@ -81,7 +81,7 @@ def leaderboard(
     seen = _examples(verdicts)
     rows = []
     for run, count in _examples(answers).items():
-        told = partial or seen.get(run, 0) >= ENOUGH * count
+        told = partial or seen.get(run, 0) >= MIN_JUDGED_SHARE * count
         score = _score(intervals.get(str(run)), int(count), told)
         rows.append({"run": str(run), "judge": judge, **asdict(score)})
     return sorted(rows, key=lambda row: (not is_base(row["run"]), -(row["mean"] or 0), row["run"]))
@@ -111,7 +111,7 @@ def last_pair(scored: pd.DataFrame, runs: Sequence[str]) -> tuple[str, str]:
     Args:
         scored: as `by_example` gives it.
     """
-    parts = {str(run): part[EXAMPLE] for run, part in scored.groupby("run")}
+    parts = {str(run): part[EXAMPLE_COLUMNS] for run, part in scored.groupby("run")}
     examples = {run: set(part.itertuples(index=False, name=None)) for run, part in parts.items()}
     pairs = ((a, b) for place, b in reversed(list(enumerate(runs))) for a in reversed(runs[:place]))
     return next(
@@ -121,7 +121,7 @@ def last_pair(scored: pd.DataFrame, runs: Sequence[str]) -> tuple[str, str]:
 
 def missing_sentence(verdicts: pd.DataFrame) -> str | None:
     """How many verdicts, repeats included, have no score and why; None where all have one."""
-    asked = verdicts.drop_duplicates([*ANSWER, "repeat"])
+    asked = verdicts.drop_duplicates([*ANSWER_COLUMNS, "repeat"])
     reasons = Counter(asked.loc[asked["score"].isna(), "missing"].fillna("no score"))
     if not reasons:
         return None
@@ -138,7 +138,7 @@ def scale_sentence(verdicts: pd.DataFrame) -> str | None:
     Args:
         verdicts: verdicts of one judge, from `verdict_queries.verdicts`.
     """
-    scored = verdicts.dropna(subset=["score"]).drop_duplicates([*ANSWER, "repeat"])
+    scored = verdicts.dropna(subset=["score"]).drop_duplicates([*ANSWER_COLUMNS, "repeat"])
     highest = scored["score"].max()
     if len(scored) < MIN_SCALE_SCORES or (scored["judge"] == "reference").any():
         return None
@@ -153,9 +153,9 @@ def scale_sentence(verdicts: pd.DataFrame) -> str | None:
 
 def noise_sentence(verdicts: pd.DataFrame) -> str | None:
     """With repeats: how much of the scores' spread is the judge's own; None where nothing was judged twice."""
-    scored = verdicts.dropna(subset=["score"]).drop_duplicates([*ANSWER, "repeat"])
+    scored = verdicts.dropna(subset=["score"]).drop_duplicates([*ANSWER_COLUMNS, "repeat"])
     repeated: dict[Hashable, list[float]] = {
-        answer: part.tolist() for answer, part in scored.groupby(ANSWER)["score"]
+        answer: part.tolist() for answer, part in scored.groupby(ANSWER_COLUMNS)["score"]
     }
     found = components(repeated)
     if found is None:
@@ -177,7 +177,7 @@ def _score(interval: Interval | None, examples: int, told: bool = True) -> Score
 
 def _examples(frame: pd.DataFrame) -> pd.Series:
     """How many test examples each run has in a frame."""
-    return frame.drop_duplicates(["run", *EXAMPLE]).groupby("run").size()
+    return frame.drop_duplicates(["run", *EXAMPLE_COLUMNS]).groupby("run").size()
 
 
 def _intervals(scores: pd.DataFrame) -> dict[str, Interval]:
@@ -197,10 +197,10 @@ def described(judge: Mapping[str, Any]) -> str:
 
 def is_base(run: str) -> bool:
     """Whether a name stands for a pretrained base model."""
-    return run.startswith(PRETRAINED + "/")
+    return run.startswith(PRETRAINED_FOLDER + "/")
 
 
-def named(rows: list[dict[str, Any]], runs: list[str]) -> list[dict[str, Any]]:
+def display_name(rows: list[dict[str, Any]], runs: list[str]) -> list[dict[str, Any]]:
     """Rows of `run` and perhaps `other` with names for people, see `shown_names`."""
     names = shown_names(runs)
     return [
@@ -212,10 +212,10 @@ def shown_names(runs: list[str]) -> dict[str, str]:
     """Names for people: a base is `pretrained`, or `pretrained gpt2` where there are several."""
     bases = [run for run in runs if is_base(run)]
     if len(bases) == 1:
-        return {bases[0]: PRETRAINED}
-    short = [run.removeprefix(PRETRAINED + "/") for run in bases]
+        return {bases[0]: PRETRAINED_FOLDER}
+    short = [run.removeprefix(PRETRAINED_FOLDER + "/") for run in bases]
     models = [name.rpartition("-")[0] for name in short]
     return {  # with their hash where one model answers in two ways
-        run: f"{PRETRAINED} {model if models.count(model) == 1 else name}"
+        run: f"{PRETRAINED_FOLDER} {model if models.count(model) == 1 else name}"
         for run, model, name in zip(bases, models, short, strict=True)
     }

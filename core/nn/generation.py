@@ -15,7 +15,7 @@ from torch import Tensor
 from core.nn.gpt2 import GPT2, KVCache
 from core.nn.loss import head_logits
 
-ALIKE = 16
+SHARED_PREFIX_TOKENS = 16
 """Prompts that share so many first tokens have all that they share computed once."""
 
 
@@ -44,7 +44,7 @@ def fit_prompt(prompt: list[int], context: int, max_new_tokens: int) -> list[int
 def stream(model: GPT2, prompt: Sequence[int], sampling: Sampling, end: int) -> Iterator[int]:
     """Tokens that follow one prompt, one by one, until `end`, the limit or the context's end."""
     prompt = fit_prompt(list(prompt), model.arch.context, sampling.max_new_tokens)
-    batch = Batch(model, [prompt], sampling)
+    batch = DecodingBatch(model, [prompt], sampling)
     for _ in range(batch.new_tokens):
         token = int(batch.next_tokens()[0])
         if token == end:
@@ -67,7 +67,7 @@ def generate(
     room = [model.arch.context - len(prompt) for prompt in fitted]
     answers: list[list[int]] = [[] for _ in prompts]
     going = list(range(len(prompts)))
-    batch = Batch(model, fitted, sampling)
+    batch = DecodingBatch(model, fitted, sampling)
     for _ in range(batch.new_tokens):
         tokens = batch.next_tokens().tolist()
         kept = [row for row, token in enumerate(tokens) if token != end]
@@ -83,7 +83,7 @@ def generate(
     return answers
 
 
-class Batch:
+class DecodingBatch:
     """Sequences that grow together: their cache, their logits and the tokens just chosen."""
 
     def __init__(self, model: GPT2, prompts: list[list[int]], sampling: Sampling) -> None:
@@ -117,7 +117,7 @@ class Batch:
         """Compute once what prompts have in common; the columns of the batch that this fills in every row."""
         alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for row, prompt in enumerate(prompts):
-            alike[tuple(prompt[:ALIKE])].append(row)
+            alike[tuple(prompt[:SHARED_PREFIX_TOKENS])].append(row)
         known = self.length - 1  # the last token is for the logits
         for rows in alike.values():
             common = _common_beginning([prompts[row] for row in rows]) if len(rows) > 1 else []

@@ -197,7 +197,7 @@ class GPT2(nn.Module):
             if isinstance(module, Block):
                 module.recompute = on
 
-    def initialise(self, generator: torch.Generator) -> None:
+    def initialize(self, generator: torch.Generator) -> None:
         """Draw fresh weights; the head starts as a copy of the token embedding."""
         residual_std = 0.02 / (2 * self.arch.n_layer) ** 0.5
         with torch.no_grad():

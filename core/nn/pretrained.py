@@ -16,10 +16,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from core.data.download import (
-    DIFFERS,
+    CHECKSUM_MISMATCH,
     cached_file,
     discard_if_damaged,
-    explained,
+    explain_error,
     is_cached,
     is_damaged,
 )
@@ -27,10 +27,10 @@ from core.errors import UserError
 from core.nn.architecture import FAMILY, VOCABULARY, Architecture
 from core.nn.gpt2 import GPT2
 
-EMBEDDED = "gpt2-nano"
+EMBEDDED_MODEL = "gpt2-nano"
 ASSETS = Path(__file__).parent.parent / "assets"
-SUFFIX = ".safetensors"
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+WEIGHTS_SUFFIX = ".safetensors"
+WEIGHTS_FILES = ("model.safetensors", "model.safetensors.index.json")
 """Of a directory: one file, or a list of those that a large model was cut into."""
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 """Weights in a format that can run code when loaded. They are mentioned in an error, never read."""
@@ -69,9 +69,9 @@ DTYPES = {
 """Tensor dtypes by their name in a safetensors header."""
 Headers = dict[tuple[Path, str], tuple[list[int], str]]
 """Shape and dtype of each tensor, by file and name."""
-RENAMED = {"attn.c_proj": "attn.proj", "mlp.c_fc": "mlp.fc", "mlp.c_proj": "mlp.proj"}
+HUB_LAYER_NAMES = {"attn.c_proj": "attn.proj", "mlp.c_fc": "mlp.fc", "mlp.c_proj": "mlp.proj"}
 """Linear layers by the hub's names; its layout keeps them as (inputs, outputs), transposed."""
-COMPUTED = {
+SUPPORTED_CONFIG_VALUES = {
     "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
     "layer_norm_epsilon": (1e-5,),
     "scale_attn_weights": (True,),
@@ -103,7 +103,7 @@ def architecture(base_model: str) -> Architecture:
             problems.append(f"{key} is missing")
         elif type(size) is not int or not 1 <= size <= largest:
             problems.append(f"{key} = {_brief(size)} must be a whole number from 1 to {largest:,}")
-    for key, values in COMPUTED.items():
+    for key, values in SUPPORTED_CONFIG_VALUES.items():
         if config.get(key, values[0]) not in values:
             problems.append(f"{key} = {_brief(config[key])}; only {values[0]!r} is supported")
     if not problems and config["n_embd"] % config["n_head"]:
@@ -246,23 +246,23 @@ def fetch(base_model: str) -> Path:
         return _local_weights(base_model)
     repository = f"openai-community/{base_model}"
     named = f"base_model = {base_model!r}"
-    with explained(named, repository, "name a directory that holds its weights"):
+    with explain_error(named, repository, "name a directory that holds its weights"):
         for _ in range(2):
             path = cached_file(repository, "model.safetensors")
             if not discard_if_damaged(path):
                 return path
-        raise UserError(f"{named}: what came from {repository} {DIFFERS}")
+        raise UserError(f"{named}: what came from {repository} {CHECKSUM_MISMATCH}")
 
 
 def _is_from_hub(base_model: str) -> bool:
-    return base_model in FAMILY and base_model != EMBEDDED
+    return base_model in FAMILY and base_model != EMBEDDED_MODEL
 
 
 def _local_weights(base_model: str) -> Path:
     """Return the weights file of the embedded model or of a directory. Raises UserError if there is none."""
-    if base_model == EMBEDDED:
-        return ASSETS / EMBEDDED / "model.safetensors"
-    for name in WEIGHTS:
+    if base_model == EMBEDDED_MODEL:
+        return ASSETS / EMBEDDED_MODEL / "model.safetensors"
+    for name in WEIGHTS_FILES:
         if _has(base_model, name):
             return Path(base_model) / name
     message = f"base_model = {base_model!r}: it has no model.safetensors"
@@ -356,7 +356,11 @@ def _parts(path: Path) -> list[Path]:
     except (KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError("it lists no files") from None
     for name in names:
-        if not isinstance(name, str) or Path(name).name != name or not name.endswith(SUFFIX):
+        if (
+            not isinstance(name, str)
+            or Path(name).name != name
+            or not name.endswith(WEIGHTS_SUFFIX)
+        ):
             raise ValueError(f"it lists {name!r}, which is no file beside it")
     return [path.parent / name for name in sorted(names)]
 
@@ -390,7 +394,7 @@ def _from_hub_layout(
                 value = part.transpose(0, -1) if kind == "weight" else part
                 state[f"{layer.removesuffix('c_attn')}{letter}.{kind}"] = _copy(value)
             continue
-        for theirs, ours in RENAMED.items():
+        for theirs, ours in HUB_LAYER_NAMES.items():
             if layer.endswith(theirs):
                 layer = layer.removesuffix(theirs) + ours
                 tensor = tensor.transpose(0, -1) if kind == "weight" else tensor
@@ -413,7 +417,7 @@ def hub_layout(model: GPT2) -> dict[str, Tensor]:
             stem = layer.removesuffix("q")
             tensor = torch.cat([state[f"{stem}{letter}.{kind}"] for letter in "qkv"])
             layer = stem + "c_attn"
-        for theirs, ours in RENAMED.items():
+        for theirs, ours in HUB_LAYER_NAMES.items():
             if layer.endswith(ours):
                 layer = layer.removesuffix(ours) + theirs
         conv = layer.endswith((".c_attn", ".c_proj", ".c_fc")) and kind == "weight"

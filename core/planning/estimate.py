@@ -9,7 +9,7 @@ from typing import Any
 
 from core.config import RunConfig
 from core.nn.architecture import HEAD, Architecture
-from core.training.evaluation import ANSWER_POSITIONS
+from core.training.evaluation import ANSWER_BATCH_TOKENS
 
 RUNTIME_MB = 290
 """What a trainer holds besides: Python, torch, tokenizer, data. Fitted to gpt2-nano and gpt2, torch 2.13, Linux."""
@@ -17,19 +17,19 @@ CHECKPOINTING_MB = 90
 """What PyTorch's compiler takes, which its gradient checkpointing imports. Fitted to gpt2-nano."""
 BLOCK_FLOATS = 17
 """Floats a block makes for the backward pass a token, in units of n_embd: norms, q, k, v, MLP."""
-KEPT_FLOATS = 10
+SAVED_FLOATS = 10
 """Of these, what is kept until then: what norms and GELU put out is made again."""
-ROOM = 1.3
+CPU_FRAGMENTATION = 1.3
 """What is kept takes so many times its size on a CPU: between blocks in use lies room that nothing fits into."""
 LOGIT_POSITIONS = 256
 """Positions whose logits are there at a time."""
-HALF_LOGITS = 12
+GPU_LOGITS_FACTOR = 12
 """So many times more logits at a time on a GPU, copies in the shorter format and intermediate sums included."""
-EFFICIENCY = 0.6
+GEMM_EFFICIENCY = 0.6
 """Share of the rate of a square matrix product that a whole step reaches, roughly."""
-STEP_SECONDS = 0.05
+CPU_STEP_OVERHEAD_S = 0.05
 """What a forward and backward pass takes besides its arithmetic; measured on two CPU cores."""
-GPU_STEP_SECONDS = 0.015
+GPU_STEP_OVERHEAD_S = 0.015
 """The same on a GPU, reckoned, not measured: some 2,700 operations, each started in about 5 microseconds."""
 MIB = 2**20
 
@@ -49,7 +49,7 @@ class Extent:
     def answer_positions(self, max_new_tokens: int, context: int) -> int:
         """Positions that the largest batch of answers has room for."""
         one = min(self.longest_prompt + max_new_tokens, context)
-        return min(self.test_examples * one, max(ANSWER_POSITIONS, one))
+        return min(self.test_examples * one, max(ANSWER_BATCH_TOKENS, one))
 
 
 def parameters(config: RunConfig, arch: Architecture) -> tuple[int, int]:
@@ -82,7 +82,7 @@ def memory_mb(
     moments = 2 if config.optimizer == "adamw" else 0
     # Checkpointing keeps each block's input, and all of one block at a time.
     floats = (
-        BLOCK_FLOATS + arch.n_layer if config.grad_checkpointing else KEPT_FLOATS * arch.n_layer
+        BLOCK_FLOATS + arch.n_layer if config.grad_checkpointing else SAVED_FLOATS * arch.n_layer
     )
     tokens = min(config.batch_size, extent.train_examples) * extent.longest
     kept = tokens * floats * arch.n_embd
@@ -94,10 +94,10 @@ def memory_mb(
     answering = 4 * (weights + head + cache)
     if not half:
         state = weights + trainable * (1 + moments)
-        training = 4 * (state + ROOM * kept + logits)
+        training = 4 * (state + CPU_FRAGMENTATION * kept + logits)
         return runtime + max(training, answering) / MIB
     # The residual stream, a fifth of what a block keeps, stays in fp32. So do logits.
-    step = 2.2 * kept + 4 * (HALF_LOGITS if gpu else 1) * logits
+    step = 2.2 * kept + 4 * (GPU_LOGITS_FACTOR if gpu else 1) * logits
     embeddings = (arch.vocabulary + arch.context) * arch.n_embd
     if config.method == "full":
         # At the loss, most gradients are not there yet, but autocast's copies of the weights are.
@@ -140,7 +140,9 @@ def nearest_fit(
 
 def seconds(work: float, passes: int, rate: float, gpu: bool) -> float:
     """Seconds of so many operations in so many passes, where a matrix product reaches `rate` a second."""
-    return work / (rate * EFFICIENCY) + passes * (GPU_STEP_SECONDS if gpu else STEP_SECONDS)
+    return work / (rate * GEMM_EFFICIENCY) + passes * (
+        GPU_STEP_OVERHEAD_S if gpu else CPU_STEP_OVERHEAD_S
+    )
 
 
 def flops(config: RunConfig, arch: Architecture, tokens: int) -> float:

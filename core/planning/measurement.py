@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from core.config import RunConfig
 from core.errors import UserError
-from core.scheduler.executors import ENVIRONMENT, ROOT
+from core.scheduler.executors import ROOT, TRAINER_ENVIRONMENT
 
 if TYPE_CHECKING:
     from core.training.trainer import Trainer
 
-SECONDS, FEWEST, MOST = 10.0, 2, 12
+TIMING_BUDGET_S, MIN_TIMED_STEPS, MAX_TIMED_STEPS = 10.0, 2, 12
 """How long, and how many, of the run's own steps are timed."""
-NOT_MEASURED = ("name", "notes", "tags", "parent")
+COST_FREE_FIELDS = ("name", "notes", "tags", "parent")
 """Settings that cost nothing."""
 
 _one_at_a_time = threading.Lock()  # two would measure each other
@@ -41,21 +41,21 @@ class Cost:
 
 def key(config: RunConfig) -> str:
     """Equal for settings of equal cost."""
-    return config.model_dump_json(exclude=set(NOT_MEASURED))
+    return config.model_dump_json(exclude=set(COST_FREE_FIELDS))
 
 
-def begin(config: RunConfig) -> Future[Cost]:
+def start(config: RunConfig) -> Future[Cost]:
     """`measure` in the background, one after the other. The process ends with this one."""
     future: Future[Cost] = Future()
 
-    def work() -> None:
+    def main() -> None:
         try:
             with _one_at_a_time:
                 future.set_result(measure(config))
         except BaseException as error:
             future.set_exception(error)
 
-    threading.Thread(target=work, name="rehearsal", daemon=True).start()
+    threading.Thread(target=main, name="measurement", daemon=True).start()
     return future
 
 
@@ -68,7 +68,7 @@ def measure(config: RunConfig) -> Cost:
     done = subprocess.run(
         [sys.executable, "-m", "core.planning.measurement", str(os.getpid())],
         cwd=ROOT,
-        env={**ENVIRONMENT, **os.environ},
+        env={**TRAINER_ENVIRONMENT, **os.environ},
         input=json.dumps(config.model_dump()),
         capture_output=True,
         text=True,
@@ -76,15 +76,15 @@ def measure(config: RunConfig) -> Cost:
     )
     if done.returncode < 0:
         raise UserError(
-            "the rehearsal was killed: most likely the memory of this machine is too small for the run"
+            "the measurement was killed: most likely the memory of this machine is too small for the run"
         )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise UserError(f"the rehearsal failed: {last}")
+        raise UserError(f"the measurement failed: {last}")
     return Cost(**json.loads(done.stdout))
 
 
-class Nobody:
+class NullRun:
     """A run that nobody records."""
 
     directory = Path(os.devnull)
@@ -101,12 +101,12 @@ class Nobody:
         return None
 
 
-def rehearse(config: RunConfig) -> Cost:
+def run_trial(config: RunConfig) -> Cost:
     """Take the steps right here. Raises UserError."""
     from core.training import hardware
     from core.training.trainer import Trainer
 
-    trainer = Trainer(config, Nobody())
+    trainer = Trainer(config, NullRun())
     done, lengths = trainer.progress, trainer.schedule.lengths
     by_length = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     # A second batch meets the gradients of the first; further ones are like it.
@@ -115,9 +115,9 @@ def rehearse(config: RunConfig) -> Cost:
         trainer.step(step, longest)
     tokens, seconds = done.tokens, done.seconds
     start = time.monotonic()
-    for step in range(1, min(MOST, trainer.schedule.steps) + 1):
+    for step in range(1, min(MAX_TIMED_STEPS, trainer.schedule.steps) + 1):
         trainer.step(step, trainer.schedule.batches(step))
-        if step >= FEWEST and time.monotonic() - start > SECONDS:
+        if step >= MIN_TIMED_STEPS and time.monotonic() - start > TIMING_BUDGET_S:
             break
     rate = (done.seconds - seconds) / (done.tokens - tokens)
     total = config.epochs * sum(length - 1 for length in lengths)
@@ -131,7 +131,7 @@ def _answer(trainer: "Trainer") -> None:
 
     from core.data.template import format_prompt
     from core.data.tokenizer import encode
-    from core.nn.generation import Batch, Sampling, fit_prompt
+    from core.nn.generation import DecodingBatch, Sampling, fit_prompt
     from core.training import hardware
     from core.training.evaluation import answer_batches
 
@@ -141,7 +141,7 @@ def _answer(trainer: "Trainer") -> None:
     fitted = [fit_prompt(prompt, model.arch.context, most) for prompt in prompts]
     longest = [fitted[i] for i in next(answer_batches(fitted, most))]
     with torch.inference_mode(), hardware.autocast(trainer.device, trainer.dtype):
-        for cache in Batch(model, longest, Sampling(most)).caches:
+        for cache in DecodingBatch(model, longest, Sampling(most)).caches:
             cache.k.zero_()  # memory counts once it is written to
             cache.v.zero_()
 
@@ -158,6 +158,6 @@ if __name__ == "__main__":
         # Should memory run out, the kernel takes this process rather than the dashboard.
         Path("/proc/self/oom_score_adj").write_text("1000")
     try:
-        print(json.dumps(asdict(rehearse(RunConfig.parse(json.load(sys.stdin))))))
+        print(json.dumps(asdict(run_trial(RunConfig.parse(json.load(sys.stdin))))))
     except UserError as error:
         sys.exit(str(error))

@@ -24,9 +24,9 @@ from core.training import hardware
 from core.training.optimizers import learning_rate
 
 CURVE_POINTS = 200
-LEAST = Extent(train_examples=1, longest=2, test_examples=1, longest_prompt=1)
+SMALLEST_DATASET = Extent(train_examples=1, longest=2, test_examples=1, longest_prompt=1)
 """Any data set: what does not fit with this one fits with none."""
-LESS = 0.95
+RETRY_MEMORY_SHARE = 0.95
 """Share of the estimate for a run that ran out of memory which the settings offered instead may take."""
 Sizes = list[tuple[int, int]]
 Found = TypeVar("Found")
@@ -159,7 +159,7 @@ def check(config: RunConfig) -> Plan:
             f"{config.dataset} will be downloaded at the launch; steps and time are known then"
         )
         if arch and device is not None:
-            problems += _lacking(config, arch, LEAST, device)
+            problems += _lacking(config, arch, SMALLEST_DATASET, device)
     if corpus:
         notes += _data_notes(corpus)
     note = "; ".join(notes) or None
@@ -262,18 +262,18 @@ def _plan(
     )
 
 
-def less_memory(config: RunConfig) -> str:
+def memory_advice(config: RunConfig) -> str:
     """The nearest settings that need less than these, which ran out of memory, in words. Raises UserError."""
     arch = pretrained.architecture(config.base_model)
     device = hardware.resolve_device(config.device)
     extent = read_corpus(config, arch.context).extent
     needed = estimated(config, arch, extent, device)
-    room = min(hardware.available_memory_mb(device), LESS * needed)
+    room = min(hardware.available_memory_mb(device), RETRY_MEMORY_SHARE * needed)
     fit = nearest(config, room, lambda changed: estimated(changed, arch, extent, device), device)
     return f"by the estimate, {fit}"
 
 
-def lack_of_memory(config: RunConfig, measured: float) -> list[Problem]:
+def memory_problems(config: RunConfig, measured: float) -> list[Problem]:
     """A problem where a run that was measured to need so many MiB does not fit; it passed `check` before."""
     arch = pretrained.architecture(config.base_model)
     device = hardware.resolve_device(config.device)

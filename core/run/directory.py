@@ -21,13 +21,13 @@ from core.errors import UserError
 from core.nn.architecture import FAMILY
 from core.run import log
 from core.run.events import EventWriter, parse, read_lines
-from core.run.files import open_plain, replace_text
+from core.run.files import open_regular, replace_text
 from core.run.lock import acquire
 from core.run.names import free_names
 
-ENDED = ("stopped", "interrupted", "failed", "finished")
-RESUMABLE = ("queued", "stopped", "interrupted", "failed")
-PATIENCE = 1.0
+ENDED_STATUSES = ("stopped", "interrupted", "failed", "finished")
+RESUMABLE_STATUSES = ("queued", "stopped", "interrupted", "failed")
+LOCK_TIMEOUT_S = 1.0
 """Seconds to wait for whoever only looks at a run or settles it; a trainer holds it much longer."""
 
 
@@ -89,7 +89,7 @@ class RunDirectory:
     @classmethod
     def find(cls, runs_dir: Path, name: str) -> "RunDirectory":
         """The run of that name. Raises UserError where there is none."""
-        runs = {run.name: run for run in all_runs(runs_dir)}
+        runs = {run.name: run for run in list_runs(runs_dir)}
         if name not in runs:
             near = difflib.get_close_matches(name, runs, 3)
             listed = [*dict.fromkeys([*near, *runs])]
@@ -108,7 +108,7 @@ class RunDirectory:
     def config(self) -> RunConfig:
         """The settings. Raises UserError where the file is missing or damaged."""
         try:
-            with open_plain(self.config_path, "r", encoding="utf-8") as file:
+            with open_regular(self.config_path, "r", encoding="utf-8") as file:
                 values = json.load(file)
             return RunConfig.parse(values)
         except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
@@ -129,7 +129,7 @@ class RunDirectory:
 
     def log_tail(self, size: int = 4000) -> str:
         """The end of the log: what became of the run, and whatever the trainer printed."""
-        with contextlib.suppress(OSError), open_plain(self.log_path) as file:
+        with contextlib.suppress(OSError), open_regular(self.log_path) as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - size))
             return str(file.read().decode("utf-8", errors="replace"))
         return ""
@@ -175,13 +175,13 @@ class RunDirectory:
     def stop_request(self) -> str | None:
         """The status to end with, or None where nobody asked."""
         try:
-            with open_plain(self.stop_path, "r", encoding="utf-8", errors="replace") as file:
+            with open_regular(self.stop_path, "r", encoding="utf-8", errors="replace") as file:
                 ending = file.read(99)
         except OSError:
             return None
-        return ending if ending in ENDED else "stopped"
+        return ending if ending in ENDED_STATUSES else "stopped"
 
-    def asked_to_stop(self) -> float | None:
+    def seconds_since_stop_request(self) -> float | None:
         """Seconds since somebody asked it to stop, or None where nobody did.
 
         Infinitely many where the clock was set back since, for then nobody can tell.
@@ -191,7 +191,7 @@ class RunDirectory:
             return since if since >= 0 else math.inf
         return None
 
-    def withdraw_stop(self) -> None:
+    def clear_stop_request(self) -> None:
         """Forget a request to stop. Raises UserError where it cannot be removed."""
         try:
             self.stop_path.unlink(missing_ok=True)
@@ -199,7 +199,7 @@ class RunDirectory:
             raise UserError(f"{self.name} is still asked to stop ({error})") from None
 
     @contextlib.contextmanager
-    def lock(self, timeout: float = PATIENCE) -> Iterator[None]:
+    def lock(self, timeout: float = LOCK_TIMEOUT_S) -> Iterator[None]:
         """Hold the right to write events.
 
         Raises:
@@ -229,7 +229,7 @@ class RunDirectory:
             os.close(handle)
         return handle is None
 
-    def settle(
+    def mark_ended(
         self, reason: str, ending: str = "interrupted", of: Collection[str] = ("queued", "running")
     ) -> str | None:
         """Give a run its last word whose trainer is gone without one; its status, None where nobody can read it.
@@ -242,8 +242,8 @@ class RunDirectory:
             if self.status() in of:
                 last = {"status": self.stop_request() or ending, "reason": reason}
                 self.append("status", **last)
-                log.tell(self.log_path, "status", last)
-                self.withdraw_stop()
+                log.append_event(self.log_path, "status", last)
+                self.clear_stop_request()
         with contextlib.suppress(UserError):
             return self.status()
         return None
@@ -281,7 +281,7 @@ def _anchored(config: RunConfig) -> dict[str, str]:
     return found
 
 
-def all_runs(runs_dir: Path) -> list[RunDirectory]:
+def list_runs(runs_dir: Path) -> list[RunDirectory]:
     """Every run directory, by name. Links are not followed, names that are no UTF-8 passed over."""
     if not runs_dir.is_dir():
         return []

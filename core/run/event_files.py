@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-VERDICTS = "verdicts"
-PRETRAINED = "pretrained"
-FOLDERS = (VERDICTS, PRETRAINED)
+VERDICTS_FOLDER = "verdicts"
+PRETRAINED_FOLDER = "pretrained"
+EVENT_FOLDERS = (VERDICTS_FOLDER, PRETRAINED_FOLDER)
 """Beside the run directories; no run may have such a name."""
 
 
@@ -21,7 +21,7 @@ def event_files(runs_dir: Path) -> list[EventFile]:
     """Every such file. Links are not followed."""
     paths = [
         path
-        for folder in FOLDERS
+        for folder in EVENT_FOLDERS
         if not (runs_dir / folder).is_symlink()
         for path in sorted((runs_dir / folder).glob("*.jsonl"))
         if not path.is_symlink()

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from core.run.files import open_plain
+from core.run.files import open_regular
 
-TAIL = 1 << 20
-LARGEST = 2**63 - 1
+TAIL_BYTES = 1 << 20
+MAX_BIGINT = 2**63 - 1
 """The largest whole number that the index can hold."""
 
 
@@ -30,7 +30,7 @@ class EventWriter:
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
         self._clock, self._path = clock, path
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
-        self._seq = self._mend()
+        self._seq = self._repair_tail()
 
     def append(self, kind: str, /, **fields: Any) -> None:
         """Write one event: its number, time, kind and fields. Raises OSError; then it left no trace."""
@@ -52,9 +52,9 @@ class EventWriter:
         """Release the file."""
         os.close(self._file)
 
-    def _mend(self) -> int:
+    def _repair_tail(self) -> int:
         """Cut off a torn last line; return the number of the last event."""
-        size, length = os.fstat(self._file).st_size, TAIL
+        size, length = os.fstat(self._file).st_size, TAIL_BYTES
         while True:
             start = max(0, size - length)
             tail = os.pread(self._file, size - start, start)
@@ -70,7 +70,7 @@ class EventWriter:
 
 def read_lines(path: Path, offset: int, limit: int = 16 << 20) -> tuple[list[bytes], int]:
     """Whole lines from a byte offset on, at most about `limit` bytes, and the offset after them."""
-    with open_plain(path) as file:
+    with open_regular(path) as file:
         file.seek(offset)
         data = file.read(limit)
         while b"\n" not in data and (more := file.read(limit)):
@@ -88,4 +88,4 @@ def parse(line: bytes) -> dict[str, Any] | None:
     if not isinstance(event, dict) or not isinstance(event.get("event"), str):
         return None
     seq = event.get("seq")
-    return event if type(seq) is int and 0 < seq <= LARGEST else None
+    return event if type(seq) is int and 0 < seq <= MAX_BIGINT else None

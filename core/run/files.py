@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 
-def open_plain(path: Path, mode: str = "rb", **more: Any) -> IO[Any]:
+def open_regular(path: Path, mode: str = "rb", **more: Any) -> IO[Any]:
     """As `open`. Raises OSError for what is no plain file: a link (ELOOP), a pipe nobody would write to."""
     return open(path, mode, opener=_plain, **more)
 
@@ -17,7 +17,7 @@ def replace_text(path: Path, text: str) -> None:
     """Write a file anew and give it its name when it is whole. A link of that name is replaced, not followed."""
     partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")  # two may write at once
     try:
-        with open_plain(partial, "x", encoding="utf-8") as file:
+        with open_regular(partial, "x", encoding="utf-8") as file:
             file.write(text)
         partial.replace(path)
     except BaseException:

@@ -8,7 +8,7 @@ import os
 import time
 from pathlib import Path
 
-PAUSE = 0.01
+RETRY_INTERVAL_S = 0.01
 
 
 def acquire(path: Path, timeout: float = 0.0, shared: bool = False) -> int | None:
@@ -30,7 +30,7 @@ def acquire(path: Path, timeout: float = 0.0, shared: bool = False) -> int | Non
             if time.monotonic() >= deadline:
                 os.close(handle)
                 return None
-            time.sleep(PAUSE)
+            time.sleep(RETRY_INTERVAL_S)
         if os.fstat(handle).st_nlink == 0:
             raise FileNotFoundError(path)
     except OSError:

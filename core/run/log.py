@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from core.run.files import open_plain
+from core.run.files import open_regular
 
 
-def tell(path: Path, kind: str, event: Mapping[str, Any]) -> None:
+def append_event(path: Path, kind: str, event: Mapping[str, Any]) -> None:
     """Add the line of an event to a log, if it is one to be told. Whatever hinders that disturbs nobody."""
     with contextlib.suppress(OSError, LookupError, TypeError, ValueError):
-        if line := told(kind, event):
+        if line := format_event(kind, event):
             moment = time.strftime("%Y-%m-%d %H:%M:%S")
-            with open_plain(path, "ab") as file:
+            with open_regular(path, "ab") as file:
                 file.write(f"{moment} {line}\n".encode(errors="replace"))
 
 
-def told(kind: str, event: Mapping[str, Any]) -> str | None:
+def format_event(kind: str, event: Mapping[str, Any]) -> str | None:
     """An event in words, None where its kind is not told."""
     match kind:
         case "status":

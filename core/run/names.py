@@ -7,10 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from core.config import RunConfig
-from core.run.event_files import FOLDERS
+from core.run.event_files import EVENT_FOLDERS
 
-DEVICES = {"con", "prn", "aux", "nul", *(f"{n}{i}" for n in ("com", "lpt") for i in range(10))}
-RESERVED = DEVICES | {"lab", "driver", "queue", "settings", "", *FOLDERS}
+WINDOWS_DEVICES = {
+    "con",
+    "prn",
+    "aux",
+    "nul",
+    *(f"{n}{i}" for n in ("com", "lpt") for i in range(10)),
+}
+RESERVED_NAMES = WINDOWS_DEVICES | {"lab", "driver", "queue", "settings", "", *EVENT_FOLDERS}
 """No run may be called like a device of Windows, or like what else lies beside the runs."""
 
 
@@ -38,7 +44,7 @@ def slug(name: str) -> str:
         kept += c if c.isalnum() or c in "._-" or is_mark else "\0"
     short = re.sub("\0+", "-", kept)[:MAX_CHARACTERS].encode()[:MAX_BYTES].decode(errors="ignore")
     cleaned = short.strip("-._")
-    return f"run-{cleaned}".rstrip("-") if cleaned.split(".")[0] in RESERVED else cleaned
+    return f"run-{cleaned}".rstrip("-") if cleaned.split(".")[0] in RESERVED_NAMES else cleaned
 
 
 def next_name(runs_dir: Path, config: RunConfig) -> str:

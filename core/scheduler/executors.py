@@ -12,15 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from core.run.directory import RunDirectory
-from core.run.files import open_plain
+from core.run.files import open_regular
 from core.scheduler.processes import kill_tree
-from core.scheduler.trainer_process import less_memory, work
+from core.scheduler.trainer_process import main, memory_advice
 
-GRACE = 300.0
+STOP_GRACE_S = 300.0
 """Seconds between a request to stop and killing the trainer: a long step and a large checkpoint fit in."""
 ROOT = Path(__file__).parents[2]
 MIB = 2**20
-ENVIRONMENT = {
+TRAINER_ENVIRONMENT = {
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     "GOMP_SPINCOUNT": "1000",
     "GLIBC_TUNABLES": (
@@ -35,13 +35,13 @@ and zeroed; small blocks set aside for reuse would lie in the way of large ones.
 Executor = Callable[[RunDirectory], None]
 
 
-def run_in_process(run: RunDirectory, grace: float = GRACE) -> None:
+def run_in_process(run: RunDirectory, grace: float = STOP_GRACE_S) -> None:
     """Train in a spawned process of its own session: no crash of one reaches the other."""
-    with open_plain(run.log_path, "ab") as log:
+    with open_regular(run.log_path, "ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "core.scheduler.trainer_process", str(run.path.resolve())],
             cwd=ROOT,
-            env={**ENVIRONMENT, **os.environ},
+            env={**TRAINER_ENVIRONMENT, **os.environ},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -58,13 +58,13 @@ def run_in_process(run: RunDirectory, grace: float = GRACE) -> None:
         how = f"signal {-code}" if code < 0 else f"exit status {code}"
         reason = f"the trainer ended without a last word ({how}); see its log"
         if code == -signal.SIGKILL and asked is None:
-            reason += f". The system kills what takes too much memory: {less_memory(run)}"
-        run.settle(reason)
+            reason += f". The system kills what takes too much memory: {memory_advice(run)}"
+        run.mark_ended(reason)
 
 
 def run_in_thread(run: RunDirectory) -> None:
     """Train right here: for debugging and notebooks."""
-    work(run)
+    main(run)
 
 
 EXECUTORS: dict[str, Executor] = {"process": run_in_process, "thread": run_in_thread}

@@ -7,7 +7,7 @@ from pathlib import Path
 from core.errors import UserError
 from core.run.files import replace_text
 
-FILE = "settings.json"
+PREFERENCES_FILE = "settings.json"
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Preferences:
 def load(runs_dir: Path) -> Preferences:
     """As kept; the defaults where nothing is that can be read."""
     try:
-        found = json.loads((runs_dir / FILE).read_text(encoding="utf-8"))
+        found = json.loads((runs_dir / PREFERENCES_FILE).read_text(encoding="utf-8"))
         return Preferences(resume_interrupted=found.get("resume_interrupted") is True)
     except (OSError, ValueError, AttributeError, RecursionError):
         return Preferences()
@@ -30,7 +30,7 @@ def load(runs_dir: Path) -> Preferences:
 
 def save(runs_dir: Path, preferences: Preferences) -> None:
     """Keep them. Raises UserError where they cannot be written."""
-    path = runs_dir / FILE
+    path = runs_dir / PREFERENCES_FILE
     try:
         replace_text(path, json.dumps(asdict(preferences), indent=2))
     except OSError as error:

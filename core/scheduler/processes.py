@@ -12,7 +12,7 @@ import psutil
 
 from core.run.directory import RunDirectory
 
-SAME = 2.0
+START_TIME_TOLERANCE_S = 2.0
 """Seconds by which two readings of one start may differ."""
 
 
@@ -49,7 +49,7 @@ def kill_trainer(run: RunDirectory) -> bool:
         return False
     try:
         process = psutil.Process(pid)
-        same = abs(_started(process) - float(started)) < SAME
+        same = abs(_started(process) - float(started)) < START_TIME_TOLERANCE_S
         if not same or str(run.path.resolve()) not in process.cmdline():
             return False
     except (psutil.Error, TypeError, ValueError):

@@ -12,13 +12,13 @@ import traceback
 from pathlib import Path
 
 from core.errors import UserError
-from core.run.directory import RunDirectory, all_runs
+from core.run.directory import RunDirectory, list_runs
 from core.run.files import replace_text
 from core.scheduler.executors import Executor
 from core.scheduler.processes import kill_trainer
 
-FILE = "queue.json"
-PATIENCE = 11.0
+QUEUE_FILE = "queue.json"
+CLOSE_TIMEOUT_S = 11.0
 """Seconds that a trainer gets to checkpoint when its dashboard ends, which is to be gone in 15."""
 
 
@@ -32,7 +32,7 @@ class Queue:
 
     def __init__(self, runs_dir: Path, executor: Executor) -> None:
         self._runs_dir, self._executor = runs_dir, executor
-        self._path = runs_dir / FILE
+        self._path = runs_dir / QUEUE_FILE
         self._changed = threading.Condition()
         self._current: str | None = None
         self._waiting = read_order(runs_dir)
@@ -75,7 +75,7 @@ class Queue:
                 self._waiting.insert(max(0, place + places), name)
                 self._write()
 
-    def close(self, timeout: float = PATIENCE) -> None:
+    def close(self, timeout: float = CLOSE_TIMEOUT_S) -> None:
         """Let the current run checkpoint and end as `interrupted`; what waits stays queued.
 
         A trainer in a process of its own that needs longer than `timeout` seconds is killed: it goes on from the
@@ -102,7 +102,7 @@ class Queue:
             time.sleep(0.05)
         with contextlib.suppress(UserError):  # its events cannot be read
             if kill_trainer(run):
-                run.settle(f"killed: it did not end within {timeout:g} s")
+                run.mark_ended(f"killed: it did not end within {timeout:g} s")
                 self._thread.join(1.0)
 
     def _drive(self) -> None:
@@ -118,7 +118,7 @@ class Queue:
             except Exception as error:  # whatever an executor raises, the next run gets its turn
                 traceback.print_exc()
                 with contextlib.suppress(OSError, UserError):
-                    run.settle(f"it could not be started ({error})", "failed")
+                    run.mark_ended(f"it could not be started ({error})", "failed")
             with self._changed:
                 if self._closing:
                     return
@@ -127,27 +127,27 @@ class Queue:
                     self._write()
 
     def _take(self, run: RunDirectory) -> None:
-        if not self._outlived(run):
+        if not self._wait_until_free(run):
             return
         if not run.config_path.exists():
             return
         if run.status() != "queued":
-            run.settle("the trainer died")
+            run.mark_ended("the trainer died")
         elif run.stop_request():
-            run.settle("withdrawn before it started")
+            run.mark_ended("withdrawn before it started")
         else:
             self._executor(run)
             # Perhaps another trainer was faster to take the run: one that a killed dashboard had just started.
-            self._outlived(run)
+            self._wait_until_free(run)
 
-    def _outlived(self, run: RunDirectory) -> bool:
+    def _wait_until_free(self, run: RunDirectory) -> bool:
         """Wait until nobody trains a run; False where the queue closes before."""
         while run.is_alive():
-            if self._waited(0.5):
+            if self._closes_within(0.5):
                 return False
         return True
 
-    def _waited(self, seconds: float) -> bool:
+    def _closes_within(self, seconds: float) -> bool:
         with self._changed:
             return self._changed.wait_for(lambda: self._closing, seconds)
 
@@ -168,8 +168,8 @@ class Queue:
 def read_order(runs_dir: Path) -> list[str]:
     """The order as it is kept, without runs that are gone; empty where it cannot be read."""
     try:
-        names = json.loads((runs_dir / FILE).read_text(encoding="utf-8"))
-        known = {run.name for run in all_runs(runs_dir)}
+        names = json.loads((runs_dir / QUEUE_FILE).read_text(encoding="utf-8"))
+        known = {run.name for run in list_runs(runs_dir)}
         return [name for name in dict.fromkeys(names) if name in known]
     except (OSError, ValueError, TypeError, RecursionError):
         return []

@@ -16,12 +16,12 @@ from typing import Any
 from core.config import RunConfig
 from core.errors import UserError
 from core.run import log
-from core.run.directory import ENDED, RunDirectory
+from core.run.directory import ENDED_STATUSES, RunDirectory
 from core.run.events import EventWriter
 from core.scheduler import processes
 
 Train = Callable[[RunConfig, Any], str]
-NO_MEMORY = ("out of memory", "allocate memory", "not enough memory")
+OUT_OF_MEMORY_PHRASES = ("out of memory", "allocate memory", "not enough memory")
 """How torch says it, on a GPU and on a CPU."""
 
 
@@ -39,7 +39,7 @@ class ActiveRun:
     def emit(self, kind: str, **fields: Any) -> None:
         """Append an event, and to the log what it says."""
         self._writer.append(kind, **fields)
-        log.tell(self._run.log_path, kind, fields)
+        log.append_event(self._run.log_path, kind, fields)
 
     def stop_requested(self) -> bool:
         """Whether to checkpoint and end: by request of a person or a signal."""
@@ -61,7 +61,7 @@ class ActiveRun:
         self._writer.close()
 
 
-def work(run: RunDirectory, signals: bool = False, train: Train | None = None) -> None:
+def main(run: RunDirectory, signals: bool = False, train: Train | None = None) -> None:
     """Train a run to its end, in this thread.
 
     Args:
@@ -73,14 +73,14 @@ def work(run: RunDirectory, signals: bool = False, train: Train | None = None) -
         UserError: it is gone.
     """
     with run.lock():
-        if run.status() in ENDED:
+        if run.status() in ENDED_STATUSES:
             return
         with contextlib.closing(ActiveRun(run)) as active:
             if signals:
                 _listen(active)
             status, reason = _train(run, active, train)
             active.emit("status", status=status, reason=reason)
-        run.withdraw_stop()
+        run.clear_stop_request()
 
 
 def _train(run: RunDirectory, active: ActiveRun, train: Train | None) -> tuple[str, str | None]:
@@ -104,22 +104,24 @@ def _train(run: RunDirectory, active: ActiveRun, train: Train | None) -> tuple[s
 
 def _reason(error: BaseException, run: RunDirectory) -> str:
     message = " ".join(str(error).split())
-    if isinstance(error, MemoryError) or any(words in message.lower() for words in NO_MEMORY):
+    if isinstance(error, MemoryError) or any(
+        words in message.lower() for words in OUT_OF_MEMORY_PHRASES
+    ):
         traceback.clear_frames(error.__traceback__)  # they hold what filled the memory
-        return f"out of memory; {less_memory(run)}"
+        return f"out of memory; {memory_advice(run)}"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename} cannot be read or written ({error.strerror})"
     return f"{type(error).__name__}: {message}"[:500]
 
 
-def less_memory(run: RunDirectory) -> str:
+def memory_advice(run: RunDirectory) -> str:
     """What would need less memory than a run that ran out of it, in words."""
     from core.planning import preflight
     from core.training import hardware
 
     try:
         hardware.release_cache()
-        return preflight.less_memory(run.config())
+        return preflight.memory_advice(run.config())
     except Exception:  # what it is for has failed already: a plain word will do
         return "a smaller batch with more gradient accumulation, gradient checkpointing or LoRA needs less"
 
@@ -134,6 +136,6 @@ def _listen(active: ActiveRun) -> None:
 
 if __name__ == "__main__":
     try:
-        work(RunDirectory(Path(sys.argv[1])), signals=True)
+        main(RunDirectory(Path(sys.argv[1])), signals=True)
     except UserError as error:
         sys.exit(str(error))

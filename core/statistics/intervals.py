@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, ndtri, stdtrit  # type: ignore[import-untyped]
 
-LEVEL = 0.95
-RESAMPLES = 2000
-SEED = 20150810
+CONFIDENCE_LEVEL = 0.95
+BOOTSTRAP_RESAMPLES = 2000
+BOOTSTRAP_SEED = 20150810
 POWER = 0.8
 """Share of studies in which a difference that is there is to be seen."""
-FEWEST = 4
+MIN_PAIRED_ITEMS = 4
 """Items below which no two runs are told apart."""
-SAME = 1e-9
+ROUNDING_TOLERANCE = 1e-9
 """Points below which a mean difference is rounding, not a difference."""
 
 
@@ -109,9 +109,9 @@ class WinRate:
 
 def mean_intervals(
     scores: Mapping[str, ArrayLike],
-    level: float = LEVEL,
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
+    level: float = CONFIDENCE_LEVEL,
+    resamples: int = BOOTSTRAP_RESAMPLES,
+    seed: int = BOOTSTRAP_SEED,
 ) -> dict[str, Interval]:
     """Means of one score an item, with bootstrap intervals over the items. The order of the names is kept.
 
@@ -129,7 +129,7 @@ def mean_intervals(
     return {name: found[name] for name in scores}
 
 
-def within_scale(found: Interval, level: float = LEVEL) -> Interval:
+def within_scale(found: Interval, level: float = CONFIDENCE_LEVEL) -> Interval:
     """The interval of a mean of points from 0 to 100, never beyond these.
 
     Where every score was 0, or every one 100, resampling knows of no other, and the interval is the exact one of a
@@ -144,22 +144,22 @@ def within_scale(found: Interval, level: float = LEVEL) -> Interval:
     return Interval(found.mean, low, high, found.n)
 
 
-def mean_interval(scores: ArrayLike, level: float = LEVEL) -> Interval:
+def mean_interval(scores: ArrayLike, level: float = CONFIDENCE_LEVEL) -> Interval:
     """The same for one sequence of scores."""
     return mean_intervals({"": scores}, level)[""]
 
 
-def paired(a: ArrayLike, b: ArrayLike, level: float = LEVEL) -> Difference:
+def paired(a: ArrayLike, b: ArrayLike, level: float = CONFIDENCE_LEVEL) -> Difference:
     """The mean of a - b over the same items in the same order. Raises ValueError for unequal lengths."""
     first, second = aligned(a, b)
     gaps = first - second
     found = mean_interval(gaps, level)
-    mean = 0.0 if abs(found.mean) < SAME else found.mean
+    mean = 0.0 if abs(found.mean) < ROUNDING_TOLERANCE else found.mean
     deviation = float(gaps.std(ddof=1)) if found.n > 1 else math.nan
     # The bootstrap alone leaves out 0 too often where items are few: so does Student's interval have to.
     reach = stdtrit(max(found.n - 1, 1), (1 + level) / 2) * deviation / math.sqrt(max(found.n, 1))
     outside = (found.low > 0 or found.high < 0) and abs(mean) > reach
-    apart = bool(found.n >= FEWEST and mean != 0 and outside)
+    apart = bool(found.n >= MIN_PAIRED_ITEMS and mean != 0 and outside)
     needed = None if mean == 0 or found.n < 2 else _needed(mean, deviation, level)
     return Difference(mean, found.low, found.high, found.n, apart, needed)
 
@@ -187,7 +187,7 @@ def components(scores: Mapping[Hashable, ArrayLike]) -> Components | None:
     return Components(items, judge, repeats, noise / (items + noise) if noise else 0.0)
 
 
-def win_rate(forward: ArrayLike, backward: ArrayLike, level: float = LEVEL) -> WinRate:
+def win_rate(forward: ArrayLike, backward: ArrayLike, level: float = CONFIDENCE_LEVEL) -> WinRate:
     """How often A beats B, each item counting as the mean of both orders.
 
     Args:
@@ -204,7 +204,7 @@ def win_rate(forward: ArrayLike, backward: ArrayLike, level: float = LEVEL) -> W
 
 
 @lru_cache(maxsize=16)
-def resampled(n: int, resamples: int, seed: int = SEED) -> NDArray[np.uint16]:
+def resampled(n: int, resamples: int, seed: int = BOOTSTRAP_SEED) -> NDArray[np.uint16]:
     """How often each of n items is in each resample, (resamples, n). Always the same for the same arguments."""
     drawn = np.random.default_rng([seed, n]).integers(n, size=(resamples, n))
     drawn += n * np.arange(resamples)[:, None]
@@ -213,7 +213,7 @@ def resampled(n: int, resamples: int, seed: int = SEED) -> NDArray[np.uint16]:
     return counts.reshape(resamples, n)
 
 
-def tail(n: int, level: float = LEVEL) -> float:
+def tail(n: int, level: float = CONFIDENCE_LEVEL) -> float:
     """The quantile of a bootstrap distribution at which an interval of that level begins, for n > 1 items.
 
     A plain percentile interval is too short by the factor sqrt((n - 1) / n) and has normal where it should

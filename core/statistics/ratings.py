@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from core.statistics.intervals import LEVEL, SEED, resampled, tail
+from core.statistics.intervals import BOOTSTRAP_SEED, CONFIDENCE_LEVEL, resampled, tail
 
-ELO = 400 / math.log(10)
+ELO_PER_LOG_UNIT = 400 / math.log(10)
 """Points of rating to a unit of log strength: 400 points more means ten wins to a defeat."""
-ALPHA = 0.05
+REGULARIZATION = 0.05
 """Regularisation: every pair counts as if each run of it had won about a tenth of a game more."""
-RESAMPLES = 1000
-ITERATIONS = 10_000
+RATING_RESAMPLES = 1000
+MAX_ITERATIONS = 10_000
 """Most that a fit may take; some tens are usual, more only where a run is all but undefeated."""
 
 
@@ -35,7 +35,7 @@ class Rating:
     high: float
 
 
-def ratings(wins: ArrayLike, alpha: float = ALPHA) -> NDArray:
+def ratings(wins: ArrayLike, alpha: float = REGULARIZATION) -> NDArray:
     """Bradley-Terry strengths with mean 0, in Elo points, (k,).
 
     Iterative Luce spectral ranking (Maystre & Grossglauser 2015, "Fast and Accurate Inference of
@@ -48,15 +48,15 @@ def ratings(wins: ArrayLike, alpha: float = ALPHA) -> NDArray:
     Raises:
         ValueError: `alpha` is 0 and some run never lost, or never won, against any of the others.
     """
-    return _fit(np.asarray(wins, dtype=float), alpha, None) * ELO
+    return _fit(np.asarray(wins, dtype=float), alpha, None) * ELO_PER_LOG_UNIT
 
 
 def rating_intervals(
     outcomes: Iterable[tuple[Hashable, int, int, float]],
     runs: int,
-    level: float = LEVEL,
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
+    level: float = CONFIDENCE_LEVEL,
+    resamples: int = RATING_RESAMPLES,
+    seed: int = BOOTSTRAP_SEED,
 ) -> list[Rating]:
     """The rating of each run with a bootstrap interval over the items, all comparisons of an item together.
 
@@ -69,19 +69,25 @@ def rating_intervals(
     """
     games = _games(outcomes, runs)
     total = games.sum(axis=0)
-    strengths = _fit(total, ALPHA, None)
+    strengths = _fit(total, REGULARIZATION, None)
     n = len(games)
     if n < 2:
-        return [Rating(float(value) * ELO, math.nan, math.nan) for value in strengths]
+        return [Rating(float(value) * ELO_PER_LOG_UNIT, math.nan, math.nan) for value in strengths]
     totals = np.tensordot(
         resampled(n, resamples, seed).astype(float), games, 1
     )  # (resamples, k, k)
-    boot = np.array([_fit(resample, ALPHA, strengths) for resample in totals])  # (resamples, k)
+    boot = np.array(
+        [_fit(resample, REGULARIZATION, strengths) for resample in totals]
+    )  # (resamples, k)
     edge = tail(n, level)
     told = (total.sum(axis=0) > 0) & (total.sum(axis=1) > 0)
     lows, highs = np.where(told, np.quantile(boot, [edge, 1 - edge], axis=0), math.nan)
     return [
-        Rating(float(value) * ELO, float(low) * ELO, float(high) * ELO)
+        Rating(
+            float(value) * ELO_PER_LOG_UNIT,
+            float(low) * ELO_PER_LOG_UNIT,
+            float(high) * ELO_PER_LOG_UNIT,
+        )
         for value, low, high in zip(strengths, lows, highs, strict=True)
     ]
 
@@ -107,7 +113,7 @@ def _fit(wins: NDArray, alpha: float, start: NDArray | None) -> NDArray:
         )
     import choix  # with scipy.stats, a third of a second that only this needs
 
-    return choix.ilsr_pairwise_dense(wins, alpha, start, ITERATIONS)
+    return choix.ilsr_pairwise_dense(wins, alpha, start, MAX_ITERATIONS)
 
 
 def _linked(wins: NDArray) -> bool:

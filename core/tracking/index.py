@@ -15,8 +15,8 @@ from core.errors import UserError
 from core.run.lock import acquire
 from core.tracking import schema
 
-INDEX = "lab.duckdb"
-LOCK = "driver.lock"
+INDEX_FILE = "lab.duckdb"
+LOCK_FILE = "driver.lock"
 """Stored next to the index, under a name that survives `rm lab.duckdb*`."""
 
 
@@ -89,10 +89,12 @@ class Index:
                 raise IndexHeldError(self.path, int(held[1])) from None
             return self._create(f"it could not be opened ({type(error).__name__})")
         version = _version(connection)
-        if version == schema.VERSION:
+        if version == schema.SCHEMA_VERSION:
             return connection
         connection.close()
-        return self._create(f"it has version {version}; this program uses version {schema.VERSION}")
+        return self._create(
+            f"it has version {version}; this program uses version {schema.SCHEMA_VERSION}"
+        )
 
     def _create(self, reason: str | None) -> duckdb.DuckDBPyConnection:
         """Replace the file with an empty index. `reason` is None if there was no file before."""
@@ -122,7 +124,7 @@ class IndexHeldError(UserError):
 
 def _hold(path: Path, timeout: float) -> int:
     """Acquire the lock next to the index. DuckDB itself lets one process open a file twice."""
-    lock = path.with_name(LOCK)
+    lock = path.with_name(LOCK_FILE)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = acquire(lock, timeout)
@@ -137,7 +139,7 @@ def _hold(path: Path, timeout: float) -> int:
 def is_held(path: Path) -> bool:
     """Whether a process has this index open."""
     try:
-        handle = acquire(path.with_name(LOCK), shared=True)
+        handle = acquire(path.with_name(LOCK_FILE), shared=True)
     except OSError:
         return False
     if handle is not None:

@@ -10,7 +10,7 @@ import pandas as pd
 from core.config import RunConfig, base_type, is_optional, metadata
 
 SQL_TYPES = {bool: "BOOLEAN", int: "BIGINT", float: "DOUBLE", str: "VARCHAR", tuple: "VARCHAR"}
-WHOLE = (
+INTEGER_COLUMNS = (
     *(name for name, field in RunConfig.model_fields.items() if base_type(field) is int),
     "steps",
     "step",
@@ -19,9 +19,9 @@ WHOLE = (
     "trainable",
 )
 """Columns of `results` that hold whole numbers or nothing."""
-CURVES = ("loss", "lr", "grad_norm", "tokens_per_s", "padding", "memory_mb")
+CURVE_METRICS = ("loss", "lr", "grad_norm", "tokens_per_s", "padding", "memory_mb")
 X_AXES = ("step", "epoch", "tokens", "seconds")
-BUCKETS = 250
+CURVE_BUCKETS = 250
 
 
 def states(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> list[dict[str, Any]]:
@@ -114,7 +114,7 @@ def results(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
         """
     ).df()
     # pandas would turn 16 into 16.0 beside a null.
-    return frame.astype(dict.fromkeys(WHOLE, "Int64"))
+    return frame.astype(dict.fromkeys(INTEGER_COLUMNS, "Int64"))
 
 
 def curves(
@@ -122,7 +122,7 @@ def curves(
     runs: Sequence[str],
     metrics: Sequence[str],
     x: str = "step",
-    buckets: int = BUCKETS,
+    buckets: int = CURVE_BUCKETS,
     window: int = 1,
 ) -> dict[str, pd.DataFrame]:
     """Return step metrics of some runs, each as `run, x, y`, downsampled to the minimum and maximum of each bucket.
@@ -132,7 +132,7 @@ def curves(
     Steps without a value are gaps: y is NaN at the first and last such step of a bucket. A run without any
     values has no points.
     """
-    assert set(metrics) <= set(CURVES)
+    assert set(metrics) <= set(CURVE_METRICS)
     assert x in X_AXES
     averaged = ", ".join(
         f"case when {m} is not null then avg({m}) over (partition by run order by step rows {window - 1} preceding) end as {m}"

@@ -2,7 +2,7 @@
 
 import duckdb
 
-VERSION = 6
+SCHEMA_VERSION = 6
 """Of an index: one of another version is set aside and rebuilt."""
 
 EVENT_TABLES = {
@@ -82,7 +82,7 @@ EVENT_TABLES = {
 `exact` of a generation is not a field of the event: the sync adds it.
 """
 
-STEPPED = ("step", "eval", "sample", "warning")
+REWINDABLE_TABLES = ("step", "eval", "sample", "warning")
 """Tables from which a rewind drops what came after its step."""
 
 
@@ -90,7 +90,7 @@ def create(connection: duckdb.DuckDBPyConnection) -> None:
     """All tables or none."""
     connection.execute("begin transaction")
     connection.execute("create table version (number INTEGER)")
-    connection.execute("insert into version values (?)", [VERSION])
+    connection.execute("insert into version values (?)", [SCHEMA_VERSION])
     connection.execute(
         "create table config (run VARCHAR PRIMARY KEY, settings JSON, stamp VARCHAR)"
     )

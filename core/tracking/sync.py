@@ -19,12 +19,12 @@ import pyarrow.json as arrow_json
 
 from core.data.exact_match import exact_match
 from core.errors import UserError
-from core.run.directory import RunDirectory, all_runs
+from core.run.directory import RunDirectory, list_runs
 from core.run.event_files import EventFile, event_files
-from core.run.events import LARGEST, parse, read_lines
-from core.run.files import open_plain
-from core.tracking.index import INDEX, Index
-from core.tracking.schema import EVENT_TABLES, STEPPED
+from core.run.events import MAX_BIGINT, parse, read_lines
+from core.run.files import open_regular
+from core.tracking.index import INDEX_FILE, Index
+from core.tracking.schema import EVENT_TABLES, REWINDABLE_TABLES
 
 NEW_RUNS_PER_TRANSACTION = 32
 """New runs are inserted in groups, so that rebuilding the index needs far fewer commits."""
@@ -137,7 +137,7 @@ class Sync:
         stamp = f"{stat.st_mtime_ns} {stat.st_ino} {stat.st_size}"
         if self._stamps.get(run.name) == stamp:
             return False
-        with open_plain(run.config_path, "r", encoding="utf-8", errors="replace") as file:
+        with open_regular(run.config_path, "r", encoding="utf-8", errors="replace") as file:
             settings = file.read()
         with self._transaction():
             self._pending.set_config(run.name, settings, stamp)
@@ -180,7 +180,7 @@ class Sync:
     def _rewind(self, run: str, step: int) -> None:
         """Delete rows that a resumed run recorded after its checkpoint."""
         self._pending.write(self._db)
-        for table in STEPPED:
+        for table in REWINDABLE_TABLES:
             self._db.execute(f'delete from "{table}" where run = ? and step > ?', [run, step])
         self._db.execute("delete from generation where run = ?", [run])
 
@@ -309,17 +309,17 @@ def parse_steps(lines: Sequence[bytes], seq: int) -> tuple[pa.Table, list[bytes]
 
 def sources(runs_dir: Path, only: Collection[str] | None = None) -> list[Source]:
     """Return the sources to index. `only` limits the runs."""
-    runs = (run for run in all_runs(runs_dir) if only is None or run.name in only)
+    runs = (run for run in list_runs(runs_dir) if only is None or run.name in only)
     return [*runs, *event_files(runs_dir)]
 
 
-def settle_dead(runs_dir: Path, index: Index) -> bool:
+def mark_dead_runs(runs_dir: Path, index: Index) -> bool:
     """Mark runs as interrupted if the index lists them as running but their trainer died. Returns whether any were."""
     query = "select run from status group by run having arg_max(status, seq) = 'running'"
     names = [name for (name,) in index.cursor().execute(query).fetchall()]
     dead = [run for name in names if not (run := RunDirectory(runs_dir / name)).is_alive()]
     for run in dead:  # a run that was resumed since then is queued, and stays queued
-        run.settle("the trainer died", of=("running",))
+        run.mark_ended("the trainer died", of=("running",))
     return bool(dead)
 
 
@@ -330,7 +330,7 @@ def read_index(runs_dir: Path, only: Collection[str] | None = None) -> Index:
         only: the required runs. An index in memory contains only these, so that it is built faster.
     """
     try:
-        index = Index(runs_dir / INDEX) if runs_dir.is_dir() else Index(None)
+        index = Index(runs_dir / INDEX_FILE) if runs_dir.is_dir() else Index(None)
     except UserError:
         index = Index(None)
     try:
@@ -349,17 +349,17 @@ def rebuild_index(runs_dir: Path) -> int:
     Raises:
         UserError: another process has the index open, or it cannot be written.
     """
-    index = Index(runs_dir / INDEX)
+    index = Index(runs_dir / INDEX_FILE)
     index.rebuild("as requested")
     _sync_once(runs_dir, index, None)
     index.close()
-    return len(all_runs(runs_dir))
+    return len(list_runs(runs_dir))
 
 
 def _sync_once(runs_dir: Path, index: Index, only: Collection[str] | None) -> None:
     sync = Sync(index.new_cursor())
     sync.run(sources(runs_dir, only))
-    if settle_dead(runs_dir, index):
+    if mark_dead_runs(runs_dir, index):
         sync.run(sources(runs_dir, only))
 
 
@@ -384,7 +384,7 @@ def _is_same_file(path: Path, offset: ReadOffset) -> bool:
     size = _size(path)
     if size <= offset.position:
         return size == offset.position
-    with open_plain(path) as file:
+    with open_regular(path) as file:
         file.seek(offset.position - len(offset.before))
         return file.read(len(offset.before)) == offset.before
 
@@ -424,7 +424,7 @@ def _row(run: str, event: dict[str, Any]) -> list[Any] | None:
 def _read_int(value: Any) -> int:
     if type(value) is not int:
         raise TypeError(value)
-    if abs(value) > LARGEST:
+    if abs(value) > MAX_BIGINT:
         raise OverflowError(value)
     return value
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import duckdb
 import pandas as pd
 
-ENOUGH = 0.99
+MIN_JUDGED_SHARE = 0.99
 """Share of a run's test examples that a judge must have seen before its score is shown. The rest is what a service would
 not judge: answers shared with a run that was judged are more often right than others, and no fair part."""
 
@@ -99,7 +99,7 @@ def scores(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
         select run, example, id, judge, model, avg(score) as score, examples
         from means join judges using (id) join asked using (subject) join sizes using (run)
         group by run, example, id, judge, model, examples
-        qualify count(*) over (partition by run, id) >= {ENOUGH} * examples
+        qualify count(*) over (partition by run, id) >= {MIN_JUDGED_SHARE} * examples
         order by run, id, example
         """
     ).df()

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from core.errors import UserError
 from core.training import resumption
-from core.training.run import Progress
+from core.training.run import TrainingProgress
 
 MANIFEST = resumption.MANIFEST
-KEPT = 2
-PARTS = {"trainable.safetensors", "optimizer.safetensors", "random.safetensors"}
+CHECKPOINTS_TO_KEEP = 2
+CHECKPOINT_FILES = {"trainable.safetensors", "optimizer.safetensors", "random.safetensors"}
 """Files of a checkpoint."""
 Files = Mapping[str, Mapping[str, Tensor]]
 
@@ -127,7 +127,7 @@ def save_checkpoint(
     newest = directory / f"step-{step:08d}"
     publish(newest, files, {**facts, "step": step})
     found = _checkpoints(directory)
-    kept = found[found.index(newest) :][:KEPT]
+    kept = found[found.index(newest) :][:CHECKPOINTS_TO_KEEP]
     for path in found:
         if path not in kept:
             shutil.rmtree(path, ignore_errors=True)
@@ -166,7 +166,7 @@ def load_checkpoint(
     return None, damaged
 
 
-def strangers(facts: Mapping[str, Any], origin: Mapping[str, str], step: int) -> list[str]:
+def changed_inputs(facts: Mapping[str, Any], origin: Mapping[str, str], step: int) -> list[str]:
     """A sentence about each thing that a run begins from and that is another than when it was saved.
 
     Args:
@@ -198,12 +198,12 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Te
     facts, files = read(path)
     progress = facts.get("progress")
     if not (
-        files.keys() >= PARTS
+        files.keys() >= CHECKPOINT_FILES
         and isinstance(progress, dict)
         and isinstance(facts.get("scaler"), dict)
     ):
         raise UserError(f"{path} is incomplete: its manifest does not list all of a checkpoint")
-    known = {field.name for field in fields(Progress)}
+    known = {field.name for field in fields(TrainingProgress)}
     if not (progress.keys() <= known and all(type(v) in (int, float) for v in progress.values())):
         raise UserError(f"{path} is damaged: its manifest does not say how far the run had come")
     return facts, files

@@ -10,9 +10,9 @@ from core.config import RunConfig
 from core.errors import TrainingError
 from core.training.run import Run
 
-MOST = 10
+MAX_SKIPPED_STEPS = 10
 """Steps left out one after the other, after which a run stops all the same: it has diverged for good."""
-NAMED = 3
+MAX_NAMED_WEIGHTS = 3
 """Weights that a warning names."""
 
 
@@ -47,7 +47,7 @@ def report(
         for name, p in model.named_parameters()
         if p.grad is not None and not p.grad.isfinite().all()
     )
-    names = list(itertools.islice(unsound, NAMED))
+    names = list(itertools.islice(unsound, MAX_NAMED_WEIGHTS))
     where = f"; without a finite gradient: {', '.join(names)}" if names else ""
     places = ", ".join(map(str, batch))
     message = f"{became} at lr = {lr:g}, on examples {places}{where}"
@@ -57,8 +57,8 @@ def report(
             f"training diverged at step {step} with lr = {lr:g}: {became}; "
             "a lower lr, a longer warm-up or gradient clipping may help"
         )
-    if skipped + 1 >= MOST:
+    if skipped + 1 >= MAX_SKIPPED_STEPS:
         raise TrainingError(
-            f"training diverged: {MOST} steps in a row up to step {step} had no finite loss and gradient; "
+            f"training diverged: {MAX_SKIPPED_STEPS} steps in a row up to step {step} had no finite loss and gradient; "
             "a lower lr, a longer warm-up or gradient clipping may help"
         )

@@ -12,7 +12,7 @@ from core.data.tokenizer import END_OF_TEXT, decode, encode
 from core.nn.generation import Sampling, fit_prompt, generate
 from core.nn.gpt2 import GPT2
 
-ANSWER_POSITIONS = 8192
+ANSWER_BATCH_TOKENS = 8192
 """Tokens, those to come included, of the prompts answered together: many short ones or few long ones."""
 
 
@@ -82,6 +82,6 @@ def answer_batches(prompts: Sequence[Sequence[int]], max_new_tokens: int) -> Ite
     """Places of the prompts to answer together. The longest come first: what needs most memory does."""
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]), reverse=True)
     while order:
-        rows = max(1, ANSWER_POSITIONS // (len(prompts[order[0]]) + max_new_tokens))
+        rows = max(1, ANSWER_BATCH_TOKENS // (len(prompts[order[0]]) + max_new_tokens))
         yield order[:rows]
         order = order[rows:]

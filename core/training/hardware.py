@@ -67,7 +67,7 @@ def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractCon
     return torch.autocast(device.type, dtype)
 
 
-def make_repeatable(device: torch.device) -> None:
+def enable_determinism(device: torch.device) -> None:
     """Let the same steps give the same bits on a CUDA device, as on a CPU they do anyway."""
     if device.type == "cuda":
         torch.use_deterministic_algorithms(True, warn_only=True)

@@ -31,7 +31,7 @@ class StoppedError(Exception):
     """A stop was asked for before there was a step to end after."""
 
 
-def tell_download(run: Run) -> Callable[[str, int, int], None]:
+def report_download(run: Run) -> Callable[[str, int, int], None]:
     """A listener to downloads that writes an event each time. It raises StoppedError where a stop was asked for."""
 
     def tell(repository: str, done: int, total: int) -> None:
@@ -43,7 +43,7 @@ def tell_download(run: Run) -> Callable[[str, int, int], None]:
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """How far a run has come.
 
     Args:

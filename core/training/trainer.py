@@ -20,7 +20,7 @@ from core.training import checkpoints, divergence, hardware, resumption
 from core.training.build import build_model
 from core.training.evaluation import answer_all, mean_loss
 from core.training.optimizers import build_optimizer, learning_rate
-from core.training.run import Outcome, Progress, Run, StoppedError, tell_download
+from core.training.run import Outcome, Run, StoppedError, TrainingProgress, report_download
 
 
 def train(config: RunConfig, run: Run) -> Outcome:
@@ -31,7 +31,7 @@ def train(config: RunConfig, run: Run) -> Outcome:
         TrainingError: the loss or its gradient is no longer finite.
     """
     try:
-        with download.told_to(tell_download(run)):
+        with download.reporting_to(report_download(run)):
             trainer = Trainer(config, run)
     except StoppedError:
         return "stopped"
@@ -48,7 +48,7 @@ class Trainer:
         self.config, self.run = config, run
         self.device = hardware.resolve_device(config.device)
         self.dtype = hardware.resolve_precision(config.precision, self.device)
-        hardware.make_repeatable(self.device)
+        hardware.enable_determinism(self.device)
         torch.manual_seed(config.seed)
         model = self._build_model()
         self.base_hash = pretrained.fingerprint(model)
@@ -74,7 +74,7 @@ class Trainer:
         if config.compile:
             for block in self.model.h:  # the loss goes through these, not through the model's call
                 block.compile(dynamic=True)
-        self.progress = Progress()
+        self.progress = TrainingProgress()
         self.recorded_settings = resumption.recorded(config)
         self.ignores_warmup = False
         """Whether the learning rate stays constant as in the older version that started the run."""
@@ -266,7 +266,7 @@ class Trainer:
             self.run.directory / "checkpoint", self.model, self.optimizer, self._check_settings
         )
         if facts:
-            self.progress = Progress(**facts["progress"])
+            self.progress = TrainingProgress(**facts["progress"])
             if facts["scaler"]:  # empty unless the run used fp16
                 self.scaler.load_state_dict(facts["scaler"])
             if resumption.has_settings(facts):
@@ -277,7 +277,7 @@ class Trainer:
                     "changes to config.json before this resume could not be checked"
                 )
             messages += self._keep_constant_rate(facts)
-            messages += checkpoints.strangers(facts, self._origin(), self.progress.step)
+            messages += checkpoints.changed_inputs(facts, self._origin(), self.progress.step)
         self.run.emit("rewind", step=self.progress.step if facts else -1)
         for message in messages:
             self.run.emit("warning", step=self.progress.step, about="checkpoint", message=message)

@@ -18,7 +18,7 @@ Figure = dict[str, Any]
 
 PALETTE = ("#3b7dd8", "#e0803c", "#3fa66b", "#b8559b", "#8a6fd1", "#c9a227", "#4aa9b5", "#d1584f")
 # Okabe-Ito-like hues of one lightness: told apart by most eyes, legible on white and on black.
-TITLES = {
+CHART_TITLES = {
     "loss": "Training loss of each step",
     "lr": "Learning rate",
     "grad_norm": "Gradient norm",
@@ -30,12 +30,12 @@ TITLES = {
     "tokens": "tokens seen",
     "seconds": "training time (s)",
 }
-HEIGHT = 260
+CHART_HEIGHT_PX = 260
 DOT_SIZE = 5
 """Diameter of the dot drawn for an isolated point, in pixels."""
 
 
-def colours(runs: Sequence[str]) -> dict[str, str]:
+def colors(runs: Sequence[str]) -> dict[str, str]:
     """A colour for each run, by its place."""
     return {run: PALETTE[i % len(PALETTE)] for i, run in enumerate(runs)}
 
@@ -55,13 +55,13 @@ def step_curves(
         smooth: the same, averaged; or None.
     """
     lines = []
-    for run, colour in colours(runs).items():
+    for run, color in colors(runs).items():
         if smooth is not None:
-            faint = _of_run(raw, run, {"color": colour, "width": 1})
+            faint = _of_run(raw, run, {"color": color, "width": 1})
             lines.append({**faint, "opacity": 0.3, "showlegend": False, "hoverinfo": "skip"})
         main = raw if smooth is None else smooth
-        lines.append(_of_run(main, run, {"color": colour, "width": 2}))
-    figure = _from_start(_figure(lines, TITLES[metric], x, log, legend=len(runs) > 1))
+        lines.append(_of_run(main, run, {"color": color, "width": 2}))
+    figure = _from_start(_figure(lines, CHART_TITLES[metric], x, log, legend=len(runs) > 1))
     return _from_zero(figure) if metric == "lr" else figure
 
 
@@ -71,10 +71,10 @@ def loss_curves(
     """Validation (solid) and training (dotted) loss or perplexity at each evaluation, by run."""
     noun = "perplexity" if perplexity else "loss"
     lines = []
-    for run, colour in colours(runs).items():
+    for run, color in colors(runs).items():
         rows = evaluations[evaluations["run"] == run]
         for part, dash in (("val", "solid"), ("train", "dot")):
-            style = {"color": colour, "width": 2, "dash": dash}
+            style = {"color": color, "width": 2, "dash": dash}
             line = _line(rows["x"], rows[f"{part}_{noun}"], run, style)
             markers = {"mode": "lines+markers", "marker": {"size": DOT_SIZE}, "cliponaxis": False}
             lines.append({**line, **markers, "showlegend": part == "val"})
@@ -103,11 +103,11 @@ def token_lengths(lengths: Mapping[str, Sequence[int]], limit: int) -> Figure:
     width = max(1, -(-longest // 50))
     edges = np.arange(0, longest + width + 1, width)
     bars = []
-    for (part, values), colour in zip(known.items(), PALETTE, strict=False):
+    for (part, values), color in zip(known.items(), PALETTE, strict=False):
         counts = np.histogram(values, edges)[0]
         bars.append({
             "type": "bar", "x": edges[:-1] + width / 2, "y": counts, "width": width,
-            "name": part, "marker": {"color": colour},
+            "name": part, "marker": {"color": color},
             "customdata": [f"{edge} to {edge + width - 1}" for edge in edges[:-1]],
             "hovertemplate": "%{customdata} tokens: %{y}",
         })  # fmt: skip
@@ -176,14 +176,14 @@ def score_histogram(scores: Mapping[str, Sequence[float]]) -> Figure:
 def _figure(lines: list[Figure], title: str, x: str, log: bool, legend: bool) -> Figure:
     layout = {
         "title": {"text": title, "font": {"size": 14}},
-        "height": HEIGHT,
+        "height": CHART_HEIGHT_PX,
         "margin": {"l": 8, "r": 8, "t": 40, "b": 8},
         "legend": {"orientation": "h", "y": -0.32, "yanchor": "top"},
         "showlegend": legend,
         "hovermode": "x unified",
         "uirevision": "constant",  # keeps a person's zoom while data comes in
         "template": "none",  # else Plotly copies its default one into each figure, slowly
-        "xaxis": {"title": {"text": TITLES.get(x, x), "font": {"size": 12}}},
+        "xaxis": {"title": {"text": CHART_TITLES.get(x, x), "font": {"size": 12}}},
         "yaxis": {"type": "log" if log else "linear"},
     }
     # Streamlit raises PlotlyEmptyDataError for a figure without traces.

@@ -13,9 +13,9 @@ from core.errors import UserError
 from core.views.tables import cell, records
 
 COMPARISON = re.compile(r"([^\s<>=!]+)(<=|>=|!=|<|>|=)(\S*)")
-LOOSE = re.compile(r"\s*(<=|=<|>=|=>|!=|==|<|>|=)\s*")
+SPACED_OPERATOR = re.compile(r"\s*(<=|=<|>=|=>|!=|==|<|>|=)\s*")
 """A sign as people type it: with space around, or doubled or turned."""
-MEANT = {"=<": "<=", "=>": ">=", "==": "="}
+OPERATOR_ALIASES = {"=<": "<=", "=>": ">=", "==": "="}
 OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "=": operator.eq, "!=": operator.ne,
 }  # fmt: skip
@@ -39,7 +39,7 @@ def matching(
     for title, name in sorted((titles or {}).items(), key=lambda pair: -len(pair[0])):
         spelled = re.escape(title).replace(r"\ ", "[ _]")
         query = re.sub(rf"(?i)(?<!\S){spelled}(?=\s*[<>=!])", name.replace("\\", r"\\"), query)
-    words = LOOSE.sub(lambda sign: MEANT.get(sign[1], sign[1]), query).split()
+    words = SPACED_OPERATOR.sub(lambda sign: OPERATOR_ALIASES.get(sign[1], sign[1]), query).split()
     if not words:
         return frame
     asked = [_comparison(word, frame) or _occurs(word) for word in words]

@@ -10,9 +10,9 @@ from typing import Any
 from core.config import RunConfig, is_relevant, metadata
 from core.presets import PRESETS, preset
 
-STATUS = "journal"
+JOURNAL_STATUS = "journal"
 """The status of a reference row: no run has it."""
-TAUGHT = tuple(
+LEARNING_FIELDS = tuple(
     name
     for name, field in RunConfig.model_fields.items()
     if metadata(field)["group"] in ("model", "data", "method", "optimisation")
@@ -30,7 +30,7 @@ def rows() -> list[dict[str, Any]]:
         found.append({
             **_settings(name),
             "name": f"journal {name}",
-            "status": STATUS,
+            "status": JOURNAL_STATUS,
             "val_loss": told.val_loss,
             "perplexity": told.perplexity,
             "scores": {} if told.gemini is None else {"gemini": told.gemini},
@@ -48,14 +48,14 @@ def repeated(run: Mapping[str, Any]) -> str | None:
         run: its settings by name, None where one has no effect.
     """
     for name, known in PRESETS.items():
-        if known.journal and _taught(run) == _taught(_settings(name)):
+        if known.journal and _learning_settings(run) == _learning_settings(_settings(name)):
             return name
     return None
 
 
-def _taught(run: Mapping[str, Any]) -> dict[str, Any]:
+def _learning_settings(run: Mapping[str, Any]) -> dict[str, Any]:
     """What decides what is learned. A step's examples count, not how many of them are computed together."""
-    values = {key: run.get(key) for key in TAUGHT}
+    values = {key: run.get(key) for key in LEARNING_FIELDS}
     return values | {
         "batch_size": run["batch_size"] * run["grad_accumulation"],
         "grad_accumulation": None,

@@ -23,11 +23,11 @@ RUN_COLUMNS = (
     "seconds", "peak_memory_mb", "device", "parent", "notes",
 )  # fmt: skip
 """The columns of the results table, in order."""
-OWN = ("name", "parent", "tags", "notes")
+IDENTITY_FIELDS = ("name", "parent", "tags", "notes")
 """Settings that tell whose run it is, not what it does."""
-TESTED = ("dataset", "max_examples", "empty_outputs", "train_fraction", "test_fraction")
+TEST_SET_FIELDS = ("dataset", "max_examples", "empty_outputs", "train_fraction", "test_fraction")
 """Settings that choose the examples a run is tested on."""
-MEASURED = (*TESTED, "max_length", "mask_prompt")
+LOSS_FIELDS = (*TEST_SET_FIELDS, "max_length", "mask_prompt")
 """Settings that choose the tokens its loss is the mean of."""
 MIB = 2**20
 Scores = Mapping[str, Mapping[str, "Score"]]
@@ -126,7 +126,7 @@ def run_frame(frame: pd.DataFrame, scores: Scores | None = None) -> pd.DataFrame
 
 def differing(frame: pd.DataFrame) -> list[str]:
     """The settings in which some runs differ among those that it matters to, of a frame with a column for each."""
-    names = [name for name in RunConfig.model_fields if name not in OWN]
+    names = [name for name in RunConfig.model_fields if name not in IDENTITY_FIELDS]
     varied = [name for name in names if frame[name].nunique(dropna=False) > 1]
     rows = records(frame[list({*varied, "method"})])
     return [
@@ -136,18 +136,18 @@ def differing(frame: pd.DataFrame) -> list[str]:
 
 def incomparable(frame: pd.DataFrame) -> str | None:
     """Why the losses of these runs may not rank them, nor their scores perhaps; None where they do."""
-    differ = [name for name in differing(frame[frame["dataset"].notna()]) if name in MEASURED]
+    differ = [name for name in differing(frame[frame["dataset"].notna()]) if name in LOSS_FIELDS]
     titles = ", ".join(str(RunConfig.model_fields[name].title) for name in differ)
     if not differ:
         return None
-    if set(differ) & set(TESTED):
+    if set(differ) & set(TEST_SET_FIELDS):
         return f"These runs may have learned from and been tested on different examples ({titles}): losses and scores compare only where they were the same."
     return f"These losses may be means over different tokens ({titles}) and compare only where they were the same."
 
 
 def tested_alike(frame: pd.DataFrame) -> list[str]:
     """The runs that are tested on the same examples as the first."""
-    tested = [tuple(row.values()) for row in records(frame[list(TESTED)])]
+    tested = [tuple(row.values()) for row in records(frame[list(TEST_SET_FIELDS)])]
     return [str(n) for n, key in zip(frame["name"], tested, strict=True) if key == tested[0]]
 
 
@@ -167,7 +167,7 @@ def settings_of(rows: Sequence[Mapping[str, Any]], every: bool = False) -> pd.Da
         relevant = [is_relevant(name, row) for row in rows]
         values = [row[name] if r else field.default for row, r in zip(rows, relevant, strict=True)]
         alone = [field.default] if len(rows) == 1 else []
-        if name not in OWN and (every or len({*values, *alone}) > 1):
+        if name not in IDENTITY_FIELDS and (every or len({*values, *alone}) > 1):
             texts = [setting_text(v) if r else "" for v, r in zip(values, relevant, strict=True)]
             table[str(field.title)] = [*texts, *map(setting_text, alone)]
     columns = [*(str(row["name"]) for row in rows), *(["Default value"] if len(rows) == 1 else [])]

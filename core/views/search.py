@@ -10,19 +10,19 @@ from collections.abc import Mapping, Sequence
 from rapidfuzz import fuzz, process
 from rapidfuzz.distance import OSA
 
-ALIKE = 82
+MIN_WORD_SIMILARITY = 82
 """Least similarity, 0 to 100, at which a word of a text is taken for another form of a typed word."""
-MISTYPED = 0.75
+MIN_TYPO_SIMILARITY = 0.75
 """The same, 0 to 1 and by edits, for a typed word that is in no text: one slip in four letters."""
-LATE = 0.7
+LATER_SENTENCE_WEIGHT = 0.7
 """What a word counts after the first sentence: instructions come before references."""
-IMPLIED = 0.9
+SYNONYM_WEIGHT = 0.9
 """What a word counts that is not in a text but in another way to ask for the same."""
-FAINT = 0.25
+MIN_RELATIVE_SCORE = 0.25
 """Texts that reach less than this share of the best score only have `for` or `what` in common."""
-PREFIX = 0.8
+PREFIX_SIMILARITY = 0.8
 """How like a word its beginning is."""
-SAME_TASK = (
+TASK_SYNONYMS = (
     (
         "synonym",
         "alternate word",
@@ -69,7 +69,7 @@ def search(texts: Sequence[str], query: str) -> list[int]:
         weight = math.log(1 + len(texts) / (1 + len(best)))
         for i, value in best.items():
             scores[i] += weight * value
-    least = FAINT * max(scores.values(), default=0.0)
+    least = MIN_RELATIVE_SCORE * max(scores.values(), default=0.0)
     found = [i for i in scores if scores[i] >= least]
     whole = {i: fuzz.WRatio(query.lower(), texts[i].lower()) for i in found}
     return sorted(found, key=lambda i: (-round(scores[i], 9), -whole[i], i))
@@ -108,15 +108,15 @@ def _index(texts: tuple[str, ...]) -> Index:
         for word in _words(first):
             index[word].setdefault(i, 1.0)
         for word in _words(" ".join(rest)):
-            index[word].setdefault(i, LATE)
+            index[word].setdefault(i, LATER_SENTENCE_WEIGHT)
         for word in _implied(text.lower()):
-            index[word].setdefault(i, IMPLIED)
+            index[word].setdefault(i, SYNONYM_WEIGHT)
     return dict(index)
 
 
 def _implied(text: str) -> set[str]:
     """Words of the other ways to ask for what this text asks for."""
-    groups = (group for group in SAME_TASK if any(phrase in text for phrase in group))
+    groups = (group for group in TASK_SYNONYMS if any(phrase in text for phrase in group))
     return {
         word for group in groups for phrase in group for word in phrase.split() if len(word) > 3
     }
@@ -124,16 +124,22 @@ def _implied(text: str) -> set[str]:
 
 def _alike(word: str, index: Index) -> dict[str, float]:
     """Words of the texts that may be meant by a typed one, and how like it they are, 0 to 1."""
-    forms = process.extract(word, index.keys(), scorer=fuzz.ratio, score_cutoff=ALIKE, limit=None)
+    forms = process.extract(
+        word, index.keys(), scorer=fuzz.ratio, score_cutoff=MIN_WORD_SIMILARITY, limit=None
+    )
     alike = {match: score / 100 for match, score, _ in forms}
     if len(word) > 3:
-        alike |= {match: PREFIX for match in index if match.startswith(word) and match not in alike}
+        alike |= {
+            match: PREFIX_SIMILARITY
+            for match in index
+            if match.startswith(word) and match not in alike
+        }
     if word not in alike:
         slips = process.extract(
             word,
             index.keys(),
             scorer=OSA.normalized_similarity,
-            score_cutoff=MISTYPED,
+            score_cutoff=MIN_TYPO_SIMILARITY,
             limit=None,
         )
         alike |= {match: max(score, alike.get(match, 0)) for match, score, _ in slips}

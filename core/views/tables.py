@@ -13,9 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 Format = Literal["table", "json", "csv", "md"]
-WIDEST = 80
+MAX_CELL_CHARACTERS = 80
 """Letters of a cell before its text is folded. The first column, a name, is folded last of all."""
-MARKUP = re.compile(r"[\\|<`*\[]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")
+MARKDOWN_SYNTAX = re.compile(r"[\\|<`*\[]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")
 """What Markdown takes for more than text inside the cell of a table."""
 SCIENTIFIC_FROM = 1e6
 """Larger floats are shown in scientific notation, so that cells never truncate their digits."""
@@ -33,7 +33,7 @@ def render(rows: list[dict[str, Any]], format: Format) -> str:
     console = Console(width=None if Console().is_terminal else 1000)
     tables = [_table(rows)]
     if _width(tables[0], console) > console.width:
-        turned = _table(_turned(rows))
+        turned = _table(_transpose(rows))
         fits = _width(turned, console) <= console.width
         tables = [turned] if fits else [_table(part) for part in _parts(rows, console)]
     with console.capture() as captured:
@@ -44,13 +44,15 @@ def render(rows: list[dict[str, Any]], format: Format) -> str:
 def _table(rows: list[dict[str, Any]]) -> Table:
     table = Table(header_style="bold")
     for i, column in enumerate(rows[0] if rows else []):
-        table.add_column(Text(column), overflow="fold", no_wrap=i == 0, max_width=WIDEST)
+        table.add_column(
+            Text(column), overflow="fold", no_wrap=i == 0, max_width=MAX_CELL_CHARACTERS
+        )
     for row in rows:
         table.add_row(*(Text(cell(value)) for value in row.values()))
     return table
 
 
-def _turned(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _transpose(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Columns as rows: what is too wide for a terminal may be narrow enough the other way round."""
     first, *others = rows[0]
     names = [cell(row[first]) for row in rows]
@@ -84,7 +86,9 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     if not rows:
         return ""
     lines = [list(rows[0]), *([cell(v) for v in row.values()] for row in rows)]
-    escaped = [[MARKUP.sub(r"\\\g<0>", " ".join(c.split())) for c in line] for line in lines]
+    escaped = [
+        [MARKDOWN_SYNTAX.sub(r"\\\g<0>", " ".join(c.split())) for c in line] for line in lines
+    ]
     escaped.insert(1, ["---"] * len(rows[0]))
     return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
 

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 import streamlit as st
 from streamlit.errors import StreamlitSecretNotFoundError
 
-PASSWORD = "DASHBOARD_PASSWORD"
-PAUSE = 1.0
+PASSWORD_VARIABLE = "DASHBOARD_PASSWORD"
+WRONG_PASSWORD_PAUSE_S = 1.0
 """Seconds that a wrong password costs, whoever typed it: nobody guesses faster."""
-ENTERED = "entered"
-CLOSED = (
+ADMITTED_KEY = "entered"
+ACCESS_REFUSED = (
     "This dashboard is not bound to this machine alone (server.address = {address}), and nobody has said who may come in. "
-    f"Set {PASSWORD}, or configure a login ([auth] with a list `users`) in .streamlit/secrets.toml; or bind it to 127.0.0.1."
+    f"Set {PASSWORD_VARIABLE}, or configure a login ([auth] with a list `users`) in .streamlit/secrets.toml; or bind it to 127.0.0.1."
 )
 _guessing = threading.Lock()
 
@@ -31,12 +31,12 @@ def admit(paths: Sequence[str]) -> None:
     Args:
         paths: of all pages. The entrance stands at each of them, so that whoever comes in is where a link led.
     """
-    password, users = secret(PASSWORD), _users()
+    password, users = secret(PASSWORD_VARIABLE), _users()
     address = str(st.get_option("server.address") or "")
     if users:
         draw = None if _is_one_of(users) else _ask_to_log_in
     elif password:
-        draw = None if st.session_state.get(ENTERED) else lambda: _ask(password)
+        draw = None if st.session_state.get(ADMITTED_KEY) else lambda: _ask(password)
     else:
         draw = None if _is_loopback(address) else lambda: _refuse(address)
     if draw is not None:
@@ -53,7 +53,7 @@ def _is_loopback(address: str) -> bool:
 
 
 def _refuse(address: str) -> None:
-    st.error(CLOSED.format(address=address or "any"), icon=":material/lock:")
+    st.error(ACCESS_REFUSED.format(address=address or "any"), icon=":material/lock:")
 
 
 def _ask(password: str) -> None:
@@ -64,9 +64,9 @@ def _ask(password: str) -> None:
     if sent:
         with _guessing:
             if hmac.compare_digest(_digest(typed), _digest(password)):
-                st.session_state[ENTERED] = True
+                st.session_state[ADMITTED_KEY] = True
                 st.rerun()
-            time.sleep(PAUSE)
+            time.sleep(WRONG_PASSWORD_PAUSE_S)
         st.error("This is not the password.")
 
 

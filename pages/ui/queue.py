@@ -7,7 +7,7 @@ import streamlit as st
 from core.errors import UserError
 from core.lab import Lab
 from core.scheduler import preferences
-from pages.ui.text import plain
+from pages.ui.text import escape_markdown
 
 
 @st.fragment(run_every=5.0)
@@ -33,7 +33,7 @@ def show_queue(lab: Lab) -> None:
 
 def _show_place(lab: Lab, place: int, name: str, last: int) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(f"{place or ':material/play_circle:'} {plain(name)}", width="stretch")
+        st.markdown(f"{place or ':material/play_circle:'} {escape_markdown(name)}", width="stretch")
         if place == 0 or lab.queue is None:
             return
         for icon, moved, possible in (("up", -1, place > 1), ("down", 1, place < last)):
@@ -61,4 +61,4 @@ def _try(action, *args) -> None:  # type: ignore[no-untyped-def]
     try:
         action(*args)
     except UserError as error:
-        st.toast(plain(str(error)))
+        st.toast(escape_markdown(str(error)))

@@ -21,18 +21,18 @@ from core.errors import UserError
 from core.lab import Lab
 from core.scheduler.executors import EXECUTORS
 from pages.ui.queue import show_queue
-from pages.ui.text import plain
+from pages.ui.text import escape_markdown
 
 if TYPE_CHECKING:  # they bring torch and scipy, which only pages that need them wait for
     from core.inference import Answerer
     from core.judging.job import Job
 
-HOLDER = "_gpt2_lab_holder"
-NICE = 5
+HOLDER_MODULE = "_gpt2_lab_holder"
+PAGE_NICENESS = 5
 """A quarter of a core at least, however busy the trainers are: enough for ten who watch."""
-FREEZE, THAW = 5.0, 60.0
+FREEZE_INTERVAL_S, FULL_COLLECTION_INTERVAL_S = 5.0, 60.0
 """Seconds after which what came since is left out of the collection of garbage too, and after which all is looked through."""
-PATIENCE = 5.0
+SCORING_CLOSE_TIMEOUT_S = 5.0
 """Seconds to wait at the end for replies that are on their way."""
 
 
@@ -54,7 +54,7 @@ _lock = threading.Lock()
 _drawn = threading.local()
 
 
-def frame_stands() -> None:
+def mark_frame_drawn() -> None:
     """Say that `app.py` runs this script: every run has a thread of its own."""
     _drawn.frame = True
 
@@ -69,7 +69,7 @@ def lab() -> Lab:
     try:
         return open_lab()
     except UserError as error:
-        st.error(plain(str(error)), icon=":material/lock:")
+        st.error(escape_markdown(str(error)), icon=":material/lock:")
         st.stop()
 
 
@@ -80,7 +80,7 @@ def open_lab() -> Lab:
 
 def is_open(known: Lab) -> bool:
     """Whether this is still the laboratory, for parts of a page that run again without `app.py`."""
-    holder = cast(Holder | None, sys.modules.get(HOLDER))
+    holder = cast(Holder | None, sys.modules.get(HOLDER_MODULE))
     return holder is not None and holder.lab is known
 
 
@@ -102,29 +102,29 @@ def scoring() -> "Job | None":
 def start_scoring(job: "Job") -> None:
     """Score in the background; one at a time. Raises UserError while another goes on."""
     with _lock:
-        holder = cast(Holder, sys.modules[HOLDER])
-        holder.lab.driving()
+        holder = cast(Holder, sys.modules[HOLDER_MODULE])
+        holder.lab.require_queue()
         if holder.scoring and holder.scoring.going:
             raise UserError("another scoring is going on; wait for it or stop it")
         holder.scoring = job
         job.start()
 
 
-def keep_from_collection(page: str) -> None:
+def freeze_garbage_collection(page: str) -> None:
     """Leave what there is out of the collection of garbage: when all that a page brings is loaded, and as it grows.
 
     Streamlit collects after every run of a script, and would walk through torch, Plotly and all sessions each time.
     """
     with _lock:
-        holder = cast(Holder | None, sys.modules.get(HOLDER))
+        holder = cast(Holder | None, sys.modules.get(HOLDER_MODULE))
         if holder is None:
             return
         now = time.monotonic()
-        if page in holder.seen and now - holder.frozen < FREEZE:
+        if page in holder.seen and now - holder.frozen < FREEZE_INTERVAL_S:
             return
         holder.seen.add(page)
         holder.frozen = now
-        if now - holder.thawed > THAW:
+        if now - holder.thawed > FULL_COLLECTION_INTERVAL_S:
             holder.thawed = now
             gc.unfreeze()  # some of it is garbage by now
         gc.collect()
@@ -140,25 +140,25 @@ def rerun() -> NoReturn:
     st.rerun()
 
 
-def give_way() -> None:
+def lower_priority() -> None:
     """Let trainers go first where they and this script want the same core; only Linux ranks threads."""
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), PAGE_NICENESS)
 
 
 def release() -> None:
     """Close the laboratory, for tests and at exit."""
-    holder = sys.modules.get(HOLDER)
+    holder = sys.modules.get(HOLDER_MODULE)
     if holder is not None:
         held = cast(Holder, holder)
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + SCORING_CLOSE_TIMEOUT_S
         if held.scoring:
             held.scoring.stop()
         if held.lab.queue:  # a trainer and the requests under way end at the same time
             held.lab.queue.close()
         if held.scoring:  # it may still ask for what this holds
             held.scoring.join(max(0.1, deadline - time.monotonic()))
-        sys.modules.pop(HOLDER, None)
+        sys.modules.pop(HOLDER_MODULE, None)
         held.lab.close()
 
 
@@ -166,7 +166,7 @@ def show_state() -> None:
     """What every page shows beside its content: the queue, and faults of the index."""
     current = lab()
     if current.fault or current.index.rebuilt:
-        st.warning(plain(current.fault or current.index.rebuilt or ""))
+        st.warning(escape_markdown(current.fault or current.index.rebuilt or ""))
     if current.read_only:
         _show_obstacle(current)
     with st.sidebar:
@@ -175,29 +175,29 @@ def show_state() -> None:
 
 def _show_obstacle(current: Lab) -> None:
     """Why this dashboard only reads, and a button to try whether it still has to."""
-    over = current.superseded()
+    over = current.driver_has_ended()
     told = "the dashboard that drove these runs has ended" if over else current.read_only
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.info(plain(f"Read only: {told}."), icon=":material/lock:")
+        st.info(escape_markdown(f"Read only: {told}."), icon=":material/lock:")
         label = "Take over" if over else "Try again"
-        if (over or current.driver is None) and st.button(label, icon=":material/play_arrow:"):
+        if (over or current.driver_pid is None) and st.button(label, icon=":material/play_arrow:"):
             release()
             st.rerun()
 
 
 def _held() -> Holder:
     with _lock:
-        if HOLDER not in sys.modules:
+        if HOLDER_MODULE not in sys.modules:
             runs_dir = Path(os.environ.get("RUNS_DIR", "runs"))
             executor = os.environ.get("EXECUTOR", "process")
             if executor not in EXECUTORS:
                 known = " or ".join(EXECUTORS)
                 raise UserError(f"EXECUTOR = {executor!r}: it should be {known}")
-            holder = Holder(HOLDER)
+            holder = Holder(HOLDER_MODULE)
             holder.lab = Lab(runs_dir, executor)
             holder.seen, holder.frozen = set(), time.monotonic()
             holder.thawed = holder.frozen
-            sys.modules[HOLDER] = holder
+            sys.modules[HOLDER_MODULE] = holder
             atexit.register(release)
             atexit.register(gc.unfreeze)  # else all of it is reported as leaked
-        return cast(Holder, sys.modules[HOLDER])
+        return cast(Holder, sys.modules[HOLDER_MODULE])

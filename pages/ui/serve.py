@@ -15,15 +15,15 @@ from streamlit.web import cli
 from core.errors import UserError
 
 APP = Path(__file__).parents[2] / "app.py"
-HEAD_START = 3.0
+BROWSER_HEAD_START_S = 3.0
 """Seconds: a browser that is waiting opens the laboratory itself, and would wait longer beside this."""
 
 
-def look_after_runs() -> None:
+def open_lab_early() -> None:
     """Open the laboratory, once the server runs."""
     while not server.exists():
         time.sleep(0.1)
-    time.sleep(HEAD_START)
+    time.sleep(BROWSER_HEAD_START_S)
     from pages.ui import runtime
 
     with contextlib.suppress(UserError):  # every page says it
@@ -31,6 +31,6 @@ def look_after_runs() -> None:
 
 
 if __name__ == "__main__":
-    threading.Thread(target=look_after_runs, name="look after runs", daemon=True).start()
+    threading.Thread(target=open_lab_early, name="look after runs", daemon=True).start()
     sys.argv = ["streamlit", "run", str(APP), *sys.argv[1:]]
     cli.main(prog_name="streamlit")

@@ -8,13 +8,13 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from core.errors import UserError
-from core.lab import KILL_AFTER, Lab
-from core.run.directory import RESUMABLE, RunDirectory
-from pages.ui.text import duration, plain
+from core.lab import STOP_TIMEOUT_S, Lab
+from core.run.directory import RESUMABLE_STATUSES, RunDirectory
+from pages.ui.text import duration, escape_markdown
 
-SILENT = 60.0
+SILENCE_WARNING_S = 60.0
 """Seconds without an event after which a run's silence is told."""
-LOOKS = {
+STATUS_STYLES = {
     "queued": ("gray", ":material/schedule:"),
     "running": ("blue", ":material/play_circle:"),
     "stopped": ("orange", ":material/stop_circle:"),
@@ -22,18 +22,20 @@ LOOKS = {
     "failed": ("red", ":material/error:"),
     "finished": ("green", ":material/check_circle:"),
 }
-UNKNOWN = ("gray", ":material/help:")
+UNKNOWN_STATUS_STYLE = ("gray", ":material/help:")
 """Of a status that this program never writes."""
 
 
 def show_run(run: dict[str, Any], lab: Lab) -> None:
     """One run: what it is, how far it has come, and stop or resume."""
     status = run["status"] or "queued"
-    colour, icon = LOOKS.get(status, UNKNOWN)
+    color, icon = STATUS_STYLES.get(status, UNKNOWN_STATUS_STYLE)
     with st.container(horizontal=True, vertical_alignment="center"):
         name, bar = st.container(width=220), st.container(width="stretch")
         button = st.container(width=130)
-    name.markdown(f"**{plain(run['name'])}** :{colour}-badge[{icon} {plain(status)}]")
+    name.markdown(
+        f"**{escape_markdown(run['name'])}** :{color}-badge[{icon} {escape_markdown(status)}]"
+    )
     steps, step = run["steps"], run["step"]
     if status == "running" and not steps:
         _show_start(bar, run.get("download"))
@@ -42,8 +44,8 @@ def show_run(run: dict[str, Any], lab: Lab) -> None:
     elif status == "queued":
         bar.caption("waiting for its turn")
     if status in ("queued", "running"):
-        asked = RunDirectory(lab.runs_dir / run["name"]).asked_to_stop()
-        kill = asked is not None and asked > KILL_AFTER
+        asked = RunDirectory(lab.runs_dir / run["name"]).seconds_since_stop_request()
+        kill = asked is not None and asked > STOP_TIMEOUT_S
         button.button(
             "Kill" if kill else "Stop" if asked is None else "Stopping",
             key=f"stop:{run['name']}",
@@ -55,7 +57,7 @@ def show_run(run: dict[str, Any], lab: Lab) -> None:
             on_click=_try,
             args=(lab, lab.stop, run["name"]),
         )
-    elif status in RESUMABLE:
+    elif status in RESUMABLE_STATUSES:
         newest = RunDirectory(lab.runs_dir / run["name"]).checkpoint_step()
         button.button(
             "Resume",
@@ -68,20 +70,22 @@ def show_run(run: dict[str, Any], lab: Lab) -> None:
             args=(lab, lab.resume, run["name"]),
         )
     silent = time.time() - (run.get("heard") or math.inf)
-    if status == "running" and silent > SILENT:
+    if status == "running" and silent > SILENCE_WARNING_S:
         st.caption(
             f"Nothing heard from it for {duration(silent)}. A long step or a large model may need that; "
-            f"else press Stop, and {KILL_AFTER:.0f} s later Kill."
+            f"else press Stop, and {STOP_TIMEOUT_S:.0f} s later Kill."
         )
     if status in ("failed", "interrupted") and run["reason"]:
-        st.error(plain(run["reason"]))
+        st.error(escape_markdown(run["reason"]))
 
 
 def _show_start(bar: DeltaGenerator, download: dict[str, Any] | None) -> None:
     """What a run does before its first step."""
     if download and download["bytes"] < download["total"]:
         done, total = download["bytes"] / 1e6, download["total"] / 1e6
-        text = f"downloading {plain(download['repository'])}: {done:,.0f} of {total:,.0f} MB"
+        text = (
+            f"downloading {escape_markdown(download['repository'])}: {done:,.0f} of {total:,.0f} MB"
+        )
         bar.progress(done / total, text)
     else:
         bar.progress(0.0, "loading the model and the data")
@@ -106,5 +110,5 @@ def _try(lab: Lab, action: Any, name: str) -> None:
     try:
         action(name)
     except UserError as error:
-        st.toast(plain(str(error)), icon=":material/error:", duration="infinite")
+        st.toast(escape_markdown(str(error)), icon=":material/error:", duration="infinite")
     lab.refresh()

@@ -11,17 +11,17 @@ import streamlit as st
 if TYPE_CHECKING:  # imports the hub client, which most pages do not need
     from core.data.dataset import SkippedRecord
 
-STYLE = "white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.5;"
-MARK = "background: rgba(240, 170, 50, 0.35); border-radius: 3px;"
-BOX = "border-right: 1px solid rgba(128, 128, 128, 0.35); "
-TOKEN_STYLES = {
+TEXT_CSS = "white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.5;"
+MARK_CSS = "background: rgba(240, 170, 50, 0.35); border-radius: 3px;"
+TOKEN_BORDER_CSS = "border-right: 1px solid rgba(128, 128, 128, 0.35); "
+TOKEN_CSS = {
     "given": "opacity: 0.55;",
     "learned": "background: rgba(60, 125, 215, 0.22);",
     "cut": "text-decoration: line-through; opacity: 0.4;",
 }
 """How a token looks that the model is given, that it learns to predict, and that is cut off."""
 PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
-LIVELY = re.compile(r":(?=\S)|(?i:www)(?=\.)|.(?=@)|[<>~=-](?=[-=>])")
+AUTOLINK_CONTEXT = re.compile(r":(?=\S)|(?i:www)(?=\.)|.(?=@)|[<>~=-](?=[-=>])")
 """Where Streamlit looks for icons, links and arrows after it has dropped the escapes."""
 DASH = "\u2014"
 WORD_JOINER = "\u2060"
@@ -31,7 +31,7 @@ WORD_JOINER = "\u2060"
 def show_text(text: str, empty: str = "(empty)") -> None:
     """A text as it is, with its line breaks."""
     if text.strip():
-        st.html(f'<div dir="auto" style="{STYLE}">{html.escape(text)}</div>')
+        st.html(f'<div dir="auto" style="{TEXT_CSS}">{html.escape(text)}</div>')
     else:
         st.caption(empty)
 
@@ -42,21 +42,21 @@ def show_words(words: Sequence[tuple[str, bool]], empty: str = "(empty)") -> Non
         st.caption(empty)
         return
     marked = (
-        f'<mark style="{MARK} color: inherit;">{html.escape(word)}</mark>'
+        f'<mark style="{MARK_CSS} color: inherit;">{html.escape(word)}</mark>'
         if flag
         else html.escape(word)
         for word, flag in words
     )
-    st.html(f'<div dir="auto" style="{STYLE}">{"".join(marked)}</div>')
+    st.html(f'<div dir="auto" style="{TEXT_CSS}">{"".join(marked)}</div>')
 
 
 def show_tokens(tokens: Sequence[tuple[str, str]]) -> None:
     """A text token by token, each with what becomes of it: one of TOKEN_STYLES."""
     pieces = (
-        f'<span style="{BOX}{TOKEN_STYLES[state]}">{html.escape(text) or " "}</span>'
+        f'<span style="{TOKEN_BORDER_CSS}{TOKEN_CSS[state]}">{html.escape(text) or " "}</span>'
         for text, state in tokens
     )
-    st.html(f'<div dir="auto" style="{STYLE}">{"".join(pieces)}</div>')
+    st.html(f'<div dir="auto" style="{TEXT_CSS}">{"".join(pieces)}</div>')
 
 
 def show_skipped(skipped: Sequence["SkippedRecord"]) -> None:
@@ -70,10 +70,10 @@ def show_skipped(skipped: Sequence["SkippedRecord"]) -> None:
             st.dataframe(pd.DataFrame(rows), hide_index=True)
 
 
-def plain(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """A text for places that read Markdown, every sign of it escaped and in one paragraph."""
     text = text.encode("utf-8", "replace").decode("utf-8")  # a file's name may be no UTF-8
-    quiet = LIVELY.sub(lambda match: match[0] + WORD_JOINER, " ".join(text.split()))
+    quiet = AUTOLINK_CONTEXT.sub(lambda match: match[0] + WORD_JOINER, " ".join(text.split()))
     return PUNCTUATION.sub(r"\\\g<0>", quiet)
 
 

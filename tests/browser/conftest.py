@@ -19,7 +19,7 @@ from core.run.directory import RunDirectory
 
 ROOT = Path(__file__).parents[2]
 QUIET = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"]
-PATIENCE = 60_000
+TIMEOUT_MS = 60_000
 HOSTILE = (
     "<script>window.alive = 1</script> <img src=x onerror='window.alive = 2'> "
     "[link](javascript:alert(3)) $x^2$ :material/delete: https://a.bc/d **bold** &lt;b&gt;"
@@ -96,7 +96,7 @@ def _wait_for(server, url):
 def chromium():
     path = os.environ.get("CHROMIUM") or shutil.which("chromium")
     assert path, "install Chromium, or name it in CHROMIUM"
-    expect.set_options(timeout=PATIENCE)
+    expect.set_options(timeout=TIMEOUT_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=QUIET)
         yield browser
@@ -107,7 +107,7 @@ def chromium():
 def window(chromium):
     """What all tabs share: that Streamlit's scripts are there already, above all."""
     context = chromium.new_context(viewport={"width": 1440, "height": 1000})
-    context.set_default_timeout(PATIENCE)
+    context.set_default_timeout(TIMEOUT_MS)
     yield context
     context.close()
 

@@ -23,9 +23,9 @@ from core.nn import pretrained
 from core.nn.architecture import FAMILY
 from core.presets import PRESETS
 from core.run.directory import RunDirectory
-from core.scheduler.trainer_process import work
+from core.scheduler.trainer_process import main
 from core.tracking import queries, sync
-from core.tracking.index import INDEX, Index
+from core.tracking.index import INDEX_FILE, Index
 from core.training import hardware, trainer
 from tests.hub_server import Hub
 
@@ -420,7 +420,7 @@ def test_reindex_makes_the_index_anew(runs_dir: Path) -> None:
     for name in ("a", "b"):
         RunDirectory.create(runs_dir, RunConfig(name=name))
     before = call("runs", "--runs-dir", runs_dir, "--format", "json").json
-    (runs_dir / INDEX).write_bytes(b"damaged")
+    (runs_dir / INDEX_FILE).write_bytes(b"damaged")
     assert call("reindex", "--runs-dir", runs_dir).out == "2 runs indexed\n"
     assert call("runs", "--runs-dir", runs_dir, "--format", "json").json == before
 
@@ -497,7 +497,7 @@ def stopped(runs_dir: Path, base: Path, data: Path) -> RunDirectory:
         active.emit = watched
         return trainer.train(config, active)
 
-    work(run, train=stop_after_two_steps)
+    main(run, train=stop_after_two_steps)
     assert (run.status(), run.checkpoint_step()) == ("stopped", 2)
     return run
 
@@ -523,7 +523,7 @@ def test_resume_lists_changed_settings_and_restart_trains_with_them(
     [row] = call("resume", *words, "--restart").json
     assert (row["status"], row["batch_size"]) == ("finished", 2)
     fresh = RunDirectory.create(runs_dir, stopped.config())
-    work(fresh)
+    main(fresh)
     assert len(step_losses(stopped)) == 9
     assert step_losses(stopped) == step_losses(fresh)
 
@@ -617,7 +617,7 @@ def test_a_demonstration_ends_with_the_first_run_that_does(
 ) -> None:
     """Ctrl-C ends the demonstration, not only the run it hits."""
     monkeypatch.setitem(
-        commands.EXECUTORS, "thread", lambda run: run.settle("stopped by hand", "stopped")
+        commands.EXECUTORS, "thread", lambda run: run.mark_ended("stopped by hand", "stopped")
     )
     result = call("demo", "--executor", "thread", "--runs-dir", runs_dir)
     assert result.status == 1
@@ -628,7 +628,7 @@ def test_a_demonstration_ends_with_the_first_run_that_does(
 def test_an_index_held_elsewhere_is_read_around_and_not_rebuilt(
     trained: tuple[Path, Result],
 ) -> None:
-    index = Index(trained[0] / INDEX)
+    index = Index(trained[0] / INDEX_FILE)
     try:
         assert len(call("runs", "--runs-dir", trained[0], "--format", "json").json) == 1
         result = call("reindex", "--runs-dir", trained[0])

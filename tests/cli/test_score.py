@@ -19,7 +19,7 @@ from core.judging.judges import GEMINI_MODEL
 from core.lab import Lab
 from core.nn import pretrained
 from core.run.directory import RunDirectory
-from core.run.event_files import VERDICTS
+from core.run.event_files import VERDICTS_FOLDER
 from core.run.events import EventWriter
 from tests.cli import test_commands
 from tests.judging.server import Fault, JudgeServer, no_fault
@@ -121,7 +121,7 @@ def test_the_reference_needs_no_account(runs_dir: Path) -> None:
 
 
 def test_scoring_loads_no_models_until_a_base_has_to_answer() -> None:
-    code = "import sys; from core import cli, score_command; print('torch' in sys.modules)"
+    code = "import sys; from core.cli import commands, score; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "False\n", done.stderr
 
@@ -304,7 +304,7 @@ def test_a_prompt_that_cannot_be_filled_is_told(
         result = call("good", "--runs-dir", runs_dir, "--prompt-file", template)
         assert "prompt: {anwser} is no field of an answer" in result.sentence
         assert not server.requests
-    assert not (runs_dir / VERDICTS).exists()
+    assert not (runs_dir / VERDICTS_FOLDER).exists()
 
 
 def test_it_works_beside_a_dashboard(runs_dir: Path) -> None:

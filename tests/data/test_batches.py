@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.data.batches import (
-    IGNORED,
+    IGNORE_INDEX,
     Encoded,
     Schedule,
     collate,
@@ -110,7 +110,7 @@ def test_targets_are_the_tokens_that_follow() -> None:
     assert encoded.targets(mask_prompt=False) == encoded.ids[1:]
     masked = encoded.targets(mask_prompt=True)
     response = encoded.ids[encoded.prompt_length :]
-    assert masked == [IGNORED] * (encoded.prompt_length - 1) + response
+    assert masked == [IGNORE_INDEX] * (encoded.prompt_length - 1) + response
     assert response == [*encode(EXAMPLE.output), END_OF_TEXT]
 
 
@@ -157,7 +157,7 @@ def test_collate_pads_right_and_counts(rows: list[Encoded], mask_prompt: bool) -
         assert batch.ids[i, :n].tolist() == row.ids[:-1]
         assert batch.targets[i, :n].tolist() == row.targets(mask_prompt)
         assert (batch.ids[i, n:] == END_OF_TEXT).all()
-        assert (batch.targets[i, n:] == IGNORED).all()
+        assert (batch.targets[i, n:] == IGNORE_INDEX).all()
     assert batch.tokens == sum(len(row.ids) - 1 for row in rows)
-    assert batch.target_tokens == int((batch.targets != IGNORED).sum())
+    assert batch.target_tokens == int((batch.targets != IGNORE_INDEX).sum())
     assert batch.padding == pytest.approx(1 - batch.tokens / (len(rows) * width))

@@ -8,7 +8,7 @@ from rapidfuzz import fuzz
 
 from core.config import RunConfig
 from core.data import inspection
-from core.data.batches import IGNORED, encode_example
+from core.data.batches import IGNORE_INDEX, encode_example
 from core.data.dataset import Split
 from core.data.template import Example, format_prompt
 
@@ -40,7 +40,7 @@ def test_tokens_are_marked_as_training_treats_them(masked, length):
     assert "".join(token.text for token in found) == text
     limit = length or 256
     targets = encode_example(example, 0, limit).targets(masked)
-    learned = [False, *(target != IGNORED for target in targets)]
+    learned = [False, *(target != IGNORE_INDEX for target in targets)]
     assert [token.state == "learned" for token in found[:limit]] == learned
     assert all((token.state == "cut") == (i >= limit) for i, token in enumerate(found))
 
@@ -56,7 +56,7 @@ def test_duplicates_between_test_and_training_are_found_and_ranked():
     assert frame["train"].tolist() == [7, 9, 3]
     assert frame["same_prompt"].tolist() == [True, True, True]
     first, second, third = frame["similarity"]
-    assert first == 100 > second >= inspection.NEAR > third
+    assert first == 100 > second >= inspection.MIN_DUPLICATE_SIMILARITY > third
     mine = f"{asked.instruction} {asked.input} {asked.output}"
     other = f"{train[3].instruction} {train[3].input} {train[3].output}"
     plain = [" ".join(text.split()).casefold() for text in (mine, other)]
@@ -64,7 +64,7 @@ def test_duplicates_between_test_and_training_are_found_and_ranked():
 
 
 def test_many_test_examples_are_compared_in_turns(monkeypatch):
-    monkeypatch.setattr(inspection, "AT_ONCE", 3)
+    monkeypatch.setattr(inspection, "COMPARE_CHUNK", 3)
     train, test = made(40), made(11)
     test[10] = train[39]
     frame = inspection.duplicates(Split(train, test, train[:1]))

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from transformers import GPT2Tokenizer
 
 from core.data import tokenizer as module
-from core.data.tokenizer import END_OF_TEXT, HASHES, decode, encode, tokenizer
+from core.data.tokenizer import END_OF_TEXT, TABLE_SHA256, decode, encode, tokenizer
 
-TABLES = {name: module._table(name) for name in HASHES}
+TABLES = {name: module._table(name) for name in TABLE_SHA256}
 PEER = GPT2Tokenizer(
     str(TABLES["encoder.json"]), str(TABLES["vocab.bpe"]), split_special_tokens=True
 )
@@ -69,7 +69,7 @@ def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     tokenizer.cache_clear()
 
 
-@pytest.mark.parametrize("name", HASHES)
+@pytest.mark.parametrize("name", TABLE_SHA256)
 def test_tables_with_another_hash_are_refused(tables: Path, name: str) -> None:
     assert tokenizer().n_vocab == 50257
     tokenizer.cache_clear()

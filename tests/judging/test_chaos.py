@@ -18,7 +18,7 @@ import pytest
 from core.config import RunConfig
 from core.judging.judge import Item
 from core.run.directory import RunDirectory
-from core.run.event_files import VERDICTS
+from core.run.event_files import VERDICTS_FOLDER
 from core.run.events import EventWriter
 from tests.judging import server as server_module
 from tests.judging.server import JudgeServer
@@ -109,7 +109,9 @@ class Scoring:
 
     def verdicts(self) -> list[dict[str, Any]]:
         """All verdict events, each line of the file a whole one but for a torn last one."""
-        data = b"".join(path.read_bytes() for path in self.runs_dir.glob(f"{VERDICTS}/*.jsonl"))
+        data = b"".join(
+            path.read_bytes() for path in self.runs_dir.glob(f"{VERDICTS_FOLDER}/*.jsonl")
+        )
         events = [json.loads(line) for line in data.split(b"\n")[:-1]]
         return [event for event in events if event["event"] == "verdict"]
 

@@ -11,7 +11,7 @@ from core.config import RunConfig
 from core.data.template import Example, format_prompt
 from core.data.tokenizer import END_OF_TEXT, decode, encode
 from core.errors import UserError
-from core.inference import BASE, Answerer
+from core.inference import BASE_PREFIX, Answerer
 from core.judging import scores
 from core.judging.base_answers import Base
 from core.judging.job import Job, Order, bases_of
@@ -21,7 +21,7 @@ from core.judging.limits import Limits
 from core.nn.generation import Sampling, generate
 from core.nn.gpt2 import GPT2
 from core.run.directory import RunDirectory
-from core.run.event_files import PRETRAINED, VERDICTS
+from core.run.event_files import PRETRAINED_FOLDER, VERDICTS_FOLDER
 from core.run.events import EventWriter
 from core.run.lock import acquire
 from core.tracking import queries, sync, verdict_queries
@@ -48,7 +48,7 @@ def answerer(tmp_path_factory: pytest.TempPathFactory) -> Counting:
 
 @pytest.fixture(scope="module")
 def weights(answerer: Counting) -> str:
-    return answerer.fingerprint(f"{BASE}gpt2-nano")
+    return answerer.fingerprint(f"{BASE_PREFIX}gpt2-nano")
 
 
 def add_run(runs_dir: Path, name: str, places: list[int], **settings: Any) -> None:
@@ -110,7 +110,7 @@ def test_bases_are_grouped_by_model_weights_and_length(tmp_path: Path) -> None:
     assert all(example == Example(*EXAMPLES[place]) for place, example in nano)
     assert len(nano) == 3  # the example that two runs share is answered once
     assert len({base.name for base in found}) == 4
-    assert all(base.name.startswith(f"{PRETRAINED}/{base.model}-") for base in found)
+    assert all(base.name.startswith(f"{PRETRAINED_FOLDER}/{base.model}-") for base in found)
 
 
 def test_the_base_answers_once_and_is_the_first_row(
@@ -131,7 +131,7 @@ def test_the_base_answers_once_and_is_the_first_row(
     path = runs_dir / f"{base['run']}.jsonl"
     events = [json.loads(line) for line in path.read_text().splitlines()]
     assert sorted(e["item"] for e in events) == [0, 1, 2]
-    model = answerer.model(f"{BASE}gpt2-nano")
+    model = answerer.model(f"{BASE_PREFIX}gpt2-nano")
     for event in events:  # as the model itself answers
         prompt = encode(format_prompt(event["instruction"], event["input"]))
         [ids] = generate(model, [prompt], Sampling(4), END_OF_TEXT)
@@ -168,7 +168,7 @@ def test_without_the_base_there_is_no_row_of_it(runs_dir: Path, answerer: Counti
     done.work()
     assert done.names == ["one", "two"]
     assert len(board(runs_dir, done)) == 2
-    assert not (runs_dir / PRETRAINED).exists()
+    assert not (runs_dir / PRETRAINED_FOLDER).exists()
 
 
 def test_a_base_with_other_weights_is_told_and_nothing_is_kept_of_it(
@@ -236,7 +236,7 @@ def test_a_judge_that_cannot_be_made_is_told_before_anything_is_written(
     monkeypatch.delenv("GEMINI_API_KEY", raising=False)
     with pytest.raises(UserError, match="no API key"):
         job(runs_dir, answerer, {}, judge=JudgeSettings("gemini"))
-    assert not (runs_dir / VERDICTS).exists()
+    assert not (runs_dir / VERDICTS_FOLDER).exists()
 
 
 def local_job(runs_dir: Path, answerer: Answerer, server: JudgeServer, **settings: Any) -> Job:

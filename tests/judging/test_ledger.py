@@ -14,11 +14,11 @@ import pytest
 from core.config import RunConfig
 from core.errors import UserError
 from core.judging.judge import Item, Verdict, judge_id, verdict_key
-from core.judging.ledger import LONGEST, Ledger, known_verdicts
+from core.judging.ledger import MAX_RAW_CHARACTERS, Ledger, known_verdicts
 from core.judging.reference import ReferenceJudge
 from core.lab import Lab
 from core.run.directory import RunDirectory
-from core.run.event_files import FOLDERS, PRETRAINED, VERDICTS
+from core.run.event_files import EVENT_FOLDERS, PRETRAINED_FOLDER, VERDICTS_FOLDER
 from core.run.events import EventWriter
 from core.tracking import queries, sync, verdict_queries
 
@@ -108,18 +108,18 @@ def test_every_judge_has_a_ledger_of_its_own(tmp_path: Path) -> None:
     for spec in specs:
         with Ledger(tmp_path, spec) as ledger:
             write(ledger, item("a"), 1.0)
-    assert len(list((tmp_path / VERDICTS).glob("gemini-*.jsonl"))) == len(specs)
+    assert len(list((tmp_path / VERDICTS_FOLDER).glob("gemini-*.jsonl"))) == len(specs)
 
 
 def test_what_was_said_is_kept_in_full_but_for_a_long_reply(tmp_path: Path) -> None:
-    said = Verdict(55.5, "größer \ud800\n", None, "x" * (LONGEST + 1), 7, 3, 0.25)
+    said = Verdict(55.5, "größer \ud800\n", None, "x" * (MAX_RAW_CHARACTERS + 1), 7, 3, 0.25)
     with Ledger(tmp_path, SPEC) as ledger:
         ledger.write("k", item("a"), 2, said)
     event = json.loads(ledger.path.read_text().splitlines()[-1])
     kept = {k: v for k, v in event.items() if k not in ("seq", "time", "event")}
     assert kept == {
         "key": "k", "id": ledger.id, "subject": item("a").subject, "repeat": 2, "score": 55.5,
-        "reason": "größer ?\n", "raw": "x" * LONGEST, "tokens_in": 7, "tokens_out": 3, "seconds": 0.25,
+        "reason": "größer ?\n", "raw": "x" * MAX_RAW_CHARACTERS, "tokens_in": 7, "tokens_out": 3, "seconds": 0.25,
     }  # fmt: skip
 
 
@@ -139,7 +139,7 @@ def test_a_torn_last_line_is_cut_off(tmp_path: Path, torn: bytes) -> None:
 
 
 def test_a_torn_first_line_is_written_again(tmp_path: Path) -> None:
-    path = tmp_path / VERDICTS / f"{judge_id(SPEC)}.jsonl"
+    path = tmp_path / VERDICTS_FOLDER / f"{judge_id(SPEC)}.jsonl"
     path.parent.mkdir()
     path.write_bytes(b'{"seq":1,"time":1,"event":"jud')
     with Ledger(tmp_path, SPEC):
@@ -193,7 +193,7 @@ def test_a_full_disk_is_told_and_costs_what_could_not_be_written_only(tmp_path: 
     )
     assert done.returncode == 0, done.stderr
     at_opening, at_writing = done.stdout.splitlines()
-    folder = tmp_path / VERDICTS
+    folder = tmp_path / VERDICTS_FOLDER
     assert at_opening.startswith(f"{folder} cannot be written to (")
     assert at_writing.startswith(f"{folder}/gemini-")
     assert "cannot be written to (" in at_writing
@@ -201,8 +201,8 @@ def test_a_full_disk_is_told_and_costs_what_could_not_be_written_only(tmp_path: 
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
-    (tmp_path / VERDICTS).write_text("a file")
-    with pytest.raises(UserError, match=f"{tmp_path / VERDICTS} cannot be written to"):
+    (tmp_path / VERDICTS_FOLDER).write_text("a file")
+    with pytest.raises(UserError, match=f"{tmp_path / VERDICTS_FOLDER} cannot be written to"):
         Ledger(tmp_path, SPEC)
 
 
@@ -304,7 +304,9 @@ def test_an_open_index_follows_a_ledger_and_forgets_one_that_is_deleted(tmp_path
         assert queries.results(opened.db)["name"].tolist() == ["mine"]
 
 
-@pytest.mark.parametrize("name", [*FOLDERS, VERDICTS.upper(), f" {PRETRAINED} "])
+@pytest.mark.parametrize(
+    "name", [*EVENT_FOLDERS, VERDICTS_FOLDER.upper(), f" {PRETRAINED_FOLDER} "]
+)
 def test_no_run_has_the_name_of_a_folder_of_ours(tmp_path: Path, name: str) -> None:
     run = RunDirectory.create(tmp_path, RunConfig(name=name))
     assert run.name == f"run-{name.strip().lower()}"

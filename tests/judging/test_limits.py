@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.judging.limits import MINUTE, REPLY_TOKENS, Limits, Throttle, tokens_of
+from core.judging.limits import TYPICAL_REPLY_TOKENS, WINDOW_S, Limits, Throttle, tokens_of
 
 
 class FakeTime(threading.Event):
@@ -101,11 +101,11 @@ def test_no_minute_holds_more_than_its_limits(
         assert throttle.wait(count)
         sent.append((fake.now, count))
         if fake.now > came:  # nobody waits longer than has to be
-            before = [(t, c) for t, c in sent[:-1] if t > fake.now - MINUTE - 0.125]
+            before = [(t, c) for t, c in sent[:-1] if t > fake.now - WINDOW_S - 0.125]
             just_earlier = len(before) + 1, sum(c for _, c in before) + count
             assert just_earlier[0] > (requests or 10**9) or just_earlier[1] > (tokens or 10**9)
     for start, _ in sent:
-        window = [c for t, c in sent if start <= t < start + MINUTE]
+        window = [c for t, c in sent if start <= t < start + WINDOW_S]
         assert requests is None or len(window) <= requests
         assert tokens is None or sum(window) <= tokens or len(window) == 1
 
@@ -179,5 +179,5 @@ def test_threads_share_the_limits() -> None:
 
 
 def test_tokens_are_estimated_from_letters() -> None:
-    assert tokens_of("") == REPLY_TOKENS
-    assert tokens_of("x" * 400) == 100 + REPLY_TOKENS
+    assert tokens_of("") == TYPICAL_REPLY_TOKENS
+    assert tokens_of("x" * 400) == 100 + TYPICAL_REPLY_TOKENS

@@ -10,9 +10,9 @@ import pytest
 from core.config import RunConfig
 from core.judging.judge import Item, Verdict, verdict_key
 from core.judging.ledger import Ledger
-from core.judging.pairs import EXAMPLE, pair_items, tournament, win_rates
+from core.judging.pairs import EXAMPLE_COLUMNS, pair_items, tournament, win_rates
 from core.judging.reference import ReferenceJudge
-from core.run.directory import RunDirectory, all_runs
+from core.run.directory import RunDirectory, list_runs
 from core.run.event_files import event_files
 from core.tracking import verdict_queries
 from core.tracking.index import Index
@@ -22,13 +22,13 @@ from core.tracking.sync import Sync
 def answers(*rows: tuple[str, str, str]) -> pd.DataFrame:
     """Of (run, question, answer), as `queries.answers` gives them."""
     full = [(run, question, "", "right", text) for run, question, text in rows]
-    return pd.DataFrame(full, columns=["run", *EXAMPLE, "answer"])
+    return pd.DataFrame(full, columns=["run", *EXAMPLE_COLUMNS, "answer"])
 
 
 def verdicts(*rows: tuple[str, str, str, float | None]) -> pd.DataFrame:
     """Of (shown first, other, question, score), as `verdict_queries.pair_verdicts` gives them."""
     full = [(run, other, question, "", "right", score) for run, other, question, score in rows]
-    frame = pd.DataFrame(full, columns=["run", "other", *EXAMPLE, "score"])
+    frame = pd.DataFrame(full, columns=["run", "other", *EXAMPLE_COLUMNS, "score"])
     return frame.astype({"score": float}).assign(id="judge-1", model="m")
 
 
@@ -154,7 +154,7 @@ def judged(
         for item, score in zip(items, points, strict=True):
             verdict = Verdict(score, missing=None if score is not None else "blocked")
             ledger.write(verdict_key(spec, "", item, 0), item, 0, verdict)
-    Sync(index.new_cursor()).run([*all_runs(runs_dir), *event_files(runs_dir)])
+    Sync(index.new_cursor()).run([*list_runs(runs_dir), *event_files(runs_dir)])
     return verdict_queries.pair_verdicts(index.cursor(), ["a", "b"])
 
 

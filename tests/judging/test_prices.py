@@ -7,21 +7,21 @@ import pytest
 from core.errors import UserError
 from core.judging import prices
 from core.judging.judge import Item
-from core.judging.limits import REPLY_TOKENS
-from core.judging.prices import FILE, PRICES, Estimate, estimate, load, save
+from core.judging.limits import TYPICAL_REPLY_TOKENS
+from core.judging.prices import DEFAULT_PRICES, PRICES_FILE, Estimate, estimate, load, save
 from core.judging.scorer import Task
 
 
 def tasks(*prompt_tokens: int) -> list[Task]:
     item = Item("i", "", "r", "a")
-    return [Task(str(i), item, 0, n + REPLY_TOKENS) for i, n in enumerate(prompt_tokens)]
+    return [Task(str(i), item, 0, n + TYPICAL_REPLY_TOKENS) for i, n in enumerate(prompt_tokens)]
 
 
 def test_what_is_read_and_what_is_written_have_their_prices() -> None:
     wanted = tasks(1000, 2000, 3000)
     found = estimate(wanted, wanted[1:], "m", {"m": (2.0, 50.0), "n": (1.0, 1.0)})
-    assert (found.wanted, found.requests, found.tokens) == (3, 2, 5000 + 2 * REPLY_TOKENS)
-    assert found.dollars == pytest.approx((5000 * 2 + 2 * REPLY_TOKENS * 50) / 1e6)
+    assert (found.wanted, found.requests, found.tokens) == (3, 2, 5000 + 2 * TYPICAL_REPLY_TOKENS)
+    assert found.dollars == pytest.approx((5000 * 2 + 2 * TYPICAL_REPLY_TOKENS * 50) / 1e6)
 
 
 def test_what_is_there_already_costs_nothing() -> None:
@@ -51,11 +51,11 @@ def test_the_sentence(found: Estimate, said: str) -> None:
 
 
 def test_prices_are_kept_beside_the_runs(tmp_path: Path) -> None:
-    assert load(tmp_path) == PRICES
+    assert load(tmp_path) == DEFAULT_PRICES
     save(tmp_path, {"m": (0.5, 1.5)})
     save(tmp_path, {"größer": (1, 2.5)})
     assert load(tmp_path) == {"größer": (1.0, 2.5)}
-    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+    assert [path.name for path in tmp_path.iterdir()] == [PRICES_FILE]
 
 
 @pytest.mark.parametrize(
@@ -64,13 +64,13 @@ def test_prices_are_kept_beside_the_runs(tmp_path: Path) -> None:
     ids=range(12),
 )  # fmt: skip
 def test_a_damaged_file_gives_the_built_in_prices(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / FILE).write_bytes(content)
+    (tmp_path / PRICES_FILE).write_bytes(content)
     found = load(tmp_path)
-    assert found == PRICES
+    assert found == DEFAULT_PRICES
     found.clear()
-    assert prices.PRICES
+    assert prices.DEFAULT_PRICES
 
 
 def test_what_cannot_be_kept_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be written to"):
-        save(tmp_path / "none", PRICES)
+        save(tmp_path / "none", DEFAULT_PRICES)

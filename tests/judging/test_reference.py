@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sacrebleu.metrics import CHRF  # type: ignore[attr-defined]
 
 from core.judging.judge import Item, Verdict
-from core.judging.reference import ReferenceJudge, measures, normalised
+from core.judging.reference import ReferenceJudge, measures, normalized
 
 PAIRS = [
     ("The sun is hot.", "The sun is very hot."),
@@ -65,7 +65,7 @@ def test_equal_texts_score_100(answer: str, reference: str) -> None:
 @given(st.text())
 def test_every_text_equals_itself(text: str) -> None:
     assert judged(text.upper().lower(), text.upper().lower()).score == 100
-    assert normalised(normalised(text)) == normalised(text)
+    assert normalized(normalized(text)) == normalized(text)
 
 
 @pytest.mark.parametrize(("answer", "reference"), PAIRS)

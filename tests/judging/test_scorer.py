@@ -17,7 +17,7 @@ from core.judging import scorer
 from core.judging.judge import BusyError, Item, RefusedError, Verdict
 from core.judging.ledger import Ledger
 from core.judging.limits import Limits
-from core.judging.scorer import Progress, Task, plan, score
+from core.judging.scorer import ScoringProgress, Task, plan, score
 
 QUICK = Limits(in_flight=4, attempts=3, pause=0.001)
 
@@ -55,8 +55,8 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 def run(
     judge: Scripted, tasks: list[Task], ledger: Ledger, limits: Limits = QUICK, **more: Any
-) -> Progress:
-    progress = Progress()
+) -> ScoringProgress:
+    progress = ScoringProgress()
     stop = more.pop("stop", threading.Event())
     score(judge, tasks, ledger, limits, stop, progress, **more)
     assert not [t for t in threading.enumerate() if t.name == "judge"]
@@ -162,7 +162,7 @@ def test_pauses_grow_and_are_spread(ledger: Ledger, monkeypatch: pytest.MonkeyPa
         ledger,
         limits,
         threading.Event(),
-        Progress(),
+        ScoringProgress(),
         random.Random(1),
         ended,
         scorer.Throttle(limits, ended),

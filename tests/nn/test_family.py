@@ -76,7 +76,7 @@ def test_logits_loss_and_gradients(tmp_path: Path, size: str, tied: bool) -> Non
 def test_ten_steps_of_lora_are_pefts(size: str) -> None:
     arch = replace(FAMILY[size], n_layer=1)
     model = GPT2(arch)
-    model.initialise(torch.Generator().manual_seed(0))
+    model.initialize(torch.Generator().manual_seed(0))
     names = arch.lora_targets()
     peer = inject_adapter_in_model(
         LoraConfig(r=16, lora_alpha=16, target_modules=names), copy.deepcopy(model)

@@ -14,7 +14,7 @@ from safetensors.torch import save, save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from core.data import download
-from core.data.download import explained
+from core.data.download import explain_error
 from core.errors import UserError
 from core.nn import pretrained
 from tests.hub_server import Hub
@@ -78,11 +78,11 @@ def test_a_listener_is_told_how_far_a_download_is_and_may_end_it(
             raise EnoughError
 
     told: list[tuple[str, int, int]] = []
-    monkeypatch.setattr(download, "TELL_EVERY", 0.0)
+    monkeypatch.setattr(download, "PROGRESS_INTERVAL_S", 0.0)
     hub.hold(bytes(34_000_000))  # the client takes pieces of 10 MB
-    with pytest.raises(EnoughError), download.told_to(listen):
+    with pytest.raises(EnoughError), download.reporting_to(listen):
         pretrained.fetch("gpt2")
-    with download.told_to(listen):
+    with download.reporting_to(listen):
         assert pretrained.fetch("gpt2").stat().st_size == 34_000_000
     assert {(repository, total) for repository, _, total in told} == {
         ("openai-community/gpt2", 34_000_000)
@@ -202,10 +202,10 @@ def test_a_disk_that_fills_up_in_a_download(hub: Hub) -> None:
 
 def test_a_full_disk() -> None:
     expected = r"^x = 1: a/b .*: the disk is full; make room for it, or name c$"
-    with pytest.raises(UserError, match=expected), explained("x = 1", "a/b", "name c"):
+    with pytest.raises(UserError, match=expected), explain_error("x = 1", "a/b", "name c"):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_what_is_no_matter_of_downloads_passes() -> None:
-    with pytest.raises(ZeroDivisionError), explained("x = 1", "a/b", "name c"):
+    with pytest.raises(ZeroDivisionError), explain_error("x = 1", "a/b", "name c"):
         raise ZeroDivisionError

@@ -80,7 +80,7 @@ ARCH = Architecture(n_layer=2, n_head=4, n_embd=32, context=48, vocabulary=VOCAB
 
 def fresh(dropout: float = 0.0, tied: bool = False) -> GPT2:
     model = GPT2(ARCH, dropout, tied)
-    model.initialise(torch.Generator().manual_seed(1))
+    model.initialize(torch.Generator().manual_seed(1))
     return model
 
 

@@ -20,7 +20,7 @@ RANK, ALPHA = 4, 6.0
 def base(tied: bool = False) -> GPT2:
     model = GPT2(ARCH, tie_weights=tied)
     generator = torch.Generator().manual_seed(0)
-    model.initialise(generator)
+    model.initialize(generator)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)

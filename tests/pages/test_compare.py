@@ -7,7 +7,7 @@ import pytest
 from core.config import RunConfig
 from core.nn import pretrained
 from core.run.directory import RunDirectory
-from core.scheduler.trainer_process import work
+from core.scheduler.trainer_process import main
 
 QUESTIONS = {
     "Give a synonym for 'sad'.": "A synonym for 'sad' is 'unhappy'.",
@@ -203,7 +203,7 @@ def train(runs_dir, dataset):
     def run(name, **settings):
         small = {"dataset": str(dataset), "batch_size": 5, "max_new_tokens": 2, "sample_prompt": ""}
         run = RunDirectory.create(runs_dir, RunConfig.parse({"name": name, **small, **settings}))
-        work(run)
+        main(run)
         assert run.status() == "finished"
         return run
 

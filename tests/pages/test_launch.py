@@ -8,7 +8,7 @@ from core.config import RunConfig
 from core.errors import UserError
 from core.planning import measurement, preflight
 from core.presets import PRESETS, preset
-from core.run.directory import RunDirectory, all_runs
+from core.run.directory import RunDirectory, list_runs
 from pages import launch_form
 from pages.ui import runtime
 
@@ -123,7 +123,7 @@ def test_a_data_set_that_is_not_here_is_announced(page, monkeypatch, tmp_path):
 
 def test_one_click_launches_the_demo_and_opens_live(page, runs_dir):
     page.press("Launch the demo")
-    [run] = all_runs(runs_dir)
+    [run] = list_runs(runs_dir)
     assert run.config() == preset("demo")
     assert page.title[0].value == "Live"
     assert page.widget("live_runs").value == ["demo"]
@@ -140,7 +140,7 @@ def test_a_launch_has_exactly_the_settings_of_the_form(page, runs_dir):
     }  # fmt: skip
     give(page, **values)
     page.press("Launch")
-    [run] = all_runs(runs_dir)
+    [run] = list_runs(runs_dir)
     expected = preset("demo").changed(**values, parent=None)
     assert run.config() == expected.changed(name="mein-lauf")
     assert page.widget("live_runs").value == ["mein-lauf"]
@@ -152,7 +152,7 @@ def test_settings_without_effect_neither_hinder_nor_enter(page, runs_dir):
     give(page, method="full", min_lr=None, warmup_fraction=0.2)
     assert not launch_button(page).disabled
     page.press("Launch")
-    [run] = all_runs(runs_dir)
+    [run] = list_runs(runs_dir)
     assert run.config() == preset("demo").changed(min_lr=None, warmup_fraction=0.2)
 
 
@@ -166,7 +166,7 @@ def test_a_clone_has_the_settings_of_its_parent_and_names_it(page, write_run, ru
     assert setting(page, "notes").value == ""
     assert page.says("It will be called **one-2**.")
     page.press("Launch")
-    [clone] = [run for run in all_runs(runs_dir) if run.name != "one"]
+    [clone] = [run for run in list_runs(runs_dir) if run.name != "one"]
     expected = parent.config().changed(parent="one", notes="", name=clone.name)
     assert clone.config() == expected
     assert clone.name == "one-2"

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from core.lab import KILL_AFTER
+from core.lab import STOP_TIMEOUT_S
 from core.run.directory import RunDirectory
 from core.training import resumption
 from pages.ui import runtime, status
@@ -192,11 +192,11 @@ def test_several_runs_lie_over_each_other_in_their_own_colours(write_run, open_p
     assert line(figure, 0) == [(n, 8 / n) for n in range(1, 4)]
     assert line(figure, 1) == [(n, 4 / n) for n in range(1, 7)]
     assert figure["layout"]["showlegend"]
-    colours = [trace["line"]["color"] for trace in figure["data"]]
-    assert len(set(colours)) == 2
+    colors = [trace["line"]["color"] for trace in figure["data"]]
+    assert len(set(colors)) == 2
     for title in TITLES:
         lines = page.figure(title)["data"]
-        assert {t["line"]["color"] for t in lines if t["name"] == "one"} == {colours[1]}
+        assert {t["line"]["color"] for t in lines if t["name"] == "one"} == {colors[1]}
     page.choose("live_runs", ["one"])
     assert [trace["name"] for trace in page.figure("Training loss")["data"]] == ["one"]
     assert page.query_params["run"] == "one"
@@ -349,7 +349,7 @@ def test_a_run_that_does_not_heed_a_stop_can_be_killed(write_run, open_page):
     run = write_run("one", "running", planned=9)
     page = open_page("live").press("Stop")
     assert [(b.label, b.disabled) for b in page.button] == [("Stopping", True)]
-    past = time.time() - KILL_AFTER - 1
+    past = time.time() - STOP_TIMEOUT_S - 1
     os.utime(run.stop_path, (past, past))
     page.run()
     assert [(b.label, b.disabled) for b in page.button] == [("Kill", False)]
@@ -359,7 +359,7 @@ def test_a_run_that_is_silent_is_told(write_run, open_page, monkeypatch):
     write_run("one", "running", planned=9)
     page = open_page("live")
     assert not page.says("Nothing heard from it")
-    monkeypatch.setattr(status, "SILENT", -1.0)
+    monkeypatch.setattr(status, "SILENCE_WARNING_S", -1.0)
     assert page.run().says("Nothing heard from it for")
     page.go("results").tick(0)
     assert not page.says("Nothing heard from it")

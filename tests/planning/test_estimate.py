@@ -11,7 +11,7 @@ from core.config import RunConfig
 from core.nn.architecture import FAMILY
 from core.planning import estimate
 from core.planning.estimate import Extent
-from core.training.evaluation import ANSWER_POSITIONS
+from core.training.evaluation import ANSWER_BATCH_TOKENS
 
 configs = st.builds(
     RunConfig,
@@ -60,7 +60,9 @@ def test_keys_and_values_of_the_answers_count_where_they_are_more_than_a_step() 
     long = estimate.memory_mb(config, arch, extent)
     assert long - short == pytest.approx(30 * 100 * 2 * 48 * 1600 * 4 / 2**20)
     most = estimate.memory_mb(config, arch, replace(extent, test_examples=5000))
-    assert most - long == pytest.approx((ANSWER_POSITIONS - 30 * 228) * 2 * 48 * 1600 * 4 / 2**20)
+    assert most - long == pytest.approx(
+        (ANSWER_BATCH_TOKENS - 30 * 228) * 2 * 48 * 1600 * 4 / 2**20
+    )
 
 
 @given(configs, extents)
@@ -101,7 +103,7 @@ def test_work_of_a_step_is_six_flops_a_weight_and_token() -> None:
 
 
 def test_time_is_work_at_a_rate_and_a_fixed_cost_a_pass() -> None:
-    work = 60 * 1e9 * estimate.EFFICIENCY
+    work = 60 * 1e9 * estimate.GEMM_EFFICIENCY
     assert estimate.seconds(work, 0, 1e9, gpu=False) == pytest.approx(60)
     assert estimate.seconds(work, 1000, 1e9, gpu=False) == pytest.approx(110)
     assert estimate.seconds(work, 1000, 1e9, gpu=True) == pytest.approx(75)
@@ -117,7 +119,7 @@ def test_half_precision_halves_frozen_weights_and_what_is_computed() -> None:
     long = Extent(99, 512, 9, 1)
     more = estimate.memory_mb(wide, arch, long) - whole
     found = estimate.memory_mb(wide, arch, long, half=True) - half
-    assert found == pytest.approx(more * 0.55 / estimate.ROOM, rel=0.05)
+    assert found == pytest.approx(more * 0.55 / estimate.CPU_FRAGMENTATION, rel=0.05)
 
 
 def test_cpu_always_answers_in_fp32() -> None:

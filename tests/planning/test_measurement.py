@@ -1,4 +1,4 @@
-"""A rehearsal's memory is that of the run, it can fail with a sentence, and it ends with its parent."""
+"""Measured memory is that of the run, it can fail with a sentence, and it ends with its parent."""
 
 import json
 import os
@@ -15,7 +15,7 @@ import pytest
 from core.config import RunConfig
 from core.errors import UserError
 from core.planning import measurement, preflight
-from core.scheduler.executors import ENVIRONMENT, ROOT
+from core.scheduler.executors import ROOT, TRAINER_ENVIRONMENT
 from core.training.trainer import Trainer
 
 SHORT = {"max_examples": 10, "epochs": 1, "train_fraction": 0.4, "test_fraction": 0.5}
@@ -43,12 +43,12 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 TRAIN = """
 import sys
-from core import rehearsal
+from core.planning import measurement
 from core.config import RunConfig
 from core.training import hardware
 from core.training.trainer import Trainer
 
-trainer = Trainer(RunConfig.model_validate_json(sys.argv[1]), measurement.Nobody())
+trainer = Trainer(RunConfig.model_validate_json(sys.argv[1]), measurement.NullRun())
 trainer._save = lambda: None  # two gigabytes to the disk, none of memory
 trainer.fit()
 trainer.answer_test_set()
@@ -58,7 +58,7 @@ print(hardware.peak_memory_mb(trainer.device))
 
 def peak_mb(config: RunConfig) -> float:
     """The most memory that training and answering hold, from beginning to end."""
-    env = {**ENVIRONMENT, **os.environ}
+    env = {**TRAINER_ENVIRONMENT, **os.environ}
     command = [sys.executable, "-c", TRAIN, config.model_dump_json()]
     return float(subprocess.run(command, cwd=ROOT, env=env, stdout=-1, check=True).stdout)
 
@@ -100,7 +100,7 @@ def test_the_longest_batch_goes_first_and_then_the_runs_own(
         step(self, number, chosen)
 
     monkeypatch.setattr(Trainer, "step", recorded)
-    measurement.rehearse(RunConfig.parse(values))
+    measurement.run_trial(RunConfig.parse(values))
     schedule = taken[0][2]
     longest = sorted(schedule.lengths)[-3:]
     for _, chosen, _ in taken[:2]:
@@ -134,7 +134,7 @@ def test_settings_that_cost_nothing_have_no_part_in_the_key() -> None:
 
 
 def test_steps_that_cannot_be_taken_are_one_sentence() -> None:
-    with pytest.raises(UserError, match=r"the rehearsal failed: .*nowhere\.json") as caught:
+    with pytest.raises(UserError, match=r"the measurement failed: .*nowhere\.json") as caught:
         measurement.measure(RunConfig(dataset="nowhere.json"))
     assert "\n" not in str(caught.value)
 
@@ -154,7 +154,7 @@ def test_a_rehearsal_that_is_killed_is_told(monkeypatch: pytest.MonkeyPatch, dat
 def test_a_rehearsal_ends_with_the_process_that_asked_for_it(
     wait: Callable[[Callable[[], bool]], None],
 ) -> None:
-    asking = "from core import rehearsal; from core.config import RunConfig; measurement.measure(RunConfig())"
+    asking = "from core.planning import measurement; from core.config import RunConfig; measurement.measure(RunConfig())"
     parent = subprocess.Popen([sys.executable, "-c", asking], cwd=ROOT, env={**os.environ})
     try:
         wait(lambda: bool(psutil.Process(parent.pid).children()))

@@ -370,5 +370,5 @@ def test_check_reads_a_cached_hub_model(
 def test_small_batches_take_longer(settings: Settings) -> None:
     """The same arithmetic in more steps."""
     large, small = (preflight.check(settings(batch_size=size)) for size in (16, 1))
-    extra = (small.steps - large.steps) * estimate.STEP_SECONDS
+    extra = (small.steps - large.steps) * estimate.CPU_STEP_OVERHEAD_S
     assert small.seconds - large.seconds == pytest.approx(extra, rel=0.05)

@@ -16,7 +16,7 @@ from core.nn import pretrained
 from core.nn.generation import Sampling, generate
 from core.presets import DEMO
 from core.run.directory import RunDirectory
-from core.scheduler.trainer_process import work
+from core.scheduler.trainer_process import main
 from core.training.build import load_trained
 from core.training.evaluation import answer_all
 from recipe import __main__ as recipe
@@ -81,7 +81,7 @@ def test_the_text_states_facts_and_shows_no_prompt(known):
 def test_the_reduced_loss_is_the_full_softmax_with_tied_rows():
     arch = pretraining.NANO
     model = pretraining.Reduced(replace(arch, vocabulary=6), others=arch.vocabulary - 5)
-    model.initialise(torch.Generator().manual_seed(0))
+    model.initialize(torch.Generator().manual_seed(0))
     ids = torch.tensor([[0, 1, 2, 3, 4]])
     targets = torch.tensor([[1, 2, -100, 4, 0]])
     rows = torch.cat([torch.arange(5), torch.full((arch.vocabulary - 5,), 5)])
@@ -104,7 +104,7 @@ def test_a_short_pretraining_ends_in_the_same_model_of_the_whole_vocabulary(know
     log = tmp_path / "runs" / "pretraining" / "events.jsonl"
     events = [json.loads(line) for line in log.read_text().splitlines()]
     final = next(event for event in events if event.get("final"))
-    rows = pretraining.blocks(Writer(known, 123).documents(), 64 * pretraining.BLOCK + 1)
+    rows = pretraining.blocks(Writer(known, 123).documents(), 64 * pretraining.BLOCK_TOKENS + 1)
     ids = torch.tensor(rows)
     with torch.no_grad():
         loss = float(model.loss(ids[:, :-1], ids[:, 1:])) / ids[:, 1:].numel()
@@ -159,7 +159,7 @@ class TestTheEmbeddedModel:
         config = RunConfig.parse({**DEMO, **shares, **once, "dataset": str(path), "device": "cpu"})
         run = RunDirectory.create(tmp_path / "runs", config)
         untuned = right(pretrained.load("gpt2-nano").eval(), parts[1])
-        work(run)
+        main(run)
         tuned = right(load_trained(config, run.path), parts[1])
         assert (untuned, tuned > 24) == (0, True), tuned
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from core.config import RunConfig
 from core.errors import UserError
-from core.run.directory import RunDirectory, RunHeldError, all_runs
+from core.run.directory import RunDirectory, RunHeldError, list_runs
 from core.run.names import next_name, slug
 
 HOLD = """
@@ -95,7 +95,7 @@ def test_slug_keeps_letters_of_every_script(tmp_path, name, made):
     assert create(tmp_path, name).name == made
     assert RunDirectory.find(tmp_path, made).config().name == made
     assert create(tmp_path, name).name == f"{made}-2"
-    assert [run.name for run in all_runs(tmp_path)] == sorted([made, f"{made}-2"])
+    assert [run.name for run in list_runs(tmp_path)] == sorted([made, f"{made}-2"])
 
 
 def test_the_longest_name_leaves_room_for_suffixes(tmp_path):
@@ -171,12 +171,12 @@ def test_find_never_leaves_the_directory_of_runs(tmp_path, name):
 
 
 def test_all_runs_are_directories_with_settings(tmp_path):
-    assert all_runs(tmp_path / "nowhere") == []
+    assert list_runs(tmp_path / "nowhere") == []
     for name in ("b", "a"):
         create(tmp_path, name)
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
-    assert [run.name for run in all_runs(tmp_path)] == ["a", "b"]
+    assert [run.name for run in list_runs(tmp_path)] == ["a", "b"]
 
 
 def test_notes_are_edited_by_rename(tmp_path):
@@ -208,14 +208,14 @@ def test_the_lock_is_seen_from_another_process_and_dies_with_it(tmp_path, child,
     assert run.is_alive()
     with pytest.raises(RunHeldError, match="a is being trained; stop it first"), run.lock(0):
         pass
-    assert run.settle("it looked dead") == "running"
+    assert run.mark_ended("it looked dead") == "running"
     with pytest.raises(RunHeldError):
         run.delete()
     assert run.config_path.exists()
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     assert not run.is_alive()
-    assert run.settle("the trainer died") == "interrupted"
+    assert run.mark_ended("the trainer died") == "interrupted"
     assert words(run)[-1] == ("interrupted", "the trainer died")
     run.delete()
     assert not run.path.exists()
@@ -278,7 +278,7 @@ def test_a_deleted_run_is_never_made_again_by_looking(tmp_path):
     run = create(tmp_path)
     run.delete()
     assert not run.is_alive()
-    assert run.settle("gone") == "queued"
+    assert run.mark_ended("gone") == "queued"
     with pytest.raises(UserError, match="a is gone"), run.lock():
         pass
     with pytest.raises(UserError, match="cannot be asked to stop"):
@@ -317,29 +317,29 @@ def test_deleting_removes_the_settings_first(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.rmtree", lambda path: (_ for _ in ()).throw(OSError("cut short")))
     with pytest.raises(UserError, match=r"cannot be deleted .cut short"):
         run.delete()
-    assert all_runs(tmp_path) == []
+    assert list_runs(tmp_path) == []
 
 
 @pytest.mark.parametrize("ended", ["stopped", "interrupted", "failed", "finished"])
 def test_settling_leaves_an_ended_run_as_it_is(tmp_path, ended):
     run = create(tmp_path)
     run.append("status", status=ended)
-    assert run.settle("again") == ended
+    assert run.mark_ended("again") == ended
     assert len(run.statuses()) == 2
 
 
 def test_settling_honours_a_request_to_stop_and_forgets_it(tmp_path):
     run = create(tmp_path)
     run.request_stop()
-    assert run.settle("withdrawn") == "stopped"
+    assert run.mark_ended("withdrawn") == "stopped"
     assert run.stop_request() is None
 
 
 def test_settling_only_what_runs_leaves_a_queued_run_alone(tmp_path):
     run = create(tmp_path)
-    assert run.settle("it died", of=("running",)) == "queued"
+    assert run.mark_ended("it died", of=("running",)) == "queued"
     run.append("status", status="running")
-    assert run.settle("it died", of=("running",)) == "interrupted"
+    assert run.mark_ended("it died", of=("running",)) == "interrupted"
 
 
 def test_a_request_to_stop_says_how_to_end(tmp_path):
@@ -348,8 +348,8 @@ def test_a_request_to_stop_says_how_to_end(tmp_path):
     for asked, read in {"interrupted": "interrupted", "stopped": "stopped", "": "stopped"}.items():
         run.request_stop(asked)
         assert run.stop_request() == read
-    run.withdraw_stop()
-    run.withdraw_stop()
+    run.clear_stop_request()
+    run.clear_stop_request()
     assert run.stop_request() is None
 
 

@@ -48,7 +48,7 @@ def test_numbers_go_on_across_writers(tmp_path):
     assert numbers(path) == [1, 2, 3]
 
 
-@pytest.mark.parametrize("torn", [b'{"seq":3,"ti', b"x" * 3 * events.TAIL])
+@pytest.mark.parametrize("torn", [b'{"seq":3,"ti', b"x" * 3 * events.TAIL_BYTES])
 def test_a_torn_last_line_is_cut_off(tmp_path, torn):
     path = tmp_path / "events.jsonl"
     write(path, "a", "b")
@@ -70,7 +70,7 @@ def test_damaged_lines_at_the_end_do_not_reset_the_numbers(tmp_path):
     path = tmp_path / "events.jsonl"
     write(path, "a", "b")
     with path.open("ab") as file:
-        file.write(b"\0\0\0\n" + b"[" * 100_000 + b"\n" + b"z" * 2 * events.TAIL + b"\n")
+        file.write(b"\0\0\0\n" + b"[" * 100_000 + b"\n" + b"z" * 2 * events.TAIL_BYTES + b"\n")
     write(path, "c")
     assert parse(path.read_bytes().splitlines()[-1])["seq"] == 3
 

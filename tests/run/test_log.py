@@ -19,23 +19,23 @@ from core.run import log
 )  # fmt: skip
 def test_an_event_is_a_line(tmp_path, kind, event, line):
     for _ in range(2):
-        log.tell(tmp_path / "log", kind, event)
+        log.append_event(tmp_path / "log", kind, event)
     lines = (tmp_path / "log").read_text().splitlines()
     assert [told[20:] for told in lines] == [line, line]
 
 
 def test_steps_and_answers_are_left_to_the_pages(tmp_path):
-    log.tell(tmp_path / "log", "step", {"step": 1})
-    log.tell(tmp_path / "log", "generation", {"answer": "red"})
+    log.append_event(tmp_path / "log", "step", {"step": 1})
+    log.append_event(tmp_path / "log", "generation", {"answer": "red"})
     assert not (tmp_path / "log").exists()
 
 
 def test_nothing_that_goes_wrong_reaches_the_trainer(tmp_path):
-    log.tell(
+    log.append_event(
         tmp_path / "log", "eval", {"step": 1, "train_loss": None, "val_loss": 1.0, "final": True}
     )
-    log.tell(tmp_path / "log", "warning", {})
-    log.tell(tmp_path / "no folder" / "log", "status", {"status": "running"})
+    log.append_event(tmp_path / "log", "warning", {})
+    log.append_event(tmp_path / "no folder" / "log", "status", {"status": "running"})
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
-    log.tell(tmp_path / "link", "status", {"status": "running"})
+    log.append_event(tmp_path / "link", "status", {"status": "running"})
     assert [path.name for path in tmp_path.iterdir()] == ["link"]

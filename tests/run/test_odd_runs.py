@@ -9,13 +9,13 @@ import pytest
 from core.config import RunConfig
 from core.errors import UserError
 from core.lab import Lab, requeue
-from core.run.directory import RunDirectory, all_runs
+from core.run.directory import RunDirectory, list_runs
 from core.run.events import EventWriter
-from core.run.files import open_plain, replace_text
+from core.run.files import open_regular, replace_text
 from core.scheduler import preferences
 from core.scheduler.preferences import Preferences
 from core.scheduler.queue import Queue
-from core.tracking.index import INDEX
+from core.tracking.index import INDEX_FILE
 
 
 def directory(path):
@@ -63,7 +63,9 @@ def test_the_queue_gets_past_an_odd_run(runs_dir, settings, wait, file, make):
     make(odd.path / file)
     (runs_dir / "queue.json").write_text(json.dumps(["a", "b"]))
     taken = []
-    queue = Queue(runs_dir, lambda run: (taken.append(run.name), run.settle("done", "finished")))
+    queue = Queue(
+        runs_dir, lambda run: (taken.append(run.name), run.mark_ended("done", "finished"))
+    )
     wait(lambda: not queue.names())
     assert taken[-1] == "b"
     assert queue._thread.is_alive()
@@ -109,7 +111,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for mode, reason in (("rb", "no plain file"), ("wb", "No such device")):
         with pytest.raises(OSError, match=reason):
-            open_plain(tmp_path / "pipe", mode)
+            open_regular(tmp_path / "pipe", mode)
 
 
 def test_a_name_that_is_no_utf8_is_passed_over(runs_dir, settings):
@@ -117,7 +119,7 @@ def test_a_name_that_is_no_utf8_is_passed_over(runs_dir, settings):
     odd = runs_dir / os.fsdecode(b"caf\xe9")
     odd.mkdir()
     (odd / "config.json").write_text("{}")
-    assert [run.name for run in all_runs(runs_dir)] == ["a"]
+    assert [run.name for run in list_runs(runs_dir)] == ["a"]
 
 
 def test_a_launch_that_cannot_be_written_leaves_no_run(tmp_path, monkeypatch):
@@ -127,7 +129,7 @@ def test_a_launch_that_cannot_be_written_leaves_no_run(tmp_path, monkeypatch):
     monkeypatch.setattr(EventWriter, "append", refuse)
     with pytest.raises(UserError, match="No space left"):
         RunDirectory.create(tmp_path, RunConfig(name="a"))
-    assert all_runs(tmp_path) == []
+    assert list_runs(tmp_path) == []
 
 
 def test_a_run_whose_dashboard_was_killed_before_its_first_event_is_queued(runs_dir, settings):
@@ -166,10 +168,10 @@ def test_a_request_that_cannot_be_withdrawn_is_told(tmp_path):
 
 def test_whoever_deletes_the_index_leaves_the_right_to_drive(runs_dir):
     first = Lab(runs_dir)
-    for path in runs_dir.glob(f"{INDEX}*"):
+    for path in runs_dir.glob(f"{INDEX_FILE}*"):
         path.unlink()
     second = Lab(runs_dir)
-    assert second.driver == os.getpid()
+    assert second.driver_pid == os.getpid()
     second.close()
     first.close()
 

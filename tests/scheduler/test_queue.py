@@ -48,7 +48,7 @@ class Recorder:
             while not self.go.wait(0.01) and not run.stop_request():
                 pass
             run.append("status", status=run.stop_request() or "finished")
-            run.withdraw_stop()
+            run.clear_stop_request()
 
 
 def drained(queue):

@@ -11,10 +11,10 @@ import torch
 
 from core.errors import UserError
 from core.lab import requeue
-from core.run.directory import RunDirectory, RunHeldError, all_runs
+from core.run.directory import RunDirectory, RunHeldError, list_runs
 from core.run.events import parse, read_lines
 from core.scheduler.executors import EXECUTORS, ROOT, run_in_process, run_in_thread
-from core.scheduler.trainer_process import _reason, work
+from core.scheduler.trainer_process import _reason, main
 from core.tracking import queries
 from core.tracking.index import Index
 from core.tracking.sync import Sync
@@ -56,7 +56,7 @@ def db(runs_dir):
     index_sync = Sync(index.new_cursor())
 
     def refreshed():
-        index_sync.run(all_runs(runs_dir))
+        index_sync.run(list_runs(runs_dir))
         return index.cursor()
 
     yield refreshed
@@ -167,7 +167,7 @@ def test_a_second_worker_leaves_a_run_alone_and_sigterm_ends_it(create, started,
     thread = started(run)
     wait(lambda: last_step(run) >= 1)
     with pytest.raises(RunHeldError, match="a is being trained"):
-        work(run)
+        main(run)
     assert words(run) == ["queued", "running"]
     os.kill(run.statuses()[-1]["pid"], signal.SIGTERM)
     thread.join(60)
@@ -222,7 +222,7 @@ def test_an_unforeseen_error_leaves_its_traceback_in_the_log_only(create, capfd)
     def train(config, active):
         raise ZeroDivisionError("one\nby none")
 
-    work(run, train=train)
+    main(run, train=train)
     last = run.statuses()[-1]
     assert (last["status"], last["reason"]) == ("failed", "ZeroDivisionError: one by none")
     assert "Traceback" in capfd.readouterr().err, "which is the log of a trainer's process"
@@ -258,7 +258,7 @@ def test_a_run_withdrawn_before_its_trainer_came_is_not_trained(create):
     for asked in ("stopped", "interrupted"):
         run = create()
         run.request_stop(asked)
-        work(run)
+        main(run)
         assert words(run) == ["queued", asked]
         assert run.stop_request() is None
 
@@ -267,7 +267,7 @@ def test_a_run_withdrawn_before_its_trainer_came_is_not_trained(create):
 def test_a_run_that_has_ended_is_not_trained_again(create, ended):
     run = create()
     run.append("status", status=ended)
-    work(run)
+    main(run)
     assert words(run) == ["queued", ended]
 
 
@@ -275,7 +275,7 @@ def test_a_trainer_whose_run_is_gone_says_so_and_makes_nothing(create, child):
     run = create()
     run.delete()
     with pytest.raises(UserError, match="a is gone"):
-        work(run)
+        main(run)
     process = child(
         "import runpy, sys; sys.argv = ['worker', *sys.argv[1:]];"
         "runpy.run_module('core.scheduler.trainer_process', run_name='__main__')",

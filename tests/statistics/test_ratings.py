@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.statistics.ratings import ALPHA, ELO, rating_intervals, ratings
+from core.statistics.ratings import ELO_PER_LOG_UNIT, REGULARIZATION, rating_intervals, ratings
 
 
 def play(strengths, items, rng):
@@ -24,9 +24,13 @@ def play(strengths, items, rng):
 @given(st.integers(1, 200), st.integers(1, 200))
 def test_two_runs_have_the_closed_form(first, second):
     found = ratings([[0, first], [second, 0]], alpha=0)
-    assert found[0] - found[1] == pytest.approx(ELO * math.log(first / second), abs=1e-3)
+    assert found[0] - found[1] == pytest.approx(
+        ELO_PER_LOG_UNIT * math.log(first / second), abs=1e-3
+    )
     found = ratings([[0, first], [second, 0]])
-    expected = ELO * math.log((first + 2 * ALPHA) / (second + 2 * ALPHA))
+    expected = ELO_PER_LOG_UNIT * math.log(
+        (first + 2 * REGULARIZATION) / (second + 2 * REGULARIZATION)
+    )
     assert found[0] - found[1] == pytest.approx(expected, abs=1e-3)
 
 
@@ -42,11 +46,11 @@ def test_ratings_are_at_the_maximum_of_the_likelihood(rows):
     """There, every run has as many wins as its strength lets expect (Zermelo 1929)."""
     wins = np.array(rows, dtype=float)
     np.fill_diagonal(wins, 0)
-    strengths = ratings(wins, alpha=0) / ELO
+    strengths = ratings(wins, alpha=0) / ELO_PER_LOG_UNIT
     chances = 1 / (1 + np.exp(strengths[None, :] - strengths[:, None]))
     expected = ((wins + wins.T) * chances).sum(axis=1)
     assert wins.sum(axis=1) == pytest.approx(expected, abs=1e-3)
-    assert ratings(wins.T, alpha=0) == pytest.approx(-strengths * ELO, abs=0.1)
+    assert ratings(wins.T, alpha=0) == pytest.approx(-strengths * ELO_PER_LOG_UNIT, abs=0.1)
 
 
 @given(st.lists(st.integers(0, 9), min_size=16, max_size=16))
@@ -74,13 +78,14 @@ def test_ratings_find_the_true_strengths_and_intervals_hold_them():
     rng = np.random.default_rng(0)
     truth = np.array([1.2, 0.5, 0.0, -0.4, -1.3])
     found = [value.rating for value in rating_intervals(play(truth, 3000, rng), 5)]
-    assert found == pytest.approx(truth * ELO, abs=15)
+    assert found == pytest.approx(truth * ELO_PER_LOG_UNIT, abs=15)
 
     held = []
     for _ in range(30):
         intervals = rating_intervals(play(truth, 110, rng), 5, resamples=100)
         held += [
-            one.low <= value * ELO <= one.high for one, value in zip(intervals, truth, strict=True)
+            one.low <= value * ELO_PER_LOG_UNIT <= one.high
+            for one, value in zip(intervals, truth, strict=True)
         ]
         assert all(one.low < one.rating < one.high for one in intervals)
     assert 0.91 <= np.mean(held) <= 0.99

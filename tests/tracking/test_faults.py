@@ -18,7 +18,7 @@ import pytest
 from core.cli import commands
 from core.config import RunConfig
 from core.errors import UserError
-from core.lab import KILL_AFTER, Lab, requeue
+from core.lab import STOP_TIMEOUT_S, Lab, requeue
 from core.run.directory import RunDirectory
 from core.run.events import EventWriter, parse, read_lines
 from core.scheduler.executors import ROOT, run_in_process, run_in_thread
@@ -32,7 +32,7 @@ FAULTY = """
 import resource, sys
 from pathlib import Path
 from core.run.directory import RunDirectory
-from core.scheduler.trainer_process import work
+from core.scheduler.trainer_process import main
 from core.training.trainer import Trainer
 
 WHAT = {"disk": resource.RLIMIT_FSIZE, "memory": resource.RLIMIT_AS}
@@ -58,14 +58,14 @@ for fault, (name, step) in PLACES.items():
     real = getattr(Trainer, name)
     setattr(Trainer, name, faulty)
     try:
-        work(RunDirectory(Path(sys.argv[1]) / fault))
+        main(RunDirectory(Path(sys.argv[1]) / fault))
     except OSError as error:
         print(f"{fault}: {error}")
     for what in WHAT:
         limit(what, resource.RLIM_INFINITY)
     setattr(Trainer, name, real)
 """
-KEPT = {
+CHECKPOINTS_LEFT = {
     "events": [2],
     "last-event": [2],
     "checkpoint": [2],
@@ -84,7 +84,7 @@ def struck(tmp_path_factory, base_model):
     data.write_text(json.dumps([{"instruction": f"Say {w}.", "output": w} for w in words]))
     small = {"base_model": str(base_model), "dataset": str(data), "batch_size": 10, "method": "full"}  # fmt: skip
     small |= {"epochs": STEPS, "checkpoint_every": 2, "eval_every": 3, "sample_prompt": ""}
-    for name in ("whole", *KEPT):
+    for name in ("whole", *CHECKPOINTS_LEFT):
         RunDirectory.create(folder / "runs", RunConfig(name=name, max_new_tokens=2, **small))
     done = subprocess.run(
         [sys.executable, "-c", FAULTY, str(folder / "runs")],
@@ -148,20 +148,20 @@ def test_a_run_without_room_for_its_last_word_is_interrupted_by_the_next_who_loo
     assert run.statuses()[-1]["reason"] == "the trainer died"
 
 
-@pytest.mark.parametrize("fault", KEPT)
+@pytest.mark.parametrize("fault", CHECKPOINTS_LEFT)
 def test_once_there_is_room_a_run_goes_on_as_if_nothing_had_been(struck, fault):
     runs_dir, _ = struck
     whole, run = RunDirectory(runs_dir / "whole"), RunDirectory(runs_dir / fault)
     untouched = files(whole)
     assert whole.status() == "finished"
-    assert checkpoints(run) == KEPT[fault]
+    assert checkpoints(run) == CHECKPOINTS_LEFT[fault]
     assert not (run.path / "weights").exists()
-    run.settle("the trainer died")
+    run.mark_ended("the trainer died")
     requeue(run)
     run_in_thread(run)
     assert run.status() == "finished"
     [rewind] = events(run, "rewind")
-    assert rewind["step"] == max(KEPT[fault], default=-1)
+    assert rewind["step"] == max(CHECKPOINTS_LEFT[fault], default=-1)
     assert not events(run, "warning")
     assert outcome(run) == outcome(whole)
     assert files(whole) == untouched
@@ -222,8 +222,8 @@ def test_a_request_to_stop_from_a_later_time_is_as_old_as_can_be(tmp_path):
     run = RunDirectory.create(tmp_path, RunConfig(name="a"))
     run.request_stop()
     os.utime(run.stop_path, (4_000_000_000, 4_000_000_000))
-    assert run.asked_to_stop() > KILL_AFTER
-    run.settle("the trainer died")
+    assert run.seconds_since_stop_request() > STOP_TIMEOUT_S
+    run.mark_ended("the trainer died")
     assert run.status() == "stopped"
 
 

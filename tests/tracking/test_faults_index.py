@@ -76,7 +76,7 @@ def grow(run, seq, event):
 def seen(lab, runs=("a", "b")):
     """All that pages read of some runs, as text."""
     results = lab.runs()
-    curves = lab.curves(runs, queries.CURVES[:4])
+    curves = lab.curves(runs, queries.CURVE_METRICS[:4])
     frames = [results[results["name"].isin(runs)], pd.DataFrame(lab.states(runs))]
     frames += [lab.answers(runs), *curves.values()]
     return "\n".join(frame.reset_index(drop=True).to_csv() for frame in frames)

@@ -10,9 +10,9 @@ import pytest
 
 from core.config import RunConfig
 from core.errors import UserError
-from core.run.directory import RunDirectory, all_runs
+from core.run.directory import RunDirectory, list_runs
 from core.tracking.index import Index, IndexHeldError
-from core.tracking.schema import EVENT_TABLES, VERSION
+from core.tracking.schema import EVENT_TABLES, SCHEMA_VERSION
 from core.tracking.sync import Sync, read_index
 
 HOLD = """
@@ -34,10 +34,10 @@ import os, sys
 from pathlib import Path
 from core.tracking.index import Index
 from core.tracking.sync import Sync
-from core.run.directory import all_runs
+from core.run.directory import list_runs
 path = Path(sys.argv[1])
 index = Index(path)
-Sync(index.cursor()).run(all_runs(path.parent))
+Sync(index.cursor()).run(list_runs(path.parent))
 os.kill(os.getpid(), 9)
 """
 
@@ -51,7 +51,7 @@ def path(tmp_path):
 
 def build(path):
     index = Index(path)
-    Sync(index.cursor()).run(all_runs(path.parent))
+    Sync(index.cursor()).run(list_runs(path.parent))
     index.close()
 
 
@@ -88,7 +88,7 @@ def test_an_index_of_another_version_is_rebuilt(path):
     build(path)
     with duckdb.connect(str(path)) as connection:
         connection.execute("update version set number = 99")
-    check_rebuilt(path, f"version 99; this program uses version {VERSION}")
+    check_rebuilt(path, f"version 99; this program uses version {SCHEMA_VERSION}")
 
 
 def test_a_database_that_is_not_an_index_is_rebuilt(path):
@@ -250,7 +250,7 @@ def test_threads_read_whole_states_while_one_writes(path):
                 file.write(f'{{"seq":{step + 1},"time":1,"event":"step","step":{step}}}\n')
                 if step % 3 == 0:
                     file.flush()
-                    index_sync.run(all_runs(path.parent))
+                    index_sync.run(list_runs(path.parent))
         done.set()
         assert max(reader.result() for reader in readers) > 0
     assert len(cursors) == 6

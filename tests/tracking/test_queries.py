@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from core.config import RunConfig, base_type, is_relevant
-from core.run.directory import RunDirectory, all_runs
+from core.run.directory import RunDirectory, list_runs
 from core.run.events import EventWriter
 from core.tracking import queries
 from core.tracking.index import Index
@@ -94,7 +94,7 @@ def lab(tmp_path):
             return writer
 
         def ingest(self):
-            index_sync.run(all_runs(tmp_path))
+            index_sync.run(list_runs(tmp_path))
 
     yield Made()
     index.close()

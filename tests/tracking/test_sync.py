@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.config import RunConfig
-from core.run.directory import RunDirectory, all_runs
+from core.run.directory import RunDirectory, list_runs
 from core.tracking.index import Index
-from core.tracking.schema import EVENT_TABLES, STEPPED
+from core.tracking.schema import EVENT_TABLES, REWINDABLE_TABLES
 from core.tracking.sync import Sync
 
 STEP = {
@@ -106,7 +106,7 @@ def dump(db):
 
 def rebuilt(runs_dir):
     index = Index(None)
-    Sync(index.cursor()).run(all_runs(runs_dir))
+    Sync(index.cursor()).run(list_runs(runs_dir))
     tables = dump(index.cursor())
     index.close()
     return tables
@@ -146,7 +146,7 @@ def test_every_field_of_every_kind_of_event_arrives(tmp_path, db, run):
     }
     grow(run, *(line(seq, kind, **told[kind]) for seq, kind in enumerate(SAMPLES, 2)))
     index_sync = Sync(db)
-    assert index_sync.run(all_runs(tmp_path))
+    assert index_sync.run(list_runs(tmp_path))
     for seq, (kind, fields) in enumerate(SAMPLES.items(), 2):
         assert fields.keys() == EVENT_TABLES[kind].keys()
         cursor = db.execute(f'select * from "{kind}" where seq = ?', [seq])
@@ -154,12 +154,12 @@ def test_every_field_of_every_kind_of_event_arrives(tmp_path, db, run):
         [row] = cursor.fetchall()
         expected = {"run": "a", "seq": seq, "time": 100.0 + seq, **fields}
         assert dict(zip(names, row, strict=True)) == expected
-    assert not index_sync.run(all_runs(tmp_path))
+    assert not index_sync.run(list_runs(tmp_path))
 
 
 steps = st.integers(0, 6)
 EVENTS = st.one_of(
-    st.tuples(st.sampled_from(STEPPED), steps),
+    st.tuples(st.sampled_from(REWINDABLE_TABLES), steps),
     st.tuples(st.just("generation"), steps),
     st.tuples(st.just("status"), steps),
     st.tuples(st.just("rewind"), st.integers(-1, 6)),
@@ -185,7 +185,7 @@ def spelled(events):
         elif kind == "rewind":
             lines.append(line(seq, "rewind", step=value))
             kept["generation"] = []
-            for table in STEPPED:
+            for table in REWINDABLE_TABLES:
                 kept[table] = [(step, n) for step, n in kept[table] if step <= value]
         else:
             fields = {"status": "running"} if kind == "status" else {"step": value}
@@ -221,25 +221,28 @@ def test_each_event_counts_once_however_the_file_grows(shared, events, data):
             grow(run, content[start:end])
             if data.draw(st.booleans()):
                 index_sync = Sync(db)
-            index_sync.run(all_runs(run.path.parent))
+            index_sync.run(list_runs(run.path.parent))
         assert {table: numbers(db, table) for table in EVENT_TABLES} == expected
         counted = db.execute("select unreadable from ingested").fetchall()
         assert counted == ([(unreadable,)] if content else [])
         grown = dump(db)
         index_sync.run([])
-        Sync(db).run(all_runs(run.path.parent))
+        Sync(db).run(list_runs(run.path.parent))
         assert dump(db) == grown
 
 
 def test_a_rewind_drops_later_steps_and_all_answers(tmp_path, db, run):
     for step in (1, 2, 3):
-        for kind in STEPPED:
-            grow(run, line(10 * step + STEPPED.index(kind), kind, step=step))
+        for kind in REWINDABLE_TABLES:
+            grow(run, line(10 * step + REWINDABLE_TABLES.index(kind), kind, step=step))
     grow(run, line(40, "generation", item=1), line(41, "rewind", step=1))
     grow(run, line(42, "step", step=2), line(43, "generation", item=2))
-    Sync(db).run(all_runs(tmp_path))
-    found = {t: db.execute(f'select step from "{t}" order by seq').fetchall() for t in (*STEPPED,)}
-    assert found == {t: [(1,), (2,)] if t == "step" else [(1,)] for t in STEPPED}
+    Sync(db).run(list_runs(tmp_path))
+    found = {
+        t: db.execute(f'select step from "{t}" order by seq').fetchall()
+        for t in (*REWINDABLE_TABLES,)
+    }
+    assert found == {t: [(1,), (2,)] if t == "step" else [(1,)] for t in REWINDABLE_TABLES}
     assert db.execute("select item from generation").fetchall() == [(2,)]
 
 
@@ -248,7 +251,7 @@ def test_a_rewind_touches_no_other_run(tmp_path, db, run):
     for each in (run, other):
         grow(each, line(2, "step", step=5), line(3, "generation", item=1))
     grow(other, line(4, "rewind", step=-1))
-    Sync(db).run(all_runs(tmp_path))
+    Sync(db).run(list_runs(tmp_path))
     assert (numbers(db, "step", "a"), numbers(db, "step", "b")) == ([2], [])
     assert (numbers(db, "generation", "a"), numbers(db, "generation", "b")) == ([3], [])
 
@@ -258,13 +261,13 @@ import sys
 from pathlib import Path
 from core.tracking.index import Index
 from core.tracking.sync import Sync
-from core.run.directory import all_runs
+from core.run.directory import list_runs
 runs_dir = Path(sys.argv[1])
 index = Index(runs_dir / "lab.duckdb")
 index_sync = Sync(index.cursor())
 print("open", flush=True)
 while True:
-    if index_sync.run(all_runs(runs_dir)):
+    if index_sync.run(list_runs(runs_dir)):
         print("took", flush=True)
 """
 
@@ -287,7 +290,7 @@ def test_an_ingester_killed_between_loses_and_doubles_nothing(tmp_path, child, r
         process.wait()
     index = Index(tmp_path / "lab.duckdb")
     assert index.rebuilt is None
-    Sync(index.cursor()).run(all_runs(tmp_path))
+    Sync(index.cursor()).run(list_runs(tmp_path))
     assert dump(index.cursor()) == rebuilt(tmp_path)
     assert len(numbers(index.cursor(), "step")) > 1000
     index.close()
@@ -295,15 +298,15 @@ def test_an_ingester_killed_between_loses_and_doubles_nothing(tmp_path, child, r
 
 def test_a_failing_transaction_leaves_no_half(tmp_path, db, run):
     index_sync = Sync(db)
-    index_sync.run(all_runs(tmp_path))
+    index_sync.run(list_runs(tmp_path))
     before = dump(db)
     db.execute("alter table ingested rename to elsewhere")
     grow(run, line(2, "step", step=1), line(3, "rewind", step=0), line(4, "step", step=1))
-    index_sync.run(all_runs(tmp_path))
+    index_sync.run(list_runs(tmp_path))
     assert index_sync.fault.startswith("a cannot be indexed")
     db.execute("alter table elsewhere rename to ingested")
     assert dump(db) == before
-    assert index_sync.run(all_runs(tmp_path))
+    assert index_sync.run(list_runs(tmp_path))
     assert index_sync.fault is None
     assert dump(db) == rebuilt(tmp_path)
 
@@ -311,9 +314,9 @@ def test_a_failing_transaction_leaves_no_half(tmp_path, db, run):
 def test_a_file_that_was_cut_is_read_anew(tmp_path, db, run):
     grow(run, *(line(n, "step", step=n) for n in range(2, 8)))
     index_sync = Sync(db)
-    index_sync.run(all_runs(tmp_path))
+    index_sync.run(list_runs(tmp_path))
     os.truncate(run.events_path, run.events_path.stat().st_size - 100)
-    assert index_sync.run(all_runs(tmp_path))
+    assert index_sync.run(list_runs(tmp_path))
     assert dump(db) == rebuilt(tmp_path)
     assert 0 < len(numbers(db, "step")) < 6
     assert len(db.execute("select * from config").fetchall()) == 1  # never out of the table
@@ -323,10 +326,10 @@ def test_a_file_that_lost_its_end_and_grew_past_it_is_read_anew(tmp_path, db, ru
     """What a power failure does while the dashboard is closed: numbers are given twice."""
     first = run.events_path.read_bytes()
     grow(run, *(line(n, "step", step=n, loss=1.0) for n in range(2, 8)))
-    Sync(db).run(all_runs(tmp_path))
+    Sync(db).run(list_runs(tmp_path))
     run.events_path.write_bytes(first)
     grow(run, *(line(n, "step", step=n, loss=3.0) for n in range(2, 30)))
-    Sync(db).run(all_runs(tmp_path))
+    Sync(db).run(list_runs(tmp_path))
     assert dump(db) == rebuilt(tmp_path)
     assert db.execute("select distinct loss from step").fetchall() == [(3.0,)]
 
@@ -335,9 +338,9 @@ def test_a_deleted_run_is_forgotten(tmp_path, db, run):
     RunDirectory.create(tmp_path, RunConfig(name="b"))
     grow(run, line(2, "step", step=1))
     index_sync = Sync(db)
-    index_sync.run(all_runs(tmp_path))
+    index_sync.run(list_runs(tmp_path))
     run.delete()
-    index_sync.run(all_runs(tmp_path))
+    index_sync.run(list_runs(tmp_path))
     assert dump(db) == rebuilt(tmp_path)
     assert db.execute("select run from config").fetchall() == [("b",)]
 
@@ -346,11 +349,11 @@ def test_a_deleted_run_is_forgotten(tmp_path, db, run):
 def test_a_run_deleted_and_made_again_under_its_name_is_another(tmp_path, db, run, anew):
     grow(run, *(line(n, "step", step=n, loss=1.0) for n in range(2, 5)))
     index_sync = Sync(db)
-    index_sync.run(all_runs(tmp_path))
+    index_sync.run(list_runs(tmp_path))
     run.delete()
     again = RunDirectory.create(tmp_path, RunConfig(name="a", notes="the second"))
     grow(again, *(line(n, "step", step=n, loss=2.0) for n in range(2, 9)))
-    (Sync(db) if anew else index_sync).run(all_runs(tmp_path))
+    (Sync(db) if anew else index_sync).run(list_runs(tmp_path))
     assert dump(db) == rebuilt(tmp_path)
     assert db.execute("select count(*), max(loss), min(loss) from step").fetchall() == [
         (7, 2.0, 2.0)
@@ -359,9 +362,9 @@ def test_a_run_deleted_and_made_again_under_its_name_is_another(tmp_path, db, ru
 
 def test_events_that_vanish_are_forgotten(tmp_path, db, run):
     index_sync = Sync(db)
-    index_sync.run(all_runs(tmp_path))
+    index_sync.run(list_runs(tmp_path))
     run.events_path.unlink()
-    assert index_sync.run(all_runs(tmp_path))
+    assert index_sync.run(list_runs(tmp_path))
     assert numbers(db, "status") == []
     assert db.execute("select run from config").fetchall() == [("a",)]
 
@@ -372,13 +375,13 @@ def settings_of(db, field="notes"):
 
 def test_edited_settings_are_taken_in_even_at_the_same_moment(tmp_path, db, run):
     index_sync = Sync(db)
-    index_sync.run(all_runs(tmp_path))
+    index_sync.run(list_runs(tmp_path))
     moment = run.config_path.stat()
     run.write_config(run.config().changed(notes="x"))
     os.utime(run.config_path, ns=(moment.st_atime_ns, moment.st_mtime_ns))
-    assert index_sync.run(all_runs(tmp_path))
+    assert index_sync.run(list_runs(tmp_path))
     assert settings_of(db) == [("x",)]
-    assert not index_sync.run(all_runs(tmp_path))
+    assert not index_sync.run(list_runs(tmp_path))
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", '{"notes": "\\ud800"}', "\xff"])
@@ -386,11 +389,11 @@ def test_settings_that_are_no_json_stand_empty_until_mended(tmp_path, db, run, t
     good = run.config_path.read_text()
     run.config_path.write_bytes(text.encode("latin-1"))
     index_sync = Sync(db)
-    index_sync.run(all_runs(tmp_path))
+    index_sync.run(list_runs(tmp_path))
     assert index_sync.fault is None
     assert settings_of(db, "seed") == [(None,)]
     run.config_path.write_text(good)
-    index_sync.run(all_runs(tmp_path))
+    index_sync.run(list_runs(tmp_path))
     assert settings_of(db, "seed") == [("123",)]
 
 
@@ -424,7 +427,7 @@ def test_a_field_of_another_type_costs_its_event_and_nothing_else(tmp_path, db, 
     grow(run, line(2, "step", step=1), line(3, kind, **fields), line(4, "step", step=2))
     grow(other, line(2, "step", step=1))
     index_sync = Sync(db)
-    index_sync.run(all_runs(tmp_path))
+    index_sync.run(list_runs(tmp_path))
     assert index_sync.fault is None
     assert numbers(db, "step", "a") == [2, 4]
     assert numbers(db, "step", "b") == [2]
@@ -436,7 +439,7 @@ def test_odd_numbers_and_texts_are_kept(tmp_path, db, run):
     odd = b'{"seq":2,"time":1,"event":"step","step":1,"loss":NaN,"grad_norm":Infinity,"lr":1}\n'
     text = b'{"seq":3,"time":1,"event":"sample","step":1,"text":"half \\ud800, emoji \\ud83d\\ude00"}\n'
     grow(run, odd, text)
-    Sync(db).run(all_runs(tmp_path))
+    Sync(db).run(list_runs(tmp_path))
     assert (
         repr(db.execute("select loss, grad_norm, lr from step").fetchall()) == "[(nan, inf, 1.0)]"
     )
@@ -448,30 +451,30 @@ def test_a_run_that_cannot_be_read_keeps_no_other_from_it(tmp_path, db, run):
     run.events_path.unlink()
     run.events_path.mkdir()
     index_sync = Sync(db)
-    assert index_sync.run(all_runs(tmp_path))
+    assert index_sync.run(list_runs(tmp_path))
     assert "a cannot be indexed" in index_sync.fault
     assert numbers(db, "status", "b") == [1]
     run.events_path.rmdir()
-    index_sync.run(all_runs(tmp_path))
+    index_sync.run(list_runs(tmp_path))
     assert index_sync.fault is None
 
 
 def test_a_run_that_vanishes_while_it_is_read_is_no_fault(tmp_path, db, run):
     index_sync = Sync(db)
-    runs = all_runs(tmp_path)
+    runs = list_runs(tmp_path)
     index_sync.run(runs)
     grow(run, line(2, "step", step=1))
     shutil.rmtree(run.path)
     index_sync.run(runs)
     assert index_sync.fault is None
-    index_sync.run(all_runs(tmp_path))
+    index_sync.run(list_runs(tmp_path))
     assert db.execute("select * from config").fetchall() == []
 
 
 def test_long_files_are_taken_in_by_parts(tmp_path, db, run, monkeypatch):
     grow(run, *(line(n, "step", step=n) for n in range(2, 200)))
     monkeypatch.setattr("core.run.events.read_lines.__defaults__", (1000,))
-    Sync(db).run(all_runs(tmp_path))
+    Sync(db).run(list_runs(tmp_path))
     assert numbers(db, "step") == list(range(2, 200))
     assert dump(db) == rebuilt(tmp_path)
 
@@ -479,6 +482,6 @@ def test_long_files_are_taken_in_by_parts(tmp_path, db, run, monkeypatch):
 def test_taking_in_six_thousand_steps_is_quick(tmp_path, db, run):
     grow(run, *(line(n, "step", step=n, **STEP) for n in range(2, 6002)))
     start = time.perf_counter()
-    Sync(db).run(all_runs(tmp_path))
+    Sync(db).run(list_runs(tmp_path))
     assert time.perf_counter() - start < 3
     assert len(numbers(db, "step")) == 6000

@@ -47,7 +47,7 @@ def test_every_example_is_answered_as_if_alone(base: Path, monkeypatch: pytest.M
         Example(" ".join(draw.choices(words, k=draw.randint(1, 9))), draw.choice(["", "x y"]), "")
         for _ in range(11)
     ]
-    monkeypatch.setattr(evaluation, "ANSWER_POSITIONS", 250)
+    monkeypatch.setattr(evaluation, "ANSWER_BATCH_TOKENS", 250)
     batches = list(answer_all(model, examples, Sampling(5)))
     assert 2 < len(batches) < 11
     answers = {answer.index: answer for batch in batches for answer in batch}

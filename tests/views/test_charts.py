@@ -37,7 +37,7 @@ def test_a_line_for_each_run_in_order() -> None:
     figure = checked(charts.step_curves(curve(), None, RUNS, "loss", "step", log=False))
     assert [list(line.x) for line in figure.data] == [[1, 2, 3]] * 2
     assert [list(line.y) for line in figure.data] == [[1, 2, 3]] * 2
-    assert figure.layout.title.text == charts.TITLES["loss"]
+    assert figure.layout.title.text == charts.CHART_TITLES["loss"]
     assert figure.layout.xaxis.title.text == "step"
     assert figure.layout.showlegend
 
@@ -86,8 +86,8 @@ def test_a_run_keeps_its_colour_across_figures(evaluations: pd.DataFrame) -> Non
 
 
 def test_eight_runs_have_eight_colours() -> None:
-    assert len(set(charts.colours([str(i) for i in range(8)]).values())) == 8
-    assert len(charts.colours([str(i) for i in range(20)])) == 20
+    assert len(set(charts.colors([str(i) for i in range(8)]).values())) == 8
+    assert len(charts.colors([str(i) for i in range(20)])) == 20
 
 
 def test_text_from_runs_is_escaped(evaluations: pd.DataFrame) -> None:

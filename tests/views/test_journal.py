@@ -10,7 +10,7 @@ from core.tracking import queries, sync
 from core.views import journal, report
 from core.views.tables import records
 
-KEPT = [name for name, known in PRESETS.items() if known.journal]
+JOURNAL_RUNS = [name for name, known in PRESETS.items() if known.journal]
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def frame(tmp_path):
 
 def test_the_rows_are_the_journals():
     rows = {row["name"]: row for row in journal.rows()}
-    assert list(rows) == [f"journal {name}" for name in KEPT]
+    assert list(rows) == [f"journal {name}" for name in JOURNAL_RUNS]
     four = rows["journal run_4"]
     assert (four["val_loss"], four["perplexity"], four["scores"]) == (
         1.417,
@@ -48,12 +48,12 @@ def test_a_run_is_set_beside_the_one_it_repeats(frame):
 
 
 def test_every_preset_of_the_journal_repeats_its_own_run(tmp_path):
-    for name in KEPT:
+    for name in JOURNAL_RUNS:
         RunDirectory.create(tmp_path, preset(name))
     index = sync.read_index(tmp_path)
     found = {row["name"]: journal.repeated(row) for row in records(queries.results(index.cursor()))}
     index.close()
-    assert found == {name: name for name in KEPT}
+    assert found == {name: name for name in JOURNAL_RUNS}
 
 
 def test_a_steps_examples_count_not_how_they_are_split():
@@ -71,7 +71,7 @@ def test_a_score_of_gemini_has_its_column_whatever_its_judge_is_called(frame, la
 
 def test_the_table_has_both_and_the_markdown_the_journals_headings(frame):
     both = report.runs(frame, "json", True)
-    assert [row["name"] for row in both[3:]] == [f"journal {name}" for name in KEPT]
+    assert [row["name"] for row in both[3:]] == [f"journal {name}" for name in JOURNAL_RUNS]
     assert both[-1]["lora_rank"] == 16
     assert isinstance(both[-1]["lora_rank"], int)
     head = list(report.runs(frame, "md", True)[0])
@@ -95,4 +95,4 @@ def test_without_runs_the_journal_stands_alone(tmp_path):
     empty = queries.results(index.cursor())
     index.close()
     assert isinstance(empty, pd.DataFrame)
-    assert len(report.runs(empty, "table", True)) == len(KEPT)
+    assert len(report.runs(empty, "table", True)) == len(JOURNAL_RUNS)

@@ -25,11 +25,11 @@ from core.judging.services.http_errors import (
 )
 from core.judging.services.refused_options import REFUSED_STATUSES, send_without_refused
 
-NAME = "Gemini"
-CONNECTIONS = 64
+SERVICE_NAME = "Gemini"
+MAX_CONNECTIONS = 64
 """Connection pool size. The requests default of 10 is less than the maximum number of threads."""
-MODEL = re.compile(r"(models/|tunedModels/)?[\w.@-]+")
-KEPT = ("description", "nullable", "required")
+MODEL_NAME = re.compile(r"(models/|tunedModels/)?[\w.@-]+")
+SHARED_SCHEMA_KEYS = ("description", "nullable", "required")
 """JSON Schema keywords that Google's schema supports with the same values."""
 
 
@@ -58,7 +58,7 @@ class Gemini:
         self.model = model
         self.temperature = temperature
         self.timeout = timeout
-        self._key = checked_key(key, NAME)
+        self._key = checked_key(key, SERVICE_NAME)
         options = {"api_key": self._key}
         endpoint = endpoint or os.environ.get("GEMINI_API_ENDPOINT", "")
         endpoint = base_address(endpoint, with_version=False)
@@ -67,7 +67,7 @@ class Gemini:
             options["api_endpoint"] = endpoint
         self._secrets = secrets_of(self._key, endpoint)
         self._target = (endpoint, model)
-        if not MODEL.fullmatch(model):
+        if not MODEL_NAME.fullmatch(model):
             raise RefusedError(
                 f"{model!r} is not a name of a Gemini model such as gemini-2.5-flash."
             )
@@ -103,9 +103,9 @@ class Gemini:
                 f"no reply within {self.timeout:g} s; increase the timeout if the server is slow"
             )
         except TooManyRedirects:
-            problem = failure(302, NAME, self.model)
+            problem = failure(302, SERVICE_NAME, self.model)
         except RequestException as error:
-            problem = BusyError(f"no connection to {NAME} ({type(error).__name__})")
+            problem = BusyError(f"no connection to {SERVICE_NAME} ({type(error).__name__})")
         except (ParseError, ValueError, AttributeError, RecursionError):
             # The library raises AttributeError if the body of an error is JSON but not an object.
             problem = BusyError("the response is not from the Gemini API; it may come from a proxy")
@@ -151,7 +151,7 @@ class Gemini:
         message = str(error.message).partition(": ")[2]
         if status == 429 and any(map(_is_per_day, [message, *_quotas(details)])):
             return RefusedError(
-                f"{NAME}'s quota for {self.model!r} is used up for today (HTTP 429): continue tomorrow, "
+                f"{SERVICE_NAME}'s quota for {self.model!r} is used up for today (HTTP 429): continue tomorrow, "
                 "or use another model or key."
             )
         if status == 400 and _is_bad_key(error):
@@ -159,14 +159,14 @@ class Gemini:
         wait = _retry_delay(details)
         if wait is None and error.response is not None:
             wait = seconds_to_wait(error.response.headers)
-        return failure(status, NAME, self.model, message, self._secrets, wait)
+        return failure(status, SERVICE_NAME, self.model, message, self._secrets, wait)
 
 
 def google_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
     """Convert a JSON schema to Google's format. Unsupported keywords such as `maximum` are dropped."""
     kinds = schema.get("type", "object" if "properties" in schema else "string")
     kinds = [kinds] if isinstance(kinds, str) else list(kinds)
-    found: dict[str, Any] = {word: schema[word] for word in KEPT if word in schema}
+    found: dict[str, Any] = {word: schema[word] for word in SHARED_SCHEMA_KEYS if word in schema}
     found["type"] = next(kind for kind in kinds if kind != "null").upper()
     if "null" in kinds:
         found["nullable"] = True
@@ -250,7 +250,7 @@ def _prepare(session: Any) -> None:
     from requests.adapters import HTTPAdapter
 
     for scheme in ("https://", "http://"):
-        session.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=CONNECTIONS))
+        session.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=MAX_CONNECTIONS))
     session.hooks["response"].append(_simplify)
     # The API never redirects, and requests would send the key to the redirect target.
     session.max_redirects = 0

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 REQUEST_HEADERS = ("accept", "content-length", "content-type", "host", "transfer-encoding")
 """Headers that every request needs, even if OPENAI_CUSTOM_HEADERS sets them."""
-OPENAI = "https://api.openai.com/v1"
+OPENAI_URL = "https://api.openai.com/v1"
 NO_KEY = (
     "OPENAI_API_KEY is sent only to OpenAI or to OPENAI_BASE_URL. "
     "Enter a key for this address on the Scoring page."
@@ -66,10 +66,10 @@ class OpenAICompatible:
         self.model = model
         self.temperature = temperature
         self.timeout = timeout
-        configured = base_address(os.environ.get("OPENAI_BASE_URL", "")) or OPENAI
+        configured = base_address(os.environ.get("OPENAI_BASE_URL", "")) or OPENAI_URL
         base_url = base_address(base_url or "") or configured
         self._host = checked_address(base_url, "The base URL")
-        has_no_key = base_url != OPENAI and not key.strip()
+        has_no_key = base_url != OPENAI_URL and not key.strip()
         self._key = "" if has_no_key else checked_key(key, self._host)
         self._secrets = secrets_of(self._key, base_url)
         self._target = (base_url, model)

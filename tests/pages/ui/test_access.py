@@ -50,13 +50,13 @@ def test_elsewhere_nobody_comes_in_while_nobody_said_who(bound, runs_dir, addres
     assert "DASHBOARD_PASSWORD" in error.value
     assert not app.title
     assert not app.sidebar.children
-    assert runtime.HOLDER not in __import__("sys").modules, "nothing was opened"
+    assert runtime.HOLDER_MODULE not in __import__("sys").modules, "nothing was opened"
 
 
 def test_a_password_lets_in_and_a_wrong_one_costs_time(bound, runs_dir, monkeypatch):
     bound("0.0.0.0")
-    monkeypatch.setenv(access.PASSWORD, "sésame")
-    monkeypatch.setattr(access, "PAUSE", 0.3)
+    monkeypatch.setenv(access.PASSWORD_VARIABLE, "sésame")
+    monkeypatch.setattr(access, "WRONG_PASSWORD_PAUSE_S", 0.3)
     app = visit(runs_dir, "results")
     assert not app.title
     start = time.monotonic()
@@ -74,7 +74,7 @@ def test_a_password_lets_in_and_a_wrong_one_costs_time(bound, runs_dir, monkeypa
 
 
 def test_a_password_holds_on_loopback_too(runs_dir, monkeypatch):
-    monkeypatch.setenv(access.PASSWORD, "x")
+    monkeypatch.setenv(access.PASSWORD_VARIABLE, "x")
     assert not visit(runs_dir).title
 
 

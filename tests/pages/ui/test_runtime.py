@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 
 from core.lab import Lab
 from core.run.directory import RunDirectory
-from core.tracking.index import INDEX, Index
+from core.tracking.index import INDEX_FILE, Index
 from pages.ui import runtime
 
 ROOT = Path(__file__).parents[3]
@@ -48,7 +48,7 @@ def test_a_scoring_and_a_trainer_end_at_the_same_time(open_page, monkeypatch):
         really(*patience)
 
     monkeypatch.setattr(queue, "close", close)
-    sys.modules[runtime.HOLDER].scoring = SlowScoring()
+    sys.modules[runtime.HOLDER_MODULE].scoring = SlowScoring()
     start = time.monotonic()
     runtime.release()
     assert 1.0 <= time.monotonic() - start < 1.9
@@ -109,7 +109,7 @@ def test_release_closes_it(open_page, runs_dir):
     runtime.release()
     assert not runtime.is_open(lab)
     assert threads() == []
-    Index(runs_dir / INDEX).close()  # nobody holds it
+    Index(runs_dir / INDEX_FILE).close()  # nobody holds it
     runtime.release()  # once more does no harm
     open_page("live")
     assert sorted(threads()) == ["queue", "sync"]
@@ -135,7 +135,7 @@ def test_a_second_dashboard_reads_only_and_takes_over(open_page, runs_dir, write
         holder.communicate("")
     assert page.run().says("the dashboard that drove these runs has ended")
     assert not page.press("Take over").run().says("Read only")
-    assert runtime.lab().driver is None
+    assert runtime.lab().driver_pid is None
 
 
 def test_a_place_that_cannot_be_written_to(open_page, runs_dir):
@@ -168,7 +168,7 @@ def test_an_executor_that_there_is_not(open_page, monkeypatch, runs_dir):
 
 def test_an_index_that_was_rebuilt_is_told(open_page, write_run, runs_dir):
     write_run("one")
-    (runs_dir / INDEX).write_bytes(b"no database " * 1000)
+    (runs_dir / INDEX_FILE).write_bytes(b"no database " * 1000)
     page = open_page("results")
     assert page.says("The index was rebuilt from the run directories")
     assert page.dataframe[0].value["name"].tolist() == ["one"]
@@ -228,13 +228,13 @@ def test_what_became_garbage_while_it_was_left_out_of_the_collection_is_collecte
     kept = Cycle()
     kept.itself = kept
     garbage = weakref.ref(kept)
-    monkeypatch.setattr(runtime, "FREEZE", -1.0)
-    runtime.keep_from_collection("Live")
+    monkeypatch.setattr(runtime, "FREEZE_INTERVAL_S", -1.0)
+    runtime.freeze_garbage_collection("Live")
     frozen = gc.get_freeze_count()
     del kept
-    runtime.keep_from_collection("Live")
+    runtime.freeze_garbage_collection("Live")
     assert garbage() is not None
-    monkeypatch.setattr(runtime, "THAW", -1.0)
-    runtime.keep_from_collection("Live")
+    monkeypatch.setattr(runtime, "FULL_COLLECTION_INTERVAL_S", -1.0)
+    runtime.freeze_garbage_collection("Live")
     assert garbage() is None
     assert gc.get_freeze_count() > 0.5 * frozen > 0

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from core.run.directory import RunDirectory
-from pages.ui.text import count, duration, plain
+from pages.ui.text import count, duration, escape_markdown
 
 HOSTILE = (
     "<script>alert(1)</script> <img src=x onerror=alert(2)> [link](javascript:alert(3)) "
@@ -125,7 +125,7 @@ def test_a_directory_with_such_a_name_is_only_a_name(write_run, runs_dir, open_p
     "text", [HOSTILE, "# no heading", "1. no list", "- no list\n\n===\n\n    no code", "a\\*b", "|a|b|"]
 )  # fmt: skip
 def test_plain_escapes_every_sign_and_keeps_every_word(text):
-    escaped = plain(text)
+    escaped = escape_markdown(text)
     assert re.fullmatch(r"(\\[!-/:-@\[-`{-~]|[\w\s\u2060]|[^\x00-\x7f])*", escaped)
     assert "\n" not in escaped
     seen = re.sub(r"\\(.)", r"\1", escaped).replace("\u2060", "")
