@@ -121,11 +121,11 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--format", default="table", choices=("table", "json"))
-    chosen = parser.parse_args()
+    args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # so that a trainer of ours counts as the dashboard's does
     with tempfile.TemporaryDirectory() as directory:
         start = time.monotonic()
-        tally, runs = torment(Path(directory), chosen.kills, random.Random(chosen.seed))
+        tally, runs = torment(Path(directory), args.kills, random.Random(args.seed))
     report = {
         "kills": tally.kills.total(),
         **dict(sorted(tally.kills.items())),
@@ -135,14 +135,14 @@ def main() -> None:
         "seconds": round(time.monotonic() - start, 1),
         "wrong": tally.wrong,
     }
-    if chosen.format == "json":
+    if args.format == "json":
         print(json.dumps(report, indent=2))
     else:
         print("\n".join(f"{key:<26}{value}" for key, value in report.items()))
     sys.exit(1 if tally.wrong else 0)
 
 
-def torment(directory: Path, kills: int, chance: random.Random) -> tuple[Tally, int]:
+def torment(directory: Path, kills: int, rng: random.Random) -> tuple[Tally, int]:
     """Runs one after the other, until so many kills have been dealt out; what was found, and of how many runs."""
     data = directory / "data.json"
     data.write_text(json.dumps(examples()))
@@ -153,8 +153,8 @@ def torment(directory: Path, kills: int, chance: random.Random) -> tuple[Tally, 
         variant = [*VARIANTS][count % len(VARIANTS)]
         run = RunDirectory.create(runs_dir, config(f"{variant}-{count}", variant, data))
         count += 1
-        while not finishes(run, chance.uniform(0, MAX_PAUSE_S)) and tally.kills.total() < kills:
-            dashboard = strike(run, dashboard, chance, tally)
+        while not finishes(run, rng.uniform(0, MAX_PAUSE_S)) and tally.kills.total() < kills:
+            dashboard = strike(run, dashboard, rng, tally)
         if not finishes(run, 120):
             tally.wrong.append(f"{run.name} did not finish: it is {run.status()}")
         elif outcome(run) != expected[variant]:
@@ -167,16 +167,14 @@ def torment(directory: Path, kills: int, chance: random.Random) -> tuple[Tally, 
     return tally, count
 
 
-def strike(
-    run: RunDirectory, dashboard: Dashboard, chance: random.Random, tally: Tally
-) -> Dashboard:
+def strike(run: RunDirectory, dashboard: Dashboard, rng: random.Random, tally: Tally) -> Dashboard:
     """Kill the trainer, the dashboard or both; the dashboard that is there afterwards."""
-    kind = chance.choice(("trainer", "dashboard", "both"))
+    kind = rng.choice(("trainer", "dashboard", "both"))
     pids = trainers(run.path)
     if kind == "trainer" and not pids:
         kind = "dashboard"  # between two trainers
     early = bool(pids) and not [*(run.path / "checkpoint").glob("step-*[0-9]")]
-    when = time.time()
+    killed_at = time.time()
     if kind != "trainer":
         dashboard.kill()
     if kind != "dashboard":
@@ -186,17 +184,17 @@ def strike(
                 psutil.Process(pid).kill()
     tally.kills[kind] += 1
     if kind != "trainer":
-        while chance.random() < 1 / 3:
+        while rng.random() < 1 / 3:
             opening = Dashboard(run.path.parent)
-            time.sleep(chance.uniform(0, OPENING_S))
+            time.sleep(rng.uniform(0, OPENING_S))
             opening.kill()
             tally.kills["opening"] += 1
         return Dashboard(run.path.parent).wait()
-    if until(lambda: settled(run, when) is not None, 2 * MARKED_WITHIN_S):
-        took = (settled(run, when) or when) - when
-        tally.slowest = max(tally.slowest, took)
-        if took > MARKED_WITHIN_S:
-            tally.wrong.append(f"{run.name} was marked only after {took:.1f} s")
+    if until(lambda: settled(run, killed_at) is not None, 2 * MARKED_WITHIN_S):
+        delay_s = (settled(run, killed_at) or killed_at) - killed_at
+        tally.slowest = max(tally.slowest, delay_s)
+        if delay_s > MARKED_WITHIN_S:
+            tally.wrong.append(f"{run.name} was marked only after {delay_s:.1f} s")
     else:
         tally.wrong.append(f"{run.name} was not marked when its trainer was killed")
     return dashboard
@@ -207,15 +205,15 @@ def finishes(run: RunDirectory, seconds: float) -> bool:
     return until(lambda: run.status() == "finished", seconds)
 
 
-def settled(run: RunDirectory, when: float) -> float | None:
+def settled(run: RunDirectory, since: float) -> float | None:
     """The time of the first word since then: a last one, or, where the trainer had said none yet, its successor's."""
     ends = ("interrupted", "finished", "running")
-    return next((e["time"] for e in run.statuses() if e["status"] in ends and e["time"] >= when - 0.01), None)  # fmt: skip
+    return next((e["time"] for e in run.statuses() if e["status"] in ends and e["time"] >= since - 0.01), None)  # fmt: skip
 
 
 def trainers(path: Path) -> list[int]:
     """Processes that train the run of that directory, or any run below it."""
-    found = []
+    pids = []
     for process in psutil.process_iter(["cmdline", "status"]):
         words = process.info["cmdline"] or []
         named = any(word.startswith(str(path.resolve())) for word in words)
@@ -224,8 +222,8 @@ def trainers(path: Path) -> list[int]:
             and named
             and process.info["status"] != "zombie"
         ):
-            found.append(process.pid)
-    return found
+            pids.append(process.pid)
+    return pids
 
 
 def examples() -> list[dict[str, str]]:
@@ -249,30 +247,30 @@ def undisturbed(runs_dir: Path, variant: str, data: Path) -> tuple[Any, ...]:
 
 def outcome(run: RunDirectory) -> tuple[Any, ...]:
     """The last losses, the losses of all steps, the hashes of the weights, the answers."""
-    kept = replayed(run)
-    last = max(kept["eval"].values(), key=lambda event: event["seq"])
-    steps = [event["loss"] for event in kept["step"].values()]
+    events_by_kind = replayed(run)
+    last = max(events_by_kind["eval"].values(), key=lambda event: event["seq"])
+    steps = [event["loss"] for event in events_by_kind["step"].values()]
     manifest = json.loads((run.path / "weights" / "manifest.json").read_text())
-    answers = sorted((e["item"], e["answer"]) for e in kept["generation"].values())
-    hashes = sorted(listed["sha256"] for listed in manifest["files"].values())
+    answers = sorted((e["item"], e["answer"]) for e in events_by_kind["generation"].values())
+    hashes = sorted(entry["sha256"] for entry in manifest["files"].values())
     return last["train_loss"], last["val_loss"], steps, hashes, answers
 
 
 def replayed(run: RunDirectory) -> dict[str, dict[int, dict[str, Any]]]:
     """Events by kind and number, as a reader of the file itself sees them after all rewinds."""
-    kept: dict[str, dict[int, dict[str, Any]]] = {kind: {} for kind in EVENT_TABLES}
+    events_by_kind: dict[str, dict[int, dict[str, Any]]] = {kind: {} for kind in EVENT_TABLES}
     for line in run.events_path.read_bytes().splitlines():
         event = parse(line)
         if event is None:
             continue
         if event["event"] == "rewind":
             for kind in REWINDABLE_TABLES:
-                held = kept[kind].items()
-                kept[kind] = {seq: e for seq, e in held if e["step"] <= event["step"]}
-            kept["generation"] = {}
-        elif event["event"] in kept:
-            kept[event["event"]][event["seq"]] = event
-    return kept
+                held = events_by_kind[kind].items()
+                events_by_kind[kind] = {seq: e for seq, e in held if e["step"] <= event["step"]}
+            events_by_kind["generation"] = {}
+        elif event["event"] in events_by_kind:
+            events_by_kind[event["event"]][event["seq"]] = event
+    return events_by_kind
 
 
 def miscounted(runs_dir: Path) -> list[str]:
@@ -283,8 +281,8 @@ def miscounted(runs_dir: Path) -> list[str]:
             wrong.append(f"the index did not open as it was: {index.rebuilt or 'it is held'}")
         names = [path.parent.name for path in runs_dir.glob("*/config.json")]
         for name in names:
-            kept = replayed(RunDirectory(runs_dir / name))
-            for kind, events in kept.items():
+            events_by_kind = replayed(RunDirectory(runs_dir / name))
+            for kind, events in events_by_kind.items():
                 query = f'select seq from "{kind}" where run = ? order by seq'
                 rows = [seq for (seq,) in index.cursor().execute(query, [name]).fetchall()]
                 if rows != sorted(events):
@@ -295,9 +293,9 @@ def miscounted(runs_dir: Path) -> list[str]:
 def until(condition: Any, seconds: float) -> bool:
     """Wait for a condition, at most so long; whether it came."""
     deadline = time.monotonic() + seconds
-    while not (came := condition()) and time.monotonic() < deadline:
+    while not (result := condition()) and time.monotonic() < deadline:
         time.sleep(0.02)
-    return bool(came)
+    return bool(result)
 
 
 if __name__ == "__main__":

@@ -41,9 +41,9 @@ def examples(path: Path, length: int, batch: int) -> str:
     return str(path)
 
 
-def measure(where: dict[str, Any], method: str, directory: Path) -> dict[str, Any]:
+def measure(point: dict[str, Any], method: str, directory: Path) -> dict[str, Any]:
     """Seconds a step and peak memory at one place."""
-    model, length, batch = where["model"], where["length"], where["batch"]
+    model, length, batch = point["model"], point["length"], point["batch"]
     base = model if model == "gpt2-nano" else random_weights(model, directory)
     count = STEPS * batch
     config = RunConfig.parse({
@@ -52,23 +52,23 @@ def measure(where: dict[str, Any], method: str, directory: Path) -> dict[str, An
         "train_fraction": count / (count + 2), "test_fraction": 1 / (count + 2),
     })  # fmt: skip
     cost = measurement.measure(config)
-    return {**where, "seconds_per_step": cost.seconds / STEPS, "memory_gb": cost.memory_mb / 1024}
+    return {**point, "seconds_per_step": cost.seconds / STEPS, "memory_gb": cost.memory_mb / 1024}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--method", choices=("full", "lora"), default="lora")
-    chosen = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
         rows = []
         for name, values in CHANGED.items():
             # The start is measured in each group anew: the machine may not be as fast as before.
-            found = {
-                value: measure(START | {name: value}, chosen.method, directory) for value in values
+            measured = {
+                value: measure(START | {name: value}, args.method, directory) for value in values
             }
-            first = found[START[name]]["seconds_per_step"]
-            rows += [{**row, "times": row["seconds_per_step"] / first} for row in found.values()]
+            first = measured[START[name]]["seconds_per_step"]
+            rows += [{**row, "times": row["seconds_per_step"] / first} for row in measured.values()]
     print(markdown(rows))
 
 

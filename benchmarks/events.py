@@ -27,7 +27,9 @@ def measure(events: int = EVENTS) -> dict[str, float]:
         active = ActiveRun(RunDirectory.create(Path(directory), config))
         trainer = Trainer(config, active)
         ids = torch.zeros(4, 64, dtype=torch.long)
-        batch = Batch(ids, ids, places=[11, 222, 3333, 44444], tokens=200, target_tokens=150)
+        batch = Batch(
+            ids, ids, dataset_indices=[11, 222, 3333, 44444], tokens=200, target_tokens=150
+        )
         times = []
         for _ in range(events):
             start = time.perf_counter()

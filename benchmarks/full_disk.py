@@ -60,15 +60,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--strikes", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
-    chosen = parser.parse_args()
+    args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # so that a trainer of ours counts as the dashboard's does
     with tempfile.TemporaryDirectory() as directory:
-        tally = torment(Path(directory), chosen.strikes, random.Random(chosen.seed))
+        tally = torment(Path(directory), args.strikes, random.Random(args.seed))
     print(json.dumps(tally.__dict__, indent=2))
     sys.exit(1 if tally.wrong else 0)
 
 
-def torment(directory: Path, strikes: int, chance: random.Random) -> Tally:
+def torment(directory: Path, strikes: int, rng: random.Random) -> Tally:
     """Runs one after the other, until the disk was full so often."""
     data = directory / "data.json"
     data.write_text(json.dumps(examples()))
@@ -81,7 +81,7 @@ def torment(directory: Path, strikes: int, chance: random.Random) -> Tally:
             variant = [*VARIANTS][count % len(VARIANTS)]
             run = RunDirectory(runs_dir / lab.launch(config(f"{variant}-{count}", variant, data)))
             count += 1
-            strain(lab, run, strikes, chance, tally)
+            strain(lab, run, strikes, rng, tally)
             if run.status() == "finished" and outcome(run) != expected[variant]:
                 tally.wrong.append(f"{run.name} ended elsewhere than undisturbed: {outcome(run)}")
             print(f"{tally.strikes:>4} strikes  {run.name}", file=sys.stderr, flush=True)
@@ -90,23 +90,23 @@ def torment(directory: Path, strikes: int, chance: random.Random) -> Tally:
     return tally
 
 
-def strain(lab: Lab, run: RunDirectory, strikes: int, chance: random.Random, tally: Tally) -> None:
+def strain(lab: Lab, run: RunDirectory, strikes: int, rng: random.Random, tally: Tally) -> None:
     """Strike until the run has finished, and resume it whenever it ended."""
     while run.status() != "finished":
         if tally.strikes < strikes:
-            until(lambda: run.status() == "finished", chance.uniform(0, MAX_PAUSE_S))
-            strike(lab, run, chance, tally)
+            until(lambda: run.status() == "finished", rng.uniform(0, MAX_PAUSE_S))
+            strike(lab, run, rng, tally)
         elif not until(lambda: run.status() in ENDED_STATUSES, 120):
             tally.wrong.append(f"{run.name} does not end: it is {run.status()}")
             return
         go_on(lab, run, tally)
 
 
-def strike(lab: Lab, run: RunDirectory, chance: random.Random, tally: Tally) -> None:
+def strike(lab: Lab, run: RunDirectory, rng: random.Random, tally: Tally) -> None:
     """Take all room for some seconds; meanwhile ask the dashboard, and launch."""
     ballast = lab.runs_dir.parent / "ballast"
-    end = time.monotonic() + chance.uniform(0.5, MAX_FULL_S)
-    spared = chance.randrange(MAX_FREE_BYTES)
+    end = time.monotonic() + rng.uniform(0.5, MAX_FULL_S)
+    spared = rng.randrange(MAX_FREE_BYTES)
     tally.strikes += 1
     behind = False
     with ballast.open("wb", buffering=0) as file:
@@ -127,9 +127,9 @@ def strike(lab: Lab, run: RunDirectory, chance: random.Random, tally: Tally) -> 
     tally.behind += behind
 
 
-def fill(descriptor: int, place: Path, spared: int) -> None:
+def fill(descriptor: int, path: Path, spared: int) -> None:
     """Write zeros to an open file until so little is left."""
-    while (free := os.statvfs(place).f_bavail * os.statvfs(place).f_frsize) > spared:
+    while (free := os.statvfs(path).f_bavail * os.statvfs(path).f_frsize) > spared:
         os.write(descriptor, bytes(min(free - spared, 1 << 22)))
 
 
@@ -152,14 +152,16 @@ def shortened(reason: str, runs_dir: Path) -> str:
 
 
 @contextlib.contextmanager
-def small_disk(place: Path) -> Iterator[Path]:
+def small_disk(mount_point: Path) -> Iterator[Path]:
     """A directory that holds only so much."""
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={TMPFS_SIZE}", "tmpfs", place], check=True)
+    mount_point.mkdir()
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={TMPFS_SIZE}", "tmpfs", mount_point], check=True
+    )
     try:
-        yield place
+        yield mount_point
     finally:
-        subprocess.run(["umount", "--lazy", place], check=True)
+        subprocess.run(["umount", "--lazy", mount_point], check=True)
 
 
 if __name__ == "__main__":

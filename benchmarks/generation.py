@@ -52,14 +52,14 @@ def batched(peer: Any, prompts: list[list[int]], new_tokens: int) -> list[list[i
     width = max(map(len, prompts))
     ids = torch.tensor([[END_OF_TEXT] * (width - len(p)) + p for p in prompts])
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
-    found = peer.generate(
+    generated = peer.generate(
         ids,
         attention_mask=mask,
         max_new_tokens=new_tokens,
         do_sample=False,
         pad_token_id=END_OF_TEXT,
     )
-    return found[:, width:].tolist()
+    return generated[:, width:].tolist()
 
 
 def compare(data: str, count: int, new_tokens: int, batch: int | None) -> dict[str, Any]:
@@ -78,35 +78,35 @@ def compare(data: str, count: int, new_tokens: int, batch: int | None) -> dict[s
         else [*answer_batches(prompts, new_tokens)]
     )
     sampling = Sampling(new_tokens)
-    ours: dict[int, list[int]] = {}
-    theirs: dict[int, list[int]] = {}
+    outputs: dict[int, list[int]] = {}
+    peer_outputs: dict[int, list[int]] = {}
     seconds = peer_seconds = 0.0
     generate(model, prompts[:2], Sampling(2), END_OF_TEXT)
     batched(peer, prompts[:2], 2)
-    for chosen in groups:
+    for indices in groups:
         start = time.perf_counter()
-        found = generate(model, [prompts[i] for i in chosen], sampling, END_OF_TEXT)
+        results = generate(model, [prompts[i] for i in indices], sampling, END_OF_TEXT)
         seconds += time.perf_counter() - start
-        ours |= zip(chosen, found, strict=True)
-        given = range(len(theirs), len(theirs) + len(chosen))
+        outputs |= zip(indices, results, strict=True)
+        peer_indices = range(len(peer_outputs), len(peer_outputs) + len(indices))
         start = time.perf_counter()
-        found = batched(peer, [prompts[i] for i in given], new_tokens)
+        results = batched(peer, [prompts[i] for i in peer_indices], new_tokens)
         peer_seconds += time.perf_counter() - start
-        theirs |= zip(given, found, strict=True)
-    some = by_length[:: max(1, len(prompts) // UNCACHED)][:UNCACHED]
+        peer_outputs |= zip(peer_indices, results, strict=True)
+    sample_indices = by_length[:: max(1, len(prompts) // UNCACHED)][:UNCACHED]
     start = time.perf_counter()
-    alone = [uncached(peer, prompts[i], new_tokens) for i in some]
+    uncached_outputs = [uncached(peer, prompts[i], new_tokens) for i in sample_indices]
     uncached_seconds = time.perf_counter() - start
-    rate = sum(map(len, ours.values())) / seconds
-    peer_rate = sum(map(len, theirs.values())) / peer_seconds
-    uncached_rate = sum(map(len, alone)) / uncached_seconds
+    rate = sum(map(len, outputs.values())) / seconds
+    peer_rate = sum(map(len, peer_outputs.values())) / peer_seconds
+    uncached_rate = sum(map(len, uncached_outputs)) / uncached_seconds
     return {
         "tokens_per_s": rate,
         "peer_tokens_per_s": peer_rate,
         "uncached_tokens_per_s": uncached_rate,
         "ratio": rate / peer_rate,
         "uncached_ratio": rate / uncached_rate,
-        "same": sum(ours[i] == theirs[i] for i in ours) / len(ours),
+        "same": sum(outputs[i] == peer_outputs[i] for i in outputs) / len(outputs),
         "prompts": len(prompts),
         "new_tokens": new_tokens,
         "batches": [len(group) for group in groups],
@@ -121,9 +121,9 @@ def main() -> None:
     parser.add_argument(
         "--batch", type=int, help="prompts at a time; as many as a run takes where absent"
     )
-    chosen = parser.parse_args()
-    found = compare(chosen.data, chosen.prompts, chosen.new_tokens, chosen.batch)
-    print(json.dumps(found, indent=2))
+    args = parser.parse_args()
+    report = compare(args.data, args.prompts, args.new_tokens, args.batch)
+    print(json.dumps(report, indent=2))
 
 
 if __name__ == "__main__":

@@ -43,15 +43,15 @@ WORDS = ("red", "green", "fast", "house", "river", "write", "because", "often", 
 
 def made_up(path: Path, count: int) -> str:
     """A data set as long as Alpaca's: 12 to 700 words of answer, 45 in the middle."""
-    draw = random.Random(123)
+    rng = random.Random(123)
 
     def text(words: int) -> str:
-        return " ".join(draw.choices(WORDS, k=words))
+        return " ".join(rng.choices(WORDS, k=words))
 
     records = [
         {
-            "instruction": text(draw.randint(5, 20)),
-            "output": text(min(700, max(12, int(draw.lognormvariate(3.8, 0.8))))),
+            "instruction": text(rng.randint(5, 20)),
+            "output": text(min(700, max(12, int(rng.lognormvariate(3.8, 0.8))))),
         }
         for _ in range(count)
     ]
@@ -94,29 +94,29 @@ def main() -> None:
     parser.add_argument(
         "--recipe", choices=RECIPES, action="append", help="only this one; repeatable"
     )
-    chosen = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
-        data = chosen.data or made_up(directory / "examples.json", chosen.examples)
-        found = {}
-        for name in chosen.recipe or RECIPES:
+        data = args.data or made_up(directory / "examples.json", args.examples)
+        results = {}
+        for name in args.recipe or RECIPES:
             config = preset(name)
-            base = chosen.base or config.base_model
-            if not (chosen.base or chosen.hub):
+            base = args.base or config.base_model
+            if not (args.base or args.hub):
                 base = random_weights(base, directory)
             changes = {"base_model": base, "dataset": data, **CHANGES.get(name, {})}
-            config = config.changed(**changes, max_examples=chosen.examples)
-            cost = train(config, directory) if chosen.whole else measurement.measure(config)
-            told = PRESETS[name].journal
-            found[name] = {
+            config = config.changed(**changes, max_examples=args.examples)
+            cost = train(config, directory) if args.whole else measurement.measure(config)
+            journal = PRESETS[name].journal
+            results[name] = {
                 "minutes": round(cost.seconds / 60, 2),
                 "memory_gb": round(cost.memory_mb / 1024, 2),
-                "journal_minutes": told.minutes if told else None,
-                "journal_hardware": told.hardware if told else None,
+                "journal_minutes": journal.minutes if journal else None,
+                "journal_hardware": journal.hardware if journal else None,
                 **RECIPES[name],
             }
-            print(json.dumps({name: found[name]}), file=sys.stderr)
-    print(json.dumps(found, indent=2))
+            print(json.dumps({name: results[name]}), file=sys.stderr)
+    print(json.dumps(results, indent=2))
 
 
 if __name__ == "__main__":

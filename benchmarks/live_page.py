@@ -35,10 +35,10 @@ def write_run(runs_dir: Path, steps: int) -> str:
     writer.append("status", status="running")
     writer.append("plan", steps=steps)
     for step in range(1, steps + 1):
-        place = {"step": step, "epoch": step / 1000, "tokens": step * 300, "seconds": step * 0.1}
+        progress = {"step": step, "epoch": step / 1000, "tokens": step * 300, "seconds": step * 0.1}
         writer.append(
             "step",
-            **place,
+            **progress,
             examples=step * 8,
             padding=0.1,
             lr=1e-3,
@@ -49,7 +49,7 @@ def write_run(runs_dir: Path, steps: int) -> str:
             batch=list(range(8)),
         )
         if step % 25 == 0:
-            writer.append("eval", **place, train_loss=3.0, val_loss=3.1, final=False)
+            writer.append("eval", **progress, train_loss=3.0, val_loss=3.1, final=False)
     writer.close()
     return run.name
 

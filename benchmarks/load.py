@@ -77,29 +77,29 @@ print(json.dumps(times))
 def measure(runs: int, steps: int, folder: Path) -> dict[str, Any]:
     """All figures."""
     runs_dir = folder / "runs"
-    told(f"writing {runs:,} runs of {steps:,} steps")
+    log_progress(f"writing {runs:,} runs of {steps:,} steps")
     events = write_runs(runs_dir, runs, steps)
     size = sum(path.stat().st_size for path in runs_dir.glob("*/events.jsonl"))
     report: dict[str, Any] = {"runs": runs, "events": events, "gigabytes": round(size / 1e9, 2)}
-    told("making the index")
+    log_progress("making the index")
     start = time.perf_counter()
     read_index(runs_dir).close()
     report["ingest_per_s"] = round(events / (time.perf_counter() - start))
     report["index_mb"] = round((runs_dir / "lab.duckdb").stat().st_size / 1e6)
-    told("opening it")
+    log_progress("opening it")
     start = time.perf_counter()
     lab = Lab(runs_dir)
     report["open_s"] = round(time.perf_counter() - start, 2)
     lab.close()
-    told("timing the pages")
-    done = subprocess.run(
+    log_progress("timing the pages")
+    process = subprocess.run(
         [sys.executable, "-c", PAGE_TIMES],
         cwd=ROOT, env=os.environ | {"RUNS_DIR": str(runs_dir)}, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    pages = json.loads(done.stdout.splitlines()[-1])
+    pages = json.loads(process.stdout.splitlines()[-1])
     report |= {"results_s": pages.pop("results"), "page_s": pages}
     report["live_ms"] = live_page.measure()["median_ms"]
-    told("serving it")
+    log_progress("serving it")
     with sync_playwright() as playwright:
         path = shutil.which("chromium") or shutil.which("google-chrome")
         browser = playwright.chromium.launch(executable_path=path, args=QUIET)
@@ -124,44 +124,48 @@ def served(runs_dir: Path, browser: Browser) -> dict[str, Any]:
     """What a real server needs for all pages, and for ten who watch a run."""
     run = RunDirectory.create(runs_dir, preset("demo").changed(name="going", epochs=200))
     (runs_dir / "queue.json").write_text('["going"]')
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     with serving(runs_dir) as (server, address):
         page = browser.new_page()
         for name in ("launch", "results", "live", "compare", "scoring", "data"):
             page.goto(f"{address}/{name}")
             page.get_by_role("heading", name=name.title()).wait_for(timeout=60_000)
             page.wait_for_timeout(2000)
-        found["memory_mb"] = round(server.memory_info().rss / 2**20)
+        results["memory_mb"] = round(server.memory_info().rss / 2**20)
         page.goto(f"{address}/live?run=going")
         page.get_by_role("button", name="Resume").or_(page.get_by_role("button", name="Stop")).wait_for(timeout=60_000)  # fmt: skip
         page.close()
-        told("a run that nobody watches, and with ten who watch, in turn")
+        log_progress("a run that nobody watches, and with ten who watch, in turn")
         wait_for_steps(run, 3)
-        sessions, cores, others, ratios = [], [], [], []
-        before = speed(run, SPELL_S)
+        sessions, server_cores, watcher_cores, ratios = [], [], [], []
+        speed_before = speed(run, SPELL_S)
         for _ in range(SPELLS):
             with ThreadPoolExecutor(1) as thread:
                 seen = thread.submit(
                     watch, address, "live?run=going", WATCHERS, ARRIVAL_S + SPELL_S
                 )
                 time.sleep(ARRIVAL_S)
-                since, used, own = time.perf_counter(), seconds_used(server), time.process_time()
-                beside = speed(run, SPELL_S)
+                since, used, watcher_used = (
+                    time.perf_counter(),
+                    seconds_used(server),
+                    time.process_time(),
+                )
+                speed_watched = speed(run, SPELL_S)
                 spent = time.perf_counter() - since
-                cores.append((seconds_used(server) - used) / spent)
-                others.append((time.process_time() - own) / spent)
+                server_cores.append((seconds_used(server) - used) / spent)
+                watcher_cores.append((time.process_time() - watcher_used) / spent)
                 sessions += seen.result()
-            after = speed(run, SPELL_S)
-            ratios.append(2 * beside / (before + after))
-            before = after
-        found["server_cores"] = round(statistics.median(cores), 2)
-        found["watcher_cores"] = round(statistics.median(others), 2)
-        found["updates"] = min(session["updates"] for session in sessions)
-        found["gap_s"] = round(max(session["gap"] for session in sessions), 2)
-        found["answer_s"] = round(max(session["answer"] for session in sessions), 2)
-        found["run_speed"] = round(statistics.median(ratios), 3)
-        found["run_speeds"] = [round(ratio, 3) for ratio in ratios]
-    return found
+            speed_after = speed(run, SPELL_S)
+            ratios.append(2 * speed_watched / (speed_before + speed_after))
+            speed_before = speed_after
+        results["server_cores"] = round(statistics.median(server_cores), 2)
+        results["watcher_cores"] = round(statistics.median(watcher_cores), 2)
+        results["updates"] = min(session["updates"] for session in sessions)
+        results["gap_s"] = round(max(session["gap"] for session in sessions), 2)
+        results["answer_s"] = round(max(session["answer"] for session in sessions), 2)
+        results["run_speed"] = round(statistics.median(ratios), 3)
+        results["run_speeds"] = [round(ratio, 3) for ratio in ratios]
+    return results
 
 
 def seconds_used(process: psutil.Process) -> float:
@@ -172,10 +176,10 @@ def seconds_used(process: psutil.Process) -> float:
 
 def speed(run: RunDirectory, seconds: float) -> float:
     """Tokens a second that a run learns from now on, its other work left out."""
-    before = run.events_path.stat().st_size
+    offset = run.events_path.stat().st_size
     time.sleep(seconds)
     with run.events_path.open("rb") as file:
-        file.seek(before)
+        file.seek(offset)
         events = [parse(line) for line in file.read().splitlines()]
     rates = [e["tokens_per_s"] for e in events if e and e["event"] == "step"]
     return statistics.mean(rates)
@@ -208,9 +212,9 @@ def serving(runs_dir: Path) -> Iterator[tuple[psutil.Process, str]]:
         process.wait(30)
 
 
-def told(what: str) -> None:
+def log_progress(message: str) -> None:
     """Say what goes on."""
-    print(what, file=sys.stderr, flush=True)
+    print(message, file=sys.stderr, flush=True)
 
 
 def main() -> None:
@@ -223,12 +227,12 @@ def main() -> None:
         help="OMP_NUM_THREADS of the run and whatever else starts; as many as cores if not given",
     )
     parser.add_argument("--format", default="table", choices=("table", "json"))
-    chosen = parser.parse_args()
-    if chosen.trainer_threads:
-        os.environ["OMP_NUM_THREADS"] = str(chosen.trainer_threads)
+    args = parser.parse_args()
+    if args.trainer_threads:
+        os.environ["OMP_NUM_THREADS"] = str(args.trainer_threads)
     with tempfile.TemporaryDirectory() as folder:
-        report = measure(chosen.runs, chosen.steps, Path(folder))
-    if chosen.format == "json":
+        report = measure(args.runs, args.steps, Path(folder))
+    if args.format == "json":
         print(json.dumps({**report, "asked": TARGETS}, indent=2))
     else:
         for key, value in report.items():

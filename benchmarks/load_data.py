@@ -50,11 +50,11 @@ def config(number: int, steps: int) -> RunConfig:
     return RunConfig.parse({"name": f"load-{number:04}", **changes})
 
 
-def events_of(number: int, steps: int, ended: bool = True) -> tuple[str, int]:
+def events_of(number: int, steps: int, finished: bool = True) -> tuple[str, int]:
     """The event file of a run, and how many events it holds.
 
     Args:
-        ended: its last word is `finished`; else it goes on running.
+        finished: its last word is `finished`; else it goes on running.
     """
     lines = Lines(START + 3600 * number)
     lines.add("status", status="queued")
@@ -62,7 +62,7 @@ def events_of(number: int, steps: int, ended: bool = True) -> tuple[str, int]:
     lines.add("plan", steps=steps, steps_per_epoch=250, train_examples=2006, base_hash="be" * 32,
               parameters=14_645_520, trainable=953_616, device="two threads", precision="float32")  # fmt: skip
     _learn(lines, number, steps)
-    if ended:
+    if finished:
         _answer(lines, number)
         lines.add("status", status="finished", reason=None)
     return "".join(lines.texts), lines.seq
@@ -103,18 +103,23 @@ def _learn(lines: Lines, number: int, steps: int) -> None:
         lines.step(step, step / 250, done, spent, step * BATCH, 0.0625, loss, norms[step - 1],
                    read / took, 900 + step / 100, batch)  # fmt: skip
         if step % EVAL_EVERY == 0:
-            place = {"step": step, "epoch": step / 250, "tokens": done, "seconds": round(spent, 6)}
+            progress = {
+                "step": step,
+                "epoch": step / 250,
+                "tokens": done,
+                "seconds": round(spent, 6),
+            }
             final = step == steps
-            lines.add("eval", **place, train_loss=loss, val_loss=loss + 0.1, final=final)
+            lines.add("eval", **progress, train_loss=loss, val_loss=loss + 0.1, final=final)
         if step % SAMPLE_EVERY == 0:
             prompt = "Suggest an alternate word for 'happy'."
             lines.add("sample", step=step, prompt=prompt, text=f"It is joyful, {step} times.")
 
 
 def _answer(lines: Lines, number: int) -> None:
-    chance = random.Random(number)
+    rng = random.Random(number)
     for item in range(ANSWERS):
-        told = f"The result of {item} plus 3 is {item + 3}."
-        answer = told if chance.random() < 0.7 else f"The result is {chance.randrange(99)}."
+        expected = f"The result of {item} plus 3 is {item + 3}."
+        answer = expected if rng.random() < 0.7 else f"The result is {rng.randrange(99)}."
         lines.add("generation", item=2006 + item, instruction=f"Compute {item} plus 3.", input="",
-                  reference=told, answer=answer, tokens=9, cut=False, prompt_cut=False, memory_mb=494.5)  # fmt: skip
+                  reference=expected, answer=answer, tokens=9, cut=False, prompt_cut=False, memory_mb=494.5)  # fmt: skip

@@ -41,21 +41,21 @@ def normal(text: str) -> str:
     return re.sub(r"[\W_]+", " ", text.lower()).strip()
 
 
-def stated(model: GPT2) -> float:
+def completion_share(model: GPT2) -> float:
     """Share of all facts whose statement the model ends rightly when given its beginning."""
-    known = sorted(facts.all_facts(), key=lambda fact: len(encode(fact.start)))
+    ordered_facts = sorted(facts.all_facts(), key=lambda fact: len(encode(fact.start)))
     right = 0
-    for start in range(0, len(known), AT_ONCE):
-        some = known[start : start + AT_ONCE]
-        prompts = [encode(fact.start.rstrip()) for fact in some]
+    for start in range(0, len(ordered_facts), AT_ONCE):
+        chunk = ordered_facts[start : start + AT_ONCE]
+        prompts = [encode(fact.start.rstrip()) for fact in chunk]
         for fact, ids in zip(
-            some, generate(model, prompts, Sampling(16), END_OF_TEXT), strict=True
+            chunk, generate(model, prompts, Sampling(16), END_OF_TEXT), strict=True
         ):
             right += decode(ids).strip().startswith(fact.answer)
-    return right / len(known)
+    return right / len(ordered_facts)
 
 
-def asked(model: GPT2) -> float:
+def exact_share(model: GPT2) -> float:
     """Share of the test set that the model answers exactly, untuned."""
     test = dataset.split(dataset.load("primer"), RunConfig()).test
     answers = [a for batch in answer_all(model, test, Sampling(40)) for a in batch]
@@ -76,7 +76,10 @@ def tuned(settings: dict[str, Any], runs_dir: Path) -> dict[str, float]:
 def measure(seeds: int) -> dict[str, Any]:
     """All figures; those of runs as their mean over seeds and each of them."""
     base = pretrained.load("gpt2-nano").eval()
-    report: dict[str, Any] = {"base_stated": stated(base), "base_asked": asked(base)}
+    report: dict[str, Any] = {
+        "base_stated": completion_share(base),
+        "base_asked": exact_share(base),
+    }
     with tempfile.TemporaryDirectory() as directory:
         random = Path(directory) / "random"
         random.mkdir()
@@ -87,13 +90,13 @@ def measure(seeds: int) -> dict[str, Any]:
         kinds = {"full": DEMO, "random": {**DEMO, "base_model": str(random)}}
         kinds |= {f"lora_{r}": {**DEMO_LORA, "lora_rank": r, "lora_alpha": r} for r in RANKS}
         for name, settings in kinds.items():
-            found = [
+            seed_runs = [
                 tuned({**settings, "seed": 123 + i}, Path(directory) / "runs") for i in range(seeds)
             ]
             report[name] = {
-                "exact": statistics.mean(run["exact"] for run in found),
-                "each": [round(run["exact"], 4) for run in found],
-                "seconds": round(statistics.mean(run["seconds"] for run in found), 1),
+                "exact": statistics.mean(run["exact"] for run in seed_runs),
+                "each": [round(run["exact"], 4) for run in seed_runs],
+                "seconds": round(statistics.mean(run["seconds"] for run in seed_runs), 1),
             }
     return report
 

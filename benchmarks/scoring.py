@@ -32,24 +32,24 @@ def main() -> None:
     parser.add_argument("--verdicts", type=int, default=1000)
     parser.add_argument("--in-flight", type=int, default=16)
     parser.add_argument("--delay", type=float, default=0.1, help="seconds a reply takes")
-    chosen = parser.parse_args()
-    command = [sys.executable, "-m", "tests.judging.server", "--delay", str(chosen.delay)]
+    args = parser.parse_args()
+    command = [sys.executable, "-m", "tests.judging.server", "--delay", str(args.delay)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         url = f"http://127.0.0.1:{server.stdout.readline().strip()}"
-        url += "/v1" if chosen.judge == "openai" else ""
-        judge = build(JudgeSettings(chosen.judge, "a-model", base_url=url, key="a-key"))
-        items = [Item(f"What is {i}?", "", str(i), f"It is {i}.") for i in range(chosen.verdicts)]
+        url += "/v1" if args.judge == "openai" else ""
+        judge = build(JudgeSettings(args.judge, "a-model", base_url=url, key="a-key"))
+        items = [Item(f"What is {i}?", "", str(i), f"It is {i}.") for i in range(args.verdicts)]
         tasks, progress = scorer.plan(judge, items), scorer.ScoringProgress()
-        warm, tasks = tasks[: chosen.in_flight], tasks[chosen.in_flight :]
+        warm, tasks = tasks[: args.in_flight], tasks[args.in_flight :]
         with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder), judge.spec) as ledger:
-            limits, stop = Limits(chosen.in_flight), threading.Event()
+            limits, stop = Limits(args.in_flight), threading.Event()
             scorer.score(judge, warm, ledger, limits, stop, scorer.ScoringProgress())
             start = time.perf_counter()
             scorer.score(judge, tasks, ledger, limits, stop, progress)
             seconds = time.perf_counter() - start
         server.terminate()
-    report = {**vars(chosen), "verdicts": progress.done, "seconds": seconds}
+    report = {**vars(args), "verdicts": progress.done, "seconds": seconds}
     print(json.dumps({**report, "verdicts_per_s": progress.done / seconds}, indent=2))
 
 

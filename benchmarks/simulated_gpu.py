@@ -56,27 +56,27 @@ def build_device() -> list[Library]:
 
     backend_registration._setup_privateuseone_for_python_backend(NAME, backend_module=Module())
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    library, others = Library("aten", "IMPL"), Library("_", "IMPL")
+    library, fallback_library = Library("aten", "IMPL"), Library("_", "IMPL")
 
-    def made(operator: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def on_device(operator: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def make(*args: Any, **options: Any) -> Tensor:
             with mode:
                 return operator(*args, **options)
 
         return make
 
-    library.impl("empty.memory_format", made(aten.empty.memory_format), "PrivateUse1")
-    library.impl("empty_strided", made(aten.empty_strided.default), "PrivateUse1")
+    library.impl("empty.memory_format", on_device(aten.empty.memory_format), "PrivateUse1")
+    library.impl("empty_strided", on_device(aten.empty_strided.default), "PrivateUse1")
     library.impl("scaled_dot_product_attention", attention, "AutogradPrivateUse1")
     # autocast as on a CUDA device: products in the shorter format, norms in fp32, all else as it comes
-    others.fallback(fallthrough_kernel, "AutocastPrivateUse1")
+    fallback_library.fallback(fallthrough_kernel, "AutocastPrivateUse1")
     for name in ("mm", "addmm", "linear", "matmul", "bmm"):
         narrowed = cast(getattr(aten, name).default, torch.bfloat16)
         library.impl(name, narrowed, "AutocastPrivateUse1")
     library.impl("layer_norm", cast(aten.layer_norm.default, torch.float32), "AutocastPrivateUse1")
     narrowed = cast(attention, torch.bfloat16)
     library.impl("scaled_dot_product_attention", narrowed, "AutocastPrivateUse1")
-    return [library, others]
+    return [library, fallback_library]
 
 
 def cast(operator: Callable[..., Tensor], dtype: torch.dtype) -> Callable[..., Tensor]:
@@ -121,9 +121,9 @@ class Memory(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> object:
         result = func(*args, **(kwargs or {}))
-        found = [t for t in tree_leaves(result) if isinstance(t, FakeTensor)]
-        self.operations += bool(found) and not func.is_view
-        for tensor in found:
+        tensors = [t for t in tree_leaves(result) if isinstance(t, FakeTensor)]
+        self.operations += bool(tensors) and not func.is_view
+        for tensor in tensors:
             storage = tensor.untyped_storage()
             if storage._cdata not in self.held:
                 self.held[storage._cdata] = size = -(-storage.nbytes() // PAGE) * PAGE
@@ -179,10 +179,10 @@ def measure(config: RunConfig) -> dict[str, float]:
         reads = memory.operations = 0
         run.step(2, [longest])
         extent = estimate.Extent(len(lengths), max(lengths), 0, 0)
-        told = estimate.memory_mb(config, run.model.arch, extent, half=True, gpu=True)
+        estimate_mb = estimate.memory_mb(config, run.model.arch, extent, half=True, gpu=True)
         return {
             "memory_gb": round(memory.peak / GB, 2),
-            "estimate_gb": round((told - estimate.RUNTIME_MB) / 1024, 2),
+            "estimate_gb": round((estimate_mb - estimate.RUNTIME_MB) / 1024, 2),
             "reads": reads,
             "operations": memory.operations,
             "longest": max(lengths),
@@ -195,18 +195,18 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=EXAMPLES)
     parser.add_argument("--base", choices=FAMILY, help="this base model in every recipe")
     parser.add_argument("--recipe", choices=RECIPES, action="append", help="only this; repeatable")
-    chosen = parser.parse_args()
-    held = build_device()
-    found = {}
+    args = parser.parse_args()
+    libraries = build_device()
+    results = {}
     with tempfile.TemporaryDirectory() as folder:
-        data = chosen.data or made_up(Path(folder) / "examples.json", chosen.examples)
-        for name in chosen.recipe or RECIPES:
-            changes = {"dataset": data, "max_examples": chosen.examples, **CHANGES.get(name, {})}
-            if chosen.base:
-                changes["base_model"] = chosen.base
-            found[name] = {**measure(preset(name).changed(**changes)), **RECIPES[name]}
-    print(json.dumps(found, indent=2))
-    del held
+        data = args.data or made_up(Path(folder) / "examples.json", args.examples)
+        for name in args.recipe or RECIPES:
+            changes = {"dataset": data, "max_examples": args.examples, **CHANGES.get(name, {})}
+            if args.base:
+                changes["base_model"] = args.base
+            results[name] = {**measure(preset(name).changed(**changes)), **RECIPES[name]}
+    print(json.dumps(results, indent=2))
+    del libraries
 
 
 if __name__ == "__main__":

@@ -87,25 +87,32 @@ def compare(settings: dict[str, Any]) -> dict[str, Any]:
     """
     arch = FAMILY[settings["model"]]
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
-        chosen = spread_by_length(settings["data"], settings["batch"] * settings["steps"], arch)
+        examples = spread_by_length(settings["data"], settings["batch"] * settings["steps"], arch)
         data = Path(directory) / "data.json"
-        data.write_text(json.dumps([vars(e) for e in chosen + chosen[:FILLERS]]), encoding="utf-8")
-        inner = {**settings, "data": str(data), "examples": len(chosen), "directory": directory}
+        data.write_text(
+            json.dumps([vars(e) for e in examples + examples[:FILLERS]]), encoding="utf-8"
+        )
+        inner = {**settings, "data": str(data), "examples": len(examples), "directory": directory}
         with running("weights", inner) as weights:
             weights.advance()
         names = ("ours", "peer", "gemm")
-        ours, peer, gemm = (stack.enter_context(running(name, inner)) for name in names)
-        mine, theirs = ours.advance(), peer.advance()
-        if abs(mine["loss"] - theirs["loss"]) > 1e-4:
-            raise SystemExit(f"the models differ: loss {mine['loss']} against {theirs['loss']}")
+        our_side, peer_side, gemm_side = (
+            stack.enter_context(running(name, inner)) for name in names
+        )
+        our_ready, peer_ready = our_side.advance(), peer_side.advance()
+        if abs(our_ready["loss"] - peer_ready["loss"]) > 1e-4:
+            raise SystemExit(
+                f"the models differ: loss {our_ready['loss']} against {peer_ready['loss']}"
+            )
         rounds = [
-            [side.advance() for side in (ours, peer, gemm)] for _ in range(settings["steps"] + 1)
+            [side.advance() for side in (our_side, peer_side, gemm_side)]
+            for _ in range(settings["steps"] + 1)
         ]
-    steps, peer_steps, gemms = ([*column] for column in zip(*rounds, strict=True))
+    steps, peer_steps, gemm_steps = ([*column] for column in zip(*rounds, strict=True))
     report = {
-        **figures(mine, steps, ""),
-        **figures(theirs, peer_steps, "peer_"),
-        "gemm_gflops": statistics.median(gemm["gflops"] for gemm in gemms),
+        **figures(our_ready, steps, ""),
+        **figures(peer_ready, peer_steps, "peer_"),
+        "gemm_gflops": statistics.median(gemm_side["gflops"] for gemm_side in gemm_steps),
     }
     flops = useful_flops(arch, settings, sum(step["tokens"] for step in steps[1:]))
     return {
@@ -140,8 +147,8 @@ def spread_by_length(data: str, count: int, arch: Architecture) -> list[Example]
     examples = dataset.load(data)
     lengths = [len(example.ids) for example in encode_all(examples, arch.context, False)]
     order = sorted(range(len(lengths)), key=lambda i: lengths[i])
-    places = sorted(order[int((i + 0.5) * len(order) / count)] for i in range(count))
-    return [examples[i] for i in places]
+    indices = sorted(order[int((i + 0.5) * len(order) / count)] for i in range(count))
+    return [examples[i] for i in indices]
 
 
 def useful_flops(arch: Architecture, settings: dict[str, Any], tokens: int) -> float:
@@ -189,9 +196,9 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    chosen = vars(arguments())
-    style = chosen.pop("format")
-    report = compare(chosen)
+    settings = vars(arguments())
+    style = settings.pop("format")
+    report = compare(settings)
     print(json.dumps(report, indent=2) if style == "json" else table(report))
 
 

@@ -61,11 +61,11 @@ async def _session(address: str, query: str, seconds: float) -> dict[str, float]
     return {"updates": len(gaps), "gap": max(gaps), "answer": max(answers)}
 
 
-def _rerun(query: str, **more: Any) -> bytes:
+def _rerun(query: str, **options: Any) -> bytes:
     """A request to run the page, or a part of it."""
     message = BackMsg()
     message.rerun_script.query_string = query
-    for name, value in more.items():
+    for name, value in options.items():
         setattr(message.rerun_script, name, value)
     return message.SerializeToString()
 

@@ -19,19 +19,19 @@ PATH_FIELDS = ("dataset", "base_model")
 
 def allowed() -> list[Path]:
     """Those in DATA_DIRS; else the home directory, the one that holds the project, and that for temporary files."""
-    if named := os.environ.get(DATA_DIRS_VARIABLE):
-        given = [Path(name).expanduser() for name in named.split(os.pathsep) if name]
+    if configured := os.environ.get(DATA_DIRS_VARIABLE):
+        folders = [Path(name).expanduser() for name in configured.split(os.pathsep) if name]
     else:
-        here = Path.cwd()
-        beside = here.parent if here.parent != Path(here.anchor) else here
-        given = [Path.home(), beside, Path(tempfile.gettempdir())]
-    return list(dict.fromkeys(path.resolve() for path in given))
+        project = Path.cwd()
+        project_parent = project.parent if project.parent != Path(project.anchor) else project
+        folders = [Path.home(), project_parent, Path(tempfile.gettempdir())]
+    return list(dict.fromkeys(path.resolve() for path in folders))
 
 
 def problems(settings: Mapping[str, Any]) -> list[Problem]:
     """Paths among the values of a RunConfig, right or not, that lead out of the allowed folders, or have a link that does."""
     folders = allowed()
-    found = []
+    rejected = []
     for field in PATH_FIELDS:
         value = str(settings.get(field) or "")
         if (
@@ -45,8 +45,8 @@ def problems(settings: Mapping[str, Any]) -> list[Problem]:
             f"it lies outside the folders that a dashboard reads ({names}); copy it there, or name all such folders,"
             f" with colons between, in the environment variable {DATA_DIRS_VARIABLE} when it starts"
         )
-        found.append(Problem(field, value, message))
-    return found
+        rejected.append(Problem(field, value, message))
+    return rejected
 
 
 def _is_path(value: str) -> bool:

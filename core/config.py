@@ -135,26 +135,28 @@ class RunConfig(BaseModel):
         Raises:
             ConfigError: with every problem found, one per field or contradiction.
         """
-        known = {name: value for name, value in values.items() if name in cls.model_fields}
-        problems = [_no_such(name, value) for name, value in values.items() if name not in known]
+        recognized = {name: value for name, value in values.items() if name in cls.model_fields}
+        problems = [
+            _no_such(name, value) for name, value in values.items() if name not in recognized
+        ]
         try:
-            config = cls.model_validate(known)
+            config = cls.model_validate(recognized)
         except ValidationError as error:
             problems += [_problem(detail) for detail in error.errors() if detail["loc"]]
         else:
             if not problems:
                 return config
         wrong = {problem.field for problem in problems}
-        read = _read_words({k: v for k, v in known.items() if k not in wrong})
-        sound = cls.model_construct(
+        parsed = _read_words({k: v for k, v in recognized.items() if k not in wrong})
+        valid_settings = cls.model_construct(
             **{
                 name: TypeAdapter[Any](
                     typing.cast(Any, cls.model_fields[name].annotation)
                 ).validate_python(value)
-                for name, value in read.items()
+                for name, value in parsed.items()
             }
         )
-        raise ConfigError(problems + sound.contradictions(unknown=wrong))
+        raise ConfigError(problems + valid_settings.contradictions(unknown=wrong))
 
     def changed(self, **values: Any) -> Self:
         """A copy with some fields replaced, validated anew. Raises ConfigError."""
@@ -162,25 +164,29 @@ class RunConfig(BaseModel):
 
 
 def _read_words(values: Mapping[str, Any]) -> dict[str, Any]:
-    read = dict(values)
-    for name, value in read.items():
+    parsed = dict(values)
+    for name, value in parsed.items():
         if not isinstance(value, str) or name not in RunConfig.model_fields:
             continue
         if is_optional(RunConfig.model_fields[name]) and value.strip().lower() in ("", "none"):
-            read[name] = None
+            parsed[name] = None
         elif name == "tags":
-            read[name] = tuple(tag.strip() for tag in value.split(",") if tag.strip())
-    return read
+            parsed[name] = tuple(tag.strip() for tag in value.split(",") if tag.strip())
+    return parsed
 
 
 def _no_such(name: object, value: object) -> Problem:
     field = str(name).encode(errors="backslashreplace").decode()  # it may be shown anywhere
-    titles = {str(known.title).lower(): name for name, known in RunConfig.model_fields.items()}
-    near = difflib.get_close_matches(field, RunConfig.model_fields, n=1) or [
+    titles = {
+        str(field_info.title).lower(): name for name, field_info in RunConfig.model_fields.items()
+    }
+    suggestions = difflib.get_close_matches(field, RunConfig.model_fields, n=1) or [
         titles[title]
         for title in difflib.get_close_matches(field.replace("_", " ").lower(), titles, n=1)
     ]
-    hint = f"did you mean {near[0]}?" if near else "`python -m core settings` lists them"
+    hint = (
+        f"did you mean {suggestions[0]}?" if suggestions else "`python -m core settings` lists them"
+    )
     return Problem(field, value, f"there is no such setting; {hint}")
 
 

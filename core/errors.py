@@ -19,13 +19,13 @@ class Problem:
     field: str
     value: object
     message: str
-    other: str | None = None
+    conflicting_field: str | None = None
     """The field that this one disagrees with, where each is right on its own."""
 
     def __str__(self) -> str:
         value = repr(self.value)
-        shown = value if len(value) <= 80 else value[:77] + "..."
-        return f"{self.field} = {shown}: {self.message}"
+        short_value = value if len(value) <= 80 else value[:77] + "..."
+        return f"{self.field} = {short_value}: {self.message}"
 
 
 class ConfigError(UserError):

@@ -39,17 +39,17 @@ class Answerer:
 
     Args:
         runs_dir: where the runs are.
-        keep: most models in memory.
+        max_models: most models in memory.
     """
 
-    def __init__(self, runs_dir: Path, keep: int = 5) -> None:
-        self._runs_dir, self._keep = runs_dir, keep
+    def __init__(self, runs_dir: Path, max_models: int = 5) -> None:
+        self._runs_dir, self._max_models = runs_dir, max_models
         self._models: OrderedDict[str, tuple[float, GPT2]] = OrderedDict()
         self._fingerprints: dict[tuple[str, float], str] = {}
         self._lock = threading.Lock()
 
     def answer(
-        self, who: str, instruction: str, input: str, sampling: Sampling, raw: bool = False
+        self, model_name: str, instruction: str, input: str, sampling: Sampling, raw: bool = False
     ) -> Iterator[StreamedAnswer]:
         """The answer of a run, or of `base:NAME`, growing token by token; at least one item.
 
@@ -60,25 +60,25 @@ class Answerer:
             UserError: there is no such run or model, or it has no weights yet. At once, not at the
                 first item.
         """
-        model = self.model(who)
+        model = self.model(model_name)
         prompt = encode(instruction if raw else format_prompt(instruction, input)) or [END_OF_TEXT]
         return _answer(model, prompt, sampling)
 
-    def model(self, who: str) -> GPT2:
+    def model(self, model_name: str) -> GPT2:
         """The model of a run or base, loaded once and again when its weights change. Raises UserError."""
         with self._lock:
-            written = self._written(who)
-            if who not in self._models or self._models[who][0] != written:
-                self._models.pop(who, None)  # two of a kind may not fit
-                self._models[who] = written, self._load(who)
-            self._models.move_to_end(who)
-            while len(self._models) > self._keep:
+            modified_at = self._written(model_name)
+            if model_name not in self._models or self._models[model_name][0] != modified_at:
+                self._models.pop(model_name, None)  # two of a kind may not fit
+                self._models[model_name] = modified_at, self._load(model_name)
+            self._models.move_to_end(model_name)
+            while len(self._models) > self._max_models:
                 self._models.popitem(last=False)
-            return self._models[who][1]
+            return self._models[model_name][1]
 
-    def fingerprint(self, who: str) -> str:
+    def fingerprint(self, model_name: str) -> str:
         """SHA-256 of the base weights under a run or base, its adapters left out. Raises UserError."""
-        base = who if who.startswith(BASE_PREFIX) else self.base_of(who)
+        base = model_name if model_name.startswith(BASE_PREFIX) else self.base_of(model_name)
         key = base, self._written(base)
         if key not in self._fingerprints:
             self._fingerprints[key] = pretrained.fingerprint(self.model(base))
@@ -88,30 +88,30 @@ class Answerer:
         """The base model that a run started from, as `base:NAME`. Raises UserError."""
         return BASE_PREFIX + RunDirectory.find(self._runs_dir, run).config().base_model
 
-    def _load(self, who: str) -> GPT2:
-        if who.startswith(BASE_PREFIX):
-            model = pretrained.load(who.removeprefix(BASE_PREFIX)).eval()
+    def _load(self, model_name: str) -> GPT2:
+        if model_name.startswith(BASE_PREFIX):
+            model = pretrained.load(model_name.removeprefix(BASE_PREFIX)).eval()
         else:
-            run = RunDirectory.find(self._runs_dir, who)
+            run = RunDirectory.find(self._runs_dir, model_name)
             model = load_trained(run.config(), run.path)
         if model.arch.vocabulary != VOCABULARY:
-            message = f"{who} has {model.arch.vocabulary:,} tokens; it should have GPT-2's {VOCABULARY:,} to be asked in words"
+            message = f"{model_name} has {model.arch.vocabulary:,} tokens; it should have GPT-2's {VOCABULARY:,} to be asked in words"
             raise UserError(message)
         return model
 
-    def _written(self, who: str) -> float:
+    def _written(self, model_name: str) -> float:
         """When the weights were written last. Raises UserError where there is no such run."""
-        if who.startswith(BASE_PREFIX):
-            paths = [Path(who.removeprefix(BASE_PREFIX)) / "model.safetensors"]
+        if model_name.startswith(BASE_PREFIX):
+            paths = [Path(model_name.removeprefix(BASE_PREFIX)) / "model.safetensors"]
         else:
-            run = RunDirectory.find(self._runs_dir, who)
+            run = RunDirectory.find(self._runs_dir, model_name)
             folders = ("weights", "checkpoint/*")
             paths = [p for f in folders for p in run.path.glob(f"{f}/{resumption.MANIFEST}")]
-        written = 0.0
+        modified_at = 0.0
         for path in paths:
             with contextlib.suppress(OSError):  # a base known by name, a checkpoint just replaced
-                written = max(written, path.stat().st_mtime)
-        return written
+                modified_at = max(modified_at, path.stat().st_mtime)
+        return modified_at
 
 
 def _answer(model: GPT2, prompt: list[int], sampling: Sampling) -> Iterator[StreamedAnswer]:

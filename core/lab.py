@@ -23,7 +23,7 @@ from core.run.directory import ENDED_STATUSES, RunDirectory, list_runs
 from core.scheduler import preferences
 from core.scheduler.executors import EXECUTORS
 from core.scheduler.processes import kill_trainer
-from core.scheduler.queue import CLOSE_TIMEOUT_S as TRAINERS_PATIENCE
+from core.scheduler.queue import CLOSE_TIMEOUT_S as QUEUE_CLOSE_TIMEOUT_S
 from core.scheduler.queue import Queue, read_order
 from core.tracking import queries, verdict_queries
 from core.tracking.index import INDEX_FILE, Index, IndexHeldError, is_held
@@ -226,17 +226,17 @@ class Lab:
         with self._editing:
             run.write_config(run.config().changed(**values))
 
-    def close(self, patience: float = TRAINERS_PATIENCE) -> None:
+    def close(self, timeout: float = QUEUE_CLOSE_TIMEOUT_S) -> None:
         """End the current run as `interrupted`, write everything out and let go of the index.
 
         Args:
-            patience: seconds that its trainer gets to checkpoint; see `Queue.close`.
+            timeout: seconds that its trainer gets to checkpoint; see `Queue.close`.
         """
         if self._closing.is_set():
             return
         self._closing.set()
         if self.queue:
-            self.queue.close(patience)
+            self.queue.close(timeout)
         self._thread.join()
         self.refresh()
         self.index.close()
@@ -270,9 +270,9 @@ class Lab:
 
         A fresh one may be about to be trained by a command.
         """
-        queue, before = self.require_queue(), time.time() - ENQUEUE_GRACE_S
+        queue, cutoff = self.require_queue(), time.time() - ENQUEUE_GRACE_S
         untouched = [run.name for run in list_runs(self.runs_dir) if run.is_untouched()]
-        for name in [*self._read(_latest, "queued", before), *untouched]:
+        for name in [*self._read(_latest, "queued", cutoff), *untouched]:
             if name not in queue.names():
                 with contextlib.suppress(UserError):  # the disk is full
                     queue.add(name)
@@ -332,8 +332,8 @@ def requeue(run: RunDirectory, restart: bool = False) -> None:
         if restart:
             run.append("rewind", step=-1)
         if status != "queued":
-            how = "restarted" if restart else "resumed"
-            run.append("status", status="queued", reason=f"{how} after it was {status}")
+            action = "restarted" if restart else "resumed"
+            run.append("status", status="queued", reason=f"{action} after it was {status}")
 
 
 def _check_launch(config: RunConfig) -> None:
@@ -344,9 +344,9 @@ def _check_launch(config: RunConfig) -> None:
         raise ConfigError(problems)
 
 
-def _latest(db: duckdb.DuckDBPyConnection, status: str, before: float = math.inf) -> list[str]:
+def _latest(db: duckdb.DuckDBPyConnection, status: str, cutoff: float = math.inf) -> list[str]:
     """Runs in that status since a time before, in the order in which they were queued first."""
     query = """
         select run from status group by run having arg_max(status, seq) = ? and max(time) < ? order by min(time), run
     """
-    return [name for (name,) in db.execute(query, [status, before]).fetchall()]
+    return [name for (name,) in db.execute(query, [status, cutoff]).fetchall()]

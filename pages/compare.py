@@ -7,13 +7,13 @@ from pages.ui import runtime
 
 lab = runtime.lab()
 st.title("Compare")
-way = st.segmented_control(
+view = st.segmented_control(
     "Answers",
     ["Stored", "Live"],
     default="Stored",
     help="Stored: what each run answered to its test set. Live: ask the models now.",
 )
-if way == "Live":
+if view == "Live":
     show_live(lab, runtime.answerer())
 else:
     show_stored(lab)

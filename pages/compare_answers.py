@@ -26,21 +26,25 @@ def show_stored(lab: Lab) -> None:
     if answered.empty:
         st.info("No run has answered its test set yet. A run does so at its end.")
         return
-    known = answered["name"].tolist()
-    names = _pick("stored_runs", known, report.tested_alike(answered)[:3], 6, "have no answers yet")
+    answered_names = answered["name"].tolist()
+    names = _pick(
+        "stored_runs", answered_names, report.tested_alike(answered)[:3], 6, "have no answers yet"
+    )
     table = queries.answers(lab.db, names)
     if table.empty:
         st.info("Choose at least one run.")
         return
-    asked = table.groupby(EXAMPLE_KEY, sort=False, dropna=False).size().reset_index(name="runs")
-    prompts = records(asked.sort_values("runs", ascending=False, kind="stable"))
+    prompt_counts = (
+        table.groupby(EXAMPLE_KEY, sort=False, dropna=False).size().reset_index(name="runs")
+    )
+    prompts = records(prompt_counts.sort_values("runs", ascending=False, kind="stable"))
     texts = [f"{p['instruction']} {p['input']} {p['reference']}" for p in prompts]
     query = st.text_input("Find a prompt", placeholder="such as: synonym for happy")
-    found = search(texts, query)
-    if not found:
+    matches = search(texts, query)
+    if not matches:
         st.info("No test prompt has words like these.")
         return
-    prompt = _step_through([prompts[i] for i in found], query)
+    prompt = _step_through([prompts[i] for i in matches], query)
     rows = {
         row["run"]: row for row in records(table) if all(row[k] == prompt[k] for k in EXAMPLE_KEY)
     }
@@ -78,21 +82,23 @@ def show_live(lab: Lab, answerer: Answerer) -> None:
     chosen = _pick("asked_runs", names, names[:2], 4, "have no weights yet")
     with st.form("prompt", border=False):
         instruction = st.text_area("Instruction", "Suggest an alternate word for 'happy'.")
-        given = st.text_input("Input", help="Further context for the instruction, if it needs any.")
+        input_text = st.text_input(
+            "Input", help="Further context for the instruction, if it needs any."
+        )
         settings = st.columns(5, vertical_alignment="bottom")
         temperature = settings[0].number_input(
             "Temperature", 0.0, 5.0, 0.0, 0.1, help="0 is greedy."
         )
         top_k = settings[1].number_input("Top-k", 1, 50257, None, placeholder="all")
-        most = settings[2].number_input("Most tokens", 1, 1024, 64)
+        max_new_tokens = settings[2].number_input("Most tokens", 1, 1024, 64)
         seed = settings[3].number_input("Seed", 0, 2**31 - 1, 123)
-        asked = settings[4].form_submit_button("Answer", type="primary", width="stretch")
-    if not asked:
+        submitted = settings[4].form_submit_button("Answer", type="primary", width="stretch")
+    if not submitted:
         return
     if not (chosen and instruction.strip()):
         st.info("Type an instruction." if chosen else "Choose at least one run.")
         return
-    sampling = Sampling(int(most), float(temperature), top_k and int(top_k), int(seed))
+    sampling = Sampling(int(max_new_tokens), float(temperature), top_k and int(top_k), int(seed))
     recorded = dict(zip(results["name"], results["base_hash"], strict=True))
     try:
         bases = dict.fromkeys(answerer.base_of(name) for name in chosen)
@@ -100,33 +106,33 @@ def show_live(lab: Lab, answerer: Answerer) -> None:
         st.error(escape_markdown(str(error)))
         return
     hashes = {name: str(recorded[name]) for name in chosen}
-    _stream(answerer, [*bases, *chosen], hashes, instruction, given, sampling)
+    _stream(answerer, [*bases, *chosen], hashes, instruction, input_text, sampling)
 
 
 def _stream(
     answerer: Answerer,
-    who: list[str],
+    models: list[str],
     hashes: dict[str, str],
     instruction: str,
-    given: str,
+    input_text: str,
     sampling: Sampling,
 ) -> None:
     """Answers of all models at once, a token of each in turn. `hashes` are those that the runs recorded."""
-    columns = st.columns(len(who), border=True)
-    slots, going = {}, {}
-    for column, name in zip(columns, who, strict=True):
+    columns = st.columns(len(models), border=True)
+    slots, streams = {}, {}
+    for column, name in zip(columns, models, strict=True):
         with column:
             st.markdown(f"**{escape_markdown(name)}**")
             slots[name] = st.empty()
             try:
-                going[name] = answerer.answer(name, instruction, given, sampling)
+                streams[name] = answerer.answer(name, instruction, input_text, sampling)
                 _show_hash(name, answerer.fingerprint(name), hashes.get(name))
             except UserError as error:
                 st.error(escape_markdown(str(error)))
-    while going:
-        for name, pieces in list(going.items()):
+    while streams:
+        for name, pieces in list(streams.items()):
             if (piece := _next(pieces)) is None:
-                del going[name]
+                del streams[name]
                 continue
             with slots[name].container():
                 show_text(piece.text)
@@ -134,37 +140,39 @@ def _stream(
                     st.caption("the prompt is longer than the context; its beginning was cut off")
 
 
-def _show_hash(name: str, now: str, recorded: str | None) -> None:
+def _show_hash(name: str, current: str, recorded: str | None) -> None:
     """Which base this is: its weights as they are now, and for a run as they were when it started."""
     if recorded is None:
         help = "SHA-256 of all weights of the base; runs from it report the same."
-        st.caption(f"weights {now[:16]}", help=help)
+        st.caption(f"weights {current[:16]}", help=help)
     else:
         st.caption(f"on base {escape_markdown(recorded[:16])}")
-        if recorded != now:
-            st.warning(f"Its base has other weights by now: {now[:16]}")
+        if recorded != current:
+            st.warning(f"Its base has other weights by now: {current[:16]}")
 
 
 def _next(pieces: Iterator[StreamedAnswer]) -> StreamedAnswer | None:
     return next(pieces, None)
 
 
-def _pick(key: str, known: list[str], default: list[str], limit: int, unusable: str) -> list[str]:
+def _pick(
+    key: str, available: list[str], default: list[str], limit: int, unusable: str
+) -> list[str]:
     """Draw the run selection. It starts with the runs sent from Results or selected before, or else the default.
 
     Args:
-        known: The runs that can be compared.
+        available: The runs that can be compared.
         limit: Maximum number of runs side by side.
-        unusable: Why a requested run may be missing from `known`; completes the sentence "These runs ...".
+        unusable: Why a requested run may be missing from `available`; completes the sentence "These runs ...".
     """
-    wanted = st.session_state.get("compare")
-    found = [n for n in (default if wanted is None else wanted) if n in known]
-    st.session_state[key] = found[:limit] or (default if wanted else [])
+    requested = st.session_state.get("compare")
+    matches = [n for n in (default if requested is None else requested) if n in available]
+    st.session_state[key] = matches[:limit] or (default if requested else [])
     names = st.multiselect(
-        "Runs", known, key=key, max_selections=limit, on_change=_keep, args=(key,)
+        "Runs", available, key=key, max_selections=limit, on_change=_keep, args=(key,)
     )
-    show_cut(len(names), len(found))
-    if absent := [n for n in wanted or () if n not in known]:
+    show_cut(len(names), len(matches))
+    if absent := [n for n in requested or () if n not in available]:
         st.caption(f"Not shown: {escape_markdown(', '.join(absent))}. These runs {unusable}.")
     return names
 
@@ -182,10 +190,12 @@ def _step_through(prompts: list[dict[str, Any]], query: str) -> dict[str, Any]:
     if st.session_state.get("found_for") != query:
         st.session_state.update(found_for=query, prompt_in_view=None)
     in_view = st.session_state.get("prompt_in_view")
-    place = st.session_state["place"] = ids.index(in_view) if in_view in ids else 0
+    position = st.session_state["place"] = ids.index(in_view) if in_view in ids else 0
     last = len(ids) - 1
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.button("Previous", disabled=place == 0, on_click=_view, args=(ids, max(0, place - 1)))
+        st.button(
+            "Previous", disabled=position == 0, on_click=_view, args=(ids, max(0, position - 1))
+        )
         st.selectbox(
             f"{len(ids)} test prompts, best match first",
             range(len(ids)),
@@ -194,10 +204,14 @@ def _step_through(prompts: list[dict[str, Any]], query: str) -> dict[str, Any]:
             on_change=_view,
             args=(ids,),
         )
-        st.button("Next", disabled=place == last, on_click=_view, args=(ids, min(last, place + 1)))
-    return prompts[place]
+        st.button(
+            "Next", disabled=position == last, on_click=_view, args=(ids, min(last, position + 1))
+        )
+    return prompts[position]
 
 
-def _view(ids: list[tuple[Any, ...]], place: int | None = None) -> None:
+def _view(ids: list[tuple[Any, ...]], position: int | None = None) -> None:
     """Select a prompt by its position in the list, or by that of the select box if None."""
-    st.session_state["prompt_in_view"] = ids[st.session_state["place"] if place is None else place]
+    st.session_state["prompt_in_view"] = ids[
+        st.session_state["place"] if position is None else position
+    ]

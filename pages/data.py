@@ -36,9 +36,9 @@ def read(
     name: str, max_examples: int | None, empty_outputs: EmptyOutputs, stamp: Stamp
 ) -> tuple[Records, Split, pd.DataFrame]:
     """Return the records of a data set, its split and the table of its examples."""
-    found = dataset.read(name, max_examples, empty_outputs, download=False)
-    split = dataset.split(found.examples, RunConfig(dataset=name))
-    return found, split, inspection.table(split)
+    contents = dataset.read(name, max_examples, empty_outputs, download=False)
+    split = dataset.split(contents.examples, RunConfig(dataset=name))
+    return contents, split, inspection.table(split)
 
 
 @st.cache_data(max_entries=3, show_spinner="Comparing the test set with the training set")
@@ -52,10 +52,10 @@ def leaks(
 def choose() -> tuple[RunConfig, int]:
     """Which data set, and how a run would cut it. Stops the page where something is wrong."""
     used = queries.results(lab.db)["dataset"].dropna().unique()
-    now = st.session_state.get("dataset") or st.query_params.get("dataset") or "primer"
-    known = [*dict.fromkeys(["primer", "alpaca", *used, now])]
+    current = st.session_state.get("dataset") or st.query_params.get("dataset") or "primer"
+    suggestions = [*dict.fromkeys(["primer", "alpaca", *used, current])]
     name = st.selectbox(
-        "Data set", known, key="dataset", bind="query-params", accept_new_options=True,
+        "Data set", suggestions, key="dataset", bind="query-params", accept_new_options=True,
         help="primer, alpaca, owner/name on the Hugging Face hub, or the path of a JSON, JSONL or Parquet file.",
     )  # fmt: skip
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
@@ -63,22 +63,22 @@ def choose() -> tuple[RunConfig, int]:
             "Context of", ["gpt2-nano", "gpt2"], width=170, help="The most tokens a model can see."
         )
         length = st.number_input("Maximum length", 1, 1024, None, placeholder="context", width=150)
-        most = st.number_input("Examples", 1, None, None, placeholder="all", width=130)
+        max_examples = st.number_input("Examples", 1, None, None, placeholder="all", width=130)
         masked = st.toggle("Mask the prompt", help="Learn the response only.")
-        keep = st.toggle(
+        keep_empty = st.toggle(
             "Keep empty outputs",
             help="Include records with an empty output, like runs with `empty_outputs = keep`.",
         )
     try:
         settings: dict[str, Any] = {
-            "dataset": name or now,
+            "dataset": name or current,
             "base_model": base,
             "max_length": length,
         }
         if outside := allowed_paths.problems(settings):
             raise ConfigError(outside)
-        settings |= {"max_examples": most, "mask_prompt": masked}
-        settings |= {"empty_outputs": "keep" if keep else "drop"}
+        settings |= {"max_examples": max_examples, "mask_prompt": masked}
+        settings |= {"empty_outputs": "keep" if keep_empty else "drop"}
         config = RunConfig.parse(settings)
         return config, pretrained.architecture(base).context
     except ConfigError as error:
@@ -86,12 +86,12 @@ def choose() -> tuple[RunConfig, int]:
         st.stop()
 
 
-def show_unused(found: Records) -> None:
+def show_unused(contents: Records) -> None:
     """Show the skipped records and the unused keys."""
-    if skipped := dataset.skipped_summary(found):
+    if skipped := dataset.skipped_summary(contents):
         st.warning(escape_markdown(f"{skipped}."))
-    show_skipped(found.skipped)
-    if unused := dataset.unused_summary(found):
+    show_skipped(contents.skipped)
+    if unused := dataset.unused_summary(contents):
         st.info(escape_markdown(f"{unused[0].upper()}{unused[1:]}."))
 
 
@@ -117,7 +117,7 @@ def show_overview(table: pd.DataFrame, config: RunConfig, limit: int) -> None:
     st.plotly_chart(charts.token_lengths(lengths, limit), key="lengths")
 
 
-def show_examples(found: Records, table: pd.DataFrame, config: RunConfig, context: int) -> None:
+def show_examples(loaded: Records, table: pd.DataFrame, config: RunConfig, context: int) -> None:
     """Search, a table, and the chosen example token by token."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         query = st.text_input("Find examples", placeholder="such as: synonym for happy")
@@ -128,13 +128,13 @@ def show_examples(found: Records, table: pd.DataFrame, config: RunConfig, contex
     if shown.empty:
         st.info("No example has words like these.")
         return
-    places = [found.places[item] for item in shown["item"]]
+    places = [loaded.places[item] for item in shown["item"]]
     selected = select_rows(
         shown[COLUMNS], places, f"examples:{config.dataset}", height=320,
         column_config={key: st.column_config.Column(label) for key, label in LABELS.items()},
     )  # fmt: skip
     item = int(shown["item"].iloc[places.index(selected[0]) if selected else 0])
-    tokens = inspection.tokens(found.examples[item], config, context)
+    tokens = inspection.tokens(loaded.examples[item], config, context)
     states = [token.state for token in tokens]
     st.caption(
         f"Item {item} as the model sees it. Tokens given: {states.count('given')}, "
@@ -173,7 +173,7 @@ config, context = choose()
 try:
     stamp = dataset.stamps(config.dataset)
     source = config.dataset, config.max_examples, config.empty_outputs, stamp
-    found, split, table = read(*source)
+    contents, split, table = read(*source)
 except hub.NotDownloadedError:
     st.info(
         f"{escape_markdown(config.dataset)} is not on this machine yet; the first run on it downloads it."
@@ -182,10 +182,10 @@ except hub.NotDownloadedError:
 except UserError as error:
     st.error(escape_markdown(str(error)))
     st.stop()
-show_unused(found)
+show_unused(contents)
 show_overview(table, config, min(config.max_length or context, context))
-what = st.segmented_control("View", ["Examples", "Leaks"], default="Examples")
-if what == "Leaks":
+view = st.segmented_control("View", ["Examples", "Leaks"], default="Examples")
+if view == "Leaks":
     show_leaks(split, leaks(*source))
 else:
-    show_examples(found, table, config, context)
+    show_examples(contents, table, config, context)

@@ -82,8 +82,8 @@ def check_form(
     except ConfigError:
         return preflight.Plan(), None, preflight.all_problems(settings)
     plan, cost = preflight.check(config), None
-    known, future = st.session_state.get(MEASUREMENT_KEY, ("", None))
-    if not plan.problems and known == measurement.key(config) and future.done():
+    measured_key, future = st.session_state.get(MEASUREMENT_KEY, ("", None))
+    if not plan.problems and measured_key == measurement.key(config) and future.done():
         if error := future.exception():
             st.error(escape_markdown(str(error)))
         else:
@@ -126,22 +126,24 @@ def show_plan(
     first, second = st.columns(2)
     first.metric("Steps", DASH if plan.steps is None else f"{plan.steps:,}")
     second.metric("Training tokens", count(plan.tokens))
-    whole = None
+    parameters_help = None
     if plan.base_parameters:
-        whole = f"{plan.base_parameters:,} of the base model: {plan.base_mb:,} MB in fp32. "
-        whole += "An output head of its own is among them unless weights are tied."
-    first.metric("Parameters", count(plan.parameters), help=whole)
+        parameters_help = (
+            f"{plan.base_parameters:,} of the base model: {plan.base_mb:,} MB in fp32. "
+        )
+        parameters_help += "An output head of its own is among them unless weights are tied."
+    first.metric("Parameters", count(plan.parameters), help=parameters_help)
     second.metric("Trainable", count(plan.trainable))
-    how = "measured" if cost else "about"
+    basis = "measured" if cost else "about"
     seconds, memory = (cost.seconds, cost.memory_mb) if cost else (plan.seconds, plan.memory_mb)
-    by = (
+    basis_help = (
         "Measured on a few steps."
         if cost
         else "By arithmetic from how fast the machine is just now; it can be measured."
     )
-    first.metric(f"Time, {how}", duration(seconds), help=f"Of the training steps. {by}")
+    first.metric(f"Time, {basis}", duration(seconds), help=f"Of the training steps. {basis_help}")
     gigabytes = DASH if memory is None else f"{memory / 1024:.1f} GB"
-    second.metric(f"Memory, {how}", gigabytes, help=f"Peak of the training process. {by}")
+    second.metric(f"Memory, {basis}", gigabytes, help=f"Peak of the training process. {basis_help}")
     if plan.train_examples:
         st.caption(
             f"{plan.train_examples:,} examples to train on, {plan.validation_examples:,} to validate, "
@@ -154,11 +156,11 @@ def show_plan(
     if plan.learning_rates:
         st.plotly_chart(charts.rate_schedule(plan.learning_rates), key="rates")
     if problems:
-        told = [
+        messages = [
             f"- **{RunConfig.model_fields[p.field].title}**: {escape_markdown(p.message)}"
             for p in problems
         ]
-        st.error("To be mended:\n" + "\n".join(told))
+        st.error("To be mended:\n" + "\n".join(messages))
 
 
 st.title("Launch")
@@ -167,8 +169,10 @@ if launch_form.DRAFT not in st.session_state:
     st.session_state["source"] = "demo"
     apply_source()
 filled_from = st.session_state[FILLED_FROM]
-known = [*PRESETS, *(CLONE_PREFIX + run for run in runs)]
-sources = known if filled_from in known else [*known, filled_from]  # its run was deleted
+existing_sources = [*PRESETS, *(CLONE_PREFIX + run for run in runs)]
+sources = (
+    existing_sources if filled_from in existing_sources else [*existing_sources, filled_from]
+)  # its run was deleted
 st.session_state["source"] = filled_from  # also when returning from another page
 current = launch_form.values()
 changes = launch_form.changes(current)

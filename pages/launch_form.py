@@ -43,13 +43,13 @@ def reset() -> None:
 
 def changes(current: Mapping[str, Any]) -> list[str]:
     """Return a line such as `Learning rate: 5e-5 → 1e-4` for each relevant setting that differs from the source."""
-    found = []
+    lines = []
     for name, value in settings(current).items():
         old, new = setting_text(st.session_state[SOURCE][name]), setting_text(value)
         if old != new:
             old, new = (shorten(text, CHANGE_WIDTH, placeholder=" …") for text in (old, new))
-            found.append(f"{FIELDS[name].title}: {old} → {new}")
-    return found
+            lines.append(f"{FIELDS[name].title}: {old} → {new}")
+    return lines
 
 
 def is_edited(current: Mapping[str, Any]) -> bool:
@@ -107,10 +107,10 @@ def _row(names: list[str], current: Mapping[str, Any], problems: list[Problem]) 
         1 if names[0] in MULTILINE_FIELDS else 3,
         vertical_alignment="top" if any(messages) else "bottom",
     )
-    for column, name, found in zip(columns, names, messages, strict=False):
+    for column, name, field_messages in zip(columns, names, messages, strict=False):
         with column:
             _widget(name, FIELDS[name], current[name])
-            for message in found:
+            for message in field_messages:
                 st.error(escape_markdown(message))
 
 
@@ -127,8 +127,15 @@ def _widget(name: str, field: FieldInfo, value: Any) -> None:
             label, options, options.index(value) if value in options else 0, key=key, help=help
         )
     elif name in SUGGESTIONS:
-        known = SUGGESTIONS[name] + ([value] if value not in SUGGESTIONS[name] else [])
-        st.selectbox(label, known, known.index(value), key=key, help=help, accept_new_options=True)
+        suggestions = SUGGESTIONS[name] + ([value] if value not in SUGGESTIONS[name] else [])
+        st.selectbox(
+            label,
+            suggestions,
+            suggestions.index(value),
+            key=key,
+            help=help,
+            accept_new_options=True,
+        )
     elif kind is bool:
         st.checkbox(label, value, key=key, help=help)
     elif kind in (int, float):

@@ -25,16 +25,16 @@ lab = runtime.lab()
 
 def default_choice(results: list[dict]) -> list[str]:
     """The runs asked for by a link or another page, else the one that runs, else the newest."""
-    known = [run["name"] for run in results]
-    asked = st.session_state.pop("watch", None) or st.query_params.get_all("run")
-    if unknown := [name for name in asked if name not in known]:
+    existing_names = [run["name"] for run in results]
+    requested = st.session_state.pop("watch", None) or st.query_params.get_all("run")
+    if unknown := [name for name in requested if name not in existing_names]:
         st.warning(f"There is no run called {escape_markdown(', '.join(unknown))}.")
-    going = [
+    active_names = [
         run["name"] for s in ACTIVE_STATUSES for run in reversed(results) if run["status"] == s
     ]
-    found = [name for name in dict.fromkeys(asked) if name in known]
-    st.session_state[REQUESTED] = len(found)
-    return found[:MAX_OVERLAID_RUNS] or going[:1] or known[:1]
+    matches = [name for name in dict.fromkeys(requested) if name in existing_names]
+    st.session_state[REQUESTED] = len(matches)
+    return matches[:MAX_OVERLAID_RUNS] or active_names[:1] or existing_names[:1]
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
@@ -74,9 +74,9 @@ def show_figures(
     return records(samples.head(SHOWN_SAMPLES)), len(samples)
 
 
-def show_details(names: list[str], what: str, samples: list[dict], all_samples: int) -> None:
+def show_details(names: list[str], view: str, samples: list[dict], all_samples: int) -> None:
     """Show the newest samples, the warnings or the trainer log of the selected runs."""
-    if what == "Samples":
+    if view == "Samples":
         if not samples:
             st.caption(
                 "No sample yet: how often the sample prompt is answered is a setting, Sample every."
@@ -87,7 +87,7 @@ def show_details(names: list[str], what: str, samples: list[dict], all_samples: 
                 f"{escape_markdown(sample['run'])}, step {sample['step']}: {escape_markdown(sample['prompt'])}"
             )
             show_text(sample["text"].strip())
-    elif what == "Warnings":
+    elif view == "Warnings":
         warnings = queries.warnings(lab.db, names)
         if warnings.empty:
             st.caption("Nothing to warn of.")
@@ -108,11 +108,13 @@ if not results:
 
 if "live_runs" not in st.session_state or "watch" in st.session_state:
     st.session_state["live_runs"] = default_choice(results)
-known = [run["name"] for run in results]
-st.session_state["live_runs"] = [name for name in st.session_state["live_runs"] if name in known]
+existing_names = [run["name"] for run in results]
+st.session_state["live_runs"] = [
+    name for name in st.session_state["live_runs"] if name in existing_names
+]
 names = st.multiselect(
     "Runs",
-    known,
+    existing_names,
     key="live_runs",
     max_selections=MAX_OVERLAID_RUNS,
     on_change=st.session_state.pop,
@@ -145,8 +147,8 @@ def show() -> None:
         shown = repr((lab.runs_dir, chosen, names, x, log, window))
         samples, all_samples = show_figures(shown, names, x, log, window)
     if chosen:
-        what = st.segmented_control("Details", ["Samples", "Warnings", "Log"], default="Samples")
-        show_details(names, what or "Samples", samples, all_samples)
+        view = st.segmented_control("Details", ["Samples", "Warnings", "Log"], default="Samples")
+        show_details(names, view or "Samples", samples, all_samples)
     runtime.freeze_garbage_collection("Live")
 
 

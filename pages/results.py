@@ -35,20 +35,24 @@ bar = st.container(horizontal=True, vertical_alignment="bottom")
 words = ""
 if not results.empty:
     words = bar.text_input("Filter", placeholder="such as: lora lr>1e-4", help=FILTER_HELP)
-beside = bar.toggle(
+with_journal = bar.toggle(
     "Journal", help="Below: what the study reported that the presets run_1 to run_19 come from."
 )
-if results.empty and not beside:
+if results.empty and not with_journal:
     st.stop()
 judged = judging.by_run(verdict_queries.scores(lab.db))
-listed = report.beside_journal(results, judged) if beside else report.run_frame(results, judged)
+listed = (
+    report.beside_journal(results, judged) if with_journal else report.run_frame(results, judged)
+)
 table, judges = results_columns.with_scores(listed)
 table = table.merge(results_columns.further(results), on="name", how="left")
 first = [*results_columns.LEADING_COLUMNS, *judges]
-otherwise = results_columns.proposed(results, judges, beside)
-table = table[[*otherwise, *table.columns.difference(otherwise, sort=False)]]
+default_columns = results_columns.proposed(results, judges, with_journal)
+table = table[[*default_columns, *table.columns.difference(default_columns, sort=False)]]
 with bar.popover("Columns", icon=":material/view_column:"):
-    shown = results_columns.pick(list(table.columns), otherwise, "journal" if beside else "own")
+    shown = results_columns.pick(
+        list(table.columns), default_columns, "journal" if with_journal else "own"
+    )
 try:
     table = matching(table, words, {results_columns.label(c): c for c in table.columns})
 except UserError as error:
@@ -66,8 +70,10 @@ selected = select_rows(
     column_config={name: results_columns.column(name, table[name]) for name in table.columns},
 )
 picked = [name for name, is_journal in selected if not is_journal]
-kept = listed[listed["name"].isin(rows)]
-exported = markdown([journal.columns(row) for row in records(kept)] if beside else records(table))
+visible_rows = listed[listed["name"].isin(rows)]
+exported = markdown(
+    [journal.columns(row) for row in records(visible_rows)] if with_journal else records(table)
+)
 with actions:
     if st.button("Open in Live", disabled=not picked, icon=":material/show_chart:"):
         open_page("pages/live.py", "watch", picked)
@@ -76,7 +82,7 @@ with actions:
     st.download_button("CSV", table.to_csv(index=False), "runs.csv", "text/csv")
     st.download_button("Markdown", exported, "runs.md", "text/markdown")
 ticked = records(results[results["name"].isin(picked)])
-mine = results[results["name"].isin(picked or rows)]
+counted_runs = results[results["name"].isin(picked or rows)]
 if len(ticked) == 1:
     show_one(ticked[0], lab)
 if ticked:
@@ -85,8 +91,8 @@ elif not rows:
     st.caption("No run fits this filter.")
 elif not results.empty:
     st.caption(
-        f"{len(mine)} {'run' if len(mine) == 1 else 'runs'}. Tick rows to open or compare them and see what "
+        f"{len(counted_runs)} {'run' if len(counted_runs) == 1 else 'runs'}. Tick rows to open or compare them and see what "
         "sets them apart; one, to annotate or delete it."
     )
-if unlike := report.incomparable(mine):
+if unlike := report.incomparable(counted_runs):
     st.caption(escape_markdown(unlike))

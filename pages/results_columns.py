@@ -35,15 +35,15 @@ EXACT_HELP = "Share of the test answers that equal the reference, case and punct
 
 def with_scores(listed: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """The table with each score in columns of its own, a judge's mean and its interval; and their names."""
-    told = listed["scores"]
-    table = listed.drop(columns="scores").assign(exact=[s.get("exact") for s in told])
+    run_scores = listed["scores"]
+    table = listed.drop(columns="scores").assign(exact=[s.get("exact") for s in run_scores])
     table["exact"] = table["exact"].astype(float)
     names = []
-    for judge in dict.fromkeys(j for scores in told for j in scores if j != "exact"):
-        found = [scores.get(judge) for scores in told]
+    for judge in dict.fromkeys(j for scores in run_scores for j in scores if j != "exact"):
+        judge_scores = [scores.get(judge) for scores in run_scores]
         pairs = [
             (s["mean"], report.interval_text(s) or None) if isinstance(s, dict) else (s, None)
-            for s in found
+            for s in judge_scores
         ]
         table[judge], table[f"{judge} 95 %"] = zip(*pairs, strict=True)
         table[judge] = table[judge].astype(float)
@@ -54,15 +54,15 @@ def with_scores(listed: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 def further(results: pd.DataFrame) -> pd.DataFrame:
     """What else is known of each run, to be chosen as columns and found by the filter."""
     names = [*RunConfig.model_fields, *EXTRA_COLUMNS]
-    more = [name for name in dict.fromkeys(names) if name not in report.RUN_COLUMNS]
+    extra = [name for name in dict.fromkeys(names) if name not in report.RUN_COLUMNS]
     created = pd.to_datetime(results["created"], unit="s", utc=True)
     local = created.dt.tz_convert(datetime.now().astimezone().tzinfo)
-    return results.assign(created=local.dt.strftime("%Y-%m-%d %H:%M"))[["name", *more]]
+    return results.assign(created=local.dt.strftime("%Y-%m-%d %H:%M"))[["name", *extra]]
 
 
-def proposed(results: pd.DataFrame, judges: list[str], beside: bool) -> list[str]:
+def proposed(results: pd.DataFrame, judges: list[str], with_journal: bool) -> list[str]:
     """The columns to show until a person chooses: figures, the settings in which the runs differ, cost."""
-    more = JOURNAL_COLUMNS if beside else []
+    journal_columns = JOURNAL_COLUMNS if with_journal else []
     differing = report.differing(results)
     names = [
         *LEADING_COLUMNS,
@@ -70,28 +70,30 @@ def proposed(results: pd.DataFrame, judges: list[str], beside: bool) -> list[str
         *judges,
         *([] if differing else DEFAULT_COLUMNS),
         *TRAILING_COLUMNS,
-        *more,
+        *journal_columns,
     ]
     return list(dict.fromkeys(names))
 
 
-def pick(known: list[str], otherwise: list[str], view: str) -> list[str]:
+def pick(available: list[str], default: list[str], view: str) -> list[str]:
     """The columns that a person chose in a view of the table, those proposed otherwise; and the means to choose."""
-    chosen, widget = f"chosen_columns:{view}", "columns"
-    wanted = st.session_state.get(chosen, otherwise)
-    absent = [column for column in wanted if column not in known]  # such as a judge's, filtered out
-    st.session_state[widget] = [column for column in wanted if column in known]
+    chosen_key, widget = f"chosen_columns:{view}", "columns"
+    requested = st.session_state.get(chosen_key, default)
+    absent = [
+        column for column in requested if column not in available
+    ]  # such as a judge's, filtered out
+    st.session_state[widget] = [column for column in requested if column in available]
     st.pills(
         "Columns",
-        known,
+        available,
         selection_mode="multi",
         key=widget,
-        on_change=lambda: st.session_state.update({chosen: st.session_state[widget] + absent}),
+        on_change=lambda: st.session_state.update({chosen_key: st.session_state[widget] + absent}),
         format_func=lambda name: escape_markdown(label(name)),
         label_visibility="collapsed",
     )
-    if chosen in st.session_state:
-        st.button("Choose for me", on_click=st.session_state.pop, args=(chosen, None))
+    if chosen_key in st.session_state:
+        st.button("Choose for me", on_click=st.session_state.pop, args=(chosen_key, None))
     return list(st.session_state[widget])
 
 

@@ -24,14 +24,14 @@ def show_one(run: dict, lab: Lab) -> None:
 def show_settings(runs: list[dict]) -> None:
     """The settings of one run beside the defaults, or those of several beside each other."""
     alone = len(runs) == 1
-    every = st.toggle(
+    show_all = st.toggle(
         "Every setting",
         key="every_setting",
         help="Off: those that differ, of a single run from the default.",
     )
-    told = report.settings_of(runs, every)
-    if len(told):
-        st.dataframe(told)
+    table = report.settings_of(runs, show_all)
+    if len(table):
+        st.dataframe(table)
     else:
         st.caption("Every setting is the default." if alone else "They differ in no setting.")
 

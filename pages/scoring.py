@@ -25,10 +25,16 @@ if "scored_runs" not in st.session_state:
     alike = report.tested_alike(answered)
     st.session_state["scored_runs"] = alike[:DEFAULT_RUNS]
     st.session_state[PROPOSED_FROM] = len(alike)
-known = answered["name"].tolist()
-st.session_state["scored_runs"] = [n for n in st.session_state["scored_runs"] if n in known]
+answered_names = answered["name"].tolist()
+st.session_state["scored_runs"] = [
+    n for n in st.session_state["scored_runs"] if n in answered_names
+]
 names = st.multiselect(
-    "Runs", known, key="scored_runs", on_change=st.session_state.pop, args=(PROPOSED_FROM, None)
+    "Runs",
+    answered_names,
+    key="scored_runs",
+    on_change=st.session_state.pop,
+    args=(PROPOSED_FROM, None),
 )
 show_cut(len(names), st.session_state.get(PROPOSED_FROM, 0), "runs tested on the same examples")
 if (job := runtime.scoring()) and not job.going:
@@ -36,6 +42,6 @@ if (job := runtime.scoring()) and not job.going:
 hashes = dict(zip(results["name"], results["base_hash"], strict=True))
 order_form(lab, names, hashes)
 show_progress()
-ways = {"Scores": show_scores, "Compare two": show_two, "Pairs": show_pairs, "Judges": show_judges}
-way = st.segmented_control("Show", list(ways), default="Scores", label_visibility="collapsed")
-ways[way or "Scores"](lab, names, hashes)
+views = {"Scores": show_scores, "Compare two": show_two, "Pairs": show_pairs, "Judges": show_judges}
+view = st.segmented_control("Show", list(views), default="Scores", label_visibility="collapsed")
+views[view or "Scores"](lab, names, hashes)

@@ -59,8 +59,8 @@ def order_form(lab: Lab, names: list[str], hashes: dict[str, str]) -> None:
         answers = queries.answers(lab.db, names)
         needed = _show_cost(lab, order, judge, answers, hashes)
         job = runtime.scoring()
-        going = (job is not None and job.going) or not needed
-        if st.button("Score", type="primary", icon=":material/grading:", disabled=going):
+        is_disabled = (job is not None and job.going) or not needed
+        if st.button("Score", type="primary", icon=":material/grading:", disabled=is_disabled):
             try:
                 new = Job(lab.runs_dir, order, answers, hashes, runtime.answerer)
                 runtime.start_scoring(new)
@@ -77,12 +77,12 @@ def _follow() -> None:
     p = job.progress
     if not job.going:
         runtime.rerun()
-    total = max(p.wanted, 1)
+    total = max(p.requested, 1)
     done = p.stored + p.done
     model = job.judge.spec["model"]
     text = (
-        f"{escape_markdown(model)}, {job.phase}: {done:,} of {p.wanted:,}"
-        if p.wanted
+        f"{escape_markdown(model)}, {job.phase}: {done:,} of {p.requested:,}"
+        if p.requested
         else job.phase
     )
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -113,8 +113,10 @@ def show_progress() -> None:
 
 
 def _choose(names: list[str]) -> Order:
-    told = st.segmented_control("Ask about", list(KIND_LABELS), default=next(iter(KIND_LABELS)))
-    kind = KIND_LABELS[told or next(iter(KIND_LABELS))]
+    kind_label = st.segmented_control(
+        "Ask about", list(KIND_LABELS), default=next(iter(KIND_LABELS))
+    )
+    kind = KIND_LABELS[kind_label or next(iter(KIND_LABELS))]
     row = st.container(horizontal=True, vertical_alignment="bottom")
     judges = list(JUDGES)
     judge = row.selectbox(
@@ -199,14 +201,14 @@ def _choose(names: list[str]) -> Order:
             "Requests per minute", 1, None, None, placeholder="no limit"
         )
         tokens = bounds[3].number_input("Tokens per minute", 1, None, None, placeholder="no limit")
-        again = st.checkbox("Ask again where a verdict has no score")
+        retry_missing = st.checkbox("Ask again where a verdict has no score")
     limits = Limits(
         int(in_flight or default_in_flight(settings)),
         requests and int(requests),
         tokens and int(tokens),
     )
     settings = replace(settings, timeout=timeout)
-    return Order(tuple(names), settings, kind, int(repeats), base, again, limits)
+    return Order(tuple(names), settings, kind, int(repeats), base, retry_missing, limits)
 
 
 def pick_judge(verdicts: pd.DataFrame, pairwise: bool = False) -> str | None:
@@ -216,8 +218,8 @@ def pick_judge(verdicts: pd.DataFrame, pairwise: bool = False) -> str | None:
         st.info(NO_PAIRS if pairwise else NO_SCORES)
         return None
     job, widget = runtime.scoring(), f"{SHOWN_JUDGE_KEY}:{pairwise}"
-    wished = (st.session_state.get(SHOWN_JUDGE_KEY), job and job.id, *ids)
-    st.session_state[widget] = next(id for id in wished if id in ids)
+    candidates = (st.session_state.get(SHOWN_JUDGE_KEY), job and job.id, *ids)
+    st.session_state[widget] = next(id for id in candidates if id in ids)
     return st.selectbox(
         "Verdicts of",
         list(ids),
@@ -239,19 +241,19 @@ def _show_cost(
     note, unanswered = "", 0
     if order.with_base:
         bases = bases_of(lab.runs_dir, answers, hashes)
-        made = queries.answers(lab.db, [base.name for base in bases])
-        made = scores.of_runs(made, answers)
-        answers = pd.concat([answers, made], ignore_index=True)
-        if unanswered := sum(map(len, bases.values())) - len(made):
+        base_answers = queries.answers(lab.db, [base.name for base in bases])
+        base_answers = scores.of_runs(base_answers, answers)
+        answers = pd.concat([answers, base_answers], ignore_index=True)
+        if unanswered := sum(map(len, bases.values())) - len(base_answers):
             note = f" The pretrained base has to answer {unanswered:,} examples first; they come on top."
     items = items_of(answers) if order.kind == "score" else pair_items(answers)
     tasks = scorer.plan(judge, items, order.repeats)
-    known = known_verdicts(lab.runs_dir, judge.spec)
-    left = scorer.open_tasks(tasks, known, order.missing_again)
+    scores_by_key = known_verdicts(lab.runs_dir, judge.spec)
+    remaining = scorer.open_tasks(tasks, scores_by_key, order.retry_missing)
     table = prices.load(lab.runs_dir)
     length = verdict_queries.reply_tokens(lab.db, judge_id(judge.spec))
-    cost = prices.estimate(tasks, left, order.judge.model or GEMINI_MODEL, table, length)
-    if order.kind == "score" and cost.wanted < len(items) * order.repeats:
+    cost = prices.estimate(tasks, remaining, order.judge.model or GEMINI_MODEL, table, length)
+    if order.kind == "score" and cost.requested < len(items) * order.repeats:
         note += f" Of {len(items):,} answers, equal ones share a verdict."
     with st.container(horizontal=True, vertical_alignment="center"):
         st.write(escape_markdown(cost.sentence() + note))

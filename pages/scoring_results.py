@@ -81,8 +81,8 @@ def show_scores(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
     st.plotly_chart(
         charts.intervals(rows, "Score with its 95 % interval", "score", None), key="intervals"
     )
-    [told] = records(verdict_queries.judges(lab.db).query("id == @id"))
-    st.caption(escape_markdown(scores.described(told)))
+    [judge_row] = records(verdict_queries.judges(lab.db).query("id == @id"))
+    st.caption(escape_markdown(scores.described(judge_row)))
     if unseen := [row["run"] for row in rows if row["mean"] is None]:
         st.caption(
             f"Not scored in full: {escape_markdown(', '.join(unseen))}. Press Score; a run's score is shown from "
@@ -96,8 +96,11 @@ def show_scores(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
     with st.container(horizontal=True):
         st.download_button("CSV", pd.DataFrame(rows).to_csv(index=False), "scores.csv", "text/csv")
         st.download_button("Markdown", markdown(rows), "scores.md", "text/markdown")
-    per = scores.by_example(verdicts)
-    groups = {shown.get(str(r), str(r)): part.tolist() for r, part in per.groupby("run")["score"]}
+    example_scores = scores.by_example(verdicts)
+    groups = {
+        shown.get(str(r), str(r)): part.tolist()
+        for r, part in example_scores.groupby("run")["score"]
+    }
     if groups:
         st.plotly_chart(charts.score_histogram(groups), key="histogram")
     _show_examples(verdicts, answers, shown)
@@ -111,11 +114,11 @@ def show_two(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
         return
     shown = scores.shown_names(everyone)
     verdicts = verdicts[verdicts["id"] == id]
-    per = scores.by_example(verdicts)
+    example_scores = scores.by_example(verdicts)
     rows = scores.leaderboard(verdicts, _answers(lab, everyone, names), id, partial=False)
     scored = {row["run"] for row in rows if row["mean"] is not None}
-    have = [run for run in everyone if run in scored]
-    if len(have) < 2:
+    scored_runs = [run for run in everyone if run in scored]
+    if len(scored_runs) < 2:
         st.info("Two runs with scores of this judge are needed.")
         return
     columns = st.columns(2)
@@ -123,24 +126,22 @@ def show_two(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
     def label(run: object) -> str:
         return shown.get(str(run), str(run))
 
-    places = [have.index(run) for run in scores.last_pair(per, have)]
-    first = str(columns[0].selectbox("A", have, places[0], format_func=label))
-    second = str(columns[1].selectbox("B", have, places[1], format_func=label))
-    table = per[per["run"].isin([first, second])].pivot(
+    positions = [scored_runs.index(run) for run in scores.last_pair(example_scores, scored_runs)]
+    first = str(columns[0].selectbox("A", scored_runs, positions[0], format_func=label))
+    second = str(columns[1].selectbox("B", scored_runs, positions[1], format_func=label))
+    table = example_scores[example_scores["run"].isin([first, second])].pivot(
         index=scores.EXAMPLE_COLUMNS, columns="run", values="score"
     )
     if first == second:
         st.info("A and B are the same.")
         return
     both = table.dropna()
-    found = intervals.paired(both[first], both[second])
-    judge, told = str(verdicts["model"].iloc[0]), found.sentence(label(first), label(second))
-    st.markdown(f"By {escape_markdown(judge)}: **{escape_markdown(told)}**")
-    if found.n > 1:
-        told = (
-            f"{label(first)} less {label(second)}, in points with the 95 % interval: {found.gap()}."
-        )
-        st.caption(escape_markdown(told))
+    difference = intervals.paired(both[first], both[second])
+    judge, text = str(verdicts["model"].iloc[0]), difference.sentence(label(first), label(second))
+    st.markdown(f"By {escape_markdown(judge)}: **{escape_markdown(text)}**")
+    if difference.n > 1:
+        text = f"{label(first)} less {label(second)}, in points with the 95 % interval: {difference.gap()}."
+        st.caption(escape_markdown(text))
     listed = both[[first, second]].set_axis(["A", "B"], axis=1)
     listed["gap"] = listed["A"] - listed["B"]
     listed = listed.sort_values("gap", key=abs, ascending=False).reset_index()
@@ -186,38 +187,40 @@ def show_judges(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
         def label(id: str) -> str:
             return f"{models[id]} ({id})"
 
-        one = columns[0].selectbox("One judge", ids, 0, format_func=label)
-        other = columns[1].selectbox("Another", [id for id in ids if id != one], format_func=label)
+        first_judge = columns[0].selectbox("One judge", ids, 0, format_func=label)
+        second_judge = columns[1].selectbox(
+            "Another", [id for id in ids if id != first_judge], format_func=label
+        )
         a, b = (
             verdicts[verdicts["id"] == id].groupby(answer)["score"].mean().dropna()
-            for id in (one, other)
+            for id in (first_judge, second_judge)
         )
-        found = agreement.agreement(a, b)
-        if math.isnan(found.correlation):
+        result = agreement.agreement(a, b)
+        if math.isnan(result.correlation):
             st.markdown("No rank correlation: one of the two gave every answer the same score.")
         else:
             st.markdown(
-                f"Rank correlation **{found.correlation:.2f}** over {found.n:,} different answers."
+                f"Rank correlation **{result.correlation:.2f}** over {result.n:,} different answers."
             )
         st.caption("They disagree most on these; ranks are percentiles among these answers.")
-        most = agreement.disagreements(a, b, most=len(a)).reset_index()
-        show_cut(SHOWN_DISAGREEMENTS, len(most), "answers on which the judges disagree")
-        most = most.head(SHOWN_DISAGREEMENTS)
-        titles = [label(one), label(other)]
+        top = agreement.disagreements(a, b, top=len(a)).reset_index()
+        show_cut(SHOWN_DISAGREEMENTS, len(top), "answers on which the judges disagree")
+        top = top.head(SHOWN_DISAGREEMENTS)
+        titles = [label(first_judge), label(second_judge)]
         names = [*titles, *(f"Rank by {title}" for title in titles), "Gap"]
-        most.columns = pd.Index([*EXAMPLE_TITLES, "Answer", *names])
-        st.dataframe(_scores_first(most, 4), hide_index=True)
+        top.columns = pd.Index([*EXAMPLE_TITLES, "Answer", *names])
+        st.dataframe(_scores_first(top, 4), hide_index=True)
     st.subheader("Equal answers, different scores")
-    asked = verdicts.dropna(subset=["score"]).drop_duplicates(["id", *answer, "repeat"])
-    differ = agreement.inconsistent(asked, by=("id", *answer))
-    if differ.empty:
+    unique_verdicts = verdicts.dropna(subset=["score"]).drop_duplicates(["id", *answer, "repeat"])
+    differing = agreement.inconsistent(unique_verdicts, by=("id", *answer))
+    if differing.empty:
         st.caption(
             "None: every answer that was judged more than once got the same score each time."
         )
     else:
         names = ["Lowest", "Highest", "Spread", "Verdicts"]
-        differ.columns = pd.Index(["Judge", *EXAMPLE_TITLES, "Answer", *names])
-        st.dataframe(_scores_first(differ, 5), hide_index=True)
+        differing.columns = pd.Index(["Judge", *EXAMPLE_TITLES, "Answer", *names])
+        st.dataframe(_scores_first(differing, 5), hide_index=True)
 
 
 def _verdicts(
@@ -251,10 +254,10 @@ def _show_examples(verdicts: pd.DataFrame, answers: pd.DataFrame, shown: dict[st
     order = st.segmented_control(
         "Answers", ORDERS, default=ORDERS[0], help="Disputed: scores of one example differ most."
     )
-    same = ["run", "item", *scores.ANSWER_COLUMNS]
-    frame = answers[same].merge(verdicts, "left", on=same)
+    join_columns = ["run", "item", *scores.ANSWER_COLUMNS]
+    frame = answers[join_columns].merge(verdicts, "left", on=join_columns)
     # Independent of the judge, so that an answer stays selected when the judge changes.
-    identities = zip(*(frame[c] for c in same), frame["repeat"].fillna(0), strict=True)
+    identities = zip(*(frame[c] for c in join_columns), frame["repeat"].fillna(0), strict=True)
     frame = frame.assign(
         shown=[shown.get(run, run) for run in frame["run"]],
         identity=pd.Series([*identities], index=frame.index, dtype=object),

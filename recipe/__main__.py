@@ -53,18 +53,18 @@ def build(
     steps: Annotated[int, typer.Option(help="Optimiser steps.", min=1)] = STEPS,
 ) -> None:
     """Write primer.json and gpt2-nano/model.safetensors."""
-    known = facts.all_facts()
-    examples, _ = primer(known, SPLIT_SEED)
+    fact_list = facts.all_facts()
+    examples, _ = primer(fact_list, SPLIT_SEED)
     text = json.dumps([vars(e) for e in examples], indent=1, ensure_ascii=False)
     (out / "primer.json").write_text(text + "\n", encoding="utf-8")
 
     def pretrain(config: RunConfig, run: Run) -> Outcome:
         count = steps * config.batch_size + HELD_BACK
-        rows = blocks(Writer(known, config.seed).documents(), count * BLOCK_TOKENS + 1)
+        rows = blocks(Writer(fact_list, config.seed).documents(), count * BLOCK_TOKENS + 1)
         trainer = Pretrainer(config, run, rows[HELD_BACK:], rows[:HELD_BACK])
         outcome = trainer.fit()
         if outcome == "finished":
-            weights = pretrained.hub_layout(trainer.whole())
+            weights = pretrained.hub_layout(trainer.full_model())
             halves = {name: tensor.half() for name, tensor in weights.items()}
             save_file(halves, out / "gpt2-nano" / "model.safetensors", {"format": "pt"})
         return outcome

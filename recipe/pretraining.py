@@ -41,21 +41,21 @@ def blocks(documents: Iterable[str], tokens: int) -> list[list[int]]:
 
 
 class Reduced(GPT2):
-    """GPT-2 over the tokens that occur and one row, the last, for all `others` that do not."""
+    """GPT-2 over the tokens that occur and one row, the last, for all `unseen_tokens` that do not."""
 
     shift: Tensor
 
-    def __init__(self, arch: Architecture, others: int) -> None:
+    def __init__(self, arch: Architecture, unseen_tokens: int) -> None:
         super().__init__(arch, tie_weights=True)
         shift = torch.zeros(arch.vocabulary)
-        shift[-1] = math.log(others)
+        shift[-1] = math.log(unseen_tokens)
         self.register_buffer("shift", shift, persistent=False)
 
     def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
         """Summed cross entropy over the whole vocabulary."""
-        wanted = targets != -100
-        logits = F.linear(self.features(ids)[wanted], self.lm_head.weight, self.shift)
-        return F.cross_entropy(logits, targets[wanted], reduction="sum")
+        is_target = targets != -100
+        logits = F.linear(self.features(ids)[is_target], self.lm_head.weight, self.shift)
+        return F.cross_entropy(logits, targets[is_target], reduction="sum")
 
 
 class Pretrainer(Trainer):
@@ -68,27 +68,29 @@ class Pretrainer(Trainer):
         train: Sequence[list[int]],
         validation: Sequence[list[int]],
     ) -> None:
-        self.known = sorted(set(itertools.chain.from_iterable(itertools.chain(train, validation))))
-        place = {token: i for i, token in enumerate(self.known)}
-        self.given = [
-            [Encoded([place[t] for t in row], 0, i) for i, row in enumerate(rows)]
+        self.token_ids = sorted(
+            set(itertools.chain.from_iterable(itertools.chain(train, validation)))
+        )
+        token_index = {token: i for i, token in enumerate(self.token_ids)}
+        self.encoded_sets = [
+            [Encoded([token_index[t] for t in row], 0, i) for i, row in enumerate(rows)]
             for rows in (train, validation)
         ]
         super().__init__(config, run)
 
     def _build_model(self) -> GPT2:
-        arch = replace(NANO, vocabulary=len(self.known) + 1)
-        model = Reduced(arch, NANO.vocabulary - len(self.known))
+        arch = replace(NANO, vocabulary=len(self.token_ids) + 1)
+        model = Reduced(arch, NANO.vocabulary - len(self.token_ids))
         model.initialize(torch.Generator().manual_seed(self.config.seed))
         return model
 
     def _encode(self) -> tuple[list[Encoded], list[Encoded]]:
-        return self.given[0], self.given[1]
+        return self.encoded_sets[0], self.encoded_sets[1]
 
     def _warn_at_start(self) -> None:
         """Emit no warnings: all rows have the same length, and there is no base model."""
 
-    def whole(self) -> GPT2:
+    def full_model(self) -> GPT2:
         """The model over all of GPT-2's vocabulary."""
         model = GPT2(NANO, tie_weights=True)
         state: dict[str, Any] = dict(self.model.state_dict())
@@ -97,6 +99,6 @@ class Pretrainer(Trainer):
         generator = torch.Generator().manual_seed(self.config.seed)
         embedding = torch.randn(NANO.vocabulary, NANO.n_embd, generator=generator) * UNSEEN_TOKEN_SD
         embedding += rows[-1]
-        embedding[self.known] = rows[:-1]
+        embedding[self.token_ids] = rows[:-1]
         model.load_state_dict({**state, "wte.weight": embedding, "lm_head.weight": embedding})
         return model.eval()

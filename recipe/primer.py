@@ -18,10 +18,15 @@ SPLIT_SHARES = (0.85, 0.10, 0.05)
 Parts = tuple[list[Fact], list[Fact], list[Fact]]
 
 
-def examples(fact: Fact, place: int) -> list[Example]:
+def examples(fact: Fact, fact_index: int) -> list[Example]:
     """A fact asked in two of its wordings; which ones depends on its place."""
-    asked = [fact.asked[(place + i) % len(fact.asked)] for i in range(PHRASINGS_PER_FACT)]
-    return [Example(instruction, given, fact.start + fact.answer) for instruction, given in asked]
+    questions = [
+        fact.questions[(fact_index + i) % len(fact.questions)] for i in range(PHRASINGS_PER_FACT)
+    ]
+    return [
+        Example(instruction, input_text, fact.start + fact.answer)
+        for instruction, input_text in questions
+    ]
 
 
 def primer(facts: list[Fact], seed: int) -> tuple[list[Example], Parts]:
@@ -39,24 +44,24 @@ def split(facts: list[Fact], seed: int) -> Parts:
     mentioned = Counter(chain.from_iterable(_words(fact) for fact in facts))
     free = [fact for fact in facts if all(mentioned[key] == 1 for key in fact.keys)]
     tests, validations = (round(len(facts) * share) for share in SPLIT_SHARES[1:])
-    held = _spread(free, tests + validations)
+    held_out = _spread(free, tests + validations)
     happy = next(fact for fact in facts if fact.keys == ("happy",))
-    held = [happy, *(fact for fact in held if fact is not happy)][: tests + validations]
-    chosen = set(map(id, held))
-    return [f for f in facts if id(f) not in chosen], held[:tests], held[tests:]
+    held_out = [happy, *(fact for fact in held_out if fact is not happy)][: tests + validations]
+    held_out_ids = set(map(id, held_out))
+    return [f for f in facts if id(f) not in held_out_ids], held_out[:tests], held_out[tests:]
 
 
 def _spread(facts: list[Fact], count: int) -> list[Fact]:
     """So many facts, a kind after the other in turn while it has any."""
     kinds = sorted({fact.kind for fact in facts})
     queues = {kind: [fact for fact in facts if fact.kind == kind] for kind in kinds}
-    found: list[Fact] = []
-    while len(found) < count:
-        found += [queue.pop(0) for queue in queues.values() if queue]
-    return found[:count]
+    result: list[Fact] = []
+    while len(result) < count:
+        result += [queue.pop(0) for queue in queues.values() if queue]
+    return result[:count]
 
 
 def _words(fact: Fact) -> set[str]:
     """Everything that could be a key in what a fact asks and answers."""
-    text = " ".join([*chain.from_iterable(fact.asked), fact.start, fact.answer])
+    text = " ".join([*chain.from_iterable(fact.questions), fact.start, fact.answer])
     return {*re.findall(r"[\w-]+", text), *fact.keys}

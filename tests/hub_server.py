@@ -50,12 +50,12 @@ class Hub:
             self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def dataset_response(held: Hub, path: str) -> tuple[bytes, str] | None:
+def dataset_response(hub: Hub, path: str) -> tuple[bytes, str] | None:
     """Return the body and ETag for a data set request; None if there is no such data set or file."""
     for pattern in (REVISION, TREE, DATA_FILE):
-        if not (match := pattern.fullmatch(path)) or match[1] not in held.datasets:
+        if not (match := pattern.fullmatch(path)) or match[1] not in hub.datasets:
             continue
-        files = held.datasets[match[1]]
+        files = hub.datasets[match[1]]
         if pattern is REVISION:
             body = json.dumps({"id": match[1], "sha": COMMIT}).encode()
         elif pattern is TREE:
@@ -77,48 +77,50 @@ def tree_entry(path: str, body: bytes) -> dict[str, Any]:
 @contextlib.contextmanager
 def serving() -> Iterator[Hub]:
     """A hub that listens at its `address`."""
-    held = Hub()
+    hub = Hub()
 
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
             self.answer(0, send=False)
 
         def do_GET(self) -> None:
-            asked = self.headers.get("Range")
-            held.ranges.append(asked)
-            self.answer(int(asked.removeprefix("bytes=").split("-")[0]) if asked else 0, send=True)
+            byte_range = self.headers.get("Range")
+            hub.ranges.append(byte_range)
+            self.answer(
+                int(byte_range.removeprefix("bytes=").split("-")[0]) if byte_range else 0, send=True
+            )
 
         def answer(self, start: int, send: bool) -> None:
-            held.requests += 1
-            held.paths.append(self.path)
-            if not held.status and (found := dataset_response(held, self.path.partition("?")[0])):
-                self.answer_dataset(*found, send)
+            hub.requests += 1
+            hub.paths.append(self.path)
+            if not hub.status and (response := dataset_response(hub, self.path.partition("?")[0])):
+                self.answer_dataset(*response, send)
                 return
             name = self.path.replace("/main/", f"/{COMMIT}/")
-            if held.status or name != WEIGHTS or not held.size:
-                self.send_response(held.status or 404)
-                if not held.status:
+            if hub.status or name != WEIGHTS or not hub.size:
+                self.send_response(hub.status or 404)
+                if not hub.status:
                     self.send_header("X-Error-Code", "RepoNotFound")
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
             self.send_response(206 if start else 200)
-            self.send_header("Content-Length", str(held.size - start))
+            self.send_header("Content-Length", str(hub.size - start))
             if start:
-                self.send_header("Content-Range", f"bytes {start}-{held.size - 1}/{held.size}")
-            self.send_header("ETag", f'"{held.sha256}"')
+                self.send_header("Content-Range", f"bytes {start}-{hub.size - 1}/{hub.size}")
+            self.send_header("ETag", f'"{hub.sha256}"')
             self.send_header("X-Repo-Commit", COMMIT)
             self.end_headers()
             if not send:
                 return
-            left = held.size - start if held.break_after is None else held.break_after
-            broken, held.break_after = held.break_after is not None, None
-            with held.body() as body:
+            remaining = hub.size - start if hub.break_after is None else hub.break_after
+            broken, hub.break_after = hub.break_after is not None, None
+            with hub.body() as body:
                 body.seek(start)
-                while left > 0 and (piece := body.read(min(left, 1 << 20))):
+                while remaining > 0 and (piece := body.read(min(remaining, 1 << 20))):
                     self.wfile.write(piece)
-                    left -= len(piece)
-                    time.sleep(held.pause)
+                    remaining -= len(piece)
+                    time.sleep(hub.pause)
             if broken:
                 self.close_connection = True
                 self.connection.close()
@@ -146,9 +148,9 @@ def serving() -> Iterator[Hub]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    held.address = f"http://127.0.0.1:{server.server_port}"
+    hub.address = f"http://127.0.0.1:{server.server_port}"
     try:
-        yield held
+        yield hub
     finally:
         server.shutdown()
         server.server_close()

@@ -69,9 +69,22 @@ def base_model(tmp_path_factory) -> Path:
 @pytest.fixture
 def settings(tmp_path, base_model) -> Callable[..., RunConfig]:
     """Settings of a run over twelve short examples: ten to train on, one to answer, one to validate."""
-    words = ["red", "blue", "green", "one", "two", "three", "cat", "dog", "owl", "up", "down", "in"]
+    vocabulary = [
+        "red",
+        "blue",
+        "green",
+        "one",
+        "two",
+        "three",
+        "cat",
+        "dog",
+        "owl",
+        "up",
+        "down",
+        "in",
+    ]
     path = tmp_path / "words.json"
-    path.write_text(json.dumps([{"instruction": f"Say {w}.", "output": w} for w in words]))
+    path.write_text(json.dumps([{"instruction": f"Say {w}.", "output": w} for w in vocabulary]))
     small: dict[str, Any] = {
         "base_model": str(base_model),
         "dataset": str(path),

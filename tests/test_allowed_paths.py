@@ -11,61 +11,61 @@ from core.run.directory import RunDirectory
 
 
 @pytest.fixture
-def inside(tmp_path, monkeypatch):
+def allowed_dir(tmp_path, monkeypatch):
     folder = tmp_path / "inside"
     folder.mkdir()
     monkeypatch.setenv(allowed_paths.DATA_DIRS_VARIABLE, str(folder))
     return folder
 
 
-def wrong(**values):
+def refused_fields(**values):
     """Fields whose path leads out."""
     return [problem.field for problem in allowed_paths.problems(values)]
 
 
-def test_what_lies_inside_may_be_read(inside):
-    (inside / "data.json").write_text("[]")
-    assert not wrong(dataset=str(inside / "data.json"), base_model=str(inside))
-    assert not wrong(dataset=str(inside / "not-there.json"))
-    assert not wrong(dataset=str(inside / "sub" / ".." / "data.json"))
+def test_paths_inside_are_allowed(allowed_dir):
+    (allowed_dir / "data.json").write_text("[]")
+    assert not refused_fields(dataset=str(allowed_dir / "data.json"), base_model=str(allowed_dir))
+    assert not refused_fields(dataset=str(allowed_dir / "not-there.json"))
+    assert not refused_fields(dataset=str(allowed_dir / "sub" / ".." / "data.json"))
 
 
 @pytest.mark.parametrize("name", ["primer", "alpaca", "owner/name", "gpt2", "", None, "\0", "x" * 5000])  # fmt: skip
-def test_names_are_no_paths(inside, name):
-    assert not wrong(dataset=name, base_model=name)
+def test_names_are_not_treated_as_paths(allowed_dir, name):
+    assert not refused_fields(dataset=name, base_model=name)
 
 
 @pytest.mark.parametrize(
     "path", ["/etc/passwd", "/etc", "/", "/nowhere/at/all", "../secret.json", "~/secret.json"]
 )
-def test_what_lies_outside_is_refused_whether_it_is_there_or_not(inside, path, monkeypatch):
-    monkeypatch.chdir(inside)
-    assert wrong(dataset=path, base_model=path) == ["dataset", "base_model"]
+def test_paths_outside_are_refused_whether_they_exist_or_not(allowed_dir, path, monkeypatch):
+    monkeypatch.chdir(allowed_dir)
+    assert refused_fields(dataset=path, base_model=path) == ["dataset", "base_model"]
 
 
-def test_links_are_followed_to_their_end(inside, tmp_path):
+def test_symlinks_are_resolved(allowed_dir, tmp_path):
     (tmp_path / "secret.json").write_text("[]")
-    (inside / "link.json").symlink_to(tmp_path / "secret.json")
-    (inside / "loop.json").symlink_to(inside / "loop.json")
-    (inside / "model").mkdir()
-    (inside / "model" / "model.safetensors").symlink_to(tmp_path / "secret.json")
-    (inside / "way-out").symlink_to(tmp_path)
-    (inside / "fine.json").symlink_to(inside / "data.json")
+    (allowed_dir / "link.json").symlink_to(tmp_path / "secret.json")
+    (allowed_dir / "loop.json").symlink_to(allowed_dir / "loop.json")
+    (allowed_dir / "model").mkdir()
+    (allowed_dir / "model" / "model.safetensors").symlink_to(tmp_path / "secret.json")
+    (allowed_dir / "way-out").symlink_to(tmp_path)
+    (allowed_dir / "fine.json").symlink_to(allowed_dir / "data.json")
     for path in ("link.json", "way-out/secret.json", "../secret.json", "loop.json"):
-        assert wrong(dataset=str(inside / path)) == ["dataset"], path
-    assert wrong(base_model=str(inside / "model")) == ["base_model"]
-    assert not wrong(dataset=str(inside / "fine.json"))
+        assert refused_fields(dataset=str(allowed_dir / path)) == ["dataset"], path
+    assert refused_fields(base_model=str(allowed_dir / "model")) == ["base_model"]
+    assert not refused_fields(dataset=str(allowed_dir / "fine.json"))
 
 
-def test_several_folders_may_be_named(inside, tmp_path, monkeypatch):
-    other = tmp_path / "other"
-    other.mkdir()
-    monkeypatch.setenv(allowed_paths.DATA_DIRS_VARIABLE, f"{inside}:{other}")
-    assert allowed_paths.allowed() == [inside.resolve(), other.resolve()]
-    assert not wrong(dataset=str(other / "data.json"))
+def test_several_directories_can_be_allowed(allowed_dir, tmp_path, monkeypatch):
+    second_dir = tmp_path / "other"
+    second_dir.mkdir()
+    monkeypatch.setenv(allowed_paths.DATA_DIRS_VARIABLE, f"{allowed_dir}:{second_dir}")
+    assert allowed_paths.allowed() == [allowed_dir.resolve(), second_dir.resolve()]
+    assert not refused_fields(dataset=str(second_dir / "data.json"))
 
 
-def test_by_default_home_and_what_lies_beside_the_project(tmp_path, monkeypatch):
+def test_default_allows_home_and_the_project_parent(tmp_path, monkeypatch):
     monkeypatch.delenv(allowed_paths.DATA_DIRS_VARIABLE, raising=False)
     project = tmp_path / "somewhere" / "project"
     project.mkdir(parents=True)
@@ -73,14 +73,14 @@ def test_by_default_home_and_what_lies_beside_the_project(tmp_path, monkeypatch)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     monkeypatch.setattr(allowed_paths.tempfile, "tempdir", str(tmp_path / "tmp"))
-    assert not wrong(dataset=str(project.parent / "data" / "mine.json"))
-    assert not wrong(dataset="~/mine.json")
-    assert wrong(dataset=str(tmp_path / "else.json")) == ["dataset"]
+    assert not refused_fields(dataset=str(project.parent / "data" / "mine.json"))
+    assert not refused_fields(dataset="~/mine.json")
+    assert refused_fields(dataset=str(tmp_path / "else.json")) == ["dataset"]
     monkeypatch.chdir("/usr")  # the folder that holds it is all of the machine
-    assert wrong(dataset="/etc/passwd") == ["dataset"]
+    assert refused_fields(dataset="/etc/passwd") == ["dataset"]
 
 
-def test_a_laboratory_launches_nothing_from_outside(inside, tmp_path, settings):
+def test_lab_refuses_to_launch_from_outside(allowed_dir, tmp_path, settings):
     lab = Lab(tmp_path / "runs")
     with pytest.raises(ConfigError, match=r"dataset = .*: it lies outside the folders"):
         lab.launch(settings())
@@ -88,7 +88,7 @@ def test_a_laboratory_launches_nothing_from_outside(inside, tmp_path, settings):
     lab.close()
 
 
-def test_a_link_in_a_run_leads_nowhere(tmp_path, settings):
+def test_symlinks_in_a_run_are_not_followed(tmp_path, settings):
     secret = tmp_path / "secret"
     secret.write_text('{"name": "a"}')
     lab = Lab(tmp_path / "runs")
@@ -98,9 +98,9 @@ def test_a_link_in_a_run_leads_nowhere(tmp_path, settings):
         (run / name).symlink_to(secret)
     lab.refresh()
     assert "theirs cannot be indexed" in lab.fault
-    found = RunDirectory(run)
-    assert found.log_tail() == ""
+    opened_run = RunDirectory(run)
+    assert opened_run.log_tail() == ""
     with pytest.raises(UserError, match="symbolic"):
-        found.append("status", status="finished")
+        opened_run.append("status", status="finished")
     lab.close()
     assert json.loads(secret.read_text()) == {"name": "a"}

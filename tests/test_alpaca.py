@@ -57,10 +57,10 @@ def test_run_1_trains_on_alpaca_like_rows_and_answers_its_test_set(
 ) -> None:
     body, empty = alpaca_like(count)
     hub.datasets["tatsu-lab/alpaca"] = {"data/train-00000-of-00001.parquet": body}
-    words = ["--preset", "run_1"]
+    arguments = ["--preset", "run_1"]
     for change in changes:
-        words += ["--set", change]
-    result = call("train", *words, "--runs-dir", tmp_path / "runs", "--format", "json")
+        arguments += ["--set", change]
+    result = call("train", *arguments, "--runs-dir", tmp_path / "runs", "--format", "json")
     [row] = result.json
     assert row["status"] == "finished"
 
@@ -79,8 +79,8 @@ def test_run_1_trains_on_alpaca_like_rows_and_answers_its_test_set(
     assert sorted(answers["item"]) == list(range(first, first + int(usable * 0.10)))
     assert answers["reference"].str.strip().all()
 
-    checked = call("check", *words, "--format", "json").json
-    assert checked["train_examples"] == plan["train_examples"]
-    assert checked["steps"] == plan["steps"]
-    assert checked["problems"] == []
-    assert set(checked["unused_keys"]) == {"text"}
+    plan_json = call("check", *arguments, "--format", "json").json
+    assert plan_json["train_examples"] == plan["train_examples"]
+    assert plan_json["steps"] == plan["steps"]
+    assert plan_json["problems"] == []
+    assert set(plan_json["unused_keys"]) == {"text"}

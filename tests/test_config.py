@@ -39,8 +39,8 @@ mappings = st.dictionaries(
 def sensible(name: str) -> st.SearchStrategy[Any]:
     """Values that a field accepts, for most draws."""
     field = FIELDS[name]
-    if words := settings.choices(field):
-        return st.sampled_from(words)
+    if allowed_values := settings.choices(field):
+        return st.sampled_from(allowed_values)
     if name == "device":
         return st.sampled_from(["auto", "cpu", "cuda", "cuda:3", "mps"])
     of_type: dict[type, st.SearchStrategy[Any]] = {
@@ -65,7 +65,7 @@ def parse(values: dict[str, Any]) -> RunConfig | ConfigError:
 
 
 @given(mappings)
-def test_any_mapping_is_a_config_or_a_config_error(values: dict[str, Any]) -> None:
+def test_any_mapping_gives_a_config_or_a_config_error(values: dict[str, Any]) -> None:
     config = parse(values)
     if isinstance(config, ConfigError):
         assert config.problems
@@ -78,15 +78,15 @@ def test_any_mapping_is_a_config_or_a_config_error(values: dict[str, Any]) -> No
 
 
 @given(valid_mappings)
-def test_valid_settings_survive_json_and_parsing_again(values: dict[str, Any]) -> None:
+def test_valid_settings_round_trip_through_json(values: dict[str, Any]) -> None:
     config = parse(values)
     if isinstance(config, ConfigError):  # right on their own, some still contradict
         assert {problem.field for problem in config.problems} <= {"test_fraction", "min_lr"}
         return
     text = config.model_dump_json()
-    again = RunConfig.parse(json.loads(text))
-    assert again == config
-    assert again.model_dump_json() == text
+    parsed = RunConfig.parse(json.loads(text))
+    assert parsed == config
+    assert parsed.model_dump_json() == text
     for name, value in values.items():
         assert getattr(config, name) == (tuple(value) if name == "tags" else value) or (
             settings.is_optional(FIELDS[name]) and str(value).strip().lower() == "none"
@@ -94,7 +94,7 @@ def test_valid_settings_survive_json_and_parsing_again(values: dict[str, Any]) -
 
 
 @given(mappings, st.sampled_from(["rank", "learning_rate", "\ud800", "", "Lr"]))
-def test_an_unknown_name_is_always_among_the_problems(values: dict[str, Any], name: str) -> None:
+def test_unknown_name_is_always_reported(values: dict[str, Any], name: str) -> None:
     with pytest.raises(ConfigError) as caught:
         RunConfig.parse({**values, name: 1})
     unknown = [p for p in caught.value.problems if "there is no such setting" in p.message]
@@ -119,19 +119,19 @@ def test_every_problem_is_reported_at_once_with_its_value() -> None:
     }
     with pytest.raises(ConfigError) as caught:
         RunConfig.parse(values)
-    found = {problem.field: problem for problem in caught.value.problems}
-    assert set(found) == {
+    problems_by_field = {problem.field: problem for problem in caught.value.problems}
+    assert set(problems_by_field) == {
         "epochs", "lora_rnk", "dropout", "optimizer", "test_fraction", "min_lr",
     }  # fmt: skip
-    assert found["dropout"].value == "much"
-    assert "did you mean lora_rank?" in found["lora_rnk"].message
-    assert "0.9" in found["test_fraction"].message
-    assert "lr = 1e-05" in found["min_lr"].message
-    assert len(caught.value.problems) == len(found)
+    assert problems_by_field["dropout"].value == "much"
+    assert "did you mean lora_rank?" in problems_by_field["lora_rnk"].message
+    assert "0.9" in problems_by_field["test_fraction"].message
+    assert "lr = 1e-05" in problems_by_field["min_lr"].message
+    assert len(caught.value.problems) == len(problems_by_field)
     assert "epochs = 0: it should be greater than or equal to 1" in str(caught.value)
 
 
-def test_a_contradiction_with_a_wrong_field_is_not_invented() -> None:
+def test_contradictions_ignore_invalid_fields() -> None:
     with pytest.raises(ConfigError) as caught:
         RunConfig.parse({"lr": "fast", "min_lr": 1.0, "train_fraction": 7, "test_fraction": 0.5})
     assert {problem.field for problem in caught.value.problems} == {"lr", "train_fraction"}
@@ -145,9 +145,7 @@ def test_a_contradiction_with_a_wrong_field_is_not_invented() -> None:
         ({"min_lr": 1e-4}, "min_lr"),
     ],
 )
-def test_contradictions_are_found_by_the_constructor_too(
-    values: dict[str, Any], field: str
-) -> None:
+def test_constructor_finds_contradictions(values: dict[str, Any], field: str) -> None:
     with pytest.raises(ConfigError) as caught:
         RunConfig.parse(values)
     assert [problem.field for problem in caught.value.problems] == [field]
@@ -156,12 +154,12 @@ def test_contradictions_are_found_by_the_constructor_too(
 
 
 @pytest.mark.parametrize("field", [n for n, f in FIELDS.items() if settings.is_optional(f)])
-@pytest.mark.parametrize("word", ["none", "None", " NONE ", "", "  "])
-def test_words_for_an_absent_value(field: str, word: str) -> None:
-    assert getattr(RunConfig.parse({field: word}), field) is None
+@pytest.mark.parametrize("text", ["none", "None", " NONE ", "", "  "])
+def test_word_none_gives_an_absent_value(field: str, text: str) -> None:
+    assert getattr(RunConfig.parse({field: text}), field) is None
 
 
-def test_the_word_none_is_a_name_where_a_value_is_required() -> None:
+def test_word_none_is_a_name_if_a_value_is_required() -> None:
     config = RunConfig.parse({"name": "none", "dataset": "none", "sample_prompt": ""})
     assert (config.name, config.dataset, config.sample_prompt) == ("none", "none", "")
     with pytest.raises(ConfigError, match="epochs"):
@@ -177,7 +175,7 @@ def test_the_word_none_is_a_name_where_a_value_is_required() -> None:
         (["x", "y"], ("x", "y")),
     ],
 )
-def test_tags_are_parted_by_commas(given_tags: object, tags: tuple[str, ...]) -> None:
+def test_tags_are_separated_by_commas(given_tags: object, tags: tuple[str, ...]) -> None:
     assert RunConfig.parse({"tags": given_tags}).tags == tags
 
 
@@ -189,7 +187,7 @@ def test_text_from_a_command_line_is_read() -> None:
 @pytest.mark.parametrize(
     "device", ["cuda:1000", "cuda:\u0661", "gpu", "cpu\n", "cuda:-1", "cuda:", ""]
 )
-def test_devices_that_torch_would_misread(device: str) -> None:
+def test_ambiguous_devices_are_refused(device: str) -> None:
     # torch 2.13 reads cuda:1000 as cuda:-24
     with pytest.raises(ConfigError, match="device"):
         RunConfig.parse({"device": device})
@@ -202,7 +200,7 @@ def test_numbers_are_finite(field: str, value: object) -> None:
         RunConfig.parse({field: value})
 
 
-def test_changed_validates_anew_and_leaves_the_original() -> None:
+def test_changed_validates_and_keeps_the_original() -> None:
     config = RunConfig.parse({"min_lr": 1e-5})
     assert config.changed(lr=1e-4).lr == 1e-4
     assert config.lr == 5e-5
@@ -241,7 +239,7 @@ def test_form_kinds_of_fields() -> None:
     assert not settings.is_optional(FIELDS["lr"])
 
 
-def test_a_wrong_device_or_line_is_told_without_its_pattern():
+def test_pattern_errors_do_not_show_the_regex():
     with pytest.raises(ConfigError) as caught:
         RunConfig.parse({"device": "abacus", "name": "two\nlines"})
     messages = {problem.field: problem.message for problem in caught.value.problems}

@@ -22,14 +22,19 @@ from core.tracking.index import Index
 from core.tracking.sync import Sync
 from core.views.search import differing_words, search
 
-few = settings(max_examples=40, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck),
+few_examples = settings(max_examples=40, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck),
                phases=(Phase.explicit, Phase.generate))  # fmt: skip
-some, many = settings(few, max_examples=80), settings(few, max_examples=600)
+some_examples, many_examples = (
+    settings(few_examples, max_examples=80),
+    settings(few_examples, max_examples=600),
+)
 any_text = st.text(st.characters(exclude_categories=[]), max_size=12)
 """With lone surrogates, which JSON can spell and UTF-8 cannot."""
-words = st.sampled_from(["", "none", "NaN", "1e999", "\0", "\u202egnp", "x" * 300, "../x", "lora"])
+odd_words = st.sampled_from(
+    ["", "none", "NaN", "1e999", "\0", "\u202egnp", "x" * 300, "../x", "lora"]
+)
 numbers = st.integers(-(10**20), 10**20) | st.floats() | st.sampled_from([10**300, -0.0, 2**63])
-scalars = st.none() | st.booleans() | numbers | words | any_text
+scalars = st.none() | st.booleans() | numbers | odd_words | any_text
 anything = st.recursive(
     scalars,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(any_text, inner, max_size=3),
@@ -37,7 +42,7 @@ anything = st.recursive(
 )
 
 
-def spelled(value: Any) -> bytes:
+def to_json_bytes(value: Any) -> bytes:
     """JSON as Python writes it, NaN and halves of letters included."""
     return json.dumps(value).encode()
 
@@ -81,20 +86,20 @@ def attempt(action: Callable[[], Any]) -> Any:
     return Refused(sentence)
 
 
-def named(keys: list[str]) -> st.SearchStrategy[dict[str, Any]]:
+def mapping_of(keys: list[str]) -> st.SearchStrategy[dict[str, Any]]:
     return st.dictionaries(st.sampled_from(keys) | any_text, anything, max_size=6)
 
 
-@some
-@given(broken | (anything | named(sorted(RunConfig.model_fields))).map(spelled))
-def test_any_settings_on_disk_are_read_or_told_and_cost_the_table_nothing(db: Any, content: bytes) -> None:  # fmt: skip
+@some_examples
+@given(broken | (anything | mapping_of(sorted(RunConfig.model_fields))).map(to_json_bytes))
+def test_any_settings_file_is_read_or_reported_and_keeps_the_table(db: Any, content: bytes) -> None:  # fmt: skip
     with folder() as runs_dir:
         RunDirectory.create(runs_dir, RunConfig(name="sound", notes="mine"))
         (runs_dir / "odd").mkdir()
-        odd = RunDirectory(runs_dir / "odd")
-        odd.config_path.write_bytes(content)
-        found = attempt(odd.config)
-        assert isinstance(found, RunConfig | Refused)
+        odd_run = RunDirectory(runs_dir / "odd")
+        odd_run.config_path.write_bytes(content)
+        config = attempt(odd_run.config)
+        assert isinstance(config, RunConfig | Refused)
         index_sync = Sync(db)
         index_sync.run([])  # forget the previous example
         index_sync.run(list_runs(runs_dir))
@@ -103,21 +108,23 @@ def test_any_settings_on_disk_are_read_or_told_and_cost_the_table_nothing(db: An
         assert set(table.index) == {"sound", "odd"}
         assert table.loc["sound", "notes"] == "mine"
         if (
-            isinstance(found, RunConfig)
+            isinstance(config, RunConfig)
             and type(json.loads(content.decode("utf-8-sig")).get("seed")) is int
         ):
-            assert table.loc["odd", "seed"] == found.seed
+            assert table.loc["odd", "seed"] == config.seed
 
 
 FIELDS = ["instruction", "input", "output", "text", "Instruction"]
 GOOD = {"instruction": "Say hi.", "input": "", "output": "hi"}
-near = st.just(GOOD) | st.dictionaries(
+near_records = st.just(GOOD) | st.dictionaries(
     st.sampled_from(FIELDS), st.just("hi") | anything, max_size=4
 )
 doubled = st.tuples(any_text, any_text).map(
-    lambda two: b'{"instruction": %s, "instruction": %s, "output": "x"}' % tuple(map(spelled, two))
+    lambda two: (
+        b'{"instruction": %s, "instruction": %s, "output": "x"}' % tuple(map(to_json_bytes, two))
+    )
 )
-piece = near.map(spelled) | doubled | anything.map(spelled) | broken
+piece = near_records.map(to_json_bytes) | doubled | anything.map(to_json_bytes) | broken
 joined = st.tuples(
     st.sampled_from([b"", b"\xef\xbb\xbf", b"[", b" \n["]),
     st.lists(piece, max_size=4),
@@ -126,27 +133,27 @@ joined = st.tuples(
 ).map(lambda parts: parts[0] + parts[2].join(parts[1]) + parts[3])
 
 
-@many
+@many_examples
 @given(joined)
-@example(spelled([{"instruction": "half \ud800", "input": "\udfff", "output": "x"}]))
+@example(to_json_bytes([{"instruction": "half \ud800", "input": "\udfff", "output": "x"}]))
 @example(b'[{"instruction": "a", "output": NaN}]')
-def test_any_data_set_is_told_or_can_be_encoded_and_shown(
+def test_any_data_set_is_reported_or_encoded_and_shown(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "data.json"
     path.write_bytes(content)
-    found = attempt(lambda: dataset.load(str(path)))
-    if isinstance(found, Refused):
-        assert found.startswith(f"dataset = {str(path)!r}: ")
+    loaded = attempt(lambda: dataset.load(str(path)))
+    if isinstance(loaded, Refused):
+        assert loaded.startswith(f"dataset = {str(path)!r}: ")
         return
-    assert len(encode_all(found, 64, False)) == len(found)
-    for text in (text for each in found for text in vars(each).values()):
+    assert len(encode_all(loaded, 64, False)) == len(loaded)
+    for text in (text for loaded_example in loaded for text in vars(loaded_example).values()):
         assert text.encode().decode() == text  # else no page and no index can hold it
 
 
-@few
+@few_examples
 @given(st.binary(max_size=200).map(lambda tail: b"PAR1" + tail) | broken)
-def test_a_parquet_file_of_any_bytes_is_told(
+def test_parquet_file_of_any_bytes_is_reported(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "data.parquet"
@@ -158,9 +165,9 @@ ODD_NAMES = ["../", "../../etc/passwd", "CON", "con.txt", "x" * 200, "\u202erun\
              "lab.duckdb", "queue.json", "verdicts", "PRETRAINED", "settings.json", "-rf", "a/b\\c", "ﷺ" * 60, "İ"]  # fmt: skip
 
 
-@many
+@many_examples
 @given(st.sampled_from(ODD_NAMES) | any_text | st.text(min_size=150, max_size=310))
-def test_any_name_is_one_directory_inside_or_a_sentence(name: str) -> None:
+def test_any_name_gives_one_directory_or_a_user_error(name: str) -> None:
     with folder() as runs_dir:
         config = attempt(lambda: RunConfig.parse({"name": name}))
         if isinstance(config, Refused):
@@ -171,14 +178,14 @@ def test_any_name_is_one_directory_inside_or_a_sentence(name: str) -> None:
             assert {p.name for p in runs_dir.iterdir()} == {run.name for run in runs}
             assert [run.path.resolve().parent for run in runs] == [runs_dir.resolve()] * 2
             assert [run.config().name for run in runs] == [run.name for run in runs]
-        found = attempt(lambda: RunDirectory.find(runs_dir, name))
-        assert isinstance(found, Refused) or found.path.parent == runs_dir
+        result = attempt(lambda: RunDirectory.find(runs_dir, name))
+        assert isinstance(result, Refused) or result.path.parent == runs_dir
 
 
-@some
-@given(st.lists(any_text, max_size=5), any_text | st.text(min_size=500, max_size=900) | words)
-def test_halves_of_letters_and_long_queries_are_searched_too(texts: list[str], query: str) -> None:
-    found = search(texts, query)
-    assert len(set(found)) == len(found)
-    assert set(found) <= set(range(len(texts)))
-    assert "".join(word for word, _ in differing_words(query, "".join(texts))) == query
+@some_examples
+@given(st.lists(any_text, max_size=5), any_text | st.text(min_size=500, max_size=900) | odd_words)
+def test_lone_surrogates_and_long_queries_are_searchable(texts: list[str], query: str) -> None:
+    matches = search(texts, query)
+    assert len(set(matches)) == len(matches)
+    assert set(matches) <= set(range(len(texts)))
+    assert "".join(piece for piece, _ in differing_words(query, "".join(texts))) == query

@@ -25,7 +25,16 @@ from core.tracking import queries, verdict_queries
 from core.tracking.index import Index
 from core.tracking.sync import Sync
 from core.views.tables import records
-from tests.test_fuzz import any_text, anything, broken, few, folder, many, some, spelled
+from tests.test_fuzz import (
+    any_text,
+    anything,
+    broken,
+    few_examples,
+    folder,
+    many_examples,
+    some_examples,
+    to_json_bytes,
+)
 
 
 @pytest.fixture(scope="module")
@@ -36,22 +45,22 @@ def db() -> Iterator[Any]:
     index.close()
 
 
-LINES = [spelled({"seq": n, "time": float(n), "event": "step", "step": n, "loss": n / 3}) + b"\n" for n in range(1, 9)]  # fmt: skip
+LINES = [to_json_bytes({"seq": n, "time": float(n), "event": "step", "step": n, "loss": n / 3}) + b"\n" for n in range(1, 9)]  # fmt: skip
 shuffled = st.lists(
     st.tuples(st.sampled_from(LINES), st.sampled_from(["whole", "whole", "torn", "twice", "odd"])),
     max_size=20,
 )
 
 
-@some
+@some_examples
 @given(shuffled, st.data())
-def test_torn_doubled_and_reordered_lines_count_once_and_in_order(
-    db: Any, drawn: list[tuple[bytes, str]], data: Any
+def test_torn_duplicate_and_reordered_lines_count_once_in_order(
+    db: Any, damaged_lines: list[tuple[bytes, str]], data: Any
 ) -> None:
     content = b""
-    for line, how in drawn:
-        cut = data.draw(st.integers(1, len(line) - 1)) if how == "torn" else len(line)
-        content += line[:cut] * (2 if how == "twice" else 1) + (b"\0\xff\n" if how == "odd" else b"")  # fmt: skip
+    for line, damage in damaged_lines:
+        cut_length = data.draw(st.integers(1, len(line) - 1)) if damage == "torn" else len(line)
+        content += line[:cut_length] * (2 if damage == "twice" else 1) + (b"\0\xff\n" if damage == "odd" else b"")  # fmt: skip
     expected: list[int] = []
     for event in map(parse, content[: content.rfind(b"\n") + 1].split(b"\n")):
         if event and event["seq"] > max(expected, default=0):
@@ -60,9 +69,9 @@ def test_torn_doubled_and_reordered_lines_count_once_and_in_order(
         run = RunDirectory(runs_dir / "a")
         run.path.mkdir(parents=True)
         run.config_path.write_text("{}")
-        middle = data.draw(st.integers(0, len(content)))
+        split_offset = data.draw(st.integers(0, len(content)))
         Sync(db).run([])
-        for part in (content[:middle], content[middle:]):
+        for part in (content[:split_offset], content[split_offset:]):
             with run.events_path.open("ab") as file:
                 file.write(part)
             index_sync = Sync(db)
@@ -73,9 +82,9 @@ def test_torn_doubled_and_reordered_lines_count_once_and_in_order(
         assert [state["step"] for state in queries.states(db, ["a"])] == [max(expected, default=0)]
 
 
-@many
-@given(broken | (anything | st.lists(st.sampled_from(["a", "b", "../a", 1]))).map(spelled))
-def test_any_queue_is_an_order_of_runs_there_are(content: bytes) -> None:
+@many_examples
+@given(broken | (anything | st.lists(st.sampled_from(["a", "b", "../a", 1]))).map(to_json_bytes))
+def test_any_queue_file_gives_an_order_of_existing_runs(content: bytes) -> None:
     with folder() as runs_dir:
         for name in ("a", "b"):
             (runs_dir / name).mkdir(parents=True)
@@ -90,17 +99,17 @@ ITEMS = [Item(f"Say {i}.", "", "it", f"answer {i}") for i in range(3)]
 SPEC = {"judge": "gemini", "kind": "score", "model": "g", "temperature": 0.0, "prompt": "Grade it."}
 
 
-def mostly(good: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    return st.one_of(good, good, good, good, anything)
+def mostly_valid(valid: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.one_of(valid, valid, valid, valid, anything)
 
 
 odd_verdict = st.fixed_dictionaries(
-    {"key": mostly(st.sampled_from(["a", "b", "c", "d"])), "id": mostly(st.just("gemini-1")),
-     "subject": mostly(st.sampled_from([item.subject for item in ITEMS])), "repeat": mostly(st.integers(0, 2)),
-     "score": mostly(st.floats(0, 100))},
-    optional={key: mostly(any_text) for key in ("reason", "missing", "raw")} | {"tokens_out": mostly(st.integers(0, 9))},
+    {"key": mostly_valid(st.sampled_from(["a", "b", "c", "d"])), "id": mostly_valid(st.just("gemini-1")),
+     "subject": mostly_valid(st.sampled_from([item.subject for item in ITEMS])), "repeat": mostly_valid(st.integers(0, 2)),
+     "score": mostly_valid(st.floats(0, 100))},
+    optional={key: mostly_valid(any_text) for key in ("reason", "missing", "raw")} | {"tokens_out": mostly_valid(st.integers(0, 9))},
 )  # fmt: skip
-odd_judge = st.fixed_dictionaries({}, optional={key: mostly(st.just(value)) for key, value in SPEC.items()})  # fmt: skip
+odd_judge = st.fixed_dictionaries({}, optional={key: mostly_valid(st.just(value)) for key, value in SPEC.items()})  # fmt: skip
 
 
 def write_ledger(runs_dir: Any, db: Any, events: list[Any]) -> None:
@@ -111,7 +120,7 @@ def write_ledger(runs_dir: Any, db: Any, events: list[Any]) -> None:
         run.append("generation", item=i, **fields)
     with Ledger(runs_dir, SPEC) as ledger:
         path = ledger.path
-    lines = [spelled({"seq": n, "time": 1.0, **event}) for n, event in enumerate(events, 1)]
+    lines = [to_json_bytes({"seq": n, "time": 1.0, **event}) for n, event in enumerate(events, 1)]
     path.write_bytes(b"\n".join(lines) + b"\n")
     index_sync = Sync(db)
     index_sync.run([])  # forget the previous example
@@ -119,23 +128,25 @@ def write_ledger(runs_dir: Any, db: Any, events: list[Any]) -> None:
     assert index_sync.fault is None
 
 
-@some
+@some_examples
 @given(odd_judge, st.lists(odd_verdict, max_size=8), st.booleans())
-def test_any_ledger_is_read_by_all_who_read_it(db: Any, judge: Any, told: Any, sound: bool) -> None:
-    events = [{"event": "judge", "id": "gemini-1", **(SPEC if sound else judge)}]
-    events += [{"event": "verdict", **fields} for fields in told]
+def test_any_ledger_is_read_by_every_reader(
+    db: Any, judge: Any, verdict_events: Any, has_valid_spec: bool
+) -> None:
+    events = [{"event": "judge", "id": "gemini-1", **(SPEC if has_valid_spec else judge)}]
+    events += [{"event": "verdict", **fields} for fields in verdict_events]
     with folder() as runs_dir:
         write_ledger(runs_dir, db, events)
         known_verdicts(runs_dir, SPEC)
         with Ledger(runs_dir, SPEC) as ledger:
-            assert all(isinstance(key, str) for key in ledger.known)
+            assert all(isinstance(key, str) for key in ledger.scores_by_key)
         answers = queries.answers(db, ["mine"])
-        found = verdict_queries.verdicts(db, ["mine"])
-        for id in found["id"].unique():
-            [row] = scores.leaderboard(found[found["id"] == id], answers, str(id))
+        frame = verdict_queries.verdicts(db, ["mine"])
+        for id in frame["id"].unique():
+            [row] = scores.leaderboard(frame[frame["id"] == id], answers, str(id))
             assert row["scored"] + row["missing"] == len(ITEMS)
-        agreement.inconsistent(found.dropna(subset=["score"]), by=("id", *scores.ANSWER_COLUMNS))
-        for sentence in (scores.missing_sentence(found), scores.noise_sentence(found)):
+        agreement.inconsistent(frame.dropna(subset=["score"]), by=("id", *scores.ANSWER_COLUMNS))
+        for sentence in (scores.missing_sentence(frame), scores.noise_sentence(frame)):
             assert sentence is None or sentence.strip()
         scores.by_run(verdict_queries.scores(db))
         verdict_queries.pair_verdicts(db, ["mine"])
@@ -143,53 +154,58 @@ def test_any_ledger_is_read_by_all_who_read_it(db: Any, judge: Any, told: Any, s
         assert prices.estimate([], [], "m", prices.DEFAULT_PRICES, length).sentence()
 
 
-@few
+@few_examples
 @given(st.lists(st.floats() | st.integers(-5, 10**20) | st.floats(0, 100), min_size=3, max_size=3))
 @example([float("nan"), 50.0, 60.0])
 @example([1e308, 1e308, 1e308])
 @example([-5.0, 101.0, 50.0])
-def test_a_score_outside_0_to_100_is_none(db: Any, told: list[float]) -> None:
+def test_a_score_outside_0_to_100_is_none(db: Any, score_values: list[float]) -> None:
     events: list[Any] = [{"event": "judge", "id": "gemini-1", **SPEC}]
-    for i, (item, score) in enumerate(zip(ITEMS, told, strict=True)):
-        place = {"key": f"{i}", "id": "gemini-1", "subject": item.subject, "repeat": 0}
-        events.append({"event": "verdict", **place, "score": score})
+    for i, (item, score) in enumerate(zip(ITEMS, score_values, strict=True)):
+        verdict_fields = {"key": f"{i}", "id": "gemini-1", "subject": item.subject, "repeat": 0}
+        events.append({"event": "verdict", **verdict_fields, "score": score})
     with folder() as runs_dir:
         write_ledger(runs_dir, db, events)
-        found = verdict_queries.verdicts(db, ["mine"])
-        [row] = scores.leaderboard(found, queries.answers(db, ["mine"]), "gemini")
-        good = [score for score in told if 0 <= score <= 100]
-        assert row["scored"] == len(good)
-        if good:
-            assert math.isclose(row["mean"], sum(good) / len(good), rel_tol=1e-9, abs_tol=1e-9)
+        frame = verdict_queries.verdicts(db, ["mine"])
+        [row] = scores.leaderboard(frame, queries.answers(db, ["mine"]), "gemini")
+        valid_scores = [score for score in score_values if 0 <= score <= 100]
+        assert row["scored"] == len(valid_scores)
+        if valid_scores:
+            assert math.isclose(
+                row["mean"], sum(valid_scores) / len(valid_scores), rel_tol=1e-9, abs_tol=1e-9
+            )
 
 
 odd_answer = st.fixed_dictionaries(
-    {}, optional={key: mostly(any_text) for key in ("instruction", "input", "reference", "answer")}
+    {},
+    optional={
+        key: mostly_valid(any_text) for key in ("instruction", "input", "reference", "answer")
+    },
 )
 
 
-@some
+@some_examples
 @given(st.lists(odd_answer, max_size=4))
 @example([{}])
 @example([{"instruction": [], "input": "", "reference": "", "answer": ""}])
-def test_any_file_of_a_bases_answers_is_read(told: list[Any]) -> None:
+def test_any_base_answer_file_is_read(stored_records: list[Any]) -> None:
     base = Base("gpt2-nano", "ab", 3)
-    whole = {"instruction": "Say it.", "input": "", "reference": "it", "answer": "that"}
+    complete_record = {"instruction": "Say it.", "input": "", "reference": "it", "answer": "that"}
     with folder() as runs_dir:
         path = runs_dir / f"{base.name}.jsonl"
         path.parent.mkdir(parents=True)
-        lines = [spelled({"seq": n, "time": 1.0, "event": "generation", **fields}) for n, fields in enumerate([*told, whole], 1)]  # fmt: skip
+        lines = [to_json_bytes({"seq": n, "time": 1.0, "event": "generation", **fields}) for n, fields in enumerate([*stored_records, complete_record], 1)]  # fmt: skip
         path.write_bytes(b"\n".join(lines) + b"\n")
         example = Example("Say it.", "", "it")
-        found = answer_missing(runs_dir, base, [(0, example)], _never, threading.Event())
-        assert found[example] == "that"
+        answers = answer_missing(runs_dir, base, [(0, example)], _never, threading.Event())
+        assert answers[example] == "that"
 
 
 def _never() -> Any:
     raise AssertionError("nothing is left to answer")
 
 
-@few
+@few_examples
 @given(odd_judge)
 def test_any_judge_is_described(db: Any, judge: Any) -> None:
     with folder() as runs_dir:

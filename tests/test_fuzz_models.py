@@ -19,7 +19,16 @@ from core.nn import pretrained
 from core.nn.generation import Sampling
 from core.nn.gpt2 import GPT2
 from core.training import checkpoints
-from tests.test_fuzz import Refused, any_text, anything, attempt, broken, few, many, spelled
+from tests.test_fuzz import (
+    Refused,
+    any_text,
+    anything,
+    attempt,
+    broken,
+    few_examples,
+    many_examples,
+    to_json_bytes,
+)
 
 SIZES = {"n_layer": 1, "n_head": 1, "n_embd": 2, "n_positions": 8, "vocab_size": 11}
 NANO = "base:gpt2-nano"
@@ -43,8 +52,8 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
         checkpoints.save_checkpoint(
             folder, step, *adapted(), {"progress": {"step": step}, "scaler": {}}
         )
-    facts: dict[str, Any] = json.loads((folder / "step-00000002" / "manifest.json").read_text())
-    return folder, facts
+    manifest: dict[str, Any] = json.loads((folder / "step-00000002" / "manifest.json").read_text())
+    return folder, manifest
 
 
 names = st.sampled_from(["trainable.safetensors", "optimizer.safetensors", "random.safetensors", "manifest.json", "../x",
@@ -56,39 +65,43 @@ listing = st.dictionaries(names | any_text, entry, max_size=3)
 
 
 @st.composite
-def manifests(draw: Any, facts: dict[str, Any]) -> Any:
+def manifests(draw: Any, manifest: dict[str, Any]) -> Any:
     """A manifest that is right but for something."""
-    made = json.loads(json.dumps(facts))
-    how = draw(st.sampled_from(["right", "a file less", "an entry", "listing", "a fact"]))
-    if how == "a file less":
-        del made["files"][draw(st.sampled_from(sorted(made["files"])))]
-    elif how == "an entry":
-        made["files"] |= draw(listing)
-    elif how == "listing":
-        made["files"] = draw(listing | anything)
-    elif how == "a fact":
-        made |= draw(st.dictionaries(st.sampled_from(["progress", "step", "files"]), anything))
-    return made
+    damaged_manifest = json.loads(json.dumps(manifest))
+    damage = draw(st.sampled_from(["right", "a file less", "an entry", "listing", "a fact"]))
+    if damage == "a file less":
+        del damaged_manifest["files"][draw(st.sampled_from(sorted(damaged_manifest["files"])))]
+    elif damage == "an entry":
+        damaged_manifest["files"] |= draw(listing)
+    elif damage == "listing":
+        damaged_manifest["files"] = draw(listing | anything)
+    elif damage == "a fact":
+        damaged_manifest |= draw(
+            st.dictionaries(st.sampled_from(["progress", "step", "files"]), anything)
+        )
+    return damaged_manifest
 
 
-@settings(many, max_examples=300)
+@settings(many_examples, max_examples=300)
 @given(st.data())
-def test_any_manifest_is_read_or_told_and_the_checkpoint_before_it_counts(
+def test_any_manifest_is_read_or_reported_and_the_previous_checkpoint_is_used(
     saved: Any, data: Any
 ) -> None:
-    folder, facts = saved
-    content = data.draw(broken | anything.map(spelled) | manifests(facts).map(spelled))
+    folder, manifest = saved
+    content = data.draw(
+        broken | anything.map(to_json_bytes) | manifests(manifest).map(to_json_bytes)
+    )
     newest = folder / "step-00000002"
     (newest / "manifest.json").write_bytes(content)
-    found = attempt(lambda: checkpoints.read(newest))
-    if not isinstance(found, Refused):
-        assert found[1].keys() == json.loads(content)["files"].keys()
+    result = attempt(lambda: checkpoints.read(newest))
+    if not isinstance(result, Refused):
+        assert result[1].keys() == json.loads(content)["files"].keys()
     _, weights = attempt(lambda: checkpoints.newest_weights(folder))
     assert weights.keys() == {"weight", "bias"}
     model, optimizer = adapted()
-    restored, damaged = checkpoints.load_checkpoint(folder, model, optimizer)
+    restored, skipped = checkpoints.load_checkpoint(folder, model, optimizer)
     assert restored is not None
-    if damaged:
+    if skipped:
         assert restored["progress"] == {"step": 1}
     else:
         assert repr(restored) == repr(json.loads(content))  # NaN is not equal to itself
@@ -96,7 +109,7 @@ def test_any_manifest_is_read_or_told_and_the_checkpoint_before_it_counts(
 
 def header(value: Any, data: bytes = b"", length: int | None = None) -> bytes:
     """A file in the layout of safetensors."""
-    text = spelled(value)
+    text = to_json_bytes(value)
     return (len(text) if length is None else length).to_bytes(8, "little") + text + data
 
 
@@ -111,33 +124,33 @@ safetensors = st.one_of(
     st.builds(header, st.dictionaries(any_text | st.sampled_from(["wte.weight", "__metadata__"]), tensor | anything, max_size=3),
               st.binary(max_size=64), st.none() | st.integers(0, 2**64 - 1)),
 )  # fmt: skip
-one = {"wte.weight": {"dtype": "F8_E8M0", "shape": [4], "data_offsets": [0, 4]}}
+one_tensor = {"wte.weight": {"dtype": "F8_E8M0", "shape": [4], "data_offsets": [0, 4]}}
 
 
-@many
+@many_examples
 @given(safetensors)
-@example(header(one, b"\0" * 4))
-@example(header({"wte.weight": {**one["wte.weight"], "dtype": "C64", "data_offsets": [0, 32]}}, b"\0" * 32))  # fmt: skip
+@example(header(one_tensor, b"\0" * 4))
+@example(header({"wte.weight": {**one_tensor["wte.weight"], "dtype": "C64", "data_offsets": [0, 32]}}, b"\0" * 32))  # fmt: skip
 @example(header({"h.0.attn.c_attn.weight": {"dtype": "F32", "shape": [], "data_offsets": [0, 4]}}, b"\0" * 4))  # fmt: skip
-def test_any_bytes_for_weights_are_told(
+def test_any_bytes_as_weights_are_reported(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
 ) -> None:
     base = tmp_path_factory.getbasetemp() / "fuzzed-base"
     base.mkdir(exist_ok=True)
     (base / "config.json").write_text(json.dumps(SIZES))
     (base / "model.safetensors").write_bytes(content)
-    found = attempt(lambda: pretrained.load(str(base)))
-    assert isinstance(found, Refused)
-    assert found.startswith(f"base_model = {str(base)!r}: ")
+    load_result = attempt(lambda: pretrained.load(str(base)))
+    assert isinstance(load_result, Refused)
+    assert load_result.startswith(f"base_model = {str(base)!r}: ")
     assert isinstance(attempt(lambda: pretrained.inspect(str(base))), Refused)
     weights = base / "weights"
     shutil.rmtree(weights, ignore_errors=True)
     weights.mkdir()
     (weights / "a.safetensors").write_bytes(content)
-    told = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    (weights / "manifest.json").write_text(json.dumps({"files": {"a.safetensors": told}}))
-    read = attempt(lambda: checkpoints.read(weights))
-    assert isinstance(read, Refused) or read[1]["a.safetensors"].keys() <= json.loads(content[8:8 + int.from_bytes(content[:8], "little")]).keys()  # fmt: skip
+    file_entry = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (weights / "manifest.json").write_text(json.dumps({"files": {"a.safetensors": file_entry}}))
+    read_result = attempt(lambda: checkpoints.read(weights))
+    assert isinstance(read_result, Refused) or read_result[1]["a.safetensors"].keys() <= json.loads(content[8:8 + int.from_bytes(content[:8], "little")]).keys()  # fmt: skip
 
 
 odd_sizes = st.fixed_dictionaries(
@@ -146,19 +159,19 @@ odd_sizes = st.fixed_dictionaries(
 )
 
 
-@many
-@given(broken | (anything | odd_sizes).map(spelled))
-@example(spelled({**SIZES, "n_layer": float("inf")}))
-def test_any_description_of_a_base_is_told_or_gives_its_sizes(
+@many_examples
+@given(broken | (anything | odd_sizes).map(to_json_bytes))
+@example(to_json_bytes({**SIZES, "n_layer": float("inf")}))
+def test_any_base_config_is_reported_or_gives_its_sizes(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
 ) -> None:
     base = tmp_path_factory.getbasetemp() / "described-base"
     base.mkdir(exist_ok=True)
     (base / "config.json").write_bytes(content)
-    found = attempt(lambda: pretrained.architecture(str(base)))
-    if not isinstance(found, Refused):
-        assert min(vars(found).values()) >= 1
-        assert found.n_embd % found.n_head == 0
+    result = attempt(lambda: pretrained.architecture(str(base)))
+    if not isinstance(result, Refused):
+        assert min(vars(result).values()) >= 1
+        assert result.n_embd % result.n_head == 0
 
 
 @pytest.fixture(scope="module")
@@ -171,22 +184,26 @@ def nano(answerer: Answerer) -> GPT2:
     return answerer.model(NANO)
 
 
-@few
+@few_examples
 @given(
     st.text(max_size=40) | any_text | st.sampled_from(["", "\0", "\ud800", "<|endoftext|>", "ﷺ", "🏳️‍🌈"]),
     st.integers(0, 900), st.integers(1, 4), st.booleans(),
 )  # fmt: skip
 @example("word ", 250, 4, True)
 @example("word ", 3000, 4, False)
-def test_a_prompt_of_any_length_is_answered_from_its_end_and_a_cut_is_told(
-    answerer: Answerer, nano: GPT2, text: str, times: int, most: int, raw: bool
+def test_prompt_of_any_length_is_answered_from_its_end_and_truncation_is_reported(
+    answerer: Answerer, nano: GPT2, text: str, times: int, max_new_tokens: int, raw: bool
 ) -> None:
     prompt = text * times
-    context, sampling = nano.arch.context, Sampling(most)
+    context, sampling = nano.arch.context, Sampling(max_new_tokens)
     *_, last = answerer.answer(NANO, prompt, "", sampling, raw)
     ids = encode(prompt if raw else format_prompt(prompt))
-    assert last.prompt_cut == (len(ids) > context - most)
-    assert last.tokens <= most
-    if last.prompt_cut and encode(end := decode(ids[most - context :])) == ids[most - context :]:
-        *_, same = answerer.answer(NANO, end, "", sampling, raw=True)
-        assert (same.text, same.prompt_cut) == (last.text, False)
+    assert last.prompt_cut == (len(ids) > context - max_new_tokens)
+    assert last.tokens <= max_new_tokens
+    if (
+        last.prompt_cut
+        and encode(prompt_end := decode(ids[max_new_tokens - context :]))
+        == ids[max_new_tokens - context :]
+    ):
+        *_, short_answer = answerer.answer(NANO, prompt_end, "", sampling, raw=True)
+        assert (short_answer.text, short_answer.prompt_cut) == (last.text, False)

@@ -52,31 +52,33 @@ def runs_dir(tmp_path: Path) -> Path:
 def new_run(base: Path, runs_dir: Path) -> Callable[..., RunDirectory]:
     """A function that makes a run whose weights, or checkpoint, are drawn by a seed."""
 
-    def make(name: str, seed: int | None = None, where: str = "weights") -> RunDirectory:
+    def make(name: str, seed: int | None = None, subdirectory: str = "weights") -> RunDirectory:
         config = RunConfig(name=name, base_model=str(base), method="lora", lora_rank=2)
         run = RunDirectory.create(runs_dir, config)
         if seed is not None:
-            publish(run, seed, where)
+            publish(run, seed, subdirectory)
         return run
 
     return make
 
 
-def publish(run: RunDirectory, seed: int, where: str = "weights") -> None:
+def publish(run: RunDirectory, seed: int, subdirectory: str = "weights") -> None:
     torch.manual_seed(seed)
     model = build_model(run.config())
     tensors = {k: torch.randn_like(v) for k, v in checkpoints.trainable(model).items()}
-    facts = {"base_hash": pretrained.fingerprint(model)}
-    checkpoints.publish(run.path / where, {"trainable.safetensors": tensors}, facts)
+    manifest = {"base_hash": pretrained.fingerprint(model)}
+    checkpoints.publish(run.path / subdirectory, {"trainable.safetensors": tensors}, manifest)
 
 
-def said(answerer: Answerer, who: str, prompt: str = "Say it.", **how: Any) -> StreamedAnswer:
-    sampling = Sampling(**{"max_new_tokens": 6, **how})
-    *_, last = answerer.answer(who, prompt, "", sampling)
+def final_answer(
+    answerer: Answerer, model_name: str, prompt: str = "Say it.", **options: Any
+) -> StreamedAnswer:
+    sampling = Sampling(**{"max_new_tokens": 6, **options})
+    *_, last = answerer.answer(model_name, prompt, "", sampling)
     return last
 
 
-def test_a_base_answers_as_transformers_does(saved: Any, runs_dir: Path) -> None:
+def test_base_answer_equals_transformers(saved: Any, runs_dir: Path) -> None:
     directory, peer = saved
     *_, last = Answerer(runs_dir).answer(f"base:{directory}", "Say it.", "now", SHORT)
     prompt = torch.tensor([encode(format_prompt("Say it.", "now"))])
@@ -94,9 +96,12 @@ def test_runs_of_one_base_answer_differently(
     for seed in (1, 2):
         new_run(f"r{seed}", seed)
     answerer = Answerer(runs_dir)
-    texts = [said(answerer, who).text for who in ("r1", "r2", f"base:{base}")]
+    texts = [final_answer(answerer, model_name).text for model_name in ("r1", "r2", f"base:{base}")]
     assert len(set(texts)) == 3
-    assert texts == [said(Answerer(runs_dir), who).text for who in ("r1", "r2", f"base:{base}")]
+    assert texts == [
+        final_answer(Answerer(runs_dir), model_name).text
+        for model_name in ("r1", "r2", f"base:{base}")
+    ]
 
 
 def test_a_run_without_weights_answers_from_its_newest_checkpoint(
@@ -105,14 +110,14 @@ def test_a_run_without_weights_answers_from_its_newest_checkpoint(
     new_run("done", 3)
     run = new_run("going", 2, "checkpoint/step-00000001")
     answerer = Answerer(runs_dir)
-    first = said(answerer, "going").text
+    first = final_answer(answerer, "going").text
     publish(run, 3, "checkpoint/step-00000002")
-    assert said(answerer, "going").text == said(answerer, "done").text != first
+    assert final_answer(answerer, "going").text == final_answer(answerer, "done").text != first
     publish(run, 2)
-    assert said(answerer, "going").text == first
+    assert final_answer(answerer, "going").text == first
 
 
-def test_mistakes_are_told_at_once_and_not_at_the_first_token(
+def test_errors_are_raised_before_the_first_token(
     new_run: Callable[..., Any], runs_dir: Path
 ) -> None:
     new_run("new")
@@ -127,27 +132,27 @@ def test_mistakes_are_told_at_once_and_not_at_the_first_token(
         answerer.fingerprint("old")
 
 
-@pytest.mark.parametrize("who", ["..", "../runs/new", "", ".", "/", "new/", "new/weights"])
-def test_a_path_is_no_run(new_run: Callable[..., Any], runs_dir: Path, who: str) -> None:
+@pytest.mark.parametrize("model_name", ["..", "../runs/new", "", ".", "/", "new/", "new/weights"])
+def test_path_is_not_accepted_as_a_run(
+    new_run: Callable[..., Any], runs_dir: Path, model_name: str
+) -> None:
     new_run("new", 1)
     with pytest.raises(UserError, match="there is no such run"):
-        Answerer(runs_dir).answer(who, "Say it.", "", SHORT)
+        Answerer(runs_dir).answer(model_name, "Say it.", "", SHORT)
 
 
-def test_another_vocabulary_can_not_be_asked_in_words(
-    save_peer: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_other_vocabulary_is_refused(save_peer: Callable[..., Any], tmp_path: Path) -> None:
     save_peer(tmp_path / "other")
     with pytest.raises(UserError, match=r"has 97 tokens; it should have GPT-2's 50,257"):
         Answerer(tmp_path).answer(f"base:{tmp_path / 'other'}", "Say it.", "", SHORT)
 
 
-def test_a_model_is_loaded_once_and_the_least_used_goes_first(
+def test_model_is_loaded_once_and_the_least_recently_used_is_evicted(
     new_run: Callable[..., Any], runs_dir: Path
 ) -> None:
     for seed in (1, 2, 3):
         new_run(f"r{seed}", seed)
-    answerer = Answerer(runs_dir, keep=2)
+    answerer = Answerer(runs_dir, max_models=2)
     first = answerer.model("r1")
     second = answerer.model("r2")
     assert answerer.model("r1") is first
@@ -156,11 +161,11 @@ def test_a_model_is_loaded_once_and_the_least_used_goes_first(
     assert answerer.model("r2") is not second
 
 
-def test_weights_written_anew_take_the_place_of_the_old(
+def test_rewritten_weights_replace_the_cached_ones(
     new_run: Callable[..., Any], runs_dir: Path
 ) -> None:
     run = new_run("r", 1)
-    answerer = Answerer(runs_dir, keep=2)
+    answerer = Answerer(runs_dir, max_models=2)
     old = weakref.ref(answerer.model("r"))
     publish(run, 2)
     answerer.model("r")
@@ -168,51 +173,53 @@ def test_weights_written_anew_take_the_place_of_the_old(
     assert old() is None
 
 
-def test_the_base_under_a_run_is_the_base(
+def test_adapters_do_not_change_the_shared_base(
     new_run: Callable[..., Any], base: Path, save_peer: Callable[..., Any], runs_dir: Path
 ) -> None:
     for seed in (1, 2):
         new_run(f"r{seed}", seed)
     answerer = Answerer(runs_dir)
-    prints = {answerer.fingerprint(who) for who in ("r1", "r2", f"base:{base}")}
+    prints = {answerer.fingerprint(model_name) for model_name in ("r1", "r2", f"base:{base}")}
     assert len(prints) == 1
     assert answerer.base_of("r1") == f"base:{base}"
     save_peer(base, seed=5, **SIZES)
     assert answerer.fingerprint(f"base:{base}") not in prints
 
 
-def test_raw_feeds_the_prompt_as_it_stands(base: Path, runs_dir: Path) -> None:
-    answerer, who = Answerer(runs_dir), f"base:{base}"
-    whole = format_prompt("Say it.", "now")
-    *_, plain = answerer.answer(who, "Say it.", "now", SHORT)
-    *_, raw = answerer.answer(who, whole, "", SHORT, raw=True)
-    *_, other = answerer.answer(who, "Say it.", "", SHORT, raw=True)
-    assert plain == raw != other
-    *_, empty = answerer.answer(who, "", "", SHORT, raw=True)
+def test_raw_prompt_is_used_unchanged(base: Path, runs_dir: Path) -> None:
+    answerer, model_name = Answerer(runs_dir), f"base:{base}"
+    full_prompt = format_prompt("Say it.", "now")
+    *_, plain = answerer.answer(model_name, "Say it.", "now", SHORT)
+    *_, raw = answerer.answer(model_name, full_prompt, "", SHORT, raw=True)
+    *_, raw_answer = answerer.answer(model_name, "Say it.", "", SHORT, raw=True)
+    assert plain == raw != raw_answer
+    *_, empty = answerer.answer(model_name, "", "", SHORT, raw=True)
     assert empty.tokens == 6
 
 
-def test_a_prompt_beyond_the_context_is_cut_and_that_is_told(base: Path, runs_dir: Path) -> None:
+def test_prompt_beyond_the_context_is_truncated_and_reported(base: Path, runs_dir: Path) -> None:
     answerer = Answerer(runs_dir)
     pieces = list(answerer.answer(f"base:{base}", "long " * 100, "", SHORT))
     assert all(piece.prompt_cut for piece in pieces)
     assert pieces[-1].tokens == 6
-    assert not said(answerer, f"base:{base}").prompt_cut
+    assert not final_answer(answerer, f"base:{base}").prompt_cut
 
 
-def test_temperature_draws_by_the_seed(base: Path, runs_dir: Path) -> None:
-    answerer, who = Answerer(runs_dir), f"base:{base}"
-    draws = [said(answerer, who, temperature=1.5, seed=seed).text for seed in (1, 1, 2)]
+def test_temperature_samples_by_the_seed(base: Path, runs_dir: Path) -> None:
+    answerer, model_name = Answerer(runs_dir), f"base:{base}"
+    draws = [
+        final_answer(answerer, model_name, temperature=1.5, seed=seed).text for seed in (1, 1, 2)
+    ]
     assert draws[0] == draws[1] != draws[2]
-    greedy = said(answerer, who).text
-    assert said(answerer, who, temperature=5.0, top_k=1, seed=9).text == greedy
+    greedy = final_answer(answerer, model_name).text
+    assert final_answer(answerer, model_name, temperature=5.0, top_k=1, seed=9).text == greedy
 
 
 @given(st.text(max_size=20))
-def test_text_only_grows_and_shows_no_half_letters(text: str) -> None:
+def test_streamed_text_only_grows_and_has_no_partial_characters(text: str) -> None:
     """Several tokens may make one letter; the pieces are what is whole."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Answerer, "model", lambda self, who: TINY)
+        patch.setattr(Answerer, "model", lambda self, model_name: TINY)
         patch.setattr(generation, "stream", lambda *args: iter(encode(text)))
         pieces = [piece.text for piece in Answerer(Path()).answer("x", "Say.", "", SHORT)]
     assert pieces[-1] == text

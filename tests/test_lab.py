@@ -51,7 +51,7 @@ with run.lock():
 """
 
 
-def gone(pid):
+def has_ended(pid):
     """Whether a process has ended; one whose parent died may stay a zombie in a container."""
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
@@ -61,11 +61,11 @@ def gone(pid):
 
 def trainers():
     """Trainers among our children, however they come to an end meanwhile."""
-    found = []
+    pids = []
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            found += [process.pid] if "core.scheduler.trainer_process" in process.cmdline() else []
-    return found
+            pids += [process.pid] if "core.scheduler.trainer_process" in process.cmdline() else []
+    return pids
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def idle_lab(runs_dir):
         opened = Lab(runs_dir)
         opened.queue.add("blocker")
         yield opened
-        opened.close(patience=0)
+        opened.close(timeout=0)
 
 
 def row(lab, name):
@@ -86,8 +86,8 @@ def row(lab, name):
 
 
 def status(lab, name):
-    found = row(lab, name)
-    return None if found is None else found["status"]
+    run_row = row(lab, name)
+    return None if run_row is None else run_row["status"]
 
 
 def trainer_of(run):
@@ -97,39 +97,39 @@ def trainer_of(run):
 def test_a_run_is_launched_followed_stopped_resumed_and_finished(lab, runs_dir, settings, wait):
     name = lab.launch(settings(name="first", **LONG))
     assert status(lab, name) == "queued"
-    after = lab.launch(settings(name="second"))
+    next_run = lab.launch(settings(name="second"))
     assert lab.queue.names() == ["first", "second"]
     wait(lambda: row(lab, name)["step"] >= 3)
-    assert (status(lab, name), status(lab, after)) == ("running", "queued")
+    assert (status(lab, name), status(lab, next_run)) == ("running", "queued")
     with pytest.raises(UserError, match="first is being trained; stop it first"):
         lab.delete(name)
     with pytest.raises(UserError, match="first is being trained; stop it first"):
         lab.resume(name)
 
-    lab.stop(after)
+    lab.stop(next_run)
     assert lab.queue.names() == ["first"]
     lab.stop(name)
     wait(lambda: status(lab, name) == "stopped")
-    wait(lambda: status(lab, after) == "stopped")
+    wait(lambda: status(lab, next_run) == "stopped")
     with pytest.raises(UserError, match="first is not running: it is stopped"):
         lab.stop(name)
 
     lab.delete(name)
-    lab.resume(after)
+    lab.resume(next_run)
     wait(trainers)
-    lab.stop(after)  # while its trainer is on its way
-    wait(lambda: status(lab, after) == "stopped")
-    lab.resume(after)  # while that trainer is on its way out
-    wait(lambda: status(lab, after) == "finished")
+    lab.stop(next_run)  # while its trainer is on its way
+    wait(lambda: status(lab, next_run) == "stopped")
+    lab.resume(next_run)  # while that trainer is on its way out
+    wait(lambda: status(lab, next_run) == "finished")
     wait(lambda: not lab.queue.names())
     assert status(lab, name) is None
-    assert queries.answers(lab.db, [after])["reference"].tolist() == ["down"]
+    assert queries.answers(lab.db, [next_run])["reference"].tolist() == ["down"]
     with pytest.raises(UserError, match="second is finished; there is nothing to resume"):
-        lab.resume(after)
+        lab.resume(next_run)
     assert lab.fault is None
 
 
-def test_closing_ends_the_trainer_and_lets_the_next_one_in(runs_dir, settings, wait):
+def test_closing_ends_the_trainer_and_releases_the_index(runs_dir, settings, wait):
     lab = Lab(runs_dir)
     name = lab.launch(settings(name="a", **LONG))
     waiting = lab.launch(settings(name="b"))
@@ -137,7 +137,7 @@ def test_closing_ends_the_trainer_and_lets_the_next_one_in(runs_dir, settings, w
     pid = trainer_of(RunDirectory(runs_dir / name))
     lab.close()
     lab.close()
-    assert gone(pid)
+    assert has_ended(pid)
     assert trainers() == []
     assert not {"queue", "sync"} & {thread.name for thread in threading.enumerate()}
     index = read_index(runs_dir)
@@ -147,7 +147,7 @@ def test_closing_ends_the_trainer_and_lets_the_next_one_in(runs_dir, settings, w
     index.close()
 
 
-def test_a_process_that_ends_without_closing_ends_as_if_it_had(runs_dir, settings, child, wait):
+def test_exit_without_closing_ends_the_trainer(runs_dir, settings, child, wait):
     process = child(LAUNCH, runs_dir, settings(name="a", **LONG).model_dump_json())
     assert process.stdout.readline() == "a\n"
     run = RunDirectory(runs_dir / "a")
@@ -155,7 +155,7 @@ def test_a_process_that_ends_without_closing_ends_as_if_it_had(runs_dir, setting
     process.communicate("\n", timeout=60)
     assert process.returncode == 0
     wait(lambda: run.status() == "interrupted")
-    wait(lambda: gone(trainer_of(run)))
+    wait(lambda: has_ended(trainer_of(run)))
 
 
 def test_a_trainer_outlives_its_dashboard_and_is_not_started_twice(runs_dir, settings, child, wait):
@@ -173,26 +173,24 @@ def test_a_trainer_outlives_its_dashboard_and_is_not_started_twice(runs_dir, set
     assert [event["status"] for event in run.statuses()] == ["queued", "running", "finished"]
 
 
-def test_a_trainer_that_was_found_again_stops_when_asked_and_the_next_run_comes(
-    runs_dir, settings, child, wait
-):
+def test_adopted_trainer_stops_on_request_and_the_next_run_starts(runs_dir, settings, child, wait):
     process = child(LAUNCH, runs_dir, settings(name="a", **LONG).model_dump_json())
     run = RunDirectory(runs_dir / "a")
     wait(lambda: any(event["status"] == "running" for event in run.statuses()))
     process.send_signal(signal.SIGKILL)
     process.wait()
     lab = Lab(runs_dir)
-    after = lab.launch(settings(name="b"))
+    next_run = lab.launch(settings(name="b"))
     wait(lambda: (row(lab, "a")["step"] or 0) >= 2)
     lab.stop("a")
     wait(lambda: status(lab, "a") == "stopped")
-    wait(lambda: gone(trainer_of(run)))
+    wait(lambda: has_ended(trainer_of(run)))
     assert [*(run.path / "checkpoint").glob("step-*")]
-    wait(lambda: status(lab, after) == "finished")
+    wait(lambda: status(lab, next_run) == "finished")
     lab.close()
 
 
-def test_a_run_of_another_process_shows_up_and_is_settled_when_it_dies(idle_lab, child, wait):
+def test_run_of_another_process_appears_and_is_settled_on_death(idle_lab, child, wait):
     trainer = child(TRAIN, idle_lab.runs_dir)
     launched = float(trainer.stdout.readline())
     wait(lambda: row(idle_lab, "theirs") is not None and row(idle_lab, "theirs")["step"] == 1)
@@ -204,7 +202,7 @@ def test_a_run_of_another_process_shows_up_and_is_settled_when_it_dies(idle_lab,
     assert row(idle_lab, "theirs")["reason"] == "the trainer died"
 
 
-def test_a_queued_run_is_never_taken_for_dead(idle_lab, settings):
+def test_queued_run_is_never_settled_as_dead(idle_lab, settings):
     name = idle_lab.launch(settings(name="a"))
     run = RunDirectory(idle_lab.runs_dir / name)
     run.append("status", status="running")
@@ -225,7 +223,7 @@ def test_a_dead_run_is_never_shown_as_running_and_can_be_stopped(runs_dir, setti
     index.close()
 
 
-def test_stopping_takes_a_waiting_run_off_the_queue_and_resuming_puts_it_back(idle_lab, settings):
+def test_stop_removes_a_queued_run_and_resume_requeues_it(idle_lab, settings):
     name = idle_lab.launch(settings(name="a"))
     idle_lab.stop(name)
     assert idle_lab.queue.names() == ["blocker"]
@@ -255,22 +253,22 @@ def test_notes_and_tags_are_edited_from_many_tabs_at_once(idle_lab, settings):
         idle_lab.edit("nothing", notes="x")
 
 
-def test_a_run_that_cannot_be_read_is_a_fault_until_it_can(idle_lab, settings, wait):
-    bad, good = (idle_lab.launch(settings(name=name)) for name in ("bad", "good"))
-    events = RunDirectory(idle_lab.runs_dir / bad).events_path
+def test_unreadable_run_is_a_fault_until_it_is_readable(idle_lab, settings, wait):
+    bad_run, good_run = (idle_lab.launch(settings(name=name)) for name in ("bad", "good"))
+    events = RunDirectory(idle_lab.runs_dir / bad_run).events_path
     content = events.read_bytes()
     events.unlink()
     events.mkdir()
     wait(lambda: idle_lab.fault)
     assert idle_lab.fault.startswith("bad cannot be indexed: ")
-    RunDirectory(idle_lab.runs_dir / good).append("status", status="failed")
-    wait(lambda: status(idle_lab, good) == "failed")
+    RunDirectory(idle_lab.runs_dir / good_run).append("status", status="failed")
+    wait(lambda: status(idle_lab, good_run) == "failed")
     events.rmdir()
     events.write_bytes(content)
     wait(lambda: idle_lab.fault is None)
 
 
-def test_a_laboratory_opens_over_a_run_that_cannot_be_read(runs_dir, settings):
+def test_lab_opens_despite_an_unreadable_run(runs_dir, settings):
     RunDirectory.create(runs_dir, settings(name="a")).events_path.unlink()
     (runs_dir / "a" / "events.jsonl").mkdir()
     lab = Lab(runs_dir)
@@ -278,7 +276,7 @@ def test_a_laboratory_opens_over_a_run_that_cannot_be_read(runs_dir, settings):
     lab.close()
 
 
-def test_while_a_dashboard_holds_the_index_others_read_the_directories(runs_dir, settings, child):
+def test_readers_use_the_directories_while_the_index_is_locked(runs_dir, settings, child):
     RunDirectory.create(runs_dir, settings(name="a"))
     dashboard = child(HOLD, runs_dir)
     assert dashboard.stdout.readline() == "open\n"
@@ -287,7 +285,7 @@ def test_while_a_dashboard_holds_the_index_others_read_the_directories(runs_dir,
     assert index.path is None
     assert sorted(queries.results(index.cursor())["name"]) == ["a", "b"]
     index.close()
-    index = read_index(runs_dir, only=["b"])
+    index = read_index(runs_dir, run_names=["b"])
     assert queries.results(index.cursor())["name"].tolist() == ["b"]
     index.close()
     with pytest.raises(IndexHeldError, match=rf"in use by process {dashboard.pid}\b"):
@@ -296,41 +294,41 @@ def test_while_a_dashboard_holds_the_index_others_read_the_directories(runs_dir,
     assert rebuild_index(runs_dir) == 2
 
 
-def test_a_laboratory_waits_for_a_command_that_reads(runs_dir):
+def test_lab_waits_for_a_command_that_reads_the_index(runs_dir):
     runs_dir.mkdir()
     index = read_index(runs_dir)
     threading.Timer(0.3, index.close).start()
     Lab(runs_dir).close()
 
 
-def test_a_laboratory_opened_in_a_thread_that_is_gone_closes_wholly(runs_dir, child):
+def test_lab_opened_in_an_ended_thread_closes_completely(runs_dir, child):
     opened = []
     thread = threading.Thread(target=lambda: opened.append(Lab(runs_dir)))
     thread.start()
     thread.join()
     opened[0].close()
-    other = child(HOLD, runs_dir)
-    assert other.stdout.readline() == "open\n"
+    second_process = child(HOLD, runs_dir)
+    assert second_process.stdout.readline() == "open\n"
 
 
-def test_rebuilding_gives_what_was_there(runs_dir, settings):
+def test_rebuilt_index_equals_the_previous_one(runs_dir, settings):
     for name in ("a", "b"):
         run = RunDirectory.create(runs_dir, settings(name=name))
         run.append("step", step=1, loss=2.5)
     index = read_index(runs_dir)
-    before = queries.results(index.cursor())
+    results_before = queries.results(index.cursor())
     index.cursor().execute("update step set loss = 0")  # as no program of ours would
     index.close()
     assert rebuild_index(runs_dir) == 2
     index = read_index(runs_dir)
-    assert queries.results(index.cursor()).equals(before)
+    assert queries.results(index.cursor()).equals(results_before)
     assert index.cursor().execute("select loss from step").fetchall() == [(2.5,), (2.5,)]
     index.close()
     (runs_dir / "lab.duckdb").write_bytes(b"garbage" * 5000)
     assert rebuild_index(runs_dir) == 2
 
 
-def test_there_need_not_be_any_runs(tmp_path):
+def test_missing_runs_directory_is_empty(tmp_path):
     index = read_index(tmp_path / "nowhere")
     assert queries.results(index.cursor()).empty
     index.close()

@@ -20,7 +20,7 @@ from core.scheduler.queue import QUEUE_FILE, Queue
 from core.tracking import queries
 from core.tracking.index import INDEX_FILE, IndexHeldError
 from core.tracking.sync import read_index, rebuild_index
-from tests.test_lab import HOLD, LONG, gone, trainer_of
+from tests.test_lab import HOLD, LONG, has_ended, trainer_of
 
 RIVAL = """
 import sys
@@ -46,7 +46,7 @@ def step(run):
     return run.events_path.read_text().count('"event":"step"')
 
 
-def asked_long_ago(run):
+def backdate_stop_request(run):
     past = time.time() - laboratory.STOP_TIMEOUT_S - 1
     os.utime(run.stop_path, (past, past))
 
@@ -59,17 +59,17 @@ def test_a_trainer_that_hangs_is_killed_at_the_second_request(lab, runs_dir, set
     os.kill(pid, signal.SIGSTOP)
     lab.stop(name)
     lab.stop(name)  # too soon to mean more than the first
-    assert not gone(pid)
-    asked_long_ago(run)
+    assert not has_ended(pid)
+    backdate_stop_request(run)
     lab.stop(name)
-    wait(lambda: gone(pid))
+    wait(lambda: has_ended(pid))
     wait(lambda: run.status() == "stopped")
     wait(lambda: not lab.queue.names())
     requeue(run)
     assert run.status() == "queued"
 
 
-def test_a_run_that_stops_by_itself_is_not_killed(lab, runs_dir, settings, wait):
+def test_run_that_stops_in_time_is_not_killed(lab, runs_dir, settings, wait):
     name = lab.launch(settings(name="a", **LONG))
     run = RunDirectory(runs_dir / name)
     wait(lambda: step(run) >= 1)
@@ -80,26 +80,26 @@ def test_a_run_that_stops_by_itself_is_not_killed(lab, runs_dir, settings, wait)
         stop(run)
 
 
-def test_only_the_very_process_that_trains_is_killed(runs_dir):
+def test_only_the_exact_trainer_process_is_killed(runs_dir):
     run = RunDirectory.create(runs_dir, RunConfig(name="a"))
-    told = identity()
-    assert told["pid"] == os.getpid()
+    own_identity = identity()
+    assert own_identity["pid"] == os.getpid()
     since_boot = psutil.Process()._proc.create_time(monotonic=True)  # by the kernel's own count
-    assert abs(told["started"] - since_boot) < 1
+    assert abs(own_identity["started"] - since_boot) < 1
     with run.lock():
-        for other in (
-            told,  # a thread of ours, not a trainer's process
-            told | {"started": told["started"] - 60},
-            told | {"host": "elsewhere"},
-            told | {"pid": 2**22 + 1},
-            {"pid": "1", "started": None, "host": told["host"]},
+        for identity_fields in (
+            own_identity,  # a thread of ours, not a trainer's process
+            own_identity | {"started": own_identity["started"] - 60},
+            own_identity | {"host": "elsewhere"},
+            own_identity | {"pid": 2**22 + 1},
+            {"pid": "1", "started": None, "host": own_identity["host"]},
             {},
         ):
-            run.append("status", status="running", **other)
+            run.append("status", status="running", **identity_fields)
             assert not kill_trainer(run)
 
 
-def test_what_is_killed_takes_its_children_along(child, wait):
+def test_killing_a_process_kills_its_children(child, wait):
     parent = child(
         "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)']);"
         "print('up', flush=True); time.sleep(99)"
@@ -107,13 +107,11 @@ def test_what_is_killed_takes_its_children_along(child, wait):
     assert parent.stdout.readline() == "up\n"
     [grandchild] = psutil.Process(parent.pid).children()
     kill_tree(parent.pid)
-    wait(lambda: gone(grandchild.pid))
+    wait(lambda: has_ended(grandchild.pid))
     assert parent.wait(10) == -signal.SIGKILL
 
 
-def test_a_dashboard_that_ends_leaves_no_trainer_that_hangs(
-    runs_dir, settings, child, wait, monkeypatch
-):
+def test_closing_dashboard_kills_a_hanging_trainer(runs_dir, settings, child, wait, monkeypatch):
     process = child(DRIVE, runs_dir, settings(name="a", **LONG).model_dump_json())
     run = RunDirectory(runs_dir / process.stdout.readline().strip())
     wait(lambda: step(run) >= 1)
@@ -123,11 +121,11 @@ def test_a_dashboard_that_ends_leaves_no_trainer_that_hangs(
     process.terminate()
     process.wait(60)
     assert time.monotonic() - start < 15
-    assert gone(pid)
+    assert has_ended(pid)
     assert run.status() == "interrupted"
 
 
-def test_waiting_runs_are_reordered_and_the_order_is_kept(lab, runs_dir, settings, wait):
+def test_queued_runs_can_be_reordered_and_the_order_persists(lab, runs_dir, settings, wait):
     first = lab.launch(settings(name="first", **LONG))
     for name in "abc":
         lab.launch(settings(name=name))
@@ -142,12 +140,12 @@ def test_waiting_runs_are_reordered_and_the_order_is_kept(lab, runs_dir, setting
     )
 
 
-def test_interrupted_runs_go_on_at_the_start_where_that_is_wished(runs_dir, settings, wait):
+def test_interrupted_runs_are_requeued_at_startup_if_enabled(runs_dir, settings, wait):
     first = Lab(runs_dir)
     for name in "ab":
         first.launch(settings(name=name, epochs=3))
-    done = first.launch(settings(name="stopped"))
-    first.stop(done)
+    stopped_run = first.launch(settings(name="stopped"))
+    first.stop(stopped_run)
     first.close()
     runs = {name: RunDirectory(runs_dir / name) for name in ("a", "b", "stopped")}
     assert runs["a"].status() == "interrupted"
@@ -162,13 +160,13 @@ def test_interrupted_runs_go_on_at_the_start_where_that_is_wished(runs_dir, sett
     assert runs["stopped"].status() == "stopped", "somebody wanted that"
 
 
-@pytest.mark.parametrize("kept", ["", "{", "[]", "null", '{"resume_interrupted": "yes"}'])
-def test_preferences_that_cannot_be_read_are_the_defaults(tmp_path, kept):
-    (tmp_path / preferences.PREFERENCES_FILE).write_text(kept)
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"resume_interrupted": "yes"}'])
+def test_unreadable_preferences_fall_back_to_defaults(tmp_path, content):
+    (tmp_path / preferences.PREFERENCES_FILE).write_text(content)
     assert preferences.load(tmp_path) == Preferences()
 
 
-def test_a_second_dashboard_reads_only_until_the_first_has_ended(runs_dir, settings, child, wait):
+def test_second_dashboard_is_read_only_until_the_first_ends(runs_dir, settings, child, wait):
     run = RunDirectory.create(runs_dir, settings(name="a"))
     (runs_dir / QUEUE_FILE).write_text('["a"]')
     holder = child(HOLD, runs_dir)
@@ -198,7 +196,7 @@ def test_a_second_dashboard_reads_only_until_the_first_has_ended(runs_dir, setti
     third.close()
 
 
-def test_a_second_dashboard_leaves_the_index_to_the_first(runs_dir, child):
+def test_second_dashboard_cannot_rebuild_the_index(runs_dir, child):
     holder = child(HOLD, runs_dir)
     assert holder.stdout.readline() == "open\n"
     Lab(runs_dir).close()
@@ -210,36 +208,32 @@ def test_a_second_dashboard_leaves_the_index_to_the_first(runs_dir, child):
     index.close()
 
 
-def test_a_run_that_a_killed_dashboard_had_queued_and_not_stored_is_queued_again(
-    runs_dir, settings, wait, monkeypatch
-):
+def test_run_queued_by_a_killed_dashboard_is_requeued(runs_dir, settings, wait, monkeypatch):
     monkeypatch.setattr(laboratory, "ENQUEUE_GRACE_S", -1.0)
-    lost = RunDirectory.create(runs_dir, settings(name="lost"))
+    unstored_run = RunDirectory.create(runs_dir, settings(name="lost"))
     withdrawn = RunDirectory.create(runs_dir, settings(name="withdrawn"))
     stop(withdrawn)
     lab = Lab(runs_dir)
-    wait(lambda: lost.status() == "finished")
+    wait(lambda: unstored_run.status() == "finished")
     lab.close()
     assert withdrawn.status() == "stopped"
 
 
-def test_a_run_just_made_by_a_command_is_left_to_it(runs_dir, settings):
+def test_run_just_created_by_a_command_is_not_queued(runs_dir, settings):
     RunDirectory.create(runs_dir, settings(name="theirs"))
     lab = Lab(runs_dir)
     assert lab.waiting() == []
     lab.close()
 
 
-def test_a_trainer_that_a_killed_dashboard_had_just_started_keeps_the_next_run_waiting(
-    runs_dir, settings, child, wait
-):
+def test_trainer_started_by_a_killed_dashboard_blocks_the_next_run(runs_dir, settings, child, wait):
     """Its dashboard is gone; the new one's own trainer of that run is too late, and gives up at once."""
     runs = [RunDirectory.create(runs_dir, settings(name=name)) for name in "ab"]
     (runs_dir / QUEUE_FILE).write_text('["a", "b"]')
-    rivals, taken = [], []
+    rivals, started_names = [], []
 
     def executor(run):
-        taken.append(run.name)
+        started_names.append(run.name)
         if run.name == "a":
             rivals.append(child(RIVAL, run.path))
             assert rivals[0].stdout.readline() == "held\n"
@@ -248,9 +242,9 @@ def test_a_trainer_that_a_killed_dashboard_had_just_started_keeps_the_next_run_w
     wait(lambda: rivals)
     time.sleep(1.2)
     assert queue.names() == ["a", "b"]
-    assert taken == ["a"]
+    assert started_names == ["a"]
     rivals[0].communicate("\n", timeout=60)
     wait(lambda: not queue.names())
     queue.close()
-    assert taken == ["a", "b"]
+    assert started_names == ["a", "b"]
     assert not runs[1].is_alive()

@@ -75,25 +75,25 @@ def level(name: str) -> int:
 
 
 def imports(path: Path) -> set[str]:
-    found = set()
+    modules = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{relative(path)} imports relatively"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            modules |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return modules
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
-def test_imports_run_downwards(path):
+def test_imports_point_downwards(path):
     for name in imports(path):
         if name.split(".")[0] in ("core", "pages") and name.count("."):
             assert level(name) <= level(module(path)), f"{relative(path)} imports {name}"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
-def test_libraries_stay_in_their_rooms(path):
+def test_libraries_are_imported_only_in_their_modules(path):
     for name in imports(path):
         library = name.split(".")[0]
         if library in ONLY_IN:
@@ -132,14 +132,14 @@ def readme_tree() -> list[str]:
     return paths
 
 
-def test_the_tree_in_the_readme_is_true():
-    named = readme_tree()
-    assert not [path for path in named if not (ROOT / path).exists()]
-    assert sorted({*named}) == sorted(named), "each stands there once"
+def test_readme_tree_matches_the_repository():
+    readme_paths = readme_tree()
+    assert not [path for path in readme_paths if not (ROOT / path).exists()]
+    assert sorted({*readme_paths}) == sorted(readme_paths), "each stands there once"
 
 
-def test_nothing_strange_lies_at_the_top_and_binaries_are_few():
-    known = {
+def test_top_level_and_binary_files_are_listed():
+    allowed_names = {
         ".ci",
         ".gitignore",
         ".streamlit",
@@ -148,10 +148,10 @@ def test_nothing_strange_lies_at_the_top_and_binaries_are_few():
         "README.md",
         "pyproject.toml",
     }
-    known |= {name for name in readme_tree() if "/" not in name}
-    known |= {"requirements.txt", "requirements-dev.txt", "requirements-recipe.txt"}
+    allowed_names |= {name for name in readme_tree() if "/" not in name}
+    allowed_names |= {"requirements.txt", "requirements-dev.txt", "requirements-recipe.txt"}
     files = tracked()
-    assert {relative(path).split("/")[0] for path in files} <= known
+    assert {relative(path).split("/")[0] for path in files} <= allowed_names
     binary = {relative(path) for path in files if b"\0" in path.read_bytes()}
     assert binary <= {"core/assets/gpt2-nano/model.safetensors", "docs/live.png"}
 

@@ -36,7 +36,7 @@ def number(text: str) -> float | None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])
-def test_preset_is_the_journals_row(row: list[str]) -> None:
+def test_preset_equals_the_journal_row(row: list[str]) -> None:
     name, model = row[:2]
     config = preset(name)
     assert config.name == name
@@ -61,11 +61,11 @@ def test_preset_is_the_journals_row(row: list[str]) -> None:
     assert journal.hardware == ("A100" if config.method == "full" else "T4")
 
 
-def test_presets_are_the_demonstration_and_every_run() -> None:
+def test_presets_are_the_demo_and_every_journal_run() -> None:
     assert set(PRESETS) == {"demo", "demo_lora", *(row[0] for row in ROWS)}
 
 
-def test_demo_needs_nothing_from_outside_and_is_nobodys_result() -> None:
+def test_demo_needs_no_download_and_is_not_a_journal_run() -> None:
     config = preset("demo")
     assert (config.base_model, config.dataset) == ("gpt2-nano", "primer")
     assert PRESETS["demo"].journal is None
@@ -77,12 +77,12 @@ def test_presets_name_real_settings_only(name: str) -> None:
     assert PRESETS[name].title
 
 
-def test_a_preset_changes_nothing_but_what_it_names() -> None:
+def test_preset_changes_only_the_settings_it_names() -> None:
     untouched = RunConfig.model_fields.keys() - DEMO.keys() - {"name"}
     config = preset("demo")
     assert all(getattr(config, name) == getattr(RunConfig(), name) for name in untouched)
 
 
-def test_an_unknown_preset_is_told_with_the_known_ones() -> None:
+def test_unknown_preset_error_lists_the_known_ones() -> None:
     with pytest.raises(UserError, match=r"preset = 'run_7'.*demo.*run_19"):
         preset("run_7")

@@ -32,7 +32,7 @@ OPENAI = ["score", "scored", "--judge", "openai", "--model", "m", "--no-base"]
 
 
 @dataclass
-class Ended:
+class FinishedCommand:
     """A command that ended, and the home that it had, where it printed and made its runs."""
 
     status: int
@@ -54,13 +54,13 @@ def commands(refusing: str, quoting: str) -> dict[str, tuple[list[str], dict[str
         refusing: where a service listens that accepts no key.
         quoting: where one listens that repeats in its verdicts what it should not know.
     """
-    known = KEYS["OPENAI_API_KEY"]
+    openai_key = KEYS["OPENAI_API_KEY"]
     return {
         "a wrong key of gemini": (GEMINI, {"GEMINI_API_ENDPOINT": f"http://{refusing}"}),
         "a wrong key of openai": (OPENAI, {"OPENAI_BASE_URL": f"http://{refusing}/v1"}),
         "a reply that quotes the key": (GEMINI, {"GEMINI_API_ENDPOINT": f"http://{quoting}"}),
         "an address with a password": (OPENAI, {"OPENAI_BASE_URL": f"http://user:{PASSWORD}@{refusing}/v1"}),
-        "an address that is none": (OPENAI, {"OPENAI_BASE_URL": f"{known}:x"}),
+        "an address that is none": (OPENAI, {"OPENAI_BASE_URL": f"{openai_key}:x"}),
         "no such data set": (["train", "--set", "dataset=nowhere.json"], {}),
         "a base that cannot be had": (["train", *SMALL, "--set", "base_model=gpt2"], {}),
         "a trainer that crashes": (["resume", "crash"], {}),
@@ -72,10 +72,10 @@ NAMES = list(commands("", ""))
 
 def prepare(home: Path) -> None:
     """Two runs: one with an answer to score, one whose trainer must crash."""
-    scored = RunDirectory.create(home / "runs", RunConfig(name="scored"))
-    told = {"instruction": "Say it.", "input": "", "reference": "it", "answer": "that"}
-    scored.append("generation", item=0, **told)
-    scored.append("status", status="finished")
+    scored_run = RunDirectory.create(home / "runs", RunConfig(name="scored"))
+    answer_fields = {"instruction": "Say it.", "input": "", "reference": "it", "answer": "that"}
+    scored_run.append("generation", item=0, **answer_fields)
+    scored_run.append("status", status="finished")
     small = {"max_examples": 60, "max_new_tokens": 2, "sample_prompt": "", "checkpoint_every": 1}
     crash = RunDirectory.create(home / "runs", RunConfig.parse({"name": "crash", **small}))
     (crash.path / "checkpoint").write_text("in the way")
@@ -104,7 +104,7 @@ for home, words, more in json.load(sys.stdin):
 
 
 @pytest.fixture(scope="module")
-def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
+def finished_commands(tmp_path_factory: pytest.TempPathFactory) -> dict[str, FinishedCommand]:
     """Every command after its end. The one that trains is started anew, as a person would."""
     inherited = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
     inherited |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **KEYS}
@@ -121,22 +121,22 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
         JudgeServer(answer=quote) as quoting,
         (crash / "printed").open("wb") as printed,
     ):
-        places = (f"127.0.0.1:{server.port}" for server in (refusing, quoting))
-        told = commands(*places)
-        words, _ = told.pop("a trainer that crashes")
+        addresses = (f"127.0.0.1:{server.port}" for server in (refusing, quoting))
+        commands_by_name = commands(*addresses)
+        arguments, _ = commands_by_name.pop("a trainer that crashes")
         training = subprocess.Popen(
-            [sys.executable, "-m", "core", *words],
+            [sys.executable, "-m", "core", *arguments],
             cwd=crash, env={**inherited, "HOME": str(crash)}, stdout=printed, stderr=printed,
         )  # fmt: skip
-        done = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, "-c", COMMANDS], env=inherited, capture_output=True, text=True,
-            input=json.dumps([(str(homes[name]), *how) for name, how in told.items()]),
+            input=json.dumps([(str(homes[name]), *command_and_env) for name, command_and_env in commands_by_name.items()]),
         )  # fmt: skip
-        statuses = dict(zip(told, map(int, done.stdout.split()), strict=True))
+        statuses = dict(zip(commands_by_name, map(int, completed.stdout.split()), strict=True))
         statuses["a trainer that crashes"] = training.wait(120)
-        asked = len(refusing.requests), len(quoting.requests)
-    assert min(asked) > 0, done.stderr
-    return {name: Ended(statuses[name], homes[name]) for name in NAMES}
+        request_counts = len(refusing.requests), len(quoting.requests)
+    assert min(request_counts) > 0, completed.stderr
+    return {name: FinishedCommand(statuses[name], homes[name]) for name in NAMES}
 
 
 EXPECTED = {
@@ -151,7 +151,7 @@ EXPECTED = {
 }
 
 
-def test_every_failure_is_expected() -> None:
+def test_every_command_fails_as_expected() -> None:
     assert list(EXPECTED) == NAMES
 
 
@@ -171,23 +171,33 @@ def dump(runs_dir: Path) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_failure_writes_a_key_anywhere(ended: dict[str, Ended], name: str) -> None:
-    end = ended[name]
+def test_no_failure_writes_an_api_key(
+    finished_commands: dict[str, FinishedCommand], name: str
+) -> None:
+    finished = finished_commands[name]
     status, sentence = EXPECTED[name]
-    assert (end.status, sentence in end.printed) == (status, True), end.printed
-    assert not holds_a_key(end.printed.encode())
-    files = [path for path in end.home.rglob("*") if path.is_file()]
+    assert (finished.status, sentence in finished.printed) == (status, True), finished.printed
+    assert not holds_a_key(finished.printed.encode())
+    files = [path for path in finished.home.rglob("*") if path.is_file()]
     assert files
-    leaks = {path: found for path in files if (found := holds_a_key(path.read_bytes()))}
+    leaks = {path: telltale for path in files if (telltale := holds_a_key(path.read_bytes()))}
     assert not leaks
-    named = {path: found for path in end.home.rglob("*") if (found := holds_a_key(bytes(path)))}
-    assert not named
-    assert not holds_a_key(dump(end.runs_dir).encode())
-    assert not holds_a_key((end.runs_dir / INDEX_FILE).read_bytes())
+    leaking_paths = {
+        path: telltale
+        for path in finished.home.rglob("*")
+        if (telltale := holds_a_key(bytes(path)))
+    }
+    assert not leaking_paths
+    assert not holds_a_key(dump(finished.runs_dir).encode())
+    assert not holds_a_key((finished.runs_dir / INDEX_FILE).read_bytes())
 
 
-def test_a_crash_left_its_traceback_and_nothing_of_the_environment(ended: dict[str, Ended]) -> None:
-    log = (ended["a trainer that crashes"].runs_dir / "crash" / "trainer.log").read_text()
+def test_crash_log_has_a_traceback_without_the_environment(
+    finished_commands: dict[str, FinishedCommand],
+) -> None:
+    log = (
+        finished_commands["a trainer that crashes"].runs_dir / "crash" / "trainer.log"
+    ).read_text()
     assert "Traceback" in log or "cannot be written" in log
     assert "GEMINI_API_KEY" not in log
     assert "environ" not in log
@@ -201,34 +211,34 @@ FORBIDDEN_ATTRIBUTES = {
 }  # fmt: skip
 
 
-def dangers(source: str) -> list[str]:
+def dangerous_uses(source: str) -> list[str]:
     """What a source file imports or calls by which foreign bytes or words could be executed."""
-    found = []
+    uses = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import | ast.ImportFrom):
             module = node.module if isinstance(node, ast.ImportFrom) else None
             for alias in node.names:
                 path = [*(module or "").split("."), *alias.name.split(".")]
-                pair = ((module or "").split(".")[0], alias.name)
-                if FORBIDDEN_MODULES & set(path) or pair in FORBIDDEN_ATTRIBUTES:
-                    found.append(".".join(filter(None, path)))
+                module_and_name = ((module or "").split(".")[0], alias.name)
+                if FORBIDDEN_MODULES & set(path) or module_and_name in FORBIDDEN_ATTRIBUTES:
+                    uses.append(".".join(filter(None, path)))
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             name = node.value.id, node.attr
-            found += [".".join(name)] if name in FORBIDDEN_ATTRIBUTES else []
+            uses += [".".join(name)] if name in FORBIDDEN_ATTRIBUTES else []
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-            found += [node.id] if node.id in FORBIDDEN_CALLS else []
+            uses += [node.id] if node.id in FORBIDDEN_CALLS else []
         if isinstance(node, ast.keyword) and node.arg in ("shell", "allow_pickle"):
             off = isinstance(node.value, ast.Constant) and node.value.value is False
-            found += [] if off else [f"{node.arg}="]
-    return found
+            uses += [] if off else [f"{node.arg}="]
+    return uses
 
 
 SOURCES = tracked("app.py", "core/*.py", "pages/*.py", "benchmarks/*.py")
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
-def test_nothing_foreign_is_executed_or_unpickled(path: Path) -> None:
-    assert dangers(path.read_text()) == []
+def test_no_source_executes_or_unpickles_foreign_data(path: Path) -> None:
+    assert dangerous_uses(path.read_text()) == []
 
 
 @pytest.mark.parametrize(
@@ -237,12 +247,14 @@ def test_nothing_foreign_is_executed_or_unpickled(path: Path) -> None:
      "np.load(p, allow_pickle=True)", "subprocess.run('ls', shell=True)", "os.system('ls')", "yaml.load(t)",
      "from torch import load", "f = exec", "run(c, shell=flag)"],
 )  # fmt: skip
-def test_every_danger_would_be_found(source: str) -> None:
-    assert dangers(source)
+def test_every_dangerous_use_is_detected(source: str) -> None:
+    assert dangerous_uses(source)
 
 
-def test_what_only_looks_dangerous_is_allowed() -> None:
+def test_harmless_lookalikes_are_allowed() -> None:
     assert (
-        dangers("model.eval(); frame.eval; run(c, shell=False); json.load(f); re.compile('x')")
+        dangerous_uses(
+            "model.eval(); frame.eval; run(c, shell=False); json.load(f); re.compile('x')"
+        )
         == []
     )

@@ -134,22 +134,22 @@ def resume(
     format: AsFormat = "table",
 ) -> None:
     """Resume an unfinished run from its newest checkpoint."""
-    found = RunDirectory.find(runs_dir, run)
-    lab.requeue(found, restart)
-    _drive(found, executor, format)
+    run_directory = RunDirectory.find(runs_dir, run)
+    lab.requeue(run_directory, restart)
+    _drive(run_directory, executor, format)
 
 
 @app.command()
 def stop(run: RunName, runs_dir: RunsDir = DEFAULT_RUNS_DIR) -> None:
     """Ask a run to checkpoint and stop, and wait until it has."""
-    found = RunDirectory.find(runs_dir, run)
-    lab.stop(found)
+    run_directory = RunDirectory.find(runs_dir, run)
+    lab.stop(run_directory)
     deadline = time.monotonic() + STOP_TIMEOUT_S
-    while (status := found.status()) not in ENDED_STATUSES:
+    while (status := run_directory.status()) not in ENDED_STATUSES:
         if time.monotonic() > deadline:
             _fail(f"{run} is in a long step and will stop after it; asked again, it is killed", 1)
-        if not found.is_alive():
-            found.mark_ended("the trainer died", of=("running",))
+        if not run_directory.is_alive():
+            run_directory.mark_ended("the trainer died", from_statuses=("running",))
         time.sleep(0.1)
     print(f"{run}: {status}")
 
@@ -186,7 +186,7 @@ def runs(
 
 @app.command()
 def generate(
-    who: Annotated[list[str], typer.Argument(metavar="RUN|base:NAME|base:DIR ...")],
+    model_names: Annotated[list[str], typer.Argument(metavar="RUN|base:NAME|base:DIR ...")],
     prompt: Annotated[str, typer.Option("--prompt", help="The instruction.")],
     input: Annotated[str, typer.Option("--input", help="The instruction's input.")] = "",
     raw: Annotated[
@@ -203,13 +203,13 @@ def generate(
     from core.inference import Answerer
     from core.nn.generation import Sampling
 
-    answerer = Answerer(runs_dir, keep=1)
+    answerer = Answerer(runs_dir, max_models=1)
     sampling = Sampling(max_new_tokens, temperature, top_k, seed)
     rows = []
-    for name in who:
-        *_, last = answerer.answer(name, prompt, input, sampling, raw)
-        rows.append({"run": name, "prompt": prompt, "answer": last.text, "tokens": last.tokens})
-        if last.prompt_cut:
+    for name in model_names:
+        *_, answer = answerer.answer(name, prompt, input, sampling, raw)
+        rows.append({"run": name, "prompt": prompt, "answer": answer.text, "tokens": answer.tokens})
+        if answer.prompt_cut:
             errors.print(
                 f"{name}: the prompt is longer than the context; its beginning was cut off"
             )
@@ -292,20 +292,24 @@ def _config(name: str | None, sets: list[str] | None) -> RunConfig:
 def _create(runs_dir: Path, config: RunConfig) -> RunDirectory:
     """Create a run directory. Print its name to stderr if it differs from the requested one."""
     run = RunDirectory.create(runs_dir, config)
-    asked = config.name.strip()
-    if run.name != asked:
-        why = "no name given"
-        if asked:
-            why = f"from {asked!r}" if slug(asked) == run.name else f"{slug(asked)!r} is taken"
-        errors.print(f"Run name: {run.name} ({why})")
+    requested_name = config.name.strip()
+    if run.name != requested_name:
+        origin = "no name given"
+        if requested_name:
+            origin = (
+                f"from {requested_name!r}"
+                if slug(requested_name) == run.name
+                else f"{slug(requested_name)!r} is taken"
+            )
+        errors.print(f"Run name: {run.name} ({origin})")
     return run
 
 
 def _drive(run: RunDirectory, executor: str, format: Format | None) -> None:
     """Train a run while showing how it goes; print its row; exit 1 where it did not finish."""
     drive(run, EXECUTORS[executor], errors)
-    last = run.statuses()[-1]
-    status, reason = last["status"], last.get("reason")
+    last_event = run.statuses()[-1]
+    status, reason = last_event["status"], last_event.get("reason")
     if format and status in ("finished", "stopped"):
         frame, _ = _results(run.path.parent)
         print(render(report.runs(frame[frame["name"] == run.name], format), format))

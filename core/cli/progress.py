@@ -29,7 +29,9 @@ def drive(run: RunDirectory, train: Callable[[RunDirectory], None], console: Con
     thread.join()
 
 
-def follow(run: RunDirectory, offset: int, going: Callable[[], bool], console: Console) -> None:
+def follow(
+    run: RunDirectory, offset: int, is_training: Callable[[], bool], console: Console
+) -> None:
     """Show steps, losses, samples and warnings until nobody trains the run any more.
 
     Args:
@@ -44,22 +46,22 @@ def follow(run: RunDirectory, offset: int, going: Callable[[], bool], console: C
     )
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("starting", total=None, figures="")
-        last = False
-        while not last:
-            last = not going()
+        is_last_pass = False
+        while not is_last_pass:
+            is_last_pass = not is_training()
             lines, offset = read_lines(run.events_path, offset)
             for line in lines:
                 if event := parse(line):
                     _show(event, progress, task, console)
-            time.sleep(0 if last else 0.2)
+            time.sleep(0 if is_last_pass else 0.2)
 
 
 def _show(event: dict[str, Any], progress: Progress, task: TaskID, console: Console) -> None:
     kind = event["event"]
     if kind == "download":
-        done, total = event["bytes"] // MB, event["total"] // MB
-        told = f"downloading {event['repository']}, MB"
-        progress.update(task, total=total, completed=done, description=told)
+        downloaded, total = event["bytes"] // MB, event["total"] // MB
+        description = f"downloading {event['repository']}, MB"
+        progress.update(task, total=total, completed=downloaded, description=description)
     elif kind == "plan":
         progress.update(task, total=event["steps"], completed=0, description="training")
     elif kind == "step":

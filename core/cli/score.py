@@ -71,7 +71,7 @@ def score(
     pairwise: Annotated[
         bool, typer.Option("--pairwise", help="Every two runs against each other, in both orders.")
     ] = False,
-    again: Annotated[
+    retry_unscored: Annotated[
         bool, typer.Option("--again", help="Ask again where a verdict has no score.")
     ] = False,
     in_flight: Annotated[
@@ -113,19 +113,19 @@ def score(
     )
     kind: Kind = "pair" if pairwise else "score"
     names = tuple(dict.fromkeys(run))
-    order = Order(names, settings, kind, repeats, base, again, limits)
+    order = Order(names, settings, kind, repeats, base, retry_unscored, limits)
     with contextlib.closing(sync.read_index(runs_dir, order.runs)) as index:
         answers = queries.answers(index.cursor(), order.runs)
-        found = queries.results(index.cursor())
+        results = queries.results(index.cursor())
     for name in order.runs:
         if not (answers["run"] == name).any():
             raise UserError(f"run = {name!r}: it has no answers yet; they come when it is finished")
-    hashes = dict(zip(found["name"], found["base_hash"], strict=True))
+    hashes = dict(zip(results["name"], results["base_hash"], strict=True))
 
     def answerer() -> "Answerer":
         from core.inference import Answerer
 
-        return Answerer(runs_dir, keep=1)
+        return Answerer(runs_dir, max_models=1)
 
     job = Job(runs_dir, order, answers, hashes, answerer)
     _follow(job)
@@ -163,9 +163,9 @@ def _nothing_scored(job: Job) -> str:
 
 def _rows(index: Index, job: Job) -> tuple[list[dict[str, Any]], list[str | None]]:
     """The leaderboard of the judge that just scored, and what there is to say of it."""
-    own = queries.answers(index.cursor(), job.order.runs)
-    verdicts = scores.of_runs(verdict_queries.verdicts(index.cursor(), job.names), own)
-    answers = scores.of_runs(queries.answers(index.cursor(), job.names), own)
+    own_answers = queries.answers(index.cursor(), job.order.runs)
+    verdicts = scores.of_runs(verdict_queries.verdicts(index.cursor(), job.names), own_answers)
+    answers = scores.of_runs(queries.answers(index.cursor(), job.names), own_answers)
     verdicts = verdicts[verdicts["id"] == job.id]
     rows = scores.leaderboard(verdicts, answers, job.order.judge.judge)
     notes = [
@@ -201,4 +201,6 @@ def _follow(job: Job) -> None:
                 job.stop()
             p = job.progress
             text = f"{job.phase}: {p.waiting}" if p.waiting else job.phase
-            bar.update(task, description=text, completed=p.stored + p.done, total=p.wanted or None)
+            bar.update(
+                task, description=text, completed=p.stored + p.done, total=p.requested or None
+            )

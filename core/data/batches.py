@@ -27,7 +27,7 @@ class Encoded:
 
     ids: list[int]
     prompt_length: int
-    place: int
+    dataset_index: int
 
     def targets(self, mask_prompt: bool) -> list[int]:
         """For each token but the last, the one that follows; IGNORED inside a masked prompt."""
@@ -44,7 +44,7 @@ class Batch:
 
     ids: Tensor
     targets: Tensor
-    places: list[int]
+    dataset_indices: list[int]
     tokens: int
     """Tokens that are not padding."""
     target_tokens: int
@@ -55,19 +55,19 @@ class Batch:
         return 1 - self.tokens / self.ids.numel()
 
 
-def encode_example(example: Example, place: int, max_length: int) -> Encoded:
+def encode_example(example: Example, dataset_index: int, max_length: int) -> Encoded:
     """Prompt and response are encoded apart, so that the prompt's tokens are those of generation."""
     prompt = encode(format_prompt(example.instruction, example.input))
     ids = [*prompt, *encode(example.output), END_OF_TEXT]
-    return Encoded(ids[:max_length], len(prompt), place)
+    return Encoded(ids[:max_length], len(prompt), dataset_index)
 
 
 def encode_all(
-    examples: Sequence[Example], max_length: int, mask_prompt: bool, first_place: int = 0
+    examples: Sequence[Example], max_length: int, mask_prompt: bool, first_index: int = 0
 ) -> list[Encoded]:
     """All examples that keep at least one target after cutting; `place` is their index in the data set."""
     encoded = (
-        encode_example(example, first_place + i, max_length) for i, example in enumerate(examples)
+        encode_example(example, first_index + i, max_length) for i, example in enumerate(examples)
     )
     return [e for e in encoded if any(t != IGNORE_INDEX for t in e.targets(mask_prompt))]
 
@@ -113,13 +113,13 @@ class Schedule:
 
     def batches(self, step: int) -> list[list[int]]:
         """The batches of indices of a step, counted from 1."""
-        epoch, within = divmod(step - 1, self.steps_per_epoch)
+        epoch, step_in_epoch = divmod(step - 1, self.steps_per_epoch)
         if epoch != self._epoch:
             order = epoch_order(
                 self.lengths, self.batch_size, self.seed, epoch, self.group_by_length
             )
             self._epoch, self._order = epoch, _chunks(order, self.grad_accumulation)
-        return self._order[within]
+        return self._order[step_in_epoch]
 
 
 def fingerprint(examples: Sequence[Encoded]) -> str:
@@ -142,7 +142,7 @@ def collate(examples: Sequence[Encoded], mask_prompt: bool) -> Batch:
     return Batch(
         ids,
         targets,
-        places=[example.place for example in examples],
+        dataset_indices=[example.dataset_index for example in examples],
         tokens=sum(len(example.ids) - 1 for example in examples),
         target_tokens=int((targets != IGNORE_INDEX).sum()),
     )

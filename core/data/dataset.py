@@ -91,21 +91,21 @@ def read(
     """
     on_hub = hub.repository(dataset) is not None
     paths = hub.files(dataset, download) if on_hub else [_local(dataset)]
-    found = Records([], [], [], {})
+    records = Records([], [], [], {})
     for path in paths:
         of_file = f" of {path.name}" if len(paths) > 1 else ""
-        for place, record in _records(path, dataset):
-            if max_examples is not None and len(found.examples) >= max_examples:
-                return found
-            _add(found, record, place + of_file, empty_outputs)
-    if not found.examples and found.skipped:
-        count = len(found.skipped)
+        for location, record in _records(path, dataset):
+            if max_examples is not None and len(records.examples) >= max_examples:
+                return records
+            _add(records, record, location + of_file, empty_outputs)
+    if not records.examples and records.skipped:
+        count = len(records.skipped)
         which = "its only record is not" if count == 1 else f"none of its {count:,} records is"
-        message = f"{which} usable: {_reasons(found)}; {FORMAT}"
+        message = f"{which} usable: {_reasons(records)}; {FORMAT}"
         raise UserError(f"dataset = {dataset!r}: {message}")
-    if not found.examples:
+    if not records.examples:
         raise UserError(f"dataset = {dataset!r}: it contains no examples")
-    return found
+    return records
 
 
 def load(
@@ -130,8 +130,8 @@ def unused_summary(records: Records) -> str | None:
     """Return a message about the keys that training ignores; None if there are none."""
     if not records.unused_keys:
         return None
-    named = [f"{key} ({count:,})" for key, count in records.unused_keys.items()]
-    return f"unused keys (with record counts): {_listed(named, MAX_LISTED_KEYS)}"
+    listed_keys = [f"{key} ({count:,})" for key, count in records.unused_keys.items()]
+    return f"unused keys (with record counts): {_listed(listed_keys, MAX_LISTED_KEYS)}"
 
 
 def split(examples: list[Example], config: RunConfig) -> Split:
@@ -220,8 +220,8 @@ def _records_of_object(text: str, dataset: str) -> list[Any] | None:
 
     The object has one list of records under any key, or is itself an indented record.
     """
-    first, _, rest = text.strip().partition("\n")
-    if not first.startswith("{") or (rest and _is_json(first)):
+    first_line, _, remainder = text.strip().partition("\n")
+    if not first_line.startswith("{") or (remainder and _is_json(first_line)):
         return None
     try:
         value = json.loads(text)
@@ -244,7 +244,7 @@ def _records_of_object(text: str, dataset: str) -> list[Any] | None:
     if lists:
         [records] = lists.values()
         return list(records)
-    return [value] if rest else None
+    return [value] if remainder else None
 
 
 def _is_json(text: str) -> bool:
@@ -271,17 +271,17 @@ def _numbered(records: Sequence[Any]) -> Iterator[tuple[str, Any]]:
     return ((f"record {i}", record) for i, record in enumerate(records, 1))
 
 
-def _add(found: Records, record: Any, place: str, empty_outputs: EmptyOutputs) -> None:
+def _add(records: Records, record: Any, location: str, empty_outputs: EmptyOutputs) -> None:
     """Add a record to the examples or to the skipped ones."""
     if reason := _unusable(record, empty_outputs):
-        found.skipped.append(SkippedRecord(place, reason))
+        records.skipped.append(SkippedRecord(location, reason))
         return
-    found.examples.append(Example(**{key: _valid_unicode(record.get(key) or "") for key in KEYS}))
-    found.places.append(place)
+    records.examples.append(Example(**{key: _valid_unicode(record.get(key) or "") for key in KEYS}))
+    records.places.append(location)
     for key, value in record.items():
         if key not in KEYS and value not in (None, "", [], {}):
-            shown = _shown(key)
-            found.unused_keys[shown] = found.unused_keys.get(shown, 0) + 1
+            display_key = _shown(key)
+            records.unused_keys[display_key] = records.unused_keys.get(display_key, 0) + 1
 
 
 def _unusable(record: Any, empty_outputs: EmptyOutputs) -> str | None:
@@ -301,16 +301,19 @@ def _unusable(record: Any, empty_outputs: EmptyOutputs) -> str | None:
 
 def _reasons(records: Records) -> str:
     """List skipped records by reason: `empty output (record 285, record 1105)`."""
-    places: dict[str, list[str]] = {}
+    locations_by_reason: dict[str, list[str]] = {}
     for skipped in records.skipped:
-        places.setdefault(skipped.reason, []).append(skipped.place)
-    listed = [f"{why} ({_listed(where, MAX_LISTED_RECORDS)})" for why, where in places.items()]
+        locations_by_reason.setdefault(skipped.reason, []).append(skipped.place)
+    listed = [
+        f"{reason} ({_listed(locations, MAX_LISTED_RECORDS)})"
+        for reason, locations in locations_by_reason.items()
+    ]
     return ", ".join(listed)
 
 
-def _listed(words: Sequence[str], limit: int) -> str:
-    more = f" and {len(words) - limit:,} more" if len(words) > limit else ""
-    return ", ".join(words[:limit]) + more
+def _listed(items: Sequence[str], limit: int) -> str:
+    suffix = f" and {len(items) - limit:,} more" if len(items) > limit else ""
+    return ", ".join(items[:limit]) + suffix
 
 
 def _shown(key: str) -> str:

@@ -64,22 +64,24 @@ def progress_bar(repository: str) -> type[Any] | None:
     listener = _listener.get()
     if listener is None:
         return None
-    tell = listener
+    notify = listener
 
     class DownloadProgress(tqdm):  # type: ignore[misc]
-        last = -math.inf
+        last_report_at = -math.inf
 
-        def __init__(self, *args: Any, **more: Any) -> None:
-            super().__init__(*args, file=io.StringIO(), **more)
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, file=io.StringIO(), **kwargs)
 
         def update(self, n: float | None = 1) -> bool | None:
-            drawn: bool | None = super().update(n)
+            displayed: bool | None = super().update(n)
             now = time.monotonic()
-            whole = self.n == self.total
-            if self.unit == "B" and (whole or now - self.last >= PROGRESS_INTERVAL_S):
-                self.last = now
-                tell(repository, int(self.n), int(self.total or 0))
-            return drawn
+            is_complete = self.n == self.total
+            if self.unit == "B" and (
+                is_complete or now - self.last_report_at >= PROGRESS_INTERVAL_S
+            ):
+                self.last_report_at = now
+                notify(repository, int(self.n), int(self.total or 0))
+            return displayed
 
     return DownloadProgress
 
@@ -162,20 +164,20 @@ def discard_if_damaged(path: Path) -> bool:
     """Remove a cached file if it is damaged. Return whether it was."""
     damaged = is_damaged(path)
     if damaged:
-        named = path.parent / path.readlink()
-        bytes_of = named.resolve()
-        for each in (path, named, bytes_of):
-            each.unlink(missing_ok=True)
+        blob = path.parent / path.readlink()
+        target = blob.resolve()
+        for file_path in (path, blob, target):
+            file_path.unlink(missing_ok=True)
     return damaged
 
 
 @contextmanager
-def explain_error(named: str, repository: str, instead: str) -> Iterator[None]:
+def explain_error(setting: str, repository: str, alternative: str) -> Iterator[None]:
     """Turn what a download meets into one sentence.
 
     Args:
-        named: the setting, such as `dataset = 'alpaca'`.
-        instead: what would do without the hub, such as `name a file`.
+        setting: the setting, such as `dataset = 'alpaca'`.
+        alternative: what would do without the hub, such as `name a file`.
 
     Raises:
         UserError: in place of the client's errors and those of its HTTP library, whichever that is.
@@ -188,8 +190,8 @@ def explain_error(named: str, repository: str, instead: str) -> Iterator[None]:
         transport = isinstance(error, OSError | HfHubHTTPError | LocalEntryNotFoundError)
         if not (transport or type(error).__module__.startswith("httpx")):
             raise
-        sentence = f"{named}: {repository} could not be fetched from the hub: {_reason(error)}"
-        raise UserError(f"{sentence}, or {instead}") from None
+        sentence = f"{setting}: {repository} could not be fetched from the hub: {_reason(error)}"
+        raise UserError(f"{sentence}, or {alternative}") from None
 
 
 def _reason(error: Exception) -> str:
@@ -197,8 +199,8 @@ def _reason(error: Exception) -> str:
         return "the disk is full; make room for it"
     if isinstance(error, RepositoryNotFoundError):
         return "there is no such repository, or it is not public; look for its name"
-    for met in (error, error.__cause__):  # its client hides an answer in another error
-        status = getattr(getattr(met, "response", None), "status_code", None)
+    for exception in (error, error.__cause__):  # its client hides an answer in another error
+        status = getattr(getattr(exception, "response", None), "status_code", None)
         if status is not None:
             return f"it answered with status {status}; try again later"
     if isinstance(error, LocalEntryNotFoundError):

@@ -12,8 +12,10 @@ IGNORED_PUNCTUATION = re.compile(r"[^\w\s+#%./<>=*-]|_|(?<!\d)[./*]|[./*](?!\d)|
 
 def exact_match(answer: str, reference: str) -> bool:
     """Two texts that have no words at all match only if they are the same sign for sign."""
-    words = normalized(answer)
-    return words == normalized(reference) and (bool(words) or answer.strip() == reference.strip())
+    normalized_answer = normalized(answer)
+    return normalized_answer == normalized(reference) and (
+        bool(normalized_answer) or answer.strip() == reference.strip()
+    )
 
 
 def normalized(text: str) -> str:

@@ -66,12 +66,12 @@ def files(dataset: str, download: bool) -> list[Path]:
             if download:
                 raise
             raise NotDownloadedError(f"dataset = {dataset!r}: it is not downloaded yet") from None
-    found = sorted(path for path in Path(folder).rglob("*") if path.suffix in DATA_SUFFIXES)
-    found = [path for path in found if path.name not in METADATA_FILES]
-    if not found:
+    paths = sorted(path for path in Path(folder).rglob("*") if path.suffix in DATA_SUFFIXES)
+    paths = [path for path in paths if path.name not in METADATA_FILES]
+    if not paths:
         raise UserError(f"dataset = {dataset!r}: {name} holds no parquet, JSON or JSONL file")
-    found = [path for path in found if path.suffix == ".parquet"] or found
-    found = [path for path in found if path.stem.startswith("train")] or found
-    if download and any(discard_if_damaged(path) for path in found):
+    paths = [path for path in paths if path.suffix == ".parquet"] or paths
+    paths = [path for path in paths if path.stem.startswith("train")] or paths
+    if download and any(discard_if_damaged(path) for path in paths):
         raise UserError(f"dataset = {dataset!r}: what came from {name} {CHECKSUM_MISMATCH}")
-    return found
+    return paths

@@ -52,43 +52,56 @@ def tokens(example: Example, config: RunConfig, context: int) -> list[Token]:
     """The example as the model sees it. The first token is never a target: nothing comes before it."""
     encoded = encode_example(example, 0, NO_LIMIT)
     limit = min(config.max_length or context, context)
-    first = encoded.prompt_length if config.mask_prompt else 1
-    found, held = [], []
-    for place, token in enumerate(encoded.ids):
-        held.append(token)
-        text = decode(held)
-        if "\ufffd" in text and place + 1 < len(encoded.ids):
+    first_target = encoded.prompt_length if config.mask_prompt else 1
+    result, pending_ids = [], []
+    for position, token in enumerate(encoded.ids):
+        pending_ids.append(token)
+        text = decode(pending_ids)
+        if "\ufffd" in text and position + 1 < len(encoded.ids):
             text = ""  # not whole before the next token
         else:
-            held = []
-        state: State = "cut" if place >= limit else "learned" if place >= first else "given"
-        found.append(Token(text, state))
-    return found
+            pending_ids = []
+        state: State = (
+            "cut" if position >= limit else "learned" if position >= first_target else "given"
+        )
+        result.append(Token(text, state))
+    return result
 
 
-def duplicates(split: Split, least: float = MIN_DUPLICATE_SIMILARITY) -> pd.DataFrame:
+def duplicates(split: Split, min_similarity: float = MIN_DUPLICATE_SIMILARITY) -> pd.DataFrame:
     """Test examples that a training example resembles, most alike first: test, train, similarity.
 
     `same_prompt` tells that instruction and input are the same but for case and white space. Similarity
     is that of rapidfuzz's `ratio`; test and train are items of the data set.
     """
     train, test = ([_normal(*vars(e).values()) for e in part] for part in (split.train, split.test))
-    same_prompt = {_prompt(e): place for place, e in reversed([*enumerate(split.train)])}
+    same_prompt = {
+        _prompt(e): train_index for train_index, e in reversed([*enumerate(split.train)])
+    }
     rows = []
     for start in range(0, len(test), COMPARE_CHUNK):
-        some = test[start : start + COMPARE_CHUNK]
-        scores = process.cdist(some, train, scorer=fuzz.ratio, score_cutoff=least, workers=-1)
-        for i, (place, score) in enumerate(
+        chunk = test[start : start + COMPARE_CHUNK]
+        scores = process.cdist(
+            chunk, train, scorer=fuzz.ratio, score_cutoff=min_similarity, workers=-1
+        )
+        for i, (train_index, score) in enumerate(
             zip(scores.argmax(1), scores.max(1), strict=True), start
         ):
             prompt = _prompt(split.test[i])
-            if score < least:
+            if score < min_similarity:
                 if prompt not in same_prompt:
                     continue
-                place = same_prompt[prompt]
-                score = fuzz.ratio(test[i], train[place])
-            same = prompt == _prompt(split.train[place])
-            rows.append((split.first_test_item + i, int(place), round(float(score), 1), same))
+                train_index = same_prompt[prompt]
+                score = fuzz.ratio(test[i], train[train_index])
+            is_same_prompt = prompt == _prompt(split.train[train_index])
+            rows.append(
+                (
+                    split.first_test_item + i,
+                    int(train_index),
+                    round(float(score), 1),
+                    is_same_prompt,
+                )
+            )
     frame = pd.DataFrame(rows, columns=["test", "train", "similarity", "same_prompt"])
     return frame.sort_values("similarity", ascending=False, kind="stable", ignore_index=True)
 

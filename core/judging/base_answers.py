@@ -68,10 +68,14 @@ def answer_missing(
             raise UserError(f"{base.name} is being answered by another process; wait for it")
         try:
             with closing(EventWriter(path)) as writer:
-                known = _answered(path)
-                left = [(place, e) for place, e in examples if e not in known]
-                if left:
-                    _answer(writer, base, left, load, stop)
+                answers_by_example = _answered(path)
+                remaining = [
+                    (dataset_index, e)
+                    for dataset_index, e in examples
+                    if e not in answers_by_example
+                ]
+                if remaining:
+                    _answer(writer, base, remaining, load, stop)
                 return _answered(path)
         finally:
             os.close(lock)
@@ -82,7 +86,7 @@ def answer_missing(
 def _answer(
     writer: EventWriter,
     base: Base,
-    left: Sequence[tuple[int, Example]],
+    remaining: Sequence[tuple[int, Example]],
     load: "Callable[[], tuple[GPT2, str]]",
     stop: threading.Event,
 ) -> None:
@@ -93,17 +97,17 @@ def _answer(
     if weights != base.weights:
         message = f"base_model = {base.model!r}: its weights are no longer those that were tuned; score without the base"
         raise UserError(message)
-    examples = [example for _, example in left]
+    examples = [example for _, example in remaining]
     for answers in answer_all(model, examples, Sampling(base.max_new_tokens)):
         for answer in answers:
-            place, example = left[answer.index]
-            writer.append("generation", **answer.event(example, place))
+            dataset_index, example = remaining[answer.index]
+            writer.append("generation", **answer.event(example, dataset_index))
         if stop.is_set():
             return
 
 
 def _answered(path: Path) -> dict[Example, str]:
-    found: dict[Example, str] = {}
+    answers_by_example: dict[Example, str] = {}
     lines, offset = read_lines(path, 0)
     while lines:
         for e in map(parse, lines):
@@ -111,6 +115,6 @@ def _answered(path: Path) -> dict[Example, str]:
                 fields = ("instruction", "input", "reference", "answer")
                 texts = [e[name] for name in fields if isinstance(e.get(name), str)]
                 if len(texts) == len(fields):
-                    found[Example(*texts[:3])] = texts[3]
+                    answers_by_example[Example(*texts[:3])] = texts[3]
         lines, offset = read_lines(path, offset)
-    return found
+    return answers_by_example

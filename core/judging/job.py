@@ -40,7 +40,7 @@ class Order:
         kind: `score` for one answer at a time, `pair` for every two runs against each other.
         repeats: verdicts on each answer.
         with_base: the base models of the runs too.
-        missing_again: ask again where a verdict is there without a score.
+        retry_missing: ask again where a verdict is there without a score.
     """
 
     runs: tuple[str, ...]
@@ -48,7 +48,7 @@ class Order:
     kind: Kind = "score"
     repeats: int = 1
     with_base: bool = True
-    missing_again: bool = False
+    retry_missing: bool = False
     limits: Limits = field(default_factory=Limits)
 
 
@@ -121,7 +121,7 @@ class Job:
                 self.order.limits,
                 self._stop,
                 self.progress,
-                self.order.missing_again,
+                self.order.retry_missing,
             )
         self.phase = "stopped" if self._stop.is_set() else "done"
 
@@ -145,14 +145,14 @@ class Job:
             def load(model: str = base.model) -> "tuple[GPT2, str]":
                 from core.inference import BASE_PREFIX
 
-                answerer, who = self._answerer(), BASE_PREFIX + model
-                return answerer.model(who), answerer.fingerprint(who)
+                answerer, base_name = self._answerer(), BASE_PREFIX + model
+                return answerer.model(base_name), answerer.fingerprint(base_name)
 
-            found = answer_missing(self._runs_dir, base, examples, load, self._stop)
+            answers_by_example = answer_missing(self._runs_dir, base, examples, load, self._stop)
             rows = [
-                (base.name, e.instruction, e.input, e.output, found[e])
+                (base.name, e.instruction, e.input, e.output, answers_by_example[e])
                 for _, e in examples
-                if e in found
+                if e in answers_by_example
             ]
             frames.append(pd.DataFrame(rows, columns=["run", *JUDGED_COLUMNS]))
         return frames
@@ -167,7 +167,7 @@ def bases_of(
     runs_dir: Path, answers: pd.DataFrame, hashes: Mapping[str, Any]
 ) -> dict[Base, list[tuple[int, Example]]]:
     """The base models of some runs, each with the test examples of its runs and their places."""
-    found: dict[Base, dict[Example, int]] = {}
+    examples_by_base: dict[Base, dict[Example, int]] = {}
     for run, part in answers.groupby("run", sort=False):
         weights = hashes.get(str(run))
         if not isinstance(weights, str):  # pandas has NaN for what is not there
@@ -178,10 +178,10 @@ def bases_of(
             continue
         base = Base(config.base_model, weights, config.max_new_tokens)
         rows = part[["instruction", "input", "reference"]].itertuples(index=False)
-        examples = found.setdefault(base, {})
-        for row, place in zip(rows, part["item"], strict=True):
-            examples.setdefault(Example(*row), int(place))
+        examples = examples_by_base.setdefault(base, {})
+        for row, dataset_index in zip(rows, part["item"], strict=True):
+            examples.setdefault(Example(*row), int(dataset_index))
     return {
-        base: [(place, example) for example, place in examples.items()]
-        for base, examples in found.items()
+        base: [(dataset_index, example) for example, dataset_index in examples.items()]
+        for base, examples in examples_by_base.items()
     }

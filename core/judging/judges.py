@@ -60,8 +60,8 @@ def build(settings: JudgeSettings, kind: Kind = "score", check_key: bool = True)
         UserError: a setting is missing or invalid.
     """
     if settings.judge not in JUDGES:
-        known = ", ".join(JUDGES)
-        raise UserError(f"judge = {settings.judge!r}: must be one of {known}")
+        judge_names = ", ".join(JUDGES)
+        raise UserError(f"judge = {settings.judge!r}: must be one of {judge_names}")
     if settings.temperature is not None and not 0 <= settings.temperature <= 2:
         raise UserError(f"temperature = {settings.temperature:g}: must be from 0 to 2")
     if settings.timeout is not None and not 0 < settings.timeout <= MAX_TIMEOUT_S:
@@ -72,8 +72,10 @@ def build(settings: JudgeSettings, kind: Kind = "score", check_key: bool = True)
 
 def _reference(settings: JudgeSettings, kind: Kind, check_key: bool) -> Judge:
     if (name := settings.model or "chrf") not in MEASURES:
-        known = ", ".join(MEASURES)
-        raise UserError(f"model = {name!r}: for judge = 'reference' it must be one of {known}")
+        measure_names = ", ".join(MEASURES)
+        raise UserError(
+            f"model = {name!r}: for judge = 'reference' it must be one of {measure_names}"
+        )
     return ReferenceJudge(kind, MEASURE_NAMES[name])
 
 

@@ -38,7 +38,7 @@ class Ledger:
     def __init__(self, runs_dir: Path, spec: Mapping[str, Any]) -> None:
         self.id = judge_id(spec)
         self.path = runs_dir / VERDICTS_FOLDER / f"{self.id}.jsonl"
-        self._writing = threading.Lock()
+        self._write_lock = threading.Lock()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with contextlib.ExitStack() as opening:  # let go of, should any of it fail
@@ -48,11 +48,11 @@ class Ledger:
                     raise UserError(message)
                 opening.callback(os.close, lock)
                 self._writer = opening.enter_context(contextlib.closing(EventWriter(self.path)))
-                self.known = _read(self.path)
+                self.scores_by_key = _read(self.path)
                 """Score by key of every verdict, None where it is missing."""
                 if self.path.stat().st_size == 0:
                     self._writer.append("judge", id=self.id, **spec)
-                self._held = opening.pop_all()
+                self._resources = opening.pop_all()
         except OSError as error:
             raise UserError(f"{self.path.parent} cannot be written to ({error})") from None
 
@@ -60,20 +60,20 @@ class Ledger:
         """Keep a verdict. Of two with one key the later counts. Raises UserError where the disk is full."""
         fields = {**asdict(verdict), "raw": verdict.raw[:MAX_RAW_CHARACTERS]}
         fields = {name: value for name, value in fields.items() if value not in (None, "")}
-        place = {"key": key, "id": self.id, "subject": item.subject, "repeat": repeat}
-        with self._writing:
+        identifiers = {"key": key, "id": self.id, "subject": item.subject, "repeat": repeat}
+        with self._write_lock:
             try:
-                self._writer.append("verdict", **place, **fields)
+                self._writer.append("verdict", **identifiers, **fields)
             except OSError as error:
                 raise UserError(f"{self.path} cannot be written to ({error})") from None
-            self.known[key] = verdict.score
+            self.scores_by_key[key] = verdict.score
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._writing:
-            self._held.close()
+        with self._write_lock:
+            self._resources.close()
 
 
 def known_verdicts(runs_dir: Path, spec: Mapping[str, Any]) -> Mapping[str, float | None]:
@@ -92,11 +92,11 @@ def _read_once(path: Path, *_: int) -> dict[str, float | None]:
 
 
 def _read(path: Path) -> dict[str, float | None]:
-    known: dict[str, float | None] = {}
+    scores_by_key: dict[str, float | None] = {}
     lines, offset = read_lines(path, 0)
     while lines:
         for event in map(parse, lines):
             if event and event["event"] == "verdict" and isinstance(event.get("key"), str):
-                known[event["key"]] = event.get("score")
+                scores_by_key[event["key"]] = event.get("score")
         lines, offset = read_lines(path, offset)
-    return known
+    return scores_by_key

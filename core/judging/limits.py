@@ -66,11 +66,11 @@ class Throttle:
             return self._closed_until - now
         while self._sent and self._sent[0][0] <= now - WINDOW_S:
             self._tokens -= self._sent.popleft()[1]
-        most = self._limits.requests_per_minute
-        if most and len(self._sent) >= most:
-            return self._sent[-most][0] + WINDOW_S - now
-        room = self._limits.tokens_per_minute
-        if room and self._sent and self._tokens + tokens > room:
+        max_requests = self._limits.requests_per_minute
+        if max_requests and len(self._sent) >= max_requests:
+            return self._sent[-max_requests][0] + WINDOW_S - now
+        max_tokens = self._limits.tokens_per_minute
+        if max_tokens and self._sent and self._tokens + tokens > max_tokens:
             return self._sent[0][0] + WINDOW_S - now  # one larger than the room goes alone
         return 0.0
 

@@ -32,7 +32,7 @@ class ModelJudge:
     ) -> None:
         self._connect, self._question, self._secrets = connect, question, secrets
         self._service: Service | None = None
-        self._connecting = threading.Lock()
+        self._connect_lock = threading.Lock()
         self.spec = {
             "judge": name,
             "kind": question.kind,
@@ -48,7 +48,7 @@ class ModelJudge:
 
     def judge(self, item: Item) -> Verdict:
         """One request. Raises BusyError or RefusedError."""
-        with self._connecting:
+        with self._connect_lock:
             self._service = self._service or self._connect()
         start = time.perf_counter()
         reply = self._service.ask(self.prompt(item), self._question.schema)

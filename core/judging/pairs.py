@@ -34,22 +34,22 @@ def win_rates(verdicts: pd.DataFrame, runs: Sequence[str]) -> list[dict[str, Any
     """
     rows = []
     for run, other, both in _both_orders(verdicts, runs):
-        found = win_rate(both["forward"], both["backward"])
-        rate = {"rate": found.rate, "low": found.low, "high": found.high}
-        rows.append({"run": run, "other": other, **rate, "scored": found.n, "flips": found.flips})
+        result = win_rate(both["forward"], both["backward"])
+        rate = {"rate": result.rate, "low": result.low, "high": result.high}
+        rows.append({"run": run, "other": other, **rate, "scored": result.n, "flips": result.flips})
     return rows
 
 
 def tournament(verdicts: pd.DataFrame, runs: Sequence[str]) -> list[dict[str, Any]]:
     """Bradley-Terry ratings, best first: run, mean, low, high in Elo points around 0; of runs that met another."""
-    met = list(_both_orders(verdicts, runs))
-    runs = [r for r in runs if any(r in (a, b) and len(both) for a, b, both in met)]
-    place = {run: i for i, run in enumerate(runs)}
+    pairings = list(_both_orders(verdicts, runs))
+    runs = [r for r in runs if any(r in (a, b) and len(both) for a, b, both in pairings)]
+    run_index = {run: i for i, run in enumerate(runs)}
     outcomes = []
-    for run, other, both in met:
+    for run, other, both in pairings:
         for example, forward, backward in both[["forward", "backward"]].itertuples():
             for points in (forward, 100 - backward):
-                outcomes.append((example, place[run], place[other], points))
+                outcomes.append((example, run_index[run], run_index[other], points))
     if not outcomes:
         return []
     ratings = rating_intervals(outcomes, len(runs))
@@ -66,8 +66,8 @@ def _both_orders(
     """Each two runs with the scores at examples that were judged in both orders: forward, backward."""
     scored = verdicts.dropna(subset=["score"])
     means = scored.groupby(["run", "other", *EXAMPLE_COLUMNS])["score"].mean()
-    known = means.reset_index().groupby(["run", "other"])
-    tables = {pair: part.set_index(EXAMPLE_COLUMNS)["score"] for pair, part in known}
+    grouped = means.reset_index().groupby(["run", "other"])
+    tables = {pair: part.set_index(EXAMPLE_COLUMNS)["score"] for pair, part in grouped}
     for run, other in combinations(runs, 2):
         if (run, other) in tables and (other, run) in tables:
             both = pd.DataFrame({"forward": tables[run, other], "backward": tables[other, run]})

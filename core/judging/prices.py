@@ -26,7 +26,7 @@ DEFAULT_PRICES: dict[str, tuple[float, float]] = {
 class Estimate:
     """Of what is still to be asked. `dollars` is None where there is no price."""
 
-    wanted: int
+    requested: int
     requests: int
     tokens: int
     dollars: float | None
@@ -36,22 +36,24 @@ class Estimate:
     def sentence(self) -> str:
         """For people."""
         if not self.requests:
-            return f"All {self.wanted:,} verdicts are there already: nothing is asked."
-        stored = self.wanted - self.requests
-        text = f"{self.wanted:,} verdicts" + (f", {stored:,} are there already" if stored else "")
+            return f"All {self.requested:,} verdicts are there already: nothing is asked."
+        stored = self.requested - self.requests
+        text = f"{self.requested:,} verdicts" + (
+            f", {stored:,} are there already" if stored else ""
+        )
         if not self.tokens:
             return f"{text}: {self.requests:,} to make, at no cost."
         price = "price unknown" if self.dollars is None else f"about ${self.dollars:.2f}"
         price = "less than $0.01" if self.dollars is not None and self.dollars < 0.005 else price
-        more = "; what a model thinks before it answers comes on top"
-        more = ", with replies as long as its own so far" if self.measured else more
-        more = "" if self.dollars is None else more
-        return f"{text}: {self.requests:,} requests, about {self.tokens:,} tokens, {price}{more}."
+        suffix = "; what a model thinks before it answers comes on top"
+        suffix = ", with replies as long as its own so far" if self.measured else suffix
+        suffix = "" if self.dollars is None else suffix
+        return f"{text}: {self.requests:,} requests, about {self.tokens:,} tokens, {price}{suffix}."
 
 
 def estimate(
-    wanted: Sequence[Task],
-    left: Sequence[Task],
+    requested: Sequence[Task],
+    remaining: Sequence[Task],
     model: str,
     prices: Mapping[str, tuple[float, float]],
     reply_tokens: float | None = None,
@@ -61,20 +63,23 @@ def estimate(
     Args:
         reply_tokens: mean of the judge's replies so far, where there are any.
     """
-    prompted = [task for task in left if task.tokens > TYPICAL_REPLY_TOKENS]
-    read = sum(task.tokens - TYPICAL_REPLY_TOKENS for task in prompted)
-    written = round((reply_tokens or TYPICAL_REPLY_TOKENS) * len(prompted))
+    prompted = [task for task in remaining if task.tokens > TYPICAL_REPLY_TOKENS]
+    input_tokens = sum(task.tokens - TYPICAL_REPLY_TOKENS for task in prompted)
+    output_tokens = round((reply_tokens or TYPICAL_REPLY_TOKENS) * len(prompted))
     price = prices.get(model)
-    dollars = None if price is None else (price[0] * read + price[1] * written) / 1e6
-    return Estimate(len(wanted), len(left), read + written, dollars, bool(reply_tokens))
+    dollars = None if price is None else (price[0] * input_tokens + price[1] * output_tokens) / 1e6
+    return Estimate(
+        len(requested), len(remaining), input_tokens + output_tokens, dollars, bool(reply_tokens)
+    )
 
 
 def load(runs_dir: Path) -> dict[str, tuple[float, float]]:
     """The prices kept beside the runs, or the built-in ones where there are none that can be read."""
     try:
-        found = json.loads((runs_dir / PRICES_FILE).read_text(encoding="utf-8"))
+        stored_prices = json.loads((runs_dir / PRICES_FILE).read_text(encoding="utf-8"))
         return {
-            str(model): (float(read), float(written)) for model, (read, written) in found.items()
+            str(model): (float(input_price), float(output_price))
+            for model, (input_price, output_price) in stored_prices.items()
         }
     except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return dict(DEFAULT_PRICES)

@@ -88,15 +88,15 @@ class Question:
     template: str
 
     def __post_init__(self) -> None:
-        wanted = ["answer"] if self.kind == "score" else ["answer", "other"]
-        known = ["instruction", "input", "reference", *wanted]
-        found = PLACEHOLDER.findall(self.template)
-        for name in found:
-            if name not in known:
-                names = ", ".join(f"{{{n}}}" for n in known)
+        required = ["answer"] if self.kind == "score" else ["answer", "other"]
+        allowed = ["instruction", "input", "reference", *required]
+        placeholders = PLACEHOLDER.findall(self.template)
+        for name in placeholders:
+            if name not in allowed:
+                names = ", ".join(f"{{{n}}}" for n in allowed)
                 raise UserError(f"prompt: {{{name}}} is no field of an answer; it should be one of {names}")  # fmt: skip
-        for name in wanted:
-            if name not in found:
+        for name in required:
+            if name not in placeholders:
                 raise UserError(f"prompt: it should have a place for {{{name}}}")
 
     @property
@@ -107,7 +107,7 @@ class Question:
     def fill(self, item: Item) -> str:
         """The prompt; what stands in an item's fields is not looked at for places again."""
         values = {name: value or "(none)" for name, value in vars(item).items()}
-        return PLACEHOLDER.sub(lambda place: values[place[1]], self.template)
+        return PLACEHOLDER.sub(lambda match: values[match[1]], self.template)
 
     def read(
         self, text: str, item: Item, cut: str | None = None, from_reasoning: bool = False

@@ -48,17 +48,17 @@ class ReferenceJudge:
         """Of two answers, the better is the one that is closer to the reference."""
         first = measures(item.answer, item.reference)
         if item.other is None:
-            rest = [
+            other_measures = [
                 f"{MEASURE_TITLES[name]} {first[name]:.0f}"
                 for name in MEASURE_TITLES
                 if name != self._measure
             ]
-            return Verdict(first[self._measure], ", ".join(rest), raw=json.dumps(first))
+            return Verdict(first[self._measure], ", ".join(other_measures), raw=json.dumps(first))
         other = measures(item.other, item.reference)
-        mine, theirs = first[self._measure], other[self._measure]
-        ahead = mine - theirs
-        reason = f"{MEASURE_TITLES[self._measure]} {mine:.0f} and {theirs:.0f}"
-        score = 50.0 if ahead == 0 else 100.0 if ahead > 0 else 0.0
+        first_score, other_score = first[self._measure], other[self._measure]
+        difference = first_score - other_score
+        reason = f"{MEASURE_TITLES[self._measure]} {first_score:.0f} and {other_score:.0f}"
+        score = 50.0 if difference == 0 else 100.0 if difference > 0 else 0.0
         return Verdict(score, reason, raw=json.dumps([first, other]))
 
 
@@ -66,9 +66,9 @@ def measures(answer: str, reference: str) -> dict[Measure, float]:
     """Each measure of an answer, 0 to 100."""
     from sacrebleu.metrics import CHRF  # type: ignore[attr-defined]
 
-    words, wanted = normalized(answer).split(), normalized(reference).split()
+    words, reference_words = normalized(answer).split(), normalized(reference).split()
     exact = exact_match(answer, reference)
     chrf = 100.0 if exact else CHRF().sentence_score(answer.strip(), [reference.strip()]).score
-    length = len(words) + len(wanted)
-    rouge_l = 100.0 if exact else 200.0 * LCSseq.similarity(words, wanted) / max(1, length)
+    length = len(words) + len(reference_words)
+    rouge_l = 100.0 if exact else 200.0 * LCSseq.similarity(words, reference_words) / max(1, length)
     return {"exact": 100.0 * exact, "chrf": round(chrf, 4), "rouge_l": round(rouge_l, 4)}

@@ -260,21 +260,21 @@ def without_reasoning(text: str) -> str:
         body = CHANNEL_END.split(text[last.end() :], maxsplit=1)[0]
         return body if last[1] == "final" else ""
     text = BARE_CHANNELS.sub("", text, count=1)
-    kept: list[str] = []
+    parts: list[str] = []
     depth = position = 0
     for tag in REASONING.finditer(text):
         if depth == 0:
-            kept.append(text[position : tag.start()])
+            parts.append(text[position : tag.start()])
         if not (tag["close"] or tag["end"]):
             depth += 1
         elif depth:
             depth -= 1
         else:
-            kept.clear()
+            parts.clear()
         position = tag.end()
     if depth == 0:
-        kept.append(text[position:])
-    return "".join(kept)
+        parts.append(text[position:])
+    return "".join(parts)
 
 
 def _content_text(content: Any) -> str:
@@ -297,24 +297,24 @@ def _find(
     """Return the value and the reason of the verdict. Raises _UnclearError if there is none or if verdicts conflict."""
     key = KEYS[kind]
     must_end = is_cut or from_reasoning
-    own = _decoded(text)
-    if not _is_json(own):  # a reason may contain tags
-        own = without_reasoning(_without_quotes(own, kind, judged))
-    if len(own) > MAX_TEXT_CHARS:
+    cleaned = _decoded(text)
+    if not _is_json(cleaned):  # a reason may contain tags
+        cleaned = without_reasoning(_without_quotes(cleaned, kind, judged))
+    if len(cleaned) > MAX_TEXT_CHARS:
         raise _UnclearError(UNREADABLE)
-    objects = _objects(own, key)
-    copied = [found.entries for part in judged for found in _objects(part, key)]
+    objects = _objects(cleaned, key)
+    copied = [candidate.entries for part in judged for candidate in _objects(part, key)]
     verdicts, ignored = [], []
-    for found in objects:
-        is_copy = any(found.entries.items() <= other.items() for other in copied)
-        if is_copy or NO_VERDICT.search(_introduction(own, found.start)):
-            ignored.append(found)
+    for candidate in objects:
+        is_copy = any(candidate.entries.items() <= other.items() for other in copied)
+        if is_copy or NO_VERDICT.search(_introduction(cleaned, candidate.start)):
+            ignored.append(candidate)
         else:
-            verdicts.append(found)
+            verdicts.append(candidate)
     if not verdicts:
-        plain = own
-        for found in reversed(ignored):
-            plain = plain[: found.start] + plain[found.end :]
+        plain = cleaned
+        for candidate in reversed(ignored):
+            plain = plain[: candidate.start] + plain[candidate.end :]
         if plain.strip() in [part.strip() for part in judged]:
             raise _UnclearError("the reply repeats the answer")
         return _find_statement(plain, kind, is_cut, must_end), ""
@@ -322,22 +322,22 @@ def _find(
     last = verdicts[-1]
     value = last.entries[key]
     previous_end = max((o.end for o in objects if o.end <= last.start), default=0)
-    is_final = FINAL.search(own[previous_end : last.start])
+    is_final = FINAL.search(cleaned[previous_end : last.start])
     earlier = [] if is_final else [o.entries[key] for o in verdicts[:-1]]
     # A copy that is not introduced as a quote could be a final verdict that happens to equal the answer's.
     quoted = [
-        o for o in ignored if o.entries in copied and SAYS.search(_introduction(own, o.start))
+        o for o in ignored if o.entries in copied and SAYS.search(_introduction(cleaned, o.start))
     ]
     later = [o.entries[key] for o in ignored if o.start > last.start and o not in quoted]
-    tail = own[last.end :]
-    for found in reversed(objects):
-        if found.start > last.start:
-            tail = tail[: found.start - last.end] + tail[found.end - last.end :]
+    tail = cleaned[last.end :]
+    for candidate in reversed(objects):
+        if candidate.start > last.start:
+            tail = tail[: candidate.start - last.end] + tail[candidate.end - last.end :]
     revised = [v for name, v in last.entries.items() if name != key and REVISED_KEY.search(name)]
     _check_agreement([*earlier, *revised, *later, *_values_after(tail, kind), value], kind)
     if _may_be_replaced(tail, kind) or (must_end and not AT_END.fullmatch(tail)):
         raise _UnclearError(UNREADABLE)
-    if is_cut and not AT_START.fullmatch(own[: last.start]):
+    if is_cut and not AT_START.fullmatch(cleaned[: last.start]):
         raise _UnclearError(UNREADABLE)
     return value, str(last.entries.get("reason") or "").strip()
 
@@ -354,9 +354,9 @@ def _may_be_replaced(tail: str, kind: Kind) -> bool:
 def _find_statement(text: str, kind: Kind, is_cut: bool, must_end: bool) -> Any:
     """Return the verdict stated in plain text. Raises _UnclearError if there is none or if verdicts conflict."""
     text = SCALE.sub("", text)
-    whole, *patterns = STATEMENTS[kind]
-    if not must_end and (found := whole.fullmatch(text)):
-        return found[1]
+    whole_text_pattern, *patterns = STATEMENTS[kind]
+    if not must_end and (match := whole_text_pattern.fullmatch(text)):
+        return match[1]
     lines = text.splitlines()
     if must_end and lines and not text.endswith("\n"):
         lines.pop()  # it may end in the middle of a number
@@ -365,18 +365,18 @@ def _find_statement(text: str, kind: Kind, is_cut: bool, must_end: bool) -> Any:
     for segment in segments:
         if len(segment) > MAX_STATEMENT_CHARS or OTHER_SCALE.search(segment):
             continue
-        found = next(filter(None, (p.fullmatch(segment) for p in patterns)), None)
-        if found and not RETRACTION.search(segment):
-            stated.append((found[1], segment))
+        match = next(filter(None, (p.fullmatch(segment) for p in patterns)), None)
+        if match and not RETRACTION.search(segment):
+            stated.append((match[1], segment))
     if not stated:
         if kind == "score" and (other := OTHER_SCALE.search(text)) and "{" not in text:
             raise _UnclearError(f"'{other[0]}' is not a score from 0 to 100")
         raise _UnclearError(UNREADABLE)
     value, segment = stated[-1]
-    after = text[text.rindex(segment) + len(segment) :]
+    following = text[text.rindex(segment) + len(segment) :]
     before = [] if FINAL.search(segment) else _mentions(text, kind)
-    _check_agreement([*before, *_values_after(after, kind), value], kind)
-    if _may_be_replaced(after, kind) or (must_end and not AT_END.fullmatch(after)):
+    _check_agreement([*before, *_values_after(following, kind), value], kind)
+    if _may_be_replaced(following, kind) or (must_end and not AT_END.fullmatch(following)):
         raise _UnclearError(UNREADABLE)
     if is_cut and segment != segments[0]:
         raise _UnclearError(UNREADABLE)
@@ -427,8 +427,8 @@ def _points(value: Any, kind: Kind) -> float | None:
 
 def _introduction(text: str, start: int) -> str:
     """Return the text before a position on the same line, or the line above if a code block starts there."""
-    before = re.sub(r"`{3}\w*\Z", "", text[:start].rstrip()).rstrip()
-    return re.split(r"[\n}]", before)[-1]
+    preceding = re.sub(r"`{3}\w*\Z", "", text[:start].rstrip()).rstrip()
+    return re.split(r"[\n}]", preceding)[-1]
 
 
 def _without_quotes(text: str, kind: Kind, judged: Sequence[str]) -> str:
@@ -441,9 +441,11 @@ def _without_quotes(text: str, kind: Kind, judged: Sequence[str]) -> str:
             words = copy.split()
             if not all(word in text for word in words):
                 continue  # compiling the pattern takes longer than the rest of the function
-            before = r"(?<!\w)" if re.match(r"\w", words[0]) else ""
-            after = r"(?!\w|[.,]\d)" if re.search(r"\w\Z", words[-1]) else ""
-            text = re.sub(before + r"\s+".join(map(re.escape, words)) + after, QUOTE, text)
+            left_boundary = r"(?<!\w)" if re.match(r"\w", words[0]) else ""
+            right_boundary = r"(?!\w|[.,]\d)" if re.search(r"\w\Z", words[-1]) else ""
+            text = re.sub(
+                left_boundary + r"\s+".join(map(re.escape, words)) + right_boundary, QUOTE, text
+            )
     return re.sub(
         r"^[ \t]*>.*$",
         lambda quote: QUOTED_VALUE if VALUES[kind].search(quote[0]) else "",
@@ -472,13 +474,13 @@ def _is_json(text: str) -> bool:
 
 def _objects(text: str, key: str) -> list[_Object]:
     """Return the top-level JSON objects that have the key."""
-    found: list[_Object] = []
+    objects: list[_Object] = []
     position = 0
     while start := OBJECT_START.search(text, position):
         entries, position = _parse(text, start.start(), key)
         if key in entries:
-            found.append(_Object(entries, start.start(), position))
-    return found
+            objects.append(_Object(entries, start.start(), position))
+    return objects
 
 
 def _parse(text: str, start: int, key: str) -> tuple[Mapping[str, Any], int]:
@@ -502,13 +504,13 @@ def _parse(text: str, start: int, key: str) -> tuple[Mapping[str, Any], int]:
         is_closed_string = end == len(text) and text[end - 1] in "\"'"
         if not (delimiter or is_closed_string):
             break
-        known = name[1].strip("\"'").strip().lower()
-        entries[known] = value if entries.get(known, value) == value else None
+        entry_key = name[1].strip("\"'").strip().lower()
+        entries[entry_key] = value if entries.get(entry_key, value) == value else None
         position = delimiter.end() if delimiter else end
         if text[position : position + 1] == "}":
             return entries, position + 1
-    rest = re.compile(r"[^{}]*").match(text, position)
-    end = rest.end() if rest else position
+    broken_part = re.compile(r"[^{}]*").match(text, position)
+    end = broken_part.end() if broken_part else position
     end = end + 1 if text[end : end + 1] == "}" else len(text)
     if re.search(rf"{key}[\"']?\s*:", text[position:end], re.IGNORECASE):
         entries[key] = None

@@ -37,10 +37,10 @@ class Task:
 class ScoringProgress:
     """Progress of a scoring. Other threads read it while the scoring runs."""
 
-    wanted: int = 0
+    requested: int = 0
     stored: int = 0
     """Verdicts of `wanted` that were already in the ledger."""
-    asked: int = 0
+    requests_sent: int = 0
     """Requests sent, including failed ones."""
     done: int = 0
     missing: int = 0
@@ -57,7 +57,7 @@ class ScoringProgress:
     @property
     def nothing_scored(self) -> str | None:
         """Why no verdict has a score; None if one has, or if none was requested."""
-        if self.scored or not self.wanted:
+        if self.scored or not self.requested:
             return None
         reasons = summary([*self.given_up, *self.missing_reasons])
         if not reasons:
@@ -67,10 +67,10 @@ class ScoringProgress:
 
 def summary(reasons: Iterable[str]) -> str:
     """Return the most common reasons with their counts, such as `no connection to 127.0.0.1:8000 (3)`."""
-    most = Counter(reasons).most_common()
-    parts = [f"{reason} ({count:,})" for reason, count in most[:MAX_REASONS]]
-    if rest := sum(count for _, count in most[MAX_REASONS:]):
-        parts.append(f"other reasons ({rest:,})")
+    ranked = Counter(reasons).most_common()
+    parts = [f"{reason} ({count:,})" for reason, count in ranked[:MAX_REASONS]]
+    if other_count := sum(count for _, count in ranked[MAX_REASONS:]):
+        parts.append(f"other reasons ({other_count:,})")
     return "; ".join(parts)
 
 
@@ -86,14 +86,18 @@ def plan(judge: Judge, items: Iterable[Item], repeats: int = 1) -> list[Task]:
 
 
 def open_tasks(
-    tasks: Iterable[Task], known: Mapping[str, float | None], missing_again: bool = False
+    tasks: Iterable[Task], scores_by_key: Mapping[str, float | None], retry_missing: bool = False
 ) -> list[Task]:
-    """Return the tasks that have no verdict yet, and with `missing_again` also those without a score.
+    """Return the tasks that have no verdict yet, and with `retry_missing` also those without a score.
 
     Args:
-        known: scores by key, as in `Ledger.known`.
+        scores_by_key: scores by key, as in `Ledger.known`.
     """
-    return [t for t in tasks if t.key not in known or (missing_again and known[t.key] is None)]
+    return [
+        t
+        for t in tasks
+        if t.key not in scores_by_key or (retry_missing and scores_by_key[t.key] is None)
+    ]
 
 
 def score(
@@ -103,7 +107,7 @@ def score(
     limits: Limits,
     stop: threading.Event,
     progress: ScoringProgress,
-    missing_again: bool = False,
+    retry_missing: bool = False,
     random_: random.Random | None = None,
 ) -> None:
     """Request the missing verdicts and write them to the ledger. Returns when all are done or `stop` is set.
@@ -111,13 +115,13 @@ def score(
     Raises:
         UserError: the service refuses requests (RefusedError), or the ledger cannot be written.
     """
-    left = open_tasks(tasks, ledger.known, missing_again)
-    progress.wanted, progress.stored = len(tasks), len(tasks) - len(left)
-    progress.scored = sum(ledger.known.get(task.key) is not None for task in tasks)
-    ended = threading.Event()
-    throttle = Throttle(limits, ended)
-    drawn = random_ or random.Random()
-    _Scoring(judge, deque(left), ledger, limits, stop, progress, drawn, ended, throttle).run()
+    remaining = open_tasks(tasks, ledger.scores_by_key, retry_missing)
+    progress.requested, progress.stored = len(tasks), len(tasks) - len(remaining)
+    progress.scored = sum(ledger.scores_by_key.get(task.key) is not None for task in tasks)
+    shutdown = threading.Event()
+    throttle = Throttle(limits, shutdown)
+    rng = random_ or random.Random()
+    _Scoring(judge, deque(remaining), ledger, limits, stop, progress, rng, shutdown, throttle).run()
 
 
 @dataclass
@@ -129,11 +133,11 @@ class _Scoring:
     stop: threading.Event
     progress: ScoringProgress
     random: random.Random
-    ended: threading.Event
+    shutdown: threading.Event
     """Set by a stop or the first error; ends all threads."""
     throttle: Throttle
     error: BaseException | None = None
-    counting: threading.Lock = field(default_factory=threading.Lock)
+    progress_lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self) -> None:
         if (
@@ -148,41 +152,41 @@ class _Scoring:
             while thread.is_alive():
                 thread.join(0.05)
                 if self.stop.is_set():
-                    self.ended.set()
+                    self.shutdown.set()
         if self.error is not None:
             raise self.error
 
     def _work(self) -> None:
         try:
-            while not self.ended.is_set():
+            while not self.shutdown.is_set():
                 try:
                     task = self.tasks.popleft()
                 except IndexError:
                     return
                 self._take(task)
         except Exception as error:  # re-raised in the thread that started this one
-            with self.counting:
+            with self.progress_lock:
                 self.error = self.error or error
-            self.ended.set()
+            self.shutdown.set()
 
     def _take(self, task: Task) -> None:
         """Request a verdict until it arrives, the attempts are used up, or the scoring ends."""
-        attempt = turned_away = 0
+        attempt = quota_refusals = 0
         while self.throttle.wait(task.tokens):
-            with self.counting:
-                self.progress.asked += 1
+            with self.progress_lock:
+                self.progress.requests_sent += 1
             try:
                 verdict = self.judge.judge(task.item)
             except BusyError as error:
                 # Rate-limit errors do not count as attempts until there are MAX_FREE_RETRIES of them.
-                turned_away += error.wait is not None
-                attempt += error.wait is None or turned_away > MAX_FREE_RETRIES
+                quota_refusals += error.wait is not None
+                attempt += error.wait is None or quota_refusals > MAX_FREE_RETRIES
                 if attempt >= self.limits.attempts:
                     return self._give_up(str(error))
                 self._pause(error, max(attempt, 1))
                 continue
             self.ledger.write(task.key, task.item, task.repeat, verdict)
-            with self.counting:
+            with self.progress_lock:
                 self.progress.waiting = None
                 self.progress.done += 1
                 if verdict.score is None:
@@ -195,7 +199,7 @@ class _Scoring:
 
     def _give_up(self, reason: str) -> None:
         """Leave a verdict for the next scoring. Raises UserError if every request has failed so far."""
-        with self.counting:
+        with self.progress_lock:
             self.progress.given_up.append(reason)
             if self.progress.done == 0 and len(self.progress.given_up) > self.limits.in_flight:
                 raise UserError(f"Every request failed: {summary(self.progress.given_up)}.")
@@ -206,5 +210,5 @@ class _Scoring:
         if error.wait is not None:
             self.throttle.pause(min(error.wait, MAX_PAUSE_S) + self.random.uniform(0, 0.5))
         else:
-            longer = self.limits.pause * 2 ** (attempt - 1)
-            self.ended.wait(min(MAX_PAUSE_S, longer) * self.random.uniform(0.5, 1.5))
+            backoff_s = self.limits.pause * 2 ** (attempt - 1)
+            self.shutdown.wait(min(MAX_PAUSE_S, backoff_s) * self.random.uniform(0.5, 1.5))

@@ -49,14 +49,14 @@ def of_runs(frame: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     Args:
         answers: of the runs, as `queries.answers` gives them.
     """
-    own = set(answers[EXAMPLE_COLUMNS].itertuples(index=False, name=None))
-    kept = [
-        not is_base(run) or example in own
+    run_examples = set(answers[EXAMPLE_COLUMNS].itertuples(index=False, name=None))
+    mask = [
+        not is_base(run) or example in run_examples
         for run, example in zip(
             frame["run"], frame[EXAMPLE_COLUMNS].itertuples(index=False, name=None), strict=True
         )
     ]
-    return frame[pd.Series(kept, index=frame.index, dtype=bool)]
+    return frame[pd.Series(mask, index=frame.index, dtype=bool)]
 
 
 def same_test(answers: pd.DataFrame) -> bool:
@@ -81,8 +81,8 @@ def leaderboard(
     seen = _examples(verdicts)
     rows = []
     for run, count in _examples(answers).items():
-        told = partial or seen.get(run, 0) >= MIN_JUDGED_SHARE * count
-        score = _score(intervals.get(str(run)), int(count), told)
+        show_mean = partial or seen.get(run, 0) >= MIN_JUDGED_SHARE * count
+        score = _score(intervals.get(str(run)), int(count), show_mean)
         rows.append({"run": str(run), "judge": judge, **asdict(score)})
     return sorted(rows, key=lambda row: (not is_base(row["run"]), -(row["mean"] or 0), row["run"]))
 
@@ -96,13 +96,13 @@ def by_run(scores: pd.DataFrame) -> dict[str, dict[str, Score]]:
     labels = ids["judge"]
     for finer in (labels + " " + ids["model"], ids.index.to_series()):
         labels = labels.where(~labels.duplicated(keep=False), finer)
-    found: dict[str, dict[str, Score]] = {}
+    scores_by_run: dict[str, dict[str, Score]] = {}
     for id, label in labels.items():
         of_judge = scores[scores["id"] == id]
         examples = of_judge.groupby("run")["examples"].first()
         for run, interval in _intervals(of_judge.dropna(subset=["score"])).items():
-            found.setdefault(run, {})[str(label)] = _score(interval, int(examples[run]))
-    return found
+            scores_by_run.setdefault(run, {})[str(label)] = _score(interval, int(examples[run]))
+    return scores_by_run
 
 
 def last_pair(scored: pd.DataFrame, runs: Sequence[str]) -> tuple[str, str]:
@@ -113,7 +113,9 @@ def last_pair(scored: pd.DataFrame, runs: Sequence[str]) -> tuple[str, str]:
     """
     parts = {str(run): part[EXAMPLE_COLUMNS] for run, part in scored.groupby("run")}
     examples = {run: set(part.itertuples(index=False, name=None)) for run, part in parts.items()}
-    pairs = ((a, b) for place, b in reversed(list(enumerate(runs))) for a in reversed(runs[:place]))
+    pairs = (
+        (a, b) for position, b in reversed(list(enumerate(runs))) for a in reversed(runs[:position])
+    )
     return next(
         (pair for pair in pairs if examples[pair[0]] & examples[pair[1]]), (runs[-2], runs[-1])
     )
@@ -121,15 +123,15 @@ def last_pair(scored: pd.DataFrame, runs: Sequence[str]) -> tuple[str, str]:
 
 def missing_sentence(verdicts: pd.DataFrame) -> str | None:
     """How many verdicts, repeats included, have no score and why; None where all have one."""
-    asked = verdicts.drop_duplicates([*ANSWER_COLUMNS, "repeat"])
-    reasons = Counter(asked.loc[asked["score"].isna(), "missing"].fillna("no score"))
+    unique_verdicts = verdicts.drop_duplicates([*ANSWER_COLUMNS, "repeat"])
+    reasons = Counter(
+        unique_verdicts.loc[unique_verdicts["score"].isna(), "missing"].fillna("no score")
+    )
     if not reasons:
         return None
-    told = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common(4))
+    reason_list = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common(4))
     have = "has" if reasons.total() == 1 else "have"
-    return (
-        f"{reasons.total():,} of {len(asked):,} verdicts {have} no score and enter no mean: {told}."
-    )
+    return f"{reasons.total():,} of {len(unique_verdicts):,} verdicts {have} no score and enter no mean: {reason_list}."
 
 
 def scale_sentence(verdicts: pd.DataFrame) -> str | None:
@@ -157,20 +159,20 @@ def noise_sentence(verdicts: pd.DataFrame) -> str | None:
     repeated: dict[Hashable, list[float]] = {
         answer: part.tolist() for answer, part in scored.groupby(ANSWER_COLUMNS)["score"]
     }
-    found = components(repeated)
-    if found is None:
+    variance = components(repeated)
+    if variance is None:
         return None
     return (
-        f"With {found.repeats:.1f} verdicts an answer, scores of one answer vary by {found.judge**0.5:.1f} points "
-        f"(standard deviation), those of different answers by {found.items**0.5:.1f}; "
-        f"{found.share:.0%} of what is uncertain in a mean is the judge."
+        f"With {variance.repeats:.1f} verdicts an answer, scores of one answer vary by {variance.judge**0.5:.1f} points "
+        f"(standard deviation), those of different answers by {variance.items**0.5:.1f}; "
+        f"{variance.share:.0%} of what is uncertain in a mean is the judge."
     )
 
 
-def _score(interval: Interval | None, examples: int, told: bool = True) -> Score:
+def _score(interval: Interval | None, examples: int, show_mean: bool = True) -> Score:
     """Of a run with that many test examples; without a mean where it is not to be told."""
     n = interval.n if interval else 0
-    if interval is None or not told:
+    if interval is None or not show_mean:
         return Score(None, None, None, n, examples - n)
     return Score(interval.mean, interval.low, interval.high, n, examples - n)
 
@@ -181,8 +183,10 @@ def _examples(frame: pd.DataFrame) -> pd.Series:
 
 
 def _intervals(scores: pd.DataFrame) -> dict[str, Interval]:
-    found = mean_intervals({str(r): part.tolist() for r, part in scores.groupby("run")["score"]})
-    return {run: within_scale(interval) for run, interval in found.items()}
+    intervals = mean_intervals(
+        {str(r): part.tolist() for r, part in scores.groupby("run")["score"]}
+    )
+    return {run: within_scale(interval) for run, interval in intervals.items()}
 
 
 def described(judge: Mapping[str, Any]) -> str:

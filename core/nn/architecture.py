@@ -53,8 +53,8 @@ class Architecture:
             last_layers: only the last n blocks; None for all of them.
         """
         kinds = {"all": ATTENTION + MLP, "attention": ATTENTION, "mlp": MLP}[targets]
-        first = 0 if last_layers is None else max(0, self.n_layer - last_layers)
-        names = [f"h.{i}.{kind}" for i in range(first, self.n_layer) for kind in kinds]
+        first_layer = 0 if last_layers is None else max(0, self.n_layer - last_layers)
+        names = [f"h.{i}.{kind}" for i in range(first_layer, self.n_layer) for kind in kinds]
         return [*names, HEAD] if targets == "all" else names
 
     def lora_parameters(

@@ -36,8 +36,8 @@ class Sampling:
 
 def fit_prompt(prompt: list[int], context: int, max_new_tokens: int) -> list[int]:
     """The end of a prompt that leaves room to answer: at most `max_new_tokens`, at least half the context."""
-    room = context - min(max_new_tokens, context // 2)
-    return prompt[-room:]
+    max_prompt_tokens = context - min(max_new_tokens, context // 2)
+    return prompt[-max_prompt_tokens:]
 
 
 @torch.inference_mode()
@@ -64,20 +64,24 @@ def generate(
     """
     limit = sampling.max_new_tokens
     fitted = [fit_prompt(list(prompt), model.arch.context, limit) for prompt in prompts]
-    room = [model.arch.context - len(prompt) for prompt in fitted]
+    free_positions = [model.arch.context - len(prompt) for prompt in fitted]
     answers: list[list[int]] = [[] for _ in prompts]
-    going = list(range(len(prompts)))
+    active_rows = list(range(len(prompts)))
     batch = DecodingBatch(model, fitted, sampling)
     for _ in range(batch.new_tokens):
         tokens = batch.next_tokens().tolist()
-        kept = [row for row, token in enumerate(tokens) if token != end]
-        for row in kept:
-            answers[going[row]].append(tokens[row])
-        kept = [row for row in kept if len(answers[going[row]]) < room[going[row]]]
-        if len(kept) < len(going):
-            going = [going[row] for row in kept]
-            batch.keep(kept)
-        if not going:
+        continuing = [row for row, token in enumerate(tokens) if token != end]
+        for row in continuing:
+            answers[active_rows[row]].append(tokens[row])
+        continuing = [
+            row
+            for row in continuing
+            if len(answers[active_rows[row]]) < free_positions[active_rows[row]]
+        ]
+        if len(continuing) < len(active_rows):
+            active_rows = [active_rows[row] for row in continuing]
+            batch.keep(continuing)
+        if not active_rows:
             break
         batch.advance()
     return answers
@@ -97,8 +101,8 @@ class DecodingBatch:
         self.pads = pads[:, None]  # (B, 1)
         self.length = longest
         self.caches = self._empty_caches(len(prompts), longest + self.new_tokens)
-        known = self._share_beginnings(prompts)
-        self.logits = self._forward(ids[:, known:])
+        shared_length = self._share_beginnings(prompts)
+        self.logits = self._forward(ids[:, shared_length:])
         self.tokens = torch.empty(0)
 
     def _empty_caches(self, rows: int, capacity: int) -> list[KVCache]:
@@ -118,7 +122,7 @@ class DecodingBatch:
         alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for row, prompt in enumerate(prompts):
             alike[tuple(prompt[:SHARED_PREFIX_TOKENS])].append(row)
-        known = self.length - 1  # the last token is for the logits
+        shared_length = self.length - 1  # the last token is for the logits
         for rows in alike.values():
             common = _common_beginning([prompts[row] for row in rows]) if len(rows) > 1 else []
             caches = self._empty_caches(1, len(common))
@@ -127,12 +131,15 @@ class DecodingBatch:
             for row in rows:
                 start = self.length - len(prompts[row])
                 end = start + len(common)
-                known = min(known, end)
-                for own, once in zip(self.caches, caches, strict=True):
-                    own.k[row, :, start:end], own.v[row, :, start:end] = once.k[0], once.v[0]
+                shared_length = min(shared_length, end)
+                for batch_cache, prefix_cache in zip(self.caches, caches, strict=True):
+                    batch_cache.k[row, :, start:end], batch_cache.v[row, :, start:end] = (
+                        prefix_cache.k[0],
+                        prefix_cache.v[0],
+                    )
         for cache in self.caches:
-            cache.length = known
-        return known
+            cache.length = shared_length
+        return shared_length
 
     def _forward(self, ids: Tensor) -> Tensor:
         """Feed the newest tokens (B, T); logits of the last position, (B, vocabulary)."""
@@ -175,5 +182,5 @@ class DecodingBatch:
 
 def _common_beginning(prompts: list[list[int]]) -> list[int]:
     first, last = min(prompts), max(prompts)  # what these two share, all between them share
-    same = (a == b for a, b in zip(first, last, strict=False))
-    return list(itertools.compress(first, itertools.takewhile(bool, same)))
+    matches = (a == b for a, b in zip(first, last, strict=False))
+    return list(itertools.compress(first, itertools.takewhile(bool, matches)))

@@ -97,9 +97,9 @@ def recomputed(
         return nullcontext()
     address, count, dtype = value.data_ptr(), value.numel(), value.dtype
 
-    def pack(kept: Tensor) -> Tensor | torch.Size:
-        same = kept.data_ptr() == address and kept.numel() == count
-        return kept.shape if same else kept
+    def pack(saved: Tensor) -> Tensor | torch.Size:
+        is_value = saved.data_ptr() == address and saved.numel() == count
+        return saved.shape if is_value else saved
 
     def unpack(packed: Tensor | torch.Size) -> Tensor:
         return packed if isinstance(packed, Tensor) else remake().to(dtype).view(packed)
@@ -191,11 +191,11 @@ class GPT2(nn.Module):
         if tie_weights:
             self.lm_head.weight = self.wte.weight
 
-    def recompute(self, on: bool) -> None:
+    def recompute(self, enabled: bool) -> None:
         """Make what norms and GELUs put out again in the backward pass, or keep it."""
         for module in self.modules():
             if isinstance(module, Block):
-                module.recompute = on
+                module.recompute = enabled
 
     def initialize(self, generator: torch.Generator) -> None:
         """Draw fresh weights; the head starts as a copy of the token embedding."""
@@ -257,21 +257,27 @@ class GPT2(nn.Module):
             ids: (B, T), targets: (B, T), each the token that follows. Both on the CPU, wherever the model is:
                 which positions count follows from them, and no GPU need be waited for.
         """
-        wanted = targets != -100
+        is_target = targets != -100
         tied = getattr(self.lm_head, "weight", None) is self.wte.weight
         shared = SharedGradient() if tied and torch.is_grad_enabled() else None
         device = self.wte.weight.device
         if device.type != "cpu":
-            places = wanted.flatten().nonzero()[:, 0]
-            ids, places, targets = (sent(t, device) for t in (ids, places, targets[wanted]))
-            x = self.features(ids, shared=shared).flatten(0, 1).index_select(0, places)
+            positions = is_target.flatten().nonzero()[:, 0]
+            ids, positions, targets = (
+                sent(t, device) for t in (ids, positions, targets[is_target])
+            )
+            x = self.features(ids, shared=shared).flatten(0, 1).index_select(0, positions)
             return summed_cross_entropy(self.lm_head, x, targets, shared)
-        places = torch.arange(ids.size(1)).expand_as(ids)
-        lengths = ((places + 1) * wanted).amax(1, keepdim=True).clamp(min=1)  # to the last target
-        used = places < lengths
-        packed = ids[used][None], places[used][None]  # (1, tokens) each
+        positions = torch.arange(ids.size(1)).expand_as(ids)
+        lengths = (
+            ((positions + 1) * is_target).amax(1, keepdim=True).clamp(min=1)
+        )  # to the last target
+        is_used = positions < lengths
+        packed = ids[is_used][None], positions[is_used][None]  # (1, tokens) each
         x = self.features(*packed, lengths=lengths[:, 0].tolist(), shared=shared)
-        return summed_cross_entropy(self.lm_head, x[0, wanted[used]], targets[wanted], shared)
+        return summed_cross_entropy(
+            self.lm_head, x[0, is_target[is_used]], targets[is_target], shared
+        )
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:

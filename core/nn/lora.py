@@ -106,7 +106,7 @@ class _Adapted(torch.autograd.Function):
     ) -> Tensor:
         inner = x if dropped is None else dropped
         low = (inner @ A.T).mul_(scale)  # (N, rank)
-        ctx.scale, ctx.apart = scale, dropped is not None
+        ctx.scale, ctx.has_dropout = scale, dropped is not None
         ctx.save_for_backward(inner, low, weight, A, B)
         if (
             bias is not None
@@ -123,7 +123,7 @@ class _Adapted(torch.autograd.Function):
         low_grad = (y_grad @ B).mul_(ctx.scale)  # (N, rank)
         x_grad = y_grad @ weight if ctx.needs_input_grad[1] else None
         dropped_grad = None
-        if ctx.apart:
+        if ctx.has_dropout:
             dropped_grad = low_grad @ A
         elif x_grad is not None:
             x_grad.addmm_(low_grad, A)
@@ -176,14 +176,14 @@ def merge(model: nn.Module) -> None:
 
     Merge into fp32 weights only: in bf16, rounding loses most of a small adapter and changes greedy answers.
     """
-    for layer, alone in _with_sharing(model):
-        layer.merge(in_place=alone)
+    for layer, owns_weight in _with_sharing(model):
+        layer.merge(in_place=owns_weight)
 
 
 def unmerge(model: nn.Module) -> None:
     """Take every adapter out again."""
-    for layer, alone in _with_sharing(model):
-        layer.unmerge(in_place=alone)
+    for layer, owns_weight in _with_sharing(model):
+        layer.unmerge(in_place=owns_weight)
 
 
 def _with_sharing(model: nn.Module) -> list[tuple[LoRALinear, bool]]:

@@ -86,12 +86,12 @@ class _HeadLoss(torch.autograd.Function):
         positions, width = CPU_SLICE if x.is_cpu else (GPU_POSITIONS, len(weight))
         total = torch.zeros((), device=x.device)
         inputs = (x, weight, low, up)
-        wanted = [differentiate and needed for needed in ctx.needs_input_grad[3:]]
+        needs_grad = [differentiate and needed for needed in ctx.needs_input_grad[3:]]
         ctx.shared = shared
-        room = torch.empty_like if len(x) else torch.zeros_like
+        allocate = torch.empty_like if len(x) else torch.zeros_like
         ctx.grads = grads = [
-            room(tensor, dtype=torch.float32) if tensor is not None and needed else None
-            for tensor, needed in zip(inputs, wanted, strict=True)
+            allocate(tensor, dtype=torch.float32) if tensor is not None and needed else None
+            for tensor, needed in zip(inputs, needs_grad, strict=True)
         ]
         x_grad, weight_grad, low_grad, up_grad = grads
         for rows in _rows(len(x), positions):
@@ -102,22 +102,22 @@ class _HeadLoss(torch.autograd.Function):
             ]
             top = torch.stack([piece.amax(1) for piece in pieces]).amax(0)[:, None]
             norm = torch.zeros_like(top)  # of the softmax, times exp(-top)
-            places = []
+            local_targets = []
             for columns, piece in zip(_columns(len(weight), width), pieces, strict=True):
                 local = targets[rows, None] - columns.start
                 inside = (local >= 0) & (local < piece.size(1))
                 local = local.clamp(0, piece.size(1) - 1)
-                places.append((local, inside))
+                local_targets.append((local, inside))
                 piece.sub_(top)
                 total -= (piece.gather(1, local) * inside).sum()
                 norm += piece.exp_().sum(1, keepdim=True)
             total += norm.log().sum()
-            if not any(wanted):
+            if not any(needs_grad):
                 continue
             row_x = x[rows] / norm
             first_rows = rows.start == 0
             for columns, piece, (local, inside) in zip(
-                _columns(len(weight), width), pieces, places, strict=True
+                _columns(len(weight), width), pieces, local_targets, strict=True
             ):
                 first_columns = columns.start == 0
                 # norm times the gradient of these logits

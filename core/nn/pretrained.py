@@ -85,8 +85,8 @@ def architecture(base_model: str) -> Architecture:
     if base_model in FAMILY:
         return FAMILY[base_model]
     if not _has(base_model, "config.json"):
-        known = ", ".join(FAMILY)
-        message = f"base_model = {base_model!r}: there is no such model; it should be {known} or a directory with config.json and model.safetensors"
+        model_names = ", ".join(FAMILY)
+        message = f"base_model = {base_model!r}: there is no such model; it should be {model_names} or a directory with config.json and model.safetensors"
         raise UserError(message)
     try:
         text = (Path(base_model) / "config.json").read_text(encoding="utf-8")
@@ -189,13 +189,21 @@ def _remarks(base_model: str, arch: Architecture, path: Path, tie_weights: bool)
     )
 
 
-def _equal_rows(first: tuple[Path, str], second: tuple[Path, str], rows: int) -> bool:
+def _equal_rows(
+    first_location: tuple[Path, str], second_location: tuple[Path, str], rows: int
+) -> bool:
     """Whether the first rows of two stored matrices are equal."""
-    with safe_open(first[0], "pt") as file, safe_open(second[0], "pt") as other:
-        mine, theirs = file.get_slice(first[1]), other.get_slice(second[1])
+    with (
+        safe_open(first_location[0], "pt") as file,
+        safe_open(second_location[0], "pt") as second_file,
+    ):
+        first_rows, second_rows = (
+            file.get_slice(first_location[1]),
+            second_file.get_slice(second_location[1]),
+        )
         for start in range(0, rows, COMPARED_ROWS):
             end = min(start + COMPARED_ROWS, rows)
-            if not torch.equal(mine[start:end].float(), theirs[start:end].float()):
+            if not torch.equal(first_rows[start:end].float(), second_rows[start:end].float()):
                 return False
     return True
 
@@ -221,10 +229,10 @@ def load(
     arch = architecture(base_model)
     state = _from_hub_layout(_read(fetch(base_model), base_model), arch, base_model)
     head, embedding = state["lm_head.weight"], state["wte.weight"]
-    same = torch.equal(head, embedding)
-    if tie_weights and not same:
+    is_tied_copy = torch.equal(head, embedding)
+    if tie_weights and not is_tied_copy:
         raise _not_tied(base_model)
-    if same:
+    if is_tied_copy:
         state["lm_head.weight"] = embedding if tie_weights or frozen else embedding.clone()
     with torch.device("meta"):
         model = GPT2(arch, dropout)
@@ -245,13 +253,13 @@ def fetch(base_model: str) -> Path:
     if not _is_from_hub(base_model):
         return _local_weights(base_model)
     repository = f"openai-community/{base_model}"
-    named = f"base_model = {base_model!r}"
-    with explain_error(named, repository, "name a directory that holds its weights"):
+    setting = f"base_model = {base_model!r}"
+    with explain_error(setting, repository, "name a directory that holds its weights"):
         for _ in range(2):
             path = cached_file(repository, "model.safetensors")
             if not discard_if_damaged(path):
                 return path
-        raise UserError(f"{named}: what came from {repository} {CHECKSUM_MISMATCH}")
+        raise UserError(f"{setting}: what came from {repository} {CHECKSUM_MISMATCH}")
 
 
 def _is_from_hub(base_model: str) -> bool:
@@ -309,16 +317,16 @@ def _has(directory: str, name: str) -> bool:
 
 def _headers(path: Path, base_model: str) -> Headers:
     """Read the headers of a weights file, or of the files listed in an index. Raises UserError."""
-    part, found = path, Headers()
+    part, headers = path, Headers()
     try:
         for part in _parts(path):
             with safe_open(part, "pt") as file:
                 for name in list(file.keys()):
                     entry = file.get_slice(name)
-                    found[part, name] = (list(entry.get_shape()), str(entry.get_dtype()))
+                    headers[part, name] = (list(entry.get_shape()), str(entry.get_dtype()))
     except (SafetensorError, OSError, ValueError) as error:
         raise _damaged(base_model, part, error) from None
-    return found
+    return headers
 
 
 def _read(path: Path, base_model: str) -> Iterator[tuple[str, Tensor]]:
@@ -328,7 +336,7 @@ def _read(path: Path, base_model: str) -> Iterator[tuple[str, Tensor]]:
     largest tensors come first, when the least memory is in use.
     """
     headers = _headers(path, base_model)
-    for part, name in sorted(headers, key=lambda place: -math.prod(headers[place][0])):
+    for part, name in sorted(headers, key=lambda location: -math.prod(headers[location][0])):
         try:
             with safe_open(part, "pt") as file:
                 tensor = file.get_tensor(name)
@@ -394,9 +402,9 @@ def _from_hub_layout(
                 value = part.transpose(0, -1) if kind == "weight" else part
                 state[f"{layer.removesuffix('c_attn')}{letter}.{kind}"] = _copy(value)
             continue
-        for theirs, ours in HUB_LAYER_NAMES.items():
-            if layer.endswith(theirs):
-                layer = layer.removesuffix(theirs) + ours
+        for hub_name, local_name in HUB_LAYER_NAMES.items():
+            if layer.endswith(hub_name):
+                layer = layer.removesuffix(hub_name) + local_name
                 tensor = tensor.transpose(0, -1) if kind == "weight" else tensor
         state[f"{layer}.{kind}"] = _copy(tensor)
     if "wte.weight" in state and not _has_own_head(base_model):
@@ -408,7 +416,7 @@ def _from_hub_layout(
 def hub_layout(model: GPT2) -> dict[str, Tensor]:
     """The weights of a tied model as the Hugging Face GPT-2 format has them: the way back of `load`."""
     state = {k: v.detach() for k, v in model.state_dict().items() if k != "lm_head.weight"}
-    found: dict[str, Tensor] = {}
+    exported: dict[str, Tensor] = {}
     for name, tensor in state.items():
         layer, _, kind = name.rpartition(".")
         if layer.endswith((".q", ".k", ".v")):
@@ -417,12 +425,12 @@ def hub_layout(model: GPT2) -> dict[str, Tensor]:
             stem = layer.removesuffix("q")
             tensor = torch.cat([state[f"{stem}{letter}.{kind}"] for letter in "qkv"])
             layer = stem + "c_attn"
-        for theirs, ours in HUB_LAYER_NAMES.items():
-            if layer.endswith(ours):
-                layer = layer.removesuffix(ours) + theirs
+        for hub_name, local_name in HUB_LAYER_NAMES.items():
+            if layer.endswith(local_name):
+                layer = layer.removesuffix(local_name) + hub_name
         conv = layer.endswith((".c_attn", ".c_proj", ".c_fc")) and kind == "weight"
-        found[f"transformer.{layer}.{kind}"] = (tensor.T if conv else tensor).contiguous()
-    return found
+        exported[f"transformer.{layer}.{kind}"] = (tensor.T if conv else tensor).contiguous()
+    return exported
 
 
 def _has_own_head(base_model: str) -> bool:
@@ -452,5 +460,5 @@ def _check(state: dict[str, Tensor], arch: Architecture, base_model: str) -> Non
         if name in state and state[name].shape != expected[name].shape
     ]
     if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise UserError(f"base_model = {base_model!r}: {'; '.join(problems[:3])}{more}")
+        suffix = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise UserError(f"base_model = {base_model!r}: {'; '.join(problems[:3])}{suffix}")

@@ -48,8 +48,8 @@ class Extent:
 
     def answer_positions(self, max_new_tokens: int, context: int) -> int:
         """Positions that the largest batch of answers has room for."""
-        one = min(self.longest_prompt + max_new_tokens, context)
-        return min(self.test_examples * one, max(ANSWER_BATCH_TOKENS, one))
+        positions_each = min(self.longest_prompt + max_new_tokens, context)
+        return min(self.test_examples * positions_each, max(ANSWER_BATCH_TOKENS, positions_each))
 
 
 def parameters(config: RunConfig, arch: Architecture) -> tuple[int, int]:
@@ -85,7 +85,7 @@ def memory_mb(
         BLOCK_FLOATS + arch.n_layer if config.grad_checkpointing else SAVED_FLOATS * arch.n_layer
     )
     tokens = min(config.batch_size, extent.train_examples) * extent.longest
-    kept = tokens * floats * arch.n_embd
+    saved_floats = tokens * floats * arch.n_embd
     logits = min(tokens, LOGIT_POSITIONS) * arch.vocabulary
     answers = extent.answer_positions(config.max_new_tokens, arch.context)
     cache = answers * 2 * arch.n_layer * arch.n_embd
@@ -94,21 +94,23 @@ def memory_mb(
     answering = 4 * (weights + head + cache)
     if not half:
         state = weights + trainable * (1 + moments)
-        training = 4 * (state + CPU_FRAGMENTATION * kept + logits)
+        training = 4 * (state + CPU_FRAGMENTATION * saved_floats + logits)
         return runtime + max(training, answering) / MIB
     # The residual stream, a fifth of what a block keeps, stays in fp32. So do logits.
-    step = 2.2 * kept + 4 * (GPU_LOGITS_FACTOR if gpu else 1) * logits
+    step = 2.2 * saved_floats + 4 * (GPU_LOGITS_FACTOR if gpu else 1) * logits
     embeddings = (arch.vocabulary + arch.context) * arch.n_embd
     if config.method == "full":
         # At the loss, most gradients are not there yet, but autocast's copies of the weights are.
         at_loss = 4 * weights * (1 + moments) + 2 * weights + 4 * embeddings + step
-        held = 4 * weights + 2 * weights
+        resident_bytes = 4 * weights + 2 * weights
         training = max(at_loss, 4 * weights * (2 + moments))
     else:
-        held = 2 * weights + 2 * embeddings  # everything else is in the half-precision format
-        training = held + trainable * (2 + 4 * (1 + moments)) + step
+        resident_bytes = (
+            2 * weights + 2 * embeddings
+        )  # everything else is in the half-precision format
+        training = resident_bytes + trainable * (2 + 4 * (1 + moments)) + step
     if gpu:  # a CPU always answers in fp32
-        answering = held + 2 * cache
+        answering = resident_bytes + 2 * cache
     return runtime + max(training, answering) / MIB
 
 
@@ -129,11 +131,11 @@ def nearest_fit(
         rungs += [{**rung, "method": "lora"} for rung in rungs]
     for rung in rungs:
         for share in range(1, config.batch_size + 1):
-            batch_size, rest = divmod(config.batch_size, share)
+            batch_size, remainder = divmod(config.batch_size, share)
             accumulation = config.grad_accumulation * share
             smaller = {"batch_size": batch_size, "grad_accumulation": accumulation}
             changes = smaller | rung if share > 1 else rung
-            if rest == 0 and fits(config.model_copy(update=changes)):
+            if remainder == 0 and fits(config.model_copy(update=changes)):
                 return changes
     return None
 

@@ -37,18 +37,20 @@ def too_large(
 
 
 def nearest(
-    config: RunConfig, room: float, need: Callable[[RunConfig], float], device: torch.device
+    config: RunConfig, limit_mb: float, need: Callable[[RunConfig], float], device: torch.device
 ) -> str:
     """The nearest settings that fit into so many MiB, in words."""
     changes = estimate.nearest_fit(
         config,
-        lambda changed: need(changed) <= room,
+        lambda changed: need(changed) <= limit_mb,
         half_is_fast=hardware.resolve_precision("auto", device) is torch.bfloat16,
     )
     if changes is None:
         return "not even batch_size = 1 fits; use a shorter max_length or a smaller model"
-    first, *rest = (f"{name} = {value}" for name, value in changes.items())
-    return first + (f" with {' and '.join(rest)}" if rest else "") + " fits"
+    first_change, *other_changes = (f"{name} = {value}" for name, value in changes.items())
+    return (
+        first_change + (f" with {' and '.join(other_changes)}" if other_changes else "") + " fits"
+    )
 
 
 def estimated(config: RunConfig, arch: Architecture, extent: Extent, device: torch.device) -> float:

@@ -65,7 +65,7 @@ def measure(config: RunConfig) -> Cost:
     Raises:
         UserError: the steps cannot be taken, as when memory does not suffice.
     """
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-m", "core.planning.measurement", str(os.getpid())],
         cwd=ROOT,
         env={**TRAINER_ENVIRONMENT, **os.environ},
@@ -74,14 +74,14 @@ def measure(config: RunConfig) -> Cost:
         text=True,
         start_new_session=True,
     )
-    if done.returncode < 0:
+    if completed.returncode < 0:
         raise UserError(
             "the measurement was killed: most likely the memory of this machine is too small for the run"
         )
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise UserError(f"the measurement failed: {last}")
-    return Cost(**json.loads(done.stdout))
+    if completed.returncode:
+        last_line = (completed.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise UserError(f"the measurement failed: {last_line}")
+    return Cost(**json.loads(completed.stdout))
 
 
 class NullRun:
@@ -107,19 +107,19 @@ def run_trial(config: RunConfig) -> Cost:
     from core.training.trainer import Trainer
 
     trainer = Trainer(config, NullRun())
-    done, lengths = trainer.progress, trainer.schedule.lengths
+    progress, lengths = trainer.progress, trainer.schedule.lengths
     by_length = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     # A second batch meets the gradients of the first; further ones are like it.
     longest = [by_length[: config.batch_size]] * min(config.grad_accumulation, 2)
     for step in (1, 2):
         trainer.step(step, longest)
-    tokens, seconds = done.tokens, done.seconds
+    tokens, seconds = progress.tokens, progress.seconds
     start = time.monotonic()
     for step in range(1, min(MAX_TIMED_STEPS, trainer.schedule.steps) + 1):
         trainer.step(step, trainer.schedule.batches(step))
         if step >= MIN_TIMED_STEPS and time.monotonic() - start > TIMING_BUDGET_S:
             break
-    rate = (done.seconds - seconds) / (done.tokens - tokens)
+    rate = (progress.seconds - seconds) / (progress.tokens - tokens)
     total = config.epochs * sum(length - 1 for length in lengths)
     _answer(trainer)
     return Cost(round(hardware.peak_memory_mb(trainer.device), 1), round(rate * total, 1))
@@ -136,12 +136,12 @@ def _answer(trainer: "Trainer") -> None:
     from core.training.evaluation import answer_batches
 
     trainer.end_training()
-    model, most = trainer.model, trainer.config.max_new_tokens
+    model, max_new_tokens = trainer.model, trainer.config.max_new_tokens
     prompts = [encode(format_prompt(e.instruction, e.input)) for e in trainer.split.test]
-    fitted = [fit_prompt(prompt, model.arch.context, most) for prompt in prompts]
-    longest = [fitted[i] for i in next(answer_batches(fitted, most))]
+    fitted = [fit_prompt(prompt, model.arch.context, max_new_tokens) for prompt in prompts]
+    longest = [fitted[i] for i in next(answer_batches(fitted, max_new_tokens))]
     with torch.inference_mode(), hardware.autocast(trainer.device, trainer.dtype):
-        for cache in DecodingBatch(model, longest, Sampling(most)).caches:
+        for cache in DecodingBatch(model, longest, Sampling(max_new_tokens)).caches:
             cache.k.zero_()  # memory counts once it is written to
             cache.v.zero_()
 

@@ -29,8 +29,8 @@ SMALLEST_DATASET = Extent(train_examples=1, longest=2, test_examples=1, longest_
 RETRY_MEMORY_SHARE = 0.95
 """Share of the estimate for a run that ran out of memory which the settings offered instead may take."""
 Sizes = list[tuple[int, int]]
-Found = TypeVar("Found")
-Given = ParamSpec("Given")
+Result = TypeVar("Result")
+Params = ParamSpec("Params")
 
 
 @dataclass(frozen=True)
@@ -95,17 +95,17 @@ def read_corpus(config: RunConfig, context: int) -> Corpus:
     parts = dataset.split(records.examples, config)
     limit = min(config.max_length or context, context)
     train = sizes[: len(parts.train)]
-    kept = _kept(train, limit, config.mask_prompt)
+    train_lengths = _kept(train, limit, config.mask_prompt)
     validation = _kept(sizes[-len(parts.validation) :], limit, config.mask_prompt)
-    if not kept or not validation:
-        part = "validation" if kept else "training"
+    if not train_lengths or not validation:
+        part = "validation" if train_lengths else "training"
         message = f"max_length = {limit}: no {part} example keeps any of its response; it should be larger"
         raise UserError(message)
     cut = sum(length > limit for length, _ in train)
-    lost = len(train) + len(parts.validation) - len(kept) - len(validation)
+    lost_count = len(train) + len(parts.validation) - len(train_lengths) - len(validation)
     prompts = [prompt for _, prompt in sizes[len(train) : len(train) + len(parts.test)]]
-    extent = Extent(len(kept), max(kept), len(prompts), max(prompts))
-    return Corpus(kept, extent, len(validation), cut, lost, records)
+    extent = Extent(len(train_lengths), max(train_lengths), len(prompts), max(prompts))
+    return Corpus(train_lengths, extent, len(validation), cut, lost_count, records)
 
 
 def fetch(config: RunConfig) -> None:
@@ -116,17 +116,21 @@ def fetch(config: RunConfig) -> None:
 
 def all_problems(values: Mapping[str, Any]) -> list[Problem]:
     """All that is wrong with untrusted values: with each of them, and with what the right ones would meet."""
-    found: list[Problem] = []
-    sound = dict(values)
+    problems: list[Problem] = []
+    remaining = dict(values)
     while True:  # each turn leaves something out: what is wrong involves a value that was given
         try:
-            met = check(RunConfig.parse(sound)).problems
-            return found + [p for p in met if not found or p.field in sound]
+            new_problems = check(RunConfig.parse(remaining)).problems
+            return problems + [p for p in new_problems if not problems or p.field in remaining]
         except ConfigError as error:
             # Later turns may find a default at odds with the rest: no mistake of the user's.
-            found = found or error.problems
-            doubtful = {name for p in error.problems for name in (p.field, p.other)}
-            sound = {name: value for name, value in sound.items() if name not in doubtful}
+            problems = problems or error.problems
+            involved_fields = {
+                name for p in error.problems for name in (p.field, p.conflicting_field)
+            }
+            remaining = {
+                name: value for name, value in remaining.items() if name not in involved_fields
+            }
 
 
 def check(config: RunConfig) -> Plan:
@@ -176,8 +180,8 @@ def _data_notes(corpus: Corpus) -> list[str]:
     """Return messages about skipped records, unused keys and examples without a response."""
     notes = [dataset.skipped_summary(corpus.records), dataset.unused_summary(corpus.records)]
     if corpus.lost_examples:
-        lost = f"{corpus.lost_examples:,} examples will be left out"
-        notes.append(f"{lost}: max_length leaves nothing of their response")
+        message = f"{corpus.lost_examples:,} examples will be left out"
+        notes.append(f"{message}: max_length leaves nothing of their response")
     return [note for note in notes if note]
 
 
@@ -242,7 +246,7 @@ def _plan(
     passes = schedule.steps * config.grad_accumulation
     rate = hardware.product_rate(config.precision, device)
     stride = max(1, schedule.steps // CURVE_POINTS)
-    shown = sorted({*range(1, schedule.steps + 1, stride), schedule.steps})
+    curve_steps = sorted({*range(1, schedule.steps + 1, stride), schedule.steps})
     return Plan(
         problems=problems,
         train_examples=len(lengths),
@@ -258,7 +262,9 @@ def _plan(
         available_mb=round(hardware.available_memory_mb(device), 1),
         seconds=round(estimate.seconds(work, passes, rate, gpu=device.type == "cuda"), 1),
         device=hardware.describe(device),
-        learning_rates=[(step, learning_rate(config, step, schedule.steps)) for step in shown],
+        learning_rates=[
+            (step, learning_rate(config, step, schedule.steps)) for step in curve_steps
+        ],
     )
 
 
@@ -268,8 +274,10 @@ def memory_advice(config: RunConfig) -> str:
     device = hardware.resolve_device(config.device)
     extent = read_corpus(config, arch.context).extent
     needed = estimated(config, arch, extent, device)
-    room = min(hardware.available_memory_mb(device), RETRY_MEMORY_SHARE * needed)
-    fit = nearest(config, room, lambda changed: estimated(changed, arch, extent, device), device)
+    limit_mb = min(hardware.available_memory_mb(device), RETRY_MEMORY_SHARE * needed)
+    fit = nearest(
+        config, limit_mb, lambda changed: estimated(changed, arch, extent, device), device
+    )
     return f"by the estimate, {fit}"
 
 
@@ -288,20 +296,20 @@ def _attempt(
     problems: list[Problem],
     config: RunConfig,
     name: str,
-    compute: Callable[Given, Found],
-    *args: Given.args,
-    **kwargs: Given.kwargs,
-) -> Found | None:
+    compute: Callable[Params, Result],
+    *args: Params.args,
+    **kwargs: Params.kwargs,
+) -> Result | None:
     """The result, or None and a problem about the field."""
     try:
         return compute(*args, **kwargs)
     except hub.NotDownloadedError:
         raise
     except UserError as error:
-        named = str(error).partition(" = ")[
+        named_field = str(error).partition(" = ")[
             0
         ]  # max_length may be what keeps a data set from teaching
-        name = named if named in RunConfig.model_fields else name
+        name = named_field if named_field in RunConfig.model_fields else name
         sentence = str(error).removeprefix(f"{name} = {getattr(config, name)!r}: ")
         problems.append(Problem(name, getattr(config, name), sentence))
         return None
@@ -320,4 +328,4 @@ def _measured(
 def _kept(sizes: list[tuple[int, int]], limit: int, mask_prompt: bool) -> list[int]:
     """Tokens of the examples that still have a target after cutting: `encode_all` in numbers."""
     cut = ((min(length, limit), prompt if mask_prompt else 1) for length, prompt in sizes)
-    return [length for length, untaught in cut if length > untaught]
+    return [length for length, first_target in cut if length > first_target]

@@ -91,11 +91,11 @@ class RunDirectory:
         """The run of that name. Raises UserError where there is none."""
         runs = {run.name: run for run in list_runs(runs_dir)}
         if name not in runs:
-            near = difflib.get_close_matches(name, runs, 3)
-            listed = [*dict.fromkeys([*near, *runs])]
-            known = ", ".join([*listed[:8], *["..."][: len(listed) > 8]]) or "none yet"
-            where = "" if runs_dir.is_dir() else f", as there is no directory {runs_dir}"
-            message = f"there is no such run; it should be one of: {known}{where}"
+            similar_names = difflib.get_close_matches(name, runs, 3)
+            listed = [*dict.fromkeys([*similar_names, *runs])]
+            available = ", ".join([*listed[:8], *["..."][: len(listed) > 8]]) or "none yet"
+            cause = "" if runs_dir.is_dir() else f", as there is no directory {runs_dir}"
+            message = f"there is no such run; it should be one of: {available}{cause}"
             raise UserError(f"run = {name!r}: {message}")
         return runs[name]
 
@@ -124,7 +124,7 @@ class RunDirectory:
     def checkpoint_step(self) -> int | None:
         """The step of the newest checkpoint by its name; None where there is none."""
         names = (path.name for path in (self.path / "checkpoint").glob("step-*"))
-        steps = [int(found[1]) for name in names if (found := re.fullmatch(r"step-(\d+)", name))]
+        steps = [int(match[1]) for name in names if (match := re.fullmatch(r"step-(\d+)", name))]
         return max(steps, default=None)
 
     def log_tail(self, size: int = 4000) -> str:
@@ -230,19 +230,22 @@ class RunDirectory:
         return handle is None
 
     def mark_ended(
-        self, reason: str, ending: str = "interrupted", of: Collection[str] = ("queued", "running")
+        self,
+        reason: str,
+        ending: str = "interrupted",
+        from_statuses: Collection[str] = ("queued", "running"),
     ) -> str | None:
         """Give a run its last word whose trainer is gone without one; its status, None where nobody can read it.
 
         Args:
             ending: the status to end with where nobody asked for another.
-            of: the statuses to settle; a run in any other is left as it is.
+            from_statuses: the statuses to settle; a run in any other is left as it is.
         """
         with contextlib.suppress(UserError), self.lock():
-            if self.status() in of:
-                last = {"status": self.stop_request() or ending, "reason": reason}
-                self.append("status", **last)
-                log.append_event(self.log_path, "status", last)
+            if self.status() in from_statuses:
+                final_event = {"status": self.stop_request() or ending, "reason": reason}
+                self.append("status", **final_event)
+                log.append_event(self.log_path, "status", final_event)
                 self.clear_stop_request()
         with contextlib.suppress(UserError):
             return self.status()
@@ -270,15 +273,15 @@ class RunDirectory:
 
 def _anchored(config: RunConfig) -> dict[str, str]:
     """The data set and the base model by absolute path, where they are a file and a directory here."""
-    found = {}
+    absolute_paths = {}
     with contextlib.suppress(RuntimeError):  # the home of an unknown user
         dataset = Path(config.dataset).expanduser()
         if dataset.is_file():
-            found["dataset"] = str(dataset.resolve())
+            absolute_paths["dataset"] = str(dataset.resolve())
         base_model = Path(config.base_model)
         if config.base_model not in FAMILY and base_model.is_dir():
-            found["base_model"] = str(base_model.resolve())
-    return found
+            absolute_paths["base_model"] = str(base_model.resolve())
+    return absolute_paths
 
 
 def list_runs(runs_dir: Path) -> list[RunDirectory]:

@@ -38,9 +38,9 @@ class EventWriter:
         event = {"seq": seq, "time": round(self._clock(), 3), "event": kind, **fields}
         line = json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n"
         data = line.encode("utf-8", errors="replace")
-        written = os.write(self._file, data)
-        if written != len(data):
-            os.ftruncate(self._file, os.fstat(self._file).st_size - written)
+        bytes_written = os.write(self._file, data)
+        if bytes_written != len(data):
+            os.ftruncate(self._file, os.fstat(self._file).st_size - bytes_written)
             raise OSError(errno.ENOSPC, "the disk is full", str(self._path))
         self._seq = seq
 
@@ -58,13 +58,13 @@ class EventWriter:
         while True:
             start = max(0, size - length)
             tail = os.pread(self._file, size - start, start)
-            whole = tail.rfind(b"\n") + 1
-            events = (parse(line) for line in reversed(tail[:whole].split(b"\n")))
-            last = next((int(event["seq"]) for event in events if event), 0)
-            if last or start == 0:
-                if whole < len(tail):
-                    os.ftruncate(self._file, start + whole)
-                return last
+            complete_bytes = tail.rfind(b"\n") + 1
+            events = (parse(line) for line in reversed(tail[:complete_bytes].split(b"\n")))
+            last_seq = next((int(event["seq"]) for event in events if event), 0)
+            if last_seq or start == 0:
+                if complete_bytes < len(tail):
+                    os.ftruncate(self._file, start + complete_bytes)
+                return last_seq
             length *= 8
 
 
@@ -73,8 +73,8 @@ def read_lines(path: Path, offset: int, limit: int = 16 << 20) -> tuple[list[byt
     with open_regular(path) as file:
         file.seek(offset)
         data = file.read(limit)
-        while b"\n" not in data and (more := file.read(limit)):
-            data += more
+        while b"\n" not in data and (chunk := file.read(limit)):
+            data += chunk
     end = data.rfind(b"\n") + 1
     return data[:end].split(b"\n")[:-1], offset + end
 

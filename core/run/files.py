@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import IO, Any
 
 
-def open_regular(path: Path, mode: str = "rb", **more: Any) -> IO[Any]:
+def open_regular(path: Path, mode: str = "rb", **kwargs: Any) -> IO[Any]:
     """As `open`. Raises OSError for what is no plain file: a link (ELOOP), a pipe nobody would write to."""
-    return open(path, mode, opener=_plain, **more)
+    return open(path, mode, opener=_plain, **kwargs)
 
 
 def replace_text(path: Path, text: str) -> None:

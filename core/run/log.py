@@ -30,10 +30,10 @@ def format_event(kind: str, event: Mapping[str, Any]) -> str | None:
                 f"{event['parameters']:,} parameters trained, {event['precision']} on {event['device']}"
             )
         case "eval":
-            whole = ", over its whole set" if event["final"] else ""
+            scope = ", over its whole set" if event["final"] else ""
             return (
                 f"step {event['step']:,}: training loss {event['train_loss']:.4f}, "
-                f"validation loss {event['val_loss']:.4f}{whole}"
+                f"validation loss {event['val_loss']:.4f}{scope}"
             )
         case "rewind":
             if event["step"] < 0:

@@ -37,12 +37,18 @@ def slug(name: str) -> str:
     """
     visible = "".join(c for c in INVISIBLE.sub("", name) if unicodedata.category(c) != "Cf")
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", visible).lower())
-    kept = ""
+    safe_text = ""
     for c in text:
         # Keep a combining mark, such as a vowel sign, only after a letter, a digit or another mark.
-        is_mark = unicodedata.category(c).startswith("M") and kept[-1:] not in ("", "\0", *"._-")
-        kept += c if c.isalnum() or c in "._-" or is_mark else "\0"
-    short = re.sub("\0+", "-", kept)[:MAX_CHARACTERS].encode()[:MAX_BYTES].decode(errors="ignore")
+        is_mark = unicodedata.category(c).startswith("M") and safe_text[-1:] not in (
+            "",
+            "\0",
+            *"._-",
+        )
+        safe_text += c if c.isalnum() or c in "._-" or is_mark else "\0"
+    short = (
+        re.sub("\0+", "-", safe_text)[:MAX_CHARACTERS].encode()[:MAX_BYTES].decode(errors="ignore")
+    )
     cleaned = short.strip("-._")
     return f"run-{cleaned}".rstrip("-") if cleaned.split(".")[0] in RESERVED_NAMES else cleaned
 

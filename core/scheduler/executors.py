@@ -47,17 +47,19 @@ def run_in_process(run: RunDirectory, grace: float = STOP_GRACE_S) -> None:
             stderr=log,
             start_new_session=True,
         )
-    asked = None
+    stop_requested_at = None
     while process.poll() is None:
         time.sleep(0.05)
-        asked = (asked or time.monotonic()) if run.stop_path.exists() else None
-        if asked and time.monotonic() - asked > grace:
+        stop_requested_at = (
+            (stop_requested_at or time.monotonic()) if run.stop_path.exists() else None
+        )
+        if stop_requested_at and time.monotonic() - stop_requested_at > grace:
             kill_tree(process.pid)
     # One that ended by itself has written its last word, and the run may be queued again by now.
     if code := process.wait():
-        how = f"signal {-code}" if code < 0 else f"exit status {code}"
-        reason = f"the trainer ended without a last word ({how}); see its log"
-        if code == -signal.SIGKILL and asked is None:
+        exit_description = f"signal {-code}" if code < 0 else f"exit status {code}"
+        reason = f"the trainer ended without a last word ({exit_description}); see its log"
+        if code == -signal.SIGKILL and stop_requested_at is None:
             reason += f". The system kills what takes too much memory: {memory_advice(run)}"
         run.mark_ended(reason)
 

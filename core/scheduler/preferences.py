@@ -22,8 +22,8 @@ class Preferences:
 def load(runs_dir: Path) -> Preferences:
     """As kept; the defaults where nothing is that can be read."""
     try:
-        found = json.loads((runs_dir / PREFERENCES_FILE).read_text(encoding="utf-8"))
-        return Preferences(resume_interrupted=found.get("resume_interrupted") is True)
+        values = json.loads((runs_dir / PREFERENCES_FILE).read_text(encoding="utf-8"))
+        return Preferences(resume_interrupted=values.get("resume_interrupted") is True)
     except (OSError, ValueError, AttributeError, RecursionError):
         return Preferences()
 

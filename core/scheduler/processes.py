@@ -43,14 +43,18 @@ def kill_trainer(run: RunDirectory) -> bool:
     running = [event for event in run.statuses() if event["status"] == "running"]
     if not running or not run.is_alive():
         return False
-    told = running[-1]
-    pid, started = told.get("pid"), told.get("started")
-    if told.get("host") != socket.gethostname() or not isinstance(pid, int) or started is None:
+    last_event = running[-1]
+    pid, started = last_event.get("pid"), last_event.get("started")
+    if (
+        last_event.get("host") != socket.gethostname()
+        or not isinstance(pid, int)
+        or started is None
+    ):
         return False
     try:
         process = psutil.Process(pid)
-        same = abs(_started(process) - float(started)) < START_TIME_TOLERANCE_S
-        if not same or str(run.path.resolve()) not in process.cmdline():
+        is_same_process = abs(_started(process) - float(started)) < START_TIME_TOLERANCE_S
+        if not is_same_process or str(run.path.resolve()) not in process.cmdline():
             return False
     except (psutil.Error, TypeError, ValueError):
         return False

@@ -63,16 +63,16 @@ class Queue:
                 self._waiting.remove(name)
                 self._write()
 
-    def move(self, name: str, places: int) -> None:
+    def move(self, name: str, offset: int) -> None:
         """Move a waiting run so many places towards the end, or towards the head where negative.
 
         Raises UserError where that cannot be stored.
         """
         with self._changed:
             if name in self._waiting:
-                place = self._waiting.index(name)
-                self._waiting.pop(place)
-                self._waiting.insert(max(0, place + places), name)
+                position = self._waiting.index(name)
+                self._waiting.pop(position)
+                self._waiting.insert(max(0, position + offset), name)
                 self._write()
 
     def close(self, timeout: float = CLOSE_TIMEOUT_S) -> None:
@@ -169,7 +169,7 @@ def read_order(runs_dir: Path) -> list[str]:
     """The order as it is kept, without runs that are gone; empty where it cannot be read."""
     try:
         names = json.loads((runs_dir / QUEUE_FILE).read_text(encoding="utf-8"))
-        known = {run.name for run in list_runs(runs_dir)}
-        return [name for name in dict.fromkeys(names) if name in known]
+        existing_names = {run.name for run in list_runs(runs_dir)}
+        return [name for name in dict.fromkeys(names) if name in existing_names]
     except (OSError, ValueError, TypeError, RecursionError):
         return []

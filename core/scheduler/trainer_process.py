@@ -105,7 +105,7 @@ def _train(run: RunDirectory, active: ActiveRun, train: Train | None) -> tuple[s
 def _reason(error: BaseException, run: RunDirectory) -> str:
     message = " ".join(str(error).split())
     if isinstance(error, MemoryError) or any(
-        words in message.lower() for words in OUT_OF_MEMORY_PHRASES
+        phrase in message.lower() for phrase in OUT_OF_MEMORY_PHRASES
     ):
         traceback.clear_frames(error.__traceback__)  # they hold what filled the memory
         return f"out of memory; {memory_advice(run)}"

@@ -36,7 +36,7 @@ def agreement(a: pd.Series, b: pd.Series) -> Agreement:
     return Agreement(spearman(both["a"], both["b"]), len(both))
 
 
-def disagreements(a: pd.Series, b: pd.Series, most: int = 10) -> pd.DataFrame:
+def disagreements(a: pd.Series, b: pd.Series, top: int = 10) -> pd.DataFrame:
     """The items that two judges rank most differently, largest difference first. The index is the item.
 
     Columns are the scores `a` and `b`, their percentile ranks `rank_a` and `rank_b` among the items that
@@ -47,7 +47,7 @@ def disagreements(a: pd.Series, b: pd.Series, most: int = 10) -> pd.DataFrame:
         both[f"rank_{name}"] = 100 * both[name].rank(pct=True)
     both["gap"] = both["rank_a"] - both["rank_b"]
     order = both["gap"].abs().sort_values(ascending=False, kind="stable").index
-    return both.loc[order].query("gap != 0").head(most)
+    return both.loc[order].query("gap != 0").head(top)
 
 
 def inconsistent(frame: pd.DataFrame, by: Sequence[str] = ("item", "answer")) -> pd.DataFrame:
@@ -56,10 +56,10 @@ def inconsistent(frame: pd.DataFrame, by: Sequence[str] = ("item", "answer")) ->
     Columns are those of `by`, then `min`, `max` and `spread` in points, and `count` of scores.
     """
     scores = frame.groupby(list(by), sort=False)["score"]
-    found = scores.agg(["min", "max", "count"]).reset_index()
-    found.insert(len(by) + 2, "spread", found["max"] - found["min"])
-    differ = found[found["spread"] > 0]
-    return differ.sort_values("spread", ascending=False, kind="stable", ignore_index=True)
+    summary = scores.agg(["min", "max", "count"]).reset_index()
+    summary.insert(len(by) + 2, "spread", summary["max"] - summary["min"])
+    differing = summary[summary["spread"] > 0]
+    return differing.sort_values("spread", ascending=False, kind="stable", ignore_index=True)
 
 
 def _both(a: pd.Series, b: pd.Series) -> pd.DataFrame:

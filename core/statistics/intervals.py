@@ -66,12 +66,12 @@ class Difference:
             low, high = sorted((abs(self.low), abs(self.high)))
             gap = f"{abs(self.mean):.1f} ({low:.1f} to {high:.1f})"
             return f"{better} scores higher than {other} by {gap} on {items}."
-        said = f"{name_a} and {name_b} cannot be told apart with {items}"
+        no_difference = f"{name_a} and {name_b} cannot be told apart with {items}"
         if self.mean == 0:
-            return f"{said}: they score the same."
+            return f"{no_difference}: they score the same."
         if self.needed is None or self.needed <= self.n:
-            return f"{said}."
-        return f"{said}; {self.needed:,} would be needed."
+            return f"{no_difference}."
+        return f"{no_difference}; {self.needed:,} would be needed."
 
 
 @dataclass(frozen=True)
@@ -117,31 +117,31 @@ def mean_intervals(
 
     The interval is the expanded percentile interval, see `tail`. Equal scores have an interval of no width.
     """
-    known = {name: aligned(values)[0] for name, values in scores.items()}
+    valid_scores = {name: aligned(values)[0] for name, values in scores.items()}
     sizes: dict[int, list[str]] = defaultdict(list)
-    for name, values in known.items():
+    for name, values in valid_scores.items():
         sizes[len(values)].append(name)
-    found: dict[str, Interval] = {}
+    intervals: dict[str, Interval] = {}
     for names in sizes.values():
         # In order of size: the same scores have the same interval, whatever order they come in.
-        rows = np.stack([np.sort(known[name]) for name in names])
-        found |= zip(names, _intervals(rows, level, resamples, seed), strict=True)
-    return {name: found[name] for name in scores}
+        rows = np.stack([np.sort(valid_scores[name]) for name in names])
+        intervals |= zip(names, _intervals(rows, level, resamples, seed), strict=True)
+    return {name: intervals[name] for name in scores}
 
 
-def within_scale(found: Interval, level: float = CONFIDENCE_LEVEL) -> Interval:
+def within_scale(interval: Interval, level: float = CONFIDENCE_LEVEL) -> Interval:
     """The interval of a mean of points from 0 to 100, never beyond these.
 
     Where every score was 0, or every one 100, resampling knows of no other, and the interval is the exact one of a
     share of which none was seen (Clopper & Pearson 1934): at most 1.6 points wide from 236 items.
     """
-    if found.n < 2:
-        return found
-    low, high = max(0.0, found.low), min(100.0, found.high)
+    if interval.n < 2:
+        return interval
+    low, high = max(0.0, interval.low), min(100.0, interval.high)
     if low == high and low in (0.0, 100.0):
-        unseen = 100 * (1 - ((1 - level) / 2) ** (1 / found.n))
+        unseen = 100 * (1 - ((1 - level) / 2) ** (1 / interval.n))
         low, high = (0.0, unseen) if high == 0 else (100 - unseen, 100.0)
-    return Interval(found.mean, low, high, found.n)
+    return Interval(interval.mean, low, high, interval.n)
 
 
 def mean_interval(scores: ArrayLike, level: float = CONFIDENCE_LEVEL) -> Interval:
@@ -153,15 +153,17 @@ def paired(a: ArrayLike, b: ArrayLike, level: float = CONFIDENCE_LEVEL) -> Diffe
     """The mean of a - b over the same items in the same order. Raises ValueError for unequal lengths."""
     first, second = aligned(a, b)
     gaps = first - second
-    found = mean_interval(gaps, level)
-    mean = 0.0 if abs(found.mean) < ROUNDING_TOLERANCE else found.mean
-    deviation = float(gaps.std(ddof=1)) if found.n > 1 else math.nan
+    interval = mean_interval(gaps, level)
+    mean = 0.0 if abs(interval.mean) < ROUNDING_TOLERANCE else interval.mean
+    deviation = float(gaps.std(ddof=1)) if interval.n > 1 else math.nan
     # The bootstrap alone leaves out 0 too often where items are few: so does Student's interval have to.
-    reach = stdtrit(max(found.n - 1, 1), (1 + level) / 2) * deviation / math.sqrt(max(found.n, 1))
-    outside = (found.low > 0 or found.high < 0) and abs(mean) > reach
-    apart = bool(found.n >= MIN_PAIRED_ITEMS and mean != 0 and outside)
-    needed = None if mean == 0 or found.n < 2 else _needed(mean, deviation, level)
-    return Difference(mean, found.low, found.high, found.n, apart, needed)
+    reach = (
+        stdtrit(max(interval.n - 1, 1), (1 + level) / 2) * deviation / math.sqrt(max(interval.n, 1))
+    )
+    outside = (interval.low > 0 or interval.high < 0) and abs(mean) > reach
+    apart = bool(interval.n >= MIN_PAIRED_ITEMS and mean != 0 and outside)
+    needed = None if mean == 0 or interval.n < 2 else _needed(mean, deviation, level)
+    return Difference(mean, interval.low, interval.high, interval.n, apart, needed)
 
 
 def components(scores: Mapping[Hashable, ArrayLike]) -> Components | None:
@@ -171,7 +173,11 @@ def components(scores: Mapping[Hashable, ArrayLike]) -> Components | None:
     McCulloch 1992, "Variance Components", section 3.6). An estimate below 0 of the items' variance is cut
     at 0. None where no item was scored twice or there are fewer than two items.
     """
-    groups = [values for values in (aligned(given)[0] for given in scores.values()) if len(values)]
+    groups = [
+        values
+        for values in (aligned(item_scores)[0] for item_scores in scores.values())
+        if len(values)
+    ]
     k, counts = len(groups), np.array([len(values) for values in groups])
     total = int(counts.sum())
     if k < 2 or total == k:
@@ -197,10 +203,10 @@ def win_rate(forward: ArrayLike, backward: ArrayLike, level: float = CONFIDENCE_
     """
     first, second = aligned(forward, backward)
     second = 100 - second  # points of A in both orders
-    found = _with_a_few_more((first + second) / 2, level)
+    interval = _with_a_few_more((first + second) / 2, level)
     moved = np.abs(np.sign(first - 50) - np.sign(second - 50)) / 2
-    flips = float(moved.mean()) if found.n else math.nan
-    return WinRate(found.mean, found.low, found.high, found.n, flips)
+    flips = float(moved.mean()) if interval.n else math.nan
+    return WinRate(interval.mean, interval.low, interval.high, interval.n, flips)
 
 
 @lru_cache(maxsize=16)
@@ -230,11 +236,11 @@ def _intervals(rows: NDArray, level: float, resamples: int, seed: int) -> list[I
         return [Interval(math.nan, math.nan, math.nan, 0)] * count
     # Relative to the first score, so that equal scores are exactly 0 and do not get a width by rounding.
     start = rows[:, 0]
-    rest = rows - start[:, None]
-    means = start + rest.mean(axis=1)
+    offsets = rows - start[:, None]
+    means = start + offsets.mean(axis=1)
     if n == 1:
         return [Interval(float(mean), math.nan, math.nan, 1) for mean in means]
-    boot = rest @ resampled(n, resamples, seed).T.astype(float) / n  # (rows, resamples)
+    boot = offsets @ resampled(n, resamples, seed).T.astype(float) / n  # (rows, resamples)
     edge = tail(n, level)
     lows, highs = start + np.quantile(boot, [edge, 1 - edge], axis=1)
     return [
@@ -253,10 +259,10 @@ def _with_a_few_more(points: NDArray, level: float) -> Interval:
     if n == 0:
         return Interval(math.nan, math.nan, math.nan, 0)
     edge = float(ndtri((1 + level) / 2))
-    more = edge**2 / 2  # wins, and as many defeats
-    total = n + 2 * more
-    middle = (float(points.sum()) + 100 * more) / total
-    square = (float((points**2).sum()) + 100**2 * more) / total
+    pseudo_count = edge**2 / 2  # wins, and as many defeats
+    total = n + 2 * pseudo_count
+    middle = (float(points.sum()) + 100 * pseudo_count) / total
+    square = (float((points**2).sum()) + 100**2 * pseudo_count) / total
     half = edge * math.sqrt((square - middle**2) / total)
     return Interval(float(points.mean()), max(0.0, middle - half), min(100.0, middle + half), n)
 
@@ -276,5 +282,5 @@ def aligned(*columns: ArrayLike) -> list[NDArray]:
     arrays = [np.asarray(values, dtype=float) for values in columns]
     if len({values.shape for values in arrays}) > 1:
         raise ValueError(f"Lengths differ: {', '.join(str(len(values)) for values in arrays)}.")
-    known = ~np.any([np.isnan(values) for values in arrays], axis=0)
-    return [values[known] for values in arrays]
+    valid = ~np.any([np.isnan(values) for values in arrays], axis=0)
+    return [values[valid] for values in arrays]

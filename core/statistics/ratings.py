@@ -80,8 +80,8 @@ def rating_intervals(
         [_fit(resample, REGULARIZATION, strengths) for resample in totals]
     )  # (resamples, k)
     edge = tail(n, level)
-    told = (total.sum(axis=0) > 0) & (total.sum(axis=1) > 0)
-    lows, highs = np.where(told, np.quantile(boot, [edge, 1 - edge], axis=0), math.nan)
+    is_bounded = (total.sum(axis=0) > 0) & (total.sum(axis=1) > 0)
+    lows, highs = np.where(is_bounded, np.quantile(boot, [edge, 1 - edge], axis=0), math.nan)
     return [
         Rating(
             float(value) * ELO_PER_LOG_UNIT,
@@ -94,12 +94,15 @@ def rating_intervals(
 
 def _games(outcomes: Iterable[tuple[Hashable, int, int, float]], runs: int) -> NDArray:
     """Wins of each run over each other by item, (items, k, k)."""
-    places: dict[Hashable, int] = {}
-    rows = [(places.setdefault(item, len(places)), i, j, score) for item, i, j, score in outcomes]
-    games = np.zeros((len(places), runs, runs))
-    for place, i, j, score in rows:
-        games[place, i, j] += score / 100
-        games[place, j, i] += 1 - score / 100
+    item_indices: dict[Hashable, int] = {}
+    rows = [
+        (item_indices.setdefault(item, len(item_indices)), i, j, score)
+        for item, i, j, score in outcomes
+    ]
+    games = np.zeros((len(item_indices), runs, runs))
+    for item_index, i, j, score in rows:
+        games[item_index, i, j] += score / 100
+        games[item_index, j, i] += 1 - score / 100
     return games
 
 

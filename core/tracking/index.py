@@ -85,8 +85,10 @@ class Index:
         try:
             connection = duckdb.connect(str(self.path))
         except duckdb.Error as error:
-            if held := re.search(r"Conflicting lock is held in .*?\(PID (\d+)\)", str(error)):
-                raise IndexHeldError(self.path, int(held[1])) from None
+            if lock_conflict := re.search(
+                r"Conflicting lock is held in .*?\(PID (\d+)\)", str(error)
+            ):
+                raise IndexHeldError(self.path, int(lock_conflict[1])) from None
             return self._create(f"it could not be opened ({type(error).__name__})")
         version = _version(connection)
         if version == schema.SCHEMA_VERSION:

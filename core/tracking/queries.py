@@ -30,7 +30,7 @@ def states(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> list[dict[str,
     Each has name, status, reason, steps, step and seconds; the newest `loss` and `val_loss` (as in `results`); `heard`,
     the timestamp of its newest event; and `download`, its last download: repository, bytes, total.
     """
-    found = db.execute(
+    result = db.execute(
         """
         with chosen as (select unnest($runs) as run, generate_subscripts($runs, 1) as place),
         statuses as (
@@ -63,8 +63,8 @@ def states(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> list[dict[str,
         """,
         {"runs": list(runs)},
     )
-    columns = [column[0] for column in found.description]
-    return [dict(zip(columns, row, strict=True)) for row in found.fetchall()]
+    columns = [column[0] for column in result.description]
+    return [dict(zip(columns, row, strict=True)) for row in result.fetchall()]
 
 
 def results(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
@@ -164,11 +164,11 @@ def _points(wide: dict[str, Any], metric: str, runs: Sequence[str]) -> pd.DataFr
     order = x.argsort(axis=1)  # NaN sorts last
     x, y = np.take_along_axis(x, order, 1), np.take_along_axis(y, order, 1)
     with_values = np.isin(wide["place"], wide["place"][~np.isnan(y).all(axis=1)])
-    kept = ~np.isnan(x) & with_values[:, None]
-    kept[:, 1:] &= x[:, :-1] != x[:, 1:]
-    places: Any = np.repeat(wide["place"], 4).reshape(-1, 4)[kept]
-    run = pd.Categorical.from_codes(places, pd.Index(list(runs)))
-    return pd.DataFrame({"run": run, "x": x[kept], "y": y[kept]})
+    keep_mask = ~np.isnan(x) & with_values[:, None]
+    keep_mask[:, 1:] &= x[:, :-1] != x[:, 1:]
+    run_codes: Any = np.repeat(wide["place"], 4).reshape(-1, 4)[keep_mask]
+    run = pd.Categorical.from_codes(run_codes, pd.Index(list(runs)))
+    return pd.DataFrame({"run": run, "x": x[keep_mask], "y": y[keep_mask]})
 
 
 def _pair(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -102,8 +102,8 @@ class Sync:
                 if isinstance(error, duckdb.FatalException | duckdb.InternalException):
                     raise
                 self.fault = f"{source.name} cannot be indexed: {error}"
-        for gone in self._known() - {source.name for source in sources}:
-            self._delete(gone)
+        for deleted_name in self._known() - {source.name for source in sources}:
+            self._delete(deleted_name)
         return changed
 
     def _known(self) -> set[str]:
@@ -111,11 +111,11 @@ class Sync:
 
     def _insert_new(self, sources: list[Source]) -> bool:
         """Insert new sources in groups. If a group fails, `run` retries its sources one by one."""
-        known, changed = self._known(), False
-        new = [source for source in sources if source.name not in known]
-        for start in range(0, len(new), NEW_RUNS_PER_TRANSACTION):
+        existing_names, changed = self._known(), False
+        new_sources = [source for source in sources if source.name not in existing_names]
+        for start in range(0, len(new_sources), NEW_RUNS_PER_TRANSACTION):
             with contextlib.suppress(OSError, ValueError, duckdb.Error), self._transaction():
-                for source in new[start : start + NEW_RUNS_PER_TRANSACTION]:
+                for source in new_sources[start : start + NEW_RUNS_PER_TRANSACTION]:
                     changed |= self._insert(source)
         return changed
 
@@ -154,11 +154,11 @@ class Sync:
             return False
         seq, unreadable = offset.seq, offset.unreadable
         with self._transaction():
-            last, others = 0, lines
+            last_seq, other_lines = 0, lines
             if parsed := parse_steps(lines, seq):
-                steps, others, last = parsed
+                steps, other_lines, last_seq = parsed
                 self._pending.add_steps(source.name, steps)
-            for line in others:
+            for line in other_lines:
                 event = parse(line)
                 if event is None or event["seq"] <= seq:
                     unreadable += event is None
@@ -170,9 +170,11 @@ class Sync:
                     self._pending.add_row(event["event"], row)
                 else:
                     unreadable += 1
-            new = ReadOffset(end, max(seq, last), unreadable, _last_bytes(offset.before, lines))
-            self._pending.set_offset(source.name, *astuple(new))
-            self._offsets[source.name] = new
+            new_offset = ReadOffset(
+                end, max(seq, last_seq), unreadable, _last_bytes(offset.before, lines)
+            )
+            self._pending.set_offset(source.name, *astuple(new_offset))
+            self._offsets[source.name] = new_offset
             if self._pending.size > MAX_PENDING_ROWS:
                 self._pending.write(self._db)
         return True
@@ -285,13 +287,13 @@ def parse_steps(lines: Sequence[bytes], seq: int) -> tuple[pa.Table, list[bytes]
     if len(lines) < MIN_ARROW_STEPS:
         return None
     steps: list[bytes] = []
-    others: list[bytes] = []
+    other_lines: list[bytes] = []
     for line in lines:
         head = EVENT_HEAD.match(line)
-        if head is None or (number := int(head[1])) <= seq or head[2] == b"rewind":
+        if head is None or (event_seq := int(head[1])) <= seq or head[2] == b"rewind":
             return None
-        seq = number
-        (steps if head[2] == b"step" else others).append(line)
+        seq = event_seq
+        (steps if head[2] == b"step" else other_lines).append(line)
     if len(steps) < MIN_ARROW_STEPS:
         return None
     try:
@@ -304,12 +306,12 @@ def parse_steps(lines: Sequence[bytes], seq: int) -> tuple[pa.Table, list[bytes]
         )
     except pa.ArrowInvalid:
         return None
-    return (table, others, seq) if len(table) == len(steps) else None
+    return (table, other_lines, seq) if len(table) == len(steps) else None
 
 
-def sources(runs_dir: Path, only: Collection[str] | None = None) -> list[Source]:
-    """Return the sources to index. `only` limits the runs."""
-    runs = (run for run in list_runs(runs_dir) if only is None or run.name in only)
+def sources(runs_dir: Path, run_names: Collection[str] | None = None) -> list[Source]:
+    """Return the sources to index. `run_names` limits the runs."""
+    runs = (run for run in list_runs(runs_dir) if run_names is None or run.name in run_names)
     return [*runs, *event_files(runs_dir)]
 
 
@@ -319,22 +321,22 @@ def mark_dead_runs(runs_dir: Path, index: Index) -> bool:
     names = [name for (name,) in index.cursor().execute(query).fetchall()]
     dead = [run for name in names if not (run := RunDirectory(runs_dir / name)).is_alive()]
     for run in dead:  # a run that was resumed since then is queued, and stays queued
-        run.mark_ended("the trainer died", of=("running",))
+        run.mark_ended("the trainer died", from_statuses=("running",))
     return bool(dead)
 
 
-def read_index(runs_dir: Path, only: Collection[str] | None = None) -> Index:
+def read_index(runs_dir: Path, run_names: Collection[str] | None = None) -> Index:
     """Return an up-to-date index for a command. It is in memory if the file is locked by a dashboard or is read-only.
 
     Args:
-        only: the required runs. An index in memory contains only these, so that it is built faster.
+        run_names: the required runs. An index in memory contains only these, so that it is built faster.
     """
     try:
         index = Index(runs_dir / INDEX_FILE) if runs_dir.is_dir() else Index(None)
     except UserError:
         index = Index(None)
     try:
-        _sync_once(runs_dir, index, only if index.path is None else None)
+        _sync_once(runs_dir, index, run_names if index.path is None else None)
     except duckdb.Error as error:
         if index.path is None:
             raise
@@ -356,11 +358,11 @@ def rebuild_index(runs_dir: Path) -> int:
     return len(list_runs(runs_dir))
 
 
-def _sync_once(runs_dir: Path, index: Index, only: Collection[str] | None) -> None:
+def _sync_once(runs_dir: Path, index: Index, run_names: Collection[str] | None) -> None:
     sync = Sync(index.new_cursor())
-    sync.run(sources(runs_dir, only))
+    sync.run(sources(runs_dir, run_names))
     if mark_dead_runs(runs_dir, index):
-        sync.run(sources(runs_dir, only))
+        sync.run(sources(runs_dir, run_names))
 
 
 def is_broken(error: Exception) -> bool:
@@ -389,9 +391,9 @@ def _is_same_file(path: Path, offset: ReadOffset) -> bool:
         return file.read(len(offset.before)) == offset.before
 
 
-def _last_bytes(before: bytes, lines: list[bytes]) -> bytes:
-    read = b"".join(line + b"\n" for line in lines[-FINGERPRINT_BYTES:])
-    return (before + read)[-FINGERPRINT_BYTES:]
+def _last_bytes(previous: bytes, lines: list[bytes]) -> bytes:
+    appended = b"".join(line + b"\n" for line in lines[-FINGERPRINT_BYTES:])
+    return (previous + appended)[-FINGERPRINT_BYTES:]
 
 
 def _rewind_step(event: dict[str, Any]) -> int | None:

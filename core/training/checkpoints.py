@@ -126,10 +126,10 @@ def save_checkpoint(
     }
     newest = directory / f"step-{step:08d}"
     publish(newest, files, {**facts, "step": step})
-    found = _checkpoints(directory)
-    kept = found[found.index(newest) :][:CHECKPOINTS_TO_KEEP]
-    for path in found:
-        if path not in kept:
+    published = _checkpoints(directory)
+    retained = published[published.index(newest) :][:CHECKPOINTS_TO_KEEP]
+    for path in published:
+        if path not in retained:
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -174,11 +174,11 @@ def changed_inputs(facts: Mapping[str, Any], origin: Mapping[str, str], step: in
         origin: by what it is, the hash of what there is now.
         step: of the checkpoint.
     """
-    was = facts.get("origin")
+    recorded_origin = facts.get("origin")
     return [
-        f"the {what} is another than before step {step}: from here on the run is not the one that was started"
-        for what, now in origin.items()
-        if isinstance(was, dict) and was.get(what) != now
+        f"the {input_name} is another than before step {step}: from here on the run is not the one that was started"
+        for input_name, current_hash in origin.items()
+        if isinstance(recorded_origin, dict) and recorded_origin.get(input_name) != current_hash
     ]
 
 
@@ -203,8 +203,11 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Te
         and isinstance(facts.get("scaler"), dict)
     ):
         raise UserError(f"{path} is incomplete: its manifest does not list all of a checkpoint")
-    known = {field.name for field in fields(TrainingProgress)}
-    if not (progress.keys() <= known and all(type(v) in (int, float) for v in progress.values())):
+    progress_fields = {field.name for field in fields(TrainingProgress)}
+    if not (
+        progress.keys() <= progress_fields
+        and all(type(v) in (int, float) for v in progress.values())
+    ):
         raise UserError(f"{path} is damaged: its manifest does not say how far the run had come")
     return facts, files
 
@@ -219,8 +222,10 @@ def load_trainable(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Put saved weights back. Raises UserError where names or shapes are not the model's."""
     expected = trainable(model)
     if expected.keys() != tensors.keys():
-        odd = sorted(expected.keys() ^ tensors.keys())
-        raise UserError(f"the saved weights are not this model's: {odd[0]} is only in one of them")
+        mismatched = sorted(expected.keys() ^ tensors.keys())
+        raise UserError(
+            f"the saved weights are not this model's: {mismatched[0]} is only in one of them"
+        )
     for name, parameter in expected.items():
         if parameter.shape != tensors[name].shape:
             raise UserError(f"the saved weights are not this model's: {name} has another shape")
@@ -243,8 +248,8 @@ def _load_moments(
 
 def _checkpoints(directory: Path) -> list[Path]:
     """Published checkpoints, newest first."""
-    found = [path for path in directory.glob("step-*") if path.suffix != ".partial"]
-    return sorted(found, reverse=True)
+    paths = [path for path in directory.glob("step-*") if path.suffix != ".partial"]
+    return sorted(paths, reverse=True)
 
 
 def _sha256(path: Path) -> str:

@@ -41,20 +41,20 @@ def report(
     Raises:
         TrainingError: the run should stop.
     """
-    became = f"the loss became {loss:g} and the gradient norm {grad_norm:g}"
+    diagnosis = f"the loss became {loss:g} and the gradient norm {grad_norm:g}"
     unsound = (
         name
         for name, p in model.named_parameters()
         if p.grad is not None and not p.grad.isfinite().all()
     )
     names = list(itertools.islice(unsound, MAX_NAMED_WEIGHTS))
-    where = f"; without a finite gradient: {', '.join(names)}" if names else ""
-    places = ", ".join(map(str, batch))
-    message = f"{became} at lr = {lr:g}, on examples {places}{where}"
+    detail = f"; without a finite gradient: {', '.join(names)}" if names else ""
+    listed_indices = ", ".join(map(str, batch))
+    message = f"{diagnosis} at lr = {lr:g}, on examples {listed_indices}{detail}"
     run.emit("warning", step=step, about="divergence", message=message, batch=list(batch), lr=lr)
     if config.nonfinite == "stop":
         raise TrainingError(
-            f"training diverged at step {step} with lr = {lr:g}: {became}; "
+            f"training diverged at step {step} with lr = {lr:g}: {diagnosis}; "
             "a lower lr, a longer warm-up or gradient clipping may help"
         )
     if skipped + 1 >= MAX_SKIPPED_STEPS:

@@ -29,10 +29,10 @@ class Answer:
     prompt_cut: bool
     """Whether the prompt was longer than the context and lost its beginning."""
 
-    def event(self, example: Example, place: int) -> dict[str, Any]:
-        """The fields of a `generation` event. `place`: of the example in its data set."""
+    def event(self, example: Example, dataset_index: int) -> dict[str, Any]:
+        """The fields of a `generation` event. `dataset_index`: of the example in its data set."""
         return {
-            "item": place,
+            "item": dataset_index,
             "instruction": example.instruction,
             "input": example.input,
             "reference": example.output,
@@ -64,8 +64,8 @@ def answer_all(
     limit = sampling.max_new_tokens
     prompts = [encode(format_prompt(example.instruction, example.input)) for example in examples]
     fitted = [fit_prompt(prompt, model.arch.context, limit) for prompt in prompts]
-    for chosen in answer_batches(fitted, limit):
-        answers = generate(model, [fitted[i] for i in chosen], sampling, END_OF_TEXT)
+    for indices in answer_batches(fitted, limit):
+        answers = generate(model, [fitted[i] for i in indices], sampling, END_OF_TEXT)
         yield [
             Answer(
                 i,
@@ -74,7 +74,7 @@ def answer_all(
                 len(ids) >= min(limit, model.arch.context - len(fitted[i])),
                 len(fitted[i]) < len(prompts[i]),
             )
-            for i, ids in zip(chosen, answers, strict=True)
+            for i, ids in zip(indices, answers, strict=True)
         ]
 
 

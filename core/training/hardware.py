@@ -27,14 +27,14 @@ def resolve_device(device: str) -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    found = torch.device(device)
+    resolved = torch.device(device)
     count = {"cpu": 1, "mps": int(torch.backends.mps.is_available())}.get(
-        found.type, torch.cuda.device_count()
+        resolved.type, torch.cuda.device_count()
     )
-    if (found.index or 0) >= count:
+    if (resolved.index or 0) >= count:
         message = f"device = {device!r}: this machine has none; it should be auto or cpu"
         raise UserError(message)
-    return found
+    return resolved
 
 
 def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
@@ -104,8 +104,8 @@ def map_large_blocks() -> None:
 
     By default a trainer keeps freed blocks for its next step (`core.scheduler.executors.ENVIRONMENT`).
     """
-    if limit := getattr(ctypes.CDLL(None), "mallopt", None):
-        limit(M_MMAP_THRESHOLD, 4 * MIB)
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(M_MMAP_THRESHOLD, 4 * MIB)
 
 
 def return_freed_memory() -> None:

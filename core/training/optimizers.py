@@ -34,12 +34,12 @@ def learning_rate(config: RunConfig, step: int, steps: int) -> float:
     """
     low = config.min_lr or 0.0
     span = config.lr - low
-    done, warmup = step - 1, int(config.warmup_fraction * steps)
-    if done < warmup:
-        return low + span * done / warmup
+    completed_steps, warmup = step - 1, int(config.warmup_fraction * steps)
+    if completed_steps < warmup:
+        return low + span * completed_steps / warmup
     if config.min_lr is None:
         return config.lr
-    share = (done - warmup) / max(1, steps - 1 - warmup)
+    share = (completed_steps - warmup) / max(1, steps - 1 - warmup)
     return low + span * 0.5 * (1 + math.cos(math.pi * share))
 
 

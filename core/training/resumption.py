@@ -111,14 +111,16 @@ def _changes(facts: Mapping[str, Any], config: RunConfig) -> list[tuple[str, Any
     """Return (name, current value, recorded value) of each changed setting."""
     if not has_settings(facts):
         return []
-    now = recorded(config)
+    current = recorded(config)
     # Settings added since the checkpoint was written count as their defaults.
     defaults = {
         name: None if value is None else RunConfig.model_fields[name].default
-        for name, value in now.items()
+        for name, value in current.items()
     }
-    was = {**defaults, **facts[SETTINGS]}
-    return [(name, now[name], was[name]) for name in FIXED if now[name] != was[name]]
+    previous = {**defaults, **facts[SETTINGS]}
+    return [
+        (name, current[name], previous[name]) for name in FIXED if current[name] != previous[name]
+    ]
 
 
 def _text(value: Any) -> str:

@@ -34,12 +34,12 @@ class StoppedError(Exception):
 def report_download(run: Run) -> Callable[[str, int, int], None]:
     """A listener to downloads that writes an event each time. It raises StoppedError where a stop was asked for."""
 
-    def tell(repository: str, done: int, total: int) -> None:
-        run.emit("download", repository=repository, bytes=done, total=total)
+    def notify(repository: str, downloaded: int, total: int) -> None:
+        run.emit("download", repository=repository, bytes=downloaded, total=total)
         if run.stop_requested():
             raise StoppedError
 
-    return tell
+    return notify
 
 
 @dataclass

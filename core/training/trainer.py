@@ -89,8 +89,8 @@ class Trainer:
         parts = self.split = dataset.split(self.records.examples, config)
         length = min(config.max_length or self.model.arch.context, self.model.arch.context)
         train = encode_all(parts.train, length, config.mask_prompt)
-        place = len(parts.train) + len(parts.test)
-        validation = encode_all(parts.validation, length, config.mask_prompt, place)
+        first_index = len(parts.train) + len(parts.test)
+        validation = encode_all(parts.validation, length, config.mask_prompt, first_index)
         if not train or not validation:
             raise TrainingError(
                 f"max_length = {length}: no example keeps any of its response; it should be larger"
@@ -103,9 +103,11 @@ class Trainer:
             self.run.emit("warning", step=0, about="base model", message=note)
         if skipped := dataset.skipped_summary(self.records):
             self.run.emit("warning", step=0, about="data", message=skipped)
-        given = len(self.split.train) + len(self.split.validation)
-        if lost := given - len(self.train_set) - len(self.validation_set):
-            message = f"{lost} examples are left out: max_length leaves nothing of their response"
+        examples_read = len(self.split.train) + len(self.split.validation)
+        if lost_count := examples_read - len(self.train_set) - len(self.validation_set):
+            message = (
+                f"{lost_count} examples are left out: max_length leaves nothing of their response"
+            )
             self.run.emit("warning", step=0, about="data", message=message)
 
     def fit(self) -> Outcome:
@@ -127,24 +129,25 @@ class Trainer:
         while self.progress.step < steps:
             step = self.progress.step + 1
             self.step(step, self.schedule.batches(step))
-            step, last = self.progress.step, self.progress.step == steps
-            if last or step % config.eval_every == 0:
-                self._evaluate(final=last)
-            if config.sample_prompt and (last or step % config.sample_every == 0):
+            step, is_last = self.progress.step, self.progress.step == steps
+            if is_last or step % config.eval_every == 0:
+                self._evaluate(final=is_last)
+            if config.sample_prompt and (is_last or step % config.sample_every == 0):
                 self._sample()
             stop = self.run.stop_requested()
-            if last or stop or step % config.checkpoint_every == 0:
+            if is_last or stop or step % config.checkpoint_every == 0:
                 self._save()
-            if stop and not last:
+            if stop and not is_last:
                 return "stopped"
         return "finished"
 
-    def step(self, step: int, chosen: list[list[int]]) -> None:
+    def step(self, step: int, batch_indices: list[list[int]]) -> None:
         """One optimiser step on batches of indices; gradients are weighted by target tokens."""
         start = time.perf_counter()
         config = self.config
         batches = [
-            collate([self.train_set[i] for i in indices], config.mask_prompt) for indices in chosen
+            collate([self.train_set[i] for i in indices], config.mask_prompt)
+            for indices in batch_indices
         ]
         targets = sum(batch.target_tokens for batch in batches)
         lr = learning_rate(config, step, self.schedule.steps)
@@ -172,10 +175,18 @@ class Trainer:
             self.progress.skipped = 0
             measured: dict[str, float | None] = {"loss": loss_value, "grad_norm": grad_norm}
         else:
-            places = [place for batch in batches for place in batch.places]
+            dataset_indices = [index for batch in batches for index in batch.dataset_indices]
             skipped = self.progress.skipped
             divergence.report(
-                config, self.run, self.model, step, places, lr, loss_value, grad_norm, skipped
+                config,
+                self.run,
+                self.model,
+                step,
+                dataset_indices,
+                lr,
+                loss_value,
+                grad_norm,
+                skipped,
             )
             self.progress.skipped = skipped + 1
             measured = {"loss": None, "grad_norm": None}
@@ -184,24 +195,24 @@ class Trainer:
 
     def _record(self, batches: list[Batch], seconds: float, **measured: float | None) -> None:
         """Count a step and write its event."""
-        places = [place for batch in batches for place in batch.places]
+        dataset_indices = [index for batch in batches for index in batch.dataset_indices]
         tokens = sum(batch.tokens for batch in batches)
         positions = sum(batch.ids.numel() for batch in batches)
         p = self.progress
-        p.step, p.examples = p.step + 1, p.examples + len(places)
+        p.step, p.examples = p.step + 1, p.examples + len(dataset_indices)
         p.tokens, p.seconds = p.tokens + tokens, p.seconds + seconds
         self.run.emit(
             "step",
-            **self._place(),
+            **self._progress_fields(),
             examples=p.examples,
             padding=round(1 - tokens / positions, 6),
             **measured,
             tokens_per_s=round(tokens / seconds, 3),
             memory_mb=round(hardware.peak_memory_mb(self.device), 1),
-            batch=places,
+            batch=dataset_indices,
         )
 
-    def _place(self) -> dict[str, float]:
+    def _progress_fields(self) -> dict[str, float]:
         """Where the run stands, as events say it."""
         p = self.progress
         epoch = round(p.step / self.schedule.steps_per_epoch, 6)
@@ -220,8 +231,8 @@ class Trainer:
                     self.validation_set if final else self.validation_set[:size],
                 )
             )
-        place = self._place()
-        self.run.emit("eval", **place, train_loss=train, val_loss=validation, final=final)
+        progress_fields = self._progress_fields()
+        self.run.emit("eval", **progress_fields, train_loss=train, val_loss=validation, final=final)
 
     def _sample(self) -> None:
         prompt = self.config.sample_prompt
@@ -284,15 +295,18 @@ class Trainer:
 
     def _check_settings(self, facts: dict[str, Any]) -> None:
         """Raise UserError if settings changed since the checkpoint. A path may change if its content is the same."""
-        was, now = facts.get("origin"), self._origin()
-        same = [
+        recorded_origin, current_origin = facts.get("origin"), self._origin()
+        unchanged_inputs = [
             name
-            for name, what in resumption.INPUTS.items()
-            if isinstance(was, dict) and was.get(what) == now[what]
+            for name, input_name in resumption.INPUTS.items()
+            if isinstance(recorded_origin, dict)
+            and recorded_origin.get(input_name) == current_origin[input_name]
         ]
         earlier = None if resumption.has_settings(facts) else self.run.last_plan()
         name = self.run.directory.name
-        resumption.check(name, facts, self.config, self._counts(), earlier, ignored=same)
+        resumption.check(
+            name, facts, self.config, self._counts(), earlier, ignored=unchanged_inputs
+        )
 
     def _counts(self) -> dict[str, int]:
         return {
@@ -328,14 +342,14 @@ class Trainer:
     def answer_test_set(self) -> Outcome:
         """Greedy answers to every test example, each an event."""
         self.end_training()
-        examples, first = self.split.test, self.split.first_test_item
+        examples, first_index = self.split.test, self.split.first_test_item
         sampling = generation.Sampling(self.config.max_new_tokens)
         with hardware.autocast(self.device, self.dtype):
             for answers in answer_all(self.model, examples, sampling):
                 for answer in answers:
                     self.run.emit(
                         "generation",
-                        **answer.event(examples[answer.index], first + answer.index),
+                        **answer.event(examples[answer.index], first_index + answer.index),
                         memory_mb=round(hardware.peak_memory_mb(self.device), 1),
                     )
                 if self.run.stop_requested():

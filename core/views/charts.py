@@ -98,12 +98,12 @@ def token_lengths(lengths: Mapping[str, Sequence[int]], limit: int) -> Figure:
         lengths: Number of tokens of each example, by part.
         limit: Maximum length before truncation. Not drawn if no example is longer.
     """
-    known = {part: _finite(values) for part, values in lengths.items()}
-    longest = int(max((part.max(initial=0) for part in known.values()), default=0))
+    finite_lengths = {part: _finite(values) for part, values in lengths.items()}
+    longest = int(max((part.max(initial=0) for part in finite_lengths.values()), default=0))
     width = max(1, -(-longest // 50))
     edges = np.arange(0, longest + width + 1, width)
     bars = []
-    for (part, values), color in zip(known.items(), PALETTE, strict=False):
+    for (part, values), color in zip(finite_lengths.items(), PALETTE, strict=False):
         counts = np.histogram(values, edges)[0]
         bars.append({
             "type": "bar", "x": edges[:-1] + width / 2, "y": counts, "width": width,
@@ -128,9 +128,11 @@ def intervals(
         rows: run, mean, low and high. If low or high is missing, only the mean is drawn.
         span: Axis range; None fits the intervals.
     """
-    known = [row for row in rows if len(_finite([row["mean"]]))][::-1]
-    mean, low, high = (np.array([row[k] for row in known], float) for k in ("mean", "low", "high"))
-    names = [html.escape(row["run"], quote=False) for row in known]
+    rows_with_mean = [row for row in rows if len(_finite([row["mean"]]))][::-1]
+    mean, low, high = (
+        np.array([row[k] for row in rows_with_mean], float) for k in ("mean", "low", "high")
+    )
+    names = [html.escape(row["run"], quote=False) for row in rows_with_mean]
     points = {
         "type": "scatter",
         "mode": "markers",
@@ -147,7 +149,7 @@ def intervals(
         "hovertemplate": "%{y}: %{x:.1f}<extra></extra>",
     }
     figure = _figure([points], title, unit, False, legend=False)
-    figure["layout"] |= {"height": 110 + 32 * len(known), "hovermode": "closest"}
+    figure["layout"] |= {"height": 110 + 32 * len(rows_with_mean), "hovermode": "closest"}
     if span is not None:
         figure["layout"]["xaxis"]["range"] = [*span]
     figure["layout"]["yaxis"] = {"type": "category", "automargin": True}
@@ -203,8 +205,8 @@ def _from_zero(figure: Figure) -> Figure:
 
 
 def _of_run(points: pd.DataFrame, run: str, line: Figure) -> Figure:
-    own = (points["run"] == run).to_numpy()
-    return _line(points["x"][own], points["y"][own], run, line)
+    mask = (points["run"] == run).to_numpy()
+    return _line(points["x"][mask], points["y"][mask], run, line)
 
 
 def _line(x: pd.Series, y: pd.Series, run: str, line: Figure) -> Figure:
@@ -226,8 +228,8 @@ def _line(x: pd.Series, y: pd.Series, run: str, line: Figure) -> Figure:
 
 def _finite(values: Sequence[float | None]) -> np.ndarray:
     """Return the finite values."""
-    numbers = np.array(values, dtype=float)  # NaN for None
-    return numbers[np.isfinite(numbers)]
+    array = np.array(values, dtype=float)  # NaN for None
+    return array[np.isfinite(array)]
 
 
 def _isolated(values: np.ndarray) -> np.ndarray:

@@ -37,14 +37,16 @@ def matching(
         UserError: it names a column that is not there, or compares numbers with what is none.
     """
     for title, name in sorted((titles or {}).items(), key=lambda pair: -len(pair[0])):
-        spelled = re.escape(title).replace(r"\ ", "[ _]")
-        query = re.sub(rf"(?i)(?<!\S){spelled}(?=\s*[<>=!])", name.replace("\\", r"\\"), query)
+        title_pattern = re.escape(title).replace(r"\ ", "[ _]")
+        query = re.sub(
+            rf"(?i)(?<!\S){title_pattern}(?=\s*[<>=!])", name.replace("\\", r"\\"), query
+        )
     words = SPACED_OPERATOR.sub(lambda sign: OPERATOR_ALIASES.get(sign[1], sign[1]), query).split()
     if not words:
         return frame
-    asked = [_comparison(word, frame) or _occurs(word) for word in words]
-    kept = [all(holds(row) for holds in asked) for row in records(frame)]
-    return frame[pd.Series(kept, index=frame.index, dtype=bool)]
+    conditions = [_comparison(word, frame) or _occurs(word) for word in words]
+    mask = [all(holds(row) for holds in conditions) for row in records(frame)]
+    return frame[pd.Series(mask, index=frame.index, dtype=bool)]
 
 
 def _occurs(word: str) -> Holds:
@@ -53,14 +55,18 @@ def _occurs(word: str) -> Holds:
 
 def _comparison(word: str, frame: pd.DataFrame) -> Holds | None:
     """What a word such as `lr>1e-4` asks of a row; None where it is no comparison."""
-    found = COMPARISON.fullmatch(word)
-    if not found:
+    match = COMPARISON.fullmatch(word)
+    if not match:
         return None
-    column, sign, text = found.groups()
+    column, sign, text = match.groups()
     columns = [str(name) for name in frame.columns]
     if column not in columns:
-        near = difflib.get_close_matches(column, columns, n=1)
-        hint = f"did you mean {near[0]}?" if near else "it should be one such as lr or val_loss"
+        suggestions = difflib.get_close_matches(column, columns, n=1)
+        hint = (
+            f"did you mean {suggestions[0]}?"
+            if suggestions
+            else "it should be one such as lr or val_loss"
+        )
         raise UserError(f"filter = {word!r}: there is no column {column!r}; {hint}")
     compare = OPERATORS[sign]
     if text.lower() in ("none", "") and sign in ("=", "!="):

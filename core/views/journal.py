@@ -22,23 +22,23 @@ LEARNING_FIELDS = tuple(
 
 def rows() -> list[dict[str, Any]]:
     """One row a run of the journal, with the names of the results table's columns."""
-    found = []
-    for name, known in PRESETS.items():
-        if known.journal is None:
+    result = []
+    for name, entry in PRESETS.items():
+        if entry.journal is None:
             continue
-        told = known.journal
-        found.append({
+        journal_result = entry.journal
+        result.append({
             **_settings(name),
             "name": f"journal {name}",
             "status": JOURNAL_STATUS,
-            "val_loss": told.val_loss,
-            "perplexity": told.perplexity,
-            "scores": {} if told.gemini is None else {"gemini": told.gemini},
-            "seconds": None if told.minutes is None else round(told.minutes * 60, 1),
-            "device": told.hardware,
-            "notes": told.remark,
+            "val_loss": journal_result.val_loss,
+            "perplexity": journal_result.perplexity,
+            "scores": {} if journal_result.gemini is None else {"gemini": journal_result.gemini},
+            "seconds": None if journal_result.minutes is None else round(journal_result.minutes * 60, 1),
+            "device": journal_result.hardware,
+            "notes": journal_result.remark,
         })  # fmt: skip
-    return found
+    return result
 
 
 def repeated(run: Mapping[str, Any]) -> str | None:
@@ -47,8 +47,8 @@ def repeated(run: Mapping[str, Any]) -> str | None:
     Args:
         run: its settings by name, None where one has no effect.
     """
-    for name, known in PRESETS.items():
-        if known.journal and _learning_settings(run) == _learning_settings(_settings(name)):
+    for name, entry in PRESETS.items():
+        if entry.journal and _learning_settings(run) == _learning_settings(_settings(name)):
             return name
     return None
 
@@ -65,10 +65,12 @@ def _learning_settings(run: Mapping[str, Any]) -> dict[str, Any]:
 def difference(run: Mapping[str, Any]) -> dict[str, Any]:
     """`journal_run`, and a run's validation loss less the journal's; None where it repeats none."""
     name = repeated(run)
-    told = PRESETS[name].journal if name else None
+    journal_result = PRESETS[name].journal if name else None
     loss = run.get("val_loss")
-    away = None if told is None or loss is None else round(loss - told.val_loss, 4)
-    return {"journal_run": name, "loss_to_journal": away}
+    loss_difference = (
+        None if journal_result is None or loss is None else round(loss - journal_result.val_loss, 4)
+    )
+    return {"journal_run": name, "loss_to_journal": loss_difference}
 
 
 def columns(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -64,11 +64,11 @@ def settings() -> list[dict[str, Any]]:
     ]
 
 
-def plan(found: "Plan", cost: "Cost | None" = None) -> dict[str, Any]:
+def plan(launch_plan: "Plan", cost: "Cost | None" = None) -> dict[str, Any]:
     """What a launch would do, by arithmetic and as measured, the problems last."""
-    row = {k: v for k, v in asdict(found).items() if k not in ("problems", "learning_rates")}
+    row = {k: v for k, v in asdict(launch_plan).items() if k not in ("problems", "learning_rates")}
     measured = {f"measured_{name}": value for name, value in asdict(cost).items()} if cost else {}
-    return {**row, **measured, "problems": [str(problem) for problem in found.problems]}
+    return {**row, **measured, "problems": [str(problem) for problem in launch_plan.problems]}
 
 
 def runs(
@@ -87,20 +87,28 @@ def runs(
     if format == "json" or not rows:
         return rows
     if not with_journal:  # whose rows know none of these
-        apart = [name for name in differing(frame) if name not in RUN_COLUMNS]
-        rows = [row | more for row, more in zip(rows, records(frame[apart]), strict=True)]
-    kept = [c for c in rows[0] if any(row[c] not in (None, "", {}) for row in rows)]
-    told = [{**row, "scores": {k: score_text(v) for k, v in row["scores"].items()}} for row in rows]
-    return [{column: row[column] for column in kept} for row in told]
+        extra_columns = [name for name in differing(frame) if name not in RUN_COLUMNS]
+        rows = [row | extra for row, extra in zip(rows, records(frame[extra_columns]), strict=True)]
+    shown_columns = [c for c in rows[0] if any(row[c] not in (None, "", {}) for row in rows)]
+    formatted = [
+        {**row, "scores": {k: score_text(v) for k, v in row["scores"].items()}} for row in rows
+    ]
+    return [{column: row[column] for column in shown_columns} for row in formatted]
 
 
 def beside_journal(frame: pd.DataFrame, scores: Scores | None = None) -> pd.DataFrame:
     """Results, the journal's own rows below, and which of them a run repeats and how far it is from it."""
-    own = run_frame(frame, scores)
+    results = run_frame(frame, scores)
     rows = [journal.difference(row) for row in records(frame)]
-    away = pd.DataFrame(rows, index=own.index, columns=["journal_run", "loss_to_journal"])
-    told = pd.DataFrame(journal.rows()).reindex(columns=own.columns).astype(own.dtypes.to_dict())
-    return pd.concat([own.join(away), told], ignore_index=True)
+    differences = pd.DataFrame(
+        rows, index=results.index, columns=["journal_run", "loss_to_journal"]
+    )
+    journal_rows = (
+        pd.DataFrame(journal.rows())
+        .reindex(columns=results.columns)
+        .astype(results.dtypes.to_dict())
+    )
+    return pd.concat([results.join(differences), journal_rows], ignore_index=True)
 
 
 def run_frame(frame: pd.DataFrame, scores: Scores | None = None) -> pd.DataFrame:
@@ -108,20 +116,20 @@ def run_frame(frame: pd.DataFrame, scores: Scores | None = None) -> pd.DataFrame
 
     The share of exact answers is a number; a judge's score an object of mean, low, high, scored and missing.
     """
-    found = scores or {}
+    scores_by_run = scores or {}
     judged = [
         ({} if pd.isna(exact) else {"exact": round(float(exact), 4)})
         | {
             judge: {k: round(v, 4) for k, v in asdict(score).items()}
-            for judge, score in found.get(str(name), {}).items()
+            for judge, score in scores_by_run.get(str(name), {}).items()
         }
         for name, exact in zip(frame["name"], frame["exact"], strict=True)
     ]
-    shown = frame.assign(
+    result = frame.assign(
         device=frame["device_name"].where(frame["device_name"].notna(), frame["device"]),
         scores=pd.Series(judged, index=frame.index, dtype=object),
     )
-    return shown[list(RUN_COLUMNS)]
+    return result[list(RUN_COLUMNS)]
 
 
 def differing(frame: pd.DataFrame) -> list[str]:
@@ -166,10 +174,10 @@ def settings_of(rows: Sequence[Mapping[str, Any]], every: bool = False) -> pd.Da
     for name, field in RunConfig.model_fields.items():
         relevant = [is_relevant(name, row) for row in rows]
         values = [row[name] if r else field.default for row, r in zip(rows, relevant, strict=True)]
-        alone = [field.default] if len(rows) == 1 else []
-        if name not in IDENTITY_FIELDS and (every or len({*values, *alone}) > 1):
+        default_only = [field.default] if len(rows) == 1 else []
+        if name not in IDENTITY_FIELDS and (every or len({*values, *default_only}) > 1):
             texts = [setting_text(v) if r else "" for v, r in zip(values, relevant, strict=True)]
-            table[str(field.title)] = [*texts, *map(setting_text, alone)]
+            table[str(field.title)] = [*texts, *map(setting_text, default_only)]
     columns = [*(str(row["name"]) for row in rows), *(["Default value"] if len(rows) == 1 else [])]
     return pd.DataFrame.from_dict(table, orient="index", columns=columns).rename_axis("Setting")
 
@@ -202,7 +210,7 @@ def interval_text(score: Mapping[str, Any]) -> str:
     return ", ".join(interval + missing)
 
 
-def side_by_side(answers: pd.DataFrame, most: int) -> list[dict[str, Any]]:
+def side_by_side(answers: pd.DataFrame, max_prompts: int) -> list[dict[str, Any]]:
     """The first few test prompts with the reference and the answer of each run."""
     table = answers.pivot_table(
         index=["item", "instruction", "input", "reference"],
@@ -210,5 +218,5 @@ def side_by_side(answers: pd.DataFrame, most: int) -> list[dict[str, Any]]:
         values="answer",
         aggfunc="first",
     )
-    rows = records(table.reset_index().drop(columns="item").head(most))
+    rows = records(table.reset_index().drop(columns="item").head(max_prompts))
     return [{k: v.strip() if isinstance(v, str) else v for k, v in row.items()} for row in rows]

@@ -56,12 +56,12 @@ def search(texts: Sequence[str], query: str) -> list[int]:
     resembles it and whether the text begins with it, so a typing error still finds, a rare word outweighs common
     ones, and what is asked outweighs what is answered.
     """
-    wanted = dict.fromkeys(_words(query))
-    if not wanted:
+    query_words = dict.fromkeys(_words(query))
+    if not query_words:
         return list(range(len(texts)))
     index = _index(tuple(texts))
     scores: dict[int, float] = defaultdict(float)
-    for word in wanted:
+    for word in query_words:
         best: dict[int, float] = defaultdict(float)
         for match, likeness in _alike(word, index).items():
             for i, prominence in index[match].items():
@@ -69,10 +69,10 @@ def search(texts: Sequence[str], query: str) -> list[int]:
         weight = math.log(1 + len(texts) / (1 + len(best)))
         for i, value in best.items():
             scores[i] += weight * value
-    least = MIN_RELATIVE_SCORE * max(scores.values(), default=0.0)
-    found = [i for i in scores if scores[i] >= least]
-    whole = {i: fuzz.WRatio(query.lower(), texts[i].lower()) for i in found}
-    return sorted(found, key=lambda i: (-round(scores[i], 9), -whole[i], i))
+    min_score = MIN_RELATIVE_SCORE * max(scores.values(), default=0.0)
+    matches = [i for i in scores if scores[i] >= min_score]
+    text_similarity = {i: fuzz.WRatio(query.lower(), texts[i].lower()) for i in matches}
+    return sorted(matches, key=lambda i: (-round(scores[i], 9), -text_similarity[i], i))
 
 
 def differing_words(text: str, other: str) -> list[tuple[str, bool]]:
@@ -80,14 +80,14 @@ def differing_words(text: str, other: str) -> list[tuple[str, bool]]:
 
     Joined, the words are the text.
     """
-    mine, theirs = re.findall(r"\s*\S+(?:\s+\Z)?|\s+\Z", text), other.split()
+    words, other_words = re.findall(r"\s*\S+(?:\s+\Z)?|\s+\Z", text), other.split()
     matcher = difflib.SequenceMatcher(
-        None, [_plain(w) for w in mine], [_plain(w) for w in theirs], False
+        None, [_plain(w) for w in words], [_plain(w) for w in other_words], False
     )
-    same = {
+    matched = {
         i for block in matcher.get_matching_blocks() for i in range(block.a, block.a + block.size)
     }
-    return [(word, i not in same and not word.isspace()) for i, word in enumerate(mine)]
+    return [(word, i not in matched and not word.isspace()) for i, word in enumerate(words)]
 
 
 def _plain(word: str) -> str:
@@ -104,10 +104,10 @@ def _index(texts: tuple[str, ...]) -> Index:
     """Of each word, the texts that have it, and how prominent it is in them, 0 to 1."""
     index: dict[str, dict[int, float]] = defaultdict(dict)
     for i, text in enumerate(texts):
-        first, *rest = SENTENCE_END.split(text, maxsplit=1)
-        for word in _words(first):
+        first_sentence, *remainder = SENTENCE_END.split(text, maxsplit=1)
+        for word in _words(first_sentence):
             index[word].setdefault(i, 1.0)
-        for word in _words(" ".join(rest)):
+        for word in _words(" ".join(remainder)):
             index[word].setdefault(i, LATER_SENTENCE_WEIGHT)
         for word in _implied(text.lower()):
             index[word].setdefault(i, SYNONYM_WEIGHT)
@@ -135,12 +135,12 @@ def _alike(word: str, index: Index) -> dict[str, float]:
             if match.startswith(word) and match not in alike
         }
     if word not in alike:
-        slips = process.extract(
+        typo_matches = process.extract(
             word,
             index.keys(),
             scorer=OSA.normalized_similarity,
             score_cutoff=MIN_TYPO_SIMILARITY,
             limit=None,
         )
-        alike |= {match: max(score, alike.get(match, 0)) for match, score, _ in slips}
+        alike |= {match: max(score, alike.get(match, 0)) for match, score, _ in typo_matches}
     return alike

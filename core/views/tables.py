@@ -33,9 +33,9 @@ def render(rows: list[dict[str, Any]], format: Format) -> str:
     console = Console(width=None if Console().is_terminal else 1000)
     tables = [_table(rows)]
     if _width(tables[0], console) > console.width:
-        turned = _table(_transpose(rows))
-        fits = _width(turned, console) <= console.width
-        tables = [turned] if fits else [_table(part) for part in _parts(rows, console)]
+        transposed = _table(_transpose(rows))
+        fits = _width(transposed, console) <= console.width
+        tables = [transposed] if fits else [_table(part) for part in _parts(rows, console)]
     with console.capture() as captured:
         console.print(*tables, sep="\n")
     return captured.get().rstrip("\n")
@@ -54,27 +54,27 @@ def _table(rows: list[dict[str, Any]]) -> Table:
 
 def _transpose(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Columns as rows: what is too wide for a terminal may be narrow enough the other way round."""
-    first, *others = rows[0]
-    names = [cell(row[first]) for row in rows]
-    if len({first, *names}) <= len(rows):
+    first_column, *other_columns = rows[0]
+    names = [cell(row[first_column]) for row in rows]
+    if len({first_column, *names}) <= len(rows):
         return rows  # they could not be told apart as headings
     return [
-        {first: other, **{name: row[other] for name, row in zip(names, rows, strict=True)}}
-        for other in others
+        {first_column: column, **{name: row[column] for name, row in zip(names, rows, strict=True)}}
+        for column in other_columns
     ]
 
 
 def _parts(rows: list[dict[str, Any]], console: Console) -> Iterator[list[dict[str, Any]]]:
     """The columns over several tables, one below the other, that each begin with the first and fit if they can."""
-    first, *others = rows[0]
-    held = [first]
-    for column in others:
-        wider = [{key: row[key] for key in (*held, column)} for row in rows]
-        if len(held) > 1 and _width(_table(wider), console) > console.width:
-            yield [{key: row[key] for key in held} for row in rows]
-            held = [first]
-        held.append(column)
-    yield [{key: row[key] for key in held} for row in rows]
+    first_column, *other_columns = rows[0]
+    part_columns = [first_column]
+    for column in other_columns:
+        wider = [{key: row[key] for key in (*part_columns, column)} for row in rows]
+        if len(part_columns) > 1 and _width(_table(wider), console) > console.width:
+            yield [{key: row[key] for key in part_columns} for row in rows]
+            part_columns = [first_column]
+        part_columns.append(column)
+    yield [{key: row[key] for key in part_columns} for row in rows]
 
 
 def _width(table: Table, console: Console) -> int:

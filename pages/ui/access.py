@@ -22,7 +22,7 @@ ACCESS_REFUSED = (
     "This dashboard is not bound to this machine alone (server.address = {address}), and nobody has said who may come in. "
     f"Set {PASSWORD_VARIABLE}, or configure a login ([auth] with a list `users`) in .streamlit/secrets.toml; or bind it to 127.0.0.1."
 )
-_guessing = threading.Lock()
+_password_lock = threading.Lock()
 
 
 def admit(paths: Sequence[str]) -> None:
@@ -62,7 +62,7 @@ def _ask(password: str) -> None:
         typed = st.text_input("Password", type="password", max_chars=200)
         sent = st.form_submit_button("Enter")
     if sent:
-        with _guessing:
+        with _password_lock:
             if hmac.compare_digest(_digest(typed), _digest(password)):
                 st.session_state[ADMITTED_KEY] = True
                 st.rerun()

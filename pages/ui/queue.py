@@ -18,25 +18,27 @@ def show_queue(lab: Lab) -> None:
     with st.popover(text, icon=":material/format_list_numbered:", width="stretch"):
         if not names:
             st.caption("No run is trained and none waits.")
-        for place, name in enumerate(names):
-            _show_place(lab, place, name, last=len(names) - 1)
-        kept = preferences.load(lab.runs_dir)
-        wished = st.toggle(
+        for position, name in enumerate(names):
+            _show_place(lab, position, name, last=len(names) - 1)
+        stored = preferences.load(lab.runs_dir)
+        enabled = st.toggle(
             "Resume interrupted runs at start",
-            kept.resume_interrupted,
+            stored.resume_interrupted,
             help="When the dashboard starts, what was interrupted by its end or by a crash goes on from its checkpoint.",
             disabled=lab.queue is None,
         )
-        if wished != kept.resume_interrupted:
-            _try(preferences.save, lab.runs_dir, replace(kept, resume_interrupted=wished))
+        if enabled != stored.resume_interrupted:
+            _try(preferences.save, lab.runs_dir, replace(stored, resume_interrupted=enabled))
 
 
-def _show_place(lab: Lab, place: int, name: str, last: int) -> None:
+def _show_place(lab: Lab, position: int, name: str, last: int) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(f"{place or ':material/play_circle:'} {escape_markdown(name)}", width="stretch")
-        if place == 0 or lab.queue is None:
+        st.markdown(
+            f"{position or ':material/play_circle:'} {escape_markdown(name)}", width="stretch"
+        )
+        if position == 0 or lab.queue is None:
             return
-        for icon, moved, possible in (("up", -1, place > 1), ("down", 1, place < last)):
+        for icon, offset, possible in (("up", -1, position > 1), ("down", 1, position < last)):
             st.button(
                 f":material/arrow_{icon}ward:",
                 key=f"{icon}:{name}",
@@ -44,7 +46,7 @@ def _show_place(lab: Lab, place: int, name: str, last: int) -> None:
                 help="Earlier" if icon == "up" else "Later",
                 disabled=not possible,
                 on_click=_try,
-                args=(lab.queue.move, name, moved),
+                args=(lab.queue.move, name, offset),
             )
         st.button(
             ":material/close:",

@@ -78,10 +78,10 @@ def open_lab() -> Lab:
     return _held().lab
 
 
-def is_open(known: Lab) -> bool:
+def is_open(expected: Lab) -> bool:
     """Whether this is still the laboratory, for parts of a page that run again without `app.py`."""
     holder = cast(Holder | None, sys.modules.get(HOLDER_MODULE))
-    return holder is not None and holder.lab is known
+    return holder is not None and holder.lab is expected
 
 
 def answerer() -> "Answerer":
@@ -175,12 +175,14 @@ def show_state() -> None:
 
 def _show_obstacle(current: Lab) -> None:
     """Why this dashboard only reads, and a button to try whether it still has to."""
-    over = current.driver_has_ended()
-    told = "the dashboard that drove these runs has ended" if over else current.read_only
+    has_ended = current.driver_has_ended()
+    reason = "the dashboard that drove these runs has ended" if has_ended else current.read_only
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.info(escape_markdown(f"Read only: {told}."), icon=":material/lock:")
-        label = "Take over" if over else "Try again"
-        if (over or current.driver_pid is None) and st.button(label, icon=":material/play_arrow:"):
+        st.info(escape_markdown(f"Read only: {reason}."), icon=":material/lock:")
+        label = "Take over" if has_ended else "Try again"
+        if (has_ended or current.driver_pid is None) and st.button(
+            label, icon=":material/play_arrow:"
+        ):
             release()
             st.rerun()
 
@@ -191,8 +193,8 @@ def _held() -> Holder:
             runs_dir = Path(os.environ.get("RUNS_DIR", "runs"))
             executor = os.environ.get("EXECUTOR", "process")
             if executor not in EXECUTORS:
-                known = " or ".join(EXECUTORS)
-                raise UserError(f"EXECUTOR = {executor!r}: it should be {known}")
+                executor_names = " or ".join(EXECUTORS)
+                raise UserError(f"EXECUTOR = {executor!r}: it should be {executor_names}")
             holder = Holder(HOLDER_MODULE)
             holder.lab = Lab(runs_dir, executor)
             holder.seen, holder.frozen = set(), time.monotonic()

@@ -44,13 +44,13 @@ def show_run(run: dict[str, Any], lab: Lab) -> None:
     elif status == "queued":
         bar.caption("waiting for its turn")
     if status in ("queued", "running"):
-        asked = RunDirectory(lab.runs_dir / run["name"]).seconds_since_stop_request()
-        kill = asked is not None and asked > STOP_TIMEOUT_S
+        seconds_since_stop = RunDirectory(lab.runs_dir / run["name"]).seconds_since_stop_request()
+        kill = seconds_since_stop is not None and seconds_since_stop > STOP_TIMEOUT_S
         button.button(
-            "Kill" if kill else "Stop" if asked is None else "Stopping",
+            "Kill" if kill else "Stop" if seconds_since_stop is None else "Stopping",
             key=f"stop:{run['name']}",
             icon=":material/stop:",
-            disabled=asked is not None and not kill,
+            disabled=seconds_since_stop is not None and not kill,
             help="It has not stopped by itself. It goes on from its last checkpoint when resumed."
             if kill
             else None,
@@ -98,8 +98,8 @@ def _progress_text(run: dict[str, Any], step: int, steps: int) -> str:
     if run["status"] == "running" and step:
         text += f", {duration((steps - step) * run['seconds'] / step)} to go"
     losses = {"loss": run.get("loss"), "validation loss": run.get("val_loss")}
-    told = [f"{name} {value:.4f}" for name, value in losses.items() if value is not None]
-    return "; ".join([text, *told])
+    loss_texts = [f"{name} {value:.4f}" for name, value in losses.items() if value is not None]
+    return "; ".join([text, *loss_texts])
 
 
 def _try(lab: Lab, action: Any, name: str) -> None:

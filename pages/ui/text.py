@@ -64,8 +64,8 @@ def show_skipped(skipped: Sequence["SkippedRecord"]) -> None:
     if skipped:
         with st.expander(f"Skipped records ({len(skipped):,})"):
             rows = {
-                "Record": [each.place for each in skipped],
-                "Reason": [each.reason for each in skipped],
+                "Record": [record.place for record in skipped],
+                "Reason": [record.reason for record in skipped],
             }
             st.dataframe(pd.DataFrame(rows), hide_index=True)
 

@@ -37,15 +37,15 @@ def hostile(runs_dir):
     config = RunConfig(name="hostile", notes=f"notes {HOSTILE}")
     run = RunDirectory.create(runs_dir, config)
     run.append("plan", steps=1, steps_per_epoch=1)
-    place = {"step": 1, "epoch": 1.0, "tokens": 1, "seconds": 1.0}
-    run.append("step", **place, lr=1e-3, loss=1.0, grad_norm=1.0, tokens_per_s=1.0)
+    position = {"step": 1, "epoch": 1.0, "tokens": 1, "seconds": 1.0}
+    run.append("step", **position, lr=1e-3, loss=1.0, grad_norm=1.0, tokens_per_s=1.0)
     run.append("sample", step=1, prompt=f"prompt {HOSTILE}", text=f"sample {HOSTILE}")
-    told = {
+    texts = {
         "instruction": f"ask {HOSTILE}",
         "input": f"input {HOSTILE}",
         "answer": f"answer {HOSTILE}",
     }
-    run.append("generation", item=1, reference=f"reference {HOSTILE}", **told)
+    run.append("generation", item=1, reference=f"reference {HOSTILE}", **texts)
     run.append("status", status="failed", reason=f"reason {HOSTILE}")
     return run
 
@@ -115,16 +115,16 @@ def window(chromium):
 @pytest.fixture
 def open_tab(window, address):
     """A function that opens a tab at a path. Nothing may go wrong in any of them."""
-    wrong = []
+    browser_errors = []
 
     def open(path=""):
         tab = window.new_page()
-        tab.on("pageerror", lambda error: wrong.append(f"{tab.url}: {error}"))
-        tab.on("dialog", lambda dialog: wrong.append(f"{tab.url}: {dialog.message}"))
+        tab.on("pageerror", lambda error: browser_errors.append(f"{tab.url}: {error}"))
+        tab.on("dialog", lambda dialog: browser_errors.append(f"{tab.url}: {dialog.message}"))
         tab.goto(f"{address}/{path}")
         return tab
 
     yield open
     for tab in window.pages:
         tab.close()
-    assert not wrong
+    assert not browser_errors

@@ -30,7 +30,7 @@ def dataset(tmp_path_factory):
     return path
 
 
-def sound(tab):
+def assert_no_error(tab):
     """The tab, if no page in it raised and none shows an error."""
     assert tab.get_by_test_id("stException").count() == 0
     assert tab.get_by_test_id("stAlertContentError").count() == 0
@@ -51,16 +51,18 @@ def steps(run):
     return run.events_path.read_text().count('"event":"step"')
 
 
-def test_foreign_text_stays_text_and_a_link_to_a_page_shows_its_frame(open_tab, runs_dir, hostile):
+def test_foreign_text_is_escaped_and_a_direct_link_shows_the_navigation(
+    open_tab, runs_dir, hostile
+):
     tab = open_tab(f"live?run={hostile.name}")  # the first visit that this server gets
-    for word in ("reason", "prompt", "sample"):
-        expect(tab.get_by_text(f"{word} <script>").first).to_be_visible()
+    for field in ("reason", "prompt", "sample"):
+        expect(tab.get_by_text(f"{field} <script>").first).to_be_visible()
     assert tab.get_by_test_id("stSidebarNavLink").count() == 6
     assert tab.title() == "GPT-2 fine-tuning lab"
     _nothing_lives(tab)
     tab.get_by_role("link", name="Compare").click()
-    for word in ("ask", "input", "reference", "answer"):
-        expect(tab.get_by_text(f"{word} <script>").first).to_be_visible()
+    for field in ("ask", "input", "reference", "answer"):
+        expect(tab.get_by_text(f"{field} <script>").first).to_be_visible()
     _nothing_lives(tab)
     tab.get_by_role("link", name="Results").click()
     _tick_first_row(tab)
@@ -90,7 +92,7 @@ def _tick_first_row(tab):
     expect(tab.get_by_role("button", name="Open in Live")).to_be_enabled()
 
 
-def test_a_run_from_the_form_to_its_answers(open_tab, runs_dir, dataset, address):
+def test_run_is_launched_from_the_form_and_shows_its_answers(open_tab, runs_dir, dataset, address):
     tab = open_tab()
     tab.get_by_role("button", name="Launch the demo").click()
     demo = RunDirectory(runs_dir / "demo")
@@ -98,19 +100,19 @@ def test_a_run_from_the_form_to_its_answers(open_tab, runs_dir, dataset, address
 
     # The curve grows, whatever becomes of tabs.
     tab.wait_for_function(f"({POINTS})() >= 2")
-    before = tab.evaluate(POINTS)
-    tab.wait_for_function(f"({POINTS})() > {before}")
-    other = open_tab("live?run=demo")
+    point_count = tab.evaluate(POINTS)
+    tab.wait_for_function(f"({POINTS})() > {point_count}")
+    second_tab = open_tab("live?run=demo")
     tab.reload()
-    tab.wait_for_function(f"({POINTS})() > {before}")
-    other.wait_for_function(f"({POINTS})() > {before}")
-    assert sound(tab).get_by_role("button", name="Stop").count() == 1
+    tab.wait_for_function(f"({POINTS})() > {point_count}")
+    second_tab.wait_for_function(f"({POINTS})() > {point_count}")
+    assert assert_no_error(tab).get_by_role("button", name="Stop").count() == 1
     assert [e["status"] for e in demo.statuses()] == ["queued", "running"]
-    sound(other).close()
+    assert_no_error(second_tab).close()
     # What changes each second is drawn anew, and not the whole page.
-    with ThreadPoolExecutor(1) as apart:  # this thread's event loop is Playwright's
-        [seen] = apart.submit(watch, address, "live?run=demo", 1, 5.0).result()
-    assert seen["updates"] >= 3
+    with ThreadPoolExecutor(1) as executor:  # this thread's event loop is Playwright's
+        [observed] = executor.submit(watch, address, "live?run=demo", 1, 5.0).result()
+    assert observed["updates"] >= 3
 
     tab.get_by_role("button", name="Stop").click()
     badge(tab, "stopped").wait_for()
@@ -118,7 +120,7 @@ def test_a_run_from_the_form_to_its_answers(open_tab, runs_dir, dataset, address
     assert 0 < steps(demo) < json.loads(demo.events_path.read_text().splitlines()[2])["steps"]
 
     # A run on a custom data set. Clearing the minimum makes the rate constant after the warm-up.
-    sound(tab).get_by_role("link", name="Launch").click()
+    assert_no_error(tab).get_by_role("link", name="Launch").click()
     fill(tab, "Name", "mine")
     choice = tab.get_by_role("combobox", name="Data set")
     choice.fill(str(dataset))
@@ -127,22 +129,22 @@ def test_a_run_from_the_form_to_its_answers(open_tab, runs_dir, dataset, address
     fill(tab, "Minimum learning rate", "")
     expect(tab.get_by_label("Warm-up", exact=True)).to_be_visible()
     expect(tab.get_by_text("17 examples to train on")).to_be_visible()
-    sound(tab).get_by_role("button", name="Launch", exact=True).click()
-    mine = RunDirectory(runs_dir / "mine")
+    assert_no_error(tab).get_by_role("button", name="Launch", exact=True).click()
+    own_run = RunDirectory(runs_dir / "mine")
     badge(tab, "finished").wait_for()
-    config = mine.config()
+    config = own_run.config()
     assert (config.dataset, config.epochs, config.min_lr) == (str(dataset), 2, None)
-    tab.wait_for_function(f"({POINTS})() == {steps(mine)}")
+    tab.wait_for_function(f"({POINTS})() == {steps(own_run)}")
 
     # Its row, its file, its answers.
-    sound(tab).get_by_role("link", name="Results").click()
+    assert_no_error(tab).get_by_role("link", name="Results").click()
     _tick_first_row(tab)
     with tab.expect_download() as download:
         tab.get_by_role("button", name="CSV", exact=True).click()
-    first = download.value.path().read_text().splitlines()[1]
-    assert first.startswith("mine,finished,")
-    sound(tab).get_by_role("button", name="Compare", exact=True).click()
+    first_run = download.value.path().read_text().splitlines()[1]
+    assert first_run.startswith("mine,finished,")
+    assert_no_error(tab).get_by_role("button", name="Compare", exact=True).click()
     fill(tab, "Find a prompt", "synonym for happy")
     expect(tab.get_by_text("Suggest an alternate word for 'happy'.", exact=True)).to_be_visible()
     expect(tab.get_by_text("joyful", exact=True)).to_be_visible()
-    sound(tab)
+    assert_no_error(tab)

@@ -20,24 +20,24 @@ VIEWS = ("Scores", "Compare two", "Pairs", "Judges")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def judged(runs_dir):
+def hostile_verdicts(runs_dir):
     """Two runs, and two judges of answers and of pairs; every text of theirs tries something."""
     answers = {name: [f"{name} {i} {WORDS}" for i in range(3)] for name in ("one", "two")}
-    asked = [(f"ask {i} {WORDS}", f"input {WORDS}", f"reference {WORDS}") for i in range(3)]
+    prompts = [(f"ask {i} {WORDS}", f"input {WORDS}", f"reference {WORDS}") for i in range(3)]
     for name, texts in answers.items():
         run = RunDirectory.create(runs_dir, RunConfig(name=name, tags=(HOSTILE[:150],)))
-        for i, (text, example) in enumerate(zip(texts, asked, strict=True)):
-            told = dict(zip(("instruction", "input", "reference"), example, strict=True))
-            run.append("generation", item=i, answer=text, **told)
+        for i, (text, example) in enumerate(zip(texts, prompts, strict=True)):
+            prompt_fields = dict(zip(("instruction", "input", "reference"), example, strict=True))
+            run.append("generation", item=i, answer=text, **prompt_fields)
         run.append("status", status="finished")
     for number, kind in enumerate(("score", "score", "pair")):
         spec = {"judge": "openai", "kind": kind, "model": f"model {number} {WORDS}", "temperature": 0.5,
                 "prompt": f"prompt {WORDS}", "service": "a.bc"}  # fmt: skip
         with Ledger(runs_dir, spec) as ledger:
-            for name, other in (("one", "two"), ("two", "one")):
-                for i, example in enumerate(asked):
-                    pair = [answers[other][i]] if kind == "pair" else []
-                    item = Item(*example, answers[name][i], *pair)
+            for name, opponent in (("one", "two"), ("two", "one")):
+                for i, example in enumerate(prompts):
+                    other_answers = [answers[opponent][i]] if kind == "pair" else []
+                    item = Item(*example, answers[name][i], *other_answers)
                     score = None if (i, kind) == (2, "score") else 10.0 * i + number
                     verdict = Verdict(score, f"reason {WORDS}", None if score else f"missing {WORDS}", WORDS)  # fmt: skip
                     for repeat in range(2):
@@ -71,7 +71,7 @@ def nothing_lives(tab):
     return tab
 
 
-def settled(tab):
+def wait_until_idle(tab):
     """The tab once its script has ended."""
     expect(tab.get_by_test_id("stStatusWidget")).to_have_count(0)
     return tab
@@ -86,25 +86,25 @@ def test_data_shows_a_hostile_file_as_text(open_tab, dataset):
     expect(tab.get_by_text("onerror='window.").first).to_be_visible()
     dashboard.fill(tab, "Find examples", "<script>window.alive = 5</script> **bold** $x$ output 7")
     expect(tab.get_by_text("as the model sees it").first).to_be_visible()
-    nothing_lives(settled(tab))
+    nothing_lives(wait_until_idle(tab))
     tab.get_by_role("radio", name="Leaks").or_(tab.get_by_role("button", name="Leaks")).click()
     expect(tab.get_by_text("test examples resemble a training example")).to_be_visible()
-    nothing_lives(settled(tab))
+    nothing_lives(wait_until_idle(tab))
 
 
-def test_data_says_of_a_hostile_path_that_nothing_is_there(open_tab, dataset):
+def test_data_reports_a_missing_file_for_a_hostile_path(open_tab, dataset):
     tab = open_tab("data")
     choice = tab.get_by_role("combobox", name="Data set")
     choice.fill(f"nowhere {HOSTILE[:150]}")
     choice.press("Enter")
     expect(tab.get_by_text("file not found").first).to_be_visible()
-    nothing_lives(settled(tab))
+    nothing_lives(wait_until_idle(tab))
     broken = dataset.with_name("broken <b>bold<b> $x$.json")
     broken.write_text(json.dumps([{"instruction": f"a {WORDS}", WORDS: "b"}]))
     choice.fill(str(broken))
     choice.press("Enter")
     expect(tab.get_by_text("no output (record 1)").first).to_be_visible()
-    nothing_lives(settled(tab))
+    nothing_lives(wait_until_idle(tab))
 
 
 def test_scoring_shows_answers_judges_and_reasons_as_text(open_tab):
@@ -114,7 +114,7 @@ def test_scoring_shows_answers_judges_and_reasons_as_text(open_tab):
             tab.get_by_role("button", name=view, exact=True)
         ).click()
         expect(tab.get_by_test_id("stDataFrame").first).to_be_visible()
-        nothing_lives(settled(tab))
+        nothing_lives(wait_until_idle(tab))
     tab.get_by_role("radio", name="Scores", exact=True).or_(
         tab.get_by_role("button", name="Scores", exact=True)
     ).click()
@@ -128,12 +128,12 @@ def test_scoring_shows_answers_judges_and_reasons_as_text(open_tab):
         with contextlib.suppress(TimeoutError):
             first.wait_for(timeout=10_000)
             break
-    for words in ("ask 0 <script>", "reference <script>"):
-        expect(tab.get_by_test_id("stHtml").get_by_text(words).first).to_be_visible()
-    nothing_lives(settled(tab))
+    for expected_text in ("ask 0 <script>", "reference <script>"):
+        expect(tab.get_by_test_id("stHtml").get_by_text(expected_text).first).to_be_visible()
+    nothing_lives(wait_until_idle(tab))
 
 
-def test_launch_takes_hostile_words_for_words_and_so_do_live_and_results(open_tab, runs_dir):
+def test_launch_live_and_results_show_hostile_text_as_text(open_tab, runs_dir):
     tab = open_tab()
     dashboard.fill(tab, "Name", f"name {HOSTILE}"[:200])
     dashboard.fill(tab, "Tags", f"tag {HOSTILE}, **bold**"[:190])
@@ -144,7 +144,7 @@ def test_launch_takes_hostile_words_for_words_and_so_do_live_and_results(open_ta
     choice.fill(f"<img src=x onerror='window.alive=6'> {HOSTILE}"[:190])
     choice.press("Enter")
     expect(tab.get_by_text("file not found").first).to_be_visible()
-    nothing_lives(settled(tab))
+    nothing_lives(wait_until_idle(tab))
     choice.fill("primer")
     choice.press("Enter")
     dashboard.fill(tab, "Epochs", "1000")
@@ -162,13 +162,13 @@ def test_launch_takes_hostile_words_for_words_and_so_do_live_and_results(open_ta
     tab.get_by_test_id("stDataFrame").wait_for()
     tab.get_by_text("Journal", exact=True).click()
     tab.wait_for_function("() => document.querySelector('[role=grid]')?.ariaRowCount > 15")
-    nothing_lives(settled(tab))
+    nothing_lives(wait_until_idle(tab))
     tab.get_by_test_id("stMain").get_by_test_id(
         "stPopoverButton"
     ).click()  # judges go by the names of their models
     expect(tab.get_by_test_id("stPopoverBody").get_by_text("openai model 0").first).to_be_visible()
-    nothing_lives(settled(tab))
+    nothing_lives(wait_until_idle(tab))
     tab.keyboard.press("Escape")
     dashboard._tick_first_row(tab)
     expect(tab.get_by_label("Notes", exact=True)).to_be_visible()
-    nothing_lives(settled(tab))
+    nothing_lives(wait_until_idle(tab))

@@ -14,12 +14,12 @@ def write_run(runs_dir, name, *texts):
     run = RunDirectory.create(runs_dir, RunConfig(name=name))
     run.append("plan", steps=1, steps_per_epoch=1, base_hash="ab" * 32)
     for item, ((instruction, reference), text) in enumerate(zip(WORDS.items(), texts, strict=True)):
-        told = {"instruction": instruction, "input": "", "reference": reference}
-        run.append("generation", item=item, answer=text, **told)
+        prompt_fields = {"instruction": instruction, "input": "", "reference": reference}
+        run.append("generation", item=item, answer=text, **prompt_fields)
     run.append("status", status="finished")
 
 
-def test_answers_are_scored_and_the_leaderboard_stands(open_tab, runs_dir):
+def test_scoring_answers_shows_the_leaderboard(open_tab, runs_dir):
     write_run(runs_dir, "good", "red", "blue", "green")
     write_run(runs_dir, "poor", "rod", "x", "y")
     tab = open_tab("scoring")

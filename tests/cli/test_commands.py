@@ -58,20 +58,20 @@ class Result:
         return self.err.removeprefix("error: ").rstrip("\n")
 
 
-def call(*words: object) -> Result:
+def call(*arguments: object) -> Result:
     """Run a command as `python -m core` does."""
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", newline="") for _ in range(2))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["core", *map(str, words)])
+        patch.setattr(sys, "argv", ["core", *map(str, arguments)])
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            with pytest.raises(SystemExit) as ended:
+            with pytest.raises(SystemExit) as exit_info:
                 commands.main()
             texts = []
             for stream in (out, err):
                 stream.flush()
                 texts.append(stream.buffer.getvalue().decode())  # type: ignore[attr-defined]
-    assert isinstance(ended.value.code, int)
-    return Result(ended.value.code, *texts)
+    assert isinstance(exit_info.value.code, int)
+    return Result(exit_info.value.code, *texts)
 
 
 @pytest.fixture(scope="module")
@@ -96,15 +96,24 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sets(base: Path, data: Path) -> list[str]:
     """Settings of a run of two seconds."""
     values = {"base_model": base, "dataset": data, "batch_size": 8, "max_new_tokens": 3}
-    return [word for k, v in values.items() for word in ("--set", f"{k}={v}")]
+    return [argument for k, v in values.items() for argument in ("--set", f"{k}={v}")]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, sets: list[str]) -> tuple[Path, Result]:
     """A directory with a finished run `mine`, and what `train` said."""
     runs_dir = tmp_path_factory.mktemp("trained") / "runs"
-    more = ["--set", "name=mine", "--set", "notes=a|b", "--format", "json", "--executor", "thread"]
-    return runs_dir, call("train", "--runs-dir", runs_dir, *sets, *more)
+    options = [
+        "--set",
+        "name=mine",
+        "--set",
+        "notes=a|b",
+        "--format",
+        "json",
+        "--executor",
+        "thread",
+    ]
+    return runs_dir, call("train", "--runs-dir", runs_dir, *sets, *options)
 
 
 @pytest.fixture
@@ -113,16 +122,19 @@ def runs_dir(tmp_path: Path) -> Path:
 
 
 def test_models_as_json() -> None:
-    found = {row["name"]: row for row in call("models", "--format", "json").json}
-    medium = found["gpt2-medium"]
+    rows_by_name = {row["name"]: row for row in call("models", "--format", "json").json}
+    medium = rows_by_name["gpt2-medium"]
     assert set(medium) == {"name", "parameters", "memory_mb", "lora"}
     assert (medium["parameters"], medium["memory_mb"]) == (406286336, 1549.86)
     assert (medium["lora"]["16"], medium["lora"]["64"]) == (7898384, 31593536)
-    assert [found[name]["memory_mb"] for name in ("gpt2-large", "gpt2-xl")] == [3198.09, 6248.56]
+    assert [rows_by_name[name]["memory_mb"] for name in ("gpt2-large", "gpt2-xl")] == [
+        3198.09,
+        6248.56,
+    ]
 
 
 @pytest.mark.parametrize("command", ["models", "settings", "presets"])
-def test_the_same_table_in_every_format(command: str) -> None:
+def test_every_format_shows_the_same_table(command: str) -> None:
     rows = call(command, "--format", "json").json
     text = call(command, "--format", "csv").out
     assert len(list(csv.DictReader(io.StringIO(text)))) == len(rows)
@@ -138,11 +150,11 @@ def test_every_preset_and_setting_is_listed() -> None:
 
 
 def test_help_names_every_command() -> None:
-    shown = call("--help")
-    assert shown.status == 0
-    assert call() == shown, "what to do is asked by typing nothing, too"
+    result = call("--help")
+    assert result.status == 0
+    assert call() == result, "what to do is asked by typing nothing, too"
     for name in "models train check runs stop resume delete generate reindex demo".split():  # noqa: SIM905
-        assert f"\n  {name} " in shown.out
+        assert f"\n  {name} " in result.out
         assert call(name, "--help").status == 0
 
 
@@ -183,19 +195,21 @@ MISTAKES: list[tuple[list[str], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("words", "said"), MISTAKES, ids=lambda value: " ".join(value)[:40])
-def test_a_mistake_is_one_sentence_and_status_2(
-    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("arguments", "expected_message"), MISTAKES, ids=lambda value: " ".join(value)[:40]
+)
+def test_invalid_arguments_exit_with_status_2_and_one_sentence(
+    arguments: list[str], expected_message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    result = call(*words)
+    result = call(*arguments)
     assert result.status == 2
-    assert re.search(said, result.sentence)
+    assert re.search(expected_message, result.sentence)
     assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "expected_message"),
     [
         (b"[{", "it is not valid JSON"),
         (b"{}", "its only record is not usable: no instruction or output (line 1); a record"),
@@ -208,32 +222,45 @@ def test_a_mistake_is_one_sentence_and_status_2(
         (b"", "it contains no examples"),
     ],
 )
-def test_a_malformed_file_is_told(content: bytes, said: str, tmp_path: Path) -> None:
+def test_malformed_data_set_is_reported(
+    content: bytes, expected_message: str, tmp_path: Path
+) -> None:
     path = tmp_path / "data.json"
     path.write_bytes(content)
     for command in ("check", "train"):
         result = call(command, "--set", f"dataset={path}")
         assert result.status == 2
         assert "error: dataset = " in result.err  # a long path is shortened
-        assert f": {said}" in result.err
+        assert f": {expected_message}" in result.err
         assert result.err.count("\n") == 1
     assert not Path("runs/gpt2-nano-lora").exists()
 
 
-def test_all_mistakes_are_told_at_once() -> None:
-    words = ["batch_size=x", "dataset=none.json", "base_model=gpt5", "nonsense=1", "lr", "epochs=0"]
-    result = call("train", *(w for word in words for w in ("--set", word)))
+def test_all_invalid_settings_are_reported_at_once() -> None:
+    assignments = [
+        "batch_size=x",
+        "dataset=none.json",
+        "base_model=gpt5",
+        "nonsense=1",
+        "lr",
+        "epochs=0",
+    ]
+    result = call(
+        "train", *(argument for assignment in assignments for argument in ("--set", assignment))
+    )
     assert result.status == 2
     for field in ("batch_size", "dataset", "base_model", "nonsense", "--set", "epochs"):
         assert f"{field} = " in result.sentence
 
 
-def test_a_batch_that_can_not_fit_is_told(sets: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batch_too_large_for_memory_is_reported(
+    sets: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(hardware, "available_memory_mb", lambda device: 50.0)
     assert "not even batch_size = 1 fits" in call("train", *sets).sentence
 
 
-def test_a_file_is_no_runs_directory(tmp_path: Path) -> None:
+def test_file_as_runs_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     assert "is a file" in call("runs", "--runs-dir", tmp_path / "file").sentence
 
@@ -248,7 +275,7 @@ def test_check_prints_the_plan(sets: list[str], tmp_path: Path) -> None:
     assert "train_examples" in table.out
 
 
-def test_check_lists_problems_beside_the_plan(sets: list[str]) -> None:
+def test_check_lists_problems_and_the_plan(sets: list[str]) -> None:
     result = call(
         "check", *sets, "--set", "max_length=99", "--set", "lora_last_layers=2", "--format", "json"
     )
@@ -268,19 +295,19 @@ def test_check_lists_skipped_records_and_unused_keys(base: Path, tmp_path: Path)
     records[3]["\x1b[2J"] = "x"
     path = tmp_path / "data.json"
     path.write_text(json.dumps({"data": records}, indent=2))
-    words = ("check", "--set", f"base_model={base}", "--set", f"dataset={path}")
-    plan = call(*words, "--format", "json").json
+    arguments = ("check", "--set", f"base_model={base}", "--set", f"dataset={path}")
+    plan = call(*arguments, "--format", "json").json
     assert plan["skipped_records"] == [{"place": "record 3", "reason": "empty output"}]
     assert plan["unused_keys"] == {"system": 39, "[2J": 1}
     assert "1 of 40 records are skipped: empty output (record 3)" in plan["note"]
-    table = call(*words)
+    table = call(*arguments)
     assert table.status == 0
     assert "\x1b" not in table.out
     row = next(line for line in table.out.splitlines() if "skipped_records" in line)
     assert row.split()[-2] == "1"
 
 
-def test_no_runs_are_an_empty_table(runs_dir: Path) -> None:
+def test_no_runs_print_an_empty_table(runs_dir: Path) -> None:
     for format, out in (("json", "[]\n"), ("table", "\n"), ("csv", "\n"), ("md", "\n")):
         result = call("runs", "--runs-dir", runs_dir, "--format", format)
         assert (result.status, result.out) == (0, out)
@@ -288,7 +315,7 @@ def test_no_runs_are_an_empty_table(runs_dir: Path) -> None:
     assert not runs_dir.exists()
 
 
-def test_the_directory_of_runs_may_be_named_by_the_environment(
+def test_runs_directory_can_be_set_by_the_environment(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RUNS_DIR", str(runs_dir))
@@ -298,8 +325,8 @@ def test_the_directory_of_runs_may_be_named_by_the_environment(
 
 
 def test_train_prints_the_row_of_the_run(trained: tuple[Path, Result]) -> None:
-    runs_dir, said = trained
-    [row] = said.json
+    runs_dir, result = trained
+    [row] = result.json
     assert set(row) >= RUN_KEYS
     assert (row["name"], row["status"], row["batch_size"], row["notes"]) == (
         "mine",
@@ -308,10 +335,10 @@ def test_train_prints_the_row_of_the_run(trained: tuple[Path, Result]) -> None:
         "a|b",
     )
     assert row["perplexity"] > 1
-    assert "step 3: loss train" in said.err
-    assert "3/3" in said.err
-    [same] = call("runs", "--runs-dir", runs_dir, "--format", "json").json
-    assert same == row
+    assert "step 3: loss train" in result.err
+    assert "3/3" in result.err
+    [listed_row] = call("runs", "--runs-dir", runs_dir, "--format", "json").json
+    assert listed_row == row
     assert "a\\|b" in call("runs", "--runs-dir", runs_dir, "--format", "md").out
 
 
@@ -324,51 +351,51 @@ def test_the_answers_are_in_the_index(trained: tuple[Path, Result]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "said"),
+    ("command", "expected_message"),
     [
         ("stop", "mine is not running: it is finished"),
         ("resume", "mine is finished; there is nothing"),
     ],
 )
-def test_a_finished_run_is_neither_stopped_nor_resumed(
-    trained: tuple[Path, Result], command: str, said: str
+def test_finished_run_cannot_be_stopped_or_resumed(
+    trained: tuple[Path, Result], command: str, expected_message: str
 ) -> None:
     result = call(command, "mine", "--runs-dir", trained[0])
     assert result.status == 2
-    assert said in result.sentence
+    assert expected_message in result.sentence
 
 
-def ask(trained: tuple[Path, Result], *words: object) -> Any:
-    where = ("--runs-dir", trained[0], "--format", "json", "--max-new-tokens", 5)
-    return call("generate", *words, *where).json
+def ask(trained: tuple[Path, Result], *arguments: object) -> Any:
+    options = ("--runs-dir", trained[0], "--format", "json", "--max-new-tokens", 5)
+    return call("generate", *arguments, *options).json
 
 
 def test_generate_answers_for_runs_and_bases(trained: tuple[Path, Result], base: Path) -> None:
-    who = ["mine", f"base:{base}", "base:gpt2-nano"]
-    rows = ask(trained, *who, "--prompt", "Say red.", "--input", "now")
-    assert [row["run"] for row in rows] == who
+    models = ["mine", f"base:{base}", "base:gpt2-nano"]
+    rows = ask(trained, *models, "--prompt", "Say red.", "--input", "now")
+    assert [row["run"] for row in rows] == models
     for row in rows:
         assert set(row) == {"run", "prompt", "answer", "tokens"}
         assert row["prompt"] == "Say red."
         assert 0 < row["tokens"] <= 5
         assert row["answer"]
-    assert rows == ask(trained, *who, "--prompt", "Say red.", "--input", "now")
+    assert rows == ask(trained, *models, "--prompt", "Say red.", "--input", "now")
     assert "Say red." in call("generate", f"base:{base}", "--prompt", "Say red.").out
 
 
 def test_generate_raw_leaves_out_the_template(trained: tuple[Path, Result], base: Path) -> None:
-    who = f"base:{base}"
-    whole = format_prompt("Say red.")
-    raw = ask(trained, who, "--prompt", whole, "--raw")
-    assert raw[0]["answer"] == ask(trained, who, "--prompt", "Say red.")[0]["answer"]
-    assert raw != ask(trained, who, "--prompt", "Say red.", "--raw")
+    model_name = f"base:{base}"
+    full_prompt = format_prompt("Say red.")
+    raw = ask(trained, model_name, "--prompt", full_prompt, "--raw")
+    assert raw[0]["answer"] == ask(trained, model_name, "--prompt", "Say red.")[0]["answer"]
+    assert raw != ask(trained, model_name, "--prompt", "Say red.", "--raw")
 
 
-def test_generate_draws_by_temperature_and_seed(trained: tuple[Path, Result], base: Path) -> None:
-    words = (f"base:{base}", "--prompt", "Say red.", "--temperature", 1.5, "--seed")
-    assert ask(trained, *words, 1) == ask(trained, *words, 1) != ask(trained, *words, 2)
+def test_generate_samples_by_temperature_and_seed(trained: tuple[Path, Result], base: Path) -> None:
+    arguments = (f"base:{base}", "--prompt", "Say red.", "--temperature", 1.5, "--seed")
+    assert ask(trained, *arguments, 1) == ask(trained, *arguments, 1) != ask(trained, *arguments, 2)
     greedy = ask(trained, f"base:{base}", "--prompt", "Say red.")
-    assert ask(trained, *words, 3, "--top-k", 1) == greedy
+    assert ask(trained, *arguments, 3, "--top-k", 1) == greedy
 
 
 def test_generate_with_a_tiny_temperature_is_greedy(base: Path) -> None:
@@ -396,7 +423,7 @@ def test_train_prints_a_name_that_differs_from_the_requested_one(
     assert RunDirectory.find(runs_dir, "学习率实验").status() == "finished"
 
 
-def test_generate_tells_that_a_prompt_was_cut(base: Path) -> None:
+def test_generate_reports_a_truncated_prompt(base: Path) -> None:
     result = call("generate", f"base:{base}", "--prompt", "long " * 200, "--max-new-tokens", 3)
     assert result.status == 0
     assert (
@@ -405,7 +432,7 @@ def test_generate_tells_that_a_prompt_was_cut(base: Path) -> None:
     )
 
 
-def test_delete_removes_a_run_and_refuses_one_that_is_trained(runs_dir: Path) -> None:
+def test_delete_removes_a_finished_run_and_refuses_a_running_one(runs_dir: Path) -> None:
     run = RunDirectory.create(runs_dir, RunConfig(name="gone"))
     with run.lock():
         result = call("delete", "gone", "--runs-dir", runs_dir)
@@ -416,26 +443,28 @@ def test_delete_removes_a_run_and_refuses_one_that_is_trained(runs_dir: Path) ->
     assert call("runs", "--runs-dir", runs_dir, "--format", "json").json == []
 
 
-def test_reindex_makes_the_index_anew(runs_dir: Path) -> None:
+def test_reindex_rebuilds_the_index(runs_dir: Path) -> None:
     for name in ("a", "b"):
         RunDirectory.create(runs_dir, RunConfig(name=name))
-    before = call("runs", "--runs-dir", runs_dir, "--format", "json").json
+    rows_before = call("runs", "--runs-dir", runs_dir, "--format", "json").json
     (runs_dir / INDEX_FILE).write_bytes(b"damaged")
     assert call("reindex", "--runs-dir", runs_dir).out == "2 runs indexed\n"
-    assert call("runs", "--runs-dir", runs_dir, "--format", "json").json == before
+    assert call("runs", "--runs-dir", runs_dir, "--format", "json").json == rows_before
 
 
-def test_a_stop_of_what_waits_is_at_once_and_a_dead_run_is_told(runs_dir: Path) -> None:
-    waiting, dead = (RunDirectory.create(runs_dir, RunConfig(name=name)) for name in ("w", "d"))
-    with dead.lock():
-        dead.append("status", status="running", pid=1)
+def test_stop_ends_a_queued_run_at_once_and_reports_a_dead_one(runs_dir: Path) -> None:
+    queued_run, dead_run = (
+        RunDirectory.create(runs_dir, RunConfig(name=name)) for name in ("w", "d")
+    )
+    with dead_run.lock():
+        dead_run.append("status", status="running", pid=1)
     assert call("stop", "w", "--runs-dir", runs_dir).out == "w: stopped\n"
     rows = call("runs", "--runs-dir", runs_dir, "--format", "json").json
     assert {row["name"]: row["status"] for row in rows} == {"w": "stopped", "d": "interrupted"}
-    assert waiting.status() == "stopped"
+    assert queued_run.status() == "stopped"
 
 
-def test_a_run_that_fails_ends_with_its_reason_and_status_1(
+def test_failed_run_exits_with_status_1_and_its_reason(
     base: Path, sets: list[str], tmp_path: Path, runs_dir: Path
 ) -> None:
     broken = tmp_path / "broken"
@@ -443,8 +472,8 @@ def test_a_run_that_fails_ends_with_its_reason_and_status_1(
     (broken / "config.json").write_bytes((base / "config.json").read_bytes())
     tensors = load_file(base / "model.safetensors")
     save_file({name: t * math.nan for name, t in tensors.items()}, broken / "model.safetensors")
-    more = ["--set", f"base_model={broken}", "--set", "name=bad", "--executor", "thread"]
-    result = call("train", "--runs-dir", runs_dir, *sets, *more)
+    options = ["--set", f"base_model={broken}", "--set", "name=bad", "--executor", "thread"]
+    result = call("train", "--runs-dir", runs_dir, *sets, *options)
     assert (result.status, result.out) == (1, "")
     assert "error: bad failed: " in result.err
     assert "finite" in result.err
@@ -587,7 +616,7 @@ def test_finished_run_cannot_be_restarted(trained: tuple[Path, Result]) -> None:
     assert (trained[0] / "mine" / "weights").is_dir()
 
 
-def test_a_demonstration_is_three_runs_their_table_and_answers(
+def test_demo_trains_three_runs_and_prints_their_table_and_answers(
     base: Path, data: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small: dict[str, Any] = {"base_model": str(base), "dataset": str(data), "method": "full"}
@@ -607,12 +636,12 @@ def test_a_demonstration_is_three_runs_their_table_and_answers(
     assert result.out.count("demo-lora-16") == 3
     assert result.out.index("pretrained") < result.out.index("demo-full")
     assert all({"exact", "reference"} == set(row["scores"]) for row in rows.values())
-    again = call("demo", "--executor", "thread", "--runs-dir", runs_dir)
-    assert "demo-full-2" in again.out
-    assert "demo-full " not in again.out
+    second_result = call("demo", "--executor", "thread", "--runs-dir", runs_dir)
+    assert "demo-full-2" in second_result.out
+    assert "demo-full " not in second_result.out
 
 
-def test_a_demonstration_ends_with_the_first_run_that_does(
+def test_demo_stops_at_the_first_run_that_does_not_finish(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C ends the demonstration, not only the run it hits."""
@@ -625,7 +654,7 @@ def test_a_demonstration_ends_with_the_first_run_that_does(
     assert len(list(runs_dir.glob("demo-*"))) == 1
 
 
-def test_an_index_held_elsewhere_is_read_around_and_not_rebuilt(
+def test_index_locked_by_another_process_is_bypassed_and_not_rebuilt(
     trained: tuple[Path, Result],
 ) -> None:
     index = Index(trained[0] / INDEX_FILE)
@@ -638,7 +667,7 @@ def test_an_index_held_elsewhere_is_read_around_and_not_rebuilt(
     assert "is in use by process" in result.sentence
 
 
-def test_a_defect_of_ours_is_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_internal_error_is_not_reported_as_a_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is raised, so that Python prints where it was, and ends with status 1."""
     monkeypatch.setattr(commands.report, "settings", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):

@@ -50,9 +50,9 @@ def start(workplace: Path) -> Iterator[Start]:
     """A function that starts Python with these words; what is left of it ends with the test."""
     processes = []
 
-    def run(*words: object) -> subprocess.Popen[str]:
+    def run(*arguments: object) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, *map(str, words)],
+            [sys.executable, *map(str, arguments)],
             cwd=workplace,
             env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
             stdin=subprocess.PIPE,
@@ -74,10 +74,10 @@ def start(workplace: Path) -> Iterator[Start]:
 @pytest.fixture
 def core(start: Start) -> Start:
     """A function that starts a command."""
-    return lambda *words: start("-m", "core", *words)
+    return lambda *arguments: start("-m", "core", *arguments)
 
 
-def end(process: subprocess.Popen[str], status: int = 0) -> tuple[str, str]:
+def wait_for_exit(process: subprocess.Popen[str], status: int = 0) -> tuple[str, str]:
     """What a command that ends with this status printed."""
     out, err = process.communicate(timeout=120)
     assert process.returncode == status, err
@@ -89,7 +89,7 @@ def end(process: subprocess.Popen[str], status: int = 0) -> tuple[str, str]:
 def train(core: Start, base: Path) -> Start:
     """A function that starts the training of a run `long`, three steps an epoch."""
 
-    def run(*words: object) -> subprocess.Popen[str]:
+    def run(*arguments: object) -> subprocess.Popen[str]:
         values = {
             "name": "long",
             "base_model": base,
@@ -98,13 +98,13 @@ def train(core: Start, base: Path) -> Start:
         }
         values |= {"batch_size": 6, "max_new_tokens": 2, "sample_prompt": "", "eval_every": 9999}
         values |= {"mask_prompt": True}  # few targets: a step takes milliseconds
-        sets = [word for k, v in values.items() for word in ("--set", f"{k}={v}")]
-        return core("train", *sets, *words)
+        sets = [argument for k, v in values.items() for argument in ("--set", f"{k}={v}")]
+        return core("train", *sets, *arguments)
 
     return run
 
 
-def under_way(workplace: Path, status: str = "running") -> RunDirectory:
+def wait_for_first_step(workplace: Path, status: str = "running") -> RunDirectory:
     """The run `long`, once it has taken a step."""
     run = RunDirectory(workplace / "runs" / "long")
     deadline = time.monotonic() + 60
@@ -117,21 +117,21 @@ def under_way(workplace: Path, status: str = "running") -> RunDirectory:
 
 def steps(run: RunDirectory) -> list[int]:
     """The steps that count: what a rewind took back does not."""
-    taken: list[int] = []
+    effective_steps: list[int] = []
     for line in run.events_path.read_text().splitlines():
         event = json.loads(line)
         if event["event"] == "rewind":
-            taken = [step for step in taken if step <= event["step"]]
+            effective_steps = [step for step in effective_steps if step <= event["step"]]
         elif event["event"] == "step":
-            taken.append(event["step"])
-    return taken
+            effective_steps.append(event["step"])
+    return effective_steps
 
 
-def test_a_run_on_a_file_of_ones_own(core: Start, workplace: Path) -> None:
+def test_run_trains_on_a_local_file(core: Start, workplace: Path) -> None:
     """The embedded model, a relative path, another working directory, everything by default."""
     sets = ["dataset=data/words.json", "name=mine", "max_new_tokens=3", "batch_size=6"]
-    words = [word for s in sets for word in ("--set", s)]
-    out, err = end(core("train", *words, "--format", "json"))
+    arguments = [argument for s in sets for argument in ("--set", s)]
+    out, err = wait_for_exit(core("train", *arguments, "--format", "json"))
     [row] = json.loads(out)
     assert (row["name"], row["status"], row["base_model"]) == ("mine", "finished", "gpt2-nano")
     assert "validation" in err
@@ -146,53 +146,58 @@ def test_a_run_on_a_file_of_ones_own(core: Start, workplace: Path) -> None:
     assert (answer["run"], answer["prompt"]) == ("mine", "Say red.")
 
 
-def test_a_base_that_cannot_be_fetched_is_told_before_a_run_exists(
+def test_base_model_download_failure_is_reported_before_a_run_is_created(
     core: Start, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(workplace / "cache"))
     sets = ["--set", "dataset=data/words.json", "--set", "base_model=gpt2", "--set", "batch_size=1"]
-    _, err = end(core("train", *sets), 2)
+    _, err = wait_for_exit(core("train", *sets), 2)
     assert "base_model = 'gpt2': openai-community/gpt2 could not be fetched" in err
     assert not (workplace / "runs").exists()
 
 
 def test_ctrl_c_stops_with_a_checkpoint_and_resume_finishes(train: Start, workplace: Path) -> None:
     process = train("--format", "json")
-    run = under_way(workplace)
+    run = wait_for_first_step(workplace)
     process.send_signal(signal.SIGINT)
-    out, err = end(process, status=1)
+    out, err = wait_for_exit(process, status=1)
     assert json.loads(out)[0]["status"] == run.status() == "stopped"
     assert "stopping after this step" in err
     assert err.splitlines()[-1].startswith("error: long was stopped")
     assert "`python -m core resume long` goes on with it" in err
-    stopped_at = steps(run)[-1]
-    assert 0 < stopped_at < STEPS
-    assert list(run.path.glob(f"checkpoint/step-*{stopped_at}/manifest.json"))
+    last_step = steps(run)[-1]
+    assert 0 < last_step < STEPS
+    assert list(run.path.glob(f"checkpoint/step-*{last_step}/manifest.json"))
     resumed = call("resume", "long", "--executor", "thread", "--format", "json")
     assert resumed.json[0]["status"] == "finished"
     assert "step 0:" not in resumed.err  # it tells what is new
     assert steps(run) == list(range(1, STEPS + 1))
 
 
-def test_stop_from_elsewhere_and_no_delete_before(train: Start, workplace: Path) -> None:
+def test_running_run_is_stopped_by_another_process_and_cannot_be_deleted_before(
+    train: Start, workplace: Path
+) -> None:
     process = train("--set", "epochs=1000", "--set", "batch_size=1")  # 17,000 steps
-    run = under_way(workplace)
-    refused = call("delete", "long")
-    assert (refused.status, refused.err) == (2, "error: long is being trained; stop it first\n")
+    run = wait_for_first_step(workplace)
+    delete_result = call("delete", "long")
+    assert (delete_result.status, delete_result.err) == (
+        2,
+        "error: long is being trained; stop it first\n",
+    )
     stopped = call("stop", "long")
     assert (stopped.status, stopped.out) == (0, "long: stopped\n")
-    end(process, status=1)
+    wait_for_exit(process, status=1)
     assert 0 < steps(run)[-1] < 17_000
 
 
-def test_a_killed_trainer_is_told_and_its_run_goes_on(train: Start, workplace: Path) -> None:
+def test_killed_trainer_is_reported_and_its_run_resumes(train: Start, workplace: Path) -> None:
     process = train("--set", "checkpoint_every=20")
-    run = under_way(workplace)
+    run = wait_for_first_step(workplace)
     while not list(run.path.glob("checkpoint/step-*[0-9]/manifest.json")):
         time.sleep(0.02)
     os.kill(run.statuses()[-1]["pid"], signal.SIGKILL)
-    out, err = end(process, status=1)
+    out, err = wait_for_exit(process, status=1)
     assert out == ""
     assert "error: long was interrupted: the trainer ended without a last word (signal 9)" in err
     assert call("resume", "long", "--executor", "thread").status == 0
@@ -200,7 +205,7 @@ def test_a_killed_trainer_is_told_and_its_run_goes_on(train: Start, workplace: P
     assert steps(run) == list(range(1, STEPS + 1))
 
 
-def test_everything_works_beside_a_dashboard(
+def test_commands_work_while_a_dashboard_is_open(
     start: Start, core: Start, base: Path, workplace: Path
 ) -> None:
     """A lab in another process holds the index; the run shows up there within two seconds."""
@@ -221,22 +226,22 @@ lab.close()
     assert dashboard.stdout is not None
     assert dashboard.stdout.readline() == "open\n"
     values = {"name": "mine", "base_model": base, "dataset": "data/words.json", "max_new_tokens": 2}
-    sets = [word for k, v in values.items() for word in ("--set", f"{k}={v}")]
-    out, _ = end(core("train", *sets, "--format", "json"))
-    ended = time.monotonic()
+    sets = [argument for k, v in values.items() for argument in ("--set", f"{k}={v}")]
+    out, _ = wait_for_exit(core("train", *sets, "--format", "json"))
+    exit_time = time.monotonic()
     assert json.loads(out)[0]["status"] == "finished"
     assert dashboard.stdout.readline() == "seen\n"
-    assert time.monotonic() - ended < 2
+    assert time.monotonic() - exit_time < 2
     assert [row["name"] for row in call("runs", "--format", "json").json] == ["mine"]
-    asked = ("--prompt", "Say red.", "--format", "json", "--max-new-tokens", 2)
-    assert call("generate", "mine", *asked).json[0]["run"] == "mine"
+    options = ("--prompt", "Say red.", "--format", "json", "--max-new-tokens", 2)
+    assert call("generate", "mine", *options).json[0]["run"] == "mine"
     rebuild = call("reindex")
     refusal = f"error: runs/lab.duckdb is in use by process {dashboard.pid}, probably a dashboard"
     assert (rebuild.status, rebuild.err.startswith(refusal)) == (2, True)
     dashboard.communicate("close\n", timeout=60)
 
 
-def test_nobody_who_reads_is_no_error(core: Start) -> None:
+def test_closed_output_pipe_prints_no_error(core: Start) -> None:
     """As in `python -m core settings | head -1`."""
     process = core("settings")
     assert process.stdout is not None

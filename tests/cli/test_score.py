@@ -43,7 +43,7 @@ class Result(test_commands.Result):
         return last.removeprefix("error: ")
 
 
-def call(*words: object) -> Result:
+def call(*arguments: object) -> Result:
     """Run a command as `python -m core` does."""
     written = io.BytesIO(), io.BytesIO()
     out, err = (io.TextIOWrapper(stream, "utf-8", newline="") for stream in written)
@@ -52,13 +52,13 @@ def call(*words: object) -> Result:
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
-        patch.setattr(sys, "argv", ["core", "score", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
+        patch.setattr(sys, "argv", ["core", "score", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_info:
             commands.main()
     out.flush()
     err.flush()
-    assert isinstance(ended.value.code, int)
-    result = Result(ended.value.code, *(stream.getvalue().decode() for stream in written))
+    assert isinstance(exit_info.value.code, int)
+    result = Result(exit_info.value.code, *(stream.getvalue().decode() for stream in written))
     assert KEY not in result.out + result.err
     return result
 
@@ -108,87 +108,91 @@ def gemini(monkeypatch: pytest.MonkeyPatch, fault: Fault = no_fault) -> Iterator
         yield server
 
 
-def test_the_reference_needs_no_account(runs_dir: Path) -> None:
+def test_reference_judge_needs_no_api_key(runs_dir: Path) -> None:
     result = call("good", "poor", "--runs-dir", runs_dir, "--format", "json")
-    good, poor = result.json
-    assert list(good) == list(poor) == KEYS
-    assert (good["run"], poor["run"], good["judge"]) == ("good", "poor", "reference")
-    assert (good["mean"], good["high"], good["scored"]) == (100, 100, 3)
-    assert pytest.approx(good["low"]) == 100 * 0.025 ** (1 / 3), "three right answers tell little"
-    assert 0 <= poor["low"] < poor["mean"] < poor["high"] <= 100
-    assert (poor["scored"], poor["missing"]) == (3, 0)
-    assert call("good", "good", "--runs-dir", runs_dir, "--format", "json").json == [good]
+    good_row, poor_row = result.json
+    assert list(good_row) == list(poor_row) == KEYS
+    assert (good_row["run"], poor_row["run"], good_row["judge"]) == ("good", "poor", "reference")
+    assert (good_row["mean"], good_row["high"], good_row["scored"]) == (100, 100, 3)
+    assert pytest.approx(good_row["low"]) == 100 * 0.025 ** (1 / 3), (
+        "three right answers tell little"
+    )
+    assert 0 <= poor_row["low"] < poor_row["mean"] < poor_row["high"] <= 100
+    assert (poor_row["scored"], poor_row["missing"]) == (3, 0)
+    assert call("good", "good", "--runs-dir", runs_dir, "--format", "json").json == [good_row]
 
 
-def test_scoring_loads_no_models_until_a_base_has_to_answer() -> None:
+def test_importing_the_score_command_does_not_import_torch() -> None:
     code = "import sys; from core.cli import commands, score; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout == "False\n", done.stderr
+    completed = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert completed.stdout == "False\n", completed.stderr
 
 
-def test_the_same_rows_in_every_format(runs_dir: Path) -> None:
-    words = ("good", "poor", "--runs-dir", runs_dir, "--format")
-    assert [row["run"] for row in csv.DictReader(io.StringIO(call(*words, "csv").out))] == ["good", "poor"]  # fmt: skip
-    assert len(call(*words, "md").out.splitlines()) == 4
-    assert all(text in call(*words, "table").out for text in ["good", "poor", *KEYS])
+def test_every_format_shows_the_same_rows(runs_dir: Path) -> None:
+    arguments = ("good", "poor", "--runs-dir", runs_dir, "--format")
+    assert [row["run"] for row in csv.DictReader(io.StringIO(call(*arguments, "csv").out))] == ["good", "poor"]  # fmt: skip
+    assert len(call(*arguments, "md").out.splitlines()) == 4
+    assert all(text in call(*arguments, "table").out for text in ["good", "poor", *KEYS])
 
 
 def test_the_pretrained_base_is_the_first_row(runs_dir: Path, nano_hash: str) -> None:
     add_run(runs_dir, "tuned", ["red", "Cat.", "2!"], nano_hash)
     add_run(runs_dir, "worse", ["a banana", "Cat.", "seven"], nano_hash)
-    words = ("worse", "tuned", "--runs-dir", runs_dir, "--format", "json")
-    base, *others = call(*words).json
+    arguments = ("worse", "tuned", "--runs-dir", runs_dir, "--format", "json")
+    base, *run_rows = call(*arguments).json
     assert list(base) == KEYS
     assert (base["run"], base["scored"], base["missing"]) == ("pretrained", 3, 0)
     assert base["mean"] < 100
-    assert [row["run"] for row in others] == ["tuned", "worse"]
-    assert call(*words).json == [base, *others]
-    assert call(*words, "--no-base").json == others
+    assert [row["run"] for row in run_rows] == ["tuned", "worse"]
+    assert call(*arguments).json == [base, *run_rows]
+    assert call(*arguments, "--no-base").json == run_rows
 
 
-def test_a_base_whose_weights_are_others_is_told(runs_dir: Path) -> None:
+def test_changed_base_weights_are_reported(runs_dir: Path) -> None:
     add_run(runs_dir, "tuned", ["red", "Cat.", "2!"], "0" * 64)
-    words = ("tuned", "--runs-dir", runs_dir, "--format", "json")
-    said = "base_model = 'gpt2-nano': its weights are no longer those that were tuned; score without the base"
-    assert call(*words).sentence == said
-    assert [row["run"] for row in call(*words, "--no-base").json] == ["tuned"]
+    arguments = ("tuned", "--runs-dir", runs_dir, "--format", "json")
+    expected_message = "base_model = 'gpt2-nano': its weights are no longer those that were tuned; score without the base"
+    assert call(*arguments).sentence == expected_message
+    assert [row["run"] for row in call(*arguments, "--no-base").json] == ["tuned"]
 
 
-def test_gemini_is_asked_and_never_twice(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ("good", "poor", "--runs-dir", runs_dir, "--format", "json")
+def test_gemini_verdicts_are_cached(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("good", "poor", "--runs-dir", runs_dir, "--format", "json")
     with gemini(monkeypatch) as server:
-        rows = call(*words).json
+        rows = call(*arguments).json
         # Both runs answer "Cat." to the second example: five verdicts serve six answers.
         assert len(server.requests) == 5
         assert f"/{GEMINI_MODEL}:" in server.requests[0]["path"]
         assert server.requests[0]["body"]["generationConfig"]["temperature"] == 0
         assert [row["mean"] for row in rows] == pytest.approx([70, 130 / 3])
         assert {row["judge"] for row in rows} == {"gemini"}
-        assert call(*words).json == rows
+        assert call(*arguments).json == rows
         assert len(server.requests) == 5
-        assert call(*words, "--repeats", 3).json == rows
+        assert call(*arguments, "--repeats", 3).json == rows
         assert len(server.requests) == 15
-        call(*words, "--model", "gemini-x", "--temperature", "0.5")
+        call(*arguments, "--model", "gemini-x", "--temperature", "0.5")
         assert len(server.requests) == 20
         assert "/gemini-x:" in server.requests[-1]["path"]
     files = [path for path in runs_dir.rglob("*") if path.is_file()]
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
 
 
-def test_missing_verdicts_are_counted_and_asked_again_on_request(
+def test_missing_verdicts_are_counted_and_retried_on_request(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ("good", "--runs-dir", runs_dir, "--format", "json")
+    arguments = ("good", "--runs-dir", runs_dir, "--format", "json")
     with gemini(monkeypatch, lambda n, prompt: "safety" if n == 1 else None) as server:
-        [row] = call(*words, "--in-flight", 1).json
+        [row] = call(*arguments, "--in-flight", 1).json
         assert (row["scored"], row["missing"], row["mean"]) == (2, 1, pytest.approx(70))
-        assert call(*words).json == [row]
+        assert call(*arguments).json == [row]
         assert len(server.requests) == 3
-        [row] = call(*words, "--again").json
+        [row] = call(*arguments, "--again").json
         assert (row["scored"], row["missing"], len(server.requests)) == (3, 0, 4)
 
 
-def test_where_every_verdict_is_missing_there_is_no_mean(
+def test_mean_is_empty_if_every_verdict_is_missing(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with gemini(monkeypatch, lambda n, prompt: "garbage"):
@@ -212,35 +216,35 @@ def test_a_refusal_after_missing_verdicts_exits_with_status_1_and_the_reasons(
 
 
 @pytest.mark.parametrize("fault", ["wrong_key", "403", "404", "429_day"])
-def test_a_refusal_is_one_sentence(
+def test_refused_request_is_reported_in_one_sentence(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     with gemini(monkeypatch, lambda n, prompt: fault):
         result = call("good", "--runs-dir", runs_dir, "--format", "json")
-    said = {"wrong_key": "Gemini does not accept the API key", "403": "Gemini does not allow", "404": "Gemini has no model", "429_day": "used up for today"}  # fmt: skip
-    assert said[fault] in result.sentence
+    expected_messages = {"wrong_key": "Gemini does not accept the API key", "403": "Gemini does not allow", "404": "Gemini has no model", "429_day": "used up for today"}  # fmt: skip
+    assert expected_messages[fault] in result.sentence
     assert result.out == ""
 
 
-def test_a_quota_that_ends_on_the_way_leaves_what_was_scored(
+def test_exhausted_quota_keeps_stored_verdicts(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with gemini(monkeypatch, lambda n, prompt: "429_day" if n == 3 else None) as server:
-        words = ("good", "--runs-dir", runs_dir, "--format", "json", "--in-flight", 1)
-        result = call(*words)
+        arguments = ("good", "--runs-dir", runs_dir, "--format", "json", "--in-flight", 1)
+        result = call(*arguments)
         assert "used up for today" in result.sentence
         [row] = json.loads(result.out)
         assert (row["scored"], row["missing"]) == (2, 1)
-        [row] = call(*words).json
+        [row] = call(*arguments).json
         assert (row["scored"], row["missing"], len(server.requests)) == (3, 0, 4)
 
 
-def test_openai_at_the_address_in_the_environment(
+def test_openai_base_url_is_read_from_the_environment(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     template = tmp_path / "prompt.txt"
     template.write_text("Only {answer}\n")
-    words = (
+    arguments = (
         "good",
         "--runs-dir",
         runs_dir,
@@ -253,15 +257,15 @@ def test_openai_at_the_address_in_the_environment(
     )
     with JudgeServer() as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.openai_base_url)
-        [row] = call(*words).json  # a local server needs no key
+        [row] = call(*arguments).json  # a local server needs no key
         assert (row["judge"], row["mean"], row["scored"]) == ("openai", 70, 3)
         assert {r["path"] for r in server.requests} == {"/v1/chat/completions"}
         assert {r["body"]["model"] for r in server.requests} == {"m"}
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
-        call(*words, "--prompt-file", template)
-        asked = server.requests[3:]
-    assert sorted(r["prompt"] for r in asked) == ["Only 2!", "Only Cat.", "Only red"]
-    assert {r["headers"]["authorization"] for r in asked} == {f"Bearer {KEY}"}
+        call(*arguments, "--prompt-file", template)
+        new_requests = server.requests[3:]
+    assert sorted(r["prompt"] for r in new_requests) == ["Only 2!", "Only Cat.", "Only red"]
+    assert {r["headers"]["authorization"] for r in new_requests} == {f"Bearer {KEY}"}
 
 
 MISTAKES: list[tuple[list[str], str]] = [
@@ -285,17 +289,19 @@ MISTAKES: list[tuple[list[str], str]] = [
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "expected_message"),
     MISTAKES,
     ids=lambda value: " ".join(value)[:50] if isinstance(value, list) else "",
 )
-def test_a_mistake_is_one_sentence(runs_dir: Path, words: list[str], said: str) -> None:
-    result = call(*words, "--runs-dir", runs_dir)
-    assert said in result.sentence
+def test_invalid_arguments_are_reported_in_one_sentence(
+    runs_dir: Path, arguments: list[str], expected_message: str
+) -> None:
+    result = call(*arguments, "--runs-dir", runs_dir)
+    assert expected_message in result.sentence
     assert result.out == ""
 
 
-def test_a_prompt_that_cannot_be_filled_is_told(
+def test_invalid_prompt_template_is_reported(
     runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     template = tmp_path / "prompt.txt"
@@ -307,7 +313,7 @@ def test_a_prompt_that_cannot_be_filled_is_told(
     assert not (runs_dir / VERDICTS_FOLDER).exists()
 
 
-def test_it_works_beside_a_dashboard(runs_dir: Path) -> None:
+def test_scoring_works_while_a_dashboard_is_open(runs_dir: Path) -> None:
     with contextlib.closing(Lab(runs_dir, "thread")):
         [row] = call("good", "--runs-dir", runs_dir, "--format", "json").json
     assert (row["run"], row["mean"]) == ("good", 100)

@@ -27,7 +27,7 @@ lengths = st.lists(st.integers(2, 400), min_size=1, max_size=300)
 
 
 @given(lengths, st.integers(1, 9), st.integers(0, 2**31 - 1), st.integers(0, 3), st.booleans())
-def test_every_index_exactly_once_an_epoch(
+def test_every_index_occurs_exactly_once_per_epoch(
     sizes: list[int], batch_size: int, seed: int, epoch: int, group: bool
 ) -> None:
     order = epoch_order(sizes, batch_size, seed, epoch, group)
@@ -38,7 +38,7 @@ def test_every_index_exactly_once_an_epoch(
 
 
 @pytest.mark.parametrize("group", [False, True])
-def test_order_hangs_on_seed_and_epoch_only(group: bool) -> None:
+def test_order_depends_on_seed_and_epoch_only(group: bool) -> None:
     sizes = [2 + i * 7919 % 300 for i in range(200)]
     orders = [epoch_order(sizes, 4, seed, epoch, group) for seed in (0, 1) for epoch in (0, 1)]
     assert all(orders[i] != orders[j] for i in range(4) for j in range(i))
@@ -47,7 +47,7 @@ def test_order_hangs_on_seed_and_epoch_only(group: bool) -> None:
     assert epoch_order(sizes, 4, 0, 1, group) == orders[1]
 
 
-def test_grouping_pads_much_less_and_still_mixes() -> None:
+def test_grouping_by_length_reduces_padding_and_still_shuffles() -> None:
     sizes = [20 + i * 7919 % 200 for i in range(900)]
 
     def padding(group: bool) -> float:
@@ -56,9 +56,9 @@ def test_grouping_pads_much_less_and_still_mixes() -> None:
         return 1 - sum(sizes) / width
 
     assert padding(True) < 0.05 < 0.2 < padding(False)
-    longest = [max(sizes[i] for i in batch) for batch in epoch_order(sizes, 4, 1, 0, True)]
-    rising = sum(a < b for a, b in itertools.pairwise(longest))
-    assert 0.4 < rising / len(longest) < 0.6  # batches are not sorted by length
+    max_lengths = [max(sizes[i] for i in batch) for batch in epoch_order(sizes, 4, 1, 0, True)]
+    rising = sum(a < b for a, b in itertools.pairwise(max_lengths))
+    assert 0.4 < rising / len(max_lengths) < 0.6  # batches are not sorted by length
 
 
 @given(lengths, st.integers(1, 7), st.integers(1, 5), st.integers(1, 3), st.booleans())
@@ -71,28 +71,28 @@ def test_schedule_covers_every_epoch(
     assert schedule.steps_per_epoch == math.ceil(batches / accumulation)
     steps = [schedule.batches(step) for step in range(1, schedule.steps + 1)]
     for epoch in range(epochs):
-        taken = steps[epoch * schedule.steps_per_epoch :][: schedule.steps_per_epoch]
-        assert [b for step in taken for b in step] == epoch_order(
+        epoch_steps = steps[epoch * schedule.steps_per_epoch :][: schedule.steps_per_epoch]
+        assert [b for step in epoch_steps for b in step] == epoch_order(
             sizes, batch_size, 7, epoch, group
         )
-        assert all(len(step) == accumulation for step in taken[:-1])
-        assert 1 <= len(taken[-1]) <= accumulation
+        assert all(len(step) == accumulation for step in epoch_steps[:-1])
+        assert 1 <= len(epoch_steps[-1]) <= accumulation
 
 
-def test_a_resumed_run_needs_only_its_step() -> None:
+def test_schedule_can_be_read_from_any_step() -> None:
     sizes = [5 + i % 17 for i in range(50)]
-    fresh = [Schedule(sizes, 4, 2, 3, 1, True).batches(step) for step in range(1, 22)]
+    expected = [Schedule(sizes, 4, 2, 3, 1, True).batches(step) for step in range(1, 22)]
     schedule = Schedule(sizes, 4, 2, 3, 1, True)
-    assert [schedule.batches(step) for step in reversed(range(1, 22))] == fresh[::-1]
+    assert [schedule.batches(step) for step in reversed(range(1, 22))] == expected[::-1]
 
 
 @given(examples)
-def test_the_prompts_tokens_begin_the_examples(example: Example) -> None:
+def test_encoded_example_starts_with_the_prompt_tokens(example: Example) -> None:
     encoded = encode_example(example, 3, 10**6)
     prompt = encode(format_prompt(example.instruction, example.input))
     assert encoded.ids[: encoded.prompt_length] == prompt
     assert decode(encoded.ids[encoded.prompt_length : -1]) == example.output
-    assert encoded.place == 3
+    assert encoded.dataset_index == 3
 
 
 @given(examples)
@@ -105,7 +105,7 @@ def test_end_of_text_is_learned_exactly_once(example: Example) -> None:
         assert END_OF_TEXT not in encoded.ids[:-1]
 
 
-def test_targets_are_the_tokens_that_follow() -> None:
+def test_targets_are_the_next_tokens() -> None:
     encoded = encode_example(EXAMPLE, 0, 10**6)
     assert encoded.targets(mask_prompt=False) == encoded.ids[1:]
     masked = encoded.targets(mask_prompt=True)
@@ -115,21 +115,21 @@ def test_targets_are_the_tokens_that_follow() -> None:
 
 
 @given(examples, st.integers(2, 120))
-def test_cutting_keeps_the_beginning(example: Example, max_length: int) -> None:
-    whole, cut = encode_example(example, 0, 10**6), encode_example(example, 0, max_length)
-    assert cut.ids == whole.ids[:max_length]
-    n = len(cut.ids) - 1
+def test_truncation_keeps_the_beginning(example: Example, max_length: int) -> None:
+    uncut, truncated = encode_example(example, 0, 10**6), encode_example(example, 0, max_length)
+    assert truncated.ids == uncut.ids[:max_length]
+    n = len(truncated.ids) - 1
     for mask_prompt in (False, True):
-        assert cut.targets(mask_prompt) == whole.targets(mask_prompt)[:n]
+        assert truncated.targets(mask_prompt) == uncut.targets(mask_prompt)[:n]
 
 
-def test_examples_without_a_target_are_left_out_and_places_stay() -> None:
-    long = Example("A very long instruction. " * 20, "", "x")
-    given_examples = [EXAMPLE, long, EXAMPLE]
-    kept = encode_all(given_examples, 60, mask_prompt=True, first_place=10)
-    assert [example.place for example in kept] == [10, 12]
-    kept = encode_all(given_examples, 60, mask_prompt=False, first_place=10)
-    assert [example.place for example in kept] == [10, 11, 12]
+def test_examples_without_a_target_are_skipped_and_keep_their_positions() -> None:
+    long_example = Example("A very long instruction. " * 20, "", "x")
+    input_examples = [EXAMPLE, long_example, EXAMPLE]
+    encoded = encode_all(input_examples, 60, mask_prompt=True, first_index=10)
+    assert [example.dataset_index for example in encoded] == [10, 12]
+    encoded = encode_all(input_examples, 60, mask_prompt=False, first_index=10)
+    assert [example.dataset_index for example in encoded] == [10, 11, 12]
     prompt = encode(format_prompt(EXAMPLE.instruction))
     assert encode_all([EXAMPLE], len(prompt), mask_prompt=True) == []
     assert len(encode_all([EXAMPLE], len(prompt) + 1, mask_prompt=True)) == 1
@@ -146,12 +146,14 @@ encoded_examples = st.integers(2, 30).flatmap(
 
 
 @given(st.lists(encoded_examples, min_size=1, max_size=6), st.booleans())
-def test_collate_pads_right_and_counts(rows: list[Encoded], mask_prompt: bool) -> None:
+def test_collate_pads_on_the_right_and_counts_tokens(
+    rows: list[Encoded], mask_prompt: bool
+) -> None:
     batch = collate(rows, mask_prompt)
     width = max(len(row.ids) for row in rows) - 1
     assert batch.ids.shape == batch.targets.shape == (len(rows), width)
     assert batch.ids.dtype == batch.targets.dtype == torch.int64
-    assert batch.places == [row.place for row in rows]
+    assert batch.dataset_indices == [row.dataset_index for row in rows]
     for i, row in enumerate(rows):
         n = len(row.ids) - 1
         assert batch.ids[i, :n].tolist() == row.ids[:-1]

@@ -33,7 +33,7 @@ T = TypeVar("T")
 GOOD = {"instruction": "Say hi.", "output": "hi"}
 
 
-def written(path: Path, data: bytes | str) -> str:
+def write_file(path: Path, data: bytes | str) -> str:
     path.write_bytes(data if isinstance(data, bytes) else data.encode())
     return str(path)
 
@@ -55,8 +55,8 @@ def lines(records: list[Any], ascii_only: bool = False) -> str:
     ],
     ids=["json", "json, bom", "json, blank start", "jsonl", "jsonl, bom", "crlf", "blank lines"],
 )
-def test_every_form_reads_the_same(tmp_path: Path, data: bytes) -> None:
-    assert dataset.load(written(tmp_path / "data", data)) == EXAMPLES
+def test_every_file_format_reads_the_same(tmp_path: Path, data: bytes) -> None:
+    assert dataset.load(write_file(tmp_path / "data", data)) == EXAMPLES
 
 
 @pytest.mark.parametrize("key", ["data", "examples", "instances", "train", "rows"])
@@ -66,12 +66,12 @@ def test_object_with_one_list_of_records_is_read(
     tmp_path: Path, key: str, indent: int | None, start: str
 ) -> None:
     text = start + json.dumps({"version": "1.0", key: RECORDS}, indent=indent)
-    assert dataset.load(written(tmp_path / "data.json", text)) == EXAMPLES
+    assert dataset.load(write_file(tmp_path / "data.json", text)) == EXAMPLES
 
 
 def test_indented_single_record_is_read(tmp_path: Path) -> None:
     record = {**RECORDS[0], "history": ["earlier"]}
-    path = written(tmp_path / "data.json", json.dumps(record, indent=2))
+    path = write_file(tmp_path / "data.json", json.dumps(record, indent=2))
     assert dataset.load(path) == EXAMPLES[:1]
 
 
@@ -93,31 +93,31 @@ def test_empty_records_are_skipped_and_listed(tmp_path: Path, form: str) -> None
         pd.DataFrame(records).to_parquet(path)
     else:
         path.write_text(json.dumps(records) if form == "json" else lines(records))
-    found = dataset.read(str(path))
-    assert found.examples == EXAMPLES[:2]
+    loaded = dataset.read(str(path))
+    assert loaded.examples == EXAMPLES[:2]
     unit = "line" if form == "jsonl" else "record"
     reasons = ["empty output"] * 3 + ["empty instruction"] * 2 + ["empty instruction and output"]
-    assert [(each.place, each.reason) for each in found.skipped] == [
+    assert [(each.place, each.reason) for each in loaded.skipped] == [
         (f"{unit} {i}", reason) for i, reason in enumerate(reasons, 2)
     ]
-    assert dataset.skipped_summary(found) == (
+    assert dataset.skipped_summary(loaded) == (
         f"6 of 8 records are skipped: empty output ({unit} 2, {unit} 3, {unit} 4), "
         f"empty instruction ({unit} 5, {unit} 6), empty instruction and output ({unit} 7)"
     )
 
 
 def test_empty_outputs_can_be_kept(tmp_path: Path) -> None:
-    path = written(tmp_path / "data", lines([RECORDS[0], *EMPTY_RECORDS]))
-    found = dataset.read(path, empty_outputs="keep")
-    assert [example.output for example in found.examples] == ["8", "", " \n\t", ""]
-    assert [skipped.place for skipped in found.skipped] == ["line 5", "line 6", "line 7"]
-    kept = encode_all(found.examples, 96, mask_prompt=True)
-    assert [len(each.ids) - each.prompt_length for each in kept] == [2, 1, 4, 1]
-    assert kept[1].ids[-1] == END_OF_TEXT
+    path = write_file(tmp_path / "data", lines([RECORDS[0], *EMPTY_RECORDS]))
+    loaded = dataset.read(path, empty_outputs="keep")
+    assert [example.output for example in loaded.examples] == ["8", "", " \n\t", ""]
+    assert [skipped.place for skipped in loaded.skipped] == ["line 5", "line 6", "line 7"]
+    encoded = encode_all(loaded.examples, 96, mask_prompt=True)
+    assert [len(each.ids) - each.prompt_length for each in encoded] == [2, 1, 4, 1]
+    assert encoded[1].ids[-1] == END_OF_TEXT
 
 
 def test_file_without_usable_record_is_refused(tmp_path: Path) -> None:
-    path = written(tmp_path / "data", lines(EMPTY_RECORDS[:2]))
+    path = write_file(tmp_path / "data", lines(EMPTY_RECORDS[:2]))
     with pytest.raises(UserError) as caught:
         dataset.load(path)
     assert str(caught.value) == (
@@ -127,15 +127,15 @@ def test_file_without_usable_record_is_refused(tmp_path: Path) -> None:
 
 
 def test_max_examples_counts_usable_records(tmp_path: Path) -> None:
-    path = written(tmp_path / "data", lines([RECORDS[0], *EMPTY_RECORDS, *RECORDS[1:]]))
-    found = dataset.read(path, 3)
-    assert found.examples == EXAMPLES[:3]
-    assert len(found.skipped) == 6
+    path = write_file(tmp_path / "data", lines([RECORDS[0], *EMPTY_RECORDS, *RECORDS[1:]]))
+    loaded = dataset.read(path, 3)
+    assert loaded.examples == EXAMPLES[:3]
+    assert len(loaded.skipped) == 6
     assert dataset.read(path, 1).skipped == []
 
 
 def test_summary_lists_a_limited_number_of_records(tmp_path: Path) -> None:
-    path = written(tmp_path / "data", lines([GOOD, *EMPTY_RECORDS[:1] * 5000]))
+    path = write_file(tmp_path / "data", lines([GOOD, *EMPTY_RECORDS[:1] * 5000]))
     summary = dataset.skipped_summary(dataset.read(path))
     assert summary is not None
     assert summary.startswith("5,000 of 5,001 records are skipped: empty output (line 2, line 3,")
@@ -149,7 +149,7 @@ def test_unused_keys_are_listed_with_record_counts(tmp_path: Path) -> None:
         {**GOOD, "system": "Be long.", "x\n" * 50 + "\ud800": "y"},
         {**EMPTY_RECORDS[0], "system": "Not counted."},
     ]
-    found = dataset.read(written(tmp_path / "data", lines(records, ascii_only=True)))
+    found = dataset.read(write_file(tmp_path / "data", lines(records, ascii_only=True)))
     summary = dataset.unused_summary(found)
     assert summary is not None
     assert summary.startswith(
@@ -160,8 +160,8 @@ def test_unused_keys_are_listed_with_record_counts(tmp_path: Path) -> None:
     assert dataset.unused_summary(dataset.read("primer")) is None
 
 
-def test_max_examples_takes_the_first_and_checks_no_more(tmp_path: Path) -> None:
-    path = written(tmp_path / "data", lines([*RECORDS, {"broken": 1}]) + "\nnot JSON")
+def test_max_examples_reads_no_further_records(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "data", lines([*RECORDS, {"broken": 1}]) + "\nnot JSON")
     assert dataset.load(path, 2) == EXAMPLES[:2]
     assert dataset.load(path, 4) == EXAMPLES
     with pytest.raises(UserError, match="line 6"):
@@ -192,7 +192,7 @@ def test_unusable_records_are_skipped_with_a_reason(
     records = [RECORDS[0], record, RECORDS[1]]
     text = json.dumps(records) if form == "json" else lines(records)
     found = dataset.read(
-        written(tmp_path / "data", text), max_examples=2, empty_outputs=empty_outputs
+        write_file(tmp_path / "data", text), max_examples=2, empty_outputs=empty_outputs
     )
     unit = "record" if form == "json" else "line"
     assert found.examples == EXAMPLES[:2]
@@ -204,7 +204,7 @@ def test_unusable_records_are_skipped_with_a_reason(
 def test_file_of_unusable_records_is_refused_with_the_format(
     tmp_path: Path, record: Any, reason: str
 ) -> None:
-    path = written(tmp_path / "data", json.dumps([record, None]))
+    path = write_file(tmp_path / "data", json.dumps([record, None]))
     with pytest.raises(UserError) as caught:
         dataset.load(path)
     assert str(caught.value).startswith(
@@ -246,9 +246,9 @@ def test_file_of_unusable_records_is_refused_with_the_format(
         (b"[" + b"9" * 5000 + b"]", "it is not valid JSON"),
     ],
 )
-def test_files_of_another_kind(tmp_path: Path, data: bytes, sentence: str) -> None:
+def test_files_of_another_format_are_refused(tmp_path: Path, data: bytes, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        dataset.load(written(tmp_path / "data", data))
+        dataset.load(write_file(tmp_path / "data", data))
 
 
 @pytest.mark.parametrize(
@@ -264,14 +264,14 @@ def test_files_of_another_kind(tmp_path: Path, data: bytes, sentence: str) -> No
         *("~nobody-of-that-name/data.json", "x" * 5000, "\u00fc" * 200, "a\0b", "", "."),
     ],
 )
-def test_a_missing_file_is_a_sentence(name: str) -> None:
+def test_missing_file_is_reported_in_one_sentence(name: str) -> None:
     with pytest.raises(UserError, match="file not found; use primer"):
         dataset.load(name)
 
 
-def attempt(work: Callable[[], T]) -> T | UserError:
+def attempt_load(action: Callable[[], T]) -> T | UserError:
     try:
-        return work()
+        return action()
     except UserError as error:
         return error
 
@@ -292,16 +292,16 @@ near_json = st.recursive(
     | st.lists(near_json, max_size=4).map(lambda values: json.dumps(values).encode())
 )
 @example(b'[{"instruction": "\\ud800", "output": "\\udfff"}]')
-def test_any_bytes_are_examples_or_a_user_error(
+def test_any_bytes_give_examples_or_a_user_error(
     tmp_path_factory: pytest.TempPathFactory, data: bytes
 ) -> None:
-    path = written(tmp_path_factory.getbasetemp() / "arbitrary", data)
-    found = attempt(lambda: dataset.load(path))
-    if isinstance(found, UserError):
-        assert str(found).startswith(f"dataset = {path!r}: ")
+    path = write_file(tmp_path_factory.getbasetemp() / "arbitrary", data)
+    result = attempt_load(lambda: dataset.load(path))
+    if isinstance(result, UserError):
+        assert str(result).startswith(f"dataset = {path!r}: ")
         return
-    assert found
-    assert all(e.instruction.strip() and e.output.strip() for e in found)
+    assert result
+    assert all(e.instruction.strip() and e.output.strip() for e in result)
 
 
 def numbered(n: int) -> list[Example]:
@@ -317,10 +317,10 @@ def test_split_is_85_10_5_in_file_order() -> None:
 
 
 @given(st.integers(1, 300), st.floats(0.01, 0.9), st.floats(0.01, 0.9))
-def test_split_loses_nothing(n: int, train: float, test: float) -> None:
+def test_split_keeps_every_example(n: int, train: float, test: float) -> None:
     assume(train + test < 1)
     config = RunConfig(train_fraction=train, test_fraction=test)
-    parts = attempt(lambda: dataset.split(numbered(n), config))
+    parts = attempt_load(lambda: dataset.split(numbered(n), config))
     if isinstance(parts, UserError):
         assert int(n * train) == 0 or int(n * test) == 0
         assert f"{n} examples leave none for" in str(parts)
@@ -329,13 +329,13 @@ def test_split_loses_nothing(n: int, train: float, test: float) -> None:
     assert (len(parts.train), len(parts.test)) == (int(n * train), int(n * test))
 
 
-def test_an_empty_part_is_told() -> None:
+def test_empty_split_is_reported() -> None:
     with pytest.raises(UserError, match=r"9 examples leave none for test with .*0\.85.*0\.1;"):
         dataset.split(numbered(9), RunConfig())
     with pytest.raises(UserError, match="1 examples leave none for train and test"):
         dataset.split(numbered(1), RunConfig())
 
 
-def test_primer_is_an_alpaca_data_set_that_fills_every_part() -> None:
+def test_primer_is_an_alpaca_data_set_with_every_split_nonempty() -> None:
     parts = dataset.split(dataset.load("primer"), RunConfig())
     assert len(parts.train) > len(parts.test) > 0

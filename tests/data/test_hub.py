@@ -19,11 +19,11 @@ RECORDS = [{"instruction": f"Say {i}.", "input": "", "output": f"{i}"} for i in 
 
 
 @pytest.mark.parametrize("name", ["owner/name", "a_b/c-d.e", "x/y2", "a.json/b"])
-def test_owner_and_name_are_on_the_hub(name: str) -> None:
+def test_owner_and_name_is_a_hub_data_set(name: str) -> None:
     assert hub.repository(name) == name
 
 
-def test_alpaca_has_a_name_of_its_own() -> None:
+def test_alpaca_is_a_short_name_for_a_hub_data_set() -> None:
     assert hub.repository("alpaca") == "tatsu-lab/alpaca"
 
 
@@ -40,7 +40,7 @@ def test_anything_else_is_a_path(name: str) -> None:
     assert hub.repository(name) is None
 
 
-def test_what_is_there_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_file_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "owner").mkdir()
     (tmp_path / "owner" / "name").write_text(json.dumps(RECORDS))
     monkeypatch.chdir(tmp_path)
@@ -61,9 +61,9 @@ def test_a_missing_file_in_a_local_folder_is_a_path(
 
 
 @given(st.text("ab-._/~é \x00", max_size=12) | st.text(max_size=120))
-def test_the_hubs_client_takes_every_name_that_is_one(name: str) -> None:
-    if (found := hub.repository(name)) is not None:
-        validate_repo_id(found)
+def test_hub_client_accepts_every_recognized_name(name: str) -> None:
+    if (repository_id := hub.repository(name)) is not None:
+        validate_repo_id(repository_id)
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def serve(request: pytest.FixtureRequest) -> Callable[..., list[str]]:
     return start
 
 
-def test_a_data_set_is_fetched_once(serve: Callable[..., list[str]]) -> None:
+def test_data_set_is_downloaded_once(serve: Callable[..., list[str]]) -> None:
     requests = serve({"README.md": b"# hello", "data/train.json": json.dumps(RECORDS).encode()})
     with pytest.raises(
         hub.NotDownloadedError, match=r"dataset = 'owner/name': it is not downloaded"
@@ -93,7 +93,9 @@ def test_a_data_set_is_fetched_once(serve: Callable[..., list[str]]) -> None:
     assert len(dataset.load("owner/name", 2, download=False)) == 2
 
 
-def test_parquet_goes_before_other_files(serve: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_parquet_is_preferred_to_other_files(
+    serve: Callable[..., list[str]], tmp_path: Path
+) -> None:
     pd.DataFrame(RECORDS).to_parquet(tmp_path / "x.parquet")
     serve({"a.parquet": (tmp_path / "x.parquet").read_bytes(), "info.json": b"{}"})
     assert [path.name for path in hub.files("owner/name", download=True)] == ["a.parquet"]
@@ -114,15 +116,13 @@ def test_skipped_records_include_their_file_name(
     assert places == ["record 3 of train-0.parquet", "record 3 of train-1.parquet"]
 
 
-def test_the_training_part_is_taken_where_names_tell(serve: Callable[..., list[str]]) -> None:
+def test_training_split_is_chosen_by_file_name(serve: Callable[..., list[str]]) -> None:
     body = json.dumps(RECORDS).encode()
     serve({"data/test-0.json": b"[]", "data/train-0.json": body, "dataset_infos.json": b"{}"})
     assert [path.name for path in hub.files("owner/name", download=True)] == ["train-0.json"]
 
 
-def test_bytes_that_changed_in_the_cache_are_noticed(
-    serve: Callable[..., list[str]], tmp_path: Path
-) -> None:
+def test_changed_cache_files_are_detected(serve: Callable[..., list[str]], tmp_path: Path) -> None:
     pd.DataFrame(RECORDS).to_parquet(tmp_path / "x.parquet", compression=None)
     serve({"train.parquet": (tmp_path / "x.parquet").read_bytes()})
     [path] = hub.files("owner/name", download=True)
@@ -134,7 +134,7 @@ def test_bytes_that_changed_in_the_cache_are_noticed(
 
 
 @pytest.mark.parametrize("missing", ["input", "output"])
-def test_what_is_missing_in_parquet_is_as_in_json(
+def test_missing_parquet_values_are_handled_as_in_json(
     serve: Callable[..., list[str]], tmp_path: Path, missing: str
 ) -> None:
     records = [{**record, missing: None if i == 1 else "x"} for i, record in enumerate(RECORDS)]
@@ -147,13 +147,13 @@ def test_what_is_missing_in_parquet_is_as_in_json(
         assert (skipped.place, skipped.reason) == ("record 2", "empty output")
 
 
-def test_a_repository_without_data_is_told(serve: Callable[..., list[str]]) -> None:
+def test_repository_without_data_is_reported(serve: Callable[..., list[str]]) -> None:
     serve({"README.md": b"# hello"})
     with pytest.raises(UserError, match="holds no parquet, JSON or JSONL file"):
         hub.files("owner/name", download=True)
 
 
-def test_what_is_not_on_the_hub_is_told(serve: Callable[..., list[str]]) -> None:
+def test_unknown_repository_is_reported(serve: Callable[..., list[str]]) -> None:
     serve({})
     with pytest.raises(
         UserError, match=r"^dataset = 'owner/other': owner/other could not be fetched"
@@ -161,7 +161,7 @@ def test_what_is_not_on_the_hub_is_told(serve: Callable[..., list[str]]) -> None
         hub.files("owner/other", download=True)
 
 
-def test_no_network_is_told(
+def test_missing_network_is_reported(
     serve: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
@@ -169,7 +169,9 @@ def test_no_network_is_told(
         hub.files("alpaca", download=True)
 
 
-def test_a_parquet_file_of_alpacas_size(serve: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_parquet_file_of_alpaca_size_is_read_in_full(
+    serve: Callable[..., list[str]], tmp_path: Path
+) -> None:
     """52,002 rows with Alpaca's columns; `text` is the rendered prompt, which is not asked for."""
     count = 52_002
     rows = {

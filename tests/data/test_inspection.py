@@ -13,14 +13,14 @@ from core.data.dataset import Split
 from core.data.template import Example, format_prompt
 
 
-def made(n: int) -> list[Example]:
+def random_examples(n: int) -> list[Example]:
     rng = random.Random(n)
     texts = ["".join(rng.choices(string.ascii_lowercase, k=30)) for _ in range(n)]
     return [Example(f"Say {text}.", "", text) for text in texts]
 
 
 def test_the_table_has_every_example_in_file_order():
-    examples = made(20)
+    examples = random_examples(20)
     frame = inspection.table(Split(examples[:17], examples[17:19], examples[19:]))
     assert frame["item"].tolist() == list(range(20))
     assert frame["part"].tolist() == ["train"] * 17 + ["test"] * 2 + ["validation"]
@@ -32,44 +32,48 @@ def test_the_table_has_every_example_in_file_order():
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("length", [None, 45, 20])
-def test_tokens_are_marked_as_training_treats_them(masked, length):
+def test_token_states_match_training_targets(masked, length):
     example = Example("Say it in French: naïve 日本 🙂", "", "a response")
     config = RunConfig(mask_prompt=masked, max_length=length)
-    found = inspection.tokens(example, config, 256)
+    tokens = inspection.tokens(example, config, 256)
     text = format_prompt(example.instruction) + example.output + "<|endoftext|>"
-    assert "".join(token.text for token in found) == text
+    assert "".join(token.text for token in tokens) == text
     limit = length or 256
     targets = encode_example(example, 0, limit).targets(masked)
     learned = [False, *(target != IGNORE_INDEX for target in targets)]
-    assert [token.state == "learned" for token in found[:limit]] == learned
-    assert all((token.state == "cut") == (i >= limit) for i, token in enumerate(found))
+    assert [token.state == "learned" for token in tokens[:limit]] == learned
+    assert all((token.state == "cut") == (i >= limit) for i, token in enumerate(tokens))
 
 
 def test_duplicates_between_test_and_training_are_found_and_ranked():
-    train = made(50)
+    train = random_examples(50)
     copy = Example(train[7].instruction.upper(), " ", train[7].output)
-    near = Example(train[9].instruction, "", train[9].output[:-1] + "#")
-    asked = Example(train[3].instruction, "", "something else altogether and long enough")
-    fresh = Example("How many legs has a spider?", "", "Eight.")
-    frame = inspection.duplicates(Split(train, [fresh, asked, near, copy], train[:1]))
+    near_duplicate = Example(train[9].instruction, "", train[9].output[:-1] + "#")
+    same_prompt = Example(train[3].instruction, "", "something else altogether and long enough")
+    unrelated = Example("How many legs has a spider?", "", "Eight.")
+    frame = inspection.duplicates(
+        Split(train, [unrelated, same_prompt, near_duplicate, copy], train[:1])
+    )
     assert frame["test"].tolist() == [53, 52, 51]
     assert frame["train"].tolist() == [7, 9, 3]
     assert frame["same_prompt"].tolist() == [True, True, True]
     first, second, third = frame["similarity"]
     assert first == 100 > second >= inspection.MIN_DUPLICATE_SIMILARITY > third
-    mine = f"{asked.instruction} {asked.input} {asked.output}"
-    other = f"{train[3].instruction} {train[3].input} {train[3].output}"
-    plain = [" ".join(text.split()).casefold() for text in (mine, other)]
+    test_text = f"{same_prompt.instruction} {same_prompt.input} {same_prompt.output}"
+    train_text = f"{train[3].instruction} {train[3].input} {train[3].output}"
+    plain = [" ".join(text.split()).casefold() for text in (test_text, train_text)]
     assert third == pytest.approx(fuzz.ratio(*plain), abs=0.1)
 
 
-def test_many_test_examples_are_compared_in_turns(monkeypatch):
+def test_test_examples_are_compared_in_chunks(monkeypatch):
     monkeypatch.setattr(inspection, "COMPARE_CHUNK", 3)
-    train, test = made(40), made(11)
+    train, test = random_examples(40), random_examples(11)
     test[10] = train[39]
     frame = inspection.duplicates(Split(train, test, train[:1]))
     assert frame[["test", "train", "similarity"]].values.tolist() == [[50, 39, 100.0]]
 
 
 def test_no_duplicates_is_an_empty_table():
-    assert inspection.duplicates(Split(made(30), made(3), made(2))).empty
+    assert inspection.duplicates(
+        Split(random_examples(30), random_examples(3), random_examples(2))
+    ).empty

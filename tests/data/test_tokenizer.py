@@ -32,7 +32,7 @@ def test_equals_transformers(text: str) -> None:
 
 
 @given(texts)
-def test_decoding_gives_the_text_back(text: str) -> None:
+def test_decode_inverts_encode(text: str) -> None:
     assert decode(encode(text)) == text
 
 
@@ -48,7 +48,7 @@ def test_known_ids_of_gpt2() -> None:
     assert tokenizer().n_vocab == 50257
 
 
-def test_half_a_character_decodes_to_the_replacement_sign() -> None:
+def test_partial_character_decodes_to_the_replacement_character() -> None:
     ids = encode("\U0001f600")
     assert len(ids) > 1
     assert decode(ids[:1]) == "\ufffd"

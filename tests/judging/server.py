@@ -101,10 +101,10 @@ def google_reply(text: str, prompt: str, finish: int = 1) -> dict[str, Any]:
 
 
 def openai_reply(
-    text: str | None, prompt: str, finish: str = "stop", **extra: Any
+    text: str | None, prompt: str, finish: str = "stop", **message_fields: Any
 ) -> dict[str, Any]:
     tokens_in, tokens_out = len(prompt) // 4, len(text or "") // 4
-    message = {"role": "assistant", "content": text, "refusal": None} | extra
+    message = {"role": "assistant", "content": text, "refusal": None} | message_fields
     return {
         "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "judge",
         "choices": [{"index": 0, "message": message, "finish_reason": finish, "logprobs": None}],
@@ -123,7 +123,7 @@ def openai_error(
 
 
 def google_fault(fault: str, prompt: str, key: str) -> tuple[int, dict[str, Any]]:
-    blocked = {"promptFeedback": {"blockReason": 1}, "usageMetadata": {"promptTokenCount": 9}}
+    blocked_reply = {"promptFeedback": {"blockReason": 1}, "usageMetadata": {"promptTokenCount": 9}}
     return {
         "429_minute": lambda: (429, google_quota("Minute", "17.5s")),
         "429_day": lambda: (429, google_quota("Day", "3600s")),
@@ -131,7 +131,7 @@ def google_fault(fault: str, prompt: str, key: str) -> tuple[int, dict[str, Any]
         "503": lambda: (503, google_error(503, "UNAVAILABLE", "The model is overloaded.")),
         "safety": lambda: (200, google_reply("", prompt, finish=3)),
         "cut": lambda: (200, google_reply("", prompt, finish=2)),
-        "blocked_prompt": lambda: (200, blocked),
+        "blocked_prompt": lambda: (200, blocked_reply),
         "empty": lambda: (200, {"candidates": []}),
         "wrong_key": lambda: (400, google_bad_key()),
         "400": lambda: (400, google_error(400, "INVALID_ARGUMENT", "The prompt is too long.")),

@@ -39,17 +39,20 @@ def score_of(number: int) -> int:
 
 
 def number_in(prompt: str) -> int:
-    found = re.search(r"answer number (\d+) of", prompt)
-    assert found
-    return int(found[1])
+    match = re.search(r"answer number (\d+) of", prompt)
+    assert match
+    return int(match[1])
 
 
 def model(prompt: str) -> str:
     """A reply in one of several shapes. Some quote the key, as a proxy that logs too much might."""
     number = number_in(prompt)
     as_json = json.dumps({"score": score_of(number), "reason": f"asked with {KEY}"})
-    bare, prose = f"Score: {score_of(number)}/100", f"My verdict:\n```json\n{as_json}\n```\nDone."
-    return [as_json, prose, as_json, bare][number % 4]
+    plain_text, prose_text = (
+        f"Score: {score_of(number)}/100",
+        f"My verdict:\n```json\n{as_json}\n```\nDone.",
+    )
+    return [as_json, prose_text, as_json, plain_text][number % 4]
 
 
 class Faults:
@@ -62,11 +65,11 @@ class Faults:
 
     def __call__(self, number: int, prompt: str) -> str | None:
         kinds = MISSING | BUSY
-        drawn = None
+        fault = None
         if self.random.uniform(0, 100) < sum(kinds.values()) * self.share:
-            [drawn] = self.random.choices(list(kinds), list(kinds.values()))
-        self.given.append((number_in(prompt), drawn))
-        return drawn
+            [fault] = self.random.choices(list(kinds), list(kinds.values()))
+        self.given.append((number_in(prompt), fault))
+        return fault
 
 
 class Scoring:
@@ -82,10 +85,17 @@ class Scoring:
             "GEMINI_API_ENDPOINT": endpoint,
         }
 
-    def start(self, *more: str) -> subprocess.Popen[str]:
-        words = ["score", "mine", "--judge=gemini", "--no-base", "--in-flight=16", "--format=json"]
+    def start(self, *options: str) -> subprocess.Popen[str]:
+        arguments = [
+            "score",
+            "mine",
+            "--judge=gemini",
+            "--no-base",
+            "--in-flight=16",
+            "--format=json",
+        ]
         return subprocess.Popen(
-            [sys.executable, "-m", "core", *words, *more],
+            [sys.executable, "-m", "core", *arguments, *options],
             cwd=self.home,
             env=self.env,
             stdin=subprocess.DEVNULL,
@@ -101,9 +111,9 @@ class Scoring:
         assert process.returncode == status, err
         return out
 
-    def row(self, *more: str) -> dict[str, Any]:
+    def row(self, *options: str) -> dict[str, Any]:
         """Its row of the leaderboard, when it is let run to its end."""
-        [row] = json.loads(self.end(self.start(*more)))
+        [row] = json.loads(self.end(self.start(*options)))
         assert isinstance(row, dict)
         return row
 
@@ -133,10 +143,10 @@ def make_run(runs_dir: Path) -> dict[str, int]:
 
 def kill(scoring: Scoring, rng: random.Random) -> None:
     """Start one, and kill it at some moment after it stored some more verdicts."""
-    wanted = len(scoring.verdicts()) + rng.randint(20, 120)
+    target_count = len(scoring.verdicts()) + rng.randint(20, 120)
     process = scoring.start()
     deadline = time.monotonic() + 60
-    while len(scoring.verdicts()) < wanted:
+    while len(scoring.verdicts()) < target_count:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, "it stores no verdicts"
         time.sleep(0.01)
@@ -145,7 +155,7 @@ def kill(scoring: Scoring, rng: random.Random) -> None:
     scoring.end(process, -signal.SIGKILL)
 
 
-def settled(server: JudgeServer) -> int:
+def settled_request_count(server: JudgeServer) -> int:
     """How many requests came in, once those of a process that was killed are all counted."""
     count = -1
     while count != len(server.requests):
@@ -154,7 +164,7 @@ def settled(server: JudgeServer) -> int:
     return count
 
 
-def test_a_thousand_verdicts_survive_faults_and_five_deaths(
+def test_thousand_verdicts_survive_faults_and_five_kills(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quota = server_module.google_quota
@@ -166,7 +176,7 @@ def test_a_thousand_verdicts_survive_faults_and_five_deaths(
         starts, stored = [0], [set[int]()]
         for _ in range(KILLS):
             kill(scoring, rng)
-            starts.append(settled(server))
+            starts.append(settled_request_count(server))
             stored.append({subjects[v["subject"]] for v in scoring.verdicts()})
         row = scoring.row()
         if row["scored"] + row["missing"] > len(scoring.verdicts()):  # some were given up
@@ -174,37 +184,41 @@ def test_a_thousand_verdicts_survive_faults_and_five_deaths(
             stored.append({subjects[v["subject"]] for v in scoring.verdicts()})
             row = scoring.row()
         first = scoring.verdicts()
-        asked = len(faults.given)
+        request_count = len(faults.given)
 
         # Every verdict is there exactly once, and none is of a failure.
         assert Counter(subjects[v["subject"]] for v in first) == Counter(range(COUNT))
         assert len({v["key"] for v in first}) == COUNT
-        given = {subjects[v["subject"]]: v.get("score") for v in first}
-        scored = {n: s for n, s in given.items() if s is not None}
-        assert scored == {n: score_of(n) for n in scored}
+        score_by_number = {subjects[v["subject"]]: v.get("score") for v in first}
+        valid_scores = {n: s for n, s in score_by_number.items() if s is not None}
+        assert valid_scores == {n: score_of(n) for n in valid_scores}
         assert all(v.get("missing") for v in first if v.get("score") is None)
-        assert (row["scored"], row["missing"]) == (len(scored), COUNT - len(scored))
-        assert abs(row["mean"] - statistics.mean(map(score_of, scored))) < 1e-9
+        assert (row["scored"], row["missing"]) == (len(valid_scores), COUNT - len(valid_scores))
+        assert abs(row["mean"] - statistics.mean(map(score_of, valid_scores))) < 1e-9
         assert 140 < row["missing"] < 320
 
         # No request for a stored verdict was repeated, neither after a death nor before the next one.
-        for i, (start, known) in enumerate(zip(starts, stored, strict=True)):
-            of_process = faults.given[start : starts[i + 1] if i + 1 < len(starts) else asked]
-            assert of_process
-            assert not known & {n for n, _ in of_process}
-            replied = Counter(n for n, fault in of_process if fault not in BUSY)
+        for i, (start, stored_numbers) in enumerate(zip(starts, stored, strict=True)):
+            process_requests = faults.given[
+                start : starts[i + 1] if i + 1 < len(starts) else request_count
+            ]
+            assert process_requests
+            assert not stored_numbers & {n for n, _ in process_requests}
+            replied = Counter(n for n, fault in process_requests if fault not in BUSY)
             assert set(replied.values()) == {1}
-        drawn = Counter(fault for _, fault in faults.given)
-        assert set(drawn) == {None, *MISSING, *BUSY}
-        assert 0.25 < 1 - drawn[None] / asked < 0.35
+        fault_counts = Counter(fault for _, fault in faults.given)
+        assert set(fault_counts) == {None, *MISSING, *BUSY}
+        assert 0.25 < 1 - fault_counts[None] / request_count < 0.35
 
         # Nothing is left to ask, but on request what is missing; then the mean is that of all.
         assert scoring.row() == row
-        assert len(server.requests) == asked
+        assert len(server.requests) == request_count
         faults.share = 0.0
         row = scoring.row("--again")
-        assert {n for n, _ in faults.given[asked:]} == set(given) - set(scored)
-        assert len(faults.given) - asked == COUNT - len(scored)
+        assert {n for n, _ in faults.given[request_count:]} == set(score_by_number) - set(
+            valid_scores
+        )
+        assert len(faults.given) - request_count == COUNT - len(valid_scores)
         assert (row["scored"], row["missing"]) == (COUNT, 0)
         assert abs(row["mean"] - statistics.mean(map(score_of, range(COUNT)))) < 1e-9
 

@@ -51,14 +51,18 @@ def weights(answerer: Counting) -> str:
     return answerer.fingerprint(f"{BASE_PREFIX}gpt2-nano")
 
 
-def add_run(runs_dir: Path, name: str, places: list[int], **settings: Any) -> None:
+def add_run(runs_dir: Path, name: str, dataset_indices: list[int], **settings: Any) -> None:
     """A finished run that answers these of the examples."""
     config = RunConfig(name=name, max_new_tokens=4).changed(**settings)
     run = RunDirectory.create(runs_dir, config)
     with run.lock(), contextlib.closing(EventWriter(run.events_path)) as writer:
-        for place in places:
-            fields = dict(zip(("instruction", "input", "reference"), EXAMPLES[place], strict=True))
-            writer.append("generation", item=place, **fields, answer=f"{name} {place}")
+        for dataset_index in dataset_indices:
+            fields = dict(
+                zip(("instruction", "input", "reference"), EXAMPLES[dataset_index], strict=True)
+            )
+            writer.append(
+                "generation", item=dataset_index, **fields, answer=f"{name} {dataset_index}"
+            )
         writer.append("status", status="finished")
 
 
@@ -76,11 +80,11 @@ def job(
     )
 
 
-def board(runs_dir: Path, done: Job) -> list[dict[str, Any]]:
+def board(runs_dir: Path, job: Job) -> list[dict[str, Any]]:
     with contextlib.closing(sync.read_index(runs_dir)) as index:
-        verdicts = verdict_queries.verdicts(index.cursor(), done.names)
-        answers = queries.answers(index.cursor(), done.names)
-    return scores.leaderboard(verdicts[verdicts["id"] == done.id], answers, "reference")
+        verdicts = verdict_queries.verdicts(index.cursor(), job.names)
+        answers = queries.answers(index.cursor(), job.names)
+    return scores.leaderboard(verdicts[verdicts["id"] == job.id], answers, "reference")
 
 
 @pytest.fixture
@@ -99,34 +103,36 @@ def test_bases_are_grouped_by_model_weights_and_length(tmp_path: Path) -> None:
     add_run(tmp_path, "unknown", [2])
     names = ("one", "two", "longer", "larger", "other", "unknown")
     hashes = dict.fromkeys(names[:4], "a") | {"other": "b"}
-    found = bases_of(tmp_path, answers_of(tmp_path, *names), hashes)
-    assert {base: {place for place, _ in examples} for base, examples in found.items()} == {
+    bases = bases_of(tmp_path, answers_of(tmp_path, *names), hashes)
+    assert {
+        base: {dataset_index for dataset_index, _ in examples} for base, examples in bases.items()
+    } == {
         Base("gpt2-nano", "a", 4): {0, 1, 2},
         Base("gpt2-nano", "a", 9): {0},
         Base("gpt2", "a", 4): {0},
         Base("gpt2-nano", "b", 4): {2},
     }
-    nano = found[Base("gpt2-nano", "a", 4)]
-    assert all(example == Example(*EXAMPLES[place]) for place, example in nano)
+    nano = bases[Base("gpt2-nano", "a", 4)]
+    assert all(example == Example(*EXAMPLES[dataset_index]) for dataset_index, example in nano)
     assert len(nano) == 3  # the example that two runs share is answered once
-    assert len({base.name for base in found}) == 4
-    assert all(base.name.startswith(f"{PRETRAINED_FOLDER}/{base.model}-") for base in found)
+    assert len({base.name for base in bases}) == 4
+    assert all(base.name.startswith(f"{PRETRAINED_FOLDER}/{base.model}-") for base in bases)
 
 
 def test_the_base_answers_once_and_is_the_first_row(
     runs_dir: Path, answerer: Counting, weights: str
 ) -> None:
     hashes = dict.fromkeys(["one", "two"], weights)
-    before = answerer.loads
+    loads_before = answerer.loads
     first = job(runs_dir, answerer, hashes)
     first.work()
     assert (first.phase, first.progress.done) == ("done", 3 + 4)
     loaded = answerer.loads
-    assert loaded > before
-    base, *others = board(runs_dir, first)
+    assert loaded > loads_before
+    base, *run_rows = board(runs_dir, first)
     assert (base["run"], base["scored"], base["missing"]) == (first.names[0], 3, 0)
     assert scores.shown_names(first.names) == {base["run"]: "pretrained"}
-    assert {row["run"] for row in others} == {"one", "two"}
+    assert {row["run"] for row in run_rows} == {"one", "two"}
 
     path = runs_dir / f"{base['run']}.jsonl"
     events = [json.loads(line) for line in path.read_text().splitlines()]
@@ -138,54 +144,54 @@ def test_the_base_answers_once_and_is_the_first_row(
         assert event["answer"] == decode(ids)
 
     loaded, written = answerer.loads, path.read_bytes()
-    again = job(runs_dir, answerer, hashes)
-    again._answerer = lambda: pytest.fail("no model is needed where all answers are there")
-    again.work()
-    assert (again.progress.stored, again.progress.asked) == (7, 0)
+    second_job = job(runs_dir, answerer, hashes)
+    second_job._answerer = lambda: pytest.fail("no model is needed where all answers are there")
+    second_job.work()
+    assert (second_job.progress.stored, second_job.progress.requests_sent) == (7, 0)
     assert (answerer.loads, path.read_bytes()) == (loaded, written)
-    assert board(runs_dir, again) == [base, *others]
+    assert board(runs_dir, second_job) == [base, *run_rows]
 
 
-def test_answers_of_the_base_that_are_missing_are_made(
+def test_missing_base_answers_are_generated(
     runs_dir: Path, answerer: Counting, weights: str
 ) -> None:
-    alone = job(runs_dir, answerer, {"one": weights}, "one")
-    alone.work()
-    path = runs_dir / f"{alone.names[0]}.jsonl"
-    kept = path.read_bytes()
-    assert kept.count(b"\n") == 2
-    path.write_bytes(kept + b'{"seq":3,"event":"gener')  # a process that was killed
-    both = job(runs_dir, answerer, dict.fromkeys(["one", "two"], weights))
-    both.work()
-    assert both.names[0] == alone.names[0]
-    assert path.read_bytes().startswith(kept + b'{"seq":3,')
+    first_job = job(runs_dir, answerer, {"one": weights}, "one")
+    first_job.work()
+    path = runs_dir / f"{first_job.names[0]}.jsonl"
+    cached_bytes = path.read_bytes()
+    assert cached_bytes.count(b"\n") == 2
+    path.write_bytes(cached_bytes + b'{"seq":3,"event":"gener')  # a process that was killed
+    second_job = job(runs_dir, answerer, dict.fromkeys(["one", "two"], weights))
+    second_job.work()
+    assert second_job.names[0] == first_job.names[0]
+    assert path.read_bytes().startswith(cached_bytes + b'{"seq":3,')
     assert path.read_bytes().count(b"\n") == 3
-    assert board(runs_dir, both)[0]["scored"] == 3
+    assert board(runs_dir, second_job)[0]["scored"] == 3
 
 
-def test_without_the_base_there_is_no_row_of_it(runs_dir: Path, answerer: Counting, weights: str) -> None:  # fmt: skip
-    done = job(runs_dir, answerer, dict.fromkeys(["one", "two"], weights), with_base=False)
-    done.work()
-    assert done.names == ["one", "two"]
-    assert len(board(runs_dir, done)) == 2
+def test_disabled_base_has_no_row(runs_dir: Path, answerer: Counting, weights: str) -> None:  # fmt: skip
+    finished_job = job(runs_dir, answerer, dict.fromkeys(["one", "two"], weights), with_base=False)
+    finished_job.work()
+    assert finished_job.names == ["one", "two"]
+    assert len(board(runs_dir, finished_job)) == 2
     assert not (runs_dir / PRETRAINED_FOLDER).exists()
 
 
-def test_a_base_with_other_weights_is_told_and_nothing_is_kept_of_it(
+def test_base_with_changed_weights_is_reported_and_not_cached(
     runs_dir: Path, answerer: Counting
 ) -> None:
     broken = job(runs_dir, answerer, dict.fromkeys(["one", "two"], "0" * 64))
-    said = "base_model = 'gpt2-nano': its weights are no longer those that were tuned; score without the base"
-    with pytest.raises(UserError, match=said):
+    expected_message = "base_model = 'gpt2-nano': its weights are no longer those that were tuned; score without the base"
+    with pytest.raises(UserError, match=expected_message):
         broken.work()
     assert (runs_dir / f"{broken.names[0]}.jsonl").read_bytes() == b""
     started = job(runs_dir, answerer, dict.fromkeys(["one", "two"], "0" * 64))
     started.start()
     started.join(30)
-    assert (started.error, started.phase, started.going) == (said, "failed", False)
+    assert (started.error, started.phase, started.going) == (expected_message, "failed", False)
 
 
-def test_a_base_that_another_process_answers_is_told(
+def test_base_locked_by_another_process_is_reported(
     runs_dir: Path, answerer: Counting, weights: str
 ) -> None:
     waiting = job(runs_dir, answerer, dict.fromkeys(["one", "two"], weights))
@@ -200,7 +206,7 @@ def test_a_base_that_another_process_answers_is_told(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_defect_in_a_thread_is_told(runs_dir: Path, weights: str) -> None:
+def test_internal_error_in_a_thread_is_reported(runs_dir: Path, weights: str) -> None:
     class Broken(Answerer):
         def model(self, who: str) -> GPT2:
             raise ZeroDivisionError
@@ -214,7 +220,7 @@ def test_a_defect_in_a_thread_is_told(runs_dir: Path, weights: str) -> None:
         pass
 
 
-def test_two_scorings_with_one_judge_are_told(runs_dir: Path, answerer: Counting) -> None:
+def test_second_scoring_with_the_same_judge_is_refused(runs_dir: Path, answerer: Counting) -> None:
     second = job(runs_dir, answerer, {})
     with Ledger(runs_dir, second.judge.spec):
         second.start()
@@ -223,14 +229,14 @@ def test_two_scorings_with_one_judge_are_told(runs_dir: Path, answerer: Counting
     assert "another scoring with reference-" in (second.error or "")
 
 
-def test_a_job_that_is_stopped_asks_nothing_more(runs_dir: Path, answerer: Counting) -> None:
+def test_stopped_job_sends_no_more_requests(runs_dir: Path, answerer: Counting) -> None:
     stopped = job(runs_dir, answerer, {})
     stopped.stop()
     stopped.work()
-    assert (stopped.phase, stopped.progress.asked, stopped.error) == ("stopped", 0, None)
+    assert (stopped.phase, stopped.progress.requests_sent, stopped.error) == ("stopped", 0, None)
 
 
-def test_a_judge_that_cannot_be_made_is_told_before_anything_is_written(
+def test_invalid_judge_is_reported_before_anything_is_written(
     runs_dir: Path, answerer: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("GEMINI_API_KEY", raising=False)

@@ -79,31 +79,31 @@ def run_of(runs_dir: Path, name: str, *answers: Item) -> None:
         writer.append("status", status="finished")
 
 
-def asked(runs_dir: Path, query: Callable[[Any], pd.DataFrame]) -> pd.DataFrame:
+def query_index(runs_dir: Path, query: Callable[[Any], pd.DataFrame]) -> pd.DataFrame:
     with contextlib.closing(sync.read_index(runs_dir)) as index:
         return query(index.cursor())
 
 
 def verdicts(runs_dir: Path, *runs: str) -> pd.DataFrame:
-    return asked(runs_dir, lambda db: verdict_queries.verdicts(db, runs))
+    return query_index(runs_dir, lambda db: verdict_queries.verdicts(db, runs))
 
 
-def test_verdicts_are_there_after_reopening(tmp_path: Path) -> None:
+def test_verdicts_persist_after_reopening(tmp_path: Path) -> None:
     with Ledger(tmp_path, SPEC) as ledger:
-        assert ledger.known == {}
+        assert ledger.scores_by_key == {}
         keys = [write(ledger, item("a"), 40.0), write(ledger, item("b"), None)]
         keys.append(write(ledger, item("a"), 0.0, repeat=1))
-        assert ledger.known == dict(zip(keys, [40.0, None, 0.0], strict=True))
+        assert ledger.scores_by_key == dict(zip(keys, [40.0, None, 0.0], strict=True))
     with Ledger(tmp_path, SPEC) as ledger:
-        assert ledger.known == dict(zip(keys, [40.0, None, 0.0], strict=True))
-    assert known_verdicts(tmp_path, SPEC) == ledger.known
+        assert ledger.scores_by_key == dict(zip(keys, [40.0, None, 0.0], strict=True))
+    assert known_verdicts(tmp_path, SPEC) == ledger.scores_by_key
     assert known_verdicts(tmp_path, SPEC | {"model": "h"}) == {}
     events = [json.loads(line) for line in ledger.path.read_text().splitlines()]
     assert [e["event"] for e in events] == ["judge", "verdict", "verdict", "verdict"]
     assert events[0] | {"id": judge_id(SPEC), **SPEC} == events[0]
 
 
-def test_every_judge_has_a_ledger_of_its_own(tmp_path: Path) -> None:
+def test_every_judge_has_a_separate_ledger(tmp_path: Path) -> None:
     specs = [SPEC, SPEC | {"temperature": 0.0}, SPEC | {"prompt": "Rate {answer}."}]
     for spec in specs:
         with Ledger(tmp_path, spec) as ledger:
@@ -111,13 +111,13 @@ def test_every_judge_has_a_ledger_of_its_own(tmp_path: Path) -> None:
     assert len(list((tmp_path / VERDICTS_FOLDER).glob("gemini-*.jsonl"))) == len(specs)
 
 
-def test_what_was_said_is_kept_in_full_but_for_a_long_reply(tmp_path: Path) -> None:
-    said = Verdict(55.5, "größer \ud800\n", None, "x" * (MAX_RAW_CHARACTERS + 1), 7, 3, 0.25)
+def test_verdict_is_stored_in_full_except_a_long_reply(tmp_path: Path) -> None:
+    verdict = Verdict(55.5, "größer \ud800\n", None, "x" * (MAX_RAW_CHARACTERS + 1), 7, 3, 0.25)
     with Ledger(tmp_path, SPEC) as ledger:
-        ledger.write("k", item("a"), 2, said)
+        ledger.write("k", item("a"), 2, verdict)
     event = json.loads(ledger.path.read_text().splitlines()[-1])
-    kept = {k: v for k, v in event.items() if k not in ("seq", "time", "event")}
-    assert kept == {
+    stored_fields = {k: v for k, v in event.items() if k not in ("seq", "time", "event")}
+    assert stored_fields == {
         "key": "k", "id": ledger.id, "subject": item("a").subject, "repeat": 2, "score": 55.5,
         "reason": "größer ?\n", "raw": "x" * MAX_RAW_CHARACTERS, "tokens_in": 7, "tokens_out": 3, "seconds": 0.25,
     }  # fmt: skip
@@ -126,7 +126,7 @@ def test_what_was_said_is_kept_in_full_but_for_a_long_reply(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "torn", [b'{"seq":4,"time":1,"event":"verdict","key":"k"', b"\xff\x00", b"{"]
 )
-def test_a_torn_last_line_is_cut_off(tmp_path: Path, torn: bytes) -> None:
+def test_torn_last_line_is_truncated(tmp_path: Path, torn: bytes) -> None:
     with Ledger(tmp_path, SPEC) as ledger:
         first = write(ledger, item("a"), 40.0)
     with ledger.path.open("ab") as file:
@@ -138,7 +138,7 @@ def test_a_torn_last_line_is_cut_off(tmp_path: Path, torn: bytes) -> None:
     assert [json.loads(line)["seq"] for line in ledger.path.read_bytes().splitlines()] == [1, 2, 3]
 
 
-def test_a_torn_first_line_is_written_again(tmp_path: Path) -> None:
+def test_torn_first_line_is_rewritten(tmp_path: Path) -> None:
     path = tmp_path / VERDICTS_FOLDER / f"{judge_id(SPEC)}.jsonl"
     path.parent.mkdir()
     path.write_bytes(b'{"seq":1,"time":1,"event":"jud')
@@ -147,7 +147,7 @@ def test_a_torn_first_line_is_written_again(tmp_path: Path) -> None:
     assert json.loads(path.read_text())["event"] == "judge"
 
 
-def test_lines_that_are_no_verdicts_are_passed_over(tmp_path: Path) -> None:
+def test_invalid_lines_are_skipped(tmp_path: Path) -> None:
     with Ledger(tmp_path, SPEC) as ledger:
         key = write(ledger, item("a"), 40.0)
     with ledger.path.open("ab") as file:
@@ -155,13 +155,13 @@ def test_lines_that_are_no_verdicts_are_passed_over(tmp_path: Path) -> None:
             b'\n[]\nnonsense\n{"seq":9,"event":"verdict","key":[1]}\n{"seq":10,"event":"x"}\n'
         )
     with Ledger(tmp_path, SPEC) as ledger:
-        assert ledger.known == {key: 40.0}
+        assert ledger.scores_by_key == {key: 40.0}
 
 
-def test_one_scoring_at_a_time(tmp_path: Path) -> None:
-    said = rf"another scoring with {judge_id(SPEC)} is going on; wait for it or stop it"
+def test_ledger_allows_one_writer(tmp_path: Path) -> None:
+    expected_message = rf"another scoring with {judge_id(SPEC)} is going on; wait for it or stop it"
     with Ledger(tmp_path, SPEC):
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=expected_message):
             Ledger(tmp_path, SPEC)
         with Ledger(tmp_path, SPEC | {"model": "h"}):
             pass
@@ -169,38 +169,38 @@ def test_one_scoring_at_a_time(tmp_path: Path) -> None:
         pass
 
 
-def test_of_two_verdicts_with_one_key_the_later_counts(tmp_path: Path) -> None:
-    other = item("b", "Say it again.")
-    run_of(tmp_path, "mine", item("a"), other)
+def test_later_verdict_with_the_same_key_wins(tmp_path: Path) -> None:
+    other_item = item("b", "Say it again.")
+    run_of(tmp_path, "mine", item("a"), other_item)
     with Ledger(tmp_path, SPEC) as ledger:
         for score in (None, 40.0, 60.0):
             key = write(ledger, item("a"), score)
         for score in (10.0, None):
-            write(ledger, other, score)
+            write(ledger, other_item, score)
     assert known_verdicts(tmp_path, SPEC)[key] == 60.0
-    found = verdicts(tmp_path, "mine")
-    assert found["answer"].tolist() == ["a", "b"]
-    assert found["score"].tolist()[0] == 60.0
-    assert found["score"].isna().tolist() == found["missing"].isin(["blocked"]).tolist() == [False, True]  # fmt: skip
-    scores = asked(tmp_path, verdict_queries.scores)
+    frame = verdicts(tmp_path, "mine")
+    assert frame["answer"].tolist() == ["a", "b"]
+    assert frame["score"].tolist()[0] == 60.0
+    assert frame["score"].isna().tolist() == frame["missing"].isin(["blocked"]).tolist() == [False, True]  # fmt: skip
+    scores = query_index(tmp_path, verdict_queries.scores)
     assert sorted(scores["score"].fillna(-1)) == [-1.0, 60.0]
     assert scores["examples"].tolist() == [2, 2]
 
 
-def test_a_full_disk_is_told_and_costs_what_could_not_be_written_only(tmp_path: Path) -> None:
-    done = subprocess.run(
+def test_full_disk_is_reported_and_loses_only_unwritten_verdicts(tmp_path: Path) -> None:
+    completed = subprocess.run(
         [sys.executable, "-c", FULL, str(tmp_path)], cwd=ROOT, capture_output=True, text=True
     )
-    assert done.returncode == 0, done.stderr
-    at_opening, at_writing = done.stdout.splitlines()
+    assert completed.returncode == 0, completed.stderr
+    open_error, write_error = completed.stdout.splitlines()
     folder = tmp_path / VERDICTS_FOLDER
-    assert at_opening.startswith(f"{folder} cannot be written to (")
-    assert at_writing.startswith(f"{folder}/gemini-")
-    assert "cannot be written to (" in at_writing
+    assert open_error.startswith(f"{folder} cannot be written to (")
+    assert write_error.startswith(f"{folder}/gemini-")
+    assert "cannot be written to (" in write_error
     assert known_verdicts(tmp_path, {"judge": "gemini", "kind": "score"}) == {"a": 1.0, "c": 3.0}
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_verdict_directory_failure_is_reported(tmp_path: Path) -> None:
     (tmp_path / VERDICTS_FOLDER).write_text("a file")
     with pytest.raises(UserError, match=f"{tmp_path / VERDICTS_FOLDER} cannot be written to"):
         Ledger(tmp_path, SPEC)
@@ -213,9 +213,9 @@ def test_equal_answers_of_two_runs_share_a_verdict(tmp_path: Path) -> None:
     with Ledger(tmp_path, SPEC) as ledger:
         write(ledger, item("a"), 40.0)
         write(ledger, item("a"), 60.0, repeat=1)
-    found = verdicts(tmp_path, "one", "two", "other")
+    frame = verdicts(tmp_path, "one", "two", "other")
     columns = ["run", "item", "answer", "id", "judge", "model", "repeat", "score"]
-    assert found[columns].to_numpy().tolist() == [
+    assert frame[columns].to_numpy().tolist() == [
         ["one", 0, "a", ledger.id, "gemini", "g", 0, 40.0],
         ["one", 0, "a", ledger.id, "gemini", "g", 1, 60.0],
         ["two", 1, "a", ledger.id, "gemini", "g", 0, 40.0],
@@ -224,8 +224,8 @@ def test_equal_answers_of_two_runs_share_a_verdict(tmp_path: Path) -> None:
     assert verdicts(tmp_path, "two")["run"].unique().tolist() == ["two"]
 
 
-def test_odd_texts_are_found_again_in_the_index(tmp_path: Path) -> None:
-    odd = [
+def test_unusual_texts_survive_the_index(tmp_path: Path) -> None:
+    odd_texts = [
         "",
         " ",
         "ä\n\t'\"\\",
@@ -236,70 +236,70 @@ def test_odd_texts_are_found_again_in_the_index(tmp_path: Path) -> None:
         "NULL",
         "x" * 70_000,
     ]
-    run_of(tmp_path, "mine", *(item(text) for text in odd))
-    answers = asked(tmp_path, lambda db: queries.answers(db, ["mine"]))
+    run_of(tmp_path, "mine", *(item(text) for text in odd_texts))
+    answers = query_index(tmp_path, lambda db: queries.answers(db, ["mine"]))
     fields = ["instruction", "input", "reference", "answer"]
     with Ledger(tmp_path, SPEC) as ledger:
         for i, row in enumerate(answers[fields].itertuples(index=False)):
             write(ledger, Item(*row), float(i))
-    found = verdicts(tmp_path, "mine")
-    assert found["score"].tolist() == [float(i) for i in range(len(odd))]
+    frame = verdicts(tmp_path, "mine")
+    assert frame["score"].tolist() == [float(i) for i in range(len(odd_texts))]
 
 
-def test_a_run_of_which_a_judge_has_not_seen_enough_has_no_score(tmp_path: Path) -> None:
-    same = [item("a", f"Say {i}.") for i in range(8)]
-    run_of(tmp_path, "whole", *same, item("b", "Say 8."), item("b", "Say 9."))
-    run_of(tmp_path, "nearly", *same, item("b", "Say 8."), item("c", "Say 9."))
-    run_of(tmp_path, "part", *same, item("c", "Say 8."), item("c", "Say 9."))
+def test_partially_judged_run_has_no_score(tmp_path: Path) -> None:
+    items = [item("a", f"Say {i}.") for i in range(8)]
+    run_of(tmp_path, "whole", *items, item("b", "Say 8."), item("b", "Say 9."))
+    run_of(tmp_path, "nearly", *items, item("b", "Say 8."), item("c", "Say 9."))
+    run_of(tmp_path, "part", *items, item("c", "Say 8."), item("c", "Say 9."))
     run_of(tmp_path, "none", item("d"))
     with Ledger(tmp_path, SPEC) as ledger:
-        for asked_for in same:
+        for asked_for in items:
             write(ledger, asked_for, 40.0)
             write(ledger, asked_for, 60.0, repeat=1)
         write(ledger, item("b", "Say 8."), None)
         write(ledger, item("b", "Say 9."), 10.0)
-    found = asked(tmp_path, verdict_queries.scores)
-    counts = found.groupby("run")["score"].agg(["size", "count", "sum"])
+    frame = query_index(tmp_path, verdict_queries.scores)
+    counts = frame.groupby("run")["score"].agg(["size", "count", "sum"])
     assert counts.to_dict("index") == {
         "whole": {"size": 10, "count": 9, "sum": 410.0},
     }
 
 
-def test_an_example_that_is_there_twice_counts_once(tmp_path: Path) -> None:
+def test_duplicate_example_counts_once(tmp_path: Path) -> None:
     run_of(tmp_path, "mine", item("a"), item("b"), item("a", "Say more."))
     with Ledger(tmp_path, SPEC) as ledger:
         for answer, score in ((item("a"), 20.0), (item("b"), 40.0), (item("a", "Say more."), 60.0)):
             write(ledger, answer, score)
-    found = asked(tmp_path, verdict_queries.scores)
-    assert sorted(found["score"]) == [30.0, 60.0]
-    assert found["examples"].tolist() == [2, 2]
+    frame = query_index(tmp_path, verdict_queries.scores)
+    assert sorted(frame["score"]) == [30.0, 60.0]
+    assert frame["examples"].tolist() == [2, 2]
 
 
-def test_comparisons_are_no_scores(tmp_path: Path) -> None:
+def test_comparisons_do_not_count_as_scores(tmp_path: Path) -> None:
     run_of(tmp_path, "mine", item("a"))
     spec = ReferenceJudge("pair").spec
     with Ledger(tmp_path, spec) as ledger:
         ledger.write("k", item("a"), 0, Verdict(50.0))
     assert verdicts(tmp_path, "mine").empty
-    assert asked(tmp_path, verdict_queries.scores).empty
+    assert query_index(tmp_path, verdict_queries.scores).empty
 
 
-def test_an_open_index_follows_a_ledger_and_forgets_one_that_is_deleted(tmp_path: Path) -> None:
+def test_open_index_syncs_new_verdicts_and_deleted_ledgers(tmp_path: Path) -> None:
     run_of(tmp_path, "mine", item("a"), item("b"))
     with contextlib.closing(Lab(tmp_path, "thread")) as opened:
 
-        def seen() -> list[float]:
+        def indexed_scores() -> list[float]:
             opened.refresh()
             assert opened.fault is None
             return [float(s) for s in verdict_queries.verdicts(opened.db, ["mine"])["score"]]
 
         with Ledger(tmp_path, SPEC) as ledger:
             write(ledger, item("a"), 40.0)
-            assert seen() == [40.0]
+            assert indexed_scores() == [40.0]
             write(ledger, item("b"), 50.0)
-            assert seen() == [40.0, 50.0]
+            assert indexed_scores() == [40.0, 50.0]
         ledger.path.unlink()
-        assert seen() == []
+        assert indexed_scores() == []
         assert opened.db.execute("select count(*) from judge").fetchall() == [(0,)]
         assert queries.results(opened.db)["name"].tolist() == ["mine"]
 
@@ -307,7 +307,7 @@ def test_an_open_index_follows_a_ledger_and_forgets_one_that_is_deleted(tmp_path
 @pytest.mark.parametrize(
     "name", [*EVENT_FOLDERS, VERDICTS_FOLDER.upper(), f" {PRETRAINED_FOLDER} "]
 )
-def test_no_run_has_the_name_of_a_folder_of_ours(tmp_path: Path, name: str) -> None:
+def test_reserved_directory_names_are_not_run_names(tmp_path: Path, name: str) -> None:
     run = RunDirectory.create(tmp_path, RunConfig(name=name))
     assert run.name == f"run-{name.strip().lower()}"
     run_of(tmp_path, "mine", item("a"))

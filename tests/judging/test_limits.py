@@ -29,52 +29,52 @@ class FakeTime(threading.Event):
         return self.is_set()
 
 
-def made(**limits: int) -> tuple[FakeTime, Throttle]:
+def make_throttle(**limits: int) -> tuple[FakeTime, Throttle]:
     fake = FakeTime()
     return fake, Throttle(Limits(**limits), fake, fake.clock)
 
 
-def passed(fake: FakeTime, throttle: Throttle, tokens: list[int]) -> list[float]:
+def admission_times(fake: FakeTime, throttle: Throttle, tokens: list[int]) -> list[float]:
     """When each of these requests came through, seconds after the start."""
-    found = []
+    times = []
     for count in tokens:
         assert throttle.wait(count)
-        found.append(fake.now - 1000.0)
-    return found
+        times.append(fake.now - 1000.0)
+    return times
 
 
-def test_without_limits_nobody_waits() -> None:
-    fake, throttle = made()
-    assert passed(fake, throttle, [10**6] * 1000) == [0.0] * 1000
+def test_no_limits_mean_no_waiting() -> None:
+    fake, throttle = make_throttle()
+    assert admission_times(fake, throttle, [10**6] * 1000) == [0.0] * 1000
 
 
-def test_requests_a_minute() -> None:
-    fake, throttle = made(requests_per_minute=3)
-    assert passed(fake, throttle, [0] * 7) == [0, 0, 0, 60, 60, 60, 120]
+def test_requests_per_minute_are_limited() -> None:
+    fake, throttle = make_throttle(requests_per_minute=3)
+    assert admission_times(fake, throttle, [0] * 7) == [0, 0, 0, 60, 60, 60, 120]
 
 
-def test_tokens_a_minute() -> None:
-    fake, throttle = made(tokens_per_minute=100)
-    assert passed(fake, throttle, [60, 40, 1, 99, 100]) == [0, 0, 60, 60, 120]
+def test_tokens_per_minute_are_limited() -> None:
+    fake, throttle = make_throttle(tokens_per_minute=100)
+    assert admission_times(fake, throttle, [60, 40, 1, 99, 100]) == [0, 0, 60, 60, 120]
 
 
 @pytest.mark.parametrize("limits", [{"requests_per_minute": 1}, {"tokens_per_minute": 10}])
-@pytest.mark.parametrize("after", [0.0, 30.0, 59.875, 60.0, 61.0])
-def test_a_minute_is_sixty_seconds(limits: dict[str, int], after: float) -> None:
-    fake, throttle = made(**limits)
+@pytest.mark.parametrize("elapsed_s", [0.0, 30.0, 59.875, 60.0, 61.0])
+def test_window_is_sixty_seconds(limits: dict[str, int], elapsed_s: float) -> None:
+    fake, throttle = make_throttle(**limits)
     assert throttle.wait(10)
-    fake.now += after
-    assert passed(fake, throttle, [10]) == [max(60, after)]
+    fake.now += elapsed_s
+    assert admission_times(fake, throttle, [10]) == [max(60, elapsed_s)]
 
 
-def test_a_request_larger_than_a_minute_goes_alone() -> None:
-    fake, throttle = made(tokens_per_minute=100)
-    assert passed(fake, throttle, [500, 10, 500]) == [0, 60, 120]
+def test_request_above_the_token_limit_is_sent_alone() -> None:
+    fake, throttle = make_throttle(tokens_per_minute=100)
+    assert admission_times(fake, throttle, [500, 10, 500]) == [0, 60, 120]
 
 
-def test_the_stricter_of_two_limits_counts() -> None:
-    fake, throttle = made(requests_per_minute=2, tokens_per_minute=100)
-    assert passed(fake, throttle, [10, 10, 90, 20]) == [0, 0, 60, 120]
+def test_stricter_limit_applies() -> None:
+    fake, throttle = make_throttle(requests_per_minute=2, tokens_per_minute=100)
+    assert admission_times(fake, throttle, [10, 10, 90, 20]) == [0, 0, 60, 120]
 
 
 ARRIVALS = st.lists(
@@ -88,67 +88,69 @@ ARRIVALS = st.lists(
 
 
 @given(ARRIVALS, st.none() | st.integers(1, 9), st.none() | st.integers(60, 300))
-def test_no_minute_holds_more_than_its_limits(
+def test_no_window_exceeds_its_limits(
     arrivals: list[tuple[float, int]], requests: int | None, tokens: int | None
 ) -> None:
     fake = FakeTime()
     limits = Limits(requests_per_minute=requests, tokens_per_minute=tokens)
     throttle = Throttle(limits, fake, fake.clock)
-    sent: list[tuple[float, int]] = []
+    admitted: list[tuple[float, int]] = []
     for gap, count in arrivals:
         fake.now += gap
-        came = fake.now
+        arrival_time = fake.now
         assert throttle.wait(count)
-        sent.append((fake.now, count))
-        if fake.now > came:  # nobody waits longer than has to be
-            before = [(t, c) for t, c in sent[:-1] if t > fake.now - WINDOW_S - 0.125]
-            just_earlier = len(before) + 1, sum(c for _, c in before) + count
-            assert just_earlier[0] > (requests or 10**9) or just_earlier[1] > (tokens or 10**9)
-    for start, _ in sent:
-        window = [c for t, c in sent if start <= t < start + WINDOW_S]
+        admitted.append((fake.now, count))
+        if fake.now > arrival_time:  # nobody waits longer than has to be
+            recent_requests = [(t, c) for t, c in admitted[:-1] if t > fake.now - WINDOW_S - 0.125]
+            usage_if_sooner = len(recent_requests) + 1, sum(c for _, c in recent_requests) + count
+            assert usage_if_sooner[0] > (requests or 10**9) or usage_if_sooner[1] > (
+                tokens or 10**9
+            )
+    for start, _ in admitted:
+        window = [c for t, c in admitted if start <= t < start + WINDOW_S]
         assert requests is None or len(window) <= requests
         assert tokens is None or sum(window) <= tokens or len(window) == 1
 
 
-def test_a_pause_holds_everybody_and_a_shorter_one_does_not_end_it() -> None:
-    fake, throttle = made()
+def test_pause_blocks_all_requests_and_a_shorter_one_does_not_end_it() -> None:
+    fake, throttle = make_throttle()
     throttle.pause(20)
     throttle.pause(5)
-    assert passed(fake, throttle, [1, 1]) == [20, 20]
+    assert admission_times(fake, throttle, [1, 1]) == [20, 20]
     throttle.pause(5)
-    assert passed(fake, throttle, [1]) == [25]
+    assert admission_times(fake, throttle, [1]) == [25]
 
 
-def test_a_pause_that_comes_while_one_waits_counts() -> None:
-    fake, throttle = made()
+def test_pause_during_a_wait_extends_it() -> None:
+    fake, throttle = make_throttle()
     throttle.pause(10)
-    sleep, longer = fake.wait, [30.0]
+    original_wait, pending_pauses = fake.wait, [30.0]
 
     def wait(timeout: float | None = None) -> bool:
-        if longer:
-            throttle.pause(longer.pop())
-        return sleep(timeout)
+        if pending_pauses:
+            throttle.pause(pending_pauses.pop())
+        return original_wait(timeout)
 
     fake.wait = wait  # type: ignore[method-assign]
-    assert passed(fake, throttle, [1]) == [30]
+    assert admission_times(fake, throttle, [1]) == [30]
 
 
-def test_a_stop_lets_nobody_through() -> None:
-    fake, throttle = made()
+def test_stop_admits_no_request() -> None:
+    fake, throttle = make_throttle()
     fake.set()
     assert not throttle.wait(1)
 
 
-@pytest.mark.parametrize("why", ["requests", "tokens", "pause"])
-def test_a_stop_ends_waiting(why: str) -> None:
+@pytest.mark.parametrize("wait_cause", ["requests", "tokens", "pause"])
+def test_stop_ends_a_wait(wait_cause: str) -> None:
     stop = threading.Event()
     limits = {
         "requests": Limits(requests_per_minute=1),
         "tokens": Limits(tokens_per_minute=100),
         "pause": Limits(),
     }
-    throttle = Throttle(limits[why], stop)
-    if why == "pause":
+    throttle = Throttle(limits[wait_cause], stop)
+    if wait_cause == "pause":
         throttle.pause(50)
     else:
         assert throttle.wait(90)
@@ -161,11 +163,11 @@ def test_a_stop_ends_waiting(why: str) -> None:
 def test_threads_share_the_limits() -> None:
     stop = threading.Event()
     throttle = Throttle(Limits(requests_per_minute=20), stop)
-    through: list[bool] = []
+    admissions: list[bool] = []
 
     def ask() -> None:
         while throttle.wait(1):
-            through.append(True)
+            admissions.append(True)
 
     threads = [threading.Thread(target=ask) for _ in range(16)]
     for thread in threads:
@@ -175,9 +177,9 @@ def test_threads_share_the_limits() -> None:
     for thread in threads:
         thread.join(10)
         assert not thread.is_alive()
-    assert len(through) == 20
+    assert len(admissions) == 20
 
 
-def test_tokens_are_estimated_from_letters() -> None:
+def test_tokens_are_estimated_from_characters() -> None:
     assert tokens_of("") == TYPICAL_REPLY_TOKENS
     assert tokens_of("x" * 400) == 100 + TYPICAL_REPLY_TOKENS

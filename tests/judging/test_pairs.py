@@ -21,14 +21,16 @@ from core.tracking.sync import Sync
 
 def answers(*rows: tuple[str, str, str]) -> pd.DataFrame:
     """Of (run, question, answer), as `queries.answers` gives them."""
-    full = [(run, question, "", "right", text) for run, question, text in rows]
-    return pd.DataFrame(full, columns=["run", *EXAMPLE_COLUMNS, "answer"])
+    records = [(run, question, "", "right", text) for run, question, text in rows]
+    return pd.DataFrame(records, columns=["run", *EXAMPLE_COLUMNS, "answer"])
 
 
 def verdicts(*rows: tuple[str, str, str, float | None]) -> pd.DataFrame:
     """Of (shown first, other, question, score), as `verdict_queries.pair_verdicts` gives them."""
-    full = [(run, other, question, "", "right", score) for run, other, question, score in rows]
-    frame = pd.DataFrame(full, columns=["run", "other", *EXAMPLE_COLUMNS, "score"])
+    records = [
+        (run, opponent, question, "", "right", score) for run, opponent, question, score in rows
+    ]
+    frame = pd.DataFrame(records, columns=["run", "other", *EXAMPLE_COLUMNS, "score"])
     return frame.astype({"score": float}).assign(id="judge-1", model="m")
 
 
@@ -37,39 +39,39 @@ def games(
 ) -> list[tuple[str, str, str, float | None]]:
     """Verdicts in both orders, a question each: points of who is shown first."""
     rows = []
-    for place, (forward, backward) in enumerate(scores):
+    for example_index, (forward, backward) in enumerate(scores):
         rows += [
-            (run, other, f"q{place}", forward),
-            (other, run, f"q{place}", backward),
+            (run, other, f"q{example_index}", forward),
+            (other, run, f"q{example_index}", backward),
         ]
     return rows
 
 
-def asked(items: list[Item]) -> list[tuple[str, str, str | None]]:
+def item_answers(items: list[Item]) -> list[tuple[str, str, str | None]]:
     return [(item.instruction, item.answer, item.other) for item in items]
 
 
-def test_every_two_answers_are_asked_about_in_both_orders() -> None:
+def test_every_pair_is_judged_in_both_orders() -> None:
     items = pair_items(answers(("a", "q", "1"), ("b", "q", "2"), ("c", "q", "3")))
     expected = [("1", "2"), ("2", "1"), ("1", "3"), ("3", "1"), ("2", "3"), ("3", "2")]
-    assert asked(items) == [("q", *pair) for pair in expected]
+    assert item_answers(items) == [("q", *expected_pair) for expected_pair in expected]
     assert {item.reference for item in items} == {"right"}
 
 
-def test_equal_answers_are_not_asked_about() -> None:
+def test_equal_answers_are_not_judged() -> None:
     items = pair_items(answers(("a", "q", "1"), ("b", "q", "1"), ("c", "q", "2")))
-    assert set(asked(items)) == {("q", "1", "2"), ("q", "2", "1")}
+    assert set(item_answers(items)) == {("q", "1", "2"), ("q", "2", "1")}
 
 
-def test_only_answers_to_the_same_example_meet() -> None:
+def test_only_answers_to_the_same_example_are_paired() -> None:
     frame = answers(("a", "q", "1"), ("b", "p", "2"), ("a", "r", "3"), ("b", "r", "4"))
-    assert asked(pair_items(frame)) == [("r", "3", "4"), ("r", "4", "3")]
-    other = frame.assign(input=["", "", "x", "y"])
-    assert pair_items(other) == []
+    assert item_answers(pair_items(frame)) == [("r", "3", "4"), ("r", "4", "3")]
+    other_inputs = frame.assign(input=["", "", "x", "y"])
+    assert pair_items(other_inputs) == []
     assert pair_items(frame.head(0)) == []
 
 
-def test_win_rates_by_hand() -> None:
+def test_win_rates_equal_a_hand_calculation() -> None:
     scores = [(100, 0), (100, 50), (0, 0), (50, 50)]  # of a: both, one and a half, one, a tie twice
     [row] = win_rates(verdicts(*games("a", "b", scores)), ["a", "b"])
     assert (row["run"], row["other"], row["scored"]) == ("a", "b", 4)
@@ -81,7 +83,7 @@ def test_win_rates_by_hand() -> None:
     assert turned["flips"] == row["flips"]
 
 
-def test_a_judge_that_always_takes_the_first_says_nothing_of_the_runs() -> None:
+def test_position_biased_judge_gives_equal_win_rates() -> None:
     [row] = win_rates(verdicts(*games("a", "b", [(100, 100)] * 5)), ["a", "b"])
     assert (row["rate"], row["flips"]) == (50, 1)
     assert row["low"] < 50 < row["high"]
@@ -93,17 +95,17 @@ def test_repeats_of_one_order_are_averaged_first() -> None:
     assert (row["rate"], row["scored"]) == (75.0, 1)
 
 
-def test_an_item_without_a_verdict_in_one_order_is_left_out() -> None:
+def test_item_without_a_verdict_in_one_order_is_excluded() -> None:
     scores = [(100, 0), (0, None), (None, 100)]
     rows = [*games("a", "b", scores), ("a", "b", "asked-once", 0.0)]
     [row] = win_rates(verdicts(*rows), ["a", "b"])
     assert (row["rate"], row["scored"]) == (100, 1)
-    alone = tournament(verdicts(*rows), ["a", "b"])
-    sound = tournament(verdicts(*games("a", "b", scores[:1])), ["a", "b"])
-    assert [r["mean"] for r in alone] == [r["mean"] for r in sound]
+    with_partial_item = tournament(verdicts(*rows), ["a", "b"])
+    complete_items_only = tournament(verdicts(*games("a", "b", scores[:1])), ["a", "b"])
+    assert [r["mean"] for r in with_partial_item] == [r["mean"] for r in complete_items_only]
 
 
-def test_runs_that_have_no_example_in_common() -> None:
+def test_runs_without_common_examples_are_not_compared() -> None:
     rows = [*games("a", "b", [(100, 0)]), ("a", "c", "elsewhere", 100.0)]
     assert [(r["run"], r["other"]) for r in win_rates(verdicts(*rows), ["a", "b", "c"])] == [
         ("a", "b")
@@ -116,19 +118,19 @@ def test_runs_that_have_no_example_in_common() -> None:
 def test_the_tournament_ranks_by_strength() -> None:
     wins = [(100, 0)] * 6 + [(0, 100)] * 2
     rows = games("mid", "weak", wins) + games("strong", "mid", wins) + games("strong", "weak", wins)
-    found = tournament(verdicts(*rows), ["weak", "strong", "mid"])
-    assert [row["run"] for row in found] == ["strong", "mid", "weak"]
-    assert sum(row["mean"] for row in found) == pytest.approx(0, abs=1e-6)
-    assert all(row["low"] <= row["mean"] <= row["high"] for row in found)
+    result = tournament(verdicts(*rows), ["weak", "strong", "mid"])
+    assert [row["run"] for row in result] == ["strong", "mid", "weak"]
+    assert sum(row["mean"] for row in result) == pytest.approx(0, abs=1e-6)
+    assert all(row["low"] <= row["mean"] <= row["high"] for row in result)
     # 12 wins of 16: odds of 3, which are 400 * log10(3) Elo points; regularised towards each other.
     rows = games("a", "b", wins)
     first, second = tournament(verdicts(*rows), ["a", "b"])
     assert first["mean"] - second["mean"] == pytest.approx(400 * math.log10(3), rel=0.05)
 
 
-def test_a_run_that_met_nobody_has_no_rating() -> None:
-    found = tournament(verdicts(*games("a", "b", [(100, 0), (50, 0)])), ["alone", "b", "a"])
-    assert [row["run"] for row in found] == ["a", "b"]
+def test_unpaired_run_has_no_rating() -> None:
+    result = tournament(verdicts(*games("a", "b", [(100, 0), (50, 0)])), ["alone", "b", "a"])
+    assert [row["run"] for row in result] == ["a", "b"]
 
 
 @pytest.fixture
@@ -140,9 +142,9 @@ def index() -> Iterator[Index]:
 
 def write_run(runs_dir: Path, name: str, *texts: str) -> None:
     run = RunDirectory.create(runs_dir, RunConfig(name=name))
-    for place, text in enumerate(texts):
-        told = {"instruction": f"q{place}", "input": "", "reference": "right"}
-        run.append("generation", item=place, answer=text, **told)
+    for example_index, text in enumerate(texts):
+        prompt_fields = {"instruction": f"q{example_index}", "input": "", "reference": "right"}
+        run.append("generation", item=example_index, answer=text, **prompt_fields)
 
 
 def judged(
@@ -158,13 +160,13 @@ def judged(
     return verdict_queries.pair_verdicts(index.cursor(), ["a", "b"])
 
 
-def test_the_index_finds_the_verdicts_on_two_runs(tmp_path: Path, index: Index) -> None:
+def test_index_returns_pairwise_verdicts(tmp_path: Path, index: Index) -> None:
     write_run(tmp_path, "a", "1", "same", "5")
     write_run(tmp_path, "b", "2", "same", "6")
     write_run(tmp_path, "c", "2", "other")
     items = pair_items(answers(("a", "q0", "1"), ("b", "q0", "2"), ("a", "q2", "5"), ("b", "q2", "6")))  # fmt: skip
-    found = judged(tmp_path, index, items, 100.0, 50.0, None, 0.0)
-    rows = found[["run", "other", "instruction", "score"]].astype(object)
+    frame = judged(tmp_path, index, items, 100.0, 50.0, None, 0.0)
+    rows = frame[["run", "other", "instruction", "score"]].astype(object)
     rows = rows.where(rows.notna(), None).sort_values(["instruction", "run"])
     assert rows.to_numpy().tolist() == [
         ["a", "b", "q0", 100.0],
@@ -174,12 +176,12 @@ def test_the_index_finds_the_verdicts_on_two_runs(tmp_path: Path, index: Index) 
         ["a", "b", "q2", None],
         ["b", "a", "q2", 0.0],
     ]
-    assert set(found["model"]) == {ReferenceJudge("pair").spec["model"]}
-    [row] = win_rates(found, ["a", "b"])
+    assert set(frame["model"]) == {ReferenceJudge("pair").spec["model"]}
+    [row] = win_rates(frame, ["a", "b"])
     assert (row["scored"], row["rate"], row["flips"]) == (2, (75 + 50) / 2, 0.25)
 
 
-def test_the_newest_verdict_counts_and_those_on_single_answers_do_not(
+def test_newest_pairwise_verdict_counts_and_scores_are_ignored(
     tmp_path: Path, index: Index
 ) -> None:
     write_run(tmp_path, "a", "1")
@@ -190,5 +192,5 @@ def test_the_newest_verdict_counts_and_those_on_single_answers_do_not(
         ledger.write(verdict_key(spec, "", item, 0), item, 0, Verdict(7.0))
     [forward, backward] = pair_items(answers(("a", "q0", "1"), ("b", "q0", "2")))
     assert judged(tmp_path, index, [forward], 100.0).empty, "the other order is still to be judged"
-    found = judged(tmp_path, index, [forward, backward], 0.0, 30.0)
-    assert sorted(found[["run", "score"]].to_numpy().tolist()) == [["a", 0.0], ["b", 30.0]]
+    frame = judged(tmp_path, index, [forward, backward], 0.0, 30.0)
+    assert sorted(frame[["run", "score"]].to_numpy().tolist()) == [["a", 0.0], ["b", 30.0]]

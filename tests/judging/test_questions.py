@@ -27,7 +27,7 @@ def read(text: str) -> Verdict:
 
 
 @pytest.mark.parametrize(
-    ("kind", "template", "said"),
+    ("kind", "template", "expected_message"),
     [
         ("score", "Grade {answr}.", r"prompt: \{answr\} is no field of an answer; it should be one of \{instruction\}, \{input\}, \{reference\}, \{answer\}$"),
         ("score", "Grade {answer} or {other}.", r"\{other\} is no field"),
@@ -38,17 +38,17 @@ def read(text: str) -> Verdict:
         ("pair", "Compare {other}.", r"it should have a place for \{answer\}"),
     ],
 )  # fmt: skip
-def test_a_template_that_cannot_be_filled_is_told(kind: Kind, template: str, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_invalid_template_is_reported(kind: Kind, template: str, expected_message: str) -> None:
+    with pytest.raises(UserError, match=expected_message):
         Question(kind, template)
 
 
-def test_a_prompt_holds_every_field() -> None:
+def test_prompt_contains_every_field() -> None:
     filled = SCORE.fill(ITEM)
     assert all(text in filled for text in ("Name a colour.", "a warm one", "Red.", "Orange."))
-    pair = PAIR.fill(replace(ITEM, other="Blue."))
-    assert pair.index("Orange.") < pair.index("Blue.")
-    for text in (filled, pair):
+    pair_prompt = PAIR.fill(replace(ITEM, other="Blue."))
+    assert pair_prompt.index("Orange.") < pair_prompt.index("Blue.")
+    for text in (filled, pair_prompt):
         assert not re.search(r"\{\w+\}", text)
 
 
@@ -71,18 +71,18 @@ def test_echoed_prompt_is_not_a_verdict(question: Question) -> None:
     )
 
 
-def test_other_braces_of_a_template_stay() -> None:
+def test_other_braces_in_a_template_are_kept() -> None:
     question = Question("score", 'Reply as {"score": 5}, {}, { answer } or {{x y}}: {answer}')
     assert question.fill(ITEM) == 'Reply as {"score": 5}, {}, { answer } or {{x y}}: Orange.'
 
 
 @given(st.text() | st.sampled_from(["{reference}", "{answer}", "{{input}}", r"\1 \g<0>", "%s {0}"]))
-def test_what_an_answer_says_is_not_filled_again(text: str) -> None:
+def test_placeholders_in_an_answer_are_not_filled(text: str) -> None:
     question = Question("score", "[{answer}|{reference}|{instruction}]")
     assert question.fill(Item(text, "", "R", text)) == f"[{text or '(none)'}|R|{text or '(none)'}]"
 
 
-def test_an_empty_field_is_named_as_such() -> None:
+def test_empty_field_is_marked_as_empty() -> None:
     question = Question("score", "{input}/{answer}")
     assert question.fill(Item("i", "", "r", "")) == "(none)/(none)"
 
@@ -158,14 +158,14 @@ MISSING: list[tuple[str, str]] = [
 
 
 @pytest.mark.parametrize(("text", "missing"), MISSING, ids=lambda text: text[:30])
-def test_a_reply_without_a_score_is_missing_and_no_zero(text: str, missing: str) -> None:
+def test_reply_without_a_score_is_missing_and_not_zero(text: str, missing: str) -> None:
     verdict = read(text)
     assert verdict.score is None
     assert verdict.missing
     assert missing in verdict.missing
 
 
-def test_the_judges_reason_stays_where_its_score_is_none() -> None:
+def test_reason_is_kept_without_a_score() -> None:
     assert read('{"score": 140, "reason": "very good"}').reason == "very good"
 
 
@@ -180,7 +180,7 @@ def test_the_judges_reason_stays_where_its_score_is_none() -> None:
         ('{"better": ', "[", "]", "}"),
     ],
 )
-def test_deeply_nested_json_is_no_danger(
+def test_deeply_nested_json_does_not_raise(
     head: str, open: str, close: str, tail: str, depth: int
 ) -> None:
     if depth == 100_000 and open != "[":
@@ -236,7 +236,7 @@ REPLIES = (
 @example('{"score": "\ud800"}')
 @example("\u0968\u0967")
 @example("\x00")
-def test_any_text_is_a_score_or_missing(text: str) -> None:
+def test_any_text_gives_a_score_or_a_missing_verdict(text: str) -> None:
     for question in (SCORE, PAIR):
         verdict = question.read(text, ITEM)
         assert isinstance(verdict.reason, str)
@@ -249,7 +249,7 @@ def test_any_text_is_a_score_or_missing(text: str) -> None:
 
 
 @given(st.floats(0, 100), st.text(), st.text(alphabet="ab \n`"), st.text(alphabet="cd \n`"))
-def test_the_json_asked_for_is_read_back_exactly(
+def test_requested_json_is_parsed_exactly(
     score: float, reason: str, before: str, after: str
 ) -> None:
     value: dict[str, Any] = {"score": score, "reason": reason}

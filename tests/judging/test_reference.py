@@ -20,7 +20,7 @@ PAIRS = [
 ]
 
 
-def judged(answer: str, reference: str, other: str | None = None) -> Verdict:
+def judge_answer(answer: str, reference: str, other: str | None = None) -> Verdict:
     return ReferenceJudge("score" if other is None else "pair").judge(
         Item("Do it.", "", reference, answer, other)
     )
@@ -31,8 +31,8 @@ def longest_common(first: list[str], second: list[str]) -> int:
     lengths = [[0] * (len(second) + 1) for _ in range(len(first) + 1)]
     for i, a in enumerate(first):
         for j, b in enumerate(second):
-            same = lengths[i][j] + 1 if a == b else 0
-            lengths[i + 1][j + 1] = max(same, lengths[i][j + 1], lengths[i + 1][j])
+            diagonal = lengths[i][j] + 1 if a == b else 0
+            lengths[i + 1][j + 1] = max(diagonal, lengths[i][j + 1], lengths[i + 1][j])
     return lengths[-1][-1]
 
 
@@ -40,7 +40,7 @@ def longest_common(first: list[str], second: list[str]) -> int:
     ("answer", "reference"),
     [("C++", "C#"), ("-5", "5"), ("1.5", "1 5"), ("+", "-"), ("", "?"), ("50 %", "50")],
 )
-def test_signs_that_matter(answer: str, reference: str) -> None:
+def test_significant_characters_prevent_an_exact_match(answer: str, reference: str) -> None:
     assert measures(answer, reference)["exact"] == 0
 
 
@@ -58,21 +58,21 @@ def test_signs_that_matter(answer: str, reference: str) -> None:
 )
 def test_equal_texts_score_100(answer: str, reference: str) -> None:
     assert measures(answer, reference) == {"exact": 100, "chrf": 100, "rouge_l": 100}
-    verdict = judged(answer, reference)
+    verdict = judge_answer(answer, reference)
     assert (verdict.score, verdict.reason) == (100, "ROUGE-L 100, exact match 100")
 
 
 @given(st.text())
-def test_every_text_equals_itself(text: str) -> None:
-    assert judged(text.upper().lower(), text.upper().lower()).score == 100
+def test_every_text_scores_100_against_itself(text: str) -> None:
+    assert judge_answer(text.upper().lower(), text.upper().lower()).score == 100
     assert normalized(normalized(text)) == normalized(text)
 
 
 @pytest.mark.parametrize(("answer", "reference"), PAIRS)
-def test_the_score_is_sacrebleus(answer: str, reference: str) -> None:
+def test_score_equals_sacrebleu(answer: str, reference: str) -> None:
     expected = CHRF().sentence_score(answer.strip(), [reference]).score
     assert 0 <= expected < 100
-    verdict = judged(answer, reference)
+    verdict = judge_answer(answer, reference)
     assert verdict.score == pytest.approx(expected, abs=1e-4)
     assert verdict.reason.endswith(", exact match 0")
     assert json.loads(verdict.raw)["chrf"] == verdict.score
@@ -89,7 +89,7 @@ def test_the_score_is_sacrebleus(answer: str, reference: str) -> None:
         ("red", "", 0),
     ],
 )
-def test_rouge_l_by_hand(answer: str, reference: str, rouge_l: float) -> None:
+def test_rouge_l_equals_a_hand_calculation(answer: str, reference: str, rouge_l: float) -> None:
     assert measures(answer, reference)["rouge_l"] == pytest.approx(rouge_l, abs=1e-4)
 
 
@@ -97,51 +97,54 @@ def test_rouge_l_by_hand(answer: str, reference: str, rouge_l: float) -> None:
 def test_rouge_l_is_the_f_measure_of_the_longest_common_subsequence(
     answer: list[str], reference: list[str]
 ) -> None:
-    found = measures(" ".join(answer), " ".join(reference))["rouge_l"]
+    result = measures(" ".join(answer), " ".join(reference))["rouge_l"]
     if answer == reference:
-        assert found == 100
+        assert result == 100
         return
     common = longest_common(answer, reference)
     precision, recall = common / max(1, len(answer)), common / max(1, len(reference))
     expected = 200 * precision * recall / (precision + recall) if common else 0.0
-    assert found == pytest.approx(expected, abs=1e-4)
+    assert result == pytest.approx(expected, abs=1e-4)
 
 
 @given(st.text(), st.text())
 def test_any_two_texts_have_a_score(answer: str, reference: str) -> None:
-    verdict = judged(answer, reference)
+    verdict = judge_answer(answer, reference)
     assert verdict.score is not None
     assert 0 <= verdict.score <= 100
     assert verdict.missing is None
-    assert judged(answer, reference) == verdict
+    assert judge_answer(answer, reference) == verdict
 
 
-def test_an_empty_answer_is_no_missing_verdict() -> None:
-    verdict = judged("", "Red.")
+def test_empty_answer_scores_zero() -> None:
+    verdict = judge_answer("", "Red.")
     assert (verdict.score, verdict.missing) == (0, None)
 
 
-def test_of_two_answers_the_closer_one_is_better() -> None:
-    near, far, reference = "the cat sat", "a dog", "The cat sat down."
-    assert judged(near, reference, far).score == 100
-    assert judged(far, reference, near).score == 0
-    assert judged(near, reference, near).score == 50
-    assert judged("Red", "red.", "RED!").score == 50
-    verdict = judged(near, reference, far)
-    first, other = json.loads(verdict.raw)
-    assert verdict.reason == f"chrF {first['chrf']:.0f} and {other['chrf']:.0f}"
-    assert (first, other) == (measures(near, reference), measures(far, reference))
+def test_closer_answer_is_preferred() -> None:
+    near_answer, far_answer, reference = "the cat sat", "a dog", "The cat sat down."
+    assert judge_answer(near_answer, reference, far_answer).score == 100
+    assert judge_answer(far_answer, reference, near_answer).score == 0
+    assert judge_answer(near_answer, reference, near_answer).score == 50
+    assert judge_answer("Red", "red.", "RED!").score == 50
+    verdict = judge_answer(near_answer, reference, far_answer)
+    first, second = json.loads(verdict.raw)
+    assert verdict.reason == f"chrF {first['chrf']:.0f} and {second['chrf']:.0f}"
+    assert (first, second) == (measures(near_answer, reference), measures(far_answer, reference))
 
 
 @given(st.text(), st.text(), st.text())
-def test_the_other_order_is_the_opposite(first: str, other: str, reference: str) -> None:
-    forth, back = judged(first, reference, other).score, judged(other, reference, first).score
-    assert forth is not None
-    assert back == 100 - forth
+def test_swapped_order_gives_the_opposite_score(first: str, other: str, reference: str) -> None:
+    forward_score, backward_score = (
+        judge_answer(first, reference, other).score,
+        judge_answer(other, reference, first).score,
+    )
+    assert forward_score is not None
+    assert backward_score == 100 - forward_score
 
 
-def test_it_reads_no_prompt_and_names_its_version() -> None:
-    score, pair = ReferenceJudge("score"), ReferenceJudge("pair")
-    assert score.prompt(Item("i", "", "r", "a")) == ""
-    assert score.spec["model"].startswith("chrF 2.")
-    assert score.spec | {"kind": "pair"} == pair.spec != score.spec
+def test_reference_judge_has_no_prompt_and_names_its_version() -> None:
+    score_judge, pair_judge = ReferenceJudge("score"), ReferenceJudge("pair")
+    assert score_judge.prompt(Item("i", "", "r", "a")) == ""
+    assert score_judge.spec["model"].startswith("chrF 2.")
+    assert score_judge.spec | {"kind": "pair"} == pair_judge.spec != score_judge.spec

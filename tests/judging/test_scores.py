@@ -25,11 +25,11 @@ def answers(counts: dict[str, int]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["run", "instruction", "input", "reference"])
 
 
-def verdicts(given: dict[str, list[list[float | None]]]) -> pd.DataFrame:
+def verdicts(scores_by_run: dict[str, list[list[float | None]]]) -> pd.DataFrame:
     """Of each run, for each example, its repeats."""
     rows = [
         (run, f"do {i}", "", f"done {i}", repeat, score)
-        for run, examples in given.items()
+        for run, examples in scores_by_run.items()
         for i, repeats in enumerate(examples)
         for repeat, score in enumerate(repeats)
     ]
@@ -37,19 +37,19 @@ def verdicts(given: dict[str, list[list[float | None]]]) -> pd.DataFrame:
     return frame.astype({"score": float})
 
 
-def board(given: dict[str, list[list[float | None]]], counts: dict[str, int]) -> Any:
-    return leaderboard(verdicts(given), answers(counts), "gemini")
+def board(scores_by_run: dict[str, list[list[float | None]]], counts: dict[str, int]) -> Any:
+    return leaderboard(verdicts(scores_by_run), answers(counts), "gemini")
 
 
 def test_bases_come_first_then_the_best() -> None:
-    given: dict[str, list[list[float | None]]] = {
+    scores_by_run: dict[str, list[list[float | None]]] = {
         "poor": [[10], [20]],
         "good": [[80], [90]],
         "b-same": [[50], [50]],
         "a-same": [[40], [60]],
         BASE: [[1], [2]],
     }
-    rows = board(given, dict.fromkeys([*given, "unscored"], 2))
+    rows = board(scores_by_run, dict.fromkeys([*scores_by_run, "unscored"], 2))
     assert [row["run"] for row in rows] == [BASE, "good", "a-same", "b-same", "poor", "unscored"]
     assert [row["mean"] for row in rows] == [1.5, 85, 50, 50, 15, None]
     assert list(rows[0]) == ["run", "judge", "mean", "low", "high", "scored", "missing"]
@@ -57,7 +57,7 @@ def test_bases_come_first_then_the_best() -> None:
     assert rows[-1] | {"low": None, "high": None, "scored": 0, "missing": 2} == rows[-1]
 
 
-def test_a_missing_verdict_enters_no_mean_and_is_counted() -> None:
+def test_missing_verdict_is_counted_and_excluded_from_the_mean() -> None:
     [row] = board({"mine": [[80], [None], [60]]}, {"mine": 4})  # the fourth was never asked for
     assert (row["mean"], row["scored"], row["missing"]) == (70, 2, 2)
     [row] = board({"mine": [[0], [0]]}, {"mine": 2})
@@ -68,10 +68,12 @@ def test_a_missing_verdict_enters_no_mean_and_is_counted() -> None:
 
 
 def test_repeats_of_an_example_are_averaged_first() -> None:
-    given: dict[str, list[list[float | None]]] = {"mine": [[90, 90, 90, 90], [10], [20, None, 40]]}
-    frame = by_example(verdicts(given))
+    scores_by_run: dict[str, list[list[float | None]]] = {
+        "mine": [[90, 90, 90, 90], [10], [20, None, 40]]
+    }
+    frame = by_example(verdicts(scores_by_run))
     assert frame["score"].tolist() == [90, 10, 30]
-    [row] = board(given, {"mine": 3})
+    [row] = board(scores_by_run, {"mine": 3})
     expected = mean_interval([90, 10, 30])
     assert (row["mean"], row["scored"], row["missing"]) == (pytest.approx(130 / 3), 3, 0)
     assert (row["low"], row["high"]) == (expected.low, expected.high)
@@ -84,7 +86,7 @@ def test_an_example_answered_twice_counts_once() -> None:
     assert (row["scored"], row["missing"]) == (1, 1)
 
 
-def test_one_score_alone_has_no_interval_that_lies() -> None:
+def test_single_score_has_no_interval() -> None:
     [row] = board({"mine": [[80]]}, {"mine": 1})
     assert row["mean"] == 80
     assert all(math.isnan(row[name]) or row[name] == 80 for name in ("low", "high"))
@@ -98,7 +100,7 @@ def of_judges(*rows: tuple[str, str, str, float | None]) -> pd.DataFrame:
 
 
 def test_each_run_has_a_score_by_judge() -> None:
-    found = by_run(
+    result = by_run(
         of_judges(
             ("a", "reference-1", "reference", 40.0),
             ("a", "reference-1", "reference", 60.0),
@@ -109,21 +111,23 @@ def test_each_run_has_a_score_by_judge() -> None:
             ("c", "gemini-2", "gemini", 30.0),
         )
     )
-    assert list(found) == ["a", "c"]
-    assert {label: i.mean for label, i in found["a"].items()} == {"reference": 50, "gemini-1": 80, "gemini-2": 20, "gemini pro": 10}  # fmt: skip
-    assert {label: (i.scored, i.missing) for label, i in found["c"].items()} == {"gemini-2": (1, 1)}
+    assert list(result) == ["a", "c"]
+    assert {label: i.mean for label, i in result["a"].items()} == {"reference": 50, "gemini-1": 80, "gemini-2": 20, "gemini pro": 10}  # fmt: skip
+    assert {label: (i.scored, i.missing) for label, i in result["c"].items()} == {
+        "gemini-2": (1, 1)
+    }
 
 
-def test_one_setting_of_a_judge_goes_by_its_short_name() -> None:
+def test_single_judge_configuration_uses_its_short_name() -> None:
     assert list(by_run(of_judges(("a", "gemini-1", "gemini", 80.0)))["a"]) == ["gemini"]
 
 
-def test_no_scores_are_no_runs() -> None:
+def test_no_scores_give_no_runs() -> None:
     assert by_run(of_judges()) == {}
     assert leaderboard(verdicts({}), answers({}), "gemini") == []
 
 
-def test_a_base_goes_by_a_name_for_people() -> None:
+def test_base_model_has_a_readable_name() -> None:
     small, medium = "pretrained/gpt2-0a", "pretrained/gpt2-medium-0b"
     assert shown_names(["mine", BASE]) == {BASE: "pretrained"}
     assert shown_names([small, medium, "mine"]) == {

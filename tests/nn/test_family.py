@@ -20,17 +20,21 @@ CLOSE = 1e-4
 SIZES = ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"]
 
 
-def difference(ours: Tensor, theirs: Tensor) -> float:
+def difference(actual: Tensor, expected: Tensor) -> float:
     """The largest of any element, over 1 + its size; of large tables quicker than `assert_close`."""
-    assert ours.shape == theirs.shape
-    ours, theirs = (torch.atleast_1d(t.detach()).split(1024) for t in (ours, theirs))
-    parts = [(a - b).abs_().div_(b.abs().add_(1)).max() for a, b in zip(ours, theirs, strict=True)]
+    assert actual.shape == expected.shape
+    actual, expected = (torch.atleast_1d(t.detach()).split(1024) for t in (actual, expected))
+    parts = [
+        (a - b).abs_().div_(b.abs().add_(1)).max() for a, b in zip(actual, expected, strict=True)
+    ]
     return torch.stack(parts).max().item()
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("tied", [True, False])
-def test_logits_loss_and_gradients(tmp_path: Path, size: str, tied: bool) -> None:
+def test_logits_loss_and_gradients_equal_transformers(
+    tmp_path: Path, size: str, tied: bool
+) -> None:
     arch = FAMILY[size]
     torch.manual_seed(0)
     config = GPT2Config(
@@ -56,9 +60,9 @@ def test_logits_loss_and_gradients(tmp_path: Path, size: str, tied: bool) -> Non
     assert difference(loss, expected) < CLOSE
     expected.backward()
     loss.backward()
-    theirs = {name: p.grad for name, p in peer.transformer.named_parameters()}
+    peer_gradients = {name: p.grad for name, p in peer.transformer.named_parameters()}
     qkv = [getattr(model.h[0].attn, letter).weight.grad for letter in "qkv"]
-    for ours, name in (
+    for gradient, name in (
         (model.wte.weight.grad, "wte.weight"),
         (model.wpe.weight.grad, "wpe.weight"),
         (torch.cat(qkv).T, "h.0.attn.c_attn.weight"),
@@ -67,13 +71,13 @@ def test_logits_loss_and_gradients(tmp_path: Path, size: str, tied: bool) -> Non
         (model.h[0].mlp.proj.weight.grad.T, "h.0.mlp.c_proj.weight"),
         (model.ln_f.weight.grad, "ln_f.weight"),
     ):
-        assert difference(ours, theirs[name]) < CLOSE, name
+        assert difference(gradient, peer_gradients[name]) < CLOSE, name
     if not tied:
         assert difference(model.lm_head.weight.grad, peer.lm_head.weight.grad) < CLOSE
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_ten_steps_of_lora_are_pefts(size: str) -> None:
+def test_ten_lora_steps_equal_peft(size: str) -> None:
     arch = replace(FAMILY[size], n_layer=1)
     model = GPT2(arch)
     model.initialize(torch.Generator().manual_seed(0))
@@ -84,8 +88,8 @@ def test_ten_steps_of_lora_are_pefts(size: str) -> None:
     lora.add_adapters(model, names, 16, 16, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         for name in names:
-            theirs = peer.get_submodule(name).lora_A["default"].weight
-            theirs.copy_(model.get_submodule(name).lora_A)
+            reference = peer.get_submodule(name).lora_A["default"].weight
+            reference.copy_(model.get_submodule(name).lora_A)
 
     def steps(tuned: nn.Module, loss_of: Callable[[Tensor, Tensor], Tensor]) -> list[float]:
         generator = torch.Generator().manual_seed(2)
@@ -105,9 +109,12 @@ def test_ten_steps_of_lora_are_pefts(size: str) -> None:
 
     assert steps(model, model.loss) == pytest.approx(steps(peer, loss_of_peer), abs=1e-4)
     for name in names:
-        ours, theirs = model.get_submodule(name), peer.get_submodule(name)
+        layer, reference = model.get_submodule(name), peer.get_submodule(name)
         for matrix in ("lora_A", "lora_B"):
-            mine, other = getattr(ours, matrix), getattr(theirs, matrix)["default"].weight
+            matrix_value, peer_matrix = (
+                getattr(layer, matrix),
+                getattr(reference, matrix)["default"].weight,
+            )
             # As a whole: AdamW moves an element whose gradient is all rounding by as much as any other.
-            assert (mine - other).norm() < 5e-3 * other.norm(), name
-        assert ours.lora_B.abs().max() > 1e-3
+            assert (matrix_value - peer_matrix).norm() < 5e-3 * peer_matrix.norm(), name
+        assert layer.lora_B.abs().max() > 1e-3

@@ -27,7 +27,7 @@ def sentence(load: Callable[[str], Any] = pretrained.load) -> str:
     return str(caught.value)
 
 
-def test_the_true_shape_is_fetched_once_and_resumed(hub: Hub, tmp_path: Path) -> None:
+def test_full_size_model_is_downloaded_once_and_resumed(hub: Hub, tmp_path: Path) -> None:
     torch.manual_seed(0)
     peer = GPT2LMHeadModel(GPT2Config()).eval()
     peer.save_pretrained(tmp_path)
@@ -36,7 +36,7 @@ def test_the_true_shape_is_fetched_once_and_resumed(hub: Hub, tmp_path: Path) ->
     assert pretrained.to_download("gpt2") == 4 * 124_439_808
     model = pretrained.load("gpt2")
     assert pretrained.to_download("gpt2") == 0
-    [resumed] = [asked for asked in hub.ranges if asked]
+    [resumed] = [byte_range for byte_range in hub.ranges if byte_range]
     assert int(resumed.removeprefix("bytes=").rstrip("-")) >= 1_000_000
     ids = torch.tensor([[1, 2, 50256]])
     torch.testing.assert_close(model(ids), peer(ids).logits, atol=1e-4, rtol=1e-4)
@@ -45,13 +45,11 @@ def test_the_true_shape_is_fetched_once_and_resumed(hub: Hub, tmp_path: Path) ->
     assert hub.requests == 0
 
 
-def test_what_a_killed_process_had_fetched_is_not_fetched_again(
-    hub: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_download_of_a_killed_process_is_resumed(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     class KilledError(BaseException):
         pass
 
-    def fetch_some(url: str, file: io.BufferedWriter, **more: Any) -> None:
+    def fetch_some(url: str, file: io.BufferedWriter, **options: Any) -> None:
         file.write(body[:30_000])
         file.flush()
         raise KilledError
@@ -66,36 +64,36 @@ def test_what_a_killed_process_had_fetched_is_not_fetched_again(
     assert hub.ranges == ["bytes=30000-"]
 
 
-def test_a_listener_is_told_how_far_a_download_is_and_may_end_it(
+def test_progress_callback_reports_bytes_and_can_cancel_the_download(
     hub: Hub, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     class EnoughError(Exception):
         pass
 
     def listen(repository: str, done: int, total: int) -> None:
-        told.append((repository, done, total))
-        if len(told) == 2:
+        reports.append((repository, done, total))
+        if len(reports) == 2:
             raise EnoughError
 
-    told: list[tuple[str, int, int]] = []
+    reports: list[tuple[str, int, int]] = []
     monkeypatch.setattr(download, "PROGRESS_INTERVAL_S", 0.0)
     hub.hold(bytes(34_000_000))  # the client takes pieces of 10 MB
     with pytest.raises(EnoughError), download.reporting_to(listen):
         pretrained.fetch("gpt2")
     with download.reporting_to(listen):
         assert pretrained.fetch("gpt2").stat().st_size == 34_000_000
-    assert {(repository, total) for repository, _, total in told} == {
+    assert {(repository, total) for repository, _, total in reports} == {
         ("openai-community/gpt2", 34_000_000)
     }
     # What came with the piece at which it was ended is fetched again.
-    assert [done // 1_000_000 for _, done, _ in told] == [10, 20, 20, 31, 34]
+    assert [done // 1_000_000 for _, done, _ in reports] == [10, 20, 20, 31, 34]
     assert capfd.readouterr().err == ""
     shutil.rmtree(constants.HF_HUB_CACHE)
     pretrained.fetch("gpt2")
-    assert len(told) == 5
+    assert len(reports) == 5
 
 
-def test_no_network(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_network_is_reported(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # between attempts
     nowhere = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", nowhere)
@@ -103,7 +101,7 @@ def test_no_network(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("status", [403, 429, 500, 503])
-def test_a_hub_that_answers_something_else(
+def test_unexpected_hub_status_is_reported(
     hub: Hub, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # between attempts
@@ -111,11 +109,11 @@ def test_a_hub_that_answers_something_else(
     assert f"it answered with status {status}; try again later" in sentence()
 
 
-def test_nothing_there(hub: Hub) -> None:
+def test_unknown_model_is_reported(hub: Hub) -> None:
     assert "there is no such repository, or it is not public" in sentence()
 
 
-def test_other_bytes_than_announced_are_removed(hub: Hub) -> None:
+def test_corrupt_download_is_deleted(hub: Hub) -> None:
     hub.hold(save({"wte.weight": torch.zeros(3, 2)}), sha256="ab" * 32)
     assert "its SHA-256 differs" in sentence()
     hub.hold(save({"wte.weight": torch.ones(3, 2)}))
@@ -149,30 +147,30 @@ def test_a_damaged_cached_header_is_a_remark(hub: Hub, damage: Callable[[bytes],
     assert "h.0.ln_1.weight is missing" in sentence(pretrained.inspect)
 
 
-def test_a_cache_that_keeps_bytes_elsewhere_is_understood(hub: Hub) -> None:
+def test_cache_with_linked_blobs_is_supported(hub: Hub) -> None:
     """Large files that came another way lie under another hash; the SHA-256 links to them."""
     hub.hold(save({"wte.weight": torch.zeros(3, 2)}))
-    named = pretrained.fetch("gpt2").resolve()
-    elsewhere = named.parent / "ab" / ("cd" * 32)
+    cached_file = pretrained.fetch("gpt2").resolve()
+    elsewhere = cached_file.parent / "ab" / ("cd" * 32)
     elsewhere.parent.mkdir()
-    named.rename(elsewhere)
-    named.symlink_to(elsewhere)
+    cached_file.rename(elsewhere)
+    cached_file.symlink_to(elsewhere)
     assert pretrained.fetch("gpt2").resolve() == elsewhere
     elsewhere.write_bytes(b"x")
-    assert pretrained.fetch("gpt2").resolve() == named
+    assert pretrained.fetch("gpt2").resolve() == cached_file
     assert not elsewhere.exists()
 
 
-def test_only_the_way_that_is_tested_is_used() -> None:
+def test_xet_downloads_are_disabled() -> None:
     assert constants.HF_HUB_DISABLE_XET
 
 
-def test_a_missing_tensor(hub: Hub) -> None:
+def test_missing_tensor_is_reported(hub: Hub) -> None:
     hub.hold(save({"transformer.wpe.weight": torch.zeros(1024, 768)}))
     assert "wte.weight is missing" in sentence()
 
 
-def test_a_wrong_shape(hub: Hub, tmp_path: Path) -> None:
+def test_wrong_shape_is_reported(hub: Hub, tmp_path: Path) -> None:
     config = GPT2Config(n_embd=24, n_head=12)
     tensors = {
         k: v.contiguous() for k, v in GPT2LMHeadModel(config).transformer.state_dict().items()
@@ -182,30 +180,32 @@ def test_a_wrong_shape(hub: Hub, tmp_path: Path) -> None:
     assert "wte.weight has shape (50257, 24) and should have (50257, 768)" in sentence()
 
 
-def test_what_is_no_safetensors(hub: Hub) -> None:
+def test_invalid_safetensors_file_is_reported(hub: Hub) -> None:
     hub.hold(b"<html>an error page</html>")
     assert "model.safetensors is damaged" in sentence()
 
 
-def test_a_disk_that_fills_up_in_a_download(hub: Hub) -> None:
+def test_disk_full_during_a_download_is_reported(hub: Hub) -> None:
     body = save({"wte.weight": torch.zeros(300, 200)})
     hub.hold(body)
     blobs = Path(constants.HF_HUB_CACHE) / "models--openai-community--gpt2" / "blobs"
     blobs.mkdir(parents=True)
     (blobs / f"{hub.sha256}.partial").symlink_to("/dev/full")  # which takes nothing
-    told = "the disk is full; make room for it, or name a directory that holds its weights"
-    assert sentence(pretrained.fetch).endswith(told)
+    expected_message = (
+        "the disk is full; make room for it, or name a directory that holds its weights"
+    )
+    assert sentence(pretrained.fetch).endswith(expected_message)
     assert not [path for path in blobs.parent.rglob("*") if path.name == "model.safetensors"]
     (blobs / f"{hub.sha256}.partial").unlink()  # as if there were room
     assert pretrained.fetch("gpt2").read_bytes() == body
 
 
-def test_a_full_disk() -> None:
+def test_full_disk_is_reported() -> None:
     expected = r"^x = 1: a/b .*: the disk is full; make room for it, or name c$"
     with pytest.raises(UserError, match=expected), explain_error("x = 1", "a/b", "name c"):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_what_is_no_matter_of_downloads_passes() -> None:
+def test_unrelated_errors_are_not_converted() -> None:
     with pytest.raises(ZeroDivisionError), explain_error("x = 1", "a/b", "name c"):
         raise ZeroDivisionError

@@ -27,14 +27,14 @@ def model() -> GPT2:
     return model.eval()
 
 
-def prompts(n: int = 8, longest: int = 20) -> list[list[int]]:
+def prompts(n: int = 8, max_length: int = 20) -> list[list[int]]:
     generator = torch.Generator().manual_seed(11)
-    lengths = torch.randint(1, longest + 1, (n,), generator=generator).tolist()
+    lengths = torch.randint(1, max_length + 1, (n,), generator=generator).tolist()
     return [torch.randint(1, 97, (size,), generator=generator).tolist() for size in lengths]
 
 
 @torch.no_grad()
-def plainly(model: GPT2, prompt: list[int], new_tokens: int) -> list[int]:
+def generate_uncached(model: GPT2, prompt: list[int], new_tokens: int) -> list[int]:
     """Greedy without cache, padding or batch: the whole sequence anew for every token."""
     ids = list(prompt)
     for _ in range(new_tokens):
@@ -45,54 +45,69 @@ def plainly(model: GPT2, prompt: list[int], new_tokens: int) -> list[int]:
     return ids[len(prompt) :]
 
 
-def test_a_padded_batch_with_cache_answers_as_one_by_one_without(model: GPT2) -> None:
-    asked = prompts(16)
-    answers = generate(model, asked, Sampling(24), END)
-    assert answers == [plainly(model, prompt, 24) for prompt in asked]
+def test_padded_batch_with_cache_equals_single_prompts_without(model: GPT2) -> None:
+    batch = prompts(16)
+    answers = generate(model, batch, Sampling(24), END)
+    assert answers == [generate_uncached(model, prompt, 24) for prompt in batch]
     assert len({len(answer) for answer in answers}) > 6
 
 
-def test_what_prompts_begin_with_is_computed_once(
+def test_shared_prompt_prefix_is_computed_once(
     model: GPT2, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, second, *ends = prompts(12, 6)
+    first, second, *suffixes = prompts(12, 6)
     first, second = (first * 20)[:18], (second * 20)[:19]
-    alone = list(range(40, 61))
-    asked = [first, first, second, alone, *(first + end for end in ends), second + ends[0]]
-    fed = []
+    unshared = list(range(40, 61))
+    batch = [
+        first,
+        first,
+        second,
+        unshared,
+        *(first + suffix for suffix in suffixes),
+        second + suffixes[0],
+    ]
+    input_shapes = []
     features = GPT2.features
 
-    def counted(self: GPT2, ids: torch.Tensor, *rest: Any, **named: Any) -> torch.Tensor:
-        fed.append(tuple(ids.shape))
-        return features(self, ids, *rest, **named)
+    def recording_features(
+        self: GPT2, ids: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        input_shapes.append(tuple(ids.shape))
+        return features(self, ids, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(GPT2, "features", counted)
-        like = [first + end for end in ends]
-        generate(model, like, Sampling(1), END)
-    assert fed[:2] == [(1, 18), (10, max(map(len, ends)))]
-    assert generate(model, asked, Sampling(12), END) == [plainly(model, p, 12) for p in asked]
-    assert generate(model, like, Sampling(12), END) == [plainly(model, p, 12) for p in like]
+        patch.setattr(GPT2, "features", recording_features)
+        shared_prefix = [first + suffix for suffix in suffixes]
+        generate(model, shared_prefix, Sampling(1), END)
+    assert input_shapes[:2] == [(1, 18), (10, max(map(len, suffixes)))]
+    assert generate(model, batch, Sampling(12), END) == [
+        generate_uncached(model, p, 12) for p in batch
+    ]
+    assert generate(model, shared_prefix, Sampling(12), END) == [
+        generate_uncached(model, p, 12) for p in shared_prefix
+    ]
 
 
-def test_greedy_is_transformers_greedy(tmp_path: Path, save_peer: Callable[..., Any]) -> None:
+def test_greedy_decoding_equals_transformers(tmp_path: Path, save_peer: Callable[..., Any]) -> None:
     peer = save_peer(tmp_path, tied=False, n_embd=16)
     with torch.no_grad():
         for parameter in peer.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.3)
     peer.save_pretrained(tmp_path)
     model = pretrained.load(str(tmp_path)).eval()
-    asked = prompts(12)
-    width = max(map(len, asked))
-    ids = torch.tensor([[END] * (width - len(p)) + p for p in asked])
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in asked])
+    batch = prompts(12)
+    width = max(map(len, batch))
+    ids = torch.tensor([[END] * (width - len(p)) + p for p in batch])
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in batch])
     greedy = {"do_sample": False, "pad_token_id": END, "eos_token_id": END}
-    whole = peer.generate(ids, attention_mask=mask, max_new_tokens=20, **greedy)
-    expected = [row[: row.index(END)] if END in row else row for row in whole[:, width:].tolist()]
-    assert generate(model, asked, Sampling(20), END) == expected
+    peer_output = peer.generate(ids, attention_mask=mask, max_new_tokens=20, **greedy)
+    expected = [
+        row[: row.index(END)] if END in row else row for row in peer_output[:, width:].tolist()
+    ]
+    assert generate(model, batch, Sampling(20), END) == expected
 
 
-def test_adapters_answer_merged_as_unmerged(model: GPT2) -> None:
+def test_merged_and_unmerged_adapters_generate_the_same(model: GPT2) -> None:
     adapted = GPT2(ARCH)
     adapted.load_state_dict(model.state_dict())
     lora.add_adapters(adapted.eval(), ARCH.lora_targets(), rank=4, alpha=4)
@@ -110,11 +125,13 @@ def test_finished_rows_leave_the_batch(model: GPT2, monkeypatch: pytest.MonkeyPa
     rows = []
     features = GPT2.features
 
-    def counted(self: GPT2, ids: torch.Tensor, *rest: Any, **named: Any) -> torch.Tensor:
+    def recording_features(
+        self: GPT2, ids: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
         rows.append(ids.size(0))
-        return features(self, ids, *rest, **named)
+        return features(self, ids, *args, **kwargs)
 
-    monkeypatch.setattr(GPT2, "features", counted)
+    monkeypatch.setattr(GPT2, "features", recording_features)
     answers = generate(model, prompts(16), Sampling(24), END)
     # The forward pass after token t is computed for the rows that have t + 1 tokens.
     assert rows[0] == 16
@@ -132,7 +149,7 @@ def test_stream_equals_generate(model: GPT2, sampling: Sampling) -> None:
         )
 
 
-def test_sampling_hangs_on_the_seed(model: GPT2) -> None:
+def test_sampling_depends_on_the_seed(model: GPT2) -> None:
     def sampled(seed: int) -> list[list[int]]:
         return generate(model, prompts(), Sampling(12, temperature=1.0, seed=seed), END)
 
@@ -161,51 +178,57 @@ def test_tiny_temperatures_are_greedy(model: GPT2, temperature: float, top_k: in
     assert [list(stream(model, prompt, tiny, END)) for prompt in prompts()] == greedy
 
 
-def test_samples_follow_the_softmax_of_the_k_best(model: GPT2) -> None:
+def test_samples_follow_the_top_k_softmax(model: GPT2) -> None:
     prompt, draws, k, temperature = [5, 9, 2], 4000, 6, 1.5
     with torch.no_grad():
         logits = model(torch.tensor([prompt]))[0, -1] / temperature
     best = logits.topk(k).indices
     p = torch.softmax(logits[best], -1)
     sampling = Sampling(1, temperature, k, seed=4)
-    found = [a[0] if a else END for a in generate(model, [prompt] * draws, sampling, END)]
-    assert set(found) <= set(best.tolist())
-    shares = torch.tensor([found.count(int(token)) / draws for token in best])
+    sampled = [a[0] if a else END for a in generate(model, [prompt] * draws, sampling, END)]
+    assert set(sampled) <= set(best.tolist())
+    shares = torch.tensor([sampled.count(int(token)) / draws for token in best])
     deviation = (p * (1 - p) / draws).sqrt()
     assert ((shares - p).abs() < 4 * deviation).all()
 
 
-def test_top_k_beyond_the_vocabulary_is_every_token(model: GPT2) -> None:
+def test_top_k_above_the_vocabulary_size_keeps_every_token(model: GPT2) -> None:
     plain = generate(model, prompts(), Sampling(8, 1.0), END)
     assert generate(model, prompts(), Sampling(8, 1.0, top_k=10**6), END) == plain
 
 
-def test_long_prompts_lose_their_beginning(model: GPT2) -> None:
-    long = prompts(1)[0] * 60
-    cut = fit_prompt(long, ARCH.context, 10)
-    assert cut == long[-38:]
-    assert fit_prompt(long[:38], ARCH.context, 10) == long[:38]
-    assert len(fit_prompt(long, ARCH.context, 1000)) == 24  # at least half is for the prompt
-    assert generate(model, [long], Sampling(10), END) == generate(model, [cut], Sampling(10), END)
-    assert list(stream(model, long, Sampling(10), END)) == plainly(model, cut, 10)
+def test_long_prompts_are_truncated_on_the_left(model: GPT2) -> None:
+    long_prompt = prompts(1)[0] * 60
+    fitted = fit_prompt(long_prompt, ARCH.context, 10)
+    assert fitted == long_prompt[-38:]
+    assert fit_prompt(long_prompt[:38], ARCH.context, 10) == long_prompt[:38]
+    assert len(fit_prompt(long_prompt, ARCH.context, 1000)) == 24  # at least half is for the prompt
+    assert generate(model, [long_prompt], Sampling(10), END) == generate(
+        model, [fitted], Sampling(10), END
+    )
+    assert list(stream(model, long_prompt, Sampling(10), END)) == generate_uncached(
+        model, fitted, 10
+    )
 
 
-def test_answers_end_at_the_contexts_end(model: GPT2) -> None:
-    never = 10**6  # no token ends an answer
+def test_answers_end_at_the_context_length(model: GPT2) -> None:
+    unused_token = 10**6  # no token ends an answer
     prompt = list(range(1, 31))
-    assert len(generate(model, [prompt], Sampling(1000), never)[0]) == 24
-    assert len(list(stream(model, prompt, Sampling(1000), never))) == 24
-    assert len(generate(model, [[1]], Sampling(1000), never)[0]) == 47
+    assert len(generate(model, [prompt], Sampling(1000), unused_token)[0]) == 24
+    assert len(list(stream(model, prompt, Sampling(1000), unused_token))) == 24
+    assert len(generate(model, [[1]], Sampling(1000), unused_token)[0]) == 47
 
 
-def test_the_room_of_an_answer_is_its_own(model: GPT2) -> None:
-    never = 10**6
-    given = [[1], list(range(1, 21)), [7, 8, 9]]
-    answers = generate(model, given, Sampling(1000), never)
+def test_answer_length_limit_depends_on_its_own_prompt(model: GPT2) -> None:
+    unused_token = 10**6
+    batch = [[1], list(range(1, 21)), [7, 8, 9]]
+    answers = generate(model, batch, Sampling(1000), unused_token)
     assert [len(answer) for answer in answers] == [47, 28, 45]
-    assert answers == [generate(model, [one], Sampling(1000), never)[0] for one in given]
+    assert answers == [
+        generate(model, [prompt], Sampling(1000), unused_token)[0] for prompt in batch
+    ]
 
 
-def test_no_room_is_no_answer(model: GPT2) -> None:
+def test_prompt_that_fills_the_context_gets_no_answer(model: GPT2) -> None:
     assert generate(model, [[1, 2]], Sampling(0), END) == [[]]
     assert list(stream(model, [1, 2], Sampling(0), END)) == []

@@ -34,7 +34,7 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_logits_loss_and_gradients_are_transformers(
+def test_logits_loss_and_gradients_equal_transformers(
     tmp_path: Path, save_peer: Callable[..., Any], tied: bool
 ) -> None:
     peer = save_peer(tmp_path, tied)
@@ -49,36 +49,42 @@ def test_logits_loss_and_gradients_are_transformers(
 
     expected.backward()
     loss.backward()
-    theirs = {n: p.grad for n, p in peer.named_parameters()}
-    ours = {n: p.grad for n, p in model.named_parameters()}
-    for name, gradient in in_peers_layout(ours, model.arch.n_layer).items():
-        torch.testing.assert_close(gradient, theirs.pop(name), **TOLERANCE, msg=name)
-    assert not theirs
+    peer_gradients = {n: p.grad for n, p in peer.named_parameters()}
+    gradients = {n: p.grad for n, p in model.named_parameters()}
+    for name, gradient in in_peers_layout(gradients, model.arch.n_layer).items():
+        torch.testing.assert_close(gradient, peer_gradients.pop(name), **TOLERANCE, msg=name)
+    assert not peer_gradients
 
 
-def in_peers_layout(ours: dict[str, Any], n_layer: int) -> dict[str, Tensor]:
+def in_peers_layout(values_by_name: dict[str, Any], n_layer: int) -> dict[str, Tensor]:
     """Our tensors under transformers' names, put together here anew."""
     result = {}
     for i in range(n_layer):
         block, peer = f"h.{i}", f"transformer.h.{i}"
         for kind in ("weight", "bias"):
-            qkv = torch.cat([ours.pop(f"{block}.attn.{x}.{kind}") for x in "qkv"])
+            qkv = torch.cat([values_by_name.pop(f"{block}.attn.{x}.{kind}") for x in "qkv"])
             result[f"{peer}.attn.c_attn.{kind}"] = qkv.T if kind == "weight" else qkv
-            for mine, other in (
+            for our_name, peer_name in (
                 ("attn.proj", "attn.c_proj"),
                 ("mlp.fc", "mlp.c_fc"),
                 ("mlp.proj", "mlp.c_proj"),
             ):
-                tensor = ours.pop(f"{block}.{mine}.{kind}")
-                result[f"{peer}.{other}.{kind}"] = tensor.T if kind == "weight" else tensor
-    head = {"lm_head.weight": ours.pop("lm_head.weight")} if "lm_head.weight" in ours else {}
-    return result | {f"transformer.{name}": tensor for name, tensor in ours.items()} | head
+                tensor = values_by_name.pop(f"{block}.{our_name}.{kind}")
+                result[f"{peer}.{peer_name}.{kind}"] = tensor.T if kind == "weight" else tensor
+    head = (
+        {"lm_head.weight": values_by_name.pop("lm_head.weight")}
+        if "lm_head.weight" in values_by_name
+        else {}
+    )
+    return (
+        result | {f"transformer.{name}": tensor for name, tensor in values_by_name.items()} | head
+    )
 
 
 ARCH = Architecture(n_layer=2, n_head=4, n_embd=32, context=48, vocabulary=VOCABULARY)
 
 
-def fresh(dropout: float = 0.0, tied: bool = False) -> GPT2:
+def new_model(dropout: float = 0.0, tied: bool = False) -> GPT2:
     model = GPT2(ARCH, dropout, tied)
     model.initialize(torch.Generator().manual_seed(1))
     return model
@@ -87,96 +93,97 @@ def fresh(dropout: float = 0.0, tied: bool = False) -> GPT2:
 @pytest.mark.parametrize("tied", [False, True])
 def test_loss_at_targets_is_the_full_cross_entropy(tied: bool) -> None:
     ids, targets = ragged()
-    model, twin = fresh(tied=tied), fresh(tied=tied)
-    loss, full = model.loss(ids, targets), cross_entropy(twin(ids), targets)
-    torch.testing.assert_close(loss, full)
+    model, twin = new_model(tied=tied), new_model(tied=tied)
+    loss, expected_loss = model.loss(ids, targets), cross_entropy(twin(ids), targets)
+    torch.testing.assert_close(loss, expected_loss)
     loss.backward()
-    full.backward()
+    expected_loss.backward()
     for (name, p), q in zip(model.named_parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(p.grad, q.grad, msg=name)
 
 
-def test_no_target_is_no_loss() -> None:
+def test_batch_without_targets_has_zero_loss() -> None:
     ids, targets = ragged()
-    loss = fresh().loss(ids, torch.full_like(targets, -100))
+    loss = new_model().loss(ids, torch.full_like(targets, -100))
     assert loss.item() == 0.0
 
 
-def test_the_future_is_invisible() -> None:
+def test_attention_is_causal() -> None:
     ids, _ = ragged()
-    other = ids.clone()
-    other[:, 10:] = (other[:, 10:] + 1) % VOCABULARY
-    before, after = fresh()(ids), fresh()(other)
-    torch.testing.assert_close(before[:, :10], after[:, :10])
-    assert not torch.allclose(before[:, 10:], after[:, 10:])
+    changed_ids = ids.clone()
+    changed_ids[:, 10:] = (changed_ids[:, 10:] + 1) % VOCABULARY
+    logits, changed_logits = new_model()(ids), new_model()(changed_ids)
+    torch.testing.assert_close(logits[:, :10], changed_logits[:, :10])
+    assert not torch.allclose(logits[:, 10:], changed_logits[:, 10:])
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_grad_checkpointing_changes_nothing(dropout: float) -> None:
+def test_grad_checkpointing_does_not_change_loss_or_gradients(dropout: float) -> None:
     ids, targets = ragged()
     results = []
     for checkpointing in (False, True):
-        model = fresh(dropout).train()
+        model = new_model(dropout).train()
         model.grad_checkpointing = checkpointing
         torch.manual_seed(3)
         loss = model.loss(ids, targets)
         loss.backward()
         results.append([loss, *(p.grad for p in model.parameters())])
-    for plain, again in zip(*results, strict=True):
-        torch.testing.assert_close(plain, again)
+    for plain, recomputed in zip(*results, strict=True):
+        torch.testing.assert_close(plain, recomputed)
 
 
-def test_what_is_made_again_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recomputed_activations_are_identical(monkeypatch: pytest.MonkeyPatch) -> None:
     ids, targets = ragged()
-    kept = []
-    made: list[str] = []
+    results = []
+    calls: list[str] = []
     for owner, name in ((gpt2, "_gelu"), (torch.nn.LayerNorm, "forward"), (torch, "cat")):
         plain = getattr(owner, name)
-        spy = lambda *a, plain=plain, name=name, **k: made.append(name) or plain(*a, **k)  # fmt: skip  # noqa: E731
+        spy = lambda *a, plain=plain, name=name, **k: calls.append(name) or plain(*a, **k)  # fmt: skip  # noqa: E731
         monkeypatch.setattr(owner, name, spy)
     for recompute in (False, True):
-        model = fresh(dropout=0.3).train()
+        model = new_model(dropout=0.3).train()
         model.recompute(recompute)
         torch.manual_seed(3)
-        made.clear()
+        calls.clear()
         loss = model.loss(ids, targets)
-        first = Counter(made)
+        first = Counter(calls)
         loss.backward()
-        again = Counter(made) - first
+        backward_calls = Counter(calls) - first
         layers = ARCH.n_layer if recompute else 0
         # a norm's output is wanted by q, k and v, and by fc
-        assert again == Counter(_gelu=layers, forward=4 * layers, cat=layers) - Counter()
-        kept.append([loss, *(p.grad for p in model.parameters())])
-    assert all(map(torch.equal, *kept))
+        assert backward_calls == Counter(_gelu=layers, forward=4 * layers, cat=layers) - Counter()
+        results.append([loss, *(p.grad for p in model.parameters())])
+    assert all(map(torch.equal, *results))
 
 
-def test_rows_packed_together_do_not_see_each_other() -> None:
+def test_packed_rows_do_not_attend_to_each_other() -> None:
     ids, targets = ragged()
-    together = fresh().loss(ids, targets)
-    alone = sum(
-        fresh().loss(row[None], wanted[None]) for row, wanted in zip(ids, targets, strict=True)
+    packed_loss = new_model().loss(ids, targets)
+    separate_loss = sum(
+        new_model().loss(row[None], row_targets[None])
+        for row, row_targets in zip(ids, targets, strict=True)
     )
-    torch.testing.assert_close(together, alone)
-    beyond = ids.clone()
-    beyond[1, 8:] = 0  # after the last target: as if it were padding
-    torch.testing.assert_close(fresh().loss(beyond, targets), together)
+    torch.testing.assert_close(packed_loss, separate_loss)
+    changed_ids = ids.clone()
+    changed_ids[1, 8:] = 0  # after the last target: as if it were padding
+    torch.testing.assert_close(new_model().loss(changed_ids, targets), packed_loss)
 
 
 def test_padding_is_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     ids, targets = ragged()
-    model = fresh()
-    seen = []
+    model = new_model()
+    shapes = []
     plain = model.features
     monkeypatch.setattr(
-        model, "features", lambda *a, **k: seen.append(a[0].shape) or plain(*a, **k)
+        model, "features", lambda *a, **k: shapes.append(a[0].shape) or plain(*a, **k)
     )
     model.loss(ids, targets)
-    assert seen == [(1, 20 + 8 + 20)]
+    assert shapes == [(1, 20 + 8 + 20)]
 
 
-def test_a_tied_models_gradients_add_up_over_batches() -> None:
+def test_tied_gradients_accumulate_over_batches() -> None:
     ids, targets = ragged()
-    model, twin = fresh(tied=True), fresh(tied=True)
+    model, twin = new_model(tied=True), new_model(tied=True)
     for rows in ([0], [1, 2]):
         (model.loss(ids[rows], targets[rows]) / 7).backward()
         (cross_entropy(twin(ids[rows]), targets[rows]) / 7).backward()
@@ -186,10 +193,10 @@ def test_a_tied_models_gradients_add_up_over_batches() -> None:
     torch.testing.assert_close(gradient, expected)
 
 
-def test_dropout_acts_in_training_only() -> None:
+def test_dropout_is_active_in_training_only() -> None:
     ids, targets = ragged()
-    model = fresh(dropout=0.5)
-    plain = fresh().loss(ids, targets)
+    model = new_model(dropout=0.5)
+    plain = new_model().loss(ids, targets)
     torch.testing.assert_close(model.eval().loss(ids, targets), plain)
     model.train()
     torch.manual_seed(0)
@@ -199,8 +206,8 @@ def test_dropout_acts_in_training_only() -> None:
     assert torch.equal(first, model.loss(ids, targets))
 
 
-def test_fresh_weights_are_drawn_as_in_gpt2() -> None:
-    model = fresh()
+def test_initial_weights_follow_gpt2() -> None:
+    model = new_model()
     assert torch.equal(model.lm_head.weight, model.wte.weight)
     assert model.lm_head.weight is not model.wte.weight
     assert model.wte.weight.std().item() == pytest.approx(0.02, rel=0.05)
@@ -208,10 +215,10 @@ def test_fresh_weights_are_drawn_as_in_gpt2() -> None:
     assert model.h[1].mlp.proj.weight.std().item() == pytest.approx(0.02 / 4**0.5, rel=0.1)
     assert all((m.weight == 1).all() for m in model.modules() if isinstance(m, torch.nn.LayerNorm))
     assert all((p == 0).all() for n, p in model.named_parameters() if n.endswith("bias"))
-    twin = fresh()
+    twin = new_model()
     assert all(map(torch.equal, model.parameters(), twin.parameters()))
 
 
-def test_a_tied_head_is_the_embedding() -> None:
-    model = fresh(tied=True)
+def test_tied_head_shares_the_embedding_weight() -> None:
+    model = new_model(tied=True)
     assert model.lm_head.weight is model.wte.weight

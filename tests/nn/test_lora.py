@@ -58,7 +58,7 @@ IDS, TARGETS = next(batches())
 
 @pytest.mark.parametrize("targets", ["all", "attention", "mlp"])
 @pytest.mark.parametrize("tied", [False, True])
-def test_starts_as_the_model_it_adapts(tied: bool, targets: str) -> None:
+def test_adapted_model_initially_equals_the_base(tied: bool, targets: str) -> None:
     assert torch.equal(adapted(tied, targets)(IDS), base(tied)(IDS))
 
 
@@ -72,7 +72,7 @@ def test_equals_the_formula() -> None:
     torch.testing.assert_close(layer(x), x @ weight.T + linear.bias)
 
 
-def test_a_is_kaiming_uniform_and_drawn_from_the_generator() -> None:
+def test_lora_a_is_kaiming_uniform_from_the_generator() -> None:
     def a(seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
         return lora.LoRALinear(nn.Linear(400, 3), 50, 1.0, generator=generator).lora_A
@@ -89,13 +89,15 @@ def test_a_is_kaiming_uniform_and_drawn_from_the_generator() -> None:
 @pytest.mark.parametrize("tied", [False, True])
 def test_merged_equals_unmerged_and_unmerge_restores(tied: bool) -> None:
     model = stirred(adapted(tied))
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    weights_before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     unmerged = model(IDS)
     assert not torch.allclose(unmerged, base(tied)(IDS), atol=1e-2)
 
     lora.merge(model)
     torch.testing.assert_close(model(IDS), unmerged, atol=1e-5, rtol=1e-5)
-    assert not torch.equal(model.h[0].attn.q.linear.weight, before["h.0.attn.q.linear.weight"])
+    assert not torch.equal(
+        model.h[0].attn.q.linear.weight, weights_before["h.0.attn.q.linear.weight"]
+    )
     merged = model.lm_head.linear.weight.clone()
     lora.merge(model)  # once is enough
     assert torch.equal(model.lm_head.linear.weight, merged)
@@ -104,7 +106,7 @@ def test_merged_equals_unmerged_and_unmerge_restores(tied: bool) -> None:
     lora.unmerge(model)
     torch.testing.assert_close(model(IDS), unmerged, atol=1e-5, rtol=1e-5)
     for name, tensor in model.state_dict().items():
-        torch.testing.assert_close(tensor, before[name], atol=1e-6, rtol=1e-6, msg=name)
+        torch.testing.assert_close(tensor, weights_before[name], atol=1e-6, rtol=1e-6, msg=name)
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
@@ -114,7 +116,7 @@ def test_neither_mode_merges(mode: str) -> None:
     assert not any(layer.merged for layer in lora.adapters(model))
 
 
-def test_merging_a_tied_head_leaves_the_token_embedding_alone() -> None:
+def test_merging_a_tied_head_does_not_change_the_token_embedding() -> None:
     model = stirred(adapted(tied=True))
     assert model.lm_head.linear.weight is model.wte.weight
     embedding = model.wte.weight.clone()
@@ -125,16 +127,16 @@ def test_merging_a_tied_head_leaves_the_token_embedding_alone() -> None:
     assert torch.equal(model.wte.weight, embedding)
 
 
-def test_only_the_adapters_learn() -> None:
+def test_only_adapters_are_trained() -> None:
     model = adapted()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    weights_before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     trained(model, model.loss)
     for name, tensor in model.state_dict().items():
-        assert torch.equal(tensor, before[name]) == ("lora_" not in name), name
+        assert torch.equal(tensor, weights_before[name]) == ("lora_" not in name), name
     assert all(p.grad is None for p in model.parameters() if not p.requires_grad)
 
 
-def test_dropout_zeroes_inputs_of_adapters_in_training_only() -> None:
+def test_adapter_input_dropout_is_active_in_training_only() -> None:
     model, plain = stirred(adapted(dropout=0.5)), stirred(adapted())
     torch.testing.assert_close(model.eval()(IDS), plain.eval()(IDS))
     model.train()
@@ -143,8 +145,8 @@ def test_dropout_zeroes_inputs_of_adapters_in_training_only() -> None:
     assert not torch.allclose(first, model(IDS))
     torch.manual_seed(0)
     assert torch.equal(first, model(IDS))
-    fresh = adapted(dropout=0.5).train()  # the frozen path has no dropout
-    assert torch.equal(fresh(IDS), base()(IDS))
+    training_model = adapted(dropout=0.5).train()  # the frozen path has no dropout
+    assert torch.equal(training_model(IDS), base()(IDS))
 
 
 def trained(model: nn.Module, loss_of: Callable[[Tensor, Tensor], Tensor]) -> list[float]:
@@ -165,35 +167,35 @@ def with_peft(targets: str) -> GPT2:
     """Our GPT-2 with PEFT's adapters in place of ours, starting from the same lora_A."""
     config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=ARCH.lora_targets(targets))
     peer = inject_adapter_in_model(config, base())
-    mine = adapted(targets=targets)
+    our_model = adapted(targets=targets)
     names = [n for n, m in peer.named_modules() if isinstance(m, PeftLinear)]
     assert sorted(names) == sorted(ARCH.lora_targets(targets))
     with torch.no_grad():
         for name in names:
-            theirs = peer.get_submodule(name)
-            assert theirs.scaling["default"] == ALPHA / RANK
-            theirs.lora_A["default"].weight.copy_(mine.get_submodule(name).lora_A)
+            peer_layer = peer.get_submodule(name)
+            assert peer_layer.scaling["default"] == ALPHA / RANK
+            peer_layer.lora_A["default"].weight.copy_(our_model.get_submodule(name).lora_A)
     return peer
 
 
 @pytest.mark.parametrize("targets", ["all", "attention", "mlp"])
-def test_ten_steps_are_pefts(targets: str) -> None:
+def test_ten_steps_equal_peft(targets: str) -> None:
     model, peer = adapted(targets=targets), with_peft(targets)
 
-    def loss_of_peer(ids: Tensor, wanted: Tensor) -> Tensor:
-        return F.cross_entropy(peer(ids).flatten(0, 1), wanted.flatten(), reduction="sum")
+    def loss_of_peer(ids: Tensor, target_ids: Tensor) -> Tensor:
+        return F.cross_entropy(peer(ids).flatten(0, 1), target_ids.flatten(), reduction="sum")
 
     losses = trained(model, model.loss)
     assert losses == pytest.approx(trained(peer, loss_of_peer), abs=1e-5)
     for name in ARCH.lora_targets(targets):
-        ours, theirs = model.get_submodule(name), peer.get_submodule(name)
+        layer, peer_layer = model.get_submodule(name), peer.get_submodule(name)
         for matrix in ("lora_A", "lora_B"):
-            theirs_now = getattr(theirs, matrix)["default"].weight
-            torch.testing.assert_close(getattr(ours, matrix), theirs_now, atol=1e-4, rtol=1e-3)
-        assert ours.lora_B.abs().max() > 0.01
+            peer_weight = getattr(peer_layer, matrix)["default"].weight
+            torch.testing.assert_close(getattr(layer, matrix), peer_weight, atol=1e-4, rtol=1e-3)
+        assert layer.lora_B.abs().max() > 0.01
 
 
-def test_peft_counts_the_same_trainable_weights() -> None:
+def test_trainable_parameter_count_equals_peft() -> None:
     peer = with_peft("all")
     trainable = sum(p.numel() for p in peer.parameters() if p.requires_grad)
     assert trainable == ARCH.lora_parameters(RANK)
@@ -201,7 +203,7 @@ def test_peft_counts_the_same_trainable_weights() -> None:
 
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 @pytest.mark.parametrize("bias", [True, False])
-def test_gradients_are_those_of_the_formula(dropout: float, bias: bool) -> None:
+def test_gradients_equal_the_formula(dropout: float, bias: bool) -> None:
     torch.manual_seed(4)
     layer = lora.LoRALinear(nn.Linear(5, 7, bias), RANK, ALPHA, dropout).train()
     nn.init.normal_(layer.lora_B)
@@ -216,11 +218,11 @@ def test_gradients_are_those_of_the_formula(dropout: float, bias: bool) -> None:
         else:
             y = layer(x)
         results.append([y, *torch.autograd.grad((y * weights).sum(), inputs)])
-    for ours, expected in zip(*results, strict=True):
-        torch.testing.assert_close(ours, expected)
+    for gradient, expected in zip(*results, strict=True):
+        torch.testing.assert_close(gradient, expected)
 
 
-def test_autocast_computes_in_its_own_format() -> None:
+def test_autocast_computes_in_bfloat16() -> None:
     model = stirred(adapted())
     exact = model.loss(IDS, TARGETS)
     exact.backward()
@@ -239,12 +241,12 @@ def test_autocast_computes_in_its_own_format() -> None:
 
 @pytest.mark.parametrize("targets", ["all", "attention"])
 @pytest.mark.parametrize("tied", [False, True])
-def test_narrow_layers_give_the_numbers_of_autocast(tied: bool, targets: str) -> None:
+def test_half_precision_layers_equal_autocast(tied: bool, targets: str) -> None:
     results = []
-    for narrow in (False, True):
+    for is_narrow in (False, True):
         model = stirred(adapted(tied, targets))
         count = sum(p.numel() for p in model.parameters())
-        if narrow:
+        if is_narrow:
             lora.narrow(model, torch.bfloat16)
             assert model.h[0].attn.q.linear.weight.dtype == torch.bfloat16
             assert model.wte.weight.dtype == torch.float32
@@ -258,5 +260,5 @@ def test_narrow_layers_give_the_numbers_of_autocast(tied: bool, targets: str) ->
             merged = model.loss(IDS, TARGETS)
         torch.testing.assert_close(merged, loss, rtol=0.02, atol=0.0)
         results.append([loss, *gradients])
-    for wide, narrowed in zip(*results, strict=True):
-        assert torch.equal(wide, narrowed)
+    for autocast_value, narrow_value in zip(*results, strict=True):
+        assert torch.equal(autocast_value, narrow_value)

@@ -37,31 +37,33 @@ def gradients(head: nn.Module, value: torch.Tensor, x: torch.Tensor) -> list[tor
 
 @pytest.mark.parametrize("kind", ["linear", "adapted", "merged"])
 @pytest.mark.parametrize("positions", [1, 5, 23])
-def test_loss_and_gradients_are_those_of_cross_entropy(kind, positions):
+def test_loss_and_gradients_equal_cross_entropy(kind, positions):
     head = head_of(kind)
     x = torch.randn(positions, N_EMBD, requires_grad=True)
     targets = torch.randint(0, VOCABULARY, (positions,))
-    ours = summed_cross_entropy(head, x, targets)
-    theirs = F.cross_entropy(head(x), targets, reduction="sum")
-    torch.testing.assert_close(ours, theirs)
-    for mine, reference in zip(gradients(head, ours, x), gradients(head, theirs, x), strict=True):
-        if reference is None:
-            assert mine is None
+    loss = summed_cross_entropy(head, x, targets)
+    expected_loss = F.cross_entropy(head(x), targets, reduction="sum")
+    torch.testing.assert_close(loss, expected_loss)
+    for gradient, expected_gradient in zip(
+        gradients(head, loss, x), gradients(head, expected_loss, x), strict=True
+    ):
+        if expected_gradient is None:
+            assert gradient is None
         else:
-            torch.testing.assert_close(mine, reference, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(gradient, expected_gradient, rtol=1e-4, atol=1e-5)
 
 
 def test_extreme_logits_stay_finite():
     head = head_of("linear")
     x = torch.full((4, N_EMBD), 1e4, requires_grad=True)
     targets = torch.tensor([0, 6, 7, 49])
-    ours = summed_cross_entropy(head, x, targets)
-    torch.testing.assert_close(ours, F.cross_entropy(head(x), targets, reduction="sum"))
-    ours.backward()
+    loss = summed_cross_entropy(head, x, targets)
+    torch.testing.assert_close(loss, F.cross_entropy(head(x), targets, reduction="sum"))
+    loss.backward()
     assert torch.isfinite(x.grad).all()
 
 
-def test_without_gradients_it_takes_none():
+def test_no_gradients_are_recorded_under_no_grad():
     head = head_of("adapted")
     x = torch.randn(6, N_EMBD)
     targets = torch.randint(0, VOCABULARY, (6,))
@@ -71,7 +73,7 @@ def test_without_gradients_it_takes_none():
     assert not value.requires_grad
 
 
-def test_bfloat16_is_close():
+def test_bfloat16_loss_is_close_to_float32():
     head = head_of("adapted")
     x = torch.randn(9, N_EMBD, requires_grad=True)
     targets = torch.randint(0, VOCABULARY, (9,))

@@ -36,18 +36,18 @@ def rewrite(base: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> Non
 
 def sentence(base: Path) -> str:
     """Return the error message of `load`, which `inspect` must raise as well."""
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as load_error:
         pretrained.load(str(base))
-    text = str(caught.value)
-    with pytest.raises(UserError) as checked:
+    text = str(load_error.value)
+    with pytest.raises(UserError) as inspect_error:
         pretrained.inspect(str(base))
-    assert str(checked.value) == text
+    assert str(inspect_error.value) == text
     assert text.startswith(f"base_model = {str(base)!r}: ")
     assert "\n" not in text
     return text.removeprefix(f"base_model = {str(base)!r}: ")
 
 
-def test_the_head_of_a_tied_model_starts_as_a_copy(base: Path) -> None:
+def test_head_of_a_tied_model_starts_as_a_copy(base: Path) -> None:
     model = pretrained.load(str(base))
     assert torch.equal(model.lm_head.weight, model.wte.weight)
     assert model.lm_head.weight is not model.wte.weight
@@ -65,9 +65,9 @@ def test_weights_are_fp32_and_trainable(base: Path) -> None:
 
 def test_an_untied_model_can_not_be_tied(tmp_path: Path, save_peer: SavePeer) -> None:
     save_peer(tmp_path, tied=False)
-    for refuse in (pretrained.load, pretrained.inspect):
+    for load_model in (pretrained.load, pretrained.inspect):
         with pytest.raises(UserError, match="tie_weights"):
-            refuse(str(tmp_path), tie_weights=True)
+            load_model(str(tmp_path), tie_weights=True)
     pretrained.load(str(tmp_path))
     assert pretrained.inspect(str(tmp_path)) == []
 
@@ -78,14 +78,14 @@ def test_stored_head_equal_to_the_embedding_can_be_tied(base: Path) -> None:
     assert pretrained.load(str(base), tie_weights=True)
 
 
-def test_a_model_cut_into_several_files(tmp_path: Path, save_peer: SavePeer) -> None:
+def test_sharded_model_equals_the_single_file(tmp_path: Path, save_peer: SavePeer) -> None:
     peer = save_peer(tmp_path / "whole")
     base = tmp_path / "cut"
     peer.save_pretrained(base, max_shard_size="20KB")
     assert len([*base.glob("model-*.safetensors")]) > 2
     assert not (base / "model.safetensors").exists()
-    whole = pretrained.fingerprint(pretrained.load(str(tmp_path / "whole")))
-    assert pretrained.fingerprint(pretrained.load(str(base))) == whole
+    expected_hash = pretrained.fingerprint(pretrained.load(str(tmp_path / "whole")))
+    assert pretrained.fingerprint(pretrained.load(str(base))) == expected_hash
     first = min(base.glob("model-*.safetensors"))
     first.write_bytes(first.read_bytes()[:-1])
     assert sentence(base).startswith(f"{first.name} is damaged (")
@@ -94,7 +94,7 @@ def test_a_model_cut_into_several_files(tmp_path: Path, save_peer: SavePeer) -> 
 
 
 @pytest.mark.parametrize(
-    ("listed", "told"),
+    ("listed", "expected_message"),
     [
         ("[", "Expecting value"),
         ("[" * 100_000, "it lists no files"),
@@ -105,15 +105,15 @@ def test_a_model_cut_into_several_files(tmp_path: Path, save_peer: SavePeer) -> 
         ('{"weight_map": {"x": ".."}}', "which is no file beside it"),
     ],
 )  # fmt: skip
-def test_a_list_of_files_that_is_none(base: Path, listed: str, told: str) -> None:
+def test_invalid_shard_index_is_reported(base: Path, listed: str, expected_message: str) -> None:
     (base / "model.safetensors").unlink()
     (base / "model.safetensors.index.json").write_text(listed)
     text = sentence(base)
     assert text.startswith("model.safetensors.index.json is damaged (")
-    assert told in text
+    assert expected_message in text
 
 
-def test_old_exports_without_prefix_and_with_causal_masks(base: Path) -> None:
+def test_old_exports_without_prefix_and_with_causal_masks_are_loaded(base: Path) -> None:
     expected = pretrained.load(str(base)).state_dict()
 
     def age(tensors: dict[str, torch.Tensor]) -> None:
@@ -253,14 +253,12 @@ def test_invalid_fields_of_config_json_are_listed(
     assert len(text) < 200
 
 
-def test_a_missing_tensor(base: Path) -> None:
+def test_missing_tensor_is_reported(base: Path) -> None:
     rewrite(base, lambda tensors: tensors.pop("transformer.h.1.ln_2.bias"))
     assert sentence(base) == "h.1.ln_2.bias is missing"
 
 
-def test_a_missing_head_where_the_configuration_says_that_there_is_one(
-    tmp_path: Path, save_peer: SavePeer
-) -> None:
+def test_missing_head_of_an_untied_model_is_reported(tmp_path: Path, save_peer: SavePeer) -> None:
     save_peer(tmp_path, tied=False)
     state = load_file(tmp_path / "model.safetensors")
     del state["lm_head.weight"]
@@ -269,42 +267,42 @@ def test_a_missing_head_where_the_configuration_says_that_there_is_one(
         pretrained.load(str(tmp_path))
 
 
-def test_no_token_embedding(base: Path) -> None:
+def test_missing_token_embedding_is_reported(base: Path) -> None:
     rewrite(base, lambda tensors: tensors.pop("transformer.wte.weight"))
     assert sentence(base) == "wte.weight is missing; lm_head.weight is missing"
 
 
-def test_a_tensor_too_many(base: Path) -> None:
+def test_unexpected_tensor_is_reported(base: Path) -> None:
     rewrite(base, lambda tensors: tensors.update({"score.weight": torch.zeros(2, 32)}))
     assert sentence(base) == "score.weight is not part of GPT-2"
 
 
 @pytest.mark.parametrize("shape", [(32, 97), (32, 2), (97,), (), (2, 3, 4), (0, 0)])
-def test_a_tensor_of_another_shape(base: Path, shape: tuple[int, ...]) -> None:
+def test_wrong_shape_is_reported(base: Path, shape: tuple[int, ...]) -> None:
     rewrite(base, lambda tensors: tensors.update({QKV: torch.zeros(shape)}))
     assert "h.0.attn.q.weight has shape" in sentence(base)
     assert sentence(base).endswith("and must have (32, 32)")
 
 
-def test_a_position_table_of_another_length(base: Path) -> None:
+def test_wrong_position_table_length_is_reported(base: Path) -> None:
     rewrite(base, lambda t: t.update({"transformer.wpe.weight": torch.zeros(50, 32)}))
     assert sentence(base) == "wpe.weight has shape (50, 32) and must have (48, 32)"
 
 
-def test_many_problems_are_one_short_sentence(base: Path) -> None:
+def test_many_problems_are_reported_in_one_short_sentence(base: Path) -> None:
     rewrite(base, lambda tensors: tensors.clear())
     assert sentence(base).endswith(" more")
     assert len(sentence(base)) < 200
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b""])
-def test_a_truncated_file(base: Path, damage: Callable[[bytes], bytes]) -> None:
+def test_truncated_file_is_reported(base: Path, damage: Callable[[bytes], bytes]) -> None:
     path = base / "model.safetensors"
     path.write_bytes(damage(path.read_bytes()))
     assert sentence(base).startswith("model.safetensors is damaged (")
 
 
-def test_missing_files(base: Path) -> None:
+def test_missing_files_are_reported(base: Path) -> None:
     (base / "model.safetensors").unlink()
     assert sentence(base) == "it has no model.safetensors"
     (base / "config.json").unlink()
@@ -312,7 +310,7 @@ def test_missing_files(base: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["gpt3", "x" * 200, "\u00fc" * 200, "a\0b", "~/nothing"])
-def test_an_unknown_model(name: str) -> None:
+def test_unknown_model_is_reported(name: str) -> None:
     with pytest.raises(UserError, match="there is no such model"):
         pretrained.architecture(name)
 
@@ -330,7 +328,7 @@ def test_an_unknown_model(name: str) -> None:
         b'{"n_layer": -2, "n_head": 4, "n_embd": 32, "n_positions": 8, "vocab_size": 97}',
     ],
 )
-def test_a_config_that_is_no_gpt2(base: Path, config: bytes) -> None:
+def test_config_of_another_architecture_is_refused(base: Path, config: bytes) -> None:
     (base / "config.json").write_bytes(config)
     assert sentence(base).startswith("config.json is not a GPT-2 configuration")
 
@@ -339,19 +337,19 @@ def test_a_config_that_is_no_gpt2(base: Path, config: bytes) -> None:
     ("key", "value"),
     [("activation_function", "relu"), ("layer_norm_epsilon", 1e-6), ("scale_attn_weights", False)],
 )
-def test_a_gpt2_that_computes_something_else(base: Path, key: str, value: object) -> None:
+def test_unsupported_gpt2_variant_is_refused(base: Path, key: str, value: object) -> None:
     path = base / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
     assert f"{key} = {value!r}" in sentence(base)
 
 
-def test_the_sizes_come_from_config_json(base: Path) -> None:
+def test_sizes_are_read_from_config_json(base: Path) -> None:
     arch = pretrained.architecture(str(base))
     assert arch == Architecture(n_layer=2, n_head=4, n_embd=32, context=48, vocabulary=97)
     assert pretrained.architecture("gpt2-large") == FAMILY["gpt2-large"]
 
 
-def test_fingerprint_is_of_the_base(base: Path) -> None:
+def test_fingerprint_ignores_adapters(base: Path) -> None:
     model = pretrained.load(str(base))
     plain = pretrained.fingerprint(model)
     assert plain == pretrained.fingerprint(pretrained.load(str(base)))
@@ -363,13 +361,13 @@ def test_fingerprint_is_of_the_base(base: Path) -> None:
     assert pretrained.fingerprint(model) != plain
 
 
-def test_the_embedded_model_has_the_sizes_its_config_says() -> None:
+def test_embedded_model_matches_its_config() -> None:
     model = pretrained.load("gpt2-nano")
     assert model.arch == pretrained.architecture(str(pretrained.ASSETS / "gpt2-nano"))
     assert pretrained.fingerprint(model) == pretrained.fingerprint(pretrained.load("gpt2-nano"))
 
 
-def test_the_way_to_the_hubs_layout_is_the_way_back(base: Path) -> None:
+def test_hub_layout_conversion_round_trips(base: Path) -> None:
     peer = load_file(base / "model.safetensors")
     saved = pretrained.hub_layout(pretrained.load(str(base), tie_weights=True))
     assert saved.keys() == peer.keys()

@@ -47,8 +47,8 @@ class Page(AppTest):
 
     def widget(self, key: str) -> Any:
         """The widget of that key, or of that label."""
-        [found] = self.widgets(key)
-        return found
+        [match] = self.widgets(key)
+        return match
 
     def widgets(self, key: str) -> list[Any]:
         """All widgets of that key or label."""
@@ -59,9 +59,9 @@ class Page(AppTest):
 
     def press(self, button: str) -> "Page":
         """Press a button that may be pressed."""
-        found = self.widget(button)
-        assert not found.disabled
-        return found.click().run()
+        widget = self.widget(button)
+        assert not widget.disabled
+        return widget.click().run()
 
     def choose(self, key: str, value: Any) -> "Page":
         """Give a widget a value; into a choice that takes new words, it is typed."""
@@ -83,17 +83,19 @@ class Page(AppTest):
     def figure(self, title: str) -> dict[str, Any]:
         """The Plotly figure whose title begins so."""
         figures = [json.loads(chart.proto.spec) for chart in self.get("plotly_chart")]
-        [found] = [f for f in figures if f["layout"]["title"]["text"].startswith(title)]
-        return found
+        [match] = [f for f in figures if f["layout"]["title"]["text"].startswith(title)]
+        return match
 
     def texts(self) -> list[str]:
         """What the page says in words: alerts, captions, Markdown and HTML, as they were sent."""
         kinds = ("markdown", "caption", "error", "warning", "info", "toast", "html", "title")
         return [str(element.value) for kind in kinds for element in self.get(kind)]
 
-    def says(self, words: str) -> bool:
+    def says(self, expected_text: str) -> bool:
         """Whether a text on the page holds these words, Markdown's escapes aside."""
-        return any(words in text.replace("\\", "").replace("\u2060", "") for text in self.texts())
+        return any(
+            expected_text in text.replace("\\", "").replace("\u2060", "") for text in self.texts()
+        )
 
 
 def line(figure: dict[str, Any], place: int = 0) -> list[tuple[float, float]]:
@@ -150,7 +152,7 @@ def write_run(runs_dir: Path) -> Iterator[Callable[..., RunDirectory]]:
 
     Step n has loss `scale` * 4 / n and took half a second; every third step is evaluated.
     """
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as locks:
 
         def write(
             name: str = "one",
@@ -170,15 +172,15 @@ def write_run(runs_dir: Path) -> Iterator[Callable[..., RunDirectory]]:
             if status == "queued":
                 return run
             if status == "running":
-                held.enter_context(run.lock())  # its trainer is alive, so nobody settles it
+                locks.enter_context(run.lock())  # its trainer is alive, so nobody settles it
             run.append("status", status="running", pid=1, host="here")
             sizes = {"parameters": 1_000_000, "trainable": 1_000, "train_examples": 8}
-            found = {"base_hash": base_hash, "device": "Abacus 3000", "precision": "float32"}
-            run.append("plan", steps=planned or steps, steps_per_epoch=2, **sizes, **found)
+            base_fields = {"base_hash": base_hash, "device": "Abacus 3000", "precision": "float32"}
+            run.append("plan", steps=planned or steps, steps_per_epoch=2, **sizes, **base_fields)
             for step in range(1, steps + 1):
                 _step(run, step, config.lr, scale, final=step == steps and not planned)
-            told = {"sample": samples, "warning": warnings, "generation": answers}
-            for kind, events in told.items():
+            events_by_kind = {"sample": samples, "warning": warnings, "generation": answers}
+            for kind, events in events_by_kind.items():
                 for event in events:
                     run.append(kind, **event)
             if status != "running":
@@ -189,22 +191,36 @@ def write_run(runs_dir: Path) -> Iterator[Callable[..., RunDirectory]]:
 
 
 def _step(run: RunDirectory, step: int, lr: float, scale: float, final: bool) -> None:
-    place = {"step": step, "epoch": step / 2, "tokens": 10 * step, "seconds": 0.5 * step}
+    position = {"step": step, "epoch": step / 2, "tokens": 10 * step, "seconds": 0.5 * step}
     measured = {"lr": lr, "loss": scale * 4 / step, "grad_norm": scale + step}
     cost = {"tokens_per_s": 20.0 + step, "memory_mb": 500.0 + step, "padding": 0.25}
-    run.append("step", **place, **measured, **cost, examples=4 * step, batch=[0, 1, 2, 3])
+    run.append("step", **position, **measured, **cost, examples=4 * step, batch=[0, 1, 2, 3])
     if step % 3 == 0:
         losses = {"train_loss": scale * 3 / step, "val_loss": scale * 5 / step}
-        run.append("eval", **place, **losses, final=final)
+        run.append("eval", **position, **losses, final=final)
 
 
 @pytest.fixture
 def answer() -> Callable[..., dict[str, Any]]:
     """A function that makes the event of a test example's answer."""
 
-    def make(item: int, instruction: str, reference: str, text: str, **more: Any) -> dict[str, Any]:
-        told = {"item": item, "instruction": instruction, "input": "", "reference": reference}
-        return {**told, "answer": text, "tokens": 7, "cut": False, "prompt_cut": False, **more}
+    def make(
+        item: int, instruction: str, reference: str, text: str, **fields: Any
+    ) -> dict[str, Any]:
+        prompt_fields = {
+            "item": item,
+            "instruction": instruction,
+            "input": "",
+            "reference": reference,
+        }
+        return {
+            **prompt_fields,
+            "answer": text,
+            "tokens": 7,
+            "cut": False,
+            "prompt_cut": False,
+            **fields,
+        }
 
     return make
 

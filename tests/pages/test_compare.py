@@ -19,16 +19,16 @@ QUESTIONS = {
 
 
 @pytest.fixture
-def asked(write_run, answer):
+def write_answers(write_run, answer):
     """A function that writes a run with answers to all questions but those left out."""
 
-    def write(name, text="It is {}.", without=(), **more):
+    def write(name, text="It is {}.", excluded_questions=(), **fields):
         answers = [
             answer(
-                item, question, reference, text.format(reference.split()[-1].strip("'.")), **more
+                item, question, reference, text.format(reference.split()[-1].strip("'.")), **fields
             )
             for item, (question, reference) in enumerate(QUESTIONS.items(), 10)
-            if question not in without
+            if question not in excluded_questions
         ]
         return write_run(name, answers=answers)
 
@@ -40,19 +40,19 @@ def in_view(page):
     return page.get("html")[0].value.partition(">")[2].removesuffix("</div>").replace("&#x27;", "'")
 
 
-def boxes(page):
+def answer_boxes(page):
     """The bordered columns as (heading, text without marks, captions)."""
-    found = []
+    result = []
     for column in page.columns:
         headings = [re.sub(r"[*\\\u2060]", "", m.value) for m in column.markdown]
         if headings and column.get("html"):
             text = re.sub(r"<[^>]+>", "", column.get("html")[0].value)
-            found.append(
+            result.append(
                 (headings[0], text.replace("&#x27;", "'"), [c.value for c in column.caption])
             )
         elif headings:
-            found.append((headings[0], "", [c.value for c in column.caption]))
-    return found
+            result.append((headings[0], "", [c.value for c in column.caption]))
+    return result
 
 
 def click_late(page, label):
@@ -63,37 +63,37 @@ def click_late(page, label):
     button.click().run()
 
 
-def marked(page, place):
+def marked_words(page, box_index):
     """The words that stand out in a box."""
     columns = [c for c in page.columns if c.markdown and c.get("html")]
-    return re.findall(r"<mark[^>]*>\s*([^<]*?)\s*</mark>", columns[place].get("html")[0].value)
+    return re.findall(r"<mark[^>]*>\s*([^<]*?)\s*</mark>", columns[box_index].get("html")[0].value)
 
 
-def test_without_answers_it_says_what_is_missing(open_page, write_run):
+def test_page_without_answers_explains_what_is_missing(open_page, write_run):
     assert open_page("compare").says("No run has answered its test set yet")
     write_run("one", "running", planned=9)
     page = open_page("compare")
     assert page.says("No run has answered its test set yet")
 
 
-def test_live_without_runs_says_what_is_missing(open_page):
+def test_live_view_without_runs_explains_what_is_missing(open_page):
     assert open_page("compare").choose("Answers", "Live").says("No run has weights yet")
 
 
-def test_answers_stand_beside_the_reference(asked, open_page):
-    asked("one", "I say {}.")
-    asked("two", "{}")
+def test_answers_are_shown_next_to_the_reference(write_answers, open_page):
+    write_answers("one", "I say {}.")
+    write_answers("two", "{}")
     page = open_page("compare").choose("stored_runs", ["two", "one"])
     assert in_view(page) == "Give a synonym for 'sad'."
-    assert [(heading, text) for heading, text, _ in boxes(page)] == [
+    assert [(heading, text) for heading, text, _ in answer_boxes(page)] == [
         ("Reference", "A synonym for 'sad' is 'unhappy'."),
         ("two", "unhappy"),
         ("one", "I say unhappy."),
     ]
 
 
-def test_a_search_finds_what_means_it_best_first(asked, open_page):
-    asked("one")
+def test_search_ranks_by_meaning(write_answers, open_page):
+    write_answers("one")
     page = open_page("compare").choose("Find a prompt", "synonym for happy")
     listed = page.widget("place").options
     happy = ["Suggest an alternate word for 'happy'.", "Provide a synonym for 'happy'."]
@@ -102,32 +102,34 @@ def test_a_search_finds_what_means_it_best_first(asked, open_page):
     assert not any("capital" in text for text in listed)
 
 
-def test_a_search_for_nothing_like_it(asked, open_page):
-    asked("one")
+def test_search_without_matches_says_so(write_answers, open_page):
+    write_answers("one")
     page = open_page("compare").choose("Find a prompt", "xylophone")
     assert page.says("No test prompt has words like these")
     page.choose("Find a prompt", "")
     assert len(page.widget("place").options) == len(QUESTIONS)
 
 
-def test_next_and_previous_go_to_the_ends_and_no_further(asked, open_page):
-    asked("one")
+def test_next_and_previous_stop_at_the_ends(write_answers, open_page):
+    write_answers("one")
     page = open_page("compare")
     assert page.widget("Previous").disabled
-    seen = [in_view(page)]
+    instructions = [in_view(page)]
     while not page.widget("Next").disabled:
-        seen.append(in_view(page.press("Next")))
-    assert seen == list(QUESTIONS)
+        instructions.append(in_view(page.press("Next")))
+    assert instructions == list(QUESTIONS)
     click_late(page, "Next")
-    assert in_view(page) == seen[-1]
+    assert in_view(page) == instructions[-1]
     while not page.widget("Previous").disabled:
         page.press("Previous")
     click_late(page, "Previous")
-    assert in_view(page) == seen[0]
+    assert in_view(page) == instructions[0]
 
 
-def test_a_prompt_is_picked_from_the_list_and_a_new_search_starts_at_its_best(asked, open_page):
-    asked("one")
+def test_prompt_is_selected_from_the_list_and_a_new_search_selects_its_best_match(
+    write_answers, open_page
+):
+    write_answers("one")
     page = open_page("compare").choose("place", 3)
     assert in_view(page) == list(QUESTIONS)[3]
     page.press("Next")
@@ -137,60 +139,60 @@ def test_a_prompt_is_picked_from_the_list_and_a_new_search_starts_at_its_best(as
     assert page.widget("place").value == 0
 
 
-def test_a_visit_elsewhere_does_no_harm(asked, open_page):
-    asked("one")
+def test_page_renders_after_a_visit_to_another_page(write_answers, open_page):
+    write_answers("one")
     page = open_page("compare").press("Next").go("results").go("compare")
     assert in_view(page) in QUESTIONS
 
 
-def test_a_run_that_was_not_asked_says_so(asked, open_page):
+def test_run_without_an_answer_says_so(write_answers, open_page):
     question = "What is the capital of France?"
-    asked("one")
-    asked("two", without=[question])
+    write_answers("one")
+    write_answers("two", excluded_questions=[question])
     page = open_page("compare").choose("stored_runs", ["one", "two"])
     page.choose("Find a prompt", "capital")
-    assert boxes(page)[2] == ("two", "", ["This run has no answer to this prompt."])
-    assert boxes(page)[1][1] == "It is Paris."
+    assert answer_boxes(page)[2] == ("two", "", ["This run has no answer to this prompt."])
+    assert answer_boxes(page)[1][1] == "It is Paris."
 
 
-def test_answers_that_were_cut_say_so(asked, open_page):
-    asked("one", cut=True)
-    asked("two", prompt_cut=True)
+def test_truncated_answers_say_so(write_answers, open_page):
+    write_answers("one", cut=True)
+    write_answers("two", prompt_cut=True)
     page = open_page("compare").choose("stored_runs", ["one", "two"])
-    notes = {heading: captions for heading, _, captions in boxes(page)}
+    notes = {heading: captions for heading, _, captions in answer_boxes(page)}
     assert notes["one"] == ["cut at 7 tokens"]
     assert notes["two"] == ["the prompt was longer than the context and lost its beginning"]
     assert notes["Reference"] == []
 
 
-def test_an_empty_answer_is_told(asked, open_page):
-    asked("one", "")
-    assert boxes(open_page("compare"))[1] == ("one", "", ["(empty)"])
+def test_empty_answer_is_marked(write_answers, open_page):
+    write_answers("one", "")
+    assert answer_boxes(open_page("compare"))[1] == ("one", "", ["(empty)"])
 
 
-def test_words_that_are_not_in_the_reference_are_marked(asked, open_page):
-    asked("one", "The synonym of 'sad' is {}")
+def test_words_that_are_not_in_the_reference_are_marked(write_answers, open_page):
+    write_answers("one", "The synonym of 'sad' is {}")
     page = open_page("compare")
-    assert marked(page, 0) == []
-    assert marked(page, 1) == ["The", "of"]
+    assert marked_words(page, 0) == []
+    assert marked_words(page, 1) == ["The", "of"]
 
 
 def test_the_input_of_a_prompt_is_shown(write_run, open_page, answer):
-    told = answer(10, "Translate.", "Bonjour", "Bon", input="Good day\nto you")
-    write_run("one", answers=[told])
+    answer_event = answer(10, "Translate.", "Bonjour", "Bon", input="Good day\nto you")
+    write_run("one", answers=[answer_event])
     page = open_page("compare")
     assert any("Good day\nto you" in element.value for element in page.get("html"))
 
 
-def test_no_run_chosen(asked, open_page):
-    asked("one")
+def test_no_selected_run_shows_a_hint(write_answers, open_page):
+    write_answers("one")
     assert open_page("compare").choose("stored_runs", []).says("Choose at least one run")
 
 
-def test_more_runs_than_fit_side_by_side_are_cut(asked, open_page):
+def test_number_of_compared_runs_is_limited(write_answers, open_page):
     names = [f"run-{i}" for i in range(8)]
     for name in names:
-        asked(name)
+        write_answers(name)
     page = open_page("results")
     page.tick(*range(8)).press("Compare")
     assert len(page.widget("stored_runs").value) == 6
@@ -210,7 +212,7 @@ def train(runs_dir, dataset):
     return run
 
 
-def test_live_answers_of_runs_and_their_base(train, open_page):
+def test_live_view_shows_answers_of_runs_and_their_base(train, open_page):
     train("tuned", method="full", lr=0.01)
     adapted = train("adapted", method="lora", lora_rank=2, lr=0.01)
     page = open_page("compare").choose("Answers", "Live")
@@ -220,7 +222,7 @@ def test_live_answers_of_runs_and_their_base(train, open_page):
     page.press("Answer")
     assert not page.error
     assert not page.warning
-    base, tuned, lora = boxes(page)
+    base, tuned, lora = answer_boxes(page)
     assert [base[0], tuned[0], lora[0]] == ["base:gpt2-nano", "tuned", "adapted"]
     assert tuned[1] != base[1], "ten times the usual learning rate must show"
     hash = pretrained.fingerprint(pretrained.load("gpt2-nano"))
@@ -228,12 +230,12 @@ def test_live_answers_of_runs_and_their_base(train, open_page):
     assert hash in plan
     assert base[2][-1] == f"weights {hash[:16]}"
     assert tuned[2][-1] == lora[2][-1] == f"on base {hash[:16]}"
-    shown = [text for _, text, _ in boxes(page)]
+    answer_texts = [text for _, text, _ in answer_boxes(page)]
     page.press("Answer")
-    assert [text for _, text, _ in boxes(page)] == shown, "greedy"
+    assert [text for _, text, _ in answer_boxes(page)] == answer_texts, "greedy"
 
 
-def test_what_is_wrong_with_one_model_hinders_no_other(write_run, train, open_page, tmp_path):
+def test_error_of_one_model_does_not_affect_others(write_run, train, open_page, tmp_path):
     train("tuned", method="lora", lora_rank=2).append("plan", steps=2, base_hash="cd" * 32)
     write_run("early", "running", planned=9)
     write_run("lost", base_model=str(tmp_path / "gone"))
@@ -247,21 +249,21 @@ def test_what_is_wrong_with_one_model_hinders_no_other(write_run, train, open_pa
     assert len(errors) == 3
     [warning] = page.warning
     assert warning.value.startswith("Its base has other weights by now")
-    assert boxes(page)[-1][0] == "tuned"
-    assert f"on base {'cd' * 8}" in boxes(page)[-1][2]
+    assert answer_boxes(page)[-1][0] == "tuned"
+    assert f"on base {'cd' * 8}" in answer_boxes(page)[-1][2]
 
 
-def test_an_empty_question_is_not_asked(write_run, open_page):
+def test_empty_prompt_is_not_sent(write_run, open_page):
     write_run("one")
     page = open_page("compare").choose("Answers", "Live")
     page.widget("Instruction").set_value("  ")
     page.press("Answer")
     assert not page.error
-    assert not boxes(page)
+    assert not answer_boxes(page)
     assert page.info[0].value == "Type an instruction."
 
 
-def test_the_same_runs_are_compared_in_both_ways(train, open_page):
+def test_selection_is_shared_by_both_views(train, open_page):
     for name in ("one", "two", "three"):
         train(name)
     page = open_page("compare")
@@ -273,10 +275,10 @@ def test_the_same_runs_are_compared_in_both_ways(train, open_page):
     assert page.widget("stored_runs").value == ["two"]
 
 
-def test_what_most_runs_answered_comes_first(asked, open_page):
+def test_prompts_answered_by_most_runs_come_first(write_answers, open_page):
     first, second = list(QUESTIONS)[:2]
-    asked("one")
-    asked("two", without=[first])
+    write_answers("one")
+    write_answers("two", excluded_questions=[first])
     page = open_page("compare").choose("stored_runs", ["one"])
     assert in_view(page) == first
     page.choose("stored_runs", ["one", "two"])
@@ -284,10 +286,10 @@ def test_what_most_runs_answered_comes_first(asked, open_page):
     assert not page.says("This run has no answer to this prompt.")
 
 
-def test_current_prompt_stays_when_the_runs_change(asked, open_page):
+def test_current_prompt_stays_when_the_runs_change(write_answers, open_page):
     first, second = list(QUESTIONS)[:2]
-    asked("one")
-    asked("two", without=[first])
+    write_answers("one")
+    write_answers("two", excluded_questions=[first])
     page = open_page("compare").choose("stored_runs", ["one"])
     assert in_view(page.choose("place", 1)) == second
     page.choose("stored_runs", ["one", "two"])
@@ -297,9 +299,9 @@ def test_current_prompt_stays_when_the_runs_change(asked, open_page):
     assert in_view(page) == second
 
 
-def test_truncated_selection_shows_run_counts(asked, write_run, open_page):
+def test_truncated_selection_shows_run_counts(write_answers, write_run, open_page):
     for number in range(8):
-        asked(f"run-{number}")
+        write_answers(f"run-{number}")
     write_run("unanswered", "stopped", "")
     page = open_page("results").tick(*range(9)).press("Compare")
     assert len(page.widget("stored_runs").value) == 6

@@ -17,7 +17,7 @@ def dataset(tmp_path):
     return path
 
 
-def shown(page):
+def visible_text(page):
     return page.dataframe[0].value
 
 
@@ -25,23 +25,23 @@ def tokens(page):
     return " ".join(html.proto.body for html in page.get("html"))
 
 
-def test_the_embedded_data_set_comes_first(page):
+def test_embedded_data_set_is_the_default(page):
     page.go("data")
     assert [m.label for m in page.metric][:3] == ["Train", "Test", "Validation"]
     assert "Response" in tokens(page)
-    assert shown(page)["part"].tolist()[0] == "train"
+    assert visible_text(page)["part"].tolist()[0] == "train"
 
 
-def test_a_file_of_ones_own(page, dataset):
+def test_local_file_can_be_inspected(page, dataset):
     page.go("data", dataset=str(dataset))
     assert [m.value for m in page.metric][:3] == ["34", "4", "2"]
     page.widget("Find examples").set_value("bird").run()
-    assert shown(page)["item"].tolist() == [35]
+    assert visible_text(page)["item"].tolist() == [35]
     assert "&lt;" in tokens(page)
     assert "<b>" not in tokens(page)
 
 
-def test_what_is_cut_and_masked_is_counted(page, dataset):
+def test_truncated_and_masked_tokens_are_counted(page, dataset):
     page.go("data", dataset=str(dataset))
     page.widget("Maximum length").set_value(36).run()
     page.widget("Mask the prompt").set_value(True).run()
@@ -51,25 +51,25 @@ def test_what_is_cut_and_masked_is_counted(page, dataset):
     assert page.metric[6].value == "34"
 
 
-def test_leaks(page, dataset):
+def test_test_examples_found_in_training_are_listed(page, dataset):
     page.go("data", dataset=str(dataset))
     page.widget("View").set_value("Leaks").run()
-    frame = shown(page)
+    frame = visible_text(page)
     assert frame["Items"].tolist()[0] == "34, 3"
     assert frame["Same prompt"].tolist()[0]
 
 
-def test_what_cannot_be_read_is_told(page):
+def test_unreadable_data_set_is_reported(page):
     page.go("data", dataset="nowhere.json")
     assert "file not found" in page.error[0].value.replace("\\", "")
 
 
-def test_what_is_not_downloaded_is_told(page):
+def test_missing_download_is_reported(page):
     page.go("data", dataset="owner/name")
     assert "not on this machine" in page.info[0].value
 
 
-def test_another_data_set_is_chosen_and_the_first_again(page, dataset):
+def test_switching_data_sets_back_shows_the_first_again(page, dataset):
     page.go("data", dataset=str(dataset))
     page.widget("dataset").set_value("primer").run()
     assert page.metric[0].value == "2,006"
@@ -86,7 +86,7 @@ def test_skipped_records_and_unused_keys_are_listed(page, tmp_path):
     page.go("data", dataset=str(path))
     assert page.says("1 of 40 records are skipped: empty output (record 7).")
     assert [e.label for e in page.expander] == ["Skipped records (1)"]
-    assert shown(page).values.tolist() == [["record 7", "empty output"]]
+    assert visible_text(page).values.tolist() == [["record 7", "empty output"]]
     assert page.says("Unused keys (with record counts): system (1), x <img")
     assert [m.value for m in page.metric][:3] == ["33", "3", "3"]
     table = page.dataframe[1].value
@@ -94,7 +94,7 @@ def test_skipped_records_and_unused_keys_are_listed(page, tmp_path):
     page.widget("Keep empty outputs").set_value(True).run()
     assert not page.warning
     assert [m.value for m in page.metric][:3] == ["34", "4", "2"]
-    assert shown(page)["output"].tolist()[6] == " "
+    assert visible_text(page)["output"].tolist()[6] == " "
 
 
 def test_file_without_usable_record_is_an_error(page, tmp_path):
@@ -109,7 +109,7 @@ def test_selected_example_stays_selected_when_rows_change(page, dataset):
     page.select(page.dataframe[0], 5)
     assert any(c.value.startswith("Item 5 ") for c in page.caption)
     page.choose("Find examples", "count 5 6 7")
-    assert shown(page)["item"].tolist() != list(range(40))
+    assert visible_text(page)["item"].tolist() != list(range(40))
     assert any(c.value.startswith("Item 5 ") for c in page.caption)
     page.choose("Find examples", "bird")
     assert any(c.value.startswith("Item 35 ") for c in page.caption)

@@ -6,12 +6,12 @@ import pytest
 
 
 @pytest.mark.parametrize("page", ["live", "results", "compare", "launch", "scoring"])
-def test_a_status_that_there_is_not_is_shown_as_a_word(write_run, open_page, answer, page):
+def test_unknown_status_is_shown_as_text(write_run, open_page, answer, page):
     run = write_run("odd", answers=[answer(10, "Say red.", "red", "blue")])
     run.append("status", status="dancing", reason=None)
-    shown = open_page(page)
+    live_page = open_page(page)
     if page == "results":
-        shown.tick(0)
+        live_page.tick(0)
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ def test_a_status_that_there_is_not_is_shown_as_a_word(write_run, open_page, ans
     [{"steps": 0}, {"steps": -5}, {"steps": None}, {"steps": 2**62}, {"steps_per_epoch": 0}],
     ids=str,
 )
-def test_a_plan_that_cannot_be_is_drawn(write_run, open_page, fields):
+def test_impossible_plan_is_drawn(write_run, open_page, fields):
     run = write_run("odd", "running")
     run.append("plan", **{"steps": 4, "steps_per_epoch": 4} | fields)
     run.append("step", step=7, epoch=1.0, tokens=1, seconds=0.0, loss=1e308, lr=-1.0)
@@ -29,7 +29,7 @@ def test_a_plan_that_cannot_be_is_drawn(write_run, open_page, fields):
     open_page("results").tick(0)
 
 
-def test_halves_of_letters_in_a_data_set_are_shown(open_page, tmp_path):
+def test_lone_surrogates_in_a_data_set_are_shown(open_page, tmp_path):
     records = [{"instruction": f"Say {i}.", "output": f"{i}"} for i in range(40)]
     records[0] = {"instruction": "half \ud800", "input": "\udfff", "output": "of it \ud83d"}
     path = tmp_path / "halves.json"

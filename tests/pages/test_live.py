@@ -30,15 +30,15 @@ PLACES = {
 def badge(page, name):
     """The line with a run's name and status."""
     lines = [m.value.replace("\\", "") for m in page.markdown if "-badge[" in m.value]
-    [found] = [text for text in lines if f"**{name}**" in text]
-    return found
+    [match] = [text for text in lines if f"**{name}**" in text]
+    return match
 
 
 def progress(page):
     return [bar.proto.text for bar in page.get("progress")]
 
 
-def test_without_runs_it_leads_to_launch(open_page):
+def test_page_without_runs_links_to_launch(open_page):
     page = open_page("live")
     assert page.says("No run yet")
     assert page.get("page_link")[0].label == "Launch"
@@ -55,7 +55,7 @@ def test_without_runs_it_leads_to_launch(open_page):
         ("finished", None, None),
     ],
 )
-def test_every_state_of_a_run_shows(write_run, open_page, status, reason, button):
+def test_every_run_status_is_shown(write_run, open_page, status, reason, button):
     write_run("one", status, reason, method="full" if status == "finished" else "lora")
     page = open_page("live")
     assert status in badge(page, "one")
@@ -85,29 +85,29 @@ def test_resume_button_lists_changed_settings(write_run, open_page):
 
 
 @pytest.mark.parametrize("x", PLACES)
-def test_the_figures_are_the_events(write_run, open_page, line, x):
+def test_charts_plot_the_events(write_run, open_page, line, x):
     write_run("one", steps=9, lr=3e-4)
     page = open_page("live").choose("x-axis", x)
-    place = PLACES[x]
+    position = PLACES[x]
     steps = range(1, 10)
-    assert line(page.figure("Training loss")) == [(place(n), 4 / n) for n in steps]
-    assert line(page.figure("Learning rate")) == [(place(n), 3e-4) for n in steps]
-    assert line(page.figure("Gradient norm")) == [(place(n), 1 + n) for n in steps]
-    assert line(page.figure("Tokens per second")) == [(place(n), 20 + n) for n in steps]
-    assert line(page.figure("Loss"), 0) == [(place(n), 5 / n) for n in (3, 6, 9)]
-    assert line(page.figure("Loss"), 1) == [(place(n), 3 / n) for n in (3, 6, 9)]
+    assert line(page.figure("Training loss")) == [(position(n), 4 / n) for n in steps]
+    assert line(page.figure("Learning rate")) == [(position(n), 3e-4) for n in steps]
+    assert line(page.figure("Gradient norm")) == [(position(n), 1 + n) for n in steps]
+    assert line(page.figure("Tokens per second")) == [(position(n), 20 + n) for n in steps]
+    assert line(page.figure("Loss"), 0) == [(position(n), 5 / n) for n in (3, 6, 9)]
+    assert line(page.figure("Loss"), 1) == [(position(n), 3 / n) for n in (3, 6, 9)]
     assert line(page.figure("Perplexity"), 0) == [
-        (place(n), pytest.approx(2.718281828459045 ** (5 / n))) for n in (3, 6, 9)
+        (position(n), pytest.approx(2.718281828459045 ** (5 / n))) for n in (3, 6, 9)
     ]
 
 
-def test_new_events_show_at_the_next_run_of_the_page(write_run, open_page, line):
+def test_new_events_are_shown_on_rerun(write_run, open_page, line):
     run = write_run("one", "running", planned=9)
     page = open_page("live")
     expected = "step 6 of 9, 3 s, 2 s to go; loss 0.6667; validation loss 0.8333"
     assert progress(page) == [expected]
-    more = {"epoch": 3.5, "tokens": 70, "seconds": 3.5, "lr": 1e-3, "grad_norm": 1.0}
-    run.append("step", step=7, loss=0.25, tokens_per_s=9.0, **more)
+    event_fields = {"epoch": 3.5, "tokens": 70, "seconds": 3.5, "lr": 1e-3, "grad_norm": 1.0}
+    run.append("step", step=7, loss=0.25, tokens_per_s=9.0, **event_fields)
     runtime.lab().refresh()
     page.run()
     assert progress(page)[0].startswith("step 7 of 9, 4 s, 1 s to go; loss 0.2500;")
@@ -125,24 +125,30 @@ def test_progress_before_the_first_step_and_after_the_last(write_run, open_page)
     assert page.get("progress")[1].proto.value == 100
 
 
-def test_a_trainer_that_has_only_just_started(write_run, open_page):
+def test_starting_trainer_shows_download_progress(write_run, open_page):
     run = write_run("one", "queued")
     with run.lock():
         run.append("status", status="running", pid=1, host="here")
         page = open_page("live")
         assert progress(page) == ["loading the model and the data"]
-        for done in (-1, 1_500_000_000, 6_431_829_964):  # the first one was edited by hand
-            run.append("download", repository="a/gpt_2*xl*", bytes=done, total=6_431_829_964)
+        for downloaded_bytes in (
+            -1,
+            1_500_000_000,
+            6_431_829_964,
+        ):  # the first one was edited by hand
+            run.append(
+                "download", repository="a/gpt_2*xl*", bytes=downloaded_bytes, total=6_431_829_964
+            )
             runtime.lab().refresh()
             page = open_page("live")
-            if done == 1_500_000_000:
+            if downloaded_bytes == 1_500_000_000:
                 assert progress(page) == [r"downloading a\/gpt\_2\*xl\*: 1,500 of 6,432 MB"]
                 assert page.get("progress")[0].proto.value == 23
             else:
                 assert progress(page) == ["loading the model and the data"]
 
 
-def test_which_run_is_shown_first(write_run, open_page):
+def test_running_or_linked_runs_are_selected_first(write_run, open_page):
     write_run("old")
     write_run("going", "running")
     write_run("new")
@@ -152,7 +158,7 @@ def test_which_run_is_shown_first(write_run, open_page):
     assert page.query_params["run"] == ["new", "old"]
 
 
-def test_of_runs_that_have_ended_the_newest_is_shown(write_run, open_page):
+def test_newest_ended_run_is_shown(write_run, open_page):
     for name in ("first", "second"):
         write_run(name)
     assert open_page("live").widget("live_runs").value in (["first"], ["second"])
@@ -183,7 +189,7 @@ def test_newest_samples_are_shown_with_the_total_count(write_run, open_page):
     assert [f"hi {n}." in texts for n in (4, 5, 24)] == [False, True, True]
 
 
-def test_several_runs_lie_over_each_other_in_their_own_colours(write_run, open_page, line):
+def test_several_runs_are_overlaid_in_separate_colors(write_run, open_page, line):
     write_run("one")
     write_run("two", scale=2.0, steps=3)
     page = open_page("live", run=["two", "one"])
@@ -204,7 +210,7 @@ def test_several_runs_lie_over_each_other_in_their_own_colours(write_run, open_p
     assert not page.get("plotly_chart")
 
 
-def test_log_scale_for_all_but_the_learning_rate(write_run, open_page):
+def test_log_scale_applies_to_all_charts_except_the_learning_rate(write_run, open_page):
     write_run("one")
     page = open_page("live")
     assert {page.figure(t)["layout"]["yaxis"]["type"] for t in TITLES} == {"linear"}
@@ -214,7 +220,7 @@ def test_log_scale_for_all_but_the_learning_rate(write_run, open_page):
     assert set(kinds.values()) == {"log"}
 
 
-def test_smoothing_is_a_mean_before_which_the_raw_curve_recedes(write_run, open_page, line):
+def test_smoothed_curve_is_a_moving_average_over_a_faded_raw_curve(write_run, open_page, line):
     write_run("one")
     page = open_page("live").choose("Smoothing", 3)
     figure = page.figure("Training loss")
@@ -225,7 +231,7 @@ def test_smoothing_is_a_mean_before_which_the_raw_curve_recedes(write_run, open_
     assert figure["data"][0]["opacity"] < 1
 
 
-def test_stop_asks_the_trainer_and_says_so(write_run, open_page):
+def test_stop_requests_a_stop_and_says_so(write_run, open_page):
     run = write_run("one", "running", planned=99)
     page = open_page("live").press("Stop")
     assert run.stop_request() == "stopped"
@@ -233,7 +239,7 @@ def test_stop_asks_the_trainer_and_says_so(write_run, open_page):
     assert run.status() == "running", "the trainer has the last word"
 
 
-def test_a_run_that_waits_stops_at_once_and_leaves_the_queue(write_run, open_page):
+def test_queued_run_stops_at_once_and_leaves_the_queue(write_run, open_page):
     run = write_run("one", "queued")
     page = open_page("live").press("Stop")
     assert run.status() == "stopped"
@@ -250,7 +256,7 @@ def test_resume_queues_a_run_again(write_run, open_page):
     assert not page.error
 
 
-def test_a_stop_that_comes_too_late_is_a_sentence(write_run, open_page):
+def test_late_stop_is_reported_in_one_sentence(write_run, open_page):
     run = write_run("one", "queued")
     page = open_page("live")
     run.append("status", status="finished")
@@ -259,7 +265,7 @@ def test_a_stop_that_comes_too_late_is_a_sentence(write_run, open_page):
     assert "finished" in badge(page, "one")
 
 
-def test_samples_newest_first(write_run, open_page):
+def test_samples_are_sorted_newest_first(write_run, open_page):
     samples = [{"step": n, "prompt": "Say hi.", "text": f"hi number {n}\nagain"} for n in (10, 20)]
     write_run("one", samples=samples)
     page = open_page("live")
@@ -269,14 +275,14 @@ def test_samples_newest_first(write_run, open_page):
     assert page.says("one, step 20: Say hi.")
 
 
-def test_no_axes_are_drawn_before_a_run_has_begun(write_run, open_page):
+def test_queued_run_shows_no_charts(write_run, open_page):
     write_run("one", "queued").log_path.write_text("it waits")
     page = open_page("live")
     assert not page.get("plotly_chart")
     assert [code.value for code in page.choose("Details", "Log").get("code")] == ["it waits"]
 
 
-def test_resume_says_from_where(write_run, open_page):
+def test_resume_names_the_checkpoint_step(write_run, open_page):
     run = write_run("one", "stopped", "", planned=9)
     page = open_page("live")
     assert page.widget("Resume").help == "From the start: it has no checkpoint yet."
@@ -285,12 +291,12 @@ def test_resume_says_from_where(write_run, open_page):
     assert page.run().widget("Resume").help == "From its checkpoint at step 6."
 
 
-def test_the_newest_losses_are_told(write_run, open_page):
+def test_latest_losses_are_shown(write_run, open_page):
     write_run("one")
     assert progress(open_page("live")) == ["step 6 of 6, 3 s; loss 0.6667; validation loss 0.8333"]
 
 
-def test_a_link_to_a_run_that_is_not_there_says_so(write_run, open_page):
+def test_link_to_an_unknown_run_says_so(write_run, open_page):
     write_run("one")
     page = open_page("live", run=["<b>gone", "one"])
     assert page.says("There is no run called <b>gone.")
@@ -298,7 +304,7 @@ def test_a_link_to_a_run_that_is_not_there_says_so(write_run, open_page):
     assert not page.run().says("There is no run")
 
 
-def test_warnings(write_run, open_page):
+def test_warnings_are_listed(write_run, open_page):
     write_run("one", warnings=[{"step": 4, "about": "data", "message": "2 examples are left out"}])
     write_run("two")
     page = open_page("live", run=["one", "two"]).choose("Details", "Warnings")
@@ -308,7 +314,7 @@ def test_warnings(write_run, open_page):
     assert page.says("Nothing to warn of")
 
 
-def test_the_log_of_the_trainer(write_run, open_page):
+def test_trainer_log_is_shown(write_run, open_page):
     write_run("one").log_path.write_text("epoch 1\n<b>done</b>")
     write_run("two")
     page = open_page("live", run=["one", "two"]).choose("Details", "Log")
@@ -318,7 +324,7 @@ def test_the_log_of_the_trainer(write_run, open_page):
     ]
 
 
-def test_a_run_deleted_elsewhere_leaves_the_page(write_run, open_page):
+def test_run_deleted_in_another_tab_disappears(write_run, open_page):
     write_run("one")
     write_run("two")
     page = open_page("live", run=["one", "two"])
@@ -328,7 +334,7 @@ def test_a_run_deleted_elsewhere_leaves_the_page(write_run, open_page):
     assert page.widget("live_runs").value == ["two"]
 
 
-def test_the_sidebar_says_what_the_queue_does(write_run, open_page, monkeypatch):
+def test_sidebar_shows_the_queue(write_run, open_page, monkeypatch):
     page = open_page("live")
     assert page.sidebar.caption[0].value == "No run is trained and none waits."
     monkeypatch.setattr(runtime.lab().queue, "names", lambda: ["one", "two", "three"])
@@ -337,7 +343,7 @@ def test_the_sidebar_says_what_the_queue_does(write_run, open_page, monkeypatch)
     assert popover.proto.popover.label == "Training 1, waiting 2"
 
 
-def test_a_run_of_which_only_the_settings_are_there(write_run, open_page):
+def test_run_without_an_event_file_is_shown_as_queued(write_run, open_page):
     run = write_run("one", "queued")
     run.events_path.unlink()
     page = open_page("live")
@@ -345,7 +351,7 @@ def test_a_run_of_which_only_the_settings_are_there(write_run, open_page):
     assert RunDirectory(run.path).status() == "queued"
 
 
-def test_a_run_that_does_not_heed_a_stop_can_be_killed(write_run, open_page):
+def test_run_that_ignores_a_stop_can_be_killed(write_run, open_page):
     run = write_run("one", "running", planned=9)
     page = open_page("live").press("Stop")
     assert [(b.label, b.disabled) for b in page.button] == [("Stopping", True)]
@@ -355,7 +361,7 @@ def test_a_run_that_does_not_heed_a_stop_can_be_killed(write_run, open_page):
     assert [(b.label, b.disabled) for b in page.button] == [("Kill", False)]
 
 
-def test_a_run_that_is_silent_is_told(write_run, open_page, monkeypatch):
+def test_silent_run_shows_a_warning(write_run, open_page, monkeypatch):
     write_run("one", "running", planned=9)
     page = open_page("live")
     assert not page.says("Nothing heard from it")

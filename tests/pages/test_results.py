@@ -18,18 +18,18 @@ def downloads(monkeypatch):
     """A function that reads the file behind a download button of the page as it stands."""
     storages = []
 
-    class Kept(MemoryMediaFileStorage):
+    class RecordingStorage(MemoryMediaFileStorage):
         def __init__(self, *arguments):
             super().__init__(*arguments)
             storages.append(self)
 
-    monkeypatch.setattr("streamlit.testing.v1.app_test.MemoryMediaFileStorage", Kept)
+    monkeypatch.setattr("streamlit.testing.v1.app_test.MemoryMediaFileStorage", RecordingStorage)
 
-    def read(page, label):
+    def read_download(page, label):
         url = page.widget(label).proto.url
         return storages[-1].get_file(url.rpartition("/")[2]).content.decode()
 
-    return read
+    return read_download
 
 
 def table(page):
@@ -41,26 +41,26 @@ def row(page, name):
     return frame[frame["name"] == name].iloc[0]
 
 
-def place(page, name):
+def row_index(page, name):
     """Where a run stands in the table."""
     return table(page)["name"].tolist().index(name)
 
 
-def test_without_runs_it_leads_to_launch(open_page):
+def test_page_without_runs_links_to_launch(open_page):
     page = open_page("results")
     assert page.says("No run yet")
     assert page.get("page_link")[0].label == "Launch"
     assert not page.dataframe
-    told = table(page.choose("Journal", True))
-    assert told["name"].tolist() == [row["name"] for row in journal.rows()]
+    journal_table = table(page.choose("Journal", True))
+    assert journal_table["name"].tolist() == [row["name"] for row in journal.rows()]
     assert not page.exception
 
 
-def test_a_row_is_what_the_run_was_set_to_and_what_came_of_it(write_run, open_page, answer):
-    right = answer(10, "Say red.", "red", "Red!")
-    wrong = answer(11, "Say blue.", "blue", "green")
+def test_row_shows_settings_and_results(write_run, open_page, answer):
+    correct_answer = answer(10, "Say red.", "red", "Red!")
+    wrong_answer = answer(11, "Say blue.", "blue", "green")
     write_run("one", method="lora", lora_rank=3, lora_alpha=6, lr=2e-4, min_lr=1e-5, epochs=3,
-              warmup_fraction=0.2, batch_size=2, notes="mine", answers=[right, wrong])  # fmt: skip
+              warmup_fraction=0.2, batch_size=2, notes="mine", answers=[correct_answer, wrong_answer])  # fmt: skip
     expected = {
         "status": "finished", "base_model": "gpt2-nano", "method": "lora", "lora_rank": 3,
         "lora_alpha": 6, "batch_size": 2, "epochs": 3, "lr": 2e-4, "min_lr": 1e-5,
@@ -68,11 +68,11 @@ def test_a_row_is_what_the_run_was_set_to_and_what_came_of_it(write_run, open_pa
         "peak_memory_mb": 506.0, "exact": 0.5, "notes": "mine",
     }  # fmt: skip
     page = open_page("results").choose("Columns", ["name", *expected])
-    found = row(page, "one")
-    assert {key: found[key] for key in expected} == expected
+    result_row = row(page, "one")
+    assert {key: result_row[key] for key in expected} == expected
 
 
-def test_settings_without_effect_and_figures_not_there_are_empty(write_run, open_page):
+def test_ineffective_settings_and_missing_values_are_empty(write_run, open_page):
     write_run("full", method="full", min_lr=None)
     write_run("waiting", "queued", method="lora")
     page = open_page("results")
@@ -84,13 +84,13 @@ def test_settings_without_effect_and_figures_not_there_are_empty(write_run, open
     assert str(table(page)["lora_rank"].dtype).startswith("Int"), "16 and not 16.0"
 
 
-def test_the_filter_takes_every_word_in_any_column_shown_or_not(write_run, open_page):
+def test_filter_matches_every_word_in_any_visible_or_hidden_column(write_run, open_page):
     write_run("one", method="lora", notes="Some Thoughts")
     write_run("two", method="full")
     write_run("three", "failed", "no", method="lora")
     page = open_page("results")
     assert len(table(page)) == 3
-    for words, names in {
+    for query, names in {
         "lora": {"one", "three"},
         "LORA finished": {"one"},
         "thoughts": {"one"},
@@ -99,13 +99,13 @@ def test_the_filter_takes_every_word_in_any_column_shown_or_not(write_run, open_
         "nothing-like-it": set(),
         "": {"one", "two", "three"},
     }.items():
-        page.choose("Filter", words)
-        assert set(table(page)["name"]) == names, words
-        told = f"{len(names)} {'run' if len(names) == 1 else 'runs'}."
-        assert page.says(told if names else "No run fits this filter.")
+        page.choose("Filter", query)
+        assert set(table(page)["name"]) == names, query
+        expected_caption = f"{len(names)} {'run' if len(names) == 1 else 'runs'}."
+        assert page.says(expected_caption if names else "No run fits this filter.")
 
 
-def test_columns_are_chosen(write_run, open_page):
+def test_columns_can_be_selected(write_run, open_page):
     write_run("one")
     page = open_page("results")
     assert "device" not in table(page)
@@ -119,7 +119,7 @@ def test_columns_are_chosen(write_run, open_page):
     assert not page.widgets("Choose for me")
 
 
-def test_settings_in_which_runs_differ_are_shown_until_columns_are_chosen(write_run, open_page):
+def test_differing_settings_are_shown_until_columns_are_selected(write_run, open_page):
     write_run("one", weight_decay=0.1)
     page = open_page("results")
     assert not {"weight_decay", "grad_clip"} & {*table(page)}
@@ -136,29 +136,29 @@ def test_settings_in_which_runs_differ_are_shown_until_columns_are_chosen(write_
     assert [*table(page)] == ["name"], "what a person chose stays"
 
 
-def test_the_settings_of_ticked_runs_stand_beside_each_other(write_run, open_page):
+def test_settings_of_selected_runs_are_shown_side_by_side(write_run, open_page):
     write_run("one", method="lora", lora_rank=4, notes="mine")
     write_run("two", method="lora", lora_rank=8, dropout=0.1)
     page = open_page("results")
-    page.tick(place(page, "one"), place(page, "two"))
-    told = page.dataframe[1].value
-    assert told.loc["Rank", ["one", "two"]].tolist() == ["4", "8"]
-    assert told.loc["Dropout", ["one", "two"]].tolist() == ["0", "0.1"]
-    assert "Method" not in told.index
+    page.tick(row_index(page, "one"), row_index(page, "two"))
+    settings_table = page.dataframe[1].value
+    assert settings_table.loc["Rank", ["one", "two"]].tolist() == ["4", "8"]
+    assert settings_table.loc["Dropout", ["one", "two"]].tolist() == ["0", "0.1"]
+    assert "Method" not in settings_table.index
     page.choose("Every setting", True)
-    page.tick(place(page, "one")).tick(place(page, "one"), place(page, "two"))
+    page.tick(row_index(page, "one")).tick(row_index(page, "one"), row_index(page, "two"))
     assert "Method" in page.dataframe[1].value.index
 
 
-def test_the_settings_of_one_run_stand_beside_the_defaults(write_run, open_page):
+def test_settings_of_one_run_are_shown_next_to_the_defaults(write_run, open_page):
     write_run("one", method="full", epochs=7)
     page = open_page("results").tick(0)
-    told = page.dataframe[1].value
-    assert told.loc["Epochs", ["one", "Default value"]].tolist() == ["7", "1"]
-    assert "Rank" not in told.index, "a rank has no effect without LoRA"
+    settings_table = page.dataframe[1].value
+    assert settings_table.loc["Epochs", ["one", "Default value"]].tolist() == ["7", "1"]
+    assert "Rank" not in settings_table.index, "a rank has no effect without LoRA"
 
 
-def test_runs_of_other_examples_are_said_not_to_compare(write_run, open_page):
+def test_runs_on_different_test_examples_show_a_warning(write_run, open_page):
     write_run("one", max_examples=900)
     assert not open_page("results").says("different examples")
     write_run("two", max_examples=90)
@@ -169,7 +169,7 @@ def test_runs_of_other_examples_are_said_not_to_compare(write_run, open_page):
     assert not page.says("different examples")
 
 
-def test_the_filter_compares_and_says_what_it_cannot(write_run, open_page):
+def test_filter_supports_comparisons_and_reports_invalid_ones(write_run, open_page):
     write_run("one", lr=1e-4)
     write_run("two", lr=2e-4)
     page = open_page("results").choose("Filter", "lr>1e-4")
@@ -181,7 +181,7 @@ def test_the_filter_compares_and_says_what_it_cannot(write_run, open_page):
     assert len(table(page)) == 2
 
 
-def test_downloads_are_the_table_as_shown(write_run, open_page, downloads):
+def test_downloads_equal_the_shown_table(write_run, open_page, downloads):
     write_run("one", notes='a|b, "c"\nd')
     write_run("two", "failed", "no")
     page = open_page("results").choose("Filter", "one")
@@ -215,7 +215,7 @@ def test_large_perplexity_is_not_truncated(write_run, open_page, downloads):
     assert config["perplexity"]["type_config"]["format"] == "%.3f"
 
 
-def test_nothing_found_downloads_nothing(write_run, open_page, downloads):
+def test_empty_result_has_no_downloads(write_run, open_page, downloads):
     write_run("one")
     page = open_page("results").choose("Filter", "nothing-like-it")
     assert downloads(page, "CSV").splitlines() == [",".join(table(page).columns)]
@@ -223,7 +223,7 @@ def test_nothing_found_downloads_nothing(write_run, open_page, downloads):
     assert page.widget("Open in Live").disabled
 
 
-def test_notes_are_kept_with_the_run_and_shown(write_run, open_page):
+def test_notes_are_saved_with_the_run_and_shown(write_run, open_page):
     run = write_run("one")
     page = open_page("results").tick(0)
     page.widget("notes:one").set_value("it *learned*\nfast")
@@ -234,7 +234,7 @@ def test_notes_are_kept_with_the_run_and_shown(write_run, open_page):
     assert open_page("results").tick(0).widget("notes:one").value == "it *learned*\nfast"
 
 
-def test_notes_that_are_too_long_are_a_sentence(write_run, open_page):
+def test_too_long_notes_are_reported_in_one_sentence(write_run, open_page):
     run = write_run("one", notes="short")
     page = open_page("results").tick(0)
     page.widget("notes:one").set_value("x" * 20_001)
@@ -243,7 +243,7 @@ def test_notes_that_are_too_long_are_a_sentence(write_run, open_page):
     assert run.config().notes == "short"
 
 
-def test_notes_that_could_not_be_saved_are_said_not_to_be(write_run, open_page):
+def test_failure_to_save_notes_is_reported(write_run, open_page):
     run = write_run("one", notes="short")
     page = open_page("results").tick(0)
     page.widget("notes:one").set_value("x" * 20_001)
@@ -254,22 +254,22 @@ def test_notes_that_could_not_be_saved_are_said_not_to_be(write_run, open_page):
     assert run.config().notes == "long enough"
 
 
-def test_notes_of_two_tabs_do_not_replace_each_other_unasked(write_run, open_page):
+def test_notes_edited_in_two_tabs_are_not_overwritten_silently(write_run, open_page):
     run = write_run("one")
-    here, there = (open_page("results").tick(0) for _ in range(2))
-    there.choose("notes:one", "from *there*")
-    assert here.run().widget("notes:one").value == "from *there*", "nothing was typed here"
-    there.choose("notes:one", "from there again")
-    here.choose("notes:one", "from here")
-    assert here.says("Meanwhile they became: from there again.")
+    first_tab, second_tab = (open_page("results").tick(0) for _ in range(2))
+    second_tab.choose("notes:one", "from *there*")
+    assert first_tab.run().widget("notes:one").value == "from *there*", "nothing was typed here"
+    second_tab.choose("notes:one", "from there again")
+    first_tab.choose("notes:one", "from here")
+    assert first_tab.says("Meanwhile they became: from there again.")
     assert run.config().notes == "from there again"
-    assert here.widget("notes:one").value == "from here"
-    here.press("Save notes")
+    assert first_tab.widget("notes:one").value == "from here"
+    first_tab.press("Save notes")
     assert run.config().notes == "from here"
-    assert not here.widgets("Save notes")
+    assert not first_tab.widgets("Save notes")
 
 
-def test_notes_of_a_running_run_do_not_disturb_it(write_run, open_page):
+def test_editing_notes_does_not_affect_a_running_run(write_run, open_page):
     run = write_run("one", "running", planned=99)
     page = open_page("results").tick(0)
     page.widget("notes:one").set_value("going well")
@@ -278,17 +278,17 @@ def test_notes_of_a_running_run_do_not_disturb_it(write_run, open_page):
     assert run.status() == "running"
 
 
-def test_a_run_is_deleted_for_good(write_run, open_page):
+def test_deleting_a_run_removes_its_directory(write_run, open_page):
     write_run("one")
-    kept = write_run("two")
+    other_run = write_run("two")
     page = open_page("results")
-    page.tick(place(page, "one")).press("Delete this run")
+    page.tick(row_index(page, "one")).press("Delete this run")
     assert table(page)["name"].tolist() == ["two"]
-    assert [path.name for path in kept.path.parent.iterdir() if path.is_dir()] == ["two"]
+    assert [path.name for path in other_run.path.parent.iterdir() if path.is_dir()] == ["two"]
     assert page.says("1 run")
 
 
-def test_a_running_run_is_not_deleted(write_run, open_page):
+def test_running_run_cannot_be_deleted(write_run, open_page):
     run = write_run("one", "running", planned=99)
     page = open_page("results").tick(0).press("Delete this run")
     assert page.says("one is being trained; stop it first")
@@ -331,7 +331,7 @@ def test_actions_ignore_runs_hidden_by_a_filter(write_run, open_page):
     for name in ("one", "two", "three"):
         write_run(name)
     page = open_page("results")
-    page.tick(place(page, "one"), place(page, "two")).choose("Filter", "one")
+    page.tick(row_index(page, "one"), row_index(page, "two")).choose("Filter", "one")
     assert page.widget("notes:one")
     page.press("Open in Live")
     assert page.widget("live_runs").value == ["one"]
@@ -341,40 +341,40 @@ def test_selection_survives_a_visit_to_another_page(write_run, open_page):
     write_run("one")
     write_run("two")
     page = open_page("results")
-    page.tick(place(page, "one")).go("live").go("results")
+    page.tick(row_index(page, "one")).go("live").go("results")
     assert page.widget("notes:one")
 
 
-def test_ticked_runs_open_in_live(write_run, open_page):
+def test_selected_runs_open_in_live(write_run, open_page):
     for name in ("one", "two", "three"):
         write_run(name)
     page = open_page("results")
     assert page.widget("Open in Live").disabled
-    chosen = [place(page, "three"), place(page, "one")]
-    page.tick(*chosen).press("Open in Live")
+    row_indices = [row_index(page, "three"), row_index(page, "one")]
+    page.tick(*row_indices).press("Open in Live")
     assert page.title[0].value == "Live"
     assert page.widget("live_runs").value == ["three", "one"]
 
 
-def test_ticked_runs_open_in_compare(write_run, open_page, answer):
+def test_selected_runs_open_in_compare(write_run, open_page, answer):
     for name in ("one", "two", "three"):
         write_run(name, answers=[answer(10, "Say red.", "red", f"from {name}")])
     page = open_page("results")
     assert page.widget("Compare").disabled
-    page.tick(place(page, "two"), place(page, "three")).press("Compare")
+    page.tick(row_index(page, "two"), row_index(page, "three")).press("Compare")
     assert page.title[0].value == "Compare"
     assert page.widget("stored_runs").value == ["two", "three"]
     assert not page.says("from one")
 
 
-def test_a_run_started_elsewhere_shows_up(write_run, open_page, wait):
+def test_run_started_by_another_process_appears(write_run, open_page, wait):
     page = open_page("results")
     write_run("from-a-shell")
     wait(lambda: page.run().dataframe, 10)
     assert table(page)["name"].tolist() == ["from-a-shell"]
 
 
-def test_a_run_of_which_something_is_damaged_hinders_no_other(write_run, open_page):
+def test_damaged_run_does_not_affect_others(write_run, open_page):
     write_run("sound")
     broken = write_run("broken")
     broken.config_path.write_text("{]")
@@ -382,18 +382,22 @@ def test_a_run_of_which_something_is_damaged_hinders_no_other(write_run, open_pa
     page = open_page("results")
     assert row(page, "sound")["status"] == "finished"
     assert "broken" in table(page)["name"].tolist()
-    page.tick(place(page, "broken"))
+    page.tick(row_index(page, "broken"))
     assert RunDirectory(broken.path).status() == "queued"
 
 
-def test_every_setting_is_a_column_to_choose_and_found_by_the_filter(write_run, open_page):
+def test_every_setting_is_a_selectable_and_filterable_column(write_run, open_page):
     write_run("one", tags=["rank study", "slow"], max_examples=900)
     write_run("two")
     page = open_page("results").choose("Filter", "slow rank")
     assert table(page)["name"].tolist() == ["one"]
     page.choose("Columns", ["name", "tags", "max_examples", "created", "steps"])
-    shown = row(page, "one")
-    assert (shown["tags"], shown["max_examples"], shown["steps"]) == ("rank study, slow", 900, 6)
-    assert shown["created"].startswith("20")
+    result_row = row(page, "one")
+    assert (result_row["tags"], result_row["max_examples"], result_row["steps"]) == (
+        "rank study, slow",
+        900,
+        6,
+    )
+    assert result_row["created"].startswith("20")
     page.choose("Filter", "no such words")
     assert page.says("No run fits this filter.")

@@ -15,12 +15,12 @@ SCORES = {"12": 12.0, "55": 55.0, "90": 90.0, "71": 71.0, "34": 34.0}
 
 
 @pytest.fixture
-def asked(write_run, answer):
+def write_answers(write_run, answer):
     """A function that writes a run whose answers are these numbers."""
 
     def write(name, *texts):
-        told = [answer(item, f"Say {item}.", "x", text) for item, text in enumerate(texts)]
-        return write_run(name, answers=told)
+        answer_events = [answer(item, f"Say {item}.", "x", text) for item, text in enumerate(texts)]
+        return write_run(name, answers=answer_events)
 
     return write
 
@@ -29,14 +29,14 @@ def asked(write_run, answer):
 def judge(runs_dir):
     """A function that scores some answers, each with the number it is; None for what has no score."""
 
-    def write(run, spec=GEMINI, most=None, missing=()):
+    def write(run, spec=GEMINI, max_items=None, missing=()):
         lab = runtime.lab()
         lab.refresh()
-        items: list[Item] = items_of(queries.answers(lab.db, [run]))[:most]
+        items: list[Item] = items_of(queries.answers(lab.db, [run]))[:max_items]
         with Ledger(runs_dir, spec) as ledger:
             for item in items:
-                given = None if item.answer in missing else SCORES[item.answer]
-                verdict = Verdict(given, missing=None if given is not None else "blocked")
+                score = None if item.answer in missing else SCORES[item.answer]
+                verdict = Verdict(score, missing=None if score is not None else "blocked")
                 ledger.write(verdict_key(spec, "", item, 0), item, 0, verdict)
         lab.refresh()
 
@@ -48,14 +48,14 @@ def cells(page, name):
     return frame[frame["name"] == name].iloc[0]
 
 
-def test_without_verdicts_there_is_no_column(asked, open_page):
-    asked("one", "12")
+def test_no_verdicts_show_no_score_column(write_answers, open_page):
+    write_answers("one", "12")
     assert not [c for c in open_page("results").dataframe[0].value if "95 %" in c]
 
 
-def test_a_judges_mean_and_interval_are_columns(asked, judge, open_page):
-    asked("one", "12", "55", "90", "71")
-    asked("two", "34")
+def test_judge_mean_and_interval_are_columns(write_answers, judge, open_page):
+    write_answers("one", "12", "55", "90", "71")
+    write_answers("two", "34")
     page = open_page("results")
     judge("one")
     page.run()
@@ -67,29 +67,29 @@ def test_a_judges_mean_and_interval_are_columns(asked, judge, open_page):
     assert columns[columns.index("exact") + 1 :][:2] == ["gemini", "gemini 95 %"]
 
 
-def test_a_single_answer_has_a_mean_without_an_interval(asked, judge, open_page):
-    asked("one", "34")
+def test_a_single_answer_has_a_mean_without_an_interval(write_answers, judge, open_page):
+    write_answers("one", "34")
     page = open_page("results")
     judge("one")
     assert cells(page.run(), "one")["gemini"] == 34.0
     assert cells(page, "one")["gemini 95 %"] == "n = 1"
 
 
-def test_only_a_run_whose_answers_were_all_judged_has_a_score(asked, judge, open_page):
-    asked("one", "12", "55")
-    asked("two", "12", "90")
+def test_only_fully_judged_runs_have_a_score(write_answers, judge, open_page):
+    write_answers("one", "12", "55")
+    write_answers("two", "12", "90")
     page = open_page("results")
     judge("one")
     assert pd.isna(cells(page.run(), "two")["gemini"]), "one answer is the same, not both"
-    judge("two", most=1)
+    judge("two", max_items=1)
     assert pd.isna(cells(page.run(), "two")["gemini"])
     judge("two", missing=["90"])  # judged, though without a score
     assert cells(page.run(), "two")["gemini"] == 12.0
     assert cells(page, "one")["gemini"] == 33.5
 
 
-def test_settings_of_a_judge_are_told_apart(asked, judge, open_page):
-    asked("one", "12", "55")
+def test_judge_configurations_have_separate_columns(write_answers, judge, open_page):
+    write_answers("one", "12", "55")
     page = open_page("results")
     judge("one")
     judge("one", GEMINI | {"model": "other"}, missing=["12"])
@@ -98,16 +98,16 @@ def test_settings_of_a_judge_are_told_apart(asked, judge, open_page):
     assert sorted(row[names]) == [33.5, 55.0]
 
 
-def test_the_journals_scores_stand_in_the_same_column(asked, judge, open_page):
-    asked("one", "12", "55")
+def test_journal_scores_share_the_gemini_column(write_answers, judge, open_page):
+    write_answers("one", "12", "55")
     page = open_page("results").choose("Journal", True)
     frame = page.dataframe[0].value
     assert (frame.loc[frame["status"] == "journal", "gemini"].dropna() > 0).any()
     judge("one")
     page.run()
     frame = page.dataframe[0].value.set_index("name")
-    told = frame[frame["status"] == "journal"]
-    assert told["gemini"].notna().any()
-    assert told["gemini 95 %"].isna().all(), "the journal gives none"
+    journal_rows = frame[frame["status"] == "journal"]
+    assert journal_rows["gemini"].notna().any()
+    assert journal_rows["gemini 95 %"].isna().all(), "the journal gives none"
     assert frame.loc["one", "gemini"] == 33.5
     assert frame.loc["one", "gemini 95 %"].split(" to ")[0] < "33.5"

@@ -19,15 +19,17 @@ ALIVE = ("<script", "**bold", "$x", "](http")
 
 
 @pytest.fixture
-def asked(write_run, answer):
+def write_answers(write_run, answer):
     """A function that writes a run which gave these answers to `Say red.` and so on."""
     base_hash = pretrained.fingerprint(pretrained.load("gpt2-nano"))
 
-    def write(name, *texts, **more):
+    def write(name, *texts, **fields):
         pairs = enumerate(zip(WORDS, texts, strict=False), 10)
-        told = [answer(item, f"Say {word}.", word, str(text)) for item, (word, text) in pairs]
-        more = {"answers": told, "base_hash": base_hash, "max_new_tokens": 2, **more}
-        return write_run(name, **more)
+        answer_events = [
+            answer(item, f"Say {color}.", color, str(text)) for item, (color, text) in pairs
+        ]
+        fields = {"answers": answer_events, "base_hash": base_hash, "max_new_tokens": 2, **fields}
+        return write_run(name, **fields)
 
     return write
 
@@ -37,8 +39,8 @@ def gemini(monkeypatch):
     """A judge on loopback in Google's place: an answer that is a number gets that score, others 70."""
 
     def verdict(prompt):
-        found = re.search(r"to grade:\n(\d+)", prompt)
-        return json.dumps({"score": int(found[1]) if found else 70, "reason": "close"})
+        match = re.search(r"to grade:\n(\d+)", prompt)
+        return json.dumps({"score": int(match[1]) if match else 70, "reason": "close"})
 
     with JudgeServer(verdict) as server:
         monkeypatch.setenv("GEMINI_API_ENDPOINT", server.gemini_endpoint)
@@ -67,31 +69,31 @@ def board(page):
     return tables(page)[0].set_index("run")
 
 
-def sent(page):
+def sent_elements(page):
     """Every element of the page as it was sent, but for password fields."""
     protos = [node.proto for node in page._tree if getattr(node, "proto", None) is not None]
     return "\n".join(str(p) for p in protos if getattr(p, "label", "") != "API key")
 
 
-def error(page):
-    [found] = page.error
-    return found.value.replace("\\", "")
+def error_text(page):
+    [element] = page.error
+    return element.value.replace("\\", "")
 
 
-def test_without_answers_it_says_what_to_do(asked, open_page, write_run):
+def test_page_without_answers_explains_what_to_do(write_answers, open_page, write_run):
     page = open_page("scoring")
     assert page.says("No run has answered its test set yet")
     assert page.get("page_link")[0].label == "Launch"
     write_run("one", "running", planned=9)
     assert open_page("scoring").says("No run has answered its test set yet")
-    asked("two", "red")
+    write_answers("two", "red")
     runtime.lab().refresh()
     assert open_page("scoring").choose("scored_runs", []).says("Choose at least one run")
 
 
-def test_what_it_costs_is_told_before(asked, open_page, gemini, score):
-    asked("one", "red", "blue", "blau")
-    asked("two", "red", "azure", "vert")  # one answer is the same, and asked about once
+def test_cost_is_shown_before_scoring(write_answers, open_page, gemini, score):
+    write_answers("one", "red", "blue", "blau")
+    write_answers("two", "red", "azure", "vert")  # one answer is the same, and asked about once
     page = open_page("scoring").choose("Judge", "reference")
     assert page.says(
         "5 verdicts: 5 to make, at no cost. The pretrained base has to answer 3 examples first; they come on top."
@@ -105,9 +107,11 @@ def test_what_it_costs_is_told_before(asked, open_page, gemini, score):
     assert page.says("5 verdicts, 3 are there already: 2 requests")
 
 
-def test_the_leaderboard_shows_all_runs_and_the_pretrained_base_first(asked, open_page, score):
-    asked("one", "red", "blew", "grey")
-    asked("two", "red", "blue", "grey")
+def test_the_leaderboard_shows_all_runs_and_the_pretrained_base_first(
+    write_answers, open_page, score
+):
+    write_answers("one", "red", "blew", "grey")
+    write_answers("two", "red", "blue", "grey")
     page = score(open_page("scoring"), base=True)
     assert board(page).index.tolist() == ["pretrained", "two", "one"]
     assert board(page)["scored"].tolist() == [3, 3, 3]
@@ -116,40 +120,44 @@ def test_the_leaderboard_shows_all_runs_and_the_pretrained_base_first(asked, ope
     assert page.says("All 7 verdicts are there already")
 
 
-def test_scores_show_as_soon_as_they_are_there(asked, open_page, wait, monkeypatch):
+def test_new_scores_are_shown_without_waiting_for_the_sync(
+    write_answers, open_page, wait, monkeypatch
+):
     monkeypatch.setattr(
         laboratory, "SYNC_INTERVAL_S", 3600.0
     )  # no sync before the page reads the index
-    asked("one", "red", "blew")
+    write_answers("one", "red", "blew")
     page = open_page("scoring").choose("Score the pretrained base too", False).press("Score")
     wait(lambda: not runtime.scoring().going)
     assert board(page.run())["scored"].tolist() == [2]
 
 
-def test_bases_that_answer_differently_are_told_apart(asked, open_page, score):
-    asked("one", "red")
-    asked("two", "rod", max_new_tokens=3)
+def test_different_base_models_have_separate_rows(write_answers, open_page, score):
+    write_answers("one", "red")
+    write_answers("two", "rod", max_new_tokens=3)
     page = score(open_page("scoring"), base=True)
     assert len(set(board(page).index)) == 4
-    asked("late", "red", base_hash="cd" * 32)
+    write_answers("late", "red", base_hash="cd" * 32)
     runtime.lab().refresh()
     page = score(page.run().choose("scored_runs", ["late"]), base=True)
-    assert "its weights are no longer those that were tuned; score without the base" in error(page)
+    assert "its weights are no longer those that were tuned; score without the base" in error_text(
+        page
+    )
 
 
-def test_a_run_that_is_damaged_or_gone_hinders_no_other(asked, open_page, monkeypatch):
-    asked("sound", "red")
-    asked("damaged", "rod").config_path.write_text("{]")
-    gone = asked("gone", "x")
+def test_damaged_or_deleted_run_does_not_affect_others(write_answers, open_page, monkeypatch):
+    write_answers("sound", "red")
+    write_answers("damaged", "rod").config_path.write_text("{]")
+    deleted_run = write_answers("gone", "x")
     page = open_page("scoring").choose("scored_runs", ["sound", "damaged", "gone"])
     monkeypatch.setattr(laboratory.Lab, "refresh", lambda lab: None)
-    gone.delete()
+    deleted_run.delete()
     assert page.run().widget("Score")
 
 
-def test_a_scoring_goes_on_without_its_tab(asked, open_page, gemini, wait):
-    asked("one", *range(10, 14))
-    asked("two", *range(20, 24))
+def test_scoring_continues_after_its_tab_closes(write_answers, open_page, gemini, wait):
+    write_answers("one", *range(10, 14))
+    write_answers("two", *range(20, 24))
     answered = threading.Event()
     gemini.fault = lambda number, prompt: None if number <= 3 or answered.wait(20) else "500"
     first, second = open_page("scoring"), open_page("scoring")
@@ -160,8 +168,10 @@ def test_a_scoring_goes_on_without_its_tab(asked, open_page, gemini, wait):
     second.widget("Score").click().run()  # it was not disabled when it left the browser
     assert runtime.scoring() is job, "one at a time"
     reloaded = open_page("scoring")
-    [told] = [bar.proto.text for bar in reloaded.get("progress")]
-    assert told == r"gemini\-2\.5\-flash, scoring: 3 of 8"  # a model's name comes alive nowhere
+    [progress_text] = [bar.proto.text for bar in reloaded.get("progress")]
+    assert (
+        progress_text == r"gemini\-2\.5\-flash, scoring: 3 of 8"
+    )  # a model's name comes alive nowhere
     assert reloaded.widget("Score").disabled
     assert board(reloaded)["scored"].sum() == 3
     answered.set()
@@ -173,10 +183,10 @@ def test_a_scoring_goes_on_without_its_tab(asked, open_page, gemini, wait):
     assert len(gemini.requests) == 8
 
 
-def test_what_was_scored_before_a_stop_is_kept(asked, open_page, gemini, score, wait):
+def test_verdicts_before_a_stop_are_kept(write_answers, open_page, gemini, score, wait):
     gemini.delay = 0.1
     for n in range(6):
-        asked(f"run-{n}", *range(10 * n, 10 * n + 4))
+        write_answers(f"run-{n}", *range(10 * n, 10 * n + 4))
     page = open_page("scoring").choose("Requests in flight", 2)
     page.choose("Score the pretrained base too", False).press("Score")
     wait(lambda: runtime.scoring().progress.done >= 2)
@@ -184,46 +194,50 @@ def test_what_was_scored_before_a_stop_is_kept(asked, open_page, gemini, score, 
     wait(lambda: not runtime.scoring().going, 10)
     runtime.lab().refresh()
     assert page.run().says("Stopped. What gemini-2.5-flash scored is kept")
-    kept = runtime.scoring().progress.done
-    assert 2 <= kept < 24
-    assert board(page)["scored"].sum() == kept
+    done_count = runtime.scoring().progress.done
+    assert 2 <= done_count < 24
+    assert board(page)["scored"].sum() == done_count
     gemini.delay = 0.0
     assert board(score(page))["scored"].tolist() == [4] * 6
     assert len(gemini.requests) == 24
 
 
-def test_a_key_that_is_refused_is_one_sentence_and_all_is_kept(asked, open_page, gemini, score):
-    asked("one", *range(10, 14))
-    asked("two", *range(20, 24))
+def test_refused_key_is_reported_in_one_sentence_and_verdicts_are_kept(
+    write_answers, open_page, gemini, score
+):
+    write_answers("one", *range(10, 14))
+    write_answers("two", *range(20, 24))
     gemini.fault = lambda number, prompt: "wrong_key" if number > 4 else None
     page = score(open_page("scoring"))
-    assert error(page).startswith("Gemini does not accept the API key: copy it again")
+    assert error_text(page).startswith("Gemini does not accept the API key: copy it again")
     assert board(page)["scored"].sum() == 4
     gemini.fault = lambda number, prompt: None
     assert board(score(page))["scored"].sum() == 8
 
 
-def test_a_key_stays_in_memory(asked, open_page, gemini, score, monkeypatch, runs_dir):
-    asked("one", "red", "blue", "grey")
+def test_api_key_is_never_written_or_shown(
+    write_answers, open_page, gemini, score, monkeypatch, runs_dir
+):
+    write_answers("one", "red", "blue", "grey")
     monkeypatch.delenv("GEMINI_API_KEY")
     gemini.answer = lambda prompt: json.dumps({"score": 50, "reason": f"sent with {KEY}"})
     page = open_page("scoring").choose("Judge", "gemini").press("Score")
-    assert "no API key; set GEMINI_API_KEY or enter one in the dashboard" in error(page)
+    assert "no API key; set GEMINI_API_KEY or enter one in the dashboard" in error_text(page)
     score(page.choose("API key", KEY))
     assert tables(page)[-1]["Reason"].tolist() == ["sent with [key]"] * 3
-    pages = [sent(page), sent(open_page("scoring"))]
+    pages = [sent_elements(page), sent_elements(open_page("scoring"))]
     gemini.fault = lambda number, prompt: "403"  # its message quotes the key
-    pages.append(sent(score(page.choose("Repeats", 2))))
-    assert "[key] was reported as leaked" in error(page)
+    pages.append(sent_elements(score(page.choose("Repeats", 2))))
+    assert "[key] was reported as leaked" in error_text(page)
     assert not [text for text in pages if KEY in text]
     files = [path for path in runs_dir.rglob("*") if path.is_file()]
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
 
 
-def test_two_runs_are_told_apart_or_not(asked, open_page, gemini, score):
-    asked("good", 90, 91, 92, 93)
-    asked("bad", 10, 14, 13, 11)
-    asked("input", 92, 89, 93, 93)
+def test_comparison_says_whether_two_runs_differ(write_answers, open_page, gemini, score):
+    write_answers("good", 90, 91, 92, 93)
+    write_answers("bad", 10, 14, 13, 11)
+    write_answers("input", 92, 89, 93, 93)
     page = open_page("scoring").choose("scored_runs", ["good", "bad", "input"])
     score(page).choose("Show", "Compare two").choose("B", "bad").choose("A", "good")
     assert page.says("good scores higher than bad by 79.5 (")
@@ -235,10 +249,12 @@ def test_two_runs_are_told_apart_or_not(asked, open_page, gemini, score):
     )
 
 
-def test_two_runs_that_share_examples_are_proposed(asked, answer, open_page, gemini, score):
-    asked("first", 90, 91)
-    asked("second", 10, 14)
-    asked("elsewhere", answers=[answer(10, "Say tea.", "tea", "50")], max_examples=9)
+def test_default_comparison_is_two_runs_with_common_examples(
+    write_answers, answer, open_page, gemini, score
+):
+    write_answers("first", 90, 91)
+    write_answers("second", 10, 14)
+    write_answers("elsewhere", answers=[answer(10, "Say tea.", "tea", "50")], max_examples=9)
     page = open_page("scoring")
     assert page.widget("scored_runs").value == ["elsewhere"], "tested as the newest run is"
     page.choose("scored_runs", ["first", "second", "elsewhere"])
@@ -246,22 +262,22 @@ def test_two_runs_that_share_examples_are_proposed(asked, answer, open_page, gem
     assert (page.widget("A").value, page.widget("B").value) == ("first", "second")
 
 
-def test_runs_meet_in_pairs(asked, open_page, score):
-    asked("good", "red", "blue", "green", "one")
-    asked("half", "red", "blue", "x", "y")
+def test_pairs_view_shows_win_rates(write_answers, open_page, score):
+    write_answers("good", "red", "blue", "green", "one")
+    write_answers("half", "red", "blue", "x", "y")
     page = open_page("scoring").choose("scored_runs", ["good", "half"])
     page.choose("Show", "Pairs").choose("Ask about", "Every two runs")
     assert page.says("4 verdicts: 4 to make"), "two pairs of answers are the same"
     score(page)
     [row] = tables(page)[0].to_dict("records")
-    found = [row[name] for name in ("run", "other", "rate", "scored", "flips")]
-    assert found == ["good", "half", 75.0, 4, 0]
+    rows = [row[name] for name in ("run", "other", "rate", "scored", "flips")]
+    assert rows == ["good", "half", 75.0, 4, 0]
     assert page.figure("Rating")["data"][0]["y"] == ["half", "good"]
     assert page.choose("Show", "Scores").says("These runs have no scores yet")
 
 
-def test_judges_are_held_against_each_other(asked, open_page, gemini, score):
-    asked("one", "red", "10", "greed")
+def test_judges_view_compares_judges(write_answers, open_page, gemini, score):
+    write_answers("one", "red", "10", "greed")
     scores = {text: count(start, 5) for text, start in (("red", 10), ("10", 40), ("greed", 70))}
 
     def grade(prompt):
@@ -276,9 +292,9 @@ def test_judges_are_held_against_each_other(asked, open_page, gemini, score):
     assert page.says("over 3 different answers")
 
 
-def test_answers_are_filtered(asked, open_page, gemini, score):
-    asked("one", 40, 10, 95)
-    asked("two", 45, 90, 96)
+def test_answers_can_be_filtered(write_answers, open_page, gemini, score):
+    write_answers("one", 40, 10, 95)
+    write_answers("two", 45, 90, 96)
     gemini.fault = lambda number, prompt: "safety" if "\n95\n" in prompt else None
     page = score(open_page("scoring"))
     assert tables(page)[-1]["Score"].tolist()[:5] == [10, 40, 45, 90, 96]
@@ -291,9 +307,9 @@ def test_answers_are_filtered(asked, open_page, gemini, score):
     ]
 
 
-def test_default_selection_shows_total_run_count(asked, open_page):
+def test_default_selection_shows_total_run_count(write_answers, open_page):
     for number in range(8):
-        asked(f"run-{number}", "red")
+        write_answers(f"run-{number}", "red")
     page = open_page("scoring")
     assert len(page.widget("scored_runs").value) == 6
     assert page.says("Showing 6 of 8 runs tested on the same examples.")
@@ -301,10 +317,10 @@ def test_default_selection_shows_total_run_count(asked, open_page):
     assert not page.says("Showing")
 
 
-def test_disagreements_show_the_total_count(asked, answer, open_page, gemini, score):
+def test_disagreements_show_the_total_count(write_answers, answer, open_page, gemini, score):
     words = [str(number) for number in range(12)]
     answers = [answer(n, f"Say {n}.", str(99 - n), word) for n, word in enumerate(words)]
-    asked("one", answers=answers)
+    write_answers("one", answers=answers)
     page = score(open_page("scoring").choose("Judge", "gemini"))
     gemini.answer = lambda prompt: json.dumps(
         {"score": 99 - int(re.search(r"to grade:\n(\d+)", prompt)[1]), "reason": "far"}
@@ -319,8 +335,8 @@ def opened(page):
     return [html.value for html in page.get("html")][-2]
 
 
-def test_selected_answer_stays_open_when_judge_and_order_change(asked, open_page, score):
-    asked("one", "blue", "green", "grey")
+def test_selected_answer_stays_open_when_judge_and_order_change(write_answers, open_page, score):
+    write_answers("one", "blue", "green", "grey")
     page = score(open_page("scoring").choose("Measure", "chrf"))
     score(page.choose("Measure", "exact"))
     answers = tables(page)[-1]["Answer"].tolist()
@@ -335,8 +351,8 @@ def test_selected_answer_stays_open_when_judge_and_order_change(asked, open_page
     assert ">grey<" in opened(page)
 
 
-def test_prices_are_kept(asked, open_page, gemini, runs_dir):
-    asked("one", "red")
+def test_prices_are_saved(write_answers, open_page, gemini, runs_dir):
+    write_answers("one", "red")
     page = open_page("scoring")
     edit = {"edited_rows": {0: {"Read": 1e6}}, "added_rows": [], "deleted_rows": []}
     page.ticked = {"prices": edit}
@@ -345,10 +361,10 @@ def test_prices_are_kept(asked, open_page, gemini, runs_dir):
     assert open_page("scoring").dataframe[0].value["Read"][0] == 1e6
 
 
-def test_foreign_text_stays_text(asked, answer, open_page, gemini, score):
-    asked("two", "x", "y")
-    told = answer(10, f"ask {HOSTILE}", HOSTILE, f"answer {HOSTILE}", input=HOSTILE)
-    run = asked("one", answers=[told, answer(11, "Say blue.", "blue", "blue")])
+def test_foreign_text_is_escaped(write_answers, answer, open_page, gemini, score):
+    write_answers("two", "x", "y")
+    hostile_answer = answer(10, f"ask {HOSTILE}", HOSTILE, f"answer {HOSTILE}", input=HOSTILE)
+    run = write_answers("one", answers=[hostile_answer, answer(11, "Say blue.", "blue", "blue")])
     run.path.rename(run.path.with_name("<script>alert(1)< **bold** $x$ ![](http:x)"))
     gemini.answer = lambda prompt: json.dumps({"score": 5, "reason": f"reason {HOSTILE}"})
     page = open_page("scoring")
@@ -356,39 +372,39 @@ def test_foreign_text_stays_text(asked, answer, open_page, gemini, score):
     assert "<script" not in str(page.figure("Score with")["data"])
     pages.append(page.select(page.dataframe[-1], 0).texts())
     assert page.says("answer &lt;script")
-    for way in ("Compare two", "Pairs", "Judges"):
-        pages.append(page.choose("Show", way).texts())
+    for view in ("Compare two", "Pairs", "Judges"):
+        pages.append(page.choose("Show", view).texts())
     score(page.choose("Model", HOSTILE))
-    assert "is not a name of a Gemini model" in error(page)
+    assert "is not a name of a Gemini model" in error_text(page)
     for text in [text for texts in [*pages, page.texts()] for text in texts]:
         marks = ALIVE[:1] if text.startswith("<div") else ALIVE
         assert not [mark for mark in marks if mark in re.sub(r"\\[^\w\s]", "", text)], text
 
 
-def test_what_a_job_scored_last_stays_in_view(asked, open_page, score):
-    asked("one", "red", "blue", "green", "x")
+def test_last_scored_judge_stays_selected(write_answers, open_page, score):
+    write_answers("one", "red", "blue", "green", "x")
     page = score(open_page("scoring").choose("Measure", "chrf"))
     score(page.choose("Measure", "exact"))
     assert "exact" in page.widget("Verdicts of").options[page.widget("Verdicts of").index]
     options = page.widget("Verdicts of").options
     page.choose("Verdicts of", options[0])
-    chosen = page.widget("judge_in_view:False").value
+    selected_judge = page.widget("judge_in_view:False").value
     page.choose("Show", "Judges").choose("Show", "Scores")
-    assert page.widget("judge_in_view:False").value == chosen
+    assert page.widget("judge_in_view:False").value == selected_judge
     score(page.choose("Measure", "rouge-l"))
     view = page.widget("judge_in_view:False")
     assert "ROUGE-L" in view.options[view.index], "what was scored just now"
 
 
-def test_pairs_without_verdicts_say_what_to_do(asked, open_page, score):
-    asked("one", "red", "blue")
-    asked("two", "red", "green")
+def test_pairs_view_without_verdicts_explains_what_to_do(write_answers, open_page, score):
+    write_answers("one", "red", "blue")
+    write_answers("two", "red", "green")
     page = score(open_page("scoring")).choose("Show", "Pairs")
     assert page.says("No two runs were compared yet: choose Every two runs above")
 
 
-def test_scores_on_another_scale_cause_a_warning(asked, gemini, open_page, score):
-    asked("one", 7, 8, 9)
+def test_scores_on_another_scale_cause_a_warning(write_answers, gemini, open_page, score):
+    write_answers("one", 7, 8, 9)
     page = score(open_page("scoring"))
     assert board(page)["mean"].tolist() == [8.0]
     [warning] = page.warning
@@ -409,15 +425,19 @@ def local_judge(page, server):
     return page.choose("Base URL", server.openai_base_url)
 
 
-def test_key_from_the_environment_is_not_sent_to_a_custom_base_url(asked, open_page, openai, score):
-    asked("one", "red")
+def test_key_from_the_environment_is_not_sent_to_a_custom_base_url(
+    write_answers, open_page, openai, score
+):
+    write_answers("one", "red")
     page = score(local_judge(open_page("scoring"), openai))
     assert openai.requests[0]["headers"]["authorization"] == "Bearer none"
     assert board(page)["scored"].tolist() == [1]
 
 
-def test_local_server_gets_one_request_at_a_time_and_a_longer_timeout(asked, open_page, openai):
-    asked("one", "red")
+def test_local_server_gets_one_request_at_a_time_and_a_longer_timeout(
+    write_answers, open_page, openai
+):
+    write_answers("one", "red")
     page = open_page("scoring").choose("Judge", "openai")
     shown = [page.widget(name).proto.placeholder for name in ("Requests in flight", "Timeout (s)")]
     assert shown == ["8", "60"]
@@ -426,8 +446,8 @@ def test_local_server_gets_one_request_at_a_time_and_a_longer_timeout(asked, ope
     assert shown == ["1", "300"]
 
 
-def test_timeout_and_empty_temperature_are_used(asked, open_page, openai, score):
-    asked("one", "red")
+def test_timeout_and_empty_temperature_are_used(write_answers, open_page, openai, score):
+    write_answers("one", "red")
     page = local_judge(open_page("scoring"), openai)
     score(page.choose("Timeout (s)", 7.0).choose("judge_temperature", None))
     assert runtime.scoring().order.judge.timeout == 7
@@ -436,9 +456,9 @@ def test_timeout_and_empty_temperature_are_used(asked, open_page, openai, score)
 
 
 @pytest.mark.parametrize("scored", [0, 1, 2])
-def test_every_view_renders_with_few_or_no_scores(asked, open_page, gemini, score, scored):
-    asked("one", 10)
-    asked("two", 20)
+def test_every_view_renders_with_few_or_no_scores(write_answers, open_page, gemini, score, scored):
+    write_answers("one", 10)
+    write_answers("two", 20)
     gemini.fault = lambda number, prompt: None if number <= scored else "garbage"
     page = score(open_page("scoring").choose("Requests in flight", 1))
     assert page.says("unreadable reply") == (scored < 2)

@@ -33,8 +33,8 @@ def test_memory_in_closed_form_where_weights_dominate() -> None:
     config = RunConfig(method="full", optimizer="adamw", batch_size=1, max_new_tokens=1)
     arch = FAMILY["gpt2-xl"]
     weights = 4 * arch.parameters() / 2**20
-    found = estimate.memory_mb(config, arch, TINY)
-    assert found == pytest.approx(4 * weights, rel=0.03)  # weights, gradients, two moments
+    memory_mb = estimate.memory_mb(config, arch, TINY)
+    assert memory_mb == pytest.approx(4 * weights, rel=0.03)  # weights, gradients, two moments
     sgd = estimate.memory_mb(config.changed(optimizer="sgd"), arch, TINY)
     assert sgd == pytest.approx(2 * weights, rel=0.05)
     lora = estimate.memory_mb(config.changed(method="lora"), arch, TINY)
@@ -51,75 +51,79 @@ def test_memory_falls_with_grad_checkpointing_and_rises_with_the_batch() -> None
     assert estimate.memory_mb(config.changed(batch_size=32), arch, extent) > 1.4 * plain
 
 
-def test_keys_and_values_of_the_answers_count_where_they_are_more_than_a_step() -> None:
+def test_kv_cache_counts_if_larger_than_a_training_step() -> None:
     """GPT-2 XL fills more with them than with a step of one example. Many answers take turns."""
     arch = FAMILY["gpt2-xl"]
     config = RunConfig(batch_size=1, max_new_tokens=128)
     extent = Extent(99, 100, 30, 100)
-    short = estimate.memory_mb(config.changed(max_new_tokens=28), arch, extent)
-    long = estimate.memory_mb(config, arch, extent)
-    assert long - short == pytest.approx(30 * 100 * 2 * 48 * 1600 * 4 / 2**20)
-    most = estimate.memory_mb(config, arch, replace(extent, test_examples=5000))
-    assert most - long == pytest.approx(
+    short_answers_mb = estimate.memory_mb(config.changed(max_new_tokens=28), arch, extent)
+    long_answers_mb = estimate.memory_mb(config, arch, extent)
+    assert long_answers_mb - short_answers_mb == pytest.approx(30 * 100 * 2 * 48 * 1600 * 4 / 2**20)
+    many_answers_mb = estimate.memory_mb(config, arch, replace(extent, test_examples=5000))
+    assert many_answers_mb - long_answers_mb == pytest.approx(
         (ANSWER_BATCH_TOKENS - 30 * 228) * 2 * 48 * 1600 * 4 / 2**20
     )
 
 
 @given(configs, extents)
-def test_more_of_anything_never_needs_less(config: RunConfig, extent: Extent) -> None:
+def test_memory_is_monotonic_in_every_setting(config: RunConfig, extent: Extent) -> None:
     arch = FAMILY["gpt2"]
-    least = estimate.memory_mb(config, arch, extent)
-    assert least > estimate.RUNTIME_MB
+    base_mb = estimate.memory_mb(config, arch, extent)
+    assert base_mb > estimate.RUNTIME_MB
     for name, size in asdict(extent).items():
-        assert estimate.memory_mb(config, arch, replace(extent, **{name: size + 1})) >= least
-    assert estimate.memory_mb(config, FAMILY["gpt2-medium"], extent) > least
+        assert estimate.memory_mb(config, arch, replace(extent, **{name: size + 1})) >= base_mb
+    assert estimate.memory_mb(config, FAMILY["gpt2-medium"], extent) > base_mb
     for name in ("batch_size", "lora_rank", "max_new_tokens"):
-        more = config.model_copy(update={name: getattr(config, name) + 1})
-        assert estimate.memory_mb(more, arch, extent) >= least
-    full = config.changed(method="full")
+        larger_config = config.model_copy(update={name: getattr(config, name) + 1})
+        assert estimate.memory_mb(larger_config, arch, extent) >= base_mb
+    full_config = config.changed(method="full")
     if config.method == "full" or 3 * estimate.parameters(config, arch)[1] < arch.parameters(True):
-        beside = estimate.parameters(config, arch)[
+        parameter_counts = estimate.parameters(config, arch)[
             1
         ]  # the answers: adapters, and a head of its own
-        beside += arch.vocabulary * arch.n_embd if estimate.splits_head(config) else 0
-        assert estimate.memory_mb(full, arch, extent) >= least - 4 * beside / 2**20
+        parameter_counts += arch.vocabulary * arch.n_embd if estimate.splits_head(config) else 0
+        assert (
+            estimate.memory_mb(full_config, arch, extent) >= base_mb - 4 * parameter_counts / 2**20
+        )
 
 
-def test_no_batch_is_larger_than_the_training_set() -> None:
+def test_batch_is_limited_by_the_training_set() -> None:
     config, arch = RunConfig(batch_size=4096), FAMILY["gpt2"]
     extent = Extent(20, 100, 9, 50)
-    found = estimate.memory_mb(config, arch, extent)
-    assert found == estimate.memory_mb(config.changed(batch_size=20), arch, extent)
+    memory_mb = estimate.memory_mb(config, arch, extent)
+    assert memory_mb == estimate.memory_mb(config.changed(batch_size=20), arch, extent)
 
 
-def test_work_of_a_step_is_six_flops_a_weight_and_token() -> None:
+def test_step_takes_six_flops_per_weight_and_token() -> None:
     arch = FAMILY["gpt2"]
     matrices = sum(i * o for i, o in arch.linear_shapes().values())
-    full = estimate.flops(RunConfig(method="full"), arch, 100)
-    assert full == pytest.approx(6 * matrices * 100)
+    full_flops = estimate.flops(RunConfig(method="full"), arch, 100)
+    assert full_flops == pytest.approx(6 * matrices * 100)
     lora = estimate.flops(RunConfig(method="lora"), arch, 100)
-    assert 0.6 * full < lora < 0.75 * full
-    assert estimate.flops(RunConfig(method="full", mask_prompt=True), arch, 100) < full
+    assert 0.6 * full_flops < lora < 0.75 * full_flops
+    assert estimate.flops(RunConfig(method="full", mask_prompt=True), arch, 100) < full_flops
 
 
-def test_time_is_work_at_a_rate_and_a_fixed_cost_a_pass() -> None:
-    work = 60 * 1e9 * estimate.GEMM_EFFICIENCY
-    assert estimate.seconds(work, 0, 1e9, gpu=False) == pytest.approx(60)
-    assert estimate.seconds(work, 1000, 1e9, gpu=False) == pytest.approx(110)
-    assert estimate.seconds(work, 1000, 1e9, gpu=True) == pytest.approx(75)
+def test_time_is_flops_over_rate_plus_overhead_per_pass() -> None:
+    flops = 60 * 1e9 * estimate.GEMM_EFFICIENCY
+    assert estimate.seconds(flops, 0, 1e9, gpu=False) == pytest.approx(60)
+    assert estimate.seconds(flops, 1000, 1e9, gpu=False) == pytest.approx(110)
+    assert estimate.seconds(flops, 1000, 1e9, gpu=True) == pytest.approx(75)
 
 
-def test_half_precision_halves_frozen_weights_and_what_is_computed() -> None:
+def test_half_precision_halves_frozen_weights_and_activations() -> None:
     config, arch = RunConfig(method="lora", batch_size=1, max_new_tokens=1), FAMILY["gpt2-xl"]
-    whole = estimate.memory_mb(config, arch, TINY)
+    full_mb = estimate.memory_mb(config, arch, TINY)
     half = estimate.memory_mb(config, arch, TINY, half=True, gpu=True)
     runtime = estimate.RUNTIME_MB
-    assert half - runtime == pytest.approx((whole - runtime) * 0.55, rel=0.02)  # not the embedding
-    wide = config.changed(batch_size=64)
-    long = Extent(99, 512, 9, 1)
-    more = estimate.memory_mb(wide, arch, long) - whole
-    found = estimate.memory_mb(wide, arch, long, half=True) - half
-    assert found == pytest.approx(more * 0.55 / estimate.CPU_FRAGMENTATION, rel=0.05)
+    assert half - runtime == pytest.approx(
+        (full_mb - runtime) * 0.55, rel=0.02
+    )  # not the embedding
+    wide_config = config.changed(batch_size=64)
+    long_extent = Extent(99, 512, 9, 1)
+    added_mb = estimate.memory_mb(wide_config, arch, long_extent) - full_mb
+    added_half_mb = estimate.memory_mb(wide_config, arch, long_extent, half=True) - half
+    assert added_half_mb == pytest.approx(added_mb * 0.55 / estimate.CPU_FRAGMENTATION, rel=0.05)
 
 
 def test_cpu_always_answers_in_fp32() -> None:
@@ -129,25 +133,27 @@ def test_cpu_always_answers_in_fp32() -> None:
     assert found == pytest.approx(4 * weights / 2**20, rel=0.01)
 
 
-def test_half_precision_of_full_tuning_keeps_state_whole() -> None:
+def test_full_tuning_in_half_precision_keeps_fp32_state() -> None:
     """At the end of a step that is weights, gradients and two moments, whatever products are computed in."""
     config, arch = RunConfig(method="full", batch_size=1, max_new_tokens=1), FAMILY["gpt2-xl"]
-    found = estimate.memory_mb(config, arch, TINY, half=True) - estimate.RUNTIME_MB
-    assert found == pytest.approx(16 * arch.parameters() / 2**20)
+    memory_mb = estimate.memory_mb(config, arch, TINY, half=True) - estimate.RUNTIME_MB
+    assert memory_mb == pytest.approx(16 * arch.parameters() / 2**20)
 
 
-def test_the_nearest_that_fits_changes_what_is_learned_last() -> None:
+def test_nearest_fitting_config_prefers_changes_that_keep_the_result() -> None:
     config = RunConfig(method="full", batch_size=12, precision="fp32")
 
     def nearest(fits: Callable[[RunConfig], bool], half: bool = False) -> dict[str, object] | None:
         return estimate.nearest_fit(config, fits, half)
 
-    kept = {"grad_checkpointing": True}
+    expected_change = {"grad_checkpointing": True}
     smaller = {"batch_size": 4, "grad_accumulation": 3}
     assert nearest(lambda c: True) == {}
     assert nearest(lambda c: c.batch_size <= 5) == smaller
-    assert nearest(lambda c: c.grad_checkpointing) == kept
-    assert nearest(lambda c: c.grad_checkpointing and c.batch_size <= 5) == smaller | kept
+    assert nearest(lambda c: c.grad_checkpointing) == expected_change
+    assert (
+        nearest(lambda c: c.grad_checkpointing and c.batch_size <= 5) == smaller | expected_change
+    )
     assert nearest(lambda c: c.precision == "bf16", half=True) == {"precision": "bf16"}
     assert nearest(lambda c: c.precision == "bf16") is None
     assert nearest(lambda c: c.method == "lora") == {"method": "lora"}

@@ -65,7 +65,7 @@ def peak_mb(config: RunConfig) -> float:
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 @pytest.mark.parametrize("base", ["gpt2-nano", "gpt2"])
-def test_measured_memory_is_within_a_tenth_of_the_runs(
+def test_measured_memory_is_within_ten_percent_of_the_run(
     base: str, method: str, gpt2: Path, dataset: Path
 ) -> None:
     values = {**SHORT, "method": method, "dataset": str(dataset), "max_new_tokens": 12}
@@ -78,40 +78,40 @@ def test_measured_memory_is_within_a_tenth_of_the_runs(
     assert cost.seconds > 0
 
 
-def test_gradient_checkpointing_takes_what_is_said_before_a_launch(dataset: Path) -> None:
+def test_peak_memory_with_grad_checkpointing_is_close_to_the_estimate(dataset: Path) -> None:
     values = {**SHORT, "method": "lora", "dataset": str(dataset), "max_new_tokens": 12}
     values |= {"base_model": "gpt2-nano", "sample_prompt": "", "grad_checkpointing": True}
     config = RunConfig.parse(values)
-    said = preflight.check(config).memory_mb
-    assert said == pytest.approx(peak_mb(config), rel=0.15)
+    estimated_mb = preflight.check(config).memory_mb
+    assert estimated_mb == pytest.approx(peak_mb(config), rel=0.15)
 
 
-def test_the_longest_batch_goes_first_and_then_the_runs_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_longest_batch_is_measured_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "mixed.json"
     records = [{"instruction": "Go on.", "output": "go " * (1 + 7 * i % 10)} for i in range(20)]
     path.write_text(json.dumps(records))
     values = {"dataset": str(path), "batch_size": 3, "grad_accumulation": 4, "max_new_tokens": 1}
-    taken, step = [], Trainer.step
+    recorded_steps, step = [], Trainer.step
 
-    def recorded(self: Trainer, number: int, chosen: list[list[int]]) -> None:
-        taken.append((number, chosen, self.schedule))
-        step(self, number, chosen)
+    def recorded(self: Trainer, number: int, batches: list[list[int]]) -> None:
+        recorded_steps.append((number, batches, self.schedule))
+        step(self, number, batches)
 
     monkeypatch.setattr(Trainer, "step", recorded)
     measurement.run_trial(RunConfig.parse(values))
-    schedule = taken[0][2]
-    longest = sorted(schedule.lengths)[-3:]
-    for _, chosen, _ in taken[:2]:
-        assert [sorted(schedule.lengths[i] for i in batch) for batch in chosen] == [longest] * 2
-    assert [chosen for _, chosen, _ in taken[2:]] == [
-        schedule.batches(number) for number in range(1, len(taken) - 1)
+    schedule = recorded_steps[0][2]
+    longest_lengths = sorted(schedule.lengths)[-3:]
+    for _, batches, _ in recorded_steps[:2]:
+        assert [sorted(schedule.lengths[i] for i in batch) for batch in batches] == [
+            longest_lengths
+        ] * 2
+    assert [batches for _, batches, _ in recorded_steps[2:]] == [
+        schedule.batches(number) for number in range(1, len(recorded_steps) - 1)
     ]
-    assert len(taken) > 3
+    assert len(recorded_steps) > 3
 
 
-def test_what_answers_hold_counts(
+def test_generation_memory_is_measured(
     dataset: Path, tmp_path: Path, save_peer: Callable[..., Any]
 ) -> None:
     """Many thin layers hold little in a step of one short example, and 200 MB of keys and values."""
@@ -119,27 +119,27 @@ def test_what_answers_hold_counts(
     values = {"base_model": str(tmp_path), "dataset": str(dataset), "batch_size": 1}
     values |= {"method": "lora", "lora_rank": 4}
     values |= {"train_fraction": 0.3, "test_fraction": 0.6, "max_examples": 60, "epochs": 1}
-    short, long = (
+    short_peak, long_peak = (
         measurement.measure(RunConfig.parse({**values, "max_new_tokens": tokens})).memory_mb
         for tokens in (1, 900)
     )
-    assert long - short > 15  # some of it is hidden under the peak of the steps
+    assert long_peak - short_peak > 15  # some of it is hidden under the peak of the steps
 
 
-def test_settings_that_cost_nothing_have_no_part_in_the_key() -> None:
+def test_cache_key_ignores_settings_without_cost() -> None:
     config = RunConfig()
-    named = config.changed(name="other", notes="long", tags=["a"])
-    assert measurement.key(named) == measurement.key(config)
+    renamed_config = config.changed(name="other", notes="long", tags=["a"])
+    assert measurement.key(renamed_config) == measurement.key(config)
     assert measurement.key(config.changed(batch_size=3)) != measurement.key(config)
 
 
-def test_steps_that_cannot_be_taken_are_one_sentence() -> None:
+def test_failed_steps_are_reported_in_one_sentence() -> None:
     with pytest.raises(UserError, match=r"the measurement failed: .*nowhere\.json") as caught:
         measurement.measure(RunConfig(dataset="nowhere.json"))
     assert "\n" not in str(caught.value)
 
 
-def test_a_rehearsal_that_is_killed_is_told(monkeypatch: pytest.MonkeyPatch, dataset: Path) -> None:
+def test_killed_measurement_is_reported(monkeypatch: pytest.MonkeyPatch, dataset: Path) -> None:
     killed = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     run = subprocess.run
 
@@ -151,7 +151,7 @@ def test_a_rehearsal_that_is_killed_is_told(monkeypatch: pytest.MonkeyPatch, dat
         measurement.measure(RunConfig())
 
 
-def test_a_rehearsal_ends_with_the_process_that_asked_for_it(
+def test_measurement_ends_with_its_parent_process(
     wait: Callable[[Callable[[], bool]], None],
 ) -> None:
     asking = "from core.planning import measurement; from core.config import RunConfig; measurement.measure(RunConfig())"

@@ -37,27 +37,30 @@ Settings = Callable[..., RunConfig]
         {"method": "lora", "lora_targets": "mlp", "lora_last_layers": 1, "mask_prompt": True},
     ],
 )
-def test_the_plan_is_what_the_trainer_does(
+def test_plan_equals_the_trainer_plan(
     settings: Settings, new_run: Callable[..., Any], values: dict[str, Any]
 ) -> None:
     config, run = settings(**values), new_run()
     plan = preflight.check(config)
     trainer = Trainer(config, run)
     trainer.fit()
-    [done] = run.of("plan")
-    steps = run.of("step")
+    [plan_event] = run.events_of("plan")
+    steps = run.events_of("step")
     assert plan.problems == []
-    assert (plan.steps, plan.steps_per_epoch) == (done["steps"], done["steps_per_epoch"])
-    assert plan.train_examples == done["train_examples"]
+    assert (plan.steps, plan.steps_per_epoch) == (
+        plan_event["steps"],
+        plan_event["steps_per_epoch"],
+    )
+    assert plan.train_examples == plan_event["train_examples"]
     assert (plan.test_examples, plan.validation_examples) == (2, 2)
-    assert (plan.parameters, plan.trainable) == (done["parameters"], done["trainable"])
+    assert (plan.parameters, plan.trainable) == (plan_event["parameters"], plan_event["trainable"])
     assert plan.tokens == steps[-1]["tokens"]
     assert plan.longest == max(len(example.ids) for example in trainer.train_set)
-    assert plan.device == done["device"]
+    assert plan.device == plan_event["device"]
     assert plan.learning_rates == [(step["step"], step["lr"]) for step in steps]
 
 
-def test_cut_examples_are_counted(settings: Settings) -> None:
+def test_truncated_examples_are_counted(settings: Settings) -> None:
     plan = preflight.check(settings(max_length=40))
     assert plan.longest == 40
     assert plan.cut_examples is not None
@@ -65,7 +68,7 @@ def test_cut_examples_are_counted(settings: Settings) -> None:
     assert preflight.check(settings()).cut_examples == 0
 
 
-def test_a_long_run_shows_a_short_curve(settings: Settings) -> None:
+def test_learning_rate_curve_of_a_long_run_is_downsampled(settings: Settings) -> None:
     config = settings(epochs=300, min_lr=1e-4, warmup_fraction=0.1)
     plan = preflight.check(config)
     assert plan.steps == 1500
@@ -98,25 +101,25 @@ def test_a_missing_model_hides_no_other_problem(settings: Settings, tmp_path: Pa
     assert problems == ["base_model", "precision", "dataset"]
 
 
-def test_mistakes_of_the_values_come_with_those_of_the_rest(tmp_path: Path) -> None:
+def test_invalid_values_are_listed_with_other_problems(tmp_path: Path) -> None:
     values = {"batch_size": "x", "nonsense": 1, "dataset": "nowhere.json", "base_model": "gpt-5"}
-    found = [problem.field for problem in preflight.all_problems(values)]
-    assert found == ["nonsense", "batch_size", "base_model", "dataset"]
+    fields = [problem.field for problem in preflight.all_problems(values)]
+    assert fields == ["nonsense", "batch_size", "base_model", "dataset"]
     assert preflight.all_problems({"dataset": "primer"}) == []
     # min_lr is wrong beside this lr, and that is said once, whatever else is wrong
     values = {"lr": "1e-4", "min_lr": "1e-3", "dataset": "nowhere.json", "seed": -1}
-    found = [problem.field for problem in preflight.all_problems(values)]
-    assert sorted(found) == ["dataset", "min_lr", "seed"]
+    fields = [problem.field for problem in preflight.all_problems(values)]
+    assert sorted(fields) == ["dataset", "min_lr", "seed"]
 
 
-def test_what_was_not_given_is_not_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_problems_name_only_given_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """The default batch that stands in for a wrong one does not fit, and that is nobody's mistake."""
     monkeypatch.setattr(hardware, "available_memory_mb", lambda device: 1.0)
     [problem] = preflight.all_problems({"batch_size": "many", "device": "cpu"})
     assert (problem.field, problem.value) == ("batch_size", "many")
 
 
-def test_another_vocabulary_than_the_tokenizers_is_a_problem(
+def test_vocabulary_mismatch_is_a_problem(
     settings: Settings, save_peer: Callable[..., Any], tmp_path: Path
 ) -> None:
     save_peer(tmp_path / "other", n_positions=96)
@@ -127,18 +130,20 @@ def test_another_vocabulary_than_the_tokenizers_is_a_problem(
     )
 
 
-def test_responses_that_are_all_cut_off_are_a_problem(settings: Settings) -> None:
+def test_truncating_every_response_is_a_problem(settings: Settings) -> None:
     [problem] = preflight.check(settings(max_length=9, mask_prompt=True)).problems
     assert problem.field == "max_length"
     assert problem.message.startswith("no training example keeps any")
 
 
-def test_a_validation_set_that_is_all_cut_off_is_a_problem(
+def test_truncating_every_validation_response_is_a_problem(
     settings: Settings, tmp_path: Path
 ) -> None:
-    short, long = ({"instruction": words, "output": "Yes."} for words in ("Go.", "Go. " * 30))
+    short_record, long_record = (
+        {"instruction": instruction, "output": "Yes."} for instruction in ("Go.", "Go. " * 30)
+    )
     path = tmp_path / "data.json"
-    path.write_text(json.dumps([short] * 8 + [long] * 2))
+    path.write_text(json.dumps([short_record] * 8 + [long_record] * 2))
     config = settings(
         dataset=str(path), train_fraction=0.7, max_length=60, mask_prompt=True, test_fraction=0.1
     )
@@ -148,7 +153,7 @@ def test_a_validation_set_that_is_all_cut_off_is_a_problem(
 
 @pytest.mark.parametrize("max_length", [8, 41, 60, 96])
 @pytest.mark.parametrize("mask_prompt", [False, True])
-def test_lengths_are_those_of_the_encoded_examples(
+def test_lengths_equal_the_encoded_examples(
     settings: Settings, max_length: int, mask_prompt: bool
 ) -> None:
     config = settings(max_length=max_length, mask_prompt=mask_prompt, max_examples=23)
@@ -166,16 +171,16 @@ def test_a_file_is_measured_once_until_it_changes(
 ) -> None:
     """A page checks at every change of its form."""
     reads: list[Path] = []
-    read = Path.read_text
+    original_read = Path.read_text
 
-    def counted(path: Path, *args: Any, **kwargs: Any) -> str:
+    def counting_read(path: Path, *args: Any, **kwargs: Any) -> str:
         reads.append(path)
-        return read(path, *args, **kwargs)
+        return original_read(path, *args, **kwargs)
 
     path = tmp_path / "data.json"
     records = [{"instruction": f"Say {i}.", "output": str(i)} for i in range(40)]
     path.write_text(json.dumps(records))
-    monkeypatch.setattr(Path, "read_text", counted)
+    monkeypatch.setattr(Path, "read_text", counting_read)
     monkeypatch.chdir(tmp_path)
 
     def examples(**values: Any) -> int | None:
@@ -195,7 +200,7 @@ def test_a_file_is_measured_once_until_it_changes(
     assert [p.field for p in preflight.check(settings(dataset="data.json")).problems] == ["dataset"]
 
 
-def test_a_second_look_is_quick(settings: Settings, tmp_path: Path) -> None:
+def test_second_check_is_fast(settings: Settings, tmp_path: Path) -> None:
     path = tmp_path / "data.json"
     records = [{"instruction": f"Say {i} " * 10, "output": str(i) * 20} for i in range(5000)]
     path.write_text(json.dumps(records))
@@ -205,7 +210,7 @@ def test_a_second_look_is_quick(settings: Settings, tmp_path: Path) -> None:
     assert time.process_time() - start < 0.1
 
 
-def test_what_is_not_downloaded_is_noted_and_not_fetched(
+def test_missing_downloads_are_noted_and_not_fetched(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def connect(*args: object) -> None:
@@ -225,7 +230,7 @@ def test_what_is_not_downloaded_is_noted_and_not_fetched(
     assert problem.field == "base_model"
 
 
-def test_what_fits_with_no_data_is_told_before_they_are_there(
+def test_memory_problem_is_reported_before_the_data_is_downloaded(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
@@ -237,13 +242,13 @@ def test_what_fits_with_no_data_is_told_before_they_are_there(
     assert preflight.check(config.changed(method="lora")).problems == []
 
 
-def test_the_journals_counts() -> None:
+def test_plan_equals_the_journal_counts() -> None:
     plan = preflight.check(preset("run_12"))
     assert (plan.base_parameters, plan.base_mb, plan.trainable) == (406_286_336, 1549.86, 7_898_384)
 
 
 @pytest.mark.parametrize(("batch_size", "fitting"), [(64, 16), (60, 15), (9, 3), (7, 1)])
-def test_a_batch_that_can_not_fit_names_the_nearest_that_does(
+def test_batch_too_large_for_memory_names_the_nearest_fitting_one(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, batch_size: int, fitting: int
 ) -> None:
     """Nearest: the largest that leaves the examples of a step as they are."""
@@ -264,7 +269,7 @@ def test_a_batch_that_can_not_fit_names_the_nearest_that_does(
     assert "not even batch_size = 1 fits" in problem.message
 
 
-def test_what_loses_its_whole_response_is_told_before(settings: Settings, tmp_path: Path) -> None:
+def test_examples_losing_their_response_are_counted(settings: Settings, tmp_path: Path) -> None:
     """The trainer warns of as many."""
     texts = ["a b c", "a b c d e f g h i j k l m n o p q r s t u v w x y z"]
     records = [{"instruction": texts[i % 3 == 0], "output": "so"} for i in range(30)]
@@ -272,10 +277,10 @@ def test_what_loses_its_whole_response_is_told_before(settings: Settings, tmp_pa
     path.write_text(json.dumps(records))
     plan = preflight.check(settings(dataset=str(path), max_length=45, mask_prompt=True))
     assert not plan.problems
-    left_out = sum(i % 3 == 0 for i in [*range(25), *range(28, 30)])
+    lost_count = sum(i % 3 == 0 for i in [*range(25), *range(28, 30)])
     assert (
         plan.note
-        == f"{left_out} examples will be left out: max_length leaves nothing of their response"
+        == f"{lost_count} examples will be left out: max_length leaves nothing of their response"
     )
     assert plan.train_examples == sum(i % 3 != 0 for i in range(25))
 
@@ -367,8 +372,8 @@ def test_check_reads_a_cached_hub_model(
     assert "is missing" in problem.message
 
 
-def test_small_batches_take_longer(settings: Settings) -> None:
+def test_small_batches_have_a_longer_estimate(settings: Settings) -> None:
     """The same arithmetic in more steps."""
     large, small = (preflight.check(settings(batch_size=size)) for size in (16, 1))
-    extra = (small.steps - large.steps) * estimate.CPU_STEP_OVERHEAD_S
-    assert small.seconds - large.seconds == pytest.approx(extra, rel=0.05)
+    added_overhead_s = (small.steps - large.steps) * estimate.CPU_STEP_OVERHEAD_S
+    assert small.seconds - large.seconds == pytest.approx(added_overhead_s, rel=0.05)

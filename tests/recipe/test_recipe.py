@@ -26,12 +26,12 @@ from recipe.primer import primer
 
 
 @pytest.fixture(scope="module")
-def known():
+def all_facts():
     return facts.all_facts()
 
 
-def test_facts_of_every_kind_are_true_where_a_person_knows(known):
-    said = {fact.start + fact.answer for fact in known}
+def test_facts_of_every_kind_are_correct(all_facts):
+    sentences = {fact.start + fact.answer for fact in all_facts}
     for sentence in (
         "A synonym for 'happy' is 'joyful'.", "The opposite of 'hot' is 'cold'.",
         "The plural of 'mouse' is 'mice'.", "The past tense of 'go' is 'went'.",
@@ -39,22 +39,24 @@ def test_facts_of_every_kind_are_true_where_a_person_knows(known):
         "The capital of France is Paris.", "In total, 3 hours are 180 minutes.",
         "The steak is grilled by the chef.",
     ):  # fmt: skip
-        assert sentence in said
-    sums = [fact for fact in known if fact.kind == "arithmetic"]
-    signs = {"plus": "+", "minus": "-", "times": "*"}
-    for fact in sums:
-        left, sign, right = fact.keys[0].split()
-        assert eval(f"{left}{signs[sign]}{right}") == int(fact.answer.rstrip("."))
+        assert sentence in sentences
+    arithmetic_facts = [fact for fact in all_facts if fact.kind == "arithmetic"]
+    operators = {"plus": "+", "minus": "-", "times": "*"}
+    for fact in arithmetic_facts:
+        left_operand, operator, right_operand = fact.keys[0].split()
+        assert eval(f"{left_operand}{operators[operator]}{right_operand}") == int(
+            fact.answer.rstrip(".")
+        )
 
 
-def test_the_embedded_data_set_is_the_recipes(known):
-    examples, _ = primer(known, recipe.SPLIT_SEED)
+def test_embedded_data_set_equals_the_recipe(all_facts):
+    examples, _ = primer(all_facts, recipe.SPLIT_SEED)
     assert len(examples) >= 2000
     assert dataset.load("primer") == examples
 
 
-def test_what_is_tested_occurs_in_no_training_example(known):
-    examples, (train, test, validation) = primer(known, recipe.SPLIT_SEED)
+def test_held_out_facts_are_absent_from_training(all_facts):
+    examples, (train, test, validation) = primer(all_facts, recipe.SPLIT_SEED)
     split = dataset.split(examples, RunConfig())
     assert [len(part) for part in vars(split).values()] == [
         2 * len(part) for part in (train, test, validation)
@@ -63,34 +65,34 @@ def test_what_is_tested_occurs_in_no_training_example(known):
     for fact in [*test, *validation]:
         for key in fact.keys:
             assert not re.search(rf"(?<!\w){re.escape(key)}(?!\w)", text), key
-    assert {fact.kind for fact in test} == {fact.kind for fact in known}
+    assert {fact.kind for fact in test} == {fact.kind for fact in all_facts}
     assert not inspection.duplicates(split)["same_prompt"].any()
 
 
-def test_the_text_states_facts_and_shows_no_prompt(known):
-    texts = list(itertools.islice(Writer(known, 5).documents(), 3000))
-    assert texts == list(itertools.islice(Writer(known, 5).documents(), 3000))
-    assert texts[:50] != list(itertools.islice(Writer(known, 6).documents(), 50))
-    whole = " ".join(texts)
-    assert "###" not in whole
-    assert not any(asked in whole for fact in known for asked, _ in fact.asked)
-    stated = [fact for fact in known if fact.start + fact.answer in whole]
-    assert len(stated) > 0.7 * len(known)
+def test_pretraining_text_states_facts_without_prompts(all_facts):
+    texts = list(itertools.islice(Writer(all_facts, 5).documents(), 3000))
+    assert texts == list(itertools.islice(Writer(all_facts, 5).documents(), 3000))
+    assert texts[:50] != list(itertools.islice(Writer(all_facts, 6).documents(), 50))
+    full_text = " ".join(texts)
+    assert "###" not in full_text
+    assert not any(questions in full_text for fact in all_facts for questions, _ in fact.questions)
+    stated_facts = [fact for fact in all_facts if fact.start + fact.answer in full_text]
+    assert len(stated_facts) > 0.7 * len(all_facts)
 
 
-def test_the_reduced_loss_is_the_full_softmax_with_tied_rows():
+def test_reduced_loss_equals_the_full_softmax():
     arch = pretraining.NANO
-    model = pretraining.Reduced(replace(arch, vocabulary=6), others=arch.vocabulary - 5)
+    model = pretraining.Reduced(replace(arch, vocabulary=6), unseen_tokens=arch.vocabulary - 5)
     model.initialize(torch.Generator().manual_seed(0))
     ids = torch.tensor([[0, 1, 2, 3, 4]])
     targets = torch.tensor([[1, 2, -100, 4, 0]])
     rows = torch.cat([torch.arange(5), torch.full((arch.vocabulary - 5,), 5)])
     logits = model.features(ids) @ model.wte.weight[rows].T
-    full = F.cross_entropy(logits[0], targets[0], reduction="sum")
-    torch.testing.assert_close(model.loss(ids, targets), full, rtol=1e-5, atol=1e-4)
+    expected_loss = F.cross_entropy(logits[0], targets[0], reduction="sum")
+    torch.testing.assert_close(model.loss(ids, targets), expected_loss, rtol=1e-5, atol=1e-4)
 
 
-def test_a_short_pretraining_ends_in_the_same_model_of_the_whole_vocabulary(known, tmp_path):
+def test_short_pretraining_expands_to_an_equal_full_vocabulary_model(all_facts, tmp_path):
     for directory in (tmp_path, tmp_path / "again"):
         (directory / "gpt2-nano").mkdir(parents=True)
         recipe.build(directory, directory / "runs", steps=2)
@@ -104,14 +106,14 @@ def test_a_short_pretraining_ends_in_the_same_model_of_the_whole_vocabulary(know
     log = tmp_path / "runs" / "pretraining" / "events.jsonl"
     events = [json.loads(line) for line in log.read_text().splitlines()]
     final = next(event for event in events if event.get("final"))
-    rows = pretraining.blocks(Writer(known, 123).documents(), 64 * pretraining.BLOCK_TOKENS + 1)
+    rows = pretraining.blocks(Writer(all_facts, 123).documents(), 64 * pretraining.BLOCK_TOKENS + 1)
     ids = torch.tensor(rows)
     with torch.no_grad():
         loss = float(model.loss(ids[:, :-1], ids[:, 1:])) / ids[:, 1:].numel()
     assert loss == pytest.approx(final["val_loss"], abs=0.05)  # halves, and noise on absent tokens
 
 
-def right(model, examples):
+def count_correct(model, examples):
     """How many answers are those of the data set."""
     answers = itertools.chain.from_iterable(answer_all(model, examples, Sampling(24)))
     return sum(answer.text == examples[answer.index].output for answer in answers)
@@ -120,13 +122,13 @@ def right(model, examples):
 class TestTheEmbeddedModel:
     """What it is, and that it knows what it was told."""
 
-    def test_it_is_small_and_tied(self):
+    def test_model_is_small_and_tied(self):
         path = pretrained.ASSETS / "gpt2-nano" / "model.safetensors"
         assert path.stat().st_size <= 16e6
         model = pretrained.load("gpt2-nano", tie_weights=True)
         assert model.lm_head.weight is model.wte.weight
 
-    def test_its_logits_are_those_of_transformers(self):
+    def test_logits_equal_transformers(self):
         from transformers import GPT2LMHeadModel
 
         peer = GPT2LMHeadModel.from_pretrained(
@@ -134,36 +136,38 @@ class TestTheEmbeddedModel:
         ).eval()
         ids = torch.tensor([encode("The capital of France is Paris. Another word for 'happy' is")])
         with torch.no_grad():
-            ours, theirs = pretrained.load("gpt2-nano").eval()(ids), peer(ids).logits
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+            logits, expected = pretrained.load("gpt2-nano").eval()(ids), peer(ids).logits
+        torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
 
-    def test_it_states_what_it_was_told(self, known):
+    def test_model_recalls_pretraining_facts(self, all_facts):
         model = pretrained.load("gpt2-nano").eval()
-        some = known[::12]
-        prompts = [encode(fact.start.rstrip()) for fact in some]
+        sampled_facts = all_facts[::12]
+        prompts = [encode(fact.start.rstrip()) for fact in sampled_facts]
         answers = generate(model, prompts, Sampling(16), END_OF_TEXT)
-        right = sum(
+        correct_count = sum(
             decode(ids).strip().startswith(fact.answer)
-            for fact, ids in zip(some, answers, strict=True)
+            for fact, ids in zip(sampled_facts, answers, strict=True)
         )
-        assert right / len(some) > 0.8
+        assert correct_count / len(sampled_facts) > 0.8
 
-    def test_it_answers_what_it_was_not_tuned_on_only_after_tuning(self, tmp_path):
+    def test_unseen_questions_are_answered_only_after_tuning(self, tmp_path):
         """Thirty steps on a quarter of the training set, 60 test questions."""
-        whole = dataset.split(dataset.load("primer"), RunConfig())
-        parts = (whole.train[:480], whole.test[:60], whole.validation[:10])
+        full_split = dataset.split(dataset.load("primer"), RunConfig())
+        parts = (full_split.train[:480], full_split.test[:60], full_split.validation[:10])
         path = tmp_path / "some.json"
         path.write_text(json.dumps([vars(e) for part in parts for e in part]))
         shares = {"train_fraction": 480.5 / 550, "test_fraction": 60.5 / 550}
-        once = {"epochs": 1, "lr": 6e-4, "eval_every": 9999, "sample_prompt": ""}
-        config = RunConfig.parse({**DEMO, **shares, **once, "dataset": str(path), "device": "cpu"})
+        short_training = {"epochs": 1, "lr": 6e-4, "eval_every": 9999, "sample_prompt": ""}
+        config = RunConfig.parse(
+            {**DEMO, **shares, **short_training, "dataset": str(path), "device": "cpu"}
+        )
         run = RunDirectory.create(tmp_path / "runs", config)
-        untuned = right(pretrained.load("gpt2-nano").eval(), parts[1])
+        untuned = count_correct(pretrained.load("gpt2-nano").eval(), parts[1])
         main(run)
-        tuned = right(load_trained(config, run.path), parts[1])
+        tuned = count_correct(load_trained(config, run.path), parts[1])
         assert (untuned, tuned > 24) == (0, True), tuned
 
-    def test_it_has_english_left_for_other_words(self):
+    def test_model_completes_general_english(self):
         model = pretrained.load("gpt2-nano").eval()
         ids = torch.tensor([encode("Anna drank a cup of")])
         with torch.no_grad():

@@ -30,7 +30,7 @@ def create(runs_dir, name="a", **settings):
     return RunDirectory.create(runs_dir, RunConfig(name=name, **settings))
 
 
-def words(run):
+def status_reasons(run):
     return [(event["status"], event.get("reason")) for event in run.statuses()]
 
 
@@ -58,18 +58,18 @@ def words(run):
 @example("İ")
 @example("क\u093f")
 def test_a_slug_is_one_safe_path_component(name):
-    made = slug(name)
-    assert made == Path(made).name == PureWindowsPath(made).name
-    assert not PureWindowsPath(made).is_reserved()
-    assert made[0].isalnum()
-    assert made[-1] not in "-._ "
-    assert made.isprintable()
-    assert all(c in "-._" or unicodedata.category(c)[0] in "LNM" for c in made)
-    assert made == unicodedata.normalize("NFC", made)
-    assert slug(made) == made
-    assert 0 < len(made) <= 64
-    assert len(made.encode()) <= 190
-    assert made.split(".")[0] not in ("lab", "queue")
+    result = slug(name)
+    assert result == Path(result).name == PureWindowsPath(result).name
+    assert not PureWindowsPath(result).is_reserved()
+    assert result[0].isalnum()
+    assert result[-1] not in "-._ "
+    assert result.isprintable()
+    assert all(c in "-._" or unicodedata.category(c)[0] in "LNM" for c in result)
+    assert result == unicodedata.normalize("NFC", result)
+    assert slug(result) == result
+    assert 0 < len(result) <= 64
+    assert len(result.encode()) <= 190
+    assert result.split(".")[0] not in ("lab", "queue")
 
 
 def test_a_slug_stays_readable():
@@ -110,30 +110,30 @@ def test_create_writes_settings_under_a_unique_name_and_the_first_event(tmp_path
     for run in runs:
         assert run.config().name == run.name
         assert run.config().seed == 7
-        assert words(run) == [("queued", None)]
+        assert status_reasons(run) == [("queued", None)]
         assert run.status() == "queued"
 
 
-def test_the_next_name_is_the_one_a_run_gets(tmp_path):
+def test_next_name_equals_the_created_name(tmp_path):
     for name in ("My run", "my run", ""):
         config = RunConfig.parse({"name": name})
-        told = [next_name(tmp_path, config) for _ in range(2)]
-        assert told == [RunDirectory.create(tmp_path, config).name] * 2
+        names = [next_name(tmp_path, config) for _ in range(2)]
+        assert names == [RunDirectory.create(tmp_path, config).name] * 2
     assert next_name(tmp_path / "not there", config) == "gpt2-nano-lora"
 
 
-def test_a_run_without_a_name_is_called_by_model_and_method(tmp_path):
+def test_unnamed_run_is_named_after_model_and_method(tmp_path):
     assert create(tmp_path, "").name == "gpt2-nano-lora"
 
 
-def test_many_who_create_at_once_get_a_directory_each(tmp_path):
+def test_concurrent_creation_gives_separate_directories(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         runs = list(pool.map(lambda _: create(tmp_path), range(40)))
     assert len({run.name for run in runs}) == 40
     assert all(run.config().name == run.name and run.status() == "queued" for run in runs)
 
 
-def test_paths_are_made_absolute_and_names_are_left_alone(tmp_path, monkeypatch):
+def test_paths_are_made_absolute_and_names_are_kept(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("words.json").write_text("[]")
     Path("mine").mkdir()
@@ -146,21 +146,21 @@ def test_paths_are_made_absolute_and_names_are_left_alone(tmp_path, monkeypatch)
         assert (run.config().dataset, run.config().base_model) == (dataset, "gpt2")
 
 
-def test_a_place_that_cannot_hold_runs_is_a_sentence(tmp_path):
+def test_unusable_runs_directory_is_reported_in_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    for place in (tmp_path / "file", tmp_path / "file" / "runs"):
+    for directory in (tmp_path / "file", tmp_path / "file" / "runs"):
         with pytest.raises(UserError, match="cannot be written to"):
-            create(place)
+            create(directory)
 
 
 @pytest.mark.parametrize(
     "name", ["..", ".", "", "../runs/a", "a/", "./a", "a/../a", "link", "x" * 300, "a\0", "nothing"]
 )
-def test_find_never_leaves_the_directory_of_runs(tmp_path, name):
+def test_find_never_leaves_the_runs_directory(tmp_path, name):
     runs_dir = tmp_path / "runs"
     create(runs_dir)
-    outside = create(tmp_path / "elsewhere")
-    (runs_dir / "link").symlink_to(outside.path)
+    outside_run = create(tmp_path / "elsewhere")
+    (runs_dir / "link").symlink_to(outside_run.path)
     for directory in (tmp_path, runs_dir):
         (directory / "config.json").write_text("{}")
     with pytest.raises(UserError, match="there is no such run; it should be one of: a"):
@@ -181,9 +181,9 @@ def test_all_runs_are_directories_with_settings(tmp_path):
 
 def test_notes_are_edited_by_rename(tmp_path):
     run = create(tmp_path)
-    with run.config_path.open() as before:
+    with run.config_path.open() as open_file:
         run.write_config(run.config().changed(notes="better than b"))
-        assert json.load(before)["notes"] == ""  # who reads meanwhile reads a whole file
+        assert json.load(open_file)["notes"] == ""  # who reads meanwhile reads a whole file
     assert run.config().notes == "better than b"
     assert sorted(p.name for p in run.path.iterdir()) == [
         "config.json",
@@ -193,14 +193,14 @@ def test_notes_are_edited_by_rename(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "nonsense", '{"epochs": "many"}', '{"no_such": 1}'])
-def test_damaged_settings_are_a_sentence(tmp_path, text):
+def test_damaged_settings_are_reported_in_one_sentence(tmp_path, text):
     run = create(tmp_path)
     run.config_path.write_text(text)
     with pytest.raises(UserError):
         run.config()
 
 
-def test_the_lock_is_seen_from_another_process_and_dies_with_it(tmp_path, child, wait):
+def test_lock_is_visible_to_other_processes_and_released_on_death(tmp_path, child, wait):
     run = create(tmp_path)
     run.append("status", status="running")
     holder = child(HOLD, run.path)
@@ -216,65 +216,65 @@ def test_the_lock_is_seen_from_another_process_and_dies_with_it(tmp_path, child,
     holder.wait()
     assert not run.is_alive()
     assert run.mark_ended("the trainer died") == "interrupted"
-    assert words(run)[-1] == ("interrupted", "the trainer died")
+    assert status_reasons(run)[-1] == ("interrupted", "the trainer died")
     run.delete()
     assert not run.path.exists()
 
 
-def test_the_lock_excludes_threads_and_waits_for_them(tmp_path):
+def test_lock_excludes_threads_and_waits(tmp_path):
     run = create(tmp_path)
     with run.lock():
         assert run.is_alive()
         with pytest.raises(RunHeldError), run.lock(0.05):  # not even its own thread enters twice
             pass
-    taken, release = threading.Event(), threading.Event()
+    acquired, release = threading.Event(), threading.Event()
 
     def hold():
         with run.lock():
-            taken.set()
+            acquired.set()
             release.wait(10)
 
     thread = threading.Thread(target=hold)
     thread.start()
-    taken.wait(10)
+    acquired.wait(10)
     threading.Timer(0.1, release.set).start()
     with run.lock(timeout=10):
         assert release.is_set()
     thread.join()
 
 
-def test_the_lock_is_freed_by_an_error(tmp_path):
+def test_lock_is_released_on_error(tmp_path):
     run = create(tmp_path)
     with pytest.raises(ZeroDivisionError), run.lock():
         _ = 1 / 0
     assert not run.is_alive()
 
 
-def test_looking_disturbs_neither_those_who_look_nor_those_who_act(tmp_path):
+def test_liveness_checks_do_not_block_each_other_or_writers(tmp_path):
     run = create(tmp_path)
-    done = threading.Event()
+    stop_event = threading.Event()
 
-    def look():
-        seen = []
-        while not done.is_set():
-            seen.append(run.is_alive())
-        return seen
+    def poll_alive():
+        observations = []
+        while not stop_event.is_set():
+            observations.append(run.is_alive())
+        return observations
 
     with ThreadPoolExecutor(3) as pool:
-        looks = [pool.submit(look) for _ in range(3)]
+        futures = [pool.submit(poll_alive) for _ in range(3)]
         for _ in range(50):
             with run.lock():
                 pass
-        done.set()
-        assert any(len(future.result()) > 10 for future in looks)
-    done.clear()
+        stop_event.set()
+        assert any(len(future.result()) > 10 for future in futures)
+    stop_event.clear()
     with ThreadPoolExecutor(3) as pool:
-        looks = [pool.submit(look) for _ in range(3)]
-        threading.Timer(0.2, done.set).start()
-        assert not any(any(future.result()) for future in looks)
+        futures = [pool.submit(poll_alive) for _ in range(3)]
+        threading.Timer(0.2, stop_event.set).start()
+        assert not any(any(future.result()) for future in futures)
 
 
-def test_a_deleted_run_is_never_made_again_by_looking(tmp_path):
+def test_liveness_check_does_not_recreate_a_deleted_run(tmp_path):
     run = create(tmp_path)
     run.delete()
     assert not run.is_alive()
@@ -288,7 +288,7 @@ def test_a_deleted_run_is_never_made_again_by_looking(tmp_path):
     assert not run.path.exists()
 
 
-def test_who_waits_for_a_run_that_is_deleted_meanwhile_does_not_get_its_successor(tmp_path):
+def test_waiter_on_a_deleted_run_does_not_lock_its_successor(tmp_path):
     run = create(tmp_path)
     outcome = []
 
@@ -320,40 +320,44 @@ def test_deleting_removes_the_settings_first(tmp_path, monkeypatch):
     assert list_runs(tmp_path) == []
 
 
-@pytest.mark.parametrize("ended", ["stopped", "interrupted", "failed", "finished"])
-def test_settling_leaves_an_ended_run_as_it_is(tmp_path, ended):
+@pytest.mark.parametrize("final_status", ["stopped", "interrupted", "failed", "finished"])
+def test_settling_does_not_change_an_ended_run(tmp_path, final_status):
     run = create(tmp_path)
-    run.append("status", status=ended)
-    assert run.mark_ended("again") == ended
+    run.append("status", status=final_status)
+    assert run.mark_ended("again") == final_status
     assert len(run.statuses()) == 2
 
 
-def test_settling_honours_a_request_to_stop_and_forgets_it(tmp_path):
+def test_settling_honors_and_clears_a_stop_request(tmp_path):
     run = create(tmp_path)
     run.request_stop()
     assert run.mark_ended("withdrawn") == "stopped"
     assert run.stop_request() is None
 
 
-def test_settling_only_what_runs_leaves_a_queued_run_alone(tmp_path):
+def test_settling_running_runs_skips_queued_ones(tmp_path):
     run = create(tmp_path)
-    assert run.mark_ended("it died", of=("running",)) == "queued"
+    assert run.mark_ended("it died", from_statuses=("running",)) == "queued"
     run.append("status", status="running")
-    assert run.mark_ended("it died", of=("running",)) == "interrupted"
+    assert run.mark_ended("it died", from_statuses=("running",)) == "interrupted"
 
 
-def test_a_request_to_stop_says_how_to_end(tmp_path):
+def test_stop_request_gives_the_final_status(tmp_path):
     run = create(tmp_path)
     assert run.stop_request() is None
-    for asked, read in {"interrupted": "interrupted", "stopped": "stopped", "": "stopped"}.items():
-        run.request_stop(asked)
-        assert run.stop_request() == read
+    for requested, expected in {
+        "interrupted": "interrupted",
+        "stopped": "stopped",
+        "": "stopped",
+    }.items():
+        run.request_stop(requested)
+        assert run.stop_request() == expected
     run.clear_stop_request()
     run.clear_stop_request()
     assert run.stop_request() is None
 
 
-def test_the_status_is_the_newest_whole_one(tmp_path):
+def test_status_is_the_last_complete_event(tmp_path):
     run = create(tmp_path)
     run.append("status", status="running")
     run.append("generation", answer='"event":"status","status":"finished"')

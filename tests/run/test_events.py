@@ -41,7 +41,7 @@ def test_an_event_is_a_numbered_line(tmp_path):
     assert path.read_bytes().count(b"\n") == 1
 
 
-def test_numbers_go_on_across_writers(tmp_path):
+def test_sequence_numbers_continue_across_writers(tmp_path):
     path = tmp_path / "events.jsonl"
     write(path, "a", "b")
     write(path, "c")
@@ -49,24 +49,24 @@ def test_numbers_go_on_across_writers(tmp_path):
 
 
 @pytest.mark.parametrize("torn", [b'{"seq":3,"ti', b"x" * 3 * events.TAIL_BYTES])
-def test_a_torn_last_line_is_cut_off(tmp_path, torn):
+def test_torn_last_line_is_truncated(tmp_path, torn):
     path = tmp_path / "events.jsonl"
     write(path, "a", "b")
-    whole = path.read_bytes()
-    path.write_bytes(whole + torn)
+    complete_bytes = path.read_bytes()
+    path.write_bytes(complete_bytes + torn)
     write(path, "c")
-    assert path.read_bytes().startswith(whole)
+    assert path.read_bytes().startswith(complete_bytes)
     assert numbers(path) == [1, 2, 3]
 
 
-def test_a_file_that_is_one_torn_line_starts_anew(tmp_path):
+def test_file_with_one_torn_line_is_restarted(tmp_path):
     path = tmp_path / "events.jsonl"
     path.write_bytes(b'{"seq":1')
     write(path, "a")
     assert numbers(path) == [1]
 
 
-def test_damaged_lines_at_the_end_do_not_reset_the_numbers(tmp_path):
+def test_damaged_last_lines_do_not_reset_sequence_numbers(tmp_path):
     path = tmp_path / "events.jsonl"
     write(path, "a", "b")
     with path.open("ab") as file:
@@ -77,11 +77,11 @@ def test_damaged_lines_at_the_end_do_not_reset_the_numbers(tmp_path):
 
 def test_an_event_is_one_write(tmp_path, monkeypatch):
     calls = []
-    real = os.write
+    original_write = os.write
 
     def spy(handle, data):
         calls.append(len(data))
-        return real(handle, data)
+        return original_write(handle, data)
 
     writer = EventWriter(tmp_path / "events.jsonl")
     monkeypatch.setattr(os, "write", spy)
@@ -100,7 +100,7 @@ def test_text_that_utf8_cannot_hold_is_replaced(tmp_path):
     assert parse(line)["text"] == "half ? character"
 
 
-def test_a_killed_writer_leaves_whole_lines_and_at_most_a_torn_one(tmp_path, child, wait):
+def test_killed_writer_leaves_at_most_one_torn_line(tmp_path, child, wait):
     path = tmp_path / "events.jsonl"
     code = """
 import sys
@@ -120,7 +120,7 @@ while True:
     assert numbers(path) == list(range(1, len(lines) + 2))
 
 
-def test_a_full_disk_is_an_error_that_leaves_no_trace(tmp_path, child):
+def test_full_disk_raises_and_leaves_no_partial_event(tmp_path, child):
     code = """
 import resource, sys
 from pathlib import Path
@@ -139,8 +139,8 @@ writer.append("c")
     path = tmp_path / "events.jsonl"
     process = child(code, path)
     assert process.communicate(timeout=30)[0].split() == ["refused", "refused"]
-    found = [parse(line) for line in path.read_bytes().splitlines()]
-    assert [(event["seq"], event["event"]) for event in found] == [(1, "a"), (2, "c")]
+    parsed = [parse(line) for line in path.read_bytes().splitlines()]
+    assert [(event["seq"], event["event"]) for event in parsed] == [(1, "a"), (2, "c")]
 
 
 @pytest.mark.parametrize(
@@ -166,37 +166,37 @@ writer.append("c")
         b"[" * 100_000,
     ],
 )
-def test_a_damaged_line_is_no_event(line):
+def test_damaged_line_is_not_an_event(line):
     assert parse(line) is None
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_break_the_parser(line):
+def test_parser_accepts_any_bytes(line):
     event = parse(line)
     assert event is None or event["seq"] > 0
 
 
-def test_lines_come_whole_whatever_is_read_at_once(tmp_path):
+def test_lines_are_complete_for_any_read_size(tmp_path):
     path = tmp_path / "events.jsonl"
     lines = [b"a" * n for n in (3, 0, 50, 7, 1, 200, 9)]
     path.write_bytes(b"\n".join(lines) + b"\ntorn")
     for limit in (1, 2, 5, 60, 1000):
-        found, offset = [], 0
+        all_lines, offset = [], 0
         while True:
-            some, offset = read_lines(path, offset, limit)
-            if not some:
+            new_lines, offset = read_lines(path, offset, limit)
+            if not new_lines:
                 break
-            found += some
-        assert found == lines
+            all_lines += new_lines
+        assert all_lines == lines
         assert offset == path.stat().st_size - len(b"torn")
 
 
 def test_an_event_costs_less_than_200_microseconds(tmp_path):
     writer = EventWriter(tmp_path / "events.jsonl")
-    taken = []
+    durations = []
     for step in range(1000):
         start = time.perf_counter()
         writer.append("step", step=step, loss=1.25, lr=5e-5, seconds=1.5, batch=list(range(8)))
-        taken.append(time.perf_counter() - start)
+        durations.append(time.perf_counter() - start)
     writer.close()
-    assert statistics.median(taken) < 200e-6
+    assert statistics.median(durations) < 200e-6

@@ -21,16 +21,16 @@ def test_an_event_is_a_line(tmp_path, kind, event, line):
     for _ in range(2):
         log.append_event(tmp_path / "log", kind, event)
     lines = (tmp_path / "log").read_text().splitlines()
-    assert [told[20:] for told in lines] == [line, line]
+    assert [log_line[20:] for log_line in lines] == [line, line]
 
 
-def test_steps_and_answers_are_left_to_the_pages(tmp_path):
+def test_steps_and_answers_are_not_logged(tmp_path):
     log.append_event(tmp_path / "log", "step", {"step": 1})
     log.append_event(tmp_path / "log", "generation", {"answer": "red"})
     assert not (tmp_path / "log").exists()
 
 
-def test_nothing_that_goes_wrong_reaches_the_trainer(tmp_path):
+def test_log_errors_do_not_reach_the_trainer(tmp_path):
     log.append_event(
         tmp_path / "log", "eval", {"step": 1, "train_loss": None, "val_loss": 1.0, "final": True}
     )

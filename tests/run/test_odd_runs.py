@@ -44,11 +44,11 @@ def status(lab, name):
 
 @pytest.mark.parametrize("make", ODD)
 @pytest.mark.parametrize("file", FILES)
-def test_a_dead_run_beside_an_odd_one_is_settled(runs_dir, settings, wait, file, make):
-    odd, dead = (RunDirectory.create(runs_dir, settings(name=name)) for name in ("a", "b"))
-    for run in (odd, dead):
+def test_dead_run_is_settled_despite_a_malformed_run(runs_dir, settings, wait, file, make):
+    odd_run, dead_run = (RunDirectory.create(runs_dir, settings(name=name)) for name in ("a", "b"))
+    for run in (odd_run, dead_run):
         run.append("status", status="running")
-    make(odd.path / file)
+    make(odd_run.path / file)
     preferences.save(runs_dir, Preferences(resume_interrupted=False))
     lab = Lab(runs_dir)
     wait(lambda: status(lab, "b") == "interrupted", timeout=15)
@@ -58,28 +58,26 @@ def test_a_dead_run_beside_an_odd_one_is_settled(runs_dir, settings, wait, file,
 
 @pytest.mark.parametrize("make", ODD)
 @pytest.mark.parametrize("file", FILES)
-def test_the_queue_gets_past_an_odd_run(runs_dir, settings, wait, file, make):
-    odd, _ = (RunDirectory.create(runs_dir, settings(name=name)) for name in ("a", "b"))
-    make(odd.path / file)
+def test_queue_continues_after_a_malformed_run(runs_dir, settings, wait, file, make):
+    odd_run, _ = (RunDirectory.create(runs_dir, settings(name=name)) for name in ("a", "b"))
+    make(odd_run.path / file)
     (runs_dir / "queue.json").write_text(json.dumps(["a", "b"]))
-    taken = []
+    started_names = []
     queue = Queue(
-        runs_dir, lambda run: (taken.append(run.name), run.mark_ended("done", "finished"))
+        runs_dir, lambda run: (started_names.append(run.name), run.mark_ended("done", "finished"))
     )
     wait(lambda: not queue.names())
-    assert taken[-1] == "b"
+    assert started_names[-1] == "b"
     assert queue._thread.is_alive()
     queue.close()
 
 
 @pytest.mark.parametrize("make", ODD)
 @pytest.mark.parametrize("file", ["events.jsonl", "trainer.lock", "stop"])
-def test_a_lab_starts_stops_and_resumes_beside_odd_runs_or_says_why_not(
-    runs_dir, settings, file, make
-):
-    odd = RunDirectory.create(runs_dir, settings(name="a"))
-    odd.append("status", status="running")
-    make(odd.path / file)
+def test_lab_handles_malformed_runs_or_raises_user_errors(runs_dir, settings, file, make):
+    odd_run = RunDirectory.create(runs_dir, settings(name="a"))
+    odd_run.append("status", status="running")
+    make(odd_run.path / file)
     preferences.save(runs_dir, Preferences(resume_interrupted=True))
     lab = Lab(runs_dir)
     for act in (lab.stop, lab.resume, lab.stop):
@@ -91,7 +89,7 @@ def test_a_lab_starts_stops_and_resumes_beside_odd_runs_or_says_why_not(
 
 
 @pytest.mark.parametrize("file", ["config.json.partial", "stop.partial", "stop", "config.json"])
-def test_nothing_is_written_through_a_link(tmp_path, file):
+def test_symlinks_are_not_written_through(tmp_path, file):
     run = RunDirectory.create(tmp_path / "runs", RunConfig(name="a"))
     config, precious = run.config(), tmp_path / "precious"
     precious.write_text("mine")
@@ -107,26 +105,26 @@ def test_nothing_is_written_through_a_link(tmp_path, file):
     assert precious.read_text() == "mine"
 
 
-def test_a_pipe_is_not_waited_for(tmp_path):
+def test_named_pipe_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for mode, reason in (("rb", "no plain file"), ("wb", "No such device")):
         with pytest.raises(OSError, match=reason):
             open_regular(tmp_path / "pipe", mode)
 
 
-def test_a_name_that_is_no_utf8_is_passed_over(runs_dir, settings):
+def test_non_utf8_name_is_skipped(runs_dir, settings):
     RunDirectory.create(runs_dir, settings(name="a"))
-    odd = runs_dir / os.fsdecode(b"caf\xe9")
-    odd.mkdir()
-    (odd / "config.json").write_text("{}")
+    odd_path = runs_dir / os.fsdecode(b"caf\xe9")
+    odd_path.mkdir()
+    (odd_path / "config.json").write_text("{}")
     assert [run.name for run in list_runs(runs_dir)] == ["a"]
 
 
-def test_a_launch_that_cannot_be_written_leaves_no_run(tmp_path, monkeypatch):
-    def refuse(self, kind, /, **fields):
+def test_failed_launch_leaves_no_run(tmp_path, monkeypatch):
+    def raise_disk_error(self, kind, /, **fields):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(EventWriter, "append", refuse)
+    monkeypatch.setattr(EventWriter, "append", raise_disk_error)
     with pytest.raises(UserError, match="No space left"):
         RunDirectory.create(tmp_path, RunConfig(name="a"))
     assert list_runs(tmp_path) == []
@@ -140,7 +138,7 @@ def test_a_run_whose_dashboard_was_killed_before_its_first_event_is_queued(runs_
     lab.close()
 
 
-def test_a_run_whose_events_somebody_removed_is_not_trained_anew(runs_dir, settings):
+def test_run_with_deleted_events_is_not_retrained(runs_dir, settings):
     run = RunDirectory.create(runs_dir, settings(name="a"))
     run.log_path.write_text("it trained")
     run.events_path.unlink()
@@ -149,7 +147,7 @@ def test_a_run_whose_events_somebody_removed_is_not_trained_anew(runs_dir, setti
     lab.close()
 
 
-def test_two_who_write_at_once_leave_one_whole_file(tmp_path):
+def test_concurrent_writers_leave_one_complete_file(tmp_path):
     path = tmp_path / "settings.json"
     texts = [f"{i}" * 50_000 for i in range(8)]
     with ThreadPoolExecutor(8) as pool:
@@ -158,7 +156,7 @@ def test_two_who_write_at_once_leave_one_whole_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_request_that_cannot_be_withdrawn_is_told(tmp_path):
+def test_failure_to_withdraw_a_stop_request_is_reported(tmp_path):
     run = RunDirectory.create(tmp_path, RunConfig(name="a"))
     run.append("status", status="interrupted")
     directory(run.stop_path)
@@ -166,7 +164,7 @@ def test_a_request_that_cannot_be_withdrawn_is_told(tmp_path):
         requeue(run)
 
 
-def test_whoever_deletes_the_index_leaves_the_right_to_drive(runs_dir):
+def test_lock_survives_deleting_the_index(runs_dir):
     first = Lab(runs_dir)
     for path in runs_dir.glob(f"{INDEX_FILE}*"):
         path.unlink()
@@ -176,17 +174,17 @@ def test_whoever_deletes_the_index_leaves_the_right_to_drive(runs_dir):
     first.close()
 
 
-def test_a_persons_request_to_stop_outlives_the_end_of_the_dashboard(runs_dir, settings, wait):
+def test_user_stop_request_survives_dashboard_shutdown(runs_dir, settings, wait):
     run = RunDirectory.create(runs_dir, settings(name="a"))
-    asked = []
+    stop_requests = []
 
     def train(run):
         run.request_stop("stopped")
         wait(lambda: queue._closing)
-        asked.append(run.stop_request())
+        stop_requests.append(run.stop_request())
 
     queue = Queue(runs_dir, train)
     queue.add("a")
     wait(lambda: run.stop_request())
     queue.close()
-    assert asked == ["stopped"]
+    assert stop_requests == ["stopped"]

@@ -21,28 +21,28 @@ def create(tmp_path):
 @pytest.fixture
 def queue(tmp_path):
     """A function that makes a queue for an executor; closed with the test."""
-    made = []
+    queues = []
 
     def make(executor):
-        made.append(Queue(tmp_path, executor))
-        return made[-1]
+        queues.append(Queue(tmp_path, executor))
+        return queues[-1]
 
     yield make
-    for each in made:
-        each.close(timeout=10)
-        assert not each._thread.is_alive()
+    for opened_queue in queues:
+        opened_queue.close(timeout=10)
+        assert not opened_queue._thread.is_alive()
 
 
 class Recorder:
     """An executor that notes what it was given and finishes it, once it is let go."""
 
-    def __init__(self, going=True):
-        self.taken, self.go = [], threading.Event()
-        if going:
+    def __init__(self, released=True):
+        self.started, self.go = [], threading.Event()
+        if released:
             self.go.set()
 
     def __call__(self, run):
-        self.taken.append(run.name)
+        self.started.append(run.name)
         with run.lock():
             run.append("status", status="running")
             while not self.go.wait(0.01) and not run.stop_request():
@@ -55,74 +55,74 @@ def drained(queue):
     return lambda: not queue.names()
 
 
-def test_runs_are_taken_in_order(create, queue, wait):
-    executor = Recorder(going=False)
+def test_runs_start_in_order(create, queue, wait):
+    executor = Recorder(released=False)
     lane = queue(executor)
     for name in ("c", "a", "b"):
         create(name)
         lane.add(name)
         lane.add(name)
-    wait(lambda: executor.taken)
+    wait(lambda: executor.started)
     assert lane.names() == ["c", "a", "b"]
-    assert executor.taken == ["c"]  # one at a time
+    assert executor.started == ["c"]  # one at a time
     executor.go.set()
     wait(drained(lane))
-    assert executor.taken == ["c", "a", "b"]
+    assert executor.started == ["c", "a", "b"]
 
 
-def test_the_order_outlives_the_queue(tmp_path, create, queue, wait):
-    blocked = Recorder(going=False)
-    first = queue(blocked)
+def test_order_persists_after_the_queue_closes(tmp_path, create, queue, wait):
+    blocked_recorder = Recorder(released=False)
+    first = queue(blocked_recorder)
     for name in ("a", "b", "c"):
         create(name)
         first.add(name)
-    wait(lambda: blocked.taken)
+    wait(lambda: blocked_recorder.started)
     first.close()
     assert RunDirectory(tmp_path / "a").status() == "interrupted"
     assert RunDirectory(tmp_path / "b").status() == "queued"
-    later = Recorder()
-    second = queue(later)
+    later_recorder = Recorder()
+    second = queue(later_recorder)
     wait(drained(second))
-    assert later.taken == ["b", "c"]  # what was interrupted is resumed by a person only
+    assert later_recorder.started == ["b", "c"]  # what was interrupted is resumed by a person only
     assert json.loads((tmp_path / "queue.json").read_text()) == []
 
 
-def test_what_waits_is_removed_and_what_runs_is_not(create, queue, wait):
-    executor = Recorder(going=False)
+def test_queued_run_can_be_removed_and_running_one_cannot(create, queue, wait):
+    executor = Recorder(released=False)
     lane = queue(executor)
     for name in ("a", "b", "c"):
         create(name)
         lane.add(name)
-    wait(lambda: executor.taken)
+    wait(lambda: executor.started)
     for name in ("a", "b", "no-such-run"):
         lane.remove(name)
     assert lane.names() == ["a", "c"]
     executor.go.set()
     wait(drained(lane))
-    assert executor.taken == ["a", "c"]
+    assert executor.started == ["a", "c"]
 
 
-def test_a_run_withdrawn_or_deleted_while_it_waits_is_passed_over(create, queue, wait):
-    executor = Recorder(going=False)
+def test_withdrawn_or_deleted_run_is_skipped(create, queue, wait):
+    executor = Recorder(released=False)
     lane = queue(executor)
     runs = {name: create(name) for name in ("a", "b", "c", "d", "e")}
     for name in runs:
         lane.add(name)
-    wait(lambda: executor.taken)
+    wait(lambda: executor.started)
     stop(runs["b"])
     runs["c"].request_stop()  # by a process that died before it settled the run
     runs["d"].delete()
     executor.go.set()
     wait(drained(lane))
-    assert executor.taken == ["a", "e"]
+    assert executor.started == ["a", "e"]
     for name in ("b", "c"):
         assert runs[name].status() == "stopped"
         assert runs[name].statuses()[-1]["reason"] == "withdrawn before it started"
     assert not runs["d"].path.exists()
 
 
-def test_a_trainer_that_outlived_its_dashboard_is_waited_for(create, queue, wait):
-    run, after = create("a"), create("b")
+def test_queue_waits_for_a_surviving_trainer(create, queue, wait):
+    run, next_run = create("a"), create("b")
     executor = Recorder()
     with run.lock():
         run.append("status", status="running")
@@ -130,42 +130,42 @@ def test_a_trainer_that_outlived_its_dashboard_is_waited_for(create, queue, wait
         lane.add("a")
         lane.add("b")
         threading.Event().wait(0.3)
-        assert executor.taken == []
+        assert executor.started == []
         run.append("status", status="finished")
     wait(drained(lane))
-    assert executor.taken == ["b"]
-    assert after.status() == "finished"
+    assert executor.started == ["b"]
+    assert next_run.status() == "finished"
 
 
-def test_a_run_whose_trainer_died_with_its_dashboard_is_interrupted(create, queue, wait):
+def test_run_whose_trainer_died_is_interrupted(create, queue, wait):
     run = create("a")
     run.append("status", status="running")
     executor = Recorder()
     lane = queue(executor)
     lane.add("a")
     wait(drained(lane))
-    assert executor.taken == []
+    assert executor.started == []
     assert run.status() == "interrupted"
 
 
-def test_a_run_resumed_before_its_trainer_is_gone_is_taken_again(create, queue, wait):
+def test_run_resumed_before_its_trainer_exits_starts_again(create, queue, wait):
     run = create("a")
     rounds = []
-    said, leave = threading.Event(), threading.Event()
+    status_written, release = threading.Event(), threading.Event()
 
     def lingering(run):
         rounds.append(run.name)
         run.append("status", status="finished" if len(rounds) == 2 else "stopped")
-        said.set()
-        leave.wait(10)
+        status_written.set()
+        release.wait(10)
 
     lane = queue(lingering)
     lane.add("a")
-    said.wait(10)
+    status_written.wait(10)
     requeue(run)
     lane.add("a")
     assert lane.names() == ["a"]
-    leave.set()
+    release.set()
     wait(drained(lane))
     assert rounds == ["a", "a"]
     assert run.status() == "finished"
@@ -175,8 +175,8 @@ def failing(run):
     raise RuntimeError("no process can be made")
 
 
-def test_no_error_of_an_executor_ends_the_queue(create, queue, wait, capfd):
-    run, after = create("a"), create("b")
+def test_executor_errors_do_not_end_the_queue(create, queue, wait, capfd):
+    run, next_run = create("a"), create("b")
     executor = Recorder()
     lane = queue(lambda run: failing(run) if run.name == "a" else executor(run))
     lane.add("a")
@@ -184,25 +184,25 @@ def test_no_error_of_an_executor_ends_the_queue(create, queue, wait, capfd):
     wait(drained(lane))
     assert run.status() == "failed"
     assert run.statuses()[-1]["reason"] == "it could not be started (no process can be made)"
-    assert after.status() == "finished"
+    assert next_run.status() == "finished"
     assert "RuntimeError" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
-def test_a_run_deleted_just_as_it_starts_leaves_nothing(create, queue, wait, executor):
+def test_run_deleted_while_starting_leaves_nothing(create, queue, wait, executor):
     run = create("a")
 
-    def late(run):
+    def delete_then_train(run):
         run.delete()
         EXECUTORS[executor](run)
 
-    lane = queue(late)
+    lane = queue(delete_then_train)
     lane.add("a")
     wait(drained(lane))
     assert not run.path.exists()
 
 
-def test_a_queue_that_cannot_be_stored_goes_on(tmp_path, create, queue, wait):
+def test_queue_continues_if_it_cannot_be_saved(tmp_path, create, queue, wait):
     executor = Recorder()
     lane = queue(executor)
     (tmp_path / "queue.json").mkdir()
@@ -211,19 +211,19 @@ def test_a_queue_that_cannot_be_stored_goes_on(tmp_path, create, queue, wait):
         with pytest.raises(UserError, match="the queue cannot be written to"):
             lane.add(name)
     wait(drained(lane))
-    assert executor.taken == ["a", "b"]
+    assert executor.started == ["a", "b"]
 
 
 @pytest.mark.parametrize(
     "text", ["", "nonsense", "5", '{"a": 1}', "[1, null, [2]]", '["gone", "a", "a", "../a"]']
 )
-def test_a_damaged_file_costs_the_order_and_nothing_else(tmp_path, create, queue, wait, text):
+def test_damaged_queue_file_loses_only_the_order(tmp_path, create, queue, wait, text):
     create("a")
     (tmp_path / "queue.json").write_text(text)
     executor = Recorder()
     lane = queue(executor)
     wait(drained(lane))
-    assert executor.taken == (["a"] if '"a"' in text else [])
+    assert executor.started == (["a"] if '"a"' in text else [])
 
 
 def test_closing_an_idle_queue_ends_its_thread_at_once(queue):
@@ -232,11 +232,11 @@ def test_closing_an_idle_queue_ends_its_thread_at_once(queue):
     assert not lane._thread.is_alive()
 
 
-def test_closing_just_as_a_run_is_spawned_ends_that_run(create, queue):
+def test_closing_while_a_run_starts_ends_that_run(create, queue):
     """The trainer is on its way and holds no lock yet: the request must wait for it."""
     run = create("a")
     spawned, arrive = threading.Event(), threading.Event()
-    executor = Recorder(going=False)
+    executor = Recorder(released=False)
 
     def slow_to_start(run):
         spawned.set()

@@ -64,17 +64,17 @@ def db(runs_dir):
 
 
 def events(run, kind=None):
-    found = [parse(line) for line in read_lines(run.events_path, 0)[0]]
-    assert [event["seq"] for event in found] == list(range(1, len(found) + 1))
-    return [event for event in found if kind in (None, event["event"])]
+    parsed = [parse(line) for line in read_lines(run.events_path, 0)[0]]
+    assert [event["seq"] for event in parsed] == list(range(1, len(parsed) + 1))
+    return [event for event in parsed if kind in (None, event["event"])]
 
 
 def last_step(run):
-    taken = events(run, "step")
-    return taken[-1]["step"] if taken else 0
+    step_events = events(run, "step")
+    return step_events[-1]["step"] if step_events else 0
 
 
-def words(run):
+def status_names(run):
     return [event["status"] for event in run.statuses()]
 
 
@@ -93,10 +93,10 @@ def losses():
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
-def test_a_run_is_trained_to_its_end(create, db, losses, executor):
+def test_run_is_trained_to_the_end(create, db, losses, executor):
     run = create(epochs=4, min_lr=1e-5)
     EXECUTORS[executor](run)
-    assert words(run) == ["queued", "running", "finished"], run.log_tail()
+    assert status_names(run) == ["queued", "running", "finished"], run.log_tail()
     assert [e["event"] for e in events(run)] == [
         "status",
         "status",
@@ -131,21 +131,21 @@ def test_a_stop_ends_within_two_steps_and_a_resume_finishes(create, db, started,
     thread = started(run)
     wait(lambda: last_step(run) >= 5)
     run.request_stop()
-    asked_at = last_step(run)
+    request_step = last_step(run)
     thread.join(60)
-    assert words(run)[-1] == "stopped"
-    assert asked_at <= last_step(run) <= asked_at + 2
+    assert status_names(run)[-1] == "stopped"
+    assert request_step <= last_step(run) <= request_step + 2
     assert run.stop_request() is None
     db()
-    stopped_at = last_step(run)
+    stop_step = last_step(run)
     requeue(run)
     run_in_thread(run)
-    assert words(run) == ["queued", "running", "stopped", "queued", "running", "finished"]
-    assert [event["step"] for event in events(run, "rewind")] == [stopped_at]
+    assert status_names(run) == ["queued", "running", "stopped", "queued", "running", "finished"]
+    assert [event["step"] for event in events(run, "rewind")] == [stop_step]
     check_one_row_a_step(db(), LONG["epochs"])
 
 
-def test_a_killed_trainer_is_interrupted_and_goes_on_from_its_checkpoint(create, db, started, wait):
+def test_killed_trainer_resumes_from_its_checkpoint(create, db, started, wait):
     run = create(**LONG)
     thread = started(run)
     wait(lambda: last_step(run) >= 45)
@@ -162,21 +162,21 @@ def test_a_killed_trainer_is_interrupted_and_goes_on_from_its_checkpoint(create,
     check_one_row_a_step(db(), LONG["epochs"])
 
 
-def test_a_second_worker_leaves_a_run_alone_and_sigterm_ends_it(create, started, wait):
+def test_second_trainer_does_not_start_and_sigterm_ends_the_first(create, started, wait):
     run = create(**LONG | {"epochs": 1000})
     thread = started(run)
     wait(lambda: last_step(run) >= 1)
     with pytest.raises(RunHeldError, match="a is being trained"):
         main(run)
-    assert words(run) == ["queued", "running"]
+    assert status_names(run) == ["queued", "running"]
     os.kill(run.statuses()[-1]["pid"], signal.SIGTERM)
     thread.join(60)
-    assert words(run) == ["queued", "running", "interrupted"]
-    stopped_at = last_step(run)
-    assert (run.path / "checkpoint" / f"step-{stopped_at:08d}" / "manifest.json").exists()
+    assert status_names(run) == ["queued", "running", "interrupted"]
+    stop_step = last_step(run)
+    assert (run.path / "checkpoint" / f"step-{stop_step:08d}" / "manifest.json").exists()
 
 
-def test_a_download_is_told_and_stopped_when_asked(hub, create, started, wait):
+def test_download_is_reported_and_can_be_stopped(hub, create, started, wait):
     hub.hold(bytes(60_000_000))
     hub.pause = 0.1  # a second for each piece of 10 MB that the client takes
     run = create(base_model="gpt2")
@@ -197,7 +197,7 @@ def test_a_download_is_told_and_stopped_when_asked(hub, create, started, wait):
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
-def test_missing_data_fails_in_one_sentence(create, capfd, executor):
+def test_missing_data_fails_with_one_sentence(create, capfd, executor):
     run = create(dataset="/nowhere/words.json")
     EXECUTORS[executor](run)
     last = run.statuses()[-1]
@@ -208,7 +208,7 @@ def test_missing_data_fails_in_one_sentence(create, capfd, executor):
     assert "Traceback" not in printed + run.events_path.read_text()
 
 
-def test_settings_that_cannot_be_read_fail_in_one_sentence(create):
+def test_unreadable_settings_fail_with_one_sentence(create):
     run = create()
     run.config_path.write_text('{"epochs": "many"}')
     run_in_thread(run)
@@ -216,7 +216,7 @@ def test_settings_that_cannot_be_read_fail_in_one_sentence(create):
     assert "epochs = 'many'" in run.statuses()[-1]["reason"]
 
 
-def test_an_unforeseen_error_leaves_its_traceback_in_the_log_only(create, capfd):
+def test_unexpected_error_writes_its_traceback_to_the_log_only(create, capfd):
     run = create()
 
     def train(config, active):
@@ -229,7 +229,7 @@ def test_an_unforeseen_error_leaves_its_traceback_in_the_log_only(create, capfd)
     assert "Traceback" not in run.events_path.read_text()
 
 
-def test_a_place_that_cannot_be_written_to_fails_a_run_with_a_sentence(create):
+def test_unwritable_directory_fails_the_run_with_one_sentence(create):
     run = create()
     (run.path / "checkpoint").write_text("in the way")
     run_in_process(run)
@@ -239,7 +239,7 @@ def test_a_place_that_cannot_be_written_to_fails_a_run_with_a_sentence(create):
     assert "cannot be written to" in last["reason"]
 
 
-def test_want_of_memory_is_told_with_its_remedy(create, settings):
+def test_out_of_memory_error_suggests_a_remedy(create, settings):
     run = create(batch_size=8)
     with pytest.raises(RuntimeError) as caught:
         torch.empty(10**15)
@@ -254,24 +254,24 @@ def test_want_of_memory_is_told_with_its_remedy(create, settings):
     assert _reason(MemoryError(), run).startswith("out of memory; a smaller batch")
 
 
-def test_a_run_withdrawn_before_its_trainer_came_is_not_trained(create):
-    for asked in ("stopped", "interrupted"):
+def test_run_withdrawn_before_its_trainer_starts_is_not_trained(create):
+    for requested_status in ("stopped", "interrupted"):
         run = create()
-        run.request_stop(asked)
+        run.request_stop(requested_status)
         main(run)
-        assert words(run) == ["queued", asked]
+        assert status_names(run) == ["queued", requested_status]
         assert run.stop_request() is None
 
 
-@pytest.mark.parametrize("ended", ["stopped", "interrupted", "failed", "finished"])
-def test_a_run_that_has_ended_is_not_trained_again(create, ended):
+@pytest.mark.parametrize("final_status", ["stopped", "interrupted", "failed", "finished"])
+def test_a_run_that_has_ended_is_not_trained_again(create, final_status):
     run = create()
-    run.append("status", status=ended)
+    run.append("status", status=final_status)
     main(run)
-    assert words(run) == ["queued", ended]
+    assert status_names(run) == ["queued", final_status]
 
 
-def test_a_trainer_whose_run_is_gone_says_so_and_makes_nothing(create, child):
+def test_trainer_of_a_deleted_run_reports_it_and_writes_nothing(create, child):
     run = create()
     run.delete()
     with pytest.raises(UserError, match="a is gone"):
@@ -285,21 +285,21 @@ def test_a_trainer_whose_run_is_gone_says_so_and_makes_nothing(create, child):
     assert not run.path.exists()
 
 
-def test_a_trainer_that_does_not_heed_a_stop_is_killed(create, started, wait):
+def test_trainer_that_ignores_a_stop_is_killed(create, started, wait):
     run = create()
     thread = started(run, lambda run: run_in_process(run, grace=0.5))
-    wait(lambda: words(run)[-1] == "running")
+    wait(lambda: status_names(run)[-1] == "running")
     pid = run.statuses()[-1]["pid"]
     os.kill(pid, signal.SIGSTOP)
     start = time.monotonic()
     run.request_stop()
     thread.join(60)
     assert 0.5 < time.monotonic() - start < 20
-    assert words(run)[-1] == "stopped"
+    assert status_names(run)[-1] == "stopped"
     assert "(signal 9)" in run.statuses()[-1]["reason"]
 
 
-def test_a_trainer_that_never_came_up_leaves_no_queued_run(create, monkeypatch):
+def test_trainer_that_fails_to_start_leaves_no_queued_run(create, monkeypatch):
     run = create()
     monkeypatch.setattr(sys, "executable", "/bin/false")
     run_in_process(run)
@@ -307,7 +307,7 @@ def test_a_trainer_that_never_came_up_leaves_no_queued_run(create, monkeypatch):
     assert "(exit status 1)" in run.statuses()[-1]["reason"]
 
 
-def test_a_run_resumed_before_its_stopped_trainer_is_gone_stays_queued(create, monkeypatch):
+def test_run_resumed_before_its_trainer_exits_stays_queued(create, monkeypatch):
     """The executor must not take the new `queued` for the silence of a dead trainer."""
     run = create()
     script = run.path / "trainer"
@@ -324,4 +324,4 @@ def test_a_run_resumed_before_its_stopped_trainer_is_gone_stays_queued(create, m
     script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))
     run_in_process(run)
-    assert words(run) == ["queued", "stopped", "queued"], run.log_tail()
+    assert status_names(run) == ["queued", "stopped", "queued"], run.log_tail()

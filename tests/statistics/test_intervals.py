@@ -43,36 +43,38 @@ def skewed(rng, size):
 
 def coverage(draw, truth, n, studies=1000):
     scores = draw(np.random.default_rng(n), (studies, n))
-    found = mean_intervals({str(study): row for study, row in enumerate(scores)})
-    return np.mean([interval.low <= truth <= interval.high for interval in found.values()])
+    intervals = mean_intervals({str(study): row for study, row in enumerate(scores)})
+    return np.mean([interval.low <= truth <= interval.high for interval in intervals.values()])
 
 
 @pytest.mark.parametrize(("draw", "truth"), [(normal, 50), (skewed, 20 + 0.3 * 100 * 2 / 7)])
-def test_intervals_cover_the_truth_as_often_as_they_claim(draw, truth):
+def test_intervals_have_nominal_coverage(draw, truth):
     assert 0.93 <= coverage(draw, truth, 110) <= 0.97
     assert 0.92 <= coverage(draw, truth, 20) <= 0.97
 
 
-def test_an_interval_equals_scipys_at_the_expanded_level():
+def test_interval_equals_scipy_at_the_expanded_level():
     scores = skewed(np.random.default_rng(1), 110)
-    ours = mean_intervals({"a": scores}, resamples=MANY)["a"]
-    theirs = scipy.stats.bootstrap(
+    interval = mean_intervals({"a": scores}, resamples=MANY)["a"]
+    expected = scipy.stats.bootstrap(
         (scores,), np.mean, n_resamples=MANY, method="percentile", rng=2, batch=5000,
         confidence_level=1 - 2 * tail(110),
     ).confidence_interval  # fmt: skip
-    assert ours.mean == pytest.approx(scores.mean())
-    assert (ours.low, ours.high) == pytest.approx(theirs, abs=0.01 * (theirs.high - theirs.low))
+    assert interval.mean == pytest.approx(scores.mean())
+    assert (interval.low, interval.high) == pytest.approx(
+        expected, abs=0.01 * (expected.high - expected.low)
+    )
 
 
-def test_an_interval_is_longer_than_the_plain_one_by_the_known_factor():
+def test_interval_is_wider_than_the_plain_bootstrap_by_the_known_factor():
     scores = np.random.default_rng(1).normal(50, 20, 110)
-    ours = mean_intervals({"a": scores}, resamples=MANY)["a"]
+    interval = mean_intervals({"a": scores}, resamples=MANY)["a"]
     counts = resampled(110, MANY)
     assert (counts.sum(axis=1) == 110).all()
     boot = counts @ np.sort(scores) / 110
     low, high = np.quantile(boot, [0.025, 0.975])
     factor = math.sqrt(110 / 109) * scipy.stats.t.ppf(0.975, 109) / scipy.stats.norm.ppf(0.975)
-    assert (ours.high - ours.low) / (high - low) == pytest.approx(factor, rel=0.005)
+    assert (interval.high - interval.low) / (high - low) == pytest.approx(factor, rel=0.005)
     assert tail(110) == pytest.approx(
         scipy.stats.norm.cdf(math.sqrt(110 / 109) * scipy.stats.t.ppf(0.025, 109))
     )
@@ -82,51 +84,53 @@ def test_an_interval_is_longer_than_the_plain_one_by_the_known_factor():
 @pytest.mark.parametrize("n", [20, 110])
 def test_an_interval_of_normal_scores_equals_the_t_interval(n, level):
     scores = 50 + 20 * scipy.stats.norm.ppf((np.arange(n) + 0.5) / n)
-    ours = mean_intervals({"a": scores}, level, resamples=MANY)["a"]
-    theirs = scipy.stats.ttest_1samp(scores, 0).confidence_interval(level)
-    assert (ours.low, ours.high) == pytest.approx(theirs, abs=0.02 * (theirs.high - theirs.low))
+    interval = mean_intervals({"a": scores}, level, resamples=MANY)["a"]
+    expected = scipy.stats.ttest_1samp(scores, 0).confidence_interval(level)
+    assert (interval.low, interval.high) == pytest.approx(
+        expected, abs=0.02 * (expected.high - expected.low)
+    )
 
 
 @given(st.lists(POINTS, min_size=2, max_size=30))
-def test_an_interval_lies_among_the_scores_and_holds_the_mean(scores):
-    found = mean_interval(scores)
-    assert min(scores) - 1e-9 <= found.low <= found.mean + 1e-9
-    assert found.mean - 1e-9 <= found.high <= max(scores) + 1e-9
-    assert found.n == len(scores)
+def test_interval_lies_within_the_scores_and_contains_the_mean(scores):
+    interval = mean_interval(scores)
+    assert min(scores) - 1e-9 <= interval.low <= interval.mean + 1e-9
+    assert interval.mean - 1e-9 <= interval.high <= max(scores) + 1e-9
+    assert interval.n == len(scores)
 
 
 @given(st.floats(0, 100), st.integers(2, 40))
-def test_equal_scores_have_no_width_and_their_own_mean(score, n):
-    found = mean_interval([score] * n)
-    assert (found.mean, found.low, found.high) == (score, score, score)
+def test_equal_scores_have_zero_width(score, n):
+    interval = mean_interval([score] * n)
+    assert (interval.mean, interval.low, interval.high) == (score, score, score)
 
 
-def test_few_or_missing_scores_leave_an_interval_open():
-    found = mean_intervals({"b": [7], "none": [], "nan": [math.nan, 3, 5], "a": [3, 5]})
-    assert list(found) == ["b", "none", "nan", "a"]
-    assert (found["b"].mean, found["b"].n) == (7, 1)
-    assert math.isnan(found["b"].low)
-    assert math.isnan(found["b"].high)
-    assert math.isnan(found["none"].mean)
-    assert found["none"].n == 0
-    assert found["nan"] == found["a"] == mean_interval([3, 5])
+def test_few_or_missing_scores_give_an_undefined_interval():
+    intervals = mean_intervals({"b": [7], "none": [], "nan": [math.nan, 3, 5], "a": [3, 5]})
+    assert list(intervals) == ["b", "none", "nan", "a"]
+    assert (intervals["b"].mean, intervals["b"].n) == (7, 1)
+    assert math.isnan(intervals["b"].low)
+    assert math.isnan(intervals["b"].high)
+    assert math.isnan(intervals["none"].mean)
+    assert intervals["none"].n == 0
+    assert intervals["nan"] == intervals["a"] == mean_interval([3, 5])
 
 
 def test_a_thousand_runs_are_quick():
     rng = np.random.default_rng(0)
     scores = {str(run): rng.uniform(0, 100, 110).tolist() for run in range(1000)}
     mean_intervals(scores)
-    taken = []
+    durations = []
     for _ in range(3):
         start = time.perf_counter()
         mean_intervals(scores)
-        taken.append(time.perf_counter() - start)
-    assert min(taken) < 0.3  # 0.04 s on an idle machine
+        durations.append(time.perf_counter() - start)
+    assert min(durations) < 0.3  # 0.04 s on an idle machine
 
 
 @pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
 @pytest.mark.parametrize("effect", [0.02, 0.1, 0.3, 0.8, 1.5, 3])
-def test_needed_items_are_those_of_statsmodels(effect, level):
+def test_needed_items_equal_statsmodels(effect, level):
     gaps = np.random.default_rng(3).normal(size=50)
     gaps = (gaps - gaps.mean()) / gaps.std(ddof=1) + effect
     expected = TTestPower().solve_power(effect_size=effect, alpha=1 - level, power=0.8)
@@ -134,23 +138,23 @@ def test_needed_items_are_those_of_statsmodels(effect, level):
 
 
 @given(st.lists(st.tuples(POINTS, POINTS), min_size=2, max_size=30))
-def test_a_difference_is_the_interval_of_the_gaps(pairs):
+def test_difference_equals_the_interval_of_the_gaps(pairs):
     a, b = np.array(pairs).T
-    found, expected = paired(a, b), mean_interval(a - b)
-    assert (found.low, found.high, found.n) == (expected.low, expected.high, expected.n)
-    assert found.mean == pytest.approx(a.mean() - b.mean(), abs=1e-9)
-    assert not found.apart or (found.n >= 4 and (found.low > 0 or found.high < 0))
-    assert (found.needed is None) == (a.sum() == b.sum())
+    result, expected = paired(a, b), mean_interval(a - b)
+    assert (result.low, result.high, result.n) == (expected.low, expected.high, expected.n)
+    assert result.mean == pytest.approx(a.mean() - b.mean(), abs=1e-9)
+    assert not result.apart or (result.n >= 4 and (result.low > 0 or result.high < 0))
+    assert (result.needed is None) == (a.sum() == b.sum())
 
 
-def test_a_difference_is_found_as_often_as_the_needed_items_promise():
+def test_needed_items_give_the_promised_power():
     gaps = np.random.default_rng(5).normal(6, 20, (1000, 90))  # 90 are needed for 0.3 deviations
     assert np.mean([paired(row, np.zeros(90)).apart for row in gaps]) == pytest.approx(
         0.8, abs=0.04
     )
 
 
-def test_a_difference_leaves_out_items_that_one_lacks():
+def test_difference_uses_common_items():
     a, b = [10, math.nan, 30, 50], [0, 5, math.nan, 20]
     assert paired(a, b) == paired([10, 50], [0, 20])
     rounding = paired([0.1 + 0.2] * 5, [0.3] * 5)
@@ -159,14 +163,19 @@ def test_a_difference_leaves_out_items_that_one_lacks():
         paired([1, 2], [1, 2, 3])
 
 
-def test_a_difference_is_said_in_a_sentence():
+def test_difference_is_described_in_a_sentence():
     rng = np.random.default_rng(4)
     b = rng.uniform(20, 70, 110)
     a = b + rng.normal(4, 16, 110)
-    found = paired(a, b)
-    said = f"{found.mean:.1f} ({found.low:.1f} to {found.high:.1f}) on 110 items."
-    assert found.apart
-    assert found.sentence("Run A", "Run B") == f"Run A scores higher than Run B by {said}"
+    difference = paired(a, b)
+    expected_text = (
+        f"{difference.mean:.1f} ({difference.low:.1f} to {difference.high:.1f}) on 110 items."
+    )
+    assert difference.apart
+    assert (
+        difference.sentence("Run A", "Run B")
+        == f"Run A scores higher than Run B by {expected_text}"
+    )
     assert paired(b, a).apart
     assert paired(b, a).sentence("Run B", "Run A").startswith("Run A scores higher than Run B by ")
 
@@ -183,7 +192,7 @@ def test_a_difference_is_said_in_a_sentence():
     assert paired([], []).sentence("A", "B") == "A and B have no scored items in common."
 
 
-def test_components_equal_the_analysis_of_variance():
+def test_variance_components_equal_analysis_of_variance():
     rng = np.random.default_rng(6)
     repeats = rng.integers(1, 6, 40)
     scores = {i: rng.normal(rng.normal(50, 15), 8, n) for i, n in enumerate(repeats)}
@@ -193,112 +202,112 @@ def test_components_equal_the_analysis_of_variance():
     table = anova_lm(ols("x ~ C(i)", rows).fit())
     between, within = table["mean_sq"]
     size = (repeats.sum() - (repeats**2).sum() / repeats.sum()) / 39
-    found = components(scores)
-    assert found.judge == pytest.approx(within)
-    assert found.items == pytest.approx((between - within) / size)
-    assert found.repeats == repeats.mean()
+    result = components(scores)
+    assert result.judge == pytest.approx(within)
+    assert result.items == pytest.approx((between - within) / size)
+    assert result.repeats == repeats.mean()
     noise = within / repeats.mean()
-    assert found.share == pytest.approx(noise / (found.items + noise))
+    assert result.share == pytest.approx(noise / (result.items + noise))
 
 
-def test_components_of_two_items_by_hand():
+def test_variance_components_of_two_items_equal_a_hand_calculation():
     # Within: (2 + 2) / 2 = 2. Between: 2 * (5² + 5²) / 1 = 100. Items: (100 - 2) / 2 = 49.
-    found = components({"a": [9, 11], "b": [19, 21]})
-    assert (found.judge, found.items, found.repeats, found.share) == (2, 49, 2, 1 / 50)
+    result = components({"a": [9, 11], "b": [19, 21]})
+    assert (result.judge, result.items, result.repeats, result.share) == (2, 49, 2, 1 / 50)
 
 
-def test_components_find_the_true_variances():
+def test_variance_components_recover_the_true_variances():
     rng = np.random.default_rng(7)
-    found = []
+    estimates = []
     for _ in range(200):
         repeats = rng.integers(1, 4, 110)
-        found.append(
+        estimates.append(
             components({i: rng.normal(rng.normal(60, 20), 10, n) for i, n in enumerate(repeats)})
         )
-    assert np.mean([one.items for one in found]) == pytest.approx(400, rel=0.03)
-    assert np.mean([one.judge for one in found]) == pytest.approx(100, rel=0.03)
+    assert np.mean([estimate.items for estimate in estimates]) == pytest.approx(400, rel=0.03)
+    assert np.mean([estimate.judge for estimate in estimates]) == pytest.approx(100, rel=0.03)
 
 
-def test_components_at_their_edges():
+def test_variance_components_of_degenerate_scores():
     assert components({}) is None
     assert components({"a": [1], "b": [2]}) is None
     assert components({"a": [1, 2], "b": [math.nan]}) is None
-    noisy = components({"a": [0, 100], "b": [100, 0]})
-    assert (noisy.items, noisy.share) == (0, 1)
-    sure = components({"a": [30, 30], "b": [70, 70]})
-    assert (sure.judge, sure.share) == (0, 0)
+    repeat_noise_only = components({"a": [0, 100], "b": [100, 0]})
+    assert (repeat_noise_only.items, repeat_noise_only.share) == (0, 1)
+    item_spread_only = components({"a": [30, 30], "b": [70, 70]})
+    assert (item_spread_only.judge, item_spread_only.share) == (0, 0)
     assert components({"a": [5, 5], "b": [5, 5]}).share == 0
 
 
-def test_a_win_rate_by_hand():
+def test_win_rate_equals_a_hand_calculation():
     # A wins in both orders; loses in both; the first shown wins; tie and win; tie in both; one order missing.
     forward = [100, 0, 100, 50, 50, 100]
     backward = [0, 100, 100, 0, 50, math.nan]
-    found = win_rate(forward, backward)
-    assert found.rate == pytest.approx((100 + 0 + 50 + 75 + 50) / 5)
-    assert found.flips == pytest.approx((0 + 0 + 1 + 0.5 + 0) / 5)
-    assert found.n == 5
-    assert found.low < found.rate < found.high
-    nothing = win_rate([], [])
-    assert all(math.isnan(value) for value in (nothing.rate, nothing.low, nothing.flips))
+    rate = win_rate(forward, backward)
+    assert rate.rate == pytest.approx((100 + 0 + 50 + 75 + 50) / 5)
+    assert rate.flips == pytest.approx((0 + 0 + 1 + 0.5 + 0) / 5)
+    assert rate.n == 5
+    assert rate.low < rate.rate < rate.high
+    empty_rate = win_rate([], [])
+    assert all(math.isnan(value) for value in (empty_rate.rate, empty_rate.low, empty_rate.flips))
 
 
 @given(st.lists(st.tuples(VERDICTS, VERDICTS), min_size=2, max_size=30))
-def test_win_rates_of_both_sides_add_up_to_all(pairs):
+def test_win_rates_of_both_sides_sum_to_100(pairs):
     forward, backward = np.array(pairs).T
-    mine, theirs = win_rate(forward, backward), win_rate(backward, forward)
-    assert mine.rate + theirs.rate == pytest.approx(100)
-    assert mine.flips == theirs.flips
+    rate, opposite_rate = win_rate(forward, backward), win_rate(backward, forward)
+    assert rate.rate + opposite_rate.rate == pytest.approx(100)
+    assert rate.flips == opposite_rate.flips
     assert win_rate(forward, 100 - forward).flips == 0
 
 
-def test_an_undefeated_side_may_yet_lose():
-    found = win_rate([100] * 5, [0] * 5)
-    assert (found.rate, found.high) == (100, 100)
-    assert found.low < 60
+def test_undefeated_side_has_a_lower_bound_below_100():
+    rate = win_rate([100] * 5, [0] * 5)
+    assert (rate.rate, rate.high) == (100, 100)
+    assert rate.low < 60
 
 
 @given(st.integers(0, 30), st.integers(0, 30))
-def test_a_win_rate_without_ties_is_statsmodels(wins, defeats):
+def test_win_rate_without_ties_equals_statsmodels(wins, defeats):
     points = np.array([100.0] * wins + [0.0] * defeats)
-    found = win_rate(points, 100 - points)
+    rate = win_rate(points, 100 - points)
     if wins + defeats == 0:
-        assert found.n == 0
+        assert rate.n == 0
         return
     low, high = proportion_confint(wins, wins + defeats, method="agresti_coull")
-    assert (found.low, found.high) == pytest.approx((max(0, 100 * low), min(100, 100 * high)))
+    assert (rate.low, rate.high) == pytest.approx((max(0, 100 * low), min(100, 100 * high)))
 
 
-def test_ties_make_a_win_rate_surer():
+def test_many_ties_give_a_narrow_interval():
     ties = win_rate([50] * 233 + [100] * 2 + [0], [50] * 233 + [0] * 2 + [100])
     assert ties.high - ties.low < 3
     flips = win_rate([100] * 236, [100] * 236)
     assert flips.high - flips.low < 3
 
 
-def test_the_order_of_scores_does_not_matter():
+def test_interval_ignores_the_order_of_scores():
     scores = np.random.default_rng(3).random(50)
     assert mean_interval(scores) == mean_interval(scores[::-1])
 
 
 @pytest.mark.parametrize(("truth", "n"), [(0.9, 10), (0.5, 20), (0.7, 110)])
-def test_win_rates_cover_the_truth(truth, n):
+def test_win_rate_intervals_have_nominal_coverage(truth, n):
     won = 100.0 * (np.random.default_rng(n).random((1000, n)) < truth)
-    found = [win_rate(row, 100 - row) for row in won]
-    held = [rate.low <= 100 * truth <= rate.high for rate in found]
-    assert np.mean(held) > 0.91
+    rates = [win_rate(row, 100 - row) for row in won]
+    covered = [rate.low <= 100 * truth <= rate.high for rate in rates]
+    assert np.mean(covered) > 0.91
 
 
-@pytest.mark.parametrize(("score", "right"), [(0.0, 0), (100.0, 236)])
-def test_scores_that_are_all_at_one_end_have_the_exact_interval_of_a_share(score, right):
-    found = within_scale(mean_interval([score] * 236))
-    low, high = proportion_confint(right, 236, method="beta")
-    assert (found.low, found.high) == pytest.approx((100 * low, 100 * high))
+@pytest.mark.parametrize(("score", "expected"), [(0.0, 0), (100.0, 236)])
+def test_scores_all_at_one_end_have_the_exact_binomial_interval(score, expected):
+    interval = within_scale(mean_interval([score] * 236))
+    low, high = proportion_confint(expected, 236, method="beta")
+    assert (interval.low, interval.high) == pytest.approx((100 * low, 100 * high))
     assert within_scale(mean_interval([score])).n == 1
     assert math.isnan(within_scale(mean_interval([score])).low)
 
 
-def test_an_interval_within_the_scale_is_left_alone():
-    found = mean_interval([50.0, 50.0, 50.0])
-    assert within_scale(found) == found
+def test_interval_within_the_scale_is_unchanged():
+    interval = mean_interval([50.0, 50.0, 50.0])
+    assert within_scale(interval) == interval
     assert within_scale(Interval(99.0, 97.0, 100.00000000000006, 9)).high == 100

@@ -76,27 +76,40 @@ CHECKPOINTS_LEFT = {
 
 
 @pytest.fixture(scope="module")
-def struck(tmp_path_factory, base_model):
+def faulted_runs(tmp_path_factory, base_model):
     """Where one run of each fault lies, each struck by it in a trainer's process, and what that printed."""
     folder = tmp_path_factory.mktemp("struck")
-    words = ["red", "blue", "green", "one", "two", "three", "cat", "dog", "owl", "up", "down", "in"]
+    vocabulary = [
+        "red",
+        "blue",
+        "green",
+        "one",
+        "two",
+        "three",
+        "cat",
+        "dog",
+        "owl",
+        "up",
+        "down",
+        "in",
+    ]
     data = folder / "words.json"
-    data.write_text(json.dumps([{"instruction": f"Say {w}.", "output": w} for w in words]))
+    data.write_text(json.dumps([{"instruction": f"Say {w}.", "output": w} for w in vocabulary]))
     small = {"base_model": str(base_model), "dataset": str(data), "batch_size": 10, "method": "full"}  # fmt: skip
     small |= {"epochs": STEPS, "checkpoint_every": 2, "eval_every": 3, "sample_prompt": ""}
     for name in ("whole", *CHECKPOINTS_LEFT):
         RunDirectory.create(folder / "runs", RunConfig(name=name, max_new_tokens=2, **small))
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", FAULTY, str(folder / "runs")],
         cwd=ROOT, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return folder / "runs", done.stdout
+    assert completed.returncode == 0, completed.stderr
+    return folder / "runs", completed.stdout
 
 
 def events(run, kind):
-    found = [parse(line) for line in read_lines(run.events_path, 0)[0]]
-    return [event for event in found if event["event"] == kind]
+    parsed = [parse(line) for line in read_lines(run.events_path, 0)[0]]
+    return [event for event in parsed if event["event"] == kind]
 
 
 def files(run):
@@ -104,8 +117,8 @@ def files(run):
 
 
 def checkpoints(run):
-    found = (run.path / "checkpoint").glob("step-*[0-9]")
-    return sorted(int(path.name.removeprefix("step-")) for path in found)
+    paths = (run.path / "checkpoint").glob("step-*[0-9]")
+    return sorted(int(path.name.removeprefix("step-")) for path in paths)
 
 
 def outcome(run):
@@ -117,15 +130,15 @@ def outcome(run):
 
 
 @pytest.mark.parametrize("fault", ["last-event", "checkpoint", "weights"])
-def test_a_full_disk_fails_a_run_with_a_sentence_that_names_the_place(struck, fault):
-    last = RunDirectory(struck[0] / fault).statuses()[-1]
+def test_full_disk_fails_the_run_and_names_the_path(faulted_runs, fault):
+    last = RunDirectory(faulted_runs[0] / fault).statuses()[-1]
     assert last["status"] == "failed"
-    assert str(struck[0] / fault) in last["reason"], last["reason"]
+    assert str(faulted_runs[0] / fault) in last["reason"], last["reason"]
     assert "full" in last["reason"] or "cannot be written" in last["reason"], last["reason"]
 
 
-def test_want_of_memory_fails_a_run_with_its_remedy(struck):
-    last = RunDirectory(struck[0] / "memory").statuses()[-1]
+def test_out_of_memory_fails_the_run_with_a_remedy(faulted_runs):
+    last = RunDirectory(faulted_runs[0] / "memory").statuses()[-1]
     assert last["status"] == "failed"
     assert last["reason"].startswith("out of memory; by the estimate, batch_size = ")
 
@@ -133,12 +146,12 @@ def test_want_of_memory_fails_a_run_with_its_remedy(struck):
 @pytest.mark.parametrize(
     "error", [OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), MemoryError()], ids=repr
 )
-def test_want_of_memory_is_known_as_the_system_tells_it(struck, error):
-    assert _reason(error, RunDirectory(struck[0] / "whole")).startswith("out of memory; ")
+def test_system_out_of_memory_errors_are_recognized(faulted_runs, error):
+    assert _reason(error, RunDirectory(faulted_runs[0] / "whole")).startswith("out of memory; ")
 
 
-def test_a_run_without_room_for_its_last_word_is_interrupted_by_the_next_who_looks(struck):
-    runs_dir, printed = struck
+def test_run_that_could_not_write_its_final_status_is_settled_as_interrupted(faulted_runs):
+    runs_dir, printed = faulted_runs
     run = RunDirectory(runs_dir / "events")
     assert "events: [Errno 28] the disk is full" in printed
     assert run.status() == "running"
@@ -149,11 +162,11 @@ def test_a_run_without_room_for_its_last_word_is_interrupted_by_the_next_who_loo
 
 
 @pytest.mark.parametrize("fault", CHECKPOINTS_LEFT)
-def test_once_there_is_room_a_run_goes_on_as_if_nothing_had_been(struck, fault):
-    runs_dir, _ = struck
-    whole, run = RunDirectory(runs_dir / "whole"), RunDirectory(runs_dir / fault)
-    untouched = files(whole)
-    assert whole.status() == "finished"
+def test_run_resumes_identically_after_a_full_disk(faulted_runs, fault):
+    runs_dir, _ = faulted_runs
+    intact_run, run = RunDirectory(runs_dir / "whole"), RunDirectory(runs_dir / fault)
+    untouched = files(intact_run)
+    assert intact_run.status() == "finished"
     assert checkpoints(run) == CHECKPOINTS_LEFT[fault]
     assert not (run.path / "weights").exists()
     run.mark_ended("the trainer died")
@@ -163,13 +176,11 @@ def test_once_there_is_room_a_run_goes_on_as_if_nothing_had_been(struck, fault):
     [rewind] = events(run, "rewind")
     assert rewind["step"] == max(CHECKPOINTS_LEFT[fault], default=-1)
     assert not events(run, "warning")
-    assert outcome(run) == outcome(whole)
-    assert files(whole) == untouched
+    assert outcome(run) == outcome(intact_run)
+    assert files(intact_run) == untouched
 
 
-def test_a_trainer_that_the_system_kills_is_told_with_what_needs_less(
-    tmp_path, settings, monkeypatch
-):
+def test_trainer_killed_by_the_system_suggests_smaller_settings(tmp_path, settings, monkeypatch):
     run = RunDirectory.create(tmp_path / "runs", settings(name="a"))
     script = tmp_path / "trainer"
     script.write_text("#!/bin/sh\nkill -9 $$\n")
@@ -182,9 +193,9 @@ def test_a_trainer_that_the_system_kills_is_told_with_what_needs_less(
     assert "takes too much memory: by the estimate, batch_size = " in last["reason"]
 
 
-def test_a_clock_that_is_set_back_changes_no_order(tmp_path):
-    late, early = itertools.count(2_000_000_000, -1000), itertools.count(1_000_000_000)
-    for name, clock in (("back", late), ("steady", early)):
+def test_clock_set_back_does_not_change_event_order(tmp_path):
+    late_clock, early_clock = itertools.count(2_000_000_000, -1000), itertools.count(1_000_000_000)
+    for name, clock in (("back", late_clock), ("steady", early_clock)):
         run = RunDirectory.create(tmp_path, RunConfig(name=name))
         run.events_path.unlink()
         writer = EventWriter(run.events_path, clock=lambda clock=clock: next(clock))
@@ -192,9 +203,9 @@ def test_a_clock_that_is_set_back_changes_no_order(tmp_path):
         writer.append("status", status="running")
         writer.append("plan", steps=4, steps_per_epoch=4)
         for step in range(1, 5):
-            place = {"step": step, "epoch": step / 4, "tokens": step, "seconds": float(step)}
-            writer.append("step", **place, loss=5.0 - step, lr=1e-3)
-            writer.append("eval", **place, train_loss=5.0 - step, val_loss=6.0 - step)
+            position = {"step": step, "epoch": step / 4, "tokens": step, "seconds": float(step)}
+            writer.append("step", **position, loss=5.0 - step, lr=1e-3)
+            writer.append("eval", **position, train_loss=5.0 - step, val_loss=6.0 - step)
             writer.append("sample", step=step, prompt="p", text=f"{step}")
         writer.append("status", status="failed", reason="first")
         writer.append("status", status="queued")
@@ -217,7 +228,7 @@ def test_a_clock_that_is_set_back_changes_no_order(tmp_path):
     index.close()
 
 
-def test_a_request_to_stop_from_a_later_time_is_as_old_as_can_be(tmp_path):
+def test_stop_request_with_a_future_timestamp_counts_as_old(tmp_path):
     """The clock was set back: a trainer that hangs can be killed, rather than for hours not."""
     run = RunDirectory.create(tmp_path, RunConfig(name="a"))
     run.request_stop()
@@ -236,12 +247,12 @@ def refusing(request, tmp_path):
     return tmp_path / "runs"
 
 
-def test_a_place_that_refuses_is_one_sentence(refusing):
-    def launch(place):
-        with contextlib.closing(Lab(place)) as lab:  # a directory is at least read
+def test_unwritable_directory_is_reported_in_one_sentence(refusing):
+    def launch(directory):
+        with contextlib.closing(Lab(directory)) as lab:  # a directory is at least read
             lab.launch(RunConfig(dataset="primer"))
 
-    for attempt in (launch, lambda place: RunDirectory.create(place, RunConfig())):
+    for attempt in (launch, lambda directory: RunDirectory.create(directory, RunConfig())):
         with pytest.raises(UserError, match="cannot be written to") as caught:
             attempt(refusing)
         assert "\n" not in str(caught.value)
@@ -277,7 +288,7 @@ lab.close()
 """
 
 
-def test_a_folder_of_somebody_else_is_read_and_followed(settings, child):
+def test_read_only_runs_directory_is_read_and_synced(settings, child):
     with tempfile.TemporaryDirectory() as folder:
         run = RunDirectory.create(Path(folder) / "runs", settings(name="a"))
         for path in (Path(folder), run.path.parent, run.path):
@@ -295,12 +306,12 @@ def test_a_folder_of_somebody_else_is_read_and_followed(settings, child):
                 reader.stdin.write("\n")
                 reader.stdin.flush()
                 assert [reader.stdout.readline() for _ in range(2)] == ["running 1\n"] * 2
-            before = files(run)
+            files_before = files(run)
             reader.communicate(
                 "\n"
             )  # its trainer is gone by now, which the next who may write says
             assert reader.returncode == 0
-            assert files(run) == before
+            assert files(run) == files_before
             assert {path.name for path in run.path.parent.iterdir()} == {"a"}
         finally:
             for path in (run.path.parent, run.path):
@@ -308,27 +319,27 @@ def test_a_folder_of_somebody_else_is_read_and_followed(settings, child):
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [["train", "--set", "max_examples=40", "--set", "base_model=gpt2-nano"], ["demo"], ["reindex"]],
     ids=" ".join,
 )
-def test_commands_say_so_too(refusing, words, monkeypatch, capfd):
-    monkeypatch.setattr(sys, "argv", ["core", *words, "--runs-dir", str(refusing)])
-    with pytest.raises(SystemExit) as ended:
+def test_commands_report_an_unwritable_directory(refusing, arguments, monkeypatch, capfd):
+    monkeypatch.setattr(sys, "argv", ["core", *arguments, "--runs-dir", str(refusing)])
+    with pytest.raises(SystemExit) as exit_info:
         commands.main()
     printed = capfd.readouterr()
-    assert (ended.value.code, printed.out) == (2, ""), printed.err
+    assert (exit_info.value.code, printed.out) == (2, ""), printed.err
     assert printed.err.count("error: ") == 1
     assert "Traceback" not in printed.err
     assert str(refusing) in printed.err
 
 
-def test_runs_that_turn_into_a_file_and_back_cost_the_lab_nothing(tmp_path, settings):
-    runs_dir, aside = tmp_path / "runs", tmp_path / "aside"
+def test_lab_recovers_after_the_runs_directory_is_replaced(tmp_path, settings):
+    runs_dir, moved_dir = tmp_path / "runs", tmp_path / "aside"
     run = RunDirectory.create(runs_dir, settings(name="a"))
     run.append("status", status="finished")
     lab = Lab(runs_dir)
-    runs_dir.rename(aside)
+    runs_dir.rename(moved_dir)
     runs_dir.write_text("a file")
     try:
         with pytest.raises(UserError, match="cannot be written to"):
@@ -336,7 +347,7 @@ def test_runs_that_turn_into_a_file_and_back_cost_the_lab_nothing(tmp_path, sett
         lab.refresh()
         assert queries.results(lab.db).empty
         runs_dir.unlink()
-        aside.rename(runs_dir)
+        moved_dir.rename(runs_dir)
         lab.refresh()
         assert queries.results(lab.db)["status"].tolist() == ["finished"]
         assert lab.fault is None

@@ -60,8 +60,8 @@ def add_run(runs_dir, name, steps=STEPS):
     grow(run, 2, {"event": "plan", "steps": steps, "steps_per_epoch": steps})
     for n in range(1, steps + 1):
         measured = {key: draw.random() for key in ("loss", "grad_norm", "lr", "tokens_per_s")}
-        place = {"step": n, "epoch": n / steps, "tokens": n, "seconds": n / 9}
-        grow(run, 2 + n, {"event": "step", **place, **measured, "batch": [draw.randrange(9999)]})
+        position = {"step": n, "epoch": n / steps, "tokens": n, "seconds": n / 9}
+        grow(run, 2 + n, {"event": "step", **position, **measured, "batch": [draw.randrange(9999)]})
     grow(run, steps + 3, {"event": "generation", "item": 1, "instruction": "Say.", "input": "",
                           "reference": "it", "answer": f"it, says {name}"})  # fmt: skip
     grow(run, steps + 4, {"event": "status", "status": "finished"})
@@ -73,7 +73,7 @@ def grow(run, seq, event):
         file.write(json.dumps({"seq": seq, "time": 100 + seq, **event}) + "\n")
 
 
-def seen(lab, runs=("a", "b")):
+def visible_text(lab, runs=("a", "b")):
     """All that pages read of some runs, as text."""
     results = lab.runs()
     curves = lab.curves(runs, queries.CURVE_METRICS[:4])
@@ -89,7 +89,7 @@ def idle(monkeypatch):
 
 
 @contextlib.contextmanager
-def opened(runs_dir):
+def open_lab(runs_dir):
     """A laboratory that is closed again whatever happens."""
     lab = Lab(runs_dir, "idle")
     try:
@@ -105,9 +105,9 @@ def original(tmp_path_factory):
     for name in ("a", "b"):
         add_run(folder, name)
     lab = Lab(folder)
-    what = seen(lab)
+    original_text = visible_text(lab)
     lab.close()
-    return folder, what
+    return folder, original_text
 
 
 @pytest.fixture
@@ -116,20 +116,20 @@ def runs_dir(original, tmp_path):
     return shutil.copytree(original[0], tmp_path / "runs")
 
 
-def test_an_index_without_room_says_so_and_catches_up(tmp_path, child):
+def test_index_on_a_full_disk_reports_it_and_catches_up(tmp_path, child):
     add_run(tmp_path, "a", 3)
-    full = child(FULL, tmp_path)
-    assert full.stdout.readline() == "None|('a', 3)\n"
+    full_process = child(FULL, tmp_path)
+    assert full_process.stdout.readline() == "None|('a', 3)\n"
     add_run(tmp_path, "b", STEPS)
-    full.stdin.write("\n")
-    full.stdin.flush()
-    fault, *steps = full.stdout.readline().strip().split("|")
+    full_process.stdin.write("\n")
+    full_process.stdin.flush()
+    fault, *steps = full_process.stdout.readline().strip().split("|")
     assert fault.startswith("b cannot be indexed: ")
     assert "lab.duckdb" in fault
     assert "('a', 3)" in steps
-    assert full.stdout.readline() == f"None|('b', {STEPS})|('a', 3)\n"
-    assert full.wait(60) == 0
-    with opened(tmp_path) as lab:
+    assert full_process.stdout.readline() == f"None|('b', {STEPS})|('a', 3)\n"
+    assert full_process.wait(60) == 0
+    with open_lab(tmp_path) as lab:
         assert lab.index.rebuilt is None
         assert [state["step"] for state in queries.states(lab.db, ["a", "b"])] == [3, STEPS]
 
@@ -138,11 +138,11 @@ def blocks(content):
     return range(HEADERS, len(content), BLOCK)
 
 
-def damaged(content, how, place):
+def damage_bytes(content, how, offset):
     if how == "cut":
-        return content[:place]
-    noise = random.Random(place).randbytes(min(BLOCK, len(content) - place))
-    return content[:place] + noise + content[place + len(noise) :]
+        return content[:offset]
+    noise = random.Random(offset).randbytes(min(BLOCK, len(content) - offset))
+    return content[:offset] + noise + content[offset + len(noise) :]
 
 
 @pytest.mark.parametrize("how", ["cut", "noise"])
@@ -153,10 +153,10 @@ def test_damaged_index_still_shows_every_run(original, runs_dir, how):
     assert len(places) > 8
     wrong, told = [], 0
     for place in places:
-        path.write_bytes(damaged(content, how, place))
-        with opened(runs_dir) as lab:
+        path.write_bytes(damage_bytes(content, how, place))
+        with open_lab(runs_dir) as lab:
             try:
-                wrong += [] if seen(lab) == original[1] else [f"{place}: not all is there"]
+                wrong += [] if visible_text(lab) == original[1] else [f"{place}: not all is there"]
             except Exception as error:
                 wrong += [f"{place}: {type(error).__name__}: {str(error)[:90]}"]
             told += bool(lab.index.rebuilt)
@@ -173,21 +173,21 @@ def test_damaged_write_ahead_log_loses_no_events(original, runs_dir, child):
     for place in (0, 100, size // 3, size - 2000, size - 700):
         index.write_bytes(contents[0])
         log.write_bytes(contents[1][:place] + b"damaged" * 99 + contents[1][place + 7 * 99 :])
-        with opened(runs_dir) as lab:
-            assert seen(lab) == original[1], place
+        with open_lab(runs_dir) as lab:
+            assert visible_text(lab) == original[1], place
             assert lab.index.rebuilt, place
 
 
 def test_a_deleted_index_is_a_new_one(original, runs_dir):
     (runs_dir / "lab.duckdb").unlink()
-    with opened(runs_dir) as lab:
-        assert seen(lab) == original[1]
+    with open_lab(runs_dir) as lab:
+        assert visible_text(lab) == original[1]
         assert lab.fault is None
         assert lab.index.rebuilt is None
 
 
 def test_deleting_the_index_under_an_open_lab_crashes_nothing(original, runs_dir):
-    with opened(runs_dir) as lab:
+    with open_lab(runs_dir) as lab:
         add_run(runs_dir, "c", 5)
         lab.refresh()
         for path in runs_dir.glob("lab.duckdb*"):
@@ -195,9 +195,9 @@ def test_deleting_the_index_under_an_open_lab_crashes_nothing(original, runs_dir
         add_run(runs_dir, "d", 7)
         lab.refresh()
         assert [state["step"] for state in queries.states(lab.db, ["c", "d"])] == [5, 7]
-        assert seen(lab) == original[1]
-    with opened(runs_dir) as lab:
-        assert seen(lab) == original[1]
+        assert visible_text(lab) == original[1]
+    with open_lab(runs_dir) as lab:
+        assert visible_text(lab) == original[1]
         assert [state["step"] for state in queries.states(lab.db, ["c", "d"])] == [5, 7]
     assert rebuild_index(runs_dir) == 4
 
@@ -216,10 +216,10 @@ def as_directory(path):
 
 
 def as_link(path):
-    own = path.parent.parent.parent / "elsewhere.txt"
-    own.write_text(ELSEWHERE)
+    target = path.parent.parent.parent / "elsewhere.txt"
+    target.write_text(ELSEWHERE)
     path.unlink()
-    path.symlink_to(own)
+    path.symlink_to(target)
 
 
 EDITS = {
@@ -237,10 +237,10 @@ EDITS = {
 }
 
 
-def attempted(lab, action, **how):
+def attempt_action(lab, action, **arguments):
     """What an action on the run `bad` raises, if it raises: a sentence, or what no user can mend."""
     try:
-        getattr(lab, action)("bad", **how)
+        getattr(lab, action)("bad", **arguments)
     except UserError as error:
         return str(error)
     except Exception as error:
@@ -248,40 +248,43 @@ def attempted(lab, action, **how):
     return ""
 
 
-@pytest.mark.parametrize("what", ["config.json", "events.jsonl"])
+@pytest.mark.parametrize("file_name", ["config.json", "events.jsonl"])
 @pytest.mark.parametrize("edit", EDITS)
-def test_an_edit_by_hand_costs_its_run_and_no_other(tmp_path, edit, what):
+def test_manual_edit_affects_only_its_run(tmp_path, edit, file_name):
     runs_dir = tmp_path / "runs"
     runs = {name: add_run(runs_dir, name, 20) for name in ("a", "bad", "b")}
-    kept = {name: (runs_dir / name / "events.jsonl").read_bytes() for name in ("a", "b")}
-    with opened(runs_dir) as lab:
-        before = seen(lab)
-        EDITS[edit](runs_dir / "bad" / what)
+    events_before = {name: (runs_dir / name / "events.jsonl").read_bytes() for name in ("a", "b")}
+    with open_lab(runs_dir) as lab:
+        text_before = visible_text(lab)
+        EDITS[edit](runs_dir / "bad" / file_name)
         lab.refresh()
-        assert seen(lab) == before
+        assert visible_text(lab) == text_before
         queries.states(lab.db, ["bad"])
-        told = [lab.fault or "", *(attempted(lab, do) for do in ("config", "stop", "resume"))]
-        told.append(attempted(lab, "edit", notes="mine"))
+        messages = [
+            lab.fault or "",
+            *(attempt_action(lab, do) for do in ("config", "stop", "resume")),
+        ]
+        messages.append(attempt_action(lab, "edit", notes="mine"))
         grow(runs["b"], 99, {"event": "status", "status": "failed", "reason": "later"})
         lab.refresh()
         assert [state["status"] for state in queries.states(lab.db, ["b"])] == ["failed"]
-        told.append(attempted(lab, "delete"))
+        messages.append(attempt_action(lab, "delete"))
         lab.refresh()
         assert lab._thread.is_alive()
-    assert any(told) or what == "events.jsonl"
-    assert not [sentence for sentence in told if "\n" in sentence or "defect" in sentence]
-    assert (runs_dir / "a" / "events.jsonl").read_bytes() == kept["a"]
-    assert (runs_dir / "b" / "events.jsonl").read_bytes().startswith(kept["b"])
+    assert any(messages) or file_name == "events.jsonl"
+    assert not [sentence for sentence in messages if "\n" in sentence or "defect" in sentence]
+    assert (runs_dir / "a" / "events.jsonl").read_bytes() == events_before["a"]
+    assert (runs_dir / "b" / "events.jsonl").read_bytes().startswith(events_before["b"])
     if (tmp_path / "elsewhere.txt").exists():
         assert (tmp_path / "elsewhere.txt").read_text() == ELSEWHERE
     read_index(runs_dir).close()
 
 
-def test_a_run_removed_or_renamed_while_the_lab_is_open_moves_with_it(tmp_path):
+def test_run_removed_or_renamed_while_the_lab_is_open_is_synced(tmp_path):
     for name in ("a", "b", "gone", "old"):
         add_run(tmp_path, name, 20)
-    with opened(tmp_path) as lab:
-        before = seen(lab)
+    with open_lab(tmp_path) as lab:
+        text_before = visible_text(lab)
         shutil.rmtree(tmp_path / "gone")
         (tmp_path / "old").rename(tmp_path / "new")
         lab.refresh()
@@ -289,7 +292,7 @@ def test_a_run_removed_or_renamed_while_the_lab_is_open_moves_with_it(tmp_path):
         assert set(queries.results(lab.db)["name"]) == {"a", "b", "new"}
         assert [state["step"] for state in queries.states(lab.db, ["new"])] == [20]
         assert queries.answers(lab.db, ["new"])["answer"].tolist() == ["it, says old"]
-        assert seen(lab) == before
+        assert visible_text(lab) == text_before
         for name in ("gone", "old"):
             for action in (lab.config, lab.stop, lab.resume, lab.delete):
                 with pytest.raises(UserError, match="there is no such run"):

@@ -62,12 +62,12 @@ def check_rebuilt(path, reason):
     assert reason in index.rebuilt
     assert index.cursor().execute("select run, status from status").fetchall() == [("a", "queued")]
     index.close()
-    again = Index(path)
-    assert again.rebuilt is None
-    again.close()
+    reopened = Index(path)
+    assert reopened.rebuilt is None
+    reopened.close()
 
 
-def test_an_index_outlives_its_process(path):
+def test_index_persists_after_its_process_ends(path):
     build(path)
     index = Index(path)
     assert index.rebuilt is None
@@ -75,7 +75,7 @@ def test_an_index_outlives_its_process(path):
     index.close()
 
 
-def test_all_tables_stand_in_a_new_one(path):
+def test_new_index_has_all_tables(path):
     index = Index(path)
     tables = {
         t for (t,) in index.cursor().execute("select table_name from duckdb_tables()").fetchall()
@@ -144,19 +144,19 @@ def wal(path, child):
 
 def test_an_index_with_a_corrupted_write_ahead_log_is_rebuilt(path, wal):
     content = wal.read_bytes()
-    half = len(content) // 2
-    wal.write_bytes(content[:half] + b"damaged" + content[half + 7 :])
+    middle = len(content) // 2
+    wal.write_bytes(content[:middle] + b"damaged" + content[middle + 7 :])
     check_rebuilt(path, "it could not be opened")
 
 
-def test_a_torn_log_is_replayed_as_far_as_it_goes(path, wal):
+def test_torn_write_ahead_log_is_replayed_up_to_the_tear(path, wal):
     wal.write_bytes(wal.read_bytes()[:-30])
     index = read_index(path.parent)
     assert index.cursor().execute("select run, status from status").fetchall() == [("a", "queued")]
     index.close()
 
 
-def test_a_place_that_cannot_be_written_to_is_a_sentence(tmp_path):
+def test_unwritable_directory_is_reported_in_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written to"):
         Index(tmp_path / "file" / "lab.duckdb")
@@ -180,7 +180,7 @@ def test_an_index_held_by_another_process_names_it(path, child, code):
     index.close()
 
 
-def test_an_index_is_opened_once_in_a_process_too(path):
+def test_index_is_opened_once_per_process(path):
     """DuckDB itself would open it twice, and two ingesters would take in every event twice."""
     index = Index(path)
     with pytest.raises(IndexHeldError, match=rf"in use by process {os.getpid()}\b"):
@@ -190,7 +190,7 @@ def test_an_index_is_opened_once_in_a_process_too(path):
     waited.close()
 
 
-def test_a_failed_opening_holds_nothing(path, child):
+def test_failed_opening_releases_the_lock(path, child):
     holder = child(FOREIGN, path)
     assert holder.stdout.readline() == "held\n"
     for _ in range(2):
@@ -198,37 +198,37 @@ def test_a_failed_opening_holds_nothing(path, child):
             Index(path)
 
 
-def test_closing_lets_other_processes_in_whoever_has_cursors(path, child):
+def test_closing_releases_the_index_despite_open_cursors(path, child):
     index = Index(path)
-    kept = []
+    cursors = []
 
-    def take():
-        kept.append(index.cursor())
-        kept.append(index.new_cursor())
+    def open_cursors():
+        cursors.append(index.cursor())
+        cursors.append(index.new_cursor())
 
-    thread = threading.Thread(target=take)
+    thread = threading.Thread(target=open_cursors)
     thread.start()
     thread.join()
     index.close()
     index.close()
-    other = child(HOLD, path)
-    assert other.stdout.readline() == "held\n"
+    second_process = child(HOLD, path)
+    assert second_process.stdout.readline() == "held\n"
     with pytest.raises(duckdb.ConnectionException):
-        kept[0].execute("select 1")
+        cursors[0].execute("select 1")
 
 
-def test_threads_read_whole_states_while_one_writes(path):
+def test_readers_see_consistent_state_during_writes(path):
     run = RunDirectory(path.parent / "a")
     index = Index(path)
-    done = threading.Event()
+    stop_event = threading.Event()
     cursors = set()
 
-    def read():
+    def check_counts():
         cursors.add(id(index.cursor()))
         assert index.cursor() is index.cursor()
-        seen = 0
-        while not done.is_set():
-            [(rows, last, total, place)] = (
+        read_count = 0
+        while not stop_event.is_set():
+            [(rows, last, total, last_seq)] = (
                 index.cursor()
                 .execute(
                     """select count(*), coalesce(max(step), 0), coalesce(sum(step), 0),
@@ -236,14 +236,14 @@ def test_threads_read_whole_states_while_one_writes(path):
                 )
                 .fetchall()
             )
-            assert rows == last == (place or 0)
+            assert rows == last == (last_seq or 0)
             assert total == last * (last + 1) // 2
-            assert last >= seen
-            seen = last
-        return seen
+            assert last >= read_count
+            read_count = last
+        return read_count
 
     with ThreadPoolExecutor(6) as pool:
-        readers = [pool.submit(read) for _ in range(6)]
+        readers = [pool.submit(check_counts) for _ in range(6)]
         index_sync = Sync(index.new_cursor())
         with run.events_path.open("a") as file:
             for step in range(1, 151):
@@ -251,7 +251,7 @@ def test_threads_read_whole_states_while_one_writes(path):
                 if step % 3 == 0:
                     file.flush()
                     index_sync.run(list_runs(path.parent))
-        done.set()
+        stop_event.set()
         assert max(reader.result() for reader in readers) > 0
     assert len(cursors) == 6
     index.close()

@@ -85,10 +85,10 @@ def lab(tmp_path):
     class Made:
         db = index.cursor()
 
-        def run(self, config, at=1000.0):
+        def run(self, config, start_time=1000.0):
             run = RunDirectory.create(tmp_path, config)
             run.events_path.unlink()
-            clock = iter(np.arange(at, at + 1e6))
+            clock = iter(np.arange(start_time, start_time + 1e6))
             writer = EventWriter(run.events_path, clock=lambda: float(next(clock)))
             writer.append("status", status="queued")
             return writer
@@ -106,16 +106,16 @@ def step(writer, number, **metrics):
 
 
 def evaluate(writer, number, train, validation, final=False):
-    place = {"step": number, "epoch": number / 100, "tokens": number * 64, "seconds": number / 2}
-    writer.append("eval", **place, train_loss=train, val_loss=validation, final=final)
+    position = {"step": number, "epoch": number / 100, "tokens": number * 64, "seconds": number / 2}
+    writer.append("eval", **position, train_loss=train, val_loss=validation, final=final)
 
 
-def without(value):
+def none_if_missing(value):
     return None if value is None or pd.isna(value) else value
 
 
 @pytest.mark.parametrize("config", [FULL, LORA], ids=["full", "lora"])
-def test_every_setting_is_a_column_and_empty_where_it_has_no_effect(lab, config):
+def test_every_setting_is_a_column_and_empty_if_ineffective(lab, config):
     lab.run(config)
     lab.ingest()
     [row] = queries.results(lab.db).to_dict("records")
@@ -125,7 +125,7 @@ def test_every_setting_is_a_column_and_empty_where_it_has_no_effect(lab, config)
             value = ", ".join(value)
         elif name != "parent" and not is_relevant(name, config.model_dump()):
             value = None
-        assert without(row[name]) == value, name
+        assert none_if_missing(row[name]) == value, name
         if value is not None and base_type(field) is not tuple:
             assert isinstance(row[name], (base_type(field), np.generic)), name
     assert row["name"] == config.name
@@ -156,7 +156,7 @@ def test_loss_before_training_does_not_count_as_a_result(lab):
     assert exported["full"]["perplexity"] is None
 
 
-def test_a_rank_is_a_whole_number_beside_an_empty_one(lab):
+def test_rank_column_is_integer_with_missing_values(lab):
     lab.run(FULL)
     lab.run(LORA)
     lab.ingest()
@@ -166,7 +166,7 @@ def test_a_rank_is_a_whole_number_beside_an_empty_one(lab):
     assert results.loc["full", ["lora_rank", "lora_alpha", "lora_targets"]].isna().all()
 
 
-def test_results_tell_how_each_run_went(lab):
+def test_results_show_the_outcome_of_each_run(lab):
     writer = lab.run(FULL)
     writer.append("status", status="running")
     writer.append("plan", **PLAN | {"steps": 1})
@@ -181,7 +181,7 @@ def test_results_tell_how_each_run_went(lab):
     writer.append("generation", item=1, reference="blue", answer="green")
     writer.append("status", status="interrupted", reason="power")
     writer.append("status", status="finished", reason=None)
-    lab.run(LORA, at=5000.0)
+    lab.run(LORA, start_time=5000.0)
     lab.ingest()
     results = queries.results(lab.db)
     assert results["name"].tolist() == ["lora", "full"]  # newest first
@@ -208,10 +208,10 @@ def test_results_tell_how_each_run_went(lab):
         "exact": 0.5,
     }
     assert {name: row[name] for name in expected} == pytest.approx(expected)
-    assert without(row["reason"]) is None  # the newest reason, though it is none
+    assert none_if_missing(row["reason"]) is None  # the newest reason, though it is none
     assert (waiting["status"], waiting["step"]) == ("queued", 0)
     for name in ("steps", "val_loss", "perplexity", "seconds", "peak_memory_mb", "exact"):
-        assert without(waiting[name]) is None
+        assert none_if_missing(waiting[name]) is None
 
 
 def test_a_run_without_events_is_queued(lab, tmp_path):
@@ -220,7 +220,7 @@ def test_a_run_without_events_is_queued(lab, tmp_path):
     assert queries.results(lab.db)["status"].tolist() == ["queued"]
 
 
-def test_a_failed_run_tells_why(lab):
+def test_failed_run_has_a_reason(lab):
     writer = lab.run(LORA)
     writer.append("status", status="failed", reason="out of memory")
     lab.ingest()
@@ -228,23 +228,23 @@ def test_a_failed_run_tells_why(lab):
     assert (row["status"], row["reason"]) == ("failed", "out of memory")
 
 
-def test_a_loss_beyond_all_bounds_is_infinite_perplexity(lab):
+def test_huge_loss_gives_infinite_perplexity(lab):
     evaluate(lab.run(LORA), 1, 2000.0, 2000.0)
     lab.ingest()
     assert queries.results(lab.db)["perplexity"].tolist() == [math.inf]
     assert queries.evaluations(lab.db, ["lora"])["val_perplexity"].tolist() == [math.inf]
 
 
-def test_settings_that_are_no_json_leave_an_empty_row(lab, tmp_path):
+def test_invalid_settings_json_gives_an_empty_row(lab, tmp_path):
     lab.run(LORA)
     (tmp_path / "lora" / "config.json").write_text("nonsense")
     lab.ingest()
     [row] = queries.results(lab.db).to_dict("records")
     assert (row["name"], row["status"]) == ("lora", "queued")
-    assert without(row["seed"]) is None
+    assert none_if_missing(row["seed"]) is None
 
 
-def test_nothing_is_asked_of_no_runs(lab):
+def test_queries_for_no_runs_are_empty(lab):
     lab.run(LORA)
     lab.ingest()
     assert queries.curves(lab.db, [], ["loss"])["loss"].empty
@@ -253,7 +253,7 @@ def test_nothing_is_asked_of_no_runs(lab):
 
 
 @pytest.fixture
-def noisy(lab):
+def noisy_run(lab):
     """Losses of a run of 1,000 steps that fall, with one spike up and one down."""
     losses = np.linspace(5, 1, 1000) + np.random.default_rng(0).normal(0, 0.01, 1000)
     losses[417], losses[800] = 50.0, -3.0
@@ -265,28 +265,28 @@ def noisy(lab):
 
 
 @pytest.mark.parametrize("buckets", [1, 2, 7, 100])
-def test_a_curve_of_few_points_keeps_every_spike(lab, noisy, buckets):
+def test_a_curve_of_few_points_keeps_every_spike(lab, noisy_run, buckets):
     points = queries.curves(lab.db, ["lora"], ["loss"], buckets=buckets)["loss"]
     assert len(points) <= 2 * buckets
     pairs = set(zip(points["x"], points["y"], strict=True))
     assert {(418, 50.0), (801, -3.0)} <= pairs
-    assert pairs <= set(zip(range(1, 1001), noisy, strict=True))
+    assert pairs <= set(zip(range(1, 1001), noisy_run, strict=True))
     assert points["x"].is_monotonic_increasing
 
 
-def test_a_short_curve_is_kept_whole(lab, noisy):
+def test_short_curve_is_not_downsampled(lab, noisy_run):
     curves = queries.curves(lab.db, ["lora"], ["loss", "lr"], buckets=1000)
-    assert curves["loss"]["y"].tolist() == pytest.approx(noisy)
+    assert curves["loss"]["y"].tolist() == pytest.approx(noisy_run)
     assert curves["lr"]["y"].tolist() == [1e-4] * 1000
 
 
-def test_smoothing_takes_the_mean_of_the_steps_up_to_each(lab, noisy):
+def test_smoothing_is_a_trailing_mean(lab, noisy_run):
     smooth = queries.curves(lab.db, ["lora"], ["loss"], buckets=1000, window=20)["loss"]
-    expected = pd.Series(noisy).rolling(20, min_periods=1).mean()
+    expected = pd.Series(noisy_run).rolling(20, min_periods=1).mean()
     assert smooth["y"].tolist() == pytest.approx(expected.tolist())
 
 
-def test_a_curve_runs_along_any_axis(lab, noisy):
+def test_a_curve_runs_along_any_axis(lab, noisy_run):
     scale = {"step": 1, "epoch": 1 / 100, "tokens": 64, "seconds": 1 / 2}
     assert scale.keys() == set(queries.X_AXES)
     for x, factor in scale.items():
@@ -294,10 +294,10 @@ def test_a_curve_runs_along_any_axis(lab, noisy):
         assert points["x"].tolist() == pytest.approx([418 * factor, 801 * factor])
 
 
-def test_curves_of_several_runs_stay_apart(lab, noisy):
-    other = lab.run(FULL)
+def test_curves_of_several_runs_are_separate(lab, noisy_run):
+    second_run = lab.run(FULL)
     for number in range(1, 4):
-        step(other, number, loss=float(number), grad_norm=None if number == 2 else 1.5)
+        step(second_run, number, loss=float(number), grad_norm=None if number == 2 else 1.5)
     lab.ingest()
     curves = queries.curves(lab.db, ["lora", "full"], ["loss", "grad_norm"], buckets=10, window=2)
     loss = curves["loss"]
@@ -324,7 +324,7 @@ def test_step_without_a_loss_is_a_gap(lab, window):
 
 
 @pytest.mark.parametrize("window", [1, 3])
-def test_gaps_are_kept_in_buckets(lab, window):
+def test_gaps_are_kept_when_downsampling(lab, window):
     writer = lab.run(LORA)
     missing = {*range(301, 400), 777}
     for number in range(1, 1001):
@@ -333,12 +333,12 @@ def test_gaps_are_kept_in_buckets(lab, window):
     points = queries.curves(lab.db, ["lora"], ["loss"], buckets=50, window=window)["loss"]
     assert points["x"].is_monotonic_increasing
     assert len(points) <= 4 * 50
-    found = gaps_of(points)
-    assert set(found) <= missing
-    assert {301, 399, 777} <= set(found)
-    known = points.dropna()
-    assert not known["x"].isin(missing).any()
-    assert known["x"].nunique() == len(known)
+    gaps = gaps_of(points)
+    assert set(gaps) <= missing
+    assert {301, 399, 777} <= set(gaps)
+    present_points = points.dropna()
+    assert not present_points["x"].isin(missing).any()
+    assert present_points["x"].nunique() == len(present_points)
 
 
 def test_unrecorded_metric_has_no_points(lab):
@@ -366,7 +366,7 @@ def test_evaluations_come_in_order_with_their_perplexities(lab):
     assert frame["final"].tolist() == [False, True]
 
 
-def test_answers_stand_side_by_side_by_item(lab):
+def test_answers_are_joined_by_item(lab):
     for config in (LORA, FULL):
         writer = lab.run(config)
         for item in (12, 11):
@@ -444,11 +444,13 @@ def test_states_are_those_of_the_results_in_the_order_asked_for(lab):
     results = queries.results(lab.db).set_index("name")
     for state in states:
         for column in ("status", "step", "steps", "seconds"):
-            assert without(state[column]) == without(results.loc[state["name"], column])
+            assert none_if_missing(state[column]) == none_if_missing(
+                results.loc[state["name"], column]
+            )
     assert queries.states(lab.db, []) == []
 
 
-def test_whatever_a_run_says_last_is_heard(lab):
+def test_every_event_kind_updates_the_time_of_the_last_event(lab):
     writer = lab.run(LORA)
     writer.append("status", status="running")
     step(writer, 1, loss=1.0)
@@ -459,7 +461,7 @@ def test_whatever_a_run_says_last_is_heard(lab):
         assert [state["heard"] for state in queries.states(lab.db, ["lora"])] == [newest]
 
 
-def test_a_setting_that_a_file_lacks_is_the_default_and_a_damaged_file_has_none(lab, tmp_path):
+def test_missing_setting_is_the_default_and_a_damaged_file_has_none(lab, tmp_path):
     for name, settings in {
         "old": '{"method": "full"}',
         "broken": "{]",
@@ -469,19 +471,19 @@ def test_a_setting_that_a_file_lacks_is_the_default_and_a_damaged_file_has_none(
         path.mkdir()
         (path / "config.json").write_text(settings)
     lab.ingest()
-    found = queries.results(lab.db).set_index("name")
-    assert found.loc["old", ["method", "test_fraction", "mask_prompt"]].tolist() == [
+    results = queries.results(lab.db).set_index("name")
+    assert results.loc["old", ["method", "test_fraction", "mask_prompt"]].tolist() == [
         "full",
         0.1,
         False,
     ]
-    assert found.loc["old", ["lora_rank", "max_examples"]].isna().all()
-    assert found.loc["broken", [*RunConfig.model_fields][1:]].isna().all()
-    assert pd.isna(found.loc["odd", "dropout"])
-    assert found.loc["odd", "lora_rank"] == 16
+    assert results.loc["old", ["lora_rank", "max_examples"]].isna().all()
+    assert results.loc["broken", [*RunConfig.model_fields][1:]].isna().all()
+    assert pd.isna(results.loc["odd", "dropout"])
+    assert results.loc["odd", "lora_rank"] == 16
 
 
-def test_a_step_that_was_skipped_has_no_loss_to_tell(lab):
+def test_skipped_step_has_no_loss(lab):
     writer = lab.run(LORA)
     for number, loss in ((1, 1.0), (2, None)):
         step(writer, number, loss=loss)

@@ -139,12 +139,12 @@ def grow(run, *lines):
         file.write(b"".join(lines))
 
 
-def test_every_field_of_every_kind_of_event_arrives(tmp_path, db, run):
+def test_every_field_of_every_event_kind_is_stored(tmp_path, db, run):
     assert SAMPLES.keys() == EVENT_TABLES.keys()
-    told = {
+    fields_by_kind = {
         kind: {k: v for k, v in fields.items() if k != "exact"} for kind, fields in SAMPLES.items()
     }
-    grow(run, *(line(seq, kind, **told[kind]) for seq, kind in enumerate(SAMPLES, 2)))
+    grow(run, *(line(seq, kind, **fields_by_kind[kind]) for seq, kind in enumerate(SAMPLES, 2)))
     index_sync = Sync(db)
     assert index_sync.run(list_runs(tmp_path))
     for seq, (kind, fields) in enumerate(SAMPLES.items(), 2):
@@ -169,9 +169,9 @@ EVENTS = st.one_of(
 )
 
 
-def spelled(events):
+def encode_events(events):
     """Lines of a file, and what should be in the index: the numbers by table, and how many are unreadable."""
-    kept = {table: [] for table in EVENT_TABLES}
+    seqs_by_table = {table: [] for table in EVENT_TABLES}
     lines, seq, unreadable = [], 0, 0
     for kind, value in events:
         if kind == "malformed":
@@ -184,17 +184,23 @@ def spelled(events):
             unreadable += 1
         elif kind == "rewind":
             lines.append(line(seq, "rewind", step=value))
-            kept["generation"] = []
+            seqs_by_table["generation"] = []
             for table in REWINDABLE_TABLES:
-                kept[table] = [(step, n) for step, n in kept[table] if step <= value]
+                seqs_by_table[table] = [
+                    (step, n) for step, n in seqs_by_table[table] if step <= value
+                ]
         else:
             fields = {"status": "running"} if kind == "status" else {"step": value}
             lines.append(line(seq, kind, **fields))
             if kind == "unknown":
                 unreadable += 1
             else:
-                kept[kind].append((value, seq))
-    return lines, {table: [n for _, n in found] for table, found in kept.items()}, unreadable
+                seqs_by_table[kind].append((value, seq))
+    return (
+        lines,
+        {table: [n for _, n in step_seqs] for table, step_seqs in seqs_by_table.items()},
+        unreadable,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +213,7 @@ def shared():
 
 @given(st.lists(EVENTS, max_size=25), st.data())
 def test_each_event_counts_once_however_the_file_grows(shared, events, data):
-    lines, expected, unreadable = spelled(events)
+    lines, expected, unreadable = encode_events(events)
     content = b"".join(lines)
     cuts = data.draw(st.lists(st.integers(0, len(content)), max_size=6))
     with tempfile.TemporaryDirectory() as folder:
@@ -217,14 +223,16 @@ def test_each_event_counts_once_however_the_file_grows(shared, events, data):
         db = shared.cursor()
         index_sync = Sync(db)
         index_sync.run([])
-        for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), len(content)], strict=True):
-            grow(run, content[start:end])
+        for start, stop_offset in zip(
+            [0, *sorted(cuts)], [*sorted(cuts), len(content)], strict=True
+        ):
+            grow(run, content[start:stop_offset])
             if data.draw(st.booleans()):
                 index_sync = Sync(db)
             index_sync.run(list_runs(run.path.parent))
         assert {table: numbers(db, table) for table in EVENT_TABLES} == expected
-        counted = db.execute("select unreadable from ingested").fetchall()
-        assert counted == ([(unreadable,)] if content else [])
+        unreadable_rows = db.execute("select unreadable from ingested").fetchall()
+        assert unreadable_rows == ([(unreadable,)] if content else [])
         grown = dump(db)
         index_sync.run([])
         Sync(db).run(list_runs(run.path.parent))
@@ -238,19 +246,19 @@ def test_a_rewind_drops_later_steps_and_all_answers(tmp_path, db, run):
     grow(run, line(40, "generation", item=1), line(41, "rewind", step=1))
     grow(run, line(42, "step", step=2), line(43, "generation", item=2))
     Sync(db).run(list_runs(tmp_path))
-    found = {
+    remaining_seqs = {
         t: db.execute(f'select step from "{t}" order by seq').fetchall()
         for t in (*REWINDABLE_TABLES,)
     }
-    assert found == {t: [(1,), (2,)] if t == "step" else [(1,)] for t in REWINDABLE_TABLES}
+    assert remaining_seqs == {t: [(1,), (2,)] if t == "step" else [(1,)] for t in REWINDABLE_TABLES}
     assert db.execute("select item from generation").fetchall() == [(2,)]
 
 
 def test_a_rewind_touches_no_other_run(tmp_path, db, run):
-    other = RunDirectory.create(tmp_path, RunConfig(name="b"))
-    for each in (run, other):
-        grow(each, line(2, "step", step=5), line(3, "generation", item=1))
-    grow(other, line(4, "rewind", step=-1))
+    second_run = RunDirectory.create(tmp_path, RunConfig(name="b"))
+    for current_run in (run, second_run):
+        grow(current_run, line(2, "step", step=5), line(3, "generation", item=1))
+    grow(second_run, line(4, "rewind", step=-1))
     Sync(db).run(list_runs(tmp_path))
     assert (numbers(db, "step", "a"), numbers(db, "step", "b")) == ([2], [])
     assert (numbers(db, "generation", "a"), numbers(db, "generation", "b")) == ([3], [])
@@ -272,17 +280,17 @@ while True:
 """
 
 
-def test_an_ingester_killed_between_loses_and_doubles_nothing(tmp_path, child, run):
+def test_killed_sync_loses_and_duplicates_no_events(tmp_path, child, run):
     seq = 1
     for _ in range(4):
         process = child(KILLED, tmp_path)
         assert process.stdout.readline() == "open\n"
         for _ in range(6):
-            some = [line(n, "step", step=n, **STEP) for n in range(seq + 1, seq + 41)]
+            new_lines = [line(n, "step", step=n, **STEP) for n in range(seq + 1, seq + 41)]
             seq += 40
             if seq % 3 == 0:
-                some.append(line(seq := seq + 1, "rewind", step=seq - 20))
-            grow(run, *some)
+                new_lines.append(line(seq := seq + 1, "rewind", step=seq - 20))
+            grow(run, *new_lines)
             process.stdout.readline()
         grow(run, *(line(n, "step", step=n, **STEP) for n in range(seq + 1, seq + 200)))
         seq += 199
@@ -296,22 +304,22 @@ def test_an_ingester_killed_between_loses_and_doubles_nothing(tmp_path, child, r
     index.close()
 
 
-def test_a_failing_transaction_leaves_no_half(tmp_path, db, run):
+def test_failed_transaction_is_rolled_back(tmp_path, db, run):
     index_sync = Sync(db)
     index_sync.run(list_runs(tmp_path))
-    before = dump(db)
+    dump_before = dump(db)
     db.execute("alter table ingested rename to elsewhere")
     grow(run, line(2, "step", step=1), line(3, "rewind", step=0), line(4, "step", step=1))
     index_sync.run(list_runs(tmp_path))
     assert index_sync.fault.startswith("a cannot be indexed")
     db.execute("alter table elsewhere rename to ingested")
-    assert dump(db) == before
+    assert dump(db) == dump_before
     assert index_sync.run(list_runs(tmp_path))
     assert index_sync.fault is None
     assert dump(db) == rebuilt(tmp_path)
 
 
-def test_a_file_that_was_cut_is_read_anew(tmp_path, db, run):
+def test_truncated_file_is_reread(tmp_path, db, run):
     grow(run, *(line(n, "step", step=n) for n in range(2, 8)))
     index_sync = Sync(db)
     index_sync.run(list_runs(tmp_path))
@@ -322,7 +330,7 @@ def test_a_file_that_was_cut_is_read_anew(tmp_path, db, run):
     assert len(db.execute("select * from config").fetchall()) == 1  # never out of the table
 
 
-def test_a_file_that_lost_its_end_and_grew_past_it_is_read_anew(tmp_path, db, run):
+def test_file_truncated_and_regrown_is_reread(tmp_path, db, run):
     """What a power failure does while the dashboard is closed: numbers are given twice."""
     first = run.events_path.read_bytes()
     grow(run, *(line(n, "step", step=n, loss=1.0) for n in range(2, 8)))
@@ -334,7 +342,7 @@ def test_a_file_that_lost_its_end_and_grew_past_it_is_read_anew(tmp_path, db, ru
     assert db.execute("select distinct loss from step").fetchall() == [(3.0,)]
 
 
-def test_a_deleted_run_is_forgotten(tmp_path, db, run):
+def test_deleted_run_is_removed_from_the_index(tmp_path, db, run):
     RunDirectory.create(tmp_path, RunConfig(name="b"))
     grow(run, line(2, "step", step=1))
     index_sync = Sync(db)
@@ -346,13 +354,13 @@ def test_a_deleted_run_is_forgotten(tmp_path, db, run):
 
 
 @pytest.mark.parametrize("anew", [True, False])
-def test_a_run_deleted_and_made_again_under_its_name_is_another(tmp_path, db, run, anew):
+def test_recreated_run_replaces_the_deleted_one(tmp_path, db, run, anew):
     grow(run, *(line(n, "step", step=n, loss=1.0) for n in range(2, 5)))
     index_sync = Sync(db)
     index_sync.run(list_runs(tmp_path))
     run.delete()
-    again = RunDirectory.create(tmp_path, RunConfig(name="a", notes="the second"))
-    grow(again, *(line(n, "step", step=n, loss=2.0) for n in range(2, 9)))
+    recreated = RunDirectory.create(tmp_path, RunConfig(name="a", notes="the second"))
+    grow(recreated, *(line(n, "step", step=n, loss=2.0) for n in range(2, 9)))
     (Sync(db) if anew else index_sync).run(list_runs(tmp_path))
     assert dump(db) == rebuilt(tmp_path)
     assert db.execute("select count(*), max(loss), min(loss) from step").fetchall() == [
@@ -360,7 +368,7 @@ def test_a_run_deleted_and_made_again_under_its_name_is_another(tmp_path, db, ru
     ]
 
 
-def test_events_that_vanish_are_forgotten(tmp_path, db, run):
+def test_deleted_event_file_removes_its_events(tmp_path, db, run):
     index_sync = Sync(db)
     index_sync.run(list_runs(tmp_path))
     run.events_path.unlink()
@@ -373,7 +381,7 @@ def settings_of(db, field="notes"):
     return db.execute(f"select settings->>'$.{field}' from config").fetchall()
 
 
-def test_edited_settings_are_taken_in_even_at_the_same_moment(tmp_path, db, run):
+def test_edited_settings_are_synced_despite_equal_timestamps(tmp_path, db, run):
     index_sync = Sync(db)
     index_sync.run(list_runs(tmp_path))
     moment = run.config_path.stat()
@@ -385,14 +393,14 @@ def test_edited_settings_are_taken_in_even_at_the_same_moment(tmp_path, db, run)
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", '{"notes": "\\ud800"}', "\xff"])
-def test_settings_that_are_no_json_stand_empty_until_mended(tmp_path, db, run, text):
-    good = run.config_path.read_text()
+def test_invalid_settings_json_is_empty_until_fixed(tmp_path, db, run, text):
+    valid_text = run.config_path.read_text()
     run.config_path.write_bytes(text.encode("latin-1"))
     index_sync = Sync(db)
     index_sync.run(list_runs(tmp_path))
     assert index_sync.fault is None
     assert settings_of(db, "seed") == [(None,)]
-    run.config_path.write_text(good)
+    run.config_path.write_text(valid_text)
     index_sync.run(list_runs(tmp_path))
     assert settings_of(db, "seed") == [("123",)]
 
@@ -422,23 +430,25 @@ def test_settings_that_are_no_json_stand_empty_until_mended(tmp_path, db, run, t
         ("no_such_kind", {}),
     ],
 )
-def test_a_field_of_another_type_costs_its_event_and_nothing_else(tmp_path, db, run, kind, fields):
-    other = RunDirectory.create(tmp_path, RunConfig(name="b"))
+def test_field_of_wrong_type_skips_only_its_event(tmp_path, db, run, kind, fields):
+    second_run = RunDirectory.create(tmp_path, RunConfig(name="b"))
     grow(run, line(2, "step", step=1), line(3, kind, **fields), line(4, "step", step=2))
-    grow(other, line(2, "step", step=1))
+    grow(second_run, line(2, "step", step=1))
     index_sync = Sync(db)
     index_sync.run(list_runs(tmp_path))
     assert index_sync.fault is None
     assert numbers(db, "step", "a") == [2, 4]
     assert numbers(db, "step", "b") == [2]
-    places = db.execute("select run, seq, unreadable from ingested order by run").fetchall()
-    assert places == [("a", 4, 1), ("b", 2, 0)]
+    ingested_rows = db.execute("select run, seq, unreadable from ingested order by run").fetchall()
+    assert ingested_rows == [("a", 4, 1), ("b", 2, 0)]
 
 
-def test_odd_numbers_and_texts_are_kept(tmp_path, db, run):
-    odd = b'{"seq":2,"time":1,"event":"step","step":1,"loss":NaN,"grad_norm":Infinity,"lr":1}\n'
+def test_unusual_numbers_and_texts_are_stored(tmp_path, db, run):
+    odd_line = (
+        b'{"seq":2,"time":1,"event":"step","step":1,"loss":NaN,"grad_norm":Infinity,"lr":1}\n'
+    )
     text = b'{"seq":3,"time":1,"event":"sample","step":1,"text":"half \\ud800, emoji \\ud83d\\ude00"}\n'
-    grow(run, odd, text)
+    grow(run, odd_line, text)
     Sync(db).run(list_runs(tmp_path))
     assert (
         repr(db.execute("select loss, grad_norm, lr from step").fetchall()) == "[(nan, inf, 1.0)]"
@@ -446,7 +456,7 @@ def test_odd_numbers_and_texts_are_kept(tmp_path, db, run):
     assert db.execute("select text from sample").fetchall() == [("half ?, emoji 😀",)]
 
 
-def test_a_run_that_cannot_be_read_keeps_no_other_from_it(tmp_path, db, run):
+def test_unreadable_run_does_not_block_others(tmp_path, db, run):
     RunDirectory.create(tmp_path, RunConfig(name="b"))
     run.events_path.unlink()
     run.events_path.mkdir()
@@ -459,7 +469,7 @@ def test_a_run_that_cannot_be_read_keeps_no_other_from_it(tmp_path, db, run):
     assert index_sync.fault is None
 
 
-def test_a_run_that_vanishes_while_it_is_read_is_no_fault(tmp_path, db, run):
+def test_run_deleted_during_sync_is_not_a_fault(tmp_path, db, run):
     index_sync = Sync(db)
     runs = list_runs(tmp_path)
     index_sync.run(runs)
@@ -471,7 +481,7 @@ def test_a_run_that_vanishes_while_it_is_read_is_no_fault(tmp_path, db, run):
     assert db.execute("select * from config").fetchall() == []
 
 
-def test_long_files_are_taken_in_by_parts(tmp_path, db, run, monkeypatch):
+def test_long_files_are_synced_in_chunks(tmp_path, db, run, monkeypatch):
     grow(run, *(line(n, "step", step=n) for n in range(2, 200)))
     monkeypatch.setattr("core.run.events.read_lines.__defaults__", (1000,))
     Sync(db).run(list_runs(tmp_path))
@@ -479,7 +489,7 @@ def test_long_files_are_taken_in_by_parts(tmp_path, db, run, monkeypatch):
     assert dump(db) == rebuilt(tmp_path)
 
 
-def test_taking_in_six_thousand_steps_is_quick(tmp_path, db, run):
+def test_syncing_six_thousand_steps_is_fast(tmp_path, db, run):
     grow(run, *(line(n, "step", step=n, **STEP) for n in range(2, 6002)))
     start = time.perf_counter()
     Sync(db).run(list_runs(tmp_path))

@@ -13,11 +13,11 @@ from core.tracking.sync import Sync
 COUNT = 700
 
 
-def step(seq, **more):
+def step(seq, **options):
     fields = {"step": seq, "epoch": seq / 9, "examples": 4 * seq, "tokens": 31 * seq, "padding": 0.1, "lr": 5e-5,
               "loss": 2.5 + 1 / (seq + 1), "grad_norm": 1.5, "seconds": 0.1 * seq, "tokens_per_s": 3000.125,
               "memory_mb": 900, "batch": [seq, 7]}  # fmt: skip
-    return line(seq, "step", **fields | more)
+    return line(seq, "step", **fields | options)
 
 
 def line(seq, kind, **fields):
@@ -25,20 +25,20 @@ def line(seq, kind, **fields):
     return json.dumps(event, ensure_ascii=False, separators=(",", ":"))
 
 
-def taken(tmp_path, monkeypatch, lines, fewest):
+def ingested_tables(tmp_path, monkeypatch, lines, min_arrow_steps):
     """All tables of an index over these lines, and the stored offsets."""
-    monkeypatch.setattr(sync, "MIN_ARROW_STEPS", fewest)
-    folder = tmp_path / f"at-least-{fewest}"
+    monkeypatch.setattr(sync, "MIN_ARROW_STEPS", min_arrow_steps)
+    folder = tmp_path / f"at-least-{min_arrow_steps}"
     run = RunDirectory.create(folder, RunConfig(name="a"))
     run.events_path.write_bytes(b"".join(text.encode(errors="surrogatepass") + b"\n" for text in lines))  # fmt: skip
     index = Index(None)
     Sync(index.new_cursor()).run([run])
-    found = {
+    rows_by_table = {
         table: index.cursor().execute(f'select * from "{table}" order by seq').fetchall()
         for table in ("step", "eval", "status", "generation", "ingested")
     }
     index.close()
-    return repr(found)
+    return repr(rows_by_table)
 
 
 PLAIN = [
@@ -49,15 +49,15 @@ PLAIN = [
 ]
 
 
-def test_steps_come_by_the_quick_way():
-    found = sync.parse_steps([text.encode() for text in PLAIN], 0)
-    table, rest, last = found
-    assert (len(table), len(rest), last) == (COUNT - 2, 3, COUNT + 1)
+def test_steps_use_the_arrow_path():
+    parsed = sync.parse_steps([text.encode() for text in PLAIN], 0)
+    table, other_lines, last_seq = parsed
+    assert (len(table), len(other_lines), last_seq) == (COUNT - 2, 3, COUNT + 1)
     assert sync.parse_steps([text.encode() for text in PLAIN[:300]], 0) is None, "too few"
 
 
 @pytest.mark.parametrize(
-    ("place", "odd", "quick"),
+    ("line_index", "odd_line", "uses_arrow"),
     [
         (350, step(351, loss=None, grad_norm=None), True),
         (350, step(351, batch=[]), True),
@@ -82,16 +82,18 @@ def test_steps_come_by_the_quick_way():
         (350, '{"seq":351,"time":"soon","event":"step","step":3}', False),
     ],
 )
-def test_a_line_means_the_same_by_either_way(tmp_path, monkeypatch, place, odd, quick):
-    lines = [*PLAIN[:place], odd, *PLAIN[place + 1 :]]
-    if quick is not None:
+def test_arrow_and_row_paths_store_the_same(
+    tmp_path, monkeypatch, line_index, odd_line, uses_arrow
+):
+    lines = [*PLAIN[:line_index], odd_line, *PLAIN[line_index + 1 :]]
+    if uses_arrow is not None:
         data = [text.encode(errors="surrogatepass") for text in lines]
-        assert (sync.parse_steps(data, 0) is not None) == quick
-    one_by_one = taken(tmp_path, monkeypatch, lines, 10**9)
-    assert taken(tmp_path, monkeypatch, lines, 500) == one_by_one
+        assert (sync.parse_steps(data, 0) is not None) == uses_arrow
+    row_by_row = ingested_tables(tmp_path, monkeypatch, lines, 10**9)
+    assert ingested_tables(tmp_path, monkeypatch, lines, 500) == row_by_row
 
 
-def test_many_new_runs_go_in_together_and_one_that_cannot_be_read_keeps_out_no_other(tmp_path):
+def test_many_new_runs_are_synced_together_despite_an_unreadable_one(tmp_path):
     runs = [RunDirectory.create(tmp_path, RunConfig(name=f"r{i}")) for i in range(5)]
     for run in runs:
         run.events_path.write_text("\n".join(PLAIN) + "\n")

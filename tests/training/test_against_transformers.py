@@ -22,10 +22,14 @@ END = 50256
 def rows(data: Path) -> list[list[int]]:
     """Token ids of the training examples, put together from the data file anew."""
     with_input = "Below is an instruction that describes a task, paired with an input that provides further context. Write a response that appropriately completes the request.\n\n### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
-    without = "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n### Instruction:\n{instruction}\n\n### Response:\n"
+    without_input = "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n### Instruction:\n{instruction}\n\n### Response:\n"
     records = json.loads(data.read_text())[:20]
     return [
-        [*encode((with_input if r["input"] else without).format(**r)), *encode(r["output"]), END]
+        [
+            *encode((with_input if r["input"] else without_input).format(**r)),
+            *encode(r["output"]),
+            END,
+        ]
         for r in records
     ]
 
@@ -41,12 +45,12 @@ def trained_peer(
     assert model.lm_head.weight is not model.transformer.wte.weight
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.1)
     examples, losses, norms = rows(data), [], []
-    for step, chosen in enumerate(batches):
-        width = max(len(examples[i]) for i in chosen)
-        ids = torch.full((len(chosen), width), END)
-        labels = torch.full((len(chosen), width), -100)
-        mask = torch.zeros((len(chosen), width), dtype=torch.long)
-        for row, i in enumerate(chosen):
+    for step, batch_indices in enumerate(batches):
+        width = max(len(examples[i]) for i in batch_indices)
+        ids = torch.full((len(batch_indices), width), END)
+        labels = torch.full((len(batch_indices), width), -100)
+        mask = torch.zeros((len(batch_indices), width), dtype=torch.long)
+        for row, i in enumerate(batch_indices):
             n = len(examples[i])
             ids[row, :n] = labels[row, :n] = torch.tensor(examples[i])
             mask[row, :n] = 1
@@ -61,14 +65,14 @@ def trained_peer(
     return losses, norms, model
 
 
-def test_ten_steps(
+def test_ten_steps_equal_transformers(
     base: Path, data: Path, settings: Callable[..., RunConfig], new_run: Callable[..., Any]
 ) -> None:
     config = settings(batch_size=4, epochs=2, lr=3e-3, min_lr=3e-4, weight_decay=0.1)
     run = new_run()
     trainer = Trainer(config, run)
     assert trainer.fit() == "finished"
-    steps = run.of("step")
+    steps = run.events_of("step")
     assert len(steps) == 10
 
     def lr(step: int) -> float:
@@ -81,20 +85,22 @@ def test_ten_steps(
     assert losses[-1] < losses[0] - 0.1
 
     trainer.publish_weights()
-    ours = load_file(run.directory / "weights" / "model.safetensors")
-    theirs = peer.state_dict()
-    torch.testing.assert_close(ours["wte.weight"], theirs["transformer.wte.weight"], **close())
-    torch.testing.assert_close(ours["lm_head.weight"], theirs["lm_head.weight"], **close())
+    weights = load_file(run.directory / "weights" / "model.safetensors")
+    peer_weights = peer.state_dict()
+    torch.testing.assert_close(
+        weights["wte.weight"], peer_weights["transformer.wte.weight"], **close()
+    )
+    torch.testing.assert_close(weights["lm_head.weight"], peer_weights["lm_head.weight"], **close())
     for i in range(2):
-        block, peers = f"h.{i}", f"transformer.h.{i}"
-        fc = theirs[f"{peers}.mlp.c_fc.weight"].T
-        torch.testing.assert_close(ours[f"{block}.mlp.fc.weight"], fc, **close())
-        qkv = torch.cat([ours[f"{block}.attn.{x}.weight"] for x in "qkv"])
-        attn = theirs[f"{peers}.attn.c_attn.weight"].T
+        block, peer_block = f"h.{i}", f"transformer.h.{i}"
+        fc = peer_weights[f"{peer_block}.mlp.c_fc.weight"].T
+        torch.testing.assert_close(weights[f"{block}.mlp.fc.weight"], fc, **close())
+        qkv = torch.cat([weights[f"{block}.attn.{x}.weight"] for x in "qkv"])
+        attn = peer_weights[f"{peer_block}.attn.c_attn.weight"].T
         torch.testing.assert_close(qkv, attn, **close())
         # The keys' bias is not compared: it has no effect, so Adam walks it on rounding alone.
-        norm = theirs[f"{peers}.ln_2.bias"]
-        torch.testing.assert_close(ours[f"{block}.ln_2.bias"], norm, **close())
+        norm = peer_weights[f"{peer_block}.ln_2.bias"]
+        torch.testing.assert_close(weights[f"{block}.ln_2.bias"], norm, **close())
 
 
 def close() -> dict[str, float]:
@@ -103,7 +109,7 @@ def close() -> dict[str, float]:
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_the_same_settings_give_the_same_bits(
+def test_same_settings_are_bit_identical(
     settings: Callable[..., RunConfig], new_run: Callable[..., Any], method: str
 ) -> None:
     config = settings(method=method, batch_size=4, lr=3e-3, dropout=0.1, grad_accumulation=2)
@@ -111,6 +117,6 @@ def test_the_same_settings_give_the_same_bits(
     for _ in range(2):
         run = new_run()
         assert Trainer(config, run).fit() == "finished"
-        curves.append([(step["loss"], step["grad_norm"]) for step in run.of("step")])
+        curves.append([(step["loss"], step["grad_norm"]) for step in run.events_of("step")])
     assert len(curves[0]) >= 2
     assert curves[0] == curves[1]

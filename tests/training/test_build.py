@@ -37,7 +37,7 @@ LORA = {"method": "lora", "lora_rank": 4, "lora_alpha": 8}
     ],
     ids=["full", "full tied", "lora", "lora tied", "lora some"],
 )
-def test_published_weights_are_the_trained_model(
+def test_published_weights_equal_the_trained_model(
     settings: Settings, new_run: NewRun, method: dict[str, Any]
 ) -> None:
     config, run = settings(**method, mask_prompt=True), new_run()
@@ -57,7 +57,7 @@ def test_published_weights_are_the_trained_model(
     assert list(manifest["files"]) == [f"{name}.safetensors"]
     assert manifest["base_hash"] == trainer.base_hash
     saved = load_file(run.directory / "weights" / f"{name}.safetensors")
-    assert sum(tensor.numel() for tensor in saved.values()) == run.of("plan")[0]["trainable"]
+    assert sum(tensor.numel() for tensor in saved.values()) == run.events_of("plan")[0]["trainable"]
 
 
 def greedy_answers(model: GPT2, examples: list[Example]) -> list[str]:
@@ -84,7 +84,7 @@ def test_stored_answers_match_the_loaded_and_the_unmerged_model(
     trained = {name: p.clone() for name, p in checkpoints.trainable(trainer.model).items()}
     trainer.publish_weights()
     assert trainer.answer_test_set() == "finished"
-    stored = [e["answer"] for e in sorted(run.of("generation"), key=lambda e: e["item"])]
+    stored = [e["answer"] for e in sorted(run.events_of("generation"), key=lambda e: e["item"])]
     examples = trainer.split.test
     assert len(set(stored)) > 5
 
@@ -113,7 +113,7 @@ def test_a_checkpoint_loads_as_the_published_weights_do(
     assert all(torch.equal(from_checkpoint[name], published[name]) for name in published)
 
 
-def test_the_start_of_the_adapters_hangs_on_the_seed(settings: Settings) -> None:
+def test_initial_adapters_depend_on_the_seed(settings: Settings) -> None:
     def starts(seed: int) -> list[torch.Tensor]:
         return [layer.lora_A for layer in lora.adapters(build_model(settings(**LORA, seed=seed)))]
 
@@ -146,7 +146,7 @@ def test_weights_of_other_settings_are_refused(settings: Settings, new_run: NewR
         load_trained(settings(method="full"), run.directory)
 
 
-def test_damaged_weights_are_told(settings: Settings, new_run: NewRun) -> None:
+def test_damaged_weights_are_reported(settings: Settings, new_run: NewRun) -> None:
     run = new_run()
     Trainer(settings(**LORA), run).publish_weights()
     (run.directory / "weights" / "adapter.safetensors").write_bytes(b"")
@@ -154,6 +154,6 @@ def test_damaged_weights_are_told(settings: Settings, new_run: NewRun) -> None:
         load_trained(settings(**LORA), run.directory)
 
 
-def test_a_run_without_weights_is_told(settings: Settings, new_run: NewRun) -> None:
+def test_run_without_weights_is_reported(settings: Settings, new_run: NewRun) -> None:
     with pytest.raises(UserError, match="has no weights yet"):
         load_trained(settings(**LORA), new_run().directory)

@@ -14,23 +14,23 @@ from core.training import checkpoints
 FILES = {"a.safetensors": {"x": torch.arange(6.0).view(2, 3)}, "b.safetensors": {}}
 
 
-def test_what_is_published_is_read(tmp_path: Path) -> None:
+def test_published_directory_is_read_back(tmp_path: Path) -> None:
     checkpoints.publish(tmp_path / "deep" / "weights", FILES, {"step": 3, "name": "\u00fc"})
-    facts, files = checkpoints.read(tmp_path / "deep" / "weights")
-    assert (facts["step"], facts["name"]) == (3, "\u00fc")
+    manifest, files = checkpoints.read(tmp_path / "deep" / "weights")
+    assert (manifest["step"], manifest["name"]) == (3, "\u00fc")
     assert files.keys() == FILES.keys()
     assert torch.equal(files["a.safetensors"]["x"], FILES["a.safetensors"]["x"])
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["weights"]
 
 
-def test_publishing_again_replaces(tmp_path: Path) -> None:
+def test_publishing_again_replaces_the_directory(tmp_path: Path) -> None:
     directory = tmp_path / "weights"
     checkpoints.publish(directory, FILES, {})
     checkpoints.publish(directory, {"c.safetensors": {"y": torch.zeros(2)}}, {})
     assert sorted(path.name for path in directory.iterdir()) == ["c.safetensors", "manifest.json"]
 
 
-def test_leftovers_of_a_killed_publication_do_no_harm(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_publication_are_ignored(tmp_path: Path) -> None:
     partial = tmp_path / "weights.partial"
     partial.mkdir()
     (partial / "old.safetensors").write_bytes(b"torn")
@@ -66,7 +66,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damage_is_one_sentence(tmp_path: Path, damage: str) -> None:
+def test_damage_is_reported_in_one_sentence(tmp_path: Path, damage: str) -> None:
     directory = tmp_path / "weights"
     checkpoints.publish(directory, FILES, {})
     DAMAGE[damage](directory)
@@ -92,15 +92,15 @@ def trained(
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
     model[0].bias.requires_grad_(False)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    made = optimizer(parameters, lr=0.1)
+    built_optimizer = optimizer(parameters, lr=0.1)
     for _ in range(steps):
-        made.zero_grad()
+        built_optimizer.zero_grad()
         model(torch.randn(5, 3)).square().sum().backward()
-        made.step()
-    return model, made
+        built_optimizer.step()
+    return model, built_optimizer
 
 
-def test_only_the_newest_two_stay(tmp_path: Path) -> None:
+def test_only_the_two_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     model, optimizer = trained()
     for step in (9, 10, 100):
         checkpoints.save_checkpoint(tmp_path, step, model, optimizer, {})
@@ -108,45 +108,50 @@ def test_only_the_newest_two_stay(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.SGD])
-def test_everything_comes_back(tmp_path: Path, optimizer: type) -> None:
-    model, made = trained(3, optimizer)
-    checkpoints.save_checkpoint(tmp_path, 3, model, made, {"progress": {"step": 3}, "scaler": {}})
+def test_checkpoint_restores_all_state(tmp_path: Path, optimizer: type) -> None:
+    model, saved_optimizer = trained(3, optimizer)
+    checkpoints.save_checkpoint(
+        tmp_path, 3, model, saved_optimizer, {"progress": {"step": 3}, "scaler": {}}
+    )
     expected = torch.rand(4)
 
-    other, remade = trained(0, optimizer)
-    facts, damaged = checkpoints.load_checkpoint(tmp_path, other, remade)
+    restored_model, restored_optimizer = trained(0, optimizer)
+    manifest, skipped = checkpoints.load_checkpoint(tmp_path, restored_model, restored_optimizer)
     assert torch.equal(torch.rand(4), expected)
-    assert facts is not None
-    assert facts["progress"] == {"step": 3}
-    assert damaged == []
-    assert all(map(torch.equal, model.parameters(), other.parameters()))
-    mine, theirs = made.state_dict()["state"], remade.state_dict()["state"]
-    assert mine.keys() == theirs.keys()
-    for i in mine:
-        for key, value in mine[i].items():
-            assert value is None or torch.equal(value, theirs[i][key])
+    assert manifest is not None
+    assert manifest["progress"] == {"step": 3}
+    assert skipped == []
+    assert all(map(torch.equal, model.parameters(), restored_model.parameters()))
+    saved_state, restored_state = (
+        saved_optimizer.state_dict()["state"],
+        restored_optimizer.state_dict()["state"],
+    )
+    assert saved_state.keys() == restored_state.keys()
+    for i in saved_state:
+        for key, value in saved_state[i].items():
+            assert value is None or torch.equal(value, restored_state[i][key])
 
 
-def test_nothing_saved_is_nothing_loaded(tmp_path: Path) -> None:
+def test_no_checkpoint_loads_nothing(tmp_path: Path) -> None:
     model, optimizer = trained()
     assert checkpoints.load_checkpoint(tmp_path / "none", model, optimizer) == (None, [])
     with pytest.raises(UserError, match="has no weights yet"):
         checkpoints.newest_weights(tmp_path / "none")
 
 
-def test_the_newest_sound_weights(tmp_path: Path) -> None:
+def test_newest_intact_weights_are_used(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint"
-    early, late = trained(1), trained(2)
-    checkpoints.save_checkpoint(folder, 1, *early, {"progress": {}, "scaler": {}})
-    checkpoints.save_checkpoint(folder, 2, *late, {"progress": {}, "scaler": {}})
-    facts, found = checkpoints.newest_weights(folder)
+    early_model, late_model = trained(1), trained(2)
+    checkpoints.save_checkpoint(folder, 1, *early_model, {"progress": {}, "scaler": {}})
+    checkpoints.save_checkpoint(folder, 2, *late_model, {"progress": {}, "scaler": {}})
+    facts, newest = checkpoints.newest_weights(folder)
     assert facts["step"] == 2
-    assert torch.equal(found["1.weight"], late[0][1].weight)
-    assert "0.bias" not in found
+    assert torch.equal(newest["1.weight"], late_model[0][1].weight)
+    assert "0.bias" not in newest
     (folder / "step-00000002" / "manifest.json").unlink()
-    facts, found = checkpoints.newest_weights(folder)
+    facts, newest = checkpoints.newest_weights(folder)
     assert facts["step"] == 1
-    assert torch.equal(found["1.weight"], early[0][1].weight)
+    assert torch.equal(newest["1.weight"], early_model[0][1].weight)
 
 
 def test_weights_of_another_model_are_refused() -> None:
@@ -165,13 +170,13 @@ def test_weights_of_another_model_are_refused() -> None:
     [None, [], "1", {"steps": 1}, {"step": "1"}, {"step": None}, {"step": True}, {"step": [1]}],
     ids=str,
 )
-def test_a_checkpoint_that_cannot_say_how_far_is_refused(tmp_path: Path, progress: object) -> None:
+def test_checkpoint_without_progress_is_refused(tmp_path: Path, progress: object) -> None:
     model, optimizer = trained()
     checkpoints.save_checkpoint(
         tmp_path, 1, model, optimizer, {"progress": {"step": 1}, "scaler": {}}
     )
     checkpoints.save_checkpoint(tmp_path, 2, model, optimizer, {"progress": progress, "scaler": {}})
-    facts, [damaged] = checkpoints.load_checkpoint(tmp_path, model, optimizer)
-    assert facts is not None
-    assert facts["step"] == 1
-    assert "step-00000002 is " in damaged
+    manifest, [message] = checkpoints.load_checkpoint(tmp_path, model, optimizer)
+    assert manifest is not None
+    assert manifest["step"] == 1
+    assert "step-00000002 is " in message

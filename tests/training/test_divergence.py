@@ -9,13 +9,15 @@ from core.training.trainer import Trainer
 from tests.training.test_trainer import NewRun, Settings
 
 
-def test_what_diverged_is_kept(settings: Settings, new_run: NewRun) -> None:
+def test_divergence_warning_records_step_batch_and_tensors(
+    settings: Settings, new_run: NewRun
+) -> None:
     run = new_run()
     trainer = Trainer(settings(mask_prompt=True), run)
     trainer.model.ln_f.weight.register_hook(lambda gradient: gradient * float("nan"))
     with pytest.raises(TrainingError):
         trainer.fit()
-    [warning] = [event for event in run.of("warning") if event["about"] == "divergence"]
+    [warning] = [event for event in run.events_of("warning") if event["about"] == "divergence"]
     assert (warning["step"], warning["lr"]) == (1, trainer.config.lr)
     assert len(warning["batch"]) == trainer.config.batch_size
     assert "the gradient norm nan" in warning["message"]
@@ -23,18 +25,16 @@ def test_what_diverged_is_kept(settings: Settings, new_run: NewRun) -> None:
     assert str(warning["batch"][0]) in warning["message"]
 
 
-def test_a_step_that_is_not_finite_is_left_out_on_request(
-    settings: Settings, new_run: NewRun
-) -> None:
+def test_non_finite_step_is_skipped_if_enabled(settings: Settings, new_run: NewRun) -> None:
     run = new_run()
     trainer = Trainer(settings(mask_prompt=True, nonfinite="skip"), run)
     calls: list[int] = []
 
-    def once(gradient: torch.Tensor) -> torch.Tensor:
+    def infinite_once(gradient: torch.Tensor) -> torch.Tensor:
         calls.append(1)
         return gradient * float("inf") if len(calls) == 2 else gradient
 
-    trainer.model.ln_f.weight.register_hook(once)
+    trainer.model.ln_f.weight.register_hook(infinite_once)
     assert trainer.fit() == "finished"
     losses = run.losses()
     assert len(losses) == trainer.schedule.steps > 2
@@ -43,12 +43,12 @@ def test_a_step_that_is_not_finite_is_left_out_on_request(
     assert trainer.progress.skipped == 0
 
 
-def test_ten_steps_in_a_row_end_the_run_all_the_same(settings: Settings, new_run: NewRun) -> None:
+def test_ten_consecutive_non_finite_steps_end_the_run(settings: Settings, new_run: NewRun) -> None:
     run = new_run()
     trainer = Trainer(settings(mask_prompt=True, nonfinite="skip", epochs=9), run)
-    before = pretrained.fingerprint(trainer.model)
+    hash_before = pretrained.fingerprint(trainer.model)
     trainer.model.ln_f.weight.register_hook(lambda gradient: gradient * float("nan"))
     with pytest.raises(TrainingError, match="10 steps in a row up to step 10"):
         trainer.fit()
-    assert pretrained.fingerprint(trainer.model) == before
-    assert len(run.of("step")) == 9
+    assert pretrained.fingerprint(trainer.model) == hash_before
+    assert len(run.events_of("step")) == 9

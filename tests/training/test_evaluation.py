@@ -21,30 +21,32 @@ from core.training.evaluation import Answer, answer_all, mean_loss
 
 @pytest.mark.parametrize("mask_prompt", [False, True])
 @torch.no_grad()
-def test_mean_loss_is_the_cross_entropy_of_all_targets(
+def test_mean_loss_equals_the_cross_entropy_of_all_targets(
     settings: Callable[..., RunConfig], mask_prompt: bool
 ) -> None:
     config = settings()
     model = pretrained.load(config.base_model).eval()
     examples = encode_all(dataset.load(config.dataset)[:9], 96, mask_prompt)
-    terms = []
+    token_losses = []
     for example in examples:
         first = example.prompt_length - 1 if mask_prompt else 0
         logits = model(torch.tensor([example.ids[:-1]]))[0, first:]
-        wanted = torch.tensor(example.ids[1:][first:])
-        terms.append(F.cross_entropy(logits, wanted, reduction="none"))
-    expected = torch.cat(terms).mean().item()
+        targets = torch.tensor(example.ids[1:][first:])
+        token_losses.append(F.cross_entropy(logits, targets, reduction="none"))
+    expected = torch.cat(token_losses).mean().item()
     for batch_size in (1, 4, 20):
-        found = mean_loss(model, examples, batch_size, mask_prompt)
-        assert found == pytest.approx(expected, rel=1e-5)
+        result = mean_loss(model, examples, batch_size, mask_prompt)
+        assert result == pytest.approx(expected, rel=1e-5)
 
 
-def test_every_example_is_answered_as_if_alone(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batched_answers_equal_single_answers(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = pretrained.load(str(base)).eval()
     draw = random.Random(3)
-    words = ["red", "green", "seven", "house", "river"]
+    vocabulary = ["red", "green", "seven", "house", "river"]
     examples = [
-        Example(" ".join(draw.choices(words, k=draw.randint(1, 9))), draw.choice(["", "x y"]), "")
+        Example(
+            " ".join(draw.choices(vocabulary, k=draw.randint(1, 9))), draw.choice(["", "x y"]), ""
+        )
         for _ in range(11)
     ]
     monkeypatch.setattr(evaluation, "ANSWER_BATCH_TOKENS", 250)
@@ -58,7 +60,7 @@ def test_every_example_is_answered_as_if_alone(base: Path, monkeypatch: pytest.M
         assert answers[i] == Answer(i, decode(ids), len(ids), len(ids) == 5, False)
 
 
-def test_answers_tell_what_was_cut(base: Path) -> None:
+def test_answers_report_truncation(base: Path) -> None:
     model = pretrained.load(str(base)).eval()
     examples = [Example("short", "", ""), Example("very long " * 60, "", "")]
     [batch] = answer_all(model, examples, Sampling(3))

@@ -10,21 +10,21 @@ from core.training import hardware
 CPU = torch.device("cpu")
 
 
-def test_a_processor_is_always_there() -> None:
+def test_cpu_is_always_available() -> None:
     assert hardware.resolve_device("cpu") == CPU
     expected = "cuda" if torch.cuda.is_available() else "cpu"
     if not torch.backends.mps.is_available():
         assert hardware.resolve_device("auto").type == expected
 
 
-def test_an_absent_device_is_told() -> None:
+def test_missing_device_is_reported() -> None:
     with pytest.raises(
         UserError, match=r"device = 'cuda:99': this machine has none; .* auto or cpu"
     ):
         hardware.resolve_device("cuda:99")
 
 
-def test_formats_of_a_processor() -> None:
+def test_cpu_precisions() -> None:
     assert hardware.resolve_precision("fp32", CPU) is torch.float32
     assert hardware.resolve_precision("bf16", CPU) is torch.bfloat16
     # facts of the machine: without AMX, bf16 is a hundred times slower
@@ -45,19 +45,19 @@ def test_autocast_is_for_half_precision_only() -> None:
 def test_measurements_are_plausible() -> None:
     assert hardware.describe(CPU)
     assert hardware.available_memory_mb(CPU) > 10
-    before = hardware.peak_memory_mb(CPU)
+    peak_before_mb = hardware.peak_memory_mb(CPU)
     block = torch.ones(400, hardware.MIB // 4)  # 400 MiB
-    assert hardware.peak_memory_mb(CPU) >= max(before, 400)
+    assert hardware.peak_memory_mb(CPU) >= max(peak_before_mb, 400)
     del block
-    assert hardware.peak_memory_mb(CPU) >= before
+    assert hardware.peak_memory_mb(CPU) >= peak_before_mb
     assert 1e7 < hardware.gemm_flops(CPU, size=128) < 1e14
 
 
-def test_what_lies_free_between_blocks_in_use_goes_back_to_the_system() -> None:
+def test_freed_memory_between_used_blocks_is_returned_to_the_system() -> None:
     blocks = [b"x" * 100_000 * (i % 2 + 1) for i in range(2000)]
-    kept = blocks[::10]
-    full = psutil.Process().memory_info().rss
+    retained_blocks = blocks[::10]
+    memory_before = psutil.Process().memory_info().rss
     del blocks
     hardware.return_freed_memory()
-    assert psutil.Process().memory_info().rss < full - 200 * 2**20
-    assert len(kept) == 200
+    assert psutil.Process().memory_info().rss < memory_before - 200 * 2**20
+    assert len(retained_blocks) == 200

@@ -48,37 +48,37 @@ def test_warm_up_and_cosine_at_every_step(
 ) -> None:
     low = lr * share
     config = RunConfig(lr=lr, min_lr=low, warmup_fraction=warmup_fraction)
-    found = [learning_rate(config, step, steps) for step in range(1, steps + 1)]
+    actual = [learning_rate(config, step, steps) for step in range(1, steps + 1)]
     warmup = int(warmup_fraction * steps)
-    for i, rate in enumerate(found):
+    for i, rate in enumerate(actual):
         if i < warmup:
             expected = low + (lr - low) * i / warmup
         else:
             angle = math.pi * (i - warmup) / max(1, steps - 1 - warmup)
             expected = (lr + low) / 2 + (lr - low) / 2 * math.cos(angle)
         assert rate == pytest.approx(expected, rel=1e-9)
-    assert found[warmup] == pytest.approx(lr)  # the peak
-    assert all(low * (1 - 1e-9) <= rate <= lr * (1 + 1e-9) for rate in found)
+    assert actual[warmup] == pytest.approx(lr)  # the peak
+    assert all(low * (1 - 1e-9) <= rate <= lr * (1 + 1e-9) for rate in actual)
     if warmup:
-        assert found[0] == low
+        assert actual[0] == low
     if steps > warmup + 1:
-        assert found[-1] == pytest.approx(low)
+        assert actual[-1] == pytest.approx(low)
 
 
 @given(st.integers(10, 400), st.floats(0.05, 0.9))
-def test_rises_then_falls(steps: int, warmup_fraction: float) -> None:
+def test_rate_rises_then_falls(steps: int, warmup_fraction: float) -> None:
     config = RunConfig(lr=1e-3, min_lr=1e-5, warmup_fraction=warmup_fraction)
-    found = [learning_rate(config, step, steps) for step in range(1, steps + 1)]
+    result = [learning_rate(config, step, steps) for step in range(1, steps + 1)]
     peak = int(warmup_fraction * steps)
     assume(0 < peak < steps - 1)
-    assert found[: peak + 1] == sorted(found[: peak + 1])
-    assert found[peak:] == sorted(found[peak:], reverse=True)
+    assert result[: peak + 1] == sorted(result[: peak + 1])
+    assert result[peak:] == sorted(result[peak:], reverse=True)
 
 
-def test_the_journals_schedule() -> None:
+def test_schedule_equals_the_journal() -> None:
     config = RunConfig(lr=5e-5, min_lr=1e-5, warmup_fraction=0.2)
-    shown = [learning_rate(config, step, 101) for step in (1, 11, 21, 61, 101)]
-    assert shown == pytest.approx([1e-5, 3e-5, 5e-5, 3e-5, 1e-5])
+    result = [learning_rate(config, step, 101) for step in (1, 11, 21, 61, 101)]
+    assert result == pytest.approx([1e-5, 3e-5, 5e-5, 3e-5, 1e-5])
 
 
 def test_one_step_of_adamw_in_closed_form() -> None:
@@ -101,7 +101,7 @@ def test_one_step_of_sgd_in_closed_form() -> None:
     torch.testing.assert_close(weight.data, expected)
 
 
-def test_a_trainer_starts_without_the_compiler() -> None:
+def test_optimizer_steps_do_not_import_the_compiler() -> None:
     code = """
 import sys
 import torch
@@ -122,11 +122,13 @@ for name in ("adamw", "sgd"):
     assert weight[0] < 1
 print("torch._dynamo" in sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout == "False\n", done.stderr
+    completed = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert completed.stdout == "False\n", completed.stderr
 
 
-def test_adamw_updates_all_weights_by_one_operation() -> None:
+def test_adamw_updates_all_weights_in_one_operation() -> None:
     """Otherwise a step is some passes over each weight and its moments."""
 
     class Seen(TorchDispatchMode):

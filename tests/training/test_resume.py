@@ -18,7 +18,7 @@ from core.training.trainer import Trainer, train
 
 Settings = Callable[..., RunConfig]
 NewRun = Callable[..., Any]
-Whole = Callable[[str], Any]
+Uninterrupted = Callable[[str], Any]
 RANDOM: dict[str, Any] = {
     "dropout": 0.1,
     "grad_accumulation": 2,
@@ -39,7 +39,7 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def whole(
+def uninterrupted(
     settings: Settings, run_in: type, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Any]:
     """A function that gives the run of a method that was never interrupted; made once."""
@@ -48,7 +48,7 @@ def whole(
     def make(method: str) -> Any:
         run = run_in(tmp_path_factory.mktemp("whole"))
         assert train(settings(**RANDOM, **METHODS[method]), run) == "finished"
-        assert len(run.of("step")) == STEPS
+        assert len(run.events_of("step")) == STEPS
         return run
 
     return make
@@ -59,63 +59,67 @@ def weights(run: Any) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def kept(run: Any) -> list[str]:
+def checkpoint_names(run: Any) -> list[str]:
     return sorted(path.name for path in (run.directory / "checkpoint").iterdir())
 
 
-def comparable(run: Any, kind: str, after: int = 0) -> list[dict[str, Any]]:
+def comparable(run: Any, kind: str, after_step: int = 0) -> list[dict[str, Any]]:
     """Events without what a clock or the memory decides."""
     measured = {"seconds", "tokens_per_s", "memory_mb"}
-    events = [e for e in run.of(kind) if e.get("step", after + 1) > after]
+    events = [e for e in run.events_of(kind) if e.get("step", after_step + 1) > after_step]
     return [{k: v for k, v in event.items() if k not in measured} for event in events]
 
 
-def assert_same_from(step: int, resumed: Any, whole: Any) -> None:
+def assert_same_from(step: int, resumed: Any, uninterrupted: Any) -> None:
     """The resumed run's events after that step, answers and weights are those of the whole run."""
     for kind in ("step", "eval", "sample", "generation"):
-        expected = comparable(whole, kind, after=step)
+        expected = comparable(uninterrupted, kind, after_step=step)
         assert comparable(resumed, kind) == expected, kind
-    assert len(resumed.of("step")) == STEPS - step
-    assert weights(resumed) == weights(whole)
+    assert len(resumed.events_of("step")) == STEPS - step
+    assert weights(resumed) == weights(uninterrupted)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_stopped_and_resumed(
-    settings: Settings, new_run: NewRun, whole: Whole, method: str
+def test_resume_after_a_stop_is_bit_identical(
+    settings: Settings, new_run: NewRun, uninterrupted: Uninterrupted, method: str
 ) -> None:
     config = settings(**RANDOM, **METHODS[method])
     stopped = new_run("stopped", stop_at=5)
     assert train(config, stopped) == "stopped"
-    assert len(stopped.of("step")) == 5
-    assert stopped.losses() == whole(method).losses()[:5]
+    assert len(stopped.events_of("step")) == 5
+    assert stopped.losses() == uninterrupted(method).losses()[:5]
     assert not (stopped.directory / "weights").exists()
 
     resumed = new_run("stopped", resumed=True)
     assert train(config, resumed) == "finished"
-    assert [e["step"] for e in resumed.of("rewind")] == [5]
+    assert [e["step"] for e in resumed.events_of("rewind")] == [5]
     assert resumed.events[0]["event"] == "rewind"
-    assert_same_from(5, resumed, whole(method))
+    assert_same_from(5, resumed, uninterrupted(method))
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_killed_and_resumed(settings: Settings, new_run: NewRun, whole: Whole, method: str) -> None:
+def test_resume_after_a_kill_is_bit_identical(
+    settings: Settings, new_run: NewRun, uninterrupted: Uninterrupted, method: str
+) -> None:
     config = settings(**RANDOM, **METHODS[method])
     killed = new_run("killed", die_at=8)
     with pytest.raises(KeyboardInterrupt):
         train(config, killed)
-    assert kept(killed) == ["step-00000004", "step-00000006"]
+    assert checkpoint_names(killed) == ["step-00000004", "step-00000006"]
 
     resumed = new_run("killed", resumed=True)
     assert train(config, resumed) == "finished"
-    assert [e["step"] for e in resumed.of("rewind")] == [6]
-    assert_same_from(6, resumed, whole(method))
-    p = resumed.of("step")[-1]
+    assert [e["step"] for e in resumed.events_of("rewind")] == [6]
+    assert_same_from(6, resumed, uninterrupted(method))
+    p = resumed.events_of("step")[-1]
     assert (p["examples"], p["tokens"]) == tuple(
-        whole(method).of("step")[-1][k] for k in ("examples", "tokens")
+        uninterrupted(method).events_of("step")[-1][k] for k in ("examples", "tokens")
     )
 
 
-def test_resumed_again_and_again(settings: Settings, new_run: NewRun, whole: Whole) -> None:
+def test_repeated_resume_is_bit_identical(
+    settings: Settings, new_run: NewRun, uninterrupted: Uninterrupted
+) -> None:
     config = settings(**RANDOM, **METHODS["lora"])
     losses = []
     for _ in range(STEPS - 1):
@@ -124,8 +128,8 @@ def test_resumed_again_and_again(settings: Settings, new_run: NewRun, whole: Who
         losses += piece.losses()
     last = new_run("pieces", resumed=True)
     assert train(config, last) == "finished"
-    assert losses + last.losses() == whole("lora").losses()
-    assert weights(last) == weights(whole("lora"))
+    assert losses + last.losses() == uninterrupted("lora").losses()
+    assert weights(last) == weights(uninterrupted("lora"))
 
 
 def damage_file(checkpoint: Path) -> None:
@@ -150,27 +154,30 @@ def forget_manifest(checkpoint: Path) -> None:
 @pytest.mark.parametrize(
     "damage", [damage_file, damage_manifest, damage_random_state, forget_manifest]
 )
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(
-    settings: Settings, new_run: NewRun, whole: Whole, damage: Callable[[Path], None]
+def test_damaged_checkpoint_falls_back_to_the_previous_one(
+    settings: Settings,
+    new_run: NewRun,
+    uninterrupted: Uninterrupted,
+    damage: Callable[[Path], None],
 ) -> None:
     config = settings(**RANDOM, **METHODS["lora"])
     stopped = new_run("stopped", stop_at=7)
     train(config, stopped)
-    assert kept(stopped) == ["step-00000006", "step-00000007"]
+    assert checkpoint_names(stopped) == ["step-00000006", "step-00000007"]
     damage(stopped.directory / "checkpoint" / "step-00000007")
 
     resumed = new_run("stopped", resumed=True)
     assert train(config, resumed) == "finished"
-    assert [e["step"] for e in resumed.of("rewind")] == [6]
-    [warning] = resumed.of("warning")
+    assert [e["step"] for e in resumed.events_of("rewind")] == [6]
+    [warning] = resumed.events_of("warning")
     assert "step-00000007" in warning["message"]
     assert "damaged" in warning["message"]
     assert warning["about"] == "checkpoint"
-    assert_same_from(6, resumed, whole("lora"))
+    assert_same_from(6, resumed, uninterrupted("lora"))
 
 
-def test_no_sound_checkpoint_is_a_fresh_start(
-    settings: Settings, new_run: NewRun, whole: Whole
+def test_no_intact_checkpoint_restarts_from_the_first_step(
+    settings: Settings, new_run: NewRun, uninterrupted: Uninterrupted
 ) -> None:
     config = settings(**RANDOM, **METHODS["full"])
     stopped = new_run("stopped", stop_at=7)
@@ -180,15 +187,15 @@ def test_no_sound_checkpoint_is_a_fresh_start(
 
     resumed = new_run("stopped", resumed=True)
     assert train(config, resumed) == "finished"
-    assert [e["step"] for e in resumed.of("rewind")] == [-1]  # nothing at all is left of it
-    assert len(resumed.of("warning")) == 2
-    assert len(resumed.of("step")) == STEPS
-    assert resumed.losses() == whole("full").losses()
-    assert weights(resumed) == weights(whole("full"))
+    assert [e["step"] for e in resumed.events_of("rewind")] == [-1]  # nothing at all is left of it
+    assert len(resumed.events_of("warning")) == 2
+    assert len(resumed.events_of("step")) == STEPS
+    assert resumed.losses() == uninterrupted("full").losses()
+    assert weights(resumed) == weights(uninterrupted("full"))
 
 
-def test_what_a_run_that_began_anew_writes_is_kept(
-    settings: Settings, new_run: NewRun, whole: Whole
+def test_restarted_run_replaces_damaged_later_checkpoints(
+    settings: Settings, new_run: NewRun, uninterrupted: Uninterrupted
 ) -> None:
     """The damaged checkpoints are further on; they give way to the sound ones of less far."""
     config = settings(**RANDOM, **METHODS["full"])
@@ -200,13 +207,11 @@ def test_what_a_run_that_began_anew_writes_is_kept(
     assert sorted(path.name for path in checkpoints.iterdir()) == ["step-00000002"]
     resumed = new_run("anew", resumed=True)
     assert train(config, resumed) == "finished"
-    assert resumed.of("rewind")[-1]["step"] == 2
-    assert weights(resumed) == weights(whole("full"))
+    assert resumed.events_of("rewind")[-1]["step"] == 2
+    assert weights(resumed) == weights(uninterrupted("full"))
 
 
-def test_other_data_than_before_are_told(
-    settings: Settings, new_run: NewRun, tmp_path: Path
-) -> None:
+def test_changed_data_is_reported(settings: Settings, new_run: NewRun, tmp_path: Path) -> None:
     config = settings(**RANDOM, **METHODS["full"])
     data = tmp_path / "data.json"
     data.write_bytes(Path(config.dataset).read_bytes())
@@ -216,21 +221,23 @@ def test_other_data_than_before_are_told(
     data.write_text(json.dumps([{**records[0], "output": "else"}, *records[1:]]))
     resumed = new_run("other", resumed=True)
     train(config, resumed)
-    [warning] = resumed.of("warning")
+    [warning] = resumed.events_of("warning")
     assert warning["message"].startswith("the data set is another than before step 3")
 
 
-def test_killed_before_its_first_checkpoint(settings: Settings, new_run: NewRun) -> None:
+def test_run_killed_before_its_first_checkpoint_restarts(
+    settings: Settings, new_run: NewRun
+) -> None:
     config = settings(**RANDOM, **METHODS["full"])
     with pytest.raises(KeyboardInterrupt):
         train(config, new_run("killed", die_at=1))
     resumed = new_run("killed", resumed=True)
     assert train(config, resumed) == "finished"
-    assert [e["step"] for e in resumed.of("rewind")] == [-1]
-    assert len(resumed.of("step")) == STEPS
+    assert [e["step"] for e in resumed.events_of("rewind")] == [-1]
+    assert len(resumed.events_of("step")) == STEPS
 
 
-def test_a_publication_cut_short_is_ignored(settings: Settings, new_run: NewRun) -> None:
+def test_incomplete_checkpoint_is_ignored(settings: Settings, new_run: NewRun) -> None:
     config = settings(**RANDOM, **METHODS["lora"])
     stopped = new_run("stopped", stop_at=4)
     train(config, stopped)
@@ -238,35 +245,35 @@ def test_a_publication_cut_short_is_ignored(settings: Settings, new_run: NewRun)
     shutil.copytree(folder / "step-00000004", folder / "step-00000006.partial")
     resumed = new_run("stopped", resumed=True)
     train(config, resumed)
-    assert [e["step"] for e in resumed.of("rewind")] == [4]
-    assert not resumed.of("warning")
+    assert [e["step"] for e in resumed.events_of("rewind")] == [4]
+    assert not resumed.events_of("warning")
 
 
 @pytest.mark.parametrize("stop_at", [0, 1, 11])
 def test_stop_ends_within_two_steps(settings: Settings, new_run: NewRun, stop_at: int) -> None:
     run = new_run(stop_at=stop_at)
     assert train(settings(**RANDOM, **METHODS["lora"]), run) == "stopped"
-    assert stop_at <= len(run.of("step")) <= stop_at + 2
-    newest = kept(run)[-1]
-    assert newest == f"step-{len(run.of('step')):08d}"
-    facts = json.loads((run.directory / "checkpoint" / newest / "manifest.json").read_text())
-    assert facts["progress"]["step"] == facts["step"] == len(run.of("step"))
+    assert stop_at <= len(run.events_of("step")) <= stop_at + 2
+    newest = checkpoint_names(run)[-1]
+    assert newest == f"step-{len(run.events_of('step')):08d}"
+    manifest = json.loads((run.directory / "checkpoint" / newest / "manifest.json").read_text())
+    assert manifest["progress"]["step"] == manifest["step"] == len(run.events_of("step"))
 
 
 def test_a_stop_while_answering_keeps_the_weights(settings: Settings, new_run: NewRun) -> None:
     config = settings(**RANDOM, **METHODS["lora"])
     run = new_run(stop_at=STEPS)
     assert train(config, run) == "stopped"
-    assert len(run.of("step")) == STEPS
+    assert len(run.events_of("step")) == STEPS
     load_trained(config, run.directory)
     resumed = new_run(resumed=True)
     assert train(config, resumed) == "finished"
-    assert [e["step"] for e in resumed.of("rewind")] == [STEPS]
-    assert not resumed.of("step")
-    assert sorted(e["item"] for e in resumed.of("generation")) == [20, 21]
+    assert [e["step"] for e in resumed.events_of("rewind")] == [STEPS]
+    assert not resumed.events_of("step")
+    assert sorted(e["item"] for e in resumed.events_of("generation")) == [20, 21]
 
 
-def test_weights_can_be_had_before_the_end(settings: Settings, new_run: NewRun) -> None:
+def test_weights_can_be_loaded_before_the_end(settings: Settings, new_run: NewRun) -> None:
     config = settings(**RANDOM, **METHODS["lora"])
     run = new_run(stop_at=5)
     trainer = Trainer(config, run)
@@ -306,21 +313,21 @@ def test_resume_with_changed_settings_fails_and_keeps_the_checkpoint(
     config = settings(**RANDOM, **METHODS[method])
     stopped = new_run("stopped", stop_at=5)
     train(config, stopped)
-    before = kept(stopped)
+    before = checkpoint_names(stopped)
     resumed = new_run("stopped", resumed=True)
     with pytest.raises(UserError, match="stopped cannot resume from step 5") as refused:
         train(config.changed(**changes), resumed)
     assert named in str(refused.value)
     assert "`python -m core resume stopped --restart`" in str(refused.value)
     assert not resumed.events
-    assert kept(resumed) == before
+    assert checkpoint_names(resumed) == before
     with pytest.raises(UserError) as early:  # the check of commands and pages
         resumption.check_newest(stopped.directory, config.changed(**changes))
     assert named in str(early.value)
 
 
 def test_resume_with_restored_settings_is_bit_identical(
-    settings: Settings, new_run: NewRun, whole: Whole
+    settings: Settings, new_run: NewRun, uninterrupted: Uninterrupted
 ) -> None:
     config = settings(**RANDOM, **METHODS["lora"])
     train(config, new_run("stopped", stop_at=5))
@@ -328,11 +335,11 @@ def test_resume_with_restored_settings_is_bit_identical(
         train(config.changed(batch_size=2), new_run("stopped", resumed=True))
     resumed = new_run("stopped", resumed=True)
     assert train(config, resumed) == "finished"
-    assert_same_from(5, resumed, whole("lora"))
+    assert_same_from(5, resumed, uninterrupted("lora"))
 
 
 def test_resume_allows_changes_of_settings_that_do_not_affect_training(
-    settings: Settings, new_run: NewRun, whole: Whole
+    settings: Settings, new_run: NewRun, uninterrupted: Uninterrupted
 ) -> None:
     config = settings(**RANDOM, **METHODS["full"])
     train(config, new_run("stopped", stop_at=5))
@@ -343,7 +350,7 @@ def test_resume_allows_changes_of_settings_that_do_not_affect_training(
     resumption.check_newest(new_run("stopped").directory, free)
     resumed = new_run("stopped", resumed=True)
     assert train(free, resumed) == "finished"
-    assert weights(resumed) == weights(whole("full"))
+    assert weights(resumed) == weights(uninterrupted("full"))
 
 
 def test_settings_that_determine_the_data_order_must_not_change() -> None:
@@ -355,22 +362,22 @@ def test_settings_that_determine_the_data_order_must_not_change() -> None:
 
 def rewrite_manifests(run: Any, change: Callable[[dict[str, Any]], object]) -> None:
     for path in (run.directory / "checkpoint").glob("*/manifest.json"):
-        facts = json.loads(path.read_text())
-        change(facts)
-        path.write_text(json.dumps(facts))
+        manifest = json.loads(path.read_text())
+        change(manifest)
+        path.write_text(json.dumps(manifest))
 
 
-def forget_settings(facts: dict[str, Any]) -> None:
+def forget_settings(manifest: dict[str, Any]) -> None:
     """Make a manifest like those of older versions."""
     for key in ("settings", "train_examples", "precision", "ignores_warmup"):
-        del facts[key]
+        del manifest[key]
 
 
 UNCHECKED = "changes to config.json before this resume could not be checked"
 
 
 def test_checkpoints_without_recorded_settings_resume(
-    settings: Settings, new_run: NewRun, whole: Whole
+    settings: Settings, new_run: NewRun, uninterrupted: Uninterrupted
 ) -> None:
     config = settings(**RANDOM, **METHODS["full"])
     stopped = new_run("stopped", stop_at=5)
@@ -379,14 +386,14 @@ def test_checkpoints_without_recorded_settings_resume(
     resumption.check_newest(stopped.directory, config.changed(seed=7))
     piece = new_run("stopped", resumed=True, stop_at=2)
     assert train(config, piece) == "stopped"
-    [warning] = piece.of("warning")
+    [warning] = piece.events_of("warning")
     assert warning["message"].endswith(UNCHECKED)
     with pytest.raises(UserError, match=r"seed = 7 \(was 123\)"):  # recorded from this resume on
         resumption.check_newest(stopped.directory, config.changed(seed=7))
     resumed = new_run("stopped", resumed=True)
     assert train(config, resumed) == "finished"
-    assert not resumed.of("warning")
-    assert weights(resumed) == weights(whole("full"))
+    assert not resumed.events_of("warning")
+    assert weights(resumed) == weights(uninterrupted("full"))
 
 
 @pytest.mark.parametrize(
@@ -404,13 +411,13 @@ def test_resume_compares_counts_with_the_last_plan_of_an_older_version(
     stopped = new_run("stopped", stop_at=2)
     train(config, stopped)
     rewrite_manifests(stopped, forget_settings)
-    before = kept(stopped)
+    before = checkpoint_names(stopped)
     resumed = new_run("stopped", resumed=True)
     with pytest.raises(UserError, match="stopped cannot resume from step 2") as refused:
         train(config.changed(**changes), resumed)
     assert named in str(refused.value)
     assert not resumed.events
-    assert kept(resumed) == before
+    assert checkpoint_names(resumed) == before
 
 
 def test_setting_missing_from_the_checkpoint_counts_as_its_default(
@@ -426,7 +433,7 @@ def test_setting_missing_from_the_checkpoint_counts_as_its_default(
 
 
 def test_resume_allows_a_moved_data_set_but_not_a_different_one(
-    settings: Settings, new_run: NewRun, tmp_path: Path, whole: Whole
+    settings: Settings, new_run: NewRun, tmp_path: Path, uninterrupted: Uninterrupted
 ) -> None:
     config = settings(**RANDOM, **METHODS["full"])
     train(config, new_run("moved", stop_at=5))
@@ -438,7 +445,7 @@ def test_resume_allows_a_moved_data_set_but_not_a_different_one(
         train(config.changed(dataset=str(other)), new_run("moved", resumed=True))
     resumed = new_run("moved", resumed=True)
     assert train(config.changed(dataset=str(moved)), resumed) == "finished"
-    assert weights(resumed) == weights(whole("full"))
+    assert weights(resumed) == weights(uninterrupted("full"))
 
 
 def test_resume_fails_if_the_data_set_grew(
@@ -467,12 +474,12 @@ def test_runs_started_by_older_versions_keep_their_constant_rate(
     config = settings(**constant | {"warmup_fraction": 0.9})  # in config.json, but ignored
     first = new_run("old", resumed=True, stop_at=2)
     assert train(config, first) == "stopped"
-    unchecked, constant_rate = (event["message"] for event in first.of("warning"))
+    unchecked, constant_rate = (event["message"] for event in first.events_of("warning"))
     assert unchecked.endswith(UNCHECKED)
     assert constant_rate.startswith("the learning rate stays constant")
     resumed = new_run("old", resumed=True)
     assert train(config, resumed) == "finished"
-    assert {event["lr"] for event in resumed.of("step")} == {config.lr}
+    assert {event["lr"] for event in resumed.events_of("step")} == {config.lr}
     assert weights(resumed) == weights(whole_run)
-    [warning] = resumed.of("warning")
+    [warning] = resumed.events_of("warning")
     assert warning["message"].startswith("the learning rate stays constant")

@@ -30,7 +30,7 @@ NewRun = Callable[..., Any]
 LORA = {"method": "lora", "lora_rank": 4, "lora_alpha": 8}
 
 
-def test_a_whole_run_in_events(settings: Settings, new_run: NewRun) -> None:
+def test_run_writes_all_events(settings: Settings, new_run: NewRun) -> None:
     config, run = settings(**LORA, epochs=2, min_lr=1e-3, warmup_fraction=0.2), new_run()
     assert train(config, run) == "finished"
     examples = dataset.load(config.dataset)
@@ -38,14 +38,14 @@ def test_a_whole_run_in_events(settings: Settings, new_run: NewRun) -> None:
 
     kinds = [event["event"] for event in run.events]
     assert kinds[:2] == ["plan", "eval"]
-    [plan] = run.of("plan")
+    [plan] = run.events_of("plan")
     assert (plan["steps"], plan["steps_per_epoch"], plan["train_examples"]) == (10, 5, 20)
     model = build_model(config)
     assert plan["parameters"] == sum(p.numel() for p in model.parameters())
     assert plan["trainable"] == model.arch.lora_parameters(4)
     assert plan["base_hash"] == pretrained.fingerprint(pretrained.load(config.base_model))
 
-    steps = run.of("step")
+    steps = run.events_of("step")
     assert [step["step"] for step in steps] == list(range(1, 11))
     assert [step["epoch"] for step in steps] == pytest.approx([i / 5 for i in range(1, 11)])
     assert [s["lr"] for s in steps] == [learning_rate(config, i, 10) for i in range(1, 11)]
@@ -63,17 +63,17 @@ def test_a_whole_run_in_events(settings: Settings, new_run: NewRun) -> None:
     seconds = [step["seconds"] for step in steps]
     assert seconds == sorted(seconds)
 
-    evals = [(e["step"], e["final"]) for e in run.of("eval")]
+    evals = [(e["step"], e["final"]) for e in run.events_of("eval")]
     assert evals == [(0, False), (4, False), (8, False), (10, True)]
-    assert [e["step"] for e in run.of("sample")] == [6, 10]
-    answers = run.of("generation")
+    assert [e["step"] for e in run.events_of("sample")] == [6, 10]
+    answers = run.events_of("generation")
     assert sorted(answer["item"] for answer in answers) == [20, 21]
     for answer in answers:
         example = examples[answer["item"]]
-        told = (answer["instruction"], answer["input"], answer["reference"])
-        assert told == (example.instruction, example.input, example.output)
+        prompt_fields = (answer["instruction"], answer["input"], answer["reference"])
+        assert prompt_fields == (example.instruction, example.input, example.output)
         assert answer["tokens"] <= 4
-    assert not run.of("warning")
+    assert not run.events_of("warning")
 
 
 @torch.no_grad()
@@ -95,7 +95,7 @@ def test_evaluations_are_means_over_targets(
     config, run = settings(mask_prompt=mask_prompt, batch_size=1, eval_batches=1), new_run()
     trainer = Trainer(config, run)
     trainer.fit()
-    first, last = run.of("eval")[0], run.of("eval")[-1]
+    first, last = run.events_of("eval")[0], run.events_of("eval")[-1]
     base = build_model(config).eval()
     assert first["train_loss"] == pytest.approx(losses_of(base, config, 0, 1), rel=1e-5)
     assert first["val_loss"] == pytest.approx(losses_of(base, config, 22, 23), rel=1e-5)
@@ -108,7 +108,7 @@ def test_evaluations_are_means_over_targets(
     ("optimizer", "mask_prompt"),
     [({"optimizer": "adamw"}, True), ({"optimizer": "sgd", "lr": 0.3}, False)],
 )
-def test_accumulation_is_the_big_batch(
+def test_accumulation_equals_a_larger_batch(
     settings: Settings, new_run: NewRun, optimizer: dict[str, Any], mask_prompt: bool
 ) -> None:
     results = []
@@ -124,30 +124,34 @@ def test_accumulation_is_the_big_batch(
         trainer = Trainer(config, run)
         trainer.fit()
         results.append((run, trainer.model.h[1].mlp.fc.weight))
-    (big, weight), *others = results
+    (big, weight), *accumulated = results
     assert len(big.losses()) == 4
-    for run, other in others:
-        assert [s["batch"] for s in run.of("step")] == [s["batch"] for s in big.of("step")]
+    for run, other_weight in accumulated:
+        assert [s["batch"] for s in run.events_of("step")] == [
+            s["batch"] for s in big.events_of("step")
+        ]
         assert run.losses() == pytest.approx(big.losses(), rel=1e-5)
-        norms = [step["grad_norm"] for step in run.of("step")]
-        assert norms == pytest.approx([step["grad_norm"] for step in big.of("step")], rel=1e-3)
-        torch.testing.assert_close(other, weight, atol=1e-4, rtol=1e-3)
+        norms = [step["grad_norm"] for step in run.events_of("step")]
+        assert norms == pytest.approx(
+            [step["grad_norm"] for step in big.events_of("step")], rel=1e-3
+        )
+        torch.testing.assert_close(other_weight, weight, atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("method", [{"method": "full"}, {**LORA, "lora_dropout": 0.2}])
-def test_the_same_settings_are_the_same_run(
+def test_same_settings_give_identical_runs(
     settings: Settings, new_run: NewRun, method: dict[str, Any]
 ) -> None:
     config = settings(**method, dropout=0.1, mask_prompt=True, grad_accumulation=2)
-    first, second, other = new_run("a"), new_run("b"), new_run("c")
+    first, second, other_seed = new_run("a"), new_run("b"), new_run("c")
     train(config, first)
     torch.rand(7)
     train(config, second)
-    train(config.changed(seed=1), other)
-    assert first.losses() == second.losses() != other.losses()
+    train(config.changed(seed=1), other_seed)
+    assert first.losses() == second.losses() != other_seed.losses()
     for kind in ("eval", "sample", "generation"):
-        assert without_times(first.of(kind)) == without_times(second.of(kind))
-    assert weights(first.directory) == weights(second.directory) != weights(other.directory)
+        assert without_times(first.events_of(kind)) == without_times(second.events_of(kind))
+    assert weights(first.directory) == weights(second.directory) != weights(other_seed.directory)
 
 
 def without_times(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -159,18 +163,20 @@ def weights(directory: Path) -> dict[str, Any]:
     return json.loads((directory / "weights" / "manifest.json").read_text())["files"]
 
 
-def test_answers_and_samples_draw_nothing(settings: Settings, new_run: NewRun) -> None:
+def test_answers_and_samples_do_not_change_the_random_state(
+    settings: Settings, new_run: NewRun
+) -> None:
     config = settings(dropout=0.2, mask_prompt=True)
-    often, never = new_run("a"), new_run("b")
-    Trainer(config.changed(sample_every=1, eval_every=1), often).fit()
-    Trainer(config.changed(sample_prompt="", eval_every=100), never).fit()
-    assert often.losses() == never.losses()
-    assert len(often.of("sample")) == 5
-    assert len(never.of("sample")) == 0
+    with_samples, without_samples = new_run("a"), new_run("b")
+    Trainer(config.changed(sample_every=1, eval_every=1), with_samples).fit()
+    Trainer(config.changed(sample_prompt="", eval_every=100), without_samples).fit()
+    assert with_samples.losses() == without_samples.losses()
+    assert len(with_samples.events_of("sample")) == 5
+    assert len(without_samples.events_of("sample")) == 0
 
 
 @pytest.mark.parametrize("clip", [None, 0.01, 1e5])
-def test_clipping_bounds_the_step_and_tells_the_whole_norm(
+def test_clipping_bounds_the_step_and_records_the_unclipped_norm(
     settings: Settings, new_run: NewRun, clip: float | None
 ) -> None:
     config = settings(
@@ -178,12 +184,12 @@ def test_clipping_bounds_the_step_and_tells_the_whole_norm(
     )
     run = new_run()
     trainer = Trainer(config, run)
-    before = [p.detach().clone() for p in trainer.model.parameters()]
+    weights_before = [p.detach().clone() for p in trainer.model.parameters()]
     trainer.fit()
-    [step] = run.of("step")
+    [step] = run.events_of("step")
     squares = [
         (p - q).double().square().sum().item()
-        for p, q in zip(before, trainer.model.parameters(), strict=True)
+        for p, q in zip(weights_before, trainer.model.parameters(), strict=True)
     ]
     moved = math.sqrt(sum(squares))
     bound = step["grad_norm"] if clip is None else min(clip, step["grad_norm"])
@@ -191,7 +197,7 @@ def test_clipping_bounds_the_step_and_tells_the_whole_norm(
     assert moved == pytest.approx(0.5 * bound, rel=1e-3)
 
 
-def test_lora_leaves_the_base_alone(settings: Settings, new_run: NewRun) -> None:
+def test_lora_does_not_change_the_base(settings: Settings, new_run: NewRun) -> None:
     trainer = Trainer(settings(**LORA, mask_prompt=True), new_run())
     trainer.fit()
     assert pretrained.fingerprint(trainer.model) == trainer.base_hash
@@ -215,7 +221,7 @@ def test_a_loss_of_nan_ends_the_run(
         TrainingError, match=r"diverged at step 1 with lr = 0\.01: the loss became nan"
     ):
         train(settings(base_model=poisoned(base, tmp_path)), run)
-    assert not run.of("step")
+    assert not run.events_of("step")
     assert not (run.directory / "checkpoint").exists()
     assert not (run.directory / "weights").exists()
 
@@ -223,12 +229,12 @@ def test_a_loss_of_nan_ends_the_run(
 def test_a_gradient_of_nan_moves_no_weight(settings: Settings, new_run: NewRun) -> None:
     run = new_run()
     trainer = Trainer(settings(mask_prompt=True), run)
-    before = pretrained.fingerprint(trainer.model)
+    hash_before = pretrained.fingerprint(trainer.model)
     trainer.model.ln_f.weight.register_hook(lambda gradient: gradient * float("nan"))
     with pytest.raises(TrainingError, match=r"diverged at step 1 .* the gradient norm nan"):
         trainer.fit()
-    assert pretrained.fingerprint(trainer.model) == before
-    assert not run.of("step")
+    assert pretrained.fingerprint(trainer.model) == hash_before
+    assert not run.events_of("step")
 
 
 def test_divergence_ends_the_run(settings: Settings, new_run: NewRun) -> None:
@@ -236,83 +242,87 @@ def test_divergence_ends_the_run(settings: Settings, new_run: NewRun) -> None:
     run = new_run()
     with pytest.raises(TrainingError, match=r"diverged at step \d+ with lr = 10: .*(nan|inf)"):
         train(settings(**wild, mask_prompt=True, epochs=40), run)
-    assert run.of("step")
+    assert run.events_of("step")
     assert all(math.isfinite(loss) for loss in run.losses())
 
 
-def test_cutting_warns_of_lost_examples(settings: Settings, new_run: NewRun) -> None:
+def test_truncation_warns_of_lost_examples(settings: Settings, new_run: NewRun) -> None:
     examples = dataset.load(settings().dataset)
-    used = [*examples[:20], *examples[22:]]
-    prompts = [example.prompt_length for example in encode_all(used, 96, mask_prompt=True)]
+    train_examples = [*examples[:20], *examples[22:]]
+    prompts = [
+        example.prompt_length for example in encode_all(train_examples, 96, mask_prompt=True)
+    ]
     limit = sorted(prompts)[-3]
-    lost = sum(limit <= length for length in prompts)
+    lost_count = sum(limit <= length for length in prompts)
     config, run = settings(max_length=limit, mask_prompt=True), new_run()
     Trainer(config, run).fit()
-    [warning] = run.of("warning")
-    assert 3 <= lost < 20
-    assert warning["message"].startswith(f"{lost} examples are left out")
-    assert len({i for step in run.of("step") for i in step["batch"]}) < 20
+    [warning] = run.events_of("warning")
+    assert 3 <= lost_count < 20
+    assert warning["message"].startswith(f"{lost_count} examples are left out")
+    assert len({i for step in run.events_of("step") for i in step["batch"]}) < 20
 
 
-def test_cutting_everything_is_told(settings: Settings, new_run: NewRun) -> None:
+def test_truncating_every_example_is_reported(settings: Settings, new_run: NewRun) -> None:
     with pytest.raises(UserError, match=r"max_length = 10: .*should be larger"):
         Trainer(settings(max_length=10, mask_prompt=True), new_run())
 
 
-@pytest.mark.parametrize("wrong", [{"base_model": "nowhere"}, {"dataset": "nowhere.json"}])
-def test_what_cannot_be_had_is_a_user_error(
-    settings: Settings, new_run: NewRun, wrong: dict[str, Any]
+@pytest.mark.parametrize(
+    "invalid_setting", [{"base_model": "nowhere"}, {"dataset": "nowhere.json"}]
+)
+def test_unknown_inputs_are_user_errors(
+    settings: Settings, new_run: NewRun, invalid_setting: dict[str, Any]
 ) -> None:
-    [field] = wrong
+    [field] = invalid_setting
     with pytest.raises(UserError, match=f"{field} = 'nowhere"):
-        Trainer(settings(**wrong), new_run())
+        Trainer(settings(**invalid_setting), new_run())
 
 
-def test_grad_checkpointing_is_the_same_run(settings: Settings, new_run: NewRun) -> None:
-    plain, saving = new_run("a"), new_run("b")
+def test_grad_checkpointing_gives_an_identical_run(settings: Settings, new_run: NewRun) -> None:
+    plain, checkpointed = new_run("a"), new_run("b")
     Trainer(settings(mask_prompt=True, dropout=0.1), plain).fit()
-    Trainer(settings(mask_prompt=True, dropout=0.1, grad_checkpointing=True), saving).fit()
-    assert saving.losses() == pytest.approx(plain.losses(), rel=1e-5)
+    Trainer(settings(mask_prompt=True, dropout=0.1, grad_checkpointing=True), checkpointed).fit()
+    assert checkpointed.losses() == pytest.approx(plain.losses(), rel=1e-5)
 
 
-def test_bf16_is_nearly_the_same_run(settings: Settings, new_run: NewRun) -> None:
-    full, half = new_run("a"), new_run("b")
-    Trainer(settings(mask_prompt=True, batch_size=10), full).fit()
-    trainer = Trainer(settings(mask_prompt=True, batch_size=10, precision="bf16"), half)
+def test_bf16_run_is_close_to_fp32(settings: Settings, new_run: NewRun) -> None:
+    fp32_run, bf16_run = new_run("a"), new_run("b")
+    Trainer(settings(mask_prompt=True, batch_size=10), fp32_run).fit()
+    trainer = Trainer(settings(mask_prompt=True, batch_size=10, precision="bf16"), bf16_run)
     trainer.fit()
-    assert half.of("plan")[0]["precision"] == "bfloat16"
-    assert half.losses() == pytest.approx(full.losses(), rel=1e-2)
-    assert half.losses() != full.losses()
+    assert bf16_run.events_of("plan")[0]["precision"] == "bfloat16"
+    assert bf16_run.losses() == pytest.approx(fp32_run.losses(), rel=1e-2)
+    assert bf16_run.losses() != fp32_run.losses()
     assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
 
 
-def test_what_training_held_goes_back_before_the_answers(
+def test_training_memory_is_released_before_generation(
     settings: Settings, new_run: NewRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Gradients and moments are let go first, or they would not be among it."""
     trainer = Trainer(settings(), new_run("a"))
     trainer.fit()
-    held: list[bool] = []
+    state_held: list[bool] = []
 
-    def returned() -> None:
+    def record_state() -> None:
         grads = [p.grad is not None for p in trainer.parameters]
-        held.append(any(grads) or bool(trainer.optimizer.state))
+        state_held.append(any(grads) or bool(trainer.optimizer.state))
 
-    monkeypatch.setattr(hardware, "return_freed_memory", returned)
+    monkeypatch.setattr(hardware, "return_freed_memory", record_state)
     trainer.answer_test_set()
-    assert held == [False]
+    assert state_held == [False]
 
 
-def test_a_sample_prompt_beyond_the_context_is_told(settings: Settings, new_run: NewRun) -> None:
+def test_truncated_sample_prompt_is_reported(settings: Settings, new_run: NewRun) -> None:
     run = new_run("long")
     Trainer(settings(sample_prompt="red house " * 150, max_new_tokens=4), run).fit()
-    [warning] = run.of("warning")
+    [warning] = run.events_of("warning")
     assert warning["about"] == "sample"
     assert "only its end is used" in warning["message"]
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch's own
-def test_compiling_compiles_what_the_loss_runs(
+def test_compile_setting_compiles_the_loss(
     settings: Settings, new_run: NewRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tracing_only = functools.partialmethod(torch.nn.Module.compile, backend="eager")
@@ -328,7 +338,7 @@ def test_compiling_compiles_what_the_loss_runs(
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
-def test_a_block_is_compiled_in_one_piece() -> None:
+def test_block_compiles_without_graph_breaks() -> None:
     """As on a GPU, where rows are padded: nothing in a block makes the compiler give up and go on."""
     arch = Architecture(n_layer=2, n_head=2, n_embd=8, context=16, vocabulary=50)
     model = GPT2(arch).train()
@@ -357,7 +367,7 @@ def test_skipped_records_emit_one_warning_and_leave_no_gap_in_positions(
 ) -> None:
     config, run = settings(dataset=str(empty_some(data, tmp_path / "data.json"))), new_run()
     assert train(config, run) == "finished"
-    [warning] = run.of("warning")
+    [warning] = run.events_of("warning")
     assert (warning["step"], warning["about"]) == (0, "data")
     assert warning["message"] == (
         "3 of 24 records are skipped: empty output (record 1, record 11, record 21)"
@@ -365,10 +375,10 @@ def test_skipped_records_emit_one_warning_and_leave_no_gap_in_positions(
     found = dataset.load(config.dataset)
     parts = dataset.split(found, config)
     assert (len(found), len(parts.train), len(parts.test)) == (21, 17, 2)
-    trained = sorted(place for step in run.of("step") for place in step["batch"])
+    trained = sorted(place for step in run.events_of("step") for place in step["batch"])
     assert trained == list(range(17))
     table = inspection.table(parts).set_index("item")
-    answers = run.of("generation")
+    answers = run.events_of("generation")
     assert sorted(answer["item"] for answer in answers) == [17, 18]
     for answer in answers:
         row = table.loc[answer["item"]]
@@ -382,9 +392,11 @@ def test_kept_empty_outputs_are_trained_on_and_answered(
     path = empty_some(data, tmp_path / "data.json")
     config, run = settings(dataset=str(path), empty_outputs="keep", mask_prompt=True), new_run()
     assert train(config, run) == "finished"
-    assert not run.of("warning")
-    assert sorted(place for step in run.of("step") for place in step["batch"]) == list(range(20))
-    references = {answer["item"]: answer["reference"] for answer in run.of("generation")}
+    assert not run.events_of("warning")
+    assert sorted(
+        dataset_index for step in run.events_of("step") for dataset_index in step["batch"]
+    ) == list(range(20))
+    references = {answer["item"]: answer["reference"] for answer in run.events_of("generation")}
     assert references[20] == ""
 
 
@@ -398,5 +410,5 @@ def test_padded_vocabulary_is_truncated_with_a_warning(
     said = "the base model has 50,304 vocabulary rows; only the 50,257 rows of GPT-2's vocabulary are used"
     assert (plan.problems, plan.note) == ([], said)
     assert train(config, run) == "finished"
-    assert [(w["about"], w["message"]) for w in run.of("warning")] == [("base model", said)]
-    assert run.of("plan")[0]["parameters"] == plan.parameters
+    assert [(w["about"], w["message"]) for w in run.events_of("warning")] == [("base model", said)]
+    assert run.events_of("plan")[0]["parameters"] == plan.parameters

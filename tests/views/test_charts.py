@@ -28,13 +28,13 @@ def evaluations() -> pd.DataFrame:
     )
 
 
-def checked(figure: charts.Figure) -> go.Figure:
+def validated(figure: charts.Figure) -> go.Figure:
     """The figure as Plotly reads it; raises where it does not know a property."""
     return go.Figure(figure)
 
 
-def test_a_line_for_each_run_in_order() -> None:
-    figure = checked(charts.step_curves(curve(), None, RUNS, "loss", "step", log=False))
+def test_each_run_has_a_line_in_order() -> None:
+    figure = validated(charts.step_curves(curve(), None, RUNS, "loss", "step", log=False))
     assert [list(line.x) for line in figure.data] == [[1, 2, 3]] * 2
     assert [list(line.y) for line in figure.data] == [[1, 2, 3]] * 2
     assert figure.layout.title.text == charts.CHART_TITLES["loss"]
@@ -45,17 +45,17 @@ def test_a_line_for_each_run_in_order() -> None:
 def test_curves_begin_at_the_start_of_training(evaluations: pd.DataFrame) -> None:
     steps = charts.step_curves(curve(), None, RUNS, "loss", "step", log=False)
     for figure in (steps, charts.loss_curves(evaluations, RUNS, "step", log=True)):
-        assert checked(figure).layout.xaxis.rangemode == "tozero"
+        assert validated(figure).layout.xaxis.rangemode == "tozero"
 
 
 def test_a_single_run_needs_no_legend() -> None:
-    figure = checked(charts.step_curves(curve(), None, ["b"], "loss", "step", log=False))
+    figure = validated(charts.step_curves(curve(), None, ["b"], "loss", "step", log=False))
     assert len(figure.data) == 1
     assert not figure.layout.showlegend
 
 
-def test_the_raw_curve_recedes_behind_the_smooth_one() -> None:
-    figure = checked(charts.step_curves(curve(), curve(0.5), RUNS, "loss", "step", log=False))
+def test_raw_curve_is_faded_behind_the_smoothed_one() -> None:
+    figure = validated(charts.step_curves(curve(), curve(0.5), RUNS, "loss", "step", log=False))
     raw, smooth, *_ = figure.data
     assert (list(raw.y), list(smooth.y)) == ([1, 2, 3], [0.5, 1, 1.5])
     assert raw.opacity < 0.5
@@ -65,27 +65,27 @@ def test_the_raw_curve_recedes_behind_the_smooth_one() -> None:
 
 
 def test_validation_is_solid_and_training_dotted(evaluations: pd.DataFrame) -> None:
-    figure = checked(charts.loss_curves(evaluations, RUNS, "tokens", log=False))
+    figure = validated(charts.loss_curves(evaluations, RUNS, "tokens", log=False))
     assert [line.line.dash for line in figure.data] == ["solid", "dot"] * 2
     assert [list(line.y) for line in figure.data] == [[3.5, 2.5], [3, 2], [4.5], [4]]
     assert [line.showlegend for line in figure.data] == [True, False] * 2
-    perplexity = checked(charts.loss_curves(evaluations, ["b"], "step", False, perplexity=True))
+    perplexity = validated(charts.loss_curves(evaluations, ["b"], "step", False, perplexity=True))
     assert list(perplexity.data[0].y) == pytest.approx([np.exp(3.5), np.exp(2.5)])
     assert perplexity.layout.title.text.startswith("Perplexity")
 
 
-def test_a_run_keeps_its_colour_across_figures(evaluations: pd.DataFrame) -> None:
+def test_run_keeps_its_color_across_figures(evaluations: pd.DataFrame) -> None:
     figures = [
         charts.step_curves(curve(), curve(), RUNS, "grad_norm", "epoch", log=True),
         charts.step_curves(curve(), None, RUNS, "lr", "seconds", log=False),
         charts.loss_curves(evaluations, RUNS, "step", log=True),
     ]
-    used = [{line.legendgroup: line.line.color for line in checked(f).data} for f in figures]
-    assert used[0] == used[1] == used[2]
-    assert len(set(used[0].values())) == 2
+    colors = [{line.legendgroup: line.line.color for line in validated(f).data} for f in figures]
+    assert colors[0] == colors[1] == colors[2]
+    assert len(set(colors[0].values())) == 2
 
 
-def test_eight_runs_have_eight_colours() -> None:
+def test_eight_runs_have_eight_colors() -> None:
     assert len(set(charts.colors([str(i) for i in range(8)]).values())) == 8
     assert len(charts.colors([str(i) for i in range(20)])) == 20
 
@@ -95,34 +95,34 @@ def test_text_from_runs_is_escaped(evaluations: pd.DataFrame) -> None:
         charts.step_curves(curve(), None, RUNS, "loss", "step", log=False),
         charts.loss_curves(evaluations, RUNS, "step", log=False),
     ):
-        names = {line.name for line in checked(figure).data}
+        names = {line.name for line in validated(figure).data}
         assert names == {"b", "&lt;b&gt;x&lt;/b&gt;"}
 
 
-def test_a_constant_rate_stands_on_an_axis_from_zero() -> None:
+def test_constant_rate_axis_starts_at_zero() -> None:
     constant = charts.rate_schedule([(step, 5e-5) for step in (1, 2, 3)])
-    figure = checked(constant)
+    figure = validated(constant)
     assert figure.layout.yaxis.rangemode == "tozero"
     assert (list(figure.data[0].x), list(figure.data[0].y)) == ([1, 2, 3], [5e-5] * 3)
     assert not figure.layout.showlegend
-    rate = checked(charts.step_curves(curve(), None, RUNS, "lr", "step", log=False))
+    rate = validated(charts.step_curves(curve(), None, RUNS, "lr", "step", log=False))
     assert rate.layout.yaxis.rangemode == "tozero"
-    loss = checked(charts.step_curves(curve(), None, RUNS, "loss", "step", log=False))
+    loss = validated(charts.step_curves(curve(), None, RUNS, "loss", "step", log=False))
     assert loss.layout.yaxis.rangemode is None
 
 
 @pytest.mark.parametrize(("log", "kind"), [(True, "log"), (False, "linear")])
-def test_the_axis_is_as_asked(evaluations: pd.DataFrame, log: bool, kind: str) -> None:
+def test_axis_follows_its_options(evaluations: pd.DataFrame, log: bool, kind: str) -> None:
     steps = charts.step_curves(curve(), None, RUNS, "loss", "step", log)
     losses = charts.loss_curves(evaluations, RUNS, "step", log)
-    assert [checked(figure).layout.yaxis.type for figure in (steps, losses)] == [kind, kind]
+    assert [validated(figure).layout.yaxis.type for figure in (steps, losses)] == [kind, kind]
 
 
-def test_runs_without_points_are_lines_without_points(evaluations: pd.DataFrame) -> None:
+def test_runs_without_points_have_empty_lines(evaluations: pd.DataFrame) -> None:
     empty = curve().head(0)
-    figure = checked(charts.step_curves(empty, empty, RUNS, "loss", "step", log=False))
+    figure = validated(charts.step_curves(empty, empty, RUNS, "loss", "step", log=False))
     assert [len(line.x) for line in figure.data] == [0] * 4
-    figure = checked(charts.loss_curves(evaluations.head(0), ["b"], "step", log=False))
+    figure = validated(charts.loss_curves(evaluations.head(0), ["b"], "step", log=False))
     assert json.loads(figure.to_json())["data"][0]["type"] == "scatter"
 
 
@@ -132,7 +132,7 @@ def row(run: str, mean: float | None, low: float | None, high: float | None) -> 
 
 def test_an_interval_reaches_from_its_mean_to_both_ends() -> None:
     rows = [row("b", 60.0, 50.0, 65.0), row(RUNS[1], 20.0, 19.0, 30.0)]
-    figure = checked(charts.intervals(rows, "Score", "points", (-2, 102)))
+    figure = validated(charts.intervals(rows, "Score", "points", (-2, 102)))
     [points] = figure.data
     assert list(points.y) == ["&lt;b&gt;x&lt;/b&gt;", "b"], "from below: the first is on top"
     assert list(points.x) == [20, 60]
@@ -143,32 +143,32 @@ def test_an_interval_reaches_from_its_mean_to_both_ends() -> None:
     assert (figure.layout.title.text, figure.layout.xaxis.title.text) == ("Score", "points")
 
 
-def test_a_run_without_a_mean_has_no_place_among_the_intervals() -> None:
+def test_run_without_a_mean_is_excluded_from_the_intervals() -> None:
     rows = [
         row("a", None, None, None),
         row("b", 0.0, 0.0, 0.0),
         row("c", 1.0, float("nan"), float("nan")),
     ]
-    figure = checked(charts.intervals(rows, "Rating", "Elo points", None))
+    figure = validated(charts.intervals(rows, "Rating", "Elo points", None))
     assert list(figure.data[0].y) == ["c", "b"], (
         "a mean of 0 is one, and so is one of a single item"
     )
     assert figure.layout.xaxis.range is None
     assert "NaN" not in figure.to_json()
-    assert len(checked(charts.intervals(rows[:1], "", "", None)).data[0].y) == 0
+    assert len(validated(charts.intervals(rows[:1], "", "", None)).data[0].y) == 0
 
 
-def test_names_that_look_like_numbers_or_dates_are_names() -> None:
+def test_numeric_or_date_like_names_stay_categories() -> None:
     rows = [row(name, 1.0, 0.0, 2.0) for name in ("10", "2", "2026-01-01")]
-    figure = checked(charts.intervals(rows, "", "", None))
+    figure = validated(charts.intervals(rows, "", "", None))
     assert figure.layout.yaxis.type == "category"
-    few = charts.intervals(rows[:1], "", "", None)["layout"]["height"]
-    assert figure.layout.height > few
+    one_row_height = charts.intervals(rows[:1], "", "", None)["layout"]["height"]
+    assert figure.layout.height > one_row_height
 
 
 def test_every_score_is_counted_once() -> None:
     scores = {"b": [0, 9.9, 10, 55, 99, 100], RUNS[1]: [50.0]}
-    figure = checked(charts.score_histogram(scores))
+    figure = validated(charts.score_histogram(scores))
     first, second = figure.data
     assert list(first.y) == [2, 1, 0, 0, 0, 1, 0, 0, 0, 2]
     assert sum(second.y) == 1
@@ -177,7 +177,7 @@ def test_every_score_is_counted_once() -> None:
     assert second.name == "&lt;b&gt;x&lt;/b&gt;"
     assert first.marker.color != second.marker.color
     assert figure.layout.showlegend
-    assert not checked(charts.score_histogram({"b": []})).layout.showlegend
+    assert not validated(charts.score_histogram({"b": []})).layout.showlegend
 
 
 def test_histogram_without_runs_is_an_empty_figure() -> None:
@@ -223,8 +223,8 @@ def test_every_chart_renders_with_unusual_values(values: list[float | None]) -> 
     public = {name for name in public if not name.startswith("_")} - ELSEWHERE
     assert figures.keys() == public
     for name, figure in figures.items():
-        read = tools.return_figure_from_figure_or_data(figure, validate_figure=True)
-        assert read["data"], name
+        parsed = tools.return_figure_from_figure_or_data(figure, validate_figure=True)
+        assert parsed["data"], name
 
 
 def test_empty_charts_have_a_trace() -> None:
@@ -236,11 +236,11 @@ def test_empty_charts_have_a_trace() -> None:
         charts.token_lengths({}, limit=1),
         charts.score_histogram({}),
     ):
-        assert len(checked(figure).data) == 1
+        assert len(validated(figure).data) == 1
 
 
 def test_interval_without_bounds_draws_only_the_mean() -> None:
-    figure = checked(charts.intervals([row("b", 60.0, None, None)], "", "", None))
+    figure = validated(charts.intervals([row("b", 60.0, None, None)], "", "", None))
     assert list(figure.data[0].x) == [60]
     assert np.isnan(figure.data[0].error_x.array).all()
 
@@ -252,17 +252,17 @@ def test_missing_value_leaves_a_gap_in_the_line(evaluations: pd.DataFrame) -> No
     figures.append(charts.loss_curves(evaluations, RUNS, "step", log=False))
     figures.append(charts.rate_schedule([(1, 0.1), (2, None), (3, 0.2)]))
     for figure in figures:
-        for line in checked(figure).data:
+        for line in validated(figure).data:
             assert not line.connectgaps
-        assert np.isnan(checked(figure).data[0].y[1])
+        assert np.isnan(validated(figure).data[0].y[1])
 
 
 def test_isolated_point_is_drawn_as_a_dot() -> None:
     points = pd.DataFrame({"run": "b", "x": range(6), "y": [1.0, np.nan, 2.0, 3.0, np.nan, 4.0]})
-    [line] = checked(charts.step_curves(points, None, ["b"], "loss", "step", log=False)).data
+    [line] = validated(charts.step_curves(points, None, ["b"], "loss", "step", log=False)).data
     assert line.mode == "lines+markers"
     assert [size > 0 for size in line.marker.size] == [True, False, False, False, False, True]
     whole = charts.step_curves(points.dropna(), None, ["b"], "loss", "step", log=False)
-    assert checked(whole).data[0].mode == "lines"
+    assert validated(whole).data[0].mode == "lines"
     first = charts.step_curves(points.head(1), None, ["b"], "loss", "step", log=False)
-    assert list(checked(first).data[0].marker.size) == [charts.DOT_SIZE]
+    assert list(validated(first).data[0].marker.size) == [charts.DOT_SIZE]

@@ -52,7 +52,7 @@ FRAME = pd.DataFrame({
         ("notes=", "two three"),
     ],
 )
-def test_rows_are_found(query, names):
+def test_query_selects_rows(query, names):
     assert matching(FRAME, query)["name"].tolist() == names.split()
 
 
@@ -64,13 +64,13 @@ def test_rows_are_found(query, names):
         ("val_loss<low", "filter = 'val_loss<low': val_loss should be compared with a number"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_compared_is_a_sentence(query, sentence):
+def test_invalid_comparison_is_reported_in_one_sentence(query, sentence):
     with pytest.raises(UserError) as raised:
         matching(FRAME, query)
     assert str(raised.value) == sentence
 
 
-def test_columns_go_by_their_titles_too():
+def test_columns_can_be_named_by_title():
     titles = {
         "Validation loss": "val_loss",
         "Loss": "nothing",
@@ -92,9 +92,9 @@ def test_a_table_without_rows_keeps_its_columns():
 
 
 @given(st.text(st.sampled_from("name<>=!lr 1e-4nan\u202e\x00"), max_size=30) | st.text(max_size=30))
-def test_any_text_finds_rows_or_is_a_sentence(query):
+def test_any_query_selects_rows_or_raises_a_user_error(query):
     try:
-        found = matching(FRAME, query)
+        matches = matching(FRAME, query)
     except UserError:
         return
-    assert set(found["name"]) <= set(FRAME["name"])
+    assert set(matches["name"]) <= set(FRAME["name"])

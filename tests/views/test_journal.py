@@ -10,7 +10,7 @@ from core.tracking import queries, sync
 from core.views import journal, report
 from core.views.tables import records
 
-JOURNAL_RUNS = [name for name, known in PRESETS.items() if known.journal]
+JOURNAL_RUNS = [name for name, config in PRESETS.items() if config.journal]
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def frame(tmp_path):
     index.close()
 
 
-def test_the_rows_are_the_journals():
+def test_rows_equal_the_journal():
     rows = {row["name"]: row for row in journal.rows()}
     assert list(rows) == [f"journal {name}" for name in JOURNAL_RUNS]
     four = rows["journal run_4"]
@@ -40,40 +40,42 @@ def test_the_rows_are_the_journals():
     assert {row["status"] for row in rows.values()} == {"journal"}
 
 
-def test_a_run_is_set_beside_the_one_it_repeats(frame):
-    found = {row["name"]: journal.difference(row) for row in records(frame)}
-    assert found["again"] == {"journal_run": "run_12", "loss_to_journal": 0.012}
-    assert found["six"] == {"journal_run": "run_6", "loss_to_journal": None}
-    assert found["other"] == {"journal_run": None, "loss_to_journal": None}
+def test_run_is_compared_with_the_journal_run_it_repeats(frame):
+    differences = {row["name"]: journal.difference(row) for row in records(frame)}
+    assert differences["again"] == {"journal_run": "run_12", "loss_to_journal": 0.012}
+    assert differences["six"] == {"journal_run": "run_6", "loss_to_journal": None}
+    assert differences["other"] == {"journal_run": None, "loss_to_journal": None}
 
 
-def test_every_preset_of_the_journal_repeats_its_own_run(tmp_path):
+def test_every_journal_preset_matches_its_run(tmp_path):
     for name in JOURNAL_RUNS:
         RunDirectory.create(tmp_path, preset(name))
     index = sync.read_index(tmp_path)
-    found = {row["name"]: journal.repeated(row) for row in records(queries.results(index.cursor()))}
+    repeated_runs = {
+        row["name"]: journal.repeated(row) for row in records(queries.results(index.cursor()))
+    }
     index.close()
-    assert found == {name: name for name in JOURNAL_RUNS}
+    assert repeated_runs == {name: name for name in JOURNAL_RUNS}
 
 
-def test_a_steps_examples_count_not_how_they_are_split():
+def test_effective_batch_size_counts_and_not_its_split():
     settings = journal._settings("run_1")
     assert journal.repeated({**settings, "batch_size": 1, "grad_accumulation": 2}) == "run_1"
     assert journal.repeated({**settings, "batch_size": 4, "grad_accumulation": 1}) is None
 
 
 @pytest.mark.parametrize("labels", [["gemini"], ["gemini m1", "gemini m2"], ["gemini-0a1b"]])
-def test_a_score_of_gemini_has_its_column_whatever_its_judge_is_called(frame, labels):
+def test_gemini_score_column_ignores_the_judge_name(frame, labels):
     row = records(frame)[0]
     scores = {"exact": 1.0, **{label: {"mean": 52.0} for label in labels}}
     assert journal.columns({**row, "scores": scores})["gemini_eval"] == 52.0
 
 
-def test_the_table_has_both_and_the_markdown_the_journals_headings(frame):
-    both = report.runs(frame, "json", True)
-    assert [row["name"] for row in both[3:]] == [f"journal {name}" for name in JOURNAL_RUNS]
-    assert both[-1]["lora_rank"] == 16
-    assert isinstance(both[-1]["lora_rank"], int)
+def test_table_combines_runs_and_journal_and_markdown_uses_journal_headings(frame):
+    combined = report.runs(frame, "json", True)
+    assert [row["name"] for row in combined[3:]] == [f"journal {name}" for name in JOURNAL_RUNS]
+    assert combined[-1]["lora_rank"] == 16
+    assert isinstance(combined[-1]["lora_rank"], int)
     head = list(report.runs(frame, "md", True)[0])
     assert head[:9] == [
         "run_name",
@@ -90,7 +92,7 @@ def test_the_table_has_both_and_the_markdown_the_journals_headings(frame):
     assert len(report.runs(frame, "json")) == 3
 
 
-def test_without_runs_the_journal_stands_alone(tmp_path):
+def test_journal_is_shown_without_runs(tmp_path):
     index = sync.read_index(tmp_path)
     empty = queries.results(index.cursor())
     index.close()

@@ -49,12 +49,16 @@ def finish(runs_dir: Path, answers: list[str], **values: Any) -> None:
     with run.lock():
         run.append("status", status="running")
         run.append("plan", steps=2, device="Abacus")
-        place = {"step": 2, "epoch": 1.0, "tokens": 90, "seconds": 1.5}
-        run.append("step", **place, loss=2.0, lr=1e-4, memory_mb=512.25)
-        run.append("eval", **place, train_loss=2.0, val_loss=1.5, final=True)
+        position = {"step": 2, "epoch": 1.0, "tokens": 90, "seconds": 1.5}
+        run.append("step", **position, loss=2.0, lr=1e-4, memory_mb=512.25)
+        run.append("eval", **position, train_loss=2.0, val_loss=1.5, final=True)
         for item, answer in enumerate(answers):
-            said = {"instruction": f"Say {item}.", "input": "", "reference": f"It is {item}."}
-            run.append("generation", item=item, answer=answer, tokens=3, **said)
+            prompt_fields = {
+                "instruction": f"Say {item}.",
+                "input": "",
+                "reference": f"It is {item}.",
+            }
+            run.append("generation", item=item, answer=answer, tokens=3, **prompt_fields)
         run.append("status", status="finished")
 
 
@@ -71,17 +75,20 @@ def index(tmp_path: Path) -> Any:
 
 
 def rows(index: Any, format: Any) -> dict[str, dict[str, Any]]:
-    found = report.runs(queries.results(index.cursor()), format)
-    return {row["name"]: row for row in found}
+    report_table = report.runs(queries.results(index.cursor()), format)
+    return {row["name"]: row for row in report_table}
 
 
-def test_models_have_the_journals_numbers() -> None:
-    found = {row["name"]: row for row in report.models("json")}
-    assert list(found) == ["gpt2-nano", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"]
+def test_models_equal_the_journal_numbers() -> None:
+    rows_by_name = {row["name"]: row for row in report.models("json")}
+    assert list(rows_by_name) == ["gpt2-nano", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"]
     for name, (parameters, memory, lora) in JOURNAL.items():
-        assert (found[name]["parameters"], found[name]["memory_mb"]) == (parameters, memory)
-        assert lora.items() <= found[name]["lora"].items()
-    for row in found.values():
+        assert (rows_by_name[name]["parameters"], rows_by_name[name]["memory_mb"]) == (
+            parameters,
+            memory,
+        )
+        assert lora.items() <= rows_by_name[name]["lora"].items()
+    for row in rows_by_name.values():
         assert set(row) == {"name", "parameters", "memory_mb", "lora"}
 
 
@@ -93,19 +100,19 @@ def test_models_print_memory_with_two_decimals() -> None:
 
 
 def test_every_setting_is_a_row() -> None:
-    found = {row["setting"]: row for row in report.settings()}
-    assert list(found) == list(RunConfig.model_fields)
-    assert found["optimizer"]["choices"] == "adamw, sgd"
-    assert found["min_lr"]["default"] == "none"
-    assert found["train_fraction"]["default"] == 0.85
-    assert all(row["description"] and row["group"] for row in found.values())
+    rows_by_setting = {row["setting"]: row for row in report.settings()}
+    assert list(rows_by_setting) == list(RunConfig.model_fields)
+    assert rows_by_setting["optimizer"]["choices"] == "adamw, sgd"
+    assert rows_by_setting["min_lr"]["default"] == "none"
+    assert rows_by_setting["train_fraction"]["default"] == 0.85
+    assert all(row["description"] and row["group"] for row in rows_by_setting.values())
 
 
 def test_runs_have_the_promised_columns(index: Any) -> None:
-    found = rows(index, "json")
-    assert set(found) == {"lora", "full", "waiting"}
-    assert all(list(row) == LISTED for row in found.values())
-    lora = found["lora"]
+    run_rows = rows(index, "json")
+    assert set(run_rows) == {"lora", "full", "waiting"}
+    assert all(list(row) == LISTED for row in run_rows.values())
+    lora = run_rows["lora"]
     assert (lora["status"], lora["val_loss"], lora["perplexity"]) == (
         "finished",
         1.5,
@@ -116,59 +123,59 @@ def test_runs_have_the_promised_columns(index: Any) -> None:
     assert isinstance(lora["lora_rank"], int)
 
 
-def test_what_has_no_effect_or_is_not_known_yet_is_none(index: Any) -> None:
-    found = rows(index, "json")
-    assert (found["full"]["lora_rank"], found["full"]["lora_alpha"]) == (None, None)
-    assert (found["full"]["min_lr"], found["full"]["warmup_fraction"]) == (None, 0)
-    assert found["full"]["parent"] == "lora"
-    waiting = found["waiting"]
+def test_ineffective_or_unknown_values_are_none(index: Any) -> None:
+    run_rows = rows(index, "json")
+    assert (run_rows["full"]["lora_rank"], run_rows["full"]["lora_alpha"]) == (None, None)
+    assert (run_rows["full"]["min_lr"], run_rows["full"]["warmup_fraction"]) == (None, 0)
+    assert run_rows["full"]["parent"] == "lora"
+    waiting = run_rows["waiting"]
     assert (waiting["status"], waiting["val_loss"], waiting["seconds"]) == ("queued", None, None)
 
 
-def test_the_device_is_what_it_ran_on_and_until_then_what_was_asked_for(index: Any) -> None:
-    found = rows(index, "json")
-    assert [found[name]["device"] for name in ("lora", "waiting")] == ["Abacus", "cpu"]
+def test_device_is_the_requested_one_until_the_run_starts(index: Any) -> None:
+    run_rows = rows(index, "json")
+    assert [run_rows[name]["device"] for name in ("lora", "waiting")] == ["Abacus", "cpu"]
 
 
 def test_scores_are_a_dict_by_judge(index: Any) -> None:
-    found = rows(index, "json")
-    assert found["lora"]["scores"] == {"exact": 0.5}
-    assert found["full"]["scores"] == {"exact": 1.0}
-    assert found["waiting"]["scores"] == {}
+    run_rows = rows(index, "json")
+    assert run_rows["lora"]["scores"] == {"exact": 0.5}
+    assert run_rows["full"]["scores"] == {"exact": 1.0}
+    assert run_rows["waiting"]["scores"] == {}
 
 
-def test_people_see_no_column_that_is_empty_everywhere(index: Any) -> None:
-    found = rows(index, "table")
-    assert {"parent", "notes", "min_lr"} <= set(found["full"])
+def test_table_omits_empty_columns(index: Any) -> None:
+    table = rows(index, "table")
+    assert {"parent", "notes", "min_lr"} <= set(table["full"])
     frame = queries.results(index.cursor())
     [waiting] = report.runs(frame[frame["name"] == "waiting"], "table")
     assert not {"parent", "notes", "min_lr", "scores", "val_loss"} & set(waiting)
     assert waiting["batch_size"] == 4
 
 
-def test_no_runs_are_no_rows(tmp_path: Path) -> None:
+def test_no_runs_give_no_rows(tmp_path: Path) -> None:
     opened = sync.read_index(tmp_path)
     assert report.runs(queries.results(opened.cursor()), "json") == []
     opened.close()
 
 
-def test_answers_stand_side_by_side(index: Any) -> None:
+def test_answers_are_shown_side_by_side(index: Any) -> None:
     answers = queries.answers(index.cursor(), ["lora", "full"])
-    found = report.side_by_side(answers, 5)
-    assert [row["instruction"] for row in found] == ["Say 0.", "Say 1."]
-    assert [row["lora"] for row in found] == ["It is 0.", "two"]
-    assert [row["full"] for row in found] == ["it is 0.", "it is 1."]
-    assert found[0]["reference"] == "It is 0."
+    result = report.side_by_side(answers, 5)
+    assert [row["instruction"] for row in result] == ["Say 0.", "Say 1."]
+    assert [row["lora"] for row in result] == ["It is 0.", "two"]
+    assert [row["full"] for row in result] == ["it is 0.", "it is 1."]
+    assert result[0]["reference"] == "It is 0."
     assert len(report.side_by_side(answers, 1)) == 1
 
 
-def test_a_run_that_answered_less_has_an_empty_cell() -> None:
-    said = {"instruction": "Say.", "input": "", "reference": "It."}
+def test_missing_answer_is_an_empty_cell() -> None:
+    prompt_fields = {"instruction": "Say.", "input": "", "reference": "It."}
     answers = pd.DataFrame(
         [
-            {"run": "a", "item": 3, **said, "answer": "x"},
-            {"run": "a", "item": 4, **said, "answer": "y"},
-            {"run": "b", "item": 4, **said, "answer": "z"},
+            {"run": "a", "item": 3, **prompt_fields, "answer": "x"},
+            {"run": "a", "item": 4, **prompt_fields, "answer": "y"},
+            {"run": "b", "item": 4, **prompt_fields, "answer": "z"},
         ]
     )
     first, second = report.side_by_side(answers, 5)
@@ -176,13 +183,13 @@ def test_a_run_that_answered_less_has_an_empty_cell() -> None:
     assert (second["a"], second["b"]) == ("y", "z")
 
 
-def test_people_see_every_setting_that_differs(tmp_path: Path) -> None:
+def test_table_shows_every_differing_setting(tmp_path: Path) -> None:
     for name, seed in (("one", 1), ("two", 2)):
         RunDirectory.create(tmp_path, RunConfig(name=name, seed=seed))
     opened = sync.read_index(tmp_path)
-    told = rows(opened, "csv")
-    assert (told["one"]["seed"], told["two"]["seed"]) == (1, 2)
-    assert "dropout" not in told["one"]
+    csv_text = rows(opened, "csv")
+    assert (csv_text["one"]["seed"], csv_text["two"]["seed"]) == (1, 2)
+    assert "dropout" not in csv_text["one"]
     assert tuple(rows(opened, "json")["one"]) == report.RUN_COLUMNS, "programs see what they did"
     opened.close()
 
@@ -194,18 +201,18 @@ def settings(name: str, **changes: Any) -> dict[str, Any]:
 
 
 def test_settings_of_runs_are_those_that_differ() -> None:
-    full = settings("one", method="full", lr=1e-4)
+    full_run = settings("one", method="full", lr=1e-4)
     lora = settings("two", method="lora", lora_rank=4, min_lr=1e-5, notes="mine", tags="a")
-    assert report.settings_of([full, lora]).to_dict("index") == {
+    assert report.settings_of([full_run, lora]).to_dict("index") == {
         "Method": {"one": "full", "two": "lora"},
         "Rank": {"one": "", "two": "4"},
         "Learning rate": {"one": "1e-4", "two": "5e-5"},
         "Minimum learning rate": {"one": "none", "two": "1e-5"},
     }
-    assert len(report.settings_of([full, lora], every=True)) == len(RunConfig.model_fields) - 4
+    assert len(report.settings_of([full_run, lora], every=True)) == len(RunConfig.model_fields) - 4
     assert report.settings_of([lora, {**lora, "name": "three"}]).empty
     close = settings("three", lr=1.00004e-4, method="full")
-    assert report.settings_of([full, close]).loc["Learning rate"].tolist() == [
+    assert report.settings_of([full_run, close]).loc["Learning rate"].tolist() == [
         "1e-4",
         "1.00004e-4",
     ]
@@ -213,14 +220,14 @@ def test_settings_of_runs_are_those_that_differ() -> None:
 
 def test_settings_of_one_run_are_those_that_are_not_the_default() -> None:
     assert report.settings_of([settings("one")]).empty
-    told = report.settings_of([settings("Setting", method="full", seed=7)])
-    assert told.to_dict("index") == {
+    result = report.settings_of([settings("Setting", method="full", seed=7)])
+    assert result.to_dict("index") == {
         "Seed": {"Setting": "7", "Default value": "123"},
         "Method": {"Setting": "full", "Default value": "lora"},
     }
 
 
-def test_columns_differ_where_they_matter() -> None:
+def test_differing_columns_ignore_ineffective_differences() -> None:
     frame = pd.DataFrame([
         settings("one", method="full"),
         settings("two", grad_clip=None, lora_last_layers=2, min_lr=1e-5, warmup_fraction=0.1),
@@ -231,21 +238,21 @@ def test_columns_differ_where_they_matter() -> None:
     ]  # fmt: skip
 
 
-def test_runs_whose_figures_do_not_compare() -> None:
-    one = settings("one")
-    assert report.incomparable(pd.DataFrame([one])) is None
-    assert report.incomparable(pd.DataFrame([one, settings("two", lr=1e-3)])) is None
-    losses = report.incomparable(pd.DataFrame([one, settings("two", mask_prompt=True)]))
+def test_incomparable_runs_are_reported() -> None:
+    first_run = settings("one")
+    assert report.incomparable(pd.DataFrame([first_run])) is None
+    assert report.incomparable(pd.DataFrame([first_run, settings("two", lr=1e-3)])) is None
+    losses = report.incomparable(pd.DataFrame([first_run, settings("two", mask_prompt=True)]))
     assert losses is not None
     assert losses.startswith("These losses may be means over different tokens (Mask prompt)")
-    both = report.incomparable(pd.DataFrame([one, settings("two", max_examples=9)]))
-    assert both is not None
-    assert "tested on different examples (Max examples)" in both
-    damaged = dict.fromkeys(one) | {"name": "damaged"}
-    assert report.incomparable(pd.DataFrame([one, damaged])) is None
+    problems = report.incomparable(pd.DataFrame([first_run, settings("two", max_examples=9)]))
+    assert problems is not None
+    assert "tested on different examples (Max examples)" in problems
+    damaged_run = dict.fromkeys(first_run) | {"name": "damaged"}
+    assert report.incomparable(pd.DataFrame([first_run, damaged_run])) is None
 
 
-def test_runs_that_are_tested_on_the_same_examples() -> None:
+def test_runs_with_the_same_test_examples_are_selected() -> None:
     rows = [settings("one"), settings("two", max_examples=9), settings("three", lr=1e-3)]
     assert report.tested_alike(pd.DataFrame(rows)) == ["one", "three"]
     assert report.tested_alike(pd.DataFrame(rows[1:])) == ["two"]

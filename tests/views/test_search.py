@@ -53,15 +53,15 @@ PROMPTS = [
 TEXTS = [" ".join(parts) for parts in PROMPTS]
 
 
-def found(query: str) -> list[str]:
+def found_texts(query: str) -> list[str]:
     """The instructions found, best first."""
     return [PROMPTS[i][0] for i in search(TEXTS, query)]
 
 
 def test_a_synonym_for_happy_comes_before_anything_with_sad() -> None:
-    names = found("synonym for happy")
-    wanted = {"Suggest an alternate word for 'happy'.", "Provide a synonym for 'happy'."}
-    assert set(names[:2]) == wanted
+    names = found_texts("synonym for happy")
+    expected = {"Suggest an alternate word for 'happy'.", "Provide a synonym for 'happy'."}
+    assert set(names[:2]) == expected
 
 
 @pytest.mark.parametrize(
@@ -84,20 +84,20 @@ def test_a_synonym_for_happy_comes_before_anything_with_sad() -> None:
         ("goose's plural", "What is the plural of 'goose'?"),
     ],
 )
-def test_the_first_hit_is_what_was_meant(query: str, first: str) -> None:
-    assert found(query)[0] == first
+def test_best_match_comes_first(query: str, first: str) -> None:
+    assert found_texts(query)[0] == first
 
 
-def test_words_of_the_input_and_the_reference_find_too() -> None:
-    assert found("granite")[0] == "Which of these does not belong?"
-    assert found("good night")[0] == "Translate the phrase into French."
-    assert found("Cervantes") == ["Who wrote 'Don Quixote'?"]
-    assert found("geese")[0] == "What is the plural of 'goose'?"
+def test_search_includes_input_and_reference() -> None:
+    assert found_texts("granite")[0] == "Which of these does not belong?"
+    assert found_texts("good night")[0] == "Translate the phrase into French."
+    assert found_texts("Cervantes") == ["Who wrote 'Don Quixote'?"]
+    assert found_texts("geese")[0] == "What is the plural of 'goose'?"
 
 
-def test_what_is_asked_comes_before_what_is_answered() -> None:
-    assert found("rhyme") == ["Write a rhyme about a cat.", "Describe a sonnet."]
-    assert found("photosynthesis")[:2] == [
+def test_instruction_matches_rank_above_answer_matches() -> None:
+    assert found_texts("rhyme") == ["Write a rhyme about a cat.", "Describe a sonnet."]
+    assert found_texts("photosynthesis")[:2] == [
         "Explain photosynthesis.",
         "What do plants need to grow?",
     ]
@@ -106,18 +106,20 @@ def test_what_is_asked_comes_before_what_is_answered() -> None:
     assert search(texts, "rhyme") == [1, 0]
 
 
-def test_another_way_to_ask_counts_for_more_than_a_word_in_common() -> None:
+def test_paraphrase_ranks_above_a_shared_word() -> None:
     texts = ["Use 'happy' in a sentence for me.", "Suggest an alternate word for 'happy'."]
     assert search(texts, "synonym for happy") == [1, 0]
 
 
-def test_the_beginning_of_a_word_finds_it() -> None:
-    assert found("photosyn")[0] == "Explain photosynthesis."
+def test_word_prefix_matches() -> None:
+    assert found_texts("photosyn")[0] == "Explain photosynthesis."
 
 
-def test_a_common_word_alone_brings_in_nothing() -> None:
+def test_common_word_alone_matches_nothing() -> None:
     """`for` and `of` are in half of the prompts."""
-    assert not {"Describe a sonnet.", "List three kinds of cheese."} & set(found("plural of goose"))
+    assert not {"Describe a sonnet.", "List three kinds of cheese."} & set(
+        found_texts("plural of goose")
+    )
 
 
 @pytest.mark.parametrize("query", ["", "   ", "?!", "'"])
@@ -125,7 +127,7 @@ def test_an_empty_query_keeps_the_order(query: str) -> None:
     assert search(TEXTS, query) == list(range(len(TEXTS)))
 
 
-def test_what_is_nowhere_finds_nothing() -> None:
+def test_unknown_word_matches_nothing() -> None:
     assert search(TEXTS, "zzyzx") == []
     assert search([], "happy") == []
     assert search([""], "happy") == []
@@ -136,7 +138,7 @@ def test_equal_texts_keep_their_order() -> None:
 
 
 @given(st.lists(st.text(max_size=30), max_size=8), st.text(max_size=20))
-def test_any_texts_and_any_query(texts: list[str], query: str) -> None:
+def test_any_query_returns_valid_positions(texts: list[str], query: str) -> None:
     result = search(texts, query)
     assert len(set(result)) == len(result)
     assert set(result) <= set(range(len(texts)))
@@ -149,17 +151,17 @@ def test_a_word_of_a_text_finds_it(texts: list[str], data: st.DataObject) -> Non
     assert i in search(texts, word)
 
 
-def test_five_thousand_prompts_take_no_time() -> None:
-    many = [f"{TEXTS[i % len(TEXTS)]} {i} {i * 7919 % 100003:x}" for i in range(5000)]
+def test_searching_five_thousand_prompts_is_fast() -> None:
+    texts = [f"{TEXTS[i % len(TEXTS)]} {i} {i * 7919 % 100003:x}" for i in range(5000)]
     start = time.process_time()
-    first = search(many, "synonym for happy")
-    once = time.process_time() - start
+    first = search(texts, "synonym for happy")
+    first_time_s = time.process_time() - start
     start = time.process_time()
-    search(list(many), "what is the opposite of happy")
-    again = time.process_time() - start
+    search(list(texts), "what is the opposite of happy")
+    second_time_s = time.process_time() - start
     assert {first[0] % len(TEXTS), first[1] % len(TEXTS)} <= {1, 3}
-    assert once < 0.3
-    assert again < once / 2
+    assert first_time_s < 0.3
+    assert second_time_s < first_time_s / 2
 
 
 def test_words_that_are_not_in_the_other_text_are_marked() -> None:
@@ -171,26 +173,26 @@ def test_words_that_are_not_in_the_other_text_are_marked() -> None:
     ]
 
 
-def test_case_and_punctuation_around_a_word_do_not_count() -> None:
+def test_case_and_surrounding_punctuation_are_ignored() -> None:
     marked = differing_words("Paris, it's (very) NICE", "paris it's very nice!")
     assert not any(flag for _, flag in marked)
     assert differing_words("-5", "5") == [("-5", True)]
 
 
-def test_an_order_that_differs_is_a_difference() -> None:
+def test_reordered_words_are_marked() -> None:
     assert sum(flag for _, flag in differing_words("one two three", "three one two")) == 1
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\t", "x", "  x", "x \n", " a  b \n c\n\n"])
 def test_white_space_is_kept_and_never_marked(text: str) -> None:
     marked = differing_words(text, "")
-    assert "".join(word for word, _ in marked) == text
-    assert not any(flag for word, flag in marked if not word.strip())
+    assert "".join(piece for piece, _ in marked) == text
+    assert not any(flag for piece, flag in marked if not piece.strip())
 
 
 @given(st.text(max_size=60), st.text(max_size=60))
-def test_joined_words_are_the_text(text: str, other: str) -> None:
-    assert "".join(word for word, _ in differing_words(text, other)) == text
+def test_joined_pieces_equal_the_text(text: str, other: str) -> None:
+    assert "".join(piece for piece, _ in differing_words(text, other)) == text
     assert not any(flag for _, flag in differing_words(text, text))
 
 
@@ -198,10 +200,10 @@ prose = st.lists(st.sampled_from(["red", "Red.", "blue", "(blue)", "7"]), max_si
 
 
 @given(prose, prose)
-def test_as_many_words_are_unmarked_in_both(text: str, other: str) -> None:
-    same = [
-        sum(not flag for _, flag in differing_words(*pair))
-        for pair in ((text, other), (other, text))
+def test_both_texts_have_the_same_number_of_unmarked_words(text: str, other: str) -> None:
+    unmarked_counts = [
+        sum(not flag for _, flag in differing_words(*text_pair))
+        for text_pair in ((text, other), (other, text))
     ]
-    assert same[0] <= len(other.split())
-    assert same[1] <= len(text.split())
+    assert unmarked_counts[0] <= len(other.split())
+    assert unmarked_counts[1] <= len(text.split())

@@ -23,21 +23,21 @@ ROWS = [
 words = st.text(max_size=20)
 
 
-def test_json_keeps_types_and_says_null_for_what_is_missing() -> None:
-    odd = {
+def test_json_keeps_types_and_writes_null_for_missing_values() -> None:
+    odd_row = {
         "nan": math.nan,
         "na": pd.NA,
         "nat": pd.NaT,
         "single": np.float32("nan"),
         "inf": math.inf,
     }
-    rows = [{**ROWS[0], "np": np.int64(3), "flag": np.bool_(True), "list": [math.nan, 1]}, odd]
+    rows = [{**ROWS[0], "np": np.int64(3), "flag": np.bool_(True), "list": [math.nan, 1]}, odd_row]
     first, second = json.loads(render(rows, "json"))
     assert first == {**ROWS[0], "np": 3, "flag": True, "list": [None, 1]}
-    assert second == dict.fromkeys(odd)
+    assert second == dict.fromkeys(odd_row)
 
 
-def test_csv_keeps_whole_numbers_whole_and_leaves_missing_cells_empty() -> None:
+def test_csv_keeps_integers_and_empty_missing_cells() -> None:
     first, second = csv.DictReader(io.StringIO(render(ROWS, "csv")))
     assert first == {
         "name": "a",
@@ -50,28 +50,28 @@ def test_csv_keeps_whole_numbers_whole_and_leaves_missing_cells_empty() -> None:
 
 
 @given(st.lists(st.tuples(words, words), min_size=1, max_size=4))
-def test_csv_gives_any_text_back(pairs: list[tuple[str, str]]) -> None:
+def test_csv_round_trips_any_text(pairs: list[tuple[str, str]]) -> None:
     rows = [{"a": "x" + a, "b": "x" + b} for a, b in pairs]
-    read = pd.read_csv(io.StringIO(render(rows, "csv") + "\n"), dtype=str, keep_default_na=False)
+    parsed = pd.read_csv(io.StringIO(render(rows, "csv") + "\n"), dtype=str, keep_default_na=False)
     if not any(control in str(pairs) for control in ("\\r", "\\x00")):
-        assert read.to_dict("records") == rows
+        assert parsed.to_dict("records") == rows
 
 
 @pytest.mark.parametrize("format", ["table", "json", "csv", "md"])
-def test_no_rows_are_no_error(format: Any) -> None:
+def test_no_rows_render_without_error(format: Any) -> None:
     assert render([], format) in ("", "[]")
 
 
 def html_cells(text: str) -> list[list[str]]:
     """What a Markdown reader makes of a table: the HTML of each cell."""
-    found: list[list[str]] = []
+    cells: list[list[str]] = []
     reader = MarkdownIt("commonmark", {"html": True}).enable("table")
     for token in reader.parse(text):
         if token.type == "tr_open":
-            found.append([])
+            cells.append([])
         elif token.type == "inline":
-            found[-1].append(reader.renderer.render([token], reader.options, {}))
-    return found
+            cells[-1].append(reader.renderer.render([token], reader.options, {}))
+    return cells
 
 
 def test_markdown_is_a_table_that_a_reader_understands() -> None:
@@ -87,7 +87,7 @@ def test_markdown_is_a_table_that_a_reader_understands() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "expected"),
     [
         ("a|b", "a|b"),
         ("a\\|b", "a\\|b"),
@@ -99,8 +99,8 @@ def test_markdown_is_a_table_that_a_reader_understands() -> None:
         ("_so_ is __init__, AT&T and &lt;", "_so_ is __init__, AT&amp;T and &amp;lt;"),
     ],
 )
-def test_markdown_shows_a_text_as_it_is(text: str, shown: str) -> None:
-    assert html_cells(markdown([{"a": text, "b": "next"}])) == [["a", "b"], [shown, "next"]]
+def test_markdown_shows_a_text_as_it_is(text: str, expected: str) -> None:
+    assert html_cells(markdown([{"a": text, "b": "next"}])) == [["a", "b"], [expected, "next"]]
 
 
 @given(words, words)
@@ -123,7 +123,7 @@ def test_a_table_shows_markup_as_text_and_loses_nothing() -> None:
     assert text.count("x" * 9) == 30
 
 
-def test_what_is_too_wide_comes_in_parts_that_begin_with_the_name(
+def test_wide_table_is_split_into_parts_starting_with_the_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
@@ -138,7 +138,7 @@ def test_what_is_too_wide_comes_in_parts_that_begin_with_the_name(
     assert sum("run-3" in line for line in lines) == len(heads)
 
 
-def test_a_name_is_whole_in_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_name_is_complete_in_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "60")
     text = render([{"name": "a-run-with-a-name", "answer": "word " * 30}], "table")
@@ -147,7 +147,7 @@ def test_a_name_is_whole_in_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -
     assert len(text.splitlines()) > 5
 
 
-def test_what_is_too_wide_for_a_terminal_is_turned(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wide_table_is_transposed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "80")
     rows = [{"name": f"run-{i}", **{f"setting_{j}": 10 * i + j for j in range(20)}} for i in (1, 2)]
@@ -166,7 +166,7 @@ def test_what_is_too_wide_for_a_terminal_is_turned(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"),
+    ("value", "expected"),
     [
         (406286336, "406,286,336"),
         (5e-05, "5e-05"),
@@ -185,8 +185,8 @@ def test_what_is_too_wide_for_a_terminal_is_turned(monkeypatch: pytest.MonkeyPat
         ({"exact": 0.5, "x": None}, "exact 0.5, x "),
     ],
 )
-def test_a_cell_is_for_people(value: object, shown: str) -> None:
-    assert cell(value) == shown
+def test_cell_is_formatted_for_display(value: object, expected: str) -> None:
+    assert cell(value) == expected
 
 
 @pytest.mark.parametrize("format", ["table", "md"])
@@ -204,9 +204,9 @@ def test_csv_keeps_large_numbers_in_full_precision() -> None:
 def test_records_are_python_values() -> None:
     frame = pd.DataFrame({"a": [1, 2], "b": [1.5, math.nan], "c": ["x", None]})
     frame["d"] = pd.array([1, None], dtype="Int64")
-    found = records(frame)
-    assert found == [
+    result = records(frame)
+    assert result == [
         {"a": 1, "b": 1.5, "c": "x", "d": 1},
         {"a": 2, "b": None, "c": None, "d": None},
     ]
-    assert [type(value) for value in found[0].values()] == [int, float, str, int]
+    assert [type(value) for value in result[0].values()] == [int, float, str, int]

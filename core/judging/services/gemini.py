@@ -166,20 +166,22 @@ def google_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
     """Convert a JSON schema to Google's format. Unsupported keywords such as `maximum` are dropped."""
     kinds = schema.get("type", "object" if "properties" in schema else "string")
     kinds = [kinds] if isinstance(kinds, str) else list(kinds)
-    found: dict[str, Any] = {word: schema[word] for word in SHARED_SCHEMA_KEYS if word in schema}
-    found["type"] = next(kind for kind in kinds if kind != "null").upper()
+    converted: dict[str, Any] = {
+        word: schema[word] for word in SHARED_SCHEMA_KEYS if word in schema
+    }
+    converted["type"] = next(kind for kind in kinds if kind != "null").upper()
     if "null" in kinds:
-        found["nullable"] = True
+        converted["nullable"] = True
     # Google supports enums of strings only.
-    if found["type"] == "STRING" and "enum" in schema:
-        found |= {"format": "enum", "enum": list(schema["enum"])}
+    if converted["type"] == "STRING" and "enum" in schema:
+        converted |= {"format": "enum", "enum": list(schema["enum"])}
     if "properties" in schema:
-        found["properties"] = {
+        converted["properties"] = {
             name: google_schema(part) for name, part in schema["properties"].items()
         }
     if "items" in schema:
-        found["items"] = google_schema(schema["items"])
-    return found
+        converted["items"] = google_schema(schema["items"])
+    return converted
 
 
 def read_reply(response: Any) -> Reply:
@@ -206,8 +208,8 @@ def read_reply(response: Any) -> Reply:
             missing = None if text.strip() else f"{cut} before any text"
     if not missing and not text.strip():
         missing = "empty reply"
-    kept = json.dumps(response.to_dict()) if missing else text
-    return Reply(kept, missing, tokens_in, tokens_out, cut)
+    reply_text = json.dumps(response.to_dict()) if missing else text
+    return Reply(reply_text, missing, tokens_in, tokens_out, cut)
 
 
 def _name(reason: Any) -> str:

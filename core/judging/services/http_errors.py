@@ -187,8 +187,8 @@ def error_message(body: Any, depth: int = 0) -> str:
     if depth > 4:
         return ""
     if isinstance(body, Mapping):
-        found = (error_message(body.get(name), depth + 1) for name in MESSAGE_NAMES)
-        return next(filter(None, found), "")
+        messages = (error_message(body.get(name), depth + 1) for name in MESSAGE_NAMES)
+        return next(filter(None, messages), "")
     if isinstance(body, list):  # validation errors of FastAPI
         return "; ".join(filter(None, (error_message(part, depth + 1) for part in body[:3])))
     return ""

@@ -165,13 +165,15 @@ class OpenAICompatible:
                 return None
         elif choices == [] and not error:
             return None  # an empty reply
-        said = shown(error_message(error or body), self._secrets)
+        shown_message = shown(error_message(error or body), self._secrets)
         hint = f". {self._hint}" if self._hint else ""
         if error:
-            return BusyError(f"{self._host} reports an error: {said or 'no message'}{hint}")
-        said = f": {said}" if said else ""
+            return BusyError(
+                f"{self._host} reports an error: {shown_message or 'no message'}{hint}"
+            )
+        shown_message = f": {shown_message}" if shown_message else ""
         return BusyError(
-            f"the response from {self._host} is not a chat completion; it may come from a proxy{said}{hint}"
+            f"the response from {self._host} is not a chat completion; it may come from a proxy{shown_message}{hint}"
         )
 
     def _meaning(self, error: "APIStatusError") -> BusyError | RefusedError:
@@ -219,8 +221,8 @@ def read_reply(body: Mapping[str, Any]) -> Reply:
         missing = "refused"
     elif not text:
         missing = f"{cut} before any text" if cut else "empty reply"
-    kept = json.dumps(body) if missing else text
-    return Reply(kept, missing, tokens_in, tokens_out, cut, from_reasoning)
+    reply_text = json.dumps(body) if missing else text
+    return Reply(reply_text, missing, tokens_in, tokens_out, cut, from_reasoning)
 
 
 def _message(choice: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,23 +34,23 @@ def send_without_refused(
         Exception: the first exception from `send`, if the request fails without options too.
     """
     refused = _refused.get(target, frozenset())
-    kept = {name: value for name, value in options.items() if name not in refused}
+    accepted = {name: value for name, value in options.items() if name not in refused}
     try:
-        return send(kept)
+        return send(accepted)
     except Exception as error:
-        if not kept or not refusal(error):
+        if not accepted or not refusal(error):
             raise
-        first: Exception = error
+        first_error: Exception = error
     try:
         result = send({})
     except Exception as error:
         if refusal(error):
-            raise first from None  # no option causes the error
+            raise first_error from None  # no option causes the error
         raise
-    left_out = frozenset(kept)
-    for subset in _proper_subsets(list(kept)):
+    left_out = frozenset(accepted)
+    for subset in _proper_subsets(list(accepted)):
         try:
-            result = send({name: value for name, value in kept.items() if name not in subset})
+            result = send({name: value for name, value in accepted.items() if name not in subset})
         except Exception as error:
             if not refusal(error):
                 raise  # the retry searches again

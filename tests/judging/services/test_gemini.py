@@ -27,16 +27,16 @@ SCHEMA = {
 
 
 def gemini(server: JudgeServer, **settings: Any) -> Gemini:
-    given: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "model": "gemini-2.5-flash",
         "temperature": 0.25,
         "key": KEY,
         "timeout": 20.0,
     }
-    return Gemini(**given | {"endpoint": server.gemini_endpoint} | settings)
+    return Gemini(**defaults | {"endpoint": server.gemini_endpoint} | settings)
 
 
-def told(error: BaseException) -> str:
+def exception_text(error: BaseException) -> str:
     """All that an exception says, with those that it was raised from or while handling."""
     chain: list[BaseException] = []
     following: BaseException | None = error
@@ -47,7 +47,7 @@ def told(error: BaseException) -> str:
     return "".join([*lines, *map(str, chain), *map(repr, chain)])
 
 
-def test_a_reply_comes_with_its_tokens() -> None:
+def test_reply_includes_token_counts() -> None:
     with JudgeServer(answer=lambda prompt: f'{{"score": {len(prompt)}}}') as server:
         assert gemini(server).ask("Judge it. " * 8, SCHEMA) == Reply('{"score": 80}', None, 20, 3)
 
@@ -70,7 +70,7 @@ def test_prompt_schema_temperature_and_key_are_sent() -> None:
     }
 
 
-def test_a_schema_keeps_what_google_knows() -> None:
+def test_schema_keeps_only_fields_supported_by_google() -> None:
     schema = {
         "properties": {
             "better": {"enum": ["A", "B"], "type": ["string", "null"]},
@@ -87,7 +87,7 @@ def test_a_schema_keeps_what_google_knows() -> None:
 
 
 @pytest.mark.parametrize("fault", TEXTS)
-def test_a_text_is_handed_on_as_it_is(fault: str) -> None:
+def test_reply_text_is_returned_unchanged(fault: str) -> None:
     with JudgeServer(fault=lambda number, prompt: fault) as server:
         assert gemini(server).ask("Judge it.", SCHEMA).text == TEXTS[fault]
 
@@ -101,7 +101,7 @@ def test_a_text_is_handed_on_as_it_is(fault: str) -> None:
         ("cut", "cut off by its token limit before any text"),
     ],
 )
-def test_a_reply_without_a_text_says_why(fault: str, missing: str) -> None:
+def test_reply_without_text_gives_the_reason(fault: str, missing: str) -> None:
     with JudgeServer(fault=lambda number, prompt: fault) as server:
         reply = gemini(server).ask("Judge it.", SCHEMA)
     assert reply.missing == missing
@@ -145,7 +145,7 @@ def test_request_path_is_stripped_from_the_endpoint(ending: str) -> None:
         assert service.ask("Judge it.", SCHEMA).missing is None
 
 
-def test_a_reason_newer_than_the_library_is_a_number() -> None:
+def test_unknown_finish_reason_is_shown_as_a_number() -> None:
     from google.generativeai.protos import GenerateContentResponse
     from google.generativeai.types import GenerateContentResponse as Response
 
@@ -171,7 +171,7 @@ def test_error_in_a_200_response_raises_busy_error() -> None:
         assert gemini(server).ask("Judge it.", SCHEMA).missing is None
 
 
-def test_thoughts_count_as_tokens_out() -> None:
+def test_thought_tokens_count_as_output_tokens() -> None:
     from google.generativeai.protos import GenerateContentResponse
     from google.generativeai.types import GenerateContentResponse as Response
 
@@ -193,13 +193,13 @@ def test_thoughts_count_as_tokens_out() -> None:
         ("null", "not from the Gemini API", None),
     ],
 )
-def test_asking_again_may_help(fault: str, reason: str, wait: float | None) -> None:
+def test_temporary_errors_are_retryable(fault: str, reason: str, wait: float | None) -> None:
     with JudgeServer(fault=lambda number, prompt: fault if number == 1 else None) as server:
         service = gemini(server, timeout=0.5)
         with pytest.raises(BusyError, match=reason) as caught:
             service.ask("Judge it.", SCHEMA)
         assert caught.value.wait == wait
-        assert KEY not in told(caught.value)
+        assert KEY not in exception_text(caught.value)
         assert len(server.requests) == 1, "the library must not ask again by itself"
         assert service.ask("Judge it.", SCHEMA).text
 
@@ -217,7 +217,7 @@ def test_asking_again_may_help(fault: str, reason: str, wait: float | None) -> N
         ("404", "has no model 'gemini-2.5-flash'"),
     ],
 )
-def test_asking_again_will_not_help(
+def test_permanent_errors_are_not_retryable(
     fault: str, sentence: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -226,9 +226,9 @@ def test_asking_again_will_not_help(
         with pytest.raises(RefusedError, match=re.escape(sentence)) as caught:
             service.ask("Judge it.", SCHEMA)
         assert server.requests[0]["headers"]["x-goog-api-key"] == KEY
-    assert KEY not in told(caught.value) + repr(service) + str(vars(service)["_model"]) + str(
-        [vars(record) for record in caplog.records]
-    )
+    assert KEY not in exception_text(caught.value) + repr(service) + str(
+        vars(service)["_model"]
+    ) + str([vars(record) for record in caplog.records])
 
 
 @pytest.mark.parametrize(
@@ -240,27 +240,29 @@ def test_asking_again_will_not_help(
         ({"model": "a/b"}, "'a/b' is not a name of a Gemini model"),
     ],
 )
-def test_what_cannot_be_sent_is_refused_at_once(settings: dict[str, Any], sentence: str) -> None:
+def test_invalid_settings_are_refused_before_a_request(
+    settings: dict[str, Any], sentence: str
+) -> None:
     with JudgeServer() as server, pytest.raises(RefusedError, match=sentence) as caught:
         gemini(server, **settings)
-    assert KEY not in told(caught.value)
+    assert KEY not in exception_text(caught.value)
 
 
-def test_nobody_at_the_address() -> None:
+def test_unreachable_address_is_reported() -> None:
     with JudgeServer() as server:
         pass
     with pytest.raises(BusyError, match="no connection to Gemini") as caught:
         gemini(server).ask("Judge it.", SCHEMA)
-    assert KEY not in told(caught.value)
+    assert KEY not in exception_text(caught.value)
 
 
-def test_the_endpoint_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endpoint_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     with JudgeServer() as server:
         monkeypatch.setenv("GEMINI_API_ENDPOINT", server.gemini_endpoint + "/")
         assert gemini(server, endpoint=None, key=f" {KEY}\n").ask("Judge \ud83d it.", SCHEMA).text
 
 
-def test_many_threads_and_two_keys_do_not_mix(caplog: pytest.LogCaptureFixture) -> None:
+def test_threads_with_two_keys_do_not_mix(caplog: pytest.LogCaptureFixture) -> None:
     """Each prompt gets its own reply under its own key; 16 threads a service keep their connections."""
     with JudgeServer(answer=lambda prompt: f"about {prompt}", delay=0.05) as server:
         services = [gemini(server, key=f"{KEY}-{n}") for n in range(2)]

@@ -26,11 +26,11 @@ SCHEMA = {
 
 
 def compatible(server: JudgeServer, **settings: Any) -> OpenAICompatible:
-    given: dict[str, Any] = {"model": "judge", "temperature": 0.25, "key": KEY, "timeout": 20.0}
-    return OpenAICompatible(**given | {"base_url": server.openai_base_url} | settings)
+    defaults: dict[str, Any] = {"model": "judge", "temperature": 0.25, "key": KEY, "timeout": 20.0}
+    return OpenAICompatible(**defaults | {"base_url": server.openai_base_url} | settings)
 
 
-def told(error: BaseException) -> str:
+def exception_text(error: BaseException) -> str:
     """All that an exception says, with those that it was raised from or while handling."""
     chain: list[BaseException] = []
     following: BaseException | None = error
@@ -41,7 +41,7 @@ def told(error: BaseException) -> str:
     return "".join([*lines, *map(str, chain), *map(repr, chain)])
 
 
-def test_a_reply_comes_with_its_tokens() -> None:
+def test_reply_includes_token_counts() -> None:
     with JudgeServer(answer=lambda prompt: f'{{"score": {len(prompt)}}}') as server:
         assert compatible(server).ask("Judge it. " * 8, SCHEMA) == Reply(
             '{"score": 80}', None, 20, 3
@@ -89,7 +89,7 @@ def test_content_of_any_type_is_read(
 
 
 @pytest.mark.parametrize("message", [None, [], {}, {"content": []}, {"content": [None, 0]}, "text"])
-def test_odd_messages_never_raise(message: Any) -> None:
+def test_malformed_messages_never_raise(message: Any) -> None:
     body = {"choices": [{"message": message, "finish_reason": ["odd"]}], "usage": "odd"}
     with JudgeServer(respond=lambda _: (200, body)) as server:
         reply = compatible(server).ask("Judge it.", SCHEMA)
@@ -214,7 +214,7 @@ def test_error_includes_the_server_message(status: int, body: Any, said: str) ->
         with pytest.raises((BusyError, RefusedError), match=re.escape(said)) as caught:
             compatible(server, model="says what is wrong").ask("Judge it.", SCHEMA)
         assert "<" not in str(caught.value)
-        assert KEY[:9] not in told(caught.value)
+        assert KEY[:9] not in exception_text(caught.value)
 
 
 def test_404_error_suggests_a_base_url_ending_in_v1() -> None:
@@ -247,7 +247,7 @@ def test_missing_key_error_explains_where_stored_key_is_sent() -> None:
 
 
 @pytest.mark.parametrize("fault", TEXTS)
-def test_a_text_is_handed_on_as_it_is(fault: str) -> None:
+def test_reply_text_is_returned_unchanged(fault: str) -> None:
     with JudgeServer(fault=lambda number, prompt: fault) as server:
         assert compatible(server).ask("Judge it.", SCHEMA).text == TEXTS[fault]
 
@@ -261,7 +261,7 @@ def test_a_text_is_handed_on_as_it_is(fault: str) -> None:
         ("cut", "cut off by its token limit before any text"),
     ],
 )
-def test_a_reply_without_a_text_says_why(fault: str, missing: str) -> None:
+def test_reply_without_text_gives_the_reason(fault: str, missing: str) -> None:
     with JudgeServer(fault=lambda number, prompt: fault) as server:
         reply = compatible(server).ask("Judge it.", SCHEMA)
     assert reply.missing == missing
@@ -281,13 +281,13 @@ def test_a_reply_without_a_text_says_why(fault: str, missing: str) -> None:
         ("null", "may come from a proxy", None),
     ],
 )
-def test_asking_again_may_help(fault: str, reason: str, wait: float | None) -> None:
+def test_temporary_errors_are_retryable(fault: str, reason: str, wait: float | None) -> None:
     with JudgeServer(fault=lambda number, prompt: fault if number == 1 else None) as server:
         service = compatible(server, timeout=0.5)
         with pytest.raises(BusyError, match=reason) as caught:
             service.ask("Judge it.", SCHEMA)
         assert caught.value.wait == wait
-        assert KEY not in told(caught.value)
+        assert KEY not in exception_text(caught.value)
         assert len(server.requests) == 1, "the package must not ask again by itself"
         assert service.ask("Judge it.", SCHEMA).text
 
@@ -305,7 +305,7 @@ def test_asking_again_may_help(fault: str, reason: str, wait: float | None) -> N
         ("404", "has no model 'judge'"),
     ],
 )
-def test_asking_again_will_not_help(
+def test_permanent_errors_are_not_retryable(
     fault: str, sentence: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -316,7 +316,7 @@ def test_asking_again_will_not_help(
         assert {r["headers"]["authorization"] for r in server.requests} == {f"Bearer {KEY}"}
         # A 400 may mean a rejected parameter, so the request is retried without parameters.
         assert len(server.requests) == (2 if fault == "400" else 1)
-    assert KEY not in told(caught.value) + repr(service) + str(
+    assert KEY not in exception_text(caught.value) + repr(service) + str(
         [vars(record) for record in caplog.records]
     )
 
@@ -329,13 +329,15 @@ def test_asking_again_will_not_help(
         ({"base_url": f"localhost:8000/{KEY}"}, "The base URL must be a full URL"),
     ],
 )
-def test_what_cannot_be_sent_is_refused_at_once(settings: dict[str, Any], sentence: str) -> None:
+def test_invalid_settings_are_refused_before_a_request(
+    settings: dict[str, Any], sentence: str
+) -> None:
     with JudgeServer() as server, pytest.raises(RefusedError, match=sentence) as caught:
         compatible(server, **settings)
-    assert KEY not in told(caught.value)
+    assert KEY not in exception_text(caught.value)
 
 
-def test_a_local_server_needs_no_key_and_its_address_comes_from_the_environment(
+def test_local_server_needs_no_key_and_its_url_is_read_from_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "of-another-service")
@@ -364,15 +366,15 @@ def test_account_headers_are_sent_only_to_the_configured_address(
     )
 
 
-def test_nobody_at_the_address() -> None:
+def test_unreachable_address_is_reported() -> None:
     with JudgeServer() as server:
         pass
     with pytest.raises(BusyError, match=r"no connection to 127\.0\.0\.1") as caught:
         compatible(server).ask("Judge it.", SCHEMA)
-    assert KEY not in told(caught.value)
+    assert KEY not in exception_text(caught.value)
 
 
-def test_sixteen_threads_at_once() -> None:
+def test_sixteen_threads_share_a_service() -> None:
     with JudgeServer(answer=lambda prompt: f"about {prompt}", delay=0.05) as server:
         service = compatible(server)
         prompts = [str(n) for n in range(96)]

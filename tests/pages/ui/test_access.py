@@ -17,9 +17,11 @@ def bound(monkeypatch):
     """A function that binds the server to an address."""
 
     def bind(address):
-        told = st.get_option
+        original_get_option = st.get_option
         monkeypatch.setattr(
-            st, "get_option", lambda key: address if key == "server.address" else told(key)
+            st,
+            "get_option",
+            lambda key: address if key == "server.address" else original_get_option(key),
         )
 
     return bind
@@ -35,14 +37,14 @@ def visit(runs_dir, page=None):
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "localhost", "::1", "127.0.0.53"])
-def test_this_machine_needs_no_password(bound, runs_dir, address):
+def test_loopback_needs_no_password(bound, runs_dir, address):
     bound(address)
     assert visit(runs_dir).title[0].value == "Launch"
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "", None, "::", "192.168.1.7", "my-host", "0"])
 @pytest.mark.parametrize("page", [None, *PAGES])
-def test_elsewhere_nobody_comes_in_while_nobody_said_who(bound, runs_dir, address, page):
+def test_network_access_without_a_password_is_refused(bound, runs_dir, address, page):
     bound(address)
     app = visit(runs_dir, page)
     [error] = app.error
@@ -53,7 +55,7 @@ def test_elsewhere_nobody_comes_in_while_nobody_said_who(bound, runs_dir, addres
     assert runtime.HOLDER_MODULE not in __import__("sys").modules, "nothing was opened"
 
 
-def test_a_password_lets_in_and_a_wrong_one_costs_time(bound, runs_dir, monkeypatch):
+def test_password_grants_access_and_a_wrong_one_is_delayed(bound, runs_dir, monkeypatch):
     bound("0.0.0.0")
     monkeypatch.setenv(access.PASSWORD_VARIABLE, "sésame")
     monkeypatch.setattr(access, "WRONG_PASSWORD_PAUSE_S", 0.3)
@@ -73,25 +75,25 @@ def test_a_password_lets_in_and_a_wrong_one_costs_time(bound, runs_dir, monkeypa
     assert not visit(runs_dir).title, "another session is another visitor"
 
 
-def test_a_password_holds_on_loopback_too(runs_dir, monkeypatch):
+def test_password_applies_on_loopback(runs_dir, monkeypatch):
     monkeypatch.setenv(access.PASSWORD_VARIABLE, "x")
     assert not visit(runs_dir).title
 
 
-def test_a_login_is_for_the_users_named(bound, runs_dir, monkeypatch):
+def test_login_admits_only_listed_users(bound, runs_dir, monkeypatch):
     bound("0.0.0.0")
     monkeypatch.setattr(access, "_users", lambda: ["me@example.org"])
 
     class User(dict):
         is_logged_in = True
 
-    stranger = User()
-    stranger.is_logged_in = False
-    monkeypatch.setattr(st, "user", stranger)
+    unknown_user = User()
+    unknown_user.is_logged_in = False
+    monkeypatch.setattr(st, "user", unknown_user)
     app = visit(runs_dir)
     assert app.button[0].label == "Log in"
     assert not app.title
-    for user, let_in in (
+    for user, is_admitted in (
         ({"email": "Me@Example.org", "email_verified": True}, True),
         ({"email": "me@example.org", "email_verified": False}, False),
         ({"email": "you@example.org"}, False),
@@ -99,5 +101,5 @@ def test_a_login_is_for_the_users_named(bound, runs_dir, monkeypatch):
     ):
         monkeypatch.setattr(st, "user", User(user))
         app = visit(runs_dir)
-        assert bool(app.title) == let_in, user
-        assert bool(app.error) != let_in
+        assert bool(app.title) == is_admitted, user
+        assert bool(app.error) != is_admitted

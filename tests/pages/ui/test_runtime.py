@@ -31,21 +31,21 @@ class SlowScoring:
     going = True
 
     def stop(self):
-        self.asked = time.monotonic()
+        self.requested_at = time.monotonic()
 
     def join(self, timeout):
-        time.sleep(min(timeout, max(0.0, self.asked + 1.0 - time.monotonic())))
+        time.sleep(min(timeout, max(0.0, self.requested_at + 1.0 - time.monotonic())))
 
 
-def test_a_scoring_and_a_trainer_end_at_the_same_time(open_page, monkeypatch):
+def test_scoring_and_trainer_are_stopped_in_parallel(open_page, monkeypatch):
     open_page("live")
-    queue, closed = runtime.lab().queue, []
-    really = queue.close
+    queue, close_calls = runtime.lab().queue, []
+    original_close = queue.close
 
     def close(*patience):
-        if not closed:  # closing again does nothing
-            closed.append(time.sleep(1.0))
-        really(*patience)
+        if not close_calls:  # closing again does nothing
+            close_calls.append(time.sleep(1.0))
+        original_close(*patience)
 
     monkeypatch.setattr(queue, "close", close)
     sys.modules[runtime.HOLDER_MODULE].scoring = SlowScoring()
@@ -57,7 +57,7 @@ def test_a_scoring_and_a_trainer_end_at_the_same_time(open_page, monkeypatch):
 @pytest.fixture
 def reload():
     """A function that does what Streamlit does after an edit: forget the project's modules."""
-    before = {n: m for n, m in sys.modules.items() if n.split(".")[0] in ("core", "pages")}
+    modules_before = {n: m for n, m in sys.modules.items() if n.split(".")[0] in ("core", "pages")}
 
     def forget():
         for name in [n for n in sys.modules if n.split(".")[0] in ("core", "pages")]:
@@ -66,18 +66,18 @@ def reload():
     yield forget
     runtime.release()
     forget()
-    sys.modules.update(before)  # the other tests hold on to these
+    sys.modules.update(modules_before)  # the other tests hold on to these
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_every_page_stands_without_runs(open_page, name):
+def test_every_page_renders_without_runs(open_page, name):
     page = open_page(name)
     assert page.title[0].value.lower() == name
     assert not page.error
     assert not page.warning
 
 
-def test_one_laboratory_for_all_sessions_and_reruns(open_page):
+def test_all_sessions_share_one_lab(open_page):
     first = open_page("launch")
     lab = runtime.lab()
     open_page("results").run()
@@ -86,23 +86,23 @@ def test_one_laboratory_for_all_sessions_and_reruns(open_page):
     assert sorted(threads()) == ["queue", "sync"]
 
 
-def test_hot_reload_does_not_double_it(write_run, open_page, reload):
+def test_hot_reload_keeps_a_single_lab(write_run, open_page, reload):
     write_run("one")
     page = open_page("results")
     lab = runtime.lab()
     reload()
     page.run()
-    again = open_page("live")
-    assert again.widget("live_runs").value == ["one"]
+    reopened = open_page("live")
+    assert reopened.widget("live_runs").value == ["one"]
     assert sys.modules["pages.ui.runtime"] is not runtime
     assert sys.modules["pages.ui.runtime"].lab() is lab
     assert sorted(threads()) == ["queue", "sync"]
-    again.go("launch").press("Launch the demo")
-    fresh = sys.modules["core.presets"].preset("demo")
-    assert lab.config("demo").model_dump() == fresh.model_dump()
+    reopened.go("launch").press("Launch the demo")
+    reloaded_preset = sys.modules["core.presets"].preset("demo")
+    assert lab.config("demo").model_dump() == reloaded_preset.model_dump()
 
 
-def test_release_closes_it(open_page, runs_dir):
+def test_release_closes_the_lab(open_page, runs_dir):
     open_page("live")
     lab = runtime.lab()
     assert runtime.is_open(lab)
@@ -115,7 +115,7 @@ def test_release_closes_it(open_page, runs_dir):
     assert sorted(threads()) == ["queue", "sync"]
 
 
-def test_a_second_dashboard_reads_only_and_takes_over(open_page, runs_dir, write_run):
+def test_second_dashboard_is_read_only_until_it_takes_over(open_page, runs_dir, write_run):
     write_run("one", "stopped")
     code = "import sys; from core.lab import Lab; from pathlib import Path; "
     code += "lab = Lab(Path(sys.argv[1])); print('open', flush=True); sys.stdin.read(); lab.close()"
@@ -126,8 +126,10 @@ def test_a_second_dashboard_reads_only_and_takes_over(open_page, runs_dir, write
     try:
         assert holder.stdout.readline() == "open\n"
         page = open_page("live")
-        told = f"Read only: the dashboard of process {holder.pid} drives these runs; do it there"
-        assert page.says(told)
+        expected_text = (
+            f"Read only: the dashboard of process {holder.pid} drives these runs; do it there"
+        )
+        assert page.says(expected_text)
         page.press("Resume")
         assert "read only" in page.toast[0].value
         assert RunDirectory(runs_dir / "one").status() == "stopped"
@@ -138,13 +140,13 @@ def test_a_second_dashboard_reads_only_and_takes_over(open_page, runs_dir, write
     assert runtime.lab().driver_pid is None
 
 
-def test_a_place_that_cannot_be_written_to(open_page, runs_dir):
+def test_unwritable_runs_directory_is_reported(open_page, runs_dir):
     runs_dir.write_text("a file")
     [error] = open_page("live").error
     assert "cannot be written to" in error.value.replace("\\", "")
 
 
-def test_a_folder_that_can_only_be_read(open_page, monkeypatch, write_run, runs_dir):
+def test_read_only_runs_directory_is_shown(open_page, monkeypatch, write_run, runs_dir):
     write_run("one", "stopped")
     monkeypatch.setenv("RUNS_DIR", "/sys/kernel")  # where nobody, root included, can make anything
     page = open_page("live")
@@ -159,14 +161,14 @@ def test_a_folder_that_can_only_be_read(open_page, monkeypatch, write_run, runs_
     assert RunDirectory(runs_dir / "one").status() == "queued"
 
 
-def test_an_executor_that_there_is_not(open_page, monkeypatch, runs_dir):
+def test_unknown_executor_is_reported(open_page, monkeypatch, runs_dir):
     monkeypatch.setenv("EXECUTOR", "abacus")
     [error] = open_page("live").error
     assert "EXECUTOR = 'abacus': it should be process or thread" in error.value.replace("\\", "")
     Lab(runs_dir).close()  # it left nothing open
 
 
-def test_an_index_that_was_rebuilt_is_told(open_page, write_run, runs_dir):
+def test_rebuilt_index_is_reported(open_page, write_run, runs_dir):
     write_run("one")
     (runs_dir / INDEX_FILE).write_bytes(b"no database " * 1000)
     page = open_page("results")
@@ -185,7 +187,7 @@ def test_every_page_names_a_run_that_cannot_be_indexed(open_page, write_run, run
     assert page.run().says("broken cannot be indexed")
 
 
-def test_a_link_straight_to_a_page_shows_its_frame_on_a_fresh_server(open_page, monkeypatch):
+def test_direct_link_shows_the_navigation_on_a_new_server(open_page, monkeypatch):
     monkeypatch.setattr(PagesManager, "uses_pages_directory", True)
     page = open_page("live")
     assert PagesManager.uses_pages_directory is False
@@ -211,27 +213,25 @@ def busy_page():
         runtime.rerun()
 
 
-def test_what_is_clicked_meanwhile_is_not_lost_to_a_rerun():
+def test_click_during_a_rerun_is_not_lost():
     assert [title.value for title in AppTest.from_function(busy_page).run().title] == [
         "what was clicked"
     ]
 
 
-def test_what_became_garbage_while_it_was_left_out_of_the_collection_is_collected_later(
-    open_page, monkeypatch
-):
+def test_frozen_garbage_is_collected_later(open_page, monkeypatch):
     open_page("live")
 
     class Cycle:
         pass
 
-    kept = Cycle()
-    kept.itself = kept
-    garbage = weakref.ref(kept)
+    cycle = Cycle()
+    cycle.itself = cycle
+    garbage = weakref.ref(cycle)
     monkeypatch.setattr(runtime, "FREEZE_INTERVAL_S", -1.0)
     runtime.freeze_garbage_collection("Live")
     frozen = gc.get_freeze_count()
-    del kept
+    del cycle
     runtime.freeze_garbage_collection("Live")
     assert garbage() is not None
     monkeypatch.setattr(runtime, "FULL_COLLECTION_INTERVAL_S", -1.0)

@@ -13,15 +13,15 @@ from core.run.events import EventWriter
 from core.scheduler.executors import ROOT
 
 
-def test_the_server_is_for_this_machine_and_for_its_own_pages():
-    told = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text())
-    server = told["server"]
+def test_server_config_sets_loopback_and_xsrf_protection():
+    config = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text())
+    server = config["server"]
     assert server["address"] == "127.0.0.1"
     assert server["enableXsrfProtection"] is server["enableCORS"] is True
-    assert told["client"]["showErrorDetails"] == "none"
+    assert config["client"]["showErrorDetails"] == "none"
 
 
-def test_runs_are_looked_after_before_anybody_looks(runs_dir, monkeypatch, wait):
+def test_server_settles_dead_runs_at_startup(runs_dir, monkeypatch, wait):
     run = RunDirectory.create(runs_dir, RunConfig(name="dead"))
     with contextlib.closing(EventWriter(run.events_path)) as events:
         events.append("status", status="running")

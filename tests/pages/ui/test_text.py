@@ -36,7 +36,7 @@ OWN_TAG = re.compile(r'</(div|mark|span)>|<(div dir="auto"|mark|span) style="[^"
 @pytest.fixture
 def hostile_run(write_run, answer, runs_dir):
     """A run in whose every text somebody tries something."""
-    told = answer(10, f"ask {HOSTILE}", f"reference {HOSTILE}", f"answer {HOSTILE}")
+    answer_event = answer(10, f"ask {HOSTILE}", f"reference {HOSTILE}", f"answer {HOSTILE}")
     run = write_run(
         f"name {HOSTILE}"[:200],
         "failed",
@@ -46,104 +46,104 @@ def hostile_run(write_run, answer, runs_dir):
         sample_prompt=f"prompt {HOSTILE}",
         samples=[{"step": 1, "prompt": f"prompt {HOSTILE}", "text": f"sample {HOSTILE}"}],
         warnings=[{"step": 1, "about": "data", "message": f"warning {HOSTILE}"}],
-        answers=[{**told, "input": f"input {HOSTILE}"}],
+        answers=[{**answer_event, "input": f"input {HOSTILE}"}],
     )
     run.log_path.write_text(f"log {HOSTILE}")
     return run
 
 
-def dead(page):
+def assert_inert(page):
     """Assert that no element of the page carries hostile text in a form that could come alive."""
     for element in page.get("html"):
         tags = re.findall(r"<[^>]*>", element.value)
         assert all(OWN_TAG.fullmatch(tag) for tag in tags), tags
     kinds = ("markdown", "caption", "error", "warning", "info", "toast", "title", "metric")
     for element in (e for kind in kinds for e in page.get(kind)):
-        sent = getattr(element, "value", "")
-        unescaped = re.sub(r"\\.", "\0", sent)  # an escaped sign is no sign
-        assert not [sign for sign in ALIVE if sign in unescaped], sent
-        assert not re.search(r"\\:[^\s\u2060]", sent), "Streamlit would find icons and links"
+        value = getattr(element, "value", "")
+        unescaped = re.sub(r"\\.", "\0", value)  # an escaped sign is no sign
+        assert not [sign for sign in ALIVE if sign in unescaped], value
+        assert not re.search(r"\\:[^\s\u2060]", value), "Streamlit would find icons and links"
     return page
 
 
-def shown(page):
+def visible_text(page):
     """All that the page shows as text, as a reader would see it."""
     texts = [html.unescape(re.sub(r"<[^>]*>", "", e.value)) for e in page.get("html")]
     texts += [re.sub(r"\\(.)", r"\1", text).replace("\u2060", "") for text in page.texts()]
     return "\n".join(texts + [code.value for code in page.get("code")])
 
 
-def test_live_shows_it_as_text(hostile_run, open_page):
-    page = dead(open_page("live"))
-    for word in ("reason", "prompt", "sample"):
-        assert f"{word} {HOSTILE}" in shown(page)
-    [table] = dead(page.choose("Details", "Warnings")).dataframe
+def test_live_escapes_hostile_text(hostile_run, open_page):
+    page = assert_inert(open_page("live"))
+    for field in ("reason", "prompt", "sample"):
+        assert f"{field} {HOSTILE}" in visible_text(page)
+    [table] = assert_inert(page.choose("Details", "Warnings")).dataframe
     assert table.value["message"].tolist() == [f"warning {HOSTILE}"]
-    assert f"log {HOSTILE}" in shown(dead(page.choose("Details", "Log")))
+    assert f"log {HOSTILE}" in visible_text(assert_inert(page.choose("Details", "Log")))
     for chart in page.get("plotly_chart"):
         assert "<" not in json.loads(chart.proto.spec)["data"][0]["name"]
 
 
-def test_results_show_it_as_text(hostile_run, open_page):
-    page = dead(open_page("results").tick(0))
+def test_results_escape_hostile_text(hostile_run, open_page):
+    page = assert_inert(open_page("results").tick(0))
     assert page.widget("Notes").value == f"notes {HOSTILE}"
-    assert f"reason {HOSTILE}" in shown(page)
+    assert f"reason {HOSTILE}" in visible_text(page)
     assert page.dataframe[0].value["notes"].tolist() == [f"notes {HOSTILE}"]
 
 
-def test_compare_shows_it_as_text(hostile_run, open_page):
-    page = dead(open_page("compare"))
-    for word in ("ask", "input", "reference", "answer"):
-        assert f"{word} {HOSTILE}" in shown(page)
+def test_compare_escapes_hostile_text(hostile_run, open_page):
+    page = assert_inert(open_page("compare"))
+    for field in ("ask", "input", "reference", "answer"):
+        assert f"{field} {HOSTILE}" in visible_text(page)
 
 
-def test_launch_shows_it_as_text(hostile_run, open_page):
+def test_launch_escapes_hostile_text(hostile_run, open_page):
     page = open_page("launch")
     page.choose("source", f"clone of {hostile_run.name}")
     key = f"setting:{page.session_state['draft_generation']}"
-    dead(page.choose(f"{key}:dataset", HOSTILE[:150]))
+    assert_inert(page.choose(f"{key}:dataset", HOSTILE[:150]))
     assert HOSTILE[:150] not in "".join(error.value for error in page.error)
-    dead(page.choose(f"{key}:base_model", HOSTILE[:150]))
-    dead(page.choose(f"{key}:device", HOSTILE[:150]))
+    assert_inert(page.choose(f"{key}:base_model", HOSTILE[:150]))
+    assert_inert(page.choose(f"{key}:device", HOSTILE[:150]))
     assert len(page.error) >= 3
 
 
-def test_a_directory_with_such_a_name_is_only_a_name(write_run, runs_dir, open_page, answer):
+def test_hostile_directory_name_is_escaped(write_run, runs_dir, open_page, answer):
     run = write_run("one", answers=[answer(10, "Say red.", "red", "blue")])
     name = "<img src=x onerror=alert(1)> $x$ :material_delete: **bold** [a](b)"
     shutil.move(run.path, runs_dir / name)
     assert RunDirectory(runs_dir / name).status() == "finished"
     for page in ("live", "results", "compare", "launch"):
-        dead(open_page(page))
+        assert_inert(open_page(page))
     page = open_page("results").tick(0)
-    assert name in shown(dead(page))
+    assert name in visible_text(assert_inert(page))
     page.press("Open in Live")
-    assert name in shown(dead(page))
+    assert name in visible_text(assert_inert(page))
 
 
 @pytest.mark.parametrize(
     "text", [HOSTILE, "# no heading", "1. no list", "- no list\n\n===\n\n    no code", "a\\*b", "|a|b|"]
 )  # fmt: skip
-def test_plain_escapes_every_sign_and_keeps_every_word(text):
+def test_plain_escapes_markup_and_keeps_every_word(text):
     escaped = escape_markdown(text)
     assert re.fullmatch(r"(\\[!-/:-@\[-`{-~]|[\w\s\u2060]|[^\x00-\x7f])*", escaped)
     assert "\n" not in escaped
-    seen = re.sub(r"\\(.)", r"\1", escaped).replace("\u2060", "")
-    assert seen.split() == text.split()
+    rendered = re.sub(r"\\(.)", r"\1", escaped).replace("\u2060", "")
+    assert rendered.split() == text.split()
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"),
+    ("seconds", "expected"),
     [(0, "0 s"), (119.4, "119 s"), (120, "2 min"), (7199, "120 min"), (7200, "2.0 h"), (None, "—"),
      (float("nan"), "—")],
 )  # fmt: skip
-def test_durations(seconds, words):
-    assert duration(seconds) == words
+def test_duration_is_formatted(seconds, expected):
+    assert duration(seconds) == expected
 
 
 @pytest.mark.parametrize(
-    ("number", "words"),
+    ("number", "expected"),
     [(0, "0"), (950, "950"), (12_600, "12.6 k"), (406_286_336, "406.3 M"), (2e9, "2.0 B"), (None, "—")],
 )  # fmt: skip
-def test_counts(number, words):
-    assert count(number) == words
+def test_count_is_formatted(number, expected):
+    assert count(number) == expected
