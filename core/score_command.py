@@ -133,14 +133,17 @@ def score(
         rows, notes = (_pair_rows if pairwise else _rows)(index, job)
     progress = job.progress
     has_scores = progress.nothing_scored is None and any(row["scored"] for row in rows)
-    if job.error and not has_scores and not progress.given_up:
-        raise UserError(job.error)
+    if job.error and not has_scores and not (progress.done or progress.given_up):
+        raise UserError(job.error)  # refused before the first verdict
     if rows or format == "json":
         print(render(rows, format))
     for note in filter(None, notes):
         errors.print(note)
     if not has_scores:
         errors.print(f"error: {job.error or _nothing_scored(job)}")
+        reasons = progress.nothing_scored
+        if job.error and reasons and reasons not in job.error:
+            errors.print(f"Nothing was scored: {reasons}.")
         raise typer.Exit(1)
     if job.error:
         raise UserError(job.error)

@@ -199,6 +199,18 @@ def test_where_every_verdict_is_missing_there_is_no_mean(
     assert row == dict(zip(KEYS, ["good", "gemini", None, None, None, 0, 3], strict=True))
 
 
+def test_a_refusal_after_missing_verdicts_exits_with_status_1_and_the_reasons(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with gemini(monkeypatch, lambda n, prompt: "garbage" if n < 3 else "429_day"):
+        result = call("good", "--runs-dir", runs_dir, "--format", "json", "--in-flight", 1)
+    err = " ".join(result.err.split())
+    assert result.status == 1
+    assert "error: Gemini's quota for 'gemini-2.5-flash' is used up for today" in err
+    assert "Nothing was scored: unreadable reply (2)." in err
+    assert [(row["scored"], row["missing"]) for row in json.loads(result.out)] == [(0, 3)]
+
+
 @pytest.mark.parametrize("fault", ["wrong_key", "403", "404", "429_day"])
 def test_a_refusal_is_one_sentence(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch, fault: str

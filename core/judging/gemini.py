@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from core.judging.http_errors import (
+    base_address,
     checked_address,
     checked_key,
     cut_off,
@@ -59,7 +60,8 @@ class Gemini:
         self.timeout = timeout
         self._key = checked_key(key, NAME)
         options = {"api_key": self._key}
-        endpoint = gemini_address(endpoint or os.environ.get("GEMINI_API_ENDPOINT", ""))
+        endpoint = endpoint or os.environ.get("GEMINI_API_ENDPOINT", "")
+        endpoint = base_address(endpoint, with_version=False)
         if endpoint:
             checked_address(endpoint, "The base URL")
             options["api_endpoint"] = endpoint
@@ -158,11 +160,6 @@ class Gemini:
         if wait is None and error.response is not None:
             wait = seconds_to_wait(error.response.headers)
         return failure(status, NAME, self.model, message, self._secrets, wait)
-
-
-def gemini_address(address: str) -> str:
-    """Strip the API version and request path from an endpoint; the library adds them."""
-    return re.sub(r"/v1(?:beta|alpha)?(?:/models.*)?/*$", "", address.strip()).rstrip("/")
 
 
 def google_schema(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,8 @@ MIN_SECRET_PART_CHARS = 6
 """A word that has this many consecutive characters in common with a key is redacted."""
 RETRY_STATUSES = {408, 409, 425, 429}
 """Statuses below 500 that are worth a retry."""
+API_VERSION = re.compile(r"/v1(?:beta|alpha)?(?:/models.*)?/*$")
+"""API version and request path in a Gemini address. Google's library adds them."""
 ENDPOINTS = re.compile(r"/(?:chat/completions|completions|responses|models|embeddings)/*$")
 """Request paths that users often paste together with the base URL."""
 KEY_SHAPES = re.compile(
@@ -78,9 +80,14 @@ def checked_address(address: str, setting: str) -> str:
     return f"{host}:{port}" if port else host
 
 
-def base_address(address: str) -> str:
-    """Strip whitespace and a request path such as `/chat/completions` from a base URL."""
-    return ENDPOINTS.sub("", address.strip()).rstrip("/")
+def base_address(address: str, with_version: bool = True) -> str:
+    """Strip whitespace and a request path such as `/chat/completions` from a base URL.
+
+    Args:
+        with_version: keep the API version, such as `/v1`. False for Gemini, whose client library adds it.
+    """
+    added_path = ENDPOINTS if with_version else API_VERSION
+    return added_path.sub("", address.strip()).rstrip("/")
 
 
 def is_loopback(address: str) -> bool:
@@ -138,8 +145,7 @@ def failure(
         wait: retry delay requested by the service, in seconds.
         hint: sentence appended to 404 and 405 errors.
     """
-    said = shown(message, secrets)
-    described = f"HTTP {status}: {said}" if said else f"HTTP {status}"
+    described = status_message(status, message, secrets)
     if status == 429:
         return BusyError(
             f"too many requests ({described})", QUOTA_PAUSE_S if wait is None else wait
@@ -159,6 +165,12 @@ def failure(
     )
     hint = f" {hint}" if hint and status in (404, 405) else ""
     return RefusedError(f"{sentence} ({described}).{hint}")
+
+
+def status_message(status: int, message: str, secrets: Iterable[str]) -> str:
+    """Return a status with the redacted message of the service, such as `HTTP 404: no such model`."""
+    said = shown(message, secrets)
+    return f"HTTP {status}: {said}" if said else f"HTTP {status}"
 
 
 def error_message(body: Any, depth: int = 0) -> str:

@@ -137,7 +137,7 @@ def address(settings: JudgeSettings) -> str:
     """Return the configured base URL; empty for the service's default, or if the judge uses no network."""
     if settings.judge not in ADDRESS_VARIABLES:
         return ""
-    return base_address(settings.base_url) or _stored_address(settings.judge)
+    return _base_address(settings.judge, settings.base_url) or _stored_address(settings.judge)
 
 
 def default_timeout(settings: JudgeSettings) -> float:
@@ -158,11 +158,15 @@ def may_send_stored_key(judge: str, base_url: str) -> bool:
     Such a key is sent only to the URL in the environment or, if there is none, to the service's default URL.
     """
     stored = _stored_address(judge) or OWN_ADDRESSES[judge]
-    return base_address(base_url) in ("", stored)
+    return _base_address(judge, base_url) in ("", stored)
 
 
 def _stored_address(judge: str) -> str:
-    return base_address(os.environ.get(ADDRESS_VARIABLES[judge], ""))
+    return _base_address(judge, os.environ.get(ADDRESS_VARIABLES[judge], ""))
+
+
+def _base_address(judge: str, address: str) -> str:
+    return base_address(address, with_version=judge != "gemini")
 
 
 def _key(settings: JudgeSettings) -> str:

@@ -22,9 +22,10 @@ from core.judging.http_errors import (
     secrets_of,
     sendable,
     shown,
+    status_message,
 )
 from core.judging.judge import BusyError, RefusedError, Reply
-from core.judging.refused_options import send_without_refused
+from core.judging.refused_options import REFUSED_STATUSES, send_without_refused
 from core.judging.replies import message_text
 
 if TYPE_CHECKING:
@@ -131,7 +132,6 @@ class OpenAICompatible:
 
     def _complete(self, prompt: str, schema: Mapping[str, Any]) -> Any:
         """Return the body of a successful response: any JSON value, or the text if it is not JSON."""
-        import openai
 
         def send(options: Mapping[str, Any]) -> str:
             response = self._client.chat.completions.with_raw_response.create(
@@ -142,10 +142,11 @@ class OpenAICompatible:
         options: dict[str, Any] = {"response_format": response_format(schema)}
         if self.temperature is not None:
             options["temperature"] = self.temperature
-        refusals = (openai.BadRequestError, openai.UnprocessableEntityError)
-        text = send_without_refused(
-            self._target, options, send, lambda error: isinstance(error, refusals)
-        )
+
+        def is_refusal(error: Exception) -> bool:
+            return getattr(error, "status_code", None) in REFUSED_STATUSES
+
+        text = send_without_refused(self._target, options, send, is_refusal)
         # The package does not validate types, so its typed response could hold any JSON value.
         try:
             return json.loads(text)
@@ -158,7 +159,8 @@ class OpenAICompatible:
         choices, error = fields.get("choices"), fields.get("error")
         first = choices[0] if isinstance(choices, list) and choices else None
         if isinstance(first, dict):
-            error = first.get("error")  # OpenRouter reports upstream errors here
+            # OpenRouter reports upstream errors in the choice.
+            error = first.get("error") or error
             if not error or message_text(_message(first))[0]:
                 return None
         elif choices == [] and not error:
@@ -183,8 +185,7 @@ class OpenAICompatible:
         wait = seconds_to_wait(error.response.headers)
         status = error.status_code
         if status in (401, 403) and not self._key:
-            said = shown(message, self._secrets)
-            described = f"HTTP {status}: {said}" if said else f"HTTP {status}"
+            described = status_message(status, message, self._secrets)
             return RefusedError(f"{self._host} requires an API key ({described}). {NO_KEY}")
         return failure(status, self._host, self.model, message, self._secrets, wait, self._hint)
 

@@ -1,7 +1,8 @@
 """Retry requests without the optional parameters that a server rejects, and remember which those are.
 
 Error messages differ between servers, so they are not parsed: a parameter counts as rejected if the same request
-succeeds without it. Does not know any service or client library.
+succeeds without it. A request that fails even without optional parameters is not retried further: its prompt may be too
+long. Does not know any service or client library.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,29 +31,37 @@ def send_without_refused(
         refusal: returns whether an exception from `send` may be caused by a rejected parameter.
 
     Raises:
-        Exception: the first exception from `send`, if no subset of the options succeeds.
+        Exception: the first exception from `send`, if the request fails without options too.
     """
     refused = _refused.get(target, frozenset())
     kept = {name: value for name, value in options.items() if name not in refused}
     try:
         return send(kept)
     except Exception as error:
-        if not refusal(error):
+        if not kept or not refusal(error):
             raise
         first: Exception = error
-    for left_out in _subsets(list(kept)):
+    try:
+        result = send({})
+    except Exception as error:
+        if refusal(error):
+            raise first from None  # no option causes the error
+        raise
+    left_out = frozenset(kept)
+    for subset in _proper_subsets(list(kept)):
         try:
-            result = send({name: value for name, value in kept.items() if name not in left_out})
+            result = send({name: value for name, value in kept.items() if name not in subset})
         except Exception as error:
             if not refusal(error):
-                raise
+                raise  # the retry searches again
             continue
-        # Another thread may have added a rejected option since.
-        _refused[target] = _refused.get(target, frozenset()) | left_out
-        return result
-    raise first
+        left_out = subset
+        break
+    # Another thread may have added a rejected option since.
+    _refused[target] = _refused.get(target, frozenset()) | left_out
+    return result
 
 
-def _subsets(names: list[str]) -> list[frozenset[str]]:
-    """Return all non-empty subsets, smallest first."""
-    return [frozenset(c) for size in range(1, len(names) + 1) for c in combinations(names, size)]
+def _proper_subsets(names: list[str]) -> list[frozenset[str]]:
+    """Return all subsets except the empty and the full one, smallest first."""
+    return [frozenset(c) for size in range(1, len(names)) for c in combinations(names, size)]

@@ -1,16 +1,18 @@
 """Parse verdicts from the replies of language models.
 
-A reply is parsed in four steps. An ambiguous reply gives a missing verdict with a reason, never a guess.
+A reply is parsed in five steps. An ambiguous reply gives a missing verdict with a reason, never a guess.
 
 1. Drop quotes: Markdown quotes, and copies of the judged texts that look like a verdict or like reasoning.
 2. Drop reasoning: `<think>` and similar blocks, closed or not, and all channels except the final one.
 3. Take the last complete top-level JSON object with the expected key. Malformed objects are accepted: single quotes,
    unquoted keys, trailing commas, Python literals, a missing brace. Objects that are copied from a judged text, or
    introduced as a draft or an example, are ignored. If objects conflict, the last one is used only if it is
-   introduced as final.
+   introduced as final. An object with another final value, such as `final_score`, is ambiguous.
 4. If there is no object, take a plain statement: `Score: 85`, `85/100`, `85 out of 100` or a bare number; for pairs
    `first`, `second`, `tie` or `Better: first`. If statements conflict, the last one is used only if it is marked as
    final.
+5. If the text after the verdict names another value, in any wording, the verdict is missing. Only a line that starts with
+   `Reason:` or a similar label may contain other values.
 
 If a reply is only reasoning, its verdict must be at the end. If it was cut off, its verdict must also be at the start,
 because any text before it could be reasoning whose tag the server removed.
@@ -31,6 +33,8 @@ KEYS: dict[Kind, str] = {"score": "score", "pair": "better"}
 POINTS = {"first": 100.0, "second": 0.0, "tie": 50.0}
 UNREADABLE = "unreadable reply"
 QUOTE = "[copied text]"
+QUOTED_VALUE = "[quoted value]"
+"""Replaces a Markdown quote that could be the judge's own verdict."""
 MAX_SHOWN_VALUE_CHARS = 20
 """Longer values are not quoted in the reason for a missing verdict."""
 MAX_TEXT_CHARS = 10_000
@@ -55,11 +59,16 @@ STRING = r""""(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'"""
 OBJECT_START = re.compile(r"""\{\s*(?:"[^"\n]*"|'[^'\n]*'|\w+)\s*:""")
 KEY = re.compile(rf"\s*({STRING}|\w+)\s*:\s*", re.DOTALL)
 LITERAL = re.compile(
-    rf"(?P<string>{STRING})|(?P<number>[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)|(?:true|false|null|none)\b",
+    rf"(?P<string>{STRING})|(?P<number>[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)(?:\s*/\s*100\b|\s*%)?|(?:true|false|null|none)\b",
     re.DOTALL | re.IGNORECASE,
 )
-DELIMITER = re.compile(r"\s*(,)\s*|\s*(?=\})|[ \t]*\n\s*|\s*(?=`{3})")
-"""Follows a complete value: a comma, a closing brace, a line break or the end of a code block."""
+DELIMITER = re.compile(
+    r"\s*(,)\s*(?://[^\d\n]*\n\s*)?|\s*(?=\})|[ \t]*(?://[^\d\n]*)?\n\s*|\s*(?=`{3})"
+)
+"""Follows a complete value: a comma, a closing brace, a line break or the end of a code block.
+
+A comment may precede a line break; it has no digits, since they could be another score.
+"""
 
 # Words around a verdict.
 FINAL = re.compile(
@@ -68,7 +77,8 @@ FINAL = re.compile(
 )
 """Introduces a verdict that replaces an earlier one."""
 RETRACTION = re.compile(
-    r"\b(?:wait|revis\w+|correction|reconsider\w*|on reflection|second thoughts?|scratch that)\b",
+    r"\b(?:wait|hmm+|revis\w+|correction|reconsider\w*|on reflection|second (?:thoughts?|look|glance)|scratch that|"
+    r"chang\w+ my mind|(?:i would|i['\u2019]d) rather|too (?:high|low|harsh|strict|generous|lenient))\b",
     re.IGNORECASE,
 )
 """Retracts the verdict that it follows."""
@@ -92,54 +102,95 @@ AT_END = re.compile(
 """What may follow the verdict in a reply that was cut off."""
 
 # Statements.
-NUMBER = r"(?<![.\-\u2212])(\d{1,6}(?:\.\d+)?)"
+DASHES = r"\-\u2010-\u2015\u2212\ufe63\uff0d"
+NUMBER = rf"(?<![.{DASHES}])(\d{{1,6}}(?:\.\d+)?)"
+NUMBER_WORDS = r"(?:zero|ten|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred)"
 OF_100 = r"(?:/\s*100\b|out\s+of\s+100\b)"
+SCALE = re.compile(r"(?<![\d.])0\s*(?:[-\u2013]|to)\s*100\b(?!\.?\d)", re.IGNORECASE)
+"""The scale itself, not a score."""
 PUNCTUATION = r"[^\w{}?]*"
-REMARK = r"(?:[,;:(\u2013\u2014-][^\d{}?]*)?"
-"""May follow a statement on the same line. Contains no digits, because they could be another score."""
+BEFORE_NUMBER = rf"[^\w{{}}?{DASHES}]*"
+"""Excludes dashes, because they could be a minus sign."""
+REMARK = (
+    rf"(?:[,;:(\u2013\u2014-](?:(?!\b(?:but|if|unless|were|minus|{NUMBER_WORDS})\b)[^\d{{}}?])*)?"
+)
+"""May follow a statement on the same line. Contains no numbers, because they could be another score, and no conditions."""
 BARE_SCORE = re.compile(
-    rf"[^\w{{}}]*(?:score{PUNCTUATION})?{NUMBER}{PUNCTUATION}(?:{OF_100}{PUNCTUATION})?",
+    rf"\s*(?:-\s+)?[^\w{{}}{DASHES}]*(?:score{BEFORE_NUMBER})?{NUMBER}{PUNCTUATION}(?:{OF_100}{PUNCTUATION})?",
     re.IGNORECASE,
 )
-"""Excludes braces, because truncated JSON may end in the middle of a number."""
+"""May be a Markdown list item. Excludes braces, because truncated JSON may end in the middle of a number."""
+SUBJECT = r"(?:\s+(?:for|of)\s+(?:this|the)\s+(?:answer|response))?"
 NAMED_SCORE = re.compile(
-    rf"{PUNCTUATION}(?:(?:my|the|overall|final|total)\W+)*(?:score|rating|grade)(?:\W+(?:is|of))?{PUNCTUATION}"
-    rf"{NUMBER}[\s*_]*{OF_100}?{PUNCTUATION}{REMARK}",
+    rf"{PUNCTUATION}(?:(?:my|the|overall|final|total)\W+)*(?:score|rating|grade){SUBJECT}(?:\W+(?:is|of))?"
+    rf"{BEFORE_NUMBER}{NUMBER}[\s*_]*{OF_100}?{PUNCTUATION}{REMARK}",
+    re.IGNORECASE,
+)
+I_GIVE = r"\bi(?:['\u2019]d| would)? (?:give|rate|grade|score)\b"
+GIVEN_SCORE = re.compile(
+    rf"{PUNCTUATION}{I_GIVE}(?: (?:it|this|the|answer|response|an?|as|at|of|score|rating))*"
+    rf"{BEFORE_NUMBER}{NUMBER}[\s*_]*{OF_100}?{PUNCTUATION}{REMARK}",
     re.IGNORECASE,
 )
 SCORE_OF_100 = re.compile(
-    rf"{PUNCTUATION}(?:i(?:['\u2019]d| would)? (?:give|rate|grade|score) (?:(?:it|this|the|answer|an?|as|at) )+)?"
-    rf"{PUNCTUATION}{NUMBER}[\s*_]*{OF_100}{PUNCTUATION}{REMARK}",
-    re.IGNORECASE,
+    rf"{BEFORE_NUMBER}{NUMBER}[\s*_]*{OF_100}{PUNCTUATION}{REMARK}", re.IGNORECASE
 )
-SIDE = r"(first|second|tie)(?:\s+(?:answer|response))?"
+SIDE = r"(first|second|tie)(?:\s+(?:answer|response|one))?"
+NO_SIDE = r"(?:(?!\b(?:first|second|tied?|neither|equal(?:ly)?|former|latter|if|unless)\b)[^{}?])*"
 BARE_SIDE = re.compile(
     rf"{PUNCTUATION}(?:the\s+)?{SIDE}(?:\s+(?:is|was)\s+better|\s+wins)?{PUNCTUATION}",
     re.IGNORECASE,
 )
 NAMED_SIDE = re.compile(
     rf"{PUNCTUATION}(?:(?:my|the|overall|final)\W+)*(?:better|best|winner|verdict|decision)(?:\W+(?:answer|is))*"
-    rf"{PUNCTUATION}(?:the\s+)?{SIDE}{PUNCTUATION}(?:[,;:(\u2013\u2014-](?:(?!\b(?:first|second|tie)\b)[^{{}}?])*)?",
+    rf"{PUNCTUATION}(?:the\s+)?{SIDE}{PUNCTUATION}(?:[,;:(\u2013\u2014-]{NO_SIDE})?",
+    re.IGNORECASE,
+)
+BETTER_SIDE = re.compile(
+    rf"{PUNCTUATION}(?:the\s+)?{SIDE}\s+(?:is\s+(?:(?:much|clearly|slightly)\s+)?better|wins)"
+    rf"(?:\s+than\s+the\s+(?:first|second|other)(?:\s+(?:answer|response|one))?)?"
+    rf"(?:,?\s+(?:because|since){NO_SIDE})?{PUNCTUATION}",
     re.IGNORECASE,
 )
 STATEMENTS: dict[Kind, tuple[re.Pattern[str], ...]] = {
-    "score": (BARE_SCORE, NAMED_SCORE, SCORE_OF_100),
-    "pair": (BARE_SIDE, NAMED_SIDE),
+    "score": (BARE_SCORE, NAMED_SCORE, GIVEN_SCORE, SCORE_OF_100),
+    "pair": (BARE_SIDE, NAMED_SIDE, BETTER_SIDE),
 }
 """The first pattern must match a whole text; the others match a line or a sentence."""
 MENTIONS: dict[Kind, re.Pattern[str]] = {
     "score": re.compile(
-        r"\b(?:scored?|rating|grade)\b\W{0,8}(?:(?:of|is|be|to|as|at)\b\W{0,4})?(\d+(?:\.\d+)?)|"
-        rf"(?<![\d.])(\d+(?:\.\d+)?)\W{{0,4}}?{OF_100}",
+        rf"\b(?:scored?|rating|grade)\b{SUBJECT}\W{{0,8}}(?:(?:of|is|be|to|as|at)\b\W{{0,4}})?(\d+(?:\.\d+)?)|"
+        rf"{I_GIVE}(?: [a-z]+){{0,5}}\W{{1,4}}(\d+(?:\.\d+)?)|(?<![\d.])(\d+(?:\.\d+)?)\W{{0,4}}?{OF_100}",
         re.IGNORECASE,
     ),
     "pair": re.compile(
         r"\b(?:better|best|winner|verdict)\b\W{0,8}(?:(?:is|answer|the)\W+)*(first|second|tie)\b|"
-        r"\b(first|second)(?:\s+(?:answer|response|one))?\s+(?:is|was)(?:\s+\w+)?\s+better\b",
+        r"\b(first|second)(?:\s+(?:answer|response|one))?\s+(?:(?:is|was)(?:\s+\w+)?\s+better|wins)\b",
         re.IGNORECASE,
     ),
 }
-"""Anything that could be a verdict. A mention that differs from the verdict makes the reply ambiguous."""
+"""A verdict in a sentence. A mention that differs from the verdict makes the reply ambiguous."""
+VALUES: dict[Kind, re.Pattern[str]] = {
+    "score": re.compile(r"(?<![\w.])\d+(?:\.\d+)?"),
+    "pair": re.compile(r"\b(?:first|second|tie)\b", re.IGNORECASE),
+}
+"""Anything that could be a value. If it follows the verdict and differs from it, the reply is ambiguous."""
+OTHER_VALUES: dict[Kind, re.Pattern[str]] = {
+    "score": re.compile(rf"\b{NUMBER_WORDS}\b", re.IGNORECASE),
+    "pair": re.compile(
+        r"\b(?:other|neither|equal(?:ly)?|tied|draw|former|latter|[12]|1st|2nd|(?:answer|response) [ab])\b",
+        re.IGNORECASE,
+    ),
+}
+"""Other words for values. If one follows the verdict, the reply is ambiguous."""
+REVISED_KEY = re.compile(r"final|total|overall|revised|adjusted|corrected")
+"""Keys whose value may replace the verdict in the same object."""
+REASON = re.compile(
+    r"^[^\w\n]*(?:reasons?|reasoning|explanation|justification|rationale)\b[^\w\n]*:"
+    rf"(?:(?!{FINAL.pattern}|\b(?:total|overall|instead|wait|hmm+)\b)[^\n])*",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""A line that may contain other values, up to a word that could introduce a new verdict."""
 OTHER_SCALE = re.compile(
     r"(?<![\d.])\d+(?:\.\d+)?\s*(?:/|out\s+of)\s*(?!100\b)\d+(?:\.\d+)?", re.IGNORECASE
 )
@@ -164,11 +215,10 @@ def message_text(message: Mapping[str, Any]) -> tuple[str, bool]:
 
     Servers send the content as a string, a list of parts, a number, an object or null.
     """
-    if text := _content_text(message.get("content")):
-        return text, False
-    for name in ("reasoning_content", "reasoning"):
-        if text := _content_text(message.get(name)):
-            return text, True
+    for name in ("content", "reasoning_content", "reasoning"):
+        text = _content_text(message.get(name))
+        if text.strip():
+            return text, name != "content"
     return "", False
 
 
@@ -228,17 +278,16 @@ def without_reasoning(text: str) -> str:
 
 
 def _content_text(content: Any) -> str:
-    """Return the text of message content of any type, without reasoning parts; empty if blank."""
-    if content is None or isinstance(content, str):
-        return content if content and content.strip() else ""
+    """Return the text of message content of any type, without reasoning parts."""
+    if content is None or content == {}:
+        return ""
+    if isinstance(content, str):
+        return content
     if isinstance(content, list):
         return "".join(map(_content_text, content))
-    if isinstance(content, Mapping):
+    if isinstance(content, Mapping) and ("type" in content or "text" in content):
         is_text = content.get("type", "text") in ("text", "output_text")
-        if is_text and isinstance(content.get("text"), str):
-            return str(content["text"])
-        if "type" in content:
-            return ""
+        return str(content.get("text") or "") if is_text else ""
     return json.dumps(content)
 
 
@@ -284,24 +333,27 @@ def _find(
     for found in reversed(objects):
         if found.start > last.start:
             tail = tail[: found.start - last.end] + tail[found.end - last.end :]
-    _check_agreement([*earlier, *later, *_mentions(tail, kind), value], kind)
-    if _may_be_replaced(tail) or (must_end and not AT_END.fullmatch(tail)):
+    revised = [v for name, v in last.entries.items() if name != key and REVISED_KEY.search(name)]
+    _check_agreement([*earlier, *revised, *later, *_values_after(tail, kind), value], kind)
+    if _may_be_replaced(tail, kind) or (must_end and not AT_END.fullmatch(tail)):
         raise _UnclearError(UNREADABLE)
     if is_cut and not AT_START.fullmatch(own[: last.start]):
         raise _UnclearError(UNREADABLE)
     return value, str(last.entries.get("reason") or "").strip()
 
 
-def _may_be_replaced(tail: str) -> bool:
-    """Whether the text after a verdict retracts it, or contains another verdict that was dropped as a copy."""
-    if RETRACTION.search(tail):
+def _may_be_replaced(tail: str, kind: Kind) -> bool:
+    """Whether the text after a verdict retracts it, or may contain another verdict that was not parsed."""
+    prose = REASON.sub("", tail)
+    if RETRACTION.search(prose) or OTHER_VALUES[kind].search(prose) or QUOTED_VALUE in prose:
         return True
-    copies = (_introduction(tail, copy.start()) for copy in re.finditer(re.escape(QUOTE), tail))
-    return any(FINAL.search(line) or not re.search(r"\w", line) for line in copies)
+    copies = (_introduction(prose, copy.start()) for copy in re.finditer(re.escape(QUOTE), prose))
+    return any(not SAYS.search(line) for line in copies)
 
 
 def _find_statement(text: str, kind: Kind, is_cut: bool, must_end: bool) -> Any:
     """Return the verdict stated in plain text. Raises _UnclearError if there is none or if verdicts conflict."""
+    text = SCALE.sub("", text)
     whole, *patterns = STATEMENTS[kind]
     if not must_end and (found := whole.fullmatch(text)):
         return found[1]
@@ -314,7 +366,7 @@ def _find_statement(text: str, kind: Kind, is_cut: bool, must_end: bool) -> Any:
         if len(segment) > MAX_STATEMENT_CHARS or OTHER_SCALE.search(segment):
             continue
         found = next(filter(None, (p.fullmatch(segment) for p in patterns)), None)
-        if found:
+        if found and not RETRACTION.search(segment):
             stated.append((found[1], segment))
     if not stated:
         if kind == "score" and (other := OTHER_SCALE.search(text)) and "{" not in text:
@@ -322,9 +374,9 @@ def _find_statement(text: str, kind: Kind, is_cut: bool, must_end: bool) -> Any:
         raise _UnclearError(UNREADABLE)
     value, segment = stated[-1]
     after = text[text.rindex(segment) + len(segment) :]
-    others = _mentions(after if FINAL.search(segment) else text, kind)
-    _check_agreement([*others, value], kind)
-    if _may_be_replaced(after) or (must_end and not AT_END.fullmatch(after)):
+    before = [] if FINAL.search(segment) else _mentions(text, kind)
+    _check_agreement([*before, *_values_after(after, kind), value], kind)
+    if _may_be_replaced(after, kind) or (must_end and not AT_END.fullmatch(after)):
         raise _UnclearError(UNREADABLE)
     if is_cut and segment != segments[0]:
         raise _UnclearError(UNREADABLE)
@@ -339,12 +391,21 @@ def _check_agreement(values: Sequence[Any], kind: Kind) -> None:
     points = [p for v in values[:-1] if (p := _points(v, kind)) is not None]
     last = _points(values[-1], kind)
     if any(p != last for p in points):
-        listed = ", ".join(dict.fromkeys(str(v).strip()[:MAX_SHOWN_VALUE_CHARS] for v in values))
-        raise _UnclearError(f"conflicting verdicts ({listed})")
+        known = [v for v in values if v is not None]
+        listed = list(dict.fromkeys(str(v).strip()[:MAX_SHOWN_VALUE_CHARS] for v in known))
+        if len(listed) < 2:
+            raise _UnclearError(UNREADABLE)
+        raise _UnclearError(f"conflicting verdicts ({', '.join(listed)})")
 
 
 def _mentions(text: str, kind: Kind) -> list[str]:
     return [next(filter(None, match.groups())) for match in MENTIONS[kind].finditer(text)]
+
+
+def _values_after(tail: str, kind: Kind) -> list[str]:
+    """Return everything in the text after a verdict that could be another value."""
+    prose = re.sub(OF_100, "", SCALE.sub("", REASON.sub("", tail)), flags=re.IGNORECASE)
+    return [*_mentions(tail, kind), *VALUES[kind].findall(prose)]
 
 
 def _points(value: Any, kind: Kind) -> float | None:
@@ -371,17 +432,24 @@ def _introduction(text: str, start: int) -> str:
 
 
 def _without_quotes(text: str, kind: Kind, judged: Sequence[str]) -> str:
-    """Replace copies of judged texts, literal or JSON-escaped, and remove Markdown quotes."""
+    """Replace copies of judged texts, literal or JSON-escaped, and Markdown quotes."""
     for part in sorted(judged, key=len, reverse=True):
         if not any(p.search(part) for p in (MENTIONS[kind], REASONING, CHANNEL)):
             continue  # replacing a text such as 8 would damage the verdict itself
         for ascii_only in (None, False, True):
             copy = part if ascii_only is None else json.dumps(part, ensure_ascii=ascii_only)[1:-1]
             words = copy.split()
+            if not all(word in text for word in words):
+                continue  # compiling the pattern takes longer than the rest of the function
             before = r"(?<!\w)" if re.match(r"\w", words[0]) else ""
             after = r"(?!\w|[.,]\d)" if re.search(r"\w\Z", words[-1]) else ""
             text = re.sub(before + r"\s+".join(map(re.escape, words)) + after, QUOTE, text)
-    return re.sub(r"^[ \t]*>.*$", "", text, flags=re.MULTILINE)
+    return re.sub(
+        r"^[ \t]*>.*$",
+        lambda quote: QUOTED_VALUE if VALUES[kind].search(quote[0]) else "",
+        text,
+        flags=re.MULTILINE,
+    )
 
 
 def _decoded(text: str) -> str:
@@ -457,7 +525,7 @@ def _parse_value(text: str, position: int) -> tuple[Any, int]:
     if literal["string"]:
         return re.sub(r"\\(.)", r"\1", literal[0][1:-1], flags=re.DOTALL), literal.end()
     if literal["number"]:
-        return float(literal[0]), literal.end()
+        return float(literal["number"]), literal.end()
     return {"true": True, "false": False}.get(literal[0].lower()), literal.end()
 
 
