@@ -177,7 +177,7 @@ def test_wrong_shape_is_reported(hub: Hub, tmp_path: Path) -> None:
     }
     save_file(tensors, tmp_path / "small.safetensors")
     hub.hold_file(tmp_path / "small.safetensors")
-    assert "wte.weight has shape (50257, 24) and should have (50257, 768)" in sentence()
+    assert "wte.weight has shape (50257, 24) and must have (50257, 768)" in sentence()
 
 
 def test_invalid_safetensors_file_is_reported(hub: Hub) -> None:
