@@ -1,5 +1,5 @@
 # make app    set up and serve the dashboard on http://127.0.0.1:8501
-# make test   set up and pass format check, lint, types and all tests
+# make test   set up and pass format check, lint, import contracts, types and all tests
 # make test-long  run the long tests: fuzzing, large data sets, simulations
 # make demo   train on the embedded model without a browser
 # make assets rebuild the embedded base model and data set, from nothing
@@ -25,6 +25,7 @@ assets: .venv/dev.done
 test: .venv/dev.done chromium
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
 

@@ -1,6 +1,5 @@
 """Keys lie in the environment and nowhere else, whatever fails; and nothing foreign is ever executed or unpickled."""
 
-import ast
 import base64
 import json
 import os
@@ -16,7 +15,7 @@ from core.run.directory import RunDirectory
 from core.tracking.index import INDEX_FILE
 from core.tracking.sync import read_index
 from tests.judging.server import JudgeServer
-from tests.test_layout import ROOT, relative, tracked
+from tests.test_layout import ROOT
 
 KEYS = {
     "GEMINI_API_KEY": "SECRETgemini5c0e1d7aWrittenNowhere",
@@ -201,60 +200,3 @@ def test_crash_log_has_a_traceback_without_the_environment(
     assert "Traceback" in log or "cannot be written" in log
     assert "GEMINI_API_KEY" not in log
     assert "environ" not in log
-
-
-FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "pty", "commands"}  # fmt: skip
-FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "execfile"}
-FORBIDDEN_ATTRIBUTES = {
-    ("torch", "load"), ("torch", "save"), ("yaml", "load"), ("yaml", "unsafe_load"), ("os", "system"), ("os", "popen"),
-    ("pd", "read_pickle"), ("pandas", "read_pickle"), ("subprocess", "getoutput"), ("subprocess", "getstatusoutput"),
-}  # fmt: skip
-
-
-def dangerous_uses(source: str) -> list[str]:
-    """What a source file imports or calls by which foreign bytes or words could be executed."""
-    uses = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            module = node.module if isinstance(node, ast.ImportFrom) else None
-            for alias in node.names:
-                path = [*(module or "").split("."), *alias.name.split(".")]
-                module_and_name = ((module or "").split(".")[0], alias.name)
-                if FORBIDDEN_MODULES & set(path) or module_and_name in FORBIDDEN_ATTRIBUTES:
-                    uses.append(".".join(filter(None, path)))
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            name = node.value.id, node.attr
-            uses += [".".join(name)] if name in FORBIDDEN_ATTRIBUTES else []
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-            uses += [node.id] if node.id in FORBIDDEN_CALLS else []
-        if isinstance(node, ast.keyword) and node.arg in ("shell", "allow_pickle"):
-            off = isinstance(node.value, ast.Constant) and node.value.value is False
-            uses += [] if off else [f"{node.arg}="]
-    return uses
-
-
-SOURCES = tracked("app.py", "core/*.py", "pages/*.py", "benchmarks/*.py")
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=relative)
-def test_no_source_executes_or_unpickles_foreign_data(path: Path) -> None:
-    assert dangerous_uses(path.read_text()) == []
-
-
-@pytest.mark.parametrize(
-    "source",
-    ["import pickle", "from os import system", "import joblib.numpy_pickle", "x = eval('1')", "torch.load(p)",
-     "np.load(p, allow_pickle=True)", "subprocess.run('ls', shell=True)", "os.system('ls')", "yaml.load(t)",
-     "from torch import load", "f = exec", "run(c, shell=flag)"],
-)  # fmt: skip
-def test_every_dangerous_use_is_detected(source: str) -> None:
-    assert dangerous_uses(source)
-
-
-def test_harmless_lookalikes_are_allowed() -> None:
-    assert (
-        dangerous_uses(
-            "model.eval(); frame.eval; run(c, shell=False); json.load(f); re.compile('x')"
-        )
-        == []
-    )
