@@ -202,7 +202,7 @@ def test_missing_data_fails_with_one_sentence(create, capfd, executor):
     EXECUTORS[executor](run)
     last = run.statuses()[-1]
     assert last["status"] == "failed"
-    assert last["reason"].startswith("dataset = '/nowhere/words.json': there is no such")
+    assert last["reason"].startswith("dataset = '/nowhere/words.json': file not found")
     printed = run.log_tail() + capfd.readouterr().err
     assert last["reason"] in printed
     assert "Traceback" not in printed + run.events_path.read_text()
