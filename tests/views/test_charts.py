@@ -187,7 +187,7 @@ def test_histogram_without_runs_is_an_empty_figure() -> None:
     assert [len(trace["x"]) for trace in figure["data"]] == [0]
 
 
-ELSEWHERE = {"colours", "score_histogram"}
+ELSEWHERE = {"colors", "score_histogram"}
 """Functions that draw no chart, and charts whose page tests cover unusual values."""
 UNUSUAL = {
     "no rows": [],
