@@ -30,7 +30,9 @@ test: .venv/dev.done chromium
 	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-long: .venv/dev.done chromium
-	$(BIN)/python -m pytest -q -m long --timeout 3600
+	$(BIN)/python -m pytest -q -m long --timeout 7200
+	$(BIN)/python -m pytest -q --hypothesis-profile long --timeout 7200 tests/test_fuzz.py tests/test_fuzz_logs.py \
+	  tests/test_fuzz_models.py tests/tracking/test_sync.py
 
 format: .venv/dev.done
 	$(BIN)/ruff format .

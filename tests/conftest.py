@@ -14,7 +14,8 @@ from tests.hub_server import Hub, serving
 pytest_plugins = ["tests.run_fixtures"]
 
 # Without deadlines: a shared machine makes the clock lie.
-settings.register_profile("project", deadline=None, max_examples=60)
+settings.register_profile("project", deadline=None, max_examples=30)
+settings.register_profile("long", deadline=None, max_examples=500)
 settings.load_profile("project")
 
 # Two threads make a tiny model no faster, and a busy machine many times slower.

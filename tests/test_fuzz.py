@@ -22,11 +22,12 @@ from core.tracking.index import Index
 from core.tracking.sync import Sync
 from core.views.search import differing_words, search
 
-few_examples = settings(max_examples=40, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck),
+EXAMPLES = settings.default.max_examples  # more with the profile `long`
+few_examples = settings(max_examples=EXAMPLES, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck),
                phases=(Phase.explicit, Phase.generate))  # fmt: skip
 some_examples, many_examples = (
-    settings(few_examples, max_examples=80),
-    settings(few_examples, max_examples=600),
+    settings(few_examples, max_examples=2 * EXAMPLES),
+    settings(few_examples, max_examples=10 * EXAMPLES),
 )
 any_text = st.text(st.characters(exclude_categories=[]), max_size=12)
 """With lone surrogates, which JSON can spell and UTF-8 cannot."""

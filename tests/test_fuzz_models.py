@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -82,7 +82,7 @@ def manifests(draw: Any, manifest: dict[str, Any]) -> Any:
     return damaged_manifest
 
 
-@settings(many_examples, max_examples=300)
+@many_examples
 @given(st.data())
 def test_any_manifest_is_read_or_reported_and_the_previous_checkpoint_is_used(
     saved: Any, data: Any

@@ -11,6 +11,8 @@ from core.cli.commands import app
 from core.config import GROUPS, RunConfig, metadata
 
 ROOT = Path(__file__).parent.parent
+
+
 def tracked(*patterns: str) -> list[Path]:
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", *patterns],

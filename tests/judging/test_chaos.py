@@ -1,4 +1,4 @@
-"""A thousand verdicts through the real client, with faults at random and a scoring that is killed five times."""
+"""Verdicts through the real client, with random faults and a scoring that is killed several times."""
 
 import json
 import os
@@ -25,8 +25,6 @@ from tests.judging.server import JudgeServer
 
 ROOT = Path(__file__).parents[2]
 KEY = "SECRET-5c0e1d7a-KEY-that-is-written-nowhere"
-COUNT = 1000
-KILLS = 5
 MISSING = {"safety": 5, "empty": 5, "garbage": 5, "out_of_range": 5}
 """Faults that make a verdict missing, with their share of all requests in percent."""
 BUSY = {"500": 2, "503": 2, "drop": 2, "html": 2, "429_minute": 2}
@@ -126,12 +124,12 @@ class Scoring:
         return [event for event in events if event["event"] == "verdict"]
 
 
-def make_run(runs_dir: Path) -> dict[str, int]:
+def make_run(runs_dir: Path, count: int) -> dict[str, int]:
     """A finished run of made-up answers; their numbers, by the hash that a verdict has."""
     run = RunDirectory.create(runs_dir, RunConfig(name="mine"))
     subjects = {}
     writer = EventWriter(run.events_path)
-    for n in range(COUNT):
+    for n in range(count):
         item = Item(f"Do {n}.", "", f"Done {n}.", f"This is answer number {n} of many.")
         subjects[item.subject] = n
         writer.append("generation", item=n, instruction=item.instruction, input=item.input,
@@ -141,9 +139,9 @@ def make_run(runs_dir: Path) -> dict[str, int]:
     return subjects
 
 
-def kill(scoring: Scoring, rng: random.Random) -> None:
+def kill(scoring: Scoring, rng: random.Random, count: int) -> None:
     """Start one, and kill it at some moment after it stored some more verdicts."""
-    target_count = len(scoring.verdicts()) + rng.randint(20, 120)
+    target_count = len(scoring.verdicts()) + rng.randint(count // 50, count // 9)
     process = scoring.start()
     deadline = time.monotonic() + 60
     while len(scoring.verdicts()) < target_count:
@@ -164,18 +162,21 @@ def settled_request_count(server: JudgeServer) -> int:
     return count
 
 
-def test_thousand_verdicts_survive_faults_and_five_kills(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("count", "kills"), [(250, 2), pytest.param(1000, 5, marks=pytest.mark.long)]
+)
+def test_verdicts_survive_faults_and_kills(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, kills: int
 ) -> None:
     quota = server_module.google_quota
     monkeypatch.setattr(server_module, "google_quota", lambda period, _: quota(period, "0.1s"))
     faults, rng = Faults(), random.Random(11)
-    subjects = make_run(tmp_path / "runs")
+    subjects = make_run(tmp_path / "runs", count)
     with JudgeServer(answer=model, fault=faults) as server:
         scoring = Scoring(tmp_path, server.gemini_endpoint)
         starts, stored = [0], [set[int]()]
-        for _ in range(KILLS):
-            kill(scoring, rng)
+        for _ in range(kills):
+            kill(scoring, rng, count)
             starts.append(settled_request_count(server))
             stored.append({subjects[v["subject"]] for v in scoring.verdicts()})
         row = scoring.row()
@@ -187,15 +188,15 @@ def test_thousand_verdicts_survive_faults_and_five_kills(
         request_count = len(faults.given)
 
         # Every verdict is there exactly once, and none is of a failure.
-        assert Counter(subjects[v["subject"]] for v in first) == Counter(range(COUNT))
-        assert len({v["key"] for v in first}) == COUNT
+        assert Counter(subjects[v["subject"]] for v in first) == Counter(range(count))
+        assert len({v["key"] for v in first}) == count
         score_by_number = {subjects[v["subject"]]: v.get("score") for v in first}
         valid_scores = {n: s for n, s in score_by_number.items() if s is not None}
         assert valid_scores == {n: score_of(n) for n in valid_scores}
         assert all(v.get("missing") for v in first if v.get("score") is None)
-        assert (row["scored"], row["missing"]) == (len(valid_scores), COUNT - len(valid_scores))
+        assert (row["scored"], row["missing"]) == (len(valid_scores), count - len(valid_scores))
         assert abs(row["mean"] - statistics.mean(map(score_of, valid_scores))) < 1e-9
-        assert 140 < row["missing"] < 320
+        assert 0.14 < row["missing"] / count < 0.32
 
         # No request for a stored verdict was repeated, neither after a death nor before the next one.
         for i, (start, stored_numbers) in enumerate(zip(starts, stored, strict=True)):
@@ -208,7 +209,7 @@ def test_thousand_verdicts_survive_faults_and_five_kills(
             assert set(replied.values()) == {1}
         fault_counts = Counter(fault for _, fault in faults.given)
         assert set(fault_counts) == {None, *MISSING, *BUSY}
-        assert 0.25 < 1 - fault_counts[None] / request_count < 0.35
+        assert 0.2 < 1 - fault_counts[None] / request_count < 0.4
 
         # Nothing is left to ask, but on request what is missing; then the mean is that of all.
         assert scoring.row() == row
@@ -218,9 +219,9 @@ def test_thousand_verdicts_survive_faults_and_five_kills(
         assert {n for n, _ in faults.given[request_count:]} == set(score_by_number) - set(
             valid_scores
         )
-        assert len(faults.given) - request_count == COUNT - len(valid_scores)
-        assert (row["scored"], row["missing"]) == (COUNT, 0)
-        assert abs(row["mean"] - statistics.mean(map(score_of, range(COUNT)))) < 1e-9
+        assert len(faults.given) - request_count == count - len(valid_scores)
+        assert (row["scored"], row["missing"]) == (count, 0)
+        assert abs(row["mean"] - statistics.mean(map(score_of, range(count)))) < 1e-9
 
         # The key was sent, and is nowhere else.
         assert {request["headers"]["x-goog-api-key"] for request in server.requests} == {KEY}

@@ -17,7 +17,12 @@ from core.nn.architecture import FAMILY
 from core.nn.gpt2 import GPT2
 
 CLOSE = 1e-4
-SIZES = ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"]
+SIZES = [
+    "gpt2",
+    "gpt2-medium",
+    pytest.param("gpt2-large", marks=pytest.mark.long),
+    pytest.param("gpt2-xl", marks=pytest.mark.long),
+]
 
 
 def difference(actual: Tensor, expected: Tensor) -> float:

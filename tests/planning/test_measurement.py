@@ -64,7 +64,7 @@ def peak_mb(config: RunConfig) -> float:
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
-@pytest.mark.parametrize("base", ["gpt2-nano", "gpt2"])
+@pytest.mark.parametrize("base", ["gpt2-nano", pytest.param("gpt2", marks=pytest.mark.long)])
 def test_measured_memory_is_within_ten_percent_of_the_run(
     base: str, method: str, gpt2: Path, dataset: Path
 ) -> None:
@@ -111,6 +111,7 @@ def test_longest_batch_is_measured_first(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(recorded_steps) > 3
 
 
+@pytest.mark.long
 def test_generation_memory_is_measured(
     dataset: Path, tmp_path: Path, save_peer: Callable[..., Any]
 ) -> None:

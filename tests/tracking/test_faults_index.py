@@ -145,23 +145,26 @@ def damage_bytes(content, how, offset):
     return content[:offset] + noise + content[offset + len(noise) :]
 
 
+@pytest.mark.parametrize("stride", [3, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize("how", ["cut", "noise"])
-def test_damaged_index_still_shows_every_run(original, runs_dir, how):
+def test_damaged_index_still_shows_every_run(original, runs_dir, how, stride):
     path = runs_dir / "lab.duckdb"
     content = path.read_bytes()
-    places = [0, 1, 4096, *blocks(content), len(content) - 1]
-    assert len(places) > 8
-    wrong, told = [], 0
-    for place in places:
-        path.write_bytes(damage_bytes(content, how, place))
+    offsets = [0, 1, 4096, *blocks(content), len(content) - 1]
+    assert len(offsets) > 8
+    failures, rebuild_count = [], 0
+    for offset in offsets[::stride]:
+        path.write_bytes(damage_bytes(content, how, offset))
         with open_lab(runs_dir) as lab:
             try:
-                wrong += [] if visible_text(lab) == original[1] else [f"{place}: not all is there"]
+                failures += (
+                    [] if visible_text(lab) == original[1] else [f"{offset}: rows are missing"]
+                )
             except Exception as error:
-                wrong += [f"{place}: {type(error).__name__}: {str(error)[:90]}"]
-            told += bool(lab.index.rebuilt)
-    assert told > 2
-    assert not wrong
+                failures += [f"{offset}: {type(error).__name__}: {str(error)[:90]}"]
+            rebuild_count += bool(lab.index.rebuilt)
+    assert rebuild_count > 0
+    assert not failures
 
 
 def test_damaged_write_ahead_log_loses_no_events(original, runs_dir, child):

@@ -321,6 +321,7 @@ def test_truncated_sample_prompt_is_reported(settings: Settings, new_run: NewRun
     assert "only its end is used" in warning["message"]
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch's own
 def test_compile_setting_compiles_the_loss(
     settings: Settings, new_run: NewRun, monkeypatch: pytest.MonkeyPatch
