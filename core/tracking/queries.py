@@ -7,9 +7,15 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from core.config import RunConfig, base_type, is_optional, metadata
+from core.config import RunConfig, base_type, condition, is_optional, metadata
 
 SQL_TYPES = {bool: "BOOLEAN", int: "BIGINT", float: "DOUBLE", str: "VARCHAR", tuple: "VARCHAR"}
+CONDITIONAL_FIELDS = [
+    name
+    for name, field in RunConfig.model_fields.items()
+    if metadata(field)["when"] and metadata(field)["group"] != "identity"
+]
+"""Settings that have no effect in some runs. Identity settings are always shown."""
 INTEGER_COLUMNS = (
     *(name for name, field in RunConfig.model_fields.items() if base_type(field) is int),
     "steps",
@@ -78,7 +84,6 @@ def results(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
     """
     names = [name for name in RunConfig.model_fields if name != "name"]
     read = ", ".join(f"{_read(name)} as {name}" for name in names)
-    settings = ", ".join(f"{_relevant(name)} as {name}" for name in names)
     frame = db.execute(
         f"""
         with
@@ -102,7 +107,7 @@ def results(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
         matches as (
             select run, avg(exact::int) as exact, max(memory_mb) as answer_memory
             from generation group by run)
-        select run as name, coalesce(status, 'queued') as status, reason, created, changed, {settings},
+        select run as name, coalesce(status, 'queued') as status, reason, created, changed, {", ".join(names)},
                device_name, number_format, steps, coalesce(step, 0) as step, tokens,
                parameters, trainable, base_hash, train_loss, val_loss, exp(val_loss) as perplexity,
                seconds, greatest(step_memory, answer_memory) as peak_memory_mb, exact
@@ -113,8 +118,10 @@ def results(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
         order by created desc, name
         """
     ).df()
-    # pandas would turn 16 into 16.0 beside a null.
-    return frame.astype(dict.fromkeys(INTEGER_COLUMNS, "Int64"))
+    # Without this, pandas turns 16 into 16.0 in columns with nulls.
+    frame = frame.astype(dict.fromkeys(INTEGER_COLUMNS, "Int64"))
+    relevant = {name: frame[name].where(condition(name)(frame)) for name in CONDITIONAL_FIELDS}
+    return frame.assign(**relevant)
 
 
 def curves(
@@ -226,10 +233,3 @@ def _read(name: str) -> str:
         default = str(field.default).replace("'", "''")
         text = f"coalesce({text}, case when settings <> '{{}}' then '{default}' end)"
     return f"try_cast({text} as {SQL_TYPES[base_type(field)]})"
-
-
-def _relevant(name: str) -> str:
-    """A setting that was read, null where it has no effect."""
-    conditions = {"lora": "method = 'lora'"}
-    condition = conditions.get(str(metadata(RunConfig.model_fields[name])["when"]))
-    return f"case when {condition} then {name} end" if condition else name

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core.config import RunConfig, base_type, is_relevant
+from core.config import CONDITIONS, RunConfig, base_type, is_relevant
 from core.run.directory import RunDirectory, list_runs
 from core.run.events import EventWriter
 from core.tracking import queries
@@ -129,6 +129,21 @@ def test_every_setting_is_a_column_and_empty_if_ineffective(lab, config):
         if value is not None and base_type(field) is not tuple:
             assert isinstance(row[name], (base_type(field), np.generic)), name
     assert row["name"] == config.name
+
+
+def test_results_use_the_conditions_of_the_settings(lab, monkeypatch):
+    configs = [LORA, FULL, RunConfig(name="default"), RunConfig(name="other", method="full")]
+    for config in configs:
+        lab.run(config)
+    lab.ingest()
+    conditions = [CONDITIONS["lora"], lambda values: values.get("batch_size") == 4]
+    for condition in conditions:
+        monkeypatch.setitem(CONDITIONS, "lora", condition)
+        results = queries.results(lab.db).set_index("name")
+        for config in configs:
+            for name in ("lora_rank", "lora_targets"):
+                expected = is_relevant(name, config.model_dump())
+                assert pd.notna(results.loc[config.name, name]) == expected, (config.name, name)
 
 
 def test_loss_before_training_does_not_count_as_a_result(lab):
