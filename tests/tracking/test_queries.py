@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from core.config import CONDITIONS, RunConfig, base_type, is_relevant
+from core.metrics import AXES
 from core.run.directory import RunDirectory, list_runs
 from core.run.events import EventWriter
 from core.tracking import queries
@@ -303,7 +304,7 @@ def test_smoothing_is_a_trailing_mean(lab, noisy_run):
 
 def test_a_curve_runs_along_any_axis(lab, noisy_run):
     scale = {"step": 1, "epoch": 1 / 100, "tokens": 64, "seconds": 1 / 2}
-    assert scale.keys() == set(queries.X_AXES)
+    assert scale.keys() == AXES.keys()
     for x, factor in scale.items():
         points = queries.curves(lab.db, ["lora"], ["loss"], x=x, buckets=1)["loss"]
         assert points["x"].tolist() == pytest.approx([418 * factor, 801 * factor])
