@@ -8,7 +8,7 @@ what depends on those (does the file exist, does the batch fit) is found by `cor
 import difflib
 import types
 import typing
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
@@ -30,7 +30,7 @@ GROUPS = {
 def _setting(
     default: Any, group: str, title: str, description: str, when: str | None = None, **bounds: Any
 ) -> Any:
-    """One documented field. `when` names the condition under which it matters, a key of RELEVANT."""
+    """Return one documented field. `when` is the condition under which it matters, a key of CONDITIONS."""
     extra: dict[str, Any] = {"group": group, "when": when}
     return Field(default, title=title, description=description, json_schema_extra=extra, **bounds)
 
@@ -203,17 +203,22 @@ def _problem(detail: Any) -> Problem:
     return Problem(field, detail["input"], message[0].lower() + message[1:])
 
 
-CONDITIONS: dict[str | None, Any] = {
+CONDITIONS: dict[str | None, Callable[[Any], Any]] = {
     None: lambda values: True,
     "never": lambda values: False,
     "lora": lambda values: values.get("method") == "lora",
 }
-"""Conditions under which a field matters, given the other values of the form."""
+"""Conditions under which a field matters, given all settings: of one run, or of many as a DataFrame."""
 
 
 def is_relevant(name: str, values: Mapping[str, Any]) -> bool:
-    """Whether a field has an effect beside these other values (a rank has none without LoRA)."""
-    return bool(CONDITIONS[metadata(RunConfig.model_fields[name])["when"]](values))
+    """Whether a field has an effect given the other values (a rank has none without LoRA)."""
+    return bool(condition(name)(values))
+
+
+def condition(name: str) -> Callable[[Any], Any]:
+    """Return the condition under which a field matters. Given a DataFrame of settings, it returns one bool per row."""
+    return CONDITIONS[metadata(RunConfig.model_fields[name])["when"]]
 
 
 def metadata(field: FieldInfo) -> dict[str, Any]:

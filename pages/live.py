@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from core.metrics import AXES, CURVES
 from core.run.directory import RunDirectory
 from core.tracking import queries
 from core.views import charts
@@ -11,14 +12,14 @@ from pages.ui.selection import show_cut
 from pages.ui.status import show_run
 from pages.ui.text import escape_markdown, show_text
 
-X_LABELS = {"step": "Step", "epoch": "Epoch", "tokens": "Tokens", "seconds": "Time"}
+X_LABELS = {name: metric.title for name, metric in AXES.items()}
 ACTIVE_STATUSES = ("running", "queued")
 MAX_OVERLAID_RUNS = 8
 """The number of colors in the palette."""
 SHOWN_SAMPLES = 20
 REQUESTED = "live_requested"
 """Session key: number of runs requested by a link or another page, until the user changes the selection."""
-CHARTS = ("loss", "lr", "grad_norm", "tokens_per_s")
+CHARTS = tuple(name for name, metric in CURVES.items() if metric.chart)
 
 lab = runtime.lab()
 

@@ -1,4 +1,4 @@
-"""The columns of the results table: which there are, which are shown, and how."""
+"""The columns of the results table: which exist, which are shown, and how."""
 
 from datetime import datetime
 
@@ -7,6 +7,7 @@ import streamlit as st
 from streamlit.elements.lib.column_types import ColumnConfig
 
 from core.config import RunConfig
+from core.metrics import RESULTS
 from core.views import report
 from core.views.tables import SCIENTIFIC_FROM
 from pages.ui.text import escape_markdown
@@ -14,23 +15,26 @@ from pages.ui.text import escape_markdown
 LEADING_COLUMNS = ["name", "status", "val_loss", "perplexity", "exact"]
 DEFAULT_COLUMNS = ["base_model", "method", "lora_rank", "batch_size", "epochs", "lr"]
 TRAILING_COLUMNS = ["seconds", "peak_memory_mb", "notes"]
-EXTRA_COLUMNS = ["created", "steps", "tokens", "train_loss", "parameters", "trainable"]
-"""Known of a run beside its settings and what the table of the command line has."""
+OPTIONAL_COLUMNS = [
+    name
+    for name in (*RunConfig.model_fields, "created", *RESULTS)
+    if name not in (*report.RUN_COLUMNS, *LEADING_COLUMNS)
+]
+"""Columns that are not in the table of the command line."""
 JOURNAL_COLUMNS = ["device", "journal_run", "loss_to_journal"]
-"""Shown too where the journal stands beside."""
+"""Shown by default next to the journal's results."""
 LABELS = {
     **{name: str(field.title) for name, field in RunConfig.model_fields.items()},
-    "name": "Run", "status": "Status", "val_loss": "Validation loss", "perplexity": "Perplexity",
-    "seconds": "Time (s)", "peak_memory_mb": "Peak memory (MB)", "exact": "Exact answers",
-    "created": "Created", "steps": "Steps", "tokens": "Tokens", "train_loss": "Training loss",
-    "parameters": "Parameters", "trainable": "Trainable", "journal_run": "Repeats", "loss_to_journal": "Loss to the journal's",
+    **{name: metric.label for name, metric in RESULTS.items()},
+    "name": "Run", "status": "Status", "created": "Created",
+    "journal_run": "Repeats", "loss_to_journal": "Loss to the journal's",
 }  # fmt: skip
-FORMATS = {"lr": "%g", "min_lr": "%g", "val_loss": "%.4f", "train_loss": "%.4f", "perplexity": "%.3f", "seconds": "%.1f",
-           "peak_memory_mb": "%.0f", "exact": "percent",
-           "loss_to_journal": "%+.4f"}  # fmt: skip
+FORMATS = {
+    **{name: metric.format for name, metric in RESULTS.items() if metric.format},
+    "lr": "%g", "min_lr": "%g", "loss_to_journal": "%+.4f",
+}  # fmt: skip
 SCIENTIFIC = "%.3e"
 JUDGE_HELP = "Mean score over the test answers, 0 to 100; beside it the 95 % interval, of how many answers (n), and how many have no score."
-EXACT_HELP = "Share of the test answers that equal the reference, case and punctuation aside."
 
 
 def with_scores(listed: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -52,12 +56,10 @@ def with_scores(listed: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 
 def further(results: pd.DataFrame) -> pd.DataFrame:
-    """What else is known of each run, to be chosen as columns and found by the filter."""
-    names = [*RunConfig.model_fields, *EXTRA_COLUMNS]
-    extra = [name for name in dict.fromkeys(names) if name not in report.RUN_COLUMNS]
+    """Return the optional columns, which users can show and filter by."""
     created = pd.to_datetime(results["created"], unit="s", utc=True)
     local = created.dt.tz_convert(datetime.now().astimezone().tzinfo)
-    return results.assign(created=local.dt.strftime("%Y-%m-%d %H:%M"))[["name", *extra]]
+    return results.assign(created=local.dt.strftime("%Y-%m-%d %H:%M"))[["name", *OPTIONAL_COLUMNS]]
 
 
 def proposed(results: pd.DataFrame, judges: list[str], with_journal: bool) -> list[str]:
@@ -107,11 +109,11 @@ def column(name: str, values: pd.Series) -> ColumnConfig:
 
     Columns with numbers of SCIENTIFIC_FROM or more use scientific notation, so that the numbers fit their cells.
     """
-    of_judge = name not in LABELS
-    if name in FORMATS or (of_judge and not name.endswith(" %")):
-        help = JUDGE_HELP if of_judge else EXACT_HELP if name == "exact" else None
-        largest = pd.to_numeric(values).astype(float).abs().max()  # NaN if all values are missing
-        too_large = largest >= SCIENTIFIC_FROM
-        format = SCIENTIFIC if too_large else FORMATS.get(name, "%.1f")
-        return st.column_config.NumberColumn(label(name), format=format, help=help)
-    return st.column_config.Column(label(name), pinned=name == "name")
+    help = RESULTS[name].description if name in RESULTS else None
+    is_judge_mean = name not in LABELS and not name.endswith(" %")
+    if name not in FORMATS and not is_judge_mean:
+        return st.column_config.Column(label(name), help=help, pinned=name == "name")
+    largest = pd.to_numeric(values).astype(float).abs().max()  # NaN if all values are missing
+    format = SCIENTIFIC if largest >= SCIENTIFIC_FROM else FORMATS.get(name, "%.1f")
+    help = JUDGE_HELP if is_judge_mean else help
+    return st.column_config.NumberColumn(label(name), format=format, help=help)

@@ -1,5 +1,6 @@
-"""What pages and tables read from the index, most of it as DataFrames. Nothing here writes."""
+"""Queries of the index, most of which return DataFrames. Nothing here writes."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,20 +8,32 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from core.config import RunConfig, base_type, is_optional, metadata
+from core.config import RunConfig, base_type, condition, is_optional, metadata
+from core.metrics import AXES, CURVES, RESULTS
 
 SQL_TYPES = {bool: "BOOLEAN", int: "BIGINT", float: "DOUBLE", str: "VARCHAR", tuple: "VARCHAR"}
+CONDITIONAL_FIELDS = [
+    name
+    for name, field in RunConfig.model_fields.items()
+    if metadata(field)["when"] and metadata(field)["group"] != "identity"
+]
+"""Settings that have no effect in some runs. Identity settings are always shown."""
+RESULT_SOURCES = {
+    "base_hash": "last(plan.base_hash)",
+    "device_name": "last(plan.device)",
+    "number_format": "last(plan.precision)",
+    "step": "coalesce(max(step.step), 0)",
+    **{name: str(metric.result) for name, metric in RESULTS.items()},
+}
+"""Columns of `results` that are computed from events."""
+SOURCE = re.compile(r"(last|max|mean)\((\w+)\.(\w+)\)")
+AGGREGATES = {"last": 'arg_max("{}", seq)', "max": 'max("{}")', "mean": 'avg("{}"::double)'}
 INTEGER_COLUMNS = (
     *(name for name, field in RunConfig.model_fields.items() if base_type(field) is int),
-    "steps",
+    *(name for name, metric in RESULTS.items() if metric.type == "BIGINT"),
     "step",
-    "tokens",
-    "parameters",
-    "trainable",
 )
 """Columns of `results` that hold whole numbers or nothing."""
-CURVE_METRICS = ("loss", "lr", "grad_norm", "tokens_per_s", "padding", "memory_mb")
-X_AXES = ("step", "epoch", "tokens", "seconds")
 CURVE_BUCKETS = 250
 
 
@@ -32,7 +45,7 @@ def states(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> list[dict[str,
     """
     result = db.execute(
         """
-        with chosen as (select unnest($runs) as run, generate_subscripts($runs, 1) as place),
+        with chosen as (select unnest($runs) as run, generate_subscripts($runs, 1) as run_index),
         statuses as (
             select run, arg_max(status, seq) as status, arg_max_null(reason, seq) as reason, max(time) as time
             from status where run in (select run from chosen) group by run),
@@ -59,7 +72,7 @@ def states(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> list[dict[str,
                download
         from chosen join config using (run) left join statuses using (run) left join downloads using (run)
         left join plans using (run) left join taken using (run) left join evals using (run) left join others using (run)
-        order by place
+        order by run_index
         """,
         {"runs": list(runs)},
     )
@@ -78,7 +91,7 @@ def results(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
     """
     names = [name for name in RunConfig.model_fields if name != "name"]
     read = ", ".join(f"{_read(name)} as {name}" for name in names)
-    settings = ", ".join(f"{_relevant(name)} as {name}" for name in names)
+    expressions, joins, measured = _measured_columns()
     frame = db.execute(
         f"""
         with
@@ -87,34 +100,35 @@ def results(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
             select run, arg_max(status, seq) as status, arg_max_null(reason, seq) as reason,
                    min(time) as created, max(time) as changed
             from status group by run),
-        plans as (
-            select run, arg_max(steps, seq) as steps, arg_max(parameters, seq) as parameters,
-                   arg_max(trainable, seq) as trainable, arg_max(base_hash, seq) as base_hash,
-                   arg_max(device, seq) as device_name, arg_max("precision", seq) as number_format
-            from plan group by run),
-        evals as (
-            select run, arg_max(val_loss, seq) as val_loss, arg_max(train_loss, seq) as train_loss
-            from eval where step > 0 group by run),
-        steps_taken as (
-            select run, max(step) as step, max(tokens) as tokens, max(seconds) as seconds,
-                   max(memory_mb) as step_memory
-            from step group by run),
-        matches as (
-            select run, avg(exact::int) as exact, max(memory_mb) as answer_memory
-            from generation group by run)
-        select run as name, coalesce(status, 'queued') as status, reason, created, changed, {settings},
-               device_name, number_format, steps, coalesce(step, 0) as step, tokens,
-               parameters, trainable, base_hash, train_loss, val_loss, exp(val_loss) as perplexity,
-               seconds, greatest(step_memory, answer_memory) as peak_memory_mb, exact
-        from read
-        left join statuses using (run) left join plans using (run)
-        left join evals using (run) left join steps_taken using (run)
-        left join matches using (run)
+        {expressions}
+        select run as name, coalesce(status, 'queued') as status, reason, created, changed, {", ".join(names)},
+               {measured}
+        from read left join statuses using (run) {joins}
         order by created desc, name
         """
     ).df()
-    # pandas would turn 16 into 16.0 beside a null.
-    return frame.astype(dict.fromkeys(INTEGER_COLUMNS, "Int64"))
+    # Without this, pandas turns 16 into 16.0 in columns with nulls.
+    frame = frame.astype(dict.fromkeys(INTEGER_COLUMNS, "Int64"))
+    relevant = {name: frame[name].where(condition(name)(frame)) for name in CONDITIONAL_FIELDS}
+    return frame.assign(**relevant)
+
+
+def _measured_columns() -> tuple[str, str, str]:
+    """Return RESULT_SOURCES as SQL: common table expressions, joins with them, and columns."""
+    aggregates: dict[str, set[str]] = {}
+    columns = []
+    for name, source in RESULT_SOURCES.items():
+        for function, table, field in SOURCE.findall(source):
+            aggregate = AGGREGATES[function].format(field)
+            aggregates.setdefault(table, set()).add(f"{aggregate} as {function}_{table}_{field}")
+        columns.append(SOURCE.sub(r"\1_\2_\3", source) + f" as {name}")
+    expressions = [
+        f"""{table}_values as (select run, {", ".join(sorted(values))} from "{table}"
+        {"where step > 0" if table == "eval" else ""} group by run)"""
+        for table, values in aggregates.items()
+    ]
+    joins = [f"left join {table}_values using (run)" for table in aggregates]
+    return ", ".join(expressions), " ".join(joins), ", ".join(columns)
 
 
 def curves(
@@ -132,8 +146,8 @@ def curves(
     Steps without a value are gaps: y is NaN at the first and last such step of a bucket. A run without any
     values has no points.
     """
-    assert set(metrics) <= set(CURVE_METRICS)
-    assert x in X_AXES
+    assert set(metrics) <= CURVES.keys()
+    assert x in AXES
     averaged = ", ".join(
         f"case when {m} is not null then avg({m}) over (partition by run order by step rows {window - 1} preceding) end as {m}"
         for m in metrics
@@ -149,8 +163,8 @@ def curves(
             select run, step, {x} as x, {averaged if window > 1 else ", ".join(metrics)}
             from step where run in $runs),
         ends as (select run, max(step) + 1 as length from chosen group by run)
-        select list_position($runs, run) - 1 as place, step * $buckets // length as bucket, {extremes}
-        from chosen join ends using (run) group by place, bucket order by place, bucket
+        select list_position($runs, run) - 1 as run_index, step * $buckets // length as bucket, {extremes}
+        from chosen join ends using (run) group by run_index, bucket order by run_index, bucket
         """,
         {"buckets": buckets, "runs": list(runs)},
     ).fetchnumpy()
@@ -163,10 +177,10 @@ def _points(wide: dict[str, Any], metric: str, runs: Sequence[str]) -> pd.DataFr
     x, y = np.hstack([x, gaps]), np.hstack([y, np.full_like(gaps, np.nan)])  # (buckets, 4)
     order = x.argsort(axis=1)  # NaN sorts last
     x, y = np.take_along_axis(x, order, 1), np.take_along_axis(y, order, 1)
-    with_values = np.isin(wide["place"], wide["place"][~np.isnan(y).all(axis=1)])
+    with_values = np.isin(wide["run_index"], wide["run_index"][~np.isnan(y).all(axis=1)])
     keep_mask = ~np.isnan(x) & with_values[:, None]
     keep_mask[:, 1:] &= x[:, :-1] != x[:, 1:]
-    run_codes: Any = np.repeat(wide["place"], 4).reshape(-1, 4)[keep_mask]
+    run_codes: Any = np.repeat(wide["run_index"], 4).reshape(-1, 4)[keep_mask]
     run = pd.Categorical.from_codes(run_codes, pd.Index(list(runs)))
     return pd.DataFrame({"run": run, "x": x[keep_mask], "y": y[keep_mask]})
 
@@ -180,7 +194,7 @@ def evaluations(
     db: duckdb.DuckDBPyConnection, runs: Sequence[str], x: str = "step"
 ) -> pd.DataFrame:
     """Losses and perplexities at each evaluation: run, x, train_loss, val_loss and their exponentials."""
-    assert x in X_AXES
+    assert x in AXES
     return db.execute(
         f"""
         select run, {x} as x, train_loss, val_loss, exp(train_loss) as train_perplexity,
@@ -226,10 +240,3 @@ def _read(name: str) -> str:
         default = str(field.default).replace("'", "''")
         text = f"coalesce({text}, case when settings <> '{{}}' then '{default}' end)"
     return f"try_cast({text} as {SQL_TYPES[base_type(field)]})"
-
-
-def _relevant(name: str) -> str:
-    """A setting that was read, null where it has no effect."""
-    conditions = {"lora": "method = 'lora'"}
-    condition = conditions.get(str(metadata(RunConfig.model_fields[name])["when"]))
-    return f"case when {condition} then {name} end" if condition else name

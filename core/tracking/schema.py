@@ -1,45 +1,26 @@
-"""The tables of the index: one for each kind of event, and what it keeps of each run's files."""
+"""The tables of the index: one for each kind of event, and one each for settings and read offsets."""
+
+import zlib
 
 import duckdb
 
-SCHEMA_VERSION = 6
-"""Of an index: one of another version is set aside and rebuilt."""
+from core.metrics import recorded_fields
+
+REVISION = 6
+"""Increase it when the sync fills the same columns differently."""
 
 EVENT_TABLES = {
     "status": {"status": "VARCHAR", "reason": "VARCHAR", "pid": "BIGINT", "host": "VARCHAR"},
     "plan": {
-        "steps": "BIGINT",
+        **recorded_fields("plan"),
         "steps_per_epoch": "BIGINT",
         "train_examples": "BIGINT",
-        "parameters": "BIGINT",
-        "trainable": "BIGINT",
         "base_hash": "VARCHAR",
         "device": "VARCHAR",
         "precision": "VARCHAR",
     },
-    "step": {
-        "step": "BIGINT",
-        "epoch": "DOUBLE",
-        "examples": "BIGINT",
-        "tokens": "BIGINT",
-        "padding": "DOUBLE",
-        "lr": "DOUBLE",
-        "loss": "DOUBLE",
-        "grad_norm": "DOUBLE",
-        "seconds": "DOUBLE",
-        "tokens_per_s": "DOUBLE",
-        "memory_mb": "DOUBLE",
-        "batch": "BIGINT[]",
-    },
-    "eval": {
-        "step": "BIGINT",
-        "epoch": "DOUBLE",
-        "tokens": "BIGINT",
-        "seconds": "DOUBLE",
-        "train_loss": "DOUBLE",
-        "val_loss": "DOUBLE",
-        "final": "BOOLEAN",
-    },
+    "step": {**recorded_fields("step"), "examples": "BIGINT", "batch": "BIGINT[]"},
+    "eval": {**recorded_fields("eval"), "final": "BOOLEAN"},
     "sample": {"step": "BIGINT", "prompt": "VARCHAR", "text": "VARCHAR"},
     "generation": {
         "item": "BIGINT",
@@ -82,6 +63,8 @@ EVENT_TABLES = {
 `exact` of a generation is not a field of the event: the sync adds it.
 """
 
+SCHEMA_VERSION = zlib.crc32(repr((REVISION, EVENT_TABLES)).encode())
+"""An index of another version is deleted and rebuilt, so a new field needs no migration."""
 REWINDABLE_TABLES = ("step", "eval", "sample", "warning")
 """Tables from which a rewind drops what came after its step."""
 
@@ -89,7 +72,7 @@ REWINDABLE_TABLES = ("step", "eval", "sample", "warning")
 def create(connection: duckdb.DuckDBPyConnection) -> None:
     """All tables or none."""
     connection.execute("begin transaction")
-    connection.execute("create table version (number INTEGER)")
+    connection.execute("create table version (number BIGINT)")
     connection.execute("insert into version values (?)", [SCHEMA_VERSION])
     connection.execute(
         "create table config (run VARCHAR PRIMARY KEY, settings JSON, stamp VARCHAR)"

@@ -1,10 +1,9 @@
-"""DataFrames to Plotly figures. Knows nothing of where the numbers come from or where they are shown.
+"""Plotly figures from DataFrames. Does not know where the numbers come from or where they are shown.
 
-A figure is the plain dict of Plotly's JSON schema: objects of `plotly.graph_objects` would be validated
-once when they are made and again when they are shown, which cost more than all queries together.
+A figure is a plain dict of Plotly's JSON schema. Objects of `plotly.graph_objects` are validated when they are
+created and again when they are shown, which took longer than all queries together.
 
-A run keeps its colour across figures. Text from runs goes into figures escaped, so no name or prompt can
-turn into markup.
+A run keeps its color across figures. Text from runs is escaped, so no name or prompt can turn into markup.
 """
 
 import html
@@ -14,29 +13,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from core.metrics import AXES, CURVES
+
 Figure = dict[str, Any]
 
 PALETTE = ("#3b7dd8", "#e0803c", "#3fa66b", "#b8559b", "#8a6fd1", "#c9a227", "#4aa9b5", "#d1584f")
-# Okabe-Ito-like hues of one lightness: told apart by most eyes, legible on white and on black.
-CHART_TITLES = {
-    "loss": "Training loss of each step",
-    "lr": "Learning rate",
-    "grad_norm": "Gradient norm",
-    "tokens_per_s": "Tokens per second",
-    "padding": "Padding share",
-    "memory_mb": "Peak memory (MB)",
-    "step": "step",
-    "epoch": "epoch",
-    "tokens": "tokens seen",
-    "seconds": "training time (s)",
-}
+# Hues of similar lightness as in Okabe and Ito's palette: distinguishable for most people, legible on white and black.
 CHART_HEIGHT_PX = 260
 DOT_SIZE = 5
 """Diameter of the dot drawn for an isolated point, in pixels."""
 
 
 def colors(runs: Sequence[str]) -> dict[str, str]:
-    """A colour for each run, by its place."""
+    """Return a color for each run, by position."""
     return {run: PALETTE[i % len(PALETTE)] for i, run in enumerate(runs)}
 
 
@@ -61,7 +50,8 @@ def step_curves(
             lines.append({**faint, "opacity": 0.3, "showlegend": False, "hoverinfo": "skip"})
         main = raw if smooth is None else smooth
         lines.append(_of_run(main, run, {"color": color, "width": 2}))
-    figure = _from_start(_figure(lines, CHART_TITLES[metric], x, log, legend=len(runs) > 1))
+    title, x_title = CURVES[metric].label, AXES[x].label
+    figure = _from_start(_figure(lines, title, x_title, log, legend=len(runs) > 1))
     return _from_zero(figure) if metric == "lr" else figure
 
 
@@ -79,14 +69,16 @@ def loss_curves(
             markers = {"mode": "lines+markers", "marker": {"size": DOT_SIZE}, "cliponaxis": False}
             lines.append({**line, **markers, "showlegend": part == "val"})
     title = f"{noun.capitalize()}<br><sup>validation solid, training dotted</sup>"
-    return _from_start(_figure(lines, title, x, log, legend=len(runs) > 1))
+    return _from_start(_figure(lines, title, AXES[x].label, log, legend=len(runs) > 1))
 
 
 def rate_schedule(rates: Sequence[tuple[int, float]]) -> Figure:
     """The learning rate over the steps of a run to come."""
     points = pd.DataFrame(rates, columns=["x", "y"])
     line = _line(points["x"], points["y"], "rate", {"color": PALETTE[0], "width": 2})
-    figure = _from_zero(_figure([line], "Learning rate", "step", False, legend=False))
+    figure = _from_zero(
+        _figure([line], CURVES["lr"].label, AXES["step"].label, False, legend=False)
+    )
     figure["layout"]["height"] = 180
     return figure
 
@@ -175,7 +167,7 @@ def score_histogram(scores: Mapping[str, Sequence[float]]) -> Figure:
     return figure
 
 
-def _figure(lines: list[Figure], title: str, x: str, log: bool, legend: bool) -> Figure:
+def _figure(lines: list[Figure], title: str, x_title: str, log: bool, legend: bool) -> Figure:
     layout = {
         "title": {"text": title, "font": {"size": 14}},
         "height": CHART_HEIGHT_PX,
@@ -185,7 +177,7 @@ def _figure(lines: list[Figure], title: str, x: str, log: bool, legend: bool) ->
         "hovermode": "x unified",
         "uirevision": "constant",  # keeps a person's zoom while data comes in
         "template": "none",  # else Plotly copies its default one into each figure, slowly
-        "xaxis": {"title": {"text": CHART_TITLES.get(x, x), "font": {"size": 12}}},
+        "xaxis": {"title": {"text": x_title, "font": {"size": 12}}},
         "yaxis": {"type": "log" if log else "linear"},
     }
     # Streamlit raises PlotlyEmptyDataError for a figure without traces.

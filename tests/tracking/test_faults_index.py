@@ -13,6 +13,7 @@ import pytest
 from core.config import RunConfig
 from core.errors import UserError
 from core.lab import Lab
+from core.metrics import CURVES
 from core.run.directory import RunDirectory
 from core.scheduler.executors import EXECUTORS
 from core.tracking import queries
@@ -76,7 +77,7 @@ def grow(run, seq, event):
 def visible_text(lab, runs=("a", "b")):
     """All that pages read of some runs, as text."""
     results = lab.runs()
-    curves = lab.curves(runs, queries.CURVE_METRICS[:4])
+    curves = lab.curves(runs, list(CURVES)[:4])
     frames = [results[results["name"].isin(runs)], pd.DataFrame(lab.states(runs))]
     frames += [lab.answers(runs), *curves.values()]
     return "\n".join(frame.reset_index(drop=True).to_csv() for frame in frames)

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core.config import RunConfig, base_type, is_relevant
+from core.config import CONDITIONS, RunConfig, base_type, is_relevant
+from core.metrics import AXES
 from core.run.directory import RunDirectory, list_runs
 from core.run.events import EventWriter
 from core.tracking import queries
@@ -129,6 +130,21 @@ def test_every_setting_is_a_column_and_empty_if_ineffective(lab, config):
         if value is not None and base_type(field) is not tuple:
             assert isinstance(row[name], (base_type(field), np.generic)), name
     assert row["name"] == config.name
+
+
+def test_results_use_the_conditions_of_the_settings(lab, monkeypatch):
+    configs = [LORA, FULL, RunConfig(name="default"), RunConfig(name="other", method="full")]
+    for config in configs:
+        lab.run(config)
+    lab.ingest()
+    conditions = [CONDITIONS["lora"], lambda values: values.get("batch_size") == 4]
+    for condition in conditions:
+        monkeypatch.setitem(CONDITIONS, "lora", condition)
+        results = queries.results(lab.db).set_index("name")
+        for config in configs:
+            for name in ("lora_rank", "lora_targets"):
+                expected = is_relevant(name, config.model_dump())
+                assert pd.notna(results.loc[config.name, name]) == expected, (config.name, name)
 
 
 def test_loss_before_training_does_not_count_as_a_result(lab):
@@ -288,7 +304,7 @@ def test_smoothing_is_a_trailing_mean(lab, noisy_run):
 
 def test_a_curve_runs_along_any_axis(lab, noisy_run):
     scale = {"step": 1, "epoch": 1 / 100, "tokens": 64, "seconds": 1 / 2}
-    assert scale.keys() == set(queries.X_AXES)
+    assert scale.keys() == AXES.keys()
     for x, factor in scale.items():
         points = queries.curves(lab.db, ["lora"], ["loss"], x=x, buckets=1)["loss"]
         assert points["x"].tolist() == pytest.approx([418 * factor, 801 * factor])

@@ -1,4 +1,4 @@
-"""Figures: which lines, in which colours, on which axes; text from runs never turns into markup."""
+"""Figures: which lines, in which colors, on which axes; text from runs never turns into markup."""
 
 import inspect
 import json
@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 import pytest
 from plotly import tools
 
+from core.metrics import CURVES
 from core.views import charts
 
 RUNS = ["b", "<b>x</b>"]
@@ -37,8 +38,8 @@ def test_each_run_has_a_line_in_order() -> None:
     figure = validated(charts.step_curves(curve(), None, RUNS, "loss", "step", log=False))
     assert [list(line.x) for line in figure.data] == [[1, 2, 3]] * 2
     assert [list(line.y) for line in figure.data] == [[1, 2, 3]] * 2
-    assert figure.layout.title.text == charts.CHART_TITLES["loss"]
-    assert figure.layout.xaxis.title.text == "step"
+    assert figure.layout.title.text == CURVES["loss"].title
+    assert figure.layout.xaxis.title.text == "Step"
     assert figure.layout.showlegend
 
 

@@ -1,0 +1,84 @@
+"""A metric is one line of core/metrics.py: tables, queries, charts, results table and filter derive from it."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from core.metrics import AXES, CURVES, METRICS, RESULTS
+from core.tracking.schema import EVENT_TABLES, SCHEMA_VERSION
+
+ROOT = Path(__file__).parent.parent
+NEW_LINE = '    Metric("entropy", "Entropy", "Mean entropy.", "step", unit="nats", format="%.2f", result="last(step.entropy)", chart=True),\n'
+NEW_METRIC_TEST = """
+from core.tracking import schema
+from core.views.tables import records
+from pages import results_columns
+from pages.ui import runtime
+
+def test_new_metric_is_everywhere(write_run, open_page, line):
+    run = write_run("one")
+    for step in (7, 8):
+        run.append("step", step=step, epoch=1.0, tokens=9, seconds=1.0, entropy=step / 4)
+    write_run("two")
+    page = open_page("live", run="one")
+    lab = runtime.lab()
+    assert schema.EVENT_TABLES["step"]["entropy"] == "DOUBLE"
+    assert schema.SCHEMA_VERSION != OLD_SCHEMA_VERSION
+    assert lab.curves(["one"], ["entropy"])["entropy"]["y"].dropna().tolist() == [1.75, 2.0]
+    assert line(page.figure("Entropy (nats)"))[-2:] == [(7, 1.75), (8, 2.0)]
+    assert [row["entropy"] for row in records(lab.runs()) if row["name"] == "one"] == [2.0]
+
+    page.go("results").choose("Columns", ["name", "entropy"])
+    table = page.dataframe[0].value
+    assert [*table] == ["name", "entropy"]
+    config = results_columns.column("entropy", table["entropy"])
+    assert (config["label"], config["help"]) == ("Entropy (nats)", "Mean entropy.")
+    assert config["type_config"]["format"] == "%.2f"
+    for query, names in {"entropy (nats) > 1.9": ["one"], "entropy>2": [], "entropy=none": ["two"]}.items():
+        page.choose("Filter", query)
+        assert page.dataframe[0].value["name"].tolist() == names, query
+"""
+
+
+@pytest.fixture
+def project_with_new_metric(tmp_path: Path) -> Path:
+    """A copy of the project with one more line in METRICS."""
+    for folder in ("core", "pages", ".streamlit"):
+        ignored = shutil.ignore_patterns("__pycache__", "assets")
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
+    shutil.copy(ROOT / "app.py", tmp_path)
+    (tmp_path / "tests" / "pages").mkdir(parents=True)
+    shutil.copy(ROOT / "tests" / "pages" / "conftest.py", tmp_path / "tests" / "pages")
+    metrics = tmp_path / "core" / "metrics.py"
+    text = metrics.read_text()
+    assert text.count("\nMETRICS = (\n") == 1
+    metrics.write_text(text.replace("\nMETRICS = (\n", f"\nMETRICS = (\n{NEW_LINE}"))
+    return tmp_path
+
+
+def test_one_line_adds_a_metric_everywhere(project_with_new_metric: Path) -> None:
+    folder = project_with_new_metric
+    test = NEW_METRIC_TEST.replace("OLD_SCHEMA_VERSION", str(SCHEMA_VERSION))
+    (folder / "tests" / "pages" / "test_new_metric.py").write_text(test)
+    command = [sys.executable, "-m", "pytest", "-q", "--import-mode=importlib", "tests/pages"]
+    env = {**os.environ, "PYTHONPATH": str(folder)}
+    result = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+    assert "1 passed" in result.stdout, result.stdout + result.stderr
+
+
+def test_sources_of_results_are_columns_of_the_tables() -> None:
+    for name, metric in RESULTS.items():
+        sources = re.findall(r"(\w+)\.(\w+)", str(metric.result))
+        assert sources, name
+        for table, field in sources:
+            assert field in EVENT_TABLES[table], name
+
+
+def test_metric_names_are_unique() -> None:
+    assert len({metric.name for metric in METRICS}) == len(METRICS)
+    assert not AXES.keys() & CURVES.keys()
