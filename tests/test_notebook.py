@@ -15,7 +15,7 @@ from core.run.directory import RunDirectory
 
 ROOT = Path(__file__).parents[1]
 WAIT = """
-import sys
+import sys, time
 from core import Lab, RunConfig
 lab = Lab(sys.argv[1])
 name = lab.launch(RunConfig.model_validate_json(sys.argv[2]))
@@ -23,7 +23,11 @@ print(name, flush=True)
 try:
     lab.wait(name)
 except KeyboardInterrupt:
-    print(lab.states([name])[0]["status"], flush=True)
+    step = lab.states([name])[0]["step"]
+    while lab.states([name])[0]["step"] <= step:
+        time.sleep(0.1)
+    print("still training", flush=True)
+lab.stop(name)
 print(lab.wait(name, progress=False)["status"], flush=True)
 lab.close()
 """
@@ -67,13 +71,15 @@ def test_importing_a_submodule_does_not_import_the_lab(tmp_path):
 
 
 def test_interrupting_wait_leaves_the_run_in_progress(runs_dir, settings, child, wait):
-    process = child(WAIT, runs_dir, settings(name="a", epochs=60).model_dump_json())
+    process = child(
+        WAIT, runs_dir, settings(name="a", epochs=5000, eval_every=5000).model_dump_json()
+    )
     run = RunDirectory(runs_dir / process.stdout.readline().strip())
     wait(lambda: any(event["status"] == "running" for event in run.statuses()))
     wait(lambda: run.events("step"))
     process.send_signal(signal.SIGINT)
-    assert process.stdout.readline() == "running\n"
-    assert process.stdout.readline() == "finished\n"
+    assert process.stdout.readline() == "still training\n"
+    assert process.stdout.readline() == "stopped\n"
     assert process.wait(60) == 0
 
 
