@@ -40,7 +40,7 @@ pages = {
 access.admit([page.url_path for group in pages.values() for page in group])
 page = st.navigation(pages)
 with st.spinner("Starting: reading the index of runs"):
-    from pages.ui import runtime  # seconds at the first visit, so only once the frame stands
+    from pages.ui import runtime  # takes seconds on the first visit, so draw the frame first
 
     runtime.mark_frame_drawn()
     runtime.lab()

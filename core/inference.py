@@ -1,7 +1,7 @@
-"""Answers of trained runs and base models to a prompt of one's own, token by token.
+"""Answers of trained runs and base models to any prompt, token by token.
 
-Keeps the models used last in memory until their weights change. A run answers from its published
-weights, or from its newest checkpoint while it has none.
+Recently used models stay in memory until their weights change. A run answers from its published weights, or from its
+newest checkpoint if it has none yet.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ BASE_PREFIX = "base:"
 
 @dataclass(frozen=True)
 class StreamedAnswer:
-    """An answer so far. `prompt_cut`: the prompt was longer than the context and lost its beginning."""
+    """An answer so far. `prompt_cut`: the prompt was longer than the context, so its beginning was cut off."""
 
     text: str
     tokens: int
@@ -35,11 +35,11 @@ class StreamedAnswer:
 
 
 class Answerer:
-    """Loads models when first asked and keeps a few.
+    """A cache of models, each loaded on first use.
 
     Args:
-        runs_dir: where the runs are.
-        max_models: most models in memory.
+        runs_dir: the folder of the run directories.
+        max_models: maximum number of models in memory.
     """
 
     def __init__(self, runs_dir: Path, max_models: int = 5) -> None:
@@ -51,25 +51,24 @@ class Answerer:
     def answer(
         self, model_name: str, instruction: str, input: str, sampling: Sampling, raw: bool = False
     ) -> Iterator[StreamedAnswer]:
-        """The answer of a run, or of `base:NAME`, growing token by token; at least one item.
+        """Yield the answer of a run, or of `base:NAME`, as it grows token by token. Yields at least once.
 
         Args:
-            raw: feed the instruction as it stands, without the template.
+            raw: feed the instruction without the template.
 
         Raises:
-            UserError: there is no such run or model, or it has no weights yet. At once, not at the
-                first item.
+            UserError: there is no such run or model, or it has no weights yet. Raised at once, not with the first item.
         """
         model = self.model(model_name)
         prompt = encode(instruction if raw else format_prompt(instruction, input)) or [END_OF_TEXT]
         return _answer(model, prompt, sampling)
 
     def model(self, model_name: str) -> GPT2:
-        """The model of a run or base, loaded once and again when its weights change. Raises UserError."""
+        """Return the model of a run or base, reloaded when its weights change. Raises UserError."""
         with self._lock:
-            modified_at = self._written(model_name)
+            modified_at = self._modified_at(model_name)
             if model_name not in self._models or self._models[model_name][0] != modified_at:
-                self._models.pop(model_name, None)  # two of a kind may not fit
+                self._models.pop(model_name, None)  # memory may not suffice for both versions
                 self._models[model_name] = modified_at, self._load(model_name)
             self._models.move_to_end(model_name)
             while len(self._models) > self._max_models:
@@ -77,15 +76,15 @@ class Answerer:
             return self._models[model_name][1]
 
     def fingerprint(self, model_name: str) -> str:
-        """SHA-256 of the base weights under a run or base, its adapters left out. Raises UserError."""
+        """Return the SHA-256 of the base weights of a run or base, without adapters. Raises UserError."""
         base = model_name if model_name.startswith(BASE_PREFIX) else self.base_of(model_name)
-        key = base, self._written(base)
+        key = base, self._modified_at(base)
         if key not in self._fingerprints:
             self._fingerprints[key] = pretrained.fingerprint(self.model(base))
         return self._fingerprints[key]
 
     def base_of(self, run: str) -> str:
-        """The base model that a run started from, as `base:NAME`. Raises UserError."""
+        """Return the base model of a run as `base:NAME`. Raises UserError if there is no such run."""
         return BASE_PREFIX + RunDirectory.find(self._runs_dir, run).config().base_model
 
     def _load(self, model_name: str) -> GPT2:
@@ -99,8 +98,8 @@ class Answerer:
             raise UserError(message)
         return model
 
-    def _written(self, model_name: str) -> float:
-        """When the weights were written last. Raises UserError where there is no such run."""
+    def _modified_at(self, model_name: str) -> float:
+        """Return the modification time of the weights; 0 for a base known by name. Raises UserError if there is no such run."""
         if model_name.startswith(BASE_PREFIX):
             paths = [Path(model_name.removeprefix(BASE_PREFIX)) / "model.safetensors"]
         else:
@@ -109,7 +108,7 @@ class Answerer:
             paths = [p for f in folders for p in run.path.glob(f"{f}/{resumption.MANIFEST}")]
         modified_at = 0.0
         for path in paths:
-            with contextlib.suppress(OSError):  # a base known by name, a checkpoint just replaced
+            with contextlib.suppress(OSError):  # a base known by name, a replaced checkpoint
                 modified_at = max(modified_at, path.stat().st_mtime)
         return modified_at
 
@@ -120,6 +119,6 @@ def _answer(model: GPT2, prompt: list[int], sampling: Sampling) -> Iterator[Stre
     ids: list[int] = []
     for token in generation.stream(model, fitted, sampling, END_OF_TEXT):
         ids.append(token)
-        # A letter may take several tokens: what there is of it is not shown before it is whole.
+        # A character may take several tokens; it is not shown until it is complete.
         yield StreamedAnswer(decode(ids).removesuffix("\ufffd"), len(ids), cut)
     yield StreamedAnswer(decode(ids), len(ids), cut)

@@ -1,7 +1,7 @@
-"""The laboratory: one object for everything that pages and commands do with runs.
+"""The Lab: the entry point for pages, commands and notebooks.
 
-A dashboard's lab holds the index, keeps it up with the run directories from one thread and drives the
-queue from another. Commands that only read or signal need no lab of their own.
+Owns the index and two background threads: one syncs the index with the run directories, one drives the queue.
+Commands that only read, or that send a signal to one run, do not open a Lab.
 """
 
 import atexit
@@ -9,9 +9,10 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import duckdb
 import pandas as pd
@@ -20,8 +21,10 @@ from core import allowed_paths
 from core.config import RunConfig
 from core.errors import ConfigError, UserError
 from core.run.directory import ENDED_STATUSES, RunDirectory, list_runs
+from core.run.names import next_name
 from core.scheduler import preferences
 from core.scheduler.executors import EXECUTORS
+from core.scheduler.preferences import Preferences
 from core.scheduler.processes import kill_trainer
 from core.scheduler.queue import CLOSE_TIMEOUT_S as QUEUE_CLOSE_TIMEOUT_S
 from core.scheduler.queue import Queue, read_order
@@ -30,55 +33,87 @@ from core.tracking.index import INDEX_FILE, Index, IndexHeldError, is_held
 from core.tracking.sync import Sync, is_broken, mark_dead_runs, sources
 from core.training import resumption
 
+if TYPE_CHECKING:  # these import torch and scipy, which take seconds
+    from core.data.inspection import InspectedDataset
+    from core.inference import Answerer, StreamedAnswer
+    from core.planning.measurement import Cost
+    from core.planning.preflight import Plan
+
 Result = TypeVar("Result")
 Curves = dict[str, pd.DataFrame]
 
 SYNC_INTERVAL_S = 1.0
 """Pages refresh once a second; syncing more often would not show anything new."""
 ENQUEUE_GRACE_S = 10.0
-"""Seconds for which a run may be `queued` without being in the queue."""
+"""A run created by a command may be `queued` for this long before it appears in the queue."""
 STOP_TIMEOUT_S = 30.0
-"""Seconds after a request to stop from which on a second one kills."""
+"""A second stop request this long after the first kills the trainer."""
 CLOSE_TIMEOUT_S = 2.0
-"""Seconds to wait for a command that is just reading the index."""
+"""How long to wait for a command that is reading the index."""
 
 
 class Lab:
-    """An open laboratory. Close it, or the next one can only read.
+    """All runs of a folder. A context manager: `close` stops the current trainer and releases the index.
+
+    One Lab at a time can change a folder. A second one, in another process, is read-only.
 
     Args:
-        runs_dir: holds the run directories, the index and the queue.
-        executor: `process` or `thread`.
+        runs_dir: the folder of the run directories, the index and the queue; created if missing.
+        executor: `process` trains each run in a process of its own, `thread` in a thread of this process.
+
+    Raises:
+        UserError: the folder does not exist and cannot be created, or the executor is unknown.
     """
 
-    def __init__(self, runs_dir: Path, executor: str = "process") -> None:
-        self.runs_dir = runs_dir
+    def __init__(self, runs_dir: Path | str, executor: str = "process") -> None:
+        if executor not in EXECUTORS:
+            raise UserError(f"executor = {executor!r}: it should be {' or '.join(EXECUTORS)}")
+        self.runs_dir = Path(runs_dir)
         self.driver_pid: int | None = None
-        """The process whose dashboard drives these runs, where that is another."""
+        """The process whose Lab drives the queue, if it is another one."""
         self.read_only: str | None = None
-        """Why this one only reads, where it does."""
+        """Why this Lab cannot change runs, if it cannot."""
         self.index = self._open_index()
         self.fault: str | None = None
-        """Why the index is behind the directories, if it is."""
+        """Why the index is behind the run directories, if it is."""
         self.synced_at = 0
-        """When it was last brought up with them, ns of the monotonic clock: until the next time, queries give the same."""
+        """Monotonic time of the last sync, in nanoseconds; used as a cache key."""
         self._closing = threading.Event()
         self._syncing, self._editing = threading.Lock(), threading.Lock()
         self._sync: Sync | None = None
+        self._answerer: Answerer | None = None
+        self._answerer_lock = threading.Lock()
+        self._measurements: dict[str, Future[Cost]] = {}
         self.refresh()
         self.queue: Queue | None = None
         if self.read_only is None:
-            self.queue = Queue(runs_dir, EXECUTORS[executor])
+            self.queue = Queue(self.runs_dir, EXECUTORS[executor])
             self._queue_orphans()
             self._resume_interrupted()
         self._thread = threading.Thread(target=self._sync_loop, name="sync", daemon=True)
         self._thread.start()
         atexit.register(self.close)  # a daemon thread that dies inside DuckDB aborts the process
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Lab({str(self.runs_dir)!r})"
+
     @property
     def db(self) -> duckdb.DuckDBPyConnection:
         """This thread's connection, for `core.tracking.queries`."""
         return self.index.cursor()
+
+    @property
+    def index_notice(self) -> str | None:
+        """Why the index is behind the run directories or was rebuilt, if either is the case."""
+        return self.fault or self.index.rebuilt
+
+    # Reading
 
     def runs(self) -> pd.DataFrame:
         """Return all runs with their settings and results; see `queries.results`."""
@@ -128,37 +163,227 @@ class Lab:
         """Return the mean number of tokens in a judge's replies; None if there are none."""
         return self._read(verdict_queries.reply_tokens, judge)
 
+    def scores_by_run(self) -> dict[str, dict[str, Any]]:
+        """Return the score of each run by each judge; see `core.judging.scores.by_run`."""
+        from core.judging import scores  # imports scipy
+
+        return scores.by_run(self.scores())
+
+    def config(self, name: str) -> RunConfig:
+        """Return the settings of a run. Raises UserError if it does not exist or its file is damaged."""
+        return RunDirectory.find(self.runs_dir, name).config()
+
     def log(self, name: str) -> str:
         """Return the end of a run's log. Raises UserError if there is no such run."""
         return RunDirectory.find(self.runs_dir, name).log_tail()
 
+    def seconds_since_stop_request(self, name: str) -> float | None:
+        """Return how long ago a run was asked to stop; None if it was not."""
+        return RunDirectory(self.runs_dir / name).seconds_since_stop_request()
+
+    def checkpoint_step(self, name: str) -> int | None:
+        """Return the step of a run's newest checkpoint; None if it has none."""
+        return RunDirectory(self.runs_dir / name).checkpoint_step()
+
+    # Planning
+
+    def check(self, values: Mapping[str, Any]) -> "tuple[RunConfig | None, Plan]":
+        """Parse untrusted settings and plan the run.
+
+        If the settings are invalid, the config is None and the plan only lists the problems.
+        """
+        from core.planning import preflight
+
+        try:
+            config = RunConfig.parse(values)
+        except ConfigError:
+            problems = allowed_paths.problems(values) or preflight.all_problems(values)
+            return None, preflight.Plan(problems)
+        return config, self.plan(config)
+
+    def plan(self, config: RunConfig) -> "Plan":
+        """Return what a run would do, and every problem for which it cannot be launched.
+
+        Files outside the allowed folders are not read. A finished measurement of memory counts more than the estimate.
+        """
+        from core.planning import preflight
+
+        if outside := allowed_paths.problems(config.model_dump()):
+            return preflight.Plan(outside)
+        plan, measured = preflight.check(config), self.measurement(config)
+        if not plan.problems and measured and measured.done() and not measured.exception():
+            memory_mb = measured.result().memory_mb
+            plan.problems.extend(preflight.memory_problems(config, memory_mb))
+        return plan
+
+    def next_name(self, config: RunConfig) -> str:
+        """Return the name that a run with these settings would get now."""
+        return next_name(self.runs_dir, config)
+
+    def measure(self, config: RunConfig) -> "Future[Cost]":
+        """Start to measure the time and memory of a run in a separate process, unless that is in progress."""
+        from core.planning import measurement
+
+        _refuse_outside_paths(config)
+        started = self.measurement(config)
+        if started is None or started.done():
+            started = self._measurements[measurement.key(config)] = measurement.start(config)
+        return started
+
+    def measurement(self, config: RunConfig) -> "Future[Cost] | None":
+        """Return the newest measurement of settings with the same cost; None if there is none."""
+        from core.planning import measurement
+
+        return self._measurements.get(measurement.key(config))
+
+    # Data sets
+
+    def dataset(self, config: RunConfig) -> "InspectedDataset | None":
+        """Return the data set of a run as training would use it; None if it is not downloaded yet.
+
+        Raises UserError if it cannot be read, or is outside the allowed folders.
+        """
+        from core.data import hub, inspection
+
+        _refuse_outside_paths(config)
+        try:
+            return inspection.inspect(config)
+        except hub.NotDownloadedError:
+            return None
+
+    # Inference
+
+    def answerer(self) -> "Answerer":
+        """Return the models that answer prompts. They stay in memory between prompts."""
+        from core.inference import Answerer
+
+        with self._answerer_lock:
+            self._answerer = self._answerer or Answerer(self.runs_dir)
+            return self._answerer
+
+    def generate(
+        self, model: str, instruction: str, input: str = "", *, raw: bool = False, **sampling: Any
+    ) -> "Iterator[StreamedAnswer]":
+        """Yield the answer of a run, or of a base model (`base:NAME`), as it grows token by token.
+
+        Args:
+            raw: feed the instruction without the template.
+            sampling: `max_new_tokens`, `temperature`, `top_k` and `seed`; see `core.nn.generation.Sampling`.
+
+        Raises:
+            UserError: the model does not exist or has no weights. Raised at once, not with the first token.
+        """
+        from core.nn.generation import Sampling
+
+        settings = Sampling(**{"max_new_tokens": 128, **sampling})
+        return self.answerer().answer(model, instruction, input, settings, raw)
+
+    def base_of(self, run: str) -> str:
+        """Return the base model of a run as `base:NAME`. Raises UserError if there is no such run."""
+        return self.answerer().base_of(run)
+
+    def base_hash(self, model: str) -> str:
+        """Return the SHA-256 of the base weights of a run or base model. Raises UserError; see `generate`."""
+        return self.answerer().fingerprint(model)
+
+    # Queue
+
     def require_queue(self) -> Queue:
-        """The queue. Raises UserError where this one only reads."""
+        """Return the queue. Raises UserError if this Lab is read-only."""
         if self.queue is None:
             raise UserError(f"read only: {self.read_only}")
         return self.queue
 
     def waiting(self) -> list[str]:
-        """Runs in order, the one being trained first."""
+        """Return the running and queued runs in order, the running one first."""
         return read_order(self.runs_dir) if self.queue is None else self.queue.names()
 
+    def move(self, name: str, offset: int) -> None:
+        """Move a queued run by this many positions; a negative offset makes it start earlier."""
+        self.require_queue().move(name, offset)
+
+    def preferences(self) -> Preferences:
+        """Return what the user has chosen for this folder."""
+        return preferences.load(self.runs_dir)
+
+    def save_preferences(self, values: Preferences) -> None:
+        """Store what the user has chosen for this folder. Raises UserError if this Lab is read-only."""
+        self.require_queue()
+        preferences.save(self.runs_dir, values)
+
     def driver_has_ended(self) -> bool:
-        """Whether the dashboard that drove the runs has ended."""
+        """Whether the process that drove the queue has exited."""
         return self.driver_pid is not None and not is_held(self.runs_dir / INDEX_FILE)
 
+    # Runs
+
     def launch(self, config: RunConfig) -> str:
-        """Create a run and queue it; its name. Raises UserError, also for paths out of the allowed folders."""
+        """Create a run, queue it and return its name.
+
+        Raises UserError if a path is outside the allowed folders, or this Lab is read-only.
+        """
         queue = self.require_queue()
-        if outside := allowed_paths.problems(config.model_dump()):
-            raise ConfigError(outside)
+        _refuse_outside_paths(config)
         run = RunDirectory.create(self.runs_dir, config)
         queue.add(run.name)
         self.refresh()
         return run.name
 
-    def config(self, name: str) -> RunConfig:
-        """The settings of a run. Raises UserError."""
-        return RunDirectory.find(self.runs_dir, name).config()
+    def wait(self, name: str, progress: bool = True) -> pd.Series:
+        """Wait until a run has ended and return its row of `runs()`. Ctrl-C stops the wait, not the run.
+
+        Args:
+            progress: show a progress bar on standard error.
+
+        Raises:
+            UserError: the run failed, was deleted or does not exist.
+        """
+        from rich.console import Console
+
+        from core.run.progress import follow
+
+        run = RunDirectory.find(self.runs_dir, name)
+        self.refresh()
+        follow(run, 0, lambda: self._is_active(name), Console(stderr=True, quiet=not progress))
+        runs = self.runs().set_index("name", drop=False)
+        if name not in runs.index:
+            raise UserError(f"{name} was deleted")
+        row = cast(pd.Series, runs.loc[name])
+        if row["status"] == "failed":
+            raise UserError(f"{name} failed: {row['reason']}")
+        return row
+
+    def stop(self, name: str) -> None:
+        """Stop a run; see `core.lab.stop`. Raises UserError."""
+        queue = self.require_queue()
+        stop(RunDirectory.find(self.runs_dir, name))
+        queue.remove(name)
+
+    def resume(self, name: str, restart: bool = False) -> None:
+        """Re-queue an unfinished run, to resume from its newest checkpoint.
+
+        Args:
+            restart: train from step 0 with the current settings; see `requeue`.
+        """
+        queue = self.require_queue()
+        requeue(RunDirectory.find(self.runs_dir, name), restart)
+        queue.add(name)
+
+    def delete(self, name: str) -> None:
+        """Delete a run with its weights, events and answers. Raises UserError while it is trained."""
+        queue = self.require_queue()
+        RunDirectory.find(self.runs_dir, name).delete()
+        queue.remove(name)
+
+    def edit(self, name: str, **values: Any) -> None:
+        """Change the notes or tags of a run; other settings of a run cannot change."""
+        assert values.keys() <= {"notes", "tags"}
+        self.require_queue()
+        run = RunDirectory.find(self.runs_dir, name)
+        with self._editing:
+            run.write_config(run.config().changed(**values))
+
+    # The index and the threads
 
     def refresh(self) -> None:
         """Sync the index with the run directories now."""
@@ -196,41 +421,11 @@ class Lab:
         self._sync.run(sources(self.runs_dir))
         self.fault = self._sync.fault
 
-    def stop(self, name: str) -> None:
-        """Ask a run to checkpoint and stop, or take it off the queue; asked again after a while, kill it."""
-        queue = self.require_queue()
-        stop(RunDirectory.find(self.runs_dir, name))
-        queue.remove(name)
-
-    def resume(self, name: str, restart: bool = False) -> None:
-        """Re-queue an unfinished run, to resume from its newest checkpoint.
-
-        Args:
-            restart: train from step 0 with the current settings; see `requeue`.
-        """
-        queue = self.require_queue()
-        requeue(RunDirectory.find(self.runs_dir, name), restart)
-        queue.add(name)
-
-    def delete(self, name: str) -> None:
-        """Remove a run and everything it made."""
-        queue = self.require_queue()
-        RunDirectory.find(self.runs_dir, name).delete()
-        queue.remove(name)
-
-    def edit(self, name: str, **values: Any) -> None:
-        """Change a run's notes or tags; nothing else of a run can change."""
-        assert values.keys() <= {"notes", "tags"}
-        self.require_queue()
-        run = RunDirectory.find(self.runs_dir, name)
-        with self._editing:
-            run.write_config(run.config().changed(**values))
-
     def close(self, timeout: float = QUEUE_CLOSE_TIMEOUT_S) -> None:
-        """End the current run as `interrupted`, write everything out and let go of the index.
+        """Stop the current trainer, whose run becomes `interrupted`, and release the index.
 
         Args:
-            timeout: seconds that its trainer gets to checkpoint; see `Queue.close`.
+            timeout: seconds for the trainer to write a checkpoint; see `Queue.close`.
         """
         if self._closing.is_set():
             return
@@ -243,9 +438,9 @@ class Lab:
         atexit.unregister(self.close)
 
     def _open_index(self) -> Index:
-        """The index, or one in memory where it is another's or the folder cannot be written to.
+        """Open the index, or one in memory if another process holds it or the folder cannot be written to.
 
-        Raises UserError where there is nothing to read either.
+        Raises UserError if the folder does not exist and cannot be created.
         """
         try:
             return Index(self.runs_dir / INDEX_FILE, CLOSE_TIMEOUT_S)
@@ -265,10 +460,13 @@ class Lab:
                 with contextlib.suppress(OSError, UserError, duckdb.Error):  # retried next time
                     mark_dead_runs(self.runs_dir, self.index)
 
-    def _queue_orphans(self) -> None:
-        """Queue runs that are `queued` and in no queue: their dashboard was killed between the two.
+    def _is_active(self, name: str) -> bool:
+        return any(run["status"] not in ENDED_STATUSES for run in self.states([name]))
 
-        A fresh one may be about to be trained by a command.
+    def _queue_orphans(self) -> None:
+        """Re-queue runs whose dashboard died after creating them but before queueing them.
+
+        A run created a moment ago is skipped, because a command may be about to train it.
         """
         queue, cutoff = self.require_queue(), time.time() - ENQUEUE_GRACE_S
         untouched = [run.name for run in list_runs(self.runs_dir) if run.is_untouched()]
@@ -278,22 +476,23 @@ class Lab:
                     queue.add(name)
 
     def _resume_interrupted(self) -> None:
-        """Queue again what an earlier end interrupted, where that is wished for."""
+        """Re-queue the runs that the last exit interrupted, if the user has chosen that."""
         if not preferences.load(self.runs_dir).resume_interrupted:
             return
         mark_dead_runs(self.runs_dir, self.index)
         self.refresh()
         queue = self.require_queue()
         for name in reversed(self._read(_latest, "interrupted")):
-            with contextlib.suppress(UserError):  # deleted meanwhile, or the disk is full
+            with contextlib.suppress(UserError):  # deleted in the meantime, or the disk is full
                 self.resume(name)
                 queue.move(name, -len(queue.names()))
 
 
 def stop(run: RunDirectory) -> None:
-    """Ask a run to stop; one that nobody has started stops at once.
+    """Stop a run.
 
-    One that was asked KILL_AFTER seconds ago and still trains is killed. Raises UserError if it has ended.
+    A queued run is withdrawn; a running one checkpoints and stops; one that ignores the request for STOP_TIMEOUT_S is
+    killed on the second call. Raises UserError if the run has ended.
     """
     if (status := run.status()) in ENDED_STATUSES:
         raise UserError(f"{run.name} is not running: it is {status}")
@@ -336,6 +535,12 @@ def requeue(run: RunDirectory, restart: bool = False) -> None:
             run.append("status", status="queued", reason=f"{action} after it was {status}")
 
 
+def _refuse_outside_paths(config: RunConfig) -> None:
+    """Raise ConfigError if a path of a config is outside the folders that may be read."""
+    if outside := allowed_paths.problems(config.model_dump()):
+        raise ConfigError(outside)
+
+
 def _check_launch(config: RunConfig) -> None:
     """Raise ConfigError with every problem for which a launch would be refused."""
     from core.planning import preflight  # imports PyTorch, which takes seconds
@@ -345,7 +550,7 @@ def _check_launch(config: RunConfig) -> None:
 
 
 def _latest(db: duckdb.DuckDBPyConnection, status: str, cutoff: float = math.inf) -> list[str]:
-    """Runs in that status since a time before, in the order in which they were queued first."""
+    """Return the runs that got this status before a time, in the order in which they were first queued."""
     query = """
         select run from status group by run having arg_max(status, seq) = ? and max(time) < ? order by min(time), run
     """

@@ -1,4 +1,4 @@
-"""Answers side by side: those stored from the test set, or live ones to a prompt of one's own."""
+"""Compare answers side by side: stored answers to the test set, or live answers to any prompt."""
 
 import streamlit as st
 
@@ -14,6 +14,6 @@ view = st.segmented_control(
     help="Stored: what each run answered to its test set. Live: ask the models now.",
 )
 if view == "Live":
-    show_live(lab, runtime.answerer())
+    show_live(lab)
 else:
     show_stored(lab)

@@ -1,18 +1,14 @@
-"""The two ways to compare: stored answers found by their prompt, and live answers streamed side by side."""
+"""The two views of Compare: stored answers to a test prompt, and live answers streamed side by side."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import streamlit as st
 
-from core.errors import UserError
-from core.inference import Answerer, StreamedAnswer
 from core.lab import Lab
-from core.nn.generation import Sampling
-from core.tracking import queries
 from core.views import report
 from core.views.search import differing_words, search
 from core.views.tables import records
+from pages.ui.errors import show_errors
 from pages.ui.selection import show_cut
 from pages.ui.text import escape_markdown, show_text, show_words
 
@@ -20,8 +16,8 @@ EXAMPLE_KEY = ["item", "instruction", "input", "reference"]
 
 
 def show_stored(lab: Lab) -> None:
-    """Pick runs, find a test prompt, read the answers beside the reference."""
-    results = queries.results(lab.db)
+    """Select runs, find a test prompt, and show the answers next to the reference."""
+    results = lab.runs()
     answered = results[results["exact"].notna()]
     if answered.empty:
         st.info("No run has answered its test set yet. A run does so at its end.")
@@ -30,7 +26,7 @@ def show_stored(lab: Lab) -> None:
     names = _pick(
         "stored_runs", answered_names, report.tested_alike(answered)[:3], 6, "have no answers yet"
     )
-    table = queries.answers(lab.db, names)
+    table = lab.answers(names)
     if table.empty:
         st.info("Choose at least one run.")
         return
@@ -72,9 +68,9 @@ def show_stored(lab: Lab) -> None:
     st.caption("Words that are not in the reference are marked.")
 
 
-def show_live(lab: Lab, answerer: Answerer) -> None:
-    """Ask runs and their base a question now."""
-    results = queries.results(lab.db)
+def show_live(lab: Lab) -> None:
+    """Send a prompt to runs and their base models."""
+    results = lab.runs()
     names = results.loc[results["step"] > 0, "name"].tolist()
     if not names:
         st.info("No run has weights yet. Launch one: the demo takes about a minute.")
@@ -98,40 +94,44 @@ def show_live(lab: Lab, answerer: Answerer) -> None:
     if not (chosen and instruction.strip()):
         st.info("Type an instruction." if chosen else "Choose at least one run.")
         return
-    sampling = Sampling(int(max_new_tokens), float(temperature), top_k and int(top_k), int(seed))
-    recorded = dict(zip(results["name"], results["base_hash"], strict=True))
-    try:
-        bases = dict.fromkeys(answerer.base_of(name) for name in chosen)
-    except UserError as error:
-        st.error(escape_markdown(str(error)))
-        return
-    hashes = {name: str(recorded[name]) for name in chosen}
-    _stream(answerer, [*bases, *chosen], hashes, instruction, input_text, sampling)
+    sampling = {
+        "max_new_tokens": int(max_new_tokens),
+        "temperature": float(temperature),
+        "top_k": top_k and int(top_k),
+        "seed": int(seed),
+    }
+    base_hashes = dict(zip(results["name"], results["base_hash"], strict=True))
+    with show_errors():
+        bases = dict.fromkeys(lab.base_of(name) for name in chosen)
+        hashes = {name: str(base_hashes[name]) for name in chosen}
+        _stream(lab, [*bases, *chosen], hashes, instruction, input_text, sampling)
 
 
 def _stream(
-    answerer: Answerer,
+    lab: Lab,
     models: list[str],
     hashes: dict[str, str],
     instruction: str,
     input_text: str,
-    sampling: Sampling,
+    sampling: dict[str, Any],
 ) -> None:
-    """Answers of all models at once, a token of each in turn. `hashes` are those that the runs recorded."""
+    """Stream the answers of all models in parallel, one token of each in turn.
+
+    Args:
+        hashes: the hash of the base weights that each run recorded.
+    """
     columns = st.columns(len(models), border=True)
     slots, streams = {}, {}
     for column, name in zip(columns, models, strict=True):
         with column:
             st.markdown(f"**{escape_markdown(name)}**")
             slots[name] = st.empty()
-            try:
-                streams[name] = answerer.answer(name, instruction, input_text, sampling)
-                _show_hash(name, answerer.fingerprint(name), hashes.get(name))
-            except UserError as error:
-                st.error(escape_markdown(str(error)))
+            with show_errors():
+                streams[name] = lab.generate(name, instruction, input_text, **sampling)
+                _show_hash(lab.base_hash(name), hashes.get(name))
     while streams:
         for name, pieces in list(streams.items()):
-            if (piece := _next(pieces)) is None:
+            if (piece := next(pieces, None)) is None:
                 del streams[name]
                 continue
             with slots[name].container():
@@ -140,8 +140,8 @@ def _stream(
                     st.caption("the prompt is longer than the context; its beginning was cut off")
 
 
-def _show_hash(name: str, current: str, recorded: str | None) -> None:
-    """Which base this is: its weights as they are now, and for a run as they were when it started."""
+def _show_hash(current: str, recorded: str | None) -> None:
+    """Show the hash of the base weights. For a run, it is the hash when it started, with a warning if that has changed."""
     if recorded is None:
         help = "SHA-256 of all weights of the base; runs from it report the same."
         st.caption(f"weights {current[:16]}", help=help)
@@ -149,10 +149,6 @@ def _show_hash(name: str, current: str, recorded: str | None) -> None:
         st.caption(f"on base {escape_markdown(recorded[:16])}")
         if recorded != current:
             st.warning(f"Its base has other weights by now: {current[:16]}")
-
-
-def _next(pieces: Iterator[StreamedAnswer]) -> StreamedAnswer | None:
-    return next(pieces, None)
 
 
 def _pick(
@@ -166,18 +162,18 @@ def _pick(
         unusable: Why a requested run may be missing from `available`; completes the sentence "These runs ...".
     """
     requested = st.session_state.get("compare")
-    matches = [n for n in (default if requested is None else requested) if n in available]
+    matches = [name for name in (default if requested is None else requested) if name in available]
     st.session_state[key] = matches[:limit] or (default if requested else [])
     names = st.multiselect(
-        "Runs", available, key=key, max_selections=limit, on_change=_keep, args=(key,)
+        "Runs", available, key=key, max_selections=limit, on_change=_remember_selection, args=(key,)
     )
     show_cut(len(names), len(matches))
-    if absent := [n for n in requested or () if n not in available]:
+    if absent := [name for name in requested or () if name not in available]:
         st.caption(f"Not shown: {escape_markdown(', '.join(absent))}. These runs {unusable}.")
     return names
 
 
-def _keep(key: str) -> None:
+def _remember_selection(key: str) -> None:
     st.session_state["compare"] = st.session_state[key]
 
 
@@ -187,10 +183,10 @@ def _step_through(prompts: list[dict[str, Any]], query: str) -> dict[str, Any]:
     The prompt is stored by its content, because its position changes with the selected runs.
     """
     ids = [tuple(prompt[k] for k in EXAMPLE_KEY) for prompt in prompts]
-    if st.session_state.get("found_for") != query:
-        st.session_state.update(found_for=query, prompt_in_view=None)
+    if st.session_state.get("searched_for") != query:
+        st.session_state.update(searched_for=query, prompt_in_view=None)
     in_view = st.session_state.get("prompt_in_view")
-    position = st.session_state["place"] = ids.index(in_view) if in_view in ids else 0
+    position = st.session_state["position"] = ids.index(in_view) if in_view in ids else 0
     last = len(ids) - 1
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.button(
@@ -199,7 +195,7 @@ def _step_through(prompts: list[dict[str, Any]], query: str) -> dict[str, Any]:
         st.selectbox(
             f"{len(ids)} test prompts, best match first",
             range(len(ids)),
-            key="place",
+            key="position",
             format_func=lambda i: f"{i + 1}. {prompts[i]['instruction']}",
             on_change=_view,
             args=(ids,),
@@ -213,5 +209,5 @@ def _step_through(prompts: list[dict[str, Any]], query: str) -> dict[str, Any]:
 def _view(ids: list[tuple[Any, ...]], position: int | None = None) -> None:
     """Select a prompt by its position in the list, or by that of the select box if None."""
     st.session_state["prompt_in_view"] = ids[
-        st.session_state["place"] if position is None else position
+        st.session_state["position"] if position is None else position
     ]

@@ -1,37 +1,32 @@
-"""Launch a run: start from a preset or an earlier run, change what you like, see what it will do."""
+"""Launch a run: start from a preset or an earlier run, change its settings, see the plan."""
 
 import sys
-from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from core import allowed_paths
 from core.config import RunConfig
-from core.errors import ConfigError, Problem, UserError
-from core.planning import measurement
+from core.errors import Problem
 from core.presets import PRESETS, preset
-from core.run.names import next_name
-from core.tracking import queries
 from core.views import charts
 from pages import launch_form
 from pages.ui import runtime
+from pages.ui.errors import show_errors, toast_errors
 from pages.ui.text import DASH, count, duration, escape_markdown, show_skipped
 
-if TYPE_CHECKING:
-    from core.planning import preflight
+if TYPE_CHECKING:  # these import PyTorch, which takes seconds
+    from core.planning.measurement import Cost
+    from core.planning.preflight import Plan
 
 CLONE_PREFIX = "clone of "
 FILLED_FROM = "filled_from"
 """Session key: the source that the form was last filled from."""
-MEASUREMENT_KEY = "measuring"
-"""In the session: the settings that are or were measured, and what comes of it."""
 
 lab = runtime.lab()
 
 
 def source_settings(source: str) -> dict[str, object]:
-    """The settings of a preset, or of a run to clone. Raises UserError where its settings are damaged."""
+    """Return the settings of a preset, or of a run to clone. Raises UserError if the run's settings are damaged."""
     if source in PRESETS:
         return preset(source).model_dump()
     parent = source.removeprefix(CLONE_PREFIX)
@@ -41,12 +36,10 @@ def source_settings(source: str) -> dict[str, object]:
 def apply_source() -> None:
     """Fill the form from the selected source. If the source is damaged, keep the form and the previous source."""
     source = st.session_state["source"]
-    try:
+    with toast_errors():
         launch_form.start_from(source_settings(source))
         st.session_state[FILLED_FROM] = source
-    except UserError as error:
-        st.error(escape_markdown(str(error)))
-        st.session_state["source"] = st.session_state[FILLED_FROM]
+    st.session_state["source"] = st.session_state[FILLED_FROM]
 
 
 def show_changes(changes: list[str]) -> None:
@@ -60,68 +53,48 @@ def show_changes(changes: list[str]) -> None:
 
 
 def launch(config: RunConfig) -> None:
-    """Queue the run and go and watch it."""
-    try:
+    """Queue the run and open it in Live."""
+    with show_errors():
         st.session_state["watch"] = [lab.launch(config)]
-    except UserError as error:
-        st.error(escape_markdown(str(error)))
-    else:
         st.switch_page("pages/live.py")
 
 
-def check_form(
-    settings: dict[str, object],
-) -> tuple["preflight.Plan", measurement.Cost | None, list[Problem]]:
-    """What a run of these settings would do, what it costs if that was measured, and all that is wrong."""
-    from core.planning import preflight
-
-    if outside := allowed_paths.problems(settings):  # what lies there is not even looked at
-        return preflight.Plan(), None, outside
-    try:
-        config = RunConfig.parse(settings)
-    except ConfigError:
-        return preflight.Plan(), None, preflight.all_problems(settings)
-    plan, cost = preflight.check(config), None
-    measured_key, future = st.session_state.get(MEASUREMENT_KEY, ("", None))
-    if not plan.problems and measured_key == measurement.key(config) and future.done():
-        if error := future.exception():
-            st.error(escape_markdown(str(error)))
-        else:
-            cost = future.result()
-            plan.problems.extend(preflight.memory_problems(config, cost.memory_mb))
-    return plan, cost, plan.problems
-
-
-def offer_measurement(config: RunConfig) -> None:
-    """A button that has time and memory measured, and word of it while it goes on."""
-    _, future = st.session_state.get(MEASUREMENT_KEY, ("", None))
-    going = future is not None and not future.done()
+def show_measurement(config: RunConfig) -> "Cost | None":
+    """Draw the button that measures time and memory, and return the result if there is one."""
+    future = lab.measurement(config)
+    is_running = future is not None and not future.done()
     pressed = st.button(
         "Measure time and memory",
         help="Takes a few steps in a process of its own; what is not yet downloaded is.",
         icon=":material/speed:",
-        disabled=going,
+        disabled=is_running,
         width="stretch",
     )
-    if pressed and not going:  # a second click may arrive before the button is grey
-        st.session_state[MEASUREMENT_KEY] = measurement.key(config), measurement.start(config)
+    if pressed and not is_running:  # a second click may arrive before the button is disabled
+        lab.measure(config)
         st.rerun()
-    if going:
-        wait_for_measurement(future)
+    if future is None:
+        return None
+    if is_running:
+        wait_for_measurement(config)
+        return None
+    if error := future.exception():
+        st.error(escape_markdown(str(error)))
+        return None
+    return future.result()
 
 
 @st.fragment(run_every=1.0)
-def wait_for_measurement(future: Future[measurement.Cost]) -> None:
-    """Draw the page anew once it is measured."""
+def wait_for_measurement(config: RunConfig) -> None:
+    """Rerun the page when the measurement is done."""
     st.caption("Measuring: a few steps, the longest batch first ...")
-    if future.done():
+    future = lab.measurement(config)
+    if future is None or future.done():
         runtime.rerun()
 
 
-def show_plan(
-    plan: "preflight.Plan", cost: measurement.Cost | None, problems: list[Problem]
-) -> None:
-    """The figures of the run to come."""
+def show_plan(plan: "Plan", cost: "Cost | None") -> None:
+    """Show the figures of a plan, and its problems."""
     st.markdown("**What it will do**")
     first, second = st.columns(2)
     first.metric("Steps", DASH if plan.steps is None else f"{plan.steps:,}")
@@ -155,16 +128,16 @@ def show_plan(
     show_skipped(plan.skipped_records)
     if plan.learning_rates:
         st.plotly_chart(charts.rate_schedule(plan.learning_rates), key="rates")
-    if problems:
+    if plan.problems:
         messages = [
             f"- **{RunConfig.model_fields[p.field].title}**: {escape_markdown(p.message)}"
-            for p in problems
+            for p in plan.problems
         ]
         st.error("To be mended:\n" + "\n".join(messages))
 
 
 st.title("Launch")
-runs = queries.results(lab.db)["name"].tolist()
+runs = lab.runs()["name"].tolist()
 if launch_form.DRAFT not in st.session_state:
     st.session_state["source"] = "demo"
     apply_source()
@@ -196,29 +169,33 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
     if st.button("Launch the demo", icon=":material/play_arrow:"):
         launch(preset("demo"))
 
-ready = "torch" in sys.modules
-plan, cost, problems = check_form(launch_form.settings(current)) if ready else (None, None, [])
-with st.container(horizontal=True, gap="medium"):  # the plan stands above where it is narrow
+settings = launch_form.settings(current)
+checked = lab.check(settings) if "torch" in sys.modules else None
+problems: list[Problem] = checked[1].problems if checked else []
+with st.container(horizontal=True, gap="medium"):  # on a narrow screen the plan is above the form
     side, main = st.container(width=300), st.container(width=620)
 with main:
     launch_form.show(current, problems)
 with side:
-    if st.button(
+    launch_pressed = st.button(
         "Launch",
         type="primary",
         icon=":material/rocket_launch:",
         disabled=bool(problems),
         width="stretch",
-    ):
-        launch(RunConfig.parse(launch_form.settings(current)))
+    )
     show_changes(changes)
-    if plan is None:  # a new server: the form need not wait for what tells what it will do
+    if checked is None:  # a new server: draw the form before loading PyTorch
         st.caption("Loading PyTorch, to work out what it will do ...")
-        import core.planning.preflight  # noqa: F401  takes seconds
-
-        runtime.rerun()
-    if not problems:
-        config = RunConfig.parse(launch_form.settings(current))
-        st.caption(f"It will be called **{escape_markdown(next_name(lab.runs_dir, config))}**.")
-        offer_measurement(config)
-    show_plan(plan, cost, problems)
+        checked = lab.check(settings)
+        if not launch_pressed:
+            runtime.rerun()
+    config, plan = checked
+    if config and not plan.problems:
+        if launch_pressed:
+            launch(config)
+        st.caption(f"It will be called **{escape_markdown(lab.next_name(config))}**.")
+        cost = show_measurement(config)
+    else:
+        cost = None
+    show_plan(plan, cost)

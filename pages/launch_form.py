@@ -1,6 +1,6 @@
-"""The form of a RunConfig, made from its fields: groups, widgets, conditions, and problems beside them.
+"""The form of a RunConfig, derived from its fields: groups, widgets, conditions, and problems next to their fields.
 
-The values live in a draft of our own, since Streamlit forgets a widget that is not shown.
+The values are stored in a draft in the session, because Streamlit forgets widgets that are not drawn.
 """
 
 from collections.abc import Mapping
@@ -20,10 +20,10 @@ from pages.ui.text import escape_markdown
 FIELDS = RunConfig.model_fields
 SUGGESTIONS = {"base_model": list(FAMILY), "dataset": ["primer", "alpaca"]}
 EXPONENT_FIELDS = ("lr", "min_lr")
-"""Of sizes that are read by their exponent."""
+"""Fields shown in scientific notation."""
 MULTILINE_FIELDS = ("notes", "sample_prompt")
 COLLAPSED_GROUPS = ("hardware", "cadence")
-"""Groups that most runs leave as they are."""
+"""Groups that most runs do not change."""
 DRAFT, GENERATION, SOURCE = "draft", "draft_generation", "draft_source"
 CHANGE_WIDTH = 60
 """Maximum length of a value in the list of changes, in characters."""
@@ -59,7 +59,7 @@ def is_edited(current: Mapping[str, Any]) -> bool:
 
 
 def values() -> dict[str, Any]:
-    """What the form says now, widgets included that this run of the script has yet to draw."""
+    """Return the current values of the form, including widgets that this rerun has not drawn yet."""
     draft = st.session_state[DRAFT]
     for name in FIELDS:
         if _key(name) in st.session_state:
@@ -68,7 +68,7 @@ def values() -> dict[str, Any]:
 
 
 def settings(current: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run is launched with: a field that has no effect is left out, so that none hidden is wrong."""
+    """Return the settings to launch with. Hidden fields have no effect, so they are left out and cannot be invalid."""
     return {
         name: value
         for name, value in current.items()
@@ -77,31 +77,31 @@ def settings(current: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def show(current: Mapping[str, Any], problems: list[Problem]) -> None:
-    """Draw every group; each problem stands under its field."""
+    """Draw every group, with each problem under its field."""
     for group, title in GROUPS.items():
         names = [
             name
             for name, field in FIELDS.items()
             if metadata(field)["group"] == group and is_relevant(name, current)
         ]
-        wrong = any(problem.field in names for problem in problems)
+        has_problem = any(problem.field in names for problem in problems)
         box: DeltaGenerator
         if group in COLLAPSED_GROUPS:
-            box = st.expander(title, expanded=wrong)
+            box = st.expander(title, expanded=has_problem)
         else:
             box = st.container(border=True)
             box.markdown(f"**{title}**")
         with box:
-            short = [name for name in names if name not in MULTILINE_FIELDS]
-            for start in range(0, len(short), 3):
-                _row(short[start : start + 3], current, problems)
+            short_fields = [name for name in names if name not in MULTILINE_FIELDS]
+            for start in range(0, len(short_fields), 3):
+                _row(short_fields[start : start + 3], current, problems)
             for name in names:
                 if name in MULTILINE_FIELDS:
                     _row([name], current, problems)
 
 
 def _row(names: list[str], current: Mapping[str, Any], problems: list[Problem]) -> None:
-    """Up to three fields, or a long one. A tick box lines up with its neighbours unless a problem makes one taller."""
+    """Draw up to three fields, or a long one. A checkbox aligns with its neighbors unless one of them shows a problem."""
     messages = [[p.message for p in problems if p.field == name] for name in names]
     columns = st.columns(
         1 if names[0] in MULTILINE_FIELDS else 3,
@@ -142,7 +142,7 @@ def _widget(name: str, field: FieldInfo, value: Any) -> None:
         number: Any = None if value is None else kind(value)
         step: Any = 1 if kind is int else _step(value)
         format = "%d" if kind is int else "%e" if name in EXPONENT_FIELDS else "%g"
-        if is_optional(field):  # Streamlit lets only a field be emptied that began empty
+        if is_optional(field):  # Streamlit only allows clearing an input whose default is None
             st.session_state.setdefault(key, number)
             number = None
         empty = "none" if is_optional(field) else ""
@@ -157,5 +157,5 @@ def _widget(name: str, field: FieldInfo, value: Any) -> None:
 
 
 def _step(value: float | None) -> float:
-    """A step of the stepper that suits the size of the value: 1e-5 for 5e-5, 0.1 for 0.85."""
+    """Return the increment of a number input, by the magnitude of its value: 1e-5 for 5e-5, 0.1 for 0.85."""
     return float(f"1e{f'{value:e}'.rpartition('e')[2]}") if value else 0.1

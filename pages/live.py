@@ -1,13 +1,12 @@
-"""Watch runs learn: losses, rates, speed, samples and the log, each second while one is going."""
+"""Watch runs train: losses, learning rate, speed, samples and the log, refreshed every second while a run is active."""
 
 import streamlit as st
 
 from core.metrics import AXES, CURVES
-from core.run.directory import RunDirectory
-from core.tracking import queries
 from core.views import charts
 from core.views.tables import records
 from pages.ui import runtime
+from pages.ui.errors import show_errors
 from pages.ui.selection import show_cut
 from pages.ui.status import show_run
 from pages.ui.text import escape_markdown, show_text
@@ -25,7 +24,7 @@ lab = runtime.lab()
 
 
 def default_choice(results: list[dict]) -> list[str]:
-    """The runs asked for by a link or another page, else the one that runs, else the newest."""
+    """Return the runs requested by a link or another page, else the active one, else the newest."""
     existing_names = [run["name"] for run in results]
     requested = st.session_state.pop("watch", None) or st.query_params.get_all("run")
     if unknown := [name for name in requested if name not in existing_names]:
@@ -40,8 +39,8 @@ def default_choice(results: list[dict]) -> list[str]:
 
 @st.cache_resource(max_entries=32, show_spinner=False)
 def states(synced_at: int, names: list[str]) -> list[dict]:
-    """How far the runs are, asked once for all who watch them until the index is looked after again."""
-    return queries.states(lab.db, names)
+    """Return the progress of runs. All sessions share one query per sync of the index."""
+    return lab.states(names)
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
@@ -50,20 +49,20 @@ def show_figures(
 ) -> tuple[list[dict], int]:
     """Draw six figures. Return the newest samples and the total number of samples.
 
-    Streamlit keeps both, and what was sent, for all who watch the same.
+    Streamlit caches the result and the messages to the browser for all sessions that show the same.
 
     Args:
-        shown: all that they depend on as one text; structures would be hashed piece by piece, slowly.
+        shown: everything the figures depend on, as one string: Streamlit hashes nested structures slowly.
     """
     names, x, log, window = _names, _x, _log, _window
-    evaluations = queries.evaluations(lab.db, names, x)
+    evaluations = lab.evaluations(names, x)
     figures = {
         f"evaluation-{i}": charts.loss_curves(evaluations, names, x, log, perplexity)
         for i, perplexity in enumerate((False, True))
     }
-    raw = queries.curves(lab.db, names, CHARTS, x)
+    raw = lab.curves(names, CHARTS, x=x)
     noisy = [metric for metric in CHARTS if metric != "lr"]
-    smooth = queries.curves(lab.db, names, noisy, x, window=window) if window > 1 else {}
+    smooth = lab.curves(names, noisy, x=x, window=window) if window > 1 else {}
     for metric in CHARTS:
         figures[metric] = charts.step_curves(
             raw[metric], smooth.get(metric), names, metric, x, log and metric != "lr"
@@ -71,7 +70,7 @@ def show_figures(
     columns = st.columns(2)
     for i, (key, figure) in enumerate(figures.items()):
         columns[i % 2].plotly_chart(figure, key=key)
-    samples = queries.samples(lab.db, names)
+    samples = lab.samples(names)
     return records(samples.head(SHOWN_SAMPLES)), len(samples)
 
 
@@ -89,7 +88,7 @@ def show_details(names: list[str], view: str, samples: list[dict], all_samples: 
             )
             show_text(sample["text"].strip())
     elif view == "Warnings":
-        warnings = queries.warnings(lab.db, names)
+        warnings = lab.warnings(names)
         if warnings.empty:
             st.caption("Nothing to warn of.")
         else:
@@ -97,11 +96,12 @@ def show_details(names: list[str], view: str, samples: list[dict], all_samples: 
     else:
         for name in names:
             st.caption(escape_markdown(name))
-            st.code(RunDirectory(lab.runs_dir / name).log_tail() or "(empty)", language=None)
+            with show_errors():  # it may have been deleted since the last sync
+                st.code(lab.log(name) or "(empty)", language=None)
 
 
 st.title("Live")
-results = records(queries.results(lab.db))
+results = records(lab.runs())
 if not results:
     st.info("No run yet. Launch one: the demo takes about a minute.")
     st.page_link("pages/launch.py", label="Launch", icon=":material/rocket_launch:")
@@ -128,24 +128,24 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):  
     log = st.toggle("Log scale")
     follow = st.toggle("Follow", True, help="Off: the charts hold still, and keep your zoom.")
 st.query_params["run"] = names
-was_going = any(run["status"] in ACTIVE_STATUSES for run in states(lab.synced_at, names))
+was_active = any(run["status"] in ACTIVE_STATUSES for run in states(lab.synced_at, names))
 
 
-@st.fragment(run_every=1.0 if was_going and follow else None)
+@st.fragment(run_every=1.0 if was_active and follow else None)
 def show() -> None:
-    """The part of the page that changes while a run goes on."""
+    """Draw the part of the page that changes while a run is active."""
     runtime.lower_priority()
-    if not runtime.is_open(lab):  # another window took over what this one only read
+    if not runtime.is_open(lab):  # another session took over from a read-only Lab
         runtime.rerun()
     chosen = states(lab.synced_at, names)
-    if was_going != any(run["status"] in ACTIVE_STATUSES for run in chosen):
+    if was_active != any(run["status"] in ACTIVE_STATUSES for run in chosen):
         runtime.rerun()
     for run in chosen:
         show_run(run, lab)
     samples: list[dict] = []
     all_samples = 0
     if any(run["steps"] for run in chosen):
-        shown = repr((lab.runs_dir, chosen, names, x, log, window))
+        shown = repr((lab, chosen, names, x, log, window))
         samples, all_samples = show_figures(shown, names, x, log, window)
     if chosen:
         view = st.segmented_control("Details", ["Samples", "Warnings", "Log"], default="Samples")

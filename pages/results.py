@@ -1,16 +1,14 @@
-"""Every run in one table: settings, losses, cost, notes; pick some to watch or to compare."""
+"""All runs in one table: settings, losses, cost and notes. Select runs to watch or compare them."""
 
 import streamlit as st
 
-from core.errors import UserError
-from core.judging import scores as judging
-from core.tracking import queries, verdict_queries
 from core.views import journal, report
 from core.views.filter import matching
 from core.views.tables import markdown, records
 from pages import results_columns
 from pages.results_selection import show_one, show_settings
 from pages.ui import runtime
+from pages.ui.errors import show_errors
 from pages.ui.selection import select_rows
 from pages.ui.text import escape_markdown
 
@@ -26,7 +24,7 @@ def open_page(page: str, key: str, names: list[str]) -> None:
 
 
 st.title("Results")
-results = queries.results(lab.db)
+results = lab.runs()
 if results.empty:
     st.info("No run yet. Launch one: the demo takes about a minute.")
     st.page_link("pages/launch.py", label="Launch", icon=":material/rocket_launch:")
@@ -40,27 +38,27 @@ with_journal = bar.toggle(
 )
 if results.empty and not with_journal:
     st.stop()
-judged = judging.by_run(verdict_queries.scores(lab.db))
+run_scores = lab.scores_by_run()
 listed = (
-    report.beside_journal(results, judged) if with_journal else report.run_frame(results, judged)
+    report.beside_journal(results, run_scores)
+    if with_journal
+    else report.run_frame(results, run_scores)
 )
 table, judges = results_columns.with_scores(listed)
 table = table.merge(results_columns.further(results), on="name", how="left")
-first = [*results_columns.LEADING_COLUMNS, *judges]
+leading = [*results_columns.LEADING_COLUMNS, *judges]
 default_columns = results_columns.proposed(results, judges, with_journal)
 table = table[[*default_columns, *table.columns.difference(default_columns, sort=False)]]
 with bar.popover("Columns", icon=":material/view_column:"):
     shown = results_columns.pick(
         list(table.columns), default_columns, "journal" if with_journal else "own"
     )
-try:
+with show_errors():
     table = matching(table, words, {results_columns.label(c): c for c in table.columns})
-except UserError as error:
-    st.error(escape_markdown(str(error)))
-rows = tuple(table["name"])
-identities = list(zip(rows, table["status"] == journal.JOURNAL_STATUS, strict=True))
-table = table[[c for c in table.columns if c in (shown or first)]]
-actions = st.container(horizontal=True)  # above: there the table's own buttons cover nothing
+visible_names = tuple(table["name"])
+identities = list(zip(visible_names, table["status"] == journal.JOURNAL_STATUS, strict=True))
+table = table[[c for c in table.columns if c in (shown or leading)]]
+actions = st.container(horizontal=True)  # above the table, whose own buttons would cover them
 selected = select_rows(
     table,
     identities,
@@ -70,7 +68,7 @@ selected = select_rows(
     column_config={name: results_columns.column(name, table[name]) for name in table.columns},
 )
 picked = [name for name, is_journal in selected if not is_journal]
-visible_rows = listed[listed["name"].isin(rows)]
+visible_rows = listed[listed["name"].isin(visible_names)]
 exported = markdown(
     [journal.columns(row) for row in records(visible_rows)] if with_journal else records(table)
 )
@@ -81,18 +79,18 @@ with actions:
         open_page("pages/compare.py", "compare", picked)
     st.download_button("CSV", table.to_csv(index=False), "runs.csv", "text/csv")
     st.download_button("Markdown", exported, "runs.md", "text/markdown")
-ticked = records(results[results["name"].isin(picked)])
-counted_runs = results[results["name"].isin(picked or rows)]
-if len(ticked) == 1:
-    show_one(ticked[0], lab)
-if ticked:
-    show_settings(ticked)
-elif not rows:
+selected_runs = records(results[results["name"].isin(picked)])
+counted_runs = results[results["name"].isin(picked or visible_names)]
+if len(selected_runs) == 1:
+    show_one(selected_runs[0], lab)
+if selected_runs:
+    show_settings(selected_runs)
+elif not visible_names:
     st.caption("No run fits this filter.")
 elif not results.empty:
     st.caption(
         f"{len(counted_runs)} {'run' if len(counted_runs) == 1 else 'runs'}. Tick rows to open or compare them and see what "
         "sets them apart; one, to annotate or delete it."
     )
-if unlike := report.incomparable(counted_runs):
-    st.caption(escape_markdown(unlike))
+if warning := report.incomparable(counted_runs):
+    st.caption(escape_markdown(warning))

@@ -1,29 +1,29 @@
-"""What is told and can be done of the runs ticked in the results table: state, notes, removal, settings."""
-
-from collections.abc import Callable
+"""Details and actions for the runs selected in the results table: state, notes, deletion, settings."""
 
 import streamlit as st
 
-from core.errors import UserError
 from core.lab import Lab
 from core.views import report
+from pages.ui.errors import show_errors, toast_errors
 from pages.ui.status import show_run
 from pages.ui.text import escape_markdown
 
 
 def show_one(run: dict, lab: Lab) -> None:
-    """State, notes and removal of one run."""
+    """Draw the state, the notes and the delete button of one run."""
     show_run(run, lab)
     _show_notes(run["name"], run["notes"] or "", lab)
     with st.popover("Delete", icon=":material/delete:"):
         st.write("Its weights, events and answers are removed for good.")
-        if st.button("Delete this run", type="primary") and _try(lab.delete, lab, run["name"]):
-            st.rerun()
+        if st.button("Delete this run", type="primary"):
+            with show_errors():
+                lab.delete(run["name"])
+                lab.refresh()
+                st.rerun()
 
 
 def show_settings(runs: list[dict]) -> None:
-    """The settings of one run beside the defaults, or those of several beside each other."""
-    alone = len(runs) == 1
+    """Show the settings of one run next to the defaults, or of several runs side by side."""
     show_all = st.toggle(
         "Every setting",
         key="every_setting",
@@ -33,11 +33,13 @@ def show_settings(runs: list[dict]) -> None:
     if len(table):
         st.dataframe(table)
     else:
-        st.caption("Every setting is the default." if alone else "They differ in no setting.")
+        st.caption(
+            "Every setting is the default." if len(runs) == 1 else "They differ in no setting."
+        )
 
 
 def _show_notes(name: str, stored: str, lab: Lab) -> None:
-    """A field that is kept when it is left. What somebody else wrote meanwhile is neither hidden nor replaced unasked."""
+    """Draw the notes, which are saved when the field loses focus. Edits from another session are not overwritten."""
     typed, seen = f"notes:{name}", f"notes_seen:{name}"
     untouched = typed not in st.session_state or st.session_state[typed] == st.session_state[seen]
     if untouched:
@@ -51,25 +53,15 @@ def _show_notes(name: str, stored: str, lab: Lab) -> None:
 
 def _save_notes(name: str, lab: Lab) -> None:
     typed, seen = f"notes:{name}", f"notes_seen:{name}"
-    try:
+    with toast_errors():
         stored = lab.config(name).notes
-    except UserError as error:
-        st.error(escape_markdown(str(error)))
-        return
-    if stored != st.session_state[seen]:
-        st.session_state[seen] = stored
-        st.error(f"Meanwhile they became: {escape_markdown(stored)}. Save yours to replace them.")
-    elif _try(lambda: lab.edit(name, notes=st.session_state[typed]), lab):
+        if stored != st.session_state[seen]:
+            st.session_state[seen] = stored
+            st.error(
+                f"Meanwhile they became: {escape_markdown(stored)}. Save yours to replace them."
+            )
+            return
+        lab.edit(name, notes=st.session_state[typed])
         st.session_state[seen] = st.session_state[typed]
         st.toast("Notes saved.")
-
-
-def _try(action: Callable[..., object], lab: Lab, *args: object) -> bool:
-    """Do it and have the index look again, or say why not."""
-    try:
-        action(*args)
-    except UserError as error:
-        st.error(escape_markdown(str(error)))
-        return False
-    lab.refresh()
-    return True
+        lab.refresh()

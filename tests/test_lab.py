@@ -81,7 +81,7 @@ def idle_lab(runs_dir):
 
 
 def row(lab, name):
-    frame = queries.results(lab.db).set_index("name")
+    frame = lab.runs().set_index("name")
     return frame.loc[name] if name in frame.index else None
 
 
@@ -123,7 +123,7 @@ def test_a_run_is_launched_followed_stopped_resumed_and_finished(lab, runs_dir, 
     wait(lambda: status(lab, next_run) == "finished")
     wait(lambda: not lab.queue.names())
     assert status(lab, name) is None
-    assert queries.answers(lab.db, [next_run])["reference"].tolist() == ["down"]
+    assert lab.answers([next_run])["reference"].tolist() == ["down"]
     with pytest.raises(UserError, match="second is finished; there is nothing to resume"):
         lab.resume(next_run)
     assert lab.fault is None

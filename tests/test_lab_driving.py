@@ -17,7 +17,6 @@ from core.scheduler import preferences
 from core.scheduler.preferences import Preferences
 from core.scheduler.processes import identity, kill_trainer, kill_tree
 from core.scheduler.queue import QUEUE_FILE, Queue
-from core.tracking import queries
 from core.tracking.index import INDEX_FILE, IndexHeldError
 from core.tracking.sync import read_index, rebuild_index
 from tests.test_lab import HOLD, LONG, has_ended, trainer_of
@@ -130,11 +129,11 @@ def test_queued_runs_can_be_reordered_and_the_order_persists(lab, runs_dir, sett
     for name in "abc":
         lab.launch(settings(name=name))
     wait(lambda: step(RunDirectory(runs_dir / first)) >= 1)
-    lab.queue.move("c", -1)
+    lab.move("c", -1)
     assert lab.waiting() == [first, "a", "c", "b"]
-    lab.queue.move("a", 9)
-    lab.queue.move(first, 1)  # it is trained, not waiting
-    lab.queue.move("nobody", 1)
+    lab.move("a", 9)
+    lab.move(first, 1)  # it is trained, not waiting
+    lab.move("nobody", 1)
     assert (
         json.loads((runs_dir / QUEUE_FILE).read_text()) == lab.waiting() == [first, "c", "b", "a"]
     )
@@ -175,7 +174,7 @@ def test_second_dashboard_is_read_only_until_the_first_ends(runs_dir, settings, 
     assert second.driver_pid == holder.pid
     assert not second.driver_has_ended()
     wait(lambda: run.status() == "finished")
-    wait(lambda: queries.results(second.db)["status"].tolist() == ["finished"])
+    wait(lambda: second.runs()["status"].tolist() == ["finished"])
     refusal = f"read only: the dashboard of process {holder.pid} drives these runs"
     for action in (
         lambda: second.launch(settings(name="b")),

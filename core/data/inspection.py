@@ -1,7 +1,6 @@
-"""What a data set is like before anything is trained on it: lengths, what is cut, what is learned, and
-which test examples the training set gives away.
-"""
+"""Statistics of a data set before training: lengths, truncated and learned tokens, train-test duplicates."""
 
+import functools
 import re
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,15 +8,16 @@ from typing import Any, Literal
 import pandas as pd
 from rapidfuzz import fuzz, process
 
-from core.config import RunConfig
+from core.config import EmptyOutputs, RunConfig
+from core.data import dataset
 from core.data.batches import encode_example
-from core.data.dataset import Split
+from core.data.dataset import Records, Split
 from core.data.template import Example
 from core.data.tokenizer import decode
 
 NO_LIMIT = 10**9
 MIN_DUPLICATE_SIMILARITY = 90.0
-"""Least similarity, 0 to 100, of instruction, input and output together that is called a near-duplicate."""
+"""Minimum similarity of a near-duplicate: rapidfuzz's `ratio` of instruction, input and output, 0 to 100."""
 COMPARE_CHUNK = 256
 """Test examples compared with the whole training set at a time."""
 State = Literal["given", "learned", "cut"]
@@ -34,10 +34,67 @@ class Token:
     state: State
 
 
-def table(split: Split) -> pd.DataFrame:
-    """Every example in file order: item, part, tokens, prompt_tokens, instruction, input, output.
+@dataclass(frozen=True)
+class InspectedDataset:
+    """A data set, its split, and the table of its examples; see `table` for the columns."""
 
-    Tokens are those of prompt and response with end-of-text, nothing cut.
+    records: Records
+    split: Split
+    table: pd.DataFrame
+    min_similarity: float = MIN_DUPLICATE_SIMILARITY
+
+    @functools.cached_property
+    def skipped(self) -> str | None:
+        """A message about the skipped records; None if there are none."""
+        return dataset.skipped_summary(self.records)
+
+    @functools.cached_property
+    def unused_keys(self) -> str | None:
+        """A message about the record keys that training ignores; None if there are none."""
+        return dataset.unused_summary(self.records)
+
+    @functools.cached_property
+    def duplicates(self) -> pd.DataFrame:
+        """Test examples that resemble a training example; see `duplicates`."""
+        return duplicates(self.split, self.min_similarity)
+
+    def tokens(self, item: int, config: RunConfig, context: int) -> list["Token"]:
+        """Return an example as the model sees it; see `tokens`."""
+        return tokens(self.records.examples[item], config, context)
+
+
+def inspect(config: RunConfig) -> InspectedDataset:
+    """Read, split and tokenize the data set of a run. Cached until its files change.
+
+    Raises:
+        NotDownloadedError: it is not on this machine.
+        UserError: it cannot be read, or a part of it is empty.
+    """
+    source = config.dataset, config.max_examples, config.empty_outputs
+    fractions = config.train_fraction, config.test_fraction
+    return _inspect(*source, *fractions, dataset.stamps(config.dataset))
+
+
+@functools.lru_cache(maxsize=3)
+def _inspect(
+    name: str,
+    max_examples: int | None,
+    empty_outputs: EmptyOutputs,
+    train_fraction: float,
+    test_fraction: float,
+    stamps: object,
+) -> InspectedDataset:
+    """Return the inspected data set. `stamps` is part of the cache key."""
+    records = dataset.read(name, max_examples, empty_outputs, download=False)
+    config = RunConfig(dataset=name, train_fraction=train_fraction, test_fraction=test_fraction)
+    split = dataset.split(records.examples, config)
+    return InspectedDataset(records, split, table(split))
+
+
+def table(split: Split) -> pd.DataFrame:
+    """Return all examples in file order: item, part, tokens, prompt_tokens, instruction, input, output.
+
+    `tokens` counts prompt, response and end-of-text before truncation.
     """
     rows: list[dict[str, Any]] = []
     for part, examples in vars(split).items():
@@ -49,7 +106,7 @@ def table(split: Split) -> pd.DataFrame:
 
 
 def tokens(example: Example, config: RunConfig, context: int) -> list[Token]:
-    """The example as the model sees it. The first token is never a target: nothing comes before it."""
+    """Return the example as the model sees it. The first token is never a target, because no token precedes it."""
     encoded = encode_example(example, 0, NO_LIMIT)
     limit = min(config.max_length or context, context)
     first_target = encoded.prompt_length if config.mask_prompt else 1
@@ -58,7 +115,7 @@ def tokens(example: Example, config: RunConfig, context: int) -> list[Token]:
         pending_ids.append(token)
         text = decode(pending_ids)
         if "\ufffd" in text and position + 1 < len(encoded.ids):
-            text = ""  # not whole before the next token
+            text = ""  # incomplete without the next token
         else:
             pending_ids = []
         state: State = (
@@ -69,10 +126,10 @@ def tokens(example: Example, config: RunConfig, context: int) -> list[Token]:
 
 
 def duplicates(split: Split, min_similarity: float = MIN_DUPLICATE_SIMILARITY) -> pd.DataFrame:
-    """Test examples that a training example resembles, most alike first: test, train, similarity.
+    """Return test examples that resemble a training example, most similar first.
 
-    `same_prompt` tells that instruction and input are the same but for case and white space. Similarity
-    is that of rapidfuzz's `ratio`; test and train are items of the data set.
+    Columns: test and train (dataset indices), similarity, and same_prompt: instruction and input are equal, ignoring
+    case and white space. Such pairs are included whatever their similarity.
     """
     train, test = ([_normal(*vars(e).values()) for e in part] for part in (split.train, split.test))
     same_prompt = {

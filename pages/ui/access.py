@@ -1,6 +1,6 @@
-"""Who may come in: anybody at this machine; from elsewhere only with the password or by an OpenID Connect login.
+"""Access control: open on a loopback address; otherwise a password or an OpenID Connect login is required.
 
-Stands before everything else: who is not let in starts nothing and reads nothing.
+Runs before everything else: a visitor without access starts nothing and reads nothing.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from streamlit.errors import StreamlitSecretNotFoundError
 
 PASSWORD_VARIABLE = "DASHBOARD_PASSWORD"
 WRONG_PASSWORD_PAUSE_S = 1.0
-"""Seconds that a wrong password costs, whoever typed it: nobody guesses faster."""
+"""Delay after a wrong password, shared by all sessions, to limit guessing."""
 ADMITTED_KEY = "entered"
 ACCESS_REFUSED = (
     "This dashboard is not bound to this machine alone (server.address = {address}), and nobody has said who may come in. "
@@ -26,10 +26,10 @@ _password_lock = threading.Lock()
 
 
 def admit(paths: Sequence[str]) -> None:
-    """Let the visitor pass, or ask who it is and stop.
+    """Return if the visitor has access; otherwise draw the login and stop.
 
     Args:
-        paths: of all pages. The entrance stands at each of them, so that whoever comes in is where a link led.
+        paths: URL paths of all pages. The login is served at each of them, so that a link still works after it.
     """
     password, users = secret(PASSWORD_VARIABLE), _users()
     address = str(st.get_option("server.address") or "")
@@ -40,8 +40,10 @@ def admit(paths: Sequence[str]) -> None:
     else:
         draw = None if _is_loopback(address) else lambda: _refuse(address)
     if draw is not None:
-        doors = [st.Page(draw, title="Enter", url_path=path, default=not path) for path in paths]
-        st.navigation(doors, position="hidden").run()
+        login_pages = [
+            st.Page(draw, title="Enter", url_path=path, default=not path) for path in paths
+        ]
+        st.navigation(login_pages, position="hidden").run()
         st.stop()
 
 
@@ -57,11 +59,11 @@ def _refuse(address: str) -> None:
 
 
 def _ask(password: str) -> None:
-    """For the password, once a session."""
+    """Ask for the password, once per session."""
     with st.form("entrance", width=360):
         typed = st.text_input("Password", type="password", max_chars=200)
-        sent = st.form_submit_button("Enter")
-    if sent:
+        submitted = st.form_submit_button("Enter")
+    if submitted:
         with _password_lock:
             if hmac.compare_digest(_digest(typed), _digest(password)):
                 st.session_state[ADMITTED_KEY] = True
@@ -71,7 +73,7 @@ def _ask(password: str) -> None:
 
 
 def _is_one_of(users: list[str]) -> bool:
-    """Whether one of these has logged in with the provider, by an address that it vouches for."""
+    """Whether the visitor is logged in as one of these users, with an address that the provider has verified."""
     email = str(st.user.get("email", "")).lower()
     return bool(
         st.user.is_logged_in and email in users and st.user.get("email_verified") is not False
@@ -87,7 +89,7 @@ def _ask_to_log_in() -> None:
 
 
 def secret(name: str) -> str:
-    """From the environment, else from Streamlit's secrets."""
+    """Return a secret from the environment, or else from Streamlit's secrets; empty if there is none."""
     try:
         return os.environ.get(name) or str(st.secrets.get(name, ""))
     except StreamlitSecretNotFoundError:
@@ -95,7 +97,7 @@ def secret(name: str) -> str:
 
 
 def _users() -> list[str]:
-    """Who may log in, by e-mail address; nobody where no login is configured or it names nobody."""
+    """Return the e-mail addresses that may log in; empty if no login is configured."""
     try:
         return [str(user).lower() for user in st.secrets.get("auth", {}).get("users", [])]
     except StreamlitSecretNotFoundError:

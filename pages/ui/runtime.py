@@ -1,7 +1,7 @@
-"""The one laboratory of this process, shared by all sessions, tabs and reruns.
+"""The one Lab of this process, shared by all sessions, tabs and reruns, and closed when the process exits.
 
-It is kept under a fixed name in `sys.modules`: there it survives hot reload, which imports `core` anew,
-and "Clear cache", which drops cached resources. Closed when the process ends.
+It is stored in `sys.modules`, where it survives Streamlit's hot reload, which re-imports `core`, and "Clear cache",
+which drops cached resources.
 """
 
 import atexit
@@ -10,7 +10,6 @@ import os
 import sys
 import threading
 import time
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, NoReturn, cast
 
@@ -19,35 +18,35 @@ from streamlit.runtime.pages_manager import PagesManager
 
 from core.errors import UserError
 from core.lab import Lab
-from core.scheduler.executors import EXECUTORS
+from pages.ui.errors import show_errors
 from pages.ui.queue import show_queue
 from pages.ui.text import escape_markdown
 
-if TYPE_CHECKING:  # they bring torch and scipy, which only pages that need them wait for
+if TYPE_CHECKING:  # these import torch and scipy, which take seconds
     from core.inference import Answerer
     from core.judging.job import Job
 
 HOLDER_MODULE = "_gpt2_lab_holder"
 PAGE_NICENESS = 5
-"""A quarter of a core at least, however busy the trainers are: enough for ten who watch."""
-FREEZE_INTERVAL_S, FULL_COLLECTION_INTERVAL_S = 5.0, 60.0
-"""Seconds after which what came since is left out of the collection of garbage too, and after which all is looked through."""
+"""Leaves pages at least a quarter of a core while trainers are busy: enough for ten viewers."""
+FREEZE_INTERVAL_S = 5.0
+"""How often objects created since are excluded from garbage collection."""
+FULL_COLLECTION_INTERVAL_S = 60.0
+"""How often all objects are collected, including excluded ones."""
 SCORING_CLOSE_TIMEOUT_S = 5.0
-"""Seconds to wait at the end for replies that are on their way."""
+"""How long to wait at exit for replies of a judge."""
 
 
 class Holder(ModuleType):
-    """What lives as long as the process."""
+    """Objects that live as long as the process."""
 
     lab: Lab
-    answerer: "Answerer | None" = None
     scoring: "Job | None" = None
-    seen: set[str]
-    """Pages that were drawn once."""
-    frozen: float
-    """When what there was was left out of the collection of garbage, on the monotonic clock."""
-    thawed: float
-    """When all was looked through."""
+    drawn_pages: set[str]
+    frozen_at: float
+    """Monotonic time when objects were last excluded from garbage collection."""
+    collected_at: float
+    """Monotonic time of the last full collection."""
 
 
 _lock = threading.Lock()
@@ -55,52 +54,44 @@ _drawn = threading.local()
 
 
 def mark_frame_drawn() -> None:
-    """Say that `app.py` runs this script: every run has a thread of its own."""
+    """Record that `app.py` runs this script. Each rerun has its own thread."""
     _drawn.frame = True
 
 
 def lab() -> Lab:
-    """The laboratory. Shows why and stops the page where it cannot be opened."""
+    """Return the Lab. If it cannot be opened, show why and stop the page."""
     if not hasattr(_drawn, "frame"):
-        # Until `app.py` has called st.navigation once in this process, Streamlit takes files in `pages/`
-        # for an older kind of app, and a link to one would show it without its frame.
+        # Until `app.py` has called st.navigation once in this process, Streamlit treats `pages/` as the folder of
+        # an old-style multipage app, and a direct link would show a page without its frame.
         PagesManager.uses_pages_directory = False
         st.rerun()
-    try:
+    with show_errors(stop=True):
         return open_lab()
-    except UserError as error:
-        st.error(escape_markdown(str(error)), icon=":material/lock:")
-        st.stop()
 
 
 def open_lab() -> Lab:
-    """The laboratory, without a page. Raises UserError where it cannot be opened."""
-    return _held().lab
+    """Return the Lab outside a page. Raises UserError if it cannot be opened."""
+    return _holder().lab
 
 
 def is_open(expected: Lab) -> bool:
-    """Whether this is still the laboratory, for parts of a page that run again without `app.py`."""
+    """Whether this is still the current Lab. For fragments, which rerun without `app.py`."""
     holder = cast(Holder | None, sys.modules.get(HOLDER_MODULE))
     return holder is not None and holder.lab is expected
 
 
 def answerer() -> "Answerer":
-    """The models of the laboratory, kept in memory between questions."""
-    from core.inference import Answerer
-
-    holder = _held()
-    with _lock:
-        holder.answerer = holder.answerer or Answerer(holder.lab.runs_dir)
-        return holder.answerer
+    """Return the models of the Lab."""
+    return open_lab().answerer()
 
 
 def scoring() -> "Job | None":
-    """The scoring that goes on, or the last one."""
-    return _held().scoring
+    """Return the running scoring job, or the last one."""
+    return _holder().scoring
 
 
 def start_scoring(job: "Job") -> None:
-    """Score in the background; one at a time. Raises UserError while another goes on."""
+    """Start a scoring job in the background. Raises UserError while another one is running."""
     with _lock:
         holder = cast(Holder, sys.modules[HOLDER_MODULE])
         holder.lab.require_queue()
@@ -111,70 +102,69 @@ def start_scoring(job: "Job") -> None:
 
 
 def freeze_garbage_collection(page: str) -> None:
-    """Leave what there is out of the collection of garbage: when all that a page brings is loaded, and as it grows.
+    """Exclude loaded modules and long-lived objects from garbage collection (`gc.freeze`).
 
-    Streamlit collects after every run of a script, and would walk through torch, Plotly and all sessions each time.
+    Streamlit collects after every rerun, which otherwise walks PyTorch, Plotly and all sessions each time.
     """
     with _lock:
         holder = cast(Holder | None, sys.modules.get(HOLDER_MODULE))
         if holder is None:
             return
         now = time.monotonic()
-        if page in holder.seen and now - holder.frozen < FREEZE_INTERVAL_S:
+        if page in holder.drawn_pages and now - holder.frozen_at < FREEZE_INTERVAL_S:
             return
-        holder.seen.add(page)
-        holder.frozen = now
-        if now - holder.thawed > FULL_COLLECTION_INTERVAL_S:
-            holder.thawed = now
-            gc.unfreeze()  # some of it is garbage by now
+        holder.drawn_pages.add(page)
+        holder.frozen_at = now
+        if now - holder.collected_at > FULL_COLLECTION_INTERVAL_S:
+            holder.collected_at = now
+            gc.unfreeze()  # some of the excluded objects are garbage by now
         gc.collect()
         gc.freeze()
 
 
 def rerun() -> NoReturn:
-    """Run the script again, unless the visitor has asked for something else meanwhile.
+    """Rerun the page unless the user has already navigated away.
 
-    `st.rerun` alone would take the place of the page that they clicked while this one was busy.
+    `st.rerun` alone would replace the page that they clicked while this one was busy.
     """
-    st.empty()  # here Streamlit looks, and ends this run if they have
+    st.empty()  # Streamlit ends this rerun here if there is a newer request
     st.rerun()
 
 
 def lower_priority() -> None:
-    """Let trainers go first where they and this script want the same core; only Linux ranks threads."""
+    """Lower this thread's priority so that trainers keep their cores (Linux only)."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), PAGE_NICENESS)
 
 
 def release() -> None:
-    """Close the laboratory, for tests and at exit."""
-    holder = sys.modules.get(HOLDER_MODULE)
+    """Close the Lab, in tests and at exit."""
+    holder = cast(Holder | None, sys.modules.get(HOLDER_MODULE))
     if holder is not None:
-        held = cast(Holder, holder)
         deadline = time.monotonic() + SCORING_CLOSE_TIMEOUT_S
-        if held.scoring:
-            held.scoring.stop()
-        if held.lab.queue:  # a trainer and the requests under way end at the same time
-            held.lab.queue.close()
-        if held.scoring:  # it may still ask for what this holds
-            held.scoring.join(max(0.1, deadline - time.monotonic()))
+        if holder.scoring:
+            holder.scoring.stop()
+        if holder.lab.queue:  # the trainer and the judge's requests end at the same time
+            holder.lab.queue.close()
+        if holder.scoring:  # it may still use the Lab
+            holder.scoring.join(max(0.1, deadline - time.monotonic()))
         sys.modules.pop(HOLDER_MODULE, None)
-        held.lab.close()
+        holder.lab.close()
 
 
 def show_state() -> None:
-    """What every page shows beside its content: the queue, and faults of the index."""
+    """Show what all pages have in common: the queue, faults of the index, and why the Lab is read-only."""
     current = lab()
-    if current.fault or current.index.rebuilt:
-        st.warning(escape_markdown(current.fault or current.index.rebuilt or ""))
+    if current.index_notice:
+        st.warning(escape_markdown(current.index_notice))
     if current.read_only:
-        _show_obstacle(current)
+        _show_read_only(current)
     with st.sidebar:
         show_queue(current)
 
 
-def _show_obstacle(current: Lab) -> None:
-    """Why this dashboard only reads, and a button to try whether it still has to."""
+def _show_read_only(current: Lab) -> None:
+    """Show why the Lab is read-only, and a button to open it again."""
     has_ended = current.driver_has_ended()
     reason = "the dashboard that drove these runs has ended" if has_ended else current.read_only
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -187,19 +177,16 @@ def _show_obstacle(current: Lab) -> None:
             st.rerun()
 
 
-def _held() -> Holder:
+def _holder() -> Holder:
     with _lock:
         if HOLDER_MODULE not in sys.modules:
-            runs_dir = Path(os.environ.get("RUNS_DIR", "runs"))
-            executor = os.environ.get("EXECUTOR", "process")
-            if executor not in EXECUTORS:
-                executor_names = " or ".join(EXECUTORS)
-                raise UserError(f"EXECUTOR = {executor!r}: it should be {executor_names}")
             holder = Holder(HOLDER_MODULE)
-            holder.lab = Lab(runs_dir, executor)
-            holder.seen, holder.frozen = set(), time.monotonic()
-            holder.thawed = holder.frozen
+            holder.lab = Lab(
+                os.environ.get("RUNS_DIR", "runs"), os.environ.get("EXECUTOR", "process")
+            )
+            holder.drawn_pages, holder.frozen_at = set(), time.monotonic()
+            holder.collected_at = holder.frozen_at
             sys.modules[HOLDER_MODULE] = holder
             atexit.register(release)
-            atexit.register(gc.unfreeze)  # else all of it is reported as leaked
+            atexit.register(gc.unfreeze)  # else every frozen object is reported as leaked
         return cast(Holder, sys.modules[HOLDER_MODULE])

@@ -1,6 +1,6 @@
 """Serve the dashboard: `python -m pages.ui.serve [OPTIONS OF streamlit run]`.
 
-As `streamlit run app.py`, but queued runs go on, and dead ones are found, before anybody looks.
+Like `streamlit run app.py`, but queued runs start before the first page is opened.
 """
 
 import contextlib
@@ -16,17 +16,17 @@ from core.errors import UserError
 
 APP = Path(__file__).parents[2] / "app.py"
 BROWSER_HEAD_START_S = 3.0
-"""Seconds: a browser that is waiting opens the laboratory itself, and would wait longer beside this."""
+"""Wait this long: a browser that is already waiting opens the Lab itself, and would be slowed down."""
 
 
 def open_lab_early() -> None:
-    """Open the laboratory, once the server runs."""
+    """Open the Lab once the server is running."""
     while not server.exists():
         time.sleep(0.1)
     time.sleep(BROWSER_HEAD_START_S)
     from pages.ui import runtime
 
-    with contextlib.suppress(UserError):  # every page says it
+    with contextlib.suppress(UserError):  # every page shows it
         runtime.open_lab()
 
 

@@ -1,19 +1,19 @@
-"""A run's state in one line: badge, progress, time to go, and the buttons that change it."""
+"""The state of a run in one line: badge, progress, remaining time, and the buttons that stop or resume it."""
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from core.errors import UserError
 from core.lab import STOP_TIMEOUT_S, Lab
-from core.run.directory import RESUMABLE_STATUSES, RunDirectory
+from pages.ui.errors import toast_errors
 from pages.ui.text import duration, escape_markdown
 
 SILENCE_WARNING_S = 60.0
-"""Seconds without an event after which a run's silence is told."""
+"""Warn about a running run that has written no event for this long."""
 STATUS_STYLES = {
     "queued": ("gray", ":material/schedule:"),
     "running": ("blue", ":material/play_circle:"),
@@ -23,11 +23,11 @@ STATUS_STYLES = {
     "finished": ("green", ":material/check_circle:"),
 }
 UNKNOWN_STATUS_STYLE = ("gray", ":material/help:")
-"""Of a status that this program never writes."""
+"""Style of a status that this program never writes."""
 
 
 def show_run(run: dict[str, Any], lab: Lab) -> None:
-    """One run: what it is, how far it has come, and stop or resume."""
+    """Draw the status and progress of a run, and its Stop or Resume button."""
     status = run["status"] or "queued"
     color, icon = STATUS_STYLES.get(status, UNKNOWN_STATUS_STYLE)
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -44,7 +44,7 @@ def show_run(run: dict[str, Any], lab: Lab) -> None:
     elif status == "queued":
         bar.caption("waiting for its turn")
     if status in ("queued", "running"):
-        seconds_since_stop = RunDirectory(lab.runs_dir / run["name"]).seconds_since_stop_request()
+        seconds_since_stop = lab.seconds_since_stop_request(run["name"])
         kill = seconds_since_stop is not None and seconds_since_stop > STOP_TIMEOUT_S
         button.button(
             "Kill" if kill else "Stop" if seconds_since_stop is None else "Stopping",
@@ -54,25 +54,25 @@ def show_run(run: dict[str, Any], lab: Lab) -> None:
             help="It has not stopped by itself. It goes on from its last checkpoint when resumed."
             if kill
             else None,
-            on_click=_try,
+            on_click=_attempt,
             args=(lab, lab.stop, run["name"]),
         )
-    elif status in RESUMABLE_STATUSES:
-        newest = RunDirectory(lab.runs_dir / run["name"]).checkpoint_step()
+    elif status in ("stopped", "interrupted", "failed"):
+        checkpoint_step = lab.checkpoint_step(run["name"])
         button.button(
             "Resume",
             key=f"resume:{run['name']}",
             icon=":material/play_arrow:",
-            help=f"From its checkpoint at step {newest:,}."
-            if newest
+            help=f"From its checkpoint at step {checkpoint_step:,}."
+            if checkpoint_step
             else "From the start: it has no checkpoint yet.",
-            on_click=_try,
+            on_click=_attempt,
             args=(lab, lab.resume, run["name"]),
         )
-    silent = time.time() - (run.get("heard") or math.inf)
-    if status == "running" and silent > SILENCE_WARNING_S:
+    silence_s = time.time() - (run.get("heard") or math.inf)
+    if status == "running" and silence_s > SILENCE_WARNING_S:
         st.caption(
-            f"Nothing heard from it for {duration(silent)}. A long step or a large model may need that; "
+            f"Nothing heard from it for {duration(silence_s)}. A long step or a large model may need that; "
             f"else press Stop, and {STOP_TIMEOUT_S:.0f} s later Kill."
         )
     if status in ("failed", "interrupted") and run["reason"]:
@@ -80,7 +80,7 @@ def show_run(run: dict[str, Any], lab: Lab) -> None:
 
 
 def _show_start(bar: DeltaGenerator, download: dict[str, Any] | None) -> None:
-    """What a run does before its first step."""
+    """Show what a run does before its first step."""
     if download and download["bytes"] < download["total"]:
         done, total = download["bytes"] / 1e6, download["total"] / 1e6
         text = (
@@ -102,13 +102,8 @@ def _progress_text(run: dict[str, Any], step: int, steps: int) -> str:
     return "; ".join([text, *loss_texts])
 
 
-def _try(lab: Lab, action: Any, name: str) -> None:
-    """Run an action before the page is drawn, so that the page shows its result.
-
-    An error stays until the user dismisses it, because a refused resume lists every changed setting.
-    """
-    try:
+def _attempt(lab: Lab, action: Callable[[str], None], name: str) -> None:
+    """Run an action before the page is drawn, so that the page shows its result."""
+    with toast_errors():
         action(name)
-    except UserError as error:
-        st.toast(escape_markdown(str(error)), icon=":material/error:", duration="infinite")
     lab.refresh()

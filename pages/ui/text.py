@@ -1,4 +1,4 @@
-"""Texts of data sets, models and users, shown as text: no HTML, Markdown or LaTeX in them comes alive."""
+"""Show text from data sets, models and users literally, without interpreting HTML, Markdown or LaTeX."""
 
 import html
 import re
@@ -19,17 +19,17 @@ TOKEN_CSS = {
     "learned": "background: rgba(60, 125, 215, 0.22);",
     "cut": "text-decoration: line-through; opacity: 0.4;",
 }
-"""How a token looks that the model is given, that it learns to predict, and that is cut off."""
+"""Styles of tokens that the model is given, that it learns to predict, and that are truncated."""
 PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
 AUTOLINK_CONTEXT = re.compile(r":(?=\S)|(?i:www)(?=\.)|.(?=@)|[<>~=-](?=[-=>])")
-"""Where Streamlit looks for icons, links and arrows after it has dropped the escapes."""
+"""Where Streamlit recognizes icons, links and arrows even in escaped text."""
 DASH = "\u2014"
 WORD_JOINER = "\u2060"
-"""Has no width and separates what would come alive together."""
+"""Zero-width character that breaks up sequences which Streamlit would interpret."""
 
 
 def show_text(text: str, empty: str = "(empty)") -> None:
-    """A text as it is, with its line breaks."""
+    """Show a text literally, with its line breaks."""
     if text.strip():
         st.html(f'<div dir="auto" style="{TEXT_CSS}">{html.escape(text)}</div>')
     else:
@@ -37,7 +37,7 @@ def show_text(text: str, empty: str = "(empty)") -> None:
 
 
 def show_words(words: Sequence[tuple[str, bool]], empty: str = "(empty)") -> None:
-    """Words of a text, those flagged standing out."""
+    """Show the words of a text, with the flagged ones highlighted."""
     if not words:
         st.caption(empty)
         return
@@ -51,7 +51,7 @@ def show_words(words: Sequence[tuple[str, bool]], empty: str = "(empty)") -> Non
 
 
 def show_tokens(tokens: Sequence[tuple[str, str]]) -> None:
-    """A text token by token, each with what becomes of it: one of TOKEN_STYLES."""
+    """Show a text token by token. The state of each token is a key of TOKEN_CSS."""
     pieces = (
         f'<span style="{TOKEN_BORDER_CSS}{TOKEN_CSS[state]}">{html.escape(text) or " "}</span>'
         for text, state in tokens
@@ -71,14 +71,14 @@ def show_skipped(skipped: Sequence["SkippedRecord"]) -> None:
 
 
 def escape_markdown(text: str) -> str:
-    """A text for places that read Markdown, every sign of it escaped and in one paragraph."""
-    text = text.encode("utf-8", "replace").decode("utf-8")  # a file's name may be no UTF-8
-    quiet = AUTOLINK_CONTEXT.sub(lambda match: match[0] + WORD_JOINER, " ".join(text.split()))
-    return PUNCTUATION.sub(r"\\\g<0>", quiet)
+    """Escape a text for places that render Markdown, as one paragraph."""
+    text = text.encode("utf-8", "replace").decode("utf-8")  # a file name may not be valid UTF-8
+    joined = AUTOLINK_CONTEXT.sub(lambda match: match[0] + WORD_JOINER, " ".join(text.split()))
+    return PUNCTUATION.sub(r"\\\g<0>", joined)
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as people say them: 42 s, 12 min, 2.2 h; a dash where nobody knows."""
+    """Format a duration: 42 s, 12 min, 2.2 h; a dash if unknown."""
     if seconds is None or seconds != seconds:
         return DASH
     if seconds < 120:
@@ -87,7 +87,7 @@ def duration(seconds: float | None) -> str:
 
 
 def count(number: float | None) -> str:
-    """A number as people say it: 950, 12.6 k, 406.3 M; a dash where nobody knows."""
+    """Format a number: 950, 12.6 k, 406.3 M; a dash if unknown."""
     if number is None:
         return DASH
     for size, unit in ((1e9, " B"), (1e6, " M"), (1e3, " k")):

@@ -95,7 +95,7 @@ def test_answers_are_shown_next_to_the_reference(write_answers, open_page):
 def test_search_ranks_by_meaning(write_answers, open_page):
     write_answers("one")
     page = open_page("compare").choose("Find a prompt", "synonym for happy")
-    listed = page.widget("place").options
+    listed = page.widget("position").options
     happy = ["Suggest an alternate word for 'happy'.", "Provide a synonym for 'happy'."]
     assert {text.partition(". ")[2] for text in listed[:2]} == set(happy)
     assert in_view(page) in happy
@@ -107,7 +107,7 @@ def test_search_without_matches_says_so(write_answers, open_page):
     page = open_page("compare").choose("Find a prompt", "xylophone")
     assert page.says("No test prompt has words like these")
     page.choose("Find a prompt", "")
-    assert len(page.widget("place").options) == len(QUESTIONS)
+    assert len(page.widget("position").options) == len(QUESTIONS)
 
 
 def test_next_and_previous_stop_at_the_ends(write_answers, open_page):
@@ -130,13 +130,13 @@ def test_prompt_is_selected_from_the_list_and_a_new_search_selects_its_best_matc
     write_answers, open_page
 ):
     write_answers("one")
-    page = open_page("compare").choose("place", 3)
+    page = open_page("compare").choose("position", 3)
     assert in_view(page) == list(QUESTIONS)[3]
     page.press("Next")
     assert in_view(page) == list(QUESTIONS)[4]
     page.choose("Find a prompt", "capital")
     assert in_view(page) == "What is the capital of France?"
-    assert page.widget("place").value == 0
+    assert page.widget("position").value == 0
 
 
 def test_page_renders_after_a_visit_to_another_page(write_answers, open_page):
@@ -291,9 +291,9 @@ def test_current_prompt_stays_when_the_runs_change(write_answers, open_page):
     write_answers("one")
     write_answers("two", excluded_questions=[first])
     page = open_page("compare").choose("stored_runs", ["one"])
-    assert in_view(page.choose("place", 1)) == second
+    assert in_view(page.choose("position", 1)) == second
     page.choose("stored_runs", ["one", "two"])
-    assert page.widget("place").value == 0, "it is now the first in the list"
+    assert page.widget("position").value == 0, "it is now the first in the list"
     assert in_view(page) == second
     page.choose("stored_runs", ["one"])
     assert in_view(page) == second

@@ -33,6 +33,11 @@ def field_errors(page, name):
     return [error.value.replace("\\", "") for error in columns[-1].error]
 
 
+def form_config(page):
+    """The config that the form would launch."""
+    return RunConfig.parse(launch_form.settings(page.session_state["draft"]))
+
+
 def launch_button(page):
     return page.widget("Launch")
 
@@ -119,6 +124,20 @@ def test_pending_data_set_download_is_announced(page, monkeypatch, tmp_path):
     assert not launch_button(page).disabled
     assert page.says("some-body/some_data will be downloaded at the launch")
     assert {m.label: m.value for m in page.metric}["Steps"] == "—"
+
+
+def test_config_is_parsed_once_per_rerun(page, monkeypatch):
+    parsed = []
+    original_parse = RunConfig.parse.__func__
+
+    def parse(cls, values):
+        parsed.append(values)
+        return original_parse(cls, values)
+
+    monkeypatch.setattr(RunConfig, "parse", classmethod(parse))
+    fill_settings(page, epochs=3)
+    assert not launch_button(page).disabled
+    assert [values["epochs"] for values in parsed] == [3]
 
 
 def test_one_click_launches_the_demo_and_opens_live(page, runs_dir):
@@ -311,7 +330,7 @@ def test_time_and_memory_are_measured_for_these_settings(page, dataset, wait):
     )
     page.press("Measure time and memory")
     assert page.widget("Measure time and memory").disabled
-    _, future = page.session_state["measuring"]
+    future = runtime.lab().measurement(form_config(page))
     wait(future.done)
     cost = future.result()
     metrics = {metric.label: metric.value for metric in page.run().metric}
@@ -326,9 +345,10 @@ def test_time_and_memory_are_measured_for_these_settings(page, dataset, wait):
 def test_configuration_measured_too_large_is_refused(page, dataset, wait, monkeypatch):
     fill_settings(page, dataset=str(dataset), batch_size=5, epochs=1, max_new_tokens=2)
     page.press("Measure time and memory")
-    wait(page.session_state["measuring"][1].done)
-    cost = page.session_state["measuring"][1].result()
-    estimated = preflight.check(RunConfig.parse(launch_form.settings(page.session_state["draft"])))
+    future = runtime.lab().measurement(form_config(page))
+    wait(future.done)
+    cost = future.result()
+    estimated = preflight.check(form_config(page))
     assert not launch_button(page.run()).disabled
     free = min(cost.memory_mb, estimated.memory_mb) - 1.0
     monkeypatch.setattr(preflight.estimate, "RUNTIME_MB", 0)
@@ -344,7 +364,7 @@ def test_failed_measurement_shows_its_reason(page, wait, monkeypatch):
 
     monkeypatch.setattr(measurement, "measure", fail)
     page.press("Measure time and memory")
-    wait(page.session_state["measuring"][1].done)
+    wait(runtime.lab().measurement(form_config(page)).done)
     assert page.run().says("there is *no* room")
     assert not launch_button(page).disabled
 

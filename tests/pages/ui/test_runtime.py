@@ -1,4 +1,4 @@
-"""One laboratory a process, through reruns, sessions and hot reload; a sentence where it cannot be had."""
+"""One Lab per process, across reruns, sessions and hot reload; an error message if it cannot be opened."""
 
 import gc
 import subprocess
@@ -164,7 +164,7 @@ def test_read_only_runs_directory_is_shown(open_page, monkeypatch, write_run, ru
 def test_unknown_executor_is_reported(open_page, monkeypatch, runs_dir):
     monkeypatch.setenv("EXECUTOR", "abacus")
     [error] = open_page("live").error
-    assert "EXECUTOR = 'abacus': it should be process or thread" in error.value.replace("\\", "")
+    assert "executor = 'abacus': it should be process or thread" in error.value.replace("\\", "")
     Lab(runs_dir).close()  # it left nothing open
 
 
