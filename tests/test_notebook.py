@@ -72,7 +72,7 @@ def test_importing_a_submodule_does_not_import_the_lab(tmp_path):
 
 def test_interrupting_wait_leaves_the_run_in_progress(runs_dir, settings, child, wait):
     process = child(
-        WAIT, runs_dir, settings(name="a", epochs=1000, eval_every=5000).model_dump_json()
+        WAIT, runs_dir, settings(name="a", epochs=1000, eval_every=1000).model_dump_json()
     )
     run = RunDirectory(runs_dir / process.stdout.readline().strip())
     wait(lambda: any(event["status"] == "running" for event in run.statuses()))
