@@ -21,12 +21,12 @@ JOURNAL_COLUMNS = ["device", "journal_run", "loss_to_journal"]
 LABELS = {
     **{name: str(field.title) for name, field in RunConfig.model_fields.items()},
     "name": "Run", "status": "Status", "val_loss": "Validation loss", "perplexity": "Perplexity",
-    "seconds": "Time (s)", "peak_memory_mb": "Peak memory (MB)", "exact": "Exact answers",
+    "seconds": "Time (s)", "peak_memory_mb": "Peak memory (MB)", "disk_mb": "Disk (MB)", "exact": "Exact answers",
     "created": "Created", "steps": "Steps", "tokens": "Tokens", "train_loss": "Training loss",
     "parameters": "Parameters", "trainable": "Trainable", "journal_run": "Repeats", "loss_to_journal": "Loss to the journal's",
 }  # fmt: skip
 FORMATS = {"lr": "%g", "min_lr": "%g", "val_loss": "%.4f", "train_loss": "%.4f", "perplexity": "%.3f", "seconds": "%.1f",
-           "peak_memory_mb": "%.0f", "exact": "percent",
+           "peak_memory_mb": "%.0f", "disk_mb": "%.1f", "exact": "percent",
            "loss_to_journal": "%+.4f"}  # fmt: skip
 SCIENTIFIC = "%.3e"
 JUDGE_HELP = "Mean score over the test answers, 0 to 100; beside it the 95 % interval, of how many answers (n), and how many have no score."

@@ -42,16 +42,16 @@ class ListRun:
         """Nothing to make durable."""
 
     def stop_requested(self) -> bool:
-        return self.stop_at is not None and len(self.of("step")) >= self.stop_at
+        return self.stop_at is not None and len(self.events_of("step")) >= self.stop_at
 
     def last_plan(self) -> dict[str, Any] | None:
         return json.loads(self.plan_path.read_text()) if self.plan_path.exists() else None
 
-    def of(self, kind: str) -> list[dict[str, Any]]:
+    def events_of(self, kind: str) -> list[dict[str, Any]]:
         return [event for event in self.events if event["event"] == kind]
 
     def losses(self) -> list[float]:
-        return [event["loss"] for event in self.of("step")]
+        return [event["loss"] for event in self.events_of("step")]
 
 
 @pytest.fixture(scope="session")

@@ -105,8 +105,9 @@ def results(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
         select run as name, coalesce(status, 'queued') as status, reason, created, changed, {settings},
                device_name, number_format, steps, coalesce(step, 0) as step, tokens,
                parameters, trainable, base_hash, train_loss, val_loss, exp(val_loss) as perplexity,
-               seconds, greatest(step_memory, answer_memory) as peak_memory_mb, exact
-        from read
+               seconds, greatest(step_memory, answer_memory) as peak_memory_mb,
+               disk.bytes / 1048576 as disk_mb, exact
+        from read left join disk using (run)
         left join statuses using (run) left join plans using (run)
         left join evals using (run) left join steps_taken using (run)
         left join matches using (run)

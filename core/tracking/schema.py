@@ -2,7 +2,7 @@
 
 import duckdb
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """Of an index: one of another version is set aside and rebuilt."""
 
 EVENT_TABLES = {
@@ -94,6 +94,7 @@ def create(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute(
         "create table config (run VARCHAR PRIMARY KEY, settings JSON, stamp VARCHAR)"
     )
+    connection.execute("create table disk (run VARCHAR PRIMARY KEY, bytes BIGINT, stamp BIGINT)")
     connection.execute("""
         create table ingested (
             run VARCHAR PRIMARY KEY, position BIGINT, seq BIGINT, unreadable BIGINT, before BLOB)

@@ -34,7 +34,7 @@ SIZES = {"n_layer": 1, "n_head": 2, "n_embd": 8, "n_positions": 96, "vocab_size"
 RUN_KEYS = {
     *("name", "status", "base_model", "method", "lora_rank", "lora_alpha", "batch_size", "epochs"),
     *("optimizer", "lr", "min_lr", "warmup_fraction", "weight_decay", "val_loss", "perplexity"),
-    *("scores", "seconds", "peak_memory_mb", "device", "parent", "notes"),
+    *("scores", "seconds", "peak_memory_mb", "disk_mb", "device", "parent", "notes"),
 }
 
 
