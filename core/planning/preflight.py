@@ -200,9 +200,9 @@ def _disk(
     if free is not None and peak > free:
         message = f"the run would need about {peak:,.0f} MB of disk space and {free:,.0f} MB are free in {runs_dir}"
         remedy = "delete files or use a smaller model"
-        if config.method == "full":
-            lora_mb, _ = estimate.disk_mb(config.model_copy(update={"method": "lora"}), arch, steps)
-            remedy = f"delete files, or use method = lora, which needs about {lora_mb:,.0f} MB"
+        lora_mb, _ = estimate.disk_mb(config.model_copy(update={"method": "lora"}), arch, steps)
+        if config.method == "full" and lora_mb <= free:
+            remedy = f"delete files or use method = lora, which needs about {lora_mb:,.0f} MB"
         problems.append(Problem("method", config.method, f"{message}; {remedy}"))
     return {
         "disk_peak_mb": round(peak, 1),
