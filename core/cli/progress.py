@@ -71,10 +71,6 @@ def _show(event: dict[str, Any], progress: Progress, task: TaskID, console: Cons
     elif kind == "eval":
         losses = f"train {event['train_loss']:.3f}, validation {event['val_loss']:.3f}"
         console.print(f"step {event['step']}: loss {losses}", highlight=False)
-    elif kind == "weights":
-        console.print(
-            f"answering with the weights of step {event['step']}, which had the lowest loss"
-        )
     elif kind == "sample":
         console.print(Text(f"step {event['step']}: {event['prompt']} -> {event['text'].strip()!r}"))
     elif kind == "warning":
