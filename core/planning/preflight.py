@@ -193,7 +193,7 @@ def _disk(
     steps: int | None,
     runs_dir: Path | None,
     problems: list[Problem],
-) -> dict[str, float | None]:
+) -> dict[str, Any]:
     """Return the fields of a plan about disk space. Add a problem if the run does not fit."""
     peak, after = estimate.disk_mb(config, arch, steps)
     free = None if runs_dir is None else _free_disk_mb(runs_dir)
