@@ -20,7 +20,7 @@ from core.nn.generation import Sampling
 from core.nn.gpt2 import GPT2
 from core.run.directory import RunDirectory
 from core.training import resumption
-from core.training.build import load_trained
+from core.training.trainer import load_trained
 
 BASE_PREFIX = "base:"
 

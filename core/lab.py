@@ -19,9 +19,9 @@ import pandas as pd
 
 from core import allowed_paths
 from core.config import RunConfig
-from core.errors import ConfigError, UserError
+from core.errors import ConfigError, Problem, UserError
 from core.run.directory import ENDED_STATUSES, RunDirectory, list_runs
-from core.run.names import next_name
+from core.run.names import explain_name, next_name
 from core.scheduler import preferences
 from core.scheduler.executors import EXECUTORS
 from core.scheduler.preferences import Preferences
@@ -30,12 +30,13 @@ from core.scheduler.queue import CLOSE_TIMEOUT_S as QUEUE_CLOSE_TIMEOUT_S
 from core.scheduler.queue import Queue, read_order
 from core.tracking import queries, verdict_queries
 from core.tracking.index import INDEX_FILE, Index, IndexHeldError, is_held
-from core.tracking.sync import Sync, is_broken, mark_dead_runs, sources
+from core.tracking.sync import Sync, is_broken, mark_dead_runs, read_index, rebuild_index, sources
 from core.training import resumption
 
 if TYPE_CHECKING:  # these import torch and scipy, which take seconds
     from core.data.inspection import InspectedDataset
     from core.inference import Answerer, StreamedAnswer
+    from core.judging.scores import Score
     from core.planning.measurement import Cost
     from core.planning.preflight import Plan
 
@@ -197,7 +198,9 @@ class Lab:
         try:
             config = RunConfig.parse(values)
         except ConfigError:
-            problems = allowed_paths.problems(values) or preflight.all_problems(values)
+            problems = allowed_paths.problems(values) or preflight.all_problems(
+                values, self.runs_dir
+            )
             return None, preflight.Plan(problems)
         return config, self.plan(config)
 
@@ -210,7 +213,7 @@ class Lab:
 
         if outside := allowed_paths.problems(config.model_dump()):
             return preflight.Plan(outside)
-        plan, measured = preflight.check(config), self.measurement(config)
+        plan, measured = preflight.check(config, self.runs_dir), self.measurement(config)
         if not plan.problems and measured and measured.done() and not measured.exception():
             memory_mb = measured.result().memory_mb
             plan.problems.extend(preflight.memory_problems(config, memory_mb))
@@ -523,7 +526,7 @@ def requeue(run: RunDirectory, restart: bool = False) -> None:
         if (status := run.status()) == "finished":
             raise UserError(f"{run.name} is finished; there is nothing to resume")
         if restart:
-            _check_launch(run.config())
+            _check_launch(run.config(), run.path.parent)
             run.discard_training()
         elif run.checkpoint_step() is not None:
             resumption.check_newest(run.path, run.config())
@@ -541,11 +544,11 @@ def _refuse_outside_paths(config: RunConfig) -> None:
         raise ConfigError(outside)
 
 
-def _check_launch(config: RunConfig) -> None:
+def _check_launch(config: RunConfig, runs_dir: Path) -> None:
     """Raise ConfigError with every problem for which a launch would be refused."""
     from core.planning import preflight  # imports PyTorch, which takes seconds
 
-    if problems := preflight.check(config).problems:
+    if problems := preflight.check(config, runs_dir).problems:
         raise ConfigError(problems)
 
 
@@ -555,3 +558,116 @@ def _latest(db: duckdb.DuckDBPyConnection, status: str, cutoff: float = math.inf
         select run from status group by run having arg_max(status, seq) = ? and max(time) < ? order by min(time), run
     """
     return [name for (name,) in db.execute(query, [status, cutoff]).fetchall()]
+
+
+# Commands. These functions do not hold the index, so they work while a dashboard has it open.
+
+EXECUTOR_NAMES = tuple(EXECUTORS)
+find = RunDirectory.find
+
+
+def read_runs(runs_dir: Path) -> "tuple[pd.DataFrame, dict[str, dict[str, Score]]]":
+    """Return all runs (see `queries.results`), and the score of each run by each judge."""
+    from core.judging import scores  # imports scipy
+
+    with contextlib.closing(read_index(runs_dir)) as index:
+        db = index.cursor()
+        return queries.results(db), scores.by_run(verdict_queries.scores(db))
+
+
+def read_answers(runs_dir: Path, names: Sequence[str]) -> pd.DataFrame:
+    """Return answers to the test examples; see `queries.answers`."""
+    with contextlib.closing(read_index(runs_dir, names)) as index:
+        return queries.answers(index.cursor(), names)
+
+
+def reindex(runs_dir: Path) -> int:
+    """Rebuild the index and return the number of runs. Raises UserError if a dashboard has it open."""
+    if not runs_dir.is_dir():
+        raise UserError(f"runs_dir = {str(runs_dir)!r}: there is no such directory")
+    return rebuild_index(runs_dir)
+
+
+def check(config: RunConfig, runs_dir: Path) -> "Plan":
+    """Return what a run would do, and every problem for which it cannot be launched."""
+    from core.planning import preflight
+
+    return preflight.check(config, runs_dir)
+
+
+def problems(values: Mapping[str, Any], runs_dir: Path) -> list[Problem]:
+    """Return all problems of untrusted settings."""
+    from core.planning import preflight
+
+    return preflight.all_problems(values, runs_dir)
+
+
+def measure(config: RunConfig) -> "tuple[Cost, list[Problem]]":
+    """Measure the time and memory of a run in a separate process; also return the problem if memory is too small.
+
+    Downloads what is missing. Raises UserError.
+    """
+    from core.planning import measurement, preflight
+
+    preflight.fetch(config)
+    cost = measurement.measure(config)
+    return cost, preflight.memory_problems(config, cost.memory_mb)
+
+
+def create(runs_dir: Path, config: RunConfig) -> tuple[str, str | None]:
+    """Create a run that no dashboard queues yet.
+
+    Returns:
+        The name of the run, and why it is not the requested one, if it is not.
+    """
+    run = RunDirectory.create(runs_dir, config)
+    return run.name, explain_name(config.name, run.name)
+
+
+def create_checked(runs_dir: Path, config: RunConfig) -> tuple[str, str | None]:
+    """As `create`, after downloading what is missing. Raises ConfigError with every problem of the settings."""
+    from core.planning import preflight
+
+    _check_launch(config, runs_dir)
+    preflight.fetch(config)
+    return create(runs_dir, config)
+
+
+def train(run: RunDirectory, executor: str) -> None:
+    """Train a run to its end."""
+    EXECUTORS[executor](run)
+
+
+def wait_until_ended(run: RunDirectory, timeout: float) -> str | None:
+    """Wait for a run to end and return its status; None after `timeout` seconds. A run whose trainer died has ended."""
+    deadline = time.monotonic() + timeout
+    while (status := run.status()) not in ENDED_STATUSES:
+        if time.monotonic() > deadline:
+            return None
+        if not run.is_alive():
+            run.mark_ended("the trainer died", from_statuses=("running",))
+        time.sleep(0.1)
+    return status
+
+
+def generate(
+    runs_dir: Path,
+    models: Sequence[str],
+    instruction: str,
+    input: str = "",
+    raw: bool = False,
+    **sampling: Any,
+) -> "Iterator[StreamedAnswer]":
+    """Yield the complete answer of each run or base model (`base:NAME`); one model at a time is in memory.
+
+    Args:
+        raw: feed the instruction without the template.
+        sampling: see `core.nn.generation.Sampling`.
+    """
+    from core.inference import Answerer
+    from core.nn.generation import Sampling
+
+    answerer, settings = Answerer(runs_dir, max_models=1), Sampling(**sampling)
+    for model in models:
+        *_, answer = answerer.answer(model, instruction, input, settings, raw)
+        yield answer

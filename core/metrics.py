@@ -59,6 +59,7 @@ METRICS = (
     Metric("perplexity", "Perplexity", "Exponential of the validation loss.", format="%.3f", result="exp(last(eval.val_loss))"),
     Metric("seconds", "Time", "Training time, without evaluations and downloads.", "step", unit="s", format="%.1f", result="max(step.seconds)", axis=True),
     Metric("peak_memory_mb", "Peak memory", "Peak memory of training and of answering the test set.", unit="MB", format="%.0f", result="greatest(max(step.memory_mb), max(generation.memory_mb))"),
+    Metric("disk_mb", "Disk", "Space that the run takes on disk.", unit="MB", format="%.1f", result="max(disk.bytes) / 1048576"),
     Metric("exact", "Exact answers", "Share of the test answers that equal the reference, ignoring case and punctuation.", format="percent", result="mean(generation.exact)"),
     Metric("parameters", "Parameters", "Parameters of the model.", "plan", "BIGINT", result="last(plan.parameters)"),
     Metric("trainable", "Trainable", "Parameters that are trained.", "plan", "BIGINT", result="last(plan.trainable)"),

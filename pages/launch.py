@@ -117,6 +117,10 @@ def show_plan(plan: "Plan", cost: "Cost | None") -> None:
     first.metric(f"Time, {basis}", duration(seconds), help=f"Of the training steps. {basis_help}")
     gigabytes = DASH if memory is None else f"{memory / 1024:.1f} GB"
     second.metric(f"Memory, {basis}", gigabytes, help=f"Peak of the training process. {basis_help}")
+    if plan.disk_mb is not None and plan.disk_peak_mb is not None:
+        st.caption(
+            f"Disk: up to {plan.disk_peak_mb:,.0f} MB during the run, {plan.disk_mb:,.0f} MB after it."
+        )
     if plan.train_examples:
         st.caption(
             f"{plan.train_examples:,} examples to train on, {plan.validation_examples:,} to validate, "

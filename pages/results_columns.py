@@ -14,7 +14,7 @@ from pages.ui.text import escape_markdown
 
 LEADING_COLUMNS = ["name", "status", "val_loss", "perplexity", "exact"]
 DEFAULT_COLUMNS = ["base_model", "method", "lora_rank", "batch_size", "epochs", "lr"]
-TRAILING_COLUMNS = ["seconds", "peak_memory_mb", "notes"]
+TRAILING_COLUMNS = ["seconds", "peak_memory_mb", "disk_mb", "notes"]
 OPTIONAL_COLUMNS = [
     name
     for name in (*RunConfig.model_fields, "created", *RESULTS)

@@ -23,7 +23,7 @@ from core.nn.generation import Sampling
 from core.nn.gpt2 import GPT2
 from core.run.directory import RunDirectory
 from core.training import checkpoints
-from core.training.build import build_model
+from core.training.trainer import build_model
 
 SIZES = {"n_layer": 1, "n_head": 2, "n_embd": 8, "n_positions": 96, "vocab_size": 50257}
 SHORT = Sampling(6)

@@ -5,15 +5,14 @@ on standard error.
 """
 
 import contextlib
+import functools
 import json
 import os
 import sys
-import time
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, cast
 
-import pandas as pd
 import typer
 
 from core import lab
@@ -31,13 +30,7 @@ from core.cli.progress import drive
 from core.cli.score import score
 from core.config import RunConfig
 from core.errors import ConfigError, Problem, UserError
-from core.judging import scores
-from core.planning import measurement
 from core.presets import DEMO, DEMO_LORA, PRESETS, preset
-from core.run.directory import ENDED_STATUSES, RunDirectory
-from core.run.names import slug
-from core.scheduler.executors import EXECUTORS
-from core.tracking import queries, sync, verdict_queries
 from core.views import report
 from core.views.tables import Format, render
 
@@ -79,18 +72,16 @@ def check(
             "--measure", help="Take a few steps in a process of their own, for memory and time."
         ),
     ] = False,
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     format: AsFormat = "table",
 ) -> None:
-    """What a launch would do: steps, tokens, parameters, memory, time; and every problem, all at once."""
-    from core.planning import preflight
-
-    config = _config(preset, set)
-    plan = preflight.check(config)
+    """What a launch would do: steps, tokens, parameters, memory, disk space, time; and every problem, all at once."""
+    config = _config(preset, set, runs_dir)
+    plan = lab.check(config, runs_dir)
     cost = None
     if measure and not plan.problems:
-        preflight.fetch(config)
-        cost = measurement.measure(config)
-        plan.problems.extend(preflight.memory_problems(config, cost.memory_mb))
+        cost, problems = lab.measure(config)
+        plan.problems.extend(problems)
     row = report.plan(plan, cost)
     if format == "json":
         print(json.dumps(row, indent=2, ensure_ascii=False))
@@ -110,13 +101,9 @@ def train(
     format: AsFormat = "table",
 ) -> None:
     """Train a run to its end, with a progress bar. Ctrl-C checkpoints and stops it."""
-    from core.planning import preflight
-
-    config = _config(preset, set)
-    if problems := preflight.check(config).problems:
-        raise ConfigError(problems)
-    preflight.fetch(config)
-    _drive(_create(runs_dir, config), executor, format)
+    config = _config(preset, set, runs_dir)
+    name = _report_name(*lab.create_checked(runs_dir, config))
+    _drive(runs_dir, name, executor, format)
 
 
 @app.command()
@@ -134,30 +121,25 @@ def resume(
     format: AsFormat = "table",
 ) -> None:
     """Resume an unfinished run from its newest checkpoint."""
-    run_directory = RunDirectory.find(runs_dir, run)
-    lab.requeue(run_directory, restart)
-    _drive(run_directory, executor, format)
+    lab.requeue(lab.find(runs_dir, run), restart)
+    _drive(runs_dir, run, executor, format)
 
 
 @app.command()
 def stop(run: RunName, runs_dir: RunsDir = DEFAULT_RUNS_DIR) -> None:
     """Ask a run to checkpoint and stop, and wait until it has."""
-    run_directory = RunDirectory.find(runs_dir, run)
+    run_directory = lab.find(runs_dir, run)
     lab.stop(run_directory)
-    deadline = time.monotonic() + STOP_TIMEOUT_S
-    while (status := run_directory.status()) not in ENDED_STATUSES:
-        if time.monotonic() > deadline:
-            _fail(f"{run} is in a long step and will stop after it; asked again, it is killed", 1)
-        if not run_directory.is_alive():
-            run_directory.mark_ended("the trainer died", from_statuses=("running",))
-        time.sleep(0.1)
+    status = lab.wait_until_ended(run_directory, STOP_TIMEOUT_S)
+    if status is None:
+        _fail(f"{run} is in a long step and will stop after it; asked again, it is killed", 1)
     print(f"{run}: {status}")
 
 
 @app.command()
 def delete(run: RunName, runs_dir: RunsDir = DEFAULT_RUNS_DIR) -> None:
     """Remove a run and everything it made."""
-    RunDirectory.find(runs_dir, run).delete()
+    lab.find(runs_dir, run).delete()
 
 
 @app.command()
@@ -174,7 +156,7 @@ def runs(
 ) -> None:
     """The table of all runs, newest first."""
     missing = "" if runs_dir.exists() else ": there is no such directory"
-    frame, judged = _results(runs_dir)
+    frame, judged = lab.read_runs(runs_dir)
     if (
         remark := f"there are no runs in {runs_dir} yet{missing}"
         if frame.empty
@@ -200,14 +182,12 @@ def generate(
     format: AsFormat = "table",
 ) -> None:
     """Answers of runs and base models to one prompt, side by side."""
-    from core.inference import Answerer
-    from core.nn.generation import Sampling
-
-    answerer = Answerer(runs_dir, max_models=1)
-    sampling = Sampling(max_new_tokens, temperature, top_k, seed)
+    sampling = {
+        "max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "seed": seed
+    }  # fmt: skip
+    answers = lab.generate(runs_dir, model_names, prompt, input, raw, **sampling)
     rows = []
-    for name in model_names:
-        *_, answer = answerer.answer(name, prompt, input, sampling, raw)
+    for name, answer in zip(model_names, answers, strict=True):
         rows.append({"run": name, "prompt": prompt, "answer": answer.text, "tokens": answer.tokens})
         if answer.prompt_cut:
             errors.print(
@@ -222,9 +202,7 @@ app.command()(score)
 @app.command()
 def reindex(runs_dir: RunsDir = DEFAULT_RUNS_DIR) -> None:
     """Rebuild the index from the run directories."""
-    if not runs_dir.is_dir():
-        raise UserError(f"runs_dir = {str(runs_dir)!r}: there is no such directory")
-    print(f"{sync.rebuild_index(runs_dir)} runs indexed")
+    print(f"{lab.reindex(runs_dir)} runs indexed")
 
 
 @app.command()
@@ -236,15 +214,14 @@ def demo(executor: ExecutorName = "process", runs_dir: RunsDir = DEFAULT_RUNS_DI
         "demo-lora-16": {**DEMO_LORA, "lora_rank": 16, "lora_alpha": 16},
         "demo-lora-4": {**DEMO_LORA, "lora_rank": 4, "lora_alpha": 4},
     }.items():
-        run = _create(runs_dir, RunConfig.parse({**changes, "name": name}))
-        _drive(run, executor, None)
-        names.append(run.name)
+        config = RunConfig.parse({**changes, "name": name})
+        names.append(_report_name(*lab.create(runs_dir, config)))
+        _drive(runs_dir, names[-1], executor, None)
     score(names, "reference", runs_dir=runs_dir)
-    frame, judged = _results(runs_dir)
+    frame, judged = lab.read_runs(runs_dir)
     rows = report.runs(frame[frame["name"].isin(names)], "table", scores=judged)
     print(render(rows, "table"))
-    with contextlib.closing(sync.read_index(runs_dir)) as index:
-        answers = queries.answers(index.cursor(), names)
+    answers = lab.read_answers(runs_dir, names)
     print(render(report.side_by_side(answers, 3), "table"))
 
 
@@ -273,10 +250,8 @@ def _fail(sentence: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
-def _config(name: str | None, sets: list[str] | None) -> RunConfig:
-    """Settings from a preset and field=value words. Raises ConfigError with every problem."""
-    from core.planning import preflight
-
+def _config(name: str | None, sets: list[str] | None, runs_dir: Path) -> RunConfig:
+    """Return the settings from a preset and field=value words. Raises ConfigError with every problem."""
     values: dict[str, Any] = preset(name).model_dump(exclude_defaults=True) if name else {}
     pairs = [word.partition("=") for word in sets or []]
     values |= {field.strip(): value for field, separator, value in pairs if separator}
@@ -286,41 +261,26 @@ def _config(name: str | None, sets: list[str] | None) -> RunConfig:
         config = RunConfig.parse(values)
         if not problems:
             return config
-    raise ConfigError(problems + preflight.all_problems(values))
+    raise ConfigError(problems + lab.problems(values, runs_dir))
 
 
-def _create(runs_dir: Path, config: RunConfig) -> RunDirectory:
-    """Create a run directory. Print its name to stderr if it differs from the requested one."""
-    run = RunDirectory.create(runs_dir, config)
-    requested_name = config.name.strip()
-    if run.name != requested_name:
-        origin = "no name given"
-        if requested_name:
-            origin = (
-                f"from {requested_name!r}"
-                if slug(requested_name) == run.name
-                else f"{slug(requested_name)!r} is taken"
-            )
-        errors.print(f"Run name: {run.name} ({origin})")
-    return run
+def _report_name(name: str, origin: str | None) -> str:
+    """Return the name of a new run. Print it if it is not the requested one."""
+    if origin:
+        errors.print(f"Run name: {name} ({origin})")
+    return name
 
 
-def _drive(run: RunDirectory, executor: str, format: Format | None) -> None:
-    """Train a run while showing how it goes; print its row; exit 1 where it did not finish."""
-    drive(run, EXECUTORS[executor], errors)
+def _drive(runs_dir: Path, name: str, executor: str, format: Format | None) -> None:
+    """Train a run while showing its progress, and print its row. Exits with status 1 if it did not finish."""
+    run = lab.find(runs_dir, name)
+    drive(run, functools.partial(lab.train, executor=executor), errors)
     last_event = run.statuses()[-1]
     status, reason = last_event["status"], last_event.get("reason")
     if format and status in ("finished", "stopped"):
-        frame, _ = _results(run.path.parent)
-        print(render(report.runs(frame[frame["name"] == run.name], format), format))
+        frame, _ = lab.read_runs(runs_dir)
+        print(render(report.runs(frame[frame["name"] == name], format), format))
     if status != "finished":
         was = "" if status == "failed" else "was "
-        sentence = f"{run.name} {was}{status}" + (f": {reason}" if reason else "")
-        _fail(f"{sentence}; `python -m core resume {run.name}` goes on with it", 1)
-
-
-def _results(runs_dir: Path) -> tuple[pd.DataFrame, report.Scores]:
-    """Every run, and its scores."""
-    with contextlib.closing(sync.read_index(runs_dir)) as index:
-        db = index.cursor()
-        return queries.results(db), scores.by_run(verdict_queries.scores(db))
+        sentence = f"{name} {was}{status}" + (f": {reason}" if reason else "")
+        _fail(f"{sentence}; `python -m core resume {name}` goes on with it", 1)

@@ -7,13 +7,13 @@ import typer
 from rich.console import Console
 
 from core.errors import UserError
-from core.scheduler.executors import EXECUTORS
+from core.lab import EXECUTOR_NAMES
 from core.views.tables import Format
 
 
 def _known_executor(name: str) -> str:
-    if name not in EXECUTORS:
-        raise UserError(f"executor = {name!r}: it should be one of: {', '.join(EXECUTORS)}")
+    if name not in EXECUTOR_NAMES:
+        raise UserError(f"executor = {name!r}: it should be one of: {', '.join(EXECUTOR_NAMES)}")
     return name
 
 
@@ -30,9 +30,11 @@ Sets = Annotated[
 ]
 ExecutorName = Annotated[
     str,
-    typer.Option("--executor", callback=_known_executor, help=f"One of: {', '.join(EXECUTORS)}."),
+    typer.Option(
+        "--executor", callback=_known_executor, help=f"One of: {', '.join(EXECUTOR_NAMES)}."
+    ),
 ]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="The name of a run.")]
 DEFAULT_RUNS_DIR = Path("runs")
 errors = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
-"""Standard error, for what is no result."""
+"""Standard error, for everything that is not a result."""

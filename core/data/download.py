@@ -1,13 +1,13 @@
-"""Downloads from the Hugging Face hub, through its own client and cache: what can go wrong, in a sentence.
+"""Download files from the Hugging Face hub with its client, resume interrupted downloads, and explain errors.
 
-The client shows its progress, tries again and gives a file its name when it is whole; where a download broke
-off, it goes on. Knows neither models nor data sets.
+The client retries, and names a file only when it is complete. Knows neither models nor data sets.
 """
 
 import errno
 import hashlib
 import io
 import math
+import os
 import re
 import socket
 import time
@@ -28,10 +28,10 @@ from huggingface_hub import (
 )
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 from huggingface_hub.file_download import http_get, repo_folder_name
-from huggingface_hub.utils._fixes import WeakFileLock
 from tqdm import tqdm
 
 from core.errors import UserError
+from core.run.lock import acquire
 
 Listener = Callable[[str, int, int], None]
 """Is told the repository, the bytes of it that are here and those there are. What it raises ends the download."""
@@ -103,9 +103,12 @@ def cached_file(repository: str, name: str) -> Path:
 
 
 def _fetch_large(repository: str, name: str) -> None:
-    """Put a large file's bytes where the client looks for them, going on with what an earlier process left.
+    """Download a large file into the client's cache, resuming what an earlier process left. The client then names it.
 
-    The client itself begins anew in each process. It still gives the file its name.
+    huggingface_hub 2.4.0 does not resume across processes: `hf_hub_download` writes to `BLOB.RANDOM.incomplete`, and a
+    new process starts again with another random name. This is the only function that depends on names which its
+    documentation does not list: `http_get` and `repo_folder_name` of `huggingface_hub.file_download`, and the path
+    `blobs/SHA256` of a complete file. Delete it once `test_the_client_alone_does_not_resume_after_a_kill` fails.
     """
     announced = get_hf_file_metadata(hf_hub_url(repository, name))
     if not (announced.size and announced.etag and SHA256.fullmatch(announced.etag)):
@@ -114,20 +117,23 @@ def _fetch_large(repository: str, name: str) -> None:
     blob = folder / "blobs" / announced.etag
     partial = blob.with_name(f"{blob.name}.partial")
     blob.parent.mkdir(parents=True, exist_ok=True)
-    with WeakFileLock(f"{partial}.lock"):
+    lock = acquire(partial.with_name(f"{partial.name}.lock"), timeout=math.inf)
+    assert lock is not None
+    try:
         if blob.exists():
             return
         with partial.open("ab") as file:
-            start, size = file.tell(), announced.size
             http_get(
                 announced.location,
                 file,
-                resume_size=start,
-                expected_size=size,
+                resume_size=file.tell(),
+                expected_size=announced.size,
                 displayed_filename=name,
                 tqdm_class=progress_bar(repository),
             )
         partial.replace(blob)
+    finally:
+        os.close(lock)
 
 
 def reachable() -> bool:

@@ -1,14 +1,21 @@
-"""What a run will cost, by arithmetic on its settings and the model's shapes. Needs no tensors.
+"""Estimate the memory, time and disk space of a run from its settings and the model's shapes.
 
-Rough where it has to be: memory within a fifth or so, time within a factor of two.
+Also finds the nearest settings that fit into memory. Creates no tensors. Memory is accurate to about a fifth, time to
+a factor of two.
 """
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from core.config import RunConfig
+from core.errors import Problem, UserError
 from core.nn.architecture import HEAD, Architecture
+from core.training import hardware
+from core.training.checkpoints import CHECKPOINTS_TO_KEEP
 from core.training.evaluation import ANSWER_BATCH_TOKENS
 
 RUNTIME_MB = 290
@@ -32,6 +39,8 @@ CPU_STEP_OVERHEAD_S = 0.05
 GPU_STEP_OVERHEAD_S = 0.015
 """The same on a GPU, reckoned, not measured: some 2,700 operations, each started in about 5 microseconds."""
 MIB = 2**20
+FP32_BYTES = 4
+"""Bytes of a saved weight; weights that are trained stay in fp32 at any precision."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +121,82 @@ def memory_mb(
     if gpu:  # a CPU always answers in fp32
         answering = resident_bytes + 2 * cache
     return runtime + max(training, answering) / MIB
+
+
+def device_memory_mb(
+    config: RunConfig, arch: Architecture, extent: Extent, device: torch.device
+) -> float:
+    """Return the peak memory of a run on a device, in MiB."""
+    half = False
+    with contextlib.suppress(UserError):  # an unsupported precision is reported with the settings
+        half = hardware.resolve_precision(config.precision, device) is not torch.float32
+    return memory_mb(config, arch, extent, half, gpu=device.type != "cpu")
+
+
+def disk_mb(config: RunConfig, arch: Architecture, steps: int | None = None) -> tuple[float, float]:
+    """Return the disk space of a run in MiB: its peak, and what is left when it has finished.
+
+    Counts checkpoints and weights. Events, answers and the log are small in comparison.
+
+    Args:
+        steps: optimizer steps of the run; None assumes enough for all checkpoints.
+    """
+    weights_mb = parameters(config, arch)[1] * FP32_BYTES / MIB
+    moments = 2 if config.optimizer == "adamw" else 0
+    checkpoint_mb = weights_mb * (1 + moments)
+    saves = CHECKPOINTS_TO_KEEP + 1 if steps is None else -(-steps // config.checkpoint_every)
+    # A directory is replaced only once the new one is complete.
+    copies_of_weights = {"none": 0, "last": 1, "best": 2}[config.keep_weights]
+    while_saving = min(saves, CHECKPOINTS_TO_KEEP + 1) * checkpoint_mb
+    if config.keep_weights == "best":
+        while_saving += weights_mb
+    while_publishing = (
+        min(saves, CHECKPOINTS_TO_KEEP) * checkpoint_mb + copies_of_weights * weights_mb
+    )
+    kept_mb = 0.0 if config.keep_weights == "none" else weights_mb
+    return max(while_saving, while_publishing), kept_mb
+
+
+def too_large(
+    config: RunConfig,
+    arch: Architecture,
+    extent: Extent,
+    device: torch.device,
+    needed: float,
+    available: float,
+) -> Problem:
+    """Return the problem that a run needs more memory than is free, with the nearest settings that fit.
+
+    Args:
+        needed: estimated or measured peak, in MiB. Other settings are assumed to be off by the same factor.
+        available: in MiB.
+    """
+    factor = needed / device_memory_mb(config, arch, extent, device)
+    fit = describe_nearest_fit(
+        config,
+        available,
+        lambda changed: factor * device_memory_mb(changed, arch, extent, device),
+        device,
+    )
+    message = f"the run would need about {needed:,.0f} MB and {available:,.0f} MB are free; {fit}"
+    return Problem("batch_size", config.batch_size, message)
+
+
+def describe_nearest_fit(
+    config: RunConfig, limit_mb: float, need: Callable[[RunConfig], float], device: torch.device
+) -> str:
+    """Return a clause that names the nearest settings whose need is within the limit, in MiB."""
+    changes = nearest_fit(
+        config,
+        lambda changed: need(changed) <= limit_mb,
+        half_is_fast=hardware.resolve_precision("auto", device) is torch.bfloat16,
+    )
+    if changes is None:
+        return "not even batch_size = 1 fits; use a shorter max_length or a smaller model"
+    first_change, *other_changes = (f"{name} = {value}" for name, value in changes.items())
+    return (
+        first_change + (f" with {' and '.join(other_changes)}" if other_changes else "") + " fits"
+    )
 
 
 def nearest_fit(

@@ -4,8 +4,10 @@ All by arithmetic on the data set and the model's shapes; no model is loaded.
 """
 
 import functools
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -18,8 +20,7 @@ from core.errors import ConfigError, Problem, UserError
 from core.nn import pretrained
 from core.nn.architecture import VOCABULARY, Architecture
 from core.planning import estimate
-from core.planning.estimate import Extent
-from core.planning.fitting import estimated, nearest, too_large
+from core.planning.estimate import Extent, device_memory_mb, too_large
 from core.training import hardware
 from core.training.optimizers import learning_rate
 
@@ -57,6 +58,11 @@ class Plan:
     """What they take in fp32, MiB."""
     memory_mb: float | None = None
     available_mb: float | None = None
+    disk_peak_mb: float | None = None
+    """Disk space during the run, MiB: checkpoints and weights."""
+    disk_mb: float | None = None
+    """Disk space after it has finished."""
+    free_disk_mb: float | None = None
     seconds: float | None = None
     """Of the training steps; evaluation and answering come on top."""
     device: str | None = None
@@ -114,13 +120,13 @@ def fetch(config: RunConfig) -> None:
     dataset.load(config.dataset, config.max_examples, config.empty_outputs)
 
 
-def all_problems(values: Mapping[str, Any]) -> list[Problem]:
+def all_problems(values: Mapping[str, Any], runs_dir: Path | None = None) -> list[Problem]:
     """All that is wrong with untrusted values: with each of them, and with what the right ones would meet."""
     problems: list[Problem] = []
     remaining = dict(values)
     while True:  # each turn leaves something out: what is wrong involves a value that was given
         try:
-            new_problems = check(RunConfig.parse(remaining)).problems
+            new_problems = check(RunConfig.parse(remaining), runs_dir).problems
             return problems + [p for p in new_problems if not problems or p.field in remaining]
         except ConfigError as error:
             # Later turns may find a default at odds with the rest: no mistake of the user's.
@@ -133,10 +139,13 @@ def all_problems(values: Mapping[str, Any]) -> list[Problem]:
             }
 
 
-def check(config: RunConfig) -> Plan:
+def check(config: RunConfig, runs_dir: Path | None = None) -> Plan:
     """Plan a run without starting it, from local and cached files only.
 
     Everything that would make the run fail at the start is listed in the plan, not raised.
+
+    Args:
+        runs_dir: where the run would be stored. Without it, free disk space is not checked.
     """
     problems: list[Problem] = []
     notes: list[str] = []
@@ -173,7 +182,43 @@ def check(config: RunConfig) -> Plan:
     if corpus:
         skipped, unused = corpus.records.skipped, corpus.records.unused_keys
         plan = replace(plan, skipped_records=skipped, unused_keys=unused)
+    if arch:
+        plan = replace(plan, **_disk(config, arch, plan.steps, runs_dir, problems))
     return replace(plan, note=note)
+
+
+def _disk(
+    config: RunConfig,
+    arch: Architecture,
+    steps: int | None,
+    runs_dir: Path | None,
+    problems: list[Problem],
+) -> dict[str, Any]:
+    """Return the fields of a plan about disk space. Add a problem if the run does not fit."""
+    peak, after = estimate.disk_mb(config, arch, steps)
+    free = None if runs_dir is None else _free_disk_mb(runs_dir)
+    if free is not None and peak > free:
+        message = f"the run would need about {peak:,.0f} MB of disk space and {free:,.0f} MB are free in {runs_dir}"
+        remedy = "delete files or use a smaller model"
+        lora_mb, _ = estimate.disk_mb(config.model_copy(update={"method": "lora"}), arch, steps)
+        if config.method == "full" and lora_mb <= free:
+            remedy = f"delete files or use method = lora, which needs about {lora_mb:,.0f} MB"
+        problems.append(Problem("method", config.method, f"{message}; {remedy}"))
+    return {
+        "disk_peak_mb": round(peak, 1),
+        "disk_mb": round(after, 1),
+        "free_disk_mb": None if free is None else round(free, 1),
+    }
+
+
+def _free_disk_mb(directory: Path) -> float | None:
+    """Return the free disk space at a directory that need not exist yet, in MiB; None if it cannot be determined."""
+    candidates = [directory.absolute(), *directory.absolute().parents]
+    try:
+        existing = next(path for path in candidates if path.exists())
+        return shutil.disk_usage(existing).free / estimate.MIB
+    except OSError:
+        return None
 
 
 def _data_notes(corpus: Corpus) -> list[str]:
@@ -218,7 +263,7 @@ def _lacking(
     config: RunConfig, arch: Architecture, extent: Extent, device: torch.device
 ) -> list[Problem]:
     """That a run does not fit, if it does not."""
-    needed = estimated(config, arch, extent, device)
+    needed = device_memory_mb(config, arch, extent, device)
     available = hardware.available_memory_mb(device)
     fits = needed <= available
     return [] if fits else [too_large(config, arch, extent, device, needed, available)]
@@ -258,7 +303,7 @@ def _plan(
         longest=corpus.extent.longest,
         cut_examples=corpus.cut_examples,
         **_counts(config, arch),
-        memory_mb=round(estimated(config, arch, corpus.extent, device), 1),
+        memory_mb=round(device_memory_mb(config, arch, corpus.extent, device), 1),
         available_mb=round(hardware.available_memory_mb(device), 1),
         seconds=round(estimate.seconds(work, passes, rate, gpu=device.type == "cuda"), 1),
         device=hardware.describe(device),
@@ -273,10 +318,10 @@ def memory_advice(config: RunConfig) -> str:
     arch = pretrained.architecture(config.base_model)
     device = hardware.resolve_device(config.device)
     extent = read_corpus(config, arch.context).extent
-    needed = estimated(config, arch, extent, device)
+    needed = device_memory_mb(config, arch, extent, device)
     limit_mb = min(hardware.available_memory_mb(device), RETRY_MEMORY_SHARE * needed)
-    fit = nearest(
-        config, limit_mb, lambda changed: estimated(changed, arch, extent, device), device
+    fit = estimate.describe_nearest_fit(
+        config, limit_mb, lambda changed: device_memory_mb(changed, arch, extent, device), device
     )
     return f"by the estimate, {fit}"
 

@@ -260,6 +260,30 @@ class RunDirectory:
         except OSError as error:
             raise UserError(f"{self.name} cannot be restarted ({error})") from None
 
+    def discard_checkpoints(self) -> None:
+        """Delete what a finished run does not need: its checkpoints, and its weights if it keeps none.
+
+        Hold the lock, and call this after the status `finished` is written: until then, the run resumes from a
+        checkpoint. If weights are missing that should be there, nothing is deleted.
+        """
+        keeps_none = self.config().keep_weights == "none"
+        if keeps_none or (self.path / "weights").is_dir():
+            for name in ("checkpoint", "weights.partial", *(("weights",) if keeps_none else ())):
+                shutil.rmtree(self.path / name, ignore_errors=True)
+
+    def disk_bytes(self) -> int:
+        """Return the size of all files. Links are not followed; files that disappear meanwhile count as nothing."""
+        total, folders = 0, [str(self.path)]
+        while folders:
+            with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    else:
+                        with contextlib.suppress(OSError):
+                            total += entry.stat(follow_symlinks=False).st_size
+        return total
+
     def delete(self) -> None:
         """Remove the directory. Raises UserError while a trainer holds it, or where that fails."""
         try:

@@ -35,6 +35,11 @@ def format_event(kind: str, event: Mapping[str, Any]) -> str | None:
                 f"step {event['step']:,}: training loss {event['train_loss']:.4f}, "
                 f"validation loss {event['val_loss']:.4f}{scope}"
             )
+        case "weights":
+            return (
+                f"weights of step {event['step']:,}, which had the lowest validation loss "
+                f"({event['val_loss']:.4f}), answer the test set"
+            )
         case "rewind":
             if event["step"] < 0:
                 return "no checkpoint to go on from: starting over"

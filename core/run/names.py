@@ -63,3 +63,14 @@ def free_names(runs_dir: Path, config: RunConfig) -> Iterator[Path]:
     base = slug(config.name.strip() or f"{Path(config.base_model).name}-{config.method}")
     yield runs_dir / base
     yield from (runs_dir / f"{base}-{number}" for number in itertools.count(2))
+
+
+def explain_name(requested_name: str, name: str) -> str | None:
+    """Return why a run has a different name than the requested one; None if it does not."""
+    requested_name = requested_name.strip()
+    if name == requested_name:
+        return None
+    if not requested_name:
+        return "no name given"
+    short_name = slug(requested_name)
+    return f"from {requested_name!r}" if short_name == name else f"{short_name!r} is taken"

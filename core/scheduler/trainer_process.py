@@ -80,6 +80,9 @@ def main(run: RunDirectory, signals: bool = False, train: Train | None = None) -
                 _listen(active)
             status, reason = _train(run, active, train)
             active.emit("status", status=status, reason=reason)
+        if status == "finished":
+            with contextlib.suppress(UserError):  # config.json was damaged since the run started
+                run.discard_checkpoints()
         run.clear_stop_request()
 
 

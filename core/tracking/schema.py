@@ -6,7 +6,7 @@ import duckdb
 
 from core.metrics import recorded_fields
 
-REVISION = 6
+REVISION = 7
 """Increase it when the sync fills the same columns differently."""
 
 EVENT_TABLES = {
@@ -77,6 +77,7 @@ def create(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute(
         "create table config (run VARCHAR PRIMARY KEY, settings JSON, stamp VARCHAR)"
     )
+    connection.execute("create table disk (run VARCHAR PRIMARY KEY, bytes BIGINT, stamp BIGINT)")
     connection.execute("""
         create table ingested (
             run VARCHAR PRIMARY KEY, position BIGINT, seq BIGINT, unreadable BIGINT, before BLOB)

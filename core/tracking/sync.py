@@ -81,6 +81,8 @@ class Sync:
         self._offsets = {run: ReadOffset(*offset) for run, *offset in rows}
         rows = cursor.execute("select run, stamp from config").fetchall()
         self._stamps: dict[str, str] = dict(rows)
+        rows = cursor.execute("select run, stamp from disk").fetchall()
+        self._disk_stamps: dict[str, int] = dict(rows)
         self._in_transaction, self._pending = False, PendingRows()
         self.fault: str | None = None
         """Why the last sync skipped a run, if it did."""
@@ -130,6 +132,8 @@ class Sync:
             changed |= self._insert_config(source)
         while self._insert_events(source):
             changed = True
+        if isinstance(source, RunDirectory):
+            changed |= self._insert_disk_size(source, changed)
         return changed
 
     def _insert_config(self, run: RunDirectory) -> bool:
@@ -142,6 +146,19 @@ class Sync:
         with self._transaction():
             self._pending.set_config(run.name, settings, stamp)
             self._stamps[run.name] = stamp
+        return True
+
+    def _insert_disk_size(self, run: RunDirectory, changed: bool) -> bool:
+        """Measure a run's directory if its events or the directory itself changed. Returns whether it did.
+
+        The directory changes when the trainer deletes checkpoints, which is after its last event.
+        """
+        stamp = run.path.stat().st_mtime_ns
+        if not changed and self._disk_stamps.get(run.name) == stamp:
+            return False
+        with self._transaction():
+            self._pending.set_disk_size(run.name, run.disk_bytes(), stamp)
+            self._disk_stamps[run.name] = stamp
         return True
 
     def _insert_events(self, source: Source) -> bool:
@@ -188,10 +205,11 @@ class Sync:
 
     def _delete(self, run: str) -> None:
         with self._transaction():
-            for table in (*EVENT_TABLES, "config", "ingested"):
+            for table in (*EVENT_TABLES, "config", "disk", "ingested"):
                 self._db.execute(f'delete from "{table}" where run = ?', [run])
         self._offsets.pop(run, None)
         self._stamps.pop(run, None)
+        self._disk_stamps.pop(run, None)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -199,7 +217,7 @@ class Sync:
         if self._in_transaction:
             yield
             return
-        saved = dict(self._offsets), dict(self._stamps)
+        saved = dict(self._offsets), dict(self._stamps), dict(self._disk_stamps)
         self._db.execute("begin transaction")
         self._in_transaction = True
         try:
@@ -209,7 +227,7 @@ class Sync:
         except BaseException:
             with contextlib.suppress(duckdb.Error):  # a failed commit has already rolled back
                 self._db.execute("rollback")
-            self._offsets, self._stamps = saved
+            self._offsets, self._stamps, self._disk_stamps = saved
             self._pending = PendingRows()
             raise
         finally:
@@ -226,6 +244,7 @@ class PendingRows:
         self._rows: dict[str, list[list[Any]]] = {}
         self._offsets: dict[str, list[Any]] = {}
         self._configs: dict[str, list[str]] = {}
+        self._disk_sizes: dict[str, list[Any]] = {}
 
     def add_steps(self, run: str, steps: pa.Table) -> None:
         """Add steps returned by `parse_steps`."""
@@ -245,6 +264,10 @@ class PendingRows:
         """Set the content of config.json. Invalid JSON is stored as an empty object."""
         self._configs[run] = [run, settings, stamp]
 
+    def set_disk_size(self, run: str, size: int, stamp: int) -> None:
+        """Set the size of a run's directory in bytes, and the directory's modification time when it was measured."""
+        self._disk_sizes[run] = [run, size, stamp]
+
     def write(self, db: duckdb.DuckDBPyConnection) -> None:
         """Write and clear all rows inside the caller's transaction. Raises duckdb.Error."""
         if self._steps:
@@ -255,10 +278,11 @@ class PendingRows:
         for table, rows in self._rows.items():
             with db.appender(table) as appender:
                 appender.append_rows(rows)
-        if self._offsets:
-            values = _columns(self._offsets.values())
-            unnested = ", ".join(["unnest(?)"] * len(values))
-            db.execute(f"insert or replace into ingested select {unnested}", values)
+        for table, rows_by_run in (("ingested", self._offsets), ("disk", self._disk_sizes)):
+            if rows_by_run:
+                values = _columns(rows_by_run.values())
+                unnested = ", ".join(["unnest(?)"] * len(values))
+                db.execute(f"insert or replace into {table} select {unnested}", values)
         if self._configs:
             db.execute(
                 """
@@ -269,7 +293,13 @@ class PendingRows:
                 _columns(self._configs.values()),
             )
         self.size = 0
-        for collected in (self._steps, self._rows, self._offsets, self._configs):
+        for collected in (
+            self._steps,
+            self._rows,
+            self._offsets,
+            self._configs,
+            self._disk_sizes,
+        ):
             collected.clear()
 
 

@@ -89,6 +89,14 @@ def read(directory: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]
     return facts, files
 
 
+def read_weights(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the manifest's facts and the tensors of `weights/`. Raises UserError if they are damaged."""
+    facts, files = read(directory)
+    if len(files) != 1:
+        raise UserError(f"{directory} is damaged: its manifest should list one file")
+    return facts, next(iter(files.values()))
+
+
 def _refuse_links(*paths: Path) -> None:
     """Weights lie where they seem to: a link could lead out of the run. Raises UserError."""
     for path in paths:

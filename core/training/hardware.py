@@ -47,7 +47,7 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
         if device.type == "cuda":
             fast = torch.cuda.get_device_capability(device) >= (8, 0)
         else:
-            fast = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+            fast = device.type == "cpu" and torch.cpu.get_capabilities().get("amx_tile", False)
         return torch.bfloat16 if fast else torch.float32
     if precision == "fp16" and device.type != "cuda":
         message = f"precision = 'fp16': it needs a CUDA device and the run is on {device.type}; it should be auto or fp32"

@@ -1,10 +1,13 @@
-"""The one training loop, for full fine-tuning and LoRA alike.
+"""The training loop, for full fine-tuning and LoRA alike, and loading the model that a run trained.
 
-Knows a run as a directory and an event writer: no database, no pages, no network but the base model's.
+Knows a run as a directory and an event writer: no database, no pages, and no network except to download the base
+model and the data set.
 """
 
+import math
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,11 +16,10 @@ from core.config import RunConfig
 from core.data import dataset, download
 from core.data.batches import Batch, Encoded, Schedule, collate, encode_all, fingerprint
 from core.data.template import Example
-from core.errors import TrainingError
+from core.errors import TrainingError, UserError
 from core.nn import generation, lora, pretrained
 from core.nn.gpt2 import GPT2
 from core.training import checkpoints, divergence, hardware, resumption
-from core.training.build import build_model
 from core.training.evaluation import answer_all, mean_loss
 from core.training.optimizers import build_optimizer, learning_rate
 from core.training.run import Outcome, Run, StoppedError, TrainingProgress, report_download
@@ -25,6 +27,8 @@ from core.training.run import Outcome, Run, StoppedError, TrainingProgress, repo
 
 def train(config: RunConfig, run: Run) -> Outcome:
     """Train a run from its newest checkpoint or from the start, publish its weights, answer its test set.
+
+    The caller deletes what a finished run no longer needs, once it has recorded that the run finished.
 
     Raises:
         UserError: the base model, the data or the hardware cannot be had as configured.
@@ -39,6 +43,50 @@ def train(config: RunConfig, run: Run) -> Outcome:
         return "stopped"
     trainer.publish_weights()
     return trainer.answer_test_set()
+
+
+def build_model(config: RunConfig) -> GPT2:
+    """Return the base model, with adapters if the method is LoRA. Raises UserError."""
+    lora_only = config.method == "lora"
+    model = pretrained.load(config.base_model, config.dropout, config.tie_weights, frozen=lora_only)
+    if lora_only:
+        names = model.arch.lora_targets(config.lora_targets, config.lora_last_layers)
+        generator = torch.Generator().manual_seed(config.seed)
+        lora.add_adapters(
+            model, names, config.lora_rank, config.lora_alpha, config.lora_dropout, generator
+        )
+    return model
+
+
+def load_trained(config: RunConfig, directory: Path) -> GPT2:
+    """Load a run's model in fp32, from `weights/` or its newest valid checkpoint, with adapters merged.
+
+    Frozen weights are rounded to the precision that the run trained in, because its adapters were trained on
+    the rounded weights. Manifests of older versions do not record the precision.
+
+    Raises:
+        UserError: the run has neither, or its adapters belong to a different base model.
+    """
+    model = build_model(config)
+    if (directory / "weights").is_dir():
+        facts, tensors = checkpoints.read_weights(directory / "weights")
+        if config.method == "lora" and facts.get("base_hash") != pretrained.fingerprint(model):
+            message = f"{directory.name}: its adapters were trained on other weights of {config.base_model} than those of today"
+            raise UserError(message)
+    elif config.keep_weights == "none" and not (directory / "checkpoint").is_dir():
+        raise UserError(
+            f"{directory.name} has no weights: with keep_weights = none, a run deletes them when it finishes; "
+            "train it again with keep_weights = last to generate answers"
+        )
+    else:
+        facts, tensors = checkpoints.newest_weights(directory / "checkpoint")
+    checkpoints.load_trainable(model, tensors)
+    for dtype in (torch.bfloat16, torch.float16):
+        if facts.get("precision") == hardware.name_of(dtype):
+            lora.narrow(model, dtype)
+            lora.widen(model)
+    lora.merge(model)
+    return model.eval()
 
 
 class Trainer:
@@ -75,6 +123,8 @@ class Trainer:
             for block in self.model.h:  # the loss goes through these, not through the model's call
                 block.compile(dynamic=True)
         self.progress = TrainingProgress()
+        self.best_loss = math.inf
+        """Validation loss of the published weights if `keep_weights` is `best`; infinite before the first."""
         self.recorded_settings = resumption.recorded(config)
         self.ignores_warmup = False
         """Whether the learning rate stays constant as in the older version that started the run."""
@@ -222,17 +272,21 @@ class Trainer:
         """Losses on a fixed part of both sets; at the end on the whole validation set."""
         config = self.config
         size = config.batch_size * config.eval_batches
+        parts = [self.train_set[:size], self.validation_set[:size]]
+        if final:
+            parts.append(self.validation_set)
         self.model.eval()
         with hardware.autocast(self.device, self.dtype):
-            train, validation = (
-                mean_loss(self.model, part, config.batch_size, config.mask_prompt)
-                for part in (
-                    self.train_set[:size],
-                    self.validation_set if final else self.validation_set[:size],
-                )
+            train, validation, *whole = (
+                mean_loss(self.model, part, config.batch_size, config.mask_prompt) for part in parts
             )
+        val_loss = whole[0] if final else validation
         progress_fields = self._progress_fields()
-        self.run.emit("eval", **progress_fields, train_loss=train, val_loss=validation, final=final)
+        self.run.emit("eval", **progress_fields, train_loss=train, val_loss=val_loss, final=final)
+        # All evaluations are compared on the same part of the validation set. Step 0 is the base model.
+        if config.keep_weights == "best" and self.progress.step and validation < self.best_loss:
+            self._write_weights(val_loss=validation)
+            self.best_loss = validation
 
     def _sample(self) -> None:
         prompt = self.config.sample_prompt
@@ -287,7 +341,7 @@ class Trainer:
                     f"an older version wrote the checkpoint of step {self.progress.step} without its settings; "
                     "changes to config.json before this resume could not be checked"
                 )
-            messages += self._keep_constant_rate(facts)
+            messages += self._keep_constant_rate(facts) + self._restore_best()
             messages += checkpoints.changed_inputs(facts, self._origin(), self.progress.step)
         self.run.emit("rewind", step=self.progress.step if facts else -1)
         for message in messages:
@@ -327,17 +381,44 @@ class Trainer:
             f"use `python -m core resume {self.run.directory.name} --restart` to train with warm-up"
         ]
 
+    def _restore_best(self) -> list[str]:
+        """Read the loss of the best weights so far. Return a message if they are damaged.
+
+        They may be from a step after the checkpoint, which this run takes again.
+        """
+        directory = self.run.directory / "weights"
+        if self.config.keep_weights != "best" or not directory.is_dir():
+            return []
+        try:
+            facts, _ = checkpoints.read_weights(directory)
+        except UserError as error:
+            return [str(error)]
+        loss = facts.get("val_loss")  # weights published with `last` have none
+        self.best_loss = loss if isinstance(loss, float) else math.inf
+        return []
+
     def publish_weights(self) -> None:
+        """Write `weights/` as `keep_weights` says. If that is `best`, load the best weights into the model."""
+        if self.config.keep_weights == "best" and self.best_loss < math.inf:
+            facts, tensors = checkpoints.read_weights(self.run.directory / "weights")
+            checkpoints.load_trainable(self.model, tensors)
+            self.run.emit("weights", step=facts["step"], val_loss=facts["val_loss"])
+        elif self.config.keep_weights != "none":
+            self._write_weights()
+
+    def _write_weights(self, **facts: float) -> None:
         """Write `weights/`: the adapter, or the whole model."""
         name = "adapter.safetensors" if self.config.method == "lora" else "model.safetensors"
-        facts = {
+        manifest = {
             "method": self.config.method,
             "base_model": self.config.base_model,
             "base_hash": self.base_hash,
             "precision": hardware.name_of(self.dtype),
+            "step": self.progress.step,
+            **facts,
         }
         tensors = checkpoints.trainable(self.model)
-        checkpoints.publish(self.run.directory / "weights", {name: tensors}, facts)
+        checkpoints.publish(self.run.directory / "weights", {name: tensors}, manifest)
 
     def answer_test_set(self) -> Outcome:
         """Greedy answers to every test example, each an event."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # these bring torch or scipy, which tables need not wait for
 RUN_COLUMNS = (
     "name", "status", "base_model", "method", "lora_rank", "lora_alpha", "batch_size", "epochs",
     "optimizer", "lr", "min_lr", "warmup_fraction", "weight_decay", "val_loss", "perplexity", "scores",
-    "seconds", "peak_memory_mb", "device", "parent", "notes",
+    "seconds", "peak_memory_mb", "disk_mb", "device", "parent", "notes",
 )  # fmt: skip
 """The columns of the results table, in order."""
 IDENTITY_FIELDS = ("name", "parent", "tags", "notes")

@@ -23,6 +23,7 @@ from core.nn import pretrained
 from core.nn.architecture import FAMILY
 from core.presets import PRESETS
 from core.run.directory import RunDirectory
+from core.scheduler.executors import EXECUTORS
 from core.scheduler.trainer_process import main
 from core.tracking import queries, sync
 from core.tracking.index import INDEX_FILE, Index
@@ -34,7 +35,7 @@ SIZES = {"n_layer": 1, "n_head": 2, "n_embd": 8, "n_positions": 96, "vocab_size"
 RUN_KEYS = {
     *("name", "status", "base_model", "method", "lora_rank", "lora_alpha", "batch_size", "epochs"),
     *("optimizer", "lr", "min_lr", "warmup_fraction", "weight_decay", "val_loss", "perplexity"),
-    *("scores", "seconds", "peak_memory_mb", "device", "parent", "notes"),
+    *("scores", "seconds", "peak_memory_mb", "disk_mb", "device", "parent", "notes"),
 }
 
 
@@ -646,7 +647,7 @@ def test_demo_stops_at_the_first_run_that_does_not_finish(
 ) -> None:
     """Ctrl-C ends the demonstration, not only the run it hits."""
     monkeypatch.setitem(
-        commands.EXECUTORS, "thread", lambda run: run.mark_ended("stopped by hand", "stopped")
+        EXECUTORS, "thread", lambda run: run.mark_ended("stopped by hand", "stopped")
     )
     result = call("demo", "--executor", "thread", "--runs-dir", runs_dir)
     assert result.status == 1

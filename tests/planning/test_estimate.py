@@ -161,3 +161,26 @@ def test_nearest_fitting_config_prefers_changes_that_keep_the_result() -> None:
         "batch_size": 1, "grad_accumulation": 12,
     }  # fmt: skip
     assert nearest(lambda c: False, half=True) is None
+
+
+def test_disk_space_in_closed_form() -> None:
+    arch = FAMILY["gpt2-medium"]
+    config = RunConfig(method="full", checkpoint_every=100)
+    weights_mb = 4 * arch.parameters() / 2**20
+    # Two checkpoints are kept and a third is written: each has the weights and two moments.
+    assert estimate.disk_mb(config, arch, 1000) == pytest.approx((9 * weights_mb, weights_mb))
+    assert estimate.disk_mb(config, arch) == estimate.disk_mb(config, arch, 1000)
+    assert estimate.disk_mb(config, arch, 200) == pytest.approx((7 * weights_mb, weights_mb))
+    assert estimate.disk_mb(config, arch, 100) == pytest.approx((4 * weights_mb, weights_mb))
+    assert estimate.disk_mb(config.changed(keep_weights="none"), arch, 100) == pytest.approx(
+        (3 * weights_mb, 0.0)
+    )
+    best_config = config.changed(keep_weights="best")
+    assert estimate.disk_mb(best_config, arch, 100) == pytest.approx((5 * weights_mb, weights_mb))
+    assert estimate.disk_mb(best_config, arch) == pytest.approx((10 * weights_mb, weights_mb))
+    sgd_config = config.changed(optimizer="sgd")
+    assert estimate.disk_mb(sgd_config, arch) == pytest.approx((3 * weights_mb, weights_mb))
+    adapters_mb = 4 * arch.lora_parameters(16) / 2**20
+    assert estimate.disk_mb(RunConfig(method="lora"), arch, 1) == pytest.approx(
+        (4 * adapters_mb, adapters_mb)
+    )

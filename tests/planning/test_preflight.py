@@ -22,7 +22,7 @@ from core.planning import estimate, preflight
 from core.presets import preset
 from core.training import hardware
 from core.training.optimizers import learning_rate
-from core.training.trainer import Trainer
+from core.training.trainer import Trainer, train
 from tests.hub_server import Hub
 
 Settings = Callable[..., RunConfig]
@@ -377,3 +377,41 @@ def test_small_batches_have_a_longer_estimate(settings: Settings) -> None:
     large, small = (preflight.check(settings(batch_size=size)) for size in (16, 1))
     added_overhead_s = (small.steps - large.steps) * estimate.CPU_STEP_OVERHEAD_S
     assert small.seconds - large.seconds == pytest.approx(added_overhead_s, rel=0.05)
+
+
+@pytest.mark.parametrize("values", [{"method": "full"}, {"method": "lora", "optimizer": "sgd"}])
+def test_planned_disk_space_equals_the_size_of_the_files(
+    settings: Settings, new_run: Callable[..., Any], values: dict[str, Any]
+) -> None:
+    config, run = settings(**values, checkpoint_every=5), new_run()  # one checkpoint
+    plan = preflight.check(config)
+    train(config, run)
+    sizes = {
+        folder: sum(p.stat().st_size for p in (run.directory / folder).rglob("*.safetensors"))
+        for folder in ("checkpoint", "weights")
+    }
+    assert plan.disk_mb == pytest.approx(sizes["weights"] / 2**20, rel=0.02, abs=0.05)
+    assert plan.disk_peak_mb == pytest.approx(sum(sizes.values()) / 2**20, rel=0.02, abs=0.05)
+    assert (plan.free_disk_mb, plan.problems) == (None, [])
+
+
+def test_too_little_disk_space_is_a_problem(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    usage, runs_dir = shutil.disk_usage(tmp_path), tmp_path / "new" / "runs"
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=500 * 2**20))
+    monkeypatch.setattr(hardware, "available_memory_mb", lambda device: 1e6)
+    config = settings(base_model="gpt2", dataset="primer", method="full", checkpoint_every=1)
+    plan = preflight.check(config, runs_dir)
+    [problem] = plan.problems
+    assert (plan.free_disk_mb, problem.field) == (500.0, "method")
+    # GPT-2 with its own output head has 163 million parameters; three checkpoints of three times their size.
+    assert problem.message == (
+        f"the run would need about 5,597 MB of disk space and 500 MB are free in {runs_dir}; "
+        "delete files or use method = lora, which needs about 119 MB"
+    )
+    assert preflight.check(config.changed(method="lora"), runs_dir).problems == []
+    assert preflight.check(config).problems == []
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2**20))
+    [problem] = preflight.check(config, runs_dir).problems
+    assert problem.message.endswith("delete files or use a smaller model")

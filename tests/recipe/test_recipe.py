@@ -17,8 +17,8 @@ from core.nn.generation import Sampling, generate
 from core.presets import DEMO
 from core.run.directory import RunDirectory
 from core.scheduler.trainer_process import main
-from core.training.build import load_trained
 from core.training.evaluation import answer_all
+from core.training.trainer import load_trained
 from recipe import __main__ as recipe
 from recipe import facts, pretraining
 from recipe.corpus import Writer

@@ -80,7 +80,7 @@ def test_new_index_has_all_tables(path):
     tables = {
         t for (t,) in index.cursor().execute("select table_name from duckdb_tables()").fetchall()
     }
-    assert tables == {*EVENT_TABLES, "version", "config", "ingested"}
+    assert tables == {*EVENT_TABLES, "version", "config", "disk", "ingested"}
     index.close()
 
 

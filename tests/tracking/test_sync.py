@@ -456,6 +456,35 @@ def test_unusual_numbers_and_texts_are_stored(tmp_path, db, run):
     assert db.execute("select text from sample").fetchall() == [("half ?, emoji 😀",)]
 
 
+def disk_bytes(db):
+    [[size]] = db.execute("select bytes from disk").fetchall()
+    return size
+
+
+def test_disk_size_is_measured_when_a_run_changes(tmp_path, db, run):
+    checkpoint = run.path / "checkpoint" / "step-1"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "weights").write_bytes(bytes(1000))
+    sync = Sync(db)
+    sync.run(list_runs(tmp_path))
+    first_size = disk_bytes(db)
+    assert first_size == 1000 + sum(p.stat().st_size for p in run.path.iterdir() if p.is_file())
+    (checkpoint / "weights").write_bytes(bytes(3000))
+    assert not sync.run(list_runs(tmp_path))
+    assert disk_bytes(db) == first_size, "measured although no event was written"
+    new_line = line(2, "step", step=1, **STEP)
+    grow(run, new_line)
+    sync.run(list_runs(tmp_path))
+    assert disk_bytes(db) == first_size + 2000 + len(new_line)
+    shutil.rmtree(run.path / "checkpoint")  # as a trainer does after its last event
+    assert Sync(db).run(list_runs(tmp_path))
+    assert disk_bytes(db) == first_size - 1000 + len(new_line)
+    assert not Sync(db).run(list_runs(tmp_path))
+    run.delete()
+    sync.run(list_runs(tmp_path))
+    assert db.execute("select * from disk").fetchall() == []
+
+
 def test_unreadable_run_does_not_block_others(tmp_path, db, run):
     RunDirectory.create(tmp_path, RunConfig(name="b"))
     run.events_path.unlink()

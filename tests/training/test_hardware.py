@@ -28,7 +28,7 @@ def test_cpu_precisions() -> None:
     assert hardware.resolve_precision("fp32", CPU) is torch.float32
     assert hardware.resolve_precision("bf16", CPU) is torch.bfloat16
     # facts of the machine: without AMX, bf16 is a hundred times slower
-    fast = torch.cpu._is_amx_tile_supported()
+    fast = torch.cpu.get_capabilities()["amx_tile"]
     assert hardware.resolve_precision("auto", CPU) is (torch.bfloat16 if fast else torch.float32)
     with pytest.raises(UserError, match="precision = 'fp16': it needs a CUDA device"):
         hardware.resolve_precision("fp16", CPU)

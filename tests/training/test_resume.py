@@ -13,8 +13,7 @@ import pytest
 from core.config import RunConfig
 from core.errors import UserError
 from core.training import resumption
-from core.training.build import load_trained
-from core.training.trainer import Trainer, train
+from core.training.trainer import Trainer, load_trained, train
 
 Settings = Callable[..., RunConfig]
 NewRun = Callable[..., Any]

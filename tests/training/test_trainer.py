@@ -21,9 +21,8 @@ from core.nn.architecture import Architecture
 from core.nn.gpt2 import GPT2
 from core.planning import preflight
 from core.training import hardware
-from core.training.build import build_model
 from core.training.optimizers import learning_rate
-from core.training.trainer import Trainer, train
+from core.training.trainer import Trainer, build_model, train
 
 Settings = Callable[..., RunConfig]
 NewRun = Callable[..., Any]

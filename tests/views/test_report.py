@@ -31,6 +31,7 @@ LISTED = [
     "scores",
     "seconds",
     "peak_memory_mb",
+    "disk_mb",
     "device",
     "parent",
     "notes",

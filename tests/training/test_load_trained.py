@@ -17,9 +17,8 @@ from core.nn import lora
 from core.nn.generation import Sampling, stream
 from core.nn.gpt2 import GPT2
 from core.training import checkpoints
-from core.training.build import build_model, load_trained
 from core.training.evaluation import answer_all
-from core.training.trainer import Trainer
+from core.training.trainer import Trainer, build_model, load_trained
 
 Settings = Callable[..., RunConfig]
 NewRun = Callable[..., Any]

@@ -1,0 +1,142 @@
+"""How a run finishes: what stays on disk, and that a kill at any moment leaves a run that resumes or has finished."""
+
+import hashlib
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from core.errors import UserError
+from core.lab import requeue
+from core.run.directory import RunDirectory
+from core.scheduler.trainer_process import main
+from core.training.checkpoints import read_weights
+from core.training.trainer import load_trained
+
+KEEP = ("last", "best", "none")
+SHORT = {
+    "epochs": 4,
+    "checkpoint_every": 1,
+    "eval_every": 1,
+    "lr": 5.0,
+    "grad_clip": None,
+    "max_new_tokens": 8,
+}
+"""Four steps, whose learning rate is so high that the first step is the best."""
+FILE_EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
+
+
+@pytest.fixture
+def create(runs_dir, settings):
+    return lambda keep: RunDirectory.create(
+        runs_dir, settings(name="a", keep_weights=keep, **SHORT)
+    )
+
+
+def weights_hash(run: RunDirectory) -> str | None:
+    """Return the hash of the published weights; None if there are none."""
+    paths = list((run.path / "weights").glob("*.safetensors"))
+    return hashlib.sha256(paths[0].read_bytes()).hexdigest() if paths else None
+
+
+def answers(run: RunDirectory) -> list[str]:
+    return [event["answer"] for event in run.events("generation")]
+
+
+def folders(run: RunDirectory) -> list[str]:
+    return sorted(path.name for path in run.path.iterdir() if path.is_dir())
+
+
+def die_at_file_event(number: int, run_path: Path) -> None:
+    """Kill this process before the n-th time it changes a file or directory of the run."""
+    remaining = number
+
+    def hook(event: str, args: tuple) -> None:
+        nonlocal remaining
+        if event not in FILE_EVENTS:
+            return
+        deletes_by_relative_name = event in ("os.remove", "os.rmdir") and args[1] != -1  # in rmtree
+        if not (deletes_by_relative_name or str(args[0]).startswith(f"{run_path}/")):
+            return
+        if event == "open" and (args[0] == str(run_path / "events.jsonl") or args[1] == "r"):
+            return
+        remaining -= 1
+        if remaining == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+
+
+@pytest.mark.parametrize("keep", KEEP)
+def test_finished_run_keeps_no_checkpoint_and_the_chosen_weights(create, keep) -> None:
+    run = create(keep)
+    main(run)
+    assert run.status() == "finished", run.log_tail()
+    assert folders(run) == ([] if keep == "none" else ["weights"])
+    assert len(answers(run)) == 1
+
+
+def test_best_weights_are_those_of_the_lowest_validation_loss_and_answer_the_test_set(
+    create,
+) -> None:
+    run = create("best")
+    main(run)
+    losses = {event["step"]: event["val_loss"] for event in run.events("eval") if event["step"]}
+    best_step = min(losses, key=losses.__getitem__)
+    assert best_step < 4, f"the last step is the best, which tests nothing: {losses}"
+    facts, _ = read_weights(run.path / "weights")
+    assert (facts["step"], facts["val_loss"]) == (best_step, losses[best_step])
+    [event] = run.events("weights")
+    assert (event["step"], event["val_loss"]) == (best_step, losses[best_step])
+    last_run = create("last")
+    main(last_run)
+    assert read_weights(last_run.path / "weights")[0]["step"] == 4
+    assert answers(run) != answers(last_run)
+    assert f"weights of step {best_step}, which had the lowest validation loss" in run.log_tail()
+
+
+def test_run_without_weights_cannot_answer_and_says_why(create) -> None:
+    run = create("none")
+    main(run)
+    with pytest.raises(
+        UserError, match=r"^a has no weights: with keep_weights = none, a run deletes"
+    ):
+        load_trained(run.config(), run.path)
+
+
+@pytest.mark.parametrize(
+    "stride", [13, pytest.param(1, marks=[pytest.mark.long, pytest.mark.timeout(1200)])]
+)
+@pytest.mark.parametrize("keep", KEEP)
+def test_killed_run_resumes_or_has_finished_wherever_it_is_killed(create, keep, stride) -> None:
+    whole = create(keep)
+    main(whole)
+    assert whole.status() == "finished", whole.log_tail()
+    statuses, number = [], 0
+    while True:
+        number += stride
+        run = create(keep)
+        pid = os.fork()
+        if pid == 0:
+            die_at_file_event(number, run.path)
+            try:
+                main(run)
+            finally:
+                os._exit(0)
+        _, exit_status = os.waitpid(pid, 0)
+        status = run.status()
+        statuses.append(status)
+        if os.WIFSIGNALED(exit_status) and status != "finished":
+            run.mark_ended("the trainer died")
+            requeue(run)
+            main(run)
+        assert run.status() == "finished", (number, run.log_tail())
+        assert weights_hash(run) == weights_hash(whole) or (keep, status) == ("none", "finished")
+        assert answers(run)[-1:] == answers(whole), number
+        if not os.WIFSIGNALED(exit_status):
+            break
+        run.delete()
+    assert "finished" in statuses[:-1], "no kill after the last status"
+    assert "running" in statuses
