@@ -9,9 +9,9 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import duckdb
 import pandas as pd
@@ -25,10 +25,15 @@ from core.scheduler.executors import EXECUTORS
 from core.scheduler.processes import kill_trainer
 from core.scheduler.queue import CLOSE_TIMEOUT_S as QUEUE_CLOSE_TIMEOUT_S
 from core.scheduler.queue import Queue, read_order
-from core.tracking import queries, verdict_queries
+from core.tracking import queries
 from core.tracking.index import INDEX_FILE, Index, IndexHeldError, is_held
-from core.tracking.sync import Sync, is_broken, mark_dead_runs, sources
+from core.tracking.sync import Sync, is_broken, mark_dead_runs, read_index, sources
 from core.training import resumption
+
+if TYPE_CHECKING:  # these import SciPy, which only some pages need
+    from core.judging.answers import JudgedAnswers
+    from core.judging.order import Order
+    from core.judging.scoring import Scoring
 
 Result = TypeVar("Result")
 Curves = dict[str, pd.DataFrame]
@@ -41,6 +46,8 @@ STOP_TIMEOUT_S = 30.0
 """Seconds after a request to stop from which on a second one kills."""
 CLOSE_TIMEOUT_S = 2.0
 """Seconds to wait for a command that is just reading the index."""
+SCORING_CLOSE_TIMEOUT_S = 5.0
+"""Seconds to wait for replies of a judge when the Lab is closed."""
 
 
 class Lab:
@@ -65,6 +72,8 @@ class Lab:
         self._closing = threading.Event()
         self._syncing, self._editing = threading.Lock(), threading.Lock()
         self._sync: Sync | None = None
+        self._scoring: Scoring | None = None
+        self._scoring_lock = threading.Lock()
         self.refresh()
         self.queue: Queue | None = None
         if self.read_only is None:
@@ -109,24 +118,25 @@ class Lab:
         return self._read(queries.answers, names)
 
     def scores(self) -> pd.DataFrame:
-        """Return mean scores by run, test example and judge; see `verdict_queries.scores`."""
-        return self._read(verdict_queries.scores)
+        """Return mean scores by run, test example and judge; see `queries.scores`."""
+        return self._read(queries.scores)
 
-    def verdicts(self, names: Sequence[str]) -> pd.DataFrame:
-        """Return verdicts on the answers of some runs; see `verdict_queries.verdicts`."""
-        return self._read(verdict_queries.verdicts, names)
+    # Scoring
 
-    def pair_verdicts(self, names: Sequence[str]) -> pd.DataFrame:
-        """Return verdicts on pairs of answers; see `verdict_queries.pair_verdicts`."""
-        return self._read(verdict_queries.pair_verdicts, names)
+    @property
+    def scoring(self) -> "Scoring":
+        """Judges, their verdicts, and the scoring in progress."""
+        with self._scoring_lock:
+            if self._scoring is None:
+                from core.judging.scoring import Scoring  # imports SciPy
 
-    def judges(self) -> pd.DataFrame:
-        """Return all judges that gave verdicts, with their settings; see `verdict_queries.judges`."""
-        return self._read(verdict_queries.judges)
+                self._scoring = Scoring(self.runs_dir, self._read)
+            return self._scoring
 
-    def reply_tokens(self, judge: str) -> float | None:
-        """Return the mean number of tokens in a judge's replies; None if there are none."""
-        return self._read(verdict_queries.reply_tokens, judge)
+    def start_scoring(self, order: "Order", judged: "JudgedAnswers") -> None:
+        """Score in the background, one scoring at a time; follow it as `scoring.job`. Raises UserError."""
+        self.require_queue()
+        self.scoring.start(order, judged)
 
     def log(self, name: str) -> str:
         """Return the end of a run's log. Raises UserError if there is no such run."""
@@ -235,8 +245,14 @@ class Lab:
         if self._closing.is_set():
             return
         self._closing.set()
+        deadline = time.monotonic() + SCORING_CLOSE_TIMEOUT_S
+        job = self._scoring and self._scoring.job
+        if job:
+            job.stop()
         if self.queue:
             self.queue.close(timeout)
+        if job:
+            job.join(max(0.1, deadline - time.monotonic()))
         self._thread.join()
         self.refresh()
         self.index.close()
@@ -350,3 +366,17 @@ def _latest(db: duckdb.DuckDBPyConnection, status: str, cutoff: float = math.inf
         select run from status group by run having arg_max(status, seq) = ? and max(time) < ? order by min(time), run
     """
     return [name for (name,) in db.execute(query, [status, cutoff]).fetchall()]
+
+
+# Scoring without a Lab, for commands
+
+
+@contextlib.contextmanager
+def open_scoring(runs_dir: Path, runs: Sequence[str]) -> "Iterator[Scoring]":
+    """Read verdicts on some runs without holding the index longer. Raises UserError if a run does not exist."""
+    from core.judging.scoring import Scoring
+
+    for name in runs:
+        RunDirectory.find(runs_dir, name)
+    with contextlib.closing(read_index(runs_dir, runs)) as index:
+        yield Scoring(runs_dir, lambda query, *args: query(index.cursor(), *args))

@@ -4,7 +4,7 @@ import streamlit as st
 
 from core.errors import UserError
 from core.judging import scores as judging
-from core.tracking import queries, verdict_queries
+from core.tracking import queries
 from core.views import journal, report
 from core.views.filter import matching
 from core.views.tables import markdown, records
@@ -40,7 +40,7 @@ with_journal = bar.toggle(
 )
 if results.empty and not with_journal:
     st.stop()
-judged = judging.by_run(verdict_queries.scores(lab.db))
+judged = judging.by_run(queries.scores(lab.db))
 listed = (
     report.beside_journal(results, judged) if with_journal else report.run_frame(results, judged)
 )

@@ -37,7 +37,7 @@ from core.presets import DEMO, DEMO_LORA, PRESETS, preset
 from core.run.directory import ENDED_STATUSES, RunDirectory
 from core.run.names import slug
 from core.scheduler.executors import EXECUTORS
-from core.tracking import queries, sync, verdict_queries
+from core.tracking import queries, sync
 from core.views import report
 from core.views.tables import Format, render
 
@@ -323,4 +323,4 @@ def _results(runs_dir: Path) -> tuple[pd.DataFrame, report.Scores]:
     """Every run, and its scores."""
     with contextlib.closing(sync.read_index(runs_dir)) as index:
         db = index.cursor()
-        return queries.results(db), scores.by_run(verdict_queries.scores(db))
+        return queries.results(db), scores.by_run(queries.scores(db))

@@ -23,17 +23,14 @@ from core.scheduler.executors import EXECUTORS
 from pages.ui.queue import show_queue
 from pages.ui.text import escape_markdown
 
-if TYPE_CHECKING:  # they bring torch and scipy, which only pages that need them wait for
+if TYPE_CHECKING:  # it brings torch, which only pages that need it wait for
     from core.inference import Answerer
-    from core.judging.job import Job
 
 HOLDER_MODULE = "_gpt2_lab_holder"
 PAGE_NICENESS = 5
 """A quarter of a core at least, however busy the trainers are: enough for ten who watch."""
 FREEZE_INTERVAL_S, FULL_COLLECTION_INTERVAL_S = 5.0, 60.0
 """Seconds after which what came since is left out of the collection of garbage too, and after which all is looked through."""
-SCORING_CLOSE_TIMEOUT_S = 5.0
-"""Seconds to wait at the end for replies that are on their way."""
 
 
 class Holder(ModuleType):
@@ -41,7 +38,6 @@ class Holder(ModuleType):
 
     lab: Lab
     answerer: "Answerer | None" = None
-    scoring: "Job | None" = None
     seen: set[str]
     """Pages that were drawn once."""
     frozen: float
@@ -94,22 +90,6 @@ def answerer() -> "Answerer":
         return holder.answerer
 
 
-def scoring() -> "Job | None":
-    """The scoring that goes on, or the last one."""
-    return _held().scoring
-
-
-def start_scoring(job: "Job") -> None:
-    """Score in the background; one at a time. Raises UserError while another goes on."""
-    with _lock:
-        holder = cast(Holder, sys.modules[HOLDER_MODULE])
-        holder.lab.require_queue()
-        if holder.scoring and holder.scoring.going:
-            raise UserError("another scoring is going on; wait for it or stop it")
-        holder.scoring = job
-        job.start()
-
-
 def freeze_garbage_collection(page: str) -> None:
     """Leave what there is out of the collection of garbage: when all that a page brings is loaded, and as it grows.
 
@@ -148,18 +128,9 @@ def lower_priority() -> None:
 
 def release() -> None:
     """Close the laboratory, for tests and at exit."""
-    holder = sys.modules.get(HOLDER_MODULE)
+    holder = sys.modules.pop(HOLDER_MODULE, None)
     if holder is not None:
-        held = cast(Holder, holder)
-        deadline = time.monotonic() + SCORING_CLOSE_TIMEOUT_S
-        if held.scoring:
-            held.scoring.stop()
-        if held.lab.queue:  # a trainer and the requests under way end at the same time
-            held.lab.queue.close()
-        if held.scoring:  # it may still ask for what this holds
-            held.scoring.join(max(0.1, deadline - time.monotonic()))
-        sys.modules.pop(HOLDER_MODULE, None)
-        held.lab.close()
+        cast(Holder, holder).lab.close()
 
 
 def show_state() -> None:
