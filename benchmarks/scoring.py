@@ -19,9 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from core.judging import scorer
 from core.judging.judge import Item
-from core.judging.judges import JudgeSettings, build
+from core.judging.judges import build
 from core.judging.ledger import Ledger
-from core.judging.limits import Limits
+from core.judging.order import JudgeSettings, Limits
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -28,7 +28,7 @@ from core.scheduler.preferences import Preferences
 from core.scheduler.processes import kill_trainer
 from core.scheduler.queue import CLOSE_TIMEOUT_S as QUEUE_CLOSE_TIMEOUT_S
 from core.scheduler.queue import Queue, read_order
-from core.tracking import queries, verdict_queries
+from core.tracking import queries
 from core.tracking.index import INDEX_FILE, Index, IndexHeldError, is_held
 from core.tracking.sync import Sync, is_broken, mark_dead_runs, read_index, rebuild_index, sources
 from core.training import resumption
@@ -36,7 +36,10 @@ from core.training import resumption
 if TYPE_CHECKING:  # these import torch and scipy, which take seconds
     from core.data.inspection import InspectedDataset
     from core.inference import Answerer, StreamedAnswer
+    from core.judging.answers import JudgedAnswers
+    from core.judging.order import Order
     from core.judging.scores import Score
+    from core.judging.scoring import Scoring
     from core.planning.measurement import Cost
     from core.planning.preflight import Plan
 
@@ -51,6 +54,8 @@ STOP_TIMEOUT_S = 30.0
 """A second stop request this long after the first kills the trainer."""
 CLOSE_TIMEOUT_S = 2.0
 """How long to wait for a command that is reading the index."""
+SCORING_CLOSE_TIMEOUT_S = 5.0
+"""How long to wait for replies of a judge when the Lab is closed."""
 
 
 class Lab:
@@ -85,6 +90,8 @@ class Lab:
         self._answerer: Answerer | None = None
         self._answerer_lock = threading.Lock()
         self._measurements: dict[str, Future[Cost]] = {}
+        self._scoring: Scoring | None = None
+        self._scoring_lock = threading.Lock()
         self.refresh()
         self.queue: Queue | None = None
         if self.read_only is None:
@@ -145,24 +152,25 @@ class Lab:
         return self._read(queries.answers, names)
 
     def scores(self) -> pd.DataFrame:
-        """Return mean scores by run, test example and judge; see `verdict_queries.scores`."""
-        return self._read(verdict_queries.scores)
+        """Return mean scores by run, test example and judge; see `queries.scores`."""
+        return self._read(queries.scores)
 
-    def verdicts(self, names: Sequence[str]) -> pd.DataFrame:
-        """Return verdicts on the answers of some runs; see `verdict_queries.verdicts`."""
-        return self._read(verdict_queries.verdicts, names)
+    # Scoring
 
-    def pair_verdicts(self, names: Sequence[str]) -> pd.DataFrame:
-        """Return verdicts on pairs of answers; see `verdict_queries.pair_verdicts`."""
-        return self._read(verdict_queries.pair_verdicts, names)
+    @property
+    def scoring(self) -> "Scoring":
+        """Judges, their verdicts, and the scoring in progress."""
+        with self._scoring_lock:
+            if self._scoring is None:
+                from core.judging.scoring import Scoring  # imports SciPy
 
-    def judges(self) -> pd.DataFrame:
-        """Return all judges that gave verdicts, with their settings; see `verdict_queries.judges`."""
-        return self._read(verdict_queries.judges)
+                self._scoring = Scoring(self.runs_dir, self._read)
+            return self._scoring
 
-    def reply_tokens(self, judge: str) -> float | None:
-        """Return the mean number of tokens in a judge's replies; None if there are none."""
-        return self._read(verdict_queries.reply_tokens, judge)
+    def start_scoring(self, order: "Order", judged: "JudgedAnswers") -> None:
+        """Score in the background, one scoring at a time; follow it as `scoring.job`. Raises UserError."""
+        self.require_queue()
+        self.scoring.start(order, judged)
 
     def scores_by_run(self) -> dict[str, dict[str, Any]]:
         """Return the score of each run by each judge; see `core.judging.scores.by_run`."""
@@ -433,8 +441,14 @@ class Lab:
         if self._closing.is_set():
             return
         self._closing.set()
+        deadline = time.monotonic() + SCORING_CLOSE_TIMEOUT_S
+        job = self._scoring and self._scoring.job
+        if job:
+            job.stop()
         if self.queue:
             self.queue.close(timeout)
+        if job:
+            job.join(max(0.1, deadline - time.monotonic()))
         self._thread.join()
         self.refresh()
         self.index.close()
@@ -572,7 +586,7 @@ def read_runs(runs_dir: Path) -> "tuple[pd.DataFrame, dict[str, dict[str, Score]
 
     with contextlib.closing(read_index(runs_dir)) as index:
         db = index.cursor()
-        return queries.results(db), scores.by_run(verdict_queries.scores(db))
+        return queries.results(db), scores.by_run(queries.scores(db))
 
 
 def read_answers(runs_dir: Path, names: Sequence[str]) -> pd.DataFrame:
@@ -671,3 +685,14 @@ def generate(
     for model in models:
         *_, answer = answerer.answer(model, instruction, input, settings, raw)
         yield answer
+
+
+@contextlib.contextmanager
+def open_scoring(runs_dir: Path, runs: Sequence[str]) -> "Iterator[Scoring]":
+    """Read verdicts on some runs without holding the index longer. Raises UserError if a run does not exist."""
+    from core.judging.scoring import Scoring
+
+    for name in runs:
+        RunDirectory.find(runs_dir, name)
+    with contextlib.closing(read_index(runs_dir, runs)) as index:
+        yield Scoring(runs_dir, lambda query, *args: query(index.cursor(), *args))

@@ -1,8 +1,7 @@
-"""Scores one can trust: verdicts of a judge on stored answers, with intervals, and what stands behind them."""
+"""Scores with confidence intervals: a judge's verdicts on stored answers, and what they show."""
 
 import streamlit as st
 
-from core.tracking import queries
 from core.views import report
 from pages.scoring_order import order_form, show_progress
 from pages.scoring_results import show_judges, show_pairs, show_scores, show_two
@@ -15,7 +14,7 @@ PROPOSED_FROM = "scored_runs_proposed_from"
 
 lab = runtime.lab()
 st.title("Scoring")
-results = queries.results(lab.db)
+results = lab.runs()
 answered = results[results["exact"].notna()]
 if answered.empty:
     st.info("No run has answered its test set yet. A run does so at its end.")
@@ -37,11 +36,11 @@ names = st.multiselect(
     args=(PROPOSED_FROM, None),
 )
 show_cut(len(names), st.session_state.get(PROPOSED_FROM, 0), "runs tested on the same examples")
-if (job := runtime.scoring()) and not job.going:
-    lab.refresh()  # its last verdicts, rather than at the index's next turn
-hashes = dict(zip(results["name"], results["base_hash"], strict=True))
-order_form(lab, names, hashes)
-show_progress()
+if (job := lab.scoring.job) and not job.going:
+    lab.refresh()  # shows its last verdicts before the next sync
+judged = lab.scoring.answers(names)
+order_form(lab, judged)
+show_progress(lab)
 views = {"Scores": show_scores, "Compare two": show_two, "Pairs": show_pairs, "Judges": show_judges}
 view = st.segmented_control("Show", list(views), default="Scores", label_visibility="collapsed")
-views[view or "Scores"](lab, names, hashes)
+views[view or "Scores"](lab, judged)

@@ -1,16 +1,12 @@
-"""What verdicts tell: the leaderboard, two runs on the same items, judges against each other."""
+"""What verdicts show: the leaderboard, two runs on the same examples, runs and judges against each other."""
 
 import math
-from collections.abc import Sequence
 
 import pandas as pd
 import streamlit as st
 
-from core.judging import pairs, scores
-from core.judging.job import bases_of
+from core.judging.answers import ANSWER_COLUMNS, EXAMPLE_COLUMNS, JudgedAnswers
 from core.lab import Lab
-from core.statistics import agreement, intervals
-from core.tracking import queries, verdict_queries
 from core.views import charts
 from core.views.tables import markdown, records
 from pages.scoring_order import pick_judge
@@ -61,82 +57,75 @@ SHOWN_DISAGREEMENTS = 10
 ORDERS = ("Worst first", "Most disputed", "Missing", "All")
 
 
-def show_scores(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
-    """Every run's score with its interval, and the answers behind it."""
-    everyone, verdicts = _verdicts(lab, names, hashes)
-    id = pick_judge(verdicts)
+def show_scores(lab: Lab, judged: JudgedAnswers) -> None:
+    """Show every run's score with its interval, and the answers behind it."""
+    verdicts = lab.scoring.verdicts(judged)
+    id = pick_judge(lab, verdicts)
     if id is None:
         return
     verdicts = verdicts[verdicts["id"] == id]
-    shown = scores.shown_names(everyone)
-    answers = _answers(lab, everyone, names)
-    if not scores.same_test(answers):
+    if not judged.same_test:
         st.caption(
             "These runs were tested on different examples, so their scores do not rank them. "
             "Compare two looks at the examples that two runs share."
         )
-    rows = scores.leaderboard(verdicts, answers, str(verdicts["model"].iloc[0]), partial=False)
-    rows = scores.display_name(rows, everyone)
+    rows = lab.scoring.leaderboard(judged, verdicts, str(verdicts["model"].iloc[0]))
+    rows = judged.with_titles(rows)
     st.dataframe(pd.DataFrame(rows), hide_index=True, column_config=COLUMNS)
     st.plotly_chart(
         charts.intervals(rows, "Score with its 95 % interval", "score", None), key="intervals"
     )
-    [judge_row] = records(verdict_queries.judges(lab.db).query("id == @id"))
-    st.caption(escape_markdown(scores.described(judge_row)))
+    st.caption(escape_markdown(lab.scoring.describe_judge(id)))
     if unseen := [row["run"] for row in rows if row["mean"] is None]:
         st.caption(
             f"Not scored in full: {escape_markdown(', '.join(unseen))}. Press Score; a run's score is shown from "
-            f"{verdict_queries.MIN_JUDGED_SHARE:.0%} of its answers on."
+            f"{lab.scoring.MIN_JUDGED_SHARE:.0%} of its answers on."
         )
-    if sentence := scores.scale_sentence(verdicts):
-        st.warning(escape_markdown(sentence))
-    for sentence in (scores.missing_sentence(verdicts), scores.noise_sentence(verdicts)):
+    notes = lab.scoring.notes(verdicts)
+    if notes.scale:
+        st.warning(escape_markdown(notes.scale))
+    for sentence in (notes.missing, notes.noise):
         if sentence:
             st.caption(escape_markdown(sentence))
     with st.container(horizontal=True):
         st.download_button("CSV", pd.DataFrame(rows).to_csv(index=False), "scores.csv", "text/csv")
         st.download_button("Markdown", markdown(rows), "scores.md", "text/markdown")
-    example_scores = scores.by_example(verdicts)
+    example_scores = lab.scoring.example_scores(verdicts)
     groups = {
-        shown.get(str(r), str(r)): part.tolist()
-        for r, part in example_scores.groupby("run")["score"]
+        judged.title(run): part.tolist() for run, part in example_scores.groupby("run")["score"]
     }
     if groups:
         st.plotly_chart(charts.score_histogram(groups), key="histogram")
-    _show_examples(verdicts, answers, shown)
+    _show_examples(verdicts, judged)
 
 
-def show_two(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
-    """Two runs on the same test examples: the difference, its interval, and in words what it tells."""
-    everyone, verdicts = _verdicts(lab, names, hashes)
-    id = pick_judge(verdicts)
+def show_two(lab: Lab, judged: JudgedAnswers) -> None:
+    """Show the difference of two runs on the same test examples, its interval, and what it means."""
+    verdicts = lab.scoring.verdicts(judged)
+    id = pick_judge(lab, verdicts)
     if id is None:
         return
-    shown = scores.shown_names(everyone)
     verdicts = verdicts[verdicts["id"] == id]
-    example_scores = scores.by_example(verdicts)
-    rows = scores.leaderboard(verdicts, _answers(lab, everyone, names), id, partial=False)
+    example_scores = lab.scoring.example_scores(verdicts)
+    rows = lab.scoring.leaderboard(judged, verdicts, id)
     scored = {row["run"] for row in rows if row["mean"] is not None}
-    scored_runs = [run for run in everyone if run in scored]
+    scored_runs = [run for run in judged.names if run in scored]
     if len(scored_runs) < 2:
         st.info("Two runs with scores of this judge are needed.")
         return
-    columns = st.columns(2)
-
-    def label(run: object) -> str:
-        return shown.get(str(run), str(run))
-
-    positions = [scored_runs.index(run) for run in scores.last_pair(example_scores, scored_runs)]
+    columns, label = st.columns(2), judged.title
+    default_runs = lab.scoring.default_pair(example_scores, scored_runs)
+    positions = [scored_runs.index(run) for run in default_runs]
     first = str(columns[0].selectbox("A", scored_runs, positions[0], format_func=label))
     second = str(columns[1].selectbox("B", scored_runs, positions[1], format_func=label))
     table = example_scores[example_scores["run"].isin([first, second])].pivot(
-        index=scores.EXAMPLE_COLUMNS, columns="run", values="score"
+        index=EXAMPLE_COLUMNS, columns="run", values="score"
     )
     if first == second:
         st.info("A and B are the same.")
         return
     both = table.dropna()
-    difference = intervals.paired(both[first], both[second])
+    difference = lab.scoring.difference(both[first], both[second])
     judge, text = str(verdicts["model"].iloc[0]), difference.sentence(label(first), label(second))
     st.markdown(f"By {escape_markdown(judge)}: **{escape_markdown(text)}**")
     if difference.n > 1:
@@ -150,16 +139,15 @@ def show_two(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
     st.dataframe(_scores_first(listed, 3), hide_index=True)
 
 
-def show_pairs(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
-    """Runs against each other by pairwise verdicts: ratings, win rates, and how often the order decided."""
-    everyone = _with_bases(lab, names, hashes)
-    verdicts = verdict_queries.pair_verdicts(lab.db, everyone)
-    id = pick_judge(verdicts, pairwise=True)
+def show_pairs(lab: Lab, judged: JudgedAnswers) -> None:
+    """Show runs against each other: ratings, win rates, and how often the order of showing decided."""
+    verdicts = lab.scoring.pair_verdicts(judged)
+    id = pick_judge(lab, verdicts, pairwise=True)
     if id is None:
         return
     verdicts = verdicts[verdicts["id"] == id]
-    rates = scores.display_name(pairs.win_rates(verdicts, everyone), everyone)
-    ratings = scores.display_name(pairs.tournament(verdicts, everyone), everyone)
+    rates = judged.with_titles(lab.scoring.win_rates(judged, verdicts))
+    ratings = judged.with_titles(lab.scoring.tournament(judged, verdicts))
     st.dataframe(pd.DataFrame(rates), hide_index=True, column_config=PAIR_COLUMNS)
     title = "Rating with its 95 % interval (Bradley-Terry)"
     st.plotly_chart(charts.intervals(ratings, title, "Elo points", None), key="ratings")
@@ -170,14 +158,13 @@ def show_pairs(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
     st.download_button("CSV", pd.DataFrame(rates).to_csv(index=False), "pairs.csv", "text/csv")
 
 
-def show_judges(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
-    """Whether two judges agree, and whether one agrees with itself."""
-    _, verdicts = _verdicts(lab, names, hashes)
+def show_judges(lab: Lab, judged: JudgedAnswers) -> None:
+    """Show whether two judges agree, and whether one agrees with itself."""
+    verdicts = lab.scoring.verdicts(judged)
     if verdicts.empty:
         st.info("Nothing is scored yet.")
         return
     ids = list(dict.fromkeys(verdicts["id"]))
-    answer = scores.ANSWER_COLUMNS
     if len(ids) < 2:
         st.info("Score with a second judge to see whether the two agree.")
     else:
@@ -191,11 +178,7 @@ def show_judges(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
         second_judge = columns[1].selectbox(
             "Another", [id for id in ids if id != first_judge], format_func=label
         )
-        a, b = (
-            verdicts[verdicts["id"] == id].groupby(answer)["score"].mean().dropna()
-            for id in (first_judge, second_judge)
-        )
-        result = agreement.agreement(a, b)
+        result, top = lab.scoring.judge_agreement(verdicts, str(first_judge), str(second_judge))
         if math.isnan(result.correlation):
             st.markdown("No rank correlation: one of the two gave every answer the same score.")
         else:
@@ -203,7 +186,6 @@ def show_judges(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
                 f"Rank correlation **{result.correlation:.2f}** over {result.n:,} different answers."
             )
         st.caption("They disagree most on these; ranks are percentiles among these answers.")
-        top = agreement.disagreements(a, b, top=len(a)).reset_index()
         show_cut(SHOWN_DISAGREEMENTS, len(top), "answers on which the judges disagree")
         top = top.head(SHOWN_DISAGREEMENTS)
         titles = [label(first_judge), label(second_judge)]
@@ -211,8 +193,7 @@ def show_judges(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
         top.columns = pd.Index([*EXAMPLE_TITLES, "Answer", *names])
         st.dataframe(_scores_first(top, 4), hide_index=True)
     st.subheader("Equal answers, different scores")
-    unique_verdicts = verdicts.dropna(subset=["score"]).drop_duplicates(["id", *answer, "repeat"])
-    differing = agreement.inconsistent(unique_verdicts, by=("id", *answer))
+    differing = lab.scoring.inconsistent_scores(verdicts)
     if differing.empty:
         st.caption(
             "None: every answer that was judged more than once got the same score each time."
@@ -223,43 +204,23 @@ def show_judges(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> None:
         st.dataframe(_scores_first(differing, 5), hide_index=True)
 
 
-def _verdicts(
-    lab: Lab, names: Sequence[str], hashes: dict[str, str]
-) -> tuple[list[str], pd.DataFrame]:
-    """The runs with their bases, and every verdict on them."""
-    everyone = _with_bases(lab, names, hashes)
-    verdicts = verdict_queries.verdicts(lab.db, everyone)
-    return everyone, scores.of_runs(verdicts, queries.answers(lab.db, names))
-
-
-def _answers(lab: Lab, everyone: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
-    """What the runs answered, and their bases to the same examples."""
-    return scores.of_runs(queries.answers(lab.db, everyone), queries.answers(lab.db, names))
-
-
-def _with_bases(lab: Lab, names: Sequence[str], hashes: dict[str, str]) -> list[str]:
-    """The bases of some runs as the index calls them, and the runs."""
-    bases = bases_of(lab.runs_dir, queries.answers(lab.db, names), hashes) if names else {}
-    return [*(base.name for base in bases), *names]
-
-
 def _scores_first(frame: pd.DataFrame, texts: int) -> pd.DataFrame:
-    """With the first columns, which hold long texts, behind the numbers; these to a tenth."""
+    """Move the first columns, which hold long texts, behind the numbers, and round these."""
     columns = list(frame.columns)
     return frame[[*columns[texts:], *columns[:texts]]].round(1)
 
 
-def _show_examples(verdicts: pd.DataFrame, answers: pd.DataFrame, shown: dict[str, str]) -> None:
-    """The answers behind the scores; one row ticked shows it in full. Those without a verdict are there too."""
+def _show_examples(verdicts: pd.DataFrame, judged: JudgedAnswers) -> None:
+    """Show the answers behind the scores, those without a verdict too. A selected answer is shown in full."""
     order = st.segmented_control(
         "Answers", ORDERS, default=ORDERS[0], help="Disputed: scores of one example differ most."
     )
-    join_columns = ["run", "item", *scores.ANSWER_COLUMNS]
-    frame = answers[join_columns].merge(verdicts, "left", on=join_columns)
+    join_columns = ["run", "item", *ANSWER_COLUMNS]
+    frame = judged.answers[join_columns].merge(verdicts, "left", on=join_columns)
     # Independent of the judge, so that an answer stays selected when the judge changes.
     identities = zip(*(frame[c] for c in join_columns), frame["repeat"].fillna(0), strict=True)
     frame = frame.assign(
-        shown=[shown.get(run, run) for run in frame["run"]],
+        shown=frame["run"].map({run: judged.title(run) for run in judged.names}),
         identity=pd.Series([*identities], index=frame.index, dtype=object),
     )
     st.download_button(
@@ -274,9 +235,7 @@ def _show_examples(verdicts: pd.DataFrame, answers: pd.DataFrame, shown: dict[st
     elif order == "Worst first":
         frame = frame.sort_values("score", na_position="last", kind="stable")
     elif order == "Most disputed":
-        spread = frame.groupby(scores.EXAMPLE_COLUMNS)["score"].transform(
-            lambda s: s.max() - s.min()
-        )
+        spread = frame.groupby(EXAMPLE_COLUMNS)["score"].transform(lambda s: s.max() - s.min())
         frame = frame.assign(spread=spread).sort_values("spread", ascending=False, kind="stable")
     if frame.empty:
         st.caption("None.")

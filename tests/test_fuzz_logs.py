@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 from core.config import RunConfig
 from core.data.template import Example
 from core.judging import prices, scores
-from core.judging.base_answers import Base, answer_missing
+from core.judging.answers import Base
+from core.judging.base_answers import answer_missing
 from core.judging.judge import Item
 from core.judging.ledger import Ledger, known_verdicts
+from core.judging.scoring import Scoring
 from core.run.directory import RunDirectory, list_runs
 from core.run.event_files import event_files
 from core.run.events import parse
 from core.scheduler.queue import read_order
-from core.statistics import agreement
-from core.tracking import queries, verdict_queries
+from core.tracking import queries
 from core.tracking.index import Index
 from core.tracking.sync import Sync
 from core.views.tables import records
@@ -140,17 +141,18 @@ def test_any_ledger_is_read_by_every_reader(
         known_verdicts(runs_dir, SPEC)
         with Ledger(runs_dir, SPEC) as ledger:
             assert all(isinstance(key, str) for key in ledger.scores_by_key)
-        answers = queries.answers(db, ["mine"])
-        frame = verdict_queries.verdicts(db, ["mine"])
+        scoring = Scoring(runs_dir, lambda query, *arguments: query(db, *arguments))
+        judged = scoring.answers(["mine"])
+        frame = scoring.verdicts(judged)
         for id in frame["id"].unique():
-            [row] = scores.leaderboard(frame[frame["id"] == id], answers, str(id))
+            [row] = scoring.leaderboard(judged, frame[frame["id"] == id], str(id), partial=True)
             assert row["scored"] + row["missing"] == len(ITEMS)
-        agreement.inconsistent(frame.dropna(subset=["score"]), by=("id", *scores.ANSWER_COLUMNS))
-        for sentence in (scores.missing_sentence(frame), scores.noise_sentence(frame)):
+        scoring.inconsistent_scores(frame)
+        for sentence in scoring.notes(frame):
             assert sentence is None or sentence.strip()
-        scores.by_run(verdict_queries.scores(db))
-        verdict_queries.pair_verdicts(db, ["mine"])
-        length = verdict_queries.reply_tokens(db, "gemini-1")
+        scores.by_run(queries.scores(db))
+        scoring.pair_verdicts(judged)
+        length = queries.reply_tokens(db, "gemini-1")
         assert prices.estimate([], [], "m", prices.DEFAULT_PRICES, length).sentence()
 
 
@@ -166,8 +168,9 @@ def test_a_score_outside_0_to_100_is_none(db: Any, score_values: list[float]) ->
         events.append({"event": "verdict", **verdict_fields, "score": score})
     with folder() as runs_dir:
         write_ledger(runs_dir, db, events)
-        frame = verdict_queries.verdicts(db, ["mine"])
-        [row] = scores.leaderboard(frame, queries.answers(db, ["mine"]), "gemini")
+        scoring = Scoring(runs_dir, lambda query, *arguments: query(db, *arguments))
+        judged = scoring.answers(["mine"])
+        [row] = scoring.leaderboard(judged, scoring.verdicts(judged), "gemini", partial=True)
         valid_scores = [score for score in score_values if 0 <= score <= 100]
         assert row["scored"] == len(valid_scores)
         if valid_scores:
@@ -210,5 +213,5 @@ def _never() -> Any:
 def test_any_judge_is_described(db: Any, judge: Any) -> None:
     with folder() as runs_dir:
         write_ledger(runs_dir, db, [{"event": "judge", "id": "gemini-1", **judge}])
-        for row in records(verdict_queries.judges(db)):
+        for row in records(queries.judges(db)):
             assert scores.described(row).strip()

@@ -1,35 +1,32 @@
 """`python -m core score`: verdicts of a judge on what runs answered to their test sets, and the leaderboard."""
 
-import contextlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from core import lab
 from core.cli.options import DEFAULT_RUNS_DIR, AsFormat, RunsDir, errors
 from core.errors import UserError
-from core.judging import pairs, scores
-from core.judging.job import Job, Order
-from core.judging.judge import Kind
-from core.judging.judges import (
+from core.judging.order import (
     HOSTED_IN_FLIGHT,
     HOSTED_TIMEOUT_S,
+    KEY_VARIABLES,
     LOOPBACK_IN_FLIGHT,
     LOOPBACK_TIMEOUT_S,
     JudgeSettings,
-    default_in_flight,
-    default_judge,
+    Kind,
+    Limits,
+    Order,
 )
-from core.judging.limits import Limits
-from core.judging.scorer import summary
-from core.run.directory import RunDirectory
-from core.tracking import queries, sync, verdict_queries
-from core.tracking.index import Index
 from core.views.tables import render
 
-if TYPE_CHECKING:  # it brings torch
-    from core.inference import Answerer
+if TYPE_CHECKING:  # for annotations only: commands reach these through the lab
+    from core.judging.answers import JudgedAnswers
+    from core.judging.job import Job
+    from core.judging.scoring import Scoring
 
 
 def _temperature(value: str | float) -> float | None:
@@ -102,35 +99,28 @@ def score(
     format: AsFormat = "table",
 ) -> None:
     """Score what runs answered to their test sets. A verdict that is there already is not asked for again."""
-    for name in run:
-        RunDirectory.find(runs_dir, name)
     template = prompt_file.read_text(encoding="utf-8") if prompt_file else ""
-    settings = JudgeSettings(
-        judge or default_judge(), model, temperature, template, base_url, timeout=timeout
-    )
-    limits = Limits(
-        in_flight or default_in_flight(settings), requests_per_minute, tokens_per_minute
-    )
-    kind: Kind = "pair" if pairwise else "score"
+    if judge is None:
+        judge = "gemini" if os.environ.get(KEY_VARIABLES["gemini"]) else "reference"
+    settings = JudgeSettings(judge, model, temperature, template, base_url, timeout=timeout)
     names = tuple(dict.fromkeys(run))
-    order = Order(names, settings, kind, repeats, base, retry_unscored, limits)
-    with contextlib.closing(sync.read_index(runs_dir, order.runs)) as index:
-        answers = queries.answers(index.cursor(), order.runs)
-        results = queries.results(index.cursor())
-    for name in order.runs:
-        if not (answers["run"] == name).any():
-            raise UserError(f"run = {name!r}: it has no answers yet; they come when it is finished")
-    hashes = dict(zip(results["name"], results["base_hash"], strict=True))
-
-    def answerer() -> "Answerer":
-        from core.inference import Answerer
-
-        return Answerer(runs_dir, max_models=1)
-
-    job = Job(runs_dir, order, answers, hashes, answerer)
+    with lab.open_scoring(runs_dir, names) as scoring:
+        limits = Limits(
+            in_flight or scoring.request_defaults(settings).in_flight,
+            requests_per_minute,
+            tokens_per_minute,
+        )
+        kind: Kind = "pair" if pairwise else "score"
+        order = Order(names, settings, kind, repeats, base, retry_unscored, limits)
+        judged = scoring.answers(names)
+        for name in names:
+            if not (judged.answers["run"] == name).any():
+                message = f"run = {name!r}: it has no answers yet; they come when it is finished"
+                raise UserError(message)
+        job = scoring.prepare(order, judged)
     _follow(job)
-    with contextlib.closing(sync.read_index(runs_dir, order.runs)) as index:
-        rows, notes = (_pair_rows if pairwise else _rows)(index, job)
+    with lab.open_scoring(runs_dir, names) as scoring:
+        rows, notes = (_pair_rows if pairwise else _rows)(scoring, job)
     progress = job.progress
     has_scores = progress.nothing_scored is None and any(row["scored"] for row in rows)
     if job.error and not has_scores and not (progress.done or progress.given_up):
@@ -147,12 +137,11 @@ def score(
         raise typer.Exit(1)
     if job.error:
         raise UserError(job.error)
-    if progress.given_up:
-        count, reasons = len(progress.given_up), summary(progress.given_up)
-        errors.print(f"{count:,} verdicts failed ({reasons}). Score again to retry them.")
+    if progress.failures:
+        errors.print(progress.failures)
 
 
-def _nothing_scored(job: Job) -> str:
+def _nothing_scored(job: "Job") -> str:
     """Return a message that explains why there are no scores."""
     if job.phase == "stopped":
         return "Stopped before the first score."
@@ -161,29 +150,29 @@ def _nothing_scored(job: Job) -> str:
     return "Nothing was scored: no two of these runs answered the same test example."
 
 
-def _rows(index: Index, job: Job) -> tuple[list[dict[str, Any]], list[str | None]]:
-    """The leaderboard of the judge that just scored, and what there is to say of it."""
-    own_answers = queries.answers(index.cursor(), job.order.runs)
-    verdicts = scores.of_runs(verdict_queries.verdicts(index.cursor(), job.names), own_answers)
-    answers = scores.of_runs(queries.answers(index.cursor(), job.names), own_answers)
+def _rows(scoring: "Scoring", job: "Job") -> tuple[list[dict[str, Any]], list[str | None]]:
+    """Return the leaderboard of the judge that just scored, and notes about its verdicts."""
+    judged = _judged(scoring, job)
+    verdicts = scoring.verdicts(judged)
     verdicts = verdicts[verdicts["id"] == job.id]
-    rows = scores.leaderboard(verdicts, answers, job.order.judge.judge)
-    notes = [
-        scores.missing_sentence(verdicts),
-        scores.scale_sentence(verdicts),
-        scores.noise_sentence(verdicts),
-    ]
-    return scores.display_name(rows, job.names), notes
+    rows = scoring.leaderboard(judged, verdicts, job.order.judge.judge, partial=True)
+    return judged.with_titles(rows), list(scoring.notes(verdicts))
 
 
-def _pair_rows(index: Index, job: Job) -> tuple[list[dict[str, Any]], list[str | None]]:
-    """How often each run wins against each other."""
-    verdicts = verdict_queries.pair_verdicts(index.cursor(), job.names)
-    rows = pairs.win_rates(verdicts[verdicts["id"] == job.id], job.names)
-    return scores.display_name(rows, job.names), []
+def _pair_rows(scoring: "Scoring", job: "Job") -> tuple[list[dict[str, Any]], list[str | None]]:
+    """Return how often each run wins against each other."""
+    judged = _judged(scoring, job)
+    verdicts = scoring.pair_verdicts(judged)
+    return judged.with_titles(scoring.win_rates(judged, verdicts[verdicts["id"] == job.id])), []
 
 
-def _follow(job: Job) -> None:
+def _judged(scoring: "Scoring", job: "Job") -> "JudgedAnswers":
+    """Return the answers that were scored."""
+    judged = scoring.answers(job.order.runs)
+    return judged if job.order.with_base else judged.without_bases()
+
+
+def _follow(job: "Job") -> None:
     """Score with a progress bar. Ctrl-C ends it after the requests on their way."""
     columns = (
         TextColumn("{task.description}"),

@@ -7,41 +7,17 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.data.template import Example
 from core.errors import UserError
-from core.judging.judge import digest
-from core.run.event_files import PRETRAINED_FOLDER
+from core.judging.answers import Base
 from core.run.events import EventWriter, parse, read_lines
 from core.run.lock import acquire
-from core.run.names import slug
 
 if TYPE_CHECKING:  # it brings torch
     from core.nn.gpt2 import GPT2
-
-
-@dataclass(frozen=True)
-class Base:
-    """A pretrained model and how it answers.
-
-    Args:
-        model: as in a run's settings.
-        weights: their SHA-256, from the run's `plan`.
-        max_new_tokens: of an answer.
-    """
-
-    model: str
-    weights: str
-    max_new_tokens: int
-
-    @property
-    def name(self) -> str:
-        """Where the index has its answers, in place of a run's name."""
-        key = digest([self.model, self.weights, self.max_new_tokens])[:8]
-        return f"{PRETRAINED_FOLDER}/{slug(Path(self.model).name)}-{key}"
 
 
 def answer_missing(

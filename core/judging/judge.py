@@ -7,12 +7,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
+from core.data.content_hash import content_hash
 from core.errors import UserError
-
-Kind = Literal["score", "pair"]
-"""Whether a judge scores one answer or compares two."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +25,9 @@ class Item:
 
     @property
     def subject(self) -> str:
-        """SHA-256 of all that is judged: equal answers to equal examples are judged once.
-
-        `tracking.queries` computes the same in SQL.
-        """
-        parts = [self.instruction, self.input, self.reference, self.answer]
-        parts += [] if self.other is None else [self.other]
-        return hashlib.sha256("\x1f".join(parts).encode(errors="replace")).hexdigest()
+        """Hash of all that is judged. Equal answers to equal examples are judged once."""
+        texts = (self.instruction, self.input, self.reference, self.answer)
+        return content_hash(*texts) if self.other is None else content_hash(*texts, self.other)
 
 
 @dataclass(frozen=True)

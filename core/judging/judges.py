@@ -2,52 +2,39 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from core.errors import UserError
-from core.judging.judge import Judge, Kind, Service
+from core.judging.judge import Judge, Service
 from core.judging.model_judge import ModelJudge
-from core.judging.questions import PAIR_TEMPLATE, SCORE_TEMPLATE, Question
-from core.judging.reference import MEASURE_TITLES, Measure, ReferenceJudge
+from core.judging.order import (
+    GEMINI_MODEL,
+    HOSTED_IN_FLIGHT,
+    HOSTED_TIMEOUT_S,
+    KEY_VARIABLES,
+    LOOPBACK_IN_FLIGHT,
+    LOOPBACK_TIMEOUT_S,
+    MAX_TIMEOUT_S,
+    MEASURE_NAMES,
+    JudgeSettings,
+    Kind,
+)
+from core.judging.prompts import PAIR_TEMPLATE, SCORE_TEMPLATE
+from core.judging.questions import Question
+from core.judging.reference import ReferenceJudge
 from core.judging.services.http_errors import base_address, checked_address, is_loopback, secrets_of
 from core.judging.services.openai_compatible import OPENAI_URL
 
-LOOPBACK_TIMEOUT_S = 300.0
-"""Default timeout for a server on this machine, which may need to load the model first."""
-HOSTED_TIMEOUT_S = 60.0
-MAX_TIMEOUT_S = 86_400.0
-LOOPBACK_IN_FLIGHT = 1
-"""Default for a server on this machine. Most handle one request at a time, so others would time out."""
-HOSTED_IN_FLIGHT = 8
-KEY_VARIABLES = {"gemini": "GEMINI_API_KEY", "openai": "OPENAI_API_KEY"}
 ADDRESS_VARIABLES = {"gemini": "GEMINI_API_ENDPOINT", "openai": "OPENAI_BASE_URL"}
 OWN_ADDRESSES = {"gemini": "https://generativelanguage.googleapis.com", "openai": OPENAI_URL}
 
 
-@dataclass(frozen=True)
-class JudgeSettings:
-    """A user's choice of judge. The key is kept in memory only.
+class RequestDefaults(NamedTuple):
+    """Used where the user sets neither: concurrent requests, and the timeout in seconds."""
 
-    Args:
-        judge: a name in JUDGES.
-        model: model name, empty for the default. For the reference judge, the name of a measure.
-        temperature: sampling temperature; 0 is greedy, None uses the model's default.
-        template: prompt template, empty for the built-in one.
-        base_url: URL of an OpenAI-compatible server or of a Gemini proxy, empty for the default.
-        key: API key. If empty and `environment` is set, it is read from the environment; see `may_send_stored_key`.
-        timeout: read timeout in seconds; None uses `default_timeout`.
-        environment: whether the key may come from the environment.
-    """
-
-    judge: str = "reference"
-    model: str = ""
-    temperature: float | None = 0.0
-    template: str = ""
-    base_url: str = ""
-    key: str = field(default="", repr=False)
-    timeout: float | None = None
-    environment: bool = True
+    in_flight: int
+    timeout: float
 
 
 def build(settings: JudgeSettings, kind: Kind = "score", check_key: bool = True) -> Judge:
@@ -71,8 +58,8 @@ def build(settings: JudgeSettings, kind: Kind = "score", check_key: bool = True)
 
 
 def _reference(settings: JudgeSettings, kind: Kind, check_key: bool) -> Judge:
-    if (name := settings.model or "chrf") not in MEASURES:
-        measure_names = ", ".join(MEASURES)
+    if (name := settings.model or "chrf") not in MEASURE_NAMES:
+        measure_names = ", ".join(MEASURE_NAMES)
         raise UserError(
             f"model = {name!r}: for judge = 'reference' it must be one of {measure_names}"
         )
@@ -91,7 +78,7 @@ def _gemini(settings: JudgeSettings, kind: Kind, check_key: bool) -> Judge:
     if endpoint:
         checked_address(endpoint, "The base URL")
     model = settings.model.removeprefix("models/") or GEMINI_MODEL
-    timeout = default_timeout(settings)
+    timeout = settings.timeout or request_defaults(settings).timeout
 
     def connect() -> Service:
         from core.judging.services.gemini import Gemini
@@ -117,7 +104,7 @@ def _openai(settings: JudgeSettings, kind: Kind, check_key: bool) -> Judge:
         raise UserError("model = '': judge = 'openai' needs a model name")
     if url:
         checked_address(url, "The base URL")
-    model, timeout = settings.model, default_timeout(settings)
+    model, timeout = settings.model, settings.timeout or request_defaults(settings).timeout
 
     def connect() -> Service:
         from core.judging.services.openai_compatible import OpenAICompatible
@@ -142,16 +129,11 @@ def address(settings: JudgeSettings) -> str:
     return _base_address(settings.judge, settings.base_url) or _stored_address(settings.judge)
 
 
-def default_timeout(settings: JudgeSettings) -> float:
-    """Return the timeout in seconds: the user's, or the default for the kind of server."""
-    if settings.timeout is not None:
-        return settings.timeout
-    return LOOPBACK_TIMEOUT_S if is_loopback(address(settings)) else HOSTED_TIMEOUT_S
-
-
-def default_in_flight(settings: JudgeSettings) -> int:
-    """Return the default number of concurrent requests."""
-    return LOOPBACK_IN_FLIGHT if is_loopback(address(settings)) else HOSTED_IN_FLIGHT
+def request_defaults(settings: JudgeSettings) -> RequestDefaults:
+    """Return the defaults for the kind of server that the judge uses."""
+    if is_loopback(address(settings)):
+        return RequestDefaults(LOOPBACK_IN_FLIGHT, LOOPBACK_TIMEOUT_S)
+    return RequestDefaults(HOSTED_IN_FLIGHT, HOSTED_TIMEOUT_S)
 
 
 def may_send_stored_key(judge: str, base_url: str) -> bool:
@@ -173,8 +155,10 @@ def _base_address(judge: str, address: str) -> str:
 
 def _key(settings: JudgeSettings) -> str:
     key = settings.key
-    if not key and settings.environment and may_send_stored_key(settings.judge, settings.base_url):
-        key = os.environ.get(KEY_VARIABLES[settings.judge], "")
+    if not key and may_send_stored_key(settings.judge, settings.base_url):
+        key = settings.stored_key or ""
+        if settings.stored_key is None:
+            key = os.environ.get(KEY_VARIABLES[settings.judge], "")
     return key.strip()
 
 
@@ -183,17 +167,8 @@ def _question(settings: JudgeSettings, kind: Kind) -> Question:
     return Question(kind, settings.template.strip() or built_in)
 
 
-MEASURE_NAMES: dict[str, Measure] = {name.replace("_", "-"): name for name in MEASURE_TITLES}
-MEASURES = {name: MEASURE_TITLES[measure] for name, measure in MEASURE_NAMES.items()}
-"""Titles of the reference judge's measures, by the value of `model`."""
-GEMINI_MODEL = "gemini-2.5-flash"
 JUDGES: dict[str, Callable[[JudgeSettings, Kind, bool], Judge]] = {
     "reference": _reference,
     "gemini": _gemini,
     "openai": _openai,
 }
-
-
-def default_judge() -> str:
-    """Return `gemini` if a key for it is set, otherwise the judge that needs no key."""
-    return "gemini" if os.environ.get("GEMINI_API_KEY") else "reference"

@@ -4,25 +4,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from core.judging.order import Limits
 
 WINDOW_S = 60.0
 CHARACTERS_PER_TOKEN = 4
 TYPICAL_REPLY_TOKENS = 60
 """What a reply takes, roughly: a number and a sentence as JSON."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Bounds of a scoring. None: no bound."""
-
-    in_flight: int = 8
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-    attempts: int = 6
-    """For one verdict, before it is given up until the next scoring."""
-    pause: float = 1.0
-    """Seconds before the second attempt, on average; twice as long before each that follows."""
 
 
 class Throttle:

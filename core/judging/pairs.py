@@ -6,31 +6,44 @@ from typing import Any
 
 import pandas as pd
 
+from core.judging.answers import ANSWER_COLUMNS, EXAMPLE_COLUMNS
 from core.judging.judge import Item
-from core.judging.scores import EXAMPLE_COLUMNS
 from core.statistics.intervals import win_rate
 from core.statistics.ratings import rating_intervals
 
 
-def pair_items(answers: pd.DataFrame) -> list[Item]:
-    """Every two runs at every test example that both answered, each of the two first once.
+def answer_pairs(answers: pd.DataFrame) -> pd.DataFrame:
+    """Return every two runs at every test example that both answered, in both orders.
 
-    Equal answers are left out: they are a tie without asking.
+    Columns: run (shown first), other, EXAMPLE_COLUMNS, answer, other_answer, is_tie (the answers are equal) and subject
+    (the hash of the pair).
+
+    Args:
+        answers: run and ANSWER_COLUMNS.
     """
-    items = []
-    for _, group in answers.groupby(EXAMPLE_COLUMNS, sort=False):
-        instruction, input, reference = (str(group[name].iloc[0]) for name in EXAMPLE_COLUMNS)
-        for a, b in combinations(group["answer"], 2):
-            if a != b:
-                items += [Item(instruction, input, reference, *order) for order in ((a, b), (b, a))]
-    return items
+    columns = answers[["run", *ANSWER_COLUMNS]]
+    others = columns.rename(columns={"run": "other", "answer": "other_answer"})
+    pairs = columns.merge(others, on=EXAMPLE_COLUMNS)
+    pairs = pairs[pairs["run"] != pairs["other"]]
+    texts = pairs[[*ANSWER_COLUMNS, "other_answer"]].itertuples(index=False, name=None)
+    return pairs.assign(
+        is_tie=pairs["answer"] == pairs["other_answer"],
+        subject=pd.Series([Item(*row).subject for row in texts], pairs.index, dtype=object),
+    )
+
+
+def pair_items(answers: pd.DataFrame) -> list[Item]:
+    """Return the pairs to judge. Equal answers are a tie and are not judged."""
+    pairs = answer_pairs(answers)
+    texts = pairs.loc[~pairs["is_tie"], [*ANSWER_COLUMNS, "other_answer"]]
+    return [Item(*row) for row in texts.itertuples(index=False, name=None)]
 
 
 def win_rates(verdicts: pd.DataFrame, runs: Sequence[str]) -> list[dict[str, Any]]:
     """For each two runs: run, other, rate (of the run, in percent), low, high, scored, flips.
 
     Args:
-        verdicts: of one judge, as `verdict_queries.pair_verdicts` gives them.
+        verdicts: verdicts of one judge, from `Scoring.pair_verdicts`.
     """
     rows = []
     for run, other, both in _both_orders(verdicts, runs):

@@ -24,17 +24,41 @@ DEFAULT_PRICES: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of what is still to be asked. `dollars` is None where there is no price."""
+    """What a scoring would request, and what that costs.
+
+    Args:
+        requested: verdicts in total.
+        requests: verdicts that are not stored yet.
+        tokens: of the requests and their replies.
+        dollars: None if the price is unknown.
+        measured: whether the length of replies is the mean of this judge's earlier ones, thoughts included.
+        shared: answers of which some are equal and share a verdict; 0 if none are.
+        unanswered: examples that the pretrained base has to answer first.
+    """
 
     requested: int
     requests: int
     tokens: int
     dollars: float | None
     measured: bool = False
-    """Whether the length of replies is what this judge's were so far, thoughts included."""
+    shared: int = 0
+    unanswered: int = 0
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether a scoring would do anything."""
+        return bool(self.requests or self.unanswered)
 
     def sentence(self) -> str:
-        """For people."""
+        """Return the estimate in words."""
+        text = self._cost()
+        if self.unanswered:
+            text += f" The pretrained base has to answer {self.unanswered:,} examples first; they come on top."
+        if self.shared:
+            text += f" Of {self.shared:,} answers, equal ones share a verdict."
+        return text
+
+    def _cost(self) -> str:
         if not self.requests:
             return f"All {self.requested:,} verdicts are there already: nothing is asked."
         stored = self.requested - self.requests
@@ -73,7 +97,7 @@ def estimate(
     )
 
 
-def load(runs_dir: Path) -> dict[str, tuple[float, float]]:
+def load_prices(runs_dir: Path) -> dict[str, tuple[float, float]]:
     """The prices kept beside the runs, or the built-in ones where there are none that can be read."""
     try:
         stored_prices = json.loads((runs_dir / PRICES_FILE).read_text(encoding="utf-8"))
@@ -85,7 +109,7 @@ def load(runs_dir: Path) -> dict[str, tuple[float, float]]:
         return dict(DEFAULT_PRICES)
 
 
-def save(runs_dir: Path, prices: Mapping[str, tuple[float, float]]) -> None:
+def save_prices(runs_dir: Path, prices: Mapping[str, tuple[float, float]]) -> None:
     """Keep prices for next time. Raises UserError where they cannot be written."""
     partial = runs_dir / f"{PRICES_FILE}.partial"
     try:

@@ -6,18 +6,16 @@ case, punctuation and spaces, and ROUGE-L (Lin 2004), the F-measure of the longe
 
 import json
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 from rapidfuzz.distance import LCSseq
 
 from core.data.exact_match import exact_match, normalized
-from core.judging.judge import Item, Kind, Verdict
+from core.judging.judge import Item, Verdict
+from core.judging.order import MEASURE_TITLES, Kind, Measure
 
 MEASURE_VERSION = 2
 """Of what follows here: another way to compare is another judge."""
-Measure = Literal["chrf", "rouge_l", "exact"]
-MEASURE_TITLES: dict[Measure, str] = {"chrf": "chrF", "rouge_l": "ROUGE-L", "exact": "exact match"}
-"""The measures there are, for people; the first is the default."""
 
 
 class ReferenceJudge:

@@ -26,7 +26,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core.judging.judge import Kind, Verdict
+from core.judging.judge import Verdict
+from core.judging.order import Kind
 
 KEYS: dict[Kind, str] = {"score": "score", "pair": "better"}
 """The key of a JSON verdict."""

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from core.errors import UserError
 from core.judging.judge import BusyError, Item, Judge, verdict_key
 from core.judging.ledger import Ledger
-from core.judging.limits import Limits, Throttle, tokens_of
+from core.judging.limits import Throttle, tokens_of
+from core.judging.order import Limits
 
 MAX_PAUSE_S = 60.0
 MAX_FREE_RETRIES = 30
@@ -39,7 +40,7 @@ class ScoringProgress:
 
     requested: int = 0
     stored: int = 0
-    """Verdicts of `wanted` that were already in the ledger."""
+    """Verdicts of `requested` that were already in the ledger."""
     requests_sent: int = 0
     """Requests sent, including failed ones."""
     done: int = 0
@@ -48,11 +49,19 @@ class ScoringProgress:
     missing_reasons: list[str] = field(default_factory=list)
     """One reason for each verdict counted in `missing`."""
     scored: int = 0
-    """Verdicts of `wanted` that have a score, including cached ones."""
+    """Verdicts of `requested` that have a score, including cached ones."""
     given_up: list[str] = field(default_factory=list)
     """One reason for each request that failed for good. The next scoring retries them."""
     waiting: str | None = None
     """Why the scoring is paused, if it is."""
+
+    @property
+    def failures(self) -> str | None:
+        """How many verdicts failed, and why; None if none did."""
+        if not self.given_up:
+            return None
+        reasons = summary(self.given_up)
+        return f"{len(self.given_up):,} verdicts failed ({reasons}). Score again to retry them."
 
     @property
     def nothing_scored(self) -> str | None:

@@ -10,13 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from core.run.event_files import PRETRAINED_FOLDER
+from core.judging.answers import ANSWER_COLUMNS, EXAMPLE_COLUMNS, is_base
 from core.statistics.intervals import Interval, components, mean_intervals, within_scale
-from core.tracking.verdict_queries import MIN_JUDGED_SHARE
+from core.tracking.queries import MIN_JUDGED_SHARE
 
-EXAMPLE_COLUMNS = ["instruction", "input", "reference"]
-"""What makes a test example; its place in a data set does not."""
-ANSWER_COLUMNS = [*EXAMPLE_COLUMNS, "answer"]
 MIN_SCALE_SCORES = 2
 """Fewer scores are not enough to guess the judge's scale."""
 
@@ -43,37 +40,14 @@ def by_example(verdicts: pd.DataFrame) -> pd.DataFrame:
     return scored.groupby(["run", *EXAMPLE_COLUMNS], sort=False)["score"].mean().reset_index()
 
 
-def of_runs(frame: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
-    """A frame without what bases answered to examples that none of the chosen runs has.
-
-    Args:
-        answers: of the runs, as `queries.answers` gives them.
-    """
-    run_examples = set(answers[EXAMPLE_COLUMNS].itertuples(index=False, name=None))
-    mask = [
-        not is_base(run) or example in run_examples
-        for run, example in zip(
-            frame["run"], frame[EXAMPLE_COLUMNS].itertuples(index=False, name=None), strict=True
-        )
-    ]
-    return frame[pd.Series(mask, index=frame.index, dtype=bool)]
-
-
-def same_test(answers: pd.DataFrame) -> bool:
-    """Whether all runs, bases aside, answered the same test examples."""
-    runs = answers[[not is_base(run) for run in answers["run"]]]
-    parts = (part[EXAMPLE_COLUMNS] for _, part in runs.groupby("run"))
-    return len({frozenset(part.itertuples(index=False, name=None)) for part in parts}) <= 1
-
-
 def leaderboard(
     verdicts: pd.DataFrame, answers: pd.DataFrame, judge: str, partial: bool = True
 ) -> list[dict[str, Any]]:
     """One judge's rows: run, judge, mean, low, high, scored, missing; bases first, then by score.
 
     Args:
-        verdicts: of one judge, as `verdict_queries.verdicts` gives them.
-        answers: all that should be scored, as `queries.answers` gives them.
+        verdicts: verdicts of one judge, from `Scoring.verdicts`.
+        answers: all answers that should be scored: run and EXAMPLE_COLUMNS.
         partial: give a score also where the judge has not seen all answers. It may have seen only those that
             another run gave too, which are no fair part.
     """
@@ -88,7 +62,7 @@ def leaderboard(
 
 
 def by_run(scores: pd.DataFrame) -> dict[str, dict[str, Score]]:
-    """Each run's score by judge, from `verdict_queries.scores`.
+    """Each run's score by judge, from `queries.scores`.
 
     A judge with several models goes by its model too, and one with several settings of these by its whole name.
     """
@@ -138,7 +112,7 @@ def scale_sentence(verdicts: pd.DataFrame) -> str | None:
     """Return a warning if the scores do not seem to use the scale from 0 to 100. They are never rescaled.
 
     Args:
-        verdicts: verdicts of one judge, from `verdict_queries.verdicts`.
+        verdicts: verdicts of one judge, from `Scoring.verdicts`.
     """
     scored = verdicts.dropna(subset=["score"]).drop_duplicates([*ANSWER_COLUMNS, "repeat"])
     highest = scored["score"].max()
@@ -197,29 +171,3 @@ def described(judge: Mapping[str, Any]) -> str:
     sent = judge["temperature"] is not None
     temperature = f"temperature {judge['temperature']:g}" if sent else "default temperature"
     return f"{text}, {temperature}, prompt: {str(judge['prompt'])[:90]}…"
-
-
-def is_base(run: str) -> bool:
-    """Whether a name stands for a pretrained base model."""
-    return run.startswith(PRETRAINED_FOLDER + "/")
-
-
-def display_name(rows: list[dict[str, Any]], runs: list[str]) -> list[dict[str, Any]]:
-    """Rows of `run` and perhaps `other` with names for people, see `shown_names`."""
-    names = shown_names(runs)
-    return [
-        {k: names.get(v, v) if k in ("run", "other") else v for k, v in row.items()} for row in rows
-    ]
-
-
-def shown_names(runs: list[str]) -> dict[str, str]:
-    """Names for people: a base is `pretrained`, or `pretrained gpt2` where there are several."""
-    bases = [run for run in runs if is_base(run)]
-    if len(bases) == 1:
-        return {bases[0]: PRETRAINED_FOLDER}
-    short = [run.removeprefix(PRETRAINED_FOLDER + "/") for run in bases]
-    models = [name.rpartition("-")[0] for name in short]
-    return {  # with their hash where one model answers in two ways
-        run: f"{PRETRAINED_FOLDER} {model if models.count(model) == 1 else name}"
-        for run, model, name in zip(bases, models, short, strict=True)
-    }

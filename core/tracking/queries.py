@@ -240,3 +240,115 @@ def _read(name: str) -> str:
         default = str(field.default).replace("'", "''")
         text = f"coalesce({text}, case when settings <> '{{}}' then '{default}' end)"
     return f"try_cast({text} as {SQL_TYPES[base_type(field)]})"
+
+
+# Judges and their verdicts
+
+MIN_JUDGED_SHARE = 0.99
+"""Share of a run's test examples that a judge must have seen before its score is shown. The rest is what a service would
+not judge. Answers shared with another, fully judged run are right more often than others, so they are not a fair sample."""
+
+
+def judged_answers(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
+    """Return answers with their hashes: run, item, instruction, input, reference, answer, example, subject."""
+    return db.execute(
+        """
+        select run, item, instruction, input, reference, answer, example, subject
+        from generation where run in (select unnest(?)) order by item, run
+        """,
+        [list(runs)],
+    ).df()
+
+
+def base_hashes(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> dict[str, str]:
+    """Return the hash of the base weights of each run that recorded one."""
+    query = (
+        "select run, arg_max(base_hash, seq) from plan where run in (select unnest(?)) group by run"
+    )
+    return {run: base for run, base in db.execute(query, [list(runs)]).fetchall() if base}
+
+
+def verdicts(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
+    """Return the newest verdicts on the answers of some runs, one row for each answer, judge and repeat.
+
+    Columns: subject (the answer's hash), id (of the judge with its settings), judge, model, repeat, score, reason,
+    missing.
+    """
+    return db.execute(
+        """
+        with subjects as (select distinct subject from generation where run in (select unnest(?))),
+        judges as (select id, any_value(judge) as judge, any_value(model) as model
+                   from judge where kind = 'score' group by id),
+        newest as (select * from verdict qualify row_number() over (partition by id, key order by seq desc) = 1)
+        select subject, id, judge, model, "repeat", score, reason, missing
+        from subjects join newest using (subject) join judges using (id)
+        """,
+        [list(runs)],
+    ).df()
+
+
+def pair_verdicts(db: duckdb.DuckDBPyConnection, pairs: pd.DataFrame) -> pd.DataFrame:
+    """Return the newest verdicts on pairs of answers: run, other, instruction, input, reference, id, model, score.
+
+    Equal answers, which are not judged, are a tie. Two runs are left out until a judge has seen all the answers in
+    which they differ: the ties alone would say that neither is better.
+
+    Args:
+        pairs: as `core.judging.pairs.answer_pairs` returns them.
+    """
+    return db.execute(
+        """
+        with asked as (
+            select run::varchar as run, other::varchar as other, instruction::varchar as instruction,
+                   input::varchar as input, reference::varchar as reference, is_tie, subject::varchar as subject
+            from pairs),
+        judges as (select id, any_value(model) as model from judge where kind = 'pair' group by id),
+        newest as (select * from verdict qualify row_number() over (partition by id, key order by seq desc) = 1),
+        judged as (
+            select asked.*, judges.id, judges.model, is_tie or key is not null as is_judged,
+                   case when is_tie then 50.0 else score end as score
+            from asked cross join judges
+            left join newest on newest.subject = asked.subject and newest.id = judges.id)
+        select run, other, instruction, input, reference, id, model, score from judged
+        qualify bool_and(is_judged) over (partition by least(run, other), greatest(run, other), id)
+        """
+    ).df()
+
+
+def judges(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+    """Return all judges that gave verdicts, with their settings: id, judge, kind, model, temperature, prompt."""
+    return db.execute("""
+        select id, any_value(judge) as judge, any_value(kind) as kind, any_value(model) as model,
+               any_value(temperature) as temperature, any_value(prompt) as prompt
+        from judge group by id order by id
+        """).df()
+
+
+def reply_tokens(db: duckdb.DuckDBPyConnection, judge: str) -> float | None:
+    """Return the mean number of tokens in a judge's replies, reasoning included; None if there are none."""
+    query = "select avg(tokens_out) from verdict where id = ?"
+    [[mean]] = db.execute(query, [judge]).fetchall()
+    return None if mean is None else float(mean)
+
+
+def scores(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+    """Return mean scores by run, test example and judge: run, example, id, judge, model, score, examples.
+
+    The score is NaN if all verdicts are missing; `examples` is the number of the run's examples. Runs of which a judge
+    has seen less than MIN_JUDGED_SHARE are left out.
+    """
+    return db.execute(
+        f"""
+        with judges as (select id, any_value(judge) as judge, any_value(model) as model
+                        from judge where kind = 'score' group by id),
+        newest as (select id, subject, arg_max_null(score, seq) as score from verdict group by id, subject, key),
+        means as (select id, subject, avg(score) as score from newest group by id, subject),
+        asked as (select run, example, subject from generation where exists (from means)),
+        sizes as (select run, count(distinct example) as examples from asked group by run)
+        select run, example, id, judge, model, avg(score) as score, examples
+        from means join judges using (id) join asked using (subject) join sizes using (run)
+        group by run, example, id, judge, model, examples
+        qualify count(*) over (partition by run, id) >= {MIN_JUDGED_SHARE} * examples
+        order by run, id, example
+        """
+    ).df()

@@ -33,6 +33,8 @@ EVENT_TABLES = {
         "prompt_cut": "BOOLEAN",
         "memory_mb": "DOUBLE",
         "exact": "BOOLEAN",
+        "example": "VARCHAR",
+        "subject": "VARCHAR",
     },
     "download": {"repository": "VARCHAR", "bytes": "BIGINT", "total": "BIGINT"},
     "warning": {"step": "BIGINT", "about": "VARCHAR", "message": "VARCHAR"},
@@ -60,7 +62,8 @@ EVENT_TABLES = {
 }
 """Tables by the kind of event they hold, and the fields they keep; each also has run, seq and time.
 
-`exact` of a generation is not a field of the event: the sync adds it.
+`exact`, `example` and `subject` of a generation are not fields of the event: the sync adds them. The latter two are hashes
+of the test example and of the example with its answer, by which verdicts are found.
 """
 
 SCHEMA_VERSION = zlib.crc32(repr((REVISION, EVENT_TABLES)).encode())

@@ -17,6 +17,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.json as arrow_json
 
+from core.data.content_hash import content_hash
 from core.data.exact_match import exact_match
 from core.errors import UserError
 from core.run.directory import RunDirectory, list_runs
@@ -441,8 +442,8 @@ def _row(run: str, event: dict[str, Any]) -> list[Any] | None:
     if readers is None:
         return None
     try:
-        if event["event"] == "generation" and {"answer", "reference"} <= event.keys():
-            event["exact"] = exact_match(event["answer"], event["reference"])
+        if event["event"] == "generation":
+            _add_derived_fields(event)
         if event["event"] == "verdict" and not 0 <= (event.get("score") or 0) <= 100:
             event["score"] = None
         values = [
@@ -451,6 +452,17 @@ def _row(run: str, event: dict[str, Any]) -> list[Any] | None:
         return [run, event["seq"], _read_float(event["time"]), *values]
     except (TypeError, KeyError, OverflowError):
         return None
+
+
+def _add_derived_fields(generation: dict[str, Any]) -> None:
+    """Add whether an answer matches its reference, and the hashes by which verdicts are found. Raises TypeError."""
+    if {"answer", "reference"} <= generation.keys():
+        generation["exact"] = exact_match(generation["answer"], generation["reference"])
+    generation["example"] = generation["subject"] = None
+    if {"instruction", "input", "reference", "answer"} <= generation.keys():
+        example = [generation[name] for name in ("instruction", "input", "reference")]
+        generation["example"] = content_hash(*example)
+        generation["subject"] = content_hash(*example, generation["answer"])
 
 
 def _read_int(value: Any) -> int:

@@ -16,15 +16,13 @@ from typing import TYPE_CHECKING, NoReturn, cast
 import streamlit as st
 from streamlit.runtime.pages_manager import PagesManager
 
-from core.errors import UserError
 from core.lab import Lab
 from pages.ui.errors import show_errors
 from pages.ui.queue import show_queue
 from pages.ui.text import escape_markdown
 
 if TYPE_CHECKING:  # these import torch and scipy, which take seconds
-    from core.inference import Answerer
-    from core.judging.job import Job
+    pass
 
 HOLDER_MODULE = "_gpt2_lab_holder"
 PAGE_NICENESS = 5
@@ -33,15 +31,12 @@ FREEZE_INTERVAL_S = 5.0
 """How often objects created since are excluded from garbage collection."""
 FULL_COLLECTION_INTERVAL_S = 60.0
 """How often all objects are collected, including excluded ones."""
-SCORING_CLOSE_TIMEOUT_S = 5.0
-"""How long to wait at exit for replies of a judge."""
 
 
 class Holder(ModuleType):
     """Objects that live as long as the process."""
 
     lab: Lab
-    scoring: "Job | None" = None
     drawn_pages: set[str]
     frozen_at: float
     """Monotonic time when objects were last excluded from garbage collection."""
@@ -78,27 +73,6 @@ def is_open(expected: Lab) -> bool:
     """Whether this is still the current Lab. For fragments, which rerun without `app.py`."""
     holder = cast(Holder | None, sys.modules.get(HOLDER_MODULE))
     return holder is not None and holder.lab is expected
-
-
-def answerer() -> "Answerer":
-    """Return the models of the Lab."""
-    return open_lab().answerer()
-
-
-def scoring() -> "Job | None":
-    """Return the running scoring job, or the last one."""
-    return _holder().scoring
-
-
-def start_scoring(job: "Job") -> None:
-    """Start a scoring job in the background. Raises UserError while another one is running."""
-    with _lock:
-        holder = cast(Holder, sys.modules[HOLDER_MODULE])
-        holder.lab.require_queue()
-        if holder.scoring and holder.scoring.going:
-            raise UserError("another scoring is going on; wait for it or stop it")
-        holder.scoring = job
-        job.start()
 
 
 def freeze_garbage_collection(page: str) -> None:
@@ -139,17 +113,9 @@ def lower_priority() -> None:
 
 def release() -> None:
     """Close the Lab, in tests and at exit."""
-    holder = cast(Holder | None, sys.modules.get(HOLDER_MODULE))
+    holder = sys.modules.pop(HOLDER_MODULE, None)
     if holder is not None:
-        deadline = time.monotonic() + SCORING_CLOSE_TIMEOUT_S
-        if holder.scoring:
-            holder.scoring.stop()
-        if holder.lab.queue:  # the trainer and the judge's requests end at the same time
-            holder.lab.queue.close()
-        if holder.scoring:  # it may still use the Lab
-            holder.scoring.join(max(0.1, deadline - time.monotonic()))
-        sys.modules.pop(HOLDER_MODULE, None)
-        holder.lab.close()
+        cast(Holder, holder).lab.close()
 
 
 def show_state() -> None:

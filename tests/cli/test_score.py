@@ -15,7 +15,7 @@ import pytest
 
 from core.cli import commands
 from core.config import RunConfig
-from core.judging.judges import GEMINI_MODEL
+from core.judging.order import GEMINI_MODEL
 from core.lab import Lab
 from core.nn import pretrained
 from core.run.directory import RunDirectory

@@ -12,19 +12,17 @@ from core.data.template import Example, format_prompt
 from core.data.tokenizer import END_OF_TEXT, decode, encode
 from core.errors import UserError
 from core.inference import BASE_PREFIX, Answerer
-from core.judging import scores
-from core.judging.base_answers import Base
-from core.judging.job import Job, Order, bases_of
-from core.judging.judges import JudgeSettings
+from core.judging.answers import Base, JudgedAnswers, display_names
+from core.judging.job import Job
 from core.judging.ledger import Ledger
-from core.judging.limits import Limits
+from core.judging.order import JudgeSettings, Limits, Order
+from core.lab import open_scoring
 from core.nn.generation import Sampling, generate
 from core.nn.gpt2 import GPT2
 from core.run.directory import RunDirectory
 from core.run.event_files import PRETRAINED_FOLDER, VERDICTS_FOLDER
 from core.run.events import EventWriter
 from core.run.lock import acquire
-from core.tracking import queries, sync, verdict_queries
 from tests.judging.server import JudgeServer, openai_reply
 
 EXAMPLES = [("Name a colour.", "", "Red."), ("Name it.", "a cat", "Cat."), ("Add.", "1 1", "2")]
@@ -51,11 +49,19 @@ def weights(answerer: Counting) -> str:
     return answerer.fingerprint(f"{BASE_PREFIX}gpt2-nano")
 
 
-def add_run(runs_dir: Path, name: str, dataset_indices: list[int], **settings: Any) -> None:
-    """A finished run that answers these of the examples."""
+def add_run(
+    runs_dir: Path,
+    name: str,
+    dataset_indices: list[int],
+    weights: str | None = None,
+    **settings: Any,
+) -> None:
+    """A finished run that answers these of the examples, trained from base weights of that hash."""
     config = RunConfig(name=name, max_new_tokens=4).changed(**settings)
     run = RunDirectory.create(runs_dir, config)
     with run.lock(), contextlib.closing(EventWriter(run.events_path)) as writer:
+        if weights:
+            writer.append("plan", steps=1, base_hash=weights)
         for dataset_index in dataset_indices:
             fields = dict(
                 zip(("instruction", "input", "reference"), EXAMPLES[dataset_index], strict=True)
@@ -66,44 +72,48 @@ def add_run(runs_dir: Path, name: str, dataset_indices: list[int], **settings: A
         writer.append("status", status="finished")
 
 
-def answers_of(runs_dir: Path, *runs: str) -> Any:
-    with contextlib.closing(sync.read_index(runs_dir)) as index:
-        return queries.answers(index.cursor(), runs)
+def answers_of(runs_dir: Path, *runs: str) -> JudgedAnswers:
+    with open_scoring(runs_dir, runs) as scoring:
+        return scoring.answers(runs)
 
 
-def job(
-    runs_dir: Path, answerer: Answerer, hashes: dict[str, str], *runs: str, **order: Any
-) -> Job:
+def job(runs_dir: Path, answerer: Answerer, *runs: str, **order: Any) -> Job:
     runs = runs or ("one", "two")
-    return Job(
-        runs_dir, Order(runs, **order), answers_of(runs_dir, *runs), hashes, lambda: answerer
-    )
+    return Job(runs_dir, Order(runs, **order), answers_of(runs_dir, *runs), lambda: answerer)
 
 
 def board(runs_dir: Path, job: Job) -> list[dict[str, Any]]:
-    with contextlib.closing(sync.read_index(runs_dir)) as index:
-        verdicts = verdict_queries.verdicts(index.cursor(), job.names)
-        answers = queries.answers(index.cursor(), job.names)
-    return scores.leaderboard(verdicts[verdicts["id"] == job.id], answers, "reference")
+    with open_scoring(runs_dir, job.order.runs) as scoring:
+        judged = scoring.answers(job.order.runs)
+        if not job.order.with_base:
+            judged = judged.without_bases()
+        verdicts = scoring.verdicts(judged)
+        return scoring.leaderboard(judged, verdicts[verdicts["id"] == job.id], "reference", True)
+
+
+def base_name(runs_dir: Path) -> str:
+    """Return the name of the only base of the runs."""
+    [base] = answers_of(runs_dir, "one", "two").bases
+    return base.name
 
 
 @pytest.fixture
-def runs_dir(tmp_path: Path) -> Path:
-    add_run(tmp_path, "one", [0, 1])
-    add_run(tmp_path, "two", [1, 2])
+def runs_dir(tmp_path: Path, weights: str) -> Path:
+    add_run(tmp_path, "one", [0, 1], weights)
+    add_run(tmp_path, "two", [1, 2], weights)
     return tmp_path
 
 
 def test_bases_are_grouped_by_model_weights_and_length(tmp_path: Path) -> None:
-    add_run(tmp_path, "one", [0, 1])
-    add_run(tmp_path, "two", [1, 2], lora_rank=4)
-    add_run(tmp_path, "longer", [0], max_new_tokens=9)
-    add_run(tmp_path, "larger", [0], base_model="gpt2")
-    add_run(tmp_path, "other", [2])
+    add_run(tmp_path, "one", [0, 1], "a")
+    add_run(tmp_path, "two", [1, 2], "a", lora_rank=4)
+    add_run(tmp_path, "longer", [0], "a", max_new_tokens=9)
+    add_run(tmp_path, "larger", [0], "a", base_model="gpt2")
+    add_run(tmp_path, "other", [2], "b")
     add_run(tmp_path, "unknown", [2])
     names = ("one", "two", "longer", "larger", "other", "unknown")
-    hashes = dict.fromkeys(names[:4], "a") | {"other": "b"}
-    bases = bases_of(tmp_path, answers_of(tmp_path, *names), hashes)
+    judged = answers_of(tmp_path, *names)
+    bases = judged.examples_by_base()
     assert {
         base: {dataset_index for dataset_index, _ in examples} for base, examples in bases.items()
     } == {
@@ -115,23 +125,22 @@ def test_bases_are_grouped_by_model_weights_and_length(tmp_path: Path) -> None:
     nano = bases[Base("gpt2-nano", "a", 4)]
     assert all(example == Example(*EXAMPLES[dataset_index]) for dataset_index, example in nano)
     assert len(nano) == 3  # the example that two runs share is answered once
+    assert set(judged.bases) == set(bases)
+    assert judged.names == [*(base.name for base in judged.bases), *names]
     assert len({base.name for base in bases}) == 4
     assert all(base.name.startswith(f"{PRETRAINED_FOLDER}/{base.model}-") for base in bases)
 
 
-def test_the_base_answers_once_and_is_the_first_row(
-    runs_dir: Path, answerer: Counting, weights: str
-) -> None:
-    hashes = dict.fromkeys(["one", "two"], weights)
+def test_the_base_answers_once_and_is_the_first_row(runs_dir: Path, answerer: Counting) -> None:
     loads_before = answerer.loads
-    first = job(runs_dir, answerer, hashes)
+    first = job(runs_dir, answerer)
     first.work()
     assert (first.phase, first.progress.done) == ("done", 3 + 4)
     loaded = answerer.loads
     assert loaded > loads_before
     base, *run_rows = board(runs_dir, first)
-    assert (base["run"], base["scored"], base["missing"]) == (first.names[0], 3, 0)
-    assert scores.shown_names(first.names) == {base["run"]: "pretrained"}
+    assert (base["run"], base["scored"], base["missing"]) == (base_name(runs_dir), 3, 0)
+    assert display_names([base["run"], "one", "two"]) == {base["run"]: "pretrained"}
     assert {row["run"] for row in run_rows} == {"one", "two"}
 
     path = runs_dir / f"{base['run']}.jsonl"
@@ -144,58 +153,63 @@ def test_the_base_answers_once_and_is_the_first_row(
         assert event["answer"] == decode(ids)
 
     loaded, written = answerer.loads, path.read_bytes()
-    second_job = job(runs_dir, answerer, hashes)
-    second_job._answerer = lambda: pytest.fail("no model is needed where all answers are there")
+    second_job = job(runs_dir, answerer)
     second_job.work()
     assert (second_job.progress.stored, second_job.progress.requests_sent) == (7, 0)
     assert (answerer.loads, path.read_bytes()) == (loaded, written)
     assert board(runs_dir, second_job) == [base, *run_rows]
 
 
-def test_missing_base_answers_are_generated(
-    runs_dir: Path, answerer: Counting, weights: str
-) -> None:
-    first_job = job(runs_dir, answerer, {"one": weights}, "one")
-    first_job.work()
-    path = runs_dir / f"{first_job.names[0]}.jsonl"
+def test_missing_base_answers_are_generated(runs_dir: Path, answerer: Counting) -> None:
+    job(runs_dir, answerer, "one").work()
+    path = runs_dir / f"{base_name(runs_dir)}.jsonl"
     cached_bytes = path.read_bytes()
     assert cached_bytes.count(b"\n") == 2
     path.write_bytes(cached_bytes + b'{"seq":3,"event":"gener')  # a process that was killed
-    second_job = job(runs_dir, answerer, dict.fromkeys(["one", "two"], weights))
+    second_job = job(runs_dir, answerer)
     second_job.work()
-    assert second_job.names[0] == first_job.names[0]
     assert path.read_bytes().startswith(cached_bytes + b'{"seq":3,')
     assert path.read_bytes().count(b"\n") == 3
     assert board(runs_dir, second_job)[0]["scored"] == 3
 
 
-def test_disabled_base_has_no_row(runs_dir: Path, answerer: Counting, weights: str) -> None:  # fmt: skip
-    finished_job = job(runs_dir, answerer, dict.fromkeys(["one", "two"], weights), with_base=False)
+def test_base_answers_to_examples_of_other_runs_are_left_out(
+    runs_dir: Path, answerer: Counting
+) -> None:
+    job(runs_dir, answerer).work()
+    judged = answers_of(runs_dir, "one")
+    assert len(judged.answers) == 2 + 2
+    assert len(judged.run_answers) == len(judged.without_bases().answers) == 2
+    base, _ = board(runs_dir, job(runs_dir, answerer, "one"))
+    assert (base["scored"], base["missing"]) == (2, 0)
+
+
+def test_disabled_base_has_no_row(runs_dir: Path, answerer: Counting) -> None:
+    finished_job = job(runs_dir, answerer, with_base=False)
     finished_job.work()
-    assert finished_job.names == ["one", "two"]
-    assert len(board(runs_dir, finished_job)) == 2
+    assert {row["run"] for row in board(runs_dir, finished_job)} == {"one", "two"}
     assert not (runs_dir / PRETRAINED_FOLDER).exists()
 
 
 def test_base_with_changed_weights_is_reported_and_not_cached(
-    runs_dir: Path, answerer: Counting
+    tmp_path: Path, answerer: Counting
 ) -> None:
-    broken = job(runs_dir, answerer, dict.fromkeys(["one", "two"], "0" * 64))
+    add_run(tmp_path, "one", [0, 1], "0" * 64)
+    add_run(tmp_path, "two", [1, 2], "0" * 64)
+    broken = job(tmp_path, answerer)
     expected_message = "base_model = 'gpt2-nano': its weights are no longer those that were tuned; score without the base"
     with pytest.raises(UserError, match=expected_message):
         broken.work()
-    assert (runs_dir / f"{broken.names[0]}.jsonl").read_bytes() == b""
-    started = job(runs_dir, answerer, dict.fromkeys(["one", "two"], "0" * 64))
+    assert (tmp_path / f"{base_name(tmp_path)}.jsonl").read_bytes() == b""
+    started = job(tmp_path, answerer)
     started.start()
     started.join(30)
     assert (started.error, started.phase, started.going) == (expected_message, "failed", False)
 
 
-def test_base_locked_by_another_process_is_reported(
-    runs_dir: Path, answerer: Counting, weights: str
-) -> None:
-    waiting = job(runs_dir, answerer, dict.fromkeys(["one", "two"], weights))
-    lock = runs_dir / f"{waiting.names[0]}.lock"
+def test_base_locked_by_another_process_is_reported(runs_dir: Path, answerer: Counting) -> None:
+    waiting = job(runs_dir, answerer)
+    lock = runs_dir / f"{base_name(runs_dir)}.lock"
     lock.parent.mkdir()
     handle = acquire(lock)
     assert handle is not None
@@ -206,12 +220,12 @@ def test_base_locked_by_another_process_is_reported(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_internal_error_in_a_thread_is_reported(runs_dir: Path, weights: str) -> None:
+def test_internal_error_in_a_thread_is_reported(runs_dir: Path) -> None:
     class Broken(Answerer):
         def model(self, who: str) -> GPT2:
             raise ZeroDivisionError
 
-    started = job(runs_dir, Broken(runs_dir), dict.fromkeys(["one", "two"], weights))
+    started = job(runs_dir, Broken(runs_dir))
     started.start()
     started.join(30)
     assert not started.going
@@ -221,7 +235,7 @@ def test_internal_error_in_a_thread_is_reported(runs_dir: Path, weights: str) ->
 
 
 def test_second_scoring_with_the_same_judge_is_refused(runs_dir: Path, answerer: Counting) -> None:
-    second = job(runs_dir, answerer, {})
+    second = job(runs_dir, answerer)
     with Ledger(runs_dir, second.judge.spec):
         second.start()
         second.join(30)
@@ -230,7 +244,7 @@ def test_second_scoring_with_the_same_judge_is_refused(runs_dir: Path, answerer:
 
 
 def test_stopped_job_sends_no_more_requests(runs_dir: Path, answerer: Counting) -> None:
-    stopped = job(runs_dir, answerer, {})
+    stopped = job(runs_dir, answerer)
     stopped.stop()
     stopped.work()
     assert (stopped.phase, stopped.progress.requests_sent, stopped.error) == ("stopped", 0, None)
@@ -241,7 +255,7 @@ def test_invalid_judge_is_reported_before_anything_is_written(
 ) -> None:
     monkeypatch.delenv("GEMINI_API_KEY", raising=False)
     with pytest.raises(UserError, match="no API key"):
-        job(runs_dir, answerer, {}, judge=JudgeSettings("gemini"))
+        job(runs_dir, answerer, judge=JudgeSettings("gemini"))
     assert not (runs_dir / VERDICTS_FOLDER).exists()
 
 
@@ -249,7 +263,7 @@ def local_job(runs_dir: Path, answerer: Answerer, server: JudgeServer, **setting
     """Return a job that scores each answer once on a loopback server, without the base model."""
     judge = JudgeSettings("openai", "m", base_url=server.openai_base_url, **settings)
     limits = Limits(in_flight=4, attempts=1)
-    return job(runs_dir, answerer, {}, judge=judge, with_base=False, limits=limits)
+    return job(runs_dir, answerer, judge=judge, with_base=False, limits=limits)
 
 
 def test_timeout_setting_is_used(runs_dir: Path, answerer: Counting) -> None:

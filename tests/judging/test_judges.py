@@ -2,7 +2,9 @@
 
 import pytest
 
-from core.judging.judges import JudgeSettings, address, may_send_stored_key
+from core.errors import UserError
+from core.judging.judges import address, build, may_send_stored_key
+from core.judging.order import JudgeSettings
 
 GOOGLE = "https://generativelanguage.googleapis.com"
 
@@ -40,3 +42,14 @@ def test_only_an_address_of_gemini_loses_its_version() -> None:
     url = "http://127.0.0.1:8000/v1/"
     assert address(JudgeSettings("gemini", base_url=url)) == "http://127.0.0.1:8000"
     assert address(JudgeSettings("openai", base_url=url)) == "http://127.0.0.1:8000/v1"
+
+
+def test_given_stored_key_replaces_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEMINI_API_KEY", "from the environment")
+    build(JudgeSettings("gemini"))
+    with pytest.raises(UserError, match="no API key"):
+        build(JudgeSettings("gemini", stored_key=""))
+    build(JudgeSettings("gemini", stored_key="from a secrets file"))
+    with pytest.raises(UserError, match="no API key"):
+        build(JudgeSettings("gemini", base_url="https://example.org", stored_key="a secret"))
+    assert "a secret" not in repr(JudgeSettings(stored_key="a secret"))

@@ -16,11 +16,11 @@ from core.errors import UserError
 from core.judging.judge import Item, Verdict, judge_id, verdict_key
 from core.judging.ledger import MAX_RAW_CHARACTERS, Ledger, known_verdicts
 from core.judging.reference import ReferenceJudge
-from core.lab import Lab
+from core.lab import Lab, open_scoring
 from core.run.directory import RunDirectory
 from core.run.event_files import EVENT_FOLDERS, PRETRAINED_FOLDER, VERDICTS_FOLDER
 from core.run.events import EventWriter
-from core.tracking import queries, sync, verdict_queries
+from core.tracking import queries, sync
 
 ROOT = Path(__file__).parents[2]
 SPEC: dict[str, Any] = {
@@ -85,7 +85,8 @@ def query_index(runs_dir: Path, query: Callable[[Any], pd.DataFrame]) -> pd.Data
 
 
 def verdicts(runs_dir: Path, *runs: str) -> pd.DataFrame:
-    return query_index(runs_dir, lambda db: verdict_queries.verdicts(db, runs))
+    with open_scoring(runs_dir, runs) as scoring:
+        return scoring.verdicts(scoring.answers(runs))
 
 
 def test_verdicts_persist_after_reopening(tmp_path: Path) -> None:
@@ -182,7 +183,7 @@ def test_later_verdict_with_the_same_key_wins(tmp_path: Path) -> None:
     assert frame["answer"].tolist() == ["a", "b"]
     assert frame["score"].tolist()[0] == 60.0
     assert frame["score"].isna().tolist() == frame["missing"].isin(["blocked"]).tolist() == [False, True]  # fmt: skip
-    scores = query_index(tmp_path, verdict_queries.scores)
+    scores = query_index(tmp_path, queries.scores)
     assert sorted(scores["score"].fillna(-1)) == [-1.0, 60.0]
     assert scores["examples"].tolist() == [2, 2]
 
@@ -246,6 +247,23 @@ def test_unusual_texts_survive_the_index(tmp_path: Path) -> None:
     assert frame["score"].tolist() == [float(i) for i in range(len(odd_texts))]
 
 
+def test_index_stores_the_hash_that_verdicts_refer_to(tmp_path: Path) -> None:
+    texts = ["", "ä\n", "\ud800", "x"]
+    run_of(tmp_path, "mine", *(item(text) for text in texts))
+    frame = query_index(tmp_path, lambda db: queries.judged_answers(db, ["mine"]))
+    assert frame["subject"].tolist() == [item(text).subject for text in texts]
+    assert frame["example"].nunique() == 1
+
+
+def test_incomplete_answer_has_no_hash(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path, RunConfig(name="mine"))
+    run.append(
+        "generation", item=0, instruction="Say it.", reference="it", answer="it", subject="x"
+    )
+    frame = query_index(tmp_path, lambda db: queries.judged_answers(db, ["mine"]))
+    assert frame[["answer", "subject"]].isna().to_numpy().tolist() == [[False, True]]
+
+
 def test_partially_judged_run_has_no_score(tmp_path: Path) -> None:
     items = [item("a", f"Say {i}.") for i in range(8)]
     run_of(tmp_path, "whole", *items, item("b", "Say 8."), item("b", "Say 9."))
@@ -258,7 +276,7 @@ def test_partially_judged_run_has_no_score(tmp_path: Path) -> None:
             write(ledger, asked_for, 60.0, repeat=1)
         write(ledger, item("b", "Say 8."), None)
         write(ledger, item("b", "Say 9."), 10.0)
-    frame = query_index(tmp_path, verdict_queries.scores)
+    frame = query_index(tmp_path, queries.scores)
     counts = frame.groupby("run")["score"].agg(["size", "count", "sum"])
     assert counts.to_dict("index") == {
         "whole": {"size": 10, "count": 9, "sum": 410.0},
@@ -270,7 +288,7 @@ def test_duplicate_example_counts_once(tmp_path: Path) -> None:
     with Ledger(tmp_path, SPEC) as ledger:
         for answer, score in ((item("a"), 20.0), (item("b"), 40.0), (item("a", "Say more."), 60.0)):
             write(ledger, answer, score)
-    frame = query_index(tmp_path, verdict_queries.scores)
+    frame = query_index(tmp_path, queries.scores)
     assert sorted(frame["score"]) == [30.0, 60.0]
     assert frame["examples"].tolist() == [2, 2]
 
@@ -281,7 +299,7 @@ def test_comparisons_do_not_count_as_scores(tmp_path: Path) -> None:
     with Ledger(tmp_path, spec) as ledger:
         ledger.write("k", item("a"), 0, Verdict(50.0))
     assert verdicts(tmp_path, "mine").empty
-    assert query_index(tmp_path, verdict_queries.scores).empty
+    assert query_index(tmp_path, queries.scores).empty
 
 
 def test_open_index_syncs_new_verdicts_and_deleted_ledgers(tmp_path: Path) -> None:
@@ -291,7 +309,8 @@ def test_open_index_syncs_new_verdicts_and_deleted_ledgers(tmp_path: Path) -> No
         def indexed_scores() -> list[float]:
             opened.refresh()
             assert opened.fault is None
-            return [float(s) for s in verdict_queries.verdicts(opened.db, ["mine"])["score"]]
+            frame = opened.scoring.verdicts(opened.scoring.answers(["mine"]))
+            return [float(score) for score in frame["score"]]
 
         with Ledger(tmp_path, SPEC) as ledger:
             write(ledger, item("a"), 40.0)
@@ -300,8 +319,8 @@ def test_open_index_syncs_new_verdicts_and_deleted_ledgers(tmp_path: Path) -> No
             assert indexed_scores() == [40.0, 50.0]
         ledger.path.unlink()
         assert indexed_scores() == []
-        assert opened.db.execute("select count(*) from judge").fetchall() == [(0,)]
-        assert queries.results(opened.db)["name"].tolist() == ["mine"]
+        assert opened.scores().empty
+        assert opened.runs()["name"].tolist() == ["mine"]
 
 
 @pytest.mark.parametrize(

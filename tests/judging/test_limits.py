@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.judging.limits import TYPICAL_REPLY_TOKENS, WINDOW_S, Limits, Throttle, tokens_of
+from core.judging.limits import TYPICAL_REPLY_TOKENS, WINDOW_S, Throttle, tokens_of
+from core.judging.order import Limits
 
 
 class FakeTime(threading.Event):

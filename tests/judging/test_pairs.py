@@ -8,13 +8,14 @@ import pandas as pd
 import pytest
 
 from core.config import RunConfig
+from core.judging.answers import EXAMPLE_COLUMNS
 from core.judging.judge import Item, Verdict, verdict_key
 from core.judging.ledger import Ledger
-from core.judging.pairs import EXAMPLE_COLUMNS, pair_items, tournament, win_rates
+from core.judging.pairs import pair_items, tournament, win_rates
 from core.judging.reference import ReferenceJudge
+from core.judging.scoring import Scoring
 from core.run.directory import RunDirectory, list_runs
 from core.run.event_files import event_files
-from core.tracking import verdict_queries
 from core.tracking.index import Index
 from core.tracking.sync import Sync
 
@@ -26,7 +27,7 @@ def answers(*rows: tuple[str, str, str]) -> pd.DataFrame:
 
 
 def verdicts(*rows: tuple[str, str, str, float | None]) -> pd.DataFrame:
-    """Of (shown first, other, question, score), as `verdict_queries.pair_verdicts` gives them."""
+    """Of (shown first, other, question, score), as `Scoring.pair_verdicts` gives them."""
     records = [
         (run, opponent, question, "", "right", score) for run, opponent, question, score in rows
     ]
@@ -53,7 +54,7 @@ def item_answers(items: list[Item]) -> list[tuple[str, str, str | None]]:
 
 def test_every_pair_is_judged_in_both_orders() -> None:
     items = pair_items(answers(("a", "q", "1"), ("b", "q", "2"), ("c", "q", "3")))
-    expected = [("1", "2"), ("2", "1"), ("1", "3"), ("3", "1"), ("2", "3"), ("3", "2")]
+    expected = [("1", "2"), ("1", "3"), ("2", "1"), ("2", "3"), ("3", "1"), ("3", "2")]
     assert item_answers(items) == [("q", *expected_pair) for expected_pair in expected]
     assert {item.reference for item in items} == {"right"}
 
@@ -61,6 +62,10 @@ def test_every_pair_is_judged_in_both_orders() -> None:
 def test_equal_answers_are_not_judged() -> None:
     items = pair_items(answers(("a", "q", "1"), ("b", "q", "1"), ("c", "q", "2")))
     assert set(item_answers(items)) == {("q", "1", "2"), ("q", "2", "1")}
+
+
+def test_a_run_is_not_judged_against_itself() -> None:
+    assert pair_items(answers(("a", "q", "1"), ("a", "q", "2"))) == []
 
 
 def test_only_answers_to_the_same_example_are_paired() -> None:
@@ -157,7 +162,8 @@ def judged(
             verdict = Verdict(score, missing=None if score is not None else "blocked")
             ledger.write(verdict_key(spec, "", item, 0), item, 0, verdict)
     Sync(index.new_cursor()).run([*list_runs(runs_dir), *event_files(runs_dir)])
-    return verdict_queries.pair_verdicts(index.cursor(), ["a", "b"])
+    scoring = Scoring(runs_dir, lambda query, *arguments: query(index.cursor(), *arguments))
+    return scoring.pair_verdicts(scoring.answers(["a", "b"]))
 
 
 def test_index_returns_pairwise_verdicts(tmp_path: Path, index: Index) -> None:

@@ -8,7 +8,14 @@ from core.errors import UserError
 from core.judging import prices
 from core.judging.judge import Item
 from core.judging.limits import TYPICAL_REPLY_TOKENS
-from core.judging.prices import DEFAULT_PRICES, PRICES_FILE, Estimate, estimate, load, save
+from core.judging.prices import (
+    DEFAULT_PRICES,
+    PRICES_FILE,
+    Estimate,
+    estimate,
+    load_prices,
+    save_prices,
+)
 from core.judging.scorer import Task
 
 
@@ -54,11 +61,22 @@ def test_estimate_is_described_in_a_sentence(cost_estimate: Estimate, expected_t
     assert cost_estimate.sentence() == expected_text
 
 
+def test_estimate_counts_base_answers_and_shared_verdicts() -> None:
+    stored = Estimate(5, 0, 0, None)
+    assert not stored.is_needed
+    cost = Estimate(5, 0, 0, None, shared=6, unanswered=3)
+    assert cost.is_needed
+    assert cost.sentence() == (
+        f"{stored.sentence()} The pretrained base has to answer 3 examples first; they come on top. "
+        "Of 6 answers, equal ones share a verdict."
+    )
+
+
 def test_prices_are_saved_in_the_runs_directory(tmp_path: Path) -> None:
-    assert load(tmp_path) == DEFAULT_PRICES
-    save(tmp_path, {"m": (0.5, 1.5)})
-    save(tmp_path, {"größer": (1, 2.5)})
-    assert load(tmp_path) == {"größer": (1.0, 2.5)}
+    assert load_prices(tmp_path) == DEFAULT_PRICES
+    save_prices(tmp_path, {"m": (0.5, 1.5)})
+    save_prices(tmp_path, {"größer": (1, 2.5)})
+    assert load_prices(tmp_path) == {"größer": (1.0, 2.5)}
     assert [path.name for path in tmp_path.iterdir()] == [PRICES_FILE]
 
 
@@ -69,7 +87,7 @@ def test_prices_are_saved_in_the_runs_directory(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_damaged_file_falls_back_to_the_built_in_prices(tmp_path: Path, content: bytes) -> None:
     (tmp_path / PRICES_FILE).write_bytes(content)
-    loaded_prices = load(tmp_path)
+    loaded_prices = load_prices(tmp_path)
     assert loaded_prices == DEFAULT_PRICES
     loaded_prices.clear()
     assert prices.DEFAULT_PRICES
@@ -77,4 +95,4 @@ def test_damaged_file_falls_back_to_the_built_in_prices(tmp_path: Path, content:
 
 def test_save_failure_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be written to"):
-        save(tmp_path / "none", DEFAULT_PRICES)
+        save_prices(tmp_path / "none", DEFAULT_PRICES)

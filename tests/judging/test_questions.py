@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from core.errors import UserError
 from core.judging.judge import Item, Verdict
-from core.judging.questions import PAIR_TEMPLATE, SCORE_TEMPLATE, Kind, Question
+from core.judging.order import Kind
+from core.judging.prompts import PAIR_TEMPLATE, SCORE_TEMPLATE
+from core.judging.questions import Question
 
 ITEM = Item("Name a colour.", "a warm one", "Red.", "Orange.")
 SCORE = Question("score", SCORE_TEMPLATE)

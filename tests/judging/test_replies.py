@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from core.judging.judge import Item, Kind, Reply
+from core.judging.judge import Item, Reply
 from core.judging.model_judge import ModelJudge
-from core.judging.questions import SCORE_TEMPLATE, Question
+from core.judging.order import Kind
+from core.judging.prompts import SCORE_TEMPLATE
+from core.judging.questions import Question
 from core.judging.replies import message_text, read_verdict, without_reasoning
 
 CUT = "cut off by its limit of 256 tokens"

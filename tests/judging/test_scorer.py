@@ -16,7 +16,7 @@ from core.errors import UserError
 from core.judging import scorer
 from core.judging.judge import BusyError, Item, RefusedError, Verdict
 from core.judging.ledger import Ledger
-from core.judging.limits import Limits
+from core.judging.order import Limits
 from core.judging.scorer import ScoringProgress, Task, plan, score
 
 QUICK = Limits(in_flight=4, attempts=3, pause=0.001)

@@ -6,14 +6,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from core.judging.scores import (
-    by_example,
-    by_run,
-    is_base,
-    leaderboard,
-    scale_sentence,
-    shown_names,
-)
+from core.judging.answers import display_names, is_base
+from core.judging.scores import by_example, by_run, leaderboard, scale_sentence
 from core.statistics.intervals import mean_interval
 
 BASE = "pretrained/gpt2-nano-1f0c9a3b"
@@ -129,12 +123,12 @@ def test_no_scores_give_no_runs() -> None:
 
 def test_base_model_has_a_readable_name() -> None:
     small, medium = "pretrained/gpt2-0a", "pretrained/gpt2-medium-0b"
-    assert shown_names(["mine", BASE]) == {BASE: "pretrained"}
-    assert shown_names([small, medium, "mine"]) == {
+    assert display_names(["mine", BASE]) == {BASE: "pretrained"}
+    assert display_names([small, medium, "mine"]) == {
         small: "pretrained gpt2",
         medium: "pretrained gpt2-medium",
     }
-    assert shown_names(["mine"]) == {}
+    assert display_names(["mine"]) == {}
     assert is_base(small)
     assert not any(map(is_base, ["pretrained", "pretrained-2", "mine"]))
 

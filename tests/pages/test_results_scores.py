@@ -7,7 +7,6 @@ from core.judging.job import items_of
 from core.judging.judge import Item, Verdict, verdict_key
 from core.judging.ledger import Ledger
 from core.statistics.intervals import mean_interval
-from core.tracking import queries
 from pages.ui import runtime
 
 GEMINI = {"judge": "gemini", "kind": "score", "model": "m", "temperature": 0.0, "prompt": "p"}
@@ -32,7 +31,7 @@ def judge(runs_dir):
     def write(run, spec=GEMINI, max_items=None, missing=()):
         lab = runtime.lab()
         lab.refresh()
-        items: list[Item] = items_of(queries.answers(lab.db, [run]))[:max_items]
+        items: list[Item] = items_of(lab.answers([run]))[:max_items]
         with Ledger(runs_dir, spec) as ledger:
             for item in items:
                 score = None if item.answer in missing else SCORES[item.answer]

@@ -9,6 +9,7 @@ import pytest
 
 from core import lab as laboratory
 from core.nn import pretrained
+from core.tracking.index import Index
 from pages.ui import runtime
 from tests.judging.server import JudgeServer
 
@@ -54,7 +55,7 @@ def score(wait):
 
     def press(page, base=False):
         page.choose("Score the pretrained base too", base).press("Score")
-        wait(lambda: not runtime.scoring().going, 60)
+        wait(lambda: not runtime.lab().scoring.job.going, 60)
         runtime.lab().refresh()
         return page.run()
 
@@ -128,8 +129,33 @@ def test_new_scores_are_shown_without_waiting_for_the_sync(
     )  # no sync before the page reads the index
     write_answers("one", "red", "blew")
     page = open_page("scoring").choose("Score the pretrained base too", False).press("Score")
-    wait(lambda: not runtime.scoring().going)
+    wait(lambda: not runtime.lab().scoring.job.going)
     assert board(page.run())["scored"].tolist() == [2]
+
+
+class CountingCursor:
+    """A connection that records its statements."""
+
+    def __init__(self, cursor, statements):
+        self.cursor, self.statements = cursor, statements
+        cursor.execute("set python_scan_all_frames = true")  # DataFrames are two frames up now
+
+    def execute(self, statement, *parameters):
+        self.statements.append(statement)
+        return self.cursor.execute(statement, *parameters)
+
+
+@pytest.mark.parametrize("view", ["Scores", "Compare two", "Pairs", "Judges"])
+def test_one_rerun_loads_the_answers_once(write_answers, open_page, score, monkeypatch, view):
+    write_answers("one", "red", "blew")
+    write_answers("two", "rod", "blue")
+    page = score(open_page("scoring"), base=True)
+    page = score(page.choose("Ask about", "Every two runs"), base=True).choose("Show", view)
+    statements, cursor = [], Index.cursor
+    monkeypatch.setattr(Index, "cursor", lambda index: CountingCursor(cursor(index), statements))
+    page.run()
+    read_answers = [s for s in statements if "generation" in s and re.search(r"\banswer\b", s)]
+    assert len(read_answers) == 1
 
 
 def test_different_base_models_have_separate_rows(write_answers, open_page, score):
@@ -162,11 +188,11 @@ def test_scoring_continues_after_its_tab_closes(write_answers, open_page, gemini
     gemini.fault = lambda number, prompt: None if number <= 3 or answered.wait(20) else "500"
     first, second = open_page("scoring"), open_page("scoring")
     first.choose("Score the pretrained base too", False).press("Score")
-    job = runtime.scoring()
+    job = runtime.lab().scoring.job
     wait(lambda: job.progress.done == 3)
     runtime.lab().refresh()
     second.widget("Score").click().run()  # it was not disabled when it left the browser
-    assert runtime.scoring() is job, "one at a time"
+    assert runtime.lab().scoring.job is job, "one at a time"
     reloaded = open_page("scoring")
     [progress_text] = [bar.proto.text for bar in reloaded.get("progress")]
     assert (
@@ -189,12 +215,12 @@ def test_verdicts_before_a_stop_are_kept(write_answers, open_page, gemini, score
         write_answers(f"run-{n}", *range(10 * n, 10 * n + 4))
     page = open_page("scoring").choose("Requests in flight", 2)
     page.choose("Score the pretrained base too", False).press("Score")
-    wait(lambda: runtime.scoring().progress.done >= 2)
+    wait(lambda: runtime.lab().scoring.job.progress.done >= 2)
     page.run().press("Stop scoring")
-    wait(lambda: not runtime.scoring().going, 10)
+    wait(lambda: not runtime.lab().scoring.job.going, 10)
     runtime.lab().refresh()
     assert page.run().says("Stopped. What gemini-2.5-flash scored is kept")
-    done_count = runtime.scoring().progress.done
+    done_count = runtime.lab().scoring.job.progress.done
     assert 2 <= done_count < 24
     assert board(page)["scored"].sum() == done_count
     gemini.delay = 0.0
@@ -450,7 +476,7 @@ def test_timeout_and_empty_temperature_are_used(write_answers, open_page, openai
     write_answers("one", "red")
     page = local_judge(open_page("scoring"), openai)
     score(page.choose("Timeout (s)", 7.0).choose("judge_temperature", None))
-    assert runtime.scoring().order.judge.timeout == 7
+    assert runtime.lab().scoring.job.order.judge.timeout == 7
     assert "temperature" not in openai.requests[0]["body"]
     assert page.says("default temperature")
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.config import RunConfig
+from core.data.content_hash import content_hash
 from core.run.directory import RunDirectory, list_runs
 from core.tracking.index import Index
 from core.tracking.schema import EVENT_TABLES, REWINDABLE_TABLES
@@ -65,6 +66,8 @@ SAMPLES = {
         "memory_mb": 301.5,
         "prompt_cut": True,
         "exact": False,
+        "example": content_hash("Say up.", "", "up"),
+        "subject": content_hash("Say up.", "", "up", "down"),
     },
     "download": {"repository": "a/b", "bytes": 10, "total": 20},
     "warning": {"step": 1, "about": "data", "message": "one was left out"},
@@ -141,9 +144,10 @@ def grow(run, *lines):
 
 def test_every_field_of_every_event_kind_is_stored(tmp_path, db, run):
     assert SAMPLES.keys() == EVENT_TABLES.keys()
-    fields_by_kind = {
-        kind: {k: v for k, v in fields.items() if k != "exact"} for kind, fields in SAMPLES.items()
-    }
+    generation = SAMPLES["generation"]
+    derived_fields = ("exact", "example", "subject")
+    recorded = {k: v for k, v in generation.items() if k not in derived_fields}
+    fields_by_kind = {**SAMPLES, "generation": recorded}
     grow(run, *(line(seq, kind, **fields_by_kind[kind]) for seq, kind in enumerate(SAMPLES, 2)))
     index_sync = Sync(db)
     assert index_sync.run(list_runs(tmp_path))

@@ -48,7 +48,7 @@ def test_scoring_and_trainer_are_stopped_in_parallel(open_page, monkeypatch):
         original_close(*patience)
 
     monkeypatch.setattr(queue, "close", close)
-    sys.modules[runtime.HOLDER_MODULE].scoring = SlowScoring()
+    runtime.lab().scoring.job = SlowScoring()
     start = time.monotonic()
     runtime.release()
     assert 1.0 <= time.monotonic() - start < 1.9
