@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from core import lab as laboratory
+from core import operations
 from core.errors import UserError
 from core.lab import Lab
 from core.run.directory import RunDirectory
@@ -207,7 +208,7 @@ def test_queued_run_is_never_settled_as_dead(idle_lab, settings):
     run = RunDirectory(idle_lab.runs_dir / name)
     run.append("status", status="running")
     idle_lab.refresh()
-    laboratory.requeue(run)  # the index still says that it runs
+    operations.requeue(run)  # the index still says that it runs
     assert mark_dead_runs(idle_lab.runs_dir, idle_lab.index)
     assert run.status() == "queued"
 
@@ -216,7 +217,7 @@ def test_a_dead_run_is_never_shown_as_running_and_can_be_stopped(runs_dir, setti
     runs = [RunDirectory.create(runs_dir, settings(name=name)) for name in ("a", "b")]
     for run in runs:
         run.append("status", status="running")
-    laboratory.stop(runs[0])
+    operations.stop(runs[0])
     index = read_index(runs_dir)
     results = queries.results(index.cursor()).set_index("name")
     assert results["status"].to_dict() == {"a": "stopped", "b": "interrupted"}

@@ -8,10 +8,11 @@ import time
 import psutil
 import pytest
 
-from core import lab as laboratory
+from core import operations
 from core.config import RunConfig
 from core.errors import UserError
-from core.lab import Lab, requeue, stop
+from core.lab import Lab
+from core.operations import requeue, stop
 from core.run.directory import RunDirectory
 from core.scheduler import preferences
 from core.scheduler.preferences import Preferences
@@ -46,7 +47,7 @@ def step(run):
 
 
 def backdate_stop_request(run):
-    past = time.time() - laboratory.STOP_TIMEOUT_S - 1
+    past = time.time() - operations.STOP_TIMEOUT_S - 1
     os.utime(run.stop_path, (past, past))
 
 

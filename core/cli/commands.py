@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn, cast
 
 import typer
 
-from core import lab
+from core import operations
 from core.cli.options import (
     DEFAULT_RUNS_DIR,
     AsFormat,
@@ -77,10 +77,10 @@ def check(
 ) -> None:
     """What a launch would do: steps, tokens, parameters, memory, disk space, time; and every problem, all at once."""
     config = _config(preset, set, runs_dir)
-    plan = lab.check(config, runs_dir)
+    plan = operations.check(config, runs_dir)
     cost = None
     if measure and not plan.problems:
-        cost, problems = lab.measure(config)
+        cost, problems = operations.measure(config)
         plan.problems.extend(problems)
     row = report.plan(plan, cost)
     if format == "json":
@@ -102,7 +102,7 @@ def train(
 ) -> None:
     """Train a run to its end, with a progress bar. Ctrl-C checkpoints and stops it."""
     config = _config(preset, set, runs_dir)
-    name = _report_name(*lab.create_checked(runs_dir, config))
+    name = _report_name(*operations.create_checked(runs_dir, config))
     _drive(runs_dir, name, executor, format)
 
 
@@ -121,16 +121,16 @@ def resume(
     format: AsFormat = "table",
 ) -> None:
     """Resume an unfinished run from its newest checkpoint."""
-    lab.requeue(lab.find(runs_dir, run), restart)
+    operations.requeue(operations.find(runs_dir, run), restart)
     _drive(runs_dir, run, executor, format)
 
 
 @app.command()
 def stop(run: RunName, runs_dir: RunsDir = DEFAULT_RUNS_DIR) -> None:
     """Ask a run to checkpoint and stop, and wait until it has."""
-    run_directory = lab.find(runs_dir, run)
-    lab.stop(run_directory)
-    status = lab.wait_until_ended(run_directory, STOP_TIMEOUT_S)
+    run_directory = operations.find(runs_dir, run)
+    operations.stop(run_directory)
+    status = operations.wait_until_ended(run_directory, STOP_TIMEOUT_S)
     if status is None:
         _fail(f"{run} is in a long step and will stop after it; asked again, it is killed", 1)
     print(f"{run}: {status}")
@@ -139,7 +139,7 @@ def stop(run: RunName, runs_dir: RunsDir = DEFAULT_RUNS_DIR) -> None:
 @app.command()
 def delete(run: RunName, runs_dir: RunsDir = DEFAULT_RUNS_DIR) -> None:
     """Remove a run and everything it made."""
-    lab.find(runs_dir, run).delete()
+    operations.find(runs_dir, run).delete()
 
 
 @app.command()
@@ -156,7 +156,7 @@ def runs(
 ) -> None:
     """The table of all runs, newest first."""
     missing = "" if runs_dir.exists() else ": there is no such directory"
-    frame, judged = lab.read_runs(runs_dir)
+    frame, judged = operations.read_runs(runs_dir)
     if (
         remark := f"there are no runs in {runs_dir} yet{missing}"
         if frame.empty
@@ -185,7 +185,7 @@ def generate(
     sampling = {
         "max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "seed": seed
     }  # fmt: skip
-    answers = lab.generate(runs_dir, model_names, prompt, input, raw, **sampling)
+    answers = operations.generate(runs_dir, model_names, prompt, input, raw, **sampling)
     rows = []
     for name, answer in zip(model_names, answers, strict=True):
         rows.append({"run": name, "prompt": prompt, "answer": answer.text, "tokens": answer.tokens})
@@ -202,7 +202,7 @@ app.command()(score)
 @app.command()
 def reindex(runs_dir: RunsDir = DEFAULT_RUNS_DIR) -> None:
     """Rebuild the index from the run directories."""
-    print(f"{lab.reindex(runs_dir)} runs indexed")
+    print(f"{operations.reindex(runs_dir)} runs indexed")
 
 
 @app.command()
@@ -215,13 +215,13 @@ def demo(executor: ExecutorName = "process", runs_dir: RunsDir = DEFAULT_RUNS_DI
         "demo-lora-4": {**DEMO_LORA, "lora_rank": 4, "lora_alpha": 4},
     }.items():
         config = RunConfig.parse({**changes, "name": name})
-        names.append(_report_name(*lab.create(runs_dir, config)))
+        names.append(_report_name(*operations.create(runs_dir, config)))
         _drive(runs_dir, names[-1], executor, None)
     score(names, "reference", runs_dir=runs_dir)
-    frame, judged = lab.read_runs(runs_dir)
+    frame, judged = operations.read_runs(runs_dir)
     rows = report.runs(frame[frame["name"].isin(names)], "table", scores=judged)
     print(render(rows, "table"))
-    answers = lab.read_answers(runs_dir, names)
+    answers = operations.read_answers(runs_dir, names)
     print(render(report.side_by_side(answers, 3), "table"))
 
 
@@ -261,7 +261,7 @@ def _config(name: str | None, sets: list[str] | None, runs_dir: Path) -> RunConf
         config = RunConfig.parse(values)
         if not problems:
             return config
-    raise ConfigError(problems + lab.problems(values, runs_dir))
+    raise ConfigError(problems + operations.problems(values, runs_dir))
 
 
 def _report_name(name: str, origin: str | None) -> str:
@@ -273,12 +273,12 @@ def _report_name(name: str, origin: str | None) -> str:
 
 def _drive(runs_dir: Path, name: str, executor: str, format: Format | None) -> None:
     """Train a run while showing its progress, and print its row. Exits with status 1 if it did not finish."""
-    run = lab.find(runs_dir, name)
-    drive(run, functools.partial(lab.train, executor=executor), errors)
+    run = operations.find(runs_dir, name)
+    drive(run, functools.partial(operations.train, executor=executor), errors)
     last_event = run.statuses()[-1]
     status, reason = last_event["status"], last_event.get("reason")
     if format and status in ("finished", "stopped"):
-        frame, _ = lab.read_runs(runs_dir)
+        frame, _ = operations.read_runs(runs_dir)
         print(render(report.runs(frame[frame["name"] == name], format), format))
     if status != "finished":
         was = "" if status == "failed" else "was "

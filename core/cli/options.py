@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from core.errors import UserError
-from core.lab import EXECUTOR_NAMES
+from core.operations import EXECUTOR_NAMES
 from core.views.tables import Format
 
 

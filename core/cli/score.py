@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from core import lab
+from core import operations
 from core.cli.options import DEFAULT_RUNS_DIR, AsFormat, RunsDir, errors
 from core.errors import UserError
 from core.judging.order import (
@@ -104,7 +104,7 @@ def score(
         judge = "gemini" if os.environ.get(KEY_VARIABLES["gemini"]) else "reference"
     settings = JudgeSettings(judge, model, temperature, template, base_url, timeout=timeout)
     names = tuple(dict.fromkeys(run))
-    with lab.open_scoring(runs_dir, names) as scoring:
+    with operations.open_scoring(runs_dir, names) as scoring:
         limits = Limits(
             in_flight or scoring.request_defaults(settings).in_flight,
             requests_per_minute,
@@ -119,7 +119,7 @@ def score(
                 raise UserError(message)
         job = scoring.prepare(order, judged)
     _follow(job)
-    with lab.open_scoring(runs_dir, names) as scoring:
+    with operations.open_scoring(runs_dir, names) as scoring:
         rows, notes = (_pair_rows if pairwise else _rows)(scoring, job)
     progress = job.progress
     has_scores = progress.nothing_scored is None and any(row["scored"] for row in rows)

@@ -8,7 +8,8 @@ from typing import Any
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from core.lab import STOP_TIMEOUT_S, Lab
+from core.lab import Lab
+from core.operations import STOP_TIMEOUT_S
 from pages.ui.errors import toast_errors
 from pages.ui.text import duration, escape_markdown
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from core import lab
+from core import operations
 from core.cli import commands
 from core.config import RunConfig
 from core.data.template import format_prompt
@@ -562,7 +562,7 @@ def test_restart_discards_checkpoints_and_earlier_steps(
     stopped: RunDirectory, runs_dir: Path
 ) -> None:
     assert len(step_losses(stopped)) == 2
-    lab.requeue(stopped, restart=True)
+    operations.requeue(stopped, restart=True)
     assert stopped.status() == "queued"
     assert stopped.checkpoint_step() is None
     assert not step_losses(stopped)

@@ -16,9 +16,9 @@ from core.judging.answers import Base, JudgedAnswers, display_names
 from core.judging.job import Job
 from core.judging.ledger import Ledger
 from core.judging.order import JudgeSettings, Limits, Order
-from core.lab import open_scoring
 from core.nn.generation import Sampling, generate
 from core.nn.gpt2 import GPT2
+from core.operations import open_scoring
 from core.run.directory import RunDirectory
 from core.run.event_files import PRETRAINED_FOLDER, VERDICTS_FOLDER
 from core.run.events import EventWriter

@@ -16,7 +16,8 @@ from core.errors import UserError
 from core.judging.judge import Item, Verdict, judge_id, verdict_key
 from core.judging.ledger import MAX_RAW_CHARACTERS, Ledger, known_verdicts
 from core.judging.reference import ReferenceJudge
-from core.lab import Lab, open_scoring
+from core.lab import Lab
+from core.operations import open_scoring
 from core.run.directory import RunDirectory
 from core.run.event_files import EVENT_FOLDERS, PRETRAINED_FOLDER, VERDICTS_FOLDER
 from core.run.events import EventWriter

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from core.lab import STOP_TIMEOUT_S
+from core.operations import STOP_TIMEOUT_S
 from core.run.directory import RunDirectory
 from core.training import resumption
 from pages.ui import runtime, status

@@ -8,7 +8,8 @@ import pytest
 
 from core.config import RunConfig
 from core.errors import UserError
-from core.lab import Lab, requeue
+from core.lab import Lab
+from core.operations import requeue
 from core.run.directory import RunDirectory, list_runs
 from core.run.events import EventWriter
 from core.run.files import open_regular, replace_text

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import UserError
-from core.lab import requeue
+from core.operations import requeue
 from core.run.directory import RunDirectory
 from core.scheduler.trainer_process import main
 from core.training.checkpoints import read_weights

@@ -7,7 +7,7 @@ import pytest
 
 from core.config import RunConfig
 from core.errors import UserError
-from core.lab import requeue, stop
+from core.operations import requeue, stop
 from core.run.directory import RunDirectory
 from core.scheduler.executors import EXECUTORS
 from core.scheduler.queue import Queue

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from core.errors import UserError
-from core.lab import requeue
+from core.operations import requeue
 from core.run.directory import RunDirectory, RunHeldError, list_runs
 from core.run.events import parse, read_lines
 from core.scheduler.executors import EXECUTORS, ROOT, run_in_process, run_in_thread
@@ -315,7 +315,7 @@ def test_run_resumed_before_its_trainer_exits_stays_queued(create, monkeypatch):
         f"#!{sys.executable}\n"
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
         "from pathlib import Path\n"
-        "from core.lab import requeue\n"
+        "from core.operations import requeue\n"
         "from core.run.directory import RunDirectory\n"
         "run = RunDirectory(Path(sys.argv[-1]))\n"
         "run.append('status', status='stopped')\n"

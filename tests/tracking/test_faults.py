@@ -18,7 +18,8 @@ import pytest
 from core.cli import commands
 from core.config import RunConfig
 from core.errors import UserError
-from core.lab import STOP_TIMEOUT_S, Lab, requeue
+from core.lab import Lab
+from core.operations import STOP_TIMEOUT_S, requeue
 from core.run.directory import RunDirectory
 from core.run.events import EventWriter, parse, read_lines
 from core.scheduler.executors import ROOT, run_in_process, run_in_thread

@@ -1,0 +1,204 @@
+"""Operations on runs for commands: they do not hold the index, so they work while a dashboard has it open."""
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from core.config import RunConfig
+from core.errors import ConfigError, Problem, UserError
+from core.run.directory import ENDED_STATUSES, RunDirectory
+from core.run.names import explain_name
+from core.scheduler.executors import EXECUTORS
+from core.scheduler.processes import kill_trainer
+from core.tracking import queries
+from core.tracking.sync import read_index, rebuild_index
+from core.training import resumption
+
+if TYPE_CHECKING:  # these import torch and scipy, which take seconds
+    from core.inference import StreamedAnswer
+    from core.judging.scores import Score
+    from core.judging.scoring import Scoring
+    from core.planning.measurement import Cost
+    from core.planning.preflight import Plan
+
+STOP_TIMEOUT_S = 30.0
+"""A second stop request this long after the first kills the trainer."""
+EXECUTOR_NAMES = tuple(EXECUTORS)
+find = RunDirectory.find
+
+
+def stop(run: RunDirectory) -> None:
+    """Stop a run.
+
+    A queued run is withdrawn; a running one checkpoints and stops; one that ignores the request for STOP_TIMEOUT_S is
+    killed on the second call. Raises UserError if the run has ended.
+    """
+    if (status := run.status()) in ENDED_STATUSES:
+        raise UserError(f"{run.name} is not running: it is {status}")
+    if (run.seconds_since_stop_request() or 0) > STOP_TIMEOUT_S and kill_trainer(run):
+        run.mark_ended(f"killed: it had not stopped {STOP_TIMEOUT_S:g} s after it was asked to")
+        return
+    if run.seconds_since_stop_request() is None:
+        run.request_stop()
+    if status == "queued":
+        run.mark_ended("withdrawn before it started")
+    elif not run.is_alive():
+        run.mark_ended("the trainer died")
+
+
+def requeue(run: RunDirectory, restart: bool = False) -> None:
+    """Mark an unfinished run as queued.
+
+    Args:
+        restart: delete its checkpoints and weights, so that it trains from step 0 with the current settings.
+            Nothing is deleted if a launch with these settings would be refused. A rewind event supersedes its
+            earlier events, which stay in the file.
+
+    Raises:
+        UserError: the run has finished or is running, its settings changed since the checkpoint, or a launch with
+            the settings of a restart would be refused.
+    """
+    with run.lock():
+        if (status := run.status()) == "finished":
+            raise UserError(f"{run.name} is finished; there is nothing to resume")
+        if restart:
+            _check_launch(run.config(), run.path.parent)
+            run.discard_training()
+        elif run.checkpoint_step() is not None:
+            resumption.check_newest(run.path, run.config())
+        run.clear_stop_request()
+        if restart:
+            run.append("rewind", step=-1)
+        if status != "queued":
+            action = "restarted" if restart else "resumed"
+            run.append("status", status="queued", reason=f"{action} after it was {status}")
+
+
+def _check_launch(config: RunConfig, runs_dir: Path) -> None:
+    """Raise ConfigError with every problem for which a launch would be refused."""
+    from core.planning import preflight  # imports PyTorch, which takes seconds
+
+    if problems := preflight.check(config, runs_dir).problems:
+        raise ConfigError(problems)
+
+
+def read_runs(runs_dir: Path) -> "tuple[pd.DataFrame, dict[str, dict[str, Score]]]":
+    """Return all runs (see `queries.results`), and the score of each run by each judge."""
+    from core.judging import scores  # imports scipy
+
+    with contextlib.closing(read_index(runs_dir)) as index:
+        db = index.cursor()
+        return queries.results(db), scores.by_run(queries.scores(db))
+
+
+def read_answers(runs_dir: Path, names: Sequence[str]) -> pd.DataFrame:
+    """Return answers to the test examples; see `queries.answers`."""
+    with contextlib.closing(read_index(runs_dir, names)) as index:
+        return queries.answers(index.cursor(), names)
+
+
+def reindex(runs_dir: Path) -> int:
+    """Rebuild the index and return the number of runs. Raises UserError if a dashboard has it open."""
+    if not runs_dir.is_dir():
+        raise UserError(f"runs_dir = {str(runs_dir)!r}: there is no such directory")
+    return rebuild_index(runs_dir)
+
+
+def check(config: RunConfig, runs_dir: Path) -> "Plan":
+    """Return what a run would do, and every problem for which it cannot be launched."""
+    from core.planning import preflight
+
+    return preflight.check(config, runs_dir)
+
+
+def problems(values: Mapping[str, Any], runs_dir: Path) -> list[Problem]:
+    """Return all problems of untrusted settings."""
+    from core.planning import preflight
+
+    return preflight.all_problems(values, runs_dir)
+
+
+def measure(config: RunConfig) -> "tuple[Cost, list[Problem]]":
+    """Measure the time and memory of a run in a separate process; also return the problem if memory is too small.
+
+    Downloads what is missing. Raises UserError.
+    """
+    from core.planning import measurement, preflight
+
+    preflight.fetch(config)
+    cost = measurement.measure(config)
+    return cost, preflight.memory_problems(config, cost.memory_mb)
+
+
+def create(runs_dir: Path, config: RunConfig) -> tuple[str, str | None]:
+    """Create a run that no dashboard queues yet.
+
+    Returns:
+        The name of the run, and why it is not the requested one, if it is not.
+    """
+    run = RunDirectory.create(runs_dir, config)
+    return run.name, explain_name(config.name, run.name)
+
+
+def create_checked(runs_dir: Path, config: RunConfig) -> tuple[str, str | None]:
+    """As `create`, after downloading what is missing. Raises ConfigError with every problem of the settings."""
+    from core.planning import preflight
+
+    _check_launch(config, runs_dir)
+    preflight.fetch(config)
+    return create(runs_dir, config)
+
+
+def train(run: RunDirectory, executor: str) -> None:
+    """Train a run to its end."""
+    EXECUTORS[executor](run)
+
+
+def wait_until_ended(run: RunDirectory, timeout: float) -> str | None:
+    """Wait for a run to end and return its status; None after `timeout` seconds. A run whose trainer died has ended."""
+    deadline = time.monotonic() + timeout
+    while (status := run.status()) not in ENDED_STATUSES:
+        if time.monotonic() > deadline:
+            return None
+        if not run.is_alive():
+            run.mark_ended("the trainer died", from_statuses=("running",))
+        time.sleep(0.1)
+    return status
+
+
+def generate(
+    runs_dir: Path,
+    models: Sequence[str],
+    instruction: str,
+    input: str = "",
+    raw: bool = False,
+    **sampling: Any,
+) -> "Iterator[StreamedAnswer]":
+    """Yield the complete answer of each run or base model (`base:NAME`); one model at a time is in memory.
+
+    Args:
+        raw: feed the instruction without the template.
+        sampling: see `core.nn.generation.Sampling`.
+    """
+    from core.inference import Answerer
+    from core.nn.generation import Sampling
+
+    answerer, settings = Answerer(runs_dir, max_models=1), Sampling(**sampling)
+    for model in models:
+        *_, answer = answerer.answer(model, instruction, input, settings, raw)
+        yield answer
+
+
+@contextlib.contextmanager
+def open_scoring(runs_dir: Path, runs: Sequence[str]) -> "Iterator[Scoring]":
+    """Read verdicts on some runs without holding the index longer. Raises UserError if a run does not exist."""
+    from core.judging.scoring import Scoring
+
+    for name in runs:
+        RunDirectory.find(runs_dir, name)
+    with contextlib.closing(read_index(runs_dir, runs)) as index:
+        yield Scoring(runs_dir, lambda query, *args: query(index.cursor(), *args))
