@@ -31,7 +31,6 @@ from benchmarks.chaos import VARIANTS, config, examples, miscounted, outcome, un
 from core.errors import UserError
 from core.lab import Lab
 from core.run.directory import ENDED_STATUSES, RunDirectory
-from core.tracking import queries
 
 TMPFS_SIZE = "2g"
 """Of the tmpfs: two checkpoints of each run of gpt2-nano, and what else there is."""
@@ -113,7 +112,7 @@ def strike(lab: Lab, run: RunDirectory, rng: random.Random, tally: Tally) -> Non
         while time.monotonic() < end:
             with contextlib.suppress(OSError):
                 fill(file.fileno(), lab.runs_dir, spared)
-            queries.results(lab.db)
+            lab.runs()
             behind |= lab.fault is not None
             time.sleep(0.05)
         try:

@@ -107,11 +107,6 @@ class Lab:
         return f"Lab({str(self.runs_dir)!r})"
 
     @property
-    def db(self) -> duckdb.DuckDBPyConnection:
-        """This thread's connection, for `core.tracking.queries`."""
-        return self.index.cursor()
-
-    @property
     def index_notice(self) -> str | None:
         """Why the index is behind the run directories or was rebuilt, if either is the case."""
         return self.fault or self.index.rebuilt

@@ -8,6 +8,7 @@ import time
 import psutil
 import pytest
 
+from core import lab as laboratory
 from core import operations
 from core.config import RunConfig
 from core.errors import UserError

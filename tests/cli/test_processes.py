@@ -216,7 +216,7 @@ from core.tracking import queries
 from core.lab import Lab
 lab = Lab(Path("runs"))
 print("open", flush=True)
-while queries.results(lab.db)["status"].tolist() != ["finished"]:
+while lab.runs()["status"].tolist() != ["finished"]:
     time.sleep(0.05)
 print("seen", flush=True)
 sys.stdin.readline()

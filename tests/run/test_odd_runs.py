@@ -39,7 +39,11 @@ FILES = ["config.json", "events.jsonl", "trainer.lock", "stop"]
 
 
 def status(lab, name):
-    rows = lab.db.execute("select status from status where run = ? order by seq", [name]).fetchall()
+    rows = (
+        lab.index.cursor()
+        .execute("select status from status where run = ? order by seq", [name])
+        .fetchall()
+    )
     return rows[-1][0] if rows else None
 
 

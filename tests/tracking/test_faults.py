@@ -281,7 +281,7 @@ for action in (lab.stop, lab.resume, lab.delete, lambda _: lab.launch(RunConfig(
 while sys.stdin.readline():
     lab.refresh()
     index = read_index(lab.runs_dir)
-    for db in (lab.db, index.cursor()):
+    for db in (lab.index.cursor(), index.cursor()):
         state, = queries.states(db, ["a"])
         print(state["status"], state["step"], flush=True)
     index.close()
@@ -346,11 +346,11 @@ def test_lab_recovers_after_the_runs_directory_is_replaced(tmp_path, settings):
         with pytest.raises(UserError, match="cannot be written to"):
             lab.launch(settings(name="b"))
         lab.refresh()
-        assert queries.results(lab.db).empty
+        assert lab.runs().empty
         runs_dir.unlink()
         moved_dir.rename(runs_dir)
         lab.refresh()
-        assert queries.results(lab.db)["status"].tolist() == ["finished"]
+        assert lab.runs()["status"].tolist() == ["finished"]
         assert lab.fault is None
     finally:
         lab.close()

@@ -16,7 +16,6 @@ from core.lab import Lab
 from core.metrics import CURVES
 from core.run.directory import RunDirectory
 from core.scheduler.executors import EXECUTORS
-from core.tracking import queries
 from core.tracking.sync import read_index, rebuild_index
 
 FULL = """
@@ -30,7 +29,7 @@ def room(size):
 
 def tell():
     lab.refresh()
-    print(lab.fault, *queries.results(lab.db).set_index("name")["step"].to_dict().items(), sep="|", flush=True)
+    print(lab.fault, *lab.runs().set_index("name")["step"].to_dict().items(), sep="|", flush=True)
 
 lab = Lab(Path(sys.argv[1]))
 room(16_384)
@@ -132,7 +131,7 @@ def test_index_on_a_full_disk_reports_it_and_catches_up(tmp_path, child):
     assert full_process.wait(60) == 0
     with open_lab(tmp_path) as lab:
         assert lab.index.rebuilt is None
-        assert [state["step"] for state in queries.states(lab.db, ["a", "b"])] == [3, STEPS]
+        assert [state["step"] for state in lab.states(["a", "b"])] == [3, STEPS]
 
 
 def blocks(content):
@@ -198,11 +197,11 @@ def test_deleting_the_index_under_an_open_lab_crashes_nothing(original, runs_dir
             path.unlink()
         add_run(runs_dir, "d", 7)
         lab.refresh()
-        assert [state["step"] for state in queries.states(lab.db, ["c", "d"])] == [5, 7]
+        assert [state["step"] for state in lab.states(["c", "d"])] == [5, 7]
         assert visible_text(lab) == original[1]
     with open_lab(runs_dir) as lab:
         assert visible_text(lab) == original[1]
-        assert [state["step"] for state in queries.states(lab.db, ["c", "d"])] == [5, 7]
+        assert [state["step"] for state in lab.states(["c", "d"])] == [5, 7]
     assert rebuild_index(runs_dir) == 4
 
 
@@ -263,7 +262,7 @@ def test_manual_edit_affects_only_its_run(tmp_path, edit, file_name):
         EDITS[edit](runs_dir / "bad" / file_name)
         lab.refresh()
         assert visible_text(lab) == text_before
-        queries.states(lab.db, ["bad"])
+        lab.states(["bad"])
         messages = [
             lab.fault or "",
             *(attempt_action(lab, do) for do in ("config", "stop", "resume")),
@@ -271,7 +270,7 @@ def test_manual_edit_affects_only_its_run(tmp_path, edit, file_name):
         messages.append(attempt_action(lab, "edit", notes="mine"))
         grow(runs["b"], 99, {"event": "status", "status": "failed", "reason": "later"})
         lab.refresh()
-        assert [state["status"] for state in queries.states(lab.db, ["b"])] == ["failed"]
+        assert [state["status"] for state in lab.states(["b"])] == ["failed"]
         messages.append(attempt_action(lab, "delete"))
         lab.refresh()
         assert lab._thread.is_alive()
@@ -293,9 +292,9 @@ def test_run_removed_or_renamed_while_the_lab_is_open_is_synced(tmp_path):
         (tmp_path / "old").rename(tmp_path / "new")
         lab.refresh()
         assert lab.fault is None
-        assert set(queries.results(lab.db)["name"]) == {"a", "b", "new"}
-        assert [state["step"] for state in queries.states(lab.db, ["new"])] == [20]
-        assert queries.answers(lab.db, ["new"])["answer"].tolist() == ["it, says old"]
+        assert set(lab.runs()["name"]) == {"a", "b", "new"}
+        assert [state["step"] for state in lab.states(["new"])] == [20]
+        assert lab.answers(["new"])["answer"].tolist() == ["it, says old"]
         assert visible_text(lab) == text_before
         for name in ("gone", "old"):
             for action in (lab.config, lab.stop, lab.resume, lab.delete):
@@ -305,4 +304,4 @@ def test_run_removed_or_renamed_while_the_lab_is_open_is_synced(tmp_path):
         assert lab.config("new").notes == "moved"
         os.utime(tmp_path / "new" / "events.jsonl", (1, 1))
         lab.refresh()
-        assert [state["step"] for state in queries.states(lab.db, ["new"])] == [20]
+        assert [state["step"] for state in lab.states(["new"])] == [20]
