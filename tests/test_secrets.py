@@ -96,7 +96,7 @@ for home, words, more in json.load(sys.stdin):
         os.dup2(printed, 1)
         os.dup2(printed, 2)
         sys.argv = ["core", *words]
-        core.cli.main()
+        core.cli.commands.main()
     print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
 """
 """Runs commands, each in a process and a home of its own; what takes seconds to import is imported once."""

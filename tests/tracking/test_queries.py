@@ -119,7 +119,7 @@ def none_if_missing(value):
 def test_every_setting_is_a_column_and_empty_if_ineffective(lab, config):
     lab.run(config)
     lab.ingest()
-    [row] = lab.runs().to_dict("records")
+    [row] = queries.results(lab.db).to_dict("records")
     for name, field in RunConfig.model_fields.items():
         value = getattr(config, name)
         if name == "tags":
@@ -140,7 +140,7 @@ def test_results_use_the_conditions_of_the_settings(lab, monkeypatch):
     conditions = [CONDITIONS["lora"], lambda values: values.get("batch_size") == 4]
     for condition in conditions:
         monkeypatch.setitem(CONDITIONS, "lora", condition)
-        results = lab.runs().set_index("name")
+        results = queries.results(lab.db).set_index("name")
         for config in configs:
             for name in ("lora_rank", "lora_targets"):
                 expected = is_relevant(name, config.model_dump())
@@ -158,14 +158,14 @@ def test_loss_before_training_does_not_count_as_a_result(lab):
     stopped.append("status", status="stopped")
     lab.ingest()
     columns = ["train_loss", "val_loss", "perplexity"]
-    results = lab.runs().set_index("name")[columns]
+    results = queries.results(lab.db).set_index("name")[columns]
     assert results.loc["full"].isna().all()
     assert results.loc["lora"].tolist() == [2.0, 1.5, pytest.approx(np.exp(1.5))]
-    states = lab.states(["full", "lora"])
+    states = queries.states(lab.db, ["full", "lora"])
     assert [state["val_loss"] for state in states] == [None, 1.5]
-    assert lab.evaluations(["full"])["x"].tolist() == [0]  # still in the curve
+    assert queries.evaluations(lab.db, ["full"])["x"].tolist() == [0]  # still in the curve
 
-    frame = lab.runs()
+    frame = queries.results(lab.db)
     assert matching(frame, "val_loss<100")["name"].tolist() == ["lora"]
     exported = {row["name"]: row for row in report.runs(frame, "json")}
     assert exported["full"]["val_loss"] is None
@@ -176,7 +176,7 @@ def test_rank_column_is_integer_with_missing_values(lab):
     lab.run(FULL)
     lab.run(LORA)
     lab.ingest()
-    results = lab.runs().set_index("name")
+    results = queries.results(lab.db).set_index("name")
     assert results.loc["lora", "lora_rank"] == 32
     assert str(results["lora_rank"].dtype) == "Int64"
     assert results.loc["full", ["lora_rank", "lora_alpha", "lora_targets"]].isna().all()
@@ -199,7 +199,7 @@ def test_results_show_the_outcome_of_each_run(lab):
     writer.append("status", status="finished", reason=None)
     lab.run(LORA, start_time=5000.0)
     lab.ingest()
-    results = lab.runs()
+    results = queries.results(lab.db)
     assert results["name"].tolist() == ["lora", "full"]  # newest first
     waiting, row = results.to_dict("records")
     expected = {
@@ -233,29 +233,29 @@ def test_results_show_the_outcome_of_each_run(lab):
 def test_a_run_without_events_is_queued(lab, tmp_path):
     RunDirectory.create(tmp_path, LORA).events_path.unlink()
     lab.ingest()
-    assert lab.runs()["status"].tolist() == ["queued"]
+    assert queries.results(lab.db)["status"].tolist() == ["queued"]
 
 
 def test_failed_run_has_a_reason(lab):
     writer = lab.run(LORA)
     writer.append("status", status="failed", reason="out of memory")
     lab.ingest()
-    [row] = lab.runs().to_dict("records")
+    [row] = queries.results(lab.db).to_dict("records")
     assert (row["status"], row["reason"]) == ("failed", "out of memory")
 
 
 def test_huge_loss_gives_infinite_perplexity(lab):
     evaluate(lab.run(LORA), 1, 2000.0, 2000.0)
     lab.ingest()
-    assert lab.runs()["perplexity"].tolist() == [math.inf]
-    assert lab.evaluations(["lora"])["val_perplexity"].tolist() == [math.inf]
+    assert queries.results(lab.db)["perplexity"].tolist() == [math.inf]
+    assert queries.evaluations(lab.db, ["lora"])["val_perplexity"].tolist() == [math.inf]
 
 
 def test_invalid_settings_json_gives_an_empty_row(lab, tmp_path):
     lab.run(LORA)
     (tmp_path / "lora" / "config.json").write_text("nonsense")
     lab.ingest()
-    [row] = lab.runs().to_dict("records")
+    [row] = queries.results(lab.db).to_dict("records")
     assert (row["name"], row["status"]) == ("lora", "queued")
     assert none_if_missing(row["seed"]) is None
 
@@ -263,9 +263,9 @@ def test_invalid_settings_json_gives_an_empty_row(lab, tmp_path):
 def test_queries_for_no_runs_are_empty(lab):
     lab.run(LORA)
     lab.ingest()
-    assert lab.curves([], ["loss"])["loss"].empty
+    assert queries.curves(lab.db, [], ["loss"])["loss"].empty
     for query in (queries.evaluations, queries.samples, queries.warnings, queries.answers):
-        assert query(lab.index.cursor(), []).empty
+        assert query(lab.db, []).empty
 
 
 @pytest.fixture
@@ -282,7 +282,7 @@ def noisy_run(lab):
 
 @pytest.mark.parametrize("buckets", [1, 2, 7, 100])
 def test_a_curve_of_few_points_keeps_every_spike(lab, noisy_run, buckets):
-    points = lab.curves(["lora"], ["loss"], buckets=buckets)["loss"]
+    points = queries.curves(lab.db, ["lora"], ["loss"], buckets=buckets)["loss"]
     assert len(points) <= 2 * buckets
     pairs = set(zip(points["x"], points["y"], strict=True))
     assert {(418, 50.0), (801, -3.0)} <= pairs
@@ -291,13 +291,13 @@ def test_a_curve_of_few_points_keeps_every_spike(lab, noisy_run, buckets):
 
 
 def test_short_curve_is_not_downsampled(lab, noisy_run):
-    curves = lab.curves(["lora"], ["loss", "lr"], buckets=1000)
+    curves = queries.curves(lab.db, ["lora"], ["loss", "lr"], buckets=1000)
     assert curves["loss"]["y"].tolist() == pytest.approx(noisy_run)
     assert curves["lr"]["y"].tolist() == [1e-4] * 1000
 
 
 def test_smoothing_is_a_trailing_mean(lab, noisy_run):
-    smooth = lab.curves(["lora"], ["loss"], buckets=1000, window=20)["loss"]
+    smooth = queries.curves(lab.db, ["lora"], ["loss"], buckets=1000, window=20)["loss"]
     expected = pd.Series(noisy_run).rolling(20, min_periods=1).mean()
     assert smooth["y"].tolist() == pytest.approx(expected.tolist())
 
@@ -306,7 +306,7 @@ def test_a_curve_runs_along_any_axis(lab, noisy_run):
     scale = {"step": 1, "epoch": 1 / 100, "tokens": 64, "seconds": 1 / 2}
     assert scale.keys() == AXES.keys()
     for x, factor in scale.items():
-        points = lab.curves(["lora"], ["loss"], x=x, buckets=1)["loss"]
+        points = queries.curves(lab.db, ["lora"], ["loss"], x=x, buckets=1)["loss"]
         assert points["x"].tolist() == pytest.approx([418 * factor, 801 * factor])
 
 
@@ -315,12 +315,12 @@ def test_curves_of_several_runs_are_separate(lab, noisy_run):
     for number in range(1, 4):
         step(second_run, number, loss=float(number), grad_norm=None if number == 2 else 1.5)
     lab.ingest()
-    curves = lab.curves(["lora", "full"], ["loss", "grad_norm"], buckets=10, window=2)
+    curves = queries.curves(lab.db, ["lora", "full"], ["loss", "grad_norm"], buckets=10, window=2)
     loss = curves["loss"]
     assert loss[loss["run"] == "full"]["y"].tolist() == [1.0, 1.5, 2.5]
     assert 10 < len(loss[loss["run"] == "lora"]) <= 20
     assert set(curves["grad_norm"]["run"]) == {"full"}
-    assert set(lab.curves(["full"], ["loss"])["loss"]["run"]) == {"full"}
+    assert set(queries.curves(lab.db, ["full"], ["loss"])["loss"]["run"]) == {"full"}
 
 
 def gaps_of(points):
@@ -334,7 +334,7 @@ def test_step_without_a_loss_is_a_gap(lab, window):
     for number in range(1, 11):
         step(writer, number, loss=None if number in (4, 5, 8) else float(number))
     lab.ingest()
-    points = lab.curves(["lora"], ["loss"], window=window)["loss"]
+    points = queries.curves(lab.db, ["lora"], ["loss"], window=window)["loss"]
     assert points["x"].tolist() == list(range(1, 11))
     assert gaps_of(points) == [4, 5, 8]
 
@@ -346,7 +346,7 @@ def test_gaps_are_kept_when_downsampling(lab, window):
     for number in range(1, 1001):
         step(writer, number, loss=None if number in missing else float(number))
     lab.ingest()
-    points = lab.curves(["lora"], ["loss"], buckets=50, window=window)["loss"]
+    points = queries.curves(lab.db, ["lora"], ["loss"], buckets=50, window=window)["loss"]
     assert points["x"].is_monotonic_increasing
     assert len(points) <= 4 * 50
     gaps = gaps_of(points)
@@ -363,7 +363,7 @@ def test_unrecorded_metric_has_no_points(lab):
         for number in range(1, 4):
             step(writer, number, loss=1.0, grad_norm=norm)
     lab.ingest()
-    norms = lab.curves(["lora", "full"], ["grad_norm"])["grad_norm"]
+    norms = queries.curves(lab.db, ["lora", "full"], ["grad_norm"])["grad_norm"]
     assert norms["run"].tolist() == ["full"] * 3
     assert norms["y"].tolist() == [1.5] * 3
 
@@ -373,7 +373,7 @@ def test_evaluations_come_in_order_with_their_perplexities(lab):
     evaluate(writer, 0, 3.0, 3.5)
     evaluate(writer, 25, 2.0, 2.5, final=True)
     lab.ingest()
-    frame = lab.evaluations(["lora"], x="tokens")
+    frame = queries.evaluations(lab.db, ["lora"], x="tokens")
     assert frame["x"].tolist() == [0, 25 * 64]
     assert frame["train_loss"].tolist() == [3.0, 2.0]
     assert frame["val_loss"].tolist() == [3.5, 2.5]
@@ -398,7 +398,7 @@ def test_answers_are_joined_by_item(lab):
                 prompt_cut=False,
             )
     lab.ingest()
-    frame = lab.answers(["lora", "full"])
+    frame = queries.answers(lab.db, ["lora", "full"])
     assert frame["answer"].tolist() == ["full 11", "lora 11", "full 12", "lora 12"]
     assert frame.iloc[0].to_dict() == {
         "run": "full",
@@ -419,8 +419,8 @@ def test_samples_come_newest_first_and_warnings_oldest_first(lab):
         writer.append("sample", step=number, prompt="Say red.", text=f"red {number}")
         writer.append("warning", step=number, about="data", message=f"careful {number}")
     lab.ingest()
-    assert lab.samples(["lora"])["text"].tolist() == ["red 2", "red 1"]
-    assert lab.warnings(["lora"])["message"].tolist() == ["careful 1", "careful 2"]
+    assert queries.samples(lab.db, ["lora"])["text"].tolist() == ["red 2", "red 1"]
+    assert queries.warnings(lab.db, ["lora"])["message"].tolist() == ["careful 1", "careful 2"]
 
 
 def test_states_are_those_of_the_results_in_the_order_asked_for(lab):
@@ -442,12 +442,9 @@ def test_states_are_those_of_the_results_in_the_order_asked_for(lab):
         step(writer, number, loss=1.0 / number)
     lab.run(FULL)
     lab.ingest()
-    states = lab.states(["lora", "no-such-run", "full"])
+    states = queries.states(lab.db, ["lora", "no-such-run", "full"])
     assert [state["name"] for state in states] == ["lora", "full"]
-    assert (
-        states[0]["heard"]
-        == lab.index.cursor().execute("select max(time) from step").fetchall()[0][0]
-    )
+    assert states[0]["heard"] == lab.db.execute("select max(time) from step").fetchall()[0][0]
     assert states[0] | {"reason": None, "heard": None} == {
         "name": "lora",
         "status": "running",
@@ -460,13 +457,13 @@ def test_states_are_those_of_the_results_in_the_order_asked_for(lab):
         "heard": None,
         "download": None,
     }
-    results = lab.runs().set_index("name")
+    results = queries.results(lab.db).set_index("name")
     for state in states:
         for column in ("status", "step", "steps", "seconds"):
             assert none_if_missing(state[column]) == none_if_missing(
                 results.loc[state["name"], column]
             )
-    assert lab.states([]) == []
+    assert queries.states(lab.db, []) == []
 
 
 def test_every_event_kind_updates_the_time_of_the_last_event(lab):
@@ -476,8 +473,8 @@ def test_every_event_kind_updates_the_time_of_the_last_event(lab):
     for kind in ("download", "eval", "sample", "warning", "generation"):
         writer.append(kind, step=1)
         lab.ingest()
-        newest = lab.index.cursor().execute(f'select max(time) from "{kind}"').fetchall()[0][0]
-        assert [state["heard"] for state in lab.states(["lora"])] == [newest]
+        newest = lab.db.execute(f'select max(time) from "{kind}"').fetchall()[0][0]
+        assert [state["heard"] for state in queries.states(lab.db, ["lora"])] == [newest]
 
 
 def test_missing_setting_is_the_default_and_a_damaged_file_has_none(lab, tmp_path):
@@ -490,7 +487,7 @@ def test_missing_setting_is_the_default_and_a_damaged_file_has_none(lab, tmp_pat
         path.mkdir()
         (path / "config.json").write_text(settings)
     lab.ingest()
-    results = lab.runs().set_index("name")
+    results = queries.results(lab.db).set_index("name")
     assert results.loc["old", ["method", "test_fraction", "mask_prompt"]].tolist() == [
         "full",
         0.1,
@@ -507,5 +504,5 @@ def test_skipped_step_has_no_loss(lab):
     for number, loss in ((1, 1.0), (2, None)):
         step(writer, number, loss=loss)
     lab.ingest()
-    [state] = lab.states(["lora"])
+    [state] = queries.states(lab.db, ["lora"])
     assert (state["step"], state["loss"]) == (2, None)
