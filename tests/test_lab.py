@@ -299,7 +299,8 @@ def test_lab_waits_for_a_command_that_reads_the_index(runs_dir):
     runs_dir.mkdir()
     index = read_index(runs_dir)
     threading.Timer(0.3, index.close).start()
-    Lab(runs_dir).close()
+    with Lab(runs_dir) as lab:
+        assert lab.read_only is None
 
 
 def test_lab_opened_in_an_ended_thread_closes_completely(runs_dir, child):
