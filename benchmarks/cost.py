@@ -2,19 +2,15 @@
 
     python -m benchmarks.cost --method lora > table.md
 
-Every measurement is a rehearsal, in a process of its own, of a run whose examples all have the same
-length. Weights are random, of the true shapes. Prints a Markdown table; `times` is the time of a step over
+Every row is measured in a separate process, on a run whose examples all have the same length. Weights are random, of the true shapes. Prints a Markdown table; `times` is the time of a step over
 that of the start (124M, 256 tokens, batch 2) in the same group. On a GPU, memory is its allocator's.
 """
 
 import argparse
 import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.gpu import random_weights
 from core.config import RunConfig

@@ -1,6 +1,6 @@
 """Step bookkeeping: what building and writing the event of one step costs. Prints JSON.
 
-Uses the trainer's own `_record` on a real event file, for batches of the usual size.
+Uses the trainer's own `record_step` on a real event file, for batches of the usual size.
 """
 
 import json
@@ -33,7 +33,7 @@ def measure(events: int = EVENTS) -> dict[str, float]:
         times = []
         for _ in range(events):
             start = time.perf_counter()
-            trainer._record([batch], 0.25, lr=5e-5, loss=1.2345678, grad_norm=0.8765432)
+            trainer.record_step([batch], 0.25, lr=5e-5, loss=1.2345678, grad_norm=0.8765432)
             times.append((time.perf_counter() - start) * 1e6)
         active.close()
     percentile = statistics.quantiles(times, n=100)[98]

@@ -15,16 +15,12 @@ Reported:
 
 import argparse
 import json
-import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from core.data import dataset
 from core.data.template import format_prompt

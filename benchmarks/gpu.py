@@ -20,8 +20,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from core.config import RunConfig
 from core.nn.architecture import FAMILY
 from core.planning import measurement

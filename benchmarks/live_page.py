@@ -15,6 +15,7 @@ from pathlib import Path
 import plotly.io
 import plotly.tools
 
+from core.metrics import CURVES
 from core.presets import preset
 from core.run.directory import RunDirectory, list_runs
 from core.run.events import EventWriter
@@ -25,7 +26,7 @@ from core.views import charts
 
 STEPS = 6000
 UPDATES = 50
-METRICS = ("loss", "lr", "grad_norm", "tokens_per_s")
+METRICS = [name for name, metric in CURVES.items() if metric.chart]
 
 
 def write_run(runs_dir: Path, steps: int) -> str:

@@ -15,8 +15,6 @@ import threading
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from core.judging import scorer
 from core.judging.judge import Item
 from core.judging.judges import build

@@ -32,15 +32,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from core.data import dataset
+from core.data.batches import encode_all
+from core.data.template import Example
+from core.nn.architecture import FAMILY, Architecture
+from core.scheduler.executors import TRAINER_ENVIRONMENT
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # the file may be run by its path
-
-from core.data import dataset  # noqa: E402
-from core.data.batches import encode_all  # noqa: E402
-from core.data.template import Example  # noqa: E402
-from core.nn.architecture import FAMILY, Architecture  # noqa: E402
-from core.scheduler.executors import TRAINER_ENVIRONMENT  # noqa: E402
-
 FILLERS = 2
 """Examples beyond those trained on: a data set must leave one to test and one to validate on."""
 

@@ -140,7 +140,7 @@ def _widget(name: str, field: FieldInfo, value: Any) -> None:
         st.checkbox(label, value, key=key, help=help)
     elif kind in (int, float):
         number: Any = None if value is None else kind(value)
-        step: Any = 1 if kind is int else _step(value)
+        step: Any = 1 if kind is int else increment(value)
         format = "%d" if kind is int else "%e" if name in EXPONENT_FIELDS else "%g"
         if is_optional(field):  # Streamlit only allows clearing an input whose default is None
             st.session_state.setdefault(key, number)
@@ -156,6 +156,6 @@ def _widget(name: str, field: FieldInfo, value: Any) -> None:
         st.text_input(label, text, key=key, help=help)
 
 
-def _step(value: float | None) -> float:
+def increment(value: float | None) -> float:
     """Return the increment of a number input, by the magnitude of its value: 1e-5 for 5e-5, 0.1 for 0.85."""
     return float(f"1e{f'{value:e}'.rpartition('e')[2]}") if value else 0.1

@@ -30,7 +30,7 @@ def runs_dir(tmp_path) -> Path:
 
 @pytest.fixture
 def lab(runs_dir) -> Iterator[Lab]:
-    """A dashboard's laboratory, closed with the test."""
+    """The Lab of a dashboard, closed after the test."""
     opened = Lab(runs_dir)
     yield opened
     opened.close()

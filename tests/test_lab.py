@@ -1,4 +1,4 @@
-"""The laboratory as a whole: runs launched, followed, stopped, resumed, deleted; other processes; its end."""
+"""The Lab as a whole: launching, following, stopping, resuming and deleting runs; other processes; closing."""
 
 import contextlib
 import signal
@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
-from core import lab as laboratory
+from core import lab as lab_module
 from core import operations
 from core.errors import UserError
 from core.lab import Lab
@@ -71,7 +71,7 @@ def trainers():
 
 @pytest.fixture
 def idle_lab(runs_dir):
-    """A laboratory whose runs wait behind one that is never done, so that nothing is trained."""
+    """A Lab whose runs wait behind one that never ends, so that nothing is trained."""
     blocker = runs_dir / "blocker"
     blocker.mkdir(parents=True)
     with RunDirectory(blocker).lock():
@@ -196,7 +196,7 @@ def test_run_of_another_process_appears_and_is_settled_on_death(idle_lab, child,
     launched = float(trainer.stdout.readline())
     wait(lambda: row(idle_lab, "theirs") is not None and row(idle_lab, "theirs")["step"] == 1)
     assert time.time() - launched < 2
-    time.sleep(3 * laboratory.SYNC_INTERVAL_S)
+    time.sleep(3 * lab_module.SYNC_INTERVAL_S)
     assert status(idle_lab, "theirs") == "running"  # it is alive, whoever looks
     trainer.send_signal(signal.SIGKILL)
     wait(lambda: status(idle_lab, "theirs") == "interrupted", timeout=20)
@@ -299,7 +299,8 @@ def test_lab_waits_for_a_command_that_reads_the_index(runs_dir):
     runs_dir.mkdir()
     index = read_index(runs_dir)
     threading.Timer(0.3, index.close).start()
-    Lab(runs_dir).close()
+    with Lab(runs_dir) as lab:
+        assert lab.read_only is None
 
 
 def test_lab_opened_in_an_ended_thread_closes_completely(runs_dir, child):

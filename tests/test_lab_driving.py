@@ -8,7 +8,7 @@ import time
 import psutil
 import pytest
 
-from core import lab as laboratory
+from core import lab as lab_module
 from core import operations
 from core.config import RunConfig
 from core.errors import UserError
@@ -210,7 +210,7 @@ def test_second_dashboard_cannot_rebuild_the_index(runs_dir, child):
 
 
 def test_run_queued_by_a_killed_dashboard_is_requeued(runs_dir, settings, wait, monkeypatch):
-    monkeypatch.setattr(laboratory, "ENQUEUE_GRACE_S", -1.0)
+    monkeypatch.setattr(lab_module, "ENQUEUE_GRACE_S", -1.0)
     unstored_run = RunDirectory.create(runs_dir, settings(name="lost"))
     withdrawn = RunDirectory.create(runs_dir, settings(name="withdrawn"))
     stop(withdrawn)

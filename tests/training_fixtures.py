@@ -82,7 +82,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def settings(base: Path, data: Path) -> Callable[..., RunConfig]:
+def new_config(base: Path, data: Path) -> Callable[..., RunConfig]:
     """A function that makes a RunConfig for the small model and data."""
 
     def make(**values: Any) -> RunConfig:

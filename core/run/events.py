@@ -15,6 +15,8 @@ from typing import Any
 from core.run.files import open_regular
 
 TAIL_BYTES = 1 << 20
+READ_CHUNK_BYTES = 16 << 20
+"""Default maximum number of bytes that `read_lines` reads at once."""
 MAX_BIGINT = 2**63 - 1
 """The largest whole number that the index can hold."""
 
@@ -68,8 +70,9 @@ class EventWriter:
             length *= 8
 
 
-def read_lines(path: Path, offset: int, limit: int = 16 << 20) -> tuple[list[bytes], int]:
+def read_lines(path: Path, offset: int, limit: int | None = None) -> tuple[list[bytes], int]:
     """Whole lines from a byte offset on, at most about `limit` bytes, and the offset after them."""
+    limit = limit or READ_CHUNK_BYTES
     with open_regular(path) as file:
         file.seek(offset)
         data = file.read(limit)

@@ -186,7 +186,7 @@ class Trainer:
                 self._sample()
             stop = self.run.stop_requested()
             if is_last or stop or step % config.checkpoint_every == 0:
-                self._save()
+                self.save_checkpoint()
             if stop and not is_last:
                 return "stopped"
         return "finished"
@@ -241,9 +241,9 @@ class Trainer:
             self.progress.skipped = skipped + 1
             measured = {"loss": None, "grad_norm": None}
         seconds = time.perf_counter() - start
-        self._record(batches, seconds, lr=lr, **measured)
+        self.record_step(batches, seconds, lr=lr, **measured)
 
-    def _record(self, batches: list[Batch], seconds: float, **measured: float | None) -> None:
+    def record_step(self, batches: list[Batch], seconds: float, **measured: float | None) -> None:
         """Count a step and write its event."""
         dataset_indices = [index for batch in batches for index in batch.dataset_indices]
         tokens = sum(batch.tokens for batch in batches)
@@ -302,7 +302,8 @@ class Trainer:
             message = "sample_prompt is longer than the context has room for; only its end is used"
             self.run.emit("warning", step=step, about="sample", message=message)
 
-    def _save(self) -> None:
+    def save_checkpoint(self) -> None:
+        """Write a checkpoint of this step. The events are made durable first."""
         self.run.sync()
         checkpoints.save_checkpoint(
             self.run.directory / "checkpoint",

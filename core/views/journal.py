@@ -28,7 +28,7 @@ def rows() -> list[dict[str, Any]]:
             continue
         journal_result = entry.journal
         result.append({
-            **_settings(name),
+            **settings(name),
             "name": f"journal {name}",
             "status": JOURNAL_STATUS,
             "val_loss": journal_result.val_loss,
@@ -48,7 +48,7 @@ def repeated(run: Mapping[str, Any]) -> str | None:
         run: its settings by name, None where one has no effect.
     """
     for name, entry in PRESETS.items():
-        if entry.journal and _learning_settings(run) == _learning_settings(_settings(name)):
+        if entry.journal and _learning_settings(run) == _learning_settings(settings(name)):
             return name
     return None
 
@@ -102,7 +102,7 @@ def columns(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @functools.cache
-def _settings(name: str) -> dict[str, Any]:
+def settings(name: str) -> dict[str, Any]:
     """All settings of a preset as the results table has them: None where one has no effect."""
     values = preset(name).model_dump(exclude={"tags"})
     return {key: value if is_relevant(key, values) else None for key, value in values.items()}

@@ -65,7 +65,7 @@ def test_foreign_text_is_escaped_and_a_direct_link_shows_the_navigation(
         expect(tab.get_by_text(f"{field} <script>").first).to_be_visible()
     _nothing_lives(tab)
     tab.get_by_role("link", name="Results").click()
-    _tick_first_row(tab)
+    select_first_row(tab)
     expect(tab.get_by_label("Notes", exact=True)).to_have_value(f"notes {HOSTILE}")
     _nothing_lives(tab)
 
@@ -84,7 +84,7 @@ def _nothing_lives(tab):
         assert sign in text, sign
 
 
-def _tick_first_row(tab):
+def select_first_row(tab):
     tab.get_by_test_id("stDataFrame").wait_for()
     grid = tab.locator(".dvn-scroller").first
     grid.wait_for()
@@ -138,7 +138,7 @@ def test_run_is_launched_from_the_form_and_shows_its_answers(open_tab, runs_dir,
 
     # Its row, its file, its answers.
     assert_no_error(tab).get_by_role("link", name="Results").click()
-    _tick_first_row(tab)
+    select_first_row(tab)
     with tab.expect_download() as download:
         tab.get_by_role("button", name="CSV", exact=True).click()
     first_run = download.value.path().read_text().splitlines()[1]

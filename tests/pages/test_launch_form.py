@@ -4,7 +4,7 @@ import pytest
 
 from core.config import RunConfig, choices, metadata
 from core.presets import PRESETS, preset
-from pages.launch_form import _step
+from pages.launch_form import increment
 
 FIELDS = RunConfig.model_fields
 WIDGETS = ("text_input", "number_input", "selectbox", "checkbox", "text_area")
@@ -94,4 +94,4 @@ def test_error_expands_its_collapsed_group(page):
     ("value", "step"), [(5e-5, 1e-5), (0.85, 0.1), (16.0, 10.0), (1e-3, 1e-3), (0.0, 0.1), (None, 0.1)]
 )  # fmt: skip
 def test_step_size_follows_the_magnitude_of_the_value(value, step):
-    assert _step(value) == pytest.approx(step)
+    assert increment(value) == pytest.approx(step)

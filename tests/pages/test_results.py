@@ -1,4 +1,4 @@
-"""The results table: what it says, what of it is shown, and what can be done with the runs ticked."""
+"""The results table: what it says, what of it is shown, and what can be done with the selected runs."""
 
 import io
 import json

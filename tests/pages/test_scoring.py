@@ -7,7 +7,7 @@ from itertools import count
 
 import pytest
 
-from core import lab as laboratory
+from core import lab as lab_module
 from core.nn import pretrained
 from core.tracking.index import Index
 from pages.ui import runtime
@@ -125,7 +125,7 @@ def test_new_scores_are_shown_without_waiting_for_the_sync(
     write_answers, open_page, wait, monkeypatch
 ):
     monkeypatch.setattr(
-        laboratory, "SYNC_INTERVAL_S", 3600.0
+        lab_module, "SYNC_INTERVAL_S", 3600.0
     )  # no sync before the page reads the index
     write_answers("one", "red", "blew")
     page = open_page("scoring").choose("Score the pretrained base too", False).press("Score")
@@ -176,7 +176,7 @@ def test_damaged_or_deleted_run_does_not_affect_others(write_answers, open_page,
     write_answers("damaged", "rod").config_path.write_text("{]")
     deleted_run = write_answers("gone", "x")
     page = open_page("scoring").choose("scored_runs", ["sound", "damaged", "gone"])
-    monkeypatch.setattr(laboratory.Lab, "refresh", lambda lab: None)
+    monkeypatch.setattr(lab_module.Lab, "refresh", lambda lab: None)
     deleted_run.delete()
     assert page.run().widget("Score")
 
@@ -381,7 +381,7 @@ def test_prices_are_saved(write_answers, open_page, gemini, runs_dir):
     write_answers("one", "red")
     page = open_page("scoring")
     edit = {"edited_rows": {0: {"Read": 1e6}}, "added_rows": [], "deleted_rows": []}
-    page.ticked = {"prices": edit}
+    page.selections = {"prices": edit}
     page.run().press("Keep these prices")
     assert json.loads((runs_dir / "prices.json").read_text())["gemini-2.5-flash"] == [1e6, 2.5]
     assert open_page("scoring").dataframe[0].value["Read"][0] == 1e6

@@ -49,7 +49,7 @@ from core.training import hardware
 from core.training.trainer import Trainer
 
 trainer = Trainer(RunConfig.model_validate_json(sys.argv[1]), measurement.NullRun())
-trainer._save = lambda: None  # two gigabytes to the disk, none of memory
+trainer.save_checkpoint = lambda: None  # two gigabytes to the disk, none of memory
 trainer.fit()
 trainer.answer_test_set()
 print(hardware.peak_memory_mb(trainer.device))

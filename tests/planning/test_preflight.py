@@ -3,7 +3,6 @@
 import json
 import shutil
 import socket
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from core.training.optimizers import learning_rate
 from core.training.trainer import Trainer, train
 from tests.hub_server import Hub
 
-Settings = Callable[..., RunConfig]
+NewConfig = Callable[..., RunConfig]
 
 
 @pytest.mark.parametrize(
@@ -38,9 +37,9 @@ Settings = Callable[..., RunConfig]
     ],
 )
 def test_plan_equals_the_trainer_plan(
-    settings: Settings, new_run: Callable[..., Any], values: dict[str, Any]
+    new_config: NewConfig, new_run: Callable[..., Any], values: dict[str, Any]
 ) -> None:
-    config, run = settings(**values), new_run()
+    config, run = new_config(**values), new_run()
     plan = preflight.check(config)
     trainer = Trainer(config, run)
     trainer.fit()
@@ -60,16 +59,16 @@ def test_plan_equals_the_trainer_plan(
     assert plan.learning_rates == [(step["step"], step["lr"]) for step in steps]
 
 
-def test_truncated_examples_are_counted(settings: Settings) -> None:
-    plan = preflight.check(settings(max_length=40))
+def test_truncated_examples_are_counted(new_config: NewConfig) -> None:
+    plan = preflight.check(new_config(max_length=40))
     assert plan.longest == 40
     assert plan.cut_examples is not None
     assert 0 < plan.cut_examples < 20
-    assert preflight.check(settings()).cut_examples == 0
+    assert preflight.check(new_config()).cut_examples == 0
 
 
-def test_learning_rate_curve_of_a_long_run_is_downsampled(settings: Settings) -> None:
-    config = settings(epochs=300, min_lr=1e-4, warmup_fraction=0.1)
+def test_learning_rate_curve_of_a_long_run_is_downsampled(new_config: NewConfig) -> None:
+    config = new_config(epochs=300, min_lr=1e-4, warmup_fraction=0.1)
     plan = preflight.check(config)
     assert plan.steps == 1500
     assert 150 <= len(plan.learning_rates) <= 300
@@ -77,8 +76,8 @@ def test_learning_rate_curve_of_a_long_run_is_downsampled(settings: Settings) ->
     assert all(rate == learning_rate(config, step, 1500) for step, rate in plan.learning_rates)
 
 
-def test_every_problem_is_listed_at_once(settings: Settings) -> None:
-    config = settings(
+def test_every_problem_is_listed_at_once(new_config: NewConfig) -> None:
+    config = new_config(
         dataset="nowhere.json",
         device="cuda:99",
         max_length=97,
@@ -93,10 +92,10 @@ def test_every_problem_is_listed_at_once(settings: Settings) -> None:
     assert problems["device"].startswith("this machine has none")
 
 
-def test_a_missing_model_hides_no_other_problem(settings: Settings, tmp_path: Path) -> None:
+def test_a_missing_model_hides_no_other_problem(new_config: NewConfig, tmp_path: Path) -> None:
     broken = tmp_path / "broken.json"
     broken.write_text("[")
-    config = settings(base_model="gpt-5", dataset=str(broken), precision="fp16")
+    config = new_config(base_model="gpt-5", dataset=str(broken), precision="fp16")
     problems = [problem.field for problem in preflight.check(config).problems]
     assert problems == ["base_model", "precision", "dataset"]
 
@@ -120,31 +119,31 @@ def test_problems_name_only_given_settings(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_vocabulary_mismatch_is_a_problem(
-    settings: Settings, save_peer: Callable[..., Any], tmp_path: Path
+    new_config: NewConfig, save_peer: Callable[..., Any], tmp_path: Path
 ) -> None:
     save_peer(tmp_path / "other", n_positions=96)
-    [problem] = preflight.check(settings(base_model=str(tmp_path / "other"))).problems
+    [problem] = preflight.check(new_config(base_model=str(tmp_path / "other"))).problems
     assert (problem.field, problem.message) == (
         "base_model",
         "it has 97 tokens; it should have GPT-2's 50,257",
     )
 
 
-def test_truncating_every_response_is_a_problem(settings: Settings) -> None:
-    [problem] = preflight.check(settings(max_length=9, mask_prompt=True)).problems
+def test_truncating_every_response_is_a_problem(new_config: NewConfig) -> None:
+    [problem] = preflight.check(new_config(max_length=9, mask_prompt=True)).problems
     assert problem.field == "max_length"
     assert problem.message.startswith("no training example keeps any")
 
 
 def test_truncating_every_validation_response_is_a_problem(
-    settings: Settings, tmp_path: Path
+    new_config: NewConfig, tmp_path: Path
 ) -> None:
     short_record, long_record = (
         {"instruction": instruction, "output": "Yes."} for instruction in ("Go.", "Go. " * 30)
     )
     path = tmp_path / "data.json"
     path.write_text(json.dumps([short_record] * 8 + [long_record] * 2))
-    config = settings(
+    config = new_config(
         dataset=str(path), train_fraction=0.7, max_length=60, mask_prompt=True, test_fraction=0.1
     )
     [problem] = preflight.check(config).problems
@@ -154,9 +153,9 @@ def test_truncating_every_validation_response_is_a_problem(
 @pytest.mark.parametrize("max_length", [8, 41, 60, 96])
 @pytest.mark.parametrize("mask_prompt", [False, True])
 def test_lengths_equal_the_encoded_examples(
-    settings: Settings, max_length: int, mask_prompt: bool
+    new_config: NewConfig, max_length: int, mask_prompt: bool
 ) -> None:
-    config = settings(max_length=max_length, mask_prompt=mask_prompt, max_examples=23)
+    config = new_config(max_length=max_length, mask_prompt=mask_prompt, max_examples=23)
     parts = dataset.split(dataset.load(config.dataset, 23), config)
     encoded = encode_all(parts.train, max_length, mask_prompt)
     if not encoded:
@@ -167,7 +166,7 @@ def test_lengths_equal_the_encoded_examples(
 
 
 def test_a_file_is_measured_once_until_it_changes(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    new_config: NewConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A page checks at every change of its form."""
     reads: list[Path] = []
@@ -184,7 +183,7 @@ def test_a_file_is_measured_once_until_it_changes(
     monkeypatch.chdir(tmp_path)
 
     def examples(**values: Any) -> int | None:
-        return preflight.check(settings(dataset="data.json", **values)).train_examples
+        return preflight.check(new_config(dataset="data.json", **values)).train_examples
 
     assert examples() == 34
     for values in ({"lr": 1e-4}, {"batch_size": 2}, {"train_fraction": 0.5}, {"max_length": 50}):
@@ -195,47 +194,52 @@ def test_a_file_is_measured_once_until_it_changes(
     path.write_text(json.dumps(records[:20]))
     assert examples() == 17
     path.write_text("[")
-    assert [p.field for p in preflight.check(settings(dataset="data.json")).problems] == ["dataset"]
+    assert [p.field for p in preflight.check(new_config(dataset="data.json")).problems] == [
+        "dataset"
+    ]
     path.unlink()
-    assert [p.field for p in preflight.check(settings(dataset="data.json")).problems] == ["dataset"]
+    assert [p.field for p in preflight.check(new_config(dataset="data.json")).problems] == [
+        "dataset"
+    ]
 
 
-def test_second_check_is_fast(settings: Settings, tmp_path: Path) -> None:
+def test_second_check_encodes_nothing(
+    new_config: NewConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "data.json"
-    records = [{"instruction": f"Say {i} " * 10, "output": str(i) * 20} for i in range(5000)]
+    records = [{"instruction": f"Say {i} " * 10, "output": str(i) * 20} for i in range(50)]
     path.write_text(json.dumps(records))
-    preflight.check(settings(dataset=str(path)))
-    start = time.process_time()
-    preflight.check(settings(dataset=str(path), lr=2e-3))
-    assert time.process_time() - start < 0.1
+    preflight.check(new_config(dataset=str(path)))
+    monkeypatch.setattr(preflight, "encode_example", None)
+    assert preflight.check(new_config(dataset=str(path), lr=2e-3)).problems == []
 
 
 def test_missing_downloads_are_noted_and_not_fetched(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    new_config: NewConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def connect(*args: object) -> None:
         raise AssertionError("a look before the launch went to the network")
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(socket.socket, "connect", connect)
-    plan = preflight.check(settings(dataset="alpaca", lr=1e-3))
+    plan = preflight.check(new_config(dataset="alpaca", lr=1e-3))
     assert plan.problems == []
     assert plan.note == "alpaca will be downloaded at the launch; steps and time are known then"
-    large = preflight.check(settings(base_model="gpt2", dataset="alpaca"))
+    large = preflight.check(new_config(base_model="gpt2", dataset="alpaca"))
     assert large.note is not None
     assert large.note.startswith("about 498 MB of gpt2 will be downloaded at the launch; alpaca")
     assert plan.parameters
     assert (plan.steps, plan.learning_rates) == (None, [])
-    [problem] = preflight.check(settings(dataset="alpaca", base_model="gpt-5")).problems
+    [problem] = preflight.check(new_config(dataset="alpaca", base_model="gpt-5")).problems
     assert problem.field == "base_model"
 
 
 def test_memory_problem_is_reported_before_the_data_is_downloaded(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    new_config: NewConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(hardware, "available_memory_mb", lambda device: 20_000.0)
-    config = settings(dataset="alpaca", base_model="gpt2-xl", method="full", precision="fp32")
+    config = new_config(dataset="alpaca", base_model="gpt2-xl", method="full", precision="fp32")
     [problem] = preflight.check(config).problems
     assert problem.message.startswith("the run would need about 25,")
     assert problem.message.endswith("method = lora fits")
@@ -249,10 +253,10 @@ def test_plan_equals_the_journal_counts() -> None:
 
 @pytest.mark.parametrize(("batch_size", "fitting"), [(64, 16), (60, 15), (9, 3), (7, 1)])
 def test_batch_too_large_for_memory_names_the_nearest_fitting_one(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, batch_size: int, fitting: int
+    new_config: NewConfig, monkeypatch: pytest.MonkeyPatch, batch_size: int, fitting: int
 ) -> None:
     """Nearest: the largest that leaves the examples of a step as they are."""
-    config = settings(batch_size=batch_size, grad_accumulation=2, max_new_tokens=1)
+    config = new_config(batch_size=batch_size, grad_accumulation=2, max_new_tokens=1)
     config = config.changed(dataset="primer")
     arch = pretrained.architecture(config.base_model)
     extent = preflight.read_corpus(config, arch.context).extent
@@ -269,13 +273,13 @@ def test_batch_too_large_for_memory_names_the_nearest_fitting_one(
     assert "not even batch_size = 1 fits" in problem.message
 
 
-def test_examples_losing_their_response_are_counted(settings: Settings, tmp_path: Path) -> None:
+def test_examples_losing_their_response_are_counted(new_config: NewConfig, tmp_path: Path) -> None:
     """The trainer warns of as many."""
     texts = ["a b c", "a b c d e f g h i j k l m n o p q r s t u v w x y z"]
     records = [{"instruction": texts[i % 3 == 0], "output": "so"} for i in range(30)]
     path = tmp_path / "long.json"
     path.write_text(json.dumps(records))
-    plan = preflight.check(settings(dataset=str(path), max_length=45, mask_prompt=True))
+    plan = preflight.check(new_config(dataset=str(path), max_length=45, mask_prompt=True))
     assert not plan.problems
     lost_count = sum(i % 3 == 0 for i in [*range(25), *range(28, 30)])
     assert (
@@ -285,12 +289,12 @@ def test_examples_losing_their_response_are_counted(settings: Settings, tmp_path
     assert plan.train_examples == sum(i % 3 != 0 for i in range(25))
 
 
-def test_plan_lists_skipped_records_and_unused_keys(settings: Settings, tmp_path: Path) -> None:
+def test_plan_lists_skipped_records_and_unused_keys(new_config: NewConfig, tmp_path: Path) -> None:
     records = [{"instruction": f"Say {i}.", "output": str(i), "system": "x"} for i in range(30)]
     records[3]["output"] = records[17]["instruction"] = ""
     path = tmp_path / "data.json"
     path.write_text(json.dumps(records))
-    plan = preflight.check(settings(dataset=str(path)))
+    plan = preflight.check(new_config(dataset=str(path)))
     assert plan.problems == []
     assert [(each.place, each.reason) for each in plan.skipped_records] == [
         ("record 4", "empty output"),
@@ -301,7 +305,7 @@ def test_plan_lists_skipped_records_and_unused_keys(settings: Settings, tmp_path
         "2 of 30 records are skipped: empty output (record 4), empty instruction (record 18); "
         "unused keys (with record counts): system (28)"
     )
-    kept = preflight.check(settings(dataset=str(path), empty_outputs="keep"))
+    kept = preflight.check(new_config(dataset=str(path), empty_outputs="keep"))
     assert [each.place for each in kept.skipped_records] == ["record 18"]
     assert kept.train_examples == int(29 * 0.85)
 
@@ -331,13 +335,13 @@ BASE_FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("fault", BASE_FAULTS)
 def test_check_finds_every_unusable_base_model(
-    settings: Settings, base: Path, tmp_path: Path, new_run: Callable[..., Any], fault: str
+    new_config: NewConfig, base: Path, tmp_path: Path, new_run: Callable[..., Any], fault: str
 ) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(base, broken)
     spoil, said = BASE_FAULTS[fault]
     spoil(broken)
-    config = settings(base_model=str(broken))
+    config = new_config(base_model=str(broken))
     [problem] = preflight.check(config).problems
     assert problem.field == "base_model"
     assert said in problem.message
@@ -347,11 +351,11 @@ def test_check_finds_every_unusable_base_model(
 
 
 def test_check_finds_a_separate_head_with_tie_weights(
-    settings: Settings, save_peer: Callable[..., Any], tmp_path: Path
+    new_config: NewConfig, save_peer: Callable[..., Any], tmp_path: Path
 ) -> None:
     sizes = {"n_layer": 1, "n_head": 1, "n_embd": 4, "n_positions": 96, "vocab_size": 50257}
     save_peer(tmp_path / "untied", tied=False, **sizes)
-    config = settings(base_model=str(tmp_path / "untied"), tie_weights=True)
+    config = new_config(base_model=str(tmp_path / "untied"), tie_weights=True)
     [problem] = preflight.check(config).problems
     assert (
         problem.message == "its output head differs from its token embedding; turn off tie_weights"
@@ -360,10 +364,10 @@ def test_check_finds_a_separate_head_with_tie_weights(
 
 
 def test_check_reads_a_cached_hub_model(
-    settings: Settings, hub: Hub, monkeypatch: pytest.MonkeyPatch
+    new_config: NewConfig, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hardware, "available_memory_mb", lambda device: 1e6)
-    config = settings(base_model="gpt2")
+    config = new_config(base_model="gpt2")
     assert preflight.check(config).problems == []
     hub.hold(save({"wte.weight": torch.zeros(3, 2)}))
     pretrained.fetch("gpt2")
@@ -372,18 +376,18 @@ def test_check_reads_a_cached_hub_model(
     assert "is missing" in problem.message
 
 
-def test_small_batches_have_a_longer_estimate(settings: Settings) -> None:
+def test_small_batches_have_a_longer_estimate(new_config: NewConfig) -> None:
     """The same arithmetic in more steps."""
-    large, small = (preflight.check(settings(batch_size=size)) for size in (16, 1))
+    large, small = (preflight.check(new_config(batch_size=size)) for size in (16, 1))
     added_overhead_s = (small.steps - large.steps) * estimate.CPU_STEP_OVERHEAD_S
     assert small.seconds - large.seconds == pytest.approx(added_overhead_s, rel=0.05)
 
 
 @pytest.mark.parametrize("values", [{"method": "full"}, {"method": "lora", "optimizer": "sgd"}])
 def test_planned_disk_space_equals_the_size_of_the_files(
-    settings: Settings, new_run: Callable[..., Any], values: dict[str, Any]
+    new_config: NewConfig, new_run: Callable[..., Any], values: dict[str, Any]
 ) -> None:
-    config, run = settings(**values, checkpoint_every=5), new_run()  # one checkpoint
+    config, run = new_config(**values, checkpoint_every=5), new_run()  # one checkpoint
     plan = preflight.check(config)
     train(config, run)
     sizes = {
@@ -396,12 +400,12 @@ def test_planned_disk_space_equals_the_size_of_the_files(
 
 
 def test_too_little_disk_space_is_a_problem(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    new_config: NewConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     usage, runs_dir = shutil.disk_usage(tmp_path), tmp_path / "new" / "runs"
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=500 * 2**20))
     monkeypatch.setattr(hardware, "available_memory_mb", lambda device: 1e6)
-    config = settings(base_model="gpt2", dataset="primer", method="full", checkpoint_every=1)
+    config = new_config(base_model="gpt2", dataset="primer", method="full", checkpoint_every=1)
     plan = preflight.check(config, runs_dir)
     [problem] = plan.problems
     assert (plan.free_disk_mb, problem.field) == (500.0, "method")

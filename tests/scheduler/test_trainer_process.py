@@ -14,7 +14,7 @@ from core.operations import requeue
 from core.run.directory import RunDirectory, RunHeldError, list_runs
 from core.run.events import parse, read_lines
 from core.scheduler.executors import EXECUTORS, ROOT, run_in_process, run_in_thread
-from core.scheduler.trainer_process import _reason, main
+from core.scheduler.trainer_process import main
 from core.tracking import queries
 from core.tracking.index import Index
 from core.tracking.sync import Sync
@@ -239,19 +239,29 @@ def test_unwritable_directory_fails_the_run_with_one_sentence(create):
     assert "cannot be written to" in last["reason"]
 
 
-def test_out_of_memory_error_suggests_a_remedy(create, settings):
-    run = create(batch_size=8)
+def failure_reason(run, error, config_text=None):
+    """Return the reason recorded for a run whose training raises an error."""
+
+    def train(config, active):
+        if config_text:
+            run.config_path.write_text(config_text)
+        raise error
+
+    main(run, train=train)
+    return run.statuses()[-1]["reason"]
+
+
+def test_out_of_memory_error_suggests_a_remedy(create):
     with pytest.raises(RuntimeError) as caught:
         torch.empty(10**15)
     for error in (caught.value, MemoryError(), torch.OutOfMemoryError("CUDA out of memory.")):
-        reason = _reason(error, run)
         assert (
-            reason
+            failure_reason(create(batch_size=8), error)
             == "out of memory; by the estimate, batch_size = 4 with grad_accumulation = 2 fits"
         )
-    assert _reason(ValueError("one\n  two"), run) == "ValueError: one two"
-    run.config_path.write_text("{]")
-    assert _reason(MemoryError(), run).startswith("out of memory; a smaller batch")
+    assert failure_reason(create(), ValueError("one\n  two")) == "ValueError: one two"
+    reason = failure_reason(create(), MemoryError(), config_text="{]")
+    assert reason.startswith("out of memory; a smaller batch")
 
 
 def test_run_withdrawn_before_its_trainer_starts_is_not_trained(create):

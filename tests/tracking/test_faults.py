@@ -23,7 +23,7 @@ from core.operations import STOP_TIMEOUT_S, requeue
 from core.run.directory import RunDirectory
 from core.run.events import EventWriter, parse, read_lines
 from core.scheduler.executors import ROOT, run_in_process, run_in_thread
-from core.scheduler.trainer_process import _reason
+from core.scheduler.trainer_process import main
 from core.tracking import queries
 from core.tracking.sync import read_index
 
@@ -37,8 +37,8 @@ from core.scheduler.trainer_process import main
 from core.training.trainer import Trainer
 
 WHAT = {"disk": resource.RLIMIT_FSIZE, "memory": resource.RLIMIT_AS}
-PLACES = {"whole": ("publish_weights", 5), "events": ("_record", 3), "last-event": ("_record", 3),
-          "checkpoint": ("_save", 4), "weights": ("publish_weights", 5), "memory": ("step", 0)}
+PLACES = {"whole": ("publish_weights", 5), "events": ("record_step", 3), "last-event": ("record_step", 3),
+          "checkpoint": ("save_checkpoint", 4), "weights": ("publish_weights", 5), "memory": ("step", 0)}
 
 def limit(what, size):
     resource.setrlimit(WHAT[what], (size, resource.RLIM_INFINITY))
@@ -147,8 +147,13 @@ def test_out_of_memory_fails_the_run_with_a_remedy(faulted_runs):
 @pytest.mark.parametrize(
     "error", [OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), MemoryError()], ids=repr
 )
-def test_system_out_of_memory_errors_are_recognized(faulted_runs, error):
-    assert _reason(error, RunDirectory(faulted_runs[0] / "whole")).startswith("out of memory; ")
+def test_system_out_of_memory_errors_are_recognized(tmp_path, error):
+    def train(config, active):
+        raise error
+
+    run = RunDirectory.create(tmp_path, RunConfig())
+    main(run, train=train)
+    assert run.statuses()[-1]["reason"].startswith("out of memory; ")
 
 
 def test_run_that_could_not_write_its_final_status_is_settled_as_interrupted(faulted_runs):

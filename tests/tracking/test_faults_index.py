@@ -1,5 +1,5 @@
 """Disasters of the index and of single runs: no room, noise, deletion, edits by hand. The directories are the truth:
-everything is there again, whoever is meant is told, no other run is touched, and the laboratory lives on."""
+everything is there again, whoever is meant is told, no other run is touched, and the Lab keeps working."""
 
 import contextlib
 import json
@@ -90,7 +90,7 @@ def idle(monkeypatch):
 
 @contextlib.contextmanager
 def open_lab(runs_dir):
-    """A laboratory that is closed again whatever happens."""
+    """A Lab that is always closed."""
     lab = Lab(runs_dir, "idle")
     try:
         yield lab

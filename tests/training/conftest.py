@@ -1,5 +1,5 @@
-"""Shared fixtures; `settings` differs from the one in `tests.run_fixtures`."""
+"""Shared fixtures."""
 
-from tests.training_fixtures import base, data, new_run, run_in, settings
+from tests.training_fixtures import base, data, new_config, new_run, run_in
 
-__all__ = ["base", "data", "new_run", "run_in", "settings"]
+__all__ = ["base", "data", "new_config", "new_run", "run_in"]

@@ -66,9 +66,9 @@ def trained_peer(
 
 
 def test_ten_steps_equal_transformers(
-    base: Path, data: Path, settings: Callable[..., RunConfig], new_run: Callable[..., Any]
+    base: Path, data: Path, new_config: Callable[..., RunConfig], new_run: Callable[..., Any]
 ) -> None:
-    config = settings(batch_size=4, epochs=2, lr=3e-3, min_lr=3e-4, weight_decay=0.1)
+    config = new_config(batch_size=4, epochs=2, lr=3e-3, min_lr=3e-4, weight_decay=0.1)
     run = new_run()
     trainer = Trainer(config, run)
     assert trainer.fit() == "finished"
@@ -110,9 +110,9 @@ def close() -> dict[str, float]:
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_same_settings_are_bit_identical(
-    settings: Callable[..., RunConfig], new_run: Callable[..., Any], method: str
+    new_config: Callable[..., RunConfig], new_run: Callable[..., Any], method: str
 ) -> None:
-    config = settings(method=method, batch_size=4, lr=3e-3, dropout=0.1, grad_accumulation=2)
+    config = new_config(method=method, batch_size=4, lr=3e-3, dropout=0.1, grad_accumulation=2)
     curves = []
     for _ in range(2):
         run = new_run()

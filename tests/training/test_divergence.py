@@ -6,14 +6,14 @@ import torch
 from core.errors import TrainingError
 from core.nn import pretrained
 from core.training.trainer import Trainer
-from tests.training.test_trainer import NewRun, Settings
+from tests.training.test_trainer import NewConfig, NewRun
 
 
 def test_divergence_warning_records_step_batch_and_tensors(
-    settings: Settings, new_run: NewRun
+    new_config: NewConfig, new_run: NewRun
 ) -> None:
     run = new_run()
-    trainer = Trainer(settings(mask_prompt=True), run)
+    trainer = Trainer(new_config(mask_prompt=True), run)
     trainer.model.ln_f.weight.register_hook(lambda gradient: gradient * float("nan"))
     with pytest.raises(TrainingError):
         trainer.fit()
@@ -25,9 +25,9 @@ def test_divergence_warning_records_step_batch_and_tensors(
     assert str(warning["batch"][0]) in warning["message"]
 
 
-def test_non_finite_step_is_skipped_if_enabled(settings: Settings, new_run: NewRun) -> None:
+def test_non_finite_step_is_skipped_if_enabled(new_config: NewConfig, new_run: NewRun) -> None:
     run = new_run()
-    trainer = Trainer(settings(mask_prompt=True, nonfinite="skip"), run)
+    trainer = Trainer(new_config(mask_prompt=True, nonfinite="skip"), run)
     calls: list[int] = []
 
     def infinite_once(gradient: torch.Tensor) -> torch.Tensor:
@@ -43,9 +43,11 @@ def test_non_finite_step_is_skipped_if_enabled(settings: Settings, new_run: NewR
     assert trainer.progress.skipped == 0
 
 
-def test_ten_consecutive_non_finite_steps_end_the_run(settings: Settings, new_run: NewRun) -> None:
+def test_ten_consecutive_non_finite_steps_end_the_run(
+    new_config: NewConfig, new_run: NewRun
+) -> None:
     run = new_run()
-    trainer = Trainer(settings(mask_prompt=True, nonfinite="skip", epochs=9), run)
+    trainer = Trainer(new_config(mask_prompt=True, nonfinite="skip", epochs=9), run)
     hash_before = pretrained.fingerprint(trainer.model)
     trainer.model.ln_f.weight.register_hook(lambda gradient: gradient * float("nan"))
     with pytest.raises(TrainingError, match="10 steps in a row up to step 10"):

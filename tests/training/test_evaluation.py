@@ -22,9 +22,9 @@ from core.training.evaluation import Answer, answer_all, mean_loss
 @pytest.mark.parametrize("mask_prompt", [False, True])
 @torch.no_grad()
 def test_mean_loss_equals_the_cross_entropy_of_all_targets(
-    settings: Callable[..., RunConfig], mask_prompt: bool
+    new_config: Callable[..., RunConfig], mask_prompt: bool
 ) -> None:
-    config = settings()
+    config = new_config()
     model = pretrained.load(config.base_model).eval()
     examples = encode_all(dataset.load(config.dataset)[:9], 96, mask_prompt)
     token_losses = []

@@ -20,7 +20,7 @@ from core.training import checkpoints
 from core.training.evaluation import answer_all
 from core.training.trainer import Trainer, build_model, load_trained
 
-Settings = Callable[..., RunConfig]
+NewConfig = Callable[..., RunConfig]
 NewRun = Callable[..., Any]
 LORA = {"method": "lora", "lora_rank": 4, "lora_alpha": 8}
 
@@ -37,9 +37,9 @@ LORA = {"method": "lora", "lora_rank": 4, "lora_alpha": 8}
     ids=["full", "full tied", "lora", "lora tied", "lora some"],
 )
 def test_published_weights_equal_the_trained_model(
-    settings: Settings, new_run: NewRun, method: dict[str, Any]
+    new_config: NewConfig, new_run: NewRun, method: dict[str, Any]
 ) -> None:
-    config, run = settings(**method, mask_prompt=True), new_run()
+    config, run = new_config(**method, mask_prompt=True), new_run()
     trainer = Trainer(config, run)
     trainer.fit()
     trainer.publish_weights()
@@ -67,10 +67,10 @@ def greedy_answers(model: GPT2, examples: list[Example]) -> list[str]:
 @pytest.mark.parametrize("method", [LORA, {**LORA, "tie_weights": True}], ids=["lora", "lora tied"])
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 def test_stored_answers_match_the_loaded_and_the_unmerged_model(
-    settings: Settings, new_run: NewRun, method: dict[str, Any], precision: str
+    new_config: NewConfig, new_run: NewRun, method: dict[str, Any], precision: str
 ) -> None:
     config, run = (
-        settings(
+        new_config(
             **method, precision=precision, train_fraction=0.1, test_fraction=0.8, max_new_tokens=12
         ),
         new_run(),
@@ -100,9 +100,9 @@ def test_stored_answers_match_the_loaded_and_the_unmerged_model(
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 def test_a_checkpoint_loads_as_the_published_weights_do(
-    settings: Settings, new_run: NewRun, precision: str
+    new_config: NewConfig, new_run: NewRun, precision: str
 ) -> None:
-    config, run = settings(**LORA, precision=precision), new_run(stop_at=2)
+    config, run = new_config(**LORA, precision=precision), new_run(stop_at=2)
     trainer = Trainer(config, run)
     assert trainer.fit() == "stopped"
     from_checkpoint = load_trained(config, run.directory).state_dict()
@@ -112,9 +112,9 @@ def test_a_checkpoint_loads_as_the_published_weights_do(
     assert all(torch.equal(from_checkpoint[name], published[name]) for name in published)
 
 
-def test_initial_adapters_depend_on_the_seed(settings: Settings) -> None:
+def test_initial_adapters_depend_on_the_seed(new_config: NewConfig) -> None:
     def starts(seed: int) -> list[torch.Tensor]:
-        return [layer.lora_A for layer in lora.adapters(build_model(settings(**LORA, seed=seed)))]
+        return [layer.lora_A for layer in lora.adapters(build_model(new_config(**LORA, seed=seed)))]
 
     assert len(starts(1)) == 2 * 6 + 1
     assert all(map(torch.equal, starts(1), starts(1)))
@@ -122,12 +122,12 @@ def test_initial_adapters_depend_on_the_seed(settings: Settings) -> None:
 
 
 def test_adapters_on_a_base_that_has_changed_are_refused(
-    settings: Settings, new_run: NewRun, tmp_path: Path, save_peer: Callable[..., Any]
+    new_config: NewConfig, new_run: NewRun, tmp_path: Path, save_peer: Callable[..., Any]
 ) -> None:
     sizes = {"n_layer": 1, "n_head": 2, "n_embd": 8, "n_positions": 96, "vocab_size": 50257}
     base = tmp_path / "base"
     save_peer(base, **sizes)
-    config, run = settings(**LORA, base_model=str(base)), new_run()
+    config, run = new_config(**LORA, base_model=str(base)), new_run()
     Trainer(config, run).publish_weights()
     load_trained(config, run.directory)
     weights = load_file(base / "model.safetensors")
@@ -136,23 +136,23 @@ def test_adapters_on_a_base_that_has_changed_are_refused(
         load_trained(config, run.directory)
 
 
-def test_weights_of_other_settings_are_refused(settings: Settings, new_run: NewRun) -> None:
+def test_weights_of_other_settings_are_refused(new_config: NewConfig, new_run: NewRun) -> None:
     run = new_run()
-    Trainer(settings(**LORA), run).publish_weights()
+    Trainer(new_config(**LORA), run).publish_weights()
     with pytest.raises(UserError, match="the saved weights are not this model's"):
-        load_trained(settings(**LORA | {"lora_rank": 8}), run.directory)
+        load_trained(new_config(**LORA | {"lora_rank": 8}), run.directory)
     with pytest.raises(UserError, match="the saved weights are not this model's"):
-        load_trained(settings(method="full"), run.directory)
+        load_trained(new_config(method="full"), run.directory)
 
 
-def test_damaged_weights_are_reported(settings: Settings, new_run: NewRun) -> None:
+def test_damaged_weights_are_reported(new_config: NewConfig, new_run: NewRun) -> None:
     run = new_run()
-    Trainer(settings(**LORA), run).publish_weights()
+    Trainer(new_config(**LORA), run).publish_weights()
     (run.directory / "weights" / "adapter.safetensors").write_bytes(b"")
     with pytest.raises(UserError, match=r"adapter\.safetensors is damaged"):
-        load_trained(settings(**LORA), run.directory)
+        load_trained(new_config(**LORA), run.directory)
 
 
-def test_run_without_weights_is_reported(settings: Settings, new_run: NewRun) -> None:
+def test_run_without_weights_is_reported(new_config: NewConfig, new_run: NewRun) -> None:
     with pytest.raises(UserError, match="has no weights yet"):
-        load_trained(settings(**LORA), new_run().directory)
+        load_trained(new_config(**LORA), new_run().directory)

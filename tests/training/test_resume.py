@@ -15,7 +15,7 @@ from core.errors import UserError
 from core.training import resumption
 from core.training.trainer import Trainer, load_trained, train
 
-Settings = Callable[..., RunConfig]
+NewConfig = Callable[..., RunConfig]
 NewRun = Callable[..., Any]
 Uninterrupted = Callable[[str], Any]
 RANDOM: dict[str, Any] = {
@@ -39,14 +39,14 @@ METHODS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def uninterrupted(
-    settings: Settings, run_in: type, tmp_path_factory: pytest.TempPathFactory
+    new_config: NewConfig, run_in: type, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Any]:
     """A function that gives the run of a method that was never interrupted; made once."""
 
     @functools.cache
     def make(method: str) -> Any:
         run = run_in(tmp_path_factory.mktemp("whole"))
-        assert train(settings(**RANDOM, **METHODS[method]), run) == "finished"
+        assert train(new_config(**RANDOM, **METHODS[method]), run) == "finished"
         assert len(run.events_of("step")) == STEPS
         return run
 
@@ -80,9 +80,9 @@ def assert_same_from(step: int, resumed: Any, uninterrupted: Any) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_resume_after_a_stop_is_bit_identical(
-    settings: Settings, new_run: NewRun, uninterrupted: Uninterrupted, method: str
+    new_config: NewConfig, new_run: NewRun, uninterrupted: Uninterrupted, method: str
 ) -> None:
-    config = settings(**RANDOM, **METHODS[method])
+    config = new_config(**RANDOM, **METHODS[method])
     stopped = new_run("stopped", stop_at=5)
     assert train(config, stopped) == "stopped"
     assert len(stopped.events_of("step")) == 5
@@ -98,9 +98,9 @@ def test_resume_after_a_stop_is_bit_identical(
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_resume_after_a_kill_is_bit_identical(
-    settings: Settings, new_run: NewRun, uninterrupted: Uninterrupted, method: str
+    new_config: NewConfig, new_run: NewRun, uninterrupted: Uninterrupted, method: str
 ) -> None:
-    config = settings(**RANDOM, **METHODS[method])
+    config = new_config(**RANDOM, **METHODS[method])
     killed = new_run("killed", die_at=8)
     with pytest.raises(KeyboardInterrupt):
         train(config, killed)
@@ -117,9 +117,9 @@ def test_resume_after_a_kill_is_bit_identical(
 
 
 def test_repeated_resume_is_bit_identical(
-    settings: Settings, new_run: NewRun, uninterrupted: Uninterrupted
+    new_config: NewConfig, new_run: NewRun, uninterrupted: Uninterrupted
 ) -> None:
-    config = settings(**RANDOM, **METHODS["lora"])
+    config = new_config(**RANDOM, **METHODS["lora"])
     losses = []
     for _ in range(STEPS - 1):
         piece = new_run("pieces", resumed=bool(losses), stop_at=1)
@@ -154,12 +154,12 @@ def forget_manifest(checkpoint: Path) -> None:
     "damage", [damage_file, damage_manifest, damage_random_state, forget_manifest]
 )
 def test_damaged_checkpoint_falls_back_to_the_previous_one(
-    settings: Settings,
+    new_config: NewConfig,
     new_run: NewRun,
     uninterrupted: Uninterrupted,
     damage: Callable[[Path], None],
 ) -> None:
-    config = settings(**RANDOM, **METHODS["lora"])
+    config = new_config(**RANDOM, **METHODS["lora"])
     stopped = new_run("stopped", stop_at=7)
     train(config, stopped)
     assert checkpoint_names(stopped) == ["step-00000006", "step-00000007"]
@@ -176,9 +176,9 @@ def test_damaged_checkpoint_falls_back_to_the_previous_one(
 
 
 def test_no_intact_checkpoint_restarts_from_the_first_step(
-    settings: Settings, new_run: NewRun, uninterrupted: Uninterrupted
+    new_config: NewConfig, new_run: NewRun, uninterrupted: Uninterrupted
 ) -> None:
-    config = settings(**RANDOM, **METHODS["full"])
+    config = new_config(**RANDOM, **METHODS["full"])
     stopped = new_run("stopped", stop_at=7)
     train(config, stopped)
     for checkpoint in (stopped.directory / "checkpoint").iterdir():
@@ -194,10 +194,10 @@ def test_no_intact_checkpoint_restarts_from_the_first_step(
 
 
 def test_restarted_run_replaces_damaged_later_checkpoints(
-    settings: Settings, new_run: NewRun, uninterrupted: Uninterrupted
+    new_config: NewConfig, new_run: NewRun, uninterrupted: Uninterrupted
 ) -> None:
     """The damaged checkpoints are further on; they give way to the sound ones of less far."""
-    config = settings(**RANDOM, **METHODS["full"])
+    config = new_config(**RANDOM, **METHODS["full"])
     train(config, new_run("anew", stop_at=7))
     checkpoints = new_run("anew").directory / "checkpoint"
     for checkpoint in checkpoints.iterdir():
@@ -210,8 +210,8 @@ def test_restarted_run_replaces_damaged_later_checkpoints(
     assert weights(resumed) == weights(uninterrupted("full"))
 
 
-def test_changed_data_is_reported(settings: Settings, new_run: NewRun, tmp_path: Path) -> None:
-    config = settings(**RANDOM, **METHODS["full"])
+def test_changed_data_is_reported(new_config: NewConfig, new_run: NewRun, tmp_path: Path) -> None:
+    config = new_config(**RANDOM, **METHODS["full"])
     data = tmp_path / "data.json"
     data.write_bytes(Path(config.dataset).read_bytes())
     config = config.changed(dataset=str(data))
@@ -225,9 +225,9 @@ def test_changed_data_is_reported(settings: Settings, new_run: NewRun, tmp_path:
 
 
 def test_run_killed_before_its_first_checkpoint_restarts(
-    settings: Settings, new_run: NewRun
+    new_config: NewConfig, new_run: NewRun
 ) -> None:
-    config = settings(**RANDOM, **METHODS["full"])
+    config = new_config(**RANDOM, **METHODS["full"])
     with pytest.raises(KeyboardInterrupt):
         train(config, new_run("killed", die_at=1))
     resumed = new_run("killed", resumed=True)
@@ -236,8 +236,8 @@ def test_run_killed_before_its_first_checkpoint_restarts(
     assert len(resumed.events_of("step")) == STEPS
 
 
-def test_incomplete_checkpoint_is_ignored(settings: Settings, new_run: NewRun) -> None:
-    config = settings(**RANDOM, **METHODS["lora"])
+def test_incomplete_checkpoint_is_ignored(new_config: NewConfig, new_run: NewRun) -> None:
+    config = new_config(**RANDOM, **METHODS["lora"])
     stopped = new_run("stopped", stop_at=4)
     train(config, stopped)
     folder = stopped.directory / "checkpoint"
@@ -249,9 +249,9 @@ def test_incomplete_checkpoint_is_ignored(settings: Settings, new_run: NewRun) -
 
 
 @pytest.mark.parametrize("stop_at", [0, 1, 11])
-def test_stop_ends_within_two_steps(settings: Settings, new_run: NewRun, stop_at: int) -> None:
+def test_stop_ends_within_two_steps(new_config: NewConfig, new_run: NewRun, stop_at: int) -> None:
     run = new_run(stop_at=stop_at)
-    assert train(settings(**RANDOM, **METHODS["lora"]), run) == "stopped"
+    assert train(new_config(**RANDOM, **METHODS["lora"]), run) == "stopped"
     assert stop_at <= len(run.events_of("step")) <= stop_at + 2
     newest = checkpoint_names(run)[-1]
     assert newest == f"step-{len(run.events_of('step')):08d}"
@@ -259,8 +259,8 @@ def test_stop_ends_within_two_steps(settings: Settings, new_run: NewRun, stop_at
     assert manifest["progress"]["step"] == manifest["step"] == len(run.events_of("step"))
 
 
-def test_a_stop_while_answering_keeps_the_weights(settings: Settings, new_run: NewRun) -> None:
-    config = settings(**RANDOM, **METHODS["lora"])
+def test_a_stop_while_answering_keeps_the_weights(new_config: NewConfig, new_run: NewRun) -> None:
+    config = new_config(**RANDOM, **METHODS["lora"])
     run = new_run(stop_at=STEPS)
     assert train(config, run) == "stopped"
     assert len(run.events_of("step")) == STEPS
@@ -272,8 +272,8 @@ def test_a_stop_while_answering_keeps_the_weights(settings: Settings, new_run: N
     assert sorted(e["item"] for e in resumed.events_of("generation")) == [20, 21]
 
 
-def test_weights_can_be_loaded_before_the_end(settings: Settings, new_run: NewRun) -> None:
-    config = settings(**RANDOM, **METHODS["lora"])
+def test_weights_can_be_loaded_before_the_end(new_config: NewConfig, new_run: NewRun) -> None:
+    config = new_config(**RANDOM, **METHODS["lora"])
     run = new_run(stop_at=5)
     trainer = Trainer(config, run)
     assert trainer.fit() == "stopped"
@@ -307,9 +307,9 @@ CHANGED: list[tuple[str, dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("method", "changes", "named"), CHANGED, ids=lambda value: str(value))
 def test_resume_with_changed_settings_fails_and_keeps_the_checkpoint(
-    settings: Settings, new_run: NewRun, method: str, changes: dict[str, Any], named: str
+    new_config: NewConfig, new_run: NewRun, method: str, changes: dict[str, Any], named: str
 ) -> None:
-    config = settings(**RANDOM, **METHODS[method])
+    config = new_config(**RANDOM, **METHODS[method])
     stopped = new_run("stopped", stop_at=5)
     train(config, stopped)
     before = checkpoint_names(stopped)
@@ -326,9 +326,9 @@ def test_resume_with_changed_settings_fails_and_keeps_the_checkpoint(
 
 
 def test_resume_with_restored_settings_is_bit_identical(
-    settings: Settings, new_run: NewRun, uninterrupted: Uninterrupted
+    new_config: NewConfig, new_run: NewRun, uninterrupted: Uninterrupted
 ) -> None:
-    config = settings(**RANDOM, **METHODS["lora"])
+    config = new_config(**RANDOM, **METHODS["lora"])
     train(config, new_run("stopped", stop_at=5))
     with pytest.raises(UserError):
         train(config.changed(batch_size=2), new_run("stopped", resumed=True))
@@ -338,9 +338,9 @@ def test_resume_with_restored_settings_is_bit_identical(
 
 
 def test_resume_allows_changes_of_settings_that_do_not_affect_training(
-    settings: Settings, new_run: NewRun, uninterrupted: Uninterrupted
+    new_config: NewConfig, new_run: NewRun, uninterrupted: Uninterrupted
 ) -> None:
-    config = settings(**RANDOM, **METHODS["full"])
+    config = new_config(**RANDOM, **METHODS["full"])
     train(config, new_run("stopped", stop_at=5))
     free = config.changed(
         name="other", notes="a note", tags="x", eval_every=2, checkpoint_every=3, sample_every=4,
@@ -376,9 +376,9 @@ UNCHECKED = "changes to config.json before this resume could not be checked"
 
 
 def test_checkpoints_without_recorded_settings_resume(
-    settings: Settings, new_run: NewRun, uninterrupted: Uninterrupted
+    new_config: NewConfig, new_run: NewRun, uninterrupted: Uninterrupted
 ) -> None:
-    config = settings(**RANDOM, **METHODS["full"])
+    config = new_config(**RANDOM, **METHODS["full"])
     stopped = new_run("stopped", stop_at=5)
     train(config, stopped)
     rewrite_manifests(stopped, forget_settings)
@@ -404,9 +404,9 @@ def test_checkpoints_without_recorded_settings_resume(
     ],
 )
 def test_resume_compares_counts_with_the_last_plan_of_an_older_version(
-    settings: Settings, new_run: NewRun, changes: dict[str, Any], named: str
+    new_config: NewConfig, new_run: NewRun, changes: dict[str, Any], named: str
 ) -> None:
-    config = settings(**RANDOM, **METHODS["full"])
+    config = new_config(**RANDOM, **METHODS["full"])
     stopped = new_run("stopped", stop_at=2)
     train(config, stopped)
     rewrite_manifests(stopped, forget_settings)
@@ -420,9 +420,9 @@ def test_resume_compares_counts_with_the_last_plan_of_an_older_version(
 
 
 def test_setting_missing_from_the_checkpoint_counts_as_its_default(
-    settings: Settings, new_run: NewRun
+    new_config: NewConfig, new_run: NewRun
 ) -> None:
-    config = settings(**RANDOM, **METHODS["full"])
+    config = new_config(**RANDOM, **METHODS["full"])
     stopped = new_run("stopped", stop_at=2)
     train(config, stopped)
     rewrite_manifests(stopped, lambda facts: facts["settings"].pop("weight_decay"))
@@ -432,9 +432,9 @@ def test_setting_missing_from_the_checkpoint_counts_as_its_default(
 
 
 def test_resume_allows_a_moved_data_set_but_not_a_different_one(
-    settings: Settings, new_run: NewRun, tmp_path: Path, uninterrupted: Uninterrupted
+    new_config: NewConfig, new_run: NewRun, tmp_path: Path, uninterrupted: Uninterrupted
 ) -> None:
-    config = settings(**RANDOM, **METHODS["full"])
+    config = new_config(**RANDOM, **METHODS["full"])
     train(config, new_run("moved", stop_at=5))
     moved, other = tmp_path / "moved.json", tmp_path / "other.json"
     moved.write_bytes(Path(config.dataset).read_bytes())
@@ -448,9 +448,9 @@ def test_resume_allows_a_moved_data_set_but_not_a_different_one(
 
 
 def test_resume_fails_if_the_data_set_grew(
-    settings: Settings, new_run: NewRun, tmp_path: Path
+    new_config: NewConfig, new_run: NewRun, tmp_path: Path
 ) -> None:
-    config = settings(**RANDOM, **METHODS["full"])
+    config = new_config(**RANDOM, **METHODS["full"])
     data = tmp_path / "data.json"
     data.write_bytes(Path(config.dataset).read_bytes())
     config = config.changed(dataset=str(data))
@@ -462,15 +462,15 @@ def test_resume_fails_if_the_data_set_grew(
 
 
 def test_runs_started_by_older_versions_keep_their_constant_rate(
-    settings: Settings, new_run: NewRun
+    new_config: NewConfig, new_run: NewRun
 ) -> None:
     constant = RANDOM | {"min_lr": None} | METHODS["full"]
     whole_run = new_run("whole")
-    train(settings(**constant | {"warmup_fraction": 0.0}), whole_run)
+    train(new_config(**constant | {"warmup_fraction": 0.0}), whole_run)
     old = new_run("old", stop_at=2)
-    train(settings(**constant | {"warmup_fraction": 0.0}), old)
+    train(new_config(**constant | {"warmup_fraction": 0.0}), old)
     rewrite_manifests(old, forget_settings)
-    config = settings(**constant | {"warmup_fraction": 0.9})  # in config.json, but ignored
+    config = new_config(**constant | {"warmup_fraction": 0.9})  # in config.json, but ignored
     first = new_run("old", resumed=True, stop_at=2)
     assert train(config, first) == "stopped"
     unchecked, constant_rate = (event["message"] for event in first.events_of("warning"))

@@ -24,13 +24,13 @@ from core.training import hardware
 from core.training.optimizers import learning_rate
 from core.training.trainer import Trainer, build_model, train
 
-Settings = Callable[..., RunConfig]
+NewConfig = Callable[..., RunConfig]
 NewRun = Callable[..., Any]
 LORA = {"method": "lora", "lora_rank": 4, "lora_alpha": 8}
 
 
-def test_run_writes_all_events(settings: Settings, new_run: NewRun) -> None:
-    config, run = settings(**LORA, epochs=2, min_lr=1e-3, warmup_fraction=0.2), new_run()
+def test_run_writes_all_events(new_config: NewConfig, new_run: NewRun) -> None:
+    config, run = new_config(**LORA, epochs=2, min_lr=1e-3, warmup_fraction=0.2), new_run()
     assert train(config, run) == "finished"
     examples = dataset.load(config.dataset)
     lengths = [len(e.ids) - 1 for e in encode_all(examples[:20], 96, mask_prompt=False)]
@@ -89,9 +89,9 @@ def losses_of(model: torch.nn.Module, config: RunConfig, first: int, last: int) 
 
 @pytest.mark.parametrize("mask_prompt", [False, True])
 def test_evaluations_are_means_over_targets(
-    settings: Settings, new_run: NewRun, mask_prompt: bool
+    new_config: NewConfig, new_run: NewRun, mask_prompt: bool
 ) -> None:
-    config, run = settings(mask_prompt=mask_prompt, batch_size=1, eval_batches=1), new_run()
+    config, run = new_config(mask_prompt=mask_prompt, batch_size=1, eval_batches=1), new_run()
     trainer = Trainer(config, run)
     trainer.fit()
     first, last = run.events_of("eval")[0], run.events_of("eval")[-1]
@@ -108,11 +108,11 @@ def test_evaluations_are_means_over_targets(
     [({"optimizer": "adamw"}, True), ({"optimizer": "sgd", "lr": 0.3}, False)],
 )
 def test_accumulation_equals_a_larger_batch(
-    settings: Settings, new_run: NewRun, optimizer: dict[str, Any], mask_prompt: bool
+    new_config: NewConfig, new_run: NewRun, optimizer: dict[str, Any], mask_prompt: bool
 ) -> None:
     results = []
     for batch_size, grad_accumulation in ((6, 1), (2, 3)):
-        config = settings(
+        config = new_config(
             **optimizer,
             batch_size=batch_size,
             grad_accumulation=grad_accumulation,
@@ -139,9 +139,9 @@ def test_accumulation_equals_a_larger_batch(
 
 @pytest.mark.parametrize("method", [{"method": "full"}, {**LORA, "lora_dropout": 0.2}])
 def test_same_settings_give_identical_runs(
-    settings: Settings, new_run: NewRun, method: dict[str, Any]
+    new_config: NewConfig, new_run: NewRun, method: dict[str, Any]
 ) -> None:
-    config = settings(**method, dropout=0.1, mask_prompt=True, grad_accumulation=2)
+    config = new_config(**method, dropout=0.1, mask_prompt=True, grad_accumulation=2)
     first, second, other_seed = new_run("a"), new_run("b"), new_run("c")
     train(config, first)
     torch.rand(7)
@@ -163,9 +163,9 @@ def weights(directory: Path) -> dict[str, Any]:
 
 
 def test_answers_and_samples_do_not_change_the_random_state(
-    settings: Settings, new_run: NewRun
+    new_config: NewConfig, new_run: NewRun
 ) -> None:
-    config = settings(dropout=0.2, mask_prompt=True)
+    config = new_config(dropout=0.2, mask_prompt=True)
     with_samples, without_samples = new_run("a"), new_run("b")
     Trainer(config.changed(sample_every=1, eval_every=1), with_samples).fit()
     Trainer(config.changed(sample_prompt="", eval_every=100), without_samples).fit()
@@ -176,9 +176,9 @@ def test_answers_and_samples_do_not_change_the_random_state(
 
 @pytest.mark.parametrize("clip", [None, 0.01, 1e5])
 def test_clipping_bounds_the_step_and_records_the_unclipped_norm(
-    settings: Settings, new_run: NewRun, clip: float | None
+    new_config: NewConfig, new_run: NewRun, clip: float | None
 ) -> None:
-    config = settings(
+    config = new_config(
         optimizer="sgd", lr=0.5, weight_decay=0.0, grad_clip=clip, batch_size=20, mask_prompt=True
     )
     run = new_run()
@@ -196,8 +196,8 @@ def test_clipping_bounds_the_step_and_records_the_unclipped_norm(
     assert moved == pytest.approx(0.5 * bound, rel=1e-3)
 
 
-def test_lora_does_not_change_the_base(settings: Settings, new_run: NewRun) -> None:
-    trainer = Trainer(settings(**LORA, mask_prompt=True), new_run())
+def test_lora_does_not_change_the_base(new_config: NewConfig, new_run: NewRun) -> None:
+    trainer = Trainer(new_config(**LORA, mask_prompt=True), new_run())
     trainer.fit()
     assert pretrained.fingerprint(trainer.model) == trainer.base_hash
 
@@ -213,21 +213,21 @@ def poisoned(base: Path, directory: Path) -> str:
 
 
 def test_a_loss_of_nan_ends_the_run(
-    settings: Settings, new_run: NewRun, base: Path, tmp_path: Path
+    new_config: NewConfig, new_run: NewRun, base: Path, tmp_path: Path
 ) -> None:
     run = new_run()
     with pytest.raises(
         TrainingError, match=r"diverged at step 1 with lr = 0\.01: the loss became nan"
     ):
-        train(settings(base_model=poisoned(base, tmp_path)), run)
+        train(new_config(base_model=poisoned(base, tmp_path)), run)
     assert not run.events_of("step")
     assert not (run.directory / "checkpoint").exists()
     assert not (run.directory / "weights").exists()
 
 
-def test_a_gradient_of_nan_moves_no_weight(settings: Settings, new_run: NewRun) -> None:
+def test_a_gradient_of_nan_moves_no_weight(new_config: NewConfig, new_run: NewRun) -> None:
     run = new_run()
-    trainer = Trainer(settings(mask_prompt=True), run)
+    trainer = Trainer(new_config(mask_prompt=True), run)
     hash_before = pretrained.fingerprint(trainer.model)
     trainer.model.ln_f.weight.register_hook(lambda gradient: gradient * float("nan"))
     with pytest.raises(TrainingError, match=r"diverged at step 1 .* the gradient norm nan"):
@@ -236,24 +236,24 @@ def test_a_gradient_of_nan_moves_no_weight(settings: Settings, new_run: NewRun) 
     assert not run.events_of("step")
 
 
-def test_divergence_ends_the_run(settings: Settings, new_run: NewRun) -> None:
+def test_divergence_ends_the_run(new_config: NewConfig, new_run: NewRun) -> None:
     wild = {"optimizer": "sgd", "lr": 10.0, "grad_clip": None, "weight_decay": 10.0}
     run = new_run()
     with pytest.raises(TrainingError, match=r"diverged at step \d+ with lr = 10: .*(nan|inf)"):
-        train(settings(**wild, mask_prompt=True, epochs=40), run)
+        train(new_config(**wild, mask_prompt=True, epochs=40), run)
     assert run.events_of("step")
     assert all(math.isfinite(loss) for loss in run.losses())
 
 
-def test_truncation_warns_of_lost_examples(settings: Settings, new_run: NewRun) -> None:
-    examples = dataset.load(settings().dataset)
+def test_truncation_warns_of_lost_examples(new_config: NewConfig, new_run: NewRun) -> None:
+    examples = dataset.load(new_config().dataset)
     train_examples = [*examples[:20], *examples[22:]]
     prompts = [
         example.prompt_length for example in encode_all(train_examples, 96, mask_prompt=True)
     ]
     limit = sorted(prompts)[-3]
     lost_count = sum(limit <= length for length in prompts)
-    config, run = settings(max_length=limit, mask_prompt=True), new_run()
+    config, run = new_config(max_length=limit, mask_prompt=True), new_run()
     Trainer(config, run).fit()
     [warning] = run.events_of("warning")
     assert 3 <= lost_count < 20
@@ -261,33 +261,33 @@ def test_truncation_warns_of_lost_examples(settings: Settings, new_run: NewRun) 
     assert len({i for step in run.events_of("step") for i in step["batch"]}) < 20
 
 
-def test_truncating_every_example_is_reported(settings: Settings, new_run: NewRun) -> None:
+def test_truncating_every_example_is_reported(new_config: NewConfig, new_run: NewRun) -> None:
     with pytest.raises(UserError, match=r"max_length = 10: .*should be larger"):
-        Trainer(settings(max_length=10, mask_prompt=True), new_run())
+        Trainer(new_config(max_length=10, mask_prompt=True), new_run())
 
 
 @pytest.mark.parametrize(
     "invalid_setting", [{"base_model": "nowhere"}, {"dataset": "nowhere.json"}]
 )
 def test_unknown_inputs_are_user_errors(
-    settings: Settings, new_run: NewRun, invalid_setting: dict[str, Any]
+    new_config: NewConfig, new_run: NewRun, invalid_setting: dict[str, Any]
 ) -> None:
     [field] = invalid_setting
     with pytest.raises(UserError, match=f"{field} = 'nowhere"):
-        Trainer(settings(**invalid_setting), new_run())
+        Trainer(new_config(**invalid_setting), new_run())
 
 
-def test_grad_checkpointing_gives_an_identical_run(settings: Settings, new_run: NewRun) -> None:
+def test_grad_checkpointing_gives_an_identical_run(new_config: NewConfig, new_run: NewRun) -> None:
     plain, checkpointed = new_run("a"), new_run("b")
-    Trainer(settings(mask_prompt=True, dropout=0.1), plain).fit()
-    Trainer(settings(mask_prompt=True, dropout=0.1, grad_checkpointing=True), checkpointed).fit()
+    Trainer(new_config(mask_prompt=True, dropout=0.1), plain).fit()
+    Trainer(new_config(mask_prompt=True, dropout=0.1, grad_checkpointing=True), checkpointed).fit()
     assert checkpointed.losses() == pytest.approx(plain.losses(), rel=1e-5)
 
 
-def test_bf16_run_is_close_to_fp32(settings: Settings, new_run: NewRun) -> None:
+def test_bf16_run_is_close_to_fp32(new_config: NewConfig, new_run: NewRun) -> None:
     fp32_run, bf16_run = new_run("a"), new_run("b")
-    Trainer(settings(mask_prompt=True, batch_size=10), fp32_run).fit()
-    trainer = Trainer(settings(mask_prompt=True, batch_size=10, precision="bf16"), bf16_run)
+    Trainer(new_config(mask_prompt=True, batch_size=10), fp32_run).fit()
+    trainer = Trainer(new_config(mask_prompt=True, batch_size=10, precision="bf16"), bf16_run)
     trainer.fit()
     assert bf16_run.events_of("plan")[0]["precision"] == "bfloat16"
     assert bf16_run.losses() == pytest.approx(fp32_run.losses(), rel=1e-2)
@@ -296,10 +296,10 @@ def test_bf16_run_is_close_to_fp32(settings: Settings, new_run: NewRun) -> None:
 
 
 def test_training_memory_is_released_before_generation(
-    settings: Settings, new_run: NewRun, monkeypatch: pytest.MonkeyPatch
+    new_config: NewConfig, new_run: NewRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Gradients and moments are let go first, or they would not be among it."""
-    trainer = Trainer(settings(), new_run("a"))
+    trainer = Trainer(new_config(), new_run("a"))
     trainer.fit()
     state_held: list[bool] = []
 
@@ -312,9 +312,9 @@ def test_training_memory_is_released_before_generation(
     assert state_held == [False]
 
 
-def test_truncated_sample_prompt_is_reported(settings: Settings, new_run: NewRun) -> None:
+def test_truncated_sample_prompt_is_reported(new_config: NewConfig, new_run: NewRun) -> None:
     run = new_run("long")
-    Trainer(settings(sample_prompt="red house " * 150, max_new_tokens=4), run).fit()
+    Trainer(new_config(sample_prompt="red house " * 150, max_new_tokens=4), run).fit()
     [warning] = run.events_of("warning")
     assert warning["about"] == "sample"
     assert "only its end is used" in warning["message"]
@@ -323,11 +323,11 @@ def test_truncated_sample_prompt_is_reported(settings: Settings, new_run: NewRun
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch's own
 def test_compile_setting_compiles_the_loss(
-    settings: Settings, new_run: NewRun, monkeypatch: pytest.MonkeyPatch
+    new_config: NewConfig, new_run: NewRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tracing_only = functools.partialmethod(torch.nn.Module.compile, backend="eager")
     monkeypatch.setattr(torch.nn.Module, "compile", tracing_only)  # needs no C++ compiler
-    config = settings(mask_prompt=True, batch_size=10, sample_prompt="")
+    config = new_config(mask_prompt=True, batch_size=10, sample_prompt="")
     plain, compiled = new_run("a"), new_run("b")
     Trainer(config, plain).fit()
     graphs = counters["stats"]["unique_graphs"]
@@ -363,9 +363,9 @@ def empty_some(data: Path, path: Path) -> Path:
 
 
 def test_skipped_records_emit_one_warning_and_leave_no_gap_in_positions(
-    settings: Settings, new_run: NewRun, data: Path, tmp_path: Path
+    new_config: NewConfig, new_run: NewRun, data: Path, tmp_path: Path
 ) -> None:
-    config, run = settings(dataset=str(empty_some(data, tmp_path / "data.json"))), new_run()
+    config, run = new_config(dataset=str(empty_some(data, tmp_path / "data.json"))), new_run()
     assert train(config, run) == "finished"
     [warning] = run.events_of("warning")
     assert (warning["step"], warning["about"]) == (0, "data")
@@ -387,10 +387,10 @@ def test_skipped_records_emit_one_warning_and_leave_no_gap_in_positions(
 
 
 def test_kept_empty_outputs_are_trained_on_and_answered(
-    settings: Settings, new_run: NewRun, data: Path, tmp_path: Path
+    new_config: NewConfig, new_run: NewRun, data: Path, tmp_path: Path
 ) -> None:
     path = empty_some(data, tmp_path / "data.json")
-    config, run = settings(dataset=str(path), empty_outputs="keep", mask_prompt=True), new_run()
+    config, run = new_config(dataset=str(path), empty_outputs="keep", mask_prompt=True), new_run()
     assert train(config, run) == "finished"
     assert not run.events_of("warning")
     assert sorted(
@@ -401,11 +401,11 @@ def test_kept_empty_outputs_are_trained_on_and_answered(
 
 
 def test_padded_vocabulary_is_truncated_with_a_warning(
-    settings: Settings, new_run: NewRun, save_peer: Callable[..., Any], tmp_path: Path
+    new_config: NewConfig, new_run: NewRun, save_peer: Callable[..., Any], tmp_path: Path
 ) -> None:
     sizes = {"n_layer": 1, "n_head": 1, "n_embd": 4, "n_positions": 96, "vocab_size": 50_304}
     save_peer(tmp_path / "padded", **sizes)
-    config, run = settings(base_model=str(tmp_path / "padded"), **LORA), new_run()
+    config, run = new_config(base_model=str(tmp_path / "padded"), **LORA), new_run()
     plan = preflight.check(config)
     said = "the base model has 50,304 vocabulary rows; only the 50,257 rows of GPT-2's vocabulary are used"
     assert (plan.problems, plan.note) == ([], said)

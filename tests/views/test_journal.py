@@ -59,7 +59,7 @@ def test_every_journal_preset_matches_its_run(tmp_path):
 
 
 def test_effective_batch_size_counts_and_not_its_split():
-    settings = journal._settings("run_1")
+    settings = journal.settings("run_1")
     assert journal.repeated({**settings, "batch_size": 1, "grad_accumulation": 2}) == "run_1"
     assert journal.repeated({**settings, "batch_size": 4, "grad_accumulation": 1}) is None
 

@@ -27,8 +27,9 @@ def bound(monkeypatch):
     return bind
 
 
-def visit(runs_dir, page=None):
+def visit(runs_dir, page=None, secrets=None):
     app = AppTest.from_file(str(APP), default_timeout=60)
+    app.secrets = secrets or {}
     if page:
         app.switch_page(f"pages/{page}.py")
     app.run()
@@ -82,7 +83,7 @@ def test_password_applies_on_loopback(runs_dir, monkeypatch):
 
 def test_login_admits_only_listed_users(bound, runs_dir, monkeypatch):
     bound("0.0.0.0")
-    monkeypatch.setattr(access, "_users", lambda: ["me@example.org"])
+    secrets = {"auth": {"users": ["me@example.org"]}}
 
     class User(dict):
         is_logged_in = True
@@ -90,7 +91,7 @@ def test_login_admits_only_listed_users(bound, runs_dir, monkeypatch):
     unknown_user = User()
     unknown_user.is_logged_in = False
     monkeypatch.setattr(st, "user", unknown_user)
-    app = visit(runs_dir)
+    app = visit(runs_dir, secrets=secrets)
     assert app.button[0].label == "Log in"
     assert not app.title
     for user, is_admitted in (
@@ -100,6 +101,6 @@ def test_login_admits_only_listed_users(bound, runs_dir, monkeypatch):
         ({}, False),
     ):
         monkeypatch.setattr(st, "user", User(user))
-        app = visit(runs_dir)
+        app = visit(runs_dir, secrets=secrets)
         assert bool(app.title) == is_admitted, user
         assert bool(app.error) != is_admitted
