@@ -39,14 +39,14 @@ TITLES = {
 def order_form(lab: Lab, judged: JudgedAnswers) -> None:
     """Choose a judge, show what it will cost, and score."""
     with st.container(border=True):
-        order = _choose(lab, judged.runs)
+        order = _choose(lab)
         if not judged.runs:
             st.info("Choose at least one run.")
             return
         with show_errors():
             is_needed = _show_cost(lab, order, judged)
             job = lab.scoring.job
-            is_disabled = (job is not None and job.going) or not is_needed
+            is_disabled = (job is not None and job.is_running) or not is_needed
             if st.button("Score", type="primary", icon=":material/grading:", disabled=is_disabled):
                 lab.start_scoring(order, judged)
                 st.session_state.pop(SHOWN_JUDGE_KEY, None)
@@ -58,7 +58,7 @@ def _follow(lab: Lab) -> None:
     if job is None:
         return
     p = job.progress
-    if not job.going:
+    if not job.is_running:
         runtime.rerun()
     total = max(p.requested, 1)
     done = p.stored + p.done
@@ -79,7 +79,7 @@ def show_progress(lab: Lab) -> None:
     job = lab.scoring.job
     if job is None:
         return
-    if job.going:
+    if job.is_running:
         _follow(lab)
         return
     if job.error:
@@ -93,7 +93,7 @@ def show_progress(lab: Lab) -> None:
         st.warning(escape_markdown(failures))
 
 
-def _choose(lab: Lab, names: tuple[str, ...]) -> Order:
+def _choose(lab: Lab) -> Order:
     kind_label = st.segmented_control(
         "Ask about", list(KIND_LABELS), default=next(iter(KIND_LABELS))
     )
@@ -116,7 +116,7 @@ def _choose(lab: Lab, names: tuple[str, ...]) -> Order:
             help="chrF compares letters in a row, ROUGE-L words in the same order; exact match is all or nothing.",
         )
         base = row.checkbox(BASE_LABEL, True)
-        return Order(names, JudgeSettings(judge, measure), kind, with_base=base)
+        return Order(JudgeSettings(judge, measure), kind, with_base=base)
     model = row.text_input("Model", GEMINI_MODEL if judge == "gemini" else "", width=240)
     # Streamlit only allows clearing an input whose default is None, so the initial 0 comes from the session.
     st.session_state.setdefault("judge_temperature", 0.0)
@@ -189,7 +189,7 @@ def _choose(lab: Lab, names: tuple[str, ...]) -> Order:
         tokens and int(tokens),
     )
     settings = replace(settings, timeout=timeout)
-    return Order(names, settings, kind, int(repeats), base, retry_missing, limits)
+    return Order(settings, kind, int(repeats), base, retry_missing, limits)
 
 
 def pick_judge(lab: Lab, verdicts: pd.DataFrame, pairwise: bool = False) -> str | None:
