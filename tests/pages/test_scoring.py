@@ -131,6 +131,9 @@ def test_new_scores_are_shown_without_waiting_for_the_sync(
     page = open_page("scoring").choose("Score the pretrained base too", False).press("Score")
     wait(lambda: not runtime.lab().scoring.job.is_running)
     assert board(page.run())["scored"].tolist() == [2]
+    with monkeypatch.context() as patch:
+        patch.setattr(laboratory.Lab, "refresh", lambda lab: pytest.fail("synced again"))
+        assert board(page.run())["scored"].tolist() == [2]
 
 
 class CountingCursor:
