@@ -154,13 +154,19 @@ class Lab:
             if self._scoring is None:
                 from core.judging.scoring import Scoring  # imports SciPy
 
-                self._scoring = Scoring(self.runs_dir, self._read)
+                self._scoring = Scoring(self.runs_dir, self._read, self.answerer)
             return self._scoring
 
     def start_scoring(self, order: "Order", judged: "JudgedAnswers") -> None:
         """Score in the background, one scoring at a time; follow it as `scoring.job`. Raises UserError."""
         self.require_queue()
-        self.scoring.start(order, judged)
+        scoring = self.scoring
+        job = scoring.prepare(order, judged)
+        with self._scoring_lock:
+            if scoring.job and scoring.job.is_running:
+                raise UserError("another scoring is going on; wait for it or stop it")
+            scoring.job = job
+            job.start()
 
     def scores_by_run(self) -> dict[str, dict[str, Any]]:
         """Return the score of each run by each judge; see `core.judging.scores.by_run`."""

@@ -71,11 +71,12 @@ def show_stored(lab: Lab) -> None:
 def show_live(lab: Lab) -> None:
     """Send a prompt to runs and their base models."""
     results = lab.runs()
-    names = results.loc[results["step"] > 0, "name"].tolist()
+    has_no_weights = (results["status"] == "finished") & (results["keep_weights"] == "none")
+    names = results.loc[(results["step"] > 0) & ~has_no_weights, "name"].tolist()
     if not names:
-        st.info("No run has weights yet. Launch one: the demo takes about a minute.")
+        st.info("No run has weights. Launch one: the demo takes about a minute.")
         return
-    chosen = _pick("asked_runs", names, names[:2], 4, "have no weights yet")
+    chosen = _pick("asked_runs", names, names[:2], 4, "have no weights")
     with st.form("prompt", border=False):
         instruction = st.text_area("Instruction", "Suggest an alternate word for 'happy'.")
         input_text = st.text_input(
@@ -100,17 +101,17 @@ def show_live(lab: Lab) -> None:
         "top_k": top_k and int(top_k),
         "seed": int(seed),
     }
-    base_hashes = dict(zip(results["name"], results["base_hash"], strict=True))
+    base_hashes = {row["name"]: row["base_hash"] for row in records(results)}
     with show_errors():
         bases = dict.fromkeys(lab.base_of(name) for name in chosen)
-        hashes = {name: str(base_hashes[name]) for name in chosen}
+        hashes = {name: base_hashes[name] for name in chosen}
         _stream(lab, [*bases, *chosen], hashes, instruction, input_text, sampling)
 
 
 def _stream(
     lab: Lab,
     models: list[str],
-    hashes: dict[str, str],
+    hashes: dict[str, str | None],
     instruction: str,
     input_text: str,
     sampling: dict[str, Any],
@@ -118,7 +119,7 @@ def _stream(
     """Stream the answers of all models in parallel, one token of each in turn.
 
     Args:
-        hashes: the hash of the base weights that each run recorded.
+        hashes: the hash of the base weights that each run recorded, if it did. Base models are not in it.
     """
     columns = st.columns(len(models), border=True)
     slots, streams = {}, {}
@@ -128,7 +129,12 @@ def _stream(
             slots[name] = st.empty()
             with show_errors():
                 streams[name] = lab.generate(name, instruction, input_text, **sampling)
-                _show_hash(lab.base_hash(name), hashes.get(name))
+                current = lab.base_hash(name)
+                if name in hashes:
+                    _show_recorded_hash(hashes[name], current)
+                else:
+                    help = "SHA-256 of all weights of the base; runs from it report the same."
+                    st.caption(f"weights {current[:16]}", help=help)
     while streams:
         for name, pieces in list(streams.items()):
             if (piece := next(pieces, None)) is None:
@@ -140,15 +146,14 @@ def _stream(
                     st.caption("the prompt is longer than the context; its beginning was cut off")
 
 
-def _show_hash(current: str, recorded: str | None) -> None:
-    """Show the hash of the base weights. For a run, it is the hash when it started, with a warning if that has changed."""
+def _show_recorded_hash(recorded: str | None, current: str) -> None:
+    """Show the hash of the base weights from when a run started, with a warning if that has changed."""
     if recorded is None:
-        help = "SHA-256 of all weights of the base; runs from it report the same."
-        st.caption(f"weights {current[:16]}", help=help)
-    else:
-        st.caption(f"on base {escape_markdown(recorded[:16])}")
-        if recorded != current:
-            st.warning(f"Its base has other weights by now: {current[:16]}")
+        st.caption("base not recorded")
+        return
+    st.caption(f"on base {escape_markdown(recorded[:16])}")
+    if recorded != current:
+        st.warning(f"Its base has other weights by now: {current[:16]}")
 
 
 def _pick(

@@ -54,7 +54,7 @@ with bar.popover("Columns", icon=":material/view_column:"):
         list(table.columns), default_columns, "journal" if with_journal else "own"
     )
 with show_errors():
-    table = matching(table, words, {results_columns.label(c): c for c in table.columns})
+    table = matching(table, words, results_columns.names_by_title(table.columns))
 visible_names = tuple(table["name"])
 identities = list(zip(visible_names, table["status"] == journal.JOURNAL_STATUS, strict=True))
 table = table[[c for c in table.columns if c in (shown or leading)]]

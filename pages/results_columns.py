@@ -1,16 +1,20 @@
 """The columns of the results table: which exist, which are shown, and how."""
 
+from collections.abc import Iterable
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import streamlit as st
-from streamlit.elements.lib.column_types import ColumnConfig
 
 from core.config import RunConfig
 from core.metrics import RESULTS
 from core.views import report
 from core.views.tables import SCIENTIFIC_FROM
 from pages.ui.text import escape_markdown
+
+if TYPE_CHECKING:  # private to Streamlit, which has no public name for this type
+    from streamlit.elements.lib.column_types import ColumnConfig
 
 LEADING_COLUMNS = ["name", "status", "val_loss", "perplexity", "exact"]
 DEFAULT_COLUMNS = ["base_model", "method", "lora_rank", "batch_size", "epochs", "lr"]
@@ -104,7 +108,13 @@ def label(name: str) -> str:
     return LABELS.get(name) or f"{name[:1].upper()}{name[1:]}"
 
 
-def column(name: str, values: pd.Series) -> ColumnConfig:
+def names_by_title(names: Iterable[str]) -> dict[str, str]:
+    """Return the columns by what users may call them: the title with or without the unit."""
+    titles = {RESULTS[name].title: name for name in names if name in RESULTS}
+    return titles | {label(name): name for name in names}
+
+
+def column(name: str, values: pd.Series) -> "ColumnConfig":
     """Return the title and the number format of a column.
 
     Columns with numbers of SCIENTIFIC_FROM or more use scientific notation, so that the numbers fit their cells.

@@ -4,13 +4,15 @@ import streamlit as st
 
 from core.views import report
 from pages.scoring_order import order_form, show_progress
-from pages.scoring_results import show_judges, show_pairs, show_scores, show_two
+from pages.scoring_results import SHOWN_JUDGE_KEY, show_judges, show_pairs, show_scores, show_two
 from pages.ui import runtime
 from pages.ui.selection import show_cut
 
 DEFAULT_RUNS = 6
 PROPOSED_FROM = "scored_runs_proposed_from"
 """Session key: number of runs from which the default selection was taken, until the user changes it."""
+SYNCED_JOB = "synced_job"
+"""Session key: the last scoring after whose end the index was synced."""
 
 lab = runtime.lab()
 st.title("Scoring")
@@ -36,10 +38,13 @@ names = st.multiselect(
     args=(PROPOSED_FROM, None),
 )
 show_cut(len(names), st.session_state.get(PROPOSED_FROM, 0), "runs tested on the same examples")
-if (job := lab.scoring.job) and not job.going:
+job = lab.scoring.job
+if job and not job.is_running and st.session_state.get(SYNCED_JOB) is not job:
     lab.refresh()  # shows its last verdicts before the next sync
+    st.session_state[SYNCED_JOB] = job
 judged = lab.scoring.answers(names)
-order_form(lab, judged)
+if order_form(lab, judged):
+    st.session_state.pop(SHOWN_JUDGE_KEY, None)
 show_progress(lab)
 views = {"Scores": show_scores, "Compare two": show_two, "Pairs": show_pairs, "Judges": show_judges}
 view = st.segmented_control("Show", list(views), default="Scores", label_visibility="collapsed")

@@ -1,4 +1,4 @@
-"""The order form: the judge, what it judges, and what that costs; the progress of a scoring; the judge in view."""
+"""The order form: the judge, what it judges, and what that costs, and the progress of a scoring."""
 
 from dataclasses import replace
 
@@ -24,10 +24,6 @@ from pages.ui.errors import show_errors
 from pages.ui.text import escape_markdown
 
 KIND_LABELS: dict[str, Kind] = {"Each answer": "score", "Every two runs": "pair"}
-NO_SCORES = "These runs have no scores yet: choose a judge above and press Score."
-NO_PAIRS = "No two runs were compared yet: choose Every two runs above and press Score."
-SHOWN_JUDGE_KEY = "judge_in_view"
-"""Session key: the judge that the user chose to see since the last scoring."""
 BASE_LABEL = "Score the pretrained base too"
 TITLES = {
     "reference": "Reference (no network)",
@@ -36,20 +32,21 @@ TITLES = {
 }
 
 
-def order_form(lab: Lab, judged: JudgedAnswers) -> None:
-    """Choose a judge, show what it will cost, and score."""
+def order_form(lab: Lab, judged: JudgedAnswers) -> bool:
+    """Choose a judge, show what it will cost, and score. Return whether a scoring was started."""
     with st.container(border=True):
-        order = _choose(lab, judged.runs)
+        order = _choose(lab)
         if not judged.runs:
             st.info("Choose at least one run.")
-            return
+            return False
         with show_errors():
             is_needed = _show_cost(lab, order, judged)
             job = lab.scoring.job
-            is_disabled = (job is not None and job.going) or not is_needed
+            is_disabled = (job is not None and job.is_running) or not is_needed
             if st.button("Score", type="primary", icon=":material/grading:", disabled=is_disabled):
                 lab.start_scoring(order, judged)
-                st.session_state.pop(SHOWN_JUDGE_KEY, None)
+                return True
+    return False
 
 
 @st.fragment(run_every=1.0)
@@ -58,7 +55,7 @@ def _follow(lab: Lab) -> None:
     if job is None:
         return
     p = job.progress
-    if not job.going:
+    if not job.is_running:
         runtime.rerun()
     total = max(p.requested, 1)
     done = p.stored + p.done
@@ -79,7 +76,7 @@ def show_progress(lab: Lab) -> None:
     job = lab.scoring.job
     if job is None:
         return
-    if job.going:
+    if job.is_running:
         _follow(lab)
         return
     if job.error:
@@ -93,7 +90,7 @@ def show_progress(lab: Lab) -> None:
         st.warning(escape_markdown(failures))
 
 
-def _choose(lab: Lab, names: tuple[str, ...]) -> Order:
+def _choose(lab: Lab) -> Order:
     kind_label = st.segmented_control(
         "Ask about", list(KIND_LABELS), default=next(iter(KIND_LABELS))
     )
@@ -116,7 +113,7 @@ def _choose(lab: Lab, names: tuple[str, ...]) -> Order:
             help="chrF compares letters in a row, ROUGE-L words in the same order; exact match is all or nothing.",
         )
         base = row.checkbox(BASE_LABEL, True)
-        return Order(names, JudgeSettings(judge, measure), kind, with_base=base)
+        return Order(JudgeSettings(judge, measure), kind, with_base=base)
     model = row.text_input("Model", GEMINI_MODEL if judge == "gemini" else "", width=240)
     # Streamlit only allows clearing an input whose default is None, so the initial 0 comes from the session.
     st.session_state.setdefault("judge_temperature", 0.0)
@@ -189,25 +186,7 @@ def _choose(lab: Lab, names: tuple[str, ...]) -> Order:
         tokens and int(tokens),
     )
     settings = replace(settings, timeout=timeout)
-    return Order(names, settings, kind, int(repeats), base, retry_missing, limits)
-
-
-def pick_judge(lab: Lab, verdicts: pd.DataFrame, pairwise: bool = False) -> str | None:
-    """Return the judge whose verdicts are shown: the user's choice since the last scoring, else the last that scored."""
-    ids = dict(zip(verdicts["id"], verdicts["model"], strict=True))
-    if not ids:
-        st.info(NO_PAIRS if pairwise else NO_SCORES)
-        return None
-    job, widget = lab.scoring.job, f"{SHOWN_JUDGE_KEY}:{pairwise}"
-    candidates = (st.session_state.get(SHOWN_JUDGE_KEY), job and job.id, *ids)
-    st.session_state[widget] = next(id for id in candidates if id in ids)
-    return st.selectbox(
-        "Verdicts of",
-        list(ids),
-        key=widget,
-        on_change=lambda: st.session_state.update({SHOWN_JUDGE_KEY: st.session_state[widget]}),
-        format_func=lambda id: f"{ids[id]} ({id})",
-    )
+    return Order(settings, kind, int(repeats), base, retry_missing, limits)
 
 
 def _stored_key(judge: str) -> str:

@@ -9,7 +9,6 @@ from core.judging.answers import ANSWER_COLUMNS, EXAMPLE_COLUMNS, JudgedAnswers
 from core.lab import Lab
 from core.views import charts
 from core.views.tables import markdown, records
-from pages.scoring_order import pick_judge
 from pages.ui.selection import select_rows, show_cut
 from pages.ui.text import escape_markdown, show_text
 
@@ -54,13 +53,17 @@ ANSWER_COLUMN_TITLES = {
 }  # fmt: skip
 EXAMPLE_TITLES = ["Instruction", "Input", "Reference"]
 SHOWN_DISAGREEMENTS = 10
+NO_SCORES = "These runs have no scores yet: choose a judge above and press Score."
+NO_PAIRS = "No two runs were compared yet: choose Every two runs above and press Score."
+SHOWN_JUDGE_KEY = "judge_in_view"
+"""Session key: the judge that the user chose to see since the last scoring."""
 ORDERS = ("Worst first", "Most disputed", "Missing", "All")
 
 
 def show_scores(lab: Lab, judged: JudgedAnswers) -> None:
     """Show every run's score with its interval, and the answers behind it."""
     verdicts = lab.scoring.verdicts(judged)
-    id = pick_judge(lab, verdicts)
+    id = _pick_judge(lab, verdicts)
     if id is None:
         return
     verdicts = verdicts[verdicts["id"] == id]
@@ -102,7 +105,7 @@ def show_scores(lab: Lab, judged: JudgedAnswers) -> None:
 def show_two(lab: Lab, judged: JudgedAnswers) -> None:
     """Show the difference of two runs on the same test examples, its interval, and what it means."""
     verdicts = lab.scoring.verdicts(judged)
-    id = pick_judge(lab, verdicts)
+    id = _pick_judge(lab, verdicts)
     if id is None:
         return
     verdicts = verdicts[verdicts["id"] == id]
@@ -142,7 +145,7 @@ def show_two(lab: Lab, judged: JudgedAnswers) -> None:
 def show_pairs(lab: Lab, judged: JudgedAnswers) -> None:
     """Show runs against each other: ratings, win rates, and how often the order of showing decided."""
     verdicts = lab.scoring.pair_verdicts(judged)
-    id = pick_judge(lab, verdicts, pairwise=True)
+    id = _pick_judge(lab, verdicts, pairwise=True)
     if id is None:
         return
     verdicts = verdicts[verdicts["id"] == id]
@@ -202,6 +205,24 @@ def show_judges(lab: Lab, judged: JudgedAnswers) -> None:
         names = ["Lowest", "Highest", "Spread", "Verdicts"]
         differing.columns = pd.Index(["Judge", *EXAMPLE_TITLES, "Answer", *names])
         st.dataframe(_scores_first(differing, 5), hide_index=True)
+
+
+def _pick_judge(lab: Lab, verdicts: pd.DataFrame, pairwise: bool = False) -> str | None:
+    """Return the judge whose verdicts are shown: the user's choice since the last scoring, else the last that scored."""
+    ids = dict(zip(verdicts["id"], verdicts["model"], strict=True))
+    if not ids:
+        st.info(NO_PAIRS if pairwise else NO_SCORES)
+        return None
+    job, widget = lab.scoring.job, f"{SHOWN_JUDGE_KEY}:{pairwise}"
+    candidates = (st.session_state.get(SHOWN_JUDGE_KEY), job and job.id, *ids)
+    st.session_state[widget] = next(id for id in candidates if id in ids)
+    return st.selectbox(
+        "Verdicts of",
+        list(ids),
+        key=widget,
+        on_change=lambda: st.session_state.update({SHOWN_JUDGE_KEY: st.session_state[widget]}),
+        format_func=lambda id: f"{ids[id]} ({id})",
+    )
 
 
 def _scores_first(frame: pd.DataFrame, texts: int) -> pd.DataFrame:

@@ -111,7 +111,7 @@ def score(
             tokens_per_minute,
         )
         kind: Kind = "pair" if pairwise else "score"
-        order = Order(names, settings, kind, repeats, base, retry_unscored, limits)
+        order = Order(settings, kind, repeats, base, retry_unscored, limits)
         judged = scoring.answers(names)
         for name in names:
             if not (judged.answers["run"] == name).any():
@@ -168,7 +168,7 @@ def _pair_rows(scoring: "Scoring", job: "Job") -> tuple[list[dict[str, Any]], li
 
 def _judged(scoring: "Scoring", job: "Job") -> "JudgedAnswers":
     """Return the answers that were scored."""
-    judged = scoring.answers(job.order.runs)
+    judged = scoring.answers(job.judged.runs)
     return judged if job.order.with_base else judged.without_bases()
 
 
@@ -183,7 +183,7 @@ def _follow(job: "Job") -> None:
     with Progress(*columns, console=errors) as bar:
         task = bar.add_task("starting", total=None)
         job.start()
-        while job.going:
+        while job.is_running:
             try:
                 job.join(0.1)
             except KeyboardInterrupt:

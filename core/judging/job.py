@@ -31,9 +31,9 @@ class Job:
     """A scoring that can be watched and stopped.
 
     Args:
-        judged: the answers of the runs and their bases.
-        answerer: returns the object that loads base models; called only if a base has to answer. None loads each
-            model once and drops it after its answers.
+        judged: the answers to score, and those of the bases.
+        answerer: returns the object that loads base models; called only if a base has to answer. None holds one
+            model at a time, until the end of the scoring.
 
     Raises:
         UserError: the judge cannot be made.
@@ -52,7 +52,7 @@ class Job:
         self.error: str | None = None
         self.phase = "starting"
         self._runs_dir = runs_dir
-        self._judged = judged if order.with_base else judged.without_bases()
+        self.judged = judged if order.with_base else judged.without_bases()
         self._answerer, self._stop = answerer or self._new_answerer, threading.Event()
         self._thread = threading.Thread(target=self._run, name="scoring", daemon=True)
 
@@ -74,14 +74,14 @@ class Job:
         return str(self.judge.spec["model"])
 
     @property
-    def going(self) -> bool:
-        """Whether it still scores."""
+    def is_running(self) -> bool:
+        """Whether its thread still scores."""
         return self._thread.is_alive()
 
     def work(self) -> None:
         """All of it, in this thread. Raises UserError."""
         with Ledger(self._runs_dir, self.judge.spec) as ledger:
-            answers = self._judged.run_answers
+            answers = self.judged.run_answers
             if self.order.with_base:
                 self.phase = "answering with the pretrained base"
                 answers = pd.concat([answers, *self._base_answers()], ignore_index=True)
@@ -115,7 +115,7 @@ class Job:
     def _base_answers(self) -> list[pd.DataFrame]:
         """Return what each base answers: run and ANSWER_COLUMNS."""
         frames = []
-        for base, examples in self._judged.examples_by_base().items():
+        for base, examples in self.judged.examples_by_base().items():
 
             def load(model: str = base.model) -> "tuple[GPT2, str]":
                 from core.inference import BASE_PREFIX

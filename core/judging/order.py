@@ -64,17 +64,15 @@ class Limits:
 
 @dataclass(frozen=True)
 class Order:
-    """What to score, and how.
+    """How to score answers.
 
     Args:
-        runs: names of runs.
         kind: `score` for one answer at a time, `pair` for every two runs against each other.
         repeats: verdicts on each answer.
         with_base: also score the base models of the runs.
         retry_missing: ask again where a stored verdict has no score.
     """
 
-    runs: tuple[str, ...]
     judge: JudgeSettings = field(default_factory=JudgeSettings)
     kind: Kind = "score"
     repeats: int = 1

@@ -41,7 +41,7 @@ def by_example(verdicts: pd.DataFrame) -> pd.DataFrame:
 
 
 def leaderboard(
-    verdicts: pd.DataFrame, answers: pd.DataFrame, judge: str, partial: bool = True
+    verdicts: pd.DataFrame, answers: pd.DataFrame, judge: str, partial: bool
 ) -> list[dict[str, Any]]:
     """One judge's rows: run, judge, mean, low, high, scored, missing; bases first, then by score.
 

@@ -3,11 +3,10 @@
 The interface of the judging package. Reads the index only through the function it is given.
 """
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
@@ -21,6 +20,9 @@ from core.judging.prices import Estimate, estimate, load_prices, save_prices
 from core.run.directory import RunDirectory
 from core.statistics import agreement, intervals
 from core.tracking import queries
+
+if TYPE_CHECKING:  # imports torch, which only answers of a base need
+    from core.inference import Answerer
 
 
 class Notes(NamedTuple):
@@ -37,16 +39,21 @@ class Scoring:
     Args:
         runs_dir: holds the run directories, the ledgers and the prices.
         read: runs a query of `core.tracking.queries` with these arguments on the index.
+        answerer: returns the models that are already in memory, for answers of the bases; see `job.Job`.
     """
 
     MIN_JUDGED_SHARE = queries.MIN_JUDGED_SHARE
     """Share of a run's answers that a judge must have seen before `leaderboard` gives the run a score."""
 
-    def __init__(self, runs_dir: Path, read: Callable[..., Any]) -> None:
+    def __init__(
+        self,
+        runs_dir: Path,
+        read: Callable[..., Any],
+        answerer: "Callable[[], Answerer] | None" = None,
+    ) -> None:
         self.job: job.Job | None = None
-        """The scoring in progress, or the last one."""
-        self._runs_dir, self._read = runs_dir, read
-        self._start_lock = threading.Lock()
+        """The scoring in progress, or the last one. `Lab.start_scoring` sets it."""
+        self._runs_dir, self._read, self._answerer = runs_dir, read, answerer
 
     def answers(self, runs: Sequence[str]) -> JudgedAnswers:
         """Load the answers of some runs and of their bases."""
@@ -112,16 +119,7 @@ class Scoring:
 
     def prepare(self, order: Order, judged: JudgedAnswers) -> job.Job:
         """Return a scoring that is not started yet. Raises UserError."""
-        return job.Job(self._runs_dir, order, judged)
-
-    def start(self, order: Order, judged: JudgedAnswers) -> None:
-        """Score in the background, one scoring at a time. Raises UserError."""
-        new_job = self.prepare(order, judged)
-        with self._start_lock:
-            if self.job and self.job.going:
-                raise UserError("another scoring is going on; wait for it or stop it")
-            self.job = new_job
-            new_job.start()
+        return job.Job(self._runs_dir, order, judged, self._answerer)
 
     def leaderboard(
         self, judged: JudgedAnswers, verdicts: pd.DataFrame, judge: str, partial: bool = False

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from types import ModuleType
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import NoReturn, cast
 
 import streamlit as st
 from streamlit.runtime.pages_manager import PagesManager
@@ -20,9 +20,6 @@ from core.lab import Lab
 from pages.ui.errors import show_errors
 from pages.ui.queue import show_queue
 from pages.ui.text import escape_markdown
-
-if TYPE_CHECKING:  # these import torch and scipy, which take seconds
-    pass
 
 HOLDER_MODULE = "_gpt2_lab_holder"
 PAGE_NICENESS = 5
@@ -56,9 +53,7 @@ def mark_frame_drawn() -> None:
 def lab() -> Lab:
     """Return the Lab. If it cannot be opened, show why and stop the page."""
     if not hasattr(_drawn, "frame"):
-        # Until `app.py` has called st.navigation once in this process, Streamlit treats `pages/` as the folder of
-        # an old-style multipage app, and a direct link would show a page without its frame.
-        PagesManager.uses_pages_directory = False
+        _ignore_pages_directory()
         st.rerun()
     with show_errors(stop=True):
         return open_lab()
@@ -141,6 +136,15 @@ def _show_read_only(current: Lab) -> None:
         ):
             release()
             st.rerun()
+
+
+def _ignore_pages_directory() -> None:
+    """Keep Streamlit from treating `pages/` as the folder of an old-style multipage app.
+
+    It does so until `app.py` has called `st.navigation` once in this process, so a direct link would show a page
+    without its frame. Streamlit 1.67 has no public option for this.
+    """
+    PagesManager.uses_pages_directory = False
 
 
 def _holder() -> Holder:

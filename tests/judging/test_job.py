@@ -16,6 +16,8 @@ from core.judging.answers import Base, JudgedAnswers, display_names
 from core.judging.job import Job
 from core.judging.ledger import Ledger
 from core.judging.order import JudgeSettings, Limits, Order
+from core.lab import Lab
+from core.nn import pretrained
 from core.nn.generation import Sampling, generate
 from core.nn.gpt2 import GPT2
 from core.operations import open_scoring
@@ -79,12 +81,12 @@ def answers_of(runs_dir: Path, *runs: str) -> JudgedAnswers:
 
 def job(runs_dir: Path, answerer: Answerer, *runs: str, **order: Any) -> Job:
     runs = runs or ("one", "two")
-    return Job(runs_dir, Order(runs, **order), answers_of(runs_dir, *runs), lambda: answerer)
+    return Job(runs_dir, Order(**order), answers_of(runs_dir, *runs), lambda: answerer)
 
 
 def board(runs_dir: Path, job: Job) -> list[dict[str, Any]]:
-    with open_scoring(runs_dir, job.order.runs) as scoring:
-        judged = scoring.answers(job.order.runs)
+    with open_scoring(runs_dir, job.judged.runs) as scoring:
+        judged = scoring.answers(job.judged.runs)
         if not job.order.with_base:
             judged = judged.without_bases()
         verdicts = scoring.verdicts(judged)
@@ -160,6 +162,21 @@ def test_the_base_answers_once_and_is_the_first_row(runs_dir: Path, answerer: Co
     assert board(runs_dir, second_job) == [base, *run_rows]
 
 
+def test_scoring_uses_the_models_that_the_lab_holds(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(name: str) -> GPT2:
+        raise UserError(f"{name} is loaded twice")
+
+    with Lab(runs_dir) as lab:
+        lab.base_hash(f"{BASE_PREFIX}gpt2-nano")
+        monkeypatch.setattr(pretrained, "load", fail)
+        lab.start_scoring(Order(), lab.scoring.answers(["one", "two"]))
+        assert lab.scoring.job
+        lab.scoring.job.join(60)
+        assert (lab.scoring.job.error, lab.scoring.job.phase) == (None, "done")
+
+
 def test_missing_base_answers_are_generated(runs_dir: Path, answerer: Counting) -> None:
     job(runs_dir, answerer, "one").work()
     path = runs_dir / f"{base_name(runs_dir)}.jsonl"
@@ -204,7 +221,7 @@ def test_base_with_changed_weights_is_reported_and_not_cached(
     started = job(tmp_path, answerer)
     started.start()
     started.join(30)
-    assert (started.error, started.phase, started.going) == (expected_message, "failed", False)
+    assert (started.error, started.phase, started.is_running) == (expected_message, "failed", False)
 
 
 def test_base_locked_by_another_process_is_reported(runs_dir: Path, answerer: Counting) -> None:
@@ -228,7 +245,7 @@ def test_internal_error_in_a_thread_is_reported(runs_dir: Path) -> None:
     started = job(runs_dir, Broken(runs_dir))
     started.start()
     started.join(30)
-    assert not started.going
+    assert not started.is_running
     assert (started.error, started.phase) == ("a defect of ours: ZeroDivisionError", "failed")
     with Ledger(runs_dir, started.judge.spec):  # and lets go of the ledger
         pass

@@ -32,7 +32,7 @@ def verdicts(scores_by_run: dict[str, list[list[float | None]]]) -> pd.DataFrame
 
 
 def board(scores_by_run: dict[str, list[list[float | None]]], counts: dict[str, int]) -> Any:
-    return leaderboard(verdicts(scores_by_run), answers(counts), "gemini")
+    return leaderboard(verdicts(scores_by_run), answers(counts), "gemini", partial=True)
 
 
 def test_bases_come_first_then_the_best() -> None:
@@ -76,7 +76,7 @@ def test_repeats_of_an_example_are_averaged_first() -> None:
 
 def test_an_example_answered_twice_counts_once() -> None:
     doubled = pd.concat([answers({"mine": 2})] * 2)
-    [row] = leaderboard(verdicts({"mine": [[80], [None]]}), doubled, "gemini")
+    [row] = leaderboard(verdicts({"mine": [[80], [None]]}), doubled, "gemini", partial=True)
     assert (row["scored"], row["missing"]) == (1, 1)
 
 
@@ -118,7 +118,7 @@ def test_single_judge_configuration_uses_its_short_name() -> None:
 
 def test_no_scores_give_no_runs() -> None:
     assert by_run(of_judges()) == {}
-    assert leaderboard(verdicts({}), answers({}), "gemini") == []
+    assert leaderboard(verdicts({}), answers({}), "gemini", partial=True) == []
 
 
 def test_base_model_has_a_readable_name() -> None:

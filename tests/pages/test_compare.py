@@ -77,7 +77,7 @@ def test_page_without_answers_explains_what_is_missing(open_page, write_run):
 
 
 def test_live_view_without_runs_explains_what_is_missing(open_page):
-    assert open_page("compare").choose("Answers", "Live").says("No run has weights yet")
+    assert open_page("compare").choose("Answers", "Live").says("No run has weights")
 
 
 def test_answers_are_shown_next_to_the_reference(write_answers, open_page):
@@ -251,6 +251,27 @@ def test_error_of_one_model_does_not_affect_others(write_run, train, open_page, 
     assert warning.value.startswith("Its base has other weights by now")
     assert answer_boxes(page)[-1][0] == "tuned"
     assert f"on base {'cd' * 8}" in answer_boxes(page)[-1][2]
+
+
+def test_live_view_omits_runs_without_weights(write_run, open_page):
+    write_run("kept")
+    write_run("dropped", keep_weights="none")
+    write_run("active", "running", planned=9, keep_weights="none")
+    page = open_page("results").tick(0, 1, 2).press("Compare").choose("Answers", "Live")
+    assert sorted(page.widget("asked_runs").options) == ["active", "kept"]
+    assert sorted(page.widget("asked_runs").value) == ["active", "kept"]
+    assert page.says("Not shown: dropped. These runs have no weights.")
+
+
+def test_missing_base_hash_is_shown_without_a_warning(train, open_page):
+    run = train("tuned", method="lora", lora_rank=2)
+    events = run.events_path.read_text()
+    run.events_path.write_text(re.sub(r'"base_hash": *"\w+"', '"base_hash": null', events))
+    page = open_page("compare").choose("Answers", "Live")
+    page.widget("Most tokens").set_value(2)
+    page.press("Answer")
+    assert not page.warning
+    assert "base not recorded" in answer_boxes(page)[-1][2]
 
 
 def test_empty_prompt_is_not_sent(write_run, open_page):

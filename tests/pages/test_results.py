@@ -176,6 +176,12 @@ def test_filter_supports_comparisons_and_reports_invalid_ones(write_run, open_pa
     assert table(page)["name"].tolist() == ["two"]
     page.choose("Filter", "learning rate < 2e-4")
     assert table(page)["name"].tolist() == ["one"]
+    page.choose("Filter", "time > 5")
+    assert not page.error
+    assert table(page).empty
+    for query in ("time > 2", "Time (s) > 2", "peak memory > 200", "peak memory (MB)>200"):
+        page.choose("Filter", query)
+        assert table(page)["name"].tolist() == ["two", "one"], query
     page.choose("Filter", "speed>1e-4")
     assert page.says("there is no column 'speed'")
     assert len(table(page)) == 2

@@ -55,7 +55,7 @@ def score(wait):
 
     def press(page, base=False):
         page.choose("Score the pretrained base too", base).press("Score")
-        wait(lambda: not runtime.lab().scoring.job.going, 60)
+        wait(lambda: not runtime.lab().scoring.job.is_running, 60)
         runtime.lab().refresh()
         return page.run()
 
@@ -129,8 +129,11 @@ def test_new_scores_are_shown_without_waiting_for_the_sync(
     )  # no sync before the page reads the index
     write_answers("one", "red", "blew")
     page = open_page("scoring").choose("Score the pretrained base too", False).press("Score")
-    wait(lambda: not runtime.lab().scoring.job.going)
+    wait(lambda: not runtime.lab().scoring.job.is_running)
     assert board(page.run())["scored"].tolist() == [2]
+    with monkeypatch.context() as patch:
+        patch.setattr(laboratory.Lab, "refresh", lambda lab: pytest.fail("synced again"))
+        assert board(page.run())["scored"].tolist() == [2]
 
 
 class CountingCursor:
@@ -201,7 +204,7 @@ def test_scoring_continues_after_its_tab_closes(write_answers, open_page, gemini
     assert reloaded.widget("Score").disabled
     assert board(reloaded)["scored"].sum() == 3
     answered.set()
-    wait(lambda: not job.going)
+    wait(lambda: not job.is_running)
     runtime.lab().refresh()
     for page in (reloaded.run(), open_page("scoring")):
         assert not [*page.error, *page.get("progress")]
@@ -217,7 +220,7 @@ def test_verdicts_before_a_stop_are_kept(write_answers, open_page, gemini, score
     page.choose("Score the pretrained base too", False).press("Score")
     wait(lambda: runtime.lab().scoring.job.progress.done >= 2)
     page.run().press("Stop scoring")
-    wait(lambda: not runtime.lab().scoring.job.going, 10)
+    wait(lambda: not runtime.lab().scoring.job.is_running, 10)
     runtime.lab().refresh()
     assert page.run().says("Stopped. What gemini-2.5-flash scored is kept")
     done_count = runtime.lab().scoring.job.progress.done

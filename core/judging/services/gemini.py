@@ -78,11 +78,10 @@ class Gemini:
             from google.generativeai.generative_models import GenerativeModel
         # A separate client instead of the library's global one, so that two keys never mix.
         client: Any = GenerativeServiceClient(transport="rest", client_options=options)
-        _prepare(client.transport._session)
+        _prepare(_session(client))
         # Nothing else closes its connections, and a process may create many of these objects.
         weakref.finalize(self, client.transport.close)
-        self._model: Any = GenerativeModel(model)
-        self._model._client = client
+        self._model: Any = _with_client(GenerativeModel(model), client)
 
     def __repr__(self) -> str:
         return f"Gemini(model={self.model!r}, temperature={self.temperature})"
@@ -273,4 +272,20 @@ def _simplify(response: Any, **_: Any) -> None:
         content = candidate.get("content") if isinstance(candidate, dict) else None
         if isinstance(content, dict) and isinstance(parts := content.get("parts"), list):
             content["parts"] = [p for p in parts if not (isinstance(p, dict) and p.get("thought"))]
-    response._content = json.dumps(body).encode()  # requests 2.x has no public setter
+    _replace_content(response, json.dumps(body).encode())
+
+
+def _session(client: Any) -> Any:
+    """Return the client's `requests` session. google-ai-generativelanguage 0.6 has no public access to it."""
+    return client.transport._session
+
+
+def _with_client(model: Any, client: Any) -> Any:
+    """Make a model use a client. google-generativeai 0.8 creates its own from global settings otherwise."""
+    model._client = client
+    return model
+
+
+def _replace_content(response: Any, content: bytes) -> None:
+    """Replace the body of a response. requests 2 has no public setter."""
+    response._content = content
