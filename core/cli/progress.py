@@ -20,4 +20,5 @@ def drive(run: RunDirectory, train: Callable[[RunDirectory], None], console: Con
     except KeyboardInterrupt:
         run.request_stop()
         console.print("stopping after this step ...")
-    thread.join()
+    finally:
+        thread.join()
