@@ -6,7 +6,6 @@ Commands that only read, or that send a signal to one run, do not open a Lab.
 
 import atexit
 import contextlib
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +13,6 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
-import duckdb
 import pandas as pd
 
 from core import allowed_paths, operations
@@ -25,11 +23,12 @@ from core.run.names import next_name
 from core.scheduler import preferences
 from core.scheduler.executors import EXECUTORS
 from core.scheduler.preferences import Preferences
+from core.scheduler.processes import mark_dead_runs
 from core.scheduler.queue import CLOSE_TIMEOUT_S as QUEUE_CLOSE_TIMEOUT_S
 from core.scheduler.queue import Queue, read_order
 from core.tracking import queries
 from core.tracking.index import INDEX_FILE, Index, IndexHeldError, is_held
-from core.tracking.sync import Sync, is_broken, mark_dead_runs, sources
+from core.tracking.synced_index import SyncedIndex
 
 if TYPE_CHECKING:  # these import torch and scipy, which take seconds
     from core.data.inspection import InspectedDataset
@@ -74,14 +73,9 @@ class Lab:
         """The process whose Lab drives the queue, if it is another one."""
         self.read_only: str | None = None
         """Why this Lab cannot change runs, if it cannot."""
-        self.index = self._open_index()
-        self.fault: str | None = None
-        """Why the index is behind the run directories, if it is."""
-        self.synced_at = 0
-        """Monotonic time of the last sync, in nanoseconds; used as a cache key."""
+        self._index = SyncedIndex(self.runs_dir, self._open_index())
         self._closing = threading.Event()
-        self._syncing, self._editing = threading.Lock(), threading.Lock()
-        self._sync: Sync | None = None
+        self._editing = threading.Lock()
         self._answerer: Answerer | None = None
         self._answerer_lock = threading.Lock()
         self._measurements: dict[str, Future[Cost]] = {}
@@ -105,11 +99,6 @@ class Lab:
 
     def __repr__(self) -> str:
         return f"Lab({str(self.runs_dir)!r})"
-
-    @property
-    def index_notice(self) -> str | None:
-        """Why the index is behind the run directories or was rebuilt, if either is the case."""
-        return self.fault or self.index.rebuilt
 
     # Reading
 
@@ -386,41 +375,27 @@ class Lab:
 
     # The index and the threads
 
+    @property
+    def fault(self) -> str | None:
+        """Why the index is behind the run directories, if it is."""
+        return self._index.fault
+
+    @property
+    def index_notice(self) -> str | None:
+        """Why the index is behind the run directories or was rebuilt, if either is the case."""
+        return self._index.notice
+
+    @property
+    def synced_at(self) -> int:
+        """Monotonic time of the last sync, in nanoseconds; used as a cache key."""
+        return self._index.synced_at
+
     def refresh(self) -> None:
-        """Sync the index with the run directories now."""
-        with self._syncing:
-            try:
-                self._sync_now()
-            except duckdb.Error as error:
-                self._rebuild(error)
-            except OSError as error:
-                self.fault = f"The run directories cannot be read: {error}"
-            self.synced_at = time.monotonic_ns()
+        """Sync the index with the run directories now. Raises UserError if this Lab is closed."""
+        self._index.refresh()
 
     def _read(self, query: Callable[..., Result], *args: Any, **options: Any) -> Result:
-        """Run a query. If the index is broken, rebuild it and retry once."""
-        try:
-            return query(self.index.cursor(), *args, **options)
-        except duckdb.Error as error:
-            with self._syncing:
-                self._rebuild(error)
-            return query(self.index.cursor(), *args, **options)
-
-    def _rebuild(self, error: duckdb.Error) -> None:
-        """Rebuild a broken index, at most once per Lab. Further errors set `fault`."""
-        try:
-            if not is_broken(error) or self.index.rebuilt:
-                raise error
-            self.index.rebuild(f"it could not be read ({type(error).__name__})")
-            self._sync = None
-            self._sync_now()
-        except (OSError, UserError, duckdb.Error) as failure:
-            self.fault = f"The index cannot be updated: {failure}"
-
-    def _sync_now(self) -> None:
-        self._sync = self._sync or Sync(self.index.new_cursor())
-        self._sync.run(sources(self.runs_dir))
-        self.fault = self._sync.fault
+        return self._index.read(query, *args, **options)
 
     def close(self, timeout: float = QUEUE_CLOSE_TIMEOUT_S) -> None:
         """Stop the current trainer, whose run becomes `interrupted`, and release the index.
@@ -441,7 +416,7 @@ class Lab:
             job.join(max(0.1, deadline - time.monotonic()))
         self._thread.join()
         self.refresh()
-        self.index.close()
+        self._index.close()
         atexit.unregister(self.close)
 
     def _open_index(self) -> Index:
@@ -464,8 +439,11 @@ class Lab:
         while not self._closing.wait(SYNC_INTERVAL_S):
             self.refresh()
             if self.queue:
-                with contextlib.suppress(OSError, UserError, duckdb.Error):  # retried next time
-                    mark_dead_runs(self.runs_dir, self.index)
+                with contextlib.suppress(OSError, UserError):  # retried next time
+                    self._mark_dead_runs()
+
+    def _mark_dead_runs(self) -> None:
+        mark_dead_runs(self.runs_dir, self._read(queries.runs_with_status, "running"))
 
     def _is_active(self, name: str) -> bool:
         return any(run["status"] not in ENDED_STATUSES for run in self.states([name]))
@@ -477,7 +455,7 @@ class Lab:
         """
         queue, cutoff = self.require_queue(), time.time() - ENQUEUE_GRACE_S
         untouched = [run.name for run in list_runs(self.runs_dir) if run.is_untouched()]
-        for name in [*self._read(_latest, "queued", cutoff), *untouched]:
+        for name in [*self._read(queries.runs_with_status, "queued", cutoff), *untouched]:
             if name not in queue.names():
                 with contextlib.suppress(UserError):  # the disk is full
                     queue.add(name)
@@ -486,10 +464,10 @@ class Lab:
         """Re-queue the runs that the last exit interrupted, if the user has chosen that."""
         if not preferences.load(self.runs_dir).resume_interrupted:
             return
-        mark_dead_runs(self.runs_dir, self.index)
+        self._mark_dead_runs()
         self.refresh()
         queue = self.require_queue()
-        for name in reversed(self._read(_latest, "interrupted")):
+        for name in reversed(self._read(queries.runs_with_status, "interrupted")):
             with contextlib.suppress(UserError):  # deleted in the meantime, or the disk is full
                 self.resume(name)
                 queue.move(name, -len(queue.names()))
@@ -499,11 +477,3 @@ def _refuse_outside_paths(config: RunConfig) -> None:
     """Raise ConfigError if a path of a config is outside the folders that may be read."""
     if outside := allowed_paths.problems(config.model_dump()):
         raise ConfigError(outside)
-
-
-def _latest(db: duckdb.DuckDBPyConnection, status: str, cutoff: float = math.inf) -> list[str]:
-    """Return the runs that got this status before a time, in the order in which they were first queued."""
-    query = """
-        select run from status group by run having arg_max(status, seq) = ? and max(time) < ? order by min(time), run
-    """
-    return [name for (name,) in db.execute(query, [status, cutoff]).fetchall()]

@@ -14,9 +14,10 @@ from core import operations
 from core.errors import UserError
 from core.lab import Lab
 from core.run.directory import RunDirectory
+from core.scheduler.processes import mark_dead_runs
 from core.tracking import queries
 from core.tracking.index import IndexHeldError
-from core.tracking.sync import mark_dead_runs, read_index, rebuild_index
+from core.tracking.sync import read_index, rebuild_index
 
 LONG = {"epochs": 1000, "eval_every": 1000}
 HOLD = """
@@ -42,6 +43,7 @@ from pathlib import Path
 from core.config import RunConfig
 from core.run.events import EventWriter
 from core.run.directory import RunDirectory
+from core.scheduler.processes import mark_dead_runs
 run = RunDirectory.create(Path(sys.argv[1]), RunConfig(name="theirs"))
 with run.lock():
     writer = EventWriter(run.events_path)
@@ -209,7 +211,7 @@ def test_queued_run_is_never_settled_as_dead(idle_lab, settings):
     run.append("status", status="running")
     idle_lab.refresh()
     operations.requeue(run)  # the index still says that it runs
-    assert mark_dead_runs(idle_lab.runs_dir, idle_lab.index)
+    assert mark_dead_runs(idle_lab.runs_dir, ["a"])
     assert run.status() == "queued"
 
 
@@ -327,6 +329,27 @@ def test_rebuilt_index_equals_the_previous_one(runs_dir, settings):
     index.close()
     (runs_dir / "lab.duckdb").write_bytes(b"garbage" * 5000)
     assert rebuild_index(runs_dir) == 2
+
+
+def test_closed_lab_leaves_the_index_of_the_next_one_alone(runs_dir, settings):
+    RunDirectory.create(runs_dir, settings(name="a"))
+    first = Lab(runs_dir)
+    first.close()
+    inode = (runs_dir / "lab.duckdb").stat().st_ino
+    with Lab(runs_dir) as second:
+        for use in (first.runs, first.refresh, lambda: first.wait("a")):
+            with pytest.raises(UserError, match="this Lab is closed"):
+                use()
+        assert (runs_dir / "lab.duckdb").stat().st_ino == inode
+        assert second.runs()["name"].tolist() == ["a"]
+        assert second.index_notice is None
+
+
+def test_waiting_for_a_run_that_is_deleted_raises_a_user_error(idle_lab, settings):
+    name = idle_lab.launch(settings(name="a"))
+    threading.Timer(0.5, idle_lab.delete, [name]).start()
+    with pytest.raises(UserError, match="a was deleted"):
+        idle_lab.wait(name, progress=False)
 
 
 def test_missing_runs_directory_is_empty(tmp_path):

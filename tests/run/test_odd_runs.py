@@ -39,12 +39,7 @@ FILES = ["config.json", "events.jsonl", "trainer.lock", "stop"]
 
 
 def status(lab, name):
-    rows = (
-        lab.index.cursor()
-        .execute("select status from status where run = ? order by seq", [name])
-        .fetchall()
-    )
-    return rows[-1][0] if rows else None
+    return next((state["status"] for state in lab.states([name])), None)
 
 
 @pytest.mark.parametrize("make", ODD)

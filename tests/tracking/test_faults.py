@@ -281,8 +281,7 @@ for action in (lab.stop, lab.resume, lab.delete, lambda _: lab.launch(RunConfig(
 while sys.stdin.readline():
     lab.refresh()
     index = read_index(lab.runs_dir)
-    for db in (lab.index.cursor(), index.cursor()):
-        state, = queries.states(db, ["a"])
+    for state, in (lab.states(["a"]), queries.states(index.cursor(), ["a"])):
         print(state["status"], state["step"], flush=True)
     index.close()
 lab.close()
