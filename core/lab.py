@@ -24,8 +24,7 @@ from core.scheduler import preferences
 from core.scheduler.executors import EXECUTORS
 from core.scheduler.preferences import Preferences
 from core.scheduler.processes import mark_dead_runs
-from core.scheduler.queue import CLOSE_TIMEOUT_S as QUEUE_CLOSE_TIMEOUT_S
-from core.scheduler.queue import Queue, read_order
+from core.scheduler.queue import TRAINER_CLOSE_TIMEOUT_S, Queue, read_order
 from core.tracking import queries
 from core.tracking.index import INDEX_FILE, Index, IndexHeldError, is_held
 from core.tracking.synced_index import SyncedIndex
@@ -46,7 +45,7 @@ SYNC_INTERVAL_S = 1.0
 """Pages refresh once a second; syncing more often would not show anything new."""
 ENQUEUE_GRACE_S = 10.0
 """A run created by a command may be `queued` for this long before it appears in the queue."""
-CLOSE_TIMEOUT_S = 2.0
+INDEX_OPEN_TIMEOUT_S = 2.0
 """How long to wait for a command that is reading the index."""
 SCORING_CLOSE_TIMEOUT_S = 5.0
 """How long to wait for replies of a judge when the Lab is closed."""
@@ -65,6 +64,8 @@ class Lab:
         UserError: the folder does not exist and cannot be created, or the executor is unknown.
     """
 
+    KILL_AFTER_S = operations.KILL_AFTER_S
+
     def __init__(self, runs_dir: Path | str, executor: str = "process") -> None:
         if executor not in EXECUTORS:
             raise UserError(f"executor = {executor!r}: it should be {' or '.join(EXECUTORS)}")
@@ -82,9 +83,9 @@ class Lab:
         self._scoring: Scoring | None = None
         self._scoring_lock = threading.Lock()
         self.refresh()
-        self.queue: Queue | None = None
+        self._queue: Queue | None = None
         if self.read_only is None:
-            self.queue = Queue(self.runs_dir, EXECUTORS[executor])
+            self._queue = Queue(self.runs_dir, EXECUTORS[executor])
             self._queue_orphans()
             self._resume_interrupted()
         self._thread = threading.Thread(target=self._sync_loop, name="sync", daemon=True)
@@ -148,7 +149,7 @@ class Lab:
 
     def start_scoring(self, order: "Order", judged: "JudgedAnswers") -> None:
         """Score in the background, one scoring at a time; follow it as `scoring.job`. Raises UserError."""
-        self.require_queue()
+        self._require_queue()
         self.scoring.start(order, judged)
 
     def scores_by_run(self) -> dict[str, dict[str, Any]]:
@@ -185,9 +186,7 @@ class Lab:
         try:
             config = RunConfig.parse(values)
         except ConfigError:
-            problems = allowed_paths.problems(values) or preflight.all_problems(
-                values, self.runs_dir
-            )
+            problems = allowed_paths.problems(values) or operations.problems(values, self.runs_dir)
             return None, preflight.Plan(problems)
         return config, self.plan(config)
 
@@ -200,7 +199,7 @@ class Lab:
 
         if outside := allowed_paths.problems(config.model_dump()):
             return preflight.Plan(outside)
-        plan, measured = preflight.check(config, self.runs_dir), self.measurement(config)
+        plan, measured = operations.check(config, self.runs_dir), self.measurement(config)
         if not plan.problems and measured and measured.done() and not measured.exception():
             memory_mb = measured.result().memory_mb
             plan.problems.extend(preflight.memory_problems(config, memory_mb))
@@ -243,7 +242,7 @@ class Lab:
 
     # Inference
 
-    def answerer(self) -> "Answerer":
+    def _open_answerer(self) -> "Answerer":
         """Return the models that answer prompts. They stay in memory between prompts."""
         from core.inference import Answerer
 
@@ -266,31 +265,31 @@ class Lab:
         from core.nn.generation import Sampling
 
         settings = Sampling(**{"max_new_tokens": 128, **sampling})
-        return self.answerer().answer(model, instruction, input, settings, raw)
+        return self._open_answerer().answer(model, instruction, input, settings, raw)
 
     def base_of(self, run: str) -> str:
         """Return the base model of a run as `base:NAME`. Raises UserError if there is no such run."""
-        return self.answerer().base_of(run)
+        return self._open_answerer().base_of(run)
 
     def base_hash(self, model: str) -> str:
         """Return the SHA-256 of the base weights of a run or base model. Raises UserError; see `generate`."""
-        return self.answerer().fingerprint(model)
+        return self._open_answerer().fingerprint(model)
 
     # Queue
 
-    def require_queue(self) -> Queue:
+    def _require_queue(self) -> Queue:
         """Return the queue. Raises UserError if this Lab is read-only."""
-        if self.queue is None:
+        if self._queue is None:
             raise UserError(f"read only: {self.read_only}")
-        return self.queue
+        return self._queue
 
     def waiting(self) -> list[str]:
         """Return the running and queued runs in order, the running one first."""
-        return read_order(self.runs_dir) if self.queue is None else self.queue.names()
+        return read_order(self.runs_dir) if self._queue is None else self._queue.names()
 
     def move(self, name: str, offset: int) -> None:
         """Move a queued run by this many positions; a negative offset makes it start earlier."""
-        self.require_queue().move(name, offset)
+        self._require_queue().move(name, offset)
 
     def preferences(self) -> Preferences:
         """Return what the user has chosen for this folder."""
@@ -298,7 +297,7 @@ class Lab:
 
     def save_preferences(self, values: Preferences) -> None:
         """Store what the user has chosen for this folder. Raises UserError if this Lab is read-only."""
-        self.require_queue()
+        self._require_queue()
         preferences.save(self.runs_dir, values)
 
     def driver_has_ended(self) -> bool:
@@ -312,7 +311,7 @@ class Lab:
 
         Raises UserError if a path is outside the allowed folders, or this Lab is read-only.
         """
-        queue = self.require_queue()
+        queue = self._require_queue()
         _refuse_outside_paths(config)
         run = RunDirectory.create(self.runs_dir, config)
         queue.add(run.name)
@@ -345,8 +344,8 @@ class Lab:
 
     def stop(self, name: str) -> None:
         """Stop a run; see `operations.stop`. Raises UserError."""
-        queue = self.require_queue()
-        operations.stop(RunDirectory.find(self.runs_dir, name))
+        queue = self._require_queue()
+        operations.stop(self.runs_dir, name)
         queue.remove(name)
 
     def resume(self, name: str, restart: bool = False) -> None:
@@ -355,20 +354,20 @@ class Lab:
         Args:
             restart: train from step 0 with the current settings; see `operations.requeue`.
         """
-        queue = self.require_queue()
-        operations.requeue(RunDirectory.find(self.runs_dir, name), restart)
+        queue = self._require_queue()
+        operations.requeue(self.runs_dir, name, restart)
         queue.add(name)
 
     def delete(self, name: str) -> None:
         """Delete a run with its weights, events and answers. Raises UserError while it is trained."""
-        queue = self.require_queue()
-        RunDirectory.find(self.runs_dir, name).delete()
+        queue = self._require_queue()
+        operations.delete(self.runs_dir, name)
         queue.remove(name)
 
     def edit(self, name: str, **values: Any) -> None:
         """Change the notes or tags of a run; other settings of a run cannot change."""
         assert values.keys() <= {"notes", "tags"}
-        self.require_queue()
+        self._require_queue()
         run = RunDirectory.find(self.runs_dir, name)
         with self._editing:
             run.write_config(run.config().changed(**values))
@@ -397,7 +396,7 @@ class Lab:
     def _read(self, query: Callable[..., Result], *args: Any, **options: Any) -> Result:
         return self._index.read(query, *args, **options)
 
-    def close(self, timeout: float = QUEUE_CLOSE_TIMEOUT_S) -> None:
+    def close(self, timeout: float = TRAINER_CLOSE_TIMEOUT_S) -> None:
         """Stop the current trainer, whose run becomes `interrupted`, and release the index.
 
         Args:
@@ -410,8 +409,8 @@ class Lab:
         job = self._scoring and self._scoring.job
         if job:
             job.stop()
-        if self.queue:
-            self.queue.close(timeout)
+        if self._queue:
+            self._queue.close(timeout)
         if job:
             job.join(max(0.1, deadline - time.monotonic()))
         self._thread.join()
@@ -425,7 +424,7 @@ class Lab:
         Raises UserError if the folder does not exist and cannot be created.
         """
         try:
-            return Index(self.runs_dir / INDEX_FILE, CLOSE_TIMEOUT_S)
+            return Index(self.runs_dir / INDEX_FILE, INDEX_OPEN_TIMEOUT_S)
         except IndexHeldError as error:
             self.driver_pid = error.pid
             self.read_only = f"the dashboard of process {error.pid} drives these runs; do it there, or stop that one first"
@@ -438,7 +437,7 @@ class Lab:
     def _sync_loop(self) -> None:
         while not self._closing.wait(SYNC_INTERVAL_S):
             self.refresh()
-            if self.queue:
+            if self._queue:
                 with contextlib.suppress(OSError, UserError):  # retried next time
                     self._mark_dead_runs()
 
@@ -453,7 +452,7 @@ class Lab:
 
         A run created a moment ago is skipped, because a command may be about to train it.
         """
-        queue, cutoff = self.require_queue(), time.time() - ENQUEUE_GRACE_S
+        queue, cutoff = self._require_queue(), time.time() - ENQUEUE_GRACE_S
         untouched = [run.name for run in list_runs(self.runs_dir) if run.is_untouched()]
         for name in [*self._read(queries.runs_with_status, "queued", cutoff), *untouched]:
             if name not in queue.names():
@@ -466,7 +465,7 @@ class Lab:
             return
         self._mark_dead_runs()
         self.refresh()
-        queue = self.require_queue()
+        queue = self._require_queue()
         for name in reversed(self._read(queries.runs_with_status, "interrupted")):
             with contextlib.suppress(UserError):  # deleted in the meantime, or the disk is full
                 self.resume(name)

@@ -11,10 +11,12 @@ import pytest
 
 from core import lab as laboratory
 from core import operations
+from core.config import RunConfig
 from core.errors import UserError
 from core.lab import Lab
 from core.run.directory import RunDirectory
 from core.scheduler.processes import mark_dead_runs
+from core.scheduler.queue import QUEUE_FILE
 from core.tracking import queries
 from core.tracking.index import IndexHeldError
 from core.tracking.sync import read_index, rebuild_index
@@ -74,11 +76,10 @@ def trainers():
 @pytest.fixture
 def idle_lab(runs_dir):
     """A laboratory whose runs wait behind one that is never done, so that nothing is trained."""
-    blocker = runs_dir / "blocker"
-    blocker.mkdir(parents=True)
-    with RunDirectory(blocker).lock():
+    blocker = RunDirectory.create(runs_dir, RunConfig(name="blocker"))
+    (runs_dir / QUEUE_FILE).write_text('["blocker"]')
+    with blocker.lock():
         opened = Lab(runs_dir)
-        opened.queue.add("blocker")
         yield opened
         opened.close(timeout=0)
 
@@ -101,7 +102,7 @@ def test_a_run_is_launched_followed_stopped_resumed_and_finished(lab, runs_dir, 
     name = lab.launch(settings(name="first", **LONG))
     assert status(lab, name) == "queued"
     next_run = lab.launch(settings(name="second"))
-    assert lab.queue.names() == ["first", "second"]
+    assert lab.waiting() == ["first", "second"]
     wait(lambda: row(lab, name)["step"] >= 3)
     assert (status(lab, name), status(lab, next_run)) == ("running", "queued")
     with pytest.raises(UserError, match="first is being trained; stop it first"):
@@ -110,7 +111,7 @@ def test_a_run_is_launched_followed_stopped_resumed_and_finished(lab, runs_dir, 
         lab.resume(name)
 
     lab.stop(next_run)
-    assert lab.queue.names() == ["first"]
+    assert lab.waiting() == ["first"]
     lab.stop(name)
     wait(lambda: status(lab, name) == "stopped")
     wait(lambda: status(lab, next_run) == "stopped")
@@ -124,7 +125,7 @@ def test_a_run_is_launched_followed_stopped_resumed_and_finished(lab, runs_dir, 
     wait(lambda: status(lab, next_run) == "stopped")
     lab.resume(next_run)  # while that trainer is on its way out
     wait(lambda: status(lab, next_run) == "finished")
-    wait(lambda: not lab.queue.names())
+    wait(lambda: not lab.waiting())
     assert status(lab, name) is None
     assert lab.answers([next_run])["reference"].tolist() == ["down"]
     with pytest.raises(UserError, match="second is finished; there is nothing to resume"):
@@ -169,9 +170,9 @@ def test_a_trainer_outlives_its_dashboard_and_is_not_started_twice(runs_dir, set
     process.send_signal(signal.SIGKILL)
     process.wait()
     lab = Lab(runs_dir)
-    assert lab.queue.names() == ["a"]
+    assert lab.waiting() == ["a"]
     wait(lambda: status(lab, "a") == "finished")
-    wait(lambda: not lab.queue.names())
+    wait(lambda: not lab.waiting())
     lab.close()
     assert [event["status"] for event in run.statuses()] == ["queued", "running", "finished"]
 
@@ -210,7 +211,7 @@ def test_queued_run_is_never_settled_as_dead(idle_lab, settings):
     run = RunDirectory(idle_lab.runs_dir / name)
     run.append("status", status="running")
     idle_lab.refresh()
-    operations.requeue(run)  # the index still says that it runs
+    operations.requeue(idle_lab.runs_dir, name)  # the index still says that it runs
     assert mark_dead_runs(idle_lab.runs_dir, ["a"])
     assert run.status() == "queued"
 
@@ -219,7 +220,7 @@ def test_a_dead_run_is_never_shown_as_running_and_can_be_stopped(runs_dir, setti
     runs = [RunDirectory.create(runs_dir, settings(name=name)) for name in ("a", "b")]
     for run in runs:
         run.append("status", status="running")
-    operations.stop(runs[0])
+    operations.stop(runs_dir, "a")
     index = read_index(runs_dir)
     results = queries.results(index.cursor()).set_index("name")
     assert results["status"].to_dict() == {"a": "stopped", "b": "interrupted"}
@@ -229,11 +230,11 @@ def test_a_dead_run_is_never_shown_as_running_and_can_be_stopped(runs_dir, setti
 def test_stop_removes_a_queued_run_and_resume_requeues_it(idle_lab, settings):
     name = idle_lab.launch(settings(name="a"))
     idle_lab.stop(name)
-    assert idle_lab.queue.names() == ["blocker"]
+    assert idle_lab.waiting() == ["blocker"]
     idle_lab.resume(name)
-    assert idle_lab.queue.names() == ["blocker", "a"]
+    assert idle_lab.waiting() == ["blocker", "a"]
     idle_lab.delete(name)
-    assert idle_lab.queue.names() == ["blocker"]
+    assert idle_lab.waiting() == ["blocker"]
     idle_lab.refresh()
     assert status(idle_lab, name) is None
 
