@@ -6,7 +6,6 @@ Commands that only read, or that send a signal to one run, do not open a Lab.
 
 import atexit
 import contextlib
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +13,6 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
-import duckdb
 import pandas as pd
 
 from core import allowed_paths, operations
@@ -25,11 +23,11 @@ from core.run.names import next_name
 from core.scheduler import preferences
 from core.scheduler.executors import EXECUTORS
 from core.scheduler.preferences import Preferences
-from core.scheduler.queue import CLOSE_TIMEOUT_S as QUEUE_CLOSE_TIMEOUT_S
-from core.scheduler.queue import Queue, read_order
+from core.scheduler.processes import mark_dead_runs
+from core.scheduler.queue import TRAINER_CLOSE_TIMEOUT_S, Queue, read_order
 from core.tracking import queries
 from core.tracking.index import INDEX_FILE, Index, IndexHeldError, is_held
-from core.tracking.sync import Sync, is_broken, mark_dead_runs, sources
+from core.tracking.synced_index import SyncedIndex
 
 if TYPE_CHECKING:  # these import torch and scipy, which take seconds
     from core.data.inspection import InspectedDataset
@@ -47,7 +45,7 @@ SYNC_INTERVAL_S = 1.0
 """Pages refresh once a second; syncing more often would not show anything new."""
 ENQUEUE_GRACE_S = 10.0
 """A run created by a command may be `queued` for this long before it appears in the queue."""
-CLOSE_TIMEOUT_S = 2.0
+INDEX_OPEN_TIMEOUT_S = 2.0
 """How long to wait for a command that is reading the index."""
 SCORING_CLOSE_TIMEOUT_S = 5.0
 """How long to wait for replies of a judge when the Lab is closed."""
@@ -66,6 +64,8 @@ class Lab:
         UserError: the folder does not exist and cannot be created, or the executor is unknown.
     """
 
+    KILL_AFTER_S = operations.KILL_AFTER_S
+
     def __init__(self, runs_dir: Path | str, executor: str = "process") -> None:
         if executor not in EXECUTORS:
             raise UserError(f"executor = {executor!r}: it should be {' or '.join(EXECUTORS)}")
@@ -74,23 +74,18 @@ class Lab:
         """The process whose Lab drives the queue, if it is another one."""
         self.read_only: str | None = None
         """Why this Lab cannot change runs, if it cannot."""
-        self.index = self._open_index()
-        self.fault: str | None = None
-        """Why the index is behind the run directories, if it is."""
-        self.synced_at = 0
-        """Monotonic time of the last sync, in nanoseconds; used as a cache key."""
+        self._index = SyncedIndex(self.runs_dir, self._open_index())
         self._closing = threading.Event()
-        self._syncing, self._editing = threading.Lock(), threading.Lock()
-        self._sync: Sync | None = None
+        self._editing = threading.Lock()
         self._answerer: Answerer | None = None
         self._answerer_lock = threading.Lock()
         self._measurements: dict[str, Future[Cost]] = {}
         self._scoring: Scoring | None = None
         self._scoring_lock = threading.Lock()
         self.refresh()
-        self.queue: Queue | None = None
+        self._queue: Queue | None = None
         if self.read_only is None:
-            self.queue = Queue(self.runs_dir, EXECUTORS[executor])
+            self._queue = Queue(self.runs_dir, EXECUTORS[executor])
             self._queue_orphans()
             self._resume_interrupted()
         self._thread = threading.Thread(target=self._sync_loop, name="sync", daemon=True)
@@ -105,11 +100,6 @@ class Lab:
 
     def __repr__(self) -> str:
         return f"Lab({str(self.runs_dir)!r})"
-
-    @property
-    def index_notice(self) -> str | None:
-        """Why the index is behind the run directories or was rebuilt, if either is the case."""
-        return self.fault or self.index.rebuilt
 
     # Reading
 
@@ -154,12 +144,12 @@ class Lab:
             if self._scoring is None:
                 from core.judging.scoring import Scoring  # imports SciPy
 
-                self._scoring = Scoring(self.runs_dir, self._read, self.answerer)
+                self._scoring = Scoring(self.runs_dir, self._read, self._open_answerer)
             return self._scoring
 
     def start_scoring(self, order: "Order", judged: "JudgedAnswers") -> None:
         """Score in the background, one scoring at a time; follow it as `scoring.job`. Raises UserError."""
-        self.require_queue()
+        self._require_queue()
         scoring = self.scoring
         job = scoring.prepare(order, judged)
         with self._scoring_lock:
@@ -202,9 +192,7 @@ class Lab:
         try:
             config = RunConfig.parse(values)
         except ConfigError:
-            problems = allowed_paths.problems(values) or preflight.all_problems(
-                values, self.runs_dir
-            )
+            problems = allowed_paths.problems(values) or operations.problems(values, self.runs_dir)
             return None, preflight.Plan(problems)
         return config, self.plan(config)
 
@@ -217,7 +205,7 @@ class Lab:
 
         if outside := allowed_paths.problems(config.model_dump()):
             return preflight.Plan(outside)
-        plan, measured = preflight.check(config, self.runs_dir), self.measurement(config)
+        plan, measured = operations.check(config, self.runs_dir), self.measurement(config)
         if not plan.problems and measured and measured.done() and not measured.exception():
             memory_mb = measured.result().memory_mb
             plan.problems.extend(preflight.memory_problems(config, memory_mb))
@@ -260,7 +248,7 @@ class Lab:
 
     # Inference
 
-    def answerer(self) -> "Answerer":
+    def _open_answerer(self) -> "Answerer":
         """Return the models that answer prompts. They stay in memory between prompts."""
         from core.inference import Answerer
 
@@ -283,31 +271,31 @@ class Lab:
         from core.nn.generation import Sampling
 
         settings = Sampling(**{"max_new_tokens": 128, **sampling})
-        return self.answerer().answer(model, instruction, input, settings, raw)
+        return self._open_answerer().answer(model, instruction, input, settings, raw)
 
     def base_of(self, run: str) -> str:
         """Return the base model of a run as `base:NAME`. Raises UserError if there is no such run."""
-        return self.answerer().base_of(run)
+        return self._open_answerer().base_of(run)
 
     def base_hash(self, model: str) -> str:
         """Return the SHA-256 of the base weights of a run or base model. Raises UserError; see `generate`."""
-        return self.answerer().fingerprint(model)
+        return self._open_answerer().fingerprint(model)
 
     # Queue
 
-    def require_queue(self) -> Queue:
+    def _require_queue(self) -> Queue:
         """Return the queue. Raises UserError if this Lab is read-only."""
-        if self.queue is None:
+        if self._queue is None:
             raise UserError(f"read only: {self.read_only}")
-        return self.queue
+        return self._queue
 
     def waiting(self) -> list[str]:
         """Return the running and queued runs in order, the running one first."""
-        return read_order(self.runs_dir) if self.queue is None else self.queue.names()
+        return read_order(self.runs_dir) if self._queue is None else self._queue.names()
 
     def move(self, name: str, offset: int) -> None:
         """Move a queued run by this many positions; a negative offset makes it start earlier."""
-        self.require_queue().move(name, offset)
+        self._require_queue().move(name, offset)
 
     def preferences(self) -> Preferences:
         """Return what the user has chosen for this folder."""
@@ -315,7 +303,7 @@ class Lab:
 
     def save_preferences(self, values: Preferences) -> None:
         """Store what the user has chosen for this folder. Raises UserError if this Lab is read-only."""
-        self.require_queue()
+        self._require_queue()
         preferences.save(self.runs_dir, values)
 
     def driver_has_ended(self) -> bool:
@@ -329,7 +317,7 @@ class Lab:
 
         Raises UserError if a path is outside the allowed folders, or this Lab is read-only.
         """
-        queue = self.require_queue()
+        queue = self._require_queue()
         _refuse_outside_paths(config)
         run = RunDirectory.create(self.runs_dir, config)
         queue.add(run.name)
@@ -362,8 +350,8 @@ class Lab:
 
     def stop(self, name: str) -> None:
         """Stop a run; see `operations.stop`. Raises UserError."""
-        queue = self.require_queue()
-        operations.stop(RunDirectory.find(self.runs_dir, name))
+        queue = self._require_queue()
+        operations.stop(self.runs_dir, name)
         queue.remove(name)
 
     def resume(self, name: str, restart: bool = False) -> None:
@@ -372,63 +360,49 @@ class Lab:
         Args:
             restart: train from step 0 with the current settings; see `operations.requeue`.
         """
-        queue = self.require_queue()
-        operations.requeue(RunDirectory.find(self.runs_dir, name), restart)
+        queue = self._require_queue()
+        operations.requeue(self.runs_dir, name, restart)
         queue.add(name)
 
     def delete(self, name: str) -> None:
         """Delete a run with its weights, events and answers. Raises UserError while it is trained."""
-        queue = self.require_queue()
-        RunDirectory.find(self.runs_dir, name).delete()
+        queue = self._require_queue()
+        operations.delete(self.runs_dir, name)
         queue.remove(name)
 
     def edit(self, name: str, **values: Any) -> None:
         """Change the notes or tags of a run; other settings of a run cannot change."""
         assert values.keys() <= {"notes", "tags"}
-        self.require_queue()
+        self._require_queue()
         run = RunDirectory.find(self.runs_dir, name)
         with self._editing:
             run.write_config(run.config().changed(**values))
 
     # The index and the threads
 
+    @property
+    def fault(self) -> str | None:
+        """Why the index is behind the run directories, if it is."""
+        return self._index.fault
+
+    @property
+    def index_notice(self) -> str | None:
+        """Why the index is behind the run directories or was rebuilt, if either is the case."""
+        return self._index.notice
+
+    @property
+    def synced_at(self) -> int:
+        """Monotonic time of the last sync, in nanoseconds; used as a cache key."""
+        return self._index.synced_at
+
     def refresh(self) -> None:
-        """Sync the index with the run directories now."""
-        with self._syncing:
-            try:
-                self._sync_now()
-            except duckdb.Error as error:
-                self._rebuild(error)
-            except OSError as error:
-                self.fault = f"The run directories cannot be read: {error}"
-            self.synced_at = time.monotonic_ns()
+        """Sync the index with the run directories now. Raises UserError if this Lab is closed."""
+        self._index.refresh()
 
     def _read(self, query: Callable[..., Result], *args: Any, **options: Any) -> Result:
-        """Run a query. If the index is broken, rebuild it and retry once."""
-        try:
-            return query(self.index.cursor(), *args, **options)
-        except duckdb.Error as error:
-            with self._syncing:
-                self._rebuild(error)
-            return query(self.index.cursor(), *args, **options)
+        return self._index.read(query, *args, **options)
 
-    def _rebuild(self, error: duckdb.Error) -> None:
-        """Rebuild a broken index, at most once per Lab. Further errors set `fault`."""
-        try:
-            if not is_broken(error) or self.index.rebuilt:
-                raise error
-            self.index.rebuild(f"it could not be read ({type(error).__name__})")
-            self._sync = None
-            self._sync_now()
-        except (OSError, UserError, duckdb.Error) as failure:
-            self.fault = f"The index cannot be updated: {failure}"
-
-    def _sync_now(self) -> None:
-        self._sync = self._sync or Sync(self.index.new_cursor())
-        self._sync.run(sources(self.runs_dir))
-        self.fault = self._sync.fault
-
-    def close(self, timeout: float = QUEUE_CLOSE_TIMEOUT_S) -> None:
+    def close(self, timeout: float = TRAINER_CLOSE_TIMEOUT_S) -> None:
         """Stop the current trainer, whose run becomes `interrupted`, and release the index.
 
         Args:
@@ -441,13 +415,13 @@ class Lab:
         job = self._scoring and self._scoring.job
         if job:
             job.stop()
-        if self.queue:
-            self.queue.close(timeout)
+        if self._queue:
+            self._queue.close(timeout)
         if job:
             job.join(max(0.1, deadline - time.monotonic()))
         self._thread.join()
         self.refresh()
-        self.index.close()
+        self._index.close()
         atexit.unregister(self.close)
 
     def _open_index(self) -> Index:
@@ -456,7 +430,7 @@ class Lab:
         Raises UserError if the folder does not exist and cannot be created.
         """
         try:
-            return Index(self.runs_dir / INDEX_FILE, CLOSE_TIMEOUT_S)
+            return Index(self.runs_dir / INDEX_FILE, INDEX_OPEN_TIMEOUT_S)
         except IndexHeldError as error:
             self.driver_pid = error.pid
             self.read_only = f"the dashboard of process {error.pid} drives these runs; do it there, or stop that one first"
@@ -469,9 +443,12 @@ class Lab:
     def _sync_loop(self) -> None:
         while not self._closing.wait(SYNC_INTERVAL_S):
             self.refresh()
-            if self.queue:
-                with contextlib.suppress(OSError, UserError, duckdb.Error):  # retried next time
-                    mark_dead_runs(self.runs_dir, self.index)
+            if self._queue:
+                with contextlib.suppress(OSError, UserError):  # retried next time
+                    self._mark_dead_runs()
+
+    def _mark_dead_runs(self) -> None:
+        mark_dead_runs(self.runs_dir, self._read(queries.runs_with_status, "running"))
 
     def _is_active(self, name: str) -> bool:
         return any(run["status"] not in ENDED_STATUSES for run in self.states([name]))
@@ -481,9 +458,9 @@ class Lab:
 
         A run created a moment ago is skipped, because a command may be about to train it.
         """
-        queue, cutoff = self.require_queue(), time.time() - ENQUEUE_GRACE_S
+        queue, cutoff = self._require_queue(), time.time() - ENQUEUE_GRACE_S
         untouched = [run.name for run in list_runs(self.runs_dir) if run.is_untouched()]
-        for name in [*self._read(_latest, "queued", cutoff), *untouched]:
+        for name in [*self._read(queries.runs_with_status, "queued", cutoff), *untouched]:
             if name not in queue.names():
                 with contextlib.suppress(UserError):  # the disk is full
                     queue.add(name)
@@ -492,10 +469,10 @@ class Lab:
         """Re-queue the runs that the last exit interrupted, if the user has chosen that."""
         if not preferences.load(self.runs_dir).resume_interrupted:
             return
-        mark_dead_runs(self.runs_dir, self.index)
+        self._mark_dead_runs()
         self.refresh()
-        queue = self.require_queue()
-        for name in reversed(self._read(_latest, "interrupted")):
+        queue = self._require_queue()
+        for name in reversed(self._read(queries.runs_with_status, "interrupted")):
             with contextlib.suppress(UserError):  # deleted in the meantime, or the disk is full
                 self.resume(name)
                 queue.move(name, -len(queue.names()))
@@ -505,11 +482,3 @@ def _refuse_outside_paths(config: RunConfig) -> None:
     """Raise ConfigError if a path of a config is outside the folders that may be read."""
     if outside := allowed_paths.problems(config.model_dump()):
         raise ConfigError(outside)
-
-
-def _latest(db: duckdb.DuckDBPyConnection, status: str, cutoff: float = math.inf) -> list[str]:
-    """Return the runs that got this status before a time, in the order in which they were first queued."""
-    query = """
-        select run from status group by run having arg_max(status, seq) = ? and max(time) < ? order by min(time), run
-    """
-    return [name for (name,) in db.execute(query, [status, cutoff]).fetchall()]

@@ -1,6 +1,7 @@
-"""Operations on runs for commands: they do not hold the index, so they work while a dashboard has it open."""
+"""Operations on runs that need no open index: commands call them while a dashboard is open; the Lab builds on them."""
 
 import contextlib
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,28 +20,30 @@ from core.tracking.sync import read_index, rebuild_index
 from core.training import resumption
 
 if TYPE_CHECKING:  # these import torch and scipy, which take seconds
+    from rich.console import Console
+
     from core.inference import StreamedAnswer
     from core.judging.scores import Score
     from core.judging.scoring import Scoring
     from core.planning.measurement import Cost
     from core.planning.preflight import Plan
 
-STOP_TIMEOUT_S = 30.0
+KILL_AFTER_S = 30.0
 """A second stop request this long after the first kills the trainer."""
 EXECUTOR_NAMES = tuple(EXECUTORS)
-find = RunDirectory.find
 
 
-def stop(run: RunDirectory) -> None:
+def stop(runs_dir: Path, name: str) -> None:
     """Stop a run.
 
-    A queued run is withdrawn; a running one checkpoints and stops; one that ignores the request for STOP_TIMEOUT_S is
-    killed on the second call. Raises UserError if the run has ended.
+    A queued run is withdrawn; a running one checkpoints and stops; one that ignores the request for KILL_AFTER_S is
+    killed on the second call. Raises UserError if the run has ended or does not exist.
     """
+    run = RunDirectory.find(runs_dir, name)
     if (status := run.status()) in ENDED_STATUSES:
         raise UserError(f"{run.name} is not running: it is {status}")
-    if (run.seconds_since_stop_request() or 0) > STOP_TIMEOUT_S and kill_trainer(run):
-        run.mark_ended(f"killed: it had not stopped {STOP_TIMEOUT_S:g} s after it was asked to")
+    if (run.seconds_since_stop_request() or 0) > KILL_AFTER_S and kill_trainer(run):
+        run.mark_ended(f"killed: it had not stopped {KILL_AFTER_S:g} s after it was asked to")
         return
     if run.seconds_since_stop_request() is None:
         run.request_stop()
@@ -50,7 +53,7 @@ def stop(run: RunDirectory) -> None:
         run.mark_ended("the trainer died")
 
 
-def requeue(run: RunDirectory, restart: bool = False) -> None:
+def requeue(runs_dir: Path, name: str, restart: bool = False) -> None:
     """Mark an unfinished run as queued.
 
     Args:
@@ -59,14 +62,15 @@ def requeue(run: RunDirectory, restart: bool = False) -> None:
             earlier events, which stay in the file.
 
     Raises:
-        UserError: the run has finished or is running, its settings changed since the checkpoint, or a launch with
+        UserError: the run does not exist, has finished or is running, its settings changed since the checkpoint, or a launch with
             the settings of a restart would be refused.
     """
+    run = RunDirectory.find(runs_dir, name)
     with run.lock():
         if (status := run.status()) == "finished":
             raise UserError(f"{run.name} is finished; there is nothing to resume")
         if restart:
-            _check_launch(run.config(), run.path.parent)
+            _check_launch(run.config(), runs_dir)
             run.discard_training()
         elif run.checkpoint_step() is not None:
             resumption.check_newest(run.path, run.config())
@@ -80,9 +84,7 @@ def requeue(run: RunDirectory, restart: bool = False) -> None:
 
 def _check_launch(config: RunConfig, runs_dir: Path) -> None:
     """Raise ConfigError with every problem for which a launch would be refused."""
-    from core.planning import preflight  # imports PyTorch, which takes seconds
-
-    if problems := preflight.check(config, runs_dir).problems:
+    if problems := check(config, runs_dir).problems:
         raise ConfigError(problems)
 
 
@@ -110,7 +112,7 @@ def reindex(runs_dir: Path) -> int:
 
 def check(config: RunConfig, runs_dir: Path) -> "Plan":
     """Return what a run would do, and every problem for which it cannot be launched."""
-    from core.planning import preflight
+    from core.planning import preflight  # imports PyTorch, which takes seconds
 
     return preflight.check(config, runs_dir)
 
@@ -153,14 +155,33 @@ def create_checked(runs_dir: Path, config: RunConfig) -> tuple[str, str | None]:
     return create(runs_dir, config)
 
 
-def train(run: RunDirectory, executor: str) -> None:
-    """Train a run to its end."""
-    EXECUTORS[executor](run)
+def train(runs_dir: Path, name: str, executor: str, console: "Console") -> tuple[str, str | None]:
+    """Train a run to its end while showing its progress. Ctrl-C asks it to checkpoint and stop.
+
+    Returns:
+        Its status and the reason for it.
+    """
+    from core.run.progress import follow  # imports rich
+
+    run = RunDirectory.find(runs_dir, name)
+    thread = threading.Thread(target=EXECUTORS[executor], args=(run,), name="trainer")
+    offset = run.events_path.stat().st_size
+    console.print(f"{name}: {run.path}")
+    thread.start()
+    try:
+        follow(run, offset, thread.is_alive, console)
+    except KeyboardInterrupt:
+        run.request_stop()
+        console.print("stopping after this step ...")
+    finally:
+        thread.join()
+    last_event = run.statuses()[-1]
+    return last_event["status"], last_event.get("reason")
 
 
-def wait_until_ended(run: RunDirectory, timeout: float) -> str | None:
+def wait_until_ended(runs_dir: Path, name: str, timeout: float) -> str | None:
     """Wait for a run to end and return its status; None after `timeout` seconds. A run whose trainer died has ended."""
-    deadline = time.monotonic() + timeout
+    run, deadline = RunDirectory.find(runs_dir, name), time.monotonic() + timeout
     while (status := run.status()) not in ENDED_STATUSES:
         if time.monotonic() > deadline:
             return None
@@ -168,6 +189,11 @@ def wait_until_ended(run: RunDirectory, timeout: float) -> str | None:
             run.mark_ended("the trainer died", from_statuses=("running",))
         time.sleep(0.1)
     return status
+
+
+def delete(runs_dir: Path, name: str) -> None:
+    """Delete a run with its weights, events and answers. Raises UserError while it is trained."""
+    RunDirectory.find(runs_dir, name).delete()
 
 
 def generate(

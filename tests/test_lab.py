@@ -11,12 +11,15 @@ import pytest
 
 from core import lab as lab_module
 from core import operations
+from core.config import RunConfig
 from core.errors import UserError
 from core.lab import Lab
 from core.run.directory import RunDirectory
+from core.scheduler.processes import mark_dead_runs
+from core.scheduler.queue import QUEUE_FILE
 from core.tracking import queries
 from core.tracking.index import IndexHeldError
-from core.tracking.sync import mark_dead_runs, read_index, rebuild_index
+from core.tracking.sync import read_index, rebuild_index
 
 LONG = {"epochs": 1000, "eval_every": 1000}
 HOLD = """
@@ -42,6 +45,7 @@ from pathlib import Path
 from core.config import RunConfig
 from core.run.events import EventWriter
 from core.run.directory import RunDirectory
+from core.scheduler.processes import mark_dead_runs
 run = RunDirectory.create(Path(sys.argv[1]), RunConfig(name="theirs"))
 with run.lock():
     writer = EventWriter(run.events_path)
@@ -72,11 +76,10 @@ def trainers():
 @pytest.fixture
 def idle_lab(runs_dir):
     """A Lab whose runs wait behind one that never ends, so that nothing is trained."""
-    blocker = runs_dir / "blocker"
-    blocker.mkdir(parents=True)
-    with RunDirectory(blocker).lock():
+    blocker = RunDirectory.create(runs_dir, RunConfig(name="blocker"))
+    (runs_dir / QUEUE_FILE).write_text('["blocker"]')
+    with blocker.lock():
         opened = Lab(runs_dir)
-        opened.queue.add("blocker")
         yield opened
         opened.close(timeout=0)
 
@@ -99,7 +102,7 @@ def test_a_run_is_launched_followed_stopped_resumed_and_finished(lab, runs_dir, 
     name = lab.launch(settings(name="first", **LONG))
     assert status(lab, name) == "queued"
     next_run = lab.launch(settings(name="second"))
-    assert lab.queue.names() == ["first", "second"]
+    assert lab.waiting() == ["first", "second"]
     wait(lambda: row(lab, name)["step"] >= 3)
     assert (status(lab, name), status(lab, next_run)) == ("running", "queued")
     with pytest.raises(UserError, match="first is being trained; stop it first"):
@@ -108,7 +111,7 @@ def test_a_run_is_launched_followed_stopped_resumed_and_finished(lab, runs_dir, 
         lab.resume(name)
 
     lab.stop(next_run)
-    assert lab.queue.names() == ["first"]
+    assert lab.waiting() == ["first"]
     lab.stop(name)
     wait(lambda: status(lab, name) == "stopped")
     wait(lambda: status(lab, next_run) == "stopped")
@@ -122,7 +125,7 @@ def test_a_run_is_launched_followed_stopped_resumed_and_finished(lab, runs_dir, 
     wait(lambda: status(lab, next_run) == "stopped")
     lab.resume(next_run)  # while that trainer is on its way out
     wait(lambda: status(lab, next_run) == "finished")
-    wait(lambda: not lab.queue.names())
+    wait(lambda: not lab.waiting())
     assert status(lab, name) is None
     assert lab.answers([next_run])["reference"].tolist() == ["down"]
     with pytest.raises(UserError, match="second is finished; there is nothing to resume"):
@@ -167,9 +170,9 @@ def test_a_trainer_outlives_its_dashboard_and_is_not_started_twice(runs_dir, set
     process.send_signal(signal.SIGKILL)
     process.wait()
     lab = Lab(runs_dir)
-    assert lab.queue.names() == ["a"]
+    assert lab.waiting() == ["a"]
     wait(lambda: status(lab, "a") == "finished")
-    wait(lambda: not lab.queue.names())
+    wait(lambda: not lab.waiting())
     lab.close()
     assert [event["status"] for event in run.statuses()] == ["queued", "running", "finished"]
 
@@ -208,8 +211,8 @@ def test_queued_run_is_never_settled_as_dead(idle_lab, settings):
     run = RunDirectory(idle_lab.runs_dir / name)
     run.append("status", status="running")
     idle_lab.refresh()
-    operations.requeue(run)  # the index still says that it runs
-    assert mark_dead_runs(idle_lab.runs_dir, idle_lab.index)
+    operations.requeue(idle_lab.runs_dir, name)  # the index still says that it runs
+    assert mark_dead_runs(idle_lab.runs_dir, ["a"])
     assert run.status() == "queued"
 
 
@@ -217,7 +220,7 @@ def test_a_dead_run_is_never_shown_as_running_and_can_be_stopped(runs_dir, setti
     runs = [RunDirectory.create(runs_dir, settings(name=name)) for name in ("a", "b")]
     for run in runs:
         run.append("status", status="running")
-    operations.stop(runs[0])
+    operations.stop(runs_dir, "a")
     index = read_index(runs_dir)
     results = queries.results(index.cursor()).set_index("name")
     assert results["status"].to_dict() == {"a": "stopped", "b": "interrupted"}
@@ -227,11 +230,11 @@ def test_a_dead_run_is_never_shown_as_running_and_can_be_stopped(runs_dir, setti
 def test_stop_removes_a_queued_run_and_resume_requeues_it(idle_lab, settings):
     name = idle_lab.launch(settings(name="a"))
     idle_lab.stop(name)
-    assert idle_lab.queue.names() == ["blocker"]
+    assert idle_lab.waiting() == ["blocker"]
     idle_lab.resume(name)
-    assert idle_lab.queue.names() == ["blocker", "a"]
+    assert idle_lab.waiting() == ["blocker", "a"]
     idle_lab.delete(name)
-    assert idle_lab.queue.names() == ["blocker"]
+    assert idle_lab.waiting() == ["blocker"]
     idle_lab.refresh()
     assert status(idle_lab, name) is None
 
@@ -328,6 +331,27 @@ def test_rebuilt_index_equals_the_previous_one(runs_dir, settings):
     index.close()
     (runs_dir / "lab.duckdb").write_bytes(b"garbage" * 5000)
     assert rebuild_index(runs_dir) == 2
+
+
+def test_closed_lab_leaves_the_index_of_the_next_one_alone(runs_dir, settings):
+    RunDirectory.create(runs_dir, settings(name="a"))
+    first = Lab(runs_dir)
+    first.close()
+    inode = (runs_dir / "lab.duckdb").stat().st_ino
+    with Lab(runs_dir) as second:
+        for use in (first.runs, first.refresh, lambda: first.wait("a")):
+            with pytest.raises(UserError, match="this Lab is closed"):
+                use()
+        assert (runs_dir / "lab.duckdb").stat().st_ino == inode
+        assert second.runs()["name"].tolist() == ["a"]
+        assert second.index_notice is None
+
+
+def test_waiting_for_a_run_that_is_deleted_raises_a_user_error(idle_lab, settings):
+    name = idle_lab.launch(settings(name="a"))
+    threading.Timer(0.5, idle_lab.delete, [name]).start()
+    with pytest.raises(UserError, match="a was deleted"):
+        idle_lab.wait(name, progress=False)
 
 
 def test_missing_runs_directory_is_empty(tmp_path):

@@ -48,7 +48,7 @@ def step(run):
 
 
 def backdate_stop_request(run):
-    past = time.time() - operations.STOP_TIMEOUT_S - 1
+    past = time.time() - operations.KILL_AFTER_S - 1
     os.utime(run.stop_path, (past, past))
 
 
@@ -65,8 +65,8 @@ def test_a_trainer_that_hangs_is_killed_at_the_second_request(lab, runs_dir, set
     lab.stop(name)
     wait(lambda: has_ended(pid))
     wait(lambda: run.status() == "stopped")
-    wait(lambda: not lab.queue.names())
-    requeue(run)
+    wait(lambda: not lab.waiting())
+    requeue(run.path.parent, run.name)
     assert run.status() == "queued"
 
 
@@ -78,7 +78,7 @@ def test_run_that_stops_in_time_is_not_killed(lab, runs_dir, settings, wait):
     wait(lambda: run.status() == "stopped")
     assert run.statuses()[-1]["reason"] is None
     with pytest.raises(UserError, match="a is not running: it is stopped"):
-        stop(run)
+        stop(run.path.parent, run.name)
 
 
 def test_only_the_exact_trainer_process_is_killed(runs_dir):
@@ -213,7 +213,7 @@ def test_run_queued_by_a_killed_dashboard_is_requeued(runs_dir, settings, wait, 
     monkeypatch.setattr(lab_module, "ENQUEUE_GRACE_S", -1.0)
     unstored_run = RunDirectory.create(runs_dir, settings(name="lost"))
     withdrawn = RunDirectory.create(runs_dir, settings(name="withdrawn"))
-    stop(withdrawn)
+    stop(withdrawn.path.parent, withdrawn.name)
     lab = Lab(runs_dir)
     wait(lambda: unstored_run.status() == "finished")
     lab.close()

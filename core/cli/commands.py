@@ -5,7 +5,6 @@ on standard error.
 """
 
 import contextlib
-import functools
 import json
 import os
 import sys
@@ -26,7 +25,6 @@ from core.cli.options import (
     Sets,
     errors,
 )
-from core.cli.progress import drive
 from core.cli.score import score
 from core.config import RunConfig
 from core.errors import ConfigError, Problem, UserError
@@ -37,7 +35,7 @@ from core.views.tables import Format, render
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, help=__doc__, rich_markup_mode=None
 )
-STOP_TIMEOUT_S = 90.0
+STOP_WAIT_S = 90.0
 """Seconds that `stop` waits for a trainer to end its step and write its checkpoint."""
 
 
@@ -121,16 +119,15 @@ def resume(
     format: AsFormat = "table",
 ) -> None:
     """Resume an unfinished run from its newest checkpoint."""
-    operations.requeue(operations.find(runs_dir, run), restart)
+    operations.requeue(runs_dir, run, restart)
     _drive(runs_dir, run, executor, format)
 
 
 @app.command()
 def stop(run: RunName, runs_dir: RunsDir = DEFAULT_RUNS_DIR) -> None:
     """Ask a run to checkpoint and stop, and wait until it has."""
-    run_directory = operations.find(runs_dir, run)
-    operations.stop(run_directory)
-    status = operations.wait_until_ended(run_directory, STOP_TIMEOUT_S)
+    operations.stop(runs_dir, run)
+    status = operations.wait_until_ended(runs_dir, run, STOP_WAIT_S)
     if status is None:
         _fail(f"{run} is in a long step and will stop after it; asked again, it is killed", 1)
     print(f"{run}: {status}")
@@ -139,7 +136,7 @@ def stop(run: RunName, runs_dir: RunsDir = DEFAULT_RUNS_DIR) -> None:
 @app.command()
 def delete(run: RunName, runs_dir: RunsDir = DEFAULT_RUNS_DIR) -> None:
     """Remove a run and everything it made."""
-    operations.find(runs_dir, run).delete()
+    operations.delete(runs_dir, run)
 
 
 @app.command()
@@ -273,10 +270,7 @@ def _report_name(name: str, origin: str | None) -> str:
 
 def _drive(runs_dir: Path, name: str, executor: str, format: Format | None) -> None:
     """Train a run while showing its progress, and print its row. Exits with status 1 if it did not finish."""
-    run = operations.find(runs_dir, name)
-    drive(run, functools.partial(operations.train, executor=executor), errors)
-    last_event = run.statuses()[-1]
-    status, reason = last_event["status"], last_event.get("reason")
+    status, reason = operations.train(runs_dir, name, executor, errors)
     if format and status in ("finished", "stopped"):
         frame, _ = operations.read_runs(runs_dir)
         print(render(report.runs(frame[frame["name"] == name], format), format))

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from core.errors import UserError
 from core.run.directory import RunDirectory
 from core.run.events import parse, read_lines
 
@@ -22,6 +23,9 @@ def follow(
     Args:
         offset: byte offset in the event file at which to start. A resumed run skips its earlier events.
         is_training: called five times a second; the last events are shown after it returns False.
+
+    Raises:
+        UserError: the run was deleted.
     """
     columns = (
         TextColumn("{task.description}"),
@@ -35,11 +39,20 @@ def follow(
         is_last_pass = False
         while not is_last_pass:
             is_last_pass = not is_training()
-            lines, offset = read_lines(run.events_path, offset)
+            lines, offset = _read_new_lines(run, offset)
             for line in lines:
                 if event := parse(line):
                     _show(event, progress, task, console)
             time.sleep(0 if is_last_pass else 0.2)
+
+
+def _read_new_lines(run: RunDirectory, offset: int) -> tuple[list[bytes], int]:
+    try:
+        return read_lines(run.events_path, offset)
+    except FileNotFoundError:
+        if run.config_path.exists():  # not queued yet
+            return [], offset
+        raise UserError(f"{run.name} was deleted") from None
 
 
 def _show(event: dict[str, Any], progress: Progress, task: TaskID, console: Console) -> None:

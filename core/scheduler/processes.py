@@ -6,6 +6,8 @@ A process id alone may by now be another process; with the time of its start it 
 import contextlib
 import os
 import socket
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -33,6 +35,18 @@ def kill_tree(pid: int) -> None:
         for process in [*parent.children(recursive=True), parent]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+
+
+def mark_dead_runs(runs_dir: Path, running: Iterable[str]) -> bool:
+    """Mark runs as interrupted whose trainer died. Returns whether any were.
+
+    Args:
+        running: the runs whose last known status is `running`.
+    """
+    dead = [run for name in running if not (run := RunDirectory(runs_dir / name)).is_alive()]
+    for run in dead:  # a run that was resumed since then is queued, and stays queued
+        run.mark_ended("the trainer died", from_statuses=("running",))
+    return bool(dead)
 
 
 def kill_trainer(run: RunDirectory) -> bool:

@@ -18,7 +18,7 @@ from core.scheduler.executors import Executor
 from core.scheduler.processes import kill_trainer
 
 QUEUE_FILE = "queue.json"
-CLOSE_TIMEOUT_S = 11.0
+TRAINER_CLOSE_TIMEOUT_S = 11.0
 """Seconds that a trainer gets to checkpoint when its dashboard ends, which is to be gone in 15."""
 
 
@@ -75,7 +75,7 @@ class Queue:
                 self._waiting.insert(max(0, position + offset), name)
                 self._write()
 
-    def close(self, timeout: float = CLOSE_TIMEOUT_S) -> None:
+    def close(self, timeout: float = TRAINER_CLOSE_TIMEOUT_S) -> None:
         """Let the current run checkpoint and end as `interrupted`; what waits stays queued.
 
         A trainer in a process of its own that needs longer than `timeout` seconds is killed: it goes on from the

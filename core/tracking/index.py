@@ -36,6 +36,8 @@ class Index:
         self.path = path
         self.rebuilt: str | None = None
         """A sentence that says why the index was rebuilt, if it was."""
+        self.generation = 0
+        """Number of calls of `rebuild`; each closes the connections of all threads."""
         self._lock = None if path is None else _hold(path, timeout)
         self._local = threading.local()
         try:
@@ -60,10 +62,13 @@ class Index:
         """Delete the index and create an empty one; the caller syncs it.
 
         Raises:
-            UserError: the file cannot be replaced.
+            UserError: the file cannot be replaced, or this index is closed and another process may have it open.
         """
+        if self.path is not None and self._lock is None:
+            raise UserError(f"{self.path} is closed")
         self._connection.close()
         self._connection = self._create(reason)
+        self.generation += 1
 
     def close(self) -> None:
         """Write everything to disk and release the file."""

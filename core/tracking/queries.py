@@ -1,5 +1,6 @@
 """Queries of the index, most of which return DataFrames. Nothing here writes."""
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -35,6 +36,16 @@ INTEGER_COLUMNS = (
 )
 """Columns of `results` that hold whole numbers or nothing."""
 CURVE_BUCKETS = 250
+
+
+def runs_with_status(
+    db: duckdb.DuckDBPyConnection, status: str, cutoff: float = math.inf
+) -> list[str]:
+    """Return the runs that got this status before a time, in the order in which they were first queued."""
+    query = """
+        select run from status group by run having arg_max(status, seq) = ? and max(time) < ? order by min(time), run
+    """
+    return [name for (name,) in db.execute(query, [status, cutoff]).fetchall()]
 
 
 def states(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> list[dict[str, Any]]:

@@ -24,6 +24,8 @@ from core.run.directory import RunDirectory, list_runs
 from core.run.event_files import EventFile, event_files
 from core.run.events import MAX_BIGINT, parse, read_lines
 from core.run.files import open_regular
+from core.scheduler.processes import mark_dead_runs
+from core.tracking import queries
 from core.tracking.index import INDEX_FILE, Index
 from core.tracking.schema import EVENT_TABLES, REWINDABLE_TABLES
 
@@ -346,16 +348,6 @@ def sources(runs_dir: Path, run_names: Collection[str] | None = None) -> list[So
     return [*runs, *event_files(runs_dir)]
 
 
-def mark_dead_runs(runs_dir: Path, index: Index) -> bool:
-    """Mark runs as interrupted if the index lists them as running but their trainer died. Returns whether any were."""
-    query = "select run from status group by run having arg_max(status, seq) = 'running'"
-    names = [name for (name,) in index.cursor().execute(query).fetchall()]
-    dead = [run for name in names if not (run := RunDirectory(runs_dir / name)).is_alive()]
-    for run in dead:  # a run that was resumed since then is queued, and stays queued
-        run.mark_ended("the trainer died", from_statuses=("running",))
-    return bool(dead)
-
-
 def read_index(runs_dir: Path, run_names: Collection[str] | None = None) -> Index:
     """Return an up-to-date index for a command. It is in memory if the file is locked by a dashboard or is read-only.
 
@@ -392,7 +384,7 @@ def rebuild_index(runs_dir: Path) -> int:
 def _sync_once(runs_dir: Path, index: Index, run_names: Collection[str] | None) -> None:
     sync = Sync(index.new_cursor())
     sync.run(sources(runs_dir, run_names))
-    if mark_dead_runs(runs_dir, index):
+    if mark_dead_runs(runs_dir, queries.runs_with_status(index.cursor(), "running")):
         sync.run(sources(runs_dir, run_names))
 
 

@@ -9,7 +9,6 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from core.lab import Lab
-from core.operations import STOP_TIMEOUT_S
 from pages.ui.errors import toast_errors
 from pages.ui.text import duration, escape_markdown
 
@@ -46,7 +45,7 @@ def show_run(run: dict[str, Any], lab: Lab) -> None:
         bar.caption("waiting for its turn")
     if status in ("queued", "running"):
         seconds_since_stop = lab.seconds_since_stop_request(run["name"])
-        kill = seconds_since_stop is not None and seconds_since_stop > STOP_TIMEOUT_S
+        kill = seconds_since_stop is not None and seconds_since_stop > lab.KILL_AFTER_S
         button.button(
             "Kill" if kill else "Stop" if seconds_since_stop is None else "Stopping",
             key=f"stop:{run['name']}",
@@ -74,7 +73,7 @@ def show_run(run: dict[str, Any], lab: Lab) -> None:
     if status == "running" and silence_s > SILENCE_WARNING_S:
         st.caption(
             f"Nothing heard from it for {duration(silence_s)}. A long step or a large model may need that; "
-            f"else press Stop, and {STOP_TIMEOUT_S:.0f} s later Kill."
+            f"else press Stop, and {lab.KILL_AFTER_S:.0f} s later Kill."
         )
     if status in ("failed", "interrupted") and run["reason"]:
         st.error(escape_markdown(run["reason"]))

@@ -562,7 +562,7 @@ def test_restart_discards_checkpoints_and_earlier_steps(
     stopped: RunDirectory, runs_dir: Path
 ) -> None:
     assert len(step_losses(stopped)) == 2
-    operations.requeue(stopped, restart=True)
+    operations.requeue(runs_dir, stopped.name, restart=True)
     assert stopped.status() == "queued"
     assert stopped.checkpoint_step() is None
     assert not step_losses(stopped)

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from core.operations import STOP_TIMEOUT_S
+from core.operations import KILL_AFTER_S
 from core.run.directory import RunDirectory
 from core.training import resumption
 from pages.ui import runtime, status
@@ -337,7 +337,7 @@ def test_run_deleted_in_another_tab_disappears(write_run, open_page):
 def test_sidebar_shows_the_queue(write_run, open_page, monkeypatch):
     page = open_page("live")
     assert page.sidebar.caption[0].value == "No run is trained and none waits."
-    monkeypatch.setattr(runtime.lab().queue, "names", lambda: ["one", "two", "three"])
+    monkeypatch.setattr(runtime.lab(), "waiting", lambda: ["one", "two", "three"])
     page.run()
     [popover] = next(iter(page.sidebar.children.values())).children.values()
     assert popover.proto.popover.label == "Training 1, waiting 2"
@@ -355,7 +355,7 @@ def test_run_that_ignores_a_stop_can_be_killed(write_run, open_page):
     run = write_run("one", "running", planned=9)
     page = open_page("live").press("Stop")
     assert [(b.label, b.disabled) for b in page.button] == [("Stopping", True)]
-    past = time.time() - STOP_TIMEOUT_S - 1
+    past = time.time() - KILL_AFTER_S - 1
     os.utime(run.stop_path, (past, past))
     page.run()
     assert [(b.label, b.disabled) for b in page.button] == [("Kill", False)]

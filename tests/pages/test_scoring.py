@@ -132,7 +132,7 @@ def test_new_scores_are_shown_without_waiting_for_the_sync(
     wait(lambda: not runtime.lab().scoring.job.is_running)
     assert board(page.run())["scored"].tolist() == [2]
     with monkeypatch.context() as patch:
-        patch.setattr(laboratory.Lab, "refresh", lambda lab: pytest.fail("synced again"))
+        patch.setattr(lab_module.Lab, "refresh", lambda lab: pytest.fail("synced again"))
         assert board(page.run())["scored"].tolist() == [2]
 
 

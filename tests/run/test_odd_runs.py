@@ -39,12 +39,7 @@ FILES = ["config.json", "events.jsonl", "trainer.lock", "stop"]
 
 
 def status(lab, name):
-    rows = (
-        lab.index.cursor()
-        .execute("select status from status where run = ? order by seq", [name])
-        .fetchall()
-    )
-    return rows[-1][0] if rows else None
+    return next((state["status"] for state in lab.states([name])), None)
 
 
 @pytest.mark.parametrize("make", ODD)
@@ -139,7 +134,7 @@ def test_a_run_whose_dashboard_was_killed_before_its_first_event_is_queued(runs_
     run = RunDirectory.create(runs_dir, settings(name="a"))
     run.events_path.unlink()
     lab = Lab(runs_dir)
-    assert lab.queue.names() == ["a"]
+    assert lab.waiting() == ["a"]
     lab.close()
 
 
@@ -148,7 +143,7 @@ def test_run_with_deleted_events_is_not_retrained(runs_dir, settings):
     run.log_path.write_text("it trained")
     run.events_path.unlink()
     lab = Lab(runs_dir)
-    assert lab.queue.names() == []
+    assert lab.waiting() == []
     lab.close()
 
 
@@ -166,7 +161,7 @@ def test_failure_to_withdraw_a_stop_request_is_reported(tmp_path):
     run.append("status", status="interrupted")
     directory(run.stop_path)
     with pytest.raises(UserError, match="a is still asked to stop"):
-        requeue(run)
+        requeue(run.path.parent, run.name)
 
 
 def test_lock_survives_deleting_the_index(runs_dir):

@@ -130,7 +130,7 @@ def test_killed_run_resumes_or_has_finished_wherever_it_is_killed(create, keep, 
         statuses.append(status)
         if os.WIFSIGNALED(exit_status) and status != "finished":
             run.mark_ended("the trainer died")
-            requeue(run)
+            requeue(run.path.parent, run.name)
             main(run)
         assert run.status() == "finished", (number, run.log_tail())
         assert weights_hash(run) == weights_hash(whole) or (keep, status) == ("none", "finished")

@@ -109,7 +109,7 @@ def test_withdrawn_or_deleted_run_is_skipped(create, queue, wait):
     for name in runs:
         lane.add(name)
     wait(lambda: executor.started)
-    stop(runs["b"])
+    stop(runs["b"].path.parent, runs["b"].name)
     runs["c"].request_stop()  # by a process that died before it settled the run
     runs["d"].delete()
     executor.go.set()
@@ -162,7 +162,7 @@ def test_run_resumed_before_its_trainer_exits_starts_again(create, queue, wait):
     lane = queue(lingering)
     lane.add("a")
     status_written.wait(10)
-    requeue(run)
+    requeue(run.path.parent, run.name)
     lane.add("a")
     assert lane.names() == ["a"]
     release.set()

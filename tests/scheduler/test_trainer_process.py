@@ -138,7 +138,7 @@ def test_a_stop_ends_within_two_steps_and_a_resume_finishes(create, db, started,
     assert run.stop_request() is None
     db()
     stop_step = last_step(run)
-    requeue(run)
+    requeue(run.path.parent, run.name)
     run_in_thread(run)
     assert status_names(run) == ["queued", "running", "stopped", "queued", "running", "finished"]
     assert [event["step"] for event in events(run, "rewind")] == [stop_step]
@@ -154,7 +154,7 @@ def test_killed_trainer_resumes_from_its_checkpoint(create, db, started, wait):
     assert run.statuses()[-1]["status"] == "interrupted"
     assert "(signal 9)" in run.statuses()[-1]["reason"]
     db()
-    requeue(run)
+    requeue(run.path.parent, run.name)
     run_in_thread(run)
     [rewind] = events(run, "rewind")
     assert rewind["step"] % 20 == 0
@@ -188,7 +188,7 @@ def test_download_is_reported_and_can_be_stopped(hub, create, started, wait):
     assert (first["repository"], first["total"]) == ("openai-community/gpt2", 60_000_000)
     assert first["bytes"] <= last["bytes"] < 60_000_000
     hub.pause = 0.0
-    requeue(run)
+    requeue(run.path.parent, run.name)
     run_in_process(run)
     assert run.status() == "failed"
     assert "model.safetensors is damaged" in run.statuses()[-1]["reason"]  # sixty million zeros
@@ -329,7 +329,7 @@ def test_run_resumed_before_its_trainer_exits_stays_queued(create, monkeypatch):
         "from core.run.directory import RunDirectory\n"
         "run = RunDirectory(Path(sys.argv[-1]))\n"
         "run.append('status', status='stopped')\n"
-        "requeue(run)\n"
+        "requeue(run.path.parent, run.name)\n"
     )
     script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))

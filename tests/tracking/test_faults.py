@@ -19,7 +19,7 @@ from core.cli import commands
 from core.config import RunConfig
 from core.errors import UserError
 from core.lab import Lab
-from core.operations import STOP_TIMEOUT_S, requeue
+from core.operations import KILL_AFTER_S, requeue
 from core.run.directory import RunDirectory
 from core.run.events import EventWriter, parse, read_lines
 from core.scheduler.executors import ROOT, run_in_process, run_in_thread
@@ -176,7 +176,7 @@ def test_run_resumes_identically_after_a_full_disk(faulted_runs, fault):
     assert checkpoints(run) == CHECKPOINTS_LEFT[fault]
     assert not (run.path / "weights").exists()
     run.mark_ended("the trainer died")
-    requeue(run)
+    requeue(run.path.parent, run.name)
     run_in_thread(run)
     assert run.status() == "finished"
     [rewind] = events(run, "rewind")
@@ -239,7 +239,7 @@ def test_stop_request_with_a_future_timestamp_counts_as_old(tmp_path):
     run = RunDirectory.create(tmp_path, RunConfig(name="a"))
     run.request_stop()
     os.utime(run.stop_path, (4_000_000_000, 4_000_000_000))
-    assert run.seconds_since_stop_request() > STOP_TIMEOUT_S
+    assert run.seconds_since_stop_request() > KILL_AFTER_S
     run.mark_ended("the trainer died")
     assert run.status() == "stopped"
 
@@ -286,8 +286,7 @@ for action in (lab.stop, lab.resume, lab.delete, lambda _: lab.launch(RunConfig(
 while sys.stdin.readline():
     lab.refresh()
     index = read_index(lab.runs_dir)
-    for db in (lab.index.cursor(), index.cursor()):
-        state, = queries.states(db, ["a"])
+    for state, in (lab.states(["a"]), queries.states(index.cursor(), ["a"])):
         print(state["status"], state["step"], flush=True)
     index.close()
 lab.close()

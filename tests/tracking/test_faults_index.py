@@ -130,7 +130,7 @@ def test_index_on_a_full_disk_reports_it_and_catches_up(tmp_path, child):
     assert full_process.stdout.readline() == f"None|('b', {STEPS})|('a', 3)\n"
     assert full_process.wait(60) == 0
     with open_lab(tmp_path) as lab:
-        assert lab.index.rebuilt is None
+        assert lab.index_notice is None
         assert [state["step"] for state in lab.states(["a", "b"])] == [3, STEPS]
 
 
@@ -162,7 +162,7 @@ def test_damaged_index_still_shows_every_run(original, runs_dir, how, stride):
                 )
             except Exception as error:
                 failures += [f"{offset}: {type(error).__name__}: {str(error)[:90]}"]
-            rebuild_count += bool(lab.index.rebuilt)
+            rebuild_count += bool(lab.index_notice)
     assert rebuild_count > 0
     assert not failures
 
@@ -178,7 +178,7 @@ def test_damaged_write_ahead_log_loses_no_events(original, runs_dir, child):
         log.write_bytes(contents[1][:place] + b"damaged" * 99 + contents[1][place + 7 * 99 :])
         with open_lab(runs_dir) as lab:
             assert visible_text(lab) == original[1], place
-            assert lab.index.rebuilt, place
+            assert lab.index_notice, place
 
 
 def test_a_deleted_index_is_a_new_one(original, runs_dir):
@@ -186,7 +186,7 @@ def test_a_deleted_index_is_a_new_one(original, runs_dir):
     with open_lab(runs_dir) as lab:
         assert visible_text(lab) == original[1]
         assert lab.fault is None
-        assert lab.index.rebuilt is None
+        assert lab.index_notice is None
 
 
 def test_deleting_the_index_under_an_open_lab_crashes_nothing(original, runs_dir):

@@ -14,6 +14,7 @@ from streamlit.testing.v1 import AppTest
 
 from core.lab import Lab
 from core.run.directory import RunDirectory
+from core.scheduler.queue import Queue
 from core.tracking.index import INDEX_FILE, Index
 from pages.ui import runtime
 
@@ -39,15 +40,14 @@ class SlowScoring:
 
 def test_scoring_and_trainer_are_stopped_in_parallel(open_page, monkeypatch):
     open_page("live")
-    queue, close_calls = runtime.lab().queue, []
-    original_close = queue.close
+    original_close, close_calls = Queue.close, []
 
-    def close(*patience):
+    def close(queue, *timeout):
         if not close_calls:  # closing again does nothing
             close_calls.append(time.sleep(1.0))
-        original_close(*patience)
+        original_close(queue, *timeout)
 
-    monkeypatch.setattr(queue, "close", close)
+    monkeypatch.setattr(Queue, "close", close)
     runtime.lab().scoring.job = SlowScoring()
     start = time.monotonic()
     runtime.release()

@@ -1,0 +1,97 @@
+"""An index that stays in sync with the run directories. Does not know who drives the runs."""
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import duckdb
+
+from core.errors import UserError
+from core.tracking.index import Index
+from core.tracking.sync import Sync, is_broken, sources
+
+Result = TypeVar("Result")
+
+
+class SyncedIndex:
+    """The open index of a folder. A broken index is rebuilt, once. Thread-safe.
+
+    Args:
+        index: closed by `close`.
+    """
+
+    def __init__(self, runs_dir: Path, index: Index) -> None:
+        self._runs_dir, self._index = runs_dir, index
+        self._syncing = threading.Lock()
+        self._sync: Sync | None = None
+        self._was_rebuilt = self._closed = False
+        self.fault: str | None = None
+        """Why the index is behind the run directories, if it is."""
+        self.synced_at = 0
+        """Monotonic time of the last sync, in nanoseconds; used as a cache key."""
+
+    @property
+    def notice(self) -> str | None:
+        """Why the index is behind the run directories or was rebuilt, if either is the case."""
+        return self.fault or self._index.rebuilt
+
+    def refresh(self) -> None:
+        """Sync the index with the run directories now. Raises UserError if it is closed."""
+        with self._syncing:
+            self._require_open()
+            try:
+                self._sync_now()
+            except duckdb.Error as error:
+                self._rebuild(error)
+            except OSError as error:
+                self.fault = f"The run directories cannot be read: {error}"
+            self.synced_at = time.monotonic_ns()
+
+    def read(self, query: Callable[..., Result], *args: Any, **options: Any) -> Result:
+        """Run a query. If the index is broken, rebuild it and retry once.
+
+        Raises:
+            UserError: the index is closed, or cannot be read.
+        """
+        self._require_open()
+        generation = self._index.generation
+        try:
+            return query(self._index.cursor(), *args, **options)
+        except duckdb.Error as error:
+            with self._syncing:
+                self._require_open()
+                if generation == self._index.generation:
+                    self._rebuild(error)
+                if generation == self._index.generation:
+                    raise UserError(f"The index cannot be read: {error}") from error
+        return query(self._index.cursor(), *args, **options)
+
+    def close(self) -> None:
+        """Write everything to disk and release the file."""
+        with self._syncing:
+            self._closed = True
+            self._index.close()
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise UserError("this Lab is closed")
+
+    def _sync_now(self) -> None:
+        self._sync = self._sync or Sync(self._index.new_cursor())
+        self._sync.run(sources(self._runs_dir))
+        self.fault = self._sync.fault
+
+    def _rebuild(self, error: duckdb.Error) -> None:
+        """Rebuild the index if it is broken and was not rebuilt before. Otherwise set `fault`."""
+        if self._was_rebuilt or not is_broken(error):
+            self.fault = f"The index cannot be updated: {error}"
+            return
+        self._was_rebuilt = True
+        try:
+            self._index.rebuild(f"it could not be read ({type(error).__name__})")
+            self._sync = None
+            self._sync_now()
+        except (OSError, UserError, duckdb.Error) as failure:
+            self.fault = f"The index cannot be updated: {failure}"

@@ -1,0 +1,77 @@
+"""The synced index: when a broken index is rebuilt, and what readers see while it is."""
+
+import threading
+
+import duckdb
+import pytest
+
+from core.config import RunConfig
+from core.errors import UserError
+from core.run.directory import RunDirectory
+from core.tracking import queries
+from core.tracking.index import INDEX_FILE, Index
+from core.tracking.synced_index import SyncedIndex
+
+
+@pytest.fixture
+def open_index(tmp_path):
+    """A function that opens the synced index of a folder with the run `a`."""
+    RunDirectory.create(tmp_path, RunConfig(name="a"))
+    opened = []
+
+    def open_it():
+        opened.append(SyncedIndex(tmp_path, Index(tmp_path / INDEX_FILE)))
+        opened[-1].refresh()
+        return opened[-1]
+
+    yield open_it
+    for index in opened:
+        index.close()
+
+
+def failing_once():
+    """A query that finds the index broken at its first call."""
+    errors = [duckdb.IOException("damaged block")]
+
+    def query(db):
+        if errors:
+            raise errors.pop()
+        return queries.results(db)["name"].tolist()
+
+    return query
+
+
+def test_index_that_was_rebuilt_at_open_can_be_rebuilt_again(tmp_path, open_index):
+    index = Index(tmp_path / INDEX_FILE)
+    index.cursor().execute("update version set number = 0")
+    index.close()
+    index = open_index()
+    assert "it has version 0" in index.notice
+    assert index.read(failing_once()) == ["a"]
+    assert "it could not be read (IOException)" in index.notice
+    with pytest.raises(UserError, match="cannot be read: damaged block"):
+        index.read(failing_once())  # rebuilding once was enough or never will be
+    assert index.fault == "The index cannot be updated: damaged block"
+
+
+def test_reader_retries_after_another_thread_rebuilt_the_index(open_index):
+    index = open_index()
+    threads = []
+
+    def query(db):
+        if not threads:
+            threads.append(threading.Thread(target=index.read, args=[failing_once()]))
+            threads[0].start()
+            threads[0].join()
+        return queries.results(db)["name"].tolist()
+
+    assert index.read(query) == ["a"]
+    assert index.fault is None
+
+
+def test_closed_index_cannot_be_rebuilt(tmp_path):
+    index = Index(tmp_path / INDEX_FILE)
+    index.close()
+    with pytest.raises(UserError, match="is closed"):
+        index.rebuild("as requested")
+    assert (tmp_path / INDEX_FILE).exists()
