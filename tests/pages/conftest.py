@@ -23,7 +23,7 @@ APP = Path(__file__).parents[2] / "app.py"
 class Page(AppTest):
     """A page in a session of its own. Every run of it, whoever asks for it, must not raise."""
 
-    ticked: dict[str, Any] = {}  # noqa: RUF012
+    selections: dict[str, Any] = {}  # noqa: RUF012
     components: Any = None
     """Made once for all: looking for them in every package installed takes longer than a page."""
 
@@ -32,7 +32,7 @@ class Page(AppTest):
         for (
             key,
             selection,
-        ) in self.ticked.items():  # a browser sends it with every run, AppTest once
+        ) in self.selections.items():  # a browser sends it with every run, AppTest once
             self.session_state[key] = selection
         super()._run(*args, **kwargs)
         Page.components = self._bidi_component_manager
@@ -42,7 +42,7 @@ class Page(AppTest):
 
     def go(self, page: str, **query: Any) -> "Page":
         """Open a page as its address would, with these query parameters."""
-        self.query_params, self.ticked = query, {}
+        self.query_params, self.selections = query, {}
         return self.switch_page(f"pages/{page}.py").run()
 
     def widget(self, key: str) -> Any:

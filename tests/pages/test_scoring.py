@@ -384,7 +384,7 @@ def test_prices_are_saved(write_answers, open_page, gemini, runs_dir):
     write_answers("one", "red")
     page = open_page("scoring")
     edit = {"edited_rows": {0: {"Read": 1e6}}, "added_rows": [], "deleted_rows": []}
-    page.ticked = {"prices": edit}
+    page.selections = {"prices": edit}
     page.run().press("Keep these prices")
     assert json.loads((runs_dir / "prices.json").read_text())["gemini-2.5-flash"] == [1e6, 2.5]
     assert open_page("scoring").dataframe[0].value["Read"][0] == 1e6
