@@ -1,7 +1,7 @@
 """Metrics: the numbers that runs record and those computed from them, one per line.
 
-The tables of the index, the curves query, charts, results table and filter derive from METRICS. Knows no database,
-no chart library and no page.
+The tables of the index, the queries of curves and evaluations, charts, results table and filter derive from METRICS.
+Holds SQL types and expressions, but runs no query. Knows no chart library and no page.
 """
 
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ METRICS = (
     Metric("grad_norm", "Gradient norm", "Norm of the gradient before clipping.", "step", chart=True),
     Metric("tokens_per_s", "Tokens per second", "Training speed, without padding.", "step", chart=True),
     Metric("padding", "Padding share", "Share of the computed positions that are padding.", "step"),
-    Metric("memory_mb", "Peak memory", "Peak memory so far.", "step", unit="MB"),
+    Metric("memory_mb", "Peak memory so far", "Peak memory up to the step.", "step", unit="MB"),
     Metric("train_loss", "Training loss", "Mean loss per token on training examples at the newest evaluation.", "eval", format="%.4f", result="last(eval.train_loss)"),
     Metric("val_loss", "Validation loss", "Mean loss per token on validation examples at the newest evaluation.", "eval", format="%.4f", result="last(eval.val_loss)"),
     Metric("perplexity", "Perplexity", "Exponential of the validation loss.", format="%.3f", result="exp(last(eval.val_loss))"),
@@ -68,6 +68,8 @@ METRICS = (
 AXES = {metric.name: metric for metric in METRICS if metric.axis}
 CURVES = {m.name: m for m in METRICS if m.event == "step" and not m.axis}
 """Metrics of each step that `Lab.curves` returns."""
+EVALUATIONS = {metric.name: metric for metric in METRICS if metric.event == "eval"}
+"""Metrics of each evaluation that `Lab.evaluations` returns."""
 RESULTS = {metric.name: metric for metric in METRICS if metric.result}
 """Metrics of a whole run: columns of `Lab.runs`."""
 

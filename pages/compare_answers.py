@@ -24,7 +24,7 @@ def show_stored(lab: Lab) -> None:
         return
     answered_names = answered["name"].tolist()
     names = _pick(
-        "stored_runs", answered_names, report.tested_alike(answered)[:3], 6, "have no answers yet"
+        "stored_runs", answered_names, report.same_test_set(answered)[:3], 6, "have no answers yet"
     )
     table = lab.answers(names)
     if table.empty:

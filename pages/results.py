@@ -40,14 +40,14 @@ if results.empty and not with_journal:
     st.stop()
 run_scores = lab.scores_by_run()
 listed = (
-    report.beside_journal(results, run_scores)
+    report.with_journal_rows(results, run_scores)
     if with_journal
     else report.run_frame(results, run_scores)
 )
 table, judges = results_columns.with_scores(listed)
-table = table.merge(results_columns.further(results), on="name", how="left")
+table = table.merge(results_columns.optional_columns(results), on="name", how="left")
 leading = [*results_columns.LEADING_COLUMNS, *judges]
-default_columns = results_columns.proposed(results, judges, with_journal)
+default_columns = results_columns.default_columns(results, judges, with_journal)
 table = table[[*default_columns, *table.columns.difference(default_columns, sort=False)]]
 with bar.popover("Columns", icon=":material/view_column:"):
     shown = results_columns.pick(

@@ -59,14 +59,14 @@ def with_scores(listed: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     return table, names
 
 
-def further(results: pd.DataFrame) -> pd.DataFrame:
+def optional_columns(results: pd.DataFrame) -> pd.DataFrame:
     """Return the optional columns, which users can show and filter by."""
     created = pd.to_datetime(results["created"], unit="s", utc=True)
     local = created.dt.tz_convert(datetime.now().astimezone().tzinfo)
     return results.assign(created=local.dt.strftime("%Y-%m-%d %H:%M"))[["name", *OPTIONAL_COLUMNS]]
 
 
-def proposed(results: pd.DataFrame, judges: list[str], with_journal: bool) -> list[str]:
+def default_columns(results: pd.DataFrame, judges: list[str], with_journal: bool) -> list[str]:
     """The columns to show until a person chooses: figures, the settings in which the runs differ, cost."""
     journal_columns = JOURNAL_COLUMNS if with_journal else []
     differing = report.differing(results)

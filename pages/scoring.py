@@ -23,7 +23,7 @@ if answered.empty:
     st.page_link("pages/launch.py", label="Launch", icon=":material/rocket_launch:")
     st.stop()
 if "scored_runs" not in st.session_state:
-    alike = report.tested_alike(answered)
+    alike = report.same_test_set(answered)
     st.session_state["scored_runs"] = alike[:DEFAULT_RUNS]
     st.session_state[PROPOSED_FROM] = len(alike)
 answered_names = answered["name"].tolist()

@@ -13,7 +13,7 @@ from core.metrics import AXES, CURVES, METRICS, RESULTS
 from core.tracking.schema import EVENT_TABLES, SCHEMA_VERSION
 
 ROOT = Path(__file__).parent.parent
-NEW_LINE = '    Metric("entropy", "Entropy", "Mean entropy.", "step", unit="nats", format="%.2f", result="last(step.entropy)", chart=True),\n'
+NEW_LINES = '    Metric("entropy", "Entropy", "Mean entropy.", "step", unit="nats", format="%.2f", result="last(step.entropy)", chart=True),\n    Metric("accuracy", "Accuracy", "Mean accuracy.", "eval", format="percent", result="last(eval.accuracy)"),\n'
 NEW_METRIC_TEST = """
 from core.tracking import schema
 from core.views.tables import records
@@ -24,6 +24,8 @@ def test_new_metric_is_everywhere(write_run, open_page, line):
     run = write_run("one")
     for step in (7, 8):
         run.append("step", step=step, epoch=1.0, tokens=9, seconds=1.0, entropy=step / 4)
+    losses = {"train_loss": 1.0, "val_loss": 1.0}
+    run.append("eval", step=8, epoch=1.0, tokens=9, seconds=1.0, **losses, accuracy=0.5, final=True)
     write_run("two")
     page = open_page("live", run="one")
     lab = runtime.lab()
@@ -33,13 +35,17 @@ def test_new_metric_is_everywhere(write_run, open_page, line):
     assert line(page.figure("Entropy (nats)"))[-2:] == [(7, 1.75), (8, 2.0)]
     assert [row["entropy"] for row in records(lab.runs()) if row["name"] == "one"] == [2.0]
 
-    page.go("results").choose("Columns", ["name", "entropy"])
+    assert lab.evaluations(["one"])["accuracy"].dropna().tolist() == [0.5]
+    assert [row["accuracy"] for row in records(lab.runs())] == [None, 0.5]
+
+    page.go("results").choose("Columns", ["name", "entropy", "accuracy"])
     table = page.dataframe[0].value
-    assert [*table] == ["name", "entropy"]
+    assert {*table} == {"name", "entropy", "accuracy"}
+    assert results_columns.column("accuracy", table["accuracy"])["label"] == "Accuracy"
     config = results_columns.column("entropy", table["entropy"])
     assert (config["label"], config["help"]) == ("Entropy (nats)", "Mean entropy.")
     assert config["type_config"]["format"] == "%.2f"
-    for query, names in {"entropy (nats) > 1.9": ["one"], "entropy>2": [], "entropy=none": ["two"]}.items():
+    for query, names in {"entropy (nats) > 1.9": ["one"], "entropy>2": [], "entropy=none": ["two"], "accuracy >= 50%": ["one"]}.items():
         page.choose("Filter", query)
         assert page.dataframe[0].value["name"].tolist() == names, query
 """
@@ -47,7 +53,7 @@ def test_new_metric_is_everywhere(write_run, open_page, line):
 
 @pytest.fixture
 def project_with_new_metric(tmp_path: Path) -> Path:
-    """A copy of the project with one more line in METRICS."""
+    """A copy of the project with two more lines in METRICS: a metric of steps and one of evaluations."""
     for folder in ("core", "pages", ".streamlit"):
         ignored = shutil.ignore_patterns("__pycache__", "assets")
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
@@ -57,7 +63,7 @@ def project_with_new_metric(tmp_path: Path) -> Path:
     metrics = tmp_path / "core" / "metrics.py"
     text = metrics.read_text()
     assert text.count("\nMETRICS = (\n") == 1
-    metrics.write_text(text.replace("\nMETRICS = (\n", f"\nMETRICS = (\n{NEW_LINE}"))
+    metrics.write_text(text.replace("\nMETRICS = (\n", f"\nMETRICS = (\n{NEW_LINES}"))
     return tmp_path
 
 
@@ -79,6 +85,7 @@ def test_sources_of_results_are_columns_of_the_tables() -> None:
             assert field in {**EVENT_TABLES, "disk": {"bytes"}}[table], name
 
 
-def test_metric_names_are_unique() -> None:
+def test_metric_names_and_titles_are_unique() -> None:
     assert len({metric.name for metric in METRICS}) == len(METRICS)
+    assert len({metric.label for metric in METRICS}) == len(METRICS)
     assert not AXES.keys() & CURVES.keys()

@@ -29,9 +29,9 @@ from typing import Any
 from core.judging.judge import Verdict
 from core.judging.order import Kind
 
-KEYS: dict[Kind, str] = {"score": "score", "pair": "better"}
+VERDICT_KEYS: dict[Kind, str] = {"score": "score", "pair": "better"}
 """The key of a JSON verdict."""
-POINTS = {"first": 100.0, "second": 0.0, "tie": 50.0}
+POINTS_BY_SIDE = {"first": 100.0, "second": 0.0, "tie": 50.0}
 UNREADABLE = "unreadable reply"
 QUOTE = "[copied text]"
 QUOTED_VALUE = "[quoted value]"
@@ -58,7 +58,7 @@ BARE_CHANNELS = re.compile(r"\A\s*analysis.*assistant\s*final", re.DOTALL)
 # JSON objects.
 STRING = r""""(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'"""
 OBJECT_START = re.compile(r"""\{\s*(?:"[^"\n]*"|'[^'\n]*'|\w+)\s*:""")
-KEY = re.compile(rf"\s*({STRING}|\w+)\s*:\s*", re.DOTALL)
+OBJECT_KEY = re.compile(rf"\s*({STRING}|\w+)\s*:\s*", re.DOTALL)
 LITERAL = re.compile(
     rf"(?P<string>{STRING})|(?P<number>[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)(?:\s*/\s*100\b|\s*%)?|(?:true|false|null|none)\b",
     re.DOTALL | re.IGNORECASE,
@@ -171,7 +171,7 @@ MENTIONS: dict[Kind, re.Pattern[str]] = {
     ),
 }
 """A verdict in a sentence. A mention that differs from the verdict makes the reply ambiguous."""
-VALUES: dict[Kind, re.Pattern[str]] = {
+VALUE_PATTERNS: dict[Kind, re.Pattern[str]] = {
     "score": re.compile(r"(?<![\w.])\d+(?:\.\d+)?"),
     "pair": re.compile(r"\b(?:first|second|tie)\b", re.IGNORECASE),
 }
@@ -296,7 +296,7 @@ def _find(
     text: str, kind: Kind, judged: Sequence[str], is_cut: bool, from_reasoning: bool
 ) -> tuple[Any, str]:
     """Return the value and the reason of the verdict. Raises _UnclearError if there is none or if verdicts conflict."""
-    key = KEYS[kind]
+    key = VERDICT_KEYS[kind]
     must_end = is_cut or from_reasoning
     cleaned = _decoded(text)
     if not _is_json(cleaned):  # a reason may contain tags
@@ -381,7 +381,7 @@ def _find_statement(text: str, kind: Kind, is_cut: bool, must_end: bool) -> Any:
         raise _UnclearError(UNREADABLE)
     if is_cut and segment != segments[0]:
         raise _UnclearError(UNREADABLE)
-    key = KEYS[kind] if "{" in text else rf"[\"']{KEYS[kind]}[\"']"
+    key = VERDICT_KEYS[kind] if "{" in text else rf"[\"']{VERDICT_KEYS[kind]}[\"']"
     if re.search(rf"{key}[\"']?\s*:", text, re.IGNORECASE):  # JSON too broken to read
         raise _UnclearError(UNREADABLE)
     return value
@@ -406,14 +406,14 @@ def _mentions(text: str, kind: Kind) -> list[str]:
 def _values_after(tail: str, kind: Kind) -> list[str]:
     """Return everything in the text after a verdict that could be another value."""
     prose = re.sub(OF_100, "", SCALE.sub("", REASON.sub("", tail)), flags=re.IGNORECASE)
-    return [*_mentions(tail, kind), *VALUES[kind].findall(prose)]
+    return [*_mentions(tail, kind), *VALUE_PATTERNS[kind].findall(prose)]
 
 
 def _points(value: Any, kind: Kind) -> float | None:
     """Convert a verdict to a score from 0 to 100; None if it is invalid."""
     if kind == "pair":
         side = BARE_SIDE.fullmatch(value) if isinstance(value, str) else None
-        return POINTS[side[1].lower()] if side else None
+        return POINTS_BY_SIDE[side[1].lower()] if side else None
     if isinstance(value, str):
         number = BARE_SCORE.fullmatch(value)
         value = number[1] if number else None
@@ -449,7 +449,7 @@ def _without_quotes(text: str, kind: Kind, judged: Sequence[str]) -> str:
             )
     return re.sub(
         r"^[ \t]*>.*$",
-        lambda quote: QUOTED_VALUE if VALUES[kind].search(quote[0]) else "",
+        lambda quote: QUOTED_VALUE if VALUE_PATTERNS[kind].search(quote[0]) else "",
         text,
         flags=re.MULTILINE,
     )
@@ -496,7 +496,7 @@ def _parse(text: str, start: int, key: str) -> tuple[Mapping[str, Any], int]:
         pass
     entries: dict[str, Any] = {}
     position = start + 1
-    while name := KEY.match(text, position):
+    while name := OBJECT_KEY.match(text, position):
         try:
             value, end = _parse_value(text, name.end())
         except (ValueError, RecursionError):

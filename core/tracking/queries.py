@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from core.config import RunConfig, base_type, condition, is_optional, metadata
-from core.metrics import AXES, CURVES, RESULTS
+from core.metrics import AXES, CURVES, EVALUATIONS, RESULTS
 
 SQL_TYPES = {bool: "BOOLEAN", int: "BIGINT", float: "DOUBLE", str: "VARCHAR", tuple: "VARCHAR"}
 CONDITIONAL_FIELDS = [
@@ -204,11 +204,11 @@ def _pair(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def evaluations(
     db: duckdb.DuckDBPyConnection, runs: Sequence[str], x: str = "step"
 ) -> pd.DataFrame:
-    """Losses and perplexities at each evaluation: run, x, train_loss, val_loss and their exponentials."""
+    """Return the metrics of each evaluation: run, x, EVALUATIONS, train_perplexity, val_perplexity, final."""
     assert x in AXES
     return db.execute(
         f"""
-        select run, {x} as x, train_loss, val_loss, exp(train_loss) as train_perplexity,
+        select run, {x} as x, {", ".join(EVALUATIONS)}, exp(train_loss) as train_perplexity,
                exp(val_loss) as val_perplexity, final
         from eval where run in (select unnest(?)) order by run, seq
         """,

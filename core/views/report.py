@@ -81,7 +81,7 @@ def runs(
             its loss is from it; in Markdown, the journal's columns.
         scores: of each run by judge.
     """
-    rows = records(beside_journal(frame, scores) if with_journal else run_frame(frame, scores))
+    rows = records(with_journal_rows(frame, scores) if with_journal else run_frame(frame, scores))
     if with_journal and format == "md":
         return [journal.columns(row) for row in rows]
     if format == "json" or not rows:
@@ -96,7 +96,7 @@ def runs(
     return [{column: row[column] for column in shown_columns} for row in formatted]
 
 
-def beside_journal(frame: pd.DataFrame, scores: Scores | None = None) -> pd.DataFrame:
+def with_journal_rows(frame: pd.DataFrame, scores: Scores | None = None) -> pd.DataFrame:
     """Results, the journal's own rows below, and which of them a run repeats and how far it is from it."""
     results = run_frame(frame, scores)
     rows = [journal.difference(row) for row in records(frame)]
@@ -153,7 +153,7 @@ def incomparable(frame: pd.DataFrame) -> str | None:
     return f"These losses may be means over different tokens ({titles}) and compare only where they were the same."
 
 
-def tested_alike(frame: pd.DataFrame) -> list[str]:
+def same_test_set(frame: pd.DataFrame) -> list[str]:
     """The runs that are tested on the same examples as the first."""
     tested = [tuple(row.values()) for row in records(frame[list(TEST_SET_FIELDS)])]
     return [str(n) for n, key in zip(frame["name"], tested, strict=True) if key == tested[0]]

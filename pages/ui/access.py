@@ -60,7 +60,7 @@ def _refuse(address: str) -> None:
 
 def _ask(password: str) -> None:
     """Ask for the password, once per session."""
-    with st.form("entrance", width=360):
+    with st.form("login", width=360):
         typed = st.text_input("Password", type="password", max_chars=200)
         submitted = st.form_submit_button("Enter")
     if submitted:

@@ -255,8 +255,8 @@ def test_incomparable_runs_are_reported() -> None:
 
 def test_runs_with_the_same_test_examples_are_selected() -> None:
     rows = [settings("one"), settings("two", max_examples=9), settings("three", lr=1e-3)]
-    assert report.tested_alike(pd.DataFrame(rows)) == ["one", "three"]
-    assert report.tested_alike(pd.DataFrame(rows[1:])) == ["two"]
+    assert report.same_test_set(pd.DataFrame(rows)) == ["one", "three"]
+    assert report.same_test_set(pd.DataFrame(rows[1:])) == ["two"]
 
 
 @pytest.mark.parametrize(
