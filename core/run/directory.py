@@ -11,6 +11,7 @@ import math
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -98,15 +99,17 @@ class RunDirectory:
     @classmethod
     def find(cls, runs_dir: Path, name: str) -> "RunDirectory":
         """The run of that name. Raises UserError where there is none."""
-        runs = {run.name: run for run in list_runs(runs_dir)}
-        if name not in runs:
-            similar_names = difflib.get_close_matches(name, runs, 3)
-            listed = [*dict.fromkeys([*similar_names, *runs])]
-            available = ", ".join([*listed[:8], *["..."][: len(listed) > 8]]) or "none yet"
-            cause = "" if runs_dir.is_dir() else f", as there is no directory {runs_dir}"
-            message = f"there is no such run; it should be one of: {available}{cause}"
-            raise UserError(f"run = {name!r}: {message}")
-        return runs[name]
+        is_component = name.isprintable() and name == Path(name).name and name not in ("", "..")
+        run = cls(runs_dir / name)
+        with contextlib.suppress(OSError):
+            if is_component and stat.S_ISDIR(run.path.lstat().st_mode) and run.config_path.exists():
+                return run
+        names = [run.name for run in list_runs(runs_dir)]
+        listed = [*dict.fromkeys([*difflib.get_close_matches(name, names, 3), *names])]
+        available = ", ".join([*listed[:8], *["..."][: len(listed) > 8]]) or "none yet"
+        cause = "" if runs_dir.is_dir() else f", as there is no directory {runs_dir}"
+        message = f"there is no such run; it should be one of: {available}{cause}"
+        raise UserError(f"run = {name!r}: {message}")
 
     def is_untouched(self) -> bool:
         """Whether there is nothing but settings: it was about to be queued when its maker was killed."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import signal
 import sys
 import time
@@ -155,6 +156,22 @@ def test_finished_run_of_an_older_version_keeps_its_checkpoints(create) -> None:
     for recover in RECOVER.values():
         recover(run)
     assert folders(run) == ["checkpoint", "weights"]
+
+
+def test_restart_may_use_the_disk_space_that_it_frees(create, monkeypatch) -> None:
+    run = create("last")
+    usage = shutil.disk_usage(run.path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=0))
+    with run.lock():
+        run.append("status", status="stopped")
+    with pytest.raises(UserError, match="of disk space"):
+        requeue(run, restart=True)
+    run.checkpoints_path.mkdir()
+    with (run.checkpoints_path / "large").open("wb") as file:
+        file.truncate(100 * 2**20)
+    requeue(run, restart=True)
+    assert run.status() == "queued"
+    assert not run.checkpoints_path.exists()
 
 
 def test_edit_of_keep_weights_during_training_has_no_effect(create) -> None:
