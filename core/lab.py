@@ -18,7 +18,7 @@ import pandas as pd
 from core import allowed_paths, operations
 from core.config import RunConfig
 from core.errors import ConfigError, UserError
-from core.run.directory import ENDED_STATUSES, RunDirectory, list_runs
+from core.run.directory import ENDED_STATUSES, RunDirectory, discard_leftovers, list_runs
 from core.run.names import next_name
 from core.scheduler import preferences
 from core.scheduler.executors import EXECUTORS
@@ -82,6 +82,8 @@ class Lab:
         self._measurements: dict[str, Future[Cost]] = {}
         self._scoring: Scoring | None = None
         self._scoring_lock = threading.Lock()
+        if self.read_only is None:
+            discard_leftovers(self.runs_dir)
         self.refresh()
         self._queue: Queue | None = None
         if self.read_only is None:

@@ -70,7 +70,7 @@ def requeue(runs_dir: Path, name: str, restart: bool = False) -> None:
         if (status := run.status()) == "finished":
             raise UserError(f"{run.name} is finished; there is nothing to resume")
         if restart:
-            _check_launch(run.config(), runs_dir)
+            _check_launch(run.config(), runs_dir, run.disk_bytes() / 2**20)
             run.discard_training()
         elif run.checkpoint_step() is not None:
             resumption.check_newest(run.path, run.config())
@@ -82,9 +82,11 @@ def requeue(runs_dir: Path, name: str, restart: bool = False) -> None:
             run.append("status", status="queued", reason=f"{action} after it was {status}")
 
 
-def _check_launch(config: RunConfig, runs_dir: Path) -> None:
+def _check_launch(config: RunConfig, runs_dir: Path, freed_mb: float = 0.0) -> None:
     """Raise ConfigError with every problem for which a launch would be refused."""
-    if problems := check(config, runs_dir).problems:
+    from core.planning import preflight  # imports PyTorch, which takes seconds
+
+    if problems := preflight.check(config, runs_dir, freed_mb).problems:
         raise ConfigError(problems)
 
 

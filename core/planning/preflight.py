@@ -139,13 +139,14 @@ def all_problems(values: Mapping[str, Any], runs_dir: Path | None = None) -> lis
             }
 
 
-def check(config: RunConfig, runs_dir: Path | None = None) -> Plan:
+def check(config: RunConfig, runs_dir: Path | None = None, freed_mb: float = 0.0) -> Plan:
     """Plan a run without starting it, from local and cached files only.
 
     Everything that would make the run fail at the start is listed in the plan, not raised.
 
     Args:
         runs_dir: where the run would be stored. Without it, free disk space is not checked.
+        freed_mb: disk space that a restart of the run would free, MiB.
     """
     problems: list[Problem] = []
     notes: list[str] = []
@@ -183,7 +184,7 @@ def check(config: RunConfig, runs_dir: Path | None = None) -> Plan:
         skipped, unused = corpus.records.skipped, corpus.records.unused_keys
         plan = replace(plan, skipped_records=skipped, unused_keys=unused)
     if arch:
-        plan = replace(plan, **_disk(config, arch, plan.steps, runs_dir, problems))
+        plan = replace(plan, **_disk(config, arch, plan.steps, runs_dir, freed_mb, problems))
     return replace(plan, note=note)
 
 
@@ -192,18 +193,21 @@ def _disk(
     arch: Architecture,
     steps: int | None,
     runs_dir: Path | None,
+    freed_mb: float,
     problems: list[Problem],
 ) -> dict[str, Any]:
     """Return the fields of a plan about disk space. Add a problem if the run does not fit."""
     peak, after = estimate.disk_mb(config, arch, steps)
     free = None if runs_dir is None else _free_disk_mb(runs_dir)
+    if free is not None:
+        free += freed_mb
     if free is not None and peak > free:
         message = f"the run would need about {peak:,.0f} MB of disk space and {free:,.0f} MB are free in {runs_dir}"
         remedy = "delete files or use a smaller model"
         lora_mb, _ = estimate.disk_mb(config.model_copy(update={"method": "lora"}), arch, steps)
         if config.method == "full" and lora_mb <= free:
             remedy = f"delete files or use method = lora, which needs about {lora_mb:,.0f} MB"
-        problems.append(Problem("method", config.method, f"{message}; {remedy}"))
+        problems.append(Problem("keep_weights", config.keep_weights, f"{message}; {remedy}"))
     return {
         "disk_peak_mb": round(peak, 1),
         "disk_mb": round(after, 1),

@@ -11,6 +11,7 @@ import math
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -26,7 +27,8 @@ from core.run.lock import acquire
 from core.run.names import free_names
 
 ENDED_STATUSES = ("stopped", "interrupted", "failed", "finished")
-RESUMABLE_STATUSES = ("queued", "stopped", "interrupted", "failed")
+FINAL_EVENT_BYTES = 1 << 12
+"""Maximum size of the final status event of a finished run."""
 LOCK_TIMEOUT_S = 1.0
 """Seconds to wait for whoever only looks at a run or settles it; a trainer holds it much longer."""
 
@@ -66,6 +68,14 @@ class RunDirectory:
         return self.path / "stop"
 
     @property
+    def weights_path(self) -> Path:
+        return self.path / "weights"
+
+    @property
+    def checkpoints_path(self) -> Path:
+        return self.path / "checkpoint"
+
+    @property
     def _lock_path(self) -> Path:
         return self.path / "trainer.lock"
 
@@ -89,15 +99,17 @@ class RunDirectory:
     @classmethod
     def find(cls, runs_dir: Path, name: str) -> "RunDirectory":
         """The run of that name. Raises UserError where there is none."""
-        runs = {run.name: run for run in list_runs(runs_dir)}
-        if name not in runs:
-            similar_names = difflib.get_close_matches(name, runs, 3)
-            listed = [*dict.fromkeys([*similar_names, *runs])]
-            available = ", ".join([*listed[:8], *["..."][: len(listed) > 8]]) or "none yet"
-            cause = "" if runs_dir.is_dir() else f", as there is no directory {runs_dir}"
-            message = f"there is no such run; it should be one of: {available}{cause}"
-            raise UserError(f"run = {name!r}: {message}")
-        return runs[name]
+        is_component = name.isprintable() and name == Path(name).name and name not in ("", "..")
+        run = cls(runs_dir / name)
+        with contextlib.suppress(OSError):
+            if is_component and stat.S_ISDIR(run.path.lstat().st_mode) and run.config_path.exists():
+                return run
+        names = [run.name for run in list_runs(runs_dir)]
+        listed = [*dict.fromkeys([*difflib.get_close_matches(name, names, 3), *names])]
+        available = ", ".join([*listed[:8], *["..."][: len(listed) > 8]]) or "none yet"
+        cause = "" if runs_dir.is_dir() else f", as there is no directory {runs_dir}"
+        message = f"there is no such run; it should be one of: {available}{cause}"
+        raise UserError(f"run = {name!r}: {message}")
 
     def is_untouched(self) -> bool:
         """Whether there is nothing but settings: it was about to be queued when its maker was killed."""
@@ -123,9 +135,13 @@ class RunDirectory:
 
     def checkpoint_step(self) -> int | None:
         """The step of the newest checkpoint by its name; None where there is none."""
-        names = (path.name for path in (self.path / "checkpoint").glob("step-*"))
+        names = (path.name for path in self.checkpoint_paths())
         steps = [int(match[1]) for name in names if (match := re.fullmatch(r"step-(\d+)", name))]
         return max(steps, default=None)
+
+    def checkpoint_paths(self) -> list[Path]:
+        """Return the published checkpoints, newest first."""
+        return published_checkpoints(self.checkpoints_path)
 
     def log_tail(self, size: int = 4000) -> str:
         """The end of the log: what became of the run, and whatever the trainer printed."""
@@ -235,7 +251,9 @@ class RunDirectory:
         ending: str = "interrupted",
         from_statuses: Collection[str] = ("queued", "running"),
     ) -> str | None:
-        """Give a run its last word whose trainer is gone without one; its status, None where nobody can read it.
+        """Write the final status of a run whose trainer died, and delete the checkpoints of one that had finished.
+
+        Returns the status, or None if it cannot be read.
 
         Args:
             ending: the status to end with where nobody asked for another.
@@ -247,6 +265,7 @@ class RunDirectory:
                 self.append("status", **final_event)
                 log.append_event(self.log_path, "status", final_event)
                 self.clear_stop_request()
+            self.discard_checkpoints()
         with contextlib.suppress(UserError):
             return self.status()
         return None
@@ -254,22 +273,42 @@ class RunDirectory:
     def discard_training(self) -> None:
         """Delete checkpoints and weights. Hold the lock. Raises UserError if they cannot be deleted."""
         try:
-            for name in ("checkpoint", "weights"):
+            for path in (self.checkpoints_path, self.weights_path):
                 with contextlib.suppress(FileNotFoundError):
-                    shutil.rmtree(self.path / name)
+                    shutil.rmtree(path)
         except OSError as error:
             raise UserError(f"{self.name} cannot be restarted ({error})") from None
 
     def discard_checkpoints(self) -> None:
         """Delete what a finished run does not need: its checkpoints, and its weights if it keeps none.
 
-        Hold the lock, and call this after the status `finished` is written: until then, the run resumes from a
-        checkpoint. If weights are missing that should be there, nothing is deleted.
+        Hold the lock. Does nothing unless the run has finished and recorded `keep_weights` then, which older versions
+        did not. If weights are missing that should be there, nothing is deleted. `checkpoint/` is deleted last, so that
+        a deletion that was cut short is noticed and completed by the next call.
         """
-        keeps_none = self.config().keep_weights == "none"
-        if keeps_none or (self.path / "weights").is_dir():
-            for name in ("checkpoint", "weights.partial", *(("weights",) if keeps_none else ())):
-                shutil.rmtree(self.path / name, ignore_errors=True)
+        keep_weights = self._finished_with()
+        if keep_weights == "none" or (keep_weights and self.weights_path.is_dir()):
+            partial = self.weights_path.with_name(f"{self.weights_path.name}.partial")
+            discarded = [self.weights_path] if keep_weights == "none" else []
+            for path in (partial, *discarded, self.checkpoints_path):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def has_leftovers(self) -> bool:
+        """Return whether the run has finished, but its trainer died before it deleted the checkpoints."""
+        return self.checkpoints_path.is_dir() and self._finished_with() is not None
+
+    def _finished_with(self) -> str | None:
+        """Return `keep_weights` as recorded by the last event of a finished run; None for any other run."""
+        try:
+            with open_regular(self.events_path) as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - FINAL_EVENT_BYTES))
+                *_, line, _ = [b"", *file.read().split(b"\n")]
+        except OSError:
+            return None
+        event = parse(line) or {}
+        keep_weights = event.get("keep_weights")
+        is_finished = event.get("event") == "status" and event.get("status") == "finished"
+        return keep_weights if is_finished and isinstance(keep_weights, str) else None
 
     def disk_bytes(self) -> int:
         """Return the size of all files. Links are not followed; files that disappear meanwhile count as nothing."""
@@ -316,6 +355,21 @@ def list_runs(runs_dir: Path) -> list[RunDirectory]:
         names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
     runs = (RunDirectory(runs_dir / name) for name in names if name.isprintable())
     return [run for run in runs if run.config_path.exists()]
+
+
+def published_checkpoints(directory: Path) -> list[Path]:
+    """Return the checkpoints in a directory, newest first. Those not completely written are skipped."""
+    paths = [path for path in directory.glob("step-*") if path.suffix != ".partial"]
+    return sorted(paths, reverse=True)
+
+
+def discard_leftovers(runs_dir: Path) -> None:
+    """Delete the checkpoints of finished runs whose trainer died before it could."""
+    with contextlib.suppress(OSError):
+        for run in list_runs(runs_dir):
+            if run.has_leftovers():
+                with contextlib.suppress(UserError), run.lock():
+                    run.discard_checkpoints()
 
 
 def _new_directory(runs_dir: Path, config: RunConfig) -> Path:

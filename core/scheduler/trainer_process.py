@@ -74,35 +74,37 @@ def main(run: RunDirectory, signals: bool = False, train: Train | None = None) -
     """
     with run.lock():
         if run.status() in ENDED_STATUSES:
+            run.discard_checkpoints()
             return
         with contextlib.closing(ActiveRun(run)) as active:
             if signals:
                 _listen(active)
-            status, reason = _train(run, active, train)
-            active.emit("status", status=status, reason=reason)
-        if status == "finished":
-            with contextlib.suppress(UserError):  # config.json was damaged since the run started
-                run.discard_checkpoints()
+            active.emit("status", **_train(run, active, train))
+        run.discard_checkpoints()
         run.clear_stop_request()
 
 
-def _train(run: RunDirectory, active: ActiveRun, train: Train | None) -> tuple[str, str | None]:
+def _train(run: RunDirectory, active: ActiveRun, train: Train | None) -> dict[str, Any]:
+    """Train, and return the fields of the final status event."""
     if active.stop_requested():
-        return active.ending or "stopped", "withdrawn before it started"
+        return {"status": active.ending or "stopped", "reason": "withdrawn before it started"}
     active.emit("status", status="running", **processes.identity())
     try:
         from core.training import trainer  # torch: seconds, which the status need not wait for
 
         train = train or trainer.train
-        outcome = "stopped" if active.stop_requested() else train(run.config(), active)
+        config = run.config()
+        outcome = "stopped" if active.stop_requested() else train(config, active)
     except UserError as error:
-        return "failed", str(error)
+        return {"status": "failed", "reason": str(error)}
     except KeyboardInterrupt:
-        return "interrupted", "interrupted from the keyboard"
+        return {"status": "interrupted", "reason": "interrupted from the keyboard"}
     except BaseException as error:
         traceback.print_exc()
-        return "failed", _reason(error, run)
-    return (outcome, None) if outcome == "finished" else (active.ending or outcome, None)
+        return {"status": "failed", "reason": _reason(error, run)}
+    if outcome == "finished":  # config.json may have been edited since the run started
+        return {"status": outcome, "reason": None, "keep_weights": config.keep_weights}
+    return {"status": active.ending or outcome, "reason": None}
 
 
 def _reason(error: BaseException, run: RunDirectory) -> str:

@@ -408,7 +408,7 @@ def test_too_little_disk_space_is_a_problem(
     config = new_config(base_model="gpt2", dataset="primer", method="full", checkpoint_every=1)
     plan = preflight.check(config, runs_dir)
     [problem] = plan.problems
-    assert (plan.free_disk_mb, problem.field) == (500.0, "method")
+    assert (plan.free_disk_mb, problem.field) == (500.0, "keep_weights")
     # GPT-2 with its own output head has 163 million parameters; three checkpoints of three times their size.
     assert problem.message == (
         f"the run would need about 5,597 MB of disk space and 500 MB are free in {runs_dir}; "
@@ -416,6 +416,7 @@ def test_too_little_disk_space_is_a_problem(
     )
     assert preflight.check(config.changed(method="lora"), runs_dir).problems == []
     assert preflight.check(config).problems == []
+    assert preflight.check(config, runs_dir, freed_mb=5200).problems == []
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2**20))
     [problem] = preflight.check(config, runs_dir).problems
     assert problem.message.endswith("delete files or use a smaller model")

@@ -1,6 +1,7 @@
 """Run directories: names, finding, notes, the lock across processes and threads, settling, deleting."""
 
 import json
+import os
 import signal
 import threading
 import unicodedata
@@ -168,6 +169,17 @@ def test_find_never_leaves_the_runs_directory(tmp_path, name):
     with pytest.raises(UserError):
         RunDirectory.find(runs_dir, str(runs_dir / "a"))
     assert RunDirectory.find(runs_dir, "a").path == runs_dir / "a"
+
+
+def test_find_lists_the_runs_only_for_the_error(tmp_path, monkeypatch):
+    create(tmp_path)
+    listed, scandir = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(path) or scandir(path))
+    assert RunDirectory.find(tmp_path, "a").name == "a"
+    assert listed == []
+    with pytest.raises(UserError, match="one of: a"):
+        RunDirectory.find(tmp_path, "b")
+    assert listed == [tmp_path]
 
 
 def test_all_runs_are_directories_with_settings(tmp_path):

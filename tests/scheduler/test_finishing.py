@@ -2,18 +2,22 @@
 
 import hashlib
 import os
+import shutil
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from core.errors import UserError
+from core.lab import Lab
 from core.operations import requeue
 from core.run.directory import RunDirectory
+from core.scheduler.queue import Queue
 from core.scheduler.trainer_process import main
 from core.training.checkpoints import read_weights
-from core.training.trainer import load_trained
+from core.training.trainer import load_trained, train
 
 KEEP = ("last", "best", "none")
 SHORT = {
@@ -106,6 +110,82 @@ def test_run_without_weights_cannot_answer_and_says_why(create) -> None:
         load_trained(run.config(), run.path)
 
 
+class LeaveCheckpoints(RunDirectory):
+    """A run whose trainer dies as soon as it has written the status `finished`."""
+
+    def discard_checkpoints(self) -> None:
+        """Delete nothing."""
+
+
+def finish_with_leftovers(run: RunDirectory) -> None:
+    main(LeaveCheckpoints(run.path))
+    assert run.status() == "finished", run.log_tail()
+    assert run.checkpoints_path.is_dir()
+
+
+def recover_by_lab(run: RunDirectory) -> None:
+    with Lab(run.path.parent) as lab:
+        assert lab.runs()["disk_mb"][0] == pytest.approx(run.disk_bytes() / 2**20)
+
+
+def recover_by_queue(run: RunDirectory) -> None:
+    queue = Queue(run.path.parent, main)
+    queue.add(run.name)
+    while queue.names():
+        time.sleep(0.01)
+    queue.close()
+
+
+RECOVER = {"trainer": main, "queue": recover_by_queue, "lab": recover_by_lab}
+
+
+@pytest.mark.parametrize("keep", KEEP)
+@pytest.mark.parametrize("recover", RECOVER)
+def test_checkpoints_left_by_a_killed_trainer_are_deleted(create, recover, keep) -> None:
+    run = create(keep)
+    finish_with_leftovers(run)
+    RECOVER[recover](run)
+    assert folders(run) == ([] if keep == "none" else ["weights"])
+
+
+def test_finished_run_of_an_older_version_keeps_its_checkpoints(create) -> None:
+    run = create("last")
+    finish_with_leftovers(run)
+    with run.lock():
+        run.append("status", status="finished", reason=None)
+    for recover in RECOVER.values():
+        recover(run)
+    assert folders(run) == ["checkpoint", "weights"]
+
+
+def test_restart_may_use_the_disk_space_that_it_frees(create, monkeypatch) -> None:
+    run = create("last")
+    usage = shutil.disk_usage(run.path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=0))
+    with run.lock():
+        run.append("status", status="stopped")
+    with pytest.raises(UserError, match="of disk space"):
+        requeue(run, restart=True)
+    run.checkpoints_path.mkdir()
+    with (run.checkpoints_path / "large").open("wb") as file:
+        file.truncate(100 * 2**20)
+    requeue(run, restart=True)
+    assert run.status() == "queued"
+    assert not run.checkpoints_path.exists()
+
+
+def test_edit_of_keep_weights_during_training_has_no_effect(create) -> None:
+    run = create("last")
+
+    def train_and_edit(config, active):
+        outcome = train(config, active)
+        run.write_config(config.changed(keep_weights="none"))
+        return outcome
+
+    main(run, train=train_and_edit)
+    assert folders(run) == ["weights"]
+
+
 @pytest.mark.parametrize(
     "stride", [13, pytest.param(1, marks=[pytest.mark.long, pytest.mark.timeout(1200)])]
 )
@@ -128,12 +208,14 @@ def test_killed_run_resumes_or_has_finished_wherever_it_is_killed(create, keep, 
         _, exit_status = os.waitpid(pid, 0)
         status = run.status()
         statuses.append(status)
-        if os.WIFSIGNALED(exit_status) and status != "finished":
+        if os.WIFSIGNALED(exit_status):
             run.mark_ended("the trainer died")
-            requeue(run.path.parent, run.name)
-            main(run)
+            if status != "finished":
+                requeue(run.path.parent, run.name)
+                main(run)
         assert run.status() == "finished", (number, run.log_tail())
-        assert weights_hash(run) == weights_hash(whole) or (keep, status) == ("none", "finished")
+        assert folders(run) == folders(whole), number
+        assert weights_hash(run) == weights_hash(whole)
         assert answers(run)[-1:] == answers(whole), number
         if not os.WIFSIGNALED(exit_status):
             break
