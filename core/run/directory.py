@@ -302,10 +302,10 @@ class RunDirectory:
         try:
             with open_regular(self.events_path) as file:
                 file.seek(max(0, os.fstat(file.fileno()).st_size - FINAL_EVENT_BYTES))
-                *_, line, _ = [b"", *file.read().split(b"\n")]
+                lines: list[bytes] = file.read().split(b"\n")
         except OSError:
             return None
-        event = parse(line) or {}
+        event = (parse(lines[-2]) if len(lines) > 1 else None) or {}
         keep_weights = event.get("keep_weights")
         is_finished = event.get("event") == "status" and event.get("status") == "finished"
         return keep_weights if is_finished and isinstance(keep_weights, str) else None

@@ -165,11 +165,11 @@ def test_restart_may_use_the_disk_space_that_it_frees(create, monkeypatch) -> No
     with run.lock():
         run.append("status", status="stopped")
     with pytest.raises(UserError, match="of disk space"):
-        requeue(run, restart=True)
+        requeue(run.path.parent, run.name, restart=True)
     run.checkpoints_path.mkdir()
     with (run.checkpoints_path / "large").open("wb") as file:
         file.truncate(100 * 2**20)
-    requeue(run, restart=True)
+    requeue(run.path.parent, run.name, restart=True)
     assert run.status() == "queued"
     assert not run.checkpoints_path.exists()
 
