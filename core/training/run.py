@@ -1,7 +1,7 @@
 """A run as its trainer knows it: a directory, events, a request to stop, and how far it has come."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -40,6 +40,23 @@ def report_download(run: Run) -> Callable[[str, int, int], None]:
             raise StoppedError
 
     return notify
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A validation loss, comparable with others over the same number of batches."""
+
+    step: int
+    val_loss: float
+    eval_batches: int
+
+    @classmethod
+    def parse(cls, facts: object) -> "Evaluation | None":
+        """Return the evaluation that a manifest records; None if it records none."""
+        values: dict[str, Any] = facts if isinstance(facts, dict) else {}
+        recorded: list[Any] = [values.get(field.name) for field in fields(cls)]
+        types = [type(value) for value in recorded]
+        return cls(*recorded) if types == [int, float, int] else None
 
 
 @dataclass

@@ -22,7 +22,14 @@ from core.nn.gpt2 import GPT2
 from core.training import checkpoints, divergence, hardware, resumption
 from core.training.evaluation import answer_all, mean_loss
 from core.training.optimizers import build_optimizer, learning_rate
-from core.training.run import Outcome, Run, StoppedError, TrainingProgress, report_download
+from core.training.run import (
+    Evaluation,
+    Outcome,
+    Run,
+    StoppedError,
+    TrainingProgress,
+    report_download,
+)
 
 
 def train(config: RunConfig, run: Run) -> Outcome:
@@ -123,8 +130,10 @@ class Trainer:
             for block in self.model.h:  # the loss goes through these, not through the model's call
                 block.compile(dynamic=True)
         self.progress = TrainingProgress()
-        self.best_loss = math.inf
-        """Validation loss of the published weights if `keep_weights` is `best`; infinite before the first."""
+        self.best: Evaluation | None = None
+        """The evaluation with the lowest validation loss."""
+        self.published: Evaluation | None = None
+        """The evaluation whose weights are in `weights/`, if `keep_weights` is `best`."""
         self.recorded_settings = resumption.recorded(config)
         self.ignores_warmup = False
         """Whether the learning rate stays constant as in the older version that started the run."""
@@ -284,9 +293,15 @@ class Trainer:
         progress_fields = self._progress_fields()
         self.run.emit("eval", **progress_fields, train_loss=train, val_loss=val_loss, final=final)
         # All evaluations are compared on the same part of the validation set. Step 0 is the base model.
-        if config.keep_weights == "best" and self.progress.step and validation < self.best_loss:
-            self._write_weights(val_loss=validation)
-            self.best_loss = validation
+        lowest = self.published if config.keep_weights == "best" else self.best
+        if not self.progress.step or not validation < (lowest.val_loss if lowest else math.inf):
+            return
+        evaluation = Evaluation(self.progress.step, validation, config.eval_batches)
+        if config.keep_weights == "best":
+            self._write_weights(val_loss=validation, eval_batches=config.eval_batches)
+            self.published = evaluation
+        if not self.best or validation < self.best.val_loss:
+            self.best = evaluation
 
     def _sample(self) -> None:
         prompt = self.config.sample_prompt
@@ -314,6 +329,7 @@ class Trainer:
                 "progress": asdict(self.progress),
                 "scaler": self.scaler.state_dict(),
                 "origin": self._origin(),
+                "best": asdict(self.best) if self.best else None,
                 "train_examples": len(self.train_set),
                 "precision": hardware.name_of(self.dtype),
                 "ignores_warmup": self.ignores_warmup,
@@ -342,7 +358,7 @@ class Trainer:
                     f"an older version wrote the checkpoint of step {self.progress.step} without its settings; "
                     "changes to config.json before this resume could not be checked"
                 )
-            messages += self._keep_constant_rate(facts) + self._restore_best()
+            messages += self._keep_constant_rate(facts) + self._restore_best(facts)
             messages += checkpoints.changed_inputs(facts, self._origin(), self.progress.step)
         self.run.emit("rewind", step=self.progress.step if facts else -1)
         for message in messages:
@@ -382,30 +398,48 @@ class Trainer:
             f"use `python -m core resume {self.run.directory.name} --restart` to train with warm-up"
         ]
 
-    def _restore_best(self) -> list[str]:
-        """Read the loss of the best weights so far. Return a message if they are damaged.
+    def _restore_best(self, facts: dict[str, Any]) -> list[str]:
+        """Restore the best evaluation from the checkpoint, and the one whose weights are published.
 
-        They may be from a step after the checkpoint, which this run takes again.
+        The published weights may be from a step after the checkpoint, which this run takes again. Return messages.
         """
-        directory = self.run.directory / "weights"
-        if self.config.keep_weights != "best" or not directory.is_dir():
-            return []
-        try:
-            facts, _ = checkpoints.read_weights(directory)
-        except UserError as error:
-            return [str(error)]
-        loss = facts.get("val_loss")  # weights published with `last` have none
-        self.best_loss = loss if isinstance(loss, float) else math.inf
-        return []
+        messages, directory = [], self.run.directory / "weights"
+        published_facts: dict[str, Any] = {}
+        if directory.is_dir():
+            try:
+                published_facts, _ = checkpoints.read_weights(directory)
+            except UserError as error:
+                messages = [str(error)]
+        self.published = Evaluation.parse(
+            published_facts
+        )  # weights published with `last` have none
+        self.best = Evaluation.parse(facts.get("best"))
+        if self.published and (not self.best or self.published.val_loss < self.best.val_loss):
+            self.best = self.published
+        is_comparable = not self.best or self.best.eval_batches == self.config.eval_batches
+        if not is_comparable and self.progress.step < self.schedule.steps:
+            self.best = self.published = None
+        return messages if self.config.keep_weights == "best" else []
 
     def publish_weights(self) -> None:
         """Write `weights/` as `keep_weights` says. If that is `best`, load the best weights into the model."""
-        if self.config.keep_weights == "best" and self.best_loss < math.inf:
+        if self.config.keep_weights == "none":
+            return
+        if self.config.keep_weights == "last":
+            self._write_weights()
+            return
+        if self.published:
             facts, tensors = checkpoints.read_weights(self.run.directory / "weights")
             checkpoints.load_trainable(self.model, tensors)
             self.run.emit("weights", step=facts["step"], val_loss=facts["val_loss"])
-        elif self.config.keep_weights != "none":
+        else:
             self._write_weights()
+        published_step = self.published.step if self.published else self.progress.step
+        if self.best != self.published or not self.best:
+            lowest = f" of step {self.best.step}" if self.best else ""
+            message = f"the weights of step {published_step} are kept, not the best weights{lowest}: those are not available"
+            step = self.progress.step
+            self.run.emit("warning", step=step, about="weights", message=message)
 
     def _write_weights(self, **facts: float) -> None:
         """Write `weights/`: the adapter, or the whole model."""

@@ -482,3 +482,64 @@ def test_runs_started_by_older_versions_keep_their_constant_rate(
     assert weights(resumed) == weights(whole_run)
     [warning] = resumed.events_of("warning")
     assert warning["message"].startswith("the learning rate stays constant")
+
+
+BEST = {"keep_weights": "best", "eval_every": 1, "lr": 5.0, "checkpoint_every": 1,
+        "min_lr": None, "warmup_fraction": 0.0, "grad_clip": None}  # fmt: skip
+"""The learning rate is so high that the loss rises before the end."""
+
+
+def damage_weights(directory: Path) -> None:
+    [path] = directory.glob("*.safetensors")
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def weights_facts(run: Any) -> dict[str, Any]:
+    return json.loads((run.directory / "weights" / "manifest.json").read_text())
+
+
+def weights_warnings(run: Any) -> list[str]:
+    return [e["message"] for e in run.events_of("warning") if e["about"] == "weights"]
+
+
+@pytest.mark.parametrize("stop_at", [9, STEPS])
+def test_resume_keeps_the_best_weights(settings: Settings, new_run: NewRun, stop_at: int) -> None:
+    config = settings(**RANDOM | METHODS["full"] | BEST)
+    whole_run = new_run("whole")
+    train(config, whole_run)
+    train(config, new_run("stopped", stop_at=stop_at))
+    resumed = new_run("stopped", resumed=True)
+    train(config.changed(eval_every=100), resumed)
+    assert weights_facts(resumed)["step"] == weights_facts(whole_run)["step"] < 9
+    assert weights(resumed) == weights(whole_run)
+    assert weights_warnings(resumed) == []
+
+
+@pytest.mark.parametrize("stop_at", [9, STEPS])
+@pytest.mark.parametrize("harm", [shutil.rmtree, damage_weights])
+def test_lost_best_weights_are_reported(
+    settings: Settings, new_run: NewRun, stop_at: int, harm: Callable[[Path], object]
+) -> None:
+    config = settings(**RANDOM | METHODS["full"] | BEST)
+    stopped = new_run("stopped", stop_at=stop_at)
+    train(config, stopped)
+    best_step = min(stopped.events_of("eval")[1:], key=lambda e: e["val_loss"])["step"]
+    harm(stopped.directory / "weights")
+    resumed = new_run("stopped", resumed=True)
+    train(config, resumed)
+    [message] = weights_warnings(resumed)
+    kept_step = weights_facts(resumed)["step"]
+    assert kept_step > best_step
+    assert message == (
+        f"the weights of step {kept_step} are kept, not the best weights of step {best_step}: those are not available"
+    )
+
+
+def test_changed_eval_batches_reset_the_best_weights(settings: Settings, new_run: NewRun) -> None:
+    config = settings(**RANDOM | METHODS["full"] | BEST)
+    train(config, new_run("stopped", stop_at=5))
+    resumed = new_run("stopped", resumed=True)
+    train(config.changed(eval_batches=2), resumed)
+    assert weights_facts(resumed)["step"] > 5
+    assert weights_facts(resumed)["eval_batches"] == 2
+    assert weights_warnings(resumed) == []
