@@ -503,8 +503,10 @@ def weights_warnings(run: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("stop_at", [9, STEPS])
-def test_resume_keeps_the_best_weights(settings: Settings, new_run: NewRun, stop_at: int) -> None:
-    config = settings(**RANDOM | METHODS["full"] | BEST)
+def test_resume_keeps_the_best_weights(
+    new_config: NewConfig, new_run: NewRun, stop_at: int
+) -> None:
+    config = new_config(**RANDOM | METHODS["full"] | BEST)
     whole_run = new_run("whole")
     train(config, whole_run)
     train(config, new_run("stopped", stop_at=stop_at))
@@ -518,9 +520,9 @@ def test_resume_keeps_the_best_weights(settings: Settings, new_run: NewRun, stop
 @pytest.mark.parametrize("stop_at", [9, STEPS])
 @pytest.mark.parametrize("harm", [shutil.rmtree, damage_weights])
 def test_lost_best_weights_are_reported(
-    settings: Settings, new_run: NewRun, stop_at: int, harm: Callable[[Path], object]
+    new_config: NewConfig, new_run: NewRun, stop_at: int, harm: Callable[[Path], object]
 ) -> None:
-    config = settings(**RANDOM | METHODS["full"] | BEST)
+    config = new_config(**RANDOM | METHODS["full"] | BEST)
     stopped = new_run("stopped", stop_at=stop_at)
     train(config, stopped)
     best_step = min(stopped.events_of("eval")[1:], key=lambda e: e["val_loss"])["step"]
@@ -535,8 +537,10 @@ def test_lost_best_weights_are_reported(
     )
 
 
-def test_changed_eval_batches_reset_the_best_weights(settings: Settings, new_run: NewRun) -> None:
-    config = settings(**RANDOM | METHODS["full"] | BEST)
+def test_changed_eval_batches_reset_the_best_weights(
+    new_config: NewConfig, new_run: NewRun
+) -> None:
+    config = new_config(**RANDOM | METHODS["full"] | BEST)
     train(config, new_run("stopped", stop_at=5))
     resumed = new_run("stopped", resumed=True)
     train(config.changed(eval_batches=2), resumed)
