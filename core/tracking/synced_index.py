@@ -1,8 +1,9 @@
 """An index that stays in sync with the run directories. Does not know who drives the runs."""
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,7 +40,7 @@ class SyncedIndex:
 
     def refresh(self) -> None:
         """Sync the index with the run directories now. Raises UserError if it is closed."""
-        with self._syncing:
+        with self._syncing, _keyboard_interrupts():
             self._require_open()
             try:
                 self._sync_now()
@@ -58,7 +59,8 @@ class SyncedIndex:
         self._require_open()
         generation = self._index.generation
         try:
-            return query(self._index.cursor(), *args, **options)
+            with _keyboard_interrupts():
+                return query(self._index.cursor(), *args, **options)
         except duckdb.Error as error:
             with self._syncing:
                 self._require_open()
@@ -95,3 +97,14 @@ class SyncedIndex:
             self._sync_now()
         except (OSError, UserError, duckdb.Error) as failure:
             self.fault = f"The index cannot be updated: {failure}"
+
+
+@contextlib.contextmanager
+def _keyboard_interrupts() -> Iterator[None]:
+    """Raise KeyboardInterrupt where DuckDB (2.0) turns Ctrl-C during a query into a RuntimeError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if str(error) == "Query interrupted":
+            raise KeyboardInterrupt from error
+        raise

@@ -1,5 +1,7 @@
 """The synced index: when a broken index is rebuilt, and what readers see while it is."""
 
+import os
+import signal
 import threading
 
 import duckdb
@@ -75,3 +77,15 @@ def test_closed_index_cannot_be_rebuilt(tmp_path):
     with pytest.raises(UserError, match="is closed"):
         index.rebuild("as requested")
     assert (tmp_path / INDEX_FILE).exists()
+
+
+def test_ctrl_c_during_a_query_is_a_keyboard_interrupt(open_index):
+    """DuckDB raises a RuntimeError, which callers would not expect."""
+    index = open_index()
+
+    def endless_query(db):
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        db.execute("select count(*) from range(1000000000000) t(i) where i % 7 = 3").fetchall()
+
+    with pytest.raises(KeyboardInterrupt):
+        index.read(endless_query)
