@@ -154,8 +154,8 @@ def curves(
 
     A spike of a single step is never lost. With a window above 1, y is the moving average over that many steps.
 
-    Steps without a value are gaps: y is NaN at the first and last such step of a bucket. A run without any
-    values has no points.
+    Steps without a value are gaps: y is NaN at the first and last such step of a bucket and, if there are more, also
+    between the extremes. A run without any values has no points.
     """
     assert set(metrics) <= CURVES.keys()
     assert x in AXES
@@ -165,7 +165,8 @@ def curves(
     )
     extremes = ", ".join(
         f"arg_min(x, {m}) as {m}_x0, min({m}) as {m}_y0, arg_max(x, {m}) as {m}_x1, max({m}) as {m}_y1, "
-        f"min(x) filter ({m} is null) as {m}_gap0, max(x) filter ({m} is null) as {m}_gap1"
+        f"min(x) filter ({m} is null) as {m}_gap0, max(x) filter ({m} is null) as {m}_gap1, "
+        f"count(*) filter ({m} is null) as {m}_gaps"
         for m in metrics
     )
     wide = db.execute(
@@ -185,13 +186,16 @@ def curves(
 def _points(wide: dict[str, Any], metric: str, runs: Sequence[str]) -> pd.DataFrame:
     """Return the extremes and gaps of each bucket in order of x, without duplicates."""
     x, y, gaps = (_pair(wide[f"{metric}_{c}0"], wide[f"{metric}_{c}1"]) for c in ("x", "y", "gap"))
-    x, y = np.hstack([x, gaps]), np.hstack([y, np.full_like(gaps, np.nan)])  # (buckets, 4)
+    has_more_gaps = (wide[f"{metric}_gaps"] > 2) & (x[:, 0] != x[:, 1])
+    between = np.where(has_more_gaps, x.mean(axis=1), np.nan)[:, None]
+    gaps = np.hstack([gaps, between])  # (buckets, 3)
+    x, y = np.hstack([x, gaps]), np.hstack([y, np.full_like(gaps, np.nan)])  # (buckets, 5)
     order = x.argsort(axis=1)  # NaN sorts last
     x, y = np.take_along_axis(x, order, 1), np.take_along_axis(y, order, 1)
     with_values = np.isin(wide["run_index"], wide["run_index"][~np.isnan(y).all(axis=1)])
     keep_mask = ~np.isnan(x) & with_values[:, None]
     keep_mask[:, 1:] &= x[:, :-1] != x[:, 1:]
-    run_codes: Any = np.repeat(wide["run_index"], 4).reshape(-1, 4)[keep_mask]
+    run_codes: Any = np.repeat(wide["run_index"], 5).reshape(-1, 5)[keep_mask]
     run = pd.Categorical.from_codes(run_codes, pd.Index(list(runs)))
     return pd.DataFrame({"run": run, "x": x[keep_mask], "y": y[keep_mask]})
 
