@@ -12,18 +12,21 @@ from core.views.tables import markdown, records
 from pages.ui.selection import select_rows, show_cut
 from pages.ui.text import escape_markdown, show_text
 
+INTERVAL_COLUMNS = {
+    "low": st.column_config.NumberColumn(
+        "Low", format="%.1f", help="Lower bound of the 95 % interval."
+    ),
+    "high": st.column_config.NumberColumn(
+        "High", format="%.1f", help="Upper bound of the 95 % interval."
+    ),
+}
 COLUMNS = {
     "run": st.column_config.TextColumn("Run", pinned=True),
     "judge": st.column_config.TextColumn("Judge"),
     "mean": st.column_config.NumberColumn(
         "Score", format="%.1f", help="Mean over the test answers, 0 to 100."
     ),
-    "low": st.column_config.NumberColumn(
-        "Low", format="%.1f", help="Lower end of the 95 % interval."
-    ),
-    "high": st.column_config.NumberColumn(
-        "High", format="%.1f", help="Upper end of the 95 % interval."
-    ),
+    **INTERVAL_COLUMNS,
     "scored": st.column_config.NumberColumn("Scored", help="Test answers that have a score."),
     "missing": st.column_config.NumberColumn(
         "Missing",
@@ -34,12 +37,7 @@ PAIR_COLUMNS = {
     "run": st.column_config.TextColumn("Run", pinned=True),
     "other": st.column_config.TextColumn("Against"),
     "rate": st.column_config.NumberColumn("Wins (%)", format="%.1f", help="A tie is half a win."),
-    "low": st.column_config.NumberColumn(
-        "Low", format="%.1f", help="Lower end of the 95 % interval."
-    ),
-    "high": st.column_config.NumberColumn(
-        "High", format="%.1f", help="Upper end of the 95 % interval."
-    ),
+    **INTERVAL_COLUMNS,
     "scored": st.column_config.NumberColumn("Items", help="Test examples judged in both orders."),
     "flips": st.column_config.NumberColumn(
         "Flips",

@@ -15,6 +15,7 @@ from core.config import RunConfig
 from core.lab import Lab
 
 ROOT = Path(__file__).parents[1]
+WORDS = ["red", "blue", "green", "one", "two", "three", "cat", "dog", "owl", "up", "down", "in"]
 
 
 @pytest.fixture(autouse=True)
@@ -69,22 +70,8 @@ def base_model(tmp_path_factory) -> Path:
 @pytest.fixture
 def settings(tmp_path, base_model) -> Callable[..., RunConfig]:
     """Settings of a run over twelve short examples: ten to train on, one to answer, one to validate."""
-    vocabulary = [
-        "red",
-        "blue",
-        "green",
-        "one",
-        "two",
-        "three",
-        "cat",
-        "dog",
-        "owl",
-        "up",
-        "down",
-        "in",
-    ]
     path = tmp_path / "words.json"
-    path.write_text(json.dumps([{"instruction": f"Say {w}.", "output": w} for w in vocabulary]))
+    path.write_text(json.dumps([{"instruction": f"Say {w}.", "output": w} for w in WORDS]))
     small: dict[str, Any] = {
         "base_model": str(base_model),
         "dataset": str(path),

@@ -26,6 +26,7 @@ from core.scheduler.executors import ROOT, run_in_process, run_in_thread
 from core.scheduler.trainer_process import main
 from core.tracking import queries
 from core.tracking.sync import read_index
+from tests.run_fixtures import WORDS
 
 STEPS = 5
 """Of a run; checkpoints come after steps 2, 4 and 5."""
@@ -80,22 +81,8 @@ CHECKPOINTS_LEFT = {
 def faulted_runs(tmp_path_factory, base_model):
     """Where one run of each fault lies, each struck by it in a trainer's process, and what that printed."""
     folder = tmp_path_factory.mktemp("struck")
-    vocabulary = [
-        "red",
-        "blue",
-        "green",
-        "one",
-        "two",
-        "three",
-        "cat",
-        "dog",
-        "owl",
-        "up",
-        "down",
-        "in",
-    ]
     data = folder / "words.json"
-    data.write_text(json.dumps([{"instruction": f"Say {w}.", "output": w} for w in vocabulary]))
+    data.write_text(json.dumps([{"instruction": f"Say {w}.", "output": w} for w in WORDS]))
     small = {"base_model": str(base_model), "dataset": str(data), "batch_size": 10, "method": "full"}  # fmt: skip
     small |= {"epochs": STEPS, "checkpoint_every": 2, "eval_every": 3, "sample_prompt": ""}
     for name in ("whole", *CHECKPOINTS_LEFT):
