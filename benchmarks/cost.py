@@ -2,8 +2,9 @@
 
     python -m benchmarks.cost --method lora > table.md
 
-Every row is measured in a separate process, on a run whose examples all have the same length. Weights are random, of the true shapes. Prints a Markdown table; `times` is the time of a step over
-that of the start (124M, 256 tokens, batch 2) in the same group. On a GPU, memory is its allocator's.
+Every row is measured in a separate process, on examples of equal length, with random weights of the real shapes. Prints
+a Markdown table. `times` is the step time relative to the first row of its group (124M, 256 tokens, batch 2). On a GPU,
+memory is what PyTorch's allocator reports.
 """
 
 import argparse

@@ -48,7 +48,7 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     # fmt: off
-    name: Line = _setting("", "identity", "Name", "Name of the run and its directory. Letters and digits of any script are kept; other characters become hyphens. Empty: base model and method.")
+    name: Line = _setting("", "identity", "Name", "Name of the run and its directory. Letters and digits of any script are kept, and other characters become hyphens. Empty: named after the base model and the method.")
     parent: Line | None = _setting(None, "identity", "Parent", "The run this one was cloned from.", "never")
     tags: tuple[Line, ...] = _setting((), "identity", "Tags", "Words to group runs by, separated by commas.", max_length=20)
     seed: int = _setting(123, "identity", "Seed", "Decides the order of the examples, LoRA's start and dropout.", ge=0, lt=2**31)

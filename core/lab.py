@@ -1,4 +1,4 @@
-"""The Lab: the entry point for pages, commands and notebooks.
+"""The Lab: the entry point for pages and notebooks.
 
 Owns the index and two background threads: one syncs the index with the run directories, one drives the queue.
 Commands that only read, or that send a signal to one run, do not open a Lab.

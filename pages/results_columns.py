@@ -67,7 +67,7 @@ def optional_columns(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def default_columns(results: pd.DataFrame, judges: list[str], with_journal: bool) -> list[str]:
-    """The columns to show until a person chooses: figures, the settings in which the runs differ, cost."""
+    """Return the columns shown by default: metrics, the settings in which the runs differ, and cost."""
     journal_columns = JOURNAL_COLUMNS if with_journal else []
     differing = report.differing(results)
     names = [
@@ -82,7 +82,7 @@ def default_columns(results: pd.DataFrame, judges: list[str], with_journal: bool
 
 
 def pick(available: list[str], default: list[str], view: str) -> list[str]:
-    """The columns that a person chose in a view of the table, those proposed otherwise; and the means to choose."""
+    """Draw the column picker of a view. Return the columns the user selected, or the defaults."""
     chosen_key, widget = f"chosen_columns:{view}", "columns"
     requested = st.session_state.get(chosen_key, default)
     absent = [

@@ -73,7 +73,7 @@ def check(
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     format: AsFormat = "table",
 ) -> None:
-    """What a launch would do: steps, tokens, parameters, memory, disk space, time; and every problem, all at once."""
+    """Check a run before it starts: steps, tokens, parameters, memory, disk space, time, and all problems."""
     config = _config(preset, set, runs_dir)
     plan = operations.check(config, runs_dir)
     cost = None

@@ -53,7 +53,7 @@ class Records:
 
     examples: list[Example]
     places: list[str]
-    """Place in the file of each example; unlike its position, it does not depend on what is skipped."""
+    """Location of each example's record in the file. Skipped records do not shift it."""
     skipped: list[SkippedRecord]
     unused_keys: dict[str, int]
     """Keys that training ignores, formatted for display, and the number of records that have a value for each."""

@@ -42,7 +42,7 @@ constants.HF_HUB_DISABLE_TELEMETRY = True
 """The hub need not know what asks it for a file, beyond the client's name."""
 CONNECT_TIMEOUT_S = 10.0
 """Seconds for a first sign of the hub."""
-CHECKSUM_MISMATCH = "is not what the hub announced (its SHA-256 differs) and was removed; try again"
+CHECKSUM_MISMATCH = "does not match the SHA-256 that the hub announced and was removed; try again"
 SHA256 = re.compile(r"[0-9a-f]{64}")
 PROGRESS_INTERVAL_S = 1.0
 """Seconds."""
@@ -153,9 +153,9 @@ def reachable() -> bool:
 
 
 def is_damaged(path: Path) -> bool:
-    """Whether a cached file is not what the hub said it would send.
+    """Whether a cached file differs from the SHA-256 that the hub announced.
 
-    The cache names a large file's bytes by their SHA-256, and links that name to where they lie.
+    The cache stores a large file under its SHA-256 and links the file name to it.
     """
     if not path.is_symlink():
         return False

@@ -32,9 +32,9 @@ class NotDownloadedError(UserError):
 
 
 def repository(dataset: str) -> str | None:
-    """The hub's name of a data set given as `alpaca` or `owner/name`; None for what is a path.
+    """Return the hub repository of a data set given as `alpaca` or `owner/name`; None for a path.
 
-    A name whose first part is a local folder is a path, whether the file exists or not.
+    If a local folder has the name of the first part, the name is a path, even if the file does not exist.
     """
     if dataset in DATASET_ALIASES:
         return DATASET_ALIASES[dataset]

@@ -1,4 +1,4 @@
-"""The answers to judge: those of some runs, and of their pretrained bases to the same examples. Values only.
+"""The answers to judge: the answers of some runs, and those of their base models to the same examples. Values only.
 
 Loaded once by `core.judging.scoring.Scoring.answers`; everything that needs answers gets this object.
 """

@@ -1,1 +1,1 @@
-"""What a launch would do: problems, steps, memory and time, estimated or measured."""
+"""Checks and estimates before a launch: problems, steps, memory, time and disk space."""

@@ -1,4 +1,4 @@
-"""What a launch would do, before it does it: steps, tokens, parameters, memory, time, and every problem.
+"""Check a run before it starts: steps, tokens, parameters, memory, time, disk space, and all problems.
 
 All by arithmetic on the data set and the model's shapes; no model is loaded.
 """

@@ -17,7 +17,7 @@ WINDOWS_DEVICES = {
     *(f"{n}{i}" for n in ("com", "lpt") for i in range(10)),
 }
 RESERVED_NAMES = WINDOWS_DEVICES | {"lab", "driver", "queue", "settings", "", *EVENT_FOLDERS}
-"""No run may be called like a device of Windows, or like what else lies beside the runs."""
+"""Reserved: Windows device names, and names of other files in the runs directory."""
 
 
 MAX_CHARACTERS = 60

@@ -191,7 +191,7 @@ def changed_inputs(facts: Mapping[str, Any], origin: Mapping[str, str], step: in
 
 
 def newest_weights(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The facts and trained weights of the newest sound checkpoint. Raises UserError where there is none."""
+    """Return the manifest and trained weights of the newest valid checkpoint. Raises UserError if there is none."""
     for path in _checkpoints(directory):
         try:
             facts, files = read(path)

@@ -128,7 +128,7 @@ def test_changed_cache_files_are_detected(serve: Callable[..., list[str]], tmp_p
     [path] = hub.files("owner/name", download=True)
     bytes_of = path.resolve()
     bytes_of.write_bytes(bytes_of.read_bytes().replace(b"Say 3.", b"Lie 3."))
-    with pytest.raises(UserError, match=r"came from owner/name is not what the hub announced"):
+    with pytest.raises(UserError, match=r"came from owner/name does not match the SHA-256"):
         dataset.load("owner/name")
     assert dataset.load("owner/name")[3].instruction == "Say 3."
 

@@ -136,7 +136,7 @@ def test_unknown_model_is_reported(hub: Hub) -> None:
 
 def test_corrupt_download_is_deleted(hub: Hub) -> None:
     hub.hold(save({"wte.weight": torch.zeros(3, 2)}), sha256="ab" * 32)
-    assert "its SHA-256 differs" in sentence()
+    assert "does not match the SHA-256" in sentence()
     hub.hold(save({"wte.weight": torch.ones(3, 2)}))
     assert "h.0.ln_1.weight is missing" in sentence()  # fetched anew
 
@@ -151,7 +151,7 @@ def test_a_damaged_cached_file_is_downloaded_again(hub: Hub) -> None:
 
 def test_a_file_that_arrives_damaged_twice_is_an_error(hub: Hub) -> None:
     hub.hold(save({"wte.weight": torch.zeros(3, 2)}), sha256="ab" * 32)
-    assert "its SHA-256 differs" in sentence(pretrained.fetch)
+    assert "does not match the SHA-256" in sentence(pretrained.fetch)
     assert len(hub.ranges) == 2
 
 
