@@ -159,7 +159,9 @@ class Lab:
         job = scoring.prepare(order, judged)
         with self._scoring_lock:
             if scoring.job and scoring.job.is_running:
-                raise UserError("Another scoring job is running. Wait for it to finish, or stop it.")
+                raise UserError(
+                    "Another scoring job is running. Wait until it finishes, or stop it."
+                )
             scoring.job = job
             job.start()
 
@@ -347,10 +349,10 @@ class Lab:
         follow(run, 0, lambda: self._is_active(name), Console(stderr=True, quiet=not progress))
         runs = self.runs().set_index("name", drop=False)
         if name not in runs.index:
-            raise UserError(f"Run {name!r} was deleted.")
+            raise UserError(f"{name} was deleted")
         row = cast(pd.Series, runs.loc[name])
         if row["status"] == "failed":
-            raise UserError(f"Run {name!r} failed: {row['reason']}")
+            raise UserError(f"{name} failed: {row['reason']}")
         return row
 
     def stop(self, name: str) -> None:

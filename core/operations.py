@@ -44,7 +44,7 @@ def stop(runs_dir: Path, name: str) -> None:
     """
     run = RunDirectory.find(runs_dir, name)
     if (status := run.status()) in ENDED_STATUSES:
-        raise UserError(f"Run {run.name!r} is not running: its status is {status}.")
+        raise UserError(f"Run {run.name!r} is not running (status: {status}).")
     if (run.seconds_since_stop_request() or 0) > KILL_AFTER_S and kill_trainer(run):
         run.mark_ended(f"killed: it did not stop within {KILL_AFTER_S:g} s")
         return

@@ -115,7 +115,7 @@ def test_read_only_lab_changes_no_preference(lab, runs_dir, settings, child):
             lambda: second.save_preferences(second.preferences()),
             lambda: second.move("a", 1),
         ):
-            with pytest.raises(UserError, match="read only"):
+            with pytest.raises(UserError, match="Read-only"):
                 action()
         assert second.checkpoint_step("a") is None
         assert second.seconds_since_stop_request("a") is None

@@ -159,7 +159,11 @@ def runs(
     """List all runs, newest first."""
     missing = "" if runs_dir.exists() else ": the directory does not exist"
     frame, judged = operations.read_runs(runs_dir)
-    if note := f"No runs in {runs_dir} yet{missing}." if frame.empty else report.incomparable(frame):
+    if (
+        note := f"No runs in {runs_dir} yet{missing}."
+        if frame.empty
+        else report.incomparable(frame)
+    ):
         errors.print(note)
     print(render(report.runs(frame, format, journal, judged), format))
 
@@ -189,7 +193,7 @@ def generate(
         rows.append({"run": name, "prompt": prompt, "answer": answer.text, "tokens": answer.tokens})
         if answer.prompt_cut:
             errors.print(
-                f"{name}: the prompt is longer than the context, so its beginning was cut off"
+                f"{name}: the prompt exceeds the context length, so its beginning was cut off"
             )
     print(render(rows, format))
 
@@ -276,5 +280,5 @@ def _drive(runs_dir: Path, name: str, executor: str, format: Format | None) -> N
         print(render(report.runs(frame[frame["name"] == name], format), format))
     if status != "finished":
         was = "" if status == "failed" else "was "
-        message = f"Run {name!r} {was}{status}" + (f": {reason}" if reason else "")
+        message = f"{name} {was}{status}" + (f": {reason}" if reason else "")
         _fail(f"{message}. Resume it with `python -m core resume {name}`.", 1)

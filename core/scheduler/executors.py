@@ -64,7 +64,9 @@ def run_in_process(run: RunDirectory, grace: float = STOP_GRACE_S) -> None:
         exit_description = f"signal {-code}" if code < 0 else f"exit status {code}"
         reason = f"the trainer exited unexpectedly ({exit_description}); see the log"
         if code == -signal.SIGKILL and stop_requested_at is None:
-            reason += f". It may have run out of memory; {memory_advice(run)}"
+            reason += (
+                f". The system kills a process that takes too much memory: {memory_advice(run)}"
+            )
         run.mark_ended(reason)
 
 

@@ -108,7 +108,7 @@ def results(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
     frame = db.execute(
         f"""
         with
-        settings as (select run, {settings} from config),
+        parsed as (select run, {settings} from config),
         statuses as (
             select run, arg_max(status, seq) as status, arg_max_null(reason, seq) as reason,
                    min(time) as created, max(time) as changed
@@ -116,7 +116,7 @@ def results(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
         {expressions}
         select run as name, coalesce(status, 'queued') as status, reason, created, changed, {", ".join(names)},
                {measured}
-        from settings left join statuses using (run) {joins}
+        from parsed left join statuses using (run) {joins}
         order by created desc, name
         """
     ).df()

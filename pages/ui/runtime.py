@@ -129,7 +129,7 @@ def _show_read_only(current: Lab) -> None:
     has_ended = current.driver_has_ended()
     reason = "the dashboard that drove these runs has ended" if has_ended else current.read_only
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.info(escape_markdown(f"Read only: {reason}."), icon=":material/lock:")
+        st.info(escape_markdown(f"Read-only: {reason}."), icon=":material/lock:")
         label = "Take over" if has_ended else "Try again"
         if (has_ended or current.driver_pid is None) and st.button(
             label, icon=":material/play_arrow:"

@@ -261,7 +261,7 @@ def test_late_stop_is_reported_in_one_sentence(write_run, open_page):
     page = open_page("live")
     run.append("status", status="finished")
     page.press("Stop")
-    assert page.says("one is not running: it is finished")
+    assert page.says("Run 'one' is not running (status: finished).")
     assert "finished" in badge(page, "one")
 
 

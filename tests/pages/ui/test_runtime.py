@@ -127,16 +127,16 @@ def test_second_dashboard_is_read_only_until_it_takes_over(open_page, runs_dir, 
         assert holder.stdout.readline() == "open\n"
         page = open_page("live")
         expected_text = (
-            f"Read only: the dashboard of process {holder.pid} drives these runs; do it there"
+            f"Read-only: another dashboard (pid {holder.pid}) is using this folder. Make changes"
         )
         assert page.says(expected_text)
         page.press("Resume")
-        assert "read only" in page.toast[0].value
+        assert "Read-only" in page.toast[0].value
         assert RunDirectory(runs_dir / "one").status() == "stopped"
     finally:
         holder.communicate("")
     assert page.run().says("the dashboard that drove these runs has ended")
-    assert not page.press("Take over").run().says("Read only")
+    assert not page.press("Take over").run().says("Read-only")
     assert runtime.lab().driver_pid is None
 
 
@@ -150,13 +150,13 @@ def test_read_only_runs_directory_is_shown(open_page, monkeypatch, write_run, ru
     write_run("one", "stopped")
     monkeypatch.setenv("RUNS_DIR", "/sys/kernel")  # where nobody, root included, can make anything
     page = open_page("live")
-    assert page.says("Read only: /sys/kernel cannot be written to")
+    assert page.says("Read-only: /sys/kernel cannot be written to")
     assert page.says("No run yet")
     page.go("launch").press("Launch the demo")
-    assert page.says("read only: /sys/kernel cannot be written to")
+    assert page.says("Read-only: /sys/kernel cannot be written to")
     monkeypatch.setenv("RUNS_DIR", str(runs_dir))  # as if it could be by now
     page.go("live").press("Try again")
-    assert not page.says("Read only")
+    assert not page.says("Read-only")
     assert page.press("Resume").says("one")
     assert RunDirectory(runs_dir / "one").status() == "queued"
 
@@ -164,7 +164,7 @@ def test_read_only_runs_directory_is_shown(open_page, monkeypatch, write_run, ru
 def test_unknown_executor_is_reported(open_page, monkeypatch, runs_dir):
     monkeypatch.setenv("EXECUTOR", "abacus")
     [error] = open_page("live").error
-    assert "executor = 'abacus': it should be process or thread" in error.value.replace("\\", "")
+    assert "executor = 'abacus': must be process or thread" in error.value.replace("\\", "")
     Lab(runs_dir).close()  # it left nothing open
 
 
