@@ -159,11 +159,8 @@ def runs(
     """List all runs, newest first."""
     missing = "" if runs_dir.exists() else ": the directory does not exist"
     frame, judged = operations.read_runs(runs_dir)
-    if (
-        note := f"No runs in {runs_dir} yet{missing}."
-        if frame.empty
-        else report.incomparable(frame)
-    ):
+    note = f"No runs in {runs_dir} yet{missing}." if frame.empty else report.incomparable(frame)
+    if note:
         errors.print(note)
     print(render(report.runs(frame, format, journal, judged), format))
 

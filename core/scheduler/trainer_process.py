@@ -90,9 +90,8 @@ def _train(run: RunDirectory, active: ActiveRun, train: Train | None) -> dict[st
         return {"status": active.ending or "stopped", "reason": "withdrawn before it started"}
     active.emit("status", status="running", **processes.identity())
     try:
-        from core.training import (
-            trainer,
-        )  # imports PyTorch, which takes seconds; after the status is written
+        # Imported after the status is written, because PyTorch takes seconds to import.
+        from core.training import trainer
 
         train = train or trainer.train
         config = run.config()
