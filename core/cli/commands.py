@@ -1,6 +1,6 @@
 """Train, score and compare fine-tuning runs from the command line.
 
-Exit status: 0 on success, 2 for invalid input, 1 for any other failure. Errors are printed to standard error.
+Exit status: 0 on success, 2 for a user error, 1 for any other failure. Errors are printed to standard error.
 """
 
 import contextlib
@@ -40,13 +40,13 @@ STOP_WAIT_S = 90.0
 
 @app.command()
 def models(format: AsFormat = "table") -> None:
-    """List the GPT-2 models: parameters, fp32 memory and LoRA parameters by rank."""
+    """List the GPT-2 models. Shows their parameters, fp32 memory and LoRA parameters by rank."""
     print(render(report.models(format), format))
 
 
 @app.command()
 def settings(format: AsFormat = "table") -> None:
-    """List all run settings with their defaults, choices and descriptions."""
+    """List all run settings. Shows their defaults, choices and descriptions."""
     print(render(report.settings(), format))
 
 
@@ -74,7 +74,7 @@ def check(
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     format: AsFormat = "table",
 ) -> None:
-    """Check settings without training: steps, tokens, parameters, memory, disk space, time and all problems."""
+    """Check settings without training. Shows steps, tokens, parameters, memory, disk space, time and all problems."""
     config = _config(preset, set, runs_dir)
     plan = operations.check(config, runs_dir)
     cost = None
@@ -102,7 +102,7 @@ def train(
     """Train a new run and show its progress. Ctrl-C saves a checkpoint and stops the run."""
     config = _config(preset, set, runs_dir)
     name = _report_name(*operations.create_checked(runs_dir, config))
-    _drive(runs_dir, name, executor, format)
+    _train_and_report(runs_dir, name, executor, format)
 
 
 @app.command()
@@ -121,7 +121,7 @@ def resume(
 ) -> None:
     """Resume an unfinished run from its newest checkpoint."""
     operations.requeue(runs_dir, run, restart)
-    _drive(runs_dir, run, executor, format)
+    _train_and_report(runs_dir, run, executor, format)
 
 
 @app.command()
@@ -167,16 +167,30 @@ def runs(
 
 @app.command()
 def generate(
-    model_names: Annotated[list[str], typer.Argument(metavar="RUN|base:NAME|base:DIR ...")],
+    model_names: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN|base:NAME|base:DIR ...", help="Runs and base models."),
+    ],
     prompt: Annotated[str, typer.Option("--prompt", help="Instruction to answer.")],
     input: Annotated[str, typer.Option("--input", help="Input for the instruction.")] = "",
     raw: Annotated[
         bool, typer.Option("--raw", help="Use the prompt as is, without the instruction template.")
     ] = False,
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, max=1024)] = 128,
-    temperature: Annotated[float, typer.Option("--temperature", min=0, max=10)] = 0.0,
-    top_k: Annotated[int | None, typer.Option("--top-k", min=1)] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1)] = 123,
+    max_new_tokens: Annotated[
+        int,
+        typer.Option("--max-new-tokens", min=1, max=1024, help="Maximum length in tokens."),
+    ] = 128,
+    temperature: Annotated[
+        float,
+        typer.Option("--temperature", min=0, max=10, help="Sampling temperature. 0 is greedy."),
+    ] = 0.0,
+    top_k: Annotated[
+        int | None,
+        typer.Option("--top-k", min=1, help="Sample only from the k most likely tokens."),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=2**63 - 1, help="Random seed for sampling.")
+    ] = 123,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     format: AsFormat = "table",
 ) -> None:
@@ -206,7 +220,7 @@ def reindex(runs_dir: RunsDir = DEFAULT_RUNS_DIR) -> None:
 
 @app.command()
 def demo(executor: ExecutorName = "process", runs_dir: RunsDir = DEFAULT_RUNS_DIR) -> None:
-    """Train three demo runs (full, LoRA rank 16, LoRA rank 4), score them and compare their answers."""
+    """Train, score and compare three demo runs. They use full fine-tuning and LoRA with ranks 16 and 4."""
     names = []
     for name, changes in {
         "demo-full": DEMO,
@@ -215,7 +229,7 @@ def demo(executor: ExecutorName = "process", runs_dir: RunsDir = DEFAULT_RUNS_DI
     }.items():
         config = RunConfig.parse({**changes, "name": name})
         names.append(_report_name(*operations.create(runs_dir, config)))
-        _drive(runs_dir, names[-1], executor, None)
+        _train_and_report(runs_dir, names[-1], executor, None)
     score(names, "reference", runs_dir=runs_dir)
     frame, judged = operations.read_runs(runs_dir)
     rows = report.runs(frame[frame["name"].isin(names)], "table", scores=judged)
@@ -269,7 +283,7 @@ def _report_name(name: str, origin: str | None) -> str:
     return name
 
 
-def _drive(runs_dir: Path, name: str, executor: str, format: Format | None) -> None:
+def _train_and_report(runs_dir: Path, name: str, executor: str, format: Format | None) -> None:
     """Train a run, show its progress and print its row. Exit with status 1 if it does not finish."""
     status, reason = operations.train(runs_dir, name, executor, errors)
     if format and status in ("finished", "stopped"):
