@@ -292,4 +292,4 @@ def _train_and_report(runs_dir: Path, name: str, executor: str, format: Format |
     if status != "finished":
         was = "" if status == "failed" else "was "
         message = f"{name} {was}{status}" + (f": {reason}" if reason else "")
-        _fail(f"{message}. Resume it with `python -m core resume {name}`.", 1)
+        _fail(f"{message.rstrip('.')}. Resume it with `python -m core resume {name}`.", 1)

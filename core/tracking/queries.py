@@ -42,7 +42,7 @@ CURVE_BUCKETS = 250
 def runs_with_status(
     db: duckdb.DuckDBPyConnection, status: str, cutoff: float = math.inf
 ) -> list[str]:
-    """Return the runs whose status is `status` since before `cutoff`, in the order in which they were first queued."""
+    """Return the runs that have had this status since before `cutoff`, in the order in which they were first queued."""
     query = """
         select run from status group by run having arg_max(status, seq) = ? and max(time) < ? order by min(time), run
     """
