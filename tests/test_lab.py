@@ -257,7 +257,7 @@ def test_concurrent_edits_of_notes_and_tags_do_not_overwrite_each_other(idle_lab
         idle_lab.edit("nothing", notes="x")
 
 
-def test_unreadable_run_is_a_fault_until_it_is_readable(idle_lab, settings, wait):
+def test_unreadable_run_is_reported_until_it_can_be_read(idle_lab, settings, wait):
     bad_run, good_run = (idle_lab.launch(settings(name=name)) for name in ("bad", "good"))
     events = RunDirectory(idle_lab.runs_dir / bad_run).events_path
     content = events.read_bytes()
@@ -347,7 +347,7 @@ def test_closed_lab_does_not_touch_the_index_of_the_next_one(runs_dir, settings)
         assert second.index_notice is None
 
 
-def test_waiting_for_a_run_that_is_deleted_raises_a_user_error(idle_lab, settings):
+def test_waiting_for_a_deleted_run_raises_a_user_error(idle_lab, settings):
     name = idle_lab.launch(settings(name="a"))
     threading.Timer(0.5, idle_lab.delete, [name]).start()
     with pytest.raises(UserError, match="a was deleted"):

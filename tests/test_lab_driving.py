@@ -81,7 +81,7 @@ def test_run_that_stops_in_time_is_not_killed(lab, runs_dir, settings, wait):
         stop(run.path.parent, run.name)
 
 
-def test_only_the_exact_trainer_process_is_killed(runs_dir):
+def test_kill_trainer_spares_other_processes(runs_dir):
     run = RunDirectory.create(runs_dir, RunConfig(name="a"))
     own_identity = identity()
     assert own_identity["pid"] == os.getpid()

@@ -573,7 +573,7 @@ def test_restart_discards_checkpoints_and_earlier_steps(
     assert stopped.events_path.read_text().count('"event":"step"') == 2
 
 
-def test_resume_of_an_older_checkpoint_compares_the_recorded_plan(
+def test_resume_without_checkpoint_settings_compares_the_recorded_plan(
     stopped: RunDirectory, runs_dir: Path
 ) -> None:
     [manifest] = stopped.path.glob("checkpoint/*/manifest.json")

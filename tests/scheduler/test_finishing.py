@@ -74,7 +74,7 @@ def die_at_file_event(number: int, run_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", KEEP)
-def test_finished_run_keeps_no_checkpoint_and_the_chosen_weights(create, keep) -> None:
+def test_finished_run_keeps_the_chosen_weights_and_no_checkpoint(create, keep) -> None:
     run = create(keep)
     main(run)
     assert run.status() == "finished", run.log_tail()

@@ -23,7 +23,7 @@ index = Index(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(60)
 """
-FOREIGN = """
+HOLD_WITH_DUCKDB = """
 import sys, time, duckdb
 connection = duckdb.connect(sys.argv[1])
 print("held", flush=True)
@@ -162,7 +162,7 @@ def test_unwritable_directory_is_reported_in_one_sentence(tmp_path):
         Index(tmp_path / "file" / "lab.duckdb")
 
 
-@pytest.mark.parametrize("code", [HOLD, FOREIGN])
+@pytest.mark.parametrize("code", [HOLD, HOLD_WITH_DUCKDB])
 def test_error_names_the_process_that_holds_the_index(path, child, code):
     holder = child(code, path)
     assert holder.stdout.readline() == "held\n"
@@ -176,11 +176,11 @@ def test_error_names_the_process_that_holds_the_index(path, child, code):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     index = Index(path)
-    assert index.rebuilt is None or code is FOREIGN  # it has no index tables
+    assert index.rebuilt is None or code is HOLD_WITH_DUCKDB  # it has no index tables
     index.close()
 
 
-def test_index_is_opened_once_per_process(path):
+def test_index_can_be_opened_only_once_per_process(path):
     """DuckDB would allow opening it twice, and two syncs would insert every event twice."""
     index = Index(path)
     with pytest.raises(IndexHeldError, match=rf"in use by process {os.getpid()}\b"):
@@ -191,7 +191,7 @@ def test_index_is_opened_once_per_process(path):
 
 
 def test_failed_opening_releases_the_lock(path, child):
-    holder = child(FOREIGN, path)
+    holder = child(HOLD_WITH_DUCKDB, path)
     assert holder.stdout.readline() == "held\n"
     for _ in range(2):
         with pytest.raises(IndexHeldError, match=str(holder.pid)):
