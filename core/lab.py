@@ -71,12 +71,12 @@ class Lab:
             raise UserError(f"executor = {executor!r}: must be {' or '.join(EXECUTORS)}")
         self.runs_dir = Path(runs_dir)
         self.driver_pid: int | None = None
-        """Process ID of the Lab that drives the queue; None if it is this one."""
+        """Process ID of the other Lab that drives the queue; None if there is none."""
         self.read_only: str | None = None
         """Why this Lab cannot change runs; None if it can."""
         self._index = SyncedIndex(self.runs_dir, self._open_index())
         self._closing = threading.Event()
-        self._editing = threading.Lock()
+        self._edit_lock = threading.Lock()
         self._answerer: Answerer | None = None
         self._answerer_lock = threading.Lock()
         self._measurements: dict[str, Future[Cost]] = {}
@@ -382,7 +382,7 @@ class Lab:
         assert values.keys() <= {"notes", "tags"}
         self._require_queue()
         run = RunDirectory.find(self.runs_dir, name)
-        with self._editing:
+        with self._edit_lock:
             run.write_config(run.config().changed(**values))
 
     # The index and the threads

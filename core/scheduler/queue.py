@@ -142,11 +142,11 @@ class Queue:
     def _wait_until_free(self, run: RunDirectory) -> bool:
         """Wait until no trainer holds the run. Returns False if the queue is closed first."""
         while run.is_alive():
-            if self._closes_within(0.5):
+            if self._wait_for_close(0.5):
                 return False
         return True
 
-    def _closes_within(self, seconds: float) -> bool:
+    def _wait_for_close(self, seconds: float) -> bool:
         with self._changed:
             return self._changed.wait_for(lambda: self._closing, seconds)
 

@@ -38,7 +38,7 @@ class Index:
         """Message that explains why the index was rebuilt; None if it was not."""
         self.generation = 0
         """Number of calls to `rebuild`. Each call closes the connections of all threads."""
-        self._lock = None if path is None else _hold(path, timeout)
+        self._lock = None if path is None else _acquire_lock(path, timeout)
         self._local = threading.local()
         try:
             self._connection = self._open()
@@ -129,7 +129,7 @@ class IndexHeldError(UserError):
         )
 
 
-def _hold(path: Path, timeout: float) -> int:
+def _acquire_lock(path: Path, timeout: float) -> int:
     """Acquire the lock next to the index. Needed because DuckDB lets one process open a file twice."""
     lock = path.with_name(LOCK_FILE)
     try:

@@ -107,16 +107,16 @@ class Sync:
                 if isinstance(error, duckdb.FatalException | duckdb.InternalException):
                     raise
                 self.fault = f"{source.name} cannot be indexed: {error}"
-        for deleted_name in self._known() - {source.name for source in sources}:
+        for deleted_name in self._known_names() - {source.name for source in sources}:
             self._delete(deleted_name)
         return changed
 
-    def _known(self) -> set[str]:
+    def _known_names(self) -> set[str]:
         return self._offsets.keys() | self._stamps.keys()
 
     def _insert_new(self, sources: list[Source]) -> bool:
         """Insert new sources in groups. If a group fails, `run` retries its sources one by one."""
-        existing_names, changed = self._known(), False
+        existing_names, changed = self._known_names(), False
         new_sources = [source for source in sources if source.name not in existing_names]
         for start in range(0, len(new_sources), NEW_RUNS_PER_TRANSACTION):
             with contextlib.suppress(OSError, ValueError, duckdb.Error), self._transaction():

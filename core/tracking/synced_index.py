@@ -26,7 +26,7 @@ class SyncedIndex:
 
     def __init__(self, runs_dir: Path, index: Index) -> None:
         self._runs_dir, self._index = runs_dir, index
-        self._syncing = threading.Lock()
+        self._sync_lock = threading.Lock()
         self._sync: Sync | None = None
         self._was_rebuilt = self._closed = False
         self.fault: str | None = None
@@ -41,7 +41,7 @@ class SyncedIndex:
 
     def refresh(self) -> None:
         """Sync the index with the run directories now. Raises UserError if it is closed."""
-        with self._syncing, _keyboard_interrupts():
+        with self._sync_lock, _keyboard_interrupts():
             self._require_open()
             try:
                 self._sync_now()
@@ -63,7 +63,7 @@ class SyncedIndex:
             with _keyboard_interrupts():
                 return query(self._index.cursor(), *args, **options)
         except duckdb.Error as error:
-            with self._syncing:
+            with self._sync_lock:
                 self._require_open()
                 if generation == self._index.generation:
                     self._rebuild(error)
@@ -73,7 +73,7 @@ class SyncedIndex:
 
     def close(self) -> None:
         """Write everything to disk and release the file."""
-        with self._syncing:
+        with self._sync_lock:
             self._closed = True
             self._index.close()
 
