@@ -176,7 +176,7 @@ def test_error_names_the_process_that_holds_the_index(path, child, code):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     index = Index(path)
-    assert index.rebuilt is None or code is HOLD_WITH_DUCKDB  # it has no index tables
+    assert index.rebuilt is None or code is HOLD_WITH_DUCKDB  # whose file has no index tables
     index.close()
 
 
