@@ -1,5 +1,6 @@
 """What several test files share: settings of hypothesis, and somebody else's GPT-2 to compare with."""
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,9 @@ pytest_plugins = ["tests.run_fixtures"]
 settings.register_profile("project", deadline=None, max_examples=30)
 settings.register_profile("long", deadline=None, max_examples=500)
 settings.load_profile("project")
+
+# A shell ignores SIGINT in commands that it starts in the background, and child processes inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Two threads make a tiny model no faster, and a busy machine many times slower.
 torch.set_num_threads(1)
