@@ -14,7 +14,7 @@ from pages.ui import runtime
 from tests.judging.server import JudgeServer
 
 WORDS = ["red", "blue", "green", "one"]
-KEY = "AIza-a-secret-key"
+KEY = "AIza-test-key-1234567890"
 HOSTILE = "<script>alert(1)</script> **bold** $x$ ![](http://x)"
 MARKUP = ("<script", "**bold", "$x", "](http")
 
