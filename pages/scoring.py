@@ -50,7 +50,7 @@ show_progress(lab)
 views = {
     "Scores": show_scores,
     "Compare two": show_two,
-    "Head-to-head": show_pairs,
+    "Win rates": show_pairs,
     "Judges": show_judges,
 }
 view = st.segmented_control("Show", list(views), default="Scores", label_visibility="collapsed")

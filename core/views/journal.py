@@ -18,7 +18,7 @@ LEARNING_FIELDS = tuple(
     for name, field in RunConfig.model_fields.items()
     if metadata(field)["group"] in ("model", "data", "method", "optimisation")
 )
-"""Settings that affect learning. The others affect where and how often things run, and what is shown."""
+"""Settings that affect learning. The others are identity, hardware, evaluation and checkpoints."""
 
 
 def rows() -> list[dict[str, Any]]:

@@ -146,7 +146,7 @@ class CountingCursor:
         return self.cursor.execute(statement, *parameters)
 
 
-@pytest.mark.parametrize("view", ["Scores", "Compare two", "Head-to-head", "Judges"])
+@pytest.mark.parametrize("view", ["Scores", "Compare two", "Win rates", "Judges"])
 def test_answers_are_loaded_once_per_rerun(write_answers, open_page, score, monkeypatch, view):
     write_answers("one", "red", "blew")
     write_answers("two", "rod", "blue")
@@ -287,11 +287,11 @@ def test_default_comparison_has_shared_examples(write_answers, answer, open_page
     assert (page.widget("A").value, page.widget("B").value) == ("first", "second")
 
 
-def test_head_to_head_view_shows_win_rates(write_answers, open_page, score):
+def test_win_rates_view_shows_win_rates(write_answers, open_page, score):
     write_answers("good", "red", "blue", "green", "one")
     write_answers("half", "red", "blue", "x", "y")
     page = open_page("scoring").choose("scored_runs", ["good", "half"])
-    page.choose("Show", "Head-to-head").choose("Mode", "Head-to-head")
+    page.choose("Show", "Win rates").choose("Mode", "Head-to-head")
     assert page.says("4 verdicts: 4 to make"), "two pairs have equal answers"
     score(page)
     [row] = tables(page)[0].to_dict("records")
@@ -401,7 +401,7 @@ def test_untrusted_text_is_escaped(write_answers, answer, open_page, gemini, sco
     assert "<script" not in str(page.figure("Score with")["data"])
     pages.append(page.select(page.dataframe[-1], 0).texts())
     assert page.says("answer &lt;script")
-    for view in ("Compare two", "Head-to-head", "Judges"):
+    for view in ("Compare two", "Win rates", "Judges"):
         pages.append(page.choose("Show", view).texts())
     score(page.choose("Model", HOSTILE))
     assert "is not a name of a Gemini model" in error_text(page)
@@ -427,10 +427,10 @@ def test_last_scored_judge_stays_selected(write_answers, open_page, score):
     assert "ROUGE-L" in view.options[view.index], "the judge of the last scoring"
 
 
-def test_head_to_head_view_without_verdicts_shows_a_hint(write_answers, open_page, score):
+def test_win_rates_view_without_verdicts_shows_a_hint(write_answers, open_page, score):
     write_answers("one", "red", "blue")
     write_answers("two", "red", "green")
-    page = score(open_page("scoring")).choose("Show", "Head-to-head")
+    page = score(open_page("scoring")).choose("Show", "Win rates")
     assert page.says("These runs have no head-to-head results yet. Choose Head-to-head above")
 
 
@@ -503,5 +503,5 @@ def test_every_view_renders_with_few_or_no_scores(write_answers, open_page, gemi
         page.choose("Show", view)
     gemini.fault = lambda number, prompt: "garbage"
     page.choose("Judge", "gemini").choose("Mode", "Head-to-head")
-    score(page).choose("Show", "Head-to-head")
+    score(page).choose("Show", "Win rates")
     assert page.says("Nothing was scored: unreadable reply (2)")

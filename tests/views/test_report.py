@@ -36,7 +36,7 @@ PUBLIC_COLUMNS = [
     "parent",
     "notes",
 ]
-"""Columns that docs/design.md promises to scripts."""
+"""Columns of the JSON output that scripts rely on."""
 JOURNAL_MODELS = {
     "gpt2-medium": (406286336, 1549.86, {"16": 7898384, "32": 15796768, "64": 31593536}),
     "gpt2-large": (838359040, 3198.09, {"16": 14095632}),
