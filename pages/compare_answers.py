@@ -23,7 +23,7 @@ def show_stored(lab: Lab) -> None:
         st.info("No answers yet. A run answers its test set when training finishes.")
         return
     answered_names = answered["name"].tolist()
-    names = _pick(
+    names = _select_runs(
         "stored_runs", answered_names, report.same_test_set(answered)[:3], 6, "have no answers yet"
     )
     table = lab.answers(names)
@@ -40,7 +40,7 @@ def show_stored(lab: Lab) -> None:
     if not matches:
         st.info("No test prompts match this search.")
         return
-    prompt = _step_through([prompts[i] for i in matches], query)
+    prompt = _select_prompt([prompts[i] for i in matches], query)
     rows = {
         row["run"]: row for row in records(table) if all(row[k] == prompt[k] for k in EXAMPLE_KEY)
     }
@@ -78,7 +78,7 @@ def show_live(lab: Lab) -> None:
             "No runs with weights yet. Launch the demo to get started. It takes about a minute."
         )
         return
-    chosen = _pick("asked_runs", names, names[:2], 4, "have no weights")
+    chosen = _select_runs("asked_runs", names, names[:2], 4, "have no weights")
     with st.form("prompt", border=False):
         instruction = st.text_area("Instruction", "Suggest an alternate word for 'happy'.")
         input_text = st.text_input("Input", help="Optional context for the instruction.")
@@ -122,11 +122,11 @@ def _stream(
         hashes: Hash of the base weights that each run recorded, or None. Contains no base models.
     """
     columns = st.columns(len(models), border=True)
-    slots, streams = {}, {}
+    placeholders, streams = {}, {}
     for column, name in zip(columns, models, strict=True):
         with column:
             st.markdown(f"**{escape_markdown(name)}**")
-            slots[name] = st.empty()
+            placeholders[name] = st.empty()
             with show_errors():
                 streams[name] = lab.generate(name, instruction, input_text, **sampling)
                 current = lab.base_hash(name)
@@ -140,7 +140,7 @@ def _stream(
             if (piece := next(pieces, None)) is None:
                 del streams[name]
                 continue
-            with slots[name].container():
+            with placeholders[name].container():
                 show_text(piece.text)
                 if piece.prompt_cut:
                     st.caption(
@@ -160,10 +160,10 @@ def _show_recorded_hash(recorded: str | None, current: str) -> None:
         )
 
 
-def _pick(
+def _select_runs(
     key: str, available: list[str], default: list[str], limit: int, unusable: str
 ) -> list[str]:
-    """Draw the run selection. It starts with the runs sent from Results or selected earlier, else the default.
+    """Let the user select runs. Starts with the runs sent from Results or selected earlier, else with the default.
 
     Args:
         available: The runs that can be compared.
@@ -186,36 +186,42 @@ def _remember_selection(key: str) -> None:
     st.session_state["compare"] = st.session_state[key]
 
 
-def _step_through(prompts: list[dict[str, Any]], query: str) -> dict[str, Any]:
-    """Draw the prompt selection. Return the selected prompt, which starts at the best match of each new query.
+def _select_prompt(prompts: list[dict[str, Any]], query: str) -> dict[str, Any]:
+    """Let the user select a prompt and return it. A new query selects its best match.
 
     The selection is stored by content because positions change with the selected runs.
     """
     ids = [tuple(prompt[k] for k in EXAMPLE_KEY) for prompt in prompts]
     if st.session_state.get("searched_for") != query:
         st.session_state.update(searched_for=query, prompt_in_view=None)
-    in_view = st.session_state.get("prompt_in_view")
-    position = st.session_state["position"] = ids.index(in_view) if in_view in ids else 0
+    selected_id = st.session_state.get("prompt_in_view")
+    position = st.session_state["position"] = ids.index(selected_id) if selected_id in ids else 0
     last = len(ids) - 1
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.button(
-            "Previous", disabled=position == 0, on_click=_view, args=(ids, max(0, position - 1))
+            "Previous",
+            disabled=position == 0,
+            on_click=_select_position,
+            args=(ids, max(0, position - 1)),
         )
         st.selectbox(
             f"{len(ids)} test prompts, best match first",
             range(len(ids)),
             key="position",
             format_func=lambda i: f"{i + 1}. {prompts[i]['instruction']}",
-            on_change=_view,
+            on_change=_select_position,
             args=(ids,),
         )
         st.button(
-            "Next", disabled=position == last, on_click=_view, args=(ids, min(last, position + 1))
+            "Next",
+            disabled=position == last,
+            on_click=_select_position,
+            args=(ids, min(last, position + 1)),
         )
     return prompts[position]
 
 
-def _view(ids: list[tuple[Any, ...]], position: int | None = None) -> None:
+def _select_position(ids: list[tuple[Any, ...]], position: int | None = None) -> None:
     """Select the prompt at a position in the list, by default the position of the select box."""
     st.session_state["prompt_in_view"] = ids[
         st.session_state["position"] if position is None else position

@@ -8,11 +8,11 @@ from pages.scoring_results import SHOWN_JUDGE_KEY, show_judges, show_pairs, show
 from pages.ui import runtime
 from pages.ui.selection import show_cut
 
-DEFAULT_RUNS = 6
+MAX_DEFAULT_RUNS = 6
 """Maximum number of runs selected by default."""
-PROPOSED_FROM = "scored_runs_proposed_from"
-"""Session key: number of runs that the default selection was taken from. Removed when the user changes the selection."""
-SYNCED_JOB = "synced_job"
+CANDIDATE_COUNT_KEY = "scored_runs_proposed_from"
+"""Session key: number of candidates for the default selection. Removed when the user changes the selection."""
+SYNCED_JOB_KEY = "synced_job"
 """Session key: the last finished scoring for which the index was synced."""
 
 lab = runtime.lab()
@@ -24,9 +24,9 @@ if answered.empty:
     st.page_link("pages/launch.py", label="Launch", icon=":material/rocket_launch:")
     st.stop()
 if "scored_runs" not in st.session_state:
-    same_test = report.same_test_set(answered)
-    st.session_state["scored_runs"] = same_test[:DEFAULT_RUNS]
-    st.session_state[PROPOSED_FROM] = len(same_test)
+    comparable_names = report.same_test_set(answered)
+    st.session_state["scored_runs"] = comparable_names[:MAX_DEFAULT_RUNS]
+    st.session_state[CANDIDATE_COUNT_KEY] = len(comparable_names)
 answered_names = answered["name"].tolist()
 st.session_state["scored_runs"] = [
     n for n in st.session_state["scored_runs"] if n in answered_names
@@ -36,13 +36,15 @@ names = st.multiselect(
     answered_names,
     key="scored_runs",
     on_change=st.session_state.pop,
-    args=(PROPOSED_FROM, None),
+    args=(CANDIDATE_COUNT_KEY, None),
 )
-show_cut(len(names), st.session_state.get(PROPOSED_FROM, 0), "runs tested on the same examples")
+show_cut(
+    len(names), st.session_state.get(CANDIDATE_COUNT_KEY, 0), "runs tested on the same examples"
+)
 job = lab.scoring.job
-if job and not job.is_running and st.session_state.get(SYNCED_JOB) is not job:
+if job and not job.is_running and st.session_state.get(SYNCED_JOB_KEY) is not job:
     lab.refresh()  # show its last verdicts without waiting for the next sync
-    st.session_state[SYNCED_JOB] = job
+    st.session_state[SYNCED_JOB_KEY] = job
 judged = lab.scoring.answers(names)
 if order_form(lab, judged):
     st.session_state.pop(SHOWN_JUDGE_KEY, None)

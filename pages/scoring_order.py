@@ -35,7 +35,7 @@ JUDGE_TITLES = {
 def order_form(lab: Lab, judged: JudgedAnswers) -> bool:
     """Draw the form with the cost and the Score button. Return whether a scoring was started."""
     with st.container(border=True):
-        order = _choose(lab)
+        order = _draw_settings(lab)
         if not judged.runs:
             st.info("Choose at least one run.")
             return False
@@ -50,7 +50,8 @@ def order_form(lab: Lab, judged: JudgedAnswers) -> bool:
 
 
 @st.fragment(run_every=1.0)
-def _follow(lab: Lab) -> None:
+def _show_running(lab: Lab) -> None:
+    """Show the progress of the running scoring, updated every second."""
     job = lab.scoring.job
     if job is None:
         return
@@ -77,7 +78,7 @@ def show_progress(lab: Lab) -> None:
     if job is None:
         return
     if job.is_running:
-        _follow(lab)
+        _show_running(lab)
         return
     if job.error:
         st.error(escape_markdown(job.error))
@@ -92,7 +93,8 @@ def show_progress(lab: Lab) -> None:
         st.warning(escape_markdown(failures))
 
 
-def _choose(lab: Lab) -> Order:
+def _draw_settings(lab: Lab) -> Order:
+    """Draw the judge settings and return what they specify."""
     kind_label = st.segmented_control("Mode", list(KIND_LABELS), default=next(iter(KIND_LABELS)))
     kind = KIND_LABELS[kind_label or next(iter(KIND_LABELS))]
     row = st.container(horizontal=True, vertical_alignment="bottom")

@@ -35,9 +35,9 @@ COLUMNS = {
 }
 PAIR_COLUMNS = {
     "run": st.column_config.TextColumn("Run", pinned=True),
-    "other": st.column_config.TextColumn("Against"),
+    "other": st.column_config.TextColumn("Opponent"),
     "rate": st.column_config.NumberColumn(
-        "Wins (%)", format="%.1f", help="A tie counts as half a win."
+        "Win rate (%)", format="%.1f", help="A tie counts as half a win."
     ),
     **INTERVAL_COLUMNS,
     "scored": st.column_config.NumberColumn(
@@ -65,7 +65,7 @@ ORDERS = ("Worst first", "Most disputed", "Missing", "All")
 def show_scores(lab: Lab, judged: JudgedAnswers) -> None:
     """Show each run's score with its interval, and the answers behind it."""
     verdicts = lab.scoring.verdicts(judged)
-    id = _pick_judge(lab, verdicts)
+    id = _select_judge(lab, verdicts)
     if id is None:
         return
     verdicts = verdicts[verdicts["id"] == id]
@@ -107,7 +107,7 @@ def show_scores(lab: Lab, judged: JudgedAnswers) -> None:
 def show_two(lab: Lab, judged: JudgedAnswers) -> None:
     """Show the score difference between two runs on their shared test examples, with its interval."""
     verdicts = lab.scoring.verdicts(judged)
-    id = _pick_judge(lab, verdicts)
+    id = _select_judge(lab, verdicts)
     if id is None:
         return
     verdicts = verdicts[verdicts["id"] == id]
@@ -147,7 +147,7 @@ def show_two(lab: Lab, judged: JudgedAnswers) -> None:
 def show_pairs(lab: Lab, judged: JudgedAnswers) -> None:
     """Show head-to-head results: win rates, ratings, and how often the winner depended on the order."""
     verdicts = lab.scoring.pair_verdicts(judged)
-    id = _pick_judge(lab, verdicts, pairwise=True)
+    id = _select_judge(lab, verdicts, pairwise=True)
     if id is None:
         return
     verdicts = verdicts[verdicts["id"] == id]
@@ -210,8 +210,8 @@ def show_judges(lab: Lab, judged: JudgedAnswers) -> None:
         st.dataframe(_scores_first(differing, 5), hide_index=True)
 
 
-def _pick_judge(lab: Lab, verdicts: pd.DataFrame, pairwise: bool = False) -> str | None:
-    """Draw the choice of the judge whose results are shown. Return its id, or None if there are no verdicts.
+def _select_judge(lab: Lab, verdicts: pd.DataFrame, pairwise: bool = False) -> str | None:
+    """Let the user select the judge whose results are shown. Return its id, or None if there are no verdicts.
 
     The default is the judge of the last scoring.
     """
@@ -231,10 +231,10 @@ def _pick_judge(lab: Lab, verdicts: pd.DataFrame, pairwise: bool = False) -> str
     )
 
 
-def _scores_first(frame: pd.DataFrame, texts: int) -> pd.DataFrame:
-    """Move the first `texts` columns, which hold long texts, to the end, and round the scores."""
+def _scores_first(frame: pd.DataFrame, text_columns: int) -> pd.DataFrame:
+    """Move the first columns, which hold long texts, to the end, and round the scores."""
     columns = list(frame.columns)
-    return frame[[*columns[texts:], *columns[:texts]]].round(1)
+    return frame[[*columns[text_columns:], *columns[:text_columns]]].round(1)
 
 
 def _show_examples(verdicts: pd.DataFrame, judged: JudgedAnswers) -> None:
@@ -265,7 +265,7 @@ def _show_examples(verdicts: pd.DataFrame, judged: JudgedAnswers) -> None:
         spread = frame.groupby(EXAMPLE_COLUMNS)["score"].transform(lambda s: s.max() - s.min())
         frame = frame.assign(spread=spread).sort_values("spread", ascending=False, kind="stable")
     if frame.empty:
-        st.caption("None.")
+        st.caption("No answers to show.")
         return
     selected = select_rows(
         frame[list(ANSWER_COLUMN_TITLES)].rename(columns=ANSWER_COLUMN_TITLES),
