@@ -120,9 +120,8 @@ def test_leaderboard_shows_all_runs_with_the_pretrained_base_first(write_answers
 
 
 def test_new_scores_appear_before_the_next_sync(write_answers, open_page, wait, monkeypatch):
-    monkeypatch.setattr(
-        lab_module, "SYNC_INTERVAL_S", 3600.0
-    )  # no sync before the page reads the index
+    # The background thread does not sync during the test.
+    monkeypatch.setattr(lab_module, "SYNC_INTERVAL_S", 3600.0)
     write_answers("one", "red", "blew")
     page = open_page("scoring").choose("Also score the pretrained base model", False).press("Score")
     wait(lambda: not runtime.lab().scoring.job.is_running)
@@ -137,9 +136,8 @@ class CountingCursor:
 
     def __init__(self, cursor, statements):
         self.cursor, self.statements = cursor, statements
-        cursor.execute(
-            "set python_scan_all_frames = true"
-        )  # DataFrames are now two stack frames up
+        # This class adds a stack frame between DuckDB and the DataFrames of a query.
+        cursor.execute("set python_scan_all_frames = true")
 
     def execute(self, statement, *parameters):
         self.statements.append(statement)
@@ -192,9 +190,7 @@ def test_scoring_continues_after_its_tab_closes(write_answers, open_page, gemini
     job = runtime.lab().scoring.job
     wait(lambda: job.progress.done == 3)
     runtime.lab().refresh()
-    second.widget(
-        "Score"
-    ).click().run()  # the browser sent the click before the button was disabled
+    second.widget("Score").click().run()  # sent before the button was disabled
     assert runtime.lab().scoring.job is job, "only one scoring runs at a time"
     reloaded = open_page("scoring")
     [progress_text] = [bar.proto.text for bar in reloaded.get("progress")]
@@ -287,7 +283,7 @@ def test_default_comparison_has_shared_examples(write_answers, answer, open_page
     assert (page.widget("A").value, page.widget("B").value) == ("first", "second")
 
 
-def test_win_rates_view_shows_win_rates(write_answers, open_page, score):
+def test_win_rates_count_ties_as_half_a_win(write_answers, open_page, score):
     write_answers("good", "red", "blue", "green", "one")
     write_answers("half", "red", "blue", "x", "y")
     page = open_page("scoring").choose("scored_runs", ["good", "half"])

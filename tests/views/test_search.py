@@ -203,7 +203,7 @@ prose = st.lists(st.sampled_from(["red", "Red.", "blue", "(blue)", "7"]), max_si
 
 
 @given(prose, prose)
-def test_both_texts_have_the_same_number_of_unmarked_words(text: str, other: str) -> None:
+def test_unmarked_words_do_not_exceed_the_other_text(text: str, other: str) -> None:
     unmarked_counts = [
         sum(not flag for _, flag in differing_words(*text_pair))
         for text_pair in ((text, other), (other, text))
