@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # Streamlit has no public name for this type
 
 LEADING_COLUMNS = ["name", "status", "val_loss", "perplexity", "exact"]
 DEFAULT_COLUMNS = ["base_model", "method", "lora_rank", "batch_size", "epochs", "lr"]
+"""Settings shown by default if the runs do not differ in any setting."""
 TRAILING_COLUMNS = ["seconds", "peak_memory_mb", "disk_mb", "notes"]
 OPTIONAL_COLUMNS = [
     name
