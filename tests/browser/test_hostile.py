@@ -16,7 +16,7 @@ from tests.browser.conftest import HOSTILE
 WORDS = f"{HOSTILE} ![picture](http://a.bc/d.png) $$y^2$$ <iframe src=//a.bc></iframe>"
 ALIVE = ("a[href^='http:']", "a[href^='https:']", "a[href^='javascript:']", "img", "iframe", ".katex", "main script",
          "strong strong")  # fmt: skip
-VIEWS = ("Scores", "Compare two", "Pairs", "Judges")
+VIEWS = ("Scores", "Compare two", "Win rates", "Judges")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -24,7 +24,7 @@ def test_scoring_answers_shows_the_leaderboard(open_tab, runs_dir):
     write_run(runs_dir, "poor", "rod", "x", "y")
     tab = open_tab("scoring")
     expect(tab.get_by_text("The pretrained base has to answer 3 examples first")).to_be_visible()
-    tab.get_by_text("Score the pretrained base too").click()
+    tab.get_by_text("Also score the pretrained base model").click()
     expect(tab.get_by_text("verdicts: 7 to make, at no cost.")).to_be_visible()
     tab.get_by_role("button", name="Score", exact=True).click()
     plot = tab.locator(".js-plotly-plot").first
