@@ -25,12 +25,12 @@ from core.tracking.index import Index
 from core.tracking.sync import Sync
 from core.views.search import differing_words, search
 
-DEFAULT_EXAMPLES = settings.default.max_examples  # the `long` profile has more
-few_examples = settings(max_examples=DEFAULT_EXAMPLES, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck),
+EXAMPLES = settings.default.max_examples  # the `long` profile has more
+few_examples = settings(max_examples=EXAMPLES, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck),
                phases=(Phase.explicit, Phase.generate))  # fmt: skip
 some_examples, many_examples = (
-    settings(few_examples, max_examples=2 * DEFAULT_EXAMPLES),
-    settings(few_examples, max_examples=10 * DEFAULT_EXAMPLES),
+    settings(few_examples, max_examples=2 * EXAMPLES),
+    settings(few_examples, max_examples=10 * EXAMPLES),
 )
 any_text = st.text(st.characters(exclude_categories=[]), max_size=12)
 """Includes lone surrogates, which JSON can represent but UTF-8 cannot."""
@@ -108,7 +108,7 @@ def test_malformed_settings_do_not_break_the_results_table(db: Any, content: byt
         config = result_or_rejection(odd_run.config)
         assert isinstance(config, RunConfig | Rejection)
         index_sync = Sync(db)
-        index_sync.run([])  # forget the previous example
+        index_sync.run([])  # clear the previous example
         index_sync.run(list_runs(runs_dir))
         assert index_sync.fault is None
         table = queries.results(db).set_index("name")

@@ -129,7 +129,7 @@ def write_ledger(runs_dir: Any, db: Any, events: list[Any]) -> None:
     lines = [to_json_bytes({"seq": n, "time": 1.0, **event}) for n, event in enumerate(events, 1)]
     path.write_bytes(b"\n".join(lines) + b"\n")
     index_sync = Sync(db)
-    index_sync.run([])  # forget the previous example
+    index_sync.run([])  # clear the previous example
     index_sync.run([*list_runs(runs_dir), *event_files(runs_dir)])
     assert index_sync.fault is None
 

@@ -46,19 +46,19 @@ class FinishedCommand:
         return self.home / "runs"
 
 
-def commands(refusing: str, quoting: str) -> dict[str, tuple[list[str], dict[str, str]]]:
-    """Return the arguments and extra environment variables of each command, by kind of failure.
+def commands(rejecting: str, quoting: str) -> dict[str, tuple[list[str], dict[str, str]]]:
+    """Return the arguments and extra environment variables of each command, keyed by kind of failure.
 
     Args:
-        refusing: host and port of a service that rejects every key.
+        rejecting: host and port of a service that rejects every key.
         quoting: host and port of a service that repeats the key in its verdicts.
     """
     openai_key = KEYS["OPENAI_API_KEY"]
     return {
-        "wrong Gemini key": (GEMINI_ARGUMENTS, {"GEMINI_API_ENDPOINT": f"http://{refusing}"}),
-        "wrong OpenAI key": (OPENAI_ARGUMENTS, {"OPENAI_BASE_URL": f"http://{refusing}/v1"}),
+        "wrong Gemini key": (GEMINI_ARGUMENTS, {"GEMINI_API_ENDPOINT": f"http://{rejecting}"}),
+        "wrong OpenAI key": (OPENAI_ARGUMENTS, {"OPENAI_BASE_URL": f"http://{rejecting}/v1"}),
         "reply that quotes the key": (GEMINI_ARGUMENTS, {"GEMINI_API_ENDPOINT": f"http://{quoting}"}),
-        "URL with a password": (OPENAI_ARGUMENTS, {"OPENAI_BASE_URL": f"http://user:{PASSWORD}@{refusing}/v1"}),
+        "URL with a password": (OPENAI_ARGUMENTS, {"OPENAI_BASE_URL": f"http://user:{PASSWORD}@{rejecting}/v1"}),
         "malformed URL": (OPENAI_ARGUMENTS, {"OPENAI_BASE_URL": f"{openai_key}:x"}),
         "missing data set": (["train", "--set", "dataset=nowhere.json"], {}),
         "unavailable base model": (["train", *SHORT_RUN, "--set", "base_model=gpt2"], {}),
@@ -116,11 +116,11 @@ def finished_commands(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Fin
         prepare(home)
     crash = homes["trainer crash"]
     with (
-        JudgeServer(fault=lambda number, prompt: "403") as refusing,
+        JudgeServer(fault=lambda number, prompt: "403") as rejecting,
         JudgeServer(answer=verdict_with_key) as quoting,
         (crash / "output").open("wb") as output,
     ):
-        addresses = (f"127.0.0.1:{server.port}" for server in (refusing, quoting))
+        addresses = (f"127.0.0.1:{server.port}" for server in (rejecting, quoting))
         commands_by_failure = commands(*addresses)
         arguments, _ = commands_by_failure.pop("trainer crash")
         training = subprocess.Popen(
@@ -133,7 +133,7 @@ def finished_commands(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Fin
         )  # fmt: skip
         statuses = dict(zip(commands_by_failure, map(int, completed.stdout.split()), strict=True))
         statuses["trainer crash"] = training.wait(120)
-        request_counts = len(refusing.requests), len(quoting.requests)
+        request_counts = len(rejecting.requests), len(quoting.requests)
     assert min(request_counts) > 0, completed.stderr
     return {name: FinishedCommand(statuses[name], homes[name]) for name in NAMES}
 
