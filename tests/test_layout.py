@@ -1,4 +1,4 @@
-"""File length, module docstrings and the README tree. Linters check imports and forbidden functions."""
+"""Check file lengths, module docstrings and the README tree. Linters check imports and forbidden functions."""
 
 import ast
 import re
@@ -14,11 +14,12 @@ ROOT = Path(__file__).parent.parent
 
 
 def tracked(*patterns: str) -> list[Path]:
-    listed = subprocess.run(
+    """Return the files that match and that git does not ignore."""
+    result = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", *patterns],
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    return [ROOT / line for line in listed.stdout.splitlines() if (ROOT / line).exists()]
+    return [ROOT / line for line in result.stdout.splitlines() if (ROOT / line).exists()]
 
 
 SOURCES = tracked("app.py", "core/*.py", "pages/*.py")
@@ -32,11 +33,11 @@ def relative(path: Path) -> str:
 def test_module_has_a_docstring_and_at_most_600_lines(path):
     text = path.read_text()
     assert len(text.splitlines()) <= 600
-    assert ast.get_docstring(ast.parse(text)), f"{relative(path)} opens without a docstring"
+    assert ast.get_docstring(ast.parse(text)), f"{relative(path)} has no docstring"
 
 
 def readme_tree() -> list[str]:
-    """Paths of the annotated tree in the README."""
+    """Return the paths in the README's annotated tree."""
     block = re.search(r"\n    app\.py .*?\n\n", (ROOT / "README.md").read_text(), re.S)
     assert block
     paths, folders = [], []
@@ -54,10 +55,10 @@ def readme_tree() -> list[str]:
 def test_readme_tree_matches_the_repository():
     readme_paths = readme_tree()
     assert not [path for path in readme_paths if not (ROOT / path).exists()]
-    assert sorted({*readme_paths}) == sorted(readme_paths), "a path is listed twice"
+    assert sorted({*readme_paths}) == sorted(readme_paths), "duplicate path"
 
 
-def test_top_level_and_binary_files_are_listed():
+def test_no_unexpected_top_level_or_binary_files():
     allowed_names = {
         ".ci",
         ".gitignore",
