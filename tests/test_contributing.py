@@ -25,9 +25,12 @@ ROOT = Path(__file__).parent.parent
 
 
 def example(heading: str) -> list[str]:
-    """Return the Python blocks of a section."""
+    """Return the Python blocks of a section, and the lines that its diff blocks add."""
     section = (ROOT / "CONTRIBUTING.md").read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
-    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    blocks = re.findall(r"```(python|diff)\n(.*?)```", section, re.DOTALL)
+    return [
+        re.sub(r"^\+", "", text, flags=re.M) if kind == "diff" else text for kind, text in blocks
+    ]
 
 
 def changed_module(path: str, anchor: str, inserted: str, appended: str = "") -> Any:
@@ -119,4 +122,6 @@ def test_data_format_example_reads_csv(tmp_path: Path) -> None:
     assert [vars(e) for e in records.examples] == [
         {"instruction": "Say red.", "input": "", "output": "red"}
     ]
-    assert [(s.place, s.reason) for s in records.skipped] == [("row 2", "empty output")]
+    assert [list(vars(skipped).values()) for skipped in records.skipped] == [
+        ["row 2", "empty output"]
+    ]

@@ -1,4 +1,4 @@
-"""File length, module docstrings and the folders in the README. Linters check imports and forbidden functions."""
+"""Check file lengths, module docstrings and the folders in the README. Linters check imports and forbidden functions."""
 
 import ast
 import re
@@ -13,11 +13,12 @@ ROOT = Path(__file__).parent.parent
 
 
 def tracked(*patterns: str) -> list[Path]:
-    listed = subprocess.run(
+    """Return the files that match and that git does not ignore."""
+    result = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", *patterns],
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    return [ROOT / line for line in listed.stdout.splitlines() if (ROOT / line).exists()]
+    return [ROOT / line for line in result.stdout.splitlines() if (ROOT / line).exists()]
 
 
 SOURCES = tracked("app.py", "core/*.py", "pages/*.py")
@@ -31,7 +32,7 @@ def relative(path: Path) -> str:
 def test_module_has_a_docstring_and_at_most_600_lines(path):
     text = path.read_text()
     assert len(text.splitlines()) <= 600
-    assert ast.get_docstring(ast.parse(text)), f"{relative(path)} opens without a docstring"
+    assert ast.get_docstring(ast.parse(text)), f"{relative(path)} has no docstring"
 
 
 def readme_folders() -> list[str]:
@@ -47,7 +48,7 @@ def test_readme_lists_existing_folders_once():
     assert sorted(set(listed_paths)) == sorted(listed_paths)
 
 
-def test_top_level_and_binary_files_are_listed():
+def test_no_unexpected_top_level_or_binary_files():
     allowed_names = {
         ".ci",
         ".gitignore",
