@@ -1,4 +1,4 @@
-"""Watch runs train: losses, learning rate, speed, samples and the log, refreshed every second while a run is active."""
+"""Watch runs train: losses, learning rate, speed, samples and logs, refreshed every second while a run is active."""
 
 import streamlit as st
 
@@ -14,21 +14,21 @@ from pages.ui.text import escape_markdown, show_text
 X_LABELS = {name: metric.title for name, metric in AXES.items()}
 ACTIVE_STATUSES = ("running", "queued")
 MAX_OVERLAID_RUNS = 8
-"""The number of colors in the palette."""
+"""Number of colors in the palette."""
 SHOWN_SAMPLES = 20
 REQUESTED = "live_requested"
-"""Session key: number of runs requested by a link or another page, until the user changes the selection."""
+"""Session key: number of runs requested by a link or another page. Removed when the user changes the selection."""
 CHARTS = tuple(name for name, metric in CURVES.items() if metric.chart)
 
 lab = runtime.lab()
 
 
 def default_choice(results: list[dict]) -> list[str]:
-    """Return the runs requested by a link or another page, else the active one, else the newest."""
+    """Return the runs requested by a link or another page; otherwise the active run, or the newest one."""
     existing_names = [run["name"] for run in results]
     requested = st.session_state.pop("watch", None) or st.query_params.get_all("run")
     if unknown := [name for name in requested if name not in existing_names]:
-        st.warning(f"There is no run called {escape_markdown(', '.join(unknown))}.")
+        st.warning(f"Unknown run: {escape_markdown(', '.join(unknown))}.")
     active_names = [
         run["name"] for s in ACTIVE_STATUSES for run in reversed(results) if run["status"] == s
     ]
@@ -39,7 +39,7 @@ def default_choice(results: list[dict]) -> list[str]:
 
 @st.cache_resource(max_entries=32, show_spinner=False)
 def states(synced_at: int, names: list[str]) -> list[dict]:
-    """Return the progress of runs. All sessions share one query per sync of the index."""
+    """Return the progress of runs. All sessions share one query per index sync."""
     return lab.states(names)
 
 
@@ -47,12 +47,12 @@ def states(synced_at: int, names: list[str]) -> list[dict]:
 def show_figures(
     shown: str, _names: list[str], _x: str, _log: bool, _window: int
 ) -> tuple[list[dict], int]:
-    """Draw six figures. Return the newest samples and the total number of samples.
+    """Draw the charts. Return the newest samples and the total number of samples.
 
-    Streamlit caches the result and the messages to the browser for all sessions that show the same.
+    Streamlit caches both the return value and the drawn elements, so sessions with the same view share them.
 
     Args:
-        shown: everything the figures depend on, as one string: Streamlit hashes nested structures slowly.
+        shown: Cache key: everything the charts depend on, as a string, because Streamlit hashes nested structures slowly.
     """
     names, x, log, window = _names, _x, _log, _window
     evaluations = lab.evaluations(names, x)
@@ -78,9 +78,7 @@ def show_details(names: list[str], view: str, samples: list[dict], all_samples: 
     """Show the newest samples, the warnings or the trainer log of the selected runs."""
     if view == "Samples":
         if not samples:
-            st.caption(
-                "No sample yet: how often the sample prompt is answered is a setting, Sample every."
-            )
+            st.caption("No samples yet. Set the interval with *Sample every*.")
         show_cut(len(samples), all_samples, "samples, newest first")
         for sample in samples:
             st.caption(
@@ -90,20 +88,20 @@ def show_details(names: list[str], view: str, samples: list[dict], all_samples: 
     elif view == "Warnings":
         warnings = lab.warnings(names)
         if warnings.empty:
-            st.caption("Nothing to warn of.")
+            st.caption("No warnings.")
         else:
             st.dataframe(warnings, hide_index=True)
     else:
         for name in names:
             st.caption(escape_markdown(name))
-            with show_errors():  # it may have been deleted since the last sync
+            with show_errors():  # the run may have been deleted since the last sync
                 st.code(lab.log(name) or "(empty)", language=None)
 
 
 st.title("Live")
 results = records(lab.runs())
 if not results:
-    st.info("No run yet. Launch one: the demo takes about a minute.")
+    st.info("No runs yet. Launch the demo: it takes about a minute.")
     st.page_link("pages/launch.py", label="Launch", icon=":material/rocket_launch:")
     st.stop()
 
@@ -123,10 +121,14 @@ names = st.multiselect(
 )
 show_cut(len(names), st.session_state.get(REQUESTED, 0))
 with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):  # wraps where narrow
-    x = st.selectbox("x-axis", list(X_LABELS), format_func=lambda key: X_LABELS[key], width=150)
-    window = int(st.number_input("Smoothing", 1, 1000, 1, help="Mean of so many steps.", width=150))
+    x = st.selectbox("X-axis", list(X_LABELS), format_func=lambda key: X_LABELS[key], width=150)
+    window = int(
+        st.number_input(
+            "Smoothing (steps)", 1, 1000, 1, help="Moving average over this many steps.", width=150
+        )
+    )
     log = st.toggle("Log scale")
-    follow = st.toggle("Follow", True, help="Off: the charts hold still, and keep your zoom.")
+    follow = st.toggle("Follow", True, help="Turn off to freeze the charts and keep your zoom.")
 st.query_params["run"] = names
 was_active = any(run["status"] in ACTIVE_STATUSES for run in states(lab.synced_at, names))
 
