@@ -82,7 +82,7 @@ def test_default_allows_home_and_the_project_parent(tmp_path, monkeypatch):
 
 def test_lab_refuses_to_launch_from_outside(allowed_dir, tmp_path, settings):
     lab = Lab(tmp_path / "runs")
-    with pytest.raises(ConfigError, match=r"dataset = .*: it lies outside the folders"):
+    with pytest.raises(ConfigError, match=r"dataset = .*: outside the folders"):
         lab.launch(settings())
     assert not [path for path in (tmp_path / "runs").iterdir() if path.is_dir()]
     lab.close()

@@ -84,5 +84,5 @@ def test_preset_changes_only_the_settings_it_names() -> None:
 
 
 def test_unknown_preset_error_lists_the_known_ones() -> None:
-    with pytest.raises(UserError, match=r"preset = 'run_7'.*demo.*run_19"):
+    with pytest.raises(UserError, match=r"Unknown preset 'run_7'.*demo.*run_19"):
         preset("run_7")
