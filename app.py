@@ -1,4 +1,4 @@
-"""The page frame and navigation, nothing else."""
+"""The entry point of the dashboard: page configuration, access control and navigation."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import streamlit as st
 from pages.ui import access
 
 ICON = Path(__file__).parent / "pages" / "ui" / "icon.svg"
-"""Served locally. Streamlit fetches `:material/...:` page icons from another host."""
+"""A local file, because Streamlit loads `:material/...:` page icons from another host."""
 
 st.set_page_config(page_title="GPT-2 fine-tuning lab", page_icon=str(ICON), layout="wide")
 launch = st.Page(

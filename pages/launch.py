@@ -137,7 +137,7 @@ def show_plan(plan: "Plan", cost: "Cost | None") -> None:
     if plan.learning_rates:
         st.plotly_chart(charts.rate_schedule(plan.learning_rates), key="rates")
     if plan.problems:
-        st.error("Fix before launching: " + ", ".join(launch_form.titles(plan.problems)))
+        st.error("Fix before launching: " + ", ".join(launch_form.fields_to_fix(plan.problems)))
 
 
 st.title("Launch")
@@ -192,7 +192,7 @@ with side:
     if checked is None:  # a new server: draw the form before loading PyTorch
         st.caption("Loading PyTorch to calculate the estimate ...")
         checked = lab.check(settings)
-        if checked[1].problems or not launch_pressed:  # also shows the problems in the form
+        if checked[1].problems or not launch_pressed:  # the form was drawn without this check
             runtime.rerun()
     config, plan = checked
     if config and not plan.problems:

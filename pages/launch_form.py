@@ -100,15 +100,15 @@ def show(current: Mapping[str, Any], problems: list[Problem]) -> None:
                     _row([name], current, problems)
 
 
-def titles(problems: list[Problem]) -> list[str]:
-    """Return the titles of the fields with problems, in bold. Messages are included only for fields the form never shows."""
-    lines = []
+def fields_to_fix(problems: list[Problem]) -> list[str]:
+    """Return the titles of the invalid fields, in bold. The message is added if the form does not show the field."""
+    titles = []
     for problem in problems:
         field = FIELDS[problem.field]
         is_hidden = metadata(field)["when"] == "never"
         message = f" ({escape_markdown(problem.message)})" if is_hidden else ""
-        lines.append(f"**{field.title}**{message}")
-    return list(dict.fromkeys(lines))
+        titles.append(f"**{field.title}**{message}")
+    return list(dict.fromkeys(titles))
 
 
 def _row(names: list[str], current: Mapping[str, Any], problems: list[Problem]) -> None:

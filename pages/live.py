@@ -23,7 +23,7 @@ CHARTS = tuple(name for name, metric in CURVES.items() if metric.chart)
 lab = runtime.lab()
 
 
-def default_choice(results: list[dict]) -> list[str]:
+def default_runs(results: list[dict]) -> list[str]:
     """Return the runs requested by a link or another page; otherwise the active run, or the newest one."""
     existing_names = [run["name"] for run in results]
     requested = st.session_state.pop("watch", None) or st.query_params.get_all("run")
@@ -45,14 +45,14 @@ def states(synced_at: int, names: list[str]) -> list[dict]:
 
 @st.cache_resource(max_entries=32, show_spinner=False)
 def show_figures(
-    shown: str, _names: list[str], _x: str, _log: bool, _window: int
+    cache_key: str, _names: list[str], _x: str, _log: bool, _window: int
 ) -> tuple[list[dict], int]:
     """Draw the charts. Return the newest samples and the total number of samples.
 
     Streamlit caches both the return value and the drawn elements, so sessions with the same view share them.
 
     Args:
-        shown: Cache key: everything the charts depend on, as a string, because Streamlit hashes nested structures slowly.
+        cache_key: Everything the charts depend on, as a string: Streamlit is slow to hash nested structures.
     """
     names, x, log, window = _names, _x, _log, _window
     evaluations = lab.evaluations(names, x)
@@ -74,12 +74,12 @@ def show_figures(
     return records(samples.head(SHOWN_SAMPLES)), len(samples)
 
 
-def show_details(names: list[str], view: str, samples: list[dict], all_samples: int) -> None:
+def show_details(names: list[str], view: str, samples: list[dict], total_samples: int) -> None:
     """Show the newest samples, the warnings or the trainer log of the selected runs."""
     if view == "Samples":
         if not samples:
             st.caption("No samples yet. Set the interval with *Sample every*.")
-        show_cut(len(samples), all_samples, "samples, newest first")
+        show_cut(len(samples), total_samples, "samples, newest first")
         for sample in samples:
             st.caption(
                 f"{escape_markdown(sample['run'])}, step {sample['step']}: {escape_markdown(sample['prompt'])}"
@@ -106,7 +106,7 @@ if not results:
     st.stop()
 
 if "live_runs" not in st.session_state or "watch" in st.session_state:
-    st.session_state["live_runs"] = default_choice(results)
+    st.session_state["live_runs"] = default_runs(results)
 existing_names = [run["name"] for run in results]
 st.session_state["live_runs"] = [
     name for name in st.session_state["live_runs"] if name in existing_names
@@ -120,7 +120,9 @@ names = st.multiselect(
     args=(REQUESTED, None),
 )
 show_cut(len(names), st.session_state.get(REQUESTED, 0))
-with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):  # wraps where narrow
+with st.container(
+    horizontal=True, vertical_alignment="bottom", gap="medium"
+):  # wraps on narrow screens
     x = st.selectbox("X-axis", list(X_LABELS), format_func=lambda key: X_LABELS[key], width=150)
     window = int(
         st.number_input(
@@ -145,13 +147,13 @@ def show() -> None:
     for run in chosen:
         show_run(run, lab)
     samples: list[dict] = []
-    all_samples = 0
+    total_samples = 0
     if any(run["steps"] for run in chosen):
-        shown = repr((lab, chosen, names, x, log, window))
-        samples, all_samples = show_figures(shown, names, x, log, window)
+        cache_key = repr((lab, chosen, names, x, log, window))
+        samples, total_samples = show_figures(cache_key, names, x, log, window)
     if chosen:
         view = st.segmented_control("Details", ["Samples", "Warnings", "Log"], default="Samples")
-        show_details(names, view or "Samples", samples, all_samples)
+        show_details(names, view or "Samples", samples, total_samples)
     runtime.freeze_garbage_collection("Live")
 
 
