@@ -29,7 +29,7 @@ GROUPS = {
 def _setting(
     default: Any, group: str, title: str, description: str, when: str | None = None, **bounds: Any
 ) -> Any:
-    """Return a documented field. `when` is a key of CONDITIONS: the field has no effect unless the condition holds."""
+    """Return a documented field. `when` is a key of CONDITIONS: the condition under which the field has an effect."""
     extra: dict[str, Any] = {"group": group, "when": when}
     return Field(default, title=title, description=description, json_schema_extra=extra, **bounds)
 
@@ -85,7 +85,7 @@ class RunConfig(BaseModel):
     group_by_length: bool = _setting(True, "optimisation", "Group by length", "Batch examples of similar length to reduce padding. The order of the batches stays random.")
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:[0-9]{1,2})?)$")] = _setting("auto", "hardware", "Device", "auto, cpu, cuda, cuda:1, ... or mps.")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = _setting("auto", "hardware", "Precision", "Data type of matrix products. auto uses bf16 on hardware where it is fast.")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = _setting("auto", "hardware", "Precision", "Data type for matrix multiplication. auto uses bf16 on hardware where it is fast.")
     grad_checkpointing: bool = _setting(False, "hardware", "Gradient checkpointing", "Recompute activations in the backward pass. Saves memory, but training takes about a third longer.")
     compile: bool = _setting(False, "hardware", "Compile", "Compile the model with torch.compile. Only worthwhile on a GPU.")
 

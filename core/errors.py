@@ -19,7 +19,7 @@ class Problem:
     value: object
     message: str
     conflicting_field: str | None = None
-    """The field that this one contradicts, if each is valid by itself."""
+    """Another field that this one conflicts with. Each is valid on its own."""
 
     def __str__(self) -> str:
         value = repr(self.value)
@@ -36,4 +36,4 @@ class ConfigError(UserError):
 
 
 class TrainingError(UserError):
-    """A run cannot continue, for a reason that the user can act on."""
+    """An error that ends a run, for a reason that the user can act on."""

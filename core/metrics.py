@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric, with the same name everywhere.
+    """A metric. Its name is the same everywhere.
 
     Args:
         name: Field of the event that records it, and its column in `Lab.runs`.

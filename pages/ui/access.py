@@ -16,7 +16,7 @@ from streamlit.errors import StreamlitSecretNotFoundError
 
 PASSWORD_VARIABLE = "DASHBOARD_PASSWORD"
 WRONG_PASSWORD_PAUSE_S = 1.0
-"""Delay after a wrong password, to slow down guessing. Sessions wait for each other."""
+"""Delay after a wrong password, to slow down guessing. Attempts from all sessions are checked one at a time."""
 ADMITTED_KEY = "entered"
 ACCESS_REFUSED = (
     "Access refused: this dashboard accepts connections from other machines (server.address = {address}) without a login. "
@@ -36,7 +36,7 @@ def admit(paths: Sequence[str]) -> None:
     if users:
         draw = None if _is_one_of(users) else _ask_to_log_in
     elif password:
-        draw = None if st.session_state.get(ADMITTED_KEY) else lambda: _ask(password)
+        draw = None if st.session_state.get(ADMITTED_KEY) else lambda: _ask_for_password(password)
     else:
         draw = None if _is_loopback(address) else lambda: _refuse(address)
     if draw is not None:
@@ -58,7 +58,7 @@ def _refuse(address: str) -> None:
     st.error(ACCESS_REFUSED.format(address=address or "any"), icon=":material/lock:")
 
 
-def _ask(password: str) -> None:
+def _ask_for_password(password: str) -> None:
     """Ask for the password, once per session."""
     with st.form("login", width=360):
         typed = st.text_input("Password", type="password", max_chars=200)

@@ -65,7 +65,7 @@ def show_run(run: dict[str, Any], lab: Lab) -> None:
             icon=":material/play_arrow:",
             help=f"Resume from the checkpoint at step {checkpoint_step:,}."
             if checkpoint_step
-            else "Start from step 0: there is no checkpoint yet.",
+            else "No checkpoint yet: training restarts from the beginning.",
             on_click=_attempt,
             args=(lab, lab.resume, run["name"]),
         )

@@ -276,16 +276,16 @@ def test_samples_are_sorted_newest_first(write_run, open_page):
 
 
 def test_queued_run_shows_no_charts(write_run, open_page):
-    write_run("one", "queued").log_path.write_text("it waits")
+    write_run("one", "queued").log_path.write_text("waiting")
     page = open_page("live")
     assert not page.get("plotly_chart")
-    assert [code.value for code in page.choose("Details", "Log").get("code")] == ["it waits"]
+    assert [code.value for code in page.choose("Details", "Log").get("code")] == ["waiting"]
 
 
 def test_resume_names_the_checkpoint_step(write_run, open_page):
     run = write_run("one", "stopped", "", planned=9)
     page = open_page("live")
-    assert page.widget("Resume").help == "Start from step 0: there is no checkpoint yet."
+    assert page.widget("Resume").help == "No checkpoint yet: training restarts from the beginning."
     for name in ("step-00000004", "step-00000006", "step-00000009.partial", "other"):
         (run.path / "checkpoint" / name).mkdir(parents=True)
     assert page.run().widget("Resume").help == "Resume from the checkpoint at step 6."
