@@ -82,7 +82,7 @@ def test_home_and_project_parent_are_allowed_by_default(tmp_path, monkeypatch):
 
 def test_launch_rejects_a_data_set_outside_the_allowed_folders(allowed_dir, tmp_path, settings):
     lab = Lab(tmp_path / "runs")
-    with pytest.raises(ConfigError, match=r"dataset = .*: it lies outside the folders"):
+    with pytest.raises(ConfigError, match=r"dataset = .*: outside the folders"):
         lab.launch(settings())
     assert not [path for path in (tmp_path / "runs").iterdir() if path.is_dir()]
     lab.close()

@@ -85,6 +85,6 @@ def test_preset_keeps_the_defaults_of_other_settings() -> None:
     assert all(getattr(config, name) == getattr(RunConfig(), name) for name in other_settings)
 
 
-def test_unknown_preset_error_lists_available_presets() -> None:
-    with pytest.raises(UserError, match=r"preset = 'run_7'.*demo.*run_19"):
+def test_unknown_preset_error_lists_the_known_ones() -> None:
+    with pytest.raises(UserError, match=r"Unknown preset 'run_7'.*demo.*run_19"):
         preset("run_7")

@@ -102,7 +102,7 @@ def test_data_shows_a_hostile_data_set_as_text(open_tab, dataset):
     expect(tab.get_by_text("as the model sees it").first).to_be_visible()
     assert_inert(wait_until_idle(tab))
     tab.get_by_role("radio", name="Leaks").or_(tab.get_by_role("button", name="Leaks")).click()
-    expect(tab.get_by_text("test examples resemble a training example")).to_be_visible()
+    expect(tab.get_by_text("similar to a training example")).to_be_visible()
     assert_inert(wait_until_idle(tab))
 
 

@@ -182,10 +182,10 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["demo", "--executor", "cloud"], "executor = 'cloud'"),
     (
         ["train", "--preset", "run_99"],
-        "preset = 'run_99': there is none; it should be one of: demo",
+        "Unknown preset 'run_99'. Available: demo",
     ),
     (["train", "--set", "lr"], "--set = 'lr': it should be field=value"),
-    (["train", "--set", "lr=fast"], "lr = 'fast': it should be a valid number"),
+    (["train", "--set", "lr=fast"], "lr = 'fast': must be a valid number"),
     (["train", "--set", "batchsize=2"], "batchsize = '2': .* did you mean batch_size"),
     (["train", "--set", "base_model=gpt5"], "base_model = 'gpt5': there is no such model"),
     (["train", "--set", "dataset=none.json"], "dataset = 'none.json': file not found"),

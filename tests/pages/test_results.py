@@ -245,7 +245,7 @@ def test_notes_over_the_length_limit_are_rejected(write_run, open_page):
     page = open_page("results").tick(0)
     page.widget("notes:one").set_value("x" * 20_001)
     page.run()
-    assert page.says("it should have at most 20000 characters")
+    assert page.says("must have at most 20000 characters")
     assert run.config().notes == "short"
 
 

@@ -210,7 +210,7 @@ def test_settings_of_several_runs_are_those_that_differ() -> None:
         "Method": {"one": "full", "two": "lora"},
         "Rank": {"one": "", "two": "4"},
         "Learning rate": {"one": "1e-4", "two": "5e-5"},
-        "Minimum learning rate": {"one": "none", "two": "1e-5"},
+        "Min learning rate": {"one": "none", "two": "1e-5"},
     }
     assert len(report.settings_of([full_run, lora], every=True)) == len(RunConfig.model_fields) - 4
     assert report.settings_of([lora, {**lora, "name": "three"}]).empty

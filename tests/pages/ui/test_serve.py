@@ -1,4 +1,4 @@
-"""The dashboard as `make app` starts it, before anybody has opened a page."""
+"""The server as started by `make app`, before any page is opened."""
 
 import contextlib
 import signal
