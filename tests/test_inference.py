@@ -126,7 +126,7 @@ def test_errors_are_raised_before_the_first_token(
         answerer.answer("new", "Say it.", "", SHORT)
     with pytest.raises(UserError, match="run = 'old': there is no such run"):
         answerer.answer("old", "Say it.", "", SHORT)
-    with pytest.raises(UserError, match="base_model = 'old': there is no such model"):
+    with pytest.raises(UserError, match="base_model = 'old': unknown model"):
         answerer.answer("base:old", "Say it.", "", SHORT)
     with pytest.raises(UserError, match="there is no such run"):
         answerer.fingerprint("old")

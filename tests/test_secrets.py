@@ -145,7 +145,7 @@ EXPECTED = {
     "an address with a password": (2, "HTTP 403"),
     "an address that is none": (2, "must be a full URL"),
     "no such data set": (2, "file not found"),
-    "a base that cannot be had": (2, "could not be fetched from the hub"),
+    "a base that cannot be had": (2, "could not download openai-community/gpt2 from the hub"),
     "a trainer that crashes": (1, "crash failed: "),
 }
 

@@ -1,4 +1,4 @@
-"""The Alpaca template, word for word."""
+"""The prompt template matches Alpaca's wording."""
 
 from core.data.template import format_prompt
 
