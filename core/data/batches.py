@@ -17,7 +17,7 @@ from core.data.tokenizer import END_OF_TEXT, encode
 
 Item = TypeVar("Item")
 IGNORE_INDEX = -100
-"""Target of positions that do not count in the loss, the default of `F.cross_entropy`."""
+"""Target of positions excluded from the loss; the default of `F.cross_entropy`."""
 GROUPED_BATCHES = 50
 """Number of batches sorted by length together: enough to reduce padding, few enough to keep the order random."""
 
@@ -31,7 +31,7 @@ class Encoded:
     dataset_index: int
 
     def targets(self, mask_prompt: bool) -> list[int]:
-        """Return the next token of each position but the last; IGNORE_INDEX where a masked prompt is the target."""
+        """Return the token that follows each position but the last. A masked prompt is replaced by IGNORE_INDEX."""
         targets = self.ids[1:]
         if mask_prompt:
             masked = min(self.prompt_length - 1, len(targets))

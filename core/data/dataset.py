@@ -70,7 +70,7 @@ class Split:
 
     @property
     def first_test_item(self) -> int:
-        """Position in the data set of the first test example."""
+        """Index of the first test example in the data set."""
         return len(self.train)
 
 

@@ -1,6 +1,7 @@
 """Download files from the Hugging Face hub with its client, resume interrupted downloads, and explain errors.
 
-The client retries, and names a file only when it is complete. Knows neither models nor data sets.
+The client retries failed requests and gives a file its final name only when it is complete. Does not know about models
+or data sets.
 """
 
 import errno
@@ -167,7 +168,7 @@ def is_damaged(path: Path) -> bool:
 
 
 def discard_if_damaged(path: Path) -> bool:
-    """Remove a cached file if it is damaged. Return whether it was."""
+    """Delete a cached file if it is damaged. Return whether it was."""
     damaged = is_damaged(path)
     if damaged:
         blob = path.parent / path.readlink()

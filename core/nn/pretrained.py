@@ -145,7 +145,7 @@ def inspect(base_model: str, tie_weights: bool = False) -> list[str]:
         UserError: whenever `load` would raise it, except for damaged tensor data.
     """
     arch = architecture(base_model)
-    path = _weights_here(base_model)
+    path = _cached_weights(base_model)
     if path is None:
         return []
     try:
@@ -256,7 +256,7 @@ def fetch(base_model: str) -> Path:
         return _local_weights(base_model)
     repository = f"openai-community/{base_model}"
     setting = f"base_model = {base_model!r}"
-    with explain_error(setting, repository, "choose a local folder of weights"):
+    with explain_error(setting, repository, "choose a local model folder"):
         for _ in range(2):
             path = cached_file(repository, "model.safetensors")
             if not discard_if_damaged(path):
@@ -281,7 +281,7 @@ def _local_weights(base_model: str) -> Path:
     raise UserError(message)
 
 
-def _weights_here(base_model: str) -> Path | None:
+def _cached_weights(base_model: str) -> Path | None:
     """Return the weights file of a base model; None if it is not downloaded yet. Raises UserError."""
     if not _is_from_hub(base_model):
         return _local_weights(base_model)

@@ -118,7 +118,7 @@ def test_missing_network_is_reported(hub: Hub, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # between attempts
     nowhere = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", nowhere)
-    assert "connect to the internet once, or choose a local folder" in error_message()
+    assert "connect to the internet once, or choose a local model folder" in error_message()
 
 
 @pytest.mark.parametrize("status", [403, 429, 500, 503])
@@ -212,7 +212,7 @@ def test_disk_full_during_a_download_is_reported(hub: Hub) -> None:
     blobs = Path(constants.HF_HUB_CACHE) / "models--openai-community--gpt2" / "blobs"
     blobs.mkdir(parents=True)
     (blobs / f"{hub.sha256}.partial").symlink_to("/dev/full")  # every write fails
-    expected_message = "the disk is full; free some space, or choose a local folder of weights"
+    expected_message = "the disk is full; free some space, or choose a local model folder"
     assert error_message(pretrained.fetch).endswith(expected_message)
     assert not [path for path in blobs.parent.rglob("*") if path.name == "model.safetensors"]
     (blobs / f"{hub.sha256}.partial").unlink()  # as if there were space again
