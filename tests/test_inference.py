@@ -107,14 +107,16 @@ def test_runs_of_one_base_answer_differently(
 def test_run_without_weights_answers_from_its_newest_checkpoint(
     new_run: Callable[..., Any], runs_dir: Path
 ) -> None:
-    new_run("done", 3)
-    run = new_run("going", 2, "checkpoint/step-00000001")
+    new_run("finished", 3)
+    run = new_run("running", 2, "checkpoint/step-00000001")
     answerer = Answerer(runs_dir)
-    first = final_answer(answerer, "going").text
+    first = final_answer(answerer, "running").text
     publish(run, 3, "checkpoint/step-00000002")
-    assert final_answer(answerer, "going").text == final_answer(answerer, "done").text != first
+    assert (
+        final_answer(answerer, "running").text == final_answer(answerer, "finished").text != first
+    )
     publish(run, 2)
-    assert final_answer(answerer, "going").text == first
+    assert final_answer(answerer, "running").text == first
 
 
 def test_errors_are_raised_before_the_first_token(

@@ -123,7 +123,7 @@ def test_truncation_keeps_the_beginning(example: Example, max_length: int) -> No
         assert truncated.targets(mask_prompt) == uncut.targets(mask_prompt)[:n]
 
 
-def test_examples_without_a_target_are_dropped_and_indices_stay() -> None:
+def test_dropped_examples_do_not_shift_dataset_indices() -> None:
     long_example = Example("A very long instruction. " * 20, "", "x")
     input_examples = [EXAMPLE, long_example, EXAMPLE]
     encoded = encode_all(input_examples, 60, mask_prompt=True, first_index=10)

@@ -24,7 +24,7 @@ texts = st.text(max_size=80) | st.text(
 @example("it's we'll I'M they'd  two  spaces \n\n\n end ")
 @example("<|endoftext|>")
 @example("")
-def test_equals_transformers(text: str) -> None:
+def test_ids_equal_transformers(text: str) -> None:
     text = text.encode(errors="ignore").decode()
     assert encode(text) == PEER(text).input_ids
 

@@ -120,6 +120,6 @@ def test_ten_lora_steps_equal_peft(size: str) -> None:
                 getattr(layer, matrix),
                 getattr(reference, matrix)["default"].weight,
             )
-            # Compare norms: AdamW moves an element whose gradient is only rounding error as far as any other.
+            # Compare norms: AdamW takes equally large steps for elements whose gradient is only rounding error.
             assert (matrix_value - peer_matrix).norm() < 5e-3 * peer_matrix.norm(), name
         assert layer.lora_B.abs().max() > 1e-3
