@@ -220,7 +220,7 @@ def test_disk_full_during_a_download_is_reported(hub: Hub) -> None:
 
 
 def test_full_disk_is_reported() -> None:
-    expected = r"^x = 1: a/b .*: the disk is full; free some space, or choose c$"
+    expected = r"^x = 1: could not download a/b .*: the disk is full; free some space, or choose c$"
     with pytest.raises(UserError, match=expected), explain_error("x = 1", "a/b", "choose c"):
         raise OSError(errno.ENOSPC, "No space left on device")
 
