@@ -145,7 +145,7 @@ EXPECTED = {
     "URL with a password": (2, "HTTP 403"),
     "malformed URL": (2, "must be a full URL"),
     "missing data set": (2, "file not found"),
-    "unavailable base model": (2, "could not be fetched from the hub"),
+    "unavailable base model": (2, "could not download openai-community/gpt2 from the hub"),
     "trainer crash": (1, "crash failed: "),
 }
 

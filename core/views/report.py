@@ -67,6 +67,10 @@ def settings() -> list[dict[str, Any]]:
 def plan(launch_plan: "Plan", cost: "Cost | None" = None) -> dict[str, Any]:
     """Return a plan as one row: the estimate, the measurement if available, and the problems."""
     row = {k: v for k, v in asdict(launch_plan).items() if k not in ("problems", "learning_rates")}
+    row["skipped_records"] = [
+        {"place": record.source_row, "reason": record.reason}
+        for record in launch_plan.skipped_records
+    ]
     measured = {f"measured_{name}": value for name, value in asdict(cost).items()} if cost else {}
     return {**row, **measured, "problems": [str(problem) for problem in launch_plan.problems]}
 

@@ -246,7 +246,7 @@ def test_failing_model_does_not_affect_others(write_run, train, open_page, tmp_p
     page.widget("Max new tokens").set_value(2)
     page.press("Generate")
     errors = [error.value.replace("\\", "") for error in page.error]
-    assert ["no such model" in errors[0], "no such model" in errors[2]] == [True, True]
+    assert ["unknown model" in errors[0], "unknown model" in errors[2]] == [True, True]
     assert "no weights" in errors[1]
     assert len(errors) == 3
     [warning] = page.warning

@@ -296,7 +296,7 @@ def test_plan_lists_skipped_records_and_unused_keys(new_config: NewConfig, tmp_p
     path.write_text(json.dumps(records))
     plan = preflight.check(new_config(dataset=str(path)))
     assert plan.problems == []
-    assert [(each.place, each.reason) for each in plan.skipped_records] == [
+    assert [(each.source_row, each.reason) for each in plan.skipped_records] == [
         ("record 4", "empty output"),
         ("record 18", "empty instruction"),
     ]
@@ -306,7 +306,7 @@ def test_plan_lists_skipped_records_and_unused_keys(new_config: NewConfig, tmp_p
         "unused keys (with record counts): system (28)"
     )
     kept = preflight.check(new_config(dataset=str(path), empty_outputs="keep"))
-    assert [each.place for each in kept.skipped_records] == ["record 18"]
+    assert [each.source_row for each in kept.skipped_records] == ["record 18"]
     assert kept.train_examples == int(29 * 0.85)
 
 
@@ -328,7 +328,7 @@ BASE_FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda base: (base / "config.json").write_text(
             (base / "config.json").read_text().replace('"n_embd": 8', '"n_embd": 12')
         ),
-        "has shape (50257, 8) and must have (50257, 12)",
+        "has shape (50257, 8) instead of (50257, 12)",
     ),
 }
 
