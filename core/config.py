@@ -93,7 +93,7 @@ class RunConfig(BaseModel):
     eval_every: int = _setting(25, "cadence", "Evaluate every", "Steps between two looks at the training and validation loss.", ge=1)
     eval_batches: int = _setting(5, "cadence", "Evaluation batches", "Batches in such a look; the end of the run takes the whole validation set.", ge=1)
     checkpoint_every: int = _setting(500, "cadence", "Checkpoint every", "Steps between two resumable states.", ge=1)
-    keep_weights: Literal["none", "best", "last"] = _setting("last", "cadence", "Keep weights", "Weights that a finished run keeps: last, those of the last step; best, those of the evaluation with the lowest validation loss, which then also answer the test set; none, to save disk space. Checkpoints are deleted when the run finishes.")
+    keep_weights: Literal["none", "best", "last"] = _setting("last", "cadence", "Keep weights", "Weights that a finished run keeps: last, those of the last step; best, those of the evaluation with the lowest validation loss, which then also answer the test set; none, to save disk space. Checkpoints are deleted when the run finishes. In Results, the validation loss is always that of the last step.")
     sample_every: int = _setting(100, "cadence", "Sample every", "Steps between two answers to the sample prompt.", ge=1)
     sample_prompt: str = _setting("Suggest an alternate word for 'happy'.", "cadence", "Sample prompt", "Instruction answered during training. Empty: none.", max_length=2000)
     max_new_tokens: int = _setting(128, "cadence", "Longest answer", "Most tokens in an answer to a test example or the sample prompt.", ge=1, le=1024)

@@ -6,6 +6,9 @@ Holds SQL types and expressions, but runs no query. Knows no chart library and n
 
 from dataclasses import dataclass
 
+MIB = 2**20
+"""Bytes per MB, in which memory and disk space are recorded and shown."""
+
 
 @dataclass(frozen=True)
 class Metric:
