@@ -1,6 +1,6 @@
 """Estimate the memory, time and disk space of a run from its settings and the model's shapes.
 
-Also finds the nearest settings that fit into memory. Creates no tensors. Memory estimates are accurate to about 20 %, time
+Also finds the nearest settings that fit into memory. Creates no tensors. Memory estimates are accurate to about 20%, time
 estimates to a factor of two.
 """
 
@@ -24,9 +24,9 @@ RUNTIME_MB = 290
 CHECKPOINTING_MB = 90
 """Memory of PyTorch's compiler, which gradient checkpointing imports. Fitted to gpt2-nano."""
 BLOCK_FLOATS = 17
-"""Activations of a block per token, in multiples of n_embd: norms, q, k, v, attention and MLP."""
+"""Activations of a block per token, in multiples of n_embd: norms, q, k, v and MLP."""
 SAVED_FLOATS = 10
-"""Those saved for the backward pass. The outputs of norms and GELU are recomputed."""
+"""The part of BLOCK_FLOATS that is saved for the backward pass. Outputs of norms and GELU are recomputed instead."""
 CPU_FRAGMENTATION = 1.3
 """Factor for the memory of saved activations on a CPU, due to heap fragmentation."""
 LOGIT_POSITIONS = 256
@@ -178,7 +178,7 @@ def too_large(
         lambda changed: factor * device_memory_mb(changed, arch, extent, device),
         device,
     )
-    message = f"the run needs about {needed:,.0f} MB of memory, but only {available:,.0f} MB are free; {fit}"
+    message = f"the run needs about {needed:,.0f} MB of memory, but only {available:,.0f} MB is free; {fit}"
     return Problem("batch_size", config.batch_size, message)
 
 
@@ -248,5 +248,5 @@ def flops(config: RunConfig, arch: Architecture, tokens: int) -> float:
     passes = 2 if config.method == "lora" else 3
     adapters = 3 * parameters(config, arch)[1] if config.method == "lora" else 0
     head = shapes[HEAD][0] * shapes[HEAD][1] if config.mask_prompt else 0
-    saved = passes * head * 0.6  # the head skips the prompt, about 60 % of an example
+    saved = passes * head * 0.6  # the head skips the prompt, about 60% of an example
     return 2.0 * tokens * (passes * weights + adapters - saved)

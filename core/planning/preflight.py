@@ -92,7 +92,7 @@ class Corpus:
     validation_examples: int
     cut_examples: int
     lost_examples: int
-    """Training and validation examples whose whole response is cut off."""
+    """Training and validation examples whose entire response is cut off."""
     records: Records
 
 
@@ -186,18 +186,18 @@ def check(config: RunConfig, runs_dir: Path | None = None, freed_mb: float = 0.0
     if corpus:
         notes += _dataset_notes(corpus)
     note = "; ".join(notes) or None
-    plan = Plan(problems, **(_counts(config, arch) if arch else {}))
+    plan = Plan(problems, **(_parameter_counts(config, arch) if arch else {}))
     if arch and corpus and device is not None:
         plan = _plan(config, arch, corpus, device, problems)
     if corpus:
         skipped, unused = corpus.records.skipped, corpus.records.unused_keys
         plan = replace(plan, skipped_records=skipped, unused_keys=unused)
     if arch:
-        plan = replace(plan, **_disk(config, arch, plan.steps, runs_dir, freed_mb, problems))
+        plan = replace(plan, **_disk_fields(config, arch, plan.steps, runs_dir, freed_mb, problems))
     return replace(plan, note=note)
 
 
-def _disk(
+def _disk_fields(
     config: RunConfig,
     arch: Architecture,
     steps: int | None,
@@ -211,7 +211,7 @@ def _disk(
     if free is not None:
         free += freed_mb
     if free is not None and peak > free:
-        message = f"the run needs about {peak:,.0f} MB of disk space, but only {free:,.0f} MB are free in {runs_dir}"
+        message = f"the run needs about {peak:,.0f} MB of disk space, but only {free:,.0f} MB is free in {runs_dir}"
         remedy = "delete files or use a smaller model"
         lora_mb, _ = estimate.disk_mb(config.model_copy(update={"method": "lora"}), arch, steps)
         if config.method == "full" and lora_mb <= free:
@@ -239,12 +239,12 @@ def _dataset_notes(corpus: Corpus) -> list[str]:
     notes = [dataset.skipped_summary(corpus.records), dataset.unused_summary(corpus.records)]
     if corpus.lost_examples:
         message = f"{corpus.lost_examples:,} examples will be skipped"
-        notes.append(f"{message}: max_length cuts off their whole response")
+        notes.append(f"{message}: max_length cuts off their entire response")
     return [note for note in notes if note]
 
 
 def _model_problems(config: RunConfig, arch: Architecture) -> list[Problem]:
-    """Return problems of settings that exceed limits of the base model, and of its vocabulary."""
+    """Return problems of settings that exceed the limits of the base model, and of an unsupported vocabulary."""
     problems = []
     if config.max_length is not None and config.max_length > arch.context:
         message = f"must be at most {arch.context}, the context of {config.base_model}"
@@ -261,7 +261,7 @@ def _model_problems(config: RunConfig, arch: Architecture) -> list[Problem]:
     return problems
 
 
-def _counts(config: RunConfig, arch: Architecture) -> dict[str, Any]:
+def _parameter_counts(config: RunConfig, arch: Architecture) -> dict[str, Any]:
     """Return the parameter counts of a plan."""
     parameters, trainable = estimate.parameters(config, arch)
     base = arch.parameters(config.tie_weights)
@@ -317,7 +317,7 @@ def _plan(
         tokens=tokens,
         longest=corpus.extent.longest,
         cut_examples=corpus.cut_examples,
-        **_counts(config, arch),
+        **_parameter_counts(config, arch),
         memory_mb=round(device_memory_mb(config, arch, corpus.extent, device), 1),
         available_mb=round(hardware.available_memory_mb(device), 1),
         seconds=round(estimate.seconds(work, passes, rate, gpu=device.type == "cuda"), 1),
@@ -376,8 +376,8 @@ def _checked(
         # Reading a data set may fail because of max_length.
         named_field = str(error).partition(" = ")[0]
         name = named_field if named_field in RunConfig.model_fields else name
-        sentence = str(error).removeprefix(f"{name} = {getattr(config, name)!r}: ")
-        problems.append(Problem(name, getattr(config, name), sentence))
+        message = str(error).removeprefix(f"{name} = {getattr(config, name)!r}: ")
+        problems.append(Problem(name, getattr(config, name), message))
         return None
 
 

@@ -240,10 +240,10 @@ class RunDirectory:
             os.close(handle)
 
     def is_alive(self) -> bool:
-        """Return whether the run is locked. Simultaneous calls do not affect each other."""
+        """Return whether the run is locked, usually by its trainer. Takes a shared lock, so other callers are not affected."""
         try:
             handle = acquire(self._lock_path, shared=True)
-        except OSError:  # deleted, or impossible to lock for a trainer as well
+        except OSError:  # deleted, or not lockable by a trainer either
             return False
         if handle is not None:
             os.close(handle)
@@ -291,7 +291,7 @@ class RunDirectory:
         did not, or if weights are missing. `checkpoint/` is deleted last, so that the next call notices and completes
         an interrupted deletion.
         """
-        keep_weights = self._finished_with()
+        keep_weights = self._recorded_keep_weights()
         if keep_weights == "none" or (keep_weights and self.weights_path.is_dir()):
             partial = self.weights_path.with_name(f"{self.weights_path.name}.partial")
             discarded = [self.weights_path] if keep_weights == "none" else []
@@ -300,9 +300,9 @@ class RunDirectory:
 
     def has_leftovers(self) -> bool:
         """Return whether the run has finished but its checkpoints were not deleted."""
-        return self.checkpoints_path.is_dir() and self._finished_with() is not None
+        return self.checkpoints_path.is_dir() and self._recorded_keep_weights() is not None
 
-    def _finished_with(self) -> str | None:
+    def _recorded_keep_weights(self) -> str | None:
         """Return `keep_weights` as recorded in the last event of a finished run, or None for any other run."""
         try:
             with open_regular(self.events_path) as file:
@@ -316,7 +316,7 @@ class RunDirectory:
         return keep_weights if is_finished and isinstance(keep_weights, str) else None
 
     def disk_bytes(self) -> int:
-        """Return the size of all files. Does not follow links and ignores files deleted while it runs."""
+        """Return the total size of all files. Does not follow links and ignores files deleted during the call."""
         total, folders = 0, [str(self.path)]
         while folders:
             with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
@@ -333,9 +333,8 @@ class RunDirectory:
         try:
             with self.lock():
                 with contextlib.suppress(IsADirectoryError):
-                    self.config_path.unlink(
-                        missing_ok=True
-                    )  # an interrupted deletion leaves no run
+                    # Without its settings, a partly deleted directory is not a run.
+                    self.config_path.unlink(missing_ok=True)
                 shutil.rmtree(self.path)
         except OSError as error:
             raise UserError(f"{self.name} cannot be deleted ({error})") from None

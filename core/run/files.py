@@ -12,7 +12,7 @@ from typing import IO, Any
 
 
 def open_regular(path: Path, mode: str = "rb", **kwargs: Any) -> IO[Any]:
-    """Open a file like `open`. Raises OSError if it is a link (ELOOP) or any other special file."""
+    """Open a regular file with the arguments of `open`. Raises OSError for links (ELOOP) and other special files."""
     return open(path, mode, opener=_regular_opener, **kwargs)
 
 

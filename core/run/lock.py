@@ -19,7 +19,7 @@ def acquire(path: Path, timeout: float = 0.0, shared: bool = False) -> int | Non
         shared: take a shared lock, which is enough to detect an exclusive one.
 
     Returns:
-        The file descriptor, whose closing releases the lock; None if another holder has it.
+        The file descriptor, or None if the file is already locked. Closing the descriptor releases the lock.
 
     Raises:
         FileNotFoundError: the directory or the lock file was deleted, possibly while waiting.

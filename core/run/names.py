@@ -21,7 +21,7 @@ RESERVED_NAMES = WINDOWS_DEVICES | {"lab", "driver", "queue", "settings", "", *E
 MAX_CHARACTERS = 60
 """Maximum number of characters in a slug."""
 MAX_BYTES = 180
-"""Maximum size of a slug in UTF-8. File systems allow 255 bytes, some of which suffixes like `-2` and `.jsonl` need."""
+"""Maximum size of a slug in UTF-8. File systems allow 255 bytes; the rest is for suffixes such as `-2` and `.jsonl`."""
 INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\uffa0\ufe00-\ufe0f\U000e0100-\U000e01ef]"
 )

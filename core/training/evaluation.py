@@ -1,4 +1,4 @@
-"""Mean losses, and answers to test examples. Changes no weights and draws no random numbers."""
+"""Mean losses and answers to test examples. Changes no weights and draws no random numbers."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from core.nn.generation import Sampling, fit_prompt, generate
 from core.nn.gpt2 import GPT2
 
 ANSWER_BATCH_TOKENS = 8192
-"""Maximum number of tokens, prompts and answers together, in a batch of answers."""
+"""Maximum number of prompt and answer tokens in a batch of answers."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Device, precision, speed and memory of the hardware. Knows nothing about models."""
+"""Device selection, precision, speed and memory. Knows nothing about models."""
 
 import contextlib
 import ctypes
@@ -121,14 +121,14 @@ def release_cache() -> None:
 
 
 def available_memory_mb(device: torch.device) -> float:
-    """Return the memory that is free for a run now, in MiB."""
+    """Return the free memory of a device in MiB."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] / MIB
     return psutil.virtual_memory().available / MIB
 
 
 def product_rate(precision: str, device: torch.device) -> float:
-    """Return the FLOP/s of a matrix product. On a GPU, they differ by an order of magnitude between precisions."""
+    """Return the FLOP/s of a matrix product. On a GPU, precision changes this by an order of magnitude."""
     dtype = torch.float32
     if device.type == "cuda":
         with contextlib.suppress(UserError):  # reported when the settings are checked

@@ -1,7 +1,7 @@
-"""The training loop for full fine-tuning and LoRA, and loading of trained models.
+"""The training loop for full fine-tuning and LoRA, and loading trained models.
 
-Sees a run only as a directory and an event writer. Knows no index and no pages, and uses the network only to download
-the base model and the data set.
+Sees a run only as a directory and an event writer. Does not know about the index or the pages, and uses the network only
+to download the base model and the data set.
 """
 
 import math
@@ -168,7 +168,9 @@ class Trainer:
             self.run.emit("warning", step=0, about="data", message=skipped)
         examples_read = len(self.split.train) + len(self.split.validation)
         if lost_count := examples_read - len(self.train_set) - len(self.validation_set):
-            message = f"{lost_count} examples are skipped: max_length cuts off their whole response"
+            message = (
+                f"{lost_count} examples are skipped: max_length cuts off their entire response"
+            )
             self.run.emit("warning", step=0, about="data", message=message)
 
     def fit(self) -> Outcome:
@@ -205,7 +207,7 @@ class Trainer:
     def step(self, step: int, batch_indices: list[list[int]]) -> None:
         """Take one optimizer step on one or more micro-batches of training indices.
 
-        Each target token has the same weight, in whichever micro-batch it is.
+        All target tokens of the step have equal weight, regardless of their micro-batch.
         """
         start = time.perf_counter()
         config = self.config
@@ -277,7 +279,7 @@ class Trainer:
         )
 
     def _progress_fields(self) -> dict[str, float]:
-        """Return the fields of events that locate them in the run."""
+        """Return the progress fields of events."""
         p = self.progress
         epoch = round(p.step / self.schedule.steps_per_epoch, 6)
         return {"step": p.step, "epoch": epoch, "tokens": p.tokens, "seconds": round(p.seconds, 6)}
@@ -400,7 +402,7 @@ class Trainer:
     def _restore_best(self, facts: dict[str, Any]) -> list[str]:
         """Restore the best evaluation and the one whose weights are published. Return warnings.
 
-        The published weights may be from a step after the checkpoint, which is taken again.
+        The published weights may be from a step after the checkpoint, which the resumed run repeats.
         """
         messages, directory = [], self.paths.weights_path
         published_facts: dict[str, Any] = {}

@@ -286,7 +286,7 @@ def test_examples_that_lose_their_response_are_counted(
     lost_count = sum(i % 3 == 0 for i in [*range(25), *range(28, 30)])
     assert (
         plan.note
-        == f"{lost_count} examples will be skipped: max_length cuts off their whole response"
+        == f"{lost_count} examples will be skipped: max_length cuts off their entire response"
     )
     assert plan.train_examples == sum(i % 3 != 0 for i in range(25))
 
@@ -413,7 +413,7 @@ def test_too_little_disk_space_is_a_problem(
     assert (plan.free_disk_mb, problem.field) == (500.0, "keep_weights")
     # GPT-2 with a separate output head has 163M parameters. There are three checkpoints of three times their size.
     assert problem.message == (
-        f"the run needs about 5,597 MB of disk space, but only 500 MB are free in {runs_dir}; "
+        f"the run needs about 5,597 MB of disk space, but only 500 MB is free in {runs_dir}; "
         "delete files or use method = lora, which needs about 119 MB"
     )
     assert preflight.check(config.changed(method="lora"), runs_dir).problems == []

@@ -45,7 +45,7 @@ def uninterrupted(
 
     @functools.cache
     def make(method: str) -> Any:
-        run = run_in(tmp_path_factory.mktemp("whole"))
+        run = run_in(tmp_path_factory.mktemp("uninterrupted"))
         assert train(new_config(**RANDOM, **METHODS[method]), run) == "finished"
         assert len(run.events_of("step")) == STEPS
         return run
@@ -465,8 +465,8 @@ def test_runs_started_by_older_versions_keep_their_constant_rate(
     new_config: NewConfig, new_run: NewRun
 ) -> None:
     constant = RANDOM | {"min_lr": None} | METHODS["full"]
-    whole_run = new_run("whole")
-    train(new_config(**constant | {"warmup_fraction": 0.0}), whole_run)
+    uninterrupted_run = new_run("uninterrupted")
+    train(new_config(**constant | {"warmup_fraction": 0.0}), uninterrupted_run)
     old = new_run("old", stop_at=2)
     train(new_config(**constant | {"warmup_fraction": 0.0}), old)
     rewrite_manifests(old, delete_settings)
@@ -479,7 +479,7 @@ def test_runs_started_by_older_versions_keep_their_constant_rate(
     resumed = new_run("old", resumed=True)
     assert train(config, resumed) == "finished"
     assert {event["lr"] for event in resumed.events_of("step")} == {config.lr}
-    assert weights(resumed) == weights(whole_run)
+    assert weights(resumed) == weights(uninterrupted_run)
     [warning] = resumed.events_of("warning")
     assert warning["message"].startswith("the learning rate stays constant")
 
@@ -507,13 +507,13 @@ def test_resume_keeps_the_best_weights(
     new_config: NewConfig, new_run: NewRun, stop_at: int
 ) -> None:
     config = new_config(**RANDOM | METHODS["full"] | BEST)
-    whole_run = new_run("whole")
-    train(config, whole_run)
+    uninterrupted_run = new_run("uninterrupted")
+    train(config, uninterrupted_run)
     train(config, new_run("stopped", stop_at=stop_at))
     resumed = new_run("stopped", resumed=True)
     train(config.changed(eval_every=100), resumed)
-    assert weights_facts(resumed)["step"] == weights_facts(whole_run)["step"] < 9
-    assert weights(resumed) == weights(whole_run)
+    assert weights_facts(resumed)["step"] == weights_facts(uninterrupted_run)["step"] < 9
+    assert weights(resumed) == weights(uninterrupted_run)
     assert weights_warnings(resumed) == []
 
 

@@ -47,10 +47,12 @@ def status(lab, name):
 def test_dead_run_gets_its_final_status_despite_a_malformed_run(
     runs_dir, settings, wait, file, replace_file
 ):
-    odd_run, dead_run = (RunDirectory.create(runs_dir, settings(name=name)) for name in ("a", "b"))
-    for run in (odd_run, dead_run):
+    malformed_run, dead_run = (
+        RunDirectory.create(runs_dir, settings(name=name)) for name in ("a", "b")
+    )
+    for run in (malformed_run, dead_run):
         run.append("status", status="running")
-    replace_file(odd_run.path / file)
+    replace_file(malformed_run.path / file)
     preferences.save(runs_dir, Preferences(resume_interrupted=False))
     lab = Lab(runs_dir)
     wait(lambda: status(lab, "b") == "interrupted", timeout=15)
@@ -61,8 +63,8 @@ def test_dead_run_gets_its_final_status_despite_a_malformed_run(
 @pytest.mark.parametrize("replace_file", REPLACEMENTS)
 @pytest.mark.parametrize("file", FILES)
 def test_queue_continues_after_a_malformed_run(runs_dir, settings, wait, file, replace_file):
-    odd_run, _ = (RunDirectory.create(runs_dir, settings(name=name)) for name in ("a", "b"))
-    replace_file(odd_run.path / file)
+    malformed_run, _ = (RunDirectory.create(runs_dir, settings(name=name)) for name in ("a", "b"))
+    replace_file(malformed_run.path / file)
     (runs_dir / "queue.json").write_text(json.dumps(["a", "b"]))
     started_names = []
     queue = Queue(
@@ -77,9 +79,9 @@ def test_queue_continues_after_a_malformed_run(runs_dir, settings, wait, file, r
 @pytest.mark.parametrize("replace_file", REPLACEMENTS)
 @pytest.mark.parametrize("file", ["events.jsonl", "trainer.lock", "stop"])
 def test_lab_handles_malformed_runs_or_raises_user_errors(runs_dir, settings, file, replace_file):
-    odd_run = RunDirectory.create(runs_dir, settings(name="a"))
-    odd_run.append("status", status="running")
-    replace_file(odd_run.path / file)
+    malformed_run = RunDirectory.create(runs_dir, settings(name="a"))
+    malformed_run.append("status", status="running")
+    replace_file(malformed_run.path / file)
     preferences.save(runs_dir, Preferences(resume_interrupted=True))
     lab = Lab(runs_dir)
     for act in (lab.stop, lab.resume, lab.stop):
@@ -116,9 +118,9 @@ def test_named_pipe_does_not_block(tmp_path):
 
 def test_non_utf8_name_is_skipped(runs_dir, settings):
     RunDirectory.create(runs_dir, settings(name="a"))
-    odd_path = runs_dir / os.fsdecode(b"caf\xe9")
-    odd_path.mkdir()
-    (odd_path / "config.json").write_text("{}")
+    invalid_path = runs_dir / os.fsdecode(b"caf\xe9")
+    invalid_path.mkdir()
+    (invalid_path / "config.json").write_text("{}")
     assert [run.name for run in list_runs(runs_dir)] == ["a"]
 
 
