@@ -1,7 +1,7 @@
 """Estimate the memory, time and disk space of a run from its settings and the model's shapes.
 
-Also finds the nearest settings that fit into memory. Creates no tensors. Memory estimates are accurate to about 20%, time
-estimates to a factor of two.
+Also finds the nearest settings that fit into memory. Creates no tensors. Memory estimates are accurate to about 20%,
+time estimates to a factor of two.
 """
 
 import contextlib

@@ -240,7 +240,7 @@ class RunDirectory:
             os.close(handle)
 
     def is_alive(self) -> bool:
-        """Return whether the run is locked, usually by its trainer. Takes a shared lock, so other callers are not affected."""
+        """Return whether the run is locked, usually by its trainer. Concurrent calls do not affect each other."""
         try:
             handle = acquire(self._lock_path, shared=True)
         except OSError:  # deleted, or not lockable by a trainer either

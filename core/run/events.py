@@ -1,7 +1,7 @@
 """Event files: append-only, with one numbered JSON object per line.
 
-Each event is written by a single `write` call, so a killed process leaves at most one torn line at the end. Readers return
-complete lines only, and the next writer truncates a torn one.
+Each event is written by a single `write` call, so a killed process leaves at most one torn line at the end. Readers
+return complete lines only, and the next writer truncates a torn one.
 """
 
 import errno

@@ -64,6 +64,7 @@ def report(
         )
     if skipped + 1 >= MAX_SKIPPED_STEPS:
         raise TrainingError(
-            f"training diverged: {MAX_SKIPPED_STEPS} consecutive steps up to step {step} had a non-finite loss or gradient; "
+            f"training diverged: {MAX_SKIPPED_STEPS} consecutive steps up to step {step} "
+            "had a non-finite loss or gradient; "
             "try a lower lr, a longer warm-up or gradient clipping"
         )

@@ -40,7 +40,8 @@ def resolve_device(device: str) -> torch.device:
 def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
     """Return the dtype of matrix products. `auto` is bf16 where the hardware accelerates it, and fp32 elsewhere.
 
-    Without AMX, a CPU multiplies bf16 a hundred times slower than fp32. Raises UserError for fp16 without a CUDA device.
+    Without AMX, a CPU multiplies bf16 a hundred times slower than fp32. Raises UserError for fp16 without a CUDA
+    device.
     """
     if precision == "auto":
         if device.type == "cuda":

@@ -123,12 +123,16 @@ def unchanged_inputs(facts: Mapping[str, Any], origin: Mapping[str, str]) -> lis
 
 
 def input_warnings(facts: Mapping[str, Any], origin: Mapping[str, str]) -> list[str]:
-    """Return a message for each input that has changed since the checkpoint. For the arguments, see `unchanged_inputs`."""
+    """Return a message for each input that has changed since the checkpoint.
+
+    For the arguments, see `unchanged_inputs`. Checkpoints that record no hashes cause no message.
+    """
     if not isinstance(facts.get("origin"), dict):
         return []
     unchanged = unchanged_inputs(facts, origin)
     return [
-        f"the {key} has changed since step {facts.get('step')}; from here on, the run differs from the one that was started"
+        f"the {key} has changed since step {facts.get('step')}; "
+        "from here on, the run differs from the one that was started"
         for name, key in INPUTS.items()
         if name not in unchanged
     ]

@@ -1,7 +1,7 @@
 """The training loop for full fine-tuning and LoRA, and loading trained models.
 
-Sees a run only as a directory and an event writer. Does not know about the index or the pages, and uses the network only
-to download the base model and the data set.
+Sees a run only as a directory and an event writer. Does not know about the index or the pages, and uses the
+network only to download the base model and the data set.
 """
 
 import math
@@ -436,8 +436,10 @@ class Trainer:
             self._write_weights()
         published_step = self.published.step if self.published else self.progress.step
         if self.best != self.published or not self.best:
-            best_step = f" (step {self.best.step})" if self.best else ""
-            message = f"the best weights{best_step} are not available; the weights of step {published_step} are kept instead"
+            best = f"the best weights (step {self.best.step})" if self.best else "the best weights"
+            message = (
+                f"{best} are not available; the weights of step {published_step} are kept instead"
+            )
             step = self.progress.step
             self.run.emit("warning", step=step, about="weights", message=message)
 

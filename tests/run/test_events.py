@@ -59,7 +59,7 @@ def test_torn_last_line_is_truncated(tmp_path, torn):
     assert sequence_numbers(path) == [1, 2, 3]
 
 
-def test_file_with_one_torn_line_is_restarted(tmp_path):
+def test_sequence_restarts_if_the_only_line_is_torn(tmp_path):
     path = tmp_path / "events.jsonl"
     path.write_bytes(b'{"seq":1')
     write(path, "a")
