@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from core.training.trainer import Trainer
 
 TIMING_BUDGET_S = 10.0
-"""No further step is timed after this time."""
+"""Time after which no further step is measured."""
 MIN_TIMED_STEPS, MAX_TIMED_STEPS = 2, 12
 COST_FREE_FIELDS = ("name", "notes", "tags", "parent")
 """Settings that affect neither memory nor time."""
