@@ -104,8 +104,8 @@ class Answerer:
             paths = [Path(model_name.removeprefix(BASE_PREFIX)) / "model.safetensors"]
         else:
             run = RunDirectory.find(self._runs_dir, model_name)
-            folders = ("weights", "checkpoint/*")
-            paths = [p for f in folders for p in run.path.glob(f"{f}/{resumption.MANIFEST}")]
+            folders = (run.weights_path, *run.checkpoint_paths())
+            paths = [folder / resumption.MANIFEST for folder in folders]
         modified_at = 0.0
         for path in paths:
             with contextlib.suppress(

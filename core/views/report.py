@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from core.config import RunConfig, choices, is_relevant, metadata
+from core.metrics import MIB
 from core.nn.architecture import FAMILY, RANKS
 from core.views import journal
 from core.views.tables import Format, cell, records
@@ -29,7 +30,6 @@ TEST_SET_FIELDS = ("dataset", "max_examples", "empty_outputs", "train_fraction",
 """Settings that determine the test examples of a run."""
 LOSS_FIELDS = (*TEST_SET_FIELDS, "max_length", "mask_prompt")
 """Settings that determine the tokens over which the loss is averaged."""
-MIB = 2**20
 Scores = Mapping[str, Mapping[str, "Score"]]
 """Scores by run and judge."""
 

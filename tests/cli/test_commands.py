@@ -172,7 +172,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["generate", "base:gpt2-nano", "--prompt", "x", "--seed", "9" * 30], "'--seed'"),
     (["generate", "base:none", "--prompt", "x"], "base_model = 'none': unknown model"),
     (["generate", "../x", "--prompt", "x"], "run = '../x': there is no such run"),
-    (["stop", "none"], "run = 'none': there is no such run; it should be one of: none yet"),
+    (["stop", "none"], "run = 'none': there is no such run; there are no runs in"),
     (["resume", "none"], "there is no such run"),
     (["reindex", "--runs-dir", "nowhere"], "runs_dir = 'nowhere': there is no such directory"),
     (["stop", "none", "--runs-dir", "nowhere"], "none yet, as there is no directory nowhere"),
@@ -191,7 +191,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["train", "--set", "dataset=none.json"], "dataset = 'none.json': file not found"),
     (["train", "--set", "dataset=data/none.json.gz"], "'data/none.json.gz': file not found"),
     (["train", "--set", "max_examples=3"], "the test split would be empty with 3 examples"),
-    (["train", "--set", "max_length=2000"], "max_length = 2000: it should be at most 256"),
+    (["train", "--set", "max_length=2000"], "max_length = 2000: must be at most 256"),
     (["train", "--set", "precision=fp16", "--set", "device=cpu"], "precision = 'fp16'"),
 ]
 
