@@ -115,7 +115,7 @@ def test_read_only_lab_rejects_changes(lab, runs_dir, settings, child):
             lambda: read_only_lab.save_preferences(read_only_lab.preferences()),
             lambda: read_only_lab.move("a", 1),
         ):
-            with pytest.raises(UserError, match="read only"):
+            with pytest.raises(UserError, match="Read-only"):
                 action()
         assert read_only_lab.checkpoint_step("a") is None
         assert read_only_lab.seconds_since_stop_request("a") is None
