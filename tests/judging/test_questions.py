@@ -1,4 +1,4 @@
-"""What a judge is asked, and how replies of every shape are read: a score, or a reason why there is none."""
+"""Prompts, and parsing of replies: each gives a score, or a reason why it has none."""
 
 import json
 import re
@@ -31,13 +31,13 @@ def read(text: str) -> Verdict:
 @pytest.mark.parametrize(
     ("kind", "template", "expected_message"),
     [
-        ("score", "Grade {answr}.", r"prompt: \{answr\} is no field of an answer; it should be one of \{instruction\}, \{input\}, \{reference\}, \{answer\}$"),
-        ("score", "Grade {answer} or {other}.", r"\{other\} is no field"),
-        ("score", "Grade {0} {answer}.", r"\{0\} is no field"),
-        ("score", "Grade it.", r"prompt: it should have a place for \{answer\}"),
-        ("score", "", r"it should have a place for \{answer\}"),
-        ("pair", "Compare {answer}.", r"it should have a place for \{other\}"),
-        ("pair", "Compare {other}.", r"it should have a place for \{answer\}"),
+        ("score", "Grade {answr}.", r"prompt: unknown placeholder \{answr\}; must be one of \{instruction\}, \{input\}, \{reference\}, \{answer\}$"),
+        ("score", "Grade {answer} or {other}.", r"unknown placeholder \{other\}"),
+        ("score", "Grade {0} {answer}.", r"unknown placeholder \{0\}"),
+        ("score", "Grade it.", r"prompt: must contain the placeholder \{answer\}"),
+        ("score", "", r"must contain the placeholder \{answer\}"),
+        ("pair", "Compare {answer}.", r"must contain the placeholder \{other\}"),
+        ("pair", "Compare {other}.", r"must contain the placeholder \{answer\}"),
     ],
 )  # fmt: skip
 def test_invalid_template_is_reported(kind: Kind, template: str, expected_message: str) -> None:
