@@ -10,6 +10,7 @@ from core.judging.order import (
     GEMINI_MODEL,
     KEY_VARIABLES,
     MAX_TIMEOUT_S,
+    MEASURE_TITLES,
     MEASURES,
     JudgeSettings,
     Kind,
@@ -108,7 +109,7 @@ def _choose(lab: Lab) -> Order:
         measure = row.selectbox(
             "Measure",
             list(MEASURES),
-            format_func=MEASURES.__getitem__,
+            format_func=lambda name: MEASURE_TITLES[MEASURES[name]],
             width=240,
             help="chrF compares letters in a row, ROUGE-L words in the same order; exact match is all or nothing.",
         )
