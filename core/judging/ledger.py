@@ -41,7 +41,9 @@ class Ledger:
         self._write_lock = threading.Lock()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.ExitStack() as opening:  # releases the lock and the file if opening fails
+            with (
+                contextlib.ExitStack() as opening
+            ):  # releases the lock and the file if opening fails
                 lock = acquire(self.path.with_suffix(".lock"))
                 if lock is None:
                     raise UserError(

@@ -42,7 +42,7 @@ def pair_items(answers: pd.DataFrame) -> list[Item]:
 def win_rates(verdicts: pd.DataFrame, runs: Sequence[str]) -> list[dict[str, Any]]:
     """Return one row per pair of runs with the keys run, other, rate, low, high, scored and flips.
 
-    The rate is that of `run`, in percent. Pairs without common verdicts in both orders are omitted.
+    The rate is that of `run`, in percent. Pairs that were not judged in both orders are omitted.
 
     Args:
         verdicts: verdicts of one judge, from `Scoring.pair_verdicts`.

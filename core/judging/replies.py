@@ -240,7 +240,7 @@ def read_verdict(
     try:
         if cut and from_reasoning:
             raise _UnclearError(UNREADABLE)
-        value, reason = _find(text, kind, judged, cut is not None, from_reasoning)
+        value, reason = _find_verdict(text, kind, judged, cut is not None, from_reasoning)
     except _UnclearError as error:
         missing = cut if cut and str(error) == UNREADABLE else str(error)
         return Verdict(None, missing=missing, raw=text)
@@ -292,7 +292,7 @@ def _content_text(content: Any) -> str:
     return json.dumps(content)
 
 
-def _find(
+def _find_verdict(
     text: str, kind: Kind, judged: Sequence[str], is_cut: bool, from_reasoning: bool
 ) -> tuple[Any, str]:
     """Return the value and the reason of the verdict. Raises _UnclearError if there is none or if verdicts conflict."""

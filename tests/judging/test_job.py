@@ -226,7 +226,9 @@ def test_base_with_changed_weights_is_reported_and_not_cached(
     assert (started.error, started.phase, started.is_running) == (expected_message, "failed", False)
 
 
-def test_base_locked_by_another_process_is_reported(runs_dir: Path, answerer: CountingAnswerer) -> None:
+def test_base_locked_by_another_process_is_reported(
+    runs_dir: Path, answerer: CountingAnswerer
+) -> None:
     waiting = job(runs_dir, answerer)
     lock = runs_dir / f"{base_name(runs_dir)}.lock"
     lock.parent.mkdir()
@@ -253,7 +255,9 @@ def test_internal_error_in_a_thread_is_reported(runs_dir: Path) -> None:
         pass
 
 
-def test_second_scoring_with_the_same_judge_is_refused(runs_dir: Path, answerer: CountingAnswerer) -> None:
+def test_second_scoring_with_the_same_judge_is_refused(
+    runs_dir: Path, answerer: CountingAnswerer
+) -> None:
     second = job(runs_dir, answerer)
     with Ledger(runs_dir, second.judge.spec):
         second.start()

@@ -73,7 +73,7 @@ def test_echoed_prompt_is_not_a_verdict(question: Question) -> None:
     )
 
 
-def test_other_braces_in_a_template_are_kept() -> None:
+def test_braces_that_are_not_placeholders_are_kept() -> None:
     question = Question("score", 'Reply as {"score": 5}, {}, { answer } or {{x y}}: {answer}')
     assert question.fill(ITEM) == 'Reply as {"score": 5}, {}, { answer } or {{x y}}: Orange.'
 
@@ -119,7 +119,7 @@ READABLE: list[tuple[str, float, str]] = [
 
 
 @pytest.mark.parametrize(("text", "score", "reason"), READABLE)
-def test_a_score_is_read(text: str, score: float, reason: str) -> None:
+def test_score_is_parsed(text: str, score: float, reason: str) -> None:
     verdict = read(text)
     assert (verdict.score, verdict.reason) == (score, reason)
 
@@ -205,7 +205,7 @@ def test_deeply_nested_json_does_not_raise(
         ('I say {"reason": "x"} and {"better": "neither"} and {"better": "FIRST"}.', 100, ""),
     ],
 )
-def test_a_comparison_is_read(text: str, score: float, reason: str) -> None:
+def test_comparison_is_parsed(text: str, score: float, reason: str) -> None:
     assert PAIR.read(text, ITEM) == Verdict(score, reason, raw=text)
 
 
@@ -213,7 +213,7 @@ def test_a_comparison_is_read(text: str, score: float, reason: str) -> None:
     "text",
     ["", "the former", "85", '{"better": "third"}', '{"better": null}', '{"score": 85}', "{"],
 )
-def test_a_comparison_that_cannot_be_read_is_missing(text: str) -> None:
+def test_unreadable_comparison_is_missing(text: str) -> None:
     assert PAIR.read(text, ITEM) == Verdict(None, missing="unreadable reply", raw=text)
 
 

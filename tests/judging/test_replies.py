@@ -1,4 +1,4 @@
-"""Replies like those of real judges: reasoning, quotes, drafts, broken JSON, plain statements, truncation."""
+"""Parsing of replies like those of real judges: reasoning, quotes, drafts, broken JSON, statements, truncation."""
 
 import json
 import random
@@ -387,7 +387,7 @@ def compose(rng: random.Random, kind: Kind) -> tuple[str, list[str], str | None,
         return rng.choice(forms)
 
     def loose(value: Any) -> str:
-        """Return a verdict in a form that a reader understands and that need not be read."""
+        """Return a verdict in a form that the parser may leave unread, but must not overlook."""
         forms = [f"Final: {value}", f"Final answer:\n**{value}**", f"I would rather say {value}."]
         forms += [f"Hmm, {value}.", json.dumps({f"final_{key}": value}), f"> Verdict: {value}"]
         if kind == "score":
@@ -451,7 +451,7 @@ def compose(rng: random.Random, kind: Kind) -> tuple[str, list[str], str | None,
             earlier = rng.choice(values)
             first_form = as_json(rng, key, earlier, rng.choice(PROSE))
             parts.append(rng.choice([fenced(rng, first_form), plain_verdict(earlier)]))
-            # A cut between the two leaves what looks like a verdict.
+            # Truncation between the two leaves text that looks like a verdict.
             may_be_cut = False
         parts += rng.choices(PROSE, k=rng.randrange(2))
         final_form, final = 0.8, loose(value)

@@ -405,7 +405,7 @@ def test_foreign_text_is_escaped(write_answers, answer, open_page, gemini, score
     for view in ("Compare two", "Pairs", "Judges"):
         pages.append(page.choose("Show", view).texts())
     score(page.choose("Model", HOSTILE))
-    assert "is not a name of a Gemini model" in error_text(page)
+    assert "is not a valid Gemini model name" in error_text(page)
     for text in [text for texts in [*pages, page.texts()] for text in texts]:
         marks = ALIVE[:1] if text.startswith("<div") else ALIVE
         assert not [mark for mark in marks if mark in re.sub(r"\\[^\w\s]", "", text)], text

@@ -185,9 +185,7 @@ def test_difference_is_described_in_a_sentence():
         "No clear difference between A and B on 110 examples. "
         f"About {close.needed:,} would be needed."
     )
-    assert (
-        paired(b, b).sentence("A", "B") == "A and B have the same mean score on 110 examples."
-    )
+    assert paired(b, b).sentence("A", "B") == "A and B have the same mean score on 110 examples."
     assert (
         paired([1], [2]).sentence("A", "B") == "No clear difference between A and B on 1 example."
     )
