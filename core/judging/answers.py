@@ -16,7 +16,7 @@ from core.run.event_files import PRETRAINED_FOLDER
 from core.run.names import slug
 
 EXAMPLE_COLUMNS = ["instruction", "input", "reference"]
-"""Columns that identify a test example. The index in the data set does not, because data sets differ."""
+"""Columns that identify a test example. Its index does not, because runs may use different data sets."""
 ANSWER_COLUMNS = [*EXAMPLE_COLUMNS, "answer"]
 
 

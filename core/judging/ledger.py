@@ -41,9 +41,7 @@ class Ledger:
         self._write_lock = threading.Lock()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with (
-                contextlib.ExitStack() as opening
-            ):  # releases the lock and the file if opening fails
+            with contextlib.ExitStack() as opening:  # closes everything if a step fails
                 lock = acquire(self.path.with_suffix(".lock"))
                 if lock is None:
                     raise UserError(

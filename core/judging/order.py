@@ -63,7 +63,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Order:
-    """The order for a scoring job.
+    """A scoring request.
 
     Args:
         kind: `score` for single answers, `pair` to compare the answers of every two runs.

@@ -1,4 +1,4 @@
-"""Pairwise comparison of runs: the pairs of answers to judge, in both orders, and win rates and ratings from verdicts."""
+"""Pairwise comparison of runs: pairs of answers to judge, and win rates and ratings from the verdicts on them."""
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations

@@ -213,7 +213,7 @@ class _Scoring:
                 raise UserError(f"Every request failed: {summary(self.progress.given_up)}.")
 
     def _pause(self, error: BusyError, attempt: int) -> None:
-        """Delay the next attempt. If the service asked for a delay, all threads wait; otherwise only this one backs off."""
+        """Wait before the next attempt. A delay requested by the service pauses all threads."""
         self.progress.waiting = str(error)
         if error.wait is not None:
             self.throttle.pause(min(error.wait, MAX_PAUSE_S) + self.random.uniform(0, 0.5))

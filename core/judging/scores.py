@@ -1,6 +1,6 @@
 """Scores of runs from verdicts, with intervals, and sentences about the verdicts.
 
-The unit of analysis is the test example: repeated verdicts are averaged first. Missing verdicts are excluded from means.
+The unit of analysis is the test example: repeated verdicts are averaged first. Means exclude missing verdicts.
 """
 
 from collections import Counter
@@ -112,8 +112,9 @@ def missing_sentence(verdicts: pd.DataFrame) -> str | None:
     if not reasons:
         return None
     reason_list = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common(4))
-    have = "has" if reasons.total() == 1 else "have"
-    return f"{reasons.total():,} of {len(unique_verdicts):,} verdicts {have} no score: {reason_list}. Means exclude them."
+    have, are = ("has", "is") if reasons.total() == 1 else ("have", "are")
+    counts = f"{reasons.total():,} of {len(unique_verdicts):,} verdicts"
+    return f"{counts} {have} no score and {are} excluded from means: {reason_list}."
 
 
 def scale_sentence(verdicts: pd.DataFrame) -> str | None:
@@ -145,9 +146,9 @@ def noise_sentence(verdicts: pd.DataFrame) -> str | None:
     if variance is None:
         return None
     return (
-        f"Judge noise: standard deviation {variance.judge**0.5:.1f} points between scores of the same answer, "
-        f"{variance.items**0.5:.1f} points between answers. With {variance.repeats:.1f} verdicts per answer, judge noise "
-        f"accounts for {variance.share:.0%} of the variance of a mean."
+        f"Standard deviation: {variance.judge**0.5:.1f} points between repeated scores of an answer (judge noise), "
+        f"{variance.items**0.5:.1f} points between answers. With {variance.repeats:.1f} verdicts per answer, "
+        f"judge noise accounts for {variance.share:.0%} of the variance of a mean."
     )
 
 

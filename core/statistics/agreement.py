@@ -23,7 +23,10 @@ class Agreement:
 
 
 def spearman(a: ArrayLike, b: ArrayLike) -> float:
-    """Return Spearman's rank correlation of two aligned sequences; nan if either is constant. Ties get their mean rank."""
+    """Return Spearman's rank correlation of two aligned sequences; nan if either is constant.
+
+    Ties get their mean rank.
+    """
     first, second = (pd.Series(values).rank() for values in aligned(a, b))
     if min(first.nunique(), second.nunique()) < 2:
         return math.nan

@@ -235,9 +235,9 @@ def resampled(n: int, resamples: int, seed: int = BOOTSTRAP_SEED) -> NDArray[np.
 def tail(n: int, level: float = CONFIDENCE_LEVEL) -> float:
     """Return the lower quantile of the bootstrap distribution for a confidence level and n > 1 items.
 
-    A plain percentile interval is too narrow by the factor sqrt((n - 1) / n) and uses normal instead of t quantiles. The
-    expanded percentile interval corrects both with a smaller tail probability (Hesterberg 2015, "What Teachers Should
-    Know About the Bootstrap", section 5.3).
+    A plain percentile interval is too narrow by the factor sqrt((n - 1) / n) and uses normal instead of t quantiles.
+    The expanded percentile interval corrects both with a smaller tail probability (Hesterberg 2015, "What Teachers
+    Should Know About the Bootstrap", section 5.3).
     """
     return float(ndtr(math.sqrt(n / (n - 1)) * stdtrit(n - 1, (1 - level) / 2)))
 
@@ -263,11 +263,11 @@ def _intervals(rows: NDArray, level: float, resamples: int, seed: int) -> list[I
 
 
 def _agresti_coull_interval(points: NDArray, level: float) -> Interval:
-    """Return the mean of n points from 0 to 100 with an interval that has a positive width even for an undefeated side.
+    """Return the mean of n points from 0 to 100, with an Agresti-Coull interval generalized to ties.
 
-    Adds about two wins and two losses to the sample. Without ties, this is the interval of Agresti & Coull (1998,
-    "Approximate Is Better than 'Exact' for Interval Estimation of Binomial Proportions"). Ties reduce the variance and
-    therefore the width.
+    Adds about two wins and two losses to the sample, so that the interval of an undefeated side has a width. Without
+    ties, it is the interval of Agresti & Coull (1998, "Approximate Is Better than 'Exact' for Interval Estimation of
+    Binomial Proportions"). Ties reduce the variance and therefore the width.
     """
     n = len(points)
     if n == 0:
@@ -292,7 +292,7 @@ def _needed_items(mean: float, deviation: float, level: float) -> int:
 
 
 def aligned(*columns: ArrayLike) -> list[NDArray]:
-    """Return columns as float arrays, without the rows in which any value is nan. Raises ValueError if lengths differ."""
+    """Return columns as float arrays, without rows that contain nan. Raises ValueError if the lengths differ."""
     arrays = [np.asarray(values, dtype=float) for values in columns]
     if len({values.shape for values in arrays}) > 1:
         raise ValueError(f"Lengths differ: {', '.join(str(len(values)) for values in arrays)}.")

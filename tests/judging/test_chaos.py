@@ -1,4 +1,4 @@
-"""Fault injection: verdicts through the real client, with random faults, while the scoring process is killed repeatedly."""
+"""Fault injection: verdicts through the real client, with random faults and repeated kills of the scoring process."""
 
 import json
 import os
@@ -180,9 +180,7 @@ def test_verdicts_survive_faults_and_kills(
             starts.append(settled_request_count(server))
             stored.append({subjects[v["subject"]] for v in scoring.verdicts()})
         row = scoring.row()
-        if row["scored"] + row["missing"] > len(
-            scoring.verdicts()
-        ):  # some requests failed for good
+        if row["scored"] + row["missing"] > len(scoring.verdicts()):  # some requests failed
             starts.append(len(server.requests))
             stored.append({subjects[v["subject"]] for v in scoring.verdicts()})
             row = scoring.row()

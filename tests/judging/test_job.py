@@ -27,7 +27,7 @@ from core.run.events import EventWriter
 from core.run.lock import acquire
 from tests.judging.server import JudgeServer, openai_reply
 
-EXAMPLES = [("Name a colour.", "", "Red."), ("Name it.", "a cat", "Cat."), ("Add.", "1 1", "2")]
+EXAMPLES = [("Name a color.", "", "Red."), ("Name it.", "a cat", "Cat."), ("Add.", "1 1", "2")]
 
 
 class CountingAnswerer(Answerer):

@@ -84,9 +84,9 @@ def test_win_rates_equal_a_hand_calculation() -> None:
     assert row["rate"] == pytest.approx((100 + 75 + 50 + 50) / 4)
     assert row["low"] <= row["rate"] <= row["high"]
     assert row["flips"] == pytest.approx((0 + 0.5 + 1 + 0) / 4)
-    [turned] = win_rates(verdicts(*games("a", "b", scores)), ["b", "a"])
-    assert (turned["run"], turned["rate"]) == ("b", pytest.approx(100 - row["rate"]))
-    assert turned["flips"] == row["flips"]
+    [reversed_row] = win_rates(verdicts(*games("a", "b", scores)), ["b", "a"])
+    assert (reversed_row["run"], reversed_row["rate"]) == ("b", pytest.approx(100 - row["rate"]))
+    assert reversed_row["flips"] == row["flips"]
 
 
 def test_position_biased_judge_gives_equal_win_rates() -> None:

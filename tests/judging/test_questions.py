@@ -16,7 +16,7 @@ from core.judging.order import Kind
 from core.judging.prompts import PAIR_TEMPLATE, SCORE_TEMPLATE
 from core.judging.questions import Question
 
-ITEM = Item("Name a colour.", "a warm one", "Red.", "Orange.")
+ITEM = Item("Name a color.", "a warm one", "Red.", "Orange.")
 SCORE = Question("score", SCORE_TEMPLATE)
 PAIR = Question("pair", PAIR_TEMPLATE)
 
@@ -47,7 +47,7 @@ def test_invalid_template_is_reported(kind: Kind, template: str, expected_messag
 
 def test_prompt_contains_every_field() -> None:
     filled = SCORE.fill(ITEM)
-    assert all(text in filled for text in ("Name a colour.", "a warm one", "Red.", "Orange."))
+    assert all(text in filled for text in ("Name a color.", "a warm one", "Red.", "Orange."))
     pair_prompt = PAIR.fill(replace(ITEM, other="Blue."))
     assert pair_prompt.index("Orange.") < pair_prompt.index("Blue.")
     for text in (filled, pair_prompt):

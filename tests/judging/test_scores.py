@@ -134,7 +134,7 @@ def test_base_model_has_a_display_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "top"),
+    ("scores", "top"),
     [
         ([0.8, 0.5, 1.0], 1),
         ([0.0, 1.0, None], 1),
@@ -147,14 +147,14 @@ def test_base_model_has_a_display_name() -> None:
     ],
 )
 def test_scores_on_another_scale_cause_a_warning(
-    given: list[float | None], top: int | None
+    scores: list[float | None], top: int | None
 ) -> None:
-    frame = verdicts({"mine": [[score] for score in given]}).assign(answer="a", judge="openai")
+    frame = verdicts({"mine": [[score] for score in scores]}).assign(answer="a", judge="openai")
     sentence = scale_sentence(frame)
     if top is None:
         assert sentence is None
     else:
-        scored = len([score for score in given if score is not None])
+        scored = len([score for score in scores if score is not None])
         assert f"All {scored} scores are at most {top}." in str(sentence)
         assert "not rescaled" in str(sentence)
     assert scale_sentence(frame.assign(judge="reference")) is None

@@ -66,7 +66,7 @@ def test_interval_equals_scipy_at_the_expanded_level():
     )
 
 
-def test_interval_is_wider_than_the_plain_bootstrap_by_the_known_factor():
+def test_interval_is_wider_than_the_plain_bootstrap_by_the_expected_factor():
     scores = np.random.default_rng(1).normal(50, 20, 110)
     interval = mean_intervals({"a": scores}, resamples=ACCURATE_RESAMPLES)["a"]
     counts = resampled(110, ACCURATE_RESAMPLES)
