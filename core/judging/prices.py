@@ -55,16 +55,21 @@ class Estimate:
         if self.shared and self.requests:
             text += f" The {self.shared:,} answers include duplicates, which share a verdict."
         if self.unanswered:
-            text += f" Not included: the pretrained base must answer {self.unanswered:,} examples first."
+            examples = _counted(self.unanswered, "example")
+            text += f" Not included: the pretrained base must answer {examples} first."
         return text
 
     def _cost_text(self) -> str:
+        if not self.requested:
+            return "Nothing to score."
+        verdicts = _counted(self.requested, "verdict")
         if not self.requests:
             if self.shared:
-                return f"Already scored: {self.shared:,} answers share {self.requested:,} cached verdicts."
-            return f"Already scored: all {self.requested:,} verdicts are cached."
+                verdicts = _counted(self.requested, "cached verdict")
+                return f"Already scored: {self.shared:,} answers share {verdicts}."
+            return f"Already scored: {verdicts} cached."
         cached = self.requested - self.requests
-        text = f"{self.requested:,} verdicts" + (f" ({cached:,} cached)" if cached else "")
+        text = verdicts + (f" ({cached:,} cached)" if cached else "")
         if not self.tokens:
             return f"{text}: {self.requests:,} to compute, at no cost."
         price = "price unknown" if self.dollars is None else f"about ${self.dollars:.2f}"
@@ -72,7 +77,12 @@ class Estimate:
         note = " Reasoning tokens are not included."
         note = " Assumes replies as long as this judge's earlier ones." if self.measured else note
         note = "" if self.dollars is None else note
-        return f"{text}: {self.requests:,} requests, about {self.tokens:,} tokens, {price}.{note}"
+        requests = _counted(self.requests, "request")
+        return f"{text}: {requests}, about {self.tokens:,} tokens, {price}.{note}"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def estimate(

@@ -61,8 +61,8 @@ class ScoringProgress:
         """How many verdicts failed, and why; None if none did."""
         if not self.given_up:
             return None
-        reasons = summary(self.given_up)
-        return f"{len(self.given_up):,} verdicts failed ({reasons}). Score again to retry them."
+        verdicts = "1 verdict" if len(self.given_up) == 1 else f"{len(self.given_up):,} verdicts"
+        return f"{verdicts} failed ({summary(self.given_up)}). Score again to retry."
 
     @property
     def nothing_scored(self) -> str | None:

@@ -51,12 +51,13 @@ def test_judge_without_prompts_uses_no_tokens() -> None:
 @pytest.mark.parametrize(
     ("cost_estimate", "expected_text"),
     [
-        (Estimate(1100, 0, 0, 0.0), "Already scored: all 1,100 verdicts are cached."),
+        (Estimate(1100, 0, 0, 0.0), "Already scored: 1,100 verdicts cached."),
         (Estimate(156, 0, 0, 0.0, shared=440), "Already scored: 440 answers share 156 cached verdicts."),
         (Estimate(1100, 1100, 250_000, 1.234), "1,100 verdicts: 1,100 requests, about 250,000 tokens, about $1.23. Reasoning tokens are not included."),
         (Estimate(1100, 1100, 250_000, 1.234, measured=True), "1,100 verdicts: 1,100 requests, about 250,000 tokens, about $1.23. Assumes replies as long as this judge's earlier ones."),
         (Estimate(1100, 50, 9000, None), "1,100 verdicts (1,050 cached): 50 requests, about 9,000 tokens, price unknown."),
         (Estimate(110, 110, 0, None), "110 verdicts: 110 to compute, at no cost."),
+        (Estimate(1, 1, 100, None), "1 verdict: 1 request, about 100 tokens, price unknown."),
     ],
 )  # fmt: skip
 def test_estimate_is_described_in_a_sentence(cost_estimate: Estimate, expected_text: str) -> None:
