@@ -40,7 +40,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """The mean difference of two scores on the same n items, in points, with its confidence interval.
+    """The mean difference between paired scores over n items, in points, with its confidence interval.
 
     Args:
         is_clear: whether the difference is significant, see `paired`.
