@@ -10,6 +10,7 @@ from core.judging.order import (
     GEMINI_MODEL,
     KEY_VARIABLES,
     MAX_TIMEOUT_S,
+    MEASURE_TITLES,
     MEASURES,
     JudgeSettings,
     Kind,
@@ -110,7 +111,7 @@ def _draw_settings(lab: Lab) -> Order:
         measure = row.selectbox(
             "Measure",
             list(MEASURES),
-            format_func=MEASURES.__getitem__,
+            format_func=lambda name: MEASURE_TITLES[MEASURES[name]],
             width=240,
             help="chrF compares character n-grams. ROUGE-L compares the longest common sequence of words. Exact match is all or nothing.",
         )

@@ -219,4 +219,4 @@ def test_any_judge_has_a_description(db: Any, judge: Any) -> None:
     with temporary_runs_dir() as runs_dir:
         write_ledger(runs_dir, db, [{"event": "judge", "id": "gemini-1", **judge}])
         for row in records(queries.judges(db)):
-            assert scores.described(row).strip()
+            assert scores.judge_description(row).strip()
