@@ -92,7 +92,7 @@ class RunConfig(BaseModel):
     eval_every: int = _setting(25, "cadence", "Evaluate every", "Steps between evaluations of the training and validation loss.", ge=1)
     eval_batches: int = _setting(5, "cadence", "Evaluation batches", "Batches per evaluation. The last evaluation uses the whole validation set.", ge=1)
     checkpoint_every: int = _setting(500, "cadence", "Checkpoint every", "Steps between checkpoints to resume from.", ge=1)
-    keep_weights: Literal["none", "best", "last"] = _setting("last", "cadence", "Keep weights", "Weights to keep when the run finishes. last: from the last step. best: from the evaluation with the lowest validation loss; these also answer the test set. none: saves disk space. Checkpoints are deleted when the run finishes.")
+    keep_weights: Literal["none", "best", "last"] = _setting("last", "cadence", "Keep weights", "Weights to keep when the run finishes. last: from the last step. best: from the evaluation with the lowest validation loss; these also answer the test set. none: saves disk space. Checkpoints are deleted when the run finishes. In Results, the validation loss is always that of the last step.")
     sample_every: int = _setting(100, "cadence", "Sample every", "Steps between answers to the sample prompt.", ge=1)
     sample_prompt: str = _setting("Suggest an alternate word for 'happy'.", "cadence", "Sample prompt", "Instruction to answer during training. Empty: none.", max_length=2000)
     max_new_tokens: int = _setting(128, "cadence", "Max new tokens", "Maximum number of tokens in an answer to a test example or the sample prompt.", ge=1, le=1024)

@@ -1,7 +1,7 @@
 """The Lab: the entry point for pages and notebooks.
 
 Owns the index and two background threads: one syncs the index with the run directories, one drives the queue.
-Commands that only read, or that send a signal to one run, do not open a Lab.
+Commands do not open a Lab; see `core.operations`.
 """
 
 import atexit
@@ -29,7 +29,7 @@ from core.tracking import queries
 from core.tracking.index import INDEX_FILE, Index, IndexHeldError, is_held
 from core.tracking.synced_index import SyncedIndex
 
-if TYPE_CHECKING:  # these import torch and scipy, which take seconds
+if TYPE_CHECKING:  # importing these at runtime takes seconds
     from core.data.inspection import InspectedDataset
     from core.inference import Answerer, StreamedAnswer
     from core.judging.answers import JudgedAnswers
@@ -48,17 +48,17 @@ ENQUEUE_GRACE_S = 10.0
 INDEX_OPEN_TIMEOUT_S = 2.0
 """How long to wait for a command that is reading the index."""
 SCORING_CLOSE_TIMEOUT_S = 5.0
-"""How long to wait for replies of a judge when the Lab is closed."""
+"""How long to wait for pending judge requests when the Lab is closed."""
 
 
 class Lab:
-    """All runs of a folder. A context manager: `close` stops the current trainer and releases the index.
+    """The runs of a folder. A context manager that stops the current trainer and releases the index on exit.
 
-    One Lab at a time can change a folder. A second one, in another process, is read-only.
+    Only one Lab at a time can change a folder. A second one, in another process, is read-only.
 
     Args:
-        runs_dir: the folder of the run directories, the index and the queue; created if missing.
-        executor: `process` trains each run in a process of its own, `thread` in a thread of this process.
+        runs_dir: the folder with the run directories, the index and the queue. Created if missing.
+        executor: `process` trains each run in a separate process, `thread` in a thread of this process.
 
     Raises:
         UserError: the folder does not exist and cannot be created, or the executor is unknown.
@@ -68,15 +68,15 @@ class Lab:
 
     def __init__(self, runs_dir: Path | str, executor: str = "process") -> None:
         if executor not in EXECUTORS:
-            raise UserError(f"executor = {executor!r}: it should be {' or '.join(EXECUTORS)}")
+            raise UserError(f"executor = {executor!r}: must be {' or '.join(EXECUTORS)}")
         self.runs_dir = Path(runs_dir)
         self.driver_pid: int | None = None
-        """The process whose Lab drives the queue, if it is another one."""
+        """Process ID of the other Lab that drives the queue; None if there is none."""
         self.read_only: str | None = None
-        """Why this Lab cannot change runs, if it cannot."""
+        """Why this Lab cannot change runs; None if it can."""
         self._index = SyncedIndex(self.runs_dir, self._open_index())
         self._closing = threading.Event()
-        self._editing = threading.Lock()
+        self._edit_lock = threading.Lock()
         self._answerer: Answerer | None = None
         self._answerer_lock = threading.Lock()
         self._measurements: dict[str, Future[Cost]] = {}
@@ -92,7 +92,7 @@ class Lab:
             self._resume_interrupted()
         self._thread = threading.Thread(target=self._sync_loop, name="sync", daemon=True)
         self._thread.start()
-        atexit.register(self.close)  # a daemon thread that dies inside DuckDB aborts the process
+        atexit.register(self.close)  # a daemon thread killed inside DuckDB would abort the process
 
     def __enter__(self) -> Self:
         return self
@@ -122,7 +122,7 @@ class Lab:
         return self._read(queries.evaluations, names, x)
 
     def samples(self, names: Sequence[str]) -> pd.DataFrame:
-        """Return answers to the sample prompt, newest first: run, step, prompt, text."""
+        """Return the answers to the sample prompt, newest first: run, step, prompt, text."""
         return self._read(queries.samples, names)
 
     def warnings(self, names: Sequence[str]) -> pd.DataFrame:
@@ -130,7 +130,7 @@ class Lab:
         return self._read(queries.warnings, names)
 
     def answers(self, names: Sequence[str]) -> pd.DataFrame:
-        """Return answers to the test examples; see `queries.answers`."""
+        """Return the answers of runs to their test examples; see `queries.answers`."""
         return self._read(queries.answers, names)
 
     def scores(self) -> pd.DataFrame:
@@ -141,7 +141,7 @@ class Lab:
 
     @property
     def scoring(self) -> "Scoring":
-        """Judges, their verdicts, and the scoring in progress."""
+        """Judges, their verdicts and the current scoring job."""
         with self._scoring_lock:
             if self._scoring is None:
                 from core.judging.scoring import Scoring  # imports SciPy
@@ -150,19 +150,24 @@ class Lab:
             return self._scoring
 
     def start_scoring(self, order: "Order", judged: "JudgedAnswers") -> None:
-        """Score in the background, one scoring at a time; follow it as `scoring.job`. Raises UserError."""
+        """Start a scoring job in the background, available as `scoring.job`.
+
+        Raises UserError if the Lab is read-only, the order is invalid or another job is running.
+        """
         self._require_queue()
         scoring = self.scoring
         job = scoring.prepare(order, judged)
         with self._scoring_lock:
             if scoring.job and scoring.job.is_running:
-                raise UserError("another scoring is going on; wait for it or stop it")
+                raise UserError(
+                    "Another scoring job is running. Wait until it finishes, or stop it."
+                )
             scoring.job = job
             job.start()
 
     def scores_by_run(self) -> dict[str, dict[str, Any]]:
         """Return the score of each run by each judge; see `core.judging.scores.by_run`."""
-        from core.judging import scores  # imports scipy
+        from core.judging import scores  # imports SciPy
 
         return scores.by_run(self.scores())
 
@@ -171,23 +176,23 @@ class Lab:
         return RunDirectory.find(self.runs_dir, name).config()
 
     def log(self, name: str) -> str:
-        """Return the end of a run's log. Raises UserError if there is no such run."""
+        """Return the end of a run's log. Raises UserError if the run does not exist."""
         return RunDirectory.find(self.runs_dir, name).log_tail()
 
     def seconds_since_stop_request(self, name: str) -> float | None:
-        """Return how long ago a run was asked to stop; None if it was not."""
+        """Return the seconds since a run was asked to stop, or None if it was not."""
         return RunDirectory(self.runs_dir / name).seconds_since_stop_request()
 
     def checkpoint_step(self, name: str) -> int | None:
-        """Return the step of a run's newest checkpoint; None if it has none."""
+        """Return the step of a run's newest checkpoint, or None if it has none."""
         return RunDirectory(self.runs_dir / name).checkpoint_step()
 
     # Planning
 
     def check(self, values: Mapping[str, Any]) -> "tuple[RunConfig | None, Plan]":
-        """Parse untrusted settings and plan the run.
+        """Parse unvalidated settings and plan the run.
 
-        If the settings are invalid, the config is None and the plan only lists the problems.
+        If the settings are invalid, the config is None and the plan contains only the problems.
         """
         from core.planning import preflight
 
@@ -199,9 +204,9 @@ class Lab:
         return config, self.plan(config)
 
     def plan(self, config: RunConfig) -> "Plan":
-        """Return what a run would do, and every problem for which it cannot be launched.
+        """Return the plan of a run, with all problems that prevent its launch.
 
-        Files outside the allowed folders are not read. A finished measurement of memory counts more than the estimate.
+        Files outside the allowed folders are not read. A finished memory measurement overrides the estimate.
         """
         from core.planning import preflight
 
@@ -214,21 +219,21 @@ class Lab:
         return plan
 
     def next_name(self, config: RunConfig) -> str:
-        """Return the name that a run with these settings would get now."""
+        """Return the name that a run with these settings would get if it were created now."""
         return next_name(self.runs_dir, config)
 
     def measure(self, config: RunConfig) -> "Future[Cost]":
-        """Start to measure the time and memory of a run in a separate process, unless that is in progress."""
+        """Measure the time and memory of a run in a separate process, or return the measurement in progress."""
         from core.planning import measurement
 
         _refuse_outside_paths(config)
-        started = self.measurement(config)
-        if started is None or started.done():
-            started = self._measurements[measurement.key(config)] = measurement.start(config)
-        return started
+        future = self.measurement(config)
+        if future is None or future.done():
+            future = self._measurements[measurement.key(config)] = measurement.start(config)
+        return future
 
     def measurement(self, config: RunConfig) -> "Future[Cost] | None":
-        """Return the newest measurement of settings with the same cost; None if there is none."""
+        """Return the newest measurement for settings with the same cost, or None."""
         from core.planning import measurement
 
         return self._measurements.get(measurement.key(config))
@@ -236,9 +241,9 @@ class Lab:
     # Data sets
 
     def dataset(self, config: RunConfig) -> "InspectedDataset | None":
-        """Return the data set of a run as training would use it; None if it is not downloaded yet.
+        """Return the data set of a run as training would use it, or None if it is not downloaded yet.
 
-        Raises UserError if it cannot be read, or is outside the allowed folders.
+        Raises UserError if it cannot be read or is outside the allowed folders.
         """
         from core.data import hub, inspection
 
@@ -251,7 +256,7 @@ class Lab:
     # Inference
 
     def _open_answerer(self) -> "Answerer":
-        """Return the models that answer prompts. They stay in memory between prompts."""
+        """Return the answerer, which keeps models in memory between prompts."""
         from core.inference import Answerer
 
         with self._answerer_lock:
@@ -261,14 +266,14 @@ class Lab:
     def generate(
         self, model: str, instruction: str, input: str = "", *, raw: bool = False, **sampling: Any
     ) -> "Iterator[StreamedAnswer]":
-        """Yield the answer of a run, or of a base model (`base:NAME`), as it grows token by token.
+        """Stream the answer of a run or base model (`base:NAME`) as it grows token by token.
 
         Args:
-            raw: feed the instruction without the template.
+            raw: use the instruction as the prompt, without the template.
             sampling: `max_new_tokens`, `temperature`, `top_k` and `seed`; see `core.nn.generation.Sampling`.
 
         Raises:
-            UserError: the model does not exist or has no weights. Raised at once, not with the first token.
+            UserError: the model does not exist or has no weights. Raised by the call itself, not on iteration.
         """
         from core.nn.generation import Sampling
 
@@ -276,7 +281,7 @@ class Lab:
         return self._open_answerer().answer(model, instruction, input, settings, raw)
 
     def base_of(self, run: str) -> str:
-        """Return the base model of a run as `base:NAME`. Raises UserError if there is no such run."""
+        """Return the base model of a run as `base:NAME`. Raises UserError if the run does not exist."""
         return self._open_answerer().base_of(run)
 
     def base_hash(self, model: str) -> str:
@@ -288,28 +293,28 @@ class Lab:
     def _require_queue(self) -> Queue:
         """Return the queue. Raises UserError if this Lab is read-only."""
         if self._queue is None:
-            raise UserError(f"read only: {self.read_only}")
+            raise UserError(f"Read-only: {self.read_only}.")
         return self._queue
 
     def waiting(self) -> list[str]:
-        """Return the running and queued runs in order, the running one first."""
+        """Return the running run and the queued runs, in the order in which they train."""
         return read_order(self.runs_dir) if self._queue is None else self._queue.names()
 
     def move(self, name: str, offset: int) -> None:
-        """Move a queued run by this many positions; a negative offset makes it start earlier."""
+        """Move a queued run by `offset` positions. A negative offset makes it start earlier."""
         self._require_queue().move(name, offset)
 
     def preferences(self) -> Preferences:
-        """Return what the user has chosen for this folder."""
+        """Return the user's preferences for this folder."""
         return preferences.load(self.runs_dir)
 
     def save_preferences(self, values: Preferences) -> None:
-        """Store what the user has chosen for this folder. Raises UserError if this Lab is read-only."""
+        """Save the user's preferences for this folder. Raises UserError if this Lab is read-only."""
         self._require_queue()
         preferences.save(self.runs_dir, values)
 
     def driver_has_ended(self) -> bool:
-        """Whether the process that drove the queue has exited."""
+        """Whether the other process that drove the queue has exited."""
         return self.driver_pid is not None and not is_held(self.runs_dir / INDEX_FILE)
 
     # Runs
@@ -317,7 +322,7 @@ class Lab:
     def launch(self, config: RunConfig) -> str:
         """Create a run, queue it and return its name.
 
-        Raises UserError if a path is outside the allowed folders, or this Lab is read-only.
+        Raises UserError if a path is outside the allowed folders or this Lab is read-only.
         """
         queue = self._require_queue()
         _refuse_outside_paths(config)
@@ -327,7 +332,7 @@ class Lab:
         return run.name
 
     def wait(self, name: str, progress: bool = True) -> pd.Series:
-        """Wait until a run has ended and return its row of `runs()`. Ctrl-C stops the wait, not the run.
+        """Wait for a run to end and return its row of `runs()`. Ctrl-C interrupts the wait, not the run.
 
         Args:
             progress: show a progress bar on standard error.
@@ -357,7 +362,7 @@ class Lab:
         queue.remove(name)
 
     def resume(self, name: str, restart: bool = False) -> None:
-        """Re-queue an unfinished run, to resume from its newest checkpoint.
+        """Re-queue an unfinished run. It resumes from its newest checkpoint.
 
         Args:
             restart: train from step 0 with the current settings; see `operations.requeue`.
@@ -367,29 +372,29 @@ class Lab:
         queue.add(name)
 
     def delete(self, name: str) -> None:
-        """Delete a run with its weights, events and answers. Raises UserError while it is trained."""
+        """Delete a run with its weights, events and answers. Raises UserError if it is being trained."""
         queue = self._require_queue()
         operations.delete(self.runs_dir, name)
         queue.remove(name)
 
     def edit(self, name: str, **values: Any) -> None:
-        """Change the notes or tags of a run; other settings of a run cannot change."""
+        """Change the notes or tags of a run. Its other settings cannot be changed."""
         assert values.keys() <= {"notes", "tags"}
         self._require_queue()
         run = RunDirectory.find(self.runs_dir, name)
-        with self._editing:
+        with self._edit_lock:
             run.write_config(run.config().changed(**values))
 
     # The index and the threads
 
     @property
     def fault(self) -> str | None:
-        """Why the index is behind the run directories, if it is."""
+        """Why the index is out of date; None if it is current."""
         return self._index.fault
 
     @property
     def index_notice(self) -> str | None:
-        """Why the index is behind the run directories or was rebuilt, if either is the case."""
+        """Why the index is out of date or was rebuilt; None if neither applies."""
         return self._index.notice
 
     @property
@@ -405,10 +410,10 @@ class Lab:
         return self._index.read(query, *args, **options)
 
     def close(self, timeout: float = TRAINER_CLOSE_TIMEOUT_S) -> None:
-        """Stop the current trainer, whose run becomes `interrupted`, and release the index.
+        """Stop the current trainer and release the index. The trainer's run becomes `interrupted`.
 
         Args:
-            timeout: seconds for the trainer to write a checkpoint; see `Queue.close`.
+            timeout: how long the trainer may take to write a checkpoint, in seconds; see `Queue.close`.
         """
         if self._closing.is_set():
             return
@@ -427,7 +432,7 @@ class Lab:
         atexit.unregister(self.close)
 
     def _open_index(self) -> Index:
-        """Open the index, or one in memory if another process holds it or the folder cannot be written to.
+        """Open the index, or one in memory if another process holds it or the folder is not writable.
 
         Raises UserError if the folder does not exist and cannot be created.
         """
@@ -435,7 +440,10 @@ class Lab:
             return Index(self.runs_dir / INDEX_FILE, INDEX_OPEN_TIMEOUT_S)
         except IndexHeldError as error:
             self.driver_pid = error.pid
-            self.read_only = f"the dashboard of process {error.pid} drives these runs; do it there, or stop that one first"
+            self.read_only = (
+                f"another dashboard (pid {error.pid}) is using this folder. "
+                "Make changes there, or close it first"
+            )
         except UserError as error:
             if not self.runs_dir.is_dir():
                 raise
@@ -446,7 +454,7 @@ class Lab:
         while not self._closing.wait(SYNC_INTERVAL_S):
             self.refresh()
             if self._queue:
-                with contextlib.suppress(OSError, UserError):  # retried next time
+                with contextlib.suppress(OSError, UserError):  # retried after the next sync
                     self._mark_dead_runs()
 
     def _mark_dead_runs(self) -> None:
@@ -458,7 +466,7 @@ class Lab:
     def _queue_orphans(self) -> None:
         """Re-queue runs whose dashboard died after creating them but before queueing them.
 
-        A run created a moment ago is skipped, because a command may be about to train it.
+        Runs created a moment ago are skipped, because a command may be about to train them.
         """
         queue, cutoff = self._require_queue(), time.time() - ENQUEUE_GRACE_S
         untouched = [run.name for run in list_runs(self.runs_dir) if run.is_untouched()]
@@ -468,7 +476,7 @@ class Lab:
                     queue.add(name)
 
     def _resume_interrupted(self) -> None:
-        """Re-queue the runs that the last exit interrupted, if the user has chosen that."""
+        """Re-queue interrupted runs at startup, if the user has enabled that."""
         if not preferences.load(self.runs_dir).resume_interrupted:
             return
         self._mark_dead_runs()
@@ -481,6 +489,6 @@ class Lab:
 
 
 def _refuse_outside_paths(config: RunConfig) -> None:
-    """Raise ConfigError if a path of a config is outside the folders that may be read."""
+    """Raise ConfigError if a path in the config is outside the allowed folders."""
     if outside := allowed_paths.problems(config.model_dump()):
         raise ConfigError(outside)

@@ -6,6 +6,9 @@ expressions, but runs no queries. Knows no chart library and no page.
 
 from dataclasses import dataclass
 
+MIB = 2**20
+"""Bytes per MB, in which memory and disk space are recorded and shown."""
+
 
 @dataclass(frozen=True)
 class Metric:

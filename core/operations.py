@@ -1,4 +1,7 @@
-"""Operations on runs that need no open index: commands call them while a dashboard is open; the Lab builds on them."""
+"""Operations on runs that do not need an open index.
+
+Commands call them directly, which also works while a dashboard is open. The Lab builds on them.
+"""
 
 import contextlib
 import threading
@@ -19,7 +22,7 @@ from core.tracking import queries
 from core.tracking.sync import read_index, rebuild_index
 from core.training import resumption
 
-if TYPE_CHECKING:  # these import torch and scipy, which take seconds
+if TYPE_CHECKING:  # importing these at runtime takes seconds
     from rich.console import Console
 
     from core.inference import StreamedAnswer
@@ -36,14 +39,14 @@ EXECUTOR_NAMES = tuple(EXECUTORS)
 def stop(runs_dir: Path, name: str) -> None:
     """Stop a run.
 
-    A queued run is withdrawn; a running one checkpoints and stops; one that ignores the request for KILL_AFTER_S is
-    killed on the second call. Raises UserError if the run has ended or does not exist.
+    A queued run is withdrawn. A running one saves a checkpoint and stops. If it has not stopped after KILL_AFTER_S
+    seconds, another call kills it. Raises UserError if the run has ended or does not exist.
     """
     run = RunDirectory.find(runs_dir, name)
     if (status := run.status()) in ENDED_STATUSES:
-        raise UserError(f"{run.name} is not running: it is {status}")
+        raise UserError(f"Run {run.name!r} is not running (status: {status}).")
     if (run.seconds_since_stop_request() or 0) > KILL_AFTER_S and kill_trainer(run):
-        run.mark_ended(f"killed: it had not stopped {KILL_AFTER_S:g} s after it was asked to")
+        run.mark_ended(f"killed: it did not stop within {KILL_AFTER_S:g} s")
         return
     if run.seconds_since_stop_request() is None:
         run.request_stop()
@@ -57,18 +60,18 @@ def requeue(runs_dir: Path, name: str, restart: bool = False) -> None:
     """Mark an unfinished run as queued.
 
     Args:
-        restart: delete its checkpoints and weights, so that it trains from step 0 with the current settings.
-            Nothing is deleted if a launch with these settings would be refused. A rewind event supersedes its
-            earlier events, which stay in the file.
+        restart: delete the run's checkpoints and weights, so that it trains from step 0 with the current settings.
+            Nothing is deleted if these settings cannot be launched. Earlier events stay in the file; a rewind event
+            supersedes them.
 
     Raises:
-        UserError: the run does not exist, has finished or is running, its settings changed since the checkpoint, or a launch with
-            the settings of a restart would be refused.
+        UserError: the run does not exist, has finished or is running; its settings changed since the checkpoint; or
+            the settings of a restart cannot be launched.
     """
     run = RunDirectory.find(runs_dir, name)
     with run.lock():
         if (status := run.status()) == "finished":
-            raise UserError(f"{run.name} is finished; there is nothing to resume")
+            raise UserError(f"Run {run.name!r} has already finished.")
         if restart:
             _check_launch(run.config(), runs_dir, run.disk_bytes() / 2**20)
             run.discard_training()
@@ -83,7 +86,7 @@ def requeue(runs_dir: Path, name: str, restart: bool = False) -> None:
 
 
 def _check_launch(config: RunConfig, runs_dir: Path, freed_mb: float = 0.0) -> None:
-    """Raise ConfigError with every problem for which a launch would be refused."""
+    """Raise ConfigError with all problems that prevent a launch."""
     from core.planning import preflight  # imports PyTorch, which takes seconds
 
     if problems := preflight.check(config, runs_dir, freed_mb).problems:
@@ -91,8 +94,8 @@ def _check_launch(config: RunConfig, runs_dir: Path, freed_mb: float = 0.0) -> N
 
 
 def read_runs(runs_dir: Path) -> "tuple[pd.DataFrame, dict[str, dict[str, Score]]]":
-    """Return all runs (see `queries.results`), and the score of each run by each judge."""
-    from core.judging import scores  # imports scipy
+    """Return all runs (see `queries.results`) and the score of each run by each judge."""
+    from core.judging import scores  # imports SciPy
 
     with contextlib.closing(read_index(runs_dir)) as index:
         db = index.cursor()
@@ -100,7 +103,7 @@ def read_runs(runs_dir: Path) -> "tuple[pd.DataFrame, dict[str, dict[str, Score]
 
 
 def read_answers(runs_dir: Path, names: Sequence[str]) -> pd.DataFrame:
-    """Return answers to the test examples; see `queries.answers`."""
+    """Return the answers of runs to their test examples; see `queries.answers`."""
     with contextlib.closing(read_index(runs_dir, names)) as index:
         return queries.answers(index.cursor(), names)
 
@@ -108,28 +111,31 @@ def read_answers(runs_dir: Path, names: Sequence[str]) -> pd.DataFrame:
 def reindex(runs_dir: Path) -> int:
     """Rebuild the index and return the number of runs. Raises UserError if a dashboard has it open."""
     if not runs_dir.is_dir():
-        raise UserError(f"runs_dir = {str(runs_dir)!r}: there is no such directory")
+        raise UserError(f"runs_dir = {str(runs_dir)!r}: directory not found")
     return rebuild_index(runs_dir)
 
 
 def check(config: RunConfig, runs_dir: Path) -> "Plan":
-    """Return what a run would do, and every problem for which it cannot be launched."""
+    """Return the plan of a run, with all problems that prevent its launch."""
     from core.planning import preflight  # imports PyTorch, which takes seconds
 
     return preflight.check(config, runs_dir)
 
 
 def problems(values: Mapping[str, Any], runs_dir: Path) -> list[Problem]:
-    """Return all problems of untrusted settings."""
+    """Return all problems in unvalidated settings."""
     from core.planning import preflight
 
     return preflight.all_problems(values, runs_dir)
 
 
 def measure(config: RunConfig) -> "tuple[Cost, list[Problem]]":
-    """Measure the time and memory of a run in a separate process; also return the problem if memory is too small.
+    """Measure the time and memory of a run in a separate process.
 
-    Downloads what is missing. Raises UserError.
+    Downloads the model and data if needed. Raises UserError if the download or the measurement fails.
+
+    Returns:
+        The cost, and a problem if the run needs more memory than is available.
     """
     from core.planning import measurement, preflight
 
@@ -139,17 +145,20 @@ def measure(config: RunConfig) -> "tuple[Cost, list[Problem]]":
 
 
 def create(runs_dir: Path, config: RunConfig) -> tuple[str, str | None]:
-    """Create a run that no dashboard queues yet.
+    """Create a run without adding it to a queue.
 
     Returns:
-        The name of the run, and why it is not the requested one, if it is not.
+        The name of the run, and why it differs from the requested name (None if it does not).
     """
     run = RunDirectory.create(runs_dir, config)
     return run.name, explain_name(config.name, run.name)
 
 
 def create_checked(runs_dir: Path, config: RunConfig) -> tuple[str, str | None]:
-    """As `create`, after downloading what is missing. Raises ConfigError with every problem of the settings."""
+    """Check the settings, download the model and data if needed, then `create` the run.
+
+    Raises ConfigError with all problems in the settings.
+    """
     from core.planning import preflight
 
     _check_launch(config, runs_dir)
@@ -158,10 +167,10 @@ def create_checked(runs_dir: Path, config: RunConfig) -> tuple[str, str | None]:
 
 
 def train(runs_dir: Path, name: str, executor: str, console: "Console") -> tuple[str, str | None]:
-    """Train a run to its end while showing its progress. Ctrl-C asks it to checkpoint and stop.
+    """Train a run until it ends and show its progress. Ctrl-C saves a checkpoint and stops the run.
 
     Returns:
-        Its status and the reason for it.
+        The final status and its reason.
     """
     from core.run.progress import follow  # imports rich
 
@@ -174,7 +183,7 @@ def train(runs_dir: Path, name: str, executor: str, console: "Console") -> tuple
         follow(run, offset, thread.is_alive, console)
     except KeyboardInterrupt:
         run.request_stop()
-        console.print("stopping after this step ...")
+        console.print("Stopping after the current step ...")
     finally:
         thread.join()
     last_event = run.statuses()[-1]
@@ -182,7 +191,10 @@ def train(runs_dir: Path, name: str, executor: str, console: "Console") -> tuple
 
 
 def wait_until_ended(runs_dir: Path, name: str, timeout: float) -> str | None:
-    """Wait for a run to end and return its status; None after `timeout` seconds. A run whose trainer died has ended."""
+    """Wait for a run to end and return its status, or None after `timeout` seconds.
+
+    A run whose trainer died is marked as ended.
+    """
     run, deadline = RunDirectory.find(runs_dir, name), time.monotonic() + timeout
     while (status := run.status()) not in ENDED_STATUSES:
         if time.monotonic() > deadline:
@@ -194,7 +206,7 @@ def wait_until_ended(runs_dir: Path, name: str, timeout: float) -> str | None:
 
 
 def delete(runs_dir: Path, name: str) -> None:
-    """Delete a run with its weights, events and answers. Raises UserError while it is trained."""
+    """Delete a run with its weights, events and answers. Raises UserError if it is being trained."""
     RunDirectory.find(runs_dir, name).delete()
 
 
@@ -206,10 +218,10 @@ def generate(
     raw: bool = False,
     **sampling: Any,
 ) -> "Iterator[StreamedAnswer]":
-    """Yield the complete answer of each run or base model (`base:NAME`); one model at a time is in memory.
+    """Yield the complete answer of each run or base model (`base:NAME`). Only one model is in memory at a time.
 
     Args:
-        raw: feed the instruction without the template.
+        raw: use the instruction as the prompt, without the template.
         sampling: see `core.nn.generation.Sampling`.
     """
     from core.inference import Answerer
@@ -223,7 +235,7 @@ def generate(
 
 @contextlib.contextmanager
 def open_scoring(runs_dir: Path, runs: Sequence[str]) -> "Iterator[Scoring]":
-    """Read verdicts on some runs without holding the index longer. Raises UserError if a run does not exist."""
+    """Open the verdicts on some runs and release the index on exit. Raises UserError if a run does not exist."""
     from core.judging.scoring import Scoring
 
     for name in runs:

@@ -103,7 +103,7 @@ def show_examples(dataset: "InspectedDataset", config: RunConfig, context: int) 
     if shown.empty:
         st.info("No matching examples.")
         return
-    locations = [dataset.records.places[item] for item in shown["item"]]
+    locations = [dataset.records.source_rows[item] for item in shown["item"]]
     selected = select_rows(
         shown[COLUMNS], locations, f"examples:{config.dataset}", height=320,
         column_config={key: st.column_config.Column(label) for key, label in LABELS.items()},

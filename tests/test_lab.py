@@ -1,4 +1,4 @@
-"""The Lab as a whole: launching, following, stopping, resuming and deleting runs; other processes; closing."""
+"""The Lab as a whole: launch, follow, stop, resume and delete runs; other processes; closing."""
 
 import contextlib
 import signal
@@ -56,26 +56,26 @@ with run.lock():
 """
 
 
-def has_ended(pid):
-    """Whether a process has ended; one whose parent died may stay a zombie in a container."""
+def has_exited(pid):
+    """Whether a process has exited. In a container, an orphaned process may remain as a zombie."""
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
 
 
-def trainers():
-    """Trainers among our children, however they come to an end meanwhile."""
+def trainer_pids():
+    """Return the process IDs of all trainers started by this process."""
     pids = []
     for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
+        with contextlib.suppress(psutil.Error):  # it may exit at any time
             pids += [process.pid] if "core.scheduler.trainer_process" in process.cmdline() else []
     return pids
 
 
 @pytest.fixture
 def idle_lab(runs_dir):
-    """A Lab whose runs wait behind one that never ends, so that nothing is trained."""
+    """A Lab that trains nothing, because its runs are queued behind one that never ends."""
     blocker = RunDirectory.create(runs_dir, RunConfig(name="blocker"))
     (runs_dir / QUEUE_FILE).write_text('["blocker"]')
     with blocker.lock():
@@ -94,11 +94,11 @@ def status(lab, name):
     return None if run_row is None else run_row["status"]
 
 
-def trainer_of(run):
+def trainer_pid(run):
     return next(e["pid"] for e in reversed(run.statuses()) if e["status"] == "running")
 
 
-def test_a_run_is_launched_followed_stopped_resumed_and_finished(lab, runs_dir, settings, wait):
+def test_run_can_be_launched_stopped_resumed_and_finished(lab, runs_dir, settings, wait):
     name = lab.launch(settings(name="first", **LONG))
     assert status(lab, name) == "queued"
     next_run = lab.launch(settings(name="second"))
@@ -115,20 +115,20 @@ def test_a_run_is_launched_followed_stopped_resumed_and_finished(lab, runs_dir, 
     lab.stop(name)
     wait(lambda: status(lab, name) == "stopped")
     wait(lambda: status(lab, next_run) == "stopped")
-    with pytest.raises(UserError, match="first is not running: it is stopped"):
+    with pytest.raises(UserError, match="Run 'first' is not running"):
         lab.stop(name)
 
     lab.delete(name)
     lab.resume(next_run)
-    wait(trainers)
-    lab.stop(next_run)  # while its trainer is on its way
+    wait(trainer_pids)
+    lab.stop(next_run)  # while its trainer is starting
     wait(lambda: status(lab, next_run) == "stopped")
-    lab.resume(next_run)  # while that trainer is on its way out
+    lab.resume(next_run)  # while that trainer is exiting
     wait(lambda: status(lab, next_run) == "finished")
     wait(lambda: not lab.waiting())
     assert status(lab, name) is None
     assert lab.answers([next_run])["reference"].tolist() == ["down"]
-    with pytest.raises(UserError, match="second is finished; there is nothing to resume"):
+    with pytest.raises(UserError, match="Run 'second' has already finished"):
         lab.resume(next_run)
     assert lab.fault is None
 
@@ -138,11 +138,11 @@ def test_closing_ends_the_trainer_and_releases_the_index(runs_dir, settings, wai
     name = lab.launch(settings(name="a", **LONG))
     waiting = lab.launch(settings(name="b"))
     wait(lambda: row(lab, name)["step"] >= 1)
-    pid = trainer_of(RunDirectory(runs_dir / name))
+    pid = trainer_pid(RunDirectory(runs_dir / name))
     lab.close()
     lab.close()
-    assert has_ended(pid)
-    assert trainers() == []
+    assert has_exited(pid)
+    assert trainer_pids() == []
     assert not {"queue", "sync"} & {thread.name for thread in threading.enumerate()}
     index = read_index(runs_dir)
     assert index.path is not None
@@ -159,10 +159,10 @@ def test_exit_without_closing_ends_the_trainer(runs_dir, settings, child, wait):
     process.communicate("\n", timeout=60)
     assert process.returncode == 0
     wait(lambda: run.status() == "interrupted")
-    wait(lambda: has_ended(trainer_of(run)))
+    wait(lambda: has_exited(trainer_pid(run)))
 
 
-def test_a_trainer_outlives_its_dashboard_and_is_not_started_twice(runs_dir, settings, child, wait):
+def test_trainer_outlives_its_dashboard_and_is_not_started_twice(runs_dir, settings, child, wait):
     config = settings(name="a", epochs=20)
     process = child(LAUNCH, runs_dir, config.model_dump_json())
     run = RunDirectory(runs_dir / "a")
@@ -188,35 +188,35 @@ def test_adopted_trainer_stops_on_request_and_the_next_run_starts(runs_dir, sett
     wait(lambda: (row(lab, "a")["step"] or 0) >= 2)
     lab.stop("a")
     wait(lambda: status(lab, "a") == "stopped")
-    wait(lambda: has_ended(trainer_of(run)))
+    wait(lambda: has_exited(trainer_pid(run)))
     assert [*(run.path / "checkpoint").glob("step-*")]
     wait(lambda: status(lab, next_run) == "finished")
     lab.close()
 
 
-def test_run_of_another_process_appears_and_is_settled_on_death(idle_lab, child, wait):
+def test_run_of_another_process_is_shown_and_interrupted_if_its_trainer_dies(idle_lab, child, wait):
     trainer = child(TRAIN, idle_lab.runs_dir)
     launched = float(trainer.stdout.readline())
     wait(lambda: row(idle_lab, "theirs") is not None and row(idle_lab, "theirs")["step"] == 1)
     assert time.time() - launched < 2
     time.sleep(3 * lab_module.SYNC_INTERVAL_S)
-    assert status(idle_lab, "theirs") == "running"  # it is alive, whoever looks
+    assert status(idle_lab, "theirs") == "running"  # syncs do not mark a live trainer as dead
     trainer.send_signal(signal.SIGKILL)
     wait(lambda: status(idle_lab, "theirs") == "interrupted", timeout=20)
     assert row(idle_lab, "theirs")["reason"] == "the trainer died"
 
 
-def test_queued_run_is_never_settled_as_dead(idle_lab, settings):
+def test_requeued_run_is_not_marked_as_dead(idle_lab, settings):
     name = idle_lab.launch(settings(name="a"))
     run = RunDirectory(idle_lab.runs_dir / name)
     run.append("status", status="running")
     idle_lab.refresh()
-    operations.requeue(idle_lab.runs_dir, name)  # the index still says that it runs
+    operations.requeue(idle_lab.runs_dir, name)  # the index still has the status `running`
     assert mark_dead_runs(idle_lab.runs_dir, ["a"])
     assert run.status() == "queued"
 
 
-def test_a_dead_run_is_never_shown_as_running_and_can_be_stopped(runs_dir, settings):
+def test_run_with_a_dead_trainer_is_not_shown_as_running_and_can_be_stopped(runs_dir, settings):
     runs = [RunDirectory.create(runs_dir, settings(name=name)) for name in ("a", "b")]
     for run in runs:
         run.append("status", status="running")
@@ -239,7 +239,7 @@ def test_stop_removes_a_queued_run_and_resume_requeues_it(idle_lab, settings):
     assert status(idle_lab, name) is None
 
 
-def test_notes_and_tags_are_edited_from_many_tabs_at_once(idle_lab, settings):
+def test_concurrent_edits_of_notes_and_tags_do_not_overwrite_each_other(idle_lab, settings):
     name = idle_lab.launch(settings(name="a"))
     with ThreadPoolExecutor(8) as pool:
         for i in range(10):
@@ -257,7 +257,7 @@ def test_notes_and_tags_are_edited_from_many_tabs_at_once(idle_lab, settings):
         idle_lab.edit("nothing", notes="x")
 
 
-def test_unreadable_run_is_a_fault_until_it_is_readable(idle_lab, settings, wait):
+def test_unreadable_run_is_reported_until_it_can_be_read(idle_lab, settings, wait):
     bad_run, good_run = (idle_lab.launch(settings(name=name)) for name in ("bad", "good"))
     events = RunDirectory(idle_lab.runs_dir / bad_run).events_path
     content = events.read_bytes()
@@ -280,7 +280,7 @@ def test_lab_opens_despite_an_unreadable_run(runs_dir, settings):
     lab.close()
 
 
-def test_readers_use_the_directories_while_the_index_is_locked(runs_dir, settings, child):
+def test_commands_index_in_memory_while_the_index_is_locked(runs_dir, settings, child):
     RunDirectory.create(runs_dir, settings(name="a"))
     dashboard = child(HOLD, runs_dir)
     assert dashboard.stdout.readline() == "open\n"
@@ -306,12 +306,12 @@ def test_lab_waits_for_a_command_that_reads_the_index(runs_dir):
         assert lab.read_only is None
 
 
-def test_lab_opened_in_an_ended_thread_closes_completely(runs_dir, child):
-    opened = []
-    thread = threading.Thread(target=lambda: opened.append(Lab(runs_dir)))
+def test_lab_opened_in_another_thread_releases_the_index(runs_dir, child):
+    labs = []
+    thread = threading.Thread(target=lambda: labs.append(Lab(runs_dir)))
     thread.start()
     thread.join()
-    opened[0].close()
+    labs[0].close()
     second_process = child(HOLD, runs_dir)
     assert second_process.stdout.readline() == "open\n"
 
@@ -322,7 +322,7 @@ def test_rebuilt_index_equals_the_previous_one(runs_dir, settings):
         run.append("step", step=1, loss=2.5)
     index = read_index(runs_dir)
     results_before = queries.results(index.cursor())
-    index.cursor().execute("update step set loss = 0")  # as no program of ours would
+    index.cursor().execute("update step set loss = 0")  # differs from the event files
     index.close()
     assert rebuild_index(runs_dir) == 2
     index = read_index(runs_dir)
@@ -333,21 +333,21 @@ def test_rebuilt_index_equals_the_previous_one(runs_dir, settings):
     assert rebuild_index(runs_dir) == 2
 
 
-def test_closed_lab_leaves_the_index_of_the_next_one_alone(runs_dir, settings):
+def test_closed_lab_does_not_touch_the_index_of_the_next_one(runs_dir, settings):
     RunDirectory.create(runs_dir, settings(name="a"))
     first = Lab(runs_dir)
     first.close()
     inode = (runs_dir / "lab.duckdb").stat().st_ino
     with Lab(runs_dir) as second:
-        for use in (first.runs, first.refresh, lambda: first.wait("a")):
-            with pytest.raises(UserError, match="this Lab is closed"):
-                use()
+        for action in (first.runs, first.refresh, lambda: first.wait("a")):
+            with pytest.raises(UserError, match="This Lab is closed"):
+                action()
         assert (runs_dir / "lab.duckdb").stat().st_ino == inode
         assert second.runs()["name"].tolist() == ["a"]
         assert second.index_notice is None
 
 
-def test_waiting_for_a_run_that_is_deleted_raises_a_user_error(idle_lab, settings):
+def test_waiting_for_a_deleted_run_raises_a_user_error(idle_lab, settings):
     name = idle_lab.launch(settings(name="a"))
     threading.Timer(0.5, idle_lab.delete, [name]).start()
     with pytest.raises(UserError, match="a was deleted"):

@@ -1,4 +1,4 @@
-"""Who drives the runs: one dashboard, which reorders them, kills what does not listen and resumes what was interrupted."""
+"""Driving runs from one dashboard: reorder the queue, kill trainers that hang, resume interrupted runs."""
 
 import json
 import os
@@ -21,9 +21,9 @@ from core.scheduler.processes import identity, kill_trainer, kill_tree
 from core.scheduler.queue import QUEUE_FILE, Queue
 from core.tracking.index import INDEX_FILE, IndexHeldError
 from core.tracking.sync import read_index, rebuild_index
-from tests.test_lab import HOLD, LONG, has_ended, trainer_of
+from tests.test_lab import HOLD, LONG, has_exited, trainer_pid
 
-RIVAL = """
+HOLD_RUN = """
 import sys
 from pathlib import Path
 from core.run.directory import RunDirectory
@@ -43,7 +43,7 @@ signal.pause()
 """
 
 
-def step(run):
+def step_count(run):
     return run.events_path.read_text().count('"event":"step"')
 
 
@@ -52,18 +52,18 @@ def backdate_stop_request(run):
     os.utime(run.stop_path, (past, past))
 
 
-def test_a_trainer_that_hangs_is_killed_at_the_second_request(lab, runs_dir, settings, wait):
+def test_hanging_trainer_is_killed_by_the_second_stop_request(lab, runs_dir, settings, wait):
     name = lab.launch(settings(name="a", **LONG))
     run = RunDirectory(runs_dir / name)
-    wait(lambda: step(run) >= 1)
-    pid = trainer_of(run)
+    wait(lambda: step_count(run) >= 1)
+    pid = trainer_pid(run)
     os.kill(pid, signal.SIGSTOP)
     lab.stop(name)
-    lab.stop(name)  # too soon to mean more than the first
-    assert not has_ended(pid)
+    lab.stop(name)  # too soon to kill it
+    assert not has_exited(pid)
     backdate_stop_request(run)
     lab.stop(name)
-    wait(lambda: has_ended(pid))
+    wait(lambda: has_exited(pid))
     wait(lambda: run.status() == "stopped")
     wait(lambda: not lab.waiting())
     requeue(run.path.parent, run.name)
@@ -73,23 +73,23 @@ def test_a_trainer_that_hangs_is_killed_at_the_second_request(lab, runs_dir, set
 def test_run_that_stops_in_time_is_not_killed(lab, runs_dir, settings, wait):
     name = lab.launch(settings(name="a", **LONG))
     run = RunDirectory(runs_dir / name)
-    wait(lambda: step(run) >= 1)
+    wait(lambda: step_count(run) >= 1)
     lab.stop(name)
     wait(lambda: run.status() == "stopped")
     assert run.statuses()[-1]["reason"] is None
-    with pytest.raises(UserError, match="a is not running: it is stopped"):
+    with pytest.raises(UserError, match="Run 'a' is not running"):
         stop(run.path.parent, run.name)
 
 
-def test_only_the_exact_trainer_process_is_killed(runs_dir):
+def test_kill_trainer_spares_other_processes(runs_dir):
     run = RunDirectory.create(runs_dir, RunConfig(name="a"))
     own_identity = identity()
     assert own_identity["pid"] == os.getpid()
-    since_boot = psutil.Process()._proc.create_time(monotonic=True)  # by the kernel's own count
+    since_boot = psutil.Process()._proc.create_time(monotonic=True)  # as measured by the kernel
     assert abs(own_identity["started"] - since_boot) < 1
     with run.lock():
         for identity_fields in (
-            own_identity,  # a thread of ours, not a trainer's process
+            own_identity,  # this process is not a trainer
             own_identity | {"started": own_identity["started"] - 60},
             own_identity | {"host": "elsewhere"},
             own_identity | {"pid": 2**22 + 1},
@@ -108,21 +108,21 @@ def test_killing_a_process_kills_its_children(child, wait):
     assert parent.stdout.readline() == "up\n"
     [grandchild] = psutil.Process(parent.pid).children()
     kill_tree(parent.pid)
-    wait(lambda: has_ended(grandchild.pid))
+    wait(lambda: has_exited(grandchild.pid))
     assert parent.wait(10) == -signal.SIGKILL
 
 
 def test_closing_dashboard_kills_a_hanging_trainer(runs_dir, settings, child, wait, monkeypatch):
     process = child(DRIVE, runs_dir, settings(name="a", **LONG).model_dump_json())
     run = RunDirectory(runs_dir / process.stdout.readline().strip())
-    wait(lambda: step(run) >= 1)
-    pid = trainer_of(run)
+    wait(lambda: step_count(run) >= 1)
+    pid = trainer_pid(run)
     os.kill(pid, signal.SIGSTOP)
     start = time.monotonic()
     process.terminate()
     process.wait(60)
     assert time.monotonic() - start < 15
-    assert has_ended(pid)
+    assert has_exited(pid)
     assert run.status() == "interrupted"
 
 
@@ -130,12 +130,12 @@ def test_queued_runs_can_be_reordered_and_the_order_persists(lab, runs_dir, sett
     first = lab.launch(settings(name="first", **LONG))
     for name in "abc":
         lab.launch(settings(name=name))
-    wait(lambda: step(RunDirectory(runs_dir / first)) >= 1)
+    wait(lambda: step_count(RunDirectory(runs_dir / first)) >= 1)
     lab.move("c", -1)
     assert lab.waiting() == [first, "a", "c", "b"]
     lab.move("a", 9)
-    lab.move(first, 1)  # it is trained, not waiting
-    lab.move("nobody", 1)
+    lab.move(first, 1)  # no effect: it is running
+    lab.move("no-such-run", 1)
     assert (
         json.loads((runs_dir / QUEUE_FILE).read_text()) == lab.waiting() == [first, "c", "b", "a"]
     )
@@ -152,13 +152,13 @@ def test_interrupted_runs_are_requeued_at_startup_if_enabled(runs_dir, settings,
     assert runs["a"].status() == "interrupted"
     second = Lab(runs_dir)
     wait(lambda: runs["b"].status() == "finished")
-    assert runs["a"].status() == "interrupted", "nobody wished for it"
+    assert runs["a"].status() == "interrupted", "resumed although the preference is off"
     second.close()
     preferences.save(runs_dir, Preferences(resume_interrupted=True))
     third = Lab(runs_dir)
     wait(lambda: runs["a"].status() == "finished")
     third.close()
-    assert runs["stopped"].status() == "stopped", "somebody wanted that"
+    assert runs["stopped"].status() == "stopped", "resumed although the user stopped it"
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"resume_interrupted": "yes"}'])
@@ -177,7 +177,7 @@ def test_second_dashboard_is_read_only_until_the_first_ends(runs_dir, settings, 
     assert not second.driver_has_ended()
     wait(lambda: run.status() == "finished")
     wait(lambda: second.runs()["status"].tolist() == ["finished"])
-    refusal = f"read only: the dashboard of process {holder.pid} drives these runs"
+    refusal = rf"Read-only: another dashboard \(pid {holder.pid}\) is using this folder"
     for action in (
         lambda: second.launch(settings(name="b")),
         lambda: second.stop("a"),
@@ -209,13 +209,13 @@ def test_second_dashboard_cannot_rebuild_the_index(runs_dir, child):
     index.close()
 
 
-def test_run_queued_by_a_killed_dashboard_is_requeued(runs_dir, settings, wait, monkeypatch):
+def test_run_created_by_a_killed_dashboard_is_queued(runs_dir, settings, wait, monkeypatch):
     monkeypatch.setattr(lab_module, "ENQUEUE_GRACE_S", -1.0)
-    unstored_run = RunDirectory.create(runs_dir, settings(name="lost"))
+    orphan = RunDirectory.create(runs_dir, settings(name="orphan"))
     withdrawn = RunDirectory.create(runs_dir, settings(name="withdrawn"))
     stop(withdrawn.path.parent, withdrawn.name)
     lab = Lab(runs_dir)
-    wait(lambda: unstored_run.status() == "finished")
+    wait(lambda: orphan.status() == "finished")
     lab.close()
     assert withdrawn.status() == "stopped"
 
@@ -228,23 +228,23 @@ def test_run_just_created_by_a_command_is_not_queued(runs_dir, settings):
 
 
 def test_trainer_started_by_a_killed_dashboard_blocks_the_next_run(runs_dir, settings, child, wait):
-    """Its dashboard is gone; the new one's own trainer of that run is too late, and gives up at once."""
+    """The new dashboard's trainer of that run exits at once, because the run is locked."""
     runs = [RunDirectory.create(runs_dir, settings(name=name)) for name in "ab"]
     (runs_dir / QUEUE_FILE).write_text('["a", "b"]')
-    rivals, started_names = [], []
+    earlier_trainers, started_names = [], []
 
     def executor(run):
         started_names.append(run.name)
         if run.name == "a":
-            rivals.append(child(RIVAL, run.path))
-            assert rivals[0].stdout.readline() == "held\n"
+            earlier_trainers.append(child(HOLD_RUN, run.path))
+            assert earlier_trainers[0].stdout.readline() == "held\n"
 
     queue = Queue(runs_dir, executor)
-    wait(lambda: rivals)
+    wait(lambda: earlier_trainers)
     time.sleep(1.2)
     assert queue.names() == ["a", "b"]
     assert started_names == ["a"]
-    rivals[0].communicate("\n", timeout=60)
+    earlier_trainers[0].communicate("\n", timeout=60)
     wait(lambda: not queue.names())
     queue.close()
     assert started_names == ["a", "b"]

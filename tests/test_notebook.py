@@ -34,14 +34,9 @@ lab.close()
 
 
 def readme_code():
-    """The indented lines of the first code block under "In a notebook"."""
+    """Return the Python block under "In a notebook"."""
     section = (ROOT / "README.md").read_text().split("## In a notebook\n")[1].split("\n## ")[0]
-    lines = section.splitlines()
-    first = next(i for i, line in enumerate(lines) if line.startswith("    "))
-    last = next(
-        i for i, line in enumerate(lines) if i > first and line and not line.startswith(" ")
-    )
-    return "\n".join(line.removeprefix("    ") for line in lines[first:last])
+    return section.split("```python\n")[1].split("```")[0]
 
 
 def run_python(code, cwd):

@@ -1,1 +1,1 @@
-"""The command line: python -m core."""
+"""The command line interface, `python -m core`."""

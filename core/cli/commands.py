@@ -1,7 +1,6 @@
-"""The command line: the same machine as the dashboard, without a browser.
+"""Train, score and compare fine-tuning runs from the command line.
 
-Exit status: 0 for success, 2 for a mistake of the user's, 1 for anything else. Errors are one sentence
-on standard error.
+Exit status: 0 on success, 2 for a user error, 1 for any other failure. Errors are printed to standard error.
 """
 
 import contextlib
@@ -36,24 +35,24 @@ app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, help=__doc__, rich_markup_mode=None
 )
 STOP_WAIT_S = 90.0
-"""Seconds that `stop` waits for a trainer to end its step and write its checkpoint."""
+"""How long `stop` waits for a trainer to finish its step and write a checkpoint."""
 
 
 @app.command()
 def models(format: AsFormat = "table") -> None:
-    """The GPT-2 family: parameters, memory in fp32, LoRA parameters by rank."""
+    """List the GPT-2 models. Shows their parameters, fp32 memory and LoRA parameters by rank."""
     print(render(report.models(format), format))
 
 
 @app.command()
 def settings(format: AsFormat = "table") -> None:
-    """Every setting of a run: its default, its choices and what it does."""
+    """List all run settings. Shows their defaults, choices and descriptions."""
     print(render(report.settings(), format))
 
 
 @app.command()
 def presets(format: AsFormat = "table") -> None:
-    """Named settings to start from."""
+    """List the presets and their settings."""
     rows = [
         {"preset": name, "title": p.title, "settings": p.settings} for name, p in PRESETS.items()
     ]
@@ -67,13 +66,15 @@ def check(
     measure: Annotated[
         bool,
         typer.Option(
-            "--measure", help="Take a few steps in a process of their own, for memory and time."
+            "--measure",
+            help="Measure time and memory on a few training steps in a separate process. Downloads the model and "
+            "data if needed.",
         ),
     ] = False,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     format: AsFormat = "table",
 ) -> None:
-    """Check a run before it starts: steps, tokens, parameters, memory, disk space, time, and all problems."""
+    """Check settings without training. Shows steps, tokens, parameters, memory, disk space, time and all problems."""
     config = _config(preset, set, runs_dir)
     plan = operations.check(config, runs_dir)
     cost = None
@@ -84,7 +85,7 @@ def check(
     if format == "json":
         print(json.dumps(row, indent=2, ensure_ascii=False))
     else:
-        row["skipped_records"] = len(plan.skipped_records)  # listed in the note
+        row["skipped_records"] = len(plan.skipped_records)  # the note lists them
         print(render([{"": key, "value": value} for key, value in row.items()], format))
     if plan.problems:
         raise ConfigError(plan.problems)
@@ -98,10 +99,10 @@ def train(
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     format: AsFormat = "table",
 ) -> None:
-    """Train a run to its end, with a progress bar. Ctrl-C checkpoints and stops it."""
+    """Train a new run and show its progress. Ctrl-C saves a checkpoint and stops the run."""
     config = _config(preset, set, runs_dir)
     name = _report_name(*operations.create_checked(runs_dir, config))
-    _drive(runs_dir, name, executor, format)
+    _train_and_report(runs_dir, name, executor, format)
 
 
 @app.command()
@@ -120,22 +121,26 @@ def resume(
 ) -> None:
     """Resume an unfinished run from its newest checkpoint."""
     operations.requeue(runs_dir, run, restart)
-    _drive(runs_dir, run, executor, format)
+    _train_and_report(runs_dir, run, executor, format)
 
 
 @app.command()
 def stop(run: RunName, runs_dir: RunsDir = DEFAULT_RUNS_DIR) -> None:
-    """Ask a run to checkpoint and stop, and wait until it has."""
+    """Stop a run and wait for it to end. A run in training saves a checkpoint first."""
     operations.stop(runs_dir, run)
     status = operations.wait_until_ended(runs_dir, run, STOP_WAIT_S)
     if status is None:
-        _fail(f"{run} is in a long step and will stop after it; asked again, it is killed", 1)
+        _fail(
+            f"Run {run!r} did not stop within {STOP_WAIT_S:g} s. It will stop after its current step. "
+            "To kill it now, run this command again.",
+            1,
+        )
     print(f"{run}: {status}")
 
 
 @app.command()
 def delete(run: RunName, runs_dir: RunsDir = DEFAULT_RUNS_DIR) -> None:
-    """Remove a run and everything it made."""
+    """Permanently delete a run with its weights, metrics and answers."""
     operations.delete(runs_dir, run)
 
 
@@ -146,39 +151,50 @@ def runs(
         bool,
         typer.Option(
             "--journal",
-            help="Below: what the study reported that the presets run_1 to run_19 come from.",
+            help="Also show the results reported in the journal that the presets run_1 to run_19 reproduce.",
         ),
     ] = False,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
 ) -> None:
-    """The table of all runs, newest first."""
-    missing = "" if runs_dir.exists() else ": there is no such directory"
+    """List all runs, newest first."""
+    missing = "" if runs_dir.exists() else ": the directory does not exist"
     frame, judged = operations.read_runs(runs_dir)
-    if (
-        remark := f"there are no runs in {runs_dir} yet{missing}"
-        if frame.empty
-        else report.incomparable(frame)
-    ):
-        errors.print(remark)
+    note = f"No runs in {runs_dir} yet{missing}." if frame.empty else report.incomparable(frame)
+    if note:
+        errors.print(note)
     print(render(report.runs(frame, format, journal, judged), format))
 
 
 @app.command()
 def generate(
-    model_names: Annotated[list[str], typer.Argument(metavar="RUN|base:NAME|base:DIR ...")],
-    prompt: Annotated[str, typer.Option("--prompt", help="The instruction.")],
-    input: Annotated[str, typer.Option("--input", help="The instruction's input.")] = "",
+    model_names: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN|base:NAME|base:DIR ...", help="Runs and base models."),
+    ],
+    prompt: Annotated[str, typer.Option("--prompt", help="Instruction to answer.")],
+    input: Annotated[str, typer.Option("--input", help="Input for the instruction.")] = "",
     raw: Annotated[
-        bool, typer.Option("--raw", help="Feed the prompt without the template.")
+        bool, typer.Option("--raw", help="Use the prompt as is, without the instruction template.")
     ] = False,
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, max=1024)] = 128,
-    temperature: Annotated[float, typer.Option("--temperature", min=0, max=10)] = 0.0,
-    top_k: Annotated[int | None, typer.Option("--top-k", min=1)] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1)] = 123,
+    max_new_tokens: Annotated[
+        int,
+        typer.Option("--max-new-tokens", min=1, max=1024, help="Maximum length in tokens."),
+    ] = 128,
+    temperature: Annotated[
+        float,
+        typer.Option("--temperature", min=0, max=10, help="Sampling temperature. 0 is greedy."),
+    ] = 0.0,
+    top_k: Annotated[
+        int | None,
+        typer.Option("--top-k", min=1, help="Sample only from the k most likely tokens."),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=2**63 - 1, help="Random seed for sampling.")
+    ] = 123,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     format: AsFormat = "table",
 ) -> None:
-    """Answers of runs and base models to one prompt, side by side."""
+    """Answer a prompt with several runs and base models, side by side."""
     sampling = {
         "max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "seed": seed
     }  # fmt: skip
@@ -188,7 +204,7 @@ def generate(
         rows.append({"run": name, "prompt": prompt, "answer": answer.text, "tokens": answer.tokens})
         if answer.prompt_cut:
             errors.print(
-                f"{name}: the prompt is longer than the context; its beginning was cut off"
+                f"{name}: the prompt exceeds the context length, so its beginning was cut off"
             )
     print(render(rows, format))
 
@@ -204,7 +220,7 @@ def reindex(runs_dir: RunsDir = DEFAULT_RUNS_DIR) -> None:
 
 @app.command()
 def demo(executor: ExecutorName = "process", runs_dir: RunsDir = DEFAULT_RUNS_DIR) -> None:
-    """Three runs on the embedded base model: full, LoRA 16 and LoRA 4; scored, their table, answers compared."""
+    """Train, score and compare three demo runs. They use full fine-tuning and LoRA with ranks 16 and 4."""
     names = []
     for name, changes in {
         "demo-full": DEMO,
@@ -213,7 +229,7 @@ def demo(executor: ExecutorName = "process", runs_dir: RunsDir = DEFAULT_RUNS_DI
     }.items():
         config = RunConfig.parse({**changes, "name": name})
         names.append(_report_name(*operations.create(runs_dir, config)))
-        _drive(runs_dir, names[-1], executor, None)
+        _train_and_report(runs_dir, names[-1], executor, None)
     score(names, "reference", runs_dir=runs_dir)
     frame, judged = operations.read_runs(runs_dir)
     rows = report.runs(frame[frame["name"].isin(names)], "table", scores=judged)
@@ -223,8 +239,8 @@ def demo(executor: ExecutorName = "process", runs_dir: RunsDir = DEFAULT_RUNS_DI
 
 
 def main() -> None:
-    """Run a command and turn mistakes into one sentence and exit status 2."""
-    cast(TextIOWrapper, sys.stdout).reconfigure(errors="replace")  # whatever a terminal can show
+    """Run a command. User errors are printed in one line and exit with status 2."""
+    cast(TextIOWrapper, sys.stdout).reconfigure(errors="replace")  # for terminals without Unicode
     try:
         status = app(args=sys.argv[1:] or ["--help"], standalone_mode=False)
         sys.stdout.flush()
@@ -234,26 +250,25 @@ def main() -> None:
         _fail(error.format_message(), 2)
     except (typer.Abort, KeyboardInterrupt):
         _fail("interrupted", 1)
-    except (
-        BrokenPipeError
-    ):  # such as `| head`: nobody reads on, and Python would complain at its exit
+    except BrokenPipeError:
+        # The reader, such as `head`, has exited. Without this, Python prints an error when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     sys.exit(status or 0)
 
 
-def _fail(sentence: str, status: int) -> NoReturn:
-    print(f"error: {sentence}", file=sys.stderr)
+def _fail(message: str, status: int) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
     sys.exit(status)
 
 
 def _config(name: str | None, sets: list[str] | None, runs_dir: Path) -> RunConfig:
-    """Return the settings from a preset and field=value words. Raises ConfigError with every problem."""
+    """Build the settings from a preset and `field=value` assignments. Raises ConfigError with every problem."""
     values: dict[str, Any] = preset(name).model_dump(exclude_defaults=True) if name else {}
-    pairs = [word.partition("=") for word in sets or []]
+    pairs = [assignment.partition("=") for assignment in sets or []]
     values |= {field.strip(): value for field, separator, value in pairs if separator}
-    hint = "it should be field=value, such as batch_size=2"
-    problems = [Problem("--set", word, hint) for word, separator, _ in pairs if not separator]
+    hint = "must be field=value, such as batch_size=2"
+    problems = [Problem("--set", field, hint) for field, separator, _ in pairs if not separator]
     with contextlib.suppress(ConfigError):
         config = RunConfig.parse(values)
         if not problems:
@@ -268,13 +283,13 @@ def _report_name(name: str, origin: str | None) -> str:
     return name
 
 
-def _drive(runs_dir: Path, name: str, executor: str, format: Format | None) -> None:
-    """Train a run while showing its progress, and print its row. Exits with status 1 if it did not finish."""
+def _train_and_report(runs_dir: Path, name: str, executor: str, format: Format | None) -> None:
+    """Train a run, show its progress and print its row. Exit with status 1 if it does not finish."""
     status, reason = operations.train(runs_dir, name, executor, errors)
     if format and status in ("finished", "stopped"):
         frame, _ = operations.read_runs(runs_dir)
         print(render(report.runs(frame[frame["name"] == name], format), format))
     if status != "finished":
         was = "" if status == "failed" else "was "
-        sentence = f"{name} {was}{status}" + (f": {reason}" if reason else "")
-        _fail(f"{sentence}; `python -m core resume {name}` goes on with it", 1)
+        message = f"{name} {was}{status}" + (f": {reason}" if reason else "")
+        _fail(f"{message.rstrip('.')}. Resume it with `python -m core resume {name}`.", 1)

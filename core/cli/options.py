@@ -1,4 +1,4 @@
-"""Options that commands share."""
+"""Options shared by several commands."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,30 +11,32 @@ from core.operations import EXECUTOR_NAMES
 from core.views.tables import Format
 
 
-def _known_executor(name: str) -> str:
+def _validate_executor(name: str) -> str:
     if name not in EXECUTOR_NAMES:
-        raise UserError(f"executor = {name!r}: it should be one of: {', '.join(EXECUTOR_NAMES)}")
+        raise UserError(f"executor = {name!r}: must be {' or '.join(EXECUTOR_NAMES)}")
     return name
 
 
 RunsDir = Annotated[
     Path,
     typer.Option(
-        "--runs-dir", envvar="RUNS_DIR", file_okay=False, help="Where the run directories are."
+        "--runs-dir", envvar="RUNS_DIR", file_okay=False, help="Directory that contains the runs."
     ),
 ]
-AsFormat = Annotated[Format, typer.Option("--format", help="How to print the table.")]
-PresetName = Annotated[str | None, typer.Option("--preset", help="Settings to start from.")]
+AsFormat = Annotated[Format, typer.Option("--format", help="Output format.")]
+PresetName = Annotated[str | None, typer.Option("--preset", help="Preset to start from.")]
 Sets = Annotated[
-    list[str] | None, typer.Option("--set", help="A setting, as field=value; repeatable.")
+    list[str] | None, typer.Option("--set", help="Override a setting, as field=value. Repeatable.")
 ]
 ExecutorName = Annotated[
     str,
     typer.Option(
-        "--executor", callback=_known_executor, help=f"One of: {', '.join(EXECUTOR_NAMES)}."
+        "--executor",
+        callback=_validate_executor,
+        help="Train in a separate process or in a thread of this one: process or thread.",
     ),
 ]
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="The name of a run.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name of the run.")]
 DEFAULT_RUNS_DIR = Path("runs")
 errors = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
-"""Standard error, for everything that is not a result."""
+"""Console on standard error. Only results go to standard output."""

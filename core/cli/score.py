@@ -1,4 +1,4 @@
-"""`python -m core score`: verdicts of a judge on what runs answered to their test sets, and the leaderboard."""
+"""`python -m core score`: score the test-set answers of runs with a judge and print the leaderboard."""
 
 import os
 from pathlib import Path
@@ -23,25 +23,33 @@ from core.judging.order import (
 )
 from core.views.tables import render
 
-if TYPE_CHECKING:  # for annotations only: commands reach these through the lab
+if TYPE_CHECKING:  # importing these at runtime takes seconds
     from core.judging.answers import JudgedAnswers
     from core.judging.job import Job
     from core.judging.scoring import Scoring
 
 
 def _temperature(value: str | float) -> float | None:
-    """Parse a number or `none`. Typer also passes the default value through this parser."""
+    """Parse a number or `none`. Typer also passes the default through this parser, hence the float."""
     return None if str(value).strip().lower() == "none" else float(value)
 
 
 def score(
-    run: Annotated[list[str], typer.Argument(metavar="RUN ...", help="Names of runs.")],
+    run: Annotated[list[str], typer.Argument(metavar="RUN ...", help="Runs to score.")],
     judge: Annotated[
-        str | None, typer.Option("--judge", help="reference, gemini or openai.")
+        str | None,
+        typer.Option(
+            "--judge",
+            help=f"reference, gemini or openai. Default: gemini if {KEY_VARIABLES['gemini']} is set, otherwise "
+            "reference.",
+        ),
     ] = None,
     model: Annotated[
         str,
-        typer.Option("--model", help="Of gemini or openai. Of reference: chrf, rouge-l or exact."),
+        typer.Option(
+            "--model",
+            help="Model of the judge. For the reference judge, the metric: chrf, rouge-l or exact.",
+        ),
     ] = "",
     temperature: Annotated[
         float | None,
@@ -53,23 +61,29 @@ def score(
         ),
     ] = 0.0,
     repeats: Annotated[
-        int, typer.Option("--repeats", min=1, max=100, help="Verdicts on each answer.")
+        int, typer.Option("--repeats", min=1, max=100, help="Number of verdicts per answer.")
     ] = 1,
     base_url: Annotated[
-        str, typer.Option("--base-url", help="Of an OpenAI-compatible service, or of a proxy.")
+        str,
+        typer.Option("--base-url", help="Base URL of an OpenAI-compatible service or a proxy."),
     ] = "",
     prompt_file: Annotated[
         Path | None,
-        typer.Option("--prompt-file", exists=True, dir_okay=False, help="What the judge reads."),
+        typer.Option(
+            "--prompt-file",
+            exists=True,
+            dir_okay=False,
+            help="File with a prompt template for the judge. Default: the built-in prompt.",
+        ),
     ] = None,
     base: Annotated[
-        bool, typer.Option("--base/--no-base", help="Score the pretrained base model too.")
+        bool, typer.Option("--base/--no-base", help="Also score the pretrained base model.")
     ] = True,
     pairwise: Annotated[
-        bool, typer.Option("--pairwise", help="Every two runs against each other, in both orders.")
+        bool, typer.Option("--pairwise", help="Compare every pair of runs, in both orders.")
     ] = False,
     retry_unscored: Annotated[
-        bool, typer.Option("--again", help="Ask again where a verdict has no score.")
+        bool, typer.Option("--again", help="Retry verdicts that have no score.")
     ] = False,
     in_flight: Annotated[
         int | None,
@@ -90,15 +104,21 @@ def score(
         ),
     ] = None,
     requests_per_minute: Annotated[
-        int | None, typer.Option("--requests-per-minute", min=1, help="At most; else no limit.")
+        int | None,
+        typer.Option(
+            "--requests-per-minute", min=1, help="Maximum requests per minute. Default: no limit."
+        ),
     ] = None,
     tokens_per_minute: Annotated[
-        int | None, typer.Option("--tokens-per-minute", min=1, help="At most; else no limit.")
+        int | None,
+        typer.Option(
+            "--tokens-per-minute", min=1, help="Maximum tokens per minute. Default: no limit."
+        ),
     ] = None,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     format: AsFormat = "table",
 ) -> None:
-    """Score what runs answered to their test sets. A verdict that is there already is not asked for again."""
+    """Score the test-set answers of runs with a judge. Cached verdicts are reused."""
     template = prompt_file.read_text(encoding="utf-8") if prompt_file else ""
     if judge is None:
         judge = "gemini" if os.environ.get(KEY_VARIABLES["gemini"]) else "reference"
@@ -115,8 +135,9 @@ def score(
         judged = scoring.answers(names)
         for name in names:
             if not (judged.answers["run"] == name).any():
-                message = f"run = {name!r}: it has no answers yet; they come when it is finished"
-                raise UserError(message)
+                raise UserError(
+                    f"run = {name!r}: no answers yet; a run answers its test set when training finishes"
+                )
         job = scoring.prepare(order, judged)
     _follow(job)
     with operations.open_scoring(runs_dir, names) as scoring:
@@ -124,7 +145,7 @@ def score(
     progress = job.progress
     has_scores = progress.nothing_scored is None and any(row["scored"] for row in rows)
     if job.error and not has_scores and not (progress.done or progress.given_up):
-        raise UserError(job.error)  # refused before the first verdict
+        raise UserError(job.error)  # failed before the first verdict
     if rows or format == "json":
         print(render(rows, format))
     for note in filter(None, notes):
@@ -151,7 +172,7 @@ def _nothing_scored(job: "Job") -> str:
 
 
 def _rows(scoring: "Scoring", job: "Job") -> tuple[list[dict[str, Any]], list[str | None]]:
-    """Return the leaderboard of the judge that just scored, and notes about its verdicts."""
+    """Return the leaderboard for the judge of this job, and notes about its verdicts."""
     judged = _judged(scoring, job)
     verdicts = scoring.verdicts(judged)
     verdicts = verdicts[verdicts["id"] == job.id]
@@ -160,20 +181,20 @@ def _rows(scoring: "Scoring", job: "Job") -> tuple[list[dict[str, Any]], list[st
 
 
 def _pair_rows(scoring: "Scoring", job: "Job") -> tuple[list[dict[str, Any]], list[str | None]]:
-    """Return how often each run wins against each other."""
+    """Return the win rate of each pair of runs. There are no notes."""
     judged = _judged(scoring, job)
     verdicts = scoring.pair_verdicts(judged)
     return judged.with_titles(scoring.win_rates(judged, verdicts[verdicts["id"] == job.id])), []
 
 
 def _judged(scoring: "Scoring", job: "Job") -> "JudgedAnswers":
-    """Return the answers that were scored."""
+    """Return the answers that the job scored."""
     judged = scoring.answers(job.judged.runs)
     return judged if job.order.with_base else judged.without_bases()
 
 
 def _follow(job: "Job") -> None:
-    """Score with a progress bar. Ctrl-C ends it after the requests on their way."""
+    """Run the job and show its progress. Ctrl-C stops it once pending requests have completed."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

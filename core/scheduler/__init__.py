@@ -1,1 +1,1 @@
-"""The queue, the executors and the trainer process."""
+"""The run queue, the executors and the trainer process."""

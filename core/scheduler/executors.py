@@ -1,6 +1,6 @@
-"""Where a run computes: in a process of its own, or in this thread.
+"""Executors: train a run in a separate process or in the calling thread.
 
-An executor takes a run to its end and returns; the run's events say how it went.
+An executor returns when the run has ended. The outcome is recorded in the run's events.
 """
 
 import os
@@ -11,15 +11,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from core.metrics import MIB
 from core.run.directory import RunDirectory
 from core.run.files import open_regular
 from core.scheduler.processes import kill_tree
 from core.scheduler.trainer_process import main, memory_advice
 
 STOP_GRACE_S = 300.0
-"""Seconds between a request to stop and killing the trainer: a long step and a large checkpoint fit in."""
+"""A trainer is killed this long after a stop request. Enough for a long step and a large checkpoint."""
 ROOT = Path(__file__).parents[2]
-MIB = 2**20
 TRAINER_ENVIRONMENT = {
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     "GOMP_SPINCOUNT": "1000",
@@ -28,15 +28,19 @@ TRAINER_ENVIRONMENT = {
         f":glibc.malloc.trim_threshold={16 * 1024 * MIB}:glibc.malloc.tcache_count=0"
     ),
 }
-"""Of a trainer. Threads that wait for each other spin shortly and then sleep, so that they share the machine. The memory
-of freed tensors lies in large pages and is kept for the next step, or the system would hand it out anew, page by page
-and zeroed; small blocks set aside for reuse would lie in the way of large ones. On a GPU, equal products give equal bits."""
+"""Environment of a trainer process.
+
+- CUBLAS_WORKSPACE_CONFIG makes matrix products on a GPU deterministic.
+- GOMP_SPINCOUNT limits busy waiting, so that OpenMP threads do not starve other processes.
+- GLIBC_TUNABLES keeps the memory of freed tensors for the next step, in huge pages. Otherwise the kernel maps and
+  zeroes it again, page by page. The thread cache is off because its small blocks keep free memory from coalescing.
+"""
 
 Executor = Callable[[RunDirectory], None]
 
 
 def run_in_process(run: RunDirectory, grace: float = STOP_GRACE_S) -> None:
-    """Train in a spawned process of its own session: no crash of one reaches the other."""
+    """Train in a child process with its own session, so that a crash or signal on either side does not affect the other."""
     with open_regular(run.log_path, "ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "core.scheduler.trainer_process", str(run.path.resolve())],
@@ -55,17 +59,19 @@ def run_in_process(run: RunDirectory, grace: float = STOP_GRACE_S) -> None:
         )
         if stop_requested_at and time.monotonic() - stop_requested_at > grace:
             kill_tree(process.pid)
-    # One that ended by itself has written its last word, and the run may be queued again by now.
+    # After a normal exit, the trainer has written the final status, and the run may already be queued again.
     if code := process.wait():
         exit_description = f"signal {-code}" if code < 0 else f"exit status {code}"
-        reason = f"the trainer ended without a last word ({exit_description}); see its log"
+        reason = f"the trainer exited unexpectedly ({exit_description}); see the log"
         if code == -signal.SIGKILL and stop_requested_at is None:
-            reason += f". The system kills what takes too much memory: {memory_advice(run)}"
+            reason += (
+                f". The system kills a process that takes too much memory: {memory_advice(run)}"
+            )
         run.mark_ended(reason)
 
 
 def run_in_thread(run: RunDirectory) -> None:
-    """Train right here: for debugging and notebooks."""
+    """Train in the calling thread, for debugging and notebooks."""
     main(run)
 
 

@@ -1,4 +1,4 @@
-"""What a user sets once for a folder of runs, kept in `settings.json` beside them."""
+"""User preferences for a folder of runs, stored in its `settings.json`."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -12,15 +12,17 @@ PREFERENCES_FILE = "settings.json"
 
 @dataclass(frozen=True)
 class Preferences:
-    """Args:
-    resume_interrupted: put runs back into the queue when a dashboard starts that were interrupted before.
+    """Preferences of a folder.
+
+    Args:
+        resume_interrupted: re-queue interrupted runs when a dashboard starts.
     """
 
     resume_interrupted: bool = False
 
 
 def load(runs_dir: Path) -> Preferences:
-    """As kept; the defaults where nothing is that can be read."""
+    """Load the preferences, or the defaults if the file is missing or invalid."""
     try:
         values = json.loads((runs_dir / PREFERENCES_FILE).read_text(encoding="utf-8"))
         return Preferences(resume_interrupted=values.get("resume_interrupted") is True)
@@ -29,7 +31,7 @@ def load(runs_dir: Path) -> Preferences:
 
 
 def save(runs_dir: Path, preferences: Preferences) -> None:
-    """Keep them. Raises UserError where they cannot be written."""
+    """Save the preferences. Raises UserError if the file cannot be written."""
     path = runs_dir / PREFERENCES_FILE
     try:
         replace_text(path, json.dumps(asdict(preferences), indent=2))

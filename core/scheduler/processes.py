@@ -1,6 +1,6 @@
-"""A trainer as the system sees it: which process it is, and how to end one that no longer listens.
+"""Trainer processes: identify them, detect that they died, and kill them.
 
-A process id alone may by now be another process; with the time of its start it is not.
+Process IDs are reused, so a process is identified by its ID and start time.
 """
 
 import contextlib
@@ -15,21 +15,25 @@ import psutil
 from core.run.directory import RunDirectory
 
 START_TIME_TOLERANCE_S = 2.0
-"""Seconds by which two readings of one start may differ."""
+"""Tolerance when comparing process start times, in seconds."""
 
 
 def identity() -> dict[str, Any]:
-    """This process, as the fields of a `status` event."""
-    return {"pid": os.getpid(), "started": _started(psutil.Process()), "host": socket.gethostname()}
+    """Return the fields of a `status` event that identify this process."""
+    return {
+        "pid": os.getpid(),
+        "started": _start_time(psutil.Process()),
+        "host": socket.gethostname(),
+    }
 
 
-def _started(process: psutil.Process) -> float:
-    """Seconds from the start of the system to that of a process, which no setting of the clock changes."""
+def _start_time(process: psutil.Process) -> float:
+    """Return when a process started, in seconds since boot. Unaffected by changes of the system clock."""
     return round(process.create_time() - psutil.boot_time(), 2)
 
 
 def kill_tree(pid: int) -> None:
-    """Kill a process and its children at once; one that is gone is no error."""
+    """Kill a process and its children. Processes that have already exited are ignored."""
     with contextlib.suppress(psutil.NoSuchProcess):
         parent = psutil.Process(pid)
         for process in [*parent.children(recursive=True), parent]:
@@ -38,21 +42,21 @@ def kill_tree(pid: int) -> None:
 
 
 def mark_dead_runs(runs_dir: Path, running: Iterable[str]) -> bool:
-    """Mark runs as interrupted whose trainer died. Returns whether any were.
+    """Mark runs whose trainer died as interrupted. Returns whether there were any.
 
     Args:
-        running: the runs whose last known status is `running`.
+        running: names of the runs whose last known status is `running`.
     """
     dead = [run for name in running if not (run := RunDirectory(runs_dir / name)).is_alive()]
-    for run in dead:  # a run that was resumed since then is queued, and stays queued
+    for run in dead:  # a run that has been re-queued since then stays queued
         run.mark_ended("the trainer died", from_statuses=("running",))
     return bool(dead)
 
 
 def kill_trainer(run: RunDirectory) -> bool:
-    """Kill the trainer that holds a run, with its children. Whether there was one that could be found.
+    """Kill the trainer process of a run and its children. Returns whether it was found.
 
-    One that trains in a thread of another process, or on another machine, is left alone.
+    A trainer in a thread or on another machine is not killed.
     """
     running = [event for event in run.statuses() if event["status"] == "running"]
     if not running or not run.is_alive():
@@ -67,7 +71,7 @@ def kill_trainer(run: RunDirectory) -> bool:
         return False
     try:
         process = psutil.Process(pid)
-        is_same_process = abs(_started(process) - float(started)) < START_TIME_TOLERANCE_S
+        is_same_process = abs(_start_time(process) - float(started)) < START_TIME_TOLERANCE_S
         if not is_same_process or str(run.path.resolve()) not in process.cmdline():
             return False
     except (psutil.Error, TypeError, ValueError):

@@ -1,7 +1,7 @@
-"""The queue: one background thread that takes runs in order, each through an executor.
+"""The run queue: a background thread that trains runs one at a time with an executor.
 
-The order is kept in `queue.json` beside the runs, so it outlives the process. A run stays at its head
-until it has ended; one whose trainer outlived an earlier dashboard is waited for, not started twice.
+The order is stored in `queue.json` in the runs directory, so it survives a restart. The current run stays at the head
+until it has ended. If its trainer survived an earlier dashboard, the queue waits for it instead of starting another.
 """
 
 import contextlib
@@ -19,15 +19,15 @@ from core.scheduler.processes import kill_trainer
 
 QUEUE_FILE = "queue.json"
 TRAINER_CLOSE_TIMEOUT_S = 11.0
-"""Seconds that a trainer gets to checkpoint when its dashboard ends, which is to be gone in 15."""
+"""How long a trainer may take to write a checkpoint when its dashboard closes. The dashboard must exit within 15 s."""
 
 
 class Queue:
-    """Runs waiting and the thread that drives them.
+    """The queued runs and the thread that trains them.
 
     Args:
-        runs_dir: where the runs and queue.json are.
-        executor: takes one run to its end.
+        runs_dir: the folder with the run directories and `queue.json`.
+        executor: trains one run and returns when it has ended.
     """
 
     def __init__(self, runs_dir: Path, executor: Executor) -> None:
@@ -41,14 +41,14 @@ class Queue:
         self._thread.start()
 
     def names(self) -> list[str]:
-        """Runs in order, the one being trained first."""
+        """Return the runs in order, starting with the current one."""
         with self._changed:
-            return self._listed()
+            return self._names()
 
     def add(self, name: str) -> None:
-        """Put a run at the end, unless it waits already. Raises UserError where that cannot be stored.
+        """Add a run at the end unless it is already queued. Raises UserError if the queue cannot be saved.
 
-        The current run may be added too: it has ended and was resumed before its trainer was gone.
+        The current run can be added too, because a run may be resumed before its trainer has exited.
         """
         with self._changed:
             if name not in self._waiting:
@@ -57,16 +57,16 @@ class Queue:
                 self._write()
 
     def remove(self, name: str) -> None:
-        """Take a run out that has not been started. Raises UserError where that cannot be stored."""
+        """Remove a queued run. Does not affect the current run. Raises UserError if the queue cannot be saved."""
         with self._changed:
             if name in self._waiting:
                 self._waiting.remove(name)
                 self._write()
 
     def move(self, name: str, offset: int) -> None:
-        """Move a waiting run so many places towards the end, or towards the head where negative.
+        """Move a queued run by `offset` positions. A negative offset makes it start earlier.
 
-        Raises UserError where that cannot be stored.
+        Raises UserError if the queue cannot be saved.
         """
         with self._changed:
             if name in self._waiting:
@@ -76,10 +76,10 @@ class Queue:
                 self._write()
 
     def close(self, timeout: float = TRAINER_CLOSE_TIMEOUT_S) -> None:
-        """Let the current run checkpoint and end as `interrupted`; what waits stays queued.
+        """Interrupt the current run after a checkpoint, and stop the thread. Queued runs stay queued.
 
-        A trainer in a process of its own that needs longer than `timeout` seconds is killed: it goes on from the
-        checkpoint before when it is resumed. Closing again does nothing.
+        A trainer process that takes longer than `timeout` seconds is killed. Its run can be resumed from the
+        previous checkpoint. Calling `close` again does nothing.
         """
         run: RunDirectory | None = None
         with self._changed:
@@ -89,20 +89,19 @@ class Queue:
             self._changed.notify_all()
             if self._current:
                 run = self._run(self._current)
-                if run.stop_request() is None:  # a person's own request stands
+                if run.stop_request() is None:  # keep a request by the user
                     with contextlib.suppress(UserError):  # deleted, or the disk is full
                         run.request_stop("interrupted")
         deadline = time.monotonic() + timeout
         self._thread.join(timeout)
         if run is None:
             return
-        while (
-            run.is_alive() and time.monotonic() < deadline
-        ):  # one that outlived an earlier dashboard
+        # The trainer may belong to an earlier dashboard, so the end of the thread does not mean that it has exited.
+        while run.is_alive() and time.monotonic() < deadline:
             time.sleep(0.05)
         with contextlib.suppress(UserError):  # its events cannot be read
             if kill_trainer(run):
-                run.mark_ended(f"killed: it did not end within {timeout:g} s")
+                run.mark_ended(f"killed: it did not stop within {timeout:g} s")
                 self._thread.join(1.0)
 
     def _drive(self) -> None:
@@ -114,19 +113,19 @@ class Queue:
                 self._current = self._waiting.pop(0)
                 run = self._run(self._current)
             try:
-                self._take(run)
-            except Exception as error:  # whatever an executor raises, the next run gets its turn
+                self._train(run)
+            except Exception as error:  # an error in one run must not stop the queue
                 traceback.print_exc()
                 with contextlib.suppress(OSError, UserError):
-                    run.mark_ended(f"it could not be started ({error})", "failed")
+                    run.mark_ended(f"could not be started ({error})", "failed")
             with self._changed:
                 if self._closing:
                     return
                 self._current = None
-                with contextlib.suppress(UserError):  # the next change stores it
+                with contextlib.suppress(UserError):  # saved with the next change
                     self._write()
 
-    def _take(self, run: RunDirectory) -> None:
+    def _train(self, run: RunDirectory) -> None:
         if not self._wait_until_free(run):
             return
         if not run.config_path.exists():
@@ -137,36 +136,36 @@ class Queue:
             run.mark_ended("withdrawn before it started")
         else:
             self._executor(run)
-            # Perhaps another trainer was faster to take the run: one that a killed dashboard had just started.
+            # A trainer started by a killed dashboard may have locked the run first.
             self._wait_until_free(run)
 
     def _wait_until_free(self, run: RunDirectory) -> bool:
-        """Wait until nobody trains a run; False where the queue closes before."""
+        """Wait until no trainer holds the run. Returns False if the queue is closed first."""
         while run.is_alive():
-            if self._closes_within(0.5):
+            if self._wait_for_close(0.5):
                 return False
         return True
 
-    def _closes_within(self, seconds: float) -> bool:
+    def _wait_for_close(self, seconds: float) -> bool:
         with self._changed:
             return self._changed.wait_for(lambda: self._closing, seconds)
 
     def _run(self, name: str) -> RunDirectory:
         return RunDirectory(self._runs_dir / name)
 
-    def _listed(self) -> list[str]:
+    def _names(self) -> list[str]:
         current = [self._current] if self._current else []
         return list(dict.fromkeys([*current, *self._waiting]))
 
     def _write(self) -> None:
         try:
-            replace_text(self._path, json.dumps(self._listed()))
+            replace_text(self._path, json.dumps(self._names()))
         except OSError as error:
-            raise UserError(f"the queue cannot be written to {self._path} ({error})") from None
+            raise UserError(f"The queue cannot be saved to {self._path}: {error}") from None
 
 
 def read_order(runs_dir: Path) -> list[str]:
-    """The order as it is kept, without runs that are gone; empty where it cannot be read."""
+    """Return the stored order without deleted runs. Empty if the file is missing or invalid."""
     try:
         names = json.loads((runs_dir / QUEUE_FILE).read_text(encoding="utf-8"))
         existing_names = {run.name for run in list_runs(runs_dir)}

@@ -1,7 +1,7 @@
-"""The edge between a run and its trainer: `python -m core.scheduler.trainer_process RUN_DIRECTORY`.
+"""The trainer process: `python -m core.scheduler.trainer_process RUN_DIRECTORY`.
 
-Holds the run's lock, trains, and turns whatever happens into the run's last status: the traceback goes
-to the run's log, a sentence into its events.
+Locks the run, trains it and records the final status. An error becomes a one-sentence reason in the run's events; the
+traceback of an unexpected one goes to the log.
 """
 
 import contextlib
@@ -22,11 +22,11 @@ from core.scheduler import processes
 
 Train = Callable[[RunConfig, Any], str]
 OUT_OF_MEMORY_PHRASES = ("out of memory", "allocate memory", "not enough memory")
-"""How torch says it, on a GPU and on a CPU."""
+"""Phrases in PyTorch's out-of-memory errors, on GPU and CPU."""
 
 
 class ActiveRun:
-    """A run as its trainer sees it: a directory, an event writer and the request to stop."""
+    """The run being trained: its directory, event writer and stop request."""
 
     def __init__(self, run: RunDirectory) -> None:
         self._run = run
@@ -34,43 +34,43 @@ class ActiveRun:
         self.directory = run.path
         self.resumed = any(event["status"] == "running" for event in run.statuses())
         self.ending: str | None = None
-        """The status to end with once a stop was asked for."""
+        """Final status after a stop request; None if there is none."""
 
     def emit(self, kind: str, **fields: Any) -> None:
-        """Append an event, and to the log what it says."""
+        """Append an event to the event file and the log."""
         self._writer.append(kind, **fields)
         log.append_event(self._run.log_path, kind, fields)
 
     def stop_requested(self) -> bool:
-        """Whether to checkpoint and end: by request of a person or a signal."""
+        """Whether the user or a signal has requested to checkpoint and stop."""
         if self.ending is None and self._run.stop_path.exists():
             self.ending = self._run.stop_request()
         return self.ending is not None
 
     def last_plan(self) -> dict[str, Any] | None:
-        """Return the newest `plan` event; None if there is none."""
+        """Return the newest `plan` event, or None."""
         return next(reversed(self._run.events("plan")), None)
 
     def sync(self) -> None:
-        """Make the events so far durable."""
+        """Flush all events to disk."""
         self._writer.sync()
 
     def close(self) -> None:
-        """Make the events durable and release the file."""
+        """Flush all events to disk and close the file."""
         self._writer.sync()
         self._writer.close()
 
 
 def main(run: RunDirectory, signals: bool = False, train: Train | None = None) -> None:
-    """Train a run to its end, in this thread.
+    """Train a run in the calling thread until it ends.
 
     Args:
-        signals: take SIGTERM and SIGINT as requests to checkpoint and end; main thread only.
-        train: how; fine-tuning where absent.
+        signals: treat SIGTERM and SIGINT as requests to checkpoint and stop. Main thread only.
+        train: training function; `core.training.trainer.train` by default.
 
     Raises:
-        RunHeldError: another trainer holds it.
-        UserError: it is gone.
+        RunHeldError: another trainer holds the run.
+        UserError: the run was deleted.
     """
     with run.lock():
         if run.status() in ENDED_STATUSES:
@@ -78,19 +78,20 @@ def main(run: RunDirectory, signals: bool = False, train: Train | None = None) -
             return
         with contextlib.closing(ActiveRun(run)) as active:
             if signals:
-                _listen(active)
+                _handle_signals(active)
             active.emit("status", **_train(run, active, train))
         run.discard_checkpoints()
         run.clear_stop_request()
 
 
 def _train(run: RunDirectory, active: ActiveRun, train: Train | None) -> dict[str, Any]:
-    """Train, and return the fields of the final status event."""
+    """Train and return the fields of the final status event."""
     if active.stop_requested():
         return {"status": active.ending or "stopped", "reason": "withdrawn before it started"}
     active.emit("status", status="running", **processes.identity())
     try:
-        from core.training import trainer  # torch: seconds, which the status need not wait for
+        # Imported after the status is written, because PyTorch takes seconds to import.
+        from core.training import trainer
 
         train = train or trainer.train
         config = run.config()
@@ -98,7 +99,7 @@ def _train(run: RunDirectory, active: ActiveRun, train: Train | None) -> dict[st
     except UserError as error:
         return {"status": "failed", "reason": str(error)}
     except KeyboardInterrupt:
-        return {"status": "interrupted", "reason": "interrupted from the keyboard"}
+        return {"status": "interrupted", "reason": "interrupted by Ctrl-C"}
     except BaseException as error:
         traceback.print_exc()
         return {"status": "failed", "reason": _reason(error, run)}
@@ -112,26 +113,26 @@ def _reason(error: BaseException, run: RunDirectory) -> str:
     if isinstance(error, MemoryError) or any(
         phrase in message.lower() for phrase in OUT_OF_MEMORY_PHRASES
     ):
-        traceback.clear_frames(error.__traceback__)  # they hold what filled the memory
+        traceback.clear_frames(error.__traceback__)  # their local variables keep tensors alive
         return f"out of memory; {memory_advice(run)}"
     if isinstance(error, OSError) and error.filename:
-        return f"{error.filename} cannot be read or written ({error.strerror})"
+        return f"{error.filename} cannot be read or written: {error.strerror}"
     return f"{type(error).__name__}: {message}"[:500]
 
 
 def memory_advice(run: RunDirectory) -> str:
-    """What would need less memory than a run that ran out of it, in words."""
+    """Suggest settings that need less memory than those of a run that ran out of memory."""
     from core.planning import preflight
     from core.training import hardware
 
     try:
         hardware.release_cache()
         return preflight.memory_advice(run.config())
-    except Exception:  # what it is for has failed already: a plain word will do
-        return "a smaller batch with more gradient accumulation, gradient checkpointing or LoRA needs less"
+    except Exception:  # must not hide the original error
+        return "try a smaller batch with more gradient accumulation, gradient checkpointing or LoRA"
 
 
-def _listen(active: ActiveRun) -> None:
+def _handle_signals(active: ActiveRun) -> None:
     def on_signal(number: int, _: FrameType | None) -> None:
         active.ending = "interrupted"
 

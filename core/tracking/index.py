@@ -1,7 +1,7 @@
-"""The DuckDB file that indexes all runs, and the lock that allows one process at a time to drive them.
+"""The DuckDB index of all runs, and the lock that lets one process at a time drive them.
 
-The index is a cache of the run directories: a file that cannot be opened, or was written by another version, is
-deleted and rebuilt. Only one process opens it, once; each of its threads uses its own cursor.
+The index is a cache of the run directories. A file that cannot be opened or has another schema version is deleted and
+rebuilt. One process opens it, once; each thread uses its own cursor.
 """
 
 import os
@@ -25,20 +25,20 @@ class Index:
 
     Args:
         path: the DuckDB file; None creates the index in memory.
-        timeout: seconds to wait for another process to release the file.
+        timeout: how long to wait for another process to release the file, in seconds.
 
     Raises:
-        IndexHeldError: another process has it open.
-        UserError: it cannot be written.
+        IndexHeldError: another process has the index open.
+        UserError: the file cannot be written.
     """
 
     def __init__(self, path: Path | None, timeout: float = 0.0) -> None:
         self.path = path
         self.rebuilt: str | None = None
-        """A sentence that says why the index was rebuilt, if it was."""
+        """Message that explains why the index was rebuilt; None if it was not."""
         self.generation = 0
-        """Number of calls of `rebuild`; each closes the connections of all threads."""
-        self._lock = None if path is None else _hold(path, timeout)
+        """Number of calls to `rebuild`. Each call closes the connections of all threads."""
+        self._lock = None if path is None else _acquire_lock(path, timeout)
         self._local = threading.local()
         try:
             self._connection = self._open()
@@ -55,17 +55,17 @@ class Index:
         return cursor
 
     def new_cursor(self) -> duckdb.DuckDBPyConnection:
-        """Return a connection that belongs to no thread."""
+        """Return a new connection that is not tied to a thread."""
         return self._connection.cursor()
 
     def rebuild(self, reason: str) -> None:
-        """Delete the index and create an empty one; the caller syncs it.
+        """Delete the index and create an empty one. The caller must sync it.
 
         Raises:
-            UserError: the file cannot be replaced, or this index is closed and another process may have it open.
+            UserError: the file cannot be replaced, or this index is closed, so another process may have it open.
         """
         if self.path is not None and self._lock is None:
-            raise UserError(f"{self.path} is closed")
+            raise UserError(f"The index {self.path} is closed.")
         self._connection.close()
         self._connection = self._create(reason)
         self.generation += 1
@@ -100,7 +100,7 @@ class Index:
             return connection
         connection.close()
         return self._create(
-            f"it has version {version}; this program uses version {schema.SCHEMA_VERSION}"
+            f"it has version {version}, but this program uses version {schema.SCHEMA_VERSION}"
         )
 
     def _create(self, reason: str | None) -> duckdb.DuckDBPyConnection:
@@ -113,7 +113,7 @@ class Index:
             connection = duckdb.connect(str(self.path))
             schema.create(connection)
         except (OSError, duckdb.Error) as error:
-            raise UserError(f"{self.path} cannot be rebuilt: {error}") from None
+            raise UserError(f"The index {self.path} cannot be rebuilt: {error}") from None
         if reason:
             self.rebuilt = f"The index was rebuilt from the run directories: {reason}."
         return connection
@@ -125,12 +125,12 @@ class IndexHeldError(UserError):
     def __init__(self, path: Path, pid: int) -> None:
         self.pid = pid
         super().__init__(
-            f"{path} is in use by process {pid}, probably a dashboard. Use that one, or close it first."
+            f"{path} is in use by process {pid}, probably a dashboard. Use that dashboard, or close it first."
         )
 
 
-def _hold(path: Path, timeout: float) -> int:
-    """Acquire the lock next to the index. DuckDB itself lets one process open a file twice."""
+def _acquire_lock(path: Path, timeout: float) -> int:
+    """Acquire the lock next to the index. Needed because DuckDB lets one process open a file twice."""
     lock = path.with_name(LOCK_FILE)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -144,7 +144,7 @@ def _hold(path: Path, timeout: float) -> int:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process has this index open."""
+    """Whether any process has the index open."""
     try:
         handle = acquire(path.with_name(LOCK_FILE), shared=True)
     except OSError:

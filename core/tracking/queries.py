@@ -1,4 +1,4 @@
-"""Queries of the index, most of which return DataFrames. Nothing here writes."""
+"""Read-only queries of the index. Most return DataFrames."""
 
 import math
 import re
@@ -18,7 +18,7 @@ CONDITIONAL_FIELDS = [
     for name, field in RunConfig.model_fields.items()
     if metadata(field)["when"] and metadata(field)["group"] != "identity"
 ]
-"""Settings that have no effect in some runs. Identity settings are always shown."""
+"""Settings that have no effect in some runs. Identity settings are always shown, so they are excluded."""
 RESULT_SOURCES = {
     "base_hash": "last(plan.base_hash)",
     "device_name": "last(plan.device)",
@@ -26,7 +26,7 @@ RESULT_SOURCES = {
     "step": "coalesce(max(step.step), 0)",
     **{name: str(metric.result) for name, metric in RESULTS.items()},
 }
-"""Columns of `results` that are computed from events."""
+"""Columns of `results` that are computed from events, as aggregates of event fields."""
 SOURCE = re.compile(r"(last|max|mean)\((\w+)\.(\w+)\)")
 AGGREGATES = {"last": 'arg_max("{}", seq)', "max": 'max("{}")', "mean": 'avg("{}"::double)'}
 INTEGER_COLUMNS = (
@@ -34,14 +34,15 @@ INTEGER_COLUMNS = (
     *(name for name, metric in RESULTS.items() if metric.type == "BIGINT"),
     "step",
 )
-"""Columns of `results` that hold whole numbers or nothing."""
+"""Nullable integer columns of `results`."""
 CURVE_BUCKETS = 250
+"""Default number of buckets of a downsampled curve."""
 
 
 def runs_with_status(
     db: duckdb.DuckDBPyConnection, status: str, cutoff: float = math.inf
 ) -> list[str]:
-    """Return the runs that got this status before a time, in the order in which they were first queued."""
+    """Return the runs that have had this status since before `cutoff`, in the order in which they were first queued."""
     query = """
         select run from status group by run having arg_max(status, seq) = ? and max(time) < ? order by min(time), run
     """
@@ -52,7 +53,7 @@ def states(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> list[dict[str,
     """Return the progress of some runs in the given order, without deleted runs. Much faster than `results`.
 
     Each has name, status, reason, steps, step and seconds; the newest `loss` and `val_loss` (as in `results`); `heard`,
-    the timestamp of its newest event; and `download`, its last download: repository, bytes, total.
+    the timestamp of its newest event; and `download`, its latest download (repository, bytes, total).
     """
     result = db.execute(
         """
@@ -92,21 +93,22 @@ def states(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> list[dict[str,
 
 
 def results(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
-    """Every run, newest first: status, all settings, losses, perplexity, time, memory, device.
+    """Return all runs, newest first: status, all settings, losses, perplexity, time, memory, device.
 
-    Settings that have no effect (a rank without LoRA) are empty, and so are all of a run whose file is damaged. One
-    that is not in the file, as it was not there yet when the run was made, is the default.
+    Settings that have no effect (such as a rank without LoRA) are empty, as are all settings of a run whose
+    config.json is damaged. A setting missing from config.json has its default value, because it was added after the
+    run was created.
 
-    Losses come from the newest evaluation after step 0. Step 0 measures the base model, so it does not count as a
-    result: a run that ended before its next evaluation has no losses.
+    Losses come from the newest evaluation after step 0. Step 0 measures the base model, so a run that ended before
+    its next evaluation has no losses.
     """
     names = [name for name in RunConfig.model_fields if name != "name"]
-    read = ", ".join(f"{_read(name)} as {name}" for name in names)
+    settings = ", ".join(f"{_setting(name)} as {name}" for name in names)
     expressions, joins, measured = _measured_columns()
     frame = db.execute(
         f"""
         with
-        read as (select run, {read} from config),
+        parsed as (select run, {settings} from config),
         statuses as (
             select run, arg_max(status, seq) as status, arg_max_null(reason, seq) as reason,
                    min(time) as created, max(time) as changed
@@ -114,18 +116,18 @@ def results(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
         {expressions}
         select run as name, coalesce(status, 'queued') as status, reason, created, changed, {", ".join(names)},
                {measured}
-        from read left join statuses using (run) {joins}
+        from parsed left join statuses using (run) {joins}
         order by created desc, name
         """
     ).df()
-    # Without this, pandas turns 16 into 16.0 in columns with nulls.
+    # Otherwise pandas would turn 16 into 16.0 in columns with nulls.
     frame = frame.astype(dict.fromkeys(INTEGER_COLUMNS, "Int64"))
     relevant = {name: frame[name].where(condition(name)(frame)) for name in CONDITIONAL_FIELDS}
     return frame.assign(**relevant)
 
 
 def _measured_columns() -> tuple[str, str, str]:
-    """Return RESULT_SOURCES as SQL: common table expressions, joins with them, and columns."""
+    """Convert RESULT_SOURCES to SQL. Returns common table expressions, their joins, and columns."""
     aggregates: dict[str, set[str]] = {}
     columns = []
     for name, source in RESULT_SOURCES.items():
@@ -152,9 +154,9 @@ def curves(
 ) -> dict[str, pd.DataFrame]:
     """Return step metrics of some runs, each as `run, x, y`, downsampled to the minimum and maximum of each bucket.
 
-    A spike of a single step is never lost. With a window above 1, y is the moving average over that many steps.
+    The extremes preserve spikes of a single step. With a window above 1, y is the moving average over that many steps.
 
-    Steps without a value are gaps: y is NaN at the first and last such step of a bucket and, if there are more, also
+    Steps without a value are gaps. In each bucket, y is NaN at the first and last gap and, if there are more, also
     between the extremes. A run without any values has no points.
     """
     assert set(metrics) <= CURVES.keys()
@@ -184,7 +186,7 @@ def curves(
 
 
 def _points(wide: dict[str, Any], metric: str, runs: Sequence[str]) -> pd.DataFrame:
-    """Return the extremes and gaps of each bucket in order of x, without duplicates."""
+    """Return the extremes and gaps of each bucket, sorted by x and without duplicates."""
     x, y, gaps = (_pair(wide[f"{metric}_{c}0"], wide[f"{metric}_{c}1"]) for c in ("x", "y", "gap"))
     has_more_gaps = (wide[f"{metric}_gaps"] > 2) & (x[:, 0] != x[:, 1])
     between = np.where(has_more_gaps, x.mean(axis=1), np.nan)[:, None]
@@ -201,7 +203,7 @@ def _points(wide: dict[str, Any], metric: str, runs: Sequence[str]) -> pd.DataFr
 
 
 def _pair(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Two columns as one array (buckets, 2), NaN where null."""
+    """Stack two columns into an array of shape (buckets, 2), with NaN for null."""
     return np.ma.filled(np.ma.stack([first, second], 1).astype(float), np.nan)
 
 
@@ -221,13 +223,13 @@ def evaluations(
 
 
 def samples(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
-    """Texts generated during training, newest first: run, step, prompt, text."""
+    """Return the texts generated during training, newest first: run, step, prompt, text."""
     query = "select run, step, prompt, text from sample where run in (select unnest(?)) order by seq desc"
     return db.execute(query, [list(runs)]).df()
 
 
 def warnings(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
-    """What the trainer warned of: run, step, about, message."""
+    """Return the trainers' warnings: run, step, about, message."""
     query = (
         "select run, step, about, message from warning where run in (select unnest(?)) order by seq"
     )
@@ -235,7 +237,7 @@ def warnings(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame
 
 
 def answers(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
-    """Stored answers to test examples: run, item, instruction, input, reference, answer, cut."""
+    """Return answers to test examples: run, item, instruction, input, reference, answer, tokens, cut, prompt_cut."""
     return db.execute(
         """
         select run, item, instruction, input, reference, answer, tokens, cut, prompt_cut
@@ -245,10 +247,10 @@ def answers(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
     ).df()
 
 
-def _read(name: str) -> str:
-    """A setting of config.json with its SQL type; the default where the file lacks it alone."""
+def _setting(name: str) -> str:
+    """Return the SQL expression of a setting in config.json. A missing setting has its default value."""
     field = RunConfig.model_fields[name]
-    if base_type(field) is tuple:  # as a person types it: words with commas between
+    if base_type(field) is tuple:  # comma-separated, as in the form
         return f"array_to_string(try_cast(settings->'$.{name}' as VARCHAR[]), ', ')"
     text = f"settings->>'$.{name}'"
     if not is_optional(field):
@@ -260,8 +262,9 @@ def _read(name: str) -> str:
 # Judges and their verdicts
 
 MIN_JUDGED_SHARE = 0.99
-"""Share of a run's test examples that a judge must have seen before its score is shown. The rest is what a service would
-not judge. Answers shared with another, fully judged run are right more often than others, so they are not a fair sample."""
+"""Share of a run's test examples on which a judge must have verdicts before its score is shown. The rest allows for
+examples that a service refuses to judge. A partly judged run may only have the verdicts of answers that it shares with
+another run; those are correct more often, so they are not a fair sample."""
 
 
 def judged_answers(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
@@ -284,9 +287,9 @@ def base_hashes(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> dict[str,
 
 
 def verdicts(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
-    """Return the newest verdicts on the answers of some runs, one row for each answer, judge and repeat.
+    """Return the newest verdicts on the answers of some runs, one row per answer, judge and repeat.
 
-    Columns: subject (the answer's hash), id (of the judge with its settings), judge, model, repeat, score, reason,
+    Columns: subject (hash of the answer), id (of the judge with its settings), judge, model, repeat, score, reason,
     missing.
     """
     return db.execute(
@@ -305,11 +308,11 @@ def verdicts(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame
 def pair_verdicts(db: duckdb.DuckDBPyConnection, pairs: pd.DataFrame) -> pd.DataFrame:
     """Return the newest verdicts on pairs of answers: run, other, instruction, input, reference, id, model, score.
 
-    Equal answers, which are not judged, are a tie. Two runs are left out until a judge has seen all the answers in
-    which they differ: the ties alone would say that neither is better.
+    Identical answers are not judged and count as ties. A pair of runs is omitted until a judge has compared all of
+    their differing answers; otherwise the ties alone would suggest that neither run is better.
 
     Args:
-        pairs: as `core.judging.pairs.answer_pairs` returns them.
+        pairs: result of `core.judging.pairs.answer_pairs`.
     """
     return db.execute(
         """
@@ -331,7 +334,7 @@ def pair_verdicts(db: duckdb.DuckDBPyConnection, pairs: pd.DataFrame) -> pd.Data
 
 
 def judges(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
-    """Return all judges that gave verdicts, with their settings: id, judge, kind, model, temperature, prompt."""
+    """Return all judges with their settings: id, judge, kind, model, temperature, prompt."""
     return db.execute("""
         select id, any_value(judge) as judge, any_value(kind) as kind, any_value(model) as model,
                any_value(temperature) as temperature, any_value(prompt) as prompt
@@ -340,7 +343,7 @@ def judges(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
 
 
 def reply_tokens(db: duckdb.DuckDBPyConnection, judge: str) -> float | None:
-    """Return the mean number of tokens in a judge's replies, reasoning included; None if there are none."""
+    """Return the mean number of tokens in a judge's replies, including reasoning; None if there are no replies."""
     query = "select avg(tokens_out) from verdict where id = ?"
     [[mean]] = db.execute(query, [judge]).fetchall()
     return None if mean is None else float(mean)
@@ -349,8 +352,8 @@ def reply_tokens(db: duckdb.DuckDBPyConnection, judge: str) -> float | None:
 def scores(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
     """Return mean scores by run, test example and judge: run, example, id, judge, model, score, examples.
 
-    The score is NaN if all verdicts are missing; `examples` is the number of the run's examples. Runs of which a judge
-    has seen less than MIN_JUDGED_SHARE are left out.
+    The score is NaN if all verdicts are missing; `examples` is the number of the run's examples. A run is omitted if
+    the judge has verdicts on less than MIN_JUDGED_SHARE of them.
     """
     return db.execute(
         f"""

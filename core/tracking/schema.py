@@ -1,4 +1,4 @@
-"""The tables of the index: one for each kind of event, and one each for settings and read offsets."""
+"""The tables of the index: one per event kind, plus tables for settings, disk sizes and read offsets."""
 
 import zlib
 
@@ -7,7 +7,7 @@ import duckdb
 from core.metrics import recorded_fields
 
 REVISION = 7
-"""Increase it when the sync fills the same columns differently."""
+"""Increment this when the sync fills existing columns differently."""
 
 EVENT_TABLES = {
     "status": {"status": "VARCHAR", "reason": "VARCHAR", "pid": "BIGINT", "host": "VARCHAR"},
@@ -60,20 +60,20 @@ EVENT_TABLES = {
         "seconds": "DOUBLE",
     },
 }
-"""Tables by the kind of event they hold, and the fields they keep; each also has run, seq and time.
+"""Columns of the table of each event kind. Each table also has run, seq and time.
 
-`exact`, `example` and `subject` of a generation are not fields of the event: the sync adds them. The latter two are hashes
-of the test example and of the example with its answer, by which verdicts are found.
+`exact`, `example` and `subject` of a generation are computed by the sync. `example` is a hash of the test example;
+`subject` is a hash of the example with its answer. Verdicts are looked up by these hashes.
 """
 
 SCHEMA_VERSION = zlib.crc32(repr((REVISION, EVENT_TABLES)).encode())
 """An index of another version is deleted and rebuilt, so a new field needs no migration."""
 REWINDABLE_TABLES = ("step", "eval", "sample", "warning")
-"""Tables from which a rewind drops what came after its step."""
+"""Tables from which a rewind deletes the rows after its step."""
 
 
 def create(connection: duckdb.DuckDBPyConnection) -> None:
-    """All tables or none."""
+    """Create all tables in one transaction."""
     connection.execute("begin transaction")
     connection.execute("create table version (number BIGINT)")
     connection.execute("insert into version values (?)", [SCHEMA_VERSION])

@@ -1,8 +1,8 @@
 """Sync the DuckDB index with the run directories, each event exactly once.
 
 Event files are read from a stored byte offset; the rows and the new offset are committed in one transaction. A
-truncated or replaced file is read again from the start. Steps, which are most of a long run, are parsed by Arrow.
-Other events are parsed line by line, and so is everything that `EventWriter` would not write.
+truncated or replaced file is read again from the start. Steps, which make up most of a long run, are parsed with Arrow.
+Other events are parsed line by line, as are lines that are not in the format of `EventWriter`.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ STEP_SCHEMA = pa.schema(
 )
 
 Source = RunDirectory | EventFile
-"""Anything with events. Event files outside run directories are synced like runs, under their own names."""
+"""Anything with an event file. Event files outside run directories are synced like runs, under their own names."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class ReadOffset:
 
     Args:
         position: byte offset after the last complete line.
-        seq: number of the last event.
-        unreadable: lines skipped so far.
+        seq: sequence number of the last event.
+        unreadable: number of lines skipped so far.
         before: the FINGERPRINT_BYTES before `position`.
     """
 
@@ -75,7 +75,7 @@ class Sync:
     """Keeps the index up to date. Use from one thread at a time.
 
     Args:
-        cursor: a connection that nothing else uses.
+        cursor: a connection for exclusive use.
     """
 
     def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
@@ -107,16 +107,16 @@ class Sync:
                 if isinstance(error, duckdb.FatalException | duckdb.InternalException):
                     raise
                 self.fault = f"{source.name} cannot be indexed: {error}"
-        for deleted_name in self._known() - {source.name for source in sources}:
+        for deleted_name in self._known_names() - {source.name for source in sources}:
             self._delete(deleted_name)
         return changed
 
-    def _known(self) -> set[str]:
+    def _known_names(self) -> set[str]:
         return self._offsets.keys() | self._stamps.keys()
 
     def _insert_new(self, sources: list[Source]) -> bool:
         """Insert new sources in groups. If a group fails, `run` retries its sources one by one."""
-        existing_names, changed = self._known(), False
+        existing_names, changed = self._known_names(), False
         new_sources = [source for source in sources if source.name not in existing_names]
         for start in range(0, len(new_sources), NEW_RUNS_PER_TRANSACTION):
             with contextlib.suppress(OSError, ValueError, duckdb.Error), self._transaction():
@@ -349,7 +349,9 @@ def sources(runs_dir: Path, run_names: Collection[str] | None = None) -> list[So
 
 
 def read_index(runs_dir: Path, run_names: Collection[str] | None = None) -> Index:
-    """Return an up-to-date index for a command. It is in memory if the file is locked by a dashboard or is read-only.
+    """Return an up-to-date index for a command. It is in memory if a dashboard holds the file or it is not writable.
+
+    Also marks runs whose trainer died as interrupted; see `core.scheduler.processes.mark_dead_runs`.
 
     Args:
         run_names: the required runs. An index in memory contains only these, so that it is built faster.
@@ -369,7 +371,9 @@ def read_index(runs_dir: Path, run_names: Collection[str] | None = None) -> Inde
 
 
 def rebuild_index(runs_dir: Path) -> int:
-    """Delete the index and build it from the run directories. Returns the number of runs.
+    """Delete the index and rebuild it from the run directories. Returns the number of runs.
+
+    Also marks runs whose trainer died as interrupted; see `core.scheduler.processes.mark_dead_runs`.
 
     Raises:
         UserError: another process has the index open, or it cannot be written.
@@ -447,7 +451,7 @@ def _row(run: str, event: dict[str, Any]) -> list[Any] | None:
 
 
 def _add_derived_fields(generation: dict[str, Any]) -> None:
-    """Add whether an answer matches its reference, and the hashes by which verdicts are found. Raises TypeError."""
+    """Add whether an answer matches its reference, and the hashes by which verdicts are looked up. Raises TypeError."""
     if {"answer", "reference"} <= generation.keys():
         generation["exact"] = exact_match(generation["answer"], generation["reference"])
     generation["example"] = generation["subject"] = None
@@ -478,7 +482,7 @@ def _read_bool(value: Any) -> bool:
 
 
 def _read_text(value: Any) -> str:
-    """Replace lone surrogates, which JSON can contain and UTF-8 cannot encode."""
+    """Replace lone surrogates, which JSON can contain but UTF-8 cannot encode."""
     if type(value) is not str:
         raise TypeError(value)
     return value.encode("utf-8", errors="replace").decode("utf-8")

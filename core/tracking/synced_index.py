@@ -1,4 +1,4 @@
-"""An index that stays in sync with the run directories. Does not know who drives the runs."""
+"""Keeps an open index in sync with the run directories. Does not know who drives the runs."""
 
 import contextlib
 import threading
@@ -17,30 +17,31 @@ Result = TypeVar("Result")
 
 
 class SyncedIndex:
-    """The open index of a folder. A broken index is rebuilt, once. Thread-safe.
+    """The open index of a folder. A broken index is rebuilt once. Thread-safe.
 
     Args:
-        index: closed by `close`.
+        runs_dir: the folder with the run directories.
+        index: the open index. `close` closes it.
     """
 
     def __init__(self, runs_dir: Path, index: Index) -> None:
         self._runs_dir, self._index = runs_dir, index
-        self._syncing = threading.Lock()
+        self._sync_lock = threading.Lock()
         self._sync: Sync | None = None
         self._was_rebuilt = self._closed = False
         self.fault: str | None = None
-        """Why the index is behind the run directories, if it is."""
+        """Why the index is out of date; None if it is current."""
         self.synced_at = 0
         """Monotonic time of the last sync, in nanoseconds; used as a cache key."""
 
     @property
     def notice(self) -> str | None:
-        """Why the index is behind the run directories or was rebuilt, if either is the case."""
+        """Why the index is out of date or was rebuilt; None if neither applies."""
         return self.fault or self._index.rebuilt
 
     def refresh(self) -> None:
         """Sync the index with the run directories now. Raises UserError if it is closed."""
-        with self._syncing, _keyboard_interrupts():
+        with self._sync_lock, _keyboard_interrupts():
             self._require_open()
             try:
                 self._sync_now()
@@ -54,7 +55,7 @@ class SyncedIndex:
         """Run a query. If the index is broken, rebuild it and retry once.
 
         Raises:
-            UserError: the index is closed, or cannot be read.
+            UserError: the index is closed or cannot be read.
         """
         self._require_open()
         generation = self._index.generation
@@ -62,7 +63,7 @@ class SyncedIndex:
             with _keyboard_interrupts():
                 return query(self._index.cursor(), *args, **options)
         except duckdb.Error as error:
-            with self._syncing:
+            with self._sync_lock:
                 self._require_open()
                 if generation == self._index.generation:
                     self._rebuild(error)
@@ -72,13 +73,13 @@ class SyncedIndex:
 
     def close(self) -> None:
         """Write everything to disk and release the file."""
-        with self._syncing:
+        with self._sync_lock:
             self._closed = True
             self._index.close()
 
     def _require_open(self) -> None:
         if self._closed:
-            raise UserError("this Lab is closed")
+            raise UserError("This Lab is closed.")
 
     def _sync_now(self) -> None:
         self._sync = self._sync or Sync(self._index.new_cursor())
@@ -86,7 +87,7 @@ class SyncedIndex:
         self.fault = self._sync.fault
 
     def _rebuild(self, error: duckdb.Error) -> None:
-        """Rebuild the index if it is broken and was not rebuilt before. Otherwise set `fault`."""
+        """Rebuild the index if it is broken and has not been rebuilt yet. Otherwise set `fault`."""
         if self._was_rebuilt or not is_broken(error):
             self.fault = f"The index cannot be updated: {error}"
             return
@@ -101,7 +102,7 @@ class SyncedIndex:
 
 @contextlib.contextmanager
 def _keyboard_interrupts() -> Iterator[None]:
-    """Raise KeyboardInterrupt where DuckDB (2.0) turns Ctrl-C during a query into a RuntimeError."""
+    """Raise KeyboardInterrupt if Ctrl-C interrupts a query, for which DuckDB (2.0) raises RuntimeError."""
     try:
         yield
     except RuntimeError as error:

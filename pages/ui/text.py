@@ -64,7 +64,7 @@ def show_skipped(skipped: Sequence["SkippedRecord"]) -> None:
     if skipped:
         with st.expander(f"Skipped records ({len(skipped):,})"):
             rows = {
-                "Record": [record.place for record in skipped],
+                "Record": [record.source_row for record in skipped],
                 "Reason": [record.reason for record in skipped],
             }
             st.dataframe(pd.DataFrame(rows), hide_index=True)

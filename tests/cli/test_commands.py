@@ -1,4 +1,4 @@
-"""The command line in this process: what it prints, what it says of mistakes, how it ends."""
+"""The command line, called in this process: output, error messages and exit statuses."""
 
 import contextlib
 import csv
@@ -52,7 +52,7 @@ class Result:
 
     @property
     def sentence(self) -> str:
-        """What was said of a mistake: one line, and nothing on standard output."""
+        """The error message: one line, with nothing on standard output."""
         assert self.out == ""
         assert self.err.startswith("error: ")
         assert self.err.count("\n") == 1
@@ -77,7 +77,7 @@ def call(*arguments: object) -> Result:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory, save_peer: Callable[..., Any]) -> Path:
-    """A base model that transformers saved."""
+    """A base model saved by transformers."""
     directory = tmp_path_factory.mktemp("base")
     save_peer(directory, **SIZES)
     return directory
@@ -95,14 +95,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def sets(base: Path, data: Path) -> list[str]:
-    """Settings of a run of two seconds."""
+    """Settings of a run that takes two seconds."""
     values = {"base_model": base, "dataset": data, "batch_size": 8, "max_new_tokens": 3}
     return [argument for k, v in values.items() for argument in ("--set", f"{k}={v}")]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, sets: list[str]) -> tuple[Path, Result]:
-    """A directory with a finished run `mine`, and what `train` said."""
+    """A runs directory with a finished run `mine`, and the result of `train`."""
     runs_dir = tmp_path_factory.mktemp("trained") / "runs"
     options = [
         "--set",
@@ -153,7 +153,7 @@ def test_every_preset_and_setting_is_listed() -> None:
 def test_help_names_every_command() -> None:
     result = call("--help")
     assert result.status == 0
-    assert call() == result, "what to do is asked by typing nothing, too"
+    assert call() == result, "no arguments must print the help"
     for name in "models train check runs stop resume delete generate reindex demo".split():  # noqa: SIM905
         assert f"\n  {name} " in result.out
         assert call(name, "--help").status == 0
@@ -170,28 +170,28 @@ MISTAKES: list[tuple[list[str], str]] = [
     ),
     (["generate", "base:gpt2-nano", "--prompt", "x", "--temperature", "nan"], "'--temperature'"),
     (["generate", "base:gpt2-nano", "--prompt", "x", "--seed", "9" * 30], "'--seed'"),
-    (["generate", "base:none", "--prompt", "x"], "base_model = 'none': there is no such model"),
+    (["generate", "base:none", "--prompt", "x"], "base_model = 'none': unknown model"),
     (["generate", "../x", "--prompt", "x"], "run = '../x': there is no such run"),
-    (["stop", "none"], "run = 'none': there is no such run; it should be one of: none yet"),
+    (["stop", "none"], "run = 'none': there is no such run; there are no runs in"),
     (["resume", "none"], "there is no such run"),
-    (["reindex", "--runs-dir", "nowhere"], "runs_dir = 'nowhere': there is no such directory"),
+    (["reindex", "--runs-dir", "nowhere"], "runs_dir = 'nowhere': directory not found"),
     (["stop", "none", "--runs-dir", "nowhere"], "none yet, as there is no directory nowhere"),
     (["delete", ".."], "there is no such run"),
     (["delete", ""], "there is no such run"),
-    (["train", "--executor", "cloud"], "executor = 'cloud': it should be one of: process, thread"),
+    (["train", "--executor", "cloud"], "executor = 'cloud': must be process or thread"),
     (["demo", "--executor", "cloud"], "executor = 'cloud'"),
     (
         ["train", "--preset", "run_99"],
         "Unknown preset 'run_99'. Available: demo",
     ),
-    (["train", "--set", "lr"], "--set = 'lr': it should be field=value"),
+    (["train", "--set", "lr"], "--set = 'lr': must be field=value"),
     (["train", "--set", "lr=fast"], "lr = 'fast': must be a valid number"),
     (["train", "--set", "batchsize=2"], "batchsize = '2': .* did you mean batch_size"),
-    (["train", "--set", "base_model=gpt5"], "base_model = 'gpt5': there is no such model"),
+    (["train", "--set", "base_model=gpt5"], "base_model = 'gpt5': unknown model"),
     (["train", "--set", "dataset=none.json"], "dataset = 'none.json': file not found"),
     (["train", "--set", "dataset=data/none.json.gz"], "'data/none.json.gz': file not found"),
-    (["train", "--set", "max_examples=3"], "3 examples leave none for test"),
-    (["train", "--set", "max_length=2000"], "max_length = 2000: it should be at most 256"),
+    (["train", "--set", "max_examples=3"], "the test split would be empty with 3 examples"),
+    (["train", "--set", "max_length=2000"], "max_length = 2000: must be at most 256"),
     (["train", "--set", "precision=fp16", "--set", "device=cpu"], "precision = 'fp16'"),
 ]
 
@@ -276,7 +276,7 @@ def test_check_prints_the_plan(sets: list[str], tmp_path: Path) -> None:
     assert "train_examples" in table.out
 
 
-def test_check_lists_problems_and_the_plan(sets: list[str]) -> None:
+def test_check_prints_the_plan_and_its_problems(sets: list[str]) -> None:
     result = call(
         "check", *sets, "--set", "max_length=99", "--set", "lora_last_layers=2", "--format", "json"
     )
@@ -308,11 +308,11 @@ def test_check_lists_skipped_records_and_unused_keys(base: Path, tmp_path: Path)
     assert row.split()[-2] == "1"
 
 
-def test_no_runs_print_an_empty_table(runs_dir: Path) -> None:
+def test_empty_runs_directory_prints_an_empty_table(runs_dir: Path) -> None:
     for format, out in (("json", "[]\n"), ("table", "\n"), ("csv", "\n"), ("md", "\n")):
         result = call("runs", "--runs-dir", runs_dir, "--format", format)
         assert (result.status, result.out) == (0, out)
-        assert "there are no runs in" in result.err
+        assert "No runs in" in result.err
     assert not runs_dir.exists()
 
 
@@ -320,7 +320,7 @@ def test_runs_directory_can_be_set_by_the_environment(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RUNS_DIR", str(runs_dir))
-    assert f"there are no runs in {runs_dir} yet: there is no such directory" in call("runs").err
+    assert f"No runs in {runs_dir} yet: the directory does not exist." in call("runs").err
     RunDirectory.create(runs_dir, RunConfig(name="mine"))
     assert [row["name"] for row in call("runs", "--format", "json").json] == ["mine"]
 
@@ -343,7 +343,7 @@ def test_train_prints_the_row_of_the_run(trained: tuple[Path, Result]) -> None:
     assert "a\\|b" in call("runs", "--runs-dir", runs_dir, "--format", "md").out
 
 
-def test_the_answers_are_in_the_index(trained: tuple[Path, Result]) -> None:
+def test_answers_are_indexed(trained: tuple[Path, Result]) -> None:
     index = sync.read_index(trained[0])
     answers = queries.answers(index.cursor(), ["mine"])
     index.close()
@@ -354,8 +354,8 @@ def test_the_answers_are_in_the_index(trained: tuple[Path, Result]) -> None:
 @pytest.mark.parametrize(
     ("command", "expected_message"),
     [
-        ("stop", "mine is not running: it is finished"),
-        ("resume", "mine is finished; there is nothing"),
+        ("stop", "Run 'mine' is not running (status: finished)."),
+        ("resume", "Run 'mine' has already finished."),
     ],
 )
 def test_finished_run_cannot_be_stopped_or_resumed(
@@ -366,61 +366,65 @@ def test_finished_run_cannot_be_stopped_or_resumed(
     assert expected_message in result.sentence
 
 
-def ask(trained: tuple[Path, Result], *arguments: object) -> Any:
+def generate(trained: tuple[Path, Result], *arguments: object) -> Any:
     options = ("--runs-dir", trained[0], "--format", "json", "--max-new-tokens", 5)
     return call("generate", *arguments, *options).json
 
 
 def test_generate_answers_for_runs_and_bases(trained: tuple[Path, Result], base: Path) -> None:
     models = ["mine", f"base:{base}", "base:gpt2-nano"]
-    rows = ask(trained, *models, "--prompt", "Say red.", "--input", "now")
+    rows = generate(trained, *models, "--prompt", "Say red.", "--input", "now")
     assert [row["run"] for row in rows] == models
     for row in rows:
         assert set(row) == {"run", "prompt", "answer", "tokens"}
         assert row["prompt"] == "Say red."
         assert 0 < row["tokens"] <= 5
         assert row["answer"]
-    assert rows == ask(trained, *models, "--prompt", "Say red.", "--input", "now")
+    assert rows == generate(trained, *models, "--prompt", "Say red.", "--input", "now")
     assert "Say red." in call("generate", f"base:{base}", "--prompt", "Say red.").out
 
 
-def test_generate_raw_leaves_out_the_template(trained: tuple[Path, Result], base: Path) -> None:
+def test_generate_raw_omits_the_template(trained: tuple[Path, Result], base: Path) -> None:
     model_name = f"base:{base}"
     full_prompt = format_prompt("Say red.")
-    raw = ask(trained, model_name, "--prompt", full_prompt, "--raw")
-    assert raw[0]["answer"] == ask(trained, model_name, "--prompt", "Say red.")[0]["answer"]
-    assert raw != ask(trained, model_name, "--prompt", "Say red.", "--raw")
+    raw = generate(trained, model_name, "--prompt", full_prompt, "--raw")
+    assert raw[0]["answer"] == generate(trained, model_name, "--prompt", "Say red.")[0]["answer"]
+    assert raw != generate(trained, model_name, "--prompt", "Say red.", "--raw")
 
 
 def test_generate_samples_by_temperature_and_seed(trained: tuple[Path, Result], base: Path) -> None:
     arguments = (f"base:{base}", "--prompt", "Say red.", "--temperature", 1.5, "--seed")
-    assert ask(trained, *arguments, 1) == ask(trained, *arguments, 1) != ask(trained, *arguments, 2)
-    greedy = ask(trained, f"base:{base}", "--prompt", "Say red.")
-    assert ask(trained, *arguments, 3, "--top-k", 1) == greedy
+    assert (
+        generate(trained, *arguments, 1)
+        == generate(trained, *arguments, 1)
+        != generate(trained, *arguments, 2)
+    )
+    greedy = generate(trained, f"base:{base}", "--prompt", "Say red.")
+    assert generate(trained, *arguments, 3, "--top-k", 1) == greedy
 
 
 def test_generate_with_a_tiny_temperature_is_greedy(base: Path) -> None:
-    words = ("generate", f"base:{base}", "--prompt", "Say red.", "--max-new-tokens", 5)
-    greedy = call(*words, "--format", "json").json
-    assert call(*words, "--temperature", "1e-38", "--format", "json").json == greedy
+    arguments = ("generate", f"base:{base}", "--prompt", "Say red.", "--max-new-tokens", 5)
+    greedy = call(*arguments, "--format", "json").json
+    assert call(*arguments, "--temperature", "1e-38", "--format", "json").json == greedy
 
 
 def test_train_prints_a_name_that_differs_from_the_requested_one(
     sets: list[str], runs_dir: Path
 ) -> None:
     RunDirectory.create(runs_dir, RunConfig(name="mine"))
-    words = (*sets, "--executor", "thread", "--runs-dir", runs_dir, "--format", "json")
+    arguments = (*sets, "--executor", "thread", "--runs-dir", runs_dir, "--format", "json")
     expected = {
         "mine": "Run name: mine-2 ('mine' is taken)\n",
         "Größe 1": "Run name: größe-1 (from 'Größe 1')\n",
         "": f"Run name: {Path(sets[1]).name}-lora (no name given)\n",
     }
     for name, line in expected.items():
-        result = call("train", *words, "--set", f"name={name}")
+        result = call("train", *arguments, "--set", f"name={name}")
         assert line in result.err
         [row] = result.json  # stdout has only the table
         assert f"Run name: {row['name']} " in line
-    assert "Run name" not in call("train", *words, "--set", "name=学习率实验").err
+    assert "Run name" not in call("train", *arguments, "--set", "name=学习率实验").err
     assert RunDirectory.find(runs_dir, "学习率实验").status() == "finished"
 
 
@@ -429,7 +433,7 @@ def test_generate_reports_a_truncated_prompt(base: Path) -> None:
     assert result.status == 0
     assert (
         result.err
-        == f"base:{base}: the prompt is longer than the context; its beginning was cut off\n"
+        == f"base:{base}: the prompt exceeds the context length, so its beginning was cut off\n"
     )
 
 
@@ -501,30 +505,30 @@ def test_train_repairs_a_damaged_hub_model(
     hub.hold_file(base / "model.safetensors")
     blob = pretrained.fetch("gpt2").resolve()
     blob.write_bytes(blob.read_bytes()[:1000])
-    words = [*sets, "--set", "base_model=gpt2", "--format", "json"]
-    checked = call("check", *words).json
+    arguments = [*sets, "--set", "base_model=gpt2", "--format", "json"]
+    checked = call("check", *arguments).json
     assert checked["problems"] == []
     assert "the cached file of gpt2 is damaged" in checked["note"]
-    [row] = call("train", *words, "--runs-dir", runs_dir, "--executor", "thread").json
+    [row] = call("train", *arguments, "--runs-dir", runs_dir, "--executor", "thread").json
     assert row["status"] == "finished"
     assert blob.read_bytes() == (base / "model.safetensors").read_bytes()
 
 
 @pytest.fixture
 def stopped(runs_dir: Path, base: Path, data: Path) -> RunDirectory:
-    """A run `half` with five steps, stopped after the second."""
+    """A run `half` with five steps that was stopped after the second."""
     settings = {"base_model": str(base), "dataset": str(data), "batch_size": 4, "max_new_tokens": 3}
     run = RunDirectory.create(runs_dir, RunConfig.parse({"name": "half", **settings}))
 
     def stop_after_two_steps(config: RunConfig, active: Any) -> str:
         emit = active.emit
 
-        def watched(kind: str, **fields: Any) -> None:
+        def emit_and_stop(kind: str, **fields: Any) -> None:
             emit(kind, **fields)
             if kind == "step" and fields["step"] == 2:
                 run.request_stop()
 
-        active.emit = watched
+        active.emit = emit_and_stop
         return trainer.train(config, active)
 
     main(run, train=stop_after_two_steps)
@@ -533,7 +537,7 @@ def stopped(runs_dir: Path, base: Path, data: Path) -> RunDirectory:
 
 
 def step_losses(run: RunDirectory) -> list[float]:
-    """Return the losses of a run in the index."""
+    """Return the losses of a run from the index."""
     with contextlib.closing(sync.read_index(run.path.parent)) as index:
         return list(queries.curves(index.cursor(), [run.name], ["loss"])["loss"]["y"])
 
@@ -541,16 +545,16 @@ def step_losses(run: RunDirectory) -> list[float]:
 def test_resume_lists_changed_settings_and_restart_trains_with_them(
     stopped: RunDirectory, runs_dir: Path
 ) -> None:
-    words = ("half", "--runs-dir", runs_dir, "--executor", "thread", "--format", "json")
+    arguments = ("half", "--runs-dir", runs_dir, "--executor", "thread", "--format", "json")
     stopped.write_config(stopped.config().changed(batch_size=2, seed=7))
-    refused = call("resume", *words)
+    refused = call("resume", *arguments)
     assert refused.status == 2
     assert "batch_size = 2 (was 4)" in refused.sentence
     assert "seed = 7 (was 123)" in refused.sentence
     assert "`python -m core resume half --restart`" in refused.sentence
     assert (stopped.status(), stopped.checkpoint_step()) == ("stopped", 2)
 
-    [row] = call("resume", *words, "--restart").json
+    [row] = call("resume", *arguments, "--restart").json
     assert (row["status"], row["batch_size"]) == ("finished", 2)
     fresh = RunDirectory.create(runs_dir, stopped.config())
     main(fresh)
@@ -569,7 +573,7 @@ def test_restart_discards_checkpoints_and_earlier_steps(
     assert stopped.events_path.read_text().count('"event":"step"') == 2
 
 
-def test_resume_of_an_older_checkpoint_compares_the_recorded_plan(
+def test_resume_without_checkpoint_settings_compares_the_recorded_plan(
     stopped: RunDirectory, runs_dir: Path
 ) -> None:
     [manifest] = stopped.path.glob("checkpoint/*/manifest.json")
@@ -578,11 +582,11 @@ def test_resume_of_an_older_checkpoint_compares_the_recorded_plan(
     manifest.write_text(json.dumps(facts))
     config = stopped.config()
     stopped.write_config(config.changed(batch_size=2))
-    words = ("resume", "half", "--runs-dir", runs_dir, "--executor", "thread")
-    assert "number of steps = 9 (was 5)" in call(*words).err
+    arguments = ("resume", "half", "--runs-dir", runs_dir, "--executor", "thread")
+    assert "number of steps = 9 (was 5)" in call(*arguments).err
     assert (stopped.status(), stopped.checkpoint_step()) == ("failed", 2)
     stopped.write_config(config)
-    assert call(*words).status == 0
+    assert call(*arguments).status == 0
     [warning] = stopped.events("warning")
     assert warning["message"].endswith("could not be checked")
 
@@ -612,7 +616,7 @@ def test_finished_run_cannot_be_restarted(trained: tuple[Path, Result]) -> None:
     result = call("resume", "mine", "--restart", "--runs-dir", trained[0])
     assert (result.status, result.sentence) == (
         2,
-        "mine is finished; there is nothing to resume",
+        "Run 'mine' has already finished.",
     )
     assert (trained[0] / "mine" / "weights").is_dir()
 
@@ -645,17 +649,20 @@ def test_demo_trains_three_runs_and_prints_their_table_and_answers(
 def test_demo_stops_at_the_first_run_that_does_not_finish(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C ends the demonstration, not only the run it hits."""
+    """Ctrl-C stops the whole demo, not only the current run."""
     monkeypatch.setitem(
         EXECUTORS, "thread", lambda run: run.mark_ended("stopped by hand", "stopped")
     )
     result = call("demo", "--executor", "thread", "--runs-dir", runs_dir)
     assert result.status == 1
-    assert "demo-full was stopped: stopped by hand; `python -m core resume demo-full`" in result.err
+    message = (
+        "demo-full was stopped: stopped by hand. Resume it with `python -m core resume demo-full`."
+    )
+    assert message in result.err
     assert len(list(runs_dir.glob("demo-*"))) == 1
 
 
-def test_index_locked_by_another_process_is_bypassed_and_not_rebuilt(
+def test_locked_index_is_bypassed_and_cannot_be_rebuilt(
     trained: tuple[Path, Result],
 ) -> None:
     index = Index(trained[0] / INDEX_FILE)
@@ -669,7 +676,7 @@ def test_index_locked_by_another_process_is_bypassed_and_not_rebuilt(
 
 
 def test_internal_error_is_not_reported_as_a_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is raised, so that Python prints where it was, and ends with status 1."""
+    """The exception propagates, so Python prints the traceback and exits with status 1."""
     monkeypatch.setattr(commands.report, "settings", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         call("settings")

@@ -1,6 +1,6 @@
-"""The command line as real processes: Ctrl-C, stop, death, a dashboard that holds the index.
+"""The command line in real processes: Ctrl-C, stop, a killed trainer, and a dashboard that holds the index.
 
-What is asked beside them comes from this process, which need not load PyTorch for it.
+Other commands are called in this process, which is faster because it imports PyTorch only once.
 """
 
 import json
@@ -22,7 +22,7 @@ from tests.cli.test_commands import call
 ROOT = Path(__file__).parents[2]
 WORDS = ["red", "green", "blue", "one", "two", "three", "house", "tree", "river", "stone"]
 STEPS = 300
-"""Of the run `long`: seconds, so that even on a fast machine it is not over before it is stopped."""
+"""Steps of the run `long`. They take seconds, so that it cannot finish before it is stopped."""
 RECORDS = [{"instruction": f"Say {a}.", "input": b, "output": a} for a in WORDS for b in WORDS[:2]]
 
 
@@ -34,8 +34,8 @@ def base(tmp_path_factory: pytest.TempPathFactory, save_peer: Callable[..., Any]
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory, far from the code, with a data set."""
+def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory outside the repository, with a data set."""
     (tmp_path / "here" / "data").mkdir(parents=True)
     (tmp_path / "here" / "data" / "words.json").write_text(json.dumps(RECORDS))
     monkeypatch.chdir(tmp_path / "here")
@@ -46,20 +46,20 @@ Start = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
-def start(workplace: Path) -> Iterator[Start]:
-    """A function that starts Python with these words; what is left of it ends with the test."""
+def start(workdir: Path) -> Iterator[Start]:
+    """A function that starts Python with these arguments. Remaining processes are killed after the test."""
     processes = []
 
     def run(*arguments: object) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, *map(str, arguments)],
-            cwd=workplace,
+            cwd=workdir,
             env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            # A shell has what it starts in the background ignore Ctrl-C, and so would its children.
+            # Shells make background jobs ignore SIGINT, and children inherit that.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         processes.append(process)
@@ -78,7 +78,7 @@ def core(start: Start) -> Start:
 
 
 def wait_for_exit(process: subprocess.Popen[str], status: int = 0) -> tuple[str, str]:
-    """What a command that ends with this status printed."""
+    """Wait for a command to exit with this status. Returns its standard output and error."""
     out, err = process.communicate(timeout=120)
     assert process.returncode == status, err
     assert "Traceback" not in err
@@ -87,7 +87,7 @@ def wait_for_exit(process: subprocess.Popen[str], status: int = 0) -> tuple[str,
 
 @pytest.fixture
 def train(core: Start, base: Path) -> Start:
-    """A function that starts the training of a run `long`, three steps an epoch."""
+    """A function that starts training the run `long`, with three steps per epoch."""
 
     def run(*arguments: object) -> subprocess.Popen[str]:
         values = {
@@ -97,26 +97,26 @@ def train(core: Start, base: Path) -> Start:
             "epochs": STEPS // 3,
         }
         values |= {"batch_size": 6, "max_new_tokens": 2, "sample_prompt": "", "eval_every": 9999}
-        values |= {"mask_prompt": True}  # few targets: a step takes milliseconds
+        values |= {"mask_prompt": True}  # few targets, so a step takes milliseconds
         sets = [argument for k, v in values.items() for argument in ("--set", f"{k}={v}")]
         return core("train", *sets, *arguments)
 
     return run
 
 
-def wait_for_first_step(workplace: Path, status: str = "running") -> RunDirectory:
-    """The run `long`, once it has taken a step."""
-    run = RunDirectory(workplace / "runs" / "long")
+def wait_for_first_step(workdir: Path, status: str = "running") -> RunDirectory:
+    """Return the run `long` when it has completed a step."""
+    run = RunDirectory(workdir / "runs" / "long")
     deadline = time.monotonic() + 60
     while not (run.events_path.exists() and '"event":"step"' in run.events_path.read_text()):
-        assert time.monotonic() < deadline, "it takes no step"
+        assert time.monotonic() < deadline, "no step within 60 s"
         time.sleep(0.02)
     assert run.status() == status
     return run
 
 
 def steps(run: RunDirectory) -> list[int]:
-    """The steps that count: what a rewind took back does not."""
+    """Return the recorded steps without those that a rewind superseded."""
     effective_steps: list[int] = []
     for line in run.events_path.read_text().splitlines():
         event = json.loads(line)
@@ -127,17 +127,17 @@ def steps(run: RunDirectory) -> list[int]:
     return effective_steps
 
 
-def test_run_trains_on_a_local_file(core: Start, workplace: Path) -> None:
-    """The embedded model, a relative path, another working directory, everything by default."""
+def test_run_trains_on_a_local_file(core: Start, workdir: Path) -> None:
+    """With the embedded model, a relative path, another working directory and default settings."""
     sets = ["dataset=data/words.json", "name=mine", "max_new_tokens=3", "batch_size=6"]
     arguments = [argument for s in sets for argument in ("--set", s)]
     out, err = wait_for_exit(core("train", *arguments, "--format", "json"))
     [row] = json.loads(out)
     assert (row["name"], row["status"], row["base_model"]) == ("mine", "finished", "gpt2-nano")
     assert "validation" in err
-    run = RunDirectory(workplace / "runs" / "mine")
-    assert run.config().dataset == str(workplace / "data" / "words.json")
-    index = sync.read_index(workplace / "runs")
+    run = RunDirectory(workdir / "runs" / "mine")
+    assert run.config().dataset == str(workdir / "data" / "words.json")
+    index = sync.read_index(workdir / "runs")
     assert len(queries.answers(index.cursor(), ["mine"])) == 2
     index.close()
     [answer] = call(
@@ -147,39 +147,39 @@ def test_run_trains_on_a_local_file(core: Start, workplace: Path) -> None:
 
 
 def test_base_model_download_failure_is_reported_before_a_run_is_created(
-    core: Start, workplace: Path, monkeypatch: pytest.MonkeyPatch
+    core: Start, workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("HF_HOME", str(workplace / "cache"))
+    monkeypatch.setenv("HF_HOME", str(workdir / "cache"))
     sets = ["--set", "dataset=data/words.json", "--set", "base_model=gpt2", "--set", "batch_size=1"]
     _, err = wait_for_exit(core("train", *sets), 2)
-    assert "base_model = 'gpt2': openai-community/gpt2 could not be fetched" in err
-    assert not (workplace / "runs").exists()
+    assert "base_model = 'gpt2': could not download openai-community/gpt2 from the hub" in err
+    assert not (workdir / "runs").exists()
 
 
-def test_ctrl_c_stops_with_a_checkpoint_and_resume_finishes(train: Start, workplace: Path) -> None:
+def test_ctrl_c_stops_with_a_checkpoint_and_resume_finishes(train: Start, workdir: Path) -> None:
     process = train("--format", "json")
-    run = wait_for_first_step(workplace)
+    run = wait_for_first_step(workdir)
     process.send_signal(signal.SIGINT)
     out, err = wait_for_exit(process, status=1)
     assert json.loads(out)[0]["status"] == run.status() == "stopped"
-    assert "stopping after this step" in err
+    assert "Stopping after the current step" in err
     assert err.splitlines()[-1].startswith("error: long was stopped")
-    assert "`python -m core resume long` goes on with it" in err
+    assert "Resume it with `python -m core resume long`." in err
     last_step = steps(run)[-1]
     assert 0 < last_step < STEPS
     assert list(run.path.glob(f"checkpoint/step-*{last_step}/manifest.json"))
     resumed = call("resume", "long", "--executor", "thread", "--format", "json")
     assert resumed.json[0]["status"] == "finished"
-    assert "step 0:" not in resumed.err  # it tells what is new
+    assert "step 0:" not in resumed.err  # events before the resume are not repeated
     assert steps(run) == list(range(1, STEPS + 1))
 
 
-def test_running_run_is_stopped_by_another_process_and_cannot_be_deleted_before(
-    train: Start, workplace: Path
+def test_running_run_cannot_be_deleted_until_another_process_stops_it(
+    train: Start, workdir: Path
 ) -> None:
     process = train("--set", "epochs=1000", "--set", "batch_size=1")  # 17,000 steps
-    run = wait_for_first_step(workplace)
+    run = wait_for_first_step(workdir)
     delete_result = call("delete", "long")
     assert (delete_result.status, delete_result.err) == (
         2,
@@ -191,24 +191,24 @@ def test_running_run_is_stopped_by_another_process_and_cannot_be_deleted_before(
     assert 0 < steps(run)[-1] < 17_000
 
 
-def test_killed_trainer_is_reported_and_its_run_resumes(train: Start, workplace: Path) -> None:
+def test_killed_trainer_is_reported_and_its_run_resumes(train: Start, workdir: Path) -> None:
     process = train("--set", "checkpoint_every=20")
-    run = wait_for_first_step(workplace)
+    run = wait_for_first_step(workdir)
     while not list(run.path.glob("checkpoint/step-*[0-9]/manifest.json")):
         time.sleep(0.02)
     os.kill(run.statuses()[-1]["pid"], signal.SIGKILL)
     out, err = wait_for_exit(process, status=1)
     assert out == ""
-    assert "error: long was interrupted: the trainer ended without a last word (signal 9)" in err
+    assert "error: long was interrupted: the trainer exited unexpectedly (signal 9)" in err
     assert call("resume", "long", "--executor", "thread").status == 0
     assert run.status() == "finished"
     assert steps(run) == list(range(1, STEPS + 1))
 
 
 def test_commands_work_while_a_dashboard_is_open(
-    start: Start, core: Start, base: Path, workplace: Path
+    start: Start, core: Start, base: Path, workdir: Path
 ) -> None:
-    """A lab in another process holds the index; the run shows up there within two seconds."""
+    """A Lab in another process holds the index and shows the finished run within two seconds."""
     code = """
 import sys, time
 from pathlib import Path
@@ -242,7 +242,7 @@ lab.close()
 
 
 def test_closed_output_pipe_prints_no_error(core: Start) -> None:
-    """As in `python -m core settings | head -1`."""
+    """As with `python -m core settings | head -1`."""
     process = core("settings")
     assert process.stdout is not None
     assert process.stderr is not None

@@ -1,4 +1,4 @@
-"""`python -m core score` in this process: its rows, what it asks of a service, and what it says of mistakes."""
+"""`python -m core score`, called in this process: the table, the requests to judges and the error messages."""
 
 import contextlib
 import csv
@@ -27,13 +27,13 @@ from tests.judging.server import Fault, JudgeServer, no_fault
 ROOT = Path(__file__).parents[2]
 KEY = "SECRET-5c0e1d7a-KEY"
 KEYS = ["run", "judge", "mean", "low", "high", "scored", "missing"]
-EXAMPLES = [("Name a colour.", "", "Red."), ("Name it.", "a cat", "Cat."), ("Add.", "1 1", "2")]
+EXAMPLES = [("Name a color.", "", "Red."), ("Name it.", "a cat", "Cat."), ("Add.", "1 1", "2")]
 
 
 class Result(test_commands.Result):
     @property
     def sentence(self) -> str:
-        """What was said of a mistake: the last line, after those of the progress bar."""
+        """The error message: the last line, after the progress bar."""
         assert self.status == 2, self.err
         assert "Traceback" not in self.err
         assert self.err.count("error: ") == 1
@@ -64,7 +64,7 @@ def call(*arguments: object) -> Result:
 
 
 @pytest.fixture(autouse=True)
-def no_account(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_api_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("GEMINI_API_KEY", "GEMINI_API_ENDPOINT", "OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
 
@@ -75,7 +75,7 @@ def nano_hash() -> str:
 
 
 def add_run(runs_dir: Path, name: str, answers: list[str], base_hash: str | None = None) -> None:
-    """A finished run of the embedded model with these answers."""
+    """Create a finished run of the embedded model with these answers."""
     run = RunDirectory.create(runs_dir, RunConfig(name=name, max_new_tokens=3))
     with run.lock(), contextlib.closing(EventWriter(run.events_path)) as writer:
         if base_hash:
@@ -96,7 +96,7 @@ def runs_dir(tmp_path: Path) -> Path:
 
 @contextlib.contextmanager
 def gemini(monkeypatch: pytest.MonkeyPatch, fault: Fault = no_fault) -> Iterator[JudgeServer]:
-    """Gemini on loopback, and the key in the environment. A judge that likes short answers."""
+    """Start a Gemini server on loopback that prefers short answers, and set the environment to use it."""
 
     def answer(prompt: str) -> str:
         graded = prompt.split("The answer to grade:\n")[1].split("\n\n")[0]
@@ -114,9 +114,7 @@ def test_reference_judge_needs_no_api_key(runs_dir: Path) -> None:
     assert list(good_row) == list(poor_row) == KEYS
     assert (good_row["run"], poor_row["run"], good_row["judge"]) == ("good", "poor", "reference")
     assert (good_row["mean"], good_row["high"], good_row["scored"]) == (100, 100, 3)
-    assert pytest.approx(good_row["low"]) == 100 * 0.025 ** (1 / 3), (
-        "three right answers tell little"
-    )
+    assert pytest.approx(good_row["low"]) == 100 * 0.025 ** (1 / 3), "exact bound for 3 of 3"
     assert 0 <= poor_row["low"] < poor_row["mean"] < poor_row["high"] <= 100
     assert (poor_row["scored"], poor_row["missing"]) == (3, 0)
     assert call("good", "good", "--runs-dir", runs_dir, "--format", "json").json == [good_row]
@@ -137,7 +135,7 @@ def test_every_format_shows_the_same_rows(runs_dir: Path) -> None:
     assert all(text in call(*arguments, "table").out for text in ["good", "poor", *KEYS])
 
 
-def test_the_pretrained_base_is_the_first_row(runs_dir: Path, nano_hash: str) -> None:
+def test_first_row_is_the_pretrained_base(runs_dir: Path, nano_hash: str) -> None:
     add_run(runs_dir, "tuned", ["red", "Cat.", "2!"], nano_hash)
     add_run(runs_dir, "worse", ["a banana", "Cat.", "seven"], nano_hash)
     arguments = ("worse", "tuned", "--runs-dir", runs_dir, "--format", "json")
@@ -153,7 +151,7 @@ def test_the_pretrained_base_is_the_first_row(runs_dir: Path, nano_hash: str) ->
 def test_changed_base_weights_are_reported(runs_dir: Path) -> None:
     add_run(runs_dir, "tuned", ["red", "Cat.", "2!"], "0" * 64)
     arguments = ("tuned", "--runs-dir", runs_dir, "--format", "json")
-    expected_message = "base_model = 'gpt2-nano': its weights are no longer those that were tuned; score without the base"
+    expected_message = "base_model = 'gpt2-nano': the weights have changed since training; score without the base model"
     assert call(*arguments).sentence == expected_message
     assert [row["run"] for row in call(*arguments, "--no-base").json] == ["tuned"]
 
@@ -192,7 +190,7 @@ def test_missing_verdicts_are_counted_and_retried_on_request(
         assert (row["scored"], row["missing"], len(server.requests)) == (3, 0, 4)
 
 
-def test_mean_is_empty_if_every_verdict_is_missing(
+def test_mean_is_null_if_every_verdict_is_missing(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with gemini(monkeypatch, lambda n, prompt: "garbage"):
@@ -203,7 +201,7 @@ def test_mean_is_empty_if_every_verdict_is_missing(
     assert row == dict(zip(KEYS, ["good", "gemini", None, None, None, 0, 3], strict=True))
 
 
-def test_a_refusal_after_missing_verdicts_exits_with_status_1_and_the_reasons(
+def test_refused_request_after_missing_verdicts_exits_with_status_1_and_the_reasons(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with gemini(monkeypatch, lambda n, prompt: "garbage" if n < 3 else "429_day"):
@@ -271,7 +269,7 @@ def test_openai_base_url_is_read_from_the_environment(
 MISTAKES: list[tuple[list[str], str]] = [
     (["none"], "run = 'none': there is no such run"),
     ([".."], "run = '..': there is no such run"),
-    (["good", "empty"], "run = 'empty': it has no answers yet; they come when it is finished"),
+    (["good", "empty"], "run = 'empty': no answers yet; a run answers its test set"),
     (["good", "--judge", "claude"], "judge = 'claude': must be one of reference, gemini, openai"),
     (["good", "--judge", "gemini"], "judge = 'gemini': no API key; set GEMINI_API_KEY"),
     (["good", "--judge", "openai", "--model", "m"], "no API key and no base URL"),
@@ -308,7 +306,7 @@ def test_invalid_prompt_template_is_reported(
     template.write_text("How good is {anwser}?")
     with gemini(monkeypatch) as server:
         result = call("good", "--runs-dir", runs_dir, "--prompt-file", template)
-        assert "prompt: {anwser} is no field of an answer" in result.sentence
+        assert "prompt: unknown placeholder {anwser}" in result.sentence
         assert not server.requests
     assert not (runs_dir / VERDICTS_FOLDER).exists()
 
@@ -339,12 +337,12 @@ def test_key_from_the_environment_is_not_sent_to_a_custom_base_url(
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with JudgeServer() as server:
-        words = ("good", "--runs-dir", runs_dir, *OPENAI, "--base-url", server.openai_base_url)
-        assert call(*words).status == 0
+        arguments = ("good", "--runs-dir", runs_dir, *OPENAI, "--base-url", server.openai_base_url)
+        assert call(*arguments).status == 0
         assert {r["headers"]["authorization"] for r in server.requests} == {"Bearer none"}
         monkeypatch.setenv("OPENAI_BASE_URL", server.openai_base_url)
-        call(*words, "--repeats", 2)
-        assert server.requests[-1]["headers"]["authorization"] == f"Bearer {KEY}", "its address"
+        call(*arguments, "--repeats", 2)
+        assert server.requests[-1]["headers"]["authorization"] == f"Bearer {KEY}"
 
 
 def test_gemini_key_is_not_sent_to_a_custom_base_url(
@@ -352,42 +350,42 @@ def test_gemini_key_is_not_sent_to_a_custom_base_url(
 ) -> None:
     monkeypatch.setenv("GEMINI_API_KEY", KEY)
     with JudgeServer() as server:
-        words = ("good", "--runs-dir", runs_dir, "--judge", "gemini", "--no-base")
-        result = call(*words, "--base-url", server.gemini_endpoint)
+        arguments = ("good", "--runs-dir", runs_dir, "--judge", "gemini", "--no-base")
+        result = call(*arguments, "--base-url", server.gemini_endpoint)
         assert "sent only to the address in GEMINI_API_ENDPOINT" in result.sentence
         assert not server.requests
 
 
 def test_temperature_none_is_omitted(runs_dir: Path) -> None:
     with JudgeServer() as server:
-        words = ("good", "--runs-dir", runs_dir, *OPENAI, "--base-url", server.openai_base_url)
-        assert call(*words, "--temperature", "none").status == 0
+        arguments = ("good", "--runs-dir", runs_dir, *OPENAI, "--base-url", server.openai_base_url)
+        assert call(*arguments, "--temperature", "none").status == 0
         assert not [r for r in server.requests if "temperature" in r["body"]]
-        assert call(*words).status == 0
+        assert call(*arguments).status == 0
         assert server.requests[-1]["body"]["temperature"] == 0
 
 
 def test_local_server_gets_one_request_at_a_time(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inside, most, lock = 0, 0, threading.Lock()
+    active, max_active, lock = 0, 0, threading.Lock()
 
     def answer(prompt: str) -> str:
-        nonlocal inside, most
+        nonlocal active, max_active
         with lock:
-            inside += 1
-            most = max(most, inside)
+            active += 1
+            max_active = max(max_active, active)
         time.sleep(0.05)
         with lock:
-            inside -= 1
+            active -= 1
         return '{"score": 70, "reason": "close"}'
 
     with JudgeServer(answer) as server:
-        words = ("good", "--runs-dir", runs_dir, *OPENAI, "--base-url", server.openai_base_url)
-        call(*words)
-        assert most == 1
-        call(*words, "--repeats", 4, "--in-flight", 4)
-        assert most > 1
+        arguments = ("good", "--runs-dir", runs_dir, *OPENAI, "--base-url", server.openai_base_url)
+        call(*arguments)
+        assert max_active == 1
+        call(*arguments, "--repeats", 4, "--in-flight", 4)
+        assert max_active > 1
 
 
 @pytest.mark.long
@@ -396,8 +394,15 @@ def test_slow_server_fails_after_the_timeout(
 ) -> None:
     add_run(runs_dir, "single", ["red"])
     with JudgeServer(delay=30) as server:
-        words = ("single", "--runs-dir", runs_dir, *OPENAI, "--base-url", server.openai_base_url)
-        result = call(*words, "--timeout", 0.05)
+        arguments = (
+            "single",
+            "--runs-dir",
+            runs_dir,
+            *OPENAI,
+            "--base-url",
+            server.openai_base_url,
+        )
+        result = call(*arguments, "--timeout", 0.05)
     assert result.status == 1
     assert "Nothing was scored: no reply within 0.05 s" in result.err
 
@@ -407,29 +412,29 @@ def test_unscored_pairs_exit_with_status_1_and_the_reasons(runs_dir: Path, fault
     add_run(runs_dir, "left", ["red"])
     add_run(runs_dir, "right", ["blue"])
     with JudgeServer(fault=lambda n, prompt: fault) as server:
-        words = ("left", "right", "--pairwise", "--runs-dir", runs_dir, *OPENAI)
-        result = call(*words, "--base-url", server.openai_base_url, "--in-flight", 2)
+        arguments = ("left", "right", "--pairwise", "--runs-dir", runs_dir, *OPENAI)
+        result = call(*arguments, "--base-url", server.openai_base_url, "--in-flight", 2)
         assert result.status == 1
-        said = {"garbage": "unreadable reply (2)", "safety": "blocked (content_filter) (2)"}
+        reasons = {"garbage": "unreadable reply (2)", "safety": "blocked (content_filter) (2)"}
         assert "error: Nothing was scored: " in result.err
-        assert said[fault] in result.err
+        assert reasons[fault] in result.err
         json.loads(result.out)
-        again = call(*words, "--base-url", server.openai_base_url)
-        assert (again.status, "all 2 cached verdicts have no score" in again.err) == (1, True)
+        again = call(*arguments, "--base-url", server.openai_base_url)
+        assert (again.status, "none of the 2 cached verdicts has a score" in again.err) == (1, True)
 
 
-def test_pairs_that_share_no_example_exit_with_status_1(runs_dir: Path) -> None:
+def test_pairs_without_a_common_example_exit_with_status_1(runs_dir: Path) -> None:
     result = call("good", "--pairwise", "--runs-dir", runs_dir, "--format", "table", "--no-base")
     assert (result.status, result.out) == (1, "")
     assert "no two of these runs answered the same test example" in result.err
 
 
 @pytest.mark.long
-def test_service_that_always_fails_exits_with_status_1(runs_dir: Path) -> None:
+def test_unreachable_service_exits_with_status_1(runs_dir: Path) -> None:
     with JudgeServer() as server:
         url = server.openai_base_url
-    words = ("good", "--runs-dir", runs_dir, *OPENAI, "--base-url", url, "--in-flight", 3)
-    result = call(*words)
+    arguments = ("good", "--runs-dir", runs_dir, *OPENAI, "--base-url", url, "--in-flight", 3)
+    result = call(*arguments)
     assert result.status == 1
     assert "no connection to 127.0.0.1" in result.err
     assert json.loads(result.out)[0]["mean"] is None

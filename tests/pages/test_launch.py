@@ -121,7 +121,7 @@ def test_batch_too_large_for_memory_is_refused(page):
 def test_pending_data_set_download_is_announced(page, monkeypatch, tmp_path):
     fill_settings(page, dataset="some-body/some_data")
     assert not launch_button(page).disabled
-    assert page.says("some-body/some_data will be downloaded at the launch")
+    assert page.says("some-body/some_data will be downloaded at launch")
     assert {m.label: m.value for m in page.metric}["Steps"] == "—"
 
 

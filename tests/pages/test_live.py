@@ -261,7 +261,7 @@ def test_stopping_a_finished_run_is_reported(write_run, open_page):
     page = open_page("live")
     run.append("status", status="finished")
     page.press("Stop")
-    assert page.says("one is not running: it is finished")
+    assert page.says("Run 'one' is not running (status: finished).")
     assert "finished" in badge(page, "one")
 
 

@@ -1,4 +1,4 @@
-"""How a run finishes: what stays on disk, and that a kill at any moment leaves a run that resumes or has finished."""
+"""The end of a run: which files remain, and that a run killed at any moment can be resumed or has finished."""
 
 import hashlib
 import os
@@ -28,7 +28,7 @@ SHORT = {
     "grad_clip": None,
     "max_new_tokens": 8,
 }
-"""Four steps, whose learning rate is so high that the first step is the best."""
+"""Four steps with a learning rate so high that the first step has the lowest loss."""
 FILE_EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
 
 
@@ -54,7 +54,7 @@ def folders(run: RunDirectory) -> list[str]:
 
 
 def die_at_file_event(number: int, run_path: Path) -> None:
-    """Kill this process before the n-th time it changes a file or directory of the run."""
+    """Kill this process just before its n-th change to a file or directory of the run."""
     remaining = number
 
     def hook(event: str, args: tuple) -> None:
@@ -74,7 +74,7 @@ def die_at_file_event(number: int, run_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", KEEP)
-def test_finished_run_keeps_no_checkpoint_and_the_chosen_weights(create, keep) -> None:
+def test_finished_run_keeps_the_chosen_weights_and_no_checkpoint(create, keep) -> None:
     run = create(keep)
     main(run)
     assert run.status() == "finished", run.log_tail()
@@ -82,14 +82,12 @@ def test_finished_run_keeps_no_checkpoint_and_the_chosen_weights(create, keep) -
     assert len(answers(run)) == 1
 
 
-def test_best_weights_are_those_of_the_lowest_validation_loss_and_answer_the_test_set(
-    create,
-) -> None:
+def test_best_weights_have_the_lowest_validation_loss_and_answer_the_test_set(create) -> None:
     run = create("best")
     main(run)
     losses = {event["step"]: event["val_loss"] for event in run.events("eval") if event["step"]}
     best_step = min(losses, key=losses.__getitem__)
-    assert best_step < 4, f"the last step is the best, which tests nothing: {losses}"
+    assert best_step < 4, f"the test needs a best step before the last one: {losses}"
     facts, _ = read_weights(run.path / "weights")
     assert (facts["step"], facts["val_loss"]) == (best_step, losses[best_step])
     [event] = run.events("weights")
@@ -101,7 +99,7 @@ def test_best_weights_are_those_of_the_lowest_validation_loss_and_answer_the_tes
     assert f"weights of step {best_step}, which had the lowest validation loss" in run.log_tail()
 
 
-def test_run_without_weights_cannot_answer_and_says_why(create) -> None:
+def test_loading_a_run_without_weights_raises_the_reason(create) -> None:
     run = create("none")
     main(run)
     with pytest.raises(
@@ -111,10 +109,10 @@ def test_run_without_weights_cannot_answer_and_says_why(create) -> None:
 
 
 class LeaveCheckpoints(RunDirectory):
-    """A run whose trainer dies as soon as it has written the status `finished`."""
+    """A run whose trainer dies right after writing the status `finished`."""
 
     def discard_checkpoints(self) -> None:
-        """Delete nothing."""
+        """Do nothing."""
 
 
 def finish_with_leftovers(run: RunDirectory) -> None:
@@ -158,7 +156,7 @@ def test_finished_run_of_an_older_version_keeps_its_checkpoints(create) -> None:
     assert folders(run) == ["checkpoint", "weights"]
 
 
-def test_restart_may_use_the_disk_space_that_it_frees(create, monkeypatch) -> None:
+def test_restart_can_use_the_disk_space_that_it_frees(create, monkeypatch) -> None:
     run = create("last")
     usage = shutil.disk_usage(run.path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=0))
@@ -190,17 +188,17 @@ def test_edit_of_keep_weights_during_training_has_no_effect(create) -> None:
     "stride", [13, pytest.param(1, marks=[pytest.mark.long, pytest.mark.timeout(1200)])]
 )
 @pytest.mark.parametrize("keep", KEEP)
-def test_killed_run_resumes_or_has_finished_wherever_it_is_killed(create, keep, stride) -> None:
-    whole = create(keep)
-    main(whole)
-    assert whole.status() == "finished", whole.log_tail()
-    statuses, number = [], 0
+def test_run_killed_at_any_point_resumes_or_has_finished(create, keep, stride) -> None:
+    intact_run = create(keep)
+    main(intact_run)
+    assert intact_run.status() == "finished", intact_run.log_tail()
+    statuses, event_number = [], 0
     while True:
-        number += stride
+        event_number += stride
         run = create(keep)
         pid = os.fork()
         if pid == 0:
-            die_at_file_event(number, run.path)
+            die_at_file_event(event_number, run.path)
             try:
                 main(run)
             finally:
@@ -213,12 +211,12 @@ def test_killed_run_resumes_or_has_finished_wherever_it_is_killed(create, keep, 
             if status != "finished":
                 requeue(run.path.parent, run.name)
                 main(run)
-        assert run.status() == "finished", (number, run.log_tail())
-        assert folders(run) == folders(whole), number
-        assert weights_hash(run) == weights_hash(whole)
-        assert answers(run)[-1:] == answers(whole), number
+        assert run.status() == "finished", (event_number, run.log_tail())
+        assert folders(run) == folders(intact_run), event_number
+        assert weights_hash(run) == weights_hash(intact_run)
+        assert answers(run)[-1:] == answers(intact_run), event_number
         if not os.WIFSIGNALED(exit_status):
             break
         run.delete()
-    assert "finished" in statuses[:-1], "no kill after the last status"
+    assert "finished" in statuses[:-1], "no kill after the final status"
     assert "running" in statuses

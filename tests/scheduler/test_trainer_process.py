@@ -1,4 +1,4 @@
-"""Real training through the worker and the executors: finishing, stopping, dying, failing."""
+"""Real training in the trainer process and both executors: runs that finish, stop, die or fail."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ from core.tracking.index import Index
 from core.tracking.sync import Sync
 
 LONG = {"epochs": 150, "checkpoint_every": 10, "eval_every": 100}
-"""As many steps as epochs, a few milliseconds each."""
+"""One step per epoch, a few milliseconds each."""
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def create(runs_dir, settings):
 
 
 @pytest.fixture
-def started(wait):
-    """A function that drives a run through an executor in a thread; joined with the test."""
+def start_run(wait):
+    """A function that trains a run with an executor in a thread, which is joined after the test."""
     threads = []
 
     def start(run, executor=run_in_process):
@@ -51,15 +51,15 @@ def started(wait):
 
 @pytest.fixture
 def db(runs_dir):
-    """A function that takes in the runs and gives a connection."""
+    """A function that syncs the index and returns a connection to it."""
     index = Index(None)
     index_sync = Sync(index.new_cursor())
 
-    def refreshed():
+    def sync():
         index_sync.run(list_runs(runs_dir))
         return index.cursor()
 
-    yield refreshed
+    yield sync
     index.close()
 
 
@@ -78,7 +78,7 @@ def status_names(run):
     return [event["status"] for event in run.statuses()]
 
 
-def check_one_row_a_step(db, steps):
+def check_finished_run(db, steps):
     rows = db.execute("select step from step order by seq").fetchall()
     assert rows == [(step,) for step in range(1, steps + 1)]
     [row] = queries.results(db).to_dict("records")
@@ -88,12 +88,12 @@ def check_one_row_a_step(db, steps):
 
 @pytest.fixture(scope="module")
 def losses():
-    """Of each executor's run; all must learn the same."""
+    """Losses by executor, which must agree."""
     return {}
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
-def test_run_is_trained_to_the_end(create, db, losses, executor):
+def test_run_finishes_with_every_executor(create, db, losses, executor):
     run = create(epochs=4, min_lr=1e-5)
     EXECUTORS[executor](run)
     assert status_names(run) == ["queued", "running", "finished"], run.log_tail()
@@ -111,7 +111,7 @@ def test_run_is_trained_to_the_end(create, db, losses, executor):
     [first, last] = [f"{event['train_loss']:.4f}" for event in events(run, "eval")]
     assert log == [
         "running",
-        "4 steps over 10 examples",
+        "4 steps on 10 examples",
         f"step 0: training loss {first}",
         f"step 4: training loss {last}",
         "finished",
@@ -119,16 +119,16 @@ def test_run_is_trained_to_the_end(create, db, losses, executor):
     assert (run.path / "weights" / "manifest.json").exists()
     assert not run.is_alive()
     assert run.stop_request() is None
-    check_one_row_a_step(db(), 4)
+    check_finished_run(db(), 4)
     [row] = queries.results(db()).to_dict("records")
     assert row["val_loss"] < queries.evaluations(db(), ["a"])["val_loss"][0]
     losses[executor] = [event["loss"] for event in events(run, "step")]
     assert losses[executor] == pytest.approx(next(iter(losses.values())), rel=1e-5)
 
 
-def test_a_stop_ends_within_two_steps_and_a_resume_finishes(create, db, started, wait):
+def test_run_stops_within_two_steps_and_resumes(create, db, start_run, wait):
     run = create(**LONG)
-    thread = started(run)
+    thread = start_run(run)
     wait(lambda: last_step(run) >= 5)
     run.request_stop()
     request_step = last_step(run)
@@ -142,12 +142,12 @@ def test_a_stop_ends_within_two_steps_and_a_resume_finishes(create, db, started,
     run_in_thread(run)
     assert status_names(run) == ["queued", "running", "stopped", "queued", "running", "finished"]
     assert [event["step"] for event in events(run, "rewind")] == [stop_step]
-    check_one_row_a_step(db(), LONG["epochs"])
+    check_finished_run(db(), LONG["epochs"])
 
 
-def test_killed_trainer_resumes_from_its_checkpoint(create, db, started, wait):
+def test_killed_trainer_resumes_from_its_checkpoint(create, db, start_run, wait):
     run = create(**LONG)
-    thread = started(run)
+    thread = start_run(run)
     wait(lambda: last_step(run) >= 45)
     os.kill(run.statuses()[-1]["pid"], signal.SIGKILL)
     thread.join(60)
@@ -159,12 +159,12 @@ def test_killed_trainer_resumes_from_its_checkpoint(create, db, started, wait):
     [rewind] = events(run, "rewind")
     assert rewind["step"] % 20 == 0
     assert rewind["step"] >= 40
-    check_one_row_a_step(db(), LONG["epochs"])
+    check_finished_run(db(), LONG["epochs"])
 
 
-def test_second_trainer_does_not_start_and_sigterm_ends_the_first(create, started, wait):
+def test_second_trainer_is_refused_and_sigterm_interrupts_the_first(create, start_run, wait):
     run = create(**LONG | {"epochs": 1000})
-    thread = started(run)
+    thread = start_run(run)
     wait(lambda: last_step(run) >= 1)
     with pytest.raises(RunHeldError, match="a is being trained"):
         main(run)
@@ -176,11 +176,11 @@ def test_second_trainer_does_not_start_and_sigterm_ends_the_first(create, starte
     assert (run.path / "checkpoint" / f"step-{stop_step:08d}" / "manifest.json").exists()
 
 
-def test_download_is_reported_and_can_be_stopped(hub, create, started, wait):
+def test_download_is_reported_and_can_be_stopped(hub, create, start_run, wait):
     hub.hold(bytes(60_000_000))
-    hub.pause = 0.1  # a second for each piece of 10 MB that the client takes
+    hub.pause = 0.1  # one second per 10 MB read by the client
     run = create(base_model="gpt2")
-    started(run)
+    start_run(run)
     wait(lambda: events(run, "download"))
     run.request_stop()
     wait(lambda: run.status() == "stopped")
@@ -191,7 +191,7 @@ def test_download_is_reported_and_can_be_stopped(hub, create, started, wait):
     requeue(run.path.parent, run.name)
     run_in_process(run)
     assert run.status() == "failed"
-    assert "model.safetensors is damaged" in run.statuses()[-1]["reason"]  # sixty million zeros
+    assert "model.safetensors is damaged" in run.statuses()[-1]["reason"]  # it is all zeros
     [_, resumed] = hub.ranges
     assert int(resumed.removeprefix("bytes=").rstrip("-")) >= 10_000_000
 
@@ -225,13 +225,13 @@ def test_unexpected_error_writes_its_traceback_to_the_log_only(create, capfd):
     main(run, train=train)
     last = run.statuses()[-1]
     assert (last["status"], last["reason"]) == ("failed", "ZeroDivisionError: one by none")
-    assert "Traceback" in capfd.readouterr().err, "which is the log of a trainer's process"
+    assert "Traceback" in capfd.readouterr().err  # a trainer process redirects it to the log
     assert "Traceback" not in run.events_path.read_text()
 
 
 def test_unwritable_directory_fails_the_run_with_one_sentence(create):
     run = create()
-    (run.path / "checkpoint").write_text("in the way")
+    (run.path / "checkpoint").write_text("a file")
     run_in_process(run)
     last = run.statuses()[-1]
     assert last["status"] == "failed"
@@ -257,11 +257,11 @@ def test_out_of_memory_error_suggests_a_remedy(create):
     for error in (caught.value, MemoryError(), torch.OutOfMemoryError("CUDA out of memory.")):
         assert (
             failure_reason(create(batch_size=8), error)
-            == "out of memory; by the estimate, batch_size = 4 with grad_accumulation = 2 fits"
+            == "out of memory; according to the estimate, batch_size = 4 with grad_accumulation = 2 fits"
         )
     assert failure_reason(create(), ValueError("one\n  two")) == "ValueError: one two"
     reason = failure_reason(create(), MemoryError(), config_text="{]")
-    assert reason.startswith("out of memory; a smaller batch")
+    assert reason.startswith("out of memory; try a smaller batch")
 
 
 def test_run_withdrawn_before_its_trainer_starts_is_not_trained(create):
@@ -274,17 +274,17 @@ def test_run_withdrawn_before_its_trainer_starts_is_not_trained(create):
 
 
 @pytest.mark.parametrize("final_status", ["stopped", "interrupted", "failed", "finished"])
-def test_a_run_that_has_ended_is_not_trained_again(create, final_status):
+def test_ended_run_is_not_trained_again(create, final_status):
     run = create()
     run.append("status", status=final_status)
     main(run)
     assert status_names(run) == ["queued", final_status]
 
 
-def test_trainer_of_a_deleted_run_reports_it_and_writes_nothing(create, child):
+def test_trainer_of_a_deleted_run_fails_and_writes_nothing(create, child):
     run = create()
     run.delete()
-    with pytest.raises(UserError, match="a is gone"):
+    with pytest.raises(UserError, match="a was deleted"):
         main(run)
     process = child(
         "import runpy, sys; sys.argv = ['worker', *sys.argv[1:]];"
@@ -295,9 +295,9 @@ def test_trainer_of_a_deleted_run_reports_it_and_writes_nothing(create, child):
     assert not run.path.exists()
 
 
-def test_trainer_that_ignores_a_stop_is_killed(create, started, wait):
+def test_trainer_that_ignores_a_stop_is_killed(create, start_run, wait):
     run = create()
-    thread = started(run, lambda run: run_in_process(run, grace=0.5))
+    thread = start_run(run, lambda run: run_in_process(run, grace=0.5))
     wait(lambda: status_names(run)[-1] == "running")
     pid = run.statuses()[-1]["pid"]
     os.kill(pid, signal.SIGSTOP)
@@ -318,7 +318,7 @@ def test_trainer_that_fails_to_start_leaves_no_queued_run(create, monkeypatch):
 
 
 def test_run_resumed_before_its_trainer_exits_stays_queued(create, monkeypatch):
-    """The executor must not take the new `queued` for the silence of a dead trainer."""
+    """The executor must not take the new status `queued` as a sign that the trainer died."""
     run = create()
     script = run.path / "trainer"
     script.write_text(

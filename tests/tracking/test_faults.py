@@ -1,5 +1,7 @@
-"""Faults of the machine under a trainer: no room on the disk, no memory, a clock that is set back, a place that
-refuses. A run ends with a sentence, goes on from its checkpoint bit for bit, and no other run is touched."""
+"""System faults during training: a full disk, no memory, a clock set back, unwritable directories.
+
+The run fails with a one-sentence reason and resumes bit-identically from its checkpoint. Other runs are not affected.
+"""
 
 import contextlib
 import errno
@@ -29,7 +31,7 @@ from core.tracking.sync import read_index
 from tests.run_fixtures import WORDS
 
 STEPS = 5
-"""Of a run; checkpoints come after steps 2, 4 and 5."""
+"""Steps per run, with checkpoints after steps 2, 4 and 5."""
 FAULTY = """
 import resource, sys
 from pathlib import Path
@@ -37,14 +39,14 @@ from core.run.directory import RunDirectory
 from core.scheduler.trainer_process import main
 from core.training.trainer import Trainer
 
-WHAT = {"disk": resource.RLIMIT_FSIZE, "memory": resource.RLIMIT_AS}
-PLACES = {"whole": ("publish_weights", 5), "events": ("record_step", 3), "last-event": ("record_step", 3),
-          "checkpoint": ("save_checkpoint", 4), "weights": ("publish_weights", 5), "memory": ("step", 0)}
+RESOURCES = {"disk": resource.RLIMIT_FSIZE, "memory": resource.RLIMIT_AS}
+METHODS = {"none": ("publish_weights", 5), "events": ("record_step", 3), "last-event": ("record_step", 3),
+           "checkpoint": ("save_checkpoint", 4), "weights": ("publish_weights", 5), "memory": ("step", 0)}
 
-def limit(what, size):
-    resource.setrlimit(WHAT[what], (size, resource.RLIM_INFINITY))
+def limit(name, size):
+    resource.setrlimit(RESOURCES[name], (size, resource.RLIM_INFINITY))
 
-def strike(trainer, fault):
+def inject(trainer, fault):
     written = (trainer.run.directory / "events.jsonl").stat().st_size
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     limits = {"events": ("disk", written + 30), "last-event": ("disk", written + 220),
@@ -52,10 +54,10 @@ def strike(trainer, fault):
     if fault in limits:
         limit(*limits[fault])
 
-for fault, (name, step) in PLACES.items():
+for fault, (name, step) in METHODS.items():
     def faulty(trainer, *arguments, real=getattr(Trainer, name), fault=fault, step=step, **fields):
         if trainer.progress.step == step:
-            strike(trainer, fault)
+            inject(trainer, fault)
         return real(trainer, *arguments, **fields)
     real = getattr(Trainer, name)
     setattr(Trainer, name, faulty)
@@ -63,29 +65,29 @@ for fault, (name, step) in PLACES.items():
         main(RunDirectory(Path(sys.argv[1]) / fault))
     except OSError as error:
         print(f"{fault}: {error}")
-    for what in WHAT:
-        limit(what, resource.RLIM_INFINITY)
+    for resource_name in RESOURCES:
+        limit(resource_name, resource.RLIM_INFINITY)
     setattr(Trainer, name, real)
 """
-CHECKPOINTS_LEFT = {
+REMAINING_CHECKPOINTS = {
     "events": [2],
     "last-event": [2],
     "checkpoint": [2],
     "weights": [4, STEPS],
     "memory": [],
 }
-"""By fault, the steps whose checkpoints are there after it."""
+"""Steps of the checkpoints that exist after each fault."""
 
 
 @pytest.fixture(scope="module")
 def faulted_runs(tmp_path_factory, base_model):
-    """Where one run of each fault lies, each struck by it in a trainer's process, and what that printed."""
-    folder = tmp_path_factory.mktemp("struck")
+    """A runs directory with one run per fault and one without, and the output of the process that trained them."""
+    folder = tmp_path_factory.mktemp("faults")
     data = folder / "words.json"
     data.write_text(json.dumps([{"instruction": f"Say {w}.", "output": w} for w in WORDS]))
     small = {"base_model": str(base_model), "dataset": str(data), "batch_size": 10, "method": "full"}  # fmt: skip
     small |= {"epochs": STEPS, "checkpoint_every": 2, "eval_every": 3, "sample_prompt": ""}
-    for name in ("whole", *CHECKPOINTS_LEFT):
+    for name in ("none", *REMAINING_CHECKPOINTS):
         RunDirectory.create(folder / "runs", RunConfig(name=name, max_new_tokens=2, **small))
     completed = subprocess.run(
         [sys.executable, "-c", FAULTY, str(folder / "runs")],
@@ -110,7 +112,7 @@ def checkpoints(run):
 
 
 def outcome(run):
-    """All that a run made which no clock decides."""
+    """Return the results of a run that do not depend on time."""
     [path] = (run.path / "weights").glob("*.safetensors")
     losses = {event["step"]: event["loss"] for event in events(run, "step")}
     answers = [event["answer"] for event in events(run, "generation")]
@@ -128,7 +130,7 @@ def test_full_disk_fails_the_run_and_names_the_path(faulted_runs, fault):
 def test_out_of_memory_fails_the_run_with_a_remedy(faulted_runs):
     last = RunDirectory(faulted_runs[0] / "memory").statuses()[-1]
     assert last["status"] == "failed"
-    assert last["reason"].startswith("out of memory; by the estimate, batch_size = ")
+    assert last["reason"].startswith("out of memory; according to the estimate, batch_size = ")
 
 
 @pytest.mark.parametrize(
@@ -143,10 +145,10 @@ def test_system_out_of_memory_errors_are_recognized(tmp_path, error):
     assert run.statuses()[-1]["reason"].startswith("out of memory; ")
 
 
-def test_run_that_could_not_write_its_final_status_is_settled_as_interrupted(faulted_runs):
-    runs_dir, printed = faulted_runs
+def test_run_without_a_final_status_is_marked_as_interrupted(faulted_runs):
+    runs_dir, output = faulted_runs
     run = RunDirectory(runs_dir / "events")
-    assert "events: [Errno 28] the disk is full" in printed
+    assert "events: [Errno 28] the disk is full" in output
     assert run.status() == "running"
     assert not run.is_alive()
     read_index(runs_dir).close()
@@ -154,23 +156,23 @@ def test_run_that_could_not_write_its_final_status_is_settled_as_interrupted(fau
     assert run.statuses()[-1]["reason"] == "the trainer died"
 
 
-@pytest.mark.parametrize("fault", CHECKPOINTS_LEFT)
-def test_run_resumes_identically_after_a_full_disk(faulted_runs, fault):
+@pytest.mark.parametrize("fault", REMAINING_CHECKPOINTS)
+def test_resume_after_a_fault_is_bit_identical(faulted_runs, fault):
     runs_dir, _ = faulted_runs
-    intact_run, run = RunDirectory(runs_dir / "whole"), RunDirectory(runs_dir / fault)
-    untouched = files(intact_run)
+    intact_run, run = RunDirectory(runs_dir / "none"), RunDirectory(runs_dir / fault)
+    files_before = files(intact_run)
     assert intact_run.status() == "finished"
-    assert checkpoints(run) == CHECKPOINTS_LEFT[fault]
+    assert checkpoints(run) == REMAINING_CHECKPOINTS[fault]
     assert not (run.path / "weights").exists()
     run.mark_ended("the trainer died")
     requeue(run.path.parent, run.name)
     run_in_thread(run)
     assert run.status() == "finished"
     [rewind] = events(run, "rewind")
-    assert rewind["step"] == max(CHECKPOINTS_LEFT[fault], default=-1)
+    assert rewind["step"] == max(REMAINING_CHECKPOINTS[fault], default=-1)
     assert not events(run, "warning")
     assert outcome(run) == outcome(intact_run)
-    assert files(intact_run) == untouched
+    assert files(intact_run) == files_before
 
 
 def test_trainer_killed_by_the_system_suggests_smaller_settings(tmp_path, settings, monkeypatch):
@@ -183,7 +185,7 @@ def test_trainer_killed_by_the_system_suggests_smaller_settings(tmp_path, settin
     last = run.statuses()[-1]
     assert last["status"] == "interrupted"
     assert "(signal 9)" in last["reason"]
-    assert "takes too much memory: by the estimate, batch_size = " in last["reason"]
+    assert "takes too much memory: according to the estimate, batch_size = " in last["reason"]
 
 
 def test_clock_set_back_does_not_change_event_order(tmp_path):
@@ -222,7 +224,7 @@ def test_clock_set_back_does_not_change_event_order(tmp_path):
 
 
 def test_stop_request_with_a_future_timestamp_counts_as_old(tmp_path):
-    """The clock was set back: a trainer that hangs can be killed, rather than for hours not."""
+    """If the clock was set back, a hanging trainer can still be killed at once."""
     run = RunDirectory.create(tmp_path, RunConfig(name="a"))
     run.request_stop()
     os.utime(run.stop_path, (4_000_000_000, 4_000_000_000))
@@ -232,22 +234,22 @@ def test_stop_request_with_a_future_timestamp_counts_as_old(tmp_path):
 
 
 @pytest.fixture(params=["/proc", "/sys/kernel", "/dev/null", "a file"])
-def refusing(request, tmp_path):
-    """A place in which nobody, root included, can make anything."""
+def unwritable(request, tmp_path):
+    """A path where not even root can create files."""
     if request.param != "a file":
         return Path(request.param) / "runs" if request.param == "/proc" else Path(request.param)
     (tmp_path / "runs").write_text("a file")
     return tmp_path / "runs"
 
 
-def test_unwritable_directory_is_reported_in_one_sentence(refusing):
+def test_unwritable_directory_is_reported_in_one_sentence(unwritable):
     def launch(directory):
-        with contextlib.closing(Lab(directory)) as lab:  # a directory is at least read
+        with contextlib.closing(Lab(directory)) as lab:  # an existing directory is opened read-only
             lab.launch(RunConfig(dataset="primer"))
 
     for attempt in (launch, lambda directory: RunDirectory.create(directory, RunConfig())):
         with pytest.raises(UserError, match="cannot be written to") as caught:
-            attempt(refusing)
+            attempt(unwritable)
         assert "\n" not in str(caught.value)
 
 
@@ -290,7 +292,7 @@ def test_read_only_runs_directory_is_read_and_synced(settings, child):
             reason = reader.stdout.readline().strip()
             assert reason.startswith(f"{run.path.parent} cannot be written to (")
             for _ in range(4):
-                assert reader.stdout.readline().strip() == f"read only: {reason}"
+                assert reader.stdout.readline().strip() == f"Read-only: {reason}."
             run.path.chmod(0o755)
             with run.lock():
                 for event in ({"kind": "status", "status": "running"}, {"kind": "step", "step": 1}):
@@ -299,9 +301,7 @@ def test_read_only_runs_directory_is_read_and_synced(settings, child):
                 reader.stdin.flush()
                 assert [reader.stdout.readline() for _ in range(2)] == ["running 1\n"] * 2
             files_before = files(run)
-            reader.communicate(
-                "\n"
-            )  # its trainer is gone by now, which the next who may write says
+            reader.communicate("\n")  # the trainer is dead now, but the reader cannot record that
             assert reader.returncode == 0
             assert files(run) == files_before
             assert {path.name for path in run.path.parent.iterdir()} == {"a"}
@@ -315,15 +315,15 @@ def test_read_only_runs_directory_is_read_and_synced(settings, child):
     [["train", "--set", "max_examples=40", "--set", "base_model=gpt2-nano"], ["demo"], ["reindex"]],
     ids=" ".join,
 )
-def test_commands_report_an_unwritable_directory(refusing, arguments, monkeypatch, capfd):
-    monkeypatch.setattr(sys, "argv", ["core", *arguments, "--runs-dir", str(refusing)])
+def test_commands_report_an_unwritable_directory(unwritable, arguments, monkeypatch, capfd):
+    monkeypatch.setattr(sys, "argv", ["core", *arguments, "--runs-dir", str(unwritable)])
     with pytest.raises(SystemExit) as exit_info:
         commands.main()
-    printed = capfd.readouterr()
-    assert (exit_info.value.code, printed.out) == (2, ""), printed.err
-    assert printed.err.count("error: ") == 1
-    assert "Traceback" not in printed.err
-    assert str(refusing) in printed.err
+    captured = capfd.readouterr()
+    assert (exit_info.value.code, captured.out) == (2, ""), captured.err
+    assert captured.err.count("error: ") == 1
+    assert "Traceback" not in captured.err
+    assert str(unwritable) in captured.err
 
 
 def test_lab_recovers_after_the_runs_directory_is_replaced(tmp_path, settings):

@@ -1,11 +1,15 @@
-"""Disasters of the index and of single runs: no room, noise, deletion, edits by hand. The directories are the truth:
-everything is there again, whoever is meant is told, no other run is touched, and the Lab keeps working."""
+"""Damage to the index and to single runs: a full disk, corruption, deletion and manual edits.
+
+The run directories are the source of truth. The index recovers from them, errors are reported, other runs are not
+affected, and the Lab keeps working.
+"""
 
 import contextlib
 import json
 import os
 import random
 import shutil
+import threading
 
 import pandas as pd
 import pytest
@@ -18,26 +22,26 @@ from core.run.directory import RunDirectory
 from core.scheduler.executors import EXECUTORS
 from core.tracking.sync import read_index, rebuild_index
 
-FULL = """
+FULL_DISK = """
 import resource, sys
 from pathlib import Path
 from core.tracking import queries
 from core.lab import Lab
 
-def room(size):
+def limit_file_size(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
-def tell():
+def report():
     lab.refresh()
     print(lab.fault, *lab.runs().set_index("name")["step"].to_dict().items(), sep="|", flush=True)
 
 lab = Lab(Path(sys.argv[1]))
-room(16_384)
-tell()
+limit_file_size(16_384)
+report()
 sys.stdin.readline()
-tell()
-room(resource.RLIM_INFINITY)
-tell()
+report()
+limit_file_size(resource.RLIM_INFINITY)
+report()
 lab.close()
 """
 WRITE_AND_DIE = """
@@ -48,20 +52,24 @@ index = read_index(Path(sys.argv[1]))
 os.kill(os.getpid(), 9)
 """
 STEPS = 3000
-"""Of each run: enough that their numbers fill blocks of their own."""
-HEADERS, BLOCK = 3 * 4096, 2**18
-"""Bytes of a DuckDB file: what comes first, and each piece after it."""
+"""Steps per run, enough to fill several blocks of the index."""
+HEADER_BYTES, BLOCK_BYTES = 3 * 4096, 2**18
+"""Layout of a DuckDB file."""
 
 
 def add_run(runs_dir, name, steps=STEPS):
-    """A finished run."""
+    """Create a finished run with random metrics."""
     run = RunDirectory.create(runs_dir, RunConfig(name=name, notes=f"notes of {name}"))
-    draw = random.Random(name)
+    generator = random.Random(name)
     grow(run, 2, {"event": "plan", "steps": steps, "steps_per_epoch": steps})
     for n in range(1, steps + 1):
-        measured = {key: draw.random() for key in ("loss", "grad_norm", "lr", "tokens_per_s")}
+        measured = {key: generator.random() for key in ("loss", "grad_norm", "lr", "tokens_per_s")}
         position = {"step": n, "epoch": n / steps, "tokens": n, "seconds": n / 9}
-        grow(run, 2 + n, {"event": "step", **position, **measured, "batch": [draw.randrange(9999)]})
+        grow(
+            run,
+            2 + n,
+            {"event": "step", **position, **measured, "batch": [generator.randrange(9999)]},
+        )
     grow(run, steps + 3, {"event": "generation", "item": 1, "instruction": "Say.", "input": "",
                           "reference": "it", "answer": f"it, says {name}"})  # fmt: skip
     grow(run, steps + 4, {"event": "status", "status": "finished"})
@@ -74,7 +82,7 @@ def grow(run, seq, event):
 
 
 def visible_text(lab, runs=("a", "b")):
-    """All that pages read of some runs, as text."""
+    """Return everything that pages show about some runs, as text."""
     results = lab.runs()
     curves = lab.curves(runs, list(CURVES)[:4])
     frames = [results[results["name"].isin(runs)], pd.DataFrame(lab.states(runs))]
@@ -83,14 +91,14 @@ def visible_text(lab, runs=("a", "b")):
 
 
 @pytest.fixture(autouse=True)
-def idle(monkeypatch):
-    """Runs are queued and never trained."""
+def idle_executor(monkeypatch):
+    """An executor `idle` that trains nothing."""
     monkeypatch.setitem(EXECUTORS, "idle", lambda run: None)
 
 
 @contextlib.contextmanager
 def open_lab(runs_dir):
-    """A Lab that is always closed."""
+    """Open a Lab that trains nothing, and close it on exit."""
     lab = Lab(runs_dir, "idle")
     try:
         yield lab
@@ -100,7 +108,7 @@ def open_lab(runs_dir):
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
-    """Two runs and their index, and what is seen of them. Not to be changed."""
+    """A read-only folder with two runs and their index, and their visible text."""
     folder = tmp_path_factory.mktemp("original")
     for name in ("a", "b"):
         add_run(folder, name)
@@ -112,49 +120,49 @@ def original(tmp_path_factory):
 
 @pytest.fixture
 def runs_dir(original, tmp_path):
-    """A copy that a test may damage."""
+    """A copy of the original that a test can damage."""
     return shutil.copytree(original[0], tmp_path / "runs")
 
 
 def test_index_on_a_full_disk_reports_it_and_catches_up(tmp_path, child):
     add_run(tmp_path, "a", 3)
-    full_process = child(FULL, tmp_path)
-    assert full_process.stdout.readline() == "None|('a', 3)\n"
+    process = child(FULL_DISK, tmp_path)
+    assert process.stdout.readline() == "None|('a', 3)\n"
     add_run(tmp_path, "b", STEPS)
-    full_process.stdin.write("\n")
-    full_process.stdin.flush()
-    fault, *steps = full_process.stdout.readline().strip().split("|")
+    process.stdin.write("\n")
+    process.stdin.flush()
+    fault, *steps = process.stdout.readline().strip().split("|")
     assert fault.startswith("b cannot be indexed: ")
     assert "lab.duckdb" in fault
     assert "('a', 3)" in steps
-    assert full_process.stdout.readline() == f"None|('b', {STEPS})|('a', 3)\n"
-    assert full_process.wait(60) == 0
+    assert process.stdout.readline() == f"None|('b', {STEPS})|('a', 3)\n"
+    assert process.wait(60) == 0
     with open_lab(tmp_path) as lab:
         assert lab.index_notice is None
         assert [state["step"] for state in lab.states(["a", "b"])] == [3, STEPS]
 
 
-def blocks(content):
-    return range(HEADERS, len(content), BLOCK)
+def block_offsets(content):
+    return range(HEADER_BYTES, len(content), BLOCK_BYTES)
 
 
-def damage_bytes(content, how, offset):
-    if how == "cut":
+def damage_bytes(content, damage, offset):
+    if damage == "truncate":
         return content[:offset]
-    noise = random.Random(offset).randbytes(min(BLOCK, len(content) - offset))
+    noise = random.Random(offset).randbytes(min(BLOCK_BYTES, len(content) - offset))
     return content[:offset] + noise + content[offset + len(noise) :]
 
 
 @pytest.mark.parametrize("stride", [3, pytest.param(1, marks=pytest.mark.long)])
-@pytest.mark.parametrize("how", ["cut", "noise"])
-def test_damaged_index_still_shows_every_run(original, runs_dir, how, stride):
+@pytest.mark.parametrize("damage", ["truncate", "noise"])
+def test_damaged_index_still_shows_every_run(original, runs_dir, damage, stride):
     path = runs_dir / "lab.duckdb"
     content = path.read_bytes()
-    offsets = [0, 1, 4096, *blocks(content), len(content) - 1]
+    offsets = [0, 1, 4096, *block_offsets(content), len(content) - 1]
     assert len(offsets) > 8
     failures, rebuild_count = [], 0
     for offset in offsets[::stride]:
-        path.write_bytes(damage_bytes(content, how, offset))
+        path.write_bytes(damage_bytes(content, damage, offset))
         with open_lab(runs_dir) as lab:
             try:
                 failures += (
@@ -173,15 +181,15 @@ def test_damaged_write_ahead_log_loses_no_events(original, runs_dir, child):
     child(WRITE_AND_DIE, runs_dir).wait()
     contents = index.read_bytes(), log.read_bytes()
     size = len(contents[1])
-    for place in (0, 100, size // 3, size - 2000, size - 700):
+    for offset in (0, 100, size // 3, size - 2000, size - 700):
         index.write_bytes(contents[0])
-        log.write_bytes(contents[1][:place] + b"damaged" * 99 + contents[1][place + 7 * 99 :])
+        log.write_bytes(contents[1][:offset] + b"damaged" * 99 + contents[1][offset + 7 * 99 :])
         with open_lab(runs_dir) as lab:
-            assert visible_text(lab) == original[1], place
-            assert lab.index_notice, place
+            assert visible_text(lab) == original[1], offset
+            assert lab.index_notice, offset
 
 
-def test_a_deleted_index_is_a_new_one(original, runs_dir):
+def test_deleted_index_is_recreated_without_a_notice(original, runs_dir):
     (runs_dir / "lab.duckdb").unlink()
     with open_lab(runs_dir) as lab:
         assert visible_text(lab) == original[1]
@@ -189,7 +197,7 @@ def test_a_deleted_index_is_a_new_one(original, runs_dir):
         assert lab.index_notice is None
 
 
-def test_deleting_the_index_under_an_open_lab_crashes_nothing(original, runs_dir):
+def test_deleting_the_index_of_an_open_lab_loses_nothing(original, runs_dir):
     with open_lab(runs_dir) as lab:
         add_run(runs_dir, "c", 5)
         lab.refresh()
@@ -205,7 +213,7 @@ def test_deleting_the_index_under_an_open_lab_crashes_nothing(original, runs_dir
     assert rebuild_index(runs_dir) == 4
 
 
-ELSEWHERE = "Somebody's own words, which are nobody's settings.\n"
+OUTSIDE_TEXT = "A text file outside the runs directory.\n"
 
 
 def replace(path, content):
@@ -213,41 +221,41 @@ def replace(path, content):
     path.write_bytes(content)
 
 
-def as_directory(path):
+def replace_with_directory(path):
     path.unlink()
     path.mkdir()
 
 
-def as_link(path):
-    target = path.parent.parent.parent / "elsewhere.txt"
-    target.write_text(ELSEWHERE)
+def replace_with_link(path):
+    target = path.parent.parent.parent / "outside.txt"
+    target.write_text(OUTSIDE_TEXT)
     path.unlink()
     path.symlink_to(target)
 
 
 EDITS = {
     "garbage": lambda path: replace(path, b"nonsense\n" * 99),
-    "unreadable bytes": lambda path: replace(path, bytes(range(256)) * 40),
-    "nothing": lambda path: replace(path, b""),
-    "half of it": lambda path: replace(path, path.read_bytes()[: path.stat().st_size // 2]),
-    "deep brackets": lambda path: replace(path, b"[" * 100_000 + b"\n"),
-    "a directory": as_directory,
-    "a link to elsewhere": as_link,
-    "a link to nowhere": lambda path: (path.unlink(), path.symlink_to(path.parent / "nowhere")),
-    "a link to itself": lambda path: (path.unlink(), path.symlink_to(path)),
-    "a device": lambda path: (path.unlink(), path.symlink_to("/dev/null")),
-    "removed": lambda path: path.unlink(),
+    "binary": lambda path: replace(path, bytes(range(256)) * 40),
+    "empty": lambda path: replace(path, b""),
+    "truncated": lambda path: replace(path, path.read_bytes()[: path.stat().st_size // 2]),
+    "deeply nested": lambda path: replace(path, b"[" * 100_000 + b"\n"),
+    "directory": replace_with_directory,
+    "link outside": replace_with_link,
+    "dangling link": lambda path: (path.unlink(), path.symlink_to(path.parent / "nowhere")),
+    "link to itself": lambda path: (path.unlink(), path.symlink_to(path)),
+    "device": lambda path: (path.unlink(), path.symlink_to("/dev/null")),
+    "deleted": lambda path: path.unlink(),
 }
 
 
-def attempt_action(lab, action, **arguments):
-    """What an action on the run `bad` raises, if it raises: a sentence, or what no user can mend."""
+def attempt(lab, action, **arguments):
+    """Return the message of the UserError that an action on the run `bad` raises, if any. Other errors are bugs."""
     try:
         getattr(lab, action)("bad", **arguments)
     except UserError as error:
         return str(error)
     except Exception as error:
-        return f"a defect: {action}: {type(error).__name__}"
+        return f"bug: {action}: {type(error).__name__}"
     return ""
 
 
@@ -265,21 +273,21 @@ def test_manual_edit_affects_only_its_run(tmp_path, edit, file_name):
         lab.states(["bad"])
         messages = [
             lab.fault or "",
-            *(attempt_action(lab, do) for do in ("config", "stop", "resume")),
+            *(attempt(lab, action) for action in ("config", "stop", "resume")),
         ]
-        messages.append(attempt_action(lab, "edit", notes="mine"))
+        messages.append(attempt(lab, "edit", notes="mine"))
         grow(runs["b"], 99, {"event": "status", "status": "failed", "reason": "later"})
         lab.refresh()
         assert [state["status"] for state in lab.states(["b"])] == ["failed"]
-        messages.append(attempt_action(lab, "delete"))
+        messages.append(attempt(lab, "delete"))
         lab.refresh()
-        assert lab._thread.is_alive()
+        assert "sync" in [thread.name for thread in threading.enumerate()]
     assert any(messages) or file_name == "events.jsonl"
-    assert not [sentence for sentence in messages if "\n" in sentence or "defect" in sentence]
+    assert not [message for message in messages if "\n" in message or "bug: " in message]
     assert (runs_dir / "a" / "events.jsonl").read_bytes() == events_before["a"]
     assert (runs_dir / "b" / "events.jsonl").read_bytes().startswith(events_before["b"])
-    if (tmp_path / "elsewhere.txt").exists():
-        assert (tmp_path / "elsewhere.txt").read_text() == ELSEWHERE
+    if (tmp_path / "outside.txt").exists():
+        assert (tmp_path / "outside.txt").read_text() == OUTSIDE_TEXT
     read_index(runs_dir).close()
 
 

@@ -1,4 +1,4 @@
-"""The index file: damaged, of another version, held by others, read by many threads."""
+"""The index file: damage, other schema versions, locking and concurrent readers."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ index = Index(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(60)
 """
-FOREIGN = """
+HOLD_WITH_DUCKDB = """
 import sys, time, duckdb
 connection = duckdb.connect(sys.argv[1])
 print("held", flush=True)
@@ -44,7 +44,7 @@ os.kill(os.getpid(), 9)
 
 @pytest.fixture
 def path(tmp_path):
-    """Of an index beside one run."""
+    """The path of an index in a folder with one run."""
     RunDirectory.create(tmp_path, RunConfig(name="a"))
     return tmp_path / "lab.duckdb"
 
@@ -84,20 +84,20 @@ def test_new_index_has_all_tables(path):
     index.close()
 
 
-def test_an_index_of_another_version_is_rebuilt(path):
+def test_index_with_another_schema_version_is_rebuilt(path):
     build(path)
     with duckdb.connect(str(path)) as connection:
         connection.execute("update version set number = 99")
-    check_rebuilt(path, f"version 99; this program uses version {SCHEMA_VERSION}")
+    check_rebuilt(path, f"version 99, but this program uses version {SCHEMA_VERSION}")
 
 
-def test_a_database_that_is_not_an_index_is_rebuilt(path):
+def test_database_that_is_not_an_index_is_rebuilt(path):
     with duckdb.connect(str(path)) as connection:
         connection.execute("create table mine (x INTEGER)")
     check_rebuilt(path, "version 0")
 
 
-def test_an_index_without_a_table_is_rebuilt(path):
+def test_index_with_a_missing_table_is_rebuilt(path):
     build(path)
     with duckdb.connect(str(path)) as connection:
         connection.execute("drop table ingested")
@@ -110,20 +110,20 @@ def test_file_with_invalid_content_is_rebuilt(path, content):
     check_rebuilt(path, "it could not be opened")
 
 
-def test_directory_in_place_of_the_index_is_kept(path):
+def test_directory_with_the_name_of_the_index_is_kept(path):
     path.mkdir()
     with pytest.raises(UserError, match="cannot be rebuilt"):
         Index(path)
     assert path.is_dir()
 
 
-def test_an_empty_file_is_a_new_index(path):
+def test_empty_file_becomes_a_new_index(path):
     path.write_bytes(b"")
     build(path)
     build(path)
 
 
-def test_an_index_with_damaged_blocks_is_rebuilt(path):
+def test_index_with_damaged_blocks_is_rebuilt(path):
     build(path)
     size = path.stat().st_size
     with path.open("r+b") as file:
@@ -134,7 +134,7 @@ def test_an_index_with_damaged_blocks_is_rebuilt(path):
 
 @pytest.fixture
 def wal(path, child):
-    """The log of an index whose process was killed."""
+    """The write-ahead log of an index whose process was killed."""
     process = child(WRITE_AND_DIE, path)
     process.wait()
     log = path.with_name("lab.duckdb.wal")
@@ -142,14 +142,14 @@ def wal(path, child):
     return log
 
 
-def test_an_index_with_a_corrupted_write_ahead_log_is_rebuilt(path, wal):
+def test_index_with_a_corrupted_write_ahead_log_is_rebuilt(path, wal):
     content = wal.read_bytes()
     middle = len(content) // 2
     wal.write_bytes(content[:middle] + b"damaged" + content[middle + 7 :])
     check_rebuilt(path, "it could not be opened")
 
 
-def test_torn_write_ahead_log_is_replayed_up_to_the_tear(path, wal):
+def test_truncated_write_ahead_log_is_replayed(path, wal):
     wal.write_bytes(wal.read_bytes()[:-30])
     index = read_index(path.parent)
     assert index.cursor().execute("select run, status from status").fetchall() == [("a", "queued")]
@@ -162,8 +162,8 @@ def test_unwritable_directory_is_reported_in_one_sentence(tmp_path):
         Index(tmp_path / "file" / "lab.duckdb")
 
 
-@pytest.mark.parametrize("code", [HOLD, FOREIGN])
-def test_an_index_held_by_another_process_names_it(path, child, code):
+@pytest.mark.parametrize("code", [HOLD, HOLD_WITH_DUCKDB])
+def test_error_names_the_process_that_holds_the_index(path, child, code):
     holder = child(code, path)
     assert holder.stdout.readline() == "held\n"
     with pytest.raises(IndexHeldError, match=rf"in use by process {holder.pid}\b") as caught:
@@ -176,12 +176,12 @@ def test_an_index_held_by_another_process_names_it(path, child, code):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     index = Index(path)
-    assert index.rebuilt is None or code is FOREIGN  # which never wrote its own to the file
+    assert index.rebuilt is None or code is HOLD_WITH_DUCKDB  # whose file has no index tables
     index.close()
 
 
-def test_index_is_opened_once_per_process(path):
-    """DuckDB itself would open it twice, and two ingesters would take in every event twice."""
+def test_index_can_be_opened_only_once_per_process(path):
+    """DuckDB would allow opening it twice, and two syncs would insert every event twice."""
     index = Index(path)
     with pytest.raises(IndexHeldError, match=rf"in use by process {os.getpid()}\b"):
         Index(path)
@@ -191,7 +191,7 @@ def test_index_is_opened_once_per_process(path):
 
 
 def test_failed_opening_releases_the_lock(path, child):
-    holder = child(FOREIGN, path)
+    holder = child(HOLD_WITH_DUCKDB, path)
     assert holder.stdout.readline() == "held\n"
     for _ in range(2):
         with pytest.raises(IndexHeldError, match=str(holder.pid)):
@@ -217,7 +217,7 @@ def test_closing_releases_the_index_despite_open_cursors(path, child):
         cursors[0].execute("select 1")
 
 
-def test_readers_see_consistent_state_during_writes(path):
+def test_concurrent_readers_see_consistent_data(path):
     run = RunDirectory(path.parent / "a")
     index = Index(path)
     stop_event = threading.Event()
@@ -226,7 +226,7 @@ def test_readers_see_consistent_state_during_writes(path):
     def check_counts():
         cursors.add(id(index.cursor()))
         assert index.cursor() is index.cursor()
-        read_count = 0
+        max_step = 0
         while not stop_event.is_set():
             [(rows, last, total, last_seq)] = (
                 index.cursor()
@@ -238,9 +238,9 @@ def test_readers_see_consistent_state_during_writes(path):
             )
             assert rows == last == (last_seq or 0)
             assert total == last * (last + 1) // 2
-            assert last >= read_count
-            read_count = last
-        return read_count
+            assert last >= max_step
+            max_step = last
+        return max_step
 
     with ThreadPoolExecutor(6) as pool:
         readers = [pool.submit(check_counts) for _ in range(6)]

@@ -1,4 +1,4 @@
-"""Queries: every column of the results, curves that keep their spikes, evaluations, answers."""
+"""Queries of the index: results, downsampled curves, evaluations, answers and states."""
 
 import math
 
@@ -78,15 +78,15 @@ PLAN = {
 
 
 @pytest.fixture
-def lab(tmp_path):
-    """Runs made in one directory, and a connection to an index that has taken them in."""
+def runs(tmp_path):
+    """Methods to create runs and sync them, and a connection to their index."""
     index = Index(None)
     index_sync = Sync(index.new_cursor())
 
-    class Made:
+    class Runs:
         db = index.cursor()
 
-        def run(self, config, start_time=1000.0):
+        def create(self, config, start_time=1000.0):
             run = RunDirectory.create(tmp_path, config)
             run.events_path.unlink()
             clock = iter(np.arange(start_time, start_time + 1e6))
@@ -94,10 +94,10 @@ def lab(tmp_path):
             writer.append("status", status="queued")
             return writer
 
-        def ingest(self):
+        def sync(self):
             index_sync.run(list_runs(tmp_path))
 
-    yield Made()
+    yield Runs()
     index.close()
 
 
@@ -116,10 +116,10 @@ def none_if_missing(value):
 
 
 @pytest.mark.parametrize("config", [FULL, LORA], ids=["full", "lora"])
-def test_every_setting_is_a_column_and_empty_if_ineffective(lab, config):
-    lab.run(config)
-    lab.ingest()
-    [row] = queries.results(lab.db).to_dict("records")
+def test_every_setting_is_a_column_and_empty_if_ineffective(runs, config):
+    runs.create(config)
+    runs.sync()
+    [row] = queries.results(runs.db).to_dict("records")
     for name, field in RunConfig.model_fields.items():
         value = getattr(config, name)
         if name == "tags":
@@ -132,23 +132,23 @@ def test_every_setting_is_a_column_and_empty_if_ineffective(lab, config):
     assert row["name"] == config.name
 
 
-def test_results_use_the_conditions_of_the_settings(lab, monkeypatch):
+def test_results_use_the_conditions_of_the_settings(runs, monkeypatch):
     configs = [LORA, FULL, RunConfig(name="default"), RunConfig(name="other", method="full")]
     for config in configs:
-        lab.run(config)
-    lab.ingest()
+        runs.create(config)
+    runs.sync()
     conditions = [CONDITIONS["lora"], lambda values: values.get("batch_size") == 4]
     for condition in conditions:
         monkeypatch.setitem(CONDITIONS, "lora", condition)
-        results = queries.results(lab.db).set_index("name")
+        results = queries.results(runs.db).set_index("name")
         for config in configs:
             for name in ("lora_rank", "lora_targets"):
                 expected = is_relevant(name, config.model_dump())
                 assert pd.notna(results.loc[config.name, name]) == expected, (config.name, name)
 
 
-def test_loss_before_training_does_not_count_as_a_result(lab):
-    failed, stopped = lab.run(FULL), lab.run(LORA)
+def test_loss_before_training_does_not_count_as_a_result(runs):
+    failed, stopped = runs.create(FULL), runs.create(LORA)
     for writer in (failed, stopped):
         evaluate(writer, 0, 9.0, 8.0)
     step(failed, 1, loss=7.0)
@@ -156,34 +156,34 @@ def test_loss_before_training_does_not_count_as_a_result(lab):
     step(stopped, 10, loss=3.0)
     evaluate(stopped, 10, 2.0, 1.5)
     stopped.append("status", status="stopped")
-    lab.ingest()
+    runs.sync()
     columns = ["train_loss", "val_loss", "perplexity"]
-    results = queries.results(lab.db).set_index("name")[columns]
+    results = queries.results(runs.db).set_index("name")[columns]
     assert results.loc["full"].isna().all()
     assert results.loc["lora"].tolist() == [2.0, 1.5, pytest.approx(np.exp(1.5))]
-    states = queries.states(lab.db, ["full", "lora"])
+    states = queries.states(runs.db, ["full", "lora"])
     assert [state["val_loss"] for state in states] == [None, 1.5]
-    assert queries.evaluations(lab.db, ["full"])["x"].tolist() == [0]  # still in the curve
+    assert queries.evaluations(runs.db, ["full"])["x"].tolist() == [0]  # still in the curve
 
-    frame = queries.results(lab.db)
+    frame = queries.results(runs.db)
     assert matching(frame, "val_loss<100")["name"].tolist() == ["lora"]
     exported = {row["name"]: row for row in report.runs(frame, "json")}
     assert exported["full"]["val_loss"] is None
     assert exported["full"]["perplexity"] is None
 
 
-def test_rank_column_is_integer_with_missing_values(lab):
-    lab.run(FULL)
-    lab.run(LORA)
-    lab.ingest()
-    results = queries.results(lab.db).set_index("name")
+def test_rank_column_is_integer_with_missing_values(runs):
+    runs.create(FULL)
+    runs.create(LORA)
+    runs.sync()
+    results = queries.results(runs.db).set_index("name")
     assert results.loc["lora", "lora_rank"] == 32
     assert str(results["lora_rank"].dtype) == "Int64"
     assert results.loc["full", ["lora_rank", "lora_alpha", "lora_targets"]].isna().all()
 
 
-def test_results_show_the_outcome_of_each_run(lab):
-    writer = lab.run(FULL)
+def test_results_show_the_outcome_of_each_run(runs):
+    writer = runs.create(FULL)
     writer.append("status", status="running")
     writer.append("plan", **PLAN | {"steps": 1})
     writer.append("plan", **PLAN)
@@ -197,9 +197,9 @@ def test_results_show_the_outcome_of_each_run(lab):
     writer.append("generation", item=1, reference="blue", answer="green")
     writer.append("status", status="interrupted", reason="power")
     writer.append("status", status="finished", reason=None)
-    lab.run(LORA, start_time=5000.0)
-    lab.ingest()
-    results = queries.results(lab.db)
+    runs.create(LORA, start_time=5000.0)
+    runs.sync()
+    results = queries.results(runs.db)
     assert results["name"].tolist() == ["lora", "full"]  # newest first
     waiting, row = results.to_dict("records")
     expected = {
@@ -224,65 +224,65 @@ def test_results_show_the_outcome_of_each_run(lab):
         "exact": 0.5,
     }
     assert {name: row[name] for name in expected} == pytest.approx(expected)
-    assert none_if_missing(row["reason"]) is None  # the newest reason, though it is none
+    assert none_if_missing(row["reason"]) is None  # the newest status has no reason
     assert (waiting["status"], waiting["step"]) == ("queued", 0)
     for name in ("steps", "val_loss", "perplexity", "seconds", "peak_memory_mb", "exact"):
         assert none_if_missing(waiting[name]) is None
 
 
-def test_a_run_without_events_is_queued(lab, tmp_path):
+def test_run_without_events_is_queued(runs, tmp_path):
     RunDirectory.create(tmp_path, LORA).events_path.unlink()
-    lab.ingest()
-    assert queries.results(lab.db)["status"].tolist() == ["queued"]
+    runs.sync()
+    assert queries.results(runs.db)["status"].tolist() == ["queued"]
 
 
-def test_failed_run_has_a_reason(lab):
-    writer = lab.run(LORA)
+def test_failed_run_has_a_reason(runs):
+    writer = runs.create(LORA)
     writer.append("status", status="failed", reason="out of memory")
-    lab.ingest()
-    [row] = queries.results(lab.db).to_dict("records")
+    runs.sync()
+    [row] = queries.results(runs.db).to_dict("records")
     assert (row["status"], row["reason"]) == ("failed", "out of memory")
 
 
-def test_huge_loss_gives_infinite_perplexity(lab):
-    evaluate(lab.run(LORA), 1, 2000.0, 2000.0)
-    lab.ingest()
-    assert queries.results(lab.db)["perplexity"].tolist() == [math.inf]
-    assert queries.evaluations(lab.db, ["lora"])["val_perplexity"].tolist() == [math.inf]
+def test_huge_loss_gives_infinite_perplexity(runs):
+    evaluate(runs.create(LORA), 1, 2000.0, 2000.0)
+    runs.sync()
+    assert queries.results(runs.db)["perplexity"].tolist() == [math.inf]
+    assert queries.evaluations(runs.db, ["lora"])["val_perplexity"].tolist() == [math.inf]
 
 
-def test_invalid_settings_json_gives_an_empty_row(lab, tmp_path):
-    lab.run(LORA)
+def test_invalid_settings_json_gives_an_empty_row(runs, tmp_path):
+    runs.create(LORA)
     (tmp_path / "lora" / "config.json").write_text("nonsense")
-    lab.ingest()
-    [row] = queries.results(lab.db).to_dict("records")
+    runs.sync()
+    [row] = queries.results(runs.db).to_dict("records")
     assert (row["name"], row["status"]) == ("lora", "queued")
     assert none_if_missing(row["seed"]) is None
 
 
-def test_queries_for_no_runs_are_empty(lab):
-    lab.run(LORA)
-    lab.ingest()
-    assert queries.curves(lab.db, [], ["loss"])["loss"].empty
+def test_queries_for_no_runs_are_empty(runs):
+    runs.create(LORA)
+    runs.sync()
+    assert queries.curves(runs.db, [], ["loss"])["loss"].empty
     for query in (queries.evaluations, queries.samples, queries.warnings, queries.answers):
-        assert query(lab.db, []).empty
+        assert query(runs.db, []).empty
 
 
 @pytest.fixture
-def noisy_run(lab):
-    """Losses of a run of 1,000 steps that fall, with one spike up and one down."""
+def noisy_run(runs):
+    """A run of 1,000 steps whose loss falls, with one spike up and one down. Returns the losses."""
     losses = np.linspace(5, 1, 1000) + np.random.default_rng(0).normal(0, 0.01, 1000)
     losses[417], losses[800] = 50.0, -3.0
-    writer = lab.run(LORA)
+    writer = runs.create(LORA)
     for number, loss in enumerate(losses, 1):
         step(writer, number, loss=loss, lr=1e-4)
-    lab.ingest()
+    runs.sync()
     return losses
 
 
 @pytest.mark.parametrize("buckets", [1, 2, 7, 100])
-def test_a_curve_of_few_points_keeps_every_spike(lab, noisy_run, buckets):
-    points = queries.curves(lab.db, ["lora"], ["loss"], buckets=buckets)["loss"]
+def test_downsampled_curve_keeps_spikes(runs, noisy_run, buckets):
+    points = queries.curves(runs.db, ["lora"], ["loss"], buckets=buckets)["loss"]
     assert len(points) <= 2 * buckets
     pairs = set(zip(points["x"], points["y"], strict=True))
     assert {(418, 50.0), (801, -3.0)} <= pairs
@@ -290,37 +290,37 @@ def test_a_curve_of_few_points_keeps_every_spike(lab, noisy_run, buckets):
     assert points["x"].is_monotonic_increasing
 
 
-def test_short_curve_is_not_downsampled(lab, noisy_run):
-    curves = queries.curves(lab.db, ["lora"], ["loss", "lr"], buckets=1000)
+def test_short_curve_is_not_downsampled(runs, noisy_run):
+    curves = queries.curves(runs.db, ["lora"], ["loss", "lr"], buckets=1000)
     assert curves["loss"]["y"].tolist() == pytest.approx(noisy_run)
     assert curves["lr"]["y"].tolist() == [1e-4] * 1000
 
 
-def test_smoothing_is_a_trailing_mean(lab, noisy_run):
-    smooth = queries.curves(lab.db, ["lora"], ["loss"], buckets=1000, window=20)["loss"]
+def test_smoothing_is_a_trailing_mean(runs, noisy_run):
+    smooth = queries.curves(runs.db, ["lora"], ["loss"], buckets=1000, window=20)["loss"]
     expected = pd.Series(noisy_run).rolling(20, min_periods=1).mean()
     assert smooth["y"].tolist() == pytest.approx(expected.tolist())
 
 
-def test_a_curve_runs_along_any_axis(lab, noisy_run):
+def test_curves_support_every_axis(runs, noisy_run):
     scale = {"step": 1, "epoch": 1 / 100, "tokens": 64, "seconds": 1 / 2}
     assert scale.keys() == AXES.keys()
     for x, factor in scale.items():
-        points = queries.curves(lab.db, ["lora"], ["loss"], x=x, buckets=1)["loss"]
+        points = queries.curves(runs.db, ["lora"], ["loss"], x=x, buckets=1)["loss"]
         assert points["x"].tolist() == pytest.approx([418 * factor, 801 * factor])
 
 
-def test_curves_of_several_runs_are_separate(lab, noisy_run):
-    second_run = lab.run(FULL)
+def test_curves_of_several_runs_are_separate(runs, noisy_run):
+    second_run = runs.create(FULL)
     for number in range(1, 4):
         step(second_run, number, loss=float(number), grad_norm=None if number == 2 else 1.5)
-    lab.ingest()
-    curves = queries.curves(lab.db, ["lora", "full"], ["loss", "grad_norm"], buckets=10, window=2)
+    runs.sync()
+    curves = queries.curves(runs.db, ["lora", "full"], ["loss", "grad_norm"], buckets=10, window=2)
     loss = curves["loss"]
     assert loss[loss["run"] == "full"]["y"].tolist() == [1.0, 1.5, 2.5]
     assert 10 < len(loss[loss["run"] == "lora"]) <= 20
     assert set(curves["grad_norm"]["run"]) == {"full"}
-    assert set(queries.curves(lab.db, ["full"], ["loss"])["loss"]["run"]) == {"full"}
+    assert set(queries.curves(runs.db, ["full"], ["loss"])["loss"]["run"]) == {"full"}
 
 
 def gaps_of(points):
@@ -329,24 +329,24 @@ def gaps_of(points):
 
 
 @pytest.mark.parametrize("window", [1, 3])
-def test_step_without_a_loss_is_a_gap(lab, window):
-    writer = lab.run(LORA)
+def test_step_without_a_loss_is_a_gap(runs, window):
+    writer = runs.create(LORA)
     for number in range(1, 11):
         step(writer, number, loss=None if number in (4, 5, 8) else float(number))
-    lab.ingest()
-    points = queries.curves(lab.db, ["lora"], ["loss"], window=window)["loss"]
+    runs.sync()
+    points = queries.curves(runs.db, ["lora"], ["loss"], window=window)["loss"]
     assert points["x"].tolist() == list(range(1, 11))
     assert gaps_of(points) == [4, 5, 8]
 
 
 @pytest.mark.parametrize("window", [1, 3])
-def test_gaps_are_kept_when_downsampling(lab, window):
-    writer = lab.run(LORA)
+def test_gaps_are_kept_when_downsampling(runs, window):
+    writer = runs.create(LORA)
     missing = {*range(301, 400), 777}
     for number in range(1, 1001):
         step(writer, number, loss=None if number in missing else float(number))
-    lab.ingest()
-    points = queries.curves(lab.db, ["lora"], ["loss"], buckets=50, window=window)["loss"]
+    runs.sync()
+    points = queries.curves(runs.db, ["lora"], ["loss"], buckets=50, window=window)["loss"]
     assert points["x"].is_monotonic_increasing
     assert len(points) <= 5 * 50
     gaps = gaps_of(points)
@@ -357,35 +357,35 @@ def test_gaps_are_kept_when_downsampling(lab, window):
     assert present_points["x"].nunique() == len(present_points)
 
 
-def test_gap_between_the_extremes_of_a_bucket_is_kept(lab):
-    """With a gap first and one last, the gap in the middle is neither."""
-    writer = lab.run(LORA)
+def test_gap_between_the_extremes_of_a_bucket_is_kept(runs):
+    """A bucket keeps its first and last gap; this gap is neither."""
+    writer = runs.create(LORA)
     losses = [None, 1.0, None, 2.0, None]
     for number, loss in enumerate(losses, 1):
         step(writer, number, loss=loss)
-    lab.ingest()
-    points = queries.curves(lab.db, ["lora"], ["loss"], buckets=1)["loss"]
+    runs.sync()
+    points = queries.curves(runs.db, ["lora"], ["loss"], buckets=1)["loss"]
     assert points["x"].tolist() == [1, 2, 3, 4, 5]
     assert [None if math.isnan(y) else y for y in points["y"]] == losses
 
 
-def test_unrecorded_metric_has_no_points(lab):
+def test_unrecorded_metric_has_no_points(runs):
     for spec, norm in ((LORA, None), (FULL, 1.5)):
-        writer = lab.run(spec)
+        writer = runs.create(spec)
         for number in range(1, 4):
             step(writer, number, loss=1.0, grad_norm=norm)
-    lab.ingest()
-    norms = queries.curves(lab.db, ["lora", "full"], ["grad_norm"])["grad_norm"]
+    runs.sync()
+    norms = queries.curves(runs.db, ["lora", "full"], ["grad_norm"])["grad_norm"]
     assert norms["run"].tolist() == ["full"] * 3
     assert norms["y"].tolist() == [1.5] * 3
 
 
-def test_evaluations_come_in_order_with_their_perplexities(lab):
-    writer = lab.run(LORA)
+def test_evaluations_are_ordered_and_have_perplexities(runs):
+    writer = runs.create(LORA)
     evaluate(writer, 0, 3.0, 3.5)
     evaluate(writer, 25, 2.0, 2.5, final=True)
-    lab.ingest()
-    frame = queries.evaluations(lab.db, ["lora"], x="tokens")
+    runs.sync()
+    frame = queries.evaluations(runs.db, ["lora"], x="tokens")
     assert frame["x"].tolist() == [0, 25 * 64]
     assert frame["train_loss"].tolist() == [3.0, 2.0]
     assert frame["val_loss"].tolist() == [3.5, 2.5]
@@ -394,9 +394,9 @@ def test_evaluations_come_in_order_with_their_perplexities(lab):
     assert frame["final"].tolist() == [False, True]
 
 
-def test_answers_are_joined_by_item(lab):
+def test_answers_are_joined_by_item(runs):
     for config in (LORA, FULL):
-        writer = lab.run(config)
+        writer = runs.create(config)
         for item in (12, 11):
             writer.append(
                 "generation",
@@ -409,8 +409,8 @@ def test_answers_are_joined_by_item(lab):
                 cut=item == 11,
                 prompt_cut=False,
             )
-    lab.ingest()
-    frame = queries.answers(lab.db, ["lora", "full"])
+    runs.sync()
+    frame = queries.answers(runs.db, ["lora", "full"])
     assert frame["answer"].tolist() == ["full 11", "lora 11", "full 12", "lora 12"]
     assert frame.iloc[0].to_dict() == {
         "run": "full",
@@ -425,18 +425,18 @@ def test_answers_are_joined_by_item(lab):
     }
 
 
-def test_samples_come_newest_first_and_warnings_oldest_first(lab):
-    writer = lab.run(LORA)
+def test_samples_are_newest_first_and_warnings_oldest_first(runs):
+    writer = runs.create(LORA)
     for number in (1, 2):
         writer.append("sample", step=number, prompt="Say red.", text=f"red {number}")
         writer.append("warning", step=number, about="data", message=f"careful {number}")
-    lab.ingest()
-    assert queries.samples(lab.db, ["lora"])["text"].tolist() == ["red 2", "red 1"]
-    assert queries.warnings(lab.db, ["lora"])["message"].tolist() == ["careful 1", "careful 2"]
+    runs.sync()
+    assert queries.samples(runs.db, ["lora"])["text"].tolist() == ["red 2", "red 1"]
+    assert queries.warnings(runs.db, ["lora"])["message"].tolist() == ["careful 1", "careful 2"]
 
 
-def test_states_are_those_of_the_results_in_the_order_asked_for(lab):
-    writer = lab.run(LORA)
+def test_states_match_the_results_and_keep_the_requested_order(runs):
+    writer = runs.create(LORA)
     writer.append("status", status="running")
     writer.append("plan", **PLAN)
     for number in (1, 2):
@@ -452,11 +452,11 @@ def test_states_are_those_of_the_results_in_the_order_asked_for(lab):
         )
     for number in (1, 2):
         step(writer, number, loss=1.0 / number)
-    lab.run(FULL)
-    lab.ingest()
-    states = queries.states(lab.db, ["lora", "no-such-run", "full"])
+    runs.create(FULL)
+    runs.sync()
+    states = queries.states(runs.db, ["lora", "no-such-run", "full"])
     assert [state["name"] for state in states] == ["lora", "full"]
-    assert states[0]["heard"] == lab.db.execute("select max(time) from step").fetchall()[0][0]
+    assert states[0]["heard"] == runs.db.execute("select max(time) from step").fetchall()[0][0]
     assert states[0] | {"reason": None, "heard": None} == {
         "name": "lora",
         "status": "running",
@@ -469,27 +469,27 @@ def test_states_are_those_of_the_results_in_the_order_asked_for(lab):
         "heard": None,
         "download": None,
     }
-    results = queries.results(lab.db).set_index("name")
+    results = queries.results(runs.db).set_index("name")
     for state in states:
         for column in ("status", "step", "steps", "seconds"):
             assert none_if_missing(state[column]) == none_if_missing(
                 results.loc[state["name"], column]
             )
-    assert queries.states(lab.db, []) == []
+    assert queries.states(runs.db, []) == []
 
 
-def test_every_event_kind_updates_the_time_of_the_last_event(lab):
-    writer = lab.run(LORA)
+def test_every_event_kind_updates_the_time_of_the_last_event(runs):
+    writer = runs.create(LORA)
     writer.append("status", status="running")
     step(writer, 1, loss=1.0)
     for kind in ("download", "eval", "sample", "warning", "generation"):
         writer.append(kind, step=1)
-        lab.ingest()
-        newest = lab.db.execute(f'select max(time) from "{kind}"').fetchall()[0][0]
-        assert [state["heard"] for state in queries.states(lab.db, ["lora"])] == [newest]
+        runs.sync()
+        newest = runs.db.execute(f'select max(time) from "{kind}"').fetchall()[0][0]
+        assert [state["heard"] for state in queries.states(runs.db, ["lora"])] == [newest]
 
 
-def test_missing_setting_is_the_default_and_a_damaged_file_has_none(lab, tmp_path):
+def test_missing_setting_has_its_default_and_a_damaged_file_has_no_settings(runs, tmp_path):
     for name, settings in {
         "old": '{"method": "full"}',
         "broken": "{]",
@@ -498,8 +498,8 @@ def test_missing_setting_is_the_default_and_a_damaged_file_has_none(lab, tmp_pat
         path = tmp_path / name
         path.mkdir()
         (path / "config.json").write_text(settings)
-    lab.ingest()
-    results = queries.results(lab.db).set_index("name")
+    runs.sync()
+    results = queries.results(runs.db).set_index("name")
     assert results.loc["old", ["method", "test_fraction", "mask_prompt"]].tolist() == [
         "full",
         0.1,
@@ -511,10 +511,10 @@ def test_missing_setting_is_the_default_and_a_damaged_file_has_none(lab, tmp_pat
     assert results.loc["odd", "lora_rank"] == 16
 
 
-def test_skipped_step_has_no_loss(lab):
-    writer = lab.run(LORA)
+def test_skipped_step_has_no_loss(runs):
+    writer = runs.create(LORA)
     for number, loss in ((1, 1.0), (2, None)):
         step(writer, number, loss=loss)
-    lab.ingest()
-    [state] = queries.states(lab.db, ["lora"])
+    runs.sync()
+    [state] = queries.states(runs.db, ["lora"])
     assert (state["step"], state["loss"]) == (2, None)

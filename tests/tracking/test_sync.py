@@ -1,4 +1,4 @@
-"""Ingest: every event exactly once, however the file grows, whoever reads, whatever happens to it."""
+"""The sync: it indexes every event exactly once, however event files grow, shrink or get damaged."""
 
 import json
 import os
@@ -69,7 +69,7 @@ SAMPLES = {
         "subject": content_hash("Say up.", "", "up", "down"),
     },
     "download": {"repository": "a/b", "bytes": 10, "total": 20},
-    "warning": {"step": 1, "about": "data", "message": "one was left out"},
+    "warning": {"step": 1, "about": "data", "message": "one record was skipped"},
     "judge": {
         "id": "gemini-12",
         "judge": "gemini",
@@ -92,7 +92,7 @@ SAMPLES = {
         "seconds": 0.25,
     },
 }
-"""An event of each kind with every field that the index keeps."""
+"""An event of each kind with all indexed fields."""
 
 
 def line(seq, kind, /, **fields):
@@ -100,7 +100,7 @@ def line(seq, kind, /, **fields):
 
 
 def dump(db):
-    """Every table, as text: that also compares what is not a number."""
+    """Return all tables as text, in which NaN equals NaN."""
     tables = dict.fromkeys(EVENT_TABLES, "run, seq") | {"config": "run", "ingested": "run"}
     query = 'select * from "{}" order by {}'
     return {t: repr(db.execute(query.format(t, key)).fetchall()) for t, key in tables.items()}
@@ -173,7 +173,7 @@ EVENTS = st.one_of(
 
 
 def encode_events(events):
-    """Lines of a file, and what should be in the index: the numbers by table, and how many are unreadable."""
+    """Return the lines of an event file, the expected sequence numbers by table, and the number of unreadable lines."""
     seqs_by_table = {table: [] for table in EVENT_TABLES}
     lines, seq, unreadable = [], 0, 0
     for kind, value in events:
@@ -208,14 +208,14 @@ def encode_events(events):
 
 @pytest.fixture(scope="module")
 def shared():
-    """One index for many examples, emptied by a poll of no runs."""
+    """An index shared by all examples. Syncing no runs empties it."""
     opened = Index(None)
     yield opened
     opened.close()
 
 
 @given(st.lists(EVENTS, max_size=25), st.data())
-def test_each_event_counts_once_however_the_file_grows(shared, events, data):
+def test_each_event_is_indexed_once_however_the_file_grows(shared, events, data):
     lines, expected, unreadable = encode_events(events)
     content = b"".join(lines)
     cuts = data.draw(st.lists(st.integers(0, len(content)), max_size=6))
@@ -242,7 +242,7 @@ def test_each_event_counts_once_however_the_file_grows(shared, events, data):
         assert dump(db) == grown
 
 
-def test_a_rewind_drops_later_steps_and_all_answers(tmp_path, db, run):
+def test_rewind_deletes_later_steps_and_all_answers(tmp_path, db, run):
     for step in (1, 2, 3):
         for kind in REWINDABLE_TABLES:
             grow(run, line(10 * step + REWINDABLE_TABLES.index(kind), kind, step=step))
@@ -257,7 +257,7 @@ def test_a_rewind_drops_later_steps_and_all_answers(tmp_path, db, run):
     assert db.execute("select item from generation").fetchall() == [(2,)]
 
 
-def test_a_rewind_touches_no_other_run(tmp_path, db, run):
+def test_rewind_does_not_affect_other_runs(tmp_path, db, run):
     second_run = RunDirectory.create(tmp_path, RunConfig(name="b"))
     for current_run in (run, second_run):
         grow(current_run, line(2, "step", step=5), line(3, "generation", item=1))
@@ -267,7 +267,7 @@ def test_a_rewind_touches_no_other_run(tmp_path, db, run):
     assert (numbers(db, "generation", "a"), numbers(db, "generation", "b")) == ([3], [])
 
 
-KILLED = """
+SYNC_FOREVER = """
 import sys
 from pathlib import Path
 from core.tracking.index import Index
@@ -279,14 +279,14 @@ index_sync = Sync(index.cursor())
 print("open", flush=True)
 while True:
     if index_sync.run(list_runs(runs_dir)):
-        print("took", flush=True)
+        print("synced", flush=True)
 """
 
 
 def test_killed_sync_loses_and_duplicates_no_events(tmp_path, child, run):
     seq = 1
     for _ in range(4):
-        process = child(KILLED, tmp_path)
+        process = child(SYNC_FOREVER, tmp_path)
         assert process.stdout.readline() == "open\n"
         for _ in range(6):
             new_lines = [line(n, "step", step=n, **STEP) for n in range(seq + 1, seq + 41)]
@@ -330,11 +330,11 @@ def test_truncated_file_is_reread(tmp_path, db, run):
     assert index_sync.run(list_runs(tmp_path))
     assert dump(db) == rebuilt(tmp_path)
     assert 0 < len(numbers(db, "step")) < 6
-    assert len(db.execute("select * from config").fetchall()) == 1  # never out of the table
+    assert len(db.execute("select * from config").fetchall()) == 1  # the settings are not affected
 
 
 def test_file_truncated_and_regrown_is_reread(tmp_path, db, run):
-    """What a power failure does while the dashboard is closed: numbers are given twice."""
+    """As after a power failure while the dashboard is closed. Sequence numbers are reused."""
     first = run.events_path.read_bytes()
     grow(run, *(line(n, "step", step=n, loss=1.0) for n in range(2, 8)))
     Sync(db).run(list_runs(tmp_path))
@@ -356,15 +356,15 @@ def test_deleted_run_is_removed_from_the_index(tmp_path, db, run):
     assert db.execute("select run from config").fetchall() == [("b",)]
 
 
-@pytest.mark.parametrize("anew", [True, False])
-def test_recreated_run_replaces_the_deleted_one(tmp_path, db, run, anew):
+@pytest.mark.parametrize("new_sync", [True, False])
+def test_recreated_run_replaces_the_deleted_one(tmp_path, db, run, new_sync):
     grow(run, *(line(n, "step", step=n, loss=1.0) for n in range(2, 5)))
     index_sync = Sync(db)
     index_sync.run(list_runs(tmp_path))
     run.delete()
     recreated = RunDirectory.create(tmp_path, RunConfig(name="a", notes="the second"))
     grow(recreated, *(line(n, "step", step=n, loss=2.0) for n in range(2, 9)))
-    (Sync(db) if anew else index_sync).run(list_runs(tmp_path))
+    (Sync(db) if new_sync else index_sync).run(list_runs(tmp_path))
     assert dump(db) == rebuilt(tmp_path)
     assert db.execute("select count(*), max(loss), min(loss) from step").fetchall() == [
         (7, 2.0, 2.0)
@@ -387,9 +387,9 @@ def settings_of(db, field="notes"):
 def test_edited_settings_are_synced_despite_equal_timestamps(tmp_path, db, run):
     index_sync = Sync(db)
     index_sync.run(list_runs(tmp_path))
-    moment = run.config_path.stat()
+    stat = run.config_path.stat()
     run.write_config(run.config().changed(notes="x"))
-    os.utime(run.config_path, ns=(moment.st_atime_ns, moment.st_mtime_ns))
+    os.utime(run.config_path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert index_sync.run(list_runs(tmp_path))
     assert settings_of(db) == [("x",)]
     assert not index_sync.run(list_runs(tmp_path))
@@ -522,7 +522,7 @@ def test_long_files_are_synced_in_chunks(tmp_path, db, run, monkeypatch):
 
 
 class CountingCursor:
-    """A DuckDB cursor that counts its statements."""
+    """A DuckDB cursor that counts the statements it executes."""
 
     def __init__(self, cursor):
         self.cursor, self.statements = cursor, 0
@@ -532,7 +532,7 @@ class CountingCursor:
         return getattr(self.cursor, name)
 
 
-def test_six_thousand_steps_are_synced_in_a_few_statements(tmp_path, db, run):
+def test_syncing_6000_steps_takes_few_statements(tmp_path, db, run):
     grow(run, *(line(n, "step", step=n, **STEP) for n in range(2, 6002)))
     counting = CountingCursor(db)
     Sync(counting).run(list_runs(tmp_path))

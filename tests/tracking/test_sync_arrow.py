@@ -1,4 +1,4 @@
-"""Steps read many at a time are what they are one by one, and whatever is odd about a line is left to that."""
+"""The Arrow path of the sync: it stores the same rows as the row path, and leaves unusual lines to it."""
 
 import json
 
@@ -26,7 +26,7 @@ def line(seq, kind, **fields):
 
 
 def ingested_tables(tmp_path, monkeypatch, lines, min_arrow_steps):
-    """All tables of an index over these lines, and the stored offsets."""
+    """Index a run with these lines. Returns its tables and the stored offset as text."""
     monkeypatch.setattr(sync, "MIN_ARROW_STEPS", min_arrow_steps)
     folder = tmp_path / f"at-least-{min_arrow_steps}"
     run = RunDirectory.create(folder, RunConfig(name="a"))
@@ -93,7 +93,7 @@ def test_arrow_and_row_paths_store_the_same(
     assert ingested_tables(tmp_path, monkeypatch, lines, 500) == row_by_row
 
 
-def test_many_new_runs_are_synced_together_despite_an_unreadable_one(tmp_path):
+def test_unreadable_run_does_not_block_a_group_of_new_runs(tmp_path):
     runs = [RunDirectory.create(tmp_path, RunConfig(name=f"r{i}")) for i in range(5)]
     for run in runs:
         run.events_path.write_text("\n".join(PLAIN) + "\n")

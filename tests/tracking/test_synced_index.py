@@ -1,4 +1,4 @@
-"""The synced index: when a broken index is rebuilt, and what readers see while it is."""
+"""The synced index: rebuilding a broken index, and reads during a rebuild."""
 
 import os
 import signal
@@ -17,22 +17,22 @@ from core.tracking.synced_index import SyncedIndex
 
 @pytest.fixture
 def open_index(tmp_path):
-    """A function that opens the synced index of a folder with the run `a`."""
+    """A function that opens the synced index of a folder with the run `a`. Closed after the test."""
     RunDirectory.create(tmp_path, RunConfig(name="a"))
-    opened = []
+    indexes = []
 
-    def open_it():
-        opened.append(SyncedIndex(tmp_path, Index(tmp_path / INDEX_FILE)))
-        opened[-1].refresh()
-        return opened[-1]
+    def open_and_sync():
+        indexes.append(SyncedIndex(tmp_path, Index(tmp_path / INDEX_FILE)))
+        indexes[-1].refresh()
+        return indexes[-1]
 
-    yield open_it
-    for index in opened:
+    yield open_and_sync
+    for index in indexes:
         index.close()
 
 
 def failing_once():
-    """A query that finds the index broken at its first call."""
+    """Return a query whose first call raises an error of a broken index."""
     errors = [duckdb.IOException("damaged block")]
 
     def query(db):
@@ -52,7 +52,7 @@ def test_index_that_was_rebuilt_at_open_can_be_rebuilt_again(tmp_path, open_inde
     assert index.read(failing_once()) == ["a"]
     assert "it could not be read (IOException)" in index.notice
     with pytest.raises(UserError, match="cannot be read: damaged block"):
-        index.read(failing_once())  # rebuilding once was enough or never will be
+        index.read(failing_once())  # rebuilt only once
     assert index.fault == "The index cannot be updated: damaged block"
 
 
@@ -80,12 +80,12 @@ def test_closed_index_cannot_be_rebuilt(tmp_path):
 
 
 def test_ctrl_c_during_a_query_is_a_keyboard_interrupt(open_index):
-    """DuckDB raises a RuntimeError, which callers would not expect."""
+    """DuckDB raises RuntimeError instead, which callers do not expect."""
     index = open_index()
 
-    def endless_query(db):
+    def long_query(db):
         threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
-        db.execute("select count(*) from range(1000000000000) t(i) where i % 7 = 3").fetchall()
+        db.execute("select count(*) from range(10000000000) t(i) where i % 7 = 3").fetchall()
 
     with pytest.raises(KeyboardInterrupt):
-        index.read(endless_query)
+        index.read(long_query)

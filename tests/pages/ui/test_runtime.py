@@ -127,11 +127,11 @@ def test_second_dashboard_is_read_only_until_it_takes_over(open_page, runs_dir, 
         assert holder.stdout.readline() == "open\n"
         page = open_page("live")
         expected_text = (
-            f"Read-only: the dashboard of process {holder.pid} drives these runs; do it there"
+            f"Read-only: another dashboard (pid {holder.pid}) is using this folder. Make changes"
         )
         assert page.says(expected_text)
         page.press("Resume")
-        assert "read only" in page.toast[0].value
+        assert "Read-only" in page.toast[0].value
         assert RunDirectory(runs_dir / "one").status() == "stopped"
     finally:
         holder.communicate("")
@@ -153,7 +153,7 @@ def test_read_only_runs_directory_is_shown(open_page, monkeypatch, write_run, ru
     assert page.says("Read-only: /sys/kernel cannot be written to")
     assert page.says("No runs yet")
     page.go("launch").press("Launch the demo")
-    assert page.says("read only: /sys/kernel cannot be written to")
+    assert page.says("Read-only: /sys/kernel cannot be written to")
     monkeypatch.setenv("RUNS_DIR", str(runs_dir))  # simulate that the folder has become writable
     page.go("live").press("Retry")
     assert not page.says("Read-only")
