@@ -485,8 +485,8 @@ def test_runs_started_by_older_versions_keep_their_constant_rate(
 
 
 BEST = {"keep_weights": "best", "eval_every": 1, "lr": 5.0, "checkpoint_every": 1,
-        "min_lr": None, "warmup_fraction": 0.0, "grad_clip": None}  # fmt: skip
-"""Settings with such a high learning rate that the loss rises before the end."""
+        "min_lr": 1e-3, "warmup_fraction": 0.9, "grad_clip": None}  # fmt: skip
+"""The learning rate grows until training diverges, so the best weights are those of an early step."""
 
 
 def damage_weights(directory: Path) -> None:
