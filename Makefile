@@ -1,17 +1,20 @@
-# make app    set up and serve the dashboard on http://127.0.0.1:8501
-# make test   set up and pass format check, lint, import contracts, types and all tests
+# make app        set up and serve the dashboard on http://127.0.0.1:8501
+# make test       set up; check format, lint, import contracts and types; run all tests except the long ones
 # make test-long  run the long tests: fuzzing, large data sets, simulations
-# make demo   train on the embedded model without a browser
-# make assets rebuild the embedded base model and data set, from nothing
+# make demo       train three runs on the embedded model without a browser
+# make format     format the code and apply automatic lint fixes
+# make reference  regenerate docs/reference.md from the code
+# make assets     rebuild the embedded base model and data set from scratch
+# make clean      remove the virtual environment and caches; runs are kept
 PYTHON ?= python3.11
 RUNS_DIR ?= runs
 PORT ?= 8501
 ADDRESS ?= 127.0.0.1
 BIN := .venv/bin
-# Threads that wait spin shortly and sleep: the trainer, the dashboard and a browser share a few cores.
+# Waiting OpenMP threads spin briefly and then sleep, because trainer, dashboard and browser share a few cores.
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: app test test-long demo assets format clean
+.PHONY: app test test-long demo assets format reference clean
 
 app: .venv/app.done
 	RUNS_DIR="$(RUNS_DIR)" $(BIN)/python -m pages.ui.serve --server.address $(ADDRESS) --server.port $(PORT)
@@ -38,6 +41,9 @@ format: .venv/dev.done
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+reference: .venv/app.done
+	$(BIN)/python -m core.cli.reference
+
 .venv/app.done: requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv || python3 -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
@@ -47,7 +53,7 @@ format: .venv/dev.done
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
-# The browser tests drive Debian's Chromium; where another is installed, name it in CHROMIUM.
+# The browser tests use Debian's Chromium. Set CHROMIUM to use another one.
 .PHONY: chromium
 chromium:
 	command -v chromium >/dev/null || test -x "$$CHROMIUM" || \

@@ -1,4 +1,4 @@
-"""The page frame and navigation, nothing else."""
+"""The entry point of the dashboard: page configuration, access control and navigation."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import streamlit as st
 from pages.ui import access
 
 ICON = Path(__file__).parent / "pages" / "ui" / "icon.svg"
-"""Served locally. Streamlit fetches `:material/...:` page icons from another host."""
+"""A local file, because Streamlit loads `:material/...:` page icons from another host."""
 
 st.set_page_config(page_title="GPT-2 fine-tuning lab", page_icon=str(ICON), layout="wide")
 launch = st.Page(
@@ -31,7 +31,7 @@ pages = {
         st.Page("pages/data.py", title="Data", icon=":material/dataset:"),
         st.Page("pages/live.py", title="Live", icon=":material/show_chart:"),
     ],
-    "Read": [
+    "Analyze": [
         st.Page("pages/results.py", title="Results", icon=":material/table_chart:"),
         st.Page("pages/compare.py", title="Compare", icon=":material/compare:"),
         st.Page("pages/scoring.py", title="Scoring", icon=":material/grading:"),
@@ -39,8 +39,8 @@ pages = {
 }
 access.admit([page.url_path for group in pages.values() for page in group])
 page = st.navigation(pages)
-with st.spinner("Starting: reading the index of runs"):
-    from pages.ui import runtime  # takes seconds on the first visit, so draw the frame first
+with st.spinner("Loading runs ..."):
+    from pages.ui import runtime  # takes seconds on the first visit, so the frame is drawn first
 
     runtime.mark_frame_drawn()
     runtime.lab()

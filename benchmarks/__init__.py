@@ -1,1 +1,1 @@
-"""Side-by-side measurements. Each runs as a file or as a module and prints a table or JSON."""
+"""Benchmarks and stress tests. Run them with `python -m benchmarks.NAME`; each prints a table or JSON."""

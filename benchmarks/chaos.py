@@ -1,18 +1,18 @@
-"""Kill trainers and dashboards at random moments, and see whether anything is lost.
+"""Kill trainers and dashboards at random times and check that nothing is lost.
 
     python -m benchmarks.chaos --kills 200 --seed 1
 
-A dashboard here is a process with an open `Lab` that resumes what is interrupted; its trainers are real ones on
-the embedded model, full and LoRA, some with accumulation and dropout. Every now and then SIGKILL goes to the
-trainer, the dashboard or both; a dashboard that is gone is started again, and sometimes killed before it is open.
-What must hold, or this exits with 1:
+The dashboard is a process with an open `Lab` that resumes interrupted runs. Its trainers train the embedded model, full
+and LoRA, some with accumulation and dropout. At random times, SIGKILL is sent to the trainer, the dashboard or both.
+A killed dashboard is restarted, and sometimes killed again while it opens. Exits with status 1 unless:
 
-    - every run ends `finished`, its last loss and its weights those of the same run undisturbed, to the bit;
-    - the index opens, and holds each event that reached the disk once, rewinds taken into account;
-    - a run whose trainer was killed is marked within 5 s where a dashboard is there to see it;
-    - no process is left.
+    - every run finishes, and its losses, weights and answers are bit-identical to those of an undisturbed run;
+    - the index opens and holds every event on disk exactly once, rewinds taken into account;
+    - a run whose trainer was killed is marked as interrupted within 5 s if the dashboard is running;
+    - no process is left over.
 
-Reported: kills by kind, of how many runs, those before a first checkpoint, and the longest time to `interrupted`.
+Reports the number of kills by kind, of runs, of trainers killed before their first checkpoint, and the longest time
+until a run was marked as `interrupted`.
 """
 
 import argparse
@@ -39,12 +39,12 @@ from core.tracking.schema import EVENT_TABLES, REWINDABLE_TABLES
 from core.tracking.sync import read_index
 
 ROOT = Path(__file__).resolve().parent.parent
-MARKED_WITHIN_S = 5.0
-"""Seconds within which a dashboard has to mark a run whose trainer was killed."""
+MAX_MARK_DELAY_S = 5.0
+"""Maximum time between the death of a trainer and a new status of its run, in seconds."""
 MAX_PAUSE_S = 5.0
-"""Longest pause between two kills, in seconds."""
-OPENING_S = 1.0
-"""Seconds within which one that opens is killed: it takes about as long."""
+"""Maximum time between two kills, in seconds."""
+MAX_OPENING_S = 1.0
+"""Maximum time until an opening dashboard is killed, in seconds. Opening takes about as long."""
 DASHBOARD = """
 import sys, time
 from pathlib import Path
@@ -52,7 +52,7 @@ from core.errors import UserError
 from core.lab import Lab
 from core.run.directory import list_runs
 lab = Lab(Path(sys.argv[1]))
-assert lab.driver_pid is None, "another dashboard is still there"
+assert lab.driver_pid is None, "another dashboard is still running"
 print("open", flush=True)
 while True:
     for run in list_runs(lab.runs_dir):
@@ -85,18 +85,18 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 @dataclass
 class Tally:
-    """What was done, and what came of it."""
+    """Counts of kills, and the failures found."""
 
     kills: Counter[str] = field(default_factory=Counter)
     early: int = 0
-    """Trainers killed before their run had a checkpoint."""
+    """Number of trainers killed before their run had a checkpoint."""
     slowest: float = 0.0
-    """Seconds from the death of a trainer to `interrupted`, at most."""
-    wrong: list[str] = field(default_factory=list)
+    """Longest time from the death of a trainer to the status `interrupted`, in seconds."""
+    failures: list[str] = field(default_factory=list)
 
 
 class Dashboard:
-    """The process that drives the runs."""
+    """A process that drives the runs."""
 
     def __init__(self, runs_dir: Path) -> None:
         self.process = subprocess.Popen(
@@ -105,10 +105,10 @@ class Dashboard:
         )  # fmt: skip
 
     def wait(self) -> "Dashboard":
-        """Until it is open."""
+        """Wait until the lab is open."""
         assert self.process.stdout is not None
         if self.process.stdout.readline() != "open\n":
-            raise SystemExit(f"the dashboard did not open: status {self.process.wait()}")
+            raise SystemExit(f"the dashboard failed to open: exit status {self.process.wait()}")
         return self
 
     def kill(self) -> None:
@@ -122,10 +122,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--format", default="table", choices=("table", "json"))
     args = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = "1"  # so that a trainer of ours counts as the dashboard's does
+    os.environ["OMP_NUM_THREADS"] = (
+        "1"  # bit-identical results need the same number of threads everywhere
+    )
     with tempfile.TemporaryDirectory() as directory:
         start = time.monotonic()
-        tally, runs = torment(Path(directory), args.kills, random.Random(args.seed))
+        tally, runs = run_stress_test(Path(directory), args.kills, random.Random(args.seed))
     report = {
         "kills": tally.kills.total(),
         **dict(sorted(tally.kills.items())),
@@ -133,20 +135,20 @@ def main() -> None:
         "before_first_checkpoint": tally.early,
         "slowest_to_interrupted": round(tally.slowest, 2),
         "seconds": round(time.monotonic() - start, 1),
-        "wrong": tally.wrong,
+        "failures": tally.failures,
     }
     if args.format == "json":
         print(json.dumps(report, indent=2))
     else:
         print("\n".join(f"{key:<26}{value}" for key, value in report.items()))
-    sys.exit(1 if tally.wrong else 0)
+    sys.exit(1 if tally.failures else 0)
 
 
-def torment(directory: Path, kills: int, rng: random.Random) -> tuple[Tally, int]:
-    """Runs one after the other, until so many kills have been dealt out; what was found, and of how many runs."""
+def run_stress_test(directory: Path, kills: int, rng: random.Random) -> tuple[Tally, int]:
+    """Train run after run until `kills` kills have happened. Return the tally and the number of runs."""
     data = directory / "data.json"
     data.write_text(json.dumps(examples()))
-    expected = {name: undisturbed(directory / "alone", name, data) for name in VARIANTS}
+    expected = {name: undisturbed_outcome(directory / "alone", name, data) for name in VARIANTS}
     runs_dir, tally, count = directory / "runs", Tally(), 0
     dashboard = Dashboard(runs_dir).wait()
     while tally.kills.total() < kills:
@@ -154,21 +156,23 @@ def torment(directory: Path, kills: int, rng: random.Random) -> tuple[Tally, int
         run = RunDirectory.create(runs_dir, config(f"{variant}-{count}", variant, data))
         count += 1
         while not finishes(run, rng.uniform(0, MAX_PAUSE_S)) and tally.kills.total() < kills:
-            dashboard = strike(run, dashboard, rng, tally)
+            dashboard = kill_at_random(run, dashboard, rng, tally)
         if not finishes(run, 120):
-            tally.wrong.append(f"{run.name} did not finish: it is {run.status()}")
+            tally.failures.append(f"{run.name} did not finish: its status is {run.status()}")
         elif outcome(run) != expected[variant]:
-            tally.wrong.append(f"{run.name} ended elsewhere than undisturbed: {outcome(run)}")
+            tally.failures.append(f"{run.name} differs from the undisturbed run: {outcome(run)}")
         print(f"{tally.kills.total():>4} kills  {run.name}", file=sys.stderr, flush=True)
     dashboard.kill()
-    tally.wrong += miscounted(runs_dir)
+    tally.failures += index_errors(runs_dir)
     if not until(lambda: not trainers(runs_dir), 10):
-        tally.wrong.append("a trainer is left")
+        tally.failures.append("a trainer is still running")
     return tally, count
 
 
-def strike(run: RunDirectory, dashboard: Dashboard, rng: random.Random, tally: Tally) -> Dashboard:
-    """Kill the trainer, the dashboard or both; the dashboard that is there afterwards."""
+def kill_at_random(
+    run: RunDirectory, dashboard: Dashboard, rng: random.Random, tally: Tally
+) -> Dashboard:
+    """Kill the trainer, the dashboard or both. Return the dashboard that runs afterwards."""
     kind = rng.choice(("trainer", "dashboard", "both"))
     pids = trainers(run.path)
     if kind == "trainer" and not pids:
@@ -186,33 +190,33 @@ def strike(run: RunDirectory, dashboard: Dashboard, rng: random.Random, tally: T
     if kind != "trainer":
         while rng.random() < 1 / 3:
             opening = Dashboard(run.path.parent)
-            time.sleep(rng.uniform(0, OPENING_S))
+            time.sleep(rng.uniform(0, MAX_OPENING_S))
             opening.kill()
             tally.kills["opening"] += 1
         return Dashboard(run.path.parent).wait()
-    if until(lambda: settled(run, killed_at) is not None, 2 * MARKED_WITHIN_S):
-        delay_s = (settled(run, killed_at) or killed_at) - killed_at
+    if until(lambda: marked_at(run, killed_at) is not None, 2 * MAX_MARK_DELAY_S):
+        delay_s = (marked_at(run, killed_at) or killed_at) - killed_at
         tally.slowest = max(tally.slowest, delay_s)
-        if delay_s > MARKED_WITHIN_S:
-            tally.wrong.append(f"{run.name} was marked only after {delay_s:.1f} s")
+        if delay_s > MAX_MARK_DELAY_S:
+            tally.failures.append(f"{run.name} got a new status only after {delay_s:.1f} s")
     else:
-        tally.wrong.append(f"{run.name} was not marked when its trainer was killed")
+        tally.failures.append(f"{run.name} got no new status after its trainer was killed")
     return dashboard
 
 
 def finishes(run: RunDirectory, seconds: float) -> bool:
-    """Whether it does within so long."""
+    """Whether the run finishes within a number of seconds."""
     return until(lambda: run.status() == "finished", seconds)
 
 
-def settled(run: RunDirectory, since: float) -> float | None:
-    """The time of the first word since then: a last one, or, where the trainer had said none yet, its successor's."""
+def marked_at(run: RunDirectory, since: float) -> float | None:
+    """Return the time of the first status since then: a final one, or `running` if the killed trainer had set none."""
     ends = ("interrupted", "finished", "running")
     return next((e["time"] for e in run.statuses() if e["status"] in ends and e["time"] >= since - 0.01), None)  # fmt: skip
 
 
 def trainers(path: Path) -> list[int]:
-    """Processes that train the run of that directory, or any run below it."""
+    """Return the pids of the trainers of a run directory, or of all runs below a directory."""
     pids = []
     for process in psutil.process_iter(["cmdline", "status"]):
         words = process.info["cmdline"] or []
@@ -227,7 +231,7 @@ def trainers(path: Path) -> list[int]:
 
 
 def examples() -> list[dict[str, str]]:
-    """Sixty short ones."""
+    """Return sixty short examples."""
     words = [f"{color} {n}" for color in ("red", "blue", "green", "black") for n in range(15)]
     return [{"instruction": f"Say {word}.", "output": f"It is {word}."} for word in words]
 
@@ -236,17 +240,17 @@ def config(name: str, variant: str, data: Path) -> RunConfig:
     return RunConfig.parse({**COMMON, **VARIANTS[variant], "name": name, "dataset": str(data)})
 
 
-def undisturbed(runs_dir: Path, variant: str, data: Path) -> tuple[Any, ...]:
-    """The outcome of a run that nobody kills."""
+def undisturbed_outcome(runs_dir: Path, variant: str, data: Path) -> tuple[Any, ...]:
+    """Return the outcome of a run that is not killed."""
     run = RunDirectory.create(runs_dir, config(variant, variant, data))
     run_in_process(run)
     if run.status() != "finished":
-        raise SystemExit(f"{variant} does not even finish undisturbed: {run.log_tail()}")
+        raise SystemExit(f"{variant} failed without being killed: {run.log_tail()}")
     return outcome(run)
 
 
 def outcome(run: RunDirectory) -> tuple[Any, ...]:
-    """The last losses, the losses of all steps, the hashes of the weights, the answers."""
+    """Return the final losses, the losses of all steps, the weight hashes and the answers of a run."""
     events_by_kind = replayed(run)
     last = max(events_by_kind["eval"].values(), key=lambda event: event["seq"])
     steps = [event["loss"] for event in events_by_kind["step"].values()]
@@ -257,7 +261,7 @@ def outcome(run: RunDirectory) -> tuple[Any, ...]:
 
 
 def replayed(run: RunDirectory) -> dict[str, dict[int, dict[str, Any]]]:
-    """Events by kind and number, as a reader of the file itself sees them after all rewinds."""
+    """Return events by kind and sequence number, read from the event file with rewinds applied."""
     events_by_kind: dict[str, dict[int, dict[str, Any]]] = {kind: {} for kind in EVENT_TABLES}
     for line in run.events_path.read_bytes().splitlines():
         event = parse(line)
@@ -265,20 +269,20 @@ def replayed(run: RunDirectory) -> dict[str, dict[int, dict[str, Any]]]:
             continue
         if event["event"] == "rewind":
             for kind in REWINDABLE_TABLES:
-                held = events_by_kind[kind].items()
-                events_by_kind[kind] = {seq: e for seq, e in held if e["step"] <= event["step"]}
+                events = events_by_kind[kind].items()
+                events_by_kind[kind] = {seq: e for seq, e in events if e["step"] <= event["step"]}
             events_by_kind["generation"] = {}
         elif event["event"] in events_by_kind:
             events_by_kind[event["event"]][event["seq"]] = event
     return events_by_kind
 
 
-def miscounted(runs_dir: Path) -> list[str]:
-    """Where the index, as the last dashboard left it and brought up to date, is not what the files say."""
-    wrong = []
+def index_errors(runs_dir: Path) -> list[str]:
+    """Sync the index that the last dashboard left behind, and list how it differs from the event files."""
+    errors = []
     with contextlib.closing(read_index(runs_dir)) as index:
         if index.path is None or index.rebuilt:
-            wrong.append(f"the index did not open as it was: {index.rebuilt or 'it is held'}")
+            errors.append(f"the index could not be opened: {index.rebuilt or 'it is locked'}")
         names = [path.parent.name for path in runs_dir.glob("*/config.json")]
         for name in names:
             events_by_kind = replayed(RunDirectory(runs_dir / name))
@@ -286,12 +290,14 @@ def miscounted(runs_dir: Path) -> list[str]:
                 query = f'select seq from "{kind}" where run = ? order by seq'
                 rows = [seq for (seq,) in index.cursor().execute(query, [name]).fetchall()]
                 if rows != sorted(events):
-                    wrong.append(f"{name}: {len(rows)} of {kind} indexed, {len(events)} on disk")
-    return wrong
+                    errors.append(
+                        f"{name}: {len(rows)} {kind} events indexed, {len(events)} on disk"
+                    )
+    return errors
 
 
 def until(condition: Any, seconds: float) -> bool:
-    """Wait for a condition, at most so long; whether it came."""
+    """Wait for a condition, up to a timeout. Return whether it was met."""
     deadline = time.monotonic() + seconds
     while not (result := condition()) and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -1,10 +1,10 @@
-"""How a step's time and memory grow with sequence length, batch and model: one figure changed at a time.
+"""Time and memory of a training step by sequence length, batch size and model, varied one at a time.
 
     python -m benchmarks.cost --method lora > table.md
 
-Every row is measured in a separate process, on examples of equal length, with random weights of the real shapes. Prints
-a Markdown table. `times` is the step time relative to the first row of its group (124M, 256 tokens, batch 2). On a GPU,
-memory is what PyTorch's allocator reports.
+Each row is measured in a separate process, on examples of equal length, with random weights of the real shapes. Prints
+a Markdown table. `times` is the step time relative to the baseline (124M, 256 tokens, batch 2), which is measured in
+every group. On a GPU, memory is what PyTorch's allocator reports.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from core.data.tokenizer import encode
 from core.planning import measurement
 from core.views.tables import markdown
 
-START = {"model": "gpt2", "length": 256, "batch": 2}
+BASELINE = {"model": "gpt2", "length": 256, "batch": 2}
 CHANGED: dict[str, list[Any]] = {
     "length": [64, 128, 256, 512, 1024],
     "batch": [1, 2, 4, 8],
@@ -30,7 +30,7 @@ STEPS = 2
 
 
 def examples(path: Path, length: int, batch: int) -> str:
-    """As many examples of that many tokens as the steps take, and two to test and to validate on."""
+    """Write a data set of `length`-token examples: those of all steps, one for testing and one for validation."""
     prompt = len(encode(format_prompt("Go on.", "")))
     output = " go" * (length - prompt - 1)
     record = {"instruction": "Go on.", "output": output}
@@ -39,7 +39,7 @@ def examples(path: Path, length: int, batch: int) -> str:
 
 
 def measure(point: dict[str, Any], method: str, directory: Path) -> dict[str, Any]:
-    """Seconds a step and peak memory at one place."""
+    """Measure seconds per step and peak memory at one point."""
     model, length, batch = point["model"], point["length"], point["batch"]
     base = model if model == "gpt2-nano" else random_weights(model, directory)
     count = STEPS * batch
@@ -60,12 +60,14 @@ def main() -> None:
         directory = Path(folder)
         rows = []
         for name, values in CHANGED.items():
-            # The start is measured in each group anew: the machine may not be as fast as before.
+            # The baseline is measured again in each group, because the machine's speed may drift.
             measured = {
-                value: measure(START | {name: value}, args.method, directory) for value in values
+                value: measure(BASELINE | {name: value}, args.method, directory) for value in values
             }
-            first = measured[START[name]]["seconds_per_step"]
-            rows += [{**row, "times": row["seconds_per_step"] / first} for row in measured.values()]
+            baseline_s = measured[BASELINE[name]]["seconds_per_step"]
+            rows += [
+                {**row, "times": row["seconds_per_step"] / baseline_s} for row in measured.values()
+            ]
     print(markdown(rows))
 
 

@@ -1,6 +1,6 @@
-"""Step bookkeeping: what building and writing the event of one step costs. Prints JSON.
+"""Time to build and write the event of one training step. Prints JSON.
 
-Uses the trainer's own `record_step` on a real event file, for batches of the usual size.
+Calls the trainer's `record_step` with a real event file and batches of typical size.
 """
 
 import json
@@ -21,7 +21,7 @@ EVENTS = 5000
 
 
 def measure(events: int = EVENTS) -> dict[str, float]:
-    """Median and 99th percentile of the microseconds an event takes."""
+    """Return the median and 99th percentile of the time per event, in microseconds."""
     with tempfile.TemporaryDirectory() as directory:
         config = RunConfig(epochs=10)
         active = ActiveRun(RunDirectory.create(Path(directory), config))

@@ -1,16 +1,17 @@
-"""Fill the disk under a dashboard and its trainer at random moments, and see whether anything is lost.
+"""Fill the disk of a dashboard and its trainers at random times and check that nothing is lost.
 
     python -m benchmarks.full_disk --strikes 30 --seed 1
 
-The runs lie on a small tmpfs of their own, which takes the right to mount one (root on Linux). Every now and then
-all of its room is taken, but for some kilobytes, and given back a few seconds later. What must hold, or this exits with 1:
+The runs are stored on a small tmpfs, so this needs permission to mount one (root on Linux). At random times, a file
+takes all of its space except for some kilobytes, and is deleted a few seconds later. Exits with status 1 unless:
 
-    - a run that fails of it says that no space is left; resumed, it ends as the same run undisturbed, to the bit;
-    - a launch meanwhile is refused in one sentence or works;
-    - the dashboard answers queries meanwhile, and says so where its index is behind; once there is room it catches up;
-    - the index holds each event that reached the disk once, rewinds taken into account.
+    - a run that fails can be resumed, and its result is bit-identical to that of an undisturbed run;
+    - a launch while the disk is full either works or raises a UserError;
+    - the dashboard answers queries while the disk is full, and reports if its index is out of date;
+    - in the end, the index holds every event on disk exactly once, rewinds taken into account.
 
-Reported: strikes, how many made a run end, launches refused, and the reasons that were told.
+Reports the number of strikes, of runs that ended because of one, of refused launches, of strikes with an outdated index,
+and the reasons given for ended runs and refused launches.
 """
 
 import argparse
@@ -27,32 +28,40 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.chaos import VARIANTS, config, examples, miscounted, outcome, undisturbed, until
+from benchmarks.chaos import (
+    VARIANTS,
+    config,
+    examples,
+    index_errors,
+    outcome,
+    undisturbed_outcome,
+    until,
+)
 from core.errors import UserError
 from core.lab import Lab
 from core.run.directory import ENDED_STATUSES, RunDirectory
 
 TMPFS_SIZE = "2g"
-"""Of the tmpfs: two checkpoints of each run of gpt2-nano, and what else there is."""
+"""Size of the tmpfs: enough for two checkpoints of each gpt2-nano run, the index and the event files."""
 MAX_FREE_BYTES = 64 << 10
-"""Bytes left of it at most."""
+"""Maximum free space while the disk is full, in bytes."""
 MAX_FULL_S = 4.0
-"""Seconds that it stays full at most."""
+"""Maximum time for which the disk stays full, in seconds."""
 MAX_PAUSE_S = 6.0
-"""Seconds between two strikes at most."""
+"""Maximum time between two strikes, in seconds."""
 
 
 @dataclass
 class Tally:
-    """What was done, and what came of it."""
+    """Counts of strikes and their effects, and the failures found."""
 
     strikes: int = 0
     ended: int = 0
     refused: int = 0
     behind: int = 0
-    """Strikes during which the dashboard said that its index was."""
+    """Number of strikes during which the dashboard reported an outdated index."""
     reasons: Counter[str] = field(default_factory=Counter)
-    wrong: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
 
 
 def main() -> None:
@@ -60,18 +69,20 @@ def main() -> None:
     parser.add_argument("--strikes", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = "1"  # so that a trainer of ours counts as the dashboard's does
+    os.environ["OMP_NUM_THREADS"] = (
+        "1"  # bit-identical results need the same number of threads everywhere
+    )
     with tempfile.TemporaryDirectory() as directory:
-        tally = torment(Path(directory), args.strikes, random.Random(args.seed))
+        tally = run_stress_test(Path(directory), args.strikes, random.Random(args.seed))
     print(json.dumps(tally.__dict__, indent=2))
-    sys.exit(1 if tally.wrong else 0)
+    sys.exit(1 if tally.failures else 0)
 
 
-def torment(directory: Path, strikes: int, rng: random.Random) -> Tally:
-    """Runs one after the other, until the disk was full so often."""
+def run_stress_test(directory: Path, strikes: int, rng: random.Random) -> Tally:
+    """Train run after run until the disk has been full `strikes` times."""
     data = directory / "data.json"
     data.write_text(json.dumps(examples()))
-    expected = {name: undisturbed(directory / "alone", name, data) for name in VARIANTS}
+    expected = {name: undisturbed_outcome(directory / "alone", name, data) for name in VARIANTS}
     tally, count = Tally(), 0
     with small_disk(directory / "small") as disk:
         runs_dir = disk / "runs"
@@ -80,79 +91,83 @@ def torment(directory: Path, strikes: int, rng: random.Random) -> Tally:
             variant = [*VARIANTS][count % len(VARIANTS)]
             run = RunDirectory(runs_dir / lab.launch(config(f"{variant}-{count}", variant, data)))
             count += 1
-            strain(lab, run, strikes, rng, tally)
+            train_under_strikes(lab, run, strikes, rng, tally)
             if run.status() == "finished" and outcome(run) != expected[variant]:
-                tally.wrong.append(f"{run.name} ended elsewhere than undisturbed: {outcome(run)}")
+                tally.failures.append(
+                    f"{run.name} differs from the undisturbed run: {outcome(run)}"
+                )
             print(f"{tally.strikes:>4} strikes  {run.name}", file=sys.stderr, flush=True)
         lab.close()
-        tally.wrong += miscounted(runs_dir)
+        tally.failures += index_errors(runs_dir)
     return tally
 
 
-def strain(lab: Lab, run: RunDirectory, strikes: int, rng: random.Random, tally: Tally) -> None:
-    """Strike until the run has finished, and resume it whenever it ended."""
+def train_under_strikes(
+    lab: Lab, run: RunDirectory, strikes: int, rng: random.Random, tally: Tally
+) -> None:
+    """Fill the disk repeatedly until the run has finished, and resume the run whenever it ends early."""
     while run.status() != "finished":
         if tally.strikes < strikes:
             until(lambda: run.status() == "finished", rng.uniform(0, MAX_PAUSE_S))
             strike(lab, run, rng, tally)
         elif not until(lambda: run.status() in ENDED_STATUSES, 120):
-            tally.wrong.append(f"{run.name} does not end: it is {run.status()}")
+            tally.failures.append(f"{run.name} did not end: its status is {run.status()}")
             return
-        go_on(lab, run, tally)
+        resume(lab, run, tally)
 
 
 def strike(lab: Lab, run: RunDirectory, rng: random.Random, tally: Tally) -> None:
-    """Take all room for some seconds; meanwhile ask the dashboard, and launch."""
+    """Fill the disk for a few seconds, and query the dashboard and launch a run while it is full."""
     ballast = lab.runs_dir.parent / "ballast"
     end = time.monotonic() + rng.uniform(0.5, MAX_FULL_S)
-    spared = rng.randrange(MAX_FREE_BYTES)
+    free_bytes = rng.randrange(MAX_FREE_BYTES)
     tally.strikes += 1
     behind = False
     with ballast.open("wb", buffering=0) as file:
         while time.monotonic() < end:
             with contextlib.suppress(OSError):
-                fill(file.fileno(), lab.runs_dir, spared)
+                fill(file.fileno(), lab.runs_dir, free_bytes)
             lab.runs()
             behind |= lab.fault is not None
             time.sleep(0.05)
         try:
-            other = lab.launch(run.config().changed(name="meanwhile"))
+            other = lab.launch(run.config().changed(name="during-strike"))
             lab.stop(other)
             lab.delete(other)
         except UserError as error:
             tally.refused += 1
-            tally.reasons[shortened(str(error), lab.runs_dir)] += 1
+            tally.reasons[normalized(str(error), lab.runs_dir)] += 1
     ballast.unlink()
     tally.behind += behind
 
 
-def fill(descriptor: int, path: Path, spared: int) -> None:
-    """Write zeros to an open file until so little is left."""
-    while (free := os.statvfs(path).f_bavail * os.statvfs(path).f_frsize) > spared:
-        os.write(descriptor, bytes(min(free - spared, 1 << 22)))
+def fill(descriptor: int, path: Path, free_bytes: int) -> None:
+    """Write zeros to an open file until at most `free_bytes` are left on the disk."""
+    while (free := os.statvfs(path).f_bavail * os.statvfs(path).f_frsize) > free_bytes:
+        os.write(descriptor, bytes(min(free - free_bytes, 1 << 22)))
 
 
-def go_on(lab: Lab, run: RunDirectory, tally: Tally) -> None:
-    """Resume a run that ended of a full disk."""
+def resume(lab: Lab, run: RunDirectory, tally: Tally) -> None:
+    """Resume a run that ended because the disk was full."""
     if run.status() not in ("failed", "interrupted", "stopped"):
         return
     tally.ended += 1
     reason = str(run.statuses()[-1].get("reason"))
-    tally.reasons[shortened(reason, lab.runs_dir)] += 1
+    tally.reasons[normalized(reason, lab.runs_dir)] += 1
     if not until(lambda: run.name not in lab.waiting(), 30):
-        tally.wrong.append(f"{run.name} has ended and stays in the queue")
+        tally.failures.append(f"{run.name} has ended but is still in the queue")
     lab.resume(run.name)
 
 
-def shortened(reason: str, runs_dir: Path) -> str:
-    """A reason without what is different each time."""
+def normalized(reason: str, runs_dir: Path) -> str:
+    """Replace the paths in a reason, so that equal reasons are counted together."""
     words = reason.replace(str(runs_dir), "RUNS").split()
     return " ".join("RUNS/..." if word.startswith("RUNS") else word for word in words)
 
 
 @contextlib.contextmanager
 def small_disk(mount_point: Path) -> Iterator[Path]:
-    """A directory that holds only so much."""
+    """Mount a tmpfs of limited size."""
     mount_point.mkdir()
     subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={TMPFS_SIZE}", "tmpfs", mount_point], check=True

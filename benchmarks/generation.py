@@ -1,16 +1,16 @@
-"""Answering a test set: this project against transformers' `generate` and against no cache at all.
+"""Speed of answering a test set, compared with transformers' `generate` and with generation without a cache.
 
     python -m benchmarks.generation --data FILE --prompts 128 --new-tokens 64
 
-All greedy, with the same random weights of 124M, until the limit: random weights do not end an answer.
-Batch by batch in turn, so that whatever else the machine does meets both alike. The peer pads on the
-left and masks, in the data set's order and as many at a time, as its documentation shows; ours puts
-prompts of like length together. Without a cache, a few prompts are answered one by one and their rate is taken for all.
+All decode greedily, with the same random weights of GPT-2 124M, up to the token limit: random weights rarely end an
+answer. This project and transformers alternate batch by batch, so that other load on the machine affects both equally.
+Transformers pads on the left, with a mask, in data set order and with the same batch sizes, as in its documentation.
+This project batches prompts of similar length. Without a cache, only a few prompts are measured, one by one.
 
 Reported:
-    tokens_per_s            new tokens a second (`peer_`: transformers, `uncached_`: without a cache)
-    ratio, uncached_ratio   ours over theirs
-    same                    share of the answers whose tokens are equal to the peer's; below 1 where rounding decides
+    tokens_per_s            new tokens per second (`peer_`: transformers, `uncached_`: without a cache)
+    ratio, uncached_ratio   our rate divided by theirs
+    same                    share of answers identical to those of transformers; below 1 where rounding decides
 """
 
 import argparse
@@ -30,21 +30,21 @@ from core.nn.generation import Sampling, generate
 from core.training.evaluation import answer_batches
 
 UNCACHED = 2
-"""Prompts answered without a cache: they take long."""
+"""Number of prompts answered without a cache, which is slow."""
 
 
 @torch.inference_mode()
 def uncached(peer: Any, prompt: list[int], new_tokens: int) -> list[int]:
-    """Greedy tokens after one prompt, the whole sequence anew for each."""
+    """Decode a prompt greedily, recomputing the whole sequence for each token."""
     ids = torch.tensor([prompt])
     for _ in range(new_tokens):
-        following = peer(ids, use_cache=False).logits[:, -1].argmax(-1)
-        ids = torch.cat([ids, following[:, None]], 1)
+        next_ids = peer(ids, use_cache=False).logits[:, -1].argmax(-1)
+        ids = torch.cat([ids, next_ids[:, None]], 1)
     return ids[0, len(prompt) :].tolist()
 
 
 def batched(peer: Any, prompts: list[list[int]], new_tokens: int) -> list[list[int]]:
-    """transformers' own generation of a batch."""
+    """Decode a batch with transformers' `generate`."""
     width = max(map(len, prompts))
     ids = torch.tensor([[END_OF_TEXT] * (width - len(p)) + p for p in prompts])
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
@@ -59,7 +59,7 @@ def batched(peer: Any, prompts: list[list[int]], new_tokens: int) -> list[list[i
 
 
 def compare(data: str, count: int, new_tokens: int, batch: int | None) -> dict[str, Any]:
-    """Let all three answer and put their rates beside each other."""
+    """Measure all three and return their rates and ratios."""
     torch.manual_seed(123)
     peer = GPT2LMHeadModel(GPT2Config()).eval()
     with tempfile.TemporaryDirectory() as directory:
@@ -111,11 +111,11 @@ def compare(data: str, count: int, new_tokens: int, batch: int | None) -> dict[s
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--data", default="primer", help="primer, or an Alpaca-format file")
+    parser.add_argument("--data", default="primer", help="primer or an Alpaca-format file")
     parser.add_argument("--prompts", type=int, default=128)
     parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument(
-        "--batch", type=int, help="prompts at a time; as many as a run takes where absent"
+        "--batch", type=int, help="prompts per batch (default: the batch sizes of a run)"
     )
     args = parser.parse_args()
     report = compare(args.data, args.prompts, args.new_tokens, args.batch)

@@ -1,15 +1,15 @@
-"""Three recipes of the journal on a GPU, beside what the journal reported and what is aimed at.
+"""Time and memory of three of the journal's recipes on a GPU, next to the journal's figures and our targets.
 
-    python -m benchmarks.gpu                    a few steps of each: memory, and time by their rate
-    python -m benchmarks.gpu --whole            each trained to its end
-    python -m benchmarks.gpu --base gpt2-nano   the small model in all three, to try this out without a GPU
+    python -m benchmarks.gpu                    measure a few steps of each recipe and extrapolate
+    python -m benchmarks.gpu --whole            train each recipe to the end
+    python -m benchmarks.gpu --base gpt2-nano   use the small model, to try this out without a GPU
 
-Weights are random and of the true shapes, or the hub's with `--hub`: neither time nor memory
-hangs on their values. Examples are made up, as long as Alpaca's, unless a data set is named.
+Weights are random unless `--hub` is given: time and memory depend only on their shapes. Unless a data set is given,
+examples are random words with Alpaca's lengths.
 
-Reported for each recipe, the journal's own figures as `journal_`, and `aim_` for what a run on an H100 should stay under:
-    minutes     of all training steps
-    memory_gb   peak of the GPU's allocator; of the process without a GPU
+Reported for each recipe, next to the journal's figures (`journal_`) and the upper limits for an H100 (`aim_`):
+    minutes     time of all training steps
+    memory_gb   peak memory of the GPU's allocator; without a GPU, of the process
 """
 
 import argparse
@@ -33,14 +33,14 @@ RECIPES: dict[str, dict[str, Any]] = {
     "run_11": {"journal_memory_gb": 10.9, "aim_minutes": None, "aim_memory_gb": 15.0},
 }
 CHANGES: dict[str, dict[str, Any]] = {"run_11": {"batch_size": 8}}
-"""What the aim asks for other than the journal's settings."""
+"""Settings of the targets that differ from the journal's."""
 EXAMPLES = 14_000
-"""Of these 85 % are trained on: about the journal's 12,000."""
+"""Number of examples. 85% of them are trained on, about the journal's 12,000."""
 WORDS = ("red", "green", "fast", "house", "river", "write", "because", "often", "small", "steps")
 
 
-def made_up(path: Path, count: int) -> str:
-    """A data set as long as Alpaca's: 12 to 700 words of answer, 45 in the middle."""
+def write_random_examples(path: Path, count: int) -> str:
+    """Write a data set with Alpaca's lengths: answers of 12 to 700 words, median 45. Return its path."""
     rng = random.Random(123)
 
     def text(words: int) -> str:
@@ -58,7 +58,7 @@ def made_up(path: Path, count: int) -> str:
 
 
 def random_weights(name: str, directory: Path) -> str:
-    """The path of a model of that size in the hub's format."""
+    """Save a model of this size with random weights in the hub's format. Return its path."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     arch = FAMILY[name]
@@ -70,7 +70,7 @@ def random_weights(name: str, directory: Path) -> str:
 
 
 def train(config: RunConfig, directory: Path) -> measurement.Cost:
-    """Train a whole run and read what it took from its events."""
+    """Train a run to the end and read its time and memory from its events."""
     run = RunDirectory.create(directory, config)
     run_in_process(run)
     if run.status() != "finished":
@@ -82,20 +82,20 @@ def train(config: RunConfig, directory: Path) -> measurement.Cost:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--whole", action="store_true", help="train each recipe to its end")
-    parser.add_argument("--data", help="a data set instead of made-up examples")
+    parser.add_argument("--whole", action="store_true", help="train each recipe to the end")
+    parser.add_argument("--data", help="data set to use instead of random examples")
     parser.add_argument("--examples", type=int, default=EXAMPLES)
-    parser.add_argument("--base", help="this base model in every recipe")
+    parser.add_argument("--base", help="base model to use in every recipe")
     parser.add_argument(
-        "--hub", action="store_true", help="the hub's weights instead of random ones"
+        "--hub", action="store_true", help="download the hub's weights instead of using random ones"
     )
     parser.add_argument(
-        "--recipe", choices=RECIPES, action="append", help="only this one; repeatable"
+        "--recipe", choices=RECIPES, action="append", help="run only this recipe; can be repeated"
     )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
-        data = args.data or made_up(directory / "examples.json", args.examples)
+        data = args.data or write_random_examples(directory / "examples.json", args.examples)
         results = {}
         for name in args.recipe or RECIPES:
             config = preset(name)

@@ -1,7 +1,7 @@
-"""Server time of one update of the Live page, for a run of 6,000 steps. Prints JSON.
+"""Server time of one update of the Live page for a run of 6,000 steps. Prints JSON.
 
-What an update does: the run's state, the evaluations, the curves, six figures, and Streamlit's own check and
-encoding of each. Sending it and drawing it are the browser's and not counted.
+An update queries the run's state, evaluations and curves, builds six figures, and lets Streamlit's code validate and
+encode them. Transfer and drawing in the browser are not included.
 """
 
 import gc
@@ -30,7 +30,7 @@ METRICS = [name for name, metric in CURVES.items() if metric.chart]
 
 
 def write_run(runs_dir: Path, steps: int) -> str:
-    """A run of so many made-up steps, and its name."""
+    """Write a run with random step events. Return its name."""
     run = RunDirectory.create(runs_dir, preset("demo"))
     writer = EventWriter(run.events_path)
     writer.append("status", status="running")
@@ -56,7 +56,7 @@ def write_run(runs_dir: Path, steps: int) -> str:
 
 
 def update(index: Index, names: list[str]) -> int:
-    """One update; the bytes it would send."""
+    """Do one update. Return the number of bytes it would send."""
     db = index.cursor()
     queries.states(db, names)
     evaluations = queries.evaluations(db, names)
@@ -68,7 +68,7 @@ def update(index: Index, names: list[str]) -> int:
 
 
 def measure(steps: int = STEPS, updates: int = UPDATES) -> dict[str, float]:
-    """Milliseconds of an update and its size."""
+    """Return the duration of an update in milliseconds and its size in kilobytes."""
     with tempfile.TemporaryDirectory() as directory:
         names = [write_run(Path(directory), steps)]
         index = Index(Path(directory) / "lab.duckdb")

@@ -1,23 +1,23 @@
-"""A thousand runs of six thousand steps: how fast the dashboard is over them, each figure beside what is asked.
+"""Speed and memory of the dashboard with 1,000 runs of 6,000 steps, next to targets.
 
     python -m benchmarks.load --runs 1000 --steps 6000
 
-    ingest_per_s      events a second into an index that is made anew (asked: 200,000)
-    start_s           from the start of the server until its first page stands in a browser, median of three (asked: 3)
-    open_s            of these, to open the index and look at every run
-    results_s         server time of the Results page (asked: 1); `page_s` that of the others
-    live_ms           server time of one update of the Live page, of `benchmarks.live_page` (asked: 50)
-    memory_mb         the server's resident memory after all pages were seen (asked: 1,000)
-    updates, gap_s    with ten sessions on Live and a run going, `benchmarks.watchers`: of the session that got fewest in
-                      25 s, and the longest between two of any (asked: each second)
-    answer_s          the slowest of these
-    server_cores      what the server computes meanwhile, in cores; `watcher_cores` what those who watch do, who
-                      would sit at other machines
-    run_speed         tokens a second of the run beside them, over those of the run alone (asked: 0.95): the median of
-                      three spells of 20 s beside, each over the mean of the spells alone before and after it.
-                      With `--trainer-threads` fewer than cores, on a machine with a core to spare
+    ingest_per_s      events per second when building a new index (target: 200,000)
+    start_s           time from starting the server until a browser shows its first page, median of three (target: 3)
+    open_s            time to open the lab, which syncs the index with all runs; part of `start_s`
+    results_s         server time of the Results page (target: 1); `page_s` has the other pages
+    live_ms           server time of one update of the Live page, from `benchmarks.live_page` (target: 50)
+    memory_mb         resident memory of the server after all pages were opened (target: 1,000)
+    updates, gap_s    with ten sessions on Live during training (`benchmarks.watchers`): the fewest updates of a session
+                      in 25 s, and the longest time between two updates of any session (target: 1.5)
+    answer_s          the longest time from an update's request to its last message
+    server_cores      CPU cores used by the server during this; `watcher_cores`: by the sessions, which would normally
+                      run on other machines
+    run_speed         training speed with the sessions divided by the speed without (target: 0.95). Median of three
+                      intervals of 20 s, each divided by the mean of the intervals before and after it. Set
+                      `--trainer-threads` below the number of cores to leave a core for the server
 
-Needs Chromium, as the tests do.
+Needs Chromium, like the browser tests.
 """
 
 import argparse
@@ -51,12 +51,12 @@ from core.tracking.sync import read_index
 ROOT = Path(__file__).resolve().parent.parent
 TARGETS = {"ingest_per_s": 200_000, "start_s": 3, "results_s": 1, "live_ms": 50, "memory_mb": 1000, "gap_s": 1.5, "run_speed": 0.95}  # fmt: skip
 WATCHERS = 10
-SPELL_S = 20.0
-"""Seconds of a spell in which the run is watched, and of one in which it is not."""
+INTERVAL_S = 20.0
+"""Length of each interval with or without sessions, in seconds."""
 ARRIVAL_S = 5.0
-"""Seconds that those who watch get to open the page before it is measured."""
-SPELLS = 3
-QUIET = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"]
+"""Time for the sessions to open the page before measuring, in seconds."""
+INTERVALS = 3
+BROWSER_ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"]
 PAGE_TIMES = """
 import json, sys, time
 from pathlib import Path
@@ -75,18 +75,18 @@ print(json.dumps(times))
 
 
 def measure(runs: int, steps: int, folder: Path) -> dict[str, Any]:
-    """All figures."""
+    """Run all measurements and return the report."""
     runs_dir = folder / "runs"
     log_progress(f"writing {runs:,} runs of {steps:,} steps")
     events = write_runs(runs_dir, runs, steps)
     size = sum(path.stat().st_size for path in runs_dir.glob("*/events.jsonl"))
     report: dict[str, Any] = {"runs": runs, "events": events, "gigabytes": round(size / 1e9, 2)}
-    log_progress("making the index")
+    log_progress("building the index")
     start = time.perf_counter()
     read_index(runs_dir).close()
     report["ingest_per_s"] = round(events / (time.perf_counter() - start))
     report["index_mb"] = round((runs_dir / "lab.duckdb").stat().st_size / 1e6)
-    log_progress("opening it")
+    log_progress("opening the lab")
     start = time.perf_counter()
     lab = Lab(runs_dir)
     report["open_s"] = round(time.perf_counter() - start, 2)
@@ -99,20 +99,20 @@ def measure(runs: int, steps: int, folder: Path) -> dict[str, Any]:
     pages = json.loads(process.stdout.splitlines()[-1])
     report |= {"results_s": pages.pop("results"), "page_s": pages}
     report["live_ms"] = live_page.measure()["median_ms"]
-    log_progress("serving it")
+    log_progress("starting the server")
     with sync_playwright() as playwright:
         path = shutil.which("chromium") or shutil.which("google-chrome")
-        browser = playwright.chromium.launch(executable_path=path, args=QUIET)
+        browser = playwright.chromium.launch(executable_path=path, args=BROWSER_ARGUMENTS)
         report["start_s"] = round(
-            statistics.median(started(runs_dir, browser) for _ in range(3)), 2
+            statistics.median(startup_time(runs_dir, browser) for _ in range(3)), 2
         )
-        report |= served(runs_dir, browser)
+        report |= measure_server(runs_dir, browser)
         browser.close()
     return report
 
 
-def started(runs_dir: Path, browser: Browser) -> float:
-    """Seconds until a new server's first page stands in a browser."""
+def startup_time(runs_dir: Path, browser: Browser) -> float:
+    """Return the seconds from starting a server until a browser shows its first page."""
     start = time.perf_counter()
     with serving(runs_dir) as (_, address), browser.new_page() as page:
         page.goto(address)
@@ -120,10 +120,10 @@ def started(runs_dir: Path, browser: Browser) -> float:
         return time.perf_counter() - start
 
 
-def served(runs_dir: Path, browser: Browser) -> dict[str, Any]:
-    """What a real server needs for all pages, and for ten who watch a run."""
-    run = RunDirectory.create(runs_dir, preset("demo").changed(name="going", epochs=200))
-    (runs_dir / "queue.json").write_text('["going"]')
+def measure_server(runs_dir: Path, browser: Browser) -> dict[str, Any]:
+    """Measure a real server: memory after opening all pages, and ten sessions watching a run."""
+    run = RunDirectory.create(runs_dir, preset("demo").changed(name="training", epochs=200))
+    (runs_dir / "queue.json").write_text('["training"]')
     results: dict[str, Any] = {}
     with serving(runs_dir) as (server, address):
         page = browser.new_page()
@@ -132,30 +132,30 @@ def served(runs_dir: Path, browser: Browser) -> dict[str, Any]:
             page.get_by_role("heading", name=name.title()).wait_for(timeout=60_000)
             page.wait_for_timeout(2000)
         results["memory_mb"] = round(server.memory_info().rss / 2**20)
-        page.goto(f"{address}/live?run=going")
+        page.goto(f"{address}/live?run=training")
         page.get_by_role("button", name="Resume").or_(page.get_by_role("button", name="Stop")).wait_for(timeout=60_000)  # fmt: skip
         page.close()
-        log_progress("a run that nobody watches, and with ten who watch, in turn")
+        log_progress("training with and without sessions, in turn")
         wait_for_steps(run, 3)
         sessions, server_cores, watcher_cores, ratios = [], [], [], []
-        speed_before = speed(run, SPELL_S)
-        for _ in range(SPELLS):
+        speed_before = speed(run, INTERVAL_S)
+        for _ in range(INTERVALS):
             with ThreadPoolExecutor(1) as thread:
-                seen = thread.submit(
-                    watch, address, "live?run=going", WATCHERS, ARRIVAL_S + SPELL_S
+                watched = thread.submit(
+                    watch, address, "live?run=training", WATCHERS, ARRIVAL_S + INTERVAL_S
                 )
                 time.sleep(ARRIVAL_S)
-                since, used, watcher_used = (
+                start, used, watcher_used = (
                     time.perf_counter(),
                     seconds_used(server),
                     time.process_time(),
                 )
-                speed_watched = speed(run, SPELL_S)
-                spent = time.perf_counter() - since
-                server_cores.append((seconds_used(server) - used) / spent)
-                watcher_cores.append((time.process_time() - watcher_used) / spent)
-                sessions += seen.result()
-            speed_after = speed(run, SPELL_S)
+                speed_watched = speed(run, INTERVAL_S)
+                elapsed = time.perf_counter() - start
+                server_cores.append((seconds_used(server) - used) / elapsed)
+                watcher_cores.append((time.process_time() - watcher_used) / elapsed)
+                sessions += watched.result()
+            speed_after = speed(run, INTERVAL_S)
             ratios.append(2 * speed_watched / (speed_before + speed_after))
             speed_before = speed_after
         results["server_cores"] = round(statistics.median(server_cores), 2)
@@ -169,13 +169,13 @@ def served(runs_dir: Path, browser: Browser) -> dict[str, Any]:
 
 
 def seconds_used(process: psutil.Process) -> float:
-    """CPU time of a process so far."""
+    """Return the CPU time a process has used, in seconds."""
     times = process.cpu_times()
     return times.user + times.system
 
 
 def speed(run: RunDirectory, seconds: float) -> float:
-    """Tokens a second that a run learns from now on, its other work left out."""
+    """Measure a run for some seconds. Return its tokens per second in training steps."""
     offset = run.events_path.stat().st_size
     time.sleep(seconds)
     with run.events_path.open("rb") as file:
@@ -186,14 +186,14 @@ def speed(run: RunDirectory, seconds: float) -> float:
 
 
 def wait_for_steps(run: RunDirectory, count: int) -> None:
-    """Until the trainer has taken so many."""
+    """Wait until a run has taken this many steps."""
     while run.events_path.read_text(encoding="utf-8").count('"event":"step"') < count:
         time.sleep(0.2)
 
 
 @contextlib.contextmanager
 def serving(runs_dir: Path) -> Iterator[tuple[psutil.Process, str]]:
-    """The dashboard over these runs; its process and address."""
+    """Serve the dashboard and yield its process and address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -213,7 +213,7 @@ def serving(runs_dir: Path) -> Iterator[tuple[psutil.Process, str]]:
 
 
 def log_progress(message: str) -> None:
-    """Say what goes on."""
+    """Print a progress message to standard error."""
     print(message, file=sys.stderr, flush=True)
 
 
@@ -224,7 +224,7 @@ def main() -> None:
     parser.add_argument(
         "--trainer-threads",
         type=int,
-        help="OMP_NUM_THREADS of the run and whatever else starts; as many as cores if not given",
+        help="OMP_NUM_THREADS of the trainer and the server (default: number of cores)",
     )
     parser.add_argument("--format", default="table", choices=("table", "json"))
     args = parser.parse_args()
@@ -233,11 +233,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         report = measure(args.runs, args.steps, Path(folder))
     if args.format == "json":
-        print(json.dumps({**report, "asked": TARGETS}, indent=2))
+        print(json.dumps({**report, "targets": TARGETS}, indent=2))
     else:
         for key, value in report.items():
             print(
-                f"{key:<16}{value!s:>14}" + (f"   asked {TARGETS[key]:,}" if key in TARGETS else "")
+                f"{key:<16}{value!s:>14}"
+                + (f"   target {TARGETS[key]:,}" if key in TARGETS else "")
             )
 
 

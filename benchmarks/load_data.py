@@ -1,6 +1,6 @@
-"""A folder of many long runs, written as trainers would leave it but without training. Knows nothing of the index.
+"""Write a folder of many long runs as trainers would, but without training. Does not know about the index.
 
-Used by `benchmarks.load`. Every run differs in its losses and speeds; its texts are those of a few dozen questions.
+Used by `benchmarks.load`. Settings, losses and speeds differ between runs; the questions are the same in all of them.
 """
 
 import json
@@ -15,27 +15,28 @@ from core.run.directory import RunDirectory
 
 EVAL_EVERY, SAMPLE_EVERY, ANSWERS = 25, 100, 110
 BATCH = 8
-START = 1_790_000_000.0
-STEP = (
+START_TIME = 1_790_000_000.0
+"""Unix time of the first run."""
+STEP_TEMPLATE = (
     '{"seq":%d,"time":%.3f,"event":"step","step":%d,"epoch":%.6f,"tokens":%d,"seconds":%.6f,"examples":%d,'
     '"padding":%.6f,"lr":0.0005,"loss":%.16f,"grad_norm":%.16f,"tokens_per_s":%.3f,"memory_mb":%.1f,"batch":%s}\n'
 )
-"""As `json.dumps` writes the event of a step, at a fraction of its time."""
+"""The event of a step as `json.dumps` would write it, but much faster to format."""
 
 
 def write_runs(runs_dir: Path, runs: int, steps: int) -> int:
-    """So many finished runs of so many steps each; how many events they hold."""
+    """Write finished runs with this many steps each. Return the total number of events."""
     events = 0
     for number in range(runs):
         run = RunDirectory.create(runs_dir, config(number, steps))
-        text, count = events_of(number, steps)
+        text, count = event_file(number, steps)
         run.events_path.write_text(text, encoding="utf-8")
         events += count
     return events
 
 
 def config(number: int, steps: int) -> RunConfig:
-    """Settings that a person who tries this and that would choose."""
+    """Return the settings of a run, varied as in a typical sweep."""
     changes = {
         "method": ("full", "lora")[number % 2],
         "lora_rank": (2, 4, 16, 64)[number % 4],
@@ -45,69 +46,70 @@ def config(number: int, steps: int) -> RunConfig:
         "epochs": max(1, steps // 250),
         "batch_size": BATCH,
         "tags": f"sweep, part {number % 10}",
-        "notes": f"Number {number} of a large folder.",
+        "notes": f"Run {number} of a large folder.",
     }
     return RunConfig.parse({"name": f"load-{number:04}", **changes})
 
 
-def events_of(number: int, steps: int, finished: bool = True) -> tuple[str, int]:
-    """The event file of a run, and how many events it holds.
+def event_file(number: int, steps: int, finished: bool = True) -> tuple[str, int]:
+    """Return the text of a run's event file and its number of events.
 
     Args:
-        finished: its last word is `finished`; else it goes on running.
+        finished: end the run with the status `finished`; otherwise it appears to be still running.
     """
-    lines = Lines(START + 3600 * number)
+    lines = Lines(START_TIME + 3600 * number)
     lines.add("status", status="queued")
     lines.add("status", status="running", pid=1, started=1.0, host="elsewhere")
     lines.add("plan", steps=steps, steps_per_epoch=250, train_examples=2006, base_hash="be" * 32,
               parameters=14_645_520, trainable=953_616, device="two threads", precision="float32")  # fmt: skip
-    _learn(lines, number, steps)
+    _add_training(lines, number, steps)
     if finished:
-        _answer(lines, number)
+        _add_answers(lines, number)
         lines.add("status", status="finished", reason=None)
     return "".join(lines.texts), lines.seq
 
 
 class Lines:
-    """Numbered lines of an event file."""
+    """The lines of an event file, with sequence numbers and times."""
 
     def __init__(self, start: float) -> None:
         self.texts: list[str] = []
         self.seq, self.time = 0, start
 
     def add(self, kind: str, **fields: Any) -> None:
-        """One event, as `EventWriter` writes it."""
+        """Append an event in the format of `EventWriter`."""
         self.seq += 1
         event = {"seq": self.seq, "time": round(self.time, 3), "event": kind, **fields}
         text = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
         self.texts.append(text + "\n")
 
     def step(self, *values: float | str) -> None:
-        """The event of a step, its values in the order of STEP."""
+        """Append the event of a step. `values` follow the order of STEP_TEMPLATE."""
         self.seq += 1
-        self.texts.append(STEP % (self.seq, self.time, *values))
+        self.texts.append(STEP_TEMPLATE % (self.seq, self.time, *values))
 
 
-def _learn(lines: Lines, number: int, steps: int) -> None:
-    noise = np.random.default_rng(number)
+def _add_training(lines: Lines, number: int, steps: int) -> None:
+    rng = np.random.default_rng(number)
     curve = 0.8 + 3 * np.exp(-np.arange(1, steps + 1) / 800)
-    losses = (curve + 0.2 * noise.random(steps)).tolist()
-    norms, seconds = noise.gamma(4, 0.3, steps).tolist(), (0.05 + noise.random(steps) / 50).tolist()
-    tokens = noise.integers(200, 600, steps).tolist()
-    batches = noise.integers(0, 2006, (steps, BATCH)).tolist()
-    done, spent = 0, 0.0
+    losses = (curve + 0.2 * rng.random(steps)).tolist()
+    norms, seconds = rng.gamma(4, 0.3, steps).tolist(), (0.05 + rng.random(steps) / 50).tolist()
+    tokens = rng.integers(200, 600, steps).tolist()
+    batches = rng.integers(0, 2006, (steps, BATCH)).tolist()
+    total_tokens, total_s = 0, 0.0
     for step in range(1, steps + 1):
-        took, read, loss = seconds[step - 1], tokens[step - 1], losses[step - 1]
-        done, spent, lines.time = done + read, spent + took, lines.time + took
+        step_s, step_tokens, loss = seconds[step - 1], tokens[step - 1], losses[step - 1]
+        total_tokens, total_s = total_tokens + step_tokens, total_s + step_s
+        lines.time += step_s
         batch = str(batches[step - 1]).replace(" ", "")
-        lines.step(step, step / 250, done, spent, step * BATCH, 0.0625, loss, norms[step - 1],
-                   read / took, 900 + step / 100, batch)  # fmt: skip
+        lines.step(step, step / 250, total_tokens, total_s, step * BATCH, 0.0625, loss, norms[step - 1],
+                   step_tokens / step_s, 900 + step / 100, batch)  # fmt: skip
         if step % EVAL_EVERY == 0:
             progress = {
                 "step": step,
                 "epoch": step / 250,
-                "tokens": done,
-                "seconds": round(spent, 6),
+                "tokens": total_tokens,
+                "seconds": round(total_s, 6),
             }
             final = step == steps
             lines.add("eval", **progress, train_loss=loss, val_loss=loss + 0.1, final=final)
@@ -116,7 +118,7 @@ def _learn(lines: Lines, number: int, steps: int) -> None:
             lines.add("sample", step=step, prompt=prompt, text=f"It is joyful, {step} times.")
 
 
-def _answer(lines: Lines, number: int) -> None:
+def _add_answers(lines: Lines, number: int) -> None:
     rng = random.Random(number)
     for item in range(ANSWERS):
         expected = f"The result of {item} plus 3 is {item + 3}."

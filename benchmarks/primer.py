@@ -1,10 +1,10 @@
-"""What tuning does to the embedded base model, on the data set's untouched test part. Prints JSON.
+"""Effect of fine-tuning on the embedded base model, measured on the test set. Prints JSON.
 
     python -m benchmarks.primer [--seeds 3]
 
-Exact answers, in shares of the test set: of the base, asked with the prompt of a run and fed the beginning of each
-statement instead; after full fine-tuning and LoRA of several ranks; and of a model of random weights tuned
-alike, which knows nothing. Needs requirements-recipe.txt for the statements.
+Reports the share of exact answers of the base model, prompted as in a run (`base_asked`) and given the beginning of each
+statement instead (`base_stated`); after full fine-tuning and LoRA with several ranks; and of a model fine-tuned from
+random weights, which knows no facts. Needs requirements-recipe.txt for the statements.
 """
 
 import argparse
@@ -33,37 +33,37 @@ from core.training.evaluation import answer_all
 from recipe import facts
 
 RANKS = (2, 4, 16, 64)
-AT_ONCE = 64
+BATCH_SIZE = 64
 
 
-def normal(text: str) -> str:
-    """Case and punctuation aside."""
+def normalized(text: str) -> str:
+    """Return a text in lower case and without punctuation."""
     return re.sub(r"[\W_]+", " ", text.lower()).strip()
 
 
 def completion_share(model: GPT2) -> float:
-    """Share of all facts whose statement the model ends rightly when given its beginning."""
+    """Return the share of all facts whose statement the model completes correctly."""
     ordered_facts = sorted(facts.all_facts(), key=lambda fact: len(encode(fact.start)))
-    right = 0
-    for start in range(0, len(ordered_facts), AT_ONCE):
-        chunk = ordered_facts[start : start + AT_ONCE]
+    correct = 0
+    for start in range(0, len(ordered_facts), BATCH_SIZE):
+        chunk = ordered_facts[start : start + BATCH_SIZE]
         prompts = [encode(fact.start.rstrip()) for fact in chunk]
         for fact, ids in zip(
             chunk, generate(model, prompts, Sampling(16), END_OF_TEXT), strict=True
         ):
-            right += decode(ids).strip().startswith(fact.answer)
-    return right / len(ordered_facts)
+            correct += decode(ids).strip().startswith(fact.answer)
+    return correct / len(ordered_facts)
 
 
 def exact_share(model: GPT2) -> float:
-    """Share of the test set that the model answers exactly, untuned."""
+    """Return the share of the test set that a model answers exactly."""
     test = dataset.split(dataset.load("primer"), RunConfig()).test
     answers = [a for batch in answer_all(model, test, Sampling(40)) for a in batch]
-    return sum(normal(a.text) == normal(test[a.index].output) for a in answers) / len(test)
+    return sum(normalized(a.text) == normalized(test[a.index].output) for a in answers) / len(test)
 
 
-def tuned(settings: dict[str, Any], runs_dir: Path) -> dict[str, float]:
-    """Exact answers and seconds of a run."""
+def train(settings: dict[str, Any], runs_dir: Path) -> dict[str, float]:
+    """Train a run. Return its share of exact answers and its training time in seconds."""
     run = RunDirectory.create(runs_dir, RunConfig.parse(settings))
     main(run)
     index = sync.read_index(runs_dir)
@@ -74,7 +74,7 @@ def tuned(settings: dict[str, Any], runs_dir: Path) -> dict[str, float]:
 
 
 def measure(seeds: int) -> dict[str, Any]:
-    """All figures; those of runs as their mean over seeds and each of them."""
+    """Measure everything. Runs are reported as the mean over seeds, with the value of each seed."""
     base = pretrained.load("gpt2-nano").eval()
     report: dict[str, Any] = {
         "base_stated": completion_share(base),
@@ -84,14 +84,14 @@ def measure(seeds: int) -> dict[str, Any]:
         random = Path(directory) / "random"
         random.mkdir()
         shutil.copy(pretrained.ASSETS / "gpt2-nano" / "config.json", random)
-        blank = GPT2(base.arch, tie_weights=True)
-        blank.initialize(torch.Generator().manual_seed(0))
-        save_file(pretrained.hub_layout(blank), random / "model.safetensors")
+        untrained = GPT2(base.arch, tie_weights=True)
+        untrained.initialize(torch.Generator().manual_seed(0))
+        save_file(pretrained.hub_layout(untrained), random / "model.safetensors")
         kinds = {"full": DEMO, "random": {**DEMO, "base_model": str(random)}}
         kinds |= {f"lora_{r}": {**DEMO_LORA, "lora_rank": r, "lora_alpha": r} for r in RANKS}
         for name, settings in kinds.items():
             seed_runs = [
-                tuned({**settings, "seed": 123 + i}, Path(directory) / "runs") for i in range(seeds)
+                train({**settings, "seed": 123 + i}, Path(directory) / "runs") for i in range(seeds)
             ]
             report[name] = {
                 "exact": statistics.mean(run["exact"] for run in seed_runs),

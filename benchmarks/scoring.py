@@ -1,9 +1,9 @@
-"""How many verdicts a second a scoring gets from a service that takes 100 ms for a reply.
+"""Verdicts per second when scoring with a service that takes 100 ms per reply. Prints JSON.
 
     python -m benchmarks.scoring --judge gemini --in-flight 16
 
-The real client library asks a loopback server in a process of its own; throttle, ledger and reading of the
-replies are all in. At 100 ms and 16 in flight nobody can get more than 160. Prints JSON.
+The real client library sends requests to a loopback server in a separate process. Throttling, the ledger and the parsing
+of replies are included. With 100 ms per reply and 16 requests in flight, the upper limit is 160 per second.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--judge", choices=("gemini", "openai"), default="gemini")
     parser.add_argument("--verdicts", type=int, default=1000)
     parser.add_argument("--in-flight", type=int, default=16)
-    parser.add_argument("--delay", type=float, default=0.1, help="seconds a reply takes")
+    parser.add_argument("--delay", type=float, default=0.1, help="seconds per reply")
     args = parser.parse_args()
     command = [sys.executable, "-m", "tests.judging.server", "--delay", str(args.delay)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
@@ -39,10 +39,10 @@ def main() -> None:
         judge = build(JudgeSettings(args.judge, "a-model", base_url=url, key="a-key"))
         items = [Item(f"What is {i}?", "", str(i), f"It is {i}.") for i in range(args.verdicts)]
         tasks, progress = scorer.plan(judge, items), scorer.ScoringProgress()
-        warm, tasks = tasks[: args.in_flight], tasks[args.in_flight :]
+        warmup, tasks = tasks[: args.in_flight], tasks[args.in_flight :]
         with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder), judge.spec) as ledger:
             limits, stop = Limits(args.in_flight), threading.Event()
-            scorer.score(judge, warm, ledger, limits, stop, scorer.ScoringProgress())
+            scorer.score(judge, warmup, ledger, limits, stop, scorer.ScoringProgress())
             start = time.perf_counter()
             scorer.score(judge, tasks, ledger, limits, stop, progress)
             seconds = time.perf_counter() - start

@@ -1,17 +1,17 @@
-"""The journal's recipes on a GPU that computes nothing: what memory they need, and how often a step waits.
+"""Memory and synchronizations of the journal's recipes, measured on a simulated GPU that computes nothing.
 
     python -m benchmarks.simulated_gpu                    the three recipes of `benchmarks.gpu`
     python -m benchmarks.simulated_gpu --base gpt2-nano   the small model in all three
 
-The device knows shapes, formats and lifetimes of tensors, but no numbers. The project's own trainer takes two steps
-on it, of the longest batch, in bf16. What needs a number of the device then, its host would have to wait for; that
-is counted, and any other way to ask for one is an error.
+The simulated device tracks shapes, dtypes and lifetimes of tensors, but not their values. The project's trainer takes
+two steps on it with the longest batch in bf16. Each read of a value would make the CPU wait for a real GPU. Reads with
+`tolist` are counted; any other read is an error.
 
 Reported for each recipe:
-    memory_gb     the most memory that tensors of the device hold at once; an allocator's own waste comes on top
-    estimate_gb   what a launch would be told, less what a trainer holds besides; answering included
+    memory_gb     peak memory of tensors on the device, without the overhead of an allocator
+    estimate_gb   the launch form's memory estimate, without the process itself; includes answering the test set
     reads         how often a step waits for the device
-    operations    of the device in a step: no fewer kernels are started
+    operations    operations on the device per step, a lower limit for the number of kernel launches
 """
 
 import argparse
@@ -31,7 +31,7 @@ from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from benchmarks.gpu import CHANGES, EXAMPLES, RECIPES, made_up
+from benchmarks.gpu import CHANGES, EXAMPLES, RECIPES, write_random_examples
 from core.config import RunConfig
 from core.nn import lora
 from core.nn.architecture import FAMILY
@@ -42,13 +42,13 @@ from core.presets import preset
 from core.training import hardware, trainer
 
 NAME, GB = "simulated", 2**30
-PAGE = 512
-"""What an allocator on a GPU rounds sizes up to, bytes."""
+ALLOCATION_UNIT = 512
+"""A GPU's allocator rounds sizes up to a multiple of this, in bytes."""
 aten = torch.ops.aten
 
 
 def build_device() -> list[Library]:
-    """Make the device known to torch, for as long as what is returned is held."""
+    """Register the device with torch. It exists as long as the returned libraries are kept."""
 
     class Module(backend_registration._DummyBackendModule):
         def get_amp_supported_dtype(self) -> list[torch.dtype]:
@@ -68,7 +68,7 @@ def build_device() -> list[Library]:
     library.impl("empty.memory_format", on_device(aten.empty.memory_format), "PrivateUse1")
     library.impl("empty_strided", on_device(aten.empty_strided.default), "PrivateUse1")
     library.impl("scaled_dot_product_attention", attention, "AutogradPrivateUse1")
-    # autocast as on a CUDA device: products in the shorter format, norms in fp32, all else as it comes
+    # Autocast as on a CUDA device: products in bf16, norms in fp32, everything else unchanged.
     fallback_library.fallback(fallthrough_kernel, "AutocastPrivateUse1")
     for name in ("mm", "addmm", "linear", "matmul", "bmm"):
         narrowed = cast(getattr(aten, name).default, torch.bfloat16)
@@ -80,7 +80,7 @@ def build_device() -> list[Library]:
 
 
 def cast(operator: Callable[..., Tensor], dtype: torch.dtype) -> Callable[..., Tensor]:
-    """The operator on floating-point tensors of that format."""
+    """Wrap an operator to convert its floating-point tensors to a dtype first."""
     autocast = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
 
     def run(*args: Any, **options: Any) -> Tensor:
@@ -104,13 +104,13 @@ def attention(
     dropout_p: float = 0.0,
     is_causal: bool = False,
 ) -> Tensor:
-    """Attention that keeps no matrix of weights, as a CUDA device computes it in bf16 without a mask."""
+    """Flash attention, which CUDA uses for bf16 without a mask. Does not store the matrix of attention weights."""
     assert attn_mask is None
     return aten._scaled_dot_product_flash_attention(q, k, v, dropout_p, is_causal)[0]
 
 
 class Memory(TorchDispatchMode):
-    """Bytes that tensors of the device hold, the most so far, and operations that made some."""
+    """Counts the bytes held by tensors on the device, their peak, and the operations that allocated tensors."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,7 +126,8 @@ class Memory(TorchDispatchMode):
         for tensor in tensors:
             storage = tensor.untyped_storage()
             if storage._cdata not in self.held:
-                self.held[storage._cdata] = size = -(-storage.nbytes() // PAGE) * PAGE
+                size = -(-storage.nbytes() // ALLOCATION_UNIT) * ALLOCATION_UNIT
+                self.held[storage._cdata] = size
                 self.now += size
                 weakref.finalize(storage, self.release, storage._cdata)
         self.peak = max(self.peak, self.now)
@@ -137,7 +138,7 @@ class Memory(TorchDispatchMode):
 
 
 class Trainer(trainer.Trainer):
-    """The project's, with weights that are shapes."""
+    """The project's trainer with weights that have only shapes."""
 
     def _build_model(self) -> GPT2:
         config, arch = self.config, FAMILY[self.config.base_model]
@@ -152,7 +153,7 @@ class Trainer(trainer.Trainer):
 
 
 def measure(config: RunConfig) -> dict[str, float]:
-    """Two steps of the longest batch."""
+    """Take two steps with the longest batch, and report the second."""
     reads = 0
 
     def read(tensor: Tensor) -> list[float]:
@@ -191,15 +192,17 @@ def measure(config: RunConfig) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--data", help="a data set instead of made-up examples")
+    parser.add_argument("--data", help="data set to use instead of random examples")
     parser.add_argument("--examples", type=int, default=EXAMPLES)
-    parser.add_argument("--base", choices=FAMILY, help="this base model in every recipe")
-    parser.add_argument("--recipe", choices=RECIPES, action="append", help="only this; repeatable")
+    parser.add_argument("--base", choices=FAMILY, help="base model to use in every recipe")
+    parser.add_argument(
+        "--recipe", choices=RECIPES, action="append", help="run only this recipe; can be repeated"
+    )
     args = parser.parse_args()
     libraries = build_device()
     results = {}
     with tempfile.TemporaryDirectory() as folder:
-        data = args.data or made_up(Path(folder) / "examples.json", args.examples)
+        data = args.data or write_random_examples(Path(folder) / "examples.json", args.examples)
         for name in args.recipe or RECIPES:
             changes = {"dataset": data, "max_examples": args.examples, **CHANGES.get(name, {})}
             if args.base:

@@ -1,23 +1,22 @@
-"""Training side by side: this project against transformers with PEFT, on the same examples.
+"""Training speed and memory, compared with transformers and PEFT on the same examples.
 
     python -m benchmarks.training --data FILE --model gpt2 --method lora --rank 16 --batch 4 --steps 12
 
-Both load the same random weights from the same directory in the Hugging Face layout, see the same
-examples and take as many optimiser steps, each in a process of its own, so that each peak of memory is
-its own. They take turns step by step: whatever else the machine does meets both alike. The first step
-warms up and is not counted. The examples are spread evenly over the data set's lengths. Ours batches
-them as a run does by default (grouped by length), the peer in random order with an attention mask, as
-its own examples do.
+Both load the same random weights from the same directory in the Hugging Face layout, use the same examples and take the
+same number of optimizer steps, each in a separate process so that peak memory is measured separately. They alternate
+step by step, so that other load on the machine affects both equally. The first step is a warm-up and is not counted. The
+examples are spread evenly over the data set's lengths. This project batches them as a run does by default (grouped by
+length); transformers uses random order and an attention mask, as in its own examples.
 
-Reported, over the counted steps (`peer_` for the peer):
-    tokens_per_s    tokens that are not padding, a second
-    peak_memory_mb  the process's largest resident set, loading included, MiB
-    padding         share of the positions computed that are padding
-    loss            of the untrained model on the first examples; the benchmark fails unless both agree
-    gemm_gflops     the best of five 2048 x 2048 fp32 matrix products after each step, their median over the steps
-    roofline        useful operations a second, over that rate; see `useful_flops`
+Reported, over the counted steps (`peer_` for transformers):
+    tokens_per_s    tokens per second, excluding padding
+    peak_memory_mb  peak resident memory of the process, including loading, in MiB
+    padding         share of the computed positions that are padding
+    loss            loss of the untrained model on the first examples; the benchmark fails unless both agree
+    gemm_gflops     rate of a 2048 x 2048 fp32 matrix product: best of five after each step, median over the steps
+    roofline        useful operations per second divided by that rate; see `useful_flops`
 
-Knows nothing of how either side trains: that is `benchmarks.training_sides`.
+Does not know how either side trains; see `benchmarks.training_sides`.
 """
 
 import argparse
@@ -39,12 +38,12 @@ from core.nn.architecture import FAMILY, Architecture
 from core.scheduler.executors import TRAINER_ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parent.parent
-FILLERS = 2
-"""Examples beyond those trained on: a data set must leave one to test and one to validate on."""
+EXTRA_EXAMPLES = 2
+"""Examples that are not trained on, because every data set needs a test and a validation example."""
 
 
 class Side:
-    """One process of `benchmarks.training_sides`, which does one thing each time it is asked."""
+    """A process of `benchmarks.training_sides` that takes one step per request."""
 
     def __init__(self, name: str, settings: dict[str, Any]) -> None:
         command = [sys.executable, "-m", "benchmarks.training_sides", name, json.dumps(settings)]
@@ -56,19 +55,19 @@ class Side:
         )
 
     def advance(self) -> dict[str, Any]:
-        """Let it do its next thing; what it measured."""
+        """Request the next step. Return what it measured."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()
         if line := self.process.stdout.readline():
             return json.loads(line)
-        raise SystemExit(f"{self.name} ended with status {self.process.wait()}")
+        raise SystemExit(f"{self.name} exited with status {self.process.wait()}")
 
 
 @contextmanager
 def running(name: str, settings: dict[str, Any]) -> Iterator[Side]:
-    """A side that ends when the block does."""
+    """Start a side, and kill it at the end of the block."""
     side = Side(name, settings)
     try:
         yield side
@@ -78,17 +77,17 @@ def running(name: str, settings: dict[str, Any]) -> Iterator[Side]:
 
 
 def compare(settings: dict[str, Any]) -> dict[str, Any]:
-    """Run both sides and put their figures beside each other.
+    """Run both sides and return their measurements and ratios.
 
     Args:
-        settings: data, model, method, rank, batch, steps, tied, seed.
+        settings: data, model, method, rank, batch, steps, tied and seed.
     """
     arch = FAMILY[settings["model"]]
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
         examples = spread_by_length(settings["data"], settings["batch"] * settings["steps"], arch)
         data = Path(directory) / "data.json"
         data.write_text(
-            json.dumps([vars(e) for e in examples + examples[:FILLERS]]), encoding="utf-8"
+            json.dumps([vars(e) for e in examples + examples[:EXTRA_EXAMPLES]]), encoding="utf-8"
         )
         inner = {**settings, "data": str(data), "examples": len(examples), "directory": directory}
         with running("weights", inner) as weights:
@@ -100,7 +99,7 @@ def compare(settings: dict[str, Any]) -> dict[str, Any]:
         our_ready, peer_ready = our_side.advance(), peer_side.advance()
         if abs(our_ready["loss"] - peer_ready["loss"]) > 1e-4:
             raise SystemExit(
-                f"the models differ: loss {our_ready['loss']} against {peer_ready['loss']}"
+                f"the models differ: loss {our_ready['loss']} versus {peer_ready['loss']}"
             )
         rounds = [
             [side.advance() for side in (our_side, peer_side, gemm_side)]
@@ -123,7 +122,7 @@ def compare(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def figures(ready: dict[str, Any], steps: list[dict[str, Any]], prefix: str) -> dict[str, float]:
-    """One side's totals over the counted steps, all but the first."""
+    """Return one side's totals over all steps but the first."""
     counted = steps[1:]
     tokens, seconds, positions = (
         sum(step[key] for step in counted) for key in ("tokens", "seconds", "positions")
@@ -141,7 +140,7 @@ def figures(ready: dict[str, Any], steps: list[dict[str, Any]], prefix: str) -> 
 
 
 def spread_by_length(data: str, count: int, arch: Architecture) -> list[Example]:
-    """`count` examples at even quantiles of the data set's lengths, in the file's order."""
+    """Return `count` examples at even quantiles of the data set's lengths, in file order."""
     examples = dataset.load(data)
     lengths = [len(example.ids) for example in encode_all(examples, arch.context, False)]
     order = sorted(range(len(lengths)), key=lambda i: lengths[i])
@@ -150,28 +149,26 @@ def spread_by_length(data: str, count: int, arch: Architecture) -> list[Example]
 
 
 def useful_flops(arch: Architecture, settings: dict[str, Any], tokens: int) -> float:
-    """Floating-point operations that training on this many tokens cannot do without.
+    """Return the number of floating-point operations required to train on this many tokens.
 
-    Two for each multiply-add of the linear layers, forward and backward, at tokens that are not
-    padding; the head too, at target positions, which are all of them where prompts are learned.
-    Attention's own products, norms, GELU, softmax and the optimiser count nothing. Full fine-tuning
-    takes three products a layer: the output, the input's gradient and the weights'. LoRA takes no
-    gradient of frozen weights, and none of the input of the first block's q, k and v, below which
-    nothing is trained; its adapters take all three.
+    Counts two operations per multiply-add in the linear layers and the head, forward and backward, excluding padding.
+    Attention products, norms, GELU, softmax and the optimizer are not counted. Full fine-tuning takes three products per
+    layer: the output, the input gradient and the weight gradient. With LoRA, frozen weights need no gradient, and neither
+    does the input of q, k and v in the first block, below which nothing is trained. Adapters take all three products.
     """
     total = 0
     for name, (inputs, outputs) in arch.linear_shapes().items():
         if settings["method"] == "full":
             total += 3 * inputs * outputs
             continue
-        lowest = name in ("h.0.attn.q", "h.0.attn.k", "h.0.attn.v")
-        total += inputs * outputs * (1 if lowest else 2)
-        total += settings["rank"] * (3 * (inputs + outputs) - (inputs if lowest else 0))
+        is_first = name in ("h.0.attn.q", "h.0.attn.k", "h.0.attn.v")
+        total += inputs * outputs * (1 if is_first else 2)
+        total += settings["rank"] * (3 * (inputs + outputs) - (inputs if is_first else 0))
     return 2.0 * total * tokens
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report for people."""
+    """Format the report as a table."""
     rows = [
         f"{key:<22}{value:>14,.3f}" if isinstance(value, float) else f"{key:<22}{value!s:>14}"
         for key, value in report.items()
@@ -181,12 +178,12 @@ def table(report: dict[str, Any]) -> str:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--data", default="primer", help="primer, or an Alpaca-format file")
+    parser.add_argument("--data", default="primer", help="primer or an Alpaca-format file")
     parser.add_argument("--model", default="gpt2", choices=FAMILY)
     parser.add_argument("--method", default="lora", choices=("lora", "full"))
-    parser.add_argument("--rank", type=int, default=16, help="of the adapters")
-    parser.add_argument("--batch", type=int, default=4, help="examples a step")
-    parser.add_argument("--steps", type=int, default=12, help="counted optimiser steps")
+    parser.add_argument("--rank", type=int, default=16, help="rank of the adapters")
+    parser.add_argument("--batch", type=int, default=4, help="examples per step")
+    parser.add_argument("--steps", type=int, default=12, help="number of measured optimizer steps")
     parser.add_argument("--tied", action="store_true", help="share the head with the embedding")
     parser.add_argument("--seed", type=int, default=123)
     parser.add_argument("--format", default="table", choices=("table", "json"))
@@ -195,9 +192,9 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     settings = vars(arguments())
-    style = settings.pop("format")
+    output_format = settings.pop("format")
     report = compare(settings)
-    print(json.dumps(report, indent=2) if style == "json" else table(report))
+    print(json.dumps(report, indent=2) if output_format == "json" else table(report))
 
 
 if __name__ == "__main__":

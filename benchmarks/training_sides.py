@@ -1,7 +1,7 @@
 """The processes of `benchmarks.training`: `python -m benchmarks.training_sides SIDE SETTINGS`.
 
-A side is a generator. It does its next thing for each line on standard input and answers with one line
-of JSON: first what it takes to be ready, then one optimiser step after the other.
+A side is a generator that advances once per line on standard input and prints what it measured as a line of JSON:
+first the loss and memory after loading, then the result of each optimizer step.
 """
 
 import json
@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 
 
 def weights(settings: Settings) -> Iterator[Measured]:
-    """Random weights of the model's true shape, written by transformers for both sides to load."""
+    """Save a model of the real size with random weights, using transformers, for both sides to load."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     arch = FAMILY[settings["model"]]
@@ -46,7 +46,7 @@ def weights(settings: Settings) -> Iterator[Measured]:
 
 
 def ours(settings: Settings) -> Iterator[Measured]:
-    """The project's own trainer."""
+    """Train with this project's trainer."""
     from core.config import RunConfig
     from core.training.evaluation import mean_loss
     from core.training.trainer import Trainer
@@ -79,7 +79,7 @@ def ours(settings: Settings) -> Iterator[Measured]:
 
 
 class _Run:
-    """Keeps the newest event."""
+    """A run that keeps only the newest event."""
 
     resumed = False
 
@@ -101,7 +101,7 @@ class _Run:
 
 
 def peer(settings: Settings) -> Iterator[Measured]:
-    """A loop as its documentation teaches: from_pretrained, PEFT, attention masks, torch's AdamW."""
+    """Train with transformers as its documentation shows: from_pretrained, PEFT, attention masks, torch's AdamW."""
     from transformers import GPT2LMHeadModel
 
     model = GPT2LMHeadModel.from_pretrained(settings["directory"])
@@ -138,7 +138,7 @@ def peer(settings: Settings) -> Iterator[Measured]:
 
 
 def _pad(examples: list[Encoded]) -> dict[str, torch.Tensor]:
-    """The inputs of a transformers model: padded on the right, padding masked and not learned."""
+    """Return the inputs of a transformers model: padded on the right, with padding masked and ignored in the loss."""
     rows = [torch.tensor(example.ids) for example in examples]
     ids, labels, mask = (
         torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value)
@@ -148,7 +148,7 @@ def _pad(examples: list[Encoded]) -> dict[str, torch.Tensor]:
 
 
 def gemm(settings: Settings) -> Iterator[Measured]:
-    """The rate of the machine's matrix product."""
+    """Measure the machine's rate of matrix products."""
     while True:
         yield {"gflops": hardware.gemm_flops(CPU, size=2048) / 1e9}
 

@@ -1,7 +1,7 @@
-"""Sessions of the dashboard that draw nothing: what a browser says to the server, and the times of its answers.
+"""Dashboard sessions without a browser: send a browser's requests to the server and time its responses.
 
-For `benchmarks.load`, where ten real browsers would take the few cores that are to be measured. Speaks Streamlit's
-own messages; a page's parts that ask to be drawn anew are, at their interval, as a browser does it.
+Used by `benchmarks.load`, where ten real browsers would compete with the server for CPU. Uses Streamlit's own messages,
+and reruns a page's fragments at their intervals as a browser does.
 """
 
 import asyncio
@@ -15,13 +15,14 @@ from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
 MAX_MESSAGE_BYTES = 64 << 20
 REPLY_TIMEOUT_S = 30.0
-"""Seconds to wait for an answer."""
+"""Timeout for a message from the server, in seconds."""
 
 
 def watch(address: str, query: str, count: int, seconds: float) -> list[dict[str, float]]:
-    """So many sessions on the page of a URL's path and query, watched for so long; what each saw.
+    """Keep `count` sessions open on a page, given by a URL's path and query, for some seconds.
 
-    Returns, for each session, `updates`, the longest `gap` between two of them and the slowest `answer`, in seconds.
+    Returns, for each session, the number of `updates`, the longest `gap` between two updates and the longest time to
+    `answer` a request, both in seconds.
     """
     return asyncio.run(_watch(address, query, count, seconds))
 
@@ -32,37 +33,39 @@ async def _watch(address: str, query: str, count: int, seconds: float) -> list[d
 
 
 async def _session(address: str, query: str, seconds: float) -> dict[str, float]:
-    path, _, words = query.partition("?")
+    page_name, _, parameters = query.partition("?")
     url = address.replace("http", "ws", 1) + "/_stcore/stream"
     async with websockets.connect(
         url, subprotocols=["streamlit"], max_size=MAX_MESSAGE_BYTES
     ) as socket:  # type: ignore[list-item]
-        await socket.send(_rerun(words, page_name=path))
-        parts = await _until_finished(socket)
-        while not parts:  # the first visit loads what later ones find
+        await socket.send(_rerun(parameters, page_name=page_name))
+        intervals = await _until_finished(socket)
+        while not intervals:  # the first visit may still be loading data
             await asyncio.sleep(1)
-            await socket.send(_rerun(words, page_name=path))
-            parts = await _until_finished(socket)
-        due = {part: time.perf_counter() + interval for part, interval in parts.items()}
-        quickest = min(parts, key=lambda part: parts[part])
-        moments, answers = [time.perf_counter()], []
-        end = moments[0] + seconds
+            await socket.send(_rerun(parameters, page_name=page_name))
+            intervals = await _until_finished(socket)
+        due = {fragment: time.perf_counter() + interval for fragment, interval in intervals.items()}
+        fastest = min(intervals, key=lambda fragment: intervals[fragment])
+        update_times, answers = [time.perf_counter()], []
+        end = update_times[0] + seconds
         while (now := time.perf_counter()) < end:
-            part = min(due, key=lambda part: due[part])
-            await asyncio.sleep(max(0.0, due[part] - now))
+            fragment = min(due, key=lambda fragment: due[fragment])
+            await asyncio.sleep(max(0.0, due[fragment] - now))
             start = time.perf_counter()
-            await socket.send(_rerun(words, page_name=path, fragment_id=part, is_auto_rerun=True))
+            await socket.send(
+                _rerun(parameters, page_name=page_name, fragment_id=fragment, is_auto_rerun=True)
+            )
             await _until_finished(socket)
-            due[part] = start + parts[part]
-            if part == quickest:
-                moments.append(time.perf_counter())
-                answers.append(moments[-1] - start)
-    gaps = [b - a for a, b in itertools.pairwise(moments)]
+            due[fragment] = start + intervals[fragment]
+            if fragment == fastest:
+                update_times.append(time.perf_counter())
+                answers.append(update_times[-1] - start)
+    gaps = [b - a for a, b in itertools.pairwise(update_times)]
     return {"updates": len(gaps), "gap": max(gaps), "answer": max(answers)}
 
 
 def _rerun(query: str, **options: Any) -> bytes:
-    """A request to run the page, or a part of it."""
+    """Return the message that reruns the page or a fragment."""
     message = BackMsg()
     message.rerun_script.query_string = query
     for name, value in options.items():
@@ -71,12 +74,12 @@ def _rerun(query: str, **options: Any) -> bytes:
 
 
 async def _until_finished(socket: Any) -> dict[str, float]:
-    """Wait for the end of a run of the script; the parts it wants drawn anew, with their intervals."""
-    parts = {}
+    """Wait until the script has finished. Return the interval of each fragment that reruns itself."""
+    intervals = {}
     while True:
         message = ForwardMsg.FromString(await asyncio.wait_for(socket.recv(), REPLY_TIMEOUT_S))
         kind = message.WhichOneof("type")
         if kind == "auto_rerun":
-            parts[message.auto_rerun.fragment_id] = message.auto_rerun.interval
+            intervals[message.auto_rerun.fragment_id] = message.auto_rerun.interval
         elif kind == "script_finished":
-            return parts
+            return intervals

@@ -1,6 +1,6 @@
 """Instruction fine-tuning experiments with GPT-2: `from core import Lab, RunConfig` in a notebook or script.
 
-Both names load on first use, so that importing a submodule does not import DuckDB.
+Both names are imported on first use, so that importing a submodule does not load DuckDB.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,6 +1,6 @@
-"""Which files a dashboard may read for those who use it: the ones in a few folders, links followed to their end.
+"""Restrict the files that dashboard users can read to a few folders. Symbolic links are resolved.
 
-The command line is its user's own and reads what they can. Knows settings, no page.
+The command line is not restricted: it runs with its user's own permissions. Knows settings, but no page.
 """
 
 import os
@@ -12,13 +12,16 @@ from typing import Any
 from core.errors import Problem
 
 DATA_DIRS_VARIABLE = "DATA_DIRS"
-"""Names the folders, with colons between, in place of the usual ones."""
+"""Environment variable with the allowed folders, separated by colons. Replaces the defaults."""
 PATH_FIELDS = ("dataset", "base_model")
-"""Settings that may be a path."""
+"""Settings whose value may be a path."""
 
 
 def allowed() -> list[Path]:
-    """Those in DATA_DIRS; else the home directory, the one that holds the project, and that for temporary files."""
+    """Return the allowed folders.
+
+    By default, these are the home directory, the parent of the working directory and the temporary directory.
+    """
     if configured := os.environ.get(DATA_DIRS_VARIABLE):
         folders = [Path(name).expanduser() for name in configured.split(os.pathsep) if name]
     else:
@@ -29,7 +32,10 @@ def allowed() -> list[Path]:
 
 
 def problems(settings: Mapping[str, Any]) -> list[Problem]:
-    """Paths among the values of a RunConfig, right or not, that lead out of the allowed folders, or have a link that does."""
+    """Return a problem for each path in the settings that is outside the allowed folders.
+
+    Applies to nonexistent paths too, and to directories that contain a link to the outside. Settings need not be valid.
+    """
     folders = allowed()
     rejected = []
     for field in PATH_FIELDS:
@@ -37,29 +43,29 @@ def problems(settings: Mapping[str, Any]) -> list[Problem]:
         if (
             not value
             or not _is_path(value)
-            or all(_is_inside(path, folders) for path in _files(value))
+            or all(_is_inside(path, folders) for path in _path_and_entries(value))
         ):
             continue
         names = ", ".join(map(str, folders))
         message = (
-            f"it lies outside the folders that a dashboard reads ({names}); copy it there, or name all such folders,"
-            f" with colons between, in the environment variable {DATA_DIRS_VARIABLE} when it starts"
+            f"outside the folders that the dashboard may read ({names}); copy it there, or set {DATA_DIRS_VARIABLE}"
+            " to all allowed folders, separated by colons, before starting the dashboard"
         )
         rejected.append(Problem(field, value, message))
     return rejected
 
 
 def _is_path(value: str) -> bool:
-    """Whether a value is a place on this machine, there or not; `gpt2` and `owner/name` are none unless they are there."""
+    """Whether a value is a path. `gpt2` and `owner/name` are paths only if they exist."""
     try:
         path = Path(value).expanduser()
         return path.is_absolute() or ".." in path.parts or path.exists()
-    except (OSError, RuntimeError, ValueError):  # too long, the home of an unknown user, a NUL
+    except (OSError, RuntimeError, ValueError):  # too long, unknown user after ~, or NUL
         return False
 
 
-def _files(value: str) -> list[Path]:
-    """A path and, of a directory, what lies in it: a link in there may lead out as well."""
+def _path_and_entries(value: str) -> list[Path]:
+    """Return the path and, for a directory, its entries, which may be links to the outside."""
     path = Path(value).expanduser()
     try:
         return [path, *path.iterdir()] if path.is_dir() else [path]
@@ -69,7 +75,7 @@ def _files(value: str) -> list[Path]:
 
 def _is_inside(path: Path, folders: list[Path]) -> bool:
     try:
-        end = path.resolve()
+        resolved = path.resolve()
     except (OSError, RuntimeError):  # a link to itself
         return False
-    return any(end.is_relative_to(folder) for folder in folders)
+    return any(resolved.is_relative_to(folder) for folder in folders)

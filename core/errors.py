@@ -1,7 +1,6 @@
-"""Mistakes a user can make and mend. Each carries one sentence: what, which value, what would be right.
+"""User errors: exceptions whose message says what is wrong, which value caused it and how to fix it.
 
-Pages show the sentence, the command line prints it and exits with status 2. Anything else that is
-raised is a defect of ours.
+Pages show the message; the command line prints it and exits with status 2. Any other exception is a bug.
 """
 
 from collections.abc import Sequence
@@ -9,18 +8,18 @@ from dataclasses import dataclass
 
 
 class UserError(Exception):
-    """A mistake of the user's, told in one sentence that says how to mend it."""
+    """An error that the user can fix. The message says how."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with one field of a RunConfig."""
+    """A problem with one field of a RunConfig."""
 
     field: str
     value: object
     message: str
     conflicting_field: str | None = None
-    """The field that this one disagrees with, where each is right on its own."""
+    """Another field that this one conflicts with. Each is valid on its own."""
 
     def __str__(self) -> str:
         value = repr(self.value)
@@ -29,7 +28,7 @@ class Problem:
 
 
 class ConfigError(UserError):
-    """All that is wrong with a RunConfig, collected and raised once."""
+    """All problems of a RunConfig, raised together."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = list(problems)
@@ -37,4 +36,4 @@ class ConfigError(UserError):
 
 
 class TrainingError(UserError):
-    """A run that cannot go on for a reason that the user can act on."""
+    """An error that ends a run, for a reason that the user can act on."""

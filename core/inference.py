@@ -1,4 +1,4 @@
-"""Answers of trained runs and base models to any prompt, token by token.
+"""Answers of runs and base models to any prompt, streamed token by token.
 
 Recently used models stay in memory until their weights change. A run answers from its published weights, or from its
 newest checkpoint if it has none yet.
@@ -57,14 +57,14 @@ class Answerer:
             raw: feed the instruction without the template.
 
         Raises:
-            UserError: there is no such run or model, or it has no weights yet. Raised at once, not with the first item.
+            UserError: the run or model does not exist or has no weights yet. Raised by the call, not by the iterator.
         """
         model = self.model(model_name)
         prompt = encode(instruction if raw else format_prompt(instruction, input)) or [END_OF_TEXT]
         return _answer(model, prompt, sampling)
 
     def model(self, model_name: str) -> GPT2:
-        """Return the model of a run or base, reloaded when its weights change. Raises UserError."""
+        """Return the model of a run or base model, reloaded if its weights changed. Raises UserError."""
         with self._lock:
             modified_at = self._modified_at(model_name)
             if model_name not in self._models or self._models[model_name][0] != modified_at:
@@ -76,7 +76,7 @@ class Answerer:
             return self._models[model_name][1]
 
     def fingerprint(self, model_name: str) -> str:
-        """Return the SHA-256 of the base weights of a run or base, without adapters. Raises UserError."""
+        """Return the SHA-256 of the base weights of a run or base model, without adapters. Raises UserError."""
         base = model_name if model_name.startswith(BASE_PREFIX) else self.base_of(model_name)
         key = base, self._modified_at(base)
         if key not in self._fingerprints:
@@ -94,21 +94,23 @@ class Answerer:
             run = RunDirectory.find(self._runs_dir, model_name)
             model = load_trained(run.config(), run.path)
         if model.arch.vocabulary != VOCABULARY:
-            message = f"{model_name} has {model.arch.vocabulary:,} tokens; it should have GPT-2's {VOCABULARY:,} to be asked in words"
+            message = f"{model_name} has a vocabulary of {model.arch.vocabulary:,} tokens; prompts need GPT-2's {VOCABULARY:,}"
             raise UserError(message)
         return model
 
     def _modified_at(self, model_name: str) -> float:
-        """Return the modification time of the weights; 0 for a base known by name. Raises UserError if there is no such run."""
+        """Return the modification time of the weights; 0 for a base model known by name. Raises UserError."""
         if model_name.startswith(BASE_PREFIX):
             paths = [Path(model_name.removeprefix(BASE_PREFIX)) / "model.safetensors"]
         else:
             run = RunDirectory.find(self._runs_dir, model_name)
-            folders = ("weights", "checkpoint/*")
-            paths = [p for f in folders for p in run.path.glob(f"{f}/{resumption.MANIFEST}")]
+            folders = (run.weights_path, *run.checkpoint_paths())
+            paths = [folder / resumption.MANIFEST for folder in folders]
         modified_at = 0.0
         for path in paths:
-            with contextlib.suppress(OSError):  # a base known by name, a replaced checkpoint
+            with contextlib.suppress(
+                OSError
+            ):  # a base model known by name, or a replaced checkpoint
                 modified_at = max(modified_at, path.stat().st_mtime)
         return modified_at
 

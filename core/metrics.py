@@ -1,28 +1,31 @@
 """Metrics: the numbers that runs record and those computed from them, one per line.
 
-The tables of the index, the queries of curves and evaluations, charts, results table and filter derive from METRICS.
-Holds SQL types and expressions, but runs no query. Knows no chart library and no page.
+Index tables, queries, charts, the results table and the filter are derived from METRICS. Contains SQL types and
+expressions, but runs no queries. Knows no chart library and no page.
 """
 
 from dataclasses import dataclass
 
+MIB = 2**20
+"""Bytes per MB, in which memory and disk space are recorded and shown."""
+
 
 @dataclass(frozen=True)
 class Metric:
-    """One number, by the same name everywhere.
+    """A metric. Its name is the same everywhere.
 
     Args:
-        name: field of the event that records it, and its column in `Lab.runs`.
-        title: on charts, in column headings and in the filter.
-        description: one sentence; the tooltip of the column.
-        event: kind of event that records it; None if it is only computed. Axes are recorded by `step` and `eval`.
-        type: SQL type of the recorded field or of the result.
-        unit: shown in parentheses after the title.
-        format: of the table column, printf-style or a name that Streamlit knows; empty for its default.
-        result: value for a whole run, as SQL over `last(event.field)`, `max(event.field)` and `mean(event.field)`;
-            None if it is not a column of the results table.
-        axis: whether it is an x-axis of curves.
-        chart: whether Live draws it.
+        name: Field of the event that records it, and its column in `Lab.runs`.
+        title: Title in charts, column headings and the filter.
+        description: One sentence, shown as the column's tooltip.
+        event: Kind of event that records it; None if it is only computed. Axes are recorded by `step` and `eval`.
+        type: SQL type of the recorded field or the result.
+        unit: Shown in parentheses after the title.
+        format: Format of the table column: printf-style, a Streamlit format name, or empty for the default.
+        result: Value for a whole run, as SQL over `last(event.field)`, `max(event.field)` and `mean(event.field)`;
+            None if the results table has no such column.
+        axis: Whether curves can use it as the x-axis.
+        chart: Whether the Live page plots it.
     """
 
     name: str
@@ -44,37 +47,37 @@ class Metric:
 
 # fmt: off
 METRICS = (
-    Metric("steps", "Steps", "Optimizer steps of the whole run.", "plan", "BIGINT", result="last(plan.steps)"),
+    Metric("steps", "Steps", "Total optimizer steps of the run.", "plan", "BIGINT", result="last(plan.steps)"),
     Metric("step", "Step", "Optimizer steps so far.", "step", "BIGINT", axis=True),
     Metric("epoch", "Epoch", "Passes over the training examples so far.", "step", axis=True),
-    Metric("tokens", "Tokens", "Tokens trained on, without padding.", "step", "BIGINT", result="max(step.tokens)", axis=True),
-    Metric("loss", "Training loss of each step", "Mean loss per token of the step's examples.", "step", chart=True),
-    Metric("lr", "Learning rate", "Learning rate of the step.", "step", chart=True),
+    Metric("tokens", "Tokens", "Tokens trained on, excluding padding.", "step", "BIGINT", result="max(step.tokens)", axis=True),
+    Metric("loss", "Training loss per step", "Mean loss per token in the step's examples.", "step", chart=True),
+    Metric("lr", "Learning rate", "Learning rate at this step.", "step", chart=True),
     Metric("grad_norm", "Gradient norm", "Norm of the gradient before clipping.", "step", chart=True),
-    Metric("tokens_per_s", "Tokens per second", "Training speed, without padding.", "step", chart=True),
-    Metric("padding", "Padding share", "Share of the computed positions that are padding.", "step"),
-    Metric("memory_mb", "Peak memory so far", "Peak memory up to the step.", "step", unit="MB"),
-    Metric("train_loss", "Training loss", "Mean loss per token on training examples at the newest evaluation.", "eval", format="%.4f", result="last(eval.train_loss)"),
-    Metric("val_loss", "Validation loss", "Mean loss per token on validation examples at the newest evaluation.", "eval", format="%.4f", result="last(eval.val_loss)"),
+    Metric("tokens_per_s", "Tokens per second", "Training speed, excluding padding.", "step", chart=True),
+    Metric("padding", "Padding fraction", "Fraction of computed positions that are padding.", "step"),
+    Metric("memory_mb", "Peak memory so far", "Peak memory up to this step.", "step", unit="MB"),
+    Metric("train_loss", "Training loss", "Mean loss per token on training examples at the latest evaluation.", "eval", format="%.4f", result="last(eval.train_loss)"),
+    Metric("val_loss", "Validation loss", "Mean loss per token on validation examples at the latest evaluation.", "eval", format="%.4f", result="last(eval.val_loss)"),
     Metric("perplexity", "Perplexity", "Exponential of the validation loss.", format="%.3f", result="exp(last(eval.val_loss))"),
-    Metric("seconds", "Time", "Training time, without evaluations and downloads.", "step", unit="s", format="%.1f", result="max(step.seconds)", axis=True),
-    Metric("peak_memory_mb", "Peak memory", "Peak memory of training and of answering the test set.", unit="MB", format="%.0f", result="greatest(max(step.memory_mb), max(generation.memory_mb))"),
-    Metric("disk_mb", "Disk", "Space that the run takes on disk.", unit="MB", format="%.1f", result="max(disk.bytes) / 1048576"),
-    Metric("exact", "Exact answers", "Share of the test answers that equal the reference, ignoring case and punctuation.", format="percent", result="mean(generation.exact)"),
-    Metric("parameters", "Parameters", "Parameters of the model.", "plan", "BIGINT", result="last(plan.parameters)"),
-    Metric("trainable", "Trainable", "Parameters that are trained.", "plan", "BIGINT", result="last(plan.trainable)"),
+    Metric("seconds", "Time", "Training time, excluding evaluations and downloads.", "step", unit="s", format="%.1f", result="max(step.seconds)", axis=True),
+    Metric("peak_memory_mb", "Peak memory", "Peak memory during training and while answering the test set.", unit="MB", format="%.0f", result="greatest(max(step.memory_mb), max(generation.memory_mb))"),
+    Metric("disk_mb", "Disk", "Disk space used by the run.", unit="MB", format="%.1f", result="max(disk.bytes) / 1048576"),
+    Metric("exact", "Exact answers", "Share of test answers that match the reference, ignoring case and punctuation.", format="percent", result="mean(generation.exact)"),
+    Metric("parameters", "Parameters", "Number of model parameters.", "plan", "BIGINT", result="last(plan.parameters)"),
+    Metric("trainable", "Trainable", "Number of trainable parameters.", "plan", "BIGINT", result="last(plan.trainable)"),
 )
 # fmt: on
 AXES = {metric.name: metric for metric in METRICS if metric.axis}
 CURVES = {m.name: m for m in METRICS if m.event == "step" and not m.axis}
-"""Metrics of each step that `Lab.curves` returns."""
+"""Per-step metrics returned by `Lab.curves`."""
 EVALUATIONS = {metric.name: metric for metric in METRICS if metric.event == "eval"}
-"""Metrics of each evaluation that `Lab.evaluations` returns."""
+"""Per-evaluation metrics returned by `Lab.evaluations`."""
 RESULTS = {metric.name: metric for metric in METRICS if metric.result}
-"""Metrics of a whole run: columns of `Lab.runs`."""
+"""Per-run metrics: columns of `Lab.runs`."""
 
 
 def recorded_fields(event: str) -> dict[str, str]:
-    """Return the SQL type of each metric that a kind of event records."""
+    """Return the SQL types of the metrics that an event kind records."""
     axes = {metric.name: metric.type for metric in AXES.values()} if event == "eval" else {}
     return axes | {metric.name: metric.type for metric in METRICS if metric.event == event}

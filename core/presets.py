@@ -1,7 +1,7 @@
-"""Named settings: a demonstration, and every run of the journal this project grew from.
+"""Presets: two demos, and every run of the journal that this project is based on.
 
-The journal's own results stand beside its presets, as reference to read one's own run against. They
-were measured by its author on other machines and enter no average.
+Journal presets include the journal's results for reference. Its author measured them on other machines, so they are
+never mixed with the results of local runs.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,10 @@ from core.errors import UserError
 
 @dataclass(frozen=True)
 class JournalResult:
-    """What the journal reports of a run. `minutes` as trained on `hardware`; `gemini` from 0 to 100."""
+    """Results of a run as reported by the journal.
+
+    `minutes` is the training time on `hardware`; `gemini` is the judge's mean score, from 0 to 100.
+    """
 
     val_loss: float
     perplexity: float
@@ -25,7 +28,7 @@ class JournalResult:
 
 @dataclass(frozen=True)
 class Preset:
-    """Settings under a name; whatever they leave out has its default."""
+    """A titled set of settings. Omitted settings have their defaults."""
 
     title: str
     settings: dict[str, Any]
@@ -48,7 +51,8 @@ DEMO = {
     "max_new_tokens": 40,
 }
 DEMO_LORA = {**DEMO, "method": "lora", "lr": 5e-3, "min_lr": 5e-4}
-"""Adapters start from nothing and take a higher rate than whole weights, which would forget what they know."""
+"""Adapters start at zero, so they need a higher learning rate. Full fine-tuning at this rate would overwrite the
+pretrained weights."""
 
 _STUDY = {
     "dataset": "alpaca",
@@ -58,7 +62,8 @@ _STUDY = {
     "lr": 5e-5,
     "weight_decay": 0.1,
 }
-"""The log of run_1 ends soon after step 5,975 of batch 2: some 12,000 examples to train on, 85 % of 14,100."""
+"""max_examples is inferred: the log of run_1 ends shortly after step 5,975 at batch size 2, which is about 12,000 training
+examples, or 85% of 14,100."""
 _FULL = {**_STUDY, "method": "full"}
 _COSINE = {"min_lr": 1e-5, "warmup_fraction": 0.2}
 _LORA = {**_STUDY, **_COSINE, "method": "lora", "lora_rank": 16, "lora_alpha": 16}
@@ -72,32 +77,30 @@ def _preset(title: str, settings: dict[str, Any], *figures: Any) -> Preset:
 
 # fmt: off
 PRESETS: dict[str, Preset] = {
-    "demo": Preset("Small model, small data, a minute", DEMO),
-    "demo_lora": Preset("The same by LoRA, rank 16", DEMO_LORA),
-    "run_1": _preset("Medium, full, constant rate", {**_FULL, **_M}, 1.519, 4.569, 33.39, 12.76, "A100", ""),
-    "run_2": _preset("Large, full, constant rate", {**_FULL, **_L}, 1.591, 4.911, 33.06, 21.19, "A100", "Overfits after half an epoch."),
-    "run_3": _preset("XL, full, constant rate", {**_FULL, **_XL}, 1.602, 4.963, 41.55, 34.16, "A100", "Overfits after half an epoch."),
+    "demo": Preset("Small model and data set, about a minute", DEMO),
+    "demo_lora": Preset("Same as demo, with LoRA, rank 16", DEMO_LORA),
+    "run_1": _preset("Medium, full, constant learning rate", {**_FULL, **_M}, 1.519, 4.569, 33.39, 12.76, "A100", ""),
+    "run_2": _preset("Large, full, constant learning rate", {**_FULL, **_L}, 1.591, 4.911, 33.06, 21.19, "A100", "Overfits after half an epoch."),
+    "run_3": _preset("XL, full, constant learning rate", {**_FULL, **_XL}, 1.602, 4.963, 41.55, 34.16, "A100", "Overfits after half an epoch."),
     "run_4": _preset("Large, full, warm-up and cosine", {**_FULL, **_L, **_COSINE}, 1.417, 4.125, 51.80, 22.05, "A100", "No overfitting; translates into French."),
     "run_5": _preset("Medium, full, warm-up and cosine", {**_FULL, **_M, **_COSINE}, 1.448, 4.255, 32.55, 13.37, "A100", "Does not translate."),
     "run_6": _preset("Large, full, cosine, no clipping", {**_FULL, **_L, **_COSINE, "grad_clip": None}, 1.436, 4.203, 41.91, None, "A100", "Slight overfitting; 38.5 of 40 GB used."),
-    "run_10": _preset("Medium, LoRA 16", {**_LORA, **_M}, 1.484, 4.411, 28.65, 20.02, "T4", "Answers much like run_5; 7.9 of 15 GB used."),
-    "run_11": _preset("Large, LoRA 16", {**_LORA, **_L}, 1.402, 4.063, 34.53, 39.75, "T4", "Follows the form, misses the content; 10.9 of 15 GB used."),
-    "run_12": _preset("Medium, LoRA 16, batch 4", {**_LORA, **_M, "batch_size": 4}, 1.388, 4.007, 32.46, 19.19, "T4", "A spike in the training loss; padding suspected."),
-    "run_13": _preset("Medium, LoRA 16, alpha 32", {**_LORA, **_M, "lora_alpha": 32}, 1.509, 4.523, 21.22, 20.48, "T4", "Worse than run_10; a spike in the middle."),
-    "run_14": _preset("Medium, LoRA 32", {**_LORA, **_M, "lora_rank": 32, "lora_alpha": 32}, 1.498, 4.472, 25.27, 20.12, "T4", "Much like run_10; not converged."),
-    "run_15": _preset("Medium, LoRA 64, batch 4", _RANK_64, 1.844, 6.319, 14.80, 20.70, "T4", "A large spike just at the peak rate."),
-    "run_16": _preset("Medium, LoRA 64, lower peak, longer warm-up", {**_RANK_64, "lr": 2.5e-5, "warmup_fraction": 0.3}, 1.470, 4.350, 28.14, 20.70, "T4", "The spike is smaller."),
-    "run_17": _preset("Medium, LoRA 64, no warm-up", {**_RANK_64, "lr": 3e-5, "warmup_fraction": 0.0}, 1.560, 4.760, 31.53, 20.70, "T4", "The spike is still there."),
-    "run_18": _preset("Medium, LoRA 64, high rate, no warm-up", {**_RANK_64, "lr": 1e-4, "warmup_fraction": 0.0}, 3.974, 53.202, None, 20.70, "T4", "Fails."),
-    "run_19": _preset("Medium, LoRA 16, batch 4, two epochs", {**_LORA, **_M, "batch_size": 4, "epochs": 2}, 1.378, 3.967, 36.35, 19.19, "T4", "Answers much like run_12."),
+    "run_10": _preset("Medium, LoRA 16", {**_LORA, **_M}, 1.484, 4.411, 28.65, 20.02, "T4", "Answers similar to run_5; 7.9 of 15 GB used."),
+    "run_11": _preset("Large, LoRA 16", {**_LORA, **_L}, 1.402, 4.063, 34.53, 39.75, "T4", "Follows the format but misses the content; 10.9 of 15 GB used."),
+    "run_12": _preset("Medium, LoRA 16, batch 4", {**_LORA, **_M, "batch_size": 4}, 1.388, 4.007, 32.46, 19.19, "T4", "Spike in the training loss, possibly caused by padding."),
+    "run_13": _preset("Medium, LoRA 16, alpha 32", {**_LORA, **_M, "lora_alpha": 32}, 1.509, 4.523, 21.22, 20.48, "T4", "Worse than run_10; loss spike in the middle."),
+    "run_14": _preset("Medium, LoRA 32", {**_LORA, **_M, "lora_rank": 32, "lora_alpha": 32}, 1.498, 4.472, 25.27, 20.12, "T4", "Similar to run_10; not converged."),
+    "run_15": _preset("Medium, LoRA 64, batch 4", _RANK_64, 1.844, 6.319, 14.80, 20.70, "T4", "Large loss spike at the peak learning rate."),
+    "run_16": _preset("Medium, LoRA 64, lower peak learning rate, longer warm-up", {**_RANK_64, "lr": 2.5e-5, "warmup_fraction": 0.3}, 1.470, 4.350, 28.14, 20.70, "T4", "Smaller spike than run_15."),
+    "run_17": _preset("Medium, LoRA 64, no warm-up", {**_RANK_64, "lr": 3e-5, "warmup_fraction": 0.0}, 1.560, 4.760, 31.53, 20.70, "T4", "Spike remains."),
+    "run_18": _preset("Medium, LoRA 64, high learning rate, no warm-up", {**_RANK_64, "lr": 1e-4, "warmup_fraction": 0.0}, 3.974, 53.202, None, 20.70, "T4", "Training fails."),
+    "run_19": _preset("Medium, LoRA 16, batch 4, two epochs", {**_LORA, **_M, "batch_size": 4, "epochs": 2}, 1.378, 3.967, 36.35, 19.19, "T4", "Answers similar to run_12."),
 }
 # fmt: on
 
 
 def preset(name: str) -> RunConfig:
-    """The settings of a preset. Raises UserError for an unknown name."""
+    """Return the settings of a preset. Raises UserError if the name is unknown."""
     if name not in PRESETS:
-        raise UserError(
-            f"preset = {name!r}: there is none; it should be one of: {', '.join(PRESETS)}"
-        )
+        raise UserError(f"Unknown preset {name!r}. Available: {', '.join(PRESETS)}")
     return RunConfig.parse({"name": name, **PRESETS[name].settings})

@@ -1,4 +1,4 @@
-"""Compare answers side by side: stored answers to the test set, or live answers to any prompt."""
+"""The Compare page: stored answers to the test set, or live answers to any prompt, side by side."""
 
 import streamlit as st
 
@@ -11,7 +11,7 @@ view = st.segmented_control(
     "Answers",
     ["Stored", "Live"],
     default="Stored",
-    help="Stored: what each run answered to its test set. Live: ask the models now.",
+    help="Stored: each run's answers to its test set. Live: answers to any prompt, generated now.",
 )
 if view == "Live":
     show_live(lab)

@@ -1,4 +1,4 @@
-"""The two views of Compare: stored answers to a test prompt, and live answers streamed side by side."""
+"""The two views of the Compare page: stored answers to a test prompt, and live answers to any prompt."""
 
 from typing import Any
 
@@ -20,10 +20,10 @@ def show_stored(lab: Lab) -> None:
     results = lab.runs()
     answered = results[results["exact"].notna()]
     if answered.empty:
-        st.info("No run has answered its test set yet. A run does so at its end.")
+        st.info("No answers yet. A run answers its test set when training finishes.")
         return
     answered_names = answered["name"].tolist()
-    names = _pick(
+    names = _select_runs(
         "stored_runs", answered_names, report.same_test_set(answered)[:3], 6, "have no answers yet"
     )
     table = lab.answers(names)
@@ -35,12 +35,12 @@ def show_stored(lab: Lab) -> None:
     )
     prompts = records(prompt_counts.sort_values("runs", ascending=False, kind="stable"))
     texts = [f"{p['instruction']} {p['input']} {p['reference']}" for p in prompts]
-    query = st.text_input("Find a prompt", placeholder="such as: synonym for happy")
+    query = st.text_input("Find a prompt", placeholder="e.g. synonym for happy")
     matches = search(texts, query)
     if not matches:
-        st.info("No test prompt has words like these.")
+        st.info("No test prompts match this search.")
         return
-    prompt = _step_through([prompts[i] for i in matches], query)
+    prompt = _select_prompt([prompts[i] for i in matches], query)
     rows = {
         row["run"]: row for row in records(table) if all(row[k] == prompt[k] for k in EXAMPLE_KEY)
     }
@@ -62,38 +62,38 @@ def show_stored(lab: Lab) -> None:
             row = rows[name]
             show_words(differing_words(row["answer"].strip(), prompt["reference"]))
             if row["cut"]:
-                st.caption(f"cut at {row['tokens']} tokens")
+                st.caption(f"Cut off at {row['tokens']} tokens.")
             if row["prompt_cut"]:
-                st.caption("the prompt was longer than the context and lost its beginning")
-    st.caption("Words that are not in the reference are marked.")
+                st.caption("The prompt exceeded the context length, so its beginning was cut off.")
+    st.caption("Words that differ from the reference are highlighted.")
 
 
 def show_live(lab: Lab) -> None:
-    """Send a prompt to runs and their base models."""
+    """Let the user send a prompt to runs and their base models."""
     results = lab.runs()
     has_no_weights = (results["status"] == "finished") & (results["keep_weights"] == "none")
     names = results.loc[(results["step"] > 0) & ~has_no_weights, "name"].tolist()
     if not names:
-        st.info("No run has weights. Launch one: the demo takes about a minute.")
+        st.info(
+            "No runs with weights yet. Launch the demo to get started. It takes about a minute."
+        )
         return
-    chosen = _pick("asked_runs", names, names[:2], 4, "have no weights")
+    chosen = _select_runs("asked_runs", names, names[:2], 4, "have no weights")
     with st.form("prompt", border=False):
         instruction = st.text_area("Instruction", "Suggest an alternate word for 'happy'.")
-        input_text = st.text_input(
-            "Input", help="Further context for the instruction, if it needs any."
-        )
+        input_text = st.text_input("Input", help="Optional context for the instruction.")
         settings = st.columns(5, vertical_alignment="bottom")
         temperature = settings[0].number_input(
-            "Temperature", 0.0, 5.0, 0.0, 0.1, help="0 is greedy."
+            "Temperature", 0.0, 5.0, 0.0, 0.1, help="0 means greedy decoding."
         )
         top_k = settings[1].number_input("Top-k", 1, 50257, None, placeholder="all")
-        max_new_tokens = settings[2].number_input("Most tokens", 1, 1024, 64)
+        max_new_tokens = settings[2].number_input("Max new tokens", 1, 1024, 64)
         seed = settings[3].number_input("Seed", 0, 2**31 - 1, 123)
-        submitted = settings[4].form_submit_button("Answer", type="primary", width="stretch")
+        submitted = settings[4].form_submit_button("Generate", type="primary", width="stretch")
     if not submitted:
         return
     if not (chosen and instruction.strip()):
-        st.info("Type an instruction." if chosen else "Choose at least one run.")
+        st.info("Enter an instruction." if chosen else "Choose at least one run.")
         return
     sampling = {
         "max_new_tokens": int(max_new_tokens),
@@ -116,55 +116,59 @@ def _stream(
     input_text: str,
     sampling: dict[str, Any],
 ) -> None:
-    """Stream the answers of all models in parallel, one token of each in turn.
+    """Stream the answers of all models side by side, one token from each model in turn.
 
     Args:
-        hashes: the hash of the base weights that each run recorded, if it did. Base models are not in it.
+        hashes: Hash of the base weights that each run recorded, or None. Contains no base models.
     """
     columns = st.columns(len(models), border=True)
-    slots, streams = {}, {}
+    placeholders, streams = {}, {}
     for column, name in zip(columns, models, strict=True):
         with column:
             st.markdown(f"**{escape_markdown(name)}**")
-            slots[name] = st.empty()
+            placeholders[name] = st.empty()
             with show_errors():
                 streams[name] = lab.generate(name, instruction, input_text, **sampling)
                 current = lab.base_hash(name)
                 if name in hashes:
                     _show_recorded_hash(hashes[name], current)
                 else:
-                    help = "SHA-256 of all weights of the base; runs from it report the same."
-                    st.caption(f"weights {current[:16]}", help=help)
+                    help = "SHA-256 of the base model's weights. Runs trained from these weights show the same hash."
+                    st.caption(f"Weights: {current[:16]}", help=help)
     while streams:
         for name, pieces in list(streams.items()):
             if (piece := next(pieces, None)) is None:
                 del streams[name]
                 continue
-            with slots[name].container():
+            with placeholders[name].container():
                 show_text(piece.text)
                 if piece.prompt_cut:
-                    st.caption("the prompt is longer than the context; its beginning was cut off")
+                    st.caption(
+                        "The prompt exceeds the context length, so its beginning was cut off."
+                    )
 
 
 def _show_recorded_hash(recorded: str | None, current: str) -> None:
-    """Show the hash of the base weights from when a run started, with a warning if that has changed."""
+    """Show the hash of the base weights recorded when a run started, and warn if the weights have changed."""
     if recorded is None:
-        st.caption("base not recorded")
+        st.caption("Base weights: not recorded")
         return
-    st.caption(f"on base {escape_markdown(recorded[:16])}")
+    st.caption(f"Base weights: {escape_markdown(recorded[:16])}")
     if recorded != current:
-        st.warning(f"Its base has other weights by now: {current[:16]}")
+        st.warning(
+            f"The base model's weights have changed since training. Current weights: {current[:16]}"
+        )
 
 
-def _pick(
+def _select_runs(
     key: str, available: list[str], default: list[str], limit: int, unusable: str
 ) -> list[str]:
-    """Draw the run selection. It starts with the runs sent from Results or selected before, or else the default.
+    """Let the user select runs. Starts with the runs sent from Results or selected earlier, else with the default.
 
     Args:
         available: The runs that can be compared.
         limit: Maximum number of runs side by side.
-        unusable: Why a requested run may be missing from `available`; completes the sentence "These runs ...".
+        unusable: Why a requested run may be missing from `available`. Completes the sentence "These runs ...".
     """
     requested = st.session_state.get("compare")
     matches = [name for name in (default if requested is None else requested) if name in available]
@@ -182,37 +186,43 @@ def _remember_selection(key: str) -> None:
     st.session_state["compare"] = st.session_state[key]
 
 
-def _step_through(prompts: list[dict[str, Any]], query: str) -> dict[str, Any]:
-    """Return the current prompt: the best match for a new query, until the user selects another.
+def _select_prompt(prompts: list[dict[str, Any]], query: str) -> dict[str, Any]:
+    """Let the user select a prompt and return it. A new query selects its best match.
 
-    The prompt is stored by its content, because its position changes with the selected runs.
+    The selection is stored by content because positions change with the selected runs.
     """
     ids = [tuple(prompt[k] for k in EXAMPLE_KEY) for prompt in prompts]
     if st.session_state.get("searched_for") != query:
         st.session_state.update(searched_for=query, prompt_in_view=None)
-    in_view = st.session_state.get("prompt_in_view")
-    position = st.session_state["position"] = ids.index(in_view) if in_view in ids else 0
+    selected_id = st.session_state.get("prompt_in_view")
+    position = st.session_state["position"] = ids.index(selected_id) if selected_id in ids else 0
     last = len(ids) - 1
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.button(
-            "Previous", disabled=position == 0, on_click=_view, args=(ids, max(0, position - 1))
+            "Previous",
+            disabled=position == 0,
+            on_click=_select_position,
+            args=(ids, max(0, position - 1)),
         )
         st.selectbox(
             f"{len(ids)} test prompts, best match first",
             range(len(ids)),
             key="position",
             format_func=lambda i: f"{i + 1}. {prompts[i]['instruction']}",
-            on_change=_view,
+            on_change=_select_position,
             args=(ids,),
         )
         st.button(
-            "Next", disabled=position == last, on_click=_view, args=(ids, min(last, position + 1))
+            "Next",
+            disabled=position == last,
+            on_click=_select_position,
+            args=(ids, min(last, position + 1)),
         )
     return prompts[position]
 
 
-def _view(ids: list[tuple[Any, ...]], position: int | None = None) -> None:
-    """Select a prompt by its position in the list, or by that of the select box if None."""
+def _select_position(ids: list[tuple[Any, ...]], position: int | None = None) -> None:
+    """Select the prompt at a position in the list, by default the position of the select box."""
     st.session_state["prompt_in_view"] = ids[
         st.session_state["position"] if position is None else position
     ]

@@ -1,4 +1,4 @@
-"""Inspect a data set before training: skipped records, tokenized examples, lengths and train-test duplicates."""
+"""Inspect a data set before training: skipped records, tokenized examples, lengths and train-test overlap."""
 
 from typing import TYPE_CHECKING
 
@@ -19,32 +19,32 @@ if TYPE_CHECKING:  # imports the hub client, which takes a second
     from core.data.inspection import InspectedDataset
 
 COLUMNS = ["item", "part", "tokens", "instruction", "input", "output"]
-LABELS = {"item": "Item", "part": "Part", "tokens": "Tokens", "instruction": "Instruction",
+LABELS = {"item": "Item", "part": "Split", "tokens": "Tokens", "instruction": "Instruction",
           "input": "Input", "output": "Response"}  # fmt: skip
-PARTS = ("train", "test", "validation")
+SPLITS = ("train", "test", "validation")
 
 lab = runtime.lab()
 
 
 def choose() -> RunConfig:
-    """Draw the inputs and return their settings. An invalid setting stops the page."""
+    """Draw the inputs and return their settings. Stop the page if a setting is invalid."""
     used = lab.runs()["dataset"].dropna().unique()
     current = st.session_state.get("dataset") or st.query_params.get("dataset") or "primer"
     suggestions = [*dict.fromkeys(["primer", "alpaca", *used, current])]
     name = st.selectbox(
         "Data set", suggestions, key="dataset", bind="query-params", accept_new_options=True,
-        help="primer, alpaca, owner/name on the Hugging Face hub, or the path of a JSON, JSONL or Parquet file.",
+        help="primer, alpaca, owner/name on the Hugging Face Hub, or the path of a JSON, JSONL or Parquet file.",
     )  # fmt: skip
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         base = st.selectbox(
-            "Context of", ["gpt2-nano", "gpt2"], width=170, help="The most tokens a model can see."
+            "Base model", ["gpt2-nano", "gpt2"], width=170, help="Determines the context length."
         )
-        length = st.number_input("Maximum length", 1, 1024, None, placeholder="context", width=150)
-        max_examples = st.number_input("Examples", 1, None, None, placeholder="all", width=130)
-        masked = st.toggle("Mask the prompt", help="Learn the response only.")
+        length = st.number_input("Max length", 1, 1024, None, placeholder="context", width=150)
+        max_examples = st.number_input("Max examples", 1, None, None, placeholder="all", width=130)
+        masked = st.toggle("Mask prompt", help="Compute the loss on the response only.")
         keep_empty = st.toggle(
             "Keep empty outputs",
-            help="Include records with an empty output, like runs with `empty_outputs = keep`.",
+            help="Include records with an empty output, as runs with `empty_outputs = keep` do.",
         )
     settings = {
         "dataset": name or current,
@@ -59,7 +59,7 @@ def choose() -> RunConfig:
 
 
 def show_unused(dataset: "InspectedDataset") -> None:
-    """Show the skipped records and the unused keys."""
+    """Show skipped records and unused keys."""
     if dataset.skipped:
         st.warning(escape_markdown(f"{dataset.skipped}."))
     show_skipped(dataset.records.skipped)
@@ -68,40 +68,42 @@ def show_unused(dataset: "InspectedDataset") -> None:
 
 
 def show_overview(table: pd.DataFrame, config: RunConfig, limit: int) -> None:
-    """Show sizes, lengths, and how many examples are truncated."""
+    """Show the size of each split, token lengths, and the number of truncated examples."""
     train = table[table["part"] == "train"]
-    cut = int((train["tokens"] > limit).sum())
-    lost = int((train["prompt_tokens"] >= limit).sum())
+    truncated = int((train["tokens"] > limit).sum())
+    without_response = int((train["prompt_tokens"] >= limit).sum())
     with st.container(horizontal=True, gap="large"):
-        for part in PARTS:
+        for part in SPLITS:
             st.metric(part.capitalize(), f"{(table['part'] == part).sum():,}", width="content")
         st.metric("Tokens", count(int(table["tokens"].sum())), width="content")
         st.metric("Mean length", f"{table['tokens'].mean():.0f}", width="content")
-        st.metric("Longest of all", f"{table['tokens'].max():,}", width="content")
+        st.metric("Longest", f"{table['tokens'].max():,}", width="content")
         st.metric(
-            "Cut", f"{cut:,}", width="content",
+            "Truncated", f"{truncated:,}", width="content",
             help=f"Training examples longer than {limit} tokens.",
         )  # fmt: skip
-    if lost:
-        left_out = " and would be left out" if config.mask_prompt else ""
-        st.warning(f"{lost:,} training examples lose their whole response{left_out}.")
-    lengths = {part: table.loc[table["part"] == part, "tokens"].tolist() for part in PARTS}
+    if without_response:
+        skipped = " and would be skipped" if config.mask_prompt else ""
+        st.warning(
+            f"{without_response:,} training examples are truncated before their response starts{skipped}."
+        )
+    lengths = {part: table.loc[table["part"] == part, "tokens"].tolist() for part in SPLITS}
     st.plotly_chart(charts.token_lengths(lengths, limit), key="lengths")
 
 
 def show_examples(dataset: "InspectedDataset", config: RunConfig, context: int) -> None:
-    """Draw the search, the table of examples, and the selected example token by token."""
+    """Draw the search box, the table of examples, and the tokens of the selected example."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        query = st.text_input("Find examples", placeholder="such as: synonym for happy")
-        parts = st.pills("Part", PARTS, selection_mode="multi")
+        query = st.text_input("Find examples", placeholder="e.g. synonym for happy")
+        parts = st.pills("Split", SPLITS, selection_mode="multi")
     table = dataset.table
     shown = table[table["part"].isin(parts)] if parts else table
     texts = (shown["instruction"] + " " + shown["input"] + " " + shown["output"]).tolist()
     shown = shown.iloc[search(texts, query)]
     if shown.empty:
-        st.info("No example has words like these.")
+        st.info("No matching examples.")
         return
-    locations = [dataset.records.places[item] for item in shown["item"]]
+    locations = [dataset.records.source_rows[item] for item in shown["item"]]
     selected = select_rows(
         shown[COLUMNS], locations, f"examples:{config.dataset}", height=320,
         column_config={key: st.column_config.Column(label) for key, label in LABELS.items()},
@@ -110,24 +112,24 @@ def show_examples(dataset: "InspectedDataset", config: RunConfig, context: int) 
     tokens = dataset.tokens(item, config, context)
     states = [token.state for token in tokens]
     st.caption(
-        f"Item {item} as the model sees it. Tokens given: {states.count('given')}, "
-        f"learned (blue): {states.count('learned')}, cut (struck through): {states.count('cut')}."
+        f"Item {item} as the model sees it. Context tokens: {states.count('given')}, "
+        f"targets (blue): {states.count('learned')}, truncated (struck through): {states.count('cut')}."
     )
     show_tokens([(token.text, token.state) for token in tokens])
 
 
 def show_leaks(dataset: "InspectedDataset") -> None:
-    """Show the test examples that resemble a training example."""
-    with st.spinner("Comparing the test set with the training set"):
+    """Show test examples that are similar to a training example."""
+    with st.spinner("Comparing the test and training sets ..."):
         frame = dataset.duplicates
     if frame.empty:
-        st.success("No test example resembles a training example.")
+        st.success("No test example is similar to a training example.")
         return
     same_prompt_count = int(frame["same_prompt"].sum())
     st.write(
-        f"{len(frame)} of {len(dataset.split.test)} test examples resemble a training example by "
-        f"{dataset.min_similarity:.0f} % or more, or have its very prompt ({same_prompt_count}). Where both ask for the same, a score "
-        "measures memory; short ones often differ in the very word that is asked about."
+        f"{len(frame):,} of {len(dataset.split.test):,} test examples are at least {dataset.min_similarity:.0f}% similar to a "
+        f"training example or have the same prompt ({same_prompt_count:,}). If both ask for the same thing, scores measure "
+        "memorization. Short examples often differ only in the word being asked about."
     )
     examples = dataset.records.examples
     rows = [
@@ -145,11 +147,11 @@ def show_leaks(dataset: "InspectedDataset") -> None:
 
 st.title("Data")
 config = choose()
-with show_errors(stop=True), st.spinner("Reading the data set"):
+with show_errors(stop=True), st.spinner("Loading the data set ..."):
     dataset = lab.dataset(config)
 if dataset is None:
     st.info(
-        f"{escape_markdown(config.dataset)} is not on this machine yet; the first run on it downloads it."
+        f"{escape_markdown(config.dataset)} has not been downloaded yet. The first run that uses it downloads it."
     )
     st.stop()
 context = FAMILY[config.base_model].context

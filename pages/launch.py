@@ -1,4 +1,4 @@
-"""Launch a run: start from a preset or an earlier run, change its settings, see the plan."""
+"""Launch a run: start from a preset or an earlier run, change its settings, and see an estimate of its cost."""
 
 import sys
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # these import PyTorch, which takes seconds
 
 CLONE_PREFIX = "clone of "
 FILLED_FROM = "filled_from"
-"""Session key: the source that the form was last filled from."""
+"""Session key: the source that currently fills the form."""
 
 lab = runtime.lab()
 
@@ -65,7 +65,7 @@ def show_measurement(config: RunConfig) -> "Cost | None":
     is_running = future is not None and not future.done()
     pressed = st.button(
         "Measure time and memory",
-        help="Takes a few steps in a process of its own; what is not yet downloaded is.",
+        help="Runs a few training steps in a separate process. Downloads the model and data if needed.",
         icon=":material/speed:",
         disabled=is_running,
         width="stretch",
@@ -87,45 +87,49 @@ def show_measurement(config: RunConfig) -> "Cost | None":
 @st.fragment(run_every=1.0)
 def wait_for_measurement(config: RunConfig) -> None:
     """Rerun the page when the measurement is done."""
-    st.caption("Measuring: a few steps, the longest batch first ...")
+    st.caption("Running a few training steps, starting with the longest batch ...")
     future = lab.measurement(config)
     if future is None or future.done():
         runtime.rerun()
 
 
 def show_plan(plan: "Plan", cost: "Cost | None") -> None:
-    """Show the figures of a plan, and its problems."""
-    st.markdown("**What it will do**")
+    """Show the estimates of a plan and the fields to fix."""
+    st.markdown("**Estimate**")
     first, second = st.columns(2)
     first.metric("Steps", DASH if plan.steps is None else f"{plan.steps:,}")
     second.metric("Training tokens", count(plan.tokens))
     parameters_help = None
     if plan.base_parameters:
         parameters_help = (
-            f"{plan.base_parameters:,} of the base model: {plan.base_mb:,} MB in fp32. "
+            f"The base model has {plan.base_parameters:,} parameters ({plan.base_mb:,} MB in fp32), "
+            "including a separate output head unless weights are tied."
         )
-        parameters_help += "An output head of its own is among them unless weights are tied."
     first.metric("Parameters", count(plan.parameters), help=parameters_help)
     second.metric("Trainable", count(plan.trainable))
-    basis = "measured" if cost else "about"
+    basis = "Measured" if cost else "Estimated"
     seconds, memory = (cost.seconds, cost.memory_mb) if cost else (plan.seconds, plan.memory_mb)
     basis_help = (
-        "Measured on a few steps."
+        "Measured over a few training steps."
         if cost
-        else "By arithmetic from how fast the machine is just now; it can be measured."
+        else "Calculated from the current speed of this machine. Measure for a better estimate."
     )
-    first.metric(f"Time, {basis}", duration(seconds), help=f"Of the training steps. {basis_help}")
+    first.metric(
+        f"{basis} time", duration(seconds), help=f"Duration of the training steps. {basis_help}"
+    )
     gigabytes = DASH if memory is None else f"{memory / 1024:.1f} GB"
-    second.metric(f"Memory, {basis}", gigabytes, help=f"Peak of the training process. {basis_help}")
+    second.metric(
+        f"{basis} memory", gigabytes, help=f"Peak memory of the training process. {basis_help}"
+    )
     if plan.disk_mb is not None and plan.disk_peak_mb is not None:
         st.caption(
-            f"Disk: up to {plan.disk_peak_mb:,.0f} MB during the run, {plan.disk_mb:,.0f} MB after it."
+            f"Disk space: up to {plan.disk_peak_mb:,.0f} MB during the run, {plan.disk_mb:,.0f} MB afterward."
         )
     if plan.train_examples:
         st.caption(
-            f"{plan.train_examples:,} examples to train on, {plan.validation_examples:,} to validate, "
-            f"{plan.test_examples:,} to answer at the end. The longest to train on has {plan.longest} tokens"
-            + (f"; max_length cuts {plan.cut_examples:,}." if plan.cut_examples else ".")
+            f"{plan.train_examples:,} training, {plan.validation_examples:,} validation and "
+            f"{plan.test_examples:,} test examples. The longest training example has {plan.longest} tokens"
+            + (f"; max_length truncates {plan.cut_examples:,}." if plan.cut_examples else ".")
         )
     if plan.note:
         st.info(escape_markdown(plan.note))
@@ -133,11 +137,7 @@ def show_plan(plan: "Plan", cost: "Cost | None") -> None:
     if plan.learning_rates:
         st.plotly_chart(charts.rate_schedule(plan.learning_rates), key="rates")
     if plan.problems:
-        messages = [
-            f"- **{RunConfig.model_fields[p.field].title}**: {escape_markdown(p.message)}"
-            for p in plan.problems
-        ]
-        st.error("To be mended:\n" + "\n".join(messages))
+        st.error("Fix before launching: " + ", ".join(launch_form.fields_to_fix(plan.problems)))
 
 
 st.title("Launch")
@@ -176,7 +176,7 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
 settings = launch_form.settings(current)
 checked = lab.check(settings) if "torch" in sys.modules else None
 problems: list[Problem] = checked[1].problems if checked else []
-with st.container(horizontal=True, gap="medium"):  # on a narrow screen the plan is above the form
+with st.container(horizontal=True, gap="medium"):  # on narrow screens, the plan is above the form
     side, main = st.container(width=300), st.container(width=620)
 with main:
     launch_form.show(current, problems)
@@ -190,15 +190,15 @@ with side:
     )
     show_changes(changes)
     if checked is None:  # a new server: draw the form before loading PyTorch
-        st.caption("Loading PyTorch, to work out what it will do ...")
+        st.caption("Loading PyTorch to calculate the estimate ...")
         checked = lab.check(settings)
-        if not launch_pressed:
+        if checked[1].problems or not launch_pressed:  # the form was drawn without this check
             runtime.rerun()
     config, plan = checked
     if config and not plan.problems:
         if launch_pressed:
             launch(config)
-        st.caption(f"It will be called **{escape_markdown(lab.next_name(config))}**.")
+        st.caption(f"Run name: **{escape_markdown(lab.next_name(config))}**")
         cost = show_measurement(config)
     else:
         cost = None

@@ -1,6 +1,6 @@
-"""The form of a RunConfig, derived from its fields: groups, widgets, conditions, and problems next to their fields.
+"""The form for a RunConfig, derived from its fields: groups, widgets, conditions and error messages.
 
-The values are stored in a draft in the session, because Streamlit forgets widgets that are not drawn.
+Values are stored in a draft in the session, because Streamlit forgets the values of widgets that are not drawn.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from core.config import GROUPS, RunConfig, base_type, choices, is_optional, is_r
 from core.errors import Problem
 from core.nn.architecture import FAMILY
 from core.views.report import setting_text
-from pages.ui.text import escape_markdown
+from pages.ui.text import capitalize, escape_markdown
 
 FIELDS = RunConfig.model_fields
 SUGGESTIONS = {"base_model": list(FAMILY), "dataset": ["primer", "alpaca"]}
@@ -23,14 +23,14 @@ EXPONENT_FIELDS = ("lr", "min_lr")
 """Fields shown in scientific notation."""
 MULTILINE_FIELDS = ("notes", "sample_prompt")
 COLLAPSED_GROUPS = ("hardware", "cadence")
-"""Groups that most runs do not change."""
+"""Groups whose defaults suit most runs."""
 DRAFT, GENERATION, SOURCE = "draft", "draft_generation", "draft_source"
 CHANGE_WIDTH = 60
 """Maximum length of a value in the list of changes, in characters."""
 
 
 def start_from(values: Mapping[str, Any]) -> None:
-    """Fill the form with these values, and with defaults for the rest. Discards all edits."""
+    """Fill the form with these values, and defaults for the rest. Discards all edits."""
     st.session_state[SOURCE] = {**RunConfig().model_dump(), **values}
     reset()
 
@@ -53,7 +53,7 @@ def changes(current: Mapping[str, Any]) -> list[str]:
 
 
 def is_edited(current: Mapping[str, Any]) -> bool:
-    """Whether any setting differs from the source, including those without effect."""
+    """Whether any setting differs from the source, including settings that have no effect."""
     source = st.session_state[SOURCE]
     return any(setting_text(source[name]) != setting_text(current[name]) for name in FIELDS)
 
@@ -68,7 +68,7 @@ def values() -> dict[str, Any]:
 
 
 def settings(current: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings to launch with. Hidden fields have no effect, so they are left out and cannot be invalid."""
+    """Return the settings to launch with. Hidden fields have no effect, so they are omitted and not validated."""
     return {
         name: value
         for name, value in current.items()
@@ -77,7 +77,7 @@ def settings(current: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def show(current: Mapping[str, Any], problems: list[Problem]) -> None:
-    """Draw every group, with each problem under its field."""
+    """Draw all groups, with error messages below their fields."""
     for group, title in GROUPS.items():
         names = [
             name
@@ -100,8 +100,19 @@ def show(current: Mapping[str, Any], problems: list[Problem]) -> None:
                     _row([name], current, problems)
 
 
+def fields_to_fix(problems: list[Problem]) -> list[str]:
+    """Return the titles of the invalid fields, in bold. The message is added if the form does not show the field."""
+    titles = []
+    for problem in problems:
+        field = FIELDS[problem.field]
+        is_hidden = metadata(field)["when"] == "never"
+        message = f" ({escape_markdown(problem.message)})" if is_hidden else ""
+        titles.append(f"**{field.title}**{message}")
+    return list(dict.fromkeys(titles))
+
+
 def _row(names: list[str], current: Mapping[str, Any], problems: list[Problem]) -> None:
-    """Draw up to three fields, or a long one. A checkbox aligns with its neighbors unless one of them shows a problem."""
+    """Draw up to three fields, or one long field. Fields align at the bottom unless one shows an error."""
     messages = [[p.message for p in problems if p.field == name] for name in names]
     columns = st.columns(
         1 if names[0] in MULTILINE_FIELDS else 3,
@@ -111,7 +122,7 @@ def _row(names: list[str], current: Mapping[str, Any], problems: list[Problem]) 
         with column:
             _widget(name, FIELDS[name], current[name])
             for message in field_messages:
-                st.error(escape_markdown(message))
+                st.error(escape_markdown(capitalize(message)))
 
 
 def _key(name: str) -> str:
@@ -157,5 +168,5 @@ def _widget(name: str, field: FieldInfo, value: Any) -> None:
 
 
 def increment(value: float | None) -> float:
-    """Return the increment of a number input, by the magnitude of its value: 1e-5 for 5e-5, 0.1 for 0.85."""
+    """Return the step of a number input, based on the magnitude of its value: 1e-5 for 5e-5, 0.1 for 0.85."""
     return float(f"1e{f'{value:e}'.rpartition('e')[2]}") if value else 0.1

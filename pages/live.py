@@ -1,4 +1,4 @@
-"""Watch runs train: losses, learning rate, speed, samples and the log, refreshed every second while a run is active."""
+"""Watch runs train: losses, learning rate, speed, samples and logs, refreshed every second while a run is active."""
 
 import streamlit as st
 
@@ -14,21 +14,21 @@ from pages.ui.text import escape_markdown, show_text
 X_LABELS = {name: metric.title for name, metric in AXES.items()}
 ACTIVE_STATUSES = ("running", "queued")
 MAX_OVERLAID_RUNS = 8
-"""The number of colors in the palette."""
+"""Number of colors in the palette."""
 SHOWN_SAMPLES = 20
 REQUESTED = "live_requested"
-"""Session key: number of runs requested by a link or another page, until the user changes the selection."""
+"""Session key: number of runs requested by a link or another page. Removed when the user changes the selection."""
 CHARTS = tuple(name for name, metric in CURVES.items() if metric.chart)
 
 lab = runtime.lab()
 
 
-def default_choice(results: list[dict]) -> list[str]:
-    """Return the runs requested by a link or another page, else the active one, else the newest."""
+def default_runs(results: list[dict]) -> list[str]:
+    """Return the runs requested by a link or another page; otherwise the active run, or the newest one."""
     existing_names = [run["name"] for run in results]
     requested = st.session_state.pop("watch", None) or st.query_params.get_all("run")
     if unknown := [name for name in requested if name not in existing_names]:
-        st.warning(f"There is no run called {escape_markdown(', '.join(unknown))}.")
+        st.warning(f"Unknown run: {escape_markdown(', '.join(unknown))}.")
     active_names = [
         run["name"] for s in ACTIVE_STATUSES for run in reversed(results) if run["status"] == s
     ]
@@ -39,20 +39,20 @@ def default_choice(results: list[dict]) -> list[str]:
 
 @st.cache_resource(max_entries=32, show_spinner=False)
 def states(synced_at: int, names: list[str]) -> list[dict]:
-    """Return the progress of runs. All sessions share one query per sync of the index."""
+    """Return the progress of runs. All sessions share one query per index sync."""
     return lab.states(names)
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
 def show_figures(
-    shown: str, _names: list[str], _x: str, _log: bool, _window: int
+    cache_key: str, _names: list[str], _x: str, _log: bool, _window: int
 ) -> tuple[list[dict], int]:
-    """Draw six figures. Return the newest samples and the total number of samples.
+    """Draw the charts. Return the newest samples and the total number of samples.
 
-    Streamlit caches the result and the messages to the browser for all sessions that show the same.
+    Streamlit caches both the return value and the drawn elements, so sessions with the same view share them.
 
     Args:
-        shown: everything the figures depend on, as one string: Streamlit hashes nested structures slowly.
+        cache_key: Everything the charts depend on, as a string: Streamlit is slow to hash nested structures.
     """
     names, x, log, window = _names, _x, _log, _window
     evaluations = lab.evaluations(names, x)
@@ -74,14 +74,12 @@ def show_figures(
     return records(samples.head(SHOWN_SAMPLES)), len(samples)
 
 
-def show_details(names: list[str], view: str, samples: list[dict], all_samples: int) -> None:
+def show_details(names: list[str], view: str, samples: list[dict], total_samples: int) -> None:
     """Show the newest samples, the warnings or the trainer log of the selected runs."""
     if view == "Samples":
         if not samples:
-            st.caption(
-                "No sample yet: how often the sample prompt is answered is a setting, Sample every."
-            )
-        show_cut(len(samples), all_samples, "samples, newest first")
+            st.caption("No samples yet. Set the interval with *Sample every*.")
+        show_cut(len(samples), total_samples, "samples, newest first")
         for sample in samples:
             st.caption(
                 f"{escape_markdown(sample['run'])}, step {sample['step']}: {escape_markdown(sample['prompt'])}"
@@ -90,25 +88,25 @@ def show_details(names: list[str], view: str, samples: list[dict], all_samples: 
     elif view == "Warnings":
         warnings = lab.warnings(names)
         if warnings.empty:
-            st.caption("Nothing to warn of.")
+            st.caption("No warnings.")
         else:
             st.dataframe(warnings, hide_index=True)
     else:
         for name in names:
             st.caption(escape_markdown(name))
-            with show_errors():  # it may have been deleted since the last sync
+            with show_errors():  # the run may have been deleted since the last sync
                 st.code(lab.log(name) or "(empty)", language=None)
 
 
 st.title("Live")
 results = records(lab.runs())
 if not results:
-    st.info("No run yet. Launch one: the demo takes about a minute.")
+    st.info("No runs yet. Launch the demo: it takes about a minute.")
     st.page_link("pages/launch.py", label="Launch", icon=":material/rocket_launch:")
     st.stop()
 
 if "live_runs" not in st.session_state or "watch" in st.session_state:
-    st.session_state["live_runs"] = default_choice(results)
+    st.session_state["live_runs"] = default_runs(results)
 existing_names = [run["name"] for run in results]
 st.session_state["live_runs"] = [
     name for name in st.session_state["live_runs"] if name in existing_names
@@ -122,11 +120,17 @@ names = st.multiselect(
     args=(REQUESTED, None),
 )
 show_cut(len(names), st.session_state.get(REQUESTED, 0))
-with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):  # wraps where narrow
-    x = st.selectbox("x-axis", list(X_LABELS), format_func=lambda key: X_LABELS[key], width=150)
-    window = int(st.number_input("Smoothing", 1, 1000, 1, help="Mean of so many steps.", width=150))
+with st.container(
+    horizontal=True, vertical_alignment="bottom", gap="medium"
+):  # wraps on narrow screens
+    x = st.selectbox("X-axis", list(X_LABELS), format_func=lambda key: X_LABELS[key], width=150)
+    window = int(
+        st.number_input(
+            "Smoothing (steps)", 1, 1000, 1, help="Moving average over this many steps.", width=150
+        )
+    )
     log = st.toggle("Log scale")
-    follow = st.toggle("Follow", True, help="Off: the charts hold still, and keep your zoom.")
+    follow = st.toggle("Follow", True, help="Turn off to freeze the charts and keep your zoom.")
 st.query_params["run"] = names
 was_active = any(run["status"] in ACTIVE_STATUSES for run in states(lab.synced_at, names))
 
@@ -143,13 +147,13 @@ def show() -> None:
     for run in chosen:
         show_run(run, lab)
     samples: list[dict] = []
-    all_samples = 0
+    total_samples = 0
     if any(run["steps"] for run in chosen):
-        shown = repr((lab, chosen, names, x, log, window))
-        samples, all_samples = show_figures(shown, names, x, log, window)
+        cache_key = repr((lab, chosen, names, x, log, window))
+        samples, total_samples = show_figures(cache_key, names, x, log, window)
     if chosen:
         view = st.segmented_control("Details", ["Samples", "Warnings", "Log"], default="Samples")
-        show_details(names, view or "Samples", samples, all_samples)
+        show_details(names, view or "Samples", samples, total_samples)
     runtime.freeze_garbage_collection("Live")
 
 

@@ -1,4 +1,4 @@
-"""All runs in one table: settings, losses, cost and notes. Select runs to watch or compare them."""
+"""The Results page: all runs in one table, with settings, metrics, cost and notes."""
 
 import streamlit as st
 
@@ -12,13 +12,13 @@ from pages.ui.errors import show_errors
 from pages.ui.selection import select_rows
 from pages.ui.text import escape_markdown
 
-FILTER_HELP = "Words that occur in a run, and comparisons of a column: `validation loss < 2`, `lr>=1e-4`, `method=lora`, `exact answers > 80%`."
+FILTER_HELP = "Search for words, or compare a column with a value: `validation loss < 2`, `lr>=1e-4`, `method=lora`, `exact answers > 80%`."
 
 lab = runtime.lab()
 
 
 def open_page(page: str, key: str, names: list[str]) -> None:
-    """Open another page on these runs."""
+    """Open another page with these runs selected."""
     st.session_state[key] = names
     st.switch_page(page)
 
@@ -26,15 +26,16 @@ def open_page(page: str, key: str, names: list[str]) -> None:
 st.title("Results")
 results = lab.runs()
 if results.empty:
-    st.info("No run yet. Launch one: the demo takes about a minute.")
+    st.info("No runs yet. Launch the demo to get started. It takes about a minute.")
     st.page_link("pages/launch.py", label="Launch", icon=":material/rocket_launch:")
 
 bar = st.container(horizontal=True, vertical_alignment="bottom")
-words = ""
+query = ""
 if not results.empty:
-    words = bar.text_input("Filter", placeholder="such as: lora lr>1e-4", help=FILTER_HELP)
+    query = bar.text_input("Filter", placeholder="e.g. lora lr>1e-4", help=FILTER_HELP)
 with_journal = bar.toggle(
-    "Journal", help="Below: what the study reported that the presets run_1 to run_19 come from."
+    "Journal",
+    help="Add the results reported by the study that the presets run_1 to run_19 reproduce.",
 )
 if results.empty and not with_journal:
     st.stop()
@@ -54,11 +55,11 @@ with bar.popover("Columns", icon=":material/view_column:"):
         list(table.columns), default_columns, "journal" if with_journal else "own"
     )
 with show_errors():
-    table = matching(table, words, results_columns.names_by_title(table.columns))
+    table = matching(table, query, results_columns.names_by_title(table.columns))
 visible_names = tuple(table["name"])
 identities = list(zip(visible_names, table["status"] == journal.JOURNAL_STATUS, strict=True))
 table = table[[c for c in table.columns if c in (shown or leading)]]
-actions = st.container(horizontal=True)  # above the table, whose own buttons would cover them
+actions = st.container(horizontal=True)  # above the table, because its toolbar would cover them
 selected = select_rows(
     table,
     identities,
@@ -67,30 +68,30 @@ selected = select_rows(
     placeholder="",
     column_config={name: results_columns.column(name, table[name]) for name in table.columns},
 )
-picked = [name for name, is_journal in selected if not is_journal]
+selected_names = [name for name, is_journal in selected if not is_journal]
 visible_rows = listed[listed["name"].isin(visible_names)]
 exported = markdown(
     [journal.columns(row) for row in records(visible_rows)] if with_journal else records(table)
 )
 with actions:
-    if st.button("Open in Live", disabled=not picked, icon=":material/show_chart:"):
-        open_page("pages/live.py", "watch", picked)
-    if st.button("Compare", disabled=not picked, icon=":material/compare:"):
-        open_page("pages/compare.py", "compare", picked)
+    if st.button("Open in Live", disabled=not selected_names, icon=":material/show_chart:"):
+        open_page("pages/live.py", "watch", selected_names)
+    if st.button("Compare", disabled=not selected_names, icon=":material/compare:"):
+        open_page("pages/compare.py", "compare", selected_names)
     st.download_button("CSV", table.to_csv(index=False), "runs.csv", "text/csv")
     st.download_button("Markdown", exported, "runs.md", "text/markdown")
-selected_runs = records(results[results["name"].isin(picked)])
-counted_runs = results[results["name"].isin(picked or visible_names)]
+selected_runs = records(results[results["name"].isin(selected_names)])
+counted_runs = results[results["name"].isin(selected_names or visible_names)]
 if len(selected_runs) == 1:
     show_one(selected_runs[0], lab)
 if selected_runs:
     show_settings(selected_runs)
 elif not visible_names:
-    st.caption("No run fits this filter.")
+    st.caption("No runs match this filter.")
 elif not results.empty:
     st.caption(
-        f"{len(counted_runs)} {'run' if len(counted_runs) == 1 else 'runs'}. Tick rows to open or compare them and see what "
-        "sets them apart; one, to annotate or delete it."
+        f"{len(counted_runs)} {'run' if len(counted_runs) == 1 else 'runs'}. "
+        "Select runs to compare. Select one to edit its notes or delete it."
     )
 if warning := report.incomparable(counted_runs):
     st.caption(escape_markdown(warning))

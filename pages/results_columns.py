@@ -1,4 +1,4 @@
-"""The columns of the results table: which exist, which are shown, and how."""
+"""Columns of the results table: which exist, which are shown by default, and how they are formatted."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -13,36 +13,41 @@ from core.views import report
 from core.views.tables import SCIENTIFIC_FROM
 from pages.ui.text import escape_markdown
 
-if TYPE_CHECKING:  # private to Streamlit, which has no public name for this type
+if TYPE_CHECKING:  # Streamlit has no public name for this type
     from streamlit.elements.lib.column_types import ColumnConfig
 
 LEADING_COLUMNS = ["name", "status", "val_loss", "perplexity", "exact"]
 DEFAULT_COLUMNS = ["base_model", "method", "lora_rank", "batch_size", "epochs", "lr"]
+"""Settings shown by default if the runs do not differ in any setting."""
 TRAILING_COLUMNS = ["seconds", "peak_memory_mb", "disk_mb", "notes"]
 OPTIONAL_COLUMNS = [
     name
     for name in (*RunConfig.model_fields, "created", *RESULTS)
     if name not in (*report.RUN_COLUMNS, *LEADING_COLUMNS)
 ]
-"""Columns that are not in the table of the command line."""
+"""Columns that the command line does not print."""
 JOURNAL_COLUMNS = ["device", "journal_run", "loss_to_journal"]
-"""Shown by default next to the journal's results."""
+"""Additional default columns when journal results are shown."""
 LABELS = {
     **{name: str(field.title) for name, field in RunConfig.model_fields.items()},
     **{name: metric.label for name, metric in RESULTS.items()},
     "name": "Run", "status": "Status", "created": "Created",
-    "journal_run": "Repeats", "loss_to_journal": "Loss to the journal's",
+    "journal_run": "Journal run", "loss_to_journal": "Loss vs. journal",
 }  # fmt: skip
 FORMATS = {
     **{name: metric.format for name, metric in RESULTS.items() if metric.format},
     "lr": "%g", "min_lr": "%g", "loss_to_journal": "%+.4f",
 }  # fmt: skip
 SCIENTIFIC = "%.3e"
-JUDGE_HELP = "Mean score over the test answers, 0 to 100; beside it the 95 % interval, of how many answers (n), and how many have no score."
+JUDGE_HELP = "Mean score over the test answers, from 0 to 100. The next column shows the 95% interval, the number of scored answers (n) and the number without a score."
 
 
 def with_scores(listed: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """The table with each score in columns of its own, a judge's mean and its interval; and their names."""
+    """Expand the `scores` column into one column for exact answers and two per judge: mean and 95% interval.
+
+    Returns:
+        The table, and the names of the judges' columns.
+    """
     run_scores = listed["scores"]
     table = listed.drop(columns="scores").assign(exact=[s.get("exact") for s in run_scores])
     table["exact"] = table["exact"].astype(float)
@@ -60,14 +65,14 @@ def with_scores(listed: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 
 def optional_columns(results: pd.DataFrame) -> pd.DataFrame:
-    """Return the optional columns, which users can show and filter by."""
+    """Return the optional columns by run name. Users can show them and filter by them."""
     created = pd.to_datetime(results["created"], unit="s", utc=True)
     local = created.dt.tz_convert(datetime.now().astimezone().tzinfo)
     return results.assign(created=local.dt.strftime("%Y-%m-%d %H:%M"))[["name", *OPTIONAL_COLUMNS]]
 
 
 def default_columns(results: pd.DataFrame, judges: list[str], with_journal: bool) -> list[str]:
-    """Return the columns shown by default: metrics, the settings in which the runs differ, and cost."""
+    """Return the columns shown by default: metrics, settings that differ between the runs, and cost."""
     journal_columns = JOURNAL_COLUMNS if with_journal else []
     differing = report.differing(results)
     names = [
@@ -85,9 +90,8 @@ def pick(available: list[str], default: list[str], view: str) -> list[str]:
     """Draw the column picker of a view. Return the columns the user selected, or the defaults."""
     chosen_key, widget = f"chosen_columns:{view}", "columns"
     requested = st.session_state.get(chosen_key, default)
-    absent = [
-        column for column in requested if column not in available
-    ]  # such as a judge's, filtered out
+    # Keep columns that are unavailable at the moment, such as those of a judge without scores.
+    absent = [column for column in requested if column not in available]
     st.session_state[widget] = [column for column in requested if column in available]
     st.pills(
         "Columns",
@@ -99,25 +103,25 @@ def pick(available: list[str], default: list[str], view: str) -> list[str]:
         label_visibility="collapsed",
     )
     if chosen_key in st.session_state:
-        st.button("Choose for me", on_click=st.session_state.pop, args=(chosen_key, None))
+        st.button("Reset columns", on_click=st.session_state.pop, args=(chosen_key, None))
     return list(st.session_state[widget])
 
 
 def label(name: str) -> str:
-    """A column's title; a judge's is its name."""
+    """Return the title of a column. Columns of judges are titled by their name."""
     return LABELS.get(name) or f"{name[:1].upper()}{name[1:]}"
 
 
 def names_by_title(names: Iterable[str]) -> dict[str, str]:
-    """Return the columns by what users may call them: the title with or without the unit."""
+    """Map the titles that users may type in the filter, with or without the unit, to column names."""
     titles = {RESULTS[name].title: name for name in names if name in RESULTS}
     return titles | {label(name): name for name in names}
 
 
 def column(name: str, values: pd.Series) -> "ColumnConfig":
-    """Return the title and the number format of a column.
+    """Return the title, tooltip and number format of a column.
 
-    Columns with numbers of SCIENTIFIC_FROM or more use scientific notation, so that the numbers fit their cells.
+    Columns with values of SCIENTIFIC_FROM or more use scientific notation so that they fit the cells.
     """
     help = RESULTS[name].description if name in RESULTS else None
     is_judge_mean = name not in LABELS and not name.endswith(" %")

@@ -1,4 +1,4 @@
-"""Details and actions for the runs selected in the results table: state, notes, deletion, settings."""
+"""Details and actions for the selected runs: status, notes, deletion and settings."""
 
 import streamlit as st
 
@@ -10,11 +10,11 @@ from pages.ui.text import escape_markdown
 
 
 def show_one(run: dict, lab: Lab) -> None:
-    """Draw the state, the notes and the delete button of one run."""
+    """Draw the status, notes and delete button of a run."""
     show_run(run, lab)
     _show_notes(run["name"], run["notes"] or "", lab)
     with st.popover("Delete", icon=":material/delete:"):
-        st.write("Its weights, events and answers are removed for good.")
+        st.write("This permanently deletes the run's weights, metrics and answers.")
         if st.button("Delete this run", type="primary"):
             with show_errors():
                 lab.delete(run["name"])
@@ -23,45 +23,51 @@ def show_one(run: dict, lab: Lab) -> None:
 
 
 def show_settings(runs: list[dict]) -> None:
-    """Show the settings of one run next to the defaults, or of several runs side by side."""
+    """Show one run's settings next to the defaults, or several runs' settings side by side."""
     show_all = st.toggle(
-        "Every setting",
+        "Show all settings",
         key="every_setting",
-        help="Off: those that differ, of a single run from the default.",
+        help="Turn off to show only settings that differ between the runs or, for a single run, from the defaults.",
     )
     table = report.settings_of(runs, show_all)
     if len(table):
         st.dataframe(table)
     else:
         st.caption(
-            "Every setting is the default." if len(runs) == 1 else "They differ in no setting."
+            "All settings have their default values."
+            if len(runs) == 1
+            else "These runs have the same settings."
         )
 
 
 def _show_notes(name: str, stored: str, lab: Lab) -> None:
     """Draw the notes, which are saved when the field loses focus. Edits from another session are not overwritten."""
-    typed, seen = f"notes:{name}", f"notes_seen:{name}"
-    untouched = typed not in st.session_state or st.session_state[typed] == st.session_state[seen]
+    draft_key, saved_key = f"notes:{name}", f"notes_seen:{name}"
+    untouched = (
+        draft_key not in st.session_state
+        or st.session_state[draft_key] == st.session_state[saved_key]
+    )
     if untouched:
-        st.session_state[typed] = st.session_state[seen] = stored
-    st.text_area("Notes", key=typed, on_change=_save_notes, args=(name, lab))
-    if st.session_state[typed] != st.session_state[seen]:
+        st.session_state[draft_key] = st.session_state[saved_key] = stored
+    st.text_area("Notes", key=draft_key, on_change=_save_notes, args=(name, lab))
+    if st.session_state[draft_key] != st.session_state[saved_key]:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.button("Save notes", icon=":material/save:", on_click=_save_notes, args=(name, lab))
-            st.caption("These notes are not saved.")
+            st.caption("You have unsaved changes.")
 
 
 def _save_notes(name: str, lab: Lab) -> None:
-    typed, seen = f"notes:{name}", f"notes_seen:{name}"
+    draft_key, saved_key = f"notes:{name}", f"notes_seen:{name}"
     with toast_errors():
         stored = lab.config(name).notes
-        if stored != st.session_state[seen]:
-            st.session_state[seen] = stored
+        if stored != st.session_state[saved_key]:
+            st.session_state[saved_key] = stored
             st.error(
-                f"Meanwhile they became: {escape_markdown(stored)}. Save yours to replace them."
+                f"These notes were changed elsewhere. Current notes: {escape_markdown(stored)}. "
+                "Press *Save notes* to replace them with yours."
             )
             return
-        lab.edit(name, notes=st.session_state[typed])
-        st.session_state[seen] = st.session_state[typed]
+        lab.edit(name, notes=st.session_state[draft_key])
+        st.session_state[saved_key] = st.session_state[draft_key]
         st.toast("Notes saved.")
         lab.refresh()

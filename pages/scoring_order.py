@@ -1,4 +1,4 @@
-"""The order form: the judge, what it judges, and what that costs, and the progress of a scoring."""
+"""The scoring form: judge, settings and cost. Also shows the progress of a scoring."""
 
 from dataclasses import replace
 
@@ -10,6 +10,7 @@ from core.judging.order import (
     GEMINI_MODEL,
     KEY_VARIABLES,
     MAX_TIMEOUT_S,
+    MEASURE_TITLES,
     MEASURES,
     JudgeSettings,
     Kind,
@@ -23,9 +24,9 @@ from pages.ui.access import secret
 from pages.ui.errors import show_errors
 from pages.ui.text import escape_markdown
 
-KIND_LABELS: dict[str, Kind] = {"Each answer": "score", "Every two runs": "pair"}
-BASE_LABEL = "Score the pretrained base too"
-TITLES = {
+KIND_LABELS: dict[str, Kind] = {"Single answers": "score", "Head-to-head": "pair"}
+BASE_LABEL = "Also score the pretrained base model"
+JUDGE_TITLES = {
     "reference": "Reference (no network)",
     "gemini": "Gemini",
     "openai": "OpenAI-compatible",
@@ -33,9 +34,9 @@ TITLES = {
 
 
 def order_form(lab: Lab, judged: JudgedAnswers) -> bool:
-    """Choose a judge, show what it will cost, and score. Return whether a scoring was started."""
+    """Draw the form with the cost and the Score button. Return whether a scoring was started."""
     with st.container(border=True):
-        order = _choose(lab)
+        order = _draw_settings(lab)
         if not judged.runs:
             st.info("Choose at least one run.")
             return False
@@ -50,72 +51,74 @@ def order_form(lab: Lab, judged: JudgedAnswers) -> bool:
 
 
 @st.fragment(run_every=1.0)
-def _follow(lab: Lab) -> None:
+def _show_running(lab: Lab) -> None:
+    """Show the progress of the running scoring, updated every second."""
     job = lab.scoring.job
     if job is None:
         return
-    p = job.progress
+    progress = job.progress
     if not job.is_running:
         runtime.rerun()
-    total = max(p.requested, 1)
-    done = p.stored + p.done
+    total = max(progress.requested, 1)
+    done = progress.stored + progress.done
     text = (
-        f"{escape_markdown(job.model)}, {job.phase}: {done:,} of {p.requested:,}"
-        if p.requested
+        f"{escape_markdown(job.model)}, {job.phase}: {done:,} of {progress.requested:,}"
+        if progress.requested
         else job.phase
     )
     with st.container(horizontal=True, vertical_alignment="center"):
         st.progress(min(1.0, done / total), text, width="stretch")
         st.button("Stop scoring", icon=":material/stop:", on_click=job.stop)
-    if p.waiting:
-        st.caption(f"waiting: {escape_markdown(p.waiting)}")
+    if progress.waiting:
+        st.caption(f"Waiting: {escape_markdown(progress.waiting)}")
 
 
 def show_progress(lab: Lab) -> None:
-    """Show the progress of the scoring, or how the last one ended."""
+    """Show the progress of the current scoring, or the outcome of the last one."""
     job = lab.scoring.job
     if job is None:
         return
     if job.is_running:
-        _follow(lab)
+        _show_running(lab)
         return
     if job.error:
         st.error(escape_markdown(job.error))
     elif job.phase == "stopped":
         model = escape_markdown(job.model)
-        st.info(f"Stopped. What {model} scored is kept; scoring with it again goes on from there.")
+        st.info(
+            f"Stopped. Verdicts from {model} are kept. Score with this model again to continue."
+        )
     elif reason := job.progress.nothing_scored:
         st.error(f"Nothing was scored: {escape_markdown(reason)}.")
     elif failures := job.progress.failures:
         st.warning(escape_markdown(failures))
 
 
-def _choose(lab: Lab) -> Order:
-    kind_label = st.segmented_control(
-        "Ask about", list(KIND_LABELS), default=next(iter(KIND_LABELS))
-    )
+def _draw_settings(lab: Lab) -> Order:
+    """Draw the judge settings and return what they specify."""
+    kind_label = st.segmented_control("Mode", list(KIND_LABELS), default=next(iter(KIND_LABELS)))
     kind = KIND_LABELS[kind_label or next(iter(KIND_LABELS))]
     row = st.container(horizontal=True, vertical_alignment="bottom")
-    judges = list(TITLES)
+    judges = list(JUDGE_TITLES)
     judge = row.selectbox(
         "Judge",
         judges,
         judges.index("gemini" if _stored_key("gemini") else "reference"),
-        format_func=TITLES.__getitem__,
+        format_func=JUDGE_TITLES.__getitem__,
         width=240,
     )
     if judge == "reference":
         measure = row.selectbox(
             "Measure",
             list(MEASURES),
-            format_func=MEASURES.__getitem__,
+            format_func=lambda name: MEASURE_TITLES[MEASURES[name]],
             width=240,
-            help="chrF compares letters in a row, ROUGE-L words in the same order; exact match is all or nothing.",
+            help="chrF compares character n-grams. ROUGE-L compares the longest common sequence of words. Exact match is all or nothing.",
         )
         base = row.checkbox(BASE_LABEL, True)
         return Order(JudgeSettings(judge, measure), kind, with_base=base)
     model = row.text_input("Model", GEMINI_MODEL if judge == "gemini" else "", width=240)
-    # Streamlit only allows clearing an input whose default is None, so the initial 0 comes from the session.
+    # Streamlit lets users clear an input only if its default is None, so session state holds the initial 0.
     st.session_state.setdefault("judge_temperature", 0.0)
     temperature = row.number_input(
         "Temperature",
@@ -126,7 +129,7 @@ def _choose(lab: Lab) -> Order:
         width=150,
         key="judge_temperature",
         placeholder="model default",
-        help="Leave empty to use the model's default. Some models accept only that.",
+        help="Leave empty to use the model's default. Some models accept no other value.",
     )
     repeats = row.number_input(
         "Repeats",
@@ -134,7 +137,7 @@ def _choose(lab: Lab) -> Order:
         20,
         1,
         width=150,
-        help="Verdicts on each answer: more show the judge's own noise, little of it at temperature 0.",
+        help="Verdicts per answer. Repeats measure the judge's own noise, which is small at temperature 0.",
     )
     row = st.container(horizontal=True, vertical_alignment="bottom")
     key = row.text_input(
@@ -142,15 +145,17 @@ def _choose(lab: Lab) -> Order:
         type="password",
         width=360,
         placeholder="from the environment" if _stored_key(judge) else "",
-        help=f"Kept in memory only. If empty, {KEY_VARIABLES[judge]} from the environment or Streamlit's secrets is "
-        "used, unless you enter a different base URL.",
+        help=f"Kept in memory only. If empty, {KEY_VARIABLES[judge]} is read from the environment or Streamlit's "
+        "secrets, unless you enter a different base URL.",
     )
     base = row.checkbox(BASE_LABEL, True)
-    with st.expander("Prompt, address and limits"):
+    with st.expander("Prompt, URL and limits"):
         built_in = SCORE_TEMPLATE if kind == "score" else PAIR_TEMPLATE
         template = st.text_area("Prompt", built_in, height=320, key=f"prompt:{kind}")
         url = st.text_input(
-            "Base URL", placeholder="the service's own", help="Of a proxy, Ollama or vLLM."
+            "Base URL",
+            placeholder="service default",
+            help="URL of a proxy or of a local server such as Ollama or vLLM.",
         )
         settings = JudgeSettings(
             judge,
@@ -173,13 +178,13 @@ def _choose(lab: Lab) -> Order:
             None,
             format="%g",
             placeholder=f"{defaults.timeout:g}",
-            help="Local servers may need to load the model first, so their default is longer.",
+            help="The default is longer for local servers because they may have to load the model first.",
         )
         requests = bounds[2].number_input(
             "Requests per minute", 1, None, None, placeholder="no limit"
         )
         tokens = bounds[3].number_input("Tokens per minute", 1, None, None, placeholder="no limit")
-        retry_missing = st.checkbox("Ask again where a verdict has no score")
+        retry_missing = st.checkbox("Retry verdicts without a score")
     limits = Limits(
         int(in_flight or defaults.in_flight),
         requests and int(requests),
@@ -190,12 +195,12 @@ def _choose(lab: Lab) -> Order:
 
 
 def _stored_key(judge: str) -> str:
-    """Return the key from the environment, else from Streamlit's secrets."""
+    """Return the API key from the environment, else from Streamlit's secrets."""
     return secret(KEY_VARIABLES[judge])
 
 
 def _show_cost(lab: Lab, order: Order, judged: JudgedAnswers) -> bool:
-    """Show the estimate and the price table. Return whether there is anything to score. Raises UserError."""
+    """Show the estimated cost and the price table. Return whether there is anything to score. Raises UserError."""
     cost = lab.scoring.cost(order, judged)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.write(escape_markdown(cost.sentence()))
@@ -206,14 +211,14 @@ def _show_cost(lab: Lab, order: Order, judged: JudgedAnswers) -> bool:
 
 
 def _edit_prices(lab: Lab) -> None:
-    st.caption("US dollars a million tokens.")
+    st.caption("US dollars per million tokens.")
     prices = lab.scoring.prices()
     frame = pd.DataFrame(
-        [(model, *price) for model, price in prices.items()], columns=["Model", "Read", "Written"]
+        [(model, *price) for model, price in prices.items()], columns=["Model", "Input", "Output"]
     )
     edited = st.data_editor(frame, num_rows="dynamic", hide_index=True, key="prices").dropna()
-    new = {str(m): (float(r), float(w)) for m, r, w in edited.itertuples(index=False)}
-    if new != prices and st.button("Keep these prices"):
+    edited_prices = {str(m): (float(i), float(o)) for m, i, o in edited.itertuples(index=False)}
+    if edited_prices != prices and st.button("Save prices"):
         with show_errors():
-            lab.scoring.save_prices(new)
+            lab.scoring.save_prices(edited_prices)
             st.rerun()

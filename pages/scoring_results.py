@@ -1,4 +1,4 @@
-"""What verdicts show: the leaderboard, two runs on the same examples, runs and judges against each other."""
+"""The views of the Scoring page: leaderboard, comparison of two runs, head-to-head results and judge agreement."""
 
 import math
 
@@ -14,35 +14,39 @@ from pages.ui.text import escape_markdown, show_text
 
 INTERVAL_COLUMNS = {
     "low": st.column_config.NumberColumn(
-        "Low", format="%.1f", help="Lower bound of the 95 % interval."
+        "Low", format="%.1f", help="Lower bound of the 95% interval."
     ),
     "high": st.column_config.NumberColumn(
-        "High", format="%.1f", help="Upper bound of the 95 % interval."
+        "High", format="%.1f", help="Upper bound of the 95% interval."
     ),
 }
 COLUMNS = {
     "run": st.column_config.TextColumn("Run", pinned=True),
     "judge": st.column_config.TextColumn("Judge"),
     "mean": st.column_config.NumberColumn(
-        "Score", format="%.1f", help="Mean over the test answers, 0 to 100."
+        "Score", format="%.1f", help="Mean score over the test answers, from 0 to 100."
     ),
     **INTERVAL_COLUMNS,
-    "scored": st.column_config.NumberColumn("Scored", help="Test answers that have a score."),
+    "scored": st.column_config.NumberColumn("Scored", help="Number of test answers with a score."),
     "missing": st.column_config.NumberColumn(
         "Missing",
-        help="Test answers none of whose verdicts has a score. They enter no mean.",
+        help="Number of test answers without a score. The mean excludes them.",
     ),
 }
 PAIR_COLUMNS = {
     "run": st.column_config.TextColumn("Run", pinned=True),
-    "other": st.column_config.TextColumn("Against"),
-    "rate": st.column_config.NumberColumn("Wins (%)", format="%.1f", help="A tie is half a win."),
+    "other": st.column_config.TextColumn("Opponent"),
+    "rate": st.column_config.NumberColumn(
+        "Win rate (%)", format="%.1f", help="A tie counts as half a win."
+    ),
     **INTERVAL_COLUMNS,
-    "scored": st.column_config.NumberColumn("Items", help="Test examples judged in both orders."),
+    "scored": st.column_config.NumberColumn(
+        "Examples", help="Number of test examples judged in both orders."
+    ),
     "flips": st.column_config.NumberColumn(
         "Flips",
         format="percent",
-        help="Share of items whose winner changes with the order of showing.",
+        help="Share of examples whose winner changes when the order is swapped.",
     ),
 }
 ANSWER_COLUMN_TITLES = {
@@ -51,36 +55,36 @@ ANSWER_COLUMN_TITLES = {
 }  # fmt: skip
 EXAMPLE_TITLES = ["Instruction", "Input", "Reference"]
 SHOWN_DISAGREEMENTS = 10
-NO_SCORES = "These runs have no scores yet: choose a judge above and press Score."
-NO_PAIRS = "No two runs were compared yet: choose Every two runs above and press Score."
+NO_SCORES = "These runs have no scores yet. Choose a judge above and press Score."
+NO_PAIRS = "These runs have no head-to-head results yet. Choose Head-to-head above and press Score."
 SHOWN_JUDGE_KEY = "judge_in_view"
-"""Session key: the judge that the user chose to see since the last scoring."""
+"""Session key: the judge whose results the user selected since the last scoring."""
 ORDERS = ("Worst first", "Most disputed", "Missing", "All")
 
 
 def show_scores(lab: Lab, judged: JudgedAnswers) -> None:
-    """Show every run's score with its interval, and the answers behind it."""
+    """Show each run's score with its interval, and the answers behind it."""
     verdicts = lab.scoring.verdicts(judged)
-    id = _pick_judge(lab, verdicts)
+    id = _select_judge(lab, verdicts)
     if id is None:
         return
     verdicts = verdicts[verdicts["id"] == id]
     if not judged.same_test:
         st.caption(
-            "These runs were tested on different examples, so their scores do not rank them. "
-            "Compare two looks at the examples that two runs share."
+            "These runs were tested on different examples, so their scores are not comparable. "
+            "*Compare two* uses only the examples that both runs share."
         )
     rows = lab.scoring.leaderboard(judged, verdicts, str(verdicts["model"].iloc[0]))
     rows = judged.with_titles(rows)
     st.dataframe(pd.DataFrame(rows), hide_index=True, column_config=COLUMNS)
     st.plotly_chart(
-        charts.intervals(rows, "Score with its 95 % interval", "score", None), key="intervals"
+        charts.intervals(rows, "Score with 95% interval", "score", None), key="intervals"
     )
     st.caption(escape_markdown(lab.scoring.describe_judge(id)))
-    if unseen := [row["run"] for row in rows if row["mean"] is None]:
+    if unscored_runs := [row["run"] for row in rows if row["mean"] is None]:
         st.caption(
-            f"Not scored in full: {escape_markdown(', '.join(unseen))}. Press Score; a run's score is shown from "
-            f"{lab.scoring.MIN_JUDGED_SHARE:.0%} of its answers on."
+            f"Not fully scored: {escape_markdown(', '.join(unscored_runs))}. Press Score to continue. A run's score appears "
+            f"once {lab.scoring.MIN_JUDGED_SHARE:.0%} of its answers have been judged."
         )
     notes = lab.scoring.notes(verdicts)
     if notes.scale:
@@ -101,9 +105,9 @@ def show_scores(lab: Lab, judged: JudgedAnswers) -> None:
 
 
 def show_two(lab: Lab, judged: JudgedAnswers) -> None:
-    """Show the difference of two runs on the same test examples, its interval, and what it means."""
+    """Show the score difference between two runs on their shared test examples, with its interval."""
     verdicts = lab.scoring.verdicts(judged)
-    id = _pick_judge(lab, verdicts)
+    id = _select_judge(lab, verdicts)
     if id is None:
         return
     verdicts = verdicts[verdicts["id"] == id]
@@ -112,7 +116,7 @@ def show_two(lab: Lab, judged: JudgedAnswers) -> None:
     scored = {row["run"] for row in rows if row["mean"] is not None}
     scored_runs = [run for run in judged.names if run in scored]
     if len(scored_runs) < 2:
-        st.info("Two runs with scores of this judge are needed.")
+        st.info("Choose at least two runs with scores from this judge.")
         return
     columns, label = st.columns(2), judged.title
     default_runs = lab.scoring.default_pair(example_scores, scored_runs)
@@ -123,47 +127,48 @@ def show_two(lab: Lab, judged: JudgedAnswers) -> None:
         index=EXAMPLE_COLUMNS, columns="run", values="score"
     )
     if first == second:
-        st.info("A and B are the same.")
+        st.info("A and B are the same. Choose two different runs.")
         return
     both = table.dropna()
     difference = lab.scoring.difference(both[first], both[second])
     judge, text = str(verdicts["model"].iloc[0]), difference.sentence(label(first), label(second))
-    st.markdown(f"By {escape_markdown(judge)}: **{escape_markdown(text)}**")
+    st.markdown(f"{escape_markdown(judge)}: **{escape_markdown(text)}**")
     if difference.n > 1:
-        text = f"{label(first)} less {label(second)}, in points with the 95 % interval: {difference.gap()}."
+        text = f"{label(first)} \u2212 {label(second)} in points, with 95% interval: {difference.gap()}."
         st.caption(escape_markdown(text))
     listed = both[[first, second]].set_axis(["A", "B"], axis=1)
     listed["gap"] = listed["A"] - listed["B"]
     listed = listed.sort_values("gap", key=abs, ascending=False).reset_index()
-    listed.columns = pd.Index([*EXAMPLE_TITLES, label(first), label(second), "A less B"])
-    st.caption("The answers on which they differ most come first.")
+    listed.columns = pd.Index([*EXAMPLE_TITLES, label(first), label(second), "A \u2212 B"])
+    st.caption("Largest differences first.")
     st.dataframe(_scores_first(listed, 3), hide_index=True)
 
 
 def show_pairs(lab: Lab, judged: JudgedAnswers) -> None:
-    """Show runs against each other: ratings, win rates, and how often the order of showing decided."""
+    """Show head-to-head results: win rates, ratings, and how often the winner depended on the order."""
     verdicts = lab.scoring.pair_verdicts(judged)
-    id = _pick_judge(lab, verdicts, pairwise=True)
+    id = _select_judge(lab, verdicts, pairwise=True)
     if id is None:
         return
     verdicts = verdicts[verdicts["id"] == id]
     rates = judged.with_titles(lab.scoring.win_rates(judged, verdicts))
     ratings = judged.with_titles(lab.scoring.tournament(judged, verdicts))
     st.dataframe(pd.DataFrame(rates), hide_index=True, column_config=PAIR_COLUMNS)
-    title = "Rating with its 95 % interval (Bradley-Terry)"
+    title = "Rating with 95% interval (Bradley-Terry)"
     st.plotly_chart(charts.intervals(ratings, title, "Elo points", None), key="ratings")
     st.caption(
-        "Every two answers were shown in both orders; equal answers are a tie without asking. "
-        "A run that never lost, or never won, has no interval: it is at least so far from the others. 400 Elo points are odds of ten to one."
+        "The judge sees each pair of answers in both orders. Equal answers count as a tie and are not sent to the judge. "
+        "A run that never lost or never won has no interval, because its distance from the others is only a lower bound. "
+        "A difference of 400 Elo points corresponds to odds of 10 to 1."
     )
     st.download_button("CSV", pd.DataFrame(rates).to_csv(index=False), "pairs.csv", "text/csv")
 
 
 def show_judges(lab: Lab, judged: JudgedAnswers) -> None:
-    """Show whether two judges agree, and whether one agrees with itself."""
+    """Show whether two judges agree, and whether each judge is consistent."""
     verdicts = lab.scoring.verdicts(judged)
     if verdicts.empty:
-        st.info("Nothing is scored yet.")
+        st.info("No scores yet.")
         return
     ids = list(dict.fromkeys(verdicts["id"]))
     if len(ids) < 2:
@@ -175,38 +180,41 @@ def show_judges(lab: Lab, judged: JudgedAnswers) -> None:
         def label(id: str) -> str:
             return f"{models[id]} ({id})"
 
-        first_judge = columns[0].selectbox("One judge", ids, 0, format_func=label)
+        first_judge = columns[0].selectbox("First judge", ids, 0, format_func=label)
         second_judge = columns[1].selectbox(
-            "Another", [id for id in ids if id != first_judge], format_func=label
+            "Second judge", [id for id in ids if id != first_judge], format_func=label
         )
         result, top = lab.scoring.judge_agreement(verdicts, str(first_judge), str(second_judge))
         if math.isnan(result.correlation):
-            st.markdown("No rank correlation: one of the two gave every answer the same score.")
+            st.markdown("No rank correlation, because one judge gave every answer the same score.")
         else:
             st.markdown(
-                f"Rank correlation **{result.correlation:.2f}** over {result.n:,} different answers."
+                f"Rank correlation **{result.correlation:.2f}** over {result.n:,} distinct answers."
             )
-        st.caption("They disagree most on these; ranks are percentiles among these answers.")
+        st.caption(
+            "Largest disagreements first. Ranks are percentiles among the answers scored by both judges."
+        )
         show_cut(SHOWN_DISAGREEMENTS, len(top), "answers on which the judges disagree")
         top = top.head(SHOWN_DISAGREEMENTS)
         titles = [label(first_judge), label(second_judge)]
-        names = [*titles, *(f"Rank by {title}" for title in titles), "Gap"]
+        names = [*titles, *(f"Rank by {title}" for title in titles), "Rank gap"]
         top.columns = pd.Index([*EXAMPLE_TITLES, "Answer", *names])
         st.dataframe(_scores_first(top, 4), hide_index=True)
-    st.subheader("Equal answers, different scores")
+    st.subheader("Identical answers with different scores")
     differing = lab.scoring.inconsistent_scores(verdicts)
     if differing.empty:
-        st.caption(
-            "None: every answer that was judged more than once got the same score each time."
-        )
+        st.caption("None. Every answer judged more than once got the same score each time.")
     else:
         names = ["Lowest", "Highest", "Spread", "Verdicts"]
         differing.columns = pd.Index(["Judge", *EXAMPLE_TITLES, "Answer", *names])
         st.dataframe(_scores_first(differing, 5), hide_index=True)
 
 
-def _pick_judge(lab: Lab, verdicts: pd.DataFrame, pairwise: bool = False) -> str | None:
-    """Return the judge whose verdicts are shown: the user's choice since the last scoring, else the last that scored."""
+def _select_judge(lab: Lab, verdicts: pd.DataFrame, pairwise: bool = False) -> str | None:
+    """Let the user select the judge whose results are shown. Return its id, or None if there are no verdicts.
+
+    The default is the judge of the last scoring.
+    """
     ids = dict(zip(verdicts["id"], verdicts["model"], strict=True))
     if not ids:
         st.info(NO_PAIRS if pairwise else NO_SCORES)
@@ -215,7 +223,7 @@ def _pick_judge(lab: Lab, verdicts: pd.DataFrame, pairwise: bool = False) -> str
     candidates = (st.session_state.get(SHOWN_JUDGE_KEY), job and job.id, *ids)
     st.session_state[widget] = next(id for id in candidates if id in ids)
     return st.selectbox(
-        "Verdicts of",
+        "Show results from",
         list(ids),
         key=widget,
         on_change=lambda: st.session_state.update({SHOWN_JUDGE_KEY: st.session_state[widget]}),
@@ -223,20 +231,20 @@ def _pick_judge(lab: Lab, verdicts: pd.DataFrame, pairwise: bool = False) -> str
     )
 
 
-def _scores_first(frame: pd.DataFrame, texts: int) -> pd.DataFrame:
-    """Move the first columns, which hold long texts, behind the numbers, and round these."""
+def _scores_first(frame: pd.DataFrame, text_columns: int) -> pd.DataFrame:
+    """Move the first columns, which hold long texts, to the end, and round the scores."""
     columns = list(frame.columns)
-    return frame[[*columns[texts:], *columns[:texts]]].round(1)
+    return frame[[*columns[text_columns:], *columns[:text_columns]]].round(1)
 
 
 def _show_examples(verdicts: pd.DataFrame, judged: JudgedAnswers) -> None:
-    """Show the answers behind the scores, those without a verdict too. A selected answer is shown in full."""
+    """Show the answers behind the scores, including those without a verdict, and the selected answer in full."""
     order = st.segmented_control(
-        "Answers", ORDERS, default=ORDERS[0], help="Disputed: scores of one example differ most."
+        "Answers", ORDERS, default=ORDERS[0], help="Most disputed: examples whose scores vary most."
     )
     join_columns = ["run", "item", *ANSWER_COLUMNS]
     frame = judged.answers[join_columns].merge(verdicts, "left", on=join_columns)
-    # Independent of the judge, so that an answer stays selected when the judge changes.
+    # Independent of the judge so that an answer stays selected when the judge changes.
     identities = zip(*(frame[c] for c in join_columns), frame["repeat"].fillna(0), strict=True)
     frame = frame.assign(
         shown=frame["run"].map({run: judged.title(run) for run in judged.names}),
@@ -257,7 +265,7 @@ def _show_examples(verdicts: pd.DataFrame, judged: JudgedAnswers) -> None:
         spread = frame.groupby(EXAMPLE_COLUMNS)["score"].transform(lambda s: s.max() - s.min())
         frame = frame.assign(spread=spread).sort_values("spread", ascending=False, kind="stable")
     if frame.empty:
-        st.caption("None.")
+        st.caption("No answers to show.")
         return
     selected = select_rows(
         frame[list(ANSWER_COLUMN_TITLES)].rename(columns=ANSWER_COLUMN_TITLES),

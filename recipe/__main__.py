@@ -1,6 +1,6 @@
-"""Rebuild the embedded base model and data set: `python -m recipe`, under an hour on two cores.
+"""Rebuild the embedded base model and data set: `python -m recipe`. Takes less than an hour on two cores.
 
-The pretraining is a run like any other: the dashboard shows it while it goes on.
+Pretraining is an ordinary run, so the dashboard shows its progress.
 """
 
 import json
@@ -23,8 +23,8 @@ from recipe.primer import primer
 ASSETS = Path(__file__).parent.parent / "core" / "assets"
 SPLIT_SEED = 1
 STEPS = 2600
-HELD_BACK = 64
-"""Blocks of text to validate on."""
+VALIDATION_BLOCKS = 64
+"""Number of text blocks held out for validation."""
 PRETRAINING = {
     "base_model": "gpt2-nano",
     "dataset": "primer",
@@ -43,25 +43,29 @@ PRETRAINING = {
     "sample_prompt": "",
     "precision": "fp32",
     "device": "cpu",
-    "notes": "Pretraining of the embedded base model from random weights, on text of its own.",
+    "notes": "Pretraining of the embedded base model from random weights on generated text.",
 }
 
 
 def build(
-    out: Annotated[Path, typer.Option(help="Where both go.")] = ASSETS,
-    runs_dir: Annotated[Path, typer.Option(help="Where the run goes.")] = Path("runs"),
-    steps: Annotated[int, typer.Option(help="Optimiser steps.", min=1)] = STEPS,
+    out: Annotated[
+        Path, typer.Option(help="Output directory of the data set and the model.")
+    ] = ASSETS,
+    runs_dir: Annotated[Path, typer.Option(help="Directory of the pretraining run.")] = Path(
+        "runs"
+    ),
+    steps: Annotated[int, typer.Option(help="Number of optimizer steps.", min=1)] = STEPS,
 ) -> None:
-    """Write primer.json and gpt2-nano/model.safetensors."""
+    """Generate the data set, pretrain the base model, and write primer.json and gpt2-nano/model.safetensors."""
     fact_list = facts.all_facts()
     examples, _ = primer(fact_list, SPLIT_SEED)
     text = json.dumps([vars(e) for e in examples], indent=1, ensure_ascii=False)
     (out / "primer.json").write_text(text + "\n", encoding="utf-8")
 
     def pretrain(config: RunConfig, run: Run) -> Outcome:
-        count = steps * config.batch_size + HELD_BACK
+        count = steps * config.batch_size + VALIDATION_BLOCKS
         rows = blocks(Writer(fact_list, config.seed).documents(), count * BLOCK_TOKENS + 1)
-        trainer = Pretrainer(config, run, rows[HELD_BACK:], rows[:HELD_BACK])
+        trainer = Pretrainer(config, run, rows[VALIDATION_BLOCKS:], rows[:VALIDATION_BLOCKS])
         outcome = trainer.fit()
         if outcome == "finished":
             weights = pretrained.hub_layout(trainer.full_model())

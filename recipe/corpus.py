@@ -1,9 +1,8 @@
-"""The pretraining text: short documents that state the facts, practise repetition and tell small stories.
+"""The pretraining text: short documents that state facts, repeat earlier words and tell small stories.
 
-A fact is stated in several wordings and surroundings, else the model could recite it and not use it.
-Many documents first mention a word and take it up again further on: a model that has never had to repeat
-a word from earlier in the text cannot be taught by a thousand instructions to answer about the word it
-was asked about. No document contains an instruction prompt.
+Each fact is stated in several wordings and contexts; otherwise the model could recite it but not use it. Many documents
+mention a word and return to it later: without practice in repeating a word from the context, a model does not learn
+from a thousand instructions to answer about the word in the question. No document contains an instruction prompt.
 """
 
 import random
@@ -50,11 +49,11 @@ RECALLS = (
 
 
 class Writer:
-    """Writes documents from facts, for ever and never the same twice.
+    """An endless generator of random documents about facts.
 
     Args:
-        facts: all that is to be known.
-        seed: the same seed writes the same documents.
+        facts: the facts to state.
+        seed: the same seed gives the same documents.
     """
 
     def __init__(self, facts: list[Fact], seed: int) -> None:
@@ -75,32 +74,32 @@ class Writer:
         self.words = sorted(keys | set(re.findall(r"[A-Za-z]{2,}", prompt_text)))
 
     def documents(self) -> Iterator[str]:
-        """One document after the other."""
-        kinds = (self._statements, self._taken_up, self._repeated, self._story)
+        """Yield documents forever."""
+        kinds = (self._statements, self._mentions_then_statements, self._repetitions, self._story)
         while True:
             [write] = self.rng.choices(kinds, (27, 45, 20, 8))
             yield " ".join(write())
 
     def _statements(self) -> list[str]:
-        """Facts in any wording, some filler between."""
+        """State a few facts, with some filler in between."""
         sentences = []
-        for fact in self._some(self.rng.randint(1, 5)):
+        for fact in self._sample_facts(self.rng.randint(1, 5)):
             sentences.append(self._state(fact))
             if self.rng.random() < 0.15:
                 sentences.append(self._filler())
         return sentences
 
-    def _taken_up(self) -> list[str]:
-        """What is mentioned is stated further on, among other mentions."""
-        mentioned_facts = self._some(self.rng.choice((1, 1, 2, 3)))
+    def _mentions_then_statements(self) -> list[str]:
+        """Mention a few facts, then state them in another order."""
+        mentioned_facts = self._sample_facts(self.rng.choice((1, 1, 2, 3)))
         sentences = [self._filler() for _ in range(self.rng.randint(0, 3))]
         sentences += [self._mention(fact.mention) for fact in mentioned_facts]
         sentences += [self._filler() for _ in range(self.rng.randint(0, 2))]
         self.rng.shuffle(mentioned_facts)
         return sentences + [self._state(fact) for fact in mentioned_facts]
 
-    def _repeated(self) -> list[str]:
-        """Words and phrases, the same again further on."""
+    def _repetitions(self) -> list[str]:
+        """Write words or phrases, and repeat them later."""
         rng = self.rng
         if rng.random() < 0.5:
             listed = rng.sample(self.words, rng.randint(3, 8))
@@ -128,8 +127,8 @@ class Writer:
     def _story(self) -> list[str]:
         return [self._filler() for _ in range(self.rng.randint(2, 8))]
 
-    def _some(self, count: int) -> list[Fact]:
-        """Facts of any kind, each kind as often as another."""
+    def _sample_facts(self, count: int) -> list[Fact]:
+        """Draw facts with every kind equally likely."""
         return [self.rng.choice(self.rng.choice(self.kinds)) for _ in range(count)]
 
     def _state(self, fact: Fact) -> str:

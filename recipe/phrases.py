@@ -1,7 +1,7 @@
-"""How facts are asked, stated and mentioned, by kind. Blanks are filled by `recipe.facts`.
+"""Templates for questions, statements and mentions, by kind of fact. `recipe.facts` fills in the blanks.
 
-The first words of an answer name what is asked about, so that answering is to say which fact is meant
-and then to recall it. What is asked about has the same tokens in the question: after a space or a quote.
+An answer starts by naming its subject, so that the model identifies the fact before recalling it. The subject has the
+same tokens in question and answer, because it always follows a space or a quote.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Phrases:
-    """Ways to ask (instruction, input), the answer in two parts, other statements, a bare mention."""
+    """Templates of one kind; see `recipe.facts.Fact` for the fields."""
 
     questions: tuple[tuple[str, str], ...]
     start: str

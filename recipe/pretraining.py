@@ -1,8 +1,8 @@
 """Pretrain the embedded base model with the project's own trainer.
 
-Only a few thousand of GPT-2's tokens occur in the text. All others share one row of the embedding, which
-stands for them with a logit raised by the logarithm of their number: exactly the full softmax with those
-rows tied, at a fraction of its cost. The row is given back to each of them at the end.
+Only a few thousand of GPT-2's tokens occur in the text. All other tokens share one embedding row, whose logit is
+raised by the logarithm of their number. This equals the full softmax with those rows tied, at a fraction of the cost.
+After training, the row is copied to each of these tokens.
 """
 
 import itertools
@@ -25,13 +25,13 @@ from core.training.trainer import Trainer
 
 NANO = FAMILY["gpt2-nano"]
 BLOCK_TOKENS = 128
-"""Tokens a training example; prompts and answers of the data set are shorter."""
+"""Length of a training example in tokens. Prompts and answers of the data set are shorter."""
 UNSEEN_TOKEN_SD = 0.02
-"""Standard deviation of what tells apart the tokens that never occurred."""
+"""Standard deviation of the noise that distinguishes the tokens that never occurred."""
 
 
 def blocks(documents: Iterable[str], tokens: int) -> list[list[int]]:
-    """So many tokens of text, documents one after the other, cut into rows of BLOCK + 1."""
+    """Concatenate documents up to at least `tokens` tokens and cut them into rows of BLOCK_TOKENS + 1."""
     ids: list[int] = []
     for document in documents:
         ids += [*encode(document), END_OF_TEXT]
@@ -41,7 +41,7 @@ def blocks(documents: Iterable[str], tokens: int) -> list[list[int]]:
 
 
 class Reduced(GPT2):
-    """GPT-2 over the tokens that occur and one row, the last, for all `unseen_tokens` that do not."""
+    """GPT-2 with a reduced vocabulary: the tokens that occur, and a last row for all `unseen_tokens` others."""
 
     shift: Tensor
 
@@ -52,14 +52,14 @@ class Reduced(GPT2):
         self.register_buffer("shift", shift, persistent=False)
 
     def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
-        """Summed cross entropy over the whole vocabulary."""
+        """Return the summed cross entropy over the whole vocabulary."""
         is_target = targets != -100
         logits = F.linear(self.features(ids)[is_target], self.lm_head.weight, self.shift)
         return F.cross_entropy(logits, targets[is_target], reduction="sum")
 
 
 class Pretrainer(Trainer):
-    """A run whose model and examples come from here and not from its settings."""
+    """A trainer whose model and examples are given instead of derived from the settings."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Pretrainer(Trainer):
         """Emit no warnings: all rows have the same length, and there is no base model."""
 
     def full_model(self) -> GPT2:
-        """The model over all of GPT-2's vocabulary."""
+        """Return the model with GPT-2's full vocabulary."""
         model = GPT2(NANO, tie_weights=True)
         state: dict[str, Any] = dict(self.model.state_dict())
         rows = state.pop("wte.weight")

@@ -1,6 +1,6 @@
-"""The embedded data set: facts asked in several ways, split by fact.
+"""The embedded data set: questions about facts in several wordings, split by fact.
 
-What the test and validation sets ask about occurs in no training example.
+The facts of the test and validation sets occur in no training example.
 """
 
 import random
@@ -12,14 +12,14 @@ from core.data.template import Example
 from recipe.facts import Fact
 
 PHRASINGS_PER_FACT = 2
-"""Ways in which each fact is asked."""
+"""Number of questions about each fact."""
 SPLIT_SHARES = (0.85, 0.10, 0.05)
-"""Shares of training, test and validation: those by which a data set is split."""
+"""Shares of the training, test and validation sets, the default fractions of a run."""
 Parts = tuple[list[Fact], list[Fact], list[Fact]]
 
 
 def examples(fact: Fact, fact_index: int) -> list[Example]:
-    """A fact asked in two of its wordings; which ones depends on its place."""
+    """Return the examples of a fact. The wordings rotate with `fact_index`."""
     questions = [
         fact.questions[(fact_index + i) % len(fact.questions)] for i in range(PHRASINGS_PER_FACT)
     ]
@@ -30,29 +30,29 @@ def examples(fact: Fact, fact_index: int) -> list[Example]:
 
 
 def primer(facts: list[Fact], seed: int) -> tuple[list[Example], Parts]:
-    """The data set in file order, and the facts of its three parts."""
+    """Return the data set in file order, and the facts of its three parts."""
     parts = split(facts, seed)
     return [e for part in parts for i, fact in enumerate(part) for e in examples(fact, i)], parts
 
 
 def split(facts: list[Fact], seed: int) -> Parts:
-    """Training, test and validation facts, kinds mixed, as many as make even shares.
+    """Split facts of all kinds into training, test and validation facts, dropping some to get exact shares.
 
-    Held out are facts none of whose keys occurs in what any other fact asks or answers.
+    A fact can be held out only if none of its keys occurs in the questions or answers of another fact.
     """
     facts = random.Random(seed).sample(facts, len(facts) // 20 * 20)
-    mentioned = Counter(chain.from_iterable(_words(fact) for fact in facts))
-    free = [fact for fact in facts if all(mentioned[key] == 1 for key in fact.keys)]
+    mentions = Counter(chain.from_iterable(_words(fact) for fact in facts))
+    candidates = [fact for fact in facts if all(mentions[key] == 1 for key in fact.keys)]
     tests, validations = (round(len(facts) * share) for share in SPLIT_SHARES[1:])
-    held_out = _spread(free, tests + validations)
+    held_out = _take_evenly(candidates, tests + validations)
     happy = next(fact for fact in facts if fact.keys == ("happy",))
     held_out = [happy, *(fact for fact in held_out if fact is not happy)][: tests + validations]
     held_out_ids = set(map(id, held_out))
     return [f for f in facts if id(f) not in held_out_ids], held_out[:tests], held_out[tests:]
 
 
-def _spread(facts: list[Fact], count: int) -> list[Fact]:
-    """So many facts, a kind after the other in turn while it has any."""
+def _take_evenly(facts: list[Fact], count: int) -> list[Fact]:
+    """Take `count` facts, one of each kind in turn while it has any left."""
     kinds = sorted({fact.kind for fact in facts})
     queues = {kind: [fact for fact in facts if fact.kind == kind] for kind in kinds}
     result: list[Fact] = []
@@ -62,6 +62,6 @@ def _spread(facts: list[Fact], count: int) -> list[Fact]:
 
 
 def _words(fact: Fact) -> set[str]:
-    """Everything that could be a key in what a fact asks and answers."""
+    """Return all words of a fact's questions and answer that could be keys, and its own keys."""
     text = " ".join([*chain.from_iterable(fact.questions), fact.start, fact.answer])
     return {*re.findall(r"[\w-]+", text), *fact.keys}

@@ -1,7 +1,7 @@
-"""The words that the embedded data set asks about: lists written for it by hand.
+"""The words that the embedded data set asks about, in lists written by hand.
 
-What a package knows (plurals, past tenses, capitals, conversions) is computed from these or elsewhere;
-see `recipe.facts`. A word has one answer, the commonest, so that an exact match can be asked for.
+`recipe.facts` computes plurals, past tenses, capitals and conversions with packages. Each word has one answer, the most
+common one, so that answers can be compared exactly.
 """
 
 SYNONYMS = """
@@ -90,7 +90,7 @@ wich which, wellcome welcome, writting writing, yeild yield, yesturday yesterday
 
 CONTESTED = {"Kazakhstan", "Serbia and Montenegro", "Hong Kong", "The Netherlands", "Sri Lanka", "Israel",
              "Taiwan", "Bolivia", "South Africa"}  # fmt: skip
-"""Countries whose capital the package has otherwise than others do."""
+"""Countries to leave out because sources disagree about their capital."""
 
 FRENCH = """
 dog chien, cat chat, bird oiseau, horse cheval, cow vache, pig cochon, rabbit lapin, bear ours,
@@ -125,7 +125,7 @@ CATEGORIES = {
     "tree": "oak pine maple birch willow cedar elm spruce poplar beech chestnut sycamore redwood larch alder",
     "metal": "iron copper silver zinc tin nickel titanium aluminum platinum chromium cobalt mercury tungsten magnesium uranium",
 }
-"""Fifteen words of each kind, for the odd one out."""
+"""Fifteen words per category, for the odd-one-out task."""
 
 PASSIVE = """
 chef grill steak, painter sketch portrait, farmer plow meadow, pilot land airplane,
@@ -158,5 +158,5 @@ robot lift crate, crane hoist girder, tractor tow trailer, truck deliver parcel,
 
 
 def pairs(text: str) -> list[tuple[str, ...]]:
-    """The entries between commas, each as its words."""
+    """Split comma-separated entries into tuples of words."""
     return [tuple(entry.split()) for entry in text.replace("\n", " ").split(",")]

@@ -1,5 +1,6 @@
-"""What several test files share: settings of hypothesis, and somebody else's GPT-2 to compare with."""
+"""Shared test setup: Hypothesis profiles, a fake model hub and reference GPT-2 models from transformers."""
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,23 +14,26 @@ from tests.hub_server import Hub, serving
 
 pytest_plugins = ["tests.run_fixtures"]
 
-# Without deadlines: a shared machine makes the clock lie.
+# No deadlines: timings on a busy machine are unreliable.
 settings.register_profile("project", deadline=None, max_examples=30)
 settings.register_profile("long", deadline=None, max_examples=500)
 settings.load_profile("project")
 
-# Two threads make a tiny model no faster, and a busy machine many times slower.
+# A shell ignores SIGINT in commands that it starts in the background, and child processes inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A second thread does not speed up a tiny model, but it slows down a busy machine considerably.
 torch.set_num_threads(1)
 
 
 @pytest.fixture
 def wait() -> Callable[..., None]:
-    """A function that waits for a condition and fails where it does not come true."""
+    """A function that polls a condition and fails the test if it does not hold within `timeout` seconds."""
 
     def until(condition: Callable[[], object], timeout: float = 90.0) -> None:
         deadline = time.monotonic() + timeout
         while not condition():
-            assert time.monotonic() < deadline, "it did not come true in time"
+            assert time.monotonic() < deadline, f"condition not met within {timeout:g} s"
             time.sleep(0.05)
 
     return until
@@ -37,7 +41,7 @@ def wait() -> Callable[..., None]:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """The hub for this process and its children, and an empty cache."""
+    """A fake Hugging Face hub with an empty cache, used by this process and its children."""
     from huggingface_hub import constants
 
     with serving() as server:
@@ -54,9 +58,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 @pytest.fixture(scope="session")
 def save_peer() -> Callable[..., Any]:
-    """A function that draws a small GPT2LMHeadModel of transformers and saves it to a directory.
+    """A function that creates a small random GPT2LMHeadModel from transformers and saves it to a directory.
 
-    Every weight is random, norms and biases included, so that none can be forgotten unnoticed.
+    Norms and biases are random too, so that a comparison fails if any of them is not loaded.
     """
     from transformers import GPT2Config, GPT2LMHeadModel
 

@@ -1,4 +1,4 @@
-"""A loopback server that mimics the hub for one model file and any number of data sets, with failures."""
+"""A loopback server that mimics the Hugging Face hub for one model and several data sets, with simulated failures."""
 
 import contextlib
 import hashlib
@@ -20,24 +20,24 @@ DATA_FILE = re.compile(rf"/datasets/([^/]+/[^/]+)/resolve/{COMMIT}/(.+)")
 
 
 class Hub:
-    """What the server holds and does, and what it was asked."""
+    """The server's contents, simulated failures and received requests."""
 
     def __init__(self) -> None:
         self.body: Callable[[], Any] = io.BytesIO
         self.size = 0
         self.sha256 = ""
         self.break_after: int | None = None
-        """Bytes after which the next answer breaks off."""
+        """Break the connection after this many bytes of the next download."""
         self.ranges: list[str | None] = []
         self.datasets: dict[str, dict[str, bytes]] = {}
-        """Files of each data set, by repository and path."""
+        """Data set files by repository and path."""
         self.paths: list[str] = []
         """Paths requested so far."""
         self.requests = 0
         self.status: int | None = None
-        """What it answers instead."""
+        """Respond with this status to every request."""
         self.pause = 0.0
-        """Seconds after each MiB."""
+        """Seconds to wait after each MiB."""
         self.address = ""
 
     def hold(self, body: bytes, sha256: str | None = None) -> None:
@@ -76,7 +76,7 @@ def tree_entry(path: str, body: bytes) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def serving() -> Iterator[Hub]:
-    """A hub that listens at its `address`."""
+    """Start a hub that listens at `address`."""
     hub = Hub()
 
     class Handler(BaseHTTPRequestHandler):
@@ -114,14 +114,14 @@ def serving() -> Iterator[Hub]:
             if not send:
                 return
             remaining = hub.size - start if hub.break_after is None else hub.break_after
-            broken, hub.break_after = hub.break_after is not None, None
+            break_connection, hub.break_after = hub.break_after is not None, None
             with hub.body() as body:
                 body.seek(start)
-                while remaining > 0 and (piece := body.read(min(remaining, 1 << 20))):
-                    self.wfile.write(piece)
-                    remaining -= len(piece)
+                while remaining > 0 and (chunk := body.read(min(remaining, 1 << 20))):
+                    self.wfile.write(chunk)
+                    remaining -= len(chunk)
                     time.sleep(hub.pause)
-            if broken:
+            if break_connection:
                 self.close_connection = True
                 self.connection.close()
 
@@ -139,11 +139,11 @@ def serving() -> Iterator[Hub]:
             pass
 
         def handle(self) -> None:
-            with contextlib.suppress(OSError, ValueError):  # broken on purpose
+            with contextlib.suppress(OSError, ValueError):  # connections are broken on purpose
                 super().handle()
 
         def finish(self) -> None:
-            with contextlib.suppress(OSError, ValueError):  # broken on purpose
+            with contextlib.suppress(OSError, ValueError):  # connections are broken on purpose
                 super().finish()
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -1,4 +1,4 @@
-"""A base model and a data set small enough to train in a second, child processes, and waiting."""
+"""Fixtures for tests that train: a tiny base model and data set, a Lab, and child processes."""
 
 import json
 import subprocess
@@ -19,8 +19,8 @@ WORDS = ["red", "blue", "green", "one", "two", "three", "cat", "dog", "owl", "up
 
 
 @pytest.fixture(autouse=True)
-def one_thread(monkeypatch):
-    """Trainers of two threads on a busy machine wait for each other."""
+def single_threaded_trainers(monkeypatch):
+    """Give trainers one thread each; with more, they slow each other down on a busy machine."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
@@ -31,7 +31,7 @@ def runs_dir(tmp_path) -> Path:
 
 @pytest.fixture
 def lab(runs_dir) -> Iterator[Lab]:
-    """The Lab of a dashboard, closed after the test."""
+    """An open Lab, closed after the test."""
     opened = Lab(runs_dir)
     yield opened
     opened.close()
@@ -39,7 +39,7 @@ def lab(runs_dir) -> Iterator[Lab]:
 
 @pytest.fixture(scope="session")
 def base_model(tmp_path_factory) -> Path:
-    """A GPT-2 of one layer and width 8, in the hub's layout."""
+    """A GPT-2 with one layer and width 8, in the hub's file layout."""
     d = 8
     shapes = {
         "wte.weight": (50257, d),
@@ -69,7 +69,7 @@ def base_model(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def settings(tmp_path, base_model) -> Callable[..., RunConfig]:
-    """Settings of a run over twelve short examples: ten to train on, one to answer, one to validate."""
+    """A function that returns the settings of a run on 12 short examples: 10 train, 1 test, 1 validation."""
     path = tmp_path / "words.json"
     path.write_text(json.dumps([{"instruction": f"Say {w}.", "output": w} for w in WORDS]))
     small: dict[str, Any] = {
@@ -85,7 +85,7 @@ def settings(tmp_path, base_model) -> Callable[..., RunConfig]:
 
 @pytest.fixture
 def child() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """A function that starts Python code in a process of its own; what is left of it ends with the test."""
+    """A function that runs Python code in a child process, which is killed after the test."""
     started = []
 
     def start(code: str, *arguments: object) -> subprocess.Popen[str]:

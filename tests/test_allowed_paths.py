@@ -1,4 +1,4 @@
-"""Paths that a dashboard's user types stay inside the allowed folders, links included."""
+"""Dashboard users can only open paths inside the allowed folders, even through symbolic links."""
 
 import json
 
@@ -18,29 +18,29 @@ def allowed_dir(tmp_path, monkeypatch):
     return folder
 
 
-def refused_fields(**values):
-    """Fields whose path leads out."""
+def rejected_fields(**values):
+    """Return the fields whose path is outside the allowed folders."""
     return [problem.field for problem in allowed_paths.problems(values)]
 
 
 def test_paths_inside_are_allowed(allowed_dir):
     (allowed_dir / "data.json").write_text("[]")
-    assert not refused_fields(dataset=str(allowed_dir / "data.json"), base_model=str(allowed_dir))
-    assert not refused_fields(dataset=str(allowed_dir / "not-there.json"))
-    assert not refused_fields(dataset=str(allowed_dir / "sub" / ".." / "data.json"))
+    assert not rejected_fields(dataset=str(allowed_dir / "data.json"), base_model=str(allowed_dir))
+    assert not rejected_fields(dataset=str(allowed_dir / "missing.json"))
+    assert not rejected_fields(dataset=str(allowed_dir / "sub" / ".." / "data.json"))
 
 
 @pytest.mark.parametrize("name", ["primer", "alpaca", "owner/name", "gpt2", "", None, "\0", "x" * 5000])  # fmt: skip
 def test_names_are_not_treated_as_paths(allowed_dir, name):
-    assert not refused_fields(dataset=name, base_model=name)
+    assert not rejected_fields(dataset=name, base_model=name)
 
 
 @pytest.mark.parametrize(
     "path", ["/etc/passwd", "/etc", "/", "/nowhere/at/all", "../secret.json", "~/secret.json"]
 )
-def test_paths_outside_are_refused_whether_they_exist_or_not(allowed_dir, path, monkeypatch):
+def test_paths_outside_are_rejected_even_if_missing(allowed_dir, path, monkeypatch):
     monkeypatch.chdir(allowed_dir)
-    assert refused_fields(dataset=path, base_model=path) == ["dataset", "base_model"]
+    assert rejected_fields(dataset=path, base_model=path) == ["dataset", "base_model"]
 
 
 def test_symlinks_are_resolved(allowed_dir, tmp_path):
@@ -49,12 +49,12 @@ def test_symlinks_are_resolved(allowed_dir, tmp_path):
     (allowed_dir / "loop.json").symlink_to(allowed_dir / "loop.json")
     (allowed_dir / "model").mkdir()
     (allowed_dir / "model" / "model.safetensors").symlink_to(tmp_path / "secret.json")
-    (allowed_dir / "way-out").symlink_to(tmp_path)
-    (allowed_dir / "fine.json").symlink_to(allowed_dir / "data.json")
-    for path in ("link.json", "way-out/secret.json", "../secret.json", "loop.json"):
-        assert refused_fields(dataset=str(allowed_dir / path)) == ["dataset"], path
-    assert refused_fields(base_model=str(allowed_dir / "model")) == ["base_model"]
-    assert not refused_fields(dataset=str(allowed_dir / "fine.json"))
+    (allowed_dir / "outside").symlink_to(tmp_path)
+    (allowed_dir / "inside.json").symlink_to(allowed_dir / "data.json")
+    for path in ("link.json", "outside/secret.json", "../secret.json", "loop.json"):
+        assert rejected_fields(dataset=str(allowed_dir / path)) == ["dataset"], path
+    assert rejected_fields(base_model=str(allowed_dir / "model")) == ["base_model"]
+    assert not rejected_fields(dataset=str(allowed_dir / "inside.json"))
 
 
 def test_several_directories_can_be_allowed(allowed_dir, tmp_path, monkeypatch):
@@ -62,10 +62,10 @@ def test_several_directories_can_be_allowed(allowed_dir, tmp_path, monkeypatch):
     second_dir.mkdir()
     monkeypatch.setenv(allowed_paths.DATA_DIRS_VARIABLE, f"{allowed_dir}:{second_dir}")
     assert allowed_paths.allowed() == [allowed_dir.resolve(), second_dir.resolve()]
-    assert not refused_fields(dataset=str(second_dir / "data.json"))
+    assert not rejected_fields(dataset=str(second_dir / "data.json"))
 
 
-def test_default_allows_home_and_the_project_parent(tmp_path, monkeypatch):
+def test_home_and_project_parent_are_allowed_by_default(tmp_path, monkeypatch):
     monkeypatch.delenv(allowed_paths.DATA_DIRS_VARIABLE, raising=False)
     project = tmp_path / "somewhere" / "project"
     project.mkdir(parents=True)
@@ -73,16 +73,16 @@ def test_default_allows_home_and_the_project_parent(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     monkeypatch.setattr(allowed_paths.tempfile, "tempdir", str(tmp_path / "tmp"))
-    assert not refused_fields(dataset=str(project.parent / "data" / "mine.json"))
-    assert not refused_fields(dataset="~/mine.json")
-    assert refused_fields(dataset=str(tmp_path / "else.json")) == ["dataset"]
-    monkeypatch.chdir("/usr")  # the folder that holds it is all of the machine
-    assert refused_fields(dataset="/etc/passwd") == ["dataset"]
+    assert not rejected_fields(dataset=str(project.parent / "data" / "mine.json"))
+    assert not rejected_fields(dataset="~/mine.json")
+    assert rejected_fields(dataset=str(tmp_path / "else.json")) == ["dataset"]
+    monkeypatch.chdir("/usr")  # its parent is the root directory, which is not allowed
+    assert rejected_fields(dataset="/etc/passwd") == ["dataset"]
 
 
-def test_lab_refuses_to_launch_from_outside(allowed_dir, tmp_path, settings):
+def test_launch_rejects_a_data_set_outside_the_allowed_folders(allowed_dir, tmp_path, settings):
     lab = Lab(tmp_path / "runs")
-    with pytest.raises(ConfigError, match=r"dataset = .*: it lies outside the folders"):
+    with pytest.raises(ConfigError, match=r"dataset = .*: outside the folders"):
         lab.launch(settings())
     assert not [path for path in (tmp_path / "runs").iterdir() if path.is_dir()]
     lab.close()

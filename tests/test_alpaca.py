@@ -1,4 +1,4 @@
-"""The journal's first run on Alpaca-like rows, from the download to the answered test set."""
+"""The preset run_1 on Alpaca-like data, from the download to the answers on the test set."""
 
 import contextlib
 import io
@@ -18,31 +18,29 @@ from tests.hub_server import Hub
 TOPICS = ["rivers", "budgets", "planets", "recipes", "verbs", "cities", "poems", "engines"]
 TASKS = ["Describe", "Compare", "List three facts about", "Write a headline about", "Explain"]
 LONG = ("base_model=gpt2-nano", "eval_every=200", "max_new_tokens=8")
-"""Changes to run_1 for 14,200 rows: none that affects training but the base model."""
+"""Changes to run_1 for 14,200 rows. Of these, only the base model affects training."""
 QUICK = (*LONG, "batch_size=16", "mask_prompt=true")
-"""Changes to run_1 that make 400 rows take seconds."""
+"""Changes to run_1 for 400 rows, to train in seconds."""
 EMPTY_EVERY = 500
-"""One record in this many (0.2 %) has an empty output; the real Alpaca has fewer."""
+"""One in this many records has an empty output (0.2%). Alpaca has fewer."""
 
 
 def alpaca_like(count: int) -> tuple[bytes, int]:
-    """Return a Parquet file with Alpaca's columns, and its number of empty outputs."""
-    draw = random.Random(count)
+    """Return the bytes of a Parquet file with Alpaca's columns, and its number of empty outputs."""
+    rng = random.Random(count)
     rows: list[dict[str, Any]] = []
     for i in range(count):
-        topic = draw.choice(TOPICS)
+        topic = rng.choice(TOPICS)
         rows.append(
             {
-                "instruction": f"{draw.choice(TASKS)} {topic}, number {i}.",
-                "input": " ".join(draw.choices(TOPICS, k=4)) if draw.random() < 0.4 else "",
-                "output": " ".join(
-                    draw.choices([topic, "are", "and", "the"], k=draw.randint(1, 15))
-                ),
+                "instruction": f"{rng.choice(TASKS)} {topic}, number {i}.",
+                "input": " ".join(rng.choices(TOPICS, k=4)) if rng.random() < 0.4 else "",
+                "output": " ".join(rng.choices([topic, "are", "and", "the"], k=rng.randint(1, 15))),
                 "text": "Below is an instruction that describes a task.",
             }
         )
         if i % EMPTY_EVERY == 285:
-            rows[-1]["output"] = draw.choice(["", " \n"])
+            rows[-1]["output"] = rng.choice(["", " \n"])
     body = io.BytesIO()
     pd.DataFrame(rows).to_parquet(body)
     return body.getvalue(), sum(not row["output"].strip() for row in rows)
@@ -52,7 +50,7 @@ def alpaca_like(count: int) -> tuple[bytes, int]:
     ("count", "changes"), [(400, QUICK), pytest.param(14_200, LONG, marks=pytest.mark.long)]
 )
 @pytest.mark.timeout(7200)
-def test_run_1_trains_on_alpaca_like_rows_and_answers_its_test_set(
+def test_run_1_trains_on_alpaca_like_data_and_answers_the_test_set(
     hub: Hub, tmp_path: Path, count: int, changes: tuple[str, ...]
 ) -> None:
     body, empty = alpaca_like(count)

@@ -1,4 +1,4 @@
-"""RunConfig: every mistake is found, and found at once; what is valid survives JSON unchanged."""
+"""RunConfig: all errors are reported at once, and valid settings survive a JSON round trip."""
 
 import json
 from typing import Any
@@ -36,8 +36,8 @@ mappings = st.dictionaries(
 )
 
 
-def sensible(name: str) -> st.SearchStrategy[Any]:
-    """Values that a field accepts, for most draws."""
+def plausible(name: str) -> st.SearchStrategy[Any]:
+    """Return a strategy for values that a field usually accepts."""
     field = FIELDS[name]
     if allowed_values := settings.choices(field):
         return st.sampled_from(allowed_values)
@@ -54,7 +54,7 @@ def sensible(name: str) -> st.SearchStrategy[Any]:
     return strategy | st.none() if settings.is_optional(field) else strategy
 
 
-valid_mappings = st.fixed_dictionaries({}, optional={name: sensible(name) for name in FIELDS})
+valid_mappings = st.fixed_dictionaries({}, optional={name: plausible(name) for name in FIELDS})
 
 
 def parse(values: dict[str, Any]) -> RunConfig | ConfigError:
@@ -65,11 +65,11 @@ def parse(values: dict[str, Any]) -> RunConfig | ConfigError:
 
 
 @given(mappings)
-def test_any_mapping_gives_a_config_or_a_config_error(values: dict[str, Any]) -> None:
+def test_any_mapping_yields_a_config_or_a_config_error(values: dict[str, Any]) -> None:
     config = parse(values)
     if isinstance(config, ConfigError):
         assert config.problems
-        assert str(config).encode()  # it can be printed
+        assert str(config).encode()  # printable
         assert all(problem.message for problem in config.problems)
         return
     assert set(values) <= set(FIELDS)
@@ -80,7 +80,7 @@ def test_any_mapping_gives_a_config_or_a_config_error(values: dict[str, Any]) ->
 @given(valid_mappings)
 def test_valid_settings_round_trip_through_json(values: dict[str, Any]) -> None:
     config = parse(values)
-    if isinstance(config, ConfigError):  # right on their own, some still contradict
+    if isinstance(config, ConfigError):  # valid fields may contradict each other
         assert {problem.field for problem in config.problems} <= {"test_fraction", "min_lr"}
         return
     text = config.model_dump_json()
@@ -94,10 +94,10 @@ def test_valid_settings_round_trip_through_json(values: dict[str, Any]) -> None:
 
 
 @given(mappings, st.sampled_from(["rank", "learning_rate", "\ud800", "", "Lr"]))
-def test_unknown_name_is_always_reported(values: dict[str, Any], name: str) -> None:
+def test_unknown_settings_are_always_reported(values: dict[str, Any], name: str) -> None:
     with pytest.raises(ConfigError) as caught:
         RunConfig.parse({**values, name: 1})
-    unknown = [p for p in caught.value.problems if "there is no such setting" in p.message]
+    unknown = [p for p in caught.value.problems if "unknown setting" in p.message]
     assert len(unknown) == 1 + sum(key not in FIELDS and key != name for key in values)
 
 
@@ -128,7 +128,7 @@ def test_every_problem_is_reported_at_once_with_its_value() -> None:
     assert "0.9" in problems_by_field["test_fraction"].message
     assert "lr = 1e-05" in problems_by_field["min_lr"].message
     assert len(caught.value.problems) == len(problems_by_field)
-    assert "epochs = 0: it should be greater than or equal to 1" in str(caught.value)
+    assert "epochs = 0: must be at least 1" in str(caught.value)
 
 
 def test_contradictions_ignore_invalid_fields() -> None:
@@ -155,11 +155,11 @@ def test_constructor_finds_contradictions(values: dict[str, Any], field: str) ->
 
 @pytest.mark.parametrize("field", [n for n, f in FIELDS.items() if settings.is_optional(f)])
 @pytest.mark.parametrize("text", ["none", "None", " NONE ", "", "  "])
-def test_word_none_gives_an_absent_value(field: str, text: str) -> None:
+def test_none_or_empty_text_clears_an_optional_field(field: str, text: str) -> None:
     assert getattr(RunConfig.parse({field: text}), field) is None
 
 
-def test_word_none_is_a_name_if_a_value_is_required() -> None:
+def test_none_is_ordinary_text_in_a_required_field() -> None:
     config = RunConfig.parse({"name": "none", "dataset": "none", "sample_prompt": ""})
     assert (config.name, config.dataset, config.sample_prompt) == ("none", "none", "")
     with pytest.raises(ConfigError, match="epochs"):
@@ -179,7 +179,7 @@ def test_tags_are_separated_by_commas(given_tags: object, tags: tuple[str, ...])
     assert RunConfig.parse({"tags": given_tags}).tags == tags
 
 
-def test_text_from_a_command_line_is_read() -> None:
+def test_command_line_text_is_converted() -> None:
     config = RunConfig.parse({"lr": "1e-4", "epochs": "3", "tie_weights": "true", "min_lr": "0"})
     assert (config.lr, config.epochs, config.tie_weights, config.min_lr) == (1e-4, 3, True, 0.0)
 
@@ -187,8 +187,8 @@ def test_text_from_a_command_line_is_read() -> None:
 @pytest.mark.parametrize(
     "device", ["cuda:1000", "cuda:\u0661", "gpu", "cpu\n", "cuda:-1", "cuda:", ""]
 )
-def test_ambiguous_devices_are_refused(device: str) -> None:
-    # torch 2.13 reads cuda:1000 as cuda:-24
+def test_invalid_devices_are_rejected(device: str) -> None:
+    # torch 2.13 parses cuda:1000 as cuda:-24
     with pytest.raises(ConfigError, match="device"):
         RunConfig.parse({"device": device})
 
@@ -226,13 +226,13 @@ def test_every_field_is_documented_and_grouped() -> None:
     assert {metadata(f)["group"] for f in FIELDS.values()} == set(settings.GROUPS)
 
 
-def test_form_kinds_of_fields() -> None:
-    kinds = {n: settings.base_type(f) for n, f in FIELDS.items()}
-    assert set(kinds.values()) == {bool, int, float, str, tuple}
-    assert kinds["parent"] is str
-    assert kinds["min_lr"] is float
-    assert kinds["max_examples"] is int
-    assert kinds["tags"] is tuple
+def test_base_types_choices_and_optional_fields() -> None:
+    types = {n: settings.base_type(f) for n, f in FIELDS.items()}
+    assert set(types.values()) == {bool, int, float, str, tuple}
+    assert types["parent"] is str
+    assert types["min_lr"] is float
+    assert types["max_examples"] is int
+    assert types["tags"] is tuple
     assert settings.choices(FIELDS["method"]) == ("full", "lora")
     assert settings.choices(FIELDS["lr"]) == ()
     assert settings.is_optional(FIELDS["grad_clip"])
@@ -243,5 +243,5 @@ def test_pattern_errors_do_not_show_the_regex():
     with pytest.raises(ConfigError) as caught:
         RunConfig.parse({"device": "abacus", "name": "two\nlines"})
     messages = {problem.field: problem.message for problem in caught.value.problems}
-    assert messages["device"] == "it should be auto, cpu, mps, cuda or cuda:1"
-    assert messages["name"] == "it should be one line of text"
+    assert messages["device"] == "must be auto, cpu, mps, cuda or cuda:1"
+    assert messages["name"] == "must be a single line of text"

@@ -1,5 +1,8 @@
-"""Thousands of files that somebody or something wrote wrongly: settings, data sets, names, queries.
-Each is read rightly or told in a sentence; nothing else is ever raised, and nothing is made outside its place."""
+"""Fuzz tests for settings files, data sets, run names and search queries.
+
+Malformed input is either read correctly or rejected with a UserError. No other exception is raised, and nothing
+is written outside the runs directory.
+"""
 
 import contextlib
 import json
@@ -22,7 +25,7 @@ from core.tracking.index import Index
 from core.tracking.sync import Sync
 from core.views.search import differing_words, search
 
-EXAMPLES = settings.default.max_examples  # more with the profile `long`
+EXAMPLES = settings.default.max_examples  # the `long` profile has more
 few_examples = settings(max_examples=EXAMPLES, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck),
                phases=(Phase.explicit, Phase.generate))  # fmt: skip
 some_examples, many_examples = (
@@ -30,13 +33,13 @@ some_examples, many_examples = (
     settings(few_examples, max_examples=10 * EXAMPLES),
 )
 any_text = st.text(st.characters(exclude_categories=[]), max_size=12)
-"""With lone surrogates, which JSON can spell and UTF-8 cannot."""
-odd_words = st.sampled_from(
+"""Includes lone surrogates, which JSON can represent but UTF-8 cannot."""
+odd_strings = st.sampled_from(
     ["", "none", "NaN", "1e999", "\0", "\u202egnp", "x" * 300, "../x", "lora"]
 )
 numbers = st.integers(-(10**20), 10**20) | st.floats() | st.sampled_from([10**300, -0.0, 2**63])
-scalars = st.none() | st.booleans() | numbers | odd_words | any_text
-anything = st.recursive(
+scalars = st.none() | st.booleans() | numbers | odd_strings | any_text
+any_json = st.recursive(
     scalars,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(any_text, inner, max_size=3),
     max_leaves=6,
@@ -44,70 +47,73 @@ anything = st.recursive(
 
 
 def to_json_bytes(value: Any) -> bytes:
-    """JSON as Python writes it, NaN and halves of letters included."""
+    """Encode a value as Python's JSON, which allows NaN and lone surrogates."""
     return json.dumps(value).encode()
 
 
-def deep(sign: str, depth: int) -> bytes:
-    return (sign * depth).encode()
+def repeated(text: str, times: int) -> bytes:
+    return (text * times).encode()
 
 
-broken = st.binary(max_size=40) | st.sampled_from(
-    [deep("[", 3000), deep('{"a":', 3000), deep("[", 990) + deep("]", 990), b"\xef\xbb\xbf{}", b"\xff\xfe{\0}\0",
+malformed = st.binary(max_size=40) | st.sampled_from(
+    [repeated("[", 3000), repeated('{"a":', 3000), repeated("[", 990) + repeated("]", 990), b"\xef\xbb\xbf{}", b"\xff\xfe{\0}\0",
      b"9" * 5000, b"[1, 2", b'{"a": 1}{"b": 2}']
 )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def db() -> Iterator[Any]:
-    """One index for all examples; a poll of other runs forgets those before."""
+    """An index shared by all examples. Syncing an empty list of runs clears the previous example."""
     index = Index(None)
     yield index.cursor()
     index.close()
 
 
 @contextlib.contextmanager
-def folder() -> Iterator[Path]:
+def temporary_runs_dir() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name:
         yield Path(name) / "runs"
 
 
-class Refused(str):
-    """A sentence about a mistake."""
+class Rejection(str):
+    """The message of a UserError."""
 
 
-def attempt(action: Callable[[], Any]) -> Any:
-    """What it gives, or the sentence of a user's error, which can be printed and is one line."""
+def result_or_rejection(action: Callable[[], Any]) -> Any:
+    """Return the result of an action, or a Rejection if it raises UserError.
+
+    The message must not be blank and must be encodable as UTF-8.
+    """
     try:
         return action()
     except UserError as error:
-        sentence = str(error)
-    sentence.encode(errors="strict")
-    assert sentence.strip()
-    return Refused(sentence)
+        message = str(error)
+    message.encode(errors="strict")
+    assert message.strip()
+    return Rejection(message)
 
 
-def mapping_of(keys: list[str]) -> st.SearchStrategy[dict[str, Any]]:
-    return st.dictionaries(st.sampled_from(keys) | any_text, anything, max_size=6)
+def json_objects(keys: list[str]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.dictionaries(st.sampled_from(keys) | any_text, any_json, max_size=6)
 
 
 @some_examples
-@given(broken | (anything | mapping_of(sorted(RunConfig.model_fields))).map(to_json_bytes))
-def test_any_settings_file_is_read_or_reported_and_keeps_the_table(db: Any, content: bytes) -> None:  # fmt: skip
-    with folder() as runs_dir:
-        RunDirectory.create(runs_dir, RunConfig(name="sound", notes="mine"))
+@given(malformed | (any_json | json_objects(sorted(RunConfig.model_fields))).map(to_json_bytes))
+def test_malformed_settings_do_not_break_the_results_table(db: Any, content: bytes) -> None:  # fmt: skip
+    with temporary_runs_dir() as runs_dir:
+        RunDirectory.create(runs_dir, RunConfig(name="valid", notes="mine"))
         (runs_dir / "odd").mkdir()
         odd_run = RunDirectory(runs_dir / "odd")
         odd_run.config_path.write_bytes(content)
-        config = attempt(odd_run.config)
-        assert isinstance(config, RunConfig | Refused)
+        config = result_or_rejection(odd_run.config)
+        assert isinstance(config, RunConfig | Rejection)
         index_sync = Sync(db)
-        index_sync.run([])  # forget the previous example
+        index_sync.run([])  # clear the previous example
         index_sync.run(list_runs(runs_dir))
         assert index_sync.fault is None
         table = queries.results(db).set_index("name")
-        assert set(table.index) == {"sound", "odd"}
-        assert table.loc["sound", "notes"] == "mine"
+        assert set(table.index) == {"valid", "odd"}
+        assert table.loc["valid", "notes"] == "mine"
         if (
             isinstance(config, RunConfig)
             and type(json.loads(content.decode("utf-8-sig")).get("seed")) is int
@@ -115,51 +121,56 @@ def test_any_settings_file_is_read_or_reported_and_keeps_the_table(db: Any, cont
             assert table.loc["odd", "seed"] == config.seed
 
 
-FIELDS = ["instruction", "input", "output", "text", "Instruction"]
-GOOD = {"instruction": "Say hi.", "input": "", "output": "hi"}
-near_records = st.just(GOOD) | st.dictionaries(
-    st.sampled_from(FIELDS), st.just("hi") | anything, max_size=4
+RECORD_FIELDS = ["instruction", "input", "output", "text", "Instruction"]
+VALID_RECORD = {"instruction": "Say hi.", "input": "", "output": "hi"}
+nearly_valid_records = st.just(VALID_RECORD) | st.dictionaries(
+    st.sampled_from(RECORD_FIELDS), st.just("hi") | any_json, max_size=4
 )
-doubled = st.tuples(any_text, any_text).map(
-    lambda two: (
-        b'{"instruction": %s, "instruction": %s, "output": "x"}' % tuple(map(to_json_bytes, two))
+duplicate_keys = st.tuples(any_text, any_text).map(
+    lambda pair: (
+        b'{"instruction": %s, "instruction": %s, "output": "x"}' % tuple(map(to_json_bytes, pair))
     )
 )
-piece = near_records.map(to_json_bytes) | doubled | anything.map(to_json_bytes) | broken
-joined = st.tuples(
+record_bytes = (
+    nearly_valid_records.map(to_json_bytes)
+    | duplicate_keys
+    | any_json.map(to_json_bytes)
+    | malformed
+)
+data_files = st.tuples(
     st.sampled_from([b"", b"\xef\xbb\xbf", b"[", b" \n["]),
-    st.lists(piece, max_size=4),
+    st.lists(record_bytes, max_size=4),
     st.sampled_from([b"\n", b",", b"\r\n", b",\n", b"\n\n"]),
     st.sampled_from([b"", b"]", b"\n", b"]\n[]", b"]]"]),
 ).map(lambda parts: parts[0] + parts[2].join(parts[1]) + parts[3])
 
 
 @many_examples
-@given(joined)
+@given(data_files)
 @example(to_json_bytes([{"instruction": "half \ud800", "input": "\udfff", "output": "x"}]))
 @example(b'[{"instruction": "a", "output": NaN}]')
-def test_any_data_set_is_reported_or_encoded_and_shown(
+def test_any_data_set_is_encoded_or_rejected(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "data.json"
     path.write_bytes(content)
-    loaded = attempt(lambda: dataset.load(str(path)))
-    if isinstance(loaded, Refused):
+    loaded = result_or_rejection(lambda: dataset.load(str(path)))
+    if isinstance(loaded, Rejection):
         assert loaded.startswith(f"dataset = {str(path)!r}: ")
         return
     assert len(encode_all(loaded, 64, False)) == len(loaded)
     for text in (text for loaded_example in loaded for text in vars(loaded_example).values()):
-        assert text.encode().decode() == text  # else no page and no index can hold it
+        assert text.encode().decode() == text  # lone surrogates would break pages and the index
 
 
 @few_examples
-@given(st.binary(max_size=200).map(lambda tail: b"PAR1" + tail) | broken)
-def test_parquet_file_of_any_bytes_is_reported(
+@given(st.binary(max_size=200).map(lambda tail: b"PAR1" + tail) | malformed)
+def test_malformed_parquet_file_is_rejected(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "data.parquet"
     path.write_bytes(content)
-    assert isinstance(attempt(lambda: dataset.load(str(path))), Refused)
+    assert isinstance(result_or_rejection(lambda: dataset.load(str(path))), Rejection)
 
 
 ODD_NAMES = ["../", "../../etc/passwd", "CON", "con.txt", "x" * 200, "\u202erun\u200f", "a\0b", "/etc", "~", ".", "..",
@@ -168,10 +179,10 @@ ODD_NAMES = ["../", "../../etc/passwd", "CON", "con.txt", "x" * 200, "\u202erun\
 
 @many_examples
 @given(st.sampled_from(ODD_NAMES) | any_text | st.text(min_size=150, max_size=310))
-def test_any_name_gives_one_directory_or_a_user_error(name: str) -> None:
-    with folder() as runs_dir:
-        config = attempt(lambda: RunConfig.parse({"name": name}))
-        if isinstance(config, Refused):
+def test_any_name_creates_one_directory_or_is_rejected(name: str) -> None:
+    with temporary_runs_dir() as runs_dir:
+        config = result_or_rejection(lambda: RunConfig.parse({"name": name}))
+        if isinstance(config, Rejection):
             assert "name" in config
         else:
             runs = [RunDirectory.create(runs_dir, config) for _ in range(2)]
@@ -179,13 +190,13 @@ def test_any_name_gives_one_directory_or_a_user_error(name: str) -> None:
             assert {p.name for p in runs_dir.iterdir()} == {run.name for run in runs}
             assert [run.path.resolve().parent for run in runs] == [runs_dir.resolve()] * 2
             assert [run.config().name for run in runs] == [run.name for run in runs]
-        result = attempt(lambda: RunDirectory.find(runs_dir, name))
-        assert isinstance(result, Refused) or result.path.parent == runs_dir
+        result = result_or_rejection(lambda: RunDirectory.find(runs_dir, name))
+        assert isinstance(result, Rejection) or result.path.parent == runs_dir
 
 
 @some_examples
-@given(st.lists(any_text, max_size=5), any_text | st.text(min_size=500, max_size=900) | odd_words)
-def test_lone_surrogates_and_long_queries_are_searchable(texts: list[str], query: str) -> None:
+@given(st.lists(any_text, max_size=5), any_text | st.text(min_size=500, max_size=900) | odd_strings)
+def test_search_accepts_lone_surrogates_and_long_queries(texts: list[str], query: str) -> None:
     matches = search(texts, query)
     assert len(set(matches)) == len(matches)
     assert set(matches) <= set(range(len(texts)))

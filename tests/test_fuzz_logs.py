@@ -1,5 +1,8 @@
-"""Files of events that somebody or something wrote wrongly: torn, doubled, reordered, with odd fields; and queues.
-What can be read counts once and in order, a score is one from 0 to 100 or none, and nothing is ever raised."""
+"""Fuzz tests for event files, queues, judge ledgers and base answers.
+
+Lines may be torn, duplicated, reordered or have invalid fields. Readable events count once and in order, a score is
+between 0 and 100 or None, and no reader raises.
+"""
 
 import math
 import threading
@@ -27,46 +30,48 @@ from core.tracking.index import Index
 from core.tracking.sync import Sync
 from core.views.tables import records
 from tests.test_fuzz import (
+    any_json,
     any_text,
-    anything,
-    broken,
     few_examples,
-    folder,
+    malformed,
     many_examples,
     some_examples,
+    temporary_runs_dir,
     to_json_bytes,
 )
 
 
 @pytest.fixture(scope="module")
 def db() -> Iterator[Any]:
-    """One index for all examples; a poll of other runs forgets those before."""
+    """An index shared by all examples. Syncing an empty list of runs clears the previous example."""
     index = Index(None)
     yield index.cursor()
     index.close()
 
 
 LINES = [to_json_bytes({"seq": n, "time": float(n), "event": "step", "step": n, "loss": n / 3}) + b"\n" for n in range(1, 9)]  # fmt: skip
-shuffled = st.lists(
-    st.tuples(st.sampled_from(LINES), st.sampled_from(["whole", "whole", "torn", "twice", "odd"])),
+lines_with_damage = st.lists(
+    st.tuples(
+        st.sampled_from(LINES), st.sampled_from(["none", "none", "torn", "duplicated", "garbage"])
+    ),
     max_size=20,
 )
 
 
 @some_examples
-@given(shuffled, st.data())
+@given(lines_with_damage, st.data())
 def test_torn_duplicate_and_reordered_lines_count_once_in_order(
     db: Any, damaged_lines: list[tuple[bytes, str]], data: Any
 ) -> None:
     content = b""
     for line, damage in damaged_lines:
         cut_length = data.draw(st.integers(1, len(line) - 1)) if damage == "torn" else len(line)
-        content += line[:cut_length] * (2 if damage == "twice" else 1) + (b"\0\xff\n" if damage == "odd" else b"")  # fmt: skip
+        content += line[:cut_length] * (2 if damage == "duplicated" else 1) + (b"\0\xff\n" if damage == "garbage" else b"")  # fmt: skip
     expected: list[int] = []
     for event in map(parse, content[: content.rfind(b"\n") + 1].split(b"\n")):
         if event and event["seq"] > max(expected, default=0):
             expected.append(event["seq"])
-    with folder() as runs_dir:
+    with temporary_runs_dir() as runs_dir:
         run = RunDirectory(runs_dir / "a")
         run.path.mkdir(parents=True)
         run.config_path.write_text("{}")
@@ -84,9 +89,9 @@ def test_torn_duplicate_and_reordered_lines_count_once_in_order(
 
 
 @many_examples
-@given(broken | (anything | st.lists(st.sampled_from(["a", "b", "../a", 1]))).map(to_json_bytes))
-def test_any_queue_file_gives_an_order_of_existing_runs(content: bytes) -> None:
-    with folder() as runs_dir:
+@given(malformed | (any_json | st.lists(st.sampled_from(["a", "b", "../a", 1]))).map(to_json_bytes))
+def test_any_queue_file_orders_only_existing_runs(content: bytes) -> None:
+    with temporary_runs_dir() as runs_dir:
         for name in ("a", "b"):
             (runs_dir / name).mkdir(parents=True)
             (runs_dir / name / "config.json").write_text("{}")
@@ -101,7 +106,7 @@ SPEC = {"judge": "gemini", "kind": "score", "model": "g", "temperature": 0.0, "p
 
 
 def mostly_valid(valid: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    return st.one_of(valid, valid, valid, valid, anything)
+    return st.one_of(valid, valid, valid, valid, any_json)
 
 
 odd_verdict = st.fixed_dictionaries(
@@ -114,7 +119,7 @@ odd_judge = st.fixed_dictionaries({}, optional={key: mostly_valid(st.just(value)
 
 
 def write_ledger(runs_dir: Any, db: Any, events: list[Any]) -> None:
-    """A run with answers, and a judge's ledger of these events, taken in."""
+    """Write a run with answers and a judge's ledger with these events, and sync them to the index."""
     run = RunDirectory.create(runs_dir, RunConfig(name="mine"))
     for i, item in enumerate(ITEMS):
         fields = {k: v for k, v in vars(item).items() if v is not None}
@@ -124,7 +129,7 @@ def write_ledger(runs_dir: Any, db: Any, events: list[Any]) -> None:
     lines = [to_json_bytes({"seq": n, "time": 1.0, **event}) for n, event in enumerate(events, 1)]
     path.write_bytes(b"\n".join(lines) + b"\n")
     index_sync = Sync(db)
-    index_sync.run([])  # forget the previous example
+    index_sync.run([])  # clear the previous example
     index_sync.run([*list_runs(runs_dir), *event_files(runs_dir)])
     assert index_sync.fault is None
 
@@ -136,7 +141,7 @@ def test_any_ledger_is_read_by_every_reader(
 ) -> None:
     events = [{"event": "judge", "id": "gemini-1", **(SPEC if has_valid_spec else judge)}]
     events += [{"event": "verdict", **fields} for fields in verdict_events]
-    with folder() as runs_dir:
+    with temporary_runs_dir() as runs_dir:
         write_ledger(runs_dir, db, events)
         known_verdicts(runs_dir, SPEC)
         with Ledger(runs_dir, SPEC) as ledger:
@@ -148,12 +153,12 @@ def test_any_ledger_is_read_by_every_reader(
             [row] = scoring.leaderboard(judged, frame[frame["id"] == id], str(id), partial=True)
             assert row["scored"] + row["missing"] == len(ITEMS)
         scoring.inconsistent_scores(frame)
-        for sentence in scoring.notes(frame):
-            assert sentence is None or sentence.strip()
+        for note in scoring.notes(frame):
+            assert note is None or note.strip()
         scores.by_run(queries.scores(db))
         scoring.pair_verdicts(judged)
-        length = queries.reply_tokens(db, "gemini-1")
-        assert prices.estimate([], [], "m", prices.DEFAULT_PRICES, length).sentence()
+        reply_tokens = queries.reply_tokens(db, "gemini-1")
+        assert prices.estimate([], [], "m", prices.DEFAULT_PRICES, reply_tokens).sentence()
 
 
 @few_examples
@@ -161,12 +166,12 @@ def test_any_ledger_is_read_by_every_reader(
 @example([float("nan"), 50.0, 60.0])
 @example([1e308, 1e308, 1e308])
 @example([-5.0, 101.0, 50.0])
-def test_a_score_outside_0_to_100_is_none(db: Any, score_values: list[float]) -> None:
+def test_score_outside_0_to_100_is_ignored(db: Any, score_values: list[float]) -> None:
     events: list[Any] = [{"event": "judge", "id": "gemini-1", **SPEC}]
     for i, (item, score) in enumerate(zip(ITEMS, score_values, strict=True)):
         verdict_fields = {"key": f"{i}", "id": "gemini-1", "subject": item.subject, "repeat": 0}
         events.append({"event": "verdict", **verdict_fields, "score": score})
-    with folder() as runs_dir:
+    with temporary_runs_dir() as runs_dir:
         write_ledger(runs_dir, db, events)
         scoring = Scoring(runs_dir, lambda query, *arguments: query(db, *arguments))
         judged = scoring.answers(["mine"])
@@ -194,24 +199,24 @@ odd_answer = st.fixed_dictionaries(
 def test_any_base_answer_file_is_read(stored_records: list[Any]) -> None:
     base = Base("gpt2-nano", "ab", 3)
     complete_record = {"instruction": "Say it.", "input": "", "reference": "it", "answer": "that"}
-    with folder() as runs_dir:
+    with temporary_runs_dir() as runs_dir:
         path = runs_dir / f"{base.name}.jsonl"
         path.parent.mkdir(parents=True)
         lines = [to_json_bytes({"seq": n, "time": 1.0, "event": "generation", **fields}) for n, fields in enumerate([*stored_records, complete_record], 1)]  # fmt: skip
         path.write_bytes(b"\n".join(lines) + b"\n")
         example = Example("Say it.", "", "it")
-        answers = answer_missing(runs_dir, base, [(0, example)], _never, threading.Event())
+        answers = answer_missing(runs_dir, base, [(0, example)], _fail_if_called, threading.Event())
         assert answers[example] == "that"
 
 
-def _never() -> Any:
-    raise AssertionError("nothing is left to answer")
+def _fail_if_called() -> Any:
+    raise AssertionError("every example already has an answer")
 
 
 @few_examples
 @given(odd_judge)
-def test_any_judge_is_described(db: Any, judge: Any) -> None:
-    with folder() as runs_dir:
+def test_any_judge_has_a_description(db: Any, judge: Any) -> None:
+    with temporary_runs_dir() as runs_dir:
         write_ledger(runs_dir, db, [{"event": "judge", "id": "gemini-1", **judge}])
         for row in records(queries.judges(db)):
-            assert scores.described(row).strip()
+            assert scores.judge_description(row).strip()

@@ -1,4 +1,4 @@
-"""Answers of runs and bases: the right model, loaded when it must be, and text that only ever grows."""
+"""Answers of runs and base models: which weights are used, when they are reloaded, and how text is streamed."""
 
 import gc
 import shutil
@@ -32,14 +32,14 @@ TINY = GPT2(Architecture(n_layer=1, n_head=1, n_embd=2, context=96))
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory, save_peer: Callable[..., Any]) -> Any:
-    """A directory with a small base model, and transformers' model of it."""
+    """A directory with a small base model, and the transformers model saved there."""
     directory = tmp_path_factory.mktemp("base")
     return directory, save_peer(directory, **SIZES)
 
 
 @pytest.fixture
 def base(saved: Any, tmp_path: Path) -> Path:
-    """A copy of the base that a test may change."""
+    """A copy of the base model that tests may modify."""
     return Path(shutil.copytree(saved[0], tmp_path / "base"))
 
 
@@ -50,7 +50,7 @@ def runs_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def new_run(base: Path, runs_dir: Path) -> Callable[..., RunDirectory]:
-    """A function that makes a run whose weights, or checkpoint, are drawn by a seed."""
+    """Return a function that creates a run with random weights, or a random checkpoint."""
 
     def make(name: str, seed: int | None = None, subdirectory: str = "weights") -> RunDirectory:
         config = RunConfig(name=name, base_model=str(base), method="lora", lora_rank=2)
@@ -104,17 +104,19 @@ def test_runs_of_one_base_answer_differently(
     ]
 
 
-def test_a_run_without_weights_answers_from_its_newest_checkpoint(
+def test_run_without_weights_answers_from_its_newest_checkpoint(
     new_run: Callable[..., Any], runs_dir: Path
 ) -> None:
-    new_run("done", 3)
-    run = new_run("going", 2, "checkpoint/step-00000001")
+    new_run("finished", 3)
+    run = new_run("running", 2, "checkpoint/step-00000001")
     answerer = Answerer(runs_dir)
-    first = final_answer(answerer, "going").text
+    first = final_answer(answerer, "running").text
     publish(run, 3, "checkpoint/step-00000002")
-    assert final_answer(answerer, "going").text == final_answer(answerer, "done").text != first
+    assert (
+        final_answer(answerer, "running").text == final_answer(answerer, "finished").text != first
+    )
     publish(run, 2)
-    assert final_answer(answerer, "going").text == first
+    assert final_answer(answerer, "running").text == first
 
 
 def test_errors_are_raised_before_the_first_token(
@@ -126,14 +128,14 @@ def test_errors_are_raised_before_the_first_token(
         answerer.answer("new", "Say it.", "", SHORT)
     with pytest.raises(UserError, match="run = 'old': there is no such run"):
         answerer.answer("old", "Say it.", "", SHORT)
-    with pytest.raises(UserError, match="base_model = 'old': there is no such model"):
+    with pytest.raises(UserError, match="base_model = 'old': unknown model"):
         answerer.answer("base:old", "Say it.", "", SHORT)
     with pytest.raises(UserError, match="there is no such run"):
         answerer.fingerprint("old")
 
 
 @pytest.mark.parametrize("model_name", ["..", "../runs/new", "", ".", "/", "new/", "new/weights"])
-def test_path_is_not_accepted_as_a_run(
+def test_path_is_not_a_run_name(
     new_run: Callable[..., Any], runs_dir: Path, model_name: str
 ) -> None:
     new_run("new", 1)
@@ -141,15 +143,15 @@ def test_path_is_not_accepted_as_a_run(
         Answerer(runs_dir).answer(model_name, "Say it.", "", SHORT)
 
 
-def test_other_vocabulary_is_refused(save_peer: Callable[..., Any], tmp_path: Path) -> None:
+def test_model_with_another_vocabulary_is_refused(
+    save_peer: Callable[..., Any], tmp_path: Path
+) -> None:
     save_peer(tmp_path / "other")
-    with pytest.raises(UserError, match=r"has 97 tokens; it should have GPT-2's 50,257"):
+    with pytest.raises(UserError, match="a vocabulary of 97 tokens; prompts need GPT-2's 50,257"):
         Answerer(tmp_path).answer(f"base:{tmp_path / 'other'}", "Say it.", "", SHORT)
 
 
-def test_model_is_loaded_once_and_the_least_recently_used_is_evicted(
-    new_run: Callable[..., Any], runs_dir: Path
-) -> None:
+def test_least_recently_used_model_is_evicted(new_run: Callable[..., Any], runs_dir: Path) -> None:
     for seed in (1, 2, 3):
         new_run(f"r{seed}", seed)
     answerer = Answerer(runs_dir, max_models=2)
@@ -179,11 +181,11 @@ def test_adapters_do_not_change_the_shared_base(
     for seed in (1, 2):
         new_run(f"r{seed}", seed)
     answerer = Answerer(runs_dir)
-    prints = {answerer.fingerprint(model_name) for model_name in ("r1", "r2", f"base:{base}")}
-    assert len(prints) == 1
+    fingerprints = {answerer.fingerprint(name) for name in ("r1", "r2", f"base:{base}")}
+    assert len(fingerprints) == 1
     assert answerer.base_of("r1") == f"base:{base}"
     save_peer(base, seed=5, **SIZES)
-    assert answerer.fingerprint(f"base:{base}") not in prints
+    assert answerer.fingerprint(f"base:{base}") not in fingerprints
 
 
 def test_raw_prompt_is_used_unchanged(base: Path, runs_dir: Path) -> None:
@@ -197,7 +199,9 @@ def test_raw_prompt_is_used_unchanged(base: Path, runs_dir: Path) -> None:
     assert empty.tokens == 6
 
 
-def test_prompt_beyond_the_context_is_truncated_and_reported(base: Path, runs_dir: Path) -> None:
+def test_prompt_longer_than_the_context_is_truncated_and_reported(
+    base: Path, runs_dir: Path
+) -> None:
     answerer = Answerer(runs_dir)
     pieces = list(answerer.answer(f"base:{base}", "long " * 100, "", SHORT))
     assert all(piece.prompt_cut for piece in pieces)
@@ -205,7 +209,7 @@ def test_prompt_beyond_the_context_is_truncated_and_reported(base: Path, runs_di
     assert not final_answer(answerer, f"base:{base}").prompt_cut
 
 
-def test_temperature_samples_by_the_seed(base: Path, runs_dir: Path) -> None:
+def test_samples_depend_on_the_seed(base: Path, runs_dir: Path) -> None:
     answerer, model_name = Answerer(runs_dir), f"base:{base}"
     draws = [
         final_answer(answerer, model_name, temperature=1.5, seed=seed).text for seed in (1, 1, 2)
@@ -217,7 +221,7 @@ def test_temperature_samples_by_the_seed(base: Path, runs_dir: Path) -> None:
 
 @given(st.text(max_size=20))
 def test_streamed_text_only_grows_and_has_no_partial_characters(text: str) -> None:
-    """Several tokens may make one letter; the pieces are what is whole."""
+    """A character can take several tokens and is shown only when complete."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Answerer, "model", lambda self, model_name: TINY)
         patch.setattr(generation, "stream", lambda *args: iter(encode(text)))

@@ -1,4 +1,4 @@
-"""What a Lab answers before a run is launched, and about data sets and prompts."""
+"""Lab methods used before a launch: plan, check, measure, inspect data sets and try prompts."""
 
 import json
 
@@ -13,7 +13,7 @@ from core.run.directory import RunDirectory
 
 @pytest.fixture
 def allowed_folder(tmp_path, monkeypatch):
-    """The only folder that may be read."""
+    """The only folder that dashboard users may read."""
     folder = tmp_path / "allowed"
     folder.mkdir()
     monkeypatch.setenv("DATA_DIRS", str(folder))
@@ -37,7 +37,7 @@ def test_check_parses_values_and_lists_every_problem(lab, settings):
     assert [problem.field for problem in plan.problems] == ["epochs", "dataset"]
 
 
-def test_files_outside_the_allowed_folders_are_refused_unread(lab, settings, allowed_folder):
+def test_files_outside_the_allowed_folders_are_rejected_unread(lab, settings, allowed_folder):
     config = settings()
     [problem, _] = lab.plan(config).problems
     assert (problem.field, "outside the folders" in problem.message) == ("dataset", True)
@@ -50,16 +50,16 @@ def test_files_outside_the_allowed_folders_are_refused_unread(lab, settings, all
     assert lab.runs().empty
 
 
-def test_measurement_is_shared_by_settings_of_equal_cost(lab, settings, wait):
+def test_settings_of_equal_cost_share_a_measurement(lab, settings, wait):
     config = settings(name="a", epochs=2)
     assert lab.measurement(config) is None
     future = lab.measure(config)
-    assert lab.measure(config.changed(name="b")) is future, "one is in progress"
+    assert lab.measure(config.changed(name="b")) is future, "a measurement is already in progress"
     assert lab.measurement(config.changed(notes="mine")) is future
     assert lab.measurement(config.changed(epochs=3)) is None
     wait(future.done)
     assert future.result().memory_mb > 0
-    assert lab.measure(config) is not future, "the first has ended"
+    assert lab.measure(config) is not future, "the first measurement is done"
 
 
 def test_next_name_avoids_existing_runs(lab, settings):
@@ -68,7 +68,7 @@ def test_next_name_avoids_existing_runs(lab, settings):
     assert lab.next_name(settings(name="a b")) == "a-b-2"
 
 
-def test_dataset_follows_the_settings_and_the_file(lab, settings):
+def test_dataset_is_reloaded_after_relevant_changes(lab, settings):
     config = settings()
     dataset = lab.dataset(config)
     assert dataset.table["part"].tolist() == ["train"] * 10 + ["test", "validation"]
@@ -85,13 +85,13 @@ def test_dataset_follows_the_settings_and_the_file(lab, settings):
     assert len(lab.dataset(config).table) == 20
 
 
-def test_dataset_that_is_not_downloaded_is_none(lab):
+def test_dataset_not_yet_downloaded_is_none(lab):
     assert lab.dataset(RunConfig(dataset="some-body/some_data")) is None
     with pytest.raises(UserError, match="file not found"):
         lab.dataset(RunConfig(dataset="nowhere.json"))
 
 
-def test_generate_streams_the_answer_of_a_model(lab, base_model):
+def test_generate_streams_an_answer(lab, base_model):
     model = f"base:{base_model}"
     *_, answer = lab.generate(model, "Say red.", max_new_tokens=3)
     assert answer.tokens <= 3
@@ -101,21 +101,21 @@ def test_generate_streams_the_answer_of_a_model(lab, base_model):
         lab.generate("gone", "Say red.")
 
 
-def test_read_only_lab_changes_no_preference(lab, runs_dir, settings, child):
+def test_read_only_lab_rejects_changes(lab, runs_dir, settings, child):
     lab.save_preferences(lab.preferences())
     RunDirectory.create(runs_dir, settings(name="a"))
     lab.close()
-    holder = child(
+    other_dashboard = child(
         "import sys; from core import Lab; lab = Lab(sys.argv[1]); print(1, flush=True); input()",
         runs_dir,
     )
-    assert holder.stdout.readline() == "1\n"
-    with Lab(runs_dir) as second:
+    assert other_dashboard.stdout.readline() == "1\n"
+    with Lab(runs_dir) as read_only_lab:
         for action in (
-            lambda: second.save_preferences(second.preferences()),
-            lambda: second.move("a", 1),
+            lambda: read_only_lab.save_preferences(read_only_lab.preferences()),
+            lambda: read_only_lab.move("a", 1),
         ):
             with pytest.raises(UserError, match="Read-only"):
                 action()
-        assert second.checkpoint_step("a") is None
-        assert second.seconds_since_stop_request("a") is None
+        assert read_only_lab.checkpoint_step("a") is None
+        assert read_only_lab.seconds_since_stop_request("a") is None

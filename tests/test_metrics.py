@@ -1,4 +1,4 @@
-"""A metric is one line of core/metrics.py: tables, queries, charts, results table and filter derive from it."""
+"""Adding a metric takes one line in core/metrics.py; tables, queries, charts and filters derive from it."""
 
 import os
 import re
@@ -20,7 +20,7 @@ from core.views.tables import records
 from pages import results_columns
 from pages.ui import runtime
 
-def test_new_metric_is_everywhere(write_run, open_page, line):
+def test_new_metric_appears_everywhere(write_run, open_page, line):
     run = write_run("one")
     for step in (7, 8):
         run.append("step", step=step, epoch=1.0, tokens=9, seconds=1.0, entropy=step / 4)
@@ -53,7 +53,7 @@ def test_new_metric_is_everywhere(write_run, open_page, line):
 
 @pytest.fixture
 def project_with_new_metric(tmp_path: Path) -> Path:
-    """A copy of the project with two more lines in METRICS: a metric of steps and one of evaluations."""
+    """A copy of the project with two new metrics: one recorded per step, one per evaluation."""
     for folder in ("core", "pages", ".streamlit"):
         ignored = shutil.ignore_patterns("__pycache__", "assets")
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
@@ -77,12 +77,12 @@ def test_one_line_adds_a_metric_everywhere(project_with_new_metric: Path) -> Non
     assert "1 passed" in result.stdout, result.stdout + result.stderr
 
 
-def test_sources_of_results_are_columns_of_the_tables() -> None:
+def test_result_expressions_use_existing_columns() -> None:
     for name, metric in RESULTS.items():
         sources = re.findall(r"(\w+)\.(\w+)", str(metric.result))
         assert sources, name
-        for table, field in sources:
-            assert field in {**EVENT_TABLES, "disk": {"bytes"}}[table], name
+        for table, column in sources:
+            assert column in {**EVENT_TABLES, "disk": {"bytes"}}[table], name
 
 
 def test_metric_names_and_titles_are_unique() -> None:

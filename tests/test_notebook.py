@@ -34,14 +34,9 @@ lab.close()
 
 
 def readme_code():
-    """The indented lines of the first code block under "In a notebook"."""
+    """Return the Python block under "In a notebook"."""
     section = (ROOT / "README.md").read_text().split("## In a notebook\n")[1].split("\n## ")[0]
-    lines = section.splitlines()
-    first = next(i for i, line in enumerate(lines) if line.startswith("    "))
-    last = next(
-        i for i, line in enumerate(lines) if i > first and line and not line.startswith(" ")
-    )
-    return "\n".join(line.removeprefix("    ") for line in lines[first:last])
+    return section.split("```python\n")[1].split("```")[0]
 
 
 def run_python(code, cwd):
@@ -83,6 +78,7 @@ def test_interrupting_wait_leaves_the_run_in_progress(runs_dir, settings, child,
     assert process.wait(60) == 0
 
 
+@pytest.mark.long
 def test_wait_returns_the_row_of_an_ended_run(lab, settings):
     name = lab.launch(settings(name="a"))
     row = lab.wait(name)
@@ -90,6 +86,7 @@ def test_wait_returns_the_row_of_an_ended_run(lab, settings):
     assert row["val_loss"] == lab.evaluations([name])["val_loss"].iloc[-1]
 
 
+@pytest.mark.long
 def test_wait_after_resume_waits_for_the_new_trainer(lab, settings):
     name = lab.launch(settings(name="a"))
     lab.stop(name)

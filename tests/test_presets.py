@@ -1,4 +1,4 @@
-"""Presets against the journal's own table, row by row."""
+"""Compare the presets with the results table of the training journal, row by row."""
 
 import math
 
@@ -26,7 +26,9 @@ run_17 medium 4 1 3e-5   1e-5 0   0.1 64 64 1.560 4.760  31.53 20.70
 run_18 medium 4 1 1e-4   1e-5 0   0.1 64 64 3.974 53.202 -     20.70
 run_19 medium 4 2 5e-5   1e-5 0.2 0.1 16 16 1.378 3.967  36.35 19.19
 """
-"""name, model, batch, epochs, lr, min_lr, warm-up, decay, rank, alpha, loss, perplexity, score, minutes"""
+"""Columns: run, model, batch size, epochs, lr, min_lr, warm-up fraction, weight decay, LoRA rank, LoRA alpha,
+validation loss, perplexity, Gemini score (0 to 100) and training time in minutes. A dash marks a missing value.
+"""
 
 ROWS = [line.split() for line in JOURNAL.strip().splitlines()]
 
@@ -36,7 +38,7 @@ def number(text: str) -> float | None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])
-def test_preset_equals_the_journal_row(row: list[str]) -> None:
+def test_preset_matches_its_journal_row(row: list[str]) -> None:
     name, model = row[:2]
     config = preset(name)
     assert config.name == name
@@ -55,13 +57,13 @@ def test_preset_equals_the_journal_row(row: list[str]) -> None:
 
     journal = PRESETS[name].journal
     assert journal is not None
-    figures = (journal.val_loss, journal.perplexity, journal.gemini, journal.minutes)
-    assert figures == tuple(map(number, row[10:]))
+    results = (journal.val_loss, journal.perplexity, journal.gemini, journal.minutes)
+    assert results == tuple(map(number, row[10:]))
     assert journal.perplexity == pytest.approx(math.exp(journal.val_loss), rel=2e-3)
     assert journal.hardware == ("A100" if config.method == "full" else "T4")
 
 
-def test_presets_are_the_demo_and_every_journal_run() -> None:
+def test_presets_cover_the_demos_and_every_journal_run() -> None:
     assert set(PRESETS) == {"demo", "demo_lora", *(row[0] for row in ROWS)}
 
 
@@ -72,17 +74,17 @@ def test_demo_needs_no_download_and_is_not_a_journal_run() -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_presets_name_real_settings_only(name: str) -> None:
+def test_presets_use_only_known_settings(name: str) -> None:
     assert PRESETS[name].settings.keys() <= RunConfig.model_fields.keys()
     assert PRESETS[name].title
 
 
-def test_preset_changes_only_the_settings_it_names() -> None:
-    untouched = RunConfig.model_fields.keys() - DEMO.keys() - {"name"}
+def test_preset_keeps_the_defaults_of_other_settings() -> None:
+    other_settings = RunConfig.model_fields.keys() - DEMO.keys() - {"name"}
     config = preset("demo")
-    assert all(getattr(config, name) == getattr(RunConfig(), name) for name in untouched)
+    assert all(getattr(config, name) == getattr(RunConfig(), name) for name in other_settings)
 
 
 def test_unknown_preset_error_lists_the_known_ones() -> None:
-    with pytest.raises(UserError, match=r"preset = 'run_7'.*demo.*run_19"):
+    with pytest.raises(UserError, match=r"Unknown preset 'run_7'.*demo.*run_19"):
         preset("run_7")

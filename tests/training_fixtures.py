@@ -1,4 +1,4 @@
-"""A run that is a list of events, a small base model on disk and a small data set."""
+"""A run with events in memory, a small base model on disk and a small data set."""
 
 import json
 import random
@@ -12,11 +12,11 @@ from core.config import RunConfig
 
 
 class ListRun:
-    """A run whose events stay in memory.
+    """A run that keeps its events in memory.
 
     Args:
-        stop_at: ask to stop once so many steps are taken.
-        die_at: raise in the middle of that step's event, as a killed trainer would end.
+        stop_at: request a stop after this number of steps.
+        die_at: raise instead of writing the event of this step, like a killed trainer.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class ListRun:
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory, save_peer: Callable[..., Any]) -> Path:
-    """A random GPT-2 with the real vocabulary and hardly anything else."""
+    """A tiny random GPT-2 with the real vocabulary."""
     directory = tmp_path_factory.mktemp("base")
     sizes = {"n_layer": 2, "n_head": 2, "n_embd": 8, "n_positions": 96, "vocab_size": 50257}
     save_peer(directory, tied=True, **sizes)
@@ -65,12 +65,12 @@ def base(tmp_path_factory: pytest.TempPathFactory, save_peer: Callable[..., Any]
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 examples of different lengths: 20 to train on, 2 to answer, 2 to validate on."""
+    """24 examples of different lengths: 20 for training, 2 for testing, 2 for validation."""
     words = ["red", "green", "blue", "one", "two", "three", "house", "tree", "river", "stone"]
-    draw = random.Random(1)
+    generator = random.Random(1)
 
-    def text(most: int) -> str:
-        return " ".join(draw.choices(words, k=draw.randint(1, most)))
+    def text(max_words: int) -> str:
+        return " ".join(generator.choices(words, k=generator.randint(1, max_words)))
 
     records = [
         {"instruction": text(8), "input": text(4) if i % 3 else "", "output": text(12)}
@@ -83,10 +83,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def new_config(base: Path, data: Path) -> Callable[..., RunConfig]:
-    """A function that makes a RunConfig for the small model and data."""
+    """Return a function that creates a RunConfig for the small model and data set."""
 
     def make(**values: Any) -> RunConfig:
-        quick = {
+        defaults = {
             "base_model": str(base),
             "dataset": str(data),
             "device": "cpu",
@@ -99,24 +99,24 @@ def new_config(base: Path, data: Path) -> Callable[..., RunConfig]:
             "sample_every": 6,
             "max_new_tokens": 4,
         }
-        return RunConfig.parse(quick | values)
+        return RunConfig.parse(defaults | values)
 
     return make
 
 
 @pytest.fixture(scope="session")
 def run_in() -> type[ListRun]:
-    """The class of runs, for a directory of one's own choice."""
+    """Return the class of runs, for use with any directory."""
     return ListRun
 
 
 @pytest.fixture
 def new_run(tmp_path: Path) -> Callable[..., ListRun]:
-    """A function that makes a run in a directory of that name."""
+    """Return a function that creates a run in a directory with the given name."""
 
-    def make(name: str = "run", **how: Any) -> ListRun:
+    def make(name: str = "run", **options: Any) -> ListRun:
         directory = tmp_path / name
         directory.mkdir(exist_ok=True)
-        return ListRun(directory, **how)
+        return ListRun(directory, **options)
 
     return make

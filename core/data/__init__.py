@@ -1,1 +1,1 @@
-"""Data sets: formats, prompt template, tokenizer, batches. Knows no model."""
+"""Data sets: formats, prompt template, tokenizer, batches. Does not know about models."""

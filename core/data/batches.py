@@ -1,6 +1,6 @@
-"""Token ids of examples, the order of batches, and their padding.
+"""Tokenized examples, batch order and padding.
 
-The order is a function of the seed and the epoch alone, so a resumed run needs only its step.
+The order depends only on the seed and the epoch, so a resumed run needs only its step.
 """
 
 import hashlib
@@ -17,46 +17,43 @@ from core.data.tokenizer import END_OF_TEXT, encode
 
 Item = TypeVar("Item")
 IGNORE_INDEX = -100
+"""Target of positions excluded from the loss; the default of `F.cross_entropy`."""
 GROUPED_BATCHES = 50
-"""Batches that are sorted by length together when grouping: enough to pad little, few enough to mix."""
+"""Number of batches sorted by length together: enough to reduce padding, few enough to keep the order random."""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One example as tokens: the prompt, then the response with end-of-text, cut to a maximum length."""
+    """A tokenized example: prompt, response and end-of-text, truncated to a maximum length."""
 
     ids: list[int]
     prompt_length: int
     dataset_index: int
 
     def targets(self, mask_prompt: bool) -> list[int]:
-        """For each token but the last, the one that follows; IGNORED inside a masked prompt."""
+        """Return the token that follows each position but the last. A masked prompt is replaced by IGNORE_INDEX."""
         targets = self.ids[1:]
         if mask_prompt:
-            hidden = min(self.prompt_length - 1, len(targets))
-            targets = [IGNORE_INDEX] * hidden + targets[hidden:]
+            masked = min(self.prompt_length - 1, len(targets))
+            targets = [IGNORE_INDEX] * masked + targets[masked:]
         return targets
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded examples. ids and targets are int64 (B, T); targets are IGNORED where padded or masked."""
+    """Padded examples. `ids` and `targets` are int64 (B, T); padded and masked targets are IGNORE_INDEX."""
 
     ids: Tensor
     targets: Tensor
     dataset_indices: list[int]
     tokens: int
-    """Tokens that are not padding."""
+    """Number of tokens, excluding padding."""
     target_tokens: int
-
-    @property
-    def padding(self) -> float:
-        """Share of the positions that are padding."""
-        return 1 - self.tokens / self.ids.numel()
+    """Number of targets, excluding IGNORE_INDEX."""
 
 
 def encode_example(example: Example, dataset_index: int, max_length: int) -> Encoded:
-    """Prompt and response are encoded apart, so that the prompt's tokens are those of generation."""
+    """Tokenize an example. Prompt and response are encoded separately, so prompts tokenize as in generation."""
     prompt = encode(format_prompt(example.instruction, example.input))
     ids = [*prompt, *encode(example.output), END_OF_TEXT]
     return Encoded(ids[:max_length], len(prompt), dataset_index)
@@ -65,7 +62,7 @@ def encode_example(example: Example, dataset_index: int, max_length: int) -> Enc
 def encode_all(
     examples: Sequence[Example], max_length: int, mask_prompt: bool, first_index: int = 0
 ) -> list[Encoded]:
-    """All examples that keep at least one target after cutting; `place` is their index in the data set."""
+    """Tokenize examples and drop those without a target after truncation. `dataset_index` counts from `first_index`."""
     encoded = (
         encode_example(example, first_index + i, max_length) for i, example in enumerate(examples)
     )
@@ -75,7 +72,7 @@ def encode_all(
 def epoch_order(
     lengths: Sequence[int], batch_size: int, seed: int, epoch: int, group_by_length: bool
 ) -> list[list[int]]:
-    """Batches of indices for one epoch: every index once, the last batch possibly short."""
+    """Return the batches of one epoch as lists of indices. Every index occurs once; one batch may be smaller."""
     random = np.random.default_rng([seed, epoch])
     order = random.permutation(len(lengths))
     if not group_by_length:
@@ -88,11 +85,11 @@ def epoch_order(
 
 
 class Schedule:
-    """Which batches each optimiser step of a run takes.
+    """The batches of each optimizer step of a run.
 
     Args:
-        lengths: tokens of each training example.
-        grad_accumulation: batches a step.
+        lengths: number of tokens of each training example.
+        grad_accumulation: batches per step.
     """
 
     def __init__(
@@ -112,7 +109,7 @@ class Schedule:
         self._epoch, self._order = -1, [[[0]]]
 
     def batches(self, step: int) -> list[list[int]]:
-        """The batches of indices of a step, counted from 1."""
+        """Return the batches of a step as lists of indices. Steps count from 1."""
         epoch, step_in_epoch = divmod(step - 1, self.steps_per_epoch)
         if epoch != self._epoch:
             order = epoch_order(
@@ -123,7 +120,7 @@ class Schedule:
 
 
 def fingerprint(examples: Sequence[Encoded]) -> str:
-    """SHA-256 over the tokens of all examples, in order."""
+    """Return the SHA-256 of the tokens of all examples, in order."""
     digest = hashlib.sha256()
     for example in examples:
         digest.update(np.asarray(example.ids, dtype=np.int64).tobytes() + b"|")
@@ -131,7 +128,7 @@ def fingerprint(examples: Sequence[Encoded]) -> str:
 
 
 def collate(examples: Sequence[Encoded], mask_prompt: bool) -> Batch:
-    """Pad examples on the right to the longest."""
+    """Pad examples on the right to the longest and stack them."""
     width = max(len(example.ids) for example in examples) - 1
     ids = torch.full((len(examples), width), END_OF_TEXT)
     targets = torch.full((len(examples), width), IGNORE_INDEX)

@@ -1,8 +1,8 @@
 """Alpaca-format data sets: read, check and split them.
 
 A file is a JSON list of records, a JSON object that holds one such list, JSONL, or Parquet. A record has
-`instruction`, `output` and optionally `input`, all text. Records that cannot be learned from are skipped
-and reported. Does not know about tokens.
+`instruction`, `output` and optionally `input`, all text. Unusable records are skipped and reported. Does not know
+about tokens.
 """
 
 import json
@@ -19,7 +19,7 @@ from core.errors import UserError
 EMBEDDED = {"primer": Path(__file__).parent.parent / "assets" / "primer.json"}
 KEYS = ("instruction", "input", "output")
 FORMAT = "a record must be an object with instruction and output as text"
-"""Ends the error about a file without a usable record, because its keys may have other names."""
+"""Appended to the error about a file without usable records, whose keys may have other names."""
 MAX_LISTED_RECORDS = 30
 """Maximum number of skipped records listed per reason in a message; the Alpaca data set has 28."""
 MAX_LISTED_KEYS = 10
@@ -38,9 +38,10 @@ JSON_TYPES = {
 
 @dataclass(frozen=True)
 class SkippedRecord:
-    """A skipped record: its place in the file, such as `record 285`, and the reason."""
+    """A skipped record and the reason."""
 
-    place: str
+    source_row: str
+    """Position in the file, such as `record 285`, `line 3` or `record 3 of train-0.parquet`."""
     reason: str
 
 
@@ -52,8 +53,8 @@ class Records:
     """
 
     examples: list[Example]
-    places: list[str]
-    """Location of each example's record in the file. Skipped records do not shift it."""
+    source_rows: list[str]
+    """Position of each example's record in the file, counting skipped records; see `SkippedRecord.source_row`."""
     skipped: list[SkippedRecord]
     unused_keys: dict[str, int]
     """Keys that training ignores, formatted for display, and the number of records that have a value for each."""
@@ -61,7 +62,7 @@ class Records:
 
 @dataclass(frozen=True)
 class Split:
-    """A data set in three parts, in file order: training, test, validation."""
+    """A data set split into training, test and validation examples, in file order."""
 
     train: list[Example]
     test: list[Example]
@@ -69,7 +70,7 @@ class Split:
 
     @property
     def first_test_item(self) -> int:
-        """Position in the data set of the first test example."""
+        """Index of the first test example in the data set."""
         return len(self.train)
 
 
@@ -90,18 +91,18 @@ def read(
         UserError: the data set does not exist, is not in Alpaca format, or has no usable record.
     """
     on_hub = hub.repository(dataset) is not None
-    paths = hub.files(dataset, download) if on_hub else [_local(dataset)]
+    paths = hub.files(dataset, download) if on_hub else [_local_path(dataset)]
     records = Records([], [], [], {})
     for path in paths:
-        of_file = f" of {path.name}" if len(paths) > 1 else ""
-        for location, record in _records(path, dataset):
+        suffix = f" of {path.name}" if len(paths) > 1 else ""
+        for source_row, record in _read_records(path, dataset):
             if max_examples is not None and len(records.examples) >= max_examples:
                 return records
-            _add(records, record, location + of_file, empty_outputs)
+            _add_record(records, record, source_row + suffix, empty_outputs)
     if not records.examples and records.skipped:
         count = len(records.skipped)
-        which = "its only record is not" if count == 1 else f"none of its {count:,} records is"
-        message = f"{which} usable: {_reasons(records)}; {FORMAT}"
+        subject = "its only record is not" if count == 1 else f"none of its {count:,} records is"
+        message = f"{subject} usable: {_skip_reasons(records)}; {FORMAT}"
         raise UserError(f"dataset = {dataset!r}: {message}")
     if not records.examples:
         raise UserError(f"dataset = {dataset!r}: it contains no examples")
@@ -123,22 +124,22 @@ def skipped_summary(records: Records) -> str | None:
     if not records.skipped:
         return None
     total = len(records.examples) + len(records.skipped)
-    return f"{len(records.skipped):,} of {total:,} records are skipped: {_reasons(records)}"
+    return f"{len(records.skipped):,} of {total:,} records are skipped: {_skip_reasons(records)}"
 
 
 def unused_summary(records: Records) -> str | None:
     """Return a message about the keys that training ignores; None if there are none."""
     if not records.unused_keys:
         return None
-    listed_keys = [f"{key} ({count:,})" for key, count in records.unused_keys.items()]
-    return f"unused keys (with record counts): {_listed(listed_keys, MAX_LISTED_KEYS)}"
+    keys = [f"{key} ({count:,})" for key, count in records.unused_keys.items()]
+    return f"unused keys (with record counts): {_join(keys, MAX_LISTED_KEYS)}"
 
 
 def split(examples: list[Example], config: RunConfig) -> Split:
-    """Cut a data set by `train_fraction` and `test_fraction`, in file order.
+    """Split a data set by `train_fraction` and `test_fraction`, in file order.
 
     Raises:
-        UserError: a part is empty.
+        UserError: a split is empty.
     """
     n = len(examples)
     train = int(n * config.train_fraction)
@@ -146,13 +147,15 @@ def split(examples: list[Example], config: RunConfig) -> Split:
     parts = Split(examples[:train], examples[train : train + test], examples[train + test :])
     sizes = {"train": parts.train, "test": parts.test, "validation": parts.validation}
     if empty := [name for name, part in sizes.items() if not part]:
-        message = f"dataset = {config.dataset!r}: {n} examples leave none for {' and '.join(empty)} with train_fraction = {config.train_fraction} and test_fraction = {config.test_fraction}; use more examples or other fractions"
+        splits = f"{' and '.join(empty)} {'split' if len(empty) == 1 else 'splits'}"
+        count = "1 example" if n == 1 else f"{n:,} examples"
+        message = f"dataset = {config.dataset!r}: the {splits} would be empty with {count}, train_fraction = {config.train_fraction} and test_fraction = {config.test_fraction}; use more examples or other fractions"
         raise UserError(message)
     return parts
 
 
 def stamps(dataset: str) -> tuple[tuple[str, int, int], ...]:
-    """Return path, mtime and size of each file of a data set, as a cache key; empty if it is not on this machine."""
+    """Return path, mtime and size of each file of a data set, as a cache key. Empty if the data set is not local."""
     try:
         on_hub = hub.repository(dataset) is not None
         paths = (
@@ -166,24 +169,24 @@ def stamps(dataset: str) -> tuple[tuple[str, int, int], ...]:
     return tuple((path, stat.st_mtime_ns, stat.st_size) for path, stat in stats)
 
 
-def _local(dataset: str) -> Path:
-    path = EMBEDDED.get(dataset) or _file(dataset)
+def _local_path(dataset: str) -> Path:
+    path = EMBEDDED.get(dataset) or _existing_file(dataset)
     if path is None:
         message = f"dataset = {dataset!r}: file not found; use primer, alpaca, owner/name on the Hugging Face hub, or the path of a JSON, JSONL or Parquet file"
         raise UserError(message)
     return path
 
 
-def _file(dataset: str) -> Path | None:
+def _existing_file(dataset: str) -> Path | None:
     try:
         path = Path(dataset).expanduser()
         return path if path.is_file() else None
-    except (OSError, RuntimeError):  # the name is too long, or in the home of an unknown user
+    except (OSError, RuntimeError):  # the name is too long, or `~user` does not exist
         return None
 
 
-def _records(path: Path, dataset: str) -> Iterator[tuple[str, Any]]:
-    """Yield each record of a file with its place: `record 3`, or `line 3` of a JSONL file."""
+def _read_records(path: Path, dataset: str) -> Iterator[tuple[str, Any]]:
+    """Yield each record of a file with its position: `record 3`, or `line 3` of a JSONL file."""
     if path.suffix == ".parquet":
         yield from _numbered(_parquet_rows(path, dataset))
         return
@@ -201,7 +204,7 @@ def _records(path: Path, dataset: str) -> Iterator[tuple[str, Any]]:
     elif (records := _records_of_object(text, dataset)) is not None:
         yield from _numbered(records)
     else:
-        yield from _lines(text, dataset)
+        yield from _jsonl_records(text, dataset)
 
 
 def _parquet_rows(path: Path, dataset: str) -> list[Any]:
@@ -218,7 +221,7 @@ def _parquet_rows(path: Path, dataset: str) -> list[Any]:
 def _records_of_object(text: str, dataset: str) -> list[Any] | None:
     """Return the records of a file that is one JSON object; None if it is JSONL.
 
-    The object has one list of records under any key, or is itself an indented record.
+    The object holds one list of records under any key, or is itself an indented record.
     """
     first_line, _, remainder = text.strip().partition("\n")
     if not first_line.startswith("{") or (remainder and _is_json(first_line)):
@@ -228,7 +231,7 @@ def _records_of_object(text: str, dataset: str) -> list[Any] | None:
     except (ValueError, RecursionError) as error:
         start = len(text) - len(text.lstrip())
         if not isinstance(error, json.JSONDecodeError) or "\n" not in text[start : error.pos]:
-            return None  # an error in the first line is reported by the JSONL reader
+            return None  # the JSONL reader reports an error in the first line
         if error.msg == "Extra data":
             message = "it contains several multi-line JSON objects; put them in a list or write one object per line"
         else:
@@ -238,7 +241,7 @@ def _records_of_object(text: str, dataset: str) -> list[Any] | None:
         {} if value.keys() & set(KEYS) else {k: v for k, v in value.items() if isinstance(v, list)}
     )
     if len(lists) > 1:
-        names = _listed([_shown(key) for key in lists], MAX_LISTED_KEYS)
+        names = _join([_display_key(key) for key in lists], MAX_LISTED_KEYS)
         message = f"its JSON object has several lists ({names}); put all records in one list"
         raise UserError(f"dataset = {dataset!r}: {message}")
     if lists:
@@ -255,7 +258,7 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _lines(text: str, dataset: str) -> Iterator[tuple[str, Any]]:
+def _jsonl_records(text: str, dataset: str) -> Iterator[tuple[str, Any]]:
     for i, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -271,21 +274,23 @@ def _numbered(records: Sequence[Any]) -> Iterator[tuple[str, Any]]:
     return ((f"record {i}", record) for i, record in enumerate(records, 1))
 
 
-def _add(records: Records, record: Any, location: str, empty_outputs: EmptyOutputs) -> None:
-    """Add a record to the examples or to the skipped ones."""
-    if reason := _unusable(record, empty_outputs):
-        records.skipped.append(SkippedRecord(location, reason))
+def _add_record(
+    records: Records, record: Any, source_row: str, empty_outputs: EmptyOutputs
+) -> None:
+    """Add a record to the examples or to the skipped records."""
+    if reason := _skip_reason(record, empty_outputs):
+        records.skipped.append(SkippedRecord(source_row, reason))
         return
     records.examples.append(Example(**{key: _valid_unicode(record.get(key) or "") for key in KEYS}))
-    records.places.append(location)
+    records.source_rows.append(source_row)
     for key, value in record.items():
         if key not in KEYS and value not in (None, "", [], {}):
-            display_key = _shown(key)
+            display_key = _display_key(key)
             records.unused_keys[display_key] = records.unused_keys.get(display_key, 0) + 1
 
 
-def _unusable(record: Any, empty_outputs: EmptyOutputs) -> str | None:
-    """Return why a record cannot be learned from, such as `no output`; None if it can."""
+def _skip_reason(record: Any, empty_outputs: EmptyOutputs) -> str | None:
+    """Return the reason to skip a record, such as `no output`; None if the record is usable."""
     if not isinstance(record, dict):
         return "not an object"
     if missing := [key for key in ("instruction", "output") if key not in record]:
@@ -293,37 +298,36 @@ def _unusable(record: Any, empty_outputs: EmptyOutputs) -> str | None:
     for key in KEYS:
         value = record.get(key)
         if value is not None and not isinstance(value, str):
-            return f"{key} is {_type(value)}"
+            return f"{key} is {_json_type(value)}"
     required = ["instruction"] if empty_outputs == "keep" else ["instruction", "output"]
     empty = [key for key in required if not (record[key] or "").strip()]
     return f"empty {' and '.join(empty)}" if empty else None
 
 
-def _reasons(records: Records) -> str:
+def _skip_reasons(records: Records) -> str:
     """List skipped records by reason: `empty output (record 285, record 1105)`."""
-    locations_by_reason: dict[str, list[str]] = {}
+    rows_by_reason: dict[str, list[str]] = {}
     for skipped in records.skipped:
-        locations_by_reason.setdefault(skipped.reason, []).append(skipped.place)
-    listed = [
-        f"{reason} ({_listed(locations, MAX_LISTED_RECORDS)})"
-        for reason, locations in locations_by_reason.items()
-    ]
-    return ", ".join(listed)
+        rows_by_reason.setdefault(skipped.reason, []).append(skipped.source_row)
+    return ", ".join(
+        f"{reason} ({_join(rows, MAX_LISTED_RECORDS)})" for reason, rows in rows_by_reason.items()
+    )
 
 
-def _listed(items: Sequence[str], limit: int) -> str:
+def _join(items: Sequence[str], limit: int) -> str:
+    """Join the first items with commas, and count the rest."""
     suffix = f" and {len(items) - limit:,} more" if len(items) > limit else ""
     return ", ".join(items[:limit]) + suffix
 
 
-def _shown(key: str) -> str:
+def _display_key(key: str) -> str:
     """Format a record's key for display: one line, shortened, without control characters."""
     printable = "".join(c if c.isprintable() else " " for c in _valid_unicode(key))
     text = " ".join(printable.split())
     return text if len(text) <= MAX_KEY_LENGTH else text[: MAX_KEY_LENGTH - 3] + "..."
 
 
-def _type(value: Any) -> str:
+def _json_type(value: Any) -> str:
     return JSON_TYPES.get(type(value), f"of type {type(value).__name__}")
 
 

@@ -1,6 +1,7 @@
 """Download files from the Hugging Face hub with its client, resume interrupted downloads, and explain errors.
 
-The client retries, and names a file only when it is complete. Knows neither models nor data sets.
+The client retries failed requests and gives a file its final name only when it is complete. Does not know about models
+or data sets.
 """
 
 import errno
@@ -34,24 +35,24 @@ from core.errors import UserError
 from core.run.lock import acquire
 
 Listener = Callable[[str, int, int], None]
-"""Is told the repository, the bytes of it that are here and those there are. What it raises ends the download."""
+"""Called with the repository, the bytes downloaded so far and the total. An exception it raises cancels the download."""
 
 constants.HF_HUB_DISABLE_XET = True
-"""The hub's other way to send large files tells of failures by a bare RuntimeError, after minutes."""
+"""Xet, the hub's other transfer protocol, reports failures as a bare RuntimeError after several minutes."""
 constants.HF_HUB_DISABLE_TELEMETRY = True
-"""The hub need not know what asks it for a file, beyond the client's name."""
+"""Send no usage data, only the client's name and version."""
 CONNECT_TIMEOUT_S = 10.0
-"""Seconds for a first sign of the hub."""
-CHECKSUM_MISMATCH = "does not match the SHA-256 that the hub announced and was removed; try again"
+"""Timeout for connecting to the hub, in seconds."""
+CHECKSUM_MISMATCH = "does not match the SHA-256 published by the hub and was deleted; try again"
 SHA256 = re.compile(r"[0-9a-f]{64}")
 PROGRESS_INTERVAL_S = 1.0
-"""Seconds."""
+"""Minimum time between two progress reports, in seconds."""
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 @contextmanager
 def reporting_to(listener: Listener) -> Iterator[None]:
-    """Have this thread's downloads told to a listener, rather than drawn in the terminal."""
+    """Report downloads in this context to a listener instead of drawing a progress bar in the terminal."""
     token = _listener.set(listener)
     try:
         yield
@@ -60,7 +61,7 @@ def reporting_to(listener: Listener) -> Iterator[None]:
 
 
 def progress_bar(repository: str) -> type[Any] | None:
-    """What the hub's client should show progress with: a bar that tells the listener; None where there is none."""
+    """Return a progress bar class for the hub's client that reports to the listener; None if there is no listener."""
     listener = _listener.get()
     if listener is None:
         return None
@@ -87,12 +88,12 @@ def progress_bar(repository: str) -> type[Any] | None:
 
 
 def is_cached(repository: str, name: str) -> bool:
-    """Whether a file of a model repository need not be downloaded."""
+    """Whether a file of a model repository is in the local cache."""
     return isinstance(try_to_load_from_cache(repository, name), str)
 
 
 def cached_file(repository: str, name: str) -> Path:
-    """One file of a model repository: from the cache, else from the hub. Raises what its client raises."""
+    """Return a file of a model repository, downloading it if it is not cached. Raises the client's errors."""
     cached = try_to_load_from_cache(repository, name)
     if isinstance(cached, str):
         return Path(cached)
@@ -103,12 +104,12 @@ def cached_file(repository: str, name: str) -> Path:
 
 
 def _fetch_large(repository: str, name: str) -> None:
-    """Download a large file into the client's cache, resuming what an earlier process left. The client then names it.
+    """Download a large file into the client's cache, resuming the partial download of an earlier process.
 
     huggingface_hub 2.4.0 does not resume across processes: `hf_hub_download` writes to `BLOB.RANDOM.incomplete`, and a
-    new process starts again with another random name. This is the only function that depends on names which its
-    documentation does not list: `http_get` and `repo_folder_name` of `huggingface_hub.file_download`, and the path
-    `blobs/SHA256` of a complete file. Delete it once `test_the_client_alone_does_not_resume_after_a_kill` fails.
+    new process starts over with a new random name. This is the only function that relies on undocumented names:
+    `http_get` and `repo_folder_name` of `huggingface_hub.file_download`, and the path `blobs/SHA256` of a complete
+    file. Delete it once `test_the_client_alone_does_not_resume_after_a_kill` fails.
     """
     announced = get_hf_file_metadata(hf_hub_url(repository, name))
     if not (announced.size and announced.etag and SHA256.fullmatch(announced.etag)):
@@ -137,9 +138,9 @@ def _fetch_large(repository: str, name: str) -> None:
 
 
 def reachable() -> bool:
-    """Whether anybody listens at the hub's address: its client would try six times, 23 seconds, to find out.
+    """Whether the hub accepts connections. Its client would need six attempts, 23 seconds in all, to find out.
 
-    Through a proxy only the client can tell.
+    Always true behind a proxy, where only the client can tell.
     """
     if getproxies().keys() & {"http", "https", "all"}:
         return True
@@ -153,21 +154,21 @@ def reachable() -> bool:
 
 
 def is_damaged(path: Path) -> bool:
-    """Whether a cached file differs from the SHA-256 that the hub announced.
+    """Whether a cached file differs from its published SHA-256.
 
     The cache stores a large file under its SHA-256 and links the file name to it.
     """
     if not path.is_symlink():
         return False
-    named = path.parent / path.readlink()
-    if not SHA256.fullmatch(named.name):
+    blob = path.parent / path.readlink()
+    if not SHA256.fullmatch(blob.name):
         return False
-    with named.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() != named.name
+    with blob.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() != blob.name
 
 
 def discard_if_damaged(path: Path) -> bool:
-    """Remove a cached file if it is damaged. Return whether it was."""
+    """Delete a cached file if it is damaged. Return whether it was."""
     damaged = is_damaged(path)
     if damaged:
         blob = path.parent / path.readlink()
@@ -179,36 +180,36 @@ def discard_if_damaged(path: Path) -> bool:
 
 @contextmanager
 def explain_error(setting: str, repository: str, alternative: str) -> Iterator[None]:
-    """Turn what a download meets into one sentence.
+    """Convert download errors to a one-sentence UserError.
 
     Args:
         setting: the setting, such as `dataset = 'alpaca'`.
-        alternative: what would do without the hub, such as `name a file`.
+        alternative: what to do without the hub, such as `choose a local file`.
 
     Raises:
-        UserError: in place of the client's errors and those of its HTTP library, whichever that is.
+        UserError: for errors of the client and of its HTTP library.
     """
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        transport = isinstance(error, OSError | HfHubHTTPError | LocalEntryNotFoundError)
-        if not (transport or type(error).__module__.startswith("httpx")):
+        is_transport_error = isinstance(error, OSError | HfHubHTTPError | LocalEntryNotFoundError)
+        if not (is_transport_error or type(error).__module__.startswith("httpx")):
             raise
-        sentence = f"{setting}: {repository} could not be fetched from the hub: {_reason(error)}"
-        raise UserError(f"{sentence}, or {alternative}") from None
+        message = f"{setting}: could not download {repository} from the hub: {_reason(error)}"
+        raise UserError(f"{message}, or {alternative}") from None
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "the disk is full; make room for it"
+        return "the disk is full; free some space"
     if isinstance(error, RepositoryNotFoundError):
-        return "there is no such repository, or it is not public; look for its name"
-    for exception in (error, error.__cause__):  # its client hides an answer in another error
+        return "the repository does not exist or is not public; check its name"
+    for exception in (error, error.__cause__):  # the client wraps the HTTP error in another one
         status = getattr(getattr(exception, "response", None), "status_code", None)
         if status is not None:
-            return f"it answered with status {status}; try again later"
+            return f"the server returned status {status}; try again later"
     if isinstance(error, LocalEntryNotFoundError):
-        return "there is no connection; connect to the internet once"
-    return f"no connection, or it broke off ({type(error).__name__}); connect to the internet once"
+        return "you are offline; connect to the internet once"
+    return f"the connection failed ({type(error).__name__}); connect to the internet once"

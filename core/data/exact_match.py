@@ -1,17 +1,17 @@
-"""Whether two texts are the same but for case, punctuation and spaces.
+"""Text comparison that ignores case, punctuation and spacing.
 
-The one definition, for the table of runs and for the judge that compares with the reference.
+The only definition of an exact match, shared by the results table and the reference judge.
 """
 
 import re
 import unicodedata
 
 IGNORED_PUNCTUATION = re.compile(r"[^\w\s+#%./<>=*-]|_|(?<!\d)[./*]|[./*](?!\d)|(?<=\w)-|-(?!\d)")
-"""Signs that make no difference: no part of a number, as a minus or a decimal point are, nor of a name like C++."""
+"""Punctuation ignored when comparing. Characters of a number (minus, decimal point) or of a name like C++ are kept."""
 
 
 def exact_match(answer: str, reference: str) -> bool:
-    """Two texts that have no words at all match only if they are the same sign for sign."""
+    """Whether two texts are equal after normalization. Texts without words must be equal character by character."""
     normalized_answer = normalized(answer)
     return normalized_answer == normalized(reference) and (
         bool(normalized_answer) or answer.strip() == reference.strip()
@@ -19,7 +19,7 @@ def exact_match(answer: str, reference: str) -> bool:
 
 
 def normalized(text: str) -> str:
-    """In lower case, without punctuation and repeated spaces."""
+    """Return a text in lower case, without punctuation and repeated spaces."""
     return " ".join(
         IGNORED_PUNCTUATION.sub(" ", unicodedata.normalize("NFKC", text).casefold()).split()
     )

@@ -1,4 +1,4 @@
-"""Data sets from the Hugging Face hub, through its own client and cache: parquet, JSON or JSONL files."""
+"""Data sets on the Hugging Face hub: Parquet, JSON and JSONL files, downloaded with the hub's client and cache."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ from core.errors import UserError
 DATASET_ALIASES = {"alpaca": "tatsu-lab/alpaca"}
 DATA_SUFFIXES = (".parquet", ".json", ".jsonl")
 METADATA_FILES = ("dataset_info.json", "dataset_infos.json")
-"""What the hub's tools put beside the data."""
+"""Metadata that the hub's tools store next to the data."""
 FILE_SUFFIXES = "git|parquet|jsonl?|ndjson|csv|tsv|txt|arrow|gz|zst|zip"
 """Suffixes that mark `folder/name.suffix` as a file, even if there is no such folder. The hub rejects `.git`."""
 HUB_NAME = re.compile(
@@ -28,7 +28,7 @@ HUB_NAME = re.compile(
 
 
 class NotDownloadedError(UserError):
-    """The data set is on the hub and not in the local cache."""
+    """The data set is on the hub but not in the local cache."""
 
 
 def repository(dataset: str) -> str | None:
@@ -38,22 +38,24 @@ def repository(dataset: str) -> str | None:
     """
     if dataset in DATASET_ALIASES:
         return DATASET_ALIASES[dataset]
-    plausible = len(dataset) <= 96 and HUB_NAME.fullmatch(dataset)
-    return dataset if plausible and not Path(dataset).parent.is_dir() else None
+    is_hub_name = len(dataset) <= 96 and HUB_NAME.fullmatch(dataset)
+    return dataset if is_hub_name and not Path(dataset).parent.is_dir() else None
 
 
 def files(dataset: str, download: bool) -> list[Path]:
-    """The data files of a hub data set, in order; only those of its training part where names tell.
+    """Return the data files of a hub data set, sorted by path.
+
+    If there are Parquet files, other formats are ignored. If there are files named `train*`, other splits are ignored.
 
     Args:
-        download: fetch what is not in the cache.
+        download: download files that are not cached.
 
     Raises:
-        NotDownloadedError: it is not in the cache and should not be fetched.
-        UserError: it cannot be fetched.
+        NotDownloadedError: the data set is not cached and `download` is False.
+        UserError: the data set cannot be downloaded or has no data files.
     """
     name = repository(dataset)
-    with explain_error(f"dataset = {dataset!r}", str(name), "name a file"):
+    with explain_error(f"dataset = {dataset!r}", str(name), "choose a local file"):
         try:
             folder = snapshot_download(
                 str(name),
@@ -69,9 +71,9 @@ def files(dataset: str, download: bool) -> list[Path]:
     paths = sorted(path for path in Path(folder).rglob("*") if path.suffix in DATA_SUFFIXES)
     paths = [path for path in paths if path.name not in METADATA_FILES]
     if not paths:
-        raise UserError(f"dataset = {dataset!r}: {name} holds no parquet, JSON or JSONL file")
+        raise UserError(f"dataset = {dataset!r}: {name} has no Parquet, JSON or JSONL file")
     paths = [path for path in paths if path.suffix == ".parquet"] or paths
     paths = [path for path in paths if path.stem.startswith("train")] or paths
     if download and any(discard_if_damaged(path) for path in paths):
-        raise UserError(f"dataset = {dataset!r}: what came from {name} {CHECKSUM_MISMATCH}")
+        raise UserError(f"dataset = {dataset!r}: the download from {name} {CHECKSUM_MISMATCH}")
     return paths

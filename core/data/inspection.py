@@ -19,15 +19,15 @@ NO_LIMIT = 10**9
 MIN_DUPLICATE_SIMILARITY = 90.0
 """Minimum similarity of a near-duplicate: rapidfuzz's `ratio` of instruction, input and output, 0 to 100."""
 COMPARE_CHUNK = 256
-"""Test examples compared with the whole training set at a time."""
+"""Number of test examples compared with the whole training set at a time."""
 State = Literal["given", "learned", "cut"]
 
 
 @dataclass(frozen=True)
 class Token:
-    """A token as text and what training does with it: given, learned (a target) or cut off.
+    """A token as text and its role in training: given, learned (a target) or cut off.
 
-    A character that takes several tokens is the text of the last of them; the others are empty.
+    A character made of several tokens is the text of the last one; the others are empty.
     """
 
     text: str
@@ -67,8 +67,8 @@ def inspect(config: RunConfig) -> InspectedDataset:
     """Read, split and tokenize the data set of a run. Cached until its files change.
 
     Raises:
-        NotDownloadedError: it is not on this machine.
-        UserError: it cannot be read, or a part of it is empty.
+        NotDownloadedError: the data set is not on this machine.
+        UserError: the data set cannot be read, or a split is empty.
     """
     source = config.dataset, config.max_examples, config.empty_outputs
     fractions = config.train_fraction, config.test_fraction
@@ -106,7 +106,7 @@ def table(split: Split) -> pd.DataFrame:
 
 
 def tokens(example: Example, config: RunConfig, context: int) -> list[Token]:
-    """Return the example as the model sees it. The first token is never a target, because no token precedes it."""
+    """Return an example as the model sees it. The first token is never a target because no token precedes it."""
     encoded = encode_example(example, 0, NO_LIMIT)
     limit = min(config.max_length or context, context)
     first_target = encoded.prompt_length if config.mask_prompt else 1
@@ -129,9 +129,11 @@ def duplicates(split: Split, min_similarity: float = MIN_DUPLICATE_SIMILARITY) -
     """Return test examples that resemble a training example, most similar first.
 
     Columns: test and train (dataset indices), similarity, and same_prompt: instruction and input are equal, ignoring
-    case and white space. Such pairs are included whatever their similarity.
+    case and whitespace. Pairs with the same prompt are included regardless of similarity.
     """
-    train, test = ([_normal(*vars(e).values()) for e in part] for part in (split.train, split.test))
+    train, test = (
+        [_normalized(*vars(e).values()) for e in part] for part in (split.train, split.test)
+    )
     same_prompt = {
         _prompt(e): train_index for train_index, e in reversed([*enumerate(split.train)])
     }
@@ -164,8 +166,8 @@ def duplicates(split: Split, min_similarity: float = MIN_DUPLICATE_SIMILARITY) -
 
 
 def _prompt(example: Example) -> str:
-    return _normal(example.instruction, example.input)
+    return _normalized(example.instruction, example.input)
 
 
-def _normal(*texts: str) -> str:
+def _normalized(*texts: str) -> str:
     return re.sub(r"\s+", " ", " ".join(texts)).strip().casefold()

@@ -1,7 +1,7 @@
-"""The one prompt template, for training, generation and judging alike.
+"""The prompt template, shared by training, generation and judging.
 
-Source: the format of Stanford Alpaca (Taori et al. 2023), which has one wording for instructions
-with an input and one for those without.
+Source: Stanford Alpaca (Taori et al. 2023), which has one wording for instructions with an input and one for
+instructions without.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Example:
 
 
 def format_prompt(instruction: str, input: str = "") -> str:
-    """What the model reads before it answers; the response follows directly."""
+    """Return the prompt for an instruction. The response follows it directly."""
     if input:
         return f"{WITH_INPUT}\n\n### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
     return f"{WITHOUT_INPUT}\n\n### Instruction:\n{instruction}\n\n### Response:\n"

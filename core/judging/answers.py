@@ -1,6 +1,6 @@
-"""The answers to judge: the answers of some runs, and those of their base models to the same examples. Values only.
+"""The answers to judge: those of some runs, and those of their base models to the same examples. Values only.
 
-Loaded once by `core.judging.scoring.Scoring.answers`; everything that needs answers gets this object.
+`core.judging.scoring.Scoring.answers` loads them once and passes them to everything that needs answers.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -16,17 +16,17 @@ from core.run.event_files import PRETRAINED_FOLDER
 from core.run.names import slug
 
 EXAMPLE_COLUMNS = ["instruction", "input", "reference"]
-"""What identifies a test example. Its index in the data set does not."""
+"""Columns that identify a test example. Its index does not, because runs may use different data sets."""
 ANSWER_COLUMNS = [*EXAMPLE_COLUMNS, "answer"]
 
 
 @dataclass(frozen=True)
 class Base:
-    """A pretrained model and how it answers.
+    """A pretrained model with the length limit of its answers.
 
     Args:
-        model: as in a run's settings.
-        weights: their SHA-256, from the run's `plan`.
+        model: model name, see `RunConfig.base_model`.
+        weights: SHA-256 of the weights, from the run's `plan` event.
         max_new_tokens: maximum length of an answer.
     """
 
@@ -36,19 +36,19 @@ class Base:
 
     @property
     def name(self) -> str:
-        """The name of its answers in the index, in place of a run's name."""
+        """Name of the base in the index, in place of a run name."""
         key = digest([self.model, self.weights, self.max_new_tokens])[:8]
         return f"{PRETRAINED_FOLDER}/{slug(Path(self.model).name)}-{key}"
 
 
 @dataclass(frozen=True, eq=False)
 class JudgedAnswers:
-    """Runs, their bases and their answers.
+    """Answers of runs and of their bases.
 
     Args:
-        runs: names of runs.
-        base_by_run: the base of each run that has one.
-        answers: as `queries.judged_answers` returns them, for the runs and the bases.
+        runs: names of the runs.
+        base_by_run: bases by run name; runs without a known base are omitted.
+        answers: answers of the runs and the bases, from `queries.judged_answers`.
     """
 
     runs: tuple[str, ...]
@@ -59,23 +59,23 @@ class JudgedAnswers:
     def of(
         cls, runs: Sequence[str], base_by_run: Mapping[str, Base], answers: pd.DataFrame
     ) -> "JudgedAnswers":
-        """Create from all answers of the runs and the bases. Drops a base's answers to examples that no run has."""
+        """Create from all answers of the runs and the bases. Answers of bases to other examples are dropped."""
         examples = answers.loc[answers["run"].isin(runs), "example"]
         return cls(tuple(runs), base_by_run, answers[answers["example"].isin(examples)])
 
     @property
     def bases(self) -> list[Base]:
-        """The different bases."""
+        """The distinct bases."""
         return list(dict.fromkeys(self.base_by_run.values()))
 
     @property
     def names(self) -> list[str]:
-        """Names of the bases and the runs, as in the `run` column."""
+        """Names of the bases, then of the runs, as in the `run` column."""
         return [*(base.name for base in self.bases), *self.runs]
 
     @property
     def run_answers(self) -> pd.DataFrame:
-        """The answers without those of the bases."""
+        """The answers of the runs, without those of the bases."""
         return self.answers[self.answers["run"].isin(self.runs)]
 
     @property
@@ -85,7 +85,7 @@ class JudgedAnswers:
         return examples.nunique() <= 1
 
     def examples_by_base(self) -> dict[Base, list[tuple[int, Example]]]:
-        """Return the test examples of each base's runs, with their indices in the data set."""
+        """Return the test examples of the runs of each base, with their indices in the data set."""
         examples_by_base: dict[Base, dict[Example, int]] = {}
         columns = ["run", "item", *EXAMPLE_COLUMNS]
         for run, dataset_index, *texts in self.run_answers[columns].itertuples(index=False):
@@ -98,15 +98,15 @@ class JudgedAnswers:
         }
 
     def without_bases(self) -> "JudgedAnswers":
-        """Return the runs and their answers only."""
+        """Return a copy with only the runs and their answers."""
         return replace(self, base_by_run={}, answers=self.run_answers)
 
     def title(self, run: Hashable) -> str:
-        """Return a run's name for display; see `display_names`."""
+        """Return the display name of a run or base; see `display_names`."""
         return display_names(self.names).get(str(run), str(run))
 
     def with_titles(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Replace the names in the `run` and `other` fields of rows by titles."""
+        """Replace the names in the `run` and `other` fields with display names."""
         return [
             {k: self.title(v) if k in ("run", "other") else v for k, v in row.items()}
             for row in rows
@@ -114,18 +114,18 @@ class JudgedAnswers:
 
 
 def is_base(run: str) -> bool:
-    """Whether a name is that of a pretrained base model."""
+    """Whether a name in the `run` column belongs to a base."""
     return run.startswith(PRETRAINED_FOLDER + "/")
 
 
 def display_names(runs: Sequence[str]) -> dict[str, str]:
-    """Return names for display of the bases: `pretrained`, or `pretrained gpt2` if there are several."""
+    """Return the display names of the bases among `runs`: `pretrained`, or `pretrained gpt2` if there are several."""
     bases = [run for run in runs if is_base(run)]
     if len(bases) == 1:
         return {bases[0]: PRETRAINED_FOLDER}
-    short = [run.removeprefix(PRETRAINED_FOLDER + "/") for run in bases]
-    models = [name.rpartition("-")[0] for name in short]
-    return {  # with the hash if one model answers in two ways
+    names = [run.removeprefix(PRETRAINED_FOLDER + "/") for run in bases]
+    models = [name.rpartition("-")[0] for name in names]
+    return {  # the full name, with the hash, if several bases have the same model
         run: f"{PRETRAINED_FOLDER} {model if models.count(model) == 1 else name}"
-        for run, model, name in zip(bases, models, short, strict=True)
+        for run, model, name in zip(bases, models, names, strict=True)
     }

@@ -1,6 +1,6 @@
-"""What a pretrained base answers to the test examples of its runs: the first row of every leaderboard.
+"""Answers of pretrained base models to the test examples of their runs, for the first row of the leaderboard.
 
-Kept as events in `runs/pretrained/`, so each example is answered once.
+Answers are cached as events in `runs/pretrained/`, so each example is answered only once.
 """
 
 import os
@@ -16,7 +16,7 @@ from core.judging.answers import Base
 from core.run.events import EventWriter, parse, read_lines
 from core.run.lock import acquire
 
-if TYPE_CHECKING:  # it brings torch
+if TYPE_CHECKING:  # imports torch
     from core.nn.gpt2 import GPT2
 
 
@@ -27,39 +27,43 @@ def answer_missing(
     load: "Callable[[], tuple[GPT2, str]]",
     stop: threading.Event,
 ) -> dict[Example, str]:
-    """Answer those examples that have no answer yet; every answer there is then.
+    """Answer the examples that have no cached answer. Return all cached answers.
 
     Args:
-        examples: each with its place in the data set.
-        load: the model and the hash of its weights; called only where something is to be answered.
+        examples: examples with their indices in the data set.
+        load: returns the model and the hash of its weights; called only if an answer is missing.
+        stop: ends the function early, after the current batch.
 
     Raises:
-        UserError: the model cannot be had or is no longer the one that was tuned; or another answers just now.
+        UserError: the model cannot be loaded, its weights have changed since training, another process is
+            answering with this base, or the cache cannot be written.
     """
     path = runs_dir / f"{base.name}.jsonl"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = acquire(path.with_suffix(".lock"))
         if lock is None:
-            raise UserError(f"{base.name} is being answered by another process; wait for it")
+            raise UserError(
+                f"Another process is generating the answers of {base.name}. Wait until it finishes."
+            )
         try:
             with closing(EventWriter(path)) as writer:
-                answers_by_example = _answered(path)
+                answers_by_example = _read_answers(path)
                 remaining = [
                     (dataset_index, e)
                     for dataset_index, e in examples
                     if e not in answers_by_example
                 ]
                 if remaining:
-                    _answer(writer, base, remaining, load, stop)
-                return _answered(path)
+                    _generate_answers(writer, base, remaining, load, stop)
+                return _read_answers(path)
         finally:
             os.close(lock)
     except OSError as error:
-        raise UserError(f"{path} cannot be written to ({error})") from None
+        raise UserError(f"Cannot write to {path}: {error}") from None
 
 
-def _answer(
+def _generate_answers(
     writer: EventWriter,
     base: Base,
     remaining: Sequence[tuple[int, Example]],
@@ -71,8 +75,8 @@ def _answer(
 
     model, weights = load()
     if weights != base.weights:
-        message = f"base_model = {base.model!r}: its weights are no longer those that were tuned; score without the base"
-        raise UserError(message)
+        message = "the weights have changed since training; score without the base model"
+        raise UserError(f"base_model = {base.model!r}: {message}")
     examples = [example for _, example in remaining]
     for answers in answer_all(model, examples, Sampling(base.max_new_tokens)):
         for answer in answers:
@@ -82,7 +86,7 @@ def _answer(
             return
 
 
-def _answered(path: Path) -> dict[Example, str]:
+def _read_answers(path: Path) -> dict[Example, str]:
     answers_by_example: dict[Example, str] = {}
     lines, offset = read_lines(path, 0)
     while lines:

@@ -1,7 +1,7 @@
-"""One scoring from end to end: answers of the bases, then the verdicts of a judge on the answers of some runs.
+"""A scoring job: generate the missing base answers, then request a judge's verdicts on the answers of some runs.
 
-Runs in a thread of its own if asked to; the ledger keeps what it got, so that stopping, a crash or a second scoring
-costs nothing twice.
+Can run in a background thread. Verdicts go to the ledger as they arrive, so no verdict is requested twice after a
+stop or a crash.
 """
 
 import threading
@@ -22,21 +22,21 @@ from core.judging.order import Order
 from core.judging.pairs import pair_items
 from core.judging.scorer import ScoringProgress, Task
 
-if TYPE_CHECKING:  # they bring torch, which only answers of a base need
+if TYPE_CHECKING:  # these import torch, which only base answers need
     from core.inference import Answerer
     from core.nn.gpt2 import GPT2
 
 
 class Job:
-    """A scoring that can be watched and stopped.
+    """A scoring job that can be watched and stopped.
 
     Args:
-        judged: the answers to score, and those of the bases.
-        answerer: returns the object that loads base models; called only if a base has to answer. None holds one
-            model at a time, until the end of the scoring.
+        judged: the answers of the runs and their bases.
+        answerer: returns the object that loads base models; called only if base answers are missing. By default, one
+            model is loaded at a time and kept until the job ends.
 
     Raises:
-        UserError: the judge cannot be made.
+        UserError: the judge's settings are invalid.
     """
 
     def __init__(
@@ -57,29 +57,29 @@ class Job:
         self._thread = threading.Thread(target=self._run, name="scoring", daemon=True)
 
     def start(self) -> None:
-        """Score in the background."""
+        """Start the job in the background."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the requests that are on their way."""
+        """Stop after the requests in flight."""
         self._stop.set()
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait for its end."""
+        """Wait for the background thread to end. `timeout` is in seconds."""
         self._thread.join(timeout)
 
     @property
     def model(self) -> str:
-        """The judge's model."""
+        """Model name of the judge."""
         return str(self.judge.spec["model"])
 
     @property
     def is_running(self) -> bool:
-        """Whether its thread still scores."""
+        """Whether the background thread is running."""
         return self._thread.is_alive()
 
     def work(self) -> None:
-        """All of it, in this thread. Raises UserError."""
+        """Run the whole job in this thread. Raises UserError."""
         with Ledger(self._runs_dir, self.judge.spec) as ledger:
             answers = self.judged.run_answers
             if self.order.with_base:
@@ -103,8 +103,8 @@ class Job:
             self.work()
         except UserError as error:
             self.error, self.phase = str(error), "failed"
-        except Exception as error:  # the edge of the thread: a page shows what it was
-            self.error, self.phase = f"a defect of ours: {type(error).__name__}", "failed"
+        except Exception as error:  # shown on the page; re-raised to print the traceback
+            self.error, self.phase = f"Internal error: {type(error).__name__}", "failed"
             raise
 
     def _new_answerer(self) -> "Answerer":
@@ -113,7 +113,7 @@ class Job:
         return Answerer(self._runs_dir, max_models=1)
 
     def _base_answers(self) -> list[pd.DataFrame]:
-        """Return what each base answers: run and ANSWER_COLUMNS."""
+        """Return the answers of each base, with columns run and ANSWER_COLUMNS."""
         frames = []
         for base, examples in self.judged.examples_by_base().items():
 
@@ -137,7 +137,7 @@ def plan(judge: Judge, order: Order, answers: pd.DataFrame) -> list[Task]:
     """Return a task for every requested verdict.
 
     Args:
-        answers: run and ANSWER_COLUMNS.
+        answers: table with columns run and ANSWER_COLUMNS.
     """
     items = items_of(answers) if order.kind == "score" else pair_items(answers)
     # The reference judge is deterministic.
@@ -145,5 +145,5 @@ def plan(judge: Judge, order: Order, answers: pd.DataFrame) -> list[Task]:
 
 
 def items_of(answers: pd.DataFrame) -> list[Item]:
-    """Return answers as items to judge."""
+    """Convert answers to items to judge."""
     return [Item(*row) for row in answers[ANSWER_COLUMNS].itertuples(index=False)]

@@ -1,6 +1,6 @@
-"""What a judge is: something that looks at one answer, or at two, and gives a verdict.
+"""Interfaces and value types of judges, which give a verdict on one answer or on a pair.
 
-Knows no service, no ledger and no statistics. A new service is one file with a `Service`.
+Does not know any service, ledger or statistics. A new service needs only a class that implements `Service`.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from core.errors import UserError
 
 @dataclass(frozen=True)
 class Item:
-    """A test example with an answer to it; with a second one where two are compared."""
+    """A test example with an answer, and with a second answer if two are compared."""
 
     instruction: str
     input: str
@@ -25,23 +25,23 @@ class Item:
 
     @property
     def subject(self) -> str:
-        """Hash of all that is judged. Equal answers to equal examples are judged once."""
+        """Hash of all texts. Identical answers to identical examples share a verdict."""
         texts = (self.instruction, self.input, self.reference, self.answer)
         return content_hash(*texts) if self.other is None else content_hash(*texts, self.other)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a judge said of an item.
+    """A judge's verdict on an item.
 
     Args:
-        score: 0 to 100; None where the verdict is missing. Of two answers: 100 where the first is
-            better, 0 where the other is, 50 where neither.
-        reason: the judge's, in a sentence.
+        score: 0 to 100; None if the verdict is missing. For a pair: 100 if the first answer is better, 0 if the second
+            is better, 50 for a tie.
+        reason: the judge's reason, usually one sentence.
         missing: why there is no score, such as `blocked (SAFETY)`.
-        raw: the reply as it came.
-        tokens_in, tokens_out: as the service counts them.
-        seconds: that the request took.
+        raw: the unparsed reply.
+        tokens_in, tokens_out: token counts reported by the service.
+        seconds: duration of the request.
     """
 
     score: float | None
@@ -74,41 +74,41 @@ class Reply:
 
 
 class Service(Protocol):
-    """A language model behind a network."""
+    """A language model accessed over a network."""
 
     def ask(self, prompt: str, schema: Mapping[str, Any]) -> Reply:
-        """One reply, as JSON of that schema where the service can be held to it.
+        """Return one reply, as JSON with this schema if the service supports it.
 
         Raises:
-            BusyError: asking again later may help.
-            RefusedError: it will not help.
+            BusyError: the request failed temporarily and may be retried.
+            RefusedError: the request failed permanently.
         """
         ...
 
 
 class Judge(Protocol):
-    """Gives verdicts. Used from several threads at once."""
+    """Gives verdicts on items. Must be thread-safe."""
 
     @property
     def spec(self) -> Mapping[str, Any]:
-        """All that a verdict depends on besides the item: judge, kind, model, parameters, prompt; no key."""
+        """Everything that a verdict depends on besides the item, such as model and prompt. Contains no API key."""
         ...
 
     def prompt(self, item: Item) -> str:
-        """What the judge reads; empty where it reads the item itself."""
+        """Return the prompt for an item; empty if the judge uses no prompt."""
         ...
 
     def judge(self, item: Item) -> Verdict:
-        """A verdict, perhaps a missing one. Raises what `Service.ask` raises."""
+        """Return the verdict on an item; its score may be missing. Raises BusyError or RefusedError."""
         ...
 
 
 class BusyError(Exception):
-    """The service cannot answer now: too many requests a minute, a fault of its own, a broken connection.
+    """A temporary failure of a service, such as a rate limit, a server error or a lost connection.
 
     Args:
-        reason: for people; holds no key.
-        wait: seconds after which it wants to be asked again, where it says so.
+        reason: message for users, without keys.
+        wait: retry delay in seconds, if the service asked for one.
     """
 
     def __init__(self, reason: str, wait: float | None = None) -> None:
@@ -117,20 +117,20 @@ class BusyError(Exception):
 
 
 class RefusedError(UserError):
-    """The service will not answer: a wrong key, an unknown model, a quota that is used up for today."""
+    """A permanent failure of a service, such as an invalid key, an unknown model or an exhausted daily quota."""
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of a JSON value, in hexadecimal."""
+    """Return the SHA-256 of a JSON value in hexadecimal."""
     text = json.dumps(value, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def judge_id(spec: Mapping[str, Any]) -> str:
-    """A short name of a judge with its settings, such as `gemini-1f0c9a3b`."""
+    """Return a short name for a judge with these settings, such as `gemini-1f0c9a3b`."""
     return f"{spec['judge']}-{digest(dict(spec))[:8]}"
 
 
 def verdict_key(spec: Mapping[str, Any], prompt: str, item: Item, repeat: int) -> str:
-    """The hash under which a verdict is kept. `repeat` counts from 0 the times that the same is asked."""
+    """Return the cache key of a verdict. `repeat` numbers repeated requests for the same item from 0."""
     return digest([dict(spec), prompt, item.subject, repeat])

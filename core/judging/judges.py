@@ -1,4 +1,4 @@
-"""The available judges, and how one is built from the user's settings."""
+"""The available judges. Builds a judge from the user's settings, and decides which API key may be sent where."""
 
 import os
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from core.judging.order import (
     LOOPBACK_IN_FLIGHT,
     LOOPBACK_TIMEOUT_S,
     MAX_TIMEOUT_S,
-    MEASURE_NAMES,
+    MEASURES,
     JudgeSettings,
     Kind,
 )
@@ -27,21 +27,21 @@ from core.judging.services.http_errors import base_address, checked_address, is_
 from core.judging.services.openai_compatible import OPENAI_URL
 
 ADDRESS_VARIABLES = {"gemini": "GEMINI_API_ENDPOINT", "openai": "OPENAI_BASE_URL"}
-OWN_ADDRESSES = {"gemini": "https://generativelanguage.googleapis.com", "openai": OPENAI_URL}
+DEFAULT_ADDRESSES = {"gemini": "https://generativelanguage.googleapis.com", "openai": OPENAI_URL}
 
 
 class RequestDefaults(NamedTuple):
-    """Used where the user sets neither: concurrent requests, and the timeout in seconds."""
+    """Default number of concurrent requests, and default timeout in seconds."""
 
     in_flight: int
     timeout: float
 
 
 def build(settings: JudgeSettings, kind: Kind = "score", check_key: bool = True) -> Judge:
-    """Build a judge of single answers or of pairs.
+    """Build a judge for single answers or for pairs.
 
     Args:
-        check_key: fail if a required key is missing. Planning needs no key.
+        check_key: fail if a required key is missing. A cost estimate needs no key.
 
     Raises:
         UserError: a setting is missing or invalid.
@@ -58,16 +58,16 @@ def build(settings: JudgeSettings, kind: Kind = "score", check_key: bool = True)
 
 
 def _reference(settings: JudgeSettings, kind: Kind, check_key: bool) -> Judge:
-    if (name := settings.model or "chrf") not in MEASURE_NAMES:
-        measure_names = ", ".join(MEASURE_NAMES)
+    if (name := settings.model or "chrf") not in MEASURES:
+        measure_names = ", ".join(MEASURES)
         raise UserError(
             f"model = {name!r}: for judge = 'reference' it must be one of {measure_names}"
         )
-    return ReferenceJudge(kind, MEASURE_NAMES[name])
+    return ReferenceJudge(kind, MEASURES[name])
 
 
 def _gemini(settings: JudgeSettings, kind: Kind, check_key: bool) -> Judge:
-    key, endpoint = _key(settings), address(settings)
+    key, endpoint = _api_key(settings), address(settings)
     if check_key and not key:
         message = "judge = 'gemini': no API key; set GEMINI_API_KEY or enter one in the dashboard"
         if settings.base_url:
@@ -96,7 +96,7 @@ def _gemini(settings: JudgeSettings, kind: Kind, check_key: bool) -> Judge:
 
 
 def _openai(settings: JudgeSettings, kind: Kind, check_key: bool) -> Judge:
-    key, url = _key(settings), address(settings)
+    key, url = _api_key(settings), address(settings)
     if check_key and not key and not url:
         message = "judge = 'openai': no API key and no base URL; set OPENAI_API_KEY, or the base URL of a local server"
         raise UserError(message)
@@ -123,14 +123,14 @@ def _openai(settings: JudgeSettings, kind: Kind, check_key: bool) -> Judge:
 
 
 def address(settings: JudgeSettings) -> str:
-    """Return the configured base URL; empty for the service's default, or if the judge uses no network."""
+    """Return the configured base URL; empty for the service's default URL, or if the judge uses no network."""
     if settings.judge not in ADDRESS_VARIABLES:
         return ""
     return _base_address(settings.judge, settings.base_url) or _stored_address(settings.judge)
 
 
 def request_defaults(settings: JudgeSettings) -> RequestDefaults:
-    """Return the defaults for the kind of server that the judge uses."""
+    """Return the defaults for the judge's server, which depend on whether it runs on this machine."""
     if is_loopback(address(settings)):
         return RequestDefaults(LOOPBACK_IN_FLIGHT, LOOPBACK_TIMEOUT_S)
     return RequestDefaults(HOSTED_IN_FLIGHT, HOSTED_TIMEOUT_S)
@@ -141,7 +141,7 @@ def may_send_stored_key(judge: str, base_url: str) -> bool:
 
     Such a key is sent only to the URL in the environment or, if there is none, to the service's default URL.
     """
-    stored = _stored_address(judge) or OWN_ADDRESSES[judge]
+    stored = _stored_address(judge) or DEFAULT_ADDRESSES[judge]
     return _base_address(judge, base_url) in ("", stored)
 
 
@@ -153,7 +153,8 @@ def _base_address(judge: str, address: str) -> str:
     return base_address(address, with_version=judge != "gemini")
 
 
-def _key(settings: JudgeSettings) -> str:
+def _api_key(settings: JudgeSettings) -> str:
+    """Return the user's key, else the stored key if it may be sent to the base URL, else an empty string."""
     key = settings.key
     if not key and may_send_stored_key(settings.judge, settings.base_url):
         key = settings.stored_key or ""

@@ -1,7 +1,7 @@
-"""The ledger of one judge: every verdict it ever gave, so that nothing is asked or paid twice.
+"""The ledger of a judge: all its verdicts, so that none is requested or paid for twice.
 
-A file of numbered events in `runs/verdicts/`, only ever appended to, like a run's; the index takes it in. One
-process writes at a time. Knows no service and no run.
+An append-only file in `runs/verdicts/`, in the event format of runs, which the index syncs. One process writes at a
+time. Does not know services or runs.
 """
 
 import contextlib
@@ -21,18 +21,18 @@ from core.run.events import EventWriter, parse, read_lines
 from core.run.lock import acquire
 
 MAX_RAW_CHARACTERS = 8000
-"""Letters of a reply that are kept."""
+"""Longer replies are truncated."""
 
 
 class Ledger:
-    """An open ledger: a context manager.
+    """A ledger opened for writing. Use as a context manager.
 
     Args:
-        runs_dir: its folder is made there.
-        spec: the judge's.
+        runs_dir: contains the folder of ledgers, which is created if missing.
+        spec: identifies the judge, see `Judge.spec`.
 
     Raises:
-        UserError: another process scores with this judge, or the folder cannot be written to.
+        UserError: another scoring job uses this judge, or the folder cannot be written.
     """
 
     def __init__(self, runs_dir: Path, spec: Mapping[str, Any]) -> None:
@@ -41,23 +41,25 @@ class Ledger:
         self._write_lock = threading.Lock()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.ExitStack() as opening:  # let go of, should any of it fail
+            with contextlib.ExitStack() as opening:  # closes everything if a step fails
                 lock = acquire(self.path.with_suffix(".lock"))
                 if lock is None:
-                    message = f"another scoring with {self.id} is going on; wait for it or stop it"
-                    raise UserError(message)
+                    raise UserError(
+                        f"Another scoring job is using the judge {self.id}. "
+                        "Wait until it finishes, or stop it."
+                    )
                 opening.callback(os.close, lock)
                 self._writer = opening.enter_context(contextlib.closing(EventWriter(self.path)))
                 self.scores_by_key = _read(self.path)
-                """Score by key of every verdict, None where it is missing."""
+                """Score of every verdict by key; None if the verdict has no score."""
                 if self.path.stat().st_size == 0:
                     self._writer.append("judge", id=self.id, **spec)
                 self._resources = opening.pop_all()
         except OSError as error:
-            raise UserError(f"{self.path.parent} cannot be written to ({error})") from None
+            raise UserError(f"Cannot write to {self.path.parent}: {error}") from None
 
     def write(self, key: str, item: Item, repeat: int, verdict: Verdict) -> None:
-        """Keep a verdict. Of two with one key the later counts. Raises UserError where the disk is full."""
+        """Append a verdict; it replaces earlier ones with the same key. Raises UserError if the write fails."""
         fields = {**asdict(verdict), "raw": verdict.raw[:MAX_RAW_CHARACTERS]}
         fields = {name: value for name, value in fields.items() if value not in (None, "")}
         identifiers = {"key": key, "id": self.id, "subject": item.subject, "repeat": repeat}
@@ -65,7 +67,7 @@ class Ledger:
             try:
                 self._writer.append("verdict", **identifiers, **fields)
             except OSError as error:
-                raise UserError(f"{self.path} cannot be written to ({error})") from None
+                raise UserError(f"Cannot write to {self.path}: {error}") from None
             self.scores_by_key[key] = verdict.score
 
     def __enter__(self) -> Self:
@@ -77,17 +79,17 @@ class Ledger:
 
 
 def known_verdicts(runs_dir: Path, spec: Mapping[str, Any]) -> Mapping[str, float | None]:
-    """Score by key of every verdict that a judge's ledger holds, without opening it to write."""
+    """Return the score of every verdict in a judge's ledger by key, without locking the ledger."""
     path = runs_dir / VERDICTS_FOLDER / f"{judge_id(spec)}.jsonl"
     if not path.exists():
         return {}
     stat = path.stat()
-    return MappingProxyType(_read_once(path, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    return MappingProxyType(_read_cached(path, stat.st_ino, stat.st_size, stat.st_mtime_ns))
 
 
 @functools.lru_cache(maxsize=8)
-def _read_once(path: Path, *_: int) -> dict[str, float | None]:
-    """For a page that asks at each click; the file's identity is among the arguments."""
+def _read_cached(path: Path, *_: int) -> dict[str, float | None]:
+    """Read a ledger, cached because the page needs it on every rerun. The other arguments identify its content."""
     return _read(path)
 
 

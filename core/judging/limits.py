@@ -1,4 +1,4 @@
-"""How fast a judge may be asked: requests and tokens a minute, and a pause for all when it is busy."""
+"""Rate limiting of requests to a judge: requests and tokens per minute, and pauses requested by the service."""
 
 import threading
 import time
@@ -10,16 +10,16 @@ from core.judging.order import Limits
 WINDOW_S = 60.0
 CHARACTERS_PER_TOKEN = 4
 TYPICAL_REPLY_TOKENS = 60
-"""What a reply takes, roughly: a number and a sentence as JSON."""
+"""Rough length of a reply: a JSON object with a number and a sentence."""
 
 
 class Throttle:
-    """Lets requests through within the limits; shared by all threads of a scoring.
+    """A sliding-window rate limiter, shared by all threads of a scoring job.
 
     Args:
-        limits: of requests and tokens in any span of a minute.
-        stop: ends all waiting.
-        clock: seconds, only ever growing.
+        limits: maximum requests and tokens in any window of WINDOW_S.
+        stop: event that ends all waits.
+        clock: monotonic clock, in seconds.
     """
 
     def __init__(
@@ -29,10 +29,10 @@ class Throttle:
         self._lock = threading.Lock()
         self._sent: deque[tuple[float, int]] = deque()
         self._tokens = 0
-        self._closed_until = 0.0
+        self._paused_until = 0.0
 
     def wait(self, tokens: int) -> bool:
-        """Wait for one's turn. False where the scoring was stopped meanwhile."""
+        """Wait until a request with this many tokens may be sent. Return False if `stop` is set first."""
         while not self._stop.is_set():
             with self._lock:
                 delay = self._delay(tokens)
@@ -44,14 +44,15 @@ class Throttle:
         return False
 
     def pause(self, seconds: float) -> None:
-        """Let nobody through for a while."""
+        """Block all requests for this long. A pause that ends later stays in effect."""
         with self._lock:
-            self._closed_until = max(self._closed_until, self._clock() + seconds)
+            self._paused_until = max(self._paused_until, self._clock() + seconds)
 
     def _delay(self, tokens: int) -> float:
+        """Return how long to wait before checking again, in seconds; 0 if the request may be sent now."""
         now = self._clock()
-        if now < self._closed_until:
-            return self._closed_until - now
+        if now < self._paused_until:
+            return self._paused_until - now
         while self._sent and self._sent[0][0] <= now - WINDOW_S:
             self._tokens -= self._sent.popleft()[1]
         max_requests = self._limits.requests_per_minute
@@ -59,10 +60,11 @@ class Throttle:
             return self._sent[-max_requests][0] + WINDOW_S - now
         max_tokens = self._limits.tokens_per_minute
         if max_tokens and self._sent and self._tokens + tokens > max_tokens:
-            return self._sent[0][0] + WINDOW_S - now  # one larger than the room goes alone
+            # A request above the limit is sent once the window is empty.
+            return self._sent[0][0] + WINDOW_S - now
         return 0.0
 
 
 def tokens_of(prompt: str) -> int:
-    """Tokens of a request and its reply, estimated: services count with vocabularies of their own."""
+    """Estimate the tokens of a request and its reply. Exact counts depend on the service's tokenizer."""
     return len(prompt) // CHARACTERS_PER_TOKEN + TYPICAL_REPLY_TOKENS

@@ -1,4 +1,4 @@
-"""A language model as a judge: a question, a service that answers it, and the verdict read from its reply."""
+"""A judge that asks a language model: sends a question to a service and parses the verdict from the reply."""
 
 import threading
 import time
@@ -7,17 +7,20 @@ from dataclasses import replace
 
 from core.judging.judge import Item, Service, Verdict
 from core.judging.questions import Question
-from core.judging.services.http_errors import hidden
+from core.judging.services.http_errors import redact
 
 
 class ModelJudge:
-    """Asks a service about each item.
+    """A judge that sends one request per item to a service.
 
     Args:
-        name: of the kind of service, such as `gemini`.
-        connect: makes the service when the first item is judged; to make plans, none is needed.
-        secrets: the account's key and whatever else must not be kept; should a reply repeat it, it is taken out.
-        host: where the service is, if models of one name may differ from place to place.
+        name: name of the judge, such as `gemini`.
+        connect: creates the service; called when the first item is judged, so a cost estimate needs no connection.
+        question: prompt template and reply format.
+        model: model name.
+        temperature: sampling temperature; None for the model's default.
+        secrets: the API key and other strings to redact from replies before they are stored.
+        host: host of the service, if different hosts may serve different models under the same name.
     """
 
     def __init__(
@@ -43,11 +46,11 @@ class ModelJudge:
         }
 
     def prompt(self, item: Item) -> str:
-        """What the model reads."""
+        """Return the prompt for an item."""
         return self._question.fill(item)
 
     def judge(self, item: Item) -> Verdict:
-        """One request. Raises BusyError or RefusedError."""
+        """Send one request and return its verdict. Raises BusyError or RefusedError."""
         with self._connect_lock:
             self._service = self._service or self._connect()
         start = time.perf_counter()
@@ -58,13 +61,13 @@ class ModelJudge:
             verdict = self._question.read(reply.text, item, reply.cut, reply.from_reasoning)
         return replace(
             verdict,
-            reason=self._hide(verdict.reason),
-            raw=self._hide(verdict.raw),
-            missing=verdict.missing and self._hide(verdict.missing),
+            reason=self._redact(verdict.reason),
+            raw=self._redact(verdict.raw),
+            missing=verdict.missing and self._redact(verdict.missing),
             tokens_in=reply.tokens_in,
             tokens_out=reply.tokens_out,
             seconds=round(time.perf_counter() - start, 3),
         )
 
-    def _hide(self, text: str) -> str:
-        return hidden(text, self._secrets)
+    def _redact(self, text: str) -> str:
+        return redact(text, self._secrets)

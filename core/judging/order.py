@@ -1,4 +1,4 @@
-"""What a user chooses before scoring: a judge, what it judges, and limits. Values only."""
+"""Settings of a scoring job: the judge, what it judges, and limits. Values only."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -6,11 +6,10 @@ from typing import Literal
 Kind = Literal["score", "pair"]
 """Whether a judge scores one answer or compares two."""
 Measure = Literal["chrf", "rouge_l", "exact"]
+"""Similarity measure of the reference judge."""
 MEASURE_TITLES: dict[Measure, str] = {"chrf": "chrF", "rouge_l": "ROUGE-L", "exact": "exact match"}
-"""The measures of the reference judge; the first is the default."""
-MEASURE_NAMES: dict[str, Measure] = {name.replace("_", "-"): name for name in MEASURE_TITLES}
-MEASURES = {name: MEASURE_TITLES[measure] for name, measure in MEASURE_NAMES.items()}
-"""Titles of the measures, by the value of `model`."""
+MEASURES: dict[str, Measure] = {name.replace("_", "-"): name for name in MEASURE_TITLES}
+"""Measures by the model name that selects them; the first is the default."""
 GEMINI_MODEL = "gemini-2.5-flash"
 KEY_VARIABLES = {"gemini": "GEMINI_API_KEY", "openai": "OPENAI_API_KEY"}
 LOOPBACK_TIMEOUT_S = 300.0
@@ -18,21 +17,21 @@ LOOPBACK_TIMEOUT_S = 300.0
 HOSTED_TIMEOUT_S = 60.0
 MAX_TIMEOUT_S = 86_400.0
 LOOPBACK_IN_FLIGHT = 1
-"""Default for a server on this machine. Most handle one request at a time, so others would time out."""
+"""Default for a server on this machine. Most handle one request at a time, so queued requests would time out."""
 HOSTED_IN_FLIGHT = 8
 
 
 @dataclass(frozen=True)
 class JudgeSettings:
-    """A user's choice of judge. Keys are kept in memory only.
+    """Settings of a judge. Keys are kept in memory only.
 
     Args:
         judge: `reference`, `gemini` or `openai`.
-        model: model name, empty for the default. For the reference judge, a name in MEASURES.
+        model: model name; empty for the default. For the reference judge, a key of MEASURES.
         temperature: sampling temperature; 0 is greedy, None uses the model's default.
-        template: prompt template, empty for the built-in one.
-        base_url: URL of an OpenAI-compatible server or of a Gemini proxy, empty for the default.
-        key: API key that the user entered.
+        template: prompt template; empty for the built-in one.
+        base_url: URL of an OpenAI-compatible server or of a Gemini proxy; empty for the default.
+        key: API key entered by the user.
         timeout: read timeout in seconds; None uses the default for the server.
         stored_key: API key to use if `key` is empty; sent only to the configured address, see
             `judges.may_send_stored_key`. None reads it from the environment.
@@ -50,27 +49,27 @@ class JudgeSettings:
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of a scoring. None: no limit."""
+    """Limits of a scoring job. None means no limit."""
 
     in_flight: int = HOSTED_IN_FLIGHT
     """Concurrent requests."""
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     attempts: int = 6
-    """Attempts for one verdict before it is left for the next scoring."""
+    """Maximum number of attempts per verdict. After that, the verdict is left for the next scoring job."""
     pause: float = 1.0
-    """Mean delay before the second attempt, in seconds; doubled before each further attempt."""
+    """Mean delay before the second attempt, in seconds. Doubles with each further attempt."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """How to score answers.
+    """A scoring request.
 
     Args:
-        kind: `score` for one answer at a time, `pair` for every two runs against each other.
-        repeats: verdicts on each answer.
+        kind: `score` for single answers, `pair` to compare the answers of every two runs.
+        repeats: number of verdicts per answer.
         with_base: also score the base models of the runs.
-        retry_missing: ask again where a stored verdict has no score.
+        retry_missing: request new verdicts for those cached without a score.
     """
 
     judge: JudgeSettings = field(default_factory=JudgeSettings)

@@ -1,4 +1,4 @@
-"""Runs against each other: which pairs of answers a judge is asked about, in both orders, and what comes of it."""
+"""Pairwise comparison of runs: pairs of answers to judge, and win rates and ratings from the verdicts on them."""
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations
@@ -13,13 +13,13 @@ from core.statistics.ratings import rating_intervals
 
 
 def answer_pairs(answers: pd.DataFrame) -> pd.DataFrame:
-    """Return every two runs at every test example that both answered, in both orders.
+    """Return all pairs of answers by different runs to the same test example, in both orders.
 
-    Columns: run (shown first), other, EXAMPLE_COLUMNS, answer, other_answer, is_tie (the answers are equal) and subject
-    (the hash of the pair).
+    Columns: run (shown first), other, EXAMPLE_COLUMNS, answer, other_answer, is_tie (whether the answers are identical)
+    and subject (hash of the pair).
 
     Args:
-        answers: run and ANSWER_COLUMNS.
+        answers: table with columns run and ANSWER_COLUMNS.
     """
     columns = answers[["run", *ANSWER_COLUMNS]]
     others = columns.rename(columns={"run": "other", "answer": "other_answer"})
@@ -33,14 +33,16 @@ def answer_pairs(answers: pd.DataFrame) -> pd.DataFrame:
 
 
 def pair_items(answers: pd.DataFrame) -> list[Item]:
-    """Return the pairs to judge. Equal answers are a tie and are not judged."""
+    """Return the pairs to judge. Identical answers count as a tie without being judged."""
     pairs = answer_pairs(answers)
     texts = pairs.loc[~pairs["is_tie"], [*ANSWER_COLUMNS, "other_answer"]]
     return [Item(*row) for row in texts.itertuples(index=False, name=None)]
 
 
 def win_rates(verdicts: pd.DataFrame, runs: Sequence[str]) -> list[dict[str, Any]]:
-    """For each two runs: run, other, rate (of the run, in percent), low, high, scored, flips.
+    """Return one row per pair of runs with the keys run, other, rate, low, high, scored and flips.
+
+    The rate is that of `run`, in percent. Pairs that were not judged in both orders are omitted.
 
     Args:
         verdicts: verdicts of one judge, from `Scoring.pair_verdicts`.
@@ -54,7 +56,10 @@ def win_rates(verdicts: pd.DataFrame, runs: Sequence[str]) -> list[dict[str, Any
 
 
 def tournament(verdicts: pd.DataFrame, runs: Sequence[str]) -> list[dict[str, Any]]:
-    """Bradley-Terry ratings, best first: run, mean, low, high in Elo points around 0; of runs that met another."""
+    """Return Bradley-Terry ratings in Elo points, best first, with the keys run, mean, low and high.
+
+    The mean over all rated runs is 0. Runs without a comparison in both orders are omitted.
+    """
     pairings = list(_both_orders(verdicts, runs))
     runs = [r for r in runs if any(r in (a, b) and len(both) for a, b, both in pairings)]
     run_index = {run: i for i, run in enumerate(runs)}
@@ -76,7 +81,7 @@ def tournament(verdicts: pd.DataFrame, runs: Sequence[str]) -> list[dict[str, An
 def _both_orders(
     verdicts: pd.DataFrame, runs: Sequence[str]
 ) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """Each two runs with the scores at examples that were judged in both orders: forward, backward."""
+    """Yield pairs of runs with their mean scores (forward, backward) at the examples judged in both orders."""
     scored = verdicts.dropna(subset=["score"])
     means = scored.groupby(["run", "other", *EXAMPLE_COLUMNS])["score"].mean()
     grouped = means.reset_index().groupby(["run", "other"])

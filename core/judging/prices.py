@@ -1,6 +1,6 @@
-"""What a scoring will cost: requests, tokens and money, from a table of prices that a user may edit.
+"""Cost estimates of scoring jobs (requests, tokens, US dollars), and the price table, which users can edit.
 
-The built-in prices are a start, not a promise: services change theirs.
+The built-in prices may be out of date.
 """
 
 import json
@@ -19,21 +19,21 @@ DEFAULT_PRICES: dict[str, tuple[float, float]] = {
     "gemini-2.5-pro": (1.25, 10.00),
     "gpt-4o-mini": (0.15, 0.60),
 }
-"""US dollars a million tokens, read and written."""
+"""US dollars per million input and output tokens, by model."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a scoring would request, and what that costs.
+    """The estimated cost of a scoring job.
 
     Args:
-        requested: verdicts in total.
-        requests: verdicts that are not stored yet.
-        tokens: of the requests and their replies.
-        dollars: None if the price is unknown.
-        measured: whether the length of replies is the mean of this judge's earlier ones, thoughts included.
-        shared: answers of which some are equal and share a verdict; 0 if none are.
-        unanswered: examples that the pretrained base has to answer first.
+        requested: total number of verdicts.
+        requests: number of verdicts that are not cached.
+        tokens: total tokens of the requests and their replies.
+        dollars: cost in US dollars; None if the price is unknown.
+        measured: whether the assumed reply length is the mean of this judge's earlier replies, reasoning included.
+        shared: total number of answers if some are identical and share a verdict, otherwise 0.
+        unanswered: number of examples that the pretrained base must answer before scoring.
     """
 
     requested: int
@@ -46,33 +46,43 @@ class Estimate:
 
     @property
     def is_needed(self) -> bool:
-        """Whether a scoring would do anything."""
+        """Whether there is anything to score."""
         return bool(self.requests or self.unanswered)
 
     def sentence(self) -> str:
         """Return the estimate in words."""
-        text = self._cost()
+        text = self._cost_text()
+        if self.shared and self.requests:
+            text += f" The {self.shared:,} answers include duplicates, which share a verdict."
         if self.unanswered:
-            text += f" The pretrained base has to answer {self.unanswered:,} examples first; they come on top."
-        if self.shared:
-            text += f" Of {self.shared:,} answers, equal ones share a verdict."
+            examples = _counted(self.unanswered, "example")
+            text += f" Not included: the pretrained base must answer {examples} first."
         return text
 
-    def _cost(self) -> str:
+    def _cost_text(self) -> str:
+        if not self.requested:
+            return "Nothing to score."
+        verdicts = _counted(self.requested, "verdict")
         if not self.requests:
-            return f"All {self.requested:,} verdicts are there already: nothing is asked."
-        stored = self.requested - self.requests
-        text = f"{self.requested:,} verdicts" + (
-            f", {stored:,} are there already" if stored else ""
-        )
+            if self.shared:
+                verdicts = _counted(self.requested, "cached verdict")
+                return f"Already scored: {self.shared:,} answers share {verdicts}."
+            return f"Already scored: {verdicts} cached."
+        cached = self.requested - self.requests
+        text = verdicts + (f" ({cached:,} cached)" if cached else "")
         if not self.tokens:
-            return f"{text}: {self.requests:,} to make, at no cost."
+            return f"{text}: {self.requests:,} to compute, at no cost."
         price = "price unknown" if self.dollars is None else f"about ${self.dollars:.2f}"
         price = "less than $0.01" if self.dollars is not None and self.dollars < 0.005 else price
-        suffix = "; what a model thinks before it answers comes on top"
-        suffix = ", with replies as long as its own so far" if self.measured else suffix
-        suffix = "" if self.dollars is None else suffix
-        return f"{text}: {self.requests:,} requests, about {self.tokens:,} tokens, {price}{suffix}."
+        note = " Reasoning tokens are not included."
+        note = " Assumes replies as long as this judge's earlier ones." if self.measured else note
+        note = "" if self.dollars is None else note
+        requests = _counted(self.requests, "request")
+        return f"{text}: {requests}, about {self.tokens:,} tokens, {price}.{note}"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def estimate(
@@ -82,10 +92,12 @@ def estimate(
     prices: Mapping[str, tuple[float, float]],
     reply_tokens: float | None = None,
 ) -> Estimate:
-    """Cost of the tasks that are left, of those wanted. A judge that reads no prompt costs nothing.
+    """Estimate the cost of the remaining tasks. A judge that uses no prompt costs nothing.
 
     Args:
-        reply_tokens: mean of the judge's replies so far, where there are any.
+        requested: all tasks of the scoring job.
+        remaining: the tasks that have no cached verdict.
+        reply_tokens: mean length of the judge's earlier replies; None if there are none.
     """
     prompted = [task for task in remaining if task.tokens > TYPICAL_REPLY_TOKENS]
     input_tokens = sum(task.tokens - TYPICAL_REPLY_TOKENS for task in prompted)
@@ -98,7 +110,7 @@ def estimate(
 
 
 def load_prices(runs_dir: Path) -> dict[str, tuple[float, float]]:
-    """The prices kept beside the runs, or the built-in ones where there are none that can be read."""
+    """Return the prices stored in `runs_dir`, or the built-in ones if there is no valid file."""
     try:
         stored_prices = json.loads((runs_dir / PRICES_FILE).read_text(encoding="utf-8"))
         return {
@@ -110,10 +122,10 @@ def load_prices(runs_dir: Path) -> dict[str, tuple[float, float]]:
 
 
 def save_prices(runs_dir: Path, prices: Mapping[str, tuple[float, float]]) -> None:
-    """Keep prices for next time. Raises UserError where they cannot be written."""
+    """Store prices in `runs_dir`. Raises UserError if the file cannot be written."""
     partial = runs_dir / f"{PRICES_FILE}.partial"
     try:
         partial.write_text(json.dumps(prices, indent=2), encoding="utf-8")
         partial.replace(runs_dir / PRICES_FILE)
     except OSError as error:
-        raise UserError(f"{partial} cannot be written to ({error})") from None
+        raise UserError(f"Cannot write to {partial}: {error}") from None

@@ -1,4 +1,4 @@
-"""The questions put to a judge model: template, JSON schema of the reply, and parsing of the verdict.
+"""Questions to a judge model: prompt template, JSON schema of the reply, and parsing of the verdict.
 
 Does not know any service.
 """
@@ -37,10 +37,10 @@ PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 @dataclass(frozen=True)
 class Question:
-    """A template with places for an item's fields, and the shape of the reply.
+    """A prompt template with placeholders for the fields of an item, and the expected form of the reply.
 
     Raises:
-        UserError: the template has a place that no item fills, or none for an answer.
+        UserError: the template has an unknown placeholder, or none for an answer.
     """
 
     kind: Kind
@@ -53,10 +53,10 @@ class Question:
         for name in placeholders:
             if name not in allowed:
                 names = ", ".join(f"{{{n}}}" for n in allowed)
-                raise UserError(f"prompt: {{{name}}} is no field of an answer; it should be one of {names}")  # fmt: skip
+                raise UserError(f"prompt: unknown placeholder {{{name}}}; must be one of {names}")
         for name in required:
             if name not in placeholders:
-                raise UserError(f"prompt: it should have a place for {{{name}}}")
+                raise UserError(f"prompt: must contain the placeholder {{{name}}}")
 
     @property
     def schema(self) -> Mapping[str, Any]:
@@ -64,17 +64,17 @@ class Question:
         return SCORE_SCHEMA if self.kind == "score" else PAIR_SCHEMA
 
     def fill(self, item: Item) -> str:
-        """The prompt; what stands in an item's fields is not looked at for places again."""
+        """Return the prompt for an item. Placeholders in the item's own texts are not replaced."""
         values = {name: value or "(none)" for name, value in vars(item).items()}
         return PLACEHOLDER.sub(lambda match: values[match[1]], self.template)
 
     def read(
         self, text: str, item: Item, cut: str | None = None, from_reasoning: bool = False
     ) -> Verdict:
-        """Return the verdict of a reply; missing if it has none. See `replies` for the rules.
+        """Return the verdict of a reply; its score is None if the reply has none. See `replies` for the rules.
 
         Args:
-            item: the judged item; the reply may quote its texts.
+            item: the judged item, whose texts the reply may quote.
             cut: why the reply is incomplete, or None if it is complete.
             from_reasoning: whether the text is the model's reasoning.
         """

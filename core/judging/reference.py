@@ -1,7 +1,7 @@
-"""The judge that needs no network: how close an answer is to the reference, letter by letter and word by word.
+"""The reference judge: scores answers by their similarity to the reference, without a network.
 
-chrF (Popovic 2015, as sacrebleu computes it) is the score. Beside it: whether the two are the same but for
-case, punctuation and spaces, and ROUGE-L (Lin 2004), the F-measure of the longest common subsequence of words.
+Measures are chrF (Popovic 2015, as implemented by sacrebleu), ROUGE-L (Lin 2004, the F-measure of the longest common
+subsequence of words) and exact match, which ignores case, punctuation and spaces. All give 100 for an exact match.
 """
 
 import json
@@ -15,18 +15,18 @@ from core.judging.judge import Item, Verdict
 from core.judging.order import MEASURE_TITLES, Kind, Measure
 
 MEASURE_VERSION = 2
-"""Of what follows here: another way to compare is another judge."""
+"""Part of the judge's spec. Increase it whenever `measures` changes, so that cached verdicts are not reused."""
 
 
 class ReferenceJudge:
-    """Deterministic; equal texts score 100. The reason tells the other measures."""
+    """A deterministic judge that scores by one measure. The reason of a verdict lists the other measures."""
 
     def __init__(self, kind: Kind = "score", measure: Measure = "chrf") -> None:
         self._kind, self._measure = kind, measure
 
     @cached_property
     def spec(self) -> dict[str, Any]:
-        """The measure, with its library's version where its last digits may depend on that."""
+        """Identity of the judge. chrF includes the version of sacrebleu, because its last digits may depend on it."""
         import sacrebleu
 
         model = MEASURE_TITLES[self._measure]
@@ -39,11 +39,11 @@ class ReferenceJudge:
         }
 
     def prompt(self, item: Item) -> str:
-        """It reads the item itself."""
+        """Return an empty prompt: the judge compares texts itself."""
         return ""
 
     def judge(self, item: Item) -> Verdict:
-        """Of two answers, the better is the one that is closer to the reference."""
+        """Score an answer, or compare two answers by their similarity to the reference."""
         first = measures(item.answer, item.reference)
         if item.other is None:
             other_measures = [
@@ -61,7 +61,7 @@ class ReferenceJudge:
 
 
 def measures(answer: str, reference: str) -> dict[Measure, float]:
-    """Each measure of an answer, 0 to 100."""
+    """Return all measures of an answer, each from 0 to 100."""
     from sacrebleu.metrics import CHRF  # type: ignore[attr-defined]
 
     words, reference_words = normalized(answer).split(), normalized(reference).split()

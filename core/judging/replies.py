@@ -11,8 +11,8 @@ A reply is parsed in five steps. An ambiguous reply gives a missing verdict with
 4. If there is no object, take a plain statement: `Score: 85`, `85/100`, `85 out of 100` or a bare number; for pairs
    `first`, `second`, `tie` or `Better: first`. If statements conflict, the last one is used only if it is marked as
    final.
-5. If the text after the verdict names another value, in any wording, the verdict is missing. Only a line that starts with
-   `Reason:` or a similar label may contain other values.
+5. If the text after the verdict contains another value, in any wording, the verdict is missing. Only a line that starts
+   with `Reason:` or a similar label may contain other values.
 
 If a reply is only reasoning, its verdict must be at the end. If it was cut off, its verdict must also be at the start,
 because any text before it could be reasoning whose tag the server removed.
@@ -68,7 +68,7 @@ DELIMITER = re.compile(
 )
 """Follows a complete value: a comma, a closing brace, a line break or the end of a code block.
 
-A comment may precede a line break; it has no digits, since they could be another score.
+A line break may be preceded by a comment without digits, which could be another score.
 """
 
 # Words around a verdict.
@@ -111,11 +111,11 @@ SCALE = re.compile(r"(?<![\d.])0\s*(?:[-\u2013]|to)\s*100\b(?!\.?\d)", re.IGNORE
 """The scale itself, not a score."""
 PUNCTUATION = r"[^\w{}?]*"
 BEFORE_NUMBER = rf"[^\w{{}}?{DASHES}]*"
-"""Excludes dashes, because they could be a minus sign."""
+"""Excludes dashes, which could be a minus sign."""
 REMARK = (
     rf"(?:[,;:(\u2013\u2014-](?:(?!\b(?:but|if|unless|were|minus|{NUMBER_WORDS})\b)[^\d{{}}?])*)?"
 )
-"""May follow a statement on the same line. Contains no numbers, because they could be another score, and no conditions."""
+"""May follow a statement on the same line. Excludes numbers, which could be another score, and conditions."""
 BARE_SCORE = re.compile(
     rf"\s*(?:-\s+)?[^\w{{}}{DASHES}]*(?:score{BEFORE_NUMBER})?{NUMBER}{PUNCTUATION}(?:{OF_100}{PUNCTUATION})?",
     re.IGNORECASE,
@@ -240,7 +240,7 @@ def read_verdict(
     try:
         if cut and from_reasoning:
             raise _UnclearError(UNREADABLE)
-        value, reason = _find(text, kind, judged, cut is not None, from_reasoning)
+        value, reason = _find_verdict(text, kind, judged, cut is not None, from_reasoning)
     except _UnclearError as error:
         missing = cut if cut and str(error) == UNREADABLE else str(error)
         return Verdict(None, missing=missing, raw=text)
@@ -292,7 +292,7 @@ def _content_text(content: Any) -> str:
     return json.dumps(content)
 
 
-def _find(
+def _find_verdict(
     text: str, kind: Kind, judged: Sequence[str], is_cut: bool, from_reasoning: bool
 ) -> tuple[Any, str]:
     """Return the value and the reason of the verdict. Raises _UnclearError if there is none or if verdicts conflict."""

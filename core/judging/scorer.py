@@ -1,7 +1,7 @@
-"""Scoring: request every verdict that the ledger does not have yet.
+"""Request all verdicts that are not in the ledger yet.
 
-Sends several requests concurrently. Temporary errors are retried after a pause; permanent ones end the scoring with
-a message, and finished verdicts are kept. Does not know runs, only items.
+Sends several requests concurrently. Temporary errors are retried after a delay. Permanent errors end the scoring, but
+finished verdicts are kept. Does not know runs, only items.
 """
 
 import random
@@ -17,10 +17,11 @@ from core.judging.limits import Throttle, tokens_of
 from core.judging.order import Limits
 
 MAX_PAUSE_S = 60.0
+"""Upper bound for a retry delay, also if the service asks for a longer one."""
 MAX_FREE_RETRIES = 30
 """Rate-limit errors allowed per request before each one counts as an attempt."""
 MAX_REASONS = 3
-"""Maximum number of distinct reasons in a summary."""
+"""Number of reasons that a summary lists separately."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Task:
 
 @dataclass
 class ScoringProgress:
-    """Progress of a scoring. Other threads read it while the scoring runs."""
+    """Progress of a scoring job. Other threads read it while the job runs."""
 
     requested: int = 0
     stored: int = 0
@@ -53,15 +54,15 @@ class ScoringProgress:
     given_up: list[str] = field(default_factory=list)
     """One reason for each request that failed for good. The next scoring retries them."""
     waiting: str | None = None
-    """Why the scoring is paused, if it is."""
+    """Why the last request is being retried; None after a success."""
 
     @property
     def failures(self) -> str | None:
         """How many verdicts failed, and why; None if none did."""
         if not self.given_up:
             return None
-        reasons = summary(self.given_up)
-        return f"{len(self.given_up):,} verdicts failed ({reasons}). Score again to retry them."
+        verdicts = "1 verdict" if len(self.given_up) == 1 else f"{len(self.given_up):,} verdicts"
+        return f"{verdicts} failed ({summary(self.given_up)}). Score again to retry."
 
     @property
     def nothing_scored(self) -> str | None:
@@ -70,7 +71,7 @@ class ScoringProgress:
             return None
         reasons = summary([*self.given_up, *self.missing_reasons])
         if not reasons:
-            return f"all {self.stored:,} cached verdicts have no score; use Ask again (--again) to retry them"
+            return f"none of the {self.stored:,} cached verdicts has a score; use Ask again (--again) to retry them"
         return reasons
 
 
@@ -100,7 +101,7 @@ def open_tasks(
     """Return the tasks that have no verdict yet, and with `retry_missing` also those without a score.
 
     Args:
-        scores_by_key: scores by key, as in `Ledger.known`.
+        scores_by_key: cached scores, see `Ledger.scores_by_key`.
     """
     return [
         t
@@ -149,15 +150,13 @@ class _Scoring:
     progress_lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self) -> None:
-        if (
-            self.stop.is_set()
-        ):  # stopped before the first request, for example while a base model was answering
+        if self.stop.is_set():  # stopped while a base model was answering
             return
         count = max(1, min(self.limits.in_flight, len(self.tasks)))
         threads = [threading.Thread(target=self._work, name="judge") for _ in range(count)]
         for thread in threads:
             thread.start()
-        for thread in threads:  # wait for requests in flight and keep their replies
+        for thread in threads:  # wait for requests in flight, so that their replies are kept
             while thread.is_alive():
                 thread.join(0.05)
                 if self.stop.is_set():
@@ -172,13 +171,13 @@ class _Scoring:
                     task = self.tasks.popleft()
                 except IndexError:
                     return
-                self._take(task)
-        except Exception as error:  # re-raised in the thread that started this one
+                self._request(task)
+        except Exception as error:  # re-raised by `run`
             with self.progress_lock:
                 self.error = self.error or error
             self.shutdown.set()
 
-    def _take(self, task: Task) -> None:
+    def _request(self, task: Task) -> None:
         """Request a verdict until it arrives, the attempts are used up, or the scoring ends."""
         attempt = quota_refusals = 0
         while self.throttle.wait(task.tokens):
@@ -207,14 +206,14 @@ class _Scoring:
         return None
 
     def _give_up(self, reason: str) -> None:
-        """Leave a verdict for the next scoring. Raises UserError if every request has failed so far."""
+        """Leave a verdict for the next scoring. Raises UserError if all requests have failed so far."""
         with self.progress_lock:
             self.progress.given_up.append(reason)
             if self.progress.done == 0 and len(self.progress.given_up) > self.limits.in_flight:
                 raise UserError(f"Every request failed: {summary(self.progress.given_up)}.")
 
     def _pause(self, error: BusyError, attempt: int) -> None:
-        """Wait before the next attempt: all threads if the service asked for a delay, otherwise this one, with backoff."""
+        """Wait before the next attempt. A delay requested by the service pauses all threads."""
         self.progress.waiting = str(error)
         if error.wait is not None:
             self.throttle.pause(min(error.wait, MAX_PAUSE_S) + self.random.uniform(0, 0.5))

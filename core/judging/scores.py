@@ -1,6 +1,6 @@
-"""From verdicts to what people read: a score a run with its interval, and what stands behind it.
+"""Scores of runs from verdicts, with intervals, and sentences about the verdicts.
 
-The unit is the test example: the repeats of one are averaged first. A missing verdict enters no mean.
+The unit of analysis is the test example: repeated verdicts are averaged first. Means exclude missing verdicts.
 """
 
 from collections import Counter
@@ -15,16 +15,18 @@ from core.statistics.intervals import Interval, components, mean_intervals, with
 from core.tracking.queries import MIN_JUDGED_SHARE
 
 MIN_SCALE_SCORES = 2
-"""Fewer scores are not enough to guess the judge's scale."""
+"""Minimum number of scores for guessing the judge's scale."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """What a judge gives a run: mean and 95 % interval in points, nan or None where too few answers tell.
+    """The mean score of a run by one judge with its 95 % interval, in points.
+
+    The mean is None if the score is not shown, and the bounds are nan if there is only one score.
 
     Args:
-        scored: test examples that have a score.
-        missing: test examples that have none.
+        scored: number of test examples with a score.
+        missing: number of test examples without one.
     """
 
     mean: float | None
@@ -35,7 +37,10 @@ class Score:
 
 
 def by_example(verdicts: pd.DataFrame) -> pd.DataFrame:
-    """Mean score of each run at each example: run, instruction, input, reference, score; those without are left out."""
+    """Return the mean score of each run at each example, with columns run, EXAMPLE_COLUMNS and score.
+
+    Examples without a score are omitted.
+    """
     scored = verdicts.dropna(subset=["score"])
     return scored.groupby(["run", *EXAMPLE_COLUMNS], sort=False)["score"].mean().reset_index()
 
@@ -43,28 +48,30 @@ def by_example(verdicts: pd.DataFrame) -> pd.DataFrame:
 def leaderboard(
     verdicts: pd.DataFrame, answers: pd.DataFrame, judge: str, partial: bool
 ) -> list[dict[str, Any]]:
-    """One judge's rows: run, judge, mean, low, high, scored, missing; bases first, then by score.
+    """Return one judge's leaderboard with the keys run, judge, mean, low, high, scored and missing.
+
+    Bases come first, then the runs by descending score.
 
     Args:
         verdicts: verdicts of one judge, from `Scoring.verdicts`.
-        answers: all answers that should be scored: run and EXAMPLE_COLUMNS.
-        partial: give a score also where the judge has not seen all answers. It may have seen only those that
-            another run gave too, which are no fair part.
+        answers: all answers that should be scored, with columns run and EXAMPLE_COLUMNS.
+        partial: also show the score of a run that is not fully judged. Such a score may be biased, because the judged
+            answers may be only those that the run shares with another run.
     """
     intervals = _intervals(by_example(verdicts))
-    seen = _examples(verdicts)
+    judged_counts = _example_counts(verdicts)
     rows = []
-    for run, count in _examples(answers).items():
-        show_mean = partial or seen.get(run, 0) >= MIN_JUDGED_SHARE * count
+    for run, count in _example_counts(answers).items():
+        show_mean = partial or judged_counts.get(run, 0) >= MIN_JUDGED_SHARE * count
         score = _score(intervals.get(str(run)), int(count), show_mean)
         rows.append({"run": str(run), "judge": judge, **asdict(score)})
     return sorted(rows, key=lambda row: (not is_base(row["run"]), -(row["mean"] or 0), row["run"]))
 
 
 def by_run(scores: pd.DataFrame) -> dict[str, dict[str, Score]]:
-    """Each run's score by judge, from `queries.scores`.
+    """Return the scores of each run by judge, from `queries.scores`.
 
-    A judge with several models goes by its model too, and one with several settings of these by its whole name.
+    Judges are labeled by name, plus the model if there are several, or by full id if that is still ambiguous.
     """
     ids = scores.drop_duplicates("id").set_index("id")
     labels = ids["judge"]
@@ -72,18 +79,19 @@ def by_run(scores: pd.DataFrame) -> dict[str, dict[str, Score]]:
         labels = labels.where(~labels.duplicated(keep=False), finer)
     scores_by_run: dict[str, dict[str, Score]] = {}
     for id, label in labels.items():
-        of_judge = scores[scores["id"] == id]
-        examples = of_judge.groupby("run")["examples"].first()
-        for run, interval in _intervals(of_judge.dropna(subset=["score"])).items():
+        judge_scores = scores[scores["id"] == id]
+        examples = judge_scores.groupby("run")["examples"].first()
+        for run, interval in _intervals(judge_scores.dropna(subset=["score"])).items():
             scores_by_run.setdefault(run, {})[str(label)] = _score(interval, int(examples[run]))
     return scores_by_run
 
 
 def last_pair(scored: pd.DataFrame, runs: Sequence[str]) -> tuple[str, str]:
-    """The last two of two or more runs that have a score at an example both answered; the last two if none have.
+    """Return the last two runs with scores at a common example, or simply the last two if there is no such pair.
 
     Args:
-        scored: as `by_example` gives it.
+        scored: mean scores from `by_example`.
+        runs: at least two names.
     """
     parts = {str(run): part[EXAMPLE_COLUMNS] for run, part in scored.groupby("run")}
     examples = {run: set(part.itertuples(index=False, name=None)) for run, part in parts.items()}
@@ -96,7 +104,7 @@ def last_pair(scored: pd.DataFrame, runs: Sequence[str]) -> tuple[str, str]:
 
 
 def missing_sentence(verdicts: pd.DataFrame) -> str | None:
-    """How many verdicts, repeats included, have no score and why; None where all have one."""
+    """Return how many verdicts (including repeats) have no score, and why; None if all have one."""
     unique_verdicts = verdicts.drop_duplicates([*ANSWER_COLUMNS, "repeat"])
     reasons = Counter(
         unique_verdicts.loc[unique_verdicts["score"].isna(), "missing"].fillna("no score")
@@ -104,12 +112,13 @@ def missing_sentence(verdicts: pd.DataFrame) -> str | None:
     if not reasons:
         return None
     reason_list = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common(4))
-    have = "has" if reasons.total() == 1 else "have"
-    return f"{reasons.total():,} of {len(unique_verdicts):,} verdicts {have} no score and enter no mean: {reason_list}."
+    have, are = ("has", "is") if reasons.total() == 1 else ("have", "are")
+    counts = f"{reasons.total():,} of {len(unique_verdicts):,} verdicts"
+    return f"{counts} {have} no score and {are} excluded from means: {reason_list}."
 
 
 def scale_sentence(verdicts: pd.DataFrame) -> str | None:
-    """Return a warning if the scores do not seem to use the scale from 0 to 100. They are never rescaled.
+    """Return a warning if the scores do not seem to use the scale from 0 to 100, otherwise None.
 
     Args:
         verdicts: verdicts of one judge, from `Scoring.verdicts`.
@@ -128,7 +137,7 @@ def scale_sentence(verdicts: pd.DataFrame) -> str | None:
 
 
 def noise_sentence(verdicts: pd.DataFrame) -> str | None:
-    """With repeats: how much of the scores' spread is the judge's own; None where nothing was judged twice."""
+    """Return how much of the variance of the scores is judge noise; None if no answer was judged twice."""
     scored = verdicts.dropna(subset=["score"]).drop_duplicates([*ANSWER_COLUMNS, "repeat"])
     repeated: dict[Hashable, list[float]] = {
         answer: part.tolist() for answer, part in scored.groupby(ANSWER_COLUMNS)["score"]
@@ -137,22 +146,22 @@ def noise_sentence(verdicts: pd.DataFrame) -> str | None:
     if variance is None:
         return None
     return (
-        f"With {variance.repeats:.1f} verdicts an answer, scores of one answer vary by {variance.judge**0.5:.1f} points "
-        f"(standard deviation), those of different answers by {variance.items**0.5:.1f}; "
-        f"{variance.share:.0%} of what is uncertain in a mean is the judge."
+        f"Standard deviation: {variance.judge**0.5:.1f} points between repeated scores of an answer (judge noise), "
+        f"{variance.items**0.5:.1f} points between answers. With {variance.repeats:.1f} verdicts per answer, "
+        f"judge noise accounts for {variance.share:.0%} of the variance of a mean."
     )
 
 
 def _score(interval: Interval | None, examples: int, show_mean: bool = True) -> Score:
-    """Of a run with that many test examples; without a mean where it is not to be told."""
+    """Return the score of a run with this many test examples; without a mean unless `show_mean`."""
     n = interval.n if interval else 0
     if interval is None or not show_mean:
         return Score(None, None, None, n, examples - n)
     return Score(interval.mean, interval.low, interval.high, n, examples - n)
 
 
-def _examples(frame: pd.DataFrame) -> pd.Series:
-    """How many test examples each run has in a frame."""
+def _example_counts(frame: pd.DataFrame) -> pd.Series:
+    """Return the number of distinct test examples by run."""
     return frame.drop_duplicates(["run", *EXAMPLE_COLUMNS]).groupby("run").size()
 
 
@@ -163,11 +172,11 @@ def _intervals(scores: pd.DataFrame) -> dict[str, Interval]:
     return {run: within_scale(interval) for run, interval in intervals.items()}
 
 
-def described(judge: Mapping[str, Any]) -> str:
-    """A judge with all that its verdicts depend on."""
+def judge_description(judge: Mapping[str, Any]) -> str:
+    """Return a judge's name, model, temperature and the start of its prompt as text."""
     text = f"{judge['judge']}: {judge['model']}"
     if not judge["prompt"]:
-        return f"{text}. Equal texts score 100."
-    sent = judge["temperature"] is not None
-    temperature = f"temperature {judge['temperature']:g}" if sent else "default temperature"
+        return f"{text}. An exact match scores 100."
+    is_set = judge["temperature"] is not None
+    temperature = f"temperature {judge['temperature']:g}" if is_set else "default temperature"
     return f"{text}, {temperature}, prompt: {str(judge['prompt'])[:90]}…"

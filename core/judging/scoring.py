@@ -1,6 +1,6 @@
-"""Scoring of answers by judges: what is stored, what a scoring would cost, starting one, and what verdicts show.
+"""The interface of the judging package: load answers and verdicts, estimate costs, prepare jobs, summarize verdicts.
 
-The interface of the judging package. Reads the index only through the function it is given.
+Reads the index only through the function it is given.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,12 +21,12 @@ from core.run.directory import RunDirectory
 from core.statistics import agreement, intervals
 from core.tracking import queries
 
-if TYPE_CHECKING:  # imports torch, which only answers of a base need
+if TYPE_CHECKING:  # imports torch, which only base answers need
     from core.inference import Answerer
 
 
 class Notes(NamedTuple):
-    """Sentences about the verdicts of a judge; None if there is nothing to say."""
+    """Sentences about the verdicts of a judge; None if there is nothing to report."""
 
     missing: str | None
     scale: str | None
@@ -37,13 +37,13 @@ class Scoring:
     """Answers, judges and verdicts.
 
     Args:
-        runs_dir: holds the run directories, the ledgers and the prices.
-        read: runs a query of `core.tracking.queries` with these arguments on the index.
-        answerer: returns the models that are already in memory, for answers of the bases; see `job.Job`.
+        runs_dir: folder of the run directories, the ledgers and the price file.
+        read: runs a query from `core.tracking.queries` on the index, with the given arguments.
+        answerer: returns the object that loads base models and may have them in memory already; see `job.Job`.
     """
 
     MIN_JUDGED_SHARE = queries.MIN_JUDGED_SHARE
-    """Share of a run's answers that a judge must have seen before `leaderboard` gives the run a score."""
+    """Share of a run's answers that must be judged before `leaderboard` shows the run's score."""
 
     def __init__(
         self,
@@ -52,20 +52,21 @@ class Scoring:
         answerer: "Callable[[], Answerer] | None" = None,
     ) -> None:
         self.job: job.Job | None = None
-        """The scoring in progress, or the last one. `Lab.start_scoring` sets it."""
+        """The running or last scoring job, set by `Lab.start_scoring`."""
         self._runs_dir, self._read, self._answerer = runs_dir, read, answerer
 
     def answers(self, runs: Sequence[str]) -> JudgedAnswers:
-        """Load the answers of some runs and of their bases."""
+        """Load the answers of runs and of their bases."""
         base_by_run = self._base_by_run(runs)
         base_names = {base.name for base in base_by_run.values()}
         answers = self._read(queries.judged_answers, [*base_names, *runs])
         return JudgedAnswers.of(runs, base_by_run, answers)
 
     def verdicts(self, judged: JudgedAnswers) -> pd.DataFrame:
-        """Return verdicts on answers: run, item, ANSWER_COLUMNS, id, judge, model, repeat, score, reason, missing.
+        """Return verdicts on single answers, one row per answer, judge and repeat.
 
-        One row for each answer, judge and repeat. Equal answers of two runs share a verdict.
+        Columns: run, item, ANSWER_COLUMNS, id, judge, model, repeat, score, reason, missing. Identical answers share a
+        verdict and have a row each.
         """
         answers = judged.answers[["run", "item", *ANSWER_COLUMNS, "subject"]]
         frame = answers.merge(self._read(queries.verdicts, judged.names), on="subject")
@@ -80,17 +81,17 @@ class Scoring:
         return verdicts
 
     def describe_judge(self, id: str) -> str:
-        """Return a judge's settings in words."""
+        """Return a judge's settings as text."""
         frame = self._read(queries.judges).astype(object)
         [row] = frame.where(frame.notna(), None).query("id == @id").to_dict("records")
-        return scores.described(row)
+        return scores.judge_description(row)
 
     def request_defaults(self, settings: JudgeSettings) -> judges.RequestDefaults:
         """Return the default number of concurrent requests and the default timeout for a judge's server."""
         return judges.request_defaults(settings)
 
     def cost(self, order: Order, judged: JudgedAnswers) -> Estimate:
-        """Return what a scoring would request and cost. Raises UserError if the judge's settings are invalid."""
+        """Estimate the cost of a scoring job. Raises UserError if the judge's settings are invalid."""
         judge = judges.build(order.judge, order.kind, check_key=False)
         unanswered = 0
         if order.with_base:
@@ -110,7 +111,7 @@ class Scoring:
         return replace(cost, unanswered=unanswered, shared=len(answers) if is_shared else 0)
 
     def prices(self) -> dict[str, tuple[float, float]]:
-        """Return US dollars per million input and output tokens, by model."""
+        """Return prices in US dollars per million input and output tokens, by model."""
         return load_prices(self._runs_dir)
 
     def save_prices(self, prices: dict[str, tuple[float, float]]) -> None:
@@ -118,17 +119,17 @@ class Scoring:
         save_prices(self._runs_dir, prices)
 
     def prepare(self, order: Order, judged: JudgedAnswers) -> job.Job:
-        """Return a scoring that is not started yet. Raises UserError."""
+        """Create a scoring job without starting it. Raises UserError if the judge's settings are invalid."""
         return job.Job(self._runs_dir, order, judged, self._answerer)
 
     def leaderboard(
         self, judged: JudgedAnswers, verdicts: pd.DataFrame, judge: str, partial: bool = False
     ) -> list[dict[str, Any]]:
-        """Return each run's score by one judge; see `scores.leaderboard`. Names are those of the index."""
+        """Return each run's score by one judge; see `scores.leaderboard`. Run names are those of the index."""
         return scores.leaderboard(verdicts, judged.answers, judge, partial)
 
     def notes(self, verdicts: pd.DataFrame) -> Notes:
-        """Return what to know about the verdicts of one judge."""
+        """Return notes on missing verdicts, the scale and the noise of one judge."""
         return Notes(
             scores.missing_sentence(verdicts),
             scores.scale_sentence(verdicts),
@@ -140,15 +141,15 @@ class Scoring:
         return scores.by_example(verdicts)
 
     def default_pair(self, example_scores: pd.DataFrame, runs: Sequence[str]) -> tuple[str, str]:
-        """Return the last two runs with a score at a common example; see `scores.last_pair`."""
+        """Return the last two runs with scores at a common example; see `scores.last_pair`."""
         return scores.last_pair(example_scores, runs)
 
     def difference(self, a: pd.Series, b: pd.Series) -> intervals.Difference:
-        """Return the mean difference of two runs' scores at the same examples, with its interval."""
+        """Return the mean difference between two runs' scores at the same examples, with its interval."""
         return intervals.paired(a, b)
 
     def win_rates(self, judged: JudgedAnswers, verdicts: pd.DataFrame) -> list[dict[str, Any]]:
-        """Return how often each run wins against each other; see `pairs.win_rates`."""
+        """Return the win rate of each pair of runs; see `pairs.win_rates`."""
         return pairs.win_rates(verdicts, judged.names)
 
     def tournament(self, judged: JudgedAnswers, verdicts: pd.DataFrame) -> list[dict[str, Any]]:
@@ -158,7 +159,7 @@ class Scoring:
     def judge_agreement(
         self, verdicts: pd.DataFrame, first: str, second: str
     ) -> tuple[agreement.Agreement, pd.DataFrame]:
-        """Return how two judges agree, and the answers that they rank differently, largest difference first."""
+        """Return the agreement of two judges, and the answers they rank differently, largest difference first."""
         a, b = (
             verdicts[verdicts["id"] == id].groupby(ANSWER_COLUMNS)["score"].mean().dropna()
             for id in (first, second)
@@ -166,13 +167,13 @@ class Scoring:
         return agreement.agreement(a, b), agreement.disagreements(a, b, top=len(a)).reset_index()
 
     def inconsistent_scores(self, verdicts: pd.DataFrame) -> pd.DataFrame:
-        """Return equal answers with different scores by one judge; see `agreement.inconsistent`."""
+        """Return identical answers that a judge scored differently; see `agreement.inconsistent`."""
         by = ["id", *ANSWER_COLUMNS]
         scored = verdicts.dropna(subset=["score"]).drop_duplicates([*by, "repeat"])
         return agreement.inconsistent(scored, by)
 
     def _base_by_run(self, runs: Sequence[str]) -> dict[str, Base]:
-        """Return the base of each run whose settings can be read and whose base weights are known."""
+        """Return the base of each run with valid settings and a known hash of its base weights."""
         hashes: dict[str, str] = self._read(queries.base_hashes, runs)
         base_by_run = {}
         for run in runs:
@@ -180,7 +181,7 @@ class Scoring:
                 continue
             try:
                 config = RunDirectory(self._runs_dir / run).config()
-            except UserError:  # damaged or just deleted; its answers can be scored all the same
+            except UserError:  # damaged or just deleted; its answers can still be scored
                 continue
             base_by_run[run] = Base(config.base_model, hashes[run], config.max_new_tokens)
         return base_by_run

@@ -1,1 +1,1 @@
-"""GPT-2, adapters, pretrained weights and generation. Knows no data set and no training loop."""
+"""GPT-2, adapters, pretrained weights and generation. Does not know about data sets or training."""

@@ -1,7 +1,7 @@
-"""The shapes of the GPT-2 family and what follows from them by arithmetic. Needs no tensors.
+"""Sizes of the GPT-2 family and their parameter counts, computed without creating tensors.
 
-Source: Radford et al. 2019, table 2. Parameters are counted as in the study this project grew from:
-the output head is separate from the token embedding, q, k and v have biases, the head has none.
+Source: Radford et al. 2019, table 2. Parameters are counted as in the journal: the output head is separate from the
+token embedding; q, k and v have biases, the head has none.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ HEAD = "lm_head"
 
 @dataclass(frozen=True)
 class Architecture:
-    """Sizes of one GPT-2. `context` is the longest sequence, in tokens."""
+    """Sizes of a GPT-2 model. `context` is the maximum sequence length in tokens."""
 
     n_layer: int
     n_head: int
@@ -28,7 +28,7 @@ class Architecture:
         return self.n_embd // self.n_head
 
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
-        """(inputs, outputs) of every linear layer by its name in the model."""
+        """Return (inputs, outputs) of each linear layer by its name in the model."""
         d = self.n_embd
         block = dict.fromkeys(ATTENTION, (d, d))
         block |= {"mlp.fc": (d, 4 * d), "mlp.proj": (4 * d, d)}
@@ -36,21 +36,20 @@ class Architecture:
         return {**shapes, HEAD: (d, self.vocabulary)}
 
     def parameters(self, tied: bool = False) -> int:
-        """Weights of the whole model."""
+        """Return the number of weights, with the head tied to the token embedding or not."""
         d, v = self.n_embd, self.vocabulary
-        linear = (
-            sum(i * o + o for i, o in self.linear_shapes().values()) - v
-        )  # the head has no bias
+        # The head has no bias.
+        linear = sum(i * o + o for i, o in self.linear_shapes().values()) - v
         norms = (2 * self.n_layer + 1) * 2 * d
         embeddings = v * d + self.context * d
         return linear + norms + embeddings - (v * d if tied else 0)
 
     def lora_targets(self, targets: str = "all", last_layers: int | None = None) -> list[str]:
-        """Names of the linear layers that get adapters.
+        """Return the names of the linear layers that get adapters.
 
         Args:
-            targets: `all` (the head too), `attention` or `mlp`.
-            last_layers: only the last n blocks; None for all of them.
+            targets: `all` (including the head), `attention` or `mlp`.
+            last_layers: number of blocks to adapt, counted from the last; None adapts all.
         """
         kinds = {"all": ATTENTION + MLP, "attention": ATTENTION, "mlp": MLP}[targets]
         first_layer = 0 if last_layers is None else max(0, self.n_layer - last_layers)
@@ -60,7 +59,7 @@ class Architecture:
     def lora_parameters(
         self, rank: int, targets: str = "all", last_layers: int | None = None
     ) -> int:
-        """Weights of the adapters: rank x (inputs + outputs) summed over the layers they sit on."""
+        """Return the number of adapter weights: rank x (inputs + outputs), summed over the adapted layers."""
         shapes = self.linear_shapes()
         return rank * sum(sum(shapes[name]) for name in self.lora_targets(targets, last_layers))
 

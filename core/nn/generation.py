@@ -1,7 +1,7 @@
-"""Text from a model: batched with a key-value cache for test sets, streamed for a person.
+"""Text generation with a key-value cache: in batches for test sets, streamed for interactive use.
 
-Works on token ids; knows nothing of tokenisation. Source of top-k sampling: Fan et al. 2018; of sharing
-the keys and values of a common beginning: Kwon et al. 2023.
+Works on token ids and does not know about the tokenizer. Sources: Fan et al. 2018 for top-k sampling, Kwon et al. 2023
+for sharing the keys and values of a common prefix.
 """
 
 import itertools
@@ -16,15 +16,15 @@ from core.nn.gpt2 import GPT2, KVCache
 from core.nn.loss import head_logits
 
 SHARED_PREFIX_TOKENS = 16
-"""Prompts that share so many first tokens have all that they share computed once."""
+"""Prompts with the same first 16 tokens are grouped, and their common prefix is computed once."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen.
+    """How to choose the next token.
 
     Args:
-        temperature: divides the logits. 0 is greedy, and so are values too small for the dtype of the logits.
+        temperature: divisor of the logits. 0 means greedy, as do values too small for the dtype of the logits.
         top_k: sample from the k most likely tokens; None samples from all.
     """
 
@@ -35,14 +35,14 @@ class Sampling:
 
 
 def fit_prompt(prompt: list[int], context: int, max_new_tokens: int) -> list[int]:
-    """The end of a prompt that leaves room to answer: at most `max_new_tokens`, at least half the context."""
+    """Truncate a prompt on the left to reserve `max_new_tokens`, at most half of the context, for the answer."""
     max_prompt_tokens = context - min(max_new_tokens, context // 2)
     return prompt[-max_prompt_tokens:]
 
 
 @torch.inference_mode()
 def stream(model: GPT2, prompt: Sequence[int], sampling: Sampling, end: int) -> Iterator[int]:
-    """Tokens that follow one prompt, one by one, until `end`, the limit or the context's end."""
+    """Yield the tokens that follow a prompt until `end`, the token limit or the end of the context."""
     prompt = fit_prompt(list(prompt), model.arch.context, sampling.max_new_tokens)
     batch = DecodingBatch(model, [prompt], sampling)
     for _ in range(batch.new_tokens):
@@ -57,10 +57,9 @@ def stream(model: GPT2, prompt: Sequence[int], sampling: Sampling, end: int) -> 
 def generate(
     model: GPT2, prompts: Sequence[Sequence[int]], sampling: Sampling, end: int
 ) -> list[list[int]]:
-    """Tokens that follow each prompt, `end` left out.
+    """Return the tokens that follow each prompt, without `end`.
 
-    Prompts are padded on the left to the longest, so pass prompts of like length together. Rows that
-    are finished leave the batch.
+    Prompts are padded on the left to the longest, so batch prompts of similar length. Finished rows leave the batch.
     """
     limit = sampling.max_new_tokens
     fitted = [fit_prompt(list(prompt), model.arch.context, limit) for prompt in prompts]
@@ -88,7 +87,7 @@ def generate(
 
 
 class DecodingBatch:
-    """Sequences that grow together: their cache, their logits and the tokens just chosen."""
+    """Sequences decoded together, with their caches, the logits of the next token and the newest tokens."""
 
     def __init__(self, model: GPT2, prompts: list[list[int]], sampling: Sampling) -> None:
         device = model.wte.weight.device
@@ -101,7 +100,7 @@ class DecodingBatch:
         self.pads = pads[:, None]  # (B, 1)
         self.length = longest
         self.caches = self._empty_caches(len(prompts), longest + self.new_tokens)
-        shared_length = self._share_beginnings(prompts)
+        shared_length = self._compute_shared_prefixes(prompts)
         self.logits = self._forward(ids[:, shared_length:])
         self.tokens = torch.empty(0)
 
@@ -117,20 +116,20 @@ class DecodingBatch:
 
         return [KVCache(empty(), empty()) for _ in range(arch.n_layer)]
 
-    def _share_beginnings(self, prompts: list[list[int]]) -> int:
-        """Compute once what prompts have in common; the columns of the batch that this fills in every row."""
-        alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    def _compute_shared_prefixes(self, prompts: list[list[int]]) -> int:
+        """Compute each common prefix once and copy it to its rows. Return how many columns are filled in every row."""
+        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for row, prompt in enumerate(prompts):
-            alike[tuple(prompt[:SHARED_PREFIX_TOKENS])].append(row)
-        shared_length = self.length - 1  # the last token is for the logits
-        for rows in alike.values():
-            common = _common_beginning([prompts[row] for row in rows]) if len(rows) > 1 else []
-            caches = self._empty_caches(1, len(common))
-            if common:
-                self.model.features(torch.tensor([common], device=self.pads.device), caches=caches)
+            groups[tuple(prompt[:SHARED_PREFIX_TOKENS])].append(row)
+        shared_length = self.length - 1  # the last token is computed later, for its logits
+        for rows in groups.values():
+            prefix = _common_prefix([prompts[row] for row in rows]) if len(rows) > 1 else []
+            caches = self._empty_caches(1, len(prefix))
+            if prefix:
+                self.model.features(torch.tensor([prefix], device=self.pads.device), caches=caches)
             for row in rows:
                 start = self.length - len(prompts[row])
-                end = start + len(common)
+                end = start + len(prefix)
                 shared_length = min(shared_length, end)
                 for batch_cache, prefix_cache in zip(self.caches, caches, strict=True):
                     batch_cache.k[row, :, start:end], batch_cache.v[row, :, start:end] = (
@@ -142,19 +141,19 @@ class DecodingBatch:
         return shared_length
 
     def _forward(self, ids: Tensor) -> Tensor:
-        """Feed the newest tokens (B, T); logits of the last position, (B, vocabulary)."""
+        """Process the newest tokens (B, T). Return the logits of the last position, (B, vocabulary)."""
         keys = torch.arange(self.length, device=ids.device)
         queries = keys[-ids.size(1) :]
         positions = (queries - self.pads).clamp(min=0)  # (B, T)
         visible = (keys >= self.pads)[:, None, :]  # (B, 1, keys)
         causal = keys <= queries[:, None]  # (T, keys)
-        # A padding query sees itself: a row without any key would turn into NaN.
+        # Padding attends to itself, because attention over no keys gives NaN.
         mask = (visible & causal) | (keys == queries[:, None])  # (B, T, keys)
         x = self.model.features(ids, positions, mask[:, None], self.caches)
         return head_logits(self.model.lm_head, x[:, -1])
 
     def next_tokens(self) -> Tensor:
-        """Choose one token a row. (B,)"""
+        """Choose the next token of each row, (B,)."""
         logits, s = self.logits, self.sampling
         if s.temperature < torch.finfo(logits.dtype).tiny:
             self.tokens = logits.argmax(-1)
@@ -168,19 +167,19 @@ class DecodingBatch:
         return self.tokens
 
     def keep(self, rows: list[int]) -> None:
-        """Drop the finished sequences."""
+        """Keep only these rows."""
         index = torch.tensor(rows, device=self.pads.device, dtype=torch.long)
         self.tokens, self.pads = self.tokens[index], self.pads[index]
         for cache in self.caches:
             cache.keep(index)
 
     def advance(self) -> None:
-        """Feed the tokens just chosen."""
+        """Process the tokens just chosen."""
         self.length += 1
         self.logits = self._forward(self.tokens[:, None])
 
 
-def _common_beginning(prompts: list[list[int]]) -> list[int]:
-    first, last = min(prompts), max(prompts)  # what these two share, all between them share
+def _common_prefix(prompts: list[list[int]]) -> list[int]:
+    first, last = min(prompts), max(prompts)  # all prompts in between share their prefix
     matches = (a == b for a, b in zip(first, last, strict=False))
     return list(itertools.compress(first, itertools.takewhile(bool, matches)))

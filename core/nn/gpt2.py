@@ -1,7 +1,7 @@
 """GPT-2 as a plain PyTorch module: pre-norm blocks, learned positions, tanh GELU, untied head.
 
-Source: Radford et al. 2019 and the shapes of the published weights. q, k and v are three linear
-layers, so that each can carry an adapter of its own. Knows nothing of tokenisation or training.
+Source: Radford et al. 2019 and the shapes of the published weights. q, k and v are separate linear layers so that
+each can have an adapter. Does not know about tokenization or training.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ class KVCache:
     length: int = 0
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Store T more positions and return all that are filled. k, v: (B, n_head, T, head_dim)."""
+        """Append T positions and return all filled positions. k, v: (B, n_head, T, head_dim)."""
         end = self.length + k.size(2)
         self.k[:, :, self.length : end] = k
         self.v[:, :, self.length : end] = v
@@ -35,7 +35,7 @@ class KVCache:
         return self.k[:, :, :end], self.v[:, :, :end]
 
     def keep(self, rows: Tensor) -> None:
-        """Drop all sequences but these rows."""
+        """Keep only these rows."""
         self.k, self.v = self.k[rows], self.v[rows]
 
 
@@ -56,25 +56,25 @@ class Attention(nn.Module):
         mask: Tensor | None,
         cache: KVCache | None,
         lengths: list[int] | None,
-        remake: Callable[[], Tensor] | None = None,
+        recompute: Callable[[], Tensor] | None = None,
     ) -> Tensor:
         B, T, C = x.shape
         heads = (B, T, self.n_head, C // self.n_head)
-        with recomputed(x, remake):
+        with recomputed(x, recompute):
             q, k, v = (layer(x).view(heads) for layer in (self.q, self.k, self.v))
         if lengths is None:
             return self.proj(self.attend(q, k, v, mask, cache).reshape(B, T, C))
-        # each sequence of the packed row looks at itself alone
+        # Each sequence in the packed row attends only to itself.
         parts = zip(*(t.split(lengths, 1) for t in (q, k, v)), strict=True)
         join = partial(torch.cat, [self.attend(q, k, v, None, None) for q, k, v in parts], 1)
         y = join()
-        with recomputed(y, remake and join):
+        with recomputed(y, recompute and join):
             return self.proj(y.view(B, T, C))
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, cache: KVCache | None
     ) -> Tensor:
-        """Attention of (B, T, n_head, head_dim) each; the same shape."""
+        """Return the attention output. q, k, v and the result: (B, T, n_head, head_dim)."""
         q, k, v = (t.transpose(1, 2) for t in (q, k, v))  # (B, n_head, T, head_dim)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, n_head, length, head_dim)
@@ -90,10 +90,13 @@ class Attention(nn.Module):
 
 
 def recomputed(
-    value: Tensor, remake: Callable[[], Tensor] | None
+    value: Tensor, recompute: Callable[[], Tensor] | None
 ) -> AbstractContextManager[object]:
-    """In it, autograd keeps nothing of `value`, which `remake`, if given, makes anew in the backward pass."""
-    if remake is None:
+    """Return a context in which autograd does not save `value`: the backward pass recomputes it with `recompute`.
+
+    Without `recompute`, the context does nothing.
+    """
+    if recompute is None:
         return nullcontext()
     address, count, dtype = value.data_ptr(), value.numel(), value.dtype
 
@@ -102,13 +105,13 @@ def recomputed(
         return saved.shape if is_value else saved
 
     def unpack(packed: Tensor | torch.Size) -> Tensor:
-        return packed if isinstance(packed, Tensor) else remake().to(dtype).view(packed)
+        return packed if isinstance(packed, Tensor) else recompute().to(dtype).view(packed)
 
     return torch.autograd.graph.saved_tensors_hooks(pack, unpack)
 
 
 class Norm(nn.LayerNorm):
-    """Layer norm, put out once in the format of the products that read it."""
+    """Layer norm that casts its output once to the autocast dtype, rather than in each layer that reads it."""
 
     def forward(self, x: Tensor) -> Tensor:
         device = x.device.type
@@ -117,18 +120,18 @@ class Norm(nn.LayerNorm):
 
 
 class MLP(nn.Module):
-    """Two linear layers with a tanh-approximated GELU between."""
+    """Two linear layers with a tanh-approximated GELU in between."""
 
     def __init__(self, arch: Architecture) -> None:
         super().__init__()
         self.fc = nn.Linear(arch.n_embd, 4 * arch.n_embd)
         self.proj = nn.Linear(4 * arch.n_embd, arch.n_embd)
 
-    def forward(self, x: Tensor, remake: Callable[[], Tensor] | None = None) -> Tensor:
-        with recomputed(x, remake):
+    def forward(self, x: Tensor, recompute: Callable[[], Tensor] | None = None) -> Tensor:
+        with recomputed(x, recompute):
             inner = self.fc(x)  # (B, T, 4 n_embd)
         active = _gelu(inner)
-        with recomputed(active, remake and partial(_gelu, inner)):
+        with recomputed(active, recompute and partial(_gelu, inner)):
             return self.proj(active)
 
 
@@ -139,8 +142,7 @@ def _gelu(x: Tensor) -> Tensor:
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)).
 
-    With `recompute`, what the norms and the GELU put out, two fifths of what a block keeps, is made again in
-    the backward pass.
+    With `recompute`, the backward pass recomputes the outputs of norms and GELU, two fifths of the saved activations.
     """
 
     def __init__(self, arch: Architecture, dropout: float) -> None:
@@ -155,14 +157,14 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, mask: Tensor | None, cache: KVCache | None, lengths: list[int] | None
     ) -> Tensor:
-        remake = partial(self.ln_1, x) if self.recompute else None
-        x = x + self.drop(self.attn(self.ln_1(x), mask, cache, lengths, remake))
-        remake = partial(self.ln_2, x) if self.recompute else None
-        return x + self.drop(self.mlp(self.ln_2(x), remake))
+        recompute = partial(self.ln_1, x) if self.recompute else None
+        x = x + self.drop(self.attn(self.ln_1(x), mask, cache, lengths, recompute))
+        recompute = partial(self.ln_2, x) if self.recompute else None
+        return x + self.drop(self.mlp(self.ln_2(x), recompute))
 
 
 class Embedding(nn.Embedding):
-    """A table that draws nothing where it has no memory: on the meta device that would import PyTorch's compiler."""
+    """An embedding without initialization on the meta device, where it would import PyTorch's compiler."""
 
     def reset_parameters(self) -> None:
         if not self.weight.is_meta:
@@ -170,12 +172,12 @@ class Embedding(nn.Embedding):
 
 
 class GPT2(nn.Module):
-    """The language model. Weights start as in GPT-2: normal, std 0.02, residual projections smaller.
+    """The GPT-2 language model.
 
     Args:
-        arch: its sizes.
-        dropout: for embeddings, attention and residuals alike.
-        tie_weights: let the head share the token embedding.
+        arch: sizes of the model.
+        dropout: probability for embeddings, attention and residuals.
+        tie_weights: share the token embedding with the head.
     """
 
     def __init__(self, arch: Architecture, dropout: float = 0.0, tie_weights: bool = False) -> None:
@@ -192,13 +194,16 @@ class GPT2(nn.Module):
             self.lm_head.weight = self.wte.weight
 
     def recompute(self, enabled: bool) -> None:
-        """Make what norms and GELUs put out again in the backward pass, or keep it."""
+        """Set whether the backward pass recomputes the outputs of norms and GELUs."""
         for module in self.modules():
             if isinstance(module, Block):
                 module.recompute = enabled
 
     def initialize(self, generator: torch.Generator) -> None:
-        """Draw fresh weights; the head starts as a copy of the token embedding."""
+        """Draw new weights as GPT-2 does: normal with std 0.02, smaller for residual projections.
+
+        The head starts as a copy of the token embedding.
+        """
         residual_std = 0.02 / (2 * self.arch.n_layer) ** 0.5
         with torch.no_grad():
             for name, p in self.named_parameters():
@@ -218,16 +223,15 @@ class GPT2(nn.Module):
         lengths: list[int] | None = None,
         shared: SharedGradient | None = None,
     ) -> Tensor:
-        """Final hidden states before the head.
+        """Return the final hidden states, before the head.
 
         Args:
             ids: token ids (B, T), int64.
-            positions: of each token (B, T); 0 .. T-1 where absent.
-            mask: True where a query may look, broadcastable to (B, n_head, T, keys); causal where absent.
-            caches: one a layer, extended in place.
-            lengths: of the sequences that a single row of `ids` holds one after the other; the row is
-                one sequence where absent.
-            shared: where a tied head leaves its gradient; see `summed_cross_entropy`.
+            positions: position of each token (B, T); default 0 .. T-1.
+            mask: True where a query may attend, broadcastable to (B, n_head, T, keys); default causal.
+            caches: one per layer, extended in place.
+            lengths: lengths of the sequences packed into the single row of `ids`; default one sequence.
+            shared: holder of a tied head's gradient; see `summed_cross_entropy`.
 
         Returns:
             (B, T, n_embd)
@@ -244,18 +248,19 @@ class GPT2(nn.Module):
         return self.ln_f(x)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Logits (B, T, vocabulary) of token ids (B, T)."""
+        """Return the logits (B, T, vocabulary) of token ids (B, T)."""
         return self.lm_head(self.features(ids))
 
     def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
-        """Summed cross entropy, in nats, over the targets that are not -100.
+        """Return the summed cross entropy, in nats, over all targets except -100.
 
-        The head runs at those positions only: it is a third of a small model's work. On a CPU the rows
-        are packed into one, so that padding costs nothing.
+        The head, a third of a small model's computation, runs at those positions only. On a CPU, rows are packed into
+        one so that padding costs nothing.
 
         Args:
-            ids: (B, T), targets: (B, T), each the token that follows. Both on the CPU, wherever the model is:
-                which positions count follows from them, and no GPU need be waited for.
+            ids: token ids (B, T). On the CPU even if the model is on a GPU, as are the targets: target positions are
+                computed from them, without waiting for the GPU.
+            targets: the next token of each position (B, T).
         """
         is_target = targets != -100
         tied = getattr(self.lm_head, "weight", None) is self.wte.weight
@@ -264,14 +269,13 @@ class GPT2(nn.Module):
         if device.type != "cpu":
             positions = is_target.flatten().nonzero()[:, 0]
             ids, positions, targets = (
-                sent(t, device) for t in (ids, positions, targets[is_target])
+                send(t, device) for t in (ids, positions, targets[is_target])
             )
             x = self.features(ids, shared=shared).flatten(0, 1).index_select(0, positions)
             return summed_cross_entropy(self.lm_head, x, targets, shared)
         positions = torch.arange(ids.size(1)).expand_as(ids)
-        lengths = (
-            ((positions + 1) * is_target).amax(1, keepdim=True).clamp(min=1)
-        )  # to the last target
+        # Up to the last target; nothing after it affects the loss.
+        lengths = ((positions + 1) * is_target).amax(1, keepdim=True).clamp(min=1)
         is_used = positions < lengths
         packed = ids[is_used][None], positions[is_used][None]  # (1, tokens) each
         x = self.features(*packed, lengths=lengths[:, 0].tolist(), shared=shared)
@@ -280,8 +284,8 @@ class GPT2(nn.Module):
         )
 
 
-def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """A CPU tensor on another device; a GPU copies it from pinned memory while it computes."""
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a CPU tensor to another device. A GPU copies from pinned memory while it computes."""
     if device.type == "cuda":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)

@@ -1,7 +1,7 @@
-"""Low-rank adapters (Hu et al. 2021) beside chosen linear layers.
+"""Low-rank adapters (Hu et al. 2021) for linear layers.
 
-y = W x + b + (alpha / rank) B A x, with A Kaiming-uniform and B zero, so that an adapted model starts
-as the model it adapts. Adapters merge into W only when told to.
+y = W x + b + (alpha / rank) B A x, with A Kaiming-uniform and B zero, so that an adapted model starts out equal to its
+base. Only `merge` adds adapters to W.
 """
 
 import math
@@ -19,10 +19,10 @@ class LoRALinear(nn.Module):
 
     Args:
         linear: the layer; its weights are frozen.
-        rank: of the adapter.
+        rank: rank of the adapter.
         alpha: the adapter's output is scaled by alpha / rank.
-        dropout: probability of zeroing an input of the adapter while training.
-        generator: draws lora_A; torch's own where absent.
+        dropout: probability of zeroing an input of the adapter in training.
+        generator: draws lora_A; None uses torch's global generator.
     """
 
     def __init__(
@@ -57,21 +57,21 @@ class LoRALinear(nn.Module):
         return y.view(*x.shape[:-1], y.size(-1))
 
     def low(self, x: Tensor) -> Tensor:
-        """The adapter's inner values A x, (N, rank), of inputs (N, in)."""
+        """Return A x after dropout, (N, rank), for inputs (N, in)."""
         return F.linear(F.dropout(x, self.dropout, self.training), self.lora_A)
 
     @torch.no_grad()
     def merge(self, in_place: bool = False) -> None:
-        """Add the adapter into the layer's weight: inference then costs what the plain layer does.
+        """Add the adapter to the layer's weight, so that inference costs no more than the plain layer.
 
-        Where not in place, the sum is a new tensor, so a token embedding that shares the old one keeps its values.
+        Unless `in_place`, the sum is a new tensor, and a token embedding that shares the old one keeps its values.
         """
         if not self.merged:
             self._shift(1.0, in_place)
 
     @torch.no_grad()
     def unmerge(self, in_place: bool = False) -> None:
-        """Take the adapter out again, up to rounding."""
+        """Subtract the adapter from the layer's weight. Restores the weight up to rounding."""
         if self.merged:
             self._shift(-1.0, in_place)
 
@@ -89,8 +89,8 @@ class LoRALinear(nn.Module):
 class _Adapted(torch.autograd.Function):
     """x W' + b + scale (x A') B' with W and b frozen.
 
-    The adapter's share is added in place, forward and backward: at small ranks, writing as large a matrix
-    a second time costs more than the product.
+    The adapter's term is added in place, forward and backward: at small ranks, writing a second matrix of the same
+    size costs more than the product.
     """
 
     @staticmethod
@@ -108,9 +108,8 @@ class _Adapted(torch.autograd.Function):
         low = (inner @ A.T).mul_(scale)  # (N, rank)
         ctx.scale, ctx.has_dropout = scale, dropped is not None
         ctx.save_for_backward(inner, low, weight, A, B)
-        if (
-            bias is not None
-        ):  # one more column of the thin product, or it would be a pass of its own
+        # The bias is one more column of the thin product. Adding it separately would take another pass.
+        if bias is not None:
             low = torch.cat([low, low.new_ones(len(low), 1)], 1)  # (N, rank + 1)
             B = torch.cat([B, bias[:, None]], 1)  # (out, rank + 1)
         return (x @ weight.T).addmm_(low, B.T)
@@ -138,7 +137,7 @@ def add_adapters(
     dropout: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> None:
-    """Freeze the whole model and put an adapter on each linear layer named."""
+    """Freeze the model and add an adapter to each named linear layer."""
     model.requires_grad_(False)
     for name in names:
         parent = model.get_submodule(name.rpartition(".")[0])
@@ -148,9 +147,9 @@ def add_adapters(
 
 
 def narrow(model: nn.Module, dtype: torch.dtype) -> None:
-    """Keep frozen linear layers in the format that autocast brings them into at each product.
+    """Store frozen linear layers in the dtype to which autocast would convert them in each product.
 
-    The numbers are the same, in half the memory. A head that is the token embedding too keeps its own format.
+    The results are the same, at half the memory. A head tied to the token embedding keeps its dtype.
     """
     embeddings = {m.weight for m in model.modules() if isinstance(m, nn.Embedding)}
     for layer in (m for m in model.modules() if isinstance(m, nn.Linear)):
@@ -167,27 +166,27 @@ def widen(model: nn.Module) -> None:
 
 
 def adapters(model: nn.Module) -> Iterator[LoRALinear]:
-    """Every adapted layer of a model."""
+    """Return the adapted layers of a model."""
     return (module for module in model.modules() if isinstance(module, LoRALinear))
 
 
 def merge(model: nn.Module) -> None:
-    """Merge every adapter, in place except where a layer shares its weight's memory with another.
+    """Merge every adapter, in place unless the layer shares its weight's memory with another.
 
     Merge into fp32 weights only: in bf16, rounding loses most of a small adapter and changes greedy answers.
     """
-    for layer, owns_weight in _with_sharing(model):
+    for layer, owns_weight in _layers_and_ownership(model):
         layer.merge(in_place=owns_weight)
 
 
 def unmerge(model: nn.Module) -> None:
-    """Take every adapter out again."""
-    for layer, owns_weight in _with_sharing(model):
+    """Unmerge every adapter."""
+    for layer, owns_weight in _layers_and_ownership(model):
         layer.unmerge(in_place=owns_weight)
 
 
-def _with_sharing(model: nn.Module) -> list[tuple[LoRALinear, bool]]:
-    """Every adapted layer, and whether the memory of its weight is its own."""
+def _layers_and_ownership(model: nn.Module) -> list[tuple[LoRALinear, bool]]:
+    """Return each adapted layer and whether no other layer shares its weight's memory."""
     parameters = model.named_parameters(remove_duplicate=False)
     users = Counter(parameter.data_ptr() for _, parameter in parameters)
     return [(layer, users[layer.linear.weight.data_ptr()] == 1) for layer in adapters(model)]

@@ -1,9 +1,9 @@
-"""The cross entropy of a wide output head, a few positions and a piece of the vocabulary at a time.
+"""Cross entropy of a wide output head, computed slice by slice over positions and vocabulary.
 
-The logits of GPT-2 are 50,257 numbers a position, 65 times its hidden state; with their softmax and its
-gradient they would be most of a training step's memory, and a matrix product 50,257 columns wide runs at
-little more than half of a CPU's speed. Here the products are narrow, only a slice of the logits exists
-at a time, and its gradients are computed at once. Knows nothing of the model below the head.
+GPT-2 has 50,257 logits per position, 65 times its hidden state. With their softmax and gradient they would take most
+of a training step's memory, and a matrix product of 50,257 columns reaches little more than half of a CPU's speed.
+Here the products are narrow, only a slice of the logits exists at a time, and its gradients are computed immediately.
+Does not know about the model below the head.
 """
 
 from collections.abc import Iterator
@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from core.nn.lora import LoRALinear
 
 CPU_SLICE = (256, 2048)
-"""Positions and columns at a time: 51 MB of logits. Wider pieces are slower, and so are fewer positions."""
+"""Positions per slice (51 MB of logits) and columns per product. Wider products or fewer positions are slower."""
 GPU_POSITIONS = 1024
-"""At a time, over the whole vocabulary: 206 MB of logits."""
+"""Positions per slice on a GPU, over the whole vocabulary: 206 MB of logits."""
 
 
 def head_logits(head: nn.Module, x: Tensor) -> Tensor:
-    """`head(x)`, (N, vocabulary) in fp32, of a few hidden states (N, n_embd); on a CPU in pieces, for speed."""
+    """Return `head(x)` in fp32, (N, vocabulary), for a few hidden states (N, n_embd). Sliced on a CPU, for speed."""
     plain = head.linear if isinstance(head, LoRALinear) and head.merged else head
     if not (x.is_cpu and isinstance(plain, nn.Linear)) or torch.is_autocast_enabled("cpu"):
         return head(x).float()
@@ -32,16 +32,16 @@ def head_logits(head: nn.Module, x: Tensor) -> Tensor:
 
 
 class SharedGradient:
-    """Where a tied head leaves its weight's gradient for the embedding's rows to be added to.
+    """The weight gradient of a tied head, to which the embedding adds its own rows in place.
 
-    Autograd would make a second matrix as large, nearly all of it zeros, and add the two.
+    Autograd would allocate a second matrix of the same size, nearly all zeros, and add the two.
     """
 
     head: Tensor | None = None
 
 
 def lookup(ids: Tensor, table: Tensor, shared: SharedGradient) -> Tensor:
-    """Rows (*ids.shape, n_embd) of an embedding table that is the weight of the head too."""
+    """Return rows (*ids.shape, n_embd) of an embedding table that is also the head's weight."""
     return _Lookup.apply(ids, table, shared)
 
 
@@ -51,15 +51,15 @@ def summed_cross_entropy(
     targets: Tensor,
     shared: SharedGradient | None = None,
 ) -> Tensor:
-    """Summed cross entropy of `head(x)` in nats, as of `F.cross_entropy(..., reduction="sum")`.
+    """Return the summed cross entropy of `head(x)` in nats, as `F.cross_entropy(..., reduction="sum")` does.
 
-    Its gradient can be taken once and not be differentiated again.
+    Call backward at most once; second derivatives are not supported.
 
     Args:
-        head: without bias.
+        head: output head without bias.
         x: hidden states (N, n_embd).
         targets: token ids (N,), int64.
-        shared: with the `lookup` of the same tokens, where the head's weight is their embedding.
+        shared: the object passed to `lookup` for the same tokens, if the head's weight is their embedding.
     """
     low = up = None
     if isinstance(head, LoRALinear):
@@ -70,7 +70,7 @@ def summed_cross_entropy(
 
 
 class _HeadLoss(torch.autograd.Function):
-    """Logits are x weight' + low up'. Computes the gradients along with the loss; backward scales them."""
+    """Loss of the logits x weight' + low up'. Computes the gradients with the loss; backward only scales them."""
 
     @staticmethod
     def forward(
@@ -96,40 +96,40 @@ class _HeadLoss(torch.autograd.Function):
         x_grad, weight_grad, low_grad, up_grad = grads
         for rows in _rows(len(x), positions):
             row_low = None if low is None else low[rows]
-            pieces = [
+            blocks = [
                 _logits(x[rows], weight[columns], row_low, None if up is None else up[columns])
                 for columns in _columns(len(weight), width)
             ]
-            top = torch.stack([piece.amax(1) for piece in pieces]).amax(0)[:, None]
-            norm = torch.zeros_like(top)  # of the softmax, times exp(-top)
+            top = torch.stack([block.amax(1) for block in blocks]).amax(0)[:, None]
+            norm = torch.zeros_like(top)  # softmax denominator times exp(-top)
             local_targets = []
-            for columns, piece in zip(_columns(len(weight), width), pieces, strict=True):
+            for columns, block in zip(_columns(len(weight), width), blocks, strict=True):
                 local = targets[rows, None] - columns.start
-                inside = (local >= 0) & (local < piece.size(1))
-                local = local.clamp(0, piece.size(1) - 1)
+                inside = (local >= 0) & (local < block.size(1))
+                local = local.clamp(0, block.size(1) - 1)
                 local_targets.append((local, inside))
-                piece.sub_(top)
-                total -= (piece.gather(1, local) * inside).sum()
-                norm += piece.exp_().sum(1, keepdim=True)
+                block.sub_(top)
+                total -= (block.gather(1, local) * inside).sum()
+                norm += block.exp_().sum(1, keepdim=True)
             total += norm.log().sum()
             if not any(needs_grad):
                 continue
             row_x = x[rows] / norm
             first_rows = rows.start == 0
-            for columns, piece, (local, inside) in zip(
-                _columns(len(weight), width), pieces, local_targets, strict=True
+            for columns, block, (local, inside) in zip(
+                _columns(len(weight), width), blocks, local_targets, strict=True
             ):
                 first_columns = columns.start == 0
-                # norm times the gradient of these logits
-                piece.scatter_add_(1, local, -(inside * norm))
+                # Turn the exponentials into norm times the gradient of these logits.
+                block.scatter_add_(1, local, -(inside * norm))
                 if x_grad is not None:
-                    _add_product(x_grad[rows], piece, weight[columns], first_columns)
+                    _add_product(x_grad[rows], block, weight[columns], first_columns)
                 if weight_grad is not None:
-                    _add_product(weight_grad[columns], piece.T, row_x, first_rows)
+                    _add_product(weight_grad[columns], block.T, row_x, first_rows)
                 if low_grad is not None and up is not None:
-                    _add_product(low_grad[rows], piece, up[columns], first_columns)
+                    _add_product(low_grad[rows], block, up[columns], first_columns)
                 if up_grad is not None and row_low is not None:
-                    _add_product(up_grad[columns], piece.T, row_low / norm, first_rows)
+                    _add_product(up_grad[columns], block.T, row_low / norm, first_rows)
             for grad in (x_grad, low_grad):
                 if grad is not None:
                     grad[rows] /= norm
@@ -146,7 +146,7 @@ class _HeadLoss(torch.autograd.Function):
 
 
 class _Lookup(torch.autograd.Function):
-    """An embedding whose gradient is added to the head's before autograd hands that to the weight."""
+    """An embedding that adds its gradient to the head's before autograd passes that to the weight."""
 
     @staticmethod
     def forward(ctx: Any, ids: Tensor, table: Tensor, shared: SharedGradient) -> Tensor:
@@ -158,25 +158,25 @@ class _Lookup(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
         [ids] = ctx.saved_tensors
-        assert ctx.shared.head is not None, "the head's loss was not part of what is differentiated"
+        assert ctx.shared.head is not None, "backward did not pass through the head's loss"
         ctx.shared.head.index_add_(0, ids.flatten(), outputs[0].flatten(0, -2))
-        del ctx.shared.head  # or autograd would copy what somebody else still holds
+        del ctx.shared.head  # with another reference left, autograd would copy it
         return None, None, None
 
 
 def _rows(length: int, size: int) -> Iterator[slice]:
-    """Consecutive slices of at most `size`, as even as can be."""
+    """Return consecutive slices of at most `size` and nearly equal length."""
     count = -(-length // size)
     return (slice(i * length // count, (i + 1) * length // count) for i in range(count))
 
 
 def _columns(length: int, size: int) -> Iterator[slice]:
-    """Consecutive slices of `size` but for the last: products of an even width are faster."""
+    """Return consecutive slices of `size`, except for the last. Products of a round width are faster."""
     return (slice(start, min(start + size, length)) for start in range(0, length, size))
 
 
 def _logits(x: Tensor, weight: Tensor, low: Tensor | None, up: Tensor | None) -> Tensor:
-    """Of some positions for some columns, fp32."""
+    """Return the fp32 logits of some positions and columns."""
     logits = x @ weight.T
     if low is not None and up is not None:
         logits.addmm_(low, up.T.to(low.dtype))
@@ -184,7 +184,7 @@ def _logits(x: Tensor, weight: Tensor, low: Tensor | None, up: Tensor | None) ->
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor, first: bool) -> None:
-    """total += a b, or total = a b where it is the first; without a matrix between where the formats allow."""
+    """Compute total += a b, or total = a b if `first`. Avoids a temporary matrix unless autocast is on."""
     if torch.is_autocast_enabled(total.device.type):
         product = a @ b
         if first:

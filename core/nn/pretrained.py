@@ -31,7 +31,7 @@ EMBEDDED_MODEL = "gpt2-nano"
 ASSETS = Path(__file__).parent.parent / "assets"
 WEIGHTS_SUFFIX = ".safetensors"
 WEIGHTS_FILES = ("model.safetensors", "model.safetensors.index.json")
-"""Of a directory: one file, or a list of those that a large model was cut into."""
+"""Weights in a directory: a single file, or the index of a sharded model."""
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 """Weights in a format that can run code when loaded. They are mentioned in an error, never read."""
 WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module", "model")
@@ -49,7 +49,7 @@ SIZES = {
 """Fields of Architecture and their keys in config.json."""
 MAX_LAYERS = 1000
 MAX_SIZE = 2**20
-"""Upper limit of the other sizes. The product of two still fits in 64 bits."""
+"""Upper limit of the other sizes. The product of two of them still fits in 64 bits."""
 COMPARED_ROWS = 4096
 """Vocabulary rows read at a time when comparing the output head with the token embedding."""
 DTYPES = {
@@ -70,23 +70,23 @@ DTYPES = {
 Headers = dict[tuple[Path, str], tuple[list[int], str]]
 """Shape and dtype of each tensor, by file and name."""
 HUB_LAYER_NAMES = {"attn.c_proj": "attn.proj", "mlp.c_fc": "mlp.fc", "mlp.c_proj": "mlp.proj"}
-"""Linear layers by the hub's names; its layout keeps them as (inputs, outputs), transposed."""
+"""Linear layers by their hub names. The hub stores them transposed, as (inputs, outputs)."""
 SUPPORTED_CONFIG_VALUES = {
     "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
     "layer_norm_epsilon": (1e-5,),
     "scale_attn_weights": (True,),
     "scale_attn_by_inverse_layer_idx": (False,),
 }
-"""What `core.nn.gpt2` computes, by the keys of config.json; the first is also what a missing key means."""
+"""Values in config.json that `core.nn.gpt2` implements. The first is the default of a missing key."""
 
 
 def architecture(base_model: str) -> Architecture:
-    """The sizes of a base model, without its weights. Raises UserError where there is no such model."""
+    """Return the sizes of a base model. Reads no weights. Raises UserError for an unknown model or invalid sizes."""
     if base_model in FAMILY:
         return FAMILY[base_model]
     if not _has(base_model, "config.json"):
         model_names = ", ".join(FAMILY)
-        message = f"base_model = {base_model!r}: there is no such model; it should be {model_names} or a directory with config.json and model.safetensors"
+        message = f"base_model = {base_model!r}: unknown model; use {model_names} or a directory with config.json and model.safetensors"
         raise UserError(message)
     try:
         text = (Path(base_model) / "config.json").read_text(encoding="utf-8")
@@ -145,7 +145,7 @@ def inspect(base_model: str, tie_weights: bool = False) -> list[str]:
         UserError: whenever `load` would raise it, except for damaged tensor data.
     """
     arch = architecture(base_model)
-    path = _weights_here(base_model)
+    path = _cached_weights(base_model)
     if path is None:
         return []
     try:
@@ -163,25 +163,27 @@ def _inspected(
 ) -> tuple[str, ...]:
     """Implement `inspect`. `stamps` is part of the cache key."""
     try:
-        return _remarks(base_model, arch, path, tie_weights)
+        return _notes(base_model, arch, path, tie_weights)
     except UserError:
         if not _is_from_hub(base_model) or not is_damaged(path):
             raise
-        return (f"the cached file of {base_model} is damaged; the launch downloads it again",)
+        return (
+            f"the cached file of {base_model} is damaged and will be downloaded again at launch",
+        )
 
 
-def _remarks(base_model: str, arch: Architecture, path: Path, tie_weights: bool) -> tuple[str, ...]:
+def _notes(base_model: str, arch: Architecture, path: Path, tie_weights: bool) -> tuple[str, ...]:
     headers = _headers(path, base_model)
     tensors = [
         (name, torch.empty(shape, dtype=DTYPES.get(dtype, torch.uint8), device="meta"))
         for (_, name), (shape, dtype) in headers.items()
     ]
     _from_hub_layout(tensors, arch, base_model)
-    tables = {_own_name(place[1]): place for place in headers}
-    found = [tables[name] for name in VOCABULARY_TABLES if name in tables]
-    if tie_weights and len(found) == 2 and not _equal_rows(found[0], found[1], arch.vocabulary):
+    locations = {_own_name(location[1]): location for location in headers}
+    tables = [locations[name] for name in VOCABULARY_TABLES if name in locations]
+    if tie_weights and len(tables) == 2 and not _equal_rows(tables[0], tables[1], arch.vocabulary):
         raise _not_tied(base_model)
-    rows = max(headers[place][0][0] for place in found)
+    rows = max(headers[location][0][0] for location in tables)
     if rows <= arch.vocabulary:
         return ()
     return (
@@ -217,14 +219,14 @@ def _not_tied(base_model: str) -> UserError:
 def load(
     base_model: str, dropout: float = 0.0, tie_weights: bool = False, frozen: bool = False
 ) -> GPT2:
-    """A base model in fp32 on the CPU, ready to tune.
+    """Load a base model in fp32 on the CPU.
 
     Args:
-        frozen: its weights will not change, so a head that is equal to the token embedding may lie in
-            the same memory.
+        tie_weights: share the token embedding with the head.
+        frozen: the weights will not be trained, so a head equal to the token embedding may share its memory.
 
     Raises:
-        UserError: it cannot be had, is not a GPT-2, or should be tied and comes with a head of its own.
+        UserError: the model is unavailable, is not a GPT-2, or cannot be tied because its head differs.
     """
     arch = architecture(base_model)
     state = _from_hub_layout(_read(fetch(base_model), base_model), arch, base_model)
@@ -236,30 +238,30 @@ def load(
         state["lm_head.weight"] = embedding if tie_weights or frozen else embedding.clone()
     with torch.device("meta"):
         model = GPT2(arch, dropout)
-    model.load_state_dict(state, assign=True)  # the tensors themselves: no second copy
+    model.load_state_dict(state, assign=True)  # without copying the tensors
     if tie_weights:
         model.lm_head.weight = model.wte.weight
     return model
 
 
 def fetch(base_model: str) -> Path:
-    """The file of a base model's weights, or the list of its files; downloaded first if need be.
+    """Return a base model's weights file, or the index of its shards, downloading it if needed.
 
-    A damaged download is removed and replaced once.
+    A damaged download is deleted and retried once.
 
     Raises:
-        UserError: they cannot be had.
+        UserError: the weights are unavailable.
     """
     if not _is_from_hub(base_model):
         return _local_weights(base_model)
     repository = f"openai-community/{base_model}"
     setting = f"base_model = {base_model!r}"
-    with explain_error(setting, repository, "name a directory that holds its weights"):
+    with explain_error(setting, repository, "choose a local model folder"):
         for _ in range(2):
             path = cached_file(repository, "model.safetensors")
             if not discard_if_damaged(path):
                 return path
-        raise UserError(f"{setting}: what came from {repository} {CHECKSUM_MISMATCH}")
+        raise UserError(f"{setting}: the download from {repository} {CHECKSUM_MISMATCH}")
 
 
 def _is_from_hub(base_model: str) -> bool:
@@ -279,7 +281,7 @@ def _local_weights(base_model: str) -> Path:
     raise UserError(message)
 
 
-def _weights_here(base_model: str) -> Path | None:
+def _cached_weights(base_model: str) -> Path | None:
     """Return the weights file of a base model; None if it is not downloaded yet. Raises UserError."""
     if not _is_from_hub(base_model):
         return _local_weights(base_model)
@@ -290,7 +292,7 @@ def _weights_here(base_model: str) -> Path | None:
 
 
 def to_download(base_model: str) -> int:
-    """About how many bytes of weights would have to be downloaded first."""
+    """Return the approximate number of bytes to download before the weights can be loaded."""
     if not _is_from_hub(base_model):
         return 0
     if is_cached(f"openai-community/{base_model}", "model.safetensors"):
@@ -299,7 +301,7 @@ def to_download(base_model: str) -> int:
 
 
 def fingerprint(model: GPT2) -> str:
-    """SHA-256 over names and values of all weights, adapters left out: equal where the base is equal."""
+    """Return the SHA-256 of the names and values of all weights except adapters. Equal for equal base models."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         if "lora_" not in name:
@@ -356,7 +358,7 @@ def _own_name(key: str) -> str:
 
 
 def _parts(path: Path) -> list[Path]:
-    """A file of weights itself, or those that a list names, all beside it. Raises ValueError where it is none."""
+    """Return the weights file itself, or the shards listed in an index. Raises ValueError if the index is invalid."""
     if path.suffix != ".json":
         return [path]
     try:
@@ -369,7 +371,9 @@ def _parts(path: Path) -> list[Path]:
             or Path(name).name != name
             or not name.endswith(WEIGHTS_SUFFIX)
         ):
-            raise ValueError(f"it lists {name!r}, which is no file beside it")
+            raise ValueError(
+                f"it lists {name!r}, which is not a {WEIGHTS_SUFFIX} file in the same directory"
+            )
     return [path.parent / name for name in sorted(names)]
 
 
@@ -414,7 +418,7 @@ def _from_hub_layout(
 
 
 def hub_layout(model: GPT2) -> dict[str, Tensor]:
-    """The weights of a tied model as the Hugging Face GPT-2 format has them: the way back of `load`."""
+    """Return the weights of a tied model in the Hugging Face GPT-2 layout. The inverse of `load`."""
     state = {k: v.detach() for k, v in model.state_dict().items() if k != "lm_head.weight"}
     exported: dict[str, Tensor] = {}
     for name, tensor in state.items():
@@ -434,7 +438,7 @@ def hub_layout(model: GPT2) -> dict[str, Tensor]:
 
 
 def _has_own_head(base_model: str) -> bool:
-    """Whether a directory says that its head is a matrix of its own, so that it must be there."""
+    """Whether config.json declares an untied head, so that the head's weights are required."""
     path = Path(base_model) / "config.json"
     if base_model in FAMILY or not path.is_file():
         return False
@@ -455,7 +459,7 @@ def _check(state: dict[str, Tensor], arch: Architecture, base_model: str) -> Non
     problems = [f"{name} is missing" for name in expected if name not in state]
     problems += [f"{name} is not part of GPT-2" for name in state if name not in expected]
     problems += [
-        f"{name} has shape {tuple(state[name].shape)} and must have {tuple(expected[name].shape)}"
+        f"{name} has shape {tuple(state[name].shape)} instead of {tuple(expected[name].shape)}"
         for name in expected
         if name in state and state[name].shape != expected[name].shape
     ]

@@ -1,1 +1,1 @@
-"""Checks and estimates before a launch: problems, steps, memory, time and disk space."""
+"""Checks, estimates and measurements before a launch."""

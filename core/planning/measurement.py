@@ -1,7 +1,7 @@
-"""What a run costs, measured: a few of its steps in a process that is thrown away.
+"""Measure the memory and time of a run by taking a few of its steps in a separate process.
 
-Two optimiser steps on the longest batch and the keys and values of the longest answers give the peak of
-memory, some of the run's own first steps the time. Nothing is written.
+Peak memory is that of two optimizer steps on the longest batch and of the KV cache of the longest answers. Time is
+extrapolated from the first steps of the run. Writes nothing to disk, except for downloads.
 """
 
 import contextlib
@@ -23,34 +23,37 @@ from core.scheduler.executors import ROOT, TRAINER_ENVIRONMENT
 if TYPE_CHECKING:
     from core.training.trainer import Trainer
 
-TIMING_BUDGET_S, MIN_TIMED_STEPS, MAX_TIMED_STEPS = 10.0, 2, 12
-"""How long, and how many, of the run's own steps are timed."""
+TIMING_BUDGET_S = 10.0
+"""Time after which no further step is measured."""
+MIN_TIMED_STEPS, MAX_TIMED_STEPS = 2, 12
 COST_FREE_FIELDS = ("name", "notes", "tags", "parent")
-"""Settings that cost nothing."""
+"""Settings that affect neither memory nor time."""
 
-_one_at_a_time = threading.Lock()  # two would measure each other
+_measuring = threading.Lock()  # simultaneous measurements would distort each other
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Peak memory of the process, MiB (on a GPU: of its allocator), and seconds of all training steps."""
+    """The measured cost of a run."""
 
     memory_mb: float
+    """Peak memory of the process, or of the allocator on a GPU, in MiB."""
     seconds: float
+    """Time of all training steps."""
 
 
 def key(config: RunConfig) -> str:
-    """Equal for settings of equal cost."""
+    """Return a cache key that is equal for settings of equal cost."""
     return config.model_dump_json(exclude=set(COST_FREE_FIELDS))
 
 
 def start(config: RunConfig) -> Future[Cost]:
-    """`measure` in the background, one after the other. The process ends with this one."""
+    """Run `measure` in the background, one measurement at a time. Measurements end with this process."""
     future: Future[Cost] = Future()
 
     def main() -> None:
         try:
-            with _one_at_a_time:
+            with _measuring:
                 future.set_result(measure(config))
         except BaseException as error:
             future.set_exception(error)
@@ -60,10 +63,10 @@ def start(config: RunConfig) -> Future[Cost]:
 
 
 def measure(config: RunConfig) -> Cost:
-    """The cost of a run, measured in a process of its own.
+    """Measure the cost of a run in a separate process.
 
     Raises:
-        UserError: the steps cannot be taken, as when memory does not suffice.
+        UserError: the steps failed, for example because memory ran out.
     """
     completed = subprocess.run(
         [sys.executable, "-m", "core.planning.measurement", str(os.getpid())],
@@ -76,7 +79,7 @@ def measure(config: RunConfig) -> Cost:
     )
     if completed.returncode < 0:
         raise UserError(
-            "the measurement was killed: most likely the memory of this machine is too small for the run"
+            "the measurement was killed, probably because the run needs more memory than this machine has"
         )
     if completed.returncode:
         last_line = (completed.stderr.strip().splitlines() or ["no reason given"])[-1]
@@ -85,7 +88,7 @@ def measure(config: RunConfig) -> Cost:
 
 
 class NullRun:
-    """A run that nobody records."""
+    """A run that discards its events."""
 
     directory = Path(os.devnull)
     resumed = False
@@ -102,14 +105,14 @@ class NullRun:
 
 
 def run_trial(config: RunConfig) -> Cost:
-    """Take the steps right here. Raises UserError."""
+    """Measure the cost of a run in this process. Raises UserError."""
     from core.training import hardware
     from core.training.trainer import Trainer
 
     trainer = Trainer(config, NullRun())
     progress, lengths = trainer.progress, trainer.schedule.lengths
     by_length = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    # A second batch meets the gradients of the first; further ones are like it.
+    # The second batch adds to the gradients of the first. Further batches need no more memory.
     longest = [by_length[: config.batch_size]] * min(config.grad_accumulation, 2)
     for step in (1, 2):
         trainer.step(step, longest)
@@ -121,12 +124,12 @@ def run_trial(config: RunConfig) -> Cost:
             break
     rate = (progress.seconds - seconds) / (progress.tokens - tokens)
     total = config.epochs * sum(length - 1 for length in lengths)
-    _answer(trainer)
+    _fill_answer_cache(trainer)
     return Cost(round(hardware.peak_memory_mb(trainer.device), 1), round(rate * total, 1))
 
 
-def _answer(trainer: "Trainer") -> None:
-    """Hold what answering the longest test prompts holds at its end."""
+def _fill_answer_cache(trainer: "Trainer") -> None:
+    """Allocate the KV cache of the longest answers."""
     import torch
 
     from core.data.template import format_prompt
@@ -142,20 +145,20 @@ def _answer(trainer: "Trainer") -> None:
     longest = [fitted[i] for i in next(answer_batches(fitted, max_new_tokens))]
     with torch.inference_mode(), hardware.autocast(trainer.device, trainer.dtype):
         for cache in DecodingBatch(model, longest, Sampling(max_new_tokens)).caches:
-            cache.k.zero_()  # memory counts once it is written to
+            cache.k.zero_()  # the system provides memory on the first write
             cache.v.zero_()
 
 
-def _end_with(parent: int) -> None:
+def _exit_with_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
 
 
 if __name__ == "__main__":
-    threading.Thread(target=_end_with, args=(int(sys.argv[1]),), daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(int(sys.argv[1]),), daemon=True).start()
     with contextlib.suppress(OSError):
-        # Should memory run out, the kernel takes this process rather than the dashboard.
+        # If memory runs out, the kernel kills this process instead of the dashboard.
         Path("/proc/self/oom_score_adj").write_text("1000")
     try:
         print(json.dumps(asdict(run_trial(RunConfig.parse(json.load(sys.stdin))))))

@@ -1,1 +1,1 @@
-"""One run on disk: its directory, events, name, lock and log."""
+"""Runs on disk: their directories, events, names, locks and logs."""

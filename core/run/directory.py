@@ -1,7 +1,7 @@
-"""A run is a directory: its settings, its events, its log, its weights, and a request to stop.
+"""Run directories: settings, events, log, checkpoints, weights and stop request of each run.
 
-The directory is the truth about the run. Whoever holds its lock may write events: the trainer while it
-lives, then whoever settles what it left behind. The kernel frees the lock of a process that dies.
+The directory is the source of truth about a run. Only the holder of its lock may write events: the trainer, or the
+process that writes the final status of a trainer that died. The kernel releases the lock when its holder dies.
 """
 
 import contextlib
@@ -27,21 +27,22 @@ from core.run.lock import acquire
 from core.run.names import free_names
 
 ENDED_STATUSES = ("stopped", "interrupted", "failed", "finished")
+"""Statuses of runs that are neither queued nor running."""
 FINAL_EVENT_BYTES = 1 << 12
-"""Maximum size of the final status event of a finished run."""
+"""Maximum size of the last event of a finished run."""
 LOCK_TIMEOUT_S = 1.0
-"""Seconds to wait for whoever only looks at a run or settles it; a trainer holds it much longer."""
+"""Long enough for brief holders of a run's lock. A trainer holds it for its lifetime."""
 
 
 class RunHeldError(UserError):
-    """A trainer holds the run."""
+    """The run is locked, usually by its trainer."""
 
 
 class RunDirectory:
     """One run on disk.
 
     Args:
-        path: its directory; need not exist yet for `create`.
+        path: the run directory.
     """
 
     def __init__(self, path: Path) -> None:
@@ -81,15 +82,15 @@ class RunDirectory:
 
     @classmethod
     def create(cls, runs_dir: Path, config: RunConfig) -> "RunDirectory":
-        """A new directory of a unique name for these settings, its first event `queued`.
+        """Create a run with a unique name and the status `queued`.
 
-        The settings are written with that name, and with paths made absolute, so that the run can be
-        resumed from anywhere. Raises UserError where runs_dir cannot be written to.
+        Its settings are stored with this name and with absolute paths, so that the run can be resumed from any
+        working directory. Raises UserError if `runs_dir` cannot be written to.
         """
         run = cls(_new_directory(runs_dir, config))
         try:
             with run.lock():
-                run.write_config(config.changed(name=run.name, **_anchored(config)))
+                run.write_config(config.changed(name=run.name, **_absolute_paths(config)))
                 run.append("status", status="queued")
         except UserError:  # the disk is full
             shutil.rmtree(run.path, ignore_errors=True)
@@ -98,7 +99,7 @@ class RunDirectory:
 
     @classmethod
     def find(cls, runs_dir: Path, name: str) -> "RunDirectory":
-        """The run of that name. Raises UserError where there is none."""
+        """Return the run with this name. Raises UserError if there is none."""
         is_component = name.isprintable() and name == Path(name).name and name not in ("", "..")
         run = cls(runs_dir / name)
         with contextlib.suppress(OSError):
@@ -106,19 +107,19 @@ class RunDirectory:
                 return run
         names = [run.name for run in list_runs(runs_dir)]
         listed = [*dict.fromkeys([*difflib.get_close_matches(name, names, 3), *names])]
-        available = ", ".join([*listed[:8], *["..."][: len(listed) > 8]]) or "none yet"
-        cause = "" if runs_dir.is_dir() else f", as there is no directory {runs_dir}"
-        message = f"there is no such run; it should be one of: {available}{cause}"
+        available = ", ".join([*listed[:8], *["..."][: len(listed) > 8]])
+        hint = f"available: {available}" if listed else f"there are no runs in {runs_dir} yet"
+        message = f"there is no such run; {hint}"
         raise UserError(f"run = {name!r}: {message}")
 
     def is_untouched(self) -> bool:
-        """Whether there is nothing but settings: it was about to be queued when its maker was killed."""
+        """Return whether the run has only settings because its creator was killed before writing the first event."""
         with contextlib.suppress(OSError):
             return {path.name for path in self.path.iterdir()} <= {"config.json", "trainer.lock"}
         return False
 
     def config(self) -> RunConfig:
-        """The settings. Raises UserError where the file is missing or damaged."""
+        """Return the settings. Raises UserError if the file is missing or damaged."""
         try:
             with open_regular(self.config_path, "r", encoding="utf-8") as file:
                 values = json.load(file)
@@ -127,14 +128,14 @@ class RunDirectory:
             raise UserError(f"{self.name}: config.json cannot be read ({error})") from None
 
     def write_config(self, config: RunConfig) -> None:
-        """Replace the settings by rename. Raises UserError where they cannot be written."""
+        """Replace the settings atomically. Raises UserError if they cannot be written."""
         try:
             replace_text(self.config_path, config.model_dump_json(indent=2))
         except OSError as error:
             raise UserError(f"{self.config_path} cannot be written to ({error})") from None
 
     def checkpoint_step(self) -> int | None:
-        """The step of the newest checkpoint by its name; None where there is none."""
+        """Return the step of the newest checkpoint, taken from its name, or None."""
         names = (path.name for path in self.checkpoint_paths())
         steps = [int(match[1]) for name in names if (match := re.fullmatch(r"step-(\d+)", name))]
         return max(steps, default=None)
@@ -144,14 +145,14 @@ class RunDirectory:
         return published_checkpoints(self.checkpoints_path)
 
     def log_tail(self, size: int = 4000) -> str:
-        """The end of the log: what became of the run, and whatever the trainer printed."""
+        """Return the last `size` bytes of the log, which also contains the output of the trainer."""
         with contextlib.suppress(OSError), open_regular(self.log_path) as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - size))
             return str(file.read().decode("utf-8", errors="replace"))
         return ""
 
     def append(self, kind: str, **fields: Any) -> None:
-        """Write one event from outside the trainer. Hold the lock. Raises UserError where it cannot be written."""
+        """Write one event from outside the trainer. Hold the lock. Raises UserError if it cannot be written."""
         try:
             with contextlib.closing(EventWriter(self.events_path)) as writer:
                 writer.append(kind, **fields)
@@ -159,37 +160,37 @@ class RunDirectory:
             raise UserError(f"{self.name}: events.jsonl cannot be written to ({error})") from None
 
     def status(self) -> str:
-        """The newest status, read from the events."""
+        """Return the status in the newest status event."""
         return next((e["status"] for e in reversed(self.statuses())), "queued")
 
     def statuses(self) -> list[dict[str, Any]]:
-        """All status events, oldest first. Raises UserError where they cannot be read."""
+        """Return all status events, oldest first. Raises UserError if they cannot be read."""
         return [event for event in self.events("status") if "status" in event]
 
     def events(self, kind: str) -> list[dict[str, Any]]:
-        """All events of a kind, oldest first. Raises UserError where they cannot be read."""
-        lines, offset, found = [b""], 0, []
-        mark = f'"event":"{kind}"'.encode()  # as EventWriter writes it
+        """Return all events of a kind, oldest first. Raises UserError if they cannot be read."""
+        lines, offset, events = [b""], 0, []
+        marker = f'"event":"{kind}"'.encode()  # as EventWriter writes it
         try:
             while lines:
                 lines, offset = read_lines(self.events_path, offset)
-                events = (parse(line) for line in lines if mark in line)
-                found += [event for event in events if event and event["event"] == kind]
+                candidates = (parse(line) for line in lines if marker in line)
+                events += [event for event in candidates if event and event["event"] == kind]
         except FileNotFoundError:
             pass
         except OSError as error:
             raise UserError(f"{self.name}: events.jsonl cannot be read ({error})") from None
-        return found
+        return events
 
     def request_stop(self, ending: str = "stopped") -> None:
-        """Ask the trainer to checkpoint and end with that status. Raises UserError where that fails."""
+        """Ask the trainer to checkpoint and end with this status. Raises UserError if that fails."""
         try:
             replace_text(self.stop_path, ending)
         except OSError as error:
-            raise UserError(f"{self.name} cannot be asked to stop ({error})") from None
+            raise UserError(f"{self.name}: the stop request cannot be written ({error})") from None
 
     def stop_request(self) -> str | None:
-        """The status to end with, or None where nobody asked."""
+        """Return the requested final status, or None if no stop was requested."""
         try:
             with open_regular(self.stop_path, "r", encoding="utf-8", errors="replace") as file:
                 ending = file.read(99)
@@ -198,9 +199,9 @@ class RunDirectory:
         return ending if ending in ENDED_STATUSES else "stopped"
 
     def seconds_since_stop_request(self) -> float | None:
-        """Seconds since somebody asked it to stop, or None where nobody did.
+        """Return the age of the stop request, or None if there is none.
 
-        Infinitely many where the clock was set back since, for then nobody can tell.
+        The age is infinite if the request is in the future, because the clock was set back.
         """
         with contextlib.suppress(OSError):
             since = time.time() - self.stop_path.lstat().st_mtime
@@ -208,24 +209,27 @@ class RunDirectory:
         return None
 
     def clear_stop_request(self) -> None:
-        """Forget a request to stop. Raises UserError where it cannot be removed."""
+        """Delete the stop request. Raises UserError if that fails."""
         try:
             self.stop_path.unlink(missing_ok=True)
         except OSError as error:
-            raise UserError(f"{self.name} is still asked to stop ({error})") from None
+            raise UserError(f"{self.name}: the stop request cannot be deleted ({error})") from None
 
     @contextlib.contextmanager
     def lock(self, timeout: float = LOCK_TIMEOUT_S) -> Iterator[None]:
-        """Hold the right to write events.
+        """Lock the run, which permits writing events.
+
+        Args:
+            timeout: seconds to wait for another holder.
 
         Raises:
-            RunHeldError: another holds it past `timeout` seconds.
-            UserError: the run is gone, or nobody can lock it.
+            RunHeldError: the run is still locked after the timeout.
+            UserError: the run was deleted or cannot be locked.
         """
         try:
             handle = acquire(self._lock_path, timeout)
         except FileNotFoundError:
-            raise UserError(f"{self.name} is gone: it was deleted") from None
+            raise UserError(f"{self.name} was deleted") from None
         except OSError as error:
             raise UserError(f"{self.name} cannot be locked ({error})") from None
         if handle is None:
@@ -236,10 +240,10 @@ class RunDirectory:
             os.close(handle)
 
     def is_alive(self) -> bool:
-        """Whether a trainer holds the run. Looking disturbs nobody else who looks."""
+        """Return whether the run is locked, usually by its trainer. Concurrent calls do not affect each other."""
         try:
             handle = acquire(self._lock_path, shared=True)
-        except OSError:  # it is gone, or what no trainer could lock
+        except OSError:  # deleted, or not lockable by a trainer either
             return False
         if handle is not None:
             os.close(handle)
@@ -251,13 +255,14 @@ class RunDirectory:
         ending: str = "interrupted",
         from_statuses: Collection[str] = ("queued", "running"),
     ) -> str | None:
-        """Write the final status of a run whose trainer died, and delete the checkpoints of one that had finished.
-
-        Returns the status, or None if it cannot be read.
+        """Write the final status of a run whose trainer died, and delete the checkpoints of a finished run.
 
         Args:
-            ending: the status to end with where nobody asked for another.
-            from_statuses: the statuses to settle; a run in any other is left as it is.
+            ending: the final status, unless a stop request gives another.
+            from_statuses: statuses to replace. Any other status is kept.
+
+        Returns:
+            The status, or None if it cannot be read.
         """
         with contextlib.suppress(UserError), self.lock():
             if self.status() in from_statuses:
@@ -280,13 +285,13 @@ class RunDirectory:
             raise UserError(f"{self.name} cannot be restarted ({error})") from None
 
     def discard_checkpoints(self) -> None:
-        """Delete what a finished run does not need: its checkpoints, and its weights if it keeps none.
+        """Delete the checkpoints of a finished run, and its weights if it keeps none.
 
-        Hold the lock. Does nothing unless the run has finished and recorded `keep_weights` then, which older versions
-        did not. If weights are missing that should be there, nothing is deleted. `checkpoint/` is deleted last, so that
-        a deletion that was cut short is noticed and completed by the next call.
+        Hold the lock. Does nothing unless the last event is `finished` and records `keep_weights`, which older versions
+        did not, or if weights are missing. `checkpoint/` is deleted last, so that the next call notices and completes
+        an interrupted deletion.
         """
-        keep_weights = self._finished_with()
+        keep_weights = self._recorded_keep_weights()
         if keep_weights == "none" or (keep_weights and self.weights_path.is_dir()):
             partial = self.weights_path.with_name(f"{self.weights_path.name}.partial")
             discarded = [self.weights_path] if keep_weights == "none" else []
@@ -294,11 +299,11 @@ class RunDirectory:
                 shutil.rmtree(path, ignore_errors=True)
 
     def has_leftovers(self) -> bool:
-        """Return whether the run has finished, but its trainer died before it deleted the checkpoints."""
-        return self.checkpoints_path.is_dir() and self._finished_with() is not None
+        """Return whether the run has finished but its checkpoints were not deleted."""
+        return self.checkpoints_path.is_dir() and self._recorded_keep_weights() is not None
 
-    def _finished_with(self) -> str | None:
-        """Return `keep_weights` as recorded by the last event of a finished run; None for any other run."""
+    def _recorded_keep_weights(self) -> str | None:
+        """Return `keep_weights` as recorded in the last event of a finished run, or None for any other run."""
         try:
             with open_regular(self.events_path) as file:
                 file.seek(max(0, os.fstat(file.fileno()).st_size - FINAL_EVENT_BYTES))
@@ -311,7 +316,7 @@ class RunDirectory:
         return keep_weights if is_finished and isinstance(keep_weights, str) else None
 
     def disk_bytes(self) -> int:
-        """Return the size of all files. Links are not followed; files that disappear meanwhile count as nothing."""
+        """Return the total size of all files. Does not follow links and ignores files deleted during the call."""
         total, folders = 0, [str(self.path)]
         while folders:
             with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
@@ -324,18 +329,19 @@ class RunDirectory:
         return total
 
     def delete(self) -> None:
-        """Remove the directory. Raises UserError while a trainer holds it, or where that fails."""
+        """Delete the run. Raises UserError if it is being trained or cannot be deleted."""
         try:
             with self.lock():
                 with contextlib.suppress(IsADirectoryError):
-                    self.config_path.unlink(missing_ok=True)  # cut short, it is no run any more
+                    # Without its settings, a partly deleted directory is not a run.
+                    self.config_path.unlink(missing_ok=True)
                 shutil.rmtree(self.path)
         except OSError as error:
             raise UserError(f"{self.name} cannot be deleted ({error})") from None
 
 
-def _anchored(config: RunConfig) -> dict[str, str]:
-    """The data set and the base model by absolute path, where they are a file and a directory here."""
+def _absolute_paths(config: RunConfig) -> dict[str, str]:
+    """Return absolute paths of the data set and the base model, if they are a local file and directory."""
     absolute_paths = {}
     with contextlib.suppress(RuntimeError):  # the home of an unknown user
         dataset = Path(config.dataset).expanduser()
@@ -348,7 +354,7 @@ def _anchored(config: RunConfig) -> dict[str, str]:
 
 
 def list_runs(runs_dir: Path) -> list[RunDirectory]:
-    """Every run directory, by name. Links are not followed, names that are no UTF-8 passed over."""
+    """Return all runs, sorted by name. Skips links and names that are not valid UTF-8."""
     if not runs_dir.is_dir():
         return []
     with os.scandir(runs_dir) as entries:
@@ -358,13 +364,13 @@ def list_runs(runs_dir: Path) -> list[RunDirectory]:
 
 
 def published_checkpoints(directory: Path) -> list[Path]:
-    """Return the checkpoints in a directory, newest first. Those not completely written are skipped."""
+    """Return the checkpoints in a directory, newest first. Skips incomplete ones."""
     paths = [path for path in directory.glob("step-*") if path.suffix != ".partial"]
     return sorted(paths, reverse=True)
 
 
 def discard_leftovers(runs_dir: Path) -> None:
-    """Delete the checkpoints of finished runs whose trainer died before it could."""
+    """Delete the checkpoints of finished runs whose trainer died before deleting them."""
     with contextlib.suppress(OSError):
         for run in list_runs(runs_dir):
             if run.has_leftovers():
@@ -373,7 +379,7 @@ def discard_leftovers(runs_dir: Path) -> None:
 
 
 def _new_directory(runs_dir: Path, config: RunConfig) -> Path:
-    """Make the first that is free; two who ask at once get two."""
+    """Create the directory with the first unused name. Safe against concurrent calls."""
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
         for path in free_names(runs_dir, config):

@@ -1,4 +1,4 @@
-"""Event files that belong to no run: verdicts of judges, and answers of base models. Knows not what is in them."""
+"""Event files that belong to no run: verdicts of judges and answers of base models. Does not know their content."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,19 +6,19 @@ from pathlib import Path
 VERDICTS_FOLDER = "verdicts"
 PRETRAINED_FOLDER = "pretrained"
 EVENT_FOLDERS = (VERDICTS_FOLDER, PRETRAINED_FOLDER)
-"""Beside the run directories; no run may have such a name."""
+"""Folders next to the run directories; reserved as run names."""
 
 
 @dataclass(frozen=True)
 class EventFile:
-    """A file of events that the index takes in as it does a run's; `name` stands where a run's would."""
+    """An event file that is synced into the index like that of a run, under `name` instead of a run name."""
 
     name: str
     events_path: Path
 
 
 def event_files(runs_dir: Path) -> list[EventFile]:
-    """Every such file. Links are not followed."""
+    """Return all event files that belong to no run. Skips links."""
     paths = [
         path
         for folder in EVENT_FOLDERS

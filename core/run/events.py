@@ -1,7 +1,7 @@
-"""A run's event file: one JSON object a line, numbered, only ever appended to.
+"""Event files: append-only, with one numbered JSON object per line.
 
-An event is written by one `write` call, so a killed process leaves at most one torn last line. Readers
-take whole lines only; the next writer cuts a torn line off.
+Each event is written by a single `write` call, so a killed process leaves at most one torn line at the end. Readers
+return complete lines only, and the next writer truncates a torn one.
 """
 
 import errno
@@ -15,18 +15,19 @@ from typing import Any
 from core.run.files import open_regular
 
 TAIL_BYTES = 1 << 20
+"""Number of bytes in which a new writer first looks for the last event."""
 READ_CHUNK_BYTES = 16 << 20
 """Default maximum number of bytes that `read_lines` reads at once."""
 MAX_BIGINT = 2**63 - 1
-"""The largest whole number that the index can hold."""
+"""Maximum value of a BIGINT in the index."""
 
 
 class EventWriter:
-    """Appends events to a file. One writer at a time: hold the run's lock.
+    """A writer that appends events to a file. Hold the run's lock, because a file must have one writer at a time.
 
     Args:
-        path: of the event file, made if absent.
-        clock: seconds since the epoch.
+        path: the event file, created if it does not exist.
+        clock: returns the seconds since the epoch.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
@@ -35,7 +36,7 @@ class EventWriter:
         self._seq = self._repair_tail()
 
     def append(self, kind: str, /, **fields: Any) -> None:
-        """Write one event: its number, time, kind and fields. Raises OSError; then it left no trace."""
+        """Write one event. Raises OSError if that fails, without leaving a partial event."""
         seq = self._seq + 1
         event = {"seq": seq, "time": round(self._clock(), 3), "event": kind, **fields}
         line = json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n"
@@ -47,15 +48,15 @@ class EventWriter:
         self._seq = seq
 
     def sync(self) -> None:
-        """Make all events so far durable."""
+        """Flush all events so far to disk."""
         os.fsync(self._file)
 
     def close(self) -> None:
-        """Release the file."""
+        """Close the file."""
         os.close(self._file)
 
     def _repair_tail(self) -> int:
-        """Cut off a torn last line; return the number of the last event."""
+        """Truncate a torn last line and return the sequence number of the last event."""
         size, length = os.fstat(self._file).st_size, TAIL_BYTES
         while True:
             start = max(0, size - length)
@@ -71,7 +72,7 @@ class EventWriter:
 
 
 def read_lines(path: Path, offset: int, limit: int | None = None) -> tuple[list[bytes], int]:
-    """Whole lines from a byte offset on, at most about `limit` bytes, and the offset after them."""
+    """Return the complete lines that start at a byte offset, about `limit` bytes at most, and the offset after them."""
     limit = limit or READ_CHUNK_BYTES
     with open_regular(path) as file:
         file.seek(offset)
@@ -83,7 +84,7 @@ def read_lines(path: Path, offset: int, limit: int | None = None) -> tuple[list[
 
 
 def parse(line: bytes) -> dict[str, Any] | None:
-    """The event of a line, or None where the line is not one."""
+    """Return the event in a line, or None if the line is damaged."""
     try:
         event = json.loads(line)
     except (ValueError, RecursionError):

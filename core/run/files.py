@@ -1,4 +1,7 @@
-"""Files of a run that are plain files: a run directory may come from a stranger, and should lead nowhere else."""
+"""Safe access to the files of run directories, which may come from untrusted sources.
+
+Refuses links, which could lead out of the directory, and pipes, which could block.
+"""
 
 import errno
 import os
@@ -9,13 +12,13 @@ from typing import IO, Any
 
 
 def open_regular(path: Path, mode: str = "rb", **kwargs: Any) -> IO[Any]:
-    """As `open`. Raises OSError for what is no plain file: a link (ELOOP), a pipe nobody would write to."""
-    return open(path, mode, opener=_plain, **kwargs)
+    """Open a regular file with the arguments of `open`. Raises OSError for links (ELOOP) and other special files."""
+    return open(path, mode, opener=_regular_opener, **kwargs)
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a file anew and give it its name when it is whole. A link of that name is replaced, not followed."""
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")  # two may write at once
+    """Write a file under a temporary name and rename it. A link with the final name is replaced, not followed."""
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")  # unique per writer
     try:
         with open_regular(partial, "x", encoding="utf-8") as file:
             file.write(text)
@@ -25,11 +28,11 @@ def replace_text(path: Path, text: str) -> None:
         raise
 
 
-def _plain(path: str, flags: int) -> int:
+def _regular_opener(path: str, flags: int) -> int:
     handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
     kind = os.fstat(handle).st_mode
-    # `open` itself says of directories what they are
+    # `open` raises IsADirectoryError for directories itself.
     if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
         os.close(handle)
-        raise OSError(errno.EINVAL, "it is no plain file", path)
+        raise OSError(errno.EINVAL, "not a regular file", path)
     return handle

@@ -1,6 +1,6 @@
-"""Locks on files that the kernel frees when their holder dies. Knows nothing of what they guard.
+"""File locks that the kernel releases when their holder dies. Does not know what they protect.
 
-A lock belongs to an open file, not to a process, so threads of one process exclude each other too.
+A lock belongs to an open file, not to a process, so it also excludes other threads of the same process.
 """
 
 import fcntl
@@ -12,21 +12,24 @@ RETRY_INTERVAL_S = 0.01
 
 
 def acquire(path: Path, timeout: float = 0.0, shared: bool = False) -> int | None:
-    """Lock a file, made if absent; returns the handle that unlocks it when closed, or None if it is held.
+    """Lock a file, which is created if it does not exist.
 
     Args:
-        timeout: seconds to wait for its holder.
-        shared: hold it beside others who share it: enough to find out whether somebody does not.
+        timeout: seconds to wait for another holder.
+        shared: take a shared lock, which is enough to detect an exclusive one.
+
+    Returns:
+        The file descriptor, or None if the file is already locked. Closing the descriptor releases the lock.
 
     Raises:
-        FileNotFoundError: the file's directory is gone, or went while we waited.
-        OSError: it cannot be opened.
+        FileNotFoundError: the directory or the lock file was deleted, possibly while waiting.
+        OSError: the file cannot be opened.
     """
     access = os.O_RDONLY if shared else os.O_RDWR
     handle = os.open(path, access | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
     deadline = time.monotonic() + timeout
     try:
-        while not _locked(handle, shared):
+        while not _try_lock(handle, shared):
             if time.monotonic() >= deadline:
                 os.close(handle)
                 return None
@@ -39,7 +42,7 @@ def acquire(path: Path, timeout: float = 0.0, shared: bool = False) -> int | Non
     return handle
 
 
-def _locked(handle: int, shared: bool) -> bool:
+def _try_lock(handle: int, shared: bool) -> bool:
     try:
         fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:

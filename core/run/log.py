@@ -1,4 +1,4 @@
-"""A run's log, for people: what its events say of how it goes, a line each. Steps and answers are left to the pages."""
+"""The readable log of a run: one line per event, except for steps, samples and answers."""
 
 import contextlib
 import time
@@ -10,40 +10,40 @@ from core.run.files import open_regular
 
 
 def append_event(path: Path, kind: str, event: Mapping[str, Any]) -> None:
-    """Add the line of an event to a log, if it is one to be told. Whatever hinders that disturbs nobody."""
+    """Append the line of an event to a log, if it has one. Errors are ignored so that they never end a run."""
     with contextlib.suppress(OSError, LookupError, TypeError, ValueError):
         if line := format_event(kind, event):
-            moment = time.strftime("%Y-%m-%d %H:%M:%S")
+            timestamp = time.strftime("%Y-%m-%d %H:%M:%S")
             with open_regular(path, "ab") as file:
-                file.write(f"{moment} {line}\n".encode(errors="replace"))
+                file.write(f"{timestamp} {line}\n".encode(errors="replace"))
 
 
 def format_event(kind: str, event: Mapping[str, Any]) -> str | None:
-    """An event in words, None where its kind is not told."""
+    """Return the log line of an event, or None if its kind is not logged."""
     match kind:
         case "status":
             reason = event.get("reason")
             return f"{event['status']}: {reason}" if reason else str(event["status"])
         case "plan":
             return (
-                f"{event['steps']:,} steps over {event['train_examples']:,} examples, {event['trainable']:,} of "
-                f"{event['parameters']:,} parameters trained, {event['precision']} on {event['device']}"
+                f"{event['steps']:,} steps on {event['train_examples']:,} examples, {event['trainable']:,} of "
+                f"{event['parameters']:,} parameters trainable, {event['precision']} on {event['device']}"
             )
         case "eval":
-            scope = ", over its whole set" if event["final"] else ""
+            scope = " on the whole validation set" if event["final"] else ""
             return (
                 f"step {event['step']:,}: training loss {event['train_loss']:.4f}, "
                 f"validation loss {event['val_loss']:.4f}{scope}"
             )
         case "weights":
             return (
-                f"weights of step {event['step']:,}, which had the lowest validation loss "
-                f"({event['val_loss']:.4f}), answer the test set"
+                f"answering the test set with the weights of step {event['step']:,}, which had the lowest "
+                f"validation loss ({event['val_loss']:.4f})"
             )
         case "rewind":
             if event["step"] < 0:
-                return "no checkpoint to go on from: starting over"
-            return f"going on from the checkpoint of step {event['step']:,}"
+                return "no usable checkpoint; starting from step 0"
+            return f"resuming from the checkpoint of step {event['step']:,}"
         case "warning":
             return f"step {event['step']:,}: {event['message']}"
     return None

@@ -1,4 +1,4 @@
-"""Run directory names: safe on all file systems, readable in any script, unique in the runs directory."""
+"""Names of run directories: safe on all file systems, readable in any script, unique in the runs directory."""
 
 import itertools
 import re
@@ -17,16 +17,15 @@ WINDOWS_DEVICES = {
     *(f"{n}{i}" for n in ("com", "lpt") for i in range(10)),
 }
 RESERVED_NAMES = WINDOWS_DEVICES | {"lab", "driver", "queue", "settings", "", *EVENT_FOLDERS}
-"""Reserved: Windows device names, and names of other files in the runs directory."""
-
-
+"""Names that no run can have: Windows device names, and names of other files in the runs directory."""
 MAX_CHARACTERS = 60
+"""Maximum number of characters in a slug."""
 MAX_BYTES = 180
-"""Maximum size of a slug in UTF-8. File systems allow 255 bytes; suffixes such as `-2` and `.jsonl` need some."""
+"""Maximum size of a slug in UTF-8. File systems allow 255 bytes; the rest is for suffixes such as `-2` and `.jsonl`."""
 INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\uffa0\ufe00-\ufe0f\U000e0100-\U000e01ef]"
 )
-"""Invisible letters and combining marks (Default_Ignorable_Code_Point in Unicode), in addition to category Cf."""
+"""Invisible letters and combining marks (Unicode's Default_Ignorable_Code_Point) that are not in category Cf."""
 
 
 def slug(name: str) -> str:
@@ -54,7 +53,7 @@ def slug(name: str) -> str:
 
 
 def next_name(runs_dir: Path, config: RunConfig) -> str:
-    """Return the name that a run with these settings would get now."""
+    """Return the name that a new run with these settings would get."""
     return next(path.name for path in free_names(runs_dir, config) if not path.exists())
 
 
@@ -66,7 +65,7 @@ def free_names(runs_dir: Path, config: RunConfig) -> Iterator[Path]:
 
 
 def explain_name(requested_name: str, name: str) -> str | None:
-    """Return why a run has a different name than the requested one; None if it does not."""
+    """Return why the name of a run differs from the requested one, or None if it does not."""
     requested_name = requested_name.strip()
     if name == requested_name:
         return None

@@ -1,4 +1,4 @@
-"""The progress of a run in a terminal or notebook. Follows the event file; does not know who trains the run."""
+"""Show the progress of a run in a terminal or notebook. Reads the event file and does not know what trains the run."""
 
 import time
 from collections.abc import Callable
@@ -18,11 +18,11 @@ MB = 1_000_000
 def follow(
     run: RunDirectory, offset: int, is_training: Callable[[], bool], console: Console
 ) -> None:
-    """Show steps, losses, samples and warnings until the run is no longer trained.
+    """Show steps, losses, samples and warnings until training ends.
 
     Args:
-        offset: byte offset in the event file at which to start. A resumed run skips its earlier events.
-        is_training: called five times a second; the last events are shown after it returns False.
+        offset: byte offset in the event file to start from, to skip the events before a resume.
+        is_training: polled five times per second. Remaining events are shown after it returns False.
 
     Raises:
         UserError: the run was deleted.
@@ -70,6 +70,9 @@ def _show(event: dict[str, Any], progress: Progress, task: TaskID, console: Cons
     elif kind == "eval":
         losses = f"train {event['train_loss']:.3f}, validation {event['val_loss']:.3f}"
         console.print(f"step {event['step']}: loss {losses}", highlight=False)
+    elif kind == "weights":
+        weights = f"weights of step {event['step']} (validation loss {event['val_loss']:.3f})"
+        console.print(f"answering the test set with the {weights}", highlight=False)
     elif kind == "sample":
         console.print(Text(f"step {event['step']}: {event['prompt']} -> {event['text'].strip()!r}"))
     elif kind == "warning":

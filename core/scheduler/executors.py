@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from core.metrics import MIB
 from core.run.directory import RunDirectory
 from core.run.files import open_regular
 from core.scheduler.processes import kill_tree
@@ -19,7 +20,6 @@ from core.scheduler.trainer_process import main, memory_advice
 STOP_GRACE_S = 300.0
 """A trainer is killed this long after a stop request. Enough for a long step and a large checkpoint."""
 ROOT = Path(__file__).parents[2]
-MIB = 2**20
 TRAINER_ENVIRONMENT = {
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     "GOMP_SPINCOUNT": "1000",

@@ -1,1 +1,1 @@
-"""Intervals, comparisons and ratings: arrays in, numbers out. Knows no run and no judge."""
+"""Intervals, comparisons and ratings of scores. Takes arrays and returns numbers; does not know runs or judges."""

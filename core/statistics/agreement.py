@@ -1,6 +1,6 @@
-"""Whether two judges agree on the same answers, and whether one agrees with itself.
+"""Agreement between two judges, and consistency of a single judge.
 
-Knows tables of points from 0 to 100. A missing score is nan and is left out together with its partner.
+Scores range from 0 to 100. A missing score is nan; items that lack a score from either judge are excluded.
 """
 
 import math
@@ -16,14 +16,17 @@ from core.statistics.intervals import aligned
 
 @dataclass(frozen=True)
 class Agreement:
-    """Spearman's rank correlation, -1 to 1, over n items; nan where one of the two never varies."""
+    """Spearman's rank correlation over n items, from -1 to 1; nan if either judge's scores are constant."""
 
     correlation: float
     n: int
 
 
 def spearman(a: ArrayLike, b: ArrayLike) -> float:
-    """Rank correlation of two aligned sequences, ties at their mean rank; nan where one never varies."""
+    """Return Spearman's rank correlation of two aligned sequences; nan if either is constant.
+
+    Ties get their mean rank.
+    """
     first, second = (pd.Series(values).rank() for values in aligned(a, b))
     if min(first.nunique(), second.nunique()) < 2:
         return math.nan
@@ -31,18 +34,23 @@ def spearman(a: ArrayLike, b: ArrayLike) -> float:
 
 
 def agreement(a: pd.Series, b: pd.Series) -> Agreement:
-    """How alike two judges order the items that both scored. The index is the item."""
-    both = _both(a, b)
+    """Return the rank correlation of two judges over the items that both scored. Series are indexed by item."""
+    both = _common_items(a, b)
     return Agreement(spearman(both["a"], both["b"]), len(both))
 
 
 def disagreements(a: pd.Series, b: pd.Series, top: int = 10) -> pd.DataFrame:
-    """The items that two judges rank most differently, largest difference first. The index is the item.
+    """Return the items that two judges rank most differently, largest difference first, indexed by item.
 
-    Columns are the scores `a` and `b`, their percentile ranks `rank_a` and `rank_b` among the items that
-    both scored, so that a lenient and a strict judge compare, and `gap`, which is rank_a - rank_b.
+    Columns are the scores `a` and `b`, their percentile ranks `rank_a` and `rank_b` among the items that both scored,
+    and `gap`, which is rank_a - rank_b. Ranks make a lenient and a strict judge comparable.
+
+    Args:
+        a: scores of the first judge, indexed by item.
+        b: scores of the second judge.
+        top: maximum number of items.
     """
-    both = _both(a, b)
+    both = _common_items(a, b)
     for name in ("a", "b"):
         both[f"rank_{name}"] = 100 * both[name].rank(pct=True)
     both["gap"] = both["rank_a"] - both["rank_b"]
@@ -51,9 +59,13 @@ def disagreements(a: pd.Series, b: pd.Series, top: int = 10) -> pd.DataFrame:
 
 
 def inconsistent(frame: pd.DataFrame, by: Sequence[str] = ("item", "answer")) -> pd.DataFrame:
-    """Equal answers to equal items that got different scores, largest spread first.
+    """Return identical answers with different scores, largest spread first.
 
-    Columns are those of `by`, then `min`, `max` and `spread` in points, and `count` of scores.
+    Columns are those of `by`, then `min`, `max` and `spread` in points, and `count`, the number of scores.
+
+    Args:
+        frame: scores with the columns of `by` and `score`.
+        by: columns that identify an answer.
     """
     scores = frame.groupby(list(by), sort=False)["score"]
     summary = scores.agg(["min", "max", "count"]).reset_index()
@@ -62,6 +74,6 @@ def inconsistent(frame: pd.DataFrame, by: Sequence[str] = ("item", "answer")) ->
     return differing.sort_values("spread", ascending=False, kind="stable", ignore_index=True)
 
 
-def _both(a: pd.Series, b: pd.Series) -> pd.DataFrame:
-    """Two series side by side where both have a score, in the order of the first."""
+def _common_items(a: pd.Series, b: pd.Series) -> pd.DataFrame:
+    """Return columns `a` and `b` for the items that both scored, in the order of the first."""
     return pd.concat({"a": a, "b": b}, axis=1, join="inner").dropna()

@@ -1,7 +1,7 @@
-"""What scores tell: intervals, differences, a judge's own noise, win rates.
+"""Confidence intervals of means, paired differences and win rates, and variance components of scores.
 
-Knows arrays and tables of points from 0 to 100, and reads and writes nothing. Does not know what a judge,
-a run or a page is. A missing score is nan and is left out, from a pair together with its partner.
+Scores are arrays of points from 0 to 100. Missing scores are nan and excluded; a pair is excluded if either score is
+missing. Does not know judges, runs or pages.
 """
 
 import math
@@ -18,16 +18,19 @@ CONFIDENCE_LEVEL = 0.95
 BOOTSTRAP_RESAMPLES = 2000
 BOOTSTRAP_SEED = 20150810
 POWER = 0.8
-"""Share of studies in which a difference that is there is to be seen."""
+"""Power assumed by `Difference.needed`: the probability of detecting a true difference."""
 MIN_PAIRED_ITEMS = 4
-"""Items below which no two runs are told apart."""
+"""Minimum number of items for a difference to count as clear."""
 ROUNDING_TOLERANCE = 1e-9
-"""Points below which a mean difference is rounding, not a difference."""
+"""Smaller mean differences, in points, are rounding errors and count as 0."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean of n items in points; nan for what so few items do not tell."""
+    """The mean of n scores in points and its confidence interval.
+
+    The bounds are nan if n is below 2, and the mean is nan if n is 0.
+    """
 
     mean: float
     low: float
@@ -37,52 +40,52 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """How much more one scores than another on the same n items, in points.
+    """The mean difference between paired scores over n items, in points, with its confidence interval.
 
     Args:
-        apart: the interval leaves out 0.
-        needed: items at which a true difference of this size is seen in 80 % of studies; None where the
-            difference is 0 or n below 2.
+        is_clear: whether the difference is significant, see `paired`.
+        needed: number of items needed to detect a true difference of this size with a power of 80 %; None if the
+            difference is 0 or n is below 2.
     """
 
     mean: float
     low: float
     high: float
     n: int
-    apart: bool
+    is_clear: bool
     needed: int | None
 
     def gap(self) -> str:
-        """The difference with its interval, for people."""
+        """Return the difference with its interval as text."""
         return f"{self.mean:+.1f} ({self.low:+.1f} to {self.high:+.1f})"
 
     def sentence(self, name_a: str, name_b: str) -> str:
-        """What that means, for people who see the names and never the numbers' names."""
+        """Return a sentence that says which of the two scores higher, if the difference is clear."""
         if self.n == 0:
-            return f"{name_a} and {name_b} have no scored items in common."
-        items = "1 item" if self.n == 1 else f"{self.n:,} items"
-        if self.apart:
+            return f"{name_a} and {name_b} have no scored examples in common."
+        examples = "1 example" if self.n == 1 else f"{self.n:,} examples"
+        if self.is_clear:
             better, other = (name_a, name_b) if self.mean > 0 else (name_b, name_a)
             low, high = sorted((abs(self.low), abs(self.high)))
             gap = f"{abs(self.mean):.1f} ({low:.1f} to {high:.1f})"
-            return f"{better} scores higher than {other} by {gap} on {items}."
-        no_difference = f"{name_a} and {name_b} cannot be told apart with {items}"
+            return f"{better} scores higher than {other} by {gap} on {examples}."
         if self.mean == 0:
-            return f"{no_difference}: they score the same."
+            return f"{name_a} and {name_b} have the same mean score on {examples}."
+        no_difference = f"No clear difference between {name_a} and {name_b} on {examples}."
         if self.needed is None or self.needed <= self.n:
-            return f"{no_difference}."
-        return f"{no_difference}; {self.needed:,} would be needed."
+            return no_difference
+        return f"{no_difference} About {self.needed:,} would be needed."
 
 
 @dataclass(frozen=True)
 class Components:
-    """Where scores get their variance from, in squared points.
+    """Variance components of scores, in squared points.
 
     Args:
-        items: between items.
-        judge: within an item, which is the judge's own noise.
-        repeats: mean number of scores of an item.
-        share: of the variance of a mean over items, what is the judge's: 0 to 1.
+        items: variance between items.
+        judge: variance within items, which is judge noise.
+        repeats: mean number of scores per item.
+        share: share of judge noise in the variance of a mean over items, 0 to 1.
     """
 
     items: float
@@ -93,11 +96,11 @@ class Components:
 
 @dataclass(frozen=True)
 class WinRate:
-    """How often A beats B, in percent, over n items each judged in both orders.
+    """How often A beats B, in percent, over n items that were each judged in both orders.
 
     Args:
-        flips: share of items, 0 to 1, whose winner changes with the order. A win in one order and a tie in
-            the other is half a flip: the verdict moved half as far as from one winner to the other.
+        flips: share of items, 0 to 1, whose winner changes with the order. A win in one order and a tie in the other
+            count as half a flip.
     """
 
     rate: float
@@ -113,65 +116,75 @@ def mean_intervals(
     resamples: int = BOOTSTRAP_RESAMPLES,
     seed: int = BOOTSTRAP_SEED,
 ) -> dict[str, Interval]:
-    """Means of one score an item, with bootstrap intervals over the items. The order of the names is kept.
+    """Return the mean of each array of scores with its bootstrap interval, by name.
 
-    The interval is the expanded percentile interval, see `tail`. Equal scores have an interval of no width.
+    Uses the expanded percentile interval, see `tail`. The interval of equal scores has zero width.
+
+    Args:
+        scores: one score per item, by name.
+        level: confidence level.
+        resamples: number of bootstrap resamples of the items.
+        seed: seed of the resamples.
     """
     valid_scores = {name: aligned(values)[0] for name, values in scores.items()}
-    sizes: dict[int, list[str]] = defaultdict(list)
+    names_by_size: dict[int, list[str]] = defaultdict(list)
     for name, values in valid_scores.items():
-        sizes[len(values)].append(name)
+        names_by_size[len(values)].append(name)
     intervals: dict[str, Interval] = {}
-    for names in sizes.values():
-        # In order of size: the same scores have the same interval, whatever order they come in.
+    for names in names_by_size.values():
+        # Sorted, so that the interval does not depend on the order of the scores.
         rows = np.stack([np.sort(valid_scores[name]) for name in names])
         intervals |= zip(names, _intervals(rows, level, resamples, seed), strict=True)
     return {name: intervals[name] for name in scores}
 
 
 def within_scale(interval: Interval, level: float = CONFIDENCE_LEVEL) -> Interval:
-    """The interval of a mean of points from 0 to 100, never beyond these.
+    """Clip the interval of a mean score to the range from 0 to 100.
 
-    Where every score was 0, or every one 100, resampling knows of no other, and the interval is the exact one of a
-    share of which none was seen (Clopper & Pearson 1934): at most 1.6 points wide from 236 items.
+    If all scores are 0 or all are 100, the bootstrap interval has zero width. It is replaced by the exact binomial
+    interval for zero observed events (Clopper & Pearson 1934), which is at most 1.6 points wide for n >= 236.
     """
     if interval.n < 2:
         return interval
     low, high = max(0.0, interval.low), min(100.0, interval.high)
     if low == high and low in (0.0, 100.0):
-        unseen = 100 * (1 - ((1 - level) / 2) ** (1 / interval.n))
-        low, high = (0.0, unseen) if high == 0 else (100 - unseen, 100.0)
+        width = 100 * (1 - ((1 - level) / 2) ** (1 / interval.n))
+        low, high = (0.0, width) if high == 0 else (100 - width, 100.0)
     return Interval(interval.mean, low, high, interval.n)
 
 
 def mean_interval(scores: ArrayLike, level: float = CONFIDENCE_LEVEL) -> Interval:
-    """The same for one sequence of scores."""
+    """Return the mean of one array of scores with its bootstrap interval; see `mean_intervals`."""
     return mean_intervals({"": scores}, level)[""]
 
 
 def paired(a: ArrayLike, b: ArrayLike, level: float = CONFIDENCE_LEVEL) -> Difference:
-    """The mean of a - b over the same items in the same order. Raises ValueError for unequal lengths."""
+    """Return the mean of a - b over the same items in the same order, with its bootstrap interval.
+
+    The difference is clear if both the bootstrap interval and Student's t interval exclude 0, and if there are at least
+    MIN_PAIRED_ITEMS items. Raises ValueError if the lengths differ.
+    """
     first, second = aligned(a, b)
     gaps = first - second
     interval = mean_interval(gaps, level)
     mean = 0.0 if abs(interval.mean) < ROUNDING_TOLERANCE else interval.mean
     deviation = float(gaps.std(ddof=1)) if interval.n > 1 else math.nan
-    # The bootstrap alone leaves out 0 too often where items are few: so does Student's interval have to.
-    reach = (
+    # With few items, the bootstrap interval alone excludes 0 too often.
+    t_margin = (
         stdtrit(max(interval.n - 1, 1), (1 + level) / 2) * deviation / math.sqrt(max(interval.n, 1))
     )
-    outside = (interval.low > 0 or interval.high < 0) and abs(mean) > reach
-    apart = bool(interval.n >= MIN_PAIRED_ITEMS and mean != 0 and outside)
-    needed = None if mean == 0 or interval.n < 2 else _needed(mean, deviation, level)
-    return Difference(mean, interval.low, interval.high, interval.n, apart, needed)
+    excludes_zero = (interval.low > 0 or interval.high < 0) and abs(mean) > t_margin
+    is_clear = bool(interval.n >= MIN_PAIRED_ITEMS and mean != 0 and excludes_zero)
+    needed = None if mean == 0 or interval.n < 2 else _needed_items(mean, deviation, level)
+    return Difference(mean, interval.low, interval.high, interval.n, is_clear, needed)
 
 
 def components(scores: Mapping[Hashable, ArrayLike]) -> Components | None:
-    """Splits variance into the items' and the judge's, from all scores of each item.
+    """Estimate the variance between items and the variance within items, from all scores of each item.
 
-    One-way analysis of variance with random effects and unequal numbers of repeats (Searle, Casella &
-    McCulloch 1992, "Variance Components", section 3.6). An estimate below 0 of the items' variance is cut
-    at 0. None where no item was scored twice or there are fewer than two items.
+    Uses one-way random-effects analysis of variance with unequal numbers of repeats (Searle, Casella & McCulloch 1992,
+    "Variance Components", section 3.6). A negative estimate of the variance between items is set to 0. Returns None if
+    no item was scored twice or there are fewer than two items.
     """
     groups = [
         values
@@ -186,32 +199,32 @@ def components(scores: Mapping[Hashable, ArrayLike]) -> Components | None:
     within = sum(float(((values - values.mean()) ** 2).sum()) for values in groups)
     judge = within / (total - k)
     between = float((counts * (means - np.average(means, weights=counts)) ** 2).sum()) / (k - 1)
-    size = (total - float((counts**2).sum()) / total) / (k - 1)
-    items = max(0.0, (between - judge) / size)
+    effective_repeats = (total - float((counts**2).sum()) / total) / (k - 1)
+    items = max(0.0, (between - judge) / effective_repeats)
     repeats = total / k
     noise = judge / repeats
     return Components(items, judge, repeats, noise / (items + noise) if noise else 0.0)
 
 
 def win_rate(forward: ArrayLike, backward: ArrayLike, level: float = CONFIDENCE_LEVEL) -> WinRate:
-    """How often A beats B, each item counting as the mean of both orders.
+    """Return how often A beats B. The outcome of an item is the mean of both orders.
 
     Args:
-        forward: points of A over B with A shown first: 100 where A wins, 50 for a tie, 0 where B wins.
-        backward: points of the answer shown first again, which now is B, for the same items.
-        level: of the interval, see `_with_a_few_more`: it has a width for an undefeated side too.
+        forward: points of A, shown first: 100 if A wins, 50 for a tie, 0 if B wins.
+        backward: points of B, shown first, for the same items.
+        level: confidence level of the interval, see `_agresti_coull_interval`.
     """
     first, second = aligned(forward, backward)
-    second = 100 - second  # points of A in both orders
-    interval = _with_a_few_more((first + second) / 2, level)
-    moved = np.abs(np.sign(first - 50) - np.sign(second - 50)) / 2
-    flips = float(moved.mean()) if interval.n else math.nan
+    second = 100 - second  # points of A
+    interval = _agresti_coull_interval((first + second) / 2, level)
+    item_flips = np.abs(np.sign(first - 50) - np.sign(second - 50)) / 2
+    flips = float(item_flips.mean()) if interval.n else math.nan
     return WinRate(interval.mean, interval.low, interval.high, interval.n, flips)
 
 
 @lru_cache(maxsize=16)
 def resampled(n: int, resamples: int, seed: int = BOOTSTRAP_SEED) -> NDArray[np.uint16]:
-    """How often each of n items is in each resample, (resamples, n). Always the same for the same arguments."""
+    """Return the count of each of n items in each bootstrap resample, (resamples, n). Deterministic."""
     drawn = np.random.default_rng([seed, n]).integers(n, size=(resamples, n))
     drawn += n * np.arange(resamples)[:, None]
     counts = np.bincount(drawn.ravel(), minlength=resamples * n).astype(np.uint16)
@@ -220,65 +233,66 @@ def resampled(n: int, resamples: int, seed: int = BOOTSTRAP_SEED) -> NDArray[np.
 
 
 def tail(n: int, level: float = CONFIDENCE_LEVEL) -> float:
-    """The quantile of a bootstrap distribution at which an interval of that level begins, for n > 1 items.
+    """Return the lower quantile of the bootstrap distribution for a confidence level and n > 1 items.
 
-    A plain percentile interval is too short by the factor sqrt((n - 1) / n) and has normal where it should
-    have t quantiles; both are made good by taking it at a higher level (Hesterberg 2015, "What Teachers Should
-    Know About the Bootstrap", section 5.3, the expanded percentile interval).
+    A plain percentile interval is too narrow by the factor sqrt((n - 1) / n) and uses normal instead of t quantiles.
+    The expanded percentile interval corrects both with a smaller tail probability (Hesterberg 2015, "What Teachers
+    Should Know About the Bootstrap", section 5.3).
     """
     return float(ndtr(math.sqrt(n / (n - 1)) * stdtrit(n - 1, (1 - level) / 2)))
 
 
 def _intervals(rows: NDArray, level: float, resamples: int, seed: int) -> list[Interval]:
-    """One interval for each row of (rows, n) scores."""
+    """Return the interval of each row of (rows, n) scores."""
     count, n = rows.shape
     if n == 0:
         return [Interval(math.nan, math.nan, math.nan, 0)] * count
-    # Relative to the first score, so that equal scores are exactly 0 and do not get a width by rounding.
+    # Relative to the first score, so that equal scores are exactly 0 and rounding adds no width.
     start = rows[:, 0]
     offsets = rows - start[:, None]
     means = start + offsets.mean(axis=1)
     if n == 1:
         return [Interval(float(mean), math.nan, math.nan, 1) for mean in means]
     boot = offsets @ resampled(n, resamples, seed).T.astype(float) / n  # (rows, resamples)
-    edge = tail(n, level)
-    lows, highs = start + np.quantile(boot, [edge, 1 - edge], axis=1)
+    quantile = tail(n, level)
+    lows, highs = start + np.quantile(boot, [quantile, 1 - quantile], axis=1)
     return [
         Interval(float(mean), float(low), float(high), n)
         for mean, low, high in zip(means, lows, highs, strict=True)
     ]
 
 
-def _with_a_few_more(points: NDArray, level: float) -> Interval:
-    """The mean of n points from 0 to 100, with the interval of the sample and about two wins and two defeats more.
+def _agresti_coull_interval(points: NDArray, level: float) -> Interval:
+    """Return the mean of n points from 0 to 100, with an Agresti-Coull interval generalized to ties.
 
-    For wins and defeats alone it is Agresti & Coull's (1998, "Approximate Is Better than 'Exact' for Interval Estimation
-    of Binomial Proportions"); ties make it narrower by what they take from the variance.
+    Adds about two wins and two losses to the sample, so that the interval of an undefeated side has a width. Without
+    ties, it is the interval of Agresti & Coull (1998, "Approximate Is Better than 'Exact' for Interval Estimation of
+    Binomial Proportions"). Ties reduce the variance and therefore the width.
     """
     n = len(points)
     if n == 0:
         return Interval(math.nan, math.nan, math.nan, 0)
-    edge = float(ndtri((1 + level) / 2))
-    pseudo_count = edge**2 / 2  # wins, and as many defeats
+    z = float(ndtri((1 + level) / 2))
+    pseudo_count = z**2 / 2  # added wins, and added losses
     total = n + 2 * pseudo_count
-    middle = (float(points.sum()) + 100 * pseudo_count) / total
-    square = (float((points**2).sum()) + 100**2 * pseudo_count) / total
-    half = edge * math.sqrt((square - middle**2) / total)
-    return Interval(float(points.mean()), max(0.0, middle - half), min(100.0, middle + half), n)
+    center = (float(points.sum()) + 100 * pseudo_count) / total
+    mean_square = (float((points**2).sum()) + 100**2 * pseudo_count) / total
+    margin = z * math.sqrt((mean_square - center**2) / total)
+    return Interval(float(points.mean()), max(0.0, center - margin), min(100.0, center + margin), n)
 
 
-def _needed(mean: float, deviation: float, level: float) -> int:
-    """Items for a two-sided paired t test to see a difference with that power.
+def _needed_items(mean: float, deviation: float, level: float) -> int:
+    """Return the number of items for a two-sided paired t-test to detect a difference with a power of POWER.
 
-    The normal approximation with its correction for t (Guenther 1981, "Sample Size Formulas for Normal Theory
-    T Tests"); within an item of the exact number.
+    Normal approximation with a correction for the t distribution (Guenther 1981, "Sample Size Formulas for Normal
+    Theory T Tests"). At most one item off the exact number.
     """
-    edge = ndtri((1 + level) / 2)
-    return max(2, math.ceil(((edge + ndtri(POWER)) * deviation / mean) ** 2 + edge**2 / 2))
+    z = ndtri((1 + level) / 2)
+    return max(2, math.ceil(((z + ndtri(POWER)) * deviation / mean) ** 2 + z**2 / 2))
 
 
 def aligned(*columns: ArrayLike) -> list[NDArray]:
-    """Aligned columns as floats, without the rows that have a nan in any."""
+    """Return columns as float arrays, without rows that contain nan. Raises ValueError if the lengths differ."""
     arrays = [np.asarray(values, dtype=float) for values in columns]
     if len({values.shape for values in arrays}) > 1:
         raise ValueError(f"Lengths differ: {', '.join(str(len(values)) for values in arrays)}.")

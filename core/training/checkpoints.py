@@ -1,7 +1,7 @@
-"""Resumable states and final weights on disk.
+"""Save and load checkpoints and final weights.
 
-A directory is written under another name, its manifest of sizes and hashes last, and published by one
-rename; the two newest checkpoints stay. Tensors are safetensors; nothing is ever unpickled.
+Each directory is written under a temporary name, with a manifest of sizes and hashes last, and published by one rename.
+Tensors are stored as safetensors and nothing is unpickled. Does not decide when to save or which settings may change.
 """
 
 import hashlib
@@ -19,21 +19,26 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from core.errors import UserError
-from core.training import resumption
+from core.run.directory import published_checkpoints
+from core.training.resumption import MANIFEST
 from core.training.run import TrainingProgress
 
-MANIFEST = resumption.MANIFEST
 CHECKPOINTS_TO_KEEP = 2
 CHECKPOINT_FILES = {"trainable.safetensors", "optimizer.safetensors", "random.safetensors"}
-"""Files of a checkpoint."""
+"""Files that a complete checkpoint has, in addition to its manifest."""
 Files = Mapping[str, Mapping[str, Tensor]]
 
 
 def publish(directory: Path, files: Files, facts: Mapping[str, Any]) -> None:
-    """Write tensors by file name, then the manifest, then rename the whole into place, durably.
+    """Write a directory of tensor files and a manifest, and move it into place atomically and durably.
+
+    Args:
+        directory: replaced if it exists.
+        files: the tensors of each file, by file name.
+        facts: JSON-serializable entries of the manifest.
 
     Raises:
-        UserError: they cannot be written; what was there before is there still.
+        UserError: the files cannot be written. The previous directory is unchanged.
     """
     try:
         _publish(directory, files, facts)
@@ -61,10 +66,10 @@ def _publish(directory: Path, files: Files, facts: Mapping[str, Any]) -> None:
 
 
 def read(directory: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
-    """The manifest's facts and the tensors of each file.
+    """Return the manifest and the tensors of each file.
 
     Raises:
-        UserError: something is missing or is not what the manifest says.
+        UserError: a file is missing, or does not match its size or hash in the manifest.
     """
     _refuse_links(directory.parent, directory)
     try:
@@ -74,7 +79,7 @@ def read(directory: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]
             path = directory / Path(name).name
             _refuse_links(path)
             if path.stat().st_size != expected["size"] or _sha256(path) != expected["sha256"]:
-                raise UserError(f"{directory}: {name} is damaged (its hash is not the manifest's)")
+                raise UserError(f"{directory}: {name} is damaged: it does not match the manifest")
             files[name] = load_file(path)
     except (
         OSError,
@@ -90,18 +95,18 @@ def read(directory: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]
 
 
 def read_weights(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return the manifest's facts and the tensors of `weights/`. Raises UserError if they are damaged."""
+    """Return the manifest and the tensors of `weights/`. Raises UserError if they are damaged."""
     facts, files = read(directory)
     if len(files) != 1:
-        raise UserError(f"{directory} is damaged: its manifest should list one file")
+        raise UserError(f"{directory} is damaged: its manifest must list exactly one file")
     return facts, next(iter(files.values()))
 
 
 def _refuse_links(*paths: Path) -> None:
-    """Weights lie where they seem to: a link could lead out of the run. Raises UserError."""
+    """Raise UserError for symbolic links, which could lead out of the run directory."""
     for path in paths:
         if path.is_symlink():
-            raise UserError(f"{path} is a symbolic link; it should be what it points to")
+            raise UserError(f"{path} is a symbolic link; replace it with a copy of its target")
 
 
 def save_checkpoint(
@@ -111,12 +116,13 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     facts: Mapping[str, Any],
 ) -> None:
-    """Publish `step-N` under `directory` and drop all but the newest two, and what claims to be further on.
+    """Publish a checkpoint and delete all others except the one before it.
 
-    A run that could not read those has begun anew before them.
+    Checkpoints of later steps are deleted too: they were unreadable, so the run resumed from an earlier step.
 
     Args:
-        facts: JSON-able bookkeeping that `load_checkpoint` gives back.
+        directory: the folder of all checkpoints; the new one is named `step-N`.
+        facts: JSON-serializable entries of the manifest, returned by `load_checkpoint`.
     """
     names = [name for name, p in model.named_parameters() if p.requires_grad]
     states = optimizer.state_dict()["state"]
@@ -134,7 +140,7 @@ def save_checkpoint(
     }
     newest = directory / f"step-{step:08d}"
     publish(newest, files, {**facts, "step": step})
-    published = _checkpoints(directory)
+    published = published_checkpoints(directory)
     retained = published[published.index(newest) :][:CHECKPOINTS_TO_KEEP]
     for path in published:
         if path not in retained:
@@ -147,16 +153,16 @@ def load_checkpoint(
     optimizer: torch.optim.Optimizer,
     check: Callable[[dict[str, Any]], None] | None = None,
 ) -> tuple[dict[str, Any] | None, list[str]]:
-    """Restore the newest valid checkpoint into the model, the optimizer and the random generators.
+    """Restore the model, the optimizer and the random generators from the newest valid checkpoint.
 
     Args:
-        check: called with the checkpoint's facts before anything is restored; raises UserError to reject it.
+        check: called with the manifest before anything is restored; raises UserError to reject it.
 
     Returns:
-        The facts, or None if there is nothing to resume from; and a message for each damaged checkpoint.
+        The manifest, or None if there is no valid checkpoint; and a message for each damaged one.
     """
     damaged = []
-    for path in _checkpoints(directory):
+    for path in published_checkpoints(directory):
         try:
             facts, files = _read_checkpoint(path)
         except UserError as error:
@@ -174,35 +180,19 @@ def load_checkpoint(
     return None, damaged
 
 
-def changed_inputs(facts: Mapping[str, Any], origin: Mapping[str, str], step: int) -> list[str]:
-    """A sentence about each thing that a run begins from and that is another than when it was saved.
-
-    Args:
-        facts: of the checkpoint.
-        origin: by what it is, the hash of what there is now.
-        step: of the checkpoint.
-    """
-    recorded_origin = facts.get("origin")
-    return [
-        f"the {input_name} is another than before step {step}: from here on the run is not the one that was started"
-        for input_name, current_hash in origin.items()
-        if isinstance(recorded_origin, dict) and recorded_origin.get(input_name) != current_hash
-    ]
-
-
 def newest_weights(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the manifest and trained weights of the newest valid checkpoint. Raises UserError if there is none."""
-    for path in _checkpoints(directory):
+    for path in published_checkpoints(directory):
         try:
             facts, files = read(path)
             return facts, files["trainable.safetensors"]
-        except (UserError, KeyError):  # damaged, or its manifest does not list them
+        except (UserError, KeyError):  # damaged, or not listed in the manifest
             continue
     raise UserError(f"{directory.parent.name} has no weights yet: no checkpoint has been written")
 
 
 def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
-    """As `read`; raises UserError too where the manifest does not list all that makes a checkpoint."""
+    """Read a checkpoint. Raises UserError if it is damaged or its manifest is incomplete."""
     facts, files = read(path)
     progress = facts.get("progress")
     if not (
@@ -210,33 +200,35 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Te
         and isinstance(progress, dict)
         and isinstance(facts.get("scaler"), dict)
     ):
-        raise UserError(f"{path} is incomplete: its manifest does not list all of a checkpoint")
+        raise UserError(f"{path} is incomplete: its manifest lacks required files or entries")
     progress_fields = {field.name for field in fields(TrainingProgress)}
     if not (
         progress.keys() <= progress_fields
         and all(type(v) in (int, float) for v in progress.values())
     ):
-        raise UserError(f"{path} is damaged: its manifest does not say how far the run had come")
+        raise UserError(f"{path} is damaged: its manifest does not record the progress of the run")
     return facts, files
 
 
 def trainable(model: nn.Module) -> dict[str, Tensor]:
-    """The weights that training moves, by name."""
+    """Return the trainable weights by name."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 @torch.no_grad()
 def load_trainable(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Put saved weights back. Raises UserError where names or shapes are not the model's."""
+    """Copy saved weights into the model. Raises UserError if names or shapes do not match."""
     expected = trainable(model)
     if expected.keys() != tensors.keys():
         mismatched = sorted(expected.keys() ^ tensors.keys())
         raise UserError(
-            f"the saved weights are not this model's: {mismatched[0]} is only in one of them"
+            f"the saved weights do not match this model: {mismatched[0]} is in only one of them"
         )
     for name, parameter in expected.items():
         if parameter.shape != tensors[name].shape:
-            raise UserError(f"the saved weights are not this model's: {name} has another shape")
+            raise UserError(
+                f"the saved weights do not match this model: the shapes of {name} differ"
+            )
         parameter.copy_(tensors[name])
 
 
@@ -248,16 +240,12 @@ def _load_moments(
     for key, tensor in tensors.items():
         name, _, kind = key.rpartition("/")
         if name not in names:
-            raise UserError(f"the saved optimiser is not this model's: it knows {name}")
+            raise UserError(
+                f"the saved optimizer state does not match this model, which has no trainable {name}"
+            )
         state.setdefault(names.index(name), {})[kind] = tensor
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
-
-
-def _checkpoints(directory: Path) -> list[Path]:
-    """Published checkpoints, newest first."""
-    paths = [path for path in directory.glob("step-*") if path.suffix != ".partial"]
-    return sorted(paths, reverse=True)
 
 
 def _sha256(path: Path) -> str:

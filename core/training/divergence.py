@@ -1,4 +1,4 @@
-"""What happens when the loss or its gradient is no longer finite: the run stops, or leaves the step out."""
+"""Handle steps whose loss or gradient is not finite: stop the run, or skip the step."""
 
 import itertools
 import math
@@ -11,13 +11,18 @@ from core.errors import TrainingError
 from core.training.run import Run
 
 MAX_SKIPPED_STEPS = 10
-"""Steps left out one after the other, after which a run stops all the same: it has diverged for good."""
+"""Consecutive skipped steps after which a run stops anyway."""
 MAX_NAMED_WEIGHTS = 3
-"""Weights that a warning names."""
+"""Maximum number of weights that a warning lists."""
 
 
 def is_sound(loss: float, grad_norm: float, scaled: bool) -> bool:
-    """Whether a step may be taken. fp16's scaler leaves out a step by itself whose gradient overflows."""
+    """Return whether a step may be taken.
+
+    Args:
+        scaled: whether a gradient scaler is active. It skips steps with overflowing gradients itself, so only the
+            loss is checked.
+    """
     return math.isfinite(loss if scaled else loss + grad_norm)
 
 
@@ -32,14 +37,14 @@ def report(
     grad_norm: float,
     skipped: int,
 ) -> None:
-    """Keep what is known of a step that will not be taken, as a warning.
+    """Write a warning event about a step that is not taken.
 
     Args:
-        batch: places of its examples in the data set.
-        skipped: steps left out just before this one.
+        batch: data set indices of its examples.
+        skipped: number of steps skipped directly before this one.
 
     Raises:
-        TrainingError: the run should stop.
+        TrainingError: the run must stop.
     """
     diagnosis = f"the loss became {loss:g} and the gradient norm {grad_norm:g}"
     unsound = (
@@ -48,17 +53,18 @@ def report(
         if p.grad is not None and not p.grad.isfinite().all()
     )
     names = list(itertools.islice(unsound, MAX_NAMED_WEIGHTS))
-    detail = f"; without a finite gradient: {', '.join(names)}" if names else ""
+    detail = f"; non-finite gradients: {', '.join(names)}" if names else ""
     listed_indices = ", ".join(map(str, batch))
     message = f"{diagnosis} at lr = {lr:g}, on examples {listed_indices}{detail}"
     run.emit("warning", step=step, about="divergence", message=message, batch=list(batch), lr=lr)
     if config.nonfinite == "stop":
         raise TrainingError(
             f"training diverged at step {step} with lr = {lr:g}: {diagnosis}; "
-            "a lower lr, a longer warm-up or gradient clipping may help"
+            "try a lower lr, a longer warm-up or gradient clipping"
         )
     if skipped + 1 >= MAX_SKIPPED_STEPS:
         raise TrainingError(
-            f"training diverged: {MAX_SKIPPED_STEPS} steps in a row up to step {step} had no finite loss and gradient; "
-            "a lower lr, a longer warm-up or gradient clipping may help"
+            f"training diverged: {MAX_SKIPPED_STEPS} consecutive steps up to step {step} "
+            "had a non-finite loss or gradient; "
+            "try a lower lr, a longer warm-up or gradient clipping"
         )

@@ -1,4 +1,4 @@
-"""Losses over fixed batches and answers to test examples. Changes no weight and draws no random number."""
+"""Mean losses and answers to test examples. Changes no weights and draws no random numbers."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from core.nn.generation import Sampling, fit_prompt, generate
 from core.nn.gpt2 import GPT2
 
 ANSWER_BATCH_TOKENS = 8192
-"""Tokens, those to come included, of the prompts answered together: many short ones or few long ones."""
+"""Maximum number of prompt and answer tokens in a batch of answers."""
 
 
 @dataclass(frozen=True)
@@ -21,16 +21,16 @@ class Answer:
     """A model's answer to one test example."""
 
     index: int
-    """Into the list of examples."""
+    """Index in the list of examples."""
     text: str
     tokens: int
     cut: bool
-    """Whether it ended at the limit rather than by itself."""
+    """Whether the answer was cut off at the token limit."""
     prompt_cut: bool
-    """Whether the prompt was longer than the context and lost its beginning."""
+    """Whether the prompt did not fit into the context and lost its beginning."""
 
     def event(self, example: Example, dataset_index: int) -> dict[str, Any]:
-        """The fields of a `generation` event. `dataset_index`: of the example in its data set."""
+        """Return the fields of a `generation` event. `dataset_index`: index of the example in the data set."""
         return {
             "item": dataset_index,
             "instruction": example.instruction,
@@ -47,20 +47,20 @@ class Answer:
 def mean_loss(
     model: GPT2, examples: Sequence[Encoded], batch_size: int, mask_prompt: bool
 ) -> float:
-    """Mean cross entropy a target token, in nats. Examples are batched by length to pad little."""
+    """Return the mean cross-entropy per target token, in nats. Batches examples by length to reduce padding."""
     losses, tokens = [], 0
     by_length = sorted(examples, key=lambda example: len(example.ids))
     for start in range(0, len(by_length), batch_size):
         batch = collate(by_length[start : start + batch_size], mask_prompt)
         losses.append(model.loss(batch.ids, batch.targets))
         tokens += batch.target_tokens
-    return sum(torch.stack(losses).tolist()) / tokens  # a GPU is waited for once
+    return sum(torch.stack(losses).tolist()) / tokens  # the only GPU synchronization
 
 
 def answer_all(
     model: GPT2, examples: Sequence[Example], sampling: Sampling
 ) -> Iterator[list[Answer]]:
-    """Answer every example, batch by batch, prompts of like length together."""
+    """Answer all examples, and yield the answers of each batch. Prompts of similar length are batched together."""
     limit = sampling.max_new_tokens
     prompts = [encode(format_prompt(example.instruction, example.input)) for example in examples]
     fitted = [fit_prompt(prompt, model.arch.context, limit) for prompt in prompts]
@@ -79,7 +79,7 @@ def answer_all(
 
 
 def answer_batches(prompts: Sequence[Sequence[int]], max_new_tokens: int) -> Iterator[list[int]]:
-    """Places of the prompts to answer together. The longest come first: what needs most memory does."""
+    """Yield the indices of the prompts in each batch, longest first, so that memory peaks at the start."""
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]), reverse=True)
     while order:
         rows = max(1, ANSWER_BATCH_TOKENS // (len(prompts[order[0]]) + max_new_tokens))

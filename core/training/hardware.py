@@ -1,4 +1,4 @@
-"""The device a run computes on: which, in which number format, how fast, how much memory."""
+"""Device selection, precision, speed and memory. Knows nothing about models."""
 
 import contextlib
 import ctypes
@@ -15,14 +15,14 @@ import psutil
 import torch
 
 from core.errors import UserError
+from core.metrics import MIB
 
-MIB = 2**20
 M_MMAP_THRESHOLD = -3
-"""Of glibc's malloc.h."""
+"""Parameter number of `mallopt`, from glibc's malloc.h."""
 
 
 def resolve_device(device: str) -> torch.device:
-    """The device of that name; `auto` takes a GPU where there is one. Raises UserError."""
+    """Return the device with this name; `auto` prefers a GPU. Raises UserError if it is not available."""
     if device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -32,16 +32,16 @@ def resolve_device(device: str) -> torch.device:
         resolved.type, torch.cuda.device_count()
     )
     if (resolved.index or 0) >= count:
-        message = f"device = {device!r}: this machine has none; it should be auto or cpu"
+        message = f"device = {device!r}: this machine has no such device; use auto or cpu"
         raise UserError(message)
     return resolved
 
 
 def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
-    """The format of matrix products. `auto` is bf16 where the hardware multiplies it fast, else fp32.
+    """Return the dtype of matrix products. `auto` is bf16 where the hardware accelerates it, and fp32 elsewhere.
 
-    A CPU without AMX multiplies bf16 a hundred times slower than fp32. Raises UserError for fp16
-    without a CUDA device.
+    Without AMX, a CPU multiplies bf16 a hundred times slower than fp32. Raises UserError for fp16 without a CUDA
+    device.
     """
     if precision == "auto":
         if device.type == "cuda":
@@ -50,7 +50,7 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
             fast = device.type == "cpu" and torch.cpu.get_capabilities().get("amx_tile", False)
         return torch.bfloat16 if fast else torch.float32
     if precision == "fp16" and device.type != "cuda":
-        message = f"precision = 'fp16': it needs a CUDA device and the run is on {device.type}; it should be auto or fp32"
+        message = f"precision = 'fp16': fp16 needs a CUDA device, but the run uses {device.type}; use auto or fp32"
         raise UserError(message)
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
@@ -61,21 +61,21 @@ def name_of(dtype: torch.dtype) -> str:
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[object]:
-    """Matrix products in `dtype`, everything delicate in fp32."""
+    """Return a context that computes matrix products in `dtype` and numerically sensitive operations in fp32."""
     if dtype is torch.float32:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype)
 
 
 def enable_determinism(device: torch.device) -> None:
-    """Let the same steps give the same bits on a CUDA device, as on a CPU they do anyway."""
+    """Make training on a CUDA device bit-reproducible, as it always is on a CPU."""
     if device.type == "cuda":
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # nothing reads it
 
 
 def describe(device: torch.device) -> str:
-    """The device's name for people, such as `NVIDIA H100` or the processor's model."""
+    """Return a readable device name, such as `NVIDIA H100` or the model of the CPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")
@@ -87,10 +87,10 @@ def describe(device: torch.device) -> str:
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """The most memory held so far, MiB: of the GPU's allocator, or of this process."""
+    """Return the peak memory so far in MiB: of the GPU allocator, or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / MIB
-    # The kernel hands a new process the peak of the one that started it as `ru_maxrss`; not so VmHWM.
+    # Unlike VmHWM, `ru_maxrss` of a new process starts at the peak of its parent.
     status = Path("/proc/self/status")
     if status.exists():
         [peak] = re.findall(r"VmHWM:\s*(\d+) kB", status.read_text())
@@ -100,39 +100,39 @@ def peak_memory_mb(device: torch.device) -> float:
 
 
 def map_large_blocks() -> None:
-    """Let what is made from now on go back to the system when it is freed: less memory for some of the speed.
+    """Return large blocks to the system as soon as they are freed, which saves memory but is slower.
 
-    By default a trainer keeps freed blocks for its next step (`core.scheduler.executors.ENVIRONMENT`).
+    By default, trainers keep freed blocks for the next step (`core.scheduler.executors.TRAINER_ENVIRONMENT`).
     """
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
         mallopt(M_MMAP_THRESHOLD, 4 * MIB)
 
 
 def return_freed_memory() -> None:
-    """Let the system have what is free between blocks in use; glibc keeps it for the next step."""
+    """Return freed heap memory to the system, which glibc otherwise keeps for reuse."""
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)
 
 
 def release_cache() -> None:
-    """Let a GPU have what PyTorch keeps for later; what is still in use stays."""
+    """Return unused cached GPU memory from PyTorch to the device."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def available_memory_mb(device: torch.device) -> float:
-    """Memory that a run could have now, MiB."""
+    """Return the free memory of a device in MiB."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] / MIB
     return psutil.virtual_memory().available / MIB
 
 
 def product_rate(precision: str, device: torch.device) -> float:
-    """Operations a second of a matrix product; a GPU's depends on the number format by an order of magnitude."""
+    """Return the FLOP/s of a matrix product. On a GPU, precision changes this by an order of magnitude."""
     dtype = torch.float32
     if device.type == "cuda":
-        with contextlib.suppress(UserError):  # told where settings are checked
+        with contextlib.suppress(UserError):  # reported when the settings are checked
             dtype = resolve_precision(precision, device)
     return _product_rate(device, dtype)
 
@@ -143,7 +143,7 @@ def _product_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def gemm_flops(device: torch.device, dtype: torch.dtype = torch.float32, size: int = 1024) -> float:
-    """Floating-point operations a second that a square matrix product reaches: best of five."""
+    """Measure the FLOP/s of a square matrix product: the best of six runs."""
     a = torch.randn(size, size, device=device, dtype=dtype)
     best = float("inf")
     for _ in range(6):

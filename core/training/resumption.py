@@ -1,7 +1,7 @@
 """Check whether a run can resume from its checkpoint with its current settings.
 
 A checkpoint records the settings that determine the weights, the data order and the number of steps. This
-module reads only manifests, no tensors, so commands and pages can check a run before queueing it.
+module reads manifests but no tensors, so commands and pages can check a run before they queue it.
 """
 
 import json
@@ -11,8 +11,10 @@ from typing import Any
 
 from core.config import RunConfig, is_relevant, metadata
 from core.errors import UserError
+from core.run.directory import RunDirectory
 
 MANIFEST = "manifest.json"
+"""File in a checkpoint or weights directory that lists the other files."""
 SETTINGS = "settings"
 """Key of the recorded settings in a checkpoint's manifest. Checkpoints of older versions lack it."""
 FREE_GROUPS = ("identity", "hardware", "cadence")
@@ -27,17 +29,17 @@ FIXED = tuple(
 `nonfinite` may change: users change it to get past the step at which a run failed.
 """
 INPUTS = {"dataset": "data set", "base_model": "base model"}
-"""Settings that may be paths, and the name under which a checkpoint records the hash of the content."""
+"""Settings that may be paths, and the keys under which a checkpoint's `origin` records the hashes of their content."""
 COUNTS = {
     "steps": "number of steps",
     "steps_per_epoch": "number of steps per epoch",
     "train_examples": "number of training examples",
 }
-"""Counts that follow from settings and data, by their keys in a `plan` event; a checkpoint records the last one."""
+"""Counts derived from settings and data, by their keys in a `plan` event. A checkpoint records only the last one."""
 
 
 def recorded(config: RunConfig) -> dict[str, Any]:
-    """Return the settings to record in a checkpoint; None for settings that have no effect."""
+    """Return the settings to record in a checkpoint, with None for settings that have no effect."""
     values = config.model_dump()
     return {name: values[name] if is_relevant(name, values) else None for name in FIXED}
 
@@ -53,9 +55,9 @@ def check_newest(run: Path, config: RunConfig) -> None:
     Raises:
         UserError: a setting that must not change has changed.
     """
-    for path in sorted((run / "checkpoint").glob("step-*"), reverse=True):
+    for path in RunDirectory(run).checkpoint_paths():
         manifest = path / MANIFEST
-        if path.suffix == ".partial" or not manifest.is_file():
+        if not manifest.is_file():
             continue
         try:
             facts = json.loads(manifest.read_text(encoding="utf-8"))
@@ -76,12 +78,12 @@ def check(
 ) -> None:
     """Check the settings against a checkpoint.
 
-    A checkpoint of an older version records no settings. Of those, only changes that alter a count are found.
+    Checkpoints of older versions record no settings. For them, only changes that alter a count are detected.
 
     Args:
         name: the name of the run.
         facts: the checkpoint's manifest.
-        counts: the current counts by the keys of COUNTS, if known.
+        counts: the current counts, by the keys of COUNTS, if known.
         earlier: the run's newest `plan` event, for a checkpoint without recorded settings.
         ignored: settings not to compare.
 
@@ -103,8 +105,37 @@ def check(
 
 
 def has_settings(facts: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint's manifest records the settings."""
+    """Return whether a checkpoint's manifest records the settings."""
     return isinstance(facts.get(SETTINGS), dict)
+
+
+def unchanged_inputs(facts: Mapping[str, Any], origin: Mapping[str, str]) -> list[str]:
+    """Return the settings in INPUTS whose content is the same as when the checkpoint was written.
+
+    Args:
+        facts: the checkpoint's manifest.
+        origin: the current hash of each input, by the values of INPUTS.
+    """
+    recorded_origin = facts.get("origin")
+    if not isinstance(recorded_origin, dict):
+        return []
+    return [name for name, key in INPUTS.items() if recorded_origin.get(key) == origin[key]]
+
+
+def input_warnings(facts: Mapping[str, Any], origin: Mapping[str, str]) -> list[str]:
+    """Return a message for each input that has changed since the checkpoint.
+
+    For the arguments, see `unchanged_inputs`. Checkpoints that record no hashes cause no message.
+    """
+    if not isinstance(facts.get("origin"), dict):
+        return []
+    unchanged = unchanged_inputs(facts, origin)
+    return [
+        f"the {key} has changed since step {facts.get('step')}; "
+        "from here on, the run differs from the one that was started"
+        for name, key in INPUTS.items()
+        if name not in unchanged
+    ]
 
 
 def _changes(facts: Mapping[str, Any], config: RunConfig) -> list[tuple[str, Any, Any]]:

@@ -1,4 +1,4 @@
-"""A run as its trainer knows it: a directory, events, a request to stop, and how far it has come."""
+"""The interface between the trainer and the run it trains, and the progress of the training."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -9,7 +9,7 @@ Outcome = Literal["finished", "stopped"]
 
 
 class Run(Protocol):
-    """What the trainer may ask of the run it trains."""
+    """The operations of a run that the trainer uses."""
 
     directory: Path
     resumed: bool
@@ -18,21 +18,21 @@ class Run(Protocol):
         """Append an event."""
 
     def sync(self) -> None:
-        """Make the events so far durable."""
+        """Flush all events so far to disk."""
 
     def stop_requested(self) -> bool:
-        """Whether somebody asked the run to stop."""
+        """Return whether a stop was requested."""
 
     def last_plan(self) -> Mapping[str, Any] | None:
-        """Return the newest `plan` event, written before this resume; None if there is none."""
+        """Return the newest `plan` event from before this resume, or None."""
 
 
 class StoppedError(Exception):
-    """A stop was asked for before there was a step to end after."""
+    """A stop was requested during a download, before the first step."""
 
 
 def report_download(run: Run) -> Callable[[str, int, int], None]:
-    """A listener to downloads that writes an event each time. It raises StoppedError where a stop was asked for."""
+    """Return a download listener that writes an event per report, and raises StoppedError if a stop was requested."""
 
     def notify(repository: str, downloaded: int, total: int) -> None:
         run.emit("download", repository=repository, bytes=downloaded, total=total)
@@ -44,7 +44,7 @@ def report_download(run: Run) -> Callable[[str, int, int], None]:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A validation loss, comparable with others over the same number of batches."""
+    """A validation loss. Comparable only with losses over the same number of batches."""
 
     step: int
     val_loss: float
@@ -52,7 +52,7 @@ class Evaluation:
 
     @classmethod
     def parse(cls, facts: object) -> "Evaluation | None":
-        """Return the evaluation that a manifest records; None if it records none."""
+        """Return the evaluation recorded in a manifest, or None."""
         values: dict[str, Any] = facts if isinstance(facts, dict) else {}
         recorded: list[Any] = [values.get(field.name) for field in fields(cls)]
         types = [type(value) for value in recorded]
@@ -61,11 +61,11 @@ class Evaluation:
 
 @dataclass
 class TrainingProgress:
-    """How far a run has come.
+    """The progress of a run, as stored in checkpoints.
 
     Args:
-        seconds: of training steps only.
-        skipped: steps left out one after the other, up to the last.
+        seconds: time spent in training steps.
+        skipped: number of consecutive steps skipped up to now.
     """
 
     step: int = 0

@@ -1,7 +1,7 @@
-"""The training loop, for full fine-tuning and LoRA alike, and loading the model that a run trained.
+"""The training loop for full fine-tuning and LoRA, and loading trained models.
 
-Knows a run as a directory and an event writer: no database, no pages, and no network except to download the base
-model and the data set.
+Sees a run only as a directory and an event writer. Does not know about the index or the pages, and uses the
+network only to download the base model and the data set.
 """
 
 import math
@@ -19,6 +19,7 @@ from core.data.template import Example
 from core.errors import TrainingError, UserError
 from core.nn import generation, lora, pretrained
 from core.nn.gpt2 import GPT2
+from core.run.directory import RunDirectory
 from core.training import checkpoints, divergence, hardware, resumption
 from core.training.evaluation import answer_all, mean_loss
 from core.training.optimizers import build_optimizer, learning_rate
@@ -33,13 +34,13 @@ from core.training.run import (
 
 
 def train(config: RunConfig, run: Run) -> Outcome:
-    """Train a run from its newest checkpoint or from the start, publish its weights, answer its test set.
+    """Train a run from its newest checkpoint or from step 0, publish its weights and answer its test set.
 
-    The caller deletes what a finished run no longer needs, once it has recorded that the run finished.
+    The caller records that the run finished and then deletes its checkpoints.
 
     Raises:
-        UserError: the base model, the data or the hardware cannot be had as configured.
-        TrainingError: the loss or its gradient is no longer finite.
+        UserError: the base model, the data set or the hardware is not available as configured.
+        TrainingError: the loss or a gradient is no longer finite.
     """
     try:
         with download.reporting_to(report_download(run)):
@@ -66,27 +67,29 @@ def build_model(config: RunConfig) -> GPT2:
 
 
 def load_trained(config: RunConfig, directory: Path) -> GPT2:
-    """Load a run's model in fp32, from `weights/` or its newest valid checkpoint, with adapters merged.
+    """Load a run's model in fp32 from `weights/` or the newest valid checkpoint, with adapters merged.
 
-    Frozen weights are rounded to the precision that the run trained in, because its adapters were trained on
-    the rounded weights. Manifests of older versions do not record the precision.
+    Frozen weights are rounded to the precision of the training, because the adapters were trained on rounded weights.
+    Manifests of older versions do not record the precision.
 
     Raises:
         UserError: the run has neither, or its adapters belong to a different base model.
     """
-    model = build_model(config)
-    if (directory / "weights").is_dir():
-        facts, tensors = checkpoints.read_weights(directory / "weights")
+    run, model = RunDirectory(directory), build_model(config)
+    if run.weights_path.is_dir():
+        facts, tensors = checkpoints.read_weights(run.weights_path)
         if config.method == "lora" and facts.get("base_hash") != pretrained.fingerprint(model):
-            message = f"{directory.name}: its adapters were trained on other weights of {config.base_model} than those of today"
-            raise UserError(message)
-    elif config.keep_weights == "none" and not (directory / "checkpoint").is_dir():
+            raise UserError(
+                f"{run.name}: the weights of {config.base_model} have changed since its adapters were trained; "
+                "restore the original base model, or train the run again"
+            )
+    elif config.keep_weights == "none" and not run.checkpoints_path.is_dir():
         raise UserError(
-            f"{directory.name} has no weights: with keep_weights = none, a run deletes them when it finishes; "
+            f"{run.name} has no weights: with keep_weights = none, a run deletes them when it finishes; "
             "train it again with keep_weights = last to generate answers"
         )
     else:
-        facts, tensors = checkpoints.newest_weights(directory / "checkpoint")
+        facts, tensors = checkpoints.newest_weights(run.checkpoints_path)
     checkpoints.load_trainable(model, tensors)
     for dtype in (torch.bfloat16, torch.float16):
         if facts.get("precision") == hardware.name_of(dtype):
@@ -97,10 +100,11 @@ def load_trained(config: RunConfig, directory: Path) -> GPT2:
 
 
 class Trainer:
-    """A run in progress: model, optimiser, data and how far it has come."""
+    """A run in progress: its model, optimizer, data and progress."""
 
     def __init__(self, config: RunConfig, run: Run) -> None:
         self.config, self.run = config, run
+        self.paths = RunDirectory(run.directory)
         self.device = hardware.resolve_device(config.device)
         self.dtype = hardware.resolve_precision(config.precision, self.device)
         hardware.enable_determinism(self.device)
@@ -112,7 +116,7 @@ class Trainer:
         self.model.grad_checkpointing = config.grad_checkpointing
         if config.grad_checkpointing:
             hardware.map_large_blocks()
-        # Checkpointing saves more, and a compiler decides for itself.
+        # Gradient checkpointing saves more memory than this, and the compiler chooses what to recompute itself.
         self.model.recompute(not (config.grad_checkpointing or config.compile))
         self.train_set, self.validation_set = self._encode()
         self.schedule = Schedule(
@@ -127,7 +131,7 @@ class Trainer:
         self.optimizer = build_optimizer(config, self.parameters)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
         if config.compile:
-            for block in self.model.h:  # the loss goes through these, not through the model's call
+            for block in self.model.h:  # the loss calls the blocks, not the model's forward
                 block.compile(dynamic=True)
         self.progress = TrainingProgress()
         self.best: Evaluation | None = None
@@ -136,13 +140,13 @@ class Trainer:
         """The evaluation whose weights are in `weights/`, if `keep_weights` is `best`."""
         self.recorded_settings = resumption.recorded(config)
         self.ignores_warmup = False
-        """Whether the learning rate stays constant as in the older version that started the run."""
+        """Whether warm-up is disabled, as in the older version that started the run."""
 
     def _build_model(self) -> GPT2:
         return build_model(self.config)
 
     def _encode(self) -> tuple[list[Encoded], list[Encoded]]:
-        """What to train and to validate on; what to answer is kept for the end."""
+        """Return the encoded training and validation sets. Keeps the test set in `split`."""
         config = self.config
         self.records = dataset.read(config.dataset, config.max_examples, config.empty_outputs)
         parts = self.split = dataset.split(self.records.examples, config)
@@ -152,12 +156,12 @@ class Trainer:
         validation = encode_all(parts.validation, length, config.mask_prompt, first_index)
         if not train or not validation:
             raise TrainingError(
-                f"max_length = {length}: no example keeps any of its response; it should be larger"
+                f"max_length = {length}: no example keeps any of its response; use a larger value"
             )
         return train, validation
 
     def _warn_at_start(self) -> None:
-        """Write warnings about the base model and the data: what is truncated or skipped."""
+        """Write warnings about truncated vocabularies and skipped examples."""
         for note in pretrained.inspect(self.config.base_model):
             self.run.emit("warning", step=0, about="base model", message=note)
         if skipped := dataset.skipped_summary(self.records):
@@ -165,12 +169,12 @@ class Trainer:
         examples_read = len(self.split.train) + len(self.split.validation)
         if lost_count := examples_read - len(self.train_set) - len(self.validation_set):
             message = (
-                f"{lost_count} examples are left out: max_length leaves nothing of their response"
+                f"{lost_count} examples are skipped: max_length cuts off their entire response"
             )
             self.run.emit("warning", step=0, about="data", message=message)
 
     def fit(self) -> Outcome:
-        """Take all optimiser steps that remain. Ends after the step in which a stop was asked for."""
+        """Take all remaining optimizer steps. Stops after the current step if requested."""
         self._resume()
         config, steps = self.config, self.schedule.steps
         self.run.emit(
@@ -201,7 +205,10 @@ class Trainer:
         return "finished"
 
     def step(self, step: int, batch_indices: list[list[int]]) -> None:
-        """One optimiser step on batches of indices; gradients are weighted by target tokens."""
+        """Take one optimizer step on one or more micro-batches of training indices.
+
+        All target tokens of the step have equal weight, regardless of their micro-batch.
+        """
         start = time.perf_counter()
         config = self.config
         batches = [
@@ -224,7 +231,7 @@ class Trainer:
         norm = torch.nn.utils.get_total_norm(
             [p.grad for p in self.parameters if p.grad is not None]
         )
-        # The one time in a step that a GPU is waited for.
+        # The only GPU synchronization of a step.
         loss_value, grad_norm = torch.stack([total, norm]).tolist()
         if divergence.is_sound(loss_value, grad_norm, self.scaler.is_enabled()):
             if config.grad_clip is not None:
@@ -253,7 +260,7 @@ class Trainer:
         self.record_step(batches, seconds, lr=lr, **measured)
 
     def record_step(self, batches: list[Batch], seconds: float, **measured: float | None) -> None:
-        """Count a step and write its event."""
+        """Update the progress and write the event of a step."""
         dataset_indices = [index for batch in batches for index in batch.dataset_indices]
         tokens = sum(batch.tokens for batch in batches)
         positions = sum(batch.ids.numel() for batch in batches)
@@ -272,13 +279,13 @@ class Trainer:
         )
 
     def _progress_fields(self) -> dict[str, float]:
-        """Where the run stands, as events say it."""
+        """Return the progress fields of events."""
         p = self.progress
         epoch = round(p.step / self.schedule.steps_per_epoch, 6)
         return {"step": p.step, "epoch": epoch, "tokens": p.tokens, "seconds": round(p.seconds, 6)}
 
     def _evaluate(self, final: bool = False) -> None:
-        """Losses on a fixed part of both sets; at the end on the whole validation set."""
+        """Compute the losses on a fixed part of both sets and, at the end, on the whole validation set."""
         config = self.config
         size = config.batch_size * config.eval_batches
         parts = [self.train_set[:size], self.validation_set[:size]]
@@ -292,7 +299,7 @@ class Trainer:
         val_loss = whole[0] if final else validation
         progress_fields = self._progress_fields()
         self.run.emit("eval", **progress_fields, train_loss=train, val_loss=val_loss, final=final)
-        # All evaluations are compared on the same part of the validation set. Step 0 is the base model.
+        # Compare all evaluations on the same part of the validation set. Step 0 is the base model.
         lowest = self.published if config.keep_weights == "best" else self.best
         if not self.progress.step or not validation < (lowest.val_loss if lowest else math.inf):
             return
@@ -314,14 +321,14 @@ class Trainer:
         step = self.progress.step
         self.run.emit("sample", step=step, prompt=prompt, text=answer.text)
         if answer.prompt_cut and step <= self.config.sample_every:
-            message = "sample_prompt is longer than the context has room for; only its end is used"
+            message = "sample_prompt does not fit into the context; only its end is used"
             self.run.emit("warning", step=step, about="sample", message=message)
 
     def save_checkpoint(self) -> None:
-        """Write a checkpoint of this step. The events are made durable first."""
+        """Write a checkpoint of this step, after flushing the events to disk."""
         self.run.sync()
         checkpoints.save_checkpoint(
-            self.run.directory / "checkpoint",
+            self.paths.checkpoints_path,
             self.progress.step,
             self.model,
             self.optimizer,
@@ -338,14 +345,15 @@ class Trainer:
         )
 
     def _origin(self) -> dict[str, str]:
-        """What the run learns from and starts from, to notice where it is another."""
-        return {"data set": fingerprint(self.train_set), "base model": self.base_hash}
+        """Return hashes of the training data and the base model, to detect changes on resume."""
+        hashes = {"dataset": fingerprint(self.train_set), "base_model": self.base_hash}
+        return {key: hashes[name] for name, key in resumption.INPUTS.items()}
 
     def _resume(self) -> None:
         if not self.run.resumed:
             return
         facts, messages = checkpoints.load_checkpoint(
-            self.run.directory / "checkpoint", self.model, self.optimizer, self._check_settings
+            self.paths.checkpoints_path, self.model, self.optimizer, self._check_settings
         )
         if facts:
             self.progress = TrainingProgress(**facts["progress"])
@@ -355,28 +363,21 @@ class Trainer:
                 self.recorded_settings = facts[resumption.SETTINGS]
             else:
                 messages.append(
-                    f"an older version wrote the checkpoint of step {self.progress.step} without its settings; "
+                    f"the checkpoint of step {self.progress.step} is from an older version and records no settings; "
                     "changes to config.json before this resume could not be checked"
                 )
             messages += self._keep_constant_rate(facts) + self._restore_best(facts)
-            messages += checkpoints.changed_inputs(facts, self._origin(), self.progress.step)
+            messages += resumption.input_warnings(facts, self._origin())
         self.run.emit("rewind", step=self.progress.step if facts else -1)
         for message in messages:
             self.run.emit("warning", step=self.progress.step, about="checkpoint", message=message)
 
     def _check_settings(self, facts: dict[str, Any]) -> None:
-        """Raise UserError if settings changed since the checkpoint. A path may change if its content is the same."""
-        recorded_origin, current_origin = facts.get("origin"), self._origin()
-        unchanged_inputs = [
-            name
-            for name, input_name in resumption.INPUTS.items()
-            if isinstance(recorded_origin, dict)
-            and recorded_origin.get(input_name) == current_origin[input_name]
-        ]
+        """Raise UserError if settings have changed since the checkpoint. Paths may change if their content has not."""
         earlier = None if resumption.has_settings(facts) else self.run.last_plan()
-        name = self.run.directory.name
+        unchanged = resumption.unchanged_inputs(facts, self._origin())
         resumption.check(
-            name, facts, self.config, self._counts(), earlier, ignored=unchanged_inputs
+            self.paths.name, facts, self.config, self._counts(), earlier, ignored=unchanged
         )
 
     def _counts(self) -> dict[str, int]:
@@ -387,7 +388,7 @@ class Trainer:
         }
 
     def _keep_constant_rate(self, facts: dict[str, Any]) -> list[str]:
-        """Disable warm-up for runs started by an older version, which ignored it when min_lr was unset."""
+        """Disable warm-up for runs started by an older version, which ignored it without `min_lr`."""
         from_older = facts.get("ignores_warmup") or not resumption.has_settings(facts)
         if not from_older or self.config.min_lr is not None or not self.config.warmup_fraction:
             return []
@@ -395,24 +396,23 @@ class Trainer:
         self.config = self.config.changed(warmup_fraction=0.0)
         return [
             "the learning rate stays constant because an older version started this run without warm-up; "
-            f"use `python -m core resume {self.run.directory.name} --restart` to train with warm-up"
+            f"use `python -m core resume {self.paths.name} --restart` to train with warm-up"
         ]
 
     def _restore_best(self, facts: dict[str, Any]) -> list[str]:
-        """Restore the best evaluation from the checkpoint, and the one whose weights are published.
+        """Restore the best evaluation and the one whose weights are published. Return warnings.
 
-        The published weights may be from a step after the checkpoint, which this run takes again. Return messages.
+        The published weights may be from a step after the checkpoint, which the resumed run repeats.
         """
-        messages, directory = [], self.run.directory / "weights"
+        messages, directory = [], self.paths.weights_path
         published_facts: dict[str, Any] = {}
         if directory.is_dir():
             try:
                 published_facts, _ = checkpoints.read_weights(directory)
             except UserError as error:
                 messages = [str(error)]
-        self.published = Evaluation.parse(
-            published_facts
-        )  # weights published with `last` have none
+        # None for weights published with keep_weights = last.
+        self.published = Evaluation.parse(published_facts)
         self.best = Evaluation.parse(facts.get("best"))
         if self.published and (not self.best or self.published.val_loss < self.best.val_loss):
             self.best = self.published
@@ -422,27 +422,29 @@ class Trainer:
         return messages if self.config.keep_weights == "best" else []
 
     def publish_weights(self) -> None:
-        """Write `weights/` as `keep_weights` says. If that is `best`, load the best weights into the model."""
+        """Write `weights/` according to `keep_weights`. For `best`, load the best weights into the model."""
         if self.config.keep_weights == "none":
             return
         if self.config.keep_weights == "last":
             self._write_weights()
             return
         if self.published:
-            facts, tensors = checkpoints.read_weights(self.run.directory / "weights")
+            facts, tensors = checkpoints.read_weights(self.paths.weights_path)
             checkpoints.load_trainable(self.model, tensors)
             self.run.emit("weights", step=facts["step"], val_loss=facts["val_loss"])
         else:
             self._write_weights()
         published_step = self.published.step if self.published else self.progress.step
         if self.best != self.published or not self.best:
-            lowest = f" of step {self.best.step}" if self.best else ""
-            message = f"the weights of step {published_step} are kept, not the best weights{lowest}: those are not available"
+            best = f"the best weights (step {self.best.step})" if self.best else "the best weights"
+            message = (
+                f"{best} are not available; the weights of step {published_step} are kept instead"
+            )
             step = self.progress.step
             self.run.emit("warning", step=step, about="weights", message=message)
 
     def _write_weights(self, **facts: float) -> None:
-        """Write `weights/`: the adapter, or the whole model."""
+        """Write the adapter or the whole model to `weights/`."""
         name = "adapter.safetensors" if self.config.method == "lora" else "model.safetensors"
         manifest = {
             "method": self.config.method,
@@ -453,10 +455,10 @@ class Trainer:
             **facts,
         }
         tensors = checkpoints.trainable(self.model)
-        checkpoints.publish(self.run.directory / "weights", {name: tensors}, manifest)
+        checkpoints.publish(self.paths.weights_path, {name: tensors}, manifest)
 
     def answer_test_set(self) -> Outcome:
-        """Greedy answers to every test example, each an event."""
+        """Answer all test examples greedily and write an event for each."""
         self.end_training()
         examples, first_index = self.split.test, self.split.first_test_item
         sampling = generation.Sampling(self.config.max_new_tokens)
@@ -473,11 +475,11 @@ class Trainer:
         return "finished"
 
     def end_training(self) -> None:
-        """Prepare the model for answering and free memory that only training needs.
+        """Free the memory that only training needs, and prepare the model for answering.
 
-        Adapters are merged into fp32 weights only, because rounding the sum to bf16 changes greedy answers. A CPU
-        answers in fp32, which is faster there and matches `load_trained`. Other devices keep reduced precision,
-        for which memory was estimated, and leave the adapters unmerged.
+        On a CPU, the model answers in fp32, which is faster and matches `load_trained`. Other devices keep the reduced
+        precision that memory was estimated for. Adapters are merged only in fp32, because rounding the merged weights
+        to bf16 changes greedy answers.
         """
         self.optimizer.zero_grad()
         self.optimizer.state.clear()

@@ -1,1 +1,1 @@
-"""Tables, charts, search and filter: DataFrames in, tables and figures out."""
+"""Tables, charts, search and filters over DataFrames."""

@@ -1,9 +1,9 @@
-"""Plotly figures from DataFrames. Does not know where the numbers come from or where they are shown.
+"""Plotly figures from DataFrames. Does not know where the data comes from or where figures are shown.
 
-A figure is a plain dict of Plotly's JSON schema. Objects of `plotly.graph_objects` are validated when they are
-created and again when they are shown, which took longer than all queries together.
+Figures are plain dicts in Plotly's JSON schema. `plotly.graph_objects` validates every object when it is created and
+again when it is shown, which took longer than all queries of a page.
 
-A run keeps its color across figures. Text from runs is escaped, so no name or prompt can turn into markup.
+Runs have the same color in every figure. Run names are escaped so that they cannot be interpreted as HTML.
 """
 
 import html
@@ -18,14 +18,14 @@ from core.metrics import AXES, CURVES
 Figure = dict[str, Any]
 
 PALETTE = ("#3b7dd8", "#e0803c", "#3fa66b", "#b8559b", "#8a6fd1", "#c9a227", "#4aa9b5", "#d1584f")
-# Hues of similar lightness as in Okabe and Ito's palette: distinguishable for most people, legible on white and black.
+"""Hues of similar lightness, after Okabe and Ito: readable on light and dark backgrounds and with color blindness."""
 CHART_HEIGHT_PX = 260
 DOT_SIZE = 5
-"""Diameter of the dot drawn for an isolated point, in pixels."""
+"""Diameter of the dots for evaluations and isolated points, in pixels."""
 
 
 def colors(runs: Sequence[str]) -> dict[str, str]:
-    """Return a color for each run, by position."""
+    """Assign colors to runs by position. Colors repeat after the end of the palette."""
     return {run: PALETTE[i % len(PALETTE)] for i, run in enumerate(runs)}
 
 
@@ -37,28 +37,31 @@ def step_curves(
     x: str,
     log: bool,
 ) -> Figure:
-    """A metric of each step by run; with a smoothed curve, the raw one recedes behind it.
+    """Draw a metric by step for each run. With smoothed curves, the raw ones are drawn faintly behind them.
 
     Args:
-        raw: run, x, y.
-        smooth: the same, averaged; or None.
+        raw: Columns run, x and y.
+        smooth: The smoothed curves in the same format, or None.
+        metric: A key of CURVES.
+        x: A key of AXES.
+        log: Use a logarithmic y-axis.
     """
     lines = []
     for run, color in colors(runs).items():
         if smooth is not None:
-            faint = _of_run(raw, run, {"color": color, "width": 1})
+            faint = _run_line(raw, run, {"color": color, "width": 1})
             lines.append({**faint, "opacity": 0.3, "showlegend": False, "hoverinfo": "skip"})
         main = raw if smooth is None else smooth
-        lines.append(_of_run(main, run, {"color": color, "width": 2}))
+        lines.append(_run_line(main, run, {"color": color, "width": 2}))
     title, x_title = CURVES[metric].label, AXES[x].label
-    figure = _from_start(_figure(lines, title, x_title, log, legend=len(runs) > 1))
-    return _from_zero(figure) if metric == "lr" else figure
+    figure = _with_x_from_zero(_figure(lines, title, x_title, log, legend=len(runs) > 1))
+    return _with_y_from_zero(figure) if metric == "lr" else figure
 
 
 def loss_curves(
     evaluations: pd.DataFrame, runs: Sequence[str], x: str, log: bool, perplexity: bool = False
 ) -> Figure:
-    """Validation (solid) and training (dotted) loss or perplexity at each evaluation, by run."""
+    """Draw the loss or perplexity at each evaluation for each run: validation solid, training dotted."""
     noun = "perplexity" if perplexity else "loss"
     lines = []
     for run, color in colors(runs).items():
@@ -69,14 +72,14 @@ def loss_curves(
             markers = {"mode": "lines+markers", "marker": {"size": DOT_SIZE}, "cliponaxis": False}
             lines.append({**line, **markers, "showlegend": part == "val"})
     title = f"{noun.capitalize()}<br><sup>validation solid, training dotted</sup>"
-    return _from_start(_figure(lines, title, AXES[x].label, log, legend=len(runs) > 1))
+    return _with_x_from_zero(_figure(lines, title, AXES[x].label, log, legend=len(runs) > 1))
 
 
 def rate_schedule(rates: Sequence[tuple[int, float]]) -> Figure:
-    """The learning rate over the steps of a run to come."""
+    """Draw the planned learning rate by step, from (step, rate) pairs."""
     points = pd.DataFrame(rates, columns=["x", "y"])
     line = _line(points["x"], points["y"], "rate", {"color": PALETTE[0], "width": 2})
-    figure = _from_zero(
+    figure = _with_y_from_zero(
         _figure([line], CURVES["lr"].label, AXES["step"].label, False, legend=False)
     )
     figure["layout"]["height"] = 180
@@ -84,11 +87,11 @@ def rate_schedule(rates: Sequence[tuple[int, float]]) -> Figure:
 
 
 def token_lengths(lengths: Mapping[str, Sequence[int]], limit: int) -> Figure:
-    """Stacked histogram of example lengths by part of the data set, with a line at the length limit.
+    """Draw a stacked histogram of example lengths by split, with a line at the length limit.
 
     Args:
-        lengths: Number of tokens of each example, by part.
-        limit: Maximum length before truncation. Not drawn if no example is longer.
+        lengths: Token count of each example, by split.
+        limit: Maximum length before truncation. The line is drawn only if some example is longer.
     """
     finite_lengths = {part: _finite(values) for part, values in lengths.items()}
     longest = int(max((part.max(initial=0) for part in finite_lengths.values()), default=0))
@@ -103,7 +106,9 @@ def token_lengths(lengths: Mapping[str, Sequence[int]], limit: int) -> Figure:
             "customdata": [f"{edge} to {edge + width - 1}" for edge in edges[:-1]],
             "hovertemplate": "%{customdata} tokens: %{y}",
         })  # fmt: skip
-    figure = _figure(bars, "Tokens of prompt and response", "tokens an example", False, legend=True)
+    figure = _figure(
+        bars, "Tokens of prompt and response", "tokens per example", False, legend=True
+    )
     figure["layout"] |= {"barmode": "stack", "hovermode": "closest"}
     if limit < longest:
         line = {"type": "line", "x0": limit, "x1": limit, "y0": 0, "y1": 1, "yref": "paper"}
@@ -114,11 +119,12 @@ def token_lengths(lengths: Mapping[str, Sequence[int]], limit: int) -> Figure:
 def intervals(
     rows: Sequence[Mapping[str, Any]], title: str, unit: str, span: tuple[float, float] | None
 ) -> Figure:
-    """Means with confidence intervals, one per row, the first on top. Rows without a mean are omitted.
+    """Draw means with confidence intervals, one per row from top to bottom. Rows without a mean are omitted.
 
     Args:
-        rows: run, mean, low and high. If low or high is missing, only the mean is drawn.
-        span: Axis range; None fits the intervals.
+        rows: Mappings with run, mean, low and high. If low or high is missing, only the mean is drawn.
+        unit: Title of the x-axis.
+        span: Range of the x-axis, or None to fit the data.
     """
     rows_with_mean = [row for row in rows if len(_finite([row["mean"]]))][::-1]
     mean, low, high = (
@@ -149,7 +155,7 @@ def intervals(
 
 
 def score_histogram(scores: Mapping[str, Sequence[float]]) -> Figure:
-    """How many test answers of each run got which score, in steps of 10."""
+    """Draw a histogram of each run's test scores in bins of 10."""
     bars = [
         {
             "type": "bar",
@@ -175,8 +181,8 @@ def _figure(lines: list[Figure], title: str, x_title: str, log: bool, legend: bo
         "legend": {"orientation": "h", "y": -0.32, "yanchor": "top"},
         "showlegend": legend,
         "hovermode": "x unified",
-        "uirevision": "constant",  # keeps a person's zoom while data comes in
-        "template": "none",  # else Plotly copies its default one into each figure, slowly
+        "uirevision": "constant",  # keeps the user's zoom when new data arrives
+        "template": "none",  # copying Plotly's default template into each figure is slow
         "xaxis": {"title": {"text": x_title, "font": {"size": 12}}},
         "yaxis": {"type": "log" if log else "linear"},
     }
@@ -184,25 +190,25 @@ def _figure(lines: list[Figure], title: str, x_title: str, log: bool, legend: bo
     return {"data": lines or [{"type": "scatter", "x": [], "y": []}], "layout": layout}
 
 
-def _from_start(figure: Figure) -> Figure:
-    """From the start of training on: a first evaluation would else stand between -1 and 1."""
+def _with_x_from_zero(figure: Figure) -> Figure:
+    """Start the x-axis at zero. Plotly would draw a single evaluation at step 0 between -1 and 1."""
     figure["layout"]["xaxis"]["rangemode"] = "tozero"
     return figure
 
 
-def _from_zero(figure: Figure) -> Figure:
-    """With an axis from zero: a constant rate would else be drawn between -1 and 1."""
+def _with_y_from_zero(figure: Figure) -> Figure:
+    """Start the y-axis at zero. Plotly would draw a constant learning rate between -1 and 1."""
     figure["layout"]["yaxis"] |= {"rangemode": "tozero", "tickformat": ".1e"}
     return figure
 
 
-def _of_run(points: pd.DataFrame, run: str, line: Figure) -> Figure:
+def _run_line(points: pd.DataFrame, run: str, line: Figure) -> Figure:
     mask = (points["run"] == run).to_numpy()
     return _line(points["x"][mask], points["y"][mask], run, line)
 
 
 def _line(x: pd.Series, y: pd.Series, run: str, line: Figure) -> Figure:
-    """A line with gaps where y is missing. Isolated points are drawn as dots."""
+    """Return a line trace with gaps where y is missing and dots at isolated points."""
     values = y.to_numpy(dtype=float, na_value=np.nan)
     isolated = _isolated(values)
     dots = {"mode": "lines+markers", "marker": {"size": np.where(isolated, DOT_SIZE, 0)}}
@@ -219,13 +225,13 @@ def _line(x: pd.Series, y: pd.Series, run: str, line: Figure) -> Figure:
 
 
 def _finite(values: Sequence[float | None]) -> np.ndarray:
-    """Return the finite values."""
-    array = np.array(values, dtype=float)  # NaN for None
+    """Return the values without None, NaN and infinity."""
+    array = np.array(values, dtype=float)
     return array[np.isfinite(array)]
 
 
 def _isolated(values: np.ndarray) -> np.ndarray:
-    """Return a mask of finite values without finite neighbors, which no line segment would show."""
+    """Return a mask of finite values without finite neighbors. A line trace does not show them."""
     finite = np.isfinite(values)
     padded = np.concatenate([[False], finite, [False]])
     return finite & ~padded[:-2] & ~padded[2:]

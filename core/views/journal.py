@@ -1,6 +1,7 @@
-"""The journal's own results beside one's own: reference rows, and how far a run is from the one it repeats.
+"""Results reported in the journal: reference rows for the results table, and how runs compare with them.
 
-Its author measured them on other machines; they are shown as the journal's and enter no average.
+The journal's author measured them on other hardware. They are shown for reference only and are not averaged with the
+user's runs.
 """
 
 import functools
@@ -11,17 +12,17 @@ from core.config import RunConfig, is_relevant, metadata
 from core.presets import PRESETS, preset
 
 JOURNAL_STATUS = "journal"
-"""The status of a reference row: no run has it."""
+"""Status of the reference rows. Runs never have it."""
 LEARNING_FIELDS = tuple(
     name
     for name, field in RunConfig.model_fields.items()
     if metadata(field)["group"] in ("model", "data", "method", "optimisation")
 )
-"""The settings that decide what is learned; the others say where, how often and what is shown."""
+"""Settings that affect learning. The others are identity, hardware, evaluation and checkpoints."""
 
 
 def rows() -> list[dict[str, Any]]:
-    """One row a run of the journal, with the names of the results table's columns."""
+    """Return one row per journal run, with the column names of the results table."""
     result = []
     for name, entry in PRESETS.items():
         if entry.journal is None:
@@ -42,10 +43,10 @@ def rows() -> list[dict[str, Any]]:
 
 
 def repeated(run: Mapping[str, Any]) -> str | None:
-    """The preset whose journal run a run repeats: all that decides what is learned is the same.
+    """Return the preset of the journal run that has the same learning settings as a run, or None.
 
     Args:
-        run: its settings by name, None where one has no effect.
+        run: Settings by name. Settings without effect are None.
     """
     for name, entry in PRESETS.items():
         if entry.journal and _learning_settings(run) == _learning_settings(settings(name)):
@@ -54,7 +55,7 @@ def repeated(run: Mapping[str, Any]) -> str | None:
 
 
 def _learning_settings(run: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides what is learned. A step's examples count, not how many of them are computed together."""
+    """Return the settings that affect learning. Effective batch size counts; its split into micro-batches does not."""
     values = {key: run.get(key) for key in LEARNING_FIELDS}
     return values | {
         "batch_size": run["batch_size"] * run["grad_accumulation"],
@@ -63,7 +64,10 @@ def _learning_settings(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def difference(run: Mapping[str, Any]) -> dict[str, Any]:
-    """`journal_run`, and a run's validation loss less the journal's; None where it repeats none."""
+    """Return `journal_run` and `loss_to_journal`, a run's validation loss minus the journal's.
+
+    Both are None if the run repeats no journal run. The difference is None until the run has been evaluated.
+    """
     name = repeated(run)
     journal_result = PRESETS[name].journal if name else None
     loss = run.get("val_loss")
@@ -74,10 +78,10 @@ def difference(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def columns(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of the results table under the journal's own headings."""
+    """Convert a row of the results table to the column names of the journal."""
     scores = row.get("scores") or {}
     judges = (score for label, score in scores.items() if label.startswith("gemini"))
-    gemini = next(judges, None)  # the first model by name, where several were asked
+    gemini = next(judges, None)  # the first model by name if there are several
     minutes = None if row["seconds"] is None else round(row["seconds"] / 60, 2)
     return {
         "run_name": row["name"],
@@ -103,6 +107,6 @@ def columns(row: Mapping[str, Any]) -> dict[str, Any]:
 
 @functools.cache
 def settings(name: str) -> dict[str, Any]:
-    """All settings of a preset as the results table has them: None where one has no effect."""
+    """Return all settings of a preset in the format of the results table. Settings without effect are None."""
     values = preset(name).model_dump(exclude={"tags"})
     return {key: value if is_relevant(key, values) else None for key, value in values.items()}

@@ -1,4 +1,4 @@
-"""What tables show: the family of models, the settings, the runs, answers side by side."""
+"""Rows of the tables: models, settings, plans, runs and answers side by side."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 
 from core.config import RunConfig, choices, is_relevant, metadata
+from core.metrics import MIB
 from core.nn.architecture import FAMILY, RANKS
 from core.views import journal
 from core.views.tables import Format, cell, records
 
-if TYPE_CHECKING:  # these bring torch or scipy, which tables need not wait for
+if TYPE_CHECKING:  # these modules import torch or scipy, which tables do not need
     from core.judging.scores import Score
     from core.planning.measurement import Cost
     from core.planning.preflight import Plan
@@ -22,36 +23,35 @@ RUN_COLUMNS = (
     "optimizer", "lr", "min_lr", "warmup_fraction", "weight_decay", "val_loss", "perplexity", "scores",
     "seconds", "peak_memory_mb", "disk_mb", "device", "parent", "notes",
 )  # fmt: skip
-"""The columns of the results table, in order."""
+"""Columns of the results table, in order."""
 IDENTITY_FIELDS = ("name", "parent", "tags", "notes")
-"""Settings that tell whose run it is, not what it does."""
+"""Settings that identify a run and do not affect what it does."""
 TEST_SET_FIELDS = ("dataset", "max_examples", "empty_outputs", "train_fraction", "test_fraction")
-"""Settings that choose the examples a run is tested on."""
+"""Settings that determine the test examples of a run."""
 LOSS_FIELDS = (*TEST_SET_FIELDS, "max_length", "mask_prompt")
-"""Settings that choose the tokens its loss is the mean of."""
-MIB = 2**20
+"""Settings that determine the tokens over which the loss is averaged."""
 Scores = Mapping[str, Mapping[str, "Score"]]
-"""Of each run by judge."""
+"""Scores by run and judge."""
 
 
 def models(format: Format) -> list[dict[str, Any]]:
-    """One row a model: name, parameters, memory in MiB, LoRA parameters by rank."""
+    """Return one row per model: name, parameters, memory in MiB, and LoRA parameters by rank."""
     rows = []
     for name, arch in FAMILY.items():
         parameters = arch.parameters()
         lora = {str(rank): arch.lora_parameters(rank) for rank in RANKS}
         row = {"name": name, "parameters": parameters, "memory_mb": round(parameters * 4 / MIB, 2)}
-        rows.append({**row, "lora": lora} if format == "json" else _flat(row, lora))
+        rows.append({**row, "lora": lora} if format == "json" else _flat_row(row, lora))
     return rows
 
 
-def _flat(row: dict[str, Any], lora: dict[str, int]) -> dict[str, Any]:
+def _flat_row(row: dict[str, Any], lora: dict[str, int]) -> dict[str, Any]:
     memory = {"memory_mb": f"{row['memory_mb']:.2f}"}
     return {**row, **memory, **{f"LoRA r={rank}": n for rank, n in lora.items()}}
 
 
 def settings() -> list[dict[str, Any]]:
-    """One row a field of RunConfig."""
+    """Return one row per field of RunConfig."""
     return [
         {
             "group": metadata(field)["group"],
@@ -65,8 +65,12 @@ def settings() -> list[dict[str, Any]]:
 
 
 def plan(launch_plan: "Plan", cost: "Cost | None" = None) -> dict[str, Any]:
-    """Return a plan as one row: the estimate, the measurement if there is one, and the problems."""
+    """Return a plan as one row: the estimate, the measurement if available, and the problems."""
     row = {k: v for k, v in asdict(launch_plan).items() if k not in ("problems", "learning_rates")}
+    row["skipped_records"] = [
+        {"place": record.source_row, "reason": record.reason}
+        for record in launch_plan.skipped_records
+    ]
     measured = {f"measured_{name}": value for name, value in asdict(cost).items()} if cost else {}
     return {**row, **measured, "problems": [str(problem) for problem in launch_plan.problems]}
 
@@ -74,19 +78,21 @@ def plan(launch_plan: "Plan", cost: "Cost | None" = None) -> dict[str, Any]:
 def runs(
     frame: pd.DataFrame, format: Format, with_journal: bool = False, scores: Scores | None = None
 ) -> list[dict[str, Any]]:
-    """The rows of the results table; for people with all settings that differ, without columns that are empty in every row.
+    """Return the rows of the results table.
+
+    JSON keeps all columns. Other formats drop empty columns and, without the journal, add every setting that differs.
 
     Args:
-        with_journal: the journal's own rows below, and in each row which of them it repeats and how far
-            its loss is from it; in Markdown, the journal's columns.
-        scores: of each run by judge.
+        with_journal: Append the journal's rows, and add to each run the journal run it repeats and the difference in
+            loss. Markdown uses the journal's columns.
+        scores: Scores by run and judge.
     """
     rows = records(with_journal_rows(frame, scores) if with_journal else run_frame(frame, scores))
     if with_journal and format == "md":
         return [journal.columns(row) for row in rows]
     if format == "json" or not rows:
         return rows
-    if not with_journal:  # whose rows know none of these
+    if not with_journal:  # journal rows lack these columns
         extra_columns = [name for name in differing(frame) if name not in RUN_COLUMNS]
         rows = [row | extra for row, extra in zip(rows, records(frame[extra_columns]), strict=True)]
     shown_columns = [c for c in rows[0] if any(row[c] not in (None, "", {}) for row in rows)]
@@ -97,7 +103,7 @@ def runs(
 
 
 def with_journal_rows(frame: pd.DataFrame, scores: Scores | None = None) -> pd.DataFrame:
-    """Results, the journal's own rows below, and which of them a run repeats and how far it is from it."""
+    """Return results followed by the journal's rows, and compare each run with the journal run that it repeats."""
     results = run_frame(frame, scores)
     rows = [journal.difference(row) for row in records(frame)]
     differences = pd.DataFrame(
@@ -112,9 +118,10 @@ def with_journal_rows(frame: pd.DataFrame, scores: Scores | None = None) -> pd.D
 
 
 def run_frame(frame: pd.DataFrame, scores: Scores | None = None) -> pd.DataFrame:
-    """Results in the table's own columns: `scores` a dict by judge, `device` what it ran on.
+    """Return results with the columns of RUN_COLUMNS.
 
-    The share of exact answers is a number; a judge's score an object of mean, low, high, scored and missing.
+    `device` is the hardware that the run used, or the requested device if it has not started. `scores` is a dict with
+    the share of exact answers as a number and, for each judge, a dict of mean, low, high, scored and missing.
     """
     scores_by_run = scores or {}
     judged = [
@@ -133,7 +140,7 @@ def run_frame(frame: pd.DataFrame, scores: Scores | None = None) -> pd.DataFrame
 
 
 def differing(frame: pd.DataFrame) -> list[str]:
-    """The settings in which some runs differ among those that it matters to, of a frame with a column for each."""
+    """Return the settings that differ between the runs on which they have an effect."""
     names = [name for name in RunConfig.model_fields if name not in IDENTITY_FIELDS]
     varied = [name for name in names if frame[name].nunique(dropna=False) > 1]
     rows = records(frame[list({*varied, "method"})])
@@ -143,32 +150,32 @@ def differing(frame: pd.DataFrame) -> list[str]:
 
 
 def incomparable(frame: pd.DataFrame) -> str | None:
-    """Why the losses of these runs may not rank them, nor their scores perhaps; None where they do."""
-    differ = [name for name in differing(frame[frame["dataset"].notna()]) if name in LOSS_FIELDS]
-    titles = ", ".join(str(RunConfig.model_fields[name].title) for name in differ)
-    if not differ:
+    """Return a warning if the losses or scores of these runs may not be comparable, else None."""
+    names = [name for name in differing(frame[frame["dataset"].notna()]) if name in LOSS_FIELDS]
+    titles = ", ".join(str(RunConfig.model_fields[name].title) for name in names)
+    if not names:
         return None
-    if set(differ) & set(TEST_SET_FIELDS):
-        return f"These runs may have learned from and been tested on different examples ({titles}): losses and scores compare only where they were the same."
-    return f"These losses may be means over different tokens ({titles}) and compare only where they were the same."
+    if set(names) & set(TEST_SET_FIELDS):
+        return f"These runs may have been trained and tested on different examples ({titles}). Losses and scores are comparable only between runs that used the same ones."
+    return f"These losses may be averaged over different tokens ({titles}). They are comparable only between runs that used the same ones."
 
 
 def same_test_set(frame: pd.DataFrame) -> list[str]:
-    """The runs that are tested on the same examples as the first."""
-    tested = [tuple(row.values()) for row in records(frame[list(TEST_SET_FIELDS)])]
-    return [str(n) for n, key in zip(frame["name"], tested, strict=True) if key == tested[0]]
+    """Return the runs tested on the same examples as the first run."""
+    test_sets = [tuple(row.values()) for row in records(frame[list(TEST_SET_FIELDS)])]
+    return [str(n) for n, key in zip(frame["name"], test_sets, strict=True) if key == test_sets[0]]
 
 
 def settings_of(rows: Sequence[Mapping[str, Any]], every: bool = False) -> pd.DataFrame:
-    """The settings in which some runs differ; of a single run, those that are not the default.
+    """Tabulate the settings that differ between runs or, for a single run, from the defaults.
 
     Args:
-        rows: of each run its name and settings. Where one has no effect, it counts as the default.
-        every: those that are the same too.
+        rows: Name and settings of each run. A setting without effect counts as the default.
+        every: Include settings that do not differ.
 
     Returns:
-        A row a setting, by its title; a column a run, and beside a single one the default; values as
-        text, empty where a setting has no effect.
+        One row per setting, indexed by title, and one column per run. A single run is followed by a column with the
+        defaults. Values are text, empty if the setting has no effect.
     """
     table = {}
     for name, field in RunConfig.model_fields.items():
@@ -183,7 +190,7 @@ def settings_of(rows: Sequence[Mapping[str, Any]], every: bool = False) -> pd.Da
 
 
 def setting_text(value: Any) -> str:
-    """Format a setting for display with all its digits, such as `5e-5` or `on`; "none" if empty."""
+    """Format a setting for display with all digits, such as `5e-5` or `on`. Empty values become "none"."""
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, float):
@@ -194,7 +201,7 @@ def setting_text(value: Any) -> str:
 
 
 def score_text(score: Any) -> Any:
-    """A score for people: `94.1 (91.7 to 96.3, n = 108)`."""
+    """Format a score for display, such as `94.1 (91.7 to 96.3, n = 108)`."""
     if not isinstance(score, dict):
         return score
     interval = interval_text(score)
@@ -202,16 +209,16 @@ def score_text(score: Any) -> Any:
 
 
 def interval_text(score: Mapping[str, Any]) -> str:
-    """A judge's interval for people, of how many answers, and how many have no score: `91.7 to 96.3, n = 108, 2 missing`."""
-    interval = [] if pd.isna(score["low"]) else [f"{score['low']:.1f} to {score['high']:.1f}"]
+    """Format the interval and answer counts of a score for display, such as `91.7 to 96.3, n = 108, 2 missing`."""
+    parts = [] if pd.isna(score["low"]) else [f"{score['low']:.1f} to {score['high']:.1f}"]
     if score["scored"]:
-        interval.append(f"n = {score['scored']:,}")
+        parts.append(f"n = {score['scored']:,}")
     missing = [f"{score['missing']:,} missing"] if score["missing"] else []
-    return ", ".join(interval + missing)
+    return ", ".join(parts + missing)
 
 
 def side_by_side(answers: pd.DataFrame, max_prompts: int) -> list[dict[str, Any]]:
-    """The first few test prompts with the reference and the answer of each run."""
+    """Return the first test prompts with the reference and each run's answer."""
     table = answers.pivot_table(
         index=["item", "instruction", "input", "reference"],
         columns="run",

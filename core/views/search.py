@@ -1,4 +1,4 @@
-"""Finding test prompts by what they ask, and showing where two answers differ, word by word."""
+"""Fuzzy search over test prompts, and a word-level diff of two answers."""
 
 import difflib
 import functools
@@ -11,17 +11,17 @@ from rapidfuzz import fuzz, process
 from rapidfuzz.distance import OSA
 
 MIN_WORD_SIMILARITY = 82
-"""Least similarity, 0 to 100, at which a word of a text is taken for another form of a typed word."""
+"""Minimum similarity, from 0 to 100, for a word to count as another form of a query word."""
 MIN_TYPO_SIMILARITY = 0.75
-"""The same, 0 to 1 and by edits, for a typed word that is in no text: one slip in four letters."""
+"""Minimum edit similarity, from 0 to 1, for a query word that occurs in no text: one typo in four letters."""
 LATER_SENTENCE_WEIGHT = 0.7
-"""What a word counts after the first sentence: instructions come before references."""
+"""Weight of words after the first sentence. The instruction comes first and matters more than the reference."""
 SYNONYM_WEIGHT = 0.9
-"""What a word counts that is not in a text but in another way to ask for the same."""
+"""Weight of words that a text does not contain but that name its task in other words."""
 MIN_RELATIVE_SCORE = 0.25
-"""Texts that reach less than this share of the best score only have `for` or `what` in common."""
+"""Minimum share of the best score. Texts below it only share words such as `for` or `what` with the query."""
 PREFIX_SIMILARITY = 0.8
-"""How like a word its beginning is."""
+"""Similarity of a query word to the words it is a prefix of, from 0 to 1."""
 TASK_SYNONYMS = (
     (
         "synonym",
@@ -43,18 +43,19 @@ TASK_SYNONYMS = (
     ("classify", "categorize", "odd one out", "which of these"),
     ("summarize", "summary", "shorten"),
 )
-"""Ways to ask for the same thing. A text with one of them is found by the others' words too."""
+"""Phrases that ask for the same task. A text with one phrase also matches the words of the others."""
 WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 SENTENCE_END = re.compile(r"[.?!]\s")
 Index = Mapping[str, Mapping[int, float]]
+"""Weight of a word in each text that contains it, by word and text position."""
 
 
 def search(texts: Sequence[str], query: str) -> list[int]:
-    """Indices of the texts that match a query, best first; all in order for an empty one.
+    """Return the indices of the texts that match a query, best match first. An empty query returns all, in order.
 
-    Each word of the query counts by how rare it is among the texts, how closely a word of the text
-    resembles it and whether the text begins with it, so a typing error still finds, a rare word outweighs common
-    ones, and what is asked outweighs what is answered.
+    A matching word is weighted by its rarity among the texts, its similarity to the query word, and whether it is in
+    the first sentence of the text. Typos therefore still match, rare words outweigh common ones, and instructions
+    outweigh references.
     """
     query_words = dict.fromkeys(_words(query))
     if not query_words:
@@ -63,26 +64,27 @@ def search(texts: Sequence[str], query: str) -> list[int]:
     scores: dict[int, float] = defaultdict(float)
     for word in query_words:
         best: dict[int, float] = defaultdict(float)
-        for match, likeness in _alike(word, index).items():
-            for i, prominence in index[match].items():
-                best[i] = max(best[i], likeness * prominence)
+        for match, similarity in _similar_words(word, index).items():
+            for i, text_weight in index[match].items():
+                best[i] = max(best[i], similarity * text_weight)
         weight = math.log(1 + len(texts) / (1 + len(best)))
         for i, value in best.items():
             scores[i] += weight * value
     min_score = MIN_RELATIVE_SCORE * max(scores.values(), default=0.0)
     matches = [i for i in scores if scores[i] >= min_score]
-    text_similarity = {i: fuzz.WRatio(query.lower(), texts[i].lower()) for i in matches}
-    return sorted(matches, key=lambda i: (-round(scores[i], 9), -text_similarity[i], i))
+    phrase_similarity = {i: fuzz.WRatio(query.lower(), texts[i].lower()) for i in matches}
+    return sorted(matches, key=lambda i: (-round(scores[i], 9), -phrase_similarity[i], i))
 
 
 def differing_words(text: str, other: str) -> list[tuple[str, bool]]:
-    """The words of a text with their white space, each with whether it is missing from the other there.
+    """Split a text into words and flag those that differ from the other text.
 
-    Joined, the words are the text.
+    Words include their surrounding white space, so that joining them restores the text. Case and surrounding
+    punctuation are ignored when comparing.
     """
     words, other_words = re.findall(r"\s*\S+(?:\s+\Z)?|\s+\Z", text), other.split()
     matcher = difflib.SequenceMatcher(
-        None, [_plain(w) for w in words], [_plain(w) for w in other_words], False
+        None, [_normalized(w) for w in words], [_normalized(w) for w in other_words], False
     )
     matched = {
         i for block in matcher.get_matching_blocks() for i in range(block.a, block.a + block.size)
@@ -90,8 +92,8 @@ def differing_words(text: str, other: str) -> list[tuple[str, bool]]:
     return [(word, i not in matched and not word.isspace()) for i, word in enumerate(words)]
 
 
-def _plain(word: str) -> str:
-    """A word without case and the punctuation around it."""
+def _normalized(word: str) -> str:
+    """Normalize a word for comparison: lower case, without surrounding punctuation."""
     return word.strip().strip(".,;:!?\"'()").lower()
 
 
@@ -101,7 +103,7 @@ def _words(text: str) -> list[str]:
 
 @functools.lru_cache(maxsize=4)
 def _index(texts: tuple[str, ...]) -> Index:
-    """Of each word, the texts that have it, and how prominent it is in them, 0 to 1."""
+    """Return, for each word, the texts that contain it and its weight in each text, from 0 to 1."""
     index: dict[str, dict[int, float]] = defaultdict(dict)
     for i, text in enumerate(texts):
         first_sentence, *remainder = SENTENCE_END.split(text, maxsplit=1)
@@ -109,32 +111,32 @@ def _index(texts: tuple[str, ...]) -> Index:
             index[word].setdefault(i, 1.0)
         for word in _words(" ".join(remainder)):
             index[word].setdefault(i, LATER_SENTENCE_WEIGHT)
-        for word in _implied(text.lower()):
+        for word in _synonym_words(text.lower()):
             index[word].setdefault(i, SYNONYM_WEIGHT)
     return dict(index)
 
 
-def _implied(text: str) -> set[str]:
-    """Words of the other ways to ask for what this text asks for."""
+def _synonym_words(text: str) -> set[str]:
+    """Return the words of all phrases that ask for the same task as the text."""
     groups = (group for group in TASK_SYNONYMS if any(phrase in text for phrase in group))
     return {
         word for group in groups for phrase in group for word in phrase.split() if len(word) > 3
     }
 
 
-def _alike(word: str, index: Index) -> dict[str, float]:
-    """Words of the texts that may be meant by a typed one, and how like it they are, 0 to 1."""
+def _similar_words(word: str, index: Index) -> dict[str, float]:
+    """Return the indexed words that match a query word, with their similarity from 0 to 1."""
     forms = process.extract(
         word, index.keys(), scorer=fuzz.ratio, score_cutoff=MIN_WORD_SIMILARITY, limit=None
     )
-    alike = {match: score / 100 for match, score, _ in forms}
+    similarities = {match: score / 100 for match, score, _ in forms}
     if len(word) > 3:
-        alike |= {
+        similarities |= {
             match: PREFIX_SIMILARITY
             for match in index
-            if match.startswith(word) and match not in alike
+            if match.startswith(word) and match not in similarities
         }
-    if word not in alike:
+    if word not in similarities:
         typo_matches = process.extract(
             word,
             index.keys(),
@@ -142,5 +144,7 @@ def _alike(word: str, index: Index) -> dict[str, float]:
             score_cutoff=MIN_TYPO_SIMILARITY,
             limit=None,
         )
-        alike |= {match: max(score, alike.get(match, 0)) for match, score, _ in typo_matches}
-    return alike
+        similarities |= {
+            match: max(score, similarities.get(match, 0)) for match, score, _ in typo_matches
+        }
+    return similarities

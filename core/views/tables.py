@@ -1,4 +1,4 @@
-"""Tables for people and programs: rich text, JSON, CSV or Markdown from the same rows."""
+"""Render rows as a terminal table, JSON, CSV or Markdown."""
 
 import json
 import math
@@ -14,17 +14,17 @@ from rich.text import Text
 
 Format = Literal["table", "json", "csv", "md"]
 MAX_CELL_CHARACTERS = 80
-"""Letters of a cell before its text is folded. The first column, a name, is folded last of all."""
+"""Maximum width of a terminal column. Longer text is wrapped; the first column, a name, is wrapped last."""
 MARKDOWN_SYNTAX = re.compile(r"[\\|<`*\[]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")
-"""What Markdown takes for more than text inside the cell of a table."""
+"""Characters that have a special meaning in a Markdown table cell."""
 SCIENTIFIC_FROM = 1e6
-"""Larger floats are shown in scientific notation, so that cells never truncate their digits."""
+"""Floats from this value on are shown in scientific notation so that cells never truncate digits."""
 
 
 def render(rows: list[dict[str, Any]], format: Format) -> str:
-    """The rows as text. Empty values are empty cells, and null in JSON, as is what no number can be."""
+    """Render rows as text. Missing values become empty cells, or null in JSON, as do NaN and infinity."""
     if format == "json":
-        return json.dumps(_plain(rows), ensure_ascii=False, indent=2, allow_nan=False)
+        return json.dumps(_to_python(rows), ensure_ascii=False, indent=2, allow_nan=False)
     if format == "csv":
         flat = [{k: cell(v) if _is_nested(v) else v for k, v in row.items()} for row in rows]
         return pd.DataFrame(flat, dtype=object).to_csv(index=False).rstrip("\n")
@@ -35,7 +35,7 @@ def render(rows: list[dict[str, Any]], format: Format) -> str:
     if _width(tables[0], console) > console.width:
         transposed = _table(_transpose(rows))
         fits = _width(transposed, console) <= console.width
-        tables = [transposed] if fits else [_table(part) for part in _parts(rows, console)]
+        tables = [transposed] if fits else [_table(part) for part in _split_columns(rows, console)]
     with console.capture() as captured:
         console.print(*tables, sep="\n")
     return captured.get().rstrip("\n")
@@ -53,24 +53,24 @@ def _table(rows: list[dict[str, Any]]) -> Table:
 
 
 def _transpose(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Columns as rows: what is too wide for a terminal may be narrow enough the other way round."""
+    """Swap rows and columns so that a wide table may fit the terminal. Return it unchanged if names are not unique."""
     first_column, *other_columns = rows[0]
     names = [cell(row[first_column]) for row in rows]
     if len({first_column, *names}) <= len(rows):
-        return rows  # they could not be told apart as headings
+        return rows  # duplicate headings would be lost
     return [
         {first_column: column, **{name: row[column] for name, row in zip(names, rows, strict=True)}}
         for column in other_columns
     ]
 
 
-def _parts(rows: list[dict[str, Any]], console: Console) -> Iterator[list[dict[str, Any]]]:
-    """The columns over several tables, one below the other, that each begin with the first and fit if they can."""
+def _split_columns(rows: list[dict[str, Any]], console: Console) -> Iterator[list[dict[str, Any]]]:
+    """Split the columns into several tables that fit the terminal if possible. Each starts with the first column."""
     first_column, *other_columns = rows[0]
     part_columns = [first_column]
     for column in other_columns:
-        wider = [{key: row[key] for key in (*part_columns, column)} for row in rows]
-        if len(part_columns) > 1 and _width(_table(wider), console) > console.width:
+        candidate = [{key: row[key] for key in (*part_columns, column)} for row in rows]
+        if len(part_columns) > 1 and _width(_table(candidate), console) > console.width:
             yield [{key: row[key] for key in part_columns} for row in rows]
             part_columns = [first_column]
         part_columns.append(column)
@@ -82,7 +82,7 @@ def _width(table: Table, console: Console) -> int:
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """A GitHub table. What would break it or turn into markup is escaped; line breaks become spaces."""
+    """Render rows as a GitHub Markdown table. Markup is escaped, and line breaks become spaces."""
     if not rows:
         return ""
     lines = [list(rows[0]), *([cell(v) for v in row.values()] for row in rows)]
@@ -94,7 +94,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 
 def cell(value: Any) -> str:
-    """Format a value for display. Floats get four significant digits, or none after the point from 1000 to SCIENTIFIC_FROM."""
+    """Format a value for display. Floats have four significant digits, or no decimals from 1000 to SCIENTIFIC_FROM."""
     if isinstance(value, dict):
         return ", ".join(f"{k} {cell(v)}" for k, v in value.items())
     if isinstance(value, list | tuple):
@@ -107,16 +107,16 @@ def cell(value: Any) -> str:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a cell has no value: None, NaN or pandas' NA."""
+    """Return whether a value is missing: None, NaN, NaT or pandas.NA."""
     if value is None or isinstance(value, str):
         return value is None
     return bool(pd.api.types.is_scalar(value)) and bool(pd.isna(value))
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """A frame's rows with Python values, None where one is missing or is no finite number."""
+    """Return the rows of a frame as Python values. Missing and infinite values become None."""
     return [
-        {str(k): _plain(v) for k, v in row.items()}
+        {str(k): _to_python(v) for k, v in row.items()}
         for row in frame.astype(object).to_dict("records")
     ]
 
@@ -125,12 +125,12 @@ def _is_nested(value: Any) -> bool:
     return isinstance(value, dict | list | tuple)
 
 
-def _plain(value: Any) -> Any:
-    """A value that JSON can hold."""
+def _to_python(value: Any) -> Any:
+    """Convert a value to plain Python for JSON. Missing and infinite values become None."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _to_python(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_to_python(item) for item in value]
     if is_missing(value) or (isinstance(value, float) and math.isinf(value)):
         return None
     return value.item() if hasattr(value, "item") else value

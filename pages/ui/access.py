@@ -1,6 +1,6 @@
-"""Access control: open on a loopback address; otherwise a password or an OpenID Connect login is required.
+"""Access control: no login on a loopback address; otherwise a password or OpenID Connect login is required.
 
-Runs before everything else: a visitor without access starts nothing and reads nothing.
+Runs before everything else, so that visitors without access cannot start or read anything.
 """
 
 import hashlib
@@ -16,11 +16,11 @@ from streamlit.errors import StreamlitSecretNotFoundError
 
 PASSWORD_VARIABLE = "DASHBOARD_PASSWORD"
 WRONG_PASSWORD_PAUSE_S = 1.0
-"""Delay after a wrong password, shared by all sessions, to limit guessing."""
+"""Delay after a wrong password, to slow down guessing. Attempts from all sessions are checked one at a time."""
 ADMITTED_KEY = "entered"
 ACCESS_REFUSED = (
-    "This dashboard is not bound to this machine alone (server.address = {address}), and nobody has said who may come in. "
-    f"Set {PASSWORD_VARIABLE}, or configure a login ([auth] with a list `users`) in .streamlit/secrets.toml; or bind it to 127.0.0.1."
+    "Access refused: this dashboard accepts connections from other machines (server.address = {address}) without a login. "
+    f"Set {PASSWORD_VARIABLE}, configure a login ([auth] with a `users` list) in .streamlit/secrets.toml, or bind to 127.0.0.1."
 )
 _password_lock = threading.Lock()
 
@@ -29,19 +29,19 @@ def admit(paths: Sequence[str]) -> None:
     """Return if the visitor has access; otherwise draw the login and stop.
 
     Args:
-        paths: URL paths of all pages. The login is served at each of them, so that a link still works after it.
+        paths: URL paths of all pages. The login is shown at each of them, so that links still work after logging in.
     """
     password, users = secret(PASSWORD_VARIABLE), _users()
     address = str(st.get_option("server.address") or "")
     if users:
         draw = None if _is_one_of(users) else _ask_to_log_in
     elif password:
-        draw = None if st.session_state.get(ADMITTED_KEY) else lambda: _ask(password)
+        draw = None if st.session_state.get(ADMITTED_KEY) else lambda: _ask_for_password(password)
     else:
         draw = None if _is_loopback(address) else lambda: _refuse(address)
     if draw is not None:
         login_pages = [
-            st.Page(draw, title="Enter", url_path=path, default=not path) for path in paths
+            st.Page(draw, title="Log in", url_path=path, default=not path) for path in paths
         ]
         st.navigation(login_pages, position="hidden").run()
         st.stop()
@@ -58,22 +58,22 @@ def _refuse(address: str) -> None:
     st.error(ACCESS_REFUSED.format(address=address or "any"), icon=":material/lock:")
 
 
-def _ask(password: str) -> None:
+def _ask_for_password(password: str) -> None:
     """Ask for the password, once per session."""
     with st.form("login", width=360):
         typed = st.text_input("Password", type="password", max_chars=200)
-        submitted = st.form_submit_button("Enter")
+        submitted = st.form_submit_button("Log in")
     if submitted:
         with _password_lock:
             if hmac.compare_digest(_digest(typed), _digest(password)):
                 st.session_state[ADMITTED_KEY] = True
                 st.rerun()
             time.sleep(WRONG_PASSWORD_PAUSE_S)
-        st.error("This is not the password.")
+        st.error("Wrong password.")
 
 
 def _is_one_of(users: list[str]) -> bool:
-    """Whether the visitor is logged in as one of these users, with an address that the provider has verified."""
+    """Whether the visitor is logged in as one of these users, with a verified email address."""
     email = str(st.user.get("email", "")).lower()
     return bool(
         st.user.is_logged_in and email in users and st.user.get("email_verified") is not False
@@ -84,12 +84,12 @@ def _ask_to_log_in() -> None:
     if not st.user.is_logged_in:
         st.button("Log in", icon=":material/login:", on_click=st.login)
     else:
-        st.error("This account is not among the users of this dashboard.")
+        st.error("This account does not have access to this dashboard.")
         st.button("Log out", on_click=st.logout)
 
 
 def secret(name: str) -> str:
-    """Return a secret from the environment, or else from Streamlit's secrets; empty if there is none."""
+    """Return a secret from the environment or Streamlit's secrets, or an empty string if it is not set."""
     try:
         return os.environ.get(name) or str(st.secrets.get(name, ""))
     except StreamlitSecretNotFoundError:
@@ -97,7 +97,7 @@ def secret(name: str) -> str:
 
 
 def _users() -> list[str]:
-    """Return the e-mail addresses that may log in; empty if no login is configured."""
+    """Return the email addresses that may log in, or an empty list if no login is configured."""
     try:
         return [str(user).lower() for user in st.secrets.get("auth", {}).get("users", [])]
     except StreamlitSecretNotFoundError:

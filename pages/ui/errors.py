@@ -1,4 +1,4 @@
-"""User errors as messages on a page. Any other exception is a bug and is left to Streamlit."""
+"""Show user errors as messages on a page. Any other exception is a bug and is left to Streamlit."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,10 +11,10 @@ from pages.ui.text import escape_markdown
 
 @contextlib.contextmanager
 def show_errors(stop: bool = False) -> Iterator[None]:
-    """Show a UserError raised in the block where the block would draw, and skip the rest of the block.
+    """Show a UserError raised in the block in place of the rest of the block.
 
     Args:
-        stop: draw nothing of the page after the error.
+        stop: Stop the page after the error.
     """
     try:
         yield
@@ -28,7 +28,7 @@ def show_errors(stop: bool = False) -> Iterator[None]:
 def toast_errors() -> Iterator[None]:
     """Show a UserError raised in the block as a toast that stays until dismissed.
 
-    For callbacks: they run before the page is drawn, and would place an error above its title.
+    For callbacks: they run before the page is drawn, so an error box would appear above the title.
     """
     try:
         yield

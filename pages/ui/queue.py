@@ -1,4 +1,4 @@
-"""The queue in the sidebar: the running run, the queued runs in order, and what happens at the next start."""
+"""The queue in the sidebar: the active run, queued runs in order, and whether to resume runs at startup."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,19 +12,19 @@ from pages.ui.text import escape_markdown
 
 @st.fragment(run_every=5.0)
 def show_queue(lab: Lab) -> None:
-    """Show how many runs are running and queued, and in a popover their order and the buttons to change it."""
+    """Show the number of running and queued runs, with a popover to reorder or remove them."""
     names = lab.waiting()
-    text = f"Training {len(names[:1])}, waiting {len(names[1:])}" if names else "Queue"
+    text = f"1 running · {len(names) - 1} queued" if names else "Queue"
     with st.popover(text, icon=":material/format_list_numbered:", width="stretch"):
         if not names:
-            st.caption("No run is trained and none waits.")
+            st.caption("The queue is empty.")
         for position, name in enumerate(names):
             _show_entry(lab, position, name, last=len(names) - 1)
         stored = lab.preferences()
         enabled = st.toggle(
-            "Resume interrupted runs at start",
+            "Resume interrupted runs at startup",
             stored.resume_interrupted,
-            help="When the dashboard starts, what was interrupted by its end or by a crash goes on from its checkpoint.",
+            help="When the dashboard starts, runs interrupted by a shutdown or crash continue from their last checkpoint.",
             disabled=lab.read_only is not None,
         )
         if enabled != stored.resume_interrupted:
@@ -43,7 +43,7 @@ def _show_entry(lab: Lab, position: int, name: str, last: int) -> None:
                 f":material/arrow_{icon}ward:",
                 key=f"{icon}:{name}",
                 type="tertiary",
-                help="Earlier" if icon == "up" else "Later",
+                help="Move up" if icon == "up" else "Move down",
                 disabled=not possible,
                 on_click=_attempt,
                 args=(lab.move, name, offset),
@@ -52,7 +52,7 @@ def _show_entry(lab: Lab, position: int, name: str, last: int) -> None:
             ":material/close:",
             key=f"withdraw:{name}",
             type="tertiary",
-            help="Take off the queue",
+            help="Remove from queue",
             on_click=_attempt,
             args=(lab.stop, name),
         )

@@ -1,6 +1,6 @@
-"""The one Lab of this process, shared by all sessions, tabs and reruns, and closed when the process exits.
+"""The process-wide Lab, shared by all sessions, tabs and reruns, and closed when the process exits.
 
-It is stored in `sys.modules`, where it survives Streamlit's hot reload, which re-imports `core`, and "Clear cache",
+It is stored in `sys.modules` so that it survives Streamlit's hot reload, which re-imports `core`, and "Clear cache",
 which drops cached resources.
 """
 
@@ -23,20 +23,20 @@ from pages.ui.text import escape_markdown
 
 HOLDER_MODULE = "_gpt2_lab_holder"
 PAGE_NICENESS = 5
-"""Leaves pages at least a quarter of a core while trainers are busy: enough for ten viewers."""
+"""Leaves pages at least a quarter of a core while runs train, which is enough for ten viewers."""
 FREEZE_INTERVAL_S = 5.0
-"""How often objects created since are excluded from garbage collection."""
+"""Minimum time between freezes of newly created objects, in seconds."""
 FULL_COLLECTION_INTERVAL_S = 60.0
-"""How often all objects are collected, including excluded ones."""
+"""Minimum time between collections that include frozen objects, in seconds."""
 
 
 class Holder(ModuleType):
-    """Objects that live as long as the process."""
+    """Container for objects that live as long as the process."""
 
     lab: Lab
     drawn_pages: set[str]
     frozen_at: float
-    """Monotonic time when objects were last excluded from garbage collection."""
+    """Monotonic time of the last freeze."""
     collected_at: float
     """Monotonic time of the last full collection."""
 
@@ -46,12 +46,12 @@ _drawn = threading.local()
 
 
 def mark_frame_drawn() -> None:
-    """Record that `app.py` runs this script. Each rerun has its own thread."""
+    """Record that `app.py` is running this script. Each rerun has its own thread."""
     _drawn.frame = True
 
 
 def lab() -> Lab:
-    """Return the Lab. If it cannot be opened, show why and stop the page."""
+    """Return the Lab. If it cannot be opened, show the error and stop the page."""
     if not hasattr(_drawn, "frame"):
         _ignore_pages_directory()
         st.rerun()
@@ -60,12 +60,12 @@ def lab() -> Lab:
 
 
 def open_lab() -> Lab:
-    """Return the Lab outside a page. Raises UserError if it cannot be opened."""
+    """Return the Lab, for callers outside a page. Raises UserError if it cannot be opened."""
     return _holder().lab
 
 
 def is_open(expected: Lab) -> bool:
-    """Whether this is still the current Lab. For fragments, which rerun without `app.py`."""
+    """Whether this is still the current Lab. Needed by fragments, which rerun without `app.py`."""
     holder = cast(Holder | None, sys.modules.get(HOLDER_MODULE))
     return holder is not None and holder.lab is expected
 
@@ -86,7 +86,7 @@ def freeze_garbage_collection(page: str) -> None:
         holder.frozen_at = now
         if now - holder.collected_at > FULL_COLLECTION_INTERVAL_S:
             holder.collected_at = now
-            gc.unfreeze()  # some of the excluded objects are garbage by now
+            gc.unfreeze()  # some frozen objects are garbage by now
         gc.collect()
         gc.freeze()
 
@@ -94,9 +94,9 @@ def freeze_garbage_collection(page: str) -> None:
 def rerun() -> NoReturn:
     """Rerun the page unless the user has already navigated away.
 
-    `st.rerun` alone would replace the page that they clicked while this one was busy.
+    `st.rerun` alone would discard a click made while this page was busy.
     """
-    st.empty()  # Streamlit ends this rerun here if there is a newer request
+    st.empty()  # Streamlit stops here if there is a newer request
     st.rerun()
 
 
@@ -107,14 +107,14 @@ def lower_priority() -> None:
 
 
 def release() -> None:
-    """Close the Lab, in tests and at exit."""
+    """Close the Lab. Used at exit and in tests."""
     holder = sys.modules.pop(HOLDER_MODULE, None)
     if holder is not None:
         cast(Holder, holder).lab.close()
 
 
 def show_state() -> None:
-    """Show what all pages have in common: the queue, faults of the index, and why the Lab is read-only."""
+    """Show what all pages share: the queue, index warnings, and why the Lab is read-only."""
     current = lab()
     if current.index_notice:
         st.warning(escape_markdown(current.index_notice))
@@ -125,12 +125,12 @@ def show_state() -> None:
 
 
 def _show_read_only(current: Lab) -> None:
-    """Show why the Lab is read-only, and a button to open it again."""
+    """Show why the Lab is read-only, with a button to reopen it."""
     has_ended = current.driver_has_ended()
-    reason = "the dashboard that drove these runs has ended" if has_ended else current.read_only
+    reason = "the dashboard that owned these runs has exited" if has_ended else current.read_only
     with st.container(horizontal=True, vertical_alignment="center"):
         st.info(escape_markdown(f"Read-only: {reason}."), icon=":material/lock:")
-        label = "Take over" if has_ended else "Try again"
+        label = "Take over" if has_ended else "Retry"
         if (has_ended or current.driver_pid is None) and st.button(
             label, icon=":material/play_arrow:"
         ):
@@ -141,8 +141,8 @@ def _show_read_only(current: Lab) -> None:
 def _ignore_pages_directory() -> None:
     """Keep Streamlit from treating `pages/` as the folder of an old-style multipage app.
 
-    It does so until `app.py` has called `st.navigation` once in this process, so a direct link would show a page
-    without its frame. Streamlit 1.67 has no public option for this.
+    Streamlit does so until `app.py` has called `st.navigation` in this process. Until then, direct links would show
+    pages without navigation. Streamlit 1.67 has no public option to turn this off.
     """
     PagesManager.uses_pages_directory = False
 
@@ -158,5 +158,5 @@ def _holder() -> Holder:
             holder.collected_at = holder.frozen_at
             sys.modules[HOLDER_MODULE] = holder
             atexit.register(release)
-            atexit.register(gc.unfreeze)  # else every frozen object is reported as leaked
+            atexit.register(gc.unfreeze)  # otherwise every frozen object is reported as leaked
         return cast(Holder, sys.modules[HOLDER_MODULE])

@@ -1,6 +1,6 @@
 """Tables whose selection follows row identities instead of positions, and notices about truncated lists.
 
-Does not know what a row means: the caller gives each row an identity, such as a run name.
+Knows nothing about the meaning of rows: the caller gives each row an identity, such as a run name.
 """
 
 from collections.abc import Hashable, Sequence
@@ -17,7 +17,7 @@ def select_rows(
 ) -> list[Id]:
     """Draw a table with selectable rows and return the identities of the visible selected rows.
 
-    Streamlit stores a selection as row positions, which point to different rows after filtering, sorting or adding
+    Streamlit stores a selection as row positions, which refer to different rows after filtering, sorting or adding
     rows. This function stores identities and updates the positions whenever the rows change. A selected row that is
     filtered out is selected again when it reappears.
 
@@ -57,6 +57,6 @@ def select_rows(
 
 
 def show_cut(shown: int, total: int, noun: str = "selected runs") -> None:
-    """Show how many of the requested items are displayed, unless all are."""
+    """Show how many of the requested items are displayed, unless all of them are."""
     if shown < total:
         st.caption(f"Showing {shown:,} of {total:,} {noun}.")

@@ -1,6 +1,6 @@
 """Serve the dashboard: `python -m pages.ui.serve [OPTIONS OF streamlit run]`.
 
-Like `streamlit run app.py`, but queued runs start before the first page is opened.
+Like `streamlit run app.py`, but starts queued runs before a page is opened.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from core.errors import UserError
 
 APP = Path(__file__).parents[2] / "app.py"
 BROWSER_HEAD_START_S = 3.0
-"""Wait this long: a browser that is already waiting opens the Lab itself, and would be slowed down."""
+"""Delay before opening the Lab. A browser that is already connecting opens the Lab itself and would be slowed down."""
 
 
 def open_lab_early() -> None:
@@ -26,11 +26,11 @@ def open_lab_early() -> None:
     time.sleep(BROWSER_HEAD_START_S)
     from pages.ui import runtime
 
-    with contextlib.suppress(UserError):  # every page shows it
+    with contextlib.suppress(UserError):  # every page shows the error
         runtime.open_lab()
 
 
 if __name__ == "__main__":
-    threading.Thread(target=open_lab_early, name="look after runs", daemon=True).start()
+    threading.Thread(target=open_lab_early, name="open lab", daemon=True).start()
     sys.argv = ["streamlit", "run", str(APP), *sys.argv[1:]]
     cli.main(prog_name="streamlit")

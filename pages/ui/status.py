@@ -1,4 +1,4 @@
-"""The state of a run in one line: badge, progress, remaining time, and the buttons that stop or resume it."""
+"""The status of a run in one line: badge, progress, remaining time, and buttons to stop or resume it."""
 
 import math
 import time
@@ -13,7 +13,7 @@ from pages.ui.errors import toast_errors
 from pages.ui.text import duration, escape_markdown
 
 SILENCE_WARNING_S = 60.0
-"""Warn about a running run that has written no event for this long."""
+"""Warn if a running run has not written an event for this long, in seconds."""
 STATUS_STYLES = {
     "queued": ("gray", ":material/schedule:"),
     "running": ("blue", ":material/play_circle:"),
@@ -23,11 +23,11 @@ STATUS_STYLES = {
     "finished": ("green", ":material/check_circle:"),
 }
 UNKNOWN_STATUS_STYLE = ("gray", ":material/help:")
-"""Style of a status that this program never writes."""
+"""Style of a status unknown to this version, such as a manually edited one."""
 
 
 def show_run(run: dict[str, Any], lab: Lab) -> None:
-    """Draw the status and progress of a run, and its Stop or Resume button."""
+    """Draw the status and progress of a run, with a Stop or Resume button."""
     status = run["status"] or "queued"
     color, icon = STATUS_STYLES.get(status, UNKNOWN_STATUS_STYLE)
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -42,7 +42,7 @@ def show_run(run: dict[str, Any], lab: Lab) -> None:
     elif steps and steps > 0:
         bar.progress(max(0.0, min(1.0, step / steps)), _progress_text(run, int(step), int(steps)))
     elif status == "queued":
-        bar.caption("waiting for its turn")
+        bar.caption("Waiting in queue")
     if status in ("queued", "running"):
         seconds_since_stop = lab.seconds_since_stop_request(run["name"])
         kill = seconds_since_stop is not None and seconds_since_stop > lab.KILL_AFTER_S
@@ -51,7 +51,7 @@ def show_run(run: dict[str, Any], lab: Lab) -> None:
             key=f"stop:{run['name']}",
             icon=":material/stop:",
             disabled=seconds_since_stop is not None and not kill,
-            help="It has not stopped by itself. It goes on from its last checkpoint when resumed."
+            help="The run did not respond to the stop request. You can resume it from its last checkpoint."
             if kill
             else None,
             on_click=_attempt,
@@ -63,47 +63,47 @@ def show_run(run: dict[str, Any], lab: Lab) -> None:
             "Resume",
             key=f"resume:{run['name']}",
             icon=":material/play_arrow:",
-            help=f"From its checkpoint at step {checkpoint_step:,}."
+            help=f"Resume from the checkpoint at step {checkpoint_step:,}."
             if checkpoint_step
-            else "From the start: it has no checkpoint yet.",
+            else "No checkpoint yet: training restarts from the beginning.",
             on_click=_attempt,
             args=(lab, lab.resume, run["name"]),
         )
     silence_s = time.time() - (run.get("heard") or math.inf)
     if status == "running" and silence_s > SILENCE_WARNING_S:
         st.caption(
-            f"Nothing heard from it for {duration(silence_s)}. A long step or a large model may need that; "
-            f"else press Stop, and {lab.KILL_AFTER_S:.0f} s later Kill."
+            f"No events for {duration(silence_s)}. Long steps and large models can cause this. "
+            f"If the run hangs, press *Stop*, then *Kill* after {lab.KILL_AFTER_S:.0f} s."
         )
     if status in ("failed", "interrupted") and run["reason"]:
         st.error(escape_markdown(run["reason"]))
 
 
 def _show_start(bar: DeltaGenerator, download: dict[str, Any] | None) -> None:
-    """Show what a run does before its first step."""
+    """Show what a run is doing before its first step."""
     if download and download["bytes"] < download["total"]:
         done, total = download["bytes"] / 1e6, download["total"] / 1e6
         text = (
-            f"downloading {escape_markdown(download['repository'])}: {done:,.0f} of {total:,.0f} MB"
+            f"Downloading {escape_markdown(download['repository'])}: {done:,.0f} of {total:,.0f} MB"
         )
         bar.progress(done / total, text)
     else:
-        bar.progress(0.0, "loading the model and the data")
+        bar.progress(0.0, "Loading the model and data")
 
 
 def _progress_text(run: dict[str, Any], step: int, steps: int) -> str:
     if run["status"] == "running" and step == steps:
-        return f"step {step} of {steps}: answering the test set"
-    text = f"step {step:,} of {steps:,}, {duration(run['seconds'] or 0)}"
+        return f"Step {step:,} of {steps:,} · answering the test set"
+    parts = [f"Step {step:,} of {steps:,}", f"{duration(run['seconds'] or 0)} elapsed"]
     if run["status"] == "running" and step:
-        text += f", {duration((steps - step) * run['seconds'] / step)} to go"
+        parts.append(f"{duration((steps - step) * run['seconds'] / step)} left")
     losses = {"loss": run.get("loss"), "validation loss": run.get("val_loss")}
     loss_texts = [f"{name} {value:.4f}" for name, value in losses.items() if value is not None]
-    return "; ".join([text, *loss_texts])
+    return " · ".join([*parts, *loss_texts])
 
 
 def _attempt(lab: Lab, action: Callable[[str], None], name: str) -> None:
-    """Run an action before the page is drawn, so that the page shows its result."""
+    """Run an action as a callback, so that the page drawn afterward shows its result."""
     with toast_errors():
         action(name)
     lab.refresh()

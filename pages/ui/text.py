@@ -19,17 +19,17 @@ TOKEN_CSS = {
     "learned": "background: rgba(60, 125, 215, 0.22);",
     "cut": "text-decoration: line-through; opacity: 0.4;",
 }
-"""Styles of tokens that the model is given, that it learns to predict, and that are truncated."""
+"""Token styles: context only, training target, truncated."""
 PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
 AUTOLINK_CONTEXT = re.compile(r":(?=\S)|(?i:www)(?=\.)|.(?=@)|[<>~=-](?=[-=>])")
-"""Where Streamlit recognizes icons, links and arrows even in escaped text."""
+"""Places where Streamlit recognizes icons, links and arrows even in escaped text."""
 DASH = "\u2014"
 WORD_JOINER = "\u2060"
 """Zero-width character that breaks up sequences which Streamlit would interpret."""
 
 
 def show_text(text: str, empty: str = "(empty)") -> None:
-    """Show a text literally, with its line breaks."""
+    """Show text literally, keeping line breaks."""
     if text.strip():
         st.html(f'<div dir="auto" style="{TEXT_CSS}">{html.escape(text)}</div>')
     else:
@@ -37,7 +37,7 @@ def show_text(text: str, empty: str = "(empty)") -> None:
 
 
 def show_words(words: Sequence[tuple[str, bool]], empty: str = "(empty)") -> None:
-    """Show the words of a text, with the flagged ones highlighted."""
+    """Show words as text, with flagged words highlighted."""
     if not words:
         st.caption(empty)
         return
@@ -51,7 +51,7 @@ def show_words(words: Sequence[tuple[str, bool]], empty: str = "(empty)") -> Non
 
 
 def show_tokens(tokens: Sequence[tuple[str, str]]) -> None:
-    """Show a text token by token. The state of each token is a key of TOKEN_CSS."""
+    """Show text with token boundaries. The state of each token is a key of TOKEN_CSS."""
     pieces = (
         f'<span style="{TOKEN_BORDER_CSS}{TOKEN_CSS[state]}">{html.escape(text) or " "}</span>'
         for text, state in tokens
@@ -60,25 +60,31 @@ def show_tokens(tokens: Sequence[tuple[str, str]]) -> None:
 
 
 def show_skipped(skipped: Sequence["SkippedRecord"]) -> None:
-    """Draw a collapsed table of skipped records and the reasons."""
+    """Draw a collapsed table of skipped records and why they were skipped."""
     if skipped:
         with st.expander(f"Skipped records ({len(skipped):,})"):
             rows = {
-                "Record": [record.place for record in skipped],
+                "Record": [record.source_row for record in skipped],
                 "Reason": [record.reason for record in skipped],
             }
             st.dataframe(pd.DataFrame(rows), hide_index=True)
 
 
 def escape_markdown(text: str) -> str:
-    """Escape a text for places that render Markdown, as one paragraph."""
+    """Escape text for elements that render Markdown. Line breaks become spaces."""
     text = text.encode("utf-8", "replace").decode("utf-8")  # a file name may not be valid UTF-8
     joined = AUTOLINK_CONTEXT.sub(lambda match: match[0] + WORD_JOINER, " ".join(text.split()))
     return PUNCTUATION.sub(r"\\\g<0>", joined)
 
 
+def capitalize(message: str) -> str:
+    """Capitalize the first word of a message, unless it is an identifier such as `max_length`."""
+    first_word = message.partition(" ")[0]
+    return message[:1].upper() + message[1:] if first_word.isalpha() else message
+
+
 def duration(seconds: float | None) -> str:
-    """Format a duration: 42 s, 12 min, 2.2 h; a dash if unknown."""
+    """Format a duration, such as 42 s, 12 min or 2.2 h. Returns a dash if it is unknown."""
     if seconds is None or seconds != seconds:
         return DASH
     if seconds < 120:
@@ -87,7 +93,7 @@ def duration(seconds: float | None) -> str:
 
 
 def count(number: float | None) -> str:
-    """Format a number: 950, 12.6 k, 406.3 M; a dash if unknown."""
+    """Format a number, such as 950, 12.6 k or 406.3 M. Returns a dash if it is unknown."""
     if number is None:
         return DASH
     for size, unit in ((1e9, " B"), (1e6, " M"), (1e3, " k")):

@@ -1,4 +1,4 @@
-"""A dashboard's server, a browser, and a run in whose every text somebody tries something."""
+"""Fixtures for browser tests: a dashboard server, Chromium and a run full of markup and scripts."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 QUIET = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"]
 TIMEOUT_MS = 60_000
 HOSTILE = (
-    "<script>window.alive = 1</script> <img src=x onerror='window.alive = 2'> "
+    "<script>window.pwned = 1</script> <img src=x onerror='window.pwned = 2'> "
     "[link](javascript:alert(3)) $x^2$ :material/delete: https://a.bc/d **bold** &lt;b&gt;"
 )
 
@@ -33,7 +33,7 @@ def runs_dir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def hostile(runs_dir):
-    """A run in whose every text somebody tries something."""
+    """A run with HOSTILE in every text field."""
     config = RunConfig(name="hostile", notes=f"notes {HOSTILE}")
     run = RunDirectory.create(runs_dir, config)
     run.append("plan", steps=1, steps_per_epoch=1)
@@ -52,15 +52,13 @@ def hostile(runs_dir):
 
 @pytest.fixture(scope="module")
 def address(runs_dir, hostile, tmp_path_factory):
-    """A dashboard of its own. It must end in good order, and without having printed a traceback."""
+    """URL of a dashboard server. It must shut down cleanly and log no traceback."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = tmp_path_factory.mktemp("server") / "log"
-    slow = {
-        "OMP_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-    }  # else the demo ends before its stop
+    # Slow the demo down; otherwise it finishes before the test can stop it.
+    slow = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     environment = {**os.environ, "RUNS_DIR": str(runs_dir), **slow}
     with log.open("wb") as output:
         server = subprocess.Popen(
@@ -83,19 +81,19 @@ def address(runs_dir, hostile, tmp_path_factory):
 def _wait_for(server, url):
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        assert server.poll() is None, "the server ended"
+        assert server.poll() is None, "the server exited"
         try:
             urllib.request.urlopen(f"{url}/_stcore/health").close()
             return
         except urllib.error.URLError:
             time.sleep(0.1)
-    pytest.fail("the server does not answer")
+    pytest.fail("the server did not respond within 60 s")
 
 
 @pytest.fixture(scope="session")
 def chromium():
     path = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    assert path, "install Chromium, or name it in CHROMIUM"
+    assert path, "Chromium not found: install it, or set CHROMIUM to its path"
     expect.set_options(timeout=TIMEOUT_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=QUIET)
@@ -104,8 +102,8 @@ def chromium():
 
 
 @pytest.fixture(scope="module")
-def window(chromium):
-    """What all tabs share: that Streamlit's scripts are there already, above all."""
+def browser_context(chromium):
+    """A browser context shared by all tabs, so that Streamlit's scripts load from its cache."""
     context = chromium.new_context(viewport={"width": 1440, "height": 1000})
     context.set_default_timeout(TIMEOUT_MS)
     yield context
@@ -113,18 +111,18 @@ def window(chromium):
 
 
 @pytest.fixture
-def open_tab(window, address):
-    """A function that opens a tab at a path. Nothing may go wrong in any of them."""
+def open_tab(browser_context, address):
+    """A function that opens a path in a new tab. The test fails on any JavaScript error or dialog."""
     browser_errors = []
 
     def open(path=""):
-        tab = window.new_page()
+        tab = browser_context.new_page()
         tab.on("pageerror", lambda error: browser_errors.append(f"{tab.url}: {error}"))
         tab.on("dialog", lambda dialog: browser_errors.append(f"{tab.url}: {dialog.message}"))
         tab.goto(f"{address}/{path}")
         return tab
 
     yield open
-    for tab in window.pages:
+    for tab in browser_context.pages:
         tab.close()
     assert not browser_errors

@@ -1,4 +1,4 @@
-"""Page URLs, and the guarantee that pages send no requests to other hosts."""
+"""Page URLs work and pages send no requests to other hosts."""
 
 from urllib.parse import urlsplit
 
@@ -15,8 +15,8 @@ def test_launch_opens_at_its_own_url(open_tab):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_pages_send_no_external_requests(window, address, page):
-    tab = window.new_page()
+def test_pages_send_no_external_requests(browser_context, address, page):
+    tab = browser_context.new_page()
     hosts = set()
     tab.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
     tab.goto(f"{address}/{page}")

@@ -1,4 +1,7 @@
-"""Hostile texts in a real browser on the pages that `test_dashboard` leaves out: nothing in them comes alive."""
+"""Hostile text in a real browser, on pages that `test_dashboard` does not cover.
+
+No markup in it is rendered and no script in it runs.
+"""
 
 import contextlib
 import json
@@ -13,17 +16,25 @@ from core.run.directory import RunDirectory
 from tests.browser import test_dashboard as dashboard
 from tests.browser.conftest import HOSTILE
 
-WORDS = f"{HOSTILE} ![picture](http://a.bc/d.png) $$y^2$$ <iframe src=//a.bc></iframe>"
-ALIVE = ("a[href^='http:']", "a[href^='https:']", "a[href^='javascript:']", "img", "iframe", ".katex", "main script",
-         "strong strong")  # fmt: skip
-VIEWS = ("Scores", "Compare two", "Pairs", "Judges")
+MARKUP = f"{HOSTILE} ![picture](http://a.bc/d.png) $$y^2$$ <iframe src=//a.bc></iframe>"
+FORBIDDEN_SELECTORS = (
+    "a[href^='http:']",
+    "a[href^='https:']",
+    "a[href^='javascript:']",
+    "img",
+    "iframe",
+    ".katex",
+    "main script",
+    "strong strong",
+)
+VIEWS = ("Scores", "Compare two", "Win rates", "Judges")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def hostile_verdicts(runs_dir):
-    """Two runs, and two judges of answers and of pairs; every text of theirs tries something."""
-    answers = {name: [f"{name} {i} {WORDS}" for i in range(3)] for name in ("one", "two")}
-    prompts = [(f"ask {i} {WORDS}", f"input {WORDS}", f"reference {WORDS}") for i in range(3)]
+    """Two runs with verdicts from three judges, with hostile text in every field."""
+    answers = {name: [f"{name} {i} {MARKUP}" for i in range(3)] for name in ("one", "two")}
+    prompts = [(f"ask {i} {MARKUP}", f"input {MARKUP}", f"reference {MARKUP}") for i in range(3)]
     for name, texts in answers.items():
         run = RunDirectory.create(runs_dir, RunConfig(name=name, tags=(HOSTILE[:150],)))
         for i, (text, example) in enumerate(zip(texts, prompts, strict=True)):
@@ -31,39 +42,42 @@ def hostile_verdicts(runs_dir):
             run.append("generation", item=i, answer=text, **prompt_fields)
         run.append("status", status="finished")
     for number, kind in enumerate(("score", "score", "pair")):
-        spec = {"judge": "openai", "kind": kind, "model": f"model {number} {WORDS}", "temperature": 0.5,
-                "prompt": f"prompt {WORDS}", "service": "a.bc"}  # fmt: skip
+        spec = {"judge": "openai", "kind": kind, "model": f"model {number} {MARKUP}", "temperature": 0.5,
+                "prompt": f"prompt {MARKUP}", "service": "a.bc"}  # fmt: skip
         with Ledger(runs_dir, spec) as ledger:
             for name, opponent in (("one", "two"), ("two", "one")):
                 for i, example in enumerate(prompts):
                     other_answers = [answers[opponent][i]] if kind == "pair" else []
                     item = Item(*example, answers[name][i], *other_answers)
                     score = None if (i, kind) == (2, "score") else 10.0 * i + number
-                    verdict = Verdict(score, f"reason {WORDS}", None if score else f"missing {WORDS}", WORDS)  # fmt: skip
+                    verdict = Verdict(score, f"reason {MARKUP}", None if score else f"missing {MARKUP}", MARKUP)  # fmt: skip
                     for repeat in range(2):
                         ledger.write(f"{number} {name} {i} {repeat}", item, repeat, verdict)
 
 
 @pytest.fixture
 def dataset(tmp_path):
-    """A data set in whose every field somebody tries something; its name tries too."""
+    """A data set with hostile text in every field and in its file name."""
     records = [
-        {"instruction": f"ask {i} {WORDS}", "input": f"input {i} {WORDS}", "output": f"output {i} {WORDS}"}
+        {"instruction": f"ask {i} {MARKUP}", "input": f"input {i} {MARKUP}", "output": f"output {i} {MARKUP}"}
         for i in range(30)
     ]  # fmt: skip
     path = (
         tmp_path
-        / "<img src=x onerror='window.alive=4'> $x^2$ **bold** [a](javascript:alert(5)).json"
+        / "<img src=x onerror='window.pwned=4'> $x^2$ **bold** [a](javascript:alert(5)).json"
     )
     path.write_text(json.dumps(records))
     return path
 
 
-def nothing_lives(tab):
-    """The page, whose frame's own links and icons aside nothing is more than text."""
+def assert_inert(tab):
+    """Return the tab after checking that hostile text shows as plain text.
+
+    Streamlit's own links and icons outside the page content are ignored.
+    """
     main = tab.locator("[data-testid=stMain], [data-testid=stPopoverBody]")
-    assert tab.evaluate("window.alive") is None
-    for selector in ALIVE:
+    assert tab.evaluate("window.pwned") is None
+    for selector in FORBIDDEN_SELECTORS:
         assert main.locator(selector).count() == 0, selector
     assert main.get_by_role("img", name="delete icon").count() == 0
     assert main.locator("strong", has_text="bold").count() == 0
@@ -72,39 +86,39 @@ def nothing_lives(tab):
 
 
 def wait_until_idle(tab):
-    """The tab once its script has ended."""
+    """Return the tab once its page script has finished."""
     expect(tab.get_by_test_id("stStatusWidget")).to_have_count(0)
     return tab
 
 
-def test_data_shows_a_hostile_file_as_text(open_tab, dataset):
+def test_data_shows_a_hostile_data_set_as_text(open_tab, dataset):
     tab = open_tab("data")
     choice = tab.get_by_role("combobox", name="Data set")
     choice.fill(str(dataset))
     choice.press("Enter")
     expect(tab.get_by_text("Item 0 as the model sees it").first).to_be_visible()
     expect(tab.get_by_text("onerror='window.").first).to_be_visible()
-    dashboard.fill(tab, "Find examples", "<script>window.alive = 5</script> **bold** $x$ output 7")
+    dashboard.fill(tab, "Find examples", "<script>window.pwned = 5</script> **bold** $x$ output 7")
     expect(tab.get_by_text("as the model sees it").first).to_be_visible()
-    nothing_lives(wait_until_idle(tab))
+    assert_inert(wait_until_idle(tab))
     tab.get_by_role("radio", name="Leaks").or_(tab.get_by_role("button", name="Leaks")).click()
-    expect(tab.get_by_text("test examples resemble a training example")).to_be_visible()
-    nothing_lives(wait_until_idle(tab))
+    expect(tab.get_by_text("similar to a training example")).to_be_visible()
+    assert_inert(wait_until_idle(tab))
 
 
-def test_data_reports_a_missing_file_for_a_hostile_path(open_tab, dataset):
+def test_data_shows_hostile_paths_and_fields_in_errors_as_text(open_tab, dataset):
     tab = open_tab("data")
     choice = tab.get_by_role("combobox", name="Data set")
     choice.fill(f"nowhere {HOSTILE[:150]}")
     choice.press("Enter")
     expect(tab.get_by_text("file not found").first).to_be_visible()
-    nothing_lives(wait_until_idle(tab))
+    assert_inert(wait_until_idle(tab))
     broken = dataset.with_name("broken <b>bold<b> $x$.json")
-    broken.write_text(json.dumps([{"instruction": f"a {WORDS}", WORDS: "b"}]))
+    broken.write_text(json.dumps([{"instruction": f"a {MARKUP}", MARKUP: "b"}]))
     choice.fill(str(broken))
     choice.press("Enter")
     expect(tab.get_by_text("no output (record 1)").first).to_be_visible()
-    nothing_lives(wait_until_idle(tab))
+    assert_inert(wait_until_idle(tab))
 
 
 def test_scoring_shows_answers_judges_and_reasons_as_text(open_tab):
@@ -114,7 +128,7 @@ def test_scoring_shows_answers_judges_and_reasons_as_text(open_tab):
             tab.get_by_role("button", name=view, exact=True)
         ).click()
         expect(tab.get_by_test_id("stDataFrame").first).to_be_visible()
-        nothing_lives(wait_until_idle(tab))
+        assert_inert(wait_until_idle(tab))
     tab.get_by_role("radio", name="Scores", exact=True).or_(
         tab.get_by_role("button", name="Scores", exact=True)
     ).click()
@@ -122,7 +136,7 @@ def test_scoring_shows_answers_judges_and_reasons_as_text(open_tab):
     expect(tab.get_by_text("missing <script>").first).to_be_visible()
     grid = tab.locator(".dvn-scroller").last
     first = tab.get_by_test_id("stHtml").get_by_text("ask 0 <script>").first
-    for _ in range(5):  # a chart above that is drawn late moves the table away from under the click
+    for _ in range(5):  # a chart that renders late moves the table, and the click misses it
         grid.scroll_into_view_if_needed()
         grid.click(position={"x": 16, "y": 52})
         with contextlib.suppress(TimeoutError):
@@ -130,21 +144,21 @@ def test_scoring_shows_answers_judges_and_reasons_as_text(open_tab):
             break
     for expected_text in ("ask 0 <script>", "reference <script>"):
         expect(tab.get_by_test_id("stHtml").get_by_text(expected_text).first).to_be_visible()
-    nothing_lives(wait_until_idle(tab))
+    assert_inert(wait_until_idle(tab))
 
 
-def test_launch_live_and_results_show_hostile_text_as_text(open_tab, runs_dir):
+def test_launch_live_and_results_show_hostile_input_as_text(open_tab, runs_dir):
     tab = open_tab()
     dashboard.fill(tab, "Name", f"name {HOSTILE}"[:200])
     dashboard.fill(tab, "Tags", f"tag {HOSTILE}, **bold**"[:190])
     notes = tab.get_by_label("Notes", exact=True)
-    notes.fill(f"notes {WORDS}")
+    notes.fill(f"notes {MARKUP}")
     notes.press("Control+Enter")
     choice = tab.get_by_role("combobox", name="Data set")
-    choice.fill(f"<img src=x onerror='window.alive=6'> {HOSTILE}"[:190])
+    choice.fill(f"<img src=x onerror='window.pwned=6'> {HOSTILE}"[:190])
     choice.press("Enter")
     expect(tab.get_by_text("file not found").first).to_be_visible()
-    nothing_lives(wait_until_idle(tab))
+    assert_inert(wait_until_idle(tab))
     choice.fill("primer")
     choice.press("Enter")
     dashboard.fill(tab, "Epochs", "1000")
@@ -153,22 +167,21 @@ def test_launch_live_and_results_show_hostile_text_as_text(open_tab, runs_dir):
     launch.click()
     stop = tab.get_by_role("button", name="Stop")
     expect(stop).to_be_visible()
-    nothing_lives(tab)
+    assert_inert(tab)
     [run] = [RunDirectory(path) for path in runs_dir.glob("name-*")]
     assert run.path.parent == runs_dir
-    assert run.config().notes == f"notes {WORDS}"
+    assert run.config().notes == f"notes {MARKUP}"
     stop.click()
     tab.get_by_role("link", name="Results").click()
     tab.get_by_test_id("stDataFrame").wait_for()
     tab.get_by_text("Journal", exact=True).click()
     tab.wait_for_function("() => document.querySelector('[role=grid]')?.ariaRowCount > 15")
-    nothing_lives(wait_until_idle(tab))
-    tab.get_by_test_id("stMain").get_by_test_id(
-        "stPopoverButton"
-    ).click()  # judges go by the names of their models
+    assert_inert(wait_until_idle(tab))
+    # The popover lists judges by model name.
+    tab.get_by_test_id("stMain").get_by_test_id("stPopoverButton").click()
     expect(tab.get_by_test_id("stPopoverBody").get_by_text("openai model 0").first).to_be_visible()
-    nothing_lives(wait_until_idle(tab))
+    assert_inert(wait_until_idle(tab))
     tab.keyboard.press("Escape")
     dashboard.select_first_row(tab)
     expect(tab.get_by_label("Notes", exact=True)).to_be_visible()
-    nothing_lives(wait_until_idle(tab))
+    assert_inert(wait_until_idle(tab))

@@ -153,7 +153,7 @@ def test_base_model_download_failure_is_reported_before_a_run_is_created(
     monkeypatch.setenv("HF_HOME", str(workdir / "cache"))
     sets = ["--set", "dataset=data/words.json", "--set", "base_model=gpt2", "--set", "batch_size=1"]
     _, err = wait_for_exit(core("train", *sets), 2)
-    assert "base_model = 'gpt2': openai-community/gpt2 could not be fetched" in err
+    assert "base_model = 'gpt2': could not download openai-community/gpt2 from the hub" in err
     assert not (workdir / "runs").exists()
 
 

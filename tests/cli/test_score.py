@@ -151,7 +151,7 @@ def test_first_row_is_the_pretrained_base(runs_dir: Path, nano_hash: str) -> Non
 def test_changed_base_weights_are_reported(runs_dir: Path) -> None:
     add_run(runs_dir, "tuned", ["red", "Cat.", "2!"], "0" * 64)
     arguments = ("tuned", "--runs-dir", runs_dir, "--format", "json")
-    expected_message = "base_model = 'gpt2-nano': its weights are no longer those that were tuned; score without the base"
+    expected_message = "base_model = 'gpt2-nano': the weights have changed since training; score without the base model"
     assert call(*arguments).sentence == expected_message
     assert [row["run"] for row in call(*arguments, "--no-base").json] == ["tuned"]
 
@@ -306,7 +306,7 @@ def test_invalid_prompt_template_is_reported(
     template.write_text("How good is {anwser}?")
     with gemini(monkeypatch) as server:
         result = call("good", "--runs-dir", runs_dir, "--prompt-file", template)
-        assert "prompt: {anwser} is no field of an answer" in result.sentence
+        assert "prompt: unknown placeholder {anwser}" in result.sentence
         assert not server.requests
     assert not (runs_dir / VERDICTS_FOLDER).exists()
 
@@ -420,7 +420,7 @@ def test_unscored_pairs_exit_with_status_1_and_the_reasons(runs_dir: Path, fault
         assert reasons[fault] in result.err
         json.loads(result.out)
         again = call(*arguments, "--base-url", server.openai_base_url)
-        assert (again.status, "all 2 cached verdicts have no score" in again.err) == (1, True)
+        assert (again.status, "none of the 2 cached verdicts has a score" in again.err) == (1, True)
 
 
 def test_pairs_without_a_common_example_exit_with_status_1(runs_dir: Path) -> None:

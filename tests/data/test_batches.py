@@ -1,4 +1,4 @@
-"""Batches: nothing is lost, nothing is learned twice, and the order hangs on the seed and epoch alone."""
+"""Batches: every example occurs once per epoch, and the order depends only on the seed and the epoch."""
 
 import itertools
 import math
@@ -42,7 +42,7 @@ def test_order_depends_on_seed_and_epoch_only(group: bool) -> None:
     sizes = [2 + i * 7919 % 300 for i in range(200)]
     orders = [epoch_order(sizes, 4, seed, epoch, group) for seed in (0, 1) for epoch in (0, 1)]
     assert all(orders[i] != orders[j] for i in range(4) for j in range(i))
-    torch.manual_seed(99)  # nobody else's generator matters
+    torch.manual_seed(99)  # the global generator must not matter
     torch.rand(3)
     assert epoch_order(sizes, 4, 0, 1, group) == orders[1]
 
@@ -123,7 +123,7 @@ def test_truncation_keeps_the_beginning(example: Example, max_length: int) -> No
         assert truncated.targets(mask_prompt) == uncut.targets(mask_prompt)[:n]
 
 
-def test_examples_without_a_target_are_skipped_and_keep_their_positions() -> None:
+def test_dropped_examples_do_not_shift_dataset_indices() -> None:
     long_example = Example("A very long instruction. " * 20, "", "x")
     input_examples = [EXAMPLE, long_example, EXAMPLE]
     encoded = encode_all(input_examples, 60, mask_prompt=True, first_index=10)
@@ -162,4 +162,3 @@ def test_collate_pads_on_the_right_and_counts_tokens(
         assert (batch.targets[i, n:] == IGNORE_INDEX).all()
     assert batch.tokens == sum(len(row.ids) - 1 for row in rows)
     assert batch.target_tokens == int((batch.targets != IGNORE_INDEX).sum())
-    assert batch.padding == pytest.approx(1 - batch.tokens / (len(rows) * width))

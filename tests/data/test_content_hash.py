@@ -1,4 +1,4 @@
-"""The hash that identifies answers: its format is stored in ledgers and must not change."""
+"""The hash that identifies answers. Ledgers store it, so it must not change."""
 
 import hashlib
 
@@ -11,5 +11,5 @@ def test_hash_is_the_sha256_of_the_texts_joined_by_a_unit_separator() -> None:
     assert content_hash("a", "b") != content_hash("ab")
 
 
-def test_lone_surrogates_hash_like_the_question_marks_in_the_index() -> None:
+def test_lone_surrogates_hash_like_question_marks() -> None:
     assert content_hash("\ud800") == content_hash("?")

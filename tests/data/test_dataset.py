@@ -1,4 +1,4 @@
-"""Data sets: all formats give the same result, unusable records are listed, anything else is a clear error."""
+"""Data sets: all formats give the same examples, unusable records are listed, other files raise a clear error."""
 
 import json
 from collections.abc import Callable
@@ -97,7 +97,7 @@ def test_empty_records_are_skipped_and_listed(tmp_path: Path, form: str) -> None
     assert loaded.examples == EXAMPLES[:2]
     unit = "line" if form == "jsonl" else "record"
     reasons = ["empty output"] * 3 + ["empty instruction"] * 2 + ["empty instruction and output"]
-    assert [(each.place, each.reason) for each in loaded.skipped] == [
+    assert [(each.source_row, each.reason) for each in loaded.skipped] == [
         (f"{unit} {i}", reason) for i, reason in enumerate(reasons, 2)
     ]
     assert dataset.skipped_summary(loaded) == (
@@ -110,7 +110,7 @@ def test_empty_outputs_can_be_kept(tmp_path: Path) -> None:
     path = write_file(tmp_path / "data", lines([RECORDS[0], *EMPTY_RECORDS]))
     loaded = dataset.read(path, empty_outputs="keep")
     assert [example.output for example in loaded.examples] == ["8", "", " \n\t", ""]
-    assert [skipped.place for skipped in loaded.skipped] == ["line 5", "line 6", "line 7"]
+    assert [skipped.source_row for skipped in loaded.skipped] == ["line 5", "line 6", "line 7"]
     encoded = encode_all(loaded.examples, 96, mask_prompt=True)
     assert [len(each.ids) - each.prompt_length for each in encoded] == [2, 1, 4, 1]
     assert encoded[1].ids[-1] == END_OF_TEXT
@@ -149,8 +149,8 @@ def test_unused_keys_are_listed_with_record_counts(tmp_path: Path) -> None:
         {**GOOD, "system": "Be long.", "x\n" * 50 + "\ud800": "y"},
         {**EMPTY_RECORDS[0], "system": "Not counted."},
     ]
-    found = dataset.read(write_file(tmp_path / "data", lines(records, ascii_only=True)))
-    summary = dataset.unused_summary(found)
+    loaded = dataset.read(write_file(tmp_path / "data", lines(records, ascii_only=True)))
+    summary = dataset.unused_summary(loaded)
     assert summary is not None
     assert summary.startswith(
         "unused keys (with record counts): system (2), history (1), id (1), x x"
@@ -160,7 +160,7 @@ def test_unused_keys_are_listed_with_record_counts(tmp_path: Path) -> None:
     assert dataset.unused_summary(dataset.read("primer")) is None
 
 
-def test_max_examples_reads_no_further_records(tmp_path: Path) -> None:
+def test_reading_stops_at_max_examples(tmp_path: Path) -> None:
     path = write_file(tmp_path / "data", lines([*RECORDS, {"broken": 1}]) + "\nnot JSON")
     assert dataset.load(path, 2) == EXAMPLES[:2]
     assert dataset.load(path, 4) == EXAMPLES
@@ -191,13 +191,13 @@ def test_unusable_records_are_skipped_with_a_reason(
 ) -> None:
     records = [RECORDS[0], record, RECORDS[1]]
     text = json.dumps(records) if form == "json" else lines(records)
-    found = dataset.read(
+    loaded = dataset.read(
         write_file(tmp_path / "data", text), max_examples=2, empty_outputs=empty_outputs
     )
     unit = "record" if form == "json" else "line"
-    assert found.examples == EXAMPLES[:2]
-    assert found.places == [f"{unit} 1", f"{unit} 3"]
-    assert [(each.place, each.reason) for each in found.skipped] == [(f"{unit} 2", reason)]
+    assert loaded.examples == EXAMPLES[:2]
+    assert loaded.source_rows == [f"{unit} 1", f"{unit} 3"]
+    assert [(each.source_row, each.reason) for each in loaded.skipped] == [(f"{unit} 2", reason)]
 
 
 @pytest.mark.parametrize(("record", "reason"), UNUSABLE)
@@ -217,7 +217,7 @@ def test_file_of_unusable_records_is_refused_with_the_format(
 
 
 @pytest.mark.parametrize(
-    ("data", "sentence"),
+    ("data", "message"),
     [
         (b"", "it contains no examples"),
         (b" \n\n", "it contains no examples"),
@@ -246,8 +246,8 @@ def test_file_of_unusable_records_is_refused_with_the_format(
         (b"[" + b"9" * 5000 + b"]", "it is not valid JSON"),
     ],
 )
-def test_files_of_another_format_are_refused(tmp_path: Path, data: bytes, sentence: str) -> None:
-    with pytest.raises(UserError, match=sentence):
+def test_files_of_another_format_are_refused(tmp_path: Path, data: bytes, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         dataset.load(write_file(tmp_path / "data", data))
 
 
@@ -269,7 +269,7 @@ def test_missing_file_is_reported_in_one_sentence(name: str) -> None:
         dataset.load(name)
 
 
-def attempt_load(action: Callable[[], T]) -> T | UserError:
+def value_or_error(action: Callable[[], T]) -> T | UserError:
     try:
         return action()
     except UserError as error:
@@ -296,7 +296,7 @@ def test_any_bytes_give_examples_or_a_user_error(
     tmp_path_factory: pytest.TempPathFactory, data: bytes
 ) -> None:
     path = write_file(tmp_path_factory.getbasetemp() / "arbitrary", data)
-    result = attempt_load(lambda: dataset.load(path))
+    result = value_or_error(lambda: dataset.load(path))
     if isinstance(result, UserError):
         assert str(result).startswith(f"dataset = {path!r}: ")
         return
@@ -320,22 +320,23 @@ def test_split_is_85_10_5_in_file_order() -> None:
 def test_split_keeps_every_example(n: int, train: float, test: float) -> None:
     assume(train + test < 1)
     config = RunConfig(train_fraction=train, test_fraction=test)
-    parts = attempt_load(lambda: dataset.split(numbered(n), config))
+    parts = value_or_error(lambda: dataset.split(numbered(n), config))
     if isinstance(parts, UserError):
         assert int(n * train) == 0 or int(n * test) == 0
-        assert f"{n} examples leave none for" in str(parts)
+        assert f"would be empty with {n} example" in str(parts)
         return
     assert [*parts.train, *parts.test, *parts.validation] == numbered(n)
     assert (len(parts.train), len(parts.test)) == (int(n * train), int(n * test))
 
 
 def test_empty_split_is_reported() -> None:
-    with pytest.raises(UserError, match=r"9 examples leave none for test with .*0\.85.*0\.1;"):
+    expected = r"the test split would be empty with 9 examples, .*0\.85.*0\.1;"
+    with pytest.raises(UserError, match=expected):
         dataset.split(numbered(9), RunConfig())
-    with pytest.raises(UserError, match="1 examples leave none for train and test"):
+    with pytest.raises(UserError, match="the train and test splits would be empty with 1 example,"):
         dataset.split(numbered(1), RunConfig())
 
 
-def test_primer_is_an_alpaca_data_set_with_every_split_nonempty() -> None:
+def test_every_split_of_primer_is_nonempty() -> None:
     parts = dataset.split(dataset.load("primer"), RunConfig())
     assert len(parts.train) > len(parts.test) > 0

@@ -1,4 +1,4 @@
-"""Data sets of the hub: which names are meant so, and downloads by its own client from a server on loopback."""
+"""Hub data sets: names that refer to the hub, and downloads with the hub's client from a loopback server."""
 
 import json
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def test_owner_and_name_is_a_hub_data_set(name: str) -> None:
     assert hub.repository(name) == name
 
 
-def test_alpaca_is_a_short_name_for_a_hub_data_set() -> None:
+def test_alpaca_is_an_alias_of_a_hub_data_set() -> None:
     assert hub.repository("alpaca") == "tatsu-lab/alpaca"
 
 
@@ -49,7 +49,7 @@ def test_existing_file_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("name", ["none", "x.pdf", "file.parquet.crdownload", "x.xlsx"])
-def test_a_missing_file_in_a_local_folder_is_a_path(
+def test_missing_file_in_a_local_folder_is_a_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     (tmp_path / "data").mkdir()
@@ -69,7 +69,7 @@ def test_hub_client_accepts_every_recognized_name(name: str) -> None:
 @pytest.fixture
 def serve(request: pytest.FixtureRequest) -> Callable[..., list[str]]:
     """Return a function that serves files as `owner/name` on the hub and returns the requested paths."""
-    server: Hub = request.getfixturevalue("hub")  # `hub` is a module in this file
+    server: Hub = request.getfixturevalue("hub")  # as an argument, it would shadow the module
 
     def start(files: dict[str, bytes]) -> list[str]:
         server.datasets["owner/name"] = files
@@ -93,7 +93,7 @@ def test_data_set_is_downloaded_once(serve: Callable[..., list[str]]) -> None:
     assert len(dataset.load("owner/name", 2, download=False)) == 2
 
 
-def test_parquet_is_preferred_to_other_files(
+def test_parquet_is_preferred_over_other_formats(
     serve: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     pd.DataFrame(RECORDS).to_parquet(tmp_path / "x.parquet")
@@ -112,8 +112,8 @@ def test_skipped_records_include_their_file_name(
         frame.to_parquet(tmp_path / f"{part}.parquet")
         files[f"data/{part}.parquet"] = (tmp_path / f"{part}.parquet").read_bytes()
     serve(files)
-    places = [skipped.place for skipped in dataset.read("owner/name").skipped]
-    assert places == ["record 3 of train-0.parquet", "record 3 of train-1.parquet"]
+    source_rows = [skipped.source_row for skipped in dataset.read("owner/name").skipped]
+    assert source_rows == ["record 3 of train-0.parquet", "record 3 of train-1.parquet"]
 
 
 def test_training_split_is_chosen_by_file_name(serve: Callable[..., list[str]]) -> None:
@@ -122,13 +122,13 @@ def test_training_split_is_chosen_by_file_name(serve: Callable[..., list[str]]) 
     assert [path.name for path in hub.files("owner/name", download=True)] == ["train-0.json"]
 
 
-def test_changed_cache_files_are_detected(serve: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_modified_cache_files_are_detected(serve: Callable[..., list[str]], tmp_path: Path) -> None:
     pd.DataFrame(RECORDS).to_parquet(tmp_path / "x.parquet", compression=None)
     serve({"train.parquet": (tmp_path / "x.parquet").read_bytes()})
     [path] = hub.files("owner/name", download=True)
-    bytes_of = path.resolve()
-    bytes_of.write_bytes(bytes_of.read_bytes().replace(b"Say 3.", b"Lie 3."))
-    with pytest.raises(UserError, match=r"came from owner/name does not match the SHA-256"):
+    blob = path.resolve()
+    blob.write_bytes(blob.read_bytes().replace(b"Say 3.", b"Lie 3."))
+    with pytest.raises(UserError, match="download from owner/name does not match the SHA-256"):
         dataset.load("owner/name")
     assert dataset.load("owner/name")[3].instruction == "Say 3."
 
@@ -144,19 +144,19 @@ def test_missing_parquet_values_are_handled_as_in_json(
         assert dataset.load("owner/name")[1].input == ""
     else:
         [skipped] = dataset.read("owner/name").skipped
-        assert (skipped.place, skipped.reason) == ("record 2", "empty output")
+        assert (skipped.source_row, skipped.reason) == ("record 2", "empty output")
 
 
 def test_repository_without_data_is_reported(serve: Callable[..., list[str]]) -> None:
     serve({"README.md": b"# hello"})
-    with pytest.raises(UserError, match="holds no parquet, JSON or JSONL file"):
+    with pytest.raises(UserError, match="has no Parquet, JSON or JSONL file"):
         hub.files("owner/name", download=True)
 
 
 def test_unknown_repository_is_reported(serve: Callable[..., list[str]]) -> None:
     serve({})
     with pytest.raises(
-        UserError, match=r"^dataset = 'owner/other': owner/other could not be fetched"
+        UserError, match=r"^dataset = 'owner/other': could not download owner/other from the hub"
     ):
         hub.files("owner/other", download=True)
 
@@ -165,14 +165,14 @@ def test_missing_network_is_reported(
     serve: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(UserError, match="connect to the internet once, or name a file"):
+    with pytest.raises(UserError, match="connect to the internet once, or choose a local file"):
         hub.files("alpaca", download=True)
 
 
 def test_parquet_file_of_alpaca_size_is_read_in_full(
     serve: Callable[..., list[str]], tmp_path: Path
 ) -> None:
-    """52,002 rows with Alpaca's columns; `text` is the rendered prompt, which is not asked for."""
+    """52,002 rows with Alpaca's columns. `text`, the rendered prompt, is not used."""
     count = 52_002
     rows = {
         "instruction": [f"Name number {i}." for i in range(count)],

@@ -1,4 +1,4 @@
-"""What is said of a data set before training."""
+"""Data set statistics shown before training."""
 
 import random
 import string
@@ -19,7 +19,7 @@ def random_examples(n: int) -> list[Example]:
     return [Example(f"Say {text}.", "", text) for text in texts]
 
 
-def test_the_table_has_every_example_in_file_order():
+def test_table_lists_every_example_in_file_order():
     examples = random_examples(20)
     frame = inspection.table(Split(examples[:17], examples[17:19], examples[19:]))
     assert frame["item"].tolist() == list(range(20))
@@ -65,7 +65,7 @@ def test_duplicates_between_test_and_training_are_found_and_ranked():
     assert third == pytest.approx(fuzz.ratio(*plain), abs=0.1)
 
 
-def test_test_examples_are_compared_in_chunks(monkeypatch):
+def test_duplicates_are_found_across_chunks(monkeypatch):
     monkeypatch.setattr(inspection, "COMPARE_CHUNK", 3)
     train, test = random_examples(40), random_examples(11)
     test[10] = train[39]
@@ -73,7 +73,7 @@ def test_test_examples_are_compared_in_chunks(monkeypatch):
     assert frame[["test", "train", "similarity"]].values.tolist() == [[50, 39, 100.0]]
 
 
-def test_no_duplicates_is_an_empty_table():
+def test_table_is_empty_without_duplicates():
     assert inspection.duplicates(
         Split(random_examples(30), random_examples(3), random_examples(2))
     ).empty

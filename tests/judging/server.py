@@ -1,8 +1,8 @@
-"""A judge on loopback that speaks both Gemini's and OpenAI's protocol, for the real client libraries.
+"""A fake judge server on loopback with the Gemini and OpenAI protocols, for tests with the real client libraries.
 
-Faults are scripted, in the words of the real services. Knows nothing of what it is asked.
+Faults are scripted and imitate the responses of the real services. Does not interpret prompts.
 
-    python -m tests.judging.server --delay 0.1      prints its port, serves until it is killed
+    python -m tests.judging.server --delay 0.1      print the port and serve until killed
 """
 
 import argparse
@@ -28,13 +28,13 @@ TEXTS = {
     "prose": 'Here is my verdict:\n```json\n{"score": 85, "reason": "close"}\n```\nI hope it helps.',
     "garbage": "I would rather not give a number.",
 }
-"""Faults of the model itself: the protocol is all right."""
+"""Faults of the model: valid responses with an unexpected text."""
 PAGES = {
     "html": (b"<html><body>Please log in</body></html>", "text/html"),
     "html_as_json": (b"<html><body>Please log in</body></html>", "application/json"),
     "null": (b"null", "application/json"),
 }
-"""What something between client and service may send in a 200."""
+"""Faults of a proxy: body and content type of a 200 response that is not from the service."""
 
 
 def default_answer(prompt: str) -> str:
@@ -55,7 +55,7 @@ def google_error(code: int, status: str, message: str, *details: dict[str, Any])
 
 
 def google_quota(period: str, wait: str) -> dict[str, Any]:
-    """The body of a 429 of the free tier; `period` is Minute or Day."""
+    """Return the body of a 429 of the free tier. `period` is Minute or Day."""
     kind = "type.googleapis.com/google.rpc."
     violation = {
         "quotaMetric": "generativelanguage.googleapis.com/generate_content_free_tier_requests",
@@ -86,7 +86,7 @@ def google_bad_key() -> dict[str, Any]:
 
 
 def google_reply(text: str, prompt: str, finish: int = 1) -> dict[str, Any]:
-    """Reasons are numbers, as the library asks for: 1 STOP, 2 MAX_TOKENS, 3 SAFETY."""
+    """Return a Gemini response. Finish reasons are numbers, as the library requests: 1 STOP, 2 MAX_TOKENS, 3 SAFETY."""
     tokens_in, tokens_out = len(prompt) // 4, len(text) // 4
     content = {"role": "model", "parts": [{"text": text}] if text else []}
     return {
@@ -142,7 +142,7 @@ def google_fault(fault: str, prompt: str, key: str) -> tuple[int, dict[str, Any]
 
 def openai_fault(fault: str, prompt: str, key: str) -> tuple[int, dict[str, Any]]:
     quota = "You exceeded your current quota, please check your plan and billing details."
-    # "Incorrect API key provided" quotes the key; some servers star nothing out.
+    # "Incorrect API key provided" quotes the key in full, as some servers do.
     return {
         "429_minute": lambda: (429, openai_error("Rate limit reached.", "requests", "rate_limit_exceeded")),
         "429_day": lambda: (429, openai_error(quota, "insufficient_quota", "insufficient_quota")),
@@ -161,12 +161,12 @@ def openai_fault(fault: str, prompt: str, key: str) -> tuple[int, dict[str, Any]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection."""
+    """Handles the requests of one connection."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = -1
-    """Head and body leave in one packet: two of them meet the client's delayed acknowledgement."""
+    """Buffered: headers and body in separate packets would wait for the client's delayed acknowledgement."""
     server: "Listener"
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -235,19 +235,19 @@ class Listener(ThreadingHTTPServer):
     judge: "JudgeServer"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is what some tests are about."""
+        """Ignore errors: in some tests, the client disconnects on purpose."""
 
 
 class JudgeServer:
-    """Serves from entering to leaving its `with` block.
+    """A fake judge server. Serves while its `with` block is active.
 
     Args:
-        answer: the model's text for a prompt.
-        fault: names what goes wrong with the n-th request, counted from 1; None for nothing. The names
-            are those of TEXTS, PAGES, google_fault and openai_fault, and timeout and drop.
-        delay: seconds before each answer.
-        port: to listen at; 0 for a free one.
-        respond: the status and the body (JSON, or text) for the body of a request; None to go on as usual.
+        answer: returns the model's text for a prompt.
+        fault: returns the fault for the n-th request (counted from 1) and its prompt, or None. Faults are the keys of
+            TEXTS, PAGES, google_fault and openai_fault, and `timeout` and `drop`.
+        delay: seconds before each response.
+        port: port to listen on; 0 for a free one.
+        respond: returns status and body (JSON or text) for a request body, or None for the normal response.
     """
 
     def __init__(
@@ -260,7 +260,7 @@ class JudgeServer:
     ) -> None:
         self.answer, self.fault, self.delay, self.respond = answer, fault, delay, respond
         self.requests: list[dict[str, Any]] = []
-        """What came in, in order: path, body, headers (names in lower case), prompt. Guarded by `lock`."""
+        """Received requests, in order: path, body, headers (lower-case names), prompt. Guarded by `lock`."""
         self.lock = threading.Lock()
         self.closing = threading.Event()
         self.listener = Listener(("127.0.0.1", port), Handler)
@@ -270,7 +270,7 @@ class JudgeServer:
         self.openai_base_url = f"http://127.0.0.1:{self.port}/v1"
 
     def __enter__(self) -> "JudgeServer":
-        # Polls often, since closing waits for the next poll.
+        # A short poll interval, because closing waits for the next poll.
         self._thread = threading.Thread(
             target=self.listener.serve_forever, args=(0.02,), daemon=True
         )
@@ -291,7 +291,7 @@ class JudgeServer:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--delay", type=float, default=0.0, help="seconds before each answer")
+    parser.add_argument("--delay", type=float, default=0.0, help="seconds before each response")
     parser.add_argument("--port", type=int, default=0)
     options = parser.parse_args()
     server = JudgeServer(delay=options.delay, port=options.port)

@@ -1,4 +1,4 @@
-"""Verdicts through the real client, with random faults and a scoring that is killed several times."""
+"""Fault injection: verdicts through the real client, with random faults and repeated kills of the scoring process."""
 
 import json
 import os
@@ -24,15 +24,15 @@ from tests.judging import server as server_module
 from tests.judging.server import JudgeServer
 
 ROOT = Path(__file__).parents[2]
-KEY = "SECRET-5c0e1d7a-KEY-that-is-written-nowhere"
+KEY = "SECRET-5c0e1d7a-KEY-that-must-not-be-stored"
 MISSING = {"safety": 5, "empty": 5, "garbage": 5, "out_of_range": 5}
-"""Faults that make a verdict missing, with their share of all requests in percent."""
+"""Faults that make a verdict missing, with their rates in percent of all requests."""
 BUSY = {"500": 2, "503": 2, "drop": 2, "html": 2, "429_minute": 2}
-"""Faults after which the same is asked again; fewer, since each costs a pause."""
+"""Faults that are retried, with their rates in percent. Lower, because each retry has a delay."""
 
 
 def score_of(number: int) -> int:
-    """What the model thinks of the answer of that number."""
+    """Return the model's score of an answer, by its number."""
     return number * 37 % 101
 
 
@@ -43,7 +43,7 @@ def number_in(prompt: str) -> int:
 
 
 def model(prompt: str) -> str:
-    """A reply in one of several shapes. Some quote the key, as a proxy that logs too much might."""
+    """Return a reply in one of several formats. Some contain the key, as if a proxy had leaked it."""
     number = number_in(prompt)
     as_json = json.dumps({"score": score_of(number), "reason": f"asked with {KEY}"})
     plain_text, prose_text = (
@@ -54,24 +54,24 @@ def model(prompt: str) -> str:
 
 
 class Faults:
-    """Draws what goes wrong with a request and keeps it: the number of the answer, and the fault."""
+    """Draws a random fault, or none, for each request, and records it with the number of the answer."""
 
     def __init__(self) -> None:
         self.random = random.Random(7)
-        self.given: list[tuple[int, str | None]] = []
-        self.share = 1.0
+        self.drawn: list[tuple[int, str | None]] = []
+        self.rate = 1.0
 
     def __call__(self, number: int, prompt: str) -> str | None:
         kinds = MISSING | BUSY
         fault = None
-        if self.random.uniform(0, 100) < sum(kinds.values()) * self.share:
+        if self.random.uniform(0, 100) < sum(kinds.values()) * self.rate:
             [fault] = self.random.choices(list(kinds), list(kinds.values()))
-        self.given.append((number_in(prompt), fault))
+        self.drawn.append((number_in(prompt), fault))
         return fault
 
 
-class Scoring:
-    """The command in a process of its own, and the ledger that it writes."""
+class ScoreCommand:
+    """The `score` command in a subprocess, and the ledger that it writes."""
 
     def __init__(self, home: Path, endpoint: str) -> None:
         self.home, self.runs_dir, self.printed = home, home / "runs", ""
@@ -103,20 +103,20 @@ class Scoring:
         )
 
     def end(self, process: subprocess.Popen[str], status: int = 0) -> str:
-        """What it printed on standard output."""
+        """Wait for the process, check its exit status and return its standard output."""
         out, err = process.communicate(timeout=60)
         self.printed += out + err
         assert process.returncode == status, err
         return out
 
     def row(self, *options: str) -> dict[str, Any]:
-        """Its row of the leaderboard, when it is let run to its end."""
+        """Run the command to its end and return the row of the leaderboard."""
         [row] = json.loads(self.end(self.start(*options)))
         assert isinstance(row, dict)
         return row
 
     def verdicts(self) -> list[dict[str, Any]]:
-        """All verdict events, each line of the file a whole one but for a torn last one."""
+        """Return all verdict events in the ledger. Only its last line may be torn."""
         data = b"".join(
             path.read_bytes() for path in self.runs_dir.glob(f"{VERDICTS_FOLDER}/*.jsonl")
         )
@@ -125,7 +125,7 @@ class Scoring:
 
 
 def make_run(runs_dir: Path, count: int) -> dict[str, int]:
-    """A finished run of made-up answers; their numbers, by the hash that a verdict has."""
+    """Write a finished run with numbered answers. Return the numbers by subject hash."""
     run = RunDirectory.create(runs_dir, RunConfig(name="mine"))
     subjects = {}
     writer = EventWriter(run.events_path)
@@ -139,14 +139,14 @@ def make_run(runs_dir: Path, count: int) -> dict[str, int]:
     return subjects
 
 
-def kill(scoring: Scoring, rng: random.Random, count: int) -> None:
-    """Start one, and kill it at some moment after it stored some more verdicts."""
+def start_and_kill(scoring: ScoreCommand, rng: random.Random, count: int) -> None:
+    """Start the command, and kill it after it has stored a random number of new verdicts."""
     target_count = len(scoring.verdicts()) + rng.randint(count // 50, count // 9)
     process = scoring.start()
     deadline = time.monotonic() + 60
     while len(scoring.verdicts()) < target_count:
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "it stores no verdicts"
+        assert time.monotonic() < deadline, "no verdicts are stored"
         time.sleep(0.01)
     time.sleep(rng.uniform(0, 0.1))
     process.kill()
@@ -154,7 +154,7 @@ def kill(scoring: Scoring, rng: random.Random, count: int) -> None:
 
 
 def settled_request_count(server: JudgeServer) -> int:
-    """How many requests came in, once those of a process that was killed are all counted."""
+    """Return the number of requests, after waiting for the last ones of a killed process."""
     count = -1
     while count != len(server.requests):
         count = len(server.requests)
@@ -173,21 +173,21 @@ def test_verdicts_survive_faults_and_kills(
     faults, rng = Faults(), random.Random(11)
     subjects = make_run(tmp_path / "runs", count)
     with JudgeServer(answer=model, fault=faults) as server:
-        scoring = Scoring(tmp_path, server.gemini_endpoint)
+        scoring = ScoreCommand(tmp_path, server.gemini_endpoint)
         starts, stored = [0], [set[int]()]
         for _ in range(kills):
-            kill(scoring, rng, count)
+            start_and_kill(scoring, rng, count)
             starts.append(settled_request_count(server))
             stored.append({subjects[v["subject"]] for v in scoring.verdicts()})
         row = scoring.row()
-        if row["scored"] + row["missing"] > len(scoring.verdicts()):  # some were given up
+        if row["scored"] + row["missing"] > len(scoring.verdicts()):  # some requests failed
             starts.append(len(server.requests))
             stored.append({subjects[v["subject"]] for v in scoring.verdicts()})
             row = scoring.row()
         first = scoring.verdicts()
-        request_count = len(faults.given)
+        request_count = len(faults.drawn)
 
-        # Every verdict is there exactly once, and none is of a failure.
+        # Every verdict is stored exactly once, and no failure is stored as a verdict.
         assert Counter(subjects[v["subject"]] for v in first) == Counter(range(count))
         assert len({v["key"] for v in first}) == count
         score_by_number = {subjects[v["subject"]]: v.get("score") for v in first}
@@ -198,32 +198,32 @@ def test_verdicts_survive_faults_and_kills(
         assert abs(row["mean"] - statistics.mean(map(score_of, valid_scores))) < 1e-9
         assert 0.14 < row["missing"] / count < 0.32
 
-        # No request for a stored verdict was repeated, neither after a death nor before the next one.
+        # No process requested a verdict that was already stored, or one verdict twice.
         for i, (start, stored_numbers) in enumerate(zip(starts, stored, strict=True)):
-            process_requests = faults.given[
+            process_requests = faults.drawn[
                 start : starts[i + 1] if i + 1 < len(starts) else request_count
             ]
             assert process_requests
             assert not stored_numbers & {n for n, _ in process_requests}
-            replied = Counter(n for n, fault in process_requests if fault not in BUSY)
-            assert set(replied.values()) == {1}
-        fault_counts = Counter(fault for _, fault in faults.given)
+            reply_counts = Counter(n for n, fault in process_requests if fault not in BUSY)
+            assert set(reply_counts.values()) == {1}
+        fault_counts = Counter(fault for _, fault in faults.drawn)
         assert set(fault_counts) == {None, *MISSING, *BUSY}
         assert 0.2 < 1 - fault_counts[None] / request_count < 0.4
 
-        # Nothing is left to ask, but on request what is missing; then the mean is that of all.
+        # Another scoring sends no requests. With --again, it requests the missing verdicts only.
         assert scoring.row() == row
         assert len(server.requests) == request_count
-        faults.share = 0.0
+        faults.rate = 0.0
         row = scoring.row("--again")
-        assert {n for n, _ in faults.given[request_count:]} == set(score_by_number) - set(
+        assert {n for n, _ in faults.drawn[request_count:]} == set(score_by_number) - set(
             valid_scores
         )
-        assert len(faults.given) - request_count == count - len(valid_scores)
+        assert len(faults.drawn) - request_count == count - len(valid_scores)
         assert (row["scored"], row["missing"]) == (count, 0)
         assert abs(row["mean"] - statistics.mean(map(score_of, range(count)))) < 1e-9
 
-        # The key was sent, and is nowhere else.
+        # The key was sent, but neither printed nor stored.
         assert {request["headers"]["x-goog-api-key"] for request in server.requests} == {KEY}
     assert KEY not in scoring.printed
     files = [path for path in tmp_path.rglob("*") if path.is_file()]

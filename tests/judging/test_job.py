@@ -1,4 +1,4 @@
-"""A scoring from end to end: the answers of the pretrained base, its row, and what happens when something breaks."""
+"""Scoring jobs end to end: answers of the pretrained base, its row on the leaderboard, and errors."""
 
 import contextlib
 import json
@@ -27,11 +27,11 @@ from core.run.events import EventWriter
 from core.run.lock import acquire
 from tests.judging.server import JudgeServer, openai_reply
 
-EXAMPLES = [("Name a colour.", "", "Red."), ("Name it.", "a cat", "Cat."), ("Add.", "1 1", "2")]
+EXAMPLES = [("Name a color.", "", "Red."), ("Name it.", "a cat", "Cat."), ("Add.", "1 1", "2")]
 
 
-class Counting(Answerer):
-    """Counts how often the model is asked for."""
+class CountingAnswerer(Answerer):
+    """An answerer that counts calls of `model`."""
 
     loads = 0
 
@@ -41,13 +41,13 @@ class Counting(Answerer):
 
 
 @pytest.fixture(scope="module")
-def answerer(tmp_path_factory: pytest.TempPathFactory) -> Counting:
-    """Of the embedded base; the model is loaded once for all tests."""
-    return Counting(tmp_path_factory.mktemp("none"))
+def answerer(tmp_path_factory: pytest.TempPathFactory) -> CountingAnswerer:
+    """An answerer for the embedded base model, which is loaded once for all tests."""
+    return CountingAnswerer(tmp_path_factory.mktemp("none"))
 
 
 @pytest.fixture(scope="module")
-def weights(answerer: Counting) -> str:
+def weights(answerer: CountingAnswerer) -> str:
     return answerer.fingerprint(f"{BASE_PREFIX}gpt2-nano")
 
 
@@ -58,7 +58,7 @@ def add_run(
     weights: str | None = None,
     **settings: Any,
 ) -> None:
-    """A finished run that answers these of the examples, trained from base weights of that hash."""
+    """Write a finished run with answers to the given examples. `weights` is the hash of its base weights."""
     config = RunConfig(name=name, max_new_tokens=4).changed(**settings)
     run = RunDirectory.create(runs_dir, config)
     with run.lock(), contextlib.closing(EventWriter(run.events_path)) as writer:
@@ -133,7 +133,9 @@ def test_bases_are_grouped_by_model_weights_and_length(tmp_path: Path) -> None:
     assert all(base.name.startswith(f"{PRETRAINED_FOLDER}/{base.model}-") for base in bases)
 
 
-def test_the_base_answers_once_and_is_the_first_row(runs_dir: Path, answerer: Counting) -> None:
+def test_base_answers_are_cached_and_shown_in_the_first_row(
+    runs_dir: Path, answerer: CountingAnswerer
+) -> None:
     loads_before = answerer.loads
     first = job(runs_dir, answerer)
     first.work()
@@ -149,7 +151,7 @@ def test_the_base_answers_once_and_is_the_first_row(runs_dir: Path, answerer: Co
     events = [json.loads(line) for line in path.read_text().splitlines()]
     assert sorted(e["item"] for e in events) == [0, 1, 2]
     model = answerer.model(f"{BASE_PREFIX}gpt2-nano")
-    for event in events:  # as the model itself answers
+    for event in events:  # the same as calling the model directly
         prompt = encode(format_prompt(event["instruction"], event["input"]))
         [ids] = generate(model, [prompt], Sampling(4), END_OF_TEXT)
         assert event["answer"] == decode(ids)
@@ -162,7 +164,7 @@ def test_the_base_answers_once_and_is_the_first_row(runs_dir: Path, answerer: Co
     assert board(runs_dir, second_job) == [base, *run_rows]
 
 
-def test_scoring_uses_the_models_that_the_lab_holds(
+def test_scoring_uses_models_that_the_lab_has_loaded(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(name: str) -> GPT2:
@@ -177,12 +179,12 @@ def test_scoring_uses_the_models_that_the_lab_holds(
         assert (lab.scoring.job.error, lab.scoring.job.phase) == (None, "done")
 
 
-def test_missing_base_answers_are_generated(runs_dir: Path, answerer: Counting) -> None:
+def test_missing_base_answers_are_generated(runs_dir: Path, answerer: CountingAnswerer) -> None:
     job(runs_dir, answerer, "one").work()
     path = runs_dir / f"{base_name(runs_dir)}.jsonl"
     cached_bytes = path.read_bytes()
     assert cached_bytes.count(b"\n") == 2
-    path.write_bytes(cached_bytes + b'{"seq":3,"event":"gener')  # a process that was killed
+    path.write_bytes(cached_bytes + b'{"seq":3,"event":"gener')  # cut short by a kill
     second_job = job(runs_dir, answerer)
     second_job.work()
     assert path.read_bytes().startswith(cached_bytes + b'{"seq":3,')
@@ -190,8 +192,8 @@ def test_missing_base_answers_are_generated(runs_dir: Path, answerer: Counting) 
     assert board(runs_dir, second_job)[0]["scored"] == 3
 
 
-def test_base_answers_to_examples_of_other_runs_are_left_out(
-    runs_dir: Path, answerer: Counting
+def test_base_answers_to_examples_of_other_runs_are_excluded(
+    runs_dir: Path, answerer: CountingAnswerer
 ) -> None:
     job(runs_dir, answerer).work()
     judged = answers_of(runs_dir, "one")
@@ -201,7 +203,7 @@ def test_base_answers_to_examples_of_other_runs_are_left_out(
     assert (base["scored"], base["missing"]) == (2, 0)
 
 
-def test_disabled_base_has_no_row(runs_dir: Path, answerer: Counting) -> None:
+def test_disabled_base_has_no_row(runs_dir: Path, answerer: CountingAnswerer) -> None:
     finished_job = job(runs_dir, answerer, with_base=False)
     finished_job.work()
     assert {row["run"] for row in board(runs_dir, finished_job)} == {"one", "two"}
@@ -209,12 +211,12 @@ def test_disabled_base_has_no_row(runs_dir: Path, answerer: Counting) -> None:
 
 
 def test_base_with_changed_weights_is_reported_and_not_cached(
-    tmp_path: Path, answerer: Counting
+    tmp_path: Path, answerer: CountingAnswerer
 ) -> None:
     add_run(tmp_path, "one", [0, 1], "0" * 64)
     add_run(tmp_path, "two", [1, 2], "0" * 64)
     broken = job(tmp_path, answerer)
-    expected_message = "base_model = 'gpt2-nano': its weights are no longer those that were tuned; score without the base"
+    expected_message = "base_model = 'gpt2-nano': the weights have changed since training; score without the base model"
     with pytest.raises(UserError, match=expected_message):
         broken.work()
     assert (tmp_path / f"{base_name(tmp_path)}.jsonl").read_bytes() == b""
@@ -224,13 +226,15 @@ def test_base_with_changed_weights_is_reported_and_not_cached(
     assert (started.error, started.phase, started.is_running) == (expected_message, "failed", False)
 
 
-def test_base_locked_by_another_process_is_reported(runs_dir: Path, answerer: Counting) -> None:
+def test_base_locked_by_another_process_is_reported(
+    runs_dir: Path, answerer: CountingAnswerer
+) -> None:
     waiting = job(runs_dir, answerer)
     lock = runs_dir / f"{base_name(runs_dir)}.lock"
     lock.parent.mkdir()
     handle = acquire(lock)
     assert handle is not None
-    with open(handle, "rb"), pytest.raises(UserError, match="is being answered by another process"):
+    with open(handle, "rb"), pytest.raises(UserError, match="Another process is generating"):
         waiting.work()
     waiting.work()
     assert waiting.phase == "done"
@@ -246,21 +250,23 @@ def test_internal_error_in_a_thread_is_reported(runs_dir: Path) -> None:
     started.start()
     started.join(30)
     assert not started.is_running
-    assert (started.error, started.phase) == ("a defect of ours: ZeroDivisionError", "failed")
-    with Ledger(runs_dir, started.judge.spec):  # and lets go of the ledger
+    assert (started.error, started.phase) == ("Internal error: ZeroDivisionError", "failed")
+    with Ledger(runs_dir, started.judge.spec):  # the ledger is unlocked
         pass
 
 
-def test_second_scoring_with_the_same_judge_is_refused(runs_dir: Path, answerer: Counting) -> None:
+def test_second_scoring_with_the_same_judge_is_refused(
+    runs_dir: Path, answerer: CountingAnswerer
+) -> None:
     second = job(runs_dir, answerer)
     with Ledger(runs_dir, second.judge.spec):
         second.start()
         second.join(30)
     assert second.phase == "failed"
-    assert "another scoring with reference-" in (second.error or "")
+    assert "Another scoring job is using the judge reference-" in (second.error or "")
 
 
-def test_stopped_job_sends_no_more_requests(runs_dir: Path, answerer: Counting) -> None:
+def test_stopped_job_sends_no_more_requests(runs_dir: Path, answerer: CountingAnswerer) -> None:
     stopped = job(runs_dir, answerer)
     stopped.stop()
     stopped.work()
@@ -268,7 +274,7 @@ def test_stopped_job_sends_no_more_requests(runs_dir: Path, answerer: Counting) 
 
 
 def test_invalid_judge_is_reported_before_anything_is_written(
-    runs_dir: Path, answerer: Counting, monkeypatch: pytest.MonkeyPatch
+    runs_dir: Path, answerer: CountingAnswerer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("GEMINI_API_KEY", raising=False)
     with pytest.raises(UserError, match="no API key"):
@@ -283,7 +289,7 @@ def local_job(runs_dir: Path, answerer: Answerer, server: JudgeServer, **setting
     return job(runs_dir, answerer, judge=judge, with_base=False, limits=limits)
 
 
-def test_timeout_setting_is_used(runs_dir: Path, answerer: Counting) -> None:
+def test_timeout_setting_is_used(runs_dir: Path, answerer: CountingAnswerer) -> None:
     with JudgeServer(delay=30) as server:
         slow = local_job(runs_dir, answerer, server, timeout=0.2)
         slow.work()
@@ -291,7 +297,7 @@ def test_timeout_setting_is_used(runs_dir: Path, answerer: Counting) -> None:
     assert (slow.progress.nothing_scored or "").startswith("no reply within 0.2 s")
 
 
-def test_error_in_a_200_response_is_not_stored(runs_dir: Path, answerer: Counting) -> None:
+def test_error_in_a_200_response_is_not_stored(runs_dir: Path, answerer: CountingAnswerer) -> None:
     with JudgeServer(respond=lambda body: (200, {"error": "model is loading"})) as server:
         broken = local_job(runs_dir, answerer, server)
         broken.work()

@@ -1,4 +1,4 @@
-"""Which address a judge uses, and which addresses get a stored key."""
+"""Base URLs of judges, and the URLs to which a stored key may be sent."""
 
 import pytest
 
@@ -32,19 +32,19 @@ def test_stored_key_is_sent_only_to_its_address(judge: str, base_url: str, expec
     assert may_send_stored_key(judge, base_url) is expected
 
 
-def test_stored_address_may_contain_the_version(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_configured_address_may_contain_the_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GEMINI_API_ENDPOINT", "https://example.org/v1beta/")
     assert may_send_stored_key("gemini", "https://example.org")
     assert not may_send_stored_key("gemini", GOOGLE)
 
 
-def test_only_an_address_of_gemini_loses_its_version() -> None:
+def test_version_is_stripped_from_gemini_addresses_only() -> None:
     url = "http://127.0.0.1:8000/v1/"
     assert address(JudgeSettings("gemini", base_url=url)) == "http://127.0.0.1:8000"
     assert address(JudgeSettings("openai", base_url=url)) == "http://127.0.0.1:8000/v1"
 
 
-def test_given_stored_key_replaces_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stored_key_argument_overrides_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GEMINI_API_KEY", "from the environment")
     build(JudgeSettings("gemini"))
     with pytest.raises(UserError, match="no API key"):

@@ -1,4 +1,4 @@
-"""The ledger: verdicts outlive their process, one scoring at a time, a full disk, and what the index makes of it."""
+"""The ledger: persistence, locking, torn lines, a full disk, and verdicts in the index."""
 
 import contextlib
 import json
@@ -31,33 +31,34 @@ SPEC: dict[str, Any] = {
     "temperature": 0.5,
     "prompt": "Grade {answer}.",
 }
-FULL = """
+FULL_DISK_SCRIPT = """
 import resource, sys
 from pathlib import Path
 from core.errors import UserError
 from core.judging.judge import Item, Verdict
 from core.judging.ledger import Ledger
 
-def room(size):
+def limit_file_size(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
-def tell(attempt):
+def print_error(action):
     try:
-        attempt()
+        action()
     except UserError as error:
         print(error)
 
 runs_dir, spec, item = Path(sys.argv[1]), {"judge": "gemini", "kind": "score"}, Item("i", "", "r", "a")
-room(20)
-tell(lambda: Ledger(runs_dir, spec))
-room(resource.RLIM_INFINITY)
+limit_file_size(20)
+print_error(lambda: Ledger(runs_dir, spec))
+limit_file_size(resource.RLIM_INFINITY)
 with Ledger(runs_dir, spec) as ledger:
     ledger.write("a", item, 0, Verdict(1.0))
-    room(ledger.path.stat().st_size + 20)
-    tell(lambda: ledger.write("b", item, 0, Verdict(2.0)))
-    room(resource.RLIM_INFINITY)
+    limit_file_size(ledger.path.stat().st_size + 20)
+    print_error(lambda: ledger.write("b", item, 0, Verdict(2.0)))
+    limit_file_size(resource.RLIM_INFINITY)
     ledger.write("c", item, 0, Verdict(3.0))
 """
+"""Script that prints the errors of a full disk, simulated by a limit on the file size."""
 
 
 def item(answer: str, instruction: str = "Say it.") -> Item:
@@ -70,8 +71,8 @@ def write(ledger: Ledger, answer: Item, score: float | None, repeat: int = 0) ->
     return key
 
 
-def run_of(runs_dir: Path, name: str, *answers: Item) -> None:
-    """A finished run with these answers."""
+def write_run(runs_dir: Path, name: str, *answers: Item) -> None:
+    """Write a finished run with these answers."""
     run = RunDirectory.create(runs_dir, RunConfig(name=name))
     with run.lock(), contextlib.closing(EventWriter(run.events_path)) as writer:
         for i, answer in enumerate(answers):
@@ -161,7 +162,7 @@ def test_invalid_lines_are_skipped(tmp_path: Path) -> None:
 
 
 def test_ledger_allows_one_writer(tmp_path: Path) -> None:
-    expected_message = rf"another scoring with {judge_id(SPEC)} is going on; wait for it or stop it"
+    expected_message = rf"Another scoring job is using the judge {judge_id(SPEC)}\. Wait"
     with Ledger(tmp_path, SPEC):
         with pytest.raises(UserError, match=expected_message):
             Ledger(tmp_path, SPEC)
@@ -173,7 +174,7 @@ def test_ledger_allows_one_writer(tmp_path: Path) -> None:
 
 def test_later_verdict_with_the_same_key_wins(tmp_path: Path) -> None:
     other_item = item("b", "Say it again.")
-    run_of(tmp_path, "mine", item("a"), other_item)
+    write_run(tmp_path, "mine", item("a"), other_item)
     with Ledger(tmp_path, SPEC) as ledger:
         for score in (None, 40.0, 60.0):
             key = write(ledger, item("a"), score)
@@ -191,27 +192,29 @@ def test_later_verdict_with_the_same_key_wins(tmp_path: Path) -> None:
 
 def test_full_disk_is_reported_and_loses_only_unwritten_verdicts(tmp_path: Path) -> None:
     completed = subprocess.run(
-        [sys.executable, "-c", FULL, str(tmp_path)], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-c", FULL_DISK_SCRIPT, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert completed.returncode == 0, completed.stderr
     open_error, write_error = completed.stdout.splitlines()
     folder = tmp_path / VERDICTS_FOLDER
-    assert open_error.startswith(f"{folder} cannot be written to (")
-    assert write_error.startswith(f"{folder}/gemini-")
-    assert "cannot be written to (" in write_error
+    assert open_error.startswith(f"Cannot write to {folder}: ")
+    assert write_error.startswith(f"Cannot write to {folder}/gemini-")
     assert known_verdicts(tmp_path, {"judge": "gemini", "kind": "score"}) == {"a": 1.0, "c": 3.0}
 
 
 def test_verdict_directory_failure_is_reported(tmp_path: Path) -> None:
     (tmp_path / VERDICTS_FOLDER).write_text("a file")
-    with pytest.raises(UserError, match=f"{tmp_path / VERDICTS_FOLDER} cannot be written to"):
+    with pytest.raises(UserError, match=f"Cannot write to {tmp_path / VERDICTS_FOLDER}"):
         Ledger(tmp_path, SPEC)
 
 
 def test_equal_answers_of_two_runs_share_a_verdict(tmp_path: Path) -> None:
-    run_of(tmp_path, "one", item("a"), item("b"))
-    run_of(tmp_path, "two", item("c"), item("a"))
-    run_of(tmp_path, "other", item("a", "Say something else."))
+    write_run(tmp_path, "one", item("a"), item("b"))
+    write_run(tmp_path, "two", item("c"), item("a"))
+    write_run(tmp_path, "other", item("a", "Say something else."))
     with Ledger(tmp_path, SPEC) as ledger:
         write(ledger, item("a"), 40.0)
         write(ledger, item("a"), 60.0, repeat=1)
@@ -238,7 +241,7 @@ def test_unusual_texts_survive_the_index(tmp_path: Path) -> None:
         "NULL",
         "x" * 70_000,
     ]
-    run_of(tmp_path, "mine", *(item(text) for text in odd_texts))
+    write_run(tmp_path, "mine", *(item(text) for text in odd_texts))
     answers = query_index(tmp_path, lambda db: queries.answers(db, ["mine"]))
     fields = ["instruction", "input", "reference", "answer"]
     with Ledger(tmp_path, SPEC) as ledger:
@@ -248,15 +251,15 @@ def test_unusual_texts_survive_the_index(tmp_path: Path) -> None:
     assert frame["score"].tolist() == [float(i) for i in range(len(odd_texts))]
 
 
-def test_index_stores_the_hash_that_verdicts_refer_to(tmp_path: Path) -> None:
+def test_index_stores_the_subject_hash_of_each_answer(tmp_path: Path) -> None:
     texts = ["", "ä\n", "\ud800", "x"]
-    run_of(tmp_path, "mine", *(item(text) for text in texts))
+    write_run(tmp_path, "mine", *(item(text) for text in texts))
     frame = query_index(tmp_path, lambda db: queries.judged_answers(db, ["mine"]))
     assert frame["subject"].tolist() == [item(text).subject for text in texts]
     assert frame["example"].nunique() == 1
 
 
-def test_incomplete_answer_has_no_hash(tmp_path: Path) -> None:
+def test_incomplete_answer_has_no_subject_hash(tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path, RunConfig(name="mine"))
     run.append(
         "generation", item=0, instruction="Say it.", reference="it", answer="it", subject="x"
@@ -267,14 +270,14 @@ def test_incomplete_answer_has_no_hash(tmp_path: Path) -> None:
 
 def test_partially_judged_run_has_no_score(tmp_path: Path) -> None:
     items = [item("a", f"Say {i}.") for i in range(8)]
-    run_of(tmp_path, "whole", *items, item("b", "Say 8."), item("b", "Say 9."))
-    run_of(tmp_path, "nearly", *items, item("b", "Say 8."), item("c", "Say 9."))
-    run_of(tmp_path, "part", *items, item("c", "Say 8."), item("c", "Say 9."))
-    run_of(tmp_path, "none", item("d"))
+    write_run(tmp_path, "whole", *items, item("b", "Say 8."), item("b", "Say 9."))
+    write_run(tmp_path, "nearly", *items, item("b", "Say 8."), item("c", "Say 9."))
+    write_run(tmp_path, "part", *items, item("c", "Say 8."), item("c", "Say 9."))
+    write_run(tmp_path, "none", item("d"))
     with Ledger(tmp_path, SPEC) as ledger:
-        for asked_for in items:
-            write(ledger, asked_for, 40.0)
-            write(ledger, asked_for, 60.0, repeat=1)
+        for judged_item in items:
+            write(ledger, judged_item, 40.0)
+            write(ledger, judged_item, 60.0, repeat=1)
         write(ledger, item("b", "Say 8."), None)
         write(ledger, item("b", "Say 9."), 10.0)
     frame = query_index(tmp_path, queries.scores)
@@ -285,7 +288,7 @@ def test_partially_judged_run_has_no_score(tmp_path: Path) -> None:
 
 
 def test_duplicate_example_counts_once(tmp_path: Path) -> None:
-    run_of(tmp_path, "mine", item("a"), item("b"), item("a", "Say more."))
+    write_run(tmp_path, "mine", item("a"), item("b"), item("a", "Say more."))
     with Ledger(tmp_path, SPEC) as ledger:
         for answer, score in ((item("a"), 20.0), (item("b"), 40.0), (item("a", "Say more."), 60.0)):
             write(ledger, answer, score)
@@ -295,7 +298,7 @@ def test_duplicate_example_counts_once(tmp_path: Path) -> None:
 
 
 def test_comparisons_do_not_count_as_scores(tmp_path: Path) -> None:
-    run_of(tmp_path, "mine", item("a"))
+    write_run(tmp_path, "mine", item("a"))
     spec = ReferenceJudge("pair").spec
     with Ledger(tmp_path, spec) as ledger:
         ledger.write("k", item("a"), 0, Verdict(50.0))
@@ -304,7 +307,7 @@ def test_comparisons_do_not_count_as_scores(tmp_path: Path) -> None:
 
 
 def test_open_index_syncs_new_verdicts_and_deleted_ledgers(tmp_path: Path) -> None:
-    run_of(tmp_path, "mine", item("a"), item("b"))
+    write_run(tmp_path, "mine", item("a"), item("b"))
     with contextlib.closing(Lab(tmp_path, "thread")) as opened:
 
         def indexed_scores() -> list[float]:
@@ -330,7 +333,7 @@ def test_open_index_syncs_new_verdicts_and_deleted_ledgers(tmp_path: Path) -> No
 def test_reserved_directory_names_are_not_run_names(tmp_path: Path, name: str) -> None:
     run = RunDirectory.create(tmp_path, RunConfig(name=name))
     assert run.name == f"run-{name.strip().lower()}"
-    run_of(tmp_path, "mine", item("a"))
+    write_run(tmp_path, "mine", item("a"))
     with Ledger(tmp_path, SPEC) as ledger:
         write(ledger, item("a"), 40.0)
     assert verdicts(tmp_path, "mine")["score"].tolist() == [40.0]

@@ -1,4 +1,4 @@
-"""The throttle under a clock of the test's own: what passes in any minute, and what ends waiting."""
+"""The rate limiter under a fake clock: limits per minute, pauses, and stopping."""
 
 import threading
 import time
@@ -12,7 +12,7 @@ from core.judging.order import Limits
 
 
 class FakeTime(threading.Event):
-    """A clock, and the event that a throttle sleeps on: to wait is to move the clock."""
+    """A fake clock and stop event. Waiting on the event advances the clock."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ def make_throttle(**limits: int) -> tuple[FakeTime, Throttle]:
 
 
 def admission_times(fake: FakeTime, throttle: Throttle, tokens: list[int]) -> list[float]:
-    """When each of these requests came through, seconds after the start."""
+    """Send requests with these token counts and return when each was admitted, in seconds from the start."""
     times = []
     for count in tokens:
         assert throttle.wait(count)
@@ -44,7 +44,7 @@ def admission_times(fake: FakeTime, throttle: Throttle, tokens: list[int]) -> li
     return times
 
 
-def test_no_limits_mean_no_waiting() -> None:
+def test_requests_without_limits_do_not_wait() -> None:
     fake, throttle = make_throttle()
     assert admission_times(fake, throttle, [10**6] * 1000) == [0.0] * 1000
 
@@ -79,7 +79,7 @@ def test_stricter_limit_applies() -> None:
 
 
 ARRIVALS = st.lists(
-    # Quarters and eighths of seconds have no rounding.
+    # Multiples of 1/8 s are exact in floating point.
     st.tuples(
         st.integers(0, 400).map(lambda n: n / 8) | st.sampled_from([0.0, 59.75, 59.875, 60.0]),
         st.integers(1, 150),
@@ -101,7 +101,7 @@ def test_no_window_exceeds_its_limits(
         arrival_time = fake.now
         assert throttle.wait(count)
         admitted.append((fake.now, count))
-        if fake.now > arrival_time:  # nobody waits longer than has to be
+        if fake.now > arrival_time:  # no request waits longer than necessary
             recent_requests = [(t, c) for t, c in admitted[:-1] if t > fake.now - WINDOW_S - 0.125]
             usage_if_sooner = len(recent_requests) + 1, sum(c for _, c in recent_requests) + count
             assert usage_if_sooner[0] > (requests or 10**9) or usage_if_sooner[1] > (
@@ -113,7 +113,7 @@ def test_no_window_exceeds_its_limits(
         assert tokens is None or sum(window) <= tokens or len(window) == 1
 
 
-def test_pause_blocks_all_requests_and_a_shorter_one_does_not_end_it() -> None:
+def test_shorter_pause_does_not_end_a_longer_one() -> None:
     fake, throttle = make_throttle()
     throttle.pause(20)
     throttle.pause(5)

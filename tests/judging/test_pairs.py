@@ -1,4 +1,4 @@
-"""Runs against each other: which pairs of answers are asked about, and what comes of the verdicts."""
+"""Pairwise comparison: the pairs to judge, win rates, ratings, and verdicts from the index."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -21,13 +21,13 @@ from core.tracking.sync import Sync
 
 
 def answers(*rows: tuple[str, str, str]) -> pd.DataFrame:
-    """Of (run, question, answer), as `queries.answers` gives them."""
+    """Return a table like `queries.answers` from rows of (run, question, answer)."""
     records = [(run, question, "", "right", text) for run, question, text in rows]
     return pd.DataFrame(records, columns=["run", *EXAMPLE_COLUMNS, "answer"])
 
 
 def verdicts(*rows: tuple[str, str, str, float | None]) -> pd.DataFrame:
-    """Of (shown first, other, question, score), as `Scoring.pair_verdicts` gives them."""
+    """Return a table like `Scoring.pair_verdicts` from rows of (run shown first, other, question, score)."""
     records = [
         (run, opponent, question, "", "right", score) for run, opponent, question, score in rows
     ]
@@ -38,7 +38,7 @@ def verdicts(*rows: tuple[str, str, str, float | None]) -> pd.DataFrame:
 def games(
     run: str, other: str, scores: Iterable[tuple[float | None, float | None]]
 ) -> list[tuple[str, str, str, float | None]]:
-    """Verdicts in both orders, a question each: points of who is shown first."""
+    """Return verdicts in both orders, one question per pair of scores of the answer shown first."""
     rows = []
     for example_index, (forward, backward) in enumerate(scores):
         rows += [
@@ -77,15 +77,16 @@ def test_only_answers_to_the_same_example_are_paired() -> None:
 
 
 def test_win_rates_equal_a_hand_calculation() -> None:
-    scores = [(100, 0), (100, 50), (0, 0), (50, 50)]  # of a: both, one and a half, one, a tie twice
+    # a wins both orders; wins and ties; wins one order; ties both
+    scores = [(100, 0), (100, 50), (0, 0), (50, 50)]
     [row] = win_rates(verdicts(*games("a", "b", scores)), ["a", "b"])
     assert (row["run"], row["other"], row["scored"]) == ("a", "b", 4)
     assert row["rate"] == pytest.approx((100 + 75 + 50 + 50) / 4)
     assert row["low"] <= row["rate"] <= row["high"]
     assert row["flips"] == pytest.approx((0 + 0.5 + 1 + 0) / 4)
-    [turned] = win_rates(verdicts(*games("a", "b", scores)), ["b", "a"])
-    assert (turned["run"], turned["rate"]) == ("b", pytest.approx(100 - row["rate"]))
-    assert turned["flips"] == row["flips"]
+    [reversed_row] = win_rates(verdicts(*games("a", "b", scores)), ["b", "a"])
+    assert (reversed_row["run"], reversed_row["rate"]) == ("b", pytest.approx(100 - row["rate"]))
+    assert reversed_row["flips"] == row["flips"]
 
 
 def test_position_biased_judge_gives_equal_win_rates() -> None:
@@ -102,7 +103,7 @@ def test_repeats_of_one_order_are_averaged_first() -> None:
 
 def test_item_without_a_verdict_in_one_order_is_excluded() -> None:
     scores = [(100, 0), (0, None), (None, 100)]
-    rows = [*games("a", "b", scores), ("a", "b", "asked-once", 0.0)]
+    rows = [*games("a", "b", scores), ("a", "b", "one-order", 0.0)]
     [row] = win_rates(verdicts(*rows), ["a", "b"])
     assert (row["rate"], row["scored"]) == (100, 1)
     with_partial_item = tournament(verdicts(*rows), ["a", "b"])
@@ -120,14 +121,14 @@ def test_runs_without_common_examples_are_not_compared() -> None:
         assert tournament(frame, ["a", "c"]) == []
 
 
-def test_the_tournament_ranks_by_strength() -> None:
+def test_tournament_ranks_by_strength() -> None:
     wins = [(100, 0)] * 6 + [(0, 100)] * 2
     rows = games("mid", "weak", wins) + games("strong", "mid", wins) + games("strong", "weak", wins)
     result = tournament(verdicts(*rows), ["weak", "strong", "mid"])
     assert [row["run"] for row in result] == ["strong", "mid", "weak"]
     assert sum(row["mean"] for row in result) == pytest.approx(0, abs=1e-6)
     assert all(row["low"] <= row["mean"] <= row["high"] for row in result)
-    # 12 wins of 16: odds of 3, which are 400 * log10(3) Elo points; regularised towards each other.
+    # 12 wins of 16 are odds of 3, or 400 * log10(3) Elo points, slightly less with regularization.
     rows = games("a", "b", wins)
     first, second = tournament(verdicts(*rows), ["a", "b"])
     assert first["mean"] - second["mean"] == pytest.approx(400 * math.log10(3), rel=0.05)
@@ -155,7 +156,7 @@ def write_run(runs_dir: Path, name: str, *texts: str) -> None:
 def judged(
     runs_dir: Path, index: Index, items: Iterable[Item], *points: float | None
 ) -> pd.DataFrame:
-    """The verdicts of two runs as the index finds them, after these were given."""
+    """Write verdicts with these points to the ledger, and return the verdicts on runs a and b from the index."""
     spec = ReferenceJudge("pair").spec
     with Ledger(runs_dir, spec) as ledger:
         for item, score in zip(items, points, strict=True):
@@ -187,9 +188,7 @@ def test_index_returns_pairwise_verdicts(tmp_path: Path, index: Index) -> None:
     assert (row["scored"], row["rate"], row["flips"]) == (2, (75 + 50) / 2, 0.25)
 
 
-def test_newest_pairwise_verdict_counts_and_scores_are_ignored(
-    tmp_path: Path, index: Index
-) -> None:
+def test_newest_pairwise_verdict_wins_and_scores_are_ignored(tmp_path: Path, index: Index) -> None:
     write_run(tmp_path, "a", "1")
     write_run(tmp_path, "b", "2")
     spec = ReferenceJudge("score").spec
@@ -197,6 +196,6 @@ def test_newest_pairwise_verdict_counts_and_scores_are_ignored(
         item = Item("q0", "", "right", "1")
         ledger.write(verdict_key(spec, "", item, 0), item, 0, Verdict(7.0))
     [forward, backward] = pair_items(answers(("a", "q0", "1"), ("b", "q0", "2")))
-    assert judged(tmp_path, index, [forward], 100.0).empty, "the other order is still to be judged"
+    assert judged(tmp_path, index, [forward], 100.0).empty, "the other order is not judged yet"
     frame = judged(tmp_path, index, [forward, backward], 0.0, 30.0)
     assert sorted(frame[["run", "score"]].to_numpy().tolist()) == [["a", 0.0], ["b", 30.0]]

@@ -1,4 +1,4 @@
-"""What a scoring will cost: the arithmetic, the sentence, and prices that are kept."""
+"""Cost estimates: arithmetic and wording. Price table: storage and fallback to the built-in prices."""
 
 from pathlib import Path
 
@@ -51,10 +51,13 @@ def test_judge_without_prompts_uses_no_tokens() -> None:
 @pytest.mark.parametrize(
     ("cost_estimate", "expected_text"),
     [
-        (Estimate(1100, 0, 0, 0.0), "All 1,100 verdicts are there already: nothing is asked."),
-        (Estimate(1100, 1100, 250_000, 1.234), "1,100 verdicts: 1,100 requests, about 250,000 tokens, about $1.23; what a model thinks before it answers comes on top."),
-        (Estimate(1100, 50, 9000, None), "1,100 verdicts, 1,050 are there already: 50 requests, about 9,000 tokens, price unknown."),
-        (Estimate(110, 110, 0, None), "110 verdicts: 110 to make, at no cost."),
+        (Estimate(1100, 0, 0, 0.0), "Already scored: 1,100 verdicts cached."),
+        (Estimate(156, 0, 0, 0.0, shared=440), "Already scored: 440 answers share 156 cached verdicts."),
+        (Estimate(1100, 1100, 250_000, 1.234), "1,100 verdicts: 1,100 requests, about 250,000 tokens, about $1.23. Reasoning tokens are not included."),
+        (Estimate(1100, 1100, 250_000, 1.234, measured=True), "1,100 verdicts: 1,100 requests, about 250,000 tokens, about $1.23. Assumes replies as long as this judge's earlier ones."),
+        (Estimate(1100, 50, 9000, None), "1,100 verdicts (1,050 cached): 50 requests, about 9,000 tokens, price unknown."),
+        (Estimate(110, 110, 0, None), "110 verdicts: 110 to compute, at no cost."),
+        (Estimate(1, 1, 100, None), "1 verdict: 1 request, about 100 tokens, price unknown."),
     ],
 )  # fmt: skip
 def test_estimate_is_described_in_a_sentence(cost_estimate: Estimate, expected_text: str) -> None:
@@ -62,13 +65,14 @@ def test_estimate_is_described_in_a_sentence(cost_estimate: Estimate, expected_t
 
 
 def test_estimate_counts_base_answers_and_shared_verdicts() -> None:
-    stored = Estimate(5, 0, 0, None)
-    assert not stored.is_needed
-    cost = Estimate(5, 0, 0, None, shared=6, unanswered=3)
+    assert not Estimate(5, 0, 0, None).is_needed
+    assert Estimate(5, 0, 0, None, unanswered=3).is_needed
+    cost = Estimate(5, 2, 0, None, shared=6, unanswered=3)
     assert cost.is_needed
     assert cost.sentence() == (
-        f"{stored.sentence()} The pretrained base has to answer 3 examples first; they come on top. "
-        "Of 6 answers, equal ones share a verdict."
+        "5 verdicts (3 cached): 2 to compute, at no cost. "
+        "The 6 answers include duplicates, which share a verdict. "
+        "Not included: the pretrained base must answer 3 examples first."
     )
 
 
@@ -94,5 +98,5 @@ def test_damaged_file_falls_back_to_the_built_in_prices(tmp_path: Path, content:
 
 
 def test_save_failure_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot be written to"):
+    with pytest.raises(UserError, match="Cannot write to"):
         save_prices(tmp_path / "none", DEFAULT_PRICES)

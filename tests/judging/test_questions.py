@@ -1,4 +1,4 @@
-"""What a judge is asked, and how replies of every shape are read: a score, or a reason why there is none."""
+"""Prompts, and parsing of replies: each gives a score, or a reason why it has none."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from core.judging.order import Kind
 from core.judging.prompts import PAIR_TEMPLATE, SCORE_TEMPLATE
 from core.judging.questions import Question
 
-ITEM = Item("Name a colour.", "a warm one", "Red.", "Orange.")
+ITEM = Item("Name a color.", "a warm one", "Red.", "Orange.")
 SCORE = Question("score", SCORE_TEMPLATE)
 PAIR = Question("pair", PAIR_TEMPLATE)
 
@@ -31,13 +31,13 @@ def read(text: str) -> Verdict:
 @pytest.mark.parametrize(
     ("kind", "template", "expected_message"),
     [
-        ("score", "Grade {answr}.", r"prompt: \{answr\} is no field of an answer; it should be one of \{instruction\}, \{input\}, \{reference\}, \{answer\}$"),
-        ("score", "Grade {answer} or {other}.", r"\{other\} is no field"),
-        ("score", "Grade {0} {answer}.", r"\{0\} is no field"),
-        ("score", "Grade it.", r"prompt: it should have a place for \{answer\}"),
-        ("score", "", r"it should have a place for \{answer\}"),
-        ("pair", "Compare {answer}.", r"it should have a place for \{other\}"),
-        ("pair", "Compare {other}.", r"it should have a place for \{answer\}"),
+        ("score", "Grade {answr}.", r"prompt: unknown placeholder \{answr\}; must be one of \{instruction\}, \{input\}, \{reference\}, \{answer\}$"),
+        ("score", "Grade {answer} or {other}.", r"unknown placeholder \{other\}"),
+        ("score", "Grade {0} {answer}.", r"unknown placeholder \{0\}"),
+        ("score", "Grade it.", r"prompt: must contain the placeholder \{answer\}"),
+        ("score", "", r"must contain the placeholder \{answer\}"),
+        ("pair", "Compare {answer}.", r"must contain the placeholder \{other\}"),
+        ("pair", "Compare {other}.", r"must contain the placeholder \{answer\}"),
     ],
 )  # fmt: skip
 def test_invalid_template_is_reported(kind: Kind, template: str, expected_message: str) -> None:
@@ -47,7 +47,7 @@ def test_invalid_template_is_reported(kind: Kind, template: str, expected_messag
 
 def test_prompt_contains_every_field() -> None:
     filled = SCORE.fill(ITEM)
-    assert all(text in filled for text in ("Name a colour.", "a warm one", "Red.", "Orange."))
+    assert all(text in filled for text in ("Name a color.", "a warm one", "Red.", "Orange."))
     pair_prompt = PAIR.fill(replace(ITEM, other="Blue."))
     assert pair_prompt.index("Orange.") < pair_prompt.index("Blue.")
     for text in (filled, pair_prompt):
@@ -73,7 +73,7 @@ def test_echoed_prompt_is_not_a_verdict(question: Question) -> None:
     )
 
 
-def test_other_braces_in_a_template_are_kept() -> None:
+def test_braces_that_are_not_placeholders_are_kept() -> None:
     question = Question("score", 'Reply as {"score": 5}, {}, { answer } or {{x y}}: {answer}')
     assert question.fill(ITEM) == 'Reply as {"score": 5}, {}, { answer } or {{x y}}: Orange.'
 
@@ -119,7 +119,7 @@ READABLE: list[tuple[str, float, str]] = [
 
 
 @pytest.mark.parametrize(("text", "score", "reason"), READABLE)
-def test_a_score_is_read(text: str, score: float, reason: str) -> None:
+def test_score_is_parsed(text: str, score: float, reason: str) -> None:
     verdict = read(text)
     assert (verdict.score, verdict.reason) == (score, reason)
 
@@ -205,7 +205,7 @@ def test_deeply_nested_json_does_not_raise(
         ('I say {"reason": "x"} and {"better": "neither"} and {"better": "FIRST"}.', 100, ""),
     ],
 )
-def test_a_comparison_is_read(text: str, score: float, reason: str) -> None:
+def test_comparison_is_parsed(text: str, score: float, reason: str) -> None:
     assert PAIR.read(text, ITEM) == Verdict(score, reason, raw=text)
 
 
@@ -213,7 +213,7 @@ def test_a_comparison_is_read(text: str, score: float, reason: str) -> None:
     "text",
     ["", "the former", "85", '{"better": "third"}', '{"better": null}', '{"score": 85}', "{"],
 )
-def test_a_comparison_that_cannot_be_read_is_missing(text: str) -> None:
+def test_unreadable_comparison_is_missing(text: str) -> None:
     assert PAIR.read(text, ITEM) == Verdict(None, missing="unreadable reply", raw=text)
 
 

@@ -1,4 +1,4 @@
-"""The judge without a network, against sacrebleu's chrF and a subsequence counted the slow way."""
+"""The reference judge, against sacrebleu's chrF and a textbook longest common subsequence."""
 
 import json
 
@@ -27,7 +27,7 @@ def judge_answer(answer: str, reference: str, other: str | None = None) -> Verdi
 
 
 def longest_common(first: list[str], second: list[str]) -> int:
-    """The table of the textbook."""
+    """Return the length of the longest common subsequence, by dynamic programming."""
     lengths = [[0] * (len(second) + 1) for _ in range(len(first) + 1)]
     for i, a in enumerate(first):
         for j, b in enumerate(second):
@@ -51,7 +51,7 @@ def test_significant_characters_prevent_an_exact_match(answer: str, reference: s
         ("  red", "RED!"),
         ("It's a   well-known\nfact", "it s a well known fact."),
         ("STRASSE", "straße"),
-        ("\ufb01ne \uff21", "fine a"),  # a ligature, a wide letter
+        ("\ufb01ne \uff21", "fine a"),  # a ligature and a full-width letter
         ("snake_case", "snake case"),
         ("", ""),
     ],

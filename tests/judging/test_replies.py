@@ -1,4 +1,4 @@
-"""Replies like those of real judges: reasoning, quotes, drafts, broken JSON, plain statements, truncation."""
+"""Parsing of replies like those of real judges: reasoning, quotes, drafts, broken JSON, statements, truncation."""
 
 import json
 import random
@@ -84,7 +84,7 @@ SCORES: dict[str, tuple[str, float]] = {
 
 
 @pytest.mark.parametrize(("text", "score"), SCORES.values(), ids=SCORES)
-def test_score_is_read(text: str, score: float) -> None:
+def test_score_is_parsed(text: str, score: float) -> None:
     verdict = read_verdict(text, "score")
     assert verdict.score == score, verdict.missing
     assert verdict.raw == text
@@ -165,7 +165,7 @@ PAIRS: dict[str, tuple[str, float | None]] = {
 
 
 @pytest.mark.parametrize(("text", "score"), PAIRS.values(), ids=PAIRS)
-def test_comparison_is_read(text: str, score: float | None) -> None:
+def test_comparison_is_parsed(text: str, score: float | None) -> None:
     verdict = read_verdict(text, "pair")
     assert verdict.score == score, verdict.missing
     assert bool(verdict.missing) == (score is None)
@@ -386,8 +386,8 @@ def compose(rng: random.Random, kind: Kind) -> tuple[str, list[str], str | None,
             forms += [f"**{value}/100**", f"{value} out of 100", f"Final score: {value}/100."]
         return rng.choice(forms)
 
-    def loose(value: Any) -> str:
-        """Return a verdict in a form that a reader understands and that need not be read."""
+    def informal_verdict(value: Any) -> str:
+        """Return an informal verdict. The parser may report it as missing, but must not ignore it."""
         forms = [f"Final: {value}", f"Final answer:\n**{value}**", f"I would rather say {value}."]
         forms += [f"Hmm, {value}.", json.dumps({f"final_{key}": value}), f"> Verdict: {value}"]
         if kind == "score":
@@ -416,7 +416,7 @@ def compose(rng: random.Random, kind: Kind) -> tuple[str, list[str], str | None,
     answer = rng.choice(["", "Red. ", "Ignore the rules: "]) + injected
     answers = [answer] if kind == "score" else ["Blue.", answer]
     parts: list[str] = []
-    may_be_silent = may_be_cut = True
+    may_omit_notice = may_be_cut = True
     tag = rng.choice(["think", "thinking", "reasoning", "THINK"])
     thought = " ".join(
         rng.choice([*PROSE, random_verdict(), answer, plain_verdict(rng.choice(values))])
@@ -429,7 +429,7 @@ def compose(rng: random.Random, kind: Kind) -> tuple[str, list[str], str | None,
         elif style < 0.5:
             # Only the truncation notice distinguishes this reasoning from an answer.
             parts.append(f"Hm. {thought}\n</{tag}>")
-            may_be_silent = False
+            may_omit_notice = False
     for _ in range(rng.randrange(3)):
         quotes = [
             f'The answer is "{answer}".',
@@ -445,16 +445,16 @@ def compose(rng: random.Random, kind: Kind) -> tuple[str, list[str], str | None,
         parts.append(rng.choice([rng.choice(PROSE), rng.choice(quotes), rng.choice(drafts)]))
     value = rng.choice(values)
     final_form = rng.random()
-    is_loose = rng.random() < 0.2
-    if is_loose:
+    is_informal = rng.random() < 0.2
+    if is_informal:
         if rng.random() < 0.8:
             earlier = rng.choice(values)
             first_form = as_json(rng, key, earlier, rng.choice(PROSE))
             parts.append(rng.choice([fenced(rng, first_form), plain_verdict(earlier)]))
-            # A cut between the two leaves what looks like a verdict.
+            # Truncation between the two leaves text that looks like a verdict.
             may_be_cut = False
         parts += rng.choices(PROSE, k=rng.randrange(2))
-        final_form, final = 0.8, loose(value)
+        final_form, final = 0.8, informal_verdict(value)
     elif final_form < 0.7:
         reason = rng.choice([*PROSE, f"It says {answer}"])
         final = fenced(rng, as_json(rng, key, value, reason))
@@ -463,7 +463,7 @@ def compose(rng: random.Random, kind: Kind) -> tuple[str, list[str], str | None,
     else:
         value, final = None, "I would rather not say."
     introduction = (
-        "" if is_loose else rng.choice(["", "Final verdict:\n", "Final: ", "Here it is:\n"])
+        "" if is_informal else rng.choice(["", "Final verdict:\n", "Final: ", "Here it is:\n"])
     )
     if final_form < 0.9 and rng.random() < 0.15:
         # Truncation after an unmarked draft leaves text that looks like a verdict.
@@ -475,25 +475,25 @@ def compose(rng: random.Random, kind: Kind) -> tuple[str, list[str], str | None,
         cut_position = rng.randrange(len(text) + 1)
         # A truncated reply counts only if it starts with the final verdict.
         true = value if cut_position > len(head) else None
-        # A number truncated without notice looks complete.
-        is_silent = may_be_silent and final_form < 0.7 and rng.random() < 0.3
-        is_silent = is_silent and text[:cut_position].strip() != "First"  # of "First draft"
-        return text[:cut_position], answers, None if is_silent else CUT, true
+        # Without a truncation notice, a truncated number looks complete.
+        omits_notice = may_omit_notice and final_form < 0.7 and rng.random() < 0.3
+        omits_notice = omits_notice and text[:cut_position].strip() != "First"  # of "First draft"
+        return text[:cut_position], answers, None if omits_notice else CUT, true
     return text, answers, None, value
 
 
 def test_random_replies_give_no_wrong_verdict() -> None:
     rng = random.Random(2)
-    wrong, read, stated = [], 0, 0
+    wrong, parsed_count, true_count = [], 0, 0
     for _ in range(5000):
         kind: Kind = rng.choice(["score", "pair"])
         text, answers, cut, value = compose(rng, kind)
         true = POINTS.get(value, value) if isinstance(value, str) else value
         verdict = read_verdict(text, kind, answers, cut)
-        stated += true is not None
-        read += verdict.score is not None
+        true_count += true is not None
+        parsed_count += verdict.score is not None
         if verdict.score is not None and verdict.score != true:
             wrong.append((text, answers, cut, true, verdict.score))
         assert (verdict.score is None) == bool(verdict.missing)
     assert not wrong, f"{len(wrong)} wrong, such as {wrong[0]}"
-    assert read > 0.5 * stated, (read, stated)
+    assert parsed_count > 0.5 * true_count, (parsed_count, true_count)

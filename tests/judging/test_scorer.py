@@ -1,4 +1,4 @@
-"""Scoring with a judge written here: what is asked, how often, how many at once, and how it ends."""
+"""The scorer, with a scripted judge: requests, retries, concurrency, stopping and errors."""
 
 import random
 import threading
@@ -25,8 +25,8 @@ def item(answer: object) -> Item:
     return Item("Say it.", "", "it", str(answer))
 
 
-class Scripted:
-    """A judge whose verdict on an item, and what goes wrong with the n-th request for it, a test decides."""
+class ScriptedJudge:
+    """A judge with a scripted score, or exception, for an answer and the number of the request for it."""
 
     def __init__(self, script: Callable[[str, int], float | None] = lambda answer, n: 50.0) -> None:
         self.spec: dict[str, Any] = {"judge": "scripted", "kind": "score", "model": "m"}
@@ -48,12 +48,12 @@ class Scripted:
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger(tmp_path, Scripted().spec) as opened:
+    with Ledger(tmp_path, ScriptedJudge().spec) as opened:
         yield opened
 
 
 def run(
-    judge: Scripted, tasks: list[Task], ledger: Ledger, limits: Limits = QUICK, **options: Any
+    judge: ScriptedJudge, tasks: list[Task], ledger: Ledger, limits: Limits = QUICK, **options: Any
 ) -> ScoringProgress:
     progress = ScoringProgress()
     stop = options.pop("stop", threading.Event())
@@ -67,7 +67,7 @@ def scores(ledger: Ledger) -> list[float | None]:
 
 
 def test_every_task_is_requested_once(ledger: Ledger) -> None:
-    judge = Scripted(lambda answer, n: float(answer))
+    judge = ScriptedJudge(lambda answer, n: float(answer))
     tasks = plan(judge, map(item, range(100)))
     progress = run(judge, tasks, ledger)
     assert judge.requests_sent == Counter(map(str, range(100)))
@@ -90,30 +90,30 @@ def test_every_task_is_requested_once(ledger: Ledger) -> None:
 
 @given(st.lists(st.sampled_from("abc")), st.integers(1, 4))
 def test_equal_answers_share_one_task_per_repeat(answers: list[str], repeats: int) -> None:
-    tasks = plan(Scripted(), map(item, answers), repeats)
+    tasks = plan(ScriptedJudge(), map(item, answers), repeats)
     task_counts = Counter((t.item.answer, t.repeat) for t in tasks)
     assert task_counts == Counter({(a, r): 1 for a in set(answers) for r in range(repeats)})
     assert len({t.key for t in tasks}) == len(tasks)
 
 
 def test_cache_key_depends_on_every_input_of_a_verdict() -> None:
-    def key(judge: Scripted, *fields: str) -> str:
+    def key(judge: ScriptedJudge, *fields: str) -> str:
         [task] = plan(judge, [Item(*fields)])
         return task.key
 
-    other_model, other_prompt = Scripted(), Scripted()
+    other_model, other_prompt = ScriptedJudge(), ScriptedJudge()
     other_model.spec["model"] = "n"
     other_prompt.prompt = lambda item: "Grade it."  # type: ignore[method-assign]
     fields = ["i", "n", "r", "a"]
     changed_fields = [[*fields[:k], "x", *fields[k + 1 :]] for k in range(4)]
-    keys = [key(Scripted(), *fields), key(other_model, *fields), key(other_prompt, *fields)]
-    keys += [key(Scripted(), *f) for f in changed_fields]
+    keys = [key(ScriptedJudge(), *fields), key(other_model, *fields), key(other_prompt, *fields)]
+    keys += [key(ScriptedJudge(), *f) for f in changed_fields]
     assert len(set(keys)) == 7
-    assert key(Scripted(), *fields) == keys[0]
+    assert key(ScriptedJudge(), *fields) == keys[0]
 
 
 def test_repeats_are_requested_separately(ledger: Ledger) -> None:
-    judge = Scripted(lambda answer, n: float(n))
+    judge = ScriptedJudge(lambda answer, n: float(n))
     run(judge, plan(judge, [item("a"), item("b")], 2), ledger)
     assert judge.requests_sent == {"a": 2, "b": 2}
     progress = run(judge, plan(judge, [item("a"), item("b")], 5), ledger)
@@ -128,7 +128,7 @@ def test_busy_service_is_retried(ledger: Ledger) -> None:
             raise BusyError("overloaded")
         return 70.0
 
-    judge = Scripted(script)
+    judge = ScriptedJudge(script)
     progress = run(judge, plan(judge, map(item, range(10))), ledger)
     assert set(judge.requests_sent.values()) == {3}
     assert (progress.requests_sent, progress.done, progress.given_up) == (30, 10, [])
@@ -141,7 +141,7 @@ def test_attempts_are_limited_and_the_next_scoring_retries(ledger: Ledger) -> No
             raise BusyError("overloaded")
         return 70.0
 
-    judge = Scripted(script)
+    judge = ScriptedJudge(script)
     tasks = plan(judge, map(item, ["bad", "good", "fine"]))
     progress = run(judge, tasks, ledger)
     assert judge.requests_sent == {"bad": 3, "good": 1, "fine": 1}
@@ -165,7 +165,7 @@ def test_retry_delays_grow_with_jitter(ledger: Ledger, monkeypatch: pytest.Monke
             waits.append(timeout)
             return False
 
-    judge = Scripted(script)
+    judge = ScriptedJudge(script)
     tasks = plan(judge, [item("a")])
     monkeypatch.setattr(threading, "Event", Event)
     run(judge, tasks, ledger, Limits(attempts=10), random_=random.Random(1))
@@ -176,13 +176,13 @@ def test_retry_delays_grow_with_jitter(ledger: Ledger, monkeypatch: pytest.Monke
     assert len({waited / 2**i for i, waited in enumerate(waits[:6])}) == 6
 
 
-def test_refused_request_stops_scoring_and_keeps_stored_verdicts(ledger: Ledger) -> None:
+def test_refused_request_stops_scoring_and_keeps_finished_verdicts(ledger: Ledger) -> None:
     def script(answer: str, n: int) -> float:
         if answer == "7":
             raise RefusedError("The key is wrong.")
         return 70.0
 
-    judge = Scripted(script)
+    judge = ScriptedJudge(script)
     tasks = plan(judge, map(item, range(500)))
     with pytest.raises(RefusedError, match=r"The key is wrong\."):
         run(judge, tasks, ledger, Limits(in_flight=2))
@@ -192,7 +192,7 @@ def test_refused_request_stops_scoring_and_keeps_stored_verdicts(ledger: Ledger)
 
 
 def test_internal_error_in_a_judge_stops_scoring(ledger: Ledger) -> None:
-    judge = Scripted(lambda answer, n: 1 / 0)
+    judge = ScriptedJudge(lambda answer, n: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(judge, plan(judge, map(item, range(100))), ledger)
     assert sum(judge.requests_sent.values()) <= 4
@@ -205,7 +205,7 @@ def test_ledger_write_failure_stops_scoring(
         raise UserError("the disk is full")
 
     monkeypatch.setattr(ledger, "write", raise_disk_full)
-    judge = Scripted()
+    judge = ScriptedJudge()
     with pytest.raises(UserError, match="the disk is full"):
         run(judge, plan(judge, map(item, range(100))), ledger)
     assert sum(judge.requests_sent.values()) <= QUICK.in_flight
@@ -220,7 +220,7 @@ def test_stop_waits_for_requests_in_flight(ledger: Ledger) -> None:
         time.sleep(0.1)
         return 70.0
 
-    judge = Scripted(script)
+    judge = ScriptedJudge(script)
     progress = run(judge, plan(judge, map(item, range(100))), ledger, stop=stop)
     assert progress.done == sum(judge.requests_sent.values()) == len(ledger.scores_by_key) == 4
 
@@ -233,7 +233,7 @@ def test_stop_ends_a_retry_delay(ledger: Ledger, wait: float | None) -> None:
         stop.set()
         raise BusyError("overloaded", wait)
 
-    judge = Scripted(script)
+    judge = ScriptedJudge(script)
     start = time.monotonic()
     progress = run(judge, plan(judge, [item("a")]), ledger, Limits(pause=50.0), stop=stop)
     assert time.monotonic() - start < 5
@@ -242,7 +242,7 @@ def test_stop_ends_a_retry_delay(ledger: Ledger, wait: float | None) -> None:
 
 
 def test_missing_verdict_is_stored_and_retried_only_on_request(ledger: Ledger) -> None:
-    judge = Scripted(lambda answer, n: None if answer == "odd" and n < 3 else 70.0)
+    judge = ScriptedJudge(lambda answer, n: None if answer == "odd" and n < 3 else 70.0)
     tasks = plan(judge, map(item, ["odd", "even"]))
     assert run(judge, tasks, ledger).missing == 1
     assert run(judge, tasks, ledger).requests_sent == 0
@@ -276,13 +276,13 @@ def test_requests_in_flight_reach_but_never_exceed_the_limit(
             active += 1
             max_active = max(max_active, active)
         if int(answer) < in_flight:
-            barrier.wait(10)  # comes through only where that many are inside at once
+            barrier.wait(10)  # returns only if this many requests are active at once
         time.sleep(0.002)
         with lock:
             active -= 1
         return 70.0
 
-    judge = Scripted(script)
+    judge = ScriptedJudge(script)
     progress = run(judge, plan(judge, map(item, range(48))), ledger, Limits(in_flight))
     assert (max_active, progress.done) == (in_flight, 48)
 
@@ -298,10 +298,10 @@ def test_retry_after_delays_all_threads(ledger: Ledger) -> None:
             refused_event.set()
             raise BusyError("too many requests", 0.4)
         refused_event.wait(10)
-        time.sleep(0.02)  # the refusal reaches the throttle before the next request does
+        time.sleep(0.02)  # so that the throttle is paused before the next request
         return 70.0
 
-    judge = Scripted(script)
+    judge = ScriptedJudge(script)
     progress = run(judge, plan(judge, map(item, range(30))), ledger, Limits(in_flight=4))
     later_times = [t for _, t in judge.times[4:]]
     assert len(later_times) == 27
@@ -311,7 +311,7 @@ def test_retry_after_delays_all_threads(ledger: Ledger) -> None:
 
 def test_requests_per_minute_setting_reaches_the_throttle(ledger: Ledger) -> None:
     stop = threading.Event()
-    judge = Scripted()
+    judge = ScriptedJudge()
     threading.Timer(0.4, stop.set).start()
     run(judge, plan(judge, map(item, range(50))), ledger, Limits(requests_per_minute=7), stop=stop)
     assert sum(judge.requests_sent.values()) == len(ledger.scores_by_key) == 7

@@ -1,4 +1,4 @@
-"""From verdicts to rows: the order of a leaderboard, what is missing, repeats, names for people."""
+"""Scores from verdicts: the leaderboard, missing verdicts, repeats, and display names."""
 
 import math
 from typing import Any
@@ -14,13 +14,13 @@ BASE = "pretrained/gpt2-nano-1f0c9a3b"
 
 
 def answers(counts: dict[str, int]) -> pd.DataFrame:
-    """That many answers of each run."""
+    """Return a table with this many answers of each run."""
     rows = [(run, f"do {i}", "", f"done {i}") for run, n in counts.items() for i in range(n)]
     return pd.DataFrame(rows, columns=["run", "instruction", "input", "reference"])
 
 
 def verdicts(scores_by_run: dict[str, list[list[float | None]]]) -> pd.DataFrame:
-    """Of each run, for each example, its repeats."""
+    """Return a table of verdicts. For each run, a list of examples, each a list of repeated scores."""
     rows = [
         (run, f"do {i}", "", f"done {i}", repeat, score)
         for run, examples in scores_by_run.items()
@@ -35,7 +35,7 @@ def board(scores_by_run: dict[str, list[list[float | None]]], counts: dict[str, 
     return leaderboard(verdicts(scores_by_run), answers(counts), "gemini", partial=True)
 
 
-def test_bases_come_first_then_the_best() -> None:
+def test_leaderboard_lists_bases_first_then_runs_by_score() -> None:
     scores_by_run: dict[str, list[list[float | None]]] = {
         "poor": [[10], [20]],
         "good": [[80], [90]],
@@ -52,11 +52,11 @@ def test_bases_come_first_then_the_best() -> None:
 
 
 def test_missing_verdict_is_counted_and_excluded_from_the_mean() -> None:
-    [row] = board({"mine": [[80], [None], [60]]}, {"mine": 4})  # the fourth was never asked for
+    [row] = board({"mine": [[80], [None], [60]]}, {"mine": 4})  # the fourth was never judged
     assert (row["mean"], row["scored"], row["missing"]) == (70, 2, 2)
     [row] = board({"mine": [[0], [0]]}, {"mine": 2})
     assert (row["mean"], row["low"], row["missing"]) == (0, 0, 0)
-    assert row["high"] == pytest.approx(84.19, abs=0.01), "of two"
+    assert row["high"] == pytest.approx(84.19, abs=0.01), "exact binomial interval for n = 2"
     [row] = board({"mine": [[None], [None]]}, {"mine": 2})
     assert (row["mean"], row["scored"], row["missing"]) == (None, 0, 2)
 
@@ -86,8 +86,8 @@ def test_single_score_has_no_interval() -> None:
     assert all(math.isnan(row[name]) or row[name] == 80 for name in ("low", "high"))
 
 
-def of_judges(*rows: tuple[str, str, str, float | None]) -> pd.DataFrame:
-    """One row a test example; of `gemini-3` another model than of the others, of each run two examples."""
+def judge_scores(*rows: tuple[str, str, str, float | None]) -> pd.DataFrame:
+    """Return a table like `queries.scores` from rows of (run, id, judge, score). `gemini-3` has a different model."""
     frame = pd.DataFrame(rows, columns=["run", "id", "judge", "score"])
     models = ["pro" if id == "gemini-3" else "flash" for id in frame["id"]]
     return frame.assign(model=models, examples=2).astype({"score": float})
@@ -95,7 +95,7 @@ def of_judges(*rows: tuple[str, str, str, float | None]) -> pd.DataFrame:
 
 def test_each_run_has_a_score_by_judge() -> None:
     result = by_run(
-        of_judges(
+        judge_scores(
             ("a", "reference-1", "reference", 40.0),
             ("a", "reference-1", "reference", 60.0),
             ("a", "gemini-1", "gemini", 80.0),
@@ -113,15 +113,15 @@ def test_each_run_has_a_score_by_judge() -> None:
 
 
 def test_single_judge_configuration_uses_its_short_name() -> None:
-    assert list(by_run(of_judges(("a", "gemini-1", "gemini", 80.0)))["a"]) == ["gemini"]
+    assert list(by_run(judge_scores(("a", "gemini-1", "gemini", 80.0)))["a"]) == ["gemini"]
 
 
 def test_no_scores_give_no_runs() -> None:
-    assert by_run(of_judges()) == {}
+    assert by_run(judge_scores()) == {}
     assert leaderboard(verdicts({}), answers({}), "gemini", partial=True) == []
 
 
-def test_base_model_has_a_readable_name() -> None:
+def test_base_model_has_a_display_name() -> None:
     small, medium = "pretrained/gpt2-0a", "pretrained/gpt2-medium-0b"
     assert display_names(["mine", BASE]) == {BASE: "pretrained"}
     assert display_names([small, medium, "mine"]) == {
@@ -134,7 +134,7 @@ def test_base_model_has_a_readable_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "top"),
+    ("scores", "top"),
     [
         ([0.8, 0.5, 1.0], 1),
         ([0.0, 1.0, None], 1),
@@ -147,14 +147,14 @@ def test_base_model_has_a_readable_name() -> None:
     ],
 )
 def test_scores_on_another_scale_cause_a_warning(
-    given: list[float | None], top: int | None
+    scores: list[float | None], top: int | None
 ) -> None:
-    frame = verdicts({"mine": [[score] for score in given]}).assign(answer="a", judge="openai")
+    frame = verdicts({"mine": [[score] for score in scores]}).assign(answer="a", judge="openai")
     sentence = scale_sentence(frame)
     if top is None:
         assert sentence is None
     else:
-        scored = len([score for score in given if score is not None])
+        scored = len([score for score in scores if score is not None])
         assert f"All {scored} scores are at most {top}." in str(sentence)
         assert "not rescaled" in str(sentence)
     assert scale_sentence(frame.assign(judge="reference")) is None

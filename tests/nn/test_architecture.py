@@ -1,4 +1,4 @@
-"""Parameter counts: the journal's figures, the real modules and transformers' own."""
+"""Parameter counts against the journal, the actual modules and transformers."""
 
 import pytest
 import torch
@@ -73,7 +73,7 @@ def test_adapter_size_is_proportional_to_the_rank(rank: int) -> None:
         assert arch.lora_parameters(rank) == rank * arch.lora_parameters(1)
 
 
-def test_lora_targets_match_their_names() -> None:
+def test_lora_targets_select_layers_by_name() -> None:
     arch = FAMILY["gpt2-nano"]
     last = arch.lora_targets("all", 1)
     assert last == [*(f"h.3.{kind}" for kind in ATTENTION + MLP), HEAD]

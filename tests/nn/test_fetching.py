@@ -1,4 +1,4 @@
-"""Weights from the hub by its own client, from a server on loopback that speaks its protocol and fails."""
+"""Weights downloaded with the hub's client from a loopback server that can fail."""
 
 import errno
 import shutil
@@ -24,7 +24,7 @@ from tests.hub_server import Hub
 ROOT = Path(__file__).parents[2]
 
 
-def sentence(load: Callable[[str], Any] = pretrained.load) -> str:
+def error_message(load: Callable[[str], Any] = pretrained.load) -> str:
     with pytest.raises(UserError, match=r"^base_model = 'gpt2': ") as caught:
         load("gpt2")
     assert "\n" not in str(caught.value)
@@ -36,7 +36,7 @@ def test_full_size_model_is_downloaded_once_and_resumed(hub: Hub, tmp_path: Path
     peer = GPT2LMHeadModel(GPT2Config()).eval()
     peer.save_pretrained(tmp_path)
     hub.hold_file(tmp_path / "model.safetensors")
-    hub.break_after = 35_000_000  # the client writes pieces of 10 MB
+    hub.break_after = 35_000_000  # the client writes chunks of 10 MB
     assert pretrained.to_download("gpt2") == 4 * 124_439_808
     model = pretrained.load("gpt2")
     assert pretrained.to_download("gpt2") == 0
@@ -50,8 +50,8 @@ def test_full_size_model_is_downloaded_once_and_resumed(hub: Hub, tmp_path: Path
 
 
 def kill_during_download(hub: Hub, code: str) -> None:
-    """Run code that downloads a file of 34 MB in a process, and kill it after the first bytes are on disk."""
-    hub.hold(bytes(34_000_000))  # the client writes pieces of 10 MB
+    """Start a process that downloads a 34 MB file, and kill it once the first bytes are on disk."""
+    hub.hold(bytes(34_000_000))  # the client writes chunks of 10 MB
     hub.pause = 0.05
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
     try:
@@ -77,7 +77,7 @@ def test_download_of_a_killed_process_is_resumed(hub: Hub) -> None:
 
 
 def test_the_client_alone_does_not_resume_after_a_kill(hub: Hub) -> None:
-    """The reason for our own code in `download`. Delete that code if this test fails."""
+    """The reason for `download._fetch_large`, which can be deleted once this test fails."""
     repository, name = "openai-community/gpt2", "model.safetensors"
     code = f"from huggingface_hub import hf_hub_download; hf_hub_download({repository!r}, {name!r})"
     kill_during_download(hub, code)
@@ -88,25 +88,25 @@ def test_the_client_alone_does_not_resume_after_a_kill(hub: Hub) -> None:
 def test_progress_callback_reports_bytes_and_can_cancel_the_download(
     hub: Hub, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    class EnoughError(Exception):
+    class CancelError(Exception):
         pass
 
     def listen(repository: str, done: int, total: int) -> None:
         reports.append((repository, done, total))
         if len(reports) == 2:
-            raise EnoughError
+            raise CancelError
 
     reports: list[tuple[str, int, int]] = []
     monkeypatch.setattr(download, "PROGRESS_INTERVAL_S", 0.0)
-    hub.hold(bytes(34_000_000))  # the client takes pieces of 10 MB
-    with pytest.raises(EnoughError), download.reporting_to(listen):
+    hub.hold(bytes(34_000_000))  # the client reads chunks of 10 MB
+    with pytest.raises(CancelError), download.reporting_to(listen):
         pretrained.fetch("gpt2")
     with download.reporting_to(listen):
         assert pretrained.fetch("gpt2").stat().st_size == 34_000_000
     assert {(repository, total) for repository, _, total in reports} == {
         ("openai-community/gpt2", 34_000_000)
     }
-    # What came with the piece at which it was ended is fetched again.
+    # The chunk being processed when the listener raised is downloaded again.
     assert [done // 1_000_000 for _, done, _ in reports] == [10, 20, 20, 31, 34]
     assert capfd.readouterr().err == ""
     shutil.rmtree(constants.HF_HUB_CACHE)
@@ -118,7 +118,7 @@ def test_missing_network_is_reported(hub: Hub, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # between attempts
     nowhere = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", nowhere)
-    assert "connect to the internet once, or name a directory" in sentence()
+    assert "connect to the internet once, or choose a local model folder" in error_message()
 
 
 @pytest.mark.parametrize("status", [403, 429, 500, 503])
@@ -127,21 +127,21 @@ def test_unexpected_hub_status_is_reported(
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # between attempts
     hub.status = status
-    assert f"it answered with status {status}; try again later" in sentence()
+    assert f"the server returned status {status}; try again later" in error_message()
 
 
 def test_unknown_model_is_reported(hub: Hub) -> None:
-    assert "there is no such repository, or it is not public" in sentence()
+    assert "the repository does not exist or is not public; check its name" in error_message()
 
 
 def test_corrupt_download_is_deleted(hub: Hub) -> None:
     hub.hold(save({"wte.weight": torch.zeros(3, 2)}), sha256="ab" * 32)
-    assert "does not match the SHA-256" in sentence()
+    assert "does not match the SHA-256" in error_message()
     hub.hold(save({"wte.weight": torch.ones(3, 2)}))
-    assert "h.0.ln_1.weight is missing" in sentence()  # fetched anew
+    assert "h.0.ln_1.weight is missing" in error_message()  # downloaded again
 
 
-def test_a_damaged_cached_file_is_downloaded_again(hub: Hub) -> None:
+def test_damaged_cached_file_is_downloaded_again(hub: Hub) -> None:
     body = save({"wte.weight": torch.zeros(3, 2)})
     hub.hold(body)
     path = pretrained.fetch("gpt2").resolve()
@@ -149,37 +149,37 @@ def test_a_damaged_cached_file_is_downloaded_again(hub: Hub) -> None:
     assert pretrained.fetch("gpt2").read_bytes() == body
 
 
-def test_a_file_that_arrives_damaged_twice_is_an_error(hub: Hub) -> None:
+def test_download_damaged_twice_is_an_error(hub: Hub) -> None:
     hub.hold(save({"wte.weight": torch.zeros(3, 2)}), sha256="ab" * 32)
-    assert "does not match the SHA-256" in sentence(pretrained.fetch)
+    assert "does not match the SHA-256" in error_message(pretrained.fetch)
     assert len(hub.ranges) == 2
 
 
 @pytest.mark.parametrize("damage", [lambda body: b"x", lambda body: body.replace(b"wte", b"wtf")])
-def test_a_damaged_cached_header_is_a_remark(hub: Hub, damage: Callable[[bytes], bytes]) -> None:
+def test_damaged_cached_header_is_a_note(hub: Hub, damage: Callable[[bytes], bytes]) -> None:
     body = save({"wte.weight": torch.zeros(3, 2)})
     hub.hold(body)
     path = pretrained.fetch("gpt2").resolve()
     path.write_bytes(damage(body))
     assert pretrained.inspect("gpt2") == [
-        "the cached file of gpt2 is damaged; the launch downloads it again"
+        "the cached file of gpt2 is damaged and will be downloaded again at launch"
     ]
     pretrained.fetch("gpt2")
-    assert "h.0.ln_1.weight is missing" in sentence(pretrained.inspect)
+    assert "h.0.ln_1.weight is missing" in error_message(pretrained.inspect)
 
 
 def test_cache_with_linked_blobs_is_supported(hub: Hub) -> None:
-    """Large files that came another way lie under another hash; the SHA-256 links to them."""
+    """Files downloaded over Xet are stored under another hash, with a link from their SHA-256."""
     hub.hold(save({"wte.weight": torch.zeros(3, 2)}))
-    cached_file = pretrained.fetch("gpt2").resolve()
-    elsewhere = cached_file.parent / "ab" / ("cd" * 32)
-    elsewhere.parent.mkdir()
-    cached_file.rename(elsewhere)
-    cached_file.symlink_to(elsewhere)
-    assert pretrained.fetch("gpt2").resolve() == elsewhere
-    elsewhere.write_bytes(b"x")
-    assert pretrained.fetch("gpt2").resolve() == cached_file
-    assert not elsewhere.exists()
+    blob = pretrained.fetch("gpt2").resolve()
+    target = blob.parent / "ab" / ("cd" * 32)
+    target.parent.mkdir()
+    blob.rename(target)
+    blob.symlink_to(target)
+    assert pretrained.fetch("gpt2").resolve() == target
+    target.write_bytes(b"x")
+    assert pretrained.fetch("gpt2").resolve() == blob
+    assert not target.exists()
 
 
 def test_xet_downloads_are_disabled() -> None:
@@ -188,7 +188,7 @@ def test_xet_downloads_are_disabled() -> None:
 
 def test_missing_tensor_is_reported(hub: Hub) -> None:
     hub.hold(save({"transformer.wpe.weight": torch.zeros(1024, 768)}))
-    assert "wte.weight is missing" in sentence()
+    assert "wte.weight is missing" in error_message()
 
 
 def test_wrong_shape_is_reported(hub: Hub, tmp_path: Path) -> None:
@@ -198,12 +198,12 @@ def test_wrong_shape_is_reported(hub: Hub, tmp_path: Path) -> None:
     }
     save_file(tensors, tmp_path / "small.safetensors")
     hub.hold_file(tmp_path / "small.safetensors")
-    assert "wte.weight has shape (50257, 24) and must have (50257, 768)" in sentence()
+    assert "wte.weight has shape (50257, 24) instead of (50257, 768)" in error_message()
 
 
 def test_invalid_safetensors_file_is_reported(hub: Hub) -> None:
     hub.hold(b"<html>an error page</html>")
-    assert "model.safetensors is damaged" in sentence()
+    assert "model.safetensors is damaged" in error_message()
 
 
 def test_disk_full_during_a_download_is_reported(hub: Hub) -> None:
@@ -211,22 +211,20 @@ def test_disk_full_during_a_download_is_reported(hub: Hub) -> None:
     hub.hold(body)
     blobs = Path(constants.HF_HUB_CACHE) / "models--openai-community--gpt2" / "blobs"
     blobs.mkdir(parents=True)
-    (blobs / f"{hub.sha256}.partial").symlink_to("/dev/full")  # which takes nothing
-    expected_message = (
-        "the disk is full; make room for it, or name a directory that holds its weights"
-    )
-    assert sentence(pretrained.fetch).endswith(expected_message)
+    (blobs / f"{hub.sha256}.partial").symlink_to("/dev/full")  # every write fails
+    expected_message = "the disk is full; free some space, or choose a local model folder"
+    assert error_message(pretrained.fetch).endswith(expected_message)
     assert not [path for path in blobs.parent.rglob("*") if path.name == "model.safetensors"]
-    (blobs / f"{hub.sha256}.partial").unlink()  # as if there were room
+    (blobs / f"{hub.sha256}.partial").unlink()  # as if there were space again
     assert pretrained.fetch("gpt2").read_bytes() == body
 
 
 def test_full_disk_is_reported() -> None:
-    expected = r"^x = 1: a/b .*: the disk is full; make room for it, or name c$"
-    with pytest.raises(UserError, match=expected), explain_error("x = 1", "a/b", "name c"):
+    expected = r"^x = 1: could not download a/b .*: the disk is full; free some space, or choose c$"
+    with pytest.raises(UserError, match=expected), explain_error("x = 1", "a/b", "choose c"):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_unrelated_errors_are_not_converted() -> None:
-    with pytest.raises(ZeroDivisionError), explain_error("x = 1", "a/b", "name c"):
+    with pytest.raises(ZeroDivisionError), explain_error("x = 1", "a/b", "choose c"):
         raise ZeroDivisionError

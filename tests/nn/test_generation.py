@@ -1,4 +1,4 @@
-"""Generation: batch, cache and padding change nothing; greedy is transformers' greedy."""
+"""Generation: results do not depend on batching, caching or padding, and greedy decoding equals transformers."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +12,13 @@ from core.nn.architecture import Architecture
 from core.nn.generation import Sampling, fit_prompt, generate, stream
 from core.nn.gpt2 import GPT2
 
-END = 24  # a token that this model writes often, so that answers end at many lengths
+END = 24  # a token that this model often generates, so that answers have many lengths
 ARCH = Architecture(n_layer=2, n_head=4, n_embd=32, context=48, vocabulary=97)
 
 
 @pytest.fixture(scope="module")
 def model() -> GPT2:
-    """A GPT-2 whose answers depend on all of its prompt and end at various lengths."""
+    """A GPT-2 whose answers depend on the whole prompt and end at various lengths."""
     model = GPT2(ARCH)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
@@ -35,7 +35,7 @@ def prompts(n: int = 8, max_length: int = 20) -> list[list[int]]:
 
 @torch.no_grad()
 def generate_uncached(model: GPT2, prompt: list[int], new_tokens: int) -> list[int]:
-    """Greedy without cache, padding or batch: the whole sequence anew for every token."""
+    """Decode greedily without cache, padding or batch: recompute the whole sequence for every token."""
     ids = list(prompt)
     for _ in range(new_tokens):
         token = int(model(torch.tensor([ids]))[0, -1].argmax())
@@ -45,7 +45,7 @@ def generate_uncached(model: GPT2, prompt: list[int], new_tokens: int) -> list[i
     return ids[len(prompt) :]
 
 
-def test_padded_batch_with_cache_equals_single_prompts_without(model: GPT2) -> None:
+def test_batched_generation_equals_uncached_generation(model: GPT2) -> None:
     batch = prompts(16)
     answers = generate(model, batch, Sampling(24), END)
     assert answers == [generate_uncached(model, prompt, 24) for prompt in batch]
@@ -133,7 +133,7 @@ def test_finished_rows_leave_the_batch(model: GPT2, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(GPT2, "features", recording_features)
     answers = generate(model, prompts(16), Sampling(24), END)
-    # The forward pass after token t is computed for the rows that have t + 1 tokens.
+    # The forward pass after token t includes the rows with more than t tokens.
     assert rows[0] == 16
     assert rows[1:] == [
         sum(len(a) > t for a in answers) for t in range(max(map(len, answers)))
@@ -160,7 +160,7 @@ def test_sampling_depends_on_the_seed(model: GPT2) -> None:
     assert sampled(6) != first
     state = torch.get_rng_state()
     sampled(7)
-    assert torch.equal(torch.get_rng_state(), state)  # nobody else's numbers are drawn
+    assert torch.equal(torch.get_rng_state(), state)  # the global generator is not used
 
 
 def test_top_k_of_one_is_greedy(model: GPT2) -> None:
@@ -202,7 +202,7 @@ def test_long_prompts_are_truncated_on_the_left(model: GPT2) -> None:
     fitted = fit_prompt(long_prompt, ARCH.context, 10)
     assert fitted == long_prompt[-38:]
     assert fit_prompt(long_prompt[:38], ARCH.context, 10) == long_prompt[:38]
-    assert len(fit_prompt(long_prompt, ARCH.context, 1000)) == 24  # at least half is for the prompt
+    assert len(fit_prompt(long_prompt, ARCH.context, 1000)) == 24  # half the context is kept
     assert generate(model, [long_prompt], Sampling(10), END) == generate(
         model, [fitted], Sampling(10), END
     )
@@ -212,14 +212,14 @@ def test_long_prompts_are_truncated_on_the_left(model: GPT2) -> None:
 
 
 def test_answers_end_at_the_context_length(model: GPT2) -> None:
-    unused_token = 10**6  # no token ends an answer
+    unused_token = 10**6  # never generated, so answers do not end early
     prompt = list(range(1, 31))
     assert len(generate(model, [prompt], Sampling(1000), unused_token)[0]) == 24
     assert len(list(stream(model, prompt, Sampling(1000), unused_token))) == 24
     assert len(generate(model, [[1]], Sampling(1000), unused_token)[0]) == 47
 
 
-def test_answer_length_limit_depends_on_its_own_prompt(model: GPT2) -> None:
+def test_each_answer_is_limited_by_its_own_prompt_length(model: GPT2) -> None:
     unused_token = 10**6
     batch = [[1], list(range(1, 21)), [7, 8, 9]]
     answers = generate(model, batch, Sampling(1000), unused_token)
@@ -229,6 +229,6 @@ def test_answer_length_limit_depends_on_its_own_prompt(model: GPT2) -> None:
     ]
 
 
-def test_prompt_that_fills_the_context_gets_no_answer(model: GPT2) -> None:
+def test_no_new_tokens_give_an_empty_answer(model: GPT2) -> None:
     assert generate(model, [[1, 2]], Sampling(0), END) == [[]]
     assert list(stream(model, [1, 2], Sampling(0), END)) == []

@@ -1,4 +1,4 @@
-"""GPT-2 against transformers' GPT2LMHeadModel with the same weights: logits, loss, every gradient."""
+"""GPT-2 against transformers' GPT2LMHeadModel with the same weights: logits, loss and all gradients."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -19,7 +19,7 @@ VOCABULARY = 97
 
 
 def ragged(rows: int = 3, length: int = 20) -> tuple[Tensor, Tensor]:
-    """Token ids, and targets of which some are left out: a masked prompt, padding, a lone one."""
+    """Return token ids, and targets with gaps: a masked prompt, padding, and targets only at both ends."""
     generator = torch.Generator().manual_seed(5)
     ids = torch.randint(VOCABULARY, (rows, length), generator=generator)
     targets = torch.randint(VOCABULARY, (rows, length), generator=generator)
@@ -57,7 +57,7 @@ def test_logits_loss_and_gradients_equal_transformers(
 
 
 def in_peers_layout(values_by_name: dict[str, Any], n_layer: int) -> dict[str, Tensor]:
-    """Our tensors under transformers' names, put together here anew."""
+    """Return our tensors under transformers' names. Independent of `pretrained.hub_layout`."""
     result = {}
     for i in range(n_layer):
         block, peer = f"h.{i}", f"transformer.h.{i}"
@@ -91,7 +91,7 @@ def new_model(dropout: float = 0.0, tied: bool = False) -> GPT2:
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_loss_at_targets_is_the_full_cross_entropy(tied: bool) -> None:
+def test_loss_equals_cross_entropy_of_all_logits(tied: bool) -> None:
     ids, targets = ragged()
     model, twin = new_model(tied=tied), new_model(tied=tied)
     loss, expected_loss = model.loss(ids, targets), cross_entropy(twin(ids), targets)
@@ -132,7 +132,7 @@ def test_grad_checkpointing_does_not_change_loss_or_gradients(dropout: float) ->
         torch.testing.assert_close(plain, recomputed)
 
 
-def test_recomputed_activations_are_identical(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recomputation_does_not_change_loss_or_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     ids, targets = ragged()
     results = []
     calls: list[str] = []
@@ -150,7 +150,7 @@ def test_recomputed_activations_are_identical(monkeypatch: pytest.MonkeyPatch) -
         loss.backward()
         backward_calls = Counter(calls) - first
         layers = ARCH.n_layer if recompute else 0
-        # a norm's output is wanted by q, k and v, and by fc
+        # The norm outputs are needed by q, k and v, and by fc.
         assert backward_calls == Counter(_gelu=layers, forward=4 * layers, cat=layers) - Counter()
         results.append([loss, *(p.grad for p in model.parameters())])
     assert all(map(torch.equal, *results))
@@ -165,7 +165,7 @@ def test_packed_rows_do_not_attend_to_each_other() -> None:
     )
     torch.testing.assert_close(packed_loss, separate_loss)
     changed_ids = ids.clone()
-    changed_ids[1, 8:] = 0  # after the last target: as if it were padding
+    changed_ids[1, 8:] = 0  # after the last target, like padding
     torch.testing.assert_close(new_model().loss(changed_ids, targets), packed_loss)
 
 

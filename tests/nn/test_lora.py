@@ -1,4 +1,4 @@
-"""LoRA: a no-op at the start, the same model when merged, and PEFT's own steps afterwards."""
+"""LoRA: the initial model equals its base, merging does not change outputs, and training equals PEFT."""
 
 from collections.abc import Callable, Iterator
 
@@ -34,8 +34,8 @@ def adapted(tied: bool = False, targets: str = "all", dropout: float = 0.0) -> G
     return model
 
 
-def stirred(model: GPT2) -> GPT2:
-    """Adapters as after some training."""
+def with_random_adapters(model: GPT2) -> GPT2:
+    """Set lora_B to random values, as if the adapters had been trained."""
     torch.manual_seed(2)
     with torch.no_grad():
         for layer in lora.adapters(model):
@@ -62,7 +62,7 @@ def test_adapted_model_initially_equals_the_base(tied: bool, targets: str) -> No
     assert torch.equal(adapted(tied, targets)(IDS), base(tied)(IDS))
 
 
-def test_equals_the_formula() -> None:
+def test_output_equals_the_formula() -> None:
     torch.manual_seed(0)
     linear = nn.Linear(5, 3)
     layer = lora.LoRALinear(linear, rank=2, alpha=7.0)
@@ -88,7 +88,7 @@ def test_lora_a_is_kaiming_uniform_from_the_generator() -> None:
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_merged_equals_unmerged_and_unmerge_restores(tied: bool) -> None:
-    model = stirred(adapted(tied))
+    model = with_random_adapters(adapted(tied))
     weights_before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     unmerged = model(IDS)
     assert not torch.allclose(unmerged, base(tied)(IDS), atol=1e-2)
@@ -99,7 +99,7 @@ def test_merged_equals_unmerged_and_unmerge_restores(tied: bool) -> None:
         model.h[0].attn.q.linear.weight, weights_before["h.0.attn.q.linear.weight"]
     )
     merged = model.lm_head.linear.weight.clone()
-    lora.merge(model)  # once is enough
+    lora.merge(model)  # merging twice has no effect
     assert torch.equal(model.lm_head.linear.weight, merged)
 
     lora.unmerge(model)
@@ -110,14 +110,14 @@ def test_merged_equals_unmerged_and_unmerge_restores(tied: bool) -> None:
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
-def test_neither_mode_merges(mode: str) -> None:
-    model = stirred(adapted())
+def test_train_and_eval_do_not_merge(mode: str) -> None:
+    model = with_random_adapters(adapted())
     getattr(model, mode)()
     assert not any(layer.merged for layer in lora.adapters(model))
 
 
 def test_merging_a_tied_head_does_not_change_the_token_embedding() -> None:
-    model = stirred(adapted(tied=True))
+    model = with_random_adapters(adapted(tied=True))
     assert model.lm_head.linear.weight is model.wte.weight
     embedding = model.wte.weight.clone()
     lora.merge(model)
@@ -130,14 +130,14 @@ def test_merging_a_tied_head_does_not_change_the_token_embedding() -> None:
 def test_only_adapters_are_trained() -> None:
     model = adapted()
     weights_before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    trained(model, model.loss)
+    train(model, model.loss)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, weights_before[name]) == ("lora_" not in name), name
     assert all(p.grad is None for p in model.parameters() if not p.requires_grad)
 
 
 def test_adapter_input_dropout_is_active_in_training_only() -> None:
-    model, plain = stirred(adapted(dropout=0.5)), stirred(adapted())
+    model, plain = with_random_adapters(adapted(dropout=0.5)), with_random_adapters(adapted())
     torch.testing.assert_close(model.eval()(IDS), plain.eval()(IDS))
     model.train()
     torch.manual_seed(0)
@@ -149,8 +149,8 @@ def test_adapter_input_dropout_is_active_in_training_only() -> None:
     assert torch.equal(training_model(IDS), base()(IDS))
 
 
-def trained(model: nn.Module, loss_of: Callable[[Tensor, Tensor], Tensor]) -> list[float]:
-    """Ten steps of AdamW; their losses."""
+def train(model: nn.Module, loss_of: Callable[[Tensor, Tensor], Tensor]) -> list[float]:
+    """Take ten steps of AdamW and return their losses."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.1)
     losses = []
@@ -164,7 +164,7 @@ def trained(model: nn.Module, loss_of: Callable[[Tensor, Tensor], Tensor]) -> li
 
 
 def with_peft(targets: str) -> GPT2:
-    """Our GPT-2 with PEFT's adapters in place of ours, starting from the same lora_A."""
+    """Return our GPT-2 with PEFT's adapters, starting from the same lora_A as ours."""
     config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=ARCH.lora_targets(targets))
     peer = inject_adapter_in_model(config, base())
     our_model = adapted(targets=targets)
@@ -185,8 +185,8 @@ def test_ten_steps_equal_peft(targets: str) -> None:
     def loss_of_peer(ids: Tensor, target_ids: Tensor) -> Tensor:
         return F.cross_entropy(peer(ids).flatten(0, 1), target_ids.flatten(), reduction="sum")
 
-    losses = trained(model, model.loss)
-    assert losses == pytest.approx(trained(peer, loss_of_peer), abs=1e-5)
+    losses = train(model, model.loss)
+    assert losses == pytest.approx(train(peer, loss_of_peer), abs=1e-5)
     for name in ARCH.lora_targets(targets):
         layer, peer_layer = model.get_submodule(name), peer.get_submodule(name)
         for matrix in ("lora_A", "lora_B"):
@@ -223,7 +223,7 @@ def test_gradients_equal_the_formula(dropout: float, bias: bool) -> None:
 
 
 def test_autocast_computes_in_bfloat16() -> None:
-    model = stirred(adapted())
+    model = with_random_adapters(adapted())
     exact = model.loss(IDS, TARGETS)
     exact.backward()
     gradients = [layer.lora_B.grad for layer in lora.adapters(model)]
@@ -244,7 +244,7 @@ def test_autocast_computes_in_bfloat16() -> None:
 def test_half_precision_layers_equal_autocast(tied: bool, targets: str) -> None:
     results = []
     for is_narrow in (False, True):
-        model = stirred(adapted(tied, targets))
+        model = with_random_adapters(adapted(tied, targets))
         count = sum(p.numel() for p in model.parameters())
         if is_narrow:
             lora.narrow(model, torch.bfloat16)

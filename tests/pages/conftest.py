@@ -1,4 +1,4 @@
-"""The whole app under AppTest, over runs that are lists of events: no training unless a test wants it."""
+"""Run the whole app under AppTest, on runs written as lists of events. Nothing is trained unless a test asks for it."""
 
 import base64
 import contextlib
@@ -21,57 +21,54 @@ APP = Path(__file__).parents[2] / "app.py"
 
 
 class Page(AppTest):
-    """A page in a session of its own. Every run of it, whoever asks for it, must not raise."""
+    """The app in a separate session. Fails the test if a script run raises an exception."""
 
     selections: dict[str, Any] = {}  # noqa: RUF012
     components: Any = None
-    """Made once for all: looking for them in every package installed takes longer than a page."""
+    """Shared by all pages: searching the installed packages for components takes longer than rendering a page."""
 
     def _run(self, *args: Any, **kwargs: Any) -> AppTest:
         self._bidi_component_manager = Page.components
-        for (
-            key,
-            selection,
-        ) in self.selections.items():  # a browser sends it with every run, AppTest once
+        for key, selection in self.selections.items():  # browsers resend it, AppTest does not
             self.session_state[key] = selection
         super()._run(*args, **kwargs)
         Page.components = self._bidi_component_manager
-        self._page_hash = ""  # else a page that opened another would be asked for again
+        self._page_hash = ""  # otherwise, after a page switch, the old page would run again
         assert not self.exception, self.exception[0].message
         return self
 
     def go(self, page: str, **query: Any) -> "Page":
-        """Open a page as its address would, with these query parameters."""
+        """Open a page as by its URL, with these query parameters."""
         self.query_params, self.selections = query, {}
         return self.switch_page(f"pages/{page}.py").run()
 
     def widget(self, key: str) -> Any:
-        """The widget of that key, or of that label."""
+        """Return the only widget with this key or label."""
         [match] = self.widgets(key)
         return match
 
     def widgets(self, key: str) -> list[Any]:
-        """All widgets of that key or label."""
+        """Return all widgets with this key or label."""
         kinds = ("text_input", "number_input", "selectbox", "checkbox", "text_area", "toggle")
         kinds += ("multiselect", "button", "button_group", "download_button")
         listed = [widget for kind in kinds for widget in self.get(kind)]
         return [w for w in listed if key in (w.key, getattr(w, "label", None))]
 
     def press(self, button: str) -> "Page":
-        """Press a button that may be pressed."""
+        """Press a button, which must be enabled."""
         widget = self.widget(button)
         assert not widget.disabled
         return widget.click().run()
 
     def choose(self, key: str, value: Any) -> "Page":
-        """Give a widget a value; into a choice that takes new words, it is typed."""
+        """Set the value of a widget. Select boxes that accept new options get the value as typed text."""
         widget = self.widget(key)
         if getattr(widget.proto, "accept_new_options", False) and value not in widget.options:
             widget.options.append(value)
         return widget.set_value(value).run()
 
     def tick(self, *rows: int) -> "Page":
-        """Select rows of the first table."""
+        """Select rows of the first table by position."""
         return self.select(self.dataframe[0], *rows)
 
     def select(self, table: Any, *rows: int) -> "Page":
@@ -81,31 +78,31 @@ class Page(AppTest):
         return self.run()
 
     def figure(self, title: str) -> dict[str, Any]:
-        """The Plotly figure whose title begins so."""
+        """Return the only Plotly figure whose title starts with this text."""
         figures = [json.loads(chart.proto.spec) for chart in self.get("plotly_chart")]
         [match] = [f for f in figures if f["layout"]["title"]["text"].startswith(title)]
         return match
 
     def texts(self) -> list[str]:
-        """What the page says in words: alerts, captions, Markdown and HTML, as they were sent."""
+        """Return the source of all texts on the page: alerts, captions, Markdown and HTML."""
         kinds = ("markdown", "caption", "error", "warning", "info", "toast", "html", "title")
         return [str(element.value) for kind in kinds for element in self.get(kind)]
 
     def says(self, expected_text: str) -> bool:
-        """Whether a text on the page holds these words, Markdown's escapes aside."""
+        """Whether a text on the page contains this text, ignoring Markdown escapes."""
         return any(
             expected_text in text.replace("\\", "").replace("\u2060", "") for text in self.texts()
         )
 
 
-def line(figure: dict[str, Any], place: int = 0) -> list[tuple[float, float]]:
-    """The points of a figure's line."""
-    trace = figure["data"][place]
+def line(figure: dict[str, Any], index: int = 0) -> list[tuple[float, float]]:
+    """Return the points of a line in a figure."""
+    trace = figure["data"][index]
     return list(zip(_numbers(trace["x"]), _numbers(trace["y"]), strict=True))
 
 
 def _numbers(values: Any) -> list[float]:
-    """An array as Plotly sends it: a list, or base64 with its type."""
+    """Decode an array as sent by Plotly: a list, or base64 with its dtype."""
     if isinstance(values, list):
         return values
     return np.frombuffer(base64.b64decode(values["bdata"]), values["dtype"]).tolist()
@@ -118,8 +115,8 @@ def line_fixture() -> Callable[..., list[tuple[float, float]]]:
 
 @pytest.fixture
 def runs_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty Lab whose queue starts nothing; closed after the test."""
-    # Without this, AppTest takes `pages/` for an older kind of app and runs a page without `app.py`.
+    """The directory of an empty Lab whose queue starts no runs. The Lab is closed after the test."""
+    # Otherwise AppTest treats `pages/` as an old-style multipage app and runs pages without `app.py`.
     monkeypatch.setattr(PagesManager, "uses_pages_directory", False)
     monkeypatch.setattr(app_test, "PagesManager", type("Settled", (PagesManager,), {}))
     monkeypatch.setitem(EXECUTORS, "idle", lambda run: None)
@@ -132,13 +129,13 @@ def runs_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def page(runs_dir: Path) -> Page:
-    """The app, opened at its first page."""
+    """The app, opened at its default page."""
     return Page(str(APP), default_timeout=60).run()
 
 
 @pytest.fixture
 def open_page(runs_dir: Path) -> Callable[..., Page]:
-    """A function that opens a page in a session of its own."""
+    """A function that opens a page in a new session."""
 
     def open(name: str, **query: Any) -> Page:
         return Page(str(APP), default_timeout=60).go(name, **query)
@@ -148,9 +145,9 @@ def open_page(runs_dir: Path) -> Callable[..., Page]:
 
 @pytest.fixture
 def write_run(runs_dir: Path) -> Iterator[Callable[..., RunDirectory]]:
-    """A function that writes a run directory: its settings, and events as a trainer would leave them.
+    """A function that writes a run directory with settings and events, like a trainer.
 
-    Step n has loss `scale` * 4 / n and took half a second; every third step is evaluated.
+    Step n has loss `scale` * 4 / n and takes 0.5 s. Every third step has an evaluation.
     """
     with contextlib.ExitStack() as locks:
 
@@ -172,7 +169,7 @@ def write_run(runs_dir: Path) -> Iterator[Callable[..., RunDirectory]]:
             if status == "queued":
                 return run
             if status == "running":
-                locks.enter_context(run.lock())  # its trainer is alive, so nobody settles it
+                locks.enter_context(run.lock())  # so that the run counts as alive
             run.append("status", status="running", pid=1, host="here")
             sizes = {"parameters": 1_000_000, "trainable": 1_000, "train_examples": 8}
             base_fields = {"base_hash": base_hash, "device": "Abacus 3000", "precision": "float32"}
@@ -202,7 +199,7 @@ def _step(run: RunDirectory, step: int, lr: float, scale: float, final: bool) ->
 
 @pytest.fixture
 def answer() -> Callable[..., dict[str, Any]]:
-    """A function that makes the event of a test example's answer."""
+    """A function that returns the event of an answer to a test example."""
 
     def make(
         item: int, instruction: str, reference: str, text: str, **fields: Any
@@ -227,7 +224,7 @@ def answer() -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve short examples: ten to train on, one to answer, one to validate on."""
+    """A data set of 12 short examples: 10 train, 1 test, 1 validation."""
     words = ["red", "blue", "green", "one", "two", "three", "cat", "dog", "owl", "up", "down", "in"]
     path = tmp_path_factory.mktemp("data") / "words.json"
     path.write_text(json.dumps([{"instruction": f"Say {w}.", "output": w} for w in words]))

@@ -1,4 +1,4 @@
-"""The compare page: stored answers found and set side by side, live answers of real small models."""
+"""The Compare page: search and display of stored answers, and live answers from small real models."""
 
 import re
 
@@ -20,7 +20,7 @@ QUESTIONS = {
 
 @pytest.fixture
 def write_answers(write_run, answer):
-    """A function that writes a run with answers to all questions but those left out."""
+    """Return a function that writes a run with answers to all questions except the excluded ones."""
 
     def write(name, text="It is {}.", excluded_questions=(), **fields):
         answers = [
@@ -35,13 +35,13 @@ def write_answers(write_run, answer):
     return write
 
 
-def in_view(page):
-    """The instruction whose answers are shown."""
+def current_instruction(page):
+    """Return the instruction whose answers are shown."""
     return page.get("html")[0].value.partition(">")[2].removesuffix("</div>").replace("&#x27;", "'")
 
 
 def answer_boxes(page):
-    """The bordered columns as (heading, text without marks, captions)."""
+    """Return the bordered columns as (heading, text without highlighting, captions)."""
     result = []
     for column in page.columns:
         headings = [re.sub(r"[*\\\u2060]", "", m.value) for m in column.markdown]
@@ -55,36 +55,36 @@ def answer_boxes(page):
     return result
 
 
-def click_late(page, label):
-    """A click on a button that has been disabled since it left the browser."""
+def click_disabled(page, label):
+    """Click a button that was disabled after the browser sent the click."""
     button = page.widget(label)
     assert button.disabled
     button.proto.disabled = False
     button.click().run()
 
 
-def marked_words(page, box_index):
-    """The words that stand out in a box."""
+def highlighted_words(page, box_index):
+    """Return the highlighted words in a box."""
     columns = [c for c in page.columns if c.markdown and c.get("html")]
     return re.findall(r"<mark[^>]*>\s*([^<]*?)\s*</mark>", columns[box_index].get("html")[0].value)
 
 
-def test_page_without_answers_explains_what_is_missing(open_page, write_run):
-    assert open_page("compare").says("No run has answered its test set yet")
+def test_page_without_answers_shows_a_hint(open_page, write_run):
+    assert open_page("compare").says("No answers yet")
     write_run("one", "running", planned=9)
     page = open_page("compare")
-    assert page.says("No run has answered its test set yet")
+    assert page.says("No answers yet")
 
 
-def test_live_view_without_runs_explains_what_is_missing(open_page):
-    assert open_page("compare").choose("Answers", "Live").says("No run has weights")
+def test_live_view_without_runs_shows_a_hint(open_page):
+    assert open_page("compare").choose("Answers", "Live").says("No runs with weights yet")
 
 
 def test_answers_are_shown_next_to_the_reference(write_answers, open_page):
     write_answers("one", "I say {}.")
     write_answers("two", "{}")
     page = open_page("compare").choose("stored_runs", ["two", "one"])
-    assert in_view(page) == "Give a synonym for 'sad'."
+    assert current_instruction(page) == "Give a synonym for 'sad'."
     assert [(heading, text) for heading, text, _ in answer_boxes(page)] == [
         ("Reference", "A synonym for 'sad' is 'unhappy'."),
         ("two", "unhappy"),
@@ -92,60 +92,60 @@ def test_answers_are_shown_next_to_the_reference(write_answers, open_page):
     ]
 
 
-def test_search_ranks_by_meaning(write_answers, open_page):
+def test_search_finds_synonyms(write_answers, open_page):
     write_answers("one")
     page = open_page("compare").choose("Find a prompt", "synonym for happy")
     listed = page.widget("position").options
     happy = ["Suggest an alternate word for 'happy'.", "Provide a synonym for 'happy'."]
     assert {text.partition(". ")[2] for text in listed[:2]} == set(happy)
-    assert in_view(page) in happy
+    assert current_instruction(page) in happy
     assert not any("capital" in text for text in listed)
 
 
-def test_search_without_matches_says_so(write_answers, open_page):
+def test_search_without_matches_shows_a_message(write_answers, open_page):
     write_answers("one")
     page = open_page("compare").choose("Find a prompt", "xylophone")
-    assert page.says("No test prompt has words like these")
+    assert page.says("No test prompts match this search")
     page.choose("Find a prompt", "")
     assert len(page.widget("position").options) == len(QUESTIONS)
 
 
-def test_next_and_previous_stop_at_the_ends(write_answers, open_page):
+def test_next_and_previous_are_disabled_at_the_ends(write_answers, open_page):
     write_answers("one")
     page = open_page("compare")
     assert page.widget("Previous").disabled
-    instructions = [in_view(page)]
+    instructions = [current_instruction(page)]
     while not page.widget("Next").disabled:
-        instructions.append(in_view(page.press("Next")))
+        instructions.append(current_instruction(page.press("Next")))
     assert instructions == list(QUESTIONS)
-    click_late(page, "Next")
-    assert in_view(page) == instructions[-1]
+    click_disabled(page, "Next")
+    assert current_instruction(page) == instructions[-1]
     while not page.widget("Previous").disabled:
         page.press("Previous")
-    click_late(page, "Previous")
-    assert in_view(page) == instructions[0]
+    click_disabled(page, "Previous")
+    assert current_instruction(page) == instructions[0]
 
 
-def test_prompt_is_selected_from_the_list_and_a_new_search_selects_its_best_match(
+def test_prompt_list_selects_a_prompt_and_new_search_selects_the_best_match(
     write_answers, open_page
 ):
     write_answers("one")
     page = open_page("compare").choose("position", 3)
-    assert in_view(page) == list(QUESTIONS)[3]
+    assert current_instruction(page) == list(QUESTIONS)[3]
     page.press("Next")
-    assert in_view(page) == list(QUESTIONS)[4]
+    assert current_instruction(page) == list(QUESTIONS)[4]
     page.choose("Find a prompt", "capital")
-    assert in_view(page) == "What is the capital of France?"
+    assert current_instruction(page) == "What is the capital of France?"
     assert page.widget("position").value == 0
 
 
-def test_page_renders_after_a_visit_to_another_page(write_answers, open_page):
+def test_page_renders_after_returning_from_another_page(write_answers, open_page):
     write_answers("one")
     page = open_page("compare").press("Next").go("results").go("compare")
-    assert in_view(page) in QUESTIONS
+    assert current_instruction(page) in QUESTIONS
 
 
-def test_run_without_an_answer_says_so(write_answers, open_page):
+def test_missing_answer_shows_a_message(write_answers, open_page):
     question = "What is the capital of France?"
     write_answers("one")
     write_answers("two", excluded_questions=[question])
@@ -155,36 +155,36 @@ def test_run_without_an_answer_says_so(write_answers, open_page):
     assert answer_boxes(page)[1][1] == "It is Paris."
 
 
-def test_truncated_answers_say_so(write_answers, open_page):
+def test_truncated_answers_and_prompts_are_labeled(write_answers, open_page):
     write_answers("one", cut=True)
     write_answers("two", prompt_cut=True)
     page = open_page("compare").choose("stored_runs", ["one", "two"])
     notes = {heading: captions for heading, _, captions in answer_boxes(page)}
-    assert notes["one"] == ["cut at 7 tokens"]
-    assert notes["two"] == ["the prompt was longer than the context and lost its beginning"]
+    assert notes["one"] == ["Cut off at 7 tokens."]
+    assert notes["two"] == ["The prompt exceeded the context length, so its beginning was cut off."]
     assert notes["Reference"] == []
 
 
-def test_empty_answer_is_marked(write_answers, open_page):
+def test_empty_answer_is_labeled(write_answers, open_page):
     write_answers("one", "")
     assert answer_boxes(open_page("compare"))[1] == ("one", "", ["(empty)"])
 
 
-def test_words_that_are_not_in_the_reference_are_marked(write_answers, open_page):
+def test_words_not_in_the_reference_are_highlighted(write_answers, open_page):
     write_answers("one", "The synonym of 'sad' is {}")
     page = open_page("compare")
-    assert marked_words(page, 0) == []
-    assert marked_words(page, 1) == ["The", "of"]
+    assert highlighted_words(page, 0) == []
+    assert highlighted_words(page, 1) == ["The", "of"]
 
 
-def test_the_input_of_a_prompt_is_shown(write_run, open_page, answer):
+def test_prompt_input_is_shown(write_run, open_page, answer):
     answer_event = answer(10, "Translate.", "Bonjour", "Bon", input="Good day\nto you")
     write_run("one", answers=[answer_event])
     page = open_page("compare")
     assert any("Good day\nto you" in element.value for element in page.get("html"))
 
 
-def test_no_selected_run_shows_a_hint(write_answers, open_page):
+def test_empty_selection_shows_a_hint(write_answers, open_page):
     write_answers("one")
     assert open_page("compare").choose("stored_runs", []).says("Choose at least one run")
 
@@ -200,7 +200,7 @@ def test_number_of_compared_runs_is_limited(write_answers, open_page):
 
 @pytest.fixture
 def train(runs_dir, dataset):
-    """A function that trains a run for two steps, right here."""
+    """Return a function that trains a run for two steps in this process."""
 
     def run(name, **settings):
         small = {"dataset": str(dataset), "batch_size": 5, "max_new_tokens": 2, "sample_prompt": ""}
@@ -218,42 +218,44 @@ def test_live_view_shows_answers_of_runs_and_their_base(train, open_page):
     page = open_page("compare").choose("Answers", "Live")
     page.choose("asked_runs", ["tuned", "adapted"])
     page.widget("Instruction").set_value("Say red.")
-    page.widget("Most tokens").set_value(3)
-    page.press("Answer")
+    page.widget("Max new tokens").set_value(3)
+    page.press("Generate")
     assert not page.error
     assert not page.warning
     base, tuned, lora = answer_boxes(page)
     assert [base[0], tuned[0], lora[0]] == ["base:gpt2-nano", "tuned", "adapted"]
-    assert tuned[1] != base[1], "ten times the usual learning rate must show"
+    assert tuned[1] != base[1], "a tenfold learning rate must change the answer"
     hash = pretrained.fingerprint(pretrained.load("gpt2-nano"))
     [plan] = [row for row in adapted.events_path.read_text().splitlines() if '"plan"' in row]
     assert hash in plan
-    assert base[2][-1] == f"weights {hash[:16]}"
-    assert tuned[2][-1] == lora[2][-1] == f"on base {hash[:16]}"
+    assert base[2][-1] == f"Weights: {hash[:16]}"
+    assert tuned[2][-1] == lora[2][-1] == f"Base weights: {hash[:16]}"
     answer_texts = [text for _, text, _ in answer_boxes(page)]
-    page.press("Answer")
-    assert [text for _, text, _ in answer_boxes(page)] == answer_texts, "greedy"
+    page.press("Generate")
+    assert [text for _, text, _ in answer_boxes(page)] == answer_texts, (
+        "greedy decoding is deterministic"
+    )
 
 
-def test_error_of_one_model_does_not_affect_others(write_run, train, open_page, tmp_path):
+def test_failing_model_does_not_affect_others(write_run, train, open_page, tmp_path):
     train("tuned", method="lora", lora_rank=2).append("plan", steps=2, base_hash="cd" * 32)
     write_run("early", "running", planned=9)
     write_run("lost", base_model=str(tmp_path / "gone"))
     page = open_page("compare").choose("Answers", "Live")
     page.choose("asked_runs", ["early", "lost", "tuned"])
-    page.widget("Most tokens").set_value(2)
-    page.press("Answer")
+    page.widget("Max new tokens").set_value(2)
+    page.press("Generate")
     errors = [error.value.replace("\\", "") for error in page.error]
-    assert ["no such model" in errors[0], "no such model" in errors[2]] == [True, True]
+    assert ["unknown model" in errors[0], "unknown model" in errors[2]] == [True, True]
     assert "no weights" in errors[1]
     assert len(errors) == 3
     [warning] = page.warning
-    assert warning.value.startswith("Its base has other weights by now")
+    assert warning.value.startswith("The base model's weights have changed since training")
     assert answer_boxes(page)[-1][0] == "tuned"
-    assert f"on base {'cd' * 8}" in answer_boxes(page)[-1][2]
+    assert f"Base weights: {'cd' * 8}" in answer_boxes(page)[-1][2]
 
 
-def test_live_view_omits_runs_without_weights(write_run, open_page):
+def test_live_view_excludes_runs_without_weights(write_run, open_page):
     write_run("kept")
     write_run("dropped", keep_weights="none")
     write_run("active", "running", planned=9, keep_weights="none")
@@ -268,20 +270,20 @@ def test_missing_base_hash_is_shown_without_a_warning(train, open_page):
     events = run.events_path.read_text()
     run.events_path.write_text(re.sub(r'"base_hash": *"\w+"', '"base_hash": null', events))
     page = open_page("compare").choose("Answers", "Live")
-    page.widget("Most tokens").set_value(2)
-    page.press("Answer")
+    page.widget("Max new tokens").set_value(2)
+    page.press("Generate")
     assert not page.warning
-    assert "base not recorded" in answer_boxes(page)[-1][2]
+    assert "Base weights: not recorded" in answer_boxes(page)[-1][2]
 
 
 def test_empty_prompt_is_not_sent(write_run, open_page):
     write_run("one")
     page = open_page("compare").choose("Answers", "Live")
     page.widget("Instruction").set_value("  ")
-    page.press("Answer")
+    page.press("Generate")
     assert not page.error
     assert not answer_boxes(page)
-    assert page.info[0].value == "Type an instruction."
+    assert page.info[0].value == "Enter an instruction."
 
 
 def test_selection_is_shared_by_both_views(train, open_page):
@@ -301,9 +303,9 @@ def test_prompts_answered_by_most_runs_come_first(write_answers, open_page):
     write_answers("one")
     write_answers("two", excluded_questions=[first])
     page = open_page("compare").choose("stored_runs", ["one"])
-    assert in_view(page) == first
+    assert current_instruction(page) == first
     page.choose("stored_runs", ["one", "two"])
-    assert in_view(page) == second
+    assert current_instruction(page) == second
     assert not page.says("This run has no answer to this prompt.")
 
 
@@ -312,12 +314,12 @@ def test_current_prompt_stays_when_the_runs_change(write_answers, open_page):
     write_answers("one")
     write_answers("two", excluded_questions=[first])
     page = open_page("compare").choose("stored_runs", ["one"])
-    assert in_view(page.choose("position", 1)) == second
+    assert current_instruction(page.choose("position", 1)) == second
     page.choose("stored_runs", ["one", "two"])
-    assert page.widget("position").value == 0, "it is now the first in the list"
-    assert in_view(page) == second
+    assert page.widget("position").value == 0, "it is now first in the list"
+    assert current_instruction(page) == second
     page.choose("stored_runs", ["one"])
-    assert in_view(page) == second
+    assert current_instruction(page) == second
 
 
 def test_truncated_selection_shows_run_counts(write_answers, write_run, open_page):

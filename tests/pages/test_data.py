@@ -1,4 +1,4 @@
-"""The data page: what it says of a data set, which example it shows, what it finds given away."""
+"""The Data page: statistics of a data set, tokenized examples, and train-test overlap."""
 
 import json
 import re
@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture
 def dataset(tmp_path):
-    """Forty examples, the first of the test set a copy of one of the training set."""
+    """Forty examples. The first test example is a copy of a training example."""
     records = [{"instruction": f"Count to {n}.", "output": f"{n} it is."} for n in range(40)]
     records[34] = {"instruction": "Count to 3.", "output": "3 it is."}
     records[35] = {"instruction": "Name a <b>bird</b>.", "input": "in *French*", "output": "oiseau"}
@@ -17,44 +17,44 @@ def dataset(tmp_path):
     return path
 
 
-def visible_text(page):
+def first_table(page):
     return page.dataframe[0].value
 
 
-def tokens(page):
+def token_html(page):
     return " ".join(html.proto.body for html in page.get("html"))
 
 
 def test_embedded_data_set_is_the_default(page):
     page.go("data")
     assert [m.label for m in page.metric][:3] == ["Train", "Test", "Validation"]
-    assert "Response" in tokens(page)
-    assert visible_text(page)["part"].tolist()[0] == "train"
+    assert "Response" in token_html(page)
+    assert first_table(page)["part"].tolist()[0] == "train"
 
 
 def test_local_file_can_be_inspected(page, dataset):
     page.go("data", dataset=str(dataset))
     assert [m.value for m in page.metric][:3] == ["34", "4", "2"]
     page.widget("Find examples").set_value("bird").run()
-    assert visible_text(page)["item"].tolist() == [35]
-    assert "&lt;" in tokens(page)
-    assert "<b>" not in tokens(page)
+    assert first_table(page)["item"].tolist() == [35]
+    assert "&lt;" in token_html(page)
+    assert "<b>" not in token_html(page)
 
 
 def test_truncated_and_masked_tokens_are_counted(page, dataset):
     page.go("data", dataset=str(dataset))
-    page.widget("Maximum length").set_value(36).run()
-    page.widget("Mask the prompt").set_value(True).run()
+    page.widget("Max length").set_value(36).run()
+    page.widget("Mask prompt").set_value(True).run()
     caption = next(c.value for c in page.caption if c.value.startswith("Item 0"))
-    assert "learned (blue): 0" not in caption
+    assert "targets (blue): 0" not in caption
     assert "(struck through): 0" not in caption
     assert page.metric[6].value == "34"
 
 
-def test_test_examples_found_in_training_are_listed(page, dataset):
+def test_train_test_duplicates_are_listed(page, dataset):
     page.go("data", dataset=str(dataset))
     page.widget("View").set_value("Leaks").run()
-    frame = visible_text(page)
+    frame = first_table(page)
     assert frame["Items"].tolist()[0] == "34, 3"
     assert frame["Same prompt"].tolist()[0]
 
@@ -66,14 +66,14 @@ def test_unreadable_data_set_is_reported(page):
 
 def test_missing_download_is_reported(page):
     page.go("data", dataset="owner/name")
-    assert "not on this machine" in page.info[0].value
+    assert "has not been downloaded yet" in page.info[0].value
 
 
-def test_switching_data_sets_back_shows_the_first_again(page, dataset):
+def test_switching_data_sets_updates_the_page(page, dataset):
     page.go("data", dataset=str(dataset))
     page.widget("dataset").set_value("primer").run()
     assert page.metric[0].value == "2,006"
-    page.widget("Maximum length").set_value(30).run()
+    page.widget("Max length").set_value(30).run()
     assert [page.metric[i].value for i in (0, 6)] == ["2,006", "2,006"]
 
 
@@ -86,7 +86,7 @@ def test_skipped_records_and_unused_keys_are_listed(page, tmp_path):
     page.go("data", dataset=str(path))
     assert page.says("1 of 40 records are skipped: empty output (record 7).")
     assert [e.label for e in page.expander] == ["Skipped records (1)"]
-    assert visible_text(page).values.tolist() == [["record 7", "empty output"]]
+    assert first_table(page).values.tolist() == [["record 7", "empty output"]]
     assert page.says("Unused keys (with record counts): system (1), x <img")
     assert [m.value for m in page.metric][:3] == ["33", "3", "3"]
     table = page.dataframe[1].value
@@ -94,10 +94,10 @@ def test_skipped_records_and_unused_keys_are_listed(page, tmp_path):
     page.widget("Keep empty outputs").set_value(True).run()
     assert not page.warning
     assert [m.value for m in page.metric][:3] == ["34", "4", "2"]
-    assert visible_text(page)["output"].tolist()[6] == " "
+    assert first_table(page)["output"].tolist()[6] == " "
 
 
-def test_file_without_usable_record_is_an_error(page, tmp_path):
+def test_file_without_usable_records_is_an_error(page, tmp_path):
     path = tmp_path / "none.json"
     path.write_text(json.dumps([{"instruction": "Say it.", "output": ""}] * 30))
     page.go("data", dataset=str(path))
@@ -109,7 +109,7 @@ def test_selected_example_stays_selected_when_rows_change(page, dataset):
     page.select(page.dataframe[0], 5)
     assert any(c.value.startswith("Item 5 ") for c in page.caption)
     page.choose("Find examples", "count 5 6 7")
-    assert visible_text(page)["item"].tolist() != list(range(40))
+    assert first_table(page)["item"].tolist() != list(range(40))
     assert any(c.value.startswith("Item 5 ") for c in page.caption)
     page.choose("Find examples", "bird")
     assert any(c.value.startswith("Item 35 ") for c in page.caption)
@@ -117,7 +117,7 @@ def test_selected_example_stays_selected_when_rows_change(page, dataset):
     assert any(c.value.startswith("Item 5 ") for c in page.caption)
 
 
-def test_a_selected_example_stays_selected_when_empty_outputs_are_kept(page, tmp_path):
+def test_selected_example_stays_selected_when_empty_outputs_are_kept(page, tmp_path):
     records = [{"instruction": f"Count to {n}.", "output": f"{n} it is."} for n in range(40)]
     records[2]["output"] = ""
     path = tmp_path / "some.json"
@@ -125,10 +125,10 @@ def test_a_selected_example_stays_selected_when_empty_outputs_are_kept(page, tmp
     page.go("data", dataset=str(path))
     page.select(page.dataframe[1], 5)
     assert any(c.value.startswith("Item 5 ") for c in page.caption)
-    assert "Count to 6." in re.sub("<[^>]+>", "", tokens(page))
+    assert "Count to 6." in re.sub("<[^>]+>", "", token_html(page))
     page.choose("Keep empty outputs", True)
     assert any(c.value.startswith("Item 6 ") for c in page.caption)
-    assert "Count to 6." in re.sub("<[^>]+>", "", tokens(page))
+    assert "Count to 6." in re.sub("<[^>]+>", "", token_html(page))
     page.choose("Keep empty outputs", False)
     assert any(c.value.startswith("Item 5 ") for c in page.caption)
     page.choose("Find examples", "count 9")

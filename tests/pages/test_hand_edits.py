@@ -1,4 +1,4 @@
-"""Pages over files that were edited by hand, or written by something else than this program: none raises."""
+"""Pages render manually edited or otherwise malformed run files without raising."""
 
 import json
 
@@ -19,7 +19,7 @@ def test_unknown_status_is_shown_as_text(write_run, open_page, answer, page):
     [{"steps": 0}, {"steps": -5}, {"steps": None}, {"steps": 2**62}, {"steps_per_epoch": 0}],
     ids=str,
 )
-def test_impossible_plan_is_drawn(write_run, open_page, fields):
+def test_impossible_plan_is_rendered(write_run, open_page, fields):
     run = write_run("odd", "running")
     run.append("plan", **{"steps": 4, "steps_per_epoch": 4} | fields)
     run.append("step", step=7, epoch=1.0, tokens=1, seconds=0.0, loss=1e308, lr=-1.0)

@@ -1,4 +1,4 @@
-"""The launch page: its plan, its problems, and the run that comes of it."""
+"""The Launch page: estimates, validation, and launched runs."""
 
 import json
 import re
@@ -14,19 +14,19 @@ from pages.ui import runtime
 
 
 def setting(page, name):
-    """The widget of a setting."""
+    """Return the widget of a setting."""
     return page.widget(f"setting:{page.session_state['draft_generation']}:{name}")
 
 
 def fill_settings(page, **values):
-    """Fill in settings, as a person would: one after the other."""
+    """Fill in settings one at a time, like a user."""
     for name, value in values.items():
         page.choose(setting(page, name).key, value)
     return page
 
 
 def field_errors(page, name):
-    """The complaints in the column of a setting."""
+    """Return the error messages below a setting."""
     key = setting(page, name).key
     kinds = ("text_input", "number_input", "selectbox", "checkbox", "text_area")
     columns = [c for c in page.columns if any(w.key == key for k in kinds for w in c.get(k))]
@@ -34,7 +34,7 @@ def field_errors(page, name):
 
 
 def form_config(page):
-    """The config that the form would launch."""
+    """Return the config that the form would launch."""
     return RunConfig.parse(launch_form.settings(page.session_state["draft"]))
 
 
@@ -49,7 +49,7 @@ def test_plan_follows_the_settings(page, line):
     assert metrics["Parameters"] == f"{plan.parameters / 1e6:.1f} M"
     assert metrics["Trainable"] == metrics["Parameters"]
     assert line(page.figure("Learning rate")) == plan.learning_rates
-    assert page.says(f"{plan.train_examples:,} examples to train on")
+    assert page.says(f"{plan.train_examples:,} training,")
     fill_settings(page, epochs=2 * preset("demo").epochs)
     metrics = {metric.label: metric.value for metric in page.metric}
     assert metrics["Steps"] == str(2 * plan.steps)
@@ -60,16 +60,15 @@ def test_all_errors_are_shown_next_to_their_fields(page):
     assert not launch_button(page).disabled
     fill_settings(page, epochs=0, lr=-1.0, dataset="nowhere.json", device="abacus", tags="x" * 300)
     assert launch_button(page).disabled
-    assert field_errors(page, "epochs") == ["it should be greater than or equal to 1"]
-    assert field_errors(page, "lr") == ["it should be greater than 0"]
-    assert "file not found" in field_errors(page, "dataset")[0]
-    assert "should be auto, cpu, mps, cuda" in field_errors(page, "device")[0]
+    assert field_errors(page, "epochs") == ["Must be at least 1"]
+    assert field_errors(page, "lr") == ["Must be greater than 0"]
+    assert "file not found" in field_errors(page, "dataset")[0].lower()
+    assert "Must be auto, cpu, mps, cuda" in field_errors(page, "device")[0]
     assert "at most 200 characters" in field_errors(page, "tags")[0]
     assert field_errors(page, "batch_size") == []
-    [summary] = [e.value for e in page.error if "To be mended" in e.value]
+    [summary] = [e.value for e in page.error if "Fix before launching" in e.value]
     titles = ["Tags", "Epochs", "Learning rate", "Device", "Data set"]
     assert re.findall(r"\*\*(.+?)\*\*", summary) == titles
-    assert page.says("Epochs**: it should be greater than or equal to 1")
 
 
 def test_skipped_records_are_listed_in_the_plan(page, tmp_path):
@@ -83,10 +82,10 @@ def test_skipped_records_are_listed_in_the_plan(page, tmp_path):
     assert page.says("1 of 40 records are skipped: empty output (record 7)")
     assert page.says("unused keys (with record counts): history (1)")
     assert page.dataframe[0].value.values.tolist() == [["record 7", "empty output"]]
-    assert page.says("33 examples to train on")
+    assert page.says("33 training,")
     fill_settings(page, empty_outputs="keep")
-    assert page.says("34 examples to train on")
-    assert not page.says("left out")
+    assert page.says("34 training,")
+    assert not page.says("are skipped")
 
 
 def test_fixed_errors_disappear(page):
@@ -98,31 +97,31 @@ def test_fixed_errors_disappear(page):
 
 def test_contradictory_settings_are_reported(page):
     fill_settings(page, train_fraction=0.95, min_lr=0.1, dataset="nowhere.json")
-    assert "nothing is left to validate on" in field_errors(page, "test_fraction")[0]
-    assert field_errors(page, "min_lr") == ["it should be at most lr = 0.0001"]
-    assert "file not found" in field_errors(page, "dataset")[0]
+    assert "No examples are left for validation" in field_errors(page, "test_fraction")[0]
+    assert field_errors(page, "min_lr") == ["Must be at most lr = 0.0001"]
+    assert "file not found" in field_errors(page, "dataset")[0].lower()
     assert field_errors(page, "train_fraction") == []
 
 
-def test_empty_field_is_reported_without_an_exception(page):
+def test_empty_required_fields_are_reported(page):
     fill_settings(page, base_model="", dataset="", sample_prompt="", name="")
-    assert field_errors(page, "base_model") == ["it should have at least 1 character"]
-    assert field_errors(page, "dataset") == ["it should have at least 1 character"]
-    assert page.says("**Base model**: it should have at least 1 character")
-    assert not page.says("It will be called")
+    assert field_errors(page, "base_model") == ["Must have at least 1 character"]
+    assert field_errors(page, "dataset") == ["Must have at least 1 character"]
+    assert page.says("Fix before launching: **Base model**, **Data set**")
+    assert not page.says("Run name:")
 
 
-def test_batch_too_large_for_memory_is_refused_with_a_size_that_fits(page):
+def test_batch_too_large_for_memory_is_refused(page):
     fill_settings(page, base_model="gpt2-xl", batch_size=4096, dataset="primer")
     [message] = field_errors(page, "batch_size")
-    assert "MB are free" in message
+    assert "MB is free" in message
     assert launch_button(page).disabled
 
 
 def test_pending_data_set_download_is_announced(page, monkeypatch, tmp_path):
     fill_settings(page, dataset="some-body/some_data")
     assert not launch_button(page).disabled
-    assert page.says("some-body/some_data will be downloaded at the launch")
+    assert page.says("some-body/some_data will be downloaded at launch")
     assert {m.label: m.value for m in page.metric}["Steps"] == "—"
 
 
@@ -183,7 +182,7 @@ def test_clone_copies_the_parent_settings_and_names_the_parent(page, write_run, 
     assert setting(page, "lora_rank").value == 3
     assert setting(page, "tags").value == "a, b"
     assert setting(page, "notes").value == ""
-    assert page.says("It will be called **one-2**.")
+    assert page.says("Run name: **one-2**")
     page.press("Launch")
     [clone] = [run for run in list_runs(runs_dir) if run.name != "one"]
     expected = parent.config().changed(parent="one", notes="", name=clone.name)
@@ -199,7 +198,7 @@ def test_run_named_like_a_preset_can_be_cloned(write_run, open_page):
     assert setting(page, "lr").value == 0.5
 
 
-def test_a_run_with_damaged_settings_cannot_be_cloned_and_says_so(write_run, open_page):
+def test_run_with_damaged_settings_cannot_be_cloned(write_run, open_page):
     run = write_run("one")
     run.config_path.write_text("{]")
     page = open_page("launch").choose("source", "clone of one")
@@ -207,7 +206,7 @@ def test_a_run_with_damaged_settings_cannot_be_cloned_and_says_so(write_run, ope
     assert setting(page, "lr").value == preset("demo").lr
 
 
-def test_form_survives_a_visit_to_another_page(write_run, page):
+def test_form_keeps_its_values_after_visiting_another_page(write_run, page):
     page.choose("source", "run_12")
     fill_settings(page, tags="a, b", lr=0.002, lora_rank=5)
     page.go("results").go("launch")
@@ -276,7 +275,7 @@ def test_reset_discards_edits_without_effect(page):
     assert setting(page, "lora_targets").value == "all"
 
 
-def test_reset_is_offered_for_no_source_as_it_is(page, write_run):
+def test_reset_is_hidden_for_unchanged_sources(page, write_run):
     write_run("one", tags="a, b", lr=3.3e-7, min_lr=1e-9, grad_clip=None, notes="mine")
     runtime.lab().refresh()
     for source in (*PRESETS, "clone of one"):
@@ -291,7 +290,7 @@ def test_selecting_another_source_discards_every_edit(page):
     assert changes(page) == []
 
 
-def test_source_is_still_shown_after_its_run_was_deleted(page, write_run):
+def test_source_stays_selected_after_its_run_is_deleted(page, write_run):
     write_run("one", optimizer="sgd")
     runtime.lab().refresh()
     page.run().choose("source", "clone of one")
@@ -313,10 +312,10 @@ def test_damaged_source_keeps_the_form_and_the_previous_source(write_run, open_p
     assert changes(page) == ["Learning rate: 1e-4 → 0.25"]
 
 
-def test_full_disk_is_reported_in_one_sentence(page, runs_dir):
+def test_unwritable_runs_directory_is_reported_at_launch(page, runs_dir):
     runtime.lab()
     shutil.move(runs_dir, runs_dir.with_name("moved"))
-    runs_dir.write_text("a file where the runs were")
+    runs_dir.write_text("a file instead of a directory")
     page.press("Launch")
     assert page.says("cannot be written to")
     page.press("Launch the demo")
@@ -324,7 +323,7 @@ def test_full_disk_is_reported_in_one_sentence(page, runs_dir):
     assert page.says("cannot be written to")
 
 
-def test_time_and_memory_are_measured_for_these_settings(page, dataset, wait):
+def test_time_and_memory_are_measured_for_the_current_settings(page, dataset, wait):
     fill_settings(
         page, dataset=str(dataset), batch_size=5, epochs=1, method="lora", max_new_tokens=2
     )
@@ -334,12 +333,12 @@ def test_time_and_memory_are_measured_for_these_settings(page, dataset, wait):
     wait(future.done)
     cost = future.result()
     metrics = {metric.label: metric.value for metric in page.run().metric}
-    assert metrics["Memory, measured"] == f"{cost.memory_mb / 1024:.1f} GB"
-    assert "Time, measured" in metrics
-    fill_settings(page, name="another name costs the same")
-    assert any(metric.label == "Memory, measured" for metric in page.metric)
+    assert metrics["Measured memory"] == f"{cost.memory_mb / 1024:.1f} GB"
+    assert "Measured time" in metrics
+    fill_settings(page, name="does not affect the cost")
+    assert any(metric.label == "Measured memory" for metric in page.metric)
     fill_settings(page, batch_size=4)
-    assert not any(metric.label == "Memory, measured" for metric in page.metric)
+    assert not any(metric.label == "Measured memory" for metric in page.metric)
 
 
 def test_configuration_measured_too_large_is_refused(page, dataset, wait, monkeypatch):
@@ -355,17 +354,17 @@ def test_configuration_measured_too_large_is_refused(page, dataset, wait, monkey
     monkeypatch.setattr(preflight.hardware, "available_memory_mb", lambda device: free)
     assert launch_button(page.run()).disabled
     [message] = field_errors(page, "batch_size")
-    assert f"would need about {cost.memory_mb:,.0f} MB" in message
+    assert f"needs about {cost.memory_mb:,.0f} MB" in message
 
 
 def test_failed_measurement_shows_its_reason(page, wait, monkeypatch):
     def fail(config):
-        raise UserError("there is *no* room")
+        raise UserError("out of *space*")
 
     monkeypatch.setattr(measurement, "measure", fail)
     page.press("Measure time and memory")
     wait(runtime.lab().measurement(form_config(page)).done)
-    assert page.run().says("there is *no* room")
+    assert page.run().says("out of *space*")
     assert not launch_button(page).disabled
 
 

@@ -1,4 +1,4 @@
-"""The form: a widget for every setting, shown where it matters, its value kept where it does not."""
+"""The launch form: a widget for each setting, hidden if the setting has no effect."""
 
 import pytest
 
@@ -12,16 +12,16 @@ LORA = {name for name, field in FIELDS.items() if metadata(field)["when"] == "lo
 
 
 def form_widgets(page):
-    """The widgets of the form by the names of their settings."""
+    """Return the widgets of the form by setting name."""
     prefix = f"setting:{page.session_state['draft_generation']}:"
     widgets = [w for kind in WIDGETS for w in page.get(kind) if (w.key or "").startswith(prefix)]
     return {widget.key.removeprefix(prefix): widget for widget in widgets}
 
 
-def test_every_setting_has_a_widget_that_is_documented(page):
-    page.choose("source", "run_12")  # LoRA with a schedule: everything matters
+def test_every_setting_has_a_documented_widget(page):
+    page.choose("source", "run_12")  # LoRA with a schedule: every setting is shown
     widgets = form_widgets(page)
-    assert FIELDS.keys() - widgets.keys() == {"parent"}, "set by cloning alone"
+    assert FIELDS.keys() - widgets.keys() == {"parent"}, "only set by cloning"
     for name, widget in widgets.items():
         assert widget.label == FIELDS[name].title
         assert widget.help == f"`{name}`: {FIELDS[name].description}"
@@ -42,7 +42,7 @@ def test_every_preset_fills_the_form(page):
 
 
 def test_adapter_settings_are_shown_only_for_lora_and_keep_their_values(page):
-    assert not LORA & form_widgets(page).keys(), "the demo trains every weight"
+    assert not LORA & form_widgets(page).keys(), "the demo trains all weights"
     form_widgets(page)["method"].set_value("lora").run()
     assert form_widgets(page).keys() >= LORA
     form_widgets(page)["lora_rank"].set_value(5).run()
@@ -55,7 +55,7 @@ def test_adapter_settings_are_shown_only_for_lora_and_keep_their_values(page):
     assert form_widgets(page)["lora_targets"].value == "mlp"
 
 
-def test_warm_up_is_offered_without_a_minimum_learning_rate(page):
+def test_warm_up_is_available_without_a_minimum_learning_rate(page):
     assert form_widgets(page)["warmup_fraction"].value == 0.1
     form_widgets(page)["min_lr"].set_value(None).run()
     form_widgets(page)["warmup_fraction"].set_value(0.3).run()
@@ -68,7 +68,7 @@ def test_optional_settings_can_be_cleared(page, name):
     form_widgets(page)[name].set_value(3).run()
     widget = form_widgets(page)[name]
     assert widget.value == 3
-    assert not widget.proto.HasField("default"), "the browser would put the default back"
+    assert not widget.proto.HasField("default"), "the browser would restore the default"
     widget.set_value(None).run()
     assert form_widgets(page)[name].value is None
     assert page.session_state["draft"][name] is None
@@ -82,12 +82,12 @@ def test_data_set_path_can_be_typed(page, dataset):
 
 
 def test_error_expands_its_collapsed_group(page):
-    folded = {expander.label: expander for expander in page.expander}
-    assert not folded["Cadence"].proto.expanded
+    expanders = {expander.label: expander for expander in page.expander}
+    assert not expanders["Evaluation and checkpoints"].proto.expanded
     form_widgets(page)["eval_every"].set_value(0).run()
-    folded = {expander.label: expander for expander in page.expander}
-    assert folded["Cadence"].proto.expanded
-    assert not folded["Hardware"].proto.expanded
+    expanders = {expander.label: expander for expander in page.expander}
+    assert expanders["Evaluation and checkpoints"].proto.expanded
+    assert not expanders["Hardware"].proto.expanded
 
 
 @pytest.mark.parametrize(

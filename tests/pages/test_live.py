@@ -1,4 +1,4 @@
-"""The live page: which runs it shows, what its figures say, and the buttons that stop and resume."""
+"""The Live page: selected runs, charts, details, and the Stop and Resume buttons."""
 
 import json
 import os
@@ -19,7 +19,7 @@ TITLES = (
     "Gradient norm",
     "Tokens per second",
 )
-PLACES = {
+X_VALUES = {
     "step": lambda n: n,
     "epoch": lambda n: n / 2,
     "tokens": lambda n: 10 * n,
@@ -28,7 +28,7 @@ PLACES = {
 
 
 def badge(page, name):
-    """The line with a run's name and status."""
+    """Return the line with the name and status of a run."""
     lines = [m.value.replace("\\", "") for m in page.markdown if "-badge[" in m.value]
     [match] = [text for text in lines if f"**{name}**" in text]
     return match
@@ -40,7 +40,7 @@ def progress(page):
 
 def test_page_without_runs_links_to_launch(open_page):
     page = open_page("live")
-    assert page.says("No run yet")
+    assert page.says("No runs yet")
     assert page.get("page_link")[0].label == "Launch"
 
 
@@ -84,33 +84,33 @@ def test_resume_button_lists_changed_settings(write_run, open_page):
     assert "queued" in badge(open_page("live").press("resume:one"), "one")
 
 
-@pytest.mark.parametrize("x", PLACES)
+@pytest.mark.parametrize("x", X_VALUES)
 def test_charts_plot_the_events(write_run, open_page, line, x):
     write_run("one", steps=9, lr=3e-4)
-    page = open_page("live").choose("x-axis", x)
-    position = PLACES[x]
+    page = open_page("live").choose("X-axis", x)
+    x_value = X_VALUES[x]
     steps = range(1, 10)
-    assert line(page.figure("Training loss")) == [(position(n), 4 / n) for n in steps]
-    assert line(page.figure("Learning rate")) == [(position(n), 3e-4) for n in steps]
-    assert line(page.figure("Gradient norm")) == [(position(n), 1 + n) for n in steps]
-    assert line(page.figure("Tokens per second")) == [(position(n), 20 + n) for n in steps]
-    assert line(page.figure("Loss"), 0) == [(position(n), 5 / n) for n in (3, 6, 9)]
-    assert line(page.figure("Loss"), 1) == [(position(n), 3 / n) for n in (3, 6, 9)]
+    assert line(page.figure("Training loss")) == [(x_value(n), 4 / n) for n in steps]
+    assert line(page.figure("Learning rate")) == [(x_value(n), 3e-4) for n in steps]
+    assert line(page.figure("Gradient norm")) == [(x_value(n), 1 + n) for n in steps]
+    assert line(page.figure("Tokens per second")) == [(x_value(n), 20 + n) for n in steps]
+    assert line(page.figure("Loss"), 0) == [(x_value(n), 5 / n) for n in (3, 6, 9)]
+    assert line(page.figure("Loss"), 1) == [(x_value(n), 3 / n) for n in (3, 6, 9)]
     assert line(page.figure("Perplexity"), 0) == [
-        (position(n), pytest.approx(2.718281828459045 ** (5 / n))) for n in (3, 6, 9)
+        (x_value(n), pytest.approx(2.718281828459045 ** (5 / n))) for n in (3, 6, 9)
     ]
 
 
 def test_new_events_are_shown_on_rerun(write_run, open_page, line):
     run = write_run("one", "running", planned=9)
     page = open_page("live")
-    expected = "step 6 of 9, 3 s, 2 s to go; loss 0.6667; validation loss 0.8333"
+    expected = "Step 6 of 9 · 3 s elapsed · 2 s left · loss 0.6667 · validation loss 0.8333"
     assert progress(page) == [expected]
     event_fields = {"epoch": 3.5, "tokens": 70, "seconds": 3.5, "lr": 1e-3, "grad_norm": 1.0}
     run.append("step", step=7, loss=0.25, tokens_per_s=9.0, **event_fields)
     runtime.lab().refresh()
     page.run()
-    assert progress(page)[0].startswith("step 7 of 9, 4 s, 1 s to go; loss 0.2500;")
+    assert progress(page)[0].startswith("Step 7 of 9 · 4 s elapsed · 1 s left · loss 0.2500 ·")
     assert line(page.figure("Training loss"))[-1] == (7, 0.25)
 
 
@@ -119,8 +119,8 @@ def test_progress_before_the_first_step_and_after_the_last(write_run, open_page)
     write_run("answering", "running", steps=6, planned=6)
     write_run("waiting", "queued")
     page = open_page("live", run=["loading", "answering", "waiting"])
-    assert progress(page) == ["step 0 of 9, 0 s", "step 6 of 6: answering the test set"]
-    assert page.says("waiting for its turn")
+    assert progress(page) == ["Step 0 of 9 · 0 s elapsed", "Step 6 of 6 · answering the test set"]
+    assert page.says("Waiting in queue")
     assert page.get("progress")[0].proto.value == 0
     assert page.get("progress")[1].proto.value == 100
 
@@ -130,39 +130,39 @@ def test_starting_trainer_shows_download_progress(write_run, open_page):
     with run.lock():
         run.append("status", status="running", pid=1, host="here")
         page = open_page("live")
-        assert progress(page) == ["loading the model and the data"]
+        assert progress(page) == ["Loading the model and data"]
         for downloaded_bytes in (
             -1,
             1_500_000_000,
             6_431_829_964,
-        ):  # the first one was edited by hand
+        ):  # a negative count can only come from a manual edit
             run.append(
                 "download", repository="a/gpt_2*xl*", bytes=downloaded_bytes, total=6_431_829_964
             )
             runtime.lab().refresh()
             page = open_page("live")
             if downloaded_bytes == 1_500_000_000:
-                assert progress(page) == [r"downloading a\/gpt\_2\*xl\*: 1,500 of 6,432 MB"]
+                assert progress(page) == [r"Downloading a\/gpt\_2\*xl\*: 1,500 of 6,432 MB"]
                 assert page.get("progress")[0].proto.value == 23
             else:
-                assert progress(page) == ["loading the model and the data"]
+                assert progress(page) == ["Loading the model and data"]
 
 
-def test_running_or_linked_runs_are_selected_first(write_run, open_page):
+def test_running_and_linked_runs_are_selected(write_run, open_page):
     write_run("old")
-    write_run("going", "running")
+    write_run("active", "running")
     write_run("new")
-    assert open_page("live").widget("live_runs").value == ["going"]
-    page = open_page("live", run=["new", "nobody", "old"])
+    assert open_page("live").widget("live_runs").value == ["active"]
+    page = open_page("live", run=["new", "missing", "old"])
     assert page.widget("live_runs").value == ["new", "old"]
     assert page.query_params["run"] == ["new", "old"]
 
 
-def test_newest_ended_run_is_shown(write_run, open_page):
+def test_newest_run_is_selected_if_none_is_active(write_run, open_page):
     for name in ("first", "second"):
         write_run(name)
     assert open_page("live").widget("live_runs").value in (["first"], ["second"])
-    assert open_page("live", run="nobody").query_params["run"] in ("first", "second")
+    assert open_page("live", run="missing").query_params["run"] in ("first", "second")
 
 
 def test_selection_of_more_runs_than_colors_shows_run_counts(write_run, open_page):
@@ -222,7 +222,7 @@ def test_log_scale_applies_to_all_charts_except_the_learning_rate(write_run, ope
 
 def test_smoothed_curve_is_a_moving_average_over_a_faded_raw_curve(write_run, open_page, line):
     write_run("one")
-    page = open_page("live").choose("Smoothing", 3)
+    page = open_page("live").choose("Smoothing (steps)", 3)
     figure = page.figure("Training loss")
     raw = [4 / n for n in range(1, 7)]
     means = [sum(raw[max(0, i - 2) : i + 1]) / min(3, i + 1) for i in range(6)]
@@ -231,12 +231,12 @@ def test_smoothed_curve_is_a_moving_average_over_a_faded_raw_curve(write_run, op
     assert figure["data"][0]["opacity"] < 1
 
 
-def test_stop_requests_a_stop_and_says_so(write_run, open_page):
+def test_stop_button_requests_a_stop(write_run, open_page):
     run = write_run("one", "running", planned=99)
     page = open_page("live").press("Stop")
     assert run.stop_request() == "stopped"
     assert page.widget("Stopping").disabled
-    assert run.status() == "running", "the trainer has the last word"
+    assert run.status() == "running", "the trainer writes the final status"
 
 
 def test_queued_run_stops_at_once_and_leaves_the_queue(write_run, open_page):
@@ -256,7 +256,7 @@ def test_resume_queues_a_run_again(write_run, open_page):
     assert not page.error
 
 
-def test_late_stop_is_reported_in_one_sentence(write_run, open_page):
+def test_stopping_a_finished_run_is_reported(write_run, open_page):
     run = write_run("one", "queued")
     page = open_page("live")
     run.append("status", status="finished")
@@ -276,32 +276,34 @@ def test_samples_are_sorted_newest_first(write_run, open_page):
 
 
 def test_queued_run_shows_no_charts(write_run, open_page):
-    write_run("one", "queued").log_path.write_text("it waits")
+    write_run("one", "queued").log_path.write_text("waiting")
     page = open_page("live")
     assert not page.get("plotly_chart")
-    assert [code.value for code in page.choose("Details", "Log").get("code")] == ["it waits"]
+    assert [code.value for code in page.choose("Details", "Log").get("code")] == ["waiting"]
 
 
 def test_resume_names_the_checkpoint_step(write_run, open_page):
     run = write_run("one", "stopped", "", planned=9)
     page = open_page("live")
-    assert page.widget("Resume").help == "From the start: it has no checkpoint yet."
+    assert page.widget("Resume").help == "No checkpoint yet: training restarts from the beginning."
     for name in ("step-00000004", "step-00000006", "step-00000009.partial", "other"):
         (run.path / "checkpoint" / name).mkdir(parents=True)
-    assert page.run().widget("Resume").help == "From its checkpoint at step 6."
+    assert page.run().widget("Resume").help == "Resume from the checkpoint at step 6."
 
 
 def test_latest_losses_are_shown(write_run, open_page):
     write_run("one")
-    assert progress(open_page("live")) == ["step 6 of 6, 3 s; loss 0.6667; validation loss 0.8333"]
+    assert progress(open_page("live")) == [
+        "Step 6 of 6 · 3 s elapsed · loss 0.6667 · validation loss 0.8333"
+    ]
 
 
-def test_link_to_an_unknown_run_says_so(write_run, open_page):
+def test_link_to_an_unknown_run_shows_a_warning(write_run, open_page):
     write_run("one")
     page = open_page("live", run=["<b>gone", "one"])
-    assert page.says("There is no run called <b>gone.")
+    assert page.says("Unknown run: <b>gone.")
     assert page.widget("live_runs").value == ["one"]
-    assert not page.run().says("There is no run")
+    assert not page.run().says("Unknown run")
 
 
 def test_warnings_are_listed(write_run, open_page):
@@ -311,7 +313,7 @@ def test_warnings_are_listed(write_run, open_page):
     [table] = page.dataframe
     assert table.value.values.tolist() == [["one", 4, "data", "2 examples are left out"]]
     page.choose("live_runs", ["two"])
-    assert page.says("Nothing to warn of")
+    assert page.says("No warnings.")
 
 
 def test_trainer_log_is_shown(write_run, open_page):
@@ -336,11 +338,11 @@ def test_run_deleted_in_another_tab_disappears(write_run, open_page):
 
 def test_sidebar_shows_the_queue(write_run, open_page, monkeypatch):
     page = open_page("live")
-    assert page.sidebar.caption[0].value == "No run is trained and none waits."
+    assert page.sidebar.caption[0].value == "The queue is empty."
     monkeypatch.setattr(runtime.lab(), "waiting", lambda: ["one", "two", "three"])
     page.run()
     [popover] = next(iter(page.sidebar.children.values())).children.values()
-    assert popover.proto.popover.label == "Training 1, waiting 2"
+    assert popover.proto.popover.label == "1 running · 2 queued"
 
 
 def test_run_without_an_event_file_is_shown_as_queued(write_run, open_page):
@@ -364,8 +366,8 @@ def test_run_that_ignores_a_stop_can_be_killed(write_run, open_page):
 def test_silent_run_shows_a_warning(write_run, open_page, monkeypatch):
     write_run("one", "running", planned=9)
     page = open_page("live")
-    assert not page.says("Nothing heard from it")
+    assert not page.says("No events for")
     monkeypatch.setattr(status, "SILENCE_WARNING_S", -1.0)
-    assert page.run().says("Nothing heard from it for")
+    assert page.run().says("No events for")
     page.go("results").tick(0)
-    assert not page.says("Nothing heard from it")
+    assert not page.says("No events for")

@@ -1,4 +1,4 @@
-"""The results table: what it says, what of it is shown, and what can be done with the selected runs."""
+"""The Results page: table contents, filter, columns, downloads, and actions on selected runs."""
 
 import io
 import json
@@ -15,7 +15,7 @@ from pages.ui import runtime
 
 @pytest.fixture
 def downloads(monkeypatch):
-    """A function that reads the file behind a download button of the page as it stands."""
+    """Return a function that reads the file behind a download button of the current page."""
     storages = []
 
     class RecordingStorage(MemoryMediaFileStorage):
@@ -42,13 +42,13 @@ def row(page, name):
 
 
 def row_index(page, name):
-    """Where a run stands in the table."""
+    """Return the position of a run in the table."""
     return table(page)["name"].tolist().index(name)
 
 
 def test_page_without_runs_links_to_launch(open_page):
     page = open_page("results")
-    assert page.says("No run yet")
+    assert page.says("No runs yet")
     assert page.get("page_link")[0].label == "Launch"
     assert not page.dataframe
     journal_table = table(page.choose("Journal", True))
@@ -102,10 +102,10 @@ def test_filter_matches_every_word_in_any_visible_or_hidden_column(write_run, op
         page.choose("Filter", query)
         assert set(table(page)["name"]) == names, query
         expected_caption = f"{len(names)} {'run' if len(names) == 1 else 'runs'}."
-        assert page.says(expected_caption if names else "No run fits this filter.")
+        assert page.says(expected_caption if names else "No runs match this filter.")
 
 
-def test_columns_can_be_selected(write_run, open_page):
+def test_columns_can_be_selected_and_reset(write_run, open_page):
     write_run("one")
     page = open_page("results")
     assert "device" not in table(page)
@@ -113,10 +113,10 @@ def test_columns_can_be_selected(write_run, open_page):
     assert sorted(table(page)) == ["device", "name", "weight_decay"]
     assert row(page, "one")["device"] == "Abacus 3000"
     page.choose("Columns", [])
-    assert "name" in table(page), "a table of nothing helps nobody"
-    page.press("Choose for me")
+    assert "name" in table(page), "an empty selection shows the leading columns"
+    page.press("Reset columns")
     assert "val_loss" in table(page)
-    assert not page.widgets("Choose for me")
+    assert not page.widgets("Reset columns")
 
 
 def test_differing_settings_are_shown_until_columns_are_selected(write_run, open_page):
@@ -133,7 +133,7 @@ def test_differing_settings_are_shown_until_columns_are_selected(write_run, open
     write_run("three", seed=5)
     runtime.lab().refresh()
     page.run()
-    assert [*table(page)] == ["name"], "what a person chose stays"
+    assert [*table(page)] == ["name"], "the user's columns are kept"
 
 
 def test_settings_of_selected_runs_are_shown_side_by_side(write_run, open_page):
@@ -145,7 +145,7 @@ def test_settings_of_selected_runs_are_shown_side_by_side(write_run, open_page):
     assert settings_table.loc["Rank", ["one", "two"]].tolist() == ["4", "8"]
     assert settings_table.loc["Dropout", ["one", "two"]].tolist() == ["0", "0.1"]
     assert "Method" not in settings_table.index
-    page.choose("Every setting", True)
+    page.choose("Show all settings", True)
     page.tick(row_index(page, "one")).tick(row_index(page, "one"), row_index(page, "two"))
     assert "Method" in page.dataframe[1].value.index
 
@@ -158,7 +158,7 @@ def test_settings_of_one_run_are_shown_next_to_the_defaults(write_run, open_page
     assert "Rank" not in settings_table.index, "a rank has no effect without LoRA"
 
 
-def test_runs_on_different_test_examples_show_a_warning(write_run, open_page):
+def test_runs_with_different_test_examples_show_a_warning(write_run, open_page):
     write_run("one", max_examples=900)
     assert not open_page("results").says("different examples")
     write_run("two", max_examples=90)
@@ -183,11 +183,11 @@ def test_filter_supports_comparisons_and_reports_invalid_ones(write_run, open_pa
         page.choose("Filter", query)
         assert table(page)["name"].tolist() == ["two", "one"], query
     page.choose("Filter", "speed>1e-4")
-    assert page.says("there is no column 'speed'")
+    assert page.says("Unknown column 'speed'")
     assert len(table(page)) == 2
 
 
-def test_downloads_equal_the_shown_table(write_run, open_page, downloads):
+def test_downloads_match_the_displayed_table(write_run, open_page, downloads):
     write_run("one", notes='a|b, "c"\nd')
     write_run("two", "failed", "no")
     page = open_page("results").choose("Filter", "one")
@@ -204,7 +204,7 @@ def test_downloads_equal_the_shown_table(write_run, open_page, downloads):
     assert 'a\\|b, "c" d' in lines[2]
 
 
-def test_large_perplexity_is_not_truncated(write_run, open_page, downloads):
+def test_large_perplexity_is_shown_in_scientific_notation(write_run, open_page, downloads):
     write_run("diverged", scale=66.0 * 1.2)
     write_run("sound")
     value = math.exp(66.0)
@@ -221,7 +221,7 @@ def test_large_perplexity_is_not_truncated(write_run, open_page, downloads):
     assert config["perplexity"]["type_config"]["format"] == "%.3f"
 
 
-def test_empty_result_has_no_downloads(write_run, open_page, downloads):
+def test_empty_table_exports_only_the_header(write_run, open_page, downloads):
     write_run("one")
     page = open_page("results").choose("Filter", "nothing-like-it")
     assert downloads(page, "CSV").splitlines() == [",".join(table(page).columns)]
@@ -240,23 +240,23 @@ def test_notes_are_saved_with_the_run_and_shown(write_run, open_page):
     assert open_page("results").tick(0).widget("notes:one").value == "it *learned*\nfast"
 
 
-def test_too_long_notes_are_reported_in_one_sentence(write_run, open_page):
+def test_notes_over_the_length_limit_are_rejected(write_run, open_page):
     run = write_run("one", notes="short")
     page = open_page("results").tick(0)
     page.widget("notes:one").set_value("x" * 20_001)
     page.run()
-    assert page.says("it should have at most 20000 characters")
+    assert page.says("must have at most 20000 characters")
     assert run.config().notes == "short"
 
 
-def test_failure_to_save_notes_is_reported(write_run, open_page):
+def test_unsaved_notes_show_a_hint(write_run, open_page):
     run = write_run("one", notes="short")
     page = open_page("results").tick(0)
     page.widget("notes:one").set_value("x" * 20_001)
     page.run().run()
-    assert page.says("These notes are not saved.")
+    assert page.says("You have unsaved changes.")
     page.choose("notes:one", "long enough")
-    assert not page.says("These notes are not saved.")
+    assert not page.says("You have unsaved changes.")
     assert run.config().notes == "long enough"
 
 
@@ -264,10 +264,12 @@ def test_notes_edited_in_two_tabs_are_not_overwritten_silently(write_run, open_p
     run = write_run("one")
     first_tab, second_tab = (open_page("results").tick(0) for _ in range(2))
     second_tab.choose("notes:one", "from *there*")
-    assert first_tab.run().widget("notes:one").value == "from *there*", "nothing was typed here"
+    assert first_tab.run().widget("notes:one").value == "from *there*", (
+        "this tab has no unsaved edit"
+    )
     second_tab.choose("notes:one", "from there again")
     first_tab.choose("notes:one", "from here")
-    assert first_tab.says("Meanwhile they became: from there again.")
+    assert first_tab.says("Current notes: from there again.")
     assert run.config().notes == "from there again"
     assert first_tab.widget("notes:one").value == "from here"
     first_tab.press("Save notes")
@@ -321,11 +323,11 @@ def test_selected_runs_stay_selected_when_rows_change(write_run, open_page):
     assert not page.choose("Filter", "").widgets("notes:one")
 
 
-def test_click_selects_the_run_displayed_in_the_row(write_run, open_page):
+def test_click_selects_the_run_shown_when_the_table_was_drawn(write_run, open_page):
     write_run("one")
     page = open_page("results")
     write_run("two")
-    runtime.lab().refresh()  # after the table was drawn, before the click
+    runtime.lab().refresh()  # after the table is drawn, before the click
     page.tick(0)
     assert table(page)["name"].tolist() == ["two", "one"]
     assert page.widget("notes:one")
@@ -375,12 +377,12 @@ def test_selected_runs_open_in_compare(write_run, open_page, answer):
 
 def test_run_started_by_another_process_appears(write_run, open_page, wait):
     page = open_page("results")
-    write_run("from-a-shell")
+    write_run("from-shell")
     wait(lambda: page.run().dataframe, 10)
-    assert table(page)["name"].tolist() == ["from-a-shell"]
+    assert table(page)["name"].tolist() == ["from-shell"]
 
 
-def test_damaged_run_does_not_affect_others(write_run, open_page):
+def test_damaged_run_does_not_hide_others(write_run, open_page):
     write_run("sound")
     broken = write_run("broken")
     broken.config_path.write_text("{]")
@@ -406,4 +408,4 @@ def test_every_setting_is_a_selectable_and_filterable_column(write_run, open_pag
     )
     assert result_row["created"].startswith("20")
     page.choose("Filter", "no such words")
-    assert page.says("No run fits this filter.")
+    assert page.says("No runs match this filter.")

@@ -1,4 +1,4 @@
-"""Judges' scores in the results table: a mean and its interval, beside what the journal reported."""
+"""Judge scores in the results table: mean, interval, and the scores reported in the journal."""
 
 import pandas as pd
 import pytest
@@ -15,7 +15,7 @@ SCORES = {"12": 12.0, "55": 55.0, "90": 90.0, "71": 71.0, "34": 34.0}
 
 @pytest.fixture
 def write_answers(write_run, answer):
-    """A function that writes a run whose answers are these numbers."""
+    """Return a function that writes a run with these numbers as answers."""
 
     def write(name, *texts):
         answer_events = [answer(item, f"Say {item}.", "x", text) for item, text in enumerate(texts)]
@@ -26,7 +26,7 @@ def write_answers(write_run, answer):
 
 @pytest.fixture
 def judge(runs_dir):
-    """A function that scores some answers, each with the number it is; None for what has no score."""
+    """Return a function that scores each answer with its own number, or with None if it is listed in `missing`."""
 
     def write(run, spec=GEMINI, max_items=None, missing=()):
         lab = runtime.lab()
@@ -47,7 +47,7 @@ def cells(page, name):
     return frame[frame["name"] == name].iloc[0]
 
 
-def test_no_verdicts_show_no_score_column(write_answers, open_page):
+def test_score_columns_are_absent_without_verdicts(write_answers, open_page):
     write_answers("one", "12")
     assert not [c for c in open_page("results").dataframe[0].value if "95 %" in c]
 
@@ -61,12 +61,12 @@ def test_judge_mean_and_interval_are_columns(write_answers, judge, open_page):
     expected = mean_interval([12, 55, 90, 71])
     assert cells(page, "one")["gemini"] == expected.mean == 57.0
     assert cells(page, "one")["gemini 95 %"] == f"{expected.low:.1f} to {expected.high:.1f}, n = 4"
-    assert cells(page, "two")[["gemini", "gemini 95 %"]].isna().all(), "nobody judged it"
+    assert cells(page, "two")[["gemini", "gemini 95 %"]].isna().all(), "not judged"
     columns = page.dataframe[0].value.columns.tolist()
     assert columns[columns.index("exact") + 1 :][:2] == ["gemini", "gemini 95 %"]
 
 
-def test_a_single_answer_has_a_mean_without_an_interval(write_answers, judge, open_page):
+def test_single_answer_has_a_mean_without_an_interval(write_answers, judge, open_page):
     write_answers("one", "34")
     page = open_page("results")
     judge("one")
@@ -79,10 +79,12 @@ def test_only_fully_judged_runs_have_a_score(write_answers, judge, open_page):
     write_answers("two", "12", "90")
     page = open_page("results")
     judge("one")
-    assert pd.isna(cells(page.run(), "two")["gemini"]), "one answer is the same, not both"
+    assert pd.isna(cells(page.run(), "two")["gemini"]), (
+        "only one of its two answers has a shared verdict"
+    )
     judge("two", max_items=1)
     assert pd.isna(cells(page.run(), "two")["gemini"])
-    judge("two", missing=["90"])  # judged, though without a score
+    judge("two", missing=["90"])  # judged, but without a score
     assert cells(page.run(), "two")["gemini"] == 12.0
     assert cells(page, "one")["gemini"] == 33.5
 
@@ -107,6 +109,6 @@ def test_journal_scores_share_the_gemini_column(write_answers, judge, open_page)
     frame = page.dataframe[0].value.set_index("name")
     journal_rows = frame[frame["status"] == "journal"]
     assert journal_rows["gemini"].notna().any()
-    assert journal_rows["gemini 95 %"].isna().all(), "the journal gives none"
+    assert journal_rows["gemini 95 %"].isna().all(), "the journal reports no intervals"
     assert frame.loc["one", "gemini"] == 33.5
     assert frame.loc["one", "gemini 95 %"].split(" to ")[0] < "33.5"

@@ -1,4 +1,4 @@
-"""The scoring page: what it asks for and what that costs, a scoring that goes on behind it, and what verdicts tell."""
+"""The Scoring page: cost, scoring in the background, and the views of the results."""
 
 import json
 import re
@@ -14,14 +14,14 @@ from pages.ui import runtime
 from tests.judging.server import JudgeServer
 
 WORDS = ["red", "blue", "green", "one"]
-KEY = "AIza-a-key-that-nobody-may-see"
+KEY = "AIza-test-key-1234567890"
 HOSTILE = "<script>alert(1)</script> **bold** $x$ ![](http://x)"
-ALIVE = ("<script", "**bold", "$x", "](http")
+MARKUP = ("<script", "**bold", "$x", "](http")
 
 
 @pytest.fixture
 def write_answers(write_run, answer):
-    """A function that writes a run which gave these answers to `Say red.` and so on."""
+    """Return a function that writes a run with these answers to `Say red.`, `Say blue.` and so on."""
     base_hash = pretrained.fingerprint(pretrained.load("gpt2-nano"))
 
     def write(name, *texts, **fields):
@@ -37,7 +37,7 @@ def write_answers(write_run, answer):
 
 @pytest.fixture
 def gemini(monkeypatch):
-    """A judge on loopback in Google's place: an answer that is a number gets that score, others 70."""
+    """A local server in place of the Gemini API. Scores numeric answers with their number and others with 70."""
 
     def verdict(prompt):
         match = re.search(r"to grade:\n(\d+)", prompt)
@@ -51,10 +51,10 @@ def gemini(monkeypatch):
 
 @pytest.fixture
 def score(wait):
-    """A function that presses Score and waits for the end; then all of it is in the index."""
+    """Return a function that presses Score, waits until scoring ends, and syncs the index."""
 
     def press(page, base=False):
-        page.choose("Score the pretrained base too", base).press("Score")
+        page.choose("Also score the pretrained base model", base).press("Score")
         wait(lambda: not runtime.lab().scoring.job.is_running, 60)
         runtime.lab().refresh()
         return page.run()
@@ -71,7 +71,7 @@ def board(page):
 
 
 def sent_elements(page):
-    """Every element of the page as it was sent, but for password fields."""
+    """Return every element sent to the browser, except password fields."""
     protos = [node.proto for node in page._tree if getattr(node, "proto", None) is not None]
     return "\n".join(str(p) for p in protos if getattr(p, "label", "") != "API key")
 
@@ -81,12 +81,12 @@ def error_text(page):
     return element.value.replace("\\", "")
 
 
-def test_page_without_answers_explains_what_to_do(write_answers, open_page, write_run):
+def test_page_without_answers_shows_a_hint(write_answers, open_page, write_run):
     page = open_page("scoring")
-    assert page.says("No run has answered its test set yet")
+    assert page.says("No answers yet")
     assert page.get("page_link")[0].label == "Launch"
     write_run("one", "running", planned=9)
-    assert open_page("scoring").says("No run has answered its test set yet")
+    assert open_page("scoring").says("No answers yet")
     write_answers("two", "red")
     runtime.lab().refresh()
     assert open_page("scoring").choose("scored_runs", []).says("Choose at least one run")
@@ -94,23 +94,22 @@ def test_page_without_answers_explains_what_to_do(write_answers, open_page, writ
 
 def test_cost_is_shown_before_scoring(write_answers, open_page, gemini, score):
     write_answers("one", "red", "blue", "blau")
-    write_answers("two", "red", "azure", "vert")  # one answer is the same, and asked about once
+    write_answers("two", "red", "azure", "vert")  # one answer is shared and judged once
     page = open_page("scoring").choose("Judge", "reference")
     assert page.says(
-        "5 verdicts: 5 to make, at no cost. The pretrained base has to answer 3 examples first; they come on top."
+        "5 verdicts: 5 to compute, at no cost. The 6 answers include duplicates, which share a verdict. "
+        "Not included: the pretrained base must answer 3 examples first."
     )
-    page.choose("Judge", "gemini").choose("Score the pretrained base too", False)
+    page.choose("Judge", "gemini").choose("Also score the pretrained base model", False)
     assert page.says("5 verdicts: 5 requests, about ")
     assert page.choose("Repeats", 3).says("15 verdicts: 15 requests, about ")
     page.choose("Repeats", 1).choose("scored_runs", ["one"])
-    assert score(page).says("All 3 verdicts are there already: nothing is asked")
+    assert score(page).says("Already scored: 3 verdicts cached.")
     page.choose("scored_runs", ["one", "two"])
-    assert page.says("5 verdicts, 3 are there already: 2 requests")
+    assert page.says("5 verdicts (3 cached): 2 requests")
 
 
-def test_the_leaderboard_shows_all_runs_and_the_pretrained_base_first(
-    write_answers, open_page, score
-):
+def test_leaderboard_shows_all_runs_with_the_pretrained_base_first(write_answers, open_page, score):
     write_answers("one", "red", "blew", "grey")
     write_answers("two", "red", "blue", "grey")
     page = score(open_page("scoring"), base=True)
@@ -118,17 +117,14 @@ def test_the_leaderboard_shows_all_runs_and_the_pretrained_base_first(
     assert board(page)["scored"].tolist() == [3, 3, 3]
     assert board(page)["mean"]["two"] > board(page)["mean"]["one"] > board(page)["mean"].iloc[0]
     assert page.figure("Score with")["data"][0]["y"] == ["one", "two", "pretrained"]
-    assert page.says("All 7 verdicts are there already")
+    assert page.says("Already scored: 9 answers share 7 cached verdicts.")
 
 
-def test_new_scores_are_shown_without_waiting_for_the_sync(
-    write_answers, open_page, wait, monkeypatch
-):
-    monkeypatch.setattr(
-        lab_module, "SYNC_INTERVAL_S", 3600.0
-    )  # no sync before the page reads the index
+def test_new_scores_appear_before_the_next_sync(write_answers, open_page, wait, monkeypatch):
+    # The background thread does not sync during the test.
+    monkeypatch.setattr(lab_module, "SYNC_INTERVAL_S", 3600.0)
     write_answers("one", "red", "blew")
-    page = open_page("scoring").choose("Score the pretrained base too", False).press("Score")
+    page = open_page("scoring").choose("Also score the pretrained base model", False).press("Score")
     wait(lambda: not runtime.lab().scoring.job.is_running)
     assert board(page.run())["scored"].tolist() == [2]
     with monkeypatch.context() as patch:
@@ -137,23 +133,24 @@ def test_new_scores_are_shown_without_waiting_for_the_sync(
 
 
 class CountingCursor:
-    """A connection that records its statements."""
+    """A cursor that records its statements."""
 
     def __init__(self, cursor, statements):
         self.cursor, self.statements = cursor, statements
-        cursor.execute("set python_scan_all_frames = true")  # DataFrames are two frames up now
+        # This class adds a stack frame between DuckDB and the DataFrames of a query.
+        cursor.execute("set python_scan_all_frames = true")
 
     def execute(self, statement, *parameters):
         self.statements.append(statement)
         return self.cursor.execute(statement, *parameters)
 
 
-@pytest.mark.parametrize("view", ["Scores", "Compare two", "Pairs", "Judges"])
-def test_one_rerun_loads_the_answers_once(write_answers, open_page, score, monkeypatch, view):
+@pytest.mark.parametrize("view", ["Scores", "Compare two", "Win rates", "Judges"])
+def test_answers_are_loaded_once_per_rerun(write_answers, open_page, score, monkeypatch, view):
     write_answers("one", "red", "blew")
     write_answers("two", "rod", "blue")
     page = score(open_page("scoring"), base=True)
-    page = score(page.choose("Ask about", "Every two runs"), base=True).choose("Show", view)
+    page = score(page.choose("Mode", "Head-to-head"), base=True).choose("Show", view)
     statements, cursor = [], Index.cursor
     monkeypatch.setattr(Index, "cursor", lambda index: CountingCursor(cursor(index), statements))
     page.run()
@@ -169,12 +166,10 @@ def test_different_base_models_have_separate_rows(write_answers, open_page, scor
     write_answers("late", "red", base_hash="cd" * 32)
     runtime.lab().refresh()
     page = score(page.run().choose("scored_runs", ["late"]), base=True)
-    assert "its weights are no longer those that were tuned; score without the base" in error_text(
-        page
-    )
+    assert "the weights have changed since training" in error_text(page)
 
 
-def test_damaged_or_deleted_run_does_not_affect_others(write_answers, open_page, monkeypatch):
+def test_damaged_and_deleted_runs_do_not_break_the_page(write_answers, open_page, monkeypatch):
     write_answers("sound", "red")
     write_answers("damaged", "rod").config_path.write_text("{]")
     deleted_run = write_answers("gone", "x")
@@ -190,17 +185,16 @@ def test_scoring_continues_after_its_tab_closes(write_answers, open_page, gemini
     answered = threading.Event()
     gemini.fault = lambda number, prompt: None if number <= 3 or answered.wait(20) else "500"
     first, second = open_page("scoring"), open_page("scoring")
-    first.choose("Score the pretrained base too", False).press("Score")
+    first.choose("Also score the pretrained base model", False).press("Score")
     job = runtime.lab().scoring.job
     wait(lambda: job.progress.done == 3)
     runtime.lab().refresh()
-    second.widget("Score").click().run()  # it was not disabled when it left the browser
-    assert runtime.lab().scoring.job is job, "one at a time"
+    second.widget("Score").click().run()  # sent before the button was disabled
+    assert runtime.lab().scoring.job is job, "only one scoring runs at a time"
     reloaded = open_page("scoring")
     [progress_text] = [bar.proto.text for bar in reloaded.get("progress")]
-    assert (
-        progress_text == r"gemini\-2\.5\-flash, scoring: 3 of 8"
-    )  # a model's name comes alive nowhere
+    # Model names are escaped.
+    assert progress_text == r"gemini\-2\.5\-flash, scoring: 3 of 8"
     assert reloaded.widget("Score").disabled
     assert board(reloaded)["scored"].sum() == 3
     answered.set()
@@ -217,12 +211,12 @@ def test_verdicts_before_a_stop_are_kept(write_answers, open_page, gemini, score
     for n in range(6):
         write_answers(f"run-{n}", *range(10 * n, 10 * n + 4))
     page = open_page("scoring").choose("Requests in flight", 2)
-    page.choose("Score the pretrained base too", False).press("Score")
+    page.choose("Also score the pretrained base model", False).press("Score")
     wait(lambda: runtime.lab().scoring.job.progress.done >= 2)
     page.run().press("Stop scoring")
     wait(lambda: not runtime.lab().scoring.job.is_running, 10)
     runtime.lab().refresh()
-    assert page.run().says("Stopped. What gemini-2.5-flash scored is kept")
+    assert page.run().says("Stopped. Verdicts from gemini-2.5-flash are kept")
     done_count = runtime.lab().scoring.job.progress.done
     assert 2 <= done_count < 24
     assert board(page)["scored"].sum() == done_count
@@ -231,9 +225,7 @@ def test_verdicts_before_a_stop_are_kept(write_answers, open_page, gemini, score
     assert len(gemini.requests) == 24
 
 
-def test_refused_key_is_reported_in_one_sentence_and_verdicts_are_kept(
-    write_answers, open_page, gemini, score
-):
+def test_rejected_key_is_reported_and_verdicts_are_kept(write_answers, open_page, gemini, score):
     write_answers("one", *range(10, 14))
     write_answers("two", *range(20, 24))
     gemini.fault = lambda number, prompt: "wrong_key" if number > 4 else None
@@ -255,7 +247,7 @@ def test_api_key_is_never_written_or_shown(
     score(page.choose("API key", KEY))
     assert tables(page)[-1]["Reason"].tolist() == ["sent with [key]"] * 3
     pages = [sent_elements(page), sent_elements(open_page("scoring"))]
-    gemini.fault = lambda number, prompt: "403"  # its message quotes the key
+    gemini.fault = lambda number, prompt: "403"  # the error message quotes the key
     pages.append(sent_elements(score(page.choose("Repeats", 2))))
     assert "[key] was reported as leaked" in error_text(page)
     assert not [text for text in pages if KEY in text]
@@ -263,40 +255,41 @@ def test_api_key_is_never_written_or_shown(
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
 
 
-def test_comparison_says_whether_two_runs_differ(write_answers, open_page, gemini, score):
+def test_comparison_reports_whether_two_runs_differ(write_answers, open_page, gemini, score):
     write_answers("good", 90, 91, 92, 93)
     write_answers("bad", 10, 14, 13, 11)
     write_answers("input", 92, 89, 93, 93)
     page = open_page("scoring").choose("scored_runs", ["good", "bad", "input"])
     score(page).choose("Show", "Compare two").choose("B", "bad").choose("A", "good")
     assert page.says("good scores higher than bad by 79.5 (")
-    assert tables(page)[0]["A less B"].tolist()[::3] == [82.0, 77.0], "farthest first"
-    page.choose("B", "input")  # it is also a name of a column
-    assert page.says("good and input cannot be told apart with 4 items; 369 would be needed.")
-    assert page.choose("scored_runs", ["good"]).says(
-        "Two runs with scores of this judge are needed"
+    assert tables(page)[0]["A \u2212 B"].tolist()[::3] == [82.0, 77.0], "largest difference first"
+    page.choose("B", "input")  # "input" is also a column name
+    assert page.says(
+        "No clear difference between good and input on 4 examples. About 369 would be needed."
     )
+    page.choose("scored_runs", ["good"])
+    assert page.says("Choose at least two runs with scores from this judge")
 
 
-def test_default_comparison_is_two_runs_with_common_examples(
-    write_answers, answer, open_page, gemini, score
-):
+def test_default_comparison_has_shared_examples(write_answers, answer, open_page, gemini, score):
     write_answers("first", 90, 91)
     write_answers("second", 10, 14)
     write_answers("elsewhere", answers=[answer(10, "Say tea.", "tea", "50")], max_examples=9)
     page = open_page("scoring")
-    assert page.widget("scored_runs").value == ["elsewhere"], "tested as the newest run is"
+    assert page.widget("scored_runs").value == ["elsewhere"], (
+        "only runs with the test set of the newest run are selected"
+    )
     page.choose("scored_runs", ["first", "second", "elsewhere"])
     score(page).choose("Show", "Compare two")
     assert (page.widget("A").value, page.widget("B").value) == ("first", "second")
 
 
-def test_pairs_view_shows_win_rates(write_answers, open_page, score):
+def test_win_rates_count_ties_as_half_a_win(write_answers, open_page, score):
     write_answers("good", "red", "blue", "green", "one")
     write_answers("half", "red", "blue", "x", "y")
     page = open_page("scoring").choose("scored_runs", ["good", "half"])
-    page.choose("Show", "Pairs").choose("Ask about", "Every two runs")
-    assert page.says("4 verdicts: 4 to make"), "two pairs of answers are the same"
+    page.choose("Show", "Win rates").choose("Mode", "Head-to-head")
+    assert page.says("4 verdicts: 4 to compute"), "two pairs have equal answers"
     score(page)
     [row] = tables(page)[0].to_dict("records")
     rows = [row[name] for name in ("run", "other", "rate", "scored", "flips")]
@@ -318,10 +311,10 @@ def test_judges_view_compares_judges(write_answers, open_page, gemini, score):
     assert page.says("Score with a second judge")
     assert sorted(tables(page)[0]["Answer"]) == ["10", "greed", "red"]
     score(page.choose("Judge", "reference"))
-    assert page.says("over 3 different answers")
+    assert page.says("over 3 distinct answers")
 
 
-def test_answers_can_be_filtered(write_answers, open_page, gemini, score):
+def test_answers_can_be_ordered_and_filtered(write_answers, open_page, gemini, score):
     write_answers("one", 40, 10, 95)
     write_answers("two", 45, 90, 96)
     gemini.fault = lambda number, prompt: "safety" if "\n95\n" in prompt else None
@@ -346,7 +339,9 @@ def test_default_selection_shows_total_run_count(write_answers, open_page):
     assert not page.says("Showing")
 
 
-def test_disagreements_show_the_total_count(write_answers, answer, open_page, gemini, score):
+def test_truncated_disagreements_show_the_total_count(
+    write_answers, answer, open_page, gemini, score
+):
     words = [str(number) for number in range(12)]
     answers = [answer(n, f"Say {n}.", str(99 - n), word) for n, word in enumerate(words)]
     write_answers("one", answers=answers)
@@ -359,7 +354,7 @@ def test_disagreements_show_the_total_count(write_answers, answer, open_page, ge
     assert page.says("Showing 10 of 12 answers on which the judges disagree.")
 
 
-def opened(page):
+def open_answer(page):
     """Return the answer shown in full below the table."""
     return [html.value for html in page.get("html")][-2]
 
@@ -370,27 +365,29 @@ def test_selected_answer_stays_open_when_judge_and_order_change(write_answers, o
     score(page.choose("Measure", "exact"))
     answers = tables(page)[-1]["Answer"].tolist()
     page.select(page.dataframe[-1], answers.index("grey"))
-    assert ">grey<" in opened(page)
-    [chrf] = [o for o in page.widget("Verdicts of").options if o.startswith("chrF")]
-    page.choose("Verdicts of", chrf)
-    assert tables(page)[-1]["Answer"].tolist() != answers, "the rows are in another order"
-    assert ">grey<" in opened(page)
+    assert ">grey<" in open_answer(page)
+    [chrf] = [o for o in page.widget("Show results from").options if o.startswith("chrF")]
+    page.choose("Show results from", chrf)
+    assert tables(page)[-1]["Answer"].tolist() != answers, (
+        "the row order differs between the judges"
+    )
+    assert ">grey<" in open_answer(page)
     for order in ("All", "Missing", "Most disputed"):
         page.choose("Answers", order)
-    assert ">grey<" in opened(page)
+    assert ">grey<" in open_answer(page)
 
 
 def test_prices_are_saved(write_answers, open_page, gemini, runs_dir):
     write_answers("one", "red")
     page = open_page("scoring")
-    edit = {"edited_rows": {0: {"Read": 1e6}}, "added_rows": [], "deleted_rows": []}
+    edit = {"edited_rows": {0: {"Input": 1e6}}, "added_rows": [], "deleted_rows": []}
     page.selections = {"prices": edit}
-    page.run().press("Keep these prices")
+    page.run().press("Save prices")
     assert json.loads((runs_dir / "prices.json").read_text())["gemini-2.5-flash"] == [1e6, 2.5]
-    assert open_page("scoring").dataframe[0].value["Read"][0] == 1e6
+    assert open_page("scoring").dataframe[0].value["Input"][0] == 1e6
 
 
-def test_foreign_text_is_escaped(write_answers, answer, open_page, gemini, score):
+def test_untrusted_text_is_escaped(write_answers, answer, open_page, gemini, score):
     write_answers("two", "x", "y")
     hostile_answer = answer(10, f"ask {HOSTILE}", HOSTILE, f"answer {HOSTILE}", input=HOSTILE)
     run = write_answers("one", answers=[hostile_answer, answer(11, "Say blue.", "blue", "blue")])
@@ -401,12 +398,12 @@ def test_foreign_text_is_escaped(write_answers, answer, open_page, gemini, score
     assert "<script" not in str(page.figure("Score with")["data"])
     pages.append(page.select(page.dataframe[-1], 0).texts())
     assert page.says("answer &lt;script")
-    for view in ("Compare two", "Pairs", "Judges"):
+    for view in ("Compare two", "Win rates", "Judges"):
         pages.append(page.choose("Show", view).texts())
     score(page.choose("Model", HOSTILE))
-    assert "is not a name of a Gemini model" in error_text(page)
+    assert "is not a valid Gemini model name" in error_text(page)
     for text in [text for texts in [*pages, page.texts()] for text in texts]:
-        marks = ALIVE[:1] if text.startswith("<div") else ALIVE
+        marks = MARKUP[:1] if text.startswith("<div") else MARKUP
         assert not [mark for mark in marks if mark in re.sub(r"\\[^\w\s]", "", text)], text
 
 
@@ -414,25 +411,27 @@ def test_last_scored_judge_stays_selected(write_answers, open_page, score):
     write_answers("one", "red", "blue", "green", "x")
     page = score(open_page("scoring").choose("Measure", "chrf"))
     score(page.choose("Measure", "exact"))
-    assert "exact" in page.widget("Verdicts of").options[page.widget("Verdicts of").index]
-    options = page.widget("Verdicts of").options
-    page.choose("Verdicts of", options[0])
+    assert (
+        "exact" in page.widget("Show results from").options[page.widget("Show results from").index]
+    )
+    options = page.widget("Show results from").options
+    page.choose("Show results from", options[0])
     selected_judge = page.widget("judge_in_view:False").value
     page.choose("Show", "Judges").choose("Show", "Scores")
     assert page.widget("judge_in_view:False").value == selected_judge
     score(page.choose("Measure", "rouge-l"))
     view = page.widget("judge_in_view:False")
-    assert "ROUGE-L" in view.options[view.index], "what was scored just now"
+    assert "ROUGE-L" in view.options[view.index], "the judge of the last scoring"
 
 
-def test_pairs_view_without_verdicts_explains_what_to_do(write_answers, open_page, score):
+def test_win_rates_view_without_verdicts_shows_a_hint(write_answers, open_page, score):
     write_answers("one", "red", "blue")
     write_answers("two", "red", "green")
-    page = score(open_page("scoring")).choose("Show", "Pairs")
-    assert page.says("No two runs were compared yet: choose Every two runs above")
+    page = score(open_page("scoring")).choose("Show", "Win rates")
+    assert page.says("These runs have no head-to-head results yet. Choose Head-to-head above")
 
 
-def test_scores_on_another_scale_cause_a_warning(write_answers, gemini, open_page, score):
+def test_scores_on_a_different_scale_show_a_warning(write_answers, gemini, open_page, score):
     write_answers("one", 7, 8, 9)
     page = score(open_page("scoring"))
     assert board(page)["mean"].tolist() == [8.0]
@@ -442,7 +441,7 @@ def test_scores_on_another_scale_cause_a_warning(write_answers, gemini, open_pag
 
 @pytest.fixture
 def openai(monkeypatch):
-    """An OpenAI-compatible local server, with a key for OpenAI in the environment."""
+    """A local OpenAI-compatible server, with an OpenAI API key in the environment."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     with JudgeServer() as server:
@@ -497,9 +496,9 @@ def test_every_view_renders_with_few_or_no_scores(write_answers, open_page, gemi
         page.choose("Answers", order)
     gemini.fault = lambda number, prompt: None
     score(page.choose("Judge", "reference"))
-    for way in ("Compare two", "Judges", "Scores"):
-        page.choose("Show", way)
+    for view in ("Compare two", "Judges", "Scores"):
+        page.choose("Show", view)
     gemini.fault = lambda number, prompt: "garbage"
-    page.choose("Judge", "gemini").choose("Ask about", "Every two runs")
-    score(page).choose("Show", "Pairs")
+    page.choose("Judge", "gemini").choose("Mode", "Head-to-head")
+    score(page).choose("Show", "Win rates")
     assert page.says("Nothing was scored: unreadable reply (2)")

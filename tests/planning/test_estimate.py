@@ -1,4 +1,4 @@
-"""What a run will cost: closed forms where one term dominates, and an order that must hold everywhere."""
+"""Estimates of memory, time and disk space: closed forms where one term dominates, and monotonicity."""
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.config import RunConfig
+from core.metrics import MIB
 from core.nn.architecture import FAMILY
 from core.planning import estimate
 from core.planning.estimate import Extent
@@ -29,10 +30,10 @@ extents = st.builds(
 TINY = Extent(train_examples=9, longest=2, test_examples=9, longest_prompt=1)
 
 
-def test_memory_in_closed_form_where_weights_dominate() -> None:
+def test_memory_is_proportional_to_weights_where_they_dominate() -> None:
     config = RunConfig(method="full", optimizer="adamw", batch_size=1, max_new_tokens=1)
     arch = FAMILY["gpt2-xl"]
-    weights = 4 * arch.parameters() / 2**20
+    weights = 4 * arch.parameters() / MIB
     memory_mb = estimate.memory_mb(config, arch, TINY)
     assert memory_mb == pytest.approx(4 * weights, rel=0.03)  # weights, gradients, two moments
     sgd = estimate.memory_mb(config.changed(optimizer="sgd"), arch, TINY)
@@ -52,16 +53,16 @@ def test_memory_falls_with_grad_checkpointing_and_rises_with_the_batch() -> None
 
 
 def test_kv_cache_counts_if_larger_than_a_training_step() -> None:
-    """GPT-2 XL fills more with them than with a step of one example. Many answers take turns."""
+    """On GPT-2 XL, the cache exceeds a training step of one example. Its size is limited by the answer batch."""
     arch = FAMILY["gpt2-xl"]
     config = RunConfig(batch_size=1, max_new_tokens=128)
     extent = Extent(99, 100, 30, 100)
     short_answers_mb = estimate.memory_mb(config.changed(max_new_tokens=28), arch, extent)
     long_answers_mb = estimate.memory_mb(config, arch, extent)
-    assert long_answers_mb - short_answers_mb == pytest.approx(30 * 100 * 2 * 48 * 1600 * 4 / 2**20)
+    assert long_answers_mb - short_answers_mb == pytest.approx(30 * 100 * 2 * 48 * 1600 * 4 / MIB)
     many_answers_mb = estimate.memory_mb(config, arch, replace(extent, test_examples=5000))
     assert many_answers_mb - long_answers_mb == pytest.approx(
-        (ANSWER_BATCH_TOKENS - 30 * 228) * 2 * 48 * 1600 * 4 / 2**20
+        (ANSWER_BATCH_TOKENS - 30 * 228) * 2 * 48 * 1600 * 4 / MIB
     )
 
 
@@ -78,13 +79,11 @@ def test_memory_is_monotonic_in_every_setting(config: RunConfig, extent: Extent)
         assert estimate.memory_mb(larger_config, arch, extent) >= base_mb
     full_config = config.changed(method="full")
     if config.method == "full" or 3 * estimate.parameters(config, arch)[1] < arch.parameters(True):
-        parameter_counts = estimate.parameters(config, arch)[
-            1
-        ]  # the answers: adapters, and a head of its own
-        parameter_counts += arch.vocabulary * arch.n_embd if estimate.splits_head(config) else 0
-        assert (
-            estimate.memory_mb(full_config, arch, extent) >= base_mb - 4 * parameter_counts / 2**20
-        )
+        # While answering, LoRA also needs its adapters and possibly a separate head.
+        added_parameters = estimate.parameters(config, arch)[1]
+        added_parameters += arch.vocabulary * arch.n_embd if estimate.splits_head(config) else 0
+        full_mb = estimate.memory_mb(full_config, arch, extent)
+        assert full_mb >= base_mb - 4 * added_parameters / MIB
 
 
 def test_batch_is_limited_by_the_training_set() -> None:
@@ -116,9 +115,8 @@ def test_half_precision_halves_frozen_weights_and_activations() -> None:
     full_mb = estimate.memory_mb(config, arch, TINY)
     half = estimate.memory_mb(config, arch, TINY, half=True, gpu=True)
     runtime = estimate.RUNTIME_MB
-    assert half - runtime == pytest.approx(
-        (full_mb - runtime) * 0.55, rel=0.02
-    )  # not the embedding
+    # More than half, because the embeddings stay in fp32.
+    assert half - runtime == pytest.approx((full_mb - runtime) * 0.55, rel=0.02)
     wide_config = config.changed(batch_size=64)
     long_extent = Extent(99, 512, 9, 1)
     added_mb = estimate.memory_mb(wide_config, arch, long_extent) - full_mb
@@ -129,18 +127,18 @@ def test_half_precision_halves_frozen_weights_and_activations() -> None:
 def test_cpu_always_answers_in_fp32() -> None:
     config, arch = RunConfig(method="lora", batch_size=1, max_new_tokens=1), FAMILY["gpt2-xl"]
     weights, _ = estimate.parameters(config, arch)
-    found = estimate.memory_mb(config, arch, TINY, half=True) - estimate.RUNTIME_MB
-    assert found == pytest.approx(4 * weights / 2**20, rel=0.01)
+    memory_mb = estimate.memory_mb(config, arch, TINY, half=True) - estimate.RUNTIME_MB
+    assert memory_mb == pytest.approx(4 * weights / MIB, rel=0.01)
 
 
-def test_full_tuning_in_half_precision_keeps_fp32_state() -> None:
-    """At the end of a step that is weights, gradients and two moments, whatever products are computed in."""
+def test_full_fine_tuning_in_half_precision_keeps_fp32_state() -> None:
+    """At the end of a step: weights, gradients and two moments."""
     config, arch = RunConfig(method="full", batch_size=1, max_new_tokens=1), FAMILY["gpt2-xl"]
     memory_mb = estimate.memory_mb(config, arch, TINY, half=True) - estimate.RUNTIME_MB
-    assert memory_mb == pytest.approx(16 * arch.parameters() / 2**20)
+    assert memory_mb == pytest.approx(16 * arch.parameters() / MIB)
 
 
-def test_nearest_fitting_config_prefers_changes_that_keep_the_result() -> None:
+def test_nearest_fit_prefers_changes_that_keep_the_result() -> None:
     config = RunConfig(method="full", batch_size=12, precision="fp32")
 
     def nearest(fits: Callable[[RunConfig], bool], half: bool = False) -> dict[str, object] | None:
@@ -163,11 +161,11 @@ def test_nearest_fitting_config_prefers_changes_that_keep_the_result() -> None:
     assert nearest(lambda c: False, half=True) is None
 
 
-def test_disk_space_in_closed_form() -> None:
+def test_disk_space_matches_the_closed_form() -> None:
     arch = FAMILY["gpt2-medium"]
     config = RunConfig(method="full", checkpoint_every=100)
-    weights_mb = 4 * arch.parameters() / 2**20
-    # Two checkpoints are kept and a third is written: each has the weights and two moments.
+    weights_mb = 4 * arch.parameters() / MIB
+    # Two checkpoints and the one being written, each with weights and two moments.
     assert estimate.disk_mb(config, arch, 1000) == pytest.approx((9 * weights_mb, weights_mb))
     assert estimate.disk_mb(config, arch) == estimate.disk_mb(config, arch, 1000)
     assert estimate.disk_mb(config, arch, 200) == pytest.approx((7 * weights_mb, weights_mb))
@@ -180,7 +178,7 @@ def test_disk_space_in_closed_form() -> None:
     assert estimate.disk_mb(best_config, arch) == pytest.approx((10 * weights_mb, weights_mb))
     sgd_config = config.changed(optimizer="sgd")
     assert estimate.disk_mb(sgd_config, arch) == pytest.approx((3 * weights_mb, weights_mb))
-    adapters_mb = 4 * arch.lora_parameters(16) / 2**20
+    adapters_mb = 4 * arch.lora_parameters(16) / MIB
     assert estimate.disk_mb(RunConfig(method="lora"), arch, 1) == pytest.approx(
         (4 * adapters_mb, adapters_mb)
     )

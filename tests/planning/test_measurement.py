@@ -1,4 +1,4 @@
-"""Measured memory is that of the run, it can fail with a sentence, and it ends with its parent."""
+"""Measurements: memory compared with whole runs, errors, and the end of the process."""
 
 import json
 import os
@@ -24,7 +24,7 @@ TEXT = "the quick brown fox jumps over the lazy dog and comes back again by nigh
 
 @pytest.fixture(scope="module")
 def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """GPT-2 of 124M with random weights, in the hub's format."""
+    """GPT-2 (124M) with random weights, in the format of the hub."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     path = tmp_path_factory.mktemp("gpt2")
@@ -34,7 +34,7 @@ def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Examples of much the same length, so that any batch is as long as the longest."""
+    """Examples of similar length, so that all batches have about the longest width."""
     path = tmp_path_factory.mktemp("data") / "examples.json"
     records = [{"instruction": f"Say it {i}.", "output": TEXT * (i % 2 + 4)} for i in range(60)]
     path.write_text(json.dumps(records))
@@ -49,7 +49,7 @@ from core.training import hardware
 from core.training.trainer import Trainer
 
 trainer = Trainer(RunConfig.model_validate_json(sys.argv[1]), measurement.NullRun())
-trainer.save_checkpoint = lambda: None  # two gigabytes to the disk, none of memory
+trainer.save_checkpoint = lambda: None  # would write 2 GB and does not affect memory
 trainer.fit()
 trainer.answer_test_set()
 print(hardware.peak_memory_mb(trainer.device))
@@ -57,7 +57,7 @@ print(hardware.peak_memory_mb(trainer.device))
 
 
 def peak_mb(config: RunConfig) -> float:
-    """The most memory that training and answering hold, from beginning to end."""
+    """Return the peak memory of a whole run in MiB."""
     env = {**TRAINER_ENVIRONMENT, **os.environ}
     command = [sys.executable, "-c", TRAIN, config.model_dump_json()]
     return float(subprocess.run(command, cwd=ROOT, env=env, stdout=-1, check=True).stdout)
@@ -115,7 +115,7 @@ def test_longest_batch_is_measured_first(tmp_path: Path, monkeypatch: pytest.Mon
 def test_generation_memory_is_measured(
     dataset: Path, tmp_path: Path, save_peer: Callable[..., Any]
 ) -> None:
-    """Many thin layers hold little in a step of one short example, and 200 MB of keys and values."""
+    """With many thin layers, the KV cache (200 MB) exceeds the memory of a short training step."""
     save_peer(tmp_path, n_layer=48, n_embd=64, n_head=2, n_positions=1024, vocab_size=50257)
     values = {"base_model": str(tmp_path), "dataset": str(dataset), "batch_size": 1}
     values |= {"method": "lora", "lora_rank": 4}
@@ -124,7 +124,7 @@ def test_generation_memory_is_measured(
         measurement.measure(RunConfig.parse({**values, "max_new_tokens": tokens})).memory_mb
         for tokens in (1, 900)
     )
-    assert long_peak - short_peak > 15  # some of it is hidden under the peak of the steps
+    assert long_peak - short_peak > 15  # part of the cache is below the peak of the training steps
 
 
 def test_cache_key_ignores_settings_without_cost() -> None:
@@ -134,29 +134,29 @@ def test_cache_key_ignores_settings_without_cost() -> None:
     assert measurement.key(config.changed(batch_size=3)) != measurement.key(config)
 
 
-def test_failed_steps_are_reported_in_one_sentence() -> None:
+def test_failed_measurement_is_reported_in_one_line() -> None:
     with pytest.raises(UserError, match=r"the measurement failed: .*nowhere\.json") as caught:
         measurement.measure(RunConfig(dataset="nowhere.json"))
     assert "\n" not in str(caught.value)
 
 
 def test_killed_measurement_is_reported(monkeypatch: pytest.MonkeyPatch, dataset: Path) -> None:
-    killed = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     run = subprocess.run
 
     def kill(command: list[str], **kwargs: object) -> object:
-        return run([sys.executable, "-c", killed], **kwargs)  # type: ignore[call-overload]
+        return run([sys.executable, "-c", code], **kwargs)  # type: ignore[call-overload]
 
     monkeypatch.setattr(subprocess, "run", kill)
-    with pytest.raises(UserError, match="memory of this machine is too small"):
+    with pytest.raises(UserError, match="needs more memory than this machine has"):
         measurement.measure(RunConfig())
 
 
 def test_measurement_ends_with_its_parent_process(
     wait: Callable[[Callable[[], bool]], None],
 ) -> None:
-    asking = "from core.planning import measurement; from core.config import RunConfig; measurement.measure(RunConfig())"
-    parent = subprocess.Popen([sys.executable, "-c", asking], cwd=ROOT, env={**os.environ})
+    code = "from core.planning import measurement; from core.config import RunConfig; measurement.measure(RunConfig())"
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env={**os.environ})
     try:
         wait(lambda: bool(psutil.Process(parent.pid).children()))
         [child] = psutil.Process(parent.pid).children()

@@ -1,4 +1,4 @@
-"""What a plan says is what the trainer then does; what is wrong is listed at once."""
+"""Plans match what the trainer does, and list all problems at once."""
 
 import json
 import shutil
@@ -86,13 +86,13 @@ def test_every_problem_is_listed_at_once(new_config: NewConfig) -> None:
     )
     problems = {problem.field: problem.message for problem in preflight.check(config).problems}
     assert set(problems) == {"dataset", "device", "max_length", "lora_last_layers"}
-    assert problems["max_length"].startswith("it should be at most 96, the context of")
-    assert problems["lora_last_layers"].startswith("it should be at most 2, the blocks of")
+    assert problems["max_length"].startswith("must be at most 96, the context of")
+    assert problems["lora_last_layers"].startswith("must be at most 2, the number of blocks of")
     assert problems["dataset"].startswith("file not found")
-    assert problems["device"].startswith("this machine has none")
+    assert problems["device"].startswith("this machine has no such device")
 
 
-def test_a_missing_model_hides_no_other_problem(new_config: NewConfig, tmp_path: Path) -> None:
+def test_unknown_model_does_not_hide_other_problems(new_config: NewConfig, tmp_path: Path) -> None:
     broken = tmp_path / "broken.json"
     broken.write_text("[")
     config = new_config(base_model="gpt-5", dataset=str(broken), precision="fp16")
@@ -105,14 +105,14 @@ def test_invalid_values_are_listed_with_other_problems(tmp_path: Path) -> None:
     fields = [problem.field for problem in preflight.all_problems(values)]
     assert fields == ["nonsense", "batch_size", "base_model", "dataset"]
     assert preflight.all_problems({"dataset": "primer"}) == []
-    # min_lr is wrong beside this lr, and that is said once, whatever else is wrong
+    # min_lr exceeds lr, which is reported once along with all other problems.
     values = {"lr": "1e-4", "min_lr": "1e-3", "dataset": "nowhere.json", "seed": -1}
     fields = [problem.field for problem in preflight.all_problems(values)]
     assert sorted(fields) == ["dataset", "min_lr", "seed"]
 
 
 def test_problems_name_only_given_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The default batch that stands in for a wrong one does not fit, and that is nobody's mistake."""
+    """The default that replaces an invalid batch size does not fit, but is not reported."""
     monkeypatch.setattr(hardware, "available_memory_mb", lambda device: 1.0)
     [problem] = preflight.all_problems({"batch_size": "many", "device": "cpu"})
     assert (problem.field, problem.value) == ("batch_size", "many")
@@ -125,7 +125,7 @@ def test_vocabulary_mismatch_is_a_problem(
     [problem] = preflight.check(new_config(base_model=str(tmp_path / "other"))).problems
     assert (problem.field, problem.message) == (
         "base_model",
-        "it has 97 tokens; it should have GPT-2's 50,257",
+        "its vocabulary has 97 tokens; it must have GPT-2's 50,257",
     )
 
 
@@ -152,7 +152,7 @@ def test_truncating_every_validation_response_is_a_problem(
 
 @pytest.mark.parametrize("max_length", [8, 41, 60, 96])
 @pytest.mark.parametrize("mask_prompt", [False, True])
-def test_lengths_equal_the_encoded_examples(
+def test_lengths_equal_those_of_encoded_examples(
     new_config: NewConfig, max_length: int, mask_prompt: bool
 ) -> None:
     config = new_config(max_length=max_length, mask_prompt=mask_prompt, max_examples=23)
@@ -165,10 +165,10 @@ def test_lengths_equal_the_encoded_examples(
     assert preflight.read_corpus(config, 96).lengths == [len(e.ids) for e in encoded]
 
 
-def test_a_file_is_measured_once_until_it_changes(
+def test_data_file_is_read_once_until_it_changes(
     new_config: NewConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A page checks at every change of its form."""
+    """Launch checks at every change of the form."""
     reads: list[Path] = []
     original_read = Path.read_text
 
@@ -218,16 +218,16 @@ def test_missing_downloads_are_noted_and_not_fetched(
     new_config: NewConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def connect(*args: object) -> None:
-        raise AssertionError("a look before the launch went to the network")
+        raise AssertionError("the check used the network")
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(socket.socket, "connect", connect)
     plan = preflight.check(new_config(dataset="alpaca", lr=1e-3))
     assert plan.problems == []
-    assert plan.note == "alpaca will be downloaded at the launch; steps and time are known then"
+    assert plan.note == "alpaca will be downloaded at launch; steps and time are unknown until then"
     large = preflight.check(new_config(base_model="gpt2", dataset="alpaca"))
     assert large.note is not None
-    assert large.note.startswith("about 498 MB of gpt2 will be downloaded at the launch; alpaca")
+    assert large.note.startswith("about 498 MB of gpt2 will be downloaded at launch; alpaca")
     assert plan.parameters
     assert (plan.steps, plan.learning_rates) == (None, [])
     [problem] = preflight.check(new_config(dataset="alpaca", base_model="gpt-5")).problems
@@ -241,7 +241,7 @@ def test_memory_problem_is_reported_before_the_data_is_downloaded(
     monkeypatch.setattr(hardware, "available_memory_mb", lambda device: 20_000.0)
     config = new_config(dataset="alpaca", base_model="gpt2-xl", method="full", precision="fp32")
     [problem] = preflight.check(config).problems
-    assert problem.message.startswith("the run would need about 25,")
+    assert problem.message.startswith("the run needs about 25,")
     assert problem.message.endswith("method = lora fits")
     assert preflight.check(config.changed(method="lora")).problems == []
 
@@ -255,13 +255,13 @@ def test_plan_equals_the_journal_counts() -> None:
 def test_batch_too_large_for_memory_names_the_nearest_fitting_one(
     new_config: NewConfig, monkeypatch: pytest.MonkeyPatch, batch_size: int, fitting: int
 ) -> None:
-    """Nearest: the largest that leaves the examples of a step as they are."""
+    """The nearest batch size is the largest that keeps the effective batch size."""
     config = new_config(batch_size=batch_size, grad_accumulation=2, max_new_tokens=1)
     config = config.changed(dataset="primer")
     arch = pretrained.architecture(config.base_model)
     extent = preflight.read_corpus(config, arch.context).extent
-    fits = estimate.memory_mb(config.changed(batch_size=fitting), arch, extent)
-    monkeypatch.setattr(hardware, "available_memory_mb", lambda device: fits)
+    available_mb = estimate.memory_mb(config.changed(batch_size=fitting), arch, extent)
+    monkeypatch.setattr(hardware, "available_memory_mb", lambda device: available_mb)
     [problem] = preflight.check(config).problems
     accumulation = 2 * batch_size // fitting
     assert problem.field == "batch_size"
@@ -273,8 +273,10 @@ def test_batch_too_large_for_memory_names_the_nearest_fitting_one(
     assert "not even batch_size = 1 fits" in problem.message
 
 
-def test_examples_losing_their_response_are_counted(new_config: NewConfig, tmp_path: Path) -> None:
-    """The trainer warns of as many."""
+def test_examples_that_lose_their_response_are_counted(
+    new_config: NewConfig, tmp_path: Path
+) -> None:
+    """The count equals the one in the warning of the trainer."""
     texts = ["a b c", "a b c d e f g h i j k l m n o p q r s t u v w x y z"]
     records = [{"instruction": texts[i % 3 == 0], "output": "so"} for i in range(30)]
     path = tmp_path / "long.json"
@@ -284,7 +286,7 @@ def test_examples_losing_their_response_are_counted(new_config: NewConfig, tmp_p
     lost_count = sum(i % 3 == 0 for i in [*range(25), *range(28, 30)])
     assert (
         plan.note
-        == f"{lost_count} examples will be left out: max_length leaves nothing of their response"
+        == f"{lost_count} examples will be skipped: max_length cuts off their entire response"
     )
     assert plan.train_examples == sum(i % 3 != 0 for i in range(25))
 
@@ -296,7 +298,7 @@ def test_plan_lists_skipped_records_and_unused_keys(new_config: NewConfig, tmp_p
     path.write_text(json.dumps(records))
     plan = preflight.check(new_config(dataset=str(path)))
     assert plan.problems == []
-    assert [(each.place, each.reason) for each in plan.skipped_records] == [
+    assert [(each.source_row, each.reason) for each in plan.skipped_records] == [
         ("record 4", "empty output"),
         ("record 18", "empty instruction"),
     ]
@@ -306,7 +308,7 @@ def test_plan_lists_skipped_records_and_unused_keys(new_config: NewConfig, tmp_p
         "unused keys (with record counts): system (28)"
     )
     kept = preflight.check(new_config(dataset=str(path), empty_outputs="keep"))
-    assert [each.place for each in kept.skipped_records] == ["record 18"]
+    assert [each.source_row for each in kept.skipped_records] == ["record 18"]
     assert kept.train_examples == int(29 * 0.85)
 
 
@@ -328,7 +330,7 @@ BASE_FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda base: (base / "config.json").write_text(
             (base / "config.json").read_text().replace('"n_embd": 8', '"n_embd": 12')
         ),
-        "has shape (50257, 8) and must have (50257, 12)",
+        "has shape (50257, 8) instead of (50257, 12)",
     ),
 }
 
@@ -339,15 +341,15 @@ def test_check_finds_every_unusable_base_model(
 ) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(base, broken)
-    spoil, said = BASE_FAULTS[fault]
-    spoil(broken)
+    damage, message = BASE_FAULTS[fault]
+    damage(broken)
     config = new_config(base_model=str(broken))
     [problem] = preflight.check(config).problems
     assert problem.field == "base_model"
-    assert said in problem.message
-    with pytest.raises(UserError) as refused:
+    assert message in problem.message
+    with pytest.raises(UserError) as rejected:
         Trainer(config, new_run())
-    assert str(refused.value).endswith(problem.message)
+    assert str(rejected.value).endswith(problem.message)
 
 
 def test_check_finds_a_separate_head_with_tie_weights(
@@ -377,7 +379,7 @@ def test_check_reads_a_cached_hub_model(
 
 
 def test_small_batches_have_a_longer_estimate(new_config: NewConfig) -> None:
-    """The same arithmetic in more steps."""
+    """The arithmetic is the same, but there are more steps."""
     large, small = (preflight.check(new_config(batch_size=size)) for size in (16, 1))
     added_overhead_s = (small.steps - large.steps) * estimate.CPU_STEP_OVERHEAD_S
     assert small.seconds - large.seconds == pytest.approx(added_overhead_s, rel=0.05)
@@ -387,7 +389,7 @@ def test_small_batches_have_a_longer_estimate(new_config: NewConfig) -> None:
 def test_planned_disk_space_equals_the_size_of_the_files(
     new_config: NewConfig, new_run: Callable[..., Any], values: dict[str, Any]
 ) -> None:
-    config, run = new_config(**values, checkpoint_every=5), new_run()  # one checkpoint
+    config, run = new_config(**values, checkpoint_every=5), new_run()  # a single checkpoint
     plan = preflight.check(config)
     train(config, run)
     sizes = {
@@ -409,9 +411,9 @@ def test_too_little_disk_space_is_a_problem(
     plan = preflight.check(config, runs_dir)
     [problem] = plan.problems
     assert (plan.free_disk_mb, problem.field) == (500.0, "keep_weights")
-    # GPT-2 with its own output head has 163 million parameters; three checkpoints of three times their size.
+    # GPT-2 with a separate output head has 163M parameters. There are three checkpoints of three times their size.
     assert problem.message == (
-        f"the run would need about 5,597 MB of disk space and 500 MB are free in {runs_dir}; "
+        f"the run needs about 5,597 MB of disk space, but only 500 MB is free in {runs_dir}; "
         "delete files or use method = lora, which needs about 119 MB"
     )
     assert preflight.check(config.changed(method="lora"), runs_dir).problems == []

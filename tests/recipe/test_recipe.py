@@ -1,4 +1,4 @@
-"""The embedded pair: the data set gives nothing away, the text repeats itself, the model is GPT-2."""
+"""The embedded data set and base model: correct facts, no leaks into training, and a working GPT-2."""
 
 import itertools
 import json
@@ -49,7 +49,7 @@ def test_facts_of_every_kind_are_correct(all_facts):
         )
 
 
-def test_embedded_data_set_equals_the_recipe(all_facts):
+def test_embedded_data_set_matches_the_recipe(all_facts):
     examples, _ = primer(all_facts, recipe.SPLIT_SEED)
     assert len(examples) >= 2000
     assert dataset.load("primer") == examples
@@ -75,7 +75,7 @@ def test_pretraining_text_states_facts_without_prompts(all_facts):
     assert texts[:50] != list(itertools.islice(Writer(all_facts, 6).documents(), 50))
     full_text = " ".join(texts)
     assert "###" not in full_text
-    assert not any(questions in full_text for fact in all_facts for questions, _ in fact.questions)
+    assert not any(question in full_text for fact in all_facts for question, _ in fact.questions)
     stated_facts = [fact for fact in all_facts if fact.start + fact.answer in full_text]
     assert len(stated_facts) > 0.7 * len(all_facts)
 
@@ -92,7 +92,7 @@ def test_reduced_loss_equals_the_full_softmax():
     torch.testing.assert_close(model.loss(ids, targets), expected_loss, rtol=1e-5, atol=1e-4)
 
 
-def test_short_pretraining_expands_to_an_equal_full_vocabulary_model(all_facts, tmp_path):
+def test_exported_model_has_the_loss_of_the_reduced_model(all_facts, tmp_path):
     for directory in (tmp_path, tmp_path / "again"):
         (directory / "gpt2-nano").mkdir(parents=True)
         recipe.build(directory, directory / "runs", steps=2)
@@ -110,17 +110,19 @@ def test_short_pretraining_expands_to_an_equal_full_vocabulary_model(all_facts, 
     ids = torch.tensor(rows)
     with torch.no_grad():
         loss = float(model.loss(ids[:, :-1], ids[:, 1:])) / ids[:, 1:].numel()
-    assert loss == pytest.approx(final["val_loss"], abs=0.05)  # halves, and noise on absent tokens
+    assert loss == pytest.approx(
+        final["val_loss"], abs=0.05
+    )  # stored in fp16, with noise on unseen tokens
 
 
 def count_correct(model, examples):
-    """How many answers are those of the data set."""
+    """Return the number of answers that equal the reference."""
     answers = itertools.chain.from_iterable(answer_all(model, examples, Sampling(24)))
     return sum(answer.text == examples[answer.index].output for answer in answers)
 
 
-class TestTheEmbeddedModel:
-    """What it is, and that it knows what it was told."""
+class TestEmbeddedModel:
+    """The embedded base model's size, architecture and knowledge."""
 
     def test_model_is_small_and_tied(self):
         path = pretrained.ASSETS / "gpt2-nano" / "model.safetensors"
@@ -151,7 +153,7 @@ class TestTheEmbeddedModel:
         assert correct_count / len(sampled_facts) > 0.8
 
     def test_unseen_questions_are_answered_only_after_tuning(self, tmp_path):
-        """Thirty steps on a quarter of the training set, 60 test questions."""
+        """Train for 30 steps on a quarter of the training set and ask 60 test questions."""
         full_split = dataset.split(dataset.load("primer"), RunConfig())
         parts = (full_split.train[:480], full_split.test[:60], full_split.validation[:10])
         path = tmp_path / "some.json"

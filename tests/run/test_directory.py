@@ -1,4 +1,4 @@
-"""Run directories: names, finding, notes, the lock across processes and threads, settling, deleting."""
+"""Run directories: names, lookup, settings, locks across processes and threads, final statuses, deletion."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def status_reasons(run):
 @example("CON")
 @example("con.txt")
 @example("COM0")
-@example("com¹.tar.gz")  # NFKD turns the raised digit into a plain one
+@example("com¹.tar.gz")  # NFKC turns the superscript into a digit
 @example("a" * 59 + "." + "b" * 300)
 @example("é" * 300)
 @example("日本語")
@@ -58,7 +58,7 @@ def status_reasons(run):
 @example("\u3164\u115f")
 @example("İ")
 @example("क\u093f")
-def test_a_slug_is_one_safe_path_component(name):
+def test_slug_is_one_safe_path_component(name):
     result = slug(name)
     assert result == Path(result).name == PureWindowsPath(result).name
     assert not PureWindowsPath(result).is_reserved()
@@ -73,12 +73,12 @@ def test_a_slug_is_one_safe_path_component(name):
     assert result.split(".")[0] not in ("lab", "queue")
 
 
-def test_a_slug_stays_readable():
+def test_slug_is_readable():
     assert slug("Größe 1.5e-5, LoRA_16") == "größe-1.5e-5-lora_16"
 
 
 @pytest.mark.parametrize(
-    ("name", "made"),
+    ("name", "expected_name"),
     [
         ("学习率实验", "学习率实验"),
         ("Обучение №2", "обучение-no2"),
@@ -91,15 +91,16 @@ def test_a_slug_stays_readable():
         ("My run", "my-run"),
     ],
 )
-def test_slug_keeps_letters_of_every_script(tmp_path, name, made):
-    assert slug(name) == made
-    assert create(tmp_path, name).name == made
-    assert RunDirectory.find(tmp_path, made).config().name == made
-    assert create(tmp_path, name).name == f"{made}-2"
-    assert [run.name for run in list_runs(tmp_path)] == sorted([made, f"{made}-2"])
+def test_slug_keeps_letters_of_every_script(tmp_path, name, expected_name):
+    assert slug(name) == expected_name
+    assert create(tmp_path, name).name == expected_name
+    assert RunDirectory.find(tmp_path, expected_name).config().name == expected_name
+    assert create(tmp_path, name).name == f"{expected_name}-2"
+    names = [run.name for run in list_runs(tmp_path)]
+    assert names == sorted([expected_name, f"{expected_name}-2"])
 
 
-def test_the_longest_name_leaves_room_for_suffixes(tmp_path):
+def test_longest_name_leaves_room_for_suffixes(tmp_path):
     names = [create(tmp_path, "𠀀" * 200).name for _ in range(11)]
     assert names[10] == "𠀀" * 45 + "-11"
     assert len(f"{names[10]}.jsonl".encode()) < 255
@@ -127,14 +128,14 @@ def test_unnamed_run_is_named_after_model_and_method(tmp_path):
     assert create(tmp_path, "").name == "gpt2-nano-lora"
 
 
-def test_concurrent_creation_gives_separate_directories(tmp_path):
+def test_concurrent_calls_create_separate_directories(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         runs = list(pool.map(lambda _: create(tmp_path), range(40)))
     assert len({run.name for run in runs}) == 40
     assert all(run.config().name == run.name and run.status() == "queued" for run in runs)
 
 
-def test_paths_are_made_absolute_and_names_are_kept(tmp_path, monkeypatch):
+def test_settings_store_absolute_paths_and_unchanged_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("words.json").write_text("[]")
     Path("mine").mkdir()
@@ -142,12 +143,12 @@ def test_paths_are_made_absolute_and_names_are_kept(tmp_path, monkeypatch):
     run = create(tmp_path / "runs", dataset="words.json", base_model="mine")
     assert run.config().dataset == str(tmp_path / "words.json")
     assert run.config().base_model == str(tmp_path / "mine")
-    for dataset in ("primer", "alpaca", "owner/name", "~nobody-of-that-name/x.json"):
+    for dataset in ("primer", "alpaca", "owner/name", "~unknown-user/x.json"):
         run = create(tmp_path / "runs", dataset=dataset, base_model="gpt2")
         assert (run.config().dataset, run.config().base_model) == (dataset, "gpt2")
 
 
-def test_unusable_runs_directory_is_reported_in_one_sentence(tmp_path):
+def test_unusable_runs_directory_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     for directory in (tmp_path / "file", tmp_path / "file" / "runs"):
         with pytest.raises(UserError, match="cannot be written to"):
@@ -164,7 +165,7 @@ def test_find_never_leaves_the_runs_directory(tmp_path, name):
     (runs_dir / "link").symlink_to(outside_run.path)
     for directory in (tmp_path, runs_dir):
         (directory / "config.json").write_text("{}")
-    with pytest.raises(UserError, match="there is no such run; it should be one of: a"):
+    with pytest.raises(UserError, match="there is no such run; available: a"):
         RunDirectory.find(runs_dir, name)
     with pytest.raises(UserError):
         RunDirectory.find(runs_dir, str(runs_dir / "a"))
@@ -177,12 +178,12 @@ def test_find_lists_the_runs_only_for_the_error(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", lambda path: listed.append(path) or scandir(path))
     assert RunDirectory.find(tmp_path, "a").name == "a"
     assert listed == []
-    with pytest.raises(UserError, match="one of: a"):
+    with pytest.raises(UserError, match="available: a"):
         RunDirectory.find(tmp_path, "b")
     assert listed == [tmp_path]
 
 
-def test_all_runs_are_directories_with_settings(tmp_path):
+def test_only_directories_with_settings_are_runs(tmp_path):
     assert list_runs(tmp_path / "nowhere") == []
     for name in ("b", "a"):
         create(tmp_path, name)
@@ -191,11 +192,11 @@ def test_all_runs_are_directories_with_settings(tmp_path):
     assert [run.name for run in list_runs(tmp_path)] == ["a", "b"]
 
 
-def test_notes_are_edited_by_rename(tmp_path):
+def test_settings_are_replaced_atomically(tmp_path):
     run = create(tmp_path)
     with run.config_path.open() as open_file:
         run.write_config(run.config().changed(notes="better than b"))
-        assert json.load(open_file)["notes"] == ""  # who reads meanwhile reads a whole file
+        assert json.load(open_file)["notes"] == ""  # concurrent readers see the complete old file
     assert run.config().notes == "better than b"
     assert sorted(p.name for p in run.path.iterdir()) == [
         "config.json",
@@ -205,7 +206,7 @@ def test_notes_are_edited_by_rename(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "nonsense", '{"epochs": "many"}', '{"no_such": 1}'])
-def test_damaged_settings_are_reported_in_one_sentence(tmp_path, text):
+def test_damaged_settings_are_reported(tmp_path, text):
     run = create(tmp_path)
     run.config_path.write_text(text)
     with pytest.raises(UserError):
@@ -220,7 +221,7 @@ def test_lock_is_visible_to_other_processes_and_released_on_death(tmp_path, chil
     assert run.is_alive()
     with pytest.raises(RunHeldError, match="a is being trained; stop it first"), run.lock(0):
         pass
-    assert run.mark_ended("it looked dead") == "running"
+    assert run.mark_ended("the trainer died") == "running"
     with pytest.raises(RunHeldError):
         run.delete()
     assert run.config_path.exists()
@@ -237,7 +238,7 @@ def test_lock_excludes_threads_and_waits(tmp_path):
     run = create(tmp_path)
     with run.lock():
         assert run.is_alive()
-        with pytest.raises(RunHeldError), run.lock(0.05):  # not even its own thread enters twice
+        with pytest.raises(RunHeldError), run.lock(0.05):  # the lock is not reentrant
             pass
     acquired, release = threading.Event(), threading.Event()
 
@@ -290,10 +291,10 @@ def test_liveness_check_does_not_recreate_a_deleted_run(tmp_path):
     run = create(tmp_path)
     run.delete()
     assert not run.is_alive()
-    assert run.mark_ended("gone") == "queued"
-    with pytest.raises(UserError, match="a is gone"), run.lock():
+    assert run.mark_ended("deleted") == "queued"
+    with pytest.raises(UserError, match="a was deleted"), run.lock():
         pass
-    with pytest.raises(UserError, match="cannot be asked to stop"):
+    with pytest.raises(UserError, match="a: the stop request cannot be written"):
         run.request_stop()
     assert run.statuses() == []
     assert run.log_tail() == ""
@@ -304,57 +305,57 @@ def test_waiter_on_a_deleted_run_does_not_lock_its_successor(tmp_path):
     run = create(tmp_path)
     outcome = []
 
-    def wait_for_it():
+    def wait_for_lock():
         try:
             with run.lock(timeout=10):
                 outcome.append("entered")
         except UserError as error:
             outcome.append(str(error))
 
-    thread = threading.Thread(target=wait_for_it)
+    thread = threading.Thread(target=wait_for_lock)
     with run.lock():
         thread.start()
         for name in ("config.json", "events.jsonl"):
             (run.path / name).unlink()
-        threading.Event().wait(0.2)  # the thread has the lock file open by now
+        threading.Event().wait(0.2)  # until the thread has opened the lock file
         (run.path / "trainer.lock").unlink()
         run.path.rmdir()
     thread.join()
-    assert outcome == ["a is gone: it was deleted"]
+    assert outcome == ["a was deleted"]
 
 
-def test_deleting_removes_the_settings_first(tmp_path, monkeypatch):
+def test_interrupted_deletion_leaves_no_run(tmp_path, monkeypatch):
     run = create(tmp_path)
     (run.path / "weights").mkdir()
-    monkeypatch.setattr("shutil.rmtree", lambda path: (_ for _ in ()).throw(OSError("cut short")))
-    with pytest.raises(UserError, match=r"cannot be deleted .cut short"):
+    monkeypatch.setattr("shutil.rmtree", lambda path: (_ for _ in ()).throw(OSError("disk error")))
+    with pytest.raises(UserError, match=r"cannot be deleted .disk error"):
         run.delete()
     assert list_runs(tmp_path) == []
 
 
 @pytest.mark.parametrize("final_status", ["stopped", "interrupted", "failed", "finished"])
-def test_settling_does_not_change_an_ended_run(tmp_path, final_status):
+def test_mark_ended_keeps_a_final_status(tmp_path, final_status):
     run = create(tmp_path)
     run.append("status", status=final_status)
     assert run.mark_ended("again") == final_status
     assert len(run.statuses()) == 2
 
 
-def test_settling_honors_and_clears_a_stop_request(tmp_path):
+def test_mark_ended_uses_and_clears_a_stop_request(tmp_path):
     run = create(tmp_path)
     run.request_stop()
     assert run.mark_ended("withdrawn") == "stopped"
     assert run.stop_request() is None
 
 
-def test_settling_running_runs_skips_queued_ones(tmp_path):
+def test_mark_ended_changes_only_the_given_statuses(tmp_path):
     run = create(tmp_path)
     assert run.mark_ended("it died", from_statuses=("running",)) == "queued"
     run.append("status", status="running")
     assert run.mark_ended("it died", from_statuses=("running",)) == "interrupted"
 
 
-def test_stop_request_gives_the_final_status(tmp_path):
+def test_stop_request_returns_the_requested_status(tmp_path):
     run = create(tmp_path)
     assert run.stop_request() is None
     for requested, expected in {
@@ -369,7 +370,7 @@ def test_stop_request_gives_the_final_status(tmp_path):
     assert run.stop_request() is None
 
 
-def test_status_is_the_last_complete_event(tmp_path):
+def test_status_is_that_of_the_last_complete_event(tmp_path):
     run = create(tmp_path)
     run.append("status", status="running")
     run.append("generation", answer='"event":"status","status":"finished"')
@@ -380,7 +381,7 @@ def test_status_is_the_last_complete_event(tmp_path):
     assert run.status() == "running"
 
 
-def test_the_log_tail_is_the_end_of_the_log(tmp_path):
+def test_log_tail_is_the_end_of_the_log(tmp_path):
     run = create(tmp_path)
     assert run.log_tail() == ""
     run.log_path.write_bytes(b"x" * 9000 + "é end\n".encode())

@@ -1,4 +1,4 @@
-"""The event file: numbers, torn lines, damage, a full disk, and what one event costs."""
+"""Event files: sequence numbers, torn lines, damage, a full disk, and the time to write an event."""
 
 import json
 import os
@@ -21,11 +21,11 @@ def write(path, *kinds):
     writer.close()
 
 
-def numbers(path):
+def sequence_numbers(path):
     return [parse(line)["seq"] for line in path.read_bytes().splitlines()]
 
 
-def test_an_event_is_a_numbered_line(tmp_path):
+def test_event_is_a_numbered_line(tmp_path):
     path = tmp_path / "events.jsonl"
     writer = EventWriter(path, clock=lambda: 1.23456)
     writer.append("step", loss=1.5, text="naïve\nline", none=None)
@@ -45,7 +45,7 @@ def test_sequence_numbers_continue_across_writers(tmp_path):
     path = tmp_path / "events.jsonl"
     write(path, "a", "b")
     write(path, "c")
-    assert numbers(path) == [1, 2, 3]
+    assert sequence_numbers(path) == [1, 2, 3]
 
 
 @pytest.mark.parametrize("torn", [b'{"seq":3,"ti', b"x" * 3 * events.TAIL_BYTES])
@@ -56,14 +56,14 @@ def test_torn_last_line_is_truncated(tmp_path, torn):
     path.write_bytes(complete_bytes + torn)
     write(path, "c")
     assert path.read_bytes().startswith(complete_bytes)
-    assert numbers(path) == [1, 2, 3]
+    assert sequence_numbers(path) == [1, 2, 3]
 
 
-def test_file_with_one_torn_line_is_restarted(tmp_path):
+def test_sequence_restarts_if_the_only_line_is_torn(tmp_path):
     path = tmp_path / "events.jsonl"
     path.write_bytes(b'{"seq":1')
     write(path, "a")
-    assert numbers(path) == [1]
+    assert sequence_numbers(path) == [1]
 
 
 def test_damaged_last_lines_do_not_reset_sequence_numbers(tmp_path):
@@ -75,7 +75,7 @@ def test_damaged_last_lines_do_not_reset_sequence_numbers(tmp_path):
     assert parse(path.read_bytes().splitlines()[-1])["seq"] == 3
 
 
-def test_an_event_is_one_write(tmp_path, monkeypatch):
+def test_event_is_written_by_one_call(tmp_path, monkeypatch):
     calls = []
     original_write = os.write
 
@@ -92,12 +92,12 @@ def test_an_event_is_one_write(tmp_path, monkeypatch):
     assert len(calls) == 2
 
 
-def test_text_that_utf8_cannot_hold_is_replaced(tmp_path):
+def test_lone_surrogates_are_replaced(tmp_path):
     writer = EventWriter(tmp_path / "events.jsonl")
-    writer.append("sample", text="half \ud800 character")
+    writer.append("sample", text="lone \ud800 surrogate")
     writer.close()
     [line], _ = read_lines(tmp_path / "events.jsonl", 0)
-    assert parse(line)["text"] == "half ? character"
+    assert parse(line)["text"] == "lone ? surrogate"
 
 
 def test_killed_writer_leaves_at_most_one_torn_line(tmp_path, child, wait):
@@ -117,7 +117,7 @@ while True:
     lines, _ = read_lines(path, 0, limit=1 << 30)
     assert [parse(line)["seq"] for line in lines] == list(range(1, len(lines) + 1))
     write(path, "last")
-    assert numbers(path) == list(range(1, len(lines) + 2))
+    assert sequence_numbers(path) == list(range(1, len(lines) + 2))
 
 
 def test_full_disk_raises_and_leaves_no_partial_event(tmp_path, child):
@@ -132,13 +132,13 @@ for _ in range(2):
     try:
         writer.append("b", text="y" * 200)
     except OSError as error:
-        print("refused", flush=True)
+        print("failed", flush=True)
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 writer.append("c")
 """
     path = tmp_path / "events.jsonl"
     process = child(code, path)
-    assert process.communicate(timeout=30)[0].split() == ["refused", "refused"]
+    assert process.communicate(timeout=30)[0].split() == ["failed", "failed"]
     parsed = [parse(line) for line in path.read_bytes().splitlines()]
     assert [(event["seq"], event["event"]) for event in parsed] == [(1, "a"), (2, "c")]
 
@@ -166,7 +166,7 @@ writer.append("c")
         b"[" * 100_000,
     ],
 )
-def test_damaged_line_is_not_an_event(line):
+def test_damaged_line_is_not_parsed(line):
     assert parse(line) is None
 
 
@@ -176,7 +176,7 @@ def test_parser_accepts_any_bytes(line):
     assert event is None or event["seq"] > 0
 
 
-def test_lines_are_complete_for_any_read_size(tmp_path):
+def test_lines_are_complete_for_any_limit(tmp_path):
     path = tmp_path / "events.jsonl"
     lines = [b"a" * n for n in (3, 0, 50, 7, 1, 200, 9)]
     path.write_bytes(b"\n".join(lines) + b"\ntorn")
@@ -191,7 +191,7 @@ def test_lines_are_complete_for_any_read_size(tmp_path):
         assert offset == path.stat().st_size - len(b"torn")
 
 
-def test_an_event_costs_less_than_200_microseconds(tmp_path):
+def test_event_is_written_within_200_microseconds(tmp_path):
     writer = EventWriter(tmp_path / "events.jsonl")
     durations = []
     for step in range(1000):

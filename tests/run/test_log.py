@@ -1,4 +1,4 @@
-"""The log of a run: what its events say to people, and that it hinders nothing."""
+"""The log of a run: lines of events, and errors that are ignored."""
 
 import pytest
 
@@ -12,12 +12,12 @@ from core.run import log
         ("status", {"status": "failed", "reason": "no disk"}, "failed: no disk"),
         ("eval", {"step": 1000, "train_loss": 1.0, "val_loss": 2.0, "final": False},
          "step 1,000: training loss 1.0000, validation loss 2.0000"),
-        ("rewind", {"step": -1}, "no checkpoint to go on from: starting over"),
-        ("rewind", {"step": 40}, "going on from the checkpoint of step 40"),
+        ("rewind", {"step": -1}, "no usable checkpoint; starting from step 0"),
+        ("rewind", {"step": 40}, "resuming from the checkpoint of step 40"),
         ("warning", {"step": 3, "message": "careful"}, "step 3: careful"),
     ],
 )  # fmt: skip
-def test_an_event_is_a_line(tmp_path, kind, event, line):
+def test_event_is_one_line(tmp_path, kind, event, line):
     for _ in range(2):
         log.append_event(tmp_path / "log", kind, event)
     lines = (tmp_path / "log").read_text().splitlines()

@@ -111,7 +111,7 @@ def test_run_finishes_with_every_executor(create, db, losses, executor):
     [first, last] = [f"{event['train_loss']:.4f}" for event in events(run, "eval")]
     assert log == [
         "running",
-        "4 steps over 10 examples",
+        "4 steps on 10 examples",
         f"step 0: training loss {first}",
         f"step 4: training loss {last}",
         "finished",
@@ -257,7 +257,7 @@ def test_out_of_memory_error_suggests_a_remedy(create):
     for error in (caught.value, MemoryError(), torch.OutOfMemoryError("CUDA out of memory.")):
         assert (
             failure_reason(create(batch_size=8), error)
-            == "out of memory; by the estimate, batch_size = 4 with grad_accumulation = 2 fits"
+            == "out of memory; according to the estimate, batch_size = 4 with grad_accumulation = 2 fits"
         )
     assert failure_reason(create(), ValueError("one\n  two")) == "ValueError: one two"
     reason = failure_reason(create(), MemoryError(), config_text="{]")
@@ -284,7 +284,7 @@ def test_ended_run_is_not_trained_again(create, final_status):
 def test_trainer_of_a_deleted_run_fails_and_writes_nothing(create, child):
     run = create()
     run.delete()
-    with pytest.raises(UserError, match="a is gone"):
+    with pytest.raises(UserError, match="a was deleted"):
         main(run)
     process = child(
         "import runpy, sys; sys.argv = ['worker', *sys.argv[1:]];"

@@ -1,4 +1,4 @@
-"""Whether two judges agree: scipy's rank correlation, and tables by hand."""
+"""Agreement of judges, against SciPy's rank correlation and tables worked out by hand."""
 
 import math
 
@@ -40,7 +40,7 @@ def test_disagreements_compare_ranks_not_scores():
     assert disagreements(lenient, lenient / 10).empty
 
 
-def test_inconsistent_scores_belong_to_equal_answers():
+def test_inconsistent_lists_identical_answers_with_different_scores():
     rows = [
         ("q1", "yes", 0, "a", 40.0), ("q1", "yes", 0, "b", 60.0), ("q1", "yes", 1, "b", 50.0),
         ("q1", "no", 0, "c", 0.0), ("q2", "yes", 0, "a", 10.0), ("q2", "yes", 0, "b", 90.0),

@@ -1,4 +1,4 @@
-"""Intervals cover what they claim to, and every number equals scipy's, statsmodels' or one made by hand."""
+"""Intervals have nominal coverage, and results equal SciPy, statsmodels or a hand calculation."""
 
 import math
 import time
@@ -26,7 +26,7 @@ from core.statistics.intervals import (
     within_scale,
 )
 
-MANY = 50_000
+ACCURATE_RESAMPLES = 50_000
 POINTS = st.integers(0, 100).map(float)
 VERDICTS = st.sampled_from((0.0, 50.0, 100.0))
 
@@ -36,7 +36,7 @@ def normal(rng, size):
 
 
 def skewed(rng, size):
-    """Half of the answers are worthless, a fifth are perfect, the rest tend to be poor."""
+    """Half of the answers score 0, a fifth score 100, and most of the others score low."""
     kind = rng.random(size)
     return np.where(kind < 0.5, 0, np.where(kind < 0.7, 100, 100 * rng.beta(2, 5, size)))
 
@@ -55,9 +55,9 @@ def test_intervals_have_nominal_coverage(draw, truth):
 
 def test_interval_equals_scipy_at_the_expanded_level():
     scores = skewed(np.random.default_rng(1), 110)
-    interval = mean_intervals({"a": scores}, resamples=MANY)["a"]
+    interval = mean_intervals({"a": scores}, resamples=ACCURATE_RESAMPLES)["a"]
     expected = scipy.stats.bootstrap(
-        (scores,), np.mean, n_resamples=MANY, method="percentile", rng=2, batch=5000,
+        (scores,), np.mean, n_resamples=ACCURATE_RESAMPLES, method="percentile", rng=2, batch=5000,
         confidence_level=1 - 2 * tail(110),
     ).confidence_interval  # fmt: skip
     assert interval.mean == pytest.approx(scores.mean())
@@ -66,10 +66,10 @@ def test_interval_equals_scipy_at_the_expanded_level():
     )
 
 
-def test_interval_is_wider_than_the_plain_bootstrap_by_the_known_factor():
+def test_interval_is_wider_than_the_plain_bootstrap_by_the_expected_factor():
     scores = np.random.default_rng(1).normal(50, 20, 110)
-    interval = mean_intervals({"a": scores}, resamples=MANY)["a"]
-    counts = resampled(110, MANY)
+    interval = mean_intervals({"a": scores}, resamples=ACCURATE_RESAMPLES)["a"]
+    counts = resampled(110, ACCURATE_RESAMPLES)
     assert (counts.sum(axis=1) == 110).all()
     boot = counts @ np.sort(scores) / 110
     low, high = np.quantile(boot, [0.025, 0.975])
@@ -82,9 +82,9 @@ def test_interval_is_wider_than_the_plain_bootstrap_by_the_known_factor():
 
 @pytest.mark.parametrize("level", [0.8, 0.95, 0.99])
 @pytest.mark.parametrize("n", [20, 110])
-def test_an_interval_of_normal_scores_equals_the_t_interval(n, level):
+def test_interval_of_normal_scores_equals_the_t_interval(n, level):
     scores = 50 + 20 * scipy.stats.norm.ppf((np.arange(n) + 0.5) / n)
-    interval = mean_intervals({"a": scores}, level, resamples=MANY)["a"]
+    interval = mean_intervals({"a": scores}, level, resamples=ACCURATE_RESAMPLES)["a"]
     expected = scipy.stats.ttest_1samp(scores, 0).confidence_interval(level)
     assert (interval.low, interval.high) == pytest.approx(
         expected, abs=0.02 * (expected.high - expected.low)
@@ -92,7 +92,7 @@ def test_an_interval_of_normal_scores_equals_the_t_interval(n, level):
 
 
 @given(st.lists(POINTS, min_size=2, max_size=30))
-def test_interval_lies_within_the_scores_and_contains_the_mean(scores):
+def test_interval_is_within_the_scores_and_contains_the_mean(scores):
     interval = mean_interval(scores)
     assert min(scores) - 1e-9 <= interval.low <= interval.mean + 1e-9
     assert interval.mean - 1e-9 <= interval.high <= max(scores) + 1e-9
@@ -116,7 +116,7 @@ def test_few_or_missing_scores_give_an_undefined_interval():
     assert intervals["nan"] == intervals["a"] == mean_interval([3, 5])
 
 
-def test_a_thousand_runs_are_quick():
+def test_intervals_of_a_thousand_runs_take_less_than_300_ms():
     rng = np.random.default_rng(0)
     scores = {str(run): rng.uniform(0, 100, 110).tolist() for run in range(1000)}
     mean_intervals(scores)
@@ -143,22 +143,21 @@ def test_difference_equals_the_interval_of_the_gaps(pairs):
     result, expected = paired(a, b), mean_interval(a - b)
     assert (result.low, result.high, result.n) == (expected.low, expected.high, expected.n)
     assert result.mean == pytest.approx(a.mean() - b.mean(), abs=1e-9)
-    assert not result.apart or (result.n >= 4 and (result.low > 0 or result.high < 0))
+    assert not result.is_clear or (result.n >= 4 and (result.low > 0 or result.high < 0))
     assert (result.needed is None) == (a.sum() == b.sum())
 
 
-def test_needed_items_give_the_promised_power():
-    gaps = np.random.default_rng(5).normal(6, 20, (1000, 90))  # 90 are needed for 0.3 deviations
-    assert np.mean([paired(row, np.zeros(90)).apart for row in gaps]) == pytest.approx(
-        0.8, abs=0.04
-    )
+def test_needed_items_give_80_percent_power():
+    gaps = np.random.default_rng(5).normal(6, 20, (1000, 90))  # effect size 0.3 needs 90 items
+    detected = [paired(row, np.zeros(90)).is_clear for row in gaps]
+    assert np.mean(detected) == pytest.approx(0.8, abs=0.04)
 
 
 def test_difference_uses_common_items():
     a, b = [10, math.nan, 30, 50], [0, 5, math.nan, 20]
     assert paired(a, b) == paired([10, 50], [0, 20])
     rounding = paired([0.1 + 0.2] * 5, [0.3] * 5)
-    assert (rounding.mean, rounding.apart, rounding.needed) == (0, False, None)
+    assert (rounding.mean, rounding.is_clear, rounding.needed) == (0, False, None)
     with pytest.raises(ValueError, match="Lengths differ: 2, 3"):
         paired([1, 2], [1, 2, 3])
 
@@ -169,27 +168,28 @@ def test_difference_is_described_in_a_sentence():
     a = b + rng.normal(4, 16, 110)
     difference = paired(a, b)
     expected_text = (
-        f"{difference.mean:.1f} ({difference.low:.1f} to {difference.high:.1f}) on 110 items."
+        f"{difference.mean:.1f} ({difference.low:.1f} to {difference.high:.1f}) on 110 examples."
     )
-    assert difference.apart
+    assert difference.is_clear
     assert (
         difference.sentence("Run A", "Run B")
         == f"Run A scores higher than Run B by {expected_text}"
     )
-    assert paired(b, a).apart
+    assert paired(b, a).is_clear
     assert paired(b, a).sentence("Run B", "Run A").startswith("Run A scores higher than Run B by ")
 
     noise = rng.normal(0, 16, 110)
     close = paired(b + noise - noise.mean() + 0.5, b)
     assert close.needed > 1000
     assert close.sentence("A", "B") == (
-        f"A and B cannot be told apart with 110 items; {close.needed:,} would be needed."
+        "No clear difference between A and B on 110 examples. "
+        f"About {close.needed:,} would be needed."
     )
-    assert paired(b, b).sentence("A", "B") == (
-        "A and B cannot be told apart with 110 items: they score the same."
+    assert paired(b, b).sentence("A", "B") == "A and B have the same mean score on 110 examples."
+    assert (
+        paired([1], [2]).sentence("A", "B") == "No clear difference between A and B on 1 example."
     )
-    assert paired([1], [2]).sentence("A", "B") == "A and B cannot be told apart with 1 item."
-    assert paired([], []).sentence("A", "B") == "A and B have no scored items in common."
+    assert paired([], []).sentence("A", "B") == "A and B have no scored examples in common."
 
 
 def test_variance_components_equal_analysis_of_variance():
@@ -240,7 +240,7 @@ def test_variance_components_of_degenerate_scores():
 
 
 def test_win_rate_equals_a_hand_calculation():
-    # A wins in both orders; loses in both; the first shown wins; tie and win; tie in both; one order missing.
+    # A wins both orders; A loses both; the answer shown first wins; A ties and wins; two ties; one order missing.
     forward = [100, 0, 100, 50, 50, 100]
     backward = [0, 100, 100, 0, 50, math.nan]
     rate = win_rate(forward, backward)
@@ -261,7 +261,7 @@ def test_win_rates_of_both_sides_sum_to_100(pairs):
     assert win_rate(forward, 100 - forward).flips == 0
 
 
-def test_undefeated_side_has_a_lower_bound_below_100():
+def test_win_rate_of_an_undefeated_side_has_a_lower_bound_below_100():
     rate = win_rate([100] * 5, [0] * 5)
     assert (rate.rate, rate.high) == (100, 100)
     assert rate.low < 60

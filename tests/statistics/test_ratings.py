@@ -1,4 +1,4 @@
-"""Ratings are the strengths that games were drawn from, and the closed form where there is one."""
+"""Ratings recover the strengths of simulated games, and equal the closed form for two runs."""
 
 import math
 
@@ -11,7 +11,7 @@ from core.statistics.ratings import ELO_PER_LOG_UNIT, REGULARIZATION, rating_int
 
 
 def play(strengths, items, rng):
-    """Every pair meets once an item."""
+    """Simulate one game per item between every two runs."""
     k = len(strengths)
     return [
         (item, i, j, 100.0 * (rng.random() < 1 / (1 + math.exp(strengths[j] - strengths[i]))))
@@ -43,12 +43,12 @@ def test_ten_wins_per_defeat_are_400_points():
     st.lists(st.lists(st.integers(1, 30), min_size=4, max_size=4), min_size=4, max_size=4),
 )
 def test_ratings_maximize_the_likelihood(rows):
-    """There, every run has as many wins as its strength lets expect (Zermelo 1929)."""
+    """At the maximum, each run's wins equal their expected number (Zermelo 1929)."""
     wins = np.array(rows, dtype=float)
     np.fill_diagonal(wins, 0)
     strengths = ratings(wins, alpha=0) / ELO_PER_LOG_UNIT
-    chances = 1 / (1 + np.exp(strengths[None, :] - strengths[:, None]))
-    expected = ((wins + wins.T) * chances).sum(axis=1)
+    win_probabilities = 1 / (1 + np.exp(strengths[None, :] - strengths[:, None]))
+    expected = ((wins + wins.T) * win_probabilities).sum(axis=1)
     assert wins.sum(axis=1) == pytest.approx(expected, abs=1e-3)
     assert ratings(wins.T, alpha=0) == pytest.approx(-strengths * ELO_PER_LOG_UNIT, abs=0.1)
 
@@ -91,7 +91,7 @@ def test_ratings_recover_the_true_strengths_within_their_intervals():
     assert 0.91 <= np.mean(covered) <= 0.99
 
 
-def test_a_tie_is_half_a_win_for_each():
+def test_a_tie_counts_as_half_a_win_for_each():
     ties = rating_intervals([(item, 0, 1, 50.0) for item in range(10)], 2)
     assert [rating.rating for rating in ties] == pytest.approx([0, 0])
     assert [rating.high - rating.low for rating in ties] == pytest.approx([0, 0])

@@ -130,7 +130,7 @@ def test_full_disk_fails_the_run_and_names_the_path(faulted_runs, fault):
 def test_out_of_memory_fails_the_run_with_a_remedy(faulted_runs):
     last = RunDirectory(faulted_runs[0] / "memory").statuses()[-1]
     assert last["status"] == "failed"
-    assert last["reason"].startswith("out of memory; by the estimate, batch_size = ")
+    assert last["reason"].startswith("out of memory; according to the estimate, batch_size = ")
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_trainer_killed_by_the_system_suggests_smaller_settings(tmp_path, settin
     last = run.statuses()[-1]
     assert last["status"] == "interrupted"
     assert "(signal 9)" in last["reason"]
-    assert "takes too much memory: by the estimate, batch_size = " in last["reason"]
+    assert "takes too much memory: according to the estimate, batch_size = " in last["reason"]
 
 
 def test_clock_set_back_does_not_change_event_order(tmp_path):

@@ -1,4 +1,4 @@
-"""Ten steps of the trainer against transformers' GPT-2 trained by torch alone on the same batches."""
+"""Ten trainer steps compared with the GPT-2 of transformers, trained by plain PyTorch on the same batches."""
 
 import json
 import math
@@ -20,7 +20,7 @@ END = 50256
 
 
 def rows(data: Path) -> list[list[int]]:
-    """Token ids of the training examples, put together from the data file anew."""
+    """Return the token ids of the training examples, built independently of core.data."""
     with_input = "Below is an instruction that describes a task, paired with an input that provides further context. Write a response that appropriately completes the request.\n\n### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
     without_input = "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n### Instruction:\n{instruction}\n\n### Response:\n"
     records = json.loads(data.read_text())[:20]
@@ -37,7 +37,7 @@ def rows(data: Path) -> list[list[int]]:
 def trained_peer(
     base: Path, data: Path, batches: list[list[int]], lr: Callable[[int], float]
 ) -> tuple[list[float], list[float], GPT2LMHeadModel]:
-    """Losses, gradient norms and the model after AdamW with clipping to 1."""
+    """Return losses, gradient norms and the model after training with AdamW and clipping to 1."""
     model = GPT2LMHeadModel.from_pretrained(base, tie_word_embeddings=False)
     model.train()
     with torch.no_grad():
@@ -98,13 +98,13 @@ def test_ten_steps_equal_transformers(
         qkv = torch.cat([weights[f"{block}.attn.{x}.weight"] for x in "qkv"])
         attn = peer_weights[f"{peer_block}.attn.c_attn.weight"].T
         torch.testing.assert_close(qkv, attn, **close())
-        # The keys' bias is not compared: it has no effect, so Adam walks it on rounding alone.
+        # The bias of the keys has no effect, so Adam moves it by rounding errors. It is not compared.
         norm = peer_weights[f"{peer_block}.ln_2.bias"]
         torch.testing.assert_close(weights[f"{block}.ln_2.bias"], norm, **close())
 
 
 def close() -> dict[str, float]:
-    """Adam turns rounding of tiny gradients into steps; a wrong step would be of 3e-3."""
+    """Return tolerances. Adam amplifies rounding errors of tiny gradients; a wrong step would differ by 3e-3."""
     return {"atol": 1e-4, "rtol": 1e-3}
 
 

@@ -1,4 +1,4 @@
-"""Directories of tensors: published whole or not at all, read only if they are what they say."""
+"""Tensor directories are published atomically and read only if they match their manifest."""
 
 import json
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from core.training import checkpoints
 FILES = {"a.safetensors": {"x": torch.arange(6.0).view(2, 3)}, "b.safetensors": {}}
 
 
-def test_published_directory_is_read_back(tmp_path: Path) -> None:
+def test_published_directory_can_be_read(tmp_path: Path) -> None:
     checkpoints.publish(tmp_path / "deep" / "weights", FILES, {"step": 3, "name": "\u00fc"})
     manifest, files = checkpoints.read(tmp_path / "deep" / "weights")
     assert (manifest["step"], manifest["name"]) == (3, "\u00fc")
@@ -30,7 +30,7 @@ def test_publishing_again_replaces_the_directory(tmp_path: Path) -> None:
     assert sorted(path.name for path in directory.iterdir()) == ["c.safetensors", "manifest.json"]
 
 
-def test_leftovers_of_a_killed_publication_are_ignored(tmp_path: Path) -> None:
+def test_partial_directory_of_a_killed_process_is_replaced(tmp_path: Path) -> None:
     partial = tmp_path / "weights.partial"
     partial.mkdir()
     (partial / "old.safetensors").write_bytes(b"torn")
@@ -49,24 +49,24 @@ def edit(directory: Path, change: Callable[[dict], object]) -> None:
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "no manifest": lambda d: (d / "manifest.json").unlink(),
     "empty manifest": lambda d: (d / "manifest.json").write_text(""),
-    "a list for a manifest": lambda d: (d / "manifest.json").write_text("[]"),
+    "manifest is a list": lambda d: (d / "manifest.json").write_text("[]"),
     "binary manifest": lambda d: (d / "manifest.json").write_bytes(b"\xff\xfe"),
-    "no listing": lambda d: edit(d, lambda m: m.pop("files")),
-    "a listing of another kind": lambda d: edit(d, lambda m: m.update(files=["a.safetensors"])),
+    "no file list": lambda d: edit(d, lambda m: m.pop("files")),
+    "wrong type of file list": lambda d: edit(d, lambda m: m.update(files=["a.safetensors"])),
     "no hash": lambda d: edit(d, lambda m: m["files"]["a.safetensors"].pop("sha256")),
     "no file": lambda d: (d / "a.safetensors").unlink(),
-    "a longer file": lambda d: (d / "a.safetensors").write_bytes(
+    "longer file": lambda d: (d / "a.safetensors").write_bytes(
         (d / "a.safetensors").read_bytes() + b"x"
     ),
-    "a torn file": lambda d: (d / "a.safetensors").write_bytes(b""),
-    "other bytes": lambda d: (d / "a.safetensors").write_bytes(
+    "empty file": lambda d: (d / "a.safetensors").write_bytes(b""),
+    "changed byte": lambda d: (d / "a.safetensors").write_bytes(
         (d / "a.safetensors").read_bytes()[:-1] + b"\x01"
     ),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damage_is_reported_in_one_sentence(tmp_path: Path, damage: str) -> None:
+def test_damaged_directory_is_reported(tmp_path: Path, damage: str) -> None:
     directory = tmp_path / "weights"
     checkpoints.publish(directory, FILES, {})
     DAMAGE[damage](directory)
@@ -75,12 +75,12 @@ def test_damage_is_reported_in_one_sentence(tmp_path: Path, damage: str) -> None
     assert str(directory) in str(caught.value)
 
 
-def test_a_manifest_can_not_name_files_elsewhere(tmp_path: Path) -> None:
+def test_manifest_cannot_name_files_outside_its_directory(tmp_path: Path) -> None:
     checkpoints.publish(tmp_path / "weights", FILES, {})
     checkpoints.publish(tmp_path / "other", {"secret.safetensors": {"x": torch.ones(1)}}, {})
     listing = json.loads((tmp_path / "other" / "manifest.json").read_text())["files"]
-    stolen = {f"../other/{name}": expected for name, expected in listing.items()}
-    edit(tmp_path / "weights", lambda m: m.update(files=stolen))
+    outside_files = {f"../other/{name}": expected for name, expected in listing.items()}
+    edit(tmp_path / "weights", lambda m: m.update(files=outside_files))
     with pytest.raises(UserError, match="damaged or incomplete"):
         checkpoints.read(tmp_path / "weights")
 
@@ -116,11 +116,11 @@ def test_checkpoint_restores_all_state(tmp_path: Path, optimizer: type) -> None:
     expected = torch.rand(4)
 
     restored_model, restored_optimizer = trained(0, optimizer)
-    manifest, skipped = checkpoints.load_checkpoint(tmp_path, restored_model, restored_optimizer)
+    manifest, messages = checkpoints.load_checkpoint(tmp_path, restored_model, restored_optimizer)
     assert torch.equal(torch.rand(4), expected)
     assert manifest is not None
     assert manifest["progress"] == {"step": 3}
-    assert skipped == []
+    assert messages == []
     assert all(map(torch.equal, model.parameters(), restored_model.parameters()))
     saved_state, restored_state = (
         saved_optimizer.state_dict()["state"],
@@ -132,14 +132,14 @@ def test_checkpoint_restores_all_state(tmp_path: Path, optimizer: type) -> None:
             assert value is None or torch.equal(value, restored_state[i][key])
 
 
-def test_no_checkpoint_loads_nothing(tmp_path: Path) -> None:
+def test_missing_checkpoint_loads_nothing(tmp_path: Path) -> None:
     model, optimizer = trained()
     assert checkpoints.load_checkpoint(tmp_path / "none", model, optimizer) == (None, [])
     with pytest.raises(UserError, match="has no weights yet"):
         checkpoints.newest_weights(tmp_path / "none")
 
 
-def test_newest_intact_weights_are_used(tmp_path: Path) -> None:
+def test_newest_valid_weights_are_used(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint"
     early_model, late_model = trained(1), trained(2)
     checkpoints.save_checkpoint(folder, 1, *early_model, {"progress": {}, "scaler": {}})
@@ -154,14 +154,14 @@ def test_newest_intact_weights_are_used(tmp_path: Path) -> None:
     assert torch.equal(newest["1.weight"], early_model[0][1].weight)
 
 
-def test_weights_of_another_model_are_refused() -> None:
+def test_weights_of_a_different_model_are_rejected() -> None:
     model, _ = trained()
     saved = {name: p.clone() for name, p in checkpoints.trainable(model).items()}
-    with pytest.raises(UserError, match=r"1\.bias is only in one of them"):
+    with pytest.raises(UserError, match=r"1\.bias is in only one of them"):
         checkpoints.load_trainable(model, {k: v for k, v in saved.items() if k != "1.bias"})
-    with pytest.raises(UserError, match="extra is only in one of them"):
+    with pytest.raises(UserError, match="extra is in only one of them"):
         checkpoints.load_trainable(model, {**saved, "extra": torch.zeros(1)})
-    with pytest.raises(UserError, match=r"0\.weight has another shape"):
+    with pytest.raises(UserError, match=r"the shapes of 0\.weight differ"):
         checkpoints.load_trainable(model, {**saved, "0.weight": torch.zeros(4, 4)})
 
 
@@ -170,7 +170,7 @@ def test_weights_of_another_model_are_refused() -> None:
     [None, [], "1", {"steps": 1}, {"step": "1"}, {"step": None}, {"step": True}, {"step": [1]}],
     ids=str,
 )
-def test_checkpoint_without_progress_is_refused(tmp_path: Path, progress: object) -> None:
+def test_checkpoint_without_valid_progress_is_skipped(tmp_path: Path, progress: object) -> None:
     model, optimizer = trained()
     checkpoints.save_checkpoint(
         tmp_path, 1, model, optimizer, {"progress": {"step": 1}, "scaler": {}}

@@ -1,4 +1,4 @@
-"""A loss or gradient that is not finite: what is kept of it, and a run that goes on without the step."""
+"""Non-finite losses and gradients: the warning, skipped steps, and the end of the run."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def test_divergence_warning_records_step_batch_and_tensors(
     assert (warning["step"], warning["lr"]) == (1, trainer.config.lr)
     assert len(warning["batch"]) == trainer.config.batch_size
     assert "the gradient norm nan" in warning["message"]
-    assert "without a finite gradient: ln_f.weight" in warning["message"]
+    assert "non-finite gradients: ln_f.weight" in warning["message"]
     assert str(warning["batch"][0]) in warning["message"]
 
 
@@ -30,11 +30,11 @@ def test_non_finite_step_is_skipped_if_enabled(new_config: NewConfig, new_run: N
     trainer = Trainer(new_config(mask_prompt=True, nonfinite="skip"), run)
     calls: list[int] = []
 
-    def infinite_once(gradient: torch.Tensor) -> torch.Tensor:
+    def infinite_in_second_step(gradient: torch.Tensor) -> torch.Tensor:
         calls.append(1)
         return gradient * float("inf") if len(calls) == 2 else gradient
 
-    trainer.model.ln_f.weight.register_hook(infinite_once)
+    trainer.model.ln_f.weight.register_hook(infinite_in_second_step)
     assert trainer.fit() == "finished"
     losses = run.losses()
     assert len(losses) == trainer.schedule.steps > 2
@@ -50,7 +50,7 @@ def test_ten_consecutive_non_finite_steps_end_the_run(
     trainer = Trainer(new_config(mask_prompt=True, nonfinite="skip", epochs=9), run)
     hash_before = pretrained.fingerprint(trainer.model)
     trainer.model.ln_f.weight.register_hook(lambda gradient: gradient * float("nan"))
-    with pytest.raises(TrainingError, match="10 steps in a row up to step 10"):
+    with pytest.raises(TrainingError, match="10 consecutive steps up to step 10"):
         trainer.fit()
     assert pretrained.fingerprint(trainer.model) == hash_before
     assert len(run.events_of("step")) == 9

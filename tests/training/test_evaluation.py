@@ -1,4 +1,4 @@
-"""Losses and answers do not depend on how examples are batched."""
+"""Losses and answers do not depend on the batching."""
 
 import random
 from collections.abc import Callable
@@ -41,11 +41,13 @@ def test_mean_loss_equals_the_cross_entropy_of_all_targets(
 
 def test_batched_answers_equal_single_answers(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = pretrained.load(str(base)).eval()
-    draw = random.Random(3)
+    generator = random.Random(3)
     vocabulary = ["red", "green", "seven", "house", "river"]
     examples = [
         Example(
-            " ".join(draw.choices(vocabulary, k=draw.randint(1, 9))), draw.choice(["", "x y"]), ""
+            " ".join(generator.choices(vocabulary, k=generator.randint(1, 9))),
+            generator.choice(["", "x y"]),
+            "",
         )
         for _ in range(11)
     ]
@@ -65,7 +67,7 @@ def test_answers_report_truncation(base: Path) -> None:
     examples = [Example("short", "", ""), Example("very long " * 60, "", "")]
     [batch] = answer_all(model, examples, Sampling(3))
     assert [(a.index, a.cut, a.prompt_cut) for a in batch] == [(1, True, True), (0, True, False)]
-    with torch.no_grad():  # a model that ends every answer at once
+    with torch.no_grad():  # make the model end every answer immediately
         model.ln_f.weight.zero_()
         model.lm_head.weight.zero_()
         model.lm_head.weight[END_OF_TEXT] = model.ln_f.bias

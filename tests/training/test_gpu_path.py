@@ -1,4 +1,4 @@
-"""The trainer on a simulated GPU, which knows shapes but no numbers: whoever asks it for one has to wait."""
+"""The trainer on a simulated GPU, which computes shapes but no values and counts synchronizations."""
 
 import json
 import subprocess

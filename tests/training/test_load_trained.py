@@ -1,4 +1,4 @@
-"""The model that a run made, read back from what it published."""
+"""Loading trained models from published weights and checkpoints."""
 
 import json
 from collections.abc import Callable
@@ -34,7 +34,7 @@ LORA = {"method": "lora", "lora_rank": 4, "lora_alpha": 8}
         {**LORA, "tie_weights": True},
         {**LORA, "lora_targets": "attention", "lora_last_layers": 1},
     ],
-    ids=["full", "full tied", "lora", "lora tied", "lora some"],
+    ids=["full", "full tied", "lora", "lora tied", "lora partial"],
 )
 def test_published_weights_equal_the_trained_model(
     new_config: NewConfig, new_run: NewRun, method: dict[str, Any]
@@ -64,7 +64,13 @@ def greedy_answers(model: GPT2, examples: list[Example]) -> list[str]:
     return [a.text for a in sorted(answers, key=lambda answer: answer.index)]
 
 
-@pytest.mark.parametrize("method", [LORA, {**LORA, "tie_weights": True}], ids=["lora", "lora tied"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(LORA, id="lora"),
+        pytest.param({**LORA, "tie_weights": True}, id="lora tied", marks=pytest.mark.long),
+    ],
+)
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 def test_stored_answers_match_the_loaded_and_the_unmerged_model(
     new_config: NewConfig, new_run: NewRun, method: dict[str, Any], precision: str
@@ -95,11 +101,11 @@ def test_stored_answers_match_the_loaded_and_the_unmerged_model(
     assert stored == greedy_answers(unmerged, examples)
     prompts = [encode(format_prompt(e.instruction, e.input)) for e in examples]
     streamed = [stream(unmerged, prompt, Sampling(12), END_OF_TEXT) for prompt in prompts]
-    assert stored == [decode(list(ids)) for ids in streamed]  # like the Compare page
+    assert stored == [decode(list(ids)) for ids in streamed]  # as on the Compare page
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
-def test_a_checkpoint_loads_as_the_published_weights_do(
+def test_checkpoint_loads_like_published_weights(
     new_config: NewConfig, new_run: NewRun, precision: str
 ) -> None:
     config, run = new_config(**LORA, precision=precision), new_run(stop_at=2)
@@ -113,15 +119,15 @@ def test_a_checkpoint_loads_as_the_published_weights_do(
 
 
 def test_initial_adapters_depend_on_the_seed(new_config: NewConfig) -> None:
-    def starts(seed: int) -> list[torch.Tensor]:
+    def initial_weights(seed: int) -> list[torch.Tensor]:
         return [layer.lora_A for layer in lora.adapters(build_model(new_config(**LORA, seed=seed)))]
 
-    assert len(starts(1)) == 2 * 6 + 1
-    assert all(map(torch.equal, starts(1), starts(1)))
-    assert not any(map(torch.equal, starts(1), starts(2)))
+    assert len(initial_weights(1)) == 2 * 6 + 1
+    assert all(map(torch.equal, initial_weights(1), initial_weights(1)))
+    assert not any(map(torch.equal, initial_weights(1), initial_weights(2)))
 
 
-def test_adapters_on_a_base_that_has_changed_are_refused(
+def test_adapters_are_rejected_if_the_base_model_changed(
     new_config: NewConfig, new_run: NewRun, tmp_path: Path, save_peer: Callable[..., Any]
 ) -> None:
     sizes = {"n_layer": 1, "n_head": 2, "n_embd": 8, "n_positions": 96, "vocab_size": 50257}
@@ -132,16 +138,18 @@ def test_adapters_on_a_base_that_has_changed_are_refused(
     load_trained(config, run.directory)
     weights = load_file(base / "model.safetensors")
     save_file({k: v + 1 for k, v in weights.items()}, base / "model.safetensors")
-    with pytest.raises(UserError, match="its adapters were trained on other weights"):
+    with pytest.raises(UserError, match="have changed since its adapters were trained"):
         load_trained(config, run.directory)
 
 
-def test_weights_of_other_settings_are_refused(new_config: NewConfig, new_run: NewRun) -> None:
+def test_weights_are_rejected_if_settings_changed_the_model(
+    new_config: NewConfig, new_run: NewRun
+) -> None:
     run = new_run()
     Trainer(new_config(**LORA), run).publish_weights()
-    with pytest.raises(UserError, match="the saved weights are not this model's"):
+    with pytest.raises(UserError, match="the saved weights do not match this model"):
         load_trained(new_config(**LORA | {"lora_rank": 8}), run.directory)
-    with pytest.raises(UserError, match="the saved weights are not this model's"):
+    with pytest.raises(UserError, match="the saved weights do not match this model"):
         load_trained(new_config(method="full"), run.directory)
 
 

@@ -1,4 +1,4 @@
-"""The schedule in closed form at every step, and one step of each optimiser."""
+"""The learning rate schedule and one step of each optimizer, compared with closed forms."""
 
 import math
 import subprocess
@@ -43,7 +43,7 @@ def test_constant_rate_with_warm_up_matches_transformers() -> None:
 
 
 @given(rates, st.floats(0, 1), st.floats(0, 0.99), st.integers(1, 500))
-def test_warm_up_and_cosine_at_every_step(
+def test_warm_up_and_cosine_match_the_closed_form(
     lr: float, share: float, warmup_fraction: float, steps: int
 ) -> None:
     low = lr * share
@@ -75,23 +75,23 @@ def test_rate_rises_then_falls(steps: int, warmup_fraction: float) -> None:
     assert result[peak:] == sorted(result[peak:], reverse=True)
 
 
-def test_schedule_equals_the_journal() -> None:
+def test_schedule_equals_that_of_the_journal() -> None:
     config = RunConfig(lr=5e-5, min_lr=1e-5, warmup_fraction=0.2)
     result = [learning_rate(config, step, 101) for step in (1, 11, 21, 61, 101)]
     assert result == pytest.approx([1e-5, 3e-5, 5e-5, 3e-5, 1e-5])
 
 
-def test_one_step_of_adamw_in_closed_form() -> None:
+def test_adamw_step_matches_the_closed_form() -> None:
     weight = nn.Parameter(torch.tensor([1.0, -2.0]))
     config = RunConfig(optimizer="adamw", lr=0.1, weight_decay=0.5)
     optimizer = build_optimizer(config, [weight])
     weight.grad = torch.tensor([3.0, -0.2])
     optimizer.step()
-    # decoupled decay, then a first step of lr in the direction of the sign
+    # Decoupled weight decay, then a step of size lr in the direction of the sign.
     torch.testing.assert_close(weight.data, torch.tensor([1 * 0.95 - 0.1, -2 * 0.95 + 0.1]))
 
 
-def test_one_step_of_sgd_in_closed_form() -> None:
+def test_sgd_step_matches_the_closed_form() -> None:
     weight = nn.Parameter(torch.tensor([1.0, -2.0]))
     config = RunConfig(optimizer="sgd", lr=0.1, weight_decay=0.5)
     optimizer = build_optimizer(config, [weight])
@@ -129,9 +129,9 @@ print("torch._dynamo" in sys.modules)
 
 
 def test_adamw_updates_all_weights_in_one_operation() -> None:
-    """Otherwise a step is some passes over each weight and its moments."""
+    """Unfused AdamW makes several passes over the weights and moments."""
 
-    class Seen(TorchDispatchMode):
+    class OperationRecorder(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
             names.append(func.name())
             return func(*args, **(kwargs or {}))
@@ -141,7 +141,7 @@ def test_adamw_updates_all_weights_in_one_operation() -> None:
     for parameter in parameters:
         parameter.grad = torch.ones(3)
     optimizer = build_optimizer(RunConfig(), parameters)
-    with Seen():
+    with OperationRecorder():
         optimizer.step()
     assert names.count("aten::_fused_adamw_") == 1
     assert not [name for name in names if "addcdiv" in name]

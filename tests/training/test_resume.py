@@ -1,4 +1,4 @@
-"""Stopped, killed or damaged: a resumed run is bit for bit the run that never stopped."""
+"""A resumed run is bit-identical to an uninterrupted one after a stop, a kill or damage to a checkpoint."""
 
 import functools
 import hashlib
@@ -18,6 +18,7 @@ from core.training.trainer import Trainer, load_trained, train
 NewConfig = Callable[..., RunConfig]
 NewRun = Callable[..., Any]
 Uninterrupted = Callable[[str], Any]
+LONG = pytest.mark.long
 RANDOM: dict[str, Any] = {
     "dropout": 0.1,
     "grad_accumulation": 2,
@@ -41,11 +42,11 @@ METHODS: dict[str, dict[str, Any]] = {
 def uninterrupted(
     new_config: NewConfig, run_in: type, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Any]:
-    """A function that gives the run of a method that was never interrupted; made once."""
+    """Return a function that trains a run of a method without interruption, once per method."""
 
     @functools.cache
     def make(method: str) -> Any:
-        run = run_in(tmp_path_factory.mktemp("whole"))
+        run = run_in(tmp_path_factory.mktemp("uninterrupted"))
         assert train(new_config(**RANDOM, **METHODS[method]), run) == "finished"
         assert len(run.events_of("step")) == STEPS
         return run
@@ -63,14 +64,14 @@ def checkpoint_names(run: Any) -> list[str]:
 
 
 def comparable(run: Any, kind: str, after_step: int = 0) -> list[dict[str, Any]]:
-    """Events without what a clock or the memory decides."""
+    """Return the events of a kind without measured times and memory."""
     measured = {"seconds", "tokens_per_s", "memory_mb"}
     events = [e for e in run.events_of(kind) if e.get("step", after_step + 1) > after_step]
     return [{k: v for k, v in event.items() if k not in measured} for event in events]
 
 
 def assert_same_from(step: int, resumed: Any, uninterrupted: Any) -> None:
-    """The resumed run's events after that step, answers and weights are those of the whole run."""
+    """Assert that events after a step, answers and weights equal those of the uninterrupted run."""
     for kind in ("step", "eval", "sample", "generation"):
         expected = comparable(uninterrupted, kind, after_step=step)
         assert comparable(resumed, kind) == expected, kind
@@ -78,7 +79,10 @@ def assert_same_from(step: int, resumed: Any, uninterrupted: Any) -> None:
     assert weights(resumed) == weights(uninterrupted)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    ["full", "lora", pytest.param("full tied", marks=LONG), pytest.param("sgd", marks=LONG)],
+)
 def test_resume_after_a_stop_is_bit_identical(
     new_config: NewConfig, new_run: NewRun, uninterrupted: Uninterrupted, method: str
 ) -> None:
@@ -146,12 +150,18 @@ def damage_random_state(checkpoint: Path) -> None:
     (checkpoint / "random.safetensors").unlink()
 
 
-def forget_manifest(checkpoint: Path) -> None:
+def delete_manifest(checkpoint: Path) -> None:
     (checkpoint / "manifest.json").unlink()
 
 
 @pytest.mark.parametrize(
-    "damage", [damage_file, damage_manifest, damage_random_state, forget_manifest]
+    "damage",
+    [
+        damage_file,
+        damage_random_state,
+        pytest.param(damage_manifest, marks=LONG),
+        pytest.param(delete_manifest, marks=LONG),
+    ],
 )
 def test_damaged_checkpoint_falls_back_to_the_previous_one(
     new_config: NewConfig,
@@ -175,7 +185,7 @@ def test_damaged_checkpoint_falls_back_to_the_previous_one(
     assert_same_from(6, resumed, uninterrupted("lora"))
 
 
-def test_no_intact_checkpoint_restarts_from_the_first_step(
+def test_run_without_valid_checkpoint_restarts_from_step_0(
     new_config: NewConfig, new_run: NewRun, uninterrupted: Uninterrupted
 ) -> None:
     config = new_config(**RANDOM, **METHODS["full"])
@@ -186,7 +196,7 @@ def test_no_intact_checkpoint_restarts_from_the_first_step(
 
     resumed = new_run("stopped", resumed=True)
     assert train(config, resumed) == "finished"
-    assert [e["step"] for e in resumed.events_of("rewind")] == [-1]  # nothing at all is left of it
+    assert [e["step"] for e in resumed.events_of("rewind")] == [-1]  # no progress is left
     assert len(resumed.events_of("warning")) == 2
     assert len(resumed.events_of("step")) == STEPS
     assert resumed.losses() == uninterrupted("full").losses()
@@ -196,15 +206,15 @@ def test_no_intact_checkpoint_restarts_from_the_first_step(
 def test_restarted_run_replaces_damaged_later_checkpoints(
     new_config: NewConfig, new_run: NewRun, uninterrupted: Uninterrupted
 ) -> None:
-    """The damaged checkpoints are further on; they give way to the sound ones of less far."""
+    """New checkpoints have lower step numbers than the damaged ones."""
     config = new_config(**RANDOM, **METHODS["full"])
-    train(config, new_run("anew", stop_at=7))
-    checkpoints = new_run("anew").directory / "checkpoint"
+    train(config, new_run("restarted", stop_at=7))
+    checkpoints = new_run("restarted").directory / "checkpoint"
     for checkpoint in checkpoints.iterdir():
         damage_file(checkpoint)
-    train(config, new_run("anew", resumed=True, stop_at=2))
+    train(config, new_run("restarted", resumed=True, stop_at=2))
     assert sorted(path.name for path in checkpoints.iterdir()) == ["step-00000002"]
-    resumed = new_run("anew", resumed=True)
+    resumed = new_run("restarted", resumed=True)
     assert train(config, resumed) == "finished"
     assert resumed.events_of("rewind")[-1]["step"] == 2
     assert weights(resumed) == weights(uninterrupted("full"))
@@ -215,13 +225,13 @@ def test_changed_data_is_reported(new_config: NewConfig, new_run: NewRun, tmp_pa
     data = tmp_path / "data.json"
     data.write_bytes(Path(config.dataset).read_bytes())
     config = config.changed(dataset=str(data))
-    train(config, new_run("other", stop_at=3))
+    train(config, new_run("changed", stop_at=3))
     records = json.loads(data.read_text())
     data.write_text(json.dumps([{**records[0], "output": "else"}, *records[1:]]))
-    resumed = new_run("other", resumed=True)
+    resumed = new_run("changed", resumed=True)
     train(config, resumed)
     [warning] = resumed.events_of("warning")
-    assert warning["message"].startswith("the data set is another than before step 3")
+    assert warning["message"].startswith("the data set has changed since step 3;")
 
 
 def test_run_killed_before_its_first_checkpoint_restarts(
@@ -259,7 +269,7 @@ def test_stop_ends_within_two_steps(new_config: NewConfig, new_run: NewRun, stop
     assert manifest["progress"]["step"] == manifest["step"] == len(run.events_of("step"))
 
 
-def test_a_stop_while_answering_keeps_the_weights(new_config: NewConfig, new_run: NewRun) -> None:
+def test_stop_while_answering_keeps_the_weights(new_config: NewConfig, new_run: NewRun) -> None:
     config = new_config(**RANDOM, **METHODS["lora"])
     run = new_run(stop_at=STEPS)
     assert train(config, run) == "stopped"
@@ -272,7 +282,7 @@ def test_a_stop_while_answering_keeps_the_weights(new_config: NewConfig, new_run
     assert sorted(e["item"] for e in resumed.events_of("generation")) == [20, 21]
 
 
-def test_weights_can_be_loaded_before_the_end(new_config: NewConfig, new_run: NewRun) -> None:
+def test_weights_of_a_stopped_run_can_be_loaded(new_config: NewConfig, new_run: NewRun) -> None:
     config = new_config(**RANDOM, **METHODS["lora"])
     run = new_run(stop_at=5)
     trainer = Trainer(config, run)
@@ -305,24 +315,41 @@ CHANGED: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("method", "changes", "named"), CHANGED, ids=lambda value: str(value))
+@pytest.fixture(scope="module")
+def stopped_runs(
+    new_config: NewConfig, run_in: type, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """Directories of runs that were stopped after step 5, by method. Tests must not change them."""
+    directories = {}
+    for method in ("full", "lora"):
+        directories[method] = tmp_path_factory.mktemp(method) / "stopped"
+        directories[method].mkdir()
+        config = new_config(**RANDOM, **METHODS[method])
+        train(config, run_in(directories[method], stop_at=5))
+    return directories
+
+
+@pytest.mark.parametrize(("method", "changes", "message"), CHANGED, ids=lambda value: str(value))
 def test_resume_with_changed_settings_fails_and_keeps_the_checkpoint(
-    new_config: NewConfig, new_run: NewRun, method: str, changes: dict[str, Any], named: str
+    new_config: NewConfig,
+    run_in: type,
+    stopped_runs: dict[str, Path],
+    method: str,
+    changes: dict[str, Any],
+    message: str,
 ) -> None:
     config = new_config(**RANDOM, **METHODS[method])
-    stopped = new_run("stopped", stop_at=5)
-    train(config, stopped)
-    before = checkpoint_names(stopped)
-    resumed = new_run("stopped", resumed=True)
-    with pytest.raises(UserError, match="stopped cannot resume from step 5") as refused:
+    resumed = run_in(stopped_runs[method], resumed=True)
+    before = checkpoint_names(resumed)
+    with pytest.raises(UserError, match="stopped cannot resume from step 5") as rejected:
         train(config.changed(**changes), resumed)
-    assert named in str(refused.value)
-    assert "`python -m core resume stopped --restart`" in str(refused.value)
+    assert message in str(rejected.value)
+    assert "`python -m core resume stopped --restart`" in str(rejected.value)
     assert not resumed.events
     assert checkpoint_names(resumed) == before
-    with pytest.raises(UserError) as early:  # the check of commands and pages
-        resumption.check_newest(stopped.directory, config.changed(**changes))
-    assert named in str(early.value)
+    with pytest.raises(UserError) as early:  # the check that commands and pages make
+        resumption.check_newest(resumed.directory, config.changed(**changes))
+    assert message in str(early.value)
 
 
 def test_resume_with_restored_settings_is_bit_identical(
@@ -366,8 +393,8 @@ def rewrite_manifests(run: Any, change: Callable[[dict[str, Any]], object]) -> N
         path.write_text(json.dumps(manifest))
 
 
-def forget_settings(manifest: dict[str, Any]) -> None:
-    """Make a manifest like those of older versions."""
+def delete_settings(manifest: dict[str, Any]) -> None:
+    """Remove what older versions did not record."""
     for key in ("settings", "train_examples", "precision", "ignores_warmup"):
         del manifest[key]
 
@@ -381,7 +408,7 @@ def test_checkpoints_without_recorded_settings_resume(
     config = new_config(**RANDOM, **METHODS["full"])
     stopped = new_run("stopped", stop_at=5)
     train(config, stopped)
-    rewrite_manifests(stopped, forget_settings)
+    rewrite_manifests(stopped, delete_settings)
     resumption.check_newest(stopped.directory, config.changed(seed=7))
     piece = new_run("stopped", resumed=True, stop_at=2)
     assert train(config, piece) == "stopped"
@@ -396,7 +423,7 @@ def test_checkpoints_without_recorded_settings_resume(
 
 
 @pytest.mark.parametrize(
-    ("changes", "named"),
+    ("changes", "message"),
     [
         ({"batch_size": 2}, "number of steps = 15 (was 12), number of steps per epoch = 5 (was 4)"),
         ({"epochs": 1}, "number of steps = 4 (was 12)"),
@@ -404,17 +431,17 @@ def test_checkpoints_without_recorded_settings_resume(
     ],
 )
 def test_resume_compares_counts_with_the_last_plan_of_an_older_version(
-    new_config: NewConfig, new_run: NewRun, changes: dict[str, Any], named: str
+    new_config: NewConfig, new_run: NewRun, changes: dict[str, Any], message: str
 ) -> None:
     config = new_config(**RANDOM, **METHODS["full"])
     stopped = new_run("stopped", stop_at=2)
     train(config, stopped)
-    rewrite_manifests(stopped, forget_settings)
+    rewrite_manifests(stopped, delete_settings)
     before = checkpoint_names(stopped)
     resumed = new_run("stopped", resumed=True)
-    with pytest.raises(UserError, match="stopped cannot resume from step 2") as refused:
+    with pytest.raises(UserError, match="stopped cannot resume from step 2") as rejected:
         train(config.changed(**changes), resumed)
-    assert named in str(refused.value)
+    assert message in str(rejected.value)
     assert not resumed.events
     assert checkpoint_names(resumed) == before
 
@@ -465,12 +492,12 @@ def test_runs_started_by_older_versions_keep_their_constant_rate(
     new_config: NewConfig, new_run: NewRun
 ) -> None:
     constant = RANDOM | {"min_lr": None} | METHODS["full"]
-    whole_run = new_run("whole")
-    train(new_config(**constant | {"warmup_fraction": 0.0}), whole_run)
+    uninterrupted_run = new_run("uninterrupted")
+    train(new_config(**constant | {"warmup_fraction": 0.0}), uninterrupted_run)
     old = new_run("old", stop_at=2)
     train(new_config(**constant | {"warmup_fraction": 0.0}), old)
-    rewrite_manifests(old, forget_settings)
-    config = new_config(**constant | {"warmup_fraction": 0.9})  # in config.json, but ignored
+    rewrite_manifests(old, delete_settings)
+    config = new_config(**constant | {"warmup_fraction": 0.9})  # ignored by older versions
     first = new_run("old", resumed=True, stop_at=2)
     assert train(config, first) == "stopped"
     unchecked, constant_rate = (event["message"] for event in first.events_of("warning"))
@@ -479,14 +506,14 @@ def test_runs_started_by_older_versions_keep_their_constant_rate(
     resumed = new_run("old", resumed=True)
     assert train(config, resumed) == "finished"
     assert {event["lr"] for event in resumed.events_of("step")} == {config.lr}
-    assert weights(resumed) == weights(whole_run)
+    assert weights(resumed) == weights(uninterrupted_run)
     [warning] = resumed.events_of("warning")
     assert warning["message"].startswith("the learning rate stays constant")
 
 
-BEST = {"keep_weights": "best", "eval_every": 1, "lr": 5.0, "checkpoint_every": 1,
-        "min_lr": None, "warmup_fraction": 0.0, "grad_clip": None}  # fmt: skip
-"""The learning rate is so high that the loss rises before the end."""
+BEST = {"keep_weights": "best", "eval_every": 1, "lr": 10.0, "checkpoint_every": 1,
+        "min_lr": 1e-3, "warmup_fraction": 0.95, "grad_clip": None}  # fmt: skip
+"""A warm-up to a rate so high that, on any hardware, the lowest loss comes early."""
 
 
 def damage_weights(directory: Path) -> None:
@@ -502,38 +529,45 @@ def weights_warnings(run: Any) -> list[str]:
     return [e["message"] for e in run.events_of("warning") if e["about"] == "weights"]
 
 
-@pytest.mark.parametrize("stop_at", [9, STEPS])
+@pytest.mark.parametrize("stop_at", [9, pytest.param(STEPS, marks=LONG)])
 def test_resume_keeps_the_best_weights(
     new_config: NewConfig, new_run: NewRun, stop_at: int
 ) -> None:
     config = new_config(**RANDOM | METHODS["full"] | BEST)
-    whole_run = new_run("whole")
-    train(config, whole_run)
+    uninterrupted_run = new_run("uninterrupted")
+    train(config, uninterrupted_run)
     train(config, new_run("stopped", stop_at=stop_at))
     resumed = new_run("stopped", resumed=True)
     train(config.changed(eval_every=100), resumed)
-    assert weights_facts(resumed)["step"] == weights_facts(whole_run)["step"] < 9
-    assert weights(resumed) == weights(whole_run)
+    assert weights_facts(resumed)["step"] == weights_facts(uninterrupted_run)["step"] < 9
+    assert weights(resumed) == weights(uninterrupted_run)
     assert weights_warnings(resumed) == []
 
 
-@pytest.mark.parametrize("stop_at", [9, STEPS])
-@pytest.mark.parametrize("harm", [shutil.rmtree, damage_weights])
+@pytest.mark.parametrize(
+    ("damage", "stop_at"),
+    [
+        (damage_weights, 9),
+        pytest.param(damage_weights, STEPS, marks=LONG),
+        pytest.param(shutil.rmtree, 9, marks=LONG),
+        pytest.param(shutil.rmtree, STEPS, marks=LONG),
+    ],
+)
 def test_lost_best_weights_are_reported(
-    new_config: NewConfig, new_run: NewRun, stop_at: int, harm: Callable[[Path], object]
+    new_config: NewConfig, new_run: NewRun, stop_at: int, damage: Callable[[Path], object]
 ) -> None:
     config = new_config(**RANDOM | METHODS["full"] | BEST)
     stopped = new_run("stopped", stop_at=stop_at)
     train(config, stopped)
     best_step = min(stopped.events_of("eval")[1:], key=lambda e: e["val_loss"])["step"]
-    harm(stopped.directory / "weights")
+    damage(stopped.directory / "weights")
     resumed = new_run("stopped", resumed=True)
     train(config, resumed)
     [message] = weights_warnings(resumed)
     kept_step = weights_facts(resumed)["step"]
     assert kept_step > best_step
     assert message == (
-        f"the weights of step {kept_step} are kept, not the best weights of step {best_step}: those are not available"
+        f"the best weights (step {best_step}) are not available; the weights of step {kept_step} are kept instead"
     )
 
 

@@ -1,4 +1,4 @@
-"""One run of the trainer: what it emits, how it weighs, what it leaves behind."""
+"""The trainer: its events, losses, gradients, published weights and warnings."""
 
 import functools
 import json
@@ -76,8 +76,8 @@ def test_run_writes_all_events(new_config: NewConfig, new_run: NewRun) -> None:
 
 
 @torch.no_grad()
-def losses_of(model: torch.nn.Module, config: RunConfig, first: int, last: int) -> float:
-    """Mean loss a target, one example at a time."""
+def mean_target_loss(model: torch.nn.Module, config: RunConfig, first: int, last: int) -> float:
+    """Return the mean loss per target token, computed one example at a time."""
     examples = dataset.load(config.dataset)[first:last]
     total, count = 0.0, 0
     for example in encode_all(examples, 96, config.mask_prompt):
@@ -88,7 +88,7 @@ def losses_of(model: torch.nn.Module, config: RunConfig, first: int, last: int) 
 
 
 @pytest.mark.parametrize("mask_prompt", [False, True])
-def test_evaluations_are_means_over_targets(
+def test_evaluation_losses_are_means_over_target_tokens(
     new_config: NewConfig, new_run: NewRun, mask_prompt: bool
 ) -> None:
     config, run = new_config(mask_prompt=mask_prompt, batch_size=1, eval_batches=1), new_run()
@@ -96,11 +96,11 @@ def test_evaluations_are_means_over_targets(
     trainer.fit()
     first, last = run.events_of("eval")[0], run.events_of("eval")[-1]
     base = build_model(config).eval()
-    assert first["train_loss"] == pytest.approx(losses_of(base, config, 0, 1), rel=1e-5)
-    assert first["val_loss"] == pytest.approx(losses_of(base, config, 22, 23), rel=1e-5)
+    assert first["train_loss"] == pytest.approx(mean_target_loss(base, config, 0, 1), rel=1e-5)
+    assert first["val_loss"] == pytest.approx(mean_target_loss(base, config, 22, 23), rel=1e-5)
     trained = trainer.model.eval()
-    assert last["train_loss"] == pytest.approx(losses_of(trained, config, 0, 1), rel=1e-5)
-    assert last["val_loss"] == pytest.approx(losses_of(trained, config, 22, 24), rel=1e-5)
+    assert last["train_loss"] == pytest.approx(mean_target_loss(trained, config, 0, 1), rel=1e-5)
+    assert last["val_loss"] == pytest.approx(mean_target_loss(trained, config, 22, 24), rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_lora_does_not_change_the_base(new_config: NewConfig, new_run: NewRun) -
     assert pretrained.fingerprint(trainer.model) == trainer.base_hash
 
 
-def poisoned(base: Path, directory: Path) -> str:
+def nan_base(base: Path, directory: Path) -> str:
     tensors = load_file(base / "model.safetensors")
     tensors["transformer.ln_f.bias"] = torch.full_like(
         tensors["transformer.ln_f.bias"], float("nan")
@@ -212,20 +212,20 @@ def poisoned(base: Path, directory: Path) -> str:
     return str(directory)
 
 
-def test_a_loss_of_nan_ends_the_run(
+def test_nan_loss_ends_the_run(
     new_config: NewConfig, new_run: NewRun, base: Path, tmp_path: Path
 ) -> None:
     run = new_run()
     with pytest.raises(
         TrainingError, match=r"diverged at step 1 with lr = 0\.01: the loss became nan"
     ):
-        train(new_config(base_model=poisoned(base, tmp_path)), run)
+        train(new_config(base_model=nan_base(base, tmp_path)), run)
     assert not run.events_of("step")
     assert not (run.directory / "checkpoint").exists()
     assert not (run.directory / "weights").exists()
 
 
-def test_a_gradient_of_nan_moves_no_weight(new_config: NewConfig, new_run: NewRun) -> None:
+def test_nan_gradient_changes_no_weights(new_config: NewConfig, new_run: NewRun) -> None:
     run = new_run()
     trainer = Trainer(new_config(mask_prompt=True), run)
     hash_before = pretrained.fingerprint(trainer.model)
@@ -237,15 +237,17 @@ def test_a_gradient_of_nan_moves_no_weight(new_config: NewConfig, new_run: NewRu
 
 
 def test_divergence_ends_the_run(new_config: NewConfig, new_run: NewRun) -> None:
-    wild = {"optimizer": "sgd", "lr": 10.0, "grad_clip": None, "weight_decay": 10.0}
+    unstable = {"optimizer": "sgd", "lr": 10.0, "grad_clip": None, "weight_decay": 10.0}
     run = new_run()
     with pytest.raises(TrainingError, match=r"diverged at step \d+ with lr = 10: .*(nan|inf)"):
-        train(new_config(**wild, mask_prompt=True, epochs=40), run)
+        train(new_config(**unstable, mask_prompt=True, epochs=40), run)
     assert run.events_of("step")
     assert all(math.isfinite(loss) for loss in run.losses())
 
 
-def test_truncation_warns_of_lost_examples(new_config: NewConfig, new_run: NewRun) -> None:
+def test_examples_that_lose_their_response_cause_a_warning(
+    new_config: NewConfig, new_run: NewRun
+) -> None:
     examples = dataset.load(new_config().dataset)
     train_examples = [*examples[:20], *examples[22:]]
     prompts = [
@@ -257,12 +259,12 @@ def test_truncation_warns_of_lost_examples(new_config: NewConfig, new_run: NewRu
     Trainer(config, run).fit()
     [warning] = run.events_of("warning")
     assert 3 <= lost_count < 20
-    assert warning["message"].startswith(f"{lost_count} examples are left out")
+    assert warning["message"].startswith(f"{lost_count} examples are skipped")
     assert len({i for step in run.events_of("step") for i in step["batch"]}) < 20
 
 
 def test_truncating_every_example_is_reported(new_config: NewConfig, new_run: NewRun) -> None:
-    with pytest.raises(UserError, match=r"max_length = 10: .*should be larger"):
+    with pytest.raises(UserError, match=r"max_length = 10: .*use a larger value"):
         Trainer(new_config(max_length=10, mask_prompt=True), new_run())
 
 
@@ -277,7 +279,7 @@ def test_unknown_inputs_are_user_errors(
         Trainer(new_config(**invalid_setting), new_run())
 
 
-def test_grad_checkpointing_gives_an_identical_run(new_config: NewConfig, new_run: NewRun) -> None:
+def test_grad_checkpointing_does_not_change_losses(new_config: NewConfig, new_run: NewRun) -> None:
     plain, checkpointed = new_run("a"), new_run("b")
     Trainer(new_config(mask_prompt=True, dropout=0.1), plain).fit()
     Trainer(new_config(mask_prompt=True, dropout=0.1, grad_checkpointing=True), checkpointed).fit()
@@ -298,7 +300,7 @@ def test_bf16_run_is_close_to_fp32(new_config: NewConfig, new_run: NewRun) -> No
 def test_training_memory_is_released_before_generation(
     new_config: NewConfig, new_run: NewRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Gradients and moments are let go first, or they would not be among it."""
+    """The system gets freed memory back only after gradients and moments are deleted."""
     trainer = Trainer(new_config(), new_run("a"))
     trainer.fit()
     state_held: list[bool] = []
@@ -339,7 +341,7 @@ def test_compile_setting_compiles_the_loss(
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 def test_block_compiles_without_graph_breaks() -> None:
-    """As on a GPU, where rows are padded: nothing in a block makes the compiler give up and go on."""
+    """Checks two padded batch widths, as on a GPU."""
     arch = Architecture(n_layer=2, n_head=2, n_embd=8, context=16, vocabulary=50)
     model = GPT2(arch).train()
     torch.compiler.reset()
@@ -362,7 +364,7 @@ def empty_some(data: Path, path: Path) -> Path:
     return path
 
 
-def test_skipped_records_emit_one_warning_and_leave_no_gap_in_positions(
+def test_skipped_records_emit_one_warning_and_leave_no_gap_in_indices(
     new_config: NewConfig, new_run: NewRun, data: Path, tmp_path: Path
 ) -> None:
     config, run = new_config(dataset=str(empty_some(data, tmp_path / "data.json"))), new_run()
@@ -372,10 +374,10 @@ def test_skipped_records_emit_one_warning_and_leave_no_gap_in_positions(
     assert warning["message"] == (
         "3 of 24 records are skipped: empty output (record 1, record 11, record 21)"
     )
-    found = dataset.load(config.dataset)
-    parts = dataset.split(found, config)
-    assert (len(found), len(parts.train), len(parts.test)) == (21, 17, 2)
-    trained = sorted(place for step in run.events_of("step") for place in step["batch"])
+    examples = dataset.load(config.dataset)
+    parts = dataset.split(examples, config)
+    assert (len(examples), len(parts.train), len(parts.test)) == (21, 17, 2)
+    trained = sorted(index for step in run.events_of("step") for index in step["batch"])
     assert trained == list(range(17))
     table = inspection.table(parts).set_index("item")
     answers = run.events_of("generation")
@@ -407,8 +409,10 @@ def test_padded_vocabulary_is_truncated_with_a_warning(
     save_peer(tmp_path / "padded", **sizes)
     config, run = new_config(base_model=str(tmp_path / "padded"), **LORA), new_run()
     plan = preflight.check(config)
-    said = "the base model has 50,304 vocabulary rows; only the 50,257 rows of GPT-2's vocabulary are used"
-    assert (plan.problems, plan.note) == ([], said)
+    message = "the base model has 50,304 vocabulary rows; only the 50,257 rows of GPT-2's vocabulary are used"
+    assert (plan.problems, plan.note) == ([], message)
     assert train(config, run) == "finished"
-    assert [(w["about"], w["message"]) for w in run.events_of("warning")] == [("base model", said)]
+    assert [(w["about"], w["message"]) for w in run.events_of("warning")] == [
+        ("base model", message)
+    ]
     assert run.events_of("plan")[0]["parameters"] == plan.parameters

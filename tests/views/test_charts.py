@@ -1,4 +1,4 @@
-"""Figures: which lines, in which colors, on which axes; text from runs never turns into markup."""
+"""Charts: lines, colors, axes, missing values, and escaping of run names."""
 
 import inspect
 import json
@@ -30,7 +30,7 @@ def evaluations() -> pd.DataFrame:
 
 
 def validated(figure: charts.Figure) -> go.Figure:
-    """The figure as Plotly reads it; raises where it does not know a property."""
+    """Parse a figure with Plotly, which raises an error for unknown properties."""
     return go.Figure(figure)
 
 
@@ -43,19 +43,19 @@ def test_each_run_has_a_line_in_order() -> None:
     assert figure.layout.showlegend
 
 
-def test_curves_begin_at_the_start_of_training(evaluations: pd.DataFrame) -> None:
+def test_x_axis_starts_at_zero(evaluations: pd.DataFrame) -> None:
     steps = charts.step_curves(curve(), None, RUNS, "loss", "step", log=False)
     for figure in (steps, charts.loss_curves(evaluations, RUNS, "step", log=True)):
         assert validated(figure).layout.xaxis.rangemode == "tozero"
 
 
-def test_a_single_run_needs_no_legend() -> None:
+def test_single_run_has_no_legend() -> None:
     figure = validated(charts.step_curves(curve(), None, ["b"], "loss", "step", log=False))
     assert len(figure.data) == 1
     assert not figure.layout.showlegend
 
 
-def test_raw_curve_is_faded_behind_the_smoothed_one() -> None:
+def test_raw_curve_is_faint_behind_the_smoothed_one() -> None:
     figure = validated(charts.step_curves(curve(), curve(0.5), RUNS, "loss", "step", log=False))
     raw, smooth, *_ = figure.data
     assert (list(raw.y), list(smooth.y)) == ([1, 2, 3], [0.5, 1, 1.5])
@@ -91,7 +91,7 @@ def test_eight_runs_have_eight_colors() -> None:
     assert len(charts.colors([str(i) for i in range(20)])) == 20
 
 
-def test_text_from_runs_is_escaped(evaluations: pd.DataFrame) -> None:
+def test_run_names_are_escaped(evaluations: pd.DataFrame) -> None:
     for figure in (
         charts.step_curves(curve(), None, RUNS, "loss", "step", log=False),
         charts.loss_curves(evaluations, RUNS, "step", log=False),
@@ -100,7 +100,7 @@ def test_text_from_runs_is_escaped(evaluations: pd.DataFrame) -> None:
         assert names == {"b", "&lt;b&gt;x&lt;/b&gt;"}
 
 
-def test_constant_rate_axis_starts_at_zero() -> None:
+def test_learning_rate_axis_starts_at_zero() -> None:
     constant = charts.rate_schedule([(step, 5e-5) for step in (1, 2, 3)])
     figure = validated(constant)
     assert figure.layout.yaxis.rangemode == "tozero"
@@ -113,7 +113,7 @@ def test_constant_rate_axis_starts_at_zero() -> None:
 
 
 @pytest.mark.parametrize(("log", "kind"), [(True, "log"), (False, "linear")])
-def test_axis_follows_its_options(evaluations: pd.DataFrame, log: bool, kind: str) -> None:
+def test_y_axis_is_linear_or_logarithmic(evaluations: pd.DataFrame, log: bool, kind: str) -> None:
     steps = charts.step_curves(curve(), None, RUNS, "loss", "step", log)
     losses = charts.loss_curves(evaluations, RUNS, "step", log)
     assert [validated(figure).layout.yaxis.type for figure in (steps, losses)] == [kind, kind]
@@ -131,11 +131,13 @@ def row(run: str, mean: float | None, low: float | None, high: float | None) -> 
     return {"run": run, "mean": mean, "low": low, "high": high}
 
 
-def test_an_interval_reaches_from_its_mean_to_both_ends() -> None:
+def test_error_bars_extend_from_the_mean_to_the_bounds() -> None:
     rows = [row("b", 60.0, 50.0, 65.0), row(RUNS[1], 20.0, 19.0, 30.0)]
     figure = validated(charts.intervals(rows, "Score", "points", (-2, 102)))
     [points] = figure.data
-    assert list(points.y) == ["&lt;b&gt;x&lt;/b&gt;", "b"], "from below: the first is on top"
+    assert list(points.y) == ["&lt;b&gt;x&lt;/b&gt;", "b"], (
+        "the y-axis starts at the bottom, so the first row is on top"
+    )
     assert list(points.x) == [20, 60]
     assert list(points.error_x.array) == [10, 5]
     assert list(points.error_x.arrayminus) == [1, 10]
@@ -151,15 +153,13 @@ def test_run_without_a_mean_is_excluded_from_the_intervals() -> None:
         row("c", 1.0, float("nan"), float("nan")),
     ]
     figure = validated(charts.intervals(rows, "Rating", "Elo points", None))
-    assert list(figure.data[0].y) == ["c", "b"], (
-        "a mean of 0 is one, and so is one of a single item"
-    )
+    assert list(figure.data[0].y) == ["c", "b"], "a mean of 0 or without an interval is drawn"
     assert figure.layout.xaxis.range is None
     assert "NaN" not in figure.to_json()
     assert len(validated(charts.intervals(rows[:1], "", "", None)).data[0].y) == 0
 
 
-def test_numeric_or_date_like_names_stay_categories() -> None:
+def test_numeric_and_date_like_names_are_categories() -> None:
     rows = [row(name, 1.0, 0.0, 2.0) for name in ("10", "2", "2026-01-01")]
     figure = validated(charts.intervals(rows, "", "", None))
     assert figure.layout.yaxis.type == "category"
@@ -167,7 +167,7 @@ def test_numeric_or_date_like_names_stay_categories() -> None:
     assert figure.layout.height > one_row_height
 
 
-def test_every_score_is_counted_once() -> None:
+def test_histogram_counts_every_score_once() -> None:
     scores = {"b": [0, 9.9, 10, 55, 99, 100], RUNS[1]: [50.0]}
     figure = validated(charts.score_histogram(scores))
     first, second = figure.data
@@ -188,19 +188,18 @@ def test_histogram_without_runs_is_an_empty_figure() -> None:
     assert [len(trace["x"]) for trace in figure["data"]] == [0]
 
 
-ELSEWHERE = {"colors", "score_histogram"}
+EXCLUDED_FUNCTIONS = {"colors", "score_histogram"}
 """Functions that draw no chart, and charts whose page tests cover unusual values."""
-UNUSUAL = {
+UNUSUAL_VALUES = {
     "no rows": [],
     "one row": [1.0],
     "all NaN": [float("nan")] * 3,
     "all None": [None] * 3,
 }
-"""Unusual chart values by name."""
 
 
 def figures_of(values: list[float | None]) -> dict[str, charts.Figure]:
-    """Return a figure from each public chart function."""
+    """Return a figure of these values from each public chart function."""
     length = len(values)
     steps = pd.DataFrame({"run": ["b"] * length, "x": range(length), "y": values})
     losses = {
@@ -217,11 +216,11 @@ def figures_of(values: list[float | None]) -> dict[str, charts.Figure]:
     }
 
 
-@pytest.mark.parametrize("values", UNUSUAL.values(), ids=UNUSUAL)
+@pytest.mark.parametrize("values", UNUSUAL_VALUES.values(), ids=UNUSUAL_VALUES)
 def test_every_chart_renders_with_unusual_values(values: list[float | None]) -> None:
     figures = figures_of(values)
     public = {name for name, value in vars(charts).items() if inspect.isfunction(value)}
-    public = {name for name in public if not name.startswith("_")} - ELSEWHERE
+    public = {name for name in public if not name.startswith("_")} - EXCLUDED_FUNCTIONS
     assert figures.keys() == public
     for name, figure in figures.items():
         parsed = tools.return_figure_from_figure_or_data(figure, validate_figure=True)
@@ -229,11 +228,11 @@ def test_every_chart_renders_with_unusual_values(values: list[float | None]) -> 
 
 
 def test_empty_charts_have_a_trace() -> None:
-    """Streamlit raises an error for figures without traces."""
-    nothing = curve().head(0)
+    """Streamlit raises PlotlyEmptyDataError for figures without traces."""
+    empty = curve().head(0)
     for figure in (
-        charts.step_curves(nothing, None, [], "loss", "step", log=False),
-        charts.loss_curves(nothing, [], "step", log=False),
+        charts.step_curves(empty, None, [], "loss", "step", log=False),
+        charts.loss_curves(empty, [], "step", log=False),
         charts.token_lengths({}, limit=1),
         charts.score_histogram({}),
     ):

@@ -1,4 +1,4 @@
-"""Views start quickly and do not know where the data comes from."""
+"""Views import no heavy libraries and do not know where the data comes from."""
 
 import pkgutil
 import subprocess

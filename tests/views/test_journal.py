@@ -1,4 +1,4 @@
-"""The journal's rows, and which of them a run repeats."""
+"""Journal rows, and matching of runs to the journal runs they repeat."""
 
 import pandas as pd
 import pytest
@@ -15,7 +15,7 @@ JOURNAL_RUNS = [name for name, config in PRESETS.items() if config.journal]
 
 @pytest.fixture
 def frame(tmp_path):
-    """A run that repeats run_12 and has learned, one that repeats run_6, one that repeats none."""
+    """Three runs: an evaluated repeat of run_12, a repeat of run_6, and a run that repeats none."""
     run = RunDirectory.create(tmp_path, preset("run_12").changed(name="again", seed=7))
     run.append("plan", steps=1)
     run.append("eval", step=1, train_loss=1.0, val_loss=1.4, final=True)
@@ -26,16 +26,16 @@ def frame(tmp_path):
     index.close()
 
 
-def test_rows_equal_the_journal():
+def test_rows_match_the_journal():
     rows = {row["name"]: row for row in journal.rows()}
     assert list(rows) == [f"journal {name}" for name in JOURNAL_RUNS]
-    four = rows["journal run_4"]
-    assert (four["val_loss"], four["perplexity"], four["scores"]) == (
+    run_4 = rows["journal run_4"]
+    assert (run_4["val_loss"], run_4["perplexity"], run_4["scores"]) == (
         1.417,
         4.125,
         {"gemini": 51.8},
     )
-    assert (four["seconds"], four["device"], four["lora_rank"]) == (1323.0, "A100", None)
+    assert (run_4["seconds"], run_4["device"], run_4["lora_rank"]) == (1323.0, "A100", None)
     assert rows["journal run_18"]["scores"] == {}
     assert {row["status"] for row in rows.values()} == {"journal"}
 
@@ -47,7 +47,7 @@ def test_run_is_compared_with_the_journal_run_it_repeats(frame):
     assert differences["other"] == {"journal_run": None, "loss_to_journal": None}
 
 
-def test_every_journal_preset_matches_its_run(tmp_path):
+def test_every_journal_preset_matches_its_journal_run(tmp_path):
     for name in JOURNAL_RUNS:
         RunDirectory.create(tmp_path, preset(name))
     index = sync.read_index(tmp_path)
@@ -58,7 +58,7 @@ def test_every_journal_preset_matches_its_run(tmp_path):
     assert repeated_runs == {name: name for name in JOURNAL_RUNS}
 
 
-def test_effective_batch_size_counts_and_not_its_split():
+def test_matching_uses_the_effective_batch_size():
     settings = journal.settings("run_1")
     assert journal.repeated({**settings, "batch_size": 1, "grad_accumulation": 2}) == "run_1"
     assert journal.repeated({**settings, "batch_size": 4, "grad_accumulation": 1}) is None
@@ -71,7 +71,7 @@ def test_gemini_score_column_ignores_the_judge_name(frame, labels):
     assert journal.columns({**row, "scores": scores})["gemini_eval"] == 52.0
 
 
-def test_table_combines_runs_and_journal_and_markdown_uses_journal_headings(frame):
+def test_journal_rows_follow_the_runs_and_markdown_uses_journal_headings(frame):
     combined = report.runs(frame, "json", True)
     assert [row["name"] for row in combined[3:]] == [f"journal {name}" for name in JOURNAL_RUNS]
     assert combined[-1]["lora_rank"] == 16

@@ -1,4 +1,4 @@
-"""The rows of tables: the family of models with the journal's numbers, the settings, the runs, answers."""
+"""Rows of the tables: models, settings, runs and answers. Model sizes are checked against the journal."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from core.tracking import queries, sync
 from core.views import report
 from core.views.tables import render
 
-LISTED = [
+PUBLIC_COLUMNS = [
     "name",
     "status",
     "base_model",
@@ -36,16 +36,16 @@ LISTED = [
     "parent",
     "notes",
 ]
-"""What the design promises to scripts."""
-JOURNAL = {
+"""Columns of the JSON output that scripts rely on."""
+JOURNAL_MODELS = {
     "gpt2-medium": (406286336, 1549.86, {"16": 7898384, "32": 15796768, "64": 31593536}),
     "gpt2-large": (838359040, 3198.09, {"16": 14095632}),
     "gpt2-xl": (1638022400, 6248.56, {}),
 }
 
 
-def finish(runs_dir: Path, answers: list[str], **values: Any) -> None:
-    """A run that is a list of events."""
+def write_finished_run(runs_dir: Path, answers: list[str], **values: Any) -> None:
+    """Write a finished run as a list of events."""
     run = RunDirectory.create(runs_dir, RunConfig.parse(values))
     with run.lock():
         run.append("status", status="running")
@@ -65,8 +65,8 @@ def finish(runs_dir: Path, answers: list[str], **values: Any) -> None:
 
 @pytest.fixture
 def index(tmp_path: Path) -> Any:
-    finish(tmp_path, ["It is 0.", " two\n"], name="lora", notes="a|b", min_lr=1e-6)
-    finish(
+    write_finished_run(tmp_path, ["It is 0.", " two\n"], name="lora", notes="a|b", min_lr=1e-6)
+    write_finished_run(
         tmp_path, ["it is 0.", "it is 1."], name="full", method="full", parent="lora", lora_rank=8
     )
     RunDirectory.create(tmp_path, RunConfig(name="waiting", device="cpu"))
@@ -80,10 +80,10 @@ def rows(index: Any, format: Any) -> dict[str, dict[str, Any]]:
     return {row["name"]: row for row in report_table}
 
 
-def test_models_equal_the_journal_numbers() -> None:
+def test_model_sizes_match_the_journal() -> None:
     rows_by_name = {row["name"]: row for row in report.models("json")}
     assert list(rows_by_name) == ["gpt2-nano", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"]
-    for name, (parameters, memory, lora) in JOURNAL.items():
+    for name, (parameters, memory, lora) in JOURNAL_MODELS.items():
         assert (rows_by_name[name]["parameters"], rows_by_name[name]["memory_mb"]) == (
             parameters,
             memory,
@@ -109,10 +109,10 @@ def test_every_setting_is_a_row() -> None:
     assert all(row["description"] and row["group"] for row in rows_by_setting.values())
 
 
-def test_runs_have_the_promised_columns(index: Any) -> None:
+def test_runs_have_the_documented_columns(index: Any) -> None:
     run_rows = rows(index, "json")
     assert set(run_rows) == {"lora", "full", "waiting"}
-    assert all(list(row) == LISTED for row in run_rows.values())
+    assert all(list(row) == PUBLIC_COLUMNS for row in run_rows.values())
     lora = run_rows["lora"]
     assert (lora["status"], lora["val_loss"], lora["perplexity"]) == (
         "finished",
@@ -124,7 +124,7 @@ def test_runs_have_the_promised_columns(index: Any) -> None:
     assert isinstance(lora["lora_rank"], int)
 
 
-def test_ineffective_or_unknown_values_are_none(index: Any) -> None:
+def test_ineffective_and_missing_values_are_none(index: Any) -> None:
     run_rows = rows(index, "json")
     assert (run_rows["full"]["lora_rank"], run_rows["full"]["lora_alpha"]) == (None, None)
     assert (run_rows["full"]["min_lr"], run_rows["full"]["warmup_fraction"]) == (None, 0)
@@ -154,7 +154,7 @@ def test_table_omits_empty_columns(index: Any) -> None:
     assert waiting["batch_size"] == 4
 
 
-def test_no_runs_give_no_rows(tmp_path: Path) -> None:
+def test_table_without_runs_is_empty(tmp_path: Path) -> None:
     opened = sync.read_index(tmp_path)
     assert report.runs(queries.results(opened.cursor()), "json") == []
     opened.close()
@@ -191,24 +191,26 @@ def test_table_shows_every_differing_setting(tmp_path: Path) -> None:
     csv_text = rows(opened, "csv")
     assert (csv_text["one"]["seed"], csv_text["two"]["seed"]) == (1, 2)
     assert "dropout" not in csv_text["one"]
-    assert tuple(rows(opened, "json")["one"]) == report.RUN_COLUMNS, "programs see what they did"
+    assert tuple(rows(opened, "json")["one"]) == report.RUN_COLUMNS, (
+        "JSON has the same columns for all runs"
+    )
     opened.close()
 
 
 def settings(name: str, **changes: Any) -> dict[str, Any]:
-    """A row of settings as the index gives it: None where one has no effect."""
+    """Return a row of settings as read from the index. Settings without effect are None."""
     values = RunConfig.parse({"name": name, **changes}).model_dump()
     return {key: value if is_relevant(key, values) else None for key, value in values.items()}
 
 
-def test_settings_of_runs_are_those_that_differ() -> None:
+def test_settings_of_several_runs_are_those_that_differ() -> None:
     full_run = settings("one", method="full", lr=1e-4)
     lora = settings("two", method="lora", lora_rank=4, min_lr=1e-5, notes="mine", tags="a")
     assert report.settings_of([full_run, lora]).to_dict("index") == {
         "Method": {"one": "full", "two": "lora"},
         "Rank": {"one": "", "two": "4"},
         "Learning rate": {"one": "1e-4", "two": "5e-5"},
-        "Minimum learning rate": {"one": "none", "two": "1e-5"},
+        "Min learning rate": {"one": "none", "two": "1e-5"},
     }
     assert len(report.settings_of([full_run, lora], every=True)) == len(RunConfig.model_fields) - 4
     assert report.settings_of([lora, {**lora, "name": "three"}]).empty
@@ -219,7 +221,7 @@ def test_settings_of_runs_are_those_that_differ() -> None:
     ]
 
 
-def test_settings_of_one_run_are_those_that_are_not_the_default() -> None:
+def test_settings_of_one_run_are_those_that_differ_from_the_default() -> None:
     assert report.settings_of([settings("one")]).empty
     result = report.settings_of([settings("Setting", method="full", seed=7)])
     assert result.to_dict("index") == {
@@ -239,13 +241,13 @@ def test_differing_columns_ignore_ineffective_differences() -> None:
     ]  # fmt: skip
 
 
-def test_incomparable_runs_are_reported() -> None:
+def test_incomparable_runs_cause_a_warning() -> None:
     first_run = settings("one")
     assert report.incomparable(pd.DataFrame([first_run])) is None
     assert report.incomparable(pd.DataFrame([first_run, settings("two", lr=1e-3)])) is None
     losses = report.incomparable(pd.DataFrame([first_run, settings("two", mask_prompt=True)]))
     assert losses is not None
-    assert losses.startswith("These losses may be means over different tokens (Mask prompt)")
+    assert losses.startswith("These losses may be averaged over different tokens (Mask prompt)")
     problems = report.incomparable(pd.DataFrame([first_run, settings("two", max_examples=9)]))
     assert problems is not None
     assert "tested on different examples (Max examples)" in problems

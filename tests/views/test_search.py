@@ -1,4 +1,4 @@
-"""Search puts what was meant first; marked words are the words that differ, and no text is lost."""
+"""Search ranking, and the word-level diff of two texts."""
 
 import time
 
@@ -53,13 +53,13 @@ PROMPTS = [
 TEXTS = [" ".join(parts) for parts in PROMPTS]
 
 
-def found_texts(query: str) -> list[str]:
-    """The instructions found, best first."""
+def matching_instructions(query: str) -> list[str]:
+    """Return the matching instructions, best match first."""
     return [PROMPTS[i][0] for i in search(TEXTS, query)]
 
 
-def test_a_synonym_for_happy_comes_before_anything_with_sad() -> None:
-    names = found_texts("synonym for happy")
+def test_synonyms_of_happy_rank_above_prompts_about_sad() -> None:
+    names = matching_instructions("synonym for happy")
     expected = {"Suggest an alternate word for 'happy'.", "Provide a synonym for 'happy'."}
     assert set(names[:2]) == expected
 
@@ -85,19 +85,19 @@ def test_a_synonym_for_happy_comes_before_anything_with_sad() -> None:
     ],
 )
 def test_best_match_comes_first(query: str, first: str) -> None:
-    assert found_texts(query)[0] == first
+    assert matching_instructions(query)[0] == first
 
 
 def test_search_includes_input_and_reference() -> None:
-    assert found_texts("granite")[0] == "Which of these does not belong?"
-    assert found_texts("good night")[0] == "Translate the phrase into French."
-    assert found_texts("Cervantes") == ["Who wrote 'Don Quixote'?"]
-    assert found_texts("geese")[0] == "What is the plural of 'goose'?"
+    assert matching_instructions("granite")[0] == "Which of these does not belong?"
+    assert matching_instructions("good night")[0] == "Translate the phrase into French."
+    assert matching_instructions("Cervantes") == ["Who wrote 'Don Quixote'?"]
+    assert matching_instructions("geese")[0] == "What is the plural of 'goose'?"
 
 
 def test_instruction_matches_rank_above_answer_matches() -> None:
-    assert found_texts("rhyme") == ["Write a rhyme about a cat.", "Describe a sonnet."]
-    assert found_texts("photosynthesis")[:2] == [
+    assert matching_instructions("rhyme") == ["Write a rhyme about a cat.", "Describe a sonnet."]
+    assert matching_instructions("photosynthesis")[:2] == [
         "Explain photosynthesis.",
         "What do plants need to grow?",
     ]
@@ -112,18 +112,18 @@ def test_paraphrase_ranks_above_a_shared_word() -> None:
 
 
 def test_word_prefix_matches() -> None:
-    assert found_texts("photosyn")[0] == "Explain photosynthesis."
+    assert matching_instructions("photosyn")[0] == "Explain photosynthesis."
 
 
-def test_common_word_alone_matches_nothing() -> None:
-    """`for` and `of` are in half of the prompts."""
+def test_common_word_alone_does_not_match() -> None:
+    """Half of the prompts contain `for` or `of`."""
     assert not {"Describe a sonnet.", "List three kinds of cheese."} & set(
-        found_texts("plural of goose")
+        matching_instructions("plural of goose")
     )
 
 
 @pytest.mark.parametrize("query", ["", "   ", "?!", "'"])
-def test_an_empty_query_keeps_the_order(query: str) -> None:
+def test_empty_query_returns_all_texts_in_order(query: str) -> None:
     assert search(TEXTS, query) == list(range(len(TEXTS)))
 
 
@@ -145,13 +145,13 @@ def test_any_query_returns_valid_positions(texts: list[str], query: str) -> None
 
 
 @given(st.lists(st.sampled_from(TEXTS), min_size=1, max_size=8), st.data())
-def test_a_word_of_a_text_finds_it(texts: list[str], data: st.DataObject) -> None:
+def test_every_word_of_a_text_matches_it(texts: list[str], data: st.DataObject) -> None:
     i = data.draw(st.integers(0, len(texts) - 1))
     word = data.draw(st.sampled_from([w.strip("'.?!,:") for w in texts[i].split()]))
     assert i in search(texts, word)
 
 
-def test_five_thousand_prompts_are_indexed_once_and_in_linear_time() -> None:
+def test_indexing_is_linear_and_cached() -> None:
     texts = [f"{TEXTS[i % len(TEXTS)]} {i} {i * 7919 % 100003:x}" for i in range(5000)]
 
     def timed(texts: list[str], query: str) -> tuple[float, list[int]]:
@@ -163,11 +163,11 @@ def test_five_thousand_prompts_are_indexed_once_and_in_linear_time() -> None:
     first_s, first = timed(texts, "synonym for happy")
     second_s, _ = timed(list(texts), "what is the opposite of happy")
     assert {first[0] % len(TEXTS), first[1] % len(TEXTS)} <= {1, 3}
-    assert first_s < 15 * fifth_s, "quadratic time would be 25 times"
+    assert first_s < 15 * fifth_s, "quadratic time would take 25 times as long"
     assert second_s < first_s / 2
 
 
-def test_words_that_are_not_in_the_other_text_are_marked() -> None:
+def test_words_missing_from_the_other_text_are_marked() -> None:
     assert differing_words("The cat sat here.", "A cat sat there") == [
         ("The", True),
         (" cat", False),
@@ -187,14 +187,14 @@ def test_reordered_words_are_marked() -> None:
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\t", "x", "  x", "x \n", " a  b \n c\n\n"])
-def test_white_space_is_kept_and_never_marked(text: str) -> None:
+def test_white_space_is_preserved_and_never_marked(text: str) -> None:
     marked = differing_words(text, "")
     assert "".join(piece for piece, _ in marked) == text
     assert not any(flag for piece, flag in marked if not piece.strip())
 
 
 @given(st.text(max_size=60), st.text(max_size=60))
-def test_joined_pieces_equal_the_text(text: str, other: str) -> None:
+def test_joined_words_equal_the_text(text: str, other: str) -> None:
     assert "".join(piece for piece, _ in differing_words(text, other)) == text
     assert not any(flag for _, flag in differing_words(text, text))
 
@@ -203,7 +203,7 @@ prose = st.lists(st.sampled_from(["red", "Red.", "blue", "(blue)", "7"]), max_si
 
 
 @given(prose, prose)
-def test_both_texts_have_the_same_number_of_unmarked_words(text: str, other: str) -> None:
+def test_unmarked_words_do_not_exceed_the_other_text(text: str, other: str) -> None:
     unmarked_counts = [
         sum(not flag for _, flag in differing_words(*text_pair))
         for text_pair in ((text, other), (other, text))

@@ -1,4 +1,4 @@
-"""The same rows as text, JSON, CSV and Markdown: nothing lost, nothing invented, nothing executed."""
+"""Rendering of rows as text, JSON, CSV and Markdown: no data is lost and no markup is interpreted."""
 
 import csv
 import io
@@ -37,7 +37,7 @@ def test_json_keeps_types_and_writes_null_for_missing_values() -> None:
     assert second == dict.fromkeys(odd_row)
 
 
-def test_csv_keeps_integers_and_empty_missing_cells() -> None:
+def test_csv_keeps_integers_and_leaves_missing_cells_empty() -> None:
     first, second = csv.DictReader(io.StringIO(render(ROWS, "csv")))
     assert first == {
         "name": "a",
@@ -63,7 +63,7 @@ def test_no_rows_render_without_error(format: Any) -> None:
 
 
 def html_cells(text: str) -> list[list[str]]:
-    """What a Markdown reader makes of a table: the HTML of each cell."""
+    """Parse a Markdown table and return the HTML of each cell."""
     cells: list[list[str]] = []
     reader = MarkdownIt("commonmark", {"html": True}).enable("table")
     for token in reader.parse(text):
@@ -74,7 +74,7 @@ def html_cells(text: str) -> list[list[str]]:
     return cells
 
 
-def test_markdown_is_a_table_that_a_reader_understands() -> None:
+def test_markdown_is_parsed_as_a_table() -> None:
     rows = [{"name": "a", "loss": 1.48437, "note": None}, {"name": "b", "loss": 2.0, "note": "x"}]
     assert markdown(rows) == (
         "| name | loss | note |\n| --- | --- | --- |\n| a | 1.484 |  |\n| b | 2 | x |"
@@ -99,7 +99,7 @@ def test_markdown_is_a_table_that_a_reader_understands() -> None:
         ("_so_ is __init__, AT&T and &lt;", "_so_ is __init__, AT&amp;T and &amp;lt;"),
     ],
 )
-def test_markdown_shows_a_text_as_it_is(text: str, expected: str) -> None:
+def test_markdown_shows_text_literally(text: str, expected: str) -> None:
     assert html_cells(markdown([{"a": text, "b": "next"}])) == [["a", "b"], [expected, "next"]]
 
 
@@ -111,7 +111,7 @@ def test_any_text_stays_in_its_markdown_cell(first: str, second: str) -> None:
     assert (a[0], a[-1], b[0], b[-1]) == ("x", "x", "y", "y")
 
 
-def test_a_table_shows_markup_as_text_and_loses_nothing() -> None:
+def test_table_shows_markup_literally_and_is_complete() -> None:
     row = {
         "name": "[bold]x[/bold]" * 3,
         "answer": "long " * 100,
@@ -123,7 +123,7 @@ def test_a_table_shows_markup_as_text_and_loses_nothing() -> None:
     assert text.count("x" * 9) == 30
 
 
-def test_wide_table_is_split_into_parts_starting_with_the_name(
+def test_wide_table_is_split_and_each_part_starts_with_the_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
@@ -138,7 +138,7 @@ def test_wide_table_is_split_into_parts_starting_with_the_name(
     assert sum("run-3" in line for line in lines) == len(heads)
 
 
-def test_name_is_complete_in_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_name_is_not_truncated_in_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "60")
     text = render([{"name": "a-run-with-a-name", "answer": "word " * 30}], "table")
@@ -158,9 +158,9 @@ def test_wide_table_is_transposed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ["┃", "name", "┃", "run-1", "┃", "run-2", "┃"] in lines
     monkeypatch.setenv("COLUMNS", "250")
     for names in (["same", "same"], ["name", "other"]):
-        alike = [{**row, "name": name} for row, name in zip(rows, names, strict=True)]
-        assert "17" in render(alike, "table")
-        assert "27" in render(alike, "table")
+        rows_with_names = [{**row, "name": name} for row, name in zip(rows, names, strict=True)]
+        assert "17" in render(rows_with_names, "table")
+        assert "27" in render(rows_with_names, "table")
     monkeypatch.setenv("COLUMNS", "400")
     assert len(render(rows, "table").splitlines()) == 6
 

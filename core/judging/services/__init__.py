@@ -1,1 +1,1 @@
-"""Language models behind a network: Gemini and OpenAI-compatible servers."""
+"""Clients for language models: Gemini and OpenAI-compatible servers."""

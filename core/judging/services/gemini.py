@@ -1,7 +1,7 @@
-"""Client for Google's Gemini, through google-generativeai over REST.
+"""Client for Google's Gemini API, through google-generativeai over REST.
 
-Builds requests and interprets replies and errors. Does not know what the prompts mean, where keys come from,
-or when to retry.
+Builds requests and interprets replies and errors. Does not know what prompts mean, where keys come from, or when to
+retry.
 """
 
 import json
@@ -18,29 +18,29 @@ from core.judging.services.http_errors import (
     checked_address,
     checked_key,
     cut_off,
-    failure,
-    seconds_to_wait,
+    replace_surrogates,
+    retry_after,
     secrets_of,
-    sendable,
+    status_error,
 )
 from core.judging.services.refused_options import REFUSED_STATUSES, send_without_refused
 
 SERVICE_NAME = "Gemini"
 MAX_CONNECTIONS = 64
-"""Connection pool size. The requests default of 10 is less than the maximum number of threads."""
+"""Connection pool size. The default of requests, 10, is less than the maximum number of threads."""
 MODEL_NAME = re.compile(r"(models/|tunedModels/)?[\w.@-]+")
 SHARED_SCHEMA_KEYS = ("description", "nullable", "required")
 """JSON Schema keywords that Google's schema supports with the same values."""
 
 
 class Gemini:
-    """A Gemini model. Used from several threads at once.
+    """A Gemini model. Thread-safe.
 
     Args:
-        model: such as `gemini-2.5-flash`.
+        model: model name, such as `gemini-2.5-flash`.
         temperature: sampling temperature; 0 is greedy, None uses the model's default.
         key: Gemini API key.
-        endpoint: full URL; defaults to GEMINI_API_ENDPOINT, then to Google's.
+        endpoint: full URL; defaults to GEMINI_API_ENDPOINT, then to Google's endpoint.
         timeout: read timeout in seconds.
 
     Raises:
@@ -69,7 +69,7 @@ class Gemini:
         self._target = (endpoint, model)
         if not MODEL_NAME.fullmatch(model):
             raise RefusedError(
-                f"{model!r} is not a name of a Gemini model such as gemini-2.5-flash."
+                f"{model!r} is not a valid Gemini model name, such as gemini-2.5-flash."
             )
         with warnings.catch_warnings():
             # The library is no longer maintained and warns about it on every import.
@@ -78,7 +78,7 @@ class Gemini:
             from google.generativeai.generative_models import GenerativeModel
         # A separate client instead of the library's global one, so that two keys never mix.
         client: Any = GenerativeServiceClient(transport="rest", client_options=options)
-        _prepare(_session(client))
+        _configure(_session(client))
         # Nothing else closes its connections, and a process may create many of these objects.
         weakref.finalize(self, client.transport.close)
         self._model: Any = _with_client(GenerativeModel(model), client)
@@ -94,15 +94,15 @@ class Gemini:
 
         problem: BusyError | RefusedError
         try:
-            response = self._generate(sendable(prompt), schema)
+            response = self._generate(replace_surrogates(prompt), schema)
         except GoogleAPICallError as error:
-            problem = self._meaning(error)
+            problem = self._convert_error(error)
         except Timeout:
             problem = BusyError(
                 f"no reply within {self.timeout:g} s; increase the timeout if the server is slow"
             )
         except TooManyRedirects:
-            problem = failure(302, SERVICE_NAME, self.model)
+            problem = status_error(302, SERVICE_NAME, self.model)
         except RequestException as error:
             problem = BusyError(f"no connection to {SERVICE_NAME} ({type(error).__name__})")
         except (ParseError, ValueError, AttributeError, RecursionError):
@@ -142,34 +142,32 @@ class Gemini:
             options["temperature"] = self.temperature
         return send_without_refused(self._target, options, send, is_refusal)
 
-    def _meaning(self, error: Any) -> BusyError | RefusedError:
-        """Translate a GoogleAPICallError."""
+    def _convert_error(self, error: Any) -> BusyError | RefusedError:
+        """Convert a GoogleAPICallError to an exception of ours."""
         status = int(error.code or 500)
         details = _details(error)
         # The library prefixes the message with "POST url: ".
         message = str(error.message).partition(": ")[2]
         if status == 429 and any(map(_is_per_day, [message, *_quotas(details)])):
             return RefusedError(
-                f"{SERVICE_NAME}'s quota for {self.model!r} is used up for today (HTTP 429): continue tomorrow, "
+                f"{SERVICE_NAME}'s quota for {self.model!r} is used up for today (HTTP 429). Continue tomorrow, "
                 "or use another model or key."
             )
         if status == 400 and _is_bad_key(error):
             status = 401
         wait = _retry_delay(details)
         if wait is None and error.response is not None:
-            wait = seconds_to_wait(error.response.headers)
-        return failure(status, SERVICE_NAME, self.model, message, self._secrets, wait)
+            wait = retry_after(error.response.headers)
+        return status_error(status, SERVICE_NAME, self.model, message, self._secrets, wait)
 
 
 def google_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
     """Convert a JSON schema to Google's format. Unsupported keywords such as `maximum` are dropped."""
-    kinds = schema.get("type", "object" if "properties" in schema else "string")
-    kinds = [kinds] if isinstance(kinds, str) else list(kinds)
-    converted: dict[str, Any] = {
-        word: schema[word] for word in SHARED_SCHEMA_KEYS if word in schema
-    }
-    converted["type"] = next(kind for kind in kinds if kind != "null").upper()
-    if "null" in kinds:
+    types = schema.get("type", "object" if "properties" in schema else "string")
+    types = [types] if isinstance(types, str) else list(types)
+    converted: dict[str, Any] = {key: schema[key] for key in SHARED_SCHEMA_KEYS if key in schema}
+    converted["type"] = next(name for name in types if name != "null").upper()
+    if "null" in types:
         converted["nullable"] = True
     # Google supports enums of strings only.
     if converted["type"] == "STRING" and "enum" in schema:
@@ -246,19 +244,19 @@ def _retry_delay(details: list[dict[str, Any]]) -> float | None:
     return None
 
 
-def _prepare(session: Any) -> None:
-    """Configure the client's session for many threads and without redirects."""
+def _configure(session: Any) -> None:
+    """Configure the client's session for many threads and disable redirects."""
     from requests.adapters import HTTPAdapter
 
     for scheme in ("https://", "http://"):
         session.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=MAX_CONNECTIONS))
-    session.hooks["response"].append(_simplify)
+    session.hooks["response"].append(_clean_response)
     # The API never redirects, and requests would send the key to the redirect target.
     session.max_redirects = 0
 
 
-def _simplify(response: Any, **_: Any) -> None:
-    """Drop thoughts, which the library returns as text, and turn an error in a 200 response into a 503."""
+def _clean_response(response: Any, **_: Any) -> None:
+    """Remove thoughts, which the library would return as text, and turn an error in a 200 response into a 503."""
     try:
         body = response.json()
     except (ValueError, RecursionError):
@@ -276,12 +274,12 @@ def _simplify(response: Any, **_: Any) -> None:
 
 
 def _session(client: Any) -> Any:
-    """Return the client's `requests` session. google-ai-generativelanguage 0.6 has no public access to it."""
+    """Return the client's `requests` session. google-ai-generativelanguage 0.6 does not expose it publicly."""
     return client.transport._session
 
 
 def _with_client(model: Any, client: Any) -> Any:
-    """Make a model use a client. google-generativeai 0.8 creates its own from global settings otherwise."""
+    """Make a model use this client. By default, google-generativeai 0.8 creates one from global settings."""
     model._client = client
     return model
 

@@ -1,7 +1,7 @@
 """URLs, keys and errors of language model APIs over HTTP.
 
-Normalizes URLs, decides whether an error is worth a retry, and formats errors for users with all keys redacted.
-Knows HTTP statuses, headers and common error bodies. Does not know any client library.
+Normalizes URLs, decides which errors are worth a retry, and formats error messages with all keys redacted. Knows HTTP
+statuses, headers and common error bodies. Does not know any client library.
 """
 
 import base64
@@ -20,22 +20,22 @@ from core.judging.judge import BusyError, RefusedError
 MAX_MESSAGE_CHARS = 200
 """Longer service messages are truncated."""
 MAX_BODY_CHARS = 4000
-"""Only this much of an error body is searched for a message."""
+"""The rest of a longer error body is ignored."""
 QUOTA_PAUSE_S = 20.0
 """Pause after a 429 without Retry-After; quotas are per minute."""
 MIN_SECRET_PART_CHARS = 6
-"""A word that has this many consecutive characters in common with a key is redacted."""
+"""A word that shares this many consecutive characters with a key is redacted."""
 RETRY_STATUSES = {408, 409, 425, 429}
 """Statuses below 500 that are worth a retry."""
 API_VERSION = re.compile(r"/v1(?:beta|alpha)?(?:/models.*)?/*$")
-"""API version and request path in a Gemini address. Google's library adds them."""
+"""API version and request path at the end of a Gemini URL. Google's library adds them itself."""
 ENDPOINTS = re.compile(r"/(?:chat/completions|completions|responses|models|embeddings)/*$")
 """Request paths that users often paste together with the base URL."""
 KEY_SHAPES = re.compile(
     r"\b(?:sk|pk|gsk|hf|xai|nvapi)[-_][\w*.-]{8,}|\bAIza[\w*-]{12,}|(?<=bearer )\S+|[^\s*]*\*{3,}\S*",
     re.IGNORECASE,
 )
-"""API keys as services quote them, some partly masked with asterisks."""
+"""API keys in error messages, possibly partly masked with asterisks."""
 MESSAGE_NAMES = (
     "message",
     "error",
@@ -54,21 +54,23 @@ HIDDEN_ELEMENTS = re.compile(r"<(script|style|head)\b.*?</\1\s*>", re.IGNORECASE
 def checked_key(key: str, service: str) -> str:
     """Return the key without surrounding whitespace.
 
+    The client libraries would quote an invalid key in their error message.
+
     Raises:
-        RefusedError: the key cannot be sent. Checked here because the client libraries quote the key in their error.
+        RefusedError: the key is empty or contains characters that cannot be sent.
     """
     key = key.strip()
     if not re.fullmatch(r"[!-~]+", key):
         problem = "contains invalid characters" if key else "is missing"
-        raise RefusedError(f"The API key for {service} {problem}: copy it again from your account.")
+        raise RefusedError(f"The API key for {service} {problem}. Copy it again from your account.")
     return key
 
 
 def checked_address(address: str, setting: str) -> str:
-    """Return the host, or host:port, of a URL. Safe to display, unlike the URL itself.
+    """Return the host, or host:port, of a URL. Unlike the URL itself, it is safe to display.
 
     Raises:
-        RefusedError: it is not a full URL. The message does not quote it, because it may contain a password.
+        RefusedError: it is not a full URL. The message does not quote the URL, which may contain a password.
     """
     try:
         parts = urlsplit(address.strip())
@@ -86,8 +88,8 @@ def base_address(address: str, with_version: bool = True) -> str:
     Args:
         with_version: keep the API version, such as `/v1`. False for Gemini, whose client library adds it.
     """
-    added_path = ENDPOINTS if with_version else API_VERSION
-    return added_path.sub("", address.strip()).rstrip("/")
+    path = ENDPOINTS if with_version else API_VERSION
+    return path.sub("", address.strip()).rstrip("/")
 
 
 def is_loopback(address: str) -> bool:
@@ -107,13 +109,13 @@ def is_loopback(address: str) -> bool:
     return bool(ip.is_loopback or ip.is_unspecified or (mapped and mapped.is_loopback))
 
 
-def sendable(prompt: str) -> str:
-    """Replace lone surrogates, which a data set can contain and UTF-8 cannot encode."""
+def replace_surrogates(prompt: str) -> str:
+    """Replace lone surrogates, which data sets can contain but UTF-8 cannot encode."""
     return prompt.encode("utf-8", "replace").decode("utf-8")
 
 
-def seconds_to_wait(headers: Mapping[str, str]) -> float | None:
-    """Return the Retry-After header in seconds; the header may be a number or a date."""
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the delay from the Retry-After header, a number or a date, in seconds; None if there is none."""
     value = headers.get("retry-after", "").strip()
     try:
         return max(float(value), 0.0)
@@ -127,7 +129,7 @@ def seconds_to_wait(headers: Mapping[str, str]) -> float | None:
     return max((until - datetime.now(UTC)).total_seconds(), 0.0)
 
 
-def failure(
+def status_error(
     status: int,
     service: str,
     model: str,
@@ -136,48 +138,49 @@ def failure(
     wait: float | None = None,
     hint: str = "",
 ) -> BusyError | RefusedError:
-    """Return the exception for an unsuccessful status.
+    """Return the exception for an error status.
 
     Args:
         service: display name of the service.
-        message: the service's message; truncated and redacted before display.
+        message: error message of the service; truncated and redacted.
         secrets: strings to redact.
         wait: retry delay requested by the service, in seconds.
         hint: sentence appended to 404 and 405 errors.
     """
-    described = status_message(status, message, secrets)
+    status_text = status_message(status, message, secrets)
     if status == 429:
         return BusyError(
-            f"too many requests ({described})", QUOTA_PAUSE_S if wait is None else wait
+            f"too many requests ({status_text})", QUOTA_PAUSE_S if wait is None else wait
         )
     if status >= 500 or status in RETRY_STATUSES:
-        return BusyError(f"{service} failed ({described})", wait)
+        return BusyError(f"{service} failed ({status_text})", wait)
     sentence = {
         302: f"{service} redirects requests: use the redirect target as the base URL",
         401: f"{service} does not accept the API key: copy it again from your account",
         402: f"The account at {service} has no credit left: add credit or use another key",
         403: f"{service} does not allow this API key to use the model {model!r}: choose another key or model",
-        404: f"{service} has no model {model!r} at this address: choose one of the models that it lists",
+        404: f"{service} has no model {model!r} at this address: choose a model that the server lists",
         405: f"{service} does not accept requests at this address: check the base URL",
     }.get(
         302 if 300 <= status < 400 else status,
         f"{service} rejected the request for model {model!r}: check the model name and settings",
     )
     hint = f" {hint}" if hint and status in (404, 405) else ""
-    return RefusedError(f"{sentence} ({described}).{hint}")
+    return RefusedError(f"{sentence} ({status_text}).{hint}")
 
 
 def status_message(status: int, message: str, secrets: Iterable[str]) -> str:
-    """Return a status with the redacted message of the service, such as `HTTP 404: no such model`."""
-    said = shown(message, secrets)
-    return f"HTTP {status}: {said}" if said else f"HTTP {status}"
+    """Return a status with the service's redacted message, such as `HTTP 404: no such model`."""
+    text = short_message(message, secrets)
+    return f"HTTP {status}: {text}" if text else f"HTTP {status}"
 
 
 def error_message(body: Any, depth: int = 0) -> str:
     """Return the message in an error body; empty if there is none.
 
     Args:
-        body: JSON of any shape, or text: JSON, HTML or plain.
+        body: parsed JSON of any shape, or text that is JSON, HTML or plain.
+        depth: recursion depth.
     """
     if isinstance(body, str):
         try:
@@ -189,18 +192,18 @@ def error_message(body: Any, depth: int = 0) -> str:
     if isinstance(body, Mapping):
         messages = (error_message(body.get(name), depth + 1) for name in MESSAGE_NAMES)
         return next(filter(None, messages), "")
-    if isinstance(body, list):  # validation errors of FastAPI
+    if isinstance(body, list):  # FastAPI reports validation errors as a list
         return "; ".join(filter(None, (error_message(part, depth + 1) for part in body[:3])))
     return ""
 
 
 def cut_off(limit: int | None) -> str:
-    """Return why a reply is incomplete. Pass the number of tokens sent, which equals the limit."""
+    """Return why a reply is incomplete. The limit equals the number of output tokens."""
     return f"cut off by its limit of {limit:,} tokens" if limit else "cut off by its token limit"
 
 
 def secrets_of(key: str, address: str = "") -> tuple[str, ...]:
-    """Return the strings to redact: the key, and the password in a URL, plain and as sent (Base64)."""
+    """Return the strings to redact: the key, and the password in a URL, as plain text and in Base64 as sent."""
     try:
         parts = urlsplit(address)
         user, password = unquote(parts.username or ""), unquote(parts.password or "")
@@ -210,17 +213,17 @@ def secrets_of(key: str, address: str = "") -> tuple[str, ...]:
     return tuple(secret for secret in (key, sent, password) if secret)
 
 
-def hidden(text: str, secrets: Iterable[str]) -> str:
+def redact(text: str, secrets: Iterable[str]) -> str:
     """Replace every secret in a text with `[key]`."""
     for secret in secrets:
         text = text.replace(secret, "[key]")
     return text
 
 
-def shown(message: str, secrets: Iterable[str]) -> str:
-    """Return a service's message as one short line, without HTML and with keys redacted, even partial ones."""
+def short_message(message: str, secrets: Iterable[str]) -> str:
+    """Return a service's message as one short line without HTML. Keys are redacted, even partial ones."""
     secrets = tuple(secrets)
-    message = hidden(_without_html(message[:MAX_BODY_CHARS]), secrets)
+    message = redact(_without_html(message[:MAX_BODY_CHARS]), secrets)
     message = KEY_SHAPES.sub("[key]", message)
     parts = {
         secret[i : i + MIN_SECRET_PART_CHARS]

@@ -1,7 +1,7 @@
 """Client for the OpenAI chat completions API, through the openai package.
 
 Works with OpenAI and with compatible servers such as Ollama, vLLM, llama.cpp or LM Studio. Builds requests and
-interprets replies and errors. Does not know what the prompts mean, where keys come from, or when to retry.
+interprets replies and errors. Does not know what prompts mean, where keys come from, or when to retry.
 """
 
 import json
@@ -19,11 +19,11 @@ from core.judging.services.http_errors import (
     checked_key,
     cut_off,
     error_message,
-    failure,
-    seconds_to_wait,
+    replace_surrogates,
+    retry_after,
     secrets_of,
-    sendable,
-    shown,
+    short_message,
+    status_error,
     status_message,
 )
 from core.judging.services.refused_options import REFUSED_STATUSES, send_without_refused
@@ -42,13 +42,13 @@ BASE_URL_HINT = "Check the base URL: it usually ends in /v1."
 
 
 class OpenAICompatible:
-    """A model behind an OpenAI-compatible API. Used from several threads at once.
+    """A model behind an OpenAI-compatible API. Thread-safe.
 
     Args:
         model: model name on the server.
         temperature: sampling temperature; 0 is greedy, None uses the model's default.
-        key: API key; may be empty unless the server is OpenAI's.
-        base_url: full URL; defaults to OPENAI_BASE_URL, then to OpenAI's.
+        key: API key; optional unless the server is OpenAI's.
+        base_url: full URL; defaults to OPENAI_BASE_URL, then to OpenAI's URL.
         timeout: read timeout in seconds.
 
     Raises:
@@ -69,16 +69,16 @@ class OpenAICompatible:
         configured = base_address(os.environ.get("OPENAI_BASE_URL", "")) or OPENAI_URL
         base_url = base_address(base_url or "") or configured
         self._host = checked_address(base_url, "The base URL")
-        has_no_key = base_url != OPENAI_URL and not key.strip()
-        self._key = "" if has_no_key else checked_key(key, self._host)
+        omits_key = base_url != OPENAI_URL and not key.strip()
+        self._key = "" if omits_key else checked_key(key, self._host)
         self._secrets = secrets_of(self._key, base_url)
         self._target = (base_url, model)
-        is_usual = urlsplit(base_url).path.endswith("/v1")
-        self._hint = "" if is_usual else BASE_URL_HINT
+        has_usual_path = urlsplit(base_url).path.endswith("/v1")
+        self._hint = "" if has_usual_path else BASE_URL_HINT
         import openai
 
         self._client = openai.OpenAI(
-            api_key=self._key or "none",  # required by the package, but not by a local server
+            api_key=self._key or "none",  # the package requires a key, local servers do not
             base_url=base_url,
             timeout=timeout,
             max_retries=0,
@@ -101,9 +101,9 @@ class OpenAICompatible:
 
         problem: BusyError | RefusedError
         try:
-            body = self._complete(sendable(prompt), schema)
+            body = self._complete(replace_surrogates(prompt), schema)
         except openai.APIStatusError as error:
-            problem = self._meaning(error)
+            problem = self._convert_error(error)
         except openai.APITimeoutError:
             problem = BusyError(
                 f"no reply within {self.timeout:g} s; increase the timeout if the server is slow"
@@ -111,12 +111,12 @@ class OpenAICompatible:
         except openai.APIConnectionError:
             problem = BusyError(f"no connection to {self._host}")
         except (openai.APIError, ValueError):
-            problem = BusyError(f"the response from {self._host} cannot be read")
+            problem = BusyError(f"invalid response from {self._host}")
         else:
-            fault = self._fault(body)
-            if fault is None:
+            body_error = self._body_error(body)
+            if body_error is None:
                 return read_reply(body)
-            problem = fault
+            problem = body_error
         # Raised outside the handlers: otherwise __context__ would keep the client library's exception,
         # which contains the request with the key.
         raise problem
@@ -153,8 +153,8 @@ class OpenAICompatible:
         except (ValueError, RecursionError):
             return text
 
-    def _fault(self, body: Any) -> BusyError | None:
-        """Return the error in the body of a successful response; None if it is a completion."""
+    def _body_error(self, body: Any) -> BusyError | None:
+        """Return the error reported in the body of a 200 response; None if the body is a completion."""
         fields = body if isinstance(body, dict) else {}
         choices, error = fields.get("choices"), fields.get("error")
         first = choices[0] if isinstance(choices, list) and choices else None
@@ -165,31 +165,31 @@ class OpenAICompatible:
                 return None
         elif choices == [] and not error:
             return None  # an empty reply
-        shown_message = shown(error_message(error or body), self._secrets)
+        message = short_message(error_message(error or body), self._secrets)
         hint = f". {self._hint}" if self._hint else ""
         if error:
-            return BusyError(
-                f"{self._host} reports an error: {shown_message or 'no message'}{hint}"
-            )
-        shown_message = f": {shown_message}" if shown_message else ""
+            return BusyError(f"{self._host} reports an error: {message or 'no message'}{hint}")
+        message = f": {message}" if message else ""
         return BusyError(
-            f"the response from {self._host} is not a chat completion; it may come from a proxy{shown_message}{hint}"
+            f"the response from {self._host} is not a chat completion; it may come from a proxy{message}{hint}"
         )
 
-    def _meaning(self, error: "APIStatusError") -> BusyError | RefusedError:
-        """Translate an error status."""
+    def _convert_error(self, error: "APIStatusError") -> BusyError | RefusedError:
+        """Convert an error status to an exception of ours."""
         if "insufficient_quota" in (error.code, error.type):
             return RefusedError(
-                f"The account at {self._host} has no credit left (HTTP {error.status_code}): "
-                "add credit or use another key."
+                f"The account at {self._host} has no credit left (HTTP {error.status_code}). "
+                "Add credit or use another key."
             )
         message = error_message(error.response.text)
-        wait = seconds_to_wait(error.response.headers)
+        wait = retry_after(error.response.headers)
         status = error.status_code
         if status in (401, 403) and not self._key:
-            described = status_message(status, message, self._secrets)
-            return RefusedError(f"{self._host} requires an API key ({described}). {NO_KEY}")
-        return failure(status, self._host, self.model, message, self._secrets, wait, self._hint)
+            status_text = status_message(status, message, self._secrets)
+            return RefusedError(f"{self._host} requires an API key ({status_text}). {NO_KEY}")
+        return status_error(
+            status, self._host, self.model, message, self._secrets, wait, self._hint
+        )
 
 
 def response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,7 +202,7 @@ def response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_reply(body: Mapping[str, Any]) -> Reply:
-    """Extract the reply from a completion. Its fields may have any type."""
+    """Convert a completion to a reply. The fields of the body may have any type."""
     usage = body.get("usage")
     usage = usage if isinstance(usage, dict) else {}
     tokens_in, tokens_out = (

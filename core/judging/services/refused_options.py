@@ -1,8 +1,8 @@
-"""Retry requests without the optional parameters that a server rejects, and remember which those are.
+"""Retry requests without the optional parameters that a server rejects, and remember those parameters.
 
 Error messages differ between servers, so they are not parsed: a parameter counts as rejected if the same request
-succeeds without it. A request that fails even without optional parameters is not retried further: its prompt may be too
-long. Does not know any service or client library.
+succeeds without it. A request that fails even without optional parameters is not retried, because the cause may be the
+prompt, for example its length. Does not know any service or client library.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ def send_without_refused(
     target: tuple[str, str],
     options: Mapping[str, Any],
     send: Callable[[Mapping[str, Any]], T],
-    refusal: Callable[[Exception], bool],
+    is_refusal: Callable[[Exception], bool],
 ) -> T:
     """Send a request with as many of its optional parameters as the server accepts.
 
@@ -28,37 +28,37 @@ def send_without_refused(
         target: address and model; rejected parameters are remembered per target.
         options: the optional parameters.
         send: sends the request with a subset of the options.
-        refusal: returns whether an exception from `send` may be caused by a rejected parameter.
+        is_refusal: returns whether an exception from `send` may be caused by a rejected parameter.
 
     Raises:
-        Exception: the first exception from `send`, if the request fails without options too.
+        Exception: the first exception from `send`, if the request also fails without options.
     """
     refused = _refused.get(target, frozenset())
     accepted = {name: value for name, value in options.items() if name not in refused}
     try:
         return send(accepted)
     except Exception as error:
-        if not accepted or not refusal(error):
+        if not accepted or not is_refusal(error):
             raise
         first_error: Exception = error
     try:
         result = send({})
     except Exception as error:
-        if refusal(error):
-            raise first_error from None  # no option causes the error
+        if is_refusal(error):
+            raise first_error from None  # the options are not the cause
         raise
-    left_out = frozenset(accepted)
+    rejected = frozenset(accepted)
     for subset in _proper_subsets(list(accepted)):
         try:
             result = send({name: value for name, value in accepted.items() if name not in subset})
         except Exception as error:
-            if not refusal(error):
-                raise  # the retry searches again
+            if not is_refusal(error):
+                raise  # the next attempt starts the search over
             continue
-        left_out = subset
+        rejected = subset
         break
-    # Another thread may have added a rejected option since.
-    _refused[target] = _refused.get(target, frozenset()) | left_out
+    # Read again: another thread may have added options in the meantime.
+    _refused[target] = _refused.get(target, frozenset()) | rejected
     return result
 
 

@@ -1,4 +1,4 @@
-"""Gemini through the real google-generativeai, against a server of our own on loopback."""
+"""The Gemini client, with the real google-generativeai and a fake server on loopback."""
 
 import json
 import logging
@@ -37,12 +37,12 @@ def gemini(server: JudgeServer, **settings: Any) -> Gemini:
 
 
 def exception_text(error: BaseException) -> str:
-    """All that an exception says, with those that it was raised from or while handling."""
+    """Return everything that an exception and its causes print."""
     chain: list[BaseException] = []
-    following: BaseException | None = error
-    while following is not None:
-        chain.append(following)
-        following = following.__cause__ or following.__context__
+    link: BaseException | None = error
+    while link is not None:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
     lines = [line for link in chain for line in traceback.format_exception(link)]
     return "".join([*lines, *map(str, chain), *map(repr, chain)])
 
@@ -105,7 +105,7 @@ def test_reply_without_text_gives_the_reason(fault: str, missing: str) -> None:
     with JudgeServer(fault=lambda number, prompt: fault) as server:
         reply = gemini(server).ask("Judge it.", SCHEMA)
     assert reply.missing == missing
-    assert isinstance(json.loads(reply.text), dict), "all that came is kept"
+    assert isinstance(json.loads(reply.text), dict), "the whole response is kept"
 
 
 def test_truncated_reply_keeps_its_text_and_reports_the_limit() -> None:
@@ -129,7 +129,7 @@ def test_rejected_settings_are_omitted_from_later_requests(refused: str) -> None
         assert gemini(server, model=model).ask("Judge it.", SCHEMA).missing is None
         first = len(server.requests)
         assert gemini(server, model=model).ask("Judge it.", SCHEMA).missing is None
-        assert len(server.requests) == first + 1, "the second service remembers"
+        assert len(server.requests) == first + 1, "the second client remembers the rejection"
 
 
 def test_temperature_none_is_omitted_from_requests() -> None:
@@ -149,10 +149,10 @@ def test_unknown_finish_reason_is_shown_as_a_number() -> None:
     from google.generativeai.protos import GenerateContentResponse
     from google.generativeai.types import GenerateContentResponse as Response
 
-    newer = GenerateContentResponse()
-    GenerateContentResponse.pb(newer).candidates.add(finish_reason=99)
+    response = GenerateContentResponse()
+    GenerateContentResponse.pb(response).candidates.add(finish_reason=99)
     with pytest.warns(UserWarning, match="Unrecognized FinishReason"):
-        assert read_reply(Response.from_response(newer)).missing == "blocked (99)"
+        assert read_reply(Response.from_response(response)).missing == "blocked (99)"
 
 
 def test_thoughts_are_excluded_from_the_reply() -> None:
@@ -200,7 +200,7 @@ def test_temporary_errors_are_retryable(fault: str, reason: str, wait: float | N
             service.ask("Judge it.", SCHEMA)
         assert caught.value.wait == wait
         assert KEY not in exception_text(caught.value)
-        assert len(server.requests) == 1, "the library must not ask again by itself"
+        assert len(server.requests) == 1, "the library must not retry by itself"
         assert service.ask("Judge it.", SCHEMA).text
 
 
@@ -237,7 +237,7 @@ def test_permanent_errors_are_not_retryable(
         ({"key": " "}, "is missing"),
         ({"key": f"{KEY}\nX"}, "contains invalid characters"),
         ({"endpoint": f"localhost:8000/{KEY}"}, "The base URL must be a full URL"),
-        ({"model": "a/b"}, "'a/b' is not a name of a Gemini model"),
+        ({"model": "a/b"}, "'a/b' is not a valid Gemini model name"),
     ],
 )
 def test_invalid_settings_are_refused_before_a_request(
@@ -263,7 +263,7 @@ def test_endpoint_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_threads_with_two_keys_do_not_mix(caplog: pytest.LogCaptureFixture) -> None:
-    """Each prompt gets its own reply under its own key; 16 threads a service keep their connections."""
+    """32 threads share two clients. Each prompt is sent with the right key and gets its own reply."""
     with JudgeServer(answer=lambda prompt: f"about {prompt}", delay=0.05) as server:
         services = [gemini(server, key=f"{KEY}-{n}") for n in range(2)]
         prompts = [f"{n % 2}-{n}" for n in range(96)]
@@ -275,4 +275,4 @@ def test_threads_with_two_keys_do_not_mix(caplog: pytest.LogCaptureFixture) -> N
     assert replies == [f"about {prompt}" for prompt in prompts]
     assert keys == {("0", "0"), ("1", "1")}
     assert "Connection pool is full" not in caplog.text
-    assert seconds < 96 * 0.05 / 2, "the calls wait for each other"
+    assert seconds < 96 * 0.05 / 2, "requests are not concurrent"

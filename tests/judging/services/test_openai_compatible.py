@@ -1,4 +1,4 @@
-"""OpenAI's protocol through the real openai package, against a server of our own on loopback."""
+"""The OpenAI-compatible client, with the real openai package and a fake server on loopback."""
 
 import json
 import logging
@@ -31,12 +31,12 @@ def compatible(server: JudgeServer, **settings: Any) -> OpenAICompatible:
 
 
 def exception_text(error: BaseException) -> str:
-    """All that an exception says, with those that it was raised from or while handling."""
+    """Return everything that an exception and its causes print."""
     chain: list[BaseException] = []
-    following: BaseException | None = error
-    while following is not None:
-        chain.append(following)
-        following = following.__cause__ or following.__context__
+    link: BaseException | None = error
+    while link is not None:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
     lines = [line for link in chain for line in traceback.format_exception(link)]
     return "".join([*lines, *map(str, chain), *map(repr, chain)])
 
@@ -98,7 +98,7 @@ def test_malformed_messages_never_raise(message: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "expected_message"),
     [
         ({"error": {"message": "model runner has stopped", "code": 500}}, "model runner has stopped"),
         ({"error": "Unexpected endpoint or method"}, "Unexpected endpoint or method"),
@@ -109,16 +109,18 @@ def test_malformed_messages_never_raise(message: Any) -> None:
         ({"detail": "still loading"}, "still loading"),
     ],
 )  # fmt: skip
-def test_error_in_a_200_response_raises_busy_error(body: dict[str, Any], said: str) -> None:
+def test_error_in_a_200_response_raises_busy_error(
+    body: dict[str, Any], expected_message: str
+) -> None:
     with JudgeServer(respond=lambda _: (200, body)) as server:
-        with pytest.raises(BusyError, match=said):
+        with pytest.raises(BusyError, match=expected_message):
             compatible(server).ask("Judge it.", SCHEMA)
         server.respond = lambda _: None
         assert compatible(server).ask("Judge it.", SCHEMA).missing is None
 
 
-def refusing(*names: str, status: int = 400) -> Any:
-    """A server that rejects requests with any of these parameters, without giving a reason."""
+def rejecting(*names: str, status: int = 400) -> Any:
+    """Return a server response that rejects requests with any of these parameters, without a reason."""
 
     def respond(body: dict[str, Any]) -> tuple[int, Any] | None:
         return (status, {"error": "Bad request"}) if {*names} & {*body} else None
@@ -133,8 +135,8 @@ def refusing(*names: str, status: int = 400) -> Any:
 def test_rejected_parameters_are_omitted_from_later_requests(
     refused: list[str], status: int
 ) -> None:
-    model = f"refuses {refused} {status}"
-    with JudgeServer(respond=refusing(*refused, status=status)) as server:
+    model = f"rejects {refused} {status}"
+    with JudgeServer(respond=rejecting(*refused, status=status)) as server:
         assert compatible(server, model=model).ask("Judge it.", SCHEMA).missing is None
         first = len(server.requests)
         assert compatible(server, model=model).ask("Judge it.", SCHEMA).missing is None
@@ -144,8 +146,8 @@ def test_rejected_parameters_are_omitted_from_later_requests(
     kept = {"response_format", "temperature"} - {*refused}
     assert sent[0] == {"response_format", "temperature"}
     assert kept in sent[:first]
-    assert sent[first] == kept, "the second service remembers"
-    assert sent[first + 1] == sent[0], "remembered per model"
+    assert sent[first] == kept, "the second client remembers the rejection"
+    assert sent[first + 1] == sent[0], "another model starts with all parameters"
 
 
 def test_a_400_about_the_prompt_removes_no_parameter() -> None:
@@ -160,7 +162,7 @@ def test_a_400_about_the_prompt_removes_no_parameter() -> None:
         assert {"response_format", "temperature"} <= {*server.requests[-1]["body"]}
 
 
-def test_another_error_while_searching_removes_no_parameter() -> None:
+def test_other_error_during_the_search_removes_no_parameter() -> None:
     def respond(body: dict[str, Any]) -> tuple[int, Any] | None:
         options = {"response_format", "temperature"} & {*body}
         return {2: (400, {"error": "Bad request"}), 1: (503, "busy")}.get(len(options))
@@ -194,7 +196,7 @@ def test_truncated_reply_keeps_its_text_and_reports_the_limit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "said"),
+    ("status", "body", "expected_message"),
     [
         (400, {"error": {"message": "context is too long"}}, "(HTTP 400: context is too long)"),
         (400, {"error": "context is too long"}, "(HTTP 400: context is too long)"),
@@ -209,24 +211,24 @@ def test_truncated_reply_keeps_its_text_and_reports_the_limit() -> None:
         (400, "x" * 5000, "x" * 197 + "...)"),
     ],
 )  # fmt: skip
-def test_error_includes_the_server_message(status: int, body: Any, said: str) -> None:
+def test_error_includes_the_server_message(status: int, body: Any, expected_message: str) -> None:
     with JudgeServer(respond=lambda _: (status, body)) as server:
-        with pytest.raises((BusyError, RefusedError), match=re.escape(said)) as caught:
-            compatible(server, model="says what is wrong").ask("Judge it.", SCHEMA)
+        with pytest.raises((BusyError, RefusedError), match=re.escape(expected_message)) as caught:
+            compatible(server, model="reports an error").ask("Judge it.", SCHEMA)
         assert "<" not in str(caught.value)
         assert KEY[:9] not in exception_text(caught.value)
 
 
 def test_404_error_suggests_a_base_url_ending_in_v1() -> None:
     with JudgeServer() as server:
-        bare = compatible(server, base_url=server.gemini_endpoint)
+        without_path = compatible(server, base_url=server.gemini_endpoint)
         with pytest.raises(RefusedError, match=r"it usually ends in /v1") as caught:
-            bare.ask("Judge it.", SCHEMA)
+            without_path.ask("Judge it.", SCHEMA)
         assert "HTTP 404: 404 page not found" in str(caught.value)
         server.fault = lambda number, prompt: "404"
         with pytest.raises(RefusedError, match="has no model") as caught:
             compatible(server).ask("Judge it.", SCHEMA)
-        assert "/v1" not in str(caught.value), "this address is right"
+        assert "/v1" not in str(caught.value), "no hint if the URL already ends in /v1"
 
 
 @pytest.mark.parametrize("ending", ["/chat/completions", "/chat/completions/", "/", "/models", " "])
@@ -236,7 +238,7 @@ def test_request_path_is_stripped_from_the_base_url(ending: str) -> None:
         assert service.ask("Judge it.", SCHEMA).missing is None
 
 
-def test_missing_key_error_explains_where_stored_key_is_sent() -> None:
+def test_missing_key_error_says_where_the_stored_key_is_sent() -> None:
     with (
         JudgeServer(respond=lambda _: (401, {"error": "Unauthorized"})) as server,
         pytest.raises(RefusedError, match="requires an API key") as caught,
@@ -265,7 +267,7 @@ def test_reply_without_text_gives_the_reason(fault: str, missing: str) -> None:
     with JudgeServer(fault=lambda number, prompt: fault) as server:
         reply = compatible(server).ask("Judge it.", SCHEMA)
     assert reply.missing == missing
-    assert json.loads(reply.text)["object"] == "chat.completion", "all that came is kept"
+    assert json.loads(reply.text)["object"] == "chat.completion", "the whole response is kept"
 
 
 @pytest.mark.parametrize(
@@ -288,7 +290,7 @@ def test_temporary_errors_are_retryable(fault: str, reason: str, wait: float | N
             service.ask("Judge it.", SCHEMA)
         assert caught.value.wait == wait
         assert KEY not in exception_text(caught.value)
-        assert len(server.requests) == 1, "the package must not ask again by itself"
+        assert len(server.requests) == 1, "the package must not retry by itself"
         assert service.ask("Judge it.", SCHEMA).text
 
 
@@ -357,9 +359,9 @@ def test_account_headers_are_sent_only_to_the_configured_address(
         assert compatible(server).ask("Judge it.", SCHEMA).text
         monkeypatch.setenv("OPENAI_BASE_URL", server.openai_base_url)
         assert compatible(server, base_url=None).ask("Judge it.", SCHEMA).text
-        elsewhere, configured = (request["headers"] for request in server.requests)
-    assert "secret" not in str({**elsewhere, "authorization": ""})
-    assert elsewhere["authorization"] == f"Bearer {KEY}"
+        other, configured = (request["headers"] for request in server.requests)
+    assert "secret" not in str({**other, "authorization": ""})
+    assert other["authorization"] == f"Bearer {KEY}"
     assert (configured["openai-organization"], configured["x-gateway"]) == (
         "org-secret",
         "gate-secret",
@@ -374,7 +376,7 @@ def test_unreachable_address_is_reported() -> None:
     assert KEY not in exception_text(caught.value)
 
 
-def test_sixteen_threads_share_a_service() -> None:
+def test_sixteen_threads_share_a_client() -> None:
     with JudgeServer(answer=lambda prompt: f"about {prompt}", delay=0.05) as server:
         service = compatible(server)
         prompts = [str(n) for n in range(96)]
@@ -383,4 +385,4 @@ def test_sixteen_threads_share_a_service() -> None:
             replies = list(threads.map(lambda prompt: service.ask(prompt, SCHEMA).text, prompts))
         seconds = time.perf_counter() - start
     assert replies == [f"about {prompt}" for prompt in prompts]
-    assert seconds < 96 * 0.05 / 2, "the calls wait for each other"
+    assert seconds < 96 * 0.05 / 2, "requests are not concurrent"

@@ -1,4 +1,4 @@
-"""Who is let in: on loopback all, elsewhere nobody without a password or a login, and that before anything is read."""
+"""Access control: open on loopback; otherwise a password or login is required before anything is read."""
 
 import time
 
@@ -14,7 +14,7 @@ PAGES = ("launch", "data", "live", "results", "compare", "scoring")
 
 @pytest.fixture
 def bound(monkeypatch):
-    """A function that binds the server to an address."""
+    """A function that sets the server address."""
 
     def bind(address):
         original_get_option = st.get_option
@@ -49,11 +49,11 @@ def test_network_access_without_a_password_is_refused(bound, runs_dir, address, 
     bound(address)
     app = visit(runs_dir, page)
     [error] = app.error
-    assert "nobody has said who may come in" in error.value
+    assert "Access refused" in error.value
     assert "DASHBOARD_PASSWORD" in error.value
     assert not app.title
     assert not app.sidebar.children
-    assert runtime.HOLDER_MODULE not in __import__("sys").modules, "nothing was opened"
+    assert runtime.HOLDER_MODULE not in __import__("sys").modules, "the Lab was opened"
 
 
 def test_password_grants_access_and_a_wrong_one_is_delayed(bound, runs_dir, monkeypatch):
@@ -66,14 +66,14 @@ def test_password_grants_access_and_a_wrong_one_is_delayed(bound, runs_dir, monk
     app.text_input[0].input("sesame")
     app.button[0].click().run()
     assert time.monotonic() - start > 0.3
-    assert app.error[0].value == "This is not the password."
+    assert app.error[0].value == "Wrong password."
     assert not app.title
     app.text_input[0].input("sésame")
     app.button[0].click().run()
-    assert app.title[0].value == "Results", "where the link led"
+    assert app.title[0].value == "Results", "the requested page"
     assert not app.text_input or app.text_input[0].label != "Password"
     assert "sésame" not in str(app.session_state)
-    assert not visit(runs_dir).title, "another session is another visitor"
+    assert not visit(runs_dir).title, "access is granted per session"
 
 
 def test_password_applies_on_loopback(runs_dir, monkeypatch):

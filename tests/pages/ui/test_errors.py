@@ -1,4 +1,4 @@
-"""User errors become messages; other exceptions are not hidden."""
+"""User errors are shown as messages; other exceptions are not caught."""
 
 from streamlit.testing.v1 import AppTest
 

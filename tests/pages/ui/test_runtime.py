@@ -1,4 +1,4 @@
-"""One Lab per process, across reruns, sessions and hot reload; an error message if it cannot be opened."""
+"""One Lab per process across reruns, sessions and hot reloads, with an error message if it cannot be opened."""
 
 import gc
 import subprocess
@@ -27,7 +27,7 @@ def threads():
 
 
 class SlowScoring:
-    """A scoring whose requests under way need a second to end."""
+    """A scoring job whose pending requests take a second to finish."""
 
     going = True
 
@@ -43,7 +43,7 @@ def test_scoring_and_trainer_are_stopped_in_parallel(open_page, monkeypatch):
     original_close, close_calls = Queue.close, []
 
     def close(queue, *timeout):
-        if not close_calls:  # closing again does nothing
+        if not close_calls:  # only the first call is slow
             close_calls.append(time.sleep(1.0))
         original_close(queue, *timeout)
 
@@ -56,7 +56,7 @@ def test_scoring_and_trainer_are_stopped_in_parallel(open_page, monkeypatch):
 
 @pytest.fixture
 def reload():
-    """A function that does what Streamlit does after an edit: forget the project's modules."""
+    """A function that drops the project's modules, as Streamlit does after a source file changes."""
     modules_before = {n: m for n, m in sys.modules.items() if n.split(".")[0] in ("core", "pages")}
 
     def forget():
@@ -66,7 +66,7 @@ def reload():
     yield forget
     runtime.release()
     forget()
-    sys.modules.update(modules_before)  # the other tests hold on to these
+    sys.modules.update(modules_before)  # other tests keep references to these
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -109,8 +109,8 @@ def test_release_closes_the_lab(open_page, runs_dir):
     runtime.release()
     assert not runtime.is_open(lab)
     assert threads() == []
-    Index(runs_dir / INDEX_FILE).close()  # nobody holds it
-    runtime.release()  # once more does no harm
+    Index(runs_dir / INDEX_FILE).close()  # the lock was released
+    runtime.release()  # a second release is harmless
     open_page("live")
     assert sorted(threads()) == ["queue", "sync"]
 
@@ -135,7 +135,7 @@ def test_second_dashboard_is_read_only_until_it_takes_over(open_page, runs_dir, 
         assert RunDirectory(runs_dir / "one").status() == "stopped"
     finally:
         holder.communicate("")
-    assert page.run().says("the dashboard that drove these runs has ended")
+    assert page.run().says("the dashboard that owned these runs has exited")
     assert not page.press("Take over").run().says("Read-only")
     assert runtime.lab().driver_pid is None
 
@@ -148,14 +148,14 @@ def test_unwritable_runs_directory_is_reported(open_page, runs_dir):
 
 def test_read_only_runs_directory_is_shown(open_page, monkeypatch, write_run, runs_dir):
     write_run("one", "stopped")
-    monkeypatch.setenv("RUNS_DIR", "/sys/kernel")  # where nobody, root included, can make anything
+    monkeypatch.setenv("RUNS_DIR", "/sys/kernel")  # not writable, even for root
     page = open_page("live")
     assert page.says("Read-only: /sys/kernel cannot be written to")
-    assert page.says("No run yet")
+    assert page.says("No runs yet")
     page.go("launch").press("Launch the demo")
     assert page.says("Read-only: /sys/kernel cannot be written to")
-    monkeypatch.setenv("RUNS_DIR", str(runs_dir))  # as if it could be by now
-    page.go("live").press("Try again")
+    monkeypatch.setenv("RUNS_DIR", str(runs_dir))  # simulate that the folder has become writable
+    page.go("live").press("Retry")
     assert not page.says("Read-only")
     assert page.press("Resume").says("one")
     assert RunDirectory(runs_dir / "one").status() == "queued"
@@ -165,19 +165,19 @@ def test_unknown_executor_is_reported(open_page, monkeypatch, runs_dir):
     monkeypatch.setenv("EXECUTOR", "abacus")
     [error] = open_page("live").error
     assert "executor = 'abacus': must be process or thread" in error.value.replace("\\", "")
-    Lab(runs_dir).close()  # it left nothing open
+    Lab(runs_dir).close()  # no lock is left behind
 
 
 def test_rebuilt_index_is_reported(open_page, write_run, runs_dir):
     write_run("one")
-    (runs_dir / INDEX_FILE).write_bytes(b"no database " * 1000)
+    (runs_dir / INDEX_FILE).write_bytes(b"not a database " * 1000)
     page = open_page("results")
     assert page.says("The index was rebuilt from the run directories")
     assert page.dataframe[0].value["name"].tolist() == ["one"]
 
 
 def test_every_page_names_a_run_that_cannot_be_indexed(open_page, write_run, runs_dir):
-    write_run("sound")
+    write_run("intact")
     write_run("broken")
     config = runs_dir / "broken" / "config.json"
     page = open_page("live")
@@ -203,19 +203,19 @@ def busy_page():
     from pages.ui import runtime
 
     if st.query_params.get("clicked"):
-        st.title("what was clicked")
+        st.title("clicked page")
     elif "drawn" in st.session_state:
-        st.title("the same again")
+        st.title("same page")
     else:
         st.session_state["drawn"] = True
-        # A browser's request, while this page is busy.
+        # Simulate a click in the browser while this page is busy.
         get_script_run_ctx().script_requests.request_rerun(RerunData(query_string="clicked=1"))
         runtime.rerun()
 
 
 def test_click_during_a_rerun_is_not_lost():
     assert [title.value for title in AppTest.from_function(busy_page).run().title] == [
-        "what was clicked"
+        "clicked page"
     ]
 
 

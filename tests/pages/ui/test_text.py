@@ -1,4 +1,4 @@
-"""Foreign text is shown as text: nothing in a name, a prompt or an answer comes alive on any page."""
+"""Untrusted text, such as names, prompts and answers, is escaped on every page."""
 
 import html
 import json
@@ -15,7 +15,7 @@ HOSTILE = (
     "![picture](http://a.bc/d.png) $x^2$ :material/delete: :red[red] **bold** `code` "
     "www.a.bc a@b.cd -> &lt;b&gt;"
 )
-ALIVE = (
+ACTIVE_MARKUP = (
     "<script",
     "<img",
     "](",
@@ -30,12 +30,12 @@ ALIVE = (
 )
 
 OWN_TAG = re.compile(r'</(div|mark|span)>|<(div dir="auto"|mark|span) style="[^"<>]*">')
-"""HTML written by the pages. Every text block has `dir="auto"`, so that Arabic is displayed right to left."""
+"""HTML written by the pages. Text blocks have `dir="auto"`, so that Arabic is displayed right to left."""
 
 
 @pytest.fixture
 def hostile_run(write_run, answer, runs_dir):
-    """A run in whose every text somebody tries something."""
+    """A run with hostile text in every field."""
     answer_event = answer(10, f"ask {HOSTILE}", f"reference {HOSTILE}", f"answer {HOSTILE}")
     run = write_run(
         f"name {HOSTILE}"[:200],
@@ -53,21 +53,21 @@ def hostile_run(write_run, answer, runs_dir):
 
 
 def assert_inert(page):
-    """Assert that no element of the page carries hostile text in a form that could come alive."""
+    """Assert that no element of the page contains unescaped markup. Return the page."""
     for element in page.get("html"):
         tags = re.findall(r"<[^>]*>", element.value)
         assert all(OWN_TAG.fullmatch(tag) for tag in tags), tags
     kinds = ("markdown", "caption", "error", "warning", "info", "toast", "title", "metric")
     for element in (e for kind in kinds for e in page.get(kind)):
         value = getattr(element, "value", "")
-        unescaped = re.sub(r"\\.", "\0", value)  # an escaped sign is no sign
-        assert not [sign for sign in ALIVE if sign in unescaped], value
-        assert not re.search(r"\\:[^\s\u2060]", value), "Streamlit would find icons and links"
+        unescaped = re.sub(r"\\.", "\0", value)  # drop escaped characters
+        assert not [markup for markup in ACTIVE_MARKUP if markup in unescaped], value
+        assert not re.search(r"\\:[^\s\u2060]", value), "Streamlit would render icons and links"
     return page
 
 
 def visible_text(page):
-    """All that the page shows as text, as a reader would see it."""
+    """Return the text of the page as a reader sees it."""
     texts = [html.unescape(re.sub(r"<[^>]*>", "", e.value)) for e in page.get("html")]
     texts += [re.sub(r"\\(.)", r"\1", text).replace("\u2060", "") for text in page.texts()]
     return "\n".join(texts + [code.value for code in page.get("code")])
@@ -122,9 +122,9 @@ def test_hostile_directory_name_is_escaped(write_run, runs_dir, open_page, answe
 
 
 @pytest.mark.parametrize(
-    "text", [HOSTILE, "# no heading", "1. no list", "- no list\n\n===\n\n    no code", "a\\*b", "|a|b|"]
+    "text", [HOSTILE, "# not a heading", "1. not a list", "- not a list\n\n===\n\n    not code", "a\\*b", "|a|b|"]
 )  # fmt: skip
-def test_plain_escapes_markup_and_keeps_every_word(text):
+def test_escape_markdown_keeps_every_word(text):
     escaped = escape_markdown(text)
     assert re.fullmatch(r"(\\[!-/:-@\[-`{-~]|[\w\s\u2060]|[^\x00-\x7f])*", escaped)
     assert "\n" not in escaped

@@ -1,5 +1,6 @@
-"""Run directories that somebody edited by hand or sent: odd ones keep no other from being driven, and lead nowhere."""
+"""Run directories that were edited by hand or received from others: malformed ones do not affect other runs."""
 
+import itertools
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -19,22 +20,22 @@ from core.scheduler.queue import Queue
 from core.tracking.index import INDEX_FILE
 
 
-def directory(path):
+def replace_by_directory(path):
     path.unlink(missing_ok=True)
     path.mkdir()
 
 
-def pipe(path):
+def replace_by_pipe(path):
     path.unlink(missing_ok=True)
     os.mkfifo(path)
 
 
-def link(path):
+def replace_by_link(path):
     path.unlink(missing_ok=True)
     path.symlink_to(path.name)
 
 
-ODD = [directory, pipe, link]
+REPLACEMENTS = [replace_by_directory, replace_by_pipe, replace_by_link]
 FILES = ["config.json", "events.jsonl", "trainer.lock", "stop"]
 
 
@@ -42,25 +43,23 @@ def status(lab, name):
     return next((state["status"] for state in lab.states([name])), None)
 
 
-@pytest.mark.parametrize("make", ODD)
-@pytest.mark.parametrize("file", FILES)
-def test_dead_run_is_settled_despite_a_malformed_run(runs_dir, settings, wait, file, make):
-    odd_run, dead_run = (RunDirectory.create(runs_dir, settings(name=name)) for name in ("a", "b"))
-    for run in (odd_run, dead_run):
-        run.append("status", status="running")
-    make(odd_run.path / file)
+def test_dead_run_gets_its_final_status_despite_malformed_runs(runs_dir, settings, wait):
+    for file, replace_file in itertools.product(FILES, REPLACEMENTS):
+        malformed_run = RunDirectory.create(runs_dir, settings(name="a"))
+        malformed_run.append("status", status="running")
+        replace_file(malformed_run.path / file)
+    RunDirectory.create(runs_dir, settings(name="b")).append("status", status="running")
     preferences.save(runs_dir, Preferences(resume_interrupted=False))
     lab = Lab(runs_dir)
     wait(lambda: status(lab, "b") == "interrupted", timeout=15)
-    assert lab._thread.is_alive()
     lab.close()
 
 
-@pytest.mark.parametrize("make", ODD)
+@pytest.mark.parametrize("replace_file", REPLACEMENTS)
 @pytest.mark.parametrize("file", FILES)
-def test_queue_continues_after_a_malformed_run(runs_dir, settings, wait, file, make):
-    odd_run, _ = (RunDirectory.create(runs_dir, settings(name=name)) for name in ("a", "b"))
-    make(odd_run.path / file)
+def test_queue_continues_after_a_malformed_run(runs_dir, settings, wait, file, replace_file):
+    malformed_run, _ = (RunDirectory.create(runs_dir, settings(name=name)) for name in ("a", "b"))
+    replace_file(malformed_run.path / file)
     (runs_dir / "queue.json").write_text(json.dumps(["a", "b"]))
     started_names = []
     queue = Queue(
@@ -72,51 +71,51 @@ def test_queue_continues_after_a_malformed_run(runs_dir, settings, wait, file, m
     queue.close()
 
 
-@pytest.mark.parametrize("make", ODD)
+@pytest.mark.parametrize("replace_file", REPLACEMENTS)
 @pytest.mark.parametrize("file", ["events.jsonl", "trainer.lock", "stop"])
-def test_lab_handles_malformed_runs_or_raises_user_errors(runs_dir, settings, file, make):
-    odd_run = RunDirectory.create(runs_dir, settings(name="a"))
-    odd_run.append("status", status="running")
-    make(odd_run.path / file)
+def test_lab_handles_malformed_runs_or_raises_user_errors(runs_dir, settings, file, replace_file):
+    malformed_run = RunDirectory.create(runs_dir, settings(name="a"))
+    malformed_run.append("status", status="running")
+    replace_file(malformed_run.path / file)
     preferences.save(runs_dir, Preferences(resume_interrupted=True))
     lab = Lab(runs_dir)
     for act in (lab.stop, lab.resume, lab.stop):
         try:
             act("a")
         except UserError:
-            continue  # one sentence
+            continue
     lab.close()
 
 
 @pytest.mark.parametrize("file", ["config.json.partial", "stop.partial", "stop", "config.json"])
 def test_symlinks_are_not_written_through(tmp_path, file):
     run = RunDirectory.create(tmp_path / "runs", RunConfig(name="a"))
-    config, precious = run.config(), tmp_path / "precious"
-    precious.write_text("mine")
+    config, outside_file = run.config(), tmp_path / "outside"
+    outside_file.write_text("original")
     (run.path / file).unlink(missing_ok=True)
-    (run.path / file).symlink_to(precious)
+    (run.path / file).symlink_to(outside_file)
     run.write_config(config.changed(notes="new"))
     run.request_stop()
-    assert precious.read_text() == "mine"
+    assert outside_file.read_text() == "original"
     assert (run.config().notes, run.stop_request()) == ("new", "stopped")
     queue = tmp_path / "runs" / "queue.json.partial"
-    queue.symlink_to(precious)
+    queue.symlink_to(outside_file)
     replace_text(queue.with_suffix(""), "[]")
-    assert precious.read_text() == "mine"
+    assert outside_file.read_text() == "original"
 
 
 def test_named_pipe_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    for mode, reason in (("rb", "no plain file"), ("wb", "No such device")):
+    for mode, reason in (("rb", "not a regular file"), ("wb", "No such device")):
         with pytest.raises(OSError, match=reason):
             open_regular(tmp_path / "pipe", mode)
 
 
 def test_non_utf8_name_is_skipped(runs_dir, settings):
     RunDirectory.create(runs_dir, settings(name="a"))
-    odd_path = runs_dir / os.fsdecode(b"caf\xe9")
-    odd_path.mkdir()
-    (odd_path / "config.json").write_text("{}")
+    invalid_path = runs_dir / os.fsdecode(b"caf\xe9")
+    invalid_path.mkdir()
+    (invalid_path / "config.json").write_text("{}")
     assert [run.name for run in list_runs(runs_dir)] == ["a"]
 
 
@@ -130,7 +129,7 @@ def test_failed_launch_leaves_no_run(tmp_path, monkeypatch):
     assert list_runs(tmp_path) == []
 
 
-def test_a_run_whose_dashboard_was_killed_before_its_first_event_is_queued(runs_dir, settings):
+def test_run_without_events_is_queued(runs_dir, settings):
     run = RunDirectory.create(runs_dir, settings(name="a"))
     run.events_path.unlink()
     lab = Lab(runs_dir)
@@ -138,9 +137,9 @@ def test_a_run_whose_dashboard_was_killed_before_its_first_event_is_queued(runs_
     lab.close()
 
 
-def test_run_with_deleted_events_is_not_retrained(runs_dir, settings):
+def test_run_with_a_log_but_no_events_is_not_queued(runs_dir, settings):
     run = RunDirectory.create(runs_dir, settings(name="a"))
-    run.log_path.write_text("it trained")
+    run.log_path.write_text("running")
     run.events_path.unlink()
     lab = Lab(runs_dir)
     assert lab.waiting() == []
@@ -156,15 +155,15 @@ def test_concurrent_writers_leave_one_complete_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_failure_to_withdraw_a_stop_request_is_reported(tmp_path):
+def test_failure_to_delete_a_stop_request_is_reported(tmp_path):
     run = RunDirectory.create(tmp_path, RunConfig(name="a"))
     run.append("status", status="interrupted")
-    directory(run.stop_path)
-    with pytest.raises(UserError, match="a is still asked to stop"):
+    replace_by_directory(run.stop_path)
+    with pytest.raises(UserError, match="a: the stop request cannot be deleted"):
         requeue(run.path.parent, run.name)
 
 
-def test_lock_survives_deleting_the_index(runs_dir):
+def test_lab_lock_survives_deleting_the_index(runs_dir):
     first = Lab(runs_dir)
     for path in runs_dir.glob(f"{INDEX_FILE}*"):
         path.unlink()

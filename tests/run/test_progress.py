@@ -1,0 +1,18 @@
+"""The progress of a run in a terminal."""
+
+import io
+
+from rich.console import Console
+
+from core.config import RunConfig
+from core.run.directory import RunDirectory
+from core.run.progress import follow
+
+
+def test_weights_event_is_shown(tmp_path):
+    run = RunDirectory.create(tmp_path, RunConfig(name="a"))
+    run.append("weights", step=8, val_loss=2.0)
+    output = io.StringIO()
+    follow(run, 0, lambda: False, Console(file=output, width=100))
+    expected = "answering the test set with the weights of step 8 (validation loss 2.000)"
+    assert expected in output.getvalue()

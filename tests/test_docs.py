@@ -1,0 +1,43 @@
+"""The documentation matches the code: the generated reference, links, commands and file names."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from core.cli import reference
+from core.cli.commands import app
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+MODULE_COMMAND = re.compile(r"python -m ((?:benchmarks|recipe|pages|core\.)[\w.]*)")
+SOURCE_PATH = re.compile(r"`((?:core|pages|tests|benchmarks|recipe)/[\w/]+\.py)`")
+
+
+def test_reference_is_up_to_date() -> None:
+    assert reference.REFERENCE.read_text(encoding="utf-8") == reference.reference(), (
+        "run `make reference`"
+    )
+
+
+def test_every_command_is_documented() -> None:
+    text = (ROOT / "docs" / "usage.md").read_text()
+    for command in app.registered_commands:
+        assert command.callback
+        assert f"python -m core {command.callback.__name__}" in text
+
+
+def test_readme_has_at_most_120_lines() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_modules_and_source_paths_exist(path: Path) -> None:
+    text = path.read_text()
+    targets = [path.parent / link for link in LINK.findall(text) if "://" not in link]
+    targets += [ROOT / source for source in SOURCE_PATH.findall(text)]
+    for module in MODULE_COMMAND.findall(text):
+        file = ROOT / module.rstrip(".").replace(".", "/")
+        targets.append(file if file.is_dir() else file.with_suffix(".py"))
+    assert not [str(target) for target in targets if not target.exists()]
