@@ -191,6 +191,7 @@ def test_running_run_cannot_be_deleted_until_another_process_stops_it(
     assert 0 < steps(run)[-1] < 17_000
 
 
+@pytest.mark.long
 def test_killed_trainer_is_reported_and_its_run_resumes(train: Start, workdir: Path) -> None:
     process = train("--set", "checkpoint_every=20")
     run = wait_for_first_step(workdir)

@@ -145,7 +145,13 @@ class CountingCursor:
         return self.cursor.execute(statement, *parameters)
 
 
-@pytest.mark.parametrize("view", ["Scores", "Compare two", "Win rates", "Judges"])
+@pytest.mark.parametrize(
+    "view",
+    [
+        "Compare two",
+        *(pytest.param(view, marks=pytest.mark.long) for view in ("Scores", "Win rates", "Judges")),
+    ],
+)
 def test_answers_are_loaded_once_per_rerun(write_answers, open_page, score, monkeypatch, view):
     write_answers("one", "red", "blew")
     write_answers("two", "rod", "blue")
@@ -483,7 +489,7 @@ def test_timeout_and_empty_temperature_are_used(write_answers, open_page, openai
     assert page.says("default temperature")
 
 
-@pytest.mark.parametrize("scored", [0, 1, 2])
+@pytest.mark.parametrize("scored", [0, 1, pytest.param(2, marks=pytest.mark.long)])
 def test_every_view_renders_with_few_or_no_scores(write_answers, open_page, gemini, score, scored):
     write_answers("one", 10)
     write_answers("two", 20)

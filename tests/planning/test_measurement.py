@@ -63,7 +63,7 @@ def peak_mb(config: RunConfig) -> float:
     return float(subprocess.run(command, cwd=ROOT, env=env, stdout=-1, check=True).stdout)
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("method", ["full", pytest.param("lora", marks=pytest.mark.long)])
 @pytest.mark.parametrize("base", ["gpt2-nano", pytest.param("gpt2", marks=pytest.mark.long)])
 def test_measured_memory_is_within_ten_percent_of_the_run(
     base: str, method: str, gpt2: Path, dataset: Path

@@ -92,6 +92,7 @@ def test_reduced_loss_equals_the_full_softmax():
     torch.testing.assert_close(model.loss(ids, targets), expected_loss, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.long
 def test_exported_model_has_the_loss_of_the_reduced_model(all_facts, tmp_path):
     for directory in (tmp_path, tmp_path / "again"):
         (directory / "gpt2-nano").mkdir(parents=True)
