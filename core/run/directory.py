@@ -19,11 +19,11 @@ from typing import Any
 
 from core.config import RunConfig
 from core.errors import UserError
+from core.file_lock import acquire
 from core.nn.architecture import FAMILY
 from core.run import log
 from core.run.events import EventWriter, parse, read_lines
 from core.run.files import open_regular, replace_text
-from core.run.lock import acquire
 from core.run.names import free_names
 
 ENDED_STATUSES = ("stopped", "interrupted", "failed", "finished")

@@ -11,6 +11,7 @@ from core.config import RunConfig
 from core.data.template import Example, format_prompt
 from core.data.tokenizer import END_OF_TEXT, decode, encode
 from core.errors import UserError
+from core.file_lock import acquire
 from core.inference import BASE_PREFIX, Answerer
 from core.judging.answers import Base, JudgedAnswers, display_names
 from core.judging.job import Job
@@ -24,7 +25,6 @@ from core.operations import open_scoring
 from core.run.directory import RunDirectory
 from core.run.event_files import PRETRAINED_FOLDER, VERDICTS_FOLDER
 from core.run.events import EventWriter
-from core.run.lock import acquire
 from tests.judging.server import JudgeServer, openai_reply
 
 EXAMPLES = [("Name a color.", "", "Red."), ("Name it.", "a cat", "Cat."), ("Add.", "1 1", "2")]
