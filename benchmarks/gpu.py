@@ -1,15 +1,15 @@
-"""Time and memory of three of the journal's recipes on a GPU, next to the journal's figures and our targets.
+"""Time and memory for three of the journal's recipes on a GPU, next to the journal's figures and our targets.
 
     python -m benchmarks.gpu                    measure a few steps of each recipe and extrapolate
     python -m benchmarks.gpu --whole            train each recipe to the end
     python -m benchmarks.gpu --base gpt2-nano   use the small model, to try this out without a GPU
 
-Weights are random unless `--hub` is given: time and memory depend only on their shapes. Unless a data set is given,
-examples are random words with Alpaca's lengths.
+Weights are random unless `--hub` is given: time and memory depend only on their shapes. Unless a data set is given, the
+examples are random words with the same lengths as Alpaca's.
 
 Reported for each recipe, next to the journal's figures (`journal_`) and the upper limits for an H100 (`aim_`):
-    minutes     time of all training steps
-    memory_gb   peak memory of the GPU's allocator; without a GPU, of the process
+    minutes     time for all training steps
+    memory_gb   peak memory in the GPU's allocator, or in the process if there is no GPU
 """
 
 import argparse
@@ -40,7 +40,7 @@ WORDS = ("red", "green", "fast", "house", "river", "write", "because", "often", 
 
 
 def write_random_examples(path: Path, count: int) -> str:
-    """Write a data set with Alpaca's lengths: answers of 12 to 700 words, median 45. Return its path."""
+    """Write a data set with answers as long as Alpaca's: 12 to 700 words, with a median of 45. Return its path."""
     rng = random.Random(123)
 
     def text(words: int) -> str:
@@ -58,7 +58,7 @@ def write_random_examples(path: Path, count: int) -> str:
 
 
 def random_weights(name: str, directory: Path) -> str:
-    """Save a model of this size with random weights in the hub's format. Return its path."""
+    """Save a randomly initialized model of this size in the Hub's format. Return its path."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     arch = FAMILY[name]

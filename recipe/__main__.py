@@ -1,6 +1,6 @@
 """Rebuild the embedded base model and data set: `python -m recipe`. Takes less than an hour on two cores.
 
-Pretraining is an ordinary run, so the dashboard shows its progress.
+Pretraining is an ordinary run, so its progress is shown in the dashboard.
 """
 
 import json
