@@ -196,7 +196,9 @@ def test_adopted_trainer_stops_on_request_and_the_next_run_starts(runs_dir, sett
     lab.close()
 
 
-def test_run_of_another_process_is_shown_and_interrupted_if_its_trainer_dies(idle_lab, child, wait):
+def test_run_from_another_process_is_shown_and_interrupted_if_its_trainer_dies(
+    idle_lab, child, wait
+):
     trainer = child(TRAIN, idle_lab.runs_dir)
     launched = float(trainer.stdout.readline())
     wait(lambda: row(idle_lab, "theirs") is not None and row(idle_lab, "theirs")["step"] == 1)
@@ -318,7 +320,7 @@ def test_lab_opened_in_another_thread_releases_the_index(runs_dir, child):
     assert second_process.stdout.readline() == "open\n"
 
 
-def test_rebuilt_index_equals_the_previous_one(runs_dir, settings):
+def test_rebuilt_index_matches_the_previous_one(runs_dir, settings):
     for name in ("a", "b"):
         run = RunDirectory.create(runs_dir, settings(name=name))
         run.append("step", step=1, loss=2.5)
@@ -335,7 +337,7 @@ def test_rebuilt_index_equals_the_previous_one(runs_dir, settings):
     assert rebuild_index(runs_dir) == 2
 
 
-def test_closed_lab_does_not_touch_the_index_of_the_next_one(runs_dir, settings):
+def test_closed_lab_does_not_touch_the_next_labs_index(runs_dir, settings):
     RunDirectory.create(runs_dir, settings(name="a"))
     first = Lab(runs_dir)
     first.close()

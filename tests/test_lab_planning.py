@@ -20,7 +20,7 @@ def allowed_folder(tmp_path, monkeypatch):
     return folder
 
 
-def test_plan_equals_the_preflight_check(lab, settings):
+def test_plan_matches_the_preflight_check(lab, settings):
     config = settings(epochs=3)
     plan = lab.plan(config)
     assert plan.steps == preflight.check(config).steps == 3
@@ -50,7 +50,7 @@ def test_files_outside_the_allowed_folders_are_rejected_unread(lab, settings, al
     assert lab.runs().empty
 
 
-def test_settings_of_equal_cost_share_a_measurement(lab, settings, wait):
+def test_settings_with_equal_cost_share_a_measurement(lab, settings, wait):
     config = settings(name="a", epochs=2)
     assert lab.measurement(config) is None
     future = lab.measure(config)

@@ -15,7 +15,7 @@ def test_launch_opens_at_its_own_url(open_tab):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_pages_send_no_external_requests(browser_context, address, page):
+def test_pages_do_not_send_external_requests(browser_context, address, page):
     tab = browser_context.new_page()
     hosts = set()
     tab.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))

@@ -150,7 +150,7 @@ def test_every_preset_and_setting_is_listed() -> None:
     assert listed == list(RunConfig.model_fields)
 
 
-def test_help_names_every_command() -> None:
+def test_help_lists_every_command() -> None:
     result = call("--help")
     assert result.status == 0
     assert call() == result, "no arguments must print the help"
@@ -328,7 +328,7 @@ def test_runs_directory_can_be_set_by_the_environment(
     assert [row["name"] for row in call("runs", "--format", "json").json] == ["mine"]
 
 
-def test_train_prints_the_row_of_the_run(trained: tuple[Path, Result]) -> None:
+def test_train_prints_the_row_for_the_run(trained: tuple[Path, Result]) -> None:
     runs_dir, result = trained
     [row] = result.json
     assert set(row) >= RUN_KEYS
@@ -374,7 +374,9 @@ def generate(trained: tuple[Path, Result], *arguments: object) -> Any:
     return call("generate", *arguments, *options).json
 
 
-def test_generate_answers_for_runs_and_bases(trained: tuple[Path, Result], base: Path) -> None:
+def test_generate_prints_answers_from_runs_and_bases(
+    trained: tuple[Path, Result], base: Path
+) -> None:
     models = ["mine", f"base:{base}", "base:gpt2-nano"]
     rows = generate(trained, *models, "--prompt", "Say red.", "--input", "now")
     assert [row["run"] for row in rows] == models
@@ -395,7 +397,9 @@ def test_generate_raw_omits_the_template(trained: tuple[Path, Result], base: Pat
     assert raw != generate(trained, model_name, "--prompt", "Say red.", "--raw")
 
 
-def test_generate_samples_by_temperature_and_seed(trained: tuple[Path, Result], base: Path) -> None:
+def test_generate_sampling_depends_on_temperature_and_seed(
+    trained: tuple[Path, Result], base: Path
+) -> None:
     arguments = (f"base:{base}", "--prompt", "Say red.", "--temperature", 1.5, "--seed")
     assert (
         generate(trained, *arguments, 1)

@@ -241,7 +241,7 @@ lab.close()
     dashboard.communicate("close\n", timeout=60)
 
 
-def test_closed_output_pipe_prints_no_error(core: Start) -> None:
+def test_closed_output_pipe_does_not_print_an_error(core: Start) -> None:
     """As with `python -m core settings | head -1`."""
     process = core("settings")
     assert process.stdout is not None

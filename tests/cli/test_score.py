@@ -108,7 +108,7 @@ def gemini(monkeypatch: pytest.MonkeyPatch, fault: Fault = no_fault) -> Iterator
         yield server
 
 
-def test_reference_judge_needs_no_api_key(runs_dir: Path) -> None:
+def test_reference_judge_does_not_need_an_api_key(runs_dir: Path) -> None:
     result = call("good", "poor", "--runs-dir", runs_dir, "--format", "json")
     good_row, poor_row = result.json
     assert list(good_row) == list(poor_row) == KEYS
@@ -317,7 +317,7 @@ def test_scoring_works_while_a_dashboard_is_open(runs_dir: Path) -> None:
     assert (row["run"], row["mean"]) == ("good", 100)
 
 
-def test_scores_on_another_scale_cause_a_warning_and_are_not_rescaled(
+def test_scores_on_a_different_scale_cause_a_warning_and_are_not_rescaled(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with JudgeServer(answer=lambda prompt: '{"score": 8, "reason": "close"}') as server:

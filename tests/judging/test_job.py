@@ -192,7 +192,7 @@ def test_missing_base_answers_are_generated(runs_dir: Path, answerer: CountingAn
     assert board(runs_dir, second_job)[0]["scored"] == 3
 
 
-def test_base_answers_to_examples_of_other_runs_are_excluded(
+def test_base_answers_to_examples_from_other_runs_are_excluded(
     runs_dir: Path, answerer: CountingAnswerer
 ) -> None:
     job(runs_dir, answerer).work()
@@ -255,7 +255,7 @@ def test_internal_error_in_a_thread_is_reported(runs_dir: Path) -> None:
         pass
 
 
-def test_second_scoring_with_the_same_judge_is_refused(
+def test_second_scoring_job_with_the_same_judge_is_refused(
     runs_dir: Path, answerer: CountingAnswerer
 ) -> None:
     second = job(runs_dir, answerer)

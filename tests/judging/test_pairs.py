@@ -64,7 +64,7 @@ def test_equal_answers_are_not_judged() -> None:
     assert set(item_answers(items)) == {("q", "1", "2"), ("q", "2", "1")}
 
 
-def test_a_run_is_not_judged_against_itself() -> None:
+def test_run_is_not_judged_against_itself() -> None:
     assert pair_items(answers(("a", "q", "1"), ("a", "q", "2"))) == []
 
 
@@ -76,7 +76,7 @@ def test_only_answers_to_the_same_example_are_paired() -> None:
     assert pair_items(frame.head(0)) == []
 
 
-def test_win_rates_equal_a_hand_calculation() -> None:
+def test_win_rates_match_a_hand_calculation() -> None:
     # a wins both orders; wins and ties; wins one order; ties both
     scores = [(100, 0), (100, 50), (0, 0), (50, 50)]
     [row] = win_rates(verdicts(*games("a", "b", scores)), ["a", "b"])

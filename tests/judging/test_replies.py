@@ -217,7 +217,7 @@ def test_quoted_pair_verdict_is_not_a_verdict() -> None:
         ('{"score": 40}\nFinal: {"score": 100}', '{"score": 100, "reason": "x"}'),
     ],
 )
-def test_dropped_final_verdict_does_not_make_the_draft_count(text: str, answer: str) -> None:
+def test_draft_does_not_count_if_the_final_verdict_is_dropped(text: str, answer: str) -> None:
     assert read_verdict(text, "score", [answer]).score is None
 
 
@@ -482,7 +482,7 @@ def compose(rng: random.Random, kind: Kind) -> tuple[str, list[str], str | None,
     return text, answers, None, value
 
 
-def test_random_replies_give_no_wrong_verdict() -> None:
+def test_random_replies_never_give_a_wrong_verdict() -> None:
     rng = random.Random(2)
     wrong, parsed_count, true_count = [], 0, 0
     for _ in range(5000):

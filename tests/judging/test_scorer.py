@@ -135,7 +135,7 @@ def test_busy_service_is_retried(ledger: Ledger) -> None:
     assert scores(ledger) == [70.0] * 10
 
 
-def test_attempts_are_limited_and_the_next_scoring_retries(ledger: Ledger) -> None:
+def test_attempts_are_limited_and_the_next_job_retries(ledger: Ledger) -> None:
     def script(answer: str, n: int) -> float:
         if answer == "bad" and n <= 3:
             raise BusyError("overloaded")

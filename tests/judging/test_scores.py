@@ -74,7 +74,7 @@ def test_repeats_of_an_example_are_averaged_first() -> None:
     assert row["low"] < row["mean"] < row["high"]
 
 
-def test_an_example_answered_twice_counts_once() -> None:
+def test_example_answered_twice_counts_once() -> None:
     doubled = pd.concat([answers({"mine": 2})] * 2)
     [row] = leaderboard(verdicts({"mine": [[80], [None]]}), doubled, "gemini", partial=True)
     assert (row["scored"], row["missing"]) == (1, 1)
@@ -116,7 +116,7 @@ def test_single_judge_configuration_uses_its_short_name() -> None:
     assert list(by_run(judge_scores(("a", "gemini-1", "gemini", 80.0)))["a"]) == ["gemini"]
 
 
-def test_no_scores_give_no_runs() -> None:
+def test_without_scores_there_are_no_runs() -> None:
     assert by_run(judge_scores()) == {}
     assert leaderboard(verdicts({}), answers({}), "gemini", partial=True) == []
 
@@ -146,7 +146,7 @@ def test_base_model_has_a_display_name() -> None:
         ([], None),
     ],
 )
-def test_scores_on_another_scale_cause_a_warning(
+def test_scores_on_a_different_scale_cause_a_warning(
     scores: list[float | None], top: int | None
 ) -> None:
     frame = verdicts({"mine": [[score] for score in scores]}).assign(answer="a", judge="openai")

@@ -37,7 +37,7 @@ def difference(actual: Tensor, expected: Tensor) -> float:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("tied", [True, False])
-def test_logits_loss_and_gradients_equal_transformers(
+def test_logits_loss_and_gradients_match_transformers(
     tmp_path: Path, size: str, tied: bool
 ) -> None:
     arch = FAMILY[size]
@@ -82,7 +82,7 @@ def test_logits_loss_and_gradients_equal_transformers(
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_ten_lora_steps_equal_peft(size: str) -> None:
+def test_ten_lora_steps_match_peft(size: str) -> None:
     arch = replace(FAMILY[size], n_layer=1)
     model = GPT2(arch)
     model.initialize(torch.Generator().manual_seed(0))

@@ -68,7 +68,7 @@ def kill_during_download(hub: Hub, code: str) -> None:
     hub.ranges.clear()
 
 
-def test_download_of_a_killed_process_is_resumed(hub: Hub) -> None:
+def test_download_is_resumed_after_its_process_was_killed(hub: Hub) -> None:
     kill_during_download(hub, "from core.nn import pretrained; pretrained.fetch('gpt2')")
     assert pretrained.fetch("gpt2").stat().st_size == 34_000_000
     [byte_range] = hub.ranges
@@ -156,7 +156,7 @@ def test_download_damaged_twice_is_an_error(hub: Hub) -> None:
 
 
 @pytest.mark.parametrize("damage", [lambda body: b"x", lambda body: body.replace(b"wte", b"wtf")])
-def test_damaged_cached_header_is_a_note(hub: Hub, damage: Callable[[bytes], bytes]) -> None:
+def test_damaged_cached_header_is_noted(hub: Hub, damage: Callable[[bytes], bytes]) -> None:
     body = save({"wte.weight": torch.zeros(3, 2)})
     hub.hold(body)
     path = pretrained.fetch("gpt2").resolve()

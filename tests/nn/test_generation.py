@@ -45,7 +45,7 @@ def generate_uncached(model: GPT2, prompt: list[int], new_tokens: int) -> list[i
     return ids[len(prompt) :]
 
 
-def test_batched_generation_equals_uncached_generation(model: GPT2) -> None:
+def test_batched_generation_matches_uncached_generation(model: GPT2) -> None:
     batch = prompts(16)
     answers = generate(model, batch, Sampling(24), END)
     assert answers == [generate_uncached(model, prompt, 24) for prompt in batch]
@@ -88,7 +88,9 @@ def test_shared_prompt_prefix_is_computed_once(
     ]
 
 
-def test_greedy_decoding_equals_transformers(tmp_path: Path, save_peer: Callable[..., Any]) -> None:
+def test_greedy_decoding_matches_transformers(
+    tmp_path: Path, save_peer: Callable[..., Any]
+) -> None:
     peer = save_peer(tmp_path, tied=False, n_embd=16)
     with torch.no_grad():
         for parameter in peer.parameters():
@@ -141,7 +143,7 @@ def test_finished_rows_leave_the_batch(model: GPT2, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("sampling", [Sampling(10), Sampling(10, temperature=0.8, top_k=9)])
-def test_stream_equals_generate(model: GPT2, sampling: Sampling) -> None:
+def test_stream_matches_generate(model: GPT2, sampling: Sampling) -> None:
     for prompt in prompts():
         assert (
             list(stream(model, prompt, sampling, END))
@@ -229,6 +231,6 @@ def test_each_answer_is_limited_by_its_own_prompt_length(model: GPT2) -> None:
     ]
 
 
-def test_no_new_tokens_give_an_empty_answer(model: GPT2) -> None:
+def test_zero_new_tokens_give_an_empty_answer(model: GPT2) -> None:
     assert generate(model, [[1, 2]], Sampling(0), END) == [[]]
     assert list(stream(model, [1, 2], Sampling(0), END)) == []

@@ -34,7 +34,7 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_logits_loss_and_gradients_equal_transformers(
+def test_logits_loss_and_gradients_match_transformers(
     tmp_path: Path, save_peer: Callable[..., Any], tied: bool
 ) -> None:
     peer = save_peer(tmp_path, tied)
@@ -91,7 +91,7 @@ def new_model(dropout: float = 0.0, tied: bool = False) -> GPT2:
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_loss_equals_cross_entropy_of_all_logits(tied: bool) -> None:
+def test_loss_matches_cross_entropy_over_all_logits(tied: bool) -> None:
     ids, targets = ragged()
     model, twin = new_model(tied=tied), new_model(tied=tied)
     loss, expected_loss = model.loss(ids, targets), cross_entropy(twin(ids), targets)

@@ -58,11 +58,11 @@ IDS, TARGETS = next(batches())
 
 @pytest.mark.parametrize("targets", ["all", "attention", "mlp"])
 @pytest.mark.parametrize("tied", [False, True])
-def test_adapted_model_initially_equals_the_base(tied: bool, targets: str) -> None:
+def test_adapted_model_initially_matches_the_base(tied: bool, targets: str) -> None:
     assert torch.equal(adapted(tied, targets)(IDS), base(tied)(IDS))
 
 
-def test_output_equals_the_formula() -> None:
+def test_output_matches_the_formula() -> None:
     torch.manual_seed(0)
     linear = nn.Linear(5, 3)
     layer = lora.LoRALinear(linear, rank=2, alpha=7.0)
@@ -87,7 +87,7 @@ def test_lora_a_is_kaiming_uniform_from_the_generator() -> None:
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_merged_equals_unmerged_and_unmerge_restores(tied: bool) -> None:
+def test_merging_keeps_the_outputs_and_unmerging_restores_the_weights(tied: bool) -> None:
     model = with_random_adapters(adapted(tied))
     weights_before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     unmerged = model(IDS)
@@ -179,7 +179,7 @@ def with_peft(targets: str) -> GPT2:
 
 
 @pytest.mark.parametrize("targets", ["all", "attention", "mlp"])
-def test_ten_steps_equal_peft(targets: str) -> None:
+def test_ten_steps_match_peft(targets: str) -> None:
     model, peer = adapted(targets=targets), with_peft(targets)
 
     def loss_of_peer(ids: Tensor, target_ids: Tensor) -> Tensor:
@@ -195,7 +195,7 @@ def test_ten_steps_equal_peft(targets: str) -> None:
         assert layer.lora_B.abs().max() > 0.01
 
 
-def test_trainable_parameter_count_equals_peft() -> None:
+def test_trainable_parameter_count_matches_peft() -> None:
     peer = with_peft("all")
     trainable = sum(p.numel() for p in peer.parameters() if p.requires_grad)
     assert trainable == ARCH.lora_parameters(RANK)
@@ -203,7 +203,7 @@ def test_trainable_parameter_count_equals_peft() -> None:
 
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 @pytest.mark.parametrize("bias", [True, False])
-def test_gradients_equal_the_formula(dropout: float, bias: bool) -> None:
+def test_gradients_match_the_formula(dropout: float, bias: bool) -> None:
     torch.manual_seed(4)
     layer = lora.LoRALinear(nn.Linear(5, 7, bias), RANK, ALPHA, dropout).train()
     nn.init.normal_(layer.lora_B)
@@ -241,7 +241,7 @@ def test_autocast_computes_in_bfloat16() -> None:
 
 @pytest.mark.parametrize("targets", ["all", "attention"])
 @pytest.mark.parametrize("tied", [False, True])
-def test_half_precision_layers_equal_autocast(tied: bool, targets: str) -> None:
+def test_half_precision_layers_match_autocast(tied: bool, targets: str) -> None:
     results = []
     for is_narrow in (False, True):
         model = with_random_adapters(adapted(tied, targets))

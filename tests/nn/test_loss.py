@@ -37,7 +37,7 @@ def gradients(head: nn.Module, value: torch.Tensor, x: torch.Tensor) -> list[tor
 
 @pytest.mark.parametrize("kind", ["linear", "adapted", "merged"])
 @pytest.mark.parametrize("positions", [1, 5, 23])
-def test_loss_and_gradients_equal_cross_entropy(kind, positions):
+def test_loss_and_gradients_match_cross_entropy(kind, positions):
     head = head_of(kind)
     x = torch.randn(positions, N_EMBD, requires_grad=True)
     targets = torch.randint(0, VOCABULARY, (positions,))

@@ -78,7 +78,7 @@ def test_stored_head_equal_to_the_embedding_can_be_tied(base: Path) -> None:
     assert pretrained.load(str(base), tie_weights=True)
 
 
-def test_sharded_model_equals_the_single_file(tmp_path: Path, save_peer: SavePeer) -> None:
+def test_sharded_model_matches_the_single_file(tmp_path: Path, save_peer: SavePeer) -> None:
     peer = save_peer(tmp_path / "whole")
     base = tmp_path / "sharded"
     peer.save_pretrained(base, max_shard_size="20KB")
@@ -328,7 +328,7 @@ def test_unknown_model_is_reported(name: str) -> None:
         b'{"n_layer": -2, "n_head": 4, "n_embd": 32, "n_positions": 8, "vocab_size": 97}',
     ],
 )
-def test_config_of_another_architecture_is_refused(base: Path, config: bytes) -> None:
+def test_config_for_a_different_architecture_is_refused(base: Path, config: bytes) -> None:
     (base / "config.json").write_bytes(config)
     assert error_message(base).startswith("config.json is not a GPT-2 configuration")
 

@@ -212,7 +212,7 @@ def train(runs_dir, dataset):
     return run
 
 
-def test_live_view_shows_answers_of_runs_and_their_base(train, open_page):
+def test_live_view_shows_answers_from_runs_and_their_base(train, open_page):
     train("tuned", method="full", lr=0.01)
     adapted = train("adapted", method="lora", lora_rank=2, lr=0.01)
     page = open_page("compare").choose("Answers", "Live")

@@ -275,7 +275,7 @@ def test_samples_are_sorted_newest_first(write_run, open_page):
     assert page.says("one, step 20: Say hi.")
 
 
-def test_queued_run_shows_no_charts(write_run, open_page):
+def test_queued_run_does_not_show_charts(write_run, open_page):
     write_run("one", "queued").log_path.write_text("waiting")
     page = open_page("live")
     assert not page.get("plotly_chart")

@@ -407,7 +407,7 @@ def test_untrusted_text_is_escaped(write_answers, answer, open_page, gemini, sco
         assert not [mark for mark in marks if mark in re.sub(r"\\[^\w\s]", "", text)], text
 
 
-def test_last_scored_judge_stays_selected(write_answers, open_page, score):
+def test_most_recently_used_judge_stays_selected(write_answers, open_page, score):
     write_answers("one", "red", "blue", "green", "x")
     page = score(open_page("scoring").choose("Measure", "chrf"))
     score(page.choose("Measure", "exact"))

@@ -127,7 +127,7 @@ def test_generation_memory_is_measured(
     assert long_peak - short_peak > 15  # part of the cache is below the peak of the training steps
 
 
-def test_cache_key_ignores_settings_without_cost() -> None:
+def test_cache_key_ignores_settings_that_do_not_affect_cost() -> None:
     config = RunConfig()
     renamed_config = config.changed(name="other", notes="long", tags=["a"])
     assert measurement.key(renamed_config) == measurement.key(config)

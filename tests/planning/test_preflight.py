@@ -36,7 +36,7 @@ NewConfig = Callable[..., RunConfig]
         {"method": "lora", "lora_targets": "mlp", "lora_last_layers": 1, "mask_prompt": True},
     ],
 )
-def test_plan_equals_the_trainer_plan(
+def test_plan_matches_the_trainer_plan(
     new_config: NewConfig, new_run: Callable[..., Any], values: dict[str, Any]
 ) -> None:
     config, run = new_config(**values), new_run()
@@ -152,7 +152,7 @@ def test_truncating_every_validation_response_is_a_problem(
 
 @pytest.mark.parametrize("max_length", [8, 41, 60, 96])
 @pytest.mark.parametrize("mask_prompt", [False, True])
-def test_lengths_equal_those_of_encoded_examples(
+def test_lengths_match_the_encoded_examples(
     new_config: NewConfig, max_length: int, mask_prompt: bool
 ) -> None:
     config = new_config(max_length=max_length, mask_prompt=mask_prompt, max_examples=23)
@@ -203,7 +203,7 @@ def test_data_file_is_read_once_until_it_changes(
     ]
 
 
-def test_second_check_encodes_nothing(
+def test_second_check_does_not_encode_again(
     new_config: NewConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "data.json"
@@ -214,7 +214,7 @@ def test_second_check_encodes_nothing(
     assert preflight.check(new_config(dataset=str(path), lr=2e-3)).problems == []
 
 
-def test_missing_downloads_are_noted_and_not_fetched(
+def test_missing_downloads_are_noted_but_not_fetched(
     new_config: NewConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def connect(*args: object) -> None:
@@ -246,7 +246,7 @@ def test_memory_problem_is_reported_before_the_data_is_downloaded(
     assert preflight.check(config.changed(method="lora")).problems == []
 
 
-def test_plan_equals_the_journal_counts() -> None:
+def test_plan_matches_the_journal_counts() -> None:
     plan = preflight.check(preset("run_12"))
     assert (plan.base_parameters, plan.base_mb, plan.trainable) == (406_286_336, 1549.86, 7_898_384)
 
@@ -386,7 +386,7 @@ def test_small_batches_have_a_longer_estimate(new_config: NewConfig) -> None:
 
 
 @pytest.mark.parametrize("values", [{"method": "full"}, {"method": "lora", "optimizer": "sgd"}])
-def test_planned_disk_space_equals_the_size_of_the_files(
+def test_planned_disk_space_matches_the_size_of_the_files(
     new_config: NewConfig, new_run: Callable[..., Any], values: dict[str, Any]
 ) -> None:
     config, run = new_config(**values, checkpoint_every=5), new_run()  # a single checkpoint

@@ -80,7 +80,7 @@ def test_pretraining_text_states_facts_without_prompts(all_facts):
     assert len(stated_facts) > 0.7 * len(all_facts)
 
 
-def test_reduced_loss_equals_the_full_softmax():
+def test_reduced_loss_matches_the_full_softmax():
     arch = pretraining.NANO
     model = pretraining.Reduced(replace(arch, vocabulary=6), unseen_tokens=arch.vocabulary - 5)
     model.initialize(torch.Generator().manual_seed(0))
@@ -92,7 +92,7 @@ def test_reduced_loss_equals_the_full_softmax():
     torch.testing.assert_close(model.loss(ids, targets), expected_loss, rtol=1e-5, atol=1e-4)
 
 
-def test_exported_model_has_the_loss_of_the_reduced_model(all_facts, tmp_path):
+def test_exported_model_has_the_same_loss_as_the_reduced_model(all_facts, tmp_path):
     for directory in (tmp_path, tmp_path / "again"):
         (directory / "gpt2-nano").mkdir(parents=True)
         recipe.build(directory, directory / "runs", steps=2)
@@ -130,7 +130,7 @@ class TestEmbeddedModel:
         model = pretrained.load("gpt2-nano", tie_weights=True)
         assert model.lm_head.weight is model.wte.weight
 
-    def test_logits_equal_transformers(self):
+    def test_logits_match_transformers(self):
         from transformers import GPT2LMHeadModel
 
         peer = GPT2LMHeadModel.from_pretrained(

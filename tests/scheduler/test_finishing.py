@@ -74,7 +74,7 @@ def die_at_file_event(number: int, run_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", KEEP)
-def test_finished_run_keeps_the_chosen_weights_and_no_checkpoint(create, keep) -> None:
+def test_finished_run_keeps_the_chosen_weights_but_not_its_checkpoints(create, keep) -> None:
     run = create(keep)
     main(run)
     assert run.status() == "finished", run.log_tail()
@@ -146,7 +146,7 @@ def test_checkpoints_left_by_a_killed_trainer_are_deleted(create, recover, keep)
     assert folders(run) == ([] if keep == "none" else ["weights"])
 
 
-def test_finished_run_of_an_older_version_keeps_its_checkpoints(create) -> None:
+def test_finished_run_from_an_older_version_keeps_its_checkpoints(create) -> None:
     run = create("last")
     finish_with_leftovers(run)
     with run.lock():
@@ -172,7 +172,7 @@ def test_restart_can_use_the_disk_space_that_it_frees(create, monkeypatch) -> No
     assert not run.checkpoints_path.exists()
 
 
-def test_edit_of_keep_weights_during_training_has_no_effect(create) -> None:
+def test_editing_keep_weights_during_training_has_no_effect(create) -> None:
     run = create("last")
 
     def train_and_edit(config, active):

@@ -197,7 +197,7 @@ def test_download_is_reported_and_can_be_stopped(hub, create, start_run, wait):
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
-def test_missing_data_fails_with_one_sentence(create, capfd, executor):
+def test_missing_data_set_fails_with_one_sentence(create, capfd, executor):
     run = create(dataset="/nowhere/words.json")
     EXECUTORS[executor](run)
     last = run.statuses()[-1]
@@ -216,7 +216,7 @@ def test_unreadable_settings_fail_with_one_sentence(create):
     assert "epochs = 'many'" in run.statuses()[-1]["reason"]
 
 
-def test_unexpected_error_writes_its_traceback_to_the_log_only(create, capfd):
+def test_traceback_of_an_unexpected_error_is_written_only_to_the_log(create, capfd):
     run = create()
 
     def train(config, active):
@@ -309,7 +309,7 @@ def test_trainer_that_ignores_a_stop_is_killed(create, start_run, wait):
     assert "(signal 9)" in run.statuses()[-1]["reason"]
 
 
-def test_trainer_that_fails_to_start_leaves_no_queued_run(create, monkeypatch):
+def test_trainer_that_fails_to_start_does_not_leave_a_queued_run(create, monkeypatch):
     run = create()
     monkeypatch.setattr(sys, "executable", "/bin/false")
     run_in_process(run)

@@ -91,7 +91,7 @@ def test_ratings_recover_the_true_strengths_within_their_intervals():
     assert 0.91 <= np.mean(covered) <= 0.99
 
 
-def test_a_tie_counts_as_half_a_win_for_each():
+def test_tie_counts_as_half_a_win_for_each_run():
     ties = rating_intervals([(item, 0, 1, 50.0) for item in range(10)], 2)
     assert [rating.rating for rating in ties] == pytest.approx([0, 0])
     assert [rating.high - rating.low for rating in ties] == pytest.approx([0, 0])

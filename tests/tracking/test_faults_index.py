@@ -175,7 +175,7 @@ def test_damaged_index_still_shows_every_run(original, runs_dir, damage, stride)
     assert not failures
 
 
-def test_damaged_write_ahead_log_loses_no_events(original, runs_dir, child):
+def test_damaged_write_ahead_log_does_not_lose_events(original, runs_dir, child):
     index, log = runs_dir / "lab.duckdb", runs_dir / "lab.duckdb.wal"
     index.unlink()
     child(WRITE_AND_DIE, runs_dir).wait()

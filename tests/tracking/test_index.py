@@ -84,7 +84,7 @@ def test_new_index_has_all_tables(path):
     index.close()
 
 
-def test_index_with_another_schema_version_is_rebuilt(path):
+def test_index_with_a_different_schema_version_is_rebuilt(path):
     build(path)
     with duckdb.connect(str(path)) as connection:
         connection.execute("update version set number = 99")

@@ -489,7 +489,7 @@ def test_every_event_kind_updates_the_time_of_the_last_event(runs):
         assert [state["heard"] for state in queries.states(runs.db, ["lora"])] == [newest]
 
 
-def test_missing_setting_has_its_default_and_a_damaged_file_has_no_settings(runs, tmp_path):
+def test_missing_setting_has_its_default_and_damaged_files_have_no_settings(runs, tmp_path):
     for name, settings in {
         "old": '{"method": "full"}',
         "broken": "{]",

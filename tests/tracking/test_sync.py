@@ -283,7 +283,7 @@ while True:
 """
 
 
-def test_killed_sync_loses_and_duplicates_no_events(tmp_path, child, run):
+def test_killed_sync_does_not_lose_or_duplicate_events(tmp_path, child, run):
     seq = 1
     for _ in range(2):
         process = child(SYNC_FOREVER, tmp_path)
@@ -433,7 +433,7 @@ def test_invalid_settings_json_is_empty_until_fixed(tmp_path, db, run, text):
         ("no_such_kind", {}),
     ],
 )
-def test_field_of_wrong_type_skips_only_its_event(tmp_path, db, run, kind, fields):
+def test_field_of_the_wrong_type_skips_only_its_event(tmp_path, db, run, kind, fields):
     second_run = RunDirectory.create(tmp_path, RunConfig(name="b"))
     grow(run, line(2, "step", step=1), line(3, kind, **fields), line(4, "step", step=2))
     grow(second_run, line(2, "step", step=1))

@@ -65,7 +65,7 @@ def trained_peer(
     return losses, norms, model
 
 
-def test_ten_steps_equal_transformers(
+def test_ten_steps_match_transformers(
     base: Path, data: Path, new_config: Callable[..., RunConfig], new_run: Callable[..., Any]
 ) -> None:
     config = new_config(batch_size=4, epochs=2, lr=3e-3, min_lr=3e-4, weight_decay=0.1)

@@ -282,7 +282,7 @@ def test_stop_while_answering_keeps_the_weights(new_config: NewConfig, new_run: 
     assert sorted(e["item"] for e in resumed.events_of("generation")) == [20, 21]
 
 
-def test_weights_of_a_stopped_run_can_be_loaded(new_config: NewConfig, new_run: NewRun) -> None:
+def test_weights_from_a_stopped_run_can_be_loaded(new_config: NewConfig, new_run: NewRun) -> None:
     config = new_config(**RANDOM, **METHODS["lora"])
     run = new_run(stop_at=5)
     trainer = Trainer(config, run)
@@ -364,7 +364,7 @@ def test_resume_with_restored_settings_is_bit_identical(
     assert_same_from(5, resumed, uninterrupted("lora"))
 
 
-def test_resume_allows_changes_of_settings_that_do_not_affect_training(
+def test_resume_allows_changes_to_settings_that_do_not_affect_training(
     new_config: NewConfig, new_run: NewRun, uninterrupted: Uninterrupted
 ) -> None:
     config = new_config(**RANDOM, **METHODS["full"])
@@ -430,7 +430,7 @@ def test_checkpoints_without_recorded_settings_resume(
         ({"max_examples": 22}, "number of training examples = 18 (was 20)"),
     ],
 )
-def test_resume_compares_counts_with_the_last_plan_of_an_older_version(
+def test_resume_compares_counts_with_the_last_plan_from_an_older_version(
     new_config: NewConfig, new_run: NewRun, changes: dict[str, Any], message: str
 ) -> None:
     config = new_config(**RANDOM, **METHODS["full"])

@@ -107,7 +107,7 @@ def test_evaluation_losses_are_means_over_target_tokens(
     ("optimizer", "mask_prompt"),
     [({"optimizer": "adamw"}, True), ({"optimizer": "sgd", "lr": 0.3}, False)],
 )
-def test_accumulation_equals_a_larger_batch(
+def test_accumulation_matches_a_larger_batch(
     new_config: NewConfig, new_run: NewRun, optimizer: dict[str, Any], mask_prompt: bool
 ) -> None:
     results = []
@@ -225,7 +225,7 @@ def test_nan_loss_ends_the_run(
     assert not (run.directory / "weights").exists()
 
 
-def test_nan_gradient_changes_no_weights(new_config: NewConfig, new_run: NewRun) -> None:
+def test_nan_gradient_does_not_change_the_weights(new_config: NewConfig, new_run: NewRun) -> None:
     run = new_run()
     trainer = Trainer(new_config(mask_prompt=True), run)
     hash_before = pretrained.fingerprint(trainer.model)
@@ -364,7 +364,7 @@ def empty_some(data: Path, path: Path) -> Path:
     return path
 
 
-def test_skipped_records_emit_one_warning_and_leave_no_gap_in_indices(
+def test_skipped_records_cause_one_warning_and_leave_no_gaps_in_the_indices(
     new_config: NewConfig, new_run: NewRun, data: Path, tmp_path: Path
 ) -> None:
     config, run = new_config(dataset=str(empty_some(data, tmp_path / "data.json"))), new_run()

@@ -150,7 +150,7 @@ def test_rejected_parameters_are_omitted_from_later_requests(
     assert sent[first + 1] == sent[0], "another model starts with all parameters"
 
 
-def test_a_400_about_the_prompt_removes_no_parameter() -> None:
+def test_400_about_the_prompt_does_not_remove_parameters() -> None:
     with JudgeServer(respond=lambda body: (400, {"error": "too long"})) as server:
         service = compatible(server, model="takes short prompts")
         for count in (2, 4):
@@ -162,7 +162,7 @@ def test_a_400_about_the_prompt_removes_no_parameter() -> None:
         assert {"response_format", "temperature"} <= {*server.requests[-1]["body"]}
 
 
-def test_other_error_during_the_search_removes_no_parameter() -> None:
+def test_other_error_during_the_search_does_not_remove_parameters() -> None:
     def respond(body: dict[str, Any]) -> tuple[int, Any] | None:
         options = {"response_format", "temperature"} & {*body}
         return {2: (400, {"error": "Bad request"}), 1: (503, "busy")}.get(len(options))
@@ -339,7 +339,7 @@ def test_invalid_settings_are_refused_before_a_request(
     assert KEY not in exception_text(caught.value)
 
 
-def test_local_server_needs_no_key_and_its_url_is_read_from_the_environment(
+def test_local_server_does_not_need_a_key_and_its_url_is_read_from_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "of-another-service")
