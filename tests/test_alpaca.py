@@ -1,4 +1,4 @@
-"""The preset run_1 on Alpaca-like data, from the download to the answers on the test set."""
+"""The preset run_1 on Alpaca-like data, from downloading the data to answering the test set."""
 
 import contextlib
 import io
@@ -26,7 +26,7 @@ EMPTY_EVERY = 500
 
 
 def alpaca_like(count: int) -> tuple[bytes, int]:
-    """Return the bytes of a Parquet file with Alpaca's columns, and its number of empty outputs."""
+    """Return the bytes of a Parquet file with Alpaca's columns, and the number of empty outputs in it."""
     rng = random.Random(count)
     rows: list[dict[str, Any]] = []
     for i in range(count):

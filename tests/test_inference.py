@@ -1,4 +1,4 @@
-"""Answers of runs and base models: which weights are used, when they are reloaded, and how text is streamed."""
+"""Answers from runs and base models: which weights are used, when they are reloaded, and how text is streamed."""
 
 import gc
 import shutil

@@ -1,4 +1,5 @@
-"""The Lab as a whole: launch, follow, stop, resume and delete runs; other processes; closing."""
+"""The Lab as a whole: launching, following, stopping, resuming and deleting runs, sharing with other processes, and
+closing."""
 
 import contextlib
 import signal
@@ -75,7 +76,7 @@ def trainer_pids():
 
 @pytest.fixture
 def idle_lab(runs_dir):
-    """A Lab that trains nothing, because its runs are queued behind one that never ends."""
+    """A Lab that does not train anything, because its runs are queued behind one that never ends."""
     blocker = RunDirectory.create(runs_dir, RunConfig(name="blocker"))
     (runs_dir / QUEUE_FILE).write_text('["blocker"]')
     with blocker.lock():

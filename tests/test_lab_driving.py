@@ -1,4 +1,4 @@
-"""Driving runs from one dashboard: reorder the queue, kill trainers that hang, resume interrupted runs."""
+"""Driving runs from one dashboard: reordering the queue, killing hanging trainers, and resuming interrupted runs."""
 
 import json
 import os
@@ -86,7 +86,7 @@ def test_kill_trainer_spares_other_processes(runs_dir):
     run = RunDirectory.create(runs_dir, RunConfig(name="a"))
     own_identity = identity()
     assert own_identity["pid"] == os.getpid()
-    since_boot = psutil.Process()._proc.create_time(monotonic=True)  # as measured by the kernel
+    since_boot = psutil.Process()._proc.create_time(monotonic=True)  # according to the kernel
     assert abs(own_identity["started"] - since_boot) < 1
     with run.lock():
         for identity_fields in (
@@ -230,7 +230,7 @@ def test_run_just_created_by_a_command_is_not_queued(runs_dir, settings):
 
 
 def test_trainer_started_by_a_killed_dashboard_blocks_the_next_run(runs_dir, settings, child, wait):
-    """The new dashboard's trainer of that run exits at once, because the run is locked."""
+    """The new dashboard's trainer for that run exits at once because the run is locked."""
     runs = [RunDirectory.create(runs_dir, settings(name=name)) for name in "ab"]
     (runs_dir / QUEUE_FILE).write_text('["a", "b"]')
     earlier_trainers, started_names = [], []

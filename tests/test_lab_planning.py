@@ -1,4 +1,4 @@
-"""Lab methods used before a launch: plan, check, measure, inspect data sets and try prompts."""
+"""Lab methods used before a launch: planning, checking, measuring, inspecting data sets and trying prompts."""
 
 import json
 
@@ -13,7 +13,7 @@ from core.run.directory import RunDirectory
 
 @pytest.fixture
 def allowed_folder(tmp_path, monkeypatch):
-    """The only folder that dashboard users may read."""
+    """The only folder that dashboard users may read from."""
     folder = tmp_path / "allowed"
     folder.mkdir()
     monkeypatch.setenv("DATA_DIRS", str(folder))

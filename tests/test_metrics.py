@@ -1,4 +1,4 @@
-"""Adding a metric takes one line in core/metrics.py; tables, queries, charts and filters derive from it."""
+"""Adding a metric takes one line in core/metrics.py. Tables, queries, charts and filters are derived from it."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""The Lab in notebooks and scripts: the code in the README, waiting for runs, and cheap imports."""
+"""The Lab in notebooks and scripts: the code in the README, waiting for runs, and fast imports."""
 
 import json
 import os

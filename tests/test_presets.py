@@ -1,4 +1,4 @@
-"""Compare the presets with the results table of the training journal, row by row."""
+"""Compare the presets with the results table in the training journal, row by row."""
 
 import math
 

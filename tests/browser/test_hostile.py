@@ -1,6 +1,6 @@
 """Hostile text in a real browser, on pages that `test_dashboard` does not cover.
 
-No markup in it is rendered and no script in it runs.
+Its markup must not be rendered, and its scripts must not run.
 """
 
 import contextlib

@@ -52,7 +52,7 @@ class Result:
 
     @property
     def sentence(self) -> str:
-        """The error message: one line, with nothing on standard output."""
+        """The error message. It must be one line, and standard output must be empty."""
         assert self.out == ""
         assert self.err.startswith("error: ")
         assert self.err.count("\n") == 1
@@ -77,7 +77,7 @@ def call(*arguments: object) -> Result:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory, save_peer: Callable[..., Any]) -> Path:
-    """A base model saved by transformers."""
+    """A base model saved with transformers."""
     directory = tmp_path_factory.mktemp("base")
     save_peer(directory, **SIZES)
     return directory
@@ -95,7 +95,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def sets(base: Path, data: Path) -> list[str]:
-    """Settings of a run that takes two seconds."""
+    """Settings for a run that takes two seconds."""
     values = {"base_model": base, "dataset": data, "batch_size": 8, "max_new_tokens": 3}
     return [argument for k, v in values.items() for argument in ("--set", f"{k}={v}")]
 
@@ -544,7 +544,7 @@ def stopped(runs_dir: Path, base: Path, data: Path) -> RunDirectory:
 
 
 def step_losses(run: RunDirectory) -> list[float]:
-    """Return the losses of a run from the index."""
+    """Return a run's losses from the index."""
     with contextlib.closing(sync.read_index(run.path.parent)) as index:
         return list(queries.curves(index.cursor(), [run.name], ["loss"])["loss"]["y"])
 
@@ -683,7 +683,7 @@ def test_locked_index_is_bypassed_and_cannot_be_rebuilt(
 
 
 def test_internal_error_is_not_reported_as_a_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The exception propagates, so Python prints the traceback and exits with status 1."""
+    """The exception propagates, so Python prints a traceback and exits with status 1."""
     monkeypatch.setattr(commands.report, "settings", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         call("settings")

@@ -33,7 +33,7 @@ EXAMPLES = [("Name a color.", "", "Red."), ("Name it.", "a cat", "Cat."), ("Add.
 class Result(test_commands.Result):
     @property
     def sentence(self) -> str:
-        """The error message: the last line, after the progress bar."""
+        """The error message, which is the last line, after the progress bar."""
         assert self.status == 2, self.err
         assert "Traceback" not in self.err
         assert self.err.count("error: ") == 1
@@ -96,7 +96,7 @@ def runs_dir(tmp_path: Path) -> Path:
 
 @contextlib.contextmanager
 def gemini(monkeypatch: pytest.MonkeyPatch, fault: Fault = no_fault) -> Iterator[JudgeServer]:
-    """Start a Gemini server on loopback that prefers short answers, and set the environment to use it."""
+    """Start a fake Gemini server on loopback that prefers short answers, and point the environment to it."""
 
     def answer(prompt: str) -> str:
         graded = prompt.split("The answer to grade:\n")[1].split("\n\n")[0]
@@ -160,7 +160,7 @@ def test_gemini_verdicts_are_cached(runs_dir: Path, monkeypatch: pytest.MonkeyPa
     arguments = ("good", "poor", "--runs-dir", runs_dir, "--format", "json")
     with gemini(monkeypatch) as server:
         rows = call(*arguments).json
-        # Both runs answer "Cat." to the second example: five verdicts serve six answers.
+        # Both runs answered the second example with "Cat.", so six answers need only five verdicts.
         assert len(server.requests) == 5
         assert f"/{GEMINI_MODEL}:" in server.requests[0]["path"]
         assert server.requests[0]["body"]["generationConfig"]["temperature"] == 0

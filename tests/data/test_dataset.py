@@ -1,4 +1,4 @@
-"""Data sets: all formats give the same examples, unusable records are listed, other files raise a clear error."""
+"""Data sets: all formats give the same examples, unusable records are listed, and other files raise a clear error."""
 
 import json
 from collections.abc import Callable

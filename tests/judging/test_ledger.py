@@ -58,7 +58,7 @@ with Ledger(runs_dir, spec) as ledger:
     limit_file_size(resource.RLIM_INFINITY)
     ledger.write("c", item, 0, Verdict(3.0))
 """
-"""Script that prints the errors of a full disk, simulated by a limit on the file size."""
+"""A script that prints the errors raised on a full disk, simulated by limiting the file size."""
 
 
 def item(answer: str, instruction: str = "Say it.") -> Item:

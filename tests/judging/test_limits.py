@@ -1,4 +1,4 @@
-"""The rate limiter under a fake clock: limits per minute, pauses, and stopping."""
+"""The rate limiter with a fake clock: limits per minute, pauses and stopping."""
 
 import threading
 import time

@@ -21,13 +21,13 @@ from core.tracking.sync import Sync
 
 
 def answers(*rows: tuple[str, str, str]) -> pd.DataFrame:
-    """Return a table like `queries.answers` from rows of (run, question, answer)."""
+    """Build a table like the one from `queries.answers` from rows of (run, question, answer)."""
     records = [(run, question, "", "right", text) for run, question, text in rows]
     return pd.DataFrame(records, columns=["run", *EXAMPLE_COLUMNS, "answer"])
 
 
 def verdicts(*rows: tuple[str, str, str, float | None]) -> pd.DataFrame:
-    """Return a table like `Scoring.pair_verdicts` from rows of (run shown first, other, question, score)."""
+    """Build a table like `Scoring.pair_verdicts` from rows of (run shown first, other run, question, score)."""
     records = [
         (run, opponent, question, "", "right", score) for run, opponent, question, score in rows
     ]
@@ -77,7 +77,7 @@ def test_only_answers_to_the_same_example_are_paired() -> None:
 
 
 def test_win_rates_match_a_hand_calculation() -> None:
-    # a wins both orders; wins and ties; wins one order; ties both
+    # a wins both orders, then wins one and ties one, then wins only one, then ties both
     scores = [(100, 0), (100, 50), (0, 0), (50, 50)]
     [row] = win_rates(verdicts(*games("a", "b", scores)), ["a", "b"])
     assert (row["run"], row["other"], row["scored"]) == ("a", "b", 4)
@@ -128,7 +128,7 @@ def test_tournament_ranks_by_strength() -> None:
     assert [row["run"] for row in result] == ["strong", "mid", "weak"]
     assert sum(row["mean"] for row in result) == pytest.approx(0, abs=1e-6)
     assert all(row["low"] <= row["mean"] <= row["high"] for row in result)
-    # 12 wins of 16 are odds of 3, or 400 * log10(3) Elo points, slightly less with regularization.
+    # 12 wins in 16 games are odds of 3, or 400 * log10(3) Elo points, slightly less with regularization.
     rows = games("a", "b", wins)
     first, second = tournament(verdicts(*rows), ["a", "b"])
     assert first["mean"] - second["mean"] == pytest.approx(400 * math.log10(3), rel=0.05)
@@ -196,6 +196,8 @@ def test_newest_pairwise_verdict_wins_and_scores_are_ignored(tmp_path: Path, ind
         item = Item("q0", "", "right", "1")
         ledger.write(verdict_key(spec, "", item, 0), item, 0, Verdict(7.0))
     [forward, backward] = pair_items(answers(("a", "q0", "1"), ("b", "q0", "2")))
-    assert judged(tmp_path, index, [forward], 100.0).empty, "the other order is not judged yet"
+    assert judged(tmp_path, index, [forward], 100.0).empty, (
+        "the other order has not been judged yet"
+    )
     frame = judged(tmp_path, index, [forward, backward], 0.0, 30.0)
     assert sorted(frame[["run", "score"]].to_numpy().tolist()) == [["a", 0.0], ["b", 30.0]]

@@ -1,4 +1,4 @@
-"""The reference judge, against sacrebleu's chrF and a textbook longest common subsequence."""
+"""The reference judge, compared with sacrebleu's chrF and a textbook longest common subsequence."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Parameter counts against the journal, the actual modules and transformers."""
+"""Parameter counts compared with the journal, the actual modules and transformers."""
 
 import pytest
 import torch

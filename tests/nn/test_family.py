@@ -1,4 +1,4 @@
-"""Every GPT-2 size at full width but with one layer, against transformers and PEFT."""
+"""Every GPT-2 size, at full width but with one layer, compared with transformers and PEFT."""
 
 import copy
 from collections.abc import Callable
@@ -26,7 +26,7 @@ SIZES = [
 
 
 def difference(actual: Tensor, expected: Tensor) -> float:
-    """Return the largest difference relative to 1 + |expected|. Faster than `assert_close` for large tensors."""
+    """Return the largest difference relative to 1 + |expected|. Faster than `assert_close` on large tensors."""
     assert actual.shape == expected.shape
     actual, expected = (torch.atleast_1d(t.detach()).split(1024) for t in (actual, expected))
     parts = [
@@ -120,6 +120,6 @@ def test_ten_lora_steps_match_peft(size: str) -> None:
                 getattr(layer, matrix),
                 getattr(reference, matrix)["default"].weight,
             )
-            # Compare norms: AdamW takes equally large steps for elements whose gradient is only rounding error.
+            # Compare only norms: AdamW takes full-size steps even for gradients that are only rounding error.
             assert (matrix_value - peer_matrix).norm() < 5e-3 * peer_matrix.norm(), name
         assert layer.lora_B.abs().max() > 1e-3

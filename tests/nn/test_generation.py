@@ -1,4 +1,5 @@
-"""Generation: results do not depend on batching, caching or padding, and greedy decoding equals transformers."""
+"""Generation: results do not depend on batching, caching or padding, and greedy decoding matches that of
+transformers."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +13,13 @@ from core.nn.architecture import Architecture
 from core.nn.generation import Sampling, fit_prompt, generate, stream
 from core.nn.gpt2 import GPT2
 
-END = 24  # a token that this model often generates, so that answers have many lengths
+END = 24  # a token that this model often generates, so that answer lengths vary
 ARCH = Architecture(n_layer=2, n_head=4, n_embd=32, context=48, vocabulary=97)
 
 
 @pytest.fixture(scope="module")
 def model() -> GPT2:
-    """A GPT-2 whose answers depend on the whole prompt and end at various lengths."""
+    """A GPT-2 whose answers depend on the whole prompt and vary in length."""
     model = GPT2(ARCH)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
@@ -35,7 +36,7 @@ def prompts(n: int = 8, max_length: int = 20) -> list[list[int]]:
 
 @torch.no_grad()
 def generate_uncached(model: GPT2, prompt: list[int], new_tokens: int) -> list[int]:
-    """Decode greedily without cache, padding or batch: recompute the whole sequence for every token."""
+    """Decode greedily without caching, padding or batching, recomputing the whole sequence for every token."""
     ids = list(prompt)
     for _ in range(new_tokens):
         token = int(model(torch.tensor([ids]))[0, -1].argmax())

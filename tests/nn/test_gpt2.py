@@ -1,4 +1,4 @@
-"""GPT-2 against transformers' GPT2LMHeadModel with the same weights: logits, loss and all gradients."""
+"""GPT-2 compared with transformers' GPT2LMHeadModel with the same weights: logits, loss and all gradients."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -19,7 +19,7 @@ VOCABULARY = 97
 
 
 def ragged(rows: int = 3, length: int = 20) -> tuple[Tensor, Tensor]:
-    """Return token ids, and targets with gaps: a masked prompt, padding, and targets only at both ends."""
+    """Return token ids, and targets with gaps: a masked prompt, padding, and targets only at the two ends."""
     generator = torch.Generator().manual_seed(5)
     ids = torch.randint(VOCABULARY, (rows, length), generator=generator)
     targets = torch.randint(VOCABULARY, (rows, length), generator=generator)

@@ -1,4 +1,4 @@
-"""LoRA: the initial model equals its base, merging does not change outputs, and training equals PEFT."""
+"""LoRA: the initial model matches its base, merging does not change outputs, and training matches PEFT."""
 
 from collections.abc import Callable, Iterator
 
@@ -82,7 +82,7 @@ def test_lora_a_is_kaiming_uniform_from_the_generator() -> None:
     torch.manual_seed(99)
     assert torch.equal(first, a(1))
     assert not torch.equal(first, a(2))
-    bound = 1 / 400**0.5  # kaiming_uniform_ with a = sqrt(5), as nn.Linear and PEFT
+    bound = 1 / 400**0.5  # kaiming_uniform_ with a = sqrt(5), as in nn.Linear and PEFT
     assert bound * 0.99 < first.abs().max().item() <= bound
 
 
@@ -150,7 +150,7 @@ def test_adapter_input_dropout_is_active_in_training_only() -> None:
 
 
 def train(model: nn.Module, loss_of: Callable[[Tensor, Tensor], Tensor]) -> list[float]:
-    """Take ten steps of AdamW and return their losses."""
+    """Take ten AdamW steps and return the loss at each step."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.1)
     losses = []

@@ -1,4 +1,4 @@
-"""The sliced loss against PyTorch's cross entropy over all logits."""
+"""The sliced loss compared with PyTorch's cross-entropy over all logits."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ N_EMBD, VOCABULARY = 8, 50
 
 @pytest.fixture(autouse=True)
 def small_slices(monkeypatch):
-    """Use several slices of positions and vocabulary, with sizes that do not divide evenly."""
+    """Split the positions and the vocabulary into several slices, with sizes that do not divide evenly."""
     monkeypatch.setattr(loss, "CPU_SLICE", (5, 7))
 
 

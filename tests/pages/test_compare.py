@@ -56,7 +56,7 @@ def answer_boxes(page):
 
 
 def click_disabled(page, label):
-    """Click a button that was disabled after the browser sent the click."""
+    """Click a button that is now disabled, as if the click had been sent before that."""
     button = page.widget(label)
     assert button.disabled
     button.proto.disabled = False

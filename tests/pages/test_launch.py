@@ -19,7 +19,7 @@ def setting(page, name):
 
 
 def fill_settings(page, **values):
-    """Fill in settings one at a time, like a user."""
+    """Fill in settings one at a time, as a user would."""
     for name, value in values.items():
         page.choose(setting(page, name).key, value)
     return page

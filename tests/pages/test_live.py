@@ -28,7 +28,7 @@ X_VALUES = {
 
 
 def badge(page, name):
-    """Return the line with the name and status of a run."""
+    """Return the line with a run's name and status."""
     lines = [m.value.replace("\\", "") for m in page.markdown if "-badge[" in m.value]
     [match] = [text for text in lines if f"**{name}**" in text]
     return match

@@ -1,4 +1,4 @@
-"""Judge scores in the results table: mean, interval, and the scores reported in the journal."""
+"""Judge scores in the results table: means, intervals, and the scores reported in the journal."""
 
 import pandas as pd
 import pytest
@@ -15,7 +15,7 @@ SCORES = {"12": 12.0, "55": 55.0, "90": 90.0, "71": 71.0, "34": 34.0}
 
 @pytest.fixture
 def write_answers(write_run, answer):
-    """Return a function that writes a run with these numbers as answers."""
+    """Return a function that writes a run with the given numbers as answers."""
 
     def write(name, *texts):
         answer_events = [answer(item, f"Say {item}.", "x", text) for item, text in enumerate(texts)]

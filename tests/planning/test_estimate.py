@@ -53,7 +53,7 @@ def test_memory_falls_with_grad_checkpointing_and_rises_with_the_batch() -> None
 
 
 def test_kv_cache_counts_if_larger_than_a_training_step() -> None:
-    """On GPT-2 XL, the cache exceeds a training step of one example. Its size is limited by the answer batch."""
+    """On GPT-2 XL, the cache outweighs a training step with one example. The answer batch limits its size."""
     arch = FAMILY["gpt2-xl"]
     config = RunConfig(batch_size=1, max_new_tokens=128)
     extent = Extent(99, 100, 30, 100)
@@ -132,7 +132,7 @@ def test_cpu_always_answers_in_fp32() -> None:
 
 
 def test_full_fine_tuning_in_half_precision_keeps_fp32_state() -> None:
-    """At the end of a step: weights, gradients and two moments."""
+    """At the end of a step, weights, gradients and two moments are in memory."""
     config, arch = RunConfig(method="full", batch_size=1, max_new_tokens=1), FAMILY["gpt2-xl"]
     memory_mb = estimate.memory_mb(config, arch, TINY, half=True) - estimate.RUNTIME_MB
     assert memory_mb == pytest.approx(16 * arch.parameters() / MIB)

@@ -105,14 +105,14 @@ def test_invalid_values_are_listed_with_other_problems(tmp_path: Path) -> None:
     fields = [problem.field for problem in preflight.all_problems(values)]
     assert fields == ["nonsense", "batch_size", "base_model", "dataset"]
     assert preflight.all_problems({"dataset": "primer"}) == []
-    # min_lr exceeds lr, which is reported once along with all other problems.
+    # min_lr exceeds lr. This is reported once, along with all other problems.
     values = {"lr": "1e-4", "min_lr": "1e-3", "dataset": "nowhere.json", "seed": -1}
     fields = [problem.field for problem in preflight.all_problems(values)]
     assert sorted(fields) == ["dataset", "min_lr", "seed"]
 
 
 def test_problems_name_only_given_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The default that replaces an invalid batch size does not fit, but is not reported."""
+    """The default batch size, which replaces the invalid one, does not fit, but this is not reported."""
     monkeypatch.setattr(hardware, "available_memory_mb", lambda device: 1.0)
     [problem] = preflight.all_problems({"batch_size": "many", "device": "cpu"})
     assert (problem.field, problem.value) == ("batch_size", "many")
@@ -168,7 +168,7 @@ def test_lengths_match_the_encoded_examples(
 def test_data_file_is_read_once_until_it_changes(
     new_config: NewConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Launch checks at every change of the form."""
+    """The Launch page runs the check after every change to the form."""
     reads: list[Path] = []
     original_read = Path.read_text
 
@@ -255,7 +255,7 @@ def test_plan_matches_the_journal_counts() -> None:
 def test_batch_too_large_for_memory_names_the_nearest_fitting_one(
     new_config: NewConfig, monkeypatch: pytest.MonkeyPatch, batch_size: int, fitting: int
 ) -> None:
-    """The nearest batch size is the largest that keeps the effective batch size."""
+    """The nearest batch size is the largest one that keeps the effective batch size."""
     config = new_config(batch_size=batch_size, grad_accumulation=2, max_new_tokens=1)
     config = config.changed(dataset="primer")
     arch = pretrained.architecture(config.base_model)
@@ -276,7 +276,7 @@ def test_batch_too_large_for_memory_names_the_nearest_fitting_one(
 def test_examples_that_lose_their_response_are_counted(
     new_config: NewConfig, tmp_path: Path
 ) -> None:
-    """The count equals the one in the warning of the trainer."""
+    """The count matches the one in the trainer's warning."""
     texts = ["a b c", "a b c d e f g h i j k l m n o p q r s t u v w x y z"]
     records = [{"instruction": texts[i % 3 == 0], "output": "so"} for i in range(30)]
     path = tmp_path / "long.json"
@@ -411,7 +411,7 @@ def test_too_little_disk_space_is_a_problem(
     plan = preflight.check(config, runs_dir)
     [problem] = plan.problems
     assert (plan.free_disk_mb, problem.field) == (500.0, "keep_weights")
-    # GPT-2 with a separate output head has 163M parameters. There are three checkpoints of three times their size.
+    # GPT-2 with a separate output head has 163M parameters. Each of the three checkpoints is three times their size.
     assert problem.message == (
         f"the run needs about 5,597 MB of disk space, but only 500 MB is free in {runs_dir}; "
         "delete files or use method = lora, which needs about 119 MB"

@@ -1,4 +1,4 @@
-"""The embedded data set and base model: correct facts, no leaks into training, and a working GPT-2."""
+"""The embedded data set and base model: correct facts, no test questions in the training set, and a working GPT-2."""
 
 import itertools
 import json
@@ -116,7 +116,7 @@ def test_exported_model_has_the_same_loss_as_the_reduced_model(all_facts, tmp_pa
 
 
 def count_correct(model, examples):
-    """Return the number of answers that equal the reference."""
+    """Return the number of answers that match the reference."""
     answers = itertools.chain.from_iterable(answer_all(model, examples, Sampling(24)))
     return sum(answer.text == examples[answer.index].output for answer in answers)
 

@@ -1,4 +1,4 @@
-"""Run directories: names, lookup, settings, locks across processes and threads, final statuses, deletion."""
+"""Run directories: names, lookup, settings, locks across processes and threads, final statuses, and deletion."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Run directories that were edited by hand or received from others: malformed ones do not affect other runs."""
+"""Run directories that were edited by hand or received from others. Malformed ones do not affect other runs."""
 
 import itertools
 import json

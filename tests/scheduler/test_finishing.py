@@ -1,4 +1,4 @@
-"""The end of a run: which files remain, and that a run killed at any moment can be resumed or has finished."""
+"""The end of a run: which files remain, and whether a run killed at any point can be resumed or has finished."""
 
 import hashlib
 import os
@@ -28,7 +28,7 @@ SHORT = {
     "grad_clip": None,
     "max_new_tokens": 8,
 }
-"""Four steps with a learning rate so high that the first step has the lowest loss."""
+"""Settings with four steps and a learning rate so high that the loss is lowest after the first step."""
 FILE_EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
 
 
@@ -40,7 +40,7 @@ def create(runs_dir, settings):
 
 
 def weights_hash(run: RunDirectory) -> str | None:
-    """Return the hash of the published weights; None if there are none."""
+    """Return the hash of the published weights, or None if there are none."""
     paths = list((run.path / "weights").glob("*.safetensors"))
     return hashlib.sha256(paths[0].read_bytes()).hexdigest() if paths else None
 
@@ -54,7 +54,7 @@ def folders(run: RunDirectory) -> list[str]:
 
 
 def die_at_file_event(number: int, run_path: Path) -> None:
-    """Kill this process just before its n-th change to a file or directory of the run."""
+    """Kill this process just before its n-th change to one of the run's files or directories."""
     remaining = number
 
     def hook(event: str, args: tuple) -> None:

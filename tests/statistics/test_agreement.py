@@ -1,4 +1,4 @@
-"""Agreement of judges, against SciPy's rank correlation and tables worked out by hand."""
+"""Agreement between judges, compared with SciPy's rank correlation and tables worked out by hand."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Intervals have nominal coverage, and results equal SciPy, statsmodels or a hand calculation."""
+"""Intervals have nominal coverage, and results match SciPy, statsmodels or a hand calculation."""
 
 import math
 import time
@@ -36,7 +36,7 @@ def normal(rng, size):
 
 
 def skewed(rng, size):
-    """Half of the answers score 0, a fifth score 100, and most of the others score low."""
+    """Half of the answers score 0, a fifth score 100, and most of the rest score low."""
     kind = rng.random(size)
     return np.where(kind < 0.5, 0, np.where(kind < 0.7, 100, 100 * rng.beta(2, 5, size)))
 

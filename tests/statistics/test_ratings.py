@@ -1,4 +1,4 @@
-"""Ratings recover the strengths of simulated games, and equal the closed form for two runs."""
+"""Ratings recover the true strengths from simulated games and match the closed form for two runs."""
 
 import math
 
@@ -11,7 +11,7 @@ from core.statistics.ratings import ELO_PER_LOG_UNIT, REGULARIZATION, rating_int
 
 
 def play(strengths, items, rng):
-    """Simulate one game per item between every two runs."""
+    """Simulate one game per item between each pair of runs."""
     k = len(strengths)
     return [
         (item, i, j, 100.0 * (rng.random() < 1 / (1 + math.exp(strengths[j] - strengths[i]))))

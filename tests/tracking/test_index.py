@@ -176,12 +176,13 @@ def test_error_names_the_process_that_holds_the_index(path, child, code):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     index = Index(path)
-    assert index.rebuilt is None or code is HOLD_WITH_DUCKDB  # whose file has no index tables
+    # HOLD_WITH_DUCKDB creates a file without the index tables.
+    assert index.rebuilt is None or code is HOLD_WITH_DUCKDB
     index.close()
 
 
 def test_index_can_be_opened_only_once_per_process(path):
-    """DuckDB would allow opening it twice, and two syncs would insert every event twice."""
+    """DuckDB would allow it to be opened twice, and two syncs would insert every event twice."""
     index = Index(path)
     with pytest.raises(IndexHeldError, match=rf"in use by process {os.getpid()}\b"):
         Index(path)

@@ -1,4 +1,4 @@
-"""Queries of the index: results, downsampled curves, evaluations, answers and states."""
+"""Index queries: results, downsampled curves, evaluations, answers and states."""
 
 import math
 
@@ -79,7 +79,7 @@ PLAN = {
 
 @pytest.fixture
 def runs(tmp_path):
-    """Methods to create runs and sync them, and a connection to their index."""
+    """Methods for creating and syncing runs, and a connection to their index."""
     index = Index(None)
     index_sync = Sync(index.new_cursor())
 
@@ -270,7 +270,7 @@ def test_queries_for_no_runs_are_empty(runs):
 
 @pytest.fixture
 def noisy_run(runs):
-    """A run of 1,000 steps whose loss falls, with one spike up and one down. Returns the losses."""
+    """A run of 1,000 steps whose loss falls, with one upward and one downward spike. Returns the losses."""
     losses = np.linspace(5, 1, 1000) + np.random.default_rng(0).normal(0, 0.01, 1000)
     losses[417], losses[800] = 50.0, -3.0
     writer = runs.create(LORA)
@@ -324,7 +324,7 @@ def test_curves_of_several_runs_are_separate(runs, noisy_run):
 
 
 def gaps_of(points):
-    """Return the x of each gap in a curve."""
+    """Return the x value of each gap in a curve."""
     return points["x"][points["y"].isna()].tolist()
 
 

@@ -1,4 +1,4 @@
-"""Losses and answers do not depend on the batching."""
+"""Losses and answers do not depend on how examples are batched."""
 
 import random
 from collections.abc import Callable

@@ -189,7 +189,7 @@ def test_histogram_without_runs_is_an_empty_figure() -> None:
 
 
 EXCLUDED_FUNCTIONS = {"colors", "score_histogram"}
-"""Functions that draw no chart, and charts whose page tests cover unusual values."""
+"""Functions that do not draw a chart, and charts whose page tests cover unusual values."""
 UNUSUAL_VALUES = {
     "no rows": [],
     "one row": [1.0],
@@ -199,7 +199,7 @@ UNUSUAL_VALUES = {
 
 
 def figures_of(values: list[float | None]) -> dict[str, charts.Figure]:
-    """Return a figure of these values from each public chart function."""
+    """Return a figure with these values from each public chart function."""
     length = len(values)
     steps = pd.DataFrame({"run": ["b"] * length, "x": range(length), "y": values})
     losses = {

@@ -1,4 +1,4 @@
-"""Views import no heavy libraries and do not know where the data comes from."""
+"""Views do not import heavy libraries and do not depend on where the data comes from."""
 
 import pkgutil
 import subprocess

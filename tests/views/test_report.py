@@ -1,4 +1,4 @@
-"""Rows of the tables: models, settings, runs and answers. Model sizes are checked against the journal."""
+"""Table rows for models, settings, runs and answers. Model sizes are checked against the journal."""
 
 from pathlib import Path
 from typing import Any

@@ -31,7 +31,7 @@ def compatible(server: JudgeServer, **settings: Any) -> OpenAICompatible:
 
 
 def exception_text(error: BaseException) -> str:
-    """Return everything that an exception and its causes print."""
+    """Return everything that would be printed for an exception and its causes."""
     chain: list[BaseException] = []
     link: BaseException | None = error
     while link is not None:
@@ -120,7 +120,7 @@ def test_error_in_a_200_response_raises_busy_error(
 
 
 def rejecting(*names: str, status: int = 400) -> Any:
-    """Return a server response that rejects requests with any of these parameters, without a reason."""
+    """Return a `respond` function that rejects requests with any of these parameters without giving a reason."""
 
     def respond(body: dict[str, Any]) -> tuple[int, Any] | None:
         return (status, {"error": "Bad request"}) if {*names} & {*body} else None
@@ -290,7 +290,7 @@ def test_temporary_errors_are_retryable(fault: str, reason: str, wait: float | N
             service.ask("Judge it.", SCHEMA)
         assert caught.value.wait == wait
         assert KEY not in exception_text(caught.value)
-        assert len(server.requests) == 1, "the package must not retry by itself"
+        assert len(server.requests) == 1, "the package must not retry on its own"
         assert service.ask("Judge it.", SCHEMA).text
 
 
@@ -316,7 +316,7 @@ def test_permanent_errors_are_not_retryable(
         with pytest.raises(RefusedError, match=re.escape(sentence)) as caught:
             service.ask("Judge it.", SCHEMA)
         assert {r["headers"]["authorization"] for r in server.requests} == {f"Bearer {KEY}"}
-        # A 400 may mean a rejected parameter, so the request is retried without parameters.
+        # A 400 may mean that a parameter was rejected, so the request is retried without parameters.
         assert len(server.requests) == (2 if fault == "400" else 1)
     assert KEY not in exception_text(caught.value) + repr(service) + str(
         [vars(record) for record in caplog.records]

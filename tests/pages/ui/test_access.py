@@ -1,4 +1,4 @@
-"""Access control: open on loopback; otherwise a password or login is required before anything is read."""
+"""Access control: open on loopback; otherwise, a password or login is required before anything is read."""
 
 import time
 
