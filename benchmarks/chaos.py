@@ -1,10 +1,10 @@
-"""Kill trainers and dashboards at random times and check that nothing is lost.
+"""Kill trainers and dashboards at random times, and check that nothing is lost.
 
     python -m benchmarks.chaos --kills 200 --seed 1
 
 The dashboard is a process with an open `Lab` that resumes interrupted runs. Its trainers fine-tune the embedded model,
 fully or with LoRA, some with gradient accumulation and dropout. At random times, SIGKILL is sent to the trainer, the
-dashboard or both. A killed dashboard is restarted, and sometimes killed again while it opens. Exits with status 1
+dashboard or both. A killed dashboard is restarted and sometimes killed again while it opens. Exits with status 1
 unless:
 
     - every run finishes, and its losses, weights and answers are bit-identical to those of an uninterrupted run;
@@ -41,7 +41,7 @@ from core.tracking.sync import read_index
 
 ROOT = Path(__file__).resolve().parent.parent
 MAX_MARK_DELAY_S = 5.0
-"""Maximum time between a trainer's death and its run's next status, in seconds."""
+"""Maximum time from a trainer's death until its run gets a new status, in seconds."""
 MAX_PAUSE_S = 5.0
 """Maximum time between two kills, in seconds."""
 MAX_OPENING_S = 1.0
@@ -86,7 +86,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 @dataclass
 class Tally:
-    """Kill counts and the failures found."""
+    """Kill counts and the failures that were found."""
 
     kills: Counter[str] = field(default_factory=Counter)
     early: int = 0
@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--format", default="table", choices=("table", "json"))
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = (
-        "1"  # bit-identical results need the same number of threads everywhere
+        "1"  # results are bit-identical only with the same number of threads everywhere
     )
     with tempfile.TemporaryDirectory() as directory:
         start = time.monotonic()
@@ -242,7 +242,7 @@ def config(name: str, variant: str, data: Path) -> RunConfig:
 
 
 def uninterrupted_outcome(runs_dir: Path, variant: str, data: Path) -> tuple[Any, ...]:
-    """Return the outcome of a run that is not killed."""
+    """Train a run without killing it, and return its outcome."""
     run = RunDirectory.create(runs_dir, config(variant, variant, data))
     run_in_process(run)
     if run.status() != "finished":
@@ -279,7 +279,7 @@ def replayed(run: RunDirectory) -> dict[str, dict[int, dict[str, Any]]]:
 
 
 def index_errors(runs_dir: Path) -> list[str]:
-    """Sync the index that the last dashboard left behind, and list how it differs from the event files."""
+    """Sync the index that the last dashboard left behind, and list its differences from the event files."""
     errors = []
     with contextlib.closing(read_index(runs_dir)) as index:
         if index.path is None or index.rebuilt:

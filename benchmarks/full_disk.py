@@ -10,8 +10,8 @@ takes up all but a few kilobytes of the space and is deleted a few seconds later
     - the dashboard answers queries while the disk is full, and reports if its index is out of date;
     - in the end, the index contains every event on disk exactly once, after rewinds are applied.
 
-Reports the number of strikes, how many of them left the index out of date, how many runs ended and how many launches
-were refused because of one, and the reasons given.
+A strike is one such period with a full disk. Reports the number of strikes, how many strikes left the index out of
+date, how many runs they ended, how many launches were refused, and the reasons that were given.
 """
 
 import argparse
@@ -53,7 +53,7 @@ MAX_PAUSE_S = 6.0
 
 @dataclass
 class Tally:
-    """Counts of strikes and their effects, plus the failures found."""
+    """Counts of strikes and their effects, and the failures that were found."""
 
     strikes: int = 0
     ended: int = 0
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = (
-        "1"  # bit-identical results need the same number of threads everywhere
+        "1"  # results are bit-identical only with the same number of threads everywhere
     )
     with tempfile.TemporaryDirectory() as directory:
         tally = run_stress_test(Path(directory), args.strikes, random.Random(args.seed))
@@ -160,7 +160,7 @@ def resume(lab: Lab, run: RunDirectory, tally: Tally) -> None:
 
 
 def normalized(reason: str, runs_dir: Path) -> str:
-    """Replace the paths in a reason, so that equal reasons are counted together."""
+    """Replace the paths in a reason so that equal reasons are counted together."""
     words = reason.replace(str(runs_dir), "RUNS").split()
     return " ".join("RUNS/..." if word.startswith("RUNS") else word for word in words)
 

@@ -1,9 +1,9 @@
-"""How fast a test set is answered, compared with transformers' `generate` and with generation without a cache.
+"""Speed of answering a test set, compared with transformers' `generate` and with generation without a cache.
 
     python -m benchmarks.generation --data FILE --prompts 128 --new-tokens 64
 
 All three decode greedily with the same random weights for GPT-2 124M. Almost every answer reaches the token limit,
-because a model with random weights rarely emits the end of text. This project and transformers alternate batch by
+because a model with random weights rarely emits the end-of-text token. This project and transformers alternate batch by
 batch, so that other load on the machine affects both equally. Transformers takes the prompts in data set order with the
 same batch sizes, left-padded and masked as in its documentation. This project batches prompts of similar length.
 Without a cache, only a few prompts are measured, one at a time.

@@ -5,7 +5,7 @@
     python -m benchmarks.gpu --base gpt2-nano   use the small model, to try this out without a GPU
 
 Weights are random unless `--hub` is given: time and memory depend only on their shapes. Unless a data set is given, the
-examples are random words with the same lengths as Alpaca's.
+examples consist of random words and have the same lengths as Alpaca's.
 
 Reported for each recipe, next to the journal's figures (`journal_`) and the upper limits for an H100 (`aim_`):
     minutes     time for all training steps
@@ -33,9 +33,9 @@ RECIPES: dict[str, dict[str, Any]] = {
     "run_11": {"journal_memory_gb": 10.9, "aim_minutes": None, "aim_memory_gb": 15.0},
 }
 CHANGES: dict[str, dict[str, Any]] = {"run_11": {"batch_size": 8}}
-"""Settings of the targets that differ from the journal's."""
+"""Settings that the targets assume and that differ from the journal's."""
 EXAMPLES = 14_000
-"""Number of examples. 85% of them are trained on, about the journal's 12,000."""
+"""Number of examples. 85% of them are used for training, which matches the journal's 12,000 or so."""
 WORDS = ("red", "green", "fast", "house", "river", "write", "because", "often", "small", "steps")
 
 
@@ -87,7 +87,9 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=EXAMPLES)
     parser.add_argument("--base", help="base model to use in every recipe")
     parser.add_argument(
-        "--hub", action="store_true", help="download the hub's weights instead of using random ones"
+        "--hub",
+        action="store_true",
+        help="download weights from the Hub instead of using random ones",
     )
     parser.add_argument(
         "--recipe", choices=RECIPES, action="append", help="run only this recipe; can be repeated"

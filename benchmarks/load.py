@@ -7,7 +7,7 @@
     open_s            time to open the lab, including syncing the index with all runs; part of `start_s`
     results_s         server time for the Results page (target: 1); `page_s` has the other pages
     live_ms           server time for one update of the Live page, from `benchmarks.live_page` (target: 50)
-    memory_mb         resident memory of the server after all pages were opened (target: 1,000)
+    memory_mb         the server's resident memory after all pages have been opened (target: 1,000)
     updates, gap_s    with ten sessions on Live during training (`benchmarks.watchers`): the lowest number of updates in
                       any session in 25 s, and the longest time between two updates in any session (target: 1.5)
     answer_s          the longest time from an update's request to its last message
@@ -112,7 +112,7 @@ def measure(runs: int, steps: int, folder: Path) -> dict[str, Any]:
 
 
 def startup_time(runs_dir: Path, browser: Browser) -> float:
-    """Return the seconds from starting a server until a browser shows its first page."""
+    """Return the time from starting a server until a browser shows its first page, in seconds."""
     start = time.perf_counter()
     with serving(runs_dir) as (_, address), browser.new_page() as page:
         page.goto(address)
@@ -186,7 +186,7 @@ def speed(run: RunDirectory, seconds: float) -> float:
 
 
 def wait_for_steps(run: RunDirectory, count: int) -> None:
-    """Wait until a run has taken this many steps."""
+    """Wait until a run has completed this many steps."""
     while run.events_path.read_text(encoding="utf-8").count('"event":"step"') < count:
         time.sleep(0.2)
 
@@ -224,7 +224,7 @@ def main() -> None:
     parser.add_argument(
         "--trainer-threads",
         type=int,
-        help="OMP_NUM_THREADS of the trainer and the server (default: number of cores)",
+        help="OMP_NUM_THREADS for the trainer and the server (default: number of cores)",
     )
     parser.add_argument("--format", default="table", choices=("table", "json"))
     args = parser.parse_args()

@@ -21,7 +21,7 @@ STEP_TEMPLATE = (
     '{"seq":%d,"time":%.3f,"event":"step","step":%d,"epoch":%.6f,"tokens":%d,"seconds":%.6f,"examples":%d,'
     '"padding":%.6f,"lr":0.0005,"loss":%.16f,"grad_norm":%.16f,"tokens_per_s":%.3f,"memory_mb":%.1f,"batch":%s}\n'
 )
-"""Template for a step's event. It gives the same text as `json.dumps`, but formatting it is much faster."""
+"""Template for a step's event. The result is the same as from `json.dumps`, but much faster."""
 
 
 def write_runs(runs_dir: Path, runs: int, steps: int) -> int:

@@ -3,9 +3,9 @@
     python -m benchmarks.primer [--seeds 3]
 
 Reports the share of exact answers from the base model, both prompted as in a run (`base_asked`) and given the beginning
-of each statement to complete (`base_stated`); from models fine-tuned fully and with LoRA at several ranks; and from a
-model fine-tuned from random weights, which has not learned any facts. The statements need the packages in
-requirements-recipe.txt.
+of each statement to complete (`base_stated`); from models after full fine-tuning and LoRA with several ranks; and from
+a model that was fine-tuned from random weights and so has not seen any of the facts. Generating the statements requires
+the packages in requirements-recipe.txt.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def normalized(text: str) -> str:
 
 
 def completion_share(model: GPT2) -> float:
-    """Return the share of facts whose statement the model completes correctly."""
+    """Return the share of facts that the model states correctly when given the beginning of the sentence."""
     ordered_facts = sorted(facts.all_facts(), key=lambda fact: len(encode(fact.start)))
     correct = 0
     for start in range(0, len(ordered_facts), BATCH_SIZE):
@@ -64,7 +64,7 @@ def exact_share(model: GPT2) -> float:
 
 
 def train(settings: dict[str, Any], runs_dir: Path) -> dict[str, float]:
-    """Train a run. Return its share of exact answers and its training time in seconds."""
+    """Train a run. Return the share of exact answers and the training time in seconds."""
     run = RunDirectory.create(runs_dir, RunConfig.parse(settings))
     main(run)
     index = sync.read_index(runs_dir)

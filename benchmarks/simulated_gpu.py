@@ -4,8 +4,8 @@
     python -m benchmarks.simulated_gpu --base gpt2-nano   the small model in all three
 
 The simulated device tracks the shapes, dtypes and lifetimes of tensors, but not their values. The project's trainer
-takes two steps on it in bf16 with the longest batch. On a real GPU, the CPU would have to wait each time it reads a
-value. Reads with `tolist` are counted; any other read is an error.
+takes two steps on it in bf16 with the longest batch. On a real GPU, the CPU has to wait each time it reads a value.
+Reads with `tolist` are counted; any other read is an error.
 
 Reported for each recipe:
     memory_gb     peak memory used by tensors on the device, without allocator overhead
@@ -48,7 +48,7 @@ aten = torch.ops.aten
 
 
 def build_device() -> list[Library]:
-    """Register the device with torch. It exists as long as the returned libraries are kept."""
+    """Register the device with torch. It exists for as long as the returned libraries are kept."""
 
     class Module(backend_registration._DummyBackendModule):
         def get_amp_supported_dtype(self) -> list[torch.dtype]:
@@ -153,7 +153,7 @@ class Trainer(trainer.Trainer):
 
 
 def measure(config: RunConfig) -> dict[str, float]:
-    """Take two steps with the longest batch, and report the second."""
+    """Take two steps with the longest batch and report on the second."""
     reads = 0
 
     def read(tensor: Tensor) -> list[float]:

@@ -2,11 +2,11 @@
 
     python -m benchmarks.training --data FILE --model gpt2 --method lora --rank 16 --batch 4 --steps 12
 
-Both load the same random weights from the same directory in the Hugging Face layout, use the same examples and take the
-same number of optimizer steps. Each runs in a separate process so that peak memory is measured separately. They
-alternate step by step, so that other load on the machine affects both equally. The first step is a warm-up and is not
-counted. The examples are spread evenly over the range of lengths in the data set. This project batches them as a run
-does by default (grouped by length); transformers uses random order and an attention mask, as in its own examples.
+Both sides load the same random weights from the same directory in the Hugging Face layout, use the same examples and
+take the same number of optimizer steps. Each runs in a separate process so that peak memory is measured separately.
+They alternate step by step, so that other load on the machine affects both equally. The first step is a warm-up and is
+not counted. The examples are spread evenly over the range of lengths in the data set. This project batches them as a
+run does by default (grouped by length); transformers uses random order and an attention mask, as in its own examples.
 
 Reported, over the counted steps (`peer_` for transformers):
     tokens_per_s    tokens per second, excluding padding
@@ -55,7 +55,7 @@ class Side:
         )
 
     def advance(self) -> dict[str, Any]:
-        """Request the next step. Return what it measured."""
+        """Request the next step. Return its measurements."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write("\n")

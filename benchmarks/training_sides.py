@@ -1,4 +1,4 @@
-"""The processes of `benchmarks.training`: `python -m benchmarks.training_sides SIDE SETTINGS`.
+"""The two processes started by `benchmarks.training`: `python -m benchmarks.training_sides SIDE SETTINGS`.
 
 A side is a generator that advances once per line on standard input. Its measurements are printed as lines of JSON:
 first the loss and memory after loading, then the result of each optimizer step.
@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 
 
 def weights(settings: Settings) -> Iterator[Measured]:
-    """Use transformers to save a randomly initialized model of the real size for both sides to load."""
+    """Use transformers to save a full-size model with random weights for both sides to load."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     arch = FAMILY[settings["model"]]
@@ -101,7 +101,7 @@ class _Run:
 
 
 def peer(settings: Settings) -> Iterator[Measured]:
-    """Train with transformers as its documentation shows: from_pretrained, PEFT, attention masks, torch's AdamW."""
+    """Train with transformers as in its documentation: from_pretrained, PEFT, attention masks, torch's AdamW."""
     from transformers import GPT2LMHeadModel
 
     model = GPT2LMHeadModel.from_pretrained(settings["directory"])

@@ -1,7 +1,7 @@
 """Dashboard sessions without a browser. They send the requests that a browser would send and time the responses.
 
-Used by `benchmarks.load`, where ten real browsers would compete with the server for CPU. Uses Streamlit's own messages,
-and reruns a page's fragments at their intervals as a browser does.
+Used by `benchmarks.load`, where ten real browsers would compete with the server for CPU time. The messages are
+Streamlit's own, and a page's fragments are rerun at their intervals, as in a browser.
 """
 
 import asyncio

@@ -50,7 +50,7 @@ RECALLS = (
 
 
 class Writer:
-    """A generator of an endless stream of random documents about facts.
+    """Generates an endless stream of random documents about facts.
 
     Args:
         facts: the facts to state.
@@ -82,7 +82,7 @@ class Writer:
             yield " ".join(write())
 
     def _statements(self) -> list[str]:
-        """State a few facts, with some filler in between."""
+        """State a few facts with some filler in between."""
         sentences = []
         for fact in self._sample_facts(self.rng.randint(1, 5)):
             sentences.append(self._state(fact))

@@ -36,7 +36,7 @@ def primer(facts: list[Fact], seed: int) -> tuple[list[Example], Parts]:
 
 
 def split(facts: list[Fact], seed: int) -> Parts:
-    """Split facts into training, test and validation facts. Some are dropped so that the shares are exact.
+    """Split the facts into training, test and validation facts. Some are dropped so that the shares are exact.
 
     A fact can be held out only if none of its keys appears in another fact's questions or answers.
     """

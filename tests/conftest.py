@@ -1,4 +1,4 @@
-"""Shared test setup: Hypothesis profiles, a fake model hub and reference GPT-2 models from transformers."""
+"""Shared test setup: Hypothesis profiles, a fake model Hub, and reference GPT-2 models from transformers."""
 
 import signal
 import time

@@ -27,7 +27,7 @@ class Hub:
         self.size = 0
         self.sha256 = ""
         self.break_after: int | None = None
-        """Break the connection after this many bytes of the next download."""
+        """Drop the connection after this many bytes of the next download."""
         self.ranges: list[str | None] = []
         self.datasets: dict[str, dict[str, bytes]] = {}
         """Data set files by repository and path."""
@@ -76,7 +76,7 @@ def tree_entry(path: str, body: bytes) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def serving() -> Iterator[Hub]:
-    """Start a Hub that listens at `address`."""
+    """Start a Hub server that listens at `address`."""
     hub = Hub()
 
     class Handler(BaseHTTPRequestHandler):
@@ -139,11 +139,15 @@ def serving() -> Iterator[Hub]:
             pass
 
         def handle(self) -> None:
-            with contextlib.suppress(OSError, ValueError):  # some connections are broken on purpose
+            with contextlib.suppress(
+                OSError, ValueError
+            ):  # some connections are dropped on purpose
                 super().handle()
 
         def finish(self) -> None:
-            with contextlib.suppress(OSError, ValueError):  # some connections are broken on purpose
+            with contextlib.suppress(
+                OSError, ValueError
+            ):  # some connections are dropped on purpose
                 super().finish()
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -69,7 +69,7 @@ def base_model(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def settings(tmp_path, base_model) -> Callable[..., RunConfig]:
-    """A function that returns settings for a run on 12 short examples: 10 train, 1 test, 1 validation."""
+    """A function that returns settings for a run on 12 short examples, split into 10, 1 and 1."""
     path = tmp_path / "words.json"
     path.write_text(json.dumps([{"instruction": f"Say {w}.", "output": w} for w in WORDS]))
     small: dict[str, Any] = {

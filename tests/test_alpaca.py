@@ -20,9 +20,9 @@ TASKS = ["Describe", "Compare", "List three facts about", "Write a headline abou
 LONG = ("base_model=gpt2-nano", "eval_every=200", "max_new_tokens=8")
 """Changes to run_1 for 14,200 rows. Of these, only the base model affects training."""
 QUICK = (*LONG, "batch_size=16", "mask_prompt=true")
-"""Changes to run_1 for 400 rows, to train in seconds."""
+"""Changes to run_1 for 400 rows, so that training takes seconds."""
 EMPTY_EVERY = 500
-"""One in this many records has an empty output (0.2%). Alpaca has fewer."""
+"""One in this many records has an empty output (0.2%). Alpaca has fewer empty outputs."""
 
 
 def alpaca_like(count: int) -> tuple[bytes, int]:

@@ -1,5 +1,4 @@
-"""The Lab as a whole: launching, following, stopping, resuming and deleting runs, sharing with other processes, and
-closing."""
+"""The Lab as a whole: launching, following, stopping, resuming and deleting runs; other processes; closing the Lab."""
 
 import contextlib
 import signal
@@ -69,7 +68,7 @@ def trainer_pids():
     """Return the process IDs of all trainers started by this process."""
     pids = []
     for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):  # it may exit at any time
+        with contextlib.suppress(psutil.Error):  # the process may exit at any time
             pids += [process.pid] if "core.scheduler.trainer_process" in process.cmdline() else []
     return pids
 
@@ -327,7 +326,7 @@ def test_rebuilt_index_matches_the_previous_one(runs_dir, settings):
         run.append("step", step=1, loss=2.5)
     index = read_index(runs_dir)
     results_before = queries.results(index.cursor())
-    index.cursor().execute("update step set loss = 0")  # differs from the event files
+    index.cursor().execute("update step set loss = 0")  # now differs from the event files
     index.close()
     assert rebuild_index(runs_dir) == 2
     index = read_index(runs_dir)

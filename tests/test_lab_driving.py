@@ -59,7 +59,7 @@ def test_hanging_trainer_is_killed_by_the_second_stop_request(lab, runs_dir, set
     pid = trainer_pid(run)
     os.kill(pid, signal.SIGSTOP)
     lab.stop(name)
-    lab.stop(name)  # too soon to kill it
+    lab.stop(name)  # it is too soon to kill the trainer
     assert not has_exited(pid)
     backdate_stop_request(run)
     lab.stop(name)
@@ -136,7 +136,7 @@ def test_queued_runs_can_be_reordered_and_the_order_persists(lab, runs_dir, sett
     lab.move("c", -1)
     assert lab.waiting() == [first, "a", "c", "b"]
     lab.move("a", 9)
-    lab.move(first, 1)  # no effect: it is running
+    lab.move(first, 1)  # no effect, because it is running
     lab.move("no-such-run", 1)
     assert (
         json.loads((runs_dir / QUEUE_FILE).read_text()) == lab.waiting() == [first, "c", "b", "a"]

@@ -1,4 +1,5 @@
-"""Check file lengths, module docstrings and the folders in the README. Linters check imports and forbidden functions."""
+"""Check file lengths, module docstrings and the folders in the README. Imports and forbidden functions are checked by
+linters."""
 
 import ast
 import re

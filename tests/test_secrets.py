@@ -104,7 +104,7 @@ for home, arguments, variables in json.load(sys.stdin):
 
 @pytest.fixture(scope="module")
 def finished_commands(tmp_path_factory: pytest.TempPathFactory) -> dict[str, FinishedCommand]:
-    """Run every command to completion. As for users, training starts in a new interpreter instead of a fork."""
+    """Run every command to completion. Training starts in a new interpreter, as it would for a user."""
     environment = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
     environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **KEYS}
     environment |= {

@@ -1,4 +1,5 @@
-"""A run with events in memory, a small base model on disk and a small data set."""
+"""Fixtures for training tests: a run that keeps its events in memory, a small base model on disk and a small data
+set."""
 
 import json
 import random

@@ -102,7 +102,7 @@ def sets(base: Path, data: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, sets: list[str]) -> tuple[Path, Result]:
-    """A runs directory with a finished run `mine`, and the result of `train`."""
+    """A runs directory with a finished run named `mine`, and the result of `train`."""
     runs_dir = tmp_path_factory.mktemp("trained") / "runs"
     options = [
         "--set",
@@ -234,7 +234,7 @@ def test_malformed_data_set_is_reported(
     for command in ("check", "train"):
         result = call(command, "--set", f"dataset={path}")
         assert result.status == 2
-        assert "error: dataset = " in result.err  # a long path is shortened
+        assert "error: dataset = " in result.err  # because a long path is shortened
         assert f": {expected_message}" in result.err
         assert result.err.count("\n") == 1
     assert not Path("runs/gpt2-nano-lora").exists()
@@ -523,7 +523,7 @@ def test_train_repairs_a_damaged_hub_model(
 
 @pytest.fixture
 def stopped(runs_dir: Path, base: Path, data: Path) -> RunDirectory:
-    """A run `half` with five steps that was stopped after the second."""
+    """A five-step run named `half` that was stopped after the second step."""
     settings = {"base_model": str(base), "dataset": str(data), "batch_size": 4, "max_new_tokens": 3}
     run = RunDirectory.create(runs_dir, RunConfig.parse({"name": "half", **settings}))
 

@@ -97,7 +97,7 @@ def train(core: Start, base: Path) -> Start:
             "epochs": STEPS // 3,
         }
         values |= {"batch_size": 6, "max_new_tokens": 2, "sample_prompt": "", "eval_every": 9999}
-        values |= {"mask_prompt": True}  # few targets, so a step takes milliseconds
+        values |= {"mask_prompt": True}  # only a few targets, so a step takes milliseconds
         sets = [argument for k, v in values.items() for argument in ("--set", f"{k}={v}")]
         return core("train", *sets, *arguments)
 

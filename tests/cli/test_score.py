@@ -75,7 +75,7 @@ def nano_hash() -> str:
 
 
 def add_run(runs_dir: Path, name: str, answers: list[str], base_hash: str | None = None) -> None:
-    """Create a finished run of the embedded model with these answers."""
+    """Create a finished run with the embedded model and these answers."""
     run = RunDirectory.create(runs_dir, RunConfig(name=name, max_new_tokens=3))
     with run.lock(), contextlib.closing(EventWriter(run.events_path)) as writer:
         if base_hash:
@@ -255,7 +255,7 @@ def test_openai_base_url_is_read_from_the_environment(
     )
     with JudgeServer() as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.openai_base_url)
-        [row] = call(*arguments).json  # a local server needs no key
+        [row] = call(*arguments).json  # a local server does not need a key
         assert (row["judge"], row["mean"], row["scored"]) == ("openai", 70, 3)
         assert {r["path"] for r in server.requests} == {"/v1/chat/completions"}
         assert {r["body"]["model"] for r in server.requests} == {"m"}

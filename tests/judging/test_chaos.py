@@ -103,7 +103,7 @@ class ScoreCommand:
         )
 
     def end(self, process: subprocess.Popen[str], status: int = 0) -> str:
-        """Wait for the process, check its exit status and return its standard output."""
+        """Wait for the process to exit, check its exit status and return its standard output."""
         out, err = process.communicate(timeout=60)
         self.printed += out + err
         assert process.returncode == status, err

@@ -184,7 +184,7 @@ def test_missing_base_answers_are_generated(runs_dir: Path, answerer: CountingAn
     path = runs_dir / f"{base_name(runs_dir)}.jsonl"
     cached_bytes = path.read_bytes()
     assert cached_bytes.count(b"\n") == 2
-    path.write_bytes(cached_bytes + b'{"seq":3,"event":"gener')  # cut short by a kill
+    path.write_bytes(cached_bytes + b'{"seq":3,"event":"gener')  # a line torn by a kill
     second_job = job(runs_dir, answerer)
     second_job.work()
     assert path.read_bytes().startswith(cached_bytes + b'{"seq":3,')

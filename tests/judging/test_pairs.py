@@ -38,7 +38,10 @@ def verdicts(*rows: tuple[str, str, str, float | None]) -> pd.DataFrame:
 def games(
     run: str, other: str, scores: Iterable[tuple[float | None, float | None]]
 ) -> list[tuple[str, str, str, float | None]]:
-    """Return verdicts in both orders, one question per pair of scores of the answer shown first."""
+    """Return verdicts in both orders.
+
+    Each pair in `scores` belongs to one question and holds the score of the first-shown answer in each order.
+    """
     rows = []
     for example_index, (forward, backward) in enumerate(scores):
         rows += [
@@ -77,7 +80,7 @@ def test_only_answers_to_the_same_example_are_paired() -> None:
 
 
 def test_win_rates_match_a_hand_calculation() -> None:
-    # a wins both orders, then wins one and ties one, then wins only one, then ties both
+    # a wins in both orders; wins one and ties one; wins one and loses one; ties in both
     scores = [(100, 0), (100, 50), (0, 0), (50, 50)]
     [row] = win_rates(verdicts(*games("a", "b", scores)), ["a", "b"])
     assert (row["run"], row["other"], row["scored"]) == ("a", "b", 4)
@@ -156,7 +159,7 @@ def write_run(runs_dir: Path, name: str, *texts: str) -> None:
 def judged(
     runs_dir: Path, index: Index, items: Iterable[Item], *points: float | None
 ) -> pd.DataFrame:
-    """Write verdicts with these points to the ledger, and return the verdicts on runs a and b from the index."""
+    """Write verdicts with these points to the ledger. Return the verdicts on runs a and b from the index."""
     spec = ReferenceJudge("pair").spec
     with Ledger(runs_dir, spec) as ledger:
         for item, score in zip(items, points, strict=True):

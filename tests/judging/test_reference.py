@@ -27,7 +27,7 @@ def judge_answer(answer: str, reference: str, other: str | None = None) -> Verdi
 
 
 def longest_common(first: list[str], second: list[str]) -> int:
-    """Return the length of the longest common subsequence, by dynamic programming."""
+    """Return the length of the longest common subsequence, found by dynamic programming."""
     lengths = [[0] * (len(second) + 1) for _ in range(len(first) + 1)]
     for i, a in enumerate(first):
         for j, b in enumerate(second):

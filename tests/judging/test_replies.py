@@ -1,4 +1,4 @@
-"""Parsing of replies like those from real judges: reasoning, quotes, drafts, broken JSON, statements, truncation."""
+"""Parsing of replies like those from real judges: reasoning, quotes, drafts, broken JSON, statements and truncation."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""Downloading weights with the Hub's client from a loopback server that can fail."""
+"""Weight downloads with the Hub's client from a loopback server that can simulate failures."""
 
 import errno
 import shutil
@@ -106,7 +106,7 @@ def test_progress_callback_reports_bytes_and_can_cancel_the_download(
     assert {(repository, total) for repository, _, total in reports} == {
         ("openai-community/gpt2", 34_000_000)
     }
-    # The chunk being processed when the listener raised is downloaded again.
+    # The chunk that was being processed when the listener raised an exception is downloaded again.
     assert [done // 1_000_000 for _, done, _ in reports] == [10, 20, 20, 31, 34]
     assert capfd.readouterr().err == ""
     shutil.rmtree(constants.HF_HUB_CACHE)

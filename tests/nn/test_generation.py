@@ -1,5 +1,4 @@
-"""Generation: results do not depend on batching, caching or padding, and greedy decoding matches that of
-transformers."""
+"""Generation does not depend on batching, caching or padding, and greedy decoding matches that of transformers."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -164,7 +164,7 @@ def train(model: nn.Module, loss_of: Callable[[Tensor, Tensor], Tensor]) -> list
 
 
 def with_peft(targets: str) -> GPT2:
-    """Return our GPT-2 with PEFT's adapters, starting from the same lora_A as ours."""
+    """Return our GPT-2 with PEFT's adapters, starting from the same lora_A as our adapters."""
     config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=ARCH.lora_targets(targets))
     peer = inject_adapter_in_model(config, base())
     our_model = adapted(targets=targets)

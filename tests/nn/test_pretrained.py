@@ -1,4 +1,4 @@
-"""Loading base models from real save_pretrained directories, intact and damaged."""
+"""Loading base models from real save_pretrained directories, both intact and damaged."""
 
 import json
 import math

@@ -1,4 +1,5 @@
-"""Run the whole app under AppTest, with runs written as lists of events. Tests train only where they say so."""
+"""Run the whole app under AppTest, with runs written as lists of events. Nothing is trained except where a test says
+so."""
 
 import base64
 import contextlib
@@ -89,7 +90,7 @@ class Page(AppTest):
         return [str(element.value) for kind in kinds for element in self.get(kind)]
 
     def says(self, expected_text: str) -> bool:
-        """Whether the page contains `expected_text` in any of its texts, ignoring Markdown escapes."""
+        """Whether any text on the page contains `expected_text`, ignoring Markdown escapes."""
         return any(
             expected_text in text.replace("\\", "").replace("\u2060", "") for text in self.texts()
         )
@@ -147,7 +148,7 @@ def open_page(runs_dir: Path) -> Callable[..., Page]:
 def write_run(runs_dir: Path) -> Iterator[Callable[..., RunDirectory]]:
     """A function that writes a run directory with settings and events, as a trainer would.
 
-    Step n has loss `scale` * 4 / n and takes 0.5 s. Every third step has an evaluation.
+    Step n has loss `scale` * 4 / n and takes 0.5 s. There is an evaluation at every third step.
     """
     with contextlib.ExitStack() as locks:
 
@@ -224,7 +225,7 @@ def answer() -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set of 12 short examples: 10 train, 1 test, 1 validation."""
+    """A data set of 12 short examples: 10 for training, 1 for testing, 1 for validation."""
     words = ["red", "blue", "green", "one", "two", "three", "cat", "dog", "owl", "up", "down", "in"]
     path = tmp_path_factory.mktemp("data") / "words.json"
     path.write_text(json.dumps([{"instruction": f"Say {w}.", "output": w} for w in words]))

@@ -20,7 +20,7 @@ QUESTIONS = {
 
 @pytest.fixture
 def write_answers(write_run, answer):
-    """Return a function that writes a run with answers to all questions except the excluded ones."""
+    """Return a function that writes a run with answers to all questions except those excluded."""
 
     def write(name, text="It is {}.", excluded_questions=(), **fields):
         answers = [
@@ -56,7 +56,7 @@ def answer_boxes(page):
 
 
 def click_disabled(page, label):
-    """Click a button that is now disabled, as if the click had been sent before that."""
+    """Click a disabled button, as if the browser had sent the click just before it was disabled."""
     button = page.widget(label)
     assert button.disabled
     button.proto.disabled = False

@@ -14,7 +14,7 @@ from pages.ui import runtime
 
 
 def setting(page, name):
-    """Return the widget of a setting."""
+    """Return the widget for a setting."""
     return page.widget(f"setting:{page.session_state['draft_generation']}:{name}")
 
 

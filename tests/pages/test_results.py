@@ -327,7 +327,7 @@ def test_click_selects_the_run_shown_when_the_table_was_drawn(write_run, open_pa
     write_run("one")
     page = open_page("results")
     write_run("two")
-    runtime.lab().refresh()  # after the table is drawn, before the click
+    runtime.lab().refresh()  # after the table was drawn, but before the click
     page.tick(0)
     assert table(page)["name"].tolist() == ["two", "one"]
     assert page.widget("notes:one")

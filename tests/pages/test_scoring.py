@@ -51,7 +51,7 @@ def gemini(monkeypatch):
 
 @pytest.fixture
 def score(wait):
-    """Return a function that presses Score, waits until scoring ends, and syncs the index."""
+    """Return a function that presses Score, waits for scoring to end, and syncs the index."""
 
     def press(page, base=False):
         page.choose("Also score the pretrained base model", base).press("Score")

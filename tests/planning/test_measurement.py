@@ -1,4 +1,4 @@
-"""Measurements: memory compared with that of whole runs, errors, and how the process ends."""
+"""Measurements: memory compared with that of entire runs, errors, and how the process ends."""
 
 import json
 import os
@@ -57,7 +57,7 @@ print(hardware.peak_memory_mb(trainer.device))
 
 
 def peak_mb(config: RunConfig) -> float:
-    """Return the peak memory of a whole run in MiB."""
+    """Return the peak memory of an entire run in MiB."""
     env = {**TRAINER_ENVIRONMENT, **os.environ}
     command = [sys.executable, "-c", TRAIN, config.model_dump_json()]
     return float(subprocess.run(command, cwd=ROOT, env=env, stdout=-1, check=True).stdout)
@@ -124,7 +124,7 @@ def test_generation_memory_is_measured(
         measurement.measure(RunConfig.parse({**values, "max_new_tokens": tokens})).memory_mb
         for tokens in (1, 900)
     )
-    # Only part of the cache adds to the peak, which the training steps have already raised.
+    # Part of the cache fits into memory that the training steps have freed, so the peak grows by less.
     assert long_peak - short_peak > 15
 
 

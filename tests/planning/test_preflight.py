@@ -1,4 +1,4 @@
-"""Plans match what the trainer does, and list all problems at once."""
+"""Plans match what the trainer does and list all problems at once."""
 
 import json
 import shutil
@@ -379,7 +379,7 @@ def test_check_reads_a_cached_hub_model(
 
 
 def test_small_batches_have_a_longer_estimate(new_config: NewConfig) -> None:
-    """The arithmetic is the same, but there are more steps."""
+    """The amount of arithmetic is the same, but there are more steps."""
     large, small = (preflight.check(new_config(batch_size=size)) for size in (16, 1))
     added_overhead_s = (small.steps - large.steps) * estimate.CPU_STEP_OVERHEAD_S
     assert small.seconds - large.seconds == pytest.approx(added_overhead_s, rel=0.05)
@@ -389,7 +389,7 @@ def test_small_batches_have_a_longer_estimate(new_config: NewConfig) -> None:
 def test_planned_disk_space_matches_the_size_of_the_files(
     new_config: NewConfig, new_run: Callable[..., Any], values: dict[str, Any]
 ) -> None:
-    config, run = new_config(**values, checkpoint_every=5), new_run()  # a single checkpoint
+    config, run = new_config(**values, checkpoint_every=5), new_run()  # only one checkpoint
     plan = preflight.check(config)
     train(config, run)
     sizes = {

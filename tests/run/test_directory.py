@@ -196,7 +196,9 @@ def test_settings_are_replaced_atomically(tmp_path):
     run = create(tmp_path)
     with run.config_path.open() as open_file:
         run.write_config(run.config().changed(notes="better than b"))
-        assert json.load(open_file)["notes"] == ""  # concurrent readers see the complete old file
+        assert (
+            json.load(open_file)["notes"] == ""
+        )  # concurrent readers must see the complete old file
     assert run.config().notes == "better than b"
     assert sorted(p.name for p in run.path.iterdir()) == [
         "config.json",
@@ -317,7 +319,7 @@ def test_waiter_on_a_deleted_run_does_not_lock_its_successor(tmp_path):
         thread.start()
         for name in ("config.json", "events.jsonl"):
             (run.path / name).unlink()
-        threading.Event().wait(0.2)  # until the thread has opened the lock file
+        threading.Event().wait(0.2)  # wait until the thread has opened the lock file
         (run.path / "trainer.lock").unlink()
         run.path.rmdir()
     thread.join()

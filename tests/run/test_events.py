@@ -1,4 +1,4 @@
-"""Event files: sequence numbers, torn lines, damage, a full disk, and the time to write an event."""
+"""Event files: sequence numbers, torn lines, damage, a full disk, and the time it takes to write an event."""
 
 import json
 import os

@@ -61,7 +61,9 @@ def die_at_file_event(number: int, run_path: Path) -> None:
         nonlocal remaining
         if event not in FILE_EVENTS:
             return
-        deletes_by_relative_name = event in ("os.remove", "os.rmdir") and args[1] != -1  # in rmtree
+        deletes_by_relative_name = (
+            event in ("os.remove", "os.rmdir") and args[1] != -1
+        )  # from rmtree
         if not (deletes_by_relative_name or str(args[0]).startswith(f"{run_path}/")):
             return
         if event == "open" and (args[0] == str(run_path / "events.jsonl") or args[1] == "r"):
@@ -87,7 +89,7 @@ def test_best_weights_have_the_lowest_validation_loss_and_answer_the_test_set(cr
     main(run)
     losses = {event["step"]: event["val_loss"] for event in run.events("eval") if event["step"]}
     best_step = min(losses, key=losses.__getitem__)
-    assert best_step < 4, f"the test needs a best step before the last one: {losses}"
+    assert best_step < 4, f"the best step must come before the last one: {losses}"
     facts, _ = read_weights(run.path / "weights")
     assert (facts["step"], facts["val_loss"]) == (best_step, losses[best_step])
     [event] = run.events("weights")
@@ -221,5 +223,5 @@ def test_run_killed_at_any_point_resumes_or_has_finished(create, keep, stride) -
         if not os.WIFSIGNALED(exit_status):
             break
         run.delete()
-    assert "finished" in statuses[:-1], "no kill after the final status"
+    assert "finished" in statuses[:-1], "no process was killed after the final status"
     assert "running" in statuses

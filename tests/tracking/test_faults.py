@@ -77,7 +77,7 @@ REMAINING_CHECKPOINTS = {
     "weights": [4, STEPS],
     "memory": [],
 }
-"""Steps of the checkpoints that exist after each fault."""
+"""Steps at which checkpoints exist after each fault."""
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +245,9 @@ def unwritable(request, tmp_path):
 
 def test_unwritable_directory_is_reported_in_one_sentence(unwritable):
     def launch(directory):
-        with contextlib.closing(Lab(directory)) as lab:  # an existing directory is opened read-only
+        with contextlib.closing(
+            Lab(directory)
+        ) as lab:  # an existing directory would be opened read-only
             lab.launch(RunConfig(dataset="primer"))
 
     for attempt in (launch, lambda directory: RunDirectory.create(directory, RunConfig())):

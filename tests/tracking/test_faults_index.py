@@ -120,7 +120,7 @@ def original(tmp_path_factory):
 
 @pytest.fixture
 def runs_dir(original, tmp_path):
-    """A copy of the original that a test can damage."""
+    """A copy of the original, which a test can damage."""
     return shutil.copytree(original[0], tmp_path / "runs")
 
 

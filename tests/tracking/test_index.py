@@ -44,7 +44,7 @@ os.kill(os.getpid(), 9)
 
 @pytest.fixture
 def path(tmp_path):
-    """The path of an index in a folder with one run."""
+    """The path of an index in a folder that contains one run."""
     RunDirectory.create(tmp_path, RunConfig(name="a"))
     return tmp_path / "lab.duckdb"
 
@@ -134,7 +134,7 @@ def test_index_with_damaged_blocks_is_rebuilt(path):
 
 @pytest.fixture
 def wal(path, child):
-    """The write-ahead log of an index whose process was killed."""
+    """The write-ahead log left behind by a killed process."""
     process = child(WRITE_AND_DIE, path)
     process.wait()
     log = path.with_name("lab.duckdb.wal")

@@ -163,7 +163,9 @@ def test_loss_before_training_does_not_count_as_a_result(runs):
     assert results.loc["lora"].tolist() == [2.0, 1.5, pytest.approx(np.exp(1.5))]
     states = queries.states(runs.db, ["full", "lora"])
     assert [state["val_loss"] for state in states] == [None, 1.5]
-    assert queries.evaluations(runs.db, ["full"])["x"].tolist() == [0]  # still in the curve
+    assert queries.evaluations(runs.db, ["full"])["x"].tolist() == [
+        0
+    ]  # but it is still in the curve
 
     frame = queries.results(runs.db)
     assert matching(frame, "val_loss<100")["name"].tolist() == ["lora"]
@@ -358,7 +360,7 @@ def test_gaps_are_kept_when_downsampling(runs, window):
 
 
 def test_gap_between_the_extremes_of_a_bucket_is_kept(runs):
-    """A bucket keeps its first and last gap; this gap is neither."""
+    """A bucket always keeps its first and last gaps; this gap is neither."""
     writer = runs.create(LORA)
     losses = [None, 1.0, None, 2.0, None]
     for number, loss in enumerate(losses, 1):

@@ -1,4 +1,4 @@
-"""The sync's Arrow path: it stores the same rows as the row path, which it leaves unusual lines to."""
+"""The sync's Arrow path: it stores the same rows as the row path and leaves unusual lines to the row path."""
 
 import json
 

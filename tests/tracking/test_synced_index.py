@@ -17,7 +17,7 @@ from core.tracking.synced_index import SyncedIndex
 
 @pytest.fixture
 def open_index(tmp_path):
-    """A function that opens the synced index of a folder with the run `a`. The index is closed after the test."""
+    """A function that opens the synced index for a folder with the run `a`. The index is closed after the test."""
     RunDirectory.create(tmp_path, RunConfig(name="a"))
     indexes = []
 

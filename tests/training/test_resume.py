@@ -42,7 +42,7 @@ METHODS: dict[str, dict[str, Any]] = {
 def uninterrupted(
     new_config: NewConfig, run_in: type, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Any]:
-    """Return a function that trains a run without interruption. It trains each method only once."""
+    """Return a function that trains an uninterrupted run with a given method. Each method is trained only once."""
 
     @functools.cache
     def make(method: str) -> Any:

@@ -153,7 +153,9 @@ def test_run_without_a_mean_is_excluded_from_the_intervals() -> None:
         row("c", 1.0, float("nan"), float("nan")),
     ]
     figure = validated(charts.intervals(rows, "Rating", "Elo points", None))
-    assert list(figure.data[0].y) == ["c", "b"], "a mean of 0 or without an interval is drawn"
+    assert list(figure.data[0].y) == ["c", "b"], (
+        "means of 0 and means without an interval are drawn"
+    )
     assert figure.layout.xaxis.range is None
     assert "NaN" not in figure.to_json()
     assert len(validated(charts.intervals(rows[:1], "", "", None)).data[0].y) == 0

@@ -147,7 +147,7 @@ def test_rejected_parameters_are_omitted_from_later_requests(
     assert sent[0] == {"response_format", "temperature"}
     assert kept in sent[:first]
     assert sent[first] == kept, "the second client remembers the rejection"
-    assert sent[first + 1] == sent[0], "another model starts with all parameters"
+    assert sent[first + 1] == sent[0], "a different model starts with all parameters"
 
 
 def test_400_about_the_prompt_does_not_remove_parameters() -> None:
