@@ -139,15 +139,11 @@ def serving() -> Iterator[Hub]:
             pass
 
         def handle(self) -> None:
-            with contextlib.suppress(
-                OSError, ValueError
-            ):  # some connections are dropped on purpose
+            with contextlib.suppress(OSError, ValueError):  # the server drops some connections
                 super().handle()
 
         def finish(self) -> None:
-            with contextlib.suppress(
-                OSError, ValueError
-            ):  # some connections are dropped on purpose
+            with contextlib.suppress(OSError, ValueError):  # the server drops some connections
                 super().finish()
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
