@@ -126,6 +126,7 @@ def test_run_finishes_with_every_executor(create, db, losses, executor):
     assert losses[executor] == pytest.approx(next(iter(losses.values())), rel=1e-5)
 
 
+@pytest.mark.long
 def test_run_stops_within_two_steps_and_resumes(create, db, start_run, wait):
     run = create(**LONG)
     thread = start_run(run)
