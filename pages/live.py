@@ -14,7 +14,7 @@ from pages.ui.text import escape_markdown, show_text
 X_LABELS = {name: metric.title for name, metric in AXES.items()}
 ACTIVE_STATUSES = ("running", "queued")
 MAX_OVERLAID_RUNS = 8
-"""Number of colors in the palette."""
+"""Maximum number of runs in one chart: one per color in the palette."""
 SHOWN_SAMPLES = 20
 REQUESTED = "live_requested"
 """Session key: number of runs requested by a link or another page. Removed when the user changes the selection."""
@@ -52,7 +52,7 @@ def show_figures(
     Streamlit caches both the return value and the drawn elements, so sessions with the same view share them.
 
     Args:
-        cache_key: Everything the charts depend on, as a string: Streamlit is slow to hash nested structures.
+        cache_key: Everything the charts depend on, as a string, because Streamlit is slow at hashing nested structures.
     """
     names, x, log, window = _names, _x, _log, _window
     evaluations = lab.evaluations(names, x)
@@ -75,7 +75,7 @@ def show_figures(
 
 
 def show_details(names: list[str], view: str, samples: list[dict], total_samples: int) -> None:
-    """Show the newest samples, the warnings or the trainer log of the selected runs."""
+    """Show the newest samples, the warnings or the trainer logs for the selected runs."""
     if view == "Samples":
         if not samples:
             st.caption("No samples yet. Set the interval with *Sample every*.")
