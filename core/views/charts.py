@@ -1,4 +1,6 @@
-"""Plotly figures from DataFrames. Independent of where the data comes from and where the figures are shown.
+"""Plotly figures from DataFrames.
+
+This module does not depend on where the data comes from or where the figures are shown.
 
 Figures are plain dicts in Plotly's JSON schema. `plotly.graph_objects` validates every object when it is created and
 again when it is shown, which takes longer than all of a page's queries.
@@ -61,7 +63,7 @@ def step_curves(
 def loss_curves(
     evaluations: pd.DataFrame, runs: Sequence[str], x: str, log: bool, perplexity: bool = False
 ) -> Figure:
-    """Draw the loss or perplexity at each evaluation for each run: validation solid, training dotted."""
+    """Draw the loss or perplexity at each evaluation for each run, with solid lines for validation and dotted lines for training."""
     noun = "perplexity" if perplexity else "loss"
     lines = []
     for run, color in colors(runs).items():

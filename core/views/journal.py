@@ -1,4 +1,4 @@
-"""Results reported in the journal: reference rows for the results table, and comparisons of runs with them.
+"""Results reported in the journal: reference rows for the results table, and comparisons of runs with these results.
 
 The journal's author obtained these results on different hardware. They are shown for reference only and are not
 averaged with the user's runs.

@@ -16,7 +16,10 @@ from core.errors import UserError
 
 APP = Path(__file__).parents[2] / "app.py"
 BROWSER_HEAD_START_S = 3.0
-"""Delay before opening the Lab. If a browser is already connecting, its session opens the Lab faster."""
+"""Delay before opening the Lab.
+
+If a browser is already connecting, its session opens the Lab, and this thread would only slow it down.
+"""
 
 
 def open_lab_early() -> None:
