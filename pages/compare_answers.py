@@ -116,7 +116,7 @@ def _stream(
     input_text: str,
     sampling: dict[str, Any],
 ) -> None:
-    """Stream the answers of all models side by side, one token from each model in turn.
+    """Stream answers from all models side by side, taking one token from each model in turn.
 
     Args:
         hashes: Hash of the base weights recorded by each run, or None. Base models are not included.
@@ -163,7 +163,7 @@ def _show_recorded_hash(recorded: str | None, current: str) -> None:
 def _select_runs(
     key: str, available: list[str], default: list[str], limit: int, unusable: str
 ) -> list[str]:
-    """Let the user select runs. Initially selects the runs sent from Results or selected earlier, or else the default.
+    """Let the user select runs. The initial selection is the runs sent from Results or selected earlier, or else the default.
 
     Args:
         available: The runs that can be compared.

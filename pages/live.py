@@ -24,7 +24,7 @@ lab = runtime.lab()
 
 
 def default_runs(results: list[dict]) -> list[str]:
-    """Return the runs requested by a link or another page; otherwise the active run, or the newest one."""
+    """Return the runs requested by a link or another page, or else the active run, or else the newest one."""
     existing_names = [run["name"] for run in results]
     requested = st.session_state.pop("watch", None) or st.query_params.get_all("run")
     if unknown := [name for name in requested if name not in existing_names]:

@@ -121,7 +121,7 @@ def names_by_title(names: Iterable[str]) -> dict[str, str]:
 def column(name: str, values: pd.Series) -> "ColumnConfig":
     """Return the title, tooltip and number format for a column.
 
-    Columns with values of SCIENTIFIC_FROM or more use scientific notation so that the values fit into the cells.
+    Columns that contain values of SCIENTIFIC_FROM or more use scientific notation so that the values fit into the cells.
     """
     help = RESULTS[name].description if name in RESULTS else None
     is_judge_mean = name not in LABELS and not name.endswith(" 95%")

@@ -51,7 +51,7 @@ def _flat_row(row: dict[str, Any], lora: dict[str, int]) -> dict[str, Any]:
 
 
 def settings() -> list[dict[str, Any]]:
-    """Return one row per field of RunConfig."""
+    """Return one row per field in RunConfig."""
     return [
         {
             "group": metadata(field)["group"],
@@ -151,7 +151,7 @@ def differing(frame: pd.DataFrame) -> list[str]:
 
 
 def incomparable(frame: pd.DataFrame) -> str | None:
-    """Return a warning if the losses or scores of these runs may not be comparable, else None."""
+    """Return a warning if the losses or scores of these runs may not be comparable, or None."""
     names = [name for name in differing(frame[frame["dataset"].notna()]) if name in LOSS_FIELDS]
     titles = ", ".join(str(RunConfig.model_fields[name].title) for name in names)
     if not names:
