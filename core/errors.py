@@ -28,7 +28,7 @@ class Problem:
 
 
 class ConfigError(UserError):
-    """All problems of a RunConfig, raised together."""
+    """All problems with a RunConfig, raised together."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = list(problems)

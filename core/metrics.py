@@ -1,13 +1,13 @@
-"""Metrics: the numbers that runs record and those computed from them, one per line.
+"""Metrics: the values that runs record and those computed from them, one per line.
 
-Index tables, queries, charts, the results table and the filter are derived from METRICS. Contains SQL types and
-expressions, but runs no queries. Knows no chart library and no page.
+Index tables, queries, charts, the results table and the filter are derived from METRICS. This module contains SQL
+types and expressions but does not run queries. It does not depend on any chart library or page.
 """
 
 from dataclasses import dataclass
 
 MIB = 2**20
-"""Bytes per MB, in which memory and disk space are recorded and shown."""
+"""Bytes per MB, the unit in which memory and disk space are recorded and shown."""
 
 
 @dataclass(frozen=True)

@@ -86,8 +86,8 @@ def test_every_problem_is_listed_at_once(new_config: NewConfig) -> None:
     )
     problems = {problem.field: problem.message for problem in preflight.check(config).problems}
     assert set(problems) == {"dataset", "device", "max_length", "lora_last_layers"}
-    assert problems["max_length"].startswith("must be at most 96, the context of")
-    assert problems["lora_last_layers"].startswith("must be at most 2, the number of blocks of")
+    assert problems["max_length"].startswith("must be at most 96, the context length of")
+    assert problems["lora_last_layers"].startswith("must be at most 2, the number of blocks in")
     assert problems["dataset"].startswith("file not found")
     assert problems["device"].startswith("this machine has no such device")
 
