@@ -39,12 +39,12 @@ def tokenizer() -> tiktoken.Encoding:
 
 
 def encode(text: str) -> list[int]:
-    """Return the token ids of a text. `<|endoftext|>` is encoded as ordinary text, so data cannot end a document."""
+    """Return a text's token ids. `<|endoftext|>` is encoded as ordinary text, so data cannot end a document."""
     return tokenizer().encode_ordinary(text)
 
 
 def decode(ids: list[int]) -> str:
-    """Return the text of token ids. Incomplete UTF-8 becomes the replacement character."""
+    """Return the text for token ids. Incomplete UTF-8 becomes the replacement character."""
     return tokenizer().decode(ids, errors="replace")
 
 

@@ -56,7 +56,7 @@ Source = RunDirectory | EventFile
 
 @dataclass(frozen=True)
 class ReadOffset:
-    """The position up to which an event file was read.
+    """The position up to which an event file has been read.
 
     Args:
         position: byte offset after the last complete line.
@@ -91,7 +91,7 @@ class Sync:
         """Why the last sync skipped a run, if it did."""
 
     def run(self, sources: Iterable[Source]) -> bool:
-        """Insert new events and delete the rows of sources that no longer exist. Returns whether a source changed.
+        """Insert new events and delete rows from sources that no longer exist. Returns whether a source changed.
 
         A source that cannot be read does not affect the others.
         """
@@ -125,7 +125,7 @@ class Sync:
         return changed
 
     def _insert(self, source: Source) -> bool:
-        """Insert the new events of one source. Returns whether there were any."""
+        """Insert new events from one source. Returns whether there were any."""
         changed = False
         offset = self._offsets.get(source.name)
         if offset and not _is_same_file(source.events_path, offset):
@@ -152,9 +152,9 @@ class Sync:
         return True
 
     def _insert_disk_size(self, run: RunDirectory, changed: bool) -> bool:
-        """Measure a run's directory if its events or the directory itself changed. Returns whether it did.
+        """Measure the size of a run's directory if its events or the directory itself changed. Returns whether it did.
 
-        The directory changes when the trainer deletes checkpoints, which is after its last event.
+        The directory also changes when the trainer deletes checkpoints, which happens after its last event.
         """
         stamp = run.path.stat().st_mtime_ns
         if not changed and self._disk_stamps.get(run.name) == stamp:
@@ -165,7 +165,7 @@ class Sync:
         return True
 
     def _insert_events(self, source: Source) -> bool:
-        """Insert the next lines of a source. Returns whether there were any."""
+        """Insert the next lines from a source. Returns whether there were any."""
         offset = self._offsets.get(source.name, ReadOffset())
         if _size(source.events_path) == offset.position:
             return False
@@ -238,7 +238,7 @@ class Sync:
 
 
 class PendingRows:
-    """Rows of several runs, buffered so that they can be written in a few large inserts."""
+    """Rows from several runs, buffered so that they can be written in a few large inserts."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -268,7 +268,7 @@ class PendingRows:
         self._configs[run] = [run, settings, stamp]
 
     def set_disk_size(self, run: str, size: int, stamp: int) -> None:
-        """Set the size of a run's directory in bytes, and the directory's modification time when it was measured."""
+        """Set the size of a run's directory in bytes, and the directory's modification time at the measurement."""
         self._disk_sizes[run] = [run, size, stamp]
 
     def write(self, db: duckdb.DuckDBPyConnection) -> None:

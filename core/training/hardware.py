@@ -1,4 +1,4 @@
-"""Device selection, precision, speed and memory. Knows nothing about models."""
+"""Device selection, precision, speed and memory. Independent of the models."""
 
 import contextlib
 import ctypes
@@ -38,10 +38,10 @@ def resolve_device(device: str) -> torch.device:
 
 
 def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
-    """Return the dtype of matrix products. `auto` is bf16 where the hardware accelerates it, and fp32 elsewhere.
+    """Return the dtype for matrix products. `auto` is bf16 where the hardware accelerates it, and fp32 elsewhere.
 
-    Without AMX, a CPU multiplies bf16 a hundred times slower than fp32. Raises UserError for fp16 without a CUDA
-    device.
+    On a CPU without AMX, bf16 matrix products are a hundred times slower than fp32 ones. Raises UserError for fp16
+    without a CUDA device.
     """
     if precision == "auto":
         if device.type == "cuda":
@@ -100,7 +100,7 @@ def peak_memory_mb(device: torch.device) -> float:
 
 
 def map_large_blocks() -> None:
-    """Return large blocks to the system as soon as they are freed, which saves memory but is slower.
+    """Make glibc return large blocks to the system as soon as they are freed, which saves memory but is slower.
 
     By default, trainers keep freed blocks for the next step (`core.scheduler.executors.TRAINER_ENVIRONMENT`).
     """
@@ -129,7 +129,7 @@ def available_memory_mb(device: torch.device) -> float:
 
 
 def product_rate(precision: str, device: torch.device) -> float:
-    """Return the FLOP/s of a matrix product. On a GPU, precision changes this by an order of magnitude."""
+    """Return the FLOP/s of matrix multiplication. On a GPU, it varies with precision by an order of magnitude."""
     dtype = torch.float32
     if device.type == "cuda":
         with contextlib.suppress(UserError):  # reported when the settings are checked
@@ -143,7 +143,7 @@ def _product_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def gemm_flops(device: torch.device, dtype: torch.dtype = torch.float32, size: int = 1024) -> float:
-    """Measure the FLOP/s of a square matrix product: the best of six runs."""
+    """Measure the FLOP/s of square matrix multiplication and return the best of six runs."""
     a = torch.randn(size, size, device=device, dtype=dtype)
     best = float("inf")
     for _ in range(6):
