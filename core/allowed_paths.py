@@ -61,7 +61,11 @@ def _is_path(value: str) -> bool:
     try:
         path = Path(value).expanduser()
         return path.is_absolute() or ".." in path.parts or path.exists()
-    except (OSError, RuntimeError, ValueError):  # too long, unknown user after ~, or NUL
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+    ):  # too long, contains NUL, or has an unknown user after ~
         return False
 
 
@@ -77,6 +81,6 @@ def _path_and_entries(value: str) -> list[Path]:
 def _is_inside(path: Path, folders: list[Path]) -> bool:
     try:
         resolved = path.resolve()
-    except (OSError, RuntimeError):  # a link to itself
+    except (OSError, RuntimeError):  # the path is a link to itself
         return False
     return any(resolved.is_relative_to(folder) for folder in folders)

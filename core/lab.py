@@ -1,6 +1,6 @@
 """The Lab: the entry point for pages and notebooks.
 
-Owns the index and two background threads: one syncs the index with the run directories, one drives the queue.
+Owns the index and two background threads: one syncs the index with the run directories, and the other drives the queue.
 Commands do not open a Lab; see `core.operations`.
 """
 

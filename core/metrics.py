@@ -47,7 +47,7 @@ class Metric:
 
 # fmt: off
 METRICS = (
-    Metric("steps", "Steps", "Total optimizer steps of the run.", "plan", "BIGINT", result="last(plan.steps)"),
+    Metric("steps", "Steps", "Total number of optimizer steps in the run.", "plan", "BIGINT", result="last(plan.steps)"),
     Metric("step", "Step", "Optimizer steps so far.", "step", "BIGINT", axis=True),
     Metric("epoch", "Epoch", "Passes over the training examples so far.", "step", axis=True),
     Metric("tokens", "Tokens", "Tokens trained on, excluding padding.", "step", "BIGINT", result="max(step.tokens)", axis=True),

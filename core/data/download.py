@@ -88,12 +88,12 @@ def progress_bar(repository: str) -> type[Any] | None:
 
 
 def is_cached(repository: str, name: str) -> bool:
-    """Whether a file of a model repository is in the local cache."""
+    """Whether a file from a model repository is in the local cache."""
     return isinstance(try_to_load_from_cache(repository, name), str)
 
 
 def cached_file(repository: str, name: str) -> Path:
-    """Return a file of a model repository, downloading it if it is not cached. Raises the client's errors."""
+    """Return a file from a model repository, downloading it if it is not cached. Raises the client's errors."""
     cached = try_to_load_from_cache(repository, name)
     if isinstance(cached, str):
         return Path(cached)

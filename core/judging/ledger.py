@@ -89,7 +89,7 @@ def known_verdicts(runs_dir: Path, spec: Mapping[str, Any]) -> Mapping[str, floa
 
 @functools.lru_cache(maxsize=8)
 def _read_cached(path: Path, *_: int) -> dict[str, float | None]:
-    """Read a ledger. Cached because pages need it on every rerun. The other arguments are only part of the cache key."""
+    """Read a ledger. Cached because pages need it on every rerun. The other arguments only extend the cache key."""
     return _read(path)
 
 

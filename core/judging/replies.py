@@ -14,7 +14,7 @@ A reply is parsed in five steps. An ambiguous reply results in a missing verdict
 5. If the text after the verdict contains another value, in any wording, the verdict is missing. Only a line that starts
    with `Reason:` or a similar label may contain other values.
 
-If a reply is only reasoning, its verdict must be at the end. If it was cut off, its verdict must also be at the start,
+If a reply consists only of reasoning, its verdict must be at the end. If it was cut off, its verdict must also be at the start,
 because any text before it could be reasoning whose tag the server removed.
 
 This module does not depend on any service or prompt.

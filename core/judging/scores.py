@@ -146,7 +146,7 @@ def noise_sentence(verdicts: pd.DataFrame) -> str | None:
     if variance is None:
         return None
     return (
-        f"Standard deviation: {variance.judge**0.5:.1f} points between repeated scores for the same answer (judge noise), "
+        f"Standard deviation: {variance.judge**0.5:.1f} points between repeated scores for an answer (judge noise), "
         f"{variance.items**0.5:.1f} points between answers. With {variance.repeats:.1f} verdicts per answer, "
         f"judge noise accounts for {variance.share:.0%} of the variance of a mean."
     )

@@ -36,7 +36,7 @@ class Architecture:
         return {**shapes, HEAD: (d, self.vocabulary)}
 
     def parameters(self, tied: bool = False) -> int:
-        """Return the number of parameters. With `tied`, the head shares the token embedding and is not counted again."""
+        """Return the number of parameters. With `tied`, the head shares the token embedding and adds none."""
         d, v = self.n_embd, self.vocabulary
         # The head has no bias.
         linear = sum(i * o + o for i, o in self.linear_shapes().values()) - v

@@ -151,7 +151,7 @@ class DecodingBatch:
         positions = (queries - self.pads).clamp(min=0)  # (B, T)
         visible = (keys >= self.pads)[:, None, :]  # (B, 1, keys)
         causal = keys <= queries[:, None]  # (T, keys)
-        # Padding attends to itself, because attention over no keys gives NaN.
+        # Padding attends to itself, because attention over zero keys is NaN.
         mask = (visible & causal) | (keys == queries[:, None])  # (B, T, keys)
         x = self.model.features(ids, positions, mask[:, None], self.caches)
         return head_logits(self.model.lm_head, x[:, -1])
@@ -165,7 +165,7 @@ class DecodingBatch:
         if s.top_k is not None and s.top_k < logits.size(-1):
             smallest = logits.topk(s.top_k).values[:, -1:]  # (B, 1)
             logits = logits.masked_fill(logits < smallest, -torch.inf)
-        # Shift the largest logit to 0 first: otherwise a small temperature gives infinity, and softmax gives NaN.
+        # Shift the largest logit to 0 first. Otherwise, a small temperature leads to infinity and softmax to NaN.
         p = torch.softmax((logits - logits.amax(-1, keepdim=True)) / s.temperature, -1)
         self.tokens = torch.multinomial(p, 1, generator=self.generator)[:, 0]
         return self.tokens

@@ -20,7 +20,7 @@ from core.training.checkpoints import CHECKPOINTS_TO_KEEP
 from core.training.evaluation import ANSWER_BATCH_TOKENS
 
 RUNTIME_MB = 290
-"""Memory used by Python, PyTorch, the tokenizer and the data. Fitted to gpt2-nano and gpt2 with PyTorch 2.13 on Linux."""
+"""Memory used by Python, PyTorch, the tokenizer and data. Fitted to gpt2-nano and gpt2 with PyTorch 2.13 on Linux."""
 CHECKPOINTING_MB = 90
 """Memory used by PyTorch's compiler, which gradient checkpointing imports. Fitted to gpt2-nano."""
 BLOCK_FLOATS = 17

@@ -26,7 +26,7 @@ from core.training import hardware
 from core.training.optimizers import learning_rate
 
 CURVE_POINTS = 200
-"""Approximate maximum number of points in the learning rate curve of a plan."""
+"""Approximate maximum number of points in a plan's learning rate curve."""
 SMALLEST_DATASET = Extent(train_examples=1, longest=2, test_examples=1, longest_prompt=1)
 """Stand-in for a data set that has not been downloaded yet. A run that does not fit with this one never fits."""
 RETRY_MEMORY_SHARE = 0.95

@@ -259,10 +259,10 @@ class RunDirectory:
         ending: str = "interrupted",
         from_statuses: Collection[str] = ("queued", "running"),
     ) -> str | None:
-        """Write the final status of a run whose trainer died, and delete the checkpoints of a finished run.
+        """Write the final status of a run whose trainer died. If the run has finished, delete its checkpoints.
 
         Args:
-            ending: the final status, unless a stop request gives another.
+            ending: the final status, unless a stop request specifies a different one.
             from_statuses: statuses to replace. Any other status is kept.
 
         Returns:

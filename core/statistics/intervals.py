@@ -182,8 +182,8 @@ def paired(a: ArrayLike, b: ArrayLike, level: float = CONFIDENCE_LEVEL) -> Diffe
 def components(scores: Mapping[Hashable, ArrayLike]) -> Components | None:
     """Estimate the variance between items and the variance within items, from all scores of each item.
 
-    Uses a one-way random-effects analysis of variance with unequal numbers of repeats (Searle, Casella & McCulloch 1992,
-    "Variance Components", section 3.6). A negative estimate of the variance between items is set to 0. Returns None if
+    Uses one-way random-effects ANOVA with unequal numbers of repeats (Searle, Casella & McCulloch 1992, "Variance
+    Components", section 3.6). A negative estimate of the variance between items is set to 0. Returns None if
     no item was scored twice or there are fewer than two items.
     """
     groups = [
@@ -210,12 +210,12 @@ def win_rate(forward: ArrayLike, backward: ArrayLike, level: float = CONFIDENCE_
     """Return how often A beats B. The outcome of an item is the mean of both orders.
 
     Args:
-        forward: points of A, shown first: 100 if A wins, 50 for a tie, 0 if B wins.
-        backward: points of B, shown first, for the same items.
+        forward: A's points when A is shown first: 100 if A wins, 50 for a tie, 0 if B wins.
+        backward: B's points when B is shown first, for the same items.
         level: confidence level of the interval; see `_agresti_coull_interval`.
     """
     first, second = aligned(forward, backward)
-    second = 100 - second  # points of A
+    second = 100 - second  # A's points
     interval = _agresti_coull_interval((first + second) / 2, level)
     item_flips = np.abs(np.sign(first - 50) - np.sign(second - 50)) / 2
     flips = float(item_flips.mean()) if interval.n else math.nan

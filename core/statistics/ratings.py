@@ -61,7 +61,8 @@ def rating_intervals(
     """Return the rating of each run with a bootstrap interval. Items are resampled with all their comparisons.
 
     Args:
-        outcomes: (item, i, j, points of run i against run j from 0 to 100); a pair may occur more than once per item.
+        outcomes: (item, i, j, points), where points from 0 to 100 are for run i against run j. A pair may occur more
+            than once per item.
         runs: number of runs.
         level: confidence level.
         resamples: number of bootstrap resamples.

@@ -1,8 +1,8 @@
-"""Sync the DuckDB index with the run directories, each event exactly once.
+"""Sync the DuckDB index with the run directories. Each event is inserted exactly once.
 
 Event files are read from a stored byte offset; the rows and the new offset are committed in one transaction. A
-truncated or replaced file is read again from the start. Steps, which make up most of a long run, are parsed with Arrow.
-Other events are parsed line by line, as are lines that are not in the format of `EventWriter`.
+truncated or replaced file is read again from the start. Step events, which make up most of a long run, are parsed with
+Arrow. Other events are parsed line by line, as are lines that are not in the format that `EventWriter` writes.
 """
 
 import contextlib
@@ -349,7 +349,7 @@ def sources(runs_dir: Path, run_names: Collection[str] | None = None) -> list[So
 
 
 def read_index(runs_dir: Path, run_names: Collection[str] | None = None) -> Index:
-    """Return an up-to-date index for a command. It is in memory if a dashboard holds the file or it is not writable.
+    """Return an up-to-date index for a command, in memory if a dashboard has the file open or it is not writable.
 
     Also marks runs whose trainer died as interrupted; see `core.scheduler.processes.mark_dead_runs`.
 

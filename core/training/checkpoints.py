@@ -154,7 +154,7 @@ def load_checkpoint(
     optimizer: torch.optim.Optimizer,
     check: Callable[[dict[str, Any]], None] | None = None,
 ) -> tuple[dict[str, Any] | None, list[str]]:
-    """Restore the model, the optimizer and the random generators from the newest valid checkpoint.
+    """Restore the model, the optimizer and the random number generators from the newest valid checkpoint.
 
     Args:
         check: called with the manifest before anything is restored; raises UserError to reject it.
@@ -207,7 +207,7 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Te
         progress.keys() <= progress_fields
         and all(type(v) in (int, float) for v in progress.values())
     ):
-        raise UserError(f"{path} is damaged: its manifest does not record the progress of the run")
+        raise UserError(f"{path} is damaged: its manifest does not record the run's progress")
     return facts, files
 
 

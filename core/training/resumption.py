@@ -18,7 +18,7 @@ MANIFEST = "manifest.json"
 SETTINGS = "settings"
 """Key for the recorded settings in a checkpoint's manifest. Checkpoints from older versions do not have it."""
 FREE_GROUPS = ("identity", "hardware", "cadence")
-"""Groups of settings that may change before a resume."""
+"""Groups of settings that may change before a run resumes."""
 FIXED = tuple(
     name
     for name, field in RunConfig.model_fields.items()
@@ -81,7 +81,7 @@ def check(
     Checkpoints from older versions do not record settings. For these, only changes that alter a count are detected.
 
     Args:
-        name: the name of the run.
+        name: the run's name.
         facts: the checkpoint's manifest.
         counts: the current counts, by the keys of COUNTS, if known.
         earlier: the run's newest `plan` event, for a checkpoint without recorded settings.

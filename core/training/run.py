@@ -9,7 +9,7 @@ Outcome = Literal["finished", "stopped"]
 
 
 class Run(Protocol):
-    """The operations of a run that the trainer uses."""
+    """The run operations that the trainer uses."""
 
     directory: Path
     resumed: bool

@@ -128,7 +128,7 @@ class Gemini:
             return self._model.generate_content(
                 prompt,
                 generation_config=config,
-                # Without retry=None, the library itself retries for ten minutes.
+                # Without retry=None, the library would retry for ten minutes.
                 request_options={"timeout": self.timeout, "retry": None},
             )
 

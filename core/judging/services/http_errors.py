@@ -54,7 +54,7 @@ HIDDEN_ELEMENTS = re.compile(r"<(script|style|head)\b.*?</\1\s*>", re.IGNORECASE
 def checked_key(key: str, service: str) -> str:
     """Return the key without surrounding whitespace.
 
-    The client libraries would quote an invalid key in their error message.
+    The key is checked here because the client libraries would quote an invalid key in their error messages.
 
     Raises:
         RefusedError: the key is empty or contains characters that cannot be sent.
