@@ -1,4 +1,4 @@
-"""User errors: exceptions whose message says what is wrong, which value caused it and how to fix it.
+"""User errors: exceptions whose messages say what is wrong, which value caused it and how to fix it.
 
 Pages show the message; the command line prints it and exits with status 2. Any other exception is a bug.
 """

@@ -1,4 +1,4 @@
-"""Statistics of a data set before training: lengths, truncated and learned tokens, train-test duplicates."""
+"""Statistics about a data set before training: lengths, truncated and learned tokens, train-test duplicates."""
 
 import functools
 import re

@@ -1,4 +1,4 @@
-"""The answers to judge: those by the runs, and those by their base models to the same examples.
+"""The answers to judge: those that runs gave, and those that their base models gave to the same examples.
 
 `core.judging.scoring.Scoring.answers` loads them once; all other code receives them as an argument.
 """
@@ -78,7 +78,7 @@ class JudgedAnswers:
 
     @property
     def run_answers(self) -> pd.DataFrame:
-        """The answers by the runs, without those by the base models."""
+        """The runs' answers, without those by the base models."""
         return self.answers[self.answers["run"].isin(self.runs)]
 
     @property

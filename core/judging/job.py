@@ -83,7 +83,7 @@ class Job:
         with Ledger(self._runs_dir, self.judge.spec) as ledger:
             answers = self.judged.run_answers
             if self.order.with_base:
-                self.phase = "answering with the pretrained base"
+                self.phase = "answering with the pretrained base model"
                 answers = pd.concat([answers, *self._base_answers()], ignore_index=True)
             self.phase = "scoring"
             tasks = plan(self.judge, self.order, answers)

@@ -56,7 +56,7 @@ class Estimate:
             text += f" The {self.shared:,} answers include duplicates, which share a verdict."
         if self.unanswered:
             examples = _counted(self.unanswered, "example")
-            text += f" Not included: the pretrained base must answer {examples} first."
+            text += f" Not included: the pretrained base model must answer {examples} first."
         return text
 
     def _cost_text(self) -> str:

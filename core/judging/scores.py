@@ -161,7 +161,7 @@ def _score(interval: Interval | None, examples: int, show_mean: bool = True) -> 
 
 
 def _example_counts(frame: pd.DataFrame) -> pd.Series:
-    """Return the number of distinct test examples by run."""
+    """Return the number of distinct test examples for each run."""
     return frame.drop_duplicates(["run", *EXAMPLE_COLUMNS]).groupby("run").size()
 
 

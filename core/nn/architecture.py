@@ -45,7 +45,7 @@ class Architecture:
         return linear + norms + embeddings - (v * d if tied else 0)
 
     def lora_targets(self, targets: str = "all", last_layers: int | None = None) -> list[str]:
-        """Return the names of the linear layers that get adapters.
+        """Return the names of the linear layers that receive adapters.
 
         Args:
             targets: `all` (including the head), `attention` or `mlp`.

@@ -1,9 +1,9 @@
-"""Cross entropy of a wide output head, computed slice by slice over positions and vocabulary.
+"""Cross entropy for a wide output head, computed slice by slice over positions and vocabulary.
 
 GPT-2 has 50,257 logits per position, 65 times the size of its hidden state. Together with their softmax and gradient,
-they would use most of a training step's memory, and a matrix product with 50,257 columns reaches little more than half
-of a CPU's peak speed. Here, the products are narrow, only one slice of the logits exists at a time, and its gradients
-are computed immediately. This module does not depend on the model below the head.
+they would use most of a training step's memory, and a matrix product with 50,257 columns reaches only slightly more
+than half of a CPU's peak speed. Here, the products are narrow, only one slice of the logits exists at a time, and its
+gradients are computed immediately. This module does not depend on the model below the head.
 """
 
 from collections.abc import Iterator

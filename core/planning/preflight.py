@@ -32,7 +32,7 @@ SMALLEST_DATASET = Extent(train_examples=1, longest=2, test_examples=1, longest_
 RETRY_MEMORY_SHARE = 0.95
 """Maximum estimate for settings suggested after a run ran out of memory, relative to that run's estimate."""
 Sizes = list[tuple[int, int]]
-"""(tokens, prompt tokens) of each example."""
+"""(tokens, prompt tokens) for each example."""
 Result = TypeVar("Result")
 Params = ParamSpec("Params")
 

@@ -146,7 +146,7 @@ class RunDirectory:
         return published_checkpoints(self.checkpoints_path)
 
     def log_tail(self, size: int = 4000) -> str:
-        """Return the last `size` bytes of the log, which also contains the output of the trainer."""
+        """Return the last `size` bytes of the log, which also contains the trainer's output."""
         with contextlib.suppress(OSError), open_regular(self.log_path) as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - size))
             return str(file.read().decode("utf-8", errors="replace"))
@@ -303,7 +303,7 @@ class RunDirectory:
                 shutil.rmtree(path, ignore_errors=True)
 
     def has_leftovers(self) -> bool:
-        """Return whether the run has finished but its checkpoints were not deleted."""
+        """Return whether the run has finished but its checkpoints have not been deleted."""
         return self.checkpoints_path.is_dir() and self._recorded_keep_weights() is not None
 
     def _recorded_keep_weights(self) -> str | None:

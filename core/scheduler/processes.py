@@ -1,4 +1,4 @@
-"""Trainer processes: identify them, detect that they died, and kill them.
+"""Trainer processes: identify them, detect when they have died, and kill them.
 
 Process IDs are reused, so a process is identified by its ID and start time.
 """

@@ -26,7 +26,7 @@ class Queue:
     """The queued runs and the thread that trains them.
 
     Args:
-        runs_dir: the folder with the run directories and `queue.json`.
+        runs_dir: the folder that contains the run directories and `queue.json`.
         executor: trains one run and returns when it has ended.
     """
 

@@ -69,7 +69,7 @@ def main(run: RunDirectory, signals: bool = False, train: Train | None = None) -
         train: training function; `core.training.trainer.train` by default.
 
     Raises:
-        RunHeldError: another trainer holds the run.
+        RunHeldError: another trainer has locked the run.
         UserError: the run was deleted.
     """
     with run.lock():

@@ -130,7 +130,7 @@ class IndexHeldError(UserError):
 
 
 def _acquire_lock(path: Path, timeout: float) -> int:
-    """Acquire the lock next to the index. Needed because DuckDB lets one process open a file twice."""
+    """Acquire the lock next to the index. Needed because DuckDB lets the same process open a file twice."""
     lock = path.with_name(LOCK_FILE)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -152,9 +152,10 @@ class Sync:
         return True
 
     def _insert_disk_size(self, run: RunDirectory, changed: bool) -> bool:
-        """Measure the size of a run's directory if its events or the directory itself changed. Returns whether it did.
+        """Measure the size of a run's directory if its events or the directory itself changed.
 
         The directory also changes when the trainer deletes checkpoints, which happens after its last event.
+        Returns whether the size was measured.
         """
         stamp = run.path.stat().st_mtime_ns
         if not changed and self._disk_stamps.get(run.name) == stamp:

@@ -18,7 +18,7 @@ from core.errors import UserError
 from core.metrics import MIB
 
 M_MMAP_THRESHOLD = -3
-"""Parameter number of `mallopt`, from glibc's malloc.h."""
+"""Parameter number for `mallopt`, from glibc's malloc.h."""
 
 
 def resolve_device(device: str) -> torch.device:
@@ -75,7 +75,7 @@ def enable_determinism(device: torch.device) -> None:
 
 
 def describe(device: torch.device) -> str:
-    """Return a readable device name, such as `NVIDIA H100` or the model of the CPU."""
+    """Return a readable device name, such as `NVIDIA H100` or the CPU model."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")
@@ -90,7 +90,7 @@ def peak_memory_mb(device: torch.device) -> float:
     """Return the peak memory so far in MiB: of the GPU allocator, or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / MIB
-    # Unlike VmHWM, `ru_maxrss` of a new process starts at the peak of its parent.
+    # Unlike VmHWM, `ru_maxrss` in a new process starts at its parent's peak.
     status = Path("/proc/self/status")
     if status.exists():
         [peak] = re.findall(r"VmHWM:\s*(\d+) kB", status.read_text())
@@ -115,7 +115,7 @@ def return_freed_memory() -> None:
 
 
 def release_cache() -> None:
-    """Return unused cached GPU memory from PyTorch to the device."""
+    """Release the GPU memory that PyTorch has cached but does not use."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

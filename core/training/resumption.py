@@ -139,7 +139,7 @@ def input_warnings(facts: Mapping[str, Any], origin: Mapping[str, str]) -> list[
 
 
 def _changes(facts: Mapping[str, Any], config: RunConfig) -> list[tuple[str, Any, Any]]:
-    """Return (name, current value, recorded value) of each changed setting."""
+    """Return (name, current value, recorded value) for each changed setting."""
     if not has_settings(facts):
         return []
     current = recorded(config)
