@@ -79,7 +79,7 @@ def ours(settings: Settings) -> Iterator[Measured]:
 
 
 class _Run:
-    """A run that keeps only the newest event."""
+    """A run that keeps only the newest event of a step."""
 
     resumed = False
 
@@ -88,7 +88,8 @@ class _Run:
         self.newest: dict[str, Any] = {}
 
     def emit(self, kind: str, **fields: Any) -> None:
-        self.newest = fields
+        if kind == "step":
+            self.newest = fields
 
     def sync(self) -> None:
         pass

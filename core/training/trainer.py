@@ -23,6 +23,7 @@ from core.run.directory import RunDirectory
 from core.training import checkpoints, divergence, hardware, resumption
 from core.training.evaluation import answer_all, mean_loss
 from core.training.optimizers import build_optimizer, learning_rate, set_learning_rate
+from core.training.relative_update import UpdateMeter
 from core.training.run import (
     Evaluation,
     Outcome,
@@ -147,6 +148,7 @@ class Trainer:
         trainable = checkpoints.trainable(self.model)
         self.parameters = list(trainable.values())
         self.optimizer = build_optimizer(config, trainable.items())
+        self.update_meter = UpdateMeter(self.model)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
         if config.compile:
             for block in self.model.h:  # the loss calls the blocks, not the model's forward
@@ -238,7 +240,7 @@ class Trainer:
         set_learning_rate(self.optimizer, lr)
         self.model.train()
         self.optimizer.zero_grad()
-        total = torch.zeros((), device=self.device)
+        total, update = torch.zeros((), device=self.device), None
         for batch in batches:
             with hardware.autocast(self.device, self.dtype):
                 loss = self.model.loss(batch.ids, batch.targets) / targets
@@ -253,7 +255,9 @@ class Trainer:
         if divergence.is_sound(loss_value, grad_norm, self.scaler.is_enabled()):
             if config.grad_clip is not None:
                 torch.nn.utils.clip_grads_with_norm_(self.parameters, config.grad_clip, norm)
+            copies = self.update_meter.before(step)
             self.scaler.step(self.optimizer)
+            update = self.update_meter.after(copies) if copies else None
             self.scaler.update()
             self.progress.skipped = 0
             measured: dict[str, float | None] = {"loss": loss_value, "grad_norm": grad_norm}
@@ -275,6 +279,14 @@ class Trainer:
             measured = {"loss": None, "grad_norm": None}
         seconds = time.perf_counter() - start
         self.record_step(batches, seconds, lr=lr, **measured)
+        if update:
+            self.run.emit(
+                "update",
+                **self._progress_fields(),
+                relative_update=update.overall,
+                modules=list(update.modules),
+                relative_updates=list(update.modules.values()),
+            )
 
     def record_step(self, batches: list[Batch], seconds: float, **measured: float | None) -> None:
         """Update the progress and write the event of a step."""
