@@ -75,7 +75,7 @@ class RunConfig(BaseModel):
     lora_dora: bool = _setting(False, "method", "DoRA", "Also train the length of each row of the adapted weights (Liu et al. 2024). Takes more time and memory.", "lora")
     lora_plus_ratio: float | None = _setting(None, "method", "LoRA+ ratio", "Learning rate of B relative to that of A (LoRA+, Hayou et al. 2024). Empty: the same.", "lora", gt=0, le=1000)
     lora_dropout: float = _setting(0.0, "method", "Adapter dropout", "Probability of zeroing an adapter input during training.", "lora", ge=0, lt=1)
-    lora_targets: Line = _setting("all", "method", "Target layers", "Linear layers that get adapters: all (including the output head), attention, mlp, or comma-separated patterns of layer names such as h.*.attn.q, h.1?.mlp.* and lm_head.", "lora", min_length=1)
+    lora_targets: Line = _setting("all", "method", "Target layers", "Linear layers that get adapters: all (including the output head), attention, mlp, or comma-separated patterns of layer names such as `h.*.attn.q`, `h.1?.mlp.*` and `lm_head`.", "lora", min_length=1)
     lora_last_layers: int | None = _setting(None, "method", "Last layers", "Adapt only the last n transformer blocks. Empty: all.", "lora", ge=1)
 
     epochs: int = _setting(1, "optimisation", "Epochs", "Passes over the training examples.", ge=1, le=1000)

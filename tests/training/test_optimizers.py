@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from core.config import RunConfig
-from core.training.optimizers import build_optimizer, learning_rate
+from core.training.optimizers import build_optimizer, learning_rate, set_learning_rate
 
 ROOT = Path(__file__).parents[2]
 rates = st.floats(1e-6, 1.0)
@@ -89,6 +89,20 @@ def test_adamw_step_matches_the_closed_form() -> None:
     optimizer.step()
     # Decoupled weight decay, then a step of size lr in the direction of the sign.
     torch.testing.assert_close(weight.data, torch.tensor([1 * 0.95 - 0.1, -2 * 0.95 + 0.1]))
+
+
+def test_lora_plus_multiplies_the_rate_of_b() -> None:
+    config = RunConfig(optimizer="sgd", lr=0.1, weight_decay=0, lora_plus_ratio=16.0)
+    weights = {
+        name: nn.Parameter(torch.zeros(2)) for name in ("lora_A", "lora_B", "lora_magnitude")
+    }
+    optimizer = build_optimizer(config, [(f"h.0.{n}", p) for n, p in weights.items()])
+    set_learning_rate(optimizer, 0.05)
+    for weight in weights.values():
+        weight.grad = torch.ones(2)
+    optimizer.step()
+    steps = {name: weight[0].item() for name, weight in weights.items()}
+    assert steps == pytest.approx({"lora_A": -0.05, "lora_B": -0.8, "lora_magnitude": -0.05})
 
 
 def test_sgd_step_matches_the_closed_form() -> None:
