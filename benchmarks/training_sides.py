@@ -61,6 +61,8 @@ def ours(settings: Settings) -> Iterator[Measured]:
         method=settings["method"],
         lora_rank=settings["rank"],
         lora_alpha=settings["rank"],
+        lora_scaling=settings["scaling"],
+        lora_dora=settings["dora"],
         batch_size=settings["batch"],
         seed=settings["seed"],
         device="cpu",
@@ -111,9 +113,16 @@ def peer(settings: Settings) -> Iterator[Measured]:
 
         rank = settings["rank"]
         names = ["c_attn", "c_proj", "c_fc", "lm_head"]
-        model = get_peft_model(
-            model, LoraConfig(r=rank, lora_alpha=rank, target_modules=names, task_type="CAUSAL_LM")
+        alpha = rank * rank if settings["scaling"] == "alpha" else rank  # PEFT divides by the rank
+        adapters = LoraConfig(
+            r=rank,
+            lora_alpha=alpha,
+            use_rslora=settings["scaling"] == "alpha/sqrt(rank)",
+            use_dora=settings["dora"],
+            target_modules=names,
+            task_type="CAUSAL_LM",
         )
+        model = get_peft_model(model, adapters)
     examples = dataset.load(settings["data"])[: settings["examples"]]
     encoded = encode_all(examples, FAMILY[settings["model"]].context, mask_prompt=False)
     parameters = [p for p in model.parameters() if p.requires_grad]
