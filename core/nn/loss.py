@@ -151,7 +151,7 @@ class _HeadLoss(torch.autograd.Function):
             for grad in (x_grad, low_grad):
                 if grad is not None:
                     grad[rows] /= norm
-        if ratio_grad is not None:
+        if ratio_grad is not None and ratio is not None:
             ratio_grad /= ratio
         return total
 

@@ -162,7 +162,7 @@ def curves(
     assert set(metrics) <= CURVES.keys()
     assert x in AXES
     tables = {CURVES[metric].event for metric in metrics}
-    result = {}
+    result: dict[str, pd.DataFrame] = {}
     for table in tables:
         recorded = [metric for metric in metrics if CURVES[metric].event == table]
         wide = _extremes(db, str(table), runs, recorded, x, buckets, window)
