@@ -1,4 +1,4 @@
-"""LoRA: the initial model equals its base, merging does not change outputs, and training equals PEFT."""
+"""LoRA: the initial model matches its base, merging does not change outputs, and training matches PEFT."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -75,19 +75,19 @@ variants = pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
 
 @pytest.mark.parametrize("targets", ["all", "attention", "mlp"])
 @pytest.mark.parametrize("tied", [False, True])
-def test_adapted_model_initially_equals_the_base(tied: bool, targets: str) -> None:
+def test_adapted_model_initially_matches_the_base(tied: bool, targets: str) -> None:
     assert torch.equal(adapted(tied, targets)(IDS), base(tied)(IDS))
 
 
 @variants
 @pytest.mark.parametrize("tied", [False, True])
-def test_every_variant_initially_equals_the_base(tied: bool, options: dict[str, Any]) -> None:
+def test_every_variant_initially_matches_the_base(tied: bool, options: dict[str, Any]) -> None:
     model = adapted(tied, **options)
     torch.testing.assert_close(model(IDS), base(tied)(IDS), atol=1e-5, rtol=1e-5)
     assert torch.equal(model.wte.weight, base(tied).wte.weight)
 
 
-def test_output_equals_the_formula() -> None:
+def test_output_matches_the_formula() -> None:
     torch.manual_seed(0)
     linear = nn.Linear(5, 3)
     layer = lora.LoRALinear(linear, rank=2, alpha=7.0)
@@ -107,7 +107,7 @@ def test_lora_a_is_kaiming_uniform_from_the_generator() -> None:
     torch.manual_seed(99)
     assert torch.equal(first, a(1))
     assert not torch.equal(first, a(2))
-    bound = 1 / 400**0.5  # kaiming_uniform_ with a = sqrt(5), as nn.Linear and PEFT
+    bound = 1 / 400**0.5  # kaiming_uniform_ with a = sqrt(5), as in nn.Linear and PEFT
     assert bound * 0.99 < first.abs().max().item() <= bound
 
 
@@ -124,7 +124,7 @@ def test_initial_factors_have_the_documented_spread() -> None:
 
 
 @pytest.mark.parametrize("shape", [(12, 5), (5, 12), (3, 2)])
-def test_principal_components_equal_the_singular_value_decomposition(
+def test_principal_components_match_the_singular_value_decomposition(
     shape: tuple[int, int],
 ) -> None:
     torch.manual_seed(3)
@@ -137,14 +137,14 @@ def test_principal_components_equal_the_singular_value_decomposition(
     torch.testing.assert_close(A.norm(dim=1), S[:rank].sqrt())
 
 
-def test_scales_equal_their_formulas() -> None:
+def test_scales_match_their_formulas() -> None:
     assert lora.adapter_scale(64, 16) == 0.25
     assert lora.adapter_scale(64, 16, "alpha/sqrt(rank)") == 2
     assert lora.adapter_scale(64, 16, "alpha") == 16
 
 
 @pytest.mark.parametrize("in_place", [False, True])
-def test_dora_merge_equals_its_formula(in_place: bool) -> None:
+def test_dora_merge_matches_its_formula(in_place: bool) -> None:
     torch.manual_seed(0)
     linear = nn.Linear(5, 3)
     layer = lora.LoRALinear(linear, 2, 7.0, dora=True)
@@ -163,7 +163,9 @@ def test_dora_merge_equals_its_formula(in_place: bool) -> None:
 
 @variants
 @pytest.mark.parametrize("tied", [False, True])
-def test_merged_equals_unmerged_and_unmerge_restores(tied: bool, options: dict[str, Any]) -> None:
+def test_merging_keeps_the_outputs_and_unmerging_restores_the_weights(
+    tied: bool, options: dict[str, Any]
+) -> None:
     model = with_random_adapters(adapted(tied, **options))
     weights_before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     unmerged = model(IDS)
@@ -226,7 +228,7 @@ def test_adapter_input_dropout_is_active_in_training_only() -> None:
 
 
 def train(model: nn.Module, loss_of: Callable[[Tensor, Tensor], Tensor]) -> list[float]:
-    """Take ten steps of AdamW and return their losses."""
+    """Take ten AdamW steps and return the loss at each step."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.1)
     losses = []
@@ -277,7 +279,7 @@ def with_peft(targets: str = "all", variant: str = "plain") -> GPT2:
     ("targets", "variant"),
     [("attention", "plain"), ("mlp", "plain"), *(("all", variant) for variant in PEFT_OPTIONS)],
 )
-def test_ten_steps_equal_peft(targets: str, variant: str) -> None:
+def test_ten_steps_match_peft(targets: str, variant: str) -> None:
     options = VARIANTS[variant]
     model, peer = adapted(targets=targets, **options), with_peft(targets, variant)
 
@@ -303,7 +305,7 @@ def test_ten_steps_equal_peft(targets: str, variant: str) -> None:
 
 
 @pytest.mark.parametrize("variant", ["plain", "dora"])
-def test_trainable_parameter_count_equals_peft(variant: str) -> None:
+def test_trainable_parameter_count_matches_peft(variant: str) -> None:
     peer = with_peft("all", variant)
     trainable = sum(p.numel() for p in peer.parameters() if p.requires_grad)
     assert trainable == ARCH.lora_parameters(RANK, dora=variant == "dora")
@@ -312,7 +314,7 @@ def test_trainable_parameter_count_equals_peft(variant: str) -> None:
 @pytest.mark.parametrize("dora", [False, True])
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 @pytest.mark.parametrize("bias", [True, False])
-def test_gradients_equal_the_formula(dropout: float, bias: bool, dora: bool) -> None:
+def test_gradients_match_the_formula(dropout: float, bias: bool, dora: bool) -> None:
     torch.manual_seed(4)
     layer = lora.LoRALinear(nn.Linear(5, 7, bias), RANK, ALPHA, dropout, dora=dora).train()
     nn.init.normal_(layer.lora_B)
@@ -340,7 +342,7 @@ def test_gradients_equal_the_formula(dropout: float, bias: bool, dora: bool) -> 
 
 
 @pytest.mark.parametrize("low_logits", [False, True])
-def test_dora_head_gradients_equal_autograd(low_logits: bool) -> None:
+def test_dora_head_gradients_match_autograd(low_logits: bool) -> None:
     """Some logits are so low that their exponentials underflow."""
     torch.manual_seed(5)
     head = lora.LoRALinear(nn.Linear(8, 4100, bias=False), RANK, ALPHA, dora=True)
@@ -382,7 +384,7 @@ def test_autocast_computes_in_bfloat16(variant: str) -> None:
 
 @pytest.mark.parametrize("targets", ["all", "attention"])
 @pytest.mark.parametrize("tied", [False, True])
-def test_half_precision_layers_equal_autocast(tied: bool, targets: str) -> None:
+def test_half_precision_layers_match_autocast(tied: bool, targets: str) -> None:
     results = []
     for is_narrow in (False, True):
         model = with_random_adapters(adapted(tied, targets))
