@@ -1,8 +1,8 @@
 """Effect of the adapter scale at alpha = rank, on the embedded model and data set. Prints JSON.
 
-    python -m benchmarks.lora_scaling [--examples 1020] [--init kaiming] [--seeds 1] [--lr 2e-3]
+    python -m benchmarks.lora_scaling [--examples 1020] [--ranks 16 32 64] [--init kaiming] [--seeds 1] [--lr 2e-3]
 
-Trains ranks 16, 32 and 64 under each scaling with the journal's schedule: batch size 4, warm-up over a fifth of the
+Trains each rank under each scaling with the journal's schedule: batch size 4, warm-up over a fifth of the
 steps, cosine decay to a fifth of the peak, loss on prompts too. Reports, for each run, as the mean over seeds:
     scale            factor of the adapters' output
     val_loss         on the whole validation set, after the last step
@@ -27,7 +27,6 @@ from core.run.directory import RunDirectory
 from core.run.events import parse, read_lines
 from core.scheduler.trainer_process import main
 
-RANKS = (16, 32, 64)
 SCALINGS: tuple[LoRAScaling, ...] = typing.get_args(LoRAScaling)
 SETTINGS = {
     "base_model": "gpt2-nano",
@@ -66,13 +65,15 @@ def measure(settings: dict[str, Any], runs_dir: Path) -> dict[str, float]:
     }
 
 
-def compare(examples: int, init: LoRAInit, seeds: int, lr: float) -> list[dict[str, Any]]:
+def compare(
+    examples: int, ranks: list[int], init: LoRAInit, seeds: int, lr: float
+) -> list[dict[str, Any]]:
     """Train all combinations. Return a row for each."""
     total = len(dataset.load("primer"))
     training_share = RunConfig().train_fraction
     rows = []
     with tempfile.TemporaryDirectory() as directory:
-        for rank in RANKS:
+        for rank in ranks:
             for scaling in SCALINGS:
                 adapters = {"lora_rank": rank, "lora_alpha": rank, "lora_scaling": scaling}
                 settings = {**SETTINGS, **adapters, "lora_init": init, "lr": lr, "min_lr": lr / 5}
@@ -90,9 +91,10 @@ def compare(examples: int, init: LoRAInit, seeds: int, lr: float) -> list[dict[s
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--examples", type=int, default=1020, help="training examples")
+    parser.add_argument("--ranks", type=int, nargs="+", default=[16, 32, 64])
     parser.add_argument("--init", choices=typing.get_args(LoRAInit), default="kaiming")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate")
     options = parser.parse_args()
-    rows = compare(options.examples, options.init, options.seeds, options.lr)
+    rows = compare(**vars(options))
     print(json.dumps({**vars(options), "runs": rows}, indent=2))
