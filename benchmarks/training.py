@@ -26,11 +26,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import typing
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from core.config import LoRAScaling
 from core.data import dataset
 from core.data.batches import encode_all
 from core.data.template import Example
@@ -80,7 +82,7 @@ def compare(settings: dict[str, Any]) -> dict[str, Any]:
     """Run both sides and return their measurements and ratios.
 
     Args:
-        settings: data, model, method, rank, batch, steps, tied and seed.
+        settings: data, model, method, rank, scaling, dora, batch, steps, tied and seed.
     """
     arch = FAMILY[settings["model"]]
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
@@ -183,6 +185,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="gpt2", choices=FAMILY)
     parser.add_argument("--method", default="lora", choices=("lora", "full"))
     parser.add_argument("--rank", type=int, default=16, help="LoRA rank")
+    parser.add_argument("--scaling", default="alpha/rank", choices=typing.get_args(LoRAScaling))
+    parser.add_argument("--dora", action="store_true", help="DoRA on both sides")
     parser.add_argument("--batch", type=int, default=4, help="examples per step")
     parser.add_argument("--steps", type=int, default=12, help="number of measured optimizer steps")
     parser.add_argument("--tied", action="store_true", help="share the head with the embedding")

@@ -61,6 +61,8 @@ def ours(settings: Settings) -> Iterator[Measured]:
         method=settings["method"],
         lora_rank=settings["rank"],
         lora_alpha=settings["rank"],
+        lora_scaling=settings["scaling"],
+        lora_dora=settings["dora"],
         batch_size=settings["batch"],
         seed=settings["seed"],
         device="cpu",
@@ -79,7 +81,7 @@ def ours(settings: Settings) -> Iterator[Measured]:
 
 
 class _Run:
-    """A run that keeps only the latest event."""
+    """A run that keeps only the latest `step` event."""
 
     resumed = False
 
@@ -88,7 +90,8 @@ class _Run:
         self.newest: dict[str, Any] = {}
 
     def emit(self, kind: str, **fields: Any) -> None:
-        self.newest = fields
+        if kind == "step":
+            self.newest = fields
 
     def sync(self) -> None:
         pass
@@ -110,9 +113,16 @@ def peer(settings: Settings) -> Iterator[Measured]:
 
         rank = settings["rank"]
         names = ["c_attn", "c_proj", "c_fc", "lm_head"]
-        model = get_peft_model(
-            model, LoraConfig(r=rank, lora_alpha=rank, target_modules=names, task_type="CAUSAL_LM")
+        alpha = rank * rank if settings["scaling"] == "alpha" else rank  # PEFT divides by the rank
+        adapters = LoraConfig(
+            r=rank,
+            lora_alpha=alpha,
+            use_rslora=settings["scaling"] == "alpha/sqrt(rank)",
+            use_dora=settings["dora"],
+            target_modules=names,
+            task_type="CAUSAL_LM",
         )
+        model = get_peft_model(model, adapters)
     examples = dataset.load(settings["data"])[: settings["examples"]]
     encoded = encode_all(examples, FAMILY[settings["model"]].context, mask_prompt=False)
     parameters = [p for p in model.parameters() if p.requires_grad]

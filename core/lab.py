@@ -114,12 +114,16 @@ class Lab:
         return self._read(queries.states, names)
 
     def curves(self, names: Sequence[str], metrics: Sequence[str], **options: Any) -> Curves:
-        """Return downsampled step metrics; see `queries.curves`."""
+        """Return downsampled curves; see `queries.curves`."""
         return self._read(queries.curves, names, metrics, **options)
 
     def evaluations(self, names: Sequence[str], x: str = "step") -> pd.DataFrame:
         """Return the losses of each evaluation; see `queries.evaluations`."""
         return self._read(queries.evaluations, names, x)
+
+    def updates(self, names: Sequence[str]) -> pd.DataFrame:
+        """Return how far optimizer steps moved each module: run, step, module, relative_update."""
+        return self._read(queries.updates, names)
 
     def samples(self, names: Sequence[str]) -> pd.DataFrame:
         """Return the answers to the sample prompt, newest first: run, step, prompt, text."""

@@ -18,7 +18,7 @@ class Metric:
         name: Field of the event that records it, and its column in `Lab.runs`.
         title: Title in charts, column headings and the filter.
         description: One sentence, shown as the column's tooltip.
-        event: Kind of event that records it; None if it is only computed. Axes are recorded by `step` and `eval`.
+        event: Kind of event that records it; None if it is only computed. Axes are also recorded by `eval` and `update`.
         type: SQL type of the recorded field or the result.
         unit: Shown in parentheses after the title.
         format: Format of the table column: printf-style, a Streamlit format name, or empty for the default.
@@ -54,6 +54,7 @@ METRICS = (
     Metric("loss", "Training loss per step", "Mean loss per token in the step's examples.", "step", chart=True),
     Metric("lr", "Learning rate", "Learning rate at this step.", "step", chart=True),
     Metric("grad_norm", "Gradient norm", "Norm of the gradient before clipping.", "step", chart=True),
+    Metric("relative_update", "Relative update", "Change of the weights by one optimizer step, relative to the weights. Measured at every tenth step: on all adapted layers, or on one transformer block at a time.", "update", format="%.2e", result="mean(update.relative_update)", chart=True),
     Metric("tokens_per_s", "Tokens per second", "Training speed, excluding padding.", "step", chart=True),
     Metric("padding", "Padding fraction", "Fraction of computed positions that are padding.", "step"),
     Metric("memory_mb", "Peak memory so far", "Peak memory up to this step.", "step", unit="MB"),
@@ -69,8 +70,8 @@ METRICS = (
 )
 # fmt: on
 AXES = {metric.name: metric for metric in METRICS if metric.axis}
-CURVES = {m.name: m for m in METRICS if m.event == "step" and not m.axis}
-"""Per-step metrics returned by `Lab.curves`."""
+CURVES = {m.name: m for m in METRICS if m.event in ("step", "update") and not m.axis}
+"""Metrics returned by `Lab.curves`, recorded at each step or at every tenth."""
 EVALUATIONS = {metric.name: metric for metric in METRICS if metric.event == "eval"}
 """Per-evaluation metrics returned by `Lab.evaluations`."""
 RESULTS = {metric.name: metric for metric in METRICS if metric.result}
@@ -79,5 +80,6 @@ RESULTS = {metric.name: metric for metric in METRICS if metric.result}
 
 def recorded_fields(event: str) -> dict[str, str]:
     """Return the SQL types of the metrics that an event kind records."""
-    axes = {metric.name: metric.type for metric in AXES.values()} if event == "eval" else {}
+    has_axes = event in ("eval", "update")
+    axes = {metric.name: metric.type for metric in AXES.values()} if has_axes else {}
     return axes | {metric.name: metric.type for metric in METRICS if metric.event == event}

@@ -13,12 +13,16 @@ from streamlit.delta_generator import DeltaGenerator
 
 from core.config import GROUPS, RunConfig, base_type, choices, is_optional, is_relevant, metadata
 from core.errors import Problem
-from core.nn.architecture import FAMILY
+from core.nn.architecture import FAMILY, TARGET_GROUPS
 from core.views.report import setting_text
 from pages.ui.text import capitalize, escape_markdown
 
 FIELDS = RunConfig.model_fields
-SUGGESTIONS = {"base_model": list(FAMILY), "dataset": ["primer", "alpaca"]}
+SUGGESTIONS = {
+    "base_model": list(FAMILY),
+    "dataset": ["primer", "alpaca"],
+    "lora_targets": list(TARGET_GROUPS),
+}
 EXPONENT_FIELDS = ("lr", "min_lr")
 """Fields shown in scientific notation."""
 MULTILINE_FIELDS = ("notes", "sample_prompt")

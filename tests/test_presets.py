@@ -52,11 +52,16 @@ def test_preset_matches_its_journal_row(row: list[str]) -> None:
         assert config.method == "lora"
         assert (config.lora_rank, config.lora_alpha) == (float(row[8]), float(row[9]))
         assert (config.lora_targets, config.lora_last_layers) == ("all", None)
+        assert (config.lora_scaling, config.lora_init) == ("alpha", "kaiming-rank")
+        assert (config.lora_dora, config.lora_plus_ratio) == (False, None)
+    assert (config.empty_outputs, config.group_by_length) == ("keep", False)
+    assert (config.precision, config.max_new_tokens) == ("fp32", 256)
     assert config.grad_clip == (None if name == "run_6" else 1.0)
     assert not config.tie_weights
 
     journal = PRESETS[name].journal
     assert journal is not None
+    assert ("does not mention gradient clipping" in journal.remark) == (config.min_lr is None)
     results = (journal.val_loss, journal.perplexity, journal.gemini, journal.minutes)
     assert results == tuple(map(number, row[10:]))
     assert journal.perplexity == pytest.approx(math.exp(journal.val_loss), rel=2e-3)

@@ -4,13 +4,18 @@ Source: Radford et al. 2019, table 2. Parameters are counted as in the journal: 
 token embedding; q, k and v have biases, but the head does not.
 """
 
+import fnmatch
 from dataclasses import dataclass
+
+from core.errors import UserError
 
 VOCABULARY = 50257
 RANKS = (2, 4, 8, 16, 32, 64)
 ATTENTION = ("attn.q", "attn.k", "attn.v", "attn.proj")
 MLP = ("mlp.fc", "mlp.proj")
 HEAD = "lm_head"
+TARGET_GROUPS = {"all": "*", "attention": "h.*.attn.*", "mlp": "h.*.mlp.*"}
+"""Groups of linear layers, as patterns of their names."""
 
 
 @dataclass(frozen=True)
@@ -45,23 +50,44 @@ class Architecture:
         return linear + norms + embeddings - (v * d if tied else 0)
 
     def lora_targets(self, targets: str = "all", last_layers: int | None = None) -> list[str]:
-        """Return the names of the linear layers that receive adapters.
+        """Return the names of the linear layers that receive adapters, in the order of the model.
 
         Args:
-            targets: `all` (including the head), `attention` or `mlp`.
-            last_layers: number of blocks to adapt, counted from the last; None adapts all.
+            targets: comma-separated: `all` (including the head), `attention`, `mlp`, or patterns of names as in
+                `fnmatch`, such as `h.*.attn.q`.
+            last_layers: number of blocks to adapt, counted from the last; None adapts all. The head counts as part of
+                the last block.
+
+        Raises:
+            UserError: a pattern matches no layer.
         """
-        kinds = {"all": ATTENTION + MLP, "attention": ATTENTION, "mlp": MLP}[targets]
         first_layer = 0 if last_layers is None else max(0, self.n_layer - last_layers)
-        names = [f"h.{i}.{kind}" for i in range(first_layer, self.n_layer) for kind in kinds]
-        return [*names, HEAD] if targets == "all" else names
+        excluded = tuple(f"h.{i}." for i in range(first_layer))
+        names = [name for name in self.linear_shapes() if not name.startswith(excluded)]
+        matches: set[str] = set()
+        for word in (word.strip() for word in targets.split(",")):
+            matched = fnmatch.filter(names, TARGET_GROUPS.get(word, word))
+            if not matched:
+                message = f"{word!r} matches no linear layer"
+                if last_layers is not None:
+                    message += f" of the last {last_layers} blocks and the head"
+                raise UserError(
+                    f"lora_targets = {targets!r}: {message}; use all, attention, mlp, or names such as "
+                    f"{names[0]}, h.*.mlp.fc and {HEAD}"
+                )
+            matches.update(matched)
+        return [name for name in names if name in matches]
 
     def lora_parameters(
-        self, rank: int, targets: str = "all", last_layers: int | None = None
+        self, rank: int, targets: str = "all", last_layers: int | None = None, dora: bool = False
     ) -> int:
-        """Return the number of adapter weights: rank x (inputs + outputs), summed over the adapted layers."""
+        """Return the number of adapter weights: rank x (inputs + outputs), summed over the adapted layers.
+
+        DoRA adds one weight per output. Raises UserError; see `lora_targets`.
+        """
         shapes = self.linear_shapes()
-        return rank * sum(sum(shapes[name]) for name in self.lora_targets(targets, last_layers))
+        adapted = [shapes[name] for name in self.lora_targets(targets, last_layers)]
+        return sum(rank * (i + o) + (o if dora else 0) for i, o in adapted)
 
 
 FAMILY = {

@@ -64,16 +64,16 @@ def summed_cross_entropy(
         targets: token ids (N,), int64.
         shared: the object passed to `lookup` for the same tokens, if the head's weight is also the embedding table.
     """
-    low = up = None
+    low = up = ratio = None
     if isinstance(head, LoRALinear):
         if not head.merged:
-            low, up = head.low(x) * head.scale, head.lora_B
+            low, up, ratio = head.low(x) * head.scale, head.lora_B, head.output_ratio()
         head = head.linear
-    return _HeadLoss.apply(torch.is_grad_enabled(), shared, targets, x, head.weight, low, up)
+    return _HeadLoss.apply(torch.is_grad_enabled(), shared, targets, x, head.weight, low, up, ratio)
 
 
 class _HeadLoss(torch.autograd.Function):
-    """Loss of the logits x weight' + low up'. Computes the gradients along with the loss; backward only scales them."""
+    """Loss of the logits ratio (x weight' + low up'). Computes the gradients along with the loss; backward only scales them."""
 
     @staticmethod
     def forward(
@@ -85,10 +85,11 @@ class _HeadLoss(torch.autograd.Function):
         weight: Tensor,
         low: Tensor | None,
         up: Tensor | None,
+        ratio: Tensor | None,
     ) -> Tensor:
         positions, width = CPU_SLICE if x.is_cpu else (GPU_POSITIONS, len(weight))
         total = torch.zeros((), device=x.device)
-        inputs = (x, weight, low, up)
+        inputs = (x, weight, low, up, ratio)
         needs_grad = [differentiate and needed for needed in ctx.needs_input_grad[3:]]
         ctx.shared = shared
         allocate = torch.empty_like if len(x) else torch.zeros_like
@@ -96,15 +97,19 @@ class _HeadLoss(torch.autograd.Function):
             allocate(tensor, dtype=torch.float32) if tensor is not None and needed else None
             for tensor, needed in zip(inputs, needs_grad, strict=True)
         ]
-        x_grad, weight_grad, low_grad, up_grad = grads
+        x_grad, weight_grad, low_grad, up_grad, ratio_grad = grads
         for rows in _rows(len(x), positions):
             row_low = None if low is None else low[rows]
             blocks = [
                 _logits(x[rows], weight[columns], row_low, None if up is None else up[columns])
                 for columns in _columns(len(weight), width)
             ]
+            if ratio is not None:
+                for columns, block in zip(_columns(len(weight), width), blocks, strict=True):
+                    block.mul_(ratio[columns])
             top = torch.stack([block.amax(1) for block in blocks]).amax(0)[:, None]
             norm = torch.zeros_like(top)  # softmax denominator times exp(-top)
+            target_logits = torch.zeros_like(top)  # minus top
             local_targets = []
             for columns, block in zip(_columns(len(weight), width), blocks, strict=True):
                 local = targets[rows, None] - columns.start
@@ -112,7 +117,9 @@ class _HeadLoss(torch.autograd.Function):
                 local = local.clamp(0, block.size(1) - 1)
                 local_targets.append((local, inside))
                 block.sub_(top)
-                total -= (block.gather(1, local) * inside).sum()
+                block_targets = block.gather(1, local) * inside
+                target_logits += block_targets
+                total -= block_targets.sum()
                 norm += block.exp_().sum(1, keepdim=True)
             total += norm.log().sum()
             if not any(needs_grad):
@@ -123,8 +130,19 @@ class _HeadLoss(torch.autograd.Function):
                 _columns(len(weight), width), blocks, local_targets, strict=True
             ):
                 first_columns = columns.start == 0
+                logits = None
+                if ratio_grad is not None:
+                    # An exponential may have underflowed to zero. That matters only for a target.
+                    logits = block.clamp_min(torch.finfo(block.dtype).tiny).log_()
+                    finite_targets = torch.where(inside, target_logits, logits.gather(1, local))
+                    logits.scatter_(1, local, finite_targets).add_(top)
                 # Turn the exponentials into norm times the gradient of these logits.
                 block.scatter_add_(1, local, -(inside * norm))
+                if ratio is not None:
+                    if ratio_grad is not None and logits is not None:
+                        product = logits.mul_(block).div_(norm).sum(0)  # ratio times its gradient
+                        ratio_grad[columns] = product + (0 if first_rows else ratio_grad[columns])
+                    block.mul_(ratio[columns])
                 if x_grad is not None:
                     _add_product(x_grad[rows], block, weight[columns], first_columns)
                 if weight_grad is not None:
@@ -136,6 +154,8 @@ class _HeadLoss(torch.autograd.Function):
             for grad in (x_grad, low_grad):
                 if grad is not None:
                     grad[rows] /= norm
+        if ratio_grad is not None and ratio is not None:
+            ratio_grad /= ratio
         return total
 
     @staticmethod

@@ -27,6 +27,8 @@ BLOCK_FLOATS = 17
 """Activations per token in a block, in multiples of n_embd: norms, q, k, v and MLP."""
 SAVED_FLOATS = 10
 """The part of BLOCK_FLOATS that is saved for the backward pass. The rest, the norm and GELU outputs, is recomputed."""
+DORA_FLOATS = 2
+"""Additional activations of a block per token that DoRA saves, in multiples of n_embd: the outputs of two layers."""
 CPU_FRAGMENTATION = 1.3
 """Factor by which heap fragmentation increases the memory used by saved activations on a CPU."""
 LOGIT_POSITIONS = 256
@@ -66,13 +68,17 @@ def parameters(config: RunConfig, arch: Architecture) -> tuple[int, int]:
     total = arch.parameters(config.tie_weights)
     if config.method == "full":
         return total, total
-    adapters = arch.lora_parameters(config.lora_rank, config.lora_targets, config.lora_last_layers)
+    adapters = arch.lora_parameters(
+        config.lora_rank, config.lora_targets, config.lora_last_layers, config.lora_dora
+    )
     return total + adapters, adapters
 
 
-def splits_head(config: RunConfig) -> bool:
+def splits_head(config: RunConfig, arch: Architecture) -> bool:
     """Return whether merging the adapters turns a tied head into a separate matrix."""
-    return config.tie_weights and config.method == "lora" and config.lora_targets == "all"
+    if not config.tie_weights or config.method != "lora":
+        return False
+    return HEAD in arch.lora_targets(config.lora_targets, config.lora_last_layers)
 
 
 def memory_mb(
@@ -94,16 +100,21 @@ def memory_mb(
     floats = (
         BLOCK_FLOATS + arch.n_layer if config.grad_checkpointing else SAVED_FLOATS * arch.n_layer
     )
+    if config.method == "lora" and config.lora_dora:
+        floats += DORA_FLOATS * (1 if config.grad_checkpointing else arch.n_layer)
     tokens = min(config.batch_size, extent.train_examples) * extent.longest
     saved_floats = tokens * floats * arch.n_embd
     logits = min(tokens, LOGIT_POSITIONS) * arch.vocabulary
     answers = extent.answer_positions(config.max_new_tokens, arch.context)
     cache = answers * 2 * arch.n_layer * arch.n_embd
     # In fp32, adapters are merged before answering, which turns a tied head into a separate matrix.
-    head = arch.vocabulary * arch.n_embd if splits_head(config) else 0
+    head = arch.vocabulary * arch.n_embd if splits_head(config, arch) else 0
     answering = 4 * (weights + head + cache)
     if not half:
         state = weights + trainable * (1 + moments)
+        if config.method == "lora" and config.lora_init == "pissa":
+            # The initial factors, and a head whose residual differs from the token embedding.
+            state += trainable + head
         training = 4 * (state + CPU_FRAGMENTATION * saved_floats + logits)
         return runtime + max(training, answering) / MIB
     # The residual stream, a fifth of the saved activations, stays in fp32, as do the logits.

@@ -20,7 +20,7 @@ from core.errors import ConfigError, Problem, UserError
 from core.metrics import MIB
 from core.nn import pretrained
 from core.nn.architecture import VOCABULARY, Architecture
-from core.planning import estimate
+from core.planning import adapter_scale, estimate
 from core.planning.estimate import Extent, device_memory_mb, too_large
 from core.training import hardware
 from core.training.optimizers import learning_rate
@@ -59,6 +59,8 @@ class Plan:
     """Number of parameters in the base model, without adapters."""
     base_mb: float | None = None
     """Size of the base model in fp32, in MiB."""
+    adapter_scale: str | None = None
+    """What the settings of the adapters mean for their scale and the learning rate, as a sentence."""
     memory_mb: float | None = None
     """Estimated peak memory, in MiB."""
     available_mb: float | None = None
@@ -172,8 +174,12 @@ def check(config: RunConfig, runs_dir: Path | None = None, freed_mb: float = 0.0
         notes.append(
             f"about {size / 1e6:,.0f} MB of {config.base_model} will be downloaded at launch"
         )
+    context = arch.context if arch else 1024
+    if arch and config.method == "lora":
+        patterns = config.lora_targets, config.lora_last_layers
+        if not _checked(problems, config, "lora_targets", arch.lora_targets, *patterns):
+            arch = None  # the number of adapter weights is unknown
     try:
-        context = arch.context if arch else 1024
         corpus = _checked(problems, config, "dataset", read_corpus, config, context)
     except hub.NotDownloadedError:
         notes.append(
@@ -262,6 +268,7 @@ def _model_problems(config: RunConfig, arch: Architecture) -> list[Problem]:
 def _parameter_counts(config: RunConfig, arch: Architecture) -> dict[str, Any]:
     """Return the parameter counts for a plan."""
     parameters, trainable = estimate.parameters(config, arch)
+    is_lora = config.method == "lora"
     base = arch.parameters(config.tie_weights)
     mb = round(4 * base / MIB, 2)
     return {
@@ -269,6 +276,7 @@ def _parameter_counts(config: RunConfig, arch: Architecture) -> dict[str, Any]:
         "trainable": trainable,
         "base_parameters": base,
         "base_mb": mb,
+        "adapter_scale": adapter_scale.describe(config, arch) if is_lora else None,
     }
 
 

@@ -152,7 +152,7 @@ def curves(
     buckets: int = CURVE_BUCKETS,
     window: int = 1,
 ) -> dict[str, pd.DataFrame]:
-    """Return step metrics for some runs, each as `run, x, y`, downsampled to the minimum and maximum of each bucket.
+    """Return metrics in CURVES for some runs, each as `run, x, y`, downsampled to the extremes of each bucket.
 
     The extremes preserve one-step spikes. With a window above 1, y is the moving average over that many steps.
 
@@ -161,8 +161,29 @@ def curves(
     """
     assert set(metrics) <= CURVES.keys()
     assert x in AXES
+    tables = {CURVES[metric].event for metric in metrics}
+    result: dict[str, pd.DataFrame] = {}
+    for table in tables:
+        recorded = [metric for metric in metrics if CURVES[metric].event == table]
+        wide = _extremes(db, str(table), runs, recorded, x, buckets, window)
+        result |= {metric: _points(wide, metric, runs) for metric in recorded}
+    return result
+
+
+def _extremes(
+    db: duckdb.DuckDBPyConnection,
+    table: str,
+    runs: Sequence[str],
+    metrics: Sequence[str],
+    x: str,
+    buckets: int,
+    window: int,
+) -> dict[str, Any]:
+    """Return the extremes and gaps of each bucket of the metrics that one table records."""
+    # Counting rows is faster, but not every step has a row in each table.
+    frame = f"{'rows' if table == 'step' else 'range'} {window - 1} preceding"
     averaged = ", ".join(
-        f"case when {m} is not null then avg({m}) over (partition by run order by step rows {window - 1} preceding) end as {m}"
+        f"case when {m} is not null then avg({m}) over (partition by run order by step {frame}) end as {m}"
         for m in metrics
     )
     extremes = ", ".join(
@@ -171,18 +192,17 @@ def curves(
         f"count(*) filter ({m} is null) as {m}_gaps"
         for m in metrics
     )
-    wide = db.execute(
+    return db.execute(
         f"""
         with chosen as (
             select run, step, {x} as x, {averaged if window > 1 else ", ".join(metrics)}
-            from step where run in $runs),
+            from "{table}" where run in $runs),
         ends as (select run, max(step) + 1 as length from chosen group by run)
         select list_position($runs, run) - 1 as run_index, step * $buckets // length as bucket, {extremes}
         from chosen join ends using (run) group by run_index, bucket order by run_index, bucket
         """,
         {"buckets": buckets, "runs": list(runs)},
     ).fetchnumpy()
-    return {metric: _points(wide, metric, runs) for metric in metrics}
 
 
 def _points(wide: dict[str, Any], metric: str, runs: Sequence[str]) -> pd.DataFrame:
@@ -217,6 +237,21 @@ def evaluations(
         select run, {x} as x, {", ".join(EVALUATIONS)}, exp(train_loss) as train_perplexity,
                exp(val_loss) as val_perplexity, final
         from eval where run in (select unnest(?)) order by run, seq
+        """,
+        [list(runs)],
+    ).df()
+
+
+def updates(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
+    """Return the measured relative updates: run, step, module, relative_update.
+
+    A module is an adapted layer or, with full fine-tuning, a transformer block. Each row is ||ΔW|| / ||W|| of one
+    optimizer step; see `core.training.relative_update`.
+    """
+    return db.execute(
+        """
+        select run, step, unnest(modules) as module, unnest(relative_updates) as relative_update
+        from "update" where run in (select unnest(?)) order by run, step, seq
         """,
         [list(runs)],
     ).df()

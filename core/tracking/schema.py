@@ -21,6 +21,11 @@ EVENT_TABLES = {
     },
     "step": {**recorded_fields("step"), "examples": "BIGINT", "batch": "BIGINT[]"},
     "eval": {**recorded_fields("eval"), "final": "BOOLEAN"},
+    "update": {
+        **recorded_fields("update"),
+        "modules": "VARCHAR[]",
+        "relative_updates": "DOUBLE[]",
+    },
     "sample": {"step": "BIGINT", "prompt": "VARCHAR", "text": "VARCHAR"},
     "generation": {
         "item": "BIGINT",
@@ -68,7 +73,7 @@ and `subject` is a hash of the example and its answer. Verdicts are looked up by
 
 SCHEMA_VERSION = zlib.crc32(repr((REVISION, EVENT_TABLES)).encode())
 """An index with a different version is deleted and rebuilt, so adding a field does not require a migration."""
-REWINDABLE_TABLES = ("step", "eval", "sample", "warning")
+REWINDABLE_TABLES = ("step", "eval", "update", "sample", "warning")
 """Tables from which a rewind deletes all rows after its step."""
 
 

@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -489,10 +490,14 @@ def _read_text(value: Any) -> str:
     return value.encode("utf-8", errors="replace").decode("utf-8")
 
 
-def _read_list(value: Any) -> list[int]:
+def _read_list(value: Any, read: Callable[[Any], Any] = _read_int) -> list[Any]:
     if type(value) is not list:
         raise TypeError(value)
-    return [_read_int(item) for item in value]
+    return [read(item) for item in value]
+
+
+def _read_optional_float(value: Any) -> float | None:
+    return None if value is None else _read_float(value)
 
 
 VALUE_READERS: dict[str, Callable[[Any], Any]] = {
@@ -501,6 +506,8 @@ VALUE_READERS: dict[str, Callable[[Any], Any]] = {
     "DOUBLE": _read_float,
     "BOOLEAN": _read_bool,
     "BIGINT[]": _read_list,
+    "VARCHAR[]": partial(_read_list, read=_read_text),
+    "DOUBLE[]": partial(_read_list, read=_read_optional_float),
 }
 COLUMN_READERS = {
     table: [(name, VALUE_READERS[kind]) for name, kind in columns.items()]

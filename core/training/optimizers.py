@@ -44,8 +44,29 @@ def learning_rate(config: RunConfig, step: int, steps: int) -> float:
     return low + span * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def build_optimizer(config: RunConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Return fused AdamW or SGD. Weight decay applies to all parameters, including biases and norms."""
+def build_optimizer(
+    config: RunConfig, parameters: Iterable[tuple[str, nn.Parameter]]
+) -> torch.optim.Optimizer:
+    """Return fused AdamW or SGD. Weight decay applies to all parameters, including biases and norms.
+
+    Args:
+        parameters: names and trainable parameters of the model.
+    """
+    by_ratio: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in parameters:
+        by_ratio.setdefault(rate_ratio(config, name), []).append(parameter)
+    groups = [{"params": group, "lr_ratio": ratio} for ratio, group in by_ratio.items()]
     if config.optimizer == "sgd":
-        return SGD(parameters, lr=config.lr, weight_decay=config.weight_decay)
-    return AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+        return SGD(groups, lr=config.lr, weight_decay=config.weight_decay)
+    return AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+
+
+def rate_ratio(config: RunConfig, name: str) -> float:
+    """Return a parameter's learning rate relative to that of the schedule (LoRA+, Hayou et al. 2024)."""
+    return (config.lora_plus_ratio or 1.0) if name.endswith("lora_B") else 1.0
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of a step."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_ratio"]

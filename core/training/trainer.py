@@ -22,7 +22,8 @@ from core.nn.gpt2 import GPT2
 from core.run.directory import RunDirectory
 from core.training import checkpoints, divergence, hardware, resumption
 from core.training.evaluation import answer_all, mean_loss
-from core.training.optimizers import build_optimizer, learning_rate
+from core.training.optimizers import build_optimizer, learning_rate, set_learning_rate
+from core.training.relative_update import UpdateMeter
 from core.training.run import (
     Evaluation,
     Outcome,
@@ -53,15 +54,30 @@ def train(config: RunConfig, run: Run) -> Outcome:
     return trainer.answer_test_set()
 
 
-def build_model(config: RunConfig) -> GPT2:
-    """Return the base model, with adapters if the method is LoRA. Raises UserError."""
+def build_model(config: RunConfig, load: bool = False) -> GPT2:
+    """Return the base model, with adapters if the method is LoRA. Raises UserError.
+
+    With PiSSA, the frozen weights are still those of the base model: call `lora.freeze_residuals` next.
+
+    Args:
+        load: adapters will be loaded from a file, so their initial values need not be computed.
+    """
     lora_only = config.method == "lora"
     model = pretrained.load(config.base_model, config.dropout, config.tie_weights, frozen=lora_only)
     if lora_only:
         names = model.arch.lora_targets(config.lora_targets, config.lora_last_layers)
         generator = torch.Generator().manual_seed(config.seed)
         lora.add_adapters(
-            model, names, config.lora_rank, config.lora_alpha, config.lora_dropout, generator
+            model,
+            names,
+            config.lora_rank,
+            config.lora_alpha,
+            config.lora_dropout,
+            generator,
+            scaling=config.lora_scaling,
+            init=config.lora_init,
+            dora=config.lora_dora,
+            load=load,
         )
     return model
 
@@ -75,7 +91,7 @@ def load_trained(config: RunConfig, directory: Path) -> GPT2:
     Raises:
         UserError: the run has neither, or its adapters belong to a different base model.
     """
-    run, model = RunDirectory(directory), build_model(config)
+    run, model = RunDirectory(directory), build_model(config, load=True)
     if run.weights_path.is_dir():
         facts, tensors = checkpoints.read_weights(run.weights_path)
         if config.method == "lora" and facts.get("base_hash") != pretrained.fingerprint(model):
@@ -91,6 +107,7 @@ def load_trained(config: RunConfig, directory: Path) -> GPT2:
     else:
         facts, tensors = checkpoints.newest_weights(run.checkpoints_path)
     checkpoints.load_trainable(model, tensors)
+    lora.freeze_residuals(model)
     for dtype in (torch.bfloat16, torch.float16):
         if facts.get("precision") == hardware.name_of(dtype):
             lora.narrow(model, dtype)
@@ -111,6 +128,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         model = self._build_model()
         self.base_hash = pretrained.fingerprint(model)
+        lora.freeze_residuals(model)
         lora.narrow(model, self.dtype)
         self.model = model.to(self.device)
         self.model.grad_checkpointing = config.grad_checkpointing
@@ -127,8 +145,10 @@ class Trainer:
             config.seed,
             config.group_by_length,
         )
-        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = build_optimizer(config, self.parameters)
+        trainable = checkpoints.trainable(self.model)
+        self.parameters = list(trainable.values())
+        self.optimizer = build_optimizer(config, trainable.items())
+        self.update_meter = UpdateMeter(self.model)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
         if config.compile:
             for block in self.model.h:  # the loss calls the blocks, not the model's forward
@@ -217,11 +237,10 @@ class Trainer:
         ]
         targets = sum(batch.target_tokens for batch in batches)
         lr = learning_rate(config, step, self.schedule.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        set_learning_rate(self.optimizer, lr)
         self.model.train()
         self.optimizer.zero_grad()
-        total = torch.zeros((), device=self.device)
+        total, update = torch.zeros((), device=self.device), None
         for batch in batches:
             with hardware.autocast(self.device, self.dtype):
                 loss = self.model.loss(batch.ids, batch.targets) / targets
@@ -236,7 +255,9 @@ class Trainer:
         if divergence.is_sound(loss_value, grad_norm, self.scaler.is_enabled()):
             if config.grad_clip is not None:
                 torch.nn.utils.clip_grads_with_norm_(self.parameters, config.grad_clip, norm)
+            copies = self.update_meter.before(step)
             self.scaler.step(self.optimizer)
+            update = self.update_meter.after(copies) if copies else None
             self.scaler.update()
             self.progress.skipped = 0
             measured: dict[str, float | None] = {"loss": loss_value, "grad_norm": grad_norm}
@@ -258,6 +279,14 @@ class Trainer:
             measured = {"loss": None, "grad_norm": None}
         seconds = time.perf_counter() - start
         self.record_step(batches, seconds, lr=lr, **measured)
+        if update:
+            self.run.emit(
+                "update",
+                **self._progress_fields(),
+                relative_update=update.overall,
+                modules=list(update.modules),
+                relative_updates=list(update.modules.values()),
+            )
 
     def record_step(self, batches: list[Batch], seconds: float, **measured: float | None) -> None:
         """Update the progress and write the event of a step."""
@@ -454,7 +483,7 @@ class Trainer:
             "step": self.progress.step,
             **facts,
         }
-        tensors = checkpoints.trainable(self.model)
+        tensors = checkpoints.adapted_weights(self.model)
         checkpoints.publish(self.paths.weights_path, {name: tensors}, manifest)
 
     def answer_test_set(self) -> Outcome:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from core.errors import UserError
 from core.nn import lora
 from core.nn.architecture import ATTENTION, FAMILY, HEAD, MLP, RANKS, Architecture
 from core.nn.gpt2 import GPT2
@@ -80,3 +81,14 @@ def test_lora_targets_select_layers_by_name() -> None:
     assert arch.lora_targets("attention", 2) == [f"h.{i}.{k}" for i in (2, 3) for k in ATTENTION]
     assert arch.lora_targets("mlp") == [f"h.{i}.{kind}" for i in range(4) for kind in MLP]
     assert len(arch.lora_targets()) == 4 * 6 + 1
+
+
+def test_lora_targets_select_layers_by_pattern() -> None:
+    arch = FAMILY["gpt2-nano"]
+    assert arch.lora_targets("h.*.attn.q") == [f"h.{i}.attn.q" for i in range(4)]
+    assert arch.lora_targets("lm_head, h.[01].mlp.fc") == ["h.0.mlp.fc", "h.1.mlp.fc", HEAD]
+    assert arch.lora_targets("attention,mlp") == arch.lora_targets()[:-1]
+    assert arch.lora_targets("h.*.attn.q", 1) == ["h.3.attn.q"]
+    for unmatched in ("h.*.attn.z", "wte", "all, ", "H.0.attn.q"):
+        with pytest.raises(UserError, match="matches no linear layer"):
+            arch.lora_targets(unmatched)

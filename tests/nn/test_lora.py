@@ -1,6 +1,7 @@
 """LoRA: the initial model matches its base, merging does not change outputs, and training matches PEFT."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 from core.nn import lora
 from core.nn.architecture import Architecture
 from core.nn.gpt2 import GPT2
+from core.nn.loss import summed_cross_entropy
 
 ARCH = Architecture(n_layer=2, n_head=2, n_embd=16, context=32, vocabulary=61)
 RANK, ALPHA = 4, 6.0
@@ -27,19 +29,23 @@ def base(tied: bool = False) -> GPT2:
     return model
 
 
-def adapted(tied: bool = False, targets: str = "all", dropout: float = 0.0) -> GPT2:
+def adapted(tied: bool = False, targets: str = "all", dropout: float = 0.0, **options: Any) -> GPT2:
     model = base(tied)
     generator = torch.Generator().manual_seed(7)
-    lora.add_adapters(model, ARCH.lora_targets(targets), RANK, ALPHA, dropout, generator)
+    names = ARCH.lora_targets(targets)
+    lora.add_adapters(model, names, RANK, ALPHA, dropout, generator, **options)
+    lora.freeze_residuals(model)
     return model
 
 
 def with_random_adapters(model: GPT2) -> GPT2:
-    """Set lora_B to random values, as if the adapters had been trained."""
+    """Add random values to the trained weights, as if the adapters had been trained."""
     torch.manual_seed(2)
     with torch.no_grad():
         for layer in lora.adapters(model):
-            layer.lora_B.copy_(torch.randn_like(layer.lora_B) * 0.2)
+            layer.lora_B.add_(torch.randn_like(layer.lora_B) * 0.2)
+            if layer.lora_magnitude is not None:
+                layer.lora_magnitude.mul_(1 + 0.3 * torch.rand_like(layer.lora_magnitude))
     return model
 
 
@@ -56,10 +62,29 @@ def batches(n: int = 10) -> Iterator[tuple[Tensor, Tensor]]:
 IDS, TARGETS = next(batches())
 
 
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "alpha, kaiming-rank": {"scaling": "alpha", "init": "kaiming-rank"},
+    "alpha/sqrt(rank), gaussian": {"scaling": "alpha/sqrt(rank)", "init": "gaussian"},
+    "pissa": {"init": "pissa"},
+    "dora": {"dora": True},
+    "pissa, dora": {"init": "pissa", "dora": True, "scaling": "alpha/sqrt(rank)"},
+}
+variants = pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
+
+
 @pytest.mark.parametrize("targets", ["all", "attention", "mlp"])
 @pytest.mark.parametrize("tied", [False, True])
 def test_adapted_model_initially_matches_the_base(tied: bool, targets: str) -> None:
     assert torch.equal(adapted(tied, targets)(IDS), base(tied)(IDS))
+
+
+@variants
+@pytest.mark.parametrize("tied", [False, True])
+def test_every_variant_initially_matches_the_base(tied: bool, options: dict[str, Any]) -> None:
+    model = adapted(tied, **options)
+    torch.testing.assert_close(model(IDS), base(tied)(IDS), atol=1e-5, rtol=1e-5)
+    assert torch.equal(model.wte.weight, base(tied).wte.weight)
 
 
 def test_output_matches_the_formula() -> None:
@@ -86,9 +111,62 @@ def test_lora_a_is_kaiming_uniform_from_the_generator() -> None:
     assert bound * 0.99 < first.abs().max().item() <= bound
 
 
+def test_initial_factors_have_the_documented_spread() -> None:
+    bounds = {"kaiming": 1 / 20, "kaiming-rank": 1 / 50**0.5}
+    for init in ("kaiming", "kaiming-rank", "gaussian"):
+        generator = torch.Generator().manual_seed(1)
+        layer = lora.LoRALinear(nn.Linear(400, 3), 50, 1.0, 0.0, generator, init=init)
+        std = lora.initial_std(50, 400, init)
+        assert layer.lora_A.std().item() == pytest.approx(std, rel=0.02)
+        assert not layer.lora_B.any()
+        if init in bounds:
+            assert bounds[init] * 0.99 < layer.lora_A.abs().max().item() <= bounds[init]
+
+
+@pytest.mark.parametrize("shape", [(12, 5), (5, 12), (3, 2)])
+def test_principal_components_match_the_singular_value_decomposition(
+    shape: tuple[int, int],
+) -> None:
+    torch.manual_seed(3)
+    weight, rank = torch.randn(shape), 3
+    B, A = lora.principal_components(weight, rank)
+    U, S, V = torch.linalg.svd(weight, full_matrices=False)
+    best = U[:, :rank] * S[:rank] @ V[:rank]
+    torch.testing.assert_close(B @ A, best, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(B.norm(dim=0), S[:rank].sqrt())
+    torch.testing.assert_close(A.norm(dim=1), S[:rank].sqrt())
+
+
+def test_scales_match_their_formulas() -> None:
+    assert lora.adapter_scale(64, 16) == 0.25
+    assert lora.adapter_scale(64, 16, "alpha/sqrt(rank)") == 2
+    assert lora.adapter_scale(64, 16, "alpha") == 16
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_dora_merge_matches_its_formula(in_place: bool) -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(5, 3)
+    layer = lora.LoRALinear(linear, 2, 7.0, dora=True)
+    with torch.no_grad():
+        layer.lora_B.normal_()
+        layer.lora_magnitude.uniform_(0.5, 2)
+    direction = linear.weight + 7.0 / 2 * layer.lora_B @ layer.lora_A
+    norm = torch.linalg.vector_norm(direction, dim=1)
+    torch.testing.assert_close(layer.weight_norm(), norm)
+    expected = layer.lora_magnitude[:, None] * direction / norm[:, None]
+    x = torch.randn(4, 6, 5)
+    torch.testing.assert_close(layer(x), x @ expected.T + linear.bias)
+    layer.merge(in_place)
+    torch.testing.assert_close(layer.linear.weight, expected)
+
+
+@variants
 @pytest.mark.parametrize("tied", [False, True])
-def test_merging_keeps_the_outputs_and_unmerging_restores_the_weights(tied: bool) -> None:
-    model = with_random_adapters(adapted(tied))
+def test_merging_keeps_the_outputs_and_unmerging_restores_the_weights(
+    tied: bool, options: dict[str, Any]
+) -> None:
+    model = with_random_adapters(adapted(tied, **options))
     weights_before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     unmerged = model(IDS)
     assert not torch.allclose(unmerged, base(tied)(IDS), atol=1e-2)
@@ -163,24 +241,47 @@ def train(model: nn.Module, loss_of: Callable[[Tensor, Tensor], Tensor]) -> list
     return losses
 
 
-def with_peft(targets: str) -> GPT2:
-    """Return our GPT-2 with PEFT's adapters, starting from the same lora_A as our adapters."""
-    config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=ARCH.lora_targets(targets))
+PEFT_OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "alpha/sqrt(rank), gaussian": {"use_rslora": True},
+    "pissa": {"init_lora_weights": "pissa"},
+    "dora": {"use_dora": True},
+    "pissa, dora": {"use_rslora": True, "init_lora_weights": "pissa", "use_dora": True},
+}
+"""PEFT's options for our variants."""
+
+
+def with_peft(targets: str = "all", variant: str = "plain") -> GPT2:
+    """Return our GPT-2 with PEFT's adapters. Unless it is PiSSA, they start from the same lora_A as ours."""
+    config = LoraConfig(
+        r=RANK,
+        lora_alpha=ALPHA,
+        target_modules=ARCH.lora_targets(targets),
+        **PEFT_OPTIONS[variant],
+    )
     peer = inject_adapter_in_model(config, base())
-    our_model = adapted(targets=targets)
+    our_model = adapted(targets=targets, **VARIANTS[variant])
     names = [n for n, m in peer.named_modules() if isinstance(m, PeftLinear)]
     assert sorted(names) == sorted(ARCH.lora_targets(targets))
     with torch.no_grad():
         for name in names:
-            peer_layer = peer.get_submodule(name)
-            assert peer_layer.scaling["default"] == ALPHA / RANK
-            peer_layer.lora_A["default"].weight.copy_(our_model.get_submodule(name).lora_A)
+            peer_layer, layer = peer.get_submodule(name), our_model.get_submodule(name)
+            assert peer_layer.scaling["default"] == pytest.approx(layer.scale)
+            if layer.is_pissa:  # singular vectors may have the opposite sign
+                residual = peer_layer.base_layer.weight
+                torch.testing.assert_close(layer.linear.weight, residual, atol=1e-5, rtol=1e-4)
+            else:
+                peer_layer.lora_A["default"].weight.copy_(layer.lora_A)
     return peer
 
 
-@pytest.mark.parametrize("targets", ["all", "attention", "mlp"])
-def test_ten_steps_match_peft(targets: str) -> None:
-    model, peer = adapted(targets=targets), with_peft(targets)
+@pytest.mark.parametrize(
+    ("targets", "variant"),
+    [("attention", "plain"), ("mlp", "plain"), *(("all", variant) for variant in PEFT_OPTIONS)],
+)
+def test_ten_steps_match_peft(targets: str, variant: str) -> None:
+    options = VARIANTS[variant]
+    model, peer = adapted(targets=targets, **options), with_peft(targets, variant)
 
     def loss_of_peer(ids: Tensor, target_ids: Tensor) -> Tensor:
         return F.cross_entropy(peer(ids).flatten(0, 1), target_ids.flatten(), reduction="sum")
@@ -189,32 +290,50 @@ def test_ten_steps_match_peft(targets: str) -> None:
     assert losses == pytest.approx(train(peer, loss_of_peer), abs=1e-5)
     for name in ARCH.lora_targets(targets):
         layer, peer_layer = model.get_submodule(name), peer.get_submodule(name)
-        for matrix in ("lora_A", "lora_B"):
-            peer_weight = getattr(peer_layer, matrix)["default"].weight
-            torch.testing.assert_close(getattr(layer, matrix), peer_weight, atol=1e-4, rtol=1e-3)
+        peer_A, peer_B = (
+            getattr(peer_layer, matrix)["default"].weight for matrix in ("lora_A", "lora_B")
+        )
+        if layer.is_pissa:
+            signs = (layer.lora_A * peer_A).sum(1).sign()
+            peer_A, peer_B = peer_A * signs[:, None], peer_B * signs
+        torch.testing.assert_close(layer.lora_A, peer_A, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(layer.lora_B, peer_B, atol=1e-4, rtol=1e-3)
+        if "dora" in variant:
+            magnitude = peer_layer.lora_magnitude_vector["default"].weight
+            torch.testing.assert_close(layer.lora_magnitude, magnitude, atol=1e-4, rtol=1e-3)
         assert layer.lora_B.abs().max() > 0.01
 
 
-def test_trainable_parameter_count_matches_peft() -> None:
-    peer = with_peft("all")
+@pytest.mark.parametrize("variant", ["plain", "dora"])
+def test_trainable_parameter_count_matches_peft(variant: str) -> None:
+    peer = with_peft("all", variant)
     trainable = sum(p.numel() for p in peer.parameters() if p.requires_grad)
-    assert trainable == ARCH.lora_parameters(RANK)
+    assert trainable == ARCH.lora_parameters(RANK, dora=variant == "dora")
 
 
+@pytest.mark.parametrize("dora", [False, True])
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 @pytest.mark.parametrize("bias", [True, False])
-def test_gradients_match_the_formula(dropout: float, bias: bool) -> None:
+def test_gradients_match_the_formula(dropout: float, bias: bool, dora: bool) -> None:
     torch.manual_seed(4)
-    layer = lora.LoRALinear(nn.Linear(5, 7, bias), RANK, ALPHA, dropout).train()
+    layer = lora.LoRALinear(nn.Linear(5, 7, bias), RANK, ALPHA, dropout, dora=dora).train()
     nn.init.normal_(layer.lora_B)
+    if dora:
+        nn.init.uniform_(layer.lora_magnitude, 0.5, 2)
     x, weights = torch.randn(2, 3, 5, requires_grad=True), torch.randn(2, 3, 7)
-    inputs = [x, layer.lora_A, layer.lora_B]
+    inputs = [x, *layer.parameters()]
+    inputs = [p for p in inputs if p.requires_grad]
     results = []
     for formula in (False, True):
         torch.manual_seed(9)
         if formula:
             low = F.dropout(x.flatten(0, 1), dropout).view_as(x) @ layer.lora_A.T
             y = layer.linear(x) + ALPHA / RANK * low @ layer.lora_B.T
+            if dora:
+                offset = 0 if layer.linear.bias is None else layer.linear.bias
+                direction = layer.linear.weight + ALPHA / RANK * layer.lora_B @ layer.lora_A
+                norm = torch.linalg.vector_norm(direction, dim=1).detach()
+                y = (y - offset) * layer.lora_magnitude / norm + offset
         else:
             y = layer(x)
         results.append([y, *torch.autograd.grad((y * weights).sum(), inputs)])
@@ -222,8 +341,32 @@ def test_gradients_match_the_formula(dropout: float, bias: bool) -> None:
         torch.testing.assert_close(gradient, expected)
 
 
-def test_autocast_computes_in_bfloat16() -> None:
-    model = with_random_adapters(adapted())
+@pytest.mark.parametrize("low_logits", [False, True])
+def test_dora_head_gradients_match_autograd(low_logits: bool) -> None:
+    """Some logits are so low that their exponentials underflow."""
+    torch.manual_seed(5)
+    head = lora.LoRALinear(nn.Linear(8, 4100, bias=False), RANK, ALPHA, dora=True)
+    nn.init.normal_(head.lora_B)
+    with torch.no_grad():
+        head.lora_magnitude.mul_(40 if low_logits else 1.3)
+    x = torch.randn(300, 8, requires_grad=True)
+    targets = torch.randint(4100, (300,))
+    with torch.no_grad():
+        targets[:150] = head(x)[:150].argmax(1)
+        assert ((head(x) - head(x).amax(1, keepdim=True)).exp() == 0).any() == low_logits
+    inputs = [x, head.lora_A, head.lora_B, head.lora_magnitude]
+    loss = summed_cross_entropy(head, x, targets)
+    expected = F.cross_entropy(head(x), targets, reduction="sum")
+    torch.testing.assert_close(loss, expected)
+    gradients, autograd = torch.autograd.grad(loss, inputs), torch.autograd.grad(expected, inputs)
+    for gradient, peer_gradient in zip(gradients, autograd, strict=True):
+        scale = peer_gradient.abs().max().item()
+        torch.testing.assert_close(gradient, peer_gradient, rtol=1e-3, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize("variant", ["plain", "pissa", "dora"])
+def test_autocast_computes_in_bfloat16(variant: str) -> None:
+    model = with_random_adapters(adapted(**VARIANTS[variant]))
     exact = model.loss(IDS, TARGETS)
     exact.backward()
     gradients = [layer.lora_B.grad for layer in lora.adapters(model)]

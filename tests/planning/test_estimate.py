@@ -81,7 +81,9 @@ def test_memory_is_monotonic_in_every_setting(config: RunConfig, extent: Extent)
     if config.method == "full" or 3 * estimate.parameters(config, arch)[1] < arch.parameters(True):
         # While answering, LoRA also needs its adapters and possibly a separate head.
         added_parameters = estimate.parameters(config, arch)[1]
-        added_parameters += arch.vocabulary * arch.n_embd if estimate.splits_head(config) else 0
+        added_parameters += (
+            arch.vocabulary * arch.n_embd if estimate.splits_head(config, arch) else 0
+        )
         full_mb = estimate.memory_mb(full_config, arch, extent)
         assert full_mb >= base_mb - 4 * added_parameters / MIB
 

@@ -17,7 +17,8 @@ from core.data import dataset
 from core.data.batches import encode_all
 from core.errors import UserError
 from core.nn import pretrained
-from core.planning import estimate, preflight
+from core.nn.architecture import FAMILY
+from core.planning import adapter_scale, estimate, preflight
 from core.presets import preset
 from core.training import hardware
 from core.training.optimizers import learning_rate
@@ -34,6 +35,7 @@ NewConfig = Callable[..., RunConfig]
         {"method": "full", "tie_weights": True, "max_length": 40},
         {"method": "lora", "lora_rank": 4, "min_lr": 1e-3, "warmup_fraction": 0.2},
         {"method": "lora", "lora_targets": "mlp", "lora_last_layers": 1, "mask_prompt": True},
+        {"method": "lora", "lora_targets": "h.1.*, lm_head", "lora_dora": True},
     ],
 )
 def test_plan_matches_the_trainer_plan(
@@ -90,6 +92,50 @@ def test_every_problem_is_listed_at_once(new_config: NewConfig) -> None:
     assert problems["lora_last_layers"].startswith("must be at most 2, the number of blocks in")
     assert problems["dataset"].startswith("file not found")
     assert problems["device"].startswith("this machine has no such device")
+
+
+def test_unmatched_target_pattern_is_a_problem(new_config: NewConfig) -> None:
+    config = new_config(method="lora", lora_targets="attention, h.*.attn.z")
+    plan = preflight.check(config)
+    [problem] = plan.problems
+    assert str(problem) == (
+        "lora_targets = 'attention, h.*.attn.z': 'h.*.attn.z' matches no linear layer; "
+        "use all, attention, mlp, or names such as h.0.attn.q, h.*.mlp.fc and lm_head"
+    )
+    assert plan.trainable is None
+    config = new_config(method="lora", lora_targets="h.0.*", lora_last_layers=1)
+    [problem] = preflight.check(config).problems
+    assert "no linear layer of the last 1 blocks and the head" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, "Adapter scale: 0.5 (alpha/rank)."),
+        (
+            {"lora_scaling": "alpha", "lora_init": "kaiming-rank", "lora_rank": 2},
+            "Adapter scale: 8 (alpha). The first step is as large as with alpha/rank, kaiming and a learning rate "
+            "of 0.04 (4 times the one set).",
+        ),
+        ({"lora_scaling": "alpha", "optimizer": "sgd"}, "Adapter scale: 8 (alpha)."),
+        (
+            {"lora_init": "pissa"},
+            "Adapter scale: 0.5 (alpha/rank). With pissa, B is not zero at first, so learning rates of other "
+            "initializations do not apply.",
+        ),
+    ],
+)
+def test_plan_explains_the_adapter_scale(
+    new_config: NewConfig, settings: dict[str, Any], expected: str
+) -> None:
+    config = new_config(**{"method": "lora", "lora_alpha": 8, "lora_rank": 16} | settings)
+    assert preflight.check(config).adapter_scale == expected
+
+
+def test_journal_recipe_moves_the_first_step_128_times_as_far() -> None:
+    config = preset("run_10")
+    rate = adapter_scale.equivalent_rate(config, FAMILY["gpt2-medium"])
+    assert rate == pytest.approx(128 * config.lr)
 
 
 def test_unknown_model_does_not_hide_other_problems(new_config: NewConfig, tmp_path: Path) -> None:

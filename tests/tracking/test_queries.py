@@ -520,3 +520,43 @@ def test_skipped_step_has_no_loss(runs):
     runs.sync()
     [state] = queries.states(runs.db, ["lora"])
     assert (state["step"], state["loss"]) == (2, None)
+
+
+def test_updates_of_modules_and_their_curve(runs):
+    writer = runs.create(LORA)
+    for number in range(1, 41):
+        step(writer, number, loss=1.0)
+        if number % 10 == 1:
+            axes = {"epoch": number / 100, "tokens": number * 64, "seconds": number / 2}
+            values = [number * 1e-4, None if number == 31 else 2e-4]
+            writer.append("update", step=number, **axes, relative_update=number * 1e-3,
+                          modules=["h.0.attn.q", "lm_head"], relative_updates=values)  # fmt: skip
+    writer.append("rewind", step=32)
+    runs.sync()
+    frame = queries.updates(runs.db, ["lora", "missing"])
+    assert list(frame) == ["run", "step", "module", "relative_update"]
+    assert frame["step"].tolist() == [1, 1, 11, 11, 21, 21, 31, 31]
+    assert frame["module"].tolist() == ["h.0.attn.q", "lm_head"] * 4
+    values = [none_if_missing(value) for value in frame["relative_update"]]
+    assert values == pytest.approx([1e-4, 2e-4, 11e-4, 2e-4, 21e-4, 2e-4, 31e-4, None])
+
+    both = queries.curves(runs.db, ["lora"], ["relative_update", "loss"], x="tokens")
+    assert both["relative_update"]["x"].tolist() == [64, 704, 1344, 1984]
+    assert both["relative_update"]["y"].tolist() == pytest.approx([1e-3, 11e-3, 21e-3, 31e-3])
+    assert len(both["loss"]) == 32
+    [smooth] = queries.curves(runs.db, ["lora"], ["relative_update"], window=11).values()
+    assert smooth["y"].tolist() == pytest.approx([1e-3, 6e-3, 16e-3, 26e-3]), "11 steps, not rows"
+    assert queries.results(runs.db)["relative_update"].tolist() == pytest.approx([16e-3])
+
+
+def test_rewind_deletes_later_updates_and_malformed_ones_are_skipped(runs):
+    writer = runs.create(LORA)
+    for number in (1, 11):
+        writer.append(
+            "update", step=number, relative_update=0.1, modules=["x"], relative_updates=[0.1]
+        )
+    writer.append("update", step=11, relative_update=0.1, modules=[3], relative_updates=[0.1])
+    writer.append("update", step=11, relative_update=0.1, modules=["x"], relative_updates=["y"])
+    writer.append("rewind", step=5)
+    runs.sync()
+    assert queries.updates(runs.db, ["lora"])["step"].tolist() == [1]

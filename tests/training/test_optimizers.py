@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from core.config import RunConfig
-from core.training.optimizers import build_optimizer, learning_rate
+from core.training.optimizers import build_optimizer, learning_rate, set_learning_rate
 
 ROOT = Path(__file__).parents[2]
 rates = st.floats(1e-6, 1.0)
@@ -34,7 +34,7 @@ def test_constant_rate_with_warm_up_matches_transformers() -> None:
     from transformers import get_constant_schedule_with_warmup
 
     config = RunConfig(lr=2e-3, min_lr=None, warmup_fraction=0.2)
-    optimizer = build_optimizer(config, [nn.Parameter(torch.ones(1))])
+    optimizer = build_optimizer(config, [("weight", nn.Parameter(torch.ones(1)))])
     schedule = get_constant_schedule_with_warmup(optimizer, num_warmup_steps=10)
     for step in range(1, 51):
         assert learning_rate(config, step, 50) == pytest.approx(schedule.get_last_lr()[0])
@@ -84,17 +84,31 @@ def test_schedule_matches_the_journal() -> None:
 def test_adamw_step_matches_the_closed_form() -> None:
     weight = nn.Parameter(torch.tensor([1.0, -2.0]))
     config = RunConfig(optimizer="adamw", lr=0.1, weight_decay=0.5)
-    optimizer = build_optimizer(config, [weight])
+    optimizer = build_optimizer(config, [("weight", weight)])
     weight.grad = torch.tensor([3.0, -0.2])
     optimizer.step()
     # Decoupled weight decay, then a step of size lr in the direction of the sign.
     torch.testing.assert_close(weight.data, torch.tensor([1 * 0.95 - 0.1, -2 * 0.95 + 0.1]))
 
 
+def test_lora_plus_multiplies_the_rate_of_b() -> None:
+    config = RunConfig(optimizer="sgd", lr=0.1, weight_decay=0, lora_plus_ratio=16.0)
+    weights = {
+        name: nn.Parameter(torch.zeros(2)) for name in ("lora_A", "lora_B", "lora_magnitude")
+    }
+    optimizer = build_optimizer(config, [(f"h.0.{n}", p) for n, p in weights.items()])
+    set_learning_rate(optimizer, 0.05)
+    for weight in weights.values():
+        weight.grad = torch.ones(2)
+    optimizer.step()
+    steps = {name: weight[0].item() for name, weight in weights.items()}
+    assert steps == pytest.approx({"lora_A": -0.05, "lora_B": -0.8, "lora_magnitude": -0.05})
+
+
 def test_sgd_step_matches_the_closed_form() -> None:
     weight = nn.Parameter(torch.tensor([1.0, -2.0]))
     config = RunConfig(optimizer="sgd", lr=0.1, weight_decay=0.5)
-    optimizer = build_optimizer(config, [weight])
+    optimizer = build_optimizer(config, [("weight", weight)])
     weight.grad = torch.tensor([3.0, -0.2])
     optimizer.step()
     expected = torch.tensor([1 - 0.1 * (3 + 0.5), -2 - 0.1 * (-0.2 - 1.0)])
@@ -114,7 +128,7 @@ with torch.device("meta"):
     GPT2(FAMILY["gpt2-nano"])
 for name in ("adamw", "sgd"):
     weight = torch.nn.Parameter(torch.ones(2))
-    optimizer = build_optimizer(RunConfig(optimizer=name), [weight])
+    optimizer = build_optimizer(RunConfig(optimizer=name), [("weight", weight)])
     weight.grad = torch.ones(2)
     optimizer.step()
     optimizer.zero_grad()
@@ -140,7 +154,7 @@ def test_adamw_updates_all_weights_in_one_operation() -> None:
     parameters = [nn.Parameter(torch.ones(3)) for _ in range(4)]
     for parameter in parameters:
         parameter.grad = torch.ones(3)
-    optimizer = build_optimizer(RunConfig(), parameters)
+    optimizer = build_optimizer(RunConfig(), [(str(i), p) for i, p in enumerate(parameters)])
     with OperationRecorder():
         optimizer.step()
     assert names.count("aten::_fused_adamw_") == 1

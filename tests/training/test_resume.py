@@ -34,6 +34,13 @@ METHODS: dict[str, dict[str, Any]] = {
     "full": {"method": "full"},
     "full tied": {"method": "full", "tie_weights": True},
     "lora": {"method": "lora", "lora_rank": 4, "lora_alpha": 8, "lora_dropout": 0.2},
+    "pissa, dora, lora+": {
+        "method": "lora",
+        "lora_init": "pissa",
+        "lora_dora": True,
+        "lora_plus_ratio": 4.0,
+        "lora_targets": "attention, lm_head",
+    },
     "sgd": {"method": "full", "optimizer": "sgd"},
 }
 
@@ -72,7 +79,7 @@ def comparable(run: Any, kind: str, after_step: int = 0) -> list[dict[str, Any]]
 
 def assert_same_from(step: int, resumed: Any, uninterrupted: Any) -> None:
     """Assert that the events after a step, the answers and the weights match those of the uninterrupted run."""
-    for kind in ("step", "eval", "sample", "generation"):
+    for kind in ("step", "update", "eval", "sample", "generation"):
         expected = comparable(uninterrupted, kind, after_step=step)
         assert comparable(resumed, kind) == expected, kind
     assert len(resumed.events_of("step")) == STEPS - step
@@ -311,6 +318,7 @@ CHANGED: list[tuple[str, dict[str, Any], str]] = [
     ("lora", {"lora_rank": 2}, "lora_rank = 2 (was 4)"),
     ("lora", {"lora_alpha": 16.0}, "lora_alpha = 16.0 (was 8.0)"),
     ("lora", {"lora_targets": "mlp"}, "lora_targets = mlp (was all)"),
+    ("lora", {"lora_scaling": "alpha"}, "lora_scaling = alpha (was alpha/rank)"),
     ("lora", {"seed": 7, "epochs": 2}, "seed = 7 (was 123), epochs = 2 (was 3)"),
 ]
 
