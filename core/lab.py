@@ -121,6 +121,10 @@ class Lab:
         """Return the losses of each evaluation; see `queries.evaluations`."""
         return self._read(queries.evaluations, names, x)
 
+    def example_losses(self, names: Sequence[str], step: int | None = None) -> pd.DataFrame:
+        """Return the loss of each example at each evaluation, or at one step; see `queries.example_losses`."""
+        return self._read(queries.example_losses, names, step)
+
     def samples(self, names: Sequence[str]) -> pd.DataFrame:
         """Return the answers to the sample prompt, newest first: run, step, prompt, text."""
         return self._read(queries.samples, names)

@@ -7,6 +7,7 @@ Other events are parsed line by line, as are lines that are not in the format of
 
 import contextlib
 import io
+import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
@@ -17,6 +18,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.json as arrow_json
 
+from core.config import REPLACED_SETTINGS, upgraded
 from core.data.content_hash import content_hash
 from core.data.exact_match import exact_match
 from core.errors import UserError
@@ -145,7 +147,7 @@ class Sync:
         if self._stamps.get(run.name) == stamp:
             return False
         with open_regular(run.config_path, "r", encoding="utf-8", errors="replace") as file:
-            settings = file.read()
+            settings = _upgraded_text(file.read())
         with self._transaction():
             self._pending.set_config(run.name, settings, stamp)
             self._stamps[run.name] = stamp
@@ -397,6 +399,14 @@ def is_broken(error: Exception) -> bool:
     return isinstance(error, duckdb.Error) and not isinstance(error, duckdb.TransactionException)
 
 
+def _upgraded_text(settings: str) -> str:
+    """Convert the settings of an older version. Others, and invalid JSON, are returned unchanged."""
+    with contextlib.suppress(ValueError, TypeError, RecursionError):
+        if any(name in settings for name in REPLACED_SETTINGS):
+            return json.dumps(upgraded(json.loads(settings)))
+    return settings
+
+
 def _columns(rows: Iterable[list[Any]]) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)]
 
@@ -440,6 +450,8 @@ def _row(run: str, event: dict[str, Any]) -> list[Any] | None:
     try:
         if event["event"] == "generation":
             _add_derived_fields(event)
+        if event["event"] == "eval" and "subset_loss" not in event and not event.get("final"):
+            event["subset_loss"] = event.get("val_loss")  # an older version
         if event["event"] == "verdict" and not 0 <= (event.get("score") or 0) <= 100:
             event["score"] = None
         values = [
@@ -488,10 +500,16 @@ def _read_text(value: Any) -> str:
     return value.encode("utf-8", errors="replace").decode("utf-8")
 
 
-def _read_list(value: Any) -> list[int]:
+def _read_ints(value: Any) -> list[int]:
     if type(value) is not list:
         raise TypeError(value)
     return [_read_int(item) for item in value]
+
+
+def _read_floats(value: Any) -> list[float]:
+    if type(value) is not list:
+        raise TypeError(value)
+    return [_read_float(item) for item in value]
 
 
 VALUE_READERS: dict[str, Callable[[Any], Any]] = {
@@ -499,7 +517,8 @@ VALUE_READERS: dict[str, Callable[[Any], Any]] = {
     "BIGINT": _read_int,
     "DOUBLE": _read_float,
     "BOOLEAN": _read_bool,
-    "BIGINT[]": _read_list,
+    "BIGINT[]": _read_ints,
+    "DOUBLE[]": _read_floats,
 }
 COLUMN_READERS = {
     table: [(name, VALUE_READERS[kind]) for name, kind in columns.items()]

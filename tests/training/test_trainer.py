@@ -91,7 +91,10 @@ def mean_target_loss(model: torch.nn.Module, config: RunConfig, first: int, last
 def test_evaluation_losses_are_means_over_target_tokens(
     new_config: NewConfig, new_run: NewRun, mask_prompt: bool
 ) -> None:
-    config, run = new_config(mask_prompt=mask_prompt, batch_size=1, eval_batches=1), new_run()
+    config, run = (
+        new_config(mask_prompt=mask_prompt, batch_size=1, eval_examples=1, probe_examples=1),
+        new_run(),
+    )
     trainer = Trainer(config, run)
     trainer.fit()
     first, last = run.events_of("eval")[0], run.events_of("eval")[-1]

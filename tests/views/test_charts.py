@@ -24,9 +24,7 @@ def curve(scale: float = 1.0) -> pd.DataFrame:
 def evaluations() -> pd.DataFrame:
     frame = pd.DataFrame({"run": ["b", "b", RUNS[1]], "x": [0, 5, 0]})
     frame["train_loss"], frame["val_loss"] = [3.0, 2.0, 4.0], [3.5, 2.5, 4.5]
-    return frame.assign(
-        train_perplexity=np.exp(frame["train_loss"]), val_perplexity=np.exp(frame["val_loss"])
-    )
+    return frame.assign(subset_loss=frame["val_loss"])
 
 
 def validated(figure: charts.Figure) -> go.Figure:
@@ -202,9 +200,7 @@ def figures_of(values: list[float | None]) -> dict[str, charts.Figure]:
     """Return a figure of these values from each public chart function."""
     length = len(values)
     steps = pd.DataFrame({"run": ["b"] * length, "x": range(length), "y": values})
-    losses = {
-        f"{part}_{noun}": values for part in ("train", "val") for noun in ("loss", "perplexity")
-    }
+    losses = {f"{part}_loss": values for part in ("train", "val", "subset")}
     evaluations = pd.DataFrame({"run": ["b"] * length, "x": range(length), **losses})
     rows = [row("b", value, value, value) for value in values]
     return {
@@ -248,7 +244,7 @@ def test_interval_without_bounds_draws_only_the_mean() -> None:
 def test_missing_value_leaves_a_gap_in_the_line(evaluations: pd.DataFrame) -> None:
     points = curve().assign(y=[1.0, np.nan, 3.0, 4.0, 5.0, 6.0])
     figures = [charts.step_curves(points, points, RUNS, "loss", "step", log=False)]
-    evaluations.loc[1, ["val_loss", "train_loss"]] = np.nan
+    evaluations.loc[1, ["val_loss", "subset_loss", "train_loss"]] = np.nan
     figures.append(charts.loss_curves(evaluations, RUNS, "step", log=False))
     figures.append(charts.rate_schedule([(1, 0.1), (2, None), (3, 0.2)]))
     for figure in figures:
