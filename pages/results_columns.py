@@ -80,7 +80,7 @@ def optional_columns(results: pd.DataFrame) -> pd.DataFrame:
 def default_columns(results: pd.DataFrame, judges: list[str], with_journal: bool) -> list[str]:
     """Return the columns shown by default: metrics, settings that differ between the runs, and cost.
 
-    `val_set` is shown if a validation loss was not measured on the full validation set.
+    `val_set` is shown if a validation loss was not measured on the whole validation set.
     """
     journal_columns = JOURNAL_COLUMNS if with_journal else []
     differing = report.differing(results)

@@ -106,8 +106,8 @@ def results(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
     run was created.
 
     Losses come from the newest evaluation after step 0. Step 0 measures the base model, so a run that ended before
-    its next evaluation has no losses. `val_set` says whether `val_loss` was measured on the `full` validation set, at
-    the end of a run, or on the `subset` of every evaluation. `subset_loss`, `best_val_loss` and `best_step` always
+    its next evaluation has no losses. `val_set` says whether `val_loss` was measured on the `whole set`, at the end
+    of a run, or on the `subset` of every evaluation. `subset_loss`, `best_val_loss` and `best_step` always
     refer to the subset.
     """
     names = [name for name in RunConfig.model_fields if name != "name"]

@@ -151,13 +151,13 @@ def differing(frame: pd.DataFrame) -> list[str]:
 
 def incomparable(frame: pd.DataFrame) -> str | None:
     """Return a warning if the losses or scores of these runs may not be comparable, else None."""
-    names = [name for name in differing(frame[frame["dataset"].notna()]) if name in LOSS_FIELDS]
+    varied = differing(frame[frame["dataset"].notna()])
+    names = [name for name in varied if name in LOSS_FIELDS]
     titles = ", ".join(str(RunConfig.model_fields[name].title) for name in names)
     if not names:
-        measured = frame[frame["best_val_loss"].notna()]
-        if measured["eval_examples"].nunique() > 1:
-            return "Best validation losses and subset losses were measured on different examples (Evaluation examples). Compare them only between runs that used the same ones."
-        return None
+        if "eval_examples" not in varied:
+            return None
+        return "Subset losses and best validation losses were measured on different examples (Evaluation examples). They are comparable only between runs that used the same ones."
     if set(names) & set(TEST_SET_FIELDS):
         return f"These runs may have been trained and tested on different examples ({titles}). Losses and scores are comparable only between runs that used the same ones."
     return f"These losses may be averaged over different tokens ({titles}). They are comparable only between runs that used the same ones."

@@ -223,12 +223,12 @@ def test_every_chart_renders_with_unusual_values(values: list[float | None]) -> 
         assert parsed["data"], name
 
 
-def test_empty_charts_have_a_trace() -> None:
+def test_empty_charts_have_a_trace(evaluations: pd.DataFrame) -> None:
     """Streamlit raises PlotlyEmptyDataError for figures without traces."""
     empty = curve().head(0)
     for figure in (
         charts.step_curves(empty, None, [], "loss", "step", log=False),
-        charts.loss_curves(empty, [], "step", log=False),
+        charts.loss_curves(evaluations.head(0), [], "step", log=False),
         charts.token_lengths({}, limit=1),
         charts.score_histogram({}),
     ):
@@ -251,6 +251,23 @@ def test_missing_value_leaves_a_gap_in_the_line(evaluations: pd.DataFrame) -> No
         for line in validated(figure).data:
             assert not line.connectgaps
         assert np.isnan(validated(figure).data[0].y[1])
+
+
+def test_validation_curve_shows_the_subset_and_training_only_what_was_measured(
+    evaluations: pd.DataFrame,
+) -> None:
+    evaluations = pd.concat([evaluations.head(2), evaluations.head(1).assign(x=9)])
+    evaluations = evaluations.reset_index(drop=True)
+    evaluations["subset_loss"] = [3.0, 2.0, np.nan]  # an older version ended without a subset loss
+    evaluations["train_loss"] = [1.0, np.nan, 0.5]
+    for perplexity in (False, True):
+        figure = charts.loss_curves(evaluations, ["b"], "step", False, perplexity)
+        validation, training = validated(figure).data
+        transform = np.exp if perplexity else np.array
+        assert list(validation.x) == [0, 5, 9]
+        assert list(validation.y) == pytest.approx(transform([3.0, 2.0, 3.5]))
+        assert list(training.x) == [0, 9]
+        assert list(training.y) == pytest.approx(transform([1.0, 0.5]))
 
 
 def test_isolated_point_is_drawn_as_a_dot() -> None:
