@@ -18,7 +18,6 @@ from core.nn.generation import Sampling, generate
 from core.training import evaluation
 from core.training.evaluation import Answer, answer_all, example_losses, leading
 
-
 NewConfig = Callable[..., RunConfig]
 
 
