@@ -176,10 +176,10 @@ def upgraded(recorded: Mapping[str, Any]) -> dict[str, Any]:
     Evaluations used the first `batch_size * eval_batches` examples of both sets.
     """
     values = dict(recorded)
-    factors = [values.get("batch_size"), values.get("eval_batches")]
-    if [type(factor) for factor in factors] == [int, int]:
+    batch_size, batches = values.get("batch_size"), values.get("eval_batches")
+    if type(batch_size) is int and type(batches) is int:
         del values["eval_batches"]
-        examples = factors[0] * factors[1]
+        examples = batch_size * batches
         earlier = {"eval_every": EARLIER_EVAL_EVERY, "eval_examples": examples}
         values = {**earlier, "probe_examples": examples, **values}
     return values
