@@ -28,7 +28,7 @@ X_VALUES = {
 
 
 def badge(page, name):
-    """Return the line with the name and status of a run."""
+    """Return the line with a run's name and status."""
     lines = [m.value.replace("\\", "") for m in page.markdown if "-badge[" in m.value]
     [match] = [text for text in lines if f"**{name}**" in text]
     return match
@@ -104,7 +104,9 @@ def test_charts_plot_the_events(write_run, open_page, line, x):
 def test_new_events_are_shown_on_rerun(write_run, open_page, line):
     run = write_run("one", "running", planned=9)
     page = open_page("live")
-    expected = "Step 6 of 9 · 3 s elapsed · 2 s left · loss 0.6667 · validation loss 0.8333"
+    expected = (
+        "Step 6 of 9 · 3 s elapsed · 2 s left · loss 0.6667 · validation loss (subset) 0.8333"
+    )
     assert progress(page) == [expected]
     event_fields = {"epoch": 3.5, "tokens": 70, "seconds": 3.5, "lr": 1e-3, "grad_norm": 1.0}
     run.append("step", step=7, loss=0.25, tokens_per_s=9.0, **event_fields)
@@ -275,7 +277,7 @@ def test_samples_are_sorted_newest_first(write_run, open_page):
     assert page.says("one, step 20: Say hi.")
 
 
-def test_queued_run_shows_no_charts(write_run, open_page):
+def test_queued_run_does_not_show_charts(write_run, open_page):
     write_run("one", "queued").log_path.write_text("waiting")
     page = open_page("live")
     assert not page.get("plotly_chart")
@@ -294,7 +296,7 @@ def test_resume_names_the_checkpoint_step(write_run, open_page):
 def test_latest_losses_are_shown(write_run, open_page):
     write_run("one")
     assert progress(open_page("live")) == [
-        "Step 6 of 6 · 3 s elapsed · loss 0.6667 · validation loss 0.8333"
+        "Step 6 of 6 · 3 s elapsed · loss 0.6667 · validation loss (subset) 0.8333"
     ]
 
 

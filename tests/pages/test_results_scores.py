@@ -1,4 +1,4 @@
-"""Judge scores in the results table: mean, interval, and the scores reported in the journal."""
+"""Judge scores in the results table: means, intervals, and the scores reported in the journal."""
 
 import pandas as pd
 import pytest
@@ -15,7 +15,7 @@ SCORES = {"12": 12.0, "55": 55.0, "90": 90.0, "71": 71.0, "34": 34.0}
 
 @pytest.fixture
 def write_answers(write_run, answer):
-    """Return a function that writes a run with these numbers as answers."""
+    """Return a function that writes a run with the given numbers as answers."""
 
     def write(name, *texts):
         answer_events = [answer(item, f"Say {item}.", "x", text) for item, text in enumerate(texts)]
@@ -26,7 +26,7 @@ def write_answers(write_run, answer):
 
 @pytest.fixture
 def judge(runs_dir):
-    """Return a function that scores each answer with its own number, or with None if it is listed in `missing`."""
+    """Return a function that gives each answer its own number as its score, or None if it is listed in `missing`."""
 
     def write(run, spec=GEMINI, max_items=None, missing=()):
         lab = runtime.lab()
@@ -109,6 +109,6 @@ def test_journal_scores_share_the_gemini_column(write_answers, judge, open_page)
     frame = page.dataframe[0].value.set_index("name")
     journal_rows = frame[frame["status"] == "journal"]
     assert journal_rows["gemini"].notna().any()
-    assert journal_rows["gemini 95 %"].isna().all(), "the journal reports no intervals"
+    assert journal_rows["gemini 95 %"].isna().all(), "the journal does not report intervals"
     assert frame.loc["one", "gemini"] == 33.5
     assert frame.loc["one", "gemini 95 %"].split(" to ")[0] < "33.5"

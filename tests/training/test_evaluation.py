@@ -1,4 +1,4 @@
-"""Losses and answers do not depend on the batching."""
+"""Losses and answers do not depend on how examples are batched."""
 
 import random
 from collections.abc import Callable
@@ -23,7 +23,7 @@ NewConfig = Callable[..., RunConfig]
 
 @pytest.mark.parametrize("mask_prompt", [False, True])
 @torch.no_grad()
-def test_example_losses_equal_the_cross_entropy_of_each_example(
+def test_example_losses_match_the_cross_entropy_of_each_example(
     new_config: Callable[..., RunConfig], mask_prompt: bool
 ) -> None:
     config = new_config()
@@ -62,7 +62,9 @@ def test_leading_examples_are_chosen_before_any_is_dropped(new_config: NewConfig
     assert list(leading(kept, 0, 100)) == []
 
 
-def test_batched_answers_equal_single_answers(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batched_answers_match_individual_answers(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = pretrained.load(str(base)).eval()
     generator = random.Random(3)
     vocabulary = ["red", "green", "seven", "house", "river"]
