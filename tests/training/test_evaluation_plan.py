@@ -46,7 +46,7 @@ def test_automatic_evaluations_are_the_most_within_the_budget(
     method: str, checkpointing: bool
 ) -> None:
     config = RunConfig(method=method, grad_checkpointing=checkpointing)
-    passes = {"full": 3, "lora": 2}[method] + checkpointing
+    passes = {"full": 2.25, "lora": 1.75}[method] + checkpointing
     seen = set()
     for steps in (1, 5, 8, 9, 20, 41, 300, 5993):
         for training in (10**4, 10**5, 3 * 10**5, 10**6, 10**8):
@@ -93,7 +93,7 @@ def test_trainer_and_plan_agree(new_config: NewConfig, new_run: NewRun) -> None:
     assert probed == [0, 9, 18, 27, 30]
     assert plan.evaluation_seconds is not None
     assert plan.seconds is not None
-    share = trainer.evaluations.tokens(corpus.tokens) / (3 * corpus.tokens.training)
+    share = trainer.evaluations.tokens(corpus.tokens) / (2.25 * corpus.tokens.training)
     assert plan.evaluation_seconds == pytest.approx(share * plan.seconds, abs=0.11)
 
 
@@ -102,10 +102,10 @@ def test_trainer_and_plan_agree(new_config: NewConfig, new_run: NewRun) -> None:
 def test_automatic_evaluations_take_at_most_8_percent_of_training_time(
     new_run: NewRun, method: str
 ) -> None:
-    """On the embedded model and data. Time of a slow phase of the machine is part of both sums."""
-    values = {"method": method, "epochs": 6, "batch_size": 16, "sample_prompt": "", "device": "cpu"}
-    run = new_run()
-    trainer = Trainer(RunConfig(**values, precision="fp32", checkpoint_every=10**6), run)
+    """On the embedded model and data. The margin allows for other load on the machine."""
+    values = {"method": method, "epochs": 6, "batch_size": 16, "max_examples": 600}
+    values |= {"probe_examples": 16, "sample_prompt": "", "device": "cpu", "precision": "fp32"}
+    trainer = Trainer(RunConfig.parse(values), new_run())
     assert 8 < trainer.evaluations.count < 40
     seconds, losses_of = 0.0, trainer.losses_of
 
