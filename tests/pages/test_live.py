@@ -296,7 +296,7 @@ def test_resume_names_the_checkpoint_step(write_run, open_page):
 def test_latest_losses_are_shown(write_run, open_page):
     write_run("one")
     assert progress(open_page("live")) == [
-        "Step 6 of 6 · 3 s elapsed · loss 0.6667 · validation loss (subset) 0.8333"
+        "Step 6 of 6 · 3 s elapsed · loss 0.6667 · validation loss 0.8333"
     ]
 
 
