@@ -15,7 +15,7 @@ from core.run import log
         ("eval", {"step": 9, "train_loss": None, "val_loss": 2.0, "final": True},
          "step 9: validation loss 2.0000 on the whole validation set"),
         ("rewind", {"step": -1}, "no usable checkpoint; starting from step 0"),
-        ("rewind", {"step": 40}, "resuming from the checkpoint of step 40"),
+        ("rewind", {"step": 40}, "resuming from the checkpoint at step 40"),
         ("warning", {"step": 3, "message": "careful"}, "step 3: careful"),
     ],
 )  # fmt: skip
