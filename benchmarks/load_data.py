@@ -13,7 +13,9 @@ import numpy as np
 from core.config import RunConfig
 from core.run.directory import RunDirectory
 
-EVAL_EVERY, SAMPLE_EVERY, ANSWERS = 25, 100, 110
+EVALUATIONS, SAMPLE_EVERY, ANSWERS = 40, 100, 110
+SUBSET, PROBE, PROBE_INTERVAL = 128, 64, 3
+"""Validation and training examples of an evaluation, as by default."""
 BATCH = 8
 START_TIME = 1_790_000_000.0
 """Unix time of the first run."""
@@ -96,6 +98,7 @@ def _add_training(lines: Lines, number: int, steps: int) -> None:
     norms, seconds = rng.gamma(4, 0.3, steps).tolist(), (0.05 + rng.random(steps) / 50).tolist()
     tokens = rng.integers(200, 600, steps).tolist()
     batches = rng.integers(0, 2006, (steps, BATCH)).tolist()
+    interval = max(1, steps // EVALUATIONS)
     total_tokens, total_s = 0, 0.0
     for step in range(1, steps + 1):
         step_s, step_tokens, loss = seconds[step - 1], tokens[step - 1], losses[step - 1]
@@ -104,18 +107,32 @@ def _add_training(lines: Lines, number: int, steps: int) -> None:
         batch = str(batches[step - 1]).replace(" ", "")
         lines.step(step, step / 250, total_tokens, total_s, step * BATCH, 0.0625, loss, norms[step - 1],
                    step_tokens / step_s, 900 + step / 100, batch)  # fmt: skip
-        if step % EVAL_EVERY == 0:
+        if step % interval == 0:
             progress = {
                 "step": step,
                 "epoch": step / 250,
                 "tokens": total_tokens,
                 "seconds": round(total_s, 6),
             }
-            final = step == steps
-            lines.add("eval", **progress, train_loss=loss, val_loss=loss + 0.1, final=final)
+            measured = _losses("val", 2116, SUBSET, loss, rng)
+            if step % (PROBE_INTERVAL * interval) == 0:
+                measured |= _losses("train", 0, PROBE, loss, rng)
+            lines.add("eval", **progress, train_loss=loss, val_loss=loss + 0.1, subset_loss=loss + 0.1,
+                      subset_se=0.05, final=step == steps, **measured)  # fmt: skip
         if step % SAMPLE_EVERY == 0:
             prompt = "Suggest an alternate word for 'happy'."
             lines.add("sample", step=step, prompt=prompt, text=f"It is joyful, {step} times.")
+
+
+def _losses(
+    part: str, first: int, count: int, mean: float, rng: np.random.Generator
+) -> dict[str, list[Any]]:
+    """Return the losses of examples, as in an evaluation."""
+    return {
+        f"{part}_indices": [*range(first, first + count)],
+        f"{part}_losses": rng.gamma(4, mean / 4, count).round(6).tolist(),
+        f"{part}_tokens": rng.integers(20, 90, count).tolist(),
+    }
 
 
 def _add_answers(lines: Lines, number: int) -> None:

@@ -48,7 +48,7 @@ def weights(settings: Settings) -> Iterator[Measured]:
 def ours(settings: Settings) -> Iterator[Measured]:
     """Train with this project's trainer."""
     from core.config import RunConfig
-    from core.training.evaluation import mean_loss
+    from core.training.evaluation import example_losses
     from core.training.trainer import Trainer
 
     count = settings["examples"]
@@ -71,7 +71,8 @@ def ours(settings: Settings) -> Iterator[Measured]:
     run = _Run(Path(settings["directory"]))
     trainer = Trainer(config, run)
     first = trainer.train_set[: settings["batch"]]
-    yield _ready(mean_loss(trainer.model, first, settings["batch"], mask_prompt=False))
+    loss, _ = example_losses(trainer.model, first, settings["batch"], mask_prompt=False).mean()
+    yield _ready(loss)
     for step in [1, *range(1, settings["steps"] + 1)]:
         start = time.perf_counter()
         trainer.step(step, trainer.schedule.batches(step))

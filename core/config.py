@@ -34,6 +34,10 @@ def _setting(
     return Field(default, title=title, description=description, json_schema_extra=extra, **bounds)
 
 
+REPLACED_SETTINGS = {"eval_batches": "eval_examples, a number of examples"}
+"""Settings of older versions and what replaced them."""
+EARLIER_EVAL_EVERY = 25
+"""Default of `eval_every` before it could be empty."""
 EmptyOutputs = Literal["drop", "keep"]
 LoRAScaling = Literal["alpha/rank", "alpha/sqrt(rank)", "alpha"]
 LoRAInit = Literal["kaiming", "kaiming-rank", "gaussian", "pissa"]
@@ -95,8 +99,9 @@ class RunConfig(BaseModel):
     grad_checkpointing: bool = _setting(False, "hardware", "Gradient checkpointing", "Recompute activations in the backward pass. Saves memory, but training takes about a third longer.")
     compile: bool = _setting(False, "hardware", "Compile", "Compile the model with torch.compile. Only worthwhile on a GPU.")
 
-    eval_every: int = _setting(25, "cadence", "Evaluate every", "Steps between evaluations of the training and validation loss.", ge=1)
-    eval_batches: int = _setting(5, "cadence", "Evaluation batches", "Batches per evaluation. The last evaluation uses the whole validation set.", ge=1)
+    eval_every: int | None = _setting(None, "cadence", "Evaluate every", "Steps between evaluations. Empty: automatic, as many evaluations, from 8 to 40, as fit into 8% of the training time.", ge=1)
+    eval_examples: int = _setting(128, "cadence", "Evaluation examples", "Examples per evaluation, from the start of the validation split, so that runs on the same data are comparable. The last evaluation also measures the whole validation set.", ge=1)
+    probe_examples: int = _setting(64, "cadence", "Probe examples", "Training examples, from the start of the file, whose loss is measured at every third evaluation. 0: none.", ge=0)
     checkpoint_every: int = _setting(500, "cadence", "Checkpoint every", "Steps between checkpoints to resume from.", ge=1)
     keep_weights: Literal["none", "best", "last"] = _setting("last", "cadence", "Keep weights", "Weights to keep when the run finishes. last: from the last step. best: from the evaluation with the lowest validation loss; these also answer the test set. none: saves disk space. Checkpoints are deleted when the run finishes. In Results, the validation loss is always that of the last step.")
     sample_every: int = _setting(100, "cadence", "Sample every", "Steps between answers to the sample prompt.", ge=1)
@@ -171,6 +176,21 @@ class RunConfig(BaseModel):
         return type(self).parse({**self.model_dump(), **values})
 
 
+def upgraded(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert settings that an older version recorded. Values of the wrong type are left for `RunConfig.parse`.
+
+    Evaluations used the first `batch_size * eval_batches` examples of both sets.
+    """
+    values = dict(recorded)
+    batch_size, batches = values.get("batch_size"), values.get("eval_batches")
+    if type(batch_size) is int and type(batches) is int:
+        del values["eval_batches"]
+        examples = batch_size * batches
+        earlier = {"eval_every": EARLIER_EVAL_EVERY, "eval_examples": examples}
+        values = {**earlier, "probe_examples": examples, **values}
+    return values
+
+
 def _parse_text(values: Mapping[str, Any]) -> dict[str, Any]:
     parsed = dict(values)
     for name, value in parsed.items():
@@ -185,6 +205,8 @@ def _parse_text(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _unknown_setting(name: object, value: object) -> Problem:
     field = str(name).encode(errors="backslashreplace").decode()  # printable on any terminal
+    if field in REPLACED_SETTINGS:
+        return Problem(field, value, f"was replaced by {REPLACED_SETTINGS[field]}")
     titles = {
         str(field_info.title).lower(): name for name, field_info in RunConfig.model_fields.items()
     }

@@ -125,6 +125,10 @@ class Lab:
         """Return how far optimizer steps moved each module: run, step, module, relative_update."""
         return self._read(queries.updates, names)
 
+    def example_losses(self, names: Sequence[str], step: int | None = None) -> pd.DataFrame:
+        """Return the loss of each example at each evaluation, or at one step; see `queries.example_losses`."""
+        return self._read(queries.example_losses, names, step)
+
     def samples(self, names: Sequence[str]) -> pd.DataFrame:
         """Return the answers to the sample prompt, newest first: run, step, prompt, text."""
         return self._read(queries.samples, names)

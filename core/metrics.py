@@ -22,8 +22,8 @@ class Metric:
         type: SQL type of the recorded field or the result.
         unit: Shown in parentheses after the title.
         format: Format of the table column: printf-style, a Streamlit format name, or empty for the default.
-        result: Value for a whole run, as SQL over `last(event.field)`, `max(event.field)` and `mean(event.field)`;
-            None if the results table has no such column.
+        result: Value for a whole run, as SQL over `last`, `min`, `max` and `mean` of `event.field`, and
+            `step_of_min`; None if the results table has no such column.
         axis: Whether curves can use it as the x-axis.
         chart: Whether the Live page plots it.
     """
@@ -58,8 +58,13 @@ METRICS = (
     Metric("tokens_per_s", "Tokens per second", "Training speed, excluding padding.", "step", chart=True),
     Metric("padding", "Padding fraction", "Fraction of computed positions that are padding.", "step"),
     Metric("memory_mb", "Peak memory so far", "Peak memory up to this step.", "step", unit="MB"),
-    Metric("train_loss", "Training loss", "Mean loss per token on training examples at the latest evaluation.", "eval", format="%.4f", result="last(eval.train_loss)"),
-    Metric("val_loss", "Validation loss", "Mean loss per token on validation examples at the latest evaluation.", "eval", format="%.4f", result="last(eval.val_loss)"),
+    Metric("train_loss", "Training loss", "Mean loss per token on the probe, a fixed set of training examples, when it was last measured.", "eval", format="%.4f", result="last(eval.train_loss)"),
+    Metric("val_loss", "Validation loss", "Mean loss per token at the latest evaluation: on the whole validation set if the run trained to the end, on the first examples otherwise. See Validated on.", "eval", format="%.4f", result="last(eval.val_loss)"),
+    Metric("val_set", "Validated on", "What the validation loss was measured on: the whole validation set, or the subset that every evaluation uses.", type="VARCHAR", result="case when last(eval.val_loss) is null then null when last(eval.final) then 'whole set' else 'subset' end"),
+    Metric("subset_loss", "Subset loss", "Mean loss per token on the validation subset at the latest evaluation. Comparable between all evaluations of runs with the same data and Evaluation examples.", "eval", format="%.4f", result="last(eval.subset_loss)"),
+    Metric("subset_se", "Subset loss SE", "Standard error of the subset loss, from the spread of its examples' losses.", "eval", format="%.4f", result="last(eval.subset_se)"),
+    Metric("best_val_loss", "Best validation loss", "Lowest subset loss of all evaluations. Not comparable with a validation loss on the whole set.", format="%.4f", result="min(eval.subset_loss)"),
+    Metric("best_step", "Best step", "Step of the best validation loss.", type="BIGINT", result="step_of_min(eval.subset_loss)"),
     Metric("perplexity", "Perplexity", "Exponential of the validation loss.", format="%.3f", result="exp(last(eval.val_loss))"),
     Metric("seconds", "Time", "Training time, excluding evaluations and downloads.", "step", unit="s", format="%.1f", result="max(step.seconds)", axis=True),
     Metric("peak_memory_mb", "Peak memory", "Peak memory during training and while answering the test set.", unit="MB", format="%.0f", result="greatest(max(step.memory_mb), max(generation.memory_mb))"),

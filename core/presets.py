@@ -89,8 +89,13 @@ _M, _L, _XL = ({"base_model": f"gpt2-{size}"} for size in ("medium", "large", "x
 _RANK_64 = {**_LORA, **_M, "batch_size": 4, "lora_rank": 64, "lora_alpha": 64}
 
 
+JOURNAL_EVAL_BATCHES = 5
+"""The journal's code measured its validation loss on the first five batches of the validation set."""
+
+
 def _preset(title: str, settings: dict[str, Any], *figures: Any) -> Preset:
-    return Preset(title, settings, JournalResult(*figures))
+    evaluated = {"eval_examples": JOURNAL_EVAL_BATCHES * settings["batch_size"]}
+    return Preset(title, {**settings, **evaluated}, JournalResult(*figures))
 
 
 # fmt: off

@@ -108,15 +108,19 @@ def show_plan(plan: "Plan", cost: "Cost | None") -> None:
     first.metric("Parameters", count(plan.parameters), help=parameters_help)
     second.metric("Trainable", count(plan.trainable))
     basis = "Measured" if cost else "Estimated"
-    seconds, memory = (cost.seconds, cost.memory_mb) if cost else (plan.seconds, plan.memory_mb)
+    estimated = cost or plan
+    seconds, memory = estimated.seconds, estimated.memory_mb
+    evaluating = estimated.evaluation_seconds or 0.0
     basis_help = (
         "Measured over a few training steps."
         if cost
         else "Calculated from the current speed of this machine. Measure for a better estimate."
     )
-    first.metric(
-        f"{basis} time", duration(seconds), help=f"Duration of the training steps. {basis_help}"
+    total = None if seconds is None else seconds + evaluating
+    time_help = (
+        f"Training steps and {duration(evaluating)} of evaluations, without answers. {basis_help}"
     )
+    first.metric(f"{basis} time", duration(total), help=time_help)
     gigabytes = DASH if memory is None else f"{memory / 1024:.1f} GB"
     second.metric(
         f"{basis} memory", gigabytes, help=f"Peak memory of the training process. {basis_help}"
@@ -125,6 +129,8 @@ def show_plan(plan: "Plan", cost: "Cost | None") -> None:
         st.caption(
             f"Disk space: up to {plan.disk_peak_mb:,.0f} MB during the run, {plan.disk_mb:,.0f} MB afterward."
         )
+    if plan.evaluations:
+        st.caption(f"{plan.evaluations:,} evaluations, one every {plan.eval_every:,} steps.")
     if plan.train_examples:
         st.caption(
             f"{plan.train_examples:,} training, {plan.validation_examples:,} validation and "

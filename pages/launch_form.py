@@ -26,6 +26,8 @@ SUGGESTIONS = {
 EXPONENT_FIELDS = ("lr", "min_lr")
 """Fields shown in scientific notation."""
 MULTILINE_FIELDS = ("notes", "sample_prompt")
+EMPTY_MEANINGS = {"eval_every": "automatic"}
+"""What an empty number means, if it is not "none"."""
 COLLAPSED_GROUPS = ("hardware", "cadence")
 """Groups whose defaults suit most runs."""
 DRAFT, GENERATION, SOURCE = "draft", "draft_generation", "draft_source"
@@ -160,7 +162,7 @@ def _widget(name: str, field: FieldInfo, value: Any) -> None:
         if is_optional(field):  # Streamlit only allows clearing an input whose default is None
             st.session_state.setdefault(key, number)
             number = None
-        empty = "none" if is_optional(field) else ""
+        empty = EMPTY_MEANINGS.get(name, "none") if is_optional(field) else ""
         st.number_input(
             label, value=number, step=step, format=format, placeholder=empty, key=key, help=help
         )

@@ -16,7 +16,7 @@ from pages.ui.text import escape_markdown
 if TYPE_CHECKING:  # Streamlit has no public name for this type
     from streamlit.elements.lib.column_types import ColumnConfig
 
-LEADING_COLUMNS = ["name", "status", "val_loss", "perplexity", "exact"]
+LEADING_COLUMNS = ["name", "status", "val_loss", "val_set", "perplexity", "exact"]
 DEFAULT_COLUMNS = ["base_model", "method", "lora_rank", "batch_size", "epochs", "lr"]
 """Settings shown by default if the runs do not differ in any setting."""
 TRAILING_COLUMNS = ["seconds", "peak_memory_mb", "disk_mb", "notes"]
@@ -26,18 +26,24 @@ OPTIONAL_COLUMNS = [
     if name not in (*report.RUN_COLUMNS, *LEADING_COLUMNS)
 ]
 """Columns that the command line does not print."""
-JOURNAL_COLUMNS = ["device", "journal_run", "loss_to_journal"]
+JOURNAL_COLUMNS = ["device", "journal_run", "loss_to_journal", "loss_to_journal_se"]
 """Additional default columns when journal results are shown."""
 LABELS = {
     **{name: str(field.title) for name, field in RunConfig.model_fields.items()},
     **{name: metric.label for name, metric in RESULTS.items()},
     "name": "Run", "status": "Status", "created": "Created",
     "journal_run": "Journal run", "loss_to_journal": "Loss vs. journal",
+    "loss_to_journal_se": "Loss vs. journal SE",
 }  # fmt: skip
 FORMATS = {
     **{name: metric.format for name, metric in RESULTS.items() if metric.format},
-    "lr": "%g", "min_lr": "%g", "loss_to_journal": "%+.4f",
+    "lr": "%g", "min_lr": "%g", "loss_to_journal": "%+.4f", "loss_to_journal_se": "%.4f",
 }  # fmt: skip
+HELP = {
+    **{name: metric.description for name, metric in RESULTS.items()},
+    "loss_to_journal": "Loss on the run's evaluation examples (Subset loss) minus the journal's validation loss, which was measured on the first 10 or 20 validation examples. Runs of older versions are compared by their validation loss.",
+    "loss_to_journal_se": "Standard error of the run's loss on these examples. The journal's own error is unknown.",
+}
 SCIENTIFIC = "%.3e"
 JUDGE_HELP = "Mean score over the test answers, from 0 to 100. The next column shows the 95% interval, the number of scored answers (n) and the number without a score."
 
@@ -72,11 +78,16 @@ def optional_columns(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def default_columns(results: pd.DataFrame, judges: list[str], with_journal: bool) -> list[str]:
-    """Return the columns shown by default: metrics, settings that differ between the runs, and cost."""
+    """Return the columns shown by default: metrics, settings that differ between the runs, and cost.
+
+    `val_set` is shown if a validation loss was not measured on the whole validation set.
+    """
     journal_columns = JOURNAL_COLUMNS if with_journal else []
     differing = report.differing(results)
+    has_subset = with_journal or (results["val_set"] == "subset").any()
+    leading = [c for c in LEADING_COLUMNS if c != "val_set" or has_subset]
     names = [
-        *LEADING_COLUMNS,
+        *leading,
         *differing,
         *judges,
         *([] if differing else DEFAULT_COLUMNS),
@@ -123,7 +134,7 @@ def column(name: str, values: pd.Series) -> "ColumnConfig":
 
     Columns that contain values of SCIENTIFIC_FROM or more use scientific notation so that the values fit into the cells.
     """
-    help = RESULTS[name].description if name in RESULTS else None
+    help = HELP.get(name)
     is_judge_mean = name not in LABELS and not name.endswith(" 95%")
     if name not in FORMATS and not is_judge_mean:
         return st.column_config.Column(label(name), help=help, pinned=name == "name")

@@ -60,6 +60,11 @@ class Reduced(GPT2):
         logits = F.linear(self.features(ids)[is_target], self.lm_head.weight, self.shift)
         return F.cross_entropy(logits, targets[is_target], reduction="sum")
 
+    @torch.no_grad()
+    def sequence_losses(self, ids: Tensor, targets: Tensor) -> Tensor:
+        """Return the summed cross entropy of each sequence (B,) over the whole vocabulary."""
+        return torch.stack([self.loss(ids[i : i + 1], targets[i : i + 1]) for i in range(len(ids))])
+
 
 class Pretrainer(Trainer):
     """A trainer that is given its model and examples instead of deriving them from the settings."""

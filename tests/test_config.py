@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from core import config as settings
-from core.config import RunConfig, is_relevant, metadata
+from core.config import RunConfig, is_relevant, metadata, upgraded
 from core.errors import ConfigError
 
 FIELDS = RunConfig.model_fields
@@ -245,3 +245,24 @@ def test_pattern_errors_do_not_show_the_regex():
     messages = {problem.field: problem.message for problem in caught.value.problems}
     assert messages["device"] == "must be auto, cpu, mps, cuda or cuda:1"
     assert messages["name"] == "must be a single line of text"
+
+
+def test_settings_of_an_older_version_keep_their_evaluation_examples() -> None:
+    earlier = {"batch_size": 4, "eval_batches": 5, "eval_every": 10, "lr": 1e-3}
+    config = RunConfig.parse(upgraded(earlier))
+    assert (config.eval_every, config.eval_examples, config.probe_examples) == (10, 20, 20)
+    assert RunConfig.parse(upgraded({"batch_size": 4, "eval_batches": 5})).eval_every == 25
+    assert upgraded(config.model_dump()) == config.model_dump()
+
+
+@pytest.mark.parametrize("eval_batches", ["5", None, 2.0, True])
+def test_invalid_settings_of_an_older_version_are_reported(eval_batches: object) -> None:
+    with pytest.raises(ConfigError, match="eval_batches"):
+        RunConfig.parse(upgraded({"batch_size": 4, "eval_batches": eval_batches}))
+
+
+def test_replaced_setting_names_its_replacement() -> None:
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.parse({"eval_batches": "5"})
+    assert "eval_batches" in str(caught.value)
+    assert "was replaced by eval_examples" in str(caught.value)

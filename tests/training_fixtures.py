@@ -96,7 +96,8 @@ def new_config(base: Path, data: Path) -> Callable[..., RunConfig]:
             "batch_size": 4,
             "lr": 1e-2,
             "eval_every": 4,
-            "eval_batches": 1,
+            "eval_examples": 4,
+            "probe_examples": 4,
             "sample_every": 6,
             "max_new_tokens": 4,
         }

@@ -263,9 +263,24 @@ class GPT2(nn.Module):
                 target positions can be computed without waiting for the GPU.
             targets: the next token at each position (B, T).
         """
-        is_target = targets != -100
         tied = getattr(self.lm_head, "weight", None) is self.wte.weight
         shared = SharedGradient() if tied and torch.is_grad_enabled() else None
+        x, targets = self._target_states(ids, targets, shared)
+        return summed_cross_entropy(self.lm_head, x, targets, shared)
+
+    @torch.no_grad()
+    def sequence_losses(self, ids: Tensor, targets: Tensor) -> Tensor:
+        """Return the summed cross entropy of each sequence (B,), in nats. For the arguments, see `loss`."""
+        counts = (targets != -100).sum(1).tolist()
+        x, targets = self._target_states(ids, targets, None)
+        losses = summed_cross_entropy(self.lm_head, x, targets, per_position=True)
+        return torch.stack([part.sum() for part in losses.split(counts)])
+
+    def _target_states(
+        self, ids: Tensor, targets: Tensor, shared: SharedGradient | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the hidden states (N, n_embd) and targets (N,) of all target positions, row by row."""
+        is_target = targets != -100
         device = self.wte.weight.device
         if device.type != "cpu":
             positions = is_target.flatten().nonzero()[:, 0]
@@ -273,16 +288,14 @@ class GPT2(nn.Module):
                 send(t, device) for t in (ids, positions, targets[is_target])
             )
             x = self.features(ids, shared=shared).flatten(0, 1).index_select(0, positions)
-            return summed_cross_entropy(self.lm_head, x, targets, shared)
+            return x, targets
         positions = torch.arange(ids.size(1)).expand_as(ids)
         # Stop at the last target, because nothing after it affects the loss.
         lengths = ((positions + 1) * is_target).amax(1, keepdim=True).clamp(min=1)
         is_used = positions < lengths
         packed = ids[is_used][None], positions[is_used][None]  # (1, tokens) each
         x = self.features(*packed, lengths=lengths[:, 0].tolist(), shared=shared)
-        return summed_cross_entropy(
-            self.lm_head, x[0, is_target[is_used]], targets[is_target], shared
-        )
+        return x[0, is_target[is_used]], targets[is_target]
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:

@@ -53,6 +53,7 @@ def summed_cross_entropy(
     x: Tensor,
     targets: Tensor,
     shared: SharedGradient | None = None,
+    per_position: bool = False,
 ) -> Tensor:
     """Return the summed cross entropy of `head(x)` in nats, as `F.cross_entropy(..., reduction="sum")` does.
 
@@ -63,17 +64,23 @@ def summed_cross_entropy(
         x: hidden states (N, n_embd).
         targets: token ids (N,), int64.
         shared: the object passed to `lookup` for the same tokens, if the head's weight is also the embedding table.
+        per_position: return the cross entropy of each position (N,) instead of the sum, without gradients.
     """
     low = up = ratio = None
     if isinstance(head, LoRALinear):
         if not head.merged:
             low, up, ratio = head.low(x) * head.scale, head.lora_B, head.output_ratio()
         head = head.linear
-    return _HeadLoss.apply(torch.is_grad_enabled(), shared, targets, x, head.weight, low, up, ratio)
+    differentiate = torch.is_grad_enabled() and not per_position
+    losses = _HeadLoss.apply(differentiate, shared, targets, x, head.weight, low, up, ratio)
+    return losses.detach() if per_position else losses.sum()
 
 
 class _HeadLoss(torch.autograd.Function):
-    """Loss of the logits ratio (x weight' + low up'). Computes the gradients along with the loss; backward only scales them."""
+    """Losses (N,) of the logits ratio (x weight' + low up').
+
+    Computes the gradients of their sum with them; backward only scales these.
+    """
 
     @staticmethod
     def forward(
@@ -88,7 +95,7 @@ class _HeadLoss(torch.autograd.Function):
         ratio: Tensor | None,
     ) -> Tensor:
         positions, width = CPU_SLICE if x.is_cpu else (GPU_POSITIONS, len(weight))
-        total = torch.zeros((), device=x.device)
+        losses = torch.zeros(len(x), device=x.device)
         inputs = (x, weight, low, up, ratio)
         needs_grad = [differentiate and needed for needed in ctx.needs_input_grad[3:]]
         ctx.shared = shared
@@ -119,9 +126,9 @@ class _HeadLoss(torch.autograd.Function):
                 block.sub_(top)
                 block_targets = block.gather(1, local) * inside
                 target_logits += block_targets
-                total -= block_targets.sum()
+                losses[rows] -= block_targets[:, 0]
                 norm += block.exp_().sum(1, keepdim=True)
-            total += norm.log().sum()
+            losses[rows] += norm.log()[:, 0]
             if not any(needs_grad):
                 continue
             row_x = x[rows] / norm
@@ -156,12 +163,13 @@ class _HeadLoss(torch.autograd.Function):
                     grad[rows] /= norm
         if ratio_grad is not None and ratio is not None:
             ratio_grad /= ratio
-        return total
+        return losses
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
-        grads = [None if grad is None else grad.mul_(outputs[0]) for grad in ctx.grads]
+        scale = outputs[0][:1].sum()  # the same for every position, because only their sum is used
+        grads = [None if grad is None else grad.mul_(scale) for grad in ctx.grads]
         del ctx.grads
         if ctx.shared is not None:
             ctx.shared.head = grads[1]

@@ -18,6 +18,7 @@ from core.nn.architecture import HEAD, Architecture
 from core.training import hardware
 from core.training.checkpoints import CHECKPOINTS_TO_KEEP
 from core.training.evaluation import ANSWER_BATCH_TOKENS
+from core.training.evaluation_plan import EvaluationPlan, TokenCounts, training_passes
 
 RUNTIME_MB = 290
 """Memory used by Python, PyTorch, the tokenizer and data. Fitted to gpt2-nano and gpt2 with PyTorch 2.13 on Linux."""
@@ -247,6 +248,14 @@ def seconds(work: float, passes: int, rate: float, gpu: bool) -> float:
     return work / (rate * GEMM_EFFICIENCY) + passes * (
         GPU_STEP_OVERHEAD_S if gpu else CPU_STEP_OVERHEAD_S
     )
+
+
+def evaluation_seconds(
+    config: RunConfig, training_s: float, evaluations: EvaluationPlan, counts: TokenCounts
+) -> float:
+    """Return the time of all evaluations in seconds, given that of the training steps."""
+    share = evaluations.tokens(counts) / counts.training
+    return training_s * share / training_passes(config)
 
 
 def flops(config: RunConfig, arch: Architecture, tokens: int) -> float:

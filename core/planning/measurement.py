@@ -39,7 +39,9 @@ class Cost:
     memory_mb: float
     """Peak memory of the process, or of the allocator on a GPU, in MiB."""
     seconds: float
-    """Time for all training steps."""
+    """Time of all training steps."""
+    evaluation_seconds: float
+    """Time of all evaluations."""
 
 
 def key(config: RunConfig) -> str:
@@ -124,8 +126,20 @@ def run_trial(config: RunConfig) -> Cost:
             break
     rate = (progress.seconds - seconds) / (progress.tokens - tokens)
     total = config.epochs * sum(length - 1 for length in lengths)
+    evaluating_s = _time_evaluations(trainer)
     _fill_answer_cache(trainer)
-    return Cost(round(hardware.peak_memory_mb(trainer.device), 1), round(rate * total, 1))
+    memory_mb = hardware.peak_memory_mb(trainer.device)
+    return Cost(round(memory_mb, 1), round(rate * total, 1), round(evaluating_s, 1))
+
+
+def _time_evaluations(trainer: "Trainer") -> float:
+    """Return the time of all evaluations in seconds, extrapolated from one batch."""
+    batch = trainer.subset[: trainer.config.batch_size]
+    start = time.monotonic()
+    trainer.losses_of(batch)
+    seconds = time.monotonic() - start
+    tokens = sum(len(example.ids) - 1 for example in batch)
+    return seconds / tokens * trainer.evaluations.tokens(trainer.token_counts())
 
 
 def _fill_answer_cache(trainer: "Trainer") -> None:

@@ -23,6 +23,7 @@ from core.nn.architecture import VOCABULARY, Architecture
 from core.planning import adapter_scale, estimate
 from core.planning.estimate import Extent, device_memory_mb, too_large
 from core.training import hardware
+from core.training.evaluation_plan import TokenCounts, evaluation_plan
 from core.training.optimizers import learning_rate
 
 CURVE_POINTS = 200
@@ -72,7 +73,13 @@ class Plan:
     free_disk_mb: float | None = None
     """Free disk space, in MiB."""
     seconds: float | None = None
-    """Estimated time for the training steps, excluding evaluations and answers."""
+    """Estimated time of the training steps, without evaluations and answers."""
+    evaluation_seconds: float | None = None
+    """Estimated time of all evaluations, including that of the whole validation set at the end."""
+    eval_every: int | None = None
+    """Steps between evaluations, as set or automatic."""
+    evaluations: int | None = None
+    """Number of evaluations after step 0."""
     device: str | None = None
     note: str | None = None
     """Remarks that are not problems: why figures are missing, what is skipped or ignored."""
@@ -92,6 +99,7 @@ class Corpus:
     """Number of tokens in each training example after truncation."""
     extent: Extent
     validation_examples: int
+    tokens: TokenCounts
     cut_examples: int
     lost_examples: int
     """Training and validation examples whose entire response is cut off."""
@@ -111,7 +119,8 @@ def read_corpus(config: RunConfig, context: int) -> Corpus:
     limit = min(config.max_length or context, context)
     train = sizes[: len(parts.train)]
     train_lengths = _truncated_lengths(train, limit, config.mask_prompt)
-    validation = _truncated_lengths(sizes[-len(parts.validation) :], limit, config.mask_prompt)
+    validation_sizes = sizes[-len(parts.validation) :]
+    validation = _truncated_lengths(validation_sizes, limit, config.mask_prompt)
     if not train_lengths or not validation:
         part = "validation" if train_lengths else "training"
         message = f"max_length = {limit}: every {part} response would be cut off entirely; use a larger value"
@@ -120,7 +129,13 @@ def read_corpus(config: RunConfig, context: int) -> Corpus:
     lost_count = len(train) + len(parts.validation) - len(train_lengths) - len(validation)
     prompts = [prompt for _, prompt in sizes[len(train) : len(train) + len(parts.test)]]
     extent = Extent(len(train_lengths), max(train_lengths), len(prompts), max(prompts))
-    return Corpus(train_lengths, extent, len(validation), cut, lost_count, records)
+    subset = _truncated_lengths(validation_sizes[: config.eval_examples], limit, config.mask_prompt)
+    probe = _truncated_lengths(train[: config.probe_examples], limit, config.mask_prompt)
+    training, *others = (
+        sum(lengths) - len(lengths) for lengths in (train_lengths, subset, validation, probe)
+    )
+    tokens = TokenCounts(config.epochs * training, *others)
+    return Corpus(train_lengths, extent, len(validation), tokens, cut, lost_count, records)
 
 
 def fetch(config: RunConfig) -> None:
@@ -306,11 +321,12 @@ def _plan(
         config.seed,
         config.group_by_length,
     )
-    tokens = config.epochs * sum(length - 1 for length in lengths)
+    evaluations = evaluation_plan(config, schedule.steps, corpus.tokens)
     problems += _estimate_problems(config, arch, corpus.extent, device)
-    work = estimate.flops(config, arch, tokens)
+    work = estimate.flops(config, arch, corpus.tokens.training)
     passes = schedule.steps * config.grad_accumulation
     rate = hardware.product_rate(config.precision, device)
+    seconds = estimate.seconds(work, passes, rate, gpu=device.type == "cuda")
     stride = max(1, schedule.steps // CURVE_POINTS)
     curve_steps = sorted({*range(1, schedule.steps + 1, stride), schedule.steps})
     return Plan(
@@ -320,13 +336,18 @@ def _plan(
         validation_examples=corpus.validation_examples,
         steps=schedule.steps,
         steps_per_epoch=schedule.steps_per_epoch,
-        tokens=tokens,
+        tokens=corpus.tokens.training,
         longest=corpus.extent.longest,
         cut_examples=corpus.cut_examples,
         **_parameter_counts(config, arch),
         memory_mb=round(device_memory_mb(config, arch, corpus.extent, device), 1),
         available_mb=round(hardware.available_memory_mb(device), 1),
-        seconds=round(estimate.seconds(work, passes, rate, gpu=device.type == "cuda"), 1),
+        seconds=round(seconds, 1),
+        evaluation_seconds=round(
+            estimate.evaluation_seconds(config, seconds, evaluations, corpus.tokens), 1
+        ),
+        eval_every=evaluations.interval,
+        evaluations=evaluations.count,
         device=hardware.describe(device),
         learning_rates=[
             (step, learning_rate(config, step, schedule.steps)) for step in curve_steps

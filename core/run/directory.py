@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from core.config import RunConfig
+from core.config import RunConfig, upgraded
 from core.errors import UserError
 from core.file_lock import acquire
 from core.nn.architecture import FAMILY
@@ -124,7 +124,7 @@ class RunDirectory:
         try:
             with open_regular(self.config_path, "r", encoding="utf-8") as file:
                 values = json.load(file)
-            return RunConfig.parse(values)
+            return RunConfig.parse(upgraded(values))
         except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{self.name}: config.json cannot be read ({error})") from None
 

@@ -31,9 +31,10 @@ def format_event(kind: str, event: Mapping[str, Any]) -> str | None:
             )
         case "eval":
             scope = " on the whole validation set" if event["final"] else ""
+            train_loss = event["train_loss"]
+            training = "" if train_loss is None else f"training loss {train_loss:.4f}, "
             return (
-                f"step {event['step']:,}: training loss {event['train_loss']:.4f}, "
-                f"validation loss {event['val_loss']:.4f}{scope}"
+                f"step {event['step']:,}: {training}validation loss {event['val_loss']:.4f}{scope}"
             )
         case "weights":
             return (

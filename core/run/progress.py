@@ -68,7 +68,9 @@ def _show(event: dict[str, Any], progress: Progress, task: TaskID, console: Cons
         figures = f"{loss}  lr {event['lr']:.1e}  {event['tokens_per_s']:.0f} tokens/s"
         progress.update(task, completed=event["step"], figures=figures)
     elif kind == "eval":
-        losses = f"train {event['train_loss']:.3f}, validation {event['val_loss']:.3f}"
+        train_loss = event["train_loss"]
+        training = "" if train_loss is None else f"train {train_loss:.3f}, "
+        losses = f"{training}validation {event['val_loss']:.3f}"
         console.print(f"step {event['step']}: loss {losses}", highlight=False)
     elif kind == "weights":
         weights = f"weights from step {event['step']} (validation loss {event['val_loss']:.3f})"

@@ -27,8 +27,14 @@ RESULT_SOURCES = {
     **{name: str(metric.result) for name, metric in RESULTS.items()},
 }
 """Columns of `results` that are computed from events, as aggregates of event fields."""
-SOURCE = re.compile(r"(last|max|mean)\((\w+)\.(\w+)\)")
-AGGREGATES = {"last": 'arg_max("{}", seq)', "max": 'max("{}")', "mean": 'avg("{}"::double)'}
+SOURCE = re.compile(r"(last|min|max|mean|step_of_min)\((\w+)\.(\w+)\)")
+AGGREGATES = {
+    "last": 'arg_max("{}", seq)',
+    "min": 'min("{}")',
+    "max": 'max("{}")',
+    "mean": 'avg("{}"::double)',
+    "step_of_min": 'arg_min(step, "{}")',
+}
 INTEGER_COLUMNS = (
     *(name for name, field in RunConfig.model_fields.items() if base_type(field) is int),
     *(name for name, metric in RESULTS.items() if metric.type == "BIGINT"),
@@ -99,8 +105,10 @@ def results(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
     config.json is damaged. A setting missing from config.json has its default value, because it was added after the
     run was created.
 
-    Losses come from the newest evaluation after step 0. The evaluation at step 0 measures the base model, so a run that
-    ended before its next evaluation has no losses.
+    Losses come from the newest evaluation after step 0. Step 0 measures the base model, so a run that ended before
+    its next evaluation has no losses. `val_set` says whether `val_loss` was measured on the `whole set`, at the end
+    of a run, or on the `subset` of every evaluation. `subset_loss`, `best_val_loss` and `best_step` always
+    refer to the subset.
     """
     names = [name for name in RunConfig.model_fields if name != "name"]
     settings = ", ".join(f"{_setting(name)} as {name}" for name in names)
@@ -230,7 +238,12 @@ def _pair(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def evaluations(
     db: duckdb.DuckDBPyConnection, runs: Sequence[str], x: str = "step"
 ) -> pd.DataFrame:
-    """Return the metrics for each evaluation: run, x, EVALUATIONS, train_perplexity, val_perplexity, final."""
+    """Return the metrics of each evaluation: run, x, EVALUATIONS, train_perplexity, val_perplexity, final.
+
+    `val_loss` covers the whole validation set in the final evaluation. `subset_loss` covers the same examples in all
+    evaluations; it is missing in the final evaluation of runs of older versions. `train_loss` is missing where the
+    probe was not measured.
+    """
     assert x in AXES
     return db.execute(
         f"""
@@ -254,6 +267,33 @@ def updates(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
         from "update" where run in (select unnest(?)) order by run, step, seq
         """,
         [list(runs)],
+    ).df()
+
+
+def example_losses(
+    db: duckdb.DuckDBPyConnection, runs: Sequence[str], step: int | None = None
+) -> pd.DataFrame:
+    """Return the loss of each example at each evaluation: run, step, part, dataset_index, loss, tokens.
+
+    `part` is `validation` or `train`, `loss` the mean per target token in nats, `tokens` the number of target tokens.
+    The final evaluation covers the whole validation set. Runs of older versions recorded no losses of examples.
+
+    Args:
+        step: only the evaluation after this step.
+    """
+    parts = ("validation", "val"), ("train", "train")
+    unnested = " union all ".join(
+        f"""select run, step, '{part}' as part, unnest({prefix}_indices) as dataset_index,
+                   unnest({prefix}_losses) as loss, unnest({prefix}_tokens) as tokens
+            from chosen"""
+        for part, prefix in parts
+    )
+    return db.execute(
+        f"""
+        with chosen as (select * from eval where run in (select unnest($runs)) and ($step is null or step = $step))
+        select * from ({unnested}) order by run, step, part desc, dataset_index
+        """,
+        {"runs": list(runs), "step": step},
     ).df()
 
 

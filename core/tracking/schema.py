@@ -6,7 +6,7 @@ import duckdb
 
 from core.metrics import recorded_fields
 
-REVISION = 7
+REVISION = 8
 """Increment this when the sync fills existing columns differently."""
 
 EVENT_TABLES = {
@@ -20,7 +20,16 @@ EVENT_TABLES = {
         "precision": "VARCHAR",
     },
     "step": {**recorded_fields("step"), "examples": "BIGINT", "batch": "BIGINT[]"},
-    "eval": {**recorded_fields("eval"), "final": "BOOLEAN"},
+    "eval": {
+        **recorded_fields("eval"),
+        "final": "BOOLEAN",
+        "val_indices": "BIGINT[]",
+        "val_losses": "DOUBLE[]",
+        "val_tokens": "BIGINT[]",
+        "train_indices": "BIGINT[]",
+        "train_losses": "DOUBLE[]",
+        "train_tokens": "BIGINT[]",
+    },
     "update": {
         **recorded_fields("update"),
         "modules": "VARCHAR[]",
@@ -69,6 +78,7 @@ EVENT_TABLES = {
 
 A generation's `exact`, `example` and `subject` are computed during the sync. `example` is a hash of the test example,
 and `subject` is a hash of the example and its answer. Verdicts are looked up by these hashes.
+`subset_loss` of an evaluation by an older version is its `val_loss`, except at the end of a run, where it is unknown.
 """
 
 SCHEMA_VERSION = zlib.crc32(repr((REVISION, EVENT_TABLES)).encode())

@@ -7,6 +7,7 @@ Arrow. Other events are parsed line by line, as are lines that are not in the fo
 
 import contextlib
 import io
+import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
@@ -18,6 +19,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.json as arrow_json
 
+from core.config import REPLACED_SETTINGS, upgraded
 from core.data.content_hash import content_hash
 from core.data.exact_match import exact_match
 from core.errors import UserError
@@ -146,7 +148,7 @@ class Sync:
         if self._stamps.get(run.name) == stamp:
             return False
         with open_regular(run.config_path, "r", encoding="utf-8", errors="replace") as file:
-            settings = file.read()
+            settings = _upgraded_text(file.read())
         with self._transaction():
             self._pending.set_config(run.name, settings, stamp)
             self._stamps[run.name] = stamp
@@ -399,6 +401,14 @@ def is_broken(error: Exception) -> bool:
     return isinstance(error, duckdb.Error) and not isinstance(error, duckdb.TransactionException)
 
 
+def _upgraded_text(settings: str) -> str:
+    """Convert the settings of an older version. Others, and invalid JSON, are returned unchanged."""
+    with contextlib.suppress(ValueError, TypeError, RecursionError):
+        if any(name in settings for name in REPLACED_SETTINGS):
+            return json.dumps(upgraded(json.loads(settings)))
+    return settings
+
+
 def _columns(rows: Iterable[list[Any]]) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)]
 
@@ -442,6 +452,8 @@ def _row(run: str, event: dict[str, Any]) -> list[Any] | None:
     try:
         if event["event"] == "generation":
             _add_derived_fields(event)
+        if event["event"] == "eval" and "subset_loss" not in event and not event.get("final"):
+            event["subset_loss"] = event.get("val_loss")  # an older version
         if event["event"] == "verdict" and not 0 <= (event.get("score") or 0) <= 100:
             event["score"] = None
         values = [

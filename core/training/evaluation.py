@@ -1,4 +1,4 @@
-"""Mean losses and answers to test examples. Changes no weights and draws no random numbers."""
+"""Losses of examples and answers to test examples. Changes no weights and draws no random numbers."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,14 +6,17 @@ from typing import Any
 
 import torch
 
-from core.data.batches import Encoded, collate
+from core.data.batches import IGNORE_INDEX, Encoded, collate
 from core.data.template import Example, format_prompt
 from core.data.tokenizer import END_OF_TEXT, decode, encode
 from core.nn.generation import Sampling, fit_prompt, generate
 from core.nn.gpt2 import GPT2
+from core.statistics.losses import token_mean
 
 ANSWER_BATCH_TOKENS = 8192
 """Maximum number of prompt and answer tokens in a batch of answers."""
+LOSS_DECIMALS = 6
+"""Digits to which the losses of examples are recorded: finer than fp32 noise between machines."""
 
 
 @dataclass(frozen=True)
@@ -43,18 +46,66 @@ class Answer:
         }
 
 
+@dataclass(frozen=True)
+class ExampleLosses:
+    """The losses of some examples, in the order of their index in the data set."""
+
+    dataset_indices: list[int]
+    losses: list[float]
+    """Mean cross entropy per target token of each example, in nats."""
+    tokens: list[int]
+    """Number of target tokens of each example."""
+
+    def first(self, count: int) -> "ExampleLosses":
+        """Return the losses of the first `count` examples."""
+        return ExampleLosses(self.dataset_indices[:count], self.losses[:count], self.tokens[:count])
+
+    def mean(self) -> tuple[float, float | None]:
+        """Return the mean loss per target token and its standard error; see `token_mean`."""
+        return token_mean(self.losses, self.tokens)
+
+    def event(self, part: str) -> dict[str, list[Any]]:
+        """Return the fields of an `eval` event, named after the part of the data set: `train` or `val`."""
+        losses = [round(loss, LOSS_DECIMALS) for loss in self.losses]
+        return {
+            f"{part}_indices": self.dataset_indices,
+            f"{part}_losses": losses,
+            f"{part}_tokens": self.tokens,
+        }
+
+
+def leading(examples: Sequence[Encoded], count: int, first_index: int) -> Sequence[Encoded]:
+    """Return those of the first `count` examples of a split that were not dropped by truncation.
+
+    Which examples a run is evaluated on therefore does not depend on `max_length` or `mask_prompt`, except that they
+    may drop some. If they drop all, the first remaining example stands in, so that there is always a loss.
+
+    Args:
+        examples: result of `encode_all`, in file order.
+        first_index: index of the split's first example in the data set.
+    """
+    kept = [e for e in examples if e.dataset_index < first_index + count]
+    return kept or examples[: min(count, 1)]
+
+
 @torch.inference_mode()
-def mean_loss(
+def example_losses(
     model: GPT2, examples: Sequence[Encoded], batch_size: int, mask_prompt: bool
-) -> float:
-    """Return the mean cross-entropy per target token, in nats. Batches examples by length to reduce padding."""
-    losses, tokens = [], 0
+) -> ExampleLosses:
+    """Return the loss of each example. Batches them by length to reduce padding, which does not affect the losses."""
     by_length = sorted(examples, key=lambda example: len(example.ids))
+    sums = []
     for start in range(0, len(by_length), batch_size):
         batch = collate(by_length[start : start + batch_size], mask_prompt)
-        losses.append(model.loss(batch.ids, batch.targets))
-        tokens += batch.target_tokens
-    return sum(torch.stack(losses).tolist()) / tokens  # the only GPU synchronization
+        sums.append(model.sequence_losses(batch.ids, batch.targets))
+    indices = [example.dataset_index for example in examples]
+    tokens = [sum(t != IGNORE_INDEX for t in e.targets(mask_prompt)) for e in examples]
+    by_index = dict(
+        zip([e.dataset_index for e in by_length], torch.cat(sums).tolist(), strict=True)
+    )
+    return ExampleLosses(
+        indices, [by_index[i] / n for i, n in zip(indices, tokens, strict=True)], tokens
+    )
 
 
 def answer_all(

@@ -44,11 +44,11 @@ def report_download(run: Run) -> Callable[[str, int, int], None]:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A validation loss. Comparable only with losses over the same number of batches."""
+    """A validation loss on the first examples. Comparable only with losses on the same number of examples."""
 
     step: int
     val_loss: float
-    eval_batches: int
+    eval_examples: int
 
     @classmethod
     def parse(cls, facts: object) -> "Evaluation | None":

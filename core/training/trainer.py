@@ -6,6 +6,7 @@ network only to download the base model and the data set.
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from core.nn import generation, lora, pretrained
 from core.nn.gpt2 import GPT2
 from core.run.directory import RunDirectory
 from core.training import checkpoints, divergence, hardware, resumption
-from core.training.evaluation import answer_all, mean_loss
+from core.training.evaluation import ExampleLosses, answer_all, example_losses, leading
+from core.training.evaluation_plan import EvaluationPlan, TokenCounts, evaluation_plan
 from core.training.optimizers import build_optimizer, learning_rate, set_learning_rate
 from core.training.relative_update import UpdateMeter
 from core.training.run import (
@@ -119,6 +121,9 @@ def load_trained(config: RunConfig, directory: Path) -> GPT2:
 class Trainer:
     """A run in progress: its model, optimizer, data and progress."""
 
+    first_validation_index = 0
+    """Index of the first example of the validation split in the data set."""
+
     def __init__(self, config: RunConfig, run: Run) -> None:
         self.config, self.run = config, run
         self.paths = RunDirectory(run.directory)
@@ -145,6 +150,13 @@ class Trainer:
             config.seed,
             config.group_by_length,
         )
+        self.subset = leading(
+            self.validation_set, config.eval_examples, self.first_validation_index
+        )
+        """Validation examples of every evaluation."""
+        self.probe = leading(self.train_set, config.probe_examples, 0)
+        """Training examples whose loss is measured."""
+        self.evaluations = evaluation_plan(config, self.schedule.steps, self.token_counts())
         trainable = checkpoints.trainable(self.model)
         self.parameters = list(trainable.values())
         self.optimizer = build_optimizer(config, trainable.items())
@@ -172,13 +184,22 @@ class Trainer:
         parts = self.split = dataset.split(self.records.examples, config)
         length = min(config.max_length or self.model.arch.context, self.model.arch.context)
         train = encode_all(parts.train, length, config.mask_prompt)
-        first_index = len(parts.train) + len(parts.test)
-        validation = encode_all(parts.validation, length, config.mask_prompt, first_index)
+        self.first_validation_index = len(parts.train) + len(parts.test)
+        validation = encode_all(
+            parts.validation, length, config.mask_prompt, self.first_validation_index
+        )
         if not train or not validation:
             raise TrainingError(
                 f"max_length = {length}: no example keeps any of its response; use a larger value"
             )
         return train, validation
+
+    def token_counts(self) -> TokenCounts:
+        """Return the tokens of the training steps and of the parts that are evaluated."""
+        epochs = self.config.epochs
+        parts = self.train_set, self.subset, self.validation_set, self.probe
+        training, *others = (sum(len(e.ids) - 1 for e in part) for part in parts)
+        return TokenCounts(epochs * training, *others)
 
     def _warn_at_start(self) -> None:
         """Write warnings about truncated vocabularies and skipped examples."""
@@ -200,6 +221,7 @@ class Trainer:
         self.run.emit(
             "plan",
             **self._counts(),
+            eval_every=None if config.eval_every else self.evaluations.interval,
             base_hash=self.base_hash,
             parameters=sum(p.numel() for p in self.model.parameters()),
             trainable=sum(p.numel() for p in self.parameters),
@@ -213,8 +235,8 @@ class Trainer:
             step = self.progress.step + 1
             self.step(step, self.schedule.batches(step))
             step, is_last = self.progress.step, self.progress.step == steps
-            if is_last or step % config.eval_every == 0:
-                self._evaluate(final=is_last)
+            if self.evaluations.is_due(step):
+                self._evaluate()
             if config.sample_prompt and (is_last or step % config.sample_every == 0):
                 self._sample()
             stop = self.run.stop_requested()
@@ -313,31 +335,44 @@ class Trainer:
         epoch = round(p.step / self.schedule.steps_per_epoch, 6)
         return {"step": p.step, "epoch": epoch, "tokens": p.tokens, "seconds": round(p.seconds, 6)}
 
-    def _evaluate(self, final: bool = False) -> None:
-        """Compute the losses on a fixed part of both sets and, at the end, on the whole validation set."""
-        config = self.config
-        size = config.batch_size * config.eval_batches
-        parts = [self.train_set[:size], self.validation_set[:size]]
-        if final:
-            parts.append(self.validation_set)
+    def _evaluate(self) -> None:
+        """Record the losses of the validation subset and, when they are due, those of the training probe.
+
+        After the last step, record those of the whole validation set, which starts with the subset.
+        """
+        config, step = self.config, self.progress.step
+        final = step == self.schedule.steps
+        validation = self.losses_of(self.validation_set if final else self.subset)
+        subset_loss, subset_se = validation.first(len(self.subset)).mean()
+        measured: dict[str, Any] = {
+            "train_loss": None,
+            "val_loss": validation.mean()[0],
+            "subset_loss": subset_loss,
+            "subset_se": subset_se,
+            **validation.event("val"),
+        }
+        if self.probe and self.evaluations.includes_probe(step):
+            probe = self.losses_of(self.probe)
+            measured |= {"train_loss": probe.mean()[0], **probe.event("train")}
+        self.run.emit("eval", **self._progress_fields(), final=final, **measured)
+        # Step 0 is the base model.
+        lowest = self.published if config.keep_weights == "best" else self.best
+        if not step or not subset_loss < (lowest.val_loss if lowest else math.inf):
+            return
+        evaluation = Evaluation(step, subset_loss, len(self.subset))
+        if config.keep_weights == "best":
+            self._write_weights(val_loss=subset_loss, eval_examples=len(self.subset))
+            self.published = evaluation
+        if not self.best or subset_loss < self.best.val_loss:
+            self.best = evaluation
+
+    def losses_of(self, examples: Sequence[Encoded]) -> ExampleLosses:
+        """Return the loss of each example under the current weights, in evaluation mode."""
         self.model.eval()
         with hardware.autocast(self.device, self.dtype):
-            train, validation, *whole = (
-                mean_loss(self.model, part, config.batch_size, config.mask_prompt) for part in parts
+            return example_losses(
+                self.model, examples, self.config.batch_size, self.config.mask_prompt
             )
-        val_loss = whole[0] if final else validation
-        progress_fields = self._progress_fields()
-        self.run.emit("eval", **progress_fields, train_loss=train, val_loss=val_loss, final=final)
-        # Compare all evaluations on the same part of the validation set. Step 0 is the base model.
-        lowest = self.published if config.keep_weights == "best" else self.best
-        if not self.progress.step or not validation < (lowest.val_loss if lowest else math.inf):
-            return
-        evaluation = Evaluation(self.progress.step, validation, config.eval_batches)
-        if config.keep_weights == "best":
-            self._write_weights(val_loss=validation, eval_batches=config.eval_batches)
-            self.published = evaluation
-        if not self.best or validation < self.best.val_loss:
-            self.best = evaluation
 
     def _sample(self) -> None:
         prompt = self.config.sample_prompt
@@ -396,6 +431,7 @@ class Trainer:
                     "changes to config.json before this resume could not be checked"
                 )
             messages += self._keep_constant_rate(facts) + self._restore_best(facts)
+            self._keep_evaluation_interval()
             messages += resumption.input_warnings(facts, self._origin())
         self.run.emit("rewind", step=self.progress.step if facts else -1)
         for message in messages:
@@ -415,6 +451,12 @@ class Trainer:
             "steps_per_epoch": self.schedule.steps_per_epoch,
             "train_examples": len(self.train_set),
         }
+
+    def _keep_evaluation_interval(self) -> None:
+        """Keep the automatic interval of the interrupted run, even if its data or a later version changed it."""
+        interval = (self.run.last_plan() or {}).get("eval_every")
+        if self.config.eval_every is None and type(interval) is int and interval > 0:
+            self.evaluations = EvaluationPlan(interval, self.schedule.steps)
 
     def _keep_constant_rate(self, facts: dict[str, Any]) -> list[str]:
         """Disable warm-up for runs started by an older version, which ignored it without `min_lr`."""
@@ -441,14 +483,21 @@ class Trainer:
             except UserError as error:
                 messages = [str(error)]
         # None for weights published with keep_weights = last.
-        self.published = Evaluation.parse(published_facts)
-        self.best = Evaluation.parse(facts.get("best"))
+        self.published = Evaluation.parse(self._with_examples(published_facts))
+        self.best = Evaluation.parse(self._with_examples(facts.get("best")))
         if self.published and (not self.best or self.published.val_loss < self.best.val_loss):
             self.best = self.published
-        is_comparable = not self.best or self.best.eval_batches == self.config.eval_batches
+        is_comparable = not self.best or self.best.eval_examples == len(self.subset)
         if not is_comparable and self.progress.step < self.schedule.steps:
             self.best = self.published = None
         return messages if self.config.keep_weights == "best" else []
+
+    def _with_examples(self, recorded: object) -> object:
+        """Add the number of examples to an evaluation of an older version, which recorded batches of the same order."""
+        if isinstance(recorded, dict) and type(recorded.get("eval_batches")) is int:
+            examples = self.config.batch_size * recorded["eval_batches"]
+            return {**recorded, "eval_examples": min(examples, len(self.validation_set))}
+        return recorded
 
     def publish_weights(self) -> None:
         """Write `weights/` according to `keep_weights`. For `best`, load the best weights into the model."""

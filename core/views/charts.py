@@ -63,14 +63,25 @@ def step_curves(
 def loss_curves(
     evaluations: pd.DataFrame, runs: Sequence[str], x: str, log: bool, perplexity: bool = False
 ) -> Figure:
-    """Draw the loss or perplexity at each evaluation for each run, with solid lines for validation and dotted lines for training."""
+    """Draw the loss or perplexity at each evaluation for each run: validation solid, training dotted.
+
+    Validation is that of the subset, so all points of a curve are comparable. The training curve connects the
+    evaluations that measured it.
+    """
     noun = "perplexity" if perplexity else "loss"
+    validation = evaluations["subset_loss"].fillna(evaluations["val_loss"])
+    train = evaluations["train_loss"]
+    losses = {
+        "val": validation,
+        "train": train[train.notna() | validation.isna()],  # a gap only where the run diverged
+    }
     lines = []
     for run, color in colors(runs).items():
-        rows = evaluations[evaluations["run"] == run]
         for part, dash in (("val", "solid"), ("train", "dot")):
             style = {"color": color, "width": 2, "dash": dash}
-            line = _line(rows["x"], rows[f"{part}_{noun}"], run, style)
+            y = losses[part][evaluations["run"] == run]
+            x_values = evaluations["x"][y.index]
+            line = _line(x_values, np.exp(y) if perplexity else y, run, style)
             markers = {"mode": "lines+markers", "marker": {"size": DOT_SIZE}, "cliponaxis": False}
             lines.append({**line, **markers, "showlegend": part == "val"})
     title = f"{noun.capitalize()}<br><sup>validation solid, training dotted</sup>"

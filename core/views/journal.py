@@ -33,6 +33,7 @@ def rows() -> list[dict[str, Any]]:
             "name": f"journal {name}",
             "status": JOURNAL_STATUS,
             "val_loss": journal_result.val_loss,
+            "val_set": "subset",
             "perplexity": journal_result.perplexity,
             "scores": {} if journal_result.gemini is None else {"gemini": journal_result.gemini},
             "seconds": None if journal_result.minutes is None else round(journal_result.minutes * 60, 1),
@@ -64,17 +65,28 @@ def _learning_settings(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def difference(run: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `journal_run` and `loss_to_journal`, a run's validation loss minus the journal's.
+    """Compare a run with the journal run that it repeats.
 
-    Both are None if the run does not repeat a journal run. The difference is None until the run has been evaluated.
+    The journal's loss is that of a few examples at its last evaluation, so it is compared with the run's loss on its
+    evaluation examples. Runs of older versions did not record that loss after the last step, and are compared by their
+    validation loss, without a standard error.
+
+    Returns:
+        `journal_run`; `loss_to_journal`, the run's loss minus the journal's; and `loss_to_journal_se`, the standard
+        error of the run's loss. The journal's own error is unknown, but similar if both used as many examples. All are
+        None if the run repeats no journal run, the last two until the run has been evaluated.
     """
     name = repeated(run)
     journal_result = PRESETS[name].journal if name else None
-    loss = run.get("val_loss")
-    loss_difference = (
-        None if journal_result is None or loss is None else round(loss - journal_result.val_loss, 4)
-    )
-    return {"journal_run": name, "loss_to_journal": loss_difference}
+    error = run.get("subset_se")
+    loss = run.get("val_loss") if error is None else run["subset_loss"]
+    if journal_result is None or loss is None:
+        return {"journal_run": name, "loss_to_journal": None, "loss_to_journal_se": None}
+    return {
+        "journal_run": name,
+        "loss_to_journal": round(loss - journal_result.val_loss, 4),
+        "loss_to_journal_se": None if error is None else round(error, 4),
+    }
 
 
 def columns(row: Mapping[str, Any]) -> dict[str, Any]:

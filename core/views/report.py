@@ -20,8 +20,8 @@ if TYPE_CHECKING:  # these modules import torch or scipy, which tables do not ne
 
 RUN_COLUMNS = (
     "name", "status", "base_model", "method", "lora_rank", "lora_alpha", "batch_size", "epochs",
-    "optimizer", "lr", "min_lr", "warmup_fraction", "weight_decay", "val_loss", "perplexity", "scores",
-    "seconds", "peak_memory_mb", "disk_mb", "device", "parent", "notes",
+    "optimizer", "lr", "min_lr", "warmup_fraction", "weight_decay", "val_loss", "val_set", "perplexity",
+    "best_val_loss", "best_step", "scores", "seconds", "peak_memory_mb", "disk_mb", "device", "parent", "notes",
 )  # fmt: skip
 """Columns of the results table, in order."""
 IDENTITY_FIELDS = ("name", "parent", "tags", "notes")
@@ -108,7 +108,7 @@ def with_journal_rows(frame: pd.DataFrame, scores: Scores | None = None) -> pd.D
     results = run_frame(frame, scores)
     rows = [journal.difference(row) for row in records(frame)]
     differences = pd.DataFrame(
-        rows, index=results.index, columns=["journal_run", "loss_to_journal"]
+        rows, index=results.index, columns=["journal_run", "loss_to_journal", "loss_to_journal_se"]
     )
     journal_rows = (
         pd.DataFrame(journal.rows())
@@ -151,11 +151,14 @@ def differing(frame: pd.DataFrame) -> list[str]:
 
 
 def incomparable(frame: pd.DataFrame) -> str | None:
-    """Return a warning if the losses or scores of these runs may not be comparable, or None."""
-    names = [name for name in differing(frame[frame["dataset"].notna()]) if name in LOSS_FIELDS]
+    """Return a warning if the losses or scores of these runs may not be comparable, else None."""
+    varied = differing(frame[frame["dataset"].notna()])
+    names = [name for name in varied if name in LOSS_FIELDS]
     titles = ", ".join(str(RunConfig.model_fields[name].title) for name in names)
     if not names:
-        return None
+        if "eval_examples" not in varied:
+            return None
+        return "Subset losses and best validation losses were measured on different examples (Evaluation examples). They are comparable only between runs that used the same ones."
     if set(names) & set(TEST_SET_FIELDS):
         return f"These runs may have been trained and tested on different examples ({titles}). Losses and scores are comparable only between runs that used the same examples."
     return f"These losses may be averaged over different tokens ({titles}). They are comparable only between runs that used the same tokens."

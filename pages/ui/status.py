@@ -97,7 +97,8 @@ def _progress_text(run: dict[str, Any], step: int, steps: int) -> str:
     parts = [f"Step {step:,} of {steps:,}", f"{duration(run['seconds'] or 0)} elapsed"]
     if run["status"] == "running" and step:
         parts.append(f"{duration((steps - step) * run['seconds'] / step)} left")
-    losses = {"loss": run.get("loss"), "validation loss": run.get("val_loss")}
+    val_name = "validation loss" if step == steps else "validation loss (subset)"
+    losses = {"loss": run.get("loss"), val_name: run.get("val_loss")}
     loss_texts = [f"{name} {value:.4f}" for name, value in losses.items() if value is not None]
     return " · ".join([*parts, *loss_texts])
 

@@ -104,7 +104,9 @@ def test_charts_plot_the_events(write_run, open_page, line, x):
 def test_new_events_are_shown_on_rerun(write_run, open_page, line):
     run = write_run("one", "running", planned=9)
     page = open_page("live")
-    expected = "Step 6 of 9 · 3 s elapsed · 2 s left · loss 0.6667 · validation loss 0.8333"
+    expected = (
+        "Step 6 of 9 · 3 s elapsed · 2 s left · loss 0.6667 · validation loss (subset) 0.8333"
+    )
     assert progress(page) == [expected]
     event_fields = {"epoch": 3.5, "tokens": 70, "seconds": 3.5, "lr": 1e-3, "grad_norm": 1.0}
     run.append("step", step=7, loss=0.25, tokens_per_s=9.0, **event_fields)

@@ -409,3 +409,14 @@ def test_every_setting_is_a_selectable_and_filterable_column(write_run, open_pag
     assert result_row["created"].startswith("20")
     page.choose("Filter", "no such words")
     assert page.says("No runs match this filter.")
+
+
+def test_validation_losses_of_unfinished_runs_are_marked(write_run, open_page):
+    write_run("done", steps=6)
+    page = open_page("results")
+    assert "val_set" not in table(page)
+    write_run("active", "running", steps=3, planned=6)
+    runtime.lab().refresh()
+    page.run()
+    marks = table(page).set_index("name")["val_set"].to_dict()
+    assert marks == {"done": "whole set", "active": "subset"}

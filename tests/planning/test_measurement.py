@@ -69,7 +69,7 @@ def test_measured_memory_is_within_ten_percent_of_the_run(
     base: str, method: str, gpt2: Path, dataset: Path
 ) -> None:
     values = {**SHORT, "method": method, "dataset": str(dataset), "max_new_tokens": 12}
-    values |= {"base_model": base, "batch_size": 2, "sample_prompt": "", "eval_batches": 1}
+    values |= {"base_model": base, "batch_size": 2, "sample_prompt": "", "eval_examples": 2}
     if base == "gpt2":
         values |= {"base_model": str(gpt2), "tie_weights": True}
     config = RunConfig.parse(values)

@@ -12,6 +12,8 @@ from core.run import log
         ("status", {"status": "failed", "reason": "no disk"}, "failed: no disk"),
         ("eval", {"step": 1000, "train_loss": 1.0, "val_loss": 2.0, "final": False},
          "step 1,000: training loss 1.0000, validation loss 2.0000"),
+        ("eval", {"step": 9, "train_loss": None, "val_loss": 2.0, "final": True},
+         "step 9: validation loss 2.0000 on the whole validation set"),
         ("rewind", {"step": -1}, "no usable checkpoint; starting from step 0"),
         ("rewind", {"step": 40}, "resuming from the checkpoint at step 40"),
         ("warning", {"step": 3, "message": "careful"}, "step 3: careful"),
@@ -32,7 +34,7 @@ def test_steps_and_answers_are_not_logged(tmp_path):
 
 def test_log_errors_do_not_reach_the_trainer(tmp_path):
     log.append_event(
-        tmp_path / "log", "eval", {"step": 1, "train_loss": None, "val_loss": 1.0, "final": True}
+        tmp_path / "log", "eval", {"step": 1, "train_loss": 1.0, "val_loss": None, "final": True}
     )
     log.append_event(tmp_path / "log", "warning", {})
     log.append_event(tmp_path / "no folder" / "log", "status", {"status": "running"})

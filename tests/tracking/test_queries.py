@@ -1,5 +1,6 @@
 """Index queries: results, downsampled curves, evaluations, answers and states."""
 
+import json
 import math
 
 import numpy as np
@@ -48,7 +49,8 @@ FULL = RunConfig(
     grad_checkpointing=True,
     compile=True,
     eval_every=10,
-    eval_batches=2,
+    eval_examples=16,
+    probe_examples=8,
     checkpoint_every=100,
     sample_every=50,
     sample_prompt="Say red.",
@@ -172,6 +174,86 @@ def test_loss_before_training_does_not_count_as_a_result(runs):
     exported = {row["name"]: row for row in report.runs(frame, "json")}
     assert exported["full"]["val_loss"] is None
     assert exported["full"]["perplexity"] is None
+
+
+def evaluate_examples(writer, number, losses, train=None, final=False):
+    """Record an evaluation of validation examples with one token each, from index 90 on. The subset is the first two."""
+    subset_loss = sum(losses[:2]) / 2
+    fields = {"val_loss": sum(losses) / len(losses), "subset_loss": subset_loss, "subset_se": 0.5}
+    fields |= {"val_indices": [*range(90, 90 + len(losses))], "val_losses": losses}
+    fields |= {"val_tokens": [1] * len(losses), "train_loss": None}
+    if train:
+        fields |= {"train_loss": train[0], "train_indices": [0], "train_losses": train}
+        fields |= {"train_tokens": [7]}
+    writer.append("eval", step=number, epoch=1.0, tokens=9, seconds=1.0, final=final, **fields)
+
+
+def test_best_and_subset_losses_use_the_same_examples_throughout(runs):
+    writer = runs.create(LORA)
+    evaluate_examples(writer, 0, [0.1, 0.1], [9.0])
+    evaluate_examples(writer, 10, [3.0, 2.0])
+    runs.sync()
+    [row] = queries.results(runs.db).to_dict("records")
+    assert (row["val_loss"], row["val_set"], row["best_step"]) == (2.5, "subset", 10)
+    evaluate_examples(writer, 20, [1.0, 2.0], [0.5])
+    evaluate_examples(writer, 30, [2.0, 1.5, 0.25, 0.25], final=True)
+    runs.sync()
+    [row] = queries.results(runs.db).to_dict("records")
+    expected = {"val_loss": 1.0, "val_set": "whole set", "subset_loss": 1.75, "subset_se": 0.5,
+                "best_val_loss": 1.5, "best_step": 20, "train_loss": 0.5}  # fmt: skip
+    assert {name: row[name] for name in expected} == expected
+
+
+def test_runs_of_older_versions_have_a_best_loss_from_their_periodic_evaluations(runs):
+    writer = runs.create(LORA)
+    for number, loss, final in (
+        (0, 0.1, False),
+        (10, 2.0, False),
+        (20, 2.5, False),
+        (25, 1.0, True),
+    ):
+        evaluate(writer, number, 1.0, loss, final=final)
+    runs.sync()
+    [row] = queries.results(runs.db).to_dict("records")
+    assert (row["val_loss"], row["val_set"]) == (1.0, "whole set")
+    assert (row["best_val_loss"], row["best_step"], row["subset_loss"]) == (2.0, 10, 2.5)
+    assert none_if_missing(row["subset_se"]) is None
+    frame = queries.evaluations(runs.db, ["lora"])
+    assert frame["subset_loss"].fillna(-1).tolist() == [0.1, 2.0, 2.5, -1]
+    assert queries.example_losses(runs.db, ["lora"]).empty
+
+
+def test_losses_of_examples_are_one_row_per_run_step_and_example(runs):
+    writer = runs.create(LORA)
+    evaluate_examples(writer, 10, [3.0, 2.0], [0.5])
+    evaluate_examples(writer, 20, [1.0, 2.0, 4.0], final=True)
+    evaluate_examples(runs.create(FULL), 10, [5.0])
+    runs.sync()
+    columns = ["run", "step", "part", "dataset_index", "loss", "tokens"]
+    frame = queries.example_losses(runs.db, ["lora"])
+    assert list(frame) == columns
+    assert [tuple(row) for row in frame.itertuples(index=False)] == [
+        ("lora", 10, "validation", 90, 3.0, 1),
+        ("lora", 10, "validation", 91, 2.0, 1),
+        ("lora", 10, "train", 0, 0.5, 7),
+        ("lora", 20, "validation", 90, 1.0, 1),
+        ("lora", 20, "validation", 91, 2.0, 1),
+        ("lora", 20, "validation", 92, 4.0, 1),
+    ]
+    both = queries.example_losses(runs.db, ["lora", "full"], step=10)
+    assert both["loss"].tolist() == [5.0, 3.0, 2.0, 0.5]
+
+
+def test_settings_of_older_versions_are_converted(runs, tmp_path):
+    runs.create(LORA)
+    path = tmp_path / "lora" / "config.json"
+    settings = json.loads(path.read_text()) | {"eval_batches": 3, "batch_size": 2, "eval_every": 25}
+    del settings["eval_examples"], settings["probe_examples"]
+    path.write_text(json.dumps(settings))
+    runs.sync()
+    [row] = queries.results(runs.db).to_dict("records")
+    assert (row["eval_examples"], row["probe_examples"], row["eval_every"]) == (6, 6, 25)
+    assert RunDirectory.find(tmp_path, "lora").config().eval_examples == 6
 
 
 def test_rank_column_is_integer_with_missing_values(runs):

@@ -16,27 +16,50 @@ from core.data.tokenizer import END_OF_TEXT, decode, encode
 from core.nn import pretrained
 from core.nn.generation import Sampling, generate
 from core.training import evaluation
-from core.training.evaluation import Answer, answer_all, mean_loss
+from core.training.evaluation import Answer, answer_all, example_losses, leading
+
+NewConfig = Callable[..., RunConfig]
 
 
 @pytest.mark.parametrize("mask_prompt", [False, True])
 @torch.no_grad()
-def test_mean_loss_matches_the_cross_entropy_over_all_targets(
+def test_example_losses_match_the_cross_entropy_of_each_example(
     new_config: Callable[..., RunConfig], mask_prompt: bool
 ) -> None:
     config = new_config()
     model = pretrained.load(config.base_model).eval()
-    examples = encode_all(dataset.load(config.dataset)[:9], 96, mask_prompt)
+    examples = encode_all(dataset.load(config.dataset)[:9], 96, mask_prompt, first_index=5)
     token_losses = []
     for example in examples:
         first = example.prompt_length - 1 if mask_prompt else 0
         logits = model(torch.tensor([example.ids[:-1]]))[0, first:]
         targets = torch.tensor(example.ids[1:][first:])
         token_losses.append(F.cross_entropy(logits, targets, reduction="none"))
-    expected = torch.cat(token_losses).mean().item()
     for batch_size in (1, 4, 20):
-        result = mean_loss(model, examples, batch_size, mask_prompt)
-        assert result == pytest.approx(expected, rel=1e-5)
+        result = example_losses(model, examples, batch_size, mask_prompt)
+        assert result.dataset_indices == list(range(5, 14))
+        assert result.tokens == [len(losses) for losses in token_losses]
+        means = [losses.mean().item() for losses in token_losses]
+        assert result.losses == pytest.approx(means, rel=1e-5)
+        mean, _ = result.mean()
+        assert mean == pytest.approx(torch.cat(token_losses).mean().item(), rel=1e-5)
+        first, _ = result.first(3).mean()
+        assert first == pytest.approx(torch.cat(token_losses[:3]).mean().item(), rel=1e-5)
+
+
+def test_leading_examples_are_chosen_before_any_is_dropped(new_config: NewConfig) -> None:
+    records = dataset.load(new_config().dataset)
+    prompts = [len(encode(format_prompt(e.instruction, e.input))) for e in records]
+    limit = sorted(prompts)[len(prompts) // 2]  # drops the responses of the longer prompts
+    kept = encode_all(records, limit, True, 100)
+    assert 4 < len(kept) < 20
+    for count in (6, 10, 99):
+        indices = [e.dataset_index for e in leading(kept, count, 100)]
+        assert indices == [100 + i for i in range(len(records)) if i < count and prompts[i] < limit]
+    first_kept = kept[0].dataset_index - 100
+    late = kept[1:] if first_kept == 0 else kept
+    assert [e.dataset_index for e in leading(late, 1, 100)] == [late[0].dataset_index]
+    assert list(leading(kept, 0, 100)) == []
 
 
 def test_batched_answers_match_individual_answers(

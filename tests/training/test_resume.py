@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from core.config import RunConfig
+from core.config import RunConfig, upgraded
 from core.errors import UserError
 from core.training import resumption
 from core.training.trainer import Trainer, load_trained, train
@@ -579,13 +579,71 @@ def test_lost_best_weights_are_reported(
     )
 
 
-def test_changed_eval_batches_reset_the_best_weights(
+def test_changed_eval_examples_reset_the_best_weights(
     new_config: NewConfig, new_run: NewRun
 ) -> None:
-    config = new_config(**RANDOM | METHODS["full"] | BEST)
+    config = new_config(**RANDOM | METHODS["full"] | BEST, eval_examples=1)
     train(config, new_run("stopped", stop_at=5))
     resumed = new_run("stopped", resumed=True)
-    train(config.changed(eval_batches=2), resumed)
+    train(config.changed(eval_examples=2), resumed)
     assert weights_facts(resumed)["step"] > 5
-    assert weights_facts(resumed)["eval_batches"] == 2
+    assert weights_facts(resumed)["eval_examples"] == 2
     assert weights_warnings(resumed) == []
+
+
+def with_eval_batches(manifest: dict[str, Any]) -> None:
+    """Record evaluations as older versions did. A batch of three covers the two validation examples."""
+    for evaluation in (manifest, manifest.get("best") or {}):
+        if evaluation.pop("eval_examples", None):
+            evaluation["eval_batches"] = 1
+
+
+def test_best_weights_of_an_older_version_stay_the_best(
+    new_config: NewConfig, new_run: NewRun
+) -> None:
+    settings = RANDOM | METHODS["full"] | BEST
+    config = new_config(**settings)
+    stopped = new_run("stopped", stop_at=9)
+    train(config, stopped)
+    best_step = weights_facts(stopped)["step"]
+    rewrite_manifests(stopped, with_eval_batches)
+    path = stopped.directory / "weights" / "manifest.json"
+    facts = json.loads(path.read_text())
+    with_eval_batches(facts)
+    path.write_text(json.dumps(facts))
+    earlier = {**config.model_dump(), "eval_batches": 1}
+    del earlier["eval_examples"], earlier["probe_examples"]
+    upgraded_config = RunConfig.parse(upgraded(earlier))
+    assert upgraded_config.eval_examples == 3
+    resumed = new_run("stopped", resumed=True)
+    train(upgraded_config, resumed)
+    assert weights_facts(resumed)["step"] == best_step < 9
+    assert weights_warnings(resumed) == []
+
+
+def test_resume_keeps_the_automatic_evaluation_interval(
+    new_config: NewConfig, new_run: NewRun
+) -> None:
+    config = new_config(**RANDOM | METHODS["full"] | {"eval_every": None, "epochs": 4})
+    uninterrupted_run = new_run("uninterrupted")
+    train(config, uninterrupted_run)
+    stopped = new_run("stopped", stop_at=5)
+    train(config, stopped)
+    resumed = new_run("stopped", resumed=True)
+    train(config, resumed)
+    evaluations = [stopped.events_of("eval") + resumed.events_of("eval")]
+    evaluations.append(uninterrupted_run.events_of("eval"))
+    for events in evaluations:
+        for event in events:
+            del event["seconds"]
+    assert evaluations[0] == evaluations[1]
+    # A later version may choose another interval for new runs.
+    train(config, new_run("other", stop_at=5))
+    plan_path = new_run("other").plan_path
+    plan = json.loads(plan_path.read_text())
+    assert plan["eval_every"] == 2
+    plan_path.write_text(json.dumps({**plan, "eval_every": 3}))
+    other = new_run("other", resumed=True)
+    train(config, other)
+    assert [event["step"] for event in other.events_of("eval")] == [6, 9, 12, 15, 16]
+    assert other.events_of("plan")[0]["eval_every"] == 3

@@ -91,7 +91,10 @@ def mean_target_loss(model: torch.nn.Module, config: RunConfig, first: int, last
 def test_evaluation_losses_are_means_over_target_tokens(
     new_config: NewConfig, new_run: NewRun, mask_prompt: bool
 ) -> None:
-    config, run = new_config(mask_prompt=mask_prompt, batch_size=1, eval_batches=1), new_run()
+    config, run = (
+        new_config(mask_prompt=mask_prompt, batch_size=1, eval_examples=1, probe_examples=1),
+        new_run(),
+    )
     trainer = Trainer(config, run)
     trainer.fit()
     first, last = run.events_of("eval")[0], run.events_of("eval")[-1]
@@ -101,6 +104,40 @@ def test_evaluation_losses_are_means_over_target_tokens(
     trained = trainer.model.eval()
     assert last["train_loss"] == pytest.approx(mean_target_loss(trained, config, 0, 1), rel=1e-5)
     assert last["val_loss"] == pytest.approx(mean_target_loss(trained, config, 22, 24), rel=1e-5)
+    subset_loss = mean_target_loss(trained, config, 22, 23)
+    assert last["subset_loss"] == pytest.approx(subset_loss, rel=1e-5) != last["val_loss"]
+    assert last["val_indices"] == [22, 23]
+    for event in run.events_of("eval"):
+        assert event["val_indices"][0] == 22
+        assert event["val_losses"][0] == pytest.approx(event["subset_loss"], abs=1e-6)
+        probed = event["step"] % 12 == 0 or event is last
+        assert (event["train_loss"] is not None) == probed
+        assert event.get("train_indices") == ([0] if probed else None)
+    sums = [loss * n for loss, n in zip(last["val_losses"], last["val_tokens"], strict=True)]
+    assert last["val_loss"] == pytest.approx(sum(sums) / sum(last["val_tokens"]), abs=1e-6)
+
+
+def test_runs_with_different_batch_sizes_are_evaluated_on_the_same_examples(
+    new_config: NewConfig, new_run: NewRun
+) -> None:
+    losses = []
+    for batch_size in (1, 3, 4):
+        run = new_run()
+        config = new_config(batch_size=batch_size, probe_examples=7, eval_examples=2)
+        Trainer(config, run).fit()
+        first = run.events_of("eval")[0]
+        assert (first["val_indices"], first["train_indices"]) == ([22, 23], list(range(7)))
+        losses.append(first["val_losses"] + first["train_losses"])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert losses[2] == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_run_without_a_probe_records_no_training_losses(
+    new_config: NewConfig, new_run: NewRun
+) -> None:
+    run = new_run()
+    Trainer(new_config(probe_examples=0), run).fit()
+    assert {event["train_loss"] for event in run.events_of("eval")} == {None}
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,7 @@ def curve(scale: float = 1.0) -> pd.DataFrame:
 def evaluations() -> pd.DataFrame:
     frame = pd.DataFrame({"run": ["b", "b", RUNS[1]], "x": [0, 5, 0]})
     frame["train_loss"], frame["val_loss"] = [3.0, 2.0, 4.0], [3.5, 2.5, 4.5]
-    return frame.assign(
-        train_perplexity=np.exp(frame["train_loss"]), val_perplexity=np.exp(frame["val_loss"])
-    )
+    return frame.assign(subset_loss=frame["val_loss"])
 
 
 def validated(figure: charts.Figure) -> go.Figure:
@@ -204,9 +202,7 @@ def figures_of(values: list[float | None]) -> dict[str, charts.Figure]:
     """Return a figure with these values from each public chart function."""
     length = len(values)
     steps = pd.DataFrame({"run": ["b"] * length, "x": range(length), "y": values})
-    losses = {
-        f"{part}_{noun}": values for part in ("train", "val") for noun in ("loss", "perplexity")
-    }
+    losses = {f"{part}_loss": values for part in ("train", "val", "subset")}
     evaluations = pd.DataFrame({"run": ["b"] * length, "x": range(length), **losses})
     rows = [row("b", value, value, value) for value in values]
     return {
@@ -229,12 +225,12 @@ def test_every_chart_renders_with_unusual_values(values: list[float | None]) -> 
         assert parsed["data"], name
 
 
-def test_empty_charts_have_a_trace() -> None:
+def test_empty_charts_have_a_trace(evaluations: pd.DataFrame) -> None:
     """Streamlit raises PlotlyEmptyDataError for figures without traces."""
     empty = curve().head(0)
     for figure in (
         charts.step_curves(empty, None, [], "loss", "step", log=False),
-        charts.loss_curves(empty, [], "step", log=False),
+        charts.loss_curves(evaluations.head(0), [], "step", log=False),
         charts.token_lengths({}, limit=1),
         charts.score_histogram({}),
     ):
@@ -250,13 +246,30 @@ def test_interval_without_bounds_draws_only_the_mean() -> None:
 def test_missing_value_leaves_a_gap_in_the_line(evaluations: pd.DataFrame) -> None:
     points = curve().assign(y=[1.0, np.nan, 3.0, 4.0, 5.0, 6.0])
     figures = [charts.step_curves(points, points, RUNS, "loss", "step", log=False)]
-    evaluations.loc[1, ["val_loss", "train_loss"]] = np.nan
+    evaluations.loc[1, ["val_loss", "subset_loss", "train_loss"]] = np.nan
     figures.append(charts.loss_curves(evaluations, RUNS, "step", log=False))
     figures.append(charts.rate_schedule([(1, 0.1), (2, None), (3, 0.2)]))
     for figure in figures:
         for line in validated(figure).data:
             assert not line.connectgaps
         assert np.isnan(validated(figure).data[0].y[1])
+
+
+def test_validation_curve_shows_the_subset_and_training_only_what_was_measured(
+    evaluations: pd.DataFrame,
+) -> None:
+    evaluations = pd.concat([evaluations.head(2), evaluations.head(1).assign(x=9)])
+    evaluations = evaluations.reset_index(drop=True)
+    evaluations["subset_loss"] = [3.0, 2.0, np.nan]  # an older version ended without a subset loss
+    evaluations["train_loss"] = [1.0, np.nan, 0.5]
+    for perplexity in (False, True):
+        figure = charts.loss_curves(evaluations, ["b"], "step", False, perplexity)
+        validation, training = validated(figure).data
+        transform = np.exp if perplexity else np.array
+        assert list(validation.x) == [0, 5, 9]
+        assert list(validation.y) == pytest.approx(transform([3.0, 2.0, 3.5]))
+        assert list(training.x) == [0, 9]
+        assert list(training.y) == pytest.approx(transform([1.0, 0.5]))
 
 
 def test_isolated_point_is_drawn_as_a_dot() -> None:

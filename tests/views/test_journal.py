@@ -42,9 +42,45 @@ def test_rows_match_the_journal():
 
 def test_run_is_compared_with_the_journal_run_it_repeats(frame):
     differences = {row["name"]: journal.difference(row) for row in records(frame)}
-    assert differences["again"] == {"journal_run": "run_12", "loss_to_journal": 0.012}
-    assert differences["six"] == {"journal_run": "run_6", "loss_to_journal": None}
-    assert differences["other"] == {"journal_run": None, "loss_to_journal": None}
+    names = ("journal_run", "loss_to_journal", "loss_to_journal_se")
+    assert {name: tuple(row[n] for n in names) for name, row in differences.items()} == {
+        "again": ("run_12", 0.012, None),
+        "six": ("run_6", None, None),
+        "other": (None, None, None),
+    }
+
+
+def test_comparison_with_the_journal_uses_the_evaluation_examples_and_their_standard_error(
+    tmp_path,
+):
+    run = RunDirectory.create(tmp_path, preset("run_12").changed(name="again"))
+    run.append("plan", steps=2)
+    losses = {"train_loss": None, "subset_loss": 1.3, "subset_se": 0.0712345}
+    run.append("eval", step=1, val_loss=1.3, final=False, **losses)
+    run.append("eval", step=2, val_loss=1.9, final=True, **losses | {"subset_loss": 1.4})
+    index = sync.read_index(tmp_path)
+    results = queries.results(index.cursor())
+    index.close()
+    [row] = records(results)
+    assert journal.difference(row) == {
+        "journal_run": "run_12",
+        "loss_to_journal": 0.012,
+        "loss_to_journal_se": 0.0712,
+    }
+    [own, *journal_rows] = report.runs(results, "json", True)
+    assert (own["val_loss"], own["val_set"], own["loss_to_journal_se"]) == (
+        1.9,
+        "whole set",
+        0.0712,
+    )
+    assert (own["best_val_loss"], own["best_step"]) == (1.3, 1)
+    assert {row["val_set"] for row in journal_rows} == {"subset"}
+
+
+def test_journal_presets_evaluate_the_examples_of_the_journal():
+    for name in JOURNAL_RUNS:
+        config = preset(name)
+        assert config.eval_examples == {2: 10, 4: 20}[config.batch_size]
 
 
 def test_every_journal_preset_matches_its_journal_run(tmp_path):

@@ -27,7 +27,10 @@ PUBLIC_COLUMNS = [
     "warmup_fraction",
     "weight_decay",
     "val_loss",
+    "val_set",
     "perplexity",
+    "best_val_loss",
+    "best_step",
     "scores",
     "seconds",
     "peak_memory_mb",
@@ -251,6 +254,9 @@ def test_incomparable_runs_cause_a_warning() -> None:
     problems = report.incomparable(pd.DataFrame([first_run, settings("two", max_examples=9)]))
     assert problems is not None
     assert "tested on different examples (Max examples)" in problems
+    subsets = report.incomparable(pd.DataFrame([first_run, settings("two", eval_examples=9)]))
+    assert subsets is not None
+    assert subsets.startswith("Subset losses and best validation losses")
     damaged_run = dict.fromkeys(first_run) | {"name": "damaged"}
     assert report.incomparable(pd.DataFrame([first_run, damaged_run])) is None
 
