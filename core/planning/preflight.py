@@ -23,7 +23,7 @@ from core.nn.architecture import VOCABULARY, Architecture
 from core.planning import estimate
 from core.planning.estimate import Extent, device_memory_mb, too_large
 from core.training import hardware
-from core.training.optimizers import learning_rate
+from core.training.schedules import learning_rate
 
 CURVE_POINTS = 200
 """Approximate maximum number of points in the learning rate curve of a plan."""
@@ -253,6 +253,10 @@ def _model_problems(config: RunConfig, arch: Architecture) -> list[Problem]:
     if config.method == "lora" and layers is not None and layers > arch.n_layer:
         message = f"must be at most {arch.n_layer}, the number of blocks of {config.base_model}"
         problems.append(Problem("lora_last_layers", layers, message))
+    trains_layers = config.method == "full" and config.trained_weights == "last_layers"
+    if trains_layers and config.trained_layers > arch.n_layer:
+        message = f"must be at most {arch.n_layer}, the number of blocks of {config.base_model}"
+        problems.append(Problem("trained_layers", config.trained_layers, message))
     if arch.vocabulary != VOCABULARY:
         message = (
             f"its vocabulary has {arch.vocabulary:,} tokens; it must have GPT-2's {VOCABULARY:,}"
@@ -303,6 +307,7 @@ def _plan(
     tokens = config.epochs * sum(length - 1 for length in lengths)
     problems += _estimate_problems(config, arch, corpus.extent, device)
     work = estimate.flops(config, arch, tokens)
+    work += schedule.steps * estimate.optimizer_flops(config, arch)
     passes = schedule.steps * config.grad_accumulation
     rate = hardware.product_rate(config.precision, device)
     stride = max(1, schedule.steps // CURVE_POINTS)

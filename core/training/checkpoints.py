@@ -124,10 +124,10 @@ def save_checkpoint(
         directory: the folder of all checkpoints; the new one is named `step-N`.
         facts: JSON-serializable entries of the manifest, returned by `load_checkpoint`.
     """
-    names = [name for name, p in model.named_parameters() if p.requires_grad]
-    states = optimizer.state_dict()["state"]
     moments = {
-        f"{names[i]}/{key}": value for i, state in states.items() for key, value in state.items()
+        f"{name}/{key}": value
+        for name, parameter in trainable(model).items()
+        for key, value in optimizer.state.get(parameter, {}).items()
     }
     random = {"cpu": torch.get_rng_state()}
     device = next(model.parameters()).device
@@ -210,15 +210,27 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Te
     return facts, files
 
 
-def trainable(model: nn.Module) -> dict[str, Tensor]:
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return the trainable weights by name."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
+def final_weights(model: nn.Module, method: str) -> dict[str, Tensor]:
+    """Return the weights of `weights/` by name: the adapters, or the whole model in fp32 with full fine-tuning."""
+    if method == "lora":
+        return {**trainable(model)}
+    return {name: p.float() for name, p in model.named_parameters()}
+
+
 @torch.no_grad()
 def load_trainable(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copy saved weights into the model. Raises UserError if names or shapes do not match."""
-    expected = trainable(model)
+    """Copy saved weights into the model: the trainable ones, or all.
+
+    Raises UserError if names or shapes do not match.
+    """
+    expected = dict(model.named_parameters())
+    if expected.keys() != tensors.keys():
+        expected = trainable(model)
     if expected.keys() != tensors.keys():
         mismatched = sorted(expected.keys() ^ tensors.keys())
         raise UserError(
@@ -235,17 +247,15 @@ def load_trainable(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 def _load_moments(
     model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
 ) -> None:
-    names = list(trainable(model))
-    state: dict[int, dict[str, Tensor]] = {}
+    parameters = trainable(model)
     for key, tensor in tensors.items():
         name, _, kind = key.rpartition("/")
-        if name not in names:
+        if name not in parameters:
             raise UserError(
                 f"the saved optimizer state does not match this model, which has no trainable {name}"
             )
-        state.setdefault(names.index(name), {})[kind] = tensor
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+        parameter = parameters[name]
+        optimizer.state[parameter][kind] = tensor.to(parameter.device)
 
 
 def _sha256(path: Path) -> str:

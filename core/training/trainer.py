@@ -17,12 +17,12 @@ from core.data import dataset, download
 from core.data.batches import Batch, Encoded, Schedule, collate, encode_all, fingerprint
 from core.data.template import Example
 from core.errors import TrainingError, UserError
-from core.nn import generation, lora, pretrained
+from core.nn import freezing, generation, lora, pretrained
 from core.nn.gpt2 import GPT2
 from core.run.directory import RunDirectory
 from core.training import checkpoints, divergence, hardware, resumption
 from core.training.evaluation import answer_all, mean_loss
-from core.training.optimizers import build_optimizer, learning_rate
+from core.training.optimizers import build_optimizer
 from core.training.run import (
     Evaluation,
     Outcome,
@@ -31,6 +31,7 @@ from core.training.run import (
     TrainingProgress,
     report_download,
 )
+from core.training.schedules import learning_rate
 
 
 def train(config: RunConfig, run: Run) -> Outcome:
@@ -54,7 +55,7 @@ def train(config: RunConfig, run: Run) -> Outcome:
 
 
 def build_model(config: RunConfig) -> GPT2:
-    """Return the base model, with adapters if the method is LoRA. Raises UserError."""
+    """Return the base model, with adapters if the method is LoRA, and frozen as configured. Raises UserError."""
     lora_only = config.method == "lora"
     model = pretrained.load(config.base_model, config.dropout, config.tie_weights, frozen=lora_only)
     if lora_only:
@@ -63,6 +64,8 @@ def build_model(config: RunConfig) -> GPT2:
         lora.add_adapters(
             model, names, config.lora_rank, config.lora_alpha, config.lora_dropout, generator
         )
+    else:
+        freezing.freeze(model, config.trained_weights, config.trained_layers)
     return model
 
 
@@ -127,8 +130,9 @@ class Trainer:
             config.seed,
             config.group_by_length,
         )
-        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = build_optimizer(config, self.parameters)
+        trainable = checkpoints.trainable(self.model)
+        self.parameters = list(trainable.values())
+        self.optimizer = build_optimizer(config, trainable.items())
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
         if config.compile:
             for block in self.model.h:  # the loss calls the blocks, not the model's forward
@@ -216,7 +220,7 @@ class Trainer:
             for indices in batch_indices
         ]
         targets = sum(batch.target_tokens for batch in batches)
-        lr = learning_rate(config, step, self.schedule.steps)
+        lr = self.learning_rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.model.train()
@@ -258,6 +262,10 @@ class Trainer:
             measured = {"loss": None, "grad_norm": None}
         seconds = time.perf_counter() - start
         self.record_step(batches, seconds, lr=lr, **measured)
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 1."""
+        return learning_rate(self.config, step, self.schedule.steps)
 
     def record_step(self, batches: list[Batch], seconds: float, **measured: float | None) -> None:
         """Update the progress and write the event of a step."""
@@ -454,7 +462,7 @@ class Trainer:
             "step": self.progress.step,
             **facts,
         }
-        tensors = checkpoints.trainable(self.model)
+        tensors = checkpoints.final_weights(self.model, self.config.method)
         checkpoints.publish(self.paths.weights_path, {name: tensors}, manifest)
 
     def answer_test_set(self) -> Outcome:

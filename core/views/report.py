@@ -143,7 +143,7 @@ def differing(frame: pd.DataFrame) -> list[str]:
     """Return the settings that differ between the runs on which they have an effect."""
     names = [name for name in RunConfig.model_fields if name not in IDENTITY_FIELDS]
     varied = [name for name in names if frame[name].nunique(dropna=False) > 1]
-    rows = records(frame[list({*varied, "method"})])
+    rows = records(frame[names])
     return [
         name for name in varied if len({row[name] for row in rows if is_relevant(name, row)}) > 1
     ]

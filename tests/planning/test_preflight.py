@@ -20,7 +20,7 @@ from core.nn import pretrained
 from core.planning import estimate, preflight
 from core.presets import preset
 from core.training import hardware
-from core.training.optimizers import learning_rate
+from core.training.schedules import learning_rate
 from core.training.trainer import Trainer, train
 from tests.hub_server import Hub
 
