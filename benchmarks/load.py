@@ -193,7 +193,7 @@ def wait_for_steps(run: RunDirectory, count: int) -> None:
 
 @contextlib.contextmanager
 def serving(runs_dir: Path) -> Iterator[tuple[psutil.Process, str]]:
-    """Serve the dashboard. Yields its process and address."""
+    """Serve the dashboard and yield its process and address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

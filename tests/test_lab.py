@@ -151,6 +151,7 @@ def test_closing_ends_the_trainer_and_releases_the_index(runs_dir, settings, wai
     index.close()
 
 
+@pytest.mark.long
 def test_exit_without_closing_ends_the_trainer(runs_dir, settings, child, wait):
     process = child(LAUNCH, runs_dir, settings(name="a", **LONG).model_dump_json())
     assert process.stdout.readline() == "a\n"
@@ -162,6 +163,7 @@ def test_exit_without_closing_ends_the_trainer(runs_dir, settings, child, wait):
     wait(lambda: has_exited(trainer_pid(run)))
 
 
+@pytest.mark.long
 def test_trainer_outlives_its_dashboard_and_is_not_started_twice(runs_dir, settings, child, wait):
     config = settings(name="a", epochs=20)
     process = child(LAUNCH, runs_dir, config.model_dump_json())

@@ -70,6 +70,7 @@ def test_hanging_trainer_is_killed_by_the_second_stop_request(lab, runs_dir, set
     assert run.status() == "queued"
 
 
+@pytest.mark.long
 def test_run_that_stops_in_time_is_not_killed(lab, runs_dir, settings, wait):
     name = lab.launch(settings(name="a", **LONG))
     run = RunDirectory(runs_dir / name)
@@ -112,6 +113,7 @@ def test_killing_a_process_kills_its_children(child, wait):
     assert parent.wait(10) == -signal.SIGKILL
 
 
+@pytest.mark.long
 def test_closing_dashboard_kills_a_hanging_trainer(runs_dir, settings, child, wait, monkeypatch):
     process = child(DRIVE, runs_dir, settings(name="a", **LONG).model_dump_json())
     run = RunDirectory(runs_dir / process.stdout.readline().strip())

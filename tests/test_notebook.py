@@ -78,6 +78,7 @@ def test_interrupting_wait_leaves_the_run_in_progress(runs_dir, settings, child,
     assert process.wait(60) == 0
 
 
+@pytest.mark.long
 def test_wait_returns_the_row_of_an_ended_run(lab, settings):
     name = lab.launch(settings(name="a"))
     row = lab.wait(name)
@@ -85,6 +86,7 @@ def test_wait_returns_the_row_of_an_ended_run(lab, settings):
     assert row["val_loss"] == lab.evaluations([name])["val_loss"].iloc[-1]
 
 
+@pytest.mark.long
 def test_wait_after_resume_waits_for_the_new_trainer(lab, settings):
     name = lab.launch(settings(name="a"))
     lab.stop(name)

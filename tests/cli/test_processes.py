@@ -22,7 +22,7 @@ from tests.cli.test_commands import call
 ROOT = Path(__file__).parents[2]
 WORDS = ["red", "green", "blue", "one", "two", "three", "house", "tree", "river", "stone"]
 STEPS = 300
-"""Steps of the run `long`. They take seconds, so that it cannot finish before it is stopped."""
+"""Steps of the run `long`. They take long enough that it cannot finish before it is stopped."""
 RECORDS = [{"instruction": f"Say {a}.", "input": b, "output": a} for a in WORDS for b in WORDS[:2]]
 
 

@@ -19,7 +19,7 @@ from core.nn.gpt2 import GPT2
 CLOSE = 1e-4
 SIZES = [
     "gpt2",
-    "gpt2-medium",
+    pytest.param("gpt2-medium", marks=pytest.mark.long),
     pytest.param("gpt2-large", marks=pytest.mark.long),
     pytest.param("gpt2-xl", marks=pytest.mark.long),
 ]

@@ -114,7 +114,7 @@ def test_empty_required_fields_are_reported(page):
 def test_batch_too_large_for_memory_is_refused(page):
     fill_settings(page, base_model="gpt2-xl", batch_size=4096, dataset="primer")
     [message] = field_errors(page, "batch_size")
-    assert "MB are free" in message
+    assert "MB is free" in message
     assert launch_button(page).disabled
 
 
@@ -354,7 +354,7 @@ def test_configuration_measured_too_large_is_refused(page, dataset, wait, monkey
     monkeypatch.setattr(preflight.hardware, "available_memory_mb", lambda device: free)
     assert launch_button(page.run()).disabled
     [message] = field_errors(page, "batch_size")
-    assert f"would need about {cost.memory_mb:,.0f} MB" in message
+    assert f"needs about {cost.memory_mb:,.0f} MB" in message
 
 
 def test_failed_measurement_shows_its_reason(page, wait, monkeypatch):

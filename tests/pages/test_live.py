@@ -153,7 +153,7 @@ def test_running_and_linked_runs_are_selected(write_run, open_page):
     write_run("active", "running")
     write_run("new")
     assert open_page("live").widget("live_runs").value == ["active"]
-    page = open_page("live", run=["new", "nobody", "old"])
+    page = open_page("live", run=["new", "missing", "old"])
     assert page.widget("live_runs").value == ["new", "old"]
     assert page.query_params["run"] == ["new", "old"]
 
@@ -162,7 +162,7 @@ def test_newest_run_is_selected_if_none_is_active(write_run, open_page):
     for name in ("first", "second"):
         write_run(name)
     assert open_page("live").widget("live_runs").value in (["first"], ["second"])
-    assert open_page("live", run="nobody").query_params["run"] in ("first", "second")
+    assert open_page("live", run="missing").query_params["run"] in ("first", "second")
 
 
 def test_selection_of_more_runs_than_colors_shows_run_counts(write_run, open_page):

@@ -184,10 +184,13 @@ def test_edit_of_keep_weights_during_training_has_no_effect(create) -> None:
     assert folders(run) == ["weights"]
 
 
+AT_EVERY_EVENT = [pytest.mark.long, pytest.mark.timeout(1200)]
+
+
 @pytest.mark.parametrize(
-    "stride", [13, pytest.param(1, marks=[pytest.mark.long, pytest.mark.timeout(1200)])]
+    ("keep", "stride"),
+    [("best", 13), *(pytest.param(keep, 1, marks=AT_EVERY_EVENT) for keep in KEEP)],
 )
-@pytest.mark.parametrize("keep", KEEP)
 def test_run_killed_at_any_point_resumes_or_has_finished(create, keep, stride) -> None:
     intact_run = create(keep)
     main(intact_run)

@@ -153,7 +153,7 @@ def damage_bytes(content, damage, offset):
     return content[:offset] + noise + content[offset + len(noise) :]
 
 
-@pytest.mark.parametrize("stride", [3, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("stride", [6, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize("damage", ["truncate", "noise"])
 def test_damaged_index_still_shows_every_run(original, runs_dir, damage, stride):
     path = runs_dir / "lab.duckdb"
@@ -181,7 +181,7 @@ def test_damaged_write_ahead_log_loses_no_events(original, runs_dir, child):
     child(WRITE_AND_DIE, runs_dir).wait()
     contents = index.read_bytes(), log.read_bytes()
     size = len(contents[1])
-    for offset in (0, 100, size // 3, size - 2000, size - 700):
+    for offset in (0, size // 3, size - 700):
         index.write_bytes(contents[0])
         log.write_bytes(contents[1][:offset] + b"damaged" * 99 + contents[1][offset + 7 * 99 :])
         with open_lab(runs_dir) as lab:

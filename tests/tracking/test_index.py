@@ -246,7 +246,7 @@ def test_concurrent_readers_see_consistent_data(path):
         readers = [pool.submit(check_counts) for _ in range(6)]
         index_sync = Sync(index.new_cursor())
         with run.events_path.open("a") as file:
-            for step in range(1, 151):
+            for step in range(1, 76):
                 file.write(f'{{"seq":{step + 1},"time":1,"event":"step","step":{step}}}\n')
                 if step % 3 == 0:
                     file.flush()

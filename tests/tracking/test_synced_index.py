@@ -85,6 +85,9 @@ def test_ctrl_c_during_a_query_is_a_keyboard_interrupt(open_index):
 
     def long_query(db):
         threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        db.execute(
+            "set threads = 1"
+        )  # otherwise DuckDB may wait for other threads before it reacts
         db.execute("select count(*) from range(10000000000) t(i) where i % 7 = 3").fetchall()
 
     with pytest.raises(KeyboardInterrupt):

@@ -18,6 +18,7 @@ from core.training.trainer import Trainer, load_trained, train
 NewConfig = Callable[..., RunConfig]
 NewRun = Callable[..., Any]
 Uninterrupted = Callable[[str], Any]
+LONG = pytest.mark.long
 RANDOM: dict[str, Any] = {
     "dropout": 0.1,
     "grad_accumulation": 2,
@@ -83,7 +84,10 @@ def assert_same_from(step: int, resumed: Any, uninterrupted: Any) -> None:
     assert weights(resumed) == weights(uninterrupted)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    ["full", "lora", pytest.param("full tied", marks=LONG), pytest.param("sgd", marks=LONG)],
+)
 def test_resume_after_a_stop_is_bit_identical(
     new_config: NewConfig, new_run: NewRun, uninterrupted: Uninterrupted, method: str
 ) -> None:
@@ -156,7 +160,13 @@ def delete_manifest(checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [damage_file, damage_manifest, damage_random_state, delete_manifest]
+    "damage",
+    [
+        damage_file,
+        damage_random_state,
+        pytest.param(damage_manifest, marks=LONG),
+        pytest.param(delete_manifest, marks=LONG),
+    ],
 )
 def test_damaged_checkpoint_falls_back_to_the_previous_one(
     new_config: NewConfig,
@@ -314,15 +324,32 @@ CHANGED: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
+@pytest.fixture(scope="module")
+def stopped_runs(
+    new_config: NewConfig, run_in: type, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """Directories of runs that were stopped after step 5, by method. Tests must not change them."""
+    directories = {}
+    for method in ("full", "lora"):
+        directories[method] = tmp_path_factory.mktemp(method) / "stopped"
+        directories[method].mkdir()
+        config = new_config(**RANDOM, **METHODS[method])
+        train(config, run_in(directories[method], stop_at=5))
+    return directories
+
+
 @pytest.mark.parametrize(("method", "changes", "message"), CHANGED, ids=lambda value: str(value))
 def test_resume_with_changed_settings_fails_and_keeps_the_checkpoint(
-    new_config: NewConfig, new_run: NewRun, method: str, changes: dict[str, Any], message: str
+    new_config: NewConfig,
+    run_in: type,
+    stopped_runs: dict[str, Path],
+    method: str,
+    changes: dict[str, Any],
+    message: str,
 ) -> None:
     config = new_config(**RANDOM, **METHODS[method])
-    stopped = new_run("stopped", stop_at=5)
-    train(config, stopped)
-    before = checkpoint_names(stopped)
-    resumed = new_run("stopped", resumed=True)
+    resumed = run_in(stopped_runs[method], resumed=True)
+    before = checkpoint_names(resumed)
     with pytest.raises(UserError, match="stopped cannot resume from step 5") as rejected:
         train(config.changed(**changes), resumed)
     assert message in str(rejected.value)
@@ -330,7 +357,7 @@ def test_resume_with_changed_settings_fails_and_keeps_the_checkpoint(
     assert not resumed.events
     assert checkpoint_names(resumed) == before
     with pytest.raises(UserError) as early:  # the check that commands and pages make
-        resumption.check_newest(stopped.directory, config.changed(**changes))
+        resumption.check_newest(resumed.directory, config.changed(**changes))
     assert message in str(early.value)
 
 
@@ -495,9 +522,9 @@ def test_runs_started_by_older_versions_keep_their_constant_rate(
     assert warning["message"].startswith("the learning rate stays constant")
 
 
-BEST = {"keep_weights": "best", "eval_every": 1, "lr": 5.0, "checkpoint_every": 1,
-        "min_lr": None, "warmup_fraction": 0.0, "grad_clip": None}  # fmt: skip
-"""Settings with such a high learning rate that the loss rises before the end."""
+BEST = {"keep_weights": "best", "eval_every": 1, "lr": 10.0, "checkpoint_every": 1,
+        "min_lr": 1e-3, "warmup_fraction": 0.95, "grad_clip": None}  # fmt: skip
+"""A warm-up to a rate so high that, on any hardware, the lowest loss comes early."""
 
 
 def damage_weights(directory: Path) -> None:
@@ -513,7 +540,7 @@ def weights_warnings(run: Any) -> list[str]:
     return [e["message"] for e in run.events_of("warning") if e["about"] == "weights"]
 
 
-@pytest.mark.parametrize("stop_at", [9, STEPS])
+@pytest.mark.parametrize("stop_at", [9, pytest.param(STEPS, marks=LONG)])
 def test_resume_keeps_the_best_weights(
     new_config: NewConfig, new_run: NewRun, stop_at: int
 ) -> None:
@@ -528,8 +555,15 @@ def test_resume_keeps_the_best_weights(
     assert weights_warnings(resumed) == []
 
 
-@pytest.mark.parametrize("stop_at", [9, STEPS])
-@pytest.mark.parametrize("damage", [shutil.rmtree, damage_weights])
+@pytest.mark.parametrize(
+    ("damage", "stop_at"),
+    [
+        (damage_weights, 9),
+        pytest.param(damage_weights, STEPS, marks=LONG),
+        pytest.param(shutil.rmtree, 9, marks=LONG),
+        pytest.param(shutil.rmtree, STEPS, marks=LONG),
+    ],
+)
 def test_lost_best_weights_are_reported(
     new_config: NewConfig, new_run: NewRun, stop_at: int, damage: Callable[[Path], object]
 ) -> None:
