@@ -34,7 +34,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "full": {"method": "full"},
     "full tied": {"method": "full", "tie_weights": True},
     "lora": {"method": "lora", "lora_rank": 4, "lora_alpha": 8, "lora_dropout": 0.2},
-    "sgd": {"method": "full", "optimizer": "sgd"},
     "momentum": {"method": "full", "optimizer": "sgd", "momentum": 0.9, "schedule": "linear"},
     "muon": {"method": "full", "optimizer": "muon", "decay_scope": "matrices"},
     "muon lora": {"method": "lora", "lora_rank": 4, "optimizer": "muon", "schedule": "wsd"},
