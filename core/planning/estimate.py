@@ -290,7 +290,7 @@ def flops(config: RunConfig, arch: Architecture, tokens: int) -> float:
     """
     is_full = config.method == "full"
     layers = differentiated_layers(config, arch)
-    head = arch.n_embd * arch.vocabulary
+    head = float(arch.n_embd * arch.vocabulary)
     trains_head = is_full and config.trained_weights != "last_layers"
     head *= 1 + (layers > 0) + trains_head
     if config.mask_prompt:

@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of Muon's quintic iteration (Jordan et al. 2024)."""
 NEWTON_SCHULZ_STEPS = 5
 DEFAULT_MOMENTUM = {"sgd": 0.0, "muon": 0.95}
+MUON_OPTIONS = ("lr", "momentum", "weight_decay")
 Group = dict[str, Any]
 
 
@@ -56,22 +57,24 @@ class _Muon(torch.optim.Optimizer):
             adamw.state = self.state
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:
+    def step(self, closure: Any = None) -> Any:
         """Take a step. A closure is not supported."""
         assert closure is None
         for group in self.matrices:
             for weight in group["params"]:
                 if weight.grad is not None:
-                    self._update(weight, group["lr"], group["momentum"], group["weight_decay"])
+                    self._update(weight, weight.grad, **{k: group[k] for k in MUON_OPTIONS})
         if self.adamw is not None:
             self.adamw.step()
 
-    def _update(self, weight: Tensor, lr: float, momentum: float, weight_decay: float) -> None:
+    def _update(
+        self, weight: Tensor, grad: Tensor, lr: float, momentum: float, weight_decay: float
+    ) -> None:
         state = self.state[weight]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(weight)
-        mean = state["momentum_buffer"].lerp_(weight.grad, 1 - momentum)
-        update = orthogonalize(weight.grad.lerp(mean, momentum), self.dtype)  # Nesterov momentum
+        mean = state["momentum_buffer"].lerp_(grad, 1 - momentum)
+        update = orthogonalize(grad.lerp(mean, momentum), self.dtype)  # Nesterov momentum
         weight.mul_(1 - lr * weight_decay)
         weight.add_(update, alpha=-lr * 0.2 * math.sqrt(max(weight.shape)))
 
@@ -124,11 +127,11 @@ def build_optimizer(
     other_groups = _groups(config, others)
     if config.optimizer == "sgd":
         return SGD(other_groups, lr=config.lr, momentum=momentum(config))
-    adamw = None
+    adamw: torch.optim.Optimizer | None = None
     if others:
         betas = config.beta1, config.beta2
         adamw = AdamW(other_groups, lr=config.lr, betas=betas, eps=config.epsilon, fused=True)
-    if not matrices:
+    if adamw is not None and not matrices:
         return adamw
     groups = [
         {**g, "lr": config.lr, "momentum": momentum(config)} for g in _groups(config, matrices)
