@@ -16,12 +16,12 @@ from pages.ui import runtime
 
 
 def setting(page, name):
-    """Return the widget of a setting."""
+    """Return the widget for a setting."""
     return page.widget(f"setting:{page.session_state['draft_generation']}:{name}")
 
 
 def fill_settings(page, **values):
-    """Fill in settings one at a time, like a user."""
+    """Fill in settings one at a time, as a user would."""
     for name, value in values.items():
         page.choose(setting(page, name).key, value)
     return page

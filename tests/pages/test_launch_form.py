@@ -12,7 +12,7 @@ LORA = {name for name, field in FIELDS.items() if metadata(field)["when"] == "lo
 
 
 def form_widgets(page):
-    """Return the widgets of the form by setting name."""
+    """Return the form's widgets by setting name."""
     prefix = f"setting:{page.session_state['draft_generation']}:"
     widgets = [w for kind in WIDGETS for w in page.get(kind) if (w.key or "").startswith(prefix)]
     return {widget.key.removeprefix(prefix): widget for widget in widgets}

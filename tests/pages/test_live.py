@@ -28,7 +28,7 @@ X_VALUES = {
 
 
 def badge(page, name):
-    """Return the line with the name and status of a run."""
+    """Return the line with a run's name and status."""
     lines = [m.value.replace("\\", "") for m in page.markdown if "-badge[" in m.value]
     [match] = [text for text in lines if f"**{name}**" in text]
     return match
@@ -275,7 +275,7 @@ def test_samples_are_sorted_newest_first(write_run, open_page):
     assert page.says("one, step 20: Say hi.")
 
 
-def test_queued_run_shows_no_charts(write_run, open_page):
+def test_queued_run_does_not_show_charts(write_run, open_page):
     write_run("one", "queued").log_path.write_text("waiting")
     page = open_page("live")
     assert not page.get("plotly_chart")

@@ -1,4 +1,4 @@
-"""Run directories that were edited by hand or received from others: malformed ones do not affect other runs."""
+"""Run directories that were edited by hand or received from others. Malformed ones do not affect other runs."""
 
 import itertools
 import json
@@ -119,7 +119,7 @@ def test_non_utf8_name_is_skipped(runs_dir, settings):
     assert [run.name for run in list_runs(runs_dir)] == ["a"]
 
 
-def test_failed_launch_leaves_no_run(tmp_path, monkeypatch):
+def test_failed_launch_does_not_leave_a_run_behind(tmp_path, monkeypatch):
     def raise_disk_error(self, kind, /, **fields):
         raise OSError(28, "No space left on device")
 

@@ -36,7 +36,7 @@ LORA = {"method": "lora", "lora_rank": 4, "lora_alpha": 8}
     ],
     ids=["full", "full tied", "lora", "lora tied", "lora partial"],
 )
-def test_published_weights_equal_the_trained_model(
+def test_published_weights_match_the_trained_model(
     new_config: NewConfig, new_run: NewRun, method: dict[str, Any]
 ) -> None:
     config, run = new_config(**method, mask_prompt=True), new_run()

@@ -107,12 +107,14 @@ def test_wsd_matches_the_closed_form(
         decay_fraction=decay_fraction,
         warmup_start=0.0,
     )
-    warmup, decay = int(warmup_fraction * steps), max(1, int(decay_fraction * steps))
+    warmup = int(warmup_fraction * steps)
+    # The first step after the warm-up has the peak rate, even if the fractions add up to 1.
+    decay = min(max(1, int(decay_fraction * steps)), steps - 1 - warmup)
     for i, rate in enumerate(all_rates(config, steps)):
         remaining_steps = steps - 1 - i
         if i < warmup:
             expected = lr * i / warmup
-        elif i == warmup or remaining_steps >= decay:
+        elif remaining_steps >= decay:
             expected = lr
         else:
             expected = low + (lr - low) * remaining_steps / decay

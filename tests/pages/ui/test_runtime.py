@@ -109,7 +109,7 @@ def test_release_closes_the_lab(open_page, runs_dir):
     runtime.release()
     assert not runtime.is_open(lab)
     assert threads() == []
-    Index(runs_dir / INDEX_FILE).close()  # the lock was released
+    Index(runs_dir / INDEX_FILE).close()  # the lock has been released
     runtime.release()  # a second release is harmless
     open_page("live")
     assert sorted(threads()) == ["queue", "sync"]
