@@ -72,6 +72,8 @@ class RunConfig(BaseModel):
     mask_prompt: bool = _setting(False, "data", "Mask prompt", "Compute the loss on responses only, not on prompts.")
 
     method: Literal["full", "lora"] = _setting("lora", "method", "Method", "full trains all weights. lora freezes them and trains low-rank adapters (Hu et al. 2021).")
+    trained_weights: Literal["all", "last_layers", "head", "no_embeddings"] = _setting("all", "method", "Trained weights", "all, or only a part: last_layers (the last n transformer blocks), head (the output head) or no_embeddings (all but the token and position embeddings). The other weights stay as in the base model. With tie_weights, the head is the token embedding: head trains both, no_embeddings freezes both.", "method=full")
+    trained_layers: int = _setting(2, "method", "Trained layers", "Number of transformer blocks to train, counted from the last.", "trained_weights=last_layers", ge=1)
     lora_rank: int = _setting(16, "method", "Rank", "Rank of the adapters.", "lora", ge=1, le=1024)
     lora_alpha: float = _setting(16, "method", "Alpha", "Adapter outputs are scaled by alpha; see Scaling.", "lora", gt=0, le=4096)
     lora_scaling: LoRAScaling = _setting("alpha/rank", "method", "Scaling", "Factor of the adapter outputs: alpha/rank (Hu et al. 2021), alpha/sqrt(rank) (rsLoRA, Kalajdzievski 2023), or alpha (the journal's code).", "lora")
@@ -85,11 +87,19 @@ class RunConfig(BaseModel):
     epochs: int = _setting(1, "optimisation", "Epochs", "Passes over the training examples.", ge=1, le=1000)
     batch_size: int = _setting(4, "optimisation", "Batch size", "Examples per forward and backward pass.", ge=1, le=4096)
     grad_accumulation: int = _setting(1, "optimisation", "Gradient accumulation", "Batches per optimizer step.", ge=1, le=4096)
-    optimizer: Literal["adamw", "sgd"] = _setting("adamw", "optimisation", "Optimizer", "adamw (Loshchilov & Hutter 2019) or plain sgd.")
+    optimizer: Literal["adamw", "sgd", "muon"] = _setting("adamw", "optimisation", "Optimizer", "adamw (Loshchilov & Hutter 2019), sgd, or muon (Jordan et al. 2024): Muon for the matrices of the transformer blocks, adapters included, and AdamW for embeddings, head, biases and norms. Muon's updates are scaled to the size of AdamW's, so one learning rate suits both.")
     lr: float = _setting(5e-5, "optimisation", "Learning rate", "Peak learning rate.", gt=0, le=10)
-    min_lr: float | None = _setting(None, "optimisation", "Min learning rate", "Learning rate at the start of the warm-up and at the end of the cosine decay. Empty: no decay, and the warm-up starts at 0.", ge=0, le=10)
-    warmup_fraction: float = _setting(0.0, "optimisation", "Warm-up fraction", "Fraction of steps over which the learning rate rises linearly to its peak. Works with or without decay.", ge=0, lt=1)
-    weight_decay: float = _setting(0.1, "optimisation", "Weight decay", "Decay of all trained weights: decoupled with adamw, L2 with sgd.", ge=0, le=10)
+    schedule: Literal["auto", "constant", "linear", "cosine", "wsd"] = _setting("auto", "optimisation", "Schedule", "Learning rate after the warm-up. linear and cosine decay to the last step. wsd stays at the peak and decays linearly at the end (Hu et al. 2024). auto: cosine with a min learning rate, constant without.")
+    min_lr: float | None = _setting(None, "optimisation", "Min learning rate", "Learning rate at the last step. The warm-up starts here too, unless its start is set. Empty: 0, and no decay with the schedule auto.", "schedule!=constant", ge=0, le=10)
+    decay_fraction: float = _setting(0.2, "optimisation", "Decay fraction", "Fraction of steps over which the learning rate decays at the end of the run.", "schedule=wsd", gt=0, le=1)
+    warmup_fraction: float = _setting(0.0, "optimisation", "Warm-up fraction", "Fraction of steps over which the learning rate rises linearly to its peak. Works with every schedule.", ge=0, lt=1)
+    warmup_start: float | None = _setting(None, "optimisation", "Warm-up start", "Learning rate at the first step of the warm-up. Empty: the min learning rate, or 0 without one.", "warmup_fraction!=0", ge=0, le=10)
+    beta1: float = _setting(0.9, "optimisation", "Beta 1", "Decay rate of AdamW's running mean of the gradient.", "optimizer!=sgd", ge=0, lt=1)
+    beta2: float = _setting(0.999, "optimisation", "Beta 2", "Decay rate of AdamW's running mean of the squared gradient.", "optimizer!=sgd", ge=0, lt=1)
+    epsilon: float = _setting(1e-8, "optimisation", "Epsilon", "Added to the denominator of AdamW's update, for numerical stability.", "optimizer!=sgd", gt=0, le=1)
+    momentum: float | None = _setting(None, "optimisation", "Momentum", "Momentum of sgd and muon. Muon's is Nesterov momentum. Empty: 0 with sgd, 0.95 with muon.", "optimizer!=adamw", ge=0, lt=1)
+    weight_decay: float = _setting(0.1, "optimisation", "Weight decay", "Decay of the trained weights: L2 with sgd, decoupled otherwise.", ge=0, le=10)
+    decay_scope: Literal["all", "matrices"] = _setting("all", "optimisation", "Decay scope", "Trained weights to decay: all, as in the journal, or only matrices, not biases and norms. Adapters are matrices.", "method=full, weight_decay!=0")
     grad_clip: float | None = _setting(1.0, "optimisation", "Gradient clipping", "Maximum gradient norm. Empty: no clipping.", gt=0, le=1e6)
     nonfinite: Literal["stop", "skip"] = _setting("stop", "optimisation", "Non-finite steps", "What to do if the loss or gradient is not finite: stop the run, or skip the step. Ten such steps in a row always stop the run.")
     group_by_length: bool = _setting(True, "optimisation", "Group by length", "Batch examples of similar length to reduce padding. The order of the batches stays random.")
@@ -132,11 +142,41 @@ class RunConfig(BaseModel):
             problems.append(Problem("test_fraction", self.test_fraction, message, "train_fraction"))
         if (
             not {"lr", "min_lr"} & set(unknown)
+            and self.schedule != "constant"
             and self.min_lr is not None
             and self.min_lr > self.lr
         ):
             message = f"must be at most lr = {self.lr:g}"
             problems.append(Problem("min_lr", self.min_lr, message, "lr"))
+        return problems + self._schedule_contradictions(unknown)
+
+    def _schedule_contradictions(self, unknown: Collection[str]) -> list[Problem]:
+        """Return conflicts of the warm-up and decay, and of Muon with weights that it does not train."""
+        problems = []
+        if (
+            not {"lr", "warmup_start"} & set(unknown)
+            and self.warmup_fraction
+            and self.warmup_start is not None
+            and self.warmup_start > self.lr
+        ):
+            message = f"must be at most lr = {self.lr:g}"
+            problems.append(Problem("warmup_start", self.warmup_start, message, "lr"))
+        if (
+            not {"schedule", "warmup_fraction", "decay_fraction"} & set(unknown)
+            and self.schedule == "wsd"
+            and self.warmup_fraction + self.decay_fraction > 1 + 1e-9
+        ):
+            message = f"warmup_fraction ({self.warmup_fraction}) and decay_fraction must add up to at most 1"
+            problems.append(
+                Problem("decay_fraction", self.decay_fraction, message, "warmup_fraction")
+            )
+        if not {"optimizer", "method", "trained_weights"} & set(unknown) and (
+            self.optimizer,
+            self.method,
+            self.trained_weights,
+        ) == ("muon", "full", "head"):
+            message = "muon trains only matrices of transformer blocks, but trained_weights = head freezes them; use adamw"
+            problems.append(Problem("optimizer", self.optimizer, message, "trained_weights"))
         return problems
 
     @classmethod
@@ -244,6 +284,18 @@ CONDITIONS: dict[str | None, Callable[[Any], Any]] = {
     None: lambda values: True,
     "never": lambda values: False,
     "lora": lambda values: values.get("method") == "lora",
+    "method=full": lambda values: values.get("method") == "full",
+    "trained_weights=last_layers": lambda values: (
+        (values.get("method") == "full") & (values.get("trained_weights") == "last_layers")
+    ),
+    "schedule!=constant": lambda values: values.get("schedule") != "constant",
+    "schedule=wsd": lambda values: values.get("schedule") == "wsd",
+    "warmup_fraction!=0": lambda values: values.get("warmup_fraction") != 0,
+    "optimizer!=sgd": lambda values: values.get("optimizer") != "sgd",
+    "optimizer!=adamw": lambda values: values.get("optimizer") != "adamw",
+    "method=full, weight_decay!=0": lambda values: (
+        (values.get("method") == "full") & (values.get("weight_decay") != 0)
+    ),
 }
 """Conditions under which a field has an effect. Each takes the settings of one run, or of many as a DataFrame."""
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # importing these at runtime takes seconds
     from core.judging.scoring import Scoring
     from core.planning.measurement import Cost
     from core.planning.preflight import Plan
+    from core.training.lr_finder import LRCurve
 
 Result = TypeVar("Result")
 Curves = dict[str, pd.DataFrame]
@@ -80,6 +81,7 @@ class Lab:
         self._answerer: Answerer | None = None
         self._answerer_lock = threading.Lock()
         self._measurements: dict[str, Future[Cost]] = {}
+        self._lr_tests: dict[str, Future[LRCurve]] = {}
         self._scoring: Scoring | None = None
         self._scoring_lock = threading.Lock()
         if self.read_only is None:
@@ -245,6 +247,26 @@ class Lab:
         from core.planning import measurement
 
         return self._measurements.get(measurement.key(config))
+
+    def find_lr(self, config: RunConfig, steps: int = 100) -> "Future[LRCurve]":
+        """Train for a few steps at rising learning rates in a separate process, or return the test in progress.
+
+        The result has the learning rate, loss and smoothed loss of each step and a suggested learning rate; see
+        `core.training.lr_finder`. Nothing is written to the folder of the runs.
+        """
+        from core.planning import lr_test
+
+        _refuse_outside_paths(config)
+        future = self.lr_test(config)
+        if future is None or future.done():
+            future = self._lr_tests[lr_test.key(config)] = lr_test.start(config, steps)
+        return future
+
+    def lr_test(self, config: RunConfig) -> "Future[LRCurve] | None":
+        """Return the newest learning rate test of these settings, whatever their learning rate, or None."""
+        from core.planning import lr_test
+
+        return self._lr_tests.get(lr_test.key(config))
 
     # Data sets
 

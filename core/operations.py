@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # importing these at runtime takes seconds
     from core.judging.scoring import Scoring
     from core.planning.measurement import Cost
     from core.planning.preflight import Plan
+    from core.training.lr_finder import LRCurve
 
 KILL_AFTER_S = 30.0
 """A second stop request this long after the first kills the trainer."""
@@ -142,6 +143,21 @@ def measure(config: RunConfig) -> "tuple[Cost, list[Problem]]":
     preflight.fetch(config)
     cost = measurement.measure(config)
     return cost, preflight.memory_problems(config, cost.memory_mb)
+
+
+def find_lr(config: RunConfig, steps: int) -> "LRCurve":
+    """Test rising learning rates in a separate process. Downloads the model and data if needed.
+
+    Raises:
+        ConfigError: the run cannot be launched. Disk space is not checked, because a test needs none.
+        UserError: the download or the test fails.
+    """
+    from core.planning import lr_test, preflight
+
+    if problems := preflight.check(config).problems:
+        raise ConfigError(problems)
+    preflight.fetch(config)
+    return lr_test.find_lr(config, steps)
 
 
 def create(runs_dir: Path, config: RunConfig) -> tuple[str, str | None]:

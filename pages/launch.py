@@ -1,14 +1,17 @@
 """Launch a run: start from a preset or an earlier run, change its settings, and see an estimate of its cost."""
 
 import sys
-from typing import TYPE_CHECKING
+from concurrent.futures import Future
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import streamlit as st
 
 from core.config import RunConfig
 from core.errors import Problem
 from core.presets import PRESETS, preset
-from core.views import charts
+from core.views import charts, report
 from pages import launch_form
 from pages.ui import runtime
 from pages.ui.errors import show_errors, toast_errors
@@ -76,7 +79,7 @@ def show_measurement(config: RunConfig) -> "Cost | None":
     if future is None:
         return None
     if is_running:
-        wait_for_measurement(config)
+        wait_for(future, "Running a few training steps, starting with the longest batch ...")
         return None
     if error := future.exception():
         st.error(escape_markdown(str(error)))
@@ -84,12 +87,60 @@ def show_measurement(config: RunConfig) -> "Cost | None":
     return future.result()
 
 
+def show_lr_finder(config: RunConfig | None) -> None:
+    """Draw the button that tests rising learning rates, and the curve and the suggested rate of the newest test.
+
+    Args:
+        config: the settings of the form, or None if they cannot be launched.
+    """
+    future = lab.lr_test(config) if config else None
+    is_running = future is not None and not future.done()
+    pressed = st.button(
+        "Find a learning rate",
+        help="Trains for up to 100 steps at rising learning rates in a separate process, until the loss diverges. "
+        "Saves nothing.",
+        icon=":material/trending_down:",
+        disabled=config is None or is_running,
+    )
+    if config is None:
+        return
+    if pressed and not is_running:
+        with show_errors():
+            lab.find_lr(config)
+            st.rerun()
+    if future is None:
+        return
+    if is_running:
+        wait_for(future, "Training at rising learning rates ...")
+        return
+    if error := future.exception():
+        st.error(escape_markdown(str(error)))
+        return
+    curve = future.result()
+    points = pd.DataFrame(report.lr_curve(curve))
+    st.plotly_chart(charts.lr_test(points, curve.suggestion), key="lr_test")
+    if curve.suggestion is None:
+        st.caption("No suggestion: the loss never fell.")
+        return
+    text, button = st.columns([2, 1], vertical_alignment="center")
+    text.caption(
+        f"Suggestion: **{report.setting_text(curve.suggestion)}**, a tenth of the rate with the lowest smoothed loss."
+    )
+    button.button(
+        "Use this rate",
+        icon=":material/check:",
+        on_click=launch_form.fill,
+        args=("lr", curve.suggestion),
+        disabled=config.lr == curve.suggestion,
+        width="stretch",
+    )
+
+
 @st.fragment(run_every=1.0)
-def wait_for_measurement(config: RunConfig) -> None:
-    """Rerun the page when the measurement is done."""
-    st.caption("Running a few training steps, starting with the longest batch ...")
-    future = lab.measurement(config)
-    if future is None or future.done():
+def wait_for(future: Future[Any], message: str) -> None:
+    """Rerun the page when a background task is done."""
+    st.caption(message)
+    if future.done():
         runtime.rerun()
 
 
@@ -187,7 +238,8 @@ problems: list[Problem] = checked[1].problems if checked else []
 with st.container(horizontal=True, gap="medium"):  # on narrow screens, the plan is above the form
     side, main = st.container(width=300), st.container(width=620)
 with main:
-    launch_form.show(current, problems)
+    launchable = checked[0] if checked and not problems else None
+    launch_form.show(current, problems, {"optimisation": partial(show_lr_finder, launchable)})
 with side:
     launch_pressed = st.button(
         "Launch",

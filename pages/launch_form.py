@@ -3,7 +3,7 @@
 Values are stored in a draft in the session, because Streamlit forgets the values of widgets that are not drawn.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from textwrap import shorten
 from typing import Any
 
@@ -23,7 +23,7 @@ SUGGESTIONS = {
     "dataset": ["primer", "alpaca"],
     "lora_targets": list(TARGET_GROUPS),
 }
-EXPONENT_FIELDS = ("lr", "min_lr")
+EXPONENT_FIELDS = ("lr", "min_lr", "warmup_start", "epsilon")
 """Fields shown in scientific notation."""
 MULTILINE_FIELDS = ("notes", "sample_prompt")
 EMPTY_MEANINGS = {"eval_every": "automatic"}
@@ -45,6 +45,12 @@ def reset() -> None:
     """Discard all edits since the form was filled."""
     st.session_state[DRAFT] = dict(st.session_state[SOURCE])
     st.session_state[GENERATION] = st.session_state.get(GENERATION, 0) + 1
+
+
+def fill(name: str, value: Any) -> None:
+    """Set one setting of the form. For callbacks, which run before the form is drawn."""
+    st.session_state[DRAFT] = {**values(), name: value}
+    st.session_state[GENERATION] += 1  # draws all widgets from the draft again
 
 
 def changes(current: Mapping[str, Any]) -> list[str]:
@@ -82,8 +88,16 @@ def settings(current: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def show(current: Mapping[str, Any], problems: list[Problem]) -> None:
-    """Draw all groups, with error messages below their fields."""
+def show(
+    current: Mapping[str, Any],
+    problems: list[Problem],
+    footers: Mapping[str, Callable[[], None]] | None = None,
+) -> None:
+    """Draw all groups, with error messages below their fields.
+
+    Args:
+        footers: draw what follows the fields of a group, by group.
+    """
     for group, title in GROUPS.items():
         names = [
             name
@@ -104,6 +118,8 @@ def show(current: Mapping[str, Any], problems: list[Problem]) -> None:
             for name in names:
                 if name in MULTILINE_FIELDS:
                     _row([name], current, problems)
+            if footers and group in footers:
+                footers[group]()
 
 
 def fields_to_fix(problems: list[Problem]) -> list[str]:

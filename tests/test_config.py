@@ -81,7 +81,8 @@ def test_any_mapping_yields_a_config_or_a_config_error(values: dict[str, Any]) -
 def test_valid_settings_round_trip_through_json(values: dict[str, Any]) -> None:
     config = parse(values)
     if isinstance(config, ConfigError):  # valid fields may contradict each other
-        assert {problem.field for problem in config.problems} <= {"test_fraction", "min_lr"}
+        fields = {"test_fraction", "min_lr", "warmup_start", "decay_fraction", "optimizer"}
+        assert {problem.field for problem in config.problems} <= fields
         return
     text = config.model_dump_json()
     parsed = RunConfig.parse(json.loads(text))
@@ -210,11 +211,55 @@ def test_changed_validates_and_keeps_the_original() -> None:
         config.lr = 1.0  # type: ignore[misc]
 
 
-def test_lora_settings_are_relevant_only_with_lora() -> None:
-    lora = {n for n in FIELDS if n.startswith("lora_")}
-    full = {"method": "full", "min_lr": None}
-    assert {n for n in FIELDS if not is_relevant(n, full)} == lora | {"parent"}
-    assert {n for n in FIELDS if not is_relevant(n, {"method": "lora"})} == {"parent"}
+LORA_FIELDS = {n for n in FIELDS if n.startswith("lora_")}
+EVERY_METHOD = {"method": "full", "trained_weights": "last_layers", "schedule": "wsd",
+                "warmup_fraction": 0.1, "optimizer": "muon"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "irrelevant"),
+    [
+        ({}, LORA_FIELDS),
+        ({"method": "lora"}, {"trained_weights", "trained_layers", "decay_scope"}),
+        ({"trained_weights": "all"}, LORA_FIELDS | {"trained_layers"}),
+        ({"schedule": "constant"}, LORA_FIELDS | {"min_lr", "decay_fraction"}),
+        ({"schedule": "linear"}, LORA_FIELDS | {"decay_fraction"}),
+        ({"warmup_fraction": 0.0}, LORA_FIELDS | {"warmup_start"}),
+        ({"optimizer": "sgd"}, LORA_FIELDS | {"beta1", "beta2", "epsilon"}),
+        ({"optimizer": "adamw"}, LORA_FIELDS | {"momentum"}),
+        ({"weight_decay": 0.0}, LORA_FIELDS | {"decay_scope"}),
+    ],
+    ids=str,
+)
+def test_settings_without_effect_are_irrelevant(
+    changes: dict[str, Any], irrelevant: set[str]
+) -> None:
+    values = RunConfig.parse(EVERY_METHOD | changes).model_dump()
+    assert {n for n in FIELDS if not is_relevant(n, values)} == irrelevant | {"parent"}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"lr": 1e-3, "warmup_fraction": 0.1, "warmup_start": 1e-2}, "must be at most lr = 0.001"),
+        (
+            {"schedule": "wsd", "warmup_fraction": 0.5, "decay_fraction": 0.6},
+            "warmup_fraction (0.5) and decay_fraction must add up to at most 1",
+        ),
+        (
+            {"optimizer": "muon", "method": "full", "trained_weights": "head"},
+            "muon trains only matrices of transformer blocks",
+        ),
+    ],
+)
+def test_conflicting_methods_are_rejected_only_if_they_have_an_effect(
+    values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.parse(values)
+    assert message in str(caught.value)
+    without_effect = {"schedule": "constant", "warmup_fraction": 0.0, "method": "lora"}
+    assert RunConfig.parse({**values, **without_effect})
 
 
 def test_every_field_is_documented_and_grouped() -> None:

@@ -25,7 +25,8 @@ def test_every_command_is_documented() -> None:
     text = (ROOT / "docs" / "usage.md").read_text()
     for command in app.registered_commands:
         assert command.callback
-        assert f"python -m core {command.callback.__name__}" in text
+        name = command.callback.__name__.replace("_", "-")
+        assert f"python -m core {name}" in text
 
 
 def test_readme_has_at_most_120_lines() -> None:

@@ -44,7 +44,7 @@ def test_files_outside_the_allowed_folders_are_rejected_unread(lab, settings, al
     assert lab.plan(config).train_examples is None
     _, plan = lab.check(config.model_dump() | {"epochs": 0})
     assert {problem.field for problem in plan.problems} == {"dataset", "base_model"}
-    for action in (lab.launch, lab.measure, lab.dataset):
+    for action in (lab.launch, lab.measure, lab.find_lr, lab.dataset):
         with pytest.raises(ConfigError, match="outside the folders"):
             action(config)
     assert lab.runs().empty
@@ -60,6 +60,27 @@ def test_settings_with_equal_cost_share_a_measurement(lab, settings, wait):
     wait(future.done)
     assert future.result().memory_mb > 0
     assert lab.measure(config) is not future, "the first measurement is done"
+
+
+def test_learning_rate_test_is_shared_by_settings_that_differ_in_the_rate(
+    lab, runs_dir, settings, wait
+):
+    config = settings(name="a")
+    assert lab.lr_test(config) is None
+    before = sorted(runs_dir.iterdir())
+    future = lab.find_lr(config, steps=10)
+    assert lab.find_lr(config.changed(name="b")) is future, "a test is already in progress"
+    assert lab.lr_test(config.changed(lr=1e-2, schedule="cosine", epochs=3)) is future
+    assert lab.lr_test(config.changed(batch_size=5)) is None
+    assert lab.lr_test(config.changed(seed=1)) is None
+    wait(future.done)
+    curve = future.result()
+    assert curve.lr[0] == 1e-6
+    assert 1 < len(curve.loss) <= 10
+    assert sorted(runs_dir.iterdir()) == before
+    failed = lab.find_lr(settings(max_length=8))
+    wait(failed.done)
+    assert "the learning rate test failed: max_length = 8" in str(failed.exception())
 
 
 def test_next_name_avoids_existing_runs(lab, settings):

@@ -92,6 +92,29 @@ def check(
 
 
 @app.command()
+def find_lr(
+    preset: PresetName = None,
+    set: Sets = None,
+    steps: Annotated[
+        int, typer.Option("--steps", min=10, max=1000, help="Maximum number of training steps.")
+    ] = 100,
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    format: AsFormat = "table",
+) -> None:
+    """Suggest a learning rate. Trains for a few steps at rising rates until the loss diverges, and saves nothing."""
+    curve = operations.find_lr(_config(preset, set, runs_dir), steps)
+    rows = report.lr_curve(curve)
+    if format == "json":
+        print(json.dumps({"suggestion": curve.suggestion, "steps": rows}, indent=2))
+        return
+    print(render(rows, format))
+    if curve.suggestion is None:
+        errors.print("No suggestion: the loss never fell.")
+    else:
+        errors.print(f"Suggested learning rate: {curve.suggestion:g}")
+
+
+@app.command()
 def train(
     preset: PresetName = None,
     set: Sets = None,

@@ -87,11 +87,9 @@ def _values(field: FieldInfo) -> str:
 
 def _help(field: FieldInfo) -> str:
     condition = metadata(field)["when"]
-    return (
-        f"{field.description} Only with `method=lora`."
-        if condition == "lora"
-        else str(field.description)
-    )
+    if condition in (None, "never"):
+        return str(field.description)
+    return f"{field.description} Only with `{'method=lora' if condition == 'lora' else condition}`."
 
 
 def _metrics() -> str:

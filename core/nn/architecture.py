@@ -49,6 +49,31 @@ class Architecture:
         embeddings = v * d + self.context * d
         return linear + norms + embeddings - (v * d if tied else 0)
 
+    def trained_layers(self, trained_weights: str, last_layers: int) -> int:
+        """Return the number of transformer blocks that full fine-tuning trains. See `RunConfig.trained_weights`."""
+        part = {"last_layers": min(last_layers, self.n_layer), "head": 0}
+        return part.get(trained_weights, self.n_layer)
+
+    def block_parameters(self, matrices_only: bool = False) -> int:
+        """Return the number of weights of a transformer block, or of its matrices."""
+        d = self.n_embd
+        matrices = 12 * d * d  # 4 of attention, (d, 4d) and (4d, d)
+        return matrices if matrices_only else matrices + 13 * d  # 9d of biases, 4d of norms
+
+    def trained_parameters(self, trained_weights: str, last_layers: int, tied: bool = False) -> int:
+        """Return the number of weights that full fine-tuning trains.
+
+        Args:
+            trained_weights: `all`, `last_layers`, `head` or `no_embeddings`; see `RunConfig`.
+            last_layers: number of blocks to train with `last_layers`.
+        """
+        if trained_weights == "head":
+            return self.vocabulary * self.n_embd
+        if trained_weights == "last_layers":
+            return self.trained_layers(trained_weights, last_layers) * self.block_parameters()
+        embeddings = (self.vocabulary + self.context) * self.n_embd
+        return self.parameters(tied) - (embeddings if trained_weights == "no_embeddings" else 0)
+
     def lora_targets(self, targets: str = "all", last_layers: int | None = None) -> list[str]:
         """Return the names of the linear layers that receive adapters, in the order of the model.
 

@@ -19,6 +19,7 @@ from core.training import hardware
 from core.training.checkpoints import CHECKPOINTS_TO_KEEP
 from core.training.evaluation import ANSWER_BATCH_TOKENS
 from core.training.evaluation_plan import EvaluationPlan, TokenCounts, training_passes
+from core.training.optimizers import NEWTON_SCHULZ_STEPS, momentum
 
 RUNTIME_MB = 290
 """Memory used by Python, PyTorch, the tokenizer and data. Fitted to gpt2-nano and gpt2 with PyTorch 2.13 on Linux."""
@@ -68,11 +69,47 @@ def parameters(config: RunConfig, arch: Architecture) -> tuple[int, int]:
     """Return the total number of parameters and the number of trainable ones, both including adapters."""
     total = arch.parameters(config.tie_weights)
     if config.method == "full":
-        return total, total
+        part = config.trained_weights, config.trained_layers
+        return total, arch.trained_parameters(*part, config.tie_weights)
     adapters = arch.lora_parameters(
         config.lora_rank, config.lora_targets, config.lora_last_layers, config.lora_dora
     )
     return total + adapters, adapters
+
+
+def hidden_parameters(config: RunConfig, arch: Architecture) -> int:
+    """Return the number of trainable weights in matrices of transformer blocks, which Muon trains."""
+    return sum(rows * columns for rows, columns in hidden_shapes(config, arch))
+
+
+def hidden_shapes(config: RunConfig, arch: Architecture) -> list[tuple[int, int]]:
+    """Return the shapes of the trainable matrices of transformer blocks."""
+    shapes = arch.linear_shapes()
+    if config.method == "full":
+        first = arch.n_layer - arch.trained_layers(config.trained_weights, config.trained_layers)
+        names = [f"h.{i}." for i in range(first, arch.n_layer)]
+        return [shape for name, shape in shapes.items() if name.startswith(tuple(names))]
+    rank, last = config.lora_rank, config.lora_last_layers
+    targets = [shapes[n] for n in arch.lora_targets(config.lora_targets, last) if n != HEAD]
+    return [(rank, inputs) for inputs, _ in targets] + [(outputs, rank) for _, outputs in targets]
+
+
+def optimizer_state(config: RunConfig, arch: Architecture) -> int:
+    """Return the number of values in the optimizer's state: its moments of the trainable weights."""
+    trainable = parameters(config, arch)[1]
+    if config.optimizer == "sgd":
+        return trainable if momentum(config) else 0
+    # AdamW keeps two moments, Muon one.
+    return 2 * trainable - (hidden_parameters(config, arch) if config.optimizer == "muon" else 0)
+
+
+def differentiated_layers(config: RunConfig, arch: Architecture) -> int:
+    """Return the number of blocks that gradients pass through, counted from the last."""
+    if config.method == "full":
+        if config.trained_weights == "head" and config.tie_weights:
+            return arch.n_layer  # the gradient of the token embedding passes through all blocks
+        return arch.trained_layers(config.trained_weights, config.trained_layers)
+    return arch.n_layer
 
 
 def splits_head(config: RunConfig, arch: Architecture) -> bool:
@@ -96,10 +133,13 @@ def memory_mb(
     """
     weights, trainable = parameters(config, arch)
     runtime = RUNTIME_MB + (CHECKPOINTING_MB if config.grad_checkpointing and not gpu else 0)
-    moments = 2 if config.optimizer == "adamw" else 0
+    moments = optimizer_state(config, arch)
+    layers = differentiated_layers(config, arch)
     # Gradient checkpointing saves the input of each block, and all activations of one block at a time.
     floats = (
-        BLOCK_FLOATS + arch.n_layer if config.grad_checkpointing else SAVED_FLOATS * arch.n_layer
+        BLOCK_FLOATS + layers
+        if config.grad_checkpointing
+        else max(BLOCK_FLOATS, SAVED_FLOATS * layers)
     )
     if config.method == "lora" and config.lora_dora:
         floats += DORA_FLOATS * (1 if config.grad_checkpointing else arch.n_layer)
@@ -112,7 +152,7 @@ def memory_mb(
     head = arch.vocabulary * arch.n_embd if splits_head(config, arch) else 0
     answering = 4 * (weights + head + cache)
     if not half:
-        state = weights + trainable * (1 + moments)
+        state = weights + trainable + moments
         if config.method == "lora" and config.lora_init == "pissa":
             # The initial factors, and a head whose residual differs from the token embedding.
             state += trainable + head
@@ -122,14 +162,18 @@ def memory_mb(
     step = 2.2 * saved_floats + 4 * (GPU_LOGITS_FACTOR if gpu else 1) * logits
     embeddings = (arch.vocabulary + arch.context) * arch.n_embd
     if config.method == "full":
+        # Frozen linear layers are stored in half precision, frozen embeddings and trainable weights in fp32.
+        frozen = 2 * (weights - trainable)
+        frozen += 2 * embeddings if config.trained_weights != "all" else 0
+        state_bytes = frozen + 4 * (trainable + moments)
         # When the loss is computed, most gradients do not exist yet, but autocast's half-precision weights do.
-        at_loss = 4 * weights * (1 + moments) + 2 * weights + 4 * embeddings + step
-        resident_bytes = 4 * weights + 2 * weights
-        training = max(at_loss, 4 * weights * (2 + moments))
+        at_loss = state_bytes + 2 * trainable + 4 * embeddings + step
+        resident_bytes = frozen + 4 * trainable + 2 * trainable
+        training = max(at_loss, state_bytes + 4 * trainable)
     else:
         # Only the embeddings are fp32.
         resident_bytes = 2 * weights + 2 * embeddings
-        training = resident_bytes + trainable * (2 + 4 * (1 + moments)) + step
+        training = resident_bytes + 6 * trainable + 4 * moments + step
     if gpu:  # a CPU always answers in fp32
         answering = resident_bytes + 2 * cache
     return runtime + max(training, answering) / MIB
@@ -153,9 +197,9 @@ def disk_mb(config: RunConfig, arch: Architecture, steps: int | None = None) -> 
     Args:
         steps: the run's number of optimizer steps; None assumes enough steps for all checkpoints.
     """
-    weights_mb = parameters(config, arch)[1] * FP32_BYTES / MIB
-    moments = 2 if config.optimizer == "adamw" else 0
-    checkpoint_mb = weights_mb * (1 + moments)
+    parameter_count, trainable = parameters(config, arch)
+    weights_mb = (parameter_count if config.method == "full" else trainable) * FP32_BYTES / MIB
+    checkpoint_mb = (trainable + optimizer_state(config, arch)) * FP32_BYTES / MIB
     saves = CHECKPOINTS_TO_KEEP + 1 if steps is None else -(-steps // config.checkpoint_every)
     # The old directory is deleted only when the new one is complete.
     copies_of_weights = {"none": 0, "last": 1, "best": 2}[config.keep_weights]
@@ -261,12 +305,27 @@ def evaluation_seconds(
 def flops(config: RunConfig, arch: Architecture, tokens: int) -> float:
     """Return the number of floating-point operations in the forward and backward passes over this many tokens.
 
-    Frozen layers need only the gradient of their input, so LoRA costs about two thirds of full fine-tuning.
+    Frozen layers need only the gradient of their input, and none below the first trained weight, so LoRA costs about
+    two thirds of full fine-tuning.
     """
-    shapes = arch.linear_shapes()
-    weights = sum(i * o for i, o in shapes.values())
-    passes = 2 if config.method == "lora" else 3
-    adapters = 3 * parameters(config, arch)[1] if config.method == "lora" else 0
-    head = shapes[HEAD][0] * shapes[HEAD][1] if config.mask_prompt else 0
-    saved = passes * head * 0.6  # the head skips the prompt, about 60% of an example
-    return 2.0 * tokens * (passes * weights + adapters - saved)
+    is_full = config.method == "full"
+    layers = differentiated_layers(config, arch)
+    head = float(arch.n_embd * arch.vocabulary)
+    trains_head = is_full and config.trained_weights != "last_layers"
+    head *= 1 + (layers > 0) + trains_head
+    if config.mask_prompt:
+        head = 0.4 * head  # the head skips the prompt, about 60% of an example
+    blocks = (arch.n_layer + layers) * arch.block_parameters(matrices_only=True)
+    # Weight gradients. The adapters' products count three times: forward, input and weight gradients.
+    trained = hidden_parameters(config, arch) if is_full else 3 * parameters(config, arch)[1]
+    return 2.0 * tokens * (blocks + head + trained)
+
+
+def optimizer_flops(config: RunConfig, arch: Architecture) -> float:
+    """Return the floating-point operations of Muon's matrix products in one optimizer step. AdamW and SGD have none."""
+    if config.optimizer != "muon":
+        return 0.0
+    sides = [(min(shape), max(shape)) for shape in hidden_shapes(config, arch)]
+    # Each iteration multiplies (short, long) by its transpose, (short, short) by itself, and (short, short) by it.
+    iteration = sum(4 * short * short * long + 2 * short**3 for short, long in sides)
+    return float(NEWTON_SCHULZ_STEPS * iteration)

@@ -1,24 +1,17 @@
-"""Measure a run's memory use and time by running a few of its steps in a separate process.
+"""Measure a run's memory use and time by running a few of its steps in a separate process (`core.planning.child`).
 
 Peak memory covers two optimizer steps on the longest batch and the KV cache for the longest answers. Time is
 extrapolated from the run's first steps. Nothing is written to disk except downloads.
 """
 
-import contextlib
-import json
-import os
-import subprocess
-import sys
-import threading
 import time
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from core.config import RunConfig
-from core.errors import UserError
-from core.scheduler.executors import ROOT, TRAINER_ENVIRONMENT
+from core.planning import child
+from core.training.run import NullRun
 
 if TYPE_CHECKING:
     from core.training.trainer import Trainer
@@ -28,8 +21,6 @@ TIMING_BUDGET_S = 10.0
 MIN_TIMED_STEPS, MAX_TIMED_STEPS = 2, 12
 COST_FREE_FIELDS = ("name", "notes", "tags", "parent")
 """Settings that affect neither memory nor time."""
-
-_measuring = threading.Lock()  # simultaneous measurements would distort each other
 
 
 @dataclass(frozen=True)
@@ -51,17 +42,7 @@ def key(config: RunConfig) -> str:
 
 def start(config: RunConfig) -> Future[Cost]:
     """Run `measure` in the background, one measurement at a time. Measurements do not outlive this process."""
-    future: Future[Cost] = Future()
-
-    def main() -> None:
-        try:
-            with _measuring:
-                future.set_result(measure(config))
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=main, name="measurement", daemon=True).start()
-    return future
+    return child.start(lambda: measure(config))
 
 
 def measure(config: RunConfig) -> Cost:
@@ -70,40 +51,7 @@ def measure(config: RunConfig) -> Cost:
     Raises:
         UserError: a step failed, for example because memory ran out.
     """
-    completed = subprocess.run(
-        [sys.executable, "-m", "core.planning.measurement", str(os.getpid())],
-        cwd=ROOT,
-        env={**TRAINER_ENVIRONMENT, **os.environ},
-        input=json.dumps(config.model_dump()),
-        capture_output=True,
-        text=True,
-        start_new_session=True,
-    )
-    if completed.returncode < 0:
-        raise UserError(
-            "the measurement was killed, probably because the run needs more memory than this machine has"
-        )
-    if completed.returncode:
-        last_line = (completed.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise UserError(f"the measurement failed: {last_line}")
-    return Cost(**json.loads(completed.stdout))
-
-
-class NullRun:
-    """A run that discards its events."""
-
-    directory = Path(os.devnull)
-    resumed = False
-
-    def emit(self, kind: str, **fields: Any) -> None: ...
-
-    def sync(self) -> None: ...
-
-    def stop_requested(self) -> bool:
-        return False
-
-    def last_plan(self) -> None:
-        return None
+    return Cost(**child.call("measurement", config))
 
 
 def run_trial(config: RunConfig) -> Cost:
@@ -161,20 +109,3 @@ def _fill_answer_cache(trainer: "Trainer") -> None:
         for cache in DecodingBatch(model, longest, Sampling(max_new_tokens)).caches:
             cache.k.zero_()  # the operating system allocates memory on the first write
             cache.v.zero_()
-
-
-def _exit_with_parent(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
-
-
-if __name__ == "__main__":
-    threading.Thread(target=_exit_with_parent, args=(int(sys.argv[1]),), daemon=True).start()
-    with contextlib.suppress(OSError):
-        # If memory runs out, the kernel kills this process instead of the dashboard.
-        Path("/proc/self/oom_score_adj").write_text("1000")
-    try:
-        print(json.dumps(asdict(run_trial(RunConfig.parse(json.load(sys.stdin))))))
-    except UserError as error:
-        sys.exit(str(error))

@@ -24,7 +24,7 @@ from core.planning import adapter_scale, estimate
 from core.planning.estimate import Extent, device_memory_mb, too_large
 from core.training import hardware
 from core.training.evaluation_plan import TokenCounts, evaluation_plan
-from core.training.optimizers import learning_rate
+from core.training.schedules import learning_rate
 
 CURVE_POINTS = 200
 """Approximate maximum number of points in a plan's learning rate curve."""
@@ -272,6 +272,10 @@ def _model_problems(config: RunConfig, arch: Architecture) -> list[Problem]:
     if config.method == "lora" and layers is not None and layers > arch.n_layer:
         message = f"must be at most {arch.n_layer}, the number of blocks in {config.base_model}"
         problems.append(Problem("lora_last_layers", layers, message))
+    trains_layers = config.method == "full" and config.trained_weights == "last_layers"
+    if trains_layers and config.trained_layers > arch.n_layer:
+        message = f"must be at most {arch.n_layer}, the number of blocks of {config.base_model}"
+        problems.append(Problem("trained_layers", config.trained_layers, message))
     if arch.vocabulary != VOCABULARY:
         message = (
             f"its vocabulary has {arch.vocabulary:,} tokens; it must have GPT-2's {VOCABULARY:,}"
@@ -324,6 +328,7 @@ def _plan(
     evaluations = evaluation_plan(config, schedule.steps, corpus.tokens)
     problems += _estimate_problems(config, arch, corpus.extent, device)
     work = estimate.flops(config, arch, corpus.tokens.training)
+    work += schedule.steps * estimate.optimizer_flops(config, arch)
     passes = schedule.steps * config.grad_accumulation
     rate = hardware.product_rate(config.precision, device)
     seconds = estimate.seconds(work, passes, rate, gpu=device.type == "cuda")

@@ -218,14 +218,26 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def adapted_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Return what to save of a model by name: the trainable weights, and PiSSA's initial factors."""
+    """Return the weights of a checkpoint by name: the trainable weights, and PiSSA's initial factors."""
     return {**trainable(model), **lora.initial_factors(model)}
+
+
+def final_weights(model: nn.Module, method: str) -> dict[str, Tensor]:
+    """Return the weights of `weights/` by name: the adapters, or the whole model in fp32 with full fine-tuning."""
+    if method == "lora":
+        return adapted_weights(model)
+    return {name: p.float() for name, p in model.named_parameters()}
 
 
 @torch.no_grad()
 def load_trainable(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copy saved weights into the model. Raises UserError if names or shapes do not match."""
-    expected = adapted_weights(model)
+    """Copy saved weights into the model: all weights, or those of a checkpoint.
+
+    Raises UserError if names or shapes do not match.
+    """
+    expected: dict[str, Tensor] = dict(model.named_parameters())
+    if expected.keys() != tensors.keys():
+        expected = adapted_weights(model)
     if expected.keys() != tensors.keys():
         mismatched = sorted(expected.keys() ^ tensors.keys())
         raise UserError(

@@ -1,4 +1,4 @@
-"""The optimizer and the learning rate schedule."""
+"""The optimizers. Knows parameters by name and shape, but no model and no schedule."""
 
 import inspect
 import math
@@ -6,9 +6,17 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from core.config import RunConfig
+from core.training import hardware
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+"""Coefficients of Muon's quintic iteration (Jordan et al. 2024)."""
+NEWTON_SCHULZ_STEPS = 5
+DEFAULT_MOMENTUM = {"sgd": 0.0, "muon": 0.95}
+MUON_OPTIONS = ("lr", "momentum", "weight_decay")
+Group = dict[str, Any]
 
 
 def _without_compiler_wrappers(optimizer: type[torch.optim.Optimizer]) -> Any:
@@ -26,39 +34,111 @@ AdamW = _without_compiler_wrappers(torch.optim.AdamW)
 SGD = _without_compiler_wrappers(torch.optim.SGD)
 
 
-def learning_rate(config: RunConfig, step: int, steps: int) -> float:
-    """Return the learning rate of a step, counted from 1.
+class _Muon(torch.optim.Optimizer):
+    """Muon for hidden matrices and AdamW for all other weights, with one state and one list of groups.
 
-    During the first `warmup_fraction` of all steps the rate rises linearly from `min_lr` (or 0 if None) to `lr`.
-    Then it follows half a cosine down to `min_lr` at the last step (Loshchilov & Hutter 2017), or stays constant
-    if `min_lr` is None.
+    A step of a matrix equals that of `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`, which scales the update
+    by 0.2 sqrt(max(rows, columns)) so that AdamW's learning rate and weight decay fit (Liu et al. 2025). torch's class
+    always iterates in bf16, which CPUs without AMX multiply a hundred times slower than fp32.
+
+    Args:
+        matrices: groups of 2-D weights, each with `lr`, `momentum` and `weight_decay`.
+        adamw: AdamW over the other weights, or None if there are none.
+        dtype: data type of the Newton-Schulz iteration.
     """
-    low = config.min_lr or 0.0
-    span = config.lr - low
-    completed_steps, warmup = step - 1, int(config.warmup_fraction * steps)
-    if completed_steps < warmup:
-        return low + span * completed_steps / warmup
-    if config.min_lr is None:
-        return config.lr
-    share = (completed_steps - warmup) / max(1, steps - 1 - warmup)
-    return low + span * 0.5 * (1 + math.cos(math.pi * share))
+
+    def __init__(
+        self, matrices: list[Group], adamw: torch.optim.Optimizer | None, dtype: torch.dtype
+    ) -> None:
+        super().__init__(matrices, {})
+        self.matrices, self.adamw, self.dtype = self.param_groups, adamw, dtype
+        if adamw is not None:
+            self.param_groups = [*self.matrices, *adamw.param_groups]
+            adamw.state = self.state
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """Take a step. A closure is not supported."""
+        assert closure is None
+        for group in self.matrices:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    self._update(weight, weight.grad, **{k: group[k] for k in MUON_OPTIONS})
+        if self.adamw is not None:
+            self.adamw.step()
+
+    def _update(
+        self, weight: Tensor, grad: Tensor, lr: float, momentum: float, weight_decay: float
+    ) -> None:
+        state = self.state[weight]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(weight)
+        mean = state["momentum_buffer"].lerp_(grad, 1 - momentum)
+        update = orthogonalize(grad.lerp(mean, momentum), self.dtype)  # Nesterov momentum
+        weight.mul_(1 - lr * weight_decay)
+        weight.add_(update, alpha=-lr * 0.2 * math.sqrt(max(weight.shape)))
+
+
+Muon = _without_compiler_wrappers(_Muon)
+
+
+def orthogonalize(matrix: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return approximately U V', where the matrix is U S V': all singular values become about 1 (0.7 to 1.2).
+
+    Args:
+        matrix: (rows, columns).
+        dtype: data type of the iteration and the result.
+    """
+    a, b, c = NEWTON_SCHULZ
+    is_tall = matrix.size(0) > matrix.size(1)
+    x = matrix.to(dtype, copy=True)
+    x = x.T if is_tall else x
+    x.div_(x.norm().clamp(min=1e-7))  # the largest singular value must be at most 1
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.T if is_tall else x
+
+
+def is_hidden_matrix(name: str, shape: tuple[int, ...]) -> bool:
+    """Return whether Muon trains a parameter: the matrices of transformer blocks, adapters included."""
+    return name.startswith("h.") and len(shape) == 2
+
+
+def momentum(config: RunConfig) -> float:
+    """Return the momentum of SGD or Muon."""
+    return DEFAULT_MOMENTUM[config.optimizer] if config.momentum is None else config.momentum
 
 
 def build_optimizer(
     config: RunConfig, parameters: Iterable[tuple[str, nn.Parameter]]
 ) -> torch.optim.Optimizer:
-    """Return fused AdamW or SGD. Weight decay applies to all parameters, including biases and norms.
+    """Return fused AdamW, SGD, or Muon with AdamW.
 
     Args:
         parameters: names and trainable parameters of the model.
     """
-    by_ratio: dict[float, list[nn.Parameter]] = {}
+    matrices: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    others: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for name, parameter in parameters:
-        by_ratio.setdefault(rate_ratio(config, name), []).append(parameter)
-    groups = [{"params": group, "lr_ratio": ratio} for ratio, group in by_ratio.items()]
+        by_muon = config.optimizer == "muon" and is_hidden_matrix(name, parameter.shape)
+        decays = config.decay_scope == "all" or parameter.ndim >= 2
+        key = decays, rate_ratio(config, name)
+        (matrices if by_muon else others).setdefault(key, []).append(parameter)
+    other_groups = _groups(config, others)
     if config.optimizer == "sgd":
-        return SGD(groups, lr=config.lr, weight_decay=config.weight_decay)
-    return AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+        return SGD(other_groups, lr=config.lr, momentum=momentum(config))
+    adamw: torch.optim.Optimizer | None = None
+    if others:
+        betas = config.beta1, config.beta2
+        adamw = AdamW(other_groups, lr=config.lr, betas=betas, eps=config.epsilon, fused=True)
+    if adamw is not None and not matrices:
+        return adamw
+    groups = [
+        {**g, "lr": config.lr, "momentum": momentum(config)} for g in _groups(config, matrices)
+    ]
+    device = groups[0]["params"][0].device
+    return Muon(groups, adamw, hardware.resolve_precision("auto", device))
 
 
 def rate_ratio(config: RunConfig, name: str) -> float:
@@ -70,3 +150,17 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Set the learning rate of a step."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_ratio"]
+
+
+def _groups(
+    config: RunConfig, parameters: dict[tuple[bool, float], list[nn.Parameter]]
+) -> list[Group]:
+    """Return a parameter group for each combination of weight decay (yes or no) and learning rate ratio."""
+    return [
+        {
+            "params": group,
+            "weight_decay": config.weight_decay if decays else 0.0,
+            "lr_ratio": ratio,
+        }
+        for (decays, ratio), group in parameters.items()
+    ]

@@ -1,5 +1,6 @@
 """The interface between the trainer and the run it trains, and the training progress."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -25,6 +26,23 @@ class Run(Protocol):
 
     def last_plan(self) -> Mapping[str, Any] | None:
         """Return the newest `plan` event from before this resume, or None."""
+
+
+class NullRun:
+    """A run that discards its events."""
+
+    directory = Path(os.devnull)
+    resumed = False
+
+    def emit(self, kind: str, **fields: Any) -> None: ...
+
+    def sync(self) -> None: ...
+
+    def stop_requested(self) -> bool:
+        return False
+
+    def last_plan(self) -> None:
+        return None
 
 
 class StoppedError(Exception):

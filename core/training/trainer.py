@@ -18,13 +18,13 @@ from core.data import dataset, download
 from core.data.batches import Batch, Encoded, Schedule, collate, encode_all, fingerprint
 from core.data.template import Example
 from core.errors import TrainingError, UserError
-from core.nn import generation, lora, pretrained
+from core.nn import freezing, generation, lora, pretrained
 from core.nn.gpt2 import GPT2
 from core.run.directory import RunDirectory
 from core.training import checkpoints, divergence, hardware, resumption
 from core.training.evaluation import ExampleLosses, answer_all, example_losses, leading
 from core.training.evaluation_plan import EvaluationPlan, TokenCounts, evaluation_plan
-from core.training.optimizers import build_optimizer, learning_rate, set_learning_rate
+from core.training.optimizers import build_optimizer, set_learning_rate
 from core.training.relative_update import UpdateMeter
 from core.training.run import (
     Evaluation,
@@ -34,6 +34,7 @@ from core.training.run import (
     TrainingProgress,
     report_download,
 )
+from core.training.schedules import learning_rate
 
 
 def train(config: RunConfig, run: Run) -> Outcome:
@@ -57,7 +58,7 @@ def train(config: RunConfig, run: Run) -> Outcome:
 
 
 def build_model(config: RunConfig, load: bool = False) -> GPT2:
-    """Return the base model, with adapters if the method is LoRA. Raises UserError.
+    """Return the base model, with adapters if the method is LoRA, and frozen as configured. Raises UserError.
 
     With PiSSA, the frozen weights are still those of the base model: call `lora.freeze_residuals` next.
 
@@ -81,6 +82,8 @@ def build_model(config: RunConfig, load: bool = False) -> GPT2:
             dora=config.lora_dora,
             load=load,
         )
+    else:
+        freezing.freeze(model, config.trained_weights, config.trained_layers)
     return model
 
 
@@ -258,7 +261,7 @@ class Trainer:
             for indices in batch_indices
         ]
         targets = sum(batch.target_tokens for batch in batches)
-        lr = learning_rate(config, step, self.schedule.steps)
+        lr = self.learning_rate(step)
         set_learning_rate(self.optimizer, lr)
         self.model.train()
         self.optimizer.zero_grad()
@@ -309,6 +312,10 @@ class Trainer:
                 modules=list(update.modules),
                 relative_updates=list(update.modules.values()),
             )
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 1."""
+        return learning_rate(self.config, step, self.schedule.steps)
 
     def record_step(self, batches: list[Batch], seconds: float, **measured: float | None) -> None:
         """Update the progress and write the event of a step."""
@@ -532,7 +539,7 @@ class Trainer:
             "step": self.progress.step,
             **facts,
         }
-        tensors = checkpoints.adapted_weights(self.model)
+        tensors = checkpoints.final_weights(self.model, self.config.method)
         checkpoints.publish(self.paths.weights_path, {name: tensors}, manifest)
 
     def answer_test_set(self) -> Outcome:

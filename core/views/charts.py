@@ -99,6 +99,27 @@ def rate_schedule(rates: Sequence[tuple[int, float]]) -> Figure:
     return figure
 
 
+def lr_test(curve: pd.DataFrame, suggestion: float | None) -> Figure:
+    """Draw the loss by learning rate of a learning rate test, with a line at the suggested rate.
+
+    Args:
+        curve: Columns lr, loss and smoothed.
+    """
+    style = {"color": PALETTE[0], "width": 1}
+    raw = {**_line(curve["lr"], curve["loss"], "loss", style), "opacity": 0.3, "hoverinfo": "skip"}
+    smooth = _line(curve["lr"], curve["smoothed"], "smoothed loss", {**style, "width": 2})
+    figure = _figure([raw, smooth], "Loss at rising learning rates", "learning rate", False, False)
+    figure["layout"]["xaxis"] |= {"type": "log", "exponentformat": "power", "dtick": 1}
+    if suggestion is not None:
+        # On a log axis, Plotly places shapes by value and annotations by exponent.
+        x = float(np.log10(suggestion))
+        line = {"type": "line", "x0": suggestion, "x1": suggestion, "y0": 0, "y1": 1}
+        line |= {"yref": "paper", "line": {"color": PALETTE[1], "dash": "dash"}}
+        label = {"x": x, "y": 1, "yref": "paper", "text": f"{suggestion:.1e}", "xanchor": "left"}
+        figure["layout"] |= {"shapes": [line], "annotations": [{**label, "showarrow": False}]}
+    return figure
+
+
 def token_lengths(lengths: Mapping[str, Sequence[int]], limit: int) -> Figure:
     """Draw a stacked histogram of example lengths by split, with a line at the length limit.
 

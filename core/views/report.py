@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # these modules import torch or scipy, which tables do not ne
     from core.judging.scores import Score
     from core.planning.measurement import Cost
     from core.planning.preflight import Plan
+    from core.training.lr_finder import LRCurve
 
 RUN_COLUMNS = (
     "name", "status", "base_model", "method", "lora_rank", "lora_alpha", "batch_size", "epochs",
@@ -140,11 +141,20 @@ def run_frame(frame: pd.DataFrame, scores: Scores | None = None) -> pd.DataFrame
     return result[list(RUN_COLUMNS)]
 
 
+def lr_curve(curve: "LRCurve") -> list[dict[str, Any]]:
+    """Return one row per step of a learning rate test: step, lr, loss, smoothed."""
+    points = zip(curve.lr, curve.loss, curve.smoothed, strict=True)
+    return [
+        {"step": step, "lr": lr, "loss": loss, "smoothed": smoothed}
+        for step, (lr, loss, smoothed) in enumerate(points, 1)
+    ]
+
+
 def differing(frame: pd.DataFrame) -> list[str]:
     """Return the settings that differ between the runs in which they have an effect."""
     names = [name for name in RunConfig.model_fields if name not in IDENTITY_FIELDS]
     varied = [name for name in names if frame[name].nunique(dropna=False) > 1]
-    rows = records(frame[list({*varied, "method"})])
+    rows = records(frame[names])
     return [
         name for name in varied if len({row[name] for row in rows if is_relevant(name, row)}) > 1
     ]

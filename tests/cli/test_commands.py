@@ -134,6 +134,27 @@ def test_models_as_json() -> None:
     ]
 
 
+def test_find_lr_suggests_a_rate_and_writes_nothing(sets: list[str], runs_dir: Path) -> None:
+    runs_dir.mkdir()
+    with contextlib.closing(Index(runs_dir / INDEX_FILE)):  # as if a dashboard were open
+        before = sorted(runs_dir.iterdir())
+        command = ("find-lr", *sets, "--steps", 12, "--runs-dir", runs_dir)
+        result = call(*command, "--format", "json").json
+        assert sorted(runs_dir.iterdir()) == before
+    assert result.keys() == {"suggestion", "steps"}
+    assert [row["step"] for row in result["steps"]] == [*range(1, len(result["steps"]) + 1)]
+    assert result["steps"][0].keys() == {"step", "lr", "loss", "smoothed"}
+    assert result["steps"][0]["lr"] == pytest.approx(1e-6)
+    table = call(*command, "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(table.out)))
+    assert [float(row["loss"]) for row in rows] == [row["loss"] for row in result["steps"]]
+    assert f"Suggested learning rate: {result['suggestion']:g}" in table.err
+    assert (
+        "dataset = 'none.json': file not found"
+        in call("find-lr", "--set", "dataset=none.json").sentence
+    )
+
+
 @pytest.mark.parametrize("command", ["models", "settings", "presets"])
 def test_every_format_shows_the_same_table(command: str) -> None:
     rows = call(command, "--format", "json").json
@@ -154,7 +175,7 @@ def test_help_lists_every_command() -> None:
     result = call("--help")
     assert result.status == 0
     assert call() == result, "no arguments must print the help"
-    for name in "models train check runs stop resume delete generate reindex demo".split():  # noqa: SIM905
+    for name in "models train check find-lr runs stop resume delete generate reindex demo".split():  # noqa: SIM905
         assert f"\n  {name} " in result.out
         assert call(name, "--help").status == 0
 

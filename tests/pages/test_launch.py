@@ -4,9 +4,11 @@ import json
 import re
 import shutil
 
+import pytest
+
 from core.config import RunConfig
 from core.errors import UserError
-from core.planning import measurement, preflight
+from core.planning import lr_test, measurement, preflight
 from core.presets import PRESETS, preset
 from core.run.directory import RunDirectory, list_runs
 from pages import launch_form
@@ -339,6 +341,51 @@ def test_time_and_memory_are_measured_for_the_current_settings(page, dataset, wa
     assert any(metric.label == "Measured memory" for metric in page.metric)
     fill_settings(page, batch_size=4)
     assert not any(metric.label == "Measured memory" for metric in page.metric)
+
+
+def test_found_learning_rate_is_shown_and_can_be_used(page, dataset, wait, line):
+    fill_settings(page, dataset=str(dataset), batch_size=5, trained_weights="last_layers")
+    fill_settings(page, max_new_tokens=2, notes="typed before")
+    page.press("Find a learning rate")
+    assert page.widget("Find a learning rate").disabled
+    future = runtime.lab().lr_test(form_config(page))
+    wait(future.done)
+    curve = future.result()
+    figure = page.run().figure("Loss at rising learning rates")
+    assert line(figure, 1) == [*zip(curve.lr, curve.smoothed, strict=True)]
+    assert figure["layout"]["xaxis"]["type"] == "log"
+    assert figure["layout"]["shapes"][0]["x0"] == curve.suggestion
+    fill_settings(page, min_lr=None)
+    page.press("Use this rate")
+    assert setting(page, "lr").value == curve.suggestion
+    assert setting(page, "notes").value == "typed before"
+    assert page.figure("Loss at rising learning rates")
+    assert page.widget("Use this rate").disabled
+    fill_settings(page, epochs=0)
+    assert page.widget("Find a learning rate").disabled
+    fill_settings(page, epochs=1, batch_size=4)
+    assert not page.widgets("Use this rate")
+
+
+def test_failed_learning_rate_test_shows_its_reason(page, wait, monkeypatch):
+    def fail(config, steps):
+        raise UserError("out of *space*")
+
+    monkeypatch.setattr(lr_test, "find_lr", fail)
+    page.press("Find a learning rate")
+    wait(runtime.lab().lr_test(form_config(page)).done)
+    assert page.run().says("out of *space*")
+    assert not launch_button(page).disabled
+
+
+def test_schedule_is_drawn_in_the_form(page, line):
+    fill_settings(page, schedule="wsd", decay_fraction=0.5, warmup_fraction=0.0, min_lr=None)
+    rates = [rate for _, rate in line(page.figure("Learning rate"))]
+    assert rates[0] == preset("demo").lr
+    assert rates[-1] == 0.0
+    assert rates.count(preset("demo").lr) == pytest.approx(len(rates) / 2, abs=2)
+    fill_settings(page, schedule="constant")
+    assert {rate for _, rate in line(page.figure("Learning rate"))} == {preset("demo").lr}
 
 
 def test_configuration_measured_too_large_is_refused(page, dataset, wait, monkeypatch):

@@ -19,8 +19,13 @@ def form_widgets(page):
 
 
 def test_every_setting_has_a_documented_widget(page):
-    page.choose("source", "run_12")  # LoRA with a schedule, so that every setting is shown
+    page.choose("source", "run_12")  # LoRA with a warm-up
+    form_widgets(page)["optimizer"].set_value("muon").run()
+    form_widgets(page)["schedule"].set_value("wsd").run()
     widgets = form_widgets(page)
+    form_widgets(page)["method"].set_value("full").run()
+    form_widgets(page)["trained_weights"].set_value("last_layers").run()
+    widgets |= form_widgets(page)
     assert FIELDS.keys() - widgets.keys() == {"parent"}, "only set by cloning"
     for name, widget in widgets.items():
         assert widget.label == FIELDS[name].title

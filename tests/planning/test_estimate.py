@@ -21,7 +21,8 @@ configs = st.builds(
     batch_size=st.integers(1, 64),
     grad_checkpointing=st.booleans(),
     tie_weights=st.booleans(),
-    optimizer=st.sampled_from(["adamw", "sgd"]),
+    optimizer=st.sampled_from(["adamw", "sgd", "muon"]),
+    trained_weights=st.sampled_from(["all", "last_layers", "no_embeddings"]),
     max_new_tokens=st.integers(1, 512),
 )
 extents = st.builds(
@@ -77,7 +78,7 @@ def test_memory_is_monotonic_in_every_setting(config: RunConfig, extent: Extent)
     for name in ("batch_size", "lora_rank", "max_new_tokens"):
         larger_config = config.model_copy(update={name: getattr(config, name) + 1})
         assert estimate.memory_mb(larger_config, arch, extent) >= base_mb
-    full_config = config.changed(method="full")
+    full_config = config.changed(method="full", trained_weights="all")
     if config.method == "full" or 3 * estimate.parameters(config, arch)[1] < arch.parameters(True):
         # While answering, LoRA also needs its adapters and possibly a separate head.
         added_parameters = estimate.parameters(config, arch)[1]
@@ -103,6 +104,75 @@ def test_step_takes_six_flops_per_weight_and_token() -> None:
     lora = estimate.flops(RunConfig(method="lora"), arch, 100)
     assert 0.6 * full_flops < lora < 0.75 * full_flops
     assert estimate.flops(RunConfig(method="full", mask_prompt=True), arch, 100) < full_flops
+
+
+def test_frozen_weights_cost_no_gradients() -> None:
+    arch = FAMILY["gpt2"]
+    full = RunConfig(method="full")
+    head = arch.vocabulary * arch.n_embd
+    block = 12 * arch.n_embd**2
+    forward = 12 * block + head
+    expected = {"no_embeddings": 3 * forward, "head": forward + head,
+                "last_layers": forward + head + 2 * 2 * block}  # fmt: skip
+    for part, products in expected.items():
+        config = full.changed(trained_weights=part, trained_layers=2)
+        assert estimate.flops(config, arch, 100) == pytest.approx(2 * products * 100), part
+    tied_head = full.changed(trained_weights="head", tie_weights=True)
+    # The gradient of the token embedding passes through all blocks.
+    assert estimate.flops(tied_head, arch, 100) == pytest.approx(2 * (2 * forward + head) * 100)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_frozen_weights_need_no_gradients_and_moments(half: bool) -> None:
+    arch = FAMILY["gpt2-xl"]
+    config = RunConfig(method="full", batch_size=1, max_new_tokens=1)
+    part = config.changed(trained_weights="last_layers", trained_layers=4)
+    trained = 4 * arch.block_parameters()
+    frozen = arch.parameters() - trained
+    embeddings = (arch.vocabulary + arch.context) * arch.n_embd
+    # Weights, gradients and two moments; in half precision, frozen linear layers take two bytes.
+    resident = 2 * frozen + 2 * embeddings if half else 4 * frozen
+    memory_mb = estimate.memory_mb(part, arch, TINY, half, gpu=half) - estimate.RUNTIME_MB
+    assert memory_mb == pytest.approx((resident + 16 * trained) / MIB, rel=0.05)
+    assert estimate.parameters(part, arch) == (arch.parameters(), trained)
+
+
+def test_moments_depend_on_the_optimizer() -> None:
+    arch = FAMILY["gpt2-medium"]
+    full = RunConfig(method="full", batch_size=1, max_new_tokens=1)
+    weights = arch.parameters()
+    hidden = arch.n_layer * 12 * arch.n_embd**2
+    expected = {"adamw": 2 * weights, "sgd": 0, "muon": 2 * weights - hidden}
+    for optimizer, moments in expected.items():
+        config = full.changed(optimizer=optimizer)
+        assert estimate.optimizer_state(config, arch) == moments
+        memory_mb = estimate.memory_mb(config, arch, TINY) - estimate.RUNTIME_MB
+        assert memory_mb == pytest.approx(4 * (2 * weights + moments) / MIB, rel=0.05)
+        assert estimate.disk_mb(config, arch, 1)[0] == pytest.approx(
+            4 * (2 * weights + moments) / MIB
+        )
+    momentum = full.changed(optimizer="sgd", momentum=0.9)
+    assert estimate.optimizer_state(momentum, arch) == weights
+
+
+def test_muon_step_takes_the_flops_of_its_iterations() -> None:
+    """Each of five iterations on (m, n), m < n, multiplies (m, n) (n, m), (m, m) (m, m) and (m, m) (m, n)."""
+    arch = FAMILY["gpt2"]
+    config = RunConfig(method="full", optimizer="muon")
+    d = arch.n_embd
+    square, wide = 3 * 2 * d**3, 2 * (d * d * 4 * d) * 2 + 2 * d**3
+    expected = 5 * arch.n_layer * (4 * square + 2 * wide)
+    assert estimate.optimizer_flops(config, arch) == pytest.approx(expected)
+    assert estimate.optimizer_flops(config.changed(optimizer="adamw"), arch) == 0
+
+
+def test_weights_of_a_partly_trained_model_are_stored_whole() -> None:
+    arch = FAMILY["gpt2"]
+    config = RunConfig(method="full", trained_weights="head", checkpoint_every=100)
+    weights_mb, head_mb = (4 * n / MIB for n in (arch.parameters(), arch.vocabulary * arch.n_embd))
+    assert estimate.disk_mb(config, arch, 100) == pytest.approx(
+        (3 * head_mb + weights_mb, weights_mb)
+    )
 
 
 def test_time_is_flops_over_rate_plus_overhead_per_pass() -> None:

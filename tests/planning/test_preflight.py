@@ -21,7 +21,7 @@ from core.nn.architecture import FAMILY
 from core.planning import adapter_scale, estimate, preflight
 from core.presets import preset
 from core.training import hardware
-from core.training.optimizers import learning_rate
+from core.training.schedules import learning_rate
 from core.training.trainer import Trainer, train
 from tests.hub_server import Hub
 
@@ -76,6 +76,15 @@ def test_learning_rate_curve_of_a_long_run_is_downsampled(new_config: NewConfig)
     assert 150 <= len(plan.learning_rates) <= 300
     assert [step for step, _ in plan.learning_rates][:: len(plan.learning_rates) - 1] == [1, 1500]
     assert all(rate == learning_rate(config, step, 1500) for step, rate in plan.learning_rates)
+
+
+def test_more_trained_layers_than_the_model_has_are_rejected(new_config: NewConfig) -> None:
+    config = new_config(trained_weights="last_layers", trained_layers=3)
+    [problem] = preflight.check(config).problems
+    assert problem.field == "trained_layers"
+    assert problem.message.startswith("must be at most 2, the number of blocks of")
+    assert not preflight.check(config.changed(trained_layers=2)).problems
+    assert not preflight.check(config.changed(trained_weights="all")).problems
 
 
 def test_every_problem_is_listed_at_once(new_config: NewConfig) -> None:

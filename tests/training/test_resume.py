@@ -41,8 +41,14 @@ METHODS: dict[str, dict[str, Any]] = {
         "lora_plus_ratio": 4.0,
         "lora_targets": "attention, lm_head",
     },
-    "sgd": {"method": "full", "optimizer": "sgd"},
+    "momentum": {"method": "full", "optimizer": "sgd", "momentum": 0.9, "schedule": "linear"},
+    "muon": {"method": "full", "optimizer": "muon", "decay_scope": "matrices"},
+    "muon lora": {"method": "lora", "lora_rank": 4, "optimizer": "muon", "schedule": "wsd"},
+    "last layers": {"method": "full", "trained_weights": "last_layers", "trained_layers": 1},
+    "head": {"method": "full", "trained_weights": "head", "tie_weights": True},
 }
+SLOW = ("full tied", "muon lora", "last layers", "head")
+"""Methods that resume in `make test-long`."""
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +94,7 @@ def assert_same_from(step: int, resumed: Any, uninterrupted: Any) -> None:
 
 @pytest.mark.parametrize(
     "method",
-    ["full", "lora", pytest.param("full tied", marks=LONG), pytest.param("sgd", marks=LONG)],
+    [pytest.param(method, marks=[LONG] if method in SLOW else []) for method in METHODS],
 )
 def test_resume_after_a_stop_is_bit_identical(
     new_config: NewConfig, new_run: NewRun, uninterrupted: Uninterrupted, method: str
@@ -307,6 +313,10 @@ CHANGED: list[tuple[str, dict[str, Any], str]] = [
     ("full", {"seed": 7}, "seed = 7 (was 123)"),
     ("full", {"group_by_length": False}, "group_by_length = False (was True)"),
     ("full", {"optimizer": "sgd"}, "optimizer = sgd (was adamw)"),
+    ("full", {"schedule": "linear"}, "schedule = linear (was auto)"),
+    ("full", {"beta2": 0.95}, "beta2 = 0.95 (was 0.999)"),
+    ("full", {"decay_scope": "matrices"}, "decay_scope = matrices (was all)"),
+    ("full", {"trained_weights": "head"}, "trained_weights = head (was all)"),
     ("full", {"lr": 5e-3}, "lr = 0.005 (was 0.01)"),
     ("full", {"min_lr": None}, "min_lr = none (was 0.001)"),
     ("full", {"max_length": 64}, "max_length = 64 (was none)"),
@@ -461,6 +471,8 @@ def test_setting_missing_from_the_checkpoint_counts_as_its_default(
     stopped = new_run("stopped", stop_at=2)
     train(config, stopped)
     rewrite_manifests(stopped, lambda facts: facts["settings"].pop("weight_decay"))
+    for name in ("schedule", "beta1", "momentum", "decay_scope", "trained_weights"):
+        rewrite_manifests(stopped, lambda facts, name=name: facts["settings"].pop(name))
     resumption.check_newest(stopped.directory, config)
     with pytest.raises(UserError, match=r"weight_decay = 0\.5 \(was 0\.1\)"):
         resumption.check_newest(stopped.directory, config.changed(weight_decay=0.5))

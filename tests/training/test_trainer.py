@@ -21,7 +21,7 @@ from core.nn.architecture import Architecture
 from core.nn.gpt2 import GPT2
 from core.planning import preflight
 from core.training import hardware
-from core.training.optimizers import learning_rate
+from core.training.schedules import learning_rate
 from core.training.trainer import Trainer, build_model, train
 
 NewConfig = Callable[..., RunConfig]

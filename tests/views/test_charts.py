@@ -211,6 +211,9 @@ def figures_of(values: list[float | None]) -> dict[str, charts.Figure]:
         "rate_schedule": charts.rate_schedule(list(enumerate(values))),
         "token_lengths": charts.token_lengths({"train": values, "test": []}, limit=1),
         "intervals": charts.intervals(rows, "", "", None),
+        "lr_test": charts.lr_test(
+            pd.DataFrame({"lr": range(1, length + 1), "loss": values, "smoothed": values}), 1e-3
+        ),
     }
 
 
@@ -281,3 +284,16 @@ def test_isolated_point_is_drawn_as_a_dot() -> None:
     assert validated(whole).data[0].mode == "lines"
     first = charts.step_curves(points.head(1), None, ["b"], "loss", "step", log=False)
     assert list(validated(first).data[0].marker.size) == [charts.DOT_SIZE]
+
+
+def test_learning_rate_test_marks_the_suggestion_on_a_log_axis() -> None:
+    curve = pd.DataFrame({"lr": [1e-4, 1e-3, 1e-2], "loss": [3, 2, 4], "smoothed": [3, 2.5, 3]})
+    figure = charts.lr_test(curve, 1e-3)
+    raw, smooth = figure["data"]
+    assert raw["y"].tolist() == [3, 2, 4]
+    assert smooth["y"].tolist() == [3, 2.5, 3]
+    assert figure["layout"]["xaxis"]["type"] == "log"
+    [line], [label] = figure["layout"]["shapes"], figure["layout"]["annotations"]
+    assert (line["x0"], line["x1"]) == (1e-3, 1e-3)
+    assert (label["x"], label["text"]) == (-3.0, "1.0e-03")
+    assert "shapes" not in charts.lr_test(curve, None)["layout"]
