@@ -31,10 +31,13 @@ def allowed() -> list[Path]:
     return list(dict.fromkeys(path.resolve() for path in folders))
 
 
-def problems(settings: Mapping[str, Any]) -> list[Problem]:
+def problems(settings: Mapping[str, Any], uploads: Path | None = None) -> list[Problem]:
     """Return a problem for each path in the settings that is outside the allowed folders.
 
     Applies to nonexistent paths too, and to directories that contain a link to the outside. Settings need not be valid.
+
+    Args:
+        uploads: folder of uploaded files, allowed as well. Its name and that of its parent must not be links.
     """
     folders = allowed()
     rejected = []
@@ -43,7 +46,10 @@ def problems(settings: Mapping[str, Any]) -> list[Problem]:
         if (
             not value
             or not _is_path(value)
-            or all(_is_inside(path, folders) for path in _path_and_entries(value))
+            or all(
+                _is_inside(path, [*folders, uploads] if uploads else folders)
+                for path in _path_and_entries(value)
+            )
         ):
             continue
         names = ", ".join(map(str, folders))

@@ -131,6 +131,8 @@ def show_plan(plan: "Plan", cost: "Cost | None") -> None:
             f"{plan.test_examples:,} test examples. The longest training example has {plan.longest} tokens"
             + (f"; max_length truncates {plan.cut_examples:,}." if plan.cut_examples else ".")
         )
+    if plan.columns:
+        st.caption(escape_markdown(f"Columns: {plan.columns}"))
     if plan.note:
         st.info(escape_markdown(plan.note))
     show_skipped(plan.skipped_records)

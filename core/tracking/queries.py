@@ -268,10 +268,10 @@ another run; those are correct more often, so they are not a fair sample."""
 
 
 def judged_answers(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
-    """Return answers with their hashes: run, item, instruction, input, reference, answer, example, subject."""
+    """Return answers with their hashes: run, item, instruction, input, reference, turns, answer, example, subject."""
     return db.execute(
         """
-        select run, item, instruction, input, reference, answer, example, subject
+        select run, item, instruction, input, reference, turns, answer, example, subject
         from generation where run in (select unnest(?)) order by item, run
         """,
         [list(runs)],

@@ -1,5 +1,6 @@
 """Hub data sets: names that refer to the hub, and downloads with the hub's client from a loopback server."""
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -102,6 +103,23 @@ def test_parquet_is_preferred_over_other_formats(
     assert dataset.load("owner/name")[5].instruction == "Say 5."
 
 
+@pytest.mark.parametrize("missing", range(4))
+def test_one_format_is_chosen_and_plain_files_are_preferred(
+    serve: Callable[..., list[str]], missing: int
+) -> None:
+    frame = pd.DataFrame(RECORDS)
+    files = {
+        "train.json": json.dumps(RECORDS).encode(),
+        "train.tsv": frame.to_csv(index=False, sep="\t").encode(),
+        "train.jsonl.gz": gzip.compress(frame.to_json(orient="records", lines=True).encode()),
+        "train.csv.gz": gzip.compress(frame.to_csv(index=False).encode()),
+    }
+    chosen, *others = [*files][missing:]
+    serve({name: files[name] for name in (*reversed(others), chosen)})
+    assert [path.name for path in hub.files("owner/name", download=True)] == [chosen]
+    assert [e.output for e in dataset.load("owner/name")] == list("012345")
+
+
 def test_skipped_records_include_their_file_name(
     serve: Callable[..., list[str]], tmp_path: Path
 ) -> None:
@@ -149,7 +167,7 @@ def test_missing_parquet_values_are_handled_as_in_json(
 
 def test_repository_without_data_is_reported(serve: Callable[..., list[str]]) -> None:
     serve({"README.md": b"# hello"})
-    with pytest.raises(UserError, match="has no Parquet, JSON or JSONL file"):
+    with pytest.raises(UserError, match="has no Parquet, JSON, JSONL, CSV or TSV file"):
         hub.files("owner/name", download=True)
 
 

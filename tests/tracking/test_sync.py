@@ -59,6 +59,7 @@ SAMPLES = {
         "instruction": "Say up.",
         "input": "",
         "reference": "up",
+        "turns": "[]",
         "answer": "down",
         "tokens": 1,
         "cut": False,
