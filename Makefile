@@ -1,4 +1,4 @@
-# make app        set up and serve the dashboard on http://127.0.0.1:8501
+# make app        set up and serve the dashboard at http://127.0.0.1:8501
 # make test       set up; check format, lint, import contracts and types; run all tests except the long ones
 # make test-long  run the long tests: fuzzing, large data sets, simulations
 # make demo       train three runs on the embedded model without a browser
@@ -11,7 +11,7 @@ RUNS_DIR ?= runs
 PORT ?= 8501
 ADDRESS ?= 127.0.0.1
 BIN := .venv/bin
-# Waiting OpenMP threads spin briefly and then sleep, because trainer, dashboard and browser share a few cores.
+# Waiting OpenMP threads spin briefly and then sleep, because the trainer, dashboard and browser share a few cores.
 export GOMP_SPINCOUNT ?= 1000
 
 .PHONY: app test test-long demo assets format reference clean
@@ -53,7 +53,7 @@ reference: .venv/app.done
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
-# The browser tests use Debian's Chromium. Set CHROMIUM to use another one.
+# The browser tests use Debian's Chromium. Set CHROMIUM to use a different executable.
 .PHONY: chromium
 chromium:
 	command -v chromium >/dev/null || test -x "$$CHROMIUM" || \

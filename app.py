@@ -7,7 +7,7 @@ import streamlit as st
 from pages.ui import access
 
 ICON = Path(__file__).parent / "pages" / "ui" / "icon.svg"
-"""A local file, because Streamlit loads `:material/...:` page icons from another host."""
+"""A local file is used, because Streamlit loads `:material/...:` page icons from another host."""
 
 st.set_page_config(page_title="GPT-2 fine-tuning lab", page_icon=str(ICON), layout="wide")
 launch = st.Page(
@@ -40,7 +40,9 @@ pages = {
 access.admit([page.url_path for group in pages.values() for page in group])
 page = st.navigation(pages)
 with st.spinner("Loading runs ..."):
-    from pages.ui import runtime  # takes seconds on the first visit, so the frame is drawn first
+    from pages.ui import (
+        runtime,
+    )  # importing takes seconds on the first visit, so the frame is drawn first
 
     runtime.mark_frame_drawn()
     runtime.lab()

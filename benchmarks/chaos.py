@@ -1,18 +1,19 @@
-"""Kill trainers and dashboards at random times and check that nothing is lost.
+"""Kill trainers and dashboards at random times, and check that nothing is lost.
 
     python -m benchmarks.chaos --kills 200 --seed 1
 
-The dashboard is a process with an open `Lab` that resumes interrupted runs. Its trainers train the embedded model, full
-and LoRA, some with accumulation and dropout. At random times, SIGKILL is sent to the trainer, the dashboard or both.
-A killed dashboard is restarted, and sometimes killed again while it opens. Exits with status 1 unless:
+The dashboard is a process with an open `Lab` that resumes interrupted runs. Its trainers fine-tune the embedded model,
+fully or with LoRA, some with gradient accumulation and dropout. At random times, SIGKILL is sent to the trainer, the
+dashboard or both. A killed dashboard is restarted and sometimes killed again while it opens. Exits with status 1
+unless:
 
-    - every run finishes, and its losses, weights and answers are bit-identical to those of an undisturbed run;
-    - the index opens and holds every event on disk exactly once, rewinds taken into account;
+    - every run finishes, and its losses, weights and answers are bit-identical to those of an uninterrupted run;
+    - the index opens and contains every event on disk exactly once, after rewinds are applied;
     - a run whose trainer was killed is marked as interrupted within 5 s if the dashboard is running;
-    - no process is left over.
+    - no processes are left running.
 
-Reports the number of kills by kind, of runs, of trainers killed before their first checkpoint, and the longest time
-until a run was marked as `interrupted`.
+Reports the number of kills by kind, the number of runs, the number of trainers killed before their first checkpoint,
+and the longest time it took to mark a run as `interrupted`.
 """
 
 import argparse
@@ -40,11 +41,11 @@ from core.tracking.sync import read_index
 
 ROOT = Path(__file__).resolve().parent.parent
 MAX_MARK_DELAY_S = 5.0
-"""Maximum time between the death of a trainer and a new status of its run, in seconds."""
+"""Maximum time from a trainer's death until its run gets a new status, in seconds."""
 MAX_PAUSE_S = 5.0
 """Maximum time between two kills, in seconds."""
 MAX_OPENING_S = 1.0
-"""Maximum time until an opening dashboard is killed, in seconds. Opening takes about as long."""
+"""Maximum time before a dashboard is killed while it opens, in seconds. Opening takes about this long."""
 DASHBOARD = """
 import sys, time
 from pathlib import Path
@@ -85,13 +86,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 @dataclass
 class Tally:
-    """Counts of kills, and the failures found."""
+    """Kill counts and the failures that were found."""
 
     kills: Counter[str] = field(default_factory=Counter)
     early: int = 0
     """Number of trainers killed before their run had a checkpoint."""
     slowest: float = 0.0
-    """Longest time from the death of a trainer to the status `interrupted`, in seconds."""
+    """Longest time from a trainer's death until its run was marked as `interrupted`, in seconds."""
     failures: list[str] = field(default_factory=list)
 
 
@@ -123,7 +124,7 @@ def main() -> None:
     parser.add_argument("--format", default="table", choices=("table", "json"))
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = (
-        "1"  # bit-identical results need the same number of threads everywhere
+        "1"  # results are bit-identical only with the same number of threads everywhere
     )
     with tempfile.TemporaryDirectory() as directory:
         start = time.monotonic()
@@ -145,10 +146,10 @@ def main() -> None:
 
 
 def run_stress_test(directory: Path, kills: int, rng: random.Random) -> tuple[Tally, int]:
-    """Train run after run until `kills` kills have happened. Return the tally and the number of runs."""
+    """Train one run after another until `kills` kills have been made. Return the tally and the number of runs."""
     data = directory / "data.json"
     data.write_text(json.dumps(examples()))
-    expected = {name: undisturbed_outcome(directory / "alone", name, data) for name in VARIANTS}
+    expected = {name: uninterrupted_outcome(directory / "alone", name, data) for name in VARIANTS}
     runs_dir, tally, count = directory / "runs", Tally(), 0
     dashboard = Dashboard(runs_dir).wait()
     while tally.kills.total() < kills:
@@ -160,7 +161,7 @@ def run_stress_test(directory: Path, kills: int, rng: random.Random) -> tuple[Ta
         if not finishes(run, 120):
             tally.failures.append(f"{run.name} did not finish: its status is {run.status()}")
         elif outcome(run) != expected[variant]:
-            tally.failures.append(f"{run.name} differs from the undisturbed run: {outcome(run)}")
+            tally.failures.append(f"{run.name} differs from the uninterrupted run: {outcome(run)}")
         print(f"{tally.kills.total():>4} kills  {run.name}", file=sys.stderr, flush=True)
     dashboard.kill()
     tally.failures += index_errors(runs_dir)
@@ -172,11 +173,11 @@ def run_stress_test(directory: Path, kills: int, rng: random.Random) -> tuple[Ta
 def kill_at_random(
     run: RunDirectory, dashboard: Dashboard, rng: random.Random, tally: Tally
 ) -> Dashboard:
-    """Kill the trainer, the dashboard or both. Return the dashboard that runs afterwards."""
+    """Kill the trainer, the dashboard or both. Return the dashboard that is running afterwards."""
     kind = rng.choice(("trainer", "dashboard", "both"))
     pids = trainers(run.path)
     if kind == "trainer" and not pids:
-        kind = "dashboard"  # between two trainers
+        kind = "dashboard"  # no trainer is running
     early = bool(pids) and not [*(run.path / "checkpoint").glob("step-*[0-9]")]
     killed_at = time.time()
     if kind != "trainer":
@@ -198,25 +199,25 @@ def kill_at_random(
         delay_s = (marked_at(run, killed_at) or killed_at) - killed_at
         tally.slowest = max(tally.slowest, delay_s)
         if delay_s > MAX_MARK_DELAY_S:
-            tally.failures.append(f"{run.name} got a new status only after {delay_s:.1f} s")
+            tally.failures.append(f"{run.name} took {delay_s:.1f} s to get a new status")
     else:
-        tally.failures.append(f"{run.name} got no new status after its trainer was killed")
+        tally.failures.append(f"{run.name} did not get a new status after its trainer was killed")
     return dashboard
 
 
 def finishes(run: RunDirectory, seconds: float) -> bool:
-    """Whether the run finishes within a number of seconds."""
+    """Wait up to `seconds` for the run to finish. Return whether it did."""
     return until(lambda: run.status() == "finished", seconds)
 
 
 def marked_at(run: RunDirectory, since: float) -> float | None:
-    """Return the time of the first status since then: a final one, or `running` if the killed trainer had set none."""
+    """Return the time of the run's first status change after `since`. Starting again as `running` counts too."""
     ends = ("interrupted", "finished", "running")
     return next((e["time"] for e in run.statuses() if e["status"] in ends and e["time"] >= since - 0.01), None)  # fmt: skip
 
 
 def trainers(path: Path) -> list[int]:
-    """Return the pids of the trainers of a run directory, or of all runs below a directory."""
+    """Return the pids of trainers whose command line mentions `path` or a path below it."""
     pids = []
     for process in psutil.process_iter(["cmdline", "status"]):
         words = process.info["cmdline"] or []
@@ -240,8 +241,8 @@ def config(name: str, variant: str, data: Path) -> RunConfig:
     return RunConfig.parse({**COMMON, **VARIANTS[variant], "name": name, "dataset": str(data)})
 
 
-def undisturbed_outcome(runs_dir: Path, variant: str, data: Path) -> tuple[Any, ...]:
-    """Return the outcome of a run that is not killed."""
+def uninterrupted_outcome(runs_dir: Path, variant: str, data: Path) -> tuple[Any, ...]:
+    """Train a run without killing it, and return its outcome."""
     run = RunDirectory.create(runs_dir, config(variant, variant, data))
     run_in_process(run)
     if run.status() != "finished":
@@ -250,7 +251,7 @@ def undisturbed_outcome(runs_dir: Path, variant: str, data: Path) -> tuple[Any, 
 
 
 def outcome(run: RunDirectory) -> tuple[Any, ...]:
-    """Return the final losses, the losses of all steps, the weight hashes and the answers of a run."""
+    """Return a run's final losses, the loss at each step, the weight hashes and the answers."""
     events_by_kind = replayed(run)
     last = max(events_by_kind["eval"].values(), key=lambda event: event["seq"])
     steps = [event["loss"] for event in events_by_kind["step"].values()]
@@ -278,7 +279,7 @@ def replayed(run: RunDirectory) -> dict[str, dict[int, dict[str, Any]]]:
 
 
 def index_errors(runs_dir: Path) -> list[str]:
-    """Sync the index that the last dashboard left behind, and list how it differs from the event files."""
+    """Sync the index that the last dashboard left behind, and list its differences from the event files."""
     errors = []
     with contextlib.closing(read_index(runs_dir)) as index:
         if index.path is None or index.rebuilt:
@@ -297,7 +298,7 @@ def index_errors(runs_dir: Path) -> list[str]:
 
 
 def until(condition: Any, seconds: float) -> bool:
-    """Wait for a condition, up to a timeout. Return whether it was met."""
+    """Wait up to `seconds` for a condition. Return whether it was met."""
     deadline = time.monotonic() + seconds
     while not (result := condition()) and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -1,10 +1,10 @@
-"""Time and memory of a training step by sequence length, batch size and model, varied one at a time.
+"""Time and memory per training step for different sequence lengths, batch sizes and models, varied one at a time.
 
     python -m benchmarks.cost --method lora > table.md
 
-Each row is measured in a separate process, on examples of equal length, with random weights of the real shapes. Prints
-a Markdown table. `times` is the step time relative to the baseline (124M, 256 tokens, batch 2), which is measured in
-every group. On a GPU, memory is what PyTorch's allocator reports.
+Each row is measured in a separate process, on examples of equal length, using random weights with the real shapes.
+Prints a Markdown table. `times` is the step time relative to the baseline (124M, 256 tokens, batch 2), which is
+measured in every group. On a GPU, memory is what PyTorch's allocator reports.
 """
 
 import argparse
@@ -30,7 +30,7 @@ STEPS = 2
 
 
 def examples(path: Path, length: int, batch: int) -> str:
-    """Write a data set of `length`-token examples: those of all steps, one for testing and one for validation."""
+    """Write a data set of `length`-token examples: enough for all steps, plus a test and a validation example."""
     prompt = len(encode(format_prompt("Go on.", "")))
     output = " go" * (length - prompt - 1)
     record = {"instruction": "Go on.", "output": output}
@@ -39,7 +39,7 @@ def examples(path: Path, length: int, batch: int) -> str:
 
 
 def measure(point: dict[str, Any], method: str, directory: Path) -> dict[str, Any]:
-    """Measure seconds per step and peak memory at one point."""
+    """Measure the seconds per step and the peak memory for one combination."""
     model, length, batch = point["model"], point["length"], point["batch"]
     base = model if model == "gpt2-nano" else random_weights(model, directory)
     count = STEPS * batch

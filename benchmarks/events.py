@@ -1,6 +1,6 @@
-"""Time to build and write the event of one training step. Prints JSON.
+"""Time to build and write the event for one training step. Prints JSON.
 
-Calls the trainer's `record_step` with a real event file and batches of typical size.
+Calls the trainer's `record_step` with a real event file and typically sized batches.
 """
 
 import json

@@ -1,17 +1,17 @@
-"""Fill the disk of a dashboard and its trainers at random times and check that nothing is lost.
+"""Fill the disk under a dashboard and its trainers at random times, and check that nothing is lost.
 
     python -m benchmarks.full_disk --strikes 30 --seed 1
 
 The runs are stored on a small tmpfs, so this needs permission to mount one (root on Linux). At random times, a file
-takes all of its space except for some kilobytes, and is deleted a few seconds later. Exits with status 1 unless:
+takes up all but a few kilobytes of the space and is deleted a few seconds later. Exits with status 1 unless:
 
-    - a run that fails can be resumed, and its result is bit-identical to that of an undisturbed run;
+    - a run that fails can be resumed, and its result is bit-identical to that of an uninterrupted run;
     - a launch while the disk is full either works or raises a UserError;
     - the dashboard answers queries while the disk is full, and reports if its index is out of date;
-    - in the end, the index holds every event on disk exactly once, rewinds taken into account.
+    - in the end, the index contains every event on disk exactly once, after rewinds are applied.
 
-Reports the number of strikes, of runs that ended because of one, of refused launches, of strikes with an outdated index,
-and the reasons given for ended runs and refused launches.
+A strike is one such period with a full disk. Reports the number of strikes, how many strikes left the index out of
+date, how many runs they ended, how many launches were refused, and the reasons that were given.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from benchmarks.chaos import (
     examples,
     index_errors,
     outcome,
-    undisturbed_outcome,
+    uninterrupted_outcome,
     until,
 )
 from core.errors import UserError
@@ -46,14 +46,14 @@ TMPFS_SIZE = "2g"
 MAX_FREE_BYTES = 64 << 10
 """Maximum free space while the disk is full, in bytes."""
 MAX_FULL_S = 4.0
-"""Maximum time for which the disk stays full, in seconds."""
+"""Maximum time the disk stays full, in seconds."""
 MAX_PAUSE_S = 6.0
 """Maximum time between two strikes, in seconds."""
 
 
 @dataclass
 class Tally:
-    """Counts of strikes and their effects, and the failures found."""
+    """Counts of strikes and their effects, and the failures that were found."""
 
     strikes: int = 0
     ended: int = 0
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = (
-        "1"  # bit-identical results need the same number of threads everywhere
+        "1"  # results are bit-identical only with the same number of threads everywhere
     )
     with tempfile.TemporaryDirectory() as directory:
         tally = run_stress_test(Path(directory), args.strikes, random.Random(args.seed))
@@ -79,10 +79,10 @@ def main() -> None:
 
 
 def run_stress_test(directory: Path, strikes: int, rng: random.Random) -> Tally:
-    """Train run after run until the disk has been full `strikes` times."""
+    """Train one run after another until the disk has been filled `strikes` times."""
     data = directory / "data.json"
     data.write_text(json.dumps(examples()))
-    expected = {name: undisturbed_outcome(directory / "alone", name, data) for name in VARIANTS}
+    expected = {name: uninterrupted_outcome(directory / "alone", name, data) for name in VARIANTS}
     tally, count = Tally(), 0
     with small_disk(directory / "small") as disk:
         runs_dir = disk / "runs"
@@ -94,7 +94,7 @@ def run_stress_test(directory: Path, strikes: int, rng: random.Random) -> Tally:
             train_under_strikes(lab, run, strikes, rng, tally)
             if run.status() == "finished" and outcome(run) != expected[variant]:
                 tally.failures.append(
-                    f"{run.name} differs from the undisturbed run: {outcome(run)}"
+                    f"{run.name} differs from the uninterrupted run: {outcome(run)}"
                 )
             print(f"{tally.strikes:>4} strikes  {run.name}", file=sys.stderr, flush=True)
         lab.close()
@@ -117,7 +117,7 @@ def train_under_strikes(
 
 
 def strike(lab: Lab, run: RunDirectory, rng: random.Random, tally: Tally) -> None:
-    """Fill the disk for a few seconds, and query the dashboard and launch a run while it is full."""
+    """Fill the disk for a few seconds. While it is full, query the dashboard and launch a run."""
     ballast = lab.runs_dir.parent / "ballast"
     end = time.monotonic() + rng.uniform(0.5, MAX_FULL_S)
     free_bytes = rng.randrange(MAX_FREE_BYTES)
@@ -160,7 +160,7 @@ def resume(lab: Lab, run: RunDirectory, tally: Tally) -> None:
 
 
 def normalized(reason: str, runs_dir: Path) -> str:
-    """Replace the paths in a reason, so that equal reasons are counted together."""
+    """Replace the paths in a reason so that equal reasons are counted together."""
     words = reason.replace(str(runs_dir), "RUNS").split()
     return " ".join("RUNS/..." if word.startswith("RUNS") else word for word in words)
 

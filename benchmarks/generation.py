@@ -2,15 +2,16 @@
 
     python -m benchmarks.generation --data FILE --prompts 128 --new-tokens 64
 
-All decode greedily, with the same random weights of GPT-2 124M, up to the token limit: random weights rarely end an
-answer. This project and transformers alternate batch by batch, so that other load on the machine affects both equally.
-Transformers pads on the left, with a mask, in data set order and with the same batch sizes, as in its documentation.
-This project batches prompts of similar length. Without a cache, only a few prompts are measured, one by one.
+All three decode greedily with the same random weights for GPT-2 124M. Almost every answer reaches the token limit,
+because a model with random weights rarely emits the end-of-text token. This project and transformers alternate batch by
+batch, so that other load on the machine affects both equally. Transformers takes the prompts in data set order with the
+same batch sizes, left-padded and masked as in its documentation. This project batches prompts of similar length.
+Without a cache, only a few prompts are measured, one at a time.
 
 Reported:
     tokens_per_s            new tokens per second (`peer_`: transformers, `uncached_`: without a cache)
     ratio, uncached_ratio   our rate divided by theirs
-    same                    share of answers identical to those of transformers; below 1 where rounding decides
+    same                    share of answers identical to those from transformers; below 1 if rounding changes a token
 """
 
 import argparse
@@ -30,7 +31,7 @@ from core.nn.generation import Sampling, generate
 from core.training.evaluation import answer_batches
 
 UNCACHED = 2
-"""Number of prompts answered without a cache, which is slow."""
+"""Number of prompts to answer without a cache, which is slow."""
 
 
 @torch.inference_mode()
@@ -59,7 +60,7 @@ def batched(peer: Any, prompts: list[list[int]], new_tokens: int) -> list[list[i
 
 
 def compare(data: str, count: int, new_tokens: int, batch: int | None) -> dict[str, Any]:
-    """Measure all three and return their rates and ratios."""
+    """Measure all three methods and return their rates and ratios."""
     torch.manual_seed(123)
     peer = GPT2LMHeadModel(GPT2Config()).eval()
     with tempfile.TemporaryDirectory() as directory:
@@ -114,9 +115,7 @@ def main() -> None:
     parser.add_argument("--data", default="primer", help="primer or an Alpaca-format file")
     parser.add_argument("--prompts", type=int, default=128)
     parser.add_argument("--new-tokens", type=int, default=64)
-    parser.add_argument(
-        "--batch", type=int, help="prompts per batch (default: the batch sizes of a run)"
-    )
+    parser.add_argument("--batch", type=int, help="prompts per batch (default: as in a run)")
     args = parser.parse_args()
     report = compare(args.data, args.prompts, args.new_tokens, args.batch)
     print(json.dumps(report, indent=2))

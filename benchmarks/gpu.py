@@ -1,15 +1,15 @@
-"""Time and memory of three of the journal's recipes on a GPU, next to the journal's figures and our targets.
+"""Time and memory for three of the journal's recipes on a GPU, next to the journal's figures and our targets.
 
     python -m benchmarks.gpu                    measure a few steps of each recipe and extrapolate
     python -m benchmarks.gpu --whole            train each recipe to the end
     python -m benchmarks.gpu --base gpt2-nano   use the small model, to try this out without a GPU
 
-Weights are random unless `--hub` is given: time and memory depend only on their shapes. Unless a data set is given,
-examples are random words with Alpaca's lengths.
+Weights are random unless `--hub` is given: time and memory depend only on their shapes. Unless a data set is given, the
+examples consist of random words and have the same lengths as Alpaca's.
 
 Reported for each recipe, next to the journal's figures (`journal_`) and the upper limits for an H100 (`aim_`):
-    minutes     time of all training steps
-    memory_gb   peak memory of the GPU's allocator; without a GPU, of the process
+    minutes     time for all training steps
+    memory_gb   peak memory in the GPU's allocator, or in the process if there is no GPU
 """
 
 import argparse
@@ -33,14 +33,14 @@ RECIPES: dict[str, dict[str, Any]] = {
     "run_11": {"journal_memory_gb": 10.9, "aim_minutes": None, "aim_memory_gb": 15.0},
 }
 CHANGES: dict[str, dict[str, Any]] = {"run_11": {"batch_size": 8}}
-"""Settings of the targets that differ from the journal's."""
+"""Settings that the targets assume and that differ from the journal's."""
 EXAMPLES = 14_000
-"""Number of examples. 85% of them are trained on, about the journal's 12,000."""
+"""Number of examples. 85% of them are used for training, which matches the journal's 12,000 or so."""
 WORDS = ("red", "green", "fast", "house", "river", "write", "because", "often", "small", "steps")
 
 
 def write_random_examples(path: Path, count: int) -> str:
-    """Write a data set with Alpaca's lengths: answers of 12 to 700 words, median 45. Return its path."""
+    """Write a data set with answers as long as Alpaca's: 12 to 700 words, with a median of 45. Return its path."""
     rng = random.Random(123)
 
     def text(words: int) -> str:
@@ -58,7 +58,7 @@ def write_random_examples(path: Path, count: int) -> str:
 
 
 def random_weights(name: str, directory: Path) -> str:
-    """Save a model of this size with random weights in the hub's format. Return its path."""
+    """Save a randomly initialized model of this size in the Hub's format. Return its path."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     arch = FAMILY[name]
@@ -87,7 +87,9 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=EXAMPLES)
     parser.add_argument("--base", help="base model to use in every recipe")
     parser.add_argument(
-        "--hub", action="store_true", help="download the hub's weights instead of using random ones"
+        "--hub",
+        action="store_true",
+        help="download weights from the Hub instead of using random ones",
     )
     parser.add_argument(
         "--recipe", choices=RECIPES, action="append", help="run only this recipe; can be repeated"

@@ -1,7 +1,7 @@
-"""Server time of one update of the Live page for a run of 6,000 steps. Prints JSON.
+"""Server time for one update of the Live page with a run of 6,000 steps. Prints JSON.
 
-An update queries the run's state, evaluations and curves, builds six figures, and lets Streamlit's code validate and
-encode them. Transfer and drawing in the browser are not included.
+An update queries the run's state, evaluations and curves, builds six figures, and has Streamlit validate and encode
+them. It does not include the transfer to the browser or the drawing there.
 """
 
 import gc
@@ -56,7 +56,7 @@ def write_run(runs_dir: Path, steps: int) -> str:
 
 
 def update(index: Index, names: list[str]) -> int:
-    """Do one update. Return the number of bytes it would send."""
+    """Perform one update. Return the number of bytes it would send."""
     db = index.cursor()
     queries.states(db, names)
     evaluations = queries.evaluations(db, names)

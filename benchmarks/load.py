@@ -4,17 +4,17 @@
 
     ingest_per_s      events per second when building a new index (target: 200,000)
     start_s           time from starting the server until a browser shows its first page, median of three (target: 3)
-    open_s            time to open the lab, which syncs the index with all runs; part of `start_s`
-    results_s         server time of the Results page (target: 1); `page_s` has the other pages
-    live_ms           server time of one update of the Live page, from `benchmarks.live_page` (target: 50)
-    memory_mb         resident memory of the server after all pages were opened (target: 1,000)
-    updates, gap_s    with ten sessions on Live during training (`benchmarks.watchers`): the fewest updates of a session
-                      in 25 s, and the longest time between two updates of any session (target: 1.5)
+    open_s            time to open the lab, including syncing the index with all runs; part of `start_s`
+    results_s         server time for the Results page (target: 1); `page_s` has the other pages
+    live_ms           server time for one update of the Live page, from `benchmarks.live_page` (target: 50)
+    memory_mb         the server's resident memory after all pages have been opened (target: 1,000)
+    updates, gap_s    with ten sessions on Live during training (`benchmarks.watchers`): the lowest number of updates in
+                      any session in 25 s, and the longest time between two updates in any session (target: 1.5)
     answer_s          the longest time from an update's request to its last message
-    server_cores      CPU cores used by the server during this; `watcher_cores`: by the sessions, which would normally
-                      run on other machines
-    run_speed         training speed with the sessions divided by the speed without (target: 0.95). Median of three
-                      intervals of 20 s, each divided by the mean of the intervals before and after it. Set
+    server_cores      CPU cores used by the server while the sessions watch. `watcher_cores` is the same for the
+                      sessions, which would normally run on other machines
+    run_speed         training speed with the sessions divided by the speed without them (target: 0.95): the median over
+                      three 20 s intervals, each divided by the mean of the intervals before and after it. Set
                       `--trainer-threads` below the number of cores to leave a core for the server
 
 Needs Chromium, like the browser tests.
@@ -54,7 +54,7 @@ WATCHERS = 10
 INTERVAL_S = 20.0
 """Length of each interval with or without sessions, in seconds."""
 ARRIVAL_S = 5.0
-"""Time for the sessions to open the page before measuring, in seconds."""
+"""Time allowed for the sessions to open the page before measuring, in seconds."""
 INTERVALS = 3
 BROWSER_ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"]
 PAGE_TIMES = """
@@ -112,7 +112,7 @@ def measure(runs: int, steps: int, folder: Path) -> dict[str, Any]:
 
 
 def startup_time(runs_dir: Path, browser: Browser) -> float:
-    """Return the seconds from starting a server until a browser shows its first page."""
+    """Return the time from starting a server until a browser shows its first page, in seconds."""
     start = time.perf_counter()
     with serving(runs_dir) as (_, address), browser.new_page() as page:
         page.goto(address)
@@ -121,7 +121,7 @@ def startup_time(runs_dir: Path, browser: Browser) -> float:
 
 
 def measure_server(runs_dir: Path, browser: Browser) -> dict[str, Any]:
-    """Measure a real server: memory after opening all pages, and ten sessions watching a run."""
+    """Measure a real server: its memory with all pages opened, and its speed with ten sessions watching a run."""
     run = RunDirectory.create(runs_dir, preset("demo").changed(name="training", epochs=200))
     (runs_dir / "queue.json").write_text('["training"]')
     results: dict[str, Any] = {}
@@ -169,13 +169,13 @@ def measure_server(runs_dir: Path, browser: Browser) -> dict[str, Any]:
 
 
 def seconds_used(process: psutil.Process) -> float:
-    """Return the CPU time a process has used, in seconds."""
+    """Return the CPU time that a process has used, in seconds."""
     times = process.cpu_times()
     return times.user + times.system
 
 
 def speed(run: RunDirectory, seconds: float) -> float:
-    """Measure a run for some seconds. Return its tokens per second in training steps."""
+    """Measure a run for `seconds`. Return the tokens per second in its training steps."""
     offset = run.events_path.stat().st_size
     time.sleep(seconds)
     with run.events_path.open("rb") as file:
@@ -186,14 +186,14 @@ def speed(run: RunDirectory, seconds: float) -> float:
 
 
 def wait_for_steps(run: RunDirectory, count: int) -> None:
-    """Wait until a run has taken this many steps."""
+    """Wait until a run has completed this many steps."""
     while run.events_path.read_text(encoding="utf-8").count('"event":"step"') < count:
         time.sleep(0.2)
 
 
 @contextlib.contextmanager
 def serving(runs_dir: Path) -> Iterator[tuple[psutil.Process, str]]:
-    """Serve the dashboard. Yields its process and address."""
+    """Serve the dashboard and yield its process and address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -224,7 +224,7 @@ def main() -> None:
     parser.add_argument(
         "--trainer-threads",
         type=int,
-        help="OMP_NUM_THREADS of the trainer and the server (default: number of cores)",
+        help="OMP_NUM_THREADS for the trainer and the server (default: number of cores)",
     )
     parser.add_argument("--format", default="table", choices=("table", "json"))
     args = parser.parse_args()

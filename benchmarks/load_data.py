@@ -1,6 +1,6 @@
-"""Write a folder of many long runs as trainers would, but without training. Does not know about the index.
+"""Write a folder with many long runs, as trainers would, but without training. Does not use the index.
 
-Used by `benchmarks.load`. Settings, losses and speeds differ between runs; the questions are the same in all of them.
+Used by `benchmarks.load`. Settings, losses and speeds vary between runs; the questions are the same for all.
 """
 
 import json
@@ -21,11 +21,11 @@ STEP_TEMPLATE = (
     '{"seq":%d,"time":%.3f,"event":"step","step":%d,"epoch":%.6f,"tokens":%d,"seconds":%.6f,"examples":%d,'
     '"padding":%.6f,"lr":0.0005,"loss":%.16f,"grad_norm":%.16f,"tokens_per_s":%.3f,"memory_mb":%.1f,"batch":%s}\n'
 )
-"""The event of a step as `json.dumps` would write it, but much faster to format."""
+"""Template for a step's event. The result is the same as from `json.dumps`, but much faster."""
 
 
 def write_runs(runs_dir: Path, runs: int, steps: int) -> int:
-    """Write finished runs with this many steps each. Return the total number of events."""
+    """Write finished runs with `steps` steps each. Return the total number of events."""
     events = 0
     for number in range(runs):
         run = RunDirectory.create(runs_dir, config(number, steps))
@@ -55,7 +55,7 @@ def event_file(number: int, steps: int, finished: bool = True) -> tuple[str, int
     """Return the text of a run's event file and its number of events.
 
     Args:
-        finished: end the run with the status `finished`; otherwise it appears to be still running.
+        finished: whether the run ends with the status `finished`. Otherwise, it appears to be still running.
     """
     lines = Lines(START_TIME + 3600 * number)
     lines.add("status", status="queued")
@@ -70,7 +70,7 @@ def event_file(number: int, steps: int, finished: bool = True) -> tuple[str, int
 
 
 class Lines:
-    """The lines of an event file, with sequence numbers and times."""
+    """The lines of an event file, with their sequence numbers and times."""
 
     def __init__(self, start: float) -> None:
         self.texts: list[str] = []
@@ -84,7 +84,7 @@ class Lines:
         self.texts.append(text + "\n")
 
     def step(self, *values: float | str) -> None:
-        """Append the event of a step. `values` follow the order of STEP_TEMPLATE."""
+        """Append the event for a step. `values` are in the order of STEP_TEMPLATE."""
         self.seq += 1
         self.texts.append(STEP_TEMPLATE % (self.seq, self.time, *values))
 

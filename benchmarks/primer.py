@@ -1,10 +1,11 @@
-"""Effect of fine-tuning on the embedded base model, measured on the test set. Prints JSON.
+"""Effect of fine-tuning the embedded base model, measured on the test set. Prints JSON.
 
     python -m benchmarks.primer [--seeds 3]
 
-Reports the share of exact answers of the base model, prompted as in a run (`base_asked`) and given the beginning of each
-statement instead (`base_stated`); after full fine-tuning and LoRA with several ranks; and of a model fine-tuned from
-random weights, which knows no facts. Needs requirements-recipe.txt for the statements.
+Reports the share of exact answers from the base model, both prompted as in a run (`base_asked`) and given the beginning
+of each statement to complete (`base_stated`); from models after full fine-tuning and LoRA with several ranks; and from
+a model that was fine-tuned from random weights and so has not seen any of the facts. Generating the statements requires
+the packages in requirements-recipe.txt.
 """
 
 import argparse
@@ -37,12 +38,12 @@ BATCH_SIZE = 64
 
 
 def normalized(text: str) -> str:
-    """Return a text in lower case and without punctuation."""
+    """Return a text in lower case without punctuation."""
     return re.sub(r"[\W_]+", " ", text.lower()).strip()
 
 
 def completion_share(model: GPT2) -> float:
-    """Return the share of all facts whose statement the model completes correctly."""
+    """Return the share of facts that the model states correctly when given the beginning of the sentence."""
     ordered_facts = sorted(facts.all_facts(), key=lambda fact: len(encode(fact.start)))
     correct = 0
     for start in range(0, len(ordered_facts), BATCH_SIZE):
@@ -63,7 +64,7 @@ def exact_share(model: GPT2) -> float:
 
 
 def train(settings: dict[str, Any], runs_dir: Path) -> dict[str, float]:
-    """Train a run. Return its share of exact answers and its training time in seconds."""
+    """Train a run. Return the share of exact answers and the training time in seconds."""
     run = RunDirectory.create(runs_dir, RunConfig.parse(settings))
     main(run)
     index = sync.read_index(runs_dir)
@@ -74,7 +75,7 @@ def train(settings: dict[str, Any], runs_dir: Path) -> dict[str, float]:
 
 
 def measure(seeds: int) -> dict[str, Any]:
-    """Measure everything. Runs are reported as the mean over seeds, with the value of each seed."""
+    """Measure everything. For each run, report the mean over seeds and the value for each seed."""
     base = pretrained.load("gpt2-nano").eval()
     report: dict[str, Any] = {
         "base_stated": completion_share(base),

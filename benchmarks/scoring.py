@@ -2,8 +2,9 @@
 
     python -m benchmarks.scoring --judge gemini --in-flight 16
 
-The real client library sends requests to a loopback server in a separate process. Throttling, the ledger and the parsing
-of replies are included. With 100 ms per reply and 16 requests in flight, the upper limit is 160 per second.
+The real client library sends requests to a loopback server in a separate process. The measurement includes throttling,
+writing to the ledger and parsing replies. With 100 ms per reply and 16 requests in flight, the upper limit is 160 per
+second.
 """
 
 import argparse

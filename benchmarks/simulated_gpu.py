@@ -1,17 +1,17 @@
-"""Memory and synchronizations of the journal's recipes, measured on a simulated GPU that computes nothing.
+"""Memory use and synchronizations in the journal's recipes, measured on a simulated GPU that does not compute anything.
 
     python -m benchmarks.simulated_gpu                    the three recipes of `benchmarks.gpu`
     python -m benchmarks.simulated_gpu --base gpt2-nano   the small model in all three
 
-The simulated device tracks shapes, dtypes and lifetimes of tensors, but not their values. The project's trainer takes
-two steps on it with the longest batch in bf16. Each read of a value would make the CPU wait for a real GPU. Reads with
-`tolist` are counted; any other read is an error.
+The simulated device tracks the shapes, dtypes and lifetimes of tensors, but not their values. The project's trainer
+takes two steps on it in bf16 with the longest batch. On a real GPU, the CPU has to wait each time it reads a value.
+Reads with `tolist` are counted; any other read is an error.
 
 Reported for each recipe:
-    memory_gb     peak memory of tensors on the device, without the overhead of an allocator
-    estimate_gb   the launch form's memory estimate, without the process itself; includes answering the test set
-    reads         how often a step waits for the device
-    operations    operations on the device per step, a lower limit for the number of kernel launches
+    memory_gb     peak memory used by tensors on the device, without allocator overhead
+    estimate_gb   the launch form's memory estimate without the process itself; includes answering the test set
+    reads         how many times a step waits for the device
+    operations    operations on the device per step, a lower bound on the number of kernel launches
 """
 
 import argparse
@@ -43,12 +43,12 @@ from core.training import hardware, trainer
 
 NAME, GB = "simulated", 2**30
 ALLOCATION_UNIT = 512
-"""A GPU's allocator rounds sizes up to a multiple of this, in bytes."""
+"""Allocation granularity on a GPU, in bytes: the allocator rounds sizes up to a multiple of this."""
 aten = torch.ops.aten
 
 
 def build_device() -> list[Library]:
-    """Register the device with torch. It exists as long as the returned libraries are kept."""
+    """Register the device with torch. It exists for as long as the returned libraries are kept."""
 
     class Module(backend_registration._DummyBackendModule):
         def get_amp_supported_dtype(self) -> list[torch.dtype]:
@@ -68,7 +68,7 @@ def build_device() -> list[Library]:
     library.impl("empty.memory_format", on_device(aten.empty.memory_format), "PrivateUse1")
     library.impl("empty_strided", on_device(aten.empty_strided.default), "PrivateUse1")
     library.impl("scaled_dot_product_attention", attention, "AutogradPrivateUse1")
-    # Autocast as on a CUDA device: products in bf16, norms in fp32, everything else unchanged.
+    # Autocast as on a CUDA device: matrix products in bf16, norms in fp32, everything else unchanged.
     fallback_library.fallback(fallthrough_kernel, "AutocastPrivateUse1")
     for name in ("mm", "addmm", "linear", "matmul", "bmm"):
         narrowed = cast(getattr(aten, name).default, torch.bfloat16)
@@ -104,7 +104,7 @@ def attention(
     dropout_p: float = 0.0,
     is_causal: bool = False,
 ) -> Tensor:
-    """Flash attention, which CUDA uses for bf16 without a mask. Does not store the matrix of attention weights."""
+    """Flash attention, which CUDA uses for bf16 without a mask. It does not store the attention weights."""
     assert attn_mask is None
     return aten._scaled_dot_product_flash_attention(q, k, v, dropout_p, is_causal)[0]
 
@@ -138,7 +138,7 @@ class Memory(TorchDispatchMode):
 
 
 class Trainer(trainer.Trainer):
-    """The project's trainer with weights that have only shapes."""
+    """The project's trainer, with weights that have shapes but no values."""
 
     def _build_model(self) -> GPT2:
         config, arch = self.config, FAMILY[self.config.base_model]
@@ -153,7 +153,7 @@ class Trainer(trainer.Trainer):
 
 
 def measure(config: RunConfig) -> dict[str, float]:
-    """Take two steps with the longest batch, and report the second."""
+    """Take two steps with the longest batch and report on the second."""
     reads = 0
 
     def read(tensor: Tensor) -> list[float]:

@@ -2,21 +2,21 @@
 
     python -m benchmarks.training --data FILE --model gpt2 --method lora --rank 16 --batch 4 --steps 12
 
-Both load the same random weights from the same directory in the Hugging Face layout, use the same examples and take the
-same number of optimizer steps, each in a separate process so that peak memory is measured separately. They alternate
-step by step, so that other load on the machine affects both equally. The first step is a warm-up and is not counted. The
-examples are spread evenly over the data set's lengths. This project batches them as a run does by default (grouped by
-length); transformers uses random order and an attention mask, as in its own examples.
+Both sides load the same random weights from the same directory in the Hugging Face layout, use the same examples and
+take the same number of optimizer steps. Each runs in a separate process so that peak memory is measured separately.
+They alternate step by step, so that other load on the machine affects both equally. The first step is a warm-up and is
+not counted. The examples are spread evenly over the range of lengths in the data set. This project batches them as a
+run does by default (grouped by length); transformers uses random order and an attention mask, as in its own examples.
 
 Reported, over the counted steps (`peer_` for transformers):
     tokens_per_s    tokens per second, excluding padding
     peak_memory_mb  peak resident memory of the process, including loading, in MiB
     padding         share of the computed positions that are padding
-    loss            loss of the untrained model on the first examples; the benchmark fails unless both agree
-    gemm_gflops     rate of a 2048 x 2048 fp32 matrix product: best of five after each step, median over the steps
-    roofline        useful operations per second divided by that rate; see `useful_flops`
+    loss            loss on the first examples before training; the benchmark fails unless both sides agree
+    gemm_gflops     throughput of a 2048 x 2048 fp32 matrix product: best of five after each step, median over the steps
+    roofline        useful operations per second divided by that throughput; see `useful_flops`
 
-Does not know how either side trains; see `benchmarks.training_sides`.
+The training code for both sides is in `benchmarks.training_sides`.
 """
 
 import argparse
@@ -39,11 +39,11 @@ from core.scheduler.executors import TRAINER_ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parent.parent
 EXTRA_EXAMPLES = 2
-"""Examples that are not trained on, because every data set needs a test and a validation example."""
+"""Number of examples not trained on, because every data set needs a test and a validation example."""
 
 
 class Side:
-    """A process of `benchmarks.training_sides` that takes one step per request."""
+    """A `benchmarks.training_sides` process that takes one step per request."""
 
     def __init__(self, name: str, settings: dict[str, Any]) -> None:
         command = [sys.executable, "-m", "benchmarks.training_sides", name, json.dumps(settings)]
@@ -55,7 +55,7 @@ class Side:
         )
 
     def advance(self) -> dict[str, Any]:
-        """Request the next step. Return what it measured."""
+        """Request the next step. Return its measurements."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write("\n")
@@ -122,7 +122,7 @@ def compare(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def figures(ready: dict[str, Any], steps: list[dict[str, Any]], prefix: str) -> dict[str, float]:
-    """Return one side's totals over all steps but the first."""
+    """Return one side's totals over all steps except the first."""
     counted = steps[1:]
     tokens, seconds, positions = (
         sum(step[key] for step in counted) for key in ("tokens", "seconds", "positions")
@@ -152,9 +152,10 @@ def useful_flops(arch: Architecture, settings: dict[str, Any], tokens: int) -> f
     """Return the number of floating-point operations required to train on this many tokens.
 
     Counts two operations per multiply-add in the linear layers and the head, forward and backward, excluding padding.
-    Attention products, norms, GELU, softmax and the optimizer are not counted. Full fine-tuning takes three products per
-    layer: the output, the input gradient and the weight gradient. With LoRA, frozen weights need no gradient, and neither
-    does the input of q, k and v in the first block, below which nothing is trained. Adapters take all three products.
+    The matrix products inside attention, norms, GELU, softmax and the optimizer are not counted. Full fine-tuning needs
+    three products per layer: the output, the input gradient and the weight gradient. With LoRA, frozen weights do not
+    need a gradient; neither does the input to q, k and v in the first block, because nothing below it is trained.
+    Adapters need all three products.
     """
     total = 0
     for name, (inputs, outputs) in arch.linear_shapes().items():
@@ -181,7 +182,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", default="primer", help="primer or an Alpaca-format file")
     parser.add_argument("--model", default="gpt2", choices=FAMILY)
     parser.add_argument("--method", default="lora", choices=("lora", "full"))
-    parser.add_argument("--rank", type=int, default=16, help="rank of the adapters")
+    parser.add_argument("--rank", type=int, default=16, help="LoRA rank")
     parser.add_argument("--batch", type=int, default=4, help="examples per step")
     parser.add_argument("--steps", type=int, default=12, help="number of measured optimizer steps")
     parser.add_argument("--tied", action="store_true", help="share the head with the embedding")

@@ -1,6 +1,6 @@
-"""The processes of `benchmarks.training`: `python -m benchmarks.training_sides SIDE SETTINGS`.
+"""The two processes started by `benchmarks.training`: `python -m benchmarks.training_sides SIDE SETTINGS`.
 
-A side is a generator that advances once per line on standard input and prints what it measured as a line of JSON:
+A side is a generator that advances once per line on standard input. Its measurements are printed as lines of JSON:
 first the loss and memory after loading, then the result of each optimizer step.
 """
 
@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 
 
 def weights(settings: Settings) -> Iterator[Measured]:
-    """Save a model of the real size with random weights, using transformers, for both sides to load."""
+    """Use transformers to save a full-size model with random weights for both sides to load."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     arch = FAMILY[settings["model"]]
@@ -79,7 +79,7 @@ def ours(settings: Settings) -> Iterator[Measured]:
 
 
 class _Run:
-    """A run that keeps only the newest event."""
+    """A run that keeps only the latest event."""
 
     resumed = False
 
@@ -101,7 +101,7 @@ class _Run:
 
 
 def peer(settings: Settings) -> Iterator[Measured]:
-    """Train with transformers as its documentation shows: from_pretrained, PEFT, attention masks, torch's AdamW."""
+    """Train with transformers as in its documentation: from_pretrained, PEFT, attention masks, torch's AdamW."""
     from transformers import GPT2LMHeadModel
 
     model = GPT2LMHeadModel.from_pretrained(settings["directory"])
@@ -138,7 +138,7 @@ def peer(settings: Settings) -> Iterator[Measured]:
 
 
 def _pad(examples: list[Encoded]) -> dict[str, torch.Tensor]:
-    """Return the inputs of a transformers model: padded on the right, with padding masked and ignored in the loss."""
+    """Return inputs for a transformers model, right-padded, with the padding masked and ignored in the loss."""
     rows = [torch.tensor(example.ids) for example in examples]
     ids, labels, mask = (
         torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value)
@@ -148,7 +148,7 @@ def _pad(examples: list[Encoded]) -> dict[str, torch.Tensor]:
 
 
 def gemm(settings: Settings) -> Iterator[Measured]:
-    """Measure the machine's rate of matrix products."""
+    """Measure the machine's matrix multiplication throughput."""
     while True:
         yield {"gflops": hardware.gemm_flops(CPU, size=2048) / 1e9}
 

@@ -1,7 +1,7 @@
-"""Dashboard sessions without a browser: send a browser's requests to the server and time its responses.
+"""Dashboard sessions without a browser. They send the requests that a browser would send and time the responses.
 
-Used by `benchmarks.load`, where ten real browsers would compete with the server for CPU. Uses Streamlit's own messages,
-and reruns a page's fragments at their intervals as a browser does.
+Used by `benchmarks.load`, where ten real browsers would compete with the server for CPU time. The messages are
+Streamlit's own, and a page's fragments are rerun at their intervals, as in a browser.
 """
 
 import asyncio
@@ -19,10 +19,10 @@ REPLY_TIMEOUT_S = 30.0
 
 
 def watch(address: str, query: str, count: int, seconds: float) -> list[dict[str, float]]:
-    """Keep `count` sessions open on a page, given by a URL's path and query, for some seconds.
+    """Keep `count` sessions open for `seconds` on a page, given by its URL path and query.
 
-    Returns, for each session, the number of `updates`, the longest `gap` between two updates and the longest time to
-    `answer` a request, both in seconds.
+    Returns the following for each session: the number of `updates`, the longest `gap` between two updates and the
+    longest time to `answer` a request. Both times are in seconds.
     """
     return asyncio.run(_watch(address, query, count, seconds))
 
@@ -40,7 +40,7 @@ async def _session(address: str, query: str, seconds: float) -> dict[str, float]
     ) as socket:  # type: ignore[list-item]
         await socket.send(_rerun(parameters, page_name=page_name))
         intervals = await _until_finished(socket)
-        while not intervals:  # the first visit may still be loading data
+        while not intervals:  # the first session may still be loading data
             await asyncio.sleep(1)
             await socket.send(_rerun(parameters, page_name=page_name))
             intervals = await _until_finished(socket)
@@ -74,7 +74,7 @@ def _rerun(query: str, **options: Any) -> bytes:
 
 
 async def _until_finished(socket: Any) -> dict[str, float]:
-    """Wait until the script has finished. Return the interval of each fragment that reruns itself."""
+    """Wait until the script has finished. Return the rerun interval of each fragment that has one."""
     intervals = {}
     while True:
         message = ForwardMsg.FromString(await asyncio.wait_for(socket.recv(), REPLY_TIMEOUT_S))

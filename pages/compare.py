@@ -11,7 +11,7 @@ view = st.segmented_control(
     "Answers",
     ["Stored", "Live"],
     default="Stored",
-    help="Stored: each run's answers to its test set. Live: answers to any prompt, generated now.",
+    help="Stored: each run's answers to its test set. Live: answers to any prompt, generated on demand.",
 )
 if view == "Live":
     show_live(lab)

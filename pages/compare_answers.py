@@ -116,10 +116,10 @@ def _stream(
     input_text: str,
     sampling: dict[str, Any],
 ) -> None:
-    """Stream the answers of all models side by side, one token from each model in turn.
+    """Stream answers from all models side by side, taking one token from each model in turn.
 
     Args:
-        hashes: Hash of the base weights that each run recorded, or None. Contains no base models.
+        hashes: Hash of the base weights recorded by each run, or None. Base models are not included.
     """
     columns = st.columns(len(models), border=True)
     placeholders, streams = {}, {}
@@ -163,11 +163,11 @@ def _show_recorded_hash(recorded: str | None, current: str) -> None:
 def _select_runs(
     key: str, available: list[str], default: list[str], limit: int, unusable: str
 ) -> list[str]:
-    """Let the user select runs. Starts with the runs sent from Results or selected earlier, else with the default.
+    """Let the user select runs. The initial selection is the runs sent from Results or selected earlier, or else the default.
 
     Args:
         available: The runs that can be compared.
-        limit: Maximum number of runs side by side.
+        limit: Maximum number of runs to show side by side.
         unusable: Why a requested run may be missing from `available`. Completes the sentence "These runs ...".
     """
     requested = st.session_state.get("compare")
@@ -189,7 +189,7 @@ def _remember_selection(key: str) -> None:
 def _select_prompt(prompts: list[dict[str, Any]], query: str) -> dict[str, Any]:
     """Let the user select a prompt and return it. A new query selects its best match.
 
-    The selection is stored by content because positions change with the selected runs.
+    The selection is stored by content, because a prompt's position depends on the selected runs.
     """
     ids = [tuple(prompt[k] for k in EXAMPLE_KEY) for prompt in prompts]
     if st.session_state.get("searched_for") != query:
@@ -222,7 +222,7 @@ def _select_prompt(prompts: list[dict[str, Any]], query: str) -> dict[str, Any]:
 
 
 def _select_position(ids: list[tuple[Any, ...]], position: int | None = None) -> None:
-    """Select the prompt at a position in the list, by default the position of the select box."""
+    """Select the prompt at a position in the list, by default the one chosen in the select box."""
     st.session_state["prompt_in_view"] = ids[
         st.session_state["position"] if position is None else position
     ]

@@ -14,7 +14,7 @@ from pages.ui.text import escape_markdown, show_text
 X_LABELS = {name: metric.title for name, metric in AXES.items()}
 ACTIVE_STATUSES = ("running", "queued")
 MAX_OVERLAID_RUNS = 8
-"""Number of colors in the palette."""
+"""Maximum number of runs in one chart: one per color in the palette."""
 SHOWN_SAMPLES = 20
 REQUESTED = "live_requested"
 """Session key: number of runs requested by a link or another page. Removed when the user changes the selection."""
@@ -24,7 +24,7 @@ lab = runtime.lab()
 
 
 def default_runs(results: list[dict]) -> list[str]:
-    """Return the runs requested by a link or another page; otherwise the active run, or the newest one."""
+    """Return the runs requested by a link or another page, or else the active run, or else the newest one."""
     existing_names = [run["name"] for run in results]
     requested = st.session_state.pop("watch", None) or st.query_params.get_all("run")
     if unknown := [name for name in requested if name not in existing_names]:
@@ -52,7 +52,7 @@ def show_figures(
     Streamlit caches both the return value and the drawn elements, so sessions with the same view share them.
 
     Args:
-        cache_key: Everything the charts depend on, as a string: Streamlit is slow to hash nested structures.
+        cache_key: Everything the charts depend on, as a string, because Streamlit is slow at hashing nested structures.
     """
     names, x, log, window = _names, _x, _log, _window
     evaluations = lab.evaluations(names, x)
@@ -75,7 +75,7 @@ def show_figures(
 
 
 def show_details(names: list[str], view: str, samples: list[dict], total_samples: int) -> None:
-    """Show the newest samples, the warnings or the trainer log of the selected runs."""
+    """Show the newest samples, the warnings or the trainer logs for the selected runs."""
     if view == "Samples":
         if not samples:
             st.caption("No samples yet. Set the interval with *Sample every*.")

@@ -59,7 +59,9 @@ with show_errors():
 visible_names = tuple(table["name"])
 identities = list(zip(visible_names, table["status"] == journal.JOURNAL_STATUS, strict=True))
 table = table[[c for c in table.columns if c in (shown or leading)]]
-actions = st.container(horizontal=True)  # above the table, because its toolbar would cover them
+actions = st.container(
+    horizontal=True
+)  # above the table, because the table's toolbar would otherwise cover them
 selected = select_rows(
     table,
     identities,

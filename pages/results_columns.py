@@ -58,14 +58,14 @@ def with_scores(listed: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
             (s["mean"], report.interval_text(s) or None) if isinstance(s, dict) else (s, None)
             for s in judge_scores
         ]
-        table[judge], table[f"{judge} 95 %"] = zip(*pairs, strict=True)
+        table[judge], table[f"{judge} 95%"] = zip(*pairs, strict=True)
         table[judge] = table[judge].astype(float)
-        names += [judge, f"{judge} 95 %"]
+        names += [judge, f"{judge} 95%"]
     return table, names
 
 
 def optional_columns(results: pd.DataFrame) -> pd.DataFrame:
-    """Return the optional columns by run name. Users can show them and filter by them."""
+    """Return the optional columns and the run names. Users can show these columns and filter by them."""
     created = pd.to_datetime(results["created"], unit="s", utc=True)
     local = created.dt.tz_convert(datetime.now().astimezone().tzinfo)
     return results.assign(created=local.dt.strftime("%Y-%m-%d %H:%M"))[["name", *OPTIONAL_COLUMNS]]
@@ -87,10 +87,10 @@ def default_columns(results: pd.DataFrame, judges: list[str], with_journal: bool
 
 
 def pick(available: list[str], default: list[str], view: str) -> list[str]:
-    """Draw the column picker of a view. Return the columns the user selected, or the defaults."""
+    """Draw the column picker for a view. Return the columns the user selected, or the defaults."""
     chosen_key, widget = f"chosen_columns:{view}", "columns"
     requested = st.session_state.get(chosen_key, default)
-    # Keep columns that are unavailable at the moment, such as those of a judge without scores.
+    # Keep columns that are unavailable at the moment, such as those for a judge that has no scores.
     absent = [column for column in requested if column not in available]
     st.session_state[widget] = [column for column in requested if column in available]
     st.pills(
@@ -108,7 +108,7 @@ def pick(available: list[str], default: list[str], view: str) -> list[str]:
 
 
 def label(name: str) -> str:
-    """Return the title of a column. Columns of judges are titled by their name."""
+    """Return a column's title. A judge's columns use their name as the title."""
     return LABELS.get(name) or f"{name[:1].upper()}{name[1:]}"
 
 
@@ -119,12 +119,12 @@ def names_by_title(names: Iterable[str]) -> dict[str, str]:
 
 
 def column(name: str, values: pd.Series) -> "ColumnConfig":
-    """Return the title, tooltip and number format of a column.
+    """Return the title, tooltip and number format for a column.
 
-    Columns with values of SCIENTIFIC_FROM or more use scientific notation so that they fit the cells.
+    Columns that contain values of SCIENTIFIC_FROM or more use scientific notation so that the values fit into the cells.
     """
     help = RESULTS[name].description if name in RESULTS else None
-    is_judge_mean = name not in LABELS and not name.endswith(" %")
+    is_judge_mean = name not in LABELS and not name.endswith(" 95%")
     if name not in FORMATS and not is_judge_mean:
         return st.column_config.Column(label(name), help=help, pinned=name == "name")
     largest = pd.to_numeric(values).astype(float).abs().max()  # NaN if all values are missing

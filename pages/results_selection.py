@@ -10,7 +10,7 @@ from pages.ui.text import escape_markdown
 
 
 def show_one(run: dict, lab: Lab) -> None:
-    """Draw the status, notes and delete button of a run."""
+    """Draw the status, notes and delete button for a run."""
     show_run(run, lab)
     _show_notes(run["name"], run["notes"] or "", lab)
     with st.popover("Delete", icon=":material/delete:"):

@@ -13,7 +13,7 @@ MAX_DEFAULT_RUNS = 6
 CANDIDATE_COUNT_KEY = "scored_runs_proposed_from"
 """Session key: number of candidates for the default selection. Removed when the user changes the selection."""
 SYNCED_JOB_KEY = "synced_job"
-"""Session key: the last finished scoring for which the index was synced."""
+"""Session key: the last finished scoring job after which the index was synced."""
 
 lab = runtime.lab()
 st.title("Scoring")

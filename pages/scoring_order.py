@@ -1,4 +1,4 @@
-"""The scoring form: judge, settings and cost. Also shows the progress of a scoring."""
+"""The scoring form: judge, settings and cost. Also shows the progress of a scoring job."""
 
 from dataclasses import replace
 
@@ -34,7 +34,7 @@ JUDGE_TITLES = {
 
 
 def order_form(lab: Lab, judged: JudgedAnswers) -> bool:
-    """Draw the form with the cost and the Score button. Return whether a scoring was started."""
+    """Draw the form with the cost and the Score button. Return whether a scoring job was started."""
     with st.container(border=True):
         order = _draw_settings(lab)
         if not judged.runs:
@@ -52,7 +52,7 @@ def order_form(lab: Lab, judged: JudgedAnswers) -> bool:
 
 @st.fragment(run_every=1.0)
 def _show_running(lab: Lab) -> None:
-    """Show the progress of the running scoring, updated every second."""
+    """Show the progress of the running scoring job, updated every second."""
     job = lab.scoring.job
     if job is None:
         return
@@ -74,7 +74,7 @@ def _show_running(lab: Lab) -> None:
 
 
 def show_progress(lab: Lab) -> None:
-    """Show the progress of the current scoring, or the outcome of the last one."""
+    """Show the progress of the current scoring job, or the outcome of the last one."""
     job = lab.scoring.job
     if job is None:
         return
@@ -95,7 +95,7 @@ def show_progress(lab: Lab) -> None:
 
 
 def _draw_settings(lab: Lab) -> Order:
-    """Draw the judge settings and return what they specify."""
+    """Draw the judge settings and return the resulting order."""
     kind_label = st.segmented_control("Mode", list(KIND_LABELS), default=next(iter(KIND_LABELS)))
     kind = KIND_LABELS[kind_label or next(iter(KIND_LABELS))]
     row = st.container(horizontal=True, vertical_alignment="bottom")
@@ -129,7 +129,7 @@ def _draw_settings(lab: Lab) -> Order:
         width=150,
         key="judge_temperature",
         placeholder="model default",
-        help="Leave empty to use the model's default. Some models accept no other value.",
+        help="Leave empty to use the model's default. Some models do not accept any other value.",
     )
     repeats = row.number_input(
         "Repeats",
@@ -155,7 +155,7 @@ def _draw_settings(lab: Lab) -> Order:
         url = st.text_input(
             "Base URL",
             placeholder="service default",
-            help="URL of a proxy or of a local server such as Ollama or vLLM.",
+            help="URL of a proxy or a local server, such as Ollama or vLLM.",
         )
         settings = JudgeSettings(
             judge,
@@ -195,12 +195,15 @@ def _draw_settings(lab: Lab) -> Order:
 
 
 def _stored_key(judge: str) -> str:
-    """Return the API key from the environment, else from Streamlit's secrets."""
+    """Return the API key from the environment or, if it is not set there, from Streamlit's secrets."""
     return secret(KEY_VARIABLES[judge])
 
 
 def _show_cost(lab: Lab, order: Order, judged: JudgedAnswers) -> bool:
-    """Show the estimated cost and the price table. Return whether there is anything to score. Raises UserError."""
+    """Show the estimated cost and the price table. Return whether there is anything to score.
+
+    Raises UserError if the judge's settings are invalid.
+    """
     cost = lab.scoring.cost(order, judged)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.write(escape_markdown(cost.sentence()))

@@ -30,7 +30,7 @@ COLUMNS = {
     "scored": st.column_config.NumberColumn("Scored", help="Number of test answers with a score."),
     "missing": st.column_config.NumberColumn(
         "Missing",
-        help="Number of test answers without a score. The mean excludes them.",
+        help="Number of test answers without a score. They are excluded from the mean.",
     ),
 }
 PAIR_COLUMNS = {
@@ -58,7 +58,7 @@ SHOWN_DISAGREEMENTS = 10
 NO_SCORES = "These runs have no scores yet. Choose a judge above and press Score."
 NO_PAIRS = "These runs have no head-to-head results yet. Choose Head-to-head above and press Score."
 SHOWN_JUDGE_KEY = "judge_in_view"
-"""Session key: the judge whose results the user selected since the last scoring."""
+"""Session key: the judge whose results the user has selected since the last scoring job started."""
 ORDERS = ("Worst first", "Most disputed", "Missing", "All")
 
 
@@ -157,8 +157,8 @@ def show_pairs(lab: Lab, judged: JudgedAnswers) -> None:
     title = "Rating with 95% interval (Bradley-Terry)"
     st.plotly_chart(charts.intervals(ratings, title, "Elo points", None), key="ratings")
     st.caption(
-        "The judge sees each pair of answers in both orders. Equal answers count as a tie and are not sent to the judge. "
-        "A run that never lost or never won has no interval, because its distance from the others is only a lower bound. "
+        "The judge sees each pair of answers in both orders. Identical answers count as a tie and are not sent to the judge. "
+        "A run that never lost or never won has no interval, because only a lower bound of its distance from the others is known. "
         "A difference of 400 Elo points corresponds to odds of 10 to 1."
     )
     st.download_button("CSV", pd.DataFrame(rates).to_csv(index=False), "pairs.csv", "text/csv")
@@ -213,7 +213,7 @@ def show_judges(lab: Lab, judged: JudgedAnswers) -> None:
 def _select_judge(lab: Lab, verdicts: pd.DataFrame, pairwise: bool = False) -> str | None:
     """Let the user select the judge whose results are shown. Return its id, or None if there are no verdicts.
 
-    The default is the judge of the last scoring.
+    The default is the judge used by the last scoring job.
     """
     ids = dict(zip(verdicts["id"], verdicts["model"], strict=True))
     if not ids:
@@ -232,7 +232,7 @@ def _select_judge(lab: Lab, verdicts: pd.DataFrame, pairwise: bool = False) -> s
 
 
 def _scores_first(frame: pd.DataFrame, text_columns: int) -> pd.DataFrame:
-    """Move the first columns, which hold long texts, to the end, and round the scores."""
+    """Move the leading text columns to the end, and round the scores."""
     columns = list(frame.columns)
     return frame[[*columns[text_columns:], *columns[:text_columns]]].round(1)
 
@@ -240,11 +240,14 @@ def _scores_first(frame: pd.DataFrame, text_columns: int) -> pd.DataFrame:
 def _show_examples(verdicts: pd.DataFrame, judged: JudgedAnswers) -> None:
     """Show the answers behind the scores, including those without a verdict, and the selected answer in full."""
     order = st.segmented_control(
-        "Answers", ORDERS, default=ORDERS[0], help="Most disputed: examples whose scores vary most."
+        "Answers",
+        ORDERS,
+        default=ORDERS[0],
+        help="Most disputed: examples whose scores vary the most.",
     )
     join_columns = ["run", "item", *ANSWER_COLUMNS]
     frame = judged.answers[join_columns].merge(verdicts, "left", on=join_columns)
-    # Independent of the judge so that an answer stays selected when the judge changes.
+    # Independent of the judge, so that an answer stays selected when the judge changes.
     identities = zip(*(frame[c] for c in join_columns), frame["repeat"].fillna(0), strict=True)
     frame = frame.assign(
         shown=frame["run"].map({run: judged.title(run) for run in judged.names}),

@@ -1,6 +1,6 @@
 """Rebuild the embedded base model and data set: `python -m recipe`. Takes less than an hour on two cores.
 
-Pretraining is an ordinary run, so the dashboard shows its progress.
+Pretraining is an ordinary run, so its progress is shown in the dashboard.
 """
 
 import json
@@ -49,9 +49,9 @@ PRETRAINING = {
 
 def build(
     out: Annotated[
-        Path, typer.Option(help="Output directory of the data set and the model.")
+        Path, typer.Option(help="Output directory for the data set and the model.")
     ] = ASSETS,
-    runs_dir: Annotated[Path, typer.Option(help="Directory of the pretraining run.")] = Path(
+    runs_dir: Annotated[Path, typer.Option(help="Directory for the pretraining run.")] = Path(
         "runs"
     ),
     steps: Annotated[int, typer.Option(help="Number of optimizer steps.", min=1)] = STEPS,

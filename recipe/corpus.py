@@ -1,8 +1,9 @@
-"""The pretraining text: short documents that state facts, repeat earlier words and tell small stories.
+"""The pretraining text: short documents that state facts, repeat earlier words and tell short stories.
 
-Each fact is stated in several wordings and contexts; otherwise the model could recite it but not use it. Many documents
-mention a word and return to it later: without practice in repeating a word from the context, a model does not learn
-from a thousand instructions to answer about the word in the question. No document contains an instruction prompt.
+Each fact is stated in several wordings and contexts; otherwise, the model could recite it but not use it. Many
+documents mention a word and return to it later. A model that has not practiced repeating words from its context cannot
+learn from a thousand instructions to answer about the word in the question. None of the documents contains an
+instruction prompt.
 """
 
 import random
@@ -49,11 +50,11 @@ RECALLS = (
 
 
 class Writer:
-    """An endless generator of random documents about facts.
+    """Generates an endless stream of random documents about facts.
 
     Args:
         facts: the facts to state.
-        seed: the same seed gives the same documents.
+        seed: seed for the random choices. The same seed gives the same documents.
     """
 
     def __init__(self, facts: list[Fact], seed: int) -> None:
@@ -81,7 +82,7 @@ class Writer:
             yield " ".join(write())
 
     def _statements(self) -> list[str]:
-        """State a few facts, with some filler in between."""
+        """State a few facts with some filler in between."""
         sentences = []
         for fact in self._sample_facts(self.rng.randint(1, 5)):
             sentences.append(self._state(fact))
@@ -128,7 +129,7 @@ class Writer:
         return [self._filler() for _ in range(self.rng.randint(2, 8))]
 
     def _sample_facts(self, count: int) -> list[Fact]:
-        """Draw facts with every kind equally likely."""
+        """Sample facts, with every kind equally likely."""
         return [self.rng.choice(self.rng.choice(self.kinds)) for _ in range(count)]
 
     def _state(self, fact: Fact) -> str:

@@ -17,7 +17,7 @@ from recipe import phrases, words
 from recipe.phrases import Phrases
 
 CAPITALS = 110
-"""Number of capitals, of the most populous countries."""
+"""Number of capital cities to include, from the most populous countries."""
 SUMS = 110
 """Number of arithmetic facts."""
 UNITS = (
@@ -29,15 +29,16 @@ UNITS = (
 
 @dataclass(frozen=True)
 class Fact:
-    """A fact with the questions about it and the sentences that state it.
+    """A fact, with questions about it and sentences that state it.
 
     Args:
         kind: kind of task, such as `plural`.
-        keys: words that identify the fact. If it is held out, none of them occurs in a training example.
+        keys: words that identify the fact. If the fact is held out, none of them appears in a training example.
         questions: wordings of the question, each as (instruction, input).
-        start, answer: the two parts of the sentence that states the fact and that a tuned model should answer.
+        start, answer: the two parts of the sentence that states the fact. A fine-tuned model should answer with this
+            sentence.
         statements: other sentences that state the fact.
-        mention: words that mention the subject without stating the fact.
+        mention: a phrase that mentions the subject without stating the fact.
     """
 
     kind: str
@@ -141,7 +142,7 @@ def _passives() -> Iterator[Fact]:
 
 
 def _odd_ones() -> Iterator[Fact]:
-    """Yield facts about two words of one category and one of another. Each word is used once."""
+    """Yield facts about two words from one category and one from another. Each word is used only once."""
     rng = random.Random(0)
     pools = {
         kind: rng.sample(text.split(), len(text.split())) for kind, text in words.CATEGORIES.items()

@@ -1,7 +1,7 @@
-"""Templates for questions, statements and mentions, by kind of fact. `recipe.facts` fills in the blanks.
+"""Templates for questions, statements and mentions, one set for each kind of fact. `recipe.facts` fills in the blanks.
 
-An answer starts by naming its subject, so that the model identifies the fact before recalling it. The subject has the
-same tokens in question and answer, because it always follows a space or a quote.
+An answer starts by naming its subject, so that the model identifies the fact before recalling it. The subject is
+encoded as the same tokens in the question and in the answer, because it always follows a space or a quotation mark.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Phrases:
-    """Templates of one kind; see `recipe.facts.Fact` for the fields."""
+    """Templates for one kind of fact. The fields are described in `recipe.facts.Fact`."""
 
     questions: tuple[tuple[str, str], ...]
     start: str

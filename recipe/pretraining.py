@@ -1,8 +1,8 @@
 """Pretrain the embedded base model with the project's own trainer.
 
-Only a few thousand of GPT-2's tokens occur in the text. All other tokens share one embedding row, whose logit is
-raised by the logarithm of their number. This equals the full softmax with those rows tied, at a fraction of the cost.
-After training, the row is copied to each of these tokens.
+Only a few thousand of GPT-2's tokens occur in the text. All other tokens share one embedding row, and the logarithm of
+their number is added to its logit. This is equivalent to a full softmax with those rows tied, at a fraction of the
+cost. After training, the shared row is copied to each of these tokens.
 """
 
 import itertools
@@ -25,9 +25,9 @@ from core.training.trainer import Trainer
 
 NANO = FAMILY["gpt2-nano"]
 BLOCK_TOKENS = 128
-"""Length of a training example in tokens. Prompts and answers of the data set are shorter."""
+"""Length of a training example in tokens. Prompts and answers in the data set are shorter."""
 UNSEEN_TOKEN_SD = 0.02
-"""Standard deviation of the noise that distinguishes the tokens that never occurred."""
+"""Standard deviation of the noise added to the rows of tokens that do not occur, so that they differ."""
 
 
 def blocks(documents: Iterable[str], tokens: int) -> list[list[int]]:
@@ -41,7 +41,10 @@ def blocks(documents: Iterable[str], tokens: int) -> list[list[int]]:
 
 
 class Reduced(GPT2):
-    """GPT-2 with a reduced vocabulary: the tokens that occur, and a last row for all `unseen_tokens` others."""
+    """GPT-2 with a reduced vocabulary.
+
+    It has one row per token that occurs, plus a final row shared by the `unseen_tokens` remaining tokens.
+    """
 
     shift: Tensor
 
@@ -52,14 +55,14 @@ class Reduced(GPT2):
         self.register_buffer("shift", shift, persistent=False)
 
     def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
-        """Return the summed cross entropy over the whole vocabulary."""
+        """Return the summed cross-entropy over the full vocabulary."""
         is_target = targets != -100
         logits = F.linear(self.features(ids)[is_target], self.lm_head.weight, self.shift)
         return F.cross_entropy(logits, targets[is_target], reduction="sum")
 
 
 class Pretrainer(Trainer):
-    """A trainer whose model and examples are given instead of derived from the settings."""
+    """A trainer that is given its model and examples instead of deriving them from the settings."""
 
     def __init__(
         self,
@@ -88,7 +91,7 @@ class Pretrainer(Trainer):
         return self.encoded_sets[0], self.encoded_sets[1]
 
     def _warn_at_start(self) -> None:
-        """Emit no warnings: all rows have the same length, and there is no base model."""
+        """Do not warn: all rows have the same length, and there is no base model."""
 
     def full_model(self) -> GPT2:
         """Return the model with GPT-2's full vocabulary."""

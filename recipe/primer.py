@@ -1,6 +1,6 @@
 """The embedded data set: questions about facts in several wordings, split by fact.
 
-The facts of the test and validation sets occur in no training example.
+Facts in the test and validation sets do not appear in any training example.
 """
 
 import random
@@ -14,12 +14,12 @@ from recipe.facts import Fact
 PHRASINGS_PER_FACT = 2
 """Number of questions about each fact."""
 SPLIT_SHARES = (0.85, 0.10, 0.05)
-"""Shares of the training, test and validation sets, the default fractions of a run."""
+"""Shares of the training, test and validation sets. They match the default fractions for a run."""
 Parts = tuple[list[Fact], list[Fact], list[Fact]]
 
 
 def examples(fact: Fact, fact_index: int) -> list[Example]:
-    """Return the examples of a fact. The wordings rotate with `fact_index`."""
+    """Return the examples for a fact. The wording rotates with `fact_index`."""
     questions = [
         fact.questions[(fact_index + i) % len(fact.questions)] for i in range(PHRASINGS_PER_FACT)
     ]
@@ -30,15 +30,15 @@ def examples(fact: Fact, fact_index: int) -> list[Example]:
 
 
 def primer(facts: list[Fact], seed: int) -> tuple[list[Example], Parts]:
-    """Return the data set in file order, and the facts of its three parts."""
+    """Return the data set in file order, and the facts in each of its three parts."""
     parts = split(facts, seed)
     return [e for part in parts for i, fact in enumerate(part) for e in examples(fact, i)], parts
 
 
 def split(facts: list[Fact], seed: int) -> Parts:
-    """Split facts of all kinds into training, test and validation facts, dropping some to get exact shares.
+    """Split the facts into training, test and validation facts. Some are dropped so that the shares are exact.
 
-    A fact can be held out only if none of its keys occurs in the questions or answers of another fact.
+    A fact can be held out only if none of its keys appears in another fact's questions or answers.
     """
     facts = random.Random(seed).sample(facts, len(facts) // 20 * 20)
     mentions = Counter(chain.from_iterable(_words(fact) for fact in facts))
@@ -52,7 +52,7 @@ def split(facts: list[Fact], seed: int) -> Parts:
 
 
 def _take_evenly(facts: list[Fact], count: int) -> list[Fact]:
-    """Take `count` facts, one of each kind in turn while it has any left."""
+    """Take `count` facts by cycling through the kinds that have any left."""
     kinds = sorted({fact.kind for fact in facts})
     queues = {kind: [fact for fact in facts if fact.kind == kind] for kind in kinds}
     result: list[Fact] = []
@@ -62,6 +62,6 @@ def _take_evenly(facts: list[Fact], count: int) -> list[Fact]:
 
 
 def _words(fact: Fact) -> set[str]:
-    """Return all words of a fact's questions and answer that could be keys, and its own keys."""
+    """Return all words in a fact's questions and answer that could be keys, plus its own keys."""
     text = " ".join([*chain.from_iterable(fact.questions), fact.start, fact.answer])
     return {*re.findall(r"[\w-]+", text), *fact.keys}

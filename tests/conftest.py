@@ -1,4 +1,4 @@
-"""Shared test setup: Hypothesis profiles, a fake model hub and reference GPT-2 models from transformers."""
+"""Shared test setup: Hypothesis profiles, a fake model Hub, and reference GPT-2 models from transformers."""
 
 import signal
 import time
@@ -14,12 +14,12 @@ from tests.hub_server import Hub, serving
 
 pytest_plugins = ["tests.run_fixtures"]
 
-# No deadlines: timings on a busy machine are unreliable.
+# No deadlines, because timing is unreliable on a busy machine.
 settings.register_profile("project", deadline=None, max_examples=30)
 settings.register_profile("long", deadline=None, max_examples=500)
 settings.load_profile("project")
 
-# A shell ignores SIGINT in commands that it starts in the background, and child processes inherit that.
+# Shells make background commands ignore SIGINT, and child processes inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A second thread does not speed up a tiny model, but it slows down a busy machine considerably.
@@ -41,7 +41,7 @@ def wait() -> Callable[..., None]:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A fake Hugging Face hub with an empty cache, used by this process and its children."""
+    """A fake Hugging Face Hub with an empty cache, used by this process and its children."""
     from huggingface_hub import constants
 
     with serving() as server:
@@ -60,7 +60,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 def save_peer() -> Callable[..., Any]:
     """A function that creates a small random GPT2LMHeadModel from transformers and saves it to a directory.
 
-    Norms and biases are random too, so that a comparison fails if any of them is not loaded.
+    Norms and biases are random too, so that comparisons fail if any of them are not loaded.
     """
     from transformers import GPT2Config, GPT2LMHeadModel
 

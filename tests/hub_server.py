@@ -1,4 +1,4 @@
-"""A loopback server that mimics the Hugging Face hub for one model and several data sets, with simulated failures."""
+"""A loopback server that mimics the Hugging Face Hub for one model and several data sets, with simulated failures."""
 
 import contextlib
 import hashlib
@@ -27,7 +27,7 @@ class Hub:
         self.size = 0
         self.sha256 = ""
         self.break_after: int | None = None
-        """Break the connection after this many bytes of the next download."""
+        """Drop the connection after this many bytes of the next download."""
         self.ranges: list[str | None] = []
         self.datasets: dict[str, dict[str, bytes]] = {}
         """Data set files by repository and path."""
@@ -51,7 +51,7 @@ class Hub:
 
 
 def dataset_response(hub: Hub, path: str) -> tuple[bytes, str] | None:
-    """Return the body and ETag for a data set request; None if there is no such data set or file."""
+    """Return the body and ETag for a data set request, or None if there is no such data set or file."""
     for pattern in (REVISION, TREE, DATA_FILE):
         if not (match := pattern.fullmatch(path)) or match[1] not in hub.datasets:
             continue
@@ -64,7 +64,7 @@ def dataset_response(hub: Hub, path: str) -> tuple[bytes, str] | None:
             body = files[match[2]]
         else:
             return None
-        large = path.endswith(".parquet")  # identified by SHA-256, like files in LFS
+        large = path.endswith(".parquet")  # identified by SHA-256, like LFS files
         return body, hashlib.sha256(body).hexdigest() if large else hashlib.sha1(body).hexdigest()
     return None
 
@@ -76,7 +76,7 @@ def tree_entry(path: str, body: bytes) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def serving() -> Iterator[Hub]:
-    """Start a hub that listens at `address`."""
+    """Start a Hub server that listens at `address`."""
     hub = Hub()
 
     class Handler(BaseHTTPRequestHandler):
@@ -139,11 +139,11 @@ def serving() -> Iterator[Hub]:
             pass
 
         def handle(self) -> None:
-            with contextlib.suppress(OSError, ValueError):  # connections are broken on purpose
+            with contextlib.suppress(OSError, ValueError):  # the server drops some connections
                 super().handle()
 
         def finish(self) -> None:
-            with contextlib.suppress(OSError, ValueError):  # connections are broken on purpose
+            with contextlib.suppress(OSError, ValueError):  # the server drops some connections
                 super().finish()
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

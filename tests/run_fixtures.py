@@ -20,7 +20,7 @@ WORDS = ["red", "blue", "green", "one", "two", "three", "cat", "dog", "owl", "up
 
 @pytest.fixture(autouse=True)
 def single_threaded_trainers(monkeypatch):
-    """Give trainers one thread each; with more, they slow each other down on a busy machine."""
+    """Give each trainer one thread. With more, trainers slow each other down on a busy machine."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
@@ -39,7 +39,7 @@ def lab(runs_dir) -> Iterator[Lab]:
 
 @pytest.fixture(scope="session")
 def base_model(tmp_path_factory) -> Path:
-    """A GPT-2 with one layer and width 8, in the hub's file layout."""
+    """A GPT-2 with one layer and width 8, in the Hub's file layout."""
     d = 8
     shapes = {
         "wte.weight": (50257, d),
@@ -69,7 +69,7 @@ def base_model(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def settings(tmp_path, base_model) -> Callable[..., RunConfig]:
-    """A function that returns the settings of a run on 12 short examples: 10 train, 1 test, 1 validation."""
+    """A function that returns settings for a run on 12 short examples, split into 10, 1 and 1."""
     path = tmp_path / "words.json"
     path.write_text(json.dumps([{"instruction": f"Say {w}.", "output": w} for w in WORDS]))
     small: dict[str, Any] = {

@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def example(heading: str) -> list[str]:
-    """Return the Python blocks of a section, and the lines that its diff blocks add."""
+    """Return the Python blocks in a section, and the lines added by its diff blocks."""
     section = (ROOT / "CONTRIBUTING.md").read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
     blocks = re.findall(r"```(python|diff)\n(.*?)```", section, re.DOTALL)
     return [
@@ -37,7 +37,7 @@ def example(heading: str) -> list[str]:
 
 
 def changed_module(path: str, anchor: str, inserted: str, appended: str = "") -> Any:
-    """Execute a module with lines inserted before the only line that starts with an anchor."""
+    """Execute a module with lines inserted before the only line that starts with `anchor`."""
     lines = (ROOT / path).read_text().splitlines(keepends=True)
     [position] = [i for i, line in enumerate(lines) if line.startswith(anchor)]
     lines.insert(position, inserted)

@@ -25,7 +25,7 @@ from core.tracking.index import Index
 from core.tracking.sync import Sync
 from core.views.search import differing_words, search
 
-EXAMPLES = settings.default.max_examples  # the `long` profile has more
+EXAMPLES = settings.default.max_examples  # the `long` profile runs more
 few_examples = settings(max_examples=EXAMPLES, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck),
                phases=(Phase.explicit, Phase.generate))  # fmt: skip
 some_examples, many_examples = (
@@ -33,7 +33,7 @@ some_examples, many_examples = (
     settings(few_examples, max_examples=10 * EXAMPLES),
 )
 any_text = st.text(st.characters(exclude_categories=[]), max_size=12)
-"""Includes lone surrogates, which JSON can represent but UTF-8 cannot."""
+"""Text that may contain lone surrogates, which JSON can represent but UTF-8 cannot."""
 odd_strings = st.sampled_from(
     ["", "none", "NaN", "1e999", "\0", "\u202egnp", "x" * 300, "../x", "lora"]
 )
@@ -47,7 +47,7 @@ any_json = st.recursive(
 
 
 def to_json_bytes(value: Any) -> bytes:
-    """Encode a value as Python's JSON, which allows NaN and lone surrogates."""
+    """Encode a value with Python's JSON encoder, which allows NaN and lone surrogates."""
     return json.dumps(value).encode()
 
 
@@ -63,7 +63,7 @@ malformed = st.binary(max_size=40) | st.sampled_from(
 
 @pytest.fixture(scope="module")
 def db() -> Iterator[Any]:
-    """An index shared by all examples. Syncing an empty list of runs clears the previous example."""
+    """An index shared by all examples. Syncing an empty list of runs removes the previous example's rows."""
     index = Index(None)
     yield index.cursor()
     index.close()
@@ -108,7 +108,7 @@ def test_malformed_settings_do_not_break_the_results_table(db: Any, content: byt
         config = result_or_rejection(odd_run.config)
         assert isinstance(config, RunConfig | Rejection)
         index_sync = Sync(db)
-        index_sync.run([])  # clear the previous example
+        index_sync.run([])  # remove the previous example's rows
         index_sync.run(list_runs(runs_dir))
         assert index_sync.fault is None
         table = queries.results(db).set_index("name")

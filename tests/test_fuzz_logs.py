@@ -1,7 +1,7 @@
 """Fuzz tests for event files, queues, judge ledgers and base answers.
 
-Lines may be torn, duplicated, reordered or have invalid fields. Readable events count once and in order, a score is
-between 0 and 100 or None, and no reader raises.
+Lines may be torn, duplicated, reordered or have invalid fields. Readable events are counted once and in order, every
+score is None or between 0 and 100, and readers do not raise exceptions.
 """
 
 import math
@@ -43,7 +43,7 @@ from tests.test_fuzz import (
 
 @pytest.fixture(scope="module")
 def db() -> Iterator[Any]:
-    """An index shared by all examples. Syncing an empty list of runs clears the previous example."""
+    """An index shared by all examples. Syncing an empty list of runs removes the previous example's rows."""
     index = Index(None)
     yield index.cursor()
     index.close()
@@ -119,7 +119,7 @@ odd_judge = st.fixed_dictionaries({}, optional={key: mostly_valid(st.just(value)
 
 
 def write_ledger(runs_dir: Any, db: Any, events: list[Any]) -> None:
-    """Write a run with answers and a judge's ledger with these events, and sync them to the index."""
+    """Write a run with answers and a judge's ledger with these events, and sync both to the index."""
     run = RunDirectory.create(runs_dir, RunConfig(name="mine"))
     for i, item in enumerate(ITEMS):
         fields = {k: v for k, v in vars(item).items() if v is not None}
@@ -129,7 +129,7 @@ def write_ledger(runs_dir: Any, db: Any, events: list[Any]) -> None:
     lines = [to_json_bytes({"seq": n, "time": 1.0, **event}) for n, event in enumerate(events, 1)]
     path.write_bytes(b"\n".join(lines) + b"\n")
     index_sync = Sync(db)
-    index_sync.run([])  # clear the previous example
+    index_sync.run([])  # remove the previous example's rows
     index_sync.run([*list_runs(runs_dir), *event_files(runs_dir)])
     assert index_sync.fault is None
 

@@ -1,6 +1,6 @@
 """Fuzz tests for weights, checkpoints, model configurations and prompts.
 
-Malformed files are read correctly or rejected with a UserError; no other exception is raised.
+Malformed files are either read correctly or rejected with a UserError. No other exception is raised.
 """
 
 import hashlib
@@ -49,7 +49,7 @@ def trained_model() -> tuple[nn.Module, torch.optim.Optimizer]:
 
 @pytest.fixture(scope="module")
 def saved_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """A folder with two checkpoints, and the manifest of the newer one, which tests overwrite."""
+    """A folder with two checkpoints, and the manifest of the newer one. Tests overwrite the manifest."""
     folder = tmp_path_factory.mktemp("checkpoints")
     for step in (1, 2):
         checkpoints.save_checkpoint(
@@ -69,7 +69,7 @@ file_lists = st.dictionaries(file_names | any_text, file_entries, max_size=3)
 
 @st.composite
 def manifests(draw: Any, manifest: dict[str, Any]) -> Any:
-    """Draw a manifest with at most one defect."""
+    """Generate a manifest with at most one defect."""
     damaged_manifest = json.loads(json.dumps(manifest))
     damage = draw(
         st.sampled_from(

@@ -1,4 +1,4 @@
-"""Answers of runs and base models: which weights are used, when they are reloaded, and how text is streamed."""
+"""Answers from runs and base models: which weights are used, when they are reloaded, and how text is streamed."""
 
 import gc
 import shutil
@@ -78,7 +78,7 @@ def final_answer(
     return last
 
 
-def test_base_answer_equals_transformers(saved: Any, runs_dir: Path) -> None:
+def test_base_answer_matches_transformers(saved: Any, runs_dir: Path) -> None:
     directory, peer = saved
     *_, last = Answerer(runs_dir).answer(f"base:{directory}", "Say it.", "now", SHORT)
     prompt = torch.tensor([encode(format_prompt("Say it.", "now"))])
@@ -90,7 +90,7 @@ def test_base_answer_equals_transformers(saved: Any, runs_dir: Path) -> None:
     assert (last.tokens, last.prompt_cut) == (6, False)
 
 
-def test_runs_of_one_base_answer_differently(
+def test_runs_with_the_same_base_answer_differently(
     new_run: Callable[..., Any], base: Path, runs_dir: Path
 ) -> None:
     for seed in (1, 2):
@@ -143,7 +143,7 @@ def test_path_is_not_a_run_name(
         Answerer(runs_dir).answer(model_name, "Say it.", "", SHORT)
 
 
-def test_model_with_another_vocabulary_is_refused(
+def test_model_with_a_different_vocabulary_is_refused(
     save_peer: Callable[..., Any], tmp_path: Path
 ) -> None:
     save_peer(tmp_path / "other")

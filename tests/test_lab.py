@@ -1,4 +1,4 @@
-"""The Lab as a whole: launch, follow, stop, resume and delete runs; other processes; closing."""
+"""The Lab as a whole: launching, following, stopping, resuming and deleting runs; other processes; closing the Lab."""
 
 import contextlib
 import signal
@@ -68,14 +68,14 @@ def trainer_pids():
     """Return the process IDs of all trainers started by this process."""
     pids = []
     for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):  # it may exit at any time
+        with contextlib.suppress(psutil.Error):  # the process may exit at any time
             pids += [process.pid] if "core.scheduler.trainer_process" in process.cmdline() else []
     return pids
 
 
 @pytest.fixture
 def idle_lab(runs_dir):
-    """A Lab that trains nothing, because its runs are queued behind one that never ends."""
+    """A Lab that does not train anything, because its runs are queued behind one that never ends."""
     blocker = RunDirectory.create(runs_dir, RunConfig(name="blocker"))
     (runs_dir / QUEUE_FILE).write_text('["blocker"]')
     with blocker.lock():
@@ -151,6 +151,7 @@ def test_closing_ends_the_trainer_and_releases_the_index(runs_dir, settings, wai
     index.close()
 
 
+@pytest.mark.long
 def test_exit_without_closing_ends_the_trainer(runs_dir, settings, child, wait):
     process = child(LAUNCH, runs_dir, settings(name="a", **LONG).model_dump_json())
     assert process.stdout.readline() == "a\n"
@@ -162,6 +163,7 @@ def test_exit_without_closing_ends_the_trainer(runs_dir, settings, child, wait):
     wait(lambda: has_exited(trainer_pid(run)))
 
 
+@pytest.mark.long
 def test_trainer_outlives_its_dashboard_and_is_not_started_twice(runs_dir, settings, child, wait):
     config = settings(name="a", epochs=20)
     process = child(LAUNCH, runs_dir, config.model_dump_json())
@@ -194,7 +196,9 @@ def test_adopted_trainer_stops_on_request_and_the_next_run_starts(runs_dir, sett
     lab.close()
 
 
-def test_run_of_another_process_is_shown_and_interrupted_if_its_trainer_dies(idle_lab, child, wait):
+def test_run_from_another_process_is_shown_and_interrupted_if_its_trainer_dies(
+    idle_lab, child, wait
+):
     trainer = child(TRAIN, idle_lab.runs_dir)
     launched = float(trainer.stdout.readline())
     wait(lambda: row(idle_lab, "theirs") is not None and row(idle_lab, "theirs")["step"] == 1)
@@ -316,13 +320,13 @@ def test_lab_opened_in_another_thread_releases_the_index(runs_dir, child):
     assert second_process.stdout.readline() == "open\n"
 
 
-def test_rebuilt_index_equals_the_previous_one(runs_dir, settings):
+def test_rebuilt_index_matches_the_previous_one(runs_dir, settings):
     for name in ("a", "b"):
         run = RunDirectory.create(runs_dir, settings(name=name))
         run.append("step", step=1, loss=2.5)
     index = read_index(runs_dir)
     results_before = queries.results(index.cursor())
-    index.cursor().execute("update step set loss = 0")  # differs from the event files
+    index.cursor().execute("update step set loss = 0")  # now differs from the event files
     index.close()
     assert rebuild_index(runs_dir) == 2
     index = read_index(runs_dir)
@@ -333,7 +337,7 @@ def test_rebuilt_index_equals_the_previous_one(runs_dir, settings):
     assert rebuild_index(runs_dir) == 2
 
 
-def test_closed_lab_does_not_touch_the_index_of_the_next_one(runs_dir, settings):
+def test_closed_lab_does_not_touch_the_next_labs_index(runs_dir, settings):
     RunDirectory.create(runs_dir, settings(name="a"))
     first = Lab(runs_dir)
     first.close()

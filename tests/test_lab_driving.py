@@ -1,4 +1,4 @@
-"""Driving runs from one dashboard: reorder the queue, kill trainers that hang, resume interrupted runs."""
+"""Driving runs from one dashboard: reordering the queue, killing hanging trainers, and resuming interrupted runs."""
 
 import json
 import os
@@ -59,7 +59,7 @@ def test_hanging_trainer_is_killed_by_the_second_stop_request(lab, runs_dir, set
     pid = trainer_pid(run)
     os.kill(pid, signal.SIGSTOP)
     lab.stop(name)
-    lab.stop(name)  # too soon to kill it
+    lab.stop(name)  # it is too soon to kill the trainer
     assert not has_exited(pid)
     backdate_stop_request(run)
     lab.stop(name)
@@ -70,6 +70,7 @@ def test_hanging_trainer_is_killed_by_the_second_stop_request(lab, runs_dir, set
     assert run.status() == "queued"
 
 
+@pytest.mark.long
 def test_run_that_stops_in_time_is_not_killed(lab, runs_dir, settings, wait):
     name = lab.launch(settings(name="a", **LONG))
     run = RunDirectory(runs_dir / name)
@@ -85,7 +86,7 @@ def test_kill_trainer_spares_other_processes(runs_dir):
     run = RunDirectory.create(runs_dir, RunConfig(name="a"))
     own_identity = identity()
     assert own_identity["pid"] == os.getpid()
-    since_boot = psutil.Process()._proc.create_time(monotonic=True)  # as measured by the kernel
+    since_boot = psutil.Process()._proc.create_time(monotonic=True)  # according to the kernel
     assert abs(own_identity["started"] - since_boot) < 1
     with run.lock():
         for identity_fields in (
@@ -112,6 +113,7 @@ def test_killing_a_process_kills_its_children(child, wait):
     assert parent.wait(10) == -signal.SIGKILL
 
 
+@pytest.mark.long
 def test_closing_dashboard_kills_a_hanging_trainer(runs_dir, settings, child, wait, monkeypatch):
     process = child(DRIVE, runs_dir, settings(name="a", **LONG).model_dump_json())
     run = RunDirectory(runs_dir / process.stdout.readline().strip())
@@ -134,7 +136,7 @@ def test_queued_runs_can_be_reordered_and_the_order_persists(lab, runs_dir, sett
     lab.move("c", -1)
     assert lab.waiting() == [first, "a", "c", "b"]
     lab.move("a", 9)
-    lab.move(first, 1)  # no effect: it is running
+    lab.move(first, 1)  # no effect, because it is running
     lab.move("no-such-run", 1)
     assert (
         json.loads((runs_dir / QUEUE_FILE).read_text()) == lab.waiting() == [first, "c", "b", "a"]
@@ -228,7 +230,7 @@ def test_run_just_created_by_a_command_is_not_queued(runs_dir, settings):
 
 
 def test_trainer_started_by_a_killed_dashboard_blocks_the_next_run(runs_dir, settings, child, wait):
-    """The new dashboard's trainer of that run exits at once, because the run is locked."""
+    """The new dashboard's trainer for that run exits at once because the run is locked."""
     runs = [RunDirectory.create(runs_dir, settings(name=name)) for name in "ab"]
     (runs_dir / QUEUE_FILE).write_text('["a", "b"]')
     earlier_trainers, started_names = [], []

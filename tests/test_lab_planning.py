@@ -1,4 +1,4 @@
-"""Lab methods used before a launch: plan, check, measure, inspect data sets and try prompts."""
+"""Lab methods used before a launch: planning, checking, measuring, inspecting data sets and trying prompts."""
 
 import json
 
@@ -13,14 +13,14 @@ from core.run.directory import RunDirectory
 
 @pytest.fixture
 def allowed_folder(tmp_path, monkeypatch):
-    """The only folder that dashboard users may read."""
+    """The only folder that dashboard users may read from."""
     folder = tmp_path / "allowed"
     folder.mkdir()
     monkeypatch.setenv("DATA_DIRS", str(folder))
     return folder
 
 
-def test_plan_equals_the_preflight_check(lab, settings):
+def test_plan_matches_the_preflight_check(lab, settings):
     config = settings(epochs=3)
     plan = lab.plan(config)
     assert plan.steps == preflight.check(config).steps == 3
@@ -50,7 +50,7 @@ def test_files_outside_the_allowed_folders_are_rejected_unread(lab, settings, al
     assert lab.runs().empty
 
 
-def test_settings_of_equal_cost_share_a_measurement(lab, settings, wait):
+def test_settings_with_equal_cost_share_a_measurement(lab, settings, wait):
     config = settings(name="a", epochs=2)
     assert lab.measurement(config) is None
     future = lab.measure(config)

@@ -1,4 +1,5 @@
-"""Check file lengths, module docstrings and the folders in the README. Linters check imports and forbidden functions."""
+"""Check file lengths, module docstrings and the folders in the README. Imports and forbidden functions are checked by
+linters."""
 
 import ast
 import re
@@ -13,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def tracked(*patterns: str) -> list[Path]:
-    """Return the files that match and that git does not ignore."""
+    """Return the files that match the patterns and are not ignored by git."""
     result = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", *patterns],
         cwd=ROOT, capture_output=True, text=True, check=True,

@@ -1,4 +1,4 @@
-"""Adding a metric takes one line in core/metrics.py; tables, queries, charts and filters derive from it."""
+"""Adding a metric takes one line in core/metrics.py. Tables, queries, charts and filters are derived from it."""
 
 import os
 import re
@@ -53,7 +53,7 @@ def test_new_metric_appears_everywhere(write_run, open_page, line):
 
 @pytest.fixture
 def project_with_new_metric(tmp_path: Path) -> Path:
-    """A copy of the project with two new metrics: one recorded per step, one per evaluation."""
+    """A copy of the project with two new metrics: one recorded at every step, one at every evaluation."""
     for folder in ("core", "pages", ".streamlit"):
         ignored = shutil.ignore_patterns("__pycache__", "assets")
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)

@@ -1,4 +1,4 @@
-"""The Lab in notebooks and scripts: the code in the README, waiting for runs, and cheap imports."""
+"""The Lab in notebooks and scripts: the code in the README, waiting for runs, and fast imports."""
 
 import json
 import os
@@ -78,13 +78,15 @@ def test_interrupting_wait_leaves_the_run_in_progress(runs_dir, settings, child,
     assert process.wait(60) == 0
 
 
-def test_wait_returns_the_row_of_an_ended_run(lab, settings):
+@pytest.mark.long
+def test_wait_returns_the_row_for_an_ended_run(lab, settings):
     name = lab.launch(settings(name="a"))
     row = lab.wait(name)
     assert (row["name"], row["status"], row["epochs"]) == ("a", "finished", 1)
     assert row["val_loss"] == lab.evaluations([name])["val_loss"].iloc[-1]
 
 
+@pytest.mark.long
 def test_wait_after_resume_waits_for_the_new_trainer(lab, settings):
     name = lab.launch(settings(name="a"))
     lab.stop(name)
@@ -93,7 +95,7 @@ def test_wait_after_resume_waits_for_the_new_trainer(lab, settings):
     assert lab.wait(name)["status"] == "finished"
 
 
-def test_wait_raises_the_reason_of_a_failed_run(lab, settings, runs_dir):
+def test_wait_raises_the_reason_a_run_failed(lab, settings, runs_dir):
     config = settings(name="a")
     Path(config.dataset).unlink()
     name = lab.launch(config)

@@ -1,4 +1,4 @@
-"""Compare the presets with the results table of the training journal, row by row."""
+"""Compare the presets with the results table in the training journal, row by row."""
 
 import math
 
@@ -67,7 +67,7 @@ def test_presets_cover_the_demos_and_every_journal_run() -> None:
     assert set(PRESETS) == {"demo", "demo_lora", *(row[0] for row in ROWS)}
 
 
-def test_demo_needs_no_download_and_is_not_a_journal_run() -> None:
+def test_demo_does_not_need_a_download_and_is_not_a_journal_run() -> None:
     config = preset("demo")
     assert (config.base_model, config.dataset) == ("gpt2-nano", "primer")
     assert PRESETS["demo"].journal is None

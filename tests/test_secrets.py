@@ -1,4 +1,4 @@
-"""API keys and passwords stay in the environment: no failing command prints them or writes them to disk."""
+"""API keys and passwords stay in the environment. Failing commands do not print them or write them to disk."""
 
 import base64
 import json
@@ -32,7 +32,7 @@ OPENAI_ARGUMENTS = ["score", "scored", "--judge", "openai", "--model", "m", "--n
 
 @dataclass
 class FinishedCommand:
-    """Exit status and home directory of a finished command; the home holds its output and its runs."""
+    """Exit status and home directory of a finished command. The home directory contains its output and its runs."""
 
     status: int
     home: Path
@@ -47,7 +47,7 @@ class FinishedCommand:
 
 
 def commands(rejecting: str, quoting: str) -> dict[str, tuple[list[str], dict[str, str]]]:
-    """Return the arguments and extra environment variables of each command, keyed by kind of failure.
+    """Return the arguments and extra environment variables for each command, keyed by the kind of failure.
 
     Args:
         rejecting: host and port of a service that rejects every key.
@@ -104,7 +104,7 @@ for home, arguments, variables in json.load(sys.stdin):
 
 @pytest.fixture(scope="module")
 def finished_commands(tmp_path_factory: pytest.TempPathFactory) -> dict[str, FinishedCommand]:
-    """Run every command to completion. Training starts in a new interpreter instead of a fork, as it does for users."""
+    """Run every command to completion. Training starts in a new interpreter, as it would for a user."""
     environment = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
     environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **KEYS}
     environment |= {
@@ -159,7 +159,7 @@ def secrets_in(data: bytes) -> list[bytes]:
 
 
 def dump(runs_dir: Path) -> str:
-    """Return all rows of the index as text, because its file stores strings compressed."""
+    """Return all rows in the index as text. Searching the file would not work, because its strings are compressed."""
     index = read_index(runs_dir)
     try:
         tables = index.cursor().execute("select table_name from duckdb_tables()").fetchall()

@@ -1,4 +1,5 @@
-"""A run with events in memory, a small base model on disk and a small data set."""
+"""Fixtures for training tests: a run that keeps its events in memory, a small base model on disk and a small data
+set."""
 
 import json
 import random
@@ -15,8 +16,8 @@ class ListRun:
     """A run that keeps its events in memory.
 
     Args:
-        stop_at: request a stop after this number of steps.
-        die_at: raise instead of writing the event of this step, like a killed trainer.
+        stop_at: number of steps after which to request a stop.
+        die_at: step at which to raise an exception instead of writing the event, as if the trainer had been killed.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class ListRun:
             self.plan_path.write_text(json.dumps(fields))
 
     def sync(self) -> None:
-        """Nothing to make durable."""
+        """Do nothing: there is nothing to make durable."""
 
     def stop_requested(self) -> bool:
         return self.stop_at is not None and len(self.events_of("step")) >= self.stop_at
@@ -106,7 +107,7 @@ def new_config(base: Path, data: Path) -> Callable[..., RunConfig]:
 
 @pytest.fixture(scope="session")
 def run_in() -> type[ListRun]:
-    """Return the class of runs, for use with any directory."""
+    """Return the run class, for use with any directory."""
     return ListRun
 
 

@@ -163,7 +163,7 @@ def fingerprint(examples: Sequence[Encoded]) -> str:
 
 
 def collate(examples: Sequence[Encoded], mask_prompt: bool) -> Batch:
-    """Pad examples on the right to the length of the longest."""
+    """Pad examples on the right to the longest and stack them."""
     width = max(len(example.ids) for example in examples) - 1
     ids = torch.full((len(examples), width), END_OF_TEXT)
     targets = torch.full((len(examples), width), IGNORE_INDEX)

@@ -32,7 +32,7 @@ from huggingface_hub.file_download import http_get, repo_folder_name
 from tqdm import tqdm
 
 from core.errors import UserError
-from core.run.lock import acquire
+from core.file_lock import acquire
 
 Listener = Callable[[str, int, int], None]
 """Called with the repository, the bytes downloaded so far and the total. An exception it raises cancels the download."""

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from core.data.template import Example
 from core.errors import UserError
+from core.file_lock import acquire
 from core.judging.answers import Base
 from core.run.events import EventWriter, parse, read_lines
-from core.run.lock import acquire
 
 if TYPE_CHECKING:  # imports torch
     from core.nn.gpt2 import GPT2

@@ -15,10 +15,10 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from core.errors import UserError
+from core.file_lock import acquire
 from core.judging.judge import Item, Verdict, judge_id
 from core.run.event_files import VERDICTS_FOLDER
 from core.run.events import EventWriter, parse, read_lines
-from core.run.lock import acquire
 
 MAX_RAW_CHARACTERS = 8000
 """Longer replies are truncated."""

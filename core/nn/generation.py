@@ -153,7 +153,7 @@ class DecodingBatch:
         return head_logits(self.model.lm_head, x[:, -1])
 
     def next_tokens(self) -> Tensor:
-        """Choose the next token of each row. Returns (B,)."""
+        """Choose the next token of each row, (B,)."""
         logits, s = self.logits, self.sampling
         if s.temperature < torch.finfo(logits.dtype).tiny:
             self.tokens = logits.argmax(-1)

@@ -19,11 +19,11 @@ from typing import Any
 
 from core.config import RunConfig
 from core.errors import UserError
+from core.file_lock import acquire
 from core.nn.architecture import FAMILY
 from core.run import log
 from core.run.events import EventWriter, parse, read_lines
 from core.run.files import open_regular, replace_text
-from core.run.lock import acquire
 from core.run.names import free_names
 
 ENDED_STATUSES = ("stopped", "interrupted", "failed", "finished")
@@ -109,8 +109,9 @@ class RunDirectory:
         listed = [*dict.fromkeys([*difflib.get_close_matches(name, names, 3), *names])]
         available = ", ".join([*listed[:8], *["..."][: len(listed) > 8]])
         hint = f"available: {available}" if listed else f"there are no runs in {runs_dir} yet"
-        message = f"there is no such run; {hint}"
-        raise UserError(f"run = {name!r}: {message}")
+        if not runs_dir.is_dir():
+            hint = f"the folder {runs_dir} does not exist"
+        raise UserError(f"run = {name!r}: there is no such run; {hint}")
 
     def is_untouched(self) -> bool:
         """Return whether the run has only settings because its creator was killed before writing the first event."""

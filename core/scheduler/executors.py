@@ -31,7 +31,7 @@ TRAINER_ENVIRONMENT = {
 """Environment of a trainer process.
 
 - CUBLAS_WORKSPACE_CONFIG makes matrix products on a GPU deterministic.
-- GOMP_SPINCOUNT limits busy waiting, so that OpenMP threads do not starve other processes.
+- GOMP_SPINCOUNT limits the busy waiting of OpenMP threads, which would slow down other processes.
 - GLIBC_TUNABLES keeps the memory of freed tensors for the next step, in huge pages. Otherwise the kernel maps and
   zeroes it again, page by page. The thread cache is off because its small blocks keep free memory from coalescing.
 """

@@ -12,7 +12,7 @@ from pathlib import Path
 import duckdb
 
 from core.errors import UserError
-from core.run.lock import acquire
+from core.file_lock import acquire
 from core.tracking import schema
 
 INDEX_FILE = "lab.duckdb"

@@ -30,7 +30,7 @@ from core.tracking.index import INDEX_FILE, Index
 from core.tracking.schema import EVENT_TABLES, REWINDABLE_TABLES
 
 NEW_RUNS_PER_TRANSACTION = 32
-"""New runs are inserted in groups, so that rebuilding the index needs far fewer commits."""
+"""New runs are inserted in groups to reduce the number of commits when the index is rebuilt."""
 MAX_PENDING_ROWS = 100_000
 """Maximum number of rows held in memory before they are written."""
 FINGERPRINT_BYTES = 256
@@ -354,7 +354,7 @@ def read_index(runs_dir: Path, run_names: Collection[str] | None = None) -> Inde
     Also marks runs whose trainer died as interrupted; see `core.scheduler.processes.mark_dead_runs`.
 
     Args:
-        run_names: the required runs. An index in memory contains only these, so that it is built faster.
+        run_names: the required runs. An index in memory contains only these, which makes it faster to build.
     """
     try:
         index = Index(runs_dir / INDEX_FILE) if runs_dir.is_dir() else Index(None)
@@ -409,7 +409,7 @@ def _size(path: Path) -> int:
 
 
 def _is_same_file(path: Path, offset: ReadOffset) -> bool:
-    """Whether the file is the one that was read up to the offset, judging by the bytes before it."""
+    """Whether the file is still the one read up to the offset. Compares the bytes before the offset."""
     size = _size(path)
     if size <= offset.position:
         return size == offset.position

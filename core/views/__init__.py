@@ -1,1 +1,1 @@
-"""Tables, charts, search and filters over DataFrames."""
+"""Tables, charts, search and filters for DataFrames."""

@@ -1,9 +1,11 @@
-"""Plotly figures from DataFrames. Does not know where the data comes from or where figures are shown.
+"""Plotly figures from DataFrames.
+
+This module does not depend on where the data comes from or where the figures are shown.
 
 Figures are plain dicts in Plotly's JSON schema. `plotly.graph_objects` validates every object when it is created and
-again when it is shown, which took longer than all queries of a page.
+again when it is shown, which takes longer than all of a page's queries.
 
-Runs have the same color in every figure. Run names are escaped so that they cannot be interpreted as HTML.
+Each run has the same color in every figure. Run names are escaped so that they cannot be interpreted as HTML.
 """
 
 import html
@@ -18,14 +20,14 @@ from core.metrics import AXES, CURVES
 Figure = dict[str, Any]
 
 PALETTE = ("#3b7dd8", "#e0803c", "#3fa66b", "#b8559b", "#8a6fd1", "#c9a227", "#4aa9b5", "#d1584f")
-"""Hues of similar lightness, after Okabe and Ito: readable on light and dark backgrounds and with color blindness."""
+"""Hues of similar lightness, based on Okabe and Ito: legible on light and dark backgrounds and for color-blind users."""
 CHART_HEIGHT_PX = 260
 DOT_SIZE = 5
 """Diameter of the dots for evaluations and isolated points, in pixels."""
 
 
 def colors(runs: Sequence[str]) -> dict[str, str]:
-    """Assign colors to runs by position. Colors repeat after the end of the palette."""
+    """Assign colors to runs by position. Colors repeat if there are more runs than colors."""
     return {run: PALETTE[i % len(PALETTE)] for i, run in enumerate(runs)}
 
 
@@ -37,7 +39,7 @@ def step_curves(
     x: str,
     log: bool,
 ) -> Figure:
-    """Draw a metric by step for each run. With smoothed curves, the raw ones are drawn faintly behind them.
+    """Draw a metric by step for each run. If smoothed curves are given, the raw ones are drawn faintly behind them.
 
     Args:
         raw: Columns run, x and y.
@@ -61,7 +63,7 @@ def step_curves(
 def loss_curves(
     evaluations: pd.DataFrame, runs: Sequence[str], x: str, log: bool, perplexity: bool = False
 ) -> Figure:
-    """Draw the loss or perplexity at each evaluation for each run: validation solid, training dotted."""
+    """Draw the loss or perplexity at each evaluation for each run, with solid lines for validation and dotted lines for training."""
     noun = "perplexity" if perplexity else "loss"
     lines = []
     for run, color in colors(runs).items():
@@ -107,7 +109,7 @@ def token_lengths(lengths: Mapping[str, Sequence[int]], limit: int) -> Figure:
             "hovertemplate": "%{customdata} tokens: %{y}",
         })  # fmt: skip
     figure = _figure(
-        bars, "Tokens of prompt and response", "tokens per example", False, legend=True
+        bars, "Tokens in prompt and response", "tokens per example", False, legend=True
     )
     figure["layout"] |= {"barmode": "stack", "hovermode": "closest"}
     if limit < longest:
@@ -225,13 +227,13 @@ def _line(x: pd.Series, y: pd.Series, run: str, line: Figure) -> Figure:
 
 
 def _finite(values: Sequence[float | None]) -> np.ndarray:
-    """Return the values without None, NaN and infinity."""
+    """Return the values that are not None, NaN or infinite."""
     array = np.array(values, dtype=float)
     return array[np.isfinite(array)]
 
 
 def _isolated(values: np.ndarray) -> np.ndarray:
-    """Return a mask of finite values without finite neighbors. A line trace does not show them."""
+    """Return a mask of finite values without finite neighbors, which a line trace would not show."""
     finite = np.isfinite(values)
     padded = np.concatenate([[False], finite, [False]])
     return finite & ~padded[:-2] & ~padded[2:]

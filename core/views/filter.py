@@ -20,7 +20,7 @@ OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "=": operator.eq, "!=": operator.ne,
 }  # fmt: skip
 Predicate = Callable[[dict[str, Any]], bool]
-"""Whether a row matches one condition of the query."""
+"""Function that returns whether a row matches one condition of the query."""
 
 
 def matching(
@@ -30,12 +30,12 @@ def matching(
 
     Args:
         query: Words and comparisons, separated by spaces. A word matches if any cell of the row contains it, ignoring
-            case. A comparison matches a column against a number, a percentage or a text: `lr >= 1e-4`, `exact>80%`,
+            case. A comparison matches a column against a number, a percentage or text: `lr >= 1e-4`, `exact>80%`,
             `method=lora`, `created>2026-11`. `none` stands for a missing value, which `<` and `>` never match.
-        titles: Column titles and the names they stand for, so that `Learning rate > 1e-4` means `lr>1e-4`.
+        titles: Column names by title, so that `Learning rate > 1e-4` means `lr>1e-4`.
 
     Raises:
-        UserError: The query names an unknown column or compares a numeric column with a text.
+        UserError: The query names an unknown column or compares a numeric column with text.
     """
     for title, name in sorted((titles or {}).items(), key=lambda pair: -len(pair[0])):
         title_pattern = re.escape(title).replace(r"\ ", "[ _]")

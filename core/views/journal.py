@@ -1,7 +1,7 @@
-"""Results reported in the journal: reference rows for the results table, and how runs compare with them.
+"""Results reported in the journal: reference rows for the results table, and comparisons of runs with these results.
 
-The journal's author measured them on other hardware. They are shown for reference only and are not averaged with the
-user's runs.
+The journal's author obtained these results on different hardware. They are shown for reference only and are not
+averaged with the user's runs.
 """
 
 import functools
@@ -12,17 +12,17 @@ from core.config import RunConfig, is_relevant, metadata
 from core.presets import PRESETS, preset
 
 JOURNAL_STATUS = "journal"
-"""Status of the reference rows. Runs never have it."""
+"""Status of the reference rows. Runs never have this status."""
 LEARNING_FIELDS = tuple(
     name
     for name, field in RunConfig.model_fields.items()
     if metadata(field)["group"] in ("model", "data", "method", "optimisation")
 )
-"""Settings that affect learning. The others are identity, hardware, evaluation and checkpoints."""
+"""Settings that affect learning. The other settings concern identity, hardware, evaluation and checkpoints."""
 
 
 def rows() -> list[dict[str, Any]]:
-    """Return one row per journal run, with the column names of the results table."""
+    """Return one row per journal run, using the column names of the results table."""
     result = []
     for name, entry in PRESETS.items():
         if entry.journal is None:
@@ -43,10 +43,10 @@ def rows() -> list[dict[str, Any]]:
 
 
 def repeated(run: Mapping[str, Any]) -> str | None:
-    """Return the preset of the journal run that has the same learning settings as a run, or None.
+    """Return the preset of the journal run with the same learning settings as this run, or None.
 
     Args:
-        run: Settings by name. Settings without effect are None.
+        run: Settings by name. Settings that have no effect are None.
     """
     for name, entry in PRESETS.items():
         if entry.journal and _learning_settings(run) == _learning_settings(settings(name)):
@@ -66,7 +66,7 @@ def _learning_settings(run: Mapping[str, Any]) -> dict[str, Any]:
 def difference(run: Mapping[str, Any]) -> dict[str, Any]:
     """Return `journal_run` and `loss_to_journal`, a run's validation loss minus the journal's.
 
-    Both are None if the run repeats no journal run. The difference is None until the run has been evaluated.
+    Both are None if the run does not repeat a journal run. The difference is None until the run has been evaluated.
     """
     name = repeated(run)
     journal_result = PRESETS[name].journal if name else None
@@ -78,7 +78,7 @@ def difference(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def columns(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert a row of the results table to the column names of the journal."""
+    """Convert a row of the results table to the journal's columns."""
     scores = row.get("scores") or {}
     judges = (score for label, score in scores.items() if label.startswith("gemini"))
     gemini = next(judges, None)  # the first model by name if there are several
@@ -107,6 +107,6 @@ def columns(row: Mapping[str, Any]) -> dict[str, Any]:
 
 @functools.cache
 def settings(name: str) -> dict[str, Any]:
-    """Return all settings of a preset in the format of the results table. Settings without effect are None."""
+    """Return all settings in a preset in the format of the results table. Settings that have no effect are None."""
     values = preset(name).model_dump(exclude={"tags"})
     return {key: value if is_relevant(key, values) else None for key, value in values.items()}

@@ -1,4 +1,4 @@
-"""Rows of the tables: models, settings, plans, runs and answers side by side."""
+"""Rows for tables of models, settings, plans and runs, and for side-by-side answers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -29,7 +29,7 @@ IDENTITY_FIELDS = ("name", "parent", "tags", "notes")
 TEST_SET_FIELDS = (
     "dataset", "columns", "max_examples", "empty_outputs", "train_fraction", "test_fraction",
 )  # fmt: skip
-"""Settings that determine the test examples of a run."""
+"""Settings that determine a run's test examples."""
 LOSS_FIELDS = (*TEST_SET_FIELDS, "max_length", "mask_prompt")
 """Settings that determine the tokens over which the loss is averaged."""
 Scores = Mapping[str, Mapping[str, "Score"]]
@@ -53,7 +53,7 @@ def _flat_row(row: dict[str, Any], lora: dict[str, int]) -> dict[str, Any]:
 
 
 def settings() -> list[dict[str, Any]]:
-    """Return one row per field of RunConfig."""
+    """Return one row per field in RunConfig."""
     return [
         {
             "group": metadata(field)["group"],
@@ -67,7 +67,7 @@ def settings() -> list[dict[str, Any]]:
 
 
 def plan(launch_plan: "Plan", cost: "Cost | None" = None) -> dict[str, Any]:
-    """Return a plan as one row: the estimate, the measurement if available, and the problems."""
+    """Return a plan as a single row: the estimate, the measurement if available, and the problems."""
     row = {k: v for k, v in asdict(launch_plan).items() if k not in ("problems", "learning_rates")}
     row["skipped_records"] = [
         {"place": record.source_row, "reason": record.reason}
@@ -82,7 +82,8 @@ def runs(
 ) -> list[dict[str, Any]]:
     """Return the rows of the results table.
 
-    JSON keeps all columns. Other formats drop empty columns and, without the journal, add every setting that differs.
+    JSON includes all columns. Other formats drop empty columns and, unless the journal is included, add every setting
+    that differs.
 
     Args:
         with_journal: Append the journal's rows, and add to each run the journal run it repeats and the difference in
@@ -105,7 +106,7 @@ def runs(
 
 
 def with_journal_rows(frame: pd.DataFrame, scores: Scores | None = None) -> pd.DataFrame:
-    """Return results followed by the journal's rows, and compare each run with the journal run that it repeats."""
+    """Return the results followed by the journal's rows, and compare each run with the journal run that it repeats."""
     results = run_frame(frame, scores)
     rows = [journal.difference(row) for row in records(frame)]
     differences = pd.DataFrame(
@@ -120,10 +121,10 @@ def with_journal_rows(frame: pd.DataFrame, scores: Scores | None = None) -> pd.D
 
 
 def run_frame(frame: pd.DataFrame, scores: Scores | None = None) -> pd.DataFrame:
-    """Return results with the columns of RUN_COLUMNS.
+    """Return the results with the columns listed in RUN_COLUMNS.
 
     `device` is the hardware that the run used, or the requested device if it has not started. `scores` is a dict with
-    the share of exact answers as a number and, for each judge, a dict of mean, low, high, scored and missing.
+    the share of exact answers as a number and, for each judge, a dict with mean, low, high, scored and missing.
     """
     scores_by_run = scores or {}
     judged = [
@@ -142,7 +143,7 @@ def run_frame(frame: pd.DataFrame, scores: Scores | None = None) -> pd.DataFrame
 
 
 def differing(frame: pd.DataFrame) -> list[str]:
-    """Return the settings that differ between the runs on which they have an effect."""
+    """Return the settings that differ between the runs in which they have an effect."""
     names = [name for name in RunConfig.model_fields if name not in IDENTITY_FIELDS]
     varied = [name for name in names if frame[name].nunique(dropna=False) > 1]
     rows = records(frame[list({*varied, "method"})])
@@ -152,14 +153,14 @@ def differing(frame: pd.DataFrame) -> list[str]:
 
 
 def incomparable(frame: pd.DataFrame) -> str | None:
-    """Return a warning if the losses or scores of these runs may not be comparable, else None."""
+    """Return a warning if the losses or scores of these runs may not be comparable, or None."""
     names = [name for name in differing(frame[frame["dataset"].notna()]) if name in LOSS_FIELDS]
     titles = ", ".join(str(RunConfig.model_fields[name].title) for name in names)
     if not names:
         return None
     if set(names) & set(TEST_SET_FIELDS):
-        return f"These runs may have been trained and tested on different examples ({titles}). Losses and scores are comparable only between runs that used the same ones."
-    return f"These losses may be averaged over different tokens ({titles}). They are comparable only between runs that used the same ones."
+        return f"These runs may have been trained and tested on different examples ({titles}). Losses and scores are comparable only between runs that used the same examples."
+    return f"These losses may be averaged over different tokens ({titles}). They are comparable only between runs that used the same tokens."
 
 
 def same_test_set(frame: pd.DataFrame) -> list[str]:
@@ -172,12 +173,12 @@ def settings_of(rows: Sequence[Mapping[str, Any]], every: bool = False) -> pd.Da
     """Tabulate the settings that differ between runs or, for a single run, from the defaults.
 
     Args:
-        rows: Name and settings of each run. A setting without effect counts as the default.
+        rows: Name and settings of each run. A setting that has no effect counts as the default.
         every: Include settings that do not differ.
 
     Returns:
-        One row per setting, indexed by title, and one column per run. A single run is followed by a column with the
-        defaults. Values are text, empty if the setting has no effect.
+        One row per setting, indexed by title, and one column per run. For a single run, a second column holds the
+        defaults. Values are strings, which are empty if the setting has no effect.
     """
     table = {}
     for name, field in RunConfig.model_fields.items():

@@ -13,15 +13,15 @@ from rapidfuzz.distance import OSA
 MIN_WORD_SIMILARITY = 82
 """Minimum similarity, from 0 to 100, for a word to count as another form of a query word."""
 MIN_TYPO_SIMILARITY = 0.75
-"""Minimum edit similarity, from 0 to 1, for a query word that occurs in no text: one typo in four letters."""
+"""Minimum edit similarity, from 0 to 1, for a query word that does not occur in any text: one typo in four letters."""
 LATER_SENTENCE_WEIGHT = 0.7
 """Weight of words after the first sentence. The instruction comes first and matters more than the reference."""
 SYNONYM_WEIGHT = 0.9
-"""Weight of words that a text does not contain but that name its task in other words."""
+"""Weight of words that do not occur in a text but are synonyms for the task it describes."""
 MIN_RELATIVE_SCORE = 0.25
-"""Minimum share of the best score. Texts below it only share words such as `for` or `what` with the query."""
+"""Minimum share of the best score. Texts below it have only words such as `for` or `what` in common with the query."""
 PREFIX_SIMILARITY = 0.8
-"""Similarity of a query word to the words it is a prefix of, from 0 to 1."""
+"""Similarity, from 0 to 1, between a query word and the words of which it is a prefix."""
 TASK_SYNONYMS = (
     (
         "synonym",
@@ -43,15 +43,15 @@ TASK_SYNONYMS = (
     ("classify", "categorize", "odd one out", "which of these"),
     ("summarize", "summary", "shorten"),
 )
-"""Phrases that ask for the same task. A text with one phrase also matches the words of the others."""
+"""Phrases that ask for the same task. A text that contains one phrase also matches the words in the others."""
 WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 SENTENCE_END = re.compile(r"[.?!]\s")
 Index = Mapping[str, Mapping[int, float]]
-"""Weight of a word in each text that contains it, by word and text position."""
+"""Weight of a word in each text that contains it, by word and text index."""
 
 
 def search(texts: Sequence[str], query: str) -> list[int]:
-    """Return the indices of the texts that match a query, best match first. An empty query returns all, in order.
+    """Return the indices of the texts that match a query, best match first. An empty query returns all indices in order.
 
     A matching word is weighted by its rarity among the texts, its similarity to the query word, and whether it is in
     the first sentence of the text. Typos therefore still match, rare words outweigh common ones, and instructions
@@ -79,7 +79,7 @@ def search(texts: Sequence[str], query: str) -> list[int]:
 def differing_words(text: str, other: str) -> list[tuple[str, bool]]:
     """Split a text into words and flag those that differ from the other text.
 
-    Words include their surrounding white space, so that joining them restores the text. Case and surrounding
+    Words include the surrounding whitespace, so that joining them restores the text. Case and surrounding
     punctuation are ignored when comparing.
     """
     words, other_words = re.findall(r"\s*\S+(?:\s+\Z)?|\s+\Z", text), other.split()
@@ -117,7 +117,7 @@ def _index(texts: tuple[str, ...]) -> Index:
 
 
 def _synonym_words(text: str) -> set[str]:
-    """Return the words of all phrases that ask for the same task as the text."""
+    """Return the words in all phrases that ask for the same task as the text."""
     groups = (group for group in TASK_SYNONYMS if any(phrase in text for phrase in group))
     return {
         word for group in groups for phrase in group for word in phrase.split() if len(word) > 3

@@ -14,15 +14,15 @@ from rich.text import Text
 
 Format = Literal["table", "json", "csv", "md"]
 MAX_CELL_CHARACTERS = 80
-"""Maximum width of a terminal column. Longer text is wrapped; the first column, a name, is wrapped last."""
+"""Maximum width of a terminal column. Longer text is wrapped; the first column, which holds a name, is wrapped last."""
 MARKDOWN_SYNTAX = re.compile(r"[\\|<`*\[]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")
 """Characters that have a special meaning in a Markdown table cell."""
 SCIENTIFIC_FROM = 1e6
-"""Floats from this value on are shown in scientific notation so that cells never truncate digits."""
+"""Floats of this magnitude or more are shown in scientific notation, so that cells never truncate digits."""
 
 
 def render(rows: list[dict[str, Any]], format: Format) -> str:
-    """Render rows as text. Missing values become empty cells, or null in JSON, as do NaN and infinity."""
+    """Render rows as text. Missing values and NaN become empty cells, or null in JSON. Infinity also becomes null in JSON."""
     if format == "json":
         return json.dumps(_to_python(rows), ensure_ascii=False, indent=2, allow_nan=False)
     if format == "csv":
@@ -53,7 +53,10 @@ def _table(rows: list[dict[str, Any]]) -> Table:
 
 
 def _transpose(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Swap rows and columns so that a wide table may fit the terminal. Return it unchanged if names are not unique."""
+    """Swap rows and columns so that a wide table might fit the terminal.
+
+    Return the rows unchanged if their names are not unique.
+    """
     first_column, *other_columns = rows[0]
     names = [cell(row[first_column]) for row in rows]
     if len({first_column, *names}) <= len(rows):
@@ -94,7 +97,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 
 def cell(value: Any) -> str:
-    """Format a value for display. Floats have four significant digits, or no decimals from 1000 to SCIENTIFIC_FROM."""
+    """Format a value for display. Floats have four significant digits, or no decimals between 1000 and SCIENTIFIC_FROM."""
     if isinstance(value, dict):
         return ", ".join(f"{k} {cell(v)}" for k, v in value.items())
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Access control: no login on a loopback address; otherwise a password or OpenID Connect login is required.
+"""Access control with a password or an OpenID Connect login, which are optional only on a loopback address.
 
 Runs before everything else, so that visitors without access cannot start or read anything.
 """
@@ -26,10 +26,10 @@ _password_lock = threading.Lock()
 
 
 def admit(paths: Sequence[str]) -> None:
-    """Return if the visitor has access; otherwise draw the login and stop.
+    """Return if the visitor has access; otherwise show the login page and stop.
 
     Args:
-        paths: URL paths of all pages. The login is shown at each of them, so that links still work after logging in.
+        paths: URL paths of all pages. The login page is shown at each of these paths, so that links still work after logging in.
     """
     password, users = secret(PASSWORD_VARIABLE), _users()
     address = str(st.get_option("server.address") or "")

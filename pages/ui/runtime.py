@@ -46,7 +46,7 @@ _drawn = threading.local()
 
 
 def mark_frame_drawn() -> None:
-    """Record that `app.py` is running this script. Each rerun has its own thread."""
+    """Record that `app.py` has drawn the frame in this rerun. Each rerun has its own thread."""
     _drawn.frame = True
 
 
@@ -65,7 +65,7 @@ def open_lab() -> Lab:
 
 
 def is_open(expected: Lab) -> bool:
-    """Whether this is still the current Lab. Needed by fragments, which rerun without `app.py`."""
+    """Whether this is still the current Lab. Needed by fragments, which rerun without running `app.py`."""
     holder = cast(Holder | None, sys.modules.get(HOLDER_MODULE))
     return holder is not None and holder.lab is expected
 
@@ -73,7 +73,8 @@ def is_open(expected: Lab) -> bool:
 def freeze_garbage_collection(page: str) -> None:
     """Exclude loaded modules and long-lived objects from garbage collection (`gc.freeze`).
 
-    Streamlit collects after every rerun, which otherwise walks PyTorch, Plotly and all sessions each time.
+    Streamlit runs garbage collection after every rerun, which would otherwise traverse PyTorch, Plotly and all sessions
+    each time.
     """
     with _lock:
         holder = cast(Holder | None, sys.modules.get(HOLDER_MODULE))

@@ -1,6 +1,6 @@
 """Tables whose selection follows row identities instead of positions, and notices about truncated lists.
 
-Knows nothing about the meaning of rows: the caller gives each row an identity, such as a run name.
+This module does not depend on what the rows represent. The caller gives each row an identity, such as a run name.
 """
 
 from collections.abc import Hashable, Sequence
@@ -17,8 +17,8 @@ def select_rows(
 ) -> list[Id]:
     """Draw a table with selectable rows and return the identities of the visible selected rows.
 
-    Streamlit stores a selection as row positions, which refer to different rows after filtering, sorting or adding
-    rows. This function stores identities and updates the positions whenever the rows change. A selected row that is
+    Streamlit stores a selection as row positions, which refer to different rows once rows are filtered, sorted or
+    added. This function stores identities and updates the positions whenever the rows change. A selected row that is
     filtered out is selected again when it reappears.
 
     Args:

@@ -1,4 +1,4 @@
-"""Serve the dashboard: `python -m pages.ui.serve [OPTIONS OF streamlit run]`.
+"""Serve the dashboard: `python -m pages.ui.serve [STREAMLIT RUN OPTIONS]`.
 
 Like `streamlit run app.py`, but starts queued runs before a page is opened.
 """
@@ -16,7 +16,10 @@ from core.errors import UserError
 
 APP = Path(__file__).parents[2] / "app.py"
 BROWSER_HEAD_START_S = 3.0
-"""Delay before opening the Lab. A browser that is already connecting opens the Lab itself and would be slowed down."""
+"""Delay before opening the Lab.
+
+If a browser is already connecting, its session opens the Lab, and this thread would only slow it down.
+"""
 
 
 def open_lab_early() -> None:

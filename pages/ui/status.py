@@ -1,4 +1,4 @@
-"""The status of a run in one line: badge, progress, remaining time, and buttons to stop or resume it."""
+"""A run's status in one line: badge, progress, remaining time, and buttons to stop or resume it."""
 
 import math
 import time
@@ -13,7 +13,7 @@ from pages.ui.errors import toast_errors
 from pages.ui.text import duration, escape_markdown
 
 SILENCE_WARNING_S = 60.0
-"""Warn if a running run has not written an event for this long, in seconds."""
+"""Time without events after which a running run shows a warning, in seconds."""
 STATUS_STYLES = {
     "queued": ("gray", ":material/schedule:"),
     "running": ("blue", ":material/play_circle:"),
@@ -23,7 +23,7 @@ STATUS_STYLES = {
     "finished": ("green", ":material/check_circle:"),
 }
 UNKNOWN_STATUS_STYLE = ("gray", ":material/help:")
-"""Style of a status unknown to this version, such as a manually edited one."""
+"""Style for a status that this version does not recognize, such as a manually edited one."""
 
 
 def show_run(run: dict[str, Any], lab: Lab) -> None:

@@ -25,7 +25,7 @@ AUTOLINK_CONTEXT = re.compile(r":(?=\S)|(?i:www)(?=\.)|.(?=@)|[<>~=-](?=[-=>])")
 """Places where Streamlit recognizes icons, links and arrows even in escaped text."""
 DASH = "\u2014"
 WORD_JOINER = "\u2060"
-"""Zero-width character that breaks up sequences which Streamlit would interpret."""
+"""Zero-width character that breaks up sequences that Streamlit would otherwise interpret."""
 
 
 def show_text(text: str, empty: str = "(empty)") -> None:
@@ -37,7 +37,7 @@ def show_text(text: str, empty: str = "(empty)") -> None:
 
 
 def show_words(words: Sequence[tuple[str, bool]], empty: str = "(empty)") -> None:
-    """Show words as text, with flagged words highlighted."""
+    """Show words literally, with flagged words highlighted."""
     if not words:
         st.caption(empty)
         return
@@ -60,7 +60,7 @@ def show_tokens(tokens: Sequence[tuple[str, str]]) -> None:
 
 
 def show_skipped(skipped: Sequence["SkippedRecord"]) -> None:
-    """Draw a collapsed table of skipped records and why they were skipped."""
+    """Draw a collapsed table of skipped records with the reason for each."""
     if skipped:
         with st.expander(f"Skipped records ({len(skipped):,})"):
             rows = {

@@ -52,12 +52,12 @@ def hostile(runs_dir):
 
 @pytest.fixture(scope="module")
 def address(runs_dir, hostile, tmp_path_factory):
-    """URL of a dashboard server. It must shut down cleanly and log no traceback."""
+    """URL of a dashboard server, which must shut down cleanly and must not log a traceback."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = tmp_path_factory.mktemp("server") / "log"
-    # Slow the demo down; otherwise it finishes before the test can stop it.
+    # Slow the demo down; otherwise, it finishes before the test can stop it.
     slow = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     environment = {**os.environ, "RUNS_DIR": str(runs_dir), **slow}
     with log.open("wb") as output:

@@ -1,4 +1,4 @@
-"""Page URLs work and pages send no requests to other hosts."""
+"""Page URLs work, and pages do not send requests to other hosts."""
 
 from urllib.parse import urlsplit
 
@@ -15,7 +15,7 @@ def test_launch_opens_at_its_own_url(open_tab):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_pages_send_no_external_requests(browser_context, address, page):
+def test_pages_do_not_send_external_requests(browser_context, address, page):
     tab = browser_context.new_page()
     hosts = set()
     tab.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
@@ -23,6 +23,6 @@ def test_pages_send_no_external_requests(browser_context, address, page):
     expect(tab.get_by_role("heading").first).to_be_visible()
     icon = tab.locator("link[rel~=icon]").first.evaluate("link => link.href")
     tab.close()
-    assert hosts <= {"127.0.0.1", None}  # None: data and blob URLs
+    assert hosts <= {"127.0.0.1", None}  # None for data and blob URLs
     assert urlsplit(icon).hostname in ("127.0.0.1", None)
     assert "material" not in icon

@@ -21,7 +21,7 @@ POINTS = """
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    """A data set of 20 examples: 17 train, 2 test, 1 validation."""
+    """A data set of 20 examples: 17 for training, 2 for testing, 1 for validation."""
     records = [{"instruction": f"Count to {n}.", "output": f"{n} it is."} for n in range(20)]
     records[17] = {"instruction": "Name an antonym of 'happy'.", "output": "sad"}
     records[18] = {"instruction": "Suggest an alternate word for 'happy'.", "output": "joyful"}
@@ -31,7 +31,7 @@ def dataset(tmp_path_factory):
 
 
 def assert_no_error(tab):
-    """Return the tab after checking that it shows no exception or error message."""
+    """Return the tab after checking that it does not show an exception or an error message."""
     assert tab.get_by_test_id("stException").count() == 0
     assert tab.get_by_test_id("stAlertContentError").count() == 0
     return tab
@@ -107,7 +107,7 @@ def test_launched_runs_draw_curves_and_show_answers(open_tab, runs_dir, dataset,
     assert assert_no_error(tab).get_by_role("button", name="Stop").count() == 1
     assert [e["status"] for e in demo.statuses()] == ["queued", "running"]
     assert_no_error(second_tab).close()
-    # Only the parts that change are redrawn, about once a second.
+    # Only the parts that change are redrawn, about once per second.
     with ThreadPoolExecutor(1) as executor:  # this thread's event loop is Playwright's
         [observed] = executor.submit(watch, address, "live?run=demo", 1, 5.0).result()
     assert observed["updates"] >= 3

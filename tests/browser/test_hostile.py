@@ -1,6 +1,6 @@
 """Hostile text in a real browser, on pages that `test_dashboard` does not cover.
 
-No markup in it is rendered and no script in it runs.
+Markup in it must not be rendered, and scripts in it must not run.
 """
 
 import contextlib
@@ -71,7 +71,7 @@ def dataset(tmp_path):
 
 
 def assert_inert(tab):
-    """Return the tab after checking that hostile text shows as plain text.
+    """Return the tab after checking that hostile text is shown as plain text.
 
     Streamlit's own links and icons outside the page content are ignored.
     """
@@ -136,7 +136,7 @@ def test_scoring_shows_answers_judges_and_reasons_as_text(open_tab):
     expect(tab.get_by_text("missing <script>").first).to_be_visible()
     grid = tab.locator(".dvn-scroller").last
     first = tab.get_by_test_id("stHtml").get_by_text("ask 0 <script>").first
-    for _ in range(5):  # a chart that renders late moves the table, and the click misses it
+    for _ in range(5):  # a chart that renders late can move the table, so a click may miss it
         grid.scroll_into_view_if_needed()
         grid.click(position={"x": 16, "y": 52})
         with contextlib.suppress(TimeoutError):

@@ -14,7 +14,7 @@ def write_run(runs_dir, name):
 
 
 def rows(tab):
-    """Return the rows of the table's accessible description, without the header."""
+    """Return the rows in the table's accessible description, without the header."""
     return tab.get_by_test_id("stDataFrame").first.locator("[role=row]:not([aria-rowindex='1'])")
 
 
@@ -28,9 +28,9 @@ def click(tab, row):
 
 
 def add_run(tab, runs_dir, name):
-    """Write a run and rerun the page, by editing the filter, until the table shows the run."""
+    """Write a run, and rerun the page by editing the filter until the table shows the run."""
     write_run(runs_dir, name)
-    for attempt in range(20):  # the index syncs once a second
+    for attempt in range(20):  # the index is synced once per second
         dashboard.fill(tab, "Filter", ("status=finished", "finished")[attempt % 2])
         tab.wait_for_timeout(1000)
         if rows(tab).filter(has_text=name).count():

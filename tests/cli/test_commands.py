@@ -52,7 +52,7 @@ class Result:
 
     @property
     def sentence(self) -> str:
-        """The error message: one line, with nothing on standard output."""
+        """The error message. It must be one line, and standard output must be empty."""
         assert self.out == ""
         assert self.err.startswith("error: ")
         assert self.err.count("\n") == 1
@@ -77,7 +77,7 @@ def call(*arguments: object) -> Result:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory, save_peer: Callable[..., Any]) -> Path:
-    """A base model saved by transformers."""
+    """A base model saved with transformers."""
     directory = tmp_path_factory.mktemp("base")
     save_peer(directory, **SIZES)
     return directory
@@ -95,14 +95,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def sets(base: Path, data: Path) -> list[str]:
-    """Settings of a run that takes two seconds."""
+    """Settings for a run that takes two seconds."""
     values = {"base_model": base, "dataset": data, "batch_size": 8, "max_new_tokens": 3}
     return [argument for k, v in values.items() for argument in ("--set", f"{k}={v}")]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, sets: list[str]) -> tuple[Path, Result]:
-    """A runs directory with a finished run `mine`, and the result of `train`."""
+    """A runs directory with a finished run named `mine`, and the result of `train`."""
     runs_dir = tmp_path_factory.mktemp("trained") / "runs"
     options = [
         "--set",
@@ -150,7 +150,7 @@ def test_every_preset_and_setting_is_listed() -> None:
     assert listed == list(RunConfig.model_fields)
 
 
-def test_help_names_every_command() -> None:
+def test_help_lists_every_command() -> None:
     result = call("--help")
     assert result.status == 0
     assert call() == result, "no arguments must print the help"
@@ -172,10 +172,13 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["generate", "base:gpt2-nano", "--prompt", "x", "--seed", "9" * 30], "'--seed'"),
     (["generate", "base:none", "--prompt", "x"], "base_model = 'none': unknown model"),
     (["generate", "../x", "--prompt", "x"], "run = '../x': there is no such run"),
-    (["stop", "none"], "run = 'none': there is no such run; there are no runs in"),
+    (["stop", "none"], "run = 'none': there is no such run; the folder runs does not exist"),
     (["resume", "none"], "there is no such run"),
     (["reindex", "--runs-dir", "nowhere"], "runs_dir = 'nowhere': directory not found"),
-    (["stop", "none", "--runs-dir", "nowhere"], "none yet, as there is no directory nowhere"),
+    (
+        ["stop", "none", "--runs-dir", "nowhere"],
+        "there is no such run; the folder nowhere does not exist",
+    ),
     (["delete", ".."], "there is no such run"),
     (["delete", ""], "there is no such run"),
     (["train", "--executor", "cloud"], "executor = 'cloud': must be process or thread"),
@@ -231,7 +234,7 @@ def test_malformed_data_set_is_reported(
     for command in ("check", "train"):
         result = call(command, "--set", f"dataset={path}")
         assert result.status == 2
-        assert "error: dataset = " in result.err  # a long path is shortened
+        assert "error: dataset = " in result.err  # because a long path is shortened
         assert f": {expected_message}" in result.err
         assert result.err.count("\n") == 1
     assert not Path("runs/gpt2-nano-lora").exists()
@@ -325,7 +328,7 @@ def test_runs_directory_can_be_set_by_the_environment(
     assert [row["name"] for row in call("runs", "--format", "json").json] == ["mine"]
 
 
-def test_train_prints_the_row_of_the_run(trained: tuple[Path, Result]) -> None:
+def test_train_prints_the_row_for_the_run(trained: tuple[Path, Result]) -> None:
     runs_dir, result = trained
     [row] = result.json
     assert set(row) >= RUN_KEYS
@@ -371,7 +374,9 @@ def generate(trained: tuple[Path, Result], *arguments: object) -> Any:
     return call("generate", *arguments, *options).json
 
 
-def test_generate_answers_for_runs_and_bases(trained: tuple[Path, Result], base: Path) -> None:
+def test_generate_prints_answers_from_runs_and_bases(
+    trained: tuple[Path, Result], base: Path
+) -> None:
     models = ["mine", f"base:{base}", "base:gpt2-nano"]
     rows = generate(trained, *models, "--prompt", "Say red.", "--input", "now")
     assert [row["run"] for row in rows] == models
@@ -392,7 +397,9 @@ def test_generate_raw_omits_the_template(trained: tuple[Path, Result], base: Pat
     assert raw != generate(trained, model_name, "--prompt", "Say red.", "--raw")
 
 
-def test_generate_samples_by_temperature_and_seed(trained: tuple[Path, Result], base: Path) -> None:
+def test_generate_sampling_depends_on_temperature_and_seed(
+    trained: tuple[Path, Result], base: Path
+) -> None:
     arguments = (f"base:{base}", "--prompt", "Say red.", "--temperature", 1.5, "--seed")
     assert (
         generate(trained, *arguments, 1)
@@ -516,7 +523,7 @@ def test_train_repairs_a_damaged_hub_model(
 
 @pytest.fixture
 def stopped(runs_dir: Path, base: Path, data: Path) -> RunDirectory:
-    """A run `half` with five steps that was stopped after the second."""
+    """A five-step run named `half` that was stopped after the second step."""
     settings = {"base_model": str(base), "dataset": str(data), "batch_size": 4, "max_new_tokens": 3}
     run = RunDirectory.create(runs_dir, RunConfig.parse({"name": "half", **settings}))
 
@@ -537,7 +544,7 @@ def stopped(runs_dir: Path, base: Path, data: Path) -> RunDirectory:
 
 
 def step_losses(run: RunDirectory) -> list[float]:
-    """Return the losses of a run from the index."""
+    """Return a run's losses from the index."""
     with contextlib.closing(sync.read_index(run.path.parent)) as index:
         return list(queries.curves(index.cursor(), [run.name], ["loss"])["loss"]["y"])
 
@@ -676,7 +683,7 @@ def test_locked_index_is_bypassed_and_cannot_be_rebuilt(
 
 
 def test_internal_error_is_not_reported_as_a_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The exception propagates, so Python prints the traceback and exits with status 1."""
+    """The exception propagates, so Python prints a traceback and exits with status 1."""
     monkeypatch.setattr(commands.report, "settings", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         call("settings")

@@ -1,6 +1,6 @@
 """The command line in real processes: Ctrl-C, stop, a killed trainer, and a dashboard that holds the index.
 
-Other commands are called in this process, which is faster because it imports PyTorch only once.
+Other commands are called in the test process, which is faster because PyTorch is imported only once.
 """
 
 import json
@@ -22,7 +22,7 @@ from tests.cli.test_commands import call
 ROOT = Path(__file__).parents[2]
 WORDS = ["red", "green", "blue", "one", "two", "three", "house", "tree", "river", "stone"]
 STEPS = 300
-"""Steps of the run `long`. They take seconds, so that it cannot finish before it is stopped."""
+"""Number of steps in the run `long`, high enough that it cannot finish before it is stopped."""
 RECORDS = [{"instruction": f"Say {a}.", "input": b, "output": a} for a in WORDS for b in WORDS[:2]]
 
 
@@ -47,7 +47,7 @@ Start = Callable[..., subprocess.Popen[str]]
 
 @pytest.fixture
 def start(workdir: Path) -> Iterator[Start]:
-    """A function that starts Python with these arguments. Remaining processes are killed after the test."""
+    """A function that starts Python with the given arguments. Processes still running after the test are killed."""
     processes = []
 
     def run(*arguments: object) -> subprocess.Popen[str]:
@@ -78,7 +78,7 @@ def core(start: Start) -> Start:
 
 
 def wait_for_exit(process: subprocess.Popen[str], status: int = 0) -> tuple[str, str]:
-    """Wait for a command to exit with this status. Returns its standard output and error."""
+    """Wait for a command to exit with the given status. Return its standard output and error."""
     out, err = process.communicate(timeout=120)
     assert process.returncode == status, err
     assert "Traceback" not in err
@@ -97,7 +97,7 @@ def train(core: Start, base: Path) -> Start:
             "epochs": STEPS // 3,
         }
         values |= {"batch_size": 6, "max_new_tokens": 2, "sample_prompt": "", "eval_every": 9999}
-        values |= {"mask_prompt": True}  # few targets, so a step takes milliseconds
+        values |= {"mask_prompt": True}  # only a few targets, so a step takes milliseconds
         sets = [argument for k, v in values.items() for argument in ("--set", f"{k}={v}")]
         return core("train", *sets, *arguments)
 
@@ -105,7 +105,7 @@ def train(core: Start, base: Path) -> Start:
 
 
 def wait_for_first_step(workdir: Path, status: str = "running") -> RunDirectory:
-    """Return the run `long` when it has completed a step."""
+    """Wait until the run `long` has completed a step, and return the run."""
     run = RunDirectory(workdir / "runs" / "long")
     deadline = time.monotonic() + 60
     while not (run.events_path.exists() and '"event":"step"' in run.events_path.read_text()):
@@ -116,7 +116,7 @@ def wait_for_first_step(workdir: Path, status: str = "running") -> RunDirectory:
 
 
 def steps(run: RunDirectory) -> list[int]:
-    """Return the recorded steps without those that a rewind superseded."""
+    """Return the recorded steps, except those superseded by a rewind."""
     effective_steps: list[int] = []
     for line in run.events_path.read_text().splitlines():
         event = json.loads(line)
@@ -128,7 +128,7 @@ def steps(run: RunDirectory) -> list[int]:
 
 
 def test_run_trains_on_a_local_file(core: Start, workdir: Path) -> None:
-    """With the embedded model, a relative path, another working directory and default settings."""
+    """The run uses the embedded model, a relative path, a different working directory and default settings."""
     sets = ["dataset=data/words.json", "name=mine", "max_new_tokens=3", "batch_size=6"]
     arguments = [argument for s in sets for argument in ("--set", s)]
     out, err = wait_for_exit(core("train", *arguments, "--format", "json"))
@@ -191,6 +191,7 @@ def test_running_run_cannot_be_deleted_until_another_process_stops_it(
     assert 0 < steps(run)[-1] < 17_000
 
 
+@pytest.mark.long
 def test_killed_trainer_is_reported_and_its_run_resumes(train: Start, workdir: Path) -> None:
     process = train("--set", "checkpoint_every=20")
     run = wait_for_first_step(workdir)
@@ -208,7 +209,7 @@ def test_killed_trainer_is_reported_and_its_run_resumes(train: Start, workdir: P
 def test_commands_work_while_a_dashboard_is_open(
     start: Start, core: Start, base: Path, workdir: Path
 ) -> None:
-    """A Lab in another process holds the index and shows the finished run within two seconds."""
+    """A Lab in another process keeps the index open and must show the finished run within two seconds."""
     code = """
 import sys, time
 from pathlib import Path
@@ -241,8 +242,8 @@ lab.close()
     dashboard.communicate("close\n", timeout=60)
 
 
-def test_closed_output_pipe_prints_no_error(core: Start) -> None:
-    """As with `python -m core settings | head -1`."""
+def test_closed_output_pipe_does_not_print_an_error(core: Start) -> None:
+    """For example, `python -m core settings | head -1`."""
     process = core("settings")
     assert process.stdout is not None
     assert process.stderr is not None

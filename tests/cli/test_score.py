@@ -33,7 +33,7 @@ EXAMPLES = [("Name a color.", "", "Red."), ("Name it.", "a cat", "Cat."), ("Add.
 class Result(test_commands.Result):
     @property
     def sentence(self) -> str:
-        """The error message: the last line, after the progress bar."""
+        """The error message, which is the last line, after the progress bar."""
         assert self.status == 2, self.err
         assert "Traceback" not in self.err
         assert self.err.count("error: ") == 1
@@ -75,7 +75,7 @@ def nano_hash() -> str:
 
 
 def add_run(runs_dir: Path, name: str, answers: list[str], base_hash: str | None = None) -> None:
-    """Create a finished run of the embedded model with these answers."""
+    """Create a finished run with the embedded model and these answers."""
     run = RunDirectory.create(runs_dir, RunConfig(name=name, max_new_tokens=3))
     with run.lock(), contextlib.closing(EventWriter(run.events_path)) as writer:
         if base_hash:
@@ -96,7 +96,7 @@ def runs_dir(tmp_path: Path) -> Path:
 
 @contextlib.contextmanager
 def gemini(monkeypatch: pytest.MonkeyPatch, fault: Fault = no_fault) -> Iterator[JudgeServer]:
-    """Start a Gemini server on loopback that prefers short answers, and set the environment to use it."""
+    """Start a fake Gemini server on loopback that prefers short answers, and point the environment to it."""
 
     def answer(prompt: str) -> str:
         graded = prompt.split("The answer to grade:\n")[1].split("\n\n")[0]
@@ -108,7 +108,7 @@ def gemini(monkeypatch: pytest.MonkeyPatch, fault: Fault = no_fault) -> Iterator
         yield server
 
 
-def test_reference_judge_needs_no_api_key(runs_dir: Path) -> None:
+def test_reference_judge_does_not_need_an_api_key(runs_dir: Path) -> None:
     result = call("good", "poor", "--runs-dir", runs_dir, "--format", "json")
     good_row, poor_row = result.json
     assert list(good_row) == list(poor_row) == KEYS
@@ -160,7 +160,7 @@ def test_gemini_verdicts_are_cached(runs_dir: Path, monkeypatch: pytest.MonkeyPa
     arguments = ("good", "poor", "--runs-dir", runs_dir, "--format", "json")
     with gemini(monkeypatch) as server:
         rows = call(*arguments).json
-        # Both runs answer "Cat." to the second example: five verdicts serve six answers.
+        # Both runs answered the second example with "Cat.", so six answers need only five verdicts.
         assert len(server.requests) == 5
         assert f"/{GEMINI_MODEL}:" in server.requests[0]["path"]
         assert server.requests[0]["body"]["generationConfig"]["temperature"] == 0
@@ -255,7 +255,7 @@ def test_openai_base_url_is_read_from_the_environment(
     )
     with JudgeServer() as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.openai_base_url)
-        [row] = call(*arguments).json  # a local server needs no key
+        [row] = call(*arguments).json  # a local server does not need a key
         assert (row["judge"], row["mean"], row["scored"]) == ("openai", 70, 3)
         assert {r["path"] for r in server.requests} == {"/v1/chat/completions"}
         assert {r["body"]["model"] for r in server.requests} == {"m"}
@@ -317,7 +317,7 @@ def test_scoring_works_while_a_dashboard_is_open(runs_dir: Path) -> None:
     assert (row["run"], row["mean"]) == ("good", 100)
 
 
-def test_scores_on_another_scale_cause_a_warning_and_are_not_rescaled(
+def test_scores_on_a_different_scale_cause_a_warning_and_are_not_rescaled(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with JudgeServer(answer=lambda prompt: '{"score": 8, "reason": "close"}') as server:

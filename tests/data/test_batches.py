@@ -1,4 +1,4 @@
-"""Batches: every example occurs once per epoch, and the order depends only on the seed and the epoch."""
+"""Batches: every example appears once per epoch, and the order depends only on the seed and the epoch."""
 
 import itertools
 import math
@@ -38,11 +38,11 @@ def test_every_index_occurs_exactly_once_per_epoch(
 
 
 @pytest.mark.parametrize("group", [False, True])
-def test_order_depends_on_seed_and_epoch_only(group: bool) -> None:
+def test_order_depends_only_on_the_seed_and_the_epoch(group: bool) -> None:
     sizes = [2 + i * 7919 % 300 for i in range(200)]
     orders = [epoch_order(sizes, 4, seed, epoch, group) for seed in (0, 1) for epoch in (0, 1)]
     assert all(orders[i] != orders[j] for i in range(4) for j in range(i))
-    torch.manual_seed(99)  # the global generator must not matter
+    torch.manual_seed(99)  # the global generator must not affect the order
     torch.rand(3)
     assert epoch_order(sizes, 4, 0, 1, group) == orders[1]
 

@@ -1,4 +1,4 @@
-"""The hash that identifies answers. Ledgers store it, so it must not change."""
+"""The hash that identifies answers. It is stored in ledgers, so it must not change."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""Data sets: all formats give the same examples, unusable records are listed, other files raise a clear error."""
+"""Data sets: all formats give the same examples, unusable records are listed, and other files raise a clear error."""
 
 import json
 from collections.abc import Callable
@@ -116,7 +116,7 @@ def test_empty_outputs_can_be_kept(tmp_path: Path) -> None:
     assert encoded[1].ids[-1] == END_OF_TEXT
 
 
-def test_file_without_usable_record_is_refused(tmp_path: Path) -> None:
+def test_file_without_usable_records_is_refused(tmp_path: Path) -> None:
     path = write_file(tmp_path / "data", lines(EMPTY_RECORDS[:2]))
     with pytest.raises(UserError) as caught:
         dataset.load(path)
@@ -205,7 +205,7 @@ def test_unusable_records_are_skipped_with_a_reason(
 
 
 @pytest.mark.parametrize(("record", "reason"), [u for u in UNUSABLE if u not in DETECTED])
-def test_file_of_unusable_records_is_refused_with_the_format(
+def test_file_with_only_unusable_records_is_refused_with_the_format(
     tmp_path: Path, record: Any, reason: str
 ) -> None:
     path = write_file(tmp_path / "data", json.dumps([record, None]))
@@ -255,7 +255,7 @@ def test_file_of_unusable_records_is_refused_with_the_format(
         (b"[" + b"9" * 5000 + b"]", "it is not valid JSON"),
     ],
 )
-def test_files_of_another_format_are_refused(tmp_path: Path, data: bytes, message: str) -> None:
+def test_files_in_other_formats_are_refused(tmp_path: Path, data: bytes, message: str) -> None:
     with pytest.raises(UserError, match=message):
         dataset.load(write_file(tmp_path / "data", data))
 

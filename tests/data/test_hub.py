@@ -1,4 +1,4 @@
-"""Hub data sets: names that refer to the hub, and downloads with the hub's client from a loopback server."""
+"""Hub data sets: names that refer to the Hub, and downloads from a loopback server with the Hub's client."""
 
 import gzip
 import json
@@ -69,8 +69,8 @@ def test_hub_client_accepts_every_recognized_name(name: str) -> None:
 
 @pytest.fixture
 def serve(request: pytest.FixtureRequest) -> Callable[..., list[str]]:
-    """Return a function that serves files as `owner/name` on the hub and returns the requested paths."""
-    server: Hub = request.getfixturevalue("hub")  # as an argument, it would shadow the module
+    """Return a function that serves files as `owner/name` on the Hub and returns the requested paths."""
+    server: Hub = request.getfixturevalue("hub")  # an argument would shadow the module
 
     def start(files: dict[str, bytes]) -> list[str]:
         server.datasets["owner/name"] = files
@@ -190,7 +190,7 @@ def test_missing_network_is_reported(
 def test_parquet_file_of_alpaca_size_is_read_in_full(
     serve: Callable[..., list[str]], tmp_path: Path
 ) -> None:
-    """52,002 rows with Alpaca's columns. `text`, the rendered prompt, is not used."""
+    """The file has 52,002 rows and Alpaca's columns. `text`, which holds the rendered prompt, is not used."""
     count = 52_002
     rows = {
         "instruction": [f"Name number {i}." for i in range(count)],

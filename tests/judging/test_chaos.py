@@ -1,4 +1,4 @@
-"""Fault injection: verdicts through the real client, with random faults and repeated kills of the scoring process."""
+"""Fault injection: scoring with the real client, random faults and repeated kills of the scoring process."""
 
 import json
 import os
@@ -26,13 +26,13 @@ from tests.judging.server import JudgeServer
 ROOT = Path(__file__).parents[2]
 KEY = "SECRET-5c0e1d7a-KEY-that-must-not-be-stored"
 MISSING = {"safety": 5, "empty": 5, "garbage": 5, "out_of_range": 5}
-"""Faults that make a verdict missing, with their rates in percent of all requests."""
+"""Faults that cause a missing verdict, and their rates as a percentage of all requests."""
 BUSY = {"500": 2, "503": 2, "drop": 2, "html": 2, "429_minute": 2}
-"""Faults that are retried, with their rates in percent. Lower, because each retry has a delay."""
+"""Faults that are retried, and their rates in percent. The rates are lower because each retry adds a delay."""
 
 
 def score_of(number: int) -> int:
-    """Return the model's score of an answer, by its number."""
+    """Return the model's score for the answer with this number."""
     return number * 37 % 101
 
 
@@ -54,7 +54,7 @@ def model(prompt: str) -> str:
 
 
 class Faults:
-    """Draws a random fault, or none, for each request, and records it with the number of the answer."""
+    """Draws a random fault or None for each request, and records it with the answer's number."""
 
     def __init__(self) -> None:
         self.random = random.Random(7)
@@ -103,20 +103,20 @@ class ScoreCommand:
         )
 
     def end(self, process: subprocess.Popen[str], status: int = 0) -> str:
-        """Wait for the process, check its exit status and return its standard output."""
+        """Wait for the process to exit, check its exit status and return its standard output."""
         out, err = process.communicate(timeout=60)
         self.printed += out + err
         assert process.returncode == status, err
         return out
 
     def row(self, *options: str) -> dict[str, Any]:
-        """Run the command to its end and return the row of the leaderboard."""
+        """Run the command to completion and return its leaderboard row."""
         [row] = json.loads(self.end(self.start(*options)))
         assert isinstance(row, dict)
         return row
 
     def verdicts(self) -> list[dict[str, Any]]:
-        """Return all verdict events in the ledger. Only its last line may be torn."""
+        """Return all verdict events in the ledger. Only the last line may be torn."""
         data = b"".join(
             path.read_bytes() for path in self.runs_dir.glob(f"{VERDICTS_FOLDER}/*.jsonl")
         )
@@ -146,7 +146,7 @@ def start_and_kill(scoring: ScoreCommand, rng: random.Random, count: int) -> Non
     deadline = time.monotonic() + 60
     while len(scoring.verdicts()) < target_count:
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "no verdicts are stored"
+        assert time.monotonic() < deadline, "not enough verdicts were stored within 60 s"
         time.sleep(0.01)
     time.sleep(rng.uniform(0, 0.1))
     process.kill()
@@ -154,7 +154,7 @@ def start_and_kill(scoring: ScoreCommand, rng: random.Random, count: int) -> Non
 
 
 def settled_request_count(server: JudgeServer) -> int:
-    """Return the number of requests, after waiting for the last ones of a killed process."""
+    """Wait for the last requests from a killed process, and return the number of requests received."""
     count = -1
     while count != len(server.requests):
         count = len(server.requests)
@@ -163,7 +163,7 @@ def settled_request_count(server: JudgeServer) -> int:
 
 
 @pytest.mark.parametrize(
-    ("count", "kills"), [(250, 2), pytest.param(1000, 5, marks=pytest.mark.long)]
+    ("count", "kills"), [(100, 2), pytest.param(1000, 5, marks=pytest.mark.long)]
 )
 def test_verdicts_survive_faults_and_kills(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, kills: int
@@ -198,7 +198,7 @@ def test_verdicts_survive_faults_and_kills(
         assert abs(row["mean"] - statistics.mean(map(score_of, valid_scores))) < 1e-9
         assert 0.14 < row["missing"] / count < 0.32
 
-        # No process requested a verdict that was already stored, or one verdict twice.
+        # No process requested a stored verdict, or the same verdict twice.
         for i, (start, stored_numbers) in enumerate(zip(starts, stored, strict=True)):
             process_requests = faults.drawn[
                 start : starts[i + 1] if i + 1 < len(starts) else request_count
@@ -211,7 +211,7 @@ def test_verdicts_survive_faults_and_kills(
         assert set(fault_counts) == {None, *MISSING, *BUSY}
         assert 0.2 < 1 - fault_counts[None] / request_count < 0.4
 
-        # Another scoring sends no requests. With --again, it requests the missing verdicts only.
+        # Scoring again does not send any requests. With --again, only the missing verdicts are requested.
         assert scoring.row() == row
         assert len(server.requests) == request_count
         faults.rate = 0.0
@@ -223,7 +223,7 @@ def test_verdicts_survive_faults_and_kills(
         assert (row["scored"], row["missing"]) == (count, 0)
         assert abs(row["mean"] - statistics.mean(map(score_of, range(count)))) < 1e-9
 
-        # The key was sent, but neither printed nor stored.
+        # The key was sent, but it was not printed or stored.
         assert {request["headers"]["x-goog-api-key"] for request in server.requests} == {KEY}
     assert KEY not in scoring.printed
     files = [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -1,4 +1,4 @@
-"""Scoring jobs end to end: answers of the pretrained base, its row on the leaderboard, and errors."""
+"""Scoring jobs end to end: answers from the pretrained base, its row on the leaderboard, and errors."""
 
 import contextlib
 import json
@@ -11,6 +11,7 @@ from core.config import RunConfig
 from core.data.template import Example, Turn, format_prompt
 from core.data.tokenizer import END_OF_TEXT, decode, encode
 from core.errors import UserError
+from core.file_lock import acquire
 from core.inference import BASE_PREFIX, Answerer
 from core.judging.answers import Base, JudgedAnswers, display_names
 from core.judging.job import Job
@@ -24,7 +25,6 @@ from core.operations import open_scoring
 from core.run.directory import RunDirectory
 from core.run.event_files import PRETRAINED_FOLDER, VERDICTS_FOLDER
 from core.run.events import EventWriter
-from core.run.lock import acquire
 from core.training.evaluation import Answer
 from tests.judging.server import JudgeServer, openai_reply
 
@@ -32,7 +32,7 @@ EXAMPLES = [("Name a color.", "", "Red."), ("Name it.", "a cat", "Cat."), ("Add.
 
 
 class CountingAnswerer(Answerer):
-    """An answerer that counts calls of `model`."""
+    """An answerer that counts calls to `model`."""
 
     loads = 0
 
@@ -59,7 +59,7 @@ def add_run(
     weights: str | None = None,
     **settings: Any,
 ) -> None:
-    """Write a finished run with answers to the given examples. `weights` is the hash of its base weights."""
+    """Write a finished run with answers to the given examples. `weights` is the hash of its base model's weights."""
     config = RunConfig(name=name, max_new_tokens=4).changed(**settings)
     run = RunDirectory.create(runs_dir, config)
     with run.lock(), contextlib.closing(EventWriter(run.events_path)) as writer:
@@ -95,7 +95,7 @@ def board(runs_dir: Path, job: Job) -> list[dict[str, Any]]:
 
 
 def base_name(runs_dir: Path) -> str:
-    """Return the name of the only base of the runs."""
+    """Return the name of the one base model that the runs share."""
     [base] = answers_of(runs_dir, "one", "two").bases
     return base.name
 
@@ -127,7 +127,7 @@ def test_bases_are_grouped_by_model_weights_and_length(tmp_path: Path) -> None:
     }
     nano = bases[Base("gpt2-nano", "a", 4)]
     assert all(example == Example(*EXAMPLES[dataset_index]) for dataset_index, example in nano)
-    assert len(nano) == 3  # the example that two runs share is answered once
+    assert len(nano) == 3  # the example shared by two runs is answered once
     assert set(judged.bases) == set(bases)
     assert judged.names == [*(base.name for base in judged.bases), *names]
     assert len({base.name for base in bases}) == 4
@@ -185,7 +185,7 @@ def test_missing_base_answers_are_generated(runs_dir: Path, answerer: CountingAn
     path = runs_dir / f"{base_name(runs_dir)}.jsonl"
     cached_bytes = path.read_bytes()
     assert cached_bytes.count(b"\n") == 2
-    path.write_bytes(cached_bytes + b'{"seq":3,"event":"gener')  # cut short by a kill
+    path.write_bytes(cached_bytes + b'{"seq":3,"event":"gener')  # a line torn by a kill
     second_job = job(runs_dir, answerer)
     second_job.work()
     assert path.read_bytes().startswith(cached_bytes + b'{"seq":3,')
@@ -193,7 +193,7 @@ def test_missing_base_answers_are_generated(runs_dir: Path, answerer: CountingAn
     assert board(runs_dir, second_job)[0]["scored"] == 3
 
 
-def test_base_answers_to_examples_of_other_runs_are_excluded(
+def test_base_answers_to_examples_from_other_runs_are_excluded(
     runs_dir: Path, answerer: CountingAnswerer
 ) -> None:
     job(runs_dir, answerer).work()
@@ -256,7 +256,7 @@ def test_internal_error_in_a_thread_is_reported(runs_dir: Path) -> None:
         pass
 
 
-def test_second_scoring_with_the_same_judge_is_refused(
+def test_second_scoring_job_with_the_same_judge_is_refused(
     runs_dir: Path, answerer: CountingAnswerer
 ) -> None:
     second = job(runs_dir, answerer)

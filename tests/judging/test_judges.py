@@ -1,4 +1,4 @@
-"""Base URLs of judges, and the URLs to which a stored key may be sent."""
+"""Base URLs for judges, and the URLs to which a stored key may be sent."""
 
 import pytest
 

@@ -58,7 +58,7 @@ with Ledger(runs_dir, spec) as ledger:
     limit_file_size(resource.RLIM_INFINITY)
     ledger.write("c", item, 0, Verdict(3.0))
 """
-"""Script that prints the errors of a full disk, simulated by a limit on the file size."""
+"""A script that prints the errors raised on a full disk, simulated by limiting the file size."""
 
 
 def item(answer: str, instruction: str = "Say it.") -> Item:
@@ -190,7 +190,7 @@ def test_later_verdict_with_the_same_key_wins(tmp_path: Path) -> None:
     assert scores["examples"].tolist() == [2, 2]
 
 
-def test_full_disk_is_reported_and_loses_only_unwritten_verdicts(tmp_path: Path) -> None:
+def test_full_disk_is_reported_and_only_unwritten_verdicts_are_lost(tmp_path: Path) -> None:
     completed = subprocess.run(
         [sys.executable, "-c", FULL_DISK_SCRIPT, str(tmp_path)],
         cwd=ROOT,
@@ -211,7 +211,7 @@ def test_verdict_directory_failure_is_reported(tmp_path: Path) -> None:
         Ledger(tmp_path, SPEC)
 
 
-def test_equal_answers_of_two_runs_share_a_verdict(tmp_path: Path) -> None:
+def test_equal_answers_from_two_runs_share_a_verdict(tmp_path: Path) -> None:
     write_run(tmp_path, "one", item("a"), item("b"))
     write_run(tmp_path, "two", item("c"), item("a"))
     write_run(tmp_path, "other", item("a", "Say something else."))

@@ -1,4 +1,4 @@
-"""The rate limiter under a fake clock: limits per minute, pauses, and stopping."""
+"""The rate limiter with a fake clock: limits per minute, pauses and stopping."""
 
 import threading
 import time
@@ -136,7 +136,7 @@ def test_pause_during_a_wait_extends_it() -> None:
     assert admission_times(fake, throttle, [1]) == [30]
 
 
-def test_stop_admits_no_request() -> None:
+def test_requests_are_not_admitted_after_a_stop() -> None:
     fake, throttle = make_throttle()
     fake.set()
     assert not throttle.wait(1)

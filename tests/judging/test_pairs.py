@@ -21,13 +21,13 @@ from core.tracking.sync import Sync
 
 
 def answers(*rows: tuple[str, str, str]) -> pd.DataFrame:
-    """Return a table like `queries.answers` from rows of (run, question, answer)."""
+    """Build a table like the one from `queries.answers` from rows of (run, question, answer)."""
     records = [(run, question, "", "right", text) for run, question, text in rows]
     return pd.DataFrame(records, columns=["run", *EXAMPLE_COLUMNS, "answer"])
 
 
 def verdicts(*rows: tuple[str, str, str, float | None]) -> pd.DataFrame:
-    """Return a table like `Scoring.pair_verdicts` from rows of (run shown first, other, question, score)."""
+    """Build a table like `Scoring.pair_verdicts` from rows of (run shown first, other run, question, score)."""
     records = [
         (run, opponent, question, "", "right", score) for run, opponent, question, score in rows
     ]
@@ -38,7 +38,10 @@ def verdicts(*rows: tuple[str, str, str, float | None]) -> pd.DataFrame:
 def games(
     run: str, other: str, scores: Iterable[tuple[float | None, float | None]]
 ) -> list[tuple[str, str, str, float | None]]:
-    """Return verdicts in both orders, one question per pair of scores of the answer shown first."""
+    """Return verdicts in both orders.
+
+    Each pair in `scores` belongs to one question and holds the score of the first-shown answer in each order.
+    """
     rows = []
     for example_index, (forward, backward) in enumerate(scores):
         rows += [
@@ -64,7 +67,7 @@ def test_equal_answers_are_not_judged() -> None:
     assert set(item_answers(items)) == {("q", "1", "2"), ("q", "2", "1")}
 
 
-def test_a_run_is_not_judged_against_itself() -> None:
+def test_run_is_not_judged_against_itself() -> None:
     assert pair_items(answers(("a", "q", "1"), ("a", "q", "2"))) == []
 
 
@@ -76,8 +79,8 @@ def test_only_answers_to_the_same_example_are_paired() -> None:
     assert pair_items(frame.head(0)) == []
 
 
-def test_win_rates_equal_a_hand_calculation() -> None:
-    # a wins both orders; wins and ties; wins one order; ties both
+def test_win_rates_match_a_hand_calculation() -> None:
+    # a wins in both orders; wins one and ties one; wins one and loses one; ties in both
     scores = [(100, 0), (100, 50), (0, 0), (50, 50)]
     [row] = win_rates(verdicts(*games("a", "b", scores)), ["a", "b"])
     assert (row["run"], row["other"], row["scored"]) == ("a", "b", 4)
@@ -128,7 +131,7 @@ def test_tournament_ranks_by_strength() -> None:
     assert [row["run"] for row in result] == ["strong", "mid", "weak"]
     assert sum(row["mean"] for row in result) == pytest.approx(0, abs=1e-6)
     assert all(row["low"] <= row["mean"] <= row["high"] for row in result)
-    # 12 wins of 16 are odds of 3, or 400 * log10(3) Elo points, slightly less with regularization.
+    # 12 wins in 16 games are odds of 3, or 400 * log10(3) Elo points, slightly less with regularization.
     rows = games("a", "b", wins)
     first, second = tournament(verdicts(*rows), ["a", "b"])
     assert first["mean"] - second["mean"] == pytest.approx(400 * math.log10(3), rel=0.05)
@@ -156,7 +159,7 @@ def write_run(runs_dir: Path, name: str, *texts: str) -> None:
 def judged(
     runs_dir: Path, index: Index, items: Iterable[Item], *points: float | None
 ) -> pd.DataFrame:
-    """Write verdicts with these points to the ledger, and return the verdicts on runs a and b from the index."""
+    """Write verdicts with these points to the ledger. Return the verdicts on runs a and b from the index."""
     spec = ReferenceJudge("pair").spec
     with Ledger(runs_dir, spec) as ledger:
         for item, score in zip(items, points, strict=True):
@@ -196,6 +199,8 @@ def test_newest_pairwise_verdict_wins_and_scores_are_ignored(tmp_path: Path, ind
         item = Item("q0", "", "right", "1")
         ledger.write(verdict_key(spec, "", item, 0), item, 0, Verdict(7.0))
     [forward, backward] = pair_items(answers(("a", "q0", "1"), ("b", "q0", "2")))
-    assert judged(tmp_path, index, [forward], 100.0).empty, "the other order is not judged yet"
+    assert judged(tmp_path, index, [forward], 100.0).empty, (
+        "the other order has not been judged yet"
+    )
     frame = judged(tmp_path, index, [forward, backward], 0.0, 30.0)
     assert sorted(frame[["run", "score"]].to_numpy().tolist()) == [["a", 0.0], ["b", 30.0]]

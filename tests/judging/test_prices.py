@@ -39,11 +39,11 @@ def test_cached_verdicts_cost_nothing() -> None:
     assert estimate(tasks(1000), [], "m", {"m": (2.0, 50.0)}) == Estimate(1, 0, 0, 0.0)
 
 
-def test_missing_price_gives_no_total() -> None:
+def test_total_is_unknown_if_a_price_is_missing() -> None:
     assert estimate(tasks(1000), tasks(1000), "m", {}).dollars is None
 
 
-def test_judge_without_prompts_uses_no_tokens() -> None:
+def test_judge_without_prompts_does_not_use_tokens() -> None:
     result = estimate(tasks(0, 0), tasks(0, 0), "m", {"m": (2.0, 50.0)})
     assert (result.requests, result.tokens, result.dollars) == (2, 0, 0)
 

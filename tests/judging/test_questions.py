@@ -1,4 +1,4 @@
-"""Prompts, and parsing of replies: each gives a score, or a reason why it has none."""
+"""Prompts, and parsing of replies. Each reply gives a score or the reason why there is none."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The reference judge, against sacrebleu's chrF and a textbook longest common subsequence."""
+"""The reference judge, compared with sacrebleu's chrF and a textbook longest common subsequence."""
 
 import json
 
@@ -27,7 +27,7 @@ def judge_answer(answer: str, reference: str, other: str | None = None) -> Verdi
 
 
 def longest_common(first: list[str], second: list[str]) -> int:
-    """Return the length of the longest common subsequence, by dynamic programming."""
+    """Return the length of the longest common subsequence, found by dynamic programming."""
     lengths = [[0] * (len(second) + 1) for _ in range(len(first) + 1)]
     for i, a in enumerate(first):
         for j, b in enumerate(second):
@@ -69,7 +69,7 @@ def test_every_text_scores_100_against_itself(text: str) -> None:
 
 
 @pytest.mark.parametrize(("answer", "reference"), PAIRS)
-def test_score_equals_sacrebleu(answer: str, reference: str) -> None:
+def test_score_matches_sacrebleu(answer: str, reference: str) -> None:
     expected = CHRF().sentence_score(answer.strip(), [reference]).score
     assert 0 <= expected < 100
     verdict = judge_answer(answer, reference)
@@ -89,7 +89,7 @@ def test_score_equals_sacrebleu(answer: str, reference: str) -> None:
         ("red", "", 0),
     ],
 )
-def test_rouge_l_equals_a_hand_calculation(answer: str, reference: str, rouge_l: float) -> None:
+def test_rouge_l_matches_a_hand_calculation(answer: str, reference: str, rouge_l: float) -> None:
     assert measures(answer, reference)["rouge_l"] == pytest.approx(rouge_l, abs=1e-4)
 
 

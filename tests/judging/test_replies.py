@@ -1,4 +1,4 @@
-"""Parsing of replies like those of real judges: reasoning, quotes, drafts, broken JSON, statements, truncation."""
+"""Parsing of replies like those from real judges: reasoning, quotes, drafts, broken JSON, statements and truncation."""
 
 import json
 import random
@@ -217,7 +217,7 @@ def test_quoted_pair_verdict_is_not_a_verdict() -> None:
         ('{"score": 40}\nFinal: {"score": 100}', '{"score": 100, "reason": "x"}'),
     ],
 )
-def test_dropped_final_verdict_does_not_make_the_draft_count(text: str, answer: str) -> None:
+def test_draft_does_not_count_if_the_final_verdict_is_dropped(text: str, answer: str) -> None:
     assert read_verdict(text, "score", [answer]).score is None
 
 
@@ -349,7 +349,7 @@ def test_model_judge_passes_the_whole_reply(reply: Reply, expected: tuple[Any, .
     assert (verdict.score, verdict.reason, verdict.missing) == expected
 
 
-# Randomly generated replies with their true verdict; None means that the reply has none.
+# Randomly generated replies and their true verdicts. None means that the reply does not contain one.
 
 VALUES: dict[Kind, tuple[str, list[Any]]] = {
     "score": ("score", [0, 3, 10, 47, 85, 99, 100]),
@@ -373,7 +373,7 @@ def fenced(rng: random.Random, text: str) -> str:
 
 
 def compose(rng: random.Random, kind: Kind) -> tuple[str, list[str], str | None, Any]:
-    """Return a reply, the judged answers, why it is truncated, and the true verdict."""
+    """Return a reply, the judged answers, the truncation notice if there is one, and the true verdict."""
     key, values = VALUES[kind]
 
     def random_verdict() -> str:
@@ -451,7 +451,7 @@ def compose(rng: random.Random, kind: Kind) -> tuple[str, list[str], str | None,
             earlier = rng.choice(values)
             first_form = as_json(rng, key, earlier, rng.choice(PROSE))
             parts.append(rng.choice([fenced(rng, first_form), plain_verdict(earlier)]))
-            # Truncation between the two leaves text that looks like a verdict.
+            # If it were cut between the two, the first would look like the final verdict.
             may_be_cut = False
         parts += rng.choices(PROSE, k=rng.randrange(2))
         final_form, final = 0.8, informal_verdict(value)
@@ -466,14 +466,14 @@ def compose(rng: random.Random, kind: Kind) -> tuple[str, list[str], str | None,
         "" if is_informal else rng.choice(["", "Final verdict:\n", "Final: ", "Here it is:\n"])
     )
     if final_form < 0.9 and rng.random() < 0.15:
-        # Truncation after an unmarked draft leaves text that looks like a verdict.
+        # If it were cut after this unmarked draft, the draft would look like the final verdict.
         parts.append(fenced(rng, random_verdict()))
         may_be_cut = False
     head = "\n\n".join([*parts, introduction])
     text = head + final + rng.choice(["", "\n", "\n\nI hope it helps."])
     if may_be_cut and rng.random() < 0.25:
         cut_position = rng.randrange(len(text) + 1)
-        # A truncated reply counts only if it starts with the final verdict.
+        # A truncated reply has a verdict only if the cut is after the start of the final verdict.
         true = value if cut_position > len(head) else None
         # Without a truncation notice, a truncated number looks complete.
         omits_notice = may_omit_notice and final_form < 0.7 and rng.random() < 0.3
@@ -482,7 +482,7 @@ def compose(rng: random.Random, kind: Kind) -> tuple[str, list[str], str | None,
     return text, answers, None, value
 
 
-def test_random_replies_give_no_wrong_verdict() -> None:
+def test_random_replies_never_give_a_wrong_verdict() -> None:
     rng = random.Random(2)
     wrong, parsed_count, true_count = [], 0, 0
     for _ in range(5000):
@@ -495,5 +495,5 @@ def test_random_replies_give_no_wrong_verdict() -> None:
         if verdict.score is not None and verdict.score != true:
             wrong.append((text, answers, cut, true, verdict.score))
         assert (verdict.score is None) == bool(verdict.missing)
-    assert not wrong, f"{len(wrong)} wrong, such as {wrong[0]}"
+    assert not wrong, f"{len(wrong)} wrong verdicts, such as {wrong[0]}"
     assert parsed_count > 0.5 * true_count, (parsed_count, true_count)

@@ -26,7 +26,7 @@ def item(answer: object) -> Item:
 
 
 class ScriptedJudge:
-    """A judge with a scripted score, or exception, for an answer and the number of the request for it."""
+    """A judge whose score or exception is scripted, given the answer and how often it has been requested."""
 
     def __init__(self, script: Callable[[str, int], float | None] = lambda answer, n: 50.0) -> None:
         self.spec: dict[str, Any] = {"judge": "scripted", "kind": "score", "model": "m"}
@@ -135,7 +135,7 @@ def test_busy_service_is_retried(ledger: Ledger) -> None:
     assert scores(ledger) == [70.0] * 10
 
 
-def test_attempts_are_limited_and_the_next_scoring_retries(ledger: Ledger) -> None:
+def test_attempts_are_limited_and_the_next_job_retries(ledger: Ledger) -> None:
     def script(answer: str, n: int) -> float:
         if answer == "bad" and n <= 3:
             raise BusyError("overloaded")
@@ -276,7 +276,7 @@ def test_requests_in_flight_reach_but_never_exceed_the_limit(
             active += 1
             max_active = max(max_active, active)
         if int(answer) < in_flight:
-            barrier.wait(10)  # returns only if this many requests are active at once
+            barrier.wait(10)  # returns only when this many requests are active at once
         time.sleep(0.002)
         with lock:
             active -= 1

@@ -14,13 +14,13 @@ BASE = "pretrained/gpt2-nano-1f0c9a3b"
 
 
 def answers(counts: dict[str, int]) -> pd.DataFrame:
-    """Return a table with this many answers of each run."""
+    """Return a table with the given number of answers from each run."""
     rows = [(run, f"do {i}", "", f"done {i}") for run, n in counts.items() for i in range(n)]
     return pd.DataFrame(rows, columns=["run", "instruction", "input", "reference"])
 
 
 def verdicts(scores_by_run: dict[str, list[list[float | None]]]) -> pd.DataFrame:
-    """Return a table of verdicts. For each run, a list of examples, each a list of repeated scores."""
+    """Return a table of verdicts. Each run has a list of examples, and each example a list of repeated scores."""
     rows = [
         (run, f"do {i}", "", f"done {i}", repeat, score)
         for run, examples in scores_by_run.items()
@@ -52,7 +52,7 @@ def test_leaderboard_lists_bases_first_then_runs_by_score() -> None:
 
 
 def test_missing_verdict_is_counted_and_excluded_from_the_mean() -> None:
-    [row] = board({"mine": [[80], [None], [60]]}, {"mine": 4})  # the fourth was never judged
+    [row] = board({"mine": [[80], [None], [60]]}, {"mine": 4})  # the fourth answer was never judged
     assert (row["mean"], row["scored"], row["missing"]) == (70, 2, 2)
     [row] = board({"mine": [[0], [0]]}, {"mine": 2})
     assert (row["mean"], row["low"], row["missing"]) == (0, 0, 0)
@@ -74,7 +74,7 @@ def test_repeats_of_an_example_are_averaged_first() -> None:
     assert row["low"] < row["mean"] < row["high"]
 
 
-def test_an_example_answered_twice_counts_once() -> None:
+def test_example_answered_twice_counts_once() -> None:
     doubled = pd.concat([answers({"mine": 2})] * 2)
     [row] = leaderboard(verdicts({"mine": [[80], [None]]}), doubled, "gemini", partial=True)
     assert (row["scored"], row["missing"]) == (1, 1)
@@ -116,7 +116,7 @@ def test_single_judge_configuration_uses_its_short_name() -> None:
     assert list(by_run(judge_scores(("a", "gemini-1", "gemini", 80.0)))["a"]) == ["gemini"]
 
 
-def test_no_scores_give_no_runs() -> None:
+def test_without_scores_there_are_no_runs() -> None:
     assert by_run(judge_scores()) == {}
     assert leaderboard(verdicts({}), answers({}), "gemini", partial=True) == []
 
@@ -146,7 +146,7 @@ def test_base_model_has_a_display_name() -> None:
         ([], None),
     ],
 )
-def test_scores_on_another_scale_cause_a_warning(
+def test_scores_on_a_different_scale_cause_a_warning(
     scores: list[float | None], top: int | None
 ) -> None:
     frame = verdicts({"mine": [[score] for score in scores]}).assign(answer="a", judge="openai")

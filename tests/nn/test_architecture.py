@@ -1,4 +1,4 @@
-"""Parameter counts against the journal, the actual modules and transformers."""
+"""Parameter counts compared with the journal, the actual modules and transformers."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ JOURNAL = {
 
 
 @pytest.mark.parametrize("name", JOURNAL)
-def test_parameter_and_memory_counts_equal_the_journal(name: str) -> None:
+def test_parameter_and_memory_counts_match_the_journal(name: str) -> None:
     parameters, memory, adapters = JOURNAL[name]
     arch = FAMILY[name]
     assert arch.parameters() == parameters
@@ -31,7 +31,7 @@ def build(arch: Architecture, tied: bool) -> GPT2:
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("name", FAMILY)
-def test_parameter_formula_equals_the_module_count(name: str, tied: bool) -> None:
+def test_parameter_formula_matches_the_module_count(name: str, tied: bool) -> None:
     arch = FAMILY[name]
     model = build(arch, tied)
     assert sum(p.numel() for p in model.parameters()) == arch.parameters(tied)
@@ -41,7 +41,7 @@ def test_parameter_formula_equals_the_module_count(name: str, tied: bool) -> Non
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("name", FAMILY)
-def test_parameter_formula_equals_the_transformers_count(name: str, tied: bool) -> None:
+def test_parameter_formula_matches_the_transformers_count(name: str, tied: bool) -> None:
     arch = FAMILY[name]
     sizes = {"n_layer": arch.n_layer, "n_head": arch.n_head, "n_embd": arch.n_embd}
     config = GPT2Config(**sizes, n_positions=arch.context, tie_word_embeddings=tied)
@@ -53,7 +53,7 @@ def test_parameter_formula_equals_the_transformers_count(name: str, tied: bool) 
 @pytest.mark.parametrize("last_layers", [None, 1, 3, 4, 99])
 @pytest.mark.parametrize("targets", ["all", "attention", "mlp"])
 @pytest.mark.parametrize("name", ["gpt2-nano", "gpt2-medium"])
-def test_adapter_formula_equals_the_module_count(
+def test_adapter_formula_matches_the_module_count(
     name: str, targets: str, last_layers: int | None
 ) -> None:
     arch = FAMILY[name]

@@ -1,4 +1,4 @@
-"""Weights downloaded with the hub's client from a loopback server that can fail."""
+"""Weight downloads with the Hub's client from a loopback server that can simulate failures."""
 
 import errno
 import shutil
@@ -36,7 +36,7 @@ def test_full_size_model_is_downloaded_once_and_resumed(hub: Hub, tmp_path: Path
     peer = GPT2LMHeadModel(GPT2Config()).eval()
     peer.save_pretrained(tmp_path)
     hub.hold_file(tmp_path / "model.safetensors")
-    hub.break_after = 35_000_000  # the client writes chunks of 10 MB
+    hub.break_after = 35_000_000  # the client writes in chunks of 10 MB
     assert pretrained.to_download("gpt2") == 4 * 124_439_808
     model = pretrained.load("gpt2")
     assert pretrained.to_download("gpt2") == 0
@@ -51,7 +51,7 @@ def test_full_size_model_is_downloaded_once_and_resumed(hub: Hub, tmp_path: Path
 
 def kill_during_download(hub: Hub, code: str) -> None:
     """Start a process that downloads a 34 MB file, and kill it once the first bytes are on disk."""
-    hub.hold(bytes(34_000_000))  # the client writes chunks of 10 MB
+    hub.hold(bytes(34_000_000))  # the client writes in chunks of 10 MB
     hub.pause = 0.05
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
     try:
@@ -68,7 +68,7 @@ def kill_during_download(hub: Hub, code: str) -> None:
     hub.ranges.clear()
 
 
-def test_download_of_a_killed_process_is_resumed(hub: Hub) -> None:
+def test_download_is_resumed_after_its_process_was_killed(hub: Hub) -> None:
     kill_during_download(hub, "from core.nn import pretrained; pretrained.fetch('gpt2')")
     assert pretrained.fetch("gpt2").stat().st_size == 34_000_000
     [byte_range] = hub.ranges
@@ -77,7 +77,7 @@ def test_download_of_a_killed_process_is_resumed(hub: Hub) -> None:
 
 
 def test_the_client_alone_does_not_resume_after_a_kill(hub: Hub) -> None:
-    """The reason for `download._fetch_large`, which can be deleted once this test fails."""
+    """This is why `download._fetch_large` exists. It can be deleted once this test fails."""
     repository, name = "openai-community/gpt2", "model.safetensors"
     code = f"from huggingface_hub import hf_hub_download; hf_hub_download({repository!r}, {name!r})"
     kill_during_download(hub, code)
@@ -98,7 +98,7 @@ def test_progress_callback_reports_bytes_and_can_cancel_the_download(
 
     reports: list[tuple[str, int, int]] = []
     monkeypatch.setattr(download, "PROGRESS_INTERVAL_S", 0.0)
-    hub.hold(bytes(34_000_000))  # the client reads chunks of 10 MB
+    hub.hold(bytes(34_000_000))  # the client reads in chunks of 10 MB
     with pytest.raises(CancelError), download.reporting_to(listen):
         pretrained.fetch("gpt2")
     with download.reporting_to(listen):
@@ -106,7 +106,7 @@ def test_progress_callback_reports_bytes_and_can_cancel_the_download(
     assert {(repository, total) for repository, _, total in reports} == {
         ("openai-community/gpt2", 34_000_000)
     }
-    # The chunk being processed when the listener raised is downloaded again.
+    # The chunk that was being processed when the listener raised an exception is downloaded again.
     assert [done // 1_000_000 for _, done, _ in reports] == [10, 20, 20, 31, 34]
     assert capfd.readouterr().err == ""
     shutil.rmtree(constants.HF_HUB_CACHE)
@@ -115,7 +115,7 @@ def test_progress_callback_reports_bytes_and_can_cancel_the_download(
 
 
 def test_missing_network_is_reported(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between attempts
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # skip the delay between attempts
     nowhere = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", nowhere)
     assert "connect to the internet once, or choose a local model folder" in error_message()
@@ -125,7 +125,7 @@ def test_missing_network_is_reported(hub: Hub, monkeypatch: pytest.MonkeyPatch) 
 def test_unexpected_hub_status_is_reported(
     hub: Hub, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between attempts
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # skip the delay between attempts
     hub.status = status
     assert f"the server returned status {status}; try again later" in error_message()
 
@@ -156,7 +156,7 @@ def test_download_damaged_twice_is_an_error(hub: Hub) -> None:
 
 
 @pytest.mark.parametrize("damage", [lambda body: b"x", lambda body: body.replace(b"wte", b"wtf")])
-def test_damaged_cached_header_is_a_note(hub: Hub, damage: Callable[[bytes], bytes]) -> None:
+def test_damaged_cached_header_is_noted(hub: Hub, damage: Callable[[bytes], bytes]) -> None:
     body = save({"wte.weight": torch.zeros(3, 2)})
     hub.hold(body)
     path = pretrained.fetch("gpt2").resolve()
@@ -169,7 +169,7 @@ def test_damaged_cached_header_is_a_note(hub: Hub, damage: Callable[[bytes], byt
 
 
 def test_cache_with_linked_blobs_is_supported(hub: Hub) -> None:
-    """Files downloaded over Xet are stored under another hash, with a link from their SHA-256."""
+    """Files downloaded over Xet are stored under a different hash, with a link from their SHA-256."""
     hub.hold(save({"wte.weight": torch.zeros(3, 2)}))
     blob = pretrained.fetch("gpt2").resolve()
     target = blob.parent / "ab" / ("cd" * 32)
@@ -215,7 +215,7 @@ def test_disk_full_during_a_download_is_reported(hub: Hub) -> None:
     expected_message = "the disk is full; free some space, or choose a local model folder"
     assert error_message(pretrained.fetch).endswith(expected_message)
     assert not [path for path in blobs.parent.rglob("*") if path.name == "model.safetensors"]
-    (blobs / f"{hub.sha256}.partial").unlink()  # as if there were space again
+    (blobs / f"{hub.sha256}.partial").unlink()  # as if there were free space again
     assert pretrained.fetch("gpt2").read_bytes() == body
 
 

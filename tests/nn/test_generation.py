@@ -1,4 +1,4 @@
-"""Generation: results do not depend on batching, caching or padding, and greedy decoding equals transformers."""
+"""Generation does not depend on batching, caching or padding, and greedy decoding matches that of transformers."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +12,13 @@ from core.nn.architecture import Architecture
 from core.nn.generation import Sampling, fit_prompt, generate, stream
 from core.nn.gpt2 import GPT2
 
-END = 24  # a token that this model often generates, so that answers have many lengths
+END = 24  # a token that this model often generates, so that answer lengths vary
 ARCH = Architecture(n_layer=2, n_head=4, n_embd=32, context=48, vocabulary=97)
 
 
 @pytest.fixture(scope="module")
 def model() -> GPT2:
-    """A GPT-2 whose answers depend on the whole prompt and end at various lengths."""
+    """A GPT-2 whose answers depend on the whole prompt and vary in length."""
     model = GPT2(ARCH)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
@@ -35,7 +35,7 @@ def prompts(n: int = 8, max_length: int = 20) -> list[list[int]]:
 
 @torch.no_grad()
 def generate_uncached(model: GPT2, prompt: list[int], new_tokens: int) -> list[int]:
-    """Decode greedily without cache, padding or batch: recompute the whole sequence for every token."""
+    """Decode greedily without caching, padding or batching, recomputing the whole sequence for every token."""
     ids = list(prompt)
     for _ in range(new_tokens):
         token = int(model(torch.tensor([ids]))[0, -1].argmax())
@@ -45,7 +45,7 @@ def generate_uncached(model: GPT2, prompt: list[int], new_tokens: int) -> list[i
     return ids[len(prompt) :]
 
 
-def test_batched_generation_equals_uncached_generation(model: GPT2) -> None:
+def test_batched_generation_matches_uncached_generation(model: GPT2) -> None:
     batch = prompts(16)
     answers = generate(model, batch, Sampling(24), END)
     assert answers == [generate_uncached(model, prompt, 24) for prompt in batch]
@@ -88,7 +88,9 @@ def test_shared_prompt_prefix_is_computed_once(
     ]
 
 
-def test_greedy_decoding_equals_transformers(tmp_path: Path, save_peer: Callable[..., Any]) -> None:
+def test_greedy_decoding_matches_transformers(
+    tmp_path: Path, save_peer: Callable[..., Any]
+) -> None:
     peer = save_peer(tmp_path, tied=False, n_embd=16)
     with torch.no_grad():
         for parameter in peer.parameters():
@@ -141,7 +143,7 @@ def test_finished_rows_leave_the_batch(model: GPT2, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("sampling", [Sampling(10), Sampling(10, temperature=0.8, top_k=9)])
-def test_stream_equals_generate(model: GPT2, sampling: Sampling) -> None:
+def test_stream_matches_generate(model: GPT2, sampling: Sampling) -> None:
     for prompt in prompts():
         assert (
             list(stream(model, prompt, sampling, END))
@@ -229,6 +231,6 @@ def test_each_answer_is_limited_by_its_own_prompt_length(model: GPT2) -> None:
     ]
 
 
-def test_no_new_tokens_give_an_empty_answer(model: GPT2) -> None:
+def test_zero_new_tokens_give_an_empty_answer(model: GPT2) -> None:
     assert generate(model, [[1, 2]], Sampling(0), END) == [[]]
     assert list(stream(model, [1, 2], Sampling(0), END)) == []

@@ -1,4 +1,4 @@
-"""GPT-2 against transformers' GPT2LMHeadModel with the same weights: logits, loss and all gradients."""
+"""GPT-2 compared with transformers' GPT2LMHeadModel with the same weights: logits, loss and all gradients."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -19,7 +19,7 @@ VOCABULARY = 97
 
 
 def ragged(rows: int = 3, length: int = 20) -> tuple[Tensor, Tensor]:
-    """Return token ids, and targets with gaps: a masked prompt, padding, and targets only at both ends."""
+    """Return token ids, and targets with gaps: a masked prompt, padding, and targets only at the two ends."""
     generator = torch.Generator().manual_seed(5)
     ids = torch.randint(VOCABULARY, (rows, length), generator=generator)
     targets = torch.randint(VOCABULARY, (rows, length), generator=generator)
@@ -34,7 +34,7 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_logits_loss_and_gradients_equal_transformers(
+def test_logits_loss_and_gradients_match_transformers(
     tmp_path: Path, save_peer: Callable[..., Any], tied: bool
 ) -> None:
     peer = save_peer(tmp_path, tied)
@@ -91,7 +91,7 @@ def new_model(dropout: float = 0.0, tied: bool = False) -> GPT2:
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_loss_equals_cross_entropy_of_all_logits(tied: bool) -> None:
+def test_loss_matches_cross_entropy_over_all_logits(tied: bool) -> None:
     ids, targets = ragged()
     model, twin = new_model(tied=tied), new_model(tied=tied)
     loss, expected_loss = model.loss(ids, targets), cross_entropy(twin(ids), targets)

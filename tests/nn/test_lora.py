@@ -1,4 +1,4 @@
-"""LoRA: the initial model equals its base, merging does not change outputs, and training equals PEFT."""
+"""LoRA: the initial model matches its base, merging does not change outputs, and training matches PEFT."""
 
 from collections.abc import Callable, Iterator
 
@@ -58,11 +58,11 @@ IDS, TARGETS = next(batches())
 
 @pytest.mark.parametrize("targets", ["all", "attention", "mlp"])
 @pytest.mark.parametrize("tied", [False, True])
-def test_adapted_model_initially_equals_the_base(tied: bool, targets: str) -> None:
+def test_adapted_model_initially_matches_the_base(tied: bool, targets: str) -> None:
     assert torch.equal(adapted(tied, targets)(IDS), base(tied)(IDS))
 
 
-def test_output_equals_the_formula() -> None:
+def test_output_matches_the_formula() -> None:
     torch.manual_seed(0)
     linear = nn.Linear(5, 3)
     layer = lora.LoRALinear(linear, rank=2, alpha=7.0)
@@ -82,12 +82,12 @@ def test_lora_a_is_kaiming_uniform_from_the_generator() -> None:
     torch.manual_seed(99)
     assert torch.equal(first, a(1))
     assert not torch.equal(first, a(2))
-    bound = 1 / 400**0.5  # kaiming_uniform_ with a = sqrt(5), as nn.Linear and PEFT
+    bound = 1 / 400**0.5  # kaiming_uniform_ with a = sqrt(5), as in nn.Linear and PEFT
     assert bound * 0.99 < first.abs().max().item() <= bound
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_merged_equals_unmerged_and_unmerge_restores(tied: bool) -> None:
+def test_merging_keeps_the_outputs_and_unmerging_restores_the_weights(tied: bool) -> None:
     model = with_random_adapters(adapted(tied))
     weights_before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     unmerged = model(IDS)
@@ -150,7 +150,7 @@ def test_adapter_input_dropout_is_active_in_training_only() -> None:
 
 
 def train(model: nn.Module, loss_of: Callable[[Tensor, Tensor], Tensor]) -> list[float]:
-    """Take ten steps of AdamW and return their losses."""
+    """Take ten AdamW steps and return the loss at each step."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.1)
     losses = []
@@ -164,7 +164,7 @@ def train(model: nn.Module, loss_of: Callable[[Tensor, Tensor], Tensor]) -> list
 
 
 def with_peft(targets: str) -> GPT2:
-    """Return our GPT-2 with PEFT's adapters, starting from the same lora_A as ours."""
+    """Return our GPT-2 with PEFT's adapters, starting from the same lora_A as our adapters."""
     config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=ARCH.lora_targets(targets))
     peer = inject_adapter_in_model(config, base())
     our_model = adapted(targets=targets)
@@ -179,7 +179,7 @@ def with_peft(targets: str) -> GPT2:
 
 
 @pytest.mark.parametrize("targets", ["all", "attention", "mlp"])
-def test_ten_steps_equal_peft(targets: str) -> None:
+def test_ten_steps_match_peft(targets: str) -> None:
     model, peer = adapted(targets=targets), with_peft(targets)
 
     def loss_of_peer(ids: Tensor, target_ids: Tensor) -> Tensor:
@@ -195,7 +195,7 @@ def test_ten_steps_equal_peft(targets: str) -> None:
         assert layer.lora_B.abs().max() > 0.01
 
 
-def test_trainable_parameter_count_equals_peft() -> None:
+def test_trainable_parameter_count_matches_peft() -> None:
     peer = with_peft("all")
     trainable = sum(p.numel() for p in peer.parameters() if p.requires_grad)
     assert trainable == ARCH.lora_parameters(RANK)
@@ -203,7 +203,7 @@ def test_trainable_parameter_count_equals_peft() -> None:
 
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 @pytest.mark.parametrize("bias", [True, False])
-def test_gradients_equal_the_formula(dropout: float, bias: bool) -> None:
+def test_gradients_match_the_formula(dropout: float, bias: bool) -> None:
     torch.manual_seed(4)
     layer = lora.LoRALinear(nn.Linear(5, 7, bias), RANK, ALPHA, dropout).train()
     nn.init.normal_(layer.lora_B)
@@ -241,7 +241,7 @@ def test_autocast_computes_in_bfloat16() -> None:
 
 @pytest.mark.parametrize("targets", ["all", "attention"])
 @pytest.mark.parametrize("tied", [False, True])
-def test_half_precision_layers_equal_autocast(tied: bool, targets: str) -> None:
+def test_half_precision_layers_match_autocast(tied: bool, targets: str) -> None:
     results = []
     for is_narrow in (False, True):
         model = with_random_adapters(adapted(tied, targets))

@@ -1,4 +1,4 @@
-"""The sliced loss against PyTorch's cross entropy over all logits."""
+"""The sliced loss compared with PyTorch's cross-entropy over all logits."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ N_EMBD, VOCABULARY = 8, 50
 
 @pytest.fixture(autouse=True)
 def small_slices(monkeypatch):
-    """Use several slices of positions and vocabulary, with sizes that do not divide evenly."""
+    """Split the positions and the vocabulary into several slices, with sizes that do not divide evenly."""
     monkeypatch.setattr(loss, "CPU_SLICE", (5, 7))
 
 
@@ -37,7 +37,7 @@ def gradients(head: nn.Module, value: torch.Tensor, x: torch.Tensor) -> list[tor
 
 @pytest.mark.parametrize("kind", ["linear", "adapted", "merged"])
 @pytest.mark.parametrize("positions", [1, 5, 23])
-def test_loss_and_gradients_equal_cross_entropy(kind, positions):
+def test_loss_and_gradients_match_cross_entropy(kind, positions):
     head = head_of(kind)
     x = torch.randn(positions, N_EMBD, requires_grad=True)
     targets = torch.randint(0, VOCABULARY, (positions,))

@@ -1,4 +1,4 @@
-"""Loading base models from real save_pretrained directories, intact and damaged."""
+"""Loading base models from real save_pretrained directories, both intact and damaged."""
 
 import json
 import math
@@ -35,7 +35,7 @@ def rewrite(base: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> Non
 
 
 def error_message(base: Path) -> str:
-    """Return the error message of `load`, which `inspect` must raise as well."""
+    """Return the error message from `load`. `inspect` must raise the same error."""
     with pytest.raises(UserError) as load_error:
         pretrained.load(str(base))
     text = str(load_error.value)
@@ -78,7 +78,7 @@ def test_stored_head_equal_to_the_embedding_can_be_tied(base: Path) -> None:
     assert pretrained.load(str(base), tie_weights=True)
 
 
-def test_sharded_model_equals_the_single_file(tmp_path: Path, save_peer: SavePeer) -> None:
+def test_sharded_model_matches_the_single_file(tmp_path: Path, save_peer: SavePeer) -> None:
     peer = save_peer(tmp_path / "whole")
     base = tmp_path / "sharded"
     peer.save_pretrained(base, max_shard_size="20KB")
@@ -148,7 +148,7 @@ def test_wrapper_prefixes_are_stripped(base: Path, wrap: str) -> None:
 
 
 def test_wrapped_blocks_are_unwrapped(base: Path) -> None:
-    """Applied to single blocks, torch.compile inserts its prefix in the middle of names."""
+    """When applied to individual blocks, torch.compile inserts its prefix in the middle of parameter names."""
     expected = pretrained.fingerprint(pretrained.load(str(base)))
 
     def wrap(tensors: dict[str, torch.Tensor]) -> None:
@@ -200,7 +200,7 @@ def test_much_larger_vocabulary_is_not_truncated(tmp_path: Path, save_peer: Save
 
 
 def test_inspect_reads_only_headers(tmp_path: Path) -> None:
-    """Use a sparse file of GPT-2 XL's size with only the header on disk."""
+    """Use a sparse file as large as GPT-2 XL, with only the header on disk."""
     arch = FAMILY["gpt2-xl"]
     sizes = {"n_layer": arch.n_layer, "n_head": arch.n_head, "n_embd": arch.n_embd}
     config = {**sizes, "n_positions": arch.context, "vocab_size": arch.vocabulary}
@@ -328,7 +328,7 @@ def test_unknown_model_is_reported(name: str) -> None:
         b'{"n_layer": -2, "n_head": 4, "n_embd": 32, "n_positions": 8, "vocab_size": 97}',
     ],
 )
-def test_config_of_another_architecture_is_refused(base: Path, config: bytes) -> None:
+def test_config_for_a_different_architecture_is_refused(base: Path, config: bytes) -> None:
     (base / "config.json").write_bytes(config)
     assert error_message(base).startswith("config.json is not a GPT-2 configuration")
 

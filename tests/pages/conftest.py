@@ -1,4 +1,5 @@
-"""Run the whole app under AppTest, on runs written as lists of events. Nothing is trained unless a test asks for it."""
+"""Run the whole app under AppTest, with runs written as lists of events. Nothing is trained except where a test says
+so."""
 
 import base64
 import contextlib
@@ -25,20 +26,20 @@ class Page(AppTest):
 
     selections: dict[str, Any] = {}  # noqa: RUF012
     components: Any = None
-    """Shared by all pages: searching the installed packages for components takes longer than rendering a page."""
+    """Shared by all pages: searching installed packages for components takes longer than rendering a page."""
 
     def _run(self, *args: Any, **kwargs: Any) -> AppTest:
         self._bidi_component_manager = Page.components
-        for key, selection in self.selections.items():  # browsers resend it, AppTest does not
+        for key, selection in self.selections.items():  # browsers resend it, but AppTest does not
             self.session_state[key] = selection
         super()._run(*args, **kwargs)
         Page.components = self._bidi_component_manager
-        self._page_hash = ""  # otherwise, after a page switch, the old page would run again
+        self._page_hash = ""  # otherwise, the old page would run again after a page switch
         assert not self.exception, self.exception[0].message
         return self
 
     def go(self, page: str, **query: Any) -> "Page":
-        """Open a page as by its URL, with these query parameters."""
+        """Open a page by its URL, with these query parameters."""
         self.query_params, self.selections = query, {}
         return self.switch_page(f"pages/{page}.py").run()
 
@@ -61,7 +62,7 @@ class Page(AppTest):
         return widget.click().run()
 
     def choose(self, key: str, value: Any) -> "Page":
-        """Set the value of a widget. Select boxes that accept new options get the value as typed text."""
+        """Set the value of a widget. In select boxes that accept new options, the value is typed in."""
         widget = self.widget(key)
         if getattr(widget.proto, "accept_new_options", False) and value not in widget.options:
             widget.options.append(value)
@@ -84,25 +85,25 @@ class Page(AppTest):
         return match
 
     def texts(self) -> list[str]:
-        """Return the source of all texts on the page: alerts, captions, Markdown and HTML."""
+        """Return the source of all text on the page: alerts, captions, Markdown and HTML."""
         kinds = ("markdown", "caption", "error", "warning", "info", "toast", "html", "title")
         return [str(element.value) for kind in kinds for element in self.get(kind)]
 
     def says(self, expected_text: str) -> bool:
-        """Whether a text on the page contains this text, ignoring Markdown escapes."""
+        """Whether any text on the page contains `expected_text`, ignoring Markdown escapes."""
         return any(
             expected_text in text.replace("\\", "").replace("\u2060", "") for text in self.texts()
         )
 
 
 def line(figure: dict[str, Any], index: int = 0) -> list[tuple[float, float]]:
-    """Return the points of a line in a figure."""
+    """Return the points on a line in a figure."""
     trace = figure["data"][index]
     return list(zip(_numbers(trace["x"]), _numbers(trace["y"]), strict=True))
 
 
 def _numbers(values: Any) -> list[float]:
-    """Decode an array as sent by Plotly: a list, or base64 with its dtype."""
+    """Decode an array in the format that Plotly sends: a list, or base64 with a dtype."""
     if isinstance(values, list):
         return values
     return np.frombuffer(base64.b64decode(values["bdata"]), values["dtype"]).tolist()
@@ -115,8 +116,8 @@ def line_fixture() -> Callable[..., list[tuple[float, float]]]:
 
 @pytest.fixture
 def runs_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The directory of an empty Lab whose queue starts no runs. The Lab is closed after the test."""
-    # Otherwise AppTest treats `pages/` as an old-style multipage app and runs pages without `app.py`.
+    """The directory of an empty Lab whose queue does not start runs. The Lab is closed after the test."""
+    # Otherwise, AppTest treats `pages/` as an old-style multipage app and runs pages without `app.py`.
     monkeypatch.setattr(PagesManager, "uses_pages_directory", False)
     monkeypatch.setattr(app_test, "PagesManager", type("Settled", (PagesManager,), {}))
     monkeypatch.setitem(EXECUTORS, "idle", lambda run: None)
@@ -145,9 +146,9 @@ def open_page(runs_dir: Path) -> Callable[..., Page]:
 
 @pytest.fixture
 def write_run(runs_dir: Path) -> Iterator[Callable[..., RunDirectory]]:
-    """A function that writes a run directory with settings and events, like a trainer.
+    """A function that writes a run directory with settings and events, as a trainer would.
 
-    Step n has loss `scale` * 4 / n and takes 0.5 s. Every third step has an evaluation.
+    Step n has loss `scale` * 4 / n and takes 0.5 s. There is an evaluation at every third step.
     """
     with contextlib.ExitStack() as locks:
 
@@ -199,7 +200,7 @@ def _step(run: RunDirectory, step: int, lr: float, scale: float, final: bool) ->
 
 @pytest.fixture
 def answer() -> Callable[..., dict[str, Any]]:
-    """A function that returns the event of an answer to a test example."""
+    """A function that returns the event for an answer to a test example."""
 
     def make(
         item: int, instruction: str, reference: str, text: str, **fields: Any
@@ -224,7 +225,7 @@ def answer() -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set of 12 short examples: 10 train, 1 test, 1 validation."""
+    """A data set of 12 short examples: 10 for training, 1 for testing, 1 for validation."""
     words = ["red", "blue", "green", "one", "two", "three", "cat", "dog", "owl", "up", "down", "in"]
     path = tmp_path_factory.mktemp("data") / "words.json"
     path.write_text(json.dumps([{"instruction": f"Say {w}.", "output": w} for w in words]))

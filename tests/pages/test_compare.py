@@ -20,7 +20,7 @@ QUESTIONS = {
 
 @pytest.fixture
 def write_answers(write_run, answer):
-    """Return a function that writes a run with answers to all questions except the excluded ones."""
+    """Return a function that writes a run with answers to all questions except those excluded."""
 
     def write(name, text="It is {}.", excluded_questions=(), **fields):
         answers = [
@@ -56,7 +56,7 @@ def answer_boxes(page):
 
 
 def click_disabled(page, label):
-    """Click a button that was disabled after the browser sent the click."""
+    """Click a disabled button, as if the browser had sent the click just before it was disabled."""
     button = page.widget(label)
     assert button.disabled
     button.proto.disabled = False
@@ -212,7 +212,7 @@ def train(runs_dir, dataset):
     return run
 
 
-def test_live_view_shows_answers_of_runs_and_their_base(train, open_page):
+def test_live_view_shows_answers_from_runs_and_their_base(train, open_page):
     train("tuned", method="full", lr=0.01)
     adapted = train("adapted", method="lora", lora_rank=2, lr=0.01)
     page = open_page("compare").choose("Answers", "Live")

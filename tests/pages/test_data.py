@@ -1,4 +1,4 @@
-"""The Data page: statistics of a data set, tokenized examples, and train-test overlap."""
+"""The Data page: data set statistics, tokenized examples, and overlap between training and test sets."""
 
 import json
 import re

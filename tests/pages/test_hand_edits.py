@@ -1,4 +1,4 @@
-"""Pages render manually edited or otherwise malformed run files without raising."""
+"""Pages render manually edited or otherwise malformed run files without raising exceptions."""
 
 import json
 

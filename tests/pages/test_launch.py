@@ -14,12 +14,12 @@ from pages.ui import runtime
 
 
 def setting(page, name):
-    """Return the widget of a setting."""
+    """Return the widget for a setting."""
     return page.widget(f"setting:{page.session_state['draft_generation']}:{name}")
 
 
 def fill_settings(page, **values):
-    """Fill in settings one at a time, like a user."""
+    """Fill in settings one at a time, as a user would."""
     for name, value in values.items():
         page.choose(setting(page, name).key, value)
     return page
@@ -132,7 +132,7 @@ def test_empty_required_fields_are_reported(page):
 def test_batch_too_large_for_memory_is_refused(page):
     fill_settings(page, base_model="gpt2-xl", batch_size=4096, dataset="primer")
     [message] = field_errors(page, "batch_size")
-    assert "MB are free" in message
+    assert "MB is free" in message
     assert launch_button(page).disabled
 
 
@@ -372,7 +372,7 @@ def test_configuration_measured_too_large_is_refused(page, dataset, wait, monkey
     monkeypatch.setattr(preflight.hardware, "available_memory_mb", lambda device: free)
     assert launch_button(page.run()).disabled
     [message] = field_errors(page, "batch_size")
-    assert f"would need about {cost.memory_mb:,.0f} MB" in message
+    assert f"needs about {cost.memory_mb:,.0f} MB" in message
 
 
 def test_failed_measurement_shows_its_reason(page, wait, monkeypatch):

@@ -12,14 +12,14 @@ LORA = {name for name, field in FIELDS.items() if metadata(field)["when"] == "lo
 
 
 def form_widgets(page):
-    """Return the widgets of the form by setting name."""
+    """Return the form's widgets by setting name."""
     prefix = f"setting:{page.session_state['draft_generation']}:"
     widgets = [w for kind in WIDGETS for w in page.get(kind) if (w.key or "").startswith(prefix)]
     return {widget.key.removeprefix(prefix): widget for widget in widgets}
 
 
 def test_every_setting_has_a_documented_widget(page):
-    page.choose("source", "run_12")  # LoRA with a schedule: every setting is shown
+    page.choose("source", "run_12")  # LoRA with a schedule, so that every setting is shown
     widgets = form_widgets(page)
     assert FIELDS.keys() - widgets.keys() == {"parent"}, "only set by cloning"
     for name, widget in widgets.items():

@@ -28,7 +28,7 @@ X_VALUES = {
 
 
 def badge(page, name):
-    """Return the line with the name and status of a run."""
+    """Return the line with a run's name and status."""
     lines = [m.value.replace("\\", "") for m in page.markdown if "-badge[" in m.value]
     [match] = [text for text in lines if f"**{name}**" in text]
     return match
@@ -153,7 +153,7 @@ def test_running_and_linked_runs_are_selected(write_run, open_page):
     write_run("active", "running")
     write_run("new")
     assert open_page("live").widget("live_runs").value == ["active"]
-    page = open_page("live", run=["new", "nobody", "old"])
+    page = open_page("live", run=["new", "missing", "old"])
     assert page.widget("live_runs").value == ["new", "old"]
     assert page.query_params["run"] == ["new", "old"]
 
@@ -162,7 +162,7 @@ def test_newest_run_is_selected_if_none_is_active(write_run, open_page):
     for name in ("first", "second"):
         write_run(name)
     assert open_page("live").widget("live_runs").value in (["first"], ["second"])
-    assert open_page("live", run="nobody").query_params["run"] in ("first", "second")
+    assert open_page("live", run="missing").query_params["run"] in ("first", "second")
 
 
 def test_selection_of_more_runs_than_colors_shows_run_counts(write_run, open_page):
@@ -275,7 +275,7 @@ def test_samples_are_sorted_newest_first(write_run, open_page):
     assert page.says("one, step 20: Say hi.")
 
 
-def test_queued_run_shows_no_charts(write_run, open_page):
+def test_queued_run_does_not_show_charts(write_run, open_page):
     write_run("one", "queued").log_path.write_text("waiting")
     page = open_page("live")
     assert not page.get("plotly_chart")

@@ -15,7 +15,7 @@ from pages.ui import runtime
 
 @pytest.fixture
 def downloads(monkeypatch):
-    """Return a function that reads the file behind a download button of the current page."""
+    """Return a function that reads the file behind a download button on the current page."""
     storages = []
 
     class RecordingStorage(MemoryMediaFileStorage):
@@ -265,7 +265,7 @@ def test_notes_edited_in_two_tabs_are_not_overwritten_silently(write_run, open_p
     first_tab, second_tab = (open_page("results").tick(0) for _ in range(2))
     second_tab.choose("notes:one", "from *there*")
     assert first_tab.run().widget("notes:one").value == "from *there*", (
-        "this tab has no unsaved edit"
+        "this tab has no unsaved edits"
     )
     second_tab.choose("notes:one", "from there again")
     first_tab.choose("notes:one", "from here")
@@ -327,7 +327,7 @@ def test_click_selects_the_run_shown_when_the_table_was_drawn(write_run, open_pa
     write_run("one")
     page = open_page("results")
     write_run("two")
-    runtime.lab().refresh()  # after the table is drawn, before the click
+    runtime.lab().refresh()  # after the table was drawn, but before the click
     page.tick(0)
     assert table(page)["name"].tolist() == ["two", "one"]
     assert page.widget("notes:one")

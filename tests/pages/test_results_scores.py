@@ -1,4 +1,4 @@
-"""Judge scores in the results table: mean, interval, and the scores reported in the journal."""
+"""Judge scores in the results table: means, intervals, and the scores reported in the journal."""
 
 import pandas as pd
 import pytest
@@ -15,7 +15,7 @@ SCORES = {"12": 12.0, "55": 55.0, "90": 90.0, "71": 71.0, "34": 34.0}
 
 @pytest.fixture
 def write_answers(write_run, answer):
-    """Return a function that writes a run with these numbers as answers."""
+    """Return a function that writes a run with the given numbers as answers."""
 
     def write(name, *texts):
         answer_events = [answer(item, f"Say {item}.", "x", text) for item, text in enumerate(texts)]
@@ -26,7 +26,7 @@ def write_answers(write_run, answer):
 
 @pytest.fixture
 def judge(runs_dir):
-    """Return a function that scores each answer with its own number, or with None if it is listed in `missing`."""
+    """Return a function that gives each answer its own number as its score, or None if it is listed in `missing`."""
 
     def write(run, spec=GEMINI, max_items=None, missing=()):
         lab = runtime.lab()
@@ -49,7 +49,7 @@ def cells(page, name):
 
 def test_score_columns_are_absent_without_verdicts(write_answers, open_page):
     write_answers("one", "12")
-    assert not [c for c in open_page("results").dataframe[0].value if "95 %" in c]
+    assert not [c for c in open_page("results").dataframe[0].value if "95%" in c]
 
 
 def test_judge_mean_and_interval_are_columns(write_answers, judge, open_page):
@@ -60,10 +60,10 @@ def test_judge_mean_and_interval_are_columns(write_answers, judge, open_page):
     page.run()
     expected = mean_interval([12, 55, 90, 71])
     assert cells(page, "one")["gemini"] == expected.mean == 57.0
-    assert cells(page, "one")["gemini 95 %"] == f"{expected.low:.1f} to {expected.high:.1f}, n = 4"
-    assert cells(page, "two")[["gemini", "gemini 95 %"]].isna().all(), "not judged"
+    assert cells(page, "one")["gemini 95%"] == f"{expected.low:.1f} to {expected.high:.1f}, n = 4"
+    assert cells(page, "two")[["gemini", "gemini 95%"]].isna().all(), "not judged"
     columns = page.dataframe[0].value.columns.tolist()
-    assert columns[columns.index("exact") + 1 :][:2] == ["gemini", "gemini 95 %"]
+    assert columns[columns.index("exact") + 1 :][:2] == ["gemini", "gemini 95%"]
 
 
 def test_single_answer_has_a_mean_without_an_interval(write_answers, judge, open_page):
@@ -71,7 +71,7 @@ def test_single_answer_has_a_mean_without_an_interval(write_answers, judge, open
     page = open_page("results")
     judge("one")
     assert cells(page.run(), "one")["gemini"] == 34.0
-    assert cells(page, "one")["gemini 95 %"] == "n = 1"
+    assert cells(page, "one")["gemini 95%"] == "n = 1"
 
 
 def test_only_fully_judged_runs_have_a_score(write_answers, judge, open_page):
@@ -109,6 +109,6 @@ def test_journal_scores_share_the_gemini_column(write_answers, judge, open_page)
     frame = page.dataframe[0].value.set_index("name")
     journal_rows = frame[frame["status"] == "journal"]
     assert journal_rows["gemini"].notna().any()
-    assert journal_rows["gemini 95 %"].isna().all(), "the journal reports no intervals"
+    assert journal_rows["gemini 95%"].isna().all(), "the journal does not report intervals"
     assert frame.loc["one", "gemini"] == 33.5
-    assert frame.loc["one", "gemini 95 %"].split(" to ")[0] < "33.5"
+    assert frame.loc["one", "gemini 95%"].split(" to ")[0] < "33.5"

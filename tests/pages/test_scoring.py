@@ -1,4 +1,4 @@
-"""The Scoring page: cost, scoring in the background, and the views of the results."""
+"""The Scoring page: cost, scoring in the background, and the result views."""
 
 import json
 import re
@@ -37,7 +37,7 @@ def write_answers(write_run, answer):
 
 @pytest.fixture
 def gemini(monkeypatch):
-    """A local server in place of the Gemini API. Scores numeric answers with their number and others with 70."""
+    """A local server in place of the Gemini API. A numeric answer gets its own value as its score; others get 70."""
 
     def verdict(prompt):
         match = re.search(r"to grade:\n(\d+)", prompt)
@@ -51,7 +51,7 @@ def gemini(monkeypatch):
 
 @pytest.fixture
 def score(wait):
-    """Return a function that presses Score, waits until scoring ends, and syncs the index."""
+    """Return a function that presses Score, waits for scoring to end, and syncs the index."""
 
     def press(page, base=False):
         page.choose("Also score the pretrained base model", base).press("Score")
@@ -94,7 +94,7 @@ def test_page_without_answers_shows_a_hint(write_answers, open_page, write_run):
 
 def test_cost_is_shown_before_scoring(write_answers, open_page, gemini, score):
     write_answers("one", "red", "blue", "blau")
-    write_answers("two", "red", "azure", "vert")  # one answer is shared and judged once
+    write_answers("two", "red", "azure", "vert")  # one answer is shared, so it is judged only once
     page = open_page("scoring").choose("Judge", "reference")
     assert page.says(
         "5 verdicts: 5 to compute, at no cost. The 6 answers include duplicates, which share a verdict. "
@@ -137,7 +137,7 @@ class CountingCursor:
 
     def __init__(self, cursor, statements):
         self.cursor, self.statements = cursor, statements
-        # This class adds a stack frame between DuckDB and the DataFrames of a query.
+        # This class adds a stack frame between DuckDB and the DataFrames that a query uses.
         cursor.execute("set python_scan_all_frames = true")
 
     def execute(self, statement, *parameters):
@@ -145,7 +145,13 @@ class CountingCursor:
         return self.cursor.execute(statement, *parameters)
 
 
-@pytest.mark.parametrize("view", ["Scores", "Compare two", "Win rates", "Judges"])
+@pytest.mark.parametrize(
+    "view",
+    [
+        "Compare two",
+        *(pytest.param(view, marks=pytest.mark.long) for view in ("Scores", "Win rates", "Judges")),
+    ],
+)
 def test_answers_are_loaded_once_per_rerun(write_answers, open_page, score, monkeypatch, view):
     write_answers("one", "red", "blew")
     write_answers("two", "rod", "blue")
@@ -190,7 +196,7 @@ def test_scoring_continues_after_its_tab_closes(write_answers, open_page, gemini
     wait(lambda: job.progress.done == 3)
     runtime.lab().refresh()
     second.widget("Score").click().run()  # sent before the button was disabled
-    assert runtime.lab().scoring.job is job, "only one scoring runs at a time"
+    assert runtime.lab().scoring.job is job, "only one scoring job runs at a time"
     reloaded = open_page("scoring")
     [progress_text] = [bar.proto.text for bar in reloaded.get("progress")]
     # Model names are escaped.
@@ -277,7 +283,7 @@ def test_default_comparison_has_shared_examples(write_answers, answer, open_page
     write_answers("elsewhere", answers=[answer(10, "Say tea.", "tea", "50")], max_examples=9)
     page = open_page("scoring")
     assert page.widget("scored_runs").value == ["elsewhere"], (
-        "only runs with the test set of the newest run are selected"
+        "only runs with the same test set as the newest run are selected"
     )
     page.choose("scored_runs", ["first", "second", "elsewhere"])
     score(page).choose("Show", "Compare two")
@@ -407,7 +413,7 @@ def test_untrusted_text_is_escaped(write_answers, answer, open_page, gemini, sco
         assert not [mark for mark in marks if mark in re.sub(r"\\[^\w\s]", "", text)], text
 
 
-def test_last_scored_judge_stays_selected(write_answers, open_page, score):
+def test_most_recently_used_judge_stays_selected(write_answers, open_page, score):
     write_answers("one", "red", "blue", "green", "x")
     page = score(open_page("scoring").choose("Measure", "chrf"))
     score(page.choose("Measure", "exact"))
@@ -421,7 +427,7 @@ def test_last_scored_judge_stays_selected(write_answers, open_page, score):
     assert page.widget("judge_in_view:False").value == selected_judge
     score(page.choose("Measure", "rouge-l"))
     view = page.widget("judge_in_view:False")
-    assert "ROUGE-L" in view.options[view.index], "the judge of the last scoring"
+    assert "ROUGE-L" in view.options[view.index], "the judge used last"
 
 
 def test_win_rates_view_without_verdicts_shows_a_hint(write_answers, open_page, score):
@@ -483,7 +489,7 @@ def test_timeout_and_empty_temperature_are_used(write_answers, open_page, openai
     assert page.says("default temperature")
 
 
-@pytest.mark.parametrize("scored", [0, 1, 2])
+@pytest.mark.parametrize("scored", [0, 1, pytest.param(2, marks=pytest.mark.long)])
 def test_every_view_renders_with_few_or_no_scores(write_answers, open_page, gemini, score, scored):
     write_answers("one", 10)
     write_answers("two", 20)

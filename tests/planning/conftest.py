@@ -1,4 +1,4 @@
-"""Shared fixtures."""
+"""Fixtures shared by the planning tests."""
 
 from tests.training_fixtures import base, data, new_config, new_run, run_in
 

@@ -53,7 +53,7 @@ def test_memory_falls_with_grad_checkpointing_and_rises_with_the_batch() -> None
 
 
 def test_kv_cache_counts_if_larger_than_a_training_step() -> None:
-    """On GPT-2 XL, the cache exceeds a training step of one example. Its size is limited by the answer batch."""
+    """On GPT-2 XL, the cache needs more memory than a one-example training step. The answer batch limits its size."""
     arch = FAMILY["gpt2-xl"]
     config = RunConfig(batch_size=1, max_new_tokens=128)
     extent = Extent(99, 100, 30, 100)
@@ -115,7 +115,7 @@ def test_half_precision_halves_frozen_weights_and_activations() -> None:
     full_mb = estimate.memory_mb(config, arch, TINY)
     half = estimate.memory_mb(config, arch, TINY, half=True, gpu=True)
     runtime = estimate.RUNTIME_MB
-    # More than half, because the embeddings stay in fp32.
+    # It is more than half, because the embeddings stay in fp32.
     assert half - runtime == pytest.approx((full_mb - runtime) * 0.55, rel=0.02)
     wide_config = config.changed(batch_size=64)
     long_extent = Extent(99, 512, 9, 1)
@@ -132,7 +132,7 @@ def test_cpu_always_answers_in_fp32() -> None:
 
 
 def test_full_fine_tuning_in_half_precision_keeps_fp32_state() -> None:
-    """At the end of a step: weights, gradients and two moments."""
+    """At the end of a step, memory holds the weights, the gradients and two moments."""
     config, arch = RunConfig(method="full", batch_size=1, max_new_tokens=1), FAMILY["gpt2-xl"]
     memory_mb = estimate.memory_mb(config, arch, TINY, half=True) - estimate.RUNTIME_MB
     assert memory_mb == pytest.approx(16 * arch.parameters() / MIB)

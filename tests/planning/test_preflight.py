@@ -1,4 +1,4 @@
-"""Plans match what the trainer does, and list all problems at once."""
+"""Plans match what the trainer does and list all problems at once."""
 
 import json
 import shutil
@@ -36,7 +36,7 @@ NewConfig = Callable[..., RunConfig]
         {"method": "lora", "lora_targets": "mlp", "lora_last_layers": 1, "mask_prompt": True},
     ],
 )
-def test_plan_equals_the_trainer_plan(
+def test_plan_matches_the_trainer_plan(
     new_config: NewConfig, new_run: Callable[..., Any], values: dict[str, Any]
 ) -> None:
     config, run = new_config(**values), new_run()
@@ -105,14 +105,14 @@ def test_invalid_values_are_listed_with_other_problems(tmp_path: Path) -> None:
     fields = [problem.field for problem in preflight.all_problems(values)]
     assert fields == ["nonsense", "batch_size", "base_model", "dataset"]
     assert preflight.all_problems({"dataset": "primer"}) == []
-    # min_lr exceeds lr, which is reported once along with all other problems.
+    # min_lr exceeds lr. This is reported once, along with all other problems.
     values = {"lr": "1e-4", "min_lr": "1e-3", "dataset": "nowhere.json", "seed": -1}
     fields = [problem.field for problem in preflight.all_problems(values)]
     assert sorted(fields) == ["dataset", "min_lr", "seed"]
 
 
 def test_problems_name_only_given_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The default that replaces an invalid batch size does not fit, but is not reported."""
+    """The default batch size, which replaces the invalid one, does not fit, but this is not reported."""
     monkeypatch.setattr(hardware, "available_memory_mb", lambda device: 1.0)
     [problem] = preflight.all_problems({"batch_size": "many", "device": "cpu"})
     assert (problem.field, problem.value) == ("batch_size", "many")
@@ -152,7 +152,7 @@ def test_truncating_every_validation_response_is_a_problem(
 
 @pytest.mark.parametrize("max_length", [8, 41, 60, 96])
 @pytest.mark.parametrize("mask_prompt", [False, True])
-def test_lengths_equal_those_of_encoded_examples(
+def test_lengths_match_the_encoded_examples(
     new_config: NewConfig, max_length: int, mask_prompt: bool
 ) -> None:
     config = new_config(max_length=max_length, mask_prompt=mask_prompt, max_examples=23)
@@ -168,7 +168,7 @@ def test_lengths_equal_those_of_encoded_examples(
 def test_data_file_is_read_once_until_it_changes(
     new_config: NewConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Launch checks at every change of the form."""
+    """The Launch page runs the check after every change to the form."""
     reads: list[Path] = []
     original_read = Path.read_text
 
@@ -203,7 +203,7 @@ def test_data_file_is_read_once_until_it_changes(
     ]
 
 
-def test_second_check_encodes_nothing(
+def test_second_check_does_not_encode_again(
     new_config: NewConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "data.json"
@@ -214,7 +214,7 @@ def test_second_check_encodes_nothing(
     assert preflight.check(new_config(dataset=str(path), lr=2e-3)).problems == []
 
 
-def test_missing_downloads_are_noted_and_not_fetched(
+def test_missing_downloads_are_noted_but_not_fetched(
     new_config: NewConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def connect(*args: object) -> None:
@@ -246,7 +246,7 @@ def test_memory_problem_is_reported_before_the_data_is_downloaded(
     assert preflight.check(config.changed(method="lora")).problems == []
 
 
-def test_plan_equals_the_journal_counts() -> None:
+def test_plan_matches_the_journal_counts() -> None:
     plan = preflight.check(preset("run_12"))
     assert (plan.base_parameters, plan.base_mb, plan.trainable) == (406_286_336, 1549.86, 7_898_384)
 
@@ -255,7 +255,7 @@ def test_plan_equals_the_journal_counts() -> None:
 def test_batch_too_large_for_memory_names_the_nearest_fitting_one(
     new_config: NewConfig, monkeypatch: pytest.MonkeyPatch, batch_size: int, fitting: int
 ) -> None:
-    """The nearest batch size is the largest that keeps the effective batch size."""
+    """The nearest batch size is the largest one that keeps the effective batch size."""
     config = new_config(batch_size=batch_size, grad_accumulation=2, max_new_tokens=1)
     config = config.changed(dataset="primer")
     arch = pretrained.architecture(config.base_model)
@@ -276,7 +276,7 @@ def test_batch_too_large_for_memory_names_the_nearest_fitting_one(
 def test_examples_that_lose_their_response_are_counted(
     new_config: NewConfig, tmp_path: Path
 ) -> None:
-    """The count equals the one in the warning of the trainer."""
+    """The count matches the one in the trainer's warning."""
     texts = ["a b c", "a b c d e f g h i j k l m n o p q r s t u v w x y z"]
     records = [{"instruction": texts[i % 3 == 0], "output": "so"} for i in range(30)]
     path = tmp_path / "long.json"
@@ -379,17 +379,17 @@ def test_check_reads_a_cached_hub_model(
 
 
 def test_small_batches_have_a_longer_estimate(new_config: NewConfig) -> None:
-    """The arithmetic is the same, but there are more steps."""
+    """The amount of arithmetic is the same, but there are more steps."""
     large, small = (preflight.check(new_config(batch_size=size)) for size in (16, 1))
     added_overhead_s = (small.steps - large.steps) * estimate.CPU_STEP_OVERHEAD_S
     assert small.seconds - large.seconds == pytest.approx(added_overhead_s, rel=0.05)
 
 
 @pytest.mark.parametrize("values", [{"method": "full"}, {"method": "lora", "optimizer": "sgd"}])
-def test_planned_disk_space_equals_the_size_of_the_files(
+def test_planned_disk_space_matches_the_size_of_the_files(
     new_config: NewConfig, new_run: Callable[..., Any], values: dict[str, Any]
 ) -> None:
-    config, run = new_config(**values, checkpoint_every=5), new_run()  # a single checkpoint
+    config, run = new_config(**values, checkpoint_every=5), new_run()  # only one checkpoint
     plan = preflight.check(config)
     train(config, run)
     sizes = {
@@ -411,7 +411,7 @@ def test_too_little_disk_space_is_a_problem(
     plan = preflight.check(config, runs_dir)
     [problem] = plan.problems
     assert (plan.free_disk_mb, problem.field) == (500.0, "keep_weights")
-    # GPT-2 with a separate output head has 163M parameters. There are three checkpoints of three times their size.
+    # GPT-2 with a separate output head has 163M parameters. Each of the three checkpoints is three times their size.
     assert problem.message == (
         f"the run needs about 5,597 MB of disk space, but only 500 MB is free in {runs_dir}; "
         "delete files or use method = lora, which needs about 119 MB"

@@ -1,4 +1,4 @@
-"""The embedded data set and base model: correct facts, no leaks into training, and a working GPT-2."""
+"""The embedded data set and base model: correct facts, no test questions in the training set, and a working GPT-2."""
 
 import itertools
 import json
@@ -80,7 +80,7 @@ def test_pretraining_text_states_facts_without_prompts(all_facts):
     assert len(stated_facts) > 0.7 * len(all_facts)
 
 
-def test_reduced_loss_equals_the_full_softmax():
+def test_reduced_loss_matches_the_full_softmax():
     arch = pretraining.NANO
     model = pretraining.Reduced(replace(arch, vocabulary=6), unseen_tokens=arch.vocabulary - 5)
     model.initialize(torch.Generator().manual_seed(0))
@@ -92,7 +92,8 @@ def test_reduced_loss_equals_the_full_softmax():
     torch.testing.assert_close(model.loss(ids, targets), expected_loss, rtol=1e-5, atol=1e-4)
 
 
-def test_exported_model_has_the_loss_of_the_reduced_model(all_facts, tmp_path):
+@pytest.mark.long
+def test_exported_model_has_the_same_loss_as_the_reduced_model(all_facts, tmp_path):
     for directory in (tmp_path, tmp_path / "again"):
         (directory / "gpt2-nano").mkdir(parents=True)
         recipe.build(directory, directory / "runs", steps=2)
@@ -116,7 +117,7 @@ def test_exported_model_has_the_loss_of_the_reduced_model(all_facts, tmp_path):
 
 
 def count_correct(model, examples):
-    """Return the number of answers that equal the reference."""
+    """Return the number of answers that match the reference."""
     answers = itertools.chain.from_iterable(answer_all(model, examples, Sampling(24)))
     return sum(answer.text == examples[answer.index].output for answer in answers)
 
@@ -130,7 +131,7 @@ class TestEmbeddedModel:
         model = pretrained.load("gpt2-nano", tie_weights=True)
         assert model.lm_head.weight is model.wte.weight
 
-    def test_logits_equal_transformers(self):
+    def test_logits_match_transformers(self):
         from transformers import GPT2LMHeadModel
 
         peer = GPT2LMHeadModel.from_pretrained(

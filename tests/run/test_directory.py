@@ -1,4 +1,4 @@
-"""Run directories: names, lookup, settings, locks across processes and threads, final statuses, deletion."""
+"""Run directories: names, lookup, settings, locks across processes and threads, final statuses, and deletion."""
 
 import json
 import os
@@ -91,7 +91,7 @@ def test_slug_is_readable():
         ("My run", "my-run"),
     ],
 )
-def test_slug_keeps_letters_of_every_script(tmp_path, name, expected_name):
+def test_slug_keeps_letters_from_every_script(tmp_path, name, expected_name):
     assert slug(name) == expected_name
     assert create(tmp_path, name).name == expected_name
     assert RunDirectory.find(tmp_path, expected_name).config().name == expected_name
@@ -116,7 +116,7 @@ def test_create_writes_settings_under_a_unique_name_and_the_first_event(tmp_path
         assert run.status() == "queued"
 
 
-def test_next_name_equals_the_created_name(tmp_path):
+def test_next_name_matches_the_created_name(tmp_path):
     for name in ("My run", "my run", ""):
         config = RunConfig.parse({"name": name})
         names = [next_name(tmp_path, config) for _ in range(2)]
@@ -196,7 +196,9 @@ def test_settings_are_replaced_atomically(tmp_path):
     run = create(tmp_path)
     with run.config_path.open() as open_file:
         run.write_config(run.config().changed(notes="better than b"))
-        assert json.load(open_file)["notes"] == ""  # concurrent readers see the complete old file
+        assert (
+            json.load(open_file)["notes"] == ""
+        )  # concurrent readers must see the complete old file
     assert run.config().notes == "better than b"
     assert sorted(p.name for p in run.path.iterdir()) == [
         "config.json",
@@ -317,14 +319,14 @@ def test_waiter_on_a_deleted_run_does_not_lock_its_successor(tmp_path):
         thread.start()
         for name in ("config.json", "events.jsonl"):
             (run.path / name).unlink()
-        threading.Event().wait(0.2)  # until the thread has opened the lock file
+        threading.Event().wait(0.2)  # wait until the thread has opened the lock file
         (run.path / "trainer.lock").unlink()
         run.path.rmdir()
     thread.join()
     assert outcome == ["a was deleted"]
 
 
-def test_interrupted_deletion_leaves_no_run(tmp_path, monkeypatch):
+def test_interrupted_deletion_does_not_leave_a_run_behind(tmp_path, monkeypatch):
     run = create(tmp_path)
     (run.path / "weights").mkdir()
     monkeypatch.setattr("shutil.rmtree", lambda path: (_ for _ in ()).throw(OSError("disk error")))
@@ -370,7 +372,7 @@ def test_stop_request_returns_the_requested_status(tmp_path):
     assert run.stop_request() is None
 
 
-def test_status_is_that_of_the_last_complete_event(tmp_path):
+def test_status_comes_from_the_last_complete_event(tmp_path):
     run = create(tmp_path)
     run.append("status", status="running")
     run.append("generation", answer='"event":"status","status":"finished"')

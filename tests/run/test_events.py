@@ -1,4 +1,4 @@
-"""Event files: sequence numbers, torn lines, damage, a full disk, and the time to write an event."""
+"""Event files: sequence numbers, torn lines, damage, a full disk, and the time it takes to write an event."""
 
 import json
 import os
@@ -120,7 +120,7 @@ while True:
     assert sequence_numbers(path) == list(range(1, len(lines) + 2))
 
 
-def test_full_disk_raises_and_leaves_no_partial_event(tmp_path, child):
+def test_full_disk_raises_without_leaving_a_partial_event(tmp_path, child):
     code = """
 import resource, sys
 from pathlib import Path

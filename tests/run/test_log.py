@@ -1,4 +1,4 @@
-"""The log of a run: lines of events, and errors that are ignored."""
+"""The log of a run: how events are written as lines, and which errors are ignored."""
 
 import pytest
 

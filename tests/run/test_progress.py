@@ -1,4 +1,4 @@
-"""The progress of a run in a terminal."""
+"""Progress of a run, as shown in a terminal."""
 
 import io
 

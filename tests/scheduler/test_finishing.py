@@ -1,4 +1,4 @@
-"""The end of a run: which files remain, and that a run killed at any moment can be resumed or has finished."""
+"""The end of a run: which files remain, and whether a run killed at any point can be resumed or has finished."""
 
 import hashlib
 import os
@@ -28,7 +28,7 @@ SHORT = {
     "grad_clip": None,
     "max_new_tokens": 8,
 }
-"""Four steps with a learning rate so high that the first step has the lowest loss."""
+"""Settings with four steps and a learning rate so high that the loss is lowest after the first step."""
 FILE_EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
 
 
@@ -40,7 +40,7 @@ def create(runs_dir, settings):
 
 
 def weights_hash(run: RunDirectory) -> str | None:
-    """Return the hash of the published weights; None if there are none."""
+    """Return the hash of the published weights, or None if there are none."""
     paths = list((run.path / "weights").glob("*.safetensors"))
     return hashlib.sha256(paths[0].read_bytes()).hexdigest() if paths else None
 
@@ -54,14 +54,16 @@ def folders(run: RunDirectory) -> list[str]:
 
 
 def die_at_file_event(number: int, run_path: Path) -> None:
-    """Kill this process just before its n-th change to a file or directory of the run."""
+    """Kill this process just before its n-th change to one of the run's files or directories."""
     remaining = number
 
     def hook(event: str, args: tuple) -> None:
         nonlocal remaining
         if event not in FILE_EVENTS:
             return
-        deletes_by_relative_name = event in ("os.remove", "os.rmdir") and args[1] != -1  # in rmtree
+        deletes_by_relative_name = (
+            event in ("os.remove", "os.rmdir") and args[1] != -1
+        )  # from rmtree
         if not (deletes_by_relative_name or str(args[0]).startswith(f"{run_path}/")):
             return
         if event == "open" and (args[0] == str(run_path / "events.jsonl") or args[1] == "r"):
@@ -74,7 +76,7 @@ def die_at_file_event(number: int, run_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", KEEP)
-def test_finished_run_keeps_the_chosen_weights_and_no_checkpoint(create, keep) -> None:
+def test_finished_run_keeps_the_chosen_weights_but_not_its_checkpoints(create, keep) -> None:
     run = create(keep)
     main(run)
     assert run.status() == "finished", run.log_tail()
@@ -87,7 +89,7 @@ def test_best_weights_have_the_lowest_validation_loss_and_answer_the_test_set(cr
     main(run)
     losses = {event["step"]: event["val_loss"] for event in run.events("eval") if event["step"]}
     best_step = min(losses, key=losses.__getitem__)
-    assert best_step < 4, f"the test needs a best step before the last one: {losses}"
+    assert best_step < 4, f"the best step must come before the last one: {losses}"
     facts, _ = read_weights(run.path / "weights")
     assert (facts["step"], facts["val_loss"]) == (best_step, losses[best_step])
     [event] = run.events("weights")
@@ -146,7 +148,7 @@ def test_checkpoints_left_by_a_killed_trainer_are_deleted(create, recover, keep)
     assert folders(run) == ([] if keep == "none" else ["weights"])
 
 
-def test_finished_run_of_an_older_version_keeps_its_checkpoints(create) -> None:
+def test_finished_run_from_an_older_version_keeps_its_checkpoints(create) -> None:
     run = create("last")
     finish_with_leftovers(run)
     with run.lock():
@@ -172,7 +174,7 @@ def test_restart_can_use_the_disk_space_that_it_frees(create, monkeypatch) -> No
     assert not run.checkpoints_path.exists()
 
 
-def test_edit_of_keep_weights_during_training_has_no_effect(create) -> None:
+def test_editing_keep_weights_during_training_has_no_effect(create) -> None:
     run = create("last")
 
     def train_and_edit(config, active):
@@ -184,10 +186,13 @@ def test_edit_of_keep_weights_during_training_has_no_effect(create) -> None:
     assert folders(run) == ["weights"]
 
 
+AT_EVERY_EVENT = [pytest.mark.long, pytest.mark.timeout(1200)]
+
+
 @pytest.mark.parametrize(
-    "stride", [13, pytest.param(1, marks=[pytest.mark.long, pytest.mark.timeout(1200)])]
+    ("keep", "stride"),
+    [("best", 13), *(pytest.param(keep, 1, marks=AT_EVERY_EVENT) for keep in KEEP)],
 )
-@pytest.mark.parametrize("keep", KEEP)
 def test_run_killed_at_any_point_resumes_or_has_finished(create, keep, stride) -> None:
     intact_run = create(keep)
     main(intact_run)
@@ -218,5 +223,5 @@ def test_run_killed_at_any_point_resumes_or_has_finished(create, keep, stride) -
         if not os.WIFSIGNALED(exit_status):
             break
         run.delete()
-    assert "finished" in statuses[:-1], "no kill after the final status"
+    assert "finished" in statuses[:-1], "no process was killed after the final status"
     assert "running" in statuses

@@ -115,7 +115,7 @@ def test_withdrawn_or_deleted_run_is_skipped(create, queue, wait):
         run_queue.add(name)
     wait(lambda: executor.started)
     stop(runs["b"].path.parent, runs["b"].name)
-    runs["c"].request_stop()  # by a process that died before it wrote the final status
+    runs["c"].request_stop()  # by a process that died before writing the final status
     runs["d"].delete()
     executor.release.set()
     wait(drained(run_queue))

@@ -1,4 +1,4 @@
-"""Real training in the trainer process and both executors: runs that finish, stop, die or fail."""
+"""Real training in the trainer process and with both executors: runs that finish, stop, die or fail."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ from core.tracking.index import Index
 from core.tracking.sync import Sync
 
 LONG = {"epochs": 150, "checkpoint_every": 10, "eval_every": 100}
-"""One step per epoch, a few milliseconds each."""
+"""Settings with one step per epoch. Each step takes a few milliseconds."""
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def check_finished_run(db, steps):
 
 @pytest.fixture(scope="module")
 def losses():
-    """Losses by executor, which must agree."""
+    """Losses by executor. They must be the same."""
     return {}
 
 
@@ -126,6 +126,7 @@ def test_run_finishes_with_every_executor(create, db, losses, executor):
     assert losses[executor] == pytest.approx(next(iter(losses.values())), rel=1e-5)
 
 
+@pytest.mark.long
 def test_run_stops_within_two_steps_and_resumes(create, db, start_run, wait):
     run = create(**LONG)
     thread = start_run(run)
@@ -178,7 +179,7 @@ def test_second_trainer_is_refused_and_sigterm_interrupts_the_first(create, star
 
 def test_download_is_reported_and_can_be_stopped(hub, create, start_run, wait):
     hub.hold(bytes(60_000_000))
-    hub.pause = 0.1  # one second per 10 MB read by the client
+    hub.pause = 0.1  # one second for every 10 MB that the client reads
     run = create(base_model="gpt2")
     start_run(run)
     wait(lambda: events(run, "download"))
@@ -191,13 +192,13 @@ def test_download_is_reported_and_can_be_stopped(hub, create, start_run, wait):
     requeue(run.path.parent, run.name)
     run_in_process(run)
     assert run.status() == "failed"
-    assert "model.safetensors is damaged" in run.statuses()[-1]["reason"]  # it is all zeros
+    assert "model.safetensors is damaged" in run.statuses()[-1]["reason"]  # the file is all zeros
     [_, resumed] = hub.ranges
     assert int(resumed.removeprefix("bytes=").rstrip("-")) >= 10_000_000
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
-def test_missing_data_fails_with_one_sentence(create, capfd, executor):
+def test_missing_data_set_fails_with_one_sentence(create, capfd, executor):
     run = create(dataset="/nowhere/words.json")
     EXECUTORS[executor](run)
     last = run.statuses()[-1]
@@ -216,7 +217,7 @@ def test_unreadable_settings_fail_with_one_sentence(create):
     assert "epochs = 'many'" in run.statuses()[-1]["reason"]
 
 
-def test_unexpected_error_writes_its_traceback_to_the_log_only(create, capfd):
+def test_traceback_of_an_unexpected_error_is_written_only_to_the_log(create, capfd):
     run = create()
 
     def train(config, active):
@@ -225,7 +226,7 @@ def test_unexpected_error_writes_its_traceback_to_the_log_only(create, capfd):
     main(run, train=train)
     last = run.statuses()[-1]
     assert (last["status"], last["reason"]) == ("failed", "ZeroDivisionError: one by none")
-    assert "Traceback" in capfd.readouterr().err  # a trainer process redirects it to the log
+    assert "Traceback" in capfd.readouterr().err  # goes to the log in a trainer process
     assert "Traceback" not in run.events_path.read_text()
 
 
@@ -309,7 +310,7 @@ def test_trainer_that_ignores_a_stop_is_killed(create, start_run, wait):
     assert "(signal 9)" in run.statuses()[-1]["reason"]
 
 
-def test_trainer_that_fails_to_start_leaves_no_queued_run(create, monkeypatch):
+def test_trainer_that_fails_to_start_does_not_leave_a_queued_run(create, monkeypatch):
     run = create()
     monkeypatch.setattr(sys, "executable", "/bin/false")
     run_in_process(run)

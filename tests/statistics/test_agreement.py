@@ -1,4 +1,4 @@
-"""Agreement of judges, against SciPy's rank correlation and tables worked out by hand."""
+"""Agreement between judges, compared with SciPy's rank correlation and tables worked out by hand."""
 
 import math
 
@@ -13,7 +13,7 @@ from core.statistics.agreement import Agreement, agreement, disagreements, incon
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=3, max_size=40))
-def test_rank_correlation_equals_scipy(pairs):
+def test_rank_correlation_matches_scipy(pairs):
     a, b = np.array(pairs, dtype=float).T
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         assert math.isnan(spearman(a, b))

@@ -1,4 +1,4 @@
-"""Intervals have nominal coverage, and results equal SciPy, statsmodels or a hand calculation."""
+"""Intervals have nominal coverage, and results match SciPy, statsmodels or a hand calculation."""
 
 import math
 import time
@@ -36,7 +36,7 @@ def normal(rng, size):
 
 
 def skewed(rng, size):
-    """Half of the answers score 0, a fifth score 100, and most of the others score low."""
+    """Half of the answers score 0, a fifth score 100, and most of the rest score low."""
     kind = rng.random(size)
     return np.where(kind < 0.5, 0, np.where(kind < 0.7, 100, 100 * rng.beta(2, 5, size)))
 
@@ -53,7 +53,7 @@ def test_intervals_have_nominal_coverage(draw, truth):
     assert 0.92 <= coverage(draw, truth, 20) <= 0.97
 
 
-def test_interval_equals_scipy_at_the_expanded_level():
+def test_interval_matches_scipy_at_the_expanded_level():
     scores = skewed(np.random.default_rng(1), 110)
     interval = mean_intervals({"a": scores}, resamples=ACCURATE_RESAMPLES)["a"]
     expected = scipy.stats.bootstrap(
@@ -82,7 +82,7 @@ def test_interval_is_wider_than_the_plain_bootstrap_by_the_expected_factor():
 
 @pytest.mark.parametrize("level", [0.8, 0.95, 0.99])
 @pytest.mark.parametrize("n", [20, 110])
-def test_interval_of_normal_scores_equals_the_t_interval(n, level):
+def test_interval_for_normal_scores_matches_the_t_interval(n, level):
     scores = 50 + 20 * scipy.stats.norm.ppf((np.arange(n) + 0.5) / n)
     interval = mean_intervals({"a": scores}, level, resamples=ACCURATE_RESAMPLES)["a"]
     expected = scipy.stats.ttest_1samp(scores, 0).confidence_interval(level)
@@ -116,7 +116,7 @@ def test_few_or_missing_scores_give_an_undefined_interval():
     assert intervals["nan"] == intervals["a"] == mean_interval([3, 5])
 
 
-def test_intervals_of_a_thousand_runs_take_less_than_300_ms():
+def test_intervals_for_a_thousand_runs_take_less_than_300_ms():
     rng = np.random.default_rng(0)
     scores = {str(run): rng.uniform(0, 100, 110).tolist() for run in range(1000)}
     mean_intervals(scores)
@@ -130,7 +130,7 @@ def test_intervals_of_a_thousand_runs_take_less_than_300_ms():
 
 @pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
 @pytest.mark.parametrize("effect", [0.02, 0.1, 0.3, 0.8, 1.5, 3])
-def test_needed_items_equal_statsmodels(effect, level):
+def test_needed_items_match_statsmodels(effect, level):
     gaps = np.random.default_rng(3).normal(size=50)
     gaps = (gaps - gaps.mean()) / gaps.std(ddof=1) + effect
     expected = TTestPower().solve_power(effect_size=effect, alpha=1 - level, power=0.8)
@@ -138,7 +138,7 @@ def test_needed_items_equal_statsmodels(effect, level):
 
 
 @given(st.lists(st.tuples(POINTS, POINTS), min_size=2, max_size=30))
-def test_difference_equals_the_interval_of_the_gaps(pairs):
+def test_difference_matches_the_interval_of_the_gaps(pairs):
     a, b = np.array(pairs).T
     result, expected = paired(a, b), mean_interval(a - b)
     assert (result.low, result.high, result.n) == (expected.low, expected.high, expected.n)
@@ -192,7 +192,7 @@ def test_difference_is_described_in_a_sentence():
     assert paired([], []).sentence("A", "B") == "A and B have no scored examples in common."
 
 
-def test_variance_components_equal_analysis_of_variance():
+def test_variance_components_match_analysis_of_variance():
     rng = np.random.default_rng(6)
     repeats = rng.integers(1, 6, 40)
     scores = {i: rng.normal(rng.normal(50, 15), 8, n) for i, n in enumerate(repeats)}
@@ -210,7 +210,7 @@ def test_variance_components_equal_analysis_of_variance():
     assert result.share == pytest.approx(noise / (result.items + noise))
 
 
-def test_variance_components_of_two_items_equal_a_hand_calculation():
+def test_variance_components_of_two_items_match_a_hand_calculation():
     # Within: (2 + 2) / 2 = 2. Between: 2 * (5² + 5²) / 1 = 100. Items: (100 - 2) / 2 = 49.
     result = components({"a": [9, 11], "b": [19, 21]})
     assert (result.judge, result.items, result.repeats, result.share) == (2, 49, 2, 1 / 50)
@@ -239,7 +239,7 @@ def test_variance_components_of_degenerate_scores():
     assert components({"a": [5, 5], "b": [5, 5]}).share == 0
 
 
-def test_win_rate_equals_a_hand_calculation():
+def test_win_rate_matches_a_hand_calculation():
     # A wins both orders; A loses both; the answer shown first wins; A ties and wins; two ties; one order missing.
     forward = [100, 0, 100, 50, 50, 100]
     backward = [0, 100, 100, 0, 50, math.nan]
@@ -268,7 +268,7 @@ def test_win_rate_of_an_undefeated_side_has_a_lower_bound_below_100():
 
 
 @given(st.integers(0, 30), st.integers(0, 30))
-def test_win_rate_without_ties_equals_statsmodels(wins, defeats):
+def test_win_rate_without_ties_matches_statsmodels(wins, defeats):
     points = np.array([100.0] * wins + [0.0] * defeats)
     rate = win_rate(points, 100 - points)
     if wins + defeats == 0:

@@ -1,4 +1,4 @@
-"""Ratings recover the strengths of simulated games, and equal the closed form for two runs."""
+"""Ratings recover the true strengths from simulated games and match the closed form for two runs."""
 
 import math
 
@@ -11,7 +11,7 @@ from core.statistics.ratings import ELO_PER_LOG_UNIT, REGULARIZATION, rating_int
 
 
 def play(strengths, items, rng):
-    """Simulate one game per item between every two runs."""
+    """Simulate one game per item between each pair of runs."""
     k = len(strengths)
     return [
         (item, i, j, 100.0 * (rng.random() < 1 / (1 + math.exp(strengths[j] - strengths[i]))))
@@ -91,7 +91,7 @@ def test_ratings_recover_the_true_strengths_within_their_intervals():
     assert 0.91 <= np.mean(covered) <= 0.99
 
 
-def test_a_tie_counts_as_half_a_win_for_each():
+def test_tie_counts_as_half_a_win_for_each_run():
     ties = rating_intervals([(item, 0, 1, 50.0) for item in range(10)], 2)
     assert [rating.rating for rating in ties] == pytest.approx([0, 0])
     assert [rating.high - rating.low for rating in ties] == pytest.approx([0, 0])

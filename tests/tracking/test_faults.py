@@ -1,6 +1,7 @@
-"""System faults during training: a full disk, no memory, a clock set back, unwritable directories.
+"""System faults during training: a full disk, lack of memory, a clock set back, and unwritable directories.
 
-The run fails with a one-sentence reason and resumes bit-identically from its checkpoint. Other runs are not affected.
+The run fails with a one-sentence reason and can be resumed bit-identically from its checkpoint. Other runs are not
+affected.
 """
 
 import contextlib
@@ -31,7 +32,7 @@ from core.tracking.sync import read_index
 from tests.run_fixtures import WORDS
 
 STEPS = 5
-"""Steps per run, with checkpoints after steps 2, 4 and 5."""
+"""Number of steps per run. Checkpoints are saved after steps 2, 4 and 5."""
 FAULTY = """
 import resource, sys
 from pathlib import Path
@@ -76,12 +77,12 @@ REMAINING_CHECKPOINTS = {
     "weights": [4, STEPS],
     "memory": [],
 }
-"""Steps of the checkpoints that exist after each fault."""
+"""Steps at which checkpoints exist after each fault."""
 
 
 @pytest.fixture(scope="module")
 def faulted_runs(tmp_path_factory, base_model):
-    """A runs directory with one run per fault and one without, and the output of the process that trained them."""
+    """A runs directory with a run for each fault and one without, and the output of the process that trained them."""
     folder = tmp_path_factory.mktemp("faults")
     data = folder / "words.json"
     data.write_text(json.dumps([{"instruction": f"Say {w}.", "output": w} for w in WORDS]))
@@ -112,7 +113,7 @@ def checkpoints(run):
 
 
 def outcome(run):
-    """Return the results of a run that do not depend on time."""
+    """Return the parts of a run's results that do not depend on time."""
     [path] = (run.path / "weights").glob("*.safetensors")
     losses = {event["step"]: event["loss"] for event in events(run, "step")}
     answers = [event["answer"] for event in events(run, "generation")]
@@ -224,7 +225,7 @@ def test_clock_set_back_does_not_change_event_order(tmp_path):
 
 
 def test_stop_request_with_a_future_timestamp_counts_as_old(tmp_path):
-    """If the clock was set back, a hanging trainer can still be killed at once."""
+    """If the clock has been set back, a hanging trainer can still be killed at once."""
     run = RunDirectory.create(tmp_path, RunConfig(name="a"))
     run.request_stop()
     os.utime(run.stop_path, (4_000_000_000, 4_000_000_000))
@@ -244,7 +245,9 @@ def unwritable(request, tmp_path):
 
 def test_unwritable_directory_is_reported_in_one_sentence(unwritable):
     def launch(directory):
-        with contextlib.closing(Lab(directory)) as lab:  # an existing directory is opened read-only
+        with contextlib.closing(
+            Lab(directory)
+        ) as lab:  # an existing directory would be opened read-only
             lab.launch(RunConfig(dataset="primer"))
 
     for attempt in (launch, lambda directory: RunDirectory.create(directory, RunConfig())):
@@ -301,7 +304,7 @@ def test_read_only_runs_directory_is_read_and_synced(settings, child):
                 reader.stdin.flush()
                 assert [reader.stdout.readline() for _ in range(2)] == ["running 1\n"] * 2
             files_before = files(run)
-            reader.communicate("\n")  # the trainer is dead now, but the reader cannot record that
+            reader.communicate("\n")  # the trainer is now dead, but the reader cannot record that
             assert reader.returncode == 0
             assert files(run) == files_before
             assert {path.name for path in run.path.parent.iterdir()} == {"a"}

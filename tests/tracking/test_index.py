@@ -44,7 +44,7 @@ os.kill(os.getpid(), 9)
 
 @pytest.fixture
 def path(tmp_path):
-    """The path of an index in a folder with one run."""
+    """The path of an index in a folder that contains one run."""
     RunDirectory.create(tmp_path, RunConfig(name="a"))
     return tmp_path / "lab.duckdb"
 
@@ -84,7 +84,7 @@ def test_new_index_has_all_tables(path):
     index.close()
 
 
-def test_index_with_another_schema_version_is_rebuilt(path):
+def test_index_with_a_different_schema_version_is_rebuilt(path):
     build(path)
     with duckdb.connect(str(path)) as connection:
         connection.execute("update version set number = 99")
@@ -134,7 +134,7 @@ def test_index_with_damaged_blocks_is_rebuilt(path):
 
 @pytest.fixture
 def wal(path, child):
-    """The write-ahead log of an index whose process was killed."""
+    """The write-ahead log left behind by a killed process."""
     process = child(WRITE_AND_DIE, path)
     process.wait()
     log = path.with_name("lab.duckdb.wal")
@@ -176,12 +176,13 @@ def test_error_names_the_process_that_holds_the_index(path, child, code):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     index = Index(path)
-    assert index.rebuilt is None or code is HOLD_WITH_DUCKDB  # whose file has no index tables
+    # HOLD_WITH_DUCKDB creates a file without the index tables.
+    assert index.rebuilt is None or code is HOLD_WITH_DUCKDB
     index.close()
 
 
 def test_index_can_be_opened_only_once_per_process(path):
-    """DuckDB would allow opening it twice, and two syncs would insert every event twice."""
+    """DuckDB would allow it to be opened twice, and two syncs would insert every event twice."""
     index = Index(path)
     with pytest.raises(IndexHeldError, match=rf"in use by process {os.getpid()}\b"):
         Index(path)
@@ -246,7 +247,7 @@ def test_concurrent_readers_see_consistent_data(path):
         readers = [pool.submit(check_counts) for _ in range(6)]
         index_sync = Sync(index.new_cursor())
         with run.events_path.open("a") as file:
-            for step in range(1, 151):
+            for step in range(1, 76):
                 file.write(f'{{"seq":{step + 1},"time":1,"event":"step","step":{step}}}\n')
                 if step % 3 == 0:
                     file.flush()

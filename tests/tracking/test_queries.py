@@ -1,4 +1,4 @@
-"""Queries of the index: results, downsampled curves, evaluations, answers and states."""
+"""Index queries: results, downsampled curves, evaluations, answers and states."""
 
 import math
 
@@ -79,7 +79,7 @@ PLAN = {
 
 @pytest.fixture
 def runs(tmp_path):
-    """Methods to create runs and sync them, and a connection to their index."""
+    """Methods for creating and syncing runs, and a connection to their index."""
     index = Index(None)
     index_sync = Sync(index.new_cursor())
 
@@ -163,7 +163,9 @@ def test_loss_before_training_does_not_count_as_a_result(runs):
     assert results.loc["lora"].tolist() == [2.0, 1.5, pytest.approx(np.exp(1.5))]
     states = queries.states(runs.db, ["full", "lora"])
     assert [state["val_loss"] for state in states] == [None, 1.5]
-    assert queries.evaluations(runs.db, ["full"])["x"].tolist() == [0]  # still in the curve
+    assert queries.evaluations(runs.db, ["full"])["x"].tolist() == [
+        0
+    ]  # but it is still in the curve
 
     frame = queries.results(runs.db)
     assert matching(frame, "val_loss<100")["name"].tolist() == ["lora"]
@@ -270,7 +272,7 @@ def test_queries_for_no_runs_are_empty(runs):
 
 @pytest.fixture
 def noisy_run(runs):
-    """A run of 1,000 steps whose loss falls, with one spike up and one down. Returns the losses."""
+    """A run of 1,000 steps whose loss falls, with one upward and one downward spike. Returns the losses."""
     losses = np.linspace(5, 1, 1000) + np.random.default_rng(0).normal(0, 0.01, 1000)
     losses[417], losses[800] = 50.0, -3.0
     writer = runs.create(LORA)
@@ -324,7 +326,7 @@ def test_curves_of_several_runs_are_separate(runs, noisy_run):
 
 
 def gaps_of(points):
-    """Return the x of each gap in a curve."""
+    """Return the x value of each gap in a curve."""
     return points["x"][points["y"].isna()].tolist()
 
 
@@ -358,7 +360,7 @@ def test_gaps_are_kept_when_downsampling(runs, window):
 
 
 def test_gap_between_the_extremes_of_a_bucket_is_kept(runs):
-    """A bucket keeps its first and last gap; this gap is neither."""
+    """A bucket always keeps its first and last gaps; this gap is neither."""
     writer = runs.create(LORA)
     losses = [None, 1.0, None, 2.0, None]
     for number, loss in enumerate(losses, 1):
@@ -489,7 +491,7 @@ def test_every_event_kind_updates_the_time_of_the_last_event(runs):
         assert [state["heard"] for state in queries.states(runs.db, ["lora"])] == [newest]
 
 
-def test_missing_setting_has_its_default_and_a_damaged_file_has_no_settings(runs, tmp_path):
+def test_missing_setting_has_its_default_and_damaged_files_have_no_settings(runs, tmp_path):
     for name, settings in {
         "old": '{"method": "full"}',
         "broken": "{]",

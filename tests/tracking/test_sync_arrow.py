@@ -1,4 +1,4 @@
-"""The Arrow path of the sync: it stores the same rows as the row path, and leaves unusual lines to it."""
+"""The sync's Arrow path: it stores the same rows as the row path and leaves unusual lines to the row path."""
 
 import json
 
@@ -26,7 +26,7 @@ def line(seq, kind, **fields):
 
 
 def ingested_tables(tmp_path, monkeypatch, lines, min_arrow_steps):
-    """Index a run with these lines. Returns its tables and the stored offset as text."""
+    """Index a run with these lines. Return its tables and the stored offset as text."""
     monkeypatch.setattr(sync, "MIN_ARROW_STEPS", min_arrow_steps)
     folder = tmp_path / f"at-least-{min_arrow_steps}"
     run = RunDirectory.create(folder, RunConfig(name="a"))

@@ -1,4 +1,4 @@
-"""The synced index: rebuilding a broken index, and reads during a rebuild."""
+"""The synced index: rebuilding a broken index, and reading during a rebuild."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from core.tracking.synced_index import SyncedIndex
 
 @pytest.fixture
 def open_index(tmp_path):
-    """A function that opens the synced index of a folder with the run `a`. Closed after the test."""
+    """A function that opens the synced index for a folder with the run `a`. The index is closed after the test."""
     RunDirectory.create(tmp_path, RunConfig(name="a"))
     indexes = []
 
@@ -32,7 +32,7 @@ def open_index(tmp_path):
 
 
 def failing_once():
-    """Return a query whose first call raises an error of a broken index."""
+    """Return a query whose first call raises the error that a broken index would cause."""
     errors = [duckdb.IOException("damaged block")]
 
     def query(db):
@@ -80,11 +80,14 @@ def test_closed_index_cannot_be_rebuilt(tmp_path):
 
 
 def test_ctrl_c_during_a_query_is_a_keyboard_interrupt(open_index):
-    """DuckDB raises RuntimeError instead, which callers do not expect."""
+    """DuckDB itself raises RuntimeError, which callers do not expect."""
     index = open_index()
 
     def long_query(db):
         threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        db.execute(
+            "set threads = 1"
+        )  # otherwise, DuckDB may wait for other threads before it reacts
         db.execute("select count(*) from range(10000000000) t(i) where i % 7 = 3").fetchall()
 
     with pytest.raises(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""Ten trainer steps compared with the GPT-2 of transformers, trained by plain PyTorch on the same batches."""
+"""Ten trainer steps compared with transformers' GPT-2 trained with plain PyTorch on the same batches."""
 
 import json
 import math
@@ -37,7 +37,7 @@ def rows(data: Path) -> list[list[int]]:
 def trained_peer(
     base: Path, data: Path, batches: list[list[int]], lr: Callable[[int], float]
 ) -> tuple[list[float], list[float], GPT2LMHeadModel]:
-    """Return losses, gradient norms and the model after training with AdamW and clipping to 1."""
+    """Return the losses, the gradient norms and the model after training with AdamW and gradient clipping at 1."""
     model = GPT2LMHeadModel.from_pretrained(base, tie_word_embeddings=False)
     model.train()
     with torch.no_grad():
@@ -65,7 +65,7 @@ def trained_peer(
     return losses, norms, model
 
 
-def test_ten_steps_equal_transformers(
+def test_ten_steps_match_transformers(
     base: Path, data: Path, new_config: Callable[..., RunConfig], new_run: Callable[..., Any]
 ) -> None:
     config = new_config(batch_size=4, epochs=2, lr=3e-3, min_lr=3e-4, weight_decay=0.1)
@@ -98,13 +98,13 @@ def test_ten_steps_equal_transformers(
         qkv = torch.cat([weights[f"{block}.attn.{x}.weight"] for x in "qkv"])
         attn = peer_weights[f"{peer_block}.attn.c_attn.weight"].T
         torch.testing.assert_close(qkv, attn, **close())
-        # The bias of the keys has no effect, so Adam moves it by rounding errors. It is not compared.
+        # The key bias has no effect, so Adam moves it only by rounding errors. It is not compared.
         norm = peer_weights[f"{peer_block}.ln_2.bias"]
         torch.testing.assert_close(weights[f"{block}.ln_2.bias"], norm, **close())
 
 
 def close() -> dict[str, float]:
-    """Return tolerances. Adam amplifies rounding errors of tiny gradients; a wrong step would differ by 3e-3."""
+    """Return tolerances. Adam amplifies rounding errors in tiny gradients; a wrong step would differ by 3e-3."""
     return {"atol": 1e-4, "rtol": 1e-3}
 
 

@@ -132,7 +132,7 @@ def test_checkpoint_restores_all_state(tmp_path: Path, optimizer: type) -> None:
             assert value is None or torch.equal(value, restored_state[i][key])
 
 
-def test_missing_checkpoint_loads_nothing(tmp_path: Path) -> None:
+def test_missing_checkpoint_is_not_loaded(tmp_path: Path) -> None:
     model, optimizer = trained()
     assert checkpoints.load_checkpoint(tmp_path / "none", model, optimizer) == (None, [])
     with pytest.raises(UserError, match="has no weights yet"):
@@ -154,7 +154,7 @@ def test_newest_valid_weights_are_used(tmp_path: Path) -> None:
     assert torch.equal(newest["1.weight"], early_model[0][1].weight)
 
 
-def test_weights_of_a_different_model_are_rejected() -> None:
+def test_weights_from_a_different_model_are_rejected() -> None:
     model, _ = trained()
     saved = {name: p.clone() for name, p in checkpoints.trainable(model).items()}
     with pytest.raises(UserError, match=r"1\.bias is in only one of them"):

@@ -1,4 +1,4 @@
-"""Losses and answers do not depend on the batching."""
+"""Losses and answers do not depend on how examples are batched."""
 
 import random
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from core.training.evaluation import Answer, answer_all, mean_loss
 
 @pytest.mark.parametrize("mask_prompt", [False, True])
 @torch.no_grad()
-def test_mean_loss_equals_the_cross_entropy_of_all_targets(
+def test_mean_loss_matches_the_cross_entropy_over_all_targets(
     new_config: Callable[..., RunConfig], mask_prompt: bool
 ) -> None:
     config = new_config()
@@ -39,7 +39,9 @@ def test_mean_loss_equals_the_cross_entropy_of_all_targets(
         assert result == pytest.approx(expected, rel=1e-5)
 
 
-def test_batched_answers_equal_single_answers(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batched_answers_match_individual_answers(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = pretrained.load(str(base)).eval()
     generator = random.Random(3)
     vocabulary = ["red", "green", "seven", "house", "river"]

@@ -1,4 +1,4 @@
-"""The trainer on a simulated GPU, which computes shapes but no values and counts synchronizations."""
+"""The trainer on a simulated GPU, which tracks shapes but not values and counts synchronizations."""
 
 import json
 import subprocess
@@ -21,5 +21,5 @@ def test_step_synchronizes_with_the_gpu_once() -> None:
     full_counts, lora_counts = json.loads(completed.stdout).values()
     assert full_counts["reads"] == lora_counts["reads"] == 1
     weights = 4 * FAMILY["gpt2-nano"].parameters() / 2**30
-    assert full_counts["memory_gb"] > 4 * weights  # with gradients and two moments
+    assert full_counts["memory_gb"] > 4 * weights  # includes gradients and two moments
     assert lora_counts["memory_gb"] < lora_counts["estimate_gb"]

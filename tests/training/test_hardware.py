@@ -1,4 +1,4 @@
-"""Selection of devices and precisions, and hardware measurements."""
+"""Device and precision selection, and hardware measurements."""
 
 import psutil
 import pytest
@@ -28,7 +28,7 @@ def test_missing_device_is_reported() -> None:
 def test_cpu_precisions() -> None:
     assert hardware.resolve_precision("fp32", CPU) is torch.float32
     assert hardware.resolve_precision("bf16", CPU) is torch.bfloat16
-    # Depends on the machine: without AMX, bf16 is a hundred times slower.
+    # This depends on the machine: without AMX, bf16 is a hundred times slower.
     fast = torch.cpu.get_capabilities()["amx_tile"]
     assert hardware.resolve_precision("auto", CPU) is (torch.bfloat16 if fast else torch.float32)
     with pytest.raises(UserError, match="precision = 'fp16': fp16 needs a CUDA device"):

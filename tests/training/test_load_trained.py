@@ -36,7 +36,7 @@ LORA = {"method": "lora", "lora_rank": 4, "lora_alpha": 8}
     ],
     ids=["full", "full tied", "lora", "lora tied", "lora partial"],
 )
-def test_published_weights_equal_the_trained_model(
+def test_published_weights_match_the_trained_model(
     new_config: NewConfig, new_run: NewRun, method: dict[str, Any]
 ) -> None:
     config, run = new_config(**method, mask_prompt=True), new_run()
@@ -64,7 +64,13 @@ def greedy_answers(model: GPT2, examples: list[Example]) -> list[str]:
     return [a.text for a in sorted(answers, key=lambda answer: answer.index)]
 
 
-@pytest.mark.parametrize("method", [LORA, {**LORA, "tie_weights": True}], ids=["lora", "lora tied"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(LORA, id="lora"),
+        pytest.param({**LORA, "tie_weights": True}, id="lora tied", marks=pytest.mark.long),
+    ],
+)
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 def test_stored_answers_match_the_loaded_and_the_unmerged_model(
     new_config: NewConfig, new_run: NewRun, method: dict[str, Any], precision: str

@@ -43,7 +43,7 @@ def test_constant_rate_with_warm_up_matches_transformers() -> None:
 
 
 @given(rates, st.floats(0, 1), st.floats(0, 0.99), st.integers(1, 500))
-def test_warm_up_and_cosine_match_the_closed_form(
+def test_warm_up_and_cosine_decay_match_the_closed_form(
     lr: float, share: float, warmup_fraction: float, steps: int
 ) -> None:
     low = lr * share
@@ -75,7 +75,7 @@ def test_rate_rises_then_falls(steps: int, warmup_fraction: float) -> None:
     assert result[peak:] == sorted(result[peak:], reverse=True)
 
 
-def test_schedule_equals_that_of_the_journal() -> None:
+def test_schedule_matches_the_journal() -> None:
     config = RunConfig(lr=5e-5, min_lr=1e-5, warmup_fraction=0.2)
     result = [learning_rate(config, step, 101) for step in (1, 11, 21, 61, 101)]
     assert result == pytest.approx([1e-5, 3e-5, 5e-5, 3e-5, 1e-5])

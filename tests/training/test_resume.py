@@ -1,4 +1,4 @@
-"""A resumed run is bit-identical to an uninterrupted one after a stop, a kill or damage to a checkpoint."""
+"""Runs resumed after a stop, a kill or damage to a checkpoint are bit-identical to uninterrupted ones."""
 
 import functools
 import hashlib
@@ -18,6 +18,7 @@ from core.training.trainer import Trainer, load_trained, train
 NewConfig = Callable[..., RunConfig]
 NewRun = Callable[..., Any]
 Uninterrupted = Callable[[str], Any]
+LONG = pytest.mark.long
 RANDOM: dict[str, Any] = {
     "dropout": 0.1,
     "grad_accumulation": 2,
@@ -41,7 +42,7 @@ METHODS: dict[str, dict[str, Any]] = {
 def uninterrupted(
     new_config: NewConfig, run_in: type, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Any]:
-    """Return a function that trains a run of a method without interruption, once per method."""
+    """Return a function that trains an uninterrupted run with a given method. Each method is trained only once."""
 
     @functools.cache
     def make(method: str) -> Any:
@@ -63,14 +64,14 @@ def checkpoint_names(run: Any) -> list[str]:
 
 
 def comparable(run: Any, kind: str, after_step: int = 0) -> list[dict[str, Any]]:
-    """Return the events of a kind without measured times and memory."""
+    """Return the events of one kind, without measured times and memory."""
     measured = {"seconds", "tokens_per_s", "memory_mb"}
     events = [e for e in run.events_of(kind) if e.get("step", after_step + 1) > after_step]
     return [{k: v for k, v in event.items() if k not in measured} for event in events]
 
 
 def assert_same_from(step: int, resumed: Any, uninterrupted: Any) -> None:
-    """Assert that events after a step, answers and weights equal those of the uninterrupted run."""
+    """Assert that the events after a step, the answers and the weights match those of the uninterrupted run."""
     for kind in ("step", "eval", "sample", "generation"):
         expected = comparable(uninterrupted, kind, after_step=step)
         assert comparable(resumed, kind) == expected, kind
@@ -78,7 +79,10 @@ def assert_same_from(step: int, resumed: Any, uninterrupted: Any) -> None:
     assert weights(resumed) == weights(uninterrupted)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    ["full", "lora", pytest.param("full tied", marks=LONG), pytest.param("sgd", marks=LONG)],
+)
 def test_resume_after_a_stop_is_bit_identical(
     new_config: NewConfig, new_run: NewRun, uninterrupted: Uninterrupted, method: str
 ) -> None:
@@ -151,7 +155,13 @@ def delete_manifest(checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [damage_file, damage_manifest, damage_random_state, delete_manifest]
+    "damage",
+    [
+        damage_file,
+        damage_random_state,
+        pytest.param(damage_manifest, marks=LONG),
+        pytest.param(delete_manifest, marks=LONG),
+    ],
 )
 def test_damaged_checkpoint_falls_back_to_the_previous_one(
     new_config: NewConfig,
@@ -186,7 +196,7 @@ def test_run_without_valid_checkpoint_restarts_from_step_0(
 
     resumed = new_run("stopped", resumed=True)
     assert train(config, resumed) == "finished"
-    assert [e["step"] for e in resumed.events_of("rewind")] == [-1]  # no progress is left
+    assert [e["step"] for e in resumed.events_of("rewind")] == [-1]  # all progress is lost
     assert len(resumed.events_of("warning")) == 2
     assert len(resumed.events_of("step")) == STEPS
     assert resumed.losses() == uninterrupted("full").losses()
@@ -272,7 +282,7 @@ def test_stop_while_answering_keeps_the_weights(new_config: NewConfig, new_run: 
     assert sorted(e["item"] for e in resumed.events_of("generation")) == [20, 21]
 
 
-def test_weights_of_a_stopped_run_can_be_loaded(new_config: NewConfig, new_run: NewRun) -> None:
+def test_weights_from_a_stopped_run_can_be_loaded(new_config: NewConfig, new_run: NewRun) -> None:
     config = new_config(**RANDOM, **METHODS["lora"])
     run = new_run(stop_at=5)
     trainer = Trainer(config, run)
@@ -305,23 +315,40 @@ CHANGED: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
+@pytest.fixture(scope="module")
+def stopped_runs(
+    new_config: NewConfig, run_in: type, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """Directories of runs that were stopped after step 5, keyed by method. Tests must not change them."""
+    directories = {}
+    for method in ("full", "lora"):
+        directories[method] = tmp_path_factory.mktemp(method) / "stopped"
+        directories[method].mkdir()
+        config = new_config(**RANDOM, **METHODS[method])
+        train(config, run_in(directories[method], stop_at=5))
+    return directories
+
+
 @pytest.mark.parametrize(("method", "changes", "message"), CHANGED, ids=lambda value: str(value))
 def test_resume_with_changed_settings_fails_and_keeps_the_checkpoint(
-    new_config: NewConfig, new_run: NewRun, method: str, changes: dict[str, Any], message: str
+    new_config: NewConfig,
+    run_in: type,
+    stopped_runs: dict[str, Path],
+    method: str,
+    changes: dict[str, Any],
+    message: str,
 ) -> None:
     config = new_config(**RANDOM, **METHODS[method])
-    stopped = new_run("stopped", stop_at=5)
-    train(config, stopped)
-    before = checkpoint_names(stopped)
-    resumed = new_run("stopped", resumed=True)
+    resumed = run_in(stopped_runs[method], resumed=True)
+    before = checkpoint_names(resumed)
     with pytest.raises(UserError, match="stopped cannot resume from step 5") as rejected:
         train(config.changed(**changes), resumed)
     assert message in str(rejected.value)
     assert "`python -m core resume stopped --restart`" in str(rejected.value)
     assert not resumed.events
     assert checkpoint_names(resumed) == before
-    with pytest.raises(UserError) as early:  # the check that commands and pages make
-        resumption.check_newest(stopped.directory, config.changed(**changes))
+    with pytest.raises(UserError) as early:  # the check performed by commands and pages
+        resumption.check_newest(resumed.directory, config.changed(**changes))
     assert message in str(early.value)
 
 
@@ -337,7 +364,7 @@ def test_resume_with_restored_settings_is_bit_identical(
     assert_same_from(5, resumed, uninterrupted("lora"))
 
 
-def test_resume_allows_changes_of_settings_that_do_not_affect_training(
+def test_resume_allows_changes_to_settings_that_do_not_affect_training(
     new_config: NewConfig, new_run: NewRun, uninterrupted: Uninterrupted
 ) -> None:
     config = new_config(**RANDOM, **METHODS["full"])
@@ -367,7 +394,7 @@ def rewrite_manifests(run: Any, change: Callable[[dict[str, Any]], object]) -> N
 
 
 def delete_settings(manifest: dict[str, Any]) -> None:
-    """Remove what older versions did not record."""
+    """Remove the settings, which older versions did not record."""
     for key in ("settings", "train_examples", "precision", "ignores_warmup"):
         del manifest[key]
 
@@ -387,7 +414,7 @@ def test_checkpoints_without_recorded_settings_resume(
     assert train(config, piece) == "stopped"
     [warning] = piece.events_of("warning")
     assert warning["message"].endswith(UNCHECKED)
-    with pytest.raises(UserError, match=r"seed = 7 \(was 123\)"):  # recorded from this resume on
+    with pytest.raises(UserError, match=r"seed = 7 \(was 123\)"):  # recorded since this resume
         resumption.check_newest(stopped.directory, config.changed(seed=7))
     resumed = new_run("stopped", resumed=True)
     assert train(config, resumed) == "finished"
@@ -403,7 +430,7 @@ def test_checkpoints_without_recorded_settings_resume(
         ({"max_examples": 22}, "number of training examples = 18 (was 20)"),
     ],
 )
-def test_resume_compares_counts_with_the_last_plan_of_an_older_version(
+def test_resume_compares_counts_with_the_last_plan_from_an_older_version(
     new_config: NewConfig, new_run: NewRun, changes: dict[str, Any], message: str
 ) -> None:
     config = new_config(**RANDOM, **METHODS["full"])
@@ -484,9 +511,9 @@ def test_runs_started_by_older_versions_keep_their_constant_rate(
     assert warning["message"].startswith("the learning rate stays constant")
 
 
-BEST = {"keep_weights": "best", "eval_every": 1, "lr": 5.0, "checkpoint_every": 1,
-        "min_lr": None, "warmup_fraction": 0.0, "grad_clip": None}  # fmt: skip
-"""Settings with such a high learning rate that the loss rises before the end."""
+BEST = {"keep_weights": "best", "eval_every": 1, "lr": 10.0, "checkpoint_every": 1,
+        "min_lr": 1e-3, "warmup_fraction": 0.95, "grad_clip": None}  # fmt: skip
+"""Settings that warm up to a learning rate so high that the loss is lowest early on, on any hardware."""
 
 
 def damage_weights(directory: Path) -> None:
@@ -502,7 +529,7 @@ def weights_warnings(run: Any) -> list[str]:
     return [e["message"] for e in run.events_of("warning") if e["about"] == "weights"]
 
 
-@pytest.mark.parametrize("stop_at", [9, STEPS])
+@pytest.mark.parametrize("stop_at", [9, pytest.param(STEPS, marks=LONG)])
 def test_resume_keeps_the_best_weights(
     new_config: NewConfig, new_run: NewRun, stop_at: int
 ) -> None:
@@ -517,8 +544,15 @@ def test_resume_keeps_the_best_weights(
     assert weights_warnings(resumed) == []
 
 
-@pytest.mark.parametrize("stop_at", [9, STEPS])
-@pytest.mark.parametrize("damage", [shutil.rmtree, damage_weights])
+@pytest.mark.parametrize(
+    ("damage", "stop_at"),
+    [
+        (damage_weights, 9),
+        pytest.param(damage_weights, STEPS, marks=LONG),
+        pytest.param(shutil.rmtree, 9, marks=LONG),
+        pytest.param(shutil.rmtree, STEPS, marks=LONG),
+    ],
+)
 def test_lost_best_weights_are_reported(
     new_config: NewConfig, new_run: NewRun, stop_at: int, damage: Callable[[Path], object]
 ) -> None:

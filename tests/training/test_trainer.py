@@ -107,7 +107,7 @@ def test_evaluation_losses_are_means_over_target_tokens(
     ("optimizer", "mask_prompt"),
     [({"optimizer": "adamw"}, True), ({"optimizer": "sgd", "lr": 0.3}, False)],
 )
-def test_accumulation_equals_a_larger_batch(
+def test_accumulation_matches_a_larger_batch(
     new_config: NewConfig, new_run: NewRun, optimizer: dict[str, Any], mask_prompt: bool
 ) -> None:
     results = []
@@ -225,7 +225,7 @@ def test_nan_loss_ends_the_run(
     assert not (run.directory / "weights").exists()
 
 
-def test_nan_gradient_changes_no_weights(new_config: NewConfig, new_run: NewRun) -> None:
+def test_nan_gradient_does_not_change_the_weights(new_config: NewConfig, new_run: NewRun) -> None:
     run = new_run()
     trainer = Trainer(new_config(mask_prompt=True), run)
     hash_before = pretrained.fingerprint(trainer.model)
@@ -300,7 +300,7 @@ def test_bf16_run_is_close_to_fp32(new_config: NewConfig, new_run: NewRun) -> No
 def test_training_memory_is_released_before_generation(
     new_config: NewConfig, new_run: NewRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The system gets freed memory back only after gradients and moments are deleted."""
+    """Freed memory can be returned to the system only after gradients and moments are deleted."""
     trainer = Trainer(new_config(), new_run("a"))
     trainer.fit()
     state_held: list[bool] = []
@@ -323,12 +323,12 @@ def test_truncated_sample_prompt_is_reported(new_config: NewConfig, new_run: New
 
 
 @pytest.mark.long
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch's own
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # from torch
 def test_compile_setting_compiles_the_loss(
     new_config: NewConfig, new_run: NewRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tracing_only = functools.partialmethod(torch.nn.Module.compile, backend="eager")
-    monkeypatch.setattr(torch.nn.Module, "compile", tracing_only)  # needs no C++ compiler
+    monkeypatch.setattr(torch.nn.Module, "compile", tracing_only)  # does not need a C++ compiler
     config = new_config(mask_prompt=True, batch_size=10, sample_prompt="")
     plain, compiled = new_run("a"), new_run("b")
     Trainer(config, plain).fit()
@@ -341,7 +341,7 @@ def test_compile_setting_compiles_the_loss(
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 def test_block_compiles_without_graph_breaks() -> None:
-    """Checks two padded batch widths, as on a GPU."""
+    """Check two padded batch widths, as on a GPU."""
     arch = Architecture(n_layer=2, n_head=2, n_embd=8, context=16, vocabulary=50)
     model = GPT2(arch).train()
     torch.compiler.reset()
@@ -356,7 +356,7 @@ def test_block_compiles_without_graph_breaks() -> None:
 
 
 def empty_some(data: Path, path: Path) -> Path:
-    """Copy 24 records of a data set, emptying the outputs at 0, 10 and 20."""
+    """Copy 24 records from a data set, emptying the outputs at indices 0, 10 and 20."""
     records = json.loads(data.read_text())
     for i in (0, 10, 20):
         records[i]["output"] = ""
@@ -364,7 +364,7 @@ def empty_some(data: Path, path: Path) -> Path:
     return path
 
 
-def test_skipped_records_emit_one_warning_and_leave_no_gap_in_indices(
+def test_skipped_records_cause_one_warning_and_leave_no_gaps_in_the_indices(
     new_config: NewConfig, new_run: NewRun, data: Path, tmp_path: Path
 ) -> None:
     config, run = new_config(dataset=str(empty_some(data, tmp_path / "data.json"))), new_run()

@@ -153,7 +153,9 @@ def test_run_without_a_mean_is_excluded_from_the_intervals() -> None:
         row("c", 1.0, float("nan"), float("nan")),
     ]
     figure = validated(charts.intervals(rows, "Rating", "Elo points", None))
-    assert list(figure.data[0].y) == ["c", "b"], "a mean of 0 or without an interval is drawn"
+    assert list(figure.data[0].y) == ["c", "b"], (
+        "means of 0 and means without an interval are drawn"
+    )
     assert figure.layout.xaxis.range is None
     assert "NaN" not in figure.to_json()
     assert len(validated(charts.intervals(rows[:1], "", "", None)).data[0].y) == 0
@@ -189,7 +191,7 @@ def test_histogram_without_runs_is_an_empty_figure() -> None:
 
 
 EXCLUDED_FUNCTIONS = {"colors", "score_histogram"}
-"""Functions that draw no chart, and charts whose page tests cover unusual values."""
+"""Functions that do not draw a chart, and charts whose page tests cover unusual values."""
 UNUSUAL_VALUES = {
     "no rows": [],
     "one row": [1.0],
@@ -199,7 +201,7 @@ UNUSUAL_VALUES = {
 
 
 def figures_of(values: list[float | None]) -> dict[str, charts.Figure]:
-    """Return a figure of these values from each public chart function."""
+    """Return a figure with these values from each public chart function."""
     length = len(values)
     steps = pd.DataFrame({"run": ["b"] * length, "x": range(length), "y": values})
     losses = {

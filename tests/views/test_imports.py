@@ -1,4 +1,4 @@
-"""Views import no heavy libraries and do not know where the data comes from."""
+"""Views do not import heavy libraries and do not depend on where the data comes from."""
 
 import pkgutil
 import subprocess
@@ -10,7 +10,7 @@ HEAVY_MODULES = {"duckdb", "plotly", "scipy", "streamlit", "tiktoken", "torch"}
 DATA_SOURCES = {"core.lab", "core.run", "core.tracking"}
 
 
-def test_views_import_no_heavy_library_and_no_data_source() -> None:
+def test_views_do_not_import_heavy_libraries_or_data_sources() -> None:
     modules = [f"core.views.{module.name}" for module in pkgutil.iter_modules(views.__path__)]
     assert len(modules) > 1
     script = f"import sys, {', '.join(modules)}; print(*sys.modules)"

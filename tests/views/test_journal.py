@@ -1,4 +1,4 @@
-"""Journal rows, and matching of runs to the journal runs they repeat."""
+"""Journal rows, and matching runs to the journal runs that they repeat."""
 
 import pandas as pd
 import pytest
@@ -15,7 +15,7 @@ JOURNAL_RUNS = [name for name, config in PRESETS.items() if config.journal]
 
 @pytest.fixture
 def frame(tmp_path):
-    """Three runs: an evaluated repeat of run_12, a repeat of run_6, and a run that repeats none."""
+    """Three runs: an evaluated repeat of run_12, a repeat of run_6, and a run that does not repeat a journal run."""
     run = RunDirectory.create(tmp_path, preset("run_12").changed(name="again", seed=7))
     run.append("plan", steps=1)
     run.append("eval", step=1, train_loss=1.0, val_loss=1.4, final=True)

@@ -1,4 +1,4 @@
-"""Rows of the tables: models, settings, runs and answers. Model sizes are checked against the journal."""
+"""Table rows for models, settings, runs and answers. Model sizes are checked against the journal."""
 
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ PUBLIC_COLUMNS = [
     "parent",
     "notes",
 ]
-"""Columns of the JSON output that scripts rely on."""
+"""Columns in the JSON output that scripts rely on."""
 JOURNAL_MODELS = {
     "gpt2-medium": (406286336, 1549.86, {"16": 7898384, "32": 15796768, "64": 31593536}),
     "gpt2-large": (838359040, 3198.09, {"16": 14095632}),
@@ -198,7 +198,7 @@ def test_table_shows_every_differing_setting(tmp_path: Path) -> None:
 
 
 def settings(name: str, **changes: Any) -> dict[str, Any]:
-    """Return a row of settings as read from the index. Settings without effect are None."""
+    """Return a row of settings as read from the index. Settings that have no effect are None."""
     values = RunConfig.parse({"name": name, **changes}).model_dump()
     return {key: value if is_relevant(key, values) else None for key, value in values.items()}
 

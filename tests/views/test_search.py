@@ -194,7 +194,7 @@ def test_white_space_is_preserved_and_never_marked(text: str) -> None:
 
 
 @given(st.text(max_size=60), st.text(max_size=60))
-def test_joined_words_equal_the_text(text: str, other: str) -> None:
+def test_joined_words_match_the_text(text: str, other: str) -> None:
     assert "".join(piece for piece, _ in differing_words(text, other)) == text
     assert not any(flag for _, flag in differing_words(text, text))
 

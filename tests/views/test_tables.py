@@ -1,4 +1,4 @@
-"""Rendering of rows as text, JSON, CSV and Markdown: no data is lost and no markup is interpreted."""
+"""Rendering of rows as text, JSON, CSV and Markdown. No data is lost, and no markup is interpreted."""
 
 import csv
 import io

@@ -37,7 +37,7 @@ def gemini(server: JudgeServer, **settings: Any) -> Gemini:
 
 
 def exception_text(error: BaseException) -> str:
-    """Return everything that an exception and its causes print."""
+    """Return everything that would be printed for an exception and its causes."""
     chain: list[BaseException] = []
     link: BaseException | None = error
     while link is not None:
@@ -62,7 +62,7 @@ def test_prompt_schema_temperature_and_key_are_sent() -> None:
     assert request["body"]["generationConfig"] == {
         "temperature": 0.25,
         "responseMimeType": "application/json",
-        "responseSchema": {  # types are numbers: 1 STRING, 3 INTEGER, 6 OBJECT
+        "responseSchema": {  # types are sent as numbers: 1 STRING, 3 INTEGER, 6 OBJECT
             "type": 6,
             "properties": {"score": {"type": 3, "description": "0 to 100"}, "reason": {"type": 1}},
             "required": ["score", "reason"],
@@ -200,7 +200,7 @@ def test_temporary_errors_are_retryable(fault: str, reason: str, wait: float | N
             service.ask("Judge it.", SCHEMA)
         assert caught.value.wait == wait
         assert KEY not in exception_text(caught.value)
-        assert len(server.requests) == 1, "the library must not retry by itself"
+        assert len(server.requests) == 1, "the library must not retry on its own"
         assert service.ask("Judge it.", SCHEMA).text
 
 
@@ -263,7 +263,7 @@ def test_endpoint_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_threads_with_two_keys_do_not_mix(caplog: pytest.LogCaptureFixture) -> None:
-    """32 threads share two clients. Each prompt is sent with the right key and gets its own reply."""
+    """With 32 threads sharing two clients, each prompt must be sent with the right key and get its own reply."""
     with JudgeServer(answer=lambda prompt: f"about {prompt}", delay=0.05) as server:
         services = [gemini(server, key=f"{KEY}-{n}") for n in range(2)]
         prompts = [f"{n % 2}-{n}" for n in range(96)]

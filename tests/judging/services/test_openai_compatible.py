@@ -31,7 +31,7 @@ def compatible(server: JudgeServer, **settings: Any) -> OpenAICompatible:
 
 
 def exception_text(error: BaseException) -> str:
-    """Return everything that an exception and its causes print."""
+    """Return everything that would be printed for an exception and its causes."""
     chain: list[BaseException] = []
     link: BaseException | None = error
     while link is not None:
@@ -120,7 +120,7 @@ def test_error_in_a_200_response_raises_busy_error(
 
 
 def rejecting(*names: str, status: int = 400) -> Any:
-    """Return a server response that rejects requests with any of these parameters, without a reason."""
+    """Return a `respond` function that rejects requests with any of these parameters without giving a reason."""
 
     def respond(body: dict[str, Any]) -> tuple[int, Any] | None:
         return (status, {"error": "Bad request"}) if {*names} & {*body} else None
@@ -147,10 +147,10 @@ def test_rejected_parameters_are_omitted_from_later_requests(
     assert sent[0] == {"response_format", "temperature"}
     assert kept in sent[:first]
     assert sent[first] == kept, "the second client remembers the rejection"
-    assert sent[first + 1] == sent[0], "another model starts with all parameters"
+    assert sent[first + 1] == sent[0], "a different model starts with all parameters"
 
 
-def test_a_400_about_the_prompt_removes_no_parameter() -> None:
+def test_400_about_the_prompt_does_not_remove_parameters() -> None:
     with JudgeServer(respond=lambda body: (400, {"error": "too long"})) as server:
         service = compatible(server, model="takes short prompts")
         for count in (2, 4):
@@ -162,7 +162,7 @@ def test_a_400_about_the_prompt_removes_no_parameter() -> None:
         assert {"response_format", "temperature"} <= {*server.requests[-1]["body"]}
 
 
-def test_other_error_during_the_search_removes_no_parameter() -> None:
+def test_other_error_during_the_search_does_not_remove_parameters() -> None:
     def respond(body: dict[str, Any]) -> tuple[int, Any] | None:
         options = {"response_format", "temperature"} & {*body}
         return {2: (400, {"error": "Bad request"}), 1: (503, "busy")}.get(len(options))
@@ -290,7 +290,7 @@ def test_temporary_errors_are_retryable(fault: str, reason: str, wait: float | N
             service.ask("Judge it.", SCHEMA)
         assert caught.value.wait == wait
         assert KEY not in exception_text(caught.value)
-        assert len(server.requests) == 1, "the package must not retry by itself"
+        assert len(server.requests) == 1, "the package must not retry on its own"
         assert service.ask("Judge it.", SCHEMA).text
 
 
@@ -316,7 +316,7 @@ def test_permanent_errors_are_not_retryable(
         with pytest.raises(RefusedError, match=re.escape(sentence)) as caught:
             service.ask("Judge it.", SCHEMA)
         assert {r["headers"]["authorization"] for r in server.requests} == {f"Bearer {KEY}"}
-        # A 400 may mean a rejected parameter, so the request is retried without parameters.
+        # A 400 may mean that a parameter was rejected, so the request is retried without parameters.
         assert len(server.requests) == (2 if fault == "400" else 1)
     assert KEY not in exception_text(caught.value) + repr(service) + str(
         [vars(record) for record in caplog.records]
@@ -339,7 +339,7 @@ def test_invalid_settings_are_refused_before_a_request(
     assert KEY not in exception_text(caught.value)
 
 
-def test_local_server_needs_no_key_and_its_url_is_read_from_the_environment(
+def test_local_server_does_not_need_a_key_and_its_url_is_read_from_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "of-another-service")

@@ -1,4 +1,4 @@
-"""Access control: open on loopback; otherwise a password or login is required before anything is read."""
+"""Access control: open on loopback; otherwise, a password or login is required before anything is read."""
 
 import time
 
@@ -38,7 +38,7 @@ def visit(runs_dir, page=None, secrets=None):
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "localhost", "::1", "127.0.0.53"])
-def test_loopback_needs_no_password(bound, runs_dir, address):
+def test_loopback_does_not_need_a_password(bound, runs_dir, address):
     bound(address)
     assert visit(runs_dir).title[0].value == "Launch"
 
@@ -56,7 +56,7 @@ def test_network_access_without_a_password_is_refused(bound, runs_dir, address, 
     assert runtime.HOLDER_MODULE not in __import__("sys").modules, "the Lab was opened"
 
 
-def test_password_grants_access_and_a_wrong_one_is_delayed(bound, runs_dir, monkeypatch):
+def test_password_grants_access_and_wrong_ones_are_delayed(bound, runs_dir, monkeypatch):
     bound("0.0.0.0")
     monkeypatch.setenv(access.PASSWORD_VARIABLE, "sésame")
     monkeypatch.setattr(access, "WRONG_PASSWORD_PAUSE_S", 0.3)

@@ -109,7 +109,7 @@ def test_release_closes_the_lab(open_page, runs_dir):
     runtime.release()
     assert not runtime.is_open(lab)
     assert threads() == []
-    Index(runs_dir / INDEX_FILE).close()  # the lock was released
+    Index(runs_dir / INDEX_FILE).close()  # the lock has been released
     runtime.release()  # a second release is harmless
     open_page("live")
     assert sorted(threads()) == ["queue", "sync"]
@@ -131,7 +131,7 @@ def test_second_dashboard_is_read_only_until_it_takes_over(open_page, runs_dir, 
         )
         assert page.says(expected_text)
         page.press("Resume")
-        assert "Read-only" in page.toast[0].value
+        assert page.toast[0].value.startswith(r"Read\-only")
         assert RunDirectory(runs_dir / "one").status() == "stopped"
     finally:
         holder.communicate("")
@@ -164,7 +164,7 @@ def test_read_only_runs_directory_is_shown(open_page, monkeypatch, write_run, ru
 def test_unknown_executor_is_reported(open_page, monkeypatch, runs_dir):
     monkeypatch.setenv("EXECUTOR", "abacus")
     [error] = open_page("live").error
-    assert "executor = 'abacus': it should be process or thread" in error.value.replace("\\", "")
+    assert "executor = 'abacus': must be process or thread" in error.value.replace("\\", "")
     Lab(runs_dir).close()  # no lock is left behind
 
 

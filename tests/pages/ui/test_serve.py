@@ -21,7 +21,7 @@ def test_server_config_sets_loopback_and_xsrf_protection():
     assert config["client"]["showErrorDetails"] == "none"
 
 
-def test_server_settles_dead_runs_at_startup(runs_dir, monkeypatch, wait):
+def test_dead_runs_become_interrupted_at_startup(runs_dir, monkeypatch, wait):
     run = RunDirectory.create(runs_dir, RunConfig(name="dead"))
     with contextlib.closing(EventWriter(run.events_path)) as events:
         events.append("status", status="running")

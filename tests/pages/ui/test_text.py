@@ -60,14 +60,14 @@ def assert_inert(page):
     kinds = ("markdown", "caption", "error", "warning", "info", "toast", "title", "metric")
     for element in (e for kind in kinds for e in page.get(kind)):
         value = getattr(element, "value", "")
-        unescaped = re.sub(r"\\.", "\0", value)  # drop escaped characters
+        unescaped = re.sub(r"\\.", "\0", value)  # remove escaped characters
         assert not [markup for markup in ACTIVE_MARKUP if markup in unescaped], value
         assert not re.search(r"\\:[^\s\u2060]", value), "Streamlit would render icons and links"
     return page
 
 
 def visible_text(page):
-    """Return the text of the page as a reader sees it."""
+    """Return the page's text as a reader sees it."""
     texts = [html.unescape(re.sub(r"<[^>]*>", "", e.value)) for e in page.get("html")]
     texts += [re.sub(r"\\(.)", r"\1", text).replace("\u2060", "") for text in page.texts()]
     return "\n".join(texts + [code.value for code in page.get("code")])
