@@ -1,6 +1,7 @@
 """Restrict the files that dashboard users can read to a few folders. Symbolic links are resolved.
 
-The command line is not restricted: it runs with its user's own permissions. Knows settings, but no page.
+The command line is not restricted, because it runs with the user's own permissions. This module may use settings but
+not pages.
 """
 
 import os
@@ -12,9 +13,9 @@ from typing import Any
 from core.errors import Problem
 
 DATA_DIRS_VARIABLE = "DATA_DIRS"
-"""Environment variable with the allowed folders, separated by colons. Replaces the defaults."""
+"""Environment variable that lists the allowed folders, separated by colons. Replaces the defaults."""
 PATH_FIELDS = ("dataset", "base_model")
-"""Settings whose value may be a path."""
+"""Settings whose values may be paths."""
 
 
 def allowed() -> list[Path]:
@@ -34,10 +35,10 @@ def allowed() -> list[Path]:
 def problems(settings: Mapping[str, Any], uploads: Path | None = None) -> list[Problem]:
     """Return a problem for each path in the settings that is outside the allowed folders.
 
-    Applies to nonexistent paths too, and to directories that contain a link to the outside. Settings need not be valid.
+    Nonexistent paths are checked too, as are the links in a directory. The settings need not be valid.
 
     Args:
-        uploads: folder of uploaded files, allowed as well. Its name and that of its parent must not be links.
+        uploads: folder of uploaded files, allowed as well. Links inside it are still resolved.
     """
     folders = allowed()
     rejected = []
@@ -66,12 +67,16 @@ def _is_path(value: str) -> bool:
     try:
         path = Path(value).expanduser()
         return path.is_absolute() or ".." in path.parts or path.exists()
-    except (OSError, RuntimeError, ValueError):  # too long, unknown user after ~, or NUL
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+    ):  # too long, contains NUL, or has an unknown user after ~
         return False
 
 
 def _path_and_entries(value: str) -> list[Path]:
-    """Return the path and, for a directory, its entries, which may be links to the outside."""
+    """Return the path and, if it is a directory, its entries, which may be links to other folders."""
     path = Path(value).expanduser()
     try:
         return [path, *path.iterdir()] if path.is_dir() else [path]
@@ -82,6 +87,6 @@ def _path_and_entries(value: str) -> list[Path]:
 def _is_inside(path: Path, folders: list[Path]) -> bool:
     try:
         resolved = path.resolve()
-    except (OSError, RuntimeError):  # a link to itself
+    except (OSError, RuntimeError):  # the path is a link to itself
         return False
     return any(resolved.is_relative_to(folder) for folder in folders)

@@ -1,4 +1,4 @@
-"""User errors: exceptions whose message says what is wrong, which value caused it and how to fix it.
+"""User errors: exceptions whose messages say what is wrong, which value caused it and how to fix it.
 
 Pages show the message; the command line prints it and exits with status 2. Any other exception is a bug.
 """
@@ -28,7 +28,7 @@ class Problem:
 
 
 class ConfigError(UserError):
-    """All problems of a RunConfig, raised together."""
+    """All problems with a RunConfig, raised together."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = list(problems)

@@ -1,4 +1,4 @@
-"""File locks that the kernel releases when their holder dies. Does not know what they protect.
+"""File locks that the kernel releases when their holder dies. This module does not depend on what the locks protect.
 
 A lock belongs to an open file, not to a process, so it also excludes other threads of the same process.
 """

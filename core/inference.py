@@ -1,7 +1,7 @@
-"""Answers of runs and base models to any prompt, streamed token by token.
+"""Stream answers from runs and base models to any prompt, token by token.
 
-Recently used models stay in memory until their weights change. A run answers from its published weights, or from its
-newest checkpoint if it has none yet.
+Recently used models stay in memory until their weights change. For a run, the published weights are used, or the
+newest checkpoint if no weights have been published yet.
 """
 
 import contextlib
@@ -27,7 +27,10 @@ BASE_PREFIX = "base:"
 
 @dataclass(frozen=True)
 class StreamedAnswer:
-    """An answer so far. `prompt_cut`: the prompt was longer than the context, so its beginning was cut off."""
+    """The answer so far.
+
+    `prompt_cut` is set if the prompt exceeded the context length, so that its beginning was cut off.
+    """
 
     text: str
     tokens: int
@@ -38,7 +41,7 @@ class Answerer:
     """A cache of models, each loaded on first use.
 
     Args:
-        runs_dir: the folder of the run directories.
+        runs_dir: the folder that contains the run directories.
         max_models: maximum number of models in memory.
     """
 
@@ -51,24 +54,25 @@ class Answerer:
     def answer(
         self, model_name: str, instruction: str, input: str, sampling: Sampling, raw: bool = False
     ) -> Iterator[StreamedAnswer]:
-        """Yield the answer of a run, or of `base:NAME`, as it grows token by token. Yields at least once.
+        """Yield the answer from a run, or from `base:NAME`, as it is generated, token by token. Yields at least once.
 
         Args:
-            raw: feed the instruction without the template.
+            raw: pass the instruction without the template.
 
         Raises:
-            UserError: the run or model does not exist or has no weights yet. Raised by the call, not by the iterator.
+            UserError: the run or model does not exist or has no weights yet. Raised by the call itself, not during
+                iteration.
         """
         model = self.model(model_name)
         prompt = encode(instruction if raw else format_prompt(instruction, input)) or [END_OF_TEXT]
         return _answer(model, prompt, sampling)
 
     def model(self, model_name: str) -> GPT2:
-        """Return the model of a run or base model, reloaded if its weights changed. Raises UserError."""
+        """Return the model for a run or base model. Reloads it if its weights have changed. Raises UserError."""
         with self._lock:
             modified_at = self._modified_at(model_name)
             if model_name not in self._models or self._models[model_name][0] != modified_at:
-                self._models.pop(model_name, None)  # memory may not suffice for both versions
+                self._models.pop(model_name, None)  # both versions may not fit into memory together
                 self._models[model_name] = modified_at, self._load(model_name)
             self._models.move_to_end(model_name)
             while len(self._models) > self._max_models:
@@ -76,7 +80,7 @@ class Answerer:
             return self._models[model_name][1]
 
     def fingerprint(self, model_name: str) -> str:
-        """Return the SHA-256 of the base weights of a run or base model, without adapters. Raises UserError."""
+        """Return the SHA-256 of the base weights, without adapters, for a run or base model. Raises UserError."""
         base = model_name if model_name.startswith(BASE_PREFIX) else self.base_of(model_name)
         key = base, self._modified_at(base)
         if key not in self._fingerprints:
@@ -84,7 +88,7 @@ class Answerer:
         return self._fingerprints[key]
 
     def base_of(self, run: str) -> str:
-        """Return the base model of a run as `base:NAME`. Raises UserError if there is no such run."""
+        """Return a run's base model as `base:NAME`. Raises UserError if there is no such run."""
         return BASE_PREFIX + RunDirectory.find(self._runs_dir, run).config().base_model
 
     def _load(self, model_name: str) -> GPT2:
@@ -94,7 +98,7 @@ class Answerer:
             run = RunDirectory.find(self._runs_dir, model_name)
             model = load_trained(run.config(), run.path)
         if model.arch.vocabulary != VOCABULARY:
-            message = f"{model_name} has a vocabulary of {model.arch.vocabulary:,} tokens; prompts need GPT-2's {VOCABULARY:,}"
+            message = f"{model_name} has a vocabulary of {model.arch.vocabulary:,} tokens; prompts require GPT-2's vocabulary of {VOCABULARY:,}"
             raise UserError(message)
         return model
 
@@ -121,6 +125,6 @@ def _answer(model: GPT2, prompt: list[int], sampling: Sampling) -> Iterator[Stre
     ids: list[int] = []
     for token in generation.stream(model, fitted, sampling, END_OF_TEXT):
         ids.append(token)
-        # A character may take several tokens; it is not shown until it is complete.
+        # A character may span several tokens. It is not shown until it is complete.
         yield StreamedAnswer(decode(ids).removesuffix("\ufffd"), len(ids), cut)
     yield StreamedAnswer(decode(ids), len(ids), cut)

@@ -1,6 +1,6 @@
 """The Lab: the entry point for pages and notebooks.
 
-Owns the index and two background threads: one syncs the index with the run directories, one drives the queue.
+Owns the index and two background threads: one syncs the index with the run directories, and the other drives the queue.
 Commands do not open a Lab; see `core.operations`.
 """
 
@@ -49,13 +49,13 @@ SYNC_INTERVAL_S = 1.0
 ENQUEUE_GRACE_S = 10.0
 """A run created by a command may be `queued` for this long before it appears in the queue."""
 INDEX_OPEN_TIMEOUT_S = 2.0
-"""How long to wait for a command that is reading the index."""
+"""How long to wait for a command that has the index open."""
 SCORING_CLOSE_TIMEOUT_S = 5.0
 """How long to wait for pending judge requests when the Lab is closed."""
 
 
 class Lab:
-    """The runs of a folder. A context manager that stops the current trainer and releases the index on exit.
+    """The runs in a folder. As a context manager, it stops the current trainer and releases the index on exit.
 
     Only one Lab at a time can change a folder. A second one, in another process, is read-only.
 
@@ -77,7 +77,7 @@ class Lab:
             raise UserError(f"executor = {executor!r}: must be {' or '.join(EXECUTORS)}")
         self.runs_dir = Path(runs_dir)
         self.driver_pid: int | None = None
-        """Process ID of the other Lab that drives the queue; None if there is none."""
+        """Process ID of another Lab that drives the queue; None if there is none."""
         self.read_only: str | None = None
         """Why this Lab cannot change runs; None if it can."""
         self._index = SyncedIndex(self.runs_dir, self._open_index())
@@ -136,7 +136,7 @@ class Lab:
         return self._read(queries.warnings, names)
 
     def answers(self, names: Sequence[str]) -> pd.DataFrame:
-        """Return the answers of runs to their test examples; see `queries.answers`."""
+        """Return runs' answers to their test examples; see `queries.answers`."""
         return self._read(queries.answers, names)
 
     def scores(self) -> pd.DataFrame:
@@ -147,7 +147,7 @@ class Lab:
 
     @property
     def scoring(self) -> "Scoring":
-        """Judges, their verdicts and the current scoring job."""
+        """The judges, their verdicts and the current scoring job."""
         with self._scoring_lock:
             if self._scoring is None:
                 from core.judging.scoring import Scoring  # imports SciPy
@@ -172,13 +172,13 @@ class Lab:
             job.start()
 
     def scores_by_run(self) -> dict[str, dict[str, Any]]:
-        """Return the score of each run by each judge; see `core.judging.scores.by_run`."""
+        """Return each run's score from each judge; see `core.judging.scores.by_run`."""
         from core.judging import scores  # imports SciPy
 
         return scores.by_run(self.scores())
 
     def config(self, name: str) -> RunConfig:
-        """Return the settings of a run. Raises UserError if it does not exist or its file is damaged."""
+        """Return a run's settings. Raises UserError if the run does not exist or its file is damaged."""
         return RunDirectory.find(self.runs_dir, name).config()
 
     def log(self, name: str) -> str:
@@ -186,7 +186,7 @@ class Lab:
         return RunDirectory.find(self.runs_dir, name).log_tail()
 
     def seconds_since_stop_request(self, name: str) -> float | None:
-        """Return the seconds since a run was asked to stop, or None if it was not."""
+        """Return the number of seconds since a run was asked to stop, or None if it has not been asked."""
         return RunDirectory(self.runs_dir / name).seconds_since_stop_request()
 
     def checkpoint_step(self, name: str) -> int | None:
@@ -212,9 +212,9 @@ class Lab:
         return config, self.plan(config)
 
     def plan(self, config: RunConfig) -> "Plan":
-        """Return the plan of a run, with all problems that prevent its launch.
+        """Return the plan for a run, including all problems that prevent its launch.
 
-        Files outside the allowed folders are not read. A finished memory measurement overrides the estimate.
+        Files outside the allowed folders are not read. If memory use has been measured, it overrides the estimate.
         """
         from core.planning import preflight
 
@@ -231,7 +231,7 @@ class Lab:
         return next_name(self.runs_dir, config)
 
     def measure(self, config: RunConfig) -> "Future[Cost]":
-        """Measure the time and memory of a run in a separate process, or return the measurement in progress."""
+        """Measure a run's time and memory use in a separate process, or return the measurement in progress."""
         from core.planning import measurement
 
         self._refuse_outside_paths(config)
@@ -249,7 +249,7 @@ class Lab:
     # Data sets
 
     def dataset(self, config: RunConfig) -> "InspectedDataset | None":
-        """Return the data set of a run as training would use it, or None if it is not downloaded yet.
+        """Return a run's data set as training would use it, or None if it has not been downloaded yet.
 
         Raises UserError if it cannot be read or is outside the allowed folders.
         """
@@ -286,14 +286,14 @@ class Lab:
     def generate(
         self, model: str, instruction: str, input: str = "", *, raw: bool = False, **sampling: Any
     ) -> "Iterator[StreamedAnswer]":
-        """Stream the answer of a run or base model (`base:NAME`) as it grows token by token.
+        """Stream the answer from a run or base model (`base:NAME`) as it is generated, token by token.
 
         Args:
             raw: use the instruction as the prompt, without the template.
             sampling: `max_new_tokens`, `temperature`, `top_k` and `seed`; see `core.nn.generation.Sampling`.
 
         Raises:
-            UserError: the model does not exist or has no weights. Raised by the call itself, not on iteration.
+            UserError: the model does not exist or has no weights. Raised by the call itself, not during iteration.
         """
         from core.nn.generation import Sampling
 
@@ -301,11 +301,11 @@ class Lab:
         return self._open_answerer().answer(model, instruction, input, settings, raw)
 
     def base_of(self, run: str) -> str:
-        """Return the base model of a run as `base:NAME`. Raises UserError if the run does not exist."""
+        """Return a run's base model as `base:NAME`. Raises UserError if the run does not exist."""
         return self._open_answerer().base_of(run)
 
     def base_hash(self, model: str) -> str:
-        """Return the SHA-256 of the base weights of a run or base model. Raises UserError; see `generate`."""
+        """Return the SHA-256 of the base weights for a run or base model. Raises UserError; see `generate`."""
         return self._open_answerer().fingerprint(model)
 
     # Queue
@@ -317,7 +317,7 @@ class Lab:
         return self._queue
 
     def waiting(self) -> list[str]:
-        """Return the running run and the queued runs, in the order in which they train."""
+        """Return the current run and the queued runs, in training order."""
         return read_order(self.runs_dir) if self._queue is None else self._queue.names()
 
     def move(self, name: str, offset: int) -> None:
@@ -352,7 +352,7 @@ class Lab:
         return run.name
 
     def wait(self, name: str, progress: bool = True) -> pd.Series:
-        """Wait for a run to end and return its row of `runs()`. Ctrl-C interrupts the wait, not the run.
+        """Wait for a run to end and return its row from `runs()`. Ctrl-C interrupts the wait, not the run.
 
         Args:
             progress: show a progress bar on standard error.
@@ -398,7 +398,7 @@ class Lab:
         queue.remove(name)
 
     def edit(self, name: str, **values: Any) -> None:
-        """Change the notes or tags of a run. Its other settings cannot be changed."""
+        """Change a run's notes or tags. Its other settings cannot be changed."""
         assert values.keys() <= {"notes", "tags"}
         self._require_queue()
         run = RunDirectory.find(self.runs_dir, name)

@@ -1,13 +1,13 @@
-"""Metrics: the numbers that runs record and those computed from them, one per line.
+"""Metrics: the values that runs record and those computed from them, one per line.
 
-Index tables, queries, charts, the results table and the filter are derived from METRICS. Contains SQL types and
-expressions, but runs no queries. Knows no chart library and no page.
+Index tables, queries, charts, the results table and the filter are derived from METRICS. This module contains SQL
+types and expressions but does not run queries. It does not depend on any chart library or page.
 """
 
 from dataclasses import dataclass
 
 MIB = 2**20
-"""Bytes per MB, in which memory and disk space are recorded and shown."""
+"""Bytes per MB, the unit in which memory and disk space are recorded and shown."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Metric:
 
 # fmt: off
 METRICS = (
-    Metric("steps", "Steps", "Total optimizer steps of the run.", "plan", "BIGINT", result="last(plan.steps)"),
+    Metric("steps", "Steps", "Total number of optimizer steps in the run.", "plan", "BIGINT", result="last(plan.steps)"),
     Metric("step", "Step", "Optimizer steps so far.", "step", "BIGINT", axis=True),
     Metric("epoch", "Epoch", "Passes over the training examples so far.", "step", axis=True),
     Metric("tokens", "Tokens", "Tokens trained on, excluding padding.", "step", "BIGINT", result="max(step.tokens)", axis=True),

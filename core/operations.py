@@ -61,12 +61,12 @@ def requeue(runs_dir: Path, name: str, restart: bool = False) -> None:
 
     Args:
         restart: delete the run's checkpoints and weights, so that it trains from step 0 with the current settings.
-            Nothing is deleted if these settings cannot be launched. Earlier events stay in the file; a rewind event
-            supersedes them.
+            Nothing is deleted if a run with these settings cannot be launched. Earlier events stay in the file; a
+            rewind event supersedes them.
 
     Raises:
-        UserError: the run does not exist, has finished or is running; its settings changed since the checkpoint; or
-            the settings of a restart cannot be launched.
+        UserError: the run does not exist, has finished or is running; its settings have changed since the checkpoint;
+            or a restart with the current settings cannot be launched.
     """
     run = RunDirectory.find(runs_dir, name)
     with run.lock():
@@ -94,7 +94,7 @@ def _check_launch(config: RunConfig, runs_dir: Path, freed_mb: float = 0.0) -> N
 
 
 def read_runs(runs_dir: Path) -> "tuple[pd.DataFrame, dict[str, dict[str, Score]]]":
-    """Return all runs (see `queries.results`) and the score of each run by each judge."""
+    """Return all runs (see `queries.results`) and each run's score from each judge."""
     from core.judging import scores  # imports SciPy
 
     with contextlib.closing(read_index(runs_dir)) as index:
@@ -103,7 +103,7 @@ def read_runs(runs_dir: Path) -> "tuple[pd.DataFrame, dict[str, dict[str, Score]
 
 
 def read_answers(runs_dir: Path, names: Sequence[str]) -> pd.DataFrame:
-    """Return the answers of runs to their test examples; see `queries.answers`."""
+    """Return runs' answers to their test examples; see `queries.answers`."""
     with contextlib.closing(read_index(runs_dir, names)) as index:
         return queries.answers(index.cursor(), names)
 
@@ -116,7 +116,7 @@ def reindex(runs_dir: Path) -> int:
 
 
 def check(config: RunConfig, runs_dir: Path) -> "Plan":
-    """Return the plan of a run, with all problems that prevent its launch."""
+    """Return the plan for a run, including all problems that prevent its launch."""
     from core.planning import preflight  # imports PyTorch, which takes seconds
 
     return preflight.check(config, runs_dir)
@@ -130,7 +130,7 @@ def problems(values: Mapping[str, Any], runs_dir: Path) -> list[Problem]:
 
 
 def measure(config: RunConfig) -> "tuple[Cost, list[Problem]]":
-    """Measure the time and memory of a run in a separate process.
+    """Measure a run's time and memory use in a separate process.
 
     Downloads the model and data if needed. Raises UserError if the download or the measurement fails.
 
@@ -218,7 +218,7 @@ def generate(
     raw: bool = False,
     **sampling: Any,
 ) -> "Iterator[StreamedAnswer]":
-    """Yield the complete answer of each run or base model (`base:NAME`). Only one model is in memory at a time.
+    """Yield the complete answer from each run or base model (`base:NAME`). Only one model is in memory at a time.
 
     Args:
         raw: use the instruction as the prompt, without the template.
@@ -235,7 +235,7 @@ def generate(
 
 @contextlib.contextmanager
 def open_scoring(runs_dir: Path, runs: Sequence[str]) -> "Iterator[Scoring]":
-    """Open the verdicts on some runs and release the index on exit. Raises UserError if a run does not exist."""
+    """Open a Scoring for some runs, and release the index on exit. Raises UserError if a run does not exist."""
     from core.judging.scoring import Scoring
 
     for name in runs:

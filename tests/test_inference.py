@@ -147,7 +147,9 @@ def test_model_with_a_different_vocabulary_is_refused(
     save_peer: Callable[..., Any], tmp_path: Path
 ) -> None:
     save_peer(tmp_path / "other")
-    with pytest.raises(UserError, match="a vocabulary of 97 tokens; prompts need GPT-2's 50,257"):
+    with pytest.raises(
+        UserError, match="a vocabulary of 97 tokens; prompts require GPT-2's vocabulary of 50,257"
+    ):
         Answerer(tmp_path).answer(f"base:{tmp_path / 'other'}", "Say it.", "", SHORT)
 
 

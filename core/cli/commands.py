@@ -263,7 +263,7 @@ def _fail(message: str, status: int) -> NoReturn:
 
 
 def _config(name: str | None, sets: list[str] | None, runs_dir: Path) -> RunConfig:
-    """Build the settings from a preset and `field=value` assignments. Raises ConfigError with every problem."""
+    """Build the settings from a preset and `field=value` assignments. Raises ConfigError with all problems."""
     values: dict[str, Any] = preset(name).model_dump(exclude_defaults=True) if name else {}
     pairs = [assignment.partition("=") for assignment in sets or []]
     values |= {field.strip(): value for field, separator, value in pairs if separator}

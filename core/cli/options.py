@@ -33,7 +33,7 @@ ExecutorName = Annotated[
     typer.Option(
         "--executor",
         callback=_validate_executor,
-        help="Train in a separate `process` or in a `thread` of this one.",
+        help="Where to train: `process` (a separate process) or `thread` (a thread in this process).",
     ),
 ]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name of the run.")]

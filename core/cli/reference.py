@@ -31,8 +31,8 @@ SETTINGS = """\
 The fields of `RunConfig`. Change them in the Launch form, with `--set NAME=VALUE` on the command line, or as
 keyword arguments of `RunConfig` in Python. `none` leaves an optional setting empty."""
 METRICS_NOTE = """\
-The fields of `core/metrics.py`. Columns are values of a whole run, in Results and `Lab.runs()`. Curves are recorded
-at each step and axes at each step and evaluation."""
+The metrics in `core/metrics.py`. Columns hold one value per run and are shown in Results and returned by `Lab.runs()`.
+Curves are recorded at each step, and axes at each step and evaluation."""
 COMMANDS = """\
 Run a command with `python -m core COMMAND`. The exit status is 0 for success, 2 for a user error and 1 for anything
 else."""
@@ -104,7 +104,7 @@ def _metrics() -> str:
 
 
 def _command(name: str, command: Any) -> list[str]:
-    """Return usage, help and the table of options of one command."""
+    """Return a command's usage, help and options table."""
     arguments = [p for p in command.params if p.param_type_name == "argument"]
     options = [p for p in command.params if p.param_type_name == "option"]
     words = ["python -m core", name, *(str(p.metavar or p.name.upper()) for p in arguments)]
@@ -135,7 +135,7 @@ def _option_help(option: Any) -> str:
 
 
 def _value(value: Any) -> str:
-    """Format a default value; an empty one is an empty cell."""
+    """Format a default value. An empty default becomes an empty cell."""
     if value is None or value in ("", ()):
         return ""
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""`python -m core score`: score the test-set answers of runs with a judge and print the leaderboard."""
+"""`python -m core score`: score runs' test-set answers with a judge and print the leaderboard."""
 
 import os
 from pathlib import Path
@@ -48,7 +48,7 @@ def score(
         str,
         typer.Option(
             "--model",
-            help="Model of the judge. For the reference judge, the metric: chrf, rouge-l or exact.",
+            help="Judge model. For the reference judge, the metric: chrf, rouge-l or exact.",
         ),
     ] = "",
     temperature: Annotated[
@@ -118,7 +118,7 @@ def score(
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     format: AsFormat = "table",
 ) -> None:
-    """Score the test-set answers of runs with a judge. Cached verdicts are reused."""
+    """Score runs' test-set answers with a judge. Cached verdicts are reused."""
     template = prompt_file.read_text(encoding="utf-8") if prompt_file else ""
     if judge is None:
         judge = "gemini" if os.environ.get(KEY_VARIABLES["gemini"]) else "reference"
@@ -172,7 +172,7 @@ def _nothing_scored(job: "Job") -> str:
 
 
 def _rows(scoring: "Scoring", job: "Job") -> tuple[list[dict[str, Any]], list[str | None]]:
-    """Return the leaderboard for the judge of this job, and notes about its verdicts."""
+    """Return the leaderboard for this job's judge, and notes about its verdicts."""
     judged = _judged(scoring, job)
     verdicts = scoring.verdicts(judged)
     verdicts = verdicts[verdicts["id"] == job.id]

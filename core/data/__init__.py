@@ -1,1 +1,1 @@
-"""Data sets: formats, prompt template, tokenizer, batches. Does not know about models."""
+"""Data sets: formats, the prompt template, the tokenizer and batches. Independent of models."""

@@ -1,7 +1,7 @@
-"""Download files from the Hugging Face hub with its client, resume interrupted downloads, and explain errors.
+"""Download files from the Hugging Face Hub with its client, resume interrupted downloads, and explain errors.
 
-The client retries failed requests and gives a file its final name only when it is complete. Does not know about models
-or data sets.
+The client retries failed requests and gives a file its final name only when it is complete. This module does not depend
+on models or data sets.
 """
 
 import errno
@@ -35,12 +35,12 @@ from core.errors import UserError
 from core.file_lock import acquire
 
 Listener = Callable[[str, int, int], None]
-"""Called with the repository, the bytes downloaded so far and the total. An exception it raises cancels the download."""
+"""Called with the repository, the bytes downloaded so far and the total. Raising an exception cancels the download."""
 
 constants.HF_HUB_DISABLE_XET = True
 """Xet, the hub's other transfer protocol, reports failures as a bare RuntimeError after several minutes."""
 constants.HF_HUB_DISABLE_TELEMETRY = True
-"""Send no usage data, only the client's name and version."""
+"""Do not send usage data, only the client's name and version."""
 CONNECT_TIMEOUT_S = 10.0
 """Timeout for connecting to the hub, in seconds."""
 CHECKSUM_MISMATCH = "does not match the SHA-256 published by the hub and was deleted; try again"
@@ -88,12 +88,12 @@ def progress_bar(repository: str) -> type[Any] | None:
 
 
 def is_cached(repository: str, name: str) -> bool:
-    """Whether a file of a model repository is in the local cache."""
+    """Whether a file from a model repository is in the local cache."""
     return isinstance(try_to_load_from_cache(repository, name), str)
 
 
 def cached_file(repository: str, name: str) -> Path:
-    """Return a file of a model repository, downloading it if it is not cached. Raises the client's errors."""
+    """Return a file from a model repository, downloading it if it is not cached. Raises the client's errors."""
     cached = try_to_load_from_cache(repository, name)
     if isinstance(cached, str):
         return Path(cached)
@@ -138,7 +138,7 @@ def _fetch_large(repository: str, name: str) -> None:
 
 
 def reachable() -> bool:
-    """Whether the hub accepts connections. Its client would need six attempts, 23 seconds in all, to find out.
+    """Whether the hub accepts connections. Its client would take six attempts and 23 seconds to find out.
 
     Always true behind a proxy, where only the client can tell.
     """
@@ -187,7 +187,7 @@ def explain_error(setting: str, repository: str, alternative: str) -> Iterator[N
         alternative: what to do without the hub, such as `choose a local file`.
 
     Raises:
-        UserError: for errors of the client and of its HTTP library.
+        UserError: the client or its HTTP library raised an error.
     """
     try:
         yield

@@ -7,7 +7,7 @@ import re
 import unicodedata
 
 IGNORED_PUNCTUATION = re.compile(r"[^\w\s+#%./<>=*-]|_|(?<!\d)[./*]|[./*](?!\d)|(?<=\w)-|-(?!\d)")
-"""Punctuation ignored when comparing. Characters of a number (minus, decimal point) or of a name like C++ are kept."""
+"""Punctuation ignored when comparing. Characters in a number (minus, decimal point) or a name such as C++ are kept."""
 
 
 def exact_match(answer: str, reference: str) -> bool:
@@ -19,7 +19,7 @@ def exact_match(answer: str, reference: str) -> bool:
 
 
 def normalized(text: str) -> str:
-    """Return a text in lower case, without punctuation and repeated spaces."""
+    """Return a text in lower case, without punctuation or repeated spaces."""
     return " ".join(
         IGNORED_PUNCTUATION.sub(" ", unicodedata.normalize("NFKC", text).casefold()).split()
     )

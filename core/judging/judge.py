@@ -1,6 +1,6 @@
-"""Interfaces and value types of judges, which give a verdict on one answer or on a pair.
+"""Interfaces and value types for judges, which give verdicts on individual answers or pairs of answers.
 
-Does not know any service, ledger or statistics. A new service needs only a class that implements `Service`.
+This module does not depend on any service, ledger or statistics. To add a service, implement `Service`.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from core.errors import UserError
 
 @dataclass(frozen=True)
 class Item:
-    """A test example with an answer, and with a second answer if two are compared."""
+    """A test example with one answer to score, or with two answers to compare."""
 
     instruction: str
     input: str
@@ -77,7 +77,7 @@ class Service(Protocol):
     """A language model accessed over a network."""
 
     def ask(self, prompt: str, schema: Mapping[str, Any]) -> Reply:
-        """Return one reply, as JSON with this schema if the service supports it.
+        """Return one reply, as JSON that follows this schema if the service supports schemas.
 
         Raises:
             BusyError: the request failed temporarily and may be retried.
@@ -91,11 +91,14 @@ class Judge(Protocol):
 
     @property
     def spec(self) -> Mapping[str, Any]:
-        """Everything that a verdict depends on besides the item, such as model and prompt. Contains no API key."""
+        """Everything that a verdict depends on except the item, such as the model and the prompt.
+
+        Must not contain the API key.
+        """
         ...
 
     def prompt(self, item: Item) -> str:
-        """Return the prompt for an item; empty if the judge uses no prompt."""
+        """Return the prompt for an item, or an empty string if the judge does not use prompts."""
         ...
 
     def judge(self, item: Item) -> Verdict:
@@ -107,7 +110,7 @@ class BusyError(Exception):
     """A temporary failure of a service, such as a rate limit, a server error or a lost connection.
 
     Args:
-        reason: message for users, without keys.
+        reason: message for users; must not contain API keys.
         wait: retry delay in seconds, if the service asked for one.
     """
 
@@ -121,7 +124,7 @@ class RefusedError(UserError):
 
 
 def digest(value: Any) -> str:
-    """Return the SHA-256 of a JSON value in hexadecimal."""
+    """Return the SHA-256 of a JSON value as a hex digest."""
     text = json.dumps(value, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -132,5 +135,5 @@ def judge_id(spec: Mapping[str, Any]) -> str:
 
 
 def verdict_key(spec: Mapping[str, Any], prompt: str, item: Item, repeat: int) -> str:
-    """Return the cache key of a verdict. `repeat` numbers repeated requests for the same item from 0."""
+    """Return the cache key for a verdict. `repeat` counts requests for the same item, starting at 0."""
     return digest([dict(spec), prompt, item.subject, repeat])

@@ -1,4 +1,4 @@
-"""The available judges. Builds a judge from the user's settings, and decides which API key may be sent where."""
+"""The available judges. Builds a judge from the user's settings, and decides where each API key may be sent."""
 
 import os
 from collections.abc import Callable
@@ -38,10 +38,10 @@ class RequestDefaults(NamedTuple):
 
 
 def build(settings: JudgeSettings, kind: Kind = "score", check_key: bool = True) -> Judge:
-    """Build a judge for single answers or for pairs.
+    """Build a judge for individual answers or for pairs.
 
     Args:
-        check_key: fail if a required key is missing. A cost estimate needs no key.
+        check_key: raise an error if a required key is missing. Cost estimates do not need a key.
 
     Raises:
         UserError: a setting is missing or invalid.
@@ -123,7 +123,10 @@ def _openai(settings: JudgeSettings, kind: Kind, check_key: bool) -> Judge:
 
 
 def address(settings: JudgeSettings) -> str:
-    """Return the configured base URL; empty for the service's default URL, or if the judge uses no network."""
+    """Return the configured base URL.
+
+    Empty if the service's default URL applies or if the judge does not use the network.
+    """
     if settings.judge not in ADDRESS_VARIABLES:
         return ""
     return _base_address(settings.judge, settings.base_url) or _stored_address(settings.judge)
@@ -154,7 +157,7 @@ def _base_address(judge: str, address: str) -> str:
 
 
 def _api_key(settings: JudgeSettings) -> str:
-    """Return the user's key, else the stored key if it may be sent to the base URL, else an empty string."""
+    """Return the user's key, or else the stored key if it may be sent to the base URL, or else an empty string."""
     key = settings.key
     if not key and may_send_stored_key(settings.judge, settings.base_url):
         key = settings.stored_key or ""

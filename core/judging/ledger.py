@@ -1,7 +1,7 @@
-"""The ledger of a judge: all its verdicts, so that none is requested or paid for twice.
+"""Ledgers: each records all verdicts from one judge, so that none is requested or paid for twice.
 
-An append-only file in `runs/verdicts/`, in the event format of runs, which the index syncs. One process writes at a
-time. Does not know services or runs.
+A ledger is an append-only file in `runs/verdicts/`. It has the same format as a run's event file and is synced into
+the index. Only one process can write to it at a time. This module does not depend on services or runs.
 """
 
 import contextlib
@@ -28,8 +28,8 @@ class Ledger:
     """A ledger opened for writing. Use as a context manager.
 
     Args:
-        runs_dir: contains the folder of ledgers, which is created if missing.
-        spec: identifies the judge, see `Judge.spec`.
+        runs_dir: contains the folder for ledgers, which is created if missing.
+        spec: identifies the judge; see `Judge.spec`.
 
     Raises:
         UserError: another scoring job uses this judge, or the folder cannot be written.
@@ -51,7 +51,7 @@ class Ledger:
                 opening.callback(os.close, lock)
                 self._writer = opening.enter_context(contextlib.closing(EventWriter(self.path)))
                 self.scores_by_key = _read(self.path)
-                """Score of every verdict by key; None if the verdict has no score."""
+                """The score of each verdict, by cache key. None if the verdict has no score."""
                 if self.path.stat().st_size == 0:
                     self._writer.append("judge", id=self.id, **spec)
                 self._resources = opening.pop_all()
@@ -59,7 +59,7 @@ class Ledger:
             raise UserError(f"Cannot write to {self.path.parent}: {error}") from None
 
     def write(self, key: str, item: Item, repeat: int, verdict: Verdict) -> None:
-        """Append a verdict; it replaces earlier ones with the same key. Raises UserError if the write fails."""
+        """Append a verdict, which replaces earlier ones with the same key. Raises UserError if the write fails."""
         fields = {**asdict(verdict), "raw": verdict.raw[:MAX_RAW_CHARACTERS]}
         fields = {name: value for name, value in fields.items() if value not in (None, "")}
         identifiers = {"key": key, "id": self.id, "subject": item.subject, "repeat": repeat}
@@ -79,7 +79,7 @@ class Ledger:
 
 
 def known_verdicts(runs_dir: Path, spec: Mapping[str, Any]) -> Mapping[str, float | None]:
-    """Return the score of every verdict in a judge's ledger by key, without locking the ledger."""
+    """Return the score of each verdict in a judge's ledger, by cache key. Does not lock the ledger."""
     path = runs_dir / VERDICTS_FOLDER / f"{judge_id(spec)}.jsonl"
     if not path.exists():
         return {}
@@ -89,7 +89,7 @@ def known_verdicts(runs_dir: Path, spec: Mapping[str, Any]) -> Mapping[str, floa
 
 @functools.lru_cache(maxsize=8)
 def _read_cached(path: Path, *_: int) -> dict[str, float | None]:
-    """Read a ledger, cached because the page needs it on every rerun. The other arguments identify its content."""
+    """Read a ledger. Cached because pages need it on every rerun. The other arguments only extend the cache key."""
     return _read(path)
 
 

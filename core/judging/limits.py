@@ -1,4 +1,4 @@
-"""Rate limiting of requests to a judge: requests and tokens per minute, and pauses requested by the service."""
+"""Rate limiting for judge requests: requests and tokens per minute, and pauses that the service asks for."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ from core.judging.order import Limits
 WINDOW_S = 60.0
 CHARACTERS_PER_TOKEN = 4
 TYPICAL_REPLY_TOKENS = 60
-"""Rough length of a reply: a JSON object with a number and a sentence."""
+"""Approximate length of a reply: a JSON object with a number and a sentence."""
 
 
 class Throttle:
@@ -44,7 +44,7 @@ class Throttle:
         return False
 
     def pause(self, seconds: float) -> None:
-        """Block all requests for this long. A pause that ends later stays in effect."""
+        """Block all requests for this many seconds. Never shortens a pause that is already in effect."""
         with self._lock:
             self._paused_until = max(self._paused_until, self._clock() + seconds)
 
@@ -60,11 +60,11 @@ class Throttle:
             return self._sent[-max_requests][0] + WINDOW_S - now
         max_tokens = self._limits.tokens_per_minute
         if max_tokens and self._sent and self._tokens + tokens > max_tokens:
-            # A request above the limit is sent once the window is empty.
+            # A request that exceeds the limit on its own is sent once the window is empty.
             return self._sent[0][0] + WINDOW_S - now
         return 0.0
 
 
 def tokens_of(prompt: str) -> int:
-    """Estimate the tokens of a request and its reply. Exact counts depend on the service's tokenizer."""
+    """Estimate the number of tokens in a request and its reply. The exact count depends on the service's tokenizer."""
     return len(prompt) // CHARACTERS_PER_TOKEN + TYPICAL_REPLY_TOKENS

@@ -15,7 +15,7 @@ class ModelJudge:
 
     Args:
         name: name of the judge, such as `gemini`.
-        connect: creates the service; called when the first item is judged, so a cost estimate needs no connection.
+        connect: creates the service. Called when the first item is judged, so cost estimates do not need a connection.
         question: prompt template and reply format.
         model: model name.
         temperature: sampling temperature; None for the model's default.

@@ -1,4 +1,4 @@
-"""Settings of a scoring job: the judge, what it judges, and limits. Values only."""
+"""Settings for a scoring job: which judge to use, what to judge, and the limits."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 Kind = Literal["score", "pair"]
 """Whether a judge scores one answer or compares two."""
 Measure = Literal["chrf", "rouge_l", "exact"]
-"""Similarity measure of the reference judge."""
+"""Similarity measure used by the reference judge."""
 MEASURE_TITLES: dict[Measure, str] = {"chrf": "chrF", "rouge_l": "ROUGE-L", "exact": "exact match"}
 MEASURES: dict[str, Measure] = {name.replace("_", "-"): name for name in MEASURE_TITLES}
 """Measures by the model name that selects them; the first is the default."""
@@ -23,7 +23,7 @@ HOSTED_IN_FLIGHT = 8
 
 @dataclass(frozen=True)
 class JudgeSettings:
-    """Settings of a judge. Keys are kept in memory only.
+    """Settings for a judge. API keys are kept only in memory.
 
     Args:
         judge: `reference`, `gemini` or `openai`.
@@ -33,8 +33,8 @@ class JudgeSettings:
         base_url: URL of an OpenAI-compatible server or of a Gemini proxy; empty for the default.
         key: API key entered by the user.
         timeout: read timeout in seconds; None uses the default for the server.
-        stored_key: API key to use if `key` is empty; sent only to the configured address, see
-            `judges.may_send_stored_key`. None reads it from the environment.
+        stored_key: API key to use if `key` is empty; None reads it from the environment. It is sent only to the
+            configured address; see `judges.may_send_stored_key`.
     """
 
     judge: str = "reference"
@@ -49,7 +49,7 @@ class JudgeSettings:
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of a scoring job. None means no limit."""
+    """Limits for a scoring job. None means no limit."""
 
     in_flight: int = HOSTED_IN_FLIGHT
     """Concurrent requests."""
@@ -66,10 +66,10 @@ class Order:
     """A scoring request.
 
     Args:
-        kind: `score` for single answers, `pair` to compare the answers of every two runs.
+        kind: `score` to score individual answers, `pair` to compare the answers of each pair of runs.
         repeats: number of verdicts per answer.
-        with_base: also score the base models of the runs.
-        retry_missing: request new verdicts for those cached without a score.
+        with_base: also score the runs' base models.
+        retry_missing: also request new verdicts where the cached verdict has no score.
     """
 
     judge: JudgeSettings = field(default_factory=JudgeSettings)

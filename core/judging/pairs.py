@@ -1,4 +1,4 @@
-"""Pairwise comparison of runs: pairs of answers to judge, and win rates and ratings from the verdicts on them."""
+"""Compare runs pairwise: build the pairs of answers to judge, and compute win rates and ratings from the verdicts."""
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations
@@ -15,11 +15,11 @@ from core.statistics.ratings import rating_intervals
 def answer_pairs(answers: pd.DataFrame) -> pd.DataFrame:
     """Return all pairs of answers by different runs to the same test example, in both orders.
 
-    Columns: run (shown first), other, EXAMPLE_COLUMNS, answer, other_answer, is_tie (whether the answers are identical)
-    and subject (hash of the pair).
+    Columns: run (shown first), other, EXAMPLE_COLUMNS, answer, other_answer, is_tie (whether the answers are
+    identical), and subject (a hash of the pair).
 
     Args:
-        answers: table with columns run and ANSWER_COLUMNS.
+        answers: table with the columns `run` and ANSWER_COLUMNS.
     """
     columns = answers[["run", *ANSWER_COLUMNS]]
     others = columns.rename(columns={"run": "other", "answer": "other_answer"})
@@ -42,10 +42,10 @@ def pair_items(answers: pd.DataFrame) -> list[Item]:
 def win_rates(verdicts: pd.DataFrame, runs: Sequence[str]) -> list[dict[str, Any]]:
     """Return one row per pair of runs with the keys run, other, rate, low, high, scored and flips.
 
-    The rate is that of `run`, in percent. Pairs that were not judged in both orders are omitted.
+    The rate is how often `run` wins, in percent. Pairs that were not judged in both orders are omitted.
 
     Args:
-        verdicts: verdicts of one judge, from `Scoring.pair_verdicts`.
+        verdicts: verdicts by one judge, from `Scoring.pair_verdicts`.
     """
     rows = []
     for run, other, both in _both_orders(verdicts, runs):
@@ -58,7 +58,7 @@ def win_rates(verdicts: pd.DataFrame, runs: Sequence[str]) -> list[dict[str, Any
 def tournament(verdicts: pd.DataFrame, runs: Sequence[str]) -> list[dict[str, Any]]:
     """Return Bradley-Terry ratings in Elo points, best first, with the keys run, mean, low and high.
 
-    The mean over all rated runs is 0. Runs without a comparison in both orders are omitted.
+    The mean over all rated runs is 0. Runs that were never compared in both orders are omitted.
     """
     pairings = list(_both_orders(verdicts, runs))
     runs = [r for r in runs if any(r in (a, b) and len(both) for a, b, both in pairings)]
@@ -81,7 +81,7 @@ def tournament(verdicts: pd.DataFrame, runs: Sequence[str]) -> list[dict[str, An
 def _both_orders(
     verdicts: pd.DataFrame, runs: Sequence[str]
 ) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """Yield pairs of runs with their mean scores (forward, backward) at the examples judged in both orders."""
+    """Yield each pair of runs with its mean scores (forward, backward) on the examples judged in both orders."""
     scored = verdicts.dropna(subset=["score"])
     means = scored.groupby(["run", "other", *EXAMPLE_COLUMNS])["score"].mean()
     grouped = means.reset_index().groupby(["run", "other"])

@@ -1,4 +1,4 @@
-"""Cost estimates of scoring jobs (requests, tokens, US dollars), and the price table, which users can edit.
+"""Cost estimates for scoring jobs (requests, tokens, US dollars), and the price table, which users can edit.
 
 The built-in prices may be out of date.
 """
@@ -29,11 +29,11 @@ class Estimate:
     Args:
         requested: total number of verdicts.
         requests: number of verdicts that are not cached.
-        tokens: total tokens of the requests and their replies.
+        tokens: total number of tokens in the requests and their replies.
         dollars: cost in US dollars; None if the price is unknown.
-        measured: whether the assumed reply length is the mean of this judge's earlier replies, reasoning included.
+        measured: whether the assumed reply length is the mean over this judge's earlier replies, including reasoning.
         shared: total number of answers if some are identical and share a verdict, otherwise 0.
-        unanswered: number of examples that the pretrained base must answer before scoring.
+        unanswered: number of examples that the base models must answer before scoring.
     """
 
     requested: int
@@ -56,7 +56,7 @@ class Estimate:
             text += f" The {self.shared:,} answers include duplicates, which share a verdict."
         if self.unanswered:
             examples = _counted(self.unanswered, "example")
-            text += f" Not included: the pretrained base must answer {examples} first."
+            text += f" Not included: the pretrained base model must answer {examples} first."
         return text
 
     def _cost_text(self) -> str:
@@ -92,7 +92,7 @@ def estimate(
     prices: Mapping[str, tuple[float, float]],
     reply_tokens: float | None = None,
 ) -> Estimate:
-    """Estimate the cost of the remaining tasks. A judge that uses no prompt costs nothing.
+    """Estimate the cost of the remaining tasks. A judge that does not use prompts costs nothing.
 
     Args:
         requested: all tasks of the scoring job.

@@ -1,4 +1,4 @@
-"""The built-in prompts of judge models. Values only."""
+"""The built-in prompts for judge models."""
 
 EXAMPLE_TEMPLATE = """\
 Instruction:

@@ -1,6 +1,6 @@
-"""Questions to a judge model: prompt template, JSON schema of the reply, and parsing of the verdict.
+"""Questions for a judge model: the prompt template, the JSON schema for replies, and verdict parsing.
 
-Does not know any service.
+This module does not depend on any service.
 """
 
 import re
@@ -40,7 +40,7 @@ class Question:
     """A prompt template with placeholders for the fields of an item, and the expected form of the reply.
 
     Raises:
-        UserError: the template has an unknown placeholder, or none for an answer.
+        UserError: the template has an unknown placeholder, or lacks the placeholder for an answer.
     """
 
     kind: Kind
@@ -60,18 +60,18 @@ class Question:
 
     @property
     def schema(self) -> Mapping[str, Any]:
-        """JSON schema of the reply."""
+        """JSON schema for the reply."""
         return SCORE_SCHEMA if self.kind == "score" else PAIR_SCHEMA
 
     def fill(self, item: Item) -> str:
-        """Return the prompt for an item. Placeholders in the item's own texts are not replaced."""
+        """Return the prompt for an item. Text in the item that looks like a placeholder is not replaced."""
         values = {name: value or "(none)" for name, value in vars(item).items()}
         return PLACEHOLDER.sub(lambda match: values[match[1]], self.template)
 
     def read(
         self, text: str, item: Item, cut: str | None = None, from_reasoning: bool = False
     ) -> Verdict:
-        """Return the verdict of a reply; its score is None if the reply has none. See `replies` for the rules.
+        """Parse the verdict in a reply. Its score is None if the reply has no clear verdict; see `replies`.
 
         Args:
             item: the judged item, whose texts the reply may quote.

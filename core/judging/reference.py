@@ -1,7 +1,8 @@
-"""The reference judge: scores answers by their similarity to the reference, without a network.
+"""The reference judge: scores answers by their similarity to the reference, without network access.
 
-Measures are chrF (Popovic 2015, as implemented by sacrebleu), ROUGE-L (Lin 2004, the F-measure of the longest common
-subsequence of words) and exact match, which ignores case, punctuation and spaces. All give 100 for an exact match.
+The measures are chrF (Popovic 2015, as implemented by sacrebleu), ROUGE-L (Lin 2004, the F-measure of the longest
+common subsequence of words) and exact match, which ignores case, punctuation and spacing. Each is 100 for an exact
+match.
 """
 
 import json
@@ -19,14 +20,17 @@ MEASURE_VERSION = 2
 
 
 class ReferenceJudge:
-    """A deterministic judge that scores by one measure. The reason of a verdict lists the other measures."""
+    """A deterministic judge that scores by one measure and reports the others in the verdict's reason."""
 
     def __init__(self, kind: Kind = "score", measure: Measure = "chrf") -> None:
         self._kind, self._measure = kind, measure
 
     @cached_property
     def spec(self) -> dict[str, Any]:
-        """Identity of the judge. chrF includes the version of sacrebleu, because its last digits may depend on it."""
+        """The judge's identity.
+
+        For chrF, it includes the sacrebleu version, because the last digits of the score may depend on it.
+        """
         import sacrebleu
 
         model = MEASURE_TITLES[self._measure]
@@ -39,7 +43,7 @@ class ReferenceJudge:
         }
 
     def prompt(self, item: Item) -> str:
-        """Return an empty prompt: the judge compares texts itself."""
+        """Return an empty string, because this judge does not use prompts."""
         return ""
 
     def judge(self, item: Item) -> Verdict:
@@ -61,7 +65,7 @@ class ReferenceJudge:
 
 
 def measures(answer: str, reference: str) -> dict[Measure, float]:
-    """Return all measures of an answer, each from 0 to 100."""
+    """Return all measures for an answer, each from 0 to 100."""
     from sacrebleu.metrics import CHRF  # type: ignore[attr-defined]
 
     words, reference_words = normalized(answer).split(), normalized(reference).split()

@@ -1,6 +1,6 @@
 """Parse verdicts from the replies of language models.
 
-A reply is parsed in five steps. An ambiguous reply gives a missing verdict with a reason, never a guess.
+A reply is parsed in five steps. An ambiguous reply results in a missing verdict with a reason, never in a guess.
 
 1. Drop quotes: Markdown quotes, and copies of the judged texts that look like a verdict or like reasoning.
 2. Drop reasoning: `<think>` and similar blocks, closed or not, and all channels except the final one.
@@ -14,10 +14,10 @@ A reply is parsed in five steps. An ambiguous reply gives a missing verdict with
 5. If the text after the verdict contains another value, in any wording, the verdict is missing. Only a line that starts
    with `Reason:` or a similar label may contain other values.
 
-If a reply is only reasoning, its verdict must be at the end. If it was cut off, its verdict must also be at the start,
+If a reply consists only of reasoning, its verdict must be at the end. If it was cut off, its verdict must also be at the start,
 because any text before it could be reasoning whose tag the server removed.
 
-Does not know any service or prompt.
+This module does not depend on any service or prompt.
 """
 
 import json
@@ -30,7 +30,7 @@ from core.judging.judge import Verdict
 from core.judging.order import Kind
 
 VERDICT_KEYS: dict[Kind, str] = {"score": "score", "pair": "better"}
-"""The key of a JSON verdict."""
+"""The key that holds the verdict in a JSON reply."""
 POINTS_BY_SIDE = {"first": 100.0, "second": 0.0, "tie": 50.0}
 UNREADABLE = "unreadable reply"
 QUOTE = "[copied text]"
@@ -39,7 +39,7 @@ QUOTED_VALUE = "[quoted value]"
 MAX_SHOWN_VALUE_CHARS = 20
 """Longer values are not quoted in the reason for a missing verdict."""
 MAX_TEXT_CHARS = 10_000
-"""Longer texts (without reasoning) are not parsed, because some patterns take quadratic time."""
+"""Longer texts (excluding reasoning) are not parsed, because some patterns take quadratic time."""
 MAX_STATEMENT_CHARS = 300
 """Longer lines are not searched for a statement."""
 
@@ -53,7 +53,7 @@ CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)[^<]*(?:<\|constrain\|>[^<]*)?<\|mes
 """Start of a gpt-oss message."""
 CHANNEL_END = re.compile(r"<\|(?:end|return|start|channel|call)\|>")
 BARE_CHANNELS = re.compile(r"\A\s*analysis.*assistant\s*final", re.DOTALL)
-"""gpt-oss channels after the server removed the special tokens."""
+"""gpt-oss channels whose special tokens were removed by the server."""
 
 # JSON objects.
 STRING = r""""(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'"""
@@ -230,7 +230,7 @@ def read_verdict(
     cut: str | None = None,
     from_reasoning: bool = False,
 ) -> Verdict:
-    """Return the verdict of a reply. It is missing, with a reason, if the reply has none or conflicting ones.
+    """Parse the verdict in a reply. If there is none, or if several conflict, it is missing, with a reason.
 
     Args:
         judged: prompt texts that the reply may quote.
@@ -295,7 +295,7 @@ def _content_text(content: Any) -> str:
 def _find_verdict(
     text: str, kind: Kind, judged: Sequence[str], is_cut: bool, from_reasoning: bool
 ) -> tuple[Any, str]:
-    """Return the value and the reason of the verdict. Raises _UnclearError if there is none or if verdicts conflict."""
+    """Return the verdict's value and reason. Raises _UnclearError if there is none or if several conflict."""
     key = VERDICT_KEYS[kind]
     must_end = is_cut or from_reasoning
     cleaned = _decoded(text)
@@ -353,7 +353,7 @@ def _may_be_replaced(tail: str, kind: Kind) -> bool:
 
 
 def _find_statement(text: str, kind: Kind, is_cut: bool, must_end: bool) -> Any:
-    """Return the verdict stated in plain text. Raises _UnclearError if there is none or if verdicts conflict."""
+    """Return the verdict stated in plain text. Raises _UnclearError if there is none or if several conflict."""
     text = SCALE.sub("", text)
     whole_text_pattern, *patterns = STATEMENTS[kind]
     if not must_end and (match := whole_text_pattern.fullmatch(text)):
@@ -382,7 +382,7 @@ def _find_statement(text: str, kind: Kind, is_cut: bool, must_end: bool) -> Any:
     if is_cut and segment != segments[0]:
         raise _UnclearError(UNREADABLE)
     key = VERDICT_KEYS[kind] if "{" in text else rf"[\"']{VERDICT_KEYS[kind]}[\"']"
-    if re.search(rf"{key}[\"']?\s*:", text, re.IGNORECASE):  # JSON too broken to read
+    if re.search(rf"{key}[\"']?\s*:", text, re.IGNORECASE):  # JSON too malformed to parse
         raise _UnclearError(UNREADABLE)
     return value
 
@@ -485,7 +485,7 @@ def _objects(text: str, key: str) -> list[_Object]:
 
 
 def _parse(text: str, start: int, key: str) -> tuple[Mapping[str, Any], int]:
-    """Parse an object that is JSON or close to it. Return its entries and its end position.
+    """Parse an object that is valid or nearly valid JSON. Return its entries and its end position.
 
     A malformed object ends at the next brace. Its key is None if the value cannot be parsed reliably.
     """

@@ -1,7 +1,7 @@
 """Request all verdicts that are not in the ledger yet.
 
-Sends several requests concurrently. Temporary errors are retried after a delay. Permanent errors end the scoring, but
-finished verdicts are kept. Does not know runs, only items.
+Several requests are sent concurrently. Temporary errors are retried after a delay. Permanent errors end the job, but
+verdicts received so far are kept. This module works on items and does not depend on runs.
 """
 
 import random
@@ -17,7 +17,7 @@ from core.judging.limits import Throttle, tokens_of
 from core.judging.order import Limits
 
 MAX_PAUSE_S = 60.0
-"""Upper bound for a retry delay, also if the service asks for a longer one."""
+"""Upper bound for a retry delay, even if the service asks for a longer one."""
 MAX_FREE_RETRIES = 30
 """Rate-limit errors allowed per request before each one counts as an attempt."""
 MAX_REASONS = 3
@@ -32,7 +32,7 @@ class Task:
     item: Item
     repeat: int
     tokens: int
-    """Estimated tokens of the request and its reply."""
+    """Estimated number of tokens in the request and its reply."""
 
 
 @dataclass
@@ -41,18 +41,18 @@ class ScoringProgress:
 
     requested: int = 0
     stored: int = 0
-    """Verdicts of `requested` that were already in the ledger."""
+    """Verdicts in `requested` that were already in the ledger."""
     requests_sent: int = 0
     """Requests sent, including failed ones."""
     done: int = 0
     missing: int = 0
-    """Verdicts of `done` that have no score."""
+    """Verdicts in `done` that have no score."""
     missing_reasons: list[str] = field(default_factory=list)
     """One reason for each verdict counted in `missing`."""
     scored: int = 0
-    """Verdicts of `requested` that have a score, including cached ones."""
+    """Verdicts in `requested` that have a score, including cached ones."""
     given_up: list[str] = field(default_factory=list)
-    """One reason for each request that failed for good. The next scoring retries them."""
+    """One reason for each verdict that could not be obtained. The next scoring job requests them again."""
     waiting: str | None = None
     """Why the last request is being retried; None after a success."""
 
@@ -66,7 +66,7 @@ class ScoringProgress:
 
     @property
     def nothing_scored(self) -> str | None:
-        """Why no verdict has a score; None if one has, or if none was requested."""
+        """Why no verdict has a score; None if any verdict has one, or if none was requested."""
         if self.scored or not self.requested:
             return None
         reasons = summary([*self.given_up, *self.missing_reasons])
@@ -98,10 +98,10 @@ def plan(judge: Judge, items: Iterable[Item], repeats: int = 1) -> list[Task]:
 def open_tasks(
     tasks: Iterable[Task], scores_by_key: Mapping[str, float | None], retry_missing: bool = False
 ) -> list[Task]:
-    """Return the tasks that have no verdict yet, and with `retry_missing` also those without a score.
+    """Return the tasks that have no verdict yet and, with `retry_missing`, those whose verdict has no score.
 
     Args:
-        scores_by_key: cached scores, see `Ledger.scores_by_key`.
+        scores_by_key: cached scores; see `Ledger.scores_by_key`.
     """
     return [
         t
@@ -178,7 +178,7 @@ class _Scoring:
             self.shutdown.set()
 
     def _request(self, task: Task) -> None:
-        """Request a verdict until it arrives, the attempts are used up, or the scoring ends."""
+        """Request a verdict until it arrives, the attempts are exhausted, or the job ends."""
         attempt = quota_refusals = 0
         while self.throttle.wait(task.tokens):
             with self.progress_lock:
@@ -206,7 +206,7 @@ class _Scoring:
         return None
 
     def _give_up(self, reason: str) -> None:
-        """Leave a verdict for the next scoring. Raises UserError if all requests have failed so far."""
+        """Leave a verdict for the next scoring job. Raises UserError if all requests have failed so far."""
         with self.progress_lock:
             self.progress.given_up.append(reason)
             if self.progress.done == 0 and len(self.progress.given_up) > self.limits.in_flight:

@@ -1,4 +1,4 @@
-"""Scores of runs from verdicts, with intervals, and sentences about the verdicts.
+"""Compute run scores and their confidence intervals from verdicts, and describe the verdicts in sentences.
 
 The unit of analysis is the test example: repeated verdicts are averaged first. Means exclude missing verdicts.
 """
@@ -15,12 +15,12 @@ from core.statistics.intervals import Interval, components, mean_intervals, with
 from core.tracking.queries import MIN_JUDGED_SHARE
 
 MIN_SCALE_SCORES = 2
-"""Minimum number of scores for guessing the judge's scale."""
+"""Minimum number of scores needed to infer the judge's scale."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """The mean score of a run by one judge with its 95 % interval, in points.
+    """A run's mean score from one judge with its 95% confidence interval, in points.
 
     The mean is None if the score is not shown, and the bounds are nan if there is only one score.
 
@@ -37,7 +37,7 @@ class Score:
 
 
 def by_example(verdicts: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean score of each run at each example, with columns run, EXAMPLE_COLUMNS and score.
+    """Return each run's mean score on each example, with the columns `run`, EXAMPLE_COLUMNS and `score`.
 
     Examples without a score are omitted.
     """
@@ -50,13 +50,13 @@ def leaderboard(
 ) -> list[dict[str, Any]]:
     """Return one judge's leaderboard with the keys run, judge, mean, low, high, scored and missing.
 
-    Bases come first, then the runs by descending score.
+    Base models come first, followed by the runs in descending order of score.
 
     Args:
-        verdicts: verdicts of one judge, from `Scoring.verdicts`.
-        answers: all answers that should be scored, with columns run and EXAMPLE_COLUMNS.
-        partial: also show the score of a run that is not fully judged. Such a score may be biased, because the judged
-            answers may be only those that the run shares with another run.
+        verdicts: verdicts by one judge, from `Scoring.verdicts`.
+        answers: all answers that should be scored, with the columns `run` and EXAMPLE_COLUMNS.
+        partial: also show the score of a run that has not been fully judged. Such a score may be biased, because the
+            judged answers may be only those that the run shares with another run.
     """
     intervals = _intervals(by_example(verdicts))
     judged_counts = _example_counts(verdicts)
@@ -69,9 +69,9 @@ def leaderboard(
 
 
 def by_run(scores: pd.DataFrame) -> dict[str, dict[str, Score]]:
-    """Return the scores of each run by judge, from `queries.scores`.
+    """Return each run's scores by judge, computed from `queries.scores`.
 
-    Judges are labeled by name, plus the model if there are several, or by full id if that is still ambiguous.
+    Judges are labeled by name, with the model added if names are ambiguous, or by full ID if that is not enough.
     """
     ids = scores.drop_duplicates("id").set_index("id")
     labels = ids["judge"]
@@ -87,7 +87,7 @@ def by_run(scores: pd.DataFrame) -> dict[str, dict[str, Score]]:
 
 
 def last_pair(scored: pd.DataFrame, runs: Sequence[str]) -> tuple[str, str]:
-    """Return the last two runs with scores at a common example, or simply the last two if there is no such pair.
+    """Return the last two runs that have scores on a common example, or the last two runs if there is no such pair.
 
     Args:
         scored: mean scores from `by_example`.
@@ -118,10 +118,10 @@ def missing_sentence(verdicts: pd.DataFrame) -> str | None:
 
 
 def scale_sentence(verdicts: pd.DataFrame) -> str | None:
-    """Return a warning if the scores do not seem to use the scale from 0 to 100, otherwise None.
+    """Return a warning if the judge does not seem to have used the full scale of 0 to 100, otherwise None.
 
     Args:
-        verdicts: verdicts of one judge, from `Scoring.verdicts`.
+        verdicts: verdicts by one judge, from `Scoring.verdicts`.
     """
     scored = verdicts.dropna(subset=["score"]).drop_duplicates([*ANSWER_COLUMNS, "repeat"])
     highest = scored["score"].max()
@@ -137,7 +137,7 @@ def scale_sentence(verdicts: pd.DataFrame) -> str | None:
 
 
 def noise_sentence(verdicts: pd.DataFrame) -> str | None:
-    """Return how much of the variance of the scores is judge noise; None if no answer was judged twice."""
+    """Describe how much of the score variance is judge noise. Return None if no answer was judged twice."""
     scored = verdicts.dropna(subset=["score"]).drop_duplicates([*ANSWER_COLUMNS, "repeat"])
     repeated: dict[Hashable, list[float]] = {
         answer: part.tolist() for answer, part in scored.groupby(ANSWER_COLUMNS)["score"]
@@ -146,14 +146,14 @@ def noise_sentence(verdicts: pd.DataFrame) -> str | None:
     if variance is None:
         return None
     return (
-        f"Standard deviation: {variance.judge**0.5:.1f} points between repeated scores of an answer (judge noise), "
+        f"Standard deviation: {variance.judge**0.5:.1f} points between repeated scores for an answer (judge noise), "
         f"{variance.items**0.5:.1f} points between answers. With {variance.repeats:.1f} verdicts per answer, "
         f"judge noise accounts for {variance.share:.0%} of the variance of a mean."
     )
 
 
 def _score(interval: Interval | None, examples: int, show_mean: bool = True) -> Score:
-    """Return the score of a run with this many test examples; without a mean unless `show_mean`."""
+    """Return a Score for a run with this many test examples. Its mean is None unless `show_mean` is set."""
     n = interval.n if interval else 0
     if interval is None or not show_mean:
         return Score(None, None, None, n, examples - n)
@@ -161,7 +161,7 @@ def _score(interval: Interval | None, examples: int, show_mean: bool = True) -> 
 
 
 def _example_counts(frame: pd.DataFrame) -> pd.Series:
-    """Return the number of distinct test examples by run."""
+    """Return the number of distinct test examples for each run."""
     return frame.drop_duplicates(["run", *EXAMPLE_COLUMNS]).groupby("run").size()
 
 
@@ -173,7 +173,7 @@ def _intervals(scores: pd.DataFrame) -> dict[str, Interval]:
 
 
 def judge_description(judge: Mapping[str, Any]) -> str:
-    """Return a judge's name, model, temperature and the start of its prompt as text."""
+    """Describe a judge: its name, its model, its temperature and the beginning of its prompt."""
     text = f"{judge['judge']}: {judge['model']}"
     if not judge["prompt"]:
         return f"{text}. An exact match scores 100."

@@ -1,6 +1,6 @@
 """The interface of the judging package: load answers and verdicts, estimate costs, prepare jobs, summarize verdicts.
 
-Reads the index only through the function it is given.
+The index is read only through the function passed to `Scoring`.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,12 +21,12 @@ from core.run.directory import RunDirectory
 from core.statistics import agreement, intervals
 from core.tracking import queries
 
-if TYPE_CHECKING:  # imports torch, which only base answers need
+if TYPE_CHECKING:  # imports torch, which is needed only for base-model answers
     from core.inference import Answerer
 
 
 class Notes(NamedTuple):
-    """Sentences about the verdicts of a judge; None if there is nothing to report."""
+    """Sentences about a judge's verdicts; None if there is nothing to report."""
 
     missing: str | None
     scale: str | None
@@ -37,7 +37,7 @@ class Scoring:
     """Answers, judges and verdicts.
 
     Args:
-        runs_dir: folder of the run directories, the ledgers and the price file.
+        runs_dir: folder that contains the run directories, the ledgers and the price file.
         read: runs a query from `core.tracking.queries` on the index, with the given arguments.
         answerer: returns the object that loads base models and may have them in memory already; see `job.Job`.
     """
@@ -52,21 +52,21 @@ class Scoring:
         answerer: "Callable[[], Answerer] | None" = None,
     ) -> None:
         self.job: job.Job | None = None
-        """The running or last scoring job, set by `Lab.start_scoring`."""
+        """The current or most recent scoring job, set by `Lab.start_scoring`."""
         self._runs_dir, self._read, self._answerer = runs_dir, read, answerer
 
     def answers(self, runs: Sequence[str]) -> JudgedAnswers:
-        """Load the answers of runs and of their bases."""
+        """Load the answers by some runs and their base models."""
         base_by_run = self._base_by_run(runs)
         base_names = {base.name for base in base_by_run.values()}
         answers = self._read(queries.judged_answers, [*base_names, *runs])
         return JudgedAnswers.of(runs, base_by_run, answers)
 
     def verdicts(self, judged: JudgedAnswers) -> pd.DataFrame:
-        """Return verdicts on single answers, one row per answer, judge and repeat.
+        """Return verdicts on individual answers, one row per answer, judge and repeat.
 
         Columns: run, item, ANSWER_COLUMNS, id, judge, model, repeat, score, reason, missing. Identical answers share a
-        verdict and have a row each.
+        verdict, but each has its own row.
         """
         answers = judged.answers[["run", "item", *ANSWER_COLUMNS, "subject"]]
         frame = answers.merge(self._read(queries.verdicts, judged.names), on="subject")
@@ -125,11 +125,11 @@ class Scoring:
     def leaderboard(
         self, judged: JudgedAnswers, verdicts: pd.DataFrame, judge: str, partial: bool = False
     ) -> list[dict[str, Any]]:
-        """Return each run's score by one judge; see `scores.leaderboard`. Run names are those of the index."""
+        """Return each run's score from one judge; see `scores.leaderboard`. Runs are named as in the index."""
         return scores.leaderboard(verdicts, judged.answers, judge, partial)
 
     def notes(self, verdicts: pd.DataFrame) -> Notes:
-        """Return notes on missing verdicts, the scale and the noise of one judge."""
+        """Return notes on one judge's missing verdicts, scale and noise."""
         return Notes(
             scores.missing_sentence(verdicts),
             scores.scale_sentence(verdicts),
@@ -137,15 +137,15 @@ class Scoring:
         )
 
     def example_scores(self, verdicts: pd.DataFrame) -> pd.DataFrame:
-        """Return the mean score of each run at each example; see `scores.by_example`."""
+        """Return each run's mean score on each example; see `scores.by_example`."""
         return scores.by_example(verdicts)
 
     def default_pair(self, example_scores: pd.DataFrame, runs: Sequence[str]) -> tuple[str, str]:
-        """Return the last two runs with scores at a common example; see `scores.last_pair`."""
+        """Return the last two runs that have scores on a common example; see `scores.last_pair`."""
         return scores.last_pair(example_scores, runs)
 
     def difference(self, a: pd.Series, b: pd.Series) -> intervals.Difference:
-        """Return the mean difference between two runs' scores at the same examples, with its interval."""
+        """Return the mean difference between two runs' scores on the same examples, with its confidence interval."""
         return intervals.paired(a, b)
 
     def win_rates(self, judged: JudgedAnswers, verdicts: pd.DataFrame) -> list[dict[str, Any]]:
@@ -159,7 +159,7 @@ class Scoring:
     def judge_agreement(
         self, verdicts: pd.DataFrame, first: str, second: str
     ) -> tuple[agreement.Agreement, pd.DataFrame]:
-        """Return the agreement of two judges, and the answers they rank differently, largest difference first."""
+        """Return the agreement between two judges, and the answers they rank differently, largest difference first."""
         a, b = (
             verdicts[verdicts["id"] == id].groupby(ANSWER_COLUMNS)["score"].mean().dropna()
             for id in (first, second)
@@ -173,7 +173,7 @@ class Scoring:
         return agreement.inconsistent(scored, by)
 
     def _base_by_run(self, runs: Sequence[str]) -> dict[str, Base]:
-        """Return the base of each run with valid settings and a known hash of its base weights."""
+        """Return the base model of each run whose settings are valid and whose base weights have a recorded hash."""
         hashes: dict[str, str] = self._read(queries.base_hashes, runs)
         base_by_run = {}
         for run in runs:
@@ -181,7 +181,7 @@ class Scoring:
                 continue
             try:
                 config = RunDirectory(self._runs_dir / run).config()
-            except UserError:  # damaged or just deleted; its answers can still be scored
+            except UserError:  # damaged or just deleted, but its answers can still be scored
                 continue
             base_by_run[run] = Base(config.base_model, hashes[run], config.max_new_tokens)
         return base_by_run

@@ -1,1 +1,1 @@
-"""GPT-2, adapters, pretrained weights and generation. Does not know about data sets or training."""
+"""GPT-2, adapters, pretrained weights and generation. Independent of data sets and training."""

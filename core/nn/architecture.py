@@ -1,7 +1,7 @@
-"""Sizes of the GPT-2 family and their parameter counts, computed without creating tensors.
+"""Sizes and parameter counts of the GPT-2 family, computed without creating tensors.
 
 Source: Radford et al. 2019, table 2. Parameters are counted as in the journal: the output head is separate from the
-token embedding; q, k and v have biases, the head has none.
+token embedding; q, k and v have biases, but the head does not.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Architecture:
         return self.n_embd // self.n_head
 
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
-        """Return (inputs, outputs) of each linear layer by its name in the model."""
+        """Return the number of inputs and outputs of each linear layer, by its name in the model."""
         d = self.n_embd
         block = dict.fromkeys(ATTENTION, (d, d))
         block |= {"mlp.fc": (d, 4 * d), "mlp.proj": (4 * d, d)}
@@ -36,7 +36,7 @@ class Architecture:
         return {**shapes, HEAD: (d, self.vocabulary)}
 
     def parameters(self, tied: bool = False) -> int:
-        """Return the number of weights, with the head tied to the token embedding or not."""
+        """Return the number of parameters. With `tied`, the head shares the token embedding and adds none."""
         d, v = self.n_embd, self.vocabulary
         # The head has no bias.
         linear = sum(i * o + o for i, o in self.linear_shapes().values()) - v
@@ -45,7 +45,7 @@ class Architecture:
         return linear + norms + embeddings - (v * d if tied else 0)
 
     def lora_targets(self, targets: str = "all", last_layers: int | None = None) -> list[str]:
-        """Return the names of the linear layers that get adapters.
+        """Return the names of the linear layers that receive adapters.
 
         Args:
             targets: `all` (including the head), `attention` or `mlp`.

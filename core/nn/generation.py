@@ -1,6 +1,6 @@
 """Text generation with a key-value cache: in batches for test sets, streamed for interactive use.
 
-Works on token ids and does not know about the tokenizer. Sources: Fan et al. 2018 for top-k sampling, Kwon et al. 2023
+Works on token ids, independently of the tokenizer. Sources: Fan et al. 2018 for top-k sampling, Kwon et al. 2023
 for sharing the keys and values of a common prefix.
 """
 
@@ -59,7 +59,8 @@ def generate(
 ) -> list[list[int]]:
     """Return the tokens that follow each prompt, without `end`.
 
-    Prompts are padded on the left to the longest, so batch prompts of similar length. Finished rows leave the batch.
+    Prompts are left-padded to the length of the longest prompt, so batch prompts of similar length together. Finished
+    rows are removed from the batch.
     """
     limit = sampling.max_new_tokens
     fitted = [fit_prompt(list(prompt), model.arch.context, limit) for prompt in prompts]
@@ -87,7 +88,7 @@ def generate(
 
 
 class DecodingBatch:
-    """Sequences decoded together, with their caches, the logits of the next token and the newest tokens."""
+    """Sequences that are decoded together, with their caches, next-token logits and newest tokens."""
 
     def __init__(self, model: GPT2, prompts: list[list[int]], sampling: Sampling) -> None:
         device = model.wte.weight.device
@@ -117,7 +118,10 @@ class DecodingBatch:
         return [KVCache(empty(), empty()) for _ in range(arch.n_layer)]
 
     def _compute_shared_prefixes(self, prompts: list[list[int]]) -> int:
-        """Compute each common prefix once and copy it to its rows. Return how many columns are filled in every row."""
+        """Compute each common prefix once and copy its keys and values to all rows that share it.
+
+        Returns the number of columns that are filled in every row.
+        """
         groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for row, prompt in enumerate(prompts):
             groups[tuple(prompt[:SHARED_PREFIX_TOKENS])].append(row)
@@ -141,19 +145,19 @@ class DecodingBatch:
         return shared_length
 
     def _forward(self, ids: Tensor) -> Tensor:
-        """Process the newest tokens (B, T). Return the logits of the last position, (B, vocabulary)."""
+        """Process the newest tokens (B, T). Return the logits at the last position, (B, vocabulary)."""
         keys = torch.arange(self.length, device=ids.device)
         queries = keys[-ids.size(1) :]
         positions = (queries - self.pads).clamp(min=0)  # (B, T)
         visible = (keys >= self.pads)[:, None, :]  # (B, 1, keys)
         causal = keys <= queries[:, None]  # (T, keys)
-        # Padding attends to itself, because attention over no keys gives NaN.
+        # Padding attends to itself, because attention over zero keys is NaN.
         mask = (visible & causal) | (keys == queries[:, None])  # (B, T, keys)
         x = self.model.features(ids, positions, mask[:, None], self.caches)
         return head_logits(self.model.lm_head, x[:, -1])
 
     def next_tokens(self) -> Tensor:
-        """Choose the next token of each row, (B,)."""
+        """Choose the next token for each row, (B,)."""
         logits, s = self.logits, self.sampling
         if s.temperature < torch.finfo(logits.dtype).tiny:
             self.tokens = logits.argmax(-1)
@@ -161,7 +165,7 @@ class DecodingBatch:
         if s.top_k is not None and s.top_k < logits.size(-1):
             smallest = logits.topk(s.top_k).values[:, -1:]  # (B, 1)
             logits = logits.masked_fill(logits < smallest, -torch.inf)
-        # Shift the largest logit to 0 first: otherwise a small temperature gives infinity, and softmax gives NaN.
+        # Shift the largest logit to 0 first. Otherwise, a small temperature leads to infinity and softmax to NaN.
         p = torch.softmax((logits - logits.amax(-1, keepdim=True)) / s.temperature, -1)
         self.tokens = torch.multinomial(p, 1, generator=self.generator)[:, 0]
         return self.tokens
@@ -174,12 +178,15 @@ class DecodingBatch:
             cache.keep(index)
 
     def advance(self) -> None:
-        """Process the tokens just chosen."""
+        """Process the tokens that were just chosen."""
         self.length += 1
         self.logits = self._forward(self.tokens[:, None])
 
 
 def _common_prefix(prompts: list[list[int]]) -> list[int]:
-    first, last = min(prompts), max(prompts)  # all prompts in between share their prefix
+    first, last = (
+        min(prompts),
+        max(prompts),
+    )  # all prompts sorted between these two share their prefix
     matches = (a == b for a, b in zip(first, last, strict=False))
     return list(itertools.compress(first, itertools.takewhile(bool, matches)))

@@ -1,7 +1,7 @@
 """GPT-2 as a plain PyTorch module: pre-norm blocks, learned positions, tanh GELU, untied head.
 
 Source: Radford et al. 2019 and the shapes of the published weights. q, k and v are separate linear layers so that
-each can have an adapter. Does not know about tokenization or training.
+each can have an adapter. This module does not depend on tokenization or training.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from core.nn.loss import SharedGradient, lookup, summed_cross_entropy
 
 @dataclass
 class KVCache:
-    """Keys and values of one layer: (B, n_head, capacity, head_dim), the first `length` filled."""
+    """Keys and values for one layer: (B, n_head, capacity, head_dim), with the first `length` positions filled."""
 
     k: Tensor
     v: Tensor
@@ -142,7 +142,8 @@ def _gelu(x: Tensor) -> Tensor:
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)).
 
-    With `recompute`, the backward pass recomputes the outputs of norms and GELU, two fifths of the saved activations.
+    With `recompute`, the backward pass recomputes the outputs of the norms and the GELU, which make up two fifths of
+    the saved activations.
     """
 
     def __init__(self, arch: Architecture, dropout: float) -> None:
@@ -164,7 +165,7 @@ class Block(nn.Module):
 
 
 class Embedding(nn.Embedding):
-    """An embedding without initialization on the meta device, where it would import PyTorch's compiler."""
+    """An embedding that skips initialization on the meta device, where it would import PyTorch's compiler."""
 
     def reset_parameters(self) -> None:
         if not self.weight.is_meta:
@@ -176,7 +177,7 @@ class GPT2(nn.Module):
 
     Args:
         arch: sizes of the model.
-        dropout: probability for embeddings, attention and residuals.
+        dropout: dropout probability for embeddings, attention and residuals.
         tie_weights: share the token embedding with the head.
     """
 
@@ -200,7 +201,7 @@ class GPT2(nn.Module):
                 module.recompute = enabled
 
     def initialize(self, generator: torch.Generator) -> None:
-        """Draw new weights as GPT-2 does: normal with std 0.02, smaller for residual projections.
+        """Initialize the weights as in GPT-2: normal with std 0.02, or smaller for residual projections.
 
         The head starts as a copy of the token embedding.
         """
@@ -227,11 +228,11 @@ class GPT2(nn.Module):
 
         Args:
             ids: token ids (B, T), int64.
-            positions: position of each token (B, T); default 0 .. T-1.
-            mask: True where a query may attend, broadcastable to (B, n_head, T, keys); default causal.
+            positions: position of each token (B, T); defaults to 0 .. T-1.
+            mask: True where a query may attend, broadcastable to (B, n_head, T, keys); defaults to a causal mask.
             caches: one per layer, extended in place.
-            lengths: lengths of the sequences packed into the single row of `ids`; default one sequence.
-            shared: holder of a tied head's gradient; see `summed_cross_entropy`.
+            lengths: lengths of the sequences packed into the only row of `ids`; defaults to one sequence per row.
+            shared: accumulates the gradient of a tied head; see `summed_cross_entropy`.
 
         Returns:
             (B, T, n_embd)
@@ -248,19 +249,19 @@ class GPT2(nn.Module):
         return self.ln_f(x)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Return the logits (B, T, vocabulary) of token ids (B, T)."""
+        """Return the logits (B, T, vocabulary) for token ids (B, T)."""
         return self.lm_head(self.features(ids))
 
     def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
         """Return the summed cross entropy, in nats, over all targets except -100.
 
-        The head, a third of a small model's computation, runs at those positions only. On a CPU, rows are packed into
-        one so that padding costs nothing.
+        The head, which accounts for a third of a small model's computation, runs only at those positions. On a CPU,
+        all rows are packed into one so that padding costs nothing.
 
         Args:
-            ids: token ids (B, T). On the CPU even if the model is on a GPU, as are the targets: target positions are
-                computed from them, without waiting for the GPU.
-            targets: the next token of each position (B, T).
+            ids: token ids (B, T). Must be on the CPU, as must `targets`, even if the model is on a GPU, so that the
+                target positions can be computed without waiting for the GPU.
+            targets: the next token at each position (B, T).
         """
         is_target = targets != -100
         tied = getattr(self.lm_head, "weight", None) is self.wte.weight
@@ -274,7 +275,7 @@ class GPT2(nn.Module):
             x = self.features(ids, shared=shared).flatten(0, 1).index_select(0, positions)
             return summed_cross_entropy(self.lm_head, x, targets, shared)
         positions = torch.arange(ids.size(1)).expand_as(ids)
-        # Up to the last target; nothing after it affects the loss.
+        # Stop at the last target, because nothing after it affects the loss.
         lengths = ((positions + 1) * is_target).amax(1, keepdim=True).clamp(min=1)
         is_used = positions < lengths
         packed = ids[is_used][None], positions[is_used][None]  # (1, tokens) each
@@ -285,7 +286,7 @@ class GPT2(nn.Module):
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a CPU tensor to another device. A GPU copies from pinned memory while it computes."""
+    """Copy a CPU tensor to another device. Pinned memory allows a GPU to copy while it computes."""
     if device.type == "cuda":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)

@@ -1,9 +1,9 @@
-"""Cross entropy of a wide output head, computed slice by slice over positions and vocabulary.
+"""Cross entropy for a wide output head, computed slice by slice over positions and vocabulary.
 
-GPT-2 has 50,257 logits per position, 65 times its hidden state. With their softmax and gradient they would take most
-of a training step's memory, and a matrix product of 50,257 columns reaches little more than half of a CPU's speed.
-Here the products are narrow, only a slice of the logits exists at a time, and its gradients are computed immediately.
-Does not know about the model below the head.
+GPT-2 has 50,257 logits per position, 65 times the size of its hidden state. Together with their softmax and gradient,
+they would use most of a training step's memory, and a matrix product with 50,257 columns reaches only slightly more
+than half of a CPU's peak speed. Here, the products are narrow, only one slice of the logits exists at a time, and its
+gradients are computed immediately. This module does not depend on the model below the head.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,10 @@ GPU_POSITIONS = 1024
 
 
 def head_logits(head: nn.Module, x: Tensor) -> Tensor:
-    """Return `head(x)` in fp32, (N, vocabulary), for a few hidden states (N, n_embd). Sliced on a CPU, for speed."""
+    """Return `head(x)` in fp32, (N, vocabulary), for a few hidden states (N, n_embd).
+
+    On a CPU, it is computed in slices for speed.
+    """
     plain = head.linear if isinstance(head, LoRALinear) and head.merged else head
     if not (x.is_cpu and isinstance(plain, nn.Linear)) or torch.is_autocast_enabled("cpu"):
         return head(x).float()
@@ -59,7 +62,7 @@ def summed_cross_entropy(
         head: output head without bias.
         x: hidden states (N, n_embd).
         targets: token ids (N,), int64.
-        shared: the object passed to `lookup` for the same tokens, if the head's weight is their embedding.
+        shared: the object passed to `lookup` for the same tokens, if the head's weight is also the embedding table.
     """
     low = up = None
     if isinstance(head, LoRALinear):
@@ -70,7 +73,7 @@ def summed_cross_entropy(
 
 
 class _HeadLoss(torch.autograd.Function):
-    """Loss of the logits x weight' + low up'. Computes the gradients with the loss; backward only scales them."""
+    """Loss of the logits x weight' + low up'. Computes the gradients along with the loss; backward only scales them."""
 
     @staticmethod
     def forward(
@@ -160,23 +163,23 @@ class _Lookup(torch.autograd.Function):
         [ids] = ctx.saved_tensors
         assert ctx.shared.head is not None, "backward did not pass through the head's loss"
         ctx.shared.head.index_add_(0, ids.flatten(), outputs[0].flatten(0, -2))
-        del ctx.shared.head  # with another reference left, autograd would copy it
+        del ctx.shared.head  # if another reference existed, autograd would copy it
         return None, None, None
 
 
 def _rows(length: int, size: int) -> Iterator[slice]:
-    """Return consecutive slices of at most `size` and nearly equal length."""
+    """Return consecutive slices of nearly equal length, each at most `size`."""
     count = -(-length // size)
     return (slice(i * length // count, (i + 1) * length // count) for i in range(count))
 
 
 def _columns(length: int, size: int) -> Iterator[slice]:
-    """Return consecutive slices of `size`, except for the last. Products of a round width are faster."""
+    """Return consecutive slices of length `size`; the last may be shorter. Products with a round width are faster."""
     return (slice(start, min(start + size, length)) for start in range(0, length, size))
 
 
 def _logits(x: Tensor, weight: Tensor, low: Tensor | None, up: Tensor | None) -> Tensor:
-    """Return the fp32 logits of some positions and columns."""
+    """Return the fp32 logits for some positions and columns."""
     logits = x @ weight.T
     if low is not None and up is not None:
         logits.addmm_(low, up.T.to(low.dtype))

@@ -1,7 +1,7 @@
-"""Base models: by name from the embedded assets or the Hugging Face hub, or from a directory.
+"""Load base models, either by name from the embedded assets or the Hugging Face Hub, or from a directory.
 
-Weights are safetensors in the Hugging Face GPT-2 layout. Every key and shape is checked; `inspect` does so from
-the file headers alone. Nothing is ever unpickled.
+Weights must be safetensors in the Hugging Face GPT-2 layout. Every key and shape is checked; `inspect` does so using
+only the file headers. Nothing is ever unpickled.
 """
 
 import functools
@@ -33,12 +33,12 @@ WEIGHTS_SUFFIX = ".safetensors"
 WEIGHTS_FILES = ("model.safetensors", "model.safetensors.index.json")
 """Weights in a directory: a single file, or the index of a sharded model."""
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-"""Weights in a format that can run code when loaded. They are mentioned in an error, never read."""
+"""Weights in a format that can run code when loaded. They are mentioned in error messages but never read."""
 WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module", "model")
 """Parts that torch.compile, FSDP, DataParallel and training frameworks add to tensor names."""
 VOCABULARY_TABLES = ("wte.weight", "lm_head.weight")
 MAX_EXTRA_ROWS = 1024
-"""Extra vocabulary rows that are accepted as padding or added tokens. More indicate a different tokenizer."""
+"""Maximum number of extra vocabulary rows, which are padding or added tokens. More indicate a different tokenizer."""
 SIZES = {
     "n_layer": "n_layer",
     "n_head": "n_head",
@@ -49,7 +49,7 @@ SIZES = {
 """Fields of Architecture and their keys in config.json."""
 MAX_LAYERS = 1000
 MAX_SIZE = 2**20
-"""Upper limit of the other sizes. The product of two of them still fits in 64 bits."""
+"""Upper limit for the other sizes. The product of any two of them still fits in 64 bits."""
 COMPARED_ROWS = 4096
 """Vocabulary rows read at a time when comparing the output head with the token embedding."""
 DTYPES = {
@@ -66,7 +66,7 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-"""Tensor dtypes by their name in a safetensors header."""
+"""Tensor dtypes by their names in a safetensors header."""
 Headers = dict[tuple[Path, str], tuple[list[int], str]]
 """Shape and dtype of each tensor, by file and name."""
 HUB_LAYER_NAMES = {"attn.c_proj": "attn.proj", "mlp.c_fc": "mlp.fc", "mlp.c_proj": "mlp.proj"}
@@ -77,11 +77,11 @@ SUPPORTED_CONFIG_VALUES = {
     "scale_attn_weights": (True,),
     "scale_attn_by_inverse_layer_idx": (False,),
 }
-"""Values in config.json that `core.nn.gpt2` implements. The first is the default of a missing key."""
+"""Values in config.json that `core.nn.gpt2` implements. The first is the default if the key is missing."""
 
 
 def architecture(base_model: str) -> Architecture:
-    """Return the sizes of a base model. Reads no weights. Raises UserError for an unknown model or invalid sizes."""
+    """Return a base model's sizes without reading its weights. Raises UserError if the model or a size is invalid."""
     if base_model in FAMILY:
         return FAMILY[base_model]
     if not _has(base_model, "config.json"):
@@ -135,11 +135,11 @@ def _is_extended(rows: int) -> bool:
 
 
 def inspect(base_model: str, tie_weights: bool = False) -> list[str]:
-    """Check the weights of a local base model from the file headers.
+    """Check a local base model's weights using only the file headers.
 
     Returns:
         Notes for the user, for example about a padded vocabulary or about a damaged download, which `fetch`
-        replaces. Empty if the weights are not downloaded yet.
+        replaces. Empty if the weights have not been downloaded yet.
 
     Raises:
         UserError: whenever `load` would raise it, except for damaged tensor data.
@@ -226,7 +226,7 @@ def load(
         frozen: the weights will not be trained, so a head equal to the token embedding may share its memory.
 
     Raises:
-        UserError: the model is unavailable, is not a GPT-2, or cannot be tied because its head differs.
+        UserError: the model is unavailable, is not a GPT-2 model, or cannot be tied because its head differs.
     """
     arch = architecture(base_model)
     state = _from_hub_layout(_read(fetch(base_model), base_model), arch, base_model)
@@ -282,7 +282,7 @@ def _local_weights(base_model: str) -> Path:
 
 
 def _cached_weights(base_model: str) -> Path | None:
-    """Return the weights file of a base model; None if it is not downloaded yet. Raises UserError."""
+    """Return a base model's weights file, or None if it has not been downloaded yet. Raises UserError."""
     if not _is_from_hub(base_model):
         return _local_weights(base_model)
     repository = f"openai-community/{base_model}"
@@ -301,7 +301,7 @@ def to_download(base_model: str) -> int:
 
 
 def fingerprint(model: GPT2) -> str:
-    """Return the SHA-256 of the names and values of all weights except adapters. Equal for equal base models."""
+    """Return the SHA-256 of all weight names and values except adapters. Identical base models have the same hash."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         if "lora_" not in name:
@@ -313,7 +313,7 @@ def fingerprint(model: GPT2) -> str:
 def _has(directory: str, name: str) -> bool:
     try:
         return (Path(directory) / name).is_file()
-    except OSError:  # a name too long
+    except OSError:  # the name is too long
         return False
 
 
@@ -332,7 +332,7 @@ def _headers(path: Path, base_model: str) -> Headers:
 
 
 def _read(path: Path, base_model: str) -> Iterator[tuple[str, Tensor]]:
-    """Yield each tensor with its name. Tensors are views of the memory-mapped file: copy what must be kept.
+    """Yield each tensor with its name. Tensors are views of the memory-mapped file, so copy any that must be kept.
 
     The file is mapped again for each tensor; otherwise all of it would count as this process's memory. The
     largest tensors come first, when the least memory is in use.
@@ -391,7 +391,7 @@ def _from_hub_layout(
             message = f"base_model = {base_model!r}: {key} has dtype {tensor.dtype}; it must be floating point"
             raise UserError(message)
         name = _own_name(key)
-        if name.endswith((".attn.bias", ".attn.masked_bias")):  # causal masks of old exports
+        if name.endswith((".attn.bias", ".attn.masked_bias")):  # causal masks in old exports
             continue
         if name in keys:
             message = f"base_model = {base_model!r}: {keys[name]} and {key} both map to the same GPT-2 tensor; keep only one"
@@ -418,7 +418,7 @@ def _from_hub_layout(
 
 
 def hub_layout(model: GPT2) -> dict[str, Tensor]:
-    """Return the weights of a tied model in the Hugging Face GPT-2 layout. The inverse of `load`."""
+    """Return a tied model's weights in the Hugging Face GPT-2 layout. This is the inverse of `load`."""
     state = {k: v.detach() for k, v in model.state_dict().items() if k != "lm_head.weight"}
     exported: dict[str, Tensor] = {}
     for name, tensor in state.items():

@@ -1,7 +1,7 @@
-"""Estimate the memory, time and disk space of a run from its settings and the model's shapes.
+"""Estimate a run's memory use, time and disk space from its settings and the model's shapes.
 
-Also finds the nearest settings that fit into memory. Creates no tensors. Memory estimates are accurate to about 20%,
-time estimates to a factor of two.
+Also finds the nearest settings that fit into memory. No tensors are created. Memory estimates are accurate to within
+about 20%, and time estimates to within a factor of two.
 """
 
 import contextlib
@@ -20,49 +20,49 @@ from core.training.checkpoints import CHECKPOINTS_TO_KEEP
 from core.training.evaluation import ANSWER_BATCH_TOKENS
 
 RUNTIME_MB = 290
-"""Memory of Python, PyTorch, the tokenizer and the data. Fitted to gpt2-nano and gpt2 with PyTorch 2.13 on Linux."""
+"""Memory used by Python, PyTorch, the tokenizer and data. Fitted to gpt2-nano and gpt2 with PyTorch 2.13 on Linux."""
 CHECKPOINTING_MB = 90
-"""Memory of PyTorch's compiler, which gradient checkpointing imports. Fitted to gpt2-nano."""
+"""Memory used by PyTorch's compiler, which gradient checkpointing imports. Fitted to gpt2-nano."""
 BLOCK_FLOATS = 17
-"""Activations of a block per token, in multiples of n_embd: norms, q, k, v and MLP."""
+"""Activations per token in a block, in multiples of n_embd: norms, q, k, v and MLP."""
 SAVED_FLOATS = 10
-"""The part of BLOCK_FLOATS that is saved for the backward pass. Outputs of norms and GELU are recomputed instead."""
+"""The part of BLOCK_FLOATS that is saved for the backward pass. The rest, the norm and GELU outputs, is recomputed."""
 CPU_FRAGMENTATION = 1.3
-"""Factor for the memory of saved activations on a CPU, due to heap fragmentation."""
+"""Factor by which heap fragmentation increases the memory used by saved activations on a CPU."""
 LOGIT_POSITIONS = 256
 """Number of positions whose logits are in memory at once."""
 GPU_LOGITS_FACTOR = 12
-"""Factor for the memory of logits on a GPU, which includes half-precision copies and intermediate results."""
+"""Factor for the memory used by logits on a GPU, including half-precision copies and intermediate results."""
 GEMM_EFFICIENCY = 0.6
-"""FLOP/s of a whole step relative to a square matrix product. Approximate."""
+"""FLOP/s of a whole step relative to that of a square matrix multiplication. Approximate."""
 CPU_STEP_OVERHEAD_S = 0.05
-"""Time of a forward and backward pass in addition to its arithmetic, in seconds. Measured on two CPU cores."""
+"""Time that a forward and backward pass takes beyond its arithmetic, in seconds. Measured on two CPU cores."""
 GPU_STEP_OVERHEAD_S = 0.015
-"""The same on a GPU. Calculated, not measured: about 2,700 kernel launches of about 5 µs."""
+"""The same for a GPU. Calculated, not measured: about 2,700 kernel launches of about 5 µs each."""
 FP32_BYTES = 4
-"""Bytes of a saved weight. Trainable weights are fp32 at any precision."""
+"""Bytes per saved weight. Trainable weights are fp32 regardless of the precision setting."""
 
 
 @dataclass(frozen=True)
 class Extent:
-    """The sizes of a data set that determine memory."""
+    """The data set sizes that determine memory use."""
 
     train_examples: int
-    """Upper limit of the batch size."""
+    """Upper limit for the batch size."""
     longest: int
-    """Tokens of the longest training example."""
+    """Number of tokens in the longest training example."""
     test_examples: int
     longest_prompt: int
-    """Tokens of the longest test prompt."""
+    """Number of tokens in the longest test prompt."""
 
     def answer_positions(self, max_new_tokens: int, context: int) -> int:
-        """Return the number of positions in the KV cache of the largest batch of answers."""
+        """Return the number of positions in the KV cache for the largest batch of answers."""
         positions_each = min(self.longest_prompt + max_new_tokens, context)
         return min(self.test_examples * positions_each, max(ANSWER_BATCH_TOKENS, positions_each))
 
 
 def parameters(config: RunConfig, arch: Architecture) -> tuple[int, int]:
-    """Return the numbers of all and of trainable parameters, both including adapters."""
+    """Return the total number of parameters and the number of trainable ones, both including adapters."""
     total = arch.parameters(config.tie_weights)
     if config.method == "full":
         return total, total
@@ -78,10 +78,10 @@ def splits_head(config: RunConfig) -> bool:
 def memory_mb(
     config: RunConfig, arch: Architecture, extent: Extent, half: bool = False, gpu: bool = False
 ) -> float:
-    """Return the peak memory of a run in MiB.
+    """Return a run's peak memory use in MiB.
 
-    The peak is either in a training step (weights, gradients, moments, activations, logits) or while the test set is
-    answered (weights, KV cache).
+    The peak occurs either in a training step (weights, gradients, moments, activations, logits) or while the model
+    answers the test set (weights, KV cache).
 
     Args:
         half: whether matrix products are computed in bf16 or fp16.
@@ -110,7 +110,7 @@ def memory_mb(
     step = 2.2 * saved_floats + 4 * (GPU_LOGITS_FACTOR if gpu else 1) * logits
     embeddings = (arch.vocabulary + arch.context) * arch.n_embd
     if config.method == "full":
-        # At the loss, most gradients do not exist yet, but autocast's half-precision copies of the weights do.
+        # When the loss is computed, most gradients do not exist yet, but autocast's half-precision weights do.
         at_loss = 4 * weights * (1 + moments) + 2 * weights + 4 * embeddings + step
         resident_bytes = 4 * weights + 2 * weights
         training = max(at_loss, 4 * weights * (2 + moments))
@@ -126,7 +126,7 @@ def memory_mb(
 def device_memory_mb(
     config: RunConfig, arch: Architecture, extent: Extent, device: torch.device
 ) -> float:
-    """Return the peak memory of a run on a device, in MiB."""
+    """Return a run's peak memory use on a device, in MiB."""
     half = False
     with contextlib.suppress(UserError):  # an unsupported precision is reported with the settings
         half = hardware.resolve_precision(config.precision, device) is not torch.float32
@@ -134,12 +134,12 @@ def device_memory_mb(
 
 
 def disk_mb(config: RunConfig, arch: Architecture, steps: int | None = None) -> tuple[float, float]:
-    """Return the disk space of a run in MiB: the peak, and after it has finished.
+    """Return the disk space that a run uses in MiB, at its peak and after it has finished.
 
     Counts checkpoints and weights. Events, answers and the log are small in comparison.
 
     Args:
-        steps: optimizer steps of the run; None assumes enough for all checkpoints.
+        steps: the run's number of optimizer steps; None assumes enough steps for all checkpoints.
     """
     weights_mb = parameters(config, arch)[1] * FP32_BYTES / MIB
     moments = 2 if config.optimizer == "adamw" else 0
@@ -165,10 +165,10 @@ def too_large(
     needed: float,
     available: float,
 ) -> Problem:
-    """Return a problem that reports too little free memory and the nearest settings that fit.
+    """Return a problem that reports too little free memory and suggests the nearest settings that fit.
 
     Args:
-        needed: estimated or measured peak in MiB. The ratio to the estimate is assumed to hold for other settings too.
+        needed: estimated or measured peak in MiB. Its ratio to the estimate is assumed to hold for other settings too.
         available: free memory in MiB.
     """
     factor = needed / device_memory_mb(config, arch, extent, device)
@@ -202,10 +202,10 @@ def describe_nearest_fit(
 def nearest_fit(
     config: RunConfig, fits: Callable[[RunConfig], bool], half_is_fast: bool = False
 ) -> dict[str, Any] | None:
-    """Return the changes that make a run fit and affect its result least, or None if nothing fits.
+    """Return the changes that make a run fit while affecting its result least, or None if nothing fits.
 
-    Tries the largest smaller batch with gradient accumulation to the same effective size. Repeats this with gradient
-    checkpointing, then with bf16 if `half_is_fast`, then with LoRA.
+    Tries smaller batches, largest first, with gradient accumulation that preserves the effective batch size. If none
+    fits, tries again with gradient checkpointing, then with bf16 if `half_is_fast`, then with LoRA.
     """
     candidates: list[dict[str, Any]] = [{}]
     if not config.grad_checkpointing:
@@ -226,12 +226,12 @@ def nearest_fit(
 
 
 def seconds(work: float, passes: int, rate: float, gpu: bool) -> float:
-    """Return the time of a training run in seconds.
+    """Return the duration of a training run in seconds.
 
     Args:
-        work: floating-point operations.
-        passes: forward and backward passes.
-        rate: FLOP/s of a matrix product.
+        work: number of floating-point operations.
+        passes: number of forward and backward passes.
+        rate: FLOP/s of matrix multiplication.
     """
     return work / (rate * GEMM_EFFICIENCY) + passes * (
         GPU_STEP_OVERHEAD_S if gpu else CPU_STEP_OVERHEAD_S
@@ -239,7 +239,7 @@ def seconds(work: float, passes: int, rate: float, gpu: bool) -> float:
 
 
 def flops(config: RunConfig, arch: Architecture, tokens: int) -> float:
-    """Return the floating-point operations of the forward and backward passes for a number of tokens.
+    """Return the number of floating-point operations in the forward and backward passes over this many tokens.
 
     Frozen layers need only the gradient of their input, so LoRA costs about two thirds of full fine-tuning.
     """

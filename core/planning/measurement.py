@@ -1,7 +1,7 @@
-"""Measure the memory and time of a run by taking a few of its steps in a separate process.
+"""Measure a run's memory use and time by running a few of its steps in a separate process.
 
-Peak memory is that of two optimizer steps on the longest batch and of the KV cache of the longest answers. Time is
-extrapolated from the first steps of the run. Writes nothing to disk, except for downloads.
+Peak memory covers two optimizer steps on the longest batch and the KV cache for the longest answers. Time is
+extrapolated from the run's first steps. Nothing is written to disk except downloads.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from core.training.trainer import Trainer
 
 TIMING_BUDGET_S = 10.0
-"""Time after which no further step is measured."""
+"""Time after which no more steps are measured, in seconds."""
 MIN_TIMED_STEPS, MAX_TIMED_STEPS = 2, 12
 COST_FREE_FIELDS = ("name", "notes", "tags", "parent")
 """Settings that affect neither memory nor time."""
@@ -39,16 +39,16 @@ class Cost:
     memory_mb: float
     """Peak memory of the process, or of the allocator on a GPU, in MiB."""
     seconds: float
-    """Time of all training steps."""
+    """Time for all training steps."""
 
 
 def key(config: RunConfig) -> str:
-    """Return a cache key that is equal for settings of equal cost."""
+    """Return a cache key that is the same for settings with the same cost."""
     return config.model_dump_json(exclude=set(COST_FREE_FIELDS))
 
 
 def start(config: RunConfig) -> Future[Cost]:
-    """Run `measure` in the background, one measurement at a time. Measurements end with this process."""
+    """Run `measure` in the background, one measurement at a time. Measurements do not outlive this process."""
     future: Future[Cost] = Future()
 
     def main() -> None:
@@ -66,7 +66,7 @@ def measure(config: RunConfig) -> Cost:
     """Measure the cost of a run in a separate process.
 
     Raises:
-        UserError: the steps failed, for example because memory ran out.
+        UserError: a step failed, for example because memory ran out.
     """
     completed = subprocess.run(
         [sys.executable, "-m", "core.planning.measurement", str(os.getpid())],
@@ -112,7 +112,7 @@ def run_trial(config: RunConfig) -> Cost:
     trainer = Trainer(config, NullRun())
     progress, lengths = trainer.progress, trainer.schedule.lengths
     by_length = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    # The second batch adds to the gradients of the first. Further batches need no more memory.
+    # The second batch is added to the first one's gradients. Further batches do not need more memory.
     longest = [by_length[: config.batch_size]] * min(config.grad_accumulation, 2)
     for step in (1, 2):
         trainer.step(step, longest)
@@ -129,7 +129,7 @@ def run_trial(config: RunConfig) -> Cost:
 
 
 def _fill_answer_cache(trainer: "Trainer") -> None:
-    """Allocate the KV cache of the longest answers."""
+    """Allocate the KV cache for the longest answers."""
     import torch
 
     from core.data.batches import encode_prompt
@@ -144,7 +144,7 @@ def _fill_answer_cache(trainer: "Trainer") -> None:
     longest = [fitted[i] for i in next(answer_batches(fitted, max_new_tokens))]
     with torch.inference_mode(), hardware.autocast(trainer.device, trainer.dtype):
         for cache in DecodingBatch(model, longest, Sampling(max_new_tokens)).caches:
-            cache.k.zero_()  # the system provides memory on the first write
+            cache.k.zero_()  # the operating system allocates memory on the first write
             cache.v.zero_()
 
 

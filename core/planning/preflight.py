@@ -26,11 +26,11 @@ from core.training import hardware
 from core.training.optimizers import learning_rate
 
 CURVE_POINTS = 200
-"""Approximate maximum number of points in the learning rate curve of a plan."""
+"""Approximate maximum number of points in a plan's learning rate curve."""
 SMALLEST_DATASET = Extent(train_examples=1, longest=2, test_examples=1, longest_prompt=1)
-"""Stands for a data set that is not downloaded yet: a run that does not fit with this one fits with none."""
+"""Stand-in for a data set that has not been downloaded yet. A run that does not fit with this one never fits."""
 RETRY_MEMORY_SHARE = 0.95
-"""Maximum estimate of the settings suggested after a run ran out of memory, relative to the estimate of that run."""
+"""Maximum estimate for settings suggested after a run ran out of memory, relative to that run's estimate."""
 Result = TypeVar("Result")
 Params = ParamSpec("Params")
 
@@ -56,15 +56,15 @@ class Plan:
     steps: int | None = None
     steps_per_epoch: int | None = None
     tokens: int | None = None
-    """Tokens trained on in all epochs, without padding."""
+    """Tokens trained on over all epochs, excluding padding."""
     longest: int | None = None
-    """Tokens of the longest training example after truncation."""
+    """Number of tokens in the longest training example after truncation."""
     cut_examples: int | None = None
     """Training examples that `max_length` truncates."""
     parameters: int | None = None
     trainable: int | None = None
     base_parameters: int | None = None
-    """Parameters of the base model, without adapters."""
+    """Number of parameters in the base model, without adapters."""
     base_mb: float | None = None
     """Size of the base model in fp32, in MiB."""
     memory_mb: float | None = None
@@ -72,20 +72,20 @@ class Plan:
     available_mb: float | None = None
     """Free memory, in MiB."""
     disk_peak_mb: float | None = None
-    """Peak disk space of checkpoints and weights, in MiB."""
+    """Peak disk space used by checkpoints and weights, in MiB."""
     disk_mb: float | None = None
-    """Disk space after the run has finished, in MiB."""
+    """Disk space used after the run has finished, in MiB."""
     free_disk_mb: float | None = None
     """Free disk space, in MiB."""
     seconds: float | None = None
-    """Estimated time of the training steps, without evaluations and answers."""
+    """Estimated time for the training steps, excluding evaluations and answers."""
     device: str | None = None
     note: str | None = None
     """Remarks that are not problems: why figures are missing, what is skipped or ignored."""
     columns: str | None = None
     """Which columns of the data set hold what, such as `instruction ← question, output ← answer (detected)`."""
     skipped_records: list[SkippedRecord] = field(default_factory=list)
-    """Records of the data set that are skipped because they are unusable."""
+    """Records in the data set that are skipped because they are unusable."""
     unused_keys: dict[str, int] = field(default_factory=dict)
     """Record keys that training ignores, with the number of records that have a value for each."""
     learning_rates: list[tuple[int, float]] = field(default_factory=list)
@@ -97,7 +97,7 @@ class Corpus:
     """The sizes of a run's data set."""
 
     lengths: list[int]
-    """Tokens of each training example after truncation."""
+    """Number of tokens in each training example after truncation."""
     extent: Extent
     validation_examples: int
     cut_examples: int
@@ -122,9 +122,7 @@ def read_corpus(config: RunConfig, context: int) -> Corpus:
     validation = _truncated_lengths(sizes[-len(parts.validation) :], limit, config.mask_prompt)
     if not train_lengths or not validation:
         part = "validation" if train_lengths else "training"
-        message = (
-            f"max_length = {limit}: no {part} example keeps any of its response; use a larger value"
-        )
+        message = f"max_length = {limit}: every {part} response would be cut off entirely; use a larger value"
         raise UserError(message)
     cut = sum(size.tokens > limit for size in train)
     lost_count = len(train) + len(parts.validation) - len(train_lengths) - len(validation)
@@ -140,7 +138,7 @@ def fetch(config: RunConfig) -> None:
 
 
 def all_problems(values: Mapping[str, Any], runs_dir: Path | None = None) -> list[Problem]:
-    """Return all problems of unvalidated settings: invalid values, and what `check` reports for the valid ones."""
+    """Return all problems in unvalidated settings: invalid values, and what `check` reports for the valid ones."""
     problems: list[Problem] = []
     remaining = dict(values)
     while True:  # ends because every invalid value is removed before the next pass
@@ -161,7 +159,7 @@ def all_problems(values: Mapping[str, Any], runs_dir: Path | None = None) -> lis
 def check(config: RunConfig, runs_dir: Path | None = None, freed_mb: float = 0.0) -> Plan:
     """Plan a run without starting it, using only local and cached files.
 
-    Problems that would make the run fail at its start are listed in the plan instead of raised.
+    Problems that would make the run fail at startup are listed in the plan rather than raised.
 
     Args:
         runs_dir: where the run would be stored. Without it, free disk space is not checked.
@@ -216,7 +214,7 @@ def _disk_fields(
     freed_mb: float,
     problems: list[Problem],
 ) -> dict[str, Any]:
-    """Return the disk space fields of a plan. Add a problem if the run does not fit."""
+    """Return the disk space fields for a plan. Add a problem if the run does not fit."""
     peak, after = estimate.disk_mb(config, arch, steps)
     free = None if runs_dir is None else _free_disk_mb(runs_dir)
     if free is not None:
@@ -255,14 +253,14 @@ def _dataset_notes(corpus: Corpus) -> list[str]:
 
 
 def _model_problems(config: RunConfig, arch: Architecture) -> list[Problem]:
-    """Return problems of settings that exceed the limits of the base model, and of an unsupported vocabulary."""
+    """Return a problem for each setting that exceeds the base model's limits, and for an unsupported vocabulary."""
     problems = []
     if config.max_length is not None and config.max_length > arch.context:
-        message = f"must be at most {arch.context}, the context of {config.base_model}"
+        message = f"must be at most {arch.context}, the context length of {config.base_model}"
         problems.append(Problem("max_length", config.max_length, message))
     layers = config.lora_last_layers
     if config.method == "lora" and layers is not None and layers > arch.n_layer:
-        message = f"must be at most {arch.n_layer}, the number of blocks of {config.base_model}"
+        message = f"must be at most {arch.n_layer}, the number of blocks in {config.base_model}"
         problems.append(Problem("lora_last_layers", layers, message))
     if arch.vocabulary != VOCABULARY:
         message = (
@@ -273,7 +271,7 @@ def _model_problems(config: RunConfig, arch: Architecture) -> list[Problem]:
 
 
 def _parameter_counts(config: RunConfig, arch: Architecture) -> dict[str, Any]:
-    """Return the parameter counts of a plan."""
+    """Return the parameter counts for a plan."""
     parameters, trainable = estimate.parameters(config, arch)
     base = arch.parameters(config.tie_weights)
     mb = round(4 * base / MIB, 2)
@@ -340,7 +338,7 @@ def _plan(
 
 
 def memory_advice(config: RunConfig) -> str:
-    """Return a clause with the nearest settings that need less memory than these, which ran out of it.
+    """Return a clause that suggests the nearest settings with lower memory use, for a run that ran out of memory.
 
     Raises UserError if the base model, the data set or the device is not available.
     """
@@ -374,10 +372,10 @@ def _checked(
     *args: Params.args,
     **kwargs: Params.kwargs,
 ) -> Result | None:
-    """Return the result, or None after adding the UserError to the problems of a setting.
+    """Return the function's result. If it raises UserError, add a problem for the setting and return None.
 
     Args:
-        name: the setting, unless the message names another one.
+        name: the setting to report, unless the message names another one.
     """
     try:
         return compute(*args, **kwargs)
@@ -406,7 +404,7 @@ def _read_sizes(
 
 
 def _truncated_lengths(sizes: list[Size], limit: int, mask_prompt: bool) -> list[int]:
-    """Return the truncated lengths of the examples that keep a target. Equals the lengths after `encode_all`."""
+    """Return the truncated lengths of all examples that still have a target. They match those after `encode_all`."""
     cut = (
         (min(size.tokens, limit), size.first_masked_target if mask_prompt else size.first_target)
         for size in sizes

@@ -1,4 +1,4 @@
-"""Run directories: settings, events, log, checkpoints, weights and stop request of each run.
+"""Run directories: each run's settings, events, log, checkpoints, weights and stop request.
 
 The directory is the source of truth about a run. Only the holder of its lock may write events: the trainer, or the
 process that writes the final status of a trainer that died. The kernel releases the lock when its holder dies.
@@ -31,7 +31,7 @@ ENDED_STATUSES = ("stopped", "interrupted", "failed", "finished")
 FINAL_EVENT_BYTES = 1 << 12
 """Maximum size of the last event of a finished run."""
 LOCK_TIMEOUT_S = 1.0
-"""Long enough for brief holders of a run's lock. A trainer holds it for its lifetime."""
+"""Long enough to wait for brief holders of a run's lock. A trainer holds it for its lifetime."""
 
 
 class RunHeldError(UserError):
@@ -146,14 +146,17 @@ class RunDirectory:
         return published_checkpoints(self.checkpoints_path)
 
     def log_tail(self, size: int = 4000) -> str:
-        """Return the last `size` bytes of the log, which also contains the output of the trainer."""
+        """Return the last `size` bytes of the log, which also contains the trainer's output."""
         with contextlib.suppress(OSError), open_regular(self.log_path) as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - size))
             return str(file.read().decode("utf-8", errors="replace"))
         return ""
 
     def append(self, kind: str, **fields: Any) -> None:
-        """Write one event from outside the trainer. Hold the lock. Raises UserError if it cannot be written."""
+        """Write one event from outside the trainer. The caller must hold the lock.
+
+        Raises UserError if the event cannot be written.
+        """
         try:
             with contextlib.closing(EventWriter(self.events_path)) as writer:
                 writer.append(kind, **fields)
@@ -184,14 +187,14 @@ class RunDirectory:
         return events
 
     def request_stop(self, ending: str = "stopped") -> None:
-        """Ask the trainer to checkpoint and end with this status. Raises UserError if that fails."""
+        """Ask the trainer to save a checkpoint and end with this status. Raises UserError if that fails."""
         try:
             replace_text(self.stop_path, ending)
         except OSError as error:
             raise UserError(f"{self.name}: the stop request cannot be written ({error})") from None
 
     def stop_request(self) -> str | None:
-        """Return the requested final status, or None if no stop was requested."""
+        """Return the requested final status, or None if no stop has been requested."""
         try:
             with open_regular(self.stop_path, "r", encoding="utf-8", errors="replace") as file:
                 ending = file.read(99)
@@ -256,10 +259,10 @@ class RunDirectory:
         ending: str = "interrupted",
         from_statuses: Collection[str] = ("queued", "running"),
     ) -> str | None:
-        """Write the final status of a run whose trainer died, and delete the checkpoints of a finished run.
+        """Write the final status of a run whose trainer died. If the run has finished, delete its checkpoints.
 
         Args:
-            ending: the final status, unless a stop request gives another.
+            ending: the final status, unless a stop request specifies a different one.
             from_statuses: statuses to replace. Any other status is kept.
 
         Returns:
@@ -277,7 +280,7 @@ class RunDirectory:
         return None
 
     def discard_training(self) -> None:
-        """Delete checkpoints and weights. Hold the lock. Raises UserError if they cannot be deleted."""
+        """Delete checkpoints and weights. The caller must hold the lock. Raises UserError if the deletion fails."""
         try:
             for path in (self.checkpoints_path, self.weights_path):
                 with contextlib.suppress(FileNotFoundError):
@@ -288,9 +291,9 @@ class RunDirectory:
     def discard_checkpoints(self) -> None:
         """Delete the checkpoints of a finished run, and its weights if it keeps none.
 
-        Hold the lock. Does nothing unless the last event is `finished` and records `keep_weights`, which older versions
-        did not, or if weights are missing. `checkpoint/` is deleted last, so that the next call notices and completes
-        an interrupted deletion.
+        The caller must hold the lock. Does nothing unless the last event is `finished` and records `keep_weights`
+        (older versions did not), or if weights are missing. `checkpoint/` is deleted last, so that the next call
+        notices and completes an interrupted deletion.
         """
         keep_weights = self._recorded_keep_weights()
         if keep_weights == "none" or (keep_weights and self.weights_path.is_dir()):
@@ -300,7 +303,7 @@ class RunDirectory:
                 shutil.rmtree(path, ignore_errors=True)
 
     def has_leftovers(self) -> bool:
-        """Return whether the run has finished but its checkpoints were not deleted."""
+        """Return whether the run has finished but its checkpoints have not been deleted."""
         return self.checkpoints_path.is_dir() and self._recorded_keep_weights() is not None
 
     def _recorded_keep_weights(self) -> str | None:
@@ -342,9 +345,9 @@ class RunDirectory:
 
 
 def _absolute_paths(config: RunConfig) -> dict[str, str]:
-    """Return absolute paths of the data set and the base model, if they are a local file and directory."""
+    """Return absolute paths for the data set and the base model where these are a local file and directory."""
     absolute_paths = {}
-    with contextlib.suppress(RuntimeError):  # the home of an unknown user
+    with contextlib.suppress(RuntimeError):  # the home directory of an unknown user
         dataset = Path(config.dataset).expanduser()
         if dataset.is_file():
             absolute_paths["dataset"] = str(dataset.resolve())

@@ -1,4 +1,4 @@
-"""Event files that belong to no run: verdicts of judges and answers of base models. Does not know their content."""
+"""Event files outside run directories: judges' verdicts and base models' answers. Independent of their content."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +11,14 @@ EVENT_FOLDERS = (VERDICTS_FOLDER, PRETRAINED_FOLDER)
 
 @dataclass(frozen=True)
 class EventFile:
-    """An event file that is synced into the index like that of a run, under `name` instead of a run name."""
+    """An event file that is synced into the index like a run's event file, but under `name` rather than a run name."""
 
     name: str
     events_path: Path
 
 
 def event_files(runs_dir: Path) -> list[EventFile]:
-    """Return all event files that belong to no run. Skips links."""
+    """Return all event files outside run directories. Skips links."""
     paths = [
         path
         for folder in EVENT_FOLDERS

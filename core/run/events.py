@@ -15,7 +15,7 @@ from typing import Any
 from core.run.files import open_regular
 
 TAIL_BYTES = 1 << 20
-"""Number of bytes in which a new writer first looks for the last event."""
+"""Number of bytes at the end of the file in which a new writer first looks for the last event."""
 READ_CHUNK_BYTES = 16 << 20
 """Default maximum number of bytes that `read_lines` reads at once."""
 MAX_BIGINT = 2**63 - 1
@@ -23,7 +23,7 @@ MAX_BIGINT = 2**63 - 1
 
 
 class EventWriter:
-    """A writer that appends events to a file. Hold the run's lock, because a file must have one writer at a time.
+    """A writer that appends events to a file. A file can have only one writer at a time, so hold the run's lock.
 
     Args:
         path: the event file, created if it does not exist.
@@ -72,7 +72,7 @@ class EventWriter:
 
 
 def read_lines(path: Path, offset: int, limit: int | None = None) -> tuple[list[bytes], int]:
-    """Return the complete lines that start at a byte offset, about `limit` bytes at most, and the offset after them."""
+    """Return the complete lines from a byte offset, at most about `limit` bytes, and the offset after them."""
     limit = limit or READ_CHUNK_BYTES
     with open_regular(path) as file:
         file.seek(offset)

@@ -36,7 +36,7 @@ def replace_bytes(path: Path, content: bytes) -> None:
 def _regular_opener(path: str, flags: int) -> int:
     handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
     kind = os.fstat(handle).st_mode
-    # `open` raises IsADirectoryError for directories itself.
+    # `open` itself raises IsADirectoryError for directories.
     if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
         os.close(handle)
         raise OSError(errno.EINVAL, "not a regular file", path)

@@ -1,4 +1,4 @@
-"""The readable log of a run: one line per event, except for steps, samples and answers."""
+"""A run's human-readable log: one line per event, except for steps, samples and answers."""
 
 import contextlib
 import time
@@ -10,7 +10,7 @@ from core.run.files import open_regular
 
 
 def append_event(path: Path, kind: str, event: Mapping[str, Any]) -> None:
-    """Append the line of an event to a log, if it has one. Errors are ignored so that they never end a run."""
+    """Append an event to a log if its kind is logged. Errors are ignored so that they never end a run."""
     with contextlib.suppress(OSError, LookupError, TypeError, ValueError):
         if line := format_event(kind, event):
             timestamp = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -19,7 +19,7 @@ def append_event(path: Path, kind: str, event: Mapping[str, Any]) -> None:
 
 
 def format_event(kind: str, event: Mapping[str, Any]) -> str | None:
-    """Return the log line of an event, or None if its kind is not logged."""
+    """Return the log line for an event, or None if its kind is not logged."""
     match kind:
         case "status":
             reason = event.get("reason")
@@ -37,13 +37,13 @@ def format_event(kind: str, event: Mapping[str, Any]) -> str | None:
             )
         case "weights":
             return (
-                f"answering the test set with the weights of step {event['step']:,}, which had the lowest "
+                f"answering the test set with the weights from step {event['step']:,}, which had the lowest "
                 f"validation loss ({event['val_loss']:.4f})"
             )
         case "rewind":
             if event["step"] < 0:
                 return "no usable checkpoint; starting from step 0"
-            return f"resuming from the checkpoint of step {event['step']:,}"
+            return f"resuming from the checkpoint at step {event['step']:,}"
         case "warning":
             return f"step {event['step']:,}: {event['message']}"
     return None

@@ -1,4 +1,4 @@
-"""Names of run directories: safe on all file systems, readable in any script, unique in the runs directory."""
+"""Run directory names: safe on all file systems, readable in any script, unique in the runs directory."""
 
 import itertools
 import re
@@ -21,11 +21,11 @@ UPLOADS_FOLDER = "uploads"
 RESERVED_NAMES = WINDOWS_DEVICES | {
     *("lab", "driver", "queue", "settings", ""), UPLOADS_FOLDER, *EVENT_FOLDERS
 }  # fmt: skip
-"""Names that no run can have: Windows device names, and names of other files in the runs directory."""
+"""Names that a run cannot have: Windows device names, and the names of other files in the runs directory."""
 MAX_CHARACTERS = 60
 """Maximum number of characters in a slug."""
 MAX_BYTES = 180
-"""Maximum size of a slug in UTF-8. File systems allow 255 bytes; the rest is for suffixes such as `-2` and `.jsonl`."""
+"""Maximum size of a slug in UTF-8. File systems allow 255 bytes, which leaves room for suffixes such as `.jsonl`."""
 INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\uffa0\ufe00-\ufe0f\U000e0100-\U000e01ef]"
 )
@@ -35,7 +35,7 @@ INVISIBLE = re.compile(
 def slug(name: str) -> str:
     """Convert any text to a safe directory name.
 
-    Keeps letters and digits of all scripts, lower-cased and NFKC-normalized, and `.`, `_` and `-`. Drops invisible
+    Keeps letters and digits from all scripts, lower-cased and NFKC-normalized, and `.`, `_` and `-`. Drops invisible
     and bidirectional control characters. Replaces each sequence of other characters with `-`.
     """
     visible = "".join(c for c in INVISIBLE.sub("", name) if unicodedata.category(c) != "Cf")
@@ -57,7 +57,7 @@ def slug(name: str) -> str:
 
 
 def next_name(runs_dir: Path, config: RunConfig) -> str:
-    """Return the name that a new run with these settings would get."""
+    """Return the name that a new run with these settings would be given."""
     return next(path.name for path in free_names(runs_dir, config) if not path.exists())
 
 
@@ -69,7 +69,7 @@ def free_names(runs_dir: Path, config: RunConfig) -> Iterator[Path]:
 
 
 def explain_name(requested_name: str, name: str) -> str | None:
-    """Return why the name of a run differs from the requested one, or None if it does not."""
+    """Return why a run's name differs from the requested one, or None if it does not."""
     requested_name = requested_name.strip()
     if name == requested_name:
         return None

@@ -1,4 +1,4 @@
-"""Show the progress of a run in a terminal or notebook. Reads the event file and does not know what trains the run."""
+"""Show a run's progress in a terminal or notebook. Only the event file is read, no matter what trains the run."""
 
 import time
 from collections.abc import Callable
@@ -71,7 +71,7 @@ def _show(event: dict[str, Any], progress: Progress, task: TaskID, console: Cons
         losses = f"train {event['train_loss']:.3f}, validation {event['val_loss']:.3f}"
         console.print(f"step {event['step']}: loss {losses}", highlight=False)
     elif kind == "weights":
-        weights = f"weights of step {event['step']} (validation loss {event['val_loss']:.3f})"
+        weights = f"weights from step {event['step']} (validation loss {event['val_loss']:.3f})"
         console.print(f"answering the test set with the {weights}", highlight=False)
     elif kind == "sample":
         console.print(Text(f"step {event['step']}: {event['prompt']} -> {event['text'].strip()!r}"))

@@ -18,7 +18,7 @@ from core.scheduler.processes import kill_tree
 from core.scheduler.trainer_process import main, memory_advice
 
 STOP_GRACE_S = 300.0
-"""A trainer is killed this long after a stop request. Enough for a long step and a large checkpoint."""
+"""Time between a stop request and killing the trainer. Long enough for a long step and a large checkpoint."""
 ROOT = Path(__file__).parents[2]
 TRAINER_ENVIRONMENT = {
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
@@ -28,10 +28,10 @@ TRAINER_ENVIRONMENT = {
         f":glibc.malloc.trim_threshold={16 * 1024 * MIB}:glibc.malloc.tcache_count=0"
     ),
 }
-"""Environment of a trainer process.
+"""Environment variables for a trainer process.
 
-- CUBLAS_WORKSPACE_CONFIG makes matrix products on a GPU deterministic.
-- GOMP_SPINCOUNT limits the busy waiting of OpenMP threads, which would slow down other processes.
+- CUBLAS_WORKSPACE_CONFIG makes matrix multiplication on a GPU deterministic.
+- GOMP_SPINCOUNT limits busy-waiting by OpenMP threads, which would slow down other processes.
 - GLIBC_TUNABLES keeps the memory of freed tensors for the next step, in huge pages. Otherwise the kernel maps and
   zeroes it again, page by page. The thread cache is off because its small blocks keep free memory from coalescing.
 """
@@ -64,9 +64,7 @@ def run_in_process(run: RunDirectory, grace: float = STOP_GRACE_S) -> None:
         exit_description = f"signal {-code}" if code < 0 else f"exit status {code}"
         reason = f"the trainer exited unexpectedly ({exit_description}); see the log"
         if code == -signal.SIGKILL and stop_requested_at is None:
-            reason += (
-                f". The system kills a process that takes too much memory: {memory_advice(run)}"
-            )
+            reason += f". The operating system kills processes that use too much memory: {memory_advice(run)}"
         run.mark_ended(reason)
 
 

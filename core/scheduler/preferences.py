@@ -12,7 +12,7 @@ PREFERENCES_FILE = "settings.json"
 
 @dataclass(frozen=True)
 class Preferences:
-    """Preferences of a folder.
+    """Preferences for a folder.
 
     Args:
         resume_interrupted: re-queue interrupted runs when a dashboard starts.

@@ -1,4 +1,4 @@
-"""Trainer processes: identify them, detect that they died, and kill them.
+"""Trainer processes: identify them, detect when they have died, and kill them.
 
 Process IDs are reused, so a process is identified by its ID and start time.
 """
@@ -28,7 +28,7 @@ def identity() -> dict[str, Any]:
 
 
 def _start_time(process: psutil.Process) -> float:
-    """Return when a process started, in seconds since boot. Unaffected by changes of the system clock."""
+    """Return when a process started, in seconds since boot. Not affected by changes to the system clock."""
     return round(process.create_time() - psutil.boot_time(), 2)
 
 
@@ -54,9 +54,9 @@ def mark_dead_runs(runs_dir: Path, running: Iterable[str]) -> bool:
 
 
 def kill_trainer(run: RunDirectory) -> bool:
-    """Kill the trainer process of a run and its children. Returns whether it was found.
+    """Kill a run's trainer process and its children. Returns whether the process was found.
 
-    A trainer in a thread or on another machine is not killed.
+    A trainer that runs in a thread or on another machine is not killed.
     """
     running = [event for event in run.statuses() if event["status"] == "running"]
     if not running or not run.is_alive():

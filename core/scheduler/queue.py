@@ -26,7 +26,7 @@ class Queue:
     """The queued runs and the thread that trains them.
 
     Args:
-        runs_dir: the folder with the run directories and `queue.json`.
+        runs_dir: the folder that contains the run directories and `queue.json`.
         executor: trains one run and returns when it has ended.
     """
 
@@ -46,7 +46,7 @@ class Queue:
             return self._names()
 
     def add(self, name: str) -> None:
-        """Add a run at the end unless it is already queued. Raises UserError if the queue cannot be saved.
+        """Append a run to the queue unless it is already queued. Raises UserError if the queue cannot be saved.
 
         The current run can be added too, because a run may be resumed before its trainer has exited.
         """
@@ -76,7 +76,7 @@ class Queue:
                 self._write()
 
     def close(self, timeout: float = TRAINER_CLOSE_TIMEOUT_S) -> None:
-        """Interrupt the current run after a checkpoint, and stop the thread. Queued runs stay queued.
+        """Interrupt the current run once it has saved a checkpoint, and stop the thread. Queued runs stay queued.
 
         A trainer process that takes longer than `timeout` seconds is killed. Its run can be resumed from the
         previous checkpoint. Calling `close` again does nothing.
@@ -89,7 +89,7 @@ class Queue:
             self._changed.notify_all()
             if self._current:
                 run = self._run(self._current)
-                if run.stop_request() is None:  # keep a request by the user
+                if run.stop_request() is None:  # do not overwrite the user's own request
                     with contextlib.suppress(UserError):  # deleted, or the disk is full
                         run.request_stop("interrupted")
         deadline = time.monotonic() + timeout

@@ -1,7 +1,7 @@
 """The trainer process: `python -m core.scheduler.trainer_process RUN_DIRECTORY`.
 
-Locks the run, trains it and records the final status. An error becomes a one-sentence reason in the run's events; the
-traceback of an unexpected one goes to the log.
+Locks the run, trains it and records the final status. An error is recorded in the run's events as a one-sentence
+reason. If the error is unexpected, its traceback is written to the log.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ class ActiveRun:
         self.directory = run.path
         self.resumed = any(event["status"] == "running" for event in run.statuses())
         self.ending: str | None = None
-        """Final status after a stop request; None if there is none."""
+        """Final status to record after a stop request; None if there has not been one."""
 
     def emit(self, kind: str, **fields: Any) -> None:
         """Append an event to the event file and the log."""
@@ -42,7 +42,7 @@ class ActiveRun:
         log.append_event(self._run.log_path, kind, fields)
 
     def stop_requested(self) -> bool:
-        """Whether the user or a signal has requested to checkpoint and stop."""
+        """Whether the user or a signal has asked the trainer to save a checkpoint and stop."""
         if self.ending is None and self._run.stop_path.exists():
             self.ending = self._run.stop_request()
         return self.ending is not None
@@ -65,11 +65,11 @@ def main(run: RunDirectory, signals: bool = False, train: Train | None = None) -
     """Train a run in the calling thread until it ends.
 
     Args:
-        signals: treat SIGTERM and SIGINT as requests to checkpoint and stop. Main thread only.
+        signals: treat SIGTERM and SIGINT as requests to save a checkpoint and stop. Works only in the main thread.
         train: training function; `core.training.trainer.train` by default.
 
     Raises:
-        RunHeldError: another trainer holds the run.
+        RunHeldError: another trainer has locked the run.
         UserError: the run was deleted.
     """
     with run.lock():
@@ -121,7 +121,7 @@ def _reason(error: BaseException, run: RunDirectory) -> str:
 
 
 def memory_advice(run: RunDirectory) -> str:
-    """Suggest settings that need less memory than those of a run that ran out of memory."""
+    """Suggest settings with lower memory use for a run that ran out of memory."""
     from core.planning import preflight
     from core.training import hardware
 

@@ -1,1 +1,1 @@
-"""Intervals, comparisons and ratings of scores. Takes arrays and returns numbers; does not know runs or judges."""
+"""Intervals, comparisons and ratings for scores. Functions take arrays and do not depend on runs or judges."""

@@ -1,4 +1,4 @@
-"""Agreement between two judges, and consistency of a single judge.
+"""Agreement between two judges, and the consistency of one judge.
 
 Scores range from 0 to 100. A missing score is nan; items that lack a score from either judge are excluded.
 """
@@ -23,7 +23,7 @@ class Agreement:
 
 
 def spearman(a: ArrayLike, b: ArrayLike) -> float:
-    """Return Spearman's rank correlation of two aligned sequences; nan if either is constant.
+    """Return Spearman's rank correlation between two aligned sequences; nan if either is constant.
 
     Ties get their mean rank.
     """
@@ -34,7 +34,7 @@ def spearman(a: ArrayLike, b: ArrayLike) -> float:
 
 
 def agreement(a: pd.Series, b: pd.Series) -> Agreement:
-    """Return the rank correlation of two judges over the items that both scored. Series are indexed by item."""
+    """Return the rank correlation between two judges over the items that both scored. Series are indexed by item."""
     both = _common_items(a, b)
     return Agreement(spearman(both["a"], both["b"]), len(both))
 
@@ -42,12 +42,12 @@ def agreement(a: pd.Series, b: pd.Series) -> Agreement:
 def disagreements(a: pd.Series, b: pd.Series, top: int = 10) -> pd.DataFrame:
     """Return the items that two judges rank most differently, largest difference first, indexed by item.
 
-    Columns are the scores `a` and `b`, their percentile ranks `rank_a` and `rank_b` among the items that both scored,
-    and `gap`, which is rank_a - rank_b. Ranks make a lenient and a strict judge comparable.
+    The columns are the scores `a` and `b`, their percentile ranks `rank_a` and `rank_b` among the items that both
+    scored, and `gap`, which is rank_a - rank_b. Ranks make a lenient and a strict judge comparable.
 
     Args:
-        a: scores of the first judge, indexed by item.
-        b: scores of the second judge.
+        a: the first judge's scores, indexed by item.
+        b: the second judge's scores.
         top: maximum number of items.
     """
     both = _common_items(a, b)
@@ -61,10 +61,10 @@ def disagreements(a: pd.Series, b: pd.Series, top: int = 10) -> pd.DataFrame:
 def inconsistent(frame: pd.DataFrame, by: Sequence[str] = ("item", "answer")) -> pd.DataFrame:
     """Return identical answers with different scores, largest spread first.
 
-    Columns are those of `by`, then `min`, `max` and `spread` in points, and `count`, the number of scores.
+    The columns are those in `by`, followed by `min`, `max` and `spread` in points, and `count`, the number of scores.
 
     Args:
-        frame: scores with the columns of `by` and `score`.
+        frame: scores, with the columns in `by` and `score`.
         by: columns that identify an answer.
     """
     scores = frame.groupby(list(by), sort=False)["score"]
@@ -75,5 +75,5 @@ def inconsistent(frame: pd.DataFrame, by: Sequence[str] = ("item", "answer")) ->
 
 
 def _common_items(a: pd.Series, b: pd.Series) -> pd.DataFrame:
-    """Return columns `a` and `b` for the items that both scored, in the order of the first."""
+    """Return columns `a` and `b` for the items that both scored, in the first judge's order."""
     return pd.concat({"a": a, "b": b}, axis=1, join="inner").dropna()

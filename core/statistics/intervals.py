@@ -1,7 +1,7 @@
-"""Confidence intervals of means, paired differences and win rates, and variance components of scores.
+"""Confidence intervals for means, paired differences and win rates, and variance components of scores.
 
-Scores are arrays of points from 0 to 100. Missing scores are nan and excluded; a pair is excluded if either score is
-missing. Does not know judges, runs or pages.
+Scores are arrays of points from 0 to 100. Missing scores are nan and are excluded; a pair is excluded if either score
+is missing. This module does not depend on judges, runs or pages.
 """
 
 import math
@@ -43,8 +43,8 @@ class Difference:
     """The mean difference between paired scores over n items, in points, with its confidence interval.
 
     Args:
-        is_clear: whether the difference is significant, see `paired`.
-        needed: number of items needed to detect a true difference of this size with a power of 80 %; None if the
+        is_clear: whether the difference is significant; see `paired`.
+        needed: number of items needed to detect a true difference of this size with a power of 80%; None if the
             difference is 0 or n is below 2.
     """
 
@@ -85,7 +85,7 @@ class Components:
         items: variance between items.
         judge: variance within items, which is judge noise.
         repeats: mean number of scores per item.
-        share: share of judge noise in the variance of a mean over items, 0 to 1.
+        share: fraction of the variance of a mean over items that is due to judge noise, 0 to 1.
     """
 
     items: float
@@ -99,8 +99,8 @@ class WinRate:
     """How often A beats B, in percent, over n items that were each judged in both orders.
 
     Args:
-        flips: share of items, 0 to 1, whose winner changes with the order. A win in one order and a tie in the other
-            count as half a flip.
+        flips: fraction of items, 0 to 1, whose winner changes with the order. A win in one order and a tie in the
+            other count as half a flip.
     """
 
     rate: float
@@ -118,13 +118,13 @@ def mean_intervals(
 ) -> dict[str, Interval]:
     """Return the mean of each array of scores with its bootstrap interval, by name.
 
-    Uses the expanded percentile interval, see `tail`. The interval of equal scores has zero width.
+    Uses the expanded percentile interval; see `tail`. If all scores are equal, the interval has zero width.
 
     Args:
         scores: one score per item, by name.
         level: confidence level.
         resamples: number of bootstrap resamples of the items.
-        seed: seed of the resamples.
+        seed: random seed for resampling.
     """
     valid_scores = {name: aligned(values)[0] for name, values in scores.items()}
     names_by_size: dict[int, list[str]] = defaultdict(list)
@@ -139,7 +139,7 @@ def mean_intervals(
 
 
 def within_scale(interval: Interval, level: float = CONFIDENCE_LEVEL) -> Interval:
-    """Clip the interval of a mean score to the range from 0 to 100.
+    """Clip the interval for a mean score to the range from 0 to 100.
 
     If all scores are 0 or all are 100, the bootstrap interval has zero width. It is replaced by the exact binomial
     interval for zero observed events (Clopper & Pearson 1934), which is at most 1.6 points wide for n >= 236.
@@ -182,8 +182,8 @@ def paired(a: ArrayLike, b: ArrayLike, level: float = CONFIDENCE_LEVEL) -> Diffe
 def components(scores: Mapping[Hashable, ArrayLike]) -> Components | None:
     """Estimate the variance between items and the variance within items, from all scores of each item.
 
-    Uses one-way random-effects analysis of variance with unequal numbers of repeats (Searle, Casella & McCulloch 1992,
-    "Variance Components", section 3.6). A negative estimate of the variance between items is set to 0. Returns None if
+    Uses one-way random-effects ANOVA with unequal numbers of repeats (Searle, Casella & McCulloch 1992, "Variance
+    Components", section 3.6). A negative estimate of the variance between items is set to 0. Returns None if
     no item was scored twice or there are fewer than two items.
     """
     groups = [
@@ -210,12 +210,12 @@ def win_rate(forward: ArrayLike, backward: ArrayLike, level: float = CONFIDENCE_
     """Return how often A beats B. The outcome of an item is the mean of both orders.
 
     Args:
-        forward: points of A, shown first: 100 if A wins, 50 for a tie, 0 if B wins.
-        backward: points of B, shown first, for the same items.
-        level: confidence level of the interval, see `_agresti_coull_interval`.
+        forward: A's points when A is shown first: 100 if A wins, 50 for a tie, 0 if B wins.
+        backward: B's points when B is shown first, for the same items.
+        level: confidence level of the interval; see `_agresti_coull_interval`.
     """
     first, second = aligned(forward, backward)
-    second = 100 - second  # points of A
+    second = 100 - second  # A's points
     interval = _agresti_coull_interval((first + second) / 2, level)
     item_flips = np.abs(np.sign(first - 50) - np.sign(second - 50)) / 2
     flips = float(item_flips.mean()) if interval.n else math.nan
@@ -243,7 +243,7 @@ def tail(n: int, level: float = CONFIDENCE_LEVEL) -> float:
 
 
 def _intervals(rows: NDArray, level: float, resamples: int, seed: int) -> list[Interval]:
-    """Return the interval of each row of (rows, n) scores."""
+    """Return the interval for each row of (rows, n) scores."""
     count, n = rows.shape
     if n == 0:
         return [Interval(math.nan, math.nan, math.nan, 0)] * count
@@ -265,8 +265,8 @@ def _intervals(rows: NDArray, level: float, resamples: int, seed: int) -> list[I
 def _agresti_coull_interval(points: NDArray, level: float) -> Interval:
     """Return the mean of n points from 0 to 100, with an Agresti-Coull interval generalized to ties.
 
-    Adds about two wins and two losses to the sample, so that the interval of an undefeated side has a width. Without
-    ties, it is the interval of Agresti & Coull (1998, "Approximate Is Better than 'Exact' for Interval Estimation of
+    Adds about two wins and two losses to the sample, so that the interval for an undefeated side has nonzero width.
+    Without ties, it is the interval of Agresti & Coull (1998, "Approximate Is Better than 'Exact' for Interval Estimation of
     Binomial Proportions"). Ties reduce the variance and therefore the width.
     """
     n = len(points)
@@ -284,8 +284,8 @@ def _agresti_coull_interval(points: NDArray, level: float) -> Interval:
 def _needed_items(mean: float, deviation: float, level: float) -> int:
     """Return the number of items for a two-sided paired t-test to detect a difference with a power of POWER.
 
-    Normal approximation with a correction for the t distribution (Guenther 1981, "Sample Size Formulas for Normal
-    Theory T Tests"). At most one item off the exact number.
+    Uses a normal approximation with a correction for the t distribution (Guenther 1981, "Sample Size Formulas for
+    Normal Theory T Tests"). The result is within one item of the exact number.
     """
     z = ndtri((1 + level) / 2)
     return max(2, math.ceil(((z + ndtri(POWER)) * deviation / mean) ** 2 + z**2 / 2))

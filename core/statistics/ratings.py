@@ -1,7 +1,7 @@
 """Bradley-Terry ratings from pairwise comparisons, on the Elo scale.
 
-Runs are numbered from 0 to k - 1. Does not know how a winner was determined, and does not check that the runs are
-connected by comparisons: without a connection, only the regularization relates their ratings.
+Runs are numbered from 0 to k - 1. This module does not depend on how winners are determined. It also does not check
+that comparisons connect all runs; if they do not, only the regularization relates their ratings.
 """
 
 import math
@@ -19,15 +19,15 @@ REGULARIZATION = 0.05
 """Adds about a tenth of a win to each run in every pair."""
 RATING_RESAMPLES = 1000
 MAX_ITERATIONS = 10_000
-"""Upper bound for a fit. Most take a few dozen; a run that almost never loses takes more."""
+"""Upper bound for a fit. Most take a few dozen iterations, or more if a run almost never loses."""
 
 
 @dataclass(frozen=True)
 class Rating:
     """The rating of a run in Elo points, relative to the mean of all runs.
 
-    The bounds are nan with fewer than two items, and for a run that never lost or never won, because it does not do so
-    in any resample either.
+    The bounds are nan if there are fewer than two items. They are also nan for a run that never lost or never won,
+    because the same is then true in every resample.
     """
 
     rating: float
@@ -42,7 +42,7 @@ def ratings(wins: ArrayLike, alpha: float = REGULARIZATION) -> NDArray:
     Models"). With `alpha` 0, this is the maximum likelihood estimate.
 
     Args:
-        wins: how often the run of the row beat the run of the column, (k, k); a tie is half a win for each.
+        wins: how often the run in each row beat the run in each column, (k, k); a tie is half a win for each.
         alpha: regularization; a positive value keeps the rating of an undefeated run finite.
 
     Raises:
@@ -61,11 +61,12 @@ def rating_intervals(
     """Return the rating of each run with a bootstrap interval. Items are resampled with all their comparisons.
 
     Args:
-        outcomes: (item, i, j, points of run i against run j from 0 to 100); a pair may occur more than once per item.
+        outcomes: (item, i, j, points), where points from 0 to 100 are for run i against run j. A pair may occur more
+            than once per item.
         runs: number of runs.
         level: confidence level.
         resamples: number of bootstrap resamples.
-        seed: seed of the resamples.
+        seed: random seed for resampling.
     """
     games = _wins_by_item(outcomes, runs)
     total = games.sum(axis=0)
@@ -94,7 +95,7 @@ def rating_intervals(
 
 
 def _wins_by_item(outcomes: Iterable[tuple[Hashable, int, int, float]], runs: int) -> NDArray:
-    """Return the wins of each run over each other run by item, (items, k, k)."""
+    """Return how often each run beat each other run, by item, (items, k, k)."""
     item_indices: dict[Hashable, int] = {}
     rows = [
         (item_indices.setdefault(item, len(item_indices)), i, j, score)
@@ -108,7 +109,7 @@ def _wins_by_item(outcomes: Iterable[tuple[Hashable, int, int, float]], runs: in
 
 
 def _fit(wins: NDArray, alpha: float, start: NDArray | None) -> NDArray:
-    """Return log strengths with mean 0, (k,). `start` is an initial estimate, if there is one."""
+    """Return log strengths with mean 0, (k,). `start` is an initial estimate, if available."""
     if len(wins) < 2:
         return np.zeros(len(wins))
     if alpha == 0 and not _is_strongly_connected(wins):

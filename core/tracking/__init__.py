@@ -1,1 +1,1 @@
-"""The DuckDB index over all runs: schema, sync and queries."""
+"""The DuckDB index of all runs: schema, sync and queries."""

@@ -1,7 +1,7 @@
 """The DuckDB index of all runs, and the lock that lets one process at a time drive them.
 
-The index is a cache of the run directories. A file that cannot be opened or has another schema version is deleted and
-rebuilt. One process opens it, once; each thread uses its own cursor.
+The index is a cache of the run directories. A file that cannot be opened or has a different schema version is deleted
+and rebuilt. Only one process opens it, and only once; each thread uses its own cursor.
 """
 
 import os
@@ -37,7 +37,7 @@ class Index:
         self.rebuilt: str | None = None
         """Message that explains why the index was rebuilt; None if it was not."""
         self.generation = 0
-        """Number of calls to `rebuild`. Each call closes the connections of all threads."""
+        """Number of calls to `rebuild`. Each call closes all threads' connections."""
         self._lock = None if path is None else _acquire_lock(path, timeout)
         self._local = threading.local()
         try:
@@ -100,7 +100,7 @@ class Index:
             return connection
         connection.close()
         return self._create(
-            f"it has version {version}, but this program uses version {schema.SCHEMA_VERSION}"
+            f"its version was {version}, but this program uses {schema.SCHEMA_VERSION}"
         )
 
     def _create(self, reason: str | None) -> duckdb.DuckDBPyConnection:
@@ -130,7 +130,7 @@ class IndexHeldError(UserError):
 
 
 def _acquire_lock(path: Path, timeout: float) -> int:
-    """Acquire the lock next to the index. Needed because DuckDB lets one process open a file twice."""
+    """Acquire the lock next to the index. Needed because DuckDB lets the same process open a file twice."""
     lock = path.with_name(LOCK_FILE)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

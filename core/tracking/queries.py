@@ -1,4 +1,4 @@
-"""Read-only queries of the index. Most return DataFrames."""
+"""Read-only queries on the index. Most return DataFrames."""
 
 import math
 import re
@@ -18,7 +18,7 @@ CONDITIONAL_FIELDS = [
     for name, field in RunConfig.model_fields.items()
     if metadata(field)["when"] and metadata(field)["group"] != "identity"
 ]
-"""Settings that have no effect in some runs. Identity settings are always shown, so they are excluded."""
+"""Settings that have no effect in some runs. Excludes identity settings, which are always shown."""
 RESULT_SOURCES = {
     "base_hash": "last(plan.base_hash)",
     "device_name": "last(plan.device)",
@@ -36,7 +36,7 @@ INTEGER_COLUMNS = (
 )
 """Nullable integer columns of `results`."""
 CURVE_BUCKETS = 250
-"""Default number of buckets of a downsampled curve."""
+"""Default number of buckets in a downsampled curve."""
 
 
 def runs_with_status(
@@ -50,10 +50,10 @@ def runs_with_status(
 
 
 def states(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the progress of some runs in the given order, without deleted runs. Much faster than `results`.
+    """Return the progress of some runs in the given order, omitting deleted runs. Much faster than `results`.
 
-    Each has name, status, reason, steps, step and seconds; the newest `loss` and `val_loss` (as in `results`); `heard`,
-    the timestamp of its newest event; and `download`, its latest download (repository, bytes, total).
+    Each row has name, status, reason, steps, step and seconds; the newest `loss` and `val_loss` (as in `results`);
+    `heard`, the timestamp of the newest event; and `download`, the latest download (repository, bytes, total).
     """
     result = db.execute(
         """
@@ -93,14 +93,14 @@ def states(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> list[dict[str,
 
 
 def results(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
-    """Return all runs, newest first: status, all settings, losses, perplexity, time, memory, device.
+    """Return all runs, newest first: status, all settings, losses, perplexity, time, memory and device.
 
     Settings that have no effect (such as a rank without LoRA) are empty, as are all settings of a run whose
     config.json is damaged. A setting missing from config.json has its default value, because it was added after the
     run was created.
 
-    Losses come from the newest evaluation after step 0. Step 0 measures the base model, so a run that ended before
-    its next evaluation has no losses.
+    Losses come from the newest evaluation after step 0. The evaluation at step 0 measures the base model, so a run that
+    ended before its next evaluation has no losses.
     """
     names = [name for name in RunConfig.model_fields if name != "name"]
     settings = ", ".join(f"{_setting(name)} as {name}" for name in names)
@@ -152,9 +152,9 @@ def curves(
     buckets: int = CURVE_BUCKETS,
     window: int = 1,
 ) -> dict[str, pd.DataFrame]:
-    """Return step metrics of some runs, each as `run, x, y`, downsampled to the minimum and maximum of each bucket.
+    """Return step metrics for some runs, each as `run, x, y`, downsampled to the minimum and maximum of each bucket.
 
-    The extremes preserve spikes of a single step. With a window above 1, y is the moving average over that many steps.
+    The extremes preserve one-step spikes. With a window above 1, y is the moving average over that many steps.
 
     Steps without a value are gaps. In each bucket, y is NaN at the first and last gap and, if there are more, also
     between the extremes. A run without any values has no points.
@@ -210,7 +210,7 @@ def _pair(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def evaluations(
     db: duckdb.DuckDBPyConnection, runs: Sequence[str], x: str = "step"
 ) -> pd.DataFrame:
-    """Return the metrics of each evaluation: run, x, EVALUATIONS, train_perplexity, val_perplexity, final."""
+    """Return the metrics for each evaluation: run, x, EVALUATIONS, train_perplexity, val_perplexity, final."""
     assert x in AXES
     return db.execute(
         f"""
@@ -248,7 +248,7 @@ def answers(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
 
 
 def _setting(name: str) -> str:
-    """Return the SQL expression of a setting in config.json. A missing setting has its default value."""
+    """Return the SQL expression for a setting in config.json. A missing setting has its default value."""
     field = RunConfig.model_fields[name]
     if base_type(field) is tuple:  # comma-separated, as in the form
         return f"array_to_string(try_cast(settings->'$.{name}' as VARCHAR[]), ', ')"
@@ -262,13 +262,13 @@ def _setting(name: str) -> str:
 # Judges and their verdicts
 
 MIN_JUDGED_SHARE = 0.99
-"""Share of a run's test examples on which a judge must have verdicts before its score is shown. The rest allows for
-examples that a service refuses to judge. A partly judged run may only have the verdicts of answers that it shares with
-another run; those are correct more often, so they are not a fair sample."""
+"""Fraction of a run's test examples for which a judge must have verdicts before the run's score is shown. The remainder
+allows for examples that a service refuses to judge. For a partly judged run, the only verdicts may be those on answers
+that it shares with another run. Such answers are correct more often, so they are not a fair sample."""
 
 
 def judged_answers(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
-    """Return answers with their hashes: run, item, instruction, input, reference, turns, answer, example, subject."""
+    """Return answers and their hashes: run, item, instruction, input, reference, turns, answer, example, subject."""
     return db.execute(
         """
         select run, item, instruction, input, reference, turns, answer, example, subject
@@ -279,7 +279,7 @@ def judged_answers(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.Dat
 
 
 def base_hashes(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> dict[str, str]:
-    """Return the hash of the base weights of each run that recorded one."""
+    """Return each run's base weights hash, if it has recorded one."""
     query = (
         "select run, arg_max(base_hash, seq) from plan where run in (select unnest(?)) group by run"
     )
@@ -287,10 +287,10 @@ def base_hashes(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> dict[str,
 
 
 def verdicts(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
-    """Return the newest verdicts on the answers of some runs, one row per answer, judge and repeat.
+    """Return the newest verdicts on the answers by some runs, one row per answer, judge and repeat.
 
-    Columns: subject (hash of the answer), id (of the judge with its settings), judge, model, repeat, score, reason,
-    missing.
+    Columns: subject (hash of the answer), id (identifies the judge and its settings), judge, model, repeat, score,
+    reason, missing.
     """
     return db.execute(
         """
@@ -309,7 +309,7 @@ def pair_verdicts(db: duckdb.DuckDBPyConnection, pairs: pd.DataFrame) -> pd.Data
     """Return the newest verdicts on pairs of answers: run, other, instruction, input, reference, id, model, score.
 
     Identical answers are not judged and count as ties. A pair of runs is omitted until a judge has compared all of
-    their differing answers; otherwise the ties alone would suggest that neither run is better.
+    their differing answers. Otherwise, the ties alone would suggest that neither run is better.
 
     Args:
         pairs: result of `core.judging.pairs.answer_pairs`.

@@ -61,16 +61,16 @@ EVENT_TABLES = {
         "seconds": "DOUBLE",
     },
 }
-"""Columns of the table of each event kind. Each table also has run, seq and time.
+"""Columns of each event kind's table. Each table also has run, seq and time.
 
-`exact`, `example` and `subject` of a generation are computed by the sync. `example` is a hash of the test example;
-`subject` is a hash of the example with its answer. Verdicts are looked up by these hashes.
+A generation's `exact`, `example` and `subject` are computed during the sync. `example` is a hash of the test example,
+and `subject` is a hash of the example and its answer. Verdicts are looked up by these hashes.
 """
 
 SCHEMA_VERSION = zlib.crc32(repr((REVISION, EVENT_TABLES)).encode())
-"""An index of another version is deleted and rebuilt, so a new field needs no migration."""
+"""An index with a different version is deleted and rebuilt, so adding a field does not require a migration."""
 REWINDABLE_TABLES = ("step", "eval", "sample", "warning")
-"""Tables from which a rewind deletes the rows after its step."""
+"""Tables from which a rewind deletes all rows after its step."""
 
 
 def create(connection: duckdb.DuckDBPyConnection) -> None:

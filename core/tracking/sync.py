@@ -1,8 +1,8 @@
-"""Sync the DuckDB index with the run directories, each event exactly once.
+"""Sync the DuckDB index with the run directories. Each event is inserted exactly once.
 
 Event files are read from a stored byte offset; the rows and the new offset are committed in one transaction. A
-truncated or replaced file is read again from the start. Steps, which make up most of a long run, are parsed with Arrow.
-Other events are parsed line by line, as are lines that are not in the format of `EventWriter`.
+truncated or replaced file is read again from the start. Step events, which make up most of a long run, are parsed with
+Arrow. Other events are parsed line by line, as are lines that are not in the format that `EventWriter` writes.
 """
 
 import contextlib
@@ -56,7 +56,7 @@ Source = RunDirectory | EventFile
 
 @dataclass(frozen=True)
 class ReadOffset:
-    """The position up to which an event file was read.
+    """The position up to which an event file has been read.
 
     Args:
         position: byte offset after the last complete line.
@@ -91,7 +91,7 @@ class Sync:
         """Why the last sync skipped a run, if it did."""
 
     def run(self, sources: Iterable[Source]) -> bool:
-        """Insert new events and delete the rows of sources that no longer exist. Returns whether a source changed.
+        """Insert new events and delete rows from sources that no longer exist. Returns whether a source changed.
 
         A source that cannot be read does not affect the others.
         """
@@ -125,7 +125,7 @@ class Sync:
         return changed
 
     def _insert(self, source: Source) -> bool:
-        """Insert the new events of one source. Returns whether there were any."""
+        """Insert new events from one source. Returns whether there were any."""
         changed = False
         offset = self._offsets.get(source.name)
         if offset and not _is_same_file(source.events_path, offset):
@@ -152,9 +152,10 @@ class Sync:
         return True
 
     def _insert_disk_size(self, run: RunDirectory, changed: bool) -> bool:
-        """Measure a run's directory if its events or the directory itself changed. Returns whether it did.
+        """Measure the size of a run's directory if its events or the directory itself changed.
 
-        The directory changes when the trainer deletes checkpoints, which is after its last event.
+        The directory also changes when the trainer deletes checkpoints, which happens after its last event.
+        Returns whether the size was measured.
         """
         stamp = run.path.stat().st_mtime_ns
         if not changed and self._disk_stamps.get(run.name) == stamp:
@@ -165,7 +166,7 @@ class Sync:
         return True
 
     def _insert_events(self, source: Source) -> bool:
-        """Insert the next lines of a source. Returns whether there were any."""
+        """Insert the next lines from a source. Returns whether there were any."""
         offset = self._offsets.get(source.name, ReadOffset())
         if _size(source.events_path) == offset.position:
             return False
@@ -238,7 +239,7 @@ class Sync:
 
 
 class PendingRows:
-    """Rows of several runs, buffered so that they can be written in a few large inserts."""
+    """Rows from several runs, buffered so that they can be written in a few large inserts."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -268,7 +269,7 @@ class PendingRows:
         self._configs[run] = [run, settings, stamp]
 
     def set_disk_size(self, run: str, size: int, stamp: int) -> None:
-        """Set the size of a run's directory in bytes, and the directory's modification time when it was measured."""
+        """Set the size of a run's directory in bytes, and the directory's modification time at the measurement."""
         self._disk_sizes[run] = [run, size, stamp]
 
     def write(self, db: duckdb.DuckDBPyConnection) -> None:
@@ -349,7 +350,7 @@ def sources(runs_dir: Path, run_names: Collection[str] | None = None) -> list[So
 
 
 def read_index(runs_dir: Path, run_names: Collection[str] | None = None) -> Index:
-    """Return an up-to-date index for a command. It is in memory if a dashboard holds the file or it is not writable.
+    """Return an up-to-date index for a command, in memory if a dashboard has the file open or it is not writable.
 
     Also marks runs whose trainer died as interrupted; see `core.scheduler.processes.mark_dead_runs`.
 

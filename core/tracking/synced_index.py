@@ -1,4 +1,4 @@
-"""Keeps an open index in sync with the run directories. Does not know who drives the runs."""
+"""Keep an open index in sync with the run directories. It does not depend on which process drives the runs."""
 
 import contextlib
 import threading
@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 
 class SyncedIndex:
-    """The open index of a folder. A broken index is rebuilt once. Thread-safe.
+    """The open index for a folder. A broken index is rebuilt once. Thread-safe.
 
     Args:
         runs_dir: the folder with the run directories.

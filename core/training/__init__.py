@@ -1,1 +1,1 @@
-"""The training loop, optimizers, checkpoints and evaluation. Sees a run only as a directory and an event writer."""
+"""The training loop, optimizers, checkpoints and evaluation. Uses only a run's directory and event writer."""

@@ -1,7 +1,8 @@
 """Save and load checkpoints and final weights.
 
 Each directory is written under a temporary name, with a manifest of sizes and hashes last, and published by one rename.
-Tensors are stored as safetensors and nothing is unpickled. Does not decide when to save or which settings may change.
+Tensors are stored as safetensors, and nothing is unpickled. The caller decides when to save and which settings may
+change.
 """
 
 import hashlib
@@ -25,7 +26,7 @@ from core.training.run import TrainingProgress
 
 CHECKPOINTS_TO_KEEP = 2
 CHECKPOINT_FILES = {"trainable.safetensors", "optimizer.safetensors", "random.safetensors"}
-"""Files that a complete checkpoint has, in addition to its manifest."""
+"""Files that a complete checkpoint contains in addition to its manifest."""
 Files = Mapping[str, Mapping[str, Tensor]]
 
 
@@ -118,7 +119,7 @@ def save_checkpoint(
 ) -> None:
     """Publish a checkpoint and delete all others except the one before it.
 
-    Checkpoints of later steps are deleted too: they were unreadable, so the run resumed from an earlier step.
+    Checkpoints from later steps are deleted too: they were unreadable, so the run resumed from an earlier step.
 
     Args:
         directory: the folder of all checkpoints; the new one is named `step-N`.
@@ -153,7 +154,7 @@ def load_checkpoint(
     optimizer: torch.optim.Optimizer,
     check: Callable[[dict[str, Any]], None] | None = None,
 ) -> tuple[dict[str, Any] | None, list[str]]:
-    """Restore the model, the optimizer and the random generators from the newest valid checkpoint.
+    """Restore the model, the optimizer and the random number generators from the newest valid checkpoint.
 
     Args:
         check: called with the manifest before anything is restored; raises UserError to reject it.
@@ -206,7 +207,7 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Te
         progress.keys() <= progress_fields
         and all(type(v) in (int, float) for v in progress.values())
     ):
-        raise UserError(f"{path} is damaged: its manifest does not record the progress of the run")
+        raise UserError(f"{path} is damaged: its manifest does not record the run's progress")
     return facts, files
 
 

@@ -11,7 +11,7 @@ from core.errors import TrainingError
 from core.training.run import Run
 
 MAX_SKIPPED_STEPS = 10
-"""Consecutive skipped steps after which a run stops anyway."""
+"""Number of consecutive skipped steps after which a run stops anyway."""
 MAX_NAMED_WEIGHTS = 3
 """Maximum number of weights that a warning lists."""
 
@@ -20,8 +20,8 @@ def is_sound(loss: float, grad_norm: float, scaled: bool) -> bool:
     """Return whether a step may be taken.
 
     Args:
-        scaled: whether a gradient scaler is active. It skips steps with overflowing gradients itself, so only the
-            loss is checked.
+        scaled: whether a gradient scaler is active. If so, only the loss is checked, because the scaler already skips
+            steps with overflowing gradients.
     """
     return math.isfinite(loss if scaled else loss + grad_norm)
 
@@ -40,8 +40,8 @@ def report(
     """Write a warning event about a step that is not taken.
 
     Args:
-        batch: data set indices of its examples.
-        skipped: number of steps skipped directly before this one.
+        batch: data set indices of the step's examples.
+        skipped: number of steps skipped immediately before this one.
 
     Raises:
         TrainingError: the run must stop.

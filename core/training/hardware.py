@@ -1,4 +1,4 @@
-"""Device selection, precision, speed and memory. Knows nothing about models."""
+"""Device selection, precision, speed and memory. Independent of the models."""
 
 import contextlib
 import ctypes
@@ -18,7 +18,7 @@ from core.errors import UserError
 from core.metrics import MIB
 
 M_MMAP_THRESHOLD = -3
-"""Parameter number of `mallopt`, from glibc's malloc.h."""
+"""Parameter number for `mallopt`, from glibc's malloc.h."""
 
 
 def resolve_device(device: str) -> torch.device:
@@ -38,10 +38,10 @@ def resolve_device(device: str) -> torch.device:
 
 
 def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
-    """Return the dtype of matrix products. `auto` is bf16 where the hardware accelerates it, and fp32 elsewhere.
+    """Return the dtype for matrix products. `auto` is bf16 where the hardware accelerates it, and fp32 elsewhere.
 
-    Without AMX, a CPU multiplies bf16 a hundred times slower than fp32. Raises UserError for fp16 without a CUDA
-    device.
+    On a CPU without AMX, bf16 matrix products are a hundred times slower than fp32 ones. Raises UserError for fp16
+    without a CUDA device.
     """
     if precision == "auto":
         if device.type == "cuda":
@@ -75,7 +75,7 @@ def enable_determinism(device: torch.device) -> None:
 
 
 def describe(device: torch.device) -> str:
-    """Return a readable device name, such as `NVIDIA H100` or the model of the CPU."""
+    """Return a readable device name, such as `NVIDIA H100` or the CPU model."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")
@@ -90,7 +90,7 @@ def peak_memory_mb(device: torch.device) -> float:
     """Return the peak memory so far in MiB: of the GPU allocator, or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / MIB
-    # Unlike VmHWM, `ru_maxrss` of a new process starts at the peak of its parent.
+    # Unlike VmHWM, `ru_maxrss` in a new process starts at its parent's peak.
     status = Path("/proc/self/status")
     if status.exists():
         [peak] = re.findall(r"VmHWM:\s*(\d+) kB", status.read_text())
@@ -100,7 +100,7 @@ def peak_memory_mb(device: torch.device) -> float:
 
 
 def map_large_blocks() -> None:
-    """Return large blocks to the system as soon as they are freed, which saves memory but is slower.
+    """Make glibc return large blocks to the system as soon as they are freed, which saves memory but is slower.
 
     By default, trainers keep freed blocks for the next step (`core.scheduler.executors.TRAINER_ENVIRONMENT`).
     """
@@ -115,7 +115,7 @@ def return_freed_memory() -> None:
 
 
 def release_cache() -> None:
-    """Return unused cached GPU memory from PyTorch to the device."""
+    """Release the GPU memory that PyTorch has cached but does not use."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -129,7 +129,7 @@ def available_memory_mb(device: torch.device) -> float:
 
 
 def product_rate(precision: str, device: torch.device) -> float:
-    """Return the FLOP/s of a matrix product. On a GPU, precision changes this by an order of magnitude."""
+    """Return the FLOP/s of matrix multiplication. On a GPU, it varies with precision by an order of magnitude."""
     dtype = torch.float32
     if device.type == "cuda":
         with contextlib.suppress(UserError):  # reported when the settings are checked
@@ -143,7 +143,7 @@ def _product_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def gemm_flops(device: torch.device, dtype: torch.dtype = torch.float32, size: int = 1024) -> float:
-    """Measure the FLOP/s of a square matrix product: the best of six runs."""
+    """Measure the FLOP/s of square matrix multiplication and return the best of six runs."""
     a = torch.randn(size, size, device=device, dtype=dtype)
     best = float("inf")
     for _ in range(6):

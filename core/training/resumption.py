@@ -1,7 +1,7 @@
 """Check whether a run can resume from its checkpoint with its current settings.
 
 A checkpoint records the settings that determine the weights, the data order and the number of steps. This
-module reads manifests but no tensors, so commands and pages can check a run before they queue it.
+module reads manifests but not tensors, so commands and pages can check a run before they queue it.
 """
 
 import json
@@ -16,15 +16,15 @@ from core.run.directory import RunDirectory
 MANIFEST = "manifest.json"
 """File in a checkpoint or weights directory that lists the other files."""
 SETTINGS = "settings"
-"""Key of the recorded settings in a checkpoint's manifest. Checkpoints of older versions lack it."""
+"""Key for the recorded settings in a checkpoint's manifest. Checkpoints from older versions do not have it."""
 FREE_GROUPS = ("identity", "hardware", "cadence")
-"""Groups of settings that may change before a resume."""
+"""Groups of settings that may change before a run resumes."""
 FIXED = tuple(
     name
     for name, field in RunConfig.model_fields.items()
     if name == "seed" or (metadata(field)["group"] not in FREE_GROUPS and name != "nonfinite")
 )
-"""Settings that must not change during a run, because they affect what is learned or in which order.
+"""Settings that must not change during a run, because they affect what the model learns or in which order.
 
 `nonfinite` may change: users change it to get past the step at which a run failed.
 """
@@ -45,7 +45,7 @@ def recorded(config: RunConfig) -> dict[str, Any]:
 
 
 def check_newest(run: Path, config: RunConfig) -> None:
-    """Check the settings against the newest readable checkpoint, except for the inputs.
+    """Check all settings except the inputs against the newest readable checkpoint.
 
     Only the trainer can compare the inputs, because it reads their content.
 
@@ -78,14 +78,14 @@ def check(
 ) -> None:
     """Check the settings against a checkpoint.
 
-    Checkpoints of older versions record no settings. For them, only changes that alter a count are detected.
+    Checkpoints from older versions do not record settings. For these, only changes that alter a count are detected.
 
     Args:
-        name: the name of the run.
+        name: the run's name.
         facts: the checkpoint's manifest.
         counts: the current counts, by the keys of COUNTS, if known.
         earlier: the run's newest `plan` event, for a checkpoint without recorded settings.
-        ignored: settings not to compare.
+        ignored: settings to exclude from the comparison.
 
     Raises:
         UserError: settings have changed. The message lists each with its new and old value.
@@ -125,7 +125,7 @@ def unchanged_inputs(facts: Mapping[str, Any], origin: Mapping[str, str]) -> lis
 def input_warnings(facts: Mapping[str, Any], origin: Mapping[str, str]) -> list[str]:
     """Return a message for each input that has changed since the checkpoint.
 
-    For the arguments, see `unchanged_inputs`. Checkpoints that record no hashes cause no message.
+    For the arguments, see `unchanged_inputs`. Checkpoints that do not record hashes never produce a message.
     """
     if not isinstance(facts.get("origin"), dict):
         return []
@@ -139,11 +139,11 @@ def input_warnings(facts: Mapping[str, Any], origin: Mapping[str, str]) -> list[
 
 
 def _changes(facts: Mapping[str, Any], config: RunConfig) -> list[tuple[str, Any, Any]]:
-    """Return (name, current value, recorded value) of each changed setting."""
+    """Return (name, current value, recorded value) for each changed setting."""
     if not has_settings(facts):
         return []
     current = recorded(config)
-    # Settings added since the checkpoint was written count as their defaults.
+    # Settings added since the checkpoint was written are treated as having their defaults.
     defaults = {
         name: None if value is None else RunConfig.model_fields[name].default
         for name, value in current.items()

@@ -1,4 +1,4 @@
-"""The interface between the trainer and the run it trains, and the progress of the training."""
+"""The interface between the trainer and the run it trains, and the training progress."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -9,7 +9,7 @@ Outcome = Literal["finished", "stopped"]
 
 
 class Run(Protocol):
-    """The operations of a run that the trainer uses."""
+    """The run operations that the trainer uses."""
 
     directory: Path
     resumed: bool
@@ -21,18 +21,18 @@ class Run(Protocol):
         """Flush all events so far to disk."""
 
     def stop_requested(self) -> bool:
-        """Return whether a stop was requested."""
+        """Return whether a stop has been requested."""
 
     def last_plan(self) -> Mapping[str, Any] | None:
         """Return the newest `plan` event from before this resume, or None."""
 
 
 class StoppedError(Exception):
-    """A stop was requested during a download, before the first step."""
+    """Raised when a stop is requested during a download, before the first step."""
 
 
 def report_download(run: Run) -> Callable[[str, int, int], None]:
-    """Return a download listener that writes an event per report, and raises StoppedError if a stop was requested."""
+    """Return a download listener that writes one event per report and raises StoppedError if a stop was requested."""
 
     def notify(repository: str, downloaded: int, total: int) -> None:
         run.emit("download", repository=repository, bytes=downloaded, total=total)
@@ -61,11 +61,11 @@ class Evaluation:
 
 @dataclass
 class TrainingProgress:
-    """The progress of a run, as stored in checkpoints.
+    """A run's progress, as stored in checkpoints.
 
     Args:
         seconds: time spent in training steps.
-        skipped: number of consecutive steps skipped up to now.
+        skipped: number of consecutive steps skipped so far.
     """
 
     step: int = 0

@@ -72,7 +72,7 @@ def test_estimate_counts_base_answers_and_shared_verdicts() -> None:
     assert cost.sentence() == (
         "5 verdicts (3 cached): 2 to compute, at no cost. "
         "The 6 answers include duplicates, which share a verdict. "
-        "Not included: the pretrained base must answer 3 examples first."
+        "Not included: the pretrained base model must answer 3 examples first."
     )
 
 

@@ -98,7 +98,7 @@ def test_cost_is_shown_before_scoring(write_answers, open_page, gemini, score):
     page = open_page("scoring").choose("Judge", "reference")
     assert page.says(
         "5 verdicts: 5 to compute, at no cost. The 6 answers include duplicates, which share a verdict. "
-        "Not included: the pretrained base must answer 3 examples first."
+        "Not included: the pretrained base model must answer 3 examples first."
     )
     page.choose("Judge", "gemini").choose("Also score the pretrained base model", False)
     assert page.says("5 verdicts: 5 requests, about ")

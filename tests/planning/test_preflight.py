@@ -86,8 +86,8 @@ def test_every_problem_is_listed_at_once(new_config: NewConfig) -> None:
     )
     problems = {problem.field: problem.message for problem in preflight.check(config).problems}
     assert set(problems) == {"dataset", "device", "max_length", "lora_last_layers"}
-    assert problems["max_length"].startswith("must be at most 96, the context of")
-    assert problems["lora_last_layers"].startswith("must be at most 2, the number of blocks of")
+    assert problems["max_length"].startswith("must be at most 96, the context length of")
+    assert problems["lora_last_layers"].startswith("must be at most 2, the number of blocks in")
     assert problems["dataset"].startswith("file not found")
     assert problems["device"].startswith("this machine has no such device")
 
@@ -132,7 +132,7 @@ def test_vocabulary_mismatch_is_a_problem(
 def test_truncating_every_response_is_a_problem(new_config: NewConfig) -> None:
     [problem] = preflight.check(new_config(max_length=9, mask_prompt=True)).problems
     assert problem.field == "max_length"
-    assert problem.message.startswith("no training example keeps any")
+    assert problem.message.startswith("every training response would be cut off")
 
 
 def test_truncating_every_validation_response_is_a_problem(
@@ -147,7 +147,7 @@ def test_truncating_every_validation_response_is_a_problem(
         dataset=str(path), train_fraction=0.7, max_length=60, mask_prompt=True, test_fraction=0.1
     )
     [problem] = preflight.check(config).problems
-    assert problem.message.startswith("no validation example keeps any")
+    assert problem.message.startswith("every validation response would be cut off")
 
 
 @pytest.mark.parametrize("max_length", [8, 41, 60, 96])

@@ -13,7 +13,7 @@ from core.run import log
         ("eval", {"step": 1000, "train_loss": 1.0, "val_loss": 2.0, "final": False},
          "step 1,000: training loss 1.0000, validation loss 2.0000"),
         ("rewind", {"step": -1}, "no usable checkpoint; starting from step 0"),
-        ("rewind", {"step": 40}, "resuming from the checkpoint of step 40"),
+        ("rewind", {"step": 40}, "resuming from the checkpoint at step 40"),
         ("warning", {"step": 3, "message": "careful"}, "step 3: careful"),
     ],
 )  # fmt: skip

@@ -98,7 +98,7 @@ def test_best_weights_have_the_lowest_validation_loss_and_answer_the_test_set(cr
     main(last_run)
     assert read_weights(last_run.path / "weights")[0]["step"] == 4
     assert answers(run) != answers(last_run)
-    assert f"weights of step {best_step}, which had the lowest validation loss" in run.log_tail()
+    assert f"weights from step {best_step}, which had the lowest validation loss" in run.log_tail()
 
 
 def test_loading_a_run_without_weights_raises_the_reason(create) -> None:

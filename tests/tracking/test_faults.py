@@ -186,7 +186,7 @@ def test_trainer_killed_by_the_system_suggests_smaller_settings(tmp_path, settin
     last = run.statuses()[-1]
     assert last["status"] == "interrupted"
     assert "(signal 9)" in last["reason"]
-    assert "takes too much memory: according to the estimate, batch_size = " in last["reason"]
+    assert "use too much memory: according to the estimate, batch_size = " in last["reason"]
 
 
 def test_clock_set_back_does_not_change_event_order(tmp_path):

@@ -48,7 +48,7 @@ def test_index_that_was_rebuilt_at_open_can_be_rebuilt_again(tmp_path, open_inde
     index.cursor().execute("update version set number = 0")
     index.close()
     index = open_index()
-    assert "it has version 0" in index.notice
+    assert "its version was 0" in index.notice
     assert index.read(failing_once()) == ["a"]
     assert "it could not be read (IOException)" in index.notice
     with pytest.raises(UserError, match="cannot be read: damaged block"):

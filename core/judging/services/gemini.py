@@ -1,6 +1,6 @@
-"""Client for Google's Gemini API, through google-generativeai over REST.
+"""Client for Google's Gemini API, based on google-generativeai over REST.
 
-Builds requests and interprets replies and errors. Does not know what prompts mean, where keys come from, or when to
+Builds requests and interprets replies and errors. The caller provides the prompts and the key, and decides when to
 retry.
 """
 
@@ -27,10 +27,10 @@ from core.judging.services.refused_options import REFUSED_STATUSES, send_without
 
 SERVICE_NAME = "Gemini"
 MAX_CONNECTIONS = 64
-"""Connection pool size. The default of requests, 10, is less than the maximum number of threads."""
+"""Connection pool size. The default in requests, 10, is less than the maximum number of threads."""
 MODEL_NAME = re.compile(r"(models/|tunedModels/)?[\w.@-]+")
 SHARED_SCHEMA_KEYS = ("description", "nullable", "required")
-"""JSON Schema keywords that Google's schema supports with the same values."""
+"""JSON Schema keywords that Google's schema format supports with the same values."""
 
 
 class Gemini:
@@ -76,7 +76,7 @@ class Gemini:
             warnings.simplefilter("ignore", FutureWarning)
             from google.ai.generativelanguage import GenerativeServiceClient
             from google.generativeai.generative_models import GenerativeModel
-        # A separate client instead of the library's global one, so that two keys never mix.
+        # A separate client, instead of the library's global one, so that keys are never mixed up.
         client: Any = GenerativeServiceClient(transport="rest", client_options=options)
         _configure(_session(client))
         # Nothing else closes its connections, and a process may create many of these objects.
@@ -87,7 +87,7 @@ class Gemini:
         return f"Gemini(model={self.model!r}, temperature={self.temperature})"
 
     def ask(self, prompt: str, schema: Mapping[str, Any]) -> Reply:
-        """Return one reply. Raises BusyError or RefusedError, see `Service.ask`."""
+        """Return one reply. Raises BusyError or RefusedError; see `Service.ask`."""
         from google.api_core.exceptions import GoogleAPICallError
         from google.protobuf.json_format import ParseError
         from requests import RequestException, Timeout, TooManyRedirects
@@ -106,7 +106,7 @@ class Gemini:
         except RequestException as error:
             problem = BusyError(f"no connection to {SERVICE_NAME} ({type(error).__name__})")
         except (ParseError, ValueError, AttributeError, RecursionError):
-            # The library raises AttributeError if the body of an error is JSON but not an object.
+            # The library raises AttributeError if an error body is JSON but not an object.
             problem = BusyError("the response is not from the Gemini API; it may come from a proxy")
         else:
             return read_reply(response)
@@ -128,7 +128,7 @@ class Gemini:
             return self._model.generate_content(
                 prompt,
                 generation_config=config,
-                # Without retry=None, the library itself retries for ten minutes.
+                # Without retry=None, the library would retry for ten minutes.
                 request_options={"timeout": self.timeout, "retry": None},
             )
 
@@ -143,7 +143,7 @@ class Gemini:
         return send_without_refused(self._target, options, send, is_refusal)
 
     def _convert_error(self, error: Any) -> BusyError | RefusedError:
-        """Convert a GoogleAPICallError to an exception of ours."""
+        """Convert a GoogleAPICallError to one of our own exceptions."""
         status = int(error.code or 500)
         details = _details(error)
         # The library prefixes the message with "POST url: ".
@@ -169,7 +169,7 @@ def google_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
     converted["type"] = next(name for name in types if name != "null").upper()
     if "null" in types:
         converted["nullable"] = True
-    # Google supports enums of strings only.
+    # Google supports only string enums.
     if converted["type"] == "STRING" and "enum" in schema:
         converted |= {"format": "enum", "enum": list(schema["enum"])}
     if "properties" in schema:
@@ -185,7 +185,7 @@ def read_reply(response: Any) -> Reply:
     """Convert the library's response. Avoids its `.text`, which raises if there is no text."""
     usage = response.usage_metadata
     tokens_in = usage.prompt_token_count if usage else None
-    # Thinking tokens are billed, but this version of the protocol includes them in the total only.
+    # Thinking tokens are billed, but this version of the protocol includes them only in the total.
     tokens_out = (
         max(usage.candidates_token_count, usage.total_token_count - usage.prompt_token_count)
         if usage
@@ -210,7 +210,7 @@ def read_reply(response: Any) -> Reply:
 
 
 def _name(reason: Any) -> str:
-    """Return the name of a reason, or its number if the library does not know it."""
+    """Return the name of a reason, or its number if the library has no name for it."""
     return getattr(reason, "name", str(int(reason)))
 
 

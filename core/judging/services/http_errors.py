@@ -1,7 +1,7 @@
-"""URLs, keys and errors of language model APIs over HTTP.
+"""URLs, keys and errors for language model APIs accessed over HTTP.
 
-Normalizes URLs, decides which errors are worth a retry, and formats error messages with all keys redacted. Knows HTTP
-statuses, headers and common error bodies. Does not know any client library.
+Normalizes URLs, decides which errors are worth retrying, and formats error messages with all keys redacted. Handles
+HTTP statuses, headers and common error bodies, and does not depend on any client library.
 """
 
 import base64
@@ -26,11 +26,11 @@ QUOTA_PAUSE_S = 20.0
 MIN_SECRET_PART_CHARS = 6
 """A word that shares this many consecutive characters with a key is redacted."""
 RETRY_STATUSES = {408, 409, 425, 429}
-"""Statuses below 500 that are worth a retry."""
+"""Statuses below 500 that are worth retrying."""
 API_VERSION = re.compile(r"/v1(?:beta|alpha)?(?:/models.*)?/*$")
-"""API version and request path at the end of a Gemini URL. Google's library adds them itself."""
+"""API version and request path at the end of a Gemini URL. Removed because Google's library adds them."""
 ENDPOINTS = re.compile(r"/(?:chat/completions|completions|responses|models|embeddings)/*$")
-"""Request paths that users often paste together with the base URL."""
+"""Request paths that users often paste along with the base URL."""
 KEY_SHAPES = re.compile(
     r"\b(?:sk|pk|gsk|hf|xai|nvapi)[-_][\w*.-]{8,}|\bAIza[\w*-]{12,}|(?<=bearer )\S+|[^\s*]*\*{3,}\S*",
     re.IGNORECASE,
@@ -54,7 +54,7 @@ HIDDEN_ELEMENTS = re.compile(r"<(script|style|head)\b.*?</\1\s*>", re.IGNORECASE
 def checked_key(key: str, service: str) -> str:
     """Return the key without surrounding whitespace.
 
-    The client libraries would quote an invalid key in their error message.
+    The key is checked here because the client libraries would quote an invalid key in their error messages.
 
     Raises:
         RefusedError: the key is empty or contains characters that cannot be sent.
@@ -70,7 +70,7 @@ def checked_address(address: str, setting: str) -> str:
     """Return the host, or host:port, of a URL. Unlike the URL itself, it is safe to display.
 
     Raises:
-        RefusedError: it is not a full URL. The message does not quote the URL, which may contain a password.
+        RefusedError: the URL is incomplete. The message does not quote it, because it may contain a password.
     """
     try:
         parts = urlsplit(address.strip())
@@ -115,7 +115,7 @@ def replace_surrogates(prompt: str) -> str:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the delay from the Retry-After header, a number or a date, in seconds; None if there is none."""
+    """Return the delay in the Retry-After header (a number or a date), in seconds. None if there is no valid one."""
     value = headers.get("retry-after", "").strip()
     try:
         return max(float(value), 0.0)
@@ -142,7 +142,7 @@ def status_error(
 
     Args:
         service: display name of the service.
-        message: error message of the service; truncated and redacted.
+        message: error message from the service; truncated and redacted.
         secrets: strings to redact.
         wait: retry delay requested by the service, in seconds.
         hint: sentence appended to 404 and 405 errors.
@@ -179,7 +179,7 @@ def error_message(body: Any, depth: int = 0) -> str:
     """Return the message in an error body; empty if there is none.
 
     Args:
-        body: parsed JSON of any shape, or text that is JSON, HTML or plain.
+        body: parsed JSON of any shape, or text that contains JSON, HTML or a plain message.
         depth: recursion depth.
     """
     if isinstance(body, str):
@@ -203,7 +203,10 @@ def cut_off(limit: int | None) -> str:
 
 
 def secrets_of(key: str, address: str = "") -> tuple[str, ...]:
-    """Return the strings to redact: the key, and the password in a URL, as plain text and in Base64 as sent."""
+    """Return the strings to redact.
+
+    These are the API key, the password in the URL, and the Base64 credentials sent in the request header.
+    """
     try:
         parts = urlsplit(address)
         user, password = unquote(parts.username or ""), unquote(parts.password or "")
@@ -221,7 +224,7 @@ def redact(text: str, secrets: Iterable[str]) -> str:
 
 
 def short_message(message: str, secrets: Iterable[str]) -> str:
-    """Return a service's message as one short line without HTML. Keys are redacted, even partial ones."""
+    """Return a service's message as one short line without HTML. Whole and partial keys are redacted."""
     secrets = tuple(secrets)
     message = redact(_without_html(message[:MAX_BODY_CHARS]), secrets)
     message = KEY_SHAPES.sub("[key]", message)

@@ -1,7 +1,7 @@
-"""Client for the OpenAI chat completions API, through the openai package.
+"""Client for the OpenAI chat completions API, based on the openai package.
 
-Works with OpenAI and with compatible servers such as Ollama, vLLM, llama.cpp or LM Studio. Builds requests and
-interprets replies and errors. Does not know what prompts mean, where keys come from, or when to retry.
+Works with OpenAI and with compatible servers such as Ollama, vLLM, llama.cpp and LM Studio. Builds requests and
+interprets replies and errors. The caller provides the prompts and the key, and decides when to retry.
 """
 
 import json
@@ -78,7 +78,7 @@ class OpenAICompatible:
         import openai
 
         self._client = openai.OpenAI(
-            api_key=self._key or "none",  # the package requires a key, local servers do not
+            api_key=self._key or "none",  # the package requires a key, but local servers do not
             base_url=base_url,
             timeout=timeout,
             max_retries=0,
@@ -96,7 +96,7 @@ class OpenAICompatible:
         return f"OpenAICompatible(model={self.model!r}, temperature={self.temperature}, at {self._host})"
 
     def ask(self, prompt: str, schema: Mapping[str, Any]) -> Reply:
-        """Return one reply. Raises BusyError or RefusedError, see `Service.ask`."""
+        """Return one reply. Raises BusyError or RefusedError; see `Service.ask`."""
         import openai
 
         problem: BusyError | RefusedError
@@ -122,7 +122,7 @@ class OpenAICompatible:
         raise problem
 
     def _drop_account(self, request: Any) -> None:
-        """Remove headers that the package adds from the environment. They are for the configured address only."""
+        """Remove headers that the package adds from the environment. They are meant only for the configured address."""
         lines = os.environ.get("OPENAI_CUSTOM_HEADERS", "").splitlines()
         custom = [line.partition(":")[0].strip() for line in lines]
         for name in ("OpenAI-Organization", "OpenAI-Project", *custom):
@@ -175,7 +175,7 @@ class OpenAICompatible:
         )
 
     def _convert_error(self, error: "APIStatusError") -> BusyError | RefusedError:
-        """Convert an error status to an exception of ours."""
+        """Convert an error status to one of our own exceptions."""
         if "insufficient_quota" in (error.code, error.type):
             return RefusedError(
                 f"The account at {self._host} has no credit left (HTTP {error.status_code}). "
@@ -231,5 +231,5 @@ def _message(choice: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _count(value: Any) -> int | None:
-    """Return a token count; None if the value is not one."""
+    """Return the value if it is a valid token count, otherwise None."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

@@ -1,8 +1,8 @@
 """Retry requests without the optional parameters that a server rejects, and remember those parameters.
 
-Error messages differ between servers, so they are not parsed: a parameter counts as rejected if the same request
+Error messages differ between servers, so they are not parsed. A parameter is considered rejected if the same request
 succeeds without it. A request that fails even without optional parameters is not retried, because the cause may be the
-prompt, for example its length. Does not know any service or client library.
+prompt, for example its length. This module does not depend on any service or client library.
 """
 
 from collections.abc import Callable, Mapping
