@@ -82,7 +82,7 @@ def serve(request: pytest.FixtureRequest) -> Callable[..., list[str]]:
 def test_data_set_is_downloaded_once(serve: Callable[..., list[str]]) -> None:
     requests = serve({"README.md": b"# hello", "data/train.json": json.dumps(RECORDS).encode()})
     with pytest.raises(
-        hub.NotDownloadedError, match=r"dataset = 'owner/name': it is not downloaded"
+        hub.NotDownloadedError, match=r"dataset = 'owner/name': it has not been downloaded yet"
     ):
         hub.files("owner/name", download=False)
     assert requests == []
