@@ -89,7 +89,7 @@ def compare(settings: dict[str, Any]) -> dict[str, Any]:
         examples = spread_by_length(settings["data"], settings["batch"] * settings["steps"], arch)
         data = Path(directory) / "data.json"
         data.write_text(
-            json.dumps([vars(e) for e in examples + examples[:EXTRA_EXAMPLES]]), encoding="utf-8"
+            json.dumps([e.record() for e in examples + examples[:EXTRA_EXAMPLES]]), encoding="utf-8"
         )
         inner = {**settings, "data": str(data), "examples": len(examples), "directory": directory}
         with running("weights", inner) as weights:

@@ -32,10 +32,13 @@ def allowed() -> list[Path]:
     return list(dict.fromkeys(path.resolve() for path in folders))
 
 
-def problems(settings: Mapping[str, Any]) -> list[Problem]:
+def problems(settings: Mapping[str, Any], uploads: Path | None = None) -> list[Problem]:
     """Return a problem for each path in the settings that is outside the allowed folders.
 
     Nonexistent paths are checked too, as are the links in a directory. The settings need not be valid.
+
+    Args:
+        uploads: folder of uploaded files, allowed as well. Links inside it are still resolved.
     """
     folders = allowed()
     rejected = []
@@ -44,7 +47,10 @@ def problems(settings: Mapping[str, Any]) -> list[Problem]:
         if (
             not value
             or not _is_path(value)
-            or all(_is_inside(path, folders) for path in _path_and_entries(value))
+            or all(
+                _is_inside(path, [*folders, uploads] if uploads else folders)
+                for path in _path_and_entries(value)
+            )
         ):
             continue
         names = ", ".join(map(str, folders))

@@ -63,7 +63,8 @@ class RunConfig(BaseModel):
     tie_weights: bool = _setting(False, "model", "Tie weights", "Share weights between the output head and the token embedding. Off: the head starts as a copy and is trained separately.")
     dropout: float = _setting(0.0, "model", "Dropout", "Probability of zeroing an activation during training.", ge=0, lt=1)
 
-    dataset: Line = _setting("primer", "data", "Data set", "primer, alpaca, owner/name on the Hugging Face Hub, or a JSON, JSONL or Parquet file of records with instruction, input and output.", min_length=1)
+    dataset: Line = _setting("primer", "data", "Data set", "primer, alpaca, owner/name on the Hugging Face Hub, or a JSON, JSONL, CSV, TSV or Parquet file, plain or gzipped.", min_length=1)
+    columns: Line = _setting("", "data", "Columns", "Columns of the data set, such as instruction=question, output=answer. Also input=..., or messages=... for conversations, or text=... for plain text. Empty: detected from their names.")
     max_examples: int | None = _setting(None, "data", "Max examples", "Use only the first n usable records. Skipped records do not count. Empty: all.", ge=1)
     empty_outputs: EmptyOutputs = _setting("drop", "data", "Empty outputs", "How to handle records with an empty output. drop skips them. keep trains on them, which teaches the model to return an empty answer (end-of-text only).")
     train_fraction: float = _setting(0.85, "data", "Train split", "Fraction of the examples to train on, from the start of the file.", gt=0, lt=1)

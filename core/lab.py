@@ -17,9 +17,12 @@ import pandas as pd
 
 from core import allowed_paths, operations
 from core.config import RunConfig
-from core.errors import ConfigError, UserError
+from core.data.files import COMPRESSED_SUFFIX, DATA_SUFFIXES
+from core.errors import ConfigError, Problem, UserError
+from core.run import uploads
 from core.run.directory import ENDED_STATUSES, RunDirectory, discard_leftovers, list_runs
 from core.run.names import next_name
+from core.run.uploads import uploads_path
 from core.scheduler import preferences
 from core.scheduler.executors import EXECUTORS
 from core.scheduler.preferences import Preferences
@@ -66,6 +69,9 @@ class Lab:
     """
 
     KILL_AFTER_S = operations.KILL_AFTER_S
+    UPLOAD_TYPES = (*DATA_SUFFIXES, COMPRESSED_SUFFIX)
+    """Suffixes of files that `upload` accepts."""
+    MAX_UPLOAD_MB = uploads.MAX_UPLOAD_MB
 
     def __init__(self, runs_dir: Path | str, executor: str = "process") -> None:
         if executor not in EXECUTORS:
@@ -209,7 +215,9 @@ class Lab:
         try:
             config = RunConfig.parse(values)
         except ConfigError:
-            problems = allowed_paths.problems(values) or operations.problems(values, self.runs_dir)
+            problems = allowed_paths.problems(
+                values, uploads_path(self.runs_dir)
+            ) or operations.problems(values, self.runs_dir)
             return None, preflight.Plan(problems)
         return config, self.plan(config)
 
@@ -220,7 +228,7 @@ class Lab:
         """
         from core.planning import preflight
 
-        if outside := allowed_paths.problems(config.model_dump()):
+        if outside := self._outside_paths(config):
             return preflight.Plan(outside)
         plan, measured = operations.check(config, self.runs_dir), self.measurement(config)
         if not plan.problems and measured and measured.done() and not measured.exception():
@@ -236,7 +244,7 @@ class Lab:
         """Measure a run's time and memory use in a separate process, or return the measurement in progress."""
         from core.planning import measurement
 
-        _refuse_outside_paths(config)
+        self._refuse_outside_paths(config)
         future = self.measurement(config)
         if future is None or future.done():
             future = self._measurements[measurement.key(config)] = measurement.start(config)
@@ -277,11 +285,23 @@ class Lab:
         """
         from core.data import hub, inspection
 
-        _refuse_outside_paths(config)
+        self._refuse_outside_paths(config)
         try:
             return inspection.inspect(config)
         except hub.NotDownloadedError:
             return None
+
+    def upload(self, filename: str, content: bytes) -> str:
+        """Store a data set in the runs folder and return its path, a value for `dataset`.
+
+        Args:
+            filename: its name on the user's machine; the suffix says the format.
+
+        Raises:
+            UserError: the file is too large, has another format or cannot be stored, or this Lab is read-only.
+        """
+        self._require_queue()
+        return str(uploads.store(self.runs_dir, filename, content))
 
     # Inference
 
@@ -355,7 +375,7 @@ class Lab:
         Raises UserError if a path is outside the allowed folders or this Lab is read-only.
         """
         queue = self._require_queue()
-        _refuse_outside_paths(config)
+        self._refuse_outside_paths(config)
         run = RunDirectory.create(self.runs_dir, config)
         queue.add(run.name)
         self.refresh()
@@ -517,8 +537,11 @@ class Lab:
                 self.resume(name)
                 queue.move(name, -len(queue.names()))
 
+    def _outside_paths(self, config: RunConfig) -> list[Problem]:
+        """Return a problem for each path in the config that is outside the allowed folders."""
+        return allowed_paths.problems(config.model_dump(), uploads_path(self.runs_dir))
 
-def _refuse_outside_paths(config: RunConfig) -> None:
-    """Raise ConfigError if a path in the config is outside the allowed folders."""
-    if outside := allowed_paths.problems(config.model_dump()):
-        raise ConfigError(outside)
+    def _refuse_outside_paths(self, config: RunConfig) -> None:
+        """Raise ConfigError if a path in the config is outside the allowed folders."""
+        if outside := self._outside_paths(config):
+            raise ConfigError(outside)

@@ -14,6 +14,7 @@ from pages.ui import runtime
 from pages.ui.errors import show_errors
 from pages.ui.selection import select_rows
 from pages.ui.text import count, escape_markdown, show_skipped, show_tokens
+from pages.ui.upload import dataset_uploader
 
 if TYPE_CHECKING:  # imports the hub client, which takes a second
     from core.data.inspection import InspectedDataset
@@ -33,9 +34,14 @@ def choose() -> RunConfig:
     suggestions = [*dict.fromkeys(["primer", "alpaca", *used, current])]
     name = st.selectbox(
         "Data set", suggestions, key="dataset", bind="query-params", accept_new_options=True,
-        help="primer, alpaca, owner/name on the Hugging Face Hub, or the path of a JSON, JSONL or Parquet file.",
+        help="primer, alpaca, owner/name on the Hugging Face Hub, or the path of a JSON, JSONL, CSV, TSV or Parquet file.",
     )  # fmt: skip
+    dataset_uploader(use_upload)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        columns = st.text_input(
+            "Columns", placeholder="detected", width=260,
+            help="Such as instruction=question, output=answer. Also input=..., or messages=..., or text=...",
+        )  # fmt: skip
         base = st.selectbox(
             "Base model", ["gpt2-nano", "gpt2"], width=170, help="Determines the context length."
         )
@@ -48,6 +54,7 @@ def choose() -> RunConfig:
         )
     settings = {
         "dataset": name or current,
+        "columns": columns,
         "base_model": base,
         "max_length": length,
         "max_examples": max_examples,
@@ -56,6 +63,11 @@ def choose() -> RunConfig:
     }
     with show_errors(stop=True):
         return RunConfig.parse(settings)
+
+
+def use_upload(path: str) -> None:
+    """Select an uploaded data set."""
+    st.session_state["dataset"] = path
 
 
 def show_unused(dataset: "InspectedDataset") -> None:
@@ -136,8 +148,8 @@ def show_leaks(dataset: "InspectedDataset") -> None:
         {
             "Similarity": row["similarity"],
             "Same prompt": row["same_prompt"],
-            "Test": " ".join(vars(examples[row["test"]]).values()),
-            "Training": " ".join(vars(examples[row["train"]]).values()),
+            "Test": " ".join(examples[row["test"]].texts),
+            "Training": " ".join(examples[row["train"]].texts),
             "Items": f"{row['test']}, {row['train']}",
         }
         for row in records(frame)
@@ -155,6 +167,7 @@ if dataset is None:
     )
     st.stop()
 context = FAMILY[config.base_model].context
+st.caption(escape_markdown(f"Columns: {dataset.columns}"))
 show_unused(dataset)
 show_overview(dataset.table, config, min(config.max_length or context, context))
 view = st.segmented_control("View", ["Examples", "Leaks"], default="Examples")

@@ -190,6 +190,8 @@ def show_plan(plan: "Plan", cost: "Cost | None") -> None:
         )
     if plan.adapter_scale:
         st.caption(escape_markdown(plan.adapter_scale))
+    if plan.columns:
+        st.caption(escape_markdown(f"Columns: {plan.columns}"))
     if plan.note:
         st.info(escape_markdown(plan.note))
     show_skipped(plan.skipped_records)

@@ -16,6 +16,7 @@ from core.errors import Problem
 from core.nn.architecture import FAMILY, TARGET_GROUPS
 from core.views.report import setting_text
 from pages.ui.text import capitalize, escape_markdown
+from pages.ui.upload import dataset_uploader
 
 FIELDS = RunConfig.model_fields
 SUGGESTIONS = {
@@ -120,6 +121,8 @@ def show(
                     _row([name], current, problems)
             if footers and group in footers:
                 footers[group]()
+            if "dataset" in names:
+                dataset_uploader(_use_upload)
 
 
 def fields_to_fix(problems: list[Problem]) -> list[str]:
@@ -131,6 +134,12 @@ def fields_to_fix(problems: list[Problem]) -> list[str]:
         message = f" ({escape_markdown(problem.message)})" if is_hidden else ""
         titles.append(f"**{field.title}**{message}")
     return list(dict.fromkeys(titles))
+
+
+def _use_upload(path: str) -> None:
+    """Fill the data set in. A new generation recreates the widgets from the draft."""
+    st.session_state[DRAFT] = {**values(), "dataset": path}
+    st.session_state[GENERATION] += 1
 
 
 def _row(names: list[str], current: Mapping[str, Any], problems: list[Problem]) -> None:

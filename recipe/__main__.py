@@ -60,7 +60,7 @@ def build(
     """Generate the data set, pretrain the base model, and write primer.json and gpt2-nano/model.safetensors."""
     fact_list = facts.all_facts()
     examples, _ = primer(fact_list, SPLIT_SEED)
-    text = json.dumps([vars(e) for e in examples], indent=1, ensure_ascii=False)
+    text = json.dumps([e.record() for e in examples], indent=1, ensure_ascii=False)
     (out / "primer.json").write_text(text + "\n", encoding="utf-8")
 
     def pretrain(config: RunConfig, run: Run) -> Outcome:

@@ -1,6 +1,5 @@
 """The examples in CONTRIBUTING.md, executed against the code."""
 
-import csv
 import re
 import shutil
 import threading
@@ -8,11 +7,15 @@ import types
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from pyarrow import feather
 from streamlit.runtime.pages_manager import PagesManager
 from streamlit.testing.v1 import AppTest, app_test
 
 from core.cli import reference
+from core.data import formats
+from core.errors import UserError
 from core.judging import judges, scorer
 from core.judging.judge import Item
 from core.judging.ledger import Ledger
@@ -110,18 +113,16 @@ def test_page_example_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert list(app.dataframe[0].value) == ["name", "notes"]
 
 
-def test_data_format_example_reads_csv(tmp_path: Path) -> None:
+def test_data_format_example_reads_arrow_files(tmp_path: Path) -> None:
     branch, function = example("Add a data format")
-    dataset = changed_module(
-        "core/data/dataset.py", '    if path.suffix == ".parquet":', branch, f"\n\n{function}"
+    files = changed_module(
+        "core/data/files.py", '    if suffix == ".parquet":', branch, f"\n\n{function}"
     )
-    dataset.csv = csv
-    path = tmp_path / "data.csv"
-    path.write_text('instruction,output\nSay red.,red\n"Say one, two.",\n')
-    records = dataset.read(str(path))
-    assert [vars(e) for e in records.examples] == [
-        {"instruction": "Say red.", "input": "", "output": "red"}
-    ]
-    assert [list(vars(skipped).values()) for skipped in records.skipped] == [
-        ["row 2", "empty output"]
-    ]
+    records = [{"instruction": "Say red.", "output": "red"}, {"instruction": "Say.", "output": ""}]
+    path = tmp_path / "data.arrow"
+    feather.write_feather(pa.Table.from_pylist(records), path)
+    numbered = [("record 1", records[0]), ("record 2", records[1])]
+    assert list(files.read_records(path, "data.arrow", formats.is_record)) == numbered
+    path.write_bytes(b"no table")
+    with pytest.raises(UserError, match="cannot be read as Arrow"):
+        list(files.read_records(path, "data.arrow", formats.is_record))

@@ -4,6 +4,7 @@ The order depends only on the seed and the epoch, so a resumed run needs only it
 """
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.data.template import Example, format_prompt
+from core.data.template import Example
 from core.data.tokenizer import END_OF_TEXT, encode
 
 Item = TypeVar("Item")
@@ -28,15 +29,29 @@ class Encoded:
 
     ids: list[int]
     prompt_length: int
+    """Number of tokens before the last response, including those truncated."""
     dataset_index: int
+    spans: tuple[tuple[int, int], ...] = ()
+    """(start, end) of the tokens that are learned, whether or not prompts are masked. Empty: as `mask_prompt` says."""
+
+    @property
+    def response_start(self) -> int:
+        """Number of tokens before the first token that is learned if prompts are masked."""
+        return self.spans[0][0] if self.spans else self.prompt_length
+
+    def first_target(self, mask_prompt: bool) -> int:
+        """Return the position of the first target. At least 1, because no token precedes the first one."""
+        return max(1, self.response_start) if self.spans or mask_prompt else 1
 
     def targets(self, mask_prompt: bool) -> list[int]:
-        """Return the token that follows each position but the last. A masked prompt is replaced by IGNORE_INDEX."""
-        targets = self.ids[1:]
-        if mask_prompt:
-            masked = min(self.prompt_length - 1, len(targets))
-            targets = [IGNORE_INDEX] * masked + targets[masked:]
-        return targets
+        """Return the token that follows each position but the last. Tokens that are not learned become IGNORE_INDEX."""
+        if not self.spans:
+            masked = min(self.first_target(mask_prompt) - 1, len(self.ids) - 1)
+            return [IGNORE_INDEX] * masked + self.ids[1 + masked :]
+        learned = [IGNORE_INDEX] * len(self.ids)
+        for start, end in self.spans:
+            learned[start:end] = self.ids[start:end]
+        return learned[1:]
 
 
 @dataclass(frozen=True)
@@ -53,10 +68,29 @@ class Batch:
 
 
 def encode_example(example: Example, dataset_index: int, max_length: int) -> Encoded:
-    """Tokenize an example. Prompt and response are encoded separately, so prompts tokenize as in generation."""
-    prompt = encode(format_prompt(example.instruction, example.input))
-    ids = [*prompt, *encode(example.output), END_OF_TEXT]
-    return Encoded(ids[:max_length], len(prompt), dataset_index)
+    """Tokenize an example. Prompts and responses are encoded separately, so prompts tokenize as in generation."""
+    ids: list[int] = []
+    spans = []
+    prompt_length = 0
+    for turn in example.all_turns():
+        ids += encode(turn.prompt)
+        prompt_length = len(ids)
+        ids += [*encode(turn.response), END_OF_TEXT]
+        spans.append((prompt_length, len(ids)))
+    if example.learned == "all":
+        spans = [(0, len(ids))]
+    return Encoded(
+        ids[:max_length],
+        prompt_length,
+        dataset_index,
+        () if example.learned == "setting" else tuple(spans),
+    )
+
+
+def encode_prompt(example: Example) -> list[int]:
+    """Return the tokens before the last response: the prompt to answer."""
+    encoded = encode_example(example, 0, sys.maxsize)
+    return encoded.ids[: encoded.prompt_length]
 
 
 def encode_all(
@@ -120,10 +154,11 @@ class Schedule:
 
 
 def fingerprint(examples: Sequence[Encoded]) -> str:
-    """Return the SHA-256 of the tokens of all examples, in order."""
+    """Return the SHA-256 of the tokens of all examples, in order, and of the spans of those that have any."""
     digest = hashlib.sha256()
     for example in examples:
         digest.update(np.asarray(example.ids, dtype=np.int64).tobytes() + b"|")
+        digest.update(repr(example.spans).encode() if example.spans else b"")
     return digest.hexdigest()
 
 

@@ -1,39 +1,27 @@
-"""Alpaca-format data sets: read, check and split them.
+"""Data sets: find, read and split them.
 
-A file is a JSON list of records, a JSON object that holds one such list, JSONL, or Parquet. A record has
-`instruction`, `output` and optionally `input`, all text. Unusable records are skipped and reported. Does not know
-about tokens.
+Unusable records are skipped and reported. Does not know about tokens. `files` reads records, `formats` converts them
+to examples.
 """
 
-import json
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from core.config import EmptyOutputs, RunConfig
-from core.data import hub
+from core.data import files, formats, hub
+from core.data.files import MAX_LISTED_KEYS, display_key, join
+from core.data.formats import Columns, UnusableRecordError
 from core.data.template import Example
 from core.errors import UserError
 
 EMBEDDED = {"primer": Path(__file__).parent.parent / "assets" / "primer.json"}
-KEYS = ("instruction", "input", "output")
-FORMAT = "a record must be an object with instruction and output as text"
-"""Appended to the error about a file without usable records, whose keys may have other names."""
 MAX_LISTED_RECORDS = 30
 """Maximum number of skipped records listed per reason in a message; the Alpaca data set has 28."""
-MAX_LISTED_KEYS = 10
-MAX_KEY_LENGTH = 40
-"""Maximum length of a key in a message, in characters."""
-JSON_TYPES = {
-    int: "a number",
-    float: "a number",
-    bool: "a boolean",
-    list: "a list",
-    dict: "an object",
-    str: "text",
-    type(None): "null",
-}
+DETECTION_RECORDS = 1000
+"""Number of records whose columns are combined to detect the format; JSON records may lack some."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +46,8 @@ class Records:
     skipped: list[SkippedRecord]
     unused_keys: dict[str, int]
     """Keys that training ignores, formatted for display, and the number of records that have a value for each."""
+    columns: Columns
+    """Which columns hold what."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +69,7 @@ def read(
     max_examples: int | None = None,
     empty_outputs: EmptyOutputs = "drop",
     download: bool = True,
+    columns: str = "",
 ) -> Records:
     """Read a data set: `primer`, `alpaca`, `owner/name` on the hub, or a file.
 
@@ -86,26 +77,36 @@ def read(
         max_examples: stop after this many usable records.
         empty_outputs: `keep` uses records whose output is empty, `drop` skips them.
         download: download files that are not cached; if False, raise NotDownloadedError instead.
+        columns: the column mapping, see `RunConfig.columns`; empty to detect it.
 
     Raises:
-        UserError: the data set does not exist, is not in Alpaca format, or has no usable record.
+        UserError: the data set does not exist, has an unknown format, or has no usable record.
     """
+    mapping = formats.parse_columns(columns)
     on_hub = hub.repository(dataset) is not None
     paths = hub.files(dataset, download) if on_hub else [_local_path(dataset)]
-    records = Records([], [], [], {})
-    for path in paths:
-        suffix = f" of {path.name}" if len(paths) > 1 else ""
-        for source_row, record in _read_records(path, dataset):
-            if max_examples is not None and len(records.examples) >= max_examples:
-                return records
-            _add_record(records, record, source_row + suffix, empty_outputs)
-    if not records.examples and records.skipped:
+    stream = _records(paths, dataset)
+    first, present = _first_records(stream, max_examples)
+    if not first:
+        raise UserError(f"dataset = {dataset!r}: it contains no examples")
+    mapping = mapping or formats.detect(present)
+    if mapping is None and present:
+        raise UserError(f"dataset = {dataset!r}: {formats.unknown_format(present)}")
+    records = Records([], [], [], {}, mapping or formats.ALPACA)
+    for source_row, record in itertools.chain(first, stream):
+        _add_record(records, record, source_row, empty_outputs)
+        if columns and isinstance(record, dict):
+            present.update(dict.fromkeys(record))
+        if len(records.examples) == max_examples:
+            break
+    if columns and present:
+        complete = len(records.examples) != max_examples
+        _check_columns(records, columns, present, complete)
+    if not records.examples:
         count = len(records.skipped)
         subject = "its only record is not" if count == 1 else f"none of its {count:,} records is"
-        message = f"{subject} usable: {_skip_reasons(records)}; {FORMAT}"
+        message = f"{subject} usable: {_skip_reasons(records)}; {records.columns.requirement}"
         raise UserError(f"dataset = {dataset!r}: {message}")
-    if not records.examples:
-        raise UserError(f"dataset = {dataset!r}: it contains no examples")
     return records
 
 
@@ -114,9 +115,10 @@ def load(
     max_examples: int | None = None,
     empty_outputs: EmptyOutputs = "drop",
     download: bool = True,
+    columns: str = "",
 ) -> list[Example]:
     """Return the usable examples of a data set, in file order. Arguments and errors are those of `read`."""
-    return read(dataset, max_examples, empty_outputs, download).examples
+    return read(dataset, max_examples, empty_outputs, download, columns).examples
 
 
 def skipped_summary(records: Records) -> str | None:
@@ -132,7 +134,7 @@ def unused_summary(records: Records) -> str | None:
     if not records.unused_keys:
         return None
     keys = [f"{key} ({count:,})" for key, count in records.unused_keys.items()]
-    return f"unused keys (with record counts): {_join(keys, MAX_LISTED_KEYS)}"
+    return f"unused keys (with record counts): {join(keys, MAX_LISTED_KEYS)}"
 
 
 def split(examples: list[Example], config: RunConfig) -> Split:
@@ -172,7 +174,7 @@ def stamps(dataset: str) -> tuple[tuple[str, int, int], ...]:
 def _local_path(dataset: str) -> Path:
     path = EMBEDDED.get(dataset) or _existing_file(dataset)
     if path is None:
-        message = f"dataset = {dataset!r}: file not found; use primer, alpaca, owner/name on the Hugging Face hub, or the path of a JSON, JSONL or Parquet file"
+        message = f"dataset = {dataset!r}: file not found; use primer, alpaca, owner/name on the Hugging Face hub, or the path of a JSON, JSONL, CSV, TSV or Parquet file"
         raise UserError(message)
     return path
 
@@ -185,123 +187,61 @@ def _existing_file(dataset: str) -> Path | None:
         return None
 
 
-def _read_records(path: Path, dataset: str) -> Iterator[tuple[str, Any]]:
-    """Yield each record of a file with its position: `record 3`, or `line 3` of a JSONL file."""
-    if path.suffix == ".parquet":
-        yield from _numbered(_parquet_rows(path, dataset))
-        return
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        message = f"dataset = {dataset!r}: it cannot be read as UTF-8 text ({error})"
-        raise UserError(message) from None
-    if text.lstrip().startswith("["):
-        try:
-            records = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"dataset = {dataset!r}: it is not valid JSON ({error})") from None
-        yield from _numbered(records)
-    elif (records := _records_of_object(text, dataset)) is not None:
-        yield from _numbered(records)
-    else:
-        yield from _jsonl_records(text, dataset)
+def _records(paths: Sequence[Path], dataset: str) -> Iterator[tuple[str, Any]]:
+    """Yield the records of all files with their positions."""
+    for path in paths:
+        suffix = f" of {path.name}" if len(paths) > 1 else ""
+        for source_row, record in files.read_records(path, dataset, formats.is_record):
+            yield source_row + suffix, record
 
 
-def _parquet_rows(path: Path, dataset: str) -> list[Any]:
-    from pyarrow import parquet  # 60 MB of memory, needed only for this format
+def _first_records(
+    stream: Iterator[tuple[str, Any]], max_examples: int | None
+) -> tuple[list[tuple[str, Any]], dict[str, None]]:
+    """Read records until their columns fit a known format, but at least as many as are needed or DETECTION_RECORDS.
 
-    try:
-        rows: list[Any] = parquet.ParquetFile(path).read().to_pylist()
-    except (OSError, ValueError) as error:  # the base classes of pyarrow's errors
-        reason = " ".join(str(error).split())
-        raise UserError(f"dataset = {dataset!r}: {path.name} cannot be read ({reason})") from None
-    return rows
-
-
-def _records_of_object(text: str, dataset: str) -> list[Any] | None:
-    """Return the records of a file that is one JSON object; None if it is JSONL.
-
-    The object holds one list of records under any key, or is itself an indented record.
+    Returns:
+        The records and their columns, in the order in which they occur.
     """
-    first_line, _, remainder = text.strip().partition("\n")
-    if not first_line.startswith("{") or (remainder and _is_json(first_line)):
-        return None
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        start = len(text) - len(text.lstrip())
-        if not isinstance(error, json.JSONDecodeError) or "\n" not in text[start : error.pos]:
-            return None  # the JSONL reader reports an error in the first line
-        if error.msg == "Extra data":
-            message = "it contains several multi-line JSON objects; put them in a list or write one object per line"
-        else:
-            message = f"it is not valid JSON ({error})"
-        raise UserError(f"dataset = {dataset!r}: {message}") from None
-    lists = (
-        {} if value.keys() & set(KEYS) else {k: v for k, v in value.items() if isinstance(v, list)}
-    )
-    if len(lists) > 1:
-        names = _join([_display_key(key) for key in lists], MAX_LISTED_KEYS)
-        message = f"its JSON object has several lists ({names}); put all records in one list"
-        raise UserError(f"dataset = {dataset!r}: {message}")
-    if lists:
-        [records] = lists.values()
-        return list(records)
-    return [value] if remainder else None
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def _jsonl_records(text: str, dataset: str) -> Iterator[tuple[str, Any]]:
-    for i, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            message = f"dataset = {dataset!r}: line {i} is not valid JSON ({error}); the file must be a JSON list or have one JSON object per line"
-            raise UserError(message) from None
-        yield f"line {i}", record
-
-
-def _numbered(records: Sequence[Any]) -> Iterator[tuple[str, Any]]:
-    return ((f"record {i}", record) for i, record in enumerate(records, 1))
+    wanted = min(DETECTION_RECORDS, max_examples or DETECTION_RECORDS)
+    first: list[tuple[str, Any]] = []
+    columns: dict[str, None] = {}
+    for source_row, record in stream:
+        first.append((source_row, record))
+        if isinstance(record, dict):
+            columns.update(dict.fromkeys(record))
+        if len(first) >= wanted and formats.detect(columns):
+            break
+    return first, columns
 
 
 def _add_record(
     records: Records, record: Any, source_row: str, empty_outputs: EmptyOutputs
 ) -> None:
     """Add a record to the examples or to the skipped records."""
-    if reason := _skip_reason(record, empty_outputs):
-        records.skipped.append(SkippedRecord(source_row, reason))
+    try:
+        example = formats.convert(record, records.columns, empty_outputs)
+    except UnusableRecordError as error:
+        records.skipped.append(SkippedRecord(source_row, str(error)))
         return
-    records.examples.append(Example(**{key: _valid_unicode(record.get(key) or "") for key in KEYS}))
+    records.examples.append(example)
     records.source_rows.append(source_row)
+    used = records.columns.sources.values()
     for key, value in record.items():
-        if key not in KEYS and value not in (None, "", [], {}):
-            display_key = _display_key(key)
-            records.unused_keys[display_key] = records.unused_keys.get(display_key, 0) + 1
+        if key not in used and value not in (None, "", [], {}):
+            name = display_key(key)
+            records.unused_keys[name] = records.unused_keys.get(name, 0) + 1
 
 
-def _skip_reason(record: Any, empty_outputs: EmptyOutputs) -> str | None:
-    """Return the reason to skip a record, such as `no output`; None if the record is usable."""
-    if not isinstance(record, dict):
-        return "not an object"
-    if missing := [key for key in ("instruction", "output") if key not in record]:
-        return f"no {' or '.join(missing)}"
-    for key in KEYS:
-        value = record.get(key)
-        if value is not None and not isinstance(value, str):
-            return f"{key} is {_json_type(value)}"
-    required = ["instruction"] if empty_outputs == "keep" else ["instruction", "output"]
-    empty = [key for key in required if not (record[key] or "").strip()]
-    return f"empty {' and '.join(empty)}" if empty else None
+def _check_columns(
+    records: Records, columns: str, present: Mapping[str, None], complete: bool
+) -> None:
+    """Raise UserError if no record has a column that is set. An input may be missing unless all records are read."""
+    for role, column in records.columns.sources.items():
+        if column not in present and (role != "input" or complete):
+            names = join([display_key(name) for name in present], MAX_LISTED_KEYS)
+            message = f"no record has a column {display_key(column)!r}; the columns are {names}"
+            raise UserError(f"columns = {columns!r}: {message}")
 
 
 def _skip_reasons(records: Records) -> str:
@@ -310,27 +250,5 @@ def _skip_reasons(records: Records) -> str:
     for skipped in records.skipped:
         rows_by_reason.setdefault(skipped.reason, []).append(skipped.source_row)
     return ", ".join(
-        f"{reason} ({_join(rows, MAX_LISTED_RECORDS)})" for reason, rows in rows_by_reason.items()
+        f"{reason} ({join(rows, MAX_LISTED_RECORDS)})" for reason, rows in rows_by_reason.items()
     )
-
-
-def _join(items: Sequence[str], limit: int) -> str:
-    """Join the first items with commas, and count the rest."""
-    suffix = f" and {len(items) - limit:,} more" if len(items) > limit else ""
-    return ", ".join(items[:limit]) + suffix
-
-
-def _display_key(key: str) -> str:
-    """Format a record's key for display: one line, shortened, without control characters."""
-    printable = "".join(c if c.isprintable() else " " for c in _valid_unicode(key))
-    text = " ".join(printable.split())
-    return text if len(text) <= MAX_KEY_LENGTH else text[: MAX_KEY_LENGTH - 3] + "..."
-
-
-def _json_type(value: Any) -> str:
-    return JSON_TYPES.get(type(value), f"of type {type(value).__name__}")
-
-
-def _valid_unicode(text: str) -> str:
-    """Replace lone surrogates: JSON can contain them as escapes, UTF-8 cannot encode them."""
-    return text.encode("utf-8", errors="replace").decode("utf-8")

@@ -1,4 +1,4 @@
-"""Data sets on the Hugging Face Hub: Parquet, JSON and JSONL files, downloaded and cached by the hub's client."""
+"""Data sets on the Hugging Face Hub: files in the formats of `files`, downloaded and cached by the hub's client."""
 
 import re
 from pathlib import Path
@@ -13,10 +13,16 @@ from core.data.download import (
     progress_bar,
     reachable,
 )
+from core.data.files import COMPRESSED_SUFFIX
 from core.errors import UserError
 
 DATASET_ALIASES = {"alpaca": "tatsu-lab/alpaca"}
-DATA_SUFFIXES = (".parquet", ".json", ".jsonl")
+PLAIN_SUFFIXES = ((".parquet",), (".json", ".jsonl"), (".csv", ".tsv"))
+SUFFIXES = (
+    *PLAIN_SUFFIXES,
+    *(tuple(s + COMPRESSED_SUFFIX for s in group) for group in PLAIN_SUFFIXES),
+)
+"""Formats in order of preference. A repository may contain its data in several."""
 METADATA_FILES = ("dataset_info.json", "dataset_infos.json")
 """Metadata that the hub's tools store next to the data."""
 FILE_SUFFIXES = "git|parquet|jsonl?|ndjson|csv|tsv|txt|arrow|gz|zst|zip"
@@ -45,7 +51,8 @@ def repository(dataset: str) -> str | None:
 def files(dataset: str, download: bool) -> list[Path]:
     """Return the data files of a hub data set, sorted by path.
 
-    If there are Parquet files, other formats are ignored. If there are files called `train*`, other splits are ignored.
+    Only files of the first format in SUFFIXES that the repository contains are used. If there are files called `train*`,
+    other splits are ignored.
 
     Args:
         download: download files that are not cached.
@@ -60,7 +67,7 @@ def files(dataset: str, download: bool) -> list[Path]:
             folder = snapshot_download(
                 str(name),
                 repo_type="dataset",
-                allow_patterns=[f"*{suffix}" for suffix in DATA_SUFFIXES],
+                allow_patterns=[f"*{suffix}" for suffixes in SUFFIXES for suffix in suffixes],
                 local_files_only=not (download and reachable()),
                 tqdm_class=progress_bar(str(name)),
             )
@@ -70,12 +77,17 @@ def files(dataset: str, download: bool) -> list[Path]:
             raise NotDownloadedError(
                 f"dataset = {dataset!r}: it has not been downloaded yet"
             ) from None
-    paths = sorted(path for path in Path(folder).rglob("*") if path.suffix in DATA_SUFFIXES)
-    paths = [path for path in paths if path.name not in METADATA_FILES]
+    found = [path for path in Path(folder).rglob("*") if path.name not in METADATA_FILES]
+    paths = next(filter(None, (_with_suffix(found, suffixes) for suffixes in SUFFIXES)), [])
     if not paths:
-        raise UserError(f"dataset = {dataset!r}: {name} has no Parquet, JSON or JSONL file")
-    paths = [path for path in paths if path.suffix == ".parquet"] or paths
-    paths = [path for path in paths if path.stem.startswith("train")] or paths
+        raise UserError(
+            f"dataset = {dataset!r}: {name} has no Parquet, JSON, JSONL, CSV or TSV file"
+        )
+    paths = [path for path in paths if path.name.startswith("train")] or paths
     if download and any(discard_if_damaged(path) for path in paths):
         raise UserError(f"dataset = {dataset!r}: the download from {name} {CHECKSUM_MISMATCH}")
     return paths
+
+
+def _with_suffix(paths: list[Path], suffixes: tuple[str, ...]) -> list[Path]:
+    return sorted(path for path in paths if path.name.endswith(suffixes))

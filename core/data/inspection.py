@@ -10,7 +10,7 @@ from rapidfuzz import fuzz, process
 
 from core.config import EmptyOutputs, RunConfig
 from core.data import dataset
-from core.data.batches import encode_example
+from core.data.batches import IGNORE_INDEX, encode_example
 from core.data.dataset import Records, Split
 from core.data.template import Example
 from core.data.tokenizer import decode
@@ -48,6 +48,11 @@ class InspectedDataset:
         """A message about the skipped records; None if there are none."""
         return dataset.skipped_summary(self.records)
 
+    @property
+    def columns(self) -> str:
+        """Which columns hold what, such as `instruction ← question, output ← answer (detected)`."""
+        return str(self.records.columns)
+
     @functools.cached_property
     def unused_keys(self) -> str | None:
         """A message about the record keys that training ignores; None if there are none."""
@@ -70,7 +75,7 @@ def inspect(config: RunConfig) -> InspectedDataset:
         NotDownloadedError: the data set is not on this machine.
         UserError: the data set cannot be read, or a split is empty.
     """
-    source = config.dataset, config.max_examples, config.empty_outputs
+    source = config.dataset, config.max_examples, config.empty_outputs, config.columns
     fractions = config.train_fraction, config.test_fraction
     return _inspect(*source, *fractions, dataset.stamps(config.dataset))
 
@@ -80,12 +85,13 @@ def _inspect(
     name: str,
     max_examples: int | None,
     empty_outputs: EmptyOutputs,
+    columns: str,
     train_fraction: float,
     test_fraction: float,
     stamps: object,
 ) -> InspectedDataset:
     """Return the inspected data set. `stamps` is part of the cache key."""
-    records = dataset.read(name, max_examples, empty_outputs, download=False)
+    records = dataset.read(name, max_examples, empty_outputs, download=False, columns=columns)
     config = RunConfig(dataset=name, train_fraction=train_fraction, test_fraction=test_fraction)
     split = dataset.split(records.examples, config)
     return InspectedDataset(records, split, table(split))
@@ -94,14 +100,15 @@ def _inspect(
 def table(split: Split) -> pd.DataFrame:
     """Return all examples in file order: item, part, tokens, prompt_tokens, instruction, input, output.
 
-    `tokens` counts the prompt, the response and end-of-text before truncation.
+    `tokens` counts the prompt, the response and end-of-text before truncation, `prompt_tokens` those before the first
+    response.
     """
     rows: list[dict[str, Any]] = []
     for part, examples in vars(split).items():
         for example in examples:
             encoded = encode_example(example, 0, NO_LIMIT)
-            size = {"tokens": len(encoded.ids), "prompt_tokens": encoded.prompt_length}
-            rows.append({"item": len(rows), "part": part, **size, **vars(example)})
+            size = {"tokens": len(encoded.ids), "prompt_tokens": encoded.response_start}
+            rows.append({"item": len(rows), "part": part, **size, **example.record()})
     return pd.DataFrame(rows)
 
 
@@ -109,7 +116,7 @@ def tokens(example: Example, config: RunConfig, context: int) -> list[Token]:
     """Return an example as the model sees it. The first token is never a target because no token precedes it."""
     encoded = encode_example(example, 0, NO_LIMIT)
     limit = min(config.max_length or context, context)
-    first_target = encoded.prompt_length if config.mask_prompt else 1
+    targets = [IGNORE_INDEX, *encoded.targets(config.mask_prompt)]
     result, pending_ids = [], []
     for position, token in enumerate(encoded.ids):
         pending_ids.append(token)
@@ -118,9 +125,8 @@ def tokens(example: Example, config: RunConfig, context: int) -> list[Token]:
             text = ""  # the character is incomplete without the next token
         else:
             pending_ids = []
-        state: State = (
-            "cut" if position >= limit else "learned" if position >= first_target else "given"
-        )
+        is_target = targets[position] != IGNORE_INDEX
+        state: State = "cut" if position >= limit else "learned" if is_target else "given"
         result.append(Token(text, state))
     return result
 
@@ -131,9 +137,7 @@ def duplicates(split: Split, min_similarity: float = MIN_DUPLICATE_SIMILARITY) -
     Columns: test and train (data set indices), similarity, and same_prompt, which is whether instruction and input are
     equal, ignoring case and whitespace. Pairs with the same prompt are included regardless of similarity.
     """
-    train, test = (
-        [_normalized(*vars(e).values()) for e in part] for part in (split.train, split.test)
-    )
+    train, test = ([_normalized(*e.texts) for e in part] for part in (split.train, split.test))
     same_prompt = {
         _prompt(e): train_index for train_index, e in reversed([*enumerate(split.train)])
     }

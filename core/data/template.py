@@ -1,10 +1,12 @@
 """The prompt template, shared by training, generation and judging.
 
 Source: Stanford Alpaca (Taori et al. 2023), which has one wording for instructions with an input and one for
-instructions without.
+instructions without. Later turns of a conversation repeat its headings without the introduction.
 """
 
+import json
 from dataclasses import dataclass
+from typing import Literal
 
 WITH_INPUT = (
     "Below is an instruction that describes a task, paired with an input that provides further "
@@ -14,19 +16,72 @@ WITHOUT_INPUT = (
     "Below is an instruction that describes a task. "
     "Write a response that appropriately completes the request."
 )
+RESPONSE_MARKER = "### Response:\n"
+"""End of every prompt."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A prompt with its response. The prompt contains the headings of the template."""
+
+    prompt: str
+    response: str
 
 
 @dataclass(frozen=True)
 class Example:
-    """One record of an Alpaca-format data set."""
+    """One record of a data set.
+
+    Conversations and texts have `turns`. For them, the other fields are what pages, search and judges show.
+    """
 
     instruction: str
     input: str
     output: str
+    turns: tuple[Turn, ...] = ()
+    """The text as prompts and responses; empty for a single prompt in the template and its response."""
+    learned: Literal["setting", "responses", "all"] = "setting"
+    """Which tokens are targets. `setting`: as `mask_prompt` says."""
+
+    @classmethod
+    def restored(cls, texts: tuple[str, str, str], turns: object) -> "Example":
+        """Return an example from its `texts` and `turns_text`, to generate an answer to it. Ignores damaged turns."""
+        try:
+            pairs = json.loads(turns) if isinstance(turns, str) else []
+            restored = tuple(Turn(str(prompt), str(response)) for prompt, response in pairs)
+        except (ValueError, TypeError, RecursionError):
+            restored = ()
+        return cls(*texts, restored)
+
+    @property
+    def texts(self) -> tuple[str, str, str]:
+        """Instruction, input and output."""
+        return self.instruction, self.input, self.output
+
+    def record(self) -> dict[str, str]:
+        """Return instruction, input and output as a record in Alpaca format."""
+        return dict(zip(("instruction", "input", "output"), self.texts, strict=True))
+
+    @property
+    def turns_text(self) -> str | None:
+        """The turns up to the last response as JSON; None if the prompt follows from instruction and input."""
+        if not self.turns:
+            return None
+        earlier = [[turn.prompt, turn.response] for turn in self.turns[:-1]]
+        return json.dumps([*earlier, [self.turns[-1].prompt, ""]])
+
+    def all_turns(self) -> tuple[Turn, ...]:
+        """Return the turns, of which there is at least one."""
+        return self.turns or (Turn(format_prompt(self.instruction, self.input), self.output),)
 
 
 def format_prompt(instruction: str, input: str = "") -> str:
     """Return the prompt for an instruction. The response follows it directly."""
     if input:
-        return f"{WITH_INPUT}\n\n### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
-    return f"{WITHOUT_INPUT}\n\n### Instruction:\n{instruction}\n\n### Response:\n"
+        return f"{WITH_INPUT}\n\n### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n{RESPONSE_MARKER}"
+    return f"{WITHOUT_INPUT}{format_next_prompt(instruction)}"
+
+
+def format_next_prompt(instruction: str) -> str:
+    """Return the prompt of a later turn. It follows the end-of-text of the response before it."""
+    return f"\n\n### Instruction:\n{instruction}\n\n{RESPONSE_MARKER}"

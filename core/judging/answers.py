@@ -90,11 +90,14 @@ class JudgedAnswers:
     def examples_by_base(self) -> dict[Base, list[tuple[int, Example]]]:
         """For each base model, return the test examples that its runs answered, with their data set indices."""
         examples_by_base: dict[Base, dict[Example, int]] = {}
-        columns = ["run", "item", *EXAMPLE_COLUMNS]
-        for run, dataset_index, *texts in self.run_answers[columns].itertuples(index=False):
+        columns = ["run", "item", *EXAMPLE_COLUMNS, "turns"]
+        for run, dataset_index, instruction, input, output, turns in self.run_answers[
+            columns
+        ].itertuples(index=False):
             if base := self.base_by_run.get(run):
                 examples = examples_by_base.setdefault(base, {})
-                examples.setdefault(Example(*texts), int(dataset_index))
+                example = Example.restored((instruction, input, output), turns)
+                examples.setdefault(example, int(dataset_index))
         return {
             base: [(dataset_index, example) for example, dataset_index in examples.items()]
             for base, examples in examples_by_base.items()

@@ -95,6 +95,7 @@ def _read_answers(path: Path) -> dict[Example, str]:
                 fields = ("instruction", "input", "reference", "answer")
                 texts = [e[name] for name in fields if isinstance(e.get(name), str)]
                 if len(texts) == len(fields):
-                    answers_by_example[Example(*texts[:3])] = texts[3]
+                    example = Example.restored((texts[0], texts[1], texts[2]), e.get("turns"))
+                    answers_by_example[example] = texts[3]
         lines, offset = read_lines(path, offset)
     return answers_by_example

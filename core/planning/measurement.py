@@ -94,15 +94,14 @@ def _fill_answer_cache(trainer: "Trainer") -> None:
     """Allocate the KV cache for the longest answers."""
     import torch
 
-    from core.data.template import format_prompt
-    from core.data.tokenizer import encode
+    from core.data.batches import encode_prompt
     from core.nn.generation import DecodingBatch, Sampling, fit_prompt
     from core.training import hardware
     from core.training.evaluation import answer_batches
 
     trainer.end_training()
     model, max_new_tokens = trainer.model, trainer.config.max_new_tokens
-    prompts = [encode(format_prompt(e.instruction, e.input)) for e in trainer.split.test]
+    prompts = [encode_prompt(example) for example in trainer.split.test]
     fitted = [fit_prompt(prompt, model.arch.context, max_new_tokens) for prompt in prompts]
     longest = [fitted[i] for i in next(answer_batches(fitted, max_new_tokens))]
     with torch.inference_mode(), hardware.autocast(trainer.device, trainer.dtype):

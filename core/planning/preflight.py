@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import torch
 
@@ -32,10 +32,18 @@ SMALLEST_DATASET = Extent(train_examples=1, longest=2, test_examples=1, longest_
 """Stand-in for a data set that has not been downloaded yet. A run that does not fit with this one never fits."""
 RETRY_MEMORY_SHARE = 0.95
 """Maximum estimate for settings suggested after a run ran out of memory, relative to that run's estimate."""
-Sizes = list[tuple[int, int]]
-"""(tokens, prompt tokens) for each example."""
 Result = TypeVar("Result")
 Params = ParamSpec("Params")
+
+
+class Size(NamedTuple):
+    """Number of tokens of an example, and of those before the last response; position of its first target."""
+
+    tokens: int
+    prompt: int
+    first_target: int
+    first_masked_target: int
+    """Position of the first target if prompts are masked."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,8 @@ class Plan:
     device: str | None = None
     note: str | None = None
     """Remarks that are not problems: why figures are missing, what is skipped or ignored."""
+    columns: str | None = None
+    """Which columns of the data set hold what, such as `instruction ← question, output ← answer (detected)`."""
     skipped_records: list[SkippedRecord] = field(default_factory=list)
     """Records in the data set that are skipped because they are unusable."""
     unused_keys: dict[str, int] = field(default_factory=dict)
@@ -113,7 +123,7 @@ def read_corpus(config: RunConfig, context: int) -> Corpus:
         UserError: the data set does not exist or is damaged, or a part of it is empty, possibly after truncation.
     """
     stamps = dataset.stamps(config.dataset)
-    source = config.dataset, config.max_examples, config.empty_outputs
+    source = config.dataset, config.max_examples, config.empty_outputs, config.columns
     records, sizes = _read_sizes(*source, stamps)
     parts = dataset.split(records.examples, config)
     limit = min(config.max_length or context, context)
@@ -125,9 +135,9 @@ def read_corpus(config: RunConfig, context: int) -> Corpus:
         part = "validation" if train_lengths else "training"
         message = f"max_length = {limit}: every {part} response would be cut off entirely; use a larger value"
         raise UserError(message)
-    cut = sum(length > limit for length, _ in train)
+    cut = sum(size.tokens > limit for size in train)
     lost_count = len(train) + len(parts.validation) - len(train_lengths) - len(validation)
-    prompts = [prompt for _, prompt in sizes[len(train) : len(train) + len(parts.test)]]
+    prompts = [size.prompt for size in sizes[len(train) : len(train) + len(parts.test)]]
     extent = Extent(len(train_lengths), max(train_lengths), len(prompts), max(prompts))
     subset = _truncated_lengths(validation_sizes[: config.eval_examples], limit, config.mask_prompt)
     probe = _truncated_lengths(train[: config.probe_examples], limit, config.mask_prompt)
@@ -141,7 +151,7 @@ def read_corpus(config: RunConfig, context: int) -> Corpus:
 def fetch(config: RunConfig) -> None:
     """Download the base model and the data set if needed. Raises UserError if that fails."""
     pretrained.fetch(config.base_model)
-    dataset.load(config.dataset, config.max_examples, config.empty_outputs)
+    dataset.load(config.dataset, config.max_examples, config.empty_outputs, columns=config.columns)
 
 
 def all_problems(values: Mapping[str, Any], runs_dir: Path | None = None) -> list[Problem]:
@@ -210,7 +220,8 @@ def check(config: RunConfig, runs_dir: Path | None = None, freed_mb: float = 0.0
         plan = _plan(config, arch, corpus, device, problems)
     if corpus:
         skipped, unused = corpus.records.skipped, corpus.records.unused_keys
-        plan = replace(plan, skipped_records=skipped, unused_keys=unused)
+        columns = str(corpus.records.columns)
+        plan = replace(plan, columns=columns, skipped_records=skipped, unused_keys=unused)
     if arch:
         plan = replace(plan, **_disk_fields(config, arch, plan.steps, runs_dir, freed_mb, problems))
     return replace(plan, note=note)
@@ -415,15 +426,21 @@ def _checked(
 
 @functools.lru_cache(maxsize=4)
 def _read_sizes(
-    name: str, max_examples: int | None, empty_outputs: EmptyOutputs, stamps: object
-) -> tuple[Records, Sizes]:
+    name: str, max_examples: int | None, empty_outputs: EmptyOutputs, columns: str, stamps: object
+) -> tuple[Records, list[Size]]:
     """Read a data set and return its records and sizes. `stamps` is only part of the cache key."""
-    records = dataset.read(name, max_examples, empty_outputs, download=False)
+    records = dataset.read(name, max_examples, empty_outputs, download=False, columns=columns)
     encoded = (encode_example(example, 0, 10**9) for example in records.examples)
-    return records, [(len(e.ids), e.prompt_length) for e in encoded]
+    return records, [
+        Size(len(e.ids), e.prompt_length, e.first_target(False), e.first_target(True))
+        for e in encoded
+    ]
 
 
-def _truncated_lengths(sizes: list[tuple[int, int]], limit: int, mask_prompt: bool) -> list[int]:
+def _truncated_lengths(sizes: list[Size], limit: int, mask_prompt: bool) -> list[int]:
     """Return the truncated lengths of all examples that still have a target. They match those after `encode_all`."""
-    cut = ((min(length, limit), prompt if mask_prompt else 1) for length, prompt in sizes)
+    cut = (
+        (min(size.tokens, limit), size.first_masked_target if mask_prompt else size.first_target)
+        for size in sizes
+    )
     return [length for length, first_target in cut if length > first_target]

@@ -17,11 +17,16 @@ def open_regular(path: Path, mode: str = "rb", **kwargs: Any) -> IO[Any]:
 
 
 def replace_text(path: Path, text: str) -> None:
+    """Write a file of UTF-8 text; see `replace_bytes`."""
+    replace_bytes(path, text.encode())
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
     """Write a file under a temporary name and rename it. A link with the final name is replaced, not followed."""
     partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")  # unique per writer
     try:
-        with open_regular(partial, "x", encoding="utf-8") as file:
-            file.write(text)
+        with open_regular(partial, "xb") as file:
+            file.write(content)
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)

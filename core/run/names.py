@@ -16,7 +16,11 @@ WINDOWS_DEVICES = {
     "nul",
     *(f"{n}{i}" for n in ("com", "lpt") for i in range(10)),
 }
-RESERVED_NAMES = WINDOWS_DEVICES | {"lab", "driver", "queue", "settings", "", *EVENT_FOLDERS}
+UPLOADS_FOLDER = "uploads"
+"""Folder of uploaded data sets in the runs directory."""
+RESERVED_NAMES = WINDOWS_DEVICES | {
+    *("lab", "driver", "queue", "settings", ""), UPLOADS_FOLDER, *EVENT_FOLDERS
+}  # fmt: skip
 """Names that a run cannot have: Windows device names, and the names of other files in the runs directory."""
 MAX_CHARACTERS = 60
 """Maximum number of characters in a slug."""

@@ -343,10 +343,10 @@ that it shares with another run. Such answers are correct more often, so they ar
 
 
 def judged_answers(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
-    """Return answers and their hashes: run, item, instruction, input, reference, answer, example, subject."""
+    """Return answers and their hashes: run, item, instruction, input, reference, turns, answer, example, subject."""
     return db.execute(
         """
-        select run, item, instruction, input, reference, answer, example, subject
+        select run, item, instruction, input, reference, turns, answer, example, subject
         from generation where run in (select unnest(?)) order by item, run
         """,
         [list(runs)],

@@ -41,6 +41,7 @@ EVENT_TABLES = {
         "instruction": "VARCHAR",
         "input": "VARCHAR",
         "reference": "VARCHAR",
+        "turns": "VARCHAR",
         "answer": "VARCHAR",
         "tokens": "BIGINT",
         "cut": "BOOLEAN",

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from core.data.batches import IGNORE_INDEX, Encoded, collate
-from core.data.template import Example, format_prompt
-from core.data.tokenizer import END_OF_TEXT, decode, encode
+from core.data.batches import IGNORE_INDEX, Encoded, collate, encode_prompt
+from core.data.template import Example
+from core.data.tokenizer import END_OF_TEXT, decode
 from core.nn.generation import Sampling, fit_prompt, generate
 from core.nn.gpt2 import GPT2
 from core.statistics.losses import token_mean
@@ -34,11 +34,13 @@ class Answer:
 
     def event(self, example: Example, dataset_index: int) -> dict[str, Any]:
         """Return the fields of a `generation` event. `dataset_index`: index of the example in the data set."""
+        turns = {"turns": example.turns_text} if example.turns else {}
         return {
             "item": dataset_index,
             "instruction": example.instruction,
             "input": example.input,
             "reference": example.output,
+            **turns,
             "answer": self.text,
             "tokens": self.tokens,
             "cut": self.cut,
@@ -113,7 +115,7 @@ def answer_all(
 ) -> Iterator[list[Answer]]:
     """Answer all examples, and yield the answers of each batch. Prompts of similar length are batched together."""
     limit = sampling.max_new_tokens
-    prompts = [encode(format_prompt(example.instruction, example.input)) for example in examples]
+    prompts = [encode_prompt(example) for example in examples]
     fitted = [fit_prompt(prompt, model.arch.context, limit) for prompt in prompts]
     for indices in answer_batches(fitted, limit):
         answers = generate(model, [fitted[i] for i in indices], sampling, END_OF_TEXT)

@@ -183,7 +183,9 @@ class Trainer:
     def _encode(self) -> tuple[list[Encoded], list[Encoded]]:
         """Return the encoded training and validation sets. Keeps the test set in `split`."""
         config = self.config
-        self.records = dataset.read(config.dataset, config.max_examples, config.empty_outputs)
+        self.records = dataset.read(
+            config.dataset, config.max_examples, config.empty_outputs, columns=config.columns
+        )
         parts = self.split = dataset.split(self.records.examples, config)
         length = min(config.max_length or self.model.arch.context, self.model.arch.context)
         train = encode_all(parts.train, length, config.mask_prompt)

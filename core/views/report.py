@@ -27,7 +27,9 @@ RUN_COLUMNS = (
 """Columns of the results table, in order."""
 IDENTITY_FIELDS = ("name", "parent", "tags", "notes")
 """Settings that identify a run and do not affect what it does."""
-TEST_SET_FIELDS = ("dataset", "max_examples", "empty_outputs", "train_fraction", "test_fraction")
+TEST_SET_FIELDS = (
+    "dataset", "columns", "max_examples", "empty_outputs", "train_fraction", "test_fraction",
+)  # fmt: skip
 """Settings that determine a run's test examples."""
 LOSS_FIELDS = (*TEST_SET_FIELDS, "max_length", "mask_prompt")
 """Settings that determine the tokens over which the loss is averaged."""

@@ -1,5 +1,6 @@
 """Hub data sets: names that refer to the Hub, and downloads from a loopback server with the Hub's client."""
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -81,7 +82,7 @@ def serve(request: pytest.FixtureRequest) -> Callable[..., list[str]]:
 def test_data_set_is_downloaded_once(serve: Callable[..., list[str]]) -> None:
     requests = serve({"README.md": b"# hello", "data/train.json": json.dumps(RECORDS).encode()})
     with pytest.raises(
-        hub.NotDownloadedError, match=r"dataset = 'owner/name': it is not downloaded"
+        hub.NotDownloadedError, match=r"dataset = 'owner/name': it has not been downloaded yet"
     ):
         hub.files("owner/name", download=False)
     assert requests == []
@@ -100,6 +101,23 @@ def test_parquet_is_preferred_over_other_formats(
     serve({"a.parquet": (tmp_path / "x.parquet").read_bytes(), "info.json": b"{}"})
     assert [path.name for path in hub.files("owner/name", download=True)] == ["a.parquet"]
     assert dataset.load("owner/name")[5].instruction == "Say 5."
+
+
+@pytest.mark.parametrize("missing", range(4))
+def test_one_format_is_chosen_and_plain_files_are_preferred(
+    serve: Callable[..., list[str]], missing: int
+) -> None:
+    frame = pd.DataFrame(RECORDS)
+    files = {
+        "train.json": json.dumps(RECORDS).encode(),
+        "train.tsv": frame.to_csv(index=False, sep="\t").encode(),
+        "train.jsonl.gz": gzip.compress(frame.to_json(orient="records", lines=True).encode()),
+        "train.csv.gz": gzip.compress(frame.to_csv(index=False).encode()),
+    }
+    chosen, *others = [*files][missing:]
+    serve({name: files[name] for name in (*reversed(others), chosen)})
+    assert [path.name for path in hub.files("owner/name", download=True)] == [chosen]
+    assert [e.output for e in dataset.load("owner/name")] == list("012345")
 
 
 def test_skipped_records_include_their_file_name(
@@ -149,7 +167,7 @@ def test_missing_parquet_values_are_handled_as_in_json(
 
 def test_repository_without_data_is_reported(serve: Callable[..., list[str]]) -> None:
     serve({"README.md": b"# hello"})
-    with pytest.raises(UserError, match="has no Parquet, JSON or JSONL file"):
+    with pytest.raises(UserError, match="has no Parquet, JSON, JSONL, CSV or TSV file"):
         hub.files("owner/name", download=True)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from core.config import RunConfig
-from core.data.template import Example, format_prompt
+from core.data.template import Example, Turn, format_prompt
 from core.data.tokenizer import END_OF_TEXT, decode, encode
 from core.errors import UserError
 from core.file_lock import acquire
@@ -25,6 +25,7 @@ from core.operations import open_scoring
 from core.run.directory import RunDirectory
 from core.run.event_files import PRETRAINED_FOLDER, VERDICTS_FOLDER
 from core.run.events import EventWriter
+from core.training.evaluation import Answer
 from tests.judging.server import JudgeServer, openai_reply
 
 EXAMPLES = [("Name a color.", "", "Red."), ("Name it.", "a cat", "Cat."), ("Add.", "1 1", "2")]
@@ -307,3 +308,28 @@ def test_error_in_a_200_response_is_not_stored(runs_dir: Path, answerer: Countin
         repaired = local_job(runs_dir, answerer, server)
         repaired.work()
     assert (repaired.progress.scored, repaired.progress.nothing_scored) == (4, None)
+
+
+def test_base_answers_conversations_with_the_prompt_of_the_run(
+    tmp_path: Path, weights: str, answerer: CountingAnswerer
+) -> None:
+    turns = (Turn(format_prompt("Name a color."), "Red."), Turn("\n\nAnother?\n", "Blue."))
+    example = Example("Another?", "User: Name a color.\n\nAssistant: Red.", "Blue.", turns)
+    answer = Answer(0, "Green.", 2, False, False)
+    for name in ("one", "two"):
+        add_run(tmp_path, name, [], weights)
+        run = RunDirectory(tmp_path / name)
+        run.append("generation", **answer.event(example, 7))
+    job(tmp_path, answerer).work()
+    [base] = answers_of(tmp_path, "one", "two").bases
+    prompt = [
+        *encode(turns[0].prompt), *encode("Red."), END_OF_TEXT, *encode(turns[1].prompt),
+    ]  # fmt: skip
+    model = answerer.model(f"{BASE_PREFIX}gpt2-nano")
+    [ids] = generate(model, [prompt], Sampling(4), END_OF_TEXT)
+    judged = answers_of(tmp_path, "one", "two")
+    [text] = judged.answers.loc[judged.answers["run"] == base.name, "answer"]
+    assert text == decode(ids)
+    loads = answerer.loads
+    job(tmp_path, answerer).work()
+    assert answerer.loads == loads  # the stored answer is found again

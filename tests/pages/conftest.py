@@ -51,7 +51,7 @@ class Page(AppTest):
     def widgets(self, key: str) -> list[Any]:
         """Return all widgets with this key or label."""
         kinds = ("text_input", "number_input", "selectbox", "checkbox", "text_area", "toggle")
-        kinds += ("multiselect", "button", "button_group", "download_button")
+        kinds += ("multiselect", "button", "button_group", "download_button", "file_uploader")
         listed = [widget for kind in kinds for widget in self.get(kind)]
         return [w for w in listed if key in (w.key, getattr(w, "label", None))]
 

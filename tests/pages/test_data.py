@@ -134,3 +134,55 @@ def test_selected_example_stays_selected_when_empty_outputs_are_kept(page, tmp_p
     page.choose("Find examples", "count 9")
     page.choose("Find examples", "")
     assert any(c.value.startswith("Item 5 ") for c in page.caption)
+
+
+CHATS = [
+    {
+        "messages": [
+            {"role": "user", "content": f"Count to {n}."},
+            {"role": "assistant", "content": f"{n}"},
+        ]
+    }
+    for n in range(40)
+]
+
+
+def test_mapping_is_shown_and_can_be_set(page, tmp_path):
+    path = tmp_path / "pairs.json"
+    path.write_text(
+        json.dumps([{"question": f"Say {n}.", "answer": "a", "other": "b"} for n in range(40)])
+    )
+    page.go("data", dataset=str(path))
+    assert page.says("Columns: instruction ← question, output ← answer (detected)")
+    page.choose("Columns", "instruction=question, output=other")
+    assert page.says("Columns: instruction ← question, output ← other (set)")
+    assert first_table(page)["output"].tolist() == ["b"] * 40
+    page.choose("Columns", "output=other")
+    assert "must name the columns" in page.error[0].value.replace("\\", "")
+
+
+def test_uploaded_data_set_is_shown(page, runs_dir):
+    page.go("data")
+    content = "\n".join(json.dumps(chat) for chat in CHATS).encode()
+    page.widget("upload").set_value(("chats.jsonl", content, "application/json")).run()
+    assert [m.value for m in page.metric][:3] == ["34", "4", "2"]
+    assert page.says("Columns: messages (detected)")
+    [path] = (runs_dir / "uploads").glob("*/*")
+    assert page.widget("dataset").value == str(path)
+    assert path.read_bytes() == content
+    page.choose("dataset", "primer")
+    assert page.metric[0].value == "2,006"
+
+
+def test_unusable_upload_is_reported_in_one_sentence(page, runs_dir):
+    page.go("data")
+    page.widget("upload").set_value(("damaged.csv", b"a,b\n1,2,3\n4", "text/csv")).run()
+    assert [
+        e.value.replace("\\", "").endswith("more fields than its header") for e in page.error
+    ] == [True]
+    page.go("data")
+    page.widget("upload").set_value(("program.gz", b"x", "application/gzip")).run()
+    assert "must be a JSON, JSONL, CSV, TSV or Parquet file" in page.toast[0].value.replace(
+        "\\", ""
+    )
+    assert page.widget("dataset").value.endswith("damaged.csv")

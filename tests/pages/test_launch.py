@@ -90,6 +90,24 @@ def test_skipped_records_are_listed_in_the_plan(page, tmp_path):
     assert not page.says("are skipped")
 
 
+def test_uploaded_data_set_is_filled_in_and_checked(page, runs_dir):
+    fill_settings(page, epochs=3)
+    pairs = "".join(f"Say {n}.,{n}\n" for n in range(40))
+    content = f"question,answer\n{pairs}".encode()
+    page.widget("upload").set_value(("Pairs.CSV", content, "text/csv")).run()
+    [path] = (runs_dir / "uploads").glob("*/pairs.csv")
+    assert setting(page, "dataset").value == str(path)
+    assert setting(page, "epochs").value == 3
+    assert page.says("Columns: instruction ← question, output ← answer (detected)")
+    assert page.says("34 training,")
+    assert not launch_button(page).disabled
+    page.widget("upload").set_value(("none.csv", b"a,b\n1,2\n", "text/csv")).run()
+    assert "its columns (a, b) fit no known format" in field_errors(page, "dataset")[0].lower()
+    assert launch_button(page).disabled
+    fill_settings(page, columns="instruction=a")
+    assert "Must name the columns" in field_errors(page, "columns")[0]
+
+
 def test_fixed_errors_disappear(page):
     fill_settings(page, epochs=0, dataset="nowhere.json")
     fill_settings(page, epochs=2, dataset="primer")

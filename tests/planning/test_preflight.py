@@ -225,16 +225,16 @@ def test_data_file_is_read_once_until_it_changes(
 ) -> None:
     """The Launch page runs the check after every change to the form."""
     reads: list[Path] = []
-    original_read = Path.read_text
+    original_read = Path.read_bytes
 
-    def counting_read(path: Path, *args: Any, **kwargs: Any) -> str:
+    def counting_read(path: Path, *args: Any, **kwargs: Any) -> bytes:
         reads.append(path)
         return original_read(path, *args, **kwargs)
 
     path = tmp_path / "data.json"
     records = [{"instruction": f"Say {i}.", "output": str(i)} for i in range(40)]
     path.write_text(json.dumps(records))
-    monkeypatch.setattr(Path, "read_text", counting_read)
+    monkeypatch.setattr(Path, "read_bytes", counting_read)
     monkeypatch.chdir(tmp_path)
 
     def examples(**values: Any) -> int | None:

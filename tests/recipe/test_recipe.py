@@ -61,7 +61,7 @@ def test_held_out_facts_are_absent_from_training(all_facts):
     assert [len(part) for part in vars(split).values()] == [
         2 * len(part) for part in (train, test, validation)
     ]
-    text = " ".join(" ".join(vars(e).values()) for e in split.train)
+    text = " ".join(" ".join(e.texts) for e in split.train)
     for fact in [*test, *validation]:
         for key in fact.keys:
             assert not re.search(rf"(?<!\w){re.escape(key)}(?!\w)", text), key
@@ -158,7 +158,7 @@ class TestEmbeddedModel:
         full_split = dataset.split(dataset.load("primer"), RunConfig())
         parts = (full_split.train[:480], full_split.test[:60], full_split.validation[:10])
         path = tmp_path / "some.json"
-        path.write_text(json.dumps([vars(e) for part in parts for e in part]))
+        path.write_text(json.dumps([e.record() for part in parts for e in part]))
         shares = {"train_fraction": 480.5 / 550, "test_fraction": 60.5 / 550}
         short_training = {"epochs": 1, "lr": 6e-4, "eval_every": 9999, "sample_prompt": ""}
         config = RunConfig.parse(

@@ -67,6 +67,7 @@ SAMPLES = {
         "instruction": "Say up.",
         "input": "",
         "reference": "up",
+        "turns": "[]",
         "answer": "down",
         "tokens": 1,
         "cut": False,

@@ -1,0 +1,61 @@
+"""Data sets uploaded in the browser, stored next to the run directories. Does not read them.
+
+A file is stored as `uploads/HASH/NAME`, where HASH is the start of the SHA-256 of its content.
+"""
+
+import hashlib
+from pathlib import Path
+
+from core.data.files import COMPRESSED_SUFFIX, DATA_SUFFIXES, data_suffix
+from core.errors import UserError
+from core.run.files import replace_bytes
+from core.run.names import UPLOADS_FOLDER, slug
+
+MAX_UPLOAD_MB = 200
+"""Maximum size of a file, in units of 2**20 bytes."""
+HASH_LENGTH = 16
+"""Hexadecimal digits of the SHA-256 in a path."""
+
+
+def uploads_path(runs_dir: Path) -> Path:
+    """Return the folder of the uploads. It does not exist before the first one."""
+    return runs_dir.resolve() / UPLOADS_FOLDER
+
+
+def store(runs_dir: Path, filename: str, content: bytes) -> Path:
+    """Store a file and return its absolute path. The same content under the same name is stored once.
+
+    Args:
+        filename: the name on the user's machine. Only its last part is used, without unsafe characters.
+
+    Raises:
+        UserError: the file is too large, has another format, or cannot be written.
+    """
+    name = _safe_name(filename)
+    if len(content) > MAX_UPLOAD_MB * 2**20:
+        size = len(content) / 2**20
+        message = f"it has {size:,.0f} MB; at most {MAX_UPLOAD_MB} MB can be uploaded, larger files can be named by their path"
+        raise UserError(f"{name}: {message}")
+    key = hashlib.sha256(content).hexdigest()[:HASH_LENGTH]
+    folder = uploads_path(runs_dir) / key
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if folder.resolve() != folder:
+            raise UserError(f"{name} cannot be stored: {folder} is a link")
+        replace_bytes(folder / name, content)
+    except OSError as error:
+        raise UserError(f"{name} cannot be stored ({error})") from None
+    return folder / name
+
+
+def _safe_name(filename: str) -> str:
+    """Return a file name with a suffix of DATA_SUFFIXES. Raises UserError."""
+    last = filename.replace("\\", "/").rpartition("/")[2]
+    suffix = data_suffix(Path(last))
+    if suffix not in DATA_SUFFIXES:
+        raise UserError(
+            f"upload = {slug(last)!r}: must be a JSON, JSONL, CSV, TSV or Parquet file, plain or gzipped"
+        )
+    suffix += COMPRESSED_SUFFIX if last.lower().endswith(COMPRESSED_SUFFIX) else ""
+    stem = last[: -len(suffix)]
+    return slug(stem if any(c.isalnum() for c in stem) else "data") + suffix
