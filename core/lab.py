@@ -264,7 +264,7 @@ class Lab:
         """
         from core.planning import lr_test
 
-        _refuse_outside_paths(config)
+        self._refuse_outside_paths(config)
         future = self.lr_test(config)
         if future is None or future.done():
             future = self._lr_tests[lr_test.key(config)] = lr_test.start(config, steps)
