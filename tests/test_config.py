@@ -229,7 +229,7 @@ EVERY_METHOD = {"method": "full", "trained_weights": "last_layers", "schedule": 
         ({"optimizer": "adamw"}, LORA_FIELDS | {"momentum"}),
         ({"weight_decay": 0.0}, LORA_FIELDS | {"decay_scope"}),
     ],
-    ids=str,
+    ids=lambda value: ", ".join(sorted(value)) or "defaults",
 )
 def test_settings_without_effect_are_irrelevant(
     changes: dict[str, Any], irrelevant: set[str]
