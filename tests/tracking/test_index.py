@@ -88,13 +88,13 @@ def test_index_with_a_different_schema_version_is_rebuilt(path):
     build(path)
     with duckdb.connect(str(path)) as connection:
         connection.execute("update version set number = 99")
-    check_rebuilt(path, f"version 99, but this program uses version {SCHEMA_VERSION}")
+    check_rebuilt(path, f"its version was 99, but this program uses {SCHEMA_VERSION}")
 
 
 def test_database_that_is_not_an_index_is_rebuilt(path):
     with duckdb.connect(str(path)) as connection:
         connection.execute("create table mine (x INTEGER)")
-    check_rebuilt(path, "version 0")
+    check_rebuilt(path, "its version was 0")
 
 
 def test_index_with_a_missing_table_is_rebuilt(path):
