@@ -176,9 +176,9 @@ def measure(config: RunConfig) -> dict[str, float]:
         run = Trainer(config, NullRun())
         lengths = run.schedule.lengths
         longest = sorted(range(len(lengths)), key=lambda i: -lengths[i])[: config.batch_size]
-        run.step(1, [longest])
+        run.step(2, [longest])  # step 1 measures the relative update, which needs values
         reads = memory.operations = 0
-        run.step(2, [longest])
+        run.step(3, [longest])
         extent = estimate.Extent(len(lengths), max(lengths), 0, 0)
         estimate_mb = estimate.memory_mb(config, run.model.arch, extent, half=True, gpu=True)
         return {

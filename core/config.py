@@ -222,6 +222,8 @@ def upgraded(recorded: Mapping[str, Any]) -> dict[str, Any]:
 
     Evaluations used the first `batch_size * eval_batches` examples of both sets.
     """
+    if not isinstance(recorded, Mapping):
+        raise TypeError("the settings are not a JSON object")
     values = dict(recorded)
     batch_size, batches = values.get("batch_size"), values.get("eval_batches")
     if type(batch_size) is int and type(batches) is int:

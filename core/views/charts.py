@@ -81,7 +81,10 @@ def loss_curves(
             style = {"color": color, "width": 2, "dash": dash}
             y = losses[part][evaluations["run"] == run]
             x_values = evaluations["x"][y.index]
-            line = _line(x_values, np.exp(y) if perplexity else y, run, style)
+            if perplexity:
+                with np.errstate(over="ignore"):  # infinite values are not drawn
+                    y = np.exp(y)
+            line = _line(x_values, y, run, style)
             markers = {"mode": "lines+markers", "marker": {"size": DOT_SIZE}, "cliponaxis": False}
             lines.append({**line, **markers, "showlegend": part == "val"})
     title = f"{noun.capitalize()}<br><sup>validation solid, training dotted</sup>"

@@ -61,6 +61,15 @@ SAMPLES = {
         "train_losses": [2.5],
         "train_tokens": [9],
     },
+    "update": {
+        "step": 1,
+        "epoch": 0.5,
+        "tokens": 10,
+        "seconds": 0.5,
+        "relative_update": 0.25,
+        "modules": ["h.0"],
+        "relative_updates": [0.25],
+    },
     "sample": {"step": 1, "prompt": "Say red.", "text": "naïve \0 text"},
     "generation": {
         "item": 10,
