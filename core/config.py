@@ -35,7 +35,7 @@ def _setting(
 
 
 REPLACED_SETTINGS = {"eval_batches": "eval_examples, a number of examples"}
-"""Settings of older versions and what replaced them."""
+"""Settings from older versions and their replacements."""
 EARLIER_EVAL_EVERY = 25
 """Default of `eval_every` before it could be empty."""
 EmptyOutputs = Literal["drop", "keep"]
@@ -79,7 +79,7 @@ class RunConfig(BaseModel):
     lora_alpha: float = _setting(16, "method", "Alpha", "Adapter outputs are scaled by alpha; see Scaling.", "lora", gt=0, le=4096)
     lora_scaling: LoRAScaling = _setting("alpha/rank", "method", "Scaling", "Factor of the adapter outputs: alpha/rank (Hu et al. 2021), alpha/sqrt(rank) (rsLoRA, Kalajdzievski 2023), or alpha (the journal's code).", "lora")
     lora_init: LoRAInit = _setting("kaiming", "method", "Adapter initialization", "Initial A; B is zero. kaiming: uniform within 1/sqrt(inputs), as in PEFT. kaiming-rank: uniform within 1/sqrt(rank), as in the journal's code. gaussian: standard deviation 1/rank. pissa (Meng et al. 2024): A and B are the principal components of the weights, and only the remainder is frozen.", "lora")
-    lora_dora: bool = _setting(False, "method", "DoRA", "Also train the length of each row of the adapted weights (Liu et al. 2024). Takes more time and memory.", "lora")
+    lora_dora: bool = _setting(False, "method", "DoRA", "Also train the length of each row of the adapted weights (Liu et al. 2024). Slower, and uses more memory.", "lora")
     lora_plus_ratio: float | None = _setting(None, "method", "LoRA+ ratio", "Learning rate of B relative to that of A (LoRA+, Hayou et al. 2024). Empty: the same.", "lora", gt=0, le=1000)
     lora_dropout: float = _setting(0.0, "method", "Adapter dropout", "Probability of zeroing an adapter input during training.", "lora", ge=0, lt=1)
     lora_targets: Line = _setting("all", "method", "Target layers", "Linear layers that get adapters: all (including the output head), attention, mlp, or comma-separated patterns of layer names such as `h.*.attn.q`, `h.1?.mlp.*` and `lm_head`.", "lora", min_length=1)

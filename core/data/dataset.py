@@ -1,6 +1,6 @@
 """Data sets: find, read and split them.
 
-Unusable records are skipped and reported. Does not know about tokens. `files` reads records, `formats` converts them
+Unusable records are skipped and reported. Independent of tokens. `files` reads records, `formats` converts them
 to examples.
 """
 

@@ -1,6 +1,6 @@
 """Files of records: JSON, JSONL, CSV, TSV and Parquet, each plain or gzipped.
 
-Yields each record with its position in the file. Does not know what the records mean.
+Yields each record with its position in the file, without interpreting it.
 """
 
 import gzip

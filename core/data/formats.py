@@ -1,6 +1,6 @@
 """Formats of records: which columns hold what, and how a record becomes an example.
 
-The mapping is detected from the column names, or set with `columns`. Does not know about files or tokens.
+The mapping is detected from the column names, or set with `columns`. Independent of files and tokens.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Freeze the weights that full fine-tuning does not train. Does not know about adapters, which freeze everything."""
+"""Freeze the weights that full fine-tuning does not train. Not used with adapters, for which all weights are frozen."""
 
 from core.nn.gpt2 import GPT2
 

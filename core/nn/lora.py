@@ -156,7 +156,7 @@ class LoRALinear(nn.Module):
         return self._frozen_square
 
     def forget_norms(self) -> None:
-        """Forget what is cached about the frozen weight. Call after it has changed."""
+        """Discard cached norms. Call after the frozen weight has changed."""
         self._frozen_square = self._eval_norm = None
 
     def train(self, mode: bool = True) -> "LoRALinear":
@@ -330,7 +330,7 @@ def widen(model: nn.Module) -> None:
 
 
 def forget_norms(model: nn.Module) -> None:
-    """Forget what the adapters have cached about the frozen weights."""
+    """Discard the norms that adapters have cached."""
     for layer in adapters(model):
         layer.forget_norms()
 

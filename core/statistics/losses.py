@@ -1,4 +1,4 @@
-"""Mean losses with standard errors. Arrays in, numbers out; knows no models and no runs."""
+"""Mean losses with standard errors. Arrays in, numbers out; independent of models and runs."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""When a run evaluates and how much that costs, computed from token counts. Knows no models, events or clocks."""
+"""When a run evaluates and how much that costs, computed from token counts. Independent of models, events and clocks."""
 
 from dataclasses import dataclass
 

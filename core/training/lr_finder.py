@@ -65,7 +65,7 @@ def find_lr(config: RunConfig, steps: int) -> LRCurve:
         steps: at least 2. If the run has fewer steps, its data is repeated in the order of further epochs.
 
     Raises:
-        UserError: the run cannot be trained, or its first step already has no finite loss.
+        UserError: the run cannot be trained, or the loss of its first step is not finite.
     """
     run = _Recorder()
     trainer = _RisingTrainer(config.changed(nonfinite="skip"), run, steps)
@@ -84,7 +84,7 @@ def find_lr(config: RunConfig, steps: int) -> LRCurve:
         if smoothed[-1] > DIVERGENCE_FACTOR * min(smoothed):
             break
     if not losses:
-        raise UserError("the loss of the first step is not finite, at any learning rate")
+        raise UserError("the loss of the first step is not finite")
     return LRCurve(rates, losses, smoothed, suggest(rates, smoothed))
 
 

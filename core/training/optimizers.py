@@ -1,4 +1,4 @@
-"""The optimizers. Knows parameters by name and shape, but no model and no schedule."""
+"""The optimizers. They depend on the names and shapes of parameters, but not on the model or the schedule."""
 
 import inspect
 import math

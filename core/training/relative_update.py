@@ -2,7 +2,7 @@
 
 For an adapted layer, W is the weight with its adapter merged, before the step. Neither W nor ΔW is formed. With full
 fine-tuning, W are the trained weights of a transformer block; only one block at a time is copied, to compare it after
-the step. Does not know about the loss, the optimizer or events.
+the step. Independent of the loss, the optimizer and events.
 """
 
 import math

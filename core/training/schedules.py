@@ -1,4 +1,4 @@
-"""The learning rate of each step. Knows no optimizer."""
+"""The learning rate of each step. Independent of the optimizer."""
 
 import math
 
