@@ -134,6 +134,7 @@ def test_run_can_be_launched_stopped_resumed_and_finished(lab, runs_dir, setting
 
 
 def test_closing_ends_the_trainer_and_releases_the_index(runs_dir, settings, wait):
+    threads_before = set(threading.enumerate())
     lab = Lab(runs_dir)
     name = lab.launch(settings(name="a", **LONG))
     waiting = lab.launch(settings(name="b"))
@@ -143,7 +144,7 @@ def test_closing_ends_the_trainer_and_releases_the_index(runs_dir, settings, wai
     lab.close()
     assert has_exited(pid)
     assert trainer_pids() == []
-    assert not {"queue", "sync"} & {thread.name for thread in threading.enumerate()}
+    assert not {"queue", "sync"} & {t.name for t in {*threading.enumerate()} - threads_before}
     index = read_index(runs_dir)
     assert index.path is not None
     results = queries.results(index.cursor()).set_index("name")

@@ -62,6 +62,7 @@ def test_settings_with_equal_cost_share_a_measurement(lab, settings, wait):
     assert lab.measure(config) is not future, "the first measurement is done"
 
 
+@pytest.mark.long
 def test_learning_rate_test_is_shared_by_settings_that_differ_in_the_rate(
     lab, runs_dir, settings, wait
 ):

@@ -19,7 +19,7 @@ RATE_FACTOR = 20
 """Factor of the learning rates, so that ten steps move the weights far enough to be compared."""
 STEPS = 10
 LORA_RUNS = [
-    pytest.param(name, marks=[] if name in ("run_10", "run_18") else pytest.mark.long)
+    pytest.param(name, marks=[] if name == "run_10" else pytest.mark.long)
     for name, entry in PRESETS.items()
     if entry.journal and entry.settings["method"] == "lora"
 ]
