@@ -34,7 +34,7 @@ def describe(config: RunConfig, arch: Architecture) -> str:
     scale = adapter_scale(config.lora_rank, config.lora_alpha, config.lora_scaling)
     text = f"Adapter scale: {scale:.4g} ({config.lora_scaling})"
     if config.lora_init == "pissa":
-        return f"{text}. With pissa, B is not zero at first, so learning rates of other initializations do not apply."
+        return f"{text}. With pissa, B is not zero at first, so learning rates tuned for other initializations do not carry over."
     rate = equivalent_rate(config, arch)
     if rate is None or abs(rate / config.lr - 1) < 0.01:
         return f"{text}."

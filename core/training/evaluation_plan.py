@@ -42,7 +42,7 @@ class EvaluationPlan:
         return -(-self.steps // self.interval)
 
     def is_due(self, step: int) -> bool:
-        """Whether there is an evaluation after a step."""
+        """Whether an evaluation is due after a step."""
         return step % self.interval == 0 or step == self.steps
 
     def includes_probe(self, step: int) -> bool:

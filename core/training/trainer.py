@@ -320,7 +320,7 @@ class Trainer:
         return learning_rate(self.config, step, self.schedule.steps)
 
     def record_step(self, batches: list[Batch], seconds: float, **measured: float | None) -> None:
-        """Update the progress and write the event of a step."""
+        """Update the progress and write the event for a step."""
         dataset_indices = [index for batch in batches for index in batch.dataset_indices]
         tokens = sum(batch.tokens for batch in batches)
         positions = sum(batch.ids.numel() for batch in batches)

@@ -108,7 +108,7 @@ def open_lab(runs_dir):
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
-    """A read-only folder with two runs and their index, and the text visible for the runs."""
+    """A read-only folder with two runs and their index, and the text shown for those runs."""
     folder = tmp_path_factory.mktemp("original")
     for name in ("a", "b"):
         add_run(folder, name)
