@@ -129,8 +129,8 @@ def test_unmatched_target_pattern_is_a_problem(new_config: NewConfig) -> None:
         ({"lora_scaling": "alpha", "optimizer": "sgd"}, "Adapter scale: 8 (alpha)."),
         (
             {"lora_init": "pissa"},
-            "Adapter scale: 0.5 (alpha/rank). With pissa, B is not zero at first, so learning rates of other "
-            "initializations do not apply.",
+            "Adapter scale: 0.5 (alpha/rank). With pissa, B is not zero at first, so learning rates tuned "
+            "for other initializations do not carry over.",
         ),
     ],
 )
