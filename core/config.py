@@ -1,6 +1,6 @@
 """RunConfig: all settings of a run in one frozen object.
 
-The form, command line, presets and config.json are derived from these fields. Knows no model, data or machine: checks
+The form, command line, presets and config.json are derived from these fields. Independent of models, data and hardware: checks
 that depend on them (does the file exist, does the batch fit in memory) are in `core.planning.preflight`.
 """
 

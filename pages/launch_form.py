@@ -28,7 +28,7 @@ EXPONENT_FIELDS = ("lr", "min_lr", "warmup_start", "epsilon")
 """Fields shown in scientific notation."""
 MULTILINE_FIELDS = ("notes", "sample_prompt")
 EMPTY_MEANINGS = {"eval_every": "automatic"}
-"""What an empty number means, if it is not "none"."""
+"""Meaning of an empty number field, if it is not "none"."""
 COLLAPSED_GROUPS = ("hardware", "cadence")
 """Groups whose defaults suit most runs."""
 DRAFT, GENERATION, SOURCE = "draft", "draft_generation", "draft_source"

@@ -89,7 +89,7 @@ class Columns:
 
     @property
     def requirement(self) -> str:
-        """What a record must be, for the error about a file without usable records."""
+        """The required form of a record, for the error about a file without usable records."""
         if "messages" in self.sources:
             column = display_key(self.sources["messages"])
             return f"a record must be an object with {column} as a list of messages, each with role and content"

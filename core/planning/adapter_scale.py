@@ -1,4 +1,4 @@
-"""The scale of the adapters, and what it means for the learning rate. Arithmetic on settings, without a model."""
+"""The scale of the adapters and the equivalent learning rate, computed from the settings alone."""
 
 import statistics
 
@@ -8,12 +8,12 @@ from core.nn.lora import adapter_scale, initial_std
 
 
 def equivalent_rate(config: RunConfig, arch: Architecture) -> float | None:
-    """Return the learning rate with which alpha/rank and kaiming would take an equally large first step.
+    """Return the learning rate at which alpha/rank and kaiming would give an equally large first step.
 
-    As long as B is zero, a step changes a weight by scale (B' - B) A. The optimizers other than sgd move B by about the
-    learning rate whatever the size of its gradient, so the change grows with scale, learning rate of B and A. For A,
-    this uses the most frequent number of inputs of the adapted layers. None for sgd, whose steps also depend on the
-    size of the gradient, and for PiSSA, whose A and B depend on the weights.
+    While B is zero, a step changes a weight by scale (B' - B) A. Except for sgd, optimizers move B by about the learning
+    rate, regardless of the gradient's size, so the change is proportional to the scale, the learning rate of B and the
+    size of A. For A, the most common number of inputs among the adapted layers is used. Returns None for sgd, whose steps
+    depend on the size of the gradient, and for PiSSA, whose A and B depend on the weights.
 
     Raises:
         UserError: a pattern of `lora_targets` matches no layer.
@@ -39,6 +39,6 @@ def describe(config: RunConfig, arch: Architecture) -> str:
     if rate is None or abs(rate / config.lr - 1) < 0.01:
         return f"{text}."
     return (
-        f"{text}. The first step is as large as with alpha/rank, kaiming and a learning rate of {rate:.2g} "
-        f"({rate / config.lr:.3g} times the one set)."
+        f"{text}. The first step is as large as it would be with alpha/rank, kaiming and a learning rate of "
+        f"{rate:.2g} ({rate / config.lr:.3g} times the configured rate)."
     )

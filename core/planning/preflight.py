@@ -69,7 +69,7 @@ class Plan:
     base_mb: float | None = None
     """Size of the base model in fp32, in MiB."""
     adapter_scale: str | None = None
-    """What the settings of the adapters mean for their scale and the learning rate, as a sentence."""
+    """A sentence about the scale of the adapters and the equivalent learning rate."""
     memory_mb: float | None = None
     """Estimated peak memory, in MiB."""
     available_mb: float | None = None

@@ -1,6 +1,6 @@
 """The training loop for full fine-tuning and LoRA, and loading trained models.
 
-Sees a run only as a directory and an event writer. Does not know about the index or the pages, and uses the
+A run is only a directory and an event writer here. The trainer is independent of the index and the pages, and uses the
 network only to download the base model and the data set.
 """
 
@@ -195,7 +195,7 @@ class Trainer:
         )
         if not train or not validation:
             raise TrainingError(
-                f"max_length = {length}: no example keeps any of its response; use a larger value"
+                f"max_length = {length}: every response would be cut off entirely; use a larger value"
             )
         return train, validation
 
@@ -277,7 +277,7 @@ class Trainer:
         norm = torch.nn.utils.get_total_norm(
             [p.grad for p in self.parameters if p.grad is not None]
         )
-        # The only GPU synchronization of a step.
+        # The only GPU synchronization of a step, unless its relative update is measured.
         loss_value, grad_norm = torch.stack([total, norm]).tolist()
         if divergence.is_sound(loss_value, grad_norm, self.scaler.is_enabled()):
             if config.grad_clip is not None:

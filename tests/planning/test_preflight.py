@@ -123,8 +123,8 @@ def test_unmatched_target_pattern_is_a_problem(new_config: NewConfig) -> None:
         ({}, "Adapter scale: 0.5 (alpha/rank)."),
         (
             {"lora_scaling": "alpha", "lora_init": "kaiming-rank", "lora_rank": 2},
-            "Adapter scale: 8 (alpha). The first step is as large as with alpha/rank, kaiming and a learning rate "
-            "of 0.04 (4 times the one set).",
+            "Adapter scale: 8 (alpha). The first step is as large as it would be with alpha/rank, kaiming and a "
+            "learning rate of 0.04 (4 times the configured rate).",
         ),
         ({"lora_scaling": "alpha", "optimizer": "sgd"}, "Adapter scale: 8 (alpha)."),
         (
