@@ -38,7 +38,8 @@ class EventWriter:
     def append(self, kind: str, /, **fields: Any) -> None:
         """Write one event. Raises OSError if that fails, without leaving a partial event."""
         seq = self._seq + 1
-        event = {"seq": seq, "time": round(self._clock(), 3), "event": kind, **fields}
+        # Microseconds keep runs that were created in quick succession in order.
+        event = {"seq": seq, "time": round(self._clock(), 6), "event": kind, **fields}
         line = json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n"
         data = line.encode("utf-8", errors="replace")
         bytes_written = os.write(self._file, data)

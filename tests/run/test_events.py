@@ -15,7 +15,7 @@ from core.run.events import EventWriter, parse, read_lines
 
 
 def write(path, *kinds):
-    writer = EventWriter(path, clock=lambda: 1.23456)
+    writer = EventWriter(path, clock=lambda: 1.23456789)
     for kind in kinds:
         writer.append(kind)
     writer.close()
@@ -27,12 +27,12 @@ def sequence_numbers(path):
 
 def test_event_is_a_numbered_line(tmp_path):
     path = tmp_path / "events.jsonl"
-    writer = EventWriter(path, clock=lambda: 1.23456)
+    writer = EventWriter(path, clock=lambda: 1.23456789)
     writer.append("step", loss=1.5, text="naïve\nline", none=None)
     writer.close()
     assert json.loads(path.read_text(encoding="utf-8")) == {
         "seq": 1,
-        "time": 1.235,
+        "time": 1.234568,
         "event": "step",
         "loss": 1.5,
         "text": "naïve\nline",
