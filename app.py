@@ -4,41 +4,44 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.ui import access
+from pages.ui import access, style
 
 ICON = Path(__file__).parent / "pages" / "ui" / "icon.svg"
 """A local file is used, because Streamlit loads `:material/...:` page icons from another host."""
 
-st.set_page_config(page_title="GPT-2 fine-tuning lab", page_icon=str(ICON), layout="wide")
-launch = st.Page(
-    "pages/launch.py",
-    title="Launch",
-    icon=":material/rocket_launch:",
+st.set_page_config(
+    page_title="GPT-2 fine-tuning lab",
+    page_icon=str(ICON),
+    layout="wide",
+    initial_sidebar_state=style.SIDEBAR_WIDTH_PX,
+)
+results = st.Page(
+    "pages/results.py",
+    title="Results",
+    icon=":material/table_chart:",
     url_path="home",
     default=True,
 )
 
 
-def open_launch() -> None:
-    """Redirect `/launch` to the default page, which Streamlit serves only at `/`."""
-    st.switch_page(launch)
+def open_results() -> None:
+    """Redirect `/results` to the default page, which Streamlit serves only at `/`."""
+    st.switch_page(results, query_params=st.query_params.to_dict())
 
 
-pages = {
-    "Train": [
-        launch,
-        st.Page(open_launch, title="Launch", url_path="launch", visibility="hidden"),
-        st.Page("pages/data.py", title="Data", icon=":material/dataset:"),
-        st.Page("pages/live.py", title="Live", icon=":material/show_chart:"),
-    ],
-    "Analyze": [
-        st.Page("pages/results.py", title="Results", icon=":material/table_chart:"),
-        st.Page("pages/compare.py", title="Compare", icon=":material/compare:"),
-        st.Page("pages/scoring.py", title="Scoring", icon=":material/grading:"),
-    ],
-}
-access.admit([page.url_path for group in pages.values() for page in group])
+pages = [
+    results,
+    st.Page("pages/launch.py", title="Launch", icon=":material/rocket_launch:"),
+    st.Page("pages/live.py", title="Live", icon=":material/show_chart:"),
+    st.Page("pages/compare.py", title="Compare", icon=":material/compare:"),
+    st.Page("pages/scoring.py", title="Scoring", icon=":material/grading:"),
+    st.Page("pages/data.py", title="Data", icon=":material/dataset:"),
+    st.Page("pages/run.py", title="Run", visibility="hidden"),
+    st.Page(open_results, title="Results", url_path="results", visibility="hidden"),
+]
+access.admit([page.url_path for page in pages])
 page = st.navigation(pages)
+style.apply()
 with st.spinner("Loading runs ..."):
     from pages.ui import (
         runtime,

@@ -38,10 +38,19 @@ REPLACED_SETTINGS = {"eval_batches": "eval_examples, a number of examples"}
 """Settings from older versions and their replacements."""
 EARLIER_EVAL_EVERY = 25
 """Default of `eval_every` before it could be empty."""
+PATTERN_MEANINGS = {"device": "auto, cpu, mps, cuda or cuda:1", "color": "a color such as #3b7dd8"}
+"""What fields with a pattern accept, if it is not a line of text."""
 EmptyOutputs = Literal["drop", "keep"]
 LoRAScaling = Literal["alpha/rank", "alpha/sqrt(rank)", "alpha"]
 LoRAInit = Literal["kaiming", "kaiming-rank", "gaussian", "pissa"]
+Color = Annotated[str, Field(pattern=r"^(#[0-9a-f]{6})?$")]
 Line = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f]*$")]
+
+
+IDENTITY_FIELDS = ("name", "parent", "tags", "notes", "color", "archived")
+"""Settings that identify a run and do not affect what it does."""
+EDITABLE_FIELDS = ("tags", "notes", "color", "archived")
+"""Settings that can change after the run has been created."""
 
 
 class RunConfig(BaseModel):
@@ -58,6 +67,8 @@ class RunConfig(BaseModel):
     tags: tuple[Line, ...] = _setting((), "identity", "Tags", "Comma-separated labels for grouping runs.", max_length=20)
     seed: int = _setting(123, "identity", "Seed", "Random seed for example order, LoRA initialization and dropout.", ge=0, lt=2**31)
     notes: str = _setting("", "identity", "Notes", "Free-form notes, editable at any time.", max_length=20_000)
+    color: Color = _setting("", "identity", "Color", "Color of the run in tables and charts, such as `#3b7dd8`. Empty: assigned when the run is created.", "never")
+    archived: bool = _setting(False, "identity", "Archived", "Hide the run in Results unless archived runs are shown.", "never")
 
     base_model: Line = _setting("gpt2-nano", "model", "Base model", "gpt2-nano, gpt2, gpt2-medium, gpt2-large, gpt2-xl, or a directory in Hugging Face format.", min_length=1)
     tie_weights: bool = _setting(False, "model", "Tie weights", "Share weights between the output head and the token embedding. Off: the head starts as a copy and is trained separately.")
@@ -268,9 +279,7 @@ def _unknown_setting(name: object, value: object) -> Problem:
 def _problem(detail: Any) -> Problem:
     field = str(detail["loc"][0])
     if detail["type"] == "string_pattern_mismatch":
-        expected = (
-            "auto, cpu, mps, cuda or cuda:1" if field == "device" else "a single line of text"
-        )
+        expected = PATTERN_MEANINGS.get(field, "a single line of text")
         return Problem(field, detail["input"], f"must be {expected}")
     message = (
         detail["msg"]

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 import pandas as pd
 
 from core import allowed_paths, operations
-from core.config import RunConfig
+from core.config import EDITABLE_FIELDS, RunConfig
 from core.data.files import COMPRESSED_SUFFIX, DATA_SUFFIXES
 from core.errors import ConfigError, Problem, UserError
-from core.run import uploads
+from core.run import trash, uploads
 from core.run.directory import ENDED_STATUSES, RunDirectory, discard_leftovers, list_runs
 from core.run.names import next_name
+from core.run.trash import TrashedRun
 from core.run.uploads import uploads_path
 from core.scheduler import preferences
 from core.scheduler.executors import EXECUTORS
@@ -116,6 +117,11 @@ class Lab:
     def runs(self) -> pd.DataFrame:
         """Return all runs with their settings and results; see `queries.results`."""
         return self._read(queries.results)
+
+    def colors(self, names: Sequence[str]) -> dict[str, str]:
+        """Return the colors of some runs, such as `#3b7dd8`. Runs that do not exist are omitted."""
+        colors = self.runs().set_index("name")["color"]
+        return {name: str(colors[name]) for name in names if name in colors}
 
     def states(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """Return the status and progress of some runs; see `queries.states`."""
@@ -422,14 +428,28 @@ class Lab:
         queue.add(name)
 
     def delete(self, name: str) -> None:
-        """Delete a run with its weights, events and answers. Raises UserError if it is being trained."""
+        """Move a run to the trash. Raises UserError if it is being trained."""
         queue = self._require_queue()
-        operations.delete(self.runs_dir, name)
+        RunDirectory.find(self.runs_dir, name).move_to_trash()
         queue.remove(name)
 
+    def trash(self) -> list[TrashedRun]:
+        """Return the deleted runs that can be restored, the one deleted last first."""
+        return trash.contents(self.runs_dir)
+
+    def restore(self, id: str) -> str:
+        """Move a run back from the trash and return its name. Raises UserError if another run has its name."""
+        self._require_queue()
+        return trash.restore(self.runs_dir, id)
+
+    def empty_trash(self) -> None:
+        """Delete all runs in the trash for good. Raises UserError if that fails."""
+        self._require_queue()
+        trash.empty(self.runs_dir)
+
     def edit(self, name: str, **values: Any) -> None:
-        """Change a run's notes or tags. Its other settings cannot be changed."""
-        assert values.keys() <= {"notes", "tags"}
+        """Change a run's notes, tags or color, or archive it. Its other settings cannot be changed."""
+        assert values.keys() <= {*EDITABLE_FIELDS}
         self._require_queue()
         run = RunDirectory.find(self.runs_dir, name)
         with self._edit_lock:

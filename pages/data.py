@@ -8,12 +8,14 @@ import streamlit as st
 from core.config import RunConfig
 from core.nn.architecture import FAMILY
 from core.views import charts
+from core.views.formats import count
 from core.views.search import search
 from core.views.tables import records
 from pages.ui import runtime
 from pages.ui.errors import show_errors
+from pages.ui.figures import show_figure
 from pages.ui.selection import select_rows
-from pages.ui.text import count, escape_markdown, show_skipped, show_tokens
+from pages.ui.text import escape_markdown, show_skipped, show_tokens
 from pages.ui.upload import dataset_uploader
 
 if TYPE_CHECKING:  # imports the hub client, which takes a second
@@ -100,7 +102,7 @@ def show_overview(table: pd.DataFrame, config: RunConfig, limit: int) -> None:
             f"{without_response:,} training examples are truncated before their response starts{skipped}."
         )
     lengths = {part: table.loc[table["part"] == part, "tokens"].tolist() for part in SPLITS}
-    st.plotly_chart(charts.token_lengths(lengths, limit), key="lengths")
+    show_figure(charts.token_lengths(lengths, limit), key="lengths")
 
 
 def show_examples(dataset: "InspectedDataset", config: RunConfig, context: int) -> None:

@@ -12,10 +12,12 @@ from core.config import RunConfig
 from core.errors import Problem
 from core.presets import PRESETS, preset
 from core.views import charts, report
+from core.views.formats import DASH, count, duration, memory, setting_text
 from pages import launch_form
 from pages.ui import runtime
 from pages.ui.errors import show_errors, toast_errors
-from pages.ui.text import DASH, count, duration, escape_markdown, show_skipped
+from pages.ui.figures import show_figure
+from pages.ui.text import escape_markdown, show_skipped
 
 if TYPE_CHECKING:  # these import PyTorch, which takes seconds
     from core.planning.measurement import Cost
@@ -33,7 +35,14 @@ def source_settings(source: str) -> dict[str, object]:
     if source in PRESETS:
         return preset(source).model_dump()
     parent = source.removeprefix(CLONE_PREFIX)
-    return {**lab.config(parent).model_dump(), "parent": parent, "name": parent, "notes": ""}
+    return {
+        **lab.config(parent).model_dump(),
+        "parent": parent,
+        "name": parent,
+        "notes": "",
+        "color": "",
+        "archived": False,
+    }
 
 
 def apply_source() -> None:
@@ -118,13 +127,13 @@ def show_lr_finder(config: RunConfig | None) -> None:
         return
     curve = future.result()
     points = pd.DataFrame(report.lr_curve(curve))
-    st.plotly_chart(charts.lr_test(points, curve.suggestion), key="lr_test")
+    show_figure(charts.lr_test(points, curve.suggestion), key="lr_test")
     if curve.suggestion is None:
         st.caption("No suggestion: the loss never fell.")
         return
     text, button = st.columns([2, 1], vertical_alignment="center")
     text.caption(
-        f"Suggestion: **{report.setting_text(curve.suggestion)}**, a tenth of the rate with the lowest smoothed loss."
+        f"Suggestion: **{setting_text(curve.suggestion)}**, a tenth of the rate with the lowest smoothed loss."
     )
     button.button(
         "Use this rate",
@@ -160,7 +169,7 @@ def show_plan(plan: "Plan", cost: "Cost | None") -> None:
     second.metric("Trainable", count(plan.trainable))
     basis = "Measured" if cost else "Estimated"
     estimated = cost or plan
-    seconds, memory = estimated.seconds, estimated.memory_mb
+    seconds, memory_mb = estimated.seconds, estimated.memory_mb
     evaluating = estimated.evaluation_seconds or 0.0
     basis_help = (
         "Measured over a few training steps."
@@ -172,9 +181,10 @@ def show_plan(plan: "Plan", cost: "Cost | None") -> None:
         f"Training steps and {duration(evaluating)} of evaluations, without answers. {basis_help}"
     )
     first.metric(f"{basis} time", duration(total), help=time_help)
-    gigabytes = DASH if memory is None else f"{memory / 1024:.1f} GB"
     second.metric(
-        f"{basis} memory", gigabytes, help=f"Peak memory of the training process. {basis_help}"
+        f"{basis} memory",
+        memory(memory_mb),
+        help=f"Peak memory of the training process. {basis_help}",
     )
     if plan.disk_mb is not None and plan.disk_peak_mb is not None:
         st.caption(
@@ -196,7 +206,7 @@ def show_plan(plan: "Plan", cost: "Cost | None") -> None:
         st.info(escape_markdown(plan.note))
     show_skipped(plan.skipped_records)
     if plan.learning_rates:
-        st.plotly_chart(charts.rate_schedule(plan.learning_rates), key="rates")
+        show_figure(charts.rate_schedule(plan.learning_rates), key="rates")
     if plan.problems:
         st.error("Fix before launching: " + ", ".join(launch_form.fields_to_fix(plan.problems)))
 

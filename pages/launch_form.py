@@ -14,7 +14,7 @@ from streamlit.delta_generator import DeltaGenerator
 from core.config import GROUPS, RunConfig, base_type, choices, is_optional, is_relevant, metadata
 from core.errors import Problem
 from core.nn.architecture import FAMILY, TARGET_GROUPS
-from core.views.report import setting_text
+from core.views.formats import setting_text
 from pages.ui.text import capitalize, escape_markdown
 from pages.ui.upload import dataset_uploader
 

@@ -5,8 +5,9 @@ import streamlit as st
 from core.metrics import AXES, CURVES
 from core.views import charts
 from core.views.tables import records
-from pages.ui import runtime
+from pages.ui import runtime, style
 from pages.ui.errors import show_errors
+from pages.ui.figures import show_figure
 from pages.ui.selection import show_cut
 from pages.ui.status import show_run
 from pages.ui.text import escape_markdown, show_text
@@ -55,9 +56,10 @@ def show_figures(
         cache_key: Everything the charts depend on, as a string, because Streamlit is slow at hashing nested structures.
     """
     names, x, log, window = _names, _x, _log, _window
+    colors = lab.colors(names)
     evaluations = lab.evaluations(names, x)
     figures = {
-        f"evaluation-{i}": charts.loss_curves(evaluations, names, x, log, perplexity)
+        f"evaluation-{i}": charts.loss_curves(evaluations, colors, x, log, perplexity)
         for i, perplexity in enumerate((False, True))
     }
     raw = lab.curves(names, CHARTS, x=x)
@@ -65,11 +67,12 @@ def show_figures(
     smooth = lab.curves(names, noisy, x=x, window=window) if window > 1 else {}
     for metric in CHARTS:
         figures[metric] = charts.step_curves(
-            raw[metric], smooth.get(metric), names, metric, x, log and metric != "lr"
+            raw[metric], smooth.get(metric), colors, metric, x, log and metric != "lr"
         )
-    columns = st.columns(2)
-    for i, (key, figure) in enumerate(figures.items()):
-        columns[i % 2].plotly_chart(figure, key=key)
+    keys = [*figures]
+    for column, part in zip(st.columns(2), (keys[::2], keys[1::2]), strict=True):
+        with column:
+            show_figure(charts.stack([figures[key] for key in part]), key=part[0])
     samples = lab.samples(names)
     return records(samples.head(SHOWN_SAMPLES)), len(samples)
 
@@ -149,7 +152,7 @@ def show() -> None:
     samples: list[dict] = []
     total_samples = 0
     if any(run["steps"] for run in chosen):
-        cache_key = repr((lab, chosen, names, x, log, window))
+        cache_key = repr((lab, chosen, names, x, log, window, style.theme()))
         samples, total_samples = show_figures(cache_key, names, x, log, window)
     if chosen:
         view = st.segmented_control("Details", ["Samples", "Warnings", "Log"], default="Samples")

@@ -9,6 +9,7 @@ from core.judging.answers import ANSWER_COLUMNS, EXAMPLE_COLUMNS, JudgedAnswers
 from core.lab import Lab
 from core.views import charts
 from core.views.tables import markdown, records
+from pages.ui.figures import show_figure
 from pages.ui.selection import select_rows, show_cut
 from pages.ui.text import escape_markdown, show_text
 
@@ -77,9 +78,7 @@ def show_scores(lab: Lab, judged: JudgedAnswers) -> None:
     rows = lab.scoring.leaderboard(judged, verdicts, str(verdicts["model"].iloc[0]))
     rows = judged.with_titles(rows)
     st.dataframe(pd.DataFrame(rows), hide_index=True, column_config=COLUMNS)
-    st.plotly_chart(
-        charts.intervals(rows, "Score with 95% interval", "score", None), key="intervals"
-    )
+    show_figure(charts.intervals(rows, "Score with 95% interval", "score", None), key="intervals")
     st.caption(escape_markdown(lab.scoring.describe_judge(id)))
     if unscored_runs := [row["run"] for row in rows if row["mean"] is None]:
         st.caption(
@@ -100,7 +99,7 @@ def show_scores(lab: Lab, judged: JudgedAnswers) -> None:
         judged.title(run): part.tolist() for run, part in example_scores.groupby("run")["score"]
     }
     if groups:
-        st.plotly_chart(charts.score_histogram(groups), key="histogram")
+        show_figure(charts.score_histogram(groups), key="histogram")
     _show_examples(verdicts, judged)
 
 
@@ -155,7 +154,7 @@ def show_pairs(lab: Lab, judged: JudgedAnswers) -> None:
     ratings = judged.with_titles(lab.scoring.tournament(judged, verdicts))
     st.dataframe(pd.DataFrame(rates), hide_index=True, column_config=PAIR_COLUMNS)
     title = "Rating with 95% interval (Bradley-Terry)"
-    st.plotly_chart(charts.intervals(ratings, title, "Elo points", None), key="ratings")
+    show_figure(charts.intervals(ratings, title, "Elo points", None), key="ratings")
     st.caption(
         "The judge sees each pair of answers in both orders. Identical answers count as a tie and are not sent to the judge. "
         "A run that never lost or never won has no interval, because only a lower bound of its distance from the others is known. "

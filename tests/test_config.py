@@ -235,7 +235,11 @@ def test_settings_without_effect_are_irrelevant(
     changes: dict[str, Any], irrelevant: set[str]
 ) -> None:
     values = RunConfig.parse(EVERY_METHOD | changes).model_dump()
-    assert {n for n in FIELDS if not is_relevant(n, values)} == irrelevant | {"parent"}
+    assert {n for n in FIELDS if not is_relevant(n, values)} == irrelevant | {
+        "parent",
+        "color",
+        "archived",
+    }
 
 
 @pytest.mark.parametrize(

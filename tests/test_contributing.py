@@ -94,7 +94,7 @@ def test_page_example_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     shutil.copytree(ROOT / "pages", tmp_path / "pages")
     (tmp_path / "pages" / "notes.py").write_text(page)
     source = (ROOT / "app.py").read_text()
-    before = '        st.Page("pages/data.py"'
+    before = '    st.Page("pages/data.py"'
     assert source.count(before) == 1
     (tmp_path / "app.py").write_text(source.replace(before, line + before))
     # Without this, AppTest mistakes `pages/` for an older kind of app and runs pages without `app.py`.

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from core.config import RunConfig
+from core.config import IDENTITY_FIELDS, RunConfig
 from core.planning import child
 from core.training.run import NullRun
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 TIMING_BUDGET_S = 10.0
 """Time after which no more steps are measured, in seconds."""
 MIN_TIMED_STEPS, MAX_TIMED_STEPS = 2, 12
-COST_FREE_FIELDS = ("name", "notes", "tags", "parent")
-"""Settings that affect neither memory nor time."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Cost:
 
 def key(config: RunConfig) -> str:
     """Return a cache key that is the same for settings with the same cost."""
-    return config.model_dump_json(exclude=set(COST_FREE_FIELDS))
+    return config.model_dump_json(exclude={*IDENTITY_FIELDS})
 
 
 def start(config: RunConfig) -> Future[Cost]:

@@ -17,11 +17,12 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from core.colors import color_of_new_run
 from core.config import RunConfig, upgraded
 from core.errors import UserError
 from core.file_lock import acquire
 from core.nn.architecture import FAMILY
-from core.run import log
+from core.run import log, trash
 from core.run.events import EventWriter, parse, read_lines
 from core.run.files import open_regular, replace_text
 from core.run.names import free_names
@@ -84,13 +85,15 @@ class RunDirectory:
     def create(cls, runs_dir: Path, config: RunConfig) -> "RunDirectory":
         """Create a run with a unique name and the status `queued`.
 
-        Its settings are stored with this name and with absolute paths, so that the run can be resumed from any
+        Its settings are stored with this name, a color and absolute paths, so that the run can be resumed from any
         working directory. Raises UserError if `runs_dir` cannot be written to.
         """
         run = cls(_new_directory(runs_dir, config))
         try:
             with run.lock():
-                run.write_config(config.changed(name=run.name, **_absolute_paths(config)))
+                color = config.color or color_of_new_run(len(list_runs(runs_dir)))
+                paths = _absolute_paths(config)
+                run.write_config(config.changed(name=run.name, color=color, **paths))
                 run.append("status", status="queued")
         except UserError:  # the disk is full
             shutil.rmtree(run.path, ignore_errors=True)
@@ -332,8 +335,13 @@ class RunDirectory:
                             total += entry.stat(follow_symlinks=False).st_size
         return total
 
+    def move_to_trash(self) -> None:
+        """Move the run to the trash; see `core.run.trash`. Raises UserError if it is being trained or cannot be moved."""
+        with self.lock():
+            trash.add(self.path)
+
     def delete(self) -> None:
-        """Delete the run. Raises UserError if it is being trained or cannot be deleted."""
+        """Delete the run for good. Raises UserError if it is being trained or cannot be deleted."""
         try:
             with self.lock():
                 with contextlib.suppress(IsADirectoryError):

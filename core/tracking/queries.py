@@ -9,6 +9,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 
+from core.colors import color_of_old_run
 from core.config import RunConfig, base_type, condition, is_optional, metadata
 from core.metrics import AXES, CURVES, EVALUATIONS, RESULTS
 
@@ -41,6 +42,8 @@ INTEGER_COLUMNS = (
     "step",
 )
 """Nullable integer columns of `results`."""
+COLOR = re.compile(r"#[0-9a-f]{6}")
+"""Colors that pages may use in CSS. An edited config.json may contain anything."""
 CURVE_BUCKETS = 250
 """Default number of buckets in a downsampled curve."""
 
@@ -103,7 +106,7 @@ def results(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
 
     Settings that have no effect (such as a rank without LoRA) are empty, as are all settings of a run whose
     config.json is damaged. A setting missing from config.json has its default value, because it was added after the
-    run was created.
+    run was created. A run without a color gets one derived from its name.
 
     Losses come from the newest evaluation after step 0. Step 0 measures the base model, so a run that ended before
     its next evaluation has no losses. `val_set` says whether `val_loss` was measured on the `whole set`, at the end
@@ -131,7 +134,11 @@ def results(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
     # Otherwise pandas would turn 16 into 16.0 in columns with nulls.
     frame = frame.astype(dict.fromkeys(INTEGER_COLUMNS, "Int64"))
     relevant = {name: frame[name].where(condition(name)(frame)) for name in CONDITIONAL_FIELDS}
-    return frame.assign(**relevant)
+    colors = [
+        color if COLOR.fullmatch(color) else color_of_old_run(name)
+        for name, color in zip(frame["name"], frame["color"].fillna(""), strict=True)
+    ]
+    return frame.assign(**relevant, color=colors)
 
 
 def _measured_columns() -> tuple[str, str, str]:

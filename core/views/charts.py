@@ -5,7 +5,8 @@ This module does not depend on where the data comes from or where the figures ar
 Figures are plain dicts in Plotly's JSON schema. `plotly.graph_objects` validates every object when it is created and
 again when it is shown, which takes longer than all of a page's queries.
 
-Each run has the same color in every figure. Run names are escaped so that they cannot be interpreted as HTML.
+Each run keeps its color in every figure. Run names are escaped so that they cannot be interpreted as HTML.
+Figures have no theme: add one of TEMPLATES where they are shown.
 """
 
 import html
@@ -15,26 +16,100 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from core.colors import PALETTE
 from core.metrics import AXES, CURVES
 
 Figure = dict[str, Any]
 
-PALETTE = ("#3b7dd8", "#e0803c", "#3fa66b", "#b8559b", "#8a6fd1", "#c9a227", "#4aa9b5", "#d1584f")
-"""Hues of similar lightness, based on Okabe and Ito: legible on light and dark backgrounds and for color-blind users."""
 CHART_HEIGHT_PX = 260
+STACKED_PANEL_HEIGHT_PX, STACKED_PANEL_GAP_PX, STACKED_MARGIN_PX = 170, 46, 70
+"""Height of a panel in a stacked figure, the gap above it with its title, and the space for axis title and legend."""
 DOT_SIZE = 5
 """Diameter of the dots for evaluations and isolated points, in pixels."""
+FONT = "Source Sans, Source Sans Pro, sans-serif"
+TITLE_FONT = {"size": 14, "weight": 600}
 
 
-def colors(runs: Sequence[str]) -> dict[str, str]:
-    """Assign colors to runs by position. Colors repeat if there are more runs than colors."""
-    return {run: PALETTE[i % len(PALETTE)] for i, run in enumerate(runs)}
+def _template(text: str, muted: str, grid: str, background: str) -> Figure:
+    axis = {"gridcolor": grid, "linecolor": grid, "zerolinecolor": grid, "tickfont": {"color": muted},
+            "title": {"font": {"size": 12, "color": muted}}, "spikecolor": muted, "spikethickness": 1,
+            "spikedash": "dot", "automargin": True}  # fmt: skip
+    layout = {
+        "font": {"family": FONT, "size": 12, "color": text},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "colorway": [*PALETTE],
+        "xaxis": axis,
+        "yaxis": axis,
+        "hoverlabel": {"bgcolor": background, "bordercolor": grid, "font": {"color": text}, "namelength": -1},
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": muted, "activecolor": text},
+        "legend": {"font": {"color": text}},
+    }  # fmt: skip
+    return {"layout": layout}
+
+
+TEMPLATES = {
+    "light": _template("#1f2430", "#5c6370", "#e3e6eb", "#ffffff"),
+    "dark": _template("#f2f4f8", "#a7aebb", "#333a47", "#1b202b"),
+}
+"""Plotly templates for light and dark backgrounds."""
+
+
+def themed(figure: Figure, theme: str) -> Figure:
+    """Return the figure with the template for a `light` or `dark` background."""
+    template = TEMPLATES.get(theme, TEMPLATES["light"])
+    return {**figure, "layout": {**figure["layout"], "template": template}}
+
+
+def stack(figures: Sequence[Figure]) -> Figure:
+    """Draw several figures below each other with one x-axis, one cursor and one legend.
+
+    All must have the same kind of x-axis. A run that is in the legend of one figure is not repeated for the others.
+    """
+    panels = len(figures)
+    height = panels * (STACKED_PANEL_HEIGHT_PX + STACKED_PANEL_GAP_PX)
+    panel, gap = STACKED_PANEL_HEIGHT_PX / height, STACKED_PANEL_GAP_PX / height
+    data: list[Figure] = []
+    titles: list[Figure] = []
+    layout = {**figures[0]["layout"], "height": height + STACKED_MARGIN_PX, "hoversubplots": "axis"}
+    del layout["title"]
+    listed: set[object] = set()
+    for i, figure in enumerate(figures):
+        suffix = "" if i == 0 else str(i + 1)
+        top = 1 - i * (panel + gap) - gap
+        axis = {**figure["layout"]["yaxis"], "domain": [max(0.0, top - panel), top]}
+        layout[f"yaxis{suffix}"] = axis
+        title = {"text": figure["layout"]["title"]["text"], "font": TITLE_FONT, "align": "left"}
+        place = {
+            "x": 0,
+            "xref": "paper",
+            "xanchor": "left",
+            "y": top,
+            "yref": "paper",
+            "yanchor": "bottom",
+        }
+        titles.append({**title, **place, "showarrow": False})
+        for trace in figure["data"]:
+            group = trace.get("legendgroup", trace.get("name"))
+            is_listed = trace.get("showlegend", True) and group not in listed
+            listed |= {group} if is_listed else set()
+            data.append({**trace, "xaxis": "x", "yaxis": f"y{suffix}", "showlegend": is_listed})
+    layout["xaxis"] = {
+        **layout["xaxis"],
+        "anchor": f"y{panels if panels > 1 else ''}",
+        "showspikes": True,
+        "spikemode": "across",
+    }
+    layout["annotations"] = titles
+    layout["margin"] = {"l": 8, "r": 8, "t": 8, "b": 8}
+    layout["legend"] = {"orientation": "h", "y": -STACKED_MARGIN_PX / height, "yanchor": "top"}
+    return {"data": data, "layout": layout}
 
 
 def step_curves(
     raw: pd.DataFrame,
     smooth: pd.DataFrame | None,
-    runs: Sequence[str],
+    colors: Mapping[str, str],
     metric: str,
     x: str,
     log: bool,
@@ -44,24 +119,29 @@ def step_curves(
     Args:
         raw: Columns run, x and y.
         smooth: The smoothed curves in the same format, or None.
+        colors: The color of each run to draw.
         metric: A key of CURVES.
         x: A key of AXES.
         log: Use a logarithmic y-axis.
     """
     lines = []
-    for run, color in colors(runs).items():
+    for run, color in colors.items():
         if smooth is not None:
             faint = _run_line(raw, run, {"color": color, "width": 1})
             lines.append({**faint, "opacity": 0.3, "showlegend": False, "hoverinfo": "skip"})
         main = raw if smooth is None else smooth
         lines.append(_run_line(main, run, {"color": color, "width": 2}))
     title, x_title = CURVES[metric].label, AXES[x].label
-    figure = _with_x_from_zero(_figure(lines, title, x_title, log, legend=len(runs) > 1))
+    figure = _with_x_from_zero(_figure(lines, title, x_title, log, legend=len(colors) > 1))
     return _with_y_from_zero(figure) if metric == "lr" else figure
 
 
 def loss_curves(
-    evaluations: pd.DataFrame, runs: Sequence[str], x: str, log: bool, perplexity: bool = False
+    evaluations: pd.DataFrame,
+    colors: Mapping[str, str],
+    x: str,
+    log: bool,
+    perplexity: bool = False,
 ) -> Figure:
     """Draw the loss or perplexity at each evaluation for each run: validation solid, training dotted.
 
@@ -76,7 +156,7 @@ def loss_curves(
         "train": train[train.notna() | validation.isna()],  # a gap only where the run diverged
     }
     lines = []
-    for run, color in colors(runs).items():
+    for run, color in colors.items():
         for part, dash in (("val", "solid"), ("train", "dot")):
             style = {"color": color, "width": 2, "dash": dash}
             y = losses[part][evaluations["run"] == run]
@@ -88,7 +168,7 @@ def loss_curves(
             markers = {"mode": "lines+markers", "marker": {"size": DOT_SIZE}, "cliponaxis": False}
             lines.append({**line, **markers, "showlegend": part == "val"})
     title = f"{noun.capitalize()}<br><sup>validation solid, training dotted</sup>"
-    return _with_x_from_zero(_figure(lines, title, AXES[x].label, log, legend=len(runs) > 1))
+    return _with_x_from_zero(_figure(lines, title, AXES[x].label, log, legend=len(colors) > 1))
 
 
 def rate_schedule(rates: Sequence[tuple[int, float]]) -> Figure:
@@ -159,7 +239,8 @@ def intervals(
     """Draw means with confidence intervals, one per row from top to bottom. Rows without a mean are omitted.
 
     Args:
-        rows: Mappings with run, mean, low and high. If low or high is missing, only the mean is drawn.
+        rows: Mappings with run, mean, low, high and optionally color. If low or high is missing, only the mean is
+            drawn.
         unit: Title of the x-axis.
         span: Range of the x-axis, or None to fit the data.
     """
@@ -168,22 +249,25 @@ def intervals(
         np.array([row[k] for row in rows_with_mean], float) for k in ("mean", "low", "high")
     )
     names = [html.escape(row["run"], quote=False) for row in rows_with_mean]
-    points = {
-        "type": "scatter",
-        "mode": "markers",
-        "x": mean,
-        "y": names,
-        "marker": {"size": 9, "color": PALETTE[0]},
-        "error_x": {
-            "type": "data",
-            "symmetric": False,
-            "array": high - mean,
-            "arrayminus": mean - low,
-            "color": PALETTE[0],
-        },
-        "hovertemplate": "%{y}: %{x:.1f}<extra></extra>",
-    }
-    figure = _figure([points], title, unit, False, legend=False)
+    points = [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "x": mean[i : i + 1],
+            "y": names[i : i + 1],
+            "marker": {"size": 9, "color": color},
+            "error_x": {
+                "type": "data",
+                "symmetric": False,
+                "array": (high - mean)[i : i + 1],
+                "arrayminus": (mean - low)[i : i + 1],
+                "color": color,
+            },
+            "hovertemplate": "%{y}: %{x:.1f}<extra></extra>",
+        }
+        for i, color in enumerate(row.get("color") or PALETTE[0] for row in rows_with_mean)
+    ]
+    figure = _figure(points, title, unit, False, legend=False)
     figure["layout"] |= {"height": 110 + 32 * len(rows_with_mean), "hovermode": "closest"}
     if span is not None:
         figure["layout"]["xaxis"]["range"] = [*span]
@@ -191,15 +275,21 @@ def intervals(
     return figure
 
 
-def score_histogram(scores: Mapping[str, Sequence[float]]) -> Figure:
-    """Draw a histogram of each run's test scores in bins of 10."""
+def score_histogram(
+    scores: Mapping[str, Sequence[float]], colors: Mapping[str, str] | None = None
+) -> Figure:
+    """Draw a histogram of each run's test scores in bins of 10.
+
+    Args:
+        colors: The color of each run; those of the palette by default.
+    """
     bars = [
         {
             "type": "bar",
             "x": np.arange(5, 100, 10),
             "y": np.histogram(values, np.arange(0, 101, 10))[0],
             "name": html.escape(run, quote=False),
-            "marker": {"color": PALETTE[i % len(PALETTE)]},
+            "marker": {"color": (colors or {}).get(run, PALETTE[i % len(PALETTE)])},
             "customdata": [f"{edge} to {edge + 10}" for edge in range(0, 100, 10)],
             "hovertemplate": "%{customdata}: %{y}",
         }
@@ -211,20 +301,27 @@ def score_histogram(scores: Mapping[str, Sequence[float]]) -> Figure:
 
 
 def _figure(lines: list[Figure], title: str, x_title: str, log: bool, legend: bool) -> Figure:
+    if log and _hides_values(lines):
+        title += "<br><sup>values of 0 and below are not shown on a log scale</sup>"
     layout = {
-        "title": {"text": title, "font": {"size": 14}},
+        "title": {"text": title, "font": TITLE_FONT, "x": 0, "xanchor": "left"},
         "height": CHART_HEIGHT_PX,
         "margin": {"l": 8, "r": 8, "t": 40, "b": 8},
         "legend": {"orientation": "h", "y": -0.32, "yanchor": "top"},
         "showlegend": legend,
         "hovermode": "x unified",
         "uirevision": "constant",  # keeps the user's zoom when new data arrives
-        "template": "none",  # copying Plotly's default template into each figure is slow
+        "template": "none",  # otherwise Plotly copies its default template into each figure, which is slow
         "xaxis": {"title": {"text": x_title, "font": {"size": 12}}},
         "yaxis": {"type": "log" if log else "linear"},
     }
     # Streamlit raises PlotlyEmptyDataError for a figure without traces.
     return {"data": lines or [{"type": "scatter", "x": [], "y": []}], "layout": layout}
+
+
+def _hides_values(lines: Sequence[Figure]) -> bool:
+    """Return whether a logarithmic y-axis cannot show some of the values."""
+    return any((np.asarray(line["y"], float) <= 0).any() for line in lines)
 
 
 def _with_x_from_zero(figure: Figure) -> Figure:

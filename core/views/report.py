@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
-from core.config import RunConfig, choices, is_relevant, metadata
+from core.config import IDENTITY_FIELDS, RunConfig, choices, is_relevant, metadata
 from core.metrics import MIB
 from core.nn.architecture import FAMILY, RANKS
 from core.views import journal
-from core.views.tables import Format, cell, records
+from core.views.formats import setting_text
+from core.views.tables import Format, records
 
 if TYPE_CHECKING:  # these modules import torch or scipy, which tables do not need
     from core.judging.scores import Score
@@ -25,8 +25,6 @@ RUN_COLUMNS = (
     "best_val_loss", "best_step", "scores", "seconds", "peak_memory_mb", "disk_mb", "device", "parent", "notes",
 )  # fmt: skip
 """Columns of the results table, in order."""
-IDENTITY_FIELDS = ("name", "parent", "tags", "notes")
-"""Settings that identify a run and do not affect what it does."""
 TEST_SET_FIELDS = (
     "dataset", "columns", "max_examples", "empty_outputs", "train_fraction", "test_fraction",
 )  # fmt: skip
@@ -203,17 +201,6 @@ def settings_of(rows: Sequence[Mapping[str, Any]], every: bool = False) -> pd.Da
             table[str(field.title)] = [*texts, *map(setting_text, default_only)]
     columns = [*(str(row["name"]) for row in rows), *(["Default value"] if len(rows) == 1 else [])]
     return pd.DataFrame.from_dict(table, orient="index", columns=columns).rename_axis("Setting")
-
-
-def setting_text(value: Any) -> str:
-    """Format a setting for display with all digits, such as `5e-5` or `on`. Empty values become "none"."""
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, float):
-        if 0 < abs(value) < 1e-3:
-            return np.format_float_scientific(value, trim="-", exp_digits=1)
-        return f"{value:g}" if float(f"{value:g}") == value else str(value)
-    return cell(value) or "none"
 
 
 def score_text(score: Any) -> Any:

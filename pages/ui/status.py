@@ -9,8 +9,9 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from core.lab import Lab
+from core.views.formats import duration
 from pages.ui.errors import toast_errors
-from pages.ui.text import duration, escape_markdown
+from pages.ui.text import escape_markdown
 
 SILENCE_WARNING_S = 60.0
 """Time without events after which a running run shows a warning, in seconds."""

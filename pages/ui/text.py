@@ -23,7 +23,6 @@ TOKEN_CSS = {
 PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
 AUTOLINK_CONTEXT = re.compile(r":(?=\S)|(?i:www)(?=\.)|.(?=@)|[<>~=-](?=[-=>])")
 """Places where Streamlit recognizes icons, links and arrows even in escaped text."""
-DASH = "\u2014"
 WORD_JOINER = "\u2060"
 """Zero-width character that breaks up sequences that Streamlit would otherwise interpret."""
 
@@ -81,22 +80,3 @@ def capitalize(message: str) -> str:
     """Capitalize the first word of a message, unless it is an identifier such as `max_length`."""
     first_word = message.partition(" ")[0]
     return message[:1].upper() + message[1:] if first_word.isalpha() else message
-
-
-def duration(seconds: float | None) -> str:
-    """Format a duration, such as 42 s, 12 min or 2.2 h. Returns a dash if it is unknown."""
-    if seconds is None or seconds != seconds:
-        return DASH
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def count(number: float | None) -> str:
-    """Format a number, such as 950, 12.6 k or 406.3 M. Returns a dash if it is unknown."""
-    if number is None:
-        return DASH
-    for size, unit in ((1e9, " B"), (1e6, " M"), (1e3, " k")):
-        if abs(number) >= size:
-            return f"{number / size:.1f}{unit}"
-    return f"{number:.0f}"

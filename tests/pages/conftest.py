@@ -79,9 +79,10 @@ class Page(AppTest):
         return self.run()
 
     def figure(self, title: str) -> dict[str, Any]:
-        """Return the only Plotly figure whose title starts with this text."""
+        """Return the only Plotly figure, or panel of a stacked figure, whose title starts with this text."""
         figures = [json.loads(chart.proto.spec) for chart in self.get("plotly_chart")]
-        [match] = [f for f in figures if f["layout"]["title"]["text"].startswith(title)]
+        panels = [panel for figure in figures for panel in _panels(figure)]
+        [match] = [p for p in panels if p["layout"]["title"]["text"].startswith(title)]
         return match
 
     def texts(self) -> list[str]:
@@ -94,6 +95,20 @@ class Page(AppTest):
         return any(
             expected_text in text.replace("\\", "").replace("\u2060", "") for text in self.texts()
         )
+
+
+def _panels(figure: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the panels of a stacked figure as separate figures, or the figure itself."""
+    layout = figure["layout"]
+    if "title" in layout:
+        return [figure]
+    panels = []
+    for i, title in enumerate(layout["annotations"]):
+        axis = "y" if i == 0 else f"y{i + 1}"
+        traces = [trace for trace in figure["data"] if trace["yaxis"] == axis]
+        axes = {"xaxis": layout["xaxis"], "yaxis": layout[f"yaxis{axis[1:]}"]}
+        panels.append({"data": traces, "layout": {**layout, **axes, "title": title}})
+    return panels
 
 
 def line(figure: dict[str, Any], index: int = 0) -> list[tuple[float, float]]:
@@ -130,8 +145,8 @@ def runs_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def page(runs_dir: Path) -> Page:
-    """The app, opened at its default page."""
-    return Page(str(APP), default_timeout=60).run()
+    """The app, opened at Launch."""
+    return Page(str(APP), default_timeout=60).go("launch")
 
 
 @pytest.fixture

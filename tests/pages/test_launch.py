@@ -11,6 +11,7 @@ from core.errors import UserError
 from core.planning import lr_test, measurement, preflight
 from core.presets import PRESETS, preset
 from core.run.directory import RunDirectory, list_runs
+from core.views.formats import memory
 from pages import launch_form
 from pages.ui import runtime
 
@@ -162,7 +163,7 @@ def test_config_is_parsed_once_per_rerun(page, monkeypatch):
 def test_one_click_launches_the_demo_and_opens_live(page, runs_dir):
     page.press("Launch the demo")
     [run] = list_runs(runs_dir)
-    assert run.config() == preset("demo")
+    assert run.config().changed(color="") == preset("demo")
     assert page.title[0].value == "Live"
     assert page.widget("live_runs").value == ["demo"]
     assert run.status() == "queued"
@@ -180,7 +181,7 @@ def test_launched_run_has_exactly_the_form_settings(page, runs_dir):
     page.press("Launch")
     [run] = list_runs(runs_dir)
     expected = preset("demo").changed(**values, parent=None)
-    assert run.config() == expected.changed(name="mein-lauf")
+    assert run.config().changed(color="") == expected.changed(name="mein-lauf")
     assert page.widget("live_runs").value == ["mein-lauf"]
 
 
@@ -191,7 +192,9 @@ def test_settings_without_effect_are_not_validated_or_stored(page, runs_dir):
     assert not launch_button(page).disabled
     page.press("Launch")
     [run] = list_runs(runs_dir)
-    assert run.config() == preset("demo").changed(min_lr=None, warmup_fraction=0.2)
+    assert run.config().changed(color="") == preset("demo").changed(
+        min_lr=None, warmup_fraction=0.2
+    )
 
 
 def test_clone_copies_the_parent_settings_and_names_the_parent(page, write_run, runs_dir):
@@ -205,8 +208,8 @@ def test_clone_copies_the_parent_settings_and_names_the_parent(page, write_run, 
     assert page.says("Run name: **one-2**")
     page.press("Launch")
     [clone] = [run for run in list_runs(runs_dir) if run.name != "one"]
-    expected = parent.config().changed(parent="one", notes="", name=clone.name)
-    assert clone.config() == expected
+    expected = parent.config().changed(parent="one", notes="", name=clone.name, color="")
+    assert clone.config().changed(color="") == expected
     assert clone.name == "one-2"
 
 
@@ -353,7 +356,7 @@ def test_time_and_memory_are_measured_for_the_current_settings(page, dataset, wa
     wait(future.done)
     cost = future.result()
     metrics = {metric.label: metric.value for metric in page.run().metric}
-    assert metrics["Measured memory"] == f"{cost.memory_mb / 1024:.1f} GB"
+    assert metrics["Measured memory"] == memory(cost.memory_mb)
     assert "Measured time" in metrics
     fill_settings(page, name="does not affect the cost")
     assert any(metric.label == "Measured memory" for metric in page.metric)
@@ -447,7 +450,7 @@ def test_run_launched_from_the_form_finishes(monkeypatch, runs_dir, open_page, d
     run = RunDirectory(runs_dir / "real")
     wait(lambda: run.status() not in ("queued", "running"))
     assert run.status() == "finished", run.log_tail()
-    assert run.config() == preset("demo").changed(**small)
+    assert run.config().changed(color="") == preset("demo").changed(**small)
     runtime.lab().refresh()
     page.run()
     events = [json.loads(row) for row in run.events_path.read_text().splitlines()]

@@ -343,8 +343,7 @@ def test_sidebar_shows_the_queue(write_run, open_page, monkeypatch):
     assert page.sidebar.caption[0].value == "The queue is empty."
     monkeypatch.setattr(runtime.lab(), "waiting", lambda: ["one", "two", "three"])
     page.run()
-    [popover] = next(iter(page.sidebar.children.values())).children.values()
-    assert popover.proto.popover.label == "1 running · 2 queued"
+    assert page.sidebar.get("popover")[0].proto.popover.label == "1 running · 2 queued"
 
 
 def test_run_without_an_event_file_is_shown_as_queued(write_run, open_page):

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from streamlit.runtime.memory_media_file_storage import MemoryMediaFileStorage
 
-from core.run.directory import RunDirectory
+from core.run.directory import RunDirectory, list_runs
 from core.views import journal
 from pages.ui import runtime
 
@@ -292,7 +292,7 @@ def test_deleting_a_run_removes_its_directory(write_run, open_page):
     page = open_page("results")
     page.tick(row_index(page, "one")).press("Delete this run")
     assert table(page)["name"].tolist() == ["two"]
-    assert [path.name for path in other_run.path.parent.iterdir() if path.is_dir()] == ["two"]
+    assert [run.name for run in list_runs(other_run.path.parent)] == ["two"]
     assert page.says("1 run")
 
 

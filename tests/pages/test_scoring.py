@@ -116,7 +116,11 @@ def test_leaderboard_shows_all_runs_with_the_pretrained_base_first(write_answers
     assert board(page).index.tolist() == ["pretrained", "two", "one"]
     assert board(page)["scored"].tolist() == [3, 3, 3]
     assert board(page)["mean"]["two"] > board(page)["mean"]["one"] > board(page)["mean"].iloc[0]
-    assert page.figure("Score with")["data"][0]["y"] == ["one", "two", "pretrained"]
+    assert [point["y"][0] for point in page.figure("Score with")["data"]] == [
+        "one",
+        "two",
+        "pretrained",
+    ]
     assert page.says("Already scored: 9 answers share 7 cached verdicts.")
 
 
@@ -300,7 +304,7 @@ def test_win_rates_count_ties_as_half_a_win(write_answers, open_page, score):
     [row] = tables(page)[0].to_dict("records")
     rows = [row[name] for name in ("run", "other", "rate", "scored", "flips")]
     assert rows == ["good", "half", 75.0, 4, 0]
-    assert page.figure("Rating")["data"][0]["y"] == ["half", "good"]
+    assert [point["y"][0] for point in page.figure("Rating")["data"]] == ["half", "good"]
     assert page.choose("Show", "Scores").says("These runs have no scores yet")
 
 
@@ -362,7 +366,8 @@ def test_truncated_disagreements_show_the_total_count(
 
 def open_answer(page):
     """Return the answer shown in full below the table."""
-    return [html.value for html in page.get("html")][-2]
+    texts = [html.value for html in page.get("html") if not html.value.startswith("<style>")]
+    return texts[-2]
 
 
 def test_selected_answer_stays_open_when_judge_and_order_change(write_answers, open_page, score):

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core.config import CONDITIONS, RunConfig, base_type, is_relevant
+from core.colors import PALETTE, color_of_old_run
+from core.config import CONDITIONS, RunConfig, base_type, is_relevant, metadata
 from core.metrics import AXES
 from core.run.directory import RunDirectory, list_runs
 from core.run.events import EventWriter
@@ -123,10 +124,10 @@ def test_every_setting_is_a_column_and_empty_if_ineffective(runs, config):
     runs.sync()
     [row] = queries.results(runs.db).to_dict("records")
     for name, field in RunConfig.model_fields.items():
-        value = getattr(config, name)
+        value = PALETTE[0] if name == "color" else getattr(config, name)
         if name == "tags":
             value = ", ".join(value)
-        elif name != "parent" and not is_relevant(name, config.model_dump()):
+        elif metadata(field)["group"] != "identity" and not is_relevant(name, config.model_dump()):
             value = None
         assert none_if_missing(row[name]) == value, name
         if value is not None and base_type(field) is not tuple:
@@ -590,7 +591,9 @@ def test_missing_setting_has_its_default_and_damaged_files_have_no_settings(runs
         False,
     ]
     assert results.loc["old", ["lora_rank", "max_examples"]].isna().all()
-    assert results.loc["broken", [*RunConfig.model_fields][1:]].isna().all()
+    settings = [name for name in RunConfig.model_fields if name not in ("name", "color")]
+    assert results.loc["broken", settings].isna().all()
+    assert results["color"].to_dict() == {name: color_of_old_run(name) for name in results.index}
     assert pd.isna(results.loc["odd", "dropout"])
     assert results.loc["odd", "lora_rank"] == 16
 

@@ -1,6 +1,7 @@
 """Charts: lines, colors, axes, missing values, and escaping of run names."""
 
 import inspect
+import itertools
 import json
 
 import numpy as np
@@ -9,10 +10,13 @@ import plotly.graph_objects as go
 import pytest
 from plotly import tools
 
+from core.colors import PALETTE
 from core.metrics import CURVES
 from core.views import charts
 
 RUNS = ["b", "<b>x</b>"]
+COLORS = dict(zip(RUNS, PALETTE, strict=False))
+ONE_COLOR = {"b": "#123456"}
 
 
 def curve(scale: float = 1.0) -> pd.DataFrame:
@@ -33,7 +37,7 @@ def validated(figure: charts.Figure) -> go.Figure:
 
 
 def test_each_run_has_a_line_in_order() -> None:
-    figure = validated(charts.step_curves(curve(), None, RUNS, "loss", "step", log=False))
+    figure = validated(charts.step_curves(curve(), None, COLORS, "loss", "step", log=False))
     assert [list(line.x) for line in figure.data] == [[1, 2, 3]] * 2
     assert [list(line.y) for line in figure.data] == [[1, 2, 3]] * 2
     assert figure.layout.title.text == CURVES["loss"].title
@@ -42,19 +46,19 @@ def test_each_run_has_a_line_in_order() -> None:
 
 
 def test_x_axis_starts_at_zero(evaluations: pd.DataFrame) -> None:
-    steps = charts.step_curves(curve(), None, RUNS, "loss", "step", log=False)
-    for figure in (steps, charts.loss_curves(evaluations, RUNS, "step", log=True)):
+    steps = charts.step_curves(curve(), None, COLORS, "loss", "step", log=False)
+    for figure in (steps, charts.loss_curves(evaluations, COLORS, "step", log=True)):
         assert validated(figure).layout.xaxis.rangemode == "tozero"
 
 
 def test_single_run_has_no_legend() -> None:
-    figure = validated(charts.step_curves(curve(), None, ["b"], "loss", "step", log=False))
+    figure = validated(charts.step_curves(curve(), None, ONE_COLOR, "loss", "step", log=False))
     assert len(figure.data) == 1
     assert not figure.layout.showlegend
 
 
 def test_raw_curve_is_faint_behind_the_smoothed_one() -> None:
-    figure = validated(charts.step_curves(curve(), curve(0.5), RUNS, "loss", "step", log=False))
+    figure = validated(charts.step_curves(curve(), curve(0.5), COLORS, "loss", "step", log=False))
     raw, smooth, *_ = figure.data
     assert (list(raw.y), list(smooth.y)) == ([1, 2, 3], [0.5, 1, 1.5])
     assert raw.opacity < 0.5
@@ -64,35 +68,77 @@ def test_raw_curve_is_faint_behind_the_smoothed_one() -> None:
 
 
 def test_validation_is_solid_and_training_dotted(evaluations: pd.DataFrame) -> None:
-    figure = validated(charts.loss_curves(evaluations, RUNS, "tokens", log=False))
+    figure = validated(charts.loss_curves(evaluations, COLORS, "tokens", log=False))
     assert [line.line.dash for line in figure.data] == ["solid", "dot"] * 2
     assert [list(line.y) for line in figure.data] == [[3.5, 2.5], [3, 2], [4.5], [4]]
     assert [line.showlegend for line in figure.data] == [True, False] * 2
-    perplexity = validated(charts.loss_curves(evaluations, ["b"], "step", False, perplexity=True))
+    perplexity = validated(
+        charts.loss_curves(evaluations, ONE_COLOR, "step", False, perplexity=True)
+    )
     assert list(perplexity.data[0].y) == pytest.approx([np.exp(3.5), np.exp(2.5)])
     assert perplexity.layout.title.text.startswith("Perplexity")
 
 
-def test_run_keeps_its_color_across_figures(evaluations: pd.DataFrame) -> None:
+def test_runs_keep_their_colors_across_figures(evaluations: pd.DataFrame) -> None:
     figures = [
-        charts.step_curves(curve(), curve(), RUNS, "grad_norm", "epoch", log=True),
-        charts.step_curves(curve(), None, RUNS, "lr", "seconds", log=False),
-        charts.loss_curves(evaluations, RUNS, "step", log=True),
+        charts.step_curves(curve(), curve(), COLORS, "grad_norm", "epoch", log=True),
+        charts.step_curves(curve(), None, COLORS, "lr", "seconds", log=False),
+        charts.loss_curves(evaluations, COLORS, "step", log=True),
     ]
     colors = [{line.legendgroup: line.line.color for line in validated(f).data} for f in figures]
-    assert colors[0] == colors[1] == colors[2]
-    assert len(set(colors[0].values())) == 2
+    assert colors == [COLORS] * 3
+    [point] = charts.intervals([{**row("b", 1.0, 0.0, 2.0), "color": "#123456"}], "", "", None)[
+        "data"
+    ]
+    assert point["marker"]["color"] == point["error_x"]["color"] == "#123456"
+    bars = charts.score_histogram({run: [1.0] for run in RUNS}, COLORS)["data"]
+    assert [bar["marker"]["color"] for bar in bars] == [*COLORS.values()]
 
 
-def test_eight_runs_have_eight_colors() -> None:
-    assert len(set(charts.colors([str(i) for i in range(8)]).values())) == 8
-    assert len(charts.colors([str(i) for i in range(20)])) == 20
+def test_stacked_figures_share_the_x_axis_and_list_each_run_once(evaluations: pd.DataFrame) -> None:
+    parts = [
+        charts.loss_curves(evaluations, COLORS, "step", log=False),
+        charts.step_curves(curve(), curve(0.5), COLORS, "loss", "step", log=False),
+        charts.step_curves(curve(), None, COLORS, "lr", "step", log=False),
+    ]
+    figure = validated(charts.stack(parts))
+    assert len(figure.data) == sum(len(part["data"]) for part in parts)
+    assert {trace.xaxis for trace in figure.data} == {"x"}
+    assert [trace.yaxis for trace in figure.data] == ["y"] * 4 + ["y2"] * 4 + ["y3"] * 2
+    listed = [trace.legendgroup for trace in figure.data if trace.showlegend]
+    assert sorted(listed) == sorted(RUNS)
+    domains = [figure.layout[axis].domain for axis in ("yaxis", "yaxis2", "yaxis3")]
+    assert all(upper[0] > lower[1] for upper, lower in itertools.pairwise(domains))
+    assert figure.layout.xaxis.anchor == "y3"
+    assert figure.layout.hoversubplots == "axis"
+    titles = [title.text for title in figure.layout.annotations]
+    assert titles == [part["layout"]["title"]["text"] for part in parts]
+    assert figure.layout.yaxis3.rangemode == "tozero", "panels keep their axis options"
+
+
+def test_log_axis_says_which_values_it_cannot_show() -> None:
+    note = "not shown on a log scale"
+    for y, expected in ((0.0, True), (1.0, False), (np.nan, False)):
+        points = curve().assign(y=y)
+        figure = charts.step_curves(points, None, COLORS, "grad_norm", "step", log=True)
+        assert (note in figure["layout"]["title"]["text"]) == expected
+    linear = charts.step_curves(curve(-1), None, COLORS, "grad_norm", "step", log=False)
+    assert note not in linear["layout"]["title"]["text"]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_templates_are_valid_and_keep_the_colors_of_runs(theme: str) -> None:
+    figure = charts.step_curves(curve(), None, COLORS, "loss", "step", log=False)
+    themed = validated(charts.themed(figure, theme))
+    assert themed.layout.template.layout.font.color
+    assert [line.line.color for line in themed.data] == [*COLORS.values()]
+    assert figure["layout"]["template"] == "none", "the figure itself is not changed"
 
 
 def test_run_names_are_escaped(evaluations: pd.DataFrame) -> None:
     for figure in (
-        charts.step_curves(curve(), None, RUNS, "loss", "step", log=False),
-        charts.loss_curves(evaluations, RUNS, "step", log=False),
+        charts.step_curves(curve(), None, COLORS, "loss", "step", log=False),
+        charts.loss_curves(evaluations, COLORS, "step", log=False),
     ):
         names = {line.name for line in validated(figure).data}
         assert names == {"b", "&lt;b&gt;x&lt;/b&gt;"}
@@ -104,24 +150,24 @@ def test_learning_rate_axis_starts_at_zero() -> None:
     assert figure.layout.yaxis.rangemode == "tozero"
     assert (list(figure.data[0].x), list(figure.data[0].y)) == ([1, 2, 3], [5e-5] * 3)
     assert not figure.layout.showlegend
-    rate = validated(charts.step_curves(curve(), None, RUNS, "lr", "step", log=False))
+    rate = validated(charts.step_curves(curve(), None, COLORS, "lr", "step", log=False))
     assert rate.layout.yaxis.rangemode == "tozero"
-    loss = validated(charts.step_curves(curve(), None, RUNS, "loss", "step", log=False))
+    loss = validated(charts.step_curves(curve(), None, COLORS, "loss", "step", log=False))
     assert loss.layout.yaxis.rangemode is None
 
 
 @pytest.mark.parametrize(("log", "kind"), [(True, "log"), (False, "linear")])
 def test_y_axis_is_linear_or_logarithmic(evaluations: pd.DataFrame, log: bool, kind: str) -> None:
-    steps = charts.step_curves(curve(), None, RUNS, "loss", "step", log)
-    losses = charts.loss_curves(evaluations, RUNS, "step", log)
+    steps = charts.step_curves(curve(), None, COLORS, "loss", "step", log)
+    losses = charts.loss_curves(evaluations, COLORS, "step", log)
     assert [validated(figure).layout.yaxis.type for figure in (steps, losses)] == [kind, kind]
 
 
 def test_runs_without_points_have_empty_lines(evaluations: pd.DataFrame) -> None:
     empty = curve().head(0)
-    figure = validated(charts.step_curves(empty, empty, RUNS, "loss", "step", log=False))
+    figure = validated(charts.step_curves(empty, empty, COLORS, "loss", "step", log=False))
     assert [len(line.x) for line in figure.data] == [0] * 4
-    figure = validated(charts.loss_curves(evaluations.head(0), ["b"], "step", log=False))
+    figure = validated(charts.loss_curves(evaluations.head(0), ONE_COLOR, "step", log=False))
     assert json.loads(figure.to_json())["data"][0]["type"] == "scatter"
 
 
@@ -132,14 +178,13 @@ def row(run: str, mean: float | None, low: float | None, high: float | None) -> 
 def test_error_bars_extend_from_the_mean_to_the_bounds() -> None:
     rows = [row("b", 60.0, 50.0, 65.0), row(RUNS[1], 20.0, 19.0, 30.0)]
     figure = validated(charts.intervals(rows, "Score", "points", (-2, 102)))
-    [points] = figure.data
-    assert list(points.y) == ["&lt;b&gt;x&lt;/b&gt;", "b"], (
+    assert [point.y[0] for point in figure.data] == ["&lt;b&gt;x&lt;/b&gt;", "b"], (
         "the y-axis starts at the bottom, so the first row is on top"
     )
-    assert list(points.x) == [20, 60]
-    assert list(points.error_x.array) == [10, 5]
-    assert list(points.error_x.arrayminus) == [1, 10]
-    assert not points.error_x.symmetric
+    assert [point.x[0] for point in figure.data] == [20, 60]
+    assert [point.error_x.array[0] for point in figure.data] == [10, 5]
+    assert [point.error_x.arrayminus[0] for point in figure.data] == [1, 10]
+    assert not any(point.error_x.symmetric for point in figure.data)
     assert tuple(figure.layout.xaxis.range) == (-2, 102)
     assert (figure.layout.title.text, figure.layout.xaxis.title.text) == ("Score", "points")
 
@@ -151,12 +196,12 @@ def test_run_without_a_mean_is_excluded_from_the_intervals() -> None:
         row("c", 1.0, float("nan"), float("nan")),
     ]
     figure = validated(charts.intervals(rows, "Rating", "Elo points", None))
-    assert list(figure.data[0].y) == ["c", "b"], (
+    assert [point.y[0] for point in figure.data] == ["c", "b"], (
         "means of 0 and means without an interval are drawn"
     )
     assert figure.layout.xaxis.range is None
     assert "NaN" not in figure.to_json()
-    assert len(validated(charts.intervals(rows[:1], "", "", None)).data[0].y) == 0
+    assert len(validated(charts.intervals(rows[:1], "", "", None)).data[0].x) == 0
 
 
 def test_numeric_and_date_like_names_are_categories() -> None:
@@ -188,7 +233,7 @@ def test_histogram_without_runs_is_an_empty_figure() -> None:
     assert [len(trace["x"]) for trace in figure["data"]] == [0]
 
 
-EXCLUDED_FUNCTIONS = {"colors", "score_histogram"}
+EXCLUDED_FUNCTIONS = {"themed", "score_histogram"}
 """Functions that do not draw a chart, and charts whose page tests cover unusual values."""
 UNUSUAL_VALUES = {
     "no rows": [],
@@ -205,9 +250,11 @@ def figures_of(values: list[float | None]) -> dict[str, charts.Figure]:
     losses = {f"{part}_loss": values for part in ("train", "val", "subset")}
     evaluations = pd.DataFrame({"run": ["b"] * length, "x": range(length), **losses})
     rows = [row("b", value, value, value) for value in values]
+    step_curves = charts.step_curves(steps, steps, ONE_COLOR, "loss", "step", log=True)
     return {
-        "step_curves": charts.step_curves(steps, steps, ["b"], "loss", "step", log=True),
-        "loss_curves": charts.loss_curves(evaluations, ["b"], "step", log=False),
+        "stack": charts.stack([step_curves, step_curves]),
+        "step_curves": step_curves,
+        "loss_curves": charts.loss_curves(evaluations, ONE_COLOR, "step", log=False),
         "rate_schedule": charts.rate_schedule(list(enumerate(values))),
         "token_lengths": charts.token_lengths({"train": values, "test": []}, limit=1),
         "intervals": charts.intervals(rows, "", "", None),
@@ -232,8 +279,8 @@ def test_empty_charts_have_a_trace(evaluations: pd.DataFrame) -> None:
     """Streamlit raises PlotlyEmptyDataError for figures without traces."""
     empty = curve().head(0)
     for figure in (
-        charts.step_curves(empty, None, [], "loss", "step", log=False),
-        charts.loss_curves(evaluations.head(0), [], "step", log=False),
+        charts.step_curves(empty, None, {}, "loss", "step", log=False),
+        charts.loss_curves(evaluations.head(0), {}, "step", log=False),
         charts.token_lengths({}, limit=1),
         charts.score_histogram({}),
     ):
@@ -248,9 +295,9 @@ def test_interval_without_bounds_draws_only_the_mean() -> None:
 
 def test_missing_value_leaves_a_gap_in_the_line(evaluations: pd.DataFrame) -> None:
     points = curve().assign(y=[1.0, np.nan, 3.0, 4.0, 5.0, 6.0])
-    figures = [charts.step_curves(points, points, RUNS, "loss", "step", log=False)]
+    figures = [charts.step_curves(points, points, COLORS, "loss", "step", log=False)]
     evaluations.loc[1, ["val_loss", "subset_loss", "train_loss"]] = np.nan
-    figures.append(charts.loss_curves(evaluations, RUNS, "step", log=False))
+    figures.append(charts.loss_curves(evaluations, COLORS, "step", log=False))
     figures.append(charts.rate_schedule([(1, 0.1), (2, None), (3, 0.2)]))
     for figure in figures:
         for line in validated(figure).data:
@@ -266,7 +313,7 @@ def test_validation_curve_shows_the_subset_and_training_only_what_was_measured(
     evaluations["subset_loss"] = [3.0, 2.0, np.nan]  # an older version ended without a subset loss
     evaluations["train_loss"] = [1.0, np.nan, 0.5]
     for perplexity in (False, True):
-        figure = charts.loss_curves(evaluations, ["b"], "step", False, perplexity)
+        figure = charts.loss_curves(evaluations, ONE_COLOR, "step", False, perplexity)
         validation, training = validated(figure).data
         transform = np.exp if perplexity else np.array
         assert list(validation.x) == [0, 5, 9]
@@ -277,12 +324,12 @@ def test_validation_curve_shows_the_subset_and_training_only_what_was_measured(
 
 def test_isolated_point_is_drawn_as_a_dot() -> None:
     points = pd.DataFrame({"run": "b", "x": range(6), "y": [1.0, np.nan, 2.0, 3.0, np.nan, 4.0]})
-    [line] = validated(charts.step_curves(points, None, ["b"], "loss", "step", log=False)).data
+    [line] = validated(charts.step_curves(points, None, ONE_COLOR, "loss", "step", log=False)).data
     assert line.mode == "lines+markers"
     assert [size > 0 for size in line.marker.size] == [True, False, False, False, False, True]
-    whole = charts.step_curves(points.dropna(), None, ["b"], "loss", "step", log=False)
+    whole = charts.step_curves(points.dropna(), None, ONE_COLOR, "loss", "step", log=False)
     assert validated(whole).data[0].mode == "lines"
-    first = charts.step_curves(points.head(1), None, ["b"], "loss", "step", log=False)
+    first = charts.step_curves(points.head(1), None, ONE_COLOR, "loss", "step", log=False)
     assert list(validated(first).data[0].marker.size) == [charts.DOT_SIZE]
 
 

@@ -40,7 +40,7 @@ def visit(runs_dir, page=None, secrets=None):
 @pytest.mark.parametrize("address", ["127.0.0.1", "localhost", "::1", "127.0.0.53"])
 def test_loopback_does_not_need_a_password(bound, runs_dir, address):
     bound(address)
-    assert visit(runs_dir).title[0].value == "Launch"
+    assert visit(runs_dir).title[0].value == "Results"
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "", None, "::", "192.168.1.7", "my-host", "0"])

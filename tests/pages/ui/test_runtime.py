@@ -99,7 +99,7 @@ def test_hot_reload_keeps_a_single_lab(write_run, open_page, reload):
     assert sorted(threads()) == ["queue", "sync"]
     reopened.go("launch").press("Launch the demo")
     reloaded_preset = sys.modules["core.presets"].preset("demo")
-    assert lab.config("demo").model_dump() == reloaded_preset.model_dump()
+    assert lab.config("demo").changed(color="").model_dump() == reloaded_preset.model_dump()
 
 
 def test_release_closes_the_lab(open_page, runs_dir):
@@ -192,7 +192,7 @@ def test_direct_link_shows_the_navigation_on_a_new_server(open_page, monkeypatch
     page = open_page("live")
     assert PagesManager.uses_pages_directory is False
     titles = {info["page_name"] for info in page._registered_pages.values()}
-    assert titles == {"Launch", "Data", "Live", "Results", "Compare", "Scoring"}
+    assert titles == {"Launch", "Data", "Live", "Results", "Compare", "Scoring", "Run"}
 
 
 def busy_page():

@@ -1,0 +1,83 @@
+"""How quantities read: the same in forms, tables, charts and exports.
+
+A value that was not measured is a dash.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from core.config import RunConfig
+from core.metrics import RESULTS
+from core.views.tables import cell, is_missing
+
+DASH = "\u2014"
+
+
+def value_text(name: str, value: Any) -> str:
+    """Format a setting or a metric by its name, such as `5e-5` for `lr` and `12 min` for `seconds`."""
+    if is_missing(value):
+        return "none" if name in RunConfig.model_fields else DASH
+    if name in RunConfig.model_fields:
+        return setting_text(value)
+    unit = RESULTS[name].unit if name in RESULTS else ""
+    if unit == "s":
+        return duration(value)
+    if unit == "MB":
+        return memory(value)
+    format = RESULTS[name].format if name in RESULTS else ""
+    if format == "percent":
+        return percent(value)
+    return format % value if format else cell(value)
+
+
+def setting_text(value: Any) -> str:
+    """Format a setting with all digits, such as `5e-5` or `on`. Empty values become "none"."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, float):
+        if 0 < abs(value) < 1e-3:
+            return np.format_float_scientific(value, trim="-", exp_digits=1)
+        return f"{value:g}" if float(f"{value:g}") == value else str(value)
+    return cell(value) or "none"
+
+
+def loss(value: float | None) -> str:
+    """Format a loss with four decimals."""
+    return DASH if is_missing(value) else f"{value:.4f}"
+
+
+def percent(fraction: float | None) -> str:
+    """Format a fraction as a percentage with one decimal, such as 69.2%."""
+    return DASH if is_missing(fraction) else f"{fraction:.1%}"
+
+
+def score(value: float | None) -> str:
+    """Format a score from 0 to 100 with one decimal."""
+    return DASH if is_missing(value) else f"{value:.1f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Format a duration, such as 42 s, 12 min or 2.2 h."""
+    if seconds is None or seconds != seconds:
+        return DASH
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def memory(megabytes: float | None) -> str:
+    """Format memory or disk space given in MiB, such as 506 MB or 2.4 GB."""
+    if megabytes is None or megabytes != megabytes:
+        return DASH
+    return f"{megabytes:,.0f} MB" if megabytes < 1024 else f"{megabytes / 1024:.1f} GB"
+
+
+def count(number: float | None) -> str:
+    """Format a number, such as 950, 12.6 k or 406.3 M."""
+    if number is None or number != number:
+        return DASH
+    for size, unit in ((1e9, " B"), (1e6, " M"), (1e3, " k")):
+        if abs(number) >= size:
+            return f"{number / size:.1f}{unit}"
+    return f"{number:.0f}"

@@ -1,0 +1,37 @@
+"""A run's name wherever it appears: with a dot in the run's color, as a link to the run's page."""
+
+import zlib
+
+import streamlit as st
+
+from pages.ui.text import escape_markdown
+
+RUN_PAGE = "pages/run.py"
+
+
+def open_run(name: str) -> None:
+    """Open the page of a run."""
+    st.switch_page(RUN_PAGE, query_params={"name": name})
+
+
+def run_link(name: str, color: str, key: str = "") -> None:
+    """Draw a run's name as a link to its page.
+
+    Args:
+        key: distinguishes several links to the same run on a page.
+    """
+    identifier = f"run-link-{zlib.crc32(f'{key}:{name}'.encode()):x}"
+    with st.container(key=identifier, width="content"):
+        st.html(f"<style>.st-key-{identifier} a::before {{ {dot_css(color)} }}</style>")
+        st.page_link(RUN_PAGE, label=escape_markdown(name), query_params={"name": name})
+
+
+def dot_css(color: str) -> str:
+    """Return the CSS of a dot before an element."""
+    return f"content: ''; flex: none; width: 10px; height: 10px; border-radius: 50%; background: {color};"
+
+
+def dot_image(color: str) -> str:
+    """Return a dot as the URL of an image, for `st.column_config.ImageColumn`."""
+    svg = f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 12 12'><circle cx='6' cy='6' r='5' fill='{color}'/></svg>"
+    return "data:image/svg+xml;utf8," + svg.replace("#", "%23")
