@@ -110,7 +110,7 @@ class RunConfig(BaseModel):
     grad_checkpointing: bool = _setting(False, "hardware", "Gradient checkpointing", "Recompute activations in the backward pass. Saves memory, but training takes about a third longer.")
     compile: bool = _setting(False, "hardware", "Compile", "Compile the model with torch.compile. Only worthwhile on a GPU.")
 
-    eval_every: int | None = _setting(None, "cadence", "Evaluate every", "Steps between evaluations. Empty: automatic, with as many evaluations as fit into 8% of the training time, from 8 to 40.", ge=1)
+    eval_every: int | None = _setting(None, "cadence", "Evaluate every", "Steps between evaluations. Empty: automatic, with 8 to 40 evaluations within 8% of the training time.", ge=1)
     eval_examples: int = _setting(128, "cadence", "Evaluation examples", "Validation examples per evaluation, taken from the start of the split. The last evaluation also uses the whole validation set.", ge=1)
     probe_examples: int = _setting(64, "cadence", "Probe examples", "Training examples whose loss is measured at every third evaluation, taken from the start of the file. 0: none.", ge=0)
     checkpoint_every: int = _setting(500, "cadence", "Checkpoint every", "Steps between checkpoints to resume from.", ge=1)

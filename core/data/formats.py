@@ -89,7 +89,7 @@ class Columns:
 
     @property
     def requirement(self) -> str:
-        """What makes a record usable, for the error about a file without usable records."""
+        """The requirement for a usable record, shown if a file has none."""
         if "messages" in self.sources:
             column = display_key(self.sources["messages"])
             return f"a record must be an object with {column} as a list of messages, each with role and content"

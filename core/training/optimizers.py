@@ -142,7 +142,7 @@ def build_optimizer(
 
 
 def rate_ratio(config: RunConfig, name: str) -> float:
-    """Return a parameter's learning rate relative to that of the schedule (LoRA+, Hayou et al. 2024)."""
+    """Return the ratio of a parameter's learning rate to the scheduled rate (LoRA+, Hayou et al. 2024)."""
     return (config.lora_plus_ratio or 1.0) if name.endswith("lora_B") else 1.0
 
 

@@ -19,7 +19,7 @@ NewRun = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def curve(new_config: NewConfig) -> LRCurve:
-    """A test of 40 steps on a run of 5 steps."""
+    """A 40-step test of a 5-step run."""
     return find_lr(new_config(lr=1e-3, min_lr=1e-4, warmup_fraction=0.5), 40)
 
 
