@@ -79,8 +79,8 @@ class ExampleLosses:
 def leading(examples: Sequence[Encoded], count: int, first_index: int) -> Sequence[Encoded]:
     """Return the first `count` examples of a split, without those dropped by truncation.
 
-    Dropped examples are not replaced, so runs with another `max_length` or `mask_prompt` use the same examples, apart from
-    dropped ones. If all are dropped, the first remaining example is used, so that there is always a loss.
+    Dropped examples are not replaced, so runs with another `max_length` or `mask_prompt` use the same examples, apart
+    from dropped ones. If all are dropped, the first remaining example is used, so that there is always a loss.
 
     Args:
         examples: result of `encode_all`, in file order.
