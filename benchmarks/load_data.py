@@ -15,7 +15,7 @@ from core.run.directory import RunDirectory
 
 EVALUATIONS, SAMPLE_EVERY, ANSWERS = 40, 100, 110
 SUBSET, PROBE, PROBE_INTERVAL = 128, 64, 3
-"""Validation and training examples of an evaluation, as by default."""
+"""Validation and training examples per evaluation, and evaluations per probe. Same as the defaults."""
 BATCH = 8
 START_TIME = 1_790_000_000.0
 """Unix time of the first run."""
@@ -127,7 +127,7 @@ def _add_training(lines: Lines, number: int, steps: int) -> None:
 def _losses(
     part: str, first: int, count: int, mean: float, rng: np.random.Generator
 ) -> dict[str, list[Any]]:
-    """Return the losses of examples, as in an evaluation."""
+    """Return random per-example losses in the format of an evaluation."""
     return {
         f"{part}_indices": [*range(first, first + count)],
         f"{part}_losses": rng.gamma(4, mean / 4, count).round(6).tolist(),

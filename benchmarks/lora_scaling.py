@@ -6,9 +6,9 @@ Trains each rank under each scaling with the journal's schedule: batch size 4, w
 steps, cosine decay to a fifth of the peak, loss on prompts too. Reports, for each run, as the mean over seeds:
     scale            factor of the adapters' output
     val_loss         on the whole validation set, after the last step
-    exact            share of exactly answered test examples
+    exact            fraction of test examples answered exactly
     highest_loss     highest training loss after the first tenth of the steps
-    relative_update  mean and maximum change of all adapted weights by one step, relative to the weights
+    relative_update  mean and maximum relative update of all adapted layers
 """
 
 import argparse
@@ -68,7 +68,7 @@ def measure(settings: dict[str, Any], runs_dir: Path) -> dict[str, float]:
 def compare(
     examples: int, ranks: list[int], init: LoRAInit, seeds: int, lr: float
 ) -> list[dict[str, Any]]:
-    """Train all combinations. Return a row for each."""
+    """Train all combinations and return a row for each."""
     total = len(dataset.load("primer"))
     training_share = RunConfig().train_fraction
     rows = []

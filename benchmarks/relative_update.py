@@ -1,12 +1,12 @@
-"""Cost of measuring relative updates, as a share of the time of training steps. Prints JSON.
+"""Cost of measuring relative updates, as a fraction of training time. Prints JSON.
 
     python -m benchmarks.relative_update [--model gpt2] [--method lora] [--dora] [--batch 4] [--length 64] [--steps 5]
 
-Trains a model with random weights on random tokens, and measures every step instead of every tenth. Reports medians of
-the CPU time of all threads, which depends less on other load than wall time:
+Trains a model with random weights on random tokens, and measures every step instead of every tenth. Reports median CPU
+times of all threads, which depend less on other load than wall time:
     step_s      CPU time of a step without the measurement
     measure_s   CPU time of a measurement
-    share       measure_s / (UPDATE_INTERVAL step_s), the share of the training time that it takes in a run
+    share       measure_s / (UPDATE_INTERVAL step_s), as a fraction of a run's training time
 """
 
 import argparse

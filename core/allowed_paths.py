@@ -38,7 +38,7 @@ def problems(settings: Mapping[str, Any], uploads: Path | None = None) -> list[P
     Nonexistent paths are checked too, as are the links in a directory. The settings need not be valid.
 
     Args:
-        uploads: folder of uploaded files, allowed as well. Links inside it are still resolved.
+        uploads: folder of uploaded files, also allowed. Links in it are resolved before the check.
     """
     folders = allowed()
     rejected = []

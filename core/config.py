@@ -1,7 +1,7 @@
 """RunConfig: all settings of a run in one frozen object.
 
-The form, command line, presets and config.json are derived from these fields. Independent of models, data and hardware: checks
-that depend on them (does the file exist, does the batch fit in memory) are in `core.planning.preflight`.
+The form, command line, presets and config.json are derived from these fields. Independent of models, data and
+hardware: `core.planning.preflight` has the checks that depend on them (file exists, batch fits in memory).
 """
 
 import difflib
@@ -34,10 +34,10 @@ def _setting(
     return Field(default, title=title, description=description, json_schema_extra=extra, **bounds)
 
 
-REPLACED_SETTINGS = {"eval_batches": "eval_examples, a number of examples"}
+REPLACED_SETTINGS = {"eval_batches": "eval_examples, which counts examples instead of batches"}
 """Settings from older versions and their replacements."""
 EARLIER_EVAL_EVERY = 25
-"""Default of `eval_every` before it could be empty."""
+"""Default of `eval_every` in older versions, where it could not be empty."""
 PATTERN_MEANINGS = {"device": "auto, cpu, mps, cuda or cuda:1", "color": "a color such as #3b7dd8"}
 """What fields with a pattern accept, if it is not a line of text."""
 EmptyOutputs = Literal["drop", "keep"]
@@ -75,7 +75,7 @@ class RunConfig(BaseModel):
     dropout: float = _setting(0.0, "model", "Dropout", "Probability of zeroing an activation during training.", ge=0, lt=1)
 
     dataset: Line = _setting("primer", "data", "Data set", "primer, alpaca, owner/name on the Hugging Face Hub, or a JSON, JSONL, CSV, TSV or Parquet file, plain or gzipped.", min_length=1)
-    columns: Line = _setting("", "data", "Columns", "Columns of the data set, such as instruction=question, output=answer. Also input=..., or messages=... for conversations, or text=... for plain text. Empty: detected from their names.")
+    columns: Line = _setting("", "data", "Columns", "Column mapping, such as instruction=question, output=answer. input=... is optional. Use messages=... for conversations or text=... for plain text. Empty: detected from the column names.")
     max_examples: int | None = _setting(None, "data", "Max examples", "Use only the first n usable records. Skipped records do not count. Empty: all.", ge=1)
     empty_outputs: EmptyOutputs = _setting("drop", "data", "Empty outputs", "How to handle records with an empty output. drop skips them. keep trains on them, which teaches the model to return an empty answer (end-of-text only).")
     train_fraction: float = _setting(0.85, "data", "Train split", "Fraction of the examples to train on, from the start of the file.", gt=0, lt=1)
@@ -84,14 +84,14 @@ class RunConfig(BaseModel):
     mask_prompt: bool = _setting(False, "data", "Mask prompt", "Compute the loss on responses only, not on prompts.")
 
     method: Literal["full", "lora"] = _setting("lora", "method", "Method", "full trains all weights. lora freezes them and trains low-rank adapters (Hu et al. 2021).")
-    trained_weights: Literal["all", "last_layers", "head", "no_embeddings"] = _setting("all", "method", "Trained weights", "all, or only a part: last_layers (the last n transformer blocks), head (the output head) or no_embeddings (all but the token and position embeddings). The other weights stay as in the base model. With tie_weights, the head is the token embedding: head trains both, no_embeddings freezes both.", "method=full")
+    trained_weights: Literal["all", "last_layers", "head", "no_embeddings"] = _setting("all", "method", "Trained weights", "all, last_layers (the last n transformer blocks), head (the output head) or no_embeddings (all but the token and position embeddings). The other weights are frozen. With tie_weights, the head and the token embedding are one matrix: head trains it, no_embeddings freezes it.", "method=full")
     trained_layers: int = _setting(2, "method", "Trained layers", "Number of transformer blocks to train, counted from the last.", "trained_weights=last_layers", ge=1)
     lora_rank: int = _setting(16, "method", "Rank", "Rank of the adapters.", "lora", ge=1, le=1024)
-    lora_alpha: float = _setting(16, "method", "Alpha", "Adapter outputs are scaled by alpha; see Scaling.", "lora", gt=0, le=4096)
-    lora_scaling: LoRAScaling = _setting("alpha/rank", "method", "Scaling", "Factor of the adapter outputs: alpha/rank (Hu et al. 2021), alpha/sqrt(rank) (rsLoRA, Kalajdzievski 2023), or alpha (the journal's code).", "lora")
-    lora_init: LoRAInit = _setting("kaiming", "method", "Adapter initialization", "Initial A; B is zero. kaiming: uniform within 1/sqrt(inputs), as in PEFT. kaiming-rank: uniform within 1/sqrt(rank), as in the journal's code. gaussian: standard deviation 1/rank. pissa (Meng et al. 2024): A and B are the principal components of the weights, and only the remainder is frozen.", "lora")
-    lora_dora: bool = _setting(False, "method", "DoRA", "Also train the length of each row of the adapted weights (Liu et al. 2024). Slower, and uses more memory.", "lora")
-    lora_plus_ratio: float | None = _setting(None, "method", "LoRA+ ratio", "Learning rate of B relative to that of A (LoRA+, Hayou et al. 2024). Empty: the same.", "lora", gt=0, le=1000)
+    lora_alpha: float = _setting(16, "method", "Alpha", "Scales the adapter outputs; see Scaling.", "lora", gt=0, le=4096)
+    lora_scaling: LoRAScaling = _setting("alpha/rank", "method", "Scaling", "Scale of the adapter outputs: alpha/rank (Hu et al. 2021), alpha/sqrt(rank) (rsLoRA, Kalajdzievski 2023), or alpha (the journal's code).", "lora")
+    lora_init: LoRAInit = _setting("kaiming", "method", "Adapter initialization", "Initial values of A; B starts at zero. kaiming: uniform within ±1/sqrt(inputs), as in PEFT. kaiming-rank: uniform within ±1/sqrt(rank), as in the journal's code. gaussian: normal with standard deviation 1/rank. pissa (Meng et al. 2024): A and B start as the principal components of the weights, and only the residual is frozen.", "lora")
+    lora_dora: bool = _setting(False, "method", "DoRA", "Also train the magnitude of each row of the adapted weights (Liu et al. 2024). Slower and uses more memory.", "lora")
+    lora_plus_ratio: float | None = _setting(None, "method", "LoRA+ ratio", "Ratio of B's learning rate to A's (LoRA+, Hayou et al. 2024). Empty: 1.", "lora", gt=0, le=1000)
     lora_dropout: float = _setting(0.0, "method", "Adapter dropout", "Probability of zeroing an adapter input during training.", "lora", ge=0, lt=1)
     lora_targets: Line = _setting("all", "method", "Target layers", "Linear layers that get adapters: all (including the output head), attention, mlp, or comma-separated patterns of layer names such as `h.*.attn.q`, `h.1?.mlp.*` and `lm_head`.", "lora", min_length=1)
     lora_last_layers: int | None = _setting(None, "method", "Last layers", "Adapt only the last n transformer blocks. Empty: all.", "lora", ge=1)
@@ -99,19 +99,19 @@ class RunConfig(BaseModel):
     epochs: int = _setting(1, "optimisation", "Epochs", "Passes over the training examples.", ge=1, le=1000)
     batch_size: int = _setting(4, "optimisation", "Batch size", "Examples per forward and backward pass.", ge=1, le=4096)
     grad_accumulation: int = _setting(1, "optimisation", "Gradient accumulation", "Batches per optimizer step.", ge=1, le=4096)
-    optimizer: Literal["adamw", "sgd", "muon"] = _setting("adamw", "optimisation", "Optimizer", "adamw (Loshchilov & Hutter 2019), sgd, or muon (Jordan et al. 2024): Muon for the matrices of the transformer blocks, adapters included, and AdamW for embeddings, head, biases and norms. Muon's updates are scaled to the size of AdamW's, so one learning rate suits both.")
+    optimizer: Literal["adamw", "sgd", "muon"] = _setting("adamw", "optimisation", "Optimizer", "adamw (Loshchilov & Hutter 2019), sgd, or muon (Jordan et al. 2024): Muon for the matrices of the transformer blocks, including adapters, and AdamW for all other weights. Muon's updates are scaled to the size of AdamW's, so the same learning rate works for both.")
     lr: float = _setting(5e-5, "optimisation", "Learning rate", "Peak learning rate.", gt=0, le=10)
-    schedule: Literal["auto", "constant", "linear", "cosine", "wsd"] = _setting("auto", "optimisation", "Schedule", "Learning rate after the warm-up. linear and cosine decay to the last step. wsd stays at the peak and decays linearly at the end (Hu et al. 2024). auto: cosine with a min learning rate, constant without.")
-    min_lr: float | None = _setting(None, "optimisation", "Min learning rate", "Learning rate at the last step. The warm-up starts here too, unless its start is set. Empty: 0, and no decay with the schedule auto.", "schedule!=constant", ge=0, le=10)
+    schedule: Literal["auto", "constant", "linear", "cosine", "wsd"] = _setting("auto", "optimisation", "Schedule", "Learning rate schedule after the warm-up. linear and cosine decay until the last step. wsd stays at the peak, then decays linearly at the end (Hu et al. 2024). auto: cosine if a min learning rate is set, otherwise constant.")
+    min_lr: float | None = _setting(None, "optimisation", "Min learning rate", "Learning rate at the last step, and at the start of the warm-up unless Warm-up start is set. Empty: 0, or no decay if the schedule is auto.", "schedule!=constant", ge=0, le=10)
     decay_fraction: float = _setting(0.2, "optimisation", "Decay fraction", "Fraction of steps over which the learning rate decays at the end of the run.", "schedule=wsd", gt=0, le=1)
     warmup_fraction: float = _setting(0.0, "optimisation", "Warm-up fraction", "Fraction of steps over which the learning rate rises linearly to its peak. Works with every schedule.", ge=0, lt=1)
-    warmup_start: float | None = _setting(None, "optimisation", "Warm-up start", "Learning rate at the first step of the warm-up. Empty: the min learning rate, or 0 without one.", "warmup_fraction!=0", ge=0, le=10)
+    warmup_start: float | None = _setting(None, "optimisation", "Warm-up start", "Learning rate at the first step of the warm-up. Empty: the min learning rate, or 0 if there is none.", "warmup_fraction!=0", ge=0, le=10)
     beta1: float = _setting(0.9, "optimisation", "Beta 1", "Decay rate of AdamW's running mean of the gradient.", "optimizer!=sgd", ge=0, lt=1)
     beta2: float = _setting(0.999, "optimisation", "Beta 2", "Decay rate of AdamW's running mean of the squared gradient.", "optimizer!=sgd", ge=0, lt=1)
     epsilon: float = _setting(1e-8, "optimisation", "Epsilon", "Added to the denominator of AdamW's update, for numerical stability.", "optimizer!=sgd", gt=0, le=1)
-    momentum: float | None = _setting(None, "optimisation", "Momentum", "Momentum of sgd and muon. Muon's is Nesterov momentum. Empty: 0 with sgd, 0.95 with muon.", "optimizer!=adamw", ge=0, lt=1)
+    momentum: float | None = _setting(None, "optimisation", "Momentum", "Momentum of sgd, or Nesterov momentum of muon. Empty: 0 for sgd, 0.95 for muon.", "optimizer!=adamw", ge=0, lt=1)
     weight_decay: float = _setting(0.1, "optimisation", "Weight decay", "Decay of the trained weights: L2 with sgd, decoupled otherwise.", ge=0, le=10)
-    decay_scope: Literal["all", "matrices"] = _setting("all", "optimisation", "Decay scope", "Trained weights to decay: all, as in the journal, or only matrices, not biases and norms. Adapters are matrices.", "method=full, weight_decay!=0")
+    decay_scope: Literal["all", "matrices"] = _setting("all", "optimisation", "Decay scope", "Trained weights that decay: all, as in the journal, or only matrices (no biases or norms).", "method=full, weight_decay!=0")
     grad_clip: float | None = _setting(1.0, "optimisation", "Gradient clipping", "Maximum gradient norm. Empty: no clipping.", gt=0, le=1e6)
     nonfinite: Literal["stop", "skip"] = _setting("stop", "optimisation", "Non-finite steps", "What to do if the loss or gradient is not finite: stop the run, or skip the step. Ten such steps in a row always stop the run.")
     group_by_length: bool = _setting(True, "optimisation", "Group by length", "Batch examples of similar length to reduce padding. The order of the batches stays random.")
@@ -121,9 +121,9 @@ class RunConfig(BaseModel):
     grad_checkpointing: bool = _setting(False, "hardware", "Gradient checkpointing", "Recompute activations in the backward pass. Saves memory, but training takes about a third longer.")
     compile: bool = _setting(False, "hardware", "Compile", "Compile the model with torch.compile. Only worthwhile on a GPU.")
 
-    eval_every: int | None = _setting(None, "cadence", "Evaluate every", "Steps between evaluations. Empty: automatic, as many evaluations, from 8 to 40, as fit into 8% of the training time.", ge=1)
-    eval_examples: int = _setting(128, "cadence", "Evaluation examples", "Examples per evaluation, from the start of the validation split, so that runs on the same data are comparable. The last evaluation also measures the whole validation set.", ge=1)
-    probe_examples: int = _setting(64, "cadence", "Probe examples", "Training examples, from the start of the file, whose loss is measured at every third evaluation. 0: none.", ge=0)
+    eval_every: int | None = _setting(None, "cadence", "Evaluate every", "Steps between evaluations. Empty: automatic, with 8 to 40 evaluations within 8% of the training time.", ge=1)
+    eval_examples: int = _setting(128, "cadence", "Evaluation examples", "Validation examples per evaluation, taken from the start of the split. The last evaluation also uses the whole validation set.", ge=1)
+    probe_examples: int = _setting(64, "cadence", "Probe examples", "Training examples whose loss is measured at every third evaluation, taken from the start of the file. 0: none.", ge=0)
     checkpoint_every: int = _setting(500, "cadence", "Checkpoint every", "Steps between checkpoints to resume from.", ge=1)
     keep_weights: Literal["none", "best", "last"] = _setting("last", "cadence", "Keep weights", "Weights to keep when the run finishes. last: from the last step. best: from the evaluation with the lowest validation loss; these also answer the test set. none: saves disk space. Checkpoints are deleted when the run finishes. In Results, the validation loss is always that of the last step.")
     sample_every: int = _setting(100, "cadence", "Sample every", "Steps between answers to the sample prompt.", ge=1)
@@ -163,7 +163,7 @@ class RunConfig(BaseModel):
         return problems + self._schedule_contradictions(unknown)
 
     def _schedule_contradictions(self, unknown: Collection[str]) -> list[Problem]:
-        """Return conflicts of the warm-up and decay, and of Muon with weights that it does not train."""
+        """Return conflicts between schedule settings, and between Muon and `trained_weights`."""
         problems = []
         if (
             not {"lr", "warmup_start"} & set(unknown)
@@ -229,9 +229,9 @@ class RunConfig(BaseModel):
 
 
 def upgraded(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert settings that an older version recorded. Values of the wrong type are left for `RunConfig.parse`.
+    """Convert settings recorded by an older version. `RunConfig.parse` rejects values of the wrong type.
 
-    Evaluations used the first `batch_size * eval_batches` examples of both sets.
+    Older versions evaluated the first `batch_size * eval_batches` examples of both sets.
     """
     if not isinstance(recorded, Mapping):
         raise TypeError("the settings are not a JSON object")

@@ -29,7 +29,7 @@ BASE_PREFIX = "base:"
 class StreamedAnswer:
     """The answer so far.
 
-    `prompt_cut` is set if the beginning was cut off because the prompt exceeded the context length.
+    `prompt_cut` is set if the beginning of the prompt was cut off to fit the context length.
     """
 
     text: str

@@ -136,7 +136,7 @@ class Lab:
         return self._read(queries.evaluations, names, x)
 
     def updates(self, names: Sequence[str]) -> pd.DataFrame:
-        """Return how far optimizer steps moved each module: run, step, module, relative_update."""
+        """Return the relative update of each module at each measured step: run, step, module, relative_update."""
         return self._read(queries.updates, names)
 
     def example_losses(self, names: Sequence[str], step: int | None = None) -> pd.DataFrame:
@@ -263,10 +263,10 @@ class Lab:
         return self._measurements.get(measurement.key(config))
 
     def find_lr(self, config: RunConfig, steps: int = 100) -> "Future[LRCurve]":
-        """Train for a few steps at rising learning rates in a separate process, or return the test in progress.
+        """Test increasing learning rates for a few steps in a separate process, or return the test in progress.
 
         The result has the learning rate, loss and smoothed loss of each step and a suggested learning rate; see
-        `core.training.lr_finder`. Nothing is written to the folder of the runs.
+        `core.training.lr_finder`. Nothing is written to the runs folder.
         """
         from core.planning import lr_test
 
@@ -277,7 +277,7 @@ class Lab:
         return future
 
     def lr_test(self, config: RunConfig) -> "Future[LRCurve] | None":
-        """Return the newest learning rate test of these settings, whatever their learning rate, or None."""
+        """Return the newest test for these settings, ignoring their learning rate, or None."""
         from core.planning import lr_test
 
         return self._lr_tests.get(lr_test.key(config))
@@ -298,13 +298,13 @@ class Lab:
             return None
 
     def upload(self, filename: str, content: bytes) -> str:
-        """Store a data set in the runs folder and return its path, a value for `dataset`.
+        """Store a data set in the runs folder and return its path for use as `dataset`.
 
         Args:
-            filename: its name on the user's machine; the suffix says the format.
+            filename: name on the user's machine; the suffix determines the format.
 
         Raises:
-            UserError: the file is too large, has another format or cannot be stored, or this Lab is read-only.
+            UserError: the file is too large, has an unsupported format or cannot be stored, or this Lab is read-only.
         """
         self._require_queue()
         return str(uploads.store(self.runs_dir, filename, content))

@@ -22,8 +22,8 @@ class Metric:
         type: SQL type of the recorded field or the result.
         unit: Shown in parentheses after the title.
         format: Format of the table column: printf-style, a Streamlit format name, or empty for the default.
-        result: Value for a whole run, as SQL over `last`, `min`, `max` and `mean` of `event.field`, and
-            `step_of_min`; None if the results table has no such column.
+        result: Value for a whole run, as SQL over the aggregates `last`, `min`, `max`, `mean` and `step_of_min` of
+            `event.field`; None if the results table has no such column.
         axis: Whether curves can use it as the x-axis.
         chart: Whether the Live page plots it.
     """
@@ -54,15 +54,15 @@ METRICS = (
     Metric("loss", "Training loss per step", "Mean loss per token in the step's examples.", "step", chart=True),
     Metric("lr", "Learning rate", "Learning rate at this step.", "step", chart=True),
     Metric("grad_norm", "Gradient norm", "Norm of the gradient before clipping.", "step", chart=True),
-    Metric("relative_update", "Relative update", "Change of the weights by one optimizer step, relative to the weights. Measured at every tenth step: on all adapted layers, or on one transformer block at a time.", "update", format="%.2e", result="mean(update.relative_update)", chart=True),
+    Metric("relative_update", "Relative update", "Norm of the weight change in one optimizer step, divided by the norm of the weights. Measured at every tenth step on all adapted layers or, with full fine-tuning, on one transformer block at a time.", "update", format="%.2e", result="mean(update.relative_update)", chart=True),
     Metric("tokens_per_s", "Tokens per second", "Training speed, excluding padding.", "step", chart=True),
     Metric("padding", "Padding fraction", "Fraction of computed positions that are padding.", "step"),
     Metric("memory_mb", "Peak memory so far", "Peak memory up to this step.", "step", unit="MB"),
-    Metric("train_loss", "Training loss", "Mean loss per token on the probe, a fixed set of training examples, when it was last measured.", "eval", format="%.4f", result="last(eval.train_loss)"),
-    Metric("val_loss", "Validation loss", "Mean loss per token at the latest evaluation: on the whole validation set if the run trained to the end, on the first examples otherwise. See Validated on.", "eval", format="%.4f", result="last(eval.val_loss)"),
-    Metric("val_set", "Validated on", "What the validation loss was measured on: the whole validation set, or the subset that every evaluation uses.", type="VARCHAR", result="case when last(eval.val_loss) is null then null when last(eval.final) then 'whole set' else 'subset' end"),
-    Metric("subset_loss", "Subset loss", "Mean loss per token on the validation subset at the latest evaluation. Comparable between all evaluations of runs with the same data and Evaluation examples.", "eval", format="%.4f", result="last(eval.subset_loss)"),
-    Metric("subset_se", "Subset loss SE", "Standard error of the subset loss, from the spread of its examples' losses.", "eval", format="%.4f", result="last(eval.subset_se)"),
+    Metric("train_loss", "Training loss", "Latest mean loss per token on the probe, a fixed set of training examples.", "eval", format="%.4f", result="last(eval.train_loss)"),
+    Metric("val_loss", "Validation loss", "Mean loss per token at the latest evaluation: on the whole validation set if training finished, otherwise on the subset. See Validated on.", "eval", format="%.4f", result="last(eval.val_loss)"),
+    Metric("val_set", "Validated on", "Examples used for the validation loss: the whole validation set, or the subset used in every evaluation.", type="VARCHAR", result="case when last(eval.val_loss) is null then null when last(eval.final) then 'whole set' else 'subset' end"),
+    Metric("subset_loss", "Subset loss", "Mean loss per token on the validation subset at the latest evaluation. Comparable between runs with the same data and the same Evaluation examples.", "eval", format="%.4f", result="last(eval.subset_loss)"),
+    Metric("subset_se", "Subset loss SE", "Standard error of the subset loss, estimated from the losses of its examples.", "eval", format="%.4f", result="last(eval.subset_se)"),
     Metric("best_val_loss", "Best validation loss", "Lowest subset loss of all evaluations. Not comparable with a validation loss on the whole set.", format="%.4f", result="min(eval.subset_loss)"),
     Metric("best_step", "Best step", "Step of the best validation loss.", type="BIGINT", result="step_of_min(eval.subset_loss)"),
     Metric("perplexity", "Perplexity", "Exponential of the validation loss.", format="%.3f", result="exp(last(eval.val_loss))"),
@@ -76,7 +76,7 @@ METRICS = (
 # fmt: on
 AXES = {metric.name: metric for metric in METRICS if metric.axis}
 CURVES = {m.name: m for m in METRICS if m.event in ("step", "update") and not m.axis}
-"""Metrics returned by `Lab.curves`, recorded at each step or at every tenth."""
+"""Metrics returned by `Lab.curves`, recorded at every step or every tenth step."""
 EVALUATIONS = {metric.name: metric for metric in METRICS if metric.event == "eval"}
 """Per-evaluation metrics returned by `Lab.evaluations`."""
 RESULTS = {metric.name: metric for metric in METRICS if metric.result}

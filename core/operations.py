@@ -146,7 +146,7 @@ def measure(config: RunConfig) -> "tuple[Cost, list[Problem]]":
 
 
 def find_lr(config: RunConfig, steps: int) -> "LRCurve":
-    """Test rising learning rates in a separate process. Downloads the model and data if needed.
+    """Test increasing learning rates in a separate process. Downloads the model and data if needed.
 
     Raises:
         ConfigError: the run cannot be launched. Disk space is not checked, because a test needs none.

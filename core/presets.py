@@ -67,9 +67,9 @@ _STUDY = {
     "weight_decay": 0.1,
 }
 """max_examples is inferred: the log of run_1 ends shortly after step 5,975 at batch size 2, which is about 12,000 training
-examples, or 85% of 14,100. What the journal does not mention is as in the public code it used, that of *Build a Large
-Language Model (From Scratch)*: plain shuffling, fp32, empty outputs kept, answers of up to 256 tokens. That code drops
-an incomplete last batch and learns one end-of-text as padding, which this project does not imitate."""
+examples, or 85% of 14,100. Settings that the journal does not mention follow the public code it used, from *Build a
+Large Language Model (From Scratch)*: plain shuffling, fp32, empty outputs kept, answers of up to 256 tokens. Unlike
+this project, that code drops an incomplete last batch and learns one end-of-text token as padding."""
 _FULL = {**_STUDY, "method": "full"}
 _COSINE = {"min_lr": 1e-5, "warmup_fraction": 0.2}
 _LORA = {
@@ -81,10 +81,10 @@ _LORA = {
     "lora_scaling": "alpha",
     "lora_init": "kaiming-rank",
 }
-"""Until September 2025, the code of the book's LoRA appendix did not divide alpha by the rank, and drew A for a number of
-inputs equal to the rank (rasbt/LLMs-from-scratch #821)."""
-_CLIPPING = "The journal does not mention gradient clipping, and the book's code clips only with a schedule; the preset clips."
-"""Remark on the runs with a constant learning rate."""
+"""Until September 2025, the code of the book's LoRA appendix did not divide alpha by the rank, and initialized A as if
+the number of inputs were the rank (rasbt/LLMs-from-scratch #821)."""
+_CLIPPING = "The journal does not mention gradient clipping. The book's code clips only with a schedule; this preset always clips."
+"""Remark for the runs with a constant learning rate."""
 _M, _L, _XL = ({"base_model": f"gpt2-{size}"} for size in ("medium", "large", "xl"))
 _RANK_64 = {**_LORA, **_M, "batch_size": 4, "lora_rank": 64, "lora_alpha": 64}
 

@@ -42,7 +42,7 @@ def choose() -> RunConfig:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         columns = st.text_input(
             "Columns", placeholder="detected", width=260,
-            help="Such as instruction=question, output=answer. Also input=..., or messages=..., or text=...",
+            help="For example, instruction=question, output=answer. Roles: instruction, input, output, messages, text.",
         )  # fmt: skip
         base = st.selectbox(
             "Base model", ["gpt2-nano", "gpt2"], width=170, help="Determines the context length."

@@ -97,7 +97,7 @@ def show_measurement(config: RunConfig) -> "Cost | None":
 
 
 def show_lr_finder(config: RunConfig | None) -> None:
-    """Draw the button that tests rising learning rates, and the curve and the suggested rate of the newest test.
+    """Draw the learning rate finder: its button, and the curve and suggestion of the newest test.
 
     Args:
         config: the settings of the form, or None if they cannot be launched.
@@ -106,7 +106,7 @@ def show_lr_finder(config: RunConfig | None) -> None:
     is_running = future is not None and not future.done()
     pressed = st.button(
         "Find a learning rate",
-        help="Trains for up to 100 steps at rising learning rates in a separate process, until the loss diverges. "
+        help="Trains for up to 100 steps at increasing learning rates in a separate process, until the loss diverges. "
         "Saves nothing.",
         icon=":material/trending_down:",
         disabled=config is None or is_running,
@@ -120,7 +120,7 @@ def show_lr_finder(config: RunConfig | None) -> None:
     if future is None:
         return
     if is_running:
-        wait_for(future, "Training at rising learning rates ...")
+        wait_for(future, "Training at increasing learning rates ...")
         return
     if error := future.exception():
         st.error(escape_markdown(str(error)))
@@ -129,7 +129,7 @@ def show_lr_finder(config: RunConfig | None) -> None:
     points = pd.DataFrame(report.lr_curve(curve))
     show_figure(charts.lr_test(points, curve.suggestion), key="lr_test")
     if curve.suggestion is None:
-        st.caption("No suggestion: the loss never fell.")
+        st.caption("No suggestion: the loss never decreased.")
         return
     text, button = st.columns([2, 1], vertical_alignment="center")
     text.caption(
@@ -177,9 +177,7 @@ def show_plan(plan: "Plan", cost: "Cost | None") -> None:
         else "Calculated from the current speed of this machine. Measure for a better estimate."
     )
     total = None if seconds is None else seconds + evaluating
-    time_help = (
-        f"Training steps and {duration(evaluating)} of evaluations, without answers. {basis_help}"
-    )
+    time_help = f"Training steps plus {duration(evaluating)} of evaluations, excluding answers. {basis_help}"
     first.metric(f"{basis} time", duration(total), help=time_help)
     second.metric(
         f"{basis} memory",

@@ -28,7 +28,7 @@ EXPONENT_FIELDS = ("lr", "min_lr", "warmup_start", "epsilon")
 """Fields shown in scientific notation."""
 MULTILINE_FIELDS = ("notes", "sample_prompt")
 EMPTY_MEANINGS = {"eval_every": "automatic"}
-"""Meaning of an empty number field, if it is not "none"."""
+"""Placeholders of empty number fields other than "none"."""
 COLLAPSED_GROUPS = ("hardware", "cadence")
 """Groups whose defaults suit most runs."""
 DRAFT, GENERATION, SOURCE = "draft", "draft_generation", "draft_source"
@@ -49,9 +49,9 @@ def reset() -> None:
 
 
 def fill(name: str, value: Any) -> None:
-    """Set one setting of the form. For callbacks, which run before the form is drawn."""
+    """Set a field. Call only from callbacks, which run before the form is drawn."""
     st.session_state[DRAFT] = {**values(), name: value}
-    st.session_state[GENERATION] += 1  # draws all widgets from the draft again
+    st.session_state[GENERATION] += 1  # recreates the widgets from the draft
 
 
 def changes(current: Mapping[str, Any]) -> list[str]:
@@ -97,7 +97,7 @@ def show(
     """Draw all groups, with error messages below their fields.
 
     Args:
-        footers: draw what follows the fields of a group, by group.
+        footers: functions that draw content below the fields of a group, by group.
     """
     for group, title in GROUPS.items():
         names = [
@@ -137,9 +137,8 @@ def fields_to_fix(problems: list[Problem]) -> list[str]:
 
 
 def _use_upload(path: str) -> None:
-    """Fill the data set in. A new generation recreates the widgets from the draft."""
-    st.session_state[DRAFT] = {**values(), "dataset": path}
-    st.session_state[GENERATION] += 1
+    """Select an uploaded data set."""
+    fill("dataset", path)
 
 
 def _row(names: list[str], current: Mapping[str, Any], problems: list[Problem]) -> None:

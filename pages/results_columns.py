@@ -41,8 +41,8 @@ FORMATS = {
 }  # fmt: skip
 HELP = {
     **{name: metric.description for name, metric in RESULTS.items()},
-    "loss_to_journal": "Loss on the run's evaluation examples (Subset loss) minus the journal's validation loss, which was measured on the first 10 or 20 validation examples. Runs of older versions are compared by their validation loss.",
-    "loss_to_journal_se": "Standard error of the run's loss on these examples. The journal's own error is unknown.",
+    "loss_to_journal": "Subset loss of the run minus the journal's validation loss, which was measured on the first 10 or 20 validation examples. For runs from older versions, the validation loss is used.",
+    "loss_to_journal_se": "Standard error of the run's loss. The journal's standard error is unknown.",
 }
 SCIENTIFIC = "%.3e"
 JUDGE_HELP = "Mean score over the test answers, from 0 to 100. The next column shows the 95% interval, the number of scored answers (n) and the number without a score."
@@ -80,7 +80,7 @@ def optional_columns(results: pd.DataFrame) -> pd.DataFrame:
 def default_columns(results: pd.DataFrame, judges: list[str], with_journal: bool) -> list[str]:
     """Return the columns shown by default: metrics, settings that differ between the runs, and cost.
 
-    `val_set` is shown if a validation loss was not measured on the whole validation set.
+    Includes `val_set` if a validation loss was measured on a subset.
     """
     journal_columns = JOURNAL_COLUMNS if with_journal else []
     differing = report.differing(results)

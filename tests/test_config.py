@@ -256,7 +256,7 @@ def test_settings_without_effect_are_irrelevant(
         ),
     ],
 )
-def test_conflicting_methods_are_rejected_only_if_they_have_an_effect(
+def test_conflicting_settings_are_rejected_only_if_they_have_an_effect(
     values: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -296,7 +296,7 @@ def test_pattern_errors_do_not_show_the_regex():
     assert messages["name"] == "must be a single line of text"
 
 
-def test_settings_of_an_older_version_keep_their_evaluation_examples() -> None:
+def test_settings_from_an_older_version_keep_their_evaluation_examples() -> None:
     earlier = {"batch_size": 4, "eval_batches": 5, "eval_every": 10, "lr": 1e-3}
     config = RunConfig.parse(upgraded(earlier))
     assert (config.eval_every, config.eval_examples, config.probe_examples) == (10, 20, 20)
@@ -305,12 +305,12 @@ def test_settings_of_an_older_version_keep_their_evaluation_examples() -> None:
 
 
 @pytest.mark.parametrize("eval_batches", ["5", None, 2.0, True])
-def test_invalid_settings_of_an_older_version_are_reported(eval_batches: object) -> None:
+def test_invalid_settings_from_an_older_version_are_reported(eval_batches: object) -> None:
     with pytest.raises(ConfigError, match="eval_batches"):
         RunConfig.parse(upgraded({"batch_size": 4, "eval_batches": eval_batches}))
 
 
-def test_replaced_setting_names_its_replacement() -> None:
+def test_error_about_a_replaced_setting_names_the_replacement() -> None:
     with pytest.raises(ConfigError) as caught:
         RunConfig.parse({"eval_batches": "5"})
     assert "eval_batches" in str(caught.value)

@@ -63,9 +63,7 @@ def test_settings_with_equal_cost_share_a_measurement(lab, settings, wait):
 
 
 @pytest.mark.long
-def test_learning_rate_test_is_shared_by_settings_that_differ_in_the_rate(
-    lab, runs_dir, settings, wait
-):
+def test_learning_rate_test_ignores_name_and_schedule(lab, runs_dir, settings, wait):
     config = settings(name="a")
     assert lab.lr_test(config) is None
     before = sorted(runs_dir.iterdir())

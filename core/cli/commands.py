@@ -101,7 +101,7 @@ def find_lr(
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     format: AsFormat = "table",
 ) -> None:
-    """Suggest a learning rate. Trains for a few steps at rising rates until the loss diverges, and saves nothing."""
+    """Suggest a learning rate. Trains for a few steps at increasing rates until the loss diverges. Saves nothing."""
     curve = operations.find_lr(_config(preset, set, runs_dir), steps)
     rows = report.lr_curve(curve)
     if format == "json":
@@ -109,7 +109,7 @@ def find_lr(
         return
     print(render(rows, format))
     if curve.suggestion is None:
-        errors.print("No suggestion: the loss never fell.")
+        errors.print("No suggestion: the loss never decreased.")
     else:
         errors.print(f"Suggested learning rate: {curve.suggestion:g}")
 

@@ -32,7 +32,7 @@ The fields of `RunConfig`. Change them in the Launch form, with `--set NAME=VALU
 keyword arguments of `RunConfig` in Python. `none` leaves an optional setting empty."""
 METRICS_NOTE = """\
 The metrics in `core/metrics.py`. Columns hold one value per run and are shown in Results and returned by `Lab.runs()`.
-Curves are recorded at each step, and axes at each step and evaluation."""
+Curves are recorded at each step, the relative update at every tenth step, and axes at each step and evaluation."""
 COMMANDS = """\
 Run a command with `python -m core COMMAND`. The exit status is 0 for success, 2 for a user error and 1 for anything
 else."""

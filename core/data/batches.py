@@ -29,22 +29,22 @@ class Encoded:
 
     ids: list[int]
     prompt_length: int
-    """Number of tokens before the last response, including those truncated."""
+    """Number of tokens before the last response, before truncation."""
     dataset_index: int
     spans: tuple[tuple[int, int], ...] = ()
-    """(start, end) of the tokens that are learned, whether or not prompts are masked. Empty: as `mask_prompt` says."""
+    """(start, end) of the target tokens, regardless of `mask_prompt`. Empty: determined by `mask_prompt`."""
 
     @property
     def response_start(self) -> int:
-        """Number of tokens before the first token that is learned if prompts are masked."""
+        """Position of the first token that is learned if prompts are masked."""
         return self.spans[0][0] if self.spans else self.prompt_length
 
     def first_target(self, mask_prompt: bool) -> int:
-        """Return the position of the first target. At least 1, because no token precedes the first one."""
+        """Return the position of the first target. At least 1, because the first token is never predicted."""
         return max(1, self.response_start) if self.spans or mask_prompt else 1
 
     def targets(self, mask_prompt: bool) -> list[int]:
-        """Return the token that follows each position but the last. Tokens that are not learned become IGNORE_INDEX."""
+        """Return the next token at each position but the last, or IGNORE_INDEX if that token is not learned."""
         if not self.spans:
             masked = min(self.first_target(mask_prompt) - 1, len(self.ids) - 1)
             return [IGNORE_INDEX] * masked + self.ids[1 + masked :]
@@ -88,7 +88,7 @@ def encode_example(example: Example, dataset_index: int, max_length: int) -> Enc
 
 
 def encode_prompt(example: Example) -> list[int]:
-    """Return the tokens before the last response: the prompt to answer."""
+    """Return the tokens before the last response, the prompt for generation."""
     encoded = encode_example(example, 0, sys.maxsize)
     return encoded.ids[: encoded.prompt_length]
 
@@ -154,7 +154,7 @@ class Schedule:
 
 
 def fingerprint(examples: Sequence[Encoded]) -> str:
-    """Return the SHA-256 of the tokens of all examples, in order, and of the spans of those that have any."""
+    """Return the SHA-256 of the tokens and spans of all examples, in order."""
     digest = hashlib.sha256()
     for example in examples:
         digest.update(np.asarray(example.ids, dtype=np.int64).tobytes() + b"|")

@@ -1,7 +1,7 @@
 """Data sets: find, read and split them.
 
-Unusable records are skipped and reported. Independent of tokens. `files` reads records, `formats` converts them
-to examples.
+`files` reads records and `formats` converts them to examples. Unusable records are skipped and reported. Independent
+of tokens.
 """
 
 import itertools
@@ -21,7 +21,7 @@ EMBEDDED = {"primer": Path(__file__).parent.parent / "assets" / "primer.json"}
 MAX_LISTED_RECORDS = 30
 """Maximum number of skipped records listed per reason in a message; the Alpaca data set has 28."""
 DETECTION_RECORDS = 1000
-"""Number of records whose columns are combined to detect the format; JSON records may lack some."""
+"""Number of records used to detect the format, because a single JSON record may lack columns."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Records:
     unused_keys: dict[str, int]
     """Keys that training ignores, formatted for display, and the number of records that have a value for each."""
     columns: Columns
-    """Which columns hold what."""
+    """The column mapping."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def read(
         max_examples: stop after this many usable records.
         empty_outputs: `keep` uses records whose output is empty, `drop` skips them.
         download: download files that are not cached; if False, raise NotDownloadedError instead.
-        columns: the column mapping, see `RunConfig.columns`; empty to detect it.
+        columns: the column mapping (see `RunConfig.columns`); empty to detect it.
 
     Raises:
         UserError: the data set does not exist, has an unknown format, or has no usable record.
@@ -198,10 +198,10 @@ def _records(paths: Sequence[Path], dataset: str) -> Iterator[tuple[str, Any]]:
 def _first_records(
     stream: Iterator[tuple[str, Any]], max_examples: int | None
 ) -> tuple[list[tuple[str, Any]], dict[str, None]]:
-    """Read records until their columns fit a known format, but at least as many as are needed or DETECTION_RECORDS.
+    """Read DETECTION_RECORDS records (or `max_examples`, if fewer), then more until the format is detected.
 
     Returns:
-        The records and their columns, in the order in which they occur.
+        The records, and their columns in order of first occurrence.
     """
     wanted = min(DETECTION_RECORDS, max_examples or DETECTION_RECORDS)
     first: list[tuple[str, Any]] = []
@@ -236,7 +236,7 @@ def _add_record(
 def _check_columns(
     records: Records, columns: str, present: Mapping[str, None], complete: bool
 ) -> None:
-    """Raise UserError if no record has a column that is set. An input may be missing unless all records are read."""
+    """Raise UserError if a configured column is missing. Ignores a missing input column until all records are read."""
     for role, column in records.columns.sources.items():
         if column not in present and (role != "input" or complete):
             names = join([display_key(name) for name in present], MAX_LISTED_KEYS)

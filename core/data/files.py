@@ -1,4 +1,4 @@
-"""Files of records: JSON, JSONL, CSV, TSV and Parquet, each plain or gzipped.
+"""Read records from JSON, JSONL, CSV, TSV and Parquet files, plain or gzipped.
 
 Yields each record with its position in the file, without interpreting it.
 """
@@ -24,7 +24,7 @@ MAX_KEY_LENGTH = 40
 
 
 def data_suffix(path: Path) -> str:
-    """Return the one of DATA_SUFFIXES that a file name ends with, ignoring COMPRESSED_SUFFIX and case; empty if there is none."""
+    """Return the file name's suffix in DATA_SUFFIXES, or an empty string. Ignores COMPRESSED_SUFFIX and case."""
     name = path.name.lower().removesuffix(COMPRESSED_SUFFIX)
     return next((suffix for suffix in DATA_SUFFIXES if name.endswith(suffix)), "")
 
@@ -38,7 +38,7 @@ def read_records(
 
     Args:
         dataset: the setting, for error messages.
-        is_record: whether a single JSON object is a record instead of a wrapper around a list of them.
+        is_record: whether a single JSON object is a record rather than a wrapper around a list of records.
 
     Raises:
         UserError: the file cannot be read.
@@ -119,7 +119,7 @@ def _parquet_rows(path: Path, dataset: str) -> list[Any]:
 
 
 def _table_rows(data: bytes, separator: str, dataset: str) -> list[Any]:
-    """Return the rows of CSV or TSV with a header. All values are text; missing ones are empty."""
+    """Return the rows of a CSV or TSV file with a header. All values are text; missing values are empty."""
     import pandas as pd
 
     try:
@@ -133,8 +133,8 @@ def _table_rows(data: bytes, separator: str, dataset: str) -> list[Any]:
     except (ValueError, OverflowError) as error:  # the base class of pandas' parser errors
         reason = " ".join(str(error).split())
         raise UserError(f"dataset = {dataset!r}: it is not a valid table ({reason})") from None
-    if not isinstance(frame.index, pd.RangeIndex):  # pandas takes surplus fields for row labels
-        raise UserError(f"dataset = {dataset!r}: its rows have more fields than its header")
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas treats extra fields as row labels
+        raise UserError(f"dataset = {dataset!r}: its rows have more fields than the header")
     return frame.to_dict("records")
 
 

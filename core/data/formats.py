@@ -1,6 +1,6 @@
-"""Formats of records: which columns hold what, and how a record becomes an example.
+"""Convert records to examples with a column mapping.
 
-The mapping is detected from the column names, or set with `columns`. Independent of files and tokens.
+The mapping is detected from the column names or set with `columns`. Independent of files and tokens.
 """
 
 import json
@@ -34,21 +34,21 @@ PAIRS = (
     ("query", "answer"),
     ("input", "output"),
 )
-"""Column names of an instruction and its output. The first pair in a file is used."""
+"""Column names for instruction and output, in order of precedence."""
 INPUTS = ("input", "context")
-"""Column names of the input. Next to `instruction` and `output`, as in Alpaca, only the first is one."""
+"""Column names for the input, in order of precedence. In Alpaca format, only the first is used."""
 CONVERSATIONS = ("messages", "conversations", "conversation")
-"""Column names of a list of messages."""
+"""Column names for a list of messages, in order of precedence."""
 ROLES = {"user": "User", "human": "User", "assistant": "Assistant", "gpt": "Assistant",
          "model": "Assistant", "system": "System"}  # fmt: skip
-"""Roles of messages, as in OpenAI's and ShareGPT's formats, and what they are called in the input of an example."""
+"""Message roles in OpenAI's and ShareGPT's formats, and their labels in the input of an example."""
 MESSAGE_KEYS = (("role", "content"), ("from", "value"))
-"""Keys of a message in OpenAI's and in ShareGPT's format."""
+"""Keys of a message in OpenAI's and ShareGPT's formats."""
 COMPLETE = [
     frozenset(roles.split())
     for roles in ("instruction output", "instruction input output", "messages", "text")
 ]
-"""Sets of roles that make an example."""
+"""Valid combinations of roles."""
 COMBINATIONS = "instruction and output (and optionally input), messages, or text"
 ALPACA_PROMPT = re.compile(
     rf".*?### Instruction:\n(.*?)(?:\n\n### Input:\n(.*?))?\n\n{RESPONSE_MARKER}", re.DOTALL
@@ -70,11 +70,11 @@ class UnusableRecordError(ValueError):
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column of a record holds what.
+    """A column mapping.
 
     Args:
         sources: column names by role: instruction, input and output, or messages, or text.
-        detected: whether the mapping was detected instead of set.
+        detected: whether the mapping was detected rather than set.
     """
 
     sources: dict[str, str]
@@ -89,7 +89,7 @@ class Columns:
 
     @property
     def requirement(self) -> str:
-        """The required form of a record, for the error about a file without usable records."""
+        """The requirement for a usable record, shown if a file has none."""
         if "messages" in self.sources:
             column = display_key(self.sources["messages"])
             return f"a record must be an object with {column} as a list of messages, each with role and content"
@@ -101,7 +101,7 @@ ALPACA = Columns({"instruction": "instruction", "input": "input", "output": "out
 
 
 def parse_columns(text: str) -> Columns | None:
-    """Return the mapping of the `columns` setting; None if it is empty. Raises UserError."""
+    """Parse the `columns` setting. Returns None if it is empty. Raises UserError."""
     pairs = [part.partition("=")[::2] for part in text.split(",") if part.strip()]
     sources = {role.strip(): column.strip() for role, column in pairs}
     if not sources:
@@ -110,7 +110,7 @@ def parse_columns(text: str) -> Columns | None:
     is_unique = len(pairs) == len(roles) == len(set(sources.values()))
     if roles not in COMPLETE or not is_unique or "" in sources.values():
         raise UserError(
-            f"columns = {text!r}: must name the columns of {COMBINATIONS}, each once, such as "
+            f"columns = {text!r}: must name the columns for {COMBINATIONS}, each once, such as "
             "instruction=question, output=answer"
         )
     order = [
@@ -120,7 +120,7 @@ def parse_columns(text: str) -> Columns | None:
 
 
 def detect(columns: Collection[str]) -> Columns | None:
-    """Return the mapping for these columns, ignoring case; None if they fit no known format."""
+    """Return the mapping for these columns, ignoring case; None if they match no known format."""
     names: dict[str, str] = {}
     for column in columns:
         names.setdefault(column.strip().casefold(), column)
@@ -141,7 +141,7 @@ def detect(columns: Collection[str]) -> Columns | None:
 
 
 def is_record(value: dict[str, Any]) -> bool:
-    """Whether a JSON object that may hold a list of records is itself a record."""
+    """Return whether a JSON object is a record rather than a wrapper around a list of records."""
     if value.keys() & ALPACA.sources.keys():
         return True
     columns = detect(value.keys())
@@ -158,17 +158,17 @@ def is_record(value: dict[str, Any]) -> bool:
 
 
 def unknown_format(columns: Collection[str]) -> str:
-    """Return a message for a file whose columns fit no known format."""
+    """Return the error message for columns that match no known format."""
     names = [display_key(column) for column in columns]
     first = f"instruction={names[0]}, output={names[1]}" if names[1:] else f"text={names[0]}"
     return (
-        f"its columns ({join(names, MAX_LISTED_KEYS)}) fit no known format; "
-        f"name the ones to use, such as columns = '{first}'"
+        f"its columns ({join(names, MAX_LISTED_KEYS)}) match no known format; "
+        f"set the ones to use, such as columns = '{first}'"
     )
 
 
 def convert(record: Any, columns: Columns, empty_outputs: EmptyOutputs) -> Example:
-    """Return the example of a record. Raises UnusableRecordError."""
+    """Convert a record to an example. Raises UnusableRecordError."""
     if not isinstance(record, dict):
         raise UnusableRecordError("not an object")
     if "messages" in columns.sources:
@@ -189,7 +189,7 @@ def _pair(record: dict[str, Any], sources: dict[str, str], empty_outputs: EmptyO
 
 
 def _require_texts(record: dict[str, Any], sources: dict[str, str]) -> None:
-    """Raise UnusableRecordError if a required column is missing, or a column holds something other than text."""
+    """Raise UnusableRecordError if a required column is missing or a value is not text."""
     required = [column for role, column in sources.items() if role != "input"]
     if missing := [display_key(column) for column in required if column not in record]:
         raise UnusableRecordError(f"no {' or '.join(missing)}")
@@ -209,7 +209,7 @@ def _value(record: dict[str, Any], column: str) -> str:
 
 
 def _conversation(record: dict[str, Any], column: str, empty_outputs: EmptyOutputs) -> Example:
-    """Return the example of a list of messages. What follows the last assistant message is ignored."""
+    """Convert a list of messages to an example. Ignores messages after the last assistant message."""
     name = display_key(column)
     messages = _messages(record.get(column), name)
     last = max((i for i, (role, _) in enumerate(messages) if role == "Assistant"), default=-1)
@@ -238,7 +238,7 @@ def _conversation(record: dict[str, Any], column: str, empty_outputs: EmptyOutpu
 
 def _messages(value: Any, column: str) -> list[tuple[str, str]]:
     """Return (role, text) of each message, with the roles of ROLES. Raises UnusableRecordError."""
-    if isinstance(value, str):  # CSV can hold a list only as JSON
+    if isinstance(value, str):  # CSV files contain lists as JSON
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
@@ -264,7 +264,7 @@ def _messages(value: Any, column: str) -> list[tuple[str, str]]:
 
 
 def _alternating(messages: list[tuple[str, str]]) -> list[Turn]:
-    """Return prompts and responses without headings. Messages of the same side are joined by a blank line."""
+    """Merge messages into turns without headings. Consecutive messages from one side are joined by a blank line."""
     turns: list[tuple[list[str], list[str]]] = []
     for role, text in messages:
         if role == "Assistant":
@@ -277,7 +277,7 @@ def _alternating(messages: list[tuple[str, str]]) -> list[Turn]:
 
 
 def _text(record: dict[str, Any], column: str, empty_outputs: EmptyOutputs) -> Example:
-    """Return the example of a text: split at the response marker of the template, or else in the middle."""
+    """Convert a text to an example, split at the template's response marker or, without one, near the middle."""
     _require_texts(record, {"text": column})
     text = _value(record, column)
     prompt, marker, output = text.partition(RESPONSE_MARKER)
@@ -296,7 +296,7 @@ def _text(record: dict[str, Any], column: str, empty_outputs: EmptyOutputs) -> E
 
 
 def _halves(text: str) -> tuple[str, str]:
-    """Split a text before the space nearest to its middle, so that both parts tokenize as in the whole text."""
+    """Split a text before the space nearest to its middle, so that the halves have the same tokens as the whole."""
     content = text.strip()
     middle = text.index(content) + len(content) // 2
     spaces = [match.start() + 1 for match in re.finditer(r"\S (?=\S)", text)]

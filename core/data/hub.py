@@ -1,4 +1,4 @@
-"""Data sets on the Hugging Face Hub: files in the formats of `files`, downloaded and cached by the hub's client."""
+"""Data sets on the Hugging Face Hub, in any format of `core.data.files`. The hub's client downloads and caches them."""
 
 import re
 from pathlib import Path
@@ -22,7 +22,7 @@ SUFFIXES = (
     *PLAIN_SUFFIXES,
     *(tuple(s + COMPRESSED_SUFFIX for s in group) for group in PLAIN_SUFFIXES),
 )
-"""Formats in order of preference. A repository may contain its data in several."""
+"""Formats in order of preference. A repository may contain its data in several formats."""
 METADATA_FILES = ("dataset_info.json", "dataset_infos.json")
 """Metadata that the hub's tools store next to the data."""
 FILE_SUFFIXES = "git|parquet|jsonl?|ndjson|csv|tsv|txt|arrow|gz|zst|zip"
@@ -51,8 +51,8 @@ def repository(dataset: str) -> str | None:
 def files(dataset: str, download: bool) -> list[Path]:
     """Return the data files of a hub data set, sorted by path.
 
-    Only files of the first format in SUFFIXES that the repository contains are used. If there are files called `train*`,
-    other splits are ignored.
+    Uses only the first format in SUFFIXES that the repository contains. If there are files called `train*`, other
+    splits are ignored.
 
     Args:
         download: download files that are not cached.

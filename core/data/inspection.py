@@ -50,7 +50,7 @@ class InspectedDataset:
 
     @property
     def columns(self) -> str:
-        """Which columns hold what, such as `instruction ← question, output ← answer (detected)`."""
+        """The column mapping, such as `instruction ← question, output ← answer (detected)`."""
         return str(self.records.columns)
 
     @functools.cached_property
@@ -100,8 +100,8 @@ def _inspect(
 def table(split: Split) -> pd.DataFrame:
     """Return all examples in file order: item, part, tokens, prompt_tokens, instruction, input, output.
 
-    `tokens` counts the prompt, the response and end-of-text before truncation, `prompt_tokens` those before the first
-    response.
+    `tokens` counts the prompt, the response and end-of-text before truncation. `prompt_tokens` counts the tokens before
+    the first response.
     """
     rows: list[dict[str, Any]] = []
     for part, examples in vars(split).items():

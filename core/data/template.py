@@ -1,7 +1,7 @@
 """The prompt template, shared by training, generation and judging.
 
 Source: Stanford Alpaca (Taori et al. 2023), which has one wording for instructions with an input and one for
-instructions without. Later turns of a conversation repeat its headings without the introduction.
+instructions without. Later turns of a conversation use its headings without the introduction.
 """
 
 import json
@@ -22,7 +22,7 @@ RESPONSE_MARKER = "### Response:\n"
 
 @dataclass(frozen=True)
 class Turn:
-    """A prompt with its response. The prompt contains the headings of the template."""
+    """A prompt, including any template headings, and its response."""
 
     prompt: str
     response: str
@@ -32,20 +32,20 @@ class Turn:
 class Example:
     """One record of a data set.
 
-    Conversations and texts have `turns`. For them, the other fields are what pages, search and judges show.
+    Conversations and texts have `turns`. Pages, search and judges use only the other fields.
     """
 
     instruction: str
     input: str
     output: str
     turns: tuple[Turn, ...] = ()
-    """The text as prompts and responses; empty for a single prompt in the template and its response."""
+    """Prompts and responses; empty if the template forms the only prompt from instruction and input."""
     learned: Literal["setting", "responses", "all"] = "setting"
-    """Which tokens are targets. `setting`: as `mask_prompt` says."""
+    """Which tokens are targets. `setting`: determined by `mask_prompt`."""
 
     @classmethod
     def restored(cls, texts: tuple[str, str, str], turns: object) -> "Example":
-        """Return an example from its `texts` and `turns_text`, to generate an answer to it. Ignores damaged turns."""
+        """Restore an example from its `texts` and `turns_text` for generation. Ignores invalid turns."""
         try:
             pairs = json.loads(turns) if isinstance(turns, str) else []
             restored = tuple(Turn(str(prompt), str(response)) for prompt, response in pairs)
@@ -64,14 +64,14 @@ class Example:
 
     @property
     def turns_text(self) -> str | None:
-        """The turns up to the last response as JSON; None if the prompt follows from instruction and input."""
+        """The turns as JSON, without the last response; None if there are none."""
         if not self.turns:
             return None
         earlier = [[turn.prompt, turn.response] for turn in self.turns[:-1]]
         return json.dumps([*earlier, [self.turns[-1].prompt, ""]])
 
     def all_turns(self) -> tuple[Turn, ...]:
-        """Return the turns, of which there is at least one."""
+        """Return `turns` or, if empty, the single turn that the template forms."""
         return self.turns or (Turn(format_prompt(self.instruction, self.input), self.output),)
 
 
@@ -83,5 +83,5 @@ def format_prompt(instruction: str, input: str = "") -> str:
 
 
 def format_next_prompt(instruction: str) -> str:
-    """Return the prompt of a later turn. It follows the end-of-text of the response before it."""
+    """Return the prompt of a later turn, which follows the end-of-text of the previous response."""
     return f"\n\n### Instruction:\n{instruction}\n\n{RESPONSE_MARKER}"

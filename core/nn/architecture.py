@@ -15,7 +15,7 @@ ATTENTION = ("attn.q", "attn.k", "attn.v", "attn.proj")
 MLP = ("mlp.fc", "mlp.proj")
 HEAD = "lm_head"
 TARGET_GROUPS = {"all": "*", "attention": "h.*.attn.*", "mlp": "h.*.mlp.*"}
-"""Groups of linear layers, as patterns of their names."""
+"""Groups of linear layers, as name patterns."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Architecture:
         return part.get(trained_weights, self.n_layer)
 
     def block_parameters(self, matrices_only: bool = False) -> int:
-        """Return the number of weights of a transformer block, or of its matrices."""
+        """Return the number of weights in a transformer block, or only in its matrices."""
         d = self.n_embd
         matrices = 12 * d * d  # 4 of attention, (d, 4d) and (4d, d)
         return matrices if matrices_only else matrices + 13 * d  # 9d of biases, 4d of norms
@@ -78,8 +78,8 @@ class Architecture:
         """Return the names of the linear layers that receive adapters, in the order of the model.
 
         Args:
-            targets: comma-separated: `all` (including the head), `attention`, `mlp`, or patterns of names as in
-                `fnmatch`, such as `h.*.attn.q`.
+            targets: comma-separated list of `all` (including the head), `attention`, `mlp` and `fnmatch` patterns, such
+                as `h.*.attn.q`.
             last_layers: number of blocks to adapt, counted from the last; None adapts all. The head counts as part of
                 the last block.
 
@@ -95,7 +95,7 @@ class Architecture:
             if not matched:
                 message = f"{word!r} matches no linear layer"
                 if last_layers is not None:
-                    message += f" of the last {last_layers} blocks and the head"
+                    message += f" in the last {last_layers} block{'s' if last_layers > 1 else ''} or the head"
                 raise UserError(
                     f"lora_targets = {targets!r}: {message}; use all, attention, mlp, or names such as "
                     f"{names[0]}, h.*.mlp.fc and {HEAD}"

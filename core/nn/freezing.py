@@ -1,10 +1,10 @@
-"""Freeze the weights that full fine-tuning does not train. Not used with adapters, for which all weights are frozen."""
+"""Freeze a part of the model for full fine-tuning. Not used with LoRA, which freezes all base weights."""
 
 from core.nn.gpt2 import GPT2
 
 
 def freeze(model: GPT2, trained_weights: str, trained_layers: int) -> None:
-    """Train only a part of a model.
+    """Freeze all weights outside the part to train.
 
     With tied weights, the head is the token embedding: `head` trains it and `no_embeddings` freezes it.
 

@@ -1,8 +1,8 @@
 """Low-rank adapters (Hu et al. 2021) for linear layers, with several scalings and initializations, and DoRA.
 
-y = W x + b + scale B A x. With DoRA (Liu et al. 2024), y = m (W x + scale B A x) / ||W + scale B A|| + b, with one
-magnitude m and one norm per output, and the norm treated as a constant in the backward pass, as in PEFT. An adapted
-model starts out equal to its base. Only `merge` changes W, except that `freeze_residuals` does so for PiSSA.
+y = W x + b + scale B A x. With DoRA (Liu et al. 2024), y = m (W x + scale B A x) / ||W + scale B A|| + b, with a
+magnitude m and a norm for each output. As in PEFT, the norm is a constant in the backward pass. An adapted model
+starts out equal to its base. W is changed only by `merge` and, for PiSSA, by `freeze_residuals`.
 """
 
 import math
@@ -17,13 +17,13 @@ from torch.nn import functional as F
 from core.config import LoRAInit, LoRAScaling
 
 INITIAL_FACTORS = ("lora_A0", "lora_B0")
-"""Buffers of a layer with the factors that PiSSA subtracted from its weight. Saved with the adapter."""
+"""Buffers with the factors that PiSSA subtracted from a layer's weight. Saved with the adapter."""
 SVD_ROWS = 4096
 """Rows of a weight that are converted to fp64 at a time."""
 
 
 def adapter_scale(rank: int, alpha: float, scaling: LoRAScaling = "alpha/rank") -> float:
-    """Return the factor of an adapter's output.
+    """Return the scale of an adapter's output.
 
     Sources: Hu et al. 2021 (alpha/rank), Kalajdzievski 2023 (alpha/sqrt(rank)).
     """
@@ -51,9 +51,9 @@ class LoRALinear(nn.Module):
         scaling: see `adapter_scale`.
         init: `kaiming` and `kaiming-rank` draw lora_A uniformly within 1/sqrt(inputs) or 1/sqrt(rank), `gaussian` with
             a standard deviation of 1/rank; lora_B is zero. `pissa` (Meng et al. 2024) sets both to the weight's
-            principal components; call `freeze_residuals` afterwards.
+            principal components; call `freeze_residuals` afterward.
         dora: train a magnitude for each output.
-        load: the factors will be loaded, so do not compute the components for `pissa`.
+        load: skip computing the components for `pissa`, because the factors will be loaded.
     """
 
     def __init__(
@@ -92,11 +92,11 @@ class LoRALinear(nn.Module):
         if dora:
             self.lora_magnitude = nn.Parameter(torch.linalg.vector_norm(linear.weight, dim=1))
         self._frozen_square: Tensor | None = None
-        """Squared norm of each row of the frozen weight; None until it is needed."""
+        """Squared norm of each row of the frozen weight, computed on first use."""
         self._eval_norm: Tensor | None = None
-        """Result of `weight_norm` while the layer is in evaluation mode, in which weights do not change."""
+        """Cached `weight_norm` in evaluation mode, in which weights do not change."""
         self._merged_ratio: Tensor | None = None
-        """The output ratio at the time of the merge, with DoRA."""
+        """DoRA's output ratio at the time of the merge."""
 
     def _set_principal_components(self, load: bool) -> None:
         self.lora_A.zero_()
@@ -125,7 +125,7 @@ class LoRALinear(nn.Module):
         return F.linear(F.dropout(x, self.dropout, self.training), self.lora_A)
 
     def output_ratio(self) -> Tensor | None:
-        """Return DoRA's factor of each output before the bias, (out,) in fp32; None without DoRA."""
+        """Return DoRA's factor for each output, applied before the bias, (out,) in fp32; None without DoRA."""
         if self.lora_magnitude is None:
             return None
         if self.training:
@@ -138,8 +138,8 @@ class LoRALinear(nn.Module):
     def weight_norm(self) -> Tensor:
         """Return the norm of each row of W + scale B A, (out,) in fp32. Call only while unmerged.
 
-        The sum is not formed: ||w + s b A||^2 = ||w||^2 + 2 s b A w' + s^2 b A A' b'. Its one large product, W A', has
-        as many operations as B A, but no result of the size of W.
+        The sum is not formed: ||w + s b A||^2 = ||w||^2 + 2 s b A w' + s^2 b A A' b'. The only large product, W A',
+        takes as many operations as B A, but its result is much smaller than W.
         """
         assert not self.merged
         weight, A, B = self.linear.weight, self.lora_A, self.lora_B
@@ -184,7 +184,7 @@ class LoRALinear(nn.Module):
         if not self.merged:
             return
         if self._merged_ratio is not None:
-            self.linear.weight.div_(self._merged_ratio)  # merging made the weight this layer's own
+            self.linear.weight.div_(self._merged_ratio)  # a merged weight is not shared
             self._merged_ratio = None
         self._add(-self.scale, self.lora_B, self.lora_A, in_place)
         self.merged = False
@@ -209,11 +209,11 @@ class LoRALinear(nn.Module):
 
 @torch.no_grad()
 def principal_components(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Return factors B (out, k) and A (k, in) of the best approximation of a weight (out, in) of rank k.
+    """Return factors B (out, k) and A (k, in) of the best rank-k approximation of a weight (out, in).
 
-    k is the rank, or the smaller side of the weight if that is less. Both factors carry the square roots of the
-    singular values (Meng et al. 2024). Computed in fp64 from the eigenvectors of the smaller Gram matrix, which is much
-    faster than a singular value decomposition of GPT-2's output head and reproducible to the rounding of fp32.
+    k is `rank`, or the smaller dimension of the weight if that is less. Each factor contains the square roots of the
+    singular values (Meng et al. 2024). Computed in fp64 from the eigenvectors of the smaller Gram matrix. For GPT-2's
+    output head, this is much faster than a singular value decomposition and reproducible up to fp32 rounding.
     """
     if len(weight) < weight.size(1):
         A, B = principal_components(weight.T, rank)
@@ -227,7 +227,7 @@ def principal_components(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
 
 class _Adapted(torch.autograd.Function):
-    """ratio (x W' + scale (x A') B') + b with W and b frozen. Without a ratio, it is 1.
+    """ratio (x W' + scale (x A') B') + b with W and b frozen. A ratio of None counts as 1.
 
     The adapter's term is added in place, forward and backward: at small ranks, writing a second matrix of the same
     size costs more than the product.
@@ -269,7 +269,7 @@ class _Adapted(torch.autograd.Function):
         ratio_grad = None
         if dora:
             bias, ratio, y = dora
-            # y is saved, not y / ratio: attention and GELU save most of the outputs anyway.
+            # Save y instead of y / ratio, because attention and GELU save most outputs anyway.
             ratio_grad = (y_grad * y).sum(0, dtype=ratio.dtype)
             if bias is not None:
                 ratio_grad -= bias * y_grad.sum(0, dtype=ratio.dtype)
@@ -330,7 +330,7 @@ def widen(model: nn.Module) -> None:
 
 
 def forget_norms(model: nn.Module) -> None:
-    """Discard the norms that adapters have cached."""
+    """Discard the cached norms of all adapters."""
     for layer in adapters(model):
         layer.forget_norms()
 
@@ -341,9 +341,9 @@ def adapters(model: nn.Module) -> Iterator[LoRALinear]:
 
 
 def freeze_residuals(model: nn.Module) -> None:
-    """Subtract PiSSA's initial factors from the frozen weights, so that the model equals its base again.
+    """Subtract PiSSA's initial factors from the frozen weights, so that the adapted model equals its base.
 
-    Call once, before training, or after loading an adapter and its initial factors. Does nothing without PiSSA.
+    Call once: before training, or after loading an adapter and its initial factors. Does nothing without PiSSA.
     """
     for layer, owns_weight in _layers_and_ownership(model):
         if layer.is_pissa:
@@ -353,8 +353,8 @@ def freeze_residuals(model: nn.Module) -> None:
 def initial_factors(model: nn.Module) -> dict[str, Tensor]:
     """Return PiSSA's initial factors by name. Together with the base model they determine the frozen weights.
 
-    They are saved with the adapters because computing them again takes long, and could give other components where
-    singular values are close.
+    They are saved with the adapters because recomputing them is slow and can give different components where singular
+    values are close.
     """
     return {
         name: buffer

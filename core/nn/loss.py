@@ -79,7 +79,7 @@ def summed_cross_entropy(
 class _HeadLoss(torch.autograd.Function):
     """Losses (N,) of the logits ratio (x weight' + low up').
 
-    Computes the gradients of their sum with them; backward only scales these.
+    Computes the gradients of their sum in the forward pass; backward only scales them.
     """
 
     @staticmethod
@@ -139,7 +139,7 @@ class _HeadLoss(torch.autograd.Function):
                 first_columns = columns.start == 0
                 logits = None
                 if ratio_grad is not None:
-                    # An exponential may have underflowed to zero. That matters only for a target.
+                    # Exponentials may have underflowed to zero, which matters only for targets.
                     logits = block.clamp_min(torch.finfo(block.dtype).tiny).log_()
                     finite_targets = torch.where(inside, target_logits, logits.gather(1, local))
                     logits.scatter_(1, local, finite_targets).add_(top)
@@ -168,7 +168,7 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
-        scale = outputs[0][:1].sum()  # the same for every position, because only their sum is used
+        scale = outputs[0][:1].sum()  # equal for all positions, because only their sum is used
         grads = [None if grad is None else grad.mul_(scale) for grad in ctx.grads]
         del ctx.grads
         if ctx.shared is not None:

@@ -10,10 +10,10 @@ from core.nn.lora import adapter_scale, initial_std
 def equivalent_rate(config: RunConfig, arch: Architecture) -> float | None:
     """Return the learning rate at which alpha/rank and kaiming would give an equally large first step.
 
-    While B is zero, a step changes a weight by scale (B' - B) A. Except for sgd, optimizers move B by about the learning
+    While B is zero, a step changes a weight by scale (B' - B) A. Optimizers other than sgd move B by about the learning
     rate, regardless of the gradient's size, so the change is proportional to the scale, the learning rate of B and the
-    size of A. For A, the most common number of inputs among the adapted layers is used. Returns None for sgd, whose steps
-    depend on the size of the gradient, and for PiSSA, whose A and B depend on the weights.
+    size of A, computed for the most common number of inputs among the adapted layers. Returns None for sgd, whose steps
+    depend on the size of the gradient, and for PiSSA, whose initial A and B depend on the weights.
 
     Raises:
         UserError: a pattern of `lora_targets` matches no layer.
@@ -30,15 +30,15 @@ def equivalent_rate(config: RunConfig, arch: Architecture) -> float | None:
 
 
 def describe(config: RunConfig, arch: Architecture) -> str:
-    """Return a sentence about the scale and, unless it is the default, about the learning rate. Raises UserError."""
+    """Describe the scale and, if it differs from the configured one, the equivalent learning rate. Raises UserError."""
     scale = adapter_scale(config.lora_rank, config.lora_alpha, config.lora_scaling)
     text = f"Adapter scale: {scale:.4g} ({config.lora_scaling})"
     if config.lora_init == "pissa":
-        return f"{text}. With pissa, B is not zero at first, so learning rates tuned for other initializations do not carry over."
+        return f"{text}. With pissa, B does not start at zero, so learning rates tuned for other initializations do not carry over."
     rate = equivalent_rate(config, arch)
     if rate is None or abs(rate / config.lr - 1) < 0.01:
         return f"{text}."
     return (
-        f"{text}. The first step is as large as it would be with alpha/rank, kaiming and a learning rate of "
+        f"{text}. The first step is as large as with alpha/rank, kaiming and a learning rate of "
         f"{rate:.2g} ({rate / config.lr:.3g} times the configured rate)."
     )

@@ -1,4 +1,4 @@
-"""Run a short training task in a separate process that ends with this one: a measurement or a learning rate test.
+"""Run a measurement or a learning rate test in a child process that exits when this process does.
 
 The settings and the result are passed as JSON.
 """
@@ -24,14 +24,14 @@ TASKS = {
     "measurement": ("core.planning.measurement", "run_trial"),
     "learning rate test": ("core.training.lr_finder", "find_lr"),
 }
-"""Module and function of each task. A function takes the settings and keyword arguments and returns a dataclass."""
+"""Module and function of each task. The function takes a RunConfig and keyword arguments and returns a dataclass."""
 Result = TypeVar("Result")
 
-_running = threading.Lock()  # simultaneous tasks would distort each other's times
+_running = threading.Lock()  # simultaneous tasks would distort each other's timings
 
 
 def start(task: Callable[[], Result]) -> Future[Result]:
-    """Call `task` in the background, one at a time. Its child process ends with this process."""
+    """Call `task` in a background thread. Tasks run one at a time, and their child processes exit with this process."""
     future: Future[Result] = Future()
 
     def main() -> None:

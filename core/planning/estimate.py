@@ -30,7 +30,7 @@ BLOCK_FLOATS = 17
 SAVED_FLOATS = 10
 """The part of BLOCK_FLOATS that is saved for the backward pass. The rest, the norm and GELU outputs, is recomputed."""
 DORA_FLOATS = 2
-"""Additional activations of a block per token that DoRA saves, in multiples of n_embd: the outputs of two layers."""
+"""Additional activations that DoRA saves per block and token, in multiples of n_embd: the outputs of two layers."""
 CPU_FRAGMENTATION = 1.3
 """Factor by which heap fragmentation increases the memory used by saved activations on a CPU."""
 LOGIT_POSITIONS = 256
@@ -95,7 +95,7 @@ def hidden_shapes(config: RunConfig, arch: Architecture) -> list[tuple[int, int]
 
 
 def optimizer_state(config: RunConfig, arch: Architecture) -> int:
-    """Return the number of values in the optimizer's state: its moments of the trainable weights."""
+    """Return the number of values in the optimizer state, which consists of moments of the trainable weights."""
     trainable = parameters(config, arch)[1]
     if config.optimizer == "sgd":
         return trainable if momentum(config) else 0
@@ -154,7 +154,7 @@ def memory_mb(
     if not half:
         state = weights + trainable + moments
         if config.method == "lora" and config.lora_init == "pissa":
-            # The initial factors, and a head whose residual differs from the token embedding.
+            # The initial factors, and a separate head, because its residual differs from the token embedding.
             state += trainable + head
         training = 4 * (state + CPU_FRAGMENTATION * saved_floats + logits)
         return runtime + max(training, answering) / MIB
@@ -297,7 +297,7 @@ def seconds(work: float, passes: int, rate: float, gpu: bool) -> float:
 def evaluation_seconds(
     config: RunConfig, training_s: float, evaluations: EvaluationPlan, counts: TokenCounts
 ) -> float:
-    """Return the time of all evaluations in seconds, given that of the training steps."""
+    """Return the time of all evaluations in seconds, given the time of the training steps."""
     share = evaluations.tokens(counts) / counts.training
     return training_s * share / training_passes(config)
 
@@ -305,8 +305,8 @@ def evaluation_seconds(
 def flops(config: RunConfig, arch: Architecture, tokens: int) -> float:
     """Return the number of floating-point operations in the forward and backward passes over this many tokens.
 
-    Frozen layers need only the gradient of their input, and none below the first trained weight, so LoRA costs about
-    two thirds of full fine-tuning.
+    Frozen layers need only input gradients, or no gradients below the first trained weight, so LoRA costs about two
+    thirds of full fine-tuning.
     """
     is_full = config.method == "full"
     layers = differentiated_layers(config, arch)
@@ -326,6 +326,6 @@ def optimizer_flops(config: RunConfig, arch: Architecture) -> float:
     if config.optimizer != "muon":
         return 0.0
     sides = [(min(shape), max(shape)) for shape in hidden_shapes(config, arch)]
-    # Each iteration multiplies (short, long) by its transpose, (short, short) by itself, and (short, short) by it.
+    # Each iteration multiplies (short, long) by its transpose, (short, short) by itself, and that by (short, long).
     iteration = sum(4 * short * short * long + 2 * short**3 for short, long in sides)
     return float(NEWTON_SCHULZ_STEPS * iteration)

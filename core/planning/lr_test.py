@@ -15,7 +15,7 @@ SCHEDULE_FIELDS = (
 
 
 def key(config: RunConfig) -> str:
-    """Return a cache key that is equal for settings with the same learning rate test."""
+    """Return a cache key. Settings with equal keys share a learning rate test."""
     fields = RunConfig.model_fields.items()
     irrelevant = {
         name
@@ -31,10 +31,10 @@ def start(config: RunConfig, steps: int) -> "Future[LRCurve]":
 
 
 def find_lr(config: RunConfig, steps: int) -> "LRCurve":
-    """Test rising learning rates in a separate process; see `core.training.lr_finder.find_lr`.
+    """Test increasing learning rates in a separate process; see `core.training.lr_finder.find_lr`.
 
     Raises:
-        UserError: the steps failed, for example because memory ran out.
+        UserError: the test failed, for example because memory ran out.
     """
     from core.training.lr_finder import LRCurve
 

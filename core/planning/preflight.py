@@ -37,10 +37,11 @@ Params = ParamSpec("Params")
 
 
 class Size(NamedTuple):
-    """Number of tokens of an example, and of those before the last response; position of its first target."""
+    """Token counts and target positions of an example, before truncation."""
 
     tokens: int
     prompt: int
+    """Number of tokens before the last response."""
     first_target: int
     first_masked_target: int
     """Position of the first target if prompts are masked."""
@@ -69,7 +70,7 @@ class Plan:
     base_mb: float | None = None
     """Size of the base model in fp32, in MiB."""
     adapter_scale: str | None = None
-    """A sentence about the scale of the adapters and the equivalent learning rate."""
+    """Description of the adapter scale and the equivalent learning rate."""
     memory_mb: float | None = None
     """Estimated peak memory, in MiB."""
     available_mb: float | None = None
@@ -83,16 +84,16 @@ class Plan:
     seconds: float | None = None
     """Estimated time of the training steps, without evaluations and answers."""
     evaluation_seconds: float | None = None
-    """Estimated time of all evaluations, including that of the whole validation set at the end."""
+    """Estimated time of all evaluations, including the whole validation set at the end."""
     eval_every: int | None = None
-    """Steps between evaluations, as set or automatic."""
+    """Steps between evaluations, whether set or automatic."""
     evaluations: int | None = None
     """Number of evaluations after step 0."""
     device: str | None = None
     note: str | None = None
     """Remarks that are not problems: why figures are missing, what is skipped or ignored."""
     columns: str | None = None
-    """Which columns of the data set hold what, such as `instruction ← question, output ← answer (detected)`."""
+    """The column mapping, such as `instruction ← question, output ← answer (detected)`."""
     skipped_records: list[SkippedRecord] = field(default_factory=list)
     """Records in the data set that are skipped because they are unusable."""
     unused_keys: dict[str, int] = field(default_factory=dict)
@@ -285,7 +286,7 @@ def _model_problems(config: RunConfig, arch: Architecture) -> list[Problem]:
         problems.append(Problem("lora_last_layers", layers, message))
     trains_layers = config.method == "full" and config.trained_weights == "last_layers"
     if trains_layers and config.trained_layers > arch.n_layer:
-        message = f"must be at most {arch.n_layer}, the number of blocks of {config.base_model}"
+        message = f"must be at most {arch.n_layer}, the number of blocks in {config.base_model}"
         problems.append(Problem("trained_layers", config.trained_layers, message))
     if arch.vocabulary != VOCABULARY:
         message = (

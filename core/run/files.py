@@ -17,7 +17,7 @@ def open_regular(path: Path, mode: str = "rb", **kwargs: Any) -> IO[Any]:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a file of UTF-8 text; see `replace_bytes`."""
+    """Write a UTF-8 text file; see `replace_bytes`."""
     replace_bytes(path, text.encode())
 
 

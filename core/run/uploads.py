@@ -1,4 +1,4 @@
-"""Data sets uploaded in the browser, stored next to the run directories. Does not read them.
+"""Store data sets uploaded in the browser in the runs directory. Does not read them.
 
 A file is stored as `uploads/HASH/NAME`, where HASH is the start of the SHA-256 of its content.
 """
@@ -12,13 +12,13 @@ from core.run.files import replace_bytes
 from core.run.names import UPLOADS_FOLDER, slug
 
 MAX_UPLOAD_MB = 200
-"""Maximum size of a file, in units of 2**20 bytes."""
+"""Maximum size of a file, in MiB."""
 HASH_LENGTH = 16
 """Hexadecimal digits of the SHA-256 in a path."""
 
 
 def uploads_path(runs_dir: Path) -> Path:
-    """Return the folder of the uploads. It does not exist before the first one."""
+    """Return the uploads folder. The first upload creates it."""
     return runs_dir.resolve() / UPLOADS_FOLDER
 
 
@@ -29,12 +29,12 @@ def store(runs_dir: Path, filename: str, content: bytes) -> Path:
         filename: the name on the user's machine. Only its last part is used, without unsafe characters.
 
     Raises:
-        UserError: the file is too large, has another format, or cannot be written.
+        UserError: the file is too large, has an unsupported format, or cannot be written.
     """
     name = _safe_name(filename)
     if len(content) > MAX_UPLOAD_MB * 2**20:
         size = len(content) / 2**20
-        message = f"it has {size:,.0f} MB; at most {MAX_UPLOAD_MB} MB can be uploaded, larger files can be named by their path"
+        message = f"the file is {size:,.0f} MB, but uploads are limited to {MAX_UPLOAD_MB} MB; to use a larger file, enter its path"
         raise UserError(f"{name}: {message}")
     key = hashlib.sha256(content).hexdigest()[:HASH_LENGTH]
     folder = uploads_path(runs_dir) / key
@@ -49,7 +49,7 @@ def store(runs_dir: Path, filename: str, content: bytes) -> Path:
 
 
 def _safe_name(filename: str) -> str:
-    """Return a file name with a suffix of DATA_SUFFIXES. Raises UserError."""
+    """Return a safe file name. Raises UserError if its suffix is not in DATA_SUFFIXES."""
     last = filename.replace("\\", "/").rpartition("/")[2]
     suffix = data_suffix(Path(last))
     if suffix not in DATA_SUFFIXES:

@@ -11,7 +11,7 @@ def token_mean(losses: ArrayLike, tokens: ArrayLike) -> tuple[float, float | Non
 
     Examples are sampled, not tokens, so the mean is the ratio of two sample totals, summed loss and tokens. Its
     variance is that of the linearized ratio estimator (Cochran 1977, *Sampling Techniques*, eq. 6.13, without
-    finite-population correction). Few examples of very different lengths make it somewhat too small.
+    finite-population correction). With few examples of very different lengths, it is somewhat too small.
 
     Args:
         losses: mean loss of each example per target token (N,), in nats.

@@ -109,8 +109,8 @@ def results(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
     run was created. A run without a color gets one derived from its name.
 
     Losses come from the newest evaluation after step 0. Step 0 measures the base model, so a run that ended before
-    its next evaluation has no losses. `val_set` says whether `val_loss` was measured on the `whole set`, at the end
-    of a run, or on the `subset` of every evaluation. `subset_loss`, `best_val_loss` and `best_step` always
+    its next evaluation has no losses. `val_set` says whether `val_loss` was measured on the `whole set` (at the
+    end of a run) or on the `subset` used in every evaluation. `subset_loss`, `best_val_loss` and `best_step` always
     refer to the subset.
     """
     names = [name for name in RunConfig.model_fields if name != "name"]
@@ -194,8 +194,8 @@ def _extremes(
     buckets: int,
     window: int,
 ) -> dict[str, Any]:
-    """Return the extremes and gaps of each bucket of the metrics that one table records."""
-    # Counting rows is faster, but not every step has a row in each table.
+    """Return the extremes and gaps in each bucket for metrics recorded in one table."""
+    # A frame of rows is faster, but only `step` has a row for every step.
     frame = f"{'rows' if table == 'step' else 'range'} {window - 1} preceding"
     averaged = ", ".join(
         f"case when {m} is not null then avg({m}) over (partition by run order by step {frame}) end as {m}"
@@ -248,7 +248,7 @@ def evaluations(
     """Return the metrics of each evaluation: run, x, EVALUATIONS, train_perplexity, val_perplexity, final.
 
     `val_loss` covers the whole validation set in the final evaluation. `subset_loss` covers the same examples in all
-    evaluations; it is missing in the final evaluation of runs of older versions. `train_loss` is missing where the
+    evaluations; it is missing in the final evaluation of runs from older versions. `train_loss` is missing where the
     probe was not measured.
     """
     assert x in AXES
@@ -282,11 +282,11 @@ def example_losses(
 ) -> pd.DataFrame:
     """Return the loss of each example at each evaluation: run, step, part, dataset_index, loss, tokens.
 
-    `part` is `validation` or `train`, `loss` the mean per target token in nats, `tokens` the number of target tokens.
-    The final evaluation covers the whole validation set. Runs of older versions recorded no losses of examples.
+    `part` is `validation` or `train`. `loss` is the mean per target token in nats, and `tokens` the number of target
+    tokens. The final evaluation covers the whole validation set. Runs from older versions have no per-example losses.
 
     Args:
-        step: only the evaluation after this step.
+        step: return only the evaluation after this step.
     """
     parts = ("validation", "val"), ("train", "train")
     unnested = " union all ".join(

@@ -79,7 +79,7 @@ EVENT_TABLES = {
 
 A generation's `exact`, `example` and `subject` are computed during the sync. `example` is a hash of the test example,
 and `subject` is a hash of the example and its answer. Verdicts are looked up by these hashes.
-`subset_loss` of an evaluation by an older version is its `val_loss`, except at the end of a run, where it is unknown.
+For evaluations from older versions, `subset_loss` is `val_loss`, except at the end of a run, where it is null.
 """
 
 SCHEMA_VERSION = zlib.crc32(repr((REVISION, EVENT_TABLES)).encode())

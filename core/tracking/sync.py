@@ -402,7 +402,7 @@ def is_broken(error: Exception) -> bool:
 
 
 def _upgraded_text(settings: str) -> str:
-    """Convert settings from an older version. Others, and invalid JSON, are returned unchanged."""
+    """Convert settings from an older version. Return current settings and invalid JSON unchanged."""
     with contextlib.suppress(ValueError, TypeError, RecursionError):
         if any(name in settings for name in REPLACED_SETTINGS):
             return json.dumps(upgraded(json.loads(settings)))

@@ -223,7 +223,7 @@ def adapted_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def final_weights(model: nn.Module, method: str) -> dict[str, Tensor]:
-    """Return the weights of `weights/` by name: the adapters, or the whole model in fp32 with full fine-tuning."""
+    """Return the weights to store in `weights/` by name: the adapters, or the whole model in fp32."""
     if method == "lora":
         return adapted_weights(model)
     return {name: p.float() for name, p in model.named_parameters()}

@@ -1,4 +1,4 @@
-"""Losses of examples and answers to test examples. Changes no weights and draws no random numbers."""
+"""Per-example losses and answers to test examples. Changes no weights and draws no random numbers."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from core.statistics.losses import token_mean
 ANSWER_BATCH_TOKENS = 8192
 """Maximum number of prompt and answer tokens in a batch of answers."""
 LOSS_DECIMALS = 6
-"""Digits to which the losses of examples are recorded: finer than fp32 noise between machines."""
+"""Decimal places of recorded losses; finer than fp32 differences between machines."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class ExampleLosses:
-    """The losses of some examples, in the order of their index in the data set."""
+    """Losses of examples, in data set order."""
 
     dataset_indices: list[int]
     losses: list[float]
@@ -67,7 +67,7 @@ class ExampleLosses:
         return token_mean(self.losses, self.tokens)
 
     def event(self, part: str) -> dict[str, list[Any]]:
-        """Return the fields of an `eval` event, named after the part of the data set: `train` or `val`."""
+        """Return the fields of an `eval` event. Their names start with the part: `train` or `val`."""
         losses = [round(loss, LOSS_DECIMALS) for loss in self.losses]
         return {
             f"{part}_indices": self.dataset_indices,
@@ -77,10 +77,10 @@ class ExampleLosses:
 
 
 def leading(examples: Sequence[Encoded], count: int, first_index: int) -> Sequence[Encoded]:
-    """Return those of the first `count` examples of a split that were not dropped by truncation.
+    """Return the first `count` examples of a split, without those dropped by truncation.
 
-    Which examples a run is evaluated on therefore does not depend on `max_length` or `mask_prompt`, except that they
-    may drop some. If they drop all, the first remaining example stands in, so that there is always a loss.
+    Dropped examples are not replaced, so runs with another `max_length` or `mask_prompt` use the same examples, apart
+    from dropped ones. If all are dropped, the first remaining example is used, so that there is always a loss.
 
     Args:
         examples: result of `encode_all`, in file order.
@@ -94,7 +94,7 @@ def leading(examples: Sequence[Encoded], count: int, first_index: int) -> Sequen
 def example_losses(
     model: GPT2, examples: Sequence[Encoded], batch_size: int, mask_prompt: bool
 ) -> ExampleLosses:
-    """Return the loss of each example. Batches them by length to reduce padding, which does not affect the losses."""
+    """Return the loss of each example. Batches examples by length to reduce padding, which does not affect losses."""
     by_length = sorted(examples, key=lambda example: len(example.ids))
     sums = []
     for start in range(0, len(by_length), batch_size):

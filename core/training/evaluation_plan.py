@@ -1,18 +1,18 @@
-"""When a run evaluates and how much that costs, computed from token counts. Independent of models, events and clocks."""
+"""Schedule and cost of a run's evaluations, computed from token counts. Independent of models, events and clocks."""
 
 from dataclasses import dataclass
 
 from core.config import RunConfig
 
 BUDGET = 0.08
-"""Maximum share of the training time for evaluations, if their interval is automatic."""
+"""Maximum fraction of the training time spent on evaluations, if their interval is automatic."""
 MIN_EVALUATIONS, MAX_EVALUATIONS = 8, 40
-"""Number of automatic evaluations after step 0. Even an expensive curve needs the minimum."""
+"""Limits on the number of automatic evaluations after step 0. The minimum takes precedence over BUDGET."""
 PROBE_INTERVAL = 3
 """The training probe is measured at every third evaluation, at step 0 and at the end."""
 TRAINING_COST = {"full": 2.25, "lora": 1.75}
 """Cost of training on a token relative to evaluating it. Measured with gpt2-nano on one CPU core: 2.2 to 2.4 and 1.7 to
-2.0. Matrix products alone give 3 and 2, which larger models approach, so their evaluations cost less than the budget."""
+2.0. Larger models approach 3 and 2, the ratios for matrix products, so their evaluations cost less than the budget."""
 CHECKPOINTING_COST = 1.0
 """Additional forward passes with gradient checkpointing."""
 
@@ -31,7 +31,7 @@ class TokenCounts:
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """The evaluations of a run. There is one at step 0, one every `interval` steps and one after the last step."""
+    """The evaluations of a run: at step 0, every `interval` steps and after the last step."""
 
     interval: int
     steps: int
@@ -63,8 +63,8 @@ def training_passes(config: RunConfig) -> float:
 def evaluation_plan(config: RunConfig, steps: int, counts: TokenCounts) -> EvaluationPlan:
     """Return the evaluations of a run.
 
-    If `eval_every` is empty, they are the most that cost at most BUDGET of the training, from MIN_EVALUATIONS to
-    MAX_EVALUATIONS, or one per step in a very short run.
+    If `eval_every` is empty, there are as many as fit into BUDGET, from MIN_EVALUATIONS to MAX_EVALUATIONS. Very short
+    runs are evaluated after every step.
     """
     if config.eval_every is not None:
         return EvaluationPlan(config.eval_every, steps)

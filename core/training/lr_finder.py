@@ -1,4 +1,4 @@
-"""The learning rate test: a short training run with a rising learning rate (Smith 2017).
+"""The learning rate test: a short training run with an increasing learning rate (Smith 2017).
 
 Uses the model, data order and optimizer that a run with the same settings would use. Writes nothing.
 """
@@ -18,24 +18,24 @@ SMOOTHING = 0.9
 DIVERGENCE_FACTOR = 4.0
 """The test ends when the smoothed loss exceeds its minimum by this factor."""
 SAFETY_FACTOR = 10.0
-"""The suggested rate is the rate of the lowest smoothed loss divided by this."""
+"""The rate with the lowest smoothed loss is divided by this to get the suggested rate."""
 
 
 @dataclass(frozen=True)
 class LRCurve:
-    """The result of a learning rate test: values of each step, and the suggested learning rate."""
+    """The result of a learning rate test: per-step values and the suggested learning rate."""
 
     lr: list[float]
     loss: list[float]
     """Mean loss per token of the step's examples, in nats."""
     smoothed: list[float]
-    """Exponential moving average of the loss, without the bias toward its start."""
+    """Exponential moving average of the loss, bias-corrected."""
     suggestion: float | None
-    """Learning rate to use as the peak; None if the loss never fell."""
+    """Learning rate to use as the peak; None if the loss never decreased."""
 
 
 class _Recorder(NullRun):
-    """A run that keeps the loss of its newest step: None if it was not finite."""
+    """A run that keeps only the loss of its latest step, or None if it was not finite."""
 
     loss: float | None = None
 
@@ -45,7 +45,7 @@ class _Recorder(NullRun):
 
 
 class _RisingTrainer(Trainer):
-    """A trainer whose learning rate rises by a constant factor from step to step."""
+    """A trainer whose learning rate increases by a constant factor each step."""
 
     def __init__(self, config: RunConfig, run: NullRun, steps: int) -> None:
         super().__init__(config, run)
@@ -58,11 +58,11 @@ class _RisingTrainer(Trainer):
 
 
 def find_lr(config: RunConfig, steps: int) -> LRCurve:
-    """Train for a few steps at rising learning rates. Ends early when the loss diverges.
+    """Train for a few steps at increasing learning rates. Ends early if the loss diverges.
 
     Args:
         config: the settings of the run. Its learning rate and schedule have no effect.
-        steps: at least 2. If the run has fewer steps, its data is repeated in the order of further epochs.
+        steps: at least 2. If the run has fewer steps, the test continues with further epochs.
 
     Raises:
         UserError: the run cannot be trained, or the loss of its first step is not finite.
@@ -89,9 +89,9 @@ def find_lr(config: RunConfig, steps: int) -> LRCurve:
 
 
 def suggest(rates: list[float], smoothed: list[float]) -> float | None:
-    """Return a tenth of the rate with the lowest smoothed loss, or None if the loss never fell.
+    """Return a tenth of the rate with the lowest smoothed loss, or None if the loss never decreased.
 
-    A rule of fastai (Gugger 2018): at the minimum itself the loss is about to diverge.
+    This is fastai's rule (Gugger 2018). At the minimum itself, the loss is about to diverge.
     """
     lowest = min(range(len(rates)), key=smoothed.__getitem__)
     return None if lowest == 0 else float(f"{rates[lowest] / SAFETY_FACTOR:.1e}")

@@ -1,4 +1,4 @@
-"""The optimizers. They depend on the names and shapes of parameters, but not on the model or the schedule."""
+"""Optimizers, built from the names and shapes of parameters. Independent of the model and the schedule."""
 
 import inspect
 import math
@@ -35,11 +35,11 @@ SGD = _without_compiler_wrappers(torch.optim.SGD)
 
 
 class _Muon(torch.optim.Optimizer):
-    """Muon for hidden matrices and AdamW for all other weights, with one state and one list of groups.
+    """Muon for hidden matrices and AdamW for all other weights, with shared state and parameter groups.
 
-    A step of a matrix equals that of `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`, which scales the update
-    by 0.2 sqrt(max(rows, columns)) so that AdamW's learning rate and weight decay fit (Liu et al. 2025). torch's class
-    always iterates in bf16, which CPUs without AMX multiply a hundred times slower than fp32.
+    Matrix updates equal those of `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`, which scales them by
+    0.2 sqrt(max(rows, columns)) so that AdamW's learning rate and weight decay can be used (Liu et al. 2025). torch's
+    class always iterates in bf16, which is a hundred times slower than fp32 on CPUs without AMX.
 
     Args:
         matrices: groups of 2-D weights, each with `lr`, `momentum` and `weight_decay`.
@@ -83,7 +83,7 @@ Muon = _without_compiler_wrappers(_Muon)
 
 
 def orthogonalize(matrix: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return approximately U V', where the matrix is U S V': all singular values become about 1 (0.7 to 1.2).
+    """Return approximately U V' for a matrix U S V'. All singular values become about 1 (0.7 to 1.2).
 
     Args:
         matrix: (rows, columns).
@@ -101,7 +101,7 @@ def orthogonalize(matrix: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def is_hidden_matrix(name: str, shape: tuple[int, ...]) -> bool:
-    """Return whether Muon trains a parameter: the matrices of transformer blocks, adapters included."""
+    """Return whether a parameter is a matrix of a transformer block, including adapters. Muon trains only these."""
     return name.startswith("h.") and len(shape) == 2
 
 
@@ -142,7 +142,7 @@ def build_optimizer(
 
 
 def rate_ratio(config: RunConfig, name: str) -> float:
-    """Return a parameter's learning rate relative to that of the schedule (LoRA+, Hayou et al. 2024)."""
+    """Return the ratio of a parameter's learning rate to the scheduled rate (LoRA+, Hayou et al. 2024)."""
     return (config.lora_plus_ratio or 1.0) if name.endswith("lora_B") else 1.0
 
 

@@ -1,8 +1,8 @@
-"""How far an optimizer step moves the weights: ||ΔW|| / ||W||, in Frobenius norms.
+"""Relative update of an optimizer step: ||ΔW|| / ||W||, in Frobenius norms.
 
-For an adapted layer, W is the weight with its adapter merged, before the step. Neither W nor ΔW is formed. With full
-fine-tuning, W are the trained weights of a transformer block; only one block at a time is copied, to compare it after
-the step. Independent of the loss, the optimizer and events.
+For an adapted layer, W is the merged weight before the step. Neither W nor ΔW is formed. With full fine-tuning, W is
+all trained weights of a transformer block. They are copied before the step, for one block at a time. Independent of
+the loss, the optimizer and events.
 """
 
 import math
@@ -15,16 +15,16 @@ from core.nn.gpt2 import GPT2
 from core.nn.lora import LoRALinear
 
 UPDATE_INTERVAL = 10
-"""Steps from one measurement to the next. Measuring every step would slow down training by a few percent."""
+"""Steps between measurements. Measuring every step would noticeably slow down training."""
 SIGNIFICANT_DIGITS = 4
 """Digits of a recorded ratio."""
 Copies = dict[str, list[Tensor]]
-"""Weights before a step, by module. For an adapted layer also the norm of each row of its merged weight."""
+"""Weights before a step, by module. For adapted layers, the row norms of the merged weight come last."""
 
 
 @dataclass(frozen=True)
 class RelativeUpdate:
-    """The relative update of a step. None stands for a value that is not finite."""
+    """The relative update of a step. None replaces non-finite values."""
 
     overall: float | None
     """Of all measured modules together."""
@@ -44,10 +44,10 @@ class UpdateMeter:
 
     @torch.no_grad()
     def before(self, step: int) -> Copies | None:
-        """Return what to compare after the step, or None if this step is not measured.
+        """Return copies of the weights to compare after the step, or None if this step is not measured.
 
         Args:
-            step: counted from 1, which is the first measured step.
+            step: counted from 1. Step 1 is measured.
         """
         measurement, remainder = divmod(step - 1, UPDATE_INTERVAL)
         if remainder:
@@ -64,8 +64,8 @@ class UpdateMeter:
 
     @torch.no_grad()
     def after(self, copies: Copies) -> RelativeUpdate:
-        """Return the relative update since `before`. Waits for a GPU once."""
-        squares = []  # of the norms of the update and the weight of each module
+        """Return the relative update since `before`. Synchronizes with the GPU once."""
+        squares = []  # squared norms of each module's update and weight
         for name, old in copies.items():
             if name in self.layers:
                 *factors, norm = old
@@ -87,8 +87,8 @@ class UpdateMeter:
 def _adapter_squares(layer: LoRALinear, old: list[Tensor], old_norm: Tensor) -> Tensor:
     """Return the squared norms of a layer's update and of its merged weight before the step, (2,).
 
-    The change of B A is P Q with P = [B' - B, B] and Q = [A'; A' - A], of rank 2r. With [B', -B] and [A'; A], two
-    nearly equal terms would cancel, which leaves nothing of a small update in fp32.
+    The change of B A is P Q with P = [B' - B, B] and Q = [A'; A' - A], of rank 2r. With [B', -B] and [A'; A], nearly
+    equal terms would cancel, and small updates would be lost in fp32.
 
     Args:
         old: lora_A, lora_B and, with DoRA, lora_magnitude before the step.
@@ -101,7 +101,7 @@ def _adapter_squares(layer: LoRALinear, old: list[Tensor], old_norm: Tensor) -> 
     gram = Q @ Q.T
     if layer.lora_magnitude is None:
         return torch.stack([((P.T @ P) * gram).sum(), old_norm.square().sum()])
-    # DoRA: each row m v / |v| changes because of its direction v and its magnitude m.
+    # DoRA: in each row m v / |v|, both the direction v and the magnitude m change.
     weight = layer.linear.weight
     cross = (weight @ Q.T.to(weight.dtype)).float() + scale * old_B @ (old_A @ Q.T)
     inner = (P * cross).sum(1)  # of v with its change

@@ -62,7 +62,7 @@ def report_download(run: Run) -> Callable[[str, int, int], None]:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A validation loss on the first examples. Comparable only with losses on the same number of examples."""
+    """A loss on the validation subset. Comparable only with losses on the same number of examples."""
 
     step: int
     val_loss: float

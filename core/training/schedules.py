@@ -9,8 +9,8 @@ def learning_rate(config: RunConfig, step: int, steps: int) -> float:
     """Return the learning rate of a step, counted from 1.
 
     During the first `warmup_fraction` of all steps, the rate rises linearly from `warmup_start` to `lr`. Then it stays
-    constant, or decays to `min_lr`, which the last step uses: linearly, along half a cosine (Loshchilov & Hutter 2017),
-    or linearly in the last `decay_fraction` of all steps (`wsd`; Hu et al. 2024, Hägele et al. 2024).
+    constant or decays to `min_lr` at the last step: linearly, along half a cosine (Loshchilov & Hutter 2017), or
+    linearly during the last `decay_fraction` of all steps (`wsd`; Hu et al. 2024, Hägele et al. 2024).
     """
     schedule = config.schedule
     if schedule == "auto":
@@ -23,7 +23,7 @@ def learning_rate(config: RunConfig, step: int, steps: int) -> float:
     if schedule == "constant":
         return config.lr
     last = steps - 1
-    stable = warmup  # completed steps at which the decay starts
+    stable = warmup  # completed steps when the decay starts
     if schedule == "wsd":
         stable = max(warmup, last - max(1, int(config.decay_fraction * steps)))
     share = max(0, completed_steps - stable) / max(1, last - stable)

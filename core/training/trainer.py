@@ -1,7 +1,7 @@
 """The training loop for full fine-tuning and LoRA, and loading trained models.
 
-A run is only a directory and an event writer here. The trainer is independent of the index and the pages, and uses the
-network only to download the base model and the data set.
+Treats a run as a directory and an event writer. Independent of the index and the pages. Uses the network only to
+download the base model and the data set.
 """
 
 import math
@@ -58,7 +58,7 @@ def train(config: RunConfig, run: Run) -> Outcome:
 
 
 def build_model(config: RunConfig, load: bool = False) -> GPT2:
-    """Return the base model, with adapters if the method is LoRA, and frozen as configured. Raises UserError.
+    """Return the base model with adapters (LoRA) or with frozen weights as configured. Raises UserError.
 
     With PiSSA, the frozen weights are still those of the base model: call `lora.freeze_residuals` next.
 
@@ -156,7 +156,7 @@ class Trainer:
         self.subset = leading(
             self.validation_set, config.eval_examples, self.first_validation_index
         )
-        """Validation examples of every evaluation."""
+        """Validation examples used in every evaluation."""
         self.probe = leading(self.train_set, config.probe_examples, 0)
         """Training examples whose loss is measured."""
         self.evaluations = evaluation_plan(config, self.schedule.steps, self.token_counts())
@@ -200,7 +200,7 @@ class Trainer:
         return train, validation
 
     def token_counts(self) -> TokenCounts:
-        """Return the tokens of the training steps and of the parts that are evaluated."""
+        """Return the number of tokens in training and in each evaluated part."""
         epochs = self.config.epochs
         parts = self.train_set, self.subset, self.validation_set, self.probe
         training, *others = (sum(len(e.ids) - 1 for e in part) for part in parts)
@@ -345,7 +345,7 @@ class Trainer:
         return {"step": p.step, "epoch": epoch, "tokens": p.tokens, "seconds": round(p.seconds, 6)}
 
     def _evaluate(self) -> None:
-        """Record the losses of the validation subset and, when they are due, those of the training probe.
+        """Record the losses of the validation subset and, when due, of the training probe.
 
         After the last step, record those of the whole validation set, which starts with the subset.
         """
@@ -462,7 +462,7 @@ class Trainer:
         }
 
     def _keep_evaluation_interval(self) -> None:
-        """Keep the automatic interval of the interrupted run, even if its data or a later version changed it."""
+        """Keep the automatic interval of the interrupted run, even if new data or a newer version gives another."""
         interval = (self.run.last_plan() or {}).get("eval_every")
         if self.config.eval_every is None and type(interval) is int and interval > 0:
             self.evaluations = EvaluationPlan(interval, self.schedule.steps)
@@ -502,7 +502,7 @@ class Trainer:
         return messages if self.config.keep_weights == "best" else []
 
     def _with_examples(self, recorded: object) -> object:
-        """Add the number of examples to an evaluation of an older version, which recorded batches of the same order."""
+        """Add the number of examples to an evaluation from an older version, which recorded the number of batches."""
         if isinstance(recorded, dict) and type(recorded.get("eval_batches")) is int:
             examples = self.config.batch_size * recorded["eval_batches"]
             return {**recorded, "eval_examples": min(examples, len(self.validation_set))}

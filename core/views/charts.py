@@ -145,8 +145,8 @@ def loss_curves(
 ) -> Figure:
     """Draw the loss or perplexity at each evaluation for each run: validation solid, training dotted.
 
-    Validation is that of the subset, so all points of a curve are comparable. The training curve connects the
-    evaluations that measured it.
+    The validation curve uses the subset, so all its points are comparable. The training curve connects the evaluations
+    that measured the probe.
     """
     noun = "perplexity" if perplexity else "loss"
     validation = evaluations["subset_loss"].fillna(evaluations["val_loss"])
@@ -183,7 +183,7 @@ def rate_schedule(rates: Sequence[tuple[int, float]]) -> Figure:
 
 
 def lr_test(curve: pd.DataFrame, suggestion: float | None) -> Figure:
-    """Draw the loss by learning rate of a learning rate test, with a line at the suggested rate.
+    """Draw the losses of a learning rate test by learning rate, with a line at the suggested rate.
 
     Args:
         curve: Columns lr, loss and smoothed.
@@ -191,7 +191,9 @@ def lr_test(curve: pd.DataFrame, suggestion: float | None) -> Figure:
     style = {"color": PALETTE[0], "width": 1}
     raw = {**_line(curve["lr"], curve["loss"], "loss", style), "opacity": 0.3, "hoverinfo": "skip"}
     smooth = _line(curve["lr"], curve["smoothed"], "smoothed loss", {**style, "width": 2})
-    figure = _figure([raw, smooth], "Loss at rising learning rates", "learning rate", False, False)
+    figure = _figure(
+        [raw, smooth], "Loss at increasing learning rates", "learning rate", False, False
+    )
     figure["layout"]["xaxis"] |= {"type": "log", "exponentformat": "power", "dtick": 1}
     if suggestion is not None:
         # On a log axis, Plotly places shapes by value and annotations by exponent.

@@ -67,14 +67,14 @@ def _learning_settings(run: Mapping[str, Any]) -> dict[str, Any]:
 def difference(run: Mapping[str, Any]) -> dict[str, Any]:
     """Compare a run with the journal run that it repeats.
 
-    The journal's loss is that of a few examples at its last evaluation, so it is compared with the run's loss on its
-    evaluation examples. Runs of older versions did not record that loss after the last step, and are compared by their
-    validation loss, without a standard error.
+    The journal's loss was measured on a few examples at its last evaluation, so it is compared with the run's subset
+    loss. Runs from older versions did not record a subset loss after the last step. For these, the validation loss is
+    used, without a standard error.
 
     Returns:
         `journal_run`; `loss_to_journal`, the run's loss minus the journal's; and `loss_to_journal_se`, the standard
         error of the run's loss. The journal's own error is unknown, but similar if both used as many examples. All are
-        None if the run repeats no journal run, the last two until the run has been evaluated.
+        None if the run repeats no journal run. The last two are None until the run is evaluated.
     """
     name = repeated(run)
     journal_result = PRESETS[name].journal if name else None

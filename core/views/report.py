@@ -168,7 +168,7 @@ def incomparable(frame: pd.DataFrame) -> str | None:
     if not names:
         if "eval_examples" not in varied:
             return None
-        return "Subset losses and best validation losses were measured on different examples (Evaluation examples). They are comparable only between runs that used the same ones."
+        return "Subset losses and best validation losses were measured on different numbers of examples (Evaluation examples). They are comparable only between runs that used the same number."
     if set(names) & set(TEST_SET_FIELDS):
         return f"These runs may have been trained and tested on different examples ({titles}). Losses and scores are comparable only between runs that used the same examples."
     return f"These losses may be averaged over different tokens ({titles}). They are comparable only between runs that used the same tokens."

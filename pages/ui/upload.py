@@ -1,4 +1,4 @@
-"""The upload of a data set, shared by Data and Launch."""
+"""Data set uploader, shared by Data and Launch."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ KEY = "upload"
 
 
 def dataset_uploader(use: Callable[[str], None]) -> None:
-    """Draw the upload. `use` is called with the path of the stored file before the page is drawn again."""
+    """Draw the uploader. `use` is called with the path of the stored file before the page is rerun."""
     lab = runtime.lab()
     st.file_uploader(
         "Upload a data set", lab.UPLOAD_TYPES, key=KEY, on_change=_store, args=(lab, use),
@@ -23,6 +23,6 @@ def dataset_uploader(use: Callable[[str], None]) -> None:
 
 def _store(lab: Lab, use: Callable[[str], None]) -> None:
     file = st.session_state[KEY]
-    if file is not None:  # otherwise it was removed
+    if file is not None:  # None if the user removed it
         with toast_errors():
             use(lab.upload(file.name, file.getvalue()))

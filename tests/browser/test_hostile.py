@@ -117,7 +117,7 @@ def test_data_shows_hostile_paths_and_fields_in_errors_as_text(open_tab, dataset
     broken.write_text(json.dumps([{"instruction": f"a {MARKUP}", MARKUP: "b"}]))
     choice.fill(str(broken))
     choice.press("Enter")
-    expect(tab.get_by_text("fit no known format").first).to_be_visible()
+    expect(tab.get_by_text("match no known format").first).to_be_visible()
     assert_inert(wait_until_idle(tab))
 
 

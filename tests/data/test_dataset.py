@@ -184,7 +184,7 @@ UNUSABLE = [
 
 
 DETECTED = UNUSABLE[2:4]
-"""Records that are usable in a file without records in Alpaca format."""
+"""Records that are usable if the file has no Alpaca records."""
 
 
 @pytest.mark.parametrize("empty_outputs", ["drop", "keep"])
@@ -214,7 +214,7 @@ def test_file_with_only_unusable_records_is_refused_with_the_format(
     is_detected = record is None or isinstance(record, str | list) or len(record) > 1
     if not is_detected:
         [column] = record
-        assert f": its columns ({column}) fit no known format" in str(caught.value)
+        assert f": its columns ({column}) match no known format" in str(caught.value)
         return
     assert str(caught.value).startswith(
         f"dataset = {path!r}: none of its 2 records is usable: {reason} (record 1"
@@ -237,12 +237,12 @@ def test_file_with_only_unusable_records_is_refused_with_the_format(
         (b'{"instruction": "a" "b"}', "line 1 is not valid JSON .*one JSON object per line"),
         (
             b'{\n "instruction": "a"\n}',
-            r"its columns \(instruction\) fit no known format",
+            r"its columns \(instruction\) match no known format",
         ),
         (b'{\n "instruction": "a",\n', "it is not valid JSON"),
         (b'{"data": []}', "it contains no examples"),
         (b'{\n "data": [1]\n}', r"not an object \(record 1\)"),
-        (b'{\n "data": {}\n}', r"its columns \(data\) fit no known format"),
+        (b'{\n "data": {}\n}', r"its columns \(data\) match no known format"),
         (
             b'{"train": [], "test": []}',
             r"several lists \(train, test\); put all records in one list",

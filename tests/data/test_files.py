@@ -1,4 +1,4 @@
-"""Files of every format, written by pandas, pyarrow, csv and json, give the same records."""
+"""Files in every format, written by pandas, pyarrow, csv and json, contain the same records."""
 
 import csv
 import gzip
@@ -88,18 +88,18 @@ def test_missing_trailing_fields_are_empty(tmp_path: Path) -> None:
         ("a.csv", b"", "it contains no examples"),
         ("a.csv", b"instruction,output\n", "it contains no examples"),
         ("a.csv", b"instruction,output\na,b\na,b,c\n", "it is not a valid table .*line 3"),
-        ("a.csv", b"instruction,output\na,b,c\na,b,c\n", "more fields than its header"),
+        ("a.csv", b"instruction,output\na,b,c\na,b,c\n", "more fields than the header"),
         ("a.csv", b'instruction,output\n"a,b\n', "it is not a valid table"),
         ("a.csv", "instruction,output\n\u00fc,b\n".encode("latin-1"), "cannot be read as UTF-8"),
         ("a.csv", "instruction,output\na,b\n".encode("utf-16"), "cannot be read as UTF-8"),
-        ("a.tsv", b"instruction,output\na,b\n", "its columns .* fit no known format"),
+        ("a.tsv", b"instruction,output\na,b\n", "its columns .* match no known format"),
         ("a.parquet", b"PAR1", "a.parquet cannot be read"),
         ("a.parquet.gz", gzip.compress(b"x"), "a.parquet.gz cannot be read"),
         ("a.json.gz", gzip.compress(b"[{}]" * 500)[:-12], "a.json.gz cannot be decompressed"),
         ("a.json.gz", b"\x1f\x8b" + b"x" * 50, "a.json.gz cannot be decompressed"),
     ],
 )
-def test_damaged_file_is_refused_in_one_sentence(
+def test_damaged_file_raises_a_one_line_error(
     tmp_path: Path, name: str, data: bytes, message: str
 ) -> None:
     path = tmp_path / name

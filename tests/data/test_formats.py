@@ -1,4 +1,4 @@
-"""Column mappings are detected or set, and conversations and texts become examples."""
+"""Column mappings, and examples from conversations and texts."""
 
 import csv
 import json
@@ -62,11 +62,11 @@ def test_unknown_columns_are_not_guessed(columns: str) -> None:
     assert formats.detect(columns.split()) is None
 
 
-def test_file_of_unknown_columns_lists_them_and_what_to_set(tmp_path: Path) -> None:
+def test_unknown_columns_error_lists_them_and_suggests_a_mapping(tmp_path: Path) -> None:
     record = {"prompt": "Say hi.", "chosen": "hi", "rejected": "no"}
     with pytest.raises(UserError) as caught:
         read(tmp_path, record)
-    assert "its columns (prompt, chosen, rejected) fit no known format" in str(caught.value)
+    assert "its columns (prompt, chosen, rejected) match no known format" in str(caught.value)
     assert str(caught.value).endswith("such as columns = 'instruction=prompt, output=chosen'")
     loaded = read(tmp_path, record, columns="instruction=prompt, output=chosen")
     assert loaded.examples == [Example("Say hi.", "", "hi")]
@@ -84,7 +84,7 @@ def test_file_of_unknown_columns_lists_them_and_what_to_set(tmp_path: Path) -> N
 )
 def test_invalid_mapping_is_refused_before_the_data_is_read(columns: str) -> None:
     with pytest.raises(
-        UserError, match="must name the columns of instruction and output"
+        UserError, match="must name the columns for instruction and output"
     ) as caught:
         dataset.read("nowhere.json", columns=columns)
     assert str(caught.value).startswith(f"columns = {columns!r}: ")
@@ -96,7 +96,7 @@ def test_mapping_to_a_missing_column_is_refused(tmp_path: Path) -> None:
         message = "no record has a column 'b'; the columns are q, a"
         with pytest.raises(UserError, match=message):
             read(tmp_path, record, columns=columns)
-    # A record that is not read may have the optional column.
+    # An unread record may have the optional column.
     loaded = read(tmp_path, record, columns="instruction=q, input=b, output=a", max_examples=1)
     assert len(loaded.examples) == 1
 
@@ -108,7 +108,9 @@ values = st.none() | st.integers() | st.text(st.characters(exclude_categories=["
 
 
 @given(st.data())
-def test_mapping_equals_renaming_the_columns(tmp_path_factory: Any, data: st.DataObject) -> None:
+def test_mapping_is_equivalent_to_renaming_columns(
+    tmp_path_factory: Any, data: st.DataObject
+) -> None:
     roles = data.draw(st.sampled_from(["instruction output", "instruction input output", "text"]))
     sources = {}
     for role in roles.split():
@@ -133,7 +135,7 @@ def test_mapping_equals_renaming_the_columns(tmp_path_factory: Any, data: st.Dat
     assert outcomes[0] == outcomes[1]
 
 
-def test_reasons_name_the_columns_of_the_file(tmp_path: Path) -> None:
+def test_skip_reasons_use_the_original_column_names(tmp_path: Path) -> None:
     good = {"question": "Say hi.", "answer": "hi"}
     loaded = read(tmp_path, good, {"question": "x"}, {**good, "answer": 7}, {**good, "answer": " "})
     assert [s.reason for s in loaded.skipped] == ["no answer", "answer is a number", "empty answer"]
@@ -143,7 +145,7 @@ def test_reasons_name_the_columns_of_the_file(tmp_path: Path) -> None:
         read(tmp_path, {**good, "answer": 7})
 
 
-def test_alpaca_records_are_used_wherever_they_are_in_the_file(tmp_path: Path) -> None:
+def test_format_detection_reads_past_other_records(tmp_path: Path) -> None:
     other = {"prompt": "Say hi.", "completion": "hi"}
     loaded = read(tmp_path, other, {"instruction": "Say ho.", "output": "ho"})
     assert loaded.examples == [Example("Say ho.", "", "ho")]
@@ -175,7 +177,7 @@ IDS = [
 
 
 def conversation_files(tmp_path: Path) -> dict[str, Path]:
-    """Return files with the same conversation, by kind."""
+    """Return files that contain the same conversation, by format."""
     paths = {name: tmp_path / name for name in ("openai.jsonl", "sharegpt.json", "pyarrow.parquet", "text.csv", "single.json")}  # fmt: skip
     paths["openai.jsonl"].write_text(json.dumps({"messages": MESSAGES}) + "\n" * 2 + json.dumps({"messages": MESSAGES}))  # fmt: skip
     write(paths["sharegpt.json"], [{"id": "a", "conversations": SHAREGPT}])
@@ -189,7 +191,7 @@ def conversation_files(tmp_path: Path) -> dict[str, Path]:
 @pytest.mark.parametrize(
     "kind", ["openai.jsonl", "sharegpt.json", "pyarrow.parquet", "text.csv", "single.json"]
 )
-def test_conversations_of_every_kind_are_read(tmp_path: Path, kind: str) -> None:
+def test_conversations_are_read_from_every_format(tmp_path: Path, kind: str) -> None:
     loaded = dataset.read(str(conversation_files(tmp_path)[kind]))
     example = loaded.examples[0]
     assert example.texts == (
@@ -201,9 +203,7 @@ def test_conversations_of_every_kind_are_read(tmp_path: Path, kind: str) -> None
 
 @pytest.mark.parametrize("mask_prompt", [False, True])
 @pytest.mark.parametrize("length", [10**6, *range(2, len(IDS) + 2, 7)])
-def test_exactly_the_assistant_turns_are_learned(
-    tmp_path: Path, mask_prompt: bool, length: int
-) -> None:
+def test_only_assistant_turns_are_learned(tmp_path: Path, mask_prompt: bool, length: int) -> None:
     [example] = read(tmp_path, {"messages": MESSAGES}).examples
     n = len(encode(FIRST))
     responses = [*encode("red"), END_OF_TEXT], [*encode("blue, too"), END_OF_TEXT]
@@ -224,7 +224,7 @@ def test_exactly_the_assistant_turns_are_learned(
     ]
 
 
-def test_test_prompt_ends_before_the_last_response(tmp_path: Path) -> None:
+def test_generation_prompt_ends_before_the_last_response(tmp_path: Path) -> None:
     [example] = read(tmp_path, {"messages": MESSAGES}).examples
     assert encode_prompt(example) == IDS[: -len(encode("blue, too")) - 1]
     restored = Example.restored(example.texts, example.turns_text)
@@ -233,7 +233,7 @@ def test_test_prompt_ends_before_the_last_response(tmp_path: Path) -> None:
         assert Example.restored(("a", "b", "c"), damaged) == Example("a", "b", "c")
 
 
-def test_one_turn_equals_an_instruction_with_a_masked_prompt(tmp_path: Path) -> None:
+def test_one_turn_matches_an_instruction_with_masked_prompt(tmp_path: Path) -> None:
     pair = {"user": "Say red.", "assistant": "red"}
     messages = [{"role": role, "content": text} for role, text in pair.items()]
     [example] = read(tmp_path, {"messages": messages}).examples
@@ -244,7 +244,7 @@ def test_one_turn_equals_an_instruction_with_a_masked_prompt(tmp_path: Path) -> 
     assert fingerprint([encoded]) != fingerprint([single])
 
 
-def test_messages_of_the_same_side_are_joined_and_the_open_end_is_ignored(tmp_path: Path) -> None:
+def test_consecutive_messages_are_joined_and_unanswered_ones_ignored(tmp_path: Path) -> None:
     roles = ["user", "user", "assistant", "assistant", "system", "user", "assistant", "user"]
     messages = [{"role": role, "content": f"m{i}"} for i, role in enumerate(roles)]
     [example] = read(tmp_path, {"messages": messages}).examples
@@ -301,7 +301,7 @@ def test_empty_assistant_messages_can_be_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("input", ["", "an\ninput"])
-def test_text_in_the_template_equals_its_record(tmp_path: Path, input: str) -> None:
+def test_text_in_template_format_matches_its_record(tmp_path: Path, input: str) -> None:
     example = Example("Say it.", input, "a response\n\nof two paragraphs")
     loaded = read(tmp_path, {"text": format_prompt("Say it.", input) + example.output})
     assert loaded.examples == [example]
@@ -332,7 +332,7 @@ def test_plain_text_is_learned_whole_and_continued_from_its_middle(
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=2, max_size=40))
-def test_halves_of_any_text_join_to_it(tmp_path_factory: Any, text: str) -> None:
+def test_halves_concatenate_to_the_text(tmp_path_factory: Any, text: str) -> None:
     assume(len(text.strip()) > 1 and "### Response" not in text)
     record = {"text": text}
     example = formats.convert(record, formats.Columns({"text": "text"}), "drop")
@@ -361,7 +361,7 @@ def test_texts_without_content_are_skipped(tmp_path: Path) -> None:
 # Planning
 
 
-def test_plan_shows_the_mapping_and_counts_the_tokens_of_conversations(tmp_path: Path) -> None:
+def test_plan_shows_the_mapping_and_counts_conversation_tokens(tmp_path: Path) -> None:
     path = write(tmp_path / "data.json", [{"conversations": SHAREGPT}] * 40)
     for mask_prompt in (False, True):
         config = RunConfig(dataset=path, mask_prompt=mask_prompt, device="cpu")
@@ -375,7 +375,7 @@ def test_plan_shows_the_mapping_and_counts_the_tokens_of_conversations(tmp_path:
     assert [problem.field for problem in lost.problems] == ["max_length"]
 
 
-def test_invalid_mapping_is_a_problem_of_its_field(tmp_path: Path) -> None:
+def test_invalid_mapping_is_reported_for_the_columns_field(tmp_path: Path) -> None:
     path = write(tmp_path / "data.json", [{"conversations": SHAREGPT}] * 40)
     for columns in ("conversations", "messages=turns"):
         [problem] = preflight.check(RunConfig(dataset=path, columns=columns)).problems

@@ -310,7 +310,7 @@ def test_error_in_a_200_response_is_not_stored(runs_dir: Path, answerer: Countin
     assert (repaired.progress.scored, repaired.progress.nothing_scored) == (4, None)
 
 
-def test_base_answers_conversations_with_the_prompt_of_the_run(
+def test_base_model_answers_the_same_conversation_prompt_as_the_run(
     tmp_path: Path, weights: str, answerer: CountingAnswerer
 ) -> None:
     turns = (Turn(format_prompt("Name a color."), "Red."), Turn("\n\nAnother?\n", "Blue."))

@@ -111,7 +111,7 @@ def test_lora_a_is_kaiming_uniform_from_the_generator() -> None:
     assert bound * 0.99 < first.abs().max().item() <= bound
 
 
-def test_initial_factors_have_the_documented_spread() -> None:
+def test_initial_factors_have_the_documented_distribution() -> None:
     bounds = {"kaiming": 1 / 20, "kaiming-rank": 1 / 50**0.5}
     for init in ("kaiming", "kaiming-rank", "gaussian"):
         generator = torch.Generator().manual_seed(1)
@@ -124,7 +124,7 @@ def test_initial_factors_have_the_documented_spread() -> None:
 
 
 @pytest.mark.parametrize("shape", [(12, 5), (5, 12), (3, 2)])
-def test_principal_components_match_the_singular_value_decomposition(
+def test_principal_components_match_singular_value_decomposition(
     shape: tuple[int, int],
 ) -> None:
     torch.manual_seed(3)

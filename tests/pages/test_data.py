@@ -174,11 +174,11 @@ def test_uploaded_data_set_is_shown(page, runs_dir):
     assert page.metric[0].value == "2,006"
 
 
-def test_unusable_upload_is_reported_in_one_sentence(page, runs_dir):
+def test_unusable_upload_shows_an_error(page, runs_dir):
     page.go("data")
     page.widget("upload").set_value(("damaged.csv", b"a,b\n1,2,3\n4", "text/csv")).run()
     assert [
-        e.value.replace("\\", "").endswith("more fields than its header") for e in page.error
+        e.value.replace("\\", "").endswith("more fields than the header") for e in page.error
     ] == [True]
     page.go("data")
     page.widget("upload").set_value(("program.gz", b"x", "application/gzip")).run()

@@ -91,7 +91,7 @@ def test_skipped_records_are_listed_in_the_plan(page, tmp_path):
     assert not page.says("are skipped")
 
 
-def test_uploaded_data_set_is_filled_in_and_checked(page, runs_dir):
+def test_uploaded_data_set_is_selected_and_checked(page, runs_dir):
     fill_settings(page, epochs=3)
     pairs = "".join(f"Say {n}.,{n}\n" for n in range(40))
     content = f"question,answer\n{pairs}".encode()
@@ -103,7 +103,7 @@ def test_uploaded_data_set_is_filled_in_and_checked(page, runs_dir):
     assert page.says("34 training,")
     assert not launch_button(page).disabled
     page.widget("upload").set_value(("none.csv", b"a,b\n1,2\n", "text/csv")).run()
-    assert "its columns (a, b) fit no known format" in field_errors(page, "dataset")[0].lower()
+    assert "its columns (a, b) match no known format" in field_errors(page, "dataset")[0].lower()
     assert launch_button(page).disabled
     fill_settings(page, columns="instruction=a")
     assert "Must name the columns" in field_errors(page, "columns")[0]
@@ -364,7 +364,7 @@ def test_time_and_memory_are_measured_for_the_current_settings(page, dataset, wa
     assert not any(metric.label == "Measured memory" for metric in page.metric)
 
 
-def test_found_learning_rate_is_shown_and_can_be_used(page, dataset, wait, line):
+def test_suggested_learning_rate_is_shown_and_can_be_used(page, dataset, wait, line):
     fill_settings(page, dataset=str(dataset), batch_size=5, trained_weights="last_layers")
     fill_settings(page, max_new_tokens=2, notes="typed before")
     page.press("Find a learning rate")
@@ -372,7 +372,7 @@ def test_found_learning_rate_is_shown_and_can_be_used(page, dataset, wait, line)
     future = runtime.lab().lr_test(form_config(page))
     wait(future.done)
     curve = future.result()
-    figure = page.run().figure("Loss at rising learning rates")
+    figure = page.run().figure("Loss at increasing learning rates")
     assert line(figure, 1) == [*zip(curve.lr, curve.smoothed, strict=True)]
     assert figure["layout"]["xaxis"]["type"] == "log"
     assert figure["layout"]["shapes"][0]["x0"] == curve.suggestion
@@ -380,7 +380,7 @@ def test_found_learning_rate_is_shown_and_can_be_used(page, dataset, wait, line)
     page.press("Use this rate")
     assert setting(page, "lr").value == curve.suggestion
     assert setting(page, "notes").value == "typed before"
-    assert page.figure("Loss at rising learning rates")
+    assert page.figure("Loss at increasing learning rates")
     assert page.widget("Use this rate").disabled
     fill_settings(page, epochs=0)
     assert page.widget("Find a learning rate").disabled
@@ -388,7 +388,7 @@ def test_found_learning_rate_is_shown_and_can_be_used(page, dataset, wait, line)
     assert not page.widgets("Use this rate")
 
 
-def test_failed_learning_rate_test_shows_its_reason(page, wait, monkeypatch):
+def test_failed_learning_rate_test_shows_an_error(page, wait, monkeypatch):
     def fail(config, steps):
         raise UserError("out of *space*")
 

@@ -106,7 +106,7 @@ def test_step_takes_six_flops_per_weight_and_token() -> None:
     assert estimate.flops(RunConfig(method="full", mask_prompt=True), arch, 100) < full_flops
 
 
-def test_frozen_weights_cost_no_gradients() -> None:
+def test_flops_exclude_gradients_of_frozen_weights() -> None:
     arch = FAMILY["gpt2"]
     full = RunConfig(method="full")
     head = arch.vocabulary * arch.n_embd
@@ -123,7 +123,7 @@ def test_frozen_weights_cost_no_gradients() -> None:
 
 
 @pytest.mark.parametrize("half", [False, True])
-def test_frozen_weights_need_no_gradients_and_moments(half: bool) -> None:
+def test_memory_excludes_gradients_and_moments_of_frozen_weights(half: bool) -> None:
     arch = FAMILY["gpt2-xl"]
     config = RunConfig(method="full", batch_size=1, max_new_tokens=1)
     part = config.changed(trained_weights="last_layers", trained_layers=4)
@@ -155,7 +155,7 @@ def test_moments_depend_on_the_optimizer() -> None:
     assert estimate.optimizer_state(momentum, arch) == weights
 
 
-def test_muon_step_takes_the_flops_of_its_iterations() -> None:
+def test_muon_flops_match_its_iterations() -> None:
     """Each of five iterations on (m, n), m < n, multiplies (m, n) (n, m), (m, m) (m, m) and (m, m) (m, n)."""
     arch = FAMILY["gpt2"]
     config = RunConfig(method="full", optimizer="muon")
@@ -166,7 +166,7 @@ def test_muon_step_takes_the_flops_of_its_iterations() -> None:
     assert estimate.optimizer_flops(config.changed(optimizer="adamw"), arch) == 0
 
 
-def test_weights_of_a_partly_trained_model_are_stored_whole() -> None:
+def test_disk_estimate_includes_frozen_weights() -> None:
     arch = FAMILY["gpt2"]
     config = RunConfig(method="full", trained_weights="head", checkpoint_every=100)
     weights_mb, head_mb = (4 * n / MIB for n in (arch.parameters(), arch.vocabulary * arch.n_embd))

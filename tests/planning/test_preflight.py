@@ -78,11 +78,11 @@ def test_learning_rate_curve_of_a_long_run_is_downsampled(new_config: NewConfig)
     assert all(rate == learning_rate(config, step, 1500) for step, rate in plan.learning_rates)
 
 
-def test_more_trained_layers_than_the_model_has_are_rejected(new_config: NewConfig) -> None:
+def test_trained_layers_must_not_exceed_the_model(new_config: NewConfig) -> None:
     config = new_config(trained_weights="last_layers", trained_layers=3)
     [problem] = preflight.check(config).problems
     assert problem.field == "trained_layers"
-    assert problem.message.startswith("must be at most 2, the number of blocks of")
+    assert problem.message.startswith("must be at most 2, the number of blocks in")
     assert not preflight.check(config.changed(trained_layers=2)).problems
     assert not preflight.check(config.changed(trained_weights="all")).problems
 
@@ -114,7 +114,7 @@ def test_unmatched_target_pattern_is_a_problem(new_config: NewConfig) -> None:
     assert plan.trainable is None
     config = new_config(method="lora", lora_targets="h.0.*", lora_last_layers=1)
     [problem] = preflight.check(config).problems
-    assert "no linear layer of the last 1 blocks and the head" in problem.message
+    assert "no linear layer in the last 1 block or the head" in problem.message
 
 
 @pytest.mark.parametrize(
@@ -123,13 +123,13 @@ def test_unmatched_target_pattern_is_a_problem(new_config: NewConfig) -> None:
         ({}, "Adapter scale: 0.5 (alpha/rank)."),
         (
             {"lora_scaling": "alpha", "lora_init": "kaiming-rank", "lora_rank": 2},
-            "Adapter scale: 8 (alpha). The first step is as large as it would be with alpha/rank, kaiming and a "
+            "Adapter scale: 8 (alpha). The first step is as large as with alpha/rank, kaiming and a "
             "learning rate of 0.04 (4 times the configured rate).",
         ),
         ({"lora_scaling": "alpha", "optimizer": "sgd"}, "Adapter scale: 8 (alpha)."),
         (
             {"lora_init": "pissa"},
-            "Adapter scale: 0.5 (alpha/rank). With pissa, B is not zero at first, so learning rates tuned "
+            "Adapter scale: 0.5 (alpha/rank). With pissa, B does not start at zero, so learning rates tuned "
             "for other initializations do not carry over.",
         ),
     ],
@@ -141,7 +141,7 @@ def test_plan_explains_the_adapter_scale(
     assert preflight.check(config).adapter_scale == expected
 
 
-def test_journal_recipe_moves_the_first_step_128_times_as_far() -> None:
+def test_first_step_of_journal_presets_is_128_times_larger() -> None:
     config = preset("run_10")
     rate = adapter_scale.equivalent_rate(config, FAMILY["gpt2-medium"])
     assert rate == pytest.approx(128 * config.lr)

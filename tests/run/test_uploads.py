@@ -71,7 +71,9 @@ def test_other_formats_are_refused(tmp_path: Path, name: str) -> None:
 def test_large_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploads, "MAX_UPLOAD_MB", 1)
     uploads.store(tmp_path, "a.json", b" " * 2**20)
-    with pytest.raises(UserError, match=r"a\.json: it has 2 MB; at most 1 MB can be uploaded"):
+    with pytest.raises(
+        UserError, match=r"a\.json: the file is 2 MB, but uploads are limited to 1 MB"
+    ):
         uploads.store(tmp_path, "a.json", b" " * 2**21)
 
 
@@ -95,11 +97,11 @@ def test_unwritable_folder_is_reported(tmp_path: Path) -> None:
         uploads.store(tmp_path, "a.json", CONTENT)
 
 
-def test_run_cannot_be_called_uploads(tmp_path: Path) -> None:
+def test_run_cannot_be_named_uploads(tmp_path: Path) -> None:
     assert RunDirectory.create(tmp_path, RunConfig(name="uploads")).name == "run-uploads"
 
 
-def test_lab_launches_on_an_upload_outside_the_allowed_folders(
+def test_lab_accepts_uploads_outside_the_allowed_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Callable[..., RunConfig]
 ) -> None:
     allowed = tmp_path / "inside"

@@ -1,4 +1,4 @@
-"""The mean loss per token and its standard error, against closed forms, the jackknife and simulated coverage."""
+"""Mean loss per token and its standard error, compared with closed forms, the jackknife and simulated coverage."""
 
 import math
 
@@ -10,19 +10,19 @@ from core.statistics.losses import token_mean
 Z_95 = 1.959964
 
 
-def test_mean_weights_examples_by_their_tokens() -> None:
+def test_mean_is_weighted_by_tokens() -> None:
     mean, _ = token_mean([1.0, 4.0], [3, 1])
     assert mean == pytest.approx(7 / 4)
 
 
-def test_error_equals_the_classical_one_for_examples_of_equal_length() -> None:
+def test_standard_error_is_the_classical_one_for_equal_lengths() -> None:
     losses = np.random.default_rng(1).gamma(4, 0.4, 25)
     mean, error = token_mean(losses, np.full(25, 7))
     assert mean == pytest.approx(losses.mean())
     assert error == pytest.approx(losses.std(ddof=1) / math.sqrt(25))
 
 
-def test_error_is_close_to_the_jackknife() -> None:
+def test_standard_error_is_close_to_the_jackknife() -> None:
     random = np.random.default_rng(2)
     losses, tokens = random.gamma(4, 0.4, 200), random.integers(20, 200, 200)
     without = [
@@ -32,12 +32,12 @@ def test_error_is_close_to_the_jackknife() -> None:
     assert token_mean(losses, tokens)[1] == pytest.approx(jackknife, rel=0.02)
 
 
-def test_one_example_has_no_error() -> None:
+def test_one_example_has_no_standard_error() -> None:
     assert token_mean([2.5], [9]) == (2.5, None)
 
 
 def coverage(examples: int, trials: int) -> float:
-    """Return the share of 95% intervals that contain the population mean, which is known for this distribution.
+    """Return the fraction of 95% intervals that contain the population mean, which is known for this distribution.
 
     Long examples have lower losses, as in Alpaca: losses and lengths are correlated.
     """
@@ -62,7 +62,7 @@ def test_intervals_cover_the_population_mean() -> None:
 @pytest.mark.long
 @pytest.mark.parametrize(("examples", "low"), [(10, 0.80), (20, 0.87), (128, 0.93), (1000, 0.94)])
 def test_intervals_cover_the_population_mean_at_all_sizes(examples: int, low: float) -> None:
-    """The normal interval is known to be short for few examples of different lengths."""
+    """Normal intervals are known to be too short for few examples of different lengths."""
     share = coverage(examples, 20_000)
     print(f"n = {examples}: {share:.1%}")
     assert low <= share <= 0.96

@@ -178,7 +178,7 @@ def test_loss_before_training_does_not_count_as_a_result(runs):
 
 
 def evaluate_examples(writer, number, losses, train=None, final=False):
-    """Record an evaluation of validation examples with one token each, from index 90 on. The subset is the first two."""
+    """Record an evaluation of one-token validation examples, starting at index 90. The first two are the subset."""
     subset_loss = sum(losses[:2]) / 2
     fields = {"val_loss": sum(losses) / len(losses), "subset_loss": subset_loss, "subset_se": 0.5}
     fields |= {"val_indices": [*range(90, 90 + len(losses))], "val_losses": losses}
@@ -205,7 +205,7 @@ def test_best_and_subset_losses_use_the_same_examples_throughout(runs):
     assert {name: row[name] for name in expected} == expected
 
 
-def test_runs_of_older_versions_have_a_best_loss_from_their_periodic_evaluations(runs):
+def test_best_loss_of_older_runs_comes_from_periodic_evaluations(runs):
     writer = runs.create(LORA)
     for number, loss, final in (
         (0, 0.1, False),
@@ -224,7 +224,7 @@ def test_runs_of_older_versions_have_a_best_loss_from_their_periodic_evaluations
     assert queries.example_losses(runs.db, ["lora"]).empty
 
 
-def test_losses_of_examples_are_one_row_per_run_step_and_example(runs):
+def test_example_losses_have_one_row_per_run_step_and_example(runs):
     writer = runs.create(LORA)
     evaluate_examples(writer, 10, [3.0, 2.0], [0.5])
     evaluate_examples(writer, 20, [1.0, 2.0, 4.0], final=True)
@@ -245,7 +245,7 @@ def test_losses_of_examples_are_one_row_per_run_step_and_example(runs):
     assert both["loss"].tolist() == [5.0, 3.0, 2.0, 0.5]
 
 
-def test_settings_of_older_versions_are_converted(runs, tmp_path):
+def test_settings_from_older_versions_are_converted(runs, tmp_path):
     runs.create(LORA)
     path = tmp_path / "lora" / "config.json"
     settings = json.loads(path.read_text()) | {"eval_batches": 3, "batch_size": 2, "eval_every": 25}
@@ -607,7 +607,7 @@ def test_skipped_step_has_no_loss(runs):
     assert (state["step"], state["loss"]) == (2, None)
 
 
-def test_updates_of_modules_and_their_curve(runs):
+def test_updates_are_returned_by_module_and_as_a_curve(runs):
     writer = runs.create(LORA)
     for number in range(1, 41):
         step(writer, number, loss=1.0)

@@ -1,4 +1,4 @@
-"""Ten steps of the journal's LoRA runs equal a loop that adds `alpha * x A B`, as in the code the journal used."""
+"""Ten steps of the journal's LoRA runs match a loop that adds `alpha * x A B`, as in the code that the journal used."""
 
 import math
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from core.presets import PRESETS, preset
 from core.training.trainer import Trainer
 
 RATE_FACTOR = 20
-"""Factor of the learning rates, so that ten steps move the weights far enough to be compared."""
+"""Multiplier of the learning rates, so that ten steps change the weights enough to compare them."""
 STEPS = 10
 LORA_RUNS = [
     pytest.param(name, marks=[] if name == "run_10" else pytest.mark.long)
@@ -88,7 +88,7 @@ def test_ten_steps_equal_the_reference(
     for layer_name, layer in adapted.items():
         A = trainer.model.get_submodule(layer_name).lora_A.detach().T
         assert A.shape == layer.A.shape
-        # The same distribution, but not the same draws.
+        # The distributions match, but the random draws do not.
         assert A.abs().max().item() == pytest.approx(layer.A.abs().max().item(), rel=0.2)
         layer.A.data.copy_(A)
     trained = [p for p in reference.parameters() if p.requires_grad]

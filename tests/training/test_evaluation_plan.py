@@ -30,7 +30,7 @@ def counted_tokens(plan: EvaluationPlan, counts: TokenCounts) -> int:
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 8, 9, 17, 40, 63, 100, 1000, 12345])
 @pytest.mark.parametrize("interval", [1, 2, 3, 10, 99999])
-def test_tokens_are_those_of_all_evaluations(steps: int, interval: int) -> None:
+def test_tokens_match_the_sum_over_all_evaluations(steps: int, interval: int) -> None:
     plan, counts = EvaluationPlan(interval, steps), TokenCounts(10**6, 100, 1000, 10**4)
     assert plan.tokens(counts) == counted_tokens(plan, counts)
 
@@ -42,7 +42,7 @@ def test_probe_is_measured_at_the_start_every_third_evaluation_and_the_end() -> 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_automatic_evaluations_are_the_most_within_the_budget(
+def test_automatic_evaluations_are_as_frequent_as_the_budget_allows(
     method: str, checkpointing: bool
 ) -> None:
     config = RunConfig(method=method, grad_checkpointing=checkpointing)
@@ -102,7 +102,7 @@ def test_trainer_and_plan_agree(new_config: NewConfig, new_run: NewRun) -> None:
 def test_automatic_evaluations_take_at_most_8_percent_of_training_time(
     new_run: NewRun, method: str
 ) -> None:
-    """On the embedded model and data. The margin allows for other load on the machine."""
+    """Uses the embedded model and data. The margin allows for load on the machine."""
     values = {"method": method, "epochs": 6, "batch_size": 16, "max_examples": 600}
     values |= {"probe_examples": 16, "sample_prompt": "", "device": "cpu", "precision": "fp32"}
     trainer = Trainer(RunConfig.parse(values), new_run())

@@ -1,4 +1,4 @@
-"""Full fine-tuning of a part of the model: which weights change, are counted, saved and loaded."""
+"""Partial fine-tuning: which weights are trained, counted, saved and loaded."""
 
 from collections.abc import Callable
 from typing import Any

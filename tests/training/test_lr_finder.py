@@ -1,4 +1,4 @@
-"""The learning rate test: its rates, data order, smoothing and early end, and whether the suggestion trains well."""
+"""The learning rate finder: rates, data order, smoothing, early stopping and the quality of its suggestion."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,11 +19,11 @@ NewRun = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def curve(new_config: NewConfig) -> LRCurve:
-    """A test of 40 steps on a run of 5 steps."""
+    """A 40-step test of a 5-step run."""
     return find_lr(new_config(lr=1e-3, min_lr=1e-4, warmup_fraction=0.5), 40)
 
 
-def test_rates_rise_by_a_constant_factor(curve: LRCurve) -> None:
+def test_rates_increase_by_a_constant_factor(curve: LRCurve) -> None:
     expected = np.geomspace(1e-6, 10, 40)[: len(curve.lr)]
     assert curve.lr == pytest.approx(expected.tolist())
     assert len(curve.lr) == len(curve.loss) == len(curve.smoothed)
@@ -34,7 +34,7 @@ def test_smoothed_loss_matches_pandas(curve: LRCurve) -> None:
     assert curve.smoothed == pytest.approx(expected.tolist())
 
 
-def test_first_losses_equal_those_of_a_run_at_the_same_rates(
+def test_first_losses_match_a_run_at_the_same_rates(
     new_config: NewConfig, new_run: NewRun, curve: LRCurve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Trainer, "learning_rate", lambda self, step: curve.lr[step - 1])
@@ -43,7 +43,7 @@ def test_first_losses_equal_those_of_a_run_at_the_same_rates(
     assert run.losses() == curve.loss[:10]
 
 
-def test_test_ends_when_the_loss_diverges(new_config: NewConfig) -> None:
+def test_finder_stops_when_the_loss_diverges(new_config: NewConfig) -> None:
     config = new_config(optimizer="sgd", momentum=0.9, grad_clip=None)
     curve = find_lr(config.changed(weight_decay=10.0), 60)
     assert len(curve.lr) < 60
@@ -69,7 +69,7 @@ def test_suggestion_is_a_tenth_of_the_rate_with_the_lowest_smoothed_loss() -> No
     ],
     ids=str,
 )
-def test_suggested_rate_beats_much_lower_and_higher_ones(
+def test_suggested_rate_beats_much_lower_and_higher_rates(
     new_run: NewRun, changes: dict[str, Any]
 ) -> None:
     values = {"epochs": 1, "batch_size": 8, "keep_weights": "none", "sample_prompt": ""}

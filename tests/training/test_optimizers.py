@@ -148,7 +148,7 @@ def test_optimizers_pass_their_settings_to_torch(
 
 @pytest.mark.parametrize("momentum", [None, 0.8])
 @pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 0.0), ("float32", 2e-2)])
-def test_muon_step_equals_that_of_torch(
+def test_muon_step_matches_torch(
     momentum: float | None, dtype: str, tolerance: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """torch iterates in bf16, which differs from fp32 by rounding."""

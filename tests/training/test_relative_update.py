@@ -1,4 +1,4 @@
-"""The measured relative updates equal those of the whole weights, formed in fp64."""
+"""Relative updates, compared with those of the merged weights in fp64."""
 
 from collections.abc import Callable
 from typing import Any
@@ -42,7 +42,7 @@ def step(model: GPT2, lr: float) -> torch.optim.Optimizer:
 
 
 def merged_weights(model: GPT2) -> dict[str, Tensor]:
-    """Return the merged weight of each adapted layer in fp64, by the formulas of LoRA and DoRA."""
+    """Return the merged fp64 weight of each adapted layer, computed from the formulas of LoRA and DoRA."""
     weights = {}
     for name, layer in model.named_modules():
         if isinstance(layer, lora.LoRALinear):
@@ -57,7 +57,7 @@ def merged_weights(model: GPT2) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("lr", [1e-6, 1e-3, 0.3])
 @pytest.mark.parametrize("options", [{}, {"init": "pissa"}, {"dora": True}])
-def test_adapter_updates_equal_the_formed_weights(options: dict[str, Any], lr: float) -> None:
+def test_adapter_updates_match_the_merged_weights(options: dict[str, Any], lr: float) -> None:
     model = adapted(**options)
     for _ in range(3):
         step(model, 1e-3)
@@ -103,7 +103,7 @@ def test_only_every_tenth_step_is_measured() -> None:
     assert [s for s in range(1, 32) if meter.before(s)] == [1, 11, 21, 31]
 
 
-def test_update_that_is_not_finite_is_none() -> None:
+def test_non_finite_update_is_none() -> None:
     model = adapted()
     meter = UpdateMeter(model)
     copies = meter.before(1)
@@ -116,7 +116,7 @@ def test_update_that_is_not_finite_is_none() -> None:
     assert update.modules["h.1.attn.k"] == 0
 
 
-def test_no_trained_block_is_measured_if_all_are_frozen() -> None:
+def test_nothing_is_measured_if_all_blocks_are_frozen() -> None:
     model = random_base()
     model.h.requires_grad_(False)
     assert UpdateMeter(model).before(1) is None
@@ -143,7 +143,7 @@ def test_trainer_records_updates(
         {"lora_alpha": 32},
     ],
 )
-def test_first_step_is_as_large_as_the_plan_says(
+def test_first_step_matches_the_equivalent_learning_rate(
     new_config: Callable[..., RunConfig],
     new_run: Callable[..., Any],
     settings: dict[str, Any],

@@ -610,7 +610,7 @@ def with_eval_batches(manifest: dict[str, Any]) -> None:
             evaluation["eval_batches"] = 1
 
 
-def test_best_weights_of_an_older_version_stay_the_best(
+def test_best_weights_from_an_older_version_are_kept(
     new_config: NewConfig, new_run: NewRun
 ) -> None:
     settings = RANDOM | METHODS["full"] | BEST

@@ -21,7 +21,7 @@ def all_rates(config: RunConfig, steps: int) -> list[float]:
 
 
 def torch_rates(scheduler: lr_scheduler.LRScheduler, steps: int) -> list[float]:
-    """Return the rates of a torch scheduler, whose optimizer takes a step before each but the first."""
+    """Return the rates of a torch scheduler. Its optimizer takes a step before each rate but the first."""
     rates = []
     for _ in range(steps):
         rates.append(scheduler.get_last_lr()[0])
@@ -134,12 +134,12 @@ def test_rate_rises_then_falls(steps: int, warmup_fraction: float, schedule: str
     assert result[-1] == pytest.approx(1e-5)
 
 
-def test_a_constant_schedule_ignores_the_minimum() -> None:
+def test_constant_schedule_ignores_the_minimum() -> None:
     config = RunConfig(schedule="constant", lr=1e-3, min_lr=1e-4, warmup_fraction=0.1)
     assert all_rates(config, 20) == [0.0, 5e-4, *[1e-3] * 18]
 
 
-def test_schedule_equals_that_of_the_journal() -> None:
+def test_schedule_matches_the_journal() -> None:
     config = RunConfig(lr=5e-5, min_lr=1e-5, warmup_fraction=0.2)
     result = [learning_rate(config, step, 101) for step in (1, 11, 21, 61, 101)]
     assert result == pytest.approx([1e-5, 3e-5, 5e-5, 3e-5, 1e-5])

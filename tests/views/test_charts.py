@@ -305,7 +305,7 @@ def test_missing_value_leaves_a_gap_in_the_line(evaluations: pd.DataFrame) -> No
         assert np.isnan(validated(figure).data[0].y[1])
 
 
-def test_validation_curve_shows_the_subset_and_training_only_what_was_measured(
+def test_loss_curves_show_the_subset_and_the_measured_training_losses(
     evaluations: pd.DataFrame,
 ) -> None:
     evaluations = pd.concat([evaluations.head(2), evaluations.head(1).assign(x=9)])

@@ -50,7 +50,7 @@ def test_run_is_compared_with_the_journal_run_it_repeats(frame):
     }
 
 
-def test_comparison_with_the_journal_uses_the_evaluation_examples_and_their_standard_error(
+def test_journal_comparison_uses_the_subset_loss_and_its_standard_error(
     tmp_path,
 ):
     run = RunDirectory.create(tmp_path, preset("run_12").changed(name="again"))
@@ -77,7 +77,7 @@ def test_comparison_with_the_journal_uses_the_evaluation_examples_and_their_stan
     assert {row["val_set"] for row in journal_rows} == {"subset"}
 
 
-def test_journal_presets_evaluate_the_examples_of_the_journal():
+def test_journal_presets_evaluate_as_many_examples_as_the_journal():
     for name in JOURNAL_RUNS:
         config = preset(name)
         assert config.eval_examples == {2: 10, 4: 20}[config.batch_size]
