@@ -43,6 +43,8 @@ def plausible(name: str) -> st.SearchStrategy[Any]:
         return st.sampled_from(allowed_values)
     if name == "device":
         return st.sampled_from(["auto", "cpu", "cuda", "cuda:3", "mps"])
+    if name == "color":
+        return st.sampled_from(["", "#3b7dd8", "#000000"])
     of_type: dict[type, st.SearchStrategy[Any]] = {
         bool: st.booleans(),
         int: st.integers(8, 1000),
