@@ -281,13 +281,15 @@ def nearest_fit(
     if config.method == "full":
         candidates += [{**candidate, "method": "lora"} for candidate in candidates]
     for candidate in candidates:
-        for share in range(1, config.batch_size + 1):
-            batch_size, remainder = divmod(config.batch_size, share)
-            accumulation = config.grad_accumulation * share
-            smaller = {"batch_size": batch_size, "grad_accumulation": accumulation}
-            changes = smaller | candidate if share > 1 else candidate
-            if remainder == 0 and fits(config.model_copy(update=changes)):
-                return changes
+        # With method = full, the patterns of lora_targets may match no layer.
+        with contextlib.suppress(UserError):
+            for share in range(1, config.batch_size + 1):
+                batch_size, remainder = divmod(config.batch_size, share)
+                accumulation = config.grad_accumulation * share
+                smaller = {"batch_size": batch_size, "grad_accumulation": accumulation}
+                changes = smaller | candidate if share > 1 else candidate
+                if remainder == 0 and fits(config.model_copy(update=changes)):
+                    return changes
     return None
 
 
