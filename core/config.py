@@ -5,6 +5,7 @@ that depend on them (does the file exist, does the batch fit in memory) are in `
 """
 
 import difflib
+import operator
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping
@@ -100,7 +101,7 @@ class RunConfig(BaseModel):
     epsilon: float = _setting(1e-8, "optimisation", "Epsilon", "Added to the denominator of AdamW's update, for numerical stability.", "optimizer!=sgd", gt=0, le=1)
     momentum: float | None = _setting(None, "optimisation", "Momentum", "Momentum of sgd and muon. Muon's is Nesterov momentum. Empty: 0 with sgd, 0.95 with muon.", "optimizer!=adamw", ge=0, lt=1)
     weight_decay: float = _setting(0.1, "optimisation", "Weight decay", "Decay of the trained weights: L2 with sgd, decoupled otherwise.", ge=0, le=10)
-    decay_scope: Literal["all", "matrices"] = _setting("all", "optimisation", "Decay scope", "Trained weights to decay: all, as in the journal, or only matrices, not biases and norms. Adapters are matrices.", "method=full, weight_decay!=0")
+    decay_scope: Literal["all", "matrices"] = _setting("all", "optimisation", "Decay scope", "Trained weights to decay: all, as in the journal, or only matrices, not biases and norms. Adapters are matrices, DoRA's row lengths are not.", "method=full or lora_dora, weight_decay!=0")
     grad_clip: float | None = _setting(1.0, "optimisation", "Gradient clipping", "Maximum gradient norm. Empty: no clipping.", gt=0, le=1e6)
     nonfinite: Literal["stop", "skip"] = _setting("stop", "optimisation", "Non-finite steps", "What to do if the loss or gradient is not finite: stop the run, or skip the step. Ten such steps in a row always stop the run.")
     group_by_length: bool = _setting(True, "optimisation", "Group by length", "Batch examples of similar length to reduce padding. The order of the batches stays random.")
@@ -296,8 +297,9 @@ CONDITIONS: dict[str | None, Callable[[Any], Any]] = {
     "warmup_fraction!=0": lambda values: values.get("warmup_fraction") != 0,
     "optimizer!=sgd": lambda values: values.get("optimizer") != "sgd",
     "optimizer!=adamw": lambda values: values.get("optimizer") != "adamw",
-    "method=full, weight_decay!=0": lambda values: (
-        (values.get("method") == "full") & (values.get("weight_decay") != 0)
+    "method=full or lora_dora, weight_decay!=0": lambda values: (
+        ((values.get("method") == "full") | operator.eq(values.get("lora_dora"), True))
+        & (values.get("weight_decay") != 0)
     ),
 }
 """Conditions under which a field has an effect. Each takes the settings of one run, or of many as a DataFrame."""
