@@ -285,7 +285,6 @@ class Trainer:
             copies = self.update_meter.before(step)
             self.scaler.step(self.optimizer)
             update = self.update_meter.after(copies) if copies else None
-            self.scaler.update()
             self.progress.skipped = 0
             measured: dict[str, float | None] = {"loss": loss_value, "grad_norm": grad_norm}
         else:
@@ -304,6 +303,7 @@ class Trainer:
             )
             self.progress.skipped = skipped + 1
             measured = {"loss": None, "grad_norm": None}
+        self.scaler.update()  # also after a skipped step, or the next one could not unscale its gradients
         seconds = time.perf_counter() - start
         self.record_step(batches, seconds, lr=lr, **measured)
         if update:
