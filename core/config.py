@@ -5,6 +5,7 @@ hardware: `core.planning.preflight` has the checks that depend on them (file exi
 """
 
 import difflib
+import operator
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping
@@ -111,7 +112,7 @@ class RunConfig(BaseModel):
     epsilon: float = _setting(1e-8, "optimisation", "Epsilon", "Added to the denominator of AdamW's update, for numerical stability.", "optimizer!=sgd", gt=0, le=1)
     momentum: float | None = _setting(None, "optimisation", "Momentum", "Momentum of sgd, or Nesterov momentum of muon. Empty: 0 for sgd, 0.95 for muon.", "optimizer!=adamw", ge=0, lt=1)
     weight_decay: float = _setting(0.1, "optimisation", "Weight decay", "Decay of the trained weights: L2 with sgd, decoupled otherwise.", ge=0, le=10)
-    decay_scope: Literal["all", "matrices"] = _setting("all", "optimisation", "Decay scope", "Trained weights that decay: all, as in the journal, or only matrices (no biases or norms).", "method=full, weight_decay!=0")
+    decay_scope: Literal["all", "matrices"] = _setting("all", "optimisation", "Decay scope", "Trained weights that decay: all, as in the journal, or only matrices (no biases, norms or DoRA magnitudes).", "method=full or lora_dora, weight_decay!=0")
     grad_clip: float | None = _setting(1.0, "optimisation", "Gradient clipping", "Maximum gradient norm. Empty: no clipping.", gt=0, le=1e6)
     nonfinite: Literal["stop", "skip"] = _setting("stop", "optimisation", "Non-finite steps", "What to do if the loss or gradient is not finite: stop the run, or skip the step. Ten such steps in a row always stop the run.")
     group_by_length: bool = _setting(True, "optimisation", "Group by length", "Batch examples of similar length to reduce padding. The order of the batches stays random.")
@@ -305,8 +306,9 @@ CONDITIONS: dict[str | None, Callable[[Any], Any]] = {
     "warmup_fraction!=0": lambda values: values.get("warmup_fraction") != 0,
     "optimizer!=sgd": lambda values: values.get("optimizer") != "sgd",
     "optimizer!=adamw": lambda values: values.get("optimizer") != "adamw",
-    "method=full, weight_decay!=0": lambda values: (
-        (values.get("method") == "full") & (values.get("weight_decay") != 0)
+    "method=full or lora_dora, weight_decay!=0": lambda values: (
+        ((values.get("method") == "full") | operator.eq(values.get("lora_dora"), True))
+        & (values.get("weight_decay") != 0)
     ),
 }
 """Conditions under which a field has an effect. Each takes the settings of one run, or of many as a DataFrame."""

@@ -223,6 +223,7 @@ EVERY_METHOD = {"method": "full", "trained_weights": "last_layers", "schedule": 
     [
         ({}, LORA_FIELDS),
         ({"method": "lora"}, {"trained_weights", "trained_layers", "decay_scope"}),
+        ({"method": "lora", "lora_dora": True}, {"trained_weights", "trained_layers"}),
         ({"trained_weights": "all"}, LORA_FIELDS | {"trained_layers"}),
         ({"schedule": "constant"}, LORA_FIELDS | {"min_lr", "decay_fraction"}),
         ({"schedule": "linear"}, LORA_FIELDS | {"decay_fraction"}),

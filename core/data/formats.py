@@ -209,9 +209,16 @@ def _value(record: dict[str, Any], column: str) -> str:
 
 
 def _conversation(record: dict[str, Any], column: str, empty_outputs: EmptyOutputs) -> Example:
-    """Convert a list of messages to an example. Ignores messages after the last assistant message."""
+    """Convert a list of messages to an example.
+
+    Ignores messages after the last assistant message, and empty system messages, which many data sets contain.
+    """
     name = display_key(column)
-    messages = _messages(record.get(column), name)
+    messages = [
+        (role, text)
+        for role, text in _messages(record.get(column), name)
+        if role != "System" or text.strip()
+    ]
     last = max((i for i, (role, _) in enumerate(messages) if role == "Assistant"), default=-1)
     if last < 0:
         raise UnusableRecordError(f"{name} has no assistant message")

@@ -103,6 +103,14 @@ def optimizer_state(config: RunConfig, arch: Architecture) -> int:
     return 2 * trainable - (hidden_parameters(config, arch) if config.optimizer == "muon" else 0)
 
 
+def initial_factors(config: RunConfig, arch: Architecture) -> int:
+    """Return the number of values in PiSSA's initial factors, which are kept and saved with the adapters."""
+    if config.method != "lora" or config.lora_init != "pissa":
+        return 0
+    patterns = config.lora_targets, config.lora_last_layers
+    return arch.lora_parameters(config.lora_rank, *patterns)
+
+
 def differentiated_layers(config: RunConfig, arch: Architecture) -> int:
     """Return the number of blocks that gradients pass through, counted from the last."""
     if config.method == "full":
@@ -150,12 +158,13 @@ def memory_mb(
     cache = answers * 2 * arch.n_layer * arch.n_embd
     # In fp32, adapters are merged before answering, which turns a tied head into a separate matrix.
     head = arch.vocabulary * arch.n_embd if splits_head(config, arch) else 0
-    answering = 4 * (weights + head + cache)
+    factors = initial_factors(config, arch)
+    residual_head = (
+        head if factors else 0
+    )  # PiSSA's differs from the token embedding during training
+    answering = 4 * (weights + head + factors + cache)
     if not half:
-        state = weights + trainable + moments
-        if config.method == "lora" and config.lora_init == "pissa":
-            # The initial factors, and a separate head, because its residual differs from the token embedding.
-            state += trainable + head
+        state = weights + trainable + moments + factors + residual_head
         training = 4 * (state + CPU_FRAGMENTATION * saved_floats + logits)
         return runtime + max(training, answering) / MIB
     # The residual stream, a fifth of the saved activations, stays in fp32, as do the logits.
@@ -171,8 +180,8 @@ def memory_mb(
         resident_bytes = frozen + 4 * trainable + 2 * trainable
         training = max(at_loss, state_bytes + 4 * trainable)
     else:
-        # Only the embeddings are fp32.
-        resident_bytes = 2 * weights + 2 * embeddings
+        # Only the embeddings and PiSSA's factors are fp32.
+        resident_bytes = 2 * (weights + embeddings + residual_head) + 4 * factors
         training = resident_bytes + 6 * trainable + 4 * moments + step
     if gpu:  # a CPU always answers in fp32
         answering = resident_bytes + 2 * cache
@@ -198,8 +207,9 @@ def disk_mb(config: RunConfig, arch: Architecture, steps: int | None = None) -> 
         steps: the run's number of optimizer steps; None assumes enough steps for all checkpoints.
     """
     parameter_count, trainable = parameters(config, arch)
-    weights_mb = (parameter_count if config.method == "full" else trainable) * FP32_BYTES / MIB
-    checkpoint_mb = (trainable + optimizer_state(config, arch)) * FP32_BYTES / MIB
+    adapted = trainable + initial_factors(config, arch)
+    weights_mb = (parameter_count if config.method == "full" else adapted) * FP32_BYTES / MIB
+    checkpoint_mb = (adapted + optimizer_state(config, arch)) * FP32_BYTES / MIB
     saves = CHECKPOINTS_TO_KEEP + 1 if steps is None else -(-steps // config.checkpoint_every)
     # The old directory is deleted only when the new one is complete.
     copies_of_weights = {"none": 0, "last": 1, "best": 2}[config.keep_weights]
@@ -271,13 +281,15 @@ def nearest_fit(
     if config.method == "full":
         candidates += [{**candidate, "method": "lora"} for candidate in candidates]
     for candidate in candidates:
-        for share in range(1, config.batch_size + 1):
-            batch_size, remainder = divmod(config.batch_size, share)
-            accumulation = config.grad_accumulation * share
-            smaller = {"batch_size": batch_size, "grad_accumulation": accumulation}
-            changes = smaller | candidate if share > 1 else candidate
-            if remainder == 0 and fits(config.model_copy(update=changes)):
-                return changes
+        # With method = full, the patterns of lora_targets may match no layer.
+        with contextlib.suppress(UserError):
+            for share in range(1, config.batch_size + 1):
+                batch_size, remainder = divmod(config.batch_size, share)
+                accumulation = config.grad_accumulation * share
+                smaller = {"batch_size": batch_size, "grad_accumulation": accumulation}
+                changes = smaller | candidate if share > 1 else candidate
+                if remainder == 0 and fits(config.model_copy(update=changes)):
+                    return changes
     return None
 
 

@@ -3,6 +3,7 @@
 Computes everything from the data set and the model's shapes, without loading a model.
 """
 
+import contextlib
 import functools
 import shutil
 from collections.abc import Callable, Mapping
@@ -244,9 +245,11 @@ def _disk_fields(
     if free is not None and peak > free:
         message = f"the run needs about {peak:,.0f} MB of disk space, but only {free:,.0f} MB is free in {runs_dir}"
         remedy = "delete files or use a smaller model"
-        lora_mb, _ = estimate.disk_mb(config.model_copy(update={"method": "lora"}), arch, steps)
-        if config.method == "full" and lora_mb <= free:
-            remedy = f"delete files or use method = lora, which needs about {lora_mb:,.0f} MB"
+        # With method = full, the patterns of lora_targets may match no layer.
+        with contextlib.suppress(UserError):
+            lora_mb, _ = estimate.disk_mb(config.model_copy(update={"method": "lora"}), arch, steps)
+            if config.method == "full" and lora_mb <= free:
+                remedy = f"delete files or use method = lora, which needs about {lora_mb:,.0f} MB"
         problems.append(Problem("keep_weights", config.keep_weights, f"{message}; {remedy}"))
     return {
         "disk_peak_mb": round(peak, 1),

@@ -285,7 +285,6 @@ class Trainer:
             copies = self.update_meter.before(step)
             self.scaler.step(self.optimizer)
             update = self.update_meter.after(copies) if copies else None
-            self.scaler.update()
             self.progress.skipped = 0
             measured: dict[str, float | None] = {"loss": loss_value, "grad_norm": grad_norm}
         else:
@@ -304,6 +303,7 @@ class Trainer:
             )
             self.progress.skipped = skipped + 1
             measured = {"loss": None, "grad_norm": None}
+        self.scaler.update()  # also after a skipped step, or the next one could not unscale its gradients
         seconds = time.perf_counter() - start
         self.record_step(batches, seconds, lr=lr, **measured)
         if update:
@@ -425,9 +425,13 @@ class Trainer:
     def _resume(self) -> None:
         if not self.run.resumed:
             return
+        computed = {name: t.clone() for name, t in lora.initial_factors(self.model).items()}
         facts, messages = checkpoints.load_checkpoint(
             self.paths.checkpoints_path, self.model, self.optimizer, self._check_settings
         )
+        saved = lora.initial_factors(self.model)
+        if not all(torch.equal(computed[name], saved[name]) for name in saved):
+            self._restore_residuals()
         if facts:
             self.progress = TrainingProgress(**facts["progress"])
             if facts["scaler"]:  # empty unless the run used fp16
@@ -445,6 +449,19 @@ class Trainer:
         self.run.emit("rewind", step=self.progress.step if facts else -1)
         for message in messages:
             self.run.emit("warning", step=self.progress.step, about="checkpoint", message=message)
+
+    def _restore_residuals(self) -> None:
+        """Compute PiSSA's frozen weights again, from the loaded factors.
+
+        Another machine or library version may have computed other components than those that the run started with.
+        """
+        base = build_model(self.config, load=True)
+        checkpoints.load_trainable(base, checkpoints.adapted_weights(self.model))
+        lora.freeze_residuals(base)
+        lora.narrow(base, self.dtype)
+        for layer, restored in zip(lora.adapters(self.model), lora.adapters(base), strict=True):
+            layer.linear.weight.data.copy_(restored.linear.weight)
+        lora.forget_norms(self.model)
 
     def _check_settings(self, facts: dict[str, Any]) -> None:
         """Raise UserError if settings have changed since the checkpoint. Paths may change if their content has not."""

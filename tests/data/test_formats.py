@@ -290,6 +290,13 @@ def test_unusable_conversations_are_skipped_with_a_reason(
         read(tmp_path, {"messages": value})
 
 
+def test_empty_system_messages_are_ignored(tmp_path: Path) -> None:
+    turns = "user", "a", "assistant", "b"
+    records = [{"messages": messages(*start, *turns)} for start in ((), ("system", " "))]
+    plain, empty = read(tmp_path, *records).examples
+    assert empty == plain
+
+
 def test_empty_assistant_messages_can_be_kept(tmp_path: Path) -> None:
     record = {"messages": messages("user", "a", "assistant", "")}
     [example] = read(tmp_path, record, empty_outputs="keep").examples

@@ -254,3 +254,20 @@ def test_disk_space_matches_the_closed_form() -> None:
     assert estimate.disk_mb(RunConfig(method="lora"), arch, 1) == pytest.approx(
         (4 * adapters_mb, adapters_mb)
     )
+
+
+def test_initial_factors_of_pissa_take_memory_and_disk_space() -> None:
+    arch = FAMILY["gpt2-medium"]
+    kaiming = RunConfig(method="lora", lora_rank=64, batch_size=1, max_new_tokens=1)
+    pissa = kaiming.changed(lora_init="pissa")
+    factors_mb = 4 * arch.lora_parameters(64) / MIB
+    # Saved with the adapters, next to the two moments in a checkpoint.
+    assert estimate.disk_mb(pissa, arch, 1) == pytest.approx((6 * factors_mb, 2 * factors_mb))
+    assert estimate.disk_mb(pissa.changed(lora_dora=True), arch, 1)[1] == pytest.approx(
+        2 * factors_mb, rel=0.01
+    )
+    for half, gpu in ((False, False), (False, True), (True, False), (True, True)):
+        added_mb = estimate.memory_mb(pissa, arch, TINY, half, gpu) - estimate.memory_mb(
+            kaiming, arch, TINY, half, gpu
+        )
+        assert added_mb == pytest.approx(factors_mb)

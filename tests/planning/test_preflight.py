@@ -440,7 +440,14 @@ def test_small_batches_have_a_longer_estimate(new_config: NewConfig) -> None:
     assert small.seconds - large.seconds == pytest.approx(added_overhead_s, rel=0.05)
 
 
-@pytest.mark.parametrize("values", [{"method": "full"}, {"method": "lora", "optimizer": "sgd"}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"method": "full"},
+        {"method": "lora", "optimizer": "sgd"},
+        {"method": "lora", "lora_init": "pissa", "optimizer": "sgd"},
+    ],
+)
 def test_planned_disk_space_matches_the_size_of_the_files(
     new_config: NewConfig, new_run: Callable[..., Any], values: dict[str, Any]
 ) -> None:
@@ -477,3 +484,18 @@ def test_too_little_disk_space_is_a_problem(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2**20))
     [problem] = preflight.check(config, runs_dir).problems
     assert problem.message.endswith("delete files or use a smaller model")
+
+
+def test_patterns_without_effect_do_not_break_suggestions(
+    new_config: NewConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With full fine-tuning, patterns of layer names may be left over from a larger model."""
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=500 * 2**20))
+    monkeypatch.setattr(hardware, "available_memory_mb", lambda device: 1.0)
+    config = new_config(base_model="gpt2", dataset="primer", method="full")
+    plan = preflight.check(config.changed(lora_targets="h.23.attn.q"), tmp_path)
+    messages = {problem.field: problem.message for problem in plan.problems}
+    assert messages.keys() == {"batch_size", "keep_weights"}
+    assert "not even batch_size = 1 fits" in messages["batch_size"]
+    assert messages["keep_weights"].endswith("delete files or use a smaller model")

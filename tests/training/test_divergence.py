@@ -1,5 +1,7 @@
 """Non-finite losses and gradients: the warning, skipped steps, and the end of the run."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -41,6 +43,25 @@ def test_non_finite_step_is_skipped_if_enabled(new_config: NewConfig, new_run: N
     assert [loss is None for loss in losses] == [i == 1 for i in range(len(losses))]
     assert all(p.isfinite().all() for p in trainer.model.parameters())
     assert trainer.progress.skipped == 0
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_run_with_a_gradient_scaler_continues_after_a_skipped_step(
+    new_config: NewConfig, new_run: NewRun, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    """As with fp16, which needs a GPU."""
+    run = new_run()
+    trainer = Trainer(new_config(nonfinite="skip", optimizer=optimizer), run)
+    trainer.scaler = torch.amp.GradScaler("cpu")
+    calls, loss = itertools.count(1), trainer.model.loss
+
+    def infinite_in_second_step(ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return loss(ids, targets) * (float("inf") if next(calls) == 2 else 1)
+
+    monkeypatch.setattr(trainer.model, "loss", infinite_in_second_step)
+    assert trainer.fit() == "finished"
+    losses = run.losses()
+    assert [value is None for value in losses] == [i == 1 for i in range(trainer.schedule.steps)]
 
 
 def test_ten_consecutive_non_finite_steps_end_the_run(

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from core.config import RunConfig
-from core.planning import preflight
+from core.nn.architecture import FAMILY
+from core.planning import estimate, preflight
 from core.training import evaluation_plan
 from core.training.evaluation_plan import EvaluationPlan, TokenCounts
 from core.training.trainer import Trainer
@@ -67,6 +68,20 @@ def test_automatic_evaluations_are_as_frequent_as_the_budget_allows(
             seen.add(plan.count)
     assert {8, 40} <= seen
     assert len(seen) > 5
+
+
+@pytest.mark.parametrize("part", ["head", "last_layers"])
+def test_partial_training_has_fewer_evaluations(part: str) -> None:
+    """Without most of the backward pass, the budget pays for fewer evaluations. Compared in operations on gpt2."""
+    arch = FAMILY["gpt2"]
+    counts = TokenCounts(10**6, 3000, 10**4, 1000)
+    config = RunConfig(method="full", trained_weights=part)
+    plan = evaluation_plan.evaluation_plan(config, 5993, counts)
+    complete = evaluation_plan.evaluation_plan(RunConfig(method="full"), 5993, counts)
+    assert 8 < plan.count < complete.count
+    forward = 2.0 * sum(rows * columns for rows, columns in arch.linear_shapes().values())
+    training = estimate.flops(config, arch, counts.training)
+    assert plan.tokens(counts) * forward / training < 0.1
 
 
 def test_trainer_and_plan_agree(new_config: NewConfig, new_run: NewRun) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from core.config import RunConfig, upgraded
 from core.errors import UserError
+from core.nn import lora
 from core.training import resumption
 from core.training.trainer import Trainer, load_trained, train
 
@@ -110,6 +111,23 @@ def test_resume_after_a_stop_is_bit_identical(
     assert train(config, resumed) == "finished"
     assert [e["step"] for e in resumed.events_of("rewind")] == [5]
     assert resumed.events[0]["event"] == "rewind"
+    assert_same_from(5, resumed, uninterrupted(method))
+
+
+def test_resume_uses_the_saved_components_of_pissa(
+    new_config: NewConfig,
+    new_run: NewRun,
+    uninterrupted: Uninterrupted,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another machine may compute other components."""
+    method = "pissa, dora, lora+"
+    config = new_config(**RANDOM, **METHODS[method])
+    train(config, new_run("moved", stop_at=5))
+    compute = lora.principal_components
+    monkeypatch.setattr(lora, "principal_components", lambda w, rank: compute(w.flip(1), rank))
+    resumed = new_run("moved", resumed=True)
+    assert train(config, resumed) == "finished"
     assert_same_from(5, resumed, uninterrupted(method))
 
 
