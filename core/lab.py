@@ -546,7 +546,7 @@ class Lab:
                     queue.add(name)
 
     def _resume_interrupted(self) -> None:
-        """Re-queue interrupted runs at startup, if the user has enabled that."""
+        """Re-queue interrupted runs at startup, if the user has enabled this."""
         if not preferences.load(self.runs_dir).resume_interrupted:
             return
         self._mark_dead_runs()

@@ -119,7 +119,7 @@ def pick(available: list[str], default: list[str], view: str) -> list[str]:
 
 
 def label(name: str) -> str:
-    """Return a column's title. A judge's columns use their name as the title."""
+    """Return a column's title. For a judge's columns, the title is the column name."""
     return LABELS.get(name) or f"{name[:1].upper()}{name[1:]}"
 
 

@@ -149,7 +149,7 @@ def resume(
 
 @app.command()
 def stop(run: RunName, runs_dir: RunsDir = DEFAULT_RUNS_DIR) -> None:
-    """Stop a run and wait for it to end. A run in training saves a checkpoint first."""
+    """Stop a run and wait for it to end. A running run saves a checkpoint first."""
     operations.stop(runs_dir, run)
     status = operations.wait_until_ended(runs_dir, run, STOP_WAIT_S)
     if status is None:

@@ -151,7 +151,7 @@ def split(examples: list[Example], config: RunConfig) -> Split:
     if empty := [name for name, part in sizes.items() if not part]:
         splits = f"{' and '.join(empty)} {'split' if len(empty) == 1 else 'splits'}"
         count = "1 example" if n == 1 else f"{n:,} examples"
-        message = f"dataset = {config.dataset!r}: the {splits} would be empty with {count}, train_fraction = {config.train_fraction} and test_fraction = {config.test_fraction}; use more examples or other fractions"
+        message = f"dataset = {config.dataset!r}: the {splits} would be empty with {count}, train_fraction = {config.train_fraction} and test_fraction = {config.test_fraction}; use more examples or different fractions"
         raise UserError(message)
     return parts
 

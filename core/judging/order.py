@@ -17,7 +17,7 @@ LOOPBACK_TIMEOUT_S = 300.0
 HOSTED_TIMEOUT_S = 60.0
 MAX_TIMEOUT_S = 86_400.0
 LOOPBACK_IN_FLIGHT = 1
-"""Default for a server on this machine. Most handle one request at a time, so queued requests would time out."""
+"""Requests in flight to a server on this machine. Most such servers handle one request at a time, so queued requests would time out."""
 HOSTED_IN_FLIGHT = 8
 
 

@@ -279,7 +279,7 @@ def without_reasoning(text: str) -> str:
 
 
 def _content_text(content: Any) -> str:
-    """Return the text of message content of any type, without reasoning parts."""
+    """Return the text of a message's content, which may be a string or a list of parts. Skips reasoning."""
     if content is None or content == {}:
         return ""
     if isinstance(content, str):

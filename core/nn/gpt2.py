@@ -111,7 +111,7 @@ def recomputed(
 
 
 class Norm(nn.LayerNorm):
-    """Layer norm that casts its output once to the autocast dtype, rather than in each layer that reads it."""
+    """Layer norm whose output is cast to the autocast dtype once, so that the layers that read it need not cast it."""
 
     def forward(self, x: Tensor) -> Tensor:
         device = x.device.type

@@ -168,7 +168,7 @@ def _inspected(
         if not _is_from_hub(base_model) or not is_damaged(path):
             raise
         return (
-            f"the cached file of {base_model} is damaged and will be downloaded again at launch",
+            f"the cached file for {base_model} is damaged and will be downloaded again at launch",
         )
 
 

@@ -231,7 +231,7 @@ def too_large(
     needed: float,
     available: float,
 ) -> Problem:
-    """Return a problem that reports too little free memory and suggests the nearest settings that fit.
+    """Return a message that too little memory is free and that suggests the nearest settings that fit.
 
     Args:
         needed: estimated or measured peak in MiB. Its ratio to the estimate is assumed to hold for other settings too.
@@ -318,7 +318,7 @@ def flops(config: RunConfig, arch: Architecture, tokens: int) -> float:
     """Return the number of floating-point operations in the forward and backward passes over this many tokens.
 
     Frozen layers need only input gradients, or no gradients below the first trained weight, so LoRA costs about two
-    thirds of full fine-tuning.
+    thirds as much as full fine-tuning.
     """
     is_full = config.method == "full"
     layers = differentiated_layers(config, arch)

@@ -44,7 +44,7 @@ class UpdateMeter:
 
     @torch.no_grad()
     def before(self, step: int) -> Copies | None:
-        """Return copies of the weights to compare after the step, or None if this step is not measured.
+        """Return copies of the weights before the step, or None if this step is not measured.
 
         Args:
             step: counted from 1. Step 1 is measured.

@@ -30,7 +30,7 @@ def click(tab, row):
 
 
 def add_run(tab, runs_dir, name):
-    """Write a run, and rerun the page by editing the filter until the table shows the run."""
+    """Write a run. Then edit the filter, which reruns the page, until the table shows the run."""
     write_run(runs_dir, name)
     for attempt in range(20):  # the index is synced once per second
         dashboard.fill(tab, "Filter", ("status=finished", "finished")[attempt % 2])

@@ -536,7 +536,7 @@ def test_train_repairs_a_damaged_hub_model(
     arguments = [*sets, "--set", "base_model=gpt2", "--format", "json"]
     checked = call("check", *arguments).json
     assert checked["problems"] == []
-    assert "the cached file of gpt2 is damaged" in checked["note"]
+    assert "the cached file for gpt2 is damaged" in checked["note"]
     [row] = call("train", *arguments, "--runs-dir", runs_dir, "--executor", "thread").json
     assert row["status"] == "finished"
     assert blob.read_bytes() == (base / "model.safetensors").read_bytes()

@@ -162,7 +162,7 @@ def test_damaged_cached_header_is_noted(hub: Hub, damage: Callable[[bytes], byte
     path = pretrained.fetch("gpt2").resolve()
     path.write_bytes(damage(body))
     assert pretrained.inspect("gpt2") == [
-        "the cached file of gpt2 is damaged and will be downloaded again at launch"
+        "the cached file for gpt2 is damaged and will be downloaded again at launch"
     ]
     pretrained.fetch("gpt2")
     assert "h.0.ln_1.weight is missing" in error_message(pretrained.inspect)
