@@ -17,7 +17,7 @@ MIN_TYPO_SIMILARITY = 0.75
 LATER_SENTENCE_WEIGHT = 0.7
 """Weight of words after the first sentence. The instruction comes first and matters more than the reference."""
 SYNONYM_WEIGHT = 0.9
-"""Weight of a text's task, such as *synonym*, as if the text contained these words."""
+"""Weight of synonyms of a phrase in the text, relative to words in the text."""
 MIN_RELATIVE_SCORE = 0.25
 """Minimum share of the best score. Texts below it have only words such as `for` or `what` in common with the query."""
 PREFIX_SIMILARITY = 0.8
