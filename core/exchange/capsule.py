@@ -70,7 +70,7 @@ def render(record: RunRecord) -> bytes:
         "has_charts": bool(figure["data"]),
         "answer_count": len(record.answers),
     }
-    page = _without_keys(page)
+    page = without_keys(page)
     scripts = {
         "style": Markup((FOLDER / "capsule.css").read_text(encoding="utf-8")),
         "script": Markup(script),
@@ -84,7 +84,7 @@ def render(record: RunRecord) -> bytes:
         content = template.render(**page, **scripts, answers=answers, answers_shown=shown)
         return content.encode("utf-8", errors="replace")
 
-    rows = _without_keys(_answers(record, judges))
+    rows: list[dict[str, Any]] = without_keys(_answers(record, judges))
     budget = MAX_BYTES - len(build("", len(rows)))
     return build(*_fitting(rows, [*judges.values()], budget))
 
@@ -140,15 +140,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return _plain(value.item())
     return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
-def _without_keys(value: Any) -> Any:
-    """Redact all texts in nested values."""
-    if isinstance(value, str):
-        return without_keys(value)
-    if isinstance(value, Mapping):
-        return {key: _without_keys(item) for key, item in value.items()}
-    return [_without_keys(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _facts(record: RunRecord) -> list[str]:
@@ -327,11 +318,13 @@ def _marks(record: RunRecord, panels: Sequence[str]) -> list[dict[str, Any]]:
         axis = _y_axis(panels, "eval")
         at_best = {"x0": best, "x1": best, "xref": "x", "y0": 0, "y1": 1, "yref": f"{axis} domain"}
         label = {"text": f"best, step {best:,}", "textposition": "end", "textangle": 0}
+        label |= {"xanchor": "right" if best > record.row["step"] / 2 else "left"}
         marks.append({"type": "line", **at_best, "line": line, "label": label})
     if "grad_norm" in panels and clip is not None:
         axis = _y_axis(panels, "grad_norm")
         at_clip = {"x0": 0, "x1": 1, "xref": "x domain", "y0": clip, "y1": clip, "yref": axis}
         label = {"text": f"clipped above {formats.setting_text(clip)}", "textposition": "end"}
+        label |= {"xanchor": "right", "yanchor": "bottom"}
         marks.append({"type": "line", **at_clip, "line": line, "label": label})
     return marks
 

@@ -5,7 +5,9 @@ Keys are not written to run directories, but a data set, a prompt or the output 
 
 import os
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 SECRET_NAMES = re.compile(r"KEY|TOKEN|SECRET|PASSWORD")
 """Environment variables whose values must not be exported."""
@@ -18,12 +20,21 @@ KEY_SHAPES = re.compile(
 REPLACEMENT = "[key]"
 
 
-def without_keys(text: str) -> str:
-    """Replace API keys and passwords with `[key]`."""
-    for name, value in os.environ.items():
-        if SECRET_NAMES.search(name.upper()) and len(value) >= MIN_SECRET_CHARS:
-            text = text.replace(value, REPLACEMENT)
-    return KEY_SHAPES.sub(REPLACEMENT, text)
+def without_keys(value: Any) -> Any:
+    """Replace API keys and passwords in a text, or in all texts of nested lists and dicts, with `[key]`."""
+    variables = os.environ.items()
+    secrets = {v for k, v in variables if SECRET_NAMES.search(k.upper())}
+    return _redacted(value, [v for v in secrets if len(v) >= MIN_SECRET_CHARS])
+
+
+def _redacted(value: Any, secrets: Sequence[str]) -> Any:
+    if isinstance(value, str):
+        for secret in secrets:
+            value = value.replace(secret, REPLACEMENT)
+        return KEY_SHAPES.sub(REPLACEMENT, value)
+    if isinstance(value, Mapping):
+        return {key: _redacted(item, secrets) for key, item in value.items()}
+    return [_redacted(item, secrets) for item in value] if isinstance(value, list) else value
 
 
 def without_home(text: str) -> str:

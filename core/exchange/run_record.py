@@ -104,7 +104,9 @@ def _answers_and_scores(
     scoring = Scoring(runs_dir, read)
     judged = scoring.answers([name])
     verdicts = scoring.verdicts(judged)
-    base = judged.answers[judged.answers["run"].map(is_base)].drop_duplicates(EXAMPLE_COLUMNS)
+    base = judged.answers[judged.answers["run"].map(is_base).astype(bool)].drop_duplicates(
+        EXAMPLE_COLUMNS
+    )
     answers = read(queries.answers, [name]).drop(columns="run")
     answers = answers.merge(
         base[[*EXAMPLE_COLUMNS, "answer"]].rename(columns={"answer": "pretrained"}),
