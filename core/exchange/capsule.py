@@ -80,16 +80,16 @@ def render(record: RunRecord) -> bytes:
     }
     template = _environment().get_template("capsule.html.jinja")
 
-    def build(answers: str, shown: int) -> bytes:
+    def build(answers: Markup, shown: int) -> bytes:
         content = template.render(**page, **scripts, answers=answers, answers_shown=shown)
         return content.encode("utf-8", errors="replace")
 
     rows: list[dict[str, Any]] = without_keys(_answers(record, judges))
-    budget = MAX_BYTES - len(build("", len(rows)))
+    budget = MAX_BYTES - len(build(Markup(), len(rows)))
     return build(*_fitting(rows, [*judges.values()], budget))
 
 
-def _fitting(rows: list[dict[str, Any]], judges: list[str], budget: int) -> tuple[str, int]:
+def _fitting(rows: list[dict[str, Any]], judges: list[str], budget: int) -> tuple[Markup, int]:
     """Return as many answers as fit into a number of bytes, packed, and their number."""
     shown = len(rows)
     while True:
@@ -111,17 +111,17 @@ def _environment() -> Environment:
 
 
 @functools.cache
-def _packed_plotly() -> str:
+def _packed_plotly() -> Markup:
     return _base64_gzip(get_plotlyjs())
 
 
-def _packed(value: Any) -> str:
+def _packed(value: Any) -> Markup:
     return _base64_gzip(json.dumps(_plain(value), ensure_ascii=False, allow_nan=False))
 
 
-def _base64_gzip(text: str) -> str:
+def _base64_gzip(text: str) -> Markup:
     content = gzip.compress(text.encode("utf-8", errors="replace"), 9, mtime=0)
-    return base64.b64encode(content).decode("ascii")
+    return Markup(base64.b64encode(content).decode("ascii"))
 
 
 def _csp_hash(script: str) -> str:
