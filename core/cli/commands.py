@@ -289,7 +289,7 @@ def main() -> None:
     except UserError as error:
         _fail(str(error), 2)
     except typer.TyperException as error:
-        _fail(error.format_message(), 2)
+        _fail(" ".join(error.format_message().split()), 2)  # Typer puts choices on separate lines
     except (typer.Abort, KeyboardInterrupt):
         _fail("interrupted", 1)
     except BrokenPipeError:
