@@ -156,8 +156,12 @@ def _drawn(tab: Page, heading: str) -> bytes:
 
 
 def _save(screenshot: bytes, path: Path) -> None:
+    """Save a picture with a palette of its most frequent colors, which keeps backgrounds exact."""
     image = Image.open(io.BytesIO(screenshot)).convert("RGB")
-    image.quantize(COLORS, dither=Image.Dither.NONE).save(path, optimize=True)
+    counts = sorted(image.getcolors(image.width * image.height) or [], reverse=True)[:COLORS]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([channel for _, color in counts for channel in color])
+    image.quantize(palette=palette, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,11 @@
 // Unpacks the data of a run capsule, draws its charts and lists its answers. Texts are only ever set as textContent.
 (() => {
   const PAGE_SIZE = 20;
-  const CONFIG = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"] };
+  // By default (showSendToCloud), the toolbar has a button that uploads the chart to a Plotly server.
+  const CONFIG = {
+    displaylogo: false, responsive: true, showSendToCloud: false,
+    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
+  };
   const byId = (id) => document.getElementById(id);
 
   function report(message) {
@@ -28,6 +32,8 @@
     const draw = () => {
       const yaxis = { ...layout.yaxis, type: logScale.checked ? "log" : "linear" };
       const template = dark.matches ? templates.dark : templates.light;
+      // The cursor has an outline in this color; on a transparent background, it would be white.
+      template.layout.plot_bgcolor = getComputedStyle(document.body).backgroundColor;
       return Plotly.react("figure", figure.data, { ...layout, yaxis, template }, CONFIG);
     };
     dark.addEventListener("change", draw);

@@ -294,8 +294,8 @@ def _figure(record: RunRecord) -> charts.Figure:
     if not panels:
         return {"data": [], "layout": {}}
     for metric, panel in panels.items():
-        format = HOVER_FORMATS.get(metric, DEFAULT_HOVER_FORMAT)
-        panel["layout"]["yaxis"]["hoverformat"] = format
+        for trace in panel["data"]:
+            trace["yhoverformat"] = HOVER_FORMATS.get(metric, DEFAULT_HOVER_FORMAT)
     figure = charts.stack([*panels.values()])
     figure["layout"] |= {"shapes": _marks(record, [*panels]), "showlegend": False}
     figure["layout"]["font"] = {"family": FONT}

@@ -32,6 +32,10 @@ def test_capsule_works_from_disk_with_the_network_off(capsule_tab):
     tab = capsule_tab
     expect(tab.locator("#figure .main-svg").first).to_be_visible()
     expect(tab.locator("#figure .annotation", has_text="Learning rate")).to_be_visible()
+    toolbar = tab.locator("#figure .modebar-btn").evaluate_all(
+        "all => all.map(b => b.dataset.title)"
+    )
+    assert toolbar == ["Download plot as a PNG", "Zoom", "Pan", "Reset axes"]
     answers = tab.get_by_role("article")
     expect(answers).to_have_count(1)
     expect(answers).to_contain_text(f"answer {HOSTILE}")
