@@ -118,18 +118,20 @@
   }
 
   function filterSettings() {
-    const filter = byId("settings-filter");
+    const filter = byId("settings-filter"), rows = [...byId("settings-table").tBodies[0].rows];
+    const matches = (choice) => rows.filter((row) => choice === "all" || choice in row.dataset);
     const show = () => {
-      for (const row of byId("settings-table").tBodies[0].rows) {
-        row.hidden = filter.value !== "all" && !(filter.value in row.dataset);
-      }
+      const shown = new Set(matches(filter.value));
+      for (const row of rows) row.hidden = !shown.has(row);
+      byId("no-settings").hidden = shown.size > 0;
     };
     filter.addEventListener("change", show);
-    filter.value = byId("settings-table").querySelector("[data-parent]") ? "parent" : "default";
+    filter.value = ["parent", "default", "all"].find((choice) => matches(choice).length);
     show();
   }
 
   filterSettings();
+  if (!byId("answers") && !byId("figure")) return;
   if (!("DecompressionStream" in window)) {
     report("This browser cannot unpack the charts and answers. Use Firefox 113, Chrome 80, Safari 16.4 or a later version.");
     return;
