@@ -54,8 +54,8 @@ PICTURES = (
     Picture("launch", "launch", "Launch"),
     Picture("run", "run?name=demo-lora-16", "demo-lora-16"),
     Picture("live", "live?run=demo-full&run=demo-lora-16&run=demo-lora-4", "Live"),
-    Picture("compare", "compare?prompt=synonym+for+happy", "Compare"),
-    Picture("scoring", "scoring", "Scoring"),
+    Picture("compare", "compare?search=synonym+for+happy", "Compare"),
+    Picture("scoring", "scoring?run=demo-full&run=demo-lora-16", "Scoring"),
     Picture("capsule", "", CAPSULE_RUN),
 )
 

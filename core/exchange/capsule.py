@@ -163,9 +163,10 @@ def _tiles(record: RunRecord) -> list[dict[str, str]]:
     if row["val_loss"] is not None:
         note = f"{row['val_set']}, perplexity {row['perplexity']:.3f}" if row["perplexity"] else ""
         tiles.append(("Final validation loss", formats.loss(row["val_loss"]), note))
-    if row["train_loss"] is not None and row["subset_loss"] is not None:
-        gap = row["subset_loss"] - row["train_loss"]
-        tiles.append(("Validation \u2212 training loss", f"{gap:+.4f}", "at the last evaluation"))
+    both = record.evaluations.query("x > 0").dropna(subset=["subset_loss", "train_loss"])
+    if len(both):
+        gap, step = both["subset_loss"].iloc[-1] - both["train_loss"].iloc[-1], both["x"].iloc[-1]
+        tiles.append(("Validation \u2212 training loss", f"{gap:+.4f}", f"at step {step:,}"))
     if row["exact"] is not None:
         note = f"of {len(record.answers):,} test answers" if len(record.answers) else ""
         tiles.append(("Exact answers", formats.percent(row["exact"]), note))
@@ -306,6 +307,7 @@ def _named(figure: charts.Figure, titles: Sequence[str]) -> charts.Figure:
     """Name the traces after what they show. In a figure of several runs, they are named after the run."""
     for trace, title in zip(figure["data"], titles, strict=True):
         trace["name"] = title
+        trace.pop("hovertemplate", None)  # may name the run
     return figure
 
 

@@ -75,6 +75,7 @@ def test_capsule_shows_results_settings_samples_and_log(tmp_path):
         "mine finished",
         "1.2500 at step 4",
         "1.5000 whole set",
+        "+0.1000 at step 6",
         "looks good",
         "first good",
         "Learning rate lr 2e-4 5e-5",
