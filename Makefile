@@ -1,11 +1,12 @@
-# make app        set up and serve the dashboard at http://127.0.0.1:8501
-# make test       set up; check format, lint, import contracts and types; run all tests except the long ones
-# make test-long  run the long tests: fuzzing, large data sets, simulations
-# make demo       train three runs on the embedded model without a browser
-# make format     format the code and apply automatic lint fixes
-# make reference  regenerate docs/reference.md from the code
-# make assets     rebuild the embedded base model and data set from scratch
-# make clean      remove the virtual environment and caches; runs are kept
+# make app         set up and serve the dashboard at http://127.0.0.1:8501
+# make test        set up; check format, lint, import contracts and types; run all tests except the long ones
+# make test-long   run the long tests: fuzzing, large data sets, simulations
+# make demo        train three runs on the embedded model without a browser
+# make format      format the code and apply automatic lint fixes
+# make reference   regenerate docs/reference.md from the code
+# make screenshots take the pictures in README.md and docs
+# make assets      rebuild the embedded base model and data set from scratch
+# make clean       remove the virtual environment and caches; runs are kept
 PYTHON ?= python3.11
 RUNS_DIR ?= runs
 PORT ?= 8501
@@ -14,7 +15,7 @@ BIN := .venv/bin
 # Waiting OpenMP threads spin briefly and then sleep, because the trainer, dashboard and browser share a few cores.
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: app test test-long demo assets format reference clean
+.PHONY: app test test-long demo assets format reference screenshots clean
 
 app: .venv/app.done
 	RUNS_DIR="$(RUNS_DIR)" $(BIN)/python -m pages.ui.serve --server.address $(ADDRESS) --server.port $(PORT)
@@ -43,6 +44,9 @@ format: .venv/dev.done
 
 reference: .venv/app.done
 	$(BIN)/python -m core.cli.reference
+
+screenshots: .venv/dev.done chromium
+	$(BIN)/python -m docs.screenshots
 
 .venv/app.done: requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv || python3 -m venv .venv

@@ -201,6 +201,12 @@ class Lab:
         """Return the end of a run's log. Raises UserError if the run does not exist."""
         return RunDirectory.find(self.runs_dir, name).log_tail()
 
+    def capsule(self, name: str) -> bytes:
+        """Return a run as one HTML file that works offline; see `core.exchange.capsule`. Raises UserError."""
+        from core.exchange import capsule, run_record  # imports Plotly and SciPy
+
+        return capsule.render(run_record.collect(self.runs_dir, name, self._read))
+
     def seconds_since_stop_request(self, name: str) -> float | None:
         """Return the number of seconds since a run was asked to stop, or None if it has not been asked."""
         return RunDirectory(self.runs_dir / name).seconds_since_stop_request()

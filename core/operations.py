@@ -8,12 +8,13 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
 from core.config import RunConfig
 from core.errors import ConfigError, Problem, UserError
+from core.run import files
 from core.run.directory import ENDED_STATUSES, RunDirectory
 from core.run.names import explain_name
 from core.scheduler.executors import EXECUTORS
@@ -35,6 +36,7 @@ if TYPE_CHECKING:  # importing these at runtime takes seconds
 KILL_AFTER_S = 30.0
 """A second stop request this long after the first kills the trainer."""
 EXECUTOR_NAMES = tuple(EXECUTORS)
+ExportFormat = Literal["capsule"]
 
 
 def stop(runs_dir: Path, name: str) -> None:
@@ -107,6 +109,40 @@ def read_answers(runs_dir: Path, names: Sequence[str]) -> pd.DataFrame:
     """Return runs' answers to their test examples; see `queries.answers`."""
     with contextlib.closing(read_index(runs_dir, names)) as index:
         return queries.answers(index.cursor(), names)
+
+
+def export(
+    runs_dir: Path, name: str, path: Path, format: ExportFormat, replace: bool = False
+) -> int:
+    """Write a run to a file and return the size of the file in bytes.
+
+    Args:
+        format: `capsule`, a self-contained HTML file; see `core.exchange.capsule`.
+        replace: replace an existing file. The file is complete at every moment.
+
+    Raises:
+        UserError: the run does not exist, the file exists and `replace` is off, or the file cannot be written.
+    """
+    assert format == "capsule"
+    if path.is_dir():
+        raise UserError(f"{path} is a directory. Name a file.")
+    if path.exists() and not replace:
+        raise UserError(f"{path} already exists. Use --force to replace it.")
+    if not path.parent.is_dir():
+        raise UserError(f"{path.parent}: directory not found")
+    from core.exchange import capsule, run_record  # imports Plotly and SciPy
+
+    RunDirectory.find(runs_dir, name)
+    with contextlib.closing(read_index(runs_dir, [name])) as index:
+        record = run_record.collect(
+            runs_dir, name, lambda query, *args, **options: query(index.cursor(), *args, **options)
+        )
+    content = capsule.render(record)
+    try:
+        files.replace_bytes(path, content)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror})") from None
+    return len(content)
 
 
 def reindex(runs_dir: Path) -> int:

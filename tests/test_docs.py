@@ -11,7 +11,8 @@ from core.cli.commands import app
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
-MODULE_COMMAND = re.compile(r"python -m ((?:benchmarks|recipe|pages|core\.)[\w.]*)")
+PICTURE = re.compile(r'src(?:set)?="([^"]+)"')
+MODULE_COMMAND = re.compile(r"python -m ((?:benchmarks|docs|recipe|pages|core\.)[\w.]*)")
 SOURCE_PATH = re.compile(r"`((?:core|pages|tests|benchmarks|recipe)/[\w/]+\.py)`")
 
 
@@ -37,8 +38,22 @@ def test_readme_has_at_most_120_lines() -> None:
 def test_links_modules_and_source_paths_exist(path: Path) -> None:
     text = path.read_text()
     targets = [path.parent / link for link in LINK.findall(text) if "://" not in link]
+    targets += [path.parent / picture for picture in PICTURE.findall(text)]
     targets += [ROOT / source for source in SOURCE_PATH.findall(text)]
     for module in MODULE_COMMAND.findall(text):
         file = ROOT / module.rstrip(".").replace(".", "/")
         targets.append(file if file.is_dir() else file.with_suffix(".py"))
     assert not [str(target) for target in targets if not target.exists()]
+
+
+def test_every_picture_is_used_and_has_a_light_and_a_dark_version() -> None:
+    used = {
+        (path.parent / picture).resolve()
+        for path in DOCUMENTS
+        for picture in PICTURE.findall(path.read_text())
+    }
+    assert used == {*(ROOT / "docs" / "pictures").glob("*.png")}
+    names = [path.stem.rpartition("-") for path in used]
+    assert {name for name, _, scheme in names if scheme == "light"} == {
+        name for name, _, scheme in names if scheme == "dark"
+    }

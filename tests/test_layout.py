@@ -65,7 +65,13 @@ def test_no_unexpected_top_level_or_binary_files():
     files = tracked()
     assert {relative(path).split("/")[0] for path in files} <= allowed_names
     binary = {relative(path) for path in files if b"\0" in path.read_bytes()}
-    assert binary <= {"core/assets/gpt2-nano/model.safetensors", "docs/live.png"}
+    pictures = {
+        path for path in binary if re.fullmatch(r"docs/pictures/\w+-(light|dark)\.png", path)
+    }
+    assert binary - pictures <= {"core/assets/gpt2-nano/model.safetensors"}
+    sizes = [(ROOT / path).stat().st_size for path in pictures]
+    assert max(sizes) <= 200_000
+    assert sum(sizes) <= 1_500_000
 
 
 def test_every_setting_is_documented_and_grouped():

@@ -236,6 +236,25 @@ app.command()(score)
 
 
 @app.command()
+def export(
+    run: RunName,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write.")],
+    format: Annotated[
+        operations.ExportFormat,
+        typer.Option(
+            "--format",
+            help="`capsule`: one HTML file with charts, answers, scores, settings and log. It works without a network.",
+        ),
+    ],
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+) -> None:
+    """Export a run to a file."""
+    size = operations.export(runs_dir, run, file, format, force)
+    print(f"{file}: {size / 1e6:.1f} MB")
+
+
+@app.command()
 def reindex(runs_dir: RunsDir = DEFAULT_RUNS_DIR) -> None:
     """Rebuild the index from the run directories."""
     print(f"{operations.reindex(runs_dir)} runs indexed")
@@ -270,7 +289,7 @@ def main() -> None:
     except UserError as error:
         _fail(str(error), 2)
     except typer.TyperException as error:
-        _fail(error.format_message(), 2)
+        _fail(" ".join(error.format_message().split()), 2)  # Typer puts choices on separate lines
     except (typer.Abort, KeyboardInterrupt):
         _fail("interrupted", 1)
     except BrokenPipeError:

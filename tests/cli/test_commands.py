@@ -175,7 +175,9 @@ def test_help_lists_every_command() -> None:
     result = call("--help")
     assert result.status == 0
     assert call() == result, "no arguments must print the help"
-    for name in "models train check find-lr runs stop resume delete generate reindex demo".split():  # noqa: SIM905
+    for (
+        name
+    ) in "models train check find-lr runs stop resume delete generate export reindex demo".split():  # noqa: SIM905
         assert f"\n  {name} " in result.out
         assert call(name, "--help").status == 0
 
@@ -195,6 +197,11 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["generate", "../x", "--prompt", "x"], "run = '../x': there is no such run"),
     (["stop", "none"], "run = 'none': there is no such run; the folder runs does not exist"),
     (["resume", "none"], "there is no such run"),
+    (["export", "none", "x.html", "--format", "capsule"], "run = 'none': there is no such run"),
+    (["export", "none", "x.html", "--format", "hf"], "'--format'.*'hf' is not one of 'capsule'"),
+    (["export", "none", "x.html"], "Missing option '--format'. Choose from: capsule"),
+    (["export", "none", "no/x.html", "--format", "capsule"], "no: directory not found"),
+    (["export", "none", ".", "--format", "capsule"], "is a directory. Name a file"),
     (["reindex", "--runs-dir", "nowhere"], "runs_dir = 'nowhere': directory not found"),
     (
         ["stop", "none", "--runs-dir", "nowhere"],
@@ -474,6 +481,26 @@ def test_delete_removes_a_finished_run_and_refuses_a_running_one(runs_dir: Path)
     assert call("delete", "gone", "--runs-dir", runs_dir).status == 0
     assert not run.path.exists()
     assert call("runs", "--runs-dir", runs_dir, "--format", "json").json == []
+
+
+def test_export_writes_a_capsule_and_replaces_a_file_only_with_force(
+    trained: tuple[Path, Result], tmp_path: Path
+) -> None:
+    file = tmp_path / "a.html"
+    arguments = ("export", "mine", file, "--format", "capsule", "--runs-dir", trained[0])
+    result = call(*arguments)
+    assert (result.status, result.err) == (0, "")
+    assert re.fullmatch(rf"{re.escape(str(file))}: \d\.\d MB\n", result.out)
+    content = file.read_bytes()
+    assert content.startswith(b"<!doctype html>")
+    file.write_text("mine")
+    refused = call(*arguments)
+    assert refused.status == 2
+    assert refused.sentence == f"{file} already exists. Use --force to replace it."
+    assert file.read_text() == "mine"
+    assert call(*arguments, "--force").status == 0
+    assert file.read_bytes() == content
+    assert [path.name for path in tmp_path.iterdir()] == ["a.html"]
 
 
 def test_reindex_rebuilds_the_index(runs_dir: Path) -> None:

@@ -1,0 +1,1 @@
+"""Export of runs to files for use without the dashboard."""
