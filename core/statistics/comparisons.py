@@ -219,7 +219,9 @@ def seeds_needed(sd: float, difference: float) -> int:
     """
     if difference == 0:
         raise ValueError("the difference must not be 0")
-    low, high = 2, MAX_SEEDS
+    low = high = 2
+    while high < MAX_SEEDS and power(high, sd, difference) < POWER:
+        low, high = high + 1, min(2 * high, MAX_SEEDS)
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if power(middle, sd, difference) >= POWER else (middle + 1, high)
