@@ -114,4 +114,6 @@ def effects(
 ) -> None:
     """Compare settings that differ in one change, across seeds. Verdicts are corrected for the number of comparisons."""
     frame = operations.effects(runs_dir, metric, study, margin)
+    if frame.empty:
+        errors.print("No two settings differ in exactly one change.")
     print(render(report.effects(frame, format), format))

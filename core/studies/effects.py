@@ -121,7 +121,10 @@ def effects(
     for row, estimate, q in zip(rows, estimates, q_values, strict=True):
         row["q"] = q
         row["verdict"] = comparisons.verdict(estimate, q, margin, compared.direction)
-    return pd.DataFrame(rows, columns=list(EFFECT_COLUMNS))
+    table = pd.DataFrame(rows, columns=list(EFFECT_COLUMNS))
+    # Otherwise pandas would turn 16 into 16.0 next to other settings.
+    ends = {name: pd.Series([row[name] for row in rows], dtype=object) for name in ("from", "to")}
+    return table.assign(**ends)
 
 
 def noise_floors(runs: pd.DataFrame, metric: str = "val_loss") -> pd.DataFrame:

@@ -60,7 +60,7 @@ def plan(runs_dir: Path, name: str, sweep: Sweep, question: str = "") -> Study:
     Raises UserError if the sweep is invalid, the name is taken or the file cannot be written.
     """
     prefix = slug(name)[:MAX_NAME_CHARACTERS].strip("-._")
-    if not prefix:
+    if not any(character.isalnum() for character in name):
         raise UserError(f"study = {name!r}: must contain a letter or a digit")
     if _path(runs_dir, prefix).exists():
         raise UserError(f"study = {prefix!r}: there is already a study with this name")
