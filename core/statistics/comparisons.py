@@ -131,7 +131,9 @@ def compare_items(before: ArrayLike, after: ArrayLike) -> Effect:
     if gaps.size == 0:
         return Effect(math.nan, (), 0, is_paired=True)
     mean, by_seed, by_item = float(gaps.mean()), gaps.mean(axis=1), gaps.mean(axis=0)
-    if items < 2 or (gaps == gaps[0, 0]).all():  # equal gaps, such as two wrong answers, say nothing about others
+    if (
+        items < 2 or (gaps == gaps[0, 0]).all()
+    ):  # equal gaps, such as two wrong answers, say nothing about others
         return Effect(mean, (), gaps.size, is_paired=True)
     item_variance = float(by_item.var(ddof=1)) / items
     if seeds < 2:

@@ -84,6 +84,13 @@ def test_crossed_items_match_a_t_test_where_only_one_component_varies():
     assert one_seed.p == pytest.approx(stats.ttest_1samp(items[0], 0).pvalue, rel=1e-6)
 
 
+def test_items_that_all_agree_support_no_interval():
+    effect = compare_items(np.zeros((3, 12)), np.zeros((3, 12)))
+    assert effect.difference == 0
+    assert math.isnan(effect.p)
+    assert not effect.is_equivalent(0.5)
+
+
 def test_adjusted_p_values_match_scipy_and_skip_untested_effects():
     p = [0.01, math.nan, 0.04, 0.3]
     q = adjusted(p)
