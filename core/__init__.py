@@ -1,6 +1,6 @@
-"""Instruction fine-tuning experiments with GPT-2: `from core import Lab, RunConfig` in a notebook or script.
+"""Instruction fine-tuning experiments with GPT-2: `from core import Lab, RunConfig, Sweep` in a notebook or script.
 
-Both names are imported on first use, so that importing a submodule does not load DuckDB.
+The names are imported on first use, so that importing a submodule does not load DuckDB.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from core.config import RunConfig
     from core.lab import Lab
+    from core.studies.sweep import Sweep
 
-__all__ = ["Lab", "RunConfig"]
+__all__ = ["Lab", "RunConfig", "Sweep"]
 
 
 def __getattr__(name: str) -> Any:
@@ -21,4 +22,8 @@ def __getattr__(name: str) -> Any:
         from core.config import RunConfig
 
         return RunConfig
+    if name == "Sweep":
+        from core.studies.sweep import Sweep
+
+        return Sweep
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -48,7 +48,7 @@ Color = Annotated[str, Field(pattern=r"^(#[0-9a-f]{6})?$")]
 Line = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f]*$")]
 
 
-IDENTITY_FIELDS = ("name", "parent", "tags", "notes", "color", "archived")
+IDENTITY_FIELDS = ("name", "parent", "tags", "notes", "study", "color", "archived")
 """Settings that identify a run and do not affect what it does."""
 EDITABLE_FIELDS = ("tags", "notes", "color", "archived")
 """Settings that can change after the run has been created."""
@@ -68,6 +68,7 @@ class RunConfig(BaseModel):
     tags: tuple[Line, ...] = _setting((), "identity", "Tags", "Comma-separated labels for grouping runs.", max_length=20)
     seed: int = _setting(123, "identity", "Seed", "Random seed for example order, LoRA initialization and dropout.", ge=0, lt=2**31)
     notes: str = _setting("", "identity", "Notes", "Free-form notes, editable at any time.", max_length=20_000)
+    study: Line | None = _setting(None, "identity", "Study", "Study that this run belongs to.", "never")
     color: Color = _setting("", "identity", "Color", "Color of the run in tables and charts, such as `#3b7dd8`. Empty: assigned when the run is created.", "never")
     archived: bool = _setting(False, "identity", "Archived", "Hide the run in Results unless archived runs are shown.", "never")
 
@@ -227,6 +228,15 @@ class RunConfig(BaseModel):
     def changed(self, **values: Any) -> Self:
         """Return a validated copy with some fields replaced. Raises ConfigError."""
         return type(self).parse({**self.model_dump(), **values})
+
+
+LEARNING_FIELDS = tuple(
+    name
+    for name, field in RunConfig.model_fields.items()
+    if typing.cast(dict[str, Any], field.json_schema_extra)["group"]
+    in ("model", "data", "method", "optimisation")
+)
+"""Settings that affect learning. The other settings concern identity, hardware, evaluation and checkpoints."""
 
 
 def upgraded(recorded: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,9 @@ from core.scheduler.executors import EXECUTORS
 from core.scheduler.preferences import Preferences
 from core.scheduler.processes import mark_dead_runs
 from core.scheduler.queue import TRAINER_CLOSE_TIMEOUT_S, Queue, read_order
+from core.studies import study as studies_on_disk
+from core.studies.study import Study
+from core.studies.sweep import Sweep
 from core.tracking import queries
 from core.tracking.index import INDEX_FILE, Index, IndexHeldError, is_held
 from core.tracking.synced_index import SyncedIndex
@@ -96,6 +99,8 @@ class Lab:
         self.refresh()
         self._queue: Queue | None = None
         if self.read_only is None:
+            self._complete_studies()
+            self.refresh()
             self._queue = Queue(self.runs_dir, EXECUTORS[executor])
             self._queue_orphans()
             self._resume_interrupted()
@@ -460,6 +465,78 @@ class Lab:
         run = RunDirectory.find(self.runs_dir, name)
         with self._edit_lock:
             run.write_config(run.config().changed(**values))
+
+    # Studies
+
+    def sweep(self, name: str, planned: Sweep, question: str = "") -> list[str]:
+        """Create and queue the runs of a study, and return their names.
+
+        If the study exists, only runs that a crash prevented from being created are added. Raises UserError; see
+        `operations.sweep`.
+        """
+        queue = self._require_queue()
+        self._refuse_outside_paths(planned.base)
+        names = operations.sweep(self.runs_dir, name, planned, question)
+        self._queue_members(queue, names)
+        return names
+
+    def studies(self) -> list[dict[str, Any]]:
+        """Return one row per study; see `operations.studies`."""
+        return operations.studies(self.runs_dir, self.runs())
+
+    def study(self, name: str) -> Study:
+        """Return a study. Raises UserError if it does not exist or its file is damaged."""
+        return studies_on_disk.find(self.runs_dir, name)
+
+    def extend_study(
+        self, name: str, seeds: int = 0, axis: str = "", values: Sequence[Any] = ()
+    ) -> list[str]:
+        """Add seeds, or values of an axis, to a study, and queue the runs. Returns their names. Raises UserError."""
+        queue = self._require_queue()
+        names = operations.extend_study(self.runs_dir, name, seeds, axis, values)
+        self._queue_members(queue, names)
+        return names
+
+    def pause_study(self, name: str) -> None:
+        """Withdraw the queued runs of a study. The current run continues. Raises UserError."""
+        queue = self._require_queue()
+        for run in operations.pause_study(self.runs_dir, name):
+            queue.remove(run)
+        self.refresh()
+
+    def continue_study(self, name: str) -> None:
+        """Queue the runs that `pause_study` withdrew. Raises UserError."""
+        queue = self._require_queue()
+        self._queue_members(queue, operations.continue_study(self.runs_dir, name))
+
+    def effects(
+        self, metric: str = "val_loss", study: str | None = None, margin: float | None = None
+    ) -> pd.DataFrame:
+        """Return the effects of single changes, in a study or in all runs; see `core.studies.effects`.
+
+        Args:
+            metric: `val_loss`, `best_val_loss`, `exact`, `seconds` or another key of EFFECT_METRICS, or a judge.
+            margin: differences below this count as equivalent.
+
+        Raises:
+            UserError: the study or the metric does not exist, or the margin is not positive.
+        """
+        from core.studies.analysis import study_effects  # imports SciPy
+
+        return study_effects(self._read, metric, self.study(study) if study else None, margin)
+
+    def _queue_members(self, queue: Queue, names: Sequence[str]) -> None:
+        for name in names:
+            run = RunDirectory(self.runs_dir / name)
+            if run.config_path.exists() and run.status() == "queued":
+                queue.add(name)
+        self.refresh()
+
+    def _complete_studies(self) -> None:
+        """Create the planned runs that a crash prevented from being created."""
+        for name in studies_on_disk.study_names(self.runs_dir):
+            with contextlib.suppress(UserError):  # a damaged file, or the disk is full
+                studies_on_disk.create_runs(self.runs_dir, self.study(name))
 
     # The index and the threads
 

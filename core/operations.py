@@ -7,6 +7,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,9 +17,12 @@ from core.config import RunConfig
 from core.errors import ConfigError, Problem, UserError
 from core.run import files
 from core.run.directory import ENDED_STATUSES, RunDirectory
-from core.run.names import explain_name
+from core.run.names import explain_name, slug
 from core.scheduler.executors import EXECUTORS
 from core.scheduler.processes import kill_trainer
+from core.studies import study
+from core.studies.study import Study
+from core.studies.sweep import Sweep
 from core.tracking import queries
 from core.tracking.sync import read_index, rebuild_index
 from core.training import resumption
@@ -242,6 +246,18 @@ def train(runs_dir: Path, name: str, executor: str, console: "Console") -> tuple
     return last_event["status"], last_event.get("reason")
 
 
+def train_member(runs_dir: Path, name: str, executor: str, console: "Console") -> str | None:
+    """Train a run of a study, or resume it, unless it has finished, failed or been deleted. Returns its final status."""
+    run = RunDirectory(runs_dir / name)
+    if not run.config_path.exists():
+        return None
+    if (status := run.status()) in ("finished", "failed"):
+        return status
+    if status in ENDED_STATUSES:
+        requeue(runs_dir, name)
+    return train(runs_dir, name, executor, console)[0]
+
+
 def wait_until_ended(runs_dir: Path, name: str, timeout: float) -> str | None:
     """Wait for a run to end and return its status, or None after `timeout` seconds.
 
@@ -283,6 +299,105 @@ def generate(
     for model in models:
         *_, answer = answerer.answer(model, instruction, input, settings, raw)
         yield answer
+
+
+def sweep(runs_dir: Path, name: str, planned: Sweep, question: str = "") -> list[str]:
+    """Create the runs of a study, or those that are still missing, and return the names of all its runs.
+
+    Raises:
+        UserError: the sweep is invalid, or a study with this name varies something else.
+        ConfigError: the runs cannot be launched. Checked for the first run of each combination.
+    """
+    if slug(name) in study.study_names(runs_dir):
+        existing = study.find(runs_dir, slug(name))
+        if (existing.sweep.base, existing.sweep.axes) != (planned.base, planned.axes):
+            raise UserError(f"study = {name!r}: a study with this name varies something else")
+    else:
+        existing = study.plan(runs_dir, name, planned, question)
+    study.create_runs(runs_dir, existing)
+    return [member.name for member in existing.members]
+
+
+def studies(runs_dir: Path, frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return one row per study: name, runs, finished, failed, queued, deleted, seeds, axes, is_paused, question.
+
+    A study whose file is damaged has only a name and an `error`.
+
+    Args:
+        frame: `queries.results`.
+    """
+    rows: list[dict[str, Any]] = []
+    for name in study.study_names(runs_dir):
+        try:
+            found = study.find(runs_dir, name)
+        except UserError as error:
+            rows.append({"name": name, "error": str(error)})
+            continue
+        names = [member.name for member in found.members]
+        statuses = frame.loc[frame["name"].isin(names) & (frame["study"] == name), "status"]
+        rows.append({
+            "name": name,
+            "runs": len(names),
+            **{status: int((statuses == status).sum()) for status in ("finished", "failed", "queued")},
+            "deleted": len(names) - len(statuses) if found.is_complete else 0,
+            "seeds": len(found.sweep.seeds),
+            "axes": {axis.name: [*axis.values] for axis in found.sweep.axes},
+            "is_paused": bool(found.paused),
+            "question": found.question,
+        })  # fmt: skip
+    return rows
+
+
+def extend_study(
+    runs_dir: Path, name: str, seeds: int = 0, axis: str = "", values: Sequence[Any] = ()
+) -> list[str]:
+    """Add seeds or values to a study and create the runs. Returns their names. Raises UserError."""
+    extended = study.extended(study.find(runs_dir, name), seeds, axis, values)
+    study.write(runs_dir, extended)
+    return study.create_runs(runs_dir, extended)
+
+
+def pause_study(runs_dir: Path, name: str) -> list[str]:
+    """Withdraw the queued runs of a study, and return their names. The current run continues. Raises UserError."""
+    found = study.find(runs_dir, name)
+    withdrawn = []
+    for run in _existing_members(runs_dir, found):
+        if run.status() == "queued":
+            stop(runs_dir, run.name)
+            withdrawn.append(run.name)
+    study.write(runs_dir, replace(found, paused=(*found.paused, *withdrawn)))
+    return withdrawn
+
+
+def continue_study(runs_dir: Path, name: str) -> list[str]:
+    """Mark the runs withdrawn by `pause_study` as queued, and return their names. Raises UserError."""
+    found = study.find(runs_dir, name)
+    paused = [r.name for r in _existing_members(runs_dir, found) if r.name in found.paused]
+    requeued = [name for name in paused if RunDirectory(runs_dir / name).status() == "stopped"]
+    for run_name in requeued:
+        requeue(runs_dir, run_name)
+    study.write(runs_dir, replace(found, paused=()))
+    return requeued
+
+
+def _existing_members(runs_dir: Path, found: Study) -> list[RunDirectory]:
+    """Return the runs of a study that exist. A run that reuses the name of a deleted member is not one of them."""
+    runs = (RunDirectory(runs_dir / member.name) for member in found.members)
+    existing = [run for run in runs if run.config_path.exists()]
+    return [run for run in existing if run.config().study == found.name]
+
+
+def effects(
+    runs_dir: Path, metric: str, study_name: str | None = None, margin: float | None = None
+) -> pd.DataFrame:
+    """Return the effects in a study, or in all runs; see `core.studies.effects`. Raises UserError."""
+    from core.studies.analysis import study_effects  # imports SciPy
+
+    found = study.find(runs_dir, study_name) if study_name else None
+    with contextlib.closing(read_index(runs_dir)) as index:
+        return study_effects(
+            lambda query, *args: query(index.cursor(), *args), metric, found, margin
+        )
 
 
 @contextlib.contextmanager

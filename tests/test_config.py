@@ -240,6 +240,7 @@ def test_settings_without_effect_are_irrelevant(
     values = RunConfig.parse(EVERY_METHOD | changes).model_dump()
     assert {n for n in FIELDS if not is_relevant(n, values)} == irrelevant | {
         "parent",
+        "study",
         "color",
         "archived",
     }

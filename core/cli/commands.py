@@ -3,13 +3,12 @@
 Exit status: 0 on success, 2 for a user error, 1 for any other failure. Errors are printed to standard error.
 """
 
-import contextlib
 import json
 import os
 import sys
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, cast
+from typing import Annotated, NoReturn, cast
 
 import typer
 
@@ -23,11 +22,13 @@ from core.cli.options import (
     RunsDir,
     Sets,
     errors,
+    parse_config,
 )
 from core.cli.score import score
+from core.cli.studies import effects, studies, sweep
 from core.config import RunConfig
-from core.errors import ConfigError, Problem, UserError
-from core.presets import DEMO, DEMO_LORA, PRESETS, preset
+from core.errors import ConfigError, UserError
+from core.presets import DEMO, DEMO_LORA, PRESETS
 from core.views import report
 from core.views.tables import Format, render
 
@@ -75,7 +76,7 @@ def check(
     format: AsFormat = "table",
 ) -> None:
     """Check settings without training. Shows steps, tokens, parameters, memory, disk space, time and all problems."""
-    config = _config(preset, set, runs_dir)
+    config = parse_config(preset, set, runs_dir)
     plan = operations.check(config, runs_dir)
     cost = None
     if measure and not plan.problems:
@@ -102,7 +103,7 @@ def find_lr(
     format: AsFormat = "table",
 ) -> None:
     """Suggest a learning rate. Trains for a few steps at increasing rates until the loss diverges. Saves nothing."""
-    curve = operations.find_lr(_config(preset, set, runs_dir), steps)
+    curve = operations.find_lr(parse_config(preset, set, runs_dir), steps)
     rows = report.lr_curve(curve)
     if format == "json":
         print(json.dumps({"suggestion": curve.suggestion, "steps": rows}, indent=2))
@@ -123,7 +124,7 @@ def train(
     format: AsFormat = "table",
 ) -> None:
     """Train a new run and show its progress. Ctrl-C saves a checkpoint and stops the run."""
-    config = _config(preset, set, runs_dir)
+    config = parse_config(preset, set, runs_dir)
     name = _report_name(*operations.create_checked(runs_dir, config))
     _train_and_report(runs_dir, name, executor, format)
 
@@ -232,7 +233,8 @@ def generate(
     print(render(rows, format))
 
 
-app.command()(score)
+for command in (score, sweep, studies, effects):
+    app.command()(command)
 
 
 @app.command()
@@ -302,20 +304,6 @@ def main() -> None:
 def _fail(message: str, status: int) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
     sys.exit(status)
-
-
-def _config(name: str | None, sets: list[str] | None, runs_dir: Path) -> RunConfig:
-    """Build the settings from a preset and `field=value` assignments. Raises ConfigError with all problems."""
-    values: dict[str, Any] = preset(name).model_dump(exclude_defaults=True) if name else {}
-    pairs = [assignment.partition("=") for assignment in sets or []]
-    values |= {field.strip(): value for field, separator, value in pairs if separator}
-    hint = "must be field=value, such as batch_size=2"
-    problems = [Problem("--set", field, hint) for field, separator, _ in pairs if not separator]
-    with contextlib.suppress(ConfigError):
-        config = RunConfig.parse(values)
-        if not problems:
-            return config
-    raise ConfigError(problems + operations.problems(values, runs_dir))
 
 
 def _report_name(name: str, origin: str | None) -> str:

@@ -1,13 +1,17 @@
 """Options shared by several commands."""
 
+import contextlib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from core.errors import UserError
+from core import operations
+from core.config import RunConfig
+from core.errors import ConfigError, Problem, UserError
 from core.operations import EXECUTOR_NAMES
+from core.presets import preset
 from core.views.tables import Format
 
 
@@ -40,3 +44,17 @@ RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name of the run.")]
 DEFAULT_RUNS_DIR = Path("runs")
 errors = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
 """Console on standard error. Only results go to standard output."""
+
+
+def parse_config(name: str | None, sets: list[str] | None, runs_dir: Path) -> RunConfig:
+    """Build the settings from a preset and `field=value` assignments. Raises ConfigError with all problems."""
+    values: dict[str, Any] = preset(name).model_dump(exclude_defaults=True) if name else {}
+    pairs = [assignment.partition("=") for assignment in sets or []]
+    values |= {field.strip(): value for field, separator, value in pairs if separator}
+    hint = "must be field=value, such as batch_size=2"
+    problems = [Problem("--set", field, hint) for field, separator, _ in pairs if not separator]
+    with contextlib.suppress(ConfigError):
+        config = RunConfig.parse(values)
+        if not problems:
+            return config
+    raise ConfigError(problems + operations.problems(values, runs_dir))

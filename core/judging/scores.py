@@ -68,8 +68,8 @@ def leaderboard(
     return sorted(rows, key=lambda row: (not is_base(row["run"]), -(row["mean"] or 0), row["run"]))
 
 
-def by_run(scores: pd.DataFrame) -> dict[str, dict[str, Score]]:
-    """Return each run's scores by judge, computed from `queries.scores`.
+def judge_labels(scores: pd.DataFrame) -> dict[str, str]:
+    """Return a label for the ID of each judge in `queries.scores`.
 
     Judges are labeled by name, with the model added if names are ambiguous, or by full ID if that is not enough.
     """
@@ -77,12 +77,20 @@ def by_run(scores: pd.DataFrame) -> dict[str, dict[str, Score]]:
     labels = ids["judge"]
     for finer in (labels + " " + ids["model"], ids.index.to_series()):
         labels = labels.where(~labels.duplicated(keep=False), finer)
+    return {str(id): str(label) for id, label in labels.items()}
+
+
+def by_run(scores: pd.DataFrame) -> dict[str, dict[str, Score]]:
+    """Return each run's scores by judge, computed from `queries.scores`.
+
+    Judges are named by `judge_labels`.
+    """
     scores_by_run: dict[str, dict[str, Score]] = {}
-    for id, label in labels.items():
+    for id, label in judge_labels(scores).items():
         judge_scores = scores[scores["id"] == id]
         examples = judge_scores.groupby("run")["examples"].first()
         for run, interval in _intervals(judge_scores.dropna(subset=["score"])).items():
-            scores_by_run.setdefault(run, {})[str(label)] = _score(interval, int(examples[run]))
+            scores_by_run.setdefault(run, {})[label] = _score(interval, int(examples[run]))
     return scores_by_run
 
 

@@ -18,8 +18,10 @@ WINDOWS_DEVICES = {
 }
 UPLOADS_FOLDER = "uploads"
 """Folder of uploaded data sets in the runs directory."""
+STUDIES_FOLDER = "studies"
+"""Folder of studies in the runs directory."""
 RESERVED_NAMES = WINDOWS_DEVICES | {
-    *("lab", "driver", "queue", "settings", ""), UPLOADS_FOLDER, *EVENT_FOLDERS
+    *("lab", "driver", "queue", "settings", ""), UPLOADS_FOLDER, STUDIES_FOLDER, *EVENT_FOLDERS
 }  # fmt: skip
 """Names that a run cannot have: Windows device names, and the names of other files in the runs directory."""
 MAX_CHARACTERS = 60

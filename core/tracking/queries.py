@@ -262,6 +262,20 @@ def evaluations(
     ).df()
 
 
+def base_losses(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+    """Return the validation loss of each run before its first step: run, base_loss."""
+    return db.execute(
+        "select run, arg_max(coalesce(subset_loss, val_loss), seq) as base_loss from eval where step = 0 group by run"
+    ).df()
+
+
+def exact_answers(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+    """Return whether runs answered their test examples exactly: run, example (its hash), score (1 or 0)."""
+    return db.execute(
+        "select run, example, avg(exact::double) as score from generation where exact is not null group by run, example"
+    ).df()
+
+
 def updates(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
     """Return the measured relative updates: run, step, module, relative_update.
 

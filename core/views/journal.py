@@ -8,17 +8,11 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from core.config import RunConfig, is_relevant, metadata
+from core.config import LEARNING_FIELDS, is_relevant
 from core.presets import PRESETS, preset
 
 JOURNAL_STATUS = "journal"
 """Status of the reference rows. Runs never have this status."""
-LEARNING_FIELDS = tuple(
-    name
-    for name, field in RunConfig.model_fields.items()
-    if metadata(field)["group"] in ("model", "data", "method", "optimisation")
-)
-"""Settings that affect learning. The other settings concern identity, hardware, evaluation and checkpoints."""
 
 
 def rows() -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from core.metrics import MIB
 from core.nn.architecture import FAMILY, RANKS
 from core.views import journal
 from core.views.formats import setting_text
-from core.views.tables import Format, records
+from core.views.tables import Format, cell, records
 
 if TYPE_CHECKING:  # these modules import torch or scipy, which tables do not need
     from core.judging.scores import Score
@@ -147,6 +147,28 @@ def lr_curve(curve: "LRCurve") -> list[dict[str, Any]]:
     return [
         {"step": step, "lr": lr, "loss": loss, "smoothed": smoothed}
         for step, (lr, loss, smoothed) in enumerate(points, 1)
+    ]
+
+
+def effects(frame: pd.DataFrame, format: Format) -> list[dict[str, Any]]:
+    """Return the rows of `core.studies.effects`. Formats other than JSON leave out columns for programs."""
+    rows = records(frame)
+    if format == "json":
+        return rows
+    return [
+        {
+            "change": f"{row['field']}: {setting_text(row['from'])} → {setting_text(row['to'])}",
+            "context": ", ".join(f"{k} {setting_text(v)}" for k, v in row["context"].items()),
+            "metric": row["metric"],
+            "difference": row["difference"],
+            "95% interval": None
+            if row["low"] is None
+            else f"{cell(row['low'])} to {cell(row['high'])}",
+            "seeds": row["seeds"],
+            "q": row["q"],
+            "verdict": row["verdict"],
+        }
+        for row in rows
     ]
 
 

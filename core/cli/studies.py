@@ -1,0 +1,119 @@
+"""The commands `sweep`, `studies` and `effects`."""
+
+from typing import Annotated
+
+import typer
+
+from core import operations
+from core.cli.options import (
+    DEFAULT_RUNS_DIR,
+    AsFormat,
+    ExecutorName,
+    PresetName,
+    RunsDir,
+    Sets,
+    errors,
+    parse_config,
+)
+from core.studies.sweep import Mode, Sweep, parse_axis
+from core.views import report
+from core.views.tables import render
+
+
+def sweep(
+    study: Annotated[str, typer.Option("--study", help="Name of the study.")],
+    axis: Annotated[
+        list[str],
+        typer.Option(
+            "--axis",
+            help="Setting to vary, as field=v1,v2,... or field=log LOW..HIGH x N. Join settings that vary together, as in "
+            "lora_rank=lora_alpha=4,16. Repeatable.",
+        ),
+    ],
+    preset: PresetName = None,
+    set: Sets = None,
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, help="Number of seeds for each combination.")
+    ] = 1,
+    mode: Annotated[
+        Mode, typer.Option("--mode", help="All combinations, or a random subset of them.")
+    ] = "grid",
+    max_runs: Annotated[
+        int | None, typer.Option("--max-runs", min=1, help="Number of runs in a random subset.")
+    ] = None,
+    question: Annotated[
+        str, typer.Option("--question", help="The question that the study answers.")
+    ] = "",
+    executor: ExecutorName = "process",
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    format: AsFormat = "table",
+) -> None:
+    """Train every combination of some settings with several seeds.
+
+    Ctrl-C saves a checkpoint and stops. The same command continues with the runs that have not finished.
+    """
+    base = parse_config(preset, set, runs_dir)
+    axes = tuple(parse_axis(text) for text in axis)
+    planned = Sweep(base, axes, tuple(range(base.seed, base.seed + seeds)), mode, max_runs)
+    names = operations.sweep(runs_dir, study, planned, question)
+    for number, name in enumerate(names, 1):
+        errors.print(f"Run {number} of {len(names)}")
+        if operations.train_member(runs_dir, name, executor, errors) == "stopped":
+            raise typer.Exit(1)
+    frame, judged = operations.read_runs(runs_dir)
+    print(render(report.runs(frame[frame["name"].isin(names)], format, scores=judged), format))
+
+
+def studies(
+    pause: Annotated[
+        str | None, typer.Option("--pause", help="Withdraw the queued runs of this study.")
+    ] = None,
+    continue_: Annotated[
+        str | None, typer.Option("--continue", help="Queue the withdrawn runs of this study again.")
+    ] = None,
+    extend: Annotated[
+        str | None, typer.Option("--extend", help="Add seeds to this study; see --seeds.")
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=0, help="Number of seeds that --extend adds.")
+    ] = 0,
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    format: AsFormat = "table",
+) -> None:
+    """List the studies, after pausing, continuing or extending one. A dashboard trains queued runs when it starts."""
+    if pause:
+        operations.pause_study(runs_dir, pause)
+    if continue_:
+        operations.continue_study(runs_dir, continue_)
+    if extend:
+        operations.extend_study(runs_dir, extend, seeds)
+    frame, _ = operations.read_runs(runs_dir)
+    print(render(operations.studies(runs_dir, frame), format))
+
+
+def effects(
+    study: Annotated[
+        str | None, typer.Option("--study", help="Use only the runs of this study.")
+    ] = None,
+    metric: Annotated[
+        str,
+        typer.Option(
+            "--metric", help="val_loss, best_val_loss, exact, seconds, peak_memory_mb, or a judge."
+        ),
+    ] = "val_loss",
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            "--margin",
+            help="Differences below this count as equivalent. A fraction for losses, time and memory (default: 0.01 for "
+            "losses, 0.05 for time and memory) and for exact answers (0.02), points for judges (2).",
+        ),
+    ] = None,
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    format: AsFormat = "table",
+) -> None:
+    """Compare settings that differ in one change, across seeds. Verdicts are corrected for the number of comparisons."""
+    frame = operations.effects(runs_dir, metric, study, margin)
+    if frame.empty:
+        errors.print("No two settings differ in exactly one change.")
+    print(render(report.effects(frame, format), format))

@@ -1,0 +1,49 @@
+"""Read runs from the index and compute what a study shows."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+
+from core.errors import UserError
+from core.judging.scores import judge_labels
+from core.studies.effects import EFFECT_METRICS, effects
+from core.studies.study import Study
+from core.tracking import queries
+
+Read = Callable[..., Any]
+"""Runs a query of `core.tracking.queries` on the index."""
+
+
+def study_effects(
+    read: Read, metric: str = "val_loss", study: Study | None = None, margin: float | None = None
+) -> pd.DataFrame:
+    """Return the effects in a study, or in all runs; see `effects`.
+
+    Raises UserError if the metric does not exist or the margin is not positive.
+    """
+    runs = read(queries.results)
+    runs = runs.merge(read(queries.base_losses), left_on="name", right_on="run", how="left")
+    ties: list[tuple[str, ...]] = []
+    if study is not None:
+        runs = runs[runs["study"] == study.name]
+        ties = [axis.fields for axis in study.sweep.axes if len(axis.fields) > 1]
+    items = _item_scores(read, metric)
+    return effects(runs, metric, items, margin, ties)
+
+
+def _item_scores(read: Read, metric: str) -> pd.DataFrame | None:
+    """Return the scores of test items if the metric has them. Raises UserError for an unknown metric."""
+    if metric == "exact":
+        answers: pd.DataFrame = read(queries.exact_answers)
+        return answers
+    if metric in EFFECT_METRICS:
+        return None
+    scores = read(queries.scores)
+    labels = judge_labels(scores)
+    by_label = {label: id for id, label in labels.items()}
+    if metric not in by_label:
+        available = ", ".join([*EFFECT_METRICS, *by_label])
+        raise UserError(f"metric = {metric!r}: unknown metric. Available: {available}.")
+    judged: pd.DataFrame = scores[scores["id"] == by_label[metric]]
+    return judged[["run", "example", "score"]]

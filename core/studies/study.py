@@ -1,0 +1,207 @@
+"""Studies on disk: `studies/NAME.json` in the runs folder holds what was planned.
+
+A study names its runs before it creates any of them. If the program is killed in between, `create_runs` continues, so that
+every planned run exists exactly once. A run that is deleted afterwards is not created again.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from core.config import RunConfig, upgraded
+from core.errors import ConfigError, UserError
+from core.run.directory import RunDirectory
+from core.run.files import open_regular, replace_text
+from core.run.names import STUDIES_FOLDER, slug
+from core.studies.sweep import Axis, Member, Sweep
+
+MAX_NAME_CHARACTERS = 40
+"""Leaves room for the numbers in the names of the runs."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A sweep and its planned runs.
+
+    Args:
+        name: also the start of the names of its runs.
+        members: the planned runs, in training order.
+        is_complete: whether all members have been created.
+        first_seeds: number of seeds before the study was extended. Results with more seeds are exploratory, because
+            looking at results before adding seeds makes false differences more likely.
+        paused: members that were withdrawn from the queue by `pause`.
+    """
+
+    name: str
+    sweep: Sweep
+    members: tuple[Member, ...]
+    is_complete: bool
+    first_seeds: int
+    paused: tuple[str, ...] = ()
+    question: str = ""
+    notes: str = ""
+
+    @property
+    def is_exploratory(self) -> bool:
+        """Whether seeds were added after the study was planned."""
+        return len(self.sweep.seeds) > self.first_seeds
+
+    def config(self, member: Member) -> RunConfig:
+        """Return the settings of a planned run."""
+        identity = {"name": member.name, "study": self.name, "color": "", "archived": False}
+        return self.sweep.base.changed(**member.values, **identity, seed=member.seed)
+
+
+def plan(runs_dir: Path, name: str, sweep: Sweep, question: str = "") -> Study:
+    """Write the file of a new study. Creates no runs.
+
+    Raises UserError if the sweep is invalid, the name is taken or the file cannot be written.
+    """
+    prefix = slug(name)[:MAX_NAME_CHARACTERS].strip("-._")
+    if not any(character.isalnum() for character in name):
+        raise UserError(f"study = {name!r}: must contain a letter or a digit")
+    if _path(runs_dir, prefix).exists():
+        raise UserError(f"study = {prefix!r}: there is already a study with this name")
+    members = tuple(sweep.members(prefix))
+    if taken := next((m.name for m in members if (runs_dir / m.name).exists()), None):
+        raise UserError(
+            f"study = {prefix!r}: there is already a run named {taken}; use another name"
+        )
+    study = Study(prefix, sweep, members, False, len(sweep.seeds), question=question)
+    write(runs_dir, study)
+    return study
+
+
+def extended(
+    study: Study, more_seeds: int = 0, axis: str = "", values: Sequence[Any] = ()
+) -> Study:
+    """Return the study with more seeds, or with more values on one axis. Existing runs are kept.
+
+    Raises UserError if nothing would be added or the axis is unknown.
+    """
+    sweep = study.sweep
+    if more_seeds > 0:
+        first = max(sweep.seeds) + 1
+        seeds = (*sweep.seeds, *range(first, first + more_seeds))
+        runs = sweep.max_runs and sweep.max_runs // len(sweep.seeds) * len(seeds)
+        sweep = replace(sweep, seeds=seeds, max_runs=runs)  # the same random combinations
+    if axis:
+        if sweep.mode == "random":
+            raise UserError("a random study can only be extended by seeds")
+        if axis not in {a.name for a in sweep.axes}:
+            available = ", ".join(a.name for a in sweep.axes)
+            raise UserError(f"axis = {axis!r}: not varied in this study; it varies {available}")
+        axes = [
+            replace(a, values=(*a.values, *(v for v in values if v not in a.values)))
+            if a.name == axis
+            else a
+            for a in sweep.axes
+        ]
+        sweep = replace(sweep, axes=tuple(axes))
+    existing = {_key(member.values, member.seed) for member in study.members}
+    planned = sweep.members(study.name)
+    added = [m for m in planned if _key(m.values, m.seed) not in existing]
+    if not added:
+        raise UserError("nothing to add: give a number of seeds or new values")
+    number = max(int(member.name.rpartition("-")[2]) for member in study.members)
+    named = [replace(m, name=f"{study.name}-{number + i}") for i, m in enumerate(added, 1)]
+    return replace(study, sweep=sweep, members=(*study.members, *named), is_complete=False)
+
+
+def create_runs(runs_dir: Path, study: Study) -> list[str]:
+    """Create the runs of the study that do not exist yet, and return their names. Raises UserError if that fails."""
+    created: list[str] = []
+    if study.is_complete:
+        return created
+    earlier = {m.name for m in study.members if (runs_dir / m.name).exists()}
+    for member in study.members:
+        if member.name not in earlier:
+            created.append(RunDirectory.create(runs_dir, study.config(member)).name)
+    write(runs_dir, replace(study, is_complete=True))
+    return created
+
+
+def find(runs_dir: Path, name: str) -> Study:
+    """Return a study. Raises UserError if it does not exist or its file is damaged."""
+    names = study_names(runs_dir)
+    if name not in names:
+        hint = f"available: {', '.join(names)}" if names else f"there are no studies in {runs_dir}"
+        raise UserError(f"study = {name!r}: there is no such study; {hint}")
+    path = _path(runs_dir, name)
+    try:
+        with open_regular(path, "r", encoding="utf-8") as file:
+            return _from_json(name, json.load(file))
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        RecursionError,
+        ConfigError,
+    ) as error:
+        raise UserError(f"{path.name} cannot be read ({error})") from None
+
+
+def study_names(runs_dir: Path) -> list[str]:
+    """Return the names of all studies. Skips links."""
+    folder = runs_dir / STUDIES_FOLDER
+    if folder.is_symlink():
+        return []
+    return sorted(path.stem for path in folder.glob("*.json") if not path.is_symlink())
+
+
+def write(runs_dir: Path, study: Study) -> None:
+    """Write the file of a study atomically. Raises UserError if that fails."""
+    path = _path(runs_dir, study.name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(path, json.dumps(_to_json(study), indent=2))
+    except OSError as error:
+        raise UserError(f"{path} cannot be written to ({error})") from None
+
+
+def _path(runs_dir: Path, name: str) -> Path:
+    return runs_dir / STUDIES_FOLDER / f"{name}.json"
+
+
+def _key(values: Any, seed: int) -> tuple[Any, ...]:
+    return seed, *sorted((name, str(value)) for name, value in values.items())
+
+
+def _to_json(study: Study) -> dict[str, Any]:
+    sweep = study.sweep
+    return {
+        "name": study.name,
+        "question": study.question,
+        "notes": study.notes,
+        "base": sweep.base.model_dump(mode="json"),
+        "axes": [{"fields": axis.fields, "values": axis.values} for axis in sweep.axes],
+        "seeds": sweep.seeds,
+        "mode": sweep.mode,
+        "max_runs": sweep.max_runs,
+        "first_seeds": study.first_seeds,
+        "is_complete": study.is_complete,
+        "paused": study.paused,
+        "members": [{"name": m.name, "values": m.values, "seed": m.seed} for m in study.members],
+    }
+
+
+def _from_json(name: str, values: dict[str, Any]) -> Study:
+    axes = tuple(Axis(tuple(a["fields"]), tuple(a["values"])) for a in values["axes"])
+    sweep = Sweep(
+        RunConfig.parse(upgraded(values["base"])),
+        axes,
+        tuple(values["seeds"]),
+        values["mode"],
+        values["max_runs"],
+    )
+    members = tuple(Member(m["name"], m["values"], m["seed"]) for m in values["members"])
+    if not all(isinstance(m.name, str) and slug(m.name) == m.name for m in members):
+        raise ValueError("a run has an invalid name")
+    return Study(
+        name, sweep, members, bool(values["is_complete"]), int(values["first_seeds"]),
+        tuple(values["paused"]), str(values["question"]), str(values["notes"]),
+    )  # fmt: skip

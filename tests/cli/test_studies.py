@@ -1,0 +1,89 @@
+"""The commands `sweep`, `studies` and `effects` on a tiny study."""
+
+import math
+
+import pytest
+
+from core.run.directory import RunDirectory, list_runs
+from tests.cli.test_commands import call
+
+TINY = [
+    argument
+    for setting in ("max_examples=40", "max_length=32", "batch_size=8", "max_new_tokens=1", "sample_prompt=")
+    for argument in ("--set", setting)
+]  # fmt: skip
+SWEEP = ["sweep", "--study", "rate", "--axis", "lr=1e-5,5e-3", "--seeds", "2", *TINY, "--executor", "thread"]  # fmt: skip
+EFFECT_KEYS = {
+    "field", "from", "to", "context", "metric", "direction", "seeds", "n", "difference", "low", "high", "p", "q",
+    "margin", "verdict",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs_dir(tmp_path_factory):
+    runs_dir = tmp_path_factory.mktemp("study") / "runs"
+    rows = call(*SWEEP, "--runs-dir", runs_dir, "--format", "json").json
+    assert [row["status"] for row in rows] == ["finished"] * 4
+    return runs_dir
+
+
+def test_effects_of_a_sweep(runs_dir):
+    [effect] = call("effects", "--study", "rate", "--runs-dir", runs_dir, "--format", "json").json
+    assert effect.keys() >= EFFECT_KEYS
+    assert (effect["field"], effect["from"], effect["to"]) == ("lr", 1e-5, 5e-3)
+    losses = {
+        (run.config().lr, run.config().seed): run.events("eval")[-1]["val_loss"]
+        for run in list_runs(runs_dir)
+    }
+    ratios = [math.log(losses[5e-3, seed] / losses[1e-5, seed]) for seed in (123, 124)]
+    typical = math.sqrt(losses[1e-5, 123] * losses[1e-5, 124])
+    assert effect["difference"] == pytest.approx(typical * math.expm1(sum(ratios) / 2))
+    assert effect["low"] < effect["difference"] < effect["high"]
+    assert effect["seeds"] == 2
+    assert effect["verdict"] in ("better", "worse", "equivalent", "undecided")
+    table = call("effects", "--runs-dir", runs_dir, "--metric", "exact")
+    assert "lr: 1e-5 → 0.005" in table.out
+
+
+def test_repeating_the_command_trains_nothing(runs_dir):
+    before = {run.name: run.events_path.stat().st_size for run in list_runs(runs_dir)}
+    assert call(*SWEEP, "--runs-dir", runs_dir).status == 0
+    assert {run.name: run.events_path.stat().st_size for run in list_runs(runs_dir)} == before
+
+
+def test_studies_are_listed_and_extended(runs_dir):
+    [row] = call("studies", "--runs-dir", runs_dir, "--format", "json").json
+    assert (row["name"], row["runs"], row["finished"], row["seeds"]) == ("rate", 4, 4, 2)
+    assert row["axes"] == {"lr": [1e-5, 5e-3]}
+    options = ["--extend", "rate", "--seeds", 1, "--runs-dir", runs_dir, "--format", "json"]
+    [row] = call("studies", *options).json
+    assert (row["runs"], row["queued"], row["seeds"]) == (6, 2, 3)
+    assert RunDirectory(runs_dir / "rate-5").config().seed == 125
+    [row] = call("studies", "--pause", "rate", "--runs-dir", runs_dir, "--format", "json").json
+    assert (row["queued"], row["is_paused"]) == (0, True)
+    [row] = call("studies", "--continue", "rate", "--runs-dir", runs_dir, "--format", "json").json
+    assert (row["queued"], row["is_paused"]) == (2, False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["sweep", "--study", "s", "--axis", "rank=4"], "unknown setting 'rank'"),
+        (["sweep", "--study", "!", "--axis", "lr=1e-4"], "must contain a letter or a digit"),
+        (["sweep", "--study", "s", "--axis", "lora_rank=4", "--set", "method=full"], "no effect"),
+        (["effects", "--study", "s"], "there is no such study"),
+        (["effects", "--metric", "charm"], "unknown metric. Available: val_loss"),
+        (["effects", "--margin", "-1"], "must be greater than 0"),
+        (["studies", "--pause", "s"], "there is no such study"),
+    ],
+)
+def test_user_errors_are_one_sentence(tmp_path, arguments, expected):
+    result = call(*arguments, "--runs-dir", tmp_path / "runs")
+    assert result.status == 2
+    assert expected in result.sentence
+
+
+def test_effects_without_comparable_runs_say_so(tmp_path):
+    result = call("effects", "--runs-dir", tmp_path)
+    assert result.status == 0
+    assert "No two settings differ in exactly one change." in result.err

@@ -1,0 +1,174 @@
+"""Effects: which runs are compared, how changes and contexts are named, and what is left out."""
+
+import math
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from core.config import RunConfig, is_relevant
+from core.errors import UserError
+from core.studies.effects import EFFECT_COLUMNS, effects, noise_floors
+
+SEEDS = (1, 2, 3)
+
+
+def runs_of(*groups):
+    """Return rows like those of `queries.results`, from (settings, metrics by seed)."""
+    rows = []
+    for settings, losses in groups:
+        for seed, loss in zip(SEEDS, losses, strict=False):
+            config = RunConfig.parse({**settings, "seed": seed})
+            values = config.model_dump()
+            shown = {
+                n: v if is_relevant(n, values) or n in ("name", "study") else None
+                for n, v in values.items()
+            }
+            measured = {
+                "val_loss": loss,
+                "subset_loss": loss,
+                "best_val_loss": loss,
+                "perplexity": math.exp(min(loss, 700)),
+            }
+            other = {
+                "status": "finished",
+                "reason": None,
+                "step": 9,
+                "val_set": "whole set",
+                "base_loss": 4.0,
+            }
+            rows.append({**shown, **measured, **other, "name": f"run-{len(rows)}", "seconds": 10.0})
+    return pd.DataFrame(rows)  # fmt: skip
+
+
+def row(table, field):
+    [match] = table[table["field"] == field].to_dict("records")
+    return match
+
+
+def test_single_change_is_compared_across_seeds():
+    table = effects(
+        runs_of(({"lr": 1e-3}, [1.0, 1.1, 1.05]), ({"lr": 1e-4}, [2.0, 2.2, 2.1])), "val_loss"
+    )
+    effect = row(table, "lr")
+    assert [*table.columns] == [*EFFECT_COLUMNS]
+    assert (effect["from"], effect["to"]) == (1e-4, 1e-3), "from the smaller to the larger value"
+    assert effect["difference"] == pytest.approx(1.0492 - 2.0983, abs=1e-3)
+    assert effect["low"] < effect["difference"] < effect["high"] < 0
+    assert (effect["seeds"], effect["n"], effect["direction"]) == (3, 3, "lower")
+    assert effect["verdict"] == "better"
+    assert effect["context"] == {}
+
+
+def test_two_changes_support_no_verdict():
+    runs = runs_of(
+        ({"lr": 1e-3, "warmup_fraction": 0.2}, [1.0, 1.1, 1.0]), ({"lr": 1e-4}, [2.0, 2.1, 2.0])
+    )
+    assert effects(runs, "val_loss").empty
+
+
+def test_tied_settings_are_one_change():
+    settings = [{"lora_rank": r, "lora_alpha": r} for r in (4, 16)]
+    runs = runs_of((settings[0], [2.0, 2.1, 2.0]), (settings[1], [1.0, 1.1, 1.0]))
+    effect = row(effects(runs, "val_loss"), "lora_rank=lora_alpha")
+    assert (effect["from"], effect["to"]) == (4, 16)
+    ties = [("lr", "min_lr")]
+    rates = [{"lr": r, "min_lr": r} for r in (1e-4, 1e-3)]
+    runs = runs_of((rates[0], [2.0, 2.1, 2.0]), (rates[1], [1.0, 1.1, 1.0]))
+    assert effects(runs, "val_loss").empty
+    assert row(effects(runs, "val_loss", ties=ties), "lr=min_lr")["verdict"] == "better"
+
+
+def test_effect_that_depends_on_its_context_is_listed_per_context():
+    groups = [
+        ({"lr": lr, "lora_scaling": scaling}, [loss, loss + 0.1, loss + 0.05])
+        for (lr, scaling), loss in {
+            (1e-4, "alpha/rank"): 2.0,
+            (1e-3, "alpha/rank"): 1.0,
+            (1e-4, "alpha"): 1.0,
+            (1e-3, "alpha"): 2.0,
+        }.items()
+    ]
+    table = effects(runs_of(*groups), "val_loss")
+    rates = table[table["field"] == "lr"]
+    verdicts = {r["context"]["lora_scaling"]: r["verdict"] for r in rates.to_dict("records")}
+    assert verdicts == {"alpha/rank": "better", "alpha": "worse"}
+    assert len(table) == 4
+
+
+def test_settings_without_effect_on_one_side_follow_the_change():
+    runs = runs_of(({"method": "full"}, [2.0, 2.1, 2.0]), ({"lora_rank": 8}, [1.0, 1.1, 1.0]))
+    assert row(effects(runs, "val_loss"), "method")["to"] in ("lora", "full")
+
+
+def test_diverged_runs_are_counted_apart():
+    runs = runs_of(({"lr": 1e-4}, [2.0, 2.1, 2.0]), ({"lr": 1e-3}, [1.0, 9.0, 1.1]))
+    effect = row(effects(runs, "val_loss"), "lr")
+    assert effect["diverged"] == [0, 1]
+    assert effect["seeds"] == 2
+    everything = runs_of(({"lr": 1e-4}, [2.0, 2.1, 2.0]), ({"lr": 1e-3}, [9.0, 9.0, math.nan]))
+    effect = row(effects(everything, "val_loss"), "lr")
+    assert effect["diverged"] == [0, 3]
+    assert math.isnan(effect["difference"])
+    assert effect["verdict"] == "undecided"
+
+
+def test_unfinished_runs_and_losses_on_the_subset_are_left_out():
+    runs = runs_of(({"lr": 1e-4}, [2.0, 2.1, 2.0]), ({"lr": 1e-3}, [1.0, 1.1, 1.0]))
+    runs.loc[0, "status"] = "stopped"
+    runs.loc[1, "val_set"] = "subset"
+    effect = row(effects(runs, "val_loss"), "lr")
+    assert effect["seeds"] == 1
+    assert effect["verdict"] == "undecided"
+
+
+def test_one_seed_is_undecided():
+    effect = row(effects(runs_of(({"lr": 1e-4}, [2.0]), ({"lr": 1e-3}, [1.0])), "val_loss"), "lr")
+    assert effect["verdict"] == "undecided"
+    assert math.isnan(effect["p"])
+
+
+def test_equivalence_needs_a_margin():
+    runs = runs_of(({"lr": 1e-4}, [2.0, 2.1, 2.05]), ({"lr": 2e-4}, [2.0005, 2.1004, 2.0506]))
+    assert row(effects(runs, "val_loss"), "lr")["verdict"] in ("equivalent", "worse")
+    assert row(effects(runs, "val_loss", margin=1e-9), "lr")["verdict"] != "equivalent"
+    with pytest.raises(UserError, match="must be greater than 0"):
+        effects(runs, "val_loss", margin=0)
+
+
+def test_exact_answers_are_compared_by_item_and_seed():
+    runs = runs_of(({"lr": 1e-4}, [2.0, 2.0, 2.0]), ({"lr": 1e-3}, [1.9, 1.9, 1.9]))
+    rng = np.random.default_rng(0)
+    rows = []
+    for i, name in enumerate(runs["name"]):
+        chance = 0.2 if i < 3 else 0.8
+        rows += [(name, f"example-{k}", float(rng.random() < chance)) for k in range(60)]
+    items = pd.DataFrame(rows, columns=["run", "example", "score"])
+    effect = row(effects(runs, "exact", items), "lr")
+    assert effect["n"] == 180
+    assert effect["direction"] == "higher"
+    assert effect["difference"] == pytest.approx(0.6, abs=0.15)
+    assert effect["verdict"] == "better"
+
+
+def test_noise_floor_is_the_spread_between_seeds():
+    runs = runs_of(({"lr": 1e-4}, [2.0, 2.1, 2.2]), ({"lr": 1e-3}, [1.0, 1.05, 1.1]))
+    [floor] = noise_floors(runs).to_dict("records")
+    logs = [np.log([2.0, 2.1, 2.2]), np.log([1.0, 1.05, 1.1])]
+    expected = math.sqrt(np.mean([values.var(ddof=1) for values in logs]))
+    assert floor["sd"] == pytest.approx(expected)
+    assert (floor["method"], floor["df"]) == ("lora", 4)
+
+
+def test_a_thousand_runs_are_compared_in_seconds():
+    grid = [(lr, rank, b) for lr in range(1, 20) for rank in range(1, 7) for b in (1, 2, 4)]
+    groups = [
+        ({"lr": lr / 1e4, "lora_rank": rank, "batch_size": b}, [2.0, 2.1, 2.2])
+        for lr, rank, b in grid
+    ]
+    runs = runs_of(*groups)
+    start = time.process_time()
+    table = effects(runs, "val_loss")
+    assert len(table) > 1000
+    assert time.process_time() - start < 5

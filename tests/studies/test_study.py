@@ -1,0 +1,123 @@
+"""Studies on disk: planned runs exist exactly once, also after a crash, and edited files are reported."""
+
+import json
+
+import pytest
+
+from core.config import RunConfig
+from core.errors import UserError
+from core.lab import Lab
+from core.run.directory import RunDirectory, list_runs
+from core.scheduler.executors import EXECUTORS
+from core.studies import study
+from core.studies.sweep import Sweep, parse_axis
+
+BASE = RunConfig(max_examples=50)
+SWEEP = Sweep(BASE, (parse_axis("lr=1e-4,3e-4"),), (1, 2))
+
+
+@pytest.fixture(autouse=True)
+def idle_executor(monkeypatch):
+    monkeypatch.setitem(EXECUTORS, "idle", lambda run: None)
+
+
+@pytest.fixture
+def lab(tmp_path):
+    with Lab(tmp_path, "idle") as lab:
+        yield lab
+
+
+def names(runs_dir):
+    return [run.name for run in list_runs(runs_dir)]
+
+
+def test_study_creates_and_queues_every_run(lab):
+    created = lab.sweep("Rate", SWEEP, "Which learning rate?")
+    assert created == names(lab.runs_dir) == ["rate-1", "rate-2", "rate-3", "rate-4"]
+    assert {lab.config(name).study for name in created} == {"rate"}
+    assert [(lab.config(n).lr, lab.config(n).seed) for n in created] == [
+        (1e-4, 1), (3e-4, 1), (1e-4, 2), (3e-4, 2),
+    ]  # fmt: skip
+    [row] = lab.studies()
+    assert (row["name"], row["runs"], row["seeds"]) == ("rate", 4, 2)
+    assert row["axes"] == {"lr": [1e-4, 3e-4]}
+    assert row["question"] == "Which learning rate?"
+    assert set(lab.waiting()) <= {*created}
+
+
+def test_runs_missing_after_a_crash_are_created_once(tmp_path):
+    planned = study.plan(tmp_path, "rate", SWEEP)
+    RunDirectory.create(tmp_path, planned.config(planned.members[0]))
+    with Lab(tmp_path, "idle") as lab:  # the next start of the dashboard
+        assert names(tmp_path) == [member.name for member in planned.members]
+        lab.stop("rate-4")
+        lab.delete("rate-4")
+    with Lab(tmp_path, "idle") as lab:
+        assert "rate-4" not in names(tmp_path), "a deleted run stays deleted"
+        assert lab.studies()[0]["deleted"] == 1
+
+
+def test_repeating_a_sweep_adds_nothing(tmp_path):
+    planned = study.plan(tmp_path, "rate", SWEEP)
+    assert len(study.create_runs(tmp_path, planned)) == 4
+    assert study.create_runs(tmp_path, study.find(tmp_path, "rate")) == []
+    with pytest.raises(UserError, match="already a study"):
+        study.plan(tmp_path, "rate", SWEEP)
+    RunDirectory.create(tmp_path, RunConfig(name="other-2"))
+    with pytest.raises(UserError, match="already a run named other-2"):
+        study.plan(tmp_path, "other", SWEEP)
+
+
+def test_extension_adds_seeds_and_values_and_marks_the_study_exploratory(tmp_path):
+    planned = study.plan(tmp_path, "rate", SWEEP)
+    study.create_runs(tmp_path, planned)
+    more = study.extended(study.find(tmp_path, "rate"), more_seeds=1)
+    assert [(m.name, m.seed) for m in more.members[4:]] == [("rate-5", 3), ("rate-6", 3)]
+    assert more.is_exploratory
+    assert not planned.is_exploratory
+    assert study.create_runs(tmp_path, more) == ["rate-5", "rate-6"]
+    wider = study.extended(study.find(tmp_path, "rate"), axis="lr", values=[1e-3])
+    assert [(m.values, m.seed) for m in wider.members[6:]] == [({"lr": 1e-3}, s) for s in (1, 2, 3)]
+    with pytest.raises(UserError, match="nothing to add"):
+        study.extended(wider, axis="lr", values=[1e-3])
+    with pytest.raises(UserError, match="it varies lr"):
+        study.extended(wider, axis="batch_size", values=[1])
+
+
+def test_paused_study_continues(lab):
+    lab.sweep("rate", SWEEP)
+    current = lab.waiting()[:1]
+    lab.pause_study("rate")
+    assert lab.studies()[0]["is_paused"]
+    assert lab.studies()[0]["queued"] <= len(current)
+    lab.continue_study("rate")
+    assert lab.studies()[0]["queued"] == 4
+    assert not lab.studies()[0]["is_paused"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: "not json", "cannot be read"),
+        (lambda text: text.replace('"rate-1"', '"../rate-1"'), "invalid name"),
+        (lambda text: text.replace('"axes"', '"removed"'), "cannot be read"),
+        (lambda text: text.replace('"lora_rank": 16', '"lora_rank": -1'), "lora_rank"),
+        (lambda text: json.dumps([]), "cannot be read"),
+    ],
+)
+def test_edited_study_file_is_one_sentence(tmp_path, change, message):
+    study.plan(tmp_path, "rate", SWEEP)
+    path = tmp_path / "studies" / "rate.json"
+    path.write_text(change(path.read_text()))
+    with pytest.raises(UserError, match=message):
+        study.find(tmp_path, "rate")
+    with Lab(tmp_path, "idle") as lab:
+        assert message in lab.studies()[0]["error"]
+
+
+def test_unknown_study_lists_the_others(tmp_path):
+    with pytest.raises(UserError, match="there are no studies"):
+        study.find(tmp_path, "rate")
+    study.plan(tmp_path, "rate", SWEEP)
+    with pytest.raises(UserError, match="available: rate"):
+        study.find(tmp_path, "../rate")
