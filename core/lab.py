@@ -1,7 +1,7 @@
 """The Lab: the entry point for pages and notebooks.
 
 Owns the index and two background threads: one syncs the index with the run directories, and the other drives the queue.
-Commands do not open a Lab; see `core.operations`.
+Reading runs is in `core.reading`. Commands do not open a Lab; see `core.operations`.
 """
 
 import atexit
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import pandas as pd
 
@@ -19,6 +19,7 @@ from core import allowed_paths, operations
 from core.config import EDITABLE_FIELDS, RunConfig
 from core.data.files import COMPRESSED_SUFFIX, DATA_SUFFIXES
 from core.errors import ConfigError, Problem, UserError
+from core.reading import Reader, Result
 from core.run import trash, uploads
 from core.run.directory import ENDED_STATUSES, RunDirectory, discard_leftovers, list_runs
 from core.run.names import next_name
@@ -30,7 +31,6 @@ from core.scheduler.preferences import Preferences
 from core.scheduler.processes import mark_dead_runs
 from core.scheduler.queue import TRAINER_CLOSE_TIMEOUT_S, Queue, read_order
 from core.studies import study as studies_on_disk
-from core.studies.study import Study
 from core.studies.sweep import Sweep
 from core.tracking import queries
 from core.tracking.index import INDEX_FILE, Index, IndexHeldError, is_held
@@ -46,9 +46,6 @@ if TYPE_CHECKING:  # importing these at runtime takes seconds
     from core.planning.preflight import Plan
     from core.training.lr_finder import LRCurve
 
-Result = TypeVar("Result")
-Curves = dict[str, pd.DataFrame]
-
 SYNC_INTERVAL_S = 1.0
 """Pages refresh once a second; syncing more often would not show anything new."""
 ENQUEUE_GRACE_S = 10.0
@@ -59,7 +56,7 @@ SCORING_CLOSE_TIMEOUT_S = 5.0
 """How long to wait for pending judge requests when the Lab is closed."""
 
 
-class Lab:
+class Lab(Reader):
     """The runs in a folder. As a context manager, it stops the current trainer and releases the index on exit.
 
     Only one Lab at a time can change a folder. A second one, in another process, is read-only.
@@ -80,7 +77,7 @@ class Lab:
     def __init__(self, runs_dir: Path | str, executor: str = "process") -> None:
         if executor not in EXECUTORS:
             raise UserError(f"executor = {executor!r}: must be {' or '.join(EXECUTORS)}")
-        self.runs_dir = Path(runs_dir)
+        super().__init__(Path(runs_dir))
         self.driver_pid: int | None = None
         """Process ID of another Lab that drives the queue; None if there is none."""
         self.read_only: str | None = None
@@ -117,53 +114,6 @@ class Lab:
     def __repr__(self) -> str:
         return f"Lab({str(self.runs_dir)!r})"
 
-    # Reading
-
-    def runs(self) -> pd.DataFrame:
-        """Return all runs with their settings and results; see `queries.results`."""
-        return self._read(queries.results)
-
-    def colors(self, names: Sequence[str]) -> dict[str, str]:
-        """Return the colors of some runs, such as `#3b7dd8`. Runs that do not exist are omitted."""
-        colors = self.runs().set_index("name")["color"]
-        return {name: str(colors[name]) for name in names if name in colors}
-
-    def states(self, names: Sequence[str]) -> list[dict[str, Any]]:
-        """Return the status and progress of some runs; see `queries.states`."""
-        return self._read(queries.states, names)
-
-    def curves(self, names: Sequence[str], metrics: Sequence[str], **options: Any) -> Curves:
-        """Return downsampled curves; see `queries.curves`."""
-        return self._read(queries.curves, names, metrics, **options)
-
-    def evaluations(self, names: Sequence[str], x: str = "step") -> pd.DataFrame:
-        """Return the losses of each evaluation; see `queries.evaluations`."""
-        return self._read(queries.evaluations, names, x)
-
-    def updates(self, names: Sequence[str]) -> pd.DataFrame:
-        """Return the relative update of each module at each measured step: run, step, module, relative_update."""
-        return self._read(queries.updates, names)
-
-    def example_losses(self, names: Sequence[str], step: int | None = None) -> pd.DataFrame:
-        """Return the loss of each example at each evaluation, or at one step; see `queries.example_losses`."""
-        return self._read(queries.example_losses, names, step)
-
-    def samples(self, names: Sequence[str]) -> pd.DataFrame:
-        """Return the answers to the sample prompt, newest first: run, step, prompt, text."""
-        return self._read(queries.samples, names)
-
-    def warnings(self, names: Sequence[str]) -> pd.DataFrame:
-        """Return the trainers' warnings: run, step, about, message."""
-        return self._read(queries.warnings, names)
-
-    def answers(self, names: Sequence[str]) -> pd.DataFrame:
-        """Return runs' answers to their test examples; see `queries.answers`."""
-        return self._read(queries.answers, names)
-
-    def scores(self) -> pd.DataFrame:
-        """Return mean scores by run, test example and judge; see `queries.scores`."""
-        return self._read(queries.scores)
-
     # Scoring
 
     @property
@@ -191,34 +141,6 @@ class Lab:
                 )
             scoring.job = job
             job.start()
-
-    def scores_by_run(self) -> dict[str, dict[str, Any]]:
-        """Return each run's score from each judge; see `core.judging.scores.by_run`."""
-        from core.judging import scores  # imports SciPy
-
-        return scores.by_run(self.scores())
-
-    def config(self, name: str) -> RunConfig:
-        """Return a run's settings. Raises UserError if the run does not exist or its file is damaged."""
-        return RunDirectory.find(self.runs_dir, name).config()
-
-    def log(self, name: str) -> str:
-        """Return the end of a run's log. Raises UserError if the run does not exist."""
-        return RunDirectory.find(self.runs_dir, name).log_tail()
-
-    def capsule(self, name: str) -> bytes:
-        """Return a run as one HTML file that works offline; see `core.exchange.capsule`. Raises UserError."""
-        from core.exchange import capsule, run_record  # imports Plotly and SciPy
-
-        return capsule.render(run_record.collect(self.runs_dir, name, self._read))
-
-    def seconds_since_stop_request(self, name: str) -> float | None:
-        """Return the number of seconds since a run was asked to stop, or None if it has not been asked."""
-        return RunDirectory(self.runs_dir / name).seconds_since_stop_request()
-
-    def checkpoint_step(self, name: str) -> int | None:
-        """Return the step of a run's newest checkpoint, or None if it has none."""
-        return RunDirectory(self.runs_dir / name).checkpoint_step()
 
     # Planning
 
@@ -480,14 +402,6 @@ class Lab:
         self._queue_members(queue, names)
         return names
 
-    def studies(self) -> list[dict[str, Any]]:
-        """Return one row per study; see `operations.studies`."""
-        return operations.studies(self.runs_dir, self.runs())
-
-    def study(self, name: str) -> Study:
-        """Return a study. Raises UserError if it does not exist or its file is damaged."""
-        return studies_on_disk.find(self.runs_dir, name)
-
     def extend_study(
         self, name: str, seeds: int = 0, axis: str = "", values: Sequence[Any] = ()
     ) -> list[str]:
@@ -508,22 +422,6 @@ class Lab:
         """Queue the runs that `pause_study` withdrew. Raises UserError."""
         queue = self._require_queue()
         self._queue_members(queue, operations.continue_study(self.runs_dir, name))
-
-    def effects(
-        self, metric: str = "val_loss", study: str | None = None, margin: float | None = None
-    ) -> pd.DataFrame:
-        """Return the effects of single changes, in a study or in all runs; see `core.studies.effects`.
-
-        Args:
-            metric: `val_loss`, `best_val_loss`, `exact`, `seconds` or another key of EFFECT_METRICS, or a judge.
-            margin: differences below this count as equivalent.
-
-        Raises:
-            UserError: the study or the metric does not exist, or the margin is not positive.
-        """
-        from core.studies.analysis import study_effects  # imports SciPy
-
-        return study_effects(self._read, metric, self.study(study) if study else None, margin)
 
     def _queue_members(self, queue: Queue, names: Sequence[str]) -> None:
         for name in names:
