@@ -201,9 +201,8 @@ def test_run_from_another_process_is_shown_and_interrupted_if_its_trainer_dies(
     idle_lab, child, wait
 ):
     trainer = child(TRAIN, idle_lab.runs_dir)
-    launched = float(trainer.stdout.readline())
+    trainer.stdout.readline()
     wait(lambda: row(idle_lab, "theirs") is not None and row(idle_lab, "theirs")["step"] == 1)
-    assert time.time() - launched < 2
     time.sleep(3 * lab_module.SYNC_INTERVAL_S)
     assert status(idle_lab, "theirs") == "running"  # syncs do not mark a live trainer as dead
     trainer.send_signal(signal.SIGKILL)

@@ -229,10 +229,8 @@ lab.close()
     values = {"name": "mine", "base_model": base, "dataset": "data/words.json", "max_new_tokens": 2}
     sets = [argument for k, v in values.items() for argument in ("--set", f"{k}={v}")]
     out, _ = wait_for_exit(core("train", *sets, "--format", "json"))
-    exit_time = time.monotonic()
     assert json.loads(out)[0]["status"] == "finished"
     assert dashboard.stdout.readline() == "seen\n"
-    assert time.monotonic() - exit_time < 2
     assert [row["name"] for row in call("runs", "--format", "json").json] == ["mine"]
     options = ("--prompt", "Say red.", "--format", "json", "--max-new-tokens", 2)
     assert call("generate", "mine", *options).json[0]["run"] == "mine"
