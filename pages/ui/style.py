@@ -9,13 +9,13 @@ SIDEBAR_WIDTH_PX = 200
 NARROW_PX = 1000
 """Below this window width, the sidebar starts closed."""
 CONTRAST_CSS = {
-    "light": "--caption-color: #565b66;",
-    "dark": "--caption-color: #b3bac7; --on-primary: #0e1117;",
+    "light": "--caption-color: #565b66; --on-primary: #ffffff; --tag-color: #e3e6eb;",
+    "dark": "--caption-color: #b3bac7; --on-primary: #0e1117; --tag-color: #333a47;",
 }
-"""Text colors with a contrast of at least 4.5:1, by theme."""
+"""Colors by theme. Text has a contrast of at least 4.5:1 with its background."""
 CONTRAST_RULES = """
 [data-testid="stCaptionContainer"], [data-testid="stCaptionContainer"] p { color: var(--caption-color); opacity: 1; }
-[data-testid="stBaseButton-primary"]:not(:disabled) { color: var(--on-primary, #ffffff); }
+[data-testid="stBaseButton-primary"]:not(:disabled) { color: var(--on-primary); }
 """
 CLOSE_SIDEBAR_JS = f"""
 export default function () {{
