@@ -17,15 +17,25 @@ CONTRAST_RULES = """
 [data-testid="stCaptionContainer"], [data-testid="stCaptionContainer"] p { color: var(--caption-color); opacity: 1; }
 [data-testid="stBaseButton-primary"]:not(:disabled) { color: var(--on-primary); }
 """
-CLOSE_SIDEBAR_JS = f"""
-export default function () {{
+THEME_DELAY_MS = 300
+"""Time for Streamlit to switch its own theme before the page is redrawn."""
+WINDOW_JS = f"""
+export default function ({{ setTriggerValue }}) {{
   if (window.innerWidth < {NARROW_PX} && !window.sidebarWasClosed) {{
     window.sidebarWasClosed = true;
     document.querySelector('[data-testid="stSidebarCollapseButton"] button')?.click();
   }}
+  const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  const redraw = () => setTimeout(() => setTriggerValue("theme", dark.matches), {THEME_DELAY_MS});
+  dark.addEventListener("change", redraw);
+  return () => dark.removeEventListener("change", redraw);
 }}
 """
-close_narrow_sidebar = st.components.v2.component("close_narrow_sidebar", js=CLOSE_SIDEBAR_JS)
+"""Closes the sidebar in narrow windows, and reruns the page when the system switches between light and dark.
+
+Streamlit switches its own elements only. Colors in CONTRAST_CSS and in charts come from Python.
+"""
+follow_window = st.components.v2.component("follow_window", js=WINDOW_JS)
 
 
 def theme() -> str:
@@ -38,4 +48,4 @@ def apply() -> None:
     st.html(CSS)
     st.html(f"<style>:root {{ {CONTRAST_CSS[theme()]} }} {CONTRAST_RULES}</style>")
     with st.sidebar:
-        close_narrow_sidebar()
+        follow_window(on_theme_change=lambda: None)
