@@ -34,7 +34,6 @@ LEGEND_HEIGHT_PX = 28
 DOT_SIZE = 5
 """Diameter of the dots for evaluations and isolated points, in pixels."""
 FONT = "Source Sans, Source Sans Pro, sans-serif"
-RATE_TICKS = ".2~e"
 TITLE_FONT = {"size": 14, "weight": 600}
 NOTE_CSS = "font-size: 12px; font-weight: 400; fill-opacity: 0.75"
 """Style of the notes after a title."""
@@ -376,7 +375,7 @@ def _with_x_from_zero(figure: Figure) -> Figure:
 
 def _with_y_from_zero(figure: Figure) -> Figure:
     """Start the y-axis at zero. Plotly would draw a constant learning rate between -1 and 1."""
-    figure["layout"]["yaxis"] |= {"rangemode": "tozero", "tickformat": RATE_TICKS}
+    figure["layout"]["yaxis"] |= {"rangemode": "tozero"}
     return figure
 
 
