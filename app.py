@@ -6,11 +6,12 @@ import streamlit as st
 
 from pages.ui import access, style
 
+PRODUCT = "GPT-2 fine-tuning lab"
 ICON = Path(__file__).parent / "pages" / "ui" / "icon.svg"
 """A local file is used, because Streamlit loads `:material/...:` page icons from another host."""
 
 st.set_page_config(
-    page_title="GPT-2 fine-tuning lab",
+    page_title=PRODUCT,
     page_icon=str(ICON),
     layout="wide",
     initial_sidebar_state=style.SIDEBAR_WIDTH_PX,
@@ -22,6 +23,7 @@ results = st.Page(
     url_path="home",
     default=True,
 )
+run_page = st.Page("pages/run.py", title="Run", visibility="hidden")
 
 
 def open_results() -> None:
@@ -36,11 +38,13 @@ pages = [
     st.Page("pages/compare.py", title="Compare", icon=":material/compare:"),
     st.Page("pages/scoring.py", title="Scoring", icon=":material/grading:"),
     st.Page("pages/data.py", title="Data", icon=":material/dataset:"),
-    st.Page("pages/run.py", title="Run", visibility="hidden"),
+    run_page,
     st.Page(open_results, title="Results", url_path="results", visibility="hidden"),
 ]
 access.admit([page.url_path for page in pages])
 page = st.navigation(pages)
+title = st.query_params.get("name", page.title) if page == run_page else page.title
+st.set_page_config(page_title=f"{title} · {PRODUCT}")
 style.apply()
 with st.spinner("Loading runs ..."):
     from pages.ui import (

@@ -18,30 +18,47 @@ import pandas as pd
 
 from core.colors import PALETTE
 from core.metrics import AXES, CURVES
+from core.views.formats import setting_text
 
 Figure = dict[str, Any]
 
 CHART_HEIGHT_PX = 260
-STACKED_PANEL_HEIGHT_PX, STACKED_PANEL_GAP_PX, STACKED_MARGIN_PX = 170, 46, 70
-"""Height of a panel in a stacked figure, the gap above it with its title, and the space for axis title and legend."""
+STACKED_PANEL_HEIGHT_PX, STACKED_PANEL_GAP_PX = 170, 46
+"""Height of a panel in a stacked figure, and the gap above it with its title."""
+STACKED_MARGINS_PX = {"l": 56, "r": 8, "t": 4, "b": 48}
+"""Margins of a stacked figure: at the left for tick labels, at the bottom for tick labels and the axis title.
+
+They are fixed so that the panels of figures next to each other are aligned.
+"""
+LEGEND_HEIGHT_PX = 28
 DOT_SIZE = 5
 """Diameter of the dots for evaluations and isolated points, in pixels."""
 FONT = "Source Sans, Source Sans Pro, sans-serif"
 TITLE_FONT = {"size": 14, "weight": 600}
+NOTE_CSS = "font-size: 12px; font-weight: 400; fill-opacity: 0.75"
+"""Style of the notes after a title."""
+NUMBER_TICKS: Figure = {
+    "tickformatstops": [{"name": "small", "dtickrange": [0, 5e-4], "value": "~e"}],
+    "separatethousands": True,
+    "exponentformat": "e",
+    "minexponent": 6,
+    "labelalias": {"0e+0": "0", **{f"1e+{n}": f"{10**n:,}" for n in range(3, 9)}},
+}
+"""Ticks read as numbers in forms and tables do: `5e-5`, not `50µ`, and `10,000`, not `1e+4`."""
 
 
-def _template(text: str, muted: str, grid: str, background: str) -> Figure:
+def _template(text: str, muted: str, grid: str, cursor: str, page: str, popup: str) -> Figure:
     axis = {"gridcolor": grid, "linecolor": grid, "zerolinecolor": grid, "tickfont": {"color": muted},
-            "title": {"font": {"size": 12, "color": muted}}, "spikecolor": muted, "spikethickness": 1,
-            "spikedash": "dot", "automargin": True}  # fmt: skip
+            "title": {"font": {"size": 12, "color": muted}}, "spikecolor": cursor, "spikethickness": 1,
+            "spikedash": "solid", "ticklabelstandoff": 4, "automargin": True}  # fmt: skip
     layout = {
         "font": {"family": FONT, "size": 12, "color": text},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
+        "paper_bgcolor": page,  # Plotly draws an outline in this color around the cursor
+        "plot_bgcolor": page,
         "colorway": [*PALETTE],
         "xaxis": axis,
-        "yaxis": axis,
-        "hoverlabel": {"bgcolor": background, "bordercolor": grid, "font": {"color": text}, "namelength": -1},
+        "yaxis": {**axis, **NUMBER_TICKS},
+        "hoverlabel": {"bgcolor": popup, "bordercolor": cursor, "font": {"color": text}, "namelength": -1},
         "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": muted, "activecolor": text},
         "legend": {"font": {"color": text}},
     }  # fmt: skip
@@ -49,10 +66,10 @@ def _template(text: str, muted: str, grid: str, background: str) -> Figure:
 
 
 TEMPLATES = {
-    "light": _template("#1f2430", "#5c6370", "#e3e6eb", "#ffffff"),
-    "dark": _template("#f2f4f8", "#a7aebb", "#333a47", "#1b202b"),
+    "light": _template("#1f2430", "#5c6370", "#e3e6eb", "#b4bac5", "#ffffff", "#ffffff"),
+    "dark": _template("#eceef3", "#a7aebb", "#2a303a", "#5b6474", "#14161b", "#1f232b"),
 }
-"""Plotly templates for light and dark backgrounds."""
+"""Plotly templates for the light and dark theme. Their page colors are those of .streamlit/config.toml."""
 
 
 def themed(figure: Figure, theme: str) -> Figure:
@@ -67,23 +84,29 @@ def stack(figures: Sequence[Figure]) -> Figure:
     All must have the same kind of x-axis. A run that is in the legend of one figure is not repeated for the others.
     """
     panels = len(figures)
+    margins = dict(STACKED_MARGINS_PX)
+    if figures[0]["layout"]["showlegend"]:
+        margins["b"] += LEGEND_HEIGHT_PX
     height = panels * (STACKED_PANEL_HEIGHT_PX + STACKED_PANEL_GAP_PX)
     panel, gap = STACKED_PANEL_HEIGHT_PX / height, STACKED_PANEL_GAP_PX / height
     data: list[Figure] = []
     titles: list[Figure] = []
-    layout = {**figures[0]["layout"], "height": height + STACKED_MARGIN_PX, "hoversubplots": "axis"}
+    total = height + margins["t"] + margins["b"]
+    layout = {**figures[0]["layout"], "height": total, "hoversubplots": "axis"}
     del layout["title"]
     listed: set[object] = set()
     for i, figure in enumerate(figures):
         suffix = "" if i == 0 else str(i + 1)
         top = 1 - i * (panel + gap) - gap
-        axis = {**figure["layout"]["yaxis"], "domain": [max(0.0, top - panel), top]}
+        domain = [max(0.0, top - panel), top]
+        axis = {**figure["layout"]["yaxis"], "domain": domain, "automargin": False}
         layout[f"yaxis{suffix}"] = axis
         title = {"text": figure["layout"]["title"]["text"], "font": TITLE_FONT, "align": "left"}
         place = {
             "x": 0,
             "xref": "paper",
             "xanchor": "left",
+            "xshift": -margins["l"],
             "y": top,
             "yref": "paper",
             "yanchor": "bottom",
@@ -99,10 +122,12 @@ def stack(figures: Sequence[Figure]) -> Figure:
         "anchor": f"y{panels if panels > 1 else ''}",
         "showspikes": True,
         "spikemode": "across",
+        "automargin": False,
     }
     layout["annotations"] = titles
-    layout["margin"] = {"l": 8, "r": 8, "t": 8, "b": 8}
-    layout["legend"] = {"orientation": "h", "y": -STACKED_MARGIN_PX / height, "yanchor": "top"}
+    layout["margin"] = margins
+    layout["legend"] = {"orientation": "h", "x": 0, "xref": "container", "xanchor": "left"}
+    layout["legend"] |= {"y": 0, "yref": "container", "yanchor": "bottom"}
     return {"data": data, "layout": layout}
 
 
@@ -167,14 +192,15 @@ def loss_curves(
             line = _line(x_values, y, run, style)
             markers = {"mode": "lines+markers", "marker": {"size": DOT_SIZE}, "cliponaxis": False}
             lines.append({**line, **markers, "showlegend": part == "val"})
-    title = f"{noun.capitalize()}<br><sup>validation solid, training dotted</sup>"
+    title = f"{noun.capitalize()} {_note('validation solid, training dotted')}"
     return _with_x_from_zero(_figure(lines, title, AXES[x].label, log, legend=len(colors) > 1))
 
 
 def rate_schedule(rates: Sequence[tuple[int, float]]) -> Figure:
     """Draw the planned learning rate by step, from (step, rate) pairs."""
     points = pd.DataFrame(rates, columns=["x", "y"])
-    line = _line(points["x"], points["y"], "rate", {"color": PALETTE[0], "width": 2})
+    line = _line(points["x"], points["y"], "Learning rate", {"color": PALETTE[0], "width": 2})
+    line |= {"hovertemplate": "%{y:.2~e}"}
     figure = _with_y_from_zero(
         _figure([line], CURVES["lr"].label, AXES["step"].label, False, legend=False)
     )
@@ -191,17 +217,20 @@ def lr_test(curve: pd.DataFrame, suggestion: float | None) -> Figure:
     style = {"color": PALETTE[0], "width": 1}
     raw = {**_line(curve["lr"], curve["loss"], "loss", style), "opacity": 0.3, "hoverinfo": "skip"}
     smooth = _line(curve["lr"], curve["smoothed"], "smoothed loss", {**style, "width": 2})
+    smooth |= {"hovertemplate": "%{y:.4f}"}
     figure = _figure(
-        [raw, smooth], "Loss at increasing learning rates", "learning rate", False, False
+        [raw, smooth], "Loss at increasing learning rates", "Learning rate", False, False
     )
-    figure["layout"]["xaxis"] |= {"type": "log", "exponentformat": "power", "dtick": 1}
+    hover_title = {"text": "Learning rate %{x:.1~e}"}
+    figure["layout"]["xaxis"] |= {"type": "log", "tickformat": "~e", "dtick": 1, "unifiedhovertitle": hover_title}  # fmt: skip
     if suggestion is not None:
         # On a log axis, Plotly places shapes by value and annotations by exponent.
         x = float(np.log10(suggestion))
         line = {"type": "line", "x0": suggestion, "x1": suggestion, "y0": 0, "y1": 1}
         line |= {"yref": "paper", "line": {"color": PALETTE[1], "dash": "dash"}}
-        label = {"x": x, "y": 1, "yref": "paper", "text": f"{suggestion:.1e}", "xanchor": "left"}
-        figure["layout"] |= {"shapes": [line], "annotations": [{**label, "showarrow": False}]}
+        label = {"x": x, "y": 1, "yref": "paper", "text": setting_text(float(f"{suggestion:.1e}"))}
+        place = {"xanchor": "left", "yanchor": "top", "xshift": 4, "showarrow": False}
+        figure["layout"] |= {"shapes": [line], "annotations": [{**label, **place}]}
     return figure
 
 
@@ -226,7 +255,7 @@ def token_lengths(lengths: Mapping[str, Sequence[int]], limit: int) -> Figure:
             "hovertemplate": "%{customdata} tokens: %{y}",
         })  # fmt: skip
     figure = _figure(
-        bars, "Tokens in prompt and response", "tokens per example", False, legend=True
+        bars, "Tokens in prompt and response", "Tokens per example", False, legend=True
     )
     figure["layout"] |= {"barmode": "stack", "hovermode": "closest"}
     if limit < longest:
@@ -265,7 +294,7 @@ def intervals(
                 "arrayminus": (mean - low)[i : i + 1],
                 "color": color,
             },
-            "hovertemplate": "%{y}: %{x:.1f}<extra></extra>",
+            "hovertemplate": f"%{{y}}: %{{x:.1f}}{_bounds(low[i], high[i])}<extra></extra>",
         }
         for i, color in enumerate(row.get("color") or PALETTE[0] for row in rows_with_mean)
     ]
@@ -275,6 +304,10 @@ def intervals(
         figure["layout"]["xaxis"]["range"] = [*span]
     figure["layout"]["yaxis"] = {"type": "category", "automargin": True}
     return figure
+
+
+def _bounds(low: float, high: float) -> str:
+    return f" ({low:.1f} to {high:.1f})" if np.isfinite(low) and np.isfinite(high) else ""
 
 
 def score_histogram(
@@ -292,19 +325,19 @@ def score_histogram(
             "y": np.histogram(values, np.arange(0, 101, 10))[0],
             "name": html.escape(run, quote=False),
             "marker": {"color": (colors or {}).get(run, PALETTE[i % len(PALETTE)])},
-            "customdata": [f"{edge} to {edge + 10}" for edge in range(0, 100, 10)],
-            "hovertemplate": "%{customdata}: %{y}",
+            "hovertemplate": "%{y}",
         }
         for i, (run, values) in enumerate(scores.items())
     ]
-    figure = _figure(bars, "Test answers by score", "score", False, legend=len(bars) > 1)
-    figure["layout"]["xaxis"] |= {"range": [0, 100], "dtick": 10}
+    figure = _figure(bars, "Test answers by score", "Score", False, legend=len(bars) > 1)
+    hover_title = {"text": "Score %{x} ± 5"}
+    figure["layout"]["xaxis"] |= {"range": [0, 100], "dtick": 10, "unifiedhovertitle": hover_title}
     return figure
 
 
 def _figure(lines: list[Figure], title: str, x_title: str, log: bool, legend: bool) -> Figure:
     if log and _hides_values(lines):
-        title += "<br><sup>values of 0 and below are not shown on a log scale</sup>"
+        title += f"<br>{_note('values of 0 and below are not shown on a log scale')}"
     layout = {
         "title": {"text": title, "font": TITLE_FONT, "x": 0, "xanchor": "left"},
         "height": CHART_HEIGHT_PX,
@@ -314,11 +347,19 @@ def _figure(lines: list[Figure], title: str, x_title: str, log: bool, legend: bo
         "hovermode": "x unified",
         "uirevision": "constant",  # keeps the user's zoom when new data arrives
         "template": "none",  # otherwise Plotly copies its default template into each figure, which is slow
-        "xaxis": {"title": {"text": x_title, "font": {"size": 12}}},
+        "xaxis": {
+            "title": {"text": x_title, "font": {"size": 12}},
+            "unifiedhovertitle": {"text": f"{x_title} %{{x:,.6~g}}"},
+        },
         "yaxis": {"type": "log" if log else "linear"},
     }
     # Streamlit raises PlotlyEmptyDataError for a figure without traces.
     return {"data": lines or [{"type": "scatter", "x": [], "y": []}], "layout": layout}
+
+
+def _note(text: str) -> str:
+    """Return a note for a title, in small and muted type."""
+    return f'<span style="{NOTE_CSS}">{text}</span>'
 
 
 def _hides_values(lines: Sequence[Figure]) -> bool:
@@ -334,7 +375,7 @@ def _with_x_from_zero(figure: Figure) -> Figure:
 
 def _with_y_from_zero(figure: Figure) -> Figure:
     """Start the y-axis at zero. Plotly would draw a constant learning rate between -1 and 1."""
-    figure["layout"]["yaxis"] |= {"rangemode": "tozero", "tickformat": ".1e"}
+    figure["layout"]["yaxis"] |= {"rangemode": "tozero"}
     return figure
 
 

@@ -14,9 +14,9 @@ from types import ModuleType
 from typing import NoReturn, cast
 
 import streamlit as st
-from streamlit.runtime.pages_manager import PagesManager
 
 from core.lab import Lab
+from pages.ui import pages_directory
 from pages.ui.errors import show_errors
 from pages.ui.queue import show_queue
 from pages.ui.text import escape_markdown
@@ -53,7 +53,7 @@ def mark_frame_drawn() -> None:
 def lab() -> Lab:
     """Return the Lab. If it cannot be opened, show the error and stop the page."""
     if not hasattr(_drawn, "frame"):
-        _ignore_pages_directory()
+        pages_directory.ignore()
         st.rerun()
     with show_errors(stop=True):
         return open_lab()
@@ -137,15 +137,6 @@ def _show_read_only(current: Lab) -> None:
         ):
             release()
             st.rerun()
-
-
-def _ignore_pages_directory() -> None:
-    """Keep Streamlit from treating `pages/` as the folder of an old-style multipage app.
-
-    Streamlit does so until `app.py` has called `st.navigation` in this process. Until then, direct links would show
-    pages without navigation. Streamlit 1.67 has no public option to turn this off.
-    """
-    PagesManager.uses_pages_directory = False
 
 
 def _holder() -> Holder:

@@ -13,6 +13,7 @@ from streamlit import runtime as server
 from streamlit.web import cli
 
 from core.errors import UserError
+from pages.ui import pages_directory
 
 APP = Path(__file__).parents[2] / "app.py"
 BROWSER_HEAD_START_S = 3.0
@@ -34,6 +35,7 @@ def open_lab_early() -> None:
 
 
 if __name__ == "__main__":
+    pages_directory.ignore()
     threading.Thread(target=open_lab_early, name="open lab", daemon=True).start()
     sys.argv = ["streamlit", "run", str(APP), *sys.argv[1:]]
     cli.main(prog_name="streamlit")

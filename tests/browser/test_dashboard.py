@@ -56,7 +56,7 @@ def test_hostile_text_is_escaped_and_direct_link_shows_navigation(open_tab, runs
     for field in ("reason", "prompt", "sample"):
         expect(tab.get_by_text(f"{field} <script>").first).to_be_visible()
     assert tab.get_by_test_id("stSidebarNavLink").count() == 6
-    assert tab.title() == "GPT-2 fine-tuning lab"
+    assert tab.title() == "Live · GPT-2 fine-tuning lab"
     _assert_inert(tab)
     tab.get_by_role("link", name="Compare").click()
     for field in ("ask", "input", "reference", "answer"):

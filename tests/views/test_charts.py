@@ -3,6 +3,8 @@
 import inspect
 import itertools
 import json
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,6 +16,7 @@ from core.colors import PALETTE
 from core.metrics import CURVES
 from core.views import charts
 
+ROOT = Path(__file__).parents[2]
 RUNS = ["b", "<b>x</b>"]
 COLORS = dict(zip(RUNS, PALETTE, strict=False))
 ONE_COLOR = {"b": "#123456"}
@@ -116,6 +119,18 @@ def test_stacked_figures_share_the_x_axis_and_list_each_run_once(evaluations: pd
     assert figure.layout.yaxis3.rangemode == "tozero", "panels keep their axis options"
 
 
+def test_panels_of_stacked_figures_are_aligned_and_as_high_as_intended() -> None:
+    figure = charts.step_curves(curve(), None, COLORS, "loss", "step", log=False)
+    for panels in (1, 2, 5):
+        layout = charts.stack([figure] * panels)["layout"]
+        plot_height = layout["height"] - layout["margin"]["t"] - layout["margin"]["b"]
+        for number in range(1, panels + 1):
+            axis = layout[f"yaxis{number if number > 1 else ''}"]
+            bottom, top = (y * plot_height for y in axis["domain"])
+            assert top - bottom == pytest.approx(charts.STACKED_PANEL_HEIGHT_PX)
+            assert not axis["automargin"], "it would move this figure's panels only"
+
+
 def test_log_axis_says_which_values_it_cannot_show() -> None:
     note = "not shown on a log scale"
     for y, expected in ((0.0, True), (1.0, False), (np.nan, False)):
@@ -124,6 +139,14 @@ def test_log_axis_says_which_values_it_cannot_show() -> None:
         assert (note in figure["layout"]["title"]["text"]) == expected
     linear = charts.step_curves(curve(-1), None, COLORS, "grad_norm", "step", log=False)
     assert note not in linear["layout"]["title"]["text"]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_charts_have_the_background_of_the_page(theme: str) -> None:
+    config = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text())
+    layout = charts.TEMPLATES[theme]["layout"]
+    assert layout["paper_bgcolor"] == config["theme"][theme]["backgroundColor"]
+    assert layout["font"]["color"] == config["theme"][theme]["textColor"]
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -219,7 +242,7 @@ def test_histogram_counts_every_score_once() -> None:
     assert list(first.y) == [2, 1, 0, 0, 0, 1, 0, 0, 0, 2]
     assert sum(second.y) == 1
     assert list(first.x) == [5, 15, 25, 35, 45, 55, 65, 75, 85, 95]
-    assert first.customdata[0] == "0 to 10"
+    assert figure.layout.xaxis.unifiedhovertitle.text == "Score %{x} ± 5"
     assert second.name == "&lt;b&gt;x&lt;/b&gt;"
     assert first.marker.color != second.marker.color
     assert figure.layout.showlegend
@@ -267,8 +290,9 @@ def figures_of(values: list[float | None]) -> dict[str, charts.Figure]:
 @pytest.mark.parametrize("values", UNUSUAL_VALUES.values(), ids=UNUSUAL_VALUES)
 def test_every_chart_renders_with_unusual_values(values: list[float | None]) -> None:
     figures = figures_of(values)
-    public = {name for name, value in vars(charts).items() if inspect.isfunction(value)}
-    public = {name for name in public if not name.startswith("_")} - EXCLUDED_FUNCTIONS
+    functions = [value for value in vars(charts).values() if inspect.isfunction(value)]
+    own = {function.__name__ for function in functions if function.__module__ == charts.__name__}
+    public = {name for name in own if not name.startswith("_")} - EXCLUDED_FUNCTIONS
     assert figures.keys() == public
     for name, figure in figures.items():
         parsed = tools.return_figure_from_figure_or_data(figure, validate_figure=True)
@@ -342,5 +366,5 @@ def test_learning_rate_test_marks_the_suggestion_on_a_log_axis() -> None:
     assert figure["layout"]["xaxis"]["type"] == "log"
     [line], [label] = figure["layout"]["shapes"], figure["layout"]["annotations"]
     assert (line["x0"], line["x1"]) == (1e-3, 1e-3)
-    assert (label["x"], label["text"]) == (-3.0, "1.0e-03")
+    assert (label["x"], label["text"]) == (-3.0, "0.001")
     assert "shapes" not in charts.lr_test(curve, None)["layout"]

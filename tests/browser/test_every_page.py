@@ -1,0 +1,162 @@
+"""What holds on every page: accessible colors, titles, layout, and no request that fails or leaves the machine."""
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import axe_playwright_python
+import pytest
+from playwright.sync_api import expect
+
+from benchmarks.load_data import write_runs
+from core.views.charts import TEMPLATES
+
+RUN = "load-0000"
+PAGES = {
+    "": "Results",
+    "launch": "Launch",
+    f"live?run={RUN}": "Live",
+    "compare": "Compare",
+    "scoring": "Scoring",
+    "data": "Data",
+    f"run?name={RUN}": RUN,
+}
+"""The title of each page, by its path."""
+WITHOUT_RUNS = [path for path in PAGES if path not in ("launch", "data")]
+"""Pages that look different without runs."""
+PROBES = ("/_stcore/health", "/_stcore/host-config")
+"""On a direct link, Streamlit looks for its server below the page's path first, and then at the root."""
+AXE_JS = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
+RUN_AXE_JS = "() => axe.run(document, {resultTypes: ['violations']}).then((r) => r.violations)"
+KNOWN_VIOLATIONS: dict[str, str] = {}
+"""Rules that Streamlit's own markup violates and that we cannot satisfy, with the reason."""
+IDLE_JS = """
+    () => document.querySelector('[data-testid="stApp"]')?.dataset.testScriptState === "notRunning"
+"""
+CHART_COLOR_JS = (
+    "() => document.querySelector('.js-plotly-plot').layout.template.layout.paper_bgcolor"
+)
+NARROW = {"width": 800, "height": 1000}
+
+
+@pytest.fixture(scope="module")
+def hostile():
+    """No run with hostile text here: the first test needs an empty folder."""
+
+
+@pytest.fixture(scope="module")
+def some_runs(runs_dir, address, chromium):
+    """Two finished runs, which the dashboard has indexed."""
+    write_runs(runs_dir, runs=2, steps=50)
+    tab = chromium.new_page()
+    for _ in range(60):  # the index is synced once per second
+        tab.goto(f"{address}/run?name={RUN}")
+        tab.wait_for_function(IDLE_JS)
+        if not tab.get_by_text("Unknown run").count():
+            break
+        tab.wait_for_timeout(500)
+    expect(tab.get_by_text("Unknown run")).to_have_count(0)
+    tab.close()
+
+
+@pytest.fixture
+def visit(browser_context, address):
+    """A function that opens a path and waits until the page is complete. No request may fail or leave the machine."""
+    problems = []
+
+    def check_response(response):
+        url = urlsplit(response.url)
+        probed = url.path.endswith(PROBES) and not url.path.startswith("/_stcore")
+        if response.status >= 400 and not probed:
+            problems.append(f"{response.status} {response.url}")
+
+    def check_request(request):
+        if urlsplit(request.url).hostname not in ("127.0.0.1", None):  # None for data and blob URLs
+            problems.append(f"external request: {request.url}")
+
+    def check_console(message):
+        if message.type == "error" and not message.location["url"].endswith(PROBES):
+            problems.append(f"console: {message.text}")
+
+    tab = browser_context.new_page()
+    tab.on("response", check_response)
+    tab.on("request", check_request)
+    tab.on("console", check_console)
+    tab.on("pageerror", lambda error: problems.append(f"script error: {error}"))
+
+    def visit(path, theme="light"):
+        tab.emulate_media(color_scheme=theme)
+        tab.goto(f"{address}/{path}")
+        expect(tab.get_by_role("heading", level=1)).to_be_visible()
+        tab.wait_for_function(IDLE_JS)
+        return tab
+
+    yield visit
+    tab.close()
+    assert not problems
+
+
+def violations(tab):
+    """Return the serious and critical violations of accessibility rules, with the elements."""
+    tab.evaluate(AXE_JS)
+    return [
+        f"{tab.url}: {violation['id']}: {node['html'][:200]} {node['failureSummary']}"
+        for violation in tab.evaluate(RUN_AXE_JS)
+        for node in violation["nodes"]
+        if violation["impact"] in ("serious", "critical")
+        and violation["id"] not in KNOWN_VIOLATIONS
+    ]
+
+
+def check_frame(tab, title):
+    """Check what surrounds the content of a page: titles, icon, sidebar and header."""
+    expect(tab).to_have_title(f"{title} · GPT-2 fine-tuning lab")
+    icon = tab.locator("link[rel~=icon]").first.evaluate("link => link.href")
+    assert icon.startswith("data:image/svg+xml")
+    heading = tab.get_by_role("heading", level=1)
+    assert heading.evaluate("h => getComputedStyle(h).fontSize") == "24px"
+    assert 20 <= heading.bounding_box()["y"] <= 32
+    heading.click(trial=True, position={"x": 4, "y": 12})  # nothing covers it
+    assert tab.get_by_test_id("stSidebar").bounding_box()["width"] == 200
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_pages_without_runs(visit, theme):
+    found = []
+    for path in WITHOUT_RUNS:
+        tab = visit(path, theme)
+        check_frame(tab, PAGES[path])
+        found += violations(tab)
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_pages_with_runs(visit, some_runs, theme):
+    found = []
+    for path, title in PAGES.items():
+        tab = visit(path, theme)
+        check_frame(tab, title)
+        found += violations(tab)
+    assert not found, "\n".join(found)
+
+
+def test_colors_follow_the_theme_of_the_system(visit, some_runs):
+    tab = visit(f"live?run={RUN}", "light")
+    expect(tab.locator(".js-plotly-plot").first).to_be_visible()
+    tab.emulate_media(color_scheme="dark")
+    dark = TEMPLATES["dark"]["layout"]["paper_bgcolor"]
+    tab.wait_for_function(f"color => ({CHART_COLOR_JS})() === color", arg=dark)
+    assert not violations(tab)
+
+
+def test_narrow_windows_start_with_a_closed_sidebar(visit):
+    tab = visit("data")
+    tab.set_viewport_size(NARROW)
+    tab.evaluate("localStorage.clear()")
+    tab = visit("data")
+    opener = tab.get_by_test_id("stExpandSidebarButton")
+    expect(opener).to_be_visible()
+    expect(tab.get_by_test_id("stSidebar")).not_to_be_in_viewport()
+    box, heading = opener.bounding_box(), tab.get_by_role("heading", level=1).bounding_box()
+    assert box["x"] + box["width"] <= heading["x"], "the button does not cover the title"
+    opener.click()
+    expect(tab.get_by_role("link", name="Launch")).to_be_in_viewport()
