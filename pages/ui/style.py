@@ -9,10 +9,10 @@ SIDEBAR_WIDTH_PX = 200
 NARROW_PX = 1000
 """Below this window width, the sidebar starts closed."""
 CONTRAST_CSS = {
-    "light": "--caption-color: #565b66;",
-    "dark": "--caption-color: #b3bac7; --on-primary: #0e1117;",
+    "light": "--page-color: #ffffff; --caption-color: #565b66;",
+    "dark": "--page-color: #0e1117; --caption-color: #b3bac7; --on-primary: #0e1117;",
 }
-"""Text colors with a contrast of at least 4.5:1, by theme."""
+"""The color of the page, and text colors with a contrast of at least 4.5:1, by theme."""
 CONTRAST_RULES = """
 [data-testid="stCaptionContainer"], [data-testid="stCaptionContainer"] p { color: var(--caption-color); opacity: 1; }
 [data-testid="stBaseButton-primary"]:not(:disabled) { color: var(--on-primary, #ffffff); }
