@@ -83,21 +83,26 @@ def show_changes(changes: list[launch_form.Change], is_edited: bool) -> None:
             help="Discard all changes and restore the source's settings.",
             on_click=launch_form.reset,
         )
-    for change in changes:
-        with st.container(key=f"change-{change.name}", horizontal=True, gap="small"):
-            field = launch_form.FIELDS[change.name].title
-            old, new = escape_markdown(change.old), escape_markdown(change.new)
-            st.markdown(f"{field}: {old} → **{new}**", width="stretch")
-            st.button(
-                ":material/undo:",
-                key=f"undo:{change.name}",
-                type="tertiary",
-                help=f"Undo: {field}",
-                on_click=launch_form.undo,
-                args=(change.name,),
-            )
+    with st.container(key="changes", gap=None):  # see style.css
+        for change in changes:
+            _show_change(change)
     if not changes:
         st.caption("Only settings without an effect differ.")
+
+
+def _show_change(change: launch_form.Change) -> None:
+    field = launch_form.FIELDS[change.name].title
+    old, new = escape_markdown(change.old), escape_markdown(change.new)
+    with st.container(horizontal=True, vertical_alignment="center", wrap=False):
+        st.markdown(f"{field}: {old} → **{new}**", width="stretch")
+        st.button(
+            ":material/undo:",
+            key=f"undo:{change.name}",
+            type="tertiary",
+            help=f"Undo the change of {field}",
+            on_click=launch_form.undo,
+            args=(change.name,),
+        )
 
 
 st.title("Launch")
@@ -145,7 +150,8 @@ with details:
     if config and not plan.problems:
         if launch_pressed:
             launch_form_settings(config, is_edited)
-        summary.caption(f"Run name: **{escape_markdown(lab.next_name(config))}**")
+        edits = f" · {len(changes)} changed" if changes else ""
+        summary.caption(f"Run name: **{escape_markdown(lab.next_name(config))}**{edits}")
     else:
         count = len(launch_form.messages(plan.problems))
         summary.caption(f"{count} {'problem' if count == 1 else 'problems'} to fix")
@@ -154,6 +160,7 @@ with details:
     estimate = st.container()
     if config and not plan.problems:
         cost = launch_measurements.show_measurement(config, lab)
-    with estimate:
-        launch_estimate.show_estimate(plan, cost)
+    if plan.parameters is not None:
+        with estimate:
+            launch_estimate.show_estimate(plan, cost)
     launch_estimate.show_details(plan)

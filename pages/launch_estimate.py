@@ -7,7 +7,7 @@ import streamlit as st
 from core.views import charts
 from core.views.formats import DASH, count, duration, memory
 from pages.ui.figures import show_figure
-from pages.ui.text import escape_markdown, show_skipped
+from pages.ui.text import capitalize, escape_markdown, show_skipped
 
 if TYPE_CHECKING:  # these import PyTorch, which takes seconds
     from core.planning.measurement import Cost
@@ -70,5 +70,5 @@ def show_details(plan: "Plan") -> None:
     for line in lines:
         st.caption(escape_markdown(line))
     if plan.note:
-        st.info(escape_markdown(plan.note))
+        st.info(escape_markdown(capitalize(plan.note)))
     show_skipped(plan.skipped_records)

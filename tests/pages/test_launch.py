@@ -24,16 +24,26 @@ def setting(page, name):
 def fill_settings(page, **values):
     """Fill in settings one at a time, as a user would."""
     for name, value in values.items():
-        page.choose(setting(page, name).key, value)
+        widget = setting(page, name)
+        if widget.type == "text_input" and not isinstance(value, str):  # numbers typed as text
+            value = "" if value is None else str(value)
+        page.choose(widget.key, value)
     return page
 
 
 def field_errors(page, name):
     """Return the error messages below a setting."""
-    key = setting(page, name).key
-    kinds = ("text_input", "number_input", "selectbox", "checkbox", "text_area")
-    columns = [c for c in page.columns if any(w.key == key for k in kinds for w in c.get(k))]
-    return [error.value.replace("\\", "") for error in columns[-1].error]
+    siblings = _siblings(page.main, setting(page, name).key)
+    return [e.value.replace("\\", "") for e in siblings if e.type == "error"]
+
+
+def _siblings(block, key):
+    """Return all elements of the block that directly contains the widget with this key, or None."""
+    children = list(block.children.values())
+    if any(getattr(child, "key", None) == key for child in children):
+        return children
+    found = (_siblings(child, key) for child in children if hasattr(child, "children"))
+    return next((siblings for siblings in found if siblings), None)
 
 
 def form_config(page):
@@ -43,6 +53,12 @@ def form_config(page):
 
 def launch_button(page):
     return page.widget("Launch")
+
+
+def links(page):
+    """Return the query strings of the links to runs and to Live, by label."""
+    found = [link.proto for link in page.get("page_link")]
+    return {link.label.replace("\\", ""): link.query_string for link in found}
 
 
 def test_plan_follows_the_settings(page, line):
@@ -128,7 +144,8 @@ def test_empty_required_fields_are_reported(page):
     fill_settings(page, base_model="", dataset="", sample_prompt="", name="")
     assert field_errors(page, "base_model") == ["Must have at least 1 character"]
     assert field_errors(page, "dataset") == ["Must have at least 1 character"]
-    assert page.says("Fix before launching: **Base model**, **Data set**")
+    assert page.says("**Base model**: must have at least 1 character")
+    assert page.says("**Data set**: must have at least 1 character")
     assert not page.says("Run name:")
 
 
@@ -160,19 +177,21 @@ def test_config_is_parsed_once_per_rerun(page, monkeypatch):
     assert [values["epochs"] for values in parsed] == [3]
 
 
-def test_one_click_launches_the_demo_and_opens_live(page, runs_dir):
+def test_one_click_launches_the_demo(page, runs_dir):
     page.press("Launch the demo")
     [run] = list_runs(runs_dir)
     assert run.config().changed(color="") == preset("demo")
-    assert page.title[0].value == "Live"
-    assert page.widget("live_runs").value == ["demo"]
     assert run.status() == "queued"
+    assert page.title[0].value == "Launch"
+    assert links(page) == {"demo": "name=demo", "Watch in Live": "run=demo"}
+    fill_settings(page, epochs=3)
+    assert not page.widgets("Launch the demo"), "it would ignore the edit"
 
 
 def test_launched_run_has_exactly_the_form_settings(page, runs_dir):
     values = {
         "name": "Mein Lauf", "tags": "first, second", "seed": 7, "notes": "why not", "dropout": 0.1,
-        "max_examples": 40, "method": "lora", "lora_rank": 4, "lora_alpha": 8.0, "epochs": 2,
+        "max_examples": 40, "method": "lora", "alpha_lock": False, "lora_rank": 4, "lora_alpha": 8.0, "epochs": 2,
         "lora_targets": "mlp", "lora_last_layers": 2, "optimizer": "sgd", "lr": 3e-4, "min_lr": 1e-5,
         "warmup_fraction": 0.25, "grad_clip": None, "group_by_length": False, "mask_prompt": True,
         "sample_prompt": "Say hello.", "precision": "fp32", "max_length": 100, "train_fraction": 0.7,
@@ -180,9 +199,10 @@ def test_launched_run_has_exactly_the_form_settings(page, runs_dir):
     fill_settings(page, **values)
     page.press("Launch")
     [run] = list_runs(runs_dir)
+    del values["alpha_lock"]
     expected = preset("demo").changed(**values, parent=None)
     assert run.config().changed(color="") == expected.changed(name="mein-lauf")
-    assert page.widget("live_runs").value == ["mein-lauf"]
+    assert links(page)["mein-lauf"] == "name=mein-lauf"
 
 
 def test_settings_without_effect_are_not_validated_or_stored(page, runs_dir):
@@ -216,9 +236,9 @@ def test_clone_copies_the_parent_settings_and_names_the_parent(page, write_run, 
 def test_run_named_like_a_preset_can_be_cloned(write_run, open_page):
     write_run("demo", lr=0.5)
     page = open_page("launch")
-    assert setting(page, "lr").value == preset("demo").lr
+    assert setting(page, "lr").value == "1e-4"
     assert page.choose("source", "clone of demo").session_state["draft"]["parent"] == "demo"
-    assert setting(page, "lr").value == 0.5
+    assert setting(page, "lr").value == "0.5"
 
 
 def test_run_with_damaged_settings_cannot_be_cloned(write_run, open_page):
@@ -226,7 +246,7 @@ def test_run_with_damaged_settings_cannot_be_cloned(write_run, open_page):
     run.config_path.write_text("{]")
     page = open_page("launch").choose("source", "clone of one")
     assert page.says("one: config.json cannot be read")
-    assert setting(page, "lr").value == preset("demo").lr
+    assert setting(page, "lr").value == "1e-4"
 
 
 def test_form_keeps_its_values_after_visiting_another_page(write_run, page):
@@ -235,25 +255,24 @@ def test_form_keeps_its_values_after_visiting_another_page(write_run, page):
     page.go("results").go("launch")
     assert page.widget("source").value == "run_12"
     assert setting(page, "tags").value == "a, b"
-    assert setting(page, "lr").value == 0.002
+    assert setting(page, "lr").value == "0.002"
     assert setting(page, "lora_rank").value == 5
 
 
 def changes(page):
-    """Return the list of changes next to the Launch button."""
-    lists = [c.value for c in page.caption if "\u2192" in c.value]
-    lines = "\n".join(lists).replace("\\", "").replace("\u2060", "").splitlines()
-    return [line.removeprefix("- ") for line in lines]
+    """Return the list of changes next to the form."""
+    lines = [element.value for element in page.markdown if "\u2192" in element.value]
+    return [line.replace("\\", "").replace("\u2060", "").replace("**", "") for line in lines]
 
 
 def test_changes_from_the_source_are_listed(page):
     assert changes(page) == []
-    assert page.says("Same settings as demo.")
+    assert page.says("Same settings as preset demo.")
     page.choose("source", "run_12")
     assert changes(page) == []
     fill_settings(page, lr=1e-4, optimizer="sgd", mask_prompt=True, grad_clip=None, tags="a, b")
     fill_settings(page, notes="two\nlines " + "x" * 100)
-    assert page.says("Changed from run_12")
+    assert page.says("Changes from preset run_12")
     assert changes(page) == [
         "Tags: none → a, b",
         "Notes: none → two lines …",
@@ -270,7 +289,7 @@ def test_changes_from_the_source_are_listed(page):
 
 def test_irrelevant_settings_are_not_listed_as_changes(page):
     fill_settings(page, method="lora", lora_rank=5)
-    assert changes(page) == ["Method: full → lora", "Rank: 16 → 5"]
+    assert changes(page) == ["Method: full → lora", "Rank: 16 → 5", "Alpha: 16 → 5"]
     fill_settings(page, method="full")
     assert changes(page) == []
 
@@ -282,7 +301,7 @@ def test_reset_discards_every_edit(page):
     page.go("results").go("launch").press("Reset")
     assert page.widget("source").value == "run_12"
     values = {name: setting(page, name).value for name in ("optimizer", "lr", "lora_rank")}
-    assert values == {"optimizer": "adamw", "lr": 5e-5, "lora_rank": 16}
+    assert values == {"optimizer": "adamw", "lr": "5e-5", "lora_rank": 16}
     assert not page.widgets("Reset")
     assert launch_form.settings(page.session_state["draft"])["optimizer"] == "adamw"
 
@@ -291,6 +310,7 @@ def test_reset_discards_edits_without_effect(page):
     fill_settings(page, method="lora", lora_rank=5, lora_targets="mlp")
     fill_settings(page, method="full")
     assert changes(page) == []
+    assert page.says("Only settings without an effect differ.")
     page.press("Reset")
     assert not page.widgets("Reset")
     fill_settings(page, method="lora")
@@ -320,9 +340,9 @@ def test_source_stays_selected_after_its_run_is_deleted(page, write_run):
     runtime.lab().delete("one")
     runtime.lab().refresh()
     assert page.run().widget("source").value == "clone of one"
-    assert page.says("Same settings as clone of one.")
+    assert page.says("Same settings as run one.")
     fill_settings(page, lr=0.25)
-    assert setting(page.press("Reset"), "lr").value == RunConfig().lr
+    assert setting(page.press("Reset"), "lr").value == "5e-5"
     assert setting(page, "optimizer").value == "sgd"
     page.choose("source", "demo")
     assert setting(page, "optimizer").value == "adamw"
@@ -378,7 +398,7 @@ def test_suggested_learning_rate_is_shown_and_can_be_used(page, dataset, wait, l
     assert figure["layout"]["shapes"][0]["x0"] == curve.suggestion
     fill_settings(page, min_lr=None)
     page.press("Use this rate")
-    assert setting(page, "lr").value == curve.suggestion
+    assert float(setting(page, "lr").value) == curve.suggestion
     assert setting(page, "notes").value == "typed before"
     assert page.figure("Loss at increasing learning rates")
     assert page.widget("Use this rate").disabled
@@ -447,6 +467,7 @@ def test_run_launched_from_the_form_finishes(monkeypatch, runs_dir, open_page, d
     }
     small |= {"lora_rank": 2, "max_new_tokens": 2, "sample_prompt": ""}
     page = fill_settings(open_page("launch"), **small).press("Launch")
+    page.go("live", run="real")
     run = RunDirectory(runs_dir / "real")
     wait(lambda: run.status() not in ("queued", "running"))
     assert run.status() == "finished", run.log_tail()

@@ -26,6 +26,7 @@ def test_every_setting_has_a_documented_widget(page):
     form_widgets(page)["method"].set_value("full").run()
     form_widgets(page)["trained_weights"].set_value("last_layers").run()
     widgets |= form_widgets(page)
+    assert (widgets.pop("lora_alpha:locked").label, widgets.pop("alpha_lock").type) == ("Alpha", "toggle")
     assert FIELDS.keys() - widgets.keys() == {"parent", "color", "archived"}, "set elsewhere"
     for name, widget in widgets.items():
         assert widget.label == FIELDS[name].title
