@@ -287,6 +287,32 @@ def test_changes_from_the_source_are_listed(page):
     assert changes(page) == []
 
 
+def test_each_change_can_be_undone(page):
+    page.choose("source", "run_12")
+    fill_settings(page, lr="fast", lora_rank=8, grad_clip=None, tags="a, b")
+    page.press("undo:lr")
+    assert setting(page, "lr").value == "5e-5"
+    assert changes(page) == [
+        "Tags: none → a, b",
+        "Rank: 16 → 8",
+        "Alpha: 16 → 8",
+        "Gradient clipping: 1 → none",
+    ]
+    assert not launch_button(page).disabled
+    page.press("undo:grad_clip").press("undo:lora_rank")
+    assert setting(page, "grad_clip").value == 1.0
+    assert changes(page.press("undo:tags")) == []
+    assert not page.widgets("Reset")
+
+
+def test_undoing_alpha_unlocks_it_if_the_source_does(page):
+    page.choose("source", "run_13")  # rank 16, alpha 32
+    fill_settings(page, alpha_lock=True)
+    assert changes(page) == ["Alpha: 32 → 16"]
+    page.press("undo:lora_alpha")
+    assert (setting(page, "lora_alpha").value, setting(page, "alpha_lock").value) == (32, False)
+
+
 def test_irrelevant_settings_are_not_listed_as_changes(page):
     fill_settings(page, method="lora", lora_rank=5)
     assert changes(page) == ["Method: full → lora", "Rank: 16 → 5", "Alpha: 16 → 5"]
@@ -471,7 +497,7 @@ def test_run_launched_from_the_form_finishes(monkeypatch, runs_dir, open_page, d
     run = RunDirectory(runs_dir / "real")
     wait(lambda: run.status() not in ("queued", "running"))
     assert run.status() == "finished", run.log_tail()
-    assert run.config().changed(color="") == preset("demo").changed(**small)
+    assert run.config().changed(color="") == preset("demo").changed(**small, lora_alpha=2)
     runtime.lab().refresh()
     page.run()
     events = [json.loads(row) for row in run.events_path.read_text().splitlines()]
@@ -479,3 +505,104 @@ def test_run_launched_from_the_form_finishes(monkeypatch, runs_dir, open_page, d
     assert len(losses) == 2
     assert line(page.figure("Training loss")) == losses
     assert any("finished" in element.value for element in page.markdown)
+
+
+def test_form_keeps_its_settings_after_a_launch(page, runs_dir):
+    fill_settings(page, name="mine", lr=3e-4, tags="a").press("Launch")
+    assert page.title[0].value == "Launch"
+    assert links(page)["mine"] == "name=mine"
+    assert changes(page) == []
+    assert page.says("Same settings as run mine.")
+    assert page.query_params["from"] == "mine"
+    fill_settings(page, seed=7)
+    assert changes(page) == ["Seed: 123 → 7"]
+    page.press("Launch")
+    assert links(page)["mine-2"] == "name=mine-2"
+    assert "mine" not in links(page)
+    first, second = sorted(list_runs(runs_dir), key=lambda run: run.name)
+    assert first.config().parent is None
+    expected = first.config().changed(name="mine-2", parent="mine", seed=7, color="")
+    assert second.config().changed(color="") == expected
+
+
+def test_unchanged_source_can_be_launched_twice(page, runs_dir):
+    page.press("Launch").press("Launch")
+    assert page.says("Same settings as preset demo.")
+    assert page.says("Run name: **demo-3**")
+    assert {run.config().parent for run in list_runs(runs_dir)} == {None}
+
+
+def test_launched_run_is_no_longer_linked_after_it_is_deleted(page):
+    page.press("Launch")
+    assert "demo" in links(page)
+    runtime.lab().stop("demo")
+    runtime.lab().delete("demo")
+    runtime.lab().refresh()
+    assert "demo" not in links(page.run())
+
+
+def test_own_runs_are_listed_before_presets(open_page, write_run):
+    for name in ("first", "second", "hidden"):
+        write_run(name, archived=name == "hidden")
+    page = open_page("launch")
+    options = page.widget("source").options
+    created = runtime.lab().runs()["name"].tolist()
+    assert options[:2] == [f"clone of {name}" for name in created if name != "hidden"]
+    assert options[2:] == [f"{name}: {PRESETS[name].title}" for name in PRESETS]
+
+
+@pytest.mark.parametrize(
+    ("address", "source", "kept"),
+    [
+        ("one", "clone of one", "one"),
+        ("demo", "clone of demo", "demo"),
+        ("preset:demo", "demo", "preset:demo"),
+        ("run_12", "run_12", "run_12"),
+        ("hidden", "clone of hidden", "hidden"),
+    ],
+)
+def test_url_names_the_source(open_page, write_run, address, source, kept):
+    write_run("one"), write_run("demo"), write_run("hidden", archived=True)
+    page = open_page("launch", **{"from": address})
+    assert page.widget("source").value == source
+    assert page.query_params["from"] == kept
+    page.choose("source", "run_13")
+    assert page.query_params["from"] == "run_13"
+    assert page.go("results").go("launch").query_params["from"] == "run_13"
+
+
+@pytest.mark.parametrize("address", ["no*where", "clone of one", "preset:one", "preset:"])
+def test_unknown_source_in_the_url_is_named(open_page, write_run, address):
+    write_run("one")
+    page = open_page("launch", **{"from": address})
+    assert page.says(f"Unknown run or preset: {address}.")
+    assert page.widget("source").value == "demo"
+    page.choose("source", "run_12")
+    assert not page.warning
+    assert page.query_params["from"] == "run_12"
+
+
+def test_link_to_a_damaged_run_shows_an_error(open_page, write_run):
+    write_run("one").config_path.write_text("{]")
+    page = open_page("launch", **{"from": "one"})
+    assert page.says("one: config.json cannot be read")
+    assert page.widget("source").value == "demo"
+
+
+def test_edits_survive_a_return_by_the_same_link_only(open_page, write_run):
+    write_run("one"), write_run("two")
+    page = fill_settings(open_page("launch", **{"from": "one"}), seed=7)
+    page.go("results").go("launch", **{"from": "one"})
+    assert changes(page) == ["Seed: 123 → 7"]
+    page.go("results").go("launch", **{"from": "two"})
+    assert page.widget("source").value == "clone of two"
+    assert changes(page) == []
+
+
+def test_run_that_takes_the_name_of_the_preset_does_not_replace_the_source(page, write_run):
+    page.choose("source", "run_12")
+    fill_settings(page, seed=7)
+    write_run("run_12")
+    runtime.lab().refresh()
+    assert page.run().widget("source").value == "run_12"
+    assert changes(page) == ["Seed: 123 → 7"]
