@@ -58,8 +58,9 @@ def show_launched(colors: dict[str, str]) -> None:
     if name not in colors:
         return
     with st.container(key="launched", border=True, gap="xsmall"):
-        st.markdown(":material/check_circle: Launched")
-        run_link(name, colors[name], key="launched")
+        with st.container(horizontal=True, vertical_alignment="center", gap="xsmall"):
+            st.markdown(":green[:material/check_circle:] Launched", width="content")
+            run_link(name, colors[name], key="launched")
         st.page_link(
             "pages/live.py",
             label="Watch in Live",

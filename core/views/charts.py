@@ -18,6 +18,7 @@ import pandas as pd
 
 from core.colors import PALETTE
 from core.metrics import AXES, CURVES
+from core.views.formats import setting_text
 
 Figure = dict[str, Any]
 
@@ -200,7 +201,13 @@ def lr_test(curve: pd.DataFrame, suggestion: float | None) -> Figure:
         x = float(np.log10(suggestion))
         line = {"type": "line", "x0": suggestion, "x1": suggestion, "y0": 0, "y1": 1}
         line |= {"yref": "paper", "line": {"color": PALETTE[1], "dash": "dash"}}
-        label = {"x": x, "y": 1, "yref": "paper", "text": f"{suggestion:.1e}", "xanchor": "left"}
+        label = {
+            "x": x,
+            "y": 1,
+            "yref": "paper",
+            "text": setting_text(suggestion),
+            "xanchor": "left",
+        }
         figure["layout"] |= {"shapes": [line], "annotations": [{**label, "showarrow": False}]}
     return figure
 
@@ -334,7 +341,7 @@ def _with_x_from_zero(figure: Figure) -> Figure:
 
 def _with_y_from_zero(figure: Figure) -> Figure:
     """Start the y-axis at zero. Plotly would draw a constant learning rate between -1 and 1."""
-    figure["layout"]["yaxis"] |= {"rangemode": "tozero", "tickformat": ".1e"}
+    figure["layout"]["yaxis"] |= {"rangemode": "tozero", "tickformat": ".3~e"}
     return figure
 
 

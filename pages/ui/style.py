@@ -10,7 +10,7 @@ NARROW_PX = 1000
 """Below this window width, the sidebar starts closed."""
 CONTRAST_CSS = {
     "light": "--page-color: #ffffff; --caption-color: #565b66;",
-    "dark": "--page-color: #0e1117; --caption-color: #b3bac7; --on-primary: #0e1117;",
+    "dark": "--page-color: #171614; --caption-color: #b3bac7; --on-primary: #0e1117;",
 }
 """The color of the page, and text colors with a contrast of at least 4.5:1, by theme."""
 CONTRAST_RULES = """
