@@ -38,6 +38,8 @@ ADVANCED_FIELDS = {
 }
 """Settings whose defaults suit most runs."""
 DRAFT, GENERATION, SOURCE = "draft", "draft_generation", "draft_source"
+REDRAWN = "draft_redrawn"
+"""Session key: how often each field was set by a callback since the form was filled."""
 ALPHA_LOCK = "alpha_lock"
 """Session key: whether alpha follows the rank."""
 ADVANCED_OPEN = "advanced_open"
@@ -65,6 +67,7 @@ def reset() -> None:
     st.session_state[DRAFT] = dict(st.session_state[SOURCE])
     st.session_state[ALPHA_LOCK] = _alpha_equals_rank(st.session_state[DRAFT])
     st.session_state[ADVANCED_OPEN] = False
+    st.session_state[REDRAWN] = {}
     st.session_state[GENERATION] = st.session_state.get(GENERATION, 0) + 1
 
 
@@ -77,7 +80,7 @@ def continue_from(parent: str) -> None:
 def fill(name: str, value: Any) -> None:
     """Set a field. Call only from callbacks, which run before the form is drawn."""
     st.session_state[DRAFT] = {**values(), name: value}
-    st.session_state[GENERATION] += 1  # recreates the widgets from the draft
+    _redraw(name)
 
 
 def undo(name: str) -> None:
@@ -85,6 +88,7 @@ def undo(name: str) -> None:
     fill(name, st.session_state[SOURCE][name])
     if name == "lora_alpha":
         st.session_state[ALPHA_LOCK] = _alpha_equals_rank(st.session_state[DRAFT])
+        _redraw(ALPHA_LOCK)
 
 
 def changes(current: Mapping[str, Any]) -> list[Change]:
@@ -232,7 +236,13 @@ def _field(name: str, current: Mapping[str, Any], problems: list[Problem]) -> No
 
 
 def _key(name: str) -> str:
-    return f"setting:{st.session_state[GENERATION]}:{name}"
+    """Return the key of a field's widget. A new key makes Streamlit draw the widget again from the draft."""
+    return f"setting:{st.session_state[GENERATION]}:{name}:{st.session_state[REDRAWN].get(name, 0)}"
+
+
+def _redraw(name: str) -> None:
+    count = st.session_state[REDRAWN].get(name, 0)
+    st.session_state[REDRAWN] = {**st.session_state[REDRAWN], name: count + 1}
 
 
 def _widget(name: str, field: FieldInfo, value: Any) -> None:

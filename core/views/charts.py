@@ -18,7 +18,7 @@ import pandas as pd
 
 from core.colors import PALETTE
 from core.metrics import AXES, CURVES
-from core.views.formats import setting_text
+from core.views import formats
 
 Figure = dict[str, Any]
 
@@ -205,7 +205,7 @@ def lr_test(curve: pd.DataFrame, suggestion: float | None) -> Figure:
             "x": x,
             "y": 1,
             "yref": "paper",
-            "text": setting_text(suggestion),
+            "text": formats.setting_text(suggestion),
             "xanchor": "left",
         }
         figure["layout"] |= {"shapes": [line], "annotations": [{**label, "showarrow": False}]}

@@ -18,7 +18,15 @@ from pages.ui import runtime
 
 def setting(page, name):
     """Return the widget for a setting."""
-    return page.widget(f"setting:{page.session_state['draft_generation']}:{name}")
+    kinds = ("text_input", "number_input", "selectbox", "checkbox", "text_area", "toggle")
+    [widget] = [w for kind in kinds for w in page.get(kind) if setting_name(w) == name]
+    return widget
+
+
+def setting_name(widget):
+    """Return the name of a widget's setting, or None if it has none."""
+    key = widget.key or ""
+    return key.split(":")[2] if key.startswith("setting:") else None
 
 
 def fill_settings(page, **values):

@@ -13,9 +13,9 @@ LORA = {name for name, field in FIELDS.items() if metadata(field)["when"] == "lo
 
 def form_widgets(page):
     """Return the form's widgets by setting name."""
-    prefix = f"setting:{page.session_state['draft_generation']}:"
-    widgets = [w for kind in WIDGETS for w in page.get(kind) if (w.key or "").startswith(prefix)]
-    return {w.key.removeprefix(prefix).removesuffix(":locked"): w for w in widgets}
+    widgets = [w for kind in WIDGETS for w in page.get(kind)]
+    keys = [(w.key or "").split(":") for w in widgets]  # setting:<generation>:<name>:...
+    return {key[2]: w for key, w in zip(keys, widgets, strict=True) if key[0] == "setting"}
 
 
 def test_every_setting_has_a_documented_widget(page):

@@ -342,5 +342,5 @@ def test_learning_rate_test_marks_the_suggestion_on_a_log_axis() -> None:
     assert figure["layout"]["xaxis"]["type"] == "log"
     [line], [label] = figure["layout"]["shapes"], figure["layout"]["annotations"]
     assert (line["x0"], line["x1"]) == (1e-3, 1e-3)
-    assert (label["x"], label["text"]) == (-3.0, "1.0e-03")
+    assert (label["x"], label["text"]) == (-3.0, "0.001")
     assert "shapes" not in charts.lr_test(curve, None)["layout"]
