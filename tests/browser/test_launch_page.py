@@ -9,6 +9,13 @@ from core.config import RunConfig
 from core.run.directory import RunDirectory
 from tests.browser.test_dashboard import assert_no_error, fill
 
+IS_ON_TOP = """
+    (button) => {
+        const box = button.getBoundingClientRect();
+        const top = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+        return button.contains(top);
+    }
+"""
 MAX_CLICKS = 3
 MAX_SECONDS = 30
 
@@ -61,6 +68,7 @@ def test_clone_one_change_undo_and_launch(open_tab, runs_dir, baseline):
         tab.set_viewport_size({"width": width, "height": 700})
         tab.get_by_text("Advanced", exact=True).scroll_into_view_if_needed()
         expect(launch).to_be_in_viewport(ratio=1)
+        assert launch.evaluate(IS_ON_TOP)
     launch.click()
     expect(panel.get_by_text("Same settings as run baseline-2.")).to_be_visible()
     config = RunDirectory(runs_dir / "baseline-2").config()
