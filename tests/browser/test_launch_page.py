@@ -48,6 +48,8 @@ def test_first_run_is_launched_in_a_few_clicks(open_tab, runs_dir):
 
 def test_clone_one_change_undo_and_launch(open_tab, runs_dir, baseline):
     tab = open_tab(f"launch?from={baseline.name}")
+    tab.set_viewport_size({"width": 800, "height": 700})
+    tab.reload()  # now, the sidebar is closed and its button is in the page header
     panel = tab.locator(".st-key-sticky-launch")
     launch = panel.get_by_role("button", name="Launch", exact=True)
     expect(panel.get_by_text("Run name: baseline-2")).to_be_visible()
@@ -64,7 +66,7 @@ def test_clone_one_change_undo_and_launch(open_tab, runs_dir, baseline):
 
     fill(tab, "Rank", "8")  # alpha is locked to it
     expect(panel.get_by_text("Alpha: 16 → 8")).to_be_visible()
-    for width in (1440, 800, 600):  # the button never scrolls away
+    for width in (800, 600, 1440):  # the button never scrolls away
         tab.set_viewport_size({"width": width, "height": 700})
         tab.get_by_text("Advanced", exact=True).scroll_into_view_if_needed()
         expect(launch).to_be_in_viewport(ratio=1)
