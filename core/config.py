@@ -292,6 +292,8 @@ def _problem(detail: Any) -> Problem:
     if detail["type"] == "string_pattern_mismatch":
         expected = PATTERN_MEANINGS.get(field, "a single line of text")
         return Problem(field, detail["input"], f"must be {expected}")
+    if detail["type"] in ("float_parsing", "float_type"):
+        return Problem(field, detail["input"], "must be a number, such as 0.1 or 5e-5")
     message = (
         detail["msg"]
         .replace("Input should", "must")

@@ -3,13 +3,12 @@
 Values are stored in a draft in the session, because Streamlit forgets the values of widgets that are not drawn.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from textwrap import shorten
-from typing import Any
+from typing import Any, NamedTuple
 
 import streamlit as st
 from pydantic.fields import FieldInfo
-from streamlit.delta_generator import DeltaGenerator
 
 from core.config import GROUPS, RunConfig, base_type, choices, is_optional, is_relevant, metadata
 from core.errors import Problem
@@ -24,16 +23,37 @@ SUGGESTIONS = {
     "dataset": ["primer", "alpaca"],
     "lora_targets": list(TARGET_GROUPS),
 }
-EXPONENT_FIELDS = ("lr", "min_lr", "warmup_start", "epsilon")
-"""Fields shown in scientific notation."""
+NUMBER_TEXT_FIELDS = ("lr", "min_lr", "warmup_start", "epsilon", "weight_decay")
+"""Numbers that are typed as text, because number inputs cannot show both 5e-5 and 2.5e-5 without rounding or padding."""
 MULTILINE_FIELDS = ("notes", "sample_prompt")
 EMPTY_MEANINGS = {"eval_every": "automatic"}
 """Placeholders of empty number fields other than "none"."""
-COLLAPSED_GROUPS = ("hardware", "cadence")
-"""Groups whose defaults suit most runs."""
+ADVANCED_GROUPS = ("hardware", "cadence")
+ADVANCED_FIELDS = {
+    *("tie_weights", "columns", "empty_outputs", "train_fraction", "test_fraction"),
+    *("lora_scaling", "lora_init", "lora_dora", "lora_plus_ratio", "lora_dropout"),
+    *("lora_last_layers", "decay_fraction", "warmup_start", "beta1", "beta2", "epsilon"),
+    *("decay_scope", "nonfinite", "group_by_length"),
+    *(name for name, field in FIELDS.items() if metadata(field)["group"] in ADVANCED_GROUPS),
+}
+"""Settings whose defaults suit most runs."""
 DRAFT, GENERATION, SOURCE = "draft", "draft_generation", "draft_source"
+REDRAWN = "draft_redrawn"
+"""Session key: how often each field was set by a callback since the form was filled."""
+ALPHA_LOCK = "alpha_lock"
+"""Session key: whether alpha follows the rank."""
+ADVANCED_OPEN = "advanced_open"
+"""Session key: whether a problem has opened the advanced settings since the form was filled."""
 CHANGE_WIDTH = 60
 """Maximum length of a value in the list of changes, in characters."""
+
+
+class Change(NamedTuple):
+    """A setting that differs from the source, with both values as text."""
+
+    name: str
+    old: str
+    new: str
 
 
 def start_from(values: Mapping[str, Any]) -> None:
@@ -45,24 +65,41 @@ def start_from(values: Mapping[str, Any]) -> None:
 def reset() -> None:
     """Discard all edits since the form was filled."""
     st.session_state[DRAFT] = dict(st.session_state[SOURCE])
+    st.session_state[ALPHA_LOCK] = _alpha_equals_rank(st.session_state[DRAFT])
+    st.session_state[ADVANCED_OPEN] = False
+    st.session_state[REDRAWN] = {}
     st.session_state[GENERATION] = st.session_state.get(GENERATION, 0) + 1
+
+
+def continue_from(parent: str) -> None:
+    """Make a run that was just launched from this form its source. The settings stay, so nothing differs."""
+    st.session_state[DRAFT] = {**values(), "parent": parent}
+    st.session_state[SOURCE] = dict(st.session_state[DRAFT])
 
 
 def fill(name: str, value: Any) -> None:
     """Set a field. Call only from callbacks, which run before the form is drawn."""
     st.session_state[DRAFT] = {**values(), name: value}
-    st.session_state[GENERATION] += 1  # recreates the widgets from the draft
+    _redraw(name)
 
 
-def changes(current: Mapping[str, Any]) -> list[str]:
-    """Return a line such as `Learning rate: 5e-5 → 1e-4` for each relevant setting that differs from the source."""
-    lines = []
+def undo(name: str) -> None:
+    """Restore the source's value of a field. Call only from callbacks."""
+    fill(name, st.session_state[SOURCE][name])
+    if name == "lora_alpha":
+        st.session_state[ALPHA_LOCK] = _alpha_equals_rank(st.session_state[DRAFT])
+        _redraw(ALPHA_LOCK)
+
+
+def changes(current: Mapping[str, Any]) -> list[Change]:
+    """Return the relevant settings that differ from the source."""
+    found = []
     for name, value in settings(current).items():
         old, new = setting_text(st.session_state[SOURCE][name]), setting_text(value)
         if old != new:
             old, new = (shorten(text, CHANGE_WIDTH, placeholder=" …") for text in (old, new))
-            lines.append(f"{FIELDS[name].title}: {old} → {new}")
-    return lines
+            found.append(Change(name, old, new))
+    return found
 
 
 def is_edited(current: Mapping[str, Any]) -> bool:
@@ -76,7 +113,12 @@ def values() -> dict[str, Any]:
     draft = st.session_state[DRAFT]
     for name in FIELDS:
         if _key(name) in st.session_state:
-            draft[name] = st.session_state[_key(name)]
+            value = st.session_state[_key(name)]
+            draft[name] = _number(value) if name in NUMBER_TEXT_FIELDS else value
+    if _key(ALPHA_LOCK) in st.session_state:
+        st.session_state[ALPHA_LOCK] = st.session_state[_key(ALPHA_LOCK)]
+    if st.session_state[ALPHA_LOCK] and (draft["lora_rank"] or 0) > 0:
+        draft["lora_alpha"] = float(draft["lora_rank"])
     return dict(draft)
 
 
@@ -94,46 +136,62 @@ def show(
     problems: list[Problem],
     footers: Mapping[str, Callable[[], None]] | None = None,
 ) -> None:
-    """Draw all groups, with error messages below their fields.
+    """Draw all groups, with error messages below their fields, and the advanced settings at the end.
 
     Args:
         footers: functions that draw content below the fields of a group, by group.
     """
+    advanced: dict[str, list[str]] = {}
     for group, title in GROUPS.items():
-        names = [
+        relevant = [
             name
             for name, field in FIELDS.items()
             if metadata(field)["group"] == group and is_relevant(name, current)
         ]
-        has_problem = any(problem.field in names for problem in problems)
-        box: DeltaGenerator
-        if group in COLLAPSED_GROUPS:
-            box = st.expander(title, expanded=has_problem)
-        else:
-            box = st.container(border=True)
-            box.markdown(f"**{title}**")
-        with box:
-            short_fields = [name for name in names if name not in MULTILINE_FIELDS]
-            for start in range(0, len(short_fields), 3):
-                _row(short_fields[start : start + 3], current, problems)
-            for name in names:
-                if name in MULTILINE_FIELDS:
-                    _row([name], current, problems)
+        advanced[group] = [name for name in relevant if name in ADVANCED_FIELDS]
+        names = [name for name in relevant if name not in ADVANCED_FIELDS]
+        if not names:
+            continue
+        with st.container(border=True):
+            st.markdown(f"**{title}**")
+            _fields(f"fields-{group}", names, current, problems)
             if footers and group in footers:
                 footers[group]()
             if "dataset" in names:
                 dataset_uploader(_use_upload)
+    _show_advanced(advanced, current, problems)
 
 
-def fields_to_fix(problems: list[Problem]) -> list[str]:
-    """Return the titles of the invalid fields, in bold. The message is added if the form does not show the field."""
-    titles = []
-    for problem in problems:
-        field = FIELDS[problem.field]
-        is_hidden = metadata(field)["when"] == "never"
-        message = f" ({escape_markdown(problem.message)})" if is_hidden else ""
-        titles.append(f"**{field.title}**{message}")
-    return list(dict.fromkeys(titles))
+def messages(problems: list[Problem]) -> list[str]:
+    """Return each problem as Markdown: the title of the field in bold, and the message."""
+    lines = [
+        f"**{FIELDS[problem.field].title}**: {escape_markdown(problem.message)}"
+        for problem in problems
+    ]
+    return list(dict.fromkeys(lines))
+
+
+def _show_advanced(
+    groups: Mapping[str, list[str]], current: Mapping[str, Any], problems: list[Problem]
+) -> None:
+    """Draw the advanced settings, collapsed unless one has a problem, and list those that are not at their defaults."""
+    names = [name for group in groups.values() for name in group]
+    if any(problem.field in names for problem in problems):
+        st.session_state[ADVANCED_OPEN] = True
+    with st.expander("Advanced", expanded=st.session_state[ADVANCED_OPEN]):
+        for group, fields in groups.items():
+            if fields:
+                st.markdown(f"**{GROUPS[group]}**")
+                _fields(f"fields-advanced-{group}", fields, current, problems)
+    defaults = RunConfig()
+    changed = [
+        f"{FIELDS[name].title} {setting_text(current[name])}"
+        for name in names
+        if setting_text(current[name]) != setting_text(getattr(defaults, name))
+    ]
+    if changed:
+        short = [shorten(text, CHANGE_WIDTH, placeholder=" …") for text in changed]
+        st.caption("Advanced settings not at their defaults: " + escape_markdown(", ".join(short)))
 
 
 def _use_upload(path: str) -> None:
@@ -141,22 +199,50 @@ def _use_upload(path: str) -> None:
     fill("dataset", path)
 
 
-def _row(names: list[str], current: Mapping[str, Any], problems: list[Problem]) -> None:
-    """Draw up to three fields, or one long field. Fields align at the bottom unless one shows an error."""
-    messages = [[p.message for p in problems if p.field == name] for name in names]
-    columns = st.columns(
-        1 if names[0] in MULTILINE_FIELDS else 3,
-        vertical_alignment="top" if any(messages) else "bottom",
-    )
-    for column, name, field_messages in zip(columns, names, messages, strict=False):
-        with column:
-            _widget(name, FIELDS[name], current[name])
-            for message in field_messages:
-                st.error(escape_markdown(capitalize(message)))
+def _fields(
+    key: str, names: Sequence[str], current: Mapping[str, Any], problems: list[Problem]
+) -> None:
+    """Draw fields in rows (see style.css): inputs first, then checkboxes, then long texts at full width."""
+    is_checkbox = {name: base_type(FIELDS[name]) is bool for name in names}
+    short_fields = [name for name in names if name not in MULTILINE_FIELDS]
+    rows = {
+        key: [name for name in short_fields if not is_checkbox[name]],
+        f"{key}-checkboxes": [name for name in short_fields if is_checkbox[name]],
+    }
+    for row_key, row in rows.items():
+        if row:
+            with st.container(key=row_key):
+                for name in row:
+                    _field(name, current, problems)
+    for name in names:
+        if name in MULTILINE_FIELDS:
+            _field(name, current, problems)
+
+
+def _field(name: str, current: Mapping[str, Any], problems: list[Problem]) -> None:
+    """Draw a field with its error messages."""
+    with st.container(key=f"field-{name}"):
+        _widget(name, FIELDS[name], current[name])
+        if name == "lora_alpha":
+            st.toggle(
+                "Alpha = rank",
+                st.session_state[ALPHA_LOCK],
+                key=_key(ALPHA_LOCK),
+                help="Alpha follows the rank, so the scale of the adapter outputs stays the same.",
+            )
+        for problem in problems:
+            if problem.field == name:
+                st.error(escape_markdown(capitalize(problem.message)))
 
 
 def _key(name: str) -> str:
-    return f"setting:{st.session_state[GENERATION]}:{name}"
+    """Return the key of a field's widget. A new key makes Streamlit draw the widget again from the draft."""
+    return f"setting:{st.session_state[GENERATION]}:{name}:{st.session_state[REDRAWN].get(name, 0)}"
+
+
+def _redraw(name: str) -> None:
+    count = st.session_state[REDRAWN].get(name, 0)
+    st.session_state[REDRAWN] = {**st.session_state[REDRAWN], name: count + 1}
 
 
 def _widget(name: str, field: FieldInfo, value: Any) -> None:
@@ -179,22 +265,74 @@ def _widget(name: str, field: FieldInfo, value: Any) -> None:
         )
     elif kind is bool:
         st.checkbox(label, value, key=key, help=help)
+    elif name in NUMBER_TEXT_FIELDS:
+        _number_text(name, field, value)
     elif kind in (int, float):
-        number: Any = None if value is None else kind(value)
-        step: Any = 1 if kind is int else increment(value)
-        format = "%d" if kind is int else "%e" if name in EXPONENT_FIELDS else "%g"
-        if is_optional(field):  # Streamlit only allows clearing an input whose default is None
-            st.session_state.setdefault(key, number)
-            number = None
-        empty = EMPTY_MEANINGS.get(name, "none") if is_optional(field) else ""
-        st.number_input(
-            label, value=number, step=step, format=format, placeholder=empty, key=key, help=help
-        )
+        _number_input(name, field, value)
     elif name in MULTILINE_FIELDS:
         st.text_area(label, value, height=68, key=key, help=help)
     else:
         text = value if isinstance(value, str) else ", ".join(value or ())
         st.text_input(label, text, key=key, help=help)
+
+
+def _number_input(name: str, field: FieldInfo, value: Any) -> None:
+    key, kind = _key(name), base_type(field)
+    is_locked = name == "lora_alpha" and st.session_state[ALPHA_LOCK]
+    number: Any = None if value is None else kind(value)
+    step: Any = 1 if kind is int else increment(value)
+    if is_locked:
+        key += ":locked"
+        st.session_state[key], number = number, None
+    elif is_optional(field):  # Streamlit only allows clearing an input whose default is None
+        st.session_state.setdefault(key, number)
+        number = None
+    st.number_input(
+        str(field.title),
+        value=number,
+        step=step,
+        format="%d" if kind is int else "%g",
+        placeholder=EMPTY_MEANINGS.get(name, "none") if is_optional(field) else "",
+        key=key,
+        help=f"`{name}`: {field.description}",
+        disabled=is_locked,
+    )
+
+
+def _number_text(name: str, field: FieldInfo, value: Any) -> None:
+    """Draw a number as text, such as 5e-5. Anything that is not a number is kept, so that its error can be shown."""
+    key = _key(name)
+    st.session_state.setdefault(key, "" if value is None else _number_as_text(value))
+    st.text_input(
+        str(field.title),
+        placeholder="none" if is_optional(field) else "",
+        key=key,
+        help=f"`{name}`: {field.description}",
+        on_change=_normalize,
+        args=(key,),
+    )
+
+
+def _normalize(key: str) -> None:
+    """Rewrite a typed number in the format used on all pages, such as 5e-5 for 0.00005."""
+    value = _number(st.session_state[key])
+    st.session_state[key] = "" if value is None else _number_as_text(value)
+
+
+def _number(text: str) -> float | str | None:
+    """Return a typed number, None for an empty text, and any other text unchanged."""
+    try:
+        return float(text) if text.strip() else None
+    except ValueError:
+        return text
+
+
+def _number_as_text(value: float | str) -> str:
+    return setting_text(value) if isinstance(value, float) else str(value)
+
+
+def _alpha_equals_rank(values: Mapping[str, Any]) -> bool:
+    return bool(values["lora_alpha"] == values["lora_rank"])
 
 
 def increment(value: float | None) -> float:

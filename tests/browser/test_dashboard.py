@@ -91,8 +91,9 @@ def select_first_row(tab):
 
 
 def test_launched_runs_draw_curves_and_show_answers(open_tab, runs_dir, dataset, address):
-    tab = open_tab()
+    tab = open_tab("launch")
     tab.get_by_role("button", name="Launch the demo").click()
+    tab.get_by_role("link", name="Watch in Live").click()
     demo = RunDirectory(runs_dir / "demo")
     badge(tab, "running").wait_for()
 
@@ -128,6 +129,7 @@ def test_launched_runs_draw_curves_and_show_answers(open_tab, runs_dir, dataset,
     expect(tab.get_by_label("Warm-up fraction", exact=True)).to_be_visible()
     expect(tab.get_by_text("17 training,")).to_be_visible()
     assert_no_error(tab).get_by_role("button", name="Launch", exact=True).click()
+    tab.get_by_role("link", name="Watch in Live").click()
     custom_run = RunDirectory(runs_dir / "mine")
     badge(tab, "finished").wait_for()
     config = custom_run.config()

@@ -148,7 +148,7 @@ def test_scoring_shows_answers_judges_and_reasons_as_text(open_tab):
 
 
 def test_launch_live_and_results_show_hostile_input_as_text(open_tab, runs_dir):
-    tab = open_tab()
+    tab = open_tab("launch")
     dashboard.fill(tab, "Name", f"name {HOSTILE}"[:200])
     dashboard.fill(tab, "Tags", f"tag {HOSTILE}, **bold**"[:190])
     notes = tab.get_by_label("Notes", exact=True)
@@ -165,6 +165,9 @@ def test_launch_live_and_results_show_hostile_input_as_text(open_tab, runs_dir):
     launch = tab.get_by_role("button", name="Launch", exact=True)
     expect(launch).to_be_enabled()
     launch.click()
+    expect(tab.get_by_role("link", name="name-script")).to_be_visible()
+    assert_inert(wait_until_idle(tab))
+    tab.get_by_role("link", name="Watch in Live").click()
     stop = tab.get_by_role("button", name="Stop")
     expect(stop).to_be_visible()
     assert_inert(tab)

@@ -216,7 +216,7 @@ MISTAKES: list[tuple[list[str], str]] = [
         "Unknown preset 'run_99'. Available: demo",
     ),
     (["train", "--set", "lr"], "--set = 'lr': must be field=value"),
-    (["train", "--set", "lr=fast"], "lr = 'fast': must be a valid number"),
+    (["train", "--set", "lr=fast"], "lr = 'fast': must be a number, such as 0.1 or 5e-5"),
     (["train", "--set", "batchsize=2"], "batchsize = '2': .* did you mean batch_size"),
     (["train", "--set", "base_model=gpt5"], "base_model = 'gpt5': unknown model"),
     (["train", "--set", "dataset=none.json"], "dataset = 'none.json': file not found"),

@@ -18,22 +18,40 @@ from pages.ui import runtime
 
 def setting(page, name):
     """Return the widget for a setting."""
-    return page.widget(f"setting:{page.session_state['draft_generation']}:{name}")
+    kinds = ("text_input", "number_input", "selectbox", "checkbox", "text_area", "toggle")
+    [widget] = [w for kind in kinds for w in page.get(kind) if setting_name(w) == name]
+    return widget
+
+
+def setting_name(widget):
+    """Return the name of a widget's setting, or None if it has none."""
+    key = widget.key or ""
+    return key.split(":")[2] if key.startswith("setting:") else None
 
 
 def fill_settings(page, **values):
     """Fill in settings one at a time, as a user would."""
     for name, value in values.items():
-        page.choose(setting(page, name).key, value)
+        widget = setting(page, name)
+        if widget.type == "text_input" and not isinstance(value, str):  # numbers typed as text
+            value = "" if value is None else str(value)
+        page.choose(widget.key, value)
     return page
 
 
 def field_errors(page, name):
     """Return the error messages below a setting."""
-    key = setting(page, name).key
-    kinds = ("text_input", "number_input", "selectbox", "checkbox", "text_area")
-    columns = [c for c in page.columns if any(w.key == key for k in kinds for w in c.get(k))]
-    return [error.value.replace("\\", "") for error in columns[-1].error]
+    siblings = _siblings(page.main, setting(page, name).key)
+    return [e.value.replace("\\", "") for e in siblings if e.type == "error"]
+
+
+def _siblings(block, key):
+    """Return all elements of the block that directly contains the widget with this key, or None."""
+    children = list(block.children.values())
+    if any(getattr(child, "key", None) == key for child in children):
+        return children
+    found = (_siblings(child, key) for child in children if hasattr(child, "children"))
+    return next((siblings for siblings in found if siblings), None)
 
 
 def form_config(page):
@@ -43,6 +61,12 @@ def form_config(page):
 
 def launch_button(page):
     return page.widget("Launch")
+
+
+def links(page):
+    """Return the query strings of the links to runs and to Live, by label."""
+    found = [link.proto for link in page.get("page_link")]
+    return {link.label.replace("\\", ""): link.query_string for link in found}
 
 
 def test_plan_follows_the_settings(page, line):
@@ -128,7 +152,8 @@ def test_empty_required_fields_are_reported(page):
     fill_settings(page, base_model="", dataset="", sample_prompt="", name="")
     assert field_errors(page, "base_model") == ["Must have at least 1 character"]
     assert field_errors(page, "dataset") == ["Must have at least 1 character"]
-    assert page.says("Fix before launching: **Base model**, **Data set**")
+    assert page.says("**Base model**: must have at least 1 character")
+    assert page.says("**Data set**: must have at least 1 character")
     assert not page.says("Run name:")
 
 
@@ -160,19 +185,21 @@ def test_config_is_parsed_once_per_rerun(page, monkeypatch):
     assert [values["epochs"] for values in parsed] == [3]
 
 
-def test_one_click_launches_the_demo_and_opens_live(page, runs_dir):
+def test_one_click_launches_the_demo(page, runs_dir):
     page.press("Launch the demo")
     [run] = list_runs(runs_dir)
     assert run.config().changed(color="") == preset("demo")
-    assert page.title[0].value == "Live"
-    assert page.widget("live_runs").value == ["demo"]
     assert run.status() == "queued"
+    assert page.title[0].value == "Launch"
+    assert links(page) == {"demo": "name=demo", "Watch in Live": "run=demo"}
+    fill_settings(page, epochs=3)
+    assert not page.widgets("Launch the demo"), "it would ignore the edit"
 
 
 def test_launched_run_has_exactly_the_form_settings(page, runs_dir):
     values = {
         "name": "Mein Lauf", "tags": "first, second", "seed": 7, "notes": "why not", "dropout": 0.1,
-        "max_examples": 40, "method": "lora", "lora_rank": 4, "lora_alpha": 8.0, "epochs": 2,
+        "max_examples": 40, "method": "lora", "alpha_lock": False, "lora_rank": 4, "lora_alpha": 8.0, "epochs": 2,
         "lora_targets": "mlp", "lora_last_layers": 2, "optimizer": "sgd", "lr": 3e-4, "min_lr": 1e-5,
         "warmup_fraction": 0.25, "grad_clip": None, "group_by_length": False, "mask_prompt": True,
         "sample_prompt": "Say hello.", "precision": "fp32", "max_length": 100, "train_fraction": 0.7,
@@ -180,9 +207,10 @@ def test_launched_run_has_exactly_the_form_settings(page, runs_dir):
     fill_settings(page, **values)
     page.press("Launch")
     [run] = list_runs(runs_dir)
+    del values["alpha_lock"]
     expected = preset("demo").changed(**values, parent=None)
     assert run.config().changed(color="") == expected.changed(name="mein-lauf")
-    assert page.widget("live_runs").value == ["mein-lauf"]
+    assert links(page)["mein-lauf"] == "name=mein-lauf"
 
 
 def test_settings_without_effect_are_not_validated_or_stored(page, runs_dir):
@@ -216,9 +244,9 @@ def test_clone_copies_the_parent_settings_and_names_the_parent(page, write_run, 
 def test_run_named_like_a_preset_can_be_cloned(write_run, open_page):
     write_run("demo", lr=0.5)
     page = open_page("launch")
-    assert setting(page, "lr").value == preset("demo").lr
+    assert setting(page, "lr").value == "1e-4"
     assert page.choose("source", "clone of demo").session_state["draft"]["parent"] == "demo"
-    assert setting(page, "lr").value == 0.5
+    assert setting(page, "lr").value == "0.5"
 
 
 def test_run_with_damaged_settings_cannot_be_cloned(write_run, open_page):
@@ -226,7 +254,7 @@ def test_run_with_damaged_settings_cannot_be_cloned(write_run, open_page):
     run.config_path.write_text("{]")
     page = open_page("launch").choose("source", "clone of one")
     assert page.says("one: config.json cannot be read")
-    assert setting(page, "lr").value == preset("demo").lr
+    assert setting(page, "lr").value == "1e-4"
 
 
 def test_form_keeps_its_values_after_visiting_another_page(write_run, page):
@@ -235,25 +263,24 @@ def test_form_keeps_its_values_after_visiting_another_page(write_run, page):
     page.go("results").go("launch")
     assert page.widget("source").value == "run_12"
     assert setting(page, "tags").value == "a, b"
-    assert setting(page, "lr").value == 0.002
+    assert setting(page, "lr").value == "0.002"
     assert setting(page, "lora_rank").value == 5
 
 
 def changes(page):
-    """Return the list of changes next to the Launch button."""
-    lists = [c.value for c in page.caption if "\u2192" in c.value]
-    lines = "\n".join(lists).replace("\\", "").replace("\u2060", "").splitlines()
-    return [line.removeprefix("- ") for line in lines]
+    """Return the list of changes next to the form."""
+    lines = [element.value for element in page.markdown if "\u2192" in element.value]
+    return [line.replace("\\", "").replace("\u2060", "").replace("**", "") for line in lines]
 
 
 def test_changes_from_the_source_are_listed(page):
     assert changes(page) == []
-    assert page.says("Same settings as demo.")
+    assert page.says("Same settings as preset demo.")
     page.choose("source", "run_12")
     assert changes(page) == []
     fill_settings(page, lr=1e-4, optimizer="sgd", mask_prompt=True, grad_clip=None, tags="a, b")
     fill_settings(page, notes="two\nlines " + "x" * 100)
-    assert page.says("Changed from run_12")
+    assert page.says("Changes from preset run_12")
     assert changes(page) == [
         "Tags: none → a, b",
         "Notes: none → two lines …",
@@ -268,9 +295,35 @@ def test_changes_from_the_source_are_listed(page):
     assert changes(page) == []
 
 
+def test_each_change_can_be_undone(page):
+    page.choose("source", "run_12")
+    fill_settings(page, lr="fast", lora_rank=8, grad_clip=None, tags="a, b")
+    page.press("undo:lr")
+    assert setting(page, "lr").value == "5e-5"
+    assert changes(page) == [
+        "Tags: none → a, b",
+        "Rank: 16 → 8",
+        "Alpha: 16 → 8",
+        "Gradient clipping: 1 → none",
+    ]
+    assert not launch_button(page).disabled
+    page.press("undo:grad_clip").press("undo:lora_rank")
+    assert setting(page, "grad_clip").value == 1.0
+    assert changes(page.press("undo:tags")) == []
+    assert not page.widgets("Reset")
+
+
+def test_undoing_alpha_unlocks_it_if_the_source_does(page):
+    page.choose("source", "run_13")  # rank 16, alpha 32
+    fill_settings(page, alpha_lock=True)
+    assert changes(page) == ["Alpha: 32 → 16"]
+    page.press("undo:lora_alpha")
+    assert (setting(page, "lora_alpha").value, setting(page, "alpha_lock").value) == (32, False)
+
+
 def test_irrelevant_settings_are_not_listed_as_changes(page):
     fill_settings(page, method="lora", lora_rank=5)
-    assert changes(page) == ["Method: full → lora", "Rank: 16 → 5"]
+    assert changes(page) == ["Method: full → lora", "Rank: 16 → 5", "Alpha: 16 → 5"]
     fill_settings(page, method="full")
     assert changes(page) == []
 
@@ -282,7 +335,7 @@ def test_reset_discards_every_edit(page):
     page.go("results").go("launch").press("Reset")
     assert page.widget("source").value == "run_12"
     values = {name: setting(page, name).value for name in ("optimizer", "lr", "lora_rank")}
-    assert values == {"optimizer": "adamw", "lr": 5e-5, "lora_rank": 16}
+    assert values == {"optimizer": "adamw", "lr": "5e-5", "lora_rank": 16}
     assert not page.widgets("Reset")
     assert launch_form.settings(page.session_state["draft"])["optimizer"] == "adamw"
 
@@ -291,6 +344,7 @@ def test_reset_discards_edits_without_effect(page):
     fill_settings(page, method="lora", lora_rank=5, lora_targets="mlp")
     fill_settings(page, method="full")
     assert changes(page) == []
+    assert page.says("Only settings without an effect differ.")
     page.press("Reset")
     assert not page.widgets("Reset")
     fill_settings(page, method="lora")
@@ -320,9 +374,9 @@ def test_source_stays_selected_after_its_run_is_deleted(page, write_run):
     runtime.lab().delete("one")
     runtime.lab().refresh()
     assert page.run().widget("source").value == "clone of one"
-    assert page.says("Same settings as clone of one.")
+    assert page.says("Same settings as run one.")
     fill_settings(page, lr=0.25)
-    assert setting(page.press("Reset"), "lr").value == RunConfig().lr
+    assert setting(page.press("Reset"), "lr").value == "5e-5"
     assert setting(page, "optimizer").value == "sgd"
     page.choose("source", "demo")
     assert setting(page, "optimizer").value == "adamw"
@@ -378,7 +432,7 @@ def test_suggested_learning_rate_is_shown_and_can_be_used(page, dataset, wait, l
     assert figure["layout"]["shapes"][0]["x0"] == curve.suggestion
     fill_settings(page, min_lr=None)
     page.press("Use this rate")
-    assert setting(page, "lr").value == curve.suggestion
+    assert float(setting(page, "lr").value) == curve.suggestion
     assert setting(page, "notes").value == "typed before"
     assert page.figure("Loss at increasing learning rates")
     assert page.widget("Use this rate").disabled
@@ -447,10 +501,11 @@ def test_run_launched_from_the_form_finishes(monkeypatch, runs_dir, open_page, d
     }
     small |= {"lora_rank": 2, "max_new_tokens": 2, "sample_prompt": ""}
     page = fill_settings(open_page("launch"), **small).press("Launch")
+    page.go("live", run="real")
     run = RunDirectory(runs_dir / "real")
     wait(lambda: run.status() not in ("queued", "running"))
     assert run.status() == "finished", run.log_tail()
-    assert run.config().changed(color="") == preset("demo").changed(**small)
+    assert run.config().changed(color="") == preset("demo").changed(**small, lora_alpha=2)
     runtime.lab().refresh()
     page.run()
     events = [json.loads(row) for row in run.events_path.read_text().splitlines()]
@@ -458,3 +513,104 @@ def test_run_launched_from_the_form_finishes(monkeypatch, runs_dir, open_page, d
     assert len(losses) == 2
     assert line(page.figure("Training loss")) == losses
     assert any("finished" in element.value for element in page.markdown)
+
+
+def test_form_keeps_its_settings_after_a_launch(page, runs_dir):
+    fill_settings(page, name="mine", lr=3e-4, tags="a").press("Launch")
+    assert page.title[0].value == "Launch"
+    assert links(page)["mine"] == "name=mine"
+    assert changes(page) == []
+    assert page.says("Same settings as run mine.")
+    assert page.query_params["from"] == "mine"
+    fill_settings(page, seed=7)
+    assert changes(page) == ["Seed: 123 → 7"]
+    page.press("Launch")
+    assert links(page)["mine-2"] == "name=mine-2"
+    assert "mine" not in links(page)
+    first, second = sorted(list_runs(runs_dir), key=lambda run: run.name)
+    assert first.config().parent is None
+    expected = first.config().changed(name="mine-2", parent="mine", seed=7, color="")
+    assert second.config().changed(color="") == expected
+
+
+def test_unchanged_source_can_be_launched_twice(page, runs_dir):
+    page.press("Launch").press("Launch")
+    assert page.says("Same settings as preset demo.")
+    assert page.says("Run name: **demo-3**")
+    assert {run.config().parent for run in list_runs(runs_dir)} == {None}
+
+
+def test_launched_run_is_no_longer_linked_after_it_is_deleted(page):
+    page.press("Launch")
+    assert "demo" in links(page)
+    runtime.lab().stop("demo")
+    runtime.lab().delete("demo")
+    runtime.lab().refresh()
+    assert "demo" not in links(page.run())
+
+
+def test_own_runs_are_listed_before_presets(open_page, write_run):
+    for name in ("first", "second", "hidden"):
+        write_run(name, archived=name == "hidden")
+    page = open_page("launch")
+    options = page.widget("source").options
+    created = runtime.lab().runs()["name"].tolist()
+    assert options[:2] == [f"clone of {name}" for name in created if name != "hidden"]
+    assert options[2:] == [f"{name}: {PRESETS[name].title}" for name in PRESETS]
+
+
+@pytest.mark.parametrize(
+    ("address", "source", "kept"),
+    [
+        ("one", "clone of one", "one"),
+        ("demo", "clone of demo", "demo"),
+        ("preset:demo", "demo", "preset:demo"),
+        ("run_12", "run_12", "run_12"),
+        ("hidden", "clone of hidden", "hidden"),
+    ],
+)
+def test_url_names_the_source(open_page, write_run, address, source, kept):
+    write_run("one"), write_run("demo"), write_run("hidden", archived=True)
+    page = open_page("launch", **{"from": address})
+    assert page.widget("source").value == source
+    assert page.query_params["from"] == kept
+    page.choose("source", "run_13")
+    assert page.query_params["from"] == "run_13"
+    assert page.go("results").go("launch").query_params["from"] == "run_13"
+
+
+@pytest.mark.parametrize("address", ["no*where", "clone of one", "preset:one", "preset:"])
+def test_unknown_source_in_the_url_is_named(open_page, write_run, address):
+    write_run("one")
+    page = open_page("launch", **{"from": address})
+    assert page.says(f"Unknown run or preset: {address}.")
+    assert page.widget("source").value == "demo"
+    page.choose("source", "run_12")
+    assert not page.warning
+    assert page.query_params["from"] == "run_12"
+
+
+def test_link_to_a_damaged_run_shows_an_error(open_page, write_run):
+    write_run("one").config_path.write_text("{]")
+    page = open_page("launch", **{"from": "one"})
+    assert page.says("one: config.json cannot be read")
+    assert page.widget("source").value == "demo"
+
+
+def test_edits_survive_a_return_by_the_same_link_only(open_page, write_run):
+    write_run("one"), write_run("two")
+    page = fill_settings(open_page("launch", **{"from": "one"}), seed=7)
+    page.go("results").go("launch", **{"from": "one"})
+    assert changes(page) == ["Seed: 123 → 7"]
+    page.go("results").go("launch", **{"from": "two"})
+    assert page.widget("source").value == "clone of two"
+    assert changes(page) == []
+
+
+def test_run_that_takes_the_name_of_the_preset_does_not_replace_the_source(page, write_run):
+    page.choose("source", "run_12")
+    fill_settings(page, seed=7)
+    write_run("run_12")
+    runtime.lab().refresh()
+    assert page.run().widget("source").value == "run_12"
+    assert changes(page) == ["Seed: 123 → 7"]

@@ -4,7 +4,7 @@ import pytest
 
 from core.config import RunConfig, choices, metadata
 from core.presets import PRESETS, preset
-from pages.launch_form import increment
+from pages.launch_form import NUMBER_TEXT_FIELDS, increment
 
 FIELDS = RunConfig.model_fields
 WIDGETS = ("text_input", "number_input", "selectbox", "checkbox", "text_area")
@@ -13,9 +13,9 @@ LORA = {name for name, field in FIELDS.items() if metadata(field)["when"] == "lo
 
 def form_widgets(page):
     """Return the form's widgets by setting name."""
-    prefix = f"setting:{page.session_state['draft_generation']}:"
-    widgets = [w for kind in WIDGETS for w in page.get(kind) if (w.key or "").startswith(prefix)]
-    return {widget.key.removeprefix(prefix): widget for widget in widgets}
+    widgets = [w for kind in WIDGETS for w in page.get(kind)]
+    keys = [(w.key or "").split(":") for w in widgets]  # setting:<generation>:<name>:...
+    return {key[2]: w for key, w in zip(keys, widgets, strict=True) if key[0] == "setting"}
 
 
 def test_every_setting_has_a_documented_widget(page):
@@ -40,12 +40,52 @@ def test_every_preset_fills_the_form(page):
     for name in [*PRESETS][::-1]:
         page.choose("source", name)
         expected = {**preset(name).model_dump(), "tags": ""}
-        widgets = form_widgets(page)
-        assert {field: widget.value for field, widget in widgets.items()} == {
-            field: expected[field] for field in widgets
-        }
-        draft = page.session_state["draft"]
-        assert all(draft[field] == expected[field] for field in expected.keys() - widgets.keys())
+        assert page.session_state["draft"] == {**expected, "tags": ()}
+        for field, widget in form_widgets(page).items():
+            if field in NUMBER_TEXT_FIELDS:
+                assert (float(widget.value) if widget.value else None) == expected[field]
+            else:
+                assert widget.value == expected[field]
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [("0.00005", "5e-5"), ("2.5E-05", "2.5e-5"), (" 0.10 ", "0.1"), ("fast", "fast"), ("", "")],
+)
+def test_typed_number_is_shown_in_the_format_of_all_pages(page, typed, shown):
+    form_widgets(page)["lr"].set_value(typed).run()
+    assert form_widgets(page)["lr"].value == shown
+    form_widgets(page)["epochs"].set_value(3).run()
+    assert form_widgets(page)["lr"].value == shown
+    [problem] = [e.value for e in page.error if "Fix" not in e.value] or ["none"]
+    is_number = shown not in ("fast", "")
+    message = "none" if is_number else "Must be a number, such as 0.1 or 5e-5"
+    assert problem.replace("\\", "") == message
+
+
+def test_alpha_follows_the_rank_while_locked(page):
+    page.choose("source", "run_14")  # rank and alpha are 32
+    assert form_widgets(page)["lora_alpha"].disabled
+    form_widgets(page)["lora_rank"].set_value(8).run()
+    assert form_widgets(page)["lora_alpha"].value == 8
+    assert page.session_state["draft"]["lora_alpha"] == 8
+    page.widget("Alpha = rank").set_value(False).run()
+    form_widgets(page)["lora_alpha"].set_value(20).run()
+    form_widgets(page)["lora_rank"].set_value(4).run()
+    assert form_widgets(page)["lora_alpha"].value == 20
+    page.go("results").go("launch")
+    assert not page.widget("Alpha = rank").value
+    page.widget("Alpha = rank").set_value(True).run()
+    assert form_widgets(page)["lora_alpha"].value == 4
+    page.press("Reset")
+    assert form_widgets(page)["lora_alpha"].value == 32
+
+
+def test_alpha_starts_unlocked_if_the_source_scales_adapters(page):
+    page.choose("source", "run_13")  # rank 16, alpha 32
+    assert not page.widget("Alpha = rank").value
+    form_widgets(page)["lora_rank"].set_value(8).run()
+    assert form_widgets(page)["lora_alpha"].value == 32
 
 
 def test_adapter_settings_are_shown_only_for_lora_and_keep_their_values(page):
@@ -72,12 +112,13 @@ def test_warm_up_is_available_without_a_minimum_learning_rate(page):
 @pytest.mark.parametrize("name", ["min_lr", "grad_clip", "max_examples", "lora_last_layers"])
 def test_optional_settings_can_be_cleared(page, name):
     page.choose("source", "run_12")
-    form_widgets(page)[name].set_value(3).run()
+    is_text = name in NUMBER_TEXT_FIELDS
+    form_widgets(page)[name].set_value("3" if is_text else 3).run()
     widget = form_widgets(page)[name]
-    assert widget.value == 3
-    assert not widget.proto.HasField("default"), "the browser would restore the default"
-    widget.set_value(None).run()
-    assert form_widgets(page)[name].value is None
+    assert float(widget.value) == 3
+    assert is_text or not widget.proto.HasField("default"), "the browser would restore the default"
+    widget.set_value("" if is_text else None).run()
+    assert form_widgets(page)[name].value == ("" if is_text else None)
     assert page.session_state["draft"][name] is None
 
 
@@ -88,13 +129,27 @@ def test_data_set_path_can_be_typed(page, dataset):
     assert {m.label: m.value for m in page.metric}["Steps"] == "6"
 
 
-def test_error_expands_its_collapsed_group(page):
-    expanders = {expander.label: expander for expander in page.expander}
-    assert not expanders["Evaluation and checkpoints"].proto.expanded
+def advanced(page):
+    [expander] = [expander for expander in page.expander if expander.label == "Advanced"]
+    return expander
+
+
+def test_advanced_settings_open_on_a_problem_until_the_form_is_reset(page):
+    assert not advanced(page).proto.expanded
     form_widgets(page)["eval_every"].set_value(0).run()
-    expanders = {expander.label: expander for expander in page.expander}
-    assert expanders["Evaluation and checkpoints"].proto.expanded
-    assert not expanders["Hardware"].proto.expanded
+    assert advanced(page).proto.expanded
+    form_widgets(page)["eval_every"].set_value(5).run()
+    assert advanced(page).proto.expanded, "it would close under the user's hands"
+    assert not advanced(page.press("Reset")).proto.expanded
+
+
+def test_advanced_settings_that_are_not_at_their_defaults_are_listed(page):
+    label = "Advanced settings not at their defaults: "
+    assert page.says(f"{label}Evaluate every 25, Checkpoint every 100, Sample every 50")
+    form_widgets(page)["beta2"].set_value(0.95).run()
+    assert page.says(f"{label}Beta 2 0.95, Evaluate every 25")
+    form_widgets(page)["optimizer"].set_value("sgd").run()  # which has no beta 2
+    assert page.says(f"{label}Evaluate every 25")
 
 
 @pytest.mark.parametrize(
