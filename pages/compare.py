@@ -2,18 +2,23 @@
 
 import streamlit as st
 
-from pages.compare_answers import show_live, show_stored
+from pages.compare_answers import show_stored
+from pages.compare_live import show_live
 from pages.ui import runtime
 
+VIEWS = {"Stored": show_stored, "Live": show_live}
+
 lab = runtime.lab()
-st.title("Compare")
-view = st.segmented_control(
-    "Answers",
-    ["Stored", "Live"],
-    default="Stored",
-    help="Stored: each run's answers to its test set. Live: answers to any prompt, generated on demand.",
-)
-if view == "Live":
-    show_live(lab)
-else:
-    show_stored(lab)
+with st.container(horizontal=True, vertical_alignment="center"):
+    st.title("Compare", width="stretch")
+    view = st.segmented_control(
+        "Answers",
+        list(VIEWS),
+        default="Stored",
+        required=True,
+        key="answers",
+        bind="query-params",
+        label_visibility="collapsed",
+        help="Stored: each run's answers to its test set. Live: answers to any prompt, generated on demand.",
+    )
+VIEWS[view or "Stored"](lab)

@@ -9,10 +9,12 @@ SIDEBAR_WIDTH_PX = 200
 NARROW_PX = 1000
 """Below this window width, the sidebar starts closed."""
 CONTRAST_CSS = {
-    "light": "--caption-color: #565b66;",
-    "dark": "--caption-color: #b3bac7; --on-primary: #0e1117;",
+    "light": "--caption-color: #565b66; --page-color: #ffffff; --line-color: #dfe2e8; --current-color: #eef4fc; "
+    "--right-color: #1a6b35; --wrong-color: #b42318;",
+    "dark": "--caption-color: #b3bac7; --page-color: #0e1117; --line-color: #333a47; --current-color: #182233; "
+    "--right-color: #5fcb83; --wrong-color: #ff8f85; --on-primary: #0e1117;",
 }
-"""Text colors with a contrast of at least 4.5:1, by theme."""
+"""Colors by theme. Text has a contrast of at least 4.5:1."""
 CONTRAST_RULES = """
 [data-testid="stCaptionContainer"], [data-testid="stCaptionContainer"] p { color: var(--caption-color); opacity: 1; }
 [data-testid="stBaseButton-primary"]:not(:disabled) { color: var(--on-primary, #ffffff); }
