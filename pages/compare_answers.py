@@ -82,8 +82,8 @@ def show_stored(lab: Lab) -> None:
         text = "No test prompts match this search" if query and not found else "No prompts match"
         st.info(f"{text}." if filter == next(iter(FILTERS)) else f"{text} with this filter.")
         return
-    # A style on the table sets the number of columns for the header and the rows.
-    st.html(f"<style>.st-key-compare-table {{ --compare-runs: {len(names)} }}</style>")
+    columns = f"--compare-runs: {len(names)}; --compare-share: {len(names)}fr"
+    st.html(f"<style>.st-key-compare-table {{ {columns} }}</style>")
     with st.container(key="compare-table"):
         _show_header(lab, names, shown, prompts, position, page, (a, b), scores is None)
         first = page * PAGE_SIZE
@@ -306,7 +306,7 @@ def _show_row(
         with st.container(gap=None):
             st.button(
                 escape_markdown(prompt.instruction) or "(empty)",
-                key=f"open:{prompt.id}",
+                key=f"open-{prompt.id}",
                 type="tertiary",
                 on_click=_open,
                 args=(None if is_current else prompt.id, place // PAGE_SIZE),

@@ -11,7 +11,7 @@ NARROW_PX = 1000
 CONTRAST_CSS = {
     "light": "--caption-color: #565b66; --page-color: #ffffff; --line-color: #dfe2e8; --current-color: #eef4fc; "
     "--right-color: #1a6b35; --wrong-color: #b42318;",
-    "dark": "--caption-color: #b3bac7; --page-color: #0e1117; --line-color: #333a47; --current-color: #182233; "
+    "dark": "--caption-color: #b3bac7; --page-color: #171614; --line-color: #333a47; --current-color: #182233; "
     "--right-color: #5fcb83; --wrong-color: #ff8f85; --on-primary: #0e1117;",
 }
 """Colors by theme. Text has a contrast of at least 4.5:1."""
