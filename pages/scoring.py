@@ -35,7 +35,8 @@ TABS = {
 }
 
 lab = runtime.lab()
-st.title("Scoring")
+with st.container(horizontal=True, vertical_alignment="center"):
+    st.title("Scoring", width="stretch")
 results = lab.runs()
 answered = results[results["exact"].notna()]
 if answered.empty:

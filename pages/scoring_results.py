@@ -298,8 +298,8 @@ def _show_runs(
     }
     st.dataframe(frame, hide_index=True, column_config=config | columns)
     click = st.session_state.get(f"open_{key}")
-    if click is not None and not is_base(names[click.row]):
-        open_run(names[click.row])
+    if click is not None and not is_base(names[click["row"]]):
+        open_run(names[click["row"]])
 
 
 def _scores_first(frame: pd.DataFrame, text_columns: int) -> pd.DataFrame:

@@ -54,17 +54,16 @@ def show_difference(
     name_a, name_b = judged.title(a), judged.title(b)
     colors = run_colors(lab, judged)
     st.markdown(f"**{escape_markdown(difference.sentence(name_a, name_b))}**")
+    with st.container(horizontal=True, horizontal_alignment="distribute"):
+        _show_name(judged, colors, b, key)
+        _show_name(judged, colors, a, key)
     if difference.n > 1:
         better = a if difference.mean > 0 else b
         color = colors[better] if difference.is_clear else BASE_COLOR
         st.html(_interval_html(difference.mean, difference.low, difference.high, color))
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        _show_name(judged, colors, b, key)
-        if difference.n > 1:
-            text = f"{name_a} \u2212 {name_b} in points, with 95% interval: {difference.gap()}."
-            judge = str(verdicts["model"].iloc[0])
-            st.caption(escape_markdown(f"{text} Judge: {judge}."), width="stretch")
-        _show_name(judged, colors, a, key)
+        text = f"{name_a} \u2212 {name_b} in points, with 95% interval: {difference.gap()}."
+        judge = str(verdicts["model"].iloc[0])
+        st.caption(escape_markdown(f"{text} Judge: {judge}."))
     return both
 
 

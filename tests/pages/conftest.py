@@ -68,6 +68,11 @@ class Page(AppTest):
             widget.options.append(value)
         return widget.set_value(value).run()
 
+    def open_tab(self, label: str) -> "Page":
+        """Open a tab of the page, whose tabs are bound to the URL parameter `tab`."""
+        self.session_state["tab"] = label
+        return self.run()
+
     def tick(self, *rows: int) -> "Page":
         """Select rows of the first table by position."""
         return self.select(self.dataframe[0], *rows)
