@@ -10,7 +10,7 @@ from core.judging.answers import ANSWER_COLUMNS, EXAMPLE_COLUMNS, JudgedAnswers,
 from core.lab import Lab
 from core.views import charts
 from core.views.tables import markdown, records
-from pages.scoring_verdict import run_colors, show_difference
+from pages.scoring_verdict import common_scores, run_colors, show_difference
 from pages.ui.figures import show_figure
 from pages.ui.run_links import dot_image, open_run
 from pages.ui.selection import select_rows, show_cut
@@ -85,7 +85,7 @@ def select_judge(lab: Lab, verdicts: pd.DataFrame, pairwise: bool = False) -> st
     candidates = (wanted, job and job.id, *ids)
     st.session_state[widget] = next(id for id in candidates if id in ids)
     id = st.selectbox(
-        "Show results from",
+        "Show head-to-head results from" if pairwise else "Show results from",
         list(ids),
         key=widget,
         on_change=lambda: state.set([st.session_state[widget]]),
@@ -192,8 +192,12 @@ def show_two(lab: Lab, judged: JudgedAnswers, verdicts: pd.DataFrame, judge: str
     if first == second:
         st.info("A and B are the same. Choose two different runs.")
         return
-    with st.container(key="two-runs", border=True):
-        both = show_difference(lab, judged, verdicts, first, second, "two")
+    is_on_top = len(judged.runs) == 2 and {first, second} == {*judged.runs}
+    if is_on_top:
+        both = common_scores(lab, verdicts, first, second)
+    else:
+        with st.container(key="two-runs", border=True):
+            both = show_difference(lab, judged, verdicts, first, second, "two")
     listed = both[[first, second]].set_axis(["A", "B"], axis=1)
     listed["gap"] = listed["A"] - listed["B"]
     listed = listed.sort_values("gap", key=abs, ascending=False).reset_index()

@@ -45,11 +45,7 @@ def show_difference(
         verdicts: verdicts by one judge on A and B, among others.
         key: distinguishes several verdicts on a page.
     """
-    scores = lab.scoring.example_scores(verdicts)
-    table = scores[scores["run"].isin([a, b])].pivot(
-        index=EXAMPLE_COLUMNS, columns="run", values="score"
-    )
-    both = table.dropna()
+    both = common_scores(lab, verdicts, a, b)
     difference = lab.scoring.difference(both[a], both[b])
     name_a, name_b = judged.title(a), judged.title(b)
     colors = run_colors(lab, judged)
@@ -65,6 +61,15 @@ def show_difference(
         judge = str(verdicts["model"].iloc[0])
         st.caption(escape_markdown(f"{text} Judge: {judge}."))
     return both
+
+
+def common_scores(lab: Lab, verdicts: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
+    """Return the scores of two runs, one column each, on the examples for which both have a score."""
+    scores = lab.scoring.example_scores(verdicts)
+    table = scores[scores["run"].isin([a, b])].pivot(
+        index=EXAMPLE_COLUMNS, columns="run", values="score"
+    )
+    return table.dropna()
 
 
 def _interval_html(mean: float, low: float, high: float, color: str) -> str:

@@ -21,7 +21,7 @@ from core.metrics import AXES, CURVES
 
 Figure = dict[str, Any]
 
-CHART_HEIGHT_PX = 260
+CHART_HEIGHT_PX, HISTOGRAM_HEIGHT_PX = 260, 360
 STACKED_PANEL_HEIGHT_PX, STACKED_PANEL_GAP_PX, STACKED_MARGIN_PX = 170, 46, 70
 """Height of a panel in a stacked figure, the gap above it with its title, and the space for axis title and legend."""
 DOT_SIZE = 5
@@ -299,6 +299,7 @@ def score_histogram(
     ]
     figure = _figure(bars, "Test answers by score", "score", False, legend=len(bars) > 1)
     figure["layout"]["xaxis"] |= {"range": [0, 100], "dtick": 10}
+    figure["layout"]["height"] = HISTOGRAM_HEIGHT_PX
     return figure
 
 
