@@ -255,14 +255,10 @@ def _show_header(
     with st.container(key="compare-header"):
         with st.container(key="compare-moves"):
             with st.container(horizontal=True, gap="xsmall", vertical_alignment="center"):
-                for label, icon, shortcut, target in (
-                    ("Previous", "keyboard_arrow_up", "K", before),
-                    ("Next", "keyboard_arrow_down", "J", after),
-                ):
+                for label, shortcut, target in (("Previous", "K", before), ("Next", "J", after)):
                     can_move = target is not None and 0 <= target < len(shown)
                     st.button(
                         label,
-                        icon=f":material/{icon}:",
                         shortcut=shortcut,
                         disabled=not can_move,
                         on_click=_open,
