@@ -13,9 +13,9 @@ from core.views import comparison, formats, report
 from core.views.comparison import FILTERS, SORTS, Prompt
 from core.views.search import differing_words, search
 from pages.ui.compared_runs import select_runs
+from pages.ui.page_state import PageState
 from pages.ui.run_links import run_link
 from pages.ui.text import escape_markdown, text_html, words_html
-from pages.ui.url_state import UrlState
 
 MAX_RUNS = 6
 MAX_DEFAULT_RUNS = 3
@@ -23,8 +23,8 @@ PAGE_SIZE = 20
 """Number of prompts on a page."""
 BEST_MATCH = "Best match"
 EXACT = "Exact match"
-RUN_SETTING = "a", "b"
-"""Widget keys of the two runs that the filter and the sentence compare."""
+PLACE = "prompt", "page"
+"""URL parameters of the place in the list. Cleared when the list changes."""
 SCROLL_JS = """
 export default function ({ data }) {
   if (window.shownPrompt === data.prompt) return;
@@ -35,7 +35,7 @@ export default function ({ data }) {
 scroll_to_current = st.components.v2.component("scroll_to_current_prompt", js=SCROLL_JS)
 
 
-def show_stored(lab: Lab) -> None:
+def show_stored(lab: Lab, state: PageState) -> None:
     """Select runs, find test prompts, and show the answers next to the reference."""
     results = lab.runs()
     answered = results[results["exact"].notna()]
@@ -44,8 +44,7 @@ def show_stored(lab: Lab) -> None:
         st.page_link("pages/launch.py", label="Launch", icon=":material/rocket_launch:")
         return
     names = select_runs(
-        "stored_runs",
-        "compare",
+        state,
         answered["name"].tolist(),
         results["name"].tolist(),
         report.same_test_set(answered)[:MAX_DEFAULT_RUNS],
@@ -57,17 +56,19 @@ def show_stored(lab: Lab) -> None:
         return
     summary = st.container()
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        query = st.text_input(
+        query = state.widget(
+            st.text_input,
             "Find a prompt",
+            "search",
+            state.value("search") or "",
+            on_change=lambda: state.clear("sort", *PLACE),  # best match first
             placeholder="e.g. synonym for happy",
             icon=":material/search:",
-            key="search",
-            bind="query-params",
-            on_change=_sort_by_match,
-        )
-        filter, a, b = _select_filter(names)
-        measure, scores = _select_scores(lab, names)
-        sort = _select_sort(len(names) > 1, bool(query))
+        ).strip()
+        filter, a, b = _select_filter(state, names)
+        measure, scores = _select_scores(lab, state, names)
+        sort = _select_sort(state, len(names) > 1, bool(query))
+    state.show("search", *([query] if query else []))
     prompts = comparison.prompts(lab.answers(names), scores)
     if a != b:
         with summary:
@@ -77,7 +78,7 @@ def show_stored(lab: Lab) -> None:
     shown = comparison.matching(found, filter, a, b)
     if sort != BEST_MATCH:
         shown = comparison.arranged(shown, sort, a, b)
-    position, page = _current(prompts, shown)
+    position, page = _current(state, prompts, shown)
     if not shown:
         text = "No test prompts match this search" if query and not found else "No prompts match"
         st.info(f"{text}." if filter == next(iter(FILTERS)) else f"{text} with this filter.")
@@ -85,56 +86,43 @@ def show_stored(lab: Lab) -> None:
     columns = f"--compare-runs: {len(names)}; --compare-share: {len(names)}fr"
     st.html(f"<style>.st-key-compare-table {{ {columns} }}</style>")
     with st.container(key="compare-table"):
-        _show_header(lab, names, shown, prompts, position, page, (a, b), scores is None)
+        _show_header(lab, state, names, shown, prompts, position, page, (a, b), scores is None)
         first = page * PAGE_SIZE
         for place, prompt in enumerate(shown[first : first + PAGE_SIZE], first):
-            _show_row(prompt, names, place, place == position, scores is None)
-    _show_pager(shown, page)
+            _show_row(state, prompt, names, place, place == position, scores is None)
+    _show_pager(state, shown, page)
     scroll_to_current(
         data={"prompt": None if position is None else shown[position].id}, key="scroll_to_current"
     )
     st.caption("Words that differ from the reference are highlighted.")
 
 
-def _sort_by_match() -> None:
-    """Show the best matches of a new search first, and no longer the prompt chosen before."""
-    _forget_place()
-    if st.session_state["search"].strip():
-        st.session_state["sort"] = BEST_MATCH
-    elif st.session_state.get("sort") == BEST_MATCH:
-        st.session_state["sort"] = SORTS[0]
-
-
-def _forget_place() -> None:
-    """Start at the first prompt again."""
-    _prompt_state().set([])
-    _page_state().set([])
-
-
-def _select_filter(names: Sequence[str]) -> tuple[str, str, str]:
+def _select_filter(state: PageState, names: Sequence[str]) -> tuple[str, str, str]:
     """Let the user choose which prompts to show, and the runs A and B. A single run is both."""
     if len(names) < 2:
         return next(iter(FILTERS)), names[0], names[0]
-    linked = [name for key in RUN_SETTING for name in st.query_params.get_all(key)]
+    linked = [name for parameter in "ab" for name in state.linked(parameter)]
     if unknown := [name for name in linked if name not in names]:
         st.warning(f"Not among the chosen runs: {escape_markdown(', '.join(unknown))}.")
-    options = {"bind": "query-params", "on_change": _forget_place}
-    filter = st.selectbox(
+
+    def restart() -> None:
+        state.clear(*PLACE)
+
+    filter = state.select(
         "Show",
         list(FILTERS),
-        key="filter",
+        "filter",
+        on_change=restart,
         help="Right: the answer matches the reference, ignoring case and punctuation.",
         width=180,
-        **options,
     )
-    a = st.selectbox("A", names, key=RUN_SETTING[0], width=160, **options)
+    a = state.select("A", names, "a", on_change=restart, width=160)
     others = [name for name in names if name != a]
-    b = st.selectbox("B", others, key=RUN_SETTING[1], width=160, **options)
-    return filter, a, b
+    return filter, a, state.select("B", others, "b", on_change=restart, width=160)
 
 
 def _select_scores(
-    lab: Lab, names: Sequence[str]
+    lab: Lab, state: PageState, names: Sequence[str]
 ) -> tuple[str, dict[tuple[str, comparison.Example], float] | None]:
     """Let the user choose how answers are scored.
 
@@ -149,11 +137,10 @@ def _select_scores(
         model if titles.count(model) == 1 and model != EXACT else f"{model} ({id})": id
         for id, model in models.items()
     }
-    measure = st.selectbox(
+    measure = state.select(
         "Score",
         [EXACT, *labels],
-        key="score",
-        bind="query-params",
+        "score",
         help="How the answers are scored. A judge is listed once it has scored answers of these runs.",
         width=170,
     )
@@ -167,15 +154,14 @@ def _select_scores(
     return measure, scores
 
 
-def _select_sort(has_pair: bool, has_query: bool) -> str:
+def _select_sort(state: PageState, has_pair: bool, has_query: bool) -> str:
     sorts = [BEST_MATCH] if has_query else []
     sorts += [sort for sort in SORTS if has_pair or sort != comparison.SCORE_DIFFERENCE]
-    return st.selectbox(
+    return state.select(
         "Sort",
         sorts,
-        key="sort",
-        bind="query-params",
-        on_change=_forget_place,
+        "sort",
+        on_change=lambda: state.clear(*PLACE),
         help="Most different: prompts whose answers share the fewest words. Score difference: between A and B.",
         width=170,
     )
@@ -194,34 +180,22 @@ def _show_record(prompts: Sequence[Prompt], a: str, b: str, measure: str) -> Non
         )
 
 
-def _prompt_state() -> UrlState:
-    return UrlState("prompt", "compare_prompt")
-
-
-def _page_state() -> UrlState:
-    return UrlState("page", "compare_page")
-
-
-def _current(prompts: Sequence[Prompt], shown: Sequence[Prompt]) -> tuple[int | None, int]:
+def _current(
+    state: PageState, prompts: Sequence[Prompt], shown: Sequence[Prompt]
+) -> tuple[int | None, int]:
     """Return the position of the current prompt in the list, or None, and the page to show."""
-    prompt_state, page_state = _prompt_state(), _page_state()
-    [wanted] = prompt_state.values[:1] if prompt_state.values else [None]
+    wanted = state.value("prompt")
     position = _position(shown, wanted)
-    if (
-        wanted
-        and position is None
-        and prompt_state.is_linked
-        and _position(prompts, wanted) is None
-    ):
-        st.warning(f"Unknown prompt: {escape_markdown(wanted)}.")
-    last_page = max(0, (len(shown) - 1) // PAGE_SIZE)
-    number = (page_state.values or ["1"])[0]
-    page = min(last_page, max(0, int(number) - 1)) if number.isdecimal() else 0
+    if state.linked("prompt") and _position(prompts, wanted) is None:
+        st.warning(f"Unknown prompt: {escape_markdown(str(wanted))}.")
     if position is not None:
-        page = position // PAGE_SIZE
-    prompt_state.write([] if position is None else [shown[position].id])
-    page_state.write([str(page + 1)] if position is None and page else [])
-    return position, page
+        state.show("prompt", shown[position].id)
+        return position, position // PAGE_SIZE
+    number = state.value("page") or ""
+    last_page = max(0, (len(shown) - 1) // PAGE_SIZE)
+    page = min(last_page, max(0, int(number) - 1)) if number.isdecimal() else 0
+    state.show("page", *([str(page + 1)] if page else []))
+    return None, page
 
 
 def _position(prompts: Sequence[Prompt], wanted: str | None) -> int | None:
@@ -232,14 +206,15 @@ def _position(prompts: Sequence[Prompt], wanted: str | None) -> int | None:
     return None
 
 
-def _open(id: str | None, page: int = 0) -> None:
+def _open(state: PageState, id: str | None, page: int = 0) -> None:
     """Make a prompt the current one, or show a page without a current prompt."""
-    _prompt_state().set([] if id is None else [id])
-    _page_state().set([str(page + 1)])
+    state.set("prompt", *([] if id is None else [id]))
+    state.set("page", str(page + 1))
 
 
 def _show_header(
     lab: Lab,
+    state: PageState,
     names: Sequence[str],
     shown: Sequence[Prompt],
     prompts: Sequence[Prompt],
@@ -262,7 +237,7 @@ def _show_header(
                         shortcut=shortcut,
                         disabled=not can_move,
                         on_click=_open,
-                        args=(shown[target].id if can_move else None,),
+                        args=(state, shown[target].id if can_move else None),
                     )
             st.caption(_place(len(shown), len(prompts), position, page))
         with st.container(key="compare-names"):
@@ -295,7 +270,12 @@ def _summary(prompts: Sequence[Prompt], name: str, is_exact: bool) -> str:
 
 
 def _show_row(
-    prompt: Prompt, names: Sequence[str], place: int, is_current: bool, is_exact: bool
+    state: PageState,
+    prompt: Prompt,
+    names: Sequence[str],
+    place: int,
+    is_current: bool,
+    is_exact: bool,
 ) -> None:
     """Draw a prompt with the reference and the answers. Pressing the instruction makes it the current prompt."""
     with st.container(key="compare-current" if is_current else f"compare-row-{place % PAGE_SIZE}"):
@@ -305,7 +285,7 @@ def _show_row(
                 key=f"open-{prompt.id}",
                 type="tertiary",
                 on_click=_open,
-                args=(None if is_current else prompt.id, place // PAGE_SIZE),
+                args=(state, None if is_current else prompt.id, place // PAGE_SIZE),
             )
             input = text_html(prompt.input, "") if prompt.input.strip() else ""
             st.html(
@@ -339,12 +319,14 @@ def _cell(prompt: Prompt, name: str, is_exact: bool) -> str:
     return f"{open_tag}{score}{answer}{listed}</div>"
 
 
-def _show_pager(shown: Sequence[Prompt], page: int) -> None:
+def _show_pager(state: PageState, shown: Sequence[Prompt], page: int) -> None:
     """Draw buttons for the previous and the next page, unless one page shows everything."""
     pages = -(-len(shown) // PAGE_SIZE)
     if pages < 2:
         return
     with st.container(horizontal=True, vertical_alignment="center"):
         for label, target in (("Previous page", page - 1), ("Next page", page + 1)):
-            st.button(label, disabled=not 0 <= target < pages, on_click=_open, args=(None, target))
+            st.button(
+                label, disabled=not 0 <= target < pages, on_click=_open, args=(state, None, target)
+            )
         st.caption(f"Page {page + 1:,} of {pages:,}")

@@ -8,13 +8,14 @@ from core.lab import Lab
 from core.views.tables import records
 from pages.ui.compared_runs import select_runs
 from pages.ui.errors import show_errors
+from pages.ui.page_state import PageState
 from pages.ui.run_links import run_link
 from pages.ui.text import escape_markdown, show_text
 
 MAX_MODELS = 4
 
 
-def show_live(lab: Lab) -> None:
+def show_live(lab: Lab, state: PageState) -> None:
     """Let the user send a prompt to runs and their base models."""
     results = lab.runs()
     has_no_weights = (results["status"] == "finished") & (results["keep_weights"] == "none")
@@ -26,8 +27,7 @@ def show_live(lab: Lab) -> None:
         st.page_link("pages/launch.py", label="Launch", icon=":material/rocket_launch:")
         return
     chosen = select_runs(
-        "asked_runs",
-        "compare",
+        state,
         names,
         results["name"].tolist(),
         names[:2],

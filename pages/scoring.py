@@ -5,6 +5,7 @@ import streamlit as st
 from core.views import report
 from pages.scoring_order import order_form, show_progress
 from pages.scoring_results import (
+    Selection,
     forget_judges,
     select_judge,
     show_agreement,
@@ -16,13 +17,13 @@ from pages.scoring_results import (
 )
 from pages.scoring_verdict import show_verdict
 from pages.ui import runtime
-from pages.ui.compared_runs import select_runs
+from pages.ui.compared_runs import PARAMETER, select_runs, take_requested
+from pages.ui.page_state import PageState
 from pages.ui.selection import show_cut
 
 MAX_DEFAULT_RUNS = 6
 """Maximum number of runs selected by default."""
-SELECTION_KEY = "scored_runs"
-"""Session key: the runs selected by the user, a link or another page."""
+PARAMETERS = ("run", "judge", "tab", "pair_judge", "a", "b")
 SYNCED_JOB_KEY = "synced_job"
 """Session key: the last finished scoring job after which the index was synced."""
 TABS = {
@@ -35,6 +36,8 @@ TABS = {
 }
 
 lab = runtime.lab()
+state = PageState("scoring", PARAMETERS)
+take_requested(state, "scored_runs")
 with st.container(horizontal=True, vertical_alignment="center"):
     st.title("Scoring", width="stretch")
 results = lab.runs()
@@ -49,15 +52,14 @@ with st.container(key="scoring-columns"):
 with shown:
     comparable_names = report.same_test_set(answered)
     names = select_runs(
-        "scoring_runs",
-        SELECTION_KEY,
+        state,
         answered["name"].tolist(),
         results["name"].tolist(),
         comparable_names[:MAX_DEFAULT_RUNS],
         None,
         "have no answers yet",
     )
-    if SELECTION_KEY not in st.session_state:
+    if state.values(PARAMETER) is None:
         show_cut(len(names), len(comparable_names), "runs tested on the same examples")
 job = lab.scoring.job
 if job and not job.is_running and st.session_state.get(SYNCED_JOB_KEY) is not job:
@@ -66,16 +68,21 @@ if job and not job.is_running and st.session_state.get(SYNCED_JOB_KEY) is not jo
 judged = lab.scoring.answers(names)
 with ordered, st.container(key="sticky-order", border=True):
     if order_form(lab, judged):
-        forget_judges()
+        forget_judges(state)
 with shown:
     show_progress(lab)
     verdicts = lab.scoring.verdicts(judged)
-    judge = select_judge(lab, verdicts)
+    judge = select_judge(lab, state, verdicts)
+    selection = Selection(lab, state, judged, verdicts, judge)
     if len(names) == 2:
         with top:
-            show_verdict(lab, judged, verdicts[verdicts["id"] == judge])
-    tabs = st.tabs(list(TABS), key="tab", bind="query-params")
+            show_verdict(lab, judged, selection.judge_verdicts)
+    wanted = state.value("tab")
+    wanted = wanted if wanted in TABS else next(iter(TABS))
+    state.show("tab", *([] if wanted == next(iter(TABS)) else [wanted]))
+    tabs = state.widget(st.tabs, list(TABS), "tab", wanted)
     for tab, show in zip(tabs, TABS.values(), strict=True):
         if tab.open:
             with tab:
-                show(lab, judged, verdicts, judge)
+                show(selection)
+state.write()

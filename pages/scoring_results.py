@@ -1,6 +1,7 @@
 """The tabs of the Scoring page: scores, answers, their distribution, two runs, head-to-head results, and agreement."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -12,10 +13,10 @@ from core.views import charts
 from core.views.tables import markdown, records
 from pages.scoring_verdict import common_scores, run_colors, show_difference
 from pages.ui.figures import show_figure
+from pages.ui.page_state import PageState
 from pages.ui.run_links import dot_image, open_run
 from pages.ui.selection import select_rows, show_cut
 from pages.ui.text import escape_markdown, show_text
-from pages.ui.url_state import UrlState
 
 INTERVAL_COLUMNS = {
     "low": st.column_config.NumberColumn(
@@ -67,51 +68,64 @@ JUDGE_PARAMETERS = {False: "judge", True: "pair_judge"}
 ORDERS = ("Worst first", "Most disputed", "Missing", "All")
 
 
-def select_judge(lab: Lab, verdicts: pd.DataFrame, pairwise: bool = False) -> str | None:
-    """Let the user select the judge whose results are shown. Return its id, or None if there are no verdicts.
+@dataclass(frozen=True)
+class Selection:
+    """What the tabs show.
+
+    Args:
+        verdicts: verdicts by all judges, from `Scoring.verdicts`.
+        judge: ID of the selected judge, or None if there are no verdicts.
+    """
+
+    lab: Lab
+    state: PageState
+    judged: JudgedAnswers
+    verdicts: pd.DataFrame
+    judge: str | None
+
+    @property
+    def judge_verdicts(self) -> pd.DataFrame:
+        """The verdicts by the selected judge."""
+        return self.verdicts[self.verdicts["id"] == self.judge]
+
+
+def select_judge(
+    lab: Lab, state: PageState, verdicts: pd.DataFrame, pairwise: bool = False
+) -> str | None:
+    """Let the user select the judge whose results are shown. Return its ID, or None if there are no verdicts.
 
     The default is the judge used by the last scoring job.
     """
     ids = dict(zip(verdicts["id"], verdicts["model"], strict=True))
     parameter = JUDGE_PARAMETERS[pairwise]
-    state = _judge_state(pairwise)
-    wanted = (state.values or [None])[0]
-    if wanted and state.is_linked and wanted not in ids:
-        st.warning(f"No results from the judge {escape_markdown(wanted)} for these runs.")
+    if unknown := [id for id in state.linked(parameter) if id not in ids]:
+        names = escape_markdown(", ".join(unknown))
+        st.warning(f"No results from the judge {names} for these runs.")
     if not ids:
-        state.write([])
         return None
-    job, widget = lab.scoring.job, f"shown_{parameter}"
-    candidates = (wanted, job and job.id, *ids)
-    st.session_state[widget] = next(id for id in candidates if id in ids)
-    id = st.selectbox(
+    job = lab.scoring.job
+    id = state.select(
         "Show head-to-head results from" if pairwise else "Show results from",
         list(ids),
-        key=widget,
-        on_change=lambda: state.set([st.session_state[widget]]),
+        parameter,
+        job.id if job and job.id in ids else None,
         format_func=lambda id: f"{ids[id]} ({id})",
     )
-    state.write([id])
+    state.show(parameter, id)  # even the default, which depends on the last scoring job
     return id
 
 
-def forget_judges() -> None:
+def forget_judges(state: PageState) -> None:
     """Show the results of the judge that has just been started."""
-    for pairwise in JUDGE_PARAMETERS:
-        _judge_state(pairwise).set([])
+    state.clear(*JUDGE_PARAMETERS.values())
 
 
-def _judge_state(pairwise: bool) -> UrlState:
-    parameter = JUDGE_PARAMETERS[pairwise]
-    return UrlState(parameter, f"{parameter}_in_view")
-
-
-def show_scores(lab: Lab, judged: JudgedAnswers, verdicts: pd.DataFrame, judge: str | None) -> None:
+def show_scores(shown: Selection) -> None:
     """Show each run's score with its interval."""
-    if judge is None:
+    if shown.judge is None:
         st.info(NO_SCORES)
         return
-    verdicts = verdicts[verdicts["id"] == judge]
+    lab, judged, verdicts = shown.lab, shown.judged, shown.judge_verdicts
     if not judged.same_test:
         st.caption(
             "These runs were tested on different examples, so their scores are not comparable. "
@@ -126,7 +140,7 @@ def show_scores(lab: Lab, judged: JudgedAnswers, verdicts: pd.DataFrame, judge: 
     show_figure(
         charts.intervals(judged.with_titles(colored), title, "score", None), key="intervals"
     )
-    st.caption(escape_markdown(lab.scoring.describe_judge(judge)))
+    st.caption(escape_markdown(lab.scoring.describe_judge(shown.judge)))
     if unscored_runs := [row["run"] for row in titled_rows if row["mean"] is None]:
         st.caption(
             f"Not fully scored: {escape_markdown(', '.join(unscored_runs))}. Press Score to continue. A run's score appears "
@@ -144,11 +158,10 @@ def show_scores(lab: Lab, judged: JudgedAnswers, verdicts: pd.DataFrame, judge: 
         st.download_button("Markdown", markdown(titled_rows), "scores.md", "text/markdown")
 
 
-def show_distribution(
-    lab: Lab, judged: JudgedAnswers, verdicts: pd.DataFrame, judge: str | None
-) -> None:
+def show_distribution(shown: Selection) -> None:
     """Show a histogram of each run's scores."""
-    example_scores = lab.scoring.example_scores(verdicts[verdicts["id"] == judge])
+    lab, judged = shown.lab, shown.judged
+    example_scores = lab.scoring.example_scores(shown.judge_verdicts)
     scores = {run: part.tolist() for run, part in example_scores.groupby("run")["score"]}
     if not scores:
         st.info(NO_SCORES)
@@ -162,13 +175,13 @@ def show_distribution(
     show_figure(figure, key="histogram")
 
 
-def show_two(lab: Lab, judged: JudgedAnswers, verdicts: pd.DataFrame, judge: str | None) -> None:
+def show_two(shown: Selection) -> None:
     """Show the score difference between two runs on their shared test examples, with its interval."""
-    if judge is None:
+    if shown.judge is None:
         st.info(NO_SCORES)
         return
-    verdicts = verdicts[verdicts["id"] == judge]
-    rows = lab.scoring.leaderboard(judged, verdicts, judge)
+    lab, judged, verdicts = shown.lab, shown.judged, shown.judge_verdicts
+    rows = lab.scoring.leaderboard(judged, verdicts, shown.judge)
     scored = {row["run"] for row in rows if row["mean"] is not None}
     scored_runs = [run for run in judged.names if run in scored]
     if len(scored_runs) < 2:
@@ -176,19 +189,12 @@ def show_two(lab: Lab, judged: JudgedAnswers, verdicts: pd.DataFrame, judge: str
         return
     columns, label = st.columns(2), judged.title
     default_runs = lab.scoring.default_pair(lab.scoring.example_scores(verdicts), scored_runs)
-    first, second = (
-        str(
-            column.selectbox(
-                letter,
-                scored_runs,
-                scored_runs.index(run),
-                format_func=label,
-                key=letter.lower(),
-                bind="query-params",
-            )
-        )
-        for column, letter, run in zip(columns, "AB", default_runs, strict=True)
-    )
+    selected = []
+    for column, letter, run in zip(columns, "AB", default_runs, strict=True):
+        with column:
+            name = shown.state.select(letter, scored_runs, letter.lower(), run, format_func=label)
+            selected.append(name)
+    first, second = selected
     if first == second:
         st.info("A and B are the same. Choose two different runs.")
         return
@@ -214,10 +220,11 @@ def show_two(lab: Lab, judged: JudgedAnswers, verdicts: pd.DataFrame, judge: str
     st.dataframe(_scores_first(listed, 3), hide_index=True)
 
 
-def show_pairs(lab: Lab, judged: JudgedAnswers, _: pd.DataFrame, __: str | None) -> None:
+def show_pairs(shown: Selection) -> None:
     """Show head-to-head results: win rates, ratings, and how often the winner depended on the order."""
+    lab, judged = shown.lab, shown.judged
     verdicts = lab.scoring.pair_verdicts(judged)
-    id = select_judge(lab, verdicts, pairwise=True)
+    id = select_judge(lab, shown.state, verdicts, pairwise=True)
     if id is None:
         st.info(NO_PAIRS)
         return
@@ -238,8 +245,9 @@ def show_pairs(lab: Lab, judged: JudgedAnswers, _: pd.DataFrame, __: str | None)
     st.download_button("CSV", pd.DataFrame(rates).to_csv(index=False), "pairs.csv", "text/csv")
 
 
-def show_agreement(lab: Lab, judged: JudgedAnswers, verdicts: pd.DataFrame, __: str | None) -> None:
+def show_agreement(shown: Selection) -> None:
     """Show whether two judges agree, and whether each judge is consistent."""
+    lab, verdicts = shown.lab, shown.verdicts
     if verdicts.empty:
         st.info("No scores yet.")
         return
@@ -312,12 +320,12 @@ def _scores_first(frame: pd.DataFrame, text_columns: int) -> pd.DataFrame:
     return frame[[*columns[text_columns:], *columns[:text_columns]]].round(1)
 
 
-def show_answers(_: Lab, judged: JudgedAnswers, verdicts: pd.DataFrame, judge: str | None) -> None:
+def show_answers(shown: Selection) -> None:
     """Show the answers behind the scores, including those without a verdict, and the selected answer in full."""
-    if judge is None:
+    if shown.judge is None:
         st.info(NO_SCORES)
         return
-    verdicts = verdicts[verdicts["id"] == judge]
+    judged, verdicts = shown.judged, shown.judge_verdicts
     order = st.segmented_control(
         "Answers",
         ORDERS,

@@ -4,41 +4,47 @@ from collections.abc import Collection, Sequence
 
 import streamlit as st
 
+from pages.ui.page_state import PageState
 from pages.ui.selection import show_cut
 from pages.ui.text import escape_markdown
-from pages.ui.url_state import UrlState
+
+PARAMETER = "run"
+
+
+def take_requested(state: PageState, key: str) -> None:
+    """Open the page with the runs that another page has requested through the session."""
+    if (requested := st.session_state.pop(key, None)) is not None:
+        state.open({PARAMETER: requested})
 
 
 def select_runs(
-    key: str,
-    state_key: str,
+    state: PageState,
     available: Sequence[str],
     existing: Collection[str],
     default: Sequence[str],
-    limit: int,
+    limit: int | None,
     unusable: str,
 ) -> list[str]:
-    """Let the user select runs, and keep the selection in the URL.
+    """Let the user select runs.
 
     Args:
-        key: Widget key.
-        state_key: Session key of the selection, which other pages may set.
         available: The runs that can be compared.
         existing: All runs.
         default: The initial selection.
         limit: Maximum number of runs to show side by side.
         unusable: Why a requested run may be missing from `available`. Completes the sentence "These runs ...".
     """
-    state = UrlState("run", state_key)
-    requested = state.values
-    matches = [name for name in (default if requested is None else requested) if name in available]
-    st.session_state[key] = matches[:limit] or (list(default) if requested else [])
-    names = st.multiselect(
+    requested = state.values(PARAMETER)
+    # Runs in the URL were selected by default earlier in this visit. They stay, even if newer runs have finished.
+    wanted = requested if requested is not None else st.query_params.get_all(PARAMETER) or default
+    matches = [name for name in wanted if name in available]
+    names = state.widget(
+        st.multiselect,
         "Runs",
-        available,
-        key=key,
+        PARAMETER,
+        matches[:limit] or (list(default) if requested else []),
+        options=available,
         max_selections=limit,
-        on_change=lambda: state.set(st.session_state[key]),
     )
     show_cut(len(names), len(matches))
     absent = [name for name in requested or () if name not in available]
@@ -46,5 +52,5 @@ def select_runs(
         st.warning(f"Unknown run: {escape_markdown(', '.join(unknown))}.")
     if unready := [name for name in absent if name in existing]:
         st.caption(f"Not shown: {escape_markdown(', '.join(unready))}. These runs {unusable}.")
-    state.write(names)
+    state.show(PARAMETER, *names)
     return names

@@ -69,8 +69,8 @@ class Page(AppTest):
         return widget.set_value(value).run()
 
     def open_tab(self, label: str) -> "Page":
-        """Open a tab of the page, whose tabs are bound to the URL parameter `tab`."""
-        self.session_state["tab"] = label
+        """Open a tab of the Scoring page."""
+        self.session_state["scoring:state"]["values"]["tab"] = [label]
         return self.run()
 
     def tick(self, *rows: int) -> "Page":

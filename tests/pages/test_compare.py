@@ -87,12 +87,6 @@ def current(page):
     return found[0] if found else None
 
 
-def link(page):
-    """Return the query of the page's URL. The browser adds the values of bound widgets to it."""
-    keys = ("search", "filter", "a", "b", "score", "sort")
-    return page.query_params | {key: page.widget(key).value for key in keys}
-
-
 def answer_boxes(page):
     """Return the columns with live answers as (heading, text, captions)."""
     result = []
@@ -135,7 +129,11 @@ def test_live_view_without_runs_shows_a_hint(open_page):
 def test_rows_are_prompts_and_columns_are_runs(write_answers, open_page):
     write_answers("one", "I say {}.")
     write_answers("two", "{}")
-    page = open_page("compare").choose("stored_runs", ["two", "one"]).choose("sort", DATASET_ORDER)
+    page = (
+        open_page("compare")
+        .choose("compare_run", ["two", "one"])
+        .choose("compare_sort", DATASET_ORDER)
+    )
     assert instructions(page) == list(QUESTIONS)
     assert [plain(link.label) for link in page.get("page_link")][-2:] == ["two", "one"]
     assert prompt_text(page) == "ReferenceA synonym for 'sad' is 'unhappy'."
@@ -156,11 +154,13 @@ def test_score_is_an_exact_match_or_that_of_a_judge(write_answers, open_page, wa
     page = page.go("compare", run=["one", "two"], search="capital of France")
     assert [cell[1] for cell in cells(page)] == ["Wrong", "Right"]
     assert page.says("one wins 0, loses 1 and ties 4 against two on 5 prompts (exact match).")
-    [judge] = [option for option in page.widget("score").options if option.startswith("chrF")]
-    page.choose("score", judge)
+    [judge] = [
+        option for option in page.widget("compare_score").options if option.startswith("chrF")
+    ]
+    page.choose("compare_score", judge)
     assert float(cells(page)[0][1]) < float(cells(page)[1][1]) == 100
     assert page.says(f"on 5 prompts ({judge}).")
-    fresh = open_page("compare", **link(page))
+    fresh = open_page("compare", **page.query_params)
     assert cells(fresh) == cells(page)
 
 
@@ -177,12 +177,12 @@ def test_filter_shows_prompts_that_only_one_run_answered_correctly(write_answers
     questions = list(QUESTIONS)
     write_answers("one", texts={question: QUESTIONS[question] for question in questions[:3]})
     write_answers("two", texts={question: QUESTIONS[question] for question in questions[2:4]})
-    page = open_page("compare", run=["one", "two"]).choose("sort", DATASET_ORDER)
-    page.choose("filter", "A right, B wrong")
+    page = open_page("compare", run=["one", "two"]).choose("compare_sort", DATASET_ORDER)
+    page.choose("compare_filter", "A right, B wrong")
     assert instructions(page) == questions[:2]
     assert page.says("1 to 2 · 2 of 5 prompts")
-    page.choose("a", "two")
-    assert page.widget("b").value == "one"
+    page.choose("compare_a", "two")
+    assert page.widget("compare_b").value == "one"
     assert instructions(page) == questions[3:4]
     page.choose("Find a prompt", "capital")
     assert page.says("No prompts match with this filter.")
@@ -194,7 +194,7 @@ def test_most_different_prompts_come_first(write_answers, open_page):
     write_answers("two", "It is {}.", texts={questions[1]: "It is Rome."})
     page = open_page("compare", run=["one", "two"])
     assert instructions(page)[:2] == [questions[3], questions[1]]
-    assert instructions(page.choose("sort", DATASET_ORDER)) == questions
+    assert instructions(page.choose("compare_sort", DATASET_ORDER)) == questions
 
 
 def test_search_finds_synonyms(write_answers, open_page):
@@ -202,7 +202,7 @@ def test_search_finds_synonyms(write_answers, open_page):
     page = open_page("compare").choose("Find a prompt", "synonym for happy")
     happy = ["Suggest an alternate word for 'happy'.", "Provide a synonym for 'happy'."]
     assert set(instructions(page)[:2]) == set(happy)
-    assert page.widget("sort").value == "Best match"
+    assert page.widget("compare_sort").value == "Best match"
     assert not any("capital" in text for text in instructions(page))
 
 
@@ -212,12 +212,12 @@ def test_search_without_matches_shows_a_message(write_answers, open_page):
     assert page.says("No test prompts match this search")
     page.choose("Find a prompt", "")
     assert len(instructions(page)) == len(QUESTIONS)
-    assert page.widget("sort").value == "Most different"
+    assert page.widget("compare_sort").value == "Most different"
 
 
 def test_next_and_previous_move_through_the_prompts(write_answers, open_page):
     write_answers("one")
-    page = open_page("compare").choose("sort", DATASET_ORDER)
+    page = open_page("compare").choose("compare_sort", DATASET_ORDER)
     assert (page.widget("Next").proto.shortcut, page.widget("Previous").proto.shortcut) == (
         "j",
         "k",
@@ -238,7 +238,7 @@ def test_next_and_previous_move_through_the_prompts(write_answers, open_page):
 
 def test_pressing_an_instruction_opens_and_closes_the_prompt(write_answers, open_page):
     write_answers("one")
-    page = open_page("compare").choose("sort", DATASET_ORDER)
+    page = open_page("compare").choose("compare_sort", DATASET_ORDER)
     buttons(page)[3].click().run()
     assert current(page) == list(QUESTIONS)[3]
     page.press("Next")
@@ -263,7 +263,7 @@ def write_many(write_run, answer):
 
 def test_prompts_are_shown_in_pages(write_many, open_page):
     write_many("one")
-    page = open_page("compare").choose("sort", DATASET_ORDER)
+    page = open_page("compare").choose("compare_sort", DATASET_ORDER)
     assert len(instructions(page)) == 20
     assert page.says("1 to 20 · 45 prompts")
     page.press("Next page").press("Next page")
@@ -282,13 +282,15 @@ def test_link_shows_the_same_in_a_new_session(write_many, write_answers, open_pa
     write_many("one")
     write_many("two")
     write_many("three")
-    page = open_page("compare").choose("stored_runs", ["three", "one", "two"])
-    page.choose("b", "two").choose("filter", "Both wrong").choose("sort", DATASET_ORDER)
-    page.choose("Find a prompt", "count").choose("sort", DATASET_ORDER)
+    page = open_page("compare").choose("compare_run", ["three", "one", "two"])
+    page.choose("compare_b", "two").choose("compare_filter", "Both wrong").choose(
+        "compare_sort", DATASET_ORDER
+    )
+    page.choose("Find a prompt", "count").choose("compare_sort", DATASET_ORDER)
     page.press("Next page").press("Next")
-    fresh = open_page("compare", **link(page))
-    for key in ("stored_runs", "search", "filter", "a", "b", "sort"):
-        assert fresh.widget(key).value == page.widget(key).value, key
+    fresh = open_page("compare", **page.query_params)
+    for key in ("run", "search", "filter", "a", "b", "sort"):
+        assert fresh.widget(f"compare_{key}").value == page.widget(f"compare_{key}").value
     assert instructions(fresh) == instructions(page)
     assert current(fresh) == current(page) == "Count to 20."
     assert not fresh.warning
@@ -311,18 +313,18 @@ def test_unknown_names_in_a_link_are_named(write_many, open_page):
         "Not among the chosen runs: absent.",
         "Unknown prompt: 99.",
     ]
-    assert page.widget("stored_runs").value == ["one", "two"]
-    page.choose("stored_runs", ["two", "one"])
+    assert page.widget("compare_run").value == ["one", "two"]
+    page.choose("compare_run", ["two", "one"])
     assert not page.says("Unknown run")
 
 
 def test_link_replaces_the_selection_of_the_session(write_many, open_page):
     for name in ("one", "two", "three"):
         write_many(name)
-    page = open_page("compare").choose("stored_runs", ["one"])
+    page = open_page("compare").choose("compare_run", ["one"])
     page.go("compare", run=["three", "two"])
-    assert page.widget("stored_runs").value == ["three", "two"]
-    assert page.go("results").go("compare").widget("stored_runs").value == ["three", "two"]
+    assert page.widget("compare_run").value == ["three", "two"]
+    assert page.go("results").go("compare").widget("compare_run").value == ["three", "two"]
 
 
 def test_page_renders_after_returning_from_another_page(write_answers, open_page):
@@ -335,7 +337,7 @@ def test_missing_answer_shows_a_message(write_answers, open_page):
     question = "What is the capital of France?"
     write_answers("one")
     write_answers("two", excluded_questions=[question])
-    page = open_page("compare").choose("stored_runs", ["one", "two"])
+    page = open_page("compare").choose("compare_run", ["one", "two"])
     page.choose("Find a prompt", "capital")
     assert cells(page) == [
         ("one", "Wrong", "It is Paris.", []),
@@ -359,7 +361,7 @@ def test_empty_answer_is_labeled(write_answers, open_page):
 
 def test_words_not_in_the_reference_are_highlighted(write_answers, open_page):
     write_answers("one", "The synonym of 'sad' is {}")
-    page = open_page("compare").choose("sort", DATASET_ORDER)
+    page = open_page("compare").choose("compare_sort", DATASET_ORDER)
     assert highlighted_words(page, "one") == ["The", "of"]
 
 
@@ -381,7 +383,7 @@ def test_prompt_input_is_shown(write_run, open_page, answer):
 
 def test_empty_selection_shows_a_hint(write_answers, open_page):
     write_answers("one")
-    assert open_page("compare").choose("stored_runs", []).says("Choose at least one run")
+    assert open_page("compare").choose("compare_run", []).says("Choose at least one run")
 
 
 def test_number_of_compared_runs_is_limited(write_answers, open_page):
@@ -390,7 +392,7 @@ def test_number_of_compared_runs_is_limited(write_answers, open_page):
         write_answers(name)
     page = open_page("results")
     page.tick(*range(8)).press("Compare")
-    assert len(page.widget("stored_runs").value) == 6
+    assert len(page.widget("compare_run").value) == 6
 
 
 @pytest.fixture
@@ -411,7 +413,7 @@ def test_live_view_shows_answers_from_runs_and_their_base(train, open_page):
     train("tuned", method="full", lr=0.01)
     adapted = train("adapted", method="lora", lora_rank=2, lr=0.01)
     page = open_page("compare").choose("Answers", "Live")
-    page.choose("asked_runs", ["tuned", "adapted"])
+    page.choose("compare_run", ["tuned", "adapted"])
     page.widget("Instruction").set_value("Say red.")
     page.widget("Max new tokens").set_value(3)
     page.press("Generate")
@@ -437,7 +439,7 @@ def test_failing_model_does_not_affect_others(write_run, train, open_page, tmp_p
     write_run("early", "running", planned=9)
     write_run("lost", base_model=str(tmp_path / "gone"))
     page = open_page("compare").choose("Answers", "Live")
-    page.choose("asked_runs", ["early", "lost", "tuned"])
+    page.choose("compare_run", ["early", "lost", "tuned"])
     page.widget("Max new tokens").set_value(2)
     page.press("Generate")
     errors = [error.value.replace("\\", "") for error in page.error]
@@ -455,8 +457,8 @@ def test_live_view_excludes_runs_without_weights(write_run, open_page):
     write_run("dropped", keep_weights="none")
     write_run("active", "running", planned=9, keep_weights="none")
     page = open_page("results").tick(0, 1, 2).press("Compare").choose("Answers", "Live")
-    assert sorted(page.widget("asked_runs").options) == ["active", "kept"]
-    assert sorted(page.widget("asked_runs").value) == ["active", "kept"]
+    assert sorted(page.widget("compare_run").options) == ["active", "kept"]
+    assert sorted(page.widget("compare_run").value) == ["active", "kept"]
     assert page.says("Not shown: dropped. These runs have no weights.")
 
 
@@ -485,21 +487,21 @@ def test_selection_is_shared_by_both_views(train, open_page):
     for name in ("one", "two", "three"):
         train(name)
     page = open_page("compare")
-    page.choose("stored_runs", ["one", "three"])
+    page.choose("compare_run", ["one", "three"])
     page.choose("Answers", "Live")
-    assert page.widget("asked_runs").value == ["one", "three"]
-    page.choose("asked_runs", ["two"])
+    assert page.widget("compare_run").value == ["one", "three"]
+    page.choose("compare_run", ["two"])
     page.choose("Answers", "Stored")
-    assert page.widget("stored_runs").value == ["two"]
+    assert page.widget("compare_run").value == ["two"]
 
 
 def test_prompts_answered_by_most_runs_come_first(write_answers, open_page):
     first, second = list(QUESTIONS)[:2]
     write_answers("one")
     write_answers("two", excluded_questions=[first])
-    page = open_page("compare", sort=DATASET_ORDER).choose("stored_runs", ["one"])
+    page = open_page("compare", sort=DATASET_ORDER).choose("compare_run", ["one"])
     assert instructions(page)[0] == first
-    page.choose("stored_runs", ["one", "two"])
+    page.choose("compare_run", ["one", "two"])
     assert instructions(page)[0] == second
     assert instructions(page)[-1] == first
 
@@ -508,13 +510,13 @@ def test_current_prompt_stays_when_the_runs_change(write_answers, open_page):
     first, second = list(QUESTIONS)[:2]
     write_answers("one")
     write_answers("two", excluded_questions=[first])
-    page = open_page("compare", sort=DATASET_ORDER).choose("stored_runs", ["one"])
+    page = open_page("compare", sort=DATASET_ORDER).choose("compare_run", ["one"])
     buttons(page)[1].click().run()
     assert current(page) == second
-    page.choose("stored_runs", ["one", "two"])
+    page.choose("compare_run", ["one", "two"])
     assert page.says("Prompt 1 · 5 prompts"), "it is now first in the list"
     assert current(page) == second
-    page.choose("stored_runs", ["one"])
+    page.choose("compare_run", ["one"])
     assert current(page) == second
 
 
@@ -523,12 +525,12 @@ def test_truncated_selection_shows_run_counts(write_answers, write_run, open_pag
         write_answers(f"run-{number}")
     write_run("unanswered", "stopped", "")
     page = open_page("results").tick(*range(9)).press("Compare")
-    assert len(page.widget("stored_runs").value) == 6
+    assert len(page.widget("compare_run").value) == 6
     assert page.says("Showing 6 of 8 selected runs.")
     assert page.says("Not shown: unanswered. These runs have no answers yet.")
     page.choose("Answers", "Live")
-    assert len(page.widget("asked_runs").value) == 4
+    assert len(page.widget("compare_run").value) == 4
     assert page.says("Showing 4 of 9 selected runs.")
-    page.choose("asked_runs", ["run-1"])
+    page.choose("compare_run", ["run-1"])
     assert not page.says("Showing")
     assert not page.choose("Answers", "Stored").says("Not shown")

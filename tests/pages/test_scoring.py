@@ -93,7 +93,7 @@ def test_page_without_answers_shows_a_hint(write_answers, open_page, write_run):
     assert open_page("scoring").says("No answers yet")
     write_answers("two", "red")
     runtime.lab().refresh()
-    assert open_page("scoring").choose("scoring_runs", []).says("Choose at least one run")
+    assert open_page("scoring").choose("scoring_run", []).says("Choose at least one run")
 
 
 def test_cost_is_shown_before_scoring(write_answers, open_page, gemini, score):
@@ -107,9 +107,9 @@ def test_cost_is_shown_before_scoring(write_answers, open_page, gemini, score):
     page.choose("Judge", "gemini").choose("Also score the pretrained base model", False)
     assert page.says("5 verdicts: 5 requests, about ")
     assert page.choose("Repeats", 3).says("15 verdicts: 15 requests, about ")
-    page.choose("Repeats", 1).choose("scoring_runs", ["one"])
+    page.choose("Repeats", 1).choose("scoring_run", ["one"])
     assert score(page).says("Already scored: 3 verdicts cached.")
-    page.choose("scoring_runs", ["one", "two"])
+    page.choose("scoring_run", ["one", "two"])
     assert page.says("5 verdicts (3 cached): 2 requests")
 
 
@@ -182,7 +182,7 @@ def test_different_base_models_have_separate_rows(write_answers, open_page, scor
     assert len(set(board(page).index)) == 4
     write_answers("late", "red", base_hash="cd" * 32)
     runtime.lab().refresh()
-    page = score(page.run().choose("scoring_runs", ["late"]), base=True)
+    page = score(page.run().choose("scoring_run", ["late"]), base=True)
     assert "the weights have changed since training" in error_text(page)
 
 
@@ -190,7 +190,7 @@ def test_damaged_and_deleted_runs_do_not_break_the_page(write_answers, open_page
     write_answers("sound", "red")
     write_answers("damaged", "rod").config_path.write_text("{]")
     deleted_run = write_answers("gone", "x")
-    page = open_page("scoring").choose("scoring_runs", ["sound", "damaged", "gone"])
+    page = open_page("scoring").choose("scoring_run", ["sound", "damaged", "gone"])
     monkeypatch.setattr(lab_module.Lab, "refresh", lambda lab: None)
     deleted_run.delete()
     assert page.run().widget("Score")
@@ -276,7 +276,7 @@ def test_comparison_reports_whether_two_runs_differ(write_answers, open_page, ge
     write_answers("good", 90, 91, 92, 93)
     write_answers("bad", 10, 14, 13, 11)
     write_answers("input", 92, 89, 93, 93)
-    page = open_page("scoring").choose("scoring_runs", ["good", "bad", "input"])
+    page = open_page("scoring").choose("scoring_run", ["good", "bad", "input"])
     score(page).open_tab("Two runs").choose("B", "bad").choose("A", "good")
     assert page.says("good scores higher than bad by 79.5 (")
     assert tables(page)[0]["A \u2212 B"].tolist()[::3] == [82.0, 77.0], "largest difference first"
@@ -284,7 +284,7 @@ def test_comparison_reports_whether_two_runs_differ(write_answers, open_page, ge
     assert page.says(
         "No clear difference between good and input on 4 examples. About 369 would be needed."
     )
-    page.choose("scoring_runs", ["good"])
+    page.choose("scoring_run", ["good"])
     assert page.says("Choose at least two runs with scores from this judge")
 
 
@@ -298,9 +298,9 @@ def test_verdict_on_two_runs_comes_first(write_answers, open_page, gemini, score
     assert "good scores higher than bad by 79.5" in page.markdown[0].value.replace("\\", "")
     assert page.says("bad \u2212 good in points, with 95% interval: -79.5 (")
     assert page.says("Difference -79.5, 95% interval -8")
-    page.choose("scoring_runs", ["bad", "good", "third"])
+    page.choose("scoring_run", ["bad", "good", "third"])
     assert not page.says("scores higher than")
-    page.choose("scoring_runs", ["bad", "third"])
+    page.choose("scoring_run", ["bad", "third"])
     assert page.says("No verdict yet: both runs need scores from this judge")
 
 
@@ -331,9 +331,10 @@ def test_link_shows_the_same_in_a_new_session(write_answers, open_page, score):
     score(page.choose("Measure", "exact"))
     [chrf] = [o for o in page.widget("Show results from").options if o.startswith("chrF")]
     page.choose("Show results from", chrf)
-    fresh = open_page("scoring", **page.query_params, tab="Answers")
-    assert fresh.widget("scoring_runs").value == ["three", "one"]
-    assert fresh.widget("shown_judge").value == page.widget("shown_judge").value
+    page.open_tab("Answers")
+    fresh = open_page("scoring", **page.query_params)
+    assert fresh.widget("scoring_run").value == ["three", "one"]
+    assert fresh.widget("scoring_judge").value == page.widget("scoring_judge").value
     assert "Reason" in tables(fresh)[-1]
     assert not fresh.warning
 
@@ -342,7 +343,7 @@ def test_unknown_names_in_a_link_are_named(write_answers, open_page, score):
     write_answers("one", "red", "blew")
     score(open_page("scoring"))
     page = open_page("scoring", run=["ghost", "one"], judge="nobody")
-    assert page.widget("scoring_runs").value == ["one"]
+    assert page.widget("scoring_run").value == ["one"]
     assert page.says("Unknown run: ghost.")
     assert page.says("No results from the judge nobody for these runs.")
     assert board(page).index.tolist() == ["one"]
@@ -353,10 +354,10 @@ def test_default_comparison_has_shared_examples(write_answers, answer, open_page
     write_answers("second", 10, 14)
     write_answers("elsewhere", answers=[answer(10, "Say tea.", "tea", "50")], max_examples=9)
     page = open_page("scoring")
-    assert page.widget("scoring_runs").value == ["elsewhere"], (
+    assert page.widget("scoring_run").value == ["elsewhere"], (
         "only runs with the same test set as the newest run are selected"
     )
-    page.choose("scoring_runs", ["first", "second", "elsewhere"])
+    page.choose("scoring_run", ["first", "second", "elsewhere"])
     score(page).open_tab("Two runs")
     assert (page.widget("A").value, page.widget("B").value) == ("first", "second")
 
@@ -364,7 +365,7 @@ def test_default_comparison_has_shared_examples(write_answers, answer, open_page
 def test_win_rates_count_ties_as_half_a_win(write_answers, open_page, score):
     write_answers("good", "red", "blue", "green", "one")
     write_answers("half", "red", "blue", "x", "y")
-    page = open_page("scoring").choose("scoring_runs", ["good", "half"])
+    page = open_page("scoring").choose("scoring_run", ["good", "half"])
     page.open_tab("Head-to-head").choose("Mode", "Head-to-head")
     assert page.says("4 verdicts: 4 to compute"), "two pairs have equal answers"
     score(page)
@@ -411,9 +412,9 @@ def test_default_selection_shows_total_run_count(write_answers, open_page):
     for number in range(8):
         write_answers(f"run-{number}", "red")
     page = open_page("scoring")
-    assert len(page.widget("scoring_runs").value) == 6
+    assert len(page.widget("scoring_run").value) == 6
     assert page.says("Showing 6 of 8 runs tested on the same examples.")
-    page.choose("scoring_runs", [f"run-{number}" for number in range(8)])
+    page.choose("scoring_run", [f"run-{number}" for number in range(8)])
     assert not page.says("Showing")
 
 
@@ -496,11 +497,11 @@ def test_most_recently_used_judge_stays_selected(write_answers, open_page, score
     )
     options = page.widget("Show results from").options
     page.choose("Show results from", options[0])
-    selected_judge = page.widget("shown_judge").value
+    selected_judge = page.widget("scoring_judge").value
     page.open_tab("Agreement").open_tab("Scores")
-    assert page.widget("shown_judge").value == selected_judge
+    assert page.widget("scoring_judge").value == selected_judge
     score(page.choose("Measure", "rouge-l"))
-    view = page.widget("shown_judge")
+    view = page.widget("scoring_judge")
     assert "ROUGE-L" in view.options[view.index], "the judge used last"
 
 
