@@ -226,18 +226,18 @@ def _show_header(
     """Draw the row that stays in view: buttons to move between prompts, and the names of the runs."""
     colors = lab.colors(names)
     after = page * PAGE_SIZE if position is None else position + 1
-    before = None if position is None else position - 1
+    before = -1 if position is None else position - 1
     with st.container(key="compare-header"):
         with st.container(key="compare-moves"):
             with st.container(horizontal=True, gap="xsmall", vertical_alignment="center"):
                 for label, shortcut, target in (("Previous", "K", before), ("Next", "J", after)):
-                    can_move = target is not None and 0 <= target < len(shown)
+                    id = shown[target].id if 0 <= target < len(shown) else None
                     st.button(
                         label,
                         shortcut=shortcut,
-                        disabled=not can_move,
+                        disabled=id is None,
                         on_click=_open,
-                        args=(state, shown[target].id if can_move else None),
+                        args=(state, id),
                     )
             st.caption(_place(len(shown), len(prompts), position, page))
         with st.container(key="compare-names"):

@@ -302,7 +302,7 @@ def _show_runs(
     names = [row["run"] for row in rows]
     frame = pd.DataFrame(judged.with_titles(rows))
     frame.insert(0, "dot", [dot_image(colors[name]) for name in names])
-    config = {
+    config: dict[str, Any] = {
         "dot": st.column_config.ImageColumn("", width=30, pinned=True),
         "run": st.column_config.ButtonColumn(
             "Run", type="tertiary", key=f"open_{key}", pinned=True, alignment="left"
