@@ -10,6 +10,8 @@ import streamlit as st
 from core.judging.answers import ANSWER_COLUMNS, EXAMPLE_COLUMNS, JudgedAnswers, is_base
 from core.lab import Lab
 from core.views import charts
+from core.views.comparison import SCORE_DIFFERENCE
+from core.views.formats import DASH
 from core.views.tables import markdown, records
 from pages.scoring_verdict import common_scores, run_colors, show_difference
 from pages.ui.figures import show_figure
@@ -215,7 +217,7 @@ def show_two(shown: Selection) -> None:
                 "pages/compare.py",
                 label="Compare the answers",
                 icon=":material/compare:",
-                query_params=[("run", first), ("run", second)],
+                query_params=[("run", first), ("run", second), ("sort", SCORE_DIFFERENCE)],
             )
     st.dataframe(_scores_first(listed, 3), hide_index=True)
 
@@ -308,7 +310,7 @@ def _show_runs(
             "Run", type="tertiary", key=f"open_{key}", pinned=True, alignment="left"
         ),
     }
-    st.dataframe(frame, hide_index=True, column_config=config | columns)
+    st.dataframe(frame, hide_index=True, placeholder=DASH, column_config=config | columns)
     click = st.session_state.get(f"open_{key}")
     if click is not None and not is_base(names[click["row"]]):
         open_run(names[click["row"]])
