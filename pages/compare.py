@@ -30,5 +30,8 @@ with st.container(horizontal=True, vertical_alignment="center"):
         help="Stored: each run's answers to its test set. Live: answers to any prompt, generated on demand.",
     )
 state.show("answers", *([] if view == "Stored" else [view]))
+notices = st.container()
 VIEWS[view](lab, state)
+with notices:
+    state.show_notices()
 state.write()

@@ -23,6 +23,7 @@ PAGE_SIZE = 20
 """Number of prompts on a page."""
 BEST_MATCH = "Best match"
 EXACT = "Exact match"
+NOT_CHOSEN = "Not among the selected runs"
 PLACE = "prompt", "page"
 """URL parameters of the place in the list. Cleared when the list changes."""
 SCROLL_JS = """
@@ -101,9 +102,6 @@ def _select_filter(state: PageState, names: Sequence[str]) -> tuple[str, str, st
     """Let the user choose which prompts to show, and the runs A and B. A single run is both."""
     if len(names) < 2:
         return next(iter(FILTERS)), names[0], names[0]
-    linked = [name for parameter in "ab" for name in state.linked(parameter)]
-    if unknown := [name for name in linked if name not in names]:
-        st.warning(f"Not among the chosen runs: {escape_markdown(', '.join(unknown))}.")
 
     def restart() -> None:
         state.clear(*PLACE)
@@ -116,9 +114,10 @@ def _select_filter(state: PageState, names: Sequence[str]) -> tuple[str, str, st
         help="Right: the answer matches the reference, ignoring case and punctuation.",
         width=180,
     )
-    a = state.select("A", names, "a", on_change=restart, width=160)
+    a = state.select("A", names, "a", on_change=restart, problem=NOT_CHOSEN, width=160)
     others = [name for name in names if name != a]
-    return filter, a, state.select("B", others, "b", on_change=restart, width=160)
+    b = state.select("B", others, "b", on_change=restart, problem=NOT_CHOSEN, width=160)
+    return filter, a, b
 
 
 def _select_scores(
@@ -186,8 +185,8 @@ def _current(
     """Return the position of the current prompt in the list, or None, and the page to show."""
     wanted = state.value("prompt")
     position = _position(shown, wanted)
-    if state.linked("prompt") and _position(prompts, wanted) is None:
-        st.warning(f"Unknown prompt: {escape_markdown(str(wanted))}.")
+    if _position(prompts, wanted) is None:
+        state.check("prompt", (), "Unknown prompt")
     if position is not None:
         state.show("prompt", shown[position].id)
         return position, position // PAGE_SIZE

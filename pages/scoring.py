@@ -46,7 +46,7 @@ if answered.empty:
     st.info("No answers yet. A run answers its test set when training finishes.")
     st.page_link("pages/launch.py", label="Launch", icon=":material/rocket_launch:")
     st.stop()
-top = st.container()
+notices, top = st.container(), st.container()
 with st.container(key="scoring-columns"):
     shown, ordered = st.columns([5, 2], gap="large")
 with shown:
@@ -85,4 +85,7 @@ with shown:
         if tab.open:
             with tab:
                 show(selection)
+state.check("tab", TABS, "Unknown tab")
+with notices:
+    state.show_notices()
 state.write()

@@ -65,6 +65,7 @@ NO_SCORES = "These runs have no scores yet. Choose a judge and press Score."
 NO_PAIRS = (
     "These runs have no head-to-head results yet. Choose Head-to-head as the mode and press Score."
 )
+NO_RESULTS = "No results for these runs from this judge"
 JUDGE_PARAMETERS = {False: "judge", True: "pair_judge"}
 """URL parameters of the judges of single answers and of pairs."""
 ORDERS = ("Worst first", "Most disputed", "Missing", "All")
@@ -100,10 +101,8 @@ def select_judge(
     """
     ids = dict(zip(verdicts["id"], verdicts["model"], strict=True))
     parameter = JUDGE_PARAMETERS[pairwise]
-    if unknown := [id for id in state.linked(parameter) if id not in ids]:
-        names = escape_markdown(", ".join(unknown))
-        st.warning(f"No results from the judge {names} for these runs.")
     if not ids:
+        state.check(parameter, (), NO_RESULTS)
         return None
     job = lab.scoring.job
     id = state.select(
@@ -111,6 +110,7 @@ def select_judge(
         list(ids),
         parameter,
         job.id if job and job.id in ids else None,
+        problem=NO_RESULTS,
         format_func=lambda id: f"{ids[id]} ({id})",
     )
     state.show(parameter, id)  # even the default, which depends on the last scoring job

@@ -48,8 +48,7 @@ def select_runs(
     )
     show_cut(len(names), len(matches))
     absent = [name for name in requested or () if name not in available]
-    if unknown := [name for name in absent if name not in existing]:
-        st.warning(f"Unknown run: {escape_markdown(', '.join(unknown))}.")
+    state.check(PARAMETER, existing, "Unknown run")
     if unready := [name for name in absent if name in existing]:
         st.caption(f"Not shown: {escape_markdown(', '.join(unready))}. These runs {unusable}.")
     state.show(PARAMETER, *names)

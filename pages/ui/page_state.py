@@ -3,10 +3,12 @@
 Streamlit's `bind="query-params"` is not used: after a link with parameters, Back leads to a URL without those of the page.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import streamlit as st
+
+from pages.ui.text import escape_markdown
 
 
 class PageState:
@@ -23,6 +25,8 @@ class PageState:
     def __init__(self, page: str, parameters: Sequence[str]) -> None:
         self._page, self._parameters = page, parameters
         self._shown: dict[str, list[str]] = {}
+        self.notices: list[str] = []
+        """Sentences about values in a link that do not exist."""
         state = st.session_state.setdefault(f"{page}:state", {"values": {}, "written": {}})
         linked = {name: st.query_params.get_all(name) for name in parameters}
         linked = {name: values for name, values in linked.items() if values}
@@ -65,12 +69,22 @@ class PageState:
         """Show values in the URL. They may differ from those set, such as when there are too many to display."""
         self._shown[parameter] = list(values)
 
+    def show_notices(self) -> None:
+        """Show what does not exist of the values in a link."""
+        for notice in self.notices:
+            st.warning(escape_markdown(notice))
+
     def write(self) -> None:
         """Update the URL. Parameters that were not shown are removed."""
         shown = {name: self._shown[name] for name in self._parameters if self._shown.get(name)}
         if {name: st.query_params.get_all(name) for name in st.query_params} != shown:
             st.query_params.from_dict(shown)
         self._state["written"] = shown
+
+    def check(self, parameter: str, known: Container[str], problem: str) -> None:
+        """Note which values in a link are not among those known, as in "Unknown run: a, b."."""
+        if unknown := [value for value in self.linked(parameter) if value not in known]:
+            self.notices.append(f"{problem}: {', '.join(unknown)}.")
 
     def select(
         self,
@@ -79,6 +93,7 @@ class PageState:
         parameter: str,
         default: str | None = None,
         on_change: Callable[[], None] | None = None,
+        problem: str = "",
         **arguments: Any,
     ) -> str:
         """Draw a select box for a parameter and return the selected option. The URL omits the default.
@@ -86,8 +101,10 @@ class PageState:
         Args:
             default: The option selected at first; by default, the first one.
             on_change: Called after the user has selected an option.
+            problem: What is wrong with a linked value that is not an option, such as "Unknown judge".
             arguments: Additional arguments for `st.selectbox`.
         """
+        self.check(parameter, options, problem or f"Unknown {parameter}")
         default = options[0] if default is None else default
         wanted = self.value(parameter)
         selected = self.widget(

@@ -306,11 +306,12 @@ def test_link_may_name_a_prompt_by_its_index(write_many, open_page):
 def test_unknown_names_in_a_link_are_named(write_many, open_page):
     write_many("one")
     write_many("two")
-    page = open_page("compare", run=["one", "ghost", "two"], b="absent", prompt="99")
+    page = open_page("compare", run=["one", "ghost", "two"], b="absent", sort="odd", prompt="99")
     warnings = [plain(warning.value) for warning in page.warning]
     assert warnings == [
         "Unknown run: ghost.",
-        "Not among the chosen runs: absent.",
+        "Not among the selected runs: absent.",
+        "Unknown sort: odd.",
         "Unknown prompt: 99.",
     ]
     assert page.widget("compare_run").value == ["one", "two"]

@@ -345,7 +345,7 @@ def test_unknown_names_in_a_link_are_named(write_answers, open_page, score):
     page = open_page("scoring", run=["ghost", "one"], judge="nobody")
     assert page.widget("scoring_run").value == ["one"]
     assert page.says("Unknown run: ghost.")
-    assert page.says("No results from the judge nobody for these runs.")
+    assert page.says("No results for these runs from this judge: nobody.")
     assert board(page).index.tolist() == ["one"]
 
 
