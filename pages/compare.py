@@ -2,18 +2,36 @@
 
 import streamlit as st
 
-from pages.compare_answers import show_live, show_stored
+from pages.compare_answers import show_stored
+from pages.compare_live import show_live
 from pages.ui import runtime
+from pages.ui.compared_runs import take_requested
+from pages.ui.page_state import PageState
+
+VIEWS = {"Stored": show_stored, "Live": show_live}
+PARAMETERS = (
+    "answers", "run", "search", "filter", "a", "b", "score", "sort", "prompt", "page",
+)  # fmt: skip
 
 lab = runtime.lab()
-st.title("Compare")
-view = st.segmented_control(
-    "Answers",
-    ["Stored", "Live"],
-    default="Stored",
-    help="Stored: each run's answers to its test set. Live: answers to any prompt, generated on demand.",
-)
-if view == "Live":
-    show_live(lab)
-else:
-    show_stored(lab)
+state = PageState("compare", PARAMETERS)
+take_requested(state, "compare")
+with st.container(horizontal=True, vertical_alignment="center"):
+    st.title("Compare", width="stretch")
+    wanted = state.value("answers")
+    view = state.widget(
+        st.segmented_control,
+        "Answers",
+        "answers",
+        wanted if wanted in VIEWS else "Stored",
+        options=list(VIEWS),
+        required=True,
+        label_visibility="collapsed",
+        help="Stored: each run's answers to its test set. Live: answers to any prompt, generated on demand.",
+    )
+state.show("answers", *([] if view == "Stored" else [view]))
+notices = st.container()
+VIEWS[view](lab, state)
+with notices:
+    state.show_notices()
+state.write()

@@ -1,228 +1,331 @@
-"""The two views of the Compare page: stored answers to a test prompt, and live answers to any prompt."""
+"""The stored view of the Compare page: one row per test prompt, one column per run.
 
-from typing import Any
+One prompt may be the current one: it is shown in full, stays in view, and moves with the keyboard.
+"""
+
+import html
+from collections.abc import Mapping, Sequence
 
 import streamlit as st
 
 from core.lab import Lab
-from core.views import report
+from core.views import comparison, formats, report
+from core.views.comparison import FILTERS, SORTS, Prompt
 from core.views.search import differing_words, search
-from core.views.tables import records
-from pages.ui.errors import show_errors
-from pages.ui.selection import show_cut
-from pages.ui.text import escape_markdown, show_text, show_words
+from pages.ui.compared_runs import select_runs
+from pages.ui.page_state import PageState
+from pages.ui.run_links import run_link
+from pages.ui.text import escape_markdown, text_html, words_html
 
-EXAMPLE_KEY = ["item", "instruction", "input", "reference"]
+MAX_RUNS = 6
+MAX_DEFAULT_RUNS = 3
+PAGE_SIZE = 20
+"""Number of prompts on a page."""
+BEST_MATCH = "Best match"
+EXACT = "Exact match"
+NOT_CHOSEN = "Not among the selected runs"
+PLACE = "prompt", "page"
+"""URL parameters of the place in the list. Cleared when the list changes."""
+SCROLL_JS = """
+export default function ({ data }) {
+  if (window.shownPrompt === data.prompt) return;
+  window.shownPrompt = data.prompt;
+  document.querySelector('.st-key-compare-current')?.scrollIntoView({ block: 'nearest' });
+}
+"""
+scroll_to_current = st.components.v2.component("scroll_to_current_prompt", js=SCROLL_JS)
 
 
-def show_stored(lab: Lab) -> None:
-    """Select runs, find a test prompt, and show the answers next to the reference."""
+def show_stored(lab: Lab, state: PageState) -> None:
+    """Select runs, find test prompts, and show the answers next to the reference."""
     results = lab.runs()
     answered = results[results["exact"].notna()]
     if answered.empty:
         st.info("No answers yet. A run answers its test set when training finishes.")
+        st.page_link("pages/launch.py", label="Launch", icon=":material/rocket_launch:")
         return
-    answered_names = answered["name"].tolist()
-    names = _select_runs(
-        "stored_runs", answered_names, report.same_test_set(answered)[:3], 6, "have no answers yet"
+    names = select_runs(
+        state,
+        answered["name"].tolist(),
+        results["name"].tolist(),
+        report.same_test_set(answered)[:MAX_DEFAULT_RUNS],
+        MAX_RUNS,
+        "have no answers yet",
     )
-    table = lab.answers(names)
-    if table.empty:
+    if not names:
         st.info("Choose at least one run.")
         return
-    prompt_counts = (
-        table.groupby(EXAMPLE_KEY, sort=False, dropna=False).size().reset_index(name="runs")
-    )
-    prompts = records(prompt_counts.sort_values("runs", ascending=False, kind="stable"))
-    texts = [f"{p['instruction']} {p['input']} {p['reference']}" for p in prompts]
-    query = st.text_input("Find a prompt", placeholder="e.g. synonym for happy")
-    matches = search(texts, query)
-    if not matches:
-        st.info("No test prompts match this search.")
+    summary = st.container()
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        query = state.widget(
+            st.text_input,
+            "Find a prompt",
+            "search",
+            state.value("search") or "",
+            on_change=lambda: state.clear("sort", *PLACE),  # best match first
+            placeholder="e.g. synonym for happy",
+            icon=":material/search:",
+        ).strip()
+        filter, a, b = _select_filter(state, names)
+        measure, scores = _select_scores(lab, state, names)
+        sort = _select_sort(state, len(names) > 1, bool(query))
+    state.show("search", *([query] if query else []))
+    prompts = comparison.prompts(lab.answers(names), scores)
+    if a != b:
+        with summary:
+            _show_record(prompts, a, b, measure)
+    matches = search([prompt.text for prompt in prompts], query)
+    found = [prompts[i] for i in matches] if query else prompts
+    shown = comparison.matching(found, filter, a, b)
+    if sort != BEST_MATCH:
+        shown = comparison.arranged(shown, sort, a, b)
+    position, page = _current(state, prompts, shown)
+    if not shown:
+        text = "No test prompts match this search" if query and not found else "No prompts match"
+        st.info(f"{text}." if filter == next(iter(FILTERS)) else f"{text} with this filter.")
         return
-    prompt = _select_prompt([prompts[i] for i in matches], query)
-    rows = {
-        row["run"]: row for row in records(table) if all(row[k] == prompt[k] for k in EXAMPLE_KEY)
-    }
-    st.caption("Instruction")
-    show_text(prompt["instruction"])
-    if prompt["input"]:
-        st.caption("Input")
-        show_text(prompt["input"])
-    columns = st.columns(1 + len(names), border=True)
-    with columns[0]:
-        st.markdown("**Reference**")
-        show_text(prompt["reference"])
-    for column, name in zip(columns[1:], names, strict=True):
-        with column:
-            st.markdown(f"**{escape_markdown(name)}**")
-            if name not in rows:
-                st.caption("This run has no answer to this prompt.")
-                continue
-            row = rows[name]
-            show_words(differing_words(row["answer"].strip(), prompt["reference"]))
-            if row["cut"]:
-                st.caption(f"Cut off at {row['tokens']} tokens.")
-            if row["prompt_cut"]:
-                st.caption("The prompt exceeded the context length, so its beginning was cut off.")
+    columns = f"--compare-runs: {len(names)}; --compare-share: {len(names)}fr"
+    st.html(f"<style>.st-key-compare-table {{ {columns} }}</style>")
+    with st.container(key="compare-table"):
+        _show_header(lab, state, names, shown, prompts, position, page, (a, b), scores is None)
+        first = page * PAGE_SIZE
+        for place, prompt in enumerate(shown[first : first + PAGE_SIZE], first):
+            _show_row(state, prompt, names, place, place == position, scores is None)
+    _show_pager(state, shown, page)
+    scroll_to_current(
+        data={"prompt": None if position is None else shown[position].id}, key="scroll_to_current"
+    )
     st.caption("Words that differ from the reference are highlighted.")
 
 
-def show_live(lab: Lab) -> None:
-    """Let the user send a prompt to runs and their base models."""
-    results = lab.runs()
-    has_no_weights = (results["status"] == "finished") & (results["keep_weights"] == "none")
-    names = results.loc[(results["step"] > 0) & ~has_no_weights, "name"].tolist()
-    if not names:
-        st.info(
-            "No runs with weights yet. Launch the demo to get started. It takes about a minute."
-        )
-        return
-    chosen = _select_runs("asked_runs", names, names[:2], 4, "have no weights")
-    with st.form("prompt", border=False):
-        instruction = st.text_area("Instruction", "Suggest an alternate word for 'happy'.")
-        input_text = st.text_input("Input", help="Optional context for the instruction.")
-        settings = st.columns(5, vertical_alignment="bottom")
-        temperature = settings[0].number_input(
-            "Temperature", 0.0, 5.0, 0.0, 0.1, help="0 means greedy decoding."
-        )
-        top_k = settings[1].number_input("Top-k", 1, 50257, None, placeholder="all")
-        max_new_tokens = settings[2].number_input("Max new tokens", 1, 1024, 64)
-        seed = settings[3].number_input("Seed", 0, 2**31 - 1, 123)
-        submitted = settings[4].form_submit_button("Generate", type="primary", width="stretch")
-    if not submitted:
-        return
-    if not (chosen and instruction.strip()):
-        st.info("Enter an instruction." if chosen else "Choose at least one run.")
-        return
-    sampling = {
-        "max_new_tokens": int(max_new_tokens),
-        "temperature": float(temperature),
-        "top_k": top_k and int(top_k),
-        "seed": int(seed),
-    }
-    base_hashes = {row["name"]: row["base_hash"] for row in records(results)}
-    with show_errors():
-        bases = dict.fromkeys(lab.base_of(name) for name in chosen)
-        hashes = {name: base_hashes[name] for name in chosen}
-        _stream(lab, [*bases, *chosen], hashes, instruction, input_text, sampling)
+def _select_filter(state: PageState, names: Sequence[str]) -> tuple[str, str, str]:
+    """Let the user choose which prompts to show, and the runs A and B. A single run is both."""
+    if len(names) < 2:
+        return next(iter(FILTERS)), names[0], names[0]
 
+    def restart() -> None:
+        state.clear(*PLACE)
 
-def _stream(
-    lab: Lab,
-    models: list[str],
-    hashes: dict[str, str | None],
-    instruction: str,
-    input_text: str,
-    sampling: dict[str, Any],
-) -> None:
-    """Stream answers from all models side by side, taking one token from each model in turn.
-
-    Args:
-        hashes: Hash of the base weights recorded by each run, or None. Base models are not included.
-    """
-    columns = st.columns(len(models), border=True)
-    placeholders, streams = {}, {}
-    for column, name in zip(columns, models, strict=True):
-        with column:
-            st.markdown(f"**{escape_markdown(name)}**")
-            placeholders[name] = st.empty()
-            with show_errors():
-                streams[name] = lab.generate(name, instruction, input_text, **sampling)
-                current = lab.base_hash(name)
-                if name in hashes:
-                    _show_recorded_hash(hashes[name], current)
-                else:
-                    help = "SHA-256 of the base model's weights. Runs trained from these weights show the same hash."
-                    st.caption(f"Weights: {current[:16]}", help=help)
-    while streams:
-        for name, pieces in list(streams.items()):
-            if (piece := next(pieces, None)) is None:
-                del streams[name]
-                continue
-            with placeholders[name].container():
-                show_text(piece.text)
-                if piece.prompt_cut:
-                    st.caption(
-                        "The prompt exceeds the context length, so its beginning was cut off."
-                    )
-
-
-def _show_recorded_hash(recorded: str | None, current: str) -> None:
-    """Show the hash of the base weights recorded when a run started, and warn if the weights have changed."""
-    if recorded is None:
-        st.caption("Base weights: not recorded")
-        return
-    st.caption(f"Base weights: {escape_markdown(recorded[:16])}")
-    if recorded != current:
-        st.warning(
-            f"The base model's weights have changed since training. Current weights: {current[:16]}"
-        )
-
-
-def _select_runs(
-    key: str, available: list[str], default: list[str], limit: int, unusable: str
-) -> list[str]:
-    """Let the user select runs. The initial selection is the runs sent from Results or selected earlier, or else the default.
-
-    Args:
-        available: The runs that can be compared.
-        limit: Maximum number of runs to show side by side.
-        unusable: Why a requested run may be missing from `available`. Completes the sentence "These runs ...".
-    """
-    requested = st.session_state.get("compare")
-    matches = [name for name in (default if requested is None else requested) if name in available]
-    st.session_state[key] = matches[:limit] or (default if requested else [])
-    names = st.multiselect(
-        "Runs", available, key=key, max_selections=limit, on_change=_remember_selection, args=(key,)
+    filter = state.select(
+        "Show",
+        list(FILTERS),
+        "filter",
+        on_change=restart,
+        help="Right: the answer matches the reference, ignoring case and punctuation.",
+        width=180,
     )
-    show_cut(len(names), len(matches))
-    if absent := [name for name in requested or () if name not in available]:
-        st.caption(f"Not shown: {escape_markdown(', '.join(absent))}. These runs {unusable}.")
-    return names
+    a = state.select("A", names, "a", on_change=restart, problem=NOT_CHOSEN, width=160)
+    others = [name for name in names if name != a]
+    b = state.select("B", others, "b", on_change=restart, problem=NOT_CHOSEN, width=160)
+    return filter, a, b
 
 
-def _remember_selection(key: str) -> None:
-    st.session_state["compare"] = st.session_state[key]
+def _select_scores(
+    lab: Lab, state: PageState, names: Sequence[str]
+) -> tuple[str, dict[tuple[str, comparison.Example], float] | None]:
+    """Let the user choose how answers are scored.
 
-
-def _select_prompt(prompts: list[dict[str, Any]], query: str) -> dict[str, Any]:
-    """Let the user select a prompt and return it. A new query selects its best match.
-
-    The selection is stored by content, because a prompt's position depends on the selected runs.
+    Returns:
+        The name of the measure, and the scores by run and example, or None for exact matches.
     """
-    ids = [tuple(prompt[k] for k in EXAMPLE_KEY) for prompt in prompts]
-    if st.session_state.get("searched_for") != query:
-        st.session_state.update(searched_for=query, prompt_in_view=None)
-    selected_id = st.session_state.get("prompt_in_view")
-    position = st.session_state["position"] = ids.index(selected_id) if selected_id in ids else 0
-    last = len(ids) - 1
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.button(
-            "Previous",
-            disabled=position == 0,
-            on_click=_select_position,
-            args=(ids, max(0, position - 1)),
-        )
-        st.selectbox(
-            f"{len(ids)} test prompts, best match first",
-            range(len(ids)),
-            key="position",
-            format_func=lambda i: f"{i + 1}. {prompts[i]['instruction']}",
-            on_change=_select_position,
-            args=(ids,),
-        )
-        st.button(
-            "Next",
-            disabled=position == last,
-            on_click=_select_position,
-            args=(ids, min(last, position + 1)),
-        )
-    return prompts[position]
+    judged = lab.scoring.answers(names).without_bases()
+    verdicts = lab.scoring.verdicts(judged)
+    models = dict(zip(verdicts["id"], verdicts["model"], strict=True))
+    titles = [*models.values()]
+    labels = {
+        model if titles.count(model) == 1 and model != EXACT else f"{model} ({id})": id
+        for id, model in models.items()
+    }
+    measure = state.select(
+        "Score",
+        [EXACT, *labels],
+        "score",
+        help="How the answers are scored. A judge is listed once it has scored answers of these runs.",
+        width=170,
+    )
+    if measure == EXACT:
+        return "exact match", None
+    rows = lab.scoring.example_scores(verdicts[verdicts["id"] == labels[measure]])
+    scores = {
+        (run, (instruction, input, reference)): score
+        for run, instruction, input, reference, score in rows.itertuples(index=False)
+    }
+    return measure, scores
 
 
-def _select_position(ids: list[tuple[Any, ...]], position: int | None = None) -> None:
-    """Select the prompt at a position in the list, by default the one chosen in the select box."""
-    st.session_state["prompt_in_view"] = ids[
-        st.session_state["position"] if position is None else position
-    ]
+def _select_sort(state: PageState, has_pair: bool, has_query: bool) -> str:
+    sorts = [BEST_MATCH] if has_query else []
+    sorts += [sort for sort in SORTS if has_pair or sort != comparison.SCORE_DIFFERENCE]
+    return state.select(
+        "Sort",
+        sorts,
+        "sort",
+        on_change=lambda: state.clear(*PLACE),
+        help="Most different: prompts whose answers share the fewest words. Score difference: between A and B.",
+        width=170,
+    )
+
+
+def _show_record(prompts: Sequence[Prompt], a: str, b: str, measure: str) -> None:
+    """Show how often A does better than B, with a link to the test of this difference."""
+    sentence = comparison.record(prompts, a, b).sentence(a, b, measure)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"**{escape_markdown(sentence)}**", width="content")
+        st.page_link(
+            "pages/scoring.py",
+            label="Is the difference clear?",
+            icon=":material/balance:",
+            query_params=[("run", a), ("run", b)],
+        )
+
+
+def _current(
+    state: PageState, prompts: Sequence[Prompt], shown: Sequence[Prompt]
+) -> tuple[int | None, int]:
+    """Return the position of the current prompt in the list, or None, and the page to show."""
+    wanted = state.value("prompt")
+    position = _position(shown, wanted)
+    if _position(prompts, wanted) is None:
+        state.check("prompt", (), "Unknown prompt")
+    if position is not None:
+        state.show("prompt", shown[position].id)
+        return position, position // PAGE_SIZE
+    number = state.value("page") or ""
+    last_page = max(0, (len(shown) - 1) // PAGE_SIZE)
+    page = min(last_page, max(0, int(number) - 1)) if number.isdecimal() else 0
+    state.show("page", *([str(page + 1)] if page else []))
+    return None, page
+
+
+def _position(prompts: Sequence[Prompt], wanted: str | None) -> int | None:
+    """Return the position of the prompt with this id or, for short links, at this index of the data set."""
+    for ids in ([p.id for p in prompts], [str(p.item) for p in prompts]):
+        if wanted in ids:
+            return ids.index(wanted)
+    return None
+
+
+def _open(state: PageState, id: str | None, page: int = 0) -> None:
+    """Make a prompt the current one, or show a page without a current prompt."""
+    state.set("prompt", *([] if id is None else [id]))
+    state.set("page", str(page + 1))
+
+
+def _show_header(
+    lab: Lab,
+    state: PageState,
+    names: Sequence[str],
+    shown: Sequence[Prompt],
+    prompts: Sequence[Prompt],
+    position: int | None,
+    page: int,
+    pair: tuple[str, str],
+    is_exact: bool,
+) -> None:
+    """Draw the row that stays in view: buttons to move between prompts, and the names of the runs."""
+    colors = lab.colors(names)
+    after = page * PAGE_SIZE if position is None else position + 1
+    before = -1 if position is None else position - 1
+    with st.container(key="compare-header"):
+        with st.container(key="compare-moves"):
+            with st.container(horizontal=True, gap="xsmall", vertical_alignment="center"):
+                for label, shortcut, target in (("Previous", "K", before), ("Next", "J", after)):
+                    id = shown[target].id if 0 <= target < len(shown) else None
+                    st.button(
+                        label,
+                        shortcut=shortcut,
+                        disabled=id is None,
+                        on_click=_open,
+                        args=(state, id),
+                    )
+            st.caption(_place(len(shown), len(prompts), position, page))
+        with st.container(key="compare-names"):
+            for name in names:
+                with st.container(gap=None):
+                    run_link(name, colors.get(name, "gray"), "compare")
+                    letters = [
+                        letter for letter, run in zip("AB", pair, strict=True) if run == name
+                    ]
+                    letter = f"{letters[0]} · " if len(names) > 1 and letters else ""
+                    st.caption(letter + _summary(prompts, name, is_exact))
+
+
+def _place(shown: int, total: int, position: int | None, page: int) -> str:
+    """Return which of how many prompts are shown."""
+    listed = f"{shown:,} prompts" if shown == total else f"{shown:,} of {total:,} prompts"
+    if position is not None:
+        return f"Prompt {position + 1:,} · {listed}"
+    first = page * PAGE_SIZE
+    return f"{first + 1:,} to {min(shown, first + PAGE_SIZE):,} · {listed}"
+
+
+def _summary(prompts: Sequence[Prompt], name: str, is_exact: bool) -> str:
+    """Return a run's mean score over its test set."""
+    scores = [prompt.scores[name] for prompt in prompts if name in prompt.scores]
+    if not scores:
+        return "no scores"
+    mean = sum(scores) / len(scores)
+    return f"{formats.percent(mean / 100)} exact" if is_exact else f"mean {formats.score(mean)}"
+
+
+def _show_row(
+    state: PageState,
+    prompt: Prompt,
+    names: Sequence[str],
+    place: int,
+    is_current: bool,
+    is_exact: bool,
+) -> None:
+    """Draw a prompt with the reference and the answers. Pressing the instruction makes it the current prompt."""
+    with st.container(key="compare-current" if is_current else f"compare-row-{place % PAGE_SIZE}"):
+        with st.container(gap=None):
+            st.button(
+                escape_markdown(prompt.instruction) or "(empty)",
+                key=f"open-{prompt.id}",
+                type="tertiary",
+                on_click=_open,
+                args=(state, None if is_current else prompt.id, place // PAGE_SIZE),
+            )
+            input = text_html(prompt.input, "") if prompt.input.strip() else ""
+            st.html(
+                f'<div class="compare-prompt">{input}<span class="compare-label">Reference</span>'
+                f"{text_html(prompt.reference, '')}</div>"
+            )
+        cells = "".join(_cell(prompt, name, is_exact) for name in names)
+        st.html(f'<div class="compare-cells">{cells}</div>')
+
+
+def _cell(prompt: Prompt, name: str, is_exact: bool) -> str:
+    """Return the HTML of a run's answer with its score."""
+    open_tag = f'<div class="compare-cell" role="group" aria-label="{html.escape(name)}">'
+    row: Mapping = prompt.answers.get(name, {})
+    if not row:
+        note = "This run has no answer to this prompt."
+        return f'{open_tag}<span class="compare-note">{note}</span></div>'
+    if is_exact:
+        kind = "right" if prompt.is_right(name) else "wrong"
+        score = f'<span class="compare-score compare-{kind}">{kind.capitalize()}</span>'
+    else:
+        score = f'<span class="compare-score">{formats.score(prompt.scores.get(name))}</span>'
+    words = differing_words(row["answer"].strip(), prompt.reference)
+    answer = words_html(words, "") if words else '<span class="compare-note">(empty)</span>'
+    notes = []
+    if row["cut"]:
+        notes.append(f"Cut off at {row['tokens']} tokens.")
+    if row["prompt_cut"]:
+        notes.append("The prompt exceeded the context length, so its beginning was cut off.")
+    listed = "".join(f'<span class="compare-note">{note}</span>' for note in notes)
+    return f"{open_tag}{score}{answer}{listed}</div>"
+
+
+def _show_pager(state: PageState, shown: Sequence[Prompt], page: int) -> None:
+    """Draw buttons for the previous and the next page, unless one page shows everything."""
+    pages = -(-len(shown) // PAGE_SIZE)
+    if pages < 2:
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        for label, target in (("Previous page", page - 1), ("Next page", page + 1)):
+            st.button(
+                label, disabled=not 0 <= target < pages, on_click=_open, args=(state, None, target)
+            )
+        st.caption(f"Page {page + 1:,} of {pages:,}")

@@ -4,56 +4,88 @@ import streamlit as st
 
 from core.views import report
 from pages.scoring_order import order_form, show_progress
-from pages.scoring_results import SHOWN_JUDGE_KEY, show_judges, show_pairs, show_scores, show_two
+from pages.scoring_results import (
+    Selection,
+    forget_judges,
+    select_judge,
+    show_agreement,
+    show_answers,
+    show_distribution,
+    show_pairs,
+    show_scores,
+    show_two,
+)
+from pages.scoring_verdict import show_verdict
 from pages.ui import runtime
+from pages.ui.compared_runs import PARAMETER, select_runs, take_requested
+from pages.ui.page_state import PageState
 from pages.ui.selection import show_cut
 
 MAX_DEFAULT_RUNS = 6
 """Maximum number of runs selected by default."""
-CANDIDATE_COUNT_KEY = "scored_runs_proposed_from"
-"""Session key: number of candidates for the default selection. Removed when the user changes the selection."""
+PARAMETERS = ("run", "judge", "tab", "pair_judge", "a", "b")
 SYNCED_JOB_KEY = "synced_job"
 """Session key: the last finished scoring job after which the index was synced."""
+TABS = {
+    "Scores": show_scores,
+    "Answers": show_answers,
+    "Distribution": show_distribution,
+    "Two runs": show_two,
+    "Head-to-head": show_pairs,
+    "Agreement": show_agreement,
+}
 
 lab = runtime.lab()
-st.title("Scoring")
+state = PageState("scoring", PARAMETERS)
+take_requested(state, "scored_runs")
+with st.container(horizontal=True, vertical_alignment="center"):
+    st.title("Scoring", width="stretch")
 results = lab.runs()
 answered = results[results["exact"].notna()]
 if answered.empty:
     st.info("No answers yet. A run answers its test set when training finishes.")
     st.page_link("pages/launch.py", label="Launch", icon=":material/rocket_launch:")
     st.stop()
-if "scored_runs" not in st.session_state:
+notices, top = st.container(), st.container()
+with st.container(key="scoring-columns"):
+    shown, ordered = st.columns([5, 2], gap="large")
+with shown:
     comparable_names = report.same_test_set(answered)
-    st.session_state["scored_runs"] = comparable_names[:MAX_DEFAULT_RUNS]
-    st.session_state[CANDIDATE_COUNT_KEY] = len(comparable_names)
-answered_names = answered["name"].tolist()
-st.session_state["scored_runs"] = [
-    n for n in st.session_state["scored_runs"] if n in answered_names
-]
-names = st.multiselect(
-    "Runs",
-    answered_names,
-    key="scored_runs",
-    on_change=st.session_state.pop,
-    args=(CANDIDATE_COUNT_KEY, None),
-)
-show_cut(
-    len(names), st.session_state.get(CANDIDATE_COUNT_KEY, 0), "runs tested on the same examples"
-)
+    names = select_runs(
+        state,
+        answered["name"].tolist(),
+        results["name"].tolist(),
+        comparable_names[:MAX_DEFAULT_RUNS],
+        None,
+        "have no answers yet",
+    )
+    if state.values(PARAMETER) is None:
+        show_cut(len(names), len(comparable_names), "runs tested on the same examples")
 job = lab.scoring.job
 if job and not job.is_running and st.session_state.get(SYNCED_JOB_KEY) is not job:
     lab.refresh()  # show its last verdicts without waiting for the next sync
     st.session_state[SYNCED_JOB_KEY] = job
 judged = lab.scoring.answers(names)
-if order_form(lab, judged):
-    st.session_state.pop(SHOWN_JUDGE_KEY, None)
-show_progress(lab)
-views = {
-    "Scores": show_scores,
-    "Compare two": show_two,
-    "Win rates": show_pairs,
-    "Judges": show_judges,
-}
-view = st.segmented_control("Show", list(views), default="Scores", label_visibility="collapsed")
-views[view or "Scores"](lab, judged)
+with ordered, st.container(key="sticky-order", border=True):
+    if order_form(lab, judged):
+        forget_judges(state)
+with shown:
+    show_progress(lab)
+    verdicts = lab.scoring.verdicts(judged)
+    judge = select_judge(lab, state, verdicts)
+    selection = Selection(lab, state, judged, verdicts, judge)
+    if len(names) == 2:
+        with top:
+            show_verdict(lab, judged, selection.judge_verdicts)
+    wanted = state.value("tab")
+    wanted = wanted if wanted in TABS else next(iter(TABS))
+    state.show("tab", *([] if wanted == next(iter(TABS)) else [wanted]))
+    tabs = state.widget(st.tabs, list(TABS), "tab", wanted)
+    for tab, show in zip(tabs, TABS.values(), strict=True):
+        if tab.open:
+            with tab:
+                show(selection)
+state.check("tab", TABS, "Unknown tab")
+with notices:
+    state.show_notices()
+state.write()

@@ -1,4 +1,4 @@
-"""The scoring form: judge, settings and cost. Also shows the progress of a scoring job."""
+"""The panel that orders a scoring: judge, settings and cost. Also shows the progress of a scoring job."""
 
 from dataclasses import replace
 
@@ -35,18 +35,24 @@ JUDGE_TITLES = {
 
 def order_form(lab: Lab, judged: JudgedAnswers) -> bool:
     """Draw the form with the cost and the Score button. Return whether a scoring job was started."""
-    with st.container(border=True):
-        order = _draw_settings(lab)
-        if not judged.runs:
-            st.info("Choose at least one run.")
-            return False
-        with show_errors():
-            is_needed = _show_cost(lab, order, judged)
-            job = lab.scoring.job
-            is_disabled = (job is not None and job.is_running) or not is_needed
-            if st.button("Score", type="primary", icon=":material/grading:", disabled=is_disabled):
-                lab.start_scoring(order, judged)
-                return True
+    st.subheader("Score answers")
+    order = _draw_settings(lab)
+    if not judged.runs:
+        st.info("Choose at least one run.")
+        return False
+    with show_errors():
+        is_needed = _show_cost(lab, order, judged)
+        job = lab.scoring.job
+        is_disabled = (job is not None and job.is_running) or not is_needed
+        if st.button(
+            "Score",
+            type="primary",
+            icon=":material/grading:",
+            disabled=is_disabled,
+            width="stretch",
+        ):
+            lab.start_scoring(order, judged)
+            return True
     return False
 
 
@@ -98,57 +104,51 @@ def _draw_settings(lab: Lab) -> Order:
     """Draw the judge settings and return the resulting order."""
     kind_label = st.segmented_control("Mode", list(KIND_LABELS), default=next(iter(KIND_LABELS)))
     kind = KIND_LABELS[kind_label or next(iter(KIND_LABELS))]
-    row = st.container(horizontal=True, vertical_alignment="bottom")
     judges = list(JUDGE_TITLES)
-    judge = row.selectbox(
+    judge = st.selectbox(
         "Judge",
         judges,
         judges.index("gemini" if _stored_key("gemini") else "reference"),
         format_func=JUDGE_TITLES.__getitem__,
-        width=240,
     )
     if judge == "reference":
-        measure = row.selectbox(
+        measure = st.selectbox(
             "Measure",
             list(MEASURES),
             format_func=lambda name: MEASURE_TITLES[MEASURES[name]],
-            width=240,
             help="chrF compares character n-grams. ROUGE-L compares the longest common sequence of words. Exact match is all or nothing.",
         )
-        base = row.checkbox(BASE_LABEL, True)
+        base = st.checkbox(BASE_LABEL, True)
         return Order(JudgeSettings(judge, measure), kind, with_base=base)
-    model = row.text_input("Model", GEMINI_MODEL if judge == "gemini" else "", width=240)
+    model = st.text_input("Model", GEMINI_MODEL if judge == "gemini" else "")
     # Streamlit lets users clear an input only if its default is None, so session state holds the initial 0.
     st.session_state.setdefault("judge_temperature", 0.0)
-    temperature = row.number_input(
+    columns = st.columns(2)
+    temperature = columns[0].number_input(
         "Temperature",
         0.0,
         2.0,
         None,
         0.1,
-        width=150,
         key="judge_temperature",
         placeholder="model default",
         help="Leave empty to use the model's default. Some models do not accept any other value.",
     )
-    repeats = row.number_input(
+    repeats = columns[1].number_input(
         "Repeats",
         1,
         20,
         1,
-        width=150,
         help="Verdicts per answer. Repeats measure the judge's own noise, which is small at temperature 0.",
     )
-    row = st.container(horizontal=True, vertical_alignment="bottom")
-    key = row.text_input(
+    key = st.text_input(
         "API key",
         type="password",
-        width=360,
         placeholder="from the environment" if _stored_key(judge) else "",
         help=f"Kept in memory only. If empty, {KEY_VARIABLES[judge]} is read from the environment or Streamlit's "
         "secrets, unless you enter a different base URL.",
     )
-    base = row.checkbox(BASE_LABEL, True)
+    base = st.checkbox(BASE_LABEL, True)
     with st.expander("Prompt, URL and limits"):
         built_in = SCORE_TEMPLATE if kind == "score" else PAIR_TEMPLATE
         template = st.text_area("Prompt", built_in, height=320, key=f"prompt:{kind}")
@@ -167,7 +167,7 @@ def _draw_settings(lab: Lab) -> Order:
             stored_key=_stored_key(judge),
         )
         defaults = lab.scoring.request_defaults(settings)
-        bounds = st.columns(4)
+        bounds = [*st.columns(2), *st.columns(2)]
         in_flight = bounds[0].number_input(
             "Requests in flight", 1, 64, None, placeholder=f"{defaults.in_flight}"
         )

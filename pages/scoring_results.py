@@ -1,15 +1,22 @@
-"""The views of the Scoring page: leaderboard, comparison of two runs, head-to-head results and judge agreement."""
+"""The tabs of the Scoring page: scores, answers, their distribution, two runs, head-to-head results, and agreement."""
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from core.judging.answers import ANSWER_COLUMNS, EXAMPLE_COLUMNS, JudgedAnswers
+from core.judging.answers import ANSWER_COLUMNS, EXAMPLE_COLUMNS, JudgedAnswers, is_base
 from core.lab import Lab
 from core.views import charts
+from core.views.comparison import SCORE_DIFFERENCE
+from core.views.formats import DASH
 from core.views.tables import markdown, records
+from pages.scoring_verdict import common_scores, run_colors, show_difference
 from pages.ui.figures import show_figure
+from pages.ui.page_state import PageState
+from pages.ui.run_links import dot_image, open_run
 from pages.ui.selection import select_rows, show_cut
 from pages.ui.text import escape_markdown, show_text
 
@@ -22,7 +29,6 @@ INTERVAL_COLUMNS = {
     ),
 }
 COLUMNS = {
-    "run": st.column_config.TextColumn("Run", pinned=True),
     "judge": st.column_config.TextColumn("Judge"),
     "mean": st.column_config.NumberColumn(
         "Score", format="%.1f", help="Mean score over the test answers, from 0 to 100."
@@ -35,7 +41,6 @@ COLUMNS = {
     ),
 }
 PAIR_COLUMNS = {
-    "run": st.column_config.TextColumn("Run", pinned=True),
     "other": st.column_config.TextColumn("Opponent"),
     "rate": st.column_config.NumberColumn(
         "Win rate (%)", format="%.1f", help="A tie counts as half a win."
@@ -56,31 +61,89 @@ ANSWER_COLUMN_TITLES = {
 }  # fmt: skip
 EXAMPLE_TITLES = ["Instruction", "Input", "Reference"]
 SHOWN_DISAGREEMENTS = 10
-NO_SCORES = "These runs have no scores yet. Choose a judge above and press Score."
-NO_PAIRS = "These runs have no head-to-head results yet. Choose Head-to-head above and press Score."
-SHOWN_JUDGE_KEY = "judge_in_view"
-"""Session key: the judge whose results the user has selected since the last scoring job started."""
+NO_SCORES = "These runs have no scores yet. Choose a judge and press Score."
+NO_PAIRS = (
+    "These runs have no head-to-head results yet. Choose Head-to-head as the mode and press Score."
+)
+NO_RESULTS = "No results for these runs from this judge"
+JUDGE_PARAMETERS = {False: "judge", True: "pair_judge"}
+"""URL parameters of the judges of single answers and of pairs."""
 ORDERS = ("Worst first", "Most disputed", "Missing", "All")
 
 
-def show_scores(lab: Lab, judged: JudgedAnswers) -> None:
-    """Show each run's score with its interval, and the answers behind it."""
-    verdicts = lab.scoring.verdicts(judged)
-    id = _select_judge(lab, verdicts)
-    if id is None:
+@dataclass(frozen=True)
+class Selection:
+    """What the tabs show.
+
+    Args:
+        verdicts: verdicts by all judges, from `Scoring.verdicts`.
+        judge: ID of the selected judge, or None if there are no verdicts.
+    """
+
+    lab: Lab
+    state: PageState
+    judged: JudgedAnswers
+    verdicts: pd.DataFrame
+    judge: str | None
+
+    @property
+    def judge_verdicts(self) -> pd.DataFrame:
+        """The verdicts by the selected judge."""
+        return self.verdicts[self.verdicts["id"] == self.judge]
+
+
+def select_judge(
+    lab: Lab, state: PageState, verdicts: pd.DataFrame, pairwise: bool = False
+) -> str | None:
+    """Let the user select the judge whose results are shown. Return its ID, or None if there are no verdicts.
+
+    The default is the judge used by the last scoring job.
+    """
+    ids = dict(zip(verdicts["id"], verdicts["model"], strict=True))
+    parameter = JUDGE_PARAMETERS[pairwise]
+    if not ids:
+        state.check(parameter, (), NO_RESULTS)
+        return None
+    job = lab.scoring.job
+    id = state.select(
+        "Show head-to-head results from" if pairwise else "Show results from",
+        list(ids),
+        parameter,
+        job.id if job and job.id in ids else None,
+        problem=NO_RESULTS,
+        format_func=lambda id: f"{ids[id]} ({id})",
+    )
+    state.show(parameter, id)  # even the default, which depends on the last scoring job
+    return id
+
+
+def forget_judges(state: PageState) -> None:
+    """Show the results of the judge that has just been started."""
+    state.clear(*JUDGE_PARAMETERS.values())
+
+
+def show_scores(shown: Selection) -> None:
+    """Show each run's score with its interval."""
+    if shown.judge is None:
+        st.info(NO_SCORES)
         return
-    verdicts = verdicts[verdicts["id"] == id]
+    lab, judged, verdicts = shown.lab, shown.judged, shown.judge_verdicts
     if not judged.same_test:
         st.caption(
             "These runs were tested on different examples, so their scores are not comparable. "
-            "*Compare two* uses only the examples that both runs share."
+            "*Two runs* uses only the examples that both runs share."
         )
     rows = lab.scoring.leaderboard(judged, verdicts, str(verdicts["model"].iloc[0]))
-    rows = judged.with_titles(rows)
-    st.dataframe(pd.DataFrame(rows), hide_index=True, column_config=COLUMNS)
-    show_figure(charts.intervals(rows, "Score with 95% interval", "score", None), key="intervals")
-    st.caption(escape_markdown(lab.scoring.describe_judge(id)))
-    if unscored_runs := [row["run"] for row in rows if row["mean"] is None]:
+    colors = run_colors(lab, judged)
+    _show_runs(judged, rows, colors, COLUMNS, "scores")
+    colored = [{**row, "color": colors[row["run"]]} for row in rows]
+    titled_rows = judged.with_titles(rows)
+    title = "Score with 95% interval"
+    show_figure(
+        charts.intervals(judged.with_titles(colored), title, "score", None), key="intervals"
+    )
+    st.caption(escape_markdown(lab.scoring.describe_judge(shown.judge)))
+    if unscored_runs := [row["run"] for row in titled_rows if row["mean"] is None]:
         st.caption(
             f"Not fully scored: {escape_markdown(', '.join(unscored_runs))}. Press Score to continue. A run's score appears "
             f"once {lab.scoring.MIN_JUDGED_SHARE:.0%} of its answers have been judged."
@@ -92,67 +155,88 @@ def show_scores(lab: Lab, judged: JudgedAnswers) -> None:
         if sentence:
             st.caption(escape_markdown(sentence))
     with st.container(horizontal=True):
-        st.download_button("CSV", pd.DataFrame(rows).to_csv(index=False), "scores.csv", "text/csv")
-        st.download_button("Markdown", markdown(rows), "scores.md", "text/markdown")
-    example_scores = lab.scoring.example_scores(verdicts)
-    groups = {
-        judged.title(run): part.tolist() for run, part in example_scores.groupby("run")["score"]
-    }
-    if groups:
-        show_figure(charts.score_histogram(groups), key="histogram")
-    _show_examples(verdicts, judged)
+        csv = pd.DataFrame(titled_rows).to_csv(index=False)
+        st.download_button("CSV", csv, "scores.csv", "text/csv")
+        st.download_button("Markdown", markdown(titled_rows), "scores.md", "text/markdown")
 
 
-def show_two(lab: Lab, judged: JudgedAnswers) -> None:
-    """Show the score difference between two runs on their shared test examples, with its interval."""
-    verdicts = lab.scoring.verdicts(judged)
-    id = _select_judge(lab, verdicts)
-    if id is None:
+def show_distribution(shown: Selection) -> None:
+    """Show a histogram of each run's scores."""
+    lab, judged = shown.lab, shown.judged
+    example_scores = lab.scoring.example_scores(shown.judge_verdicts)
+    scores = {run: part.tolist() for run, part in example_scores.groupby("run")["score"]}
+    if not scores:
+        st.info(NO_SCORES)
         return
-    verdicts = verdicts[verdicts["id"] == id]
-    example_scores = lab.scoring.example_scores(verdicts)
-    rows = lab.scoring.leaderboard(judged, verdicts, id)
+    run_names = [name for name in judged.names if name in scores]
+    colors = run_colors(lab, judged)
+    figure = charts.score_histogram(
+        {judged.title(run): scores[run] for run in run_names},
+        {judged.title(run): colors[run] for run in run_names},
+    )
+    show_figure(figure, key="histogram")
+
+
+def show_two(shown: Selection) -> None:
+    """Show the score difference between two runs on their shared test examples, with its interval."""
+    if shown.judge is None:
+        st.info(NO_SCORES)
+        return
+    lab, judged, verdicts = shown.lab, shown.judged, shown.judge_verdicts
+    rows = lab.scoring.leaderboard(judged, verdicts, shown.judge)
     scored = {row["run"] for row in rows if row["mean"] is not None}
     scored_runs = [run for run in judged.names if run in scored]
     if len(scored_runs) < 2:
         st.info("Choose at least two runs with scores from this judge.")
         return
     columns, label = st.columns(2), judged.title
-    default_runs = lab.scoring.default_pair(example_scores, scored_runs)
-    positions = [scored_runs.index(run) for run in default_runs]
-    first = str(columns[0].selectbox("A", scored_runs, positions[0], format_func=label))
-    second = str(columns[1].selectbox("B", scored_runs, positions[1], format_func=label))
-    table = example_scores[example_scores["run"].isin([first, second])].pivot(
-        index=EXAMPLE_COLUMNS, columns="run", values="score"
-    )
+    default_runs = lab.scoring.default_pair(lab.scoring.example_scores(verdicts), scored_runs)
+    selected = []
+    for column, letter, run in zip(columns, "AB", default_runs, strict=True):
+        with column:
+            name = shown.state.select(letter, scored_runs, letter.lower(), run, format_func=label)
+            selected.append(name)
+    first, second = selected
     if first == second:
         st.info("A and B are the same. Choose two different runs.")
         return
-    both = table.dropna()
-    difference = lab.scoring.difference(both[first], both[second])
-    judge, text = str(verdicts["model"].iloc[0]), difference.sentence(label(first), label(second))
-    st.markdown(f"{escape_markdown(judge)}: **{escape_markdown(text)}**")
-    if difference.n > 1:
-        text = f"{label(first)} \u2212 {label(second)} in points, with 95% interval: {difference.gap()}."
-        st.caption(escape_markdown(text))
+    is_on_top = len(judged.runs) == 2 and {first, second} == {*judged.runs}
+    if is_on_top:
+        both = common_scores(lab, verdicts, first, second)
+    else:
+        with st.container(key="two-runs", border=True):
+            both = show_difference(lab, judged, verdicts, first, second, "two")
     listed = both[[first, second]].set_axis(["A", "B"], axis=1)
     listed["gap"] = listed["A"] - listed["B"]
     listed = listed.sort_values("gap", key=abs, ascending=False).reset_index()
     listed.columns = pd.Index([*EXAMPLE_TITLES, label(first), label(second), "A \u2212 B"])
-    st.caption("Largest differences first.")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption("Largest differences first.", width="content")
+        if not is_base(first) and not is_base(second):
+            st.page_link(
+                "pages/compare.py",
+                label="Compare the answers",
+                icon=":material/compare:",
+                query_params=[("run", first), ("run", second), ("sort", SCORE_DIFFERENCE)],
+            )
     st.dataframe(_scores_first(listed, 3), hide_index=True)
 
 
-def show_pairs(lab: Lab, judged: JudgedAnswers) -> None:
+def show_pairs(shown: Selection) -> None:
     """Show head-to-head results: win rates, ratings, and how often the winner depended on the order."""
+    lab, judged = shown.lab, shown.judged
     verdicts = lab.scoring.pair_verdicts(judged)
-    id = _select_judge(lab, verdicts, pairwise=True)
+    id = select_judge(lab, shown.state, verdicts, pairwise=True)
     if id is None:
+        st.info(NO_PAIRS)
         return
     verdicts = verdicts[verdicts["id"] == id]
-    rates = judged.with_titles(lab.scoring.win_rates(judged, verdicts))
-    ratings = judged.with_titles(lab.scoring.tournament(judged, verdicts))
-    st.dataframe(pd.DataFrame(rates), hide_index=True, column_config=PAIR_COLUMNS)
+    colors = run_colors(lab, judged)
+    rows = lab.scoring.win_rates(judged, verdicts)
+    rates = judged.with_titles(rows)
+    rated = lab.scoring.tournament(judged, verdicts)
+    ratings = judged.with_titles([{**row, "color": colors[row["run"]]} for row in rated])
+    _show_runs(judged, rows, colors, PAIR_COLUMNS, "pairs")
     title = "Rating with 95% interval (Bradley-Terry)"
     show_figure(charts.intervals(ratings, title, "Elo points", None), key="ratings")
     st.caption(
@@ -163,9 +247,9 @@ def show_pairs(lab: Lab, judged: JudgedAnswers) -> None:
     st.download_button("CSV", pd.DataFrame(rates).to_csv(index=False), "pairs.csv", "text/csv")
 
 
-def show_judges(lab: Lab, judged: JudgedAnswers) -> None:
+def show_agreement(shown: Selection) -> None:
     """Show whether two judges agree, and whether each judge is consistent."""
-    verdicts = lab.scoring.verdicts(judged)
+    lab, verdicts = shown.lab, shown.verdicts
     if verdicts.empty:
         st.info("No scores yet.")
         return
@@ -209,25 +293,27 @@ def show_judges(lab: Lab, judged: JudgedAnswers) -> None:
         st.dataframe(_scores_first(differing, 5), hide_index=True)
 
 
-def _select_judge(lab: Lab, verdicts: pd.DataFrame, pairwise: bool = False) -> str | None:
-    """Let the user select the judge whose results are shown. Return its id, or None if there are no verdicts.
-
-    The default is the judge used by the last scoring job.
-    """
-    ids = dict(zip(verdicts["id"], verdicts["model"], strict=True))
-    if not ids:
-        st.info(NO_PAIRS if pairwise else NO_SCORES)
-        return None
-    job, widget = lab.scoring.job, f"{SHOWN_JUDGE_KEY}:{pairwise}"
-    candidates = (st.session_state.get(SHOWN_JUDGE_KEY), job and job.id, *ids)
-    st.session_state[widget] = next(id for id in candidates if id in ids)
-    return st.selectbox(
-        "Show results from",
-        list(ids),
-        key=widget,
-        on_change=lambda: st.session_state.update({SHOWN_JUDGE_KEY: st.session_state[widget]}),
-        format_func=lambda id: f"{ids[id]} ({id})",
-    )
+def _show_runs(
+    judged: JudgedAnswers,
+    rows: list[dict[str, Any]],
+    colors: dict[str, str],
+    columns: dict[str, Any],
+    key: str,
+) -> None:
+    """Draw a table with one row per run. Its name has a dot in its color and opens its page."""
+    names = [row["run"] for row in rows]
+    frame = pd.DataFrame(judged.with_titles(rows))
+    frame.insert(0, "dot", [dot_image(colors[name]) for name in names])
+    config: dict[str, Any] = {
+        "dot": st.column_config.ImageColumn("", width=30, pinned=True),
+        "run": st.column_config.ButtonColumn(
+            "Run", type="tertiary", key=f"open_{key}", pinned=True, alignment="left"
+        ),
+    }
+    st.dataframe(frame, hide_index=True, placeholder=DASH, column_config=config | columns)
+    click = st.session_state.get(f"open_{key}")
+    if click is not None and not is_base(names[click["row"]]):
+        open_run(names[click["row"]])
 
 
 def _scores_first(frame: pd.DataFrame, text_columns: int) -> pd.DataFrame:
@@ -236,8 +322,12 @@ def _scores_first(frame: pd.DataFrame, text_columns: int) -> pd.DataFrame:
     return frame[[*columns[text_columns:], *columns[:text_columns]]].round(1)
 
 
-def _show_examples(verdicts: pd.DataFrame, judged: JudgedAnswers) -> None:
+def show_answers(shown: Selection) -> None:
     """Show the answers behind the scores, including those without a verdict, and the selected answer in full."""
+    if shown.judge is None:
+        st.info(NO_SCORES)
+        return
+    judged, verdicts = shown.judged, shown.judge_verdicts
     order = st.segmented_control(
         "Answers",
         ORDERS,

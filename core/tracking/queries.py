@@ -333,10 +333,10 @@ def warnings(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame
 
 
 def answers(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
-    """Return answers to test examples: run, item, instruction, input, reference, answer, tokens, cut, prompt_cut."""
+    """Return answers to test examples: run, item, instruction, input, reference, answer, tokens, cut, prompt_cut, exact."""
     return db.execute(
         """
-        select run, item, instruction, input, reference, answer, tokens, cut, prompt_cut
+        select run, item, instruction, input, reference, answer, tokens, cut, prompt_cut, exact
         from generation where run in (select unnest(?)) order by item, run
         """,
         [list(runs)],

@@ -22,7 +22,7 @@ from core.views.formats import setting_text
 
 Figure = dict[str, Any]
 
-CHART_HEIGHT_PX = 260
+CHART_HEIGHT_PX, HISTOGRAM_HEIGHT_PX = 260, 360
 STACKED_PANEL_HEIGHT_PX, STACKED_PANEL_GAP_PX = 170, 46
 """Height of a panel in a stacked figure, and the gap above it with its title."""
 STACKED_MARGINS_PX = {"l": 56, "r": 8, "t": 4, "b": 48}
@@ -332,6 +332,7 @@ def score_histogram(
     figure = _figure(bars, "Test answers by score", "Score", False, legend=len(bars) > 1)
     hover_title = {"text": "Score %{x} ± 5"}
     figure["layout"]["xaxis"] |= {"range": [0, 100], "dtick": 10, "unifiedhovertitle": hover_title}
+    figure["layout"]["height"] = HISTOGRAM_HEIGHT_PX
     return figure
 
 

@@ -92,6 +92,11 @@ def differing_words(text: str, other: str) -> list[tuple[str, bool]]:
     return [(word, i not in matched and not word.isspace()) for i, word in enumerate(words)]
 
 
+def normalized_words(text: str) -> list[str]:
+    """Split a text into words in lower case and without surrounding punctuation."""
+    return [_normalized(word) for word in text.split()]
+
+
 def _normalized(word: str) -> str:
     """Normalize a word for comparison: lower case, without surrounding punctuation."""
     return word.strip().strip(".,;:!?\"'()").lower()

@@ -30,23 +30,33 @@ WORD_JOINER = "\u2060"
 def show_text(text: str, empty: str = "(empty)") -> None:
     """Show text literally, keeping line breaks."""
     if text.strip():
-        st.html(f'<div dir="auto" style="{TEXT_CSS}">{html.escape(text)}</div>')
+        st.html(text_html(text))
     else:
         st.caption(empty)
 
 
 def show_words(words: Sequence[tuple[str, bool]], empty: str = "(empty)") -> None:
     """Show words literally, with flagged words highlighted."""
-    if not words:
+    if words:
+        st.html(words_html(words))
+    else:
         st.caption(empty)
-        return
+
+
+def text_html(text: str, style: str = TEXT_CSS) -> str:
+    """Return the HTML that shows text literally, keeping line breaks."""
+    return f'<div dir="auto" style="{style}">{html.escape(text)}</div>'
+
+
+def words_html(words: Sequence[tuple[str, bool]], style: str = TEXT_CSS) -> str:
+    """Return the HTML that shows words literally, with flagged words highlighted."""
     marked = (
         f'<mark style="{MARK_CSS} color: inherit;">{html.escape(word)}</mark>'
         if flag
         else html.escape(word)
         for word, flag in words
     )
-    st.html(f'<div dir="auto" style="{TEXT_CSS}">{"".join(marked)}</div>')
+    return f'<div dir="auto" style="{style}">{"".join(marked)}</div>'
 
 
 def show_tokens(tokens: Sequence[tuple[str, str]]) -> None:

@@ -27,7 +27,7 @@ FORBIDDEN_SELECTORS = (
     "main script",
     "strong strong",
 )
-VIEWS = ("Scores", "Compare two", "Win rates", "Judges")
+TABS = ("Answers", "Two runs", "Head-to-head", "Agreement", "Scores")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -121,19 +121,23 @@ def test_data_shows_hostile_paths_and_fields_in_errors_as_text(open_tab, dataset
     assert_inert(wait_until_idle(tab))
 
 
+def choose(tab, name):
+    """Open a tab of the Scoring page."""
+    tab.get_by_role("tab", name=name, exact=True).click()
+    expect(tab.get_by_role("tab", name=name, exact=True, selected=True)).to_be_visible()
+
+
 def test_scoring_shows_answers_judges_and_reasons_as_text(open_tab):
     tab = open_tab("scoring")
-    for view in VIEWS:
-        tab.get_by_role("radio", name=view, exact=True).or_(
-            tab.get_by_role("button", name=view, exact=True)
-        ).click()
+    for name in TABS:
+        choose(tab, name)
         expect(tab.get_by_test_id("stDataFrame").first).to_be_visible()
         assert_inert(wait_until_idle(tab))
-    tab.get_by_role("radio", name="Scores", exact=True).or_(
-        tab.get_by_role("button", name="Scores", exact=True)
-    ).click()
     expect(tab.get_by_text("prompt: prompt <script>").first).to_be_visible()
     expect(tab.get_by_text("missing <script>").first).to_be_visible()
+    choose(tab, "Answers")
+    expect(tab.get_by_role("button", name="Answers (CSV)")).to_be_visible()
+    wait_until_idle(tab)
     grid = tab.locator(".dvn-scroller").last
     first = tab.get_by_test_id("stHtml").get_by_text("ask 0 <script>").first
     for _ in range(5):  # a chart that renders late can move the table, so a click may miss it

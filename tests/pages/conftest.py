@@ -68,6 +68,11 @@ class Page(AppTest):
             widget.options.append(value)
         return widget.set_value(value).run()
 
+    def open_tab(self, label: str) -> "Page":
+        """Open a tab of the Scoring page."""
+        self.session_state["scoring:state"]["values"]["tab"] = [label]
+        return self.run()
+
     def tick(self, *rows: int) -> "Page":
         """Select rows of the first table by position."""
         return self.select(self.dataframe[0], *rows)

@@ -371,7 +371,7 @@ def test_selected_runs_open_in_compare(write_run, open_page, answer):
     assert page.widget("Compare").disabled
     page.tick(row_index(page, "two"), row_index(page, "three")).press("Compare")
     assert page.title[0].value == "Compare"
-    assert page.widget("stored_runs").value == ["two", "three"]
+    assert page.widget("compare_run").value == ["two", "three"]
     assert not page.says("from one")
 
 

@@ -62,8 +62,12 @@ def score(wait):
     return press
 
 
+def table_elements(page):
+    return [table for table in page.dataframe if table.editing_mode == "read_only"]
+
+
 def tables(page):
-    return [table.value for table in page.dataframe if table.editing_mode == "read_only"]
+    return [table.value for table in table_elements(page)]
 
 
 def board(page):
@@ -89,7 +93,7 @@ def test_page_without_answers_shows_a_hint(write_answers, open_page, write_run):
     assert open_page("scoring").says("No answers yet")
     write_answers("two", "red")
     runtime.lab().refresh()
-    assert open_page("scoring").choose("scored_runs", []).says("Choose at least one run")
+    assert open_page("scoring").choose("scoring_run", []).says("Choose at least one run")
 
 
 def test_cost_is_shown_before_scoring(write_answers, open_page, gemini, score):
@@ -103,9 +107,9 @@ def test_cost_is_shown_before_scoring(write_answers, open_page, gemini, score):
     page.choose("Judge", "gemini").choose("Also score the pretrained base model", False)
     assert page.says("5 verdicts: 5 requests, about ")
     assert page.choose("Repeats", 3).says("15 verdicts: 15 requests, about ")
-    page.choose("Repeats", 1).choose("scored_runs", ["one"])
+    page.choose("Repeats", 1).choose("scoring_run", ["one"])
     assert score(page).says("Already scored: 3 verdicts cached.")
-    page.choose("scored_runs", ["one", "two"])
+    page.choose("scoring_run", ["one", "two"])
     assert page.says("5 verdicts (3 cached): 2 requests")
 
 
@@ -152,15 +156,18 @@ class CountingCursor:
 @pytest.mark.parametrize(
     "view",
     [
-        "Compare two",
-        *(pytest.param(view, marks=pytest.mark.long) for view in ("Scores", "Win rates", "Judges")),
+        "Two runs",
+        *(
+            pytest.param(view, marks=pytest.mark.long)
+            for view in ("Scores", "Answers", "Distribution", "Head-to-head", "Agreement")
+        ),
     ],
 )
 def test_answers_are_loaded_once_per_rerun(write_answers, open_page, score, monkeypatch, view):
     write_answers("one", "red", "blew")
     write_answers("two", "rod", "blue")
     page = score(open_page("scoring"), base=True)
-    page = score(page.choose("Mode", "Head-to-head"), base=True).choose("Show", view)
+    page = score(page.choose("Mode", "Head-to-head"), base=True).open_tab(view)
     statements, cursor = [], Index.cursor
     monkeypatch.setattr(Index, "cursor", lambda index: CountingCursor(cursor(index), statements))
     page.run()
@@ -175,7 +182,7 @@ def test_different_base_models_have_separate_rows(write_answers, open_page, scor
     assert len(set(board(page).index)) == 4
     write_answers("late", "red", base_hash="cd" * 32)
     runtime.lab().refresh()
-    page = score(page.run().choose("scored_runs", ["late"]), base=True)
+    page = score(page.run().choose("scoring_run", ["late"]), base=True)
     assert "the weights have changed since training" in error_text(page)
 
 
@@ -183,7 +190,7 @@ def test_damaged_and_deleted_runs_do_not_break_the_page(write_answers, open_page
     write_answers("sound", "red")
     write_answers("damaged", "rod").config_path.write_text("{]")
     deleted_run = write_answers("gone", "x")
-    page = open_page("scoring").choose("scored_runs", ["sound", "damaged", "gone"])
+    page = open_page("scoring").choose("scoring_run", ["sound", "damaged", "gone"])
     monkeypatch.setattr(lab_module.Lab, "refresh", lambda lab: None)
     deleted_run.delete()
     assert page.run().widget("Score")
@@ -254,7 +261,7 @@ def test_api_key_is_never_written_or_shown(
     gemini.answer = lambda prompt: json.dumps({"score": 50, "reason": f"sent with {KEY}"})
     page = open_page("scoring").choose("Judge", "gemini").press("Score")
     assert "no API key; set GEMINI_API_KEY or enter one in the dashboard" in error_text(page)
-    score(page.choose("API key", KEY))
+    score(page.choose("API key", KEY)).open_tab("Answers")
     assert tables(page)[-1]["Reason"].tolist() == ["sent with [key]"] * 3
     pages = [sent_elements(page), sent_elements(open_page("scoring"))]
     gemini.fault = lambda number, prompt: "403"  # the error message quotes the key
@@ -269,16 +276,77 @@ def test_comparison_reports_whether_two_runs_differ(write_answers, open_page, ge
     write_answers("good", 90, 91, 92, 93)
     write_answers("bad", 10, 14, 13, 11)
     write_answers("input", 92, 89, 93, 93)
-    page = open_page("scoring").choose("scored_runs", ["good", "bad", "input"])
-    score(page).choose("Show", "Compare two").choose("B", "bad").choose("A", "good")
+    page = open_page("scoring").choose("scoring_run", ["good", "bad", "input"])
+    score(page).open_tab("Two runs").choose("B", "bad").choose("A", "good")
     assert page.says("good scores higher than bad by 79.5 (")
     assert tables(page)[0]["A \u2212 B"].tolist()[::3] == [82.0, 77.0], "largest difference first"
     page.choose("B", "input")  # "input" is also a column name
     assert page.says(
         "No clear difference between good and input on 4 examples. About 369 would be needed."
     )
-    page.choose("scored_runs", ["good"])
+    page.choose("scoring_run", ["good"])
     assert page.says("Choose at least two runs with scores from this judge")
+
+
+def test_verdict_on_two_runs_comes_first(write_answers, open_page, gemini, score):
+    write_answers("good", 90, 91, 92, 93)
+    write_answers("bad", 10, 14, 13, 11)
+    write_answers("third", 50, 50, 50, 50)
+    page = open_page("scoring", run=["bad", "good"])
+    assert page.says("No verdict yet: these runs have no scores")
+    page = score(page)
+    assert "good scores higher than bad by 79.5" in page.markdown[0].value.replace("\\", "")
+    assert page.says("bad \u2212 good in points, with 95% interval: -79.5 (")
+    assert page.says("Difference -79.5, 95% interval -8")
+    page.choose("scoring_run", ["bad", "good", "third"])
+    assert not page.says("scores higher than")
+    page.choose("scoring_run", ["bad", "third"])
+    assert page.says("No verdict yet: both runs need scores from this judge")
+
+
+def test_runs_have_their_colors_and_open_their_pages(write_answers, open_page, score):
+    write_answers("one", "red", "blew", color="#123456")
+    write_answers("two", "rod", "blue", color="#654321")
+    page = score(open_page("scoring"), base=True)
+    colors = {
+        point["y"][0]: point["marker"]["color"] for point in page.figure("Score with")["data"]
+    }
+    assert colors == {"one": "#123456", "two": "#654321", "pretrained": "#8a919e"}
+    dots = board(page)["dot"]
+    assert "%23123456" in dots["one"]
+    bars = page.open_tab("Distribution").figure("Test answers by score")["data"]
+    assert {bar["name"]: bar["marker"]["color"] for bar in bars} == colors
+    page.open_tab("Scores")
+    page.session_state["open_scores"] = {"row": 0, "label": "pretrained"}
+    assert page.run().title[0].value == "Scoring", "a base model has no page"
+    assert board(page).index[2] == "two"
+    page.session_state["open_scores"] = {"row": 2, "label": "two"}
+    assert page.run().title[0].value == "two"
+
+
+def test_link_shows_the_same_in_a_new_session(write_answers, open_page, score):
+    for name in ("one", "two", "three"):
+        write_answers(name, "red", "blew")
+    page = score(open_page("scoring", run=["three", "one"]).choose("Measure", "chrf"))
+    score(page.choose("Measure", "exact"))
+    [chrf] = [o for o in page.widget("Show results from").options if o.startswith("chrF")]
+    page.choose("Show results from", chrf)
+    page.open_tab("Answers")
+    fresh = open_page("scoring", **page.query_params)
+    assert fresh.widget("scoring_run").value == ["three", "one"]
+    assert fresh.widget("scoring_judge").value == page.widget("scoring_judge").value
+    assert "Reason" in tables(fresh)[-1]
+    assert not fresh.warning
+
+
+def test_unknown_names_in_a_link_are_named(write_answers, open_page, score):
+    write_answers("one", "red", "blew")
+    score(open_page("scoring"))
+    page = open_page("scoring", run=["ghost", "one"], judge="nobody")
+    assert page.widget("scoring_run").value == ["one"]
+    assert page.says("Unknown run: ghost.")
+    assert page.says("No results for these runs from this judge: nobody.")
+    assert board(page).index.tolist() == ["one"]
 
 
 def test_default_comparison_has_shared_examples(write_answers, answer, open_page, gemini, score):
@@ -286,26 +354,26 @@ def test_default_comparison_has_shared_examples(write_answers, answer, open_page
     write_answers("second", 10, 14)
     write_answers("elsewhere", answers=[answer(10, "Say tea.", "tea", "50")], max_examples=9)
     page = open_page("scoring")
-    assert page.widget("scored_runs").value == ["elsewhere"], (
+    assert page.widget("scoring_run").value == ["elsewhere"], (
         "only runs with the same test set as the newest run are selected"
     )
-    page.choose("scored_runs", ["first", "second", "elsewhere"])
-    score(page).choose("Show", "Compare two")
+    page.choose("scoring_run", ["first", "second", "elsewhere"])
+    score(page).open_tab("Two runs")
     assert (page.widget("A").value, page.widget("B").value) == ("first", "second")
 
 
 def test_win_rates_count_ties_as_half_a_win(write_answers, open_page, score):
     write_answers("good", "red", "blue", "green", "one")
     write_answers("half", "red", "blue", "x", "y")
-    page = open_page("scoring").choose("scored_runs", ["good", "half"])
-    page.choose("Show", "Win rates").choose("Mode", "Head-to-head")
+    page = open_page("scoring").choose("scoring_run", ["good", "half"])
+    page.open_tab("Head-to-head").choose("Mode", "Head-to-head")
     assert page.says("4 verdicts: 4 to compute"), "two pairs have equal answers"
     score(page)
     [row] = tables(page)[0].to_dict("records")
     rows = [row[name] for name in ("run", "other", "rate", "scored", "flips")]
     assert rows == ["good", "half", 75.0, 4, 0]
     assert [point["y"][0] for point in page.figure("Rating")["data"]] == ["half", "good"]
-    assert page.choose("Show", "Scores").says("These runs have no scores yet")
+    assert page.open_tab("Scores").says("These runs have no scores yet")
 
 
 def test_judges_view_compares_judges(write_answers, open_page, gemini, score):
@@ -317,7 +385,7 @@ def test_judges_view_compares_judges(write_answers, open_page, gemini, score):
         return json.dumps({"score": next(scores[text]), "reason": ""})
 
     gemini.answer = grade
-    page = score(open_page("scoring").choose("Repeats", 2)).choose("Show", "Judges")
+    page = score(open_page("scoring").choose("Repeats", 2)).open_tab("Agreement")
     assert page.says("Score with a second judge")
     assert sorted(tables(page)[0]["Answer"]) == ["10", "greed", "red"]
     score(page.choose("Judge", "reference"))
@@ -329,8 +397,9 @@ def test_answers_can_be_ordered_and_filtered(write_answers, open_page, gemini, s
     write_answers("two", 45, 90, 96)
     gemini.fault = lambda number, prompt: "safety" if "\n95\n" in prompt else None
     page = score(open_page("scoring"))
-    assert tables(page)[-1]["Score"].tolist()[:5] == [10, 40, 45, 90, 96]
     assert board(page)["missing"].to_dict() == {"one": 1, "two": 0}
+    page.open_tab("Answers")
+    assert tables(page)[-1]["Score"].tolist()[:5] == [10, 40, 45, 90, 96]
     page.choose("Answers", "Most disputed")
     assert set(tables(page)[-1]["Instruction"][:2]) == {"Say blue."}
     page.choose("Answers", "Missing")
@@ -343,9 +412,9 @@ def test_default_selection_shows_total_run_count(write_answers, open_page):
     for number in range(8):
         write_answers(f"run-{number}", "red")
     page = open_page("scoring")
-    assert len(page.widget("scored_runs").value) == 6
+    assert len(page.widget("scoring_run").value) == 6
     assert page.says("Showing 6 of 8 runs tested on the same examples.")
-    page.choose("scored_runs", [f"run-{number}" for number in range(8)])
+    page.choose("scoring_run", [f"run-{number}" for number in range(8)])
     assert not page.says("Showing")
 
 
@@ -359,7 +428,7 @@ def test_truncated_disagreements_show_the_total_count(
     gemini.answer = lambda prompt: json.dumps(
         {"score": 99 - int(re.search(r"to grade:\n(\d+)", prompt)[1]), "reason": "far"}
     )
-    score(page.choose("Temperature", 0.5)).choose("Show", "Judges")
+    score(page.choose("Temperature", 0.5)).open_tab("Agreement")
     assert len(tables(page)[0]) == 10
     assert page.says("Showing 10 of 12 answers on which the judges disagree.")
 
@@ -373,9 +442,9 @@ def open_answer(page):
 def test_selected_answer_stays_open_when_judge_and_order_change(write_answers, open_page, score):
     write_answers("one", "blue", "green", "grey")
     page = score(open_page("scoring").choose("Measure", "chrf"))
-    score(page.choose("Measure", "exact"))
+    score(page.choose("Measure", "exact")).open_tab("Answers")
     answers = tables(page)[-1]["Answer"].tolist()
-    page.select(page.dataframe[-1], answers.index("grey"))
+    page.select(table_elements(page)[-1], answers.index("grey"))
     assert ">grey<" in open_answer(page)
     [chrf] = [o for o in page.widget("Show results from").options if o.startswith("chrF")]
     page.choose("Show results from", chrf)
@@ -407,10 +476,11 @@ def test_untrusted_text_is_escaped(write_answers, answer, open_page, gemini, sco
     page = open_page("scoring")
     pages = [page.texts(), score(page).texts()]
     assert "<script" not in str(page.figure("Score with")["data"])
-    pages.append(page.select(page.dataframe[-1], 0).texts())
+    page.open_tab("Answers")
+    pages.append(page.select(table_elements(page)[-1], 0).texts())
     assert page.says("answer &lt;script")
-    for view in ("Compare two", "Win rates", "Judges"):
-        pages.append(page.choose("Show", view).texts())
+    for view in ("Two runs", "Head-to-head", "Agreement"):
+        pages.append(page.open_tab(view).texts())
     score(page.choose("Model", HOSTILE))
     assert "is not a valid Gemini model name" in error_text(page)
     for text in [text for texts in [*pages, page.texts()] for text in texts]:
@@ -427,19 +497,19 @@ def test_most_recently_used_judge_stays_selected(write_answers, open_page, score
     )
     options = page.widget("Show results from").options
     page.choose("Show results from", options[0])
-    selected_judge = page.widget("judge_in_view:False").value
-    page.choose("Show", "Judges").choose("Show", "Scores")
-    assert page.widget("judge_in_view:False").value == selected_judge
+    selected_judge = page.widget("scoring_judge").value
+    page.open_tab("Agreement").open_tab("Scores")
+    assert page.widget("scoring_judge").value == selected_judge
     score(page.choose("Measure", "rouge-l"))
-    view = page.widget("judge_in_view:False")
+    view = page.widget("scoring_judge")
     assert "ROUGE-L" in view.options[view.index], "the judge used last"
 
 
 def test_win_rates_view_without_verdicts_shows_a_hint(write_answers, open_page, score):
     write_answers("one", "red", "blue")
     write_answers("two", "red", "green")
-    page = score(open_page("scoring")).choose("Show", "Win rates")
-    assert page.says("These runs have no head-to-head results yet. Choose Head-to-head above")
+    page = score(open_page("scoring")).open_tab("Head-to-head")
+    assert page.says("These runs have no head-to-head results yet. Choose Head-to-head as the mode")
 
 
 def test_scores_on_a_different_scale_show_a_warning(write_answers, gemini, open_page, score):
@@ -502,14 +572,16 @@ def test_every_view_renders_with_few_or_no_scores(write_answers, open_page, gemi
     page = score(open_page("scoring").choose("Requests in flight", 1))
     assert page.says("unreadable reply") == (scored < 2)
     assert page.says("Nothing was scored: unreadable reply (2)") == (not scored)
+    page.open_tab("Distribution")
     assert [f for f in page.get("plotly_chart") if "by score" in f.proto.spec] == [] or scored
+    page.open_tab("Answers")
     for order in ("Most disputed", "Missing", "All"):
         page.choose("Answers", order)
     gemini.fault = lambda number, prompt: None
     score(page.choose("Judge", "reference"))
-    for view in ("Compare two", "Judges", "Scores"):
-        page.choose("Show", view)
+    for view in ("Two runs", "Agreement", "Distribution", "Scores"):
+        page.open_tab(view)
     gemini.fault = lambda number, prompt: "garbage"
     page.choose("Judge", "gemini").choose("Mode", "Head-to-head")
-    score(page).choose("Show", "Win rates")
+    score(page).open_tab("Head-to-head")
     assert page.says("Nothing was scored: unreadable reply (2)")
