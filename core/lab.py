@@ -19,6 +19,7 @@ from core import allowed_paths, operations
 from core.config import EDITABLE_FIELDS, RunConfig
 from core.data.files import COMPRESSED_SUFFIX, DATA_SUFFIXES
 from core.errors import ConfigError, Problem, UserError
+from core.machine import Machine, read_machine
 from core.run import trash, uploads
 from core.run.directory import ENDED_STATUSES, RunDirectory, discard_leftovers, list_runs
 from core.run.names import next_name
@@ -455,7 +456,11 @@ class Lab:
         with self._edit_lock:
             run.write_config(run.config().changed(**values))
 
-    # The index and the threads
+    # The machine, the index and the threads
+
+    def machine(self) -> Machine:
+        """Return the processor, GPUs and memory of this machine."""
+        return read_machine()
 
     @property
     def fault(self) -> str | None:
