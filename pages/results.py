@@ -109,6 +109,7 @@ visible_names = [*dict.fromkeys(table["name"])]
 
 actions.show_undo()
 toolbar = st.container(horizontal=True, key="results-toolbar")
+styles = st.container()
 selected = results_table.show(table, shown, bars, results, lab)
 selected_names = [name for name, is_journal in selected if not is_journal]
 selected_runs = records(results[results["name"].isin(selected_names)])
@@ -124,6 +125,8 @@ with toolbar:
         else results_table.as_markdown(table, shown)
     )
     actions.show_exports(lab, results_table.csv(table, shown), exported)
+if selected_runs:  # leave room for their details
+    styles.html("<style>:root { --table-share: 0.6; }</style>")
 results_view.save([name for name, _ in selected])
 counted_runs = results[results["name"].isin(selected_names or visible_names)]
 if len(selected_runs) == 1:

@@ -17,6 +17,8 @@ from pages.ui.text import escape_markdown
 REFRESH_S = 2.0
 MACHINE_TTL_S = 5.0
 """Reading the memory of GPUs starts a process, so all sessions share one reading for this long."""
+IDLE_HEIGHT_PX, ACTIVE_HEIGHT_PX = 48, 120
+"""About the height of this panel, which limits that of the table."""
 QUEUE_HEIGHT_PX = 150
 """Height of a queue with more than SHORT_QUEUE runs, which scrolls."""
 SHORT_QUEUE = 3
@@ -36,6 +38,8 @@ def show_activity(lab: Lab) -> None:
         st.session_state["results_activity"] = statuses
         lab.refresh()
         runtime.rerun()
+    height_px = ACTIVE_HEIGHT_PX if names else IDLE_HEIGHT_PX
+    st.html(f"<style>:root {{ --activity-height: {height_px}px; }}</style>")
     with st.container(border=True, key="activity", gap="small"):
         if not names:
             with st.container(horizontal=True, vertical_alignment="center"):
@@ -137,18 +141,18 @@ def _machine(_lab: Lab) -> Machine:
 
 def _show_machine(machine: Machine, inline: bool) -> None:
     """Show GPUs, processor and memory, on one line or one below the other."""
-    cores = f"{machine.cores} {'core' if machine.cores == 1 else 'cores'}"
-    used, total = memory(machine.memory_used_mb), memory(machine.memory_total_mb)
-    lines = [
-        f"**{escape_markdown(gpu.name)}** · {memory(gpu.memory_used_mb)} of {memory(gpu.memory_total_mb)}"
+    gpus = [
+        f"**{escape_markdown(gpu.name)}**, {memory(gpu.memory_used_mb)} of {memory(gpu.memory_total_mb)}"
         for gpu in machine.gpus
     ]
-    lines.append(f"**{escape_markdown(machine.cpu)}** · {cores} · {used} of {total}")
-    if inline:
-        st.caption(" · ".join(lines), width="content")
-        return
-    for line in lines:
-        st.caption(line)
+    cores = f"{machine.cores} {'core' if machine.cores == 1 else 'cores'}"
+    used, total = memory(machine.memory_used_mb), memory(machine.memory_total_mb)
+    parts = [
+        *gpus,
+        f"**{escape_markdown(machine.cpu)}**, {cores}",
+        f"{used} of {total} memory used",
+    ]
+    st.caption((" · " if inline else "  \n").join(parts), width="content")
 
 
 def _attempt(lab: Lab, action: Callable[..., None], *args: object) -> None:

@@ -50,6 +50,8 @@ JUDGE_HELP = "Mean score over the test answers, from 0 to 100."
 BAR_HELP = "Mean score and its 95% interval, on a scale from 0 to 100."
 BAR_WIDTH, BAR_MARGIN = 100, 5
 """Width of a bar, and the space on both sides for the dot of a mean of 0 or 100, in pixels."""
+BAR_HEIGHT = 30
+"""Height of a bar's image, which Streamlit scales to the height of the row."""
 INTERVAL, BAR = " 95%", " interval"
 """Suffixes of a judge's columns with the interval as text and as a bar."""
 
@@ -202,8 +204,12 @@ def column(name: str) -> "ColumnConfig":
         )
     is_judge = name not in LABELS and not name.endswith(INTERVAL)
     help = JUDGE_HELP if is_judge else HELP.get(name)
+    pinned = name == "group"
     return st.column_config.Column(
-        escape_markdown(label(name)) if is_judge else label(name), help=help, width=width
+        escape_markdown(label(name)) if is_judge else label(name),
+        help=help,
+        width=width,
+        pinned=pinned,
     )
 
 
@@ -225,10 +231,10 @@ def _bar(score: Any) -> str | None:
         low, high = (mean if is_missing(score[k]) else score[k] for k in ("low", "high"))
     low_x, mean_x, high_x = (BAR_MARGIN + v * BAR_WIDTH / 100 for v in (low, mean, high))
     svg = (
-        f"<svg xmlns='http://www.w3.org/2000/svg' width='{BAR_WIDTH + 2 * BAR_MARGIN}' height='20'>"
-        f"<rect x='{BAR_MARGIN}' y='9' width='{BAR_WIDTH}' height='2' fill='rgb(128,128,128)' fill-opacity='0.35'/>"
-        f"<rect x='{low_x:.1f}' y='6' width='{high_x - low_x:.1f}' height='8' rx='2' "
+        f"<svg xmlns='http://www.w3.org/2000/svg' width='{BAR_WIDTH + 2 * BAR_MARGIN}' height='{BAR_HEIGHT}'>"
+        f"<rect x='{BAR_MARGIN}' y='14' width='{BAR_WIDTH}' height='2' fill='rgb(128,128,128)' fill-opacity='0.35'/>"
+        f"<rect x='{low_x:.1f}' y='11' width='{high_x - low_x:.1f}' height='8' rx='2' "
         "fill='rgb(59,125,216)' fill-opacity='0.55'/>"
-        f"<circle cx='{mean_x:.1f}' cy='10' r='4' fill='rgb(59,125,216)'/></svg>"
+        f"<circle cx='{mean_x:.1f}' cy='15' r='4' fill='rgb(59,125,216)'/></svg>"
     )
     return "data:image/svg+xml;utf8," + svg

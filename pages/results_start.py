@@ -5,7 +5,6 @@ import streamlit as st
 from core.lab import Lab
 from core.presets import PRESETS, preset
 from pages.ui.errors import toast_errors
-from pages.ui.text import escape_markdown
 from pages.ui.upload import dataset_uploader
 
 UPLOADED = "results_uploaded"
@@ -50,4 +49,3 @@ def show_start(lab: Lab) -> None:
 def _launch_demo(lab: Lab) -> None:
     with toast_errors():
         lab.launch(preset("demo"))
-        st.toast(f"Launched {escape_markdown('demo')}.")

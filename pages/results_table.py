@@ -31,8 +31,10 @@ ROW_BUTTONS = {
 }
 """Icon, tooltip and action of the buttons in each row."""
 UNARCHIVE_ICON = ":material/unarchive:"
-HEADER_HEIGHT_PX = 38
-ROW_HEIGHT_PX = 35
+HEADER_HEIGHT_PX = 36
+ROW_HEIGHT_PX = 34
+CHARACTER_WIDTH_PX = 8
+MAX_NAME_WIDTH_PX = 280
 Identity = tuple[str, bool]
 """A row's name, and whether it is one of the journal's."""
 
@@ -109,7 +111,12 @@ def show(
     config = {name: columns.column(name) for name in ("group", *shown) if name in table}
     config["dot"] = st.column_config.ImageColumn("", width=30, pinned=True)
     config["name"] = st.column_config.ButtonColumn(
-        "Run", type="tertiary", key="open_run", pinned=True, alignment="left"
+        "Run",
+        type="tertiary",
+        key="open_run",
+        pinned=True,
+        alignment="left",
+        width=_name_width(table["name"]),
     )
     for name, (_, help, action) in ROW_BUTTONS.items():
         config[f"row_{name}"] = st.column_config.ButtonColumn(
@@ -125,6 +132,7 @@ def show(
             multiple=True,
             placeholder=DASH,
             height="stretch",
+            row_height=ROW_HEIGHT_PX,
             column_config=config,
         )
 
@@ -191,6 +199,12 @@ def _act(lab: Lab, action: str) -> None:
         actions.delete(lab, [name])
     else:
         actions.archive(lab, [name], not lab.config(name).archived)
+
+
+def _name_width(names: pd.Series) -> int:
+    """Return a column width in pixels that fits the longest name, which Streamlit measures only in the first rows."""
+    longest = max(map(len, names), default=0)
+    return min(MAX_NAME_WIDTH_PX, CHARACTER_WIDTH_PX * (longest + 4))
 
 
 def _sort_key(values: pd.Series) -> pd.Series:

@@ -21,7 +21,7 @@ def from_parents(runs: pd.DataFrame) -> list[str]:
     """Return for each run what was changed from its parent, such as `gradient clipping 1 → none`.
 
     A run without a parent, or whose parent has been deleted, is compared with the most similar preset, which is named:
-    `demo: epochs 2 → 3`.
+    `preset demo: epochs 2 → 3`.
 
     Args:
         runs: Runs as returned by `Lab.runs`.
@@ -62,7 +62,7 @@ def _from_preset(settings: Values) -> str:
     presets = {name: _preset_values(name) for name in PRESETS}
     nearest = min(presets, key=lambda name: sum(map(operator.ne, presets[name], settings)))
     changes = differences(presets[nearest], settings)
-    return f"{nearest}: {_text(changes)}" if changes else nearest
+    return f"preset {nearest}: {_text(changes)}" if changes else f"preset {nearest}"
 
 
 @functools.cache

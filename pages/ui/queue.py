@@ -12,4 +12,4 @@ def show_queue(lab: Lab) -> None:
     """Show the number of running and queued runs as a link to Results."""
     if names := lab.waiting():
         text = f"1 running · {len(names) - 1} queued"
-        st.page_link(RESULTS_PAGE, label=text, icon=":material/format_list_numbered:")
+        st.page_link(RESULTS_PAGE, label=text)

@@ -44,7 +44,7 @@ def test_settings_without_an_effect_are_not_changes(runs):
 def test_runs_without_a_parent_are_compared_with_the_most_similar_preset(runs):
     exact = preset("demo").changed(name="exact")
     orphan = preset("demo_lora").changed(name="orphan", parent="deleted", lora_rank=4)
-    assert from_parents(runs(exact, orphan)) == ["demo", "demo_lora: rank 16 → 4"]
+    assert from_parents(runs(exact, orphan)) == ["preset demo", "preset demo_lora: rank 16 → 4"]
 
 
 def test_no_runs_have_no_changes(runs):
