@@ -28,7 +28,7 @@ journal_names = [row["name"] for row in journal.rows()]
 linked_names = results_view.restore([*results["name"], *journal_names])
 if linked_names is not None:
     preselect(results_table.KEY, [(n, n in journal_names) for n in linked_names])
-results_view.show_problems()
+problems = st.container()
 if results.empty:
     show_start(lab)
 
@@ -60,6 +60,8 @@ bar.toggle(
     help="Add the results reported by the study that the presets run_1 to run_19 reproduce.",
 )
 if results.empty and not with_journal:
+    with problems:
+        results_view.show_problems()
     with activity:
         show_activity(lab)
     st.stop()
@@ -79,6 +81,7 @@ table = columns.with_changes(table, results)
 table.index = listed.index
 default = columns.default_columns(results, judges, with_journal)
 available = [name for name in dict.fromkeys([*default, *table.columns]) if name != "name"]
+results_view.check_columns(available)
 with columns_bar, st.popover("Columns", icon=":material/view_column:"):
     shown = columns.pick(available, default)
 results_view.drop_unknown(results_view.SORT, table.columns)
@@ -141,5 +144,7 @@ elif not results.empty:
     st.caption(f"{count}{archived}. Select runs to compare them, or one to edit its notes.")
 if warning := report.incomparable(counted_runs):
     st.caption(escape_markdown(warning))
+with problems:
+    results_view.show_problems()
 with activity:
     show_activity(lab)

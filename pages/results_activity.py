@@ -89,8 +89,10 @@ def _show_queue(lab: Lab, names: list[str], colors: dict[str, str]) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(f"{len(names)} queued" if names else "The queue is empty.", width="stretch")
         _show_settings(lab)
-    height = QUEUE_HEIGHT_PX if len(names) > SHORT_QUEUE else "content"
-    with st.container(height=height, border=False, gap="xxsmall", key="queue"):
+    is_long = len(names) > SHORT_QUEUE
+    with st.container(
+        height=QUEUE_HEIGHT_PX if is_long else "content", border=False, gap="xxsmall", key="queue"
+    ):
         for position, name in enumerate(names):
             _show_entry(lab, name, colors[name], position, last=len(names) - 1)
 

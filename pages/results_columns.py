@@ -107,17 +107,13 @@ def pick(available: list[str], default: list[str]) -> list[str]:
     The session and the URL hold only the differences from the default: added columns, and removed ones after a minus.
     """
     widget, edits = "columns", st.session_state[results_view.COLUMNS]
-    for edit in [edit for edit in edits if edit.removeprefix("-") not in available]:
-        if edit[:1] != "-":
-            results_view.report(f"column {edit}")
-        edits.remove(edit)
-    added = [edit for edit in edits if edit[:1] != "-" and edit not in default]
+    added = [name for name in edits if name in available and name not in default]
     kept = [name for name in default if f"-{name}" not in edits]
     leading = [name for name in kept if name in LEADING_COLUMNS]
     shown = [*leading, *added, *(name for name in kept if name not in leading)]
     st.session_state[widget] = shown
 
-    def edit() -> None:
+    def store() -> None:
         chosen = st.session_state[widget]
         removed = [f"-{name}" for name in default if name not in chosen]
         st.session_state[results_view.COLUMNS] = [
@@ -129,7 +125,7 @@ def pick(available: list[str], default: list[str]) -> list[str]:
         "Columns",
         available,
         key=widget,
-        on_change=edit,
+        on_change=store,
         format_func=lambda name: escape_markdown(label(name)),
         help="Columns that you add appear after *Changed from parent*.",
         width=420,
@@ -179,14 +175,12 @@ def is_numeric(value: Any) -> bool:
 
 def displayed(frame: pd.DataFrame) -> Any:
     """Return the table as it is displayed: numbers as text that still sorts as numbers, and rows shaded by group."""
-    switches = [name for name in frame if is_bool_dtype(frame[name]) or _holds_bools(frame[name])]
-    shown = frame.assign(
-        **{
-            name: [None if is_missing(v) else text(name, bool(v)) for v in frame[name]]
-            for name in switches
-        }
-    )
-    numbers = [name for name in shown if is_numeric_dtype(shown[name])]
+    shown = frame.copy()
+    names = [str(name) for name in shown]
+    for name in names:
+        if is_bool_dtype(frame[name]) or _holds_bools(frame[name]):
+            shown[name] = [None if is_missing(v) else text(name, bool(v)) for v in frame[name]]
+    numbers = [name for name in names if is_numeric_dtype(shown[name])]
     styled = shown.style.format({name: _formatter(name) for name in numbers})
     if "group" not in frame:
         return styled

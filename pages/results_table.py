@@ -13,6 +13,7 @@ from core.views.formats import DASH, setting_text
 from core.views.tables import is_missing, markdown, records
 from pages import results_actions as actions
 from pages import results_columns as columns
+from pages.ui.errors import toast_errors
 from pages.ui.run_links import dot_image, open_run
 from pages.ui.selection import drawn_rows, select_rows
 
@@ -25,11 +26,11 @@ GROUPS = (
 """What rows can be grouped by. A run with several tags appears in several groups."""
 NO_GROUP = {"tags": "no tag", "parent": "no parent"}
 ROW_BUTTONS = {
-    "clone": (":material/content_copy:", "Clone: open Launch with these settings", None),
-    "archive": (":material/archive:", "Archive or unarchive", "archive"),
-    "delete": (":material/delete:", "Delete: move to the trash", "delete"),
+    "clone": (":material/content_copy:", "Clone: open Launch with these settings"),
+    "archive": (":material/archive:", "Archive or unarchive"),
+    "delete": (":material/delete:", "Delete: move to the trash"),
 }
-"""Icon, tooltip and action of the buttons in each row."""
+"""Icon and tooltip of the buttons in each row."""
 UNARCHIVE_ICON = ":material/unarchive:"
 HEADER_HEIGHT_PX = 36
 ROW_HEIGHT_PX = 34
@@ -101,14 +102,16 @@ def show(
     buttons = []
     if lab.read_only is None:
         buttons = [f"row_{name}" for name in ROW_BUTTONS]
-        for name, (icon, _, _) in ROW_BUTTONS.items():
+        for name, (icon, _) in ROW_BUTTONS.items():
             table.loc[is_run, f"row_{name}"] = icon
         table.loc[is_run, "row_archive"] = [
             ROW_BUTTONS["archive"][0] if not archived else UNARCHIVE_ICON
             for archived in own["archived"].fillna(False)
         ]
     table = table[[*leading, *shown, *buttons]].reset_index(drop=True)
-    config = {name: columns.column(name) for name in ("group", *shown) if name in table}
+    config: dict[str, Any] = {
+        name: columns.column(name) for name in ("group", *shown) if name in table
+    }
     config["dot"] = st.column_config.ImageColumn("", width=30, pinned=True)
     config["name"] = st.column_config.ButtonColumn(
         "Run",
@@ -118,11 +121,16 @@ def show(
         alignment="left",
         width=_name_width(table["name"]),
     )
-    for name, (_, help, action) in ROW_BUTTONS.items():
+    for name, (_, help) in ROW_BUTTONS.items():
         config[f"row_{name}"] = st.column_config.ButtonColumn(
-            "", help=help, type="tertiary", key=f"row_{name}", width=40,
-            on_click=action and _act, args=action and (lab, action),
-        )  # fmt: skip
+            "",
+            help=help,
+            type="tertiary",
+            key=f"row_{name}",
+            width=40,
+            on_click=_act,
+            args=(lab, name),
+        )
     height = HEADER_HEIGHT_PX + ROW_HEIGHT_PX * max(1, len(table))
     with st.container(key="results-table", height=height, border=False):
         return select_rows(
@@ -191,14 +199,13 @@ def _clicked(key: str) -> str | None:
 
 
 def _act(lab: Lab, action: str) -> None:
-    """Archive or delete the run in the row whose button was pressed."""
+    """Archive or delete the run in the row whose button was pressed. Cloning opens a page, which callbacks cannot do."""
     name = _clicked(f"row_{action}")
-    if name is None:
-        return
-    if action == "delete":
+    if name and action == "delete":
         actions.delete(lab, [name])
-    else:
-        actions.archive(lab, [name], not lab.config(name).archived)
+    elif name and action == "archive":
+        with toast_errors():
+            actions.archive(lab, [name], not lab.config(name).archived)
 
 
 def _name_width(names: pd.Series) -> int:

@@ -18,7 +18,9 @@ DESCENDING = "descending"
 """Session key of the sort direction. In the URL, the column follows a minus sign."""
 LAST_VIEW = "results_view"
 LINK_PROBLEMS = "results_link_problems"
-"""Session key: unknown names in the link that opened the page, and the view at that time."""
+"""Session key: unknown names in the link that opened the page."""
+IS_NEW_LINK = "results_is_new_link"
+"""Session key: a link opened the page, and its columns have not been checked yet."""
 
 
 def restore(runs: Collection[str]) -> list[str] | None:
@@ -37,6 +39,7 @@ def restore(runs: Collection[str]) -> list[str] | None:
         SORT: sort.removeprefix("-") or None, DESCENDING: sort.startswith("-"),
         **{flag: view[flag] for flag in FLAGS},
     })  # fmt: skip
+    st.session_state[IS_NEW_LINK] = has_link
     unknown_runs = [name for name in view[RUNS] if name not in runs] if has_link else []
     st.session_state[LINK_PROBLEMS] = [f"run {name}" for name in unknown_runs]
     return [name for name in view[RUNS] if name in runs] if has_link else None
@@ -47,6 +50,20 @@ def drop_unknown(key: str, options: Collection[str]) -> None:
     if st.session_state[key] is not None and st.session_state[key] not in options:
         report(f"{'column' if key == SORT else 'group'} {st.session_state[key]}")
         st.session_state[key] = None
+
+
+def check_columns(available: Collection[str]) -> None:
+    """Drop and report unknown columns of the link that opened the page.
+
+    Later, a column that disappears is kept, such as that of a judge whose run is in the trash.
+    """
+    if not st.session_state.pop(IS_NEW_LINK, False):
+        return
+    edits = st.session_state[COLUMNS]
+    unknown = [edit for edit in edits if edit.removeprefix("-") not in available]
+    for name in unknown:
+        report(f"column {name.removeprefix('-')}")
+    st.session_state[COLUMNS] = [edit for edit in edits if edit not in unknown]
 
 
 def reverse() -> None:
