@@ -26,7 +26,8 @@ results = st.Page(
 
 def open_results() -> None:
     """Redirect `/results` to the default page, which Streamlit serves only at `/`."""
-    st.switch_page(results, query_params=st.query_params.to_dict())
+    query = {name: st.query_params.get_all(name) for name in st.query_params}
+    st.switch_page(results, query_params=query)
 
 
 pages = [

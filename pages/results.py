@@ -105,7 +105,8 @@ with sort_bar:
     )
 with show_errors():
     query = st.session_state[results_view.FILTER]
-    table = matching(table, query, columns.names_by_title(table.columns))
+    searched = table.drop(columns="changed")  # names presets and old values
+    table = table.loc[matching(searched, query, columns.names_by_title(searched.columns)).index]
 table = results_table.ordered(table, st.session_state[results_view.SORT], descending)
 table = results_table.grouped(table, st.session_state[results_view.GROUP])
 visible_names = [*dict.fromkeys(table["name"])]
@@ -115,7 +116,7 @@ toolbar = st.container(horizontal=True, key="results-toolbar")
 styles = st.container()
 selected = results_table.show(table, shown, bars, results, lab)
 selected_names = [name for name, is_journal in selected if not is_journal]
-selected_runs = records(results[results["name"].isin(selected_names)])
+selected_runs = records(results.set_index("name", drop=False).loc[selected_names])
 selected_rows = table[table["name"].isin([name for name, _ in selected])]
 with toolbar:
     actions.show_selection(
