@@ -126,7 +126,7 @@ def pick(available: list[str], default: list[str]) -> list[str]:
         available,
         key=widget,
         on_change=store,
-        format_func=lambda name: escape_markdown(label(name)),
+        format_func=label,
         help="Columns that you add appear after *Changed from parent*.",
         width=420,
     )

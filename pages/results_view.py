@@ -92,6 +92,8 @@ def save(runs: list[str]) -> None:
         **{flag: st.session_state[flag] for flag in FLAGS},
     }
     st.session_state[LAST_VIEW] = view
+    for name in set(st.query_params) - view.keys():  # Streamlit keeps those of the page before
+        del st.query_params[name]
     for name, value in view.items():
         if not value:
             st.query_params.pop(name, None)
