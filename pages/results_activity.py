@@ -124,16 +124,20 @@ def _show_entry(lab: Lab, name: str, color: str, position: int, last: int) -> No
 
 
 def _show_settings(lab: Lab) -> None:
-    stored = lab.preferences()
+    key = "resume_interrupted"
+    st.session_state[key] = lab.preferences().resume_interrupted
     with st.popover(":material/settings:", type="tertiary", help="Queue settings"):
-        enabled = st.toggle(
+        st.toggle(
             "Resume interrupted runs at startup",
-            stored.resume_interrupted,
+            key=key,
             help="When the dashboard starts, runs interrupted by a shutdown or crash continue from their last checkpoint.",
             disabled=lab.read_only is not None,
+            on_change=lambda: _attempt(
+                lab,
+                lab.save_preferences,
+                replace(lab.preferences(), resume_interrupted=st.session_state[key]),
+            ),
         )
-    if enabled != stored.resume_interrupted:
-        _attempt(lab, lab.save_preferences, replace(stored, resume_interrupted=enabled))
 
 
 @st.cache_data(ttl=MACHINE_TTL_S, show_spinner=False)

@@ -91,7 +91,7 @@ def select_first_row(tab):
 
 
 def test_launched_runs_draw_curves_and_show_answers(open_tab, runs_dir, dataset, address):
-    tab = open_tab()
+    tab = open_tab("launch")
     tab.get_by_role("button", name="Launch the demo").click()
     demo = RunDirectory(runs_dir / "demo")
     badge(tab, "running").wait_for()
