@@ -17,13 +17,13 @@ def busy_queue(open_page, monkeypatch, wait):
     ended = threading.Event()
 
     def train(run):
-        run.append("status", status="running", pid=1, host="here")
-        run.append("plan", steps=8, steps_per_epoch=8)
-        run.append(
-            "step", step=2, epoch=0.25, tokens=9, seconds=60.0, lr=1e-3, loss=1.0, grad_norm=1.0
-        )
-        ended.wait(60)
-        run.append("status", status="finished")
+        with run.lock():  # so that the run counts as alive
+            run.append("status", status="running", pid=1, host="here")
+            run.append("plan", steps=8, steps_per_epoch=8)
+            position = {"step": 2, "epoch": 0.25, "tokens": 9, "seconds": 60.0}
+            run.append("step", **position, lr=1e-3, loss=1.0, grad_norm=1.0)
+            ended.wait(60)
+            run.append("status", status="finished")
 
     def launch(*names):
         open_page("results")  # opens the lab
