@@ -55,7 +55,7 @@ def test_rows_open_delete_and_share_runs(results, open_tab, chromium, browser_co
     finally:
         fresh.close()
 
-    click_row(tab, 1, 120)
+    click_row(tab, 1, 90)
     expect(tab.get_by_role("heading", name="beta")).to_be_visible()
     assert tab.url.endswith("/run?name=beta")
     tab.go_back()
