@@ -23,6 +23,7 @@ lab = runtime.lab()
 results_table.handle_clicks()
 st.title("Results")
 results = lab.runs()
+colors = dict(zip(results["name"], results["color"], strict=True))
 activity = st.container()  # drawn last, so that the table does not wait for it
 journal_names = [row["name"] for row in journal.rows()]
 linked_names = results_view.restore([*results["name"], *journal_names])
@@ -63,7 +64,7 @@ if results.empty and not with_journal:
     with problems:
         results_view.show_problems()
     with activity:
-        show_activity(lab)
+        show_activity(lab, colors)
     st.stop()
 
 hidden = set()
@@ -148,4 +149,4 @@ if warning := report.incomparable(counted_runs):
 with problems:
     results_view.show_problems()
 with activity:
-    show_activity(lab)
+    show_activity(lab, colors)

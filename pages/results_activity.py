@@ -1,6 +1,6 @@
 """What the machine does now: the run that trains, the queue, and the use of memory. Refreshed while the page is open."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,10 @@ from pages.ui.run_links import run_link
 from pages.ui.text import escape_markdown
 
 REFRESH_S = 2.0
+STATUSES = "results_statuses"
+"""Session key: the active runs and their statuses when the page was drawn."""
+UNKNOWN_COLOR = "gray"
+"""Color of a run that was created after the page was drawn."""
 MACHINE_TTL_S = 5.0
 """Reading the memory of GPUs starts a process, so all sessions share one reading for this long."""
 IDLE_HEIGHT_PX, ACTIVE_HEIGHT_PX = 48, 120
@@ -24,20 +28,29 @@ QUEUE_HEIGHT_PX = 150
 SHORT_QUEUE = 3
 
 
+def show_activity(lab: Lab, colors: Mapping[str, str]) -> None:
+    """Draw the running run, the queue and the machine.
+
+    Args:
+        colors: The color of each run.
+    """
+    st.session_state[STATUSES] = None
+    _show(lab, colors)
+
+
 @st.fragment(run_every=REFRESH_S)
-def show_activity(lab: Lab) -> None:
-    """Draw the running run, the queue and the machine. Rerun the page when a run starts or ends."""
+def _show(lab: Lab, colors: Mapping[str, str]) -> None:
+    """Draw the panel. Rerun the page when a run starts or ends, so that the table shows it."""
     runtime.lower_priority()
     if not runtime.is_open(lab):  # another session took over from a read-only Lab
         runtime.rerun()
-    names = lab.waiting()
-    states = {run["name"]: run for run in lab.states(names)}
-    names = [name for name in names if name in states]
-    statuses = [(name, states[name]["status"]) for name in names]
-    if st.session_state.setdefault("results_activity", statuses) != statuses:
-        st.session_state["results_activity"] = statuses
+    states = {run["name"]: run for run in lab.states(lab.waiting())}
+    names = list(states)
+    statuses = sorted((name, run["status"]) for name, run in states.items())
+    if st.session_state[STATUSES] not in (None, statuses):
         lab.refresh()
         runtime.rerun()
+    st.session_state[STATUSES] = statuses
     height_px = ACTIVE_HEIGHT_PX if names else IDLE_HEIGHT_PX
     st.html(f"<style>:root {{ --activity-height: {height_px}px; }}</style>")
     with st.container(border=True, key="activity", gap="small"):
@@ -48,9 +61,8 @@ def show_activity(lab: Lab) -> None:
                 _show_settings(lab)
             return
         running, queue, machine = st.columns([5, 4, 3], gap="medium")
-        colors = lab.colors(names)
         with running:
-            _show_running(lab, states[names[0]], colors[names[0]])
+            _show_running(lab, states[names[0]], colors.get(names[0], UNKNOWN_COLOR))
         with queue:
             _show_queue(lab, names[1:], colors)
         with machine:
@@ -84,7 +96,7 @@ def _show_running(lab: Lab, run: dict[str, Any], color: str) -> None:
         st.progress(max(0.0, step / steps), " · ".join(parts))
 
 
-def _show_queue(lab: Lab, names: list[str], colors: dict[str, str]) -> None:
+def _show_queue(lab: Lab, names: list[str], colors: Mapping[str, str]) -> None:
     """Draw the queued runs with buttons to reorder and remove them."""
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(f"{len(names)} queued" if names else "The queue is empty.", width="stretch")
@@ -94,7 +106,7 @@ def _show_queue(lab: Lab, names: list[str], colors: dict[str, str]) -> None:
         height=QUEUE_HEIGHT_PX if is_long else "content", border=False, gap="xxsmall", key="queue"
     ):
         for position, name in enumerate(names):
-            _show_entry(lab, name, colors[name], position, last=len(names) - 1)
+            _show_entry(lab, name, colors.get(name, UNKNOWN_COLOR), position, last=len(names) - 1)
 
 
 def _show_entry(lab: Lab, name: str, color: str, position: int, last: int) -> None:
