@@ -28,7 +28,8 @@ run_page = st.Page("pages/run.py", title="Run", visibility="hidden")
 
 def open_results() -> None:
     """Redirect `/results` to the default page, which Streamlit serves only at `/`."""
-    st.switch_page(results, query_params=st.query_params.to_dict())
+    query = {name: st.query_params.get_all(name) for name in st.query_params}
+    st.switch_page(results, query_params=query)
 
 
 pages = [

@@ -19,6 +19,7 @@ from core import allowed_paths, operations
 from core.config import EDITABLE_FIELDS, RunConfig
 from core.data.files import COMPRESSED_SUFFIX, DATA_SUFFIXES
 from core.errors import ConfigError, Problem, UserError
+from core.machine import Machine, read_machine
 from core.reading import Reader, Result
 from core.run import trash, uploads
 from core.run.directory import ENDED_STATUSES, RunDirectory, discard_leftovers, list_runs
@@ -436,7 +437,11 @@ class Lab(Reader):
             with contextlib.suppress(UserError):  # a damaged file, or the disk is full
                 studies_on_disk.create_runs(self.runs_dir, self.study(name))
 
-    # The index and the threads
+    # The machine, the index and the threads
+
+    def machine(self) -> Machine:
+        """Return the processor, GPUs and memory of this machine."""
+        return read_machine()
 
     @property
     def fault(self) -> str | None:

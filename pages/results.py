@@ -1,88 +1,138 @@
-"""The Results page: all runs in one table, with settings, metrics, cost and notes."""
+"""The Results page: what is running and queued, and all runs in one table with their changes, metrics and cost."""
 
 import streamlit as st
 
 from core.views import journal, report
 from core.views.filter import matching
 from core.views.tables import markdown, records
-from pages import results_columns
+from pages import results_actions as actions
+from pages import results_columns as columns
+from pages import results_table, results_view
+from pages.results_activity import show_activity
 from pages.results_selection import show_one, show_settings
+from pages.results_start import show_start
 from pages.ui import runtime
 from pages.ui.errors import show_errors
-from pages.ui.selection import select_rows
+from pages.ui.selection import preselect
 from pages.ui.text import escape_markdown
 
-FILTER_HELP = "Search for words, or compare a column with a value: `validation loss < 2`, `lr>=1e-4`, `method=lora`, `exact answers > 80%`."
+FILTER_HELP = "Search for words, or compare a column with a value: `final loss < 2`, `lr>=1e-4`, `method=lora`, `exact answers > 80%`."
+SORT_HELP = "Also sorts downloads and links. To sort only what you see, click a heading."
 
 lab = runtime.lab()
-
-
-def open_page(page: str, key: str, names: list[str]) -> None:
-    """Open another page with these runs selected."""
-    st.session_state[key] = names
-    st.switch_page(page)
-
-
+results_table.handle_clicks()
 st.title("Results")
 results = lab.runs()
+colors = dict(zip(results["name"], results["color"], strict=True))
+activity = st.container()  # drawn last, so that the table does not wait for it
+journal_names = [row["name"] for row in journal.rows()]
+linked_names = results_view.restore([*results["name"], *journal_names])
+if linked_names is not None:
+    preselect(results_table.KEY, [(n, n in journal_names) for n in linked_names])
+problems = st.container()
 if results.empty:
-    st.info("No runs yet. Launch the demo to get started. It takes about a minute.")
-    st.page_link("pages/launch.py", label="Launch", icon=":material/rocket_launch:")
+    show_start(lab)
 
-bar = st.container(horizontal=True, vertical_alignment="bottom")
-query = ""
-if not results.empty:
-    query = bar.text_input("Filter", placeholder="e.g. lora lr>1e-4", help=FILTER_HELP)
-with_journal = bar.toggle(
+with_journal = st.session_state[results_view.JOURNAL]
+bar = st.container(horizontal=True, vertical_alignment="bottom", key="results-bar")
+if not results.empty or with_journal:
+    results_view.drop_unknown(results_view.GROUP, results_table.GROUPS)
+    bar.text_input(
+        "Filter", key=results_view.FILTER, placeholder="e.g. lora lr>1e-4", help=FILTER_HELP
+    )
+    bar.selectbox(
+        "Group by",
+        results_table.GROUPS,
+        index=None,
+        key=results_view.GROUP,
+        format_func=columns.label,
+        placeholder="None",
+        width=150,
+    )
+    sort_bar, columns_bar = (
+        bar.container(horizontal=True, width="content", gap="xsmall", vertical_alignment="bottom"),
+        bar.container(width="content"),
+    )
+if results["archived"].any():
+    bar.toggle("Archived", key=results_view.ARCHIVED, help="Also show archived runs.")
+bar.toggle(
     "Journal",
+    key=results_view.JOURNAL,
     help="Add the results reported by the study that the presets run_1 to run_19 reproduce.",
 )
 if results.empty and not with_journal:
+    with problems:
+        results_view.show_problems()
+    with activity:
+        show_activity(lab, colors)
     st.stop()
+
+hidden = set()
+if not st.session_state[results_view.ARCHIVED]:
+    hidden = set(results["name"][results["archived"].fillna(False).astype(bool)])
 run_scores = lab.scores_by_run()
 listed = (
     report.with_journal_rows(results, run_scores)
     if with_journal
     else report.run_frame(results, run_scores)
 )
-table, judges = results_columns.with_scores(listed)
-table = table.merge(results_columns.optional_columns(results), on="name", how="left")
-leading = [*results_columns.LEADING_COLUMNS, *judges]
-default_columns = results_columns.default_columns(results, judges, with_journal)
-table = table[[*default_columns, *table.columns.difference(default_columns, sort=False)]]
-with bar.popover("Columns", icon=":material/view_column:"):
-    shown = results_columns.pick(
-        list(table.columns), default_columns, "journal" if with_journal else "own"
+listed = listed[~listed["name"].isin(hidden)]
+table, bars, judges = columns.with_scores(listed)
+table = columns.with_changes(table, results)
+table.index = listed.index
+default = columns.default_columns(results, judges, with_journal)
+available = [name for name in dict.fromkeys([*default, *table.columns]) if name != "name"]
+results_view.check_columns(available)
+with columns_bar, st.popover("Columns", icon=":material/view_column:"):
+    shown = columns.pick(available, default)
+results_view.drop_unknown(results_view.SORT, table.columns)
+with sort_bar:
+    st.selectbox(
+        "Sort by",
+        [*dict.fromkeys(["name", *(n for n in available if n in table), *table.columns])],
+        index=None,
+        key=results_view.SORT,
+        format_func=columns.label,
+        placeholder="Newest first",
+        help=SORT_HELP,
+        width=170,
+    )
+    descending = st.session_state[results_view.DESCENDING]
+    st.button(
+        f":material/arrow_{'down' if descending else 'up'}ward:",
+        help="Descending" if descending else "Ascending",
+        on_click=results_view.reverse,
+        disabled=st.session_state[results_view.SORT] is None,
     )
 with show_errors():
-    table = matching(table, query, results_columns.names_by_title(table.columns))
-visible_names = tuple(table["name"])
-identities = list(zip(visible_names, table["status"] == journal.JOURNAL_STATUS, strict=True))
-table = table[[c for c in table.columns if c in (shown or leading)]]
-actions = st.container(
-    horizontal=True
-)  # above the table, because the table's toolbar would otherwise cover them
-selected = select_rows(
-    table,
-    identities,
-    "results",
-    multiple=True,
-    placeholder="",
-    column_config={name: results_columns.column(name, table[name]) for name in table.columns},
-)
+    query = st.session_state[results_view.FILTER]
+    searched = table.drop(columns="changed")  # names presets and old values
+    table = table.loc[matching(searched, query, columns.names_by_title(searched.columns)).index]
+table = results_table.ordered(table, st.session_state[results_view.SORT], descending)
+table = results_table.grouped(table, st.session_state[results_view.GROUP])
+visible_names = [*dict.fromkeys(table["name"])]
+
+actions.show_undo()
+toolbar = st.container(horizontal=True, key="results-toolbar")
+styles = st.container()
+selected = results_table.show(table, shown, bars, results, lab)
 selected_names = [name for name, is_journal in selected if not is_journal]
-visible_rows = listed[listed["name"].isin(visible_names)]
-exported = markdown(
-    [journal.columns(row) for row in records(visible_rows)] if with_journal else records(table)
-)
-with actions:
-    if st.button("Open in Live", disabled=not selected_names, icon=":material/show_chart:"):
-        open_page("pages/live.py", "watch", selected_names)
-    if st.button("Compare", disabled=not selected_names, icon=":material/compare:"):
-        open_page("pages/compare.py", "compare", selected_names)
-    st.download_button("CSV", table.to_csv(index=False), "runs.csv", "text/csv")
-    st.download_button("Markdown", exported, "runs.md", "text/markdown")
-selected_runs = records(results[results["name"].isin(selected_names)])
+selected_runs = records(results.set_index("name", drop=False).loc[selected_names])
+selected_rows = table[table["name"].isin([name for name, _ in selected])]
+with toolbar:
+    actions.show_selection(
+        lab, selected_runs, results_table.as_markdown(selected_rows, shown) if selected else ""
+    )
+    st.space("stretch")
+    exported = (
+        markdown([journal.columns(row) for row in records(listed.loc[table.index])])
+        if with_journal
+        else results_table.as_markdown(table, shown)
+    )
+    actions.show_exports(lab, results_table.csv(table, shown), exported)
+if selected_runs:  # leave room for their details
+    styles.html("<style>:root { --table-share: 0.6; }</style>")
+results_view.save([name for name, _ in selected])
 counted_runs = results[results["name"].isin(selected_names or visible_names)]
 if len(selected_runs) == 1:
     show_one(selected_runs[0], lab)
@@ -91,9 +141,12 @@ if selected_runs:
 elif not visible_names:
     st.caption("No runs match this filter.")
 elif not results.empty:
-    st.caption(
-        f"{len(counted_runs)} {'run' if len(counted_runs) == 1 else 'runs'}. "
-        "Select runs to compare. Select one to edit its notes or delete it."
-    )
+    count = f"{len(counted_runs)} {'run' if len(counted_runs) == 1 else 'runs'}"
+    archived = f", {len(hidden)} archived" if hidden else ""
+    st.caption(f"{count}{archived}. Select runs to compare them, or one to edit its notes.")
 if warning := report.incomparable(counted_runs):
     st.caption(escape_markdown(warning))
+with problems:
+    results_view.show_problems()
+with activity:
+    show_activity(lab, colors)

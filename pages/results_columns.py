@@ -2,143 +2,233 @@
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import streamlit as st
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
-from core.config import RunConfig
+from core.config import RunConfig, metadata
 from core.metrics import RESULTS
-from core.views import report
-from core.views.tables import SCIENTIFIC_FROM
+from core.views import changes, formats, report
+from core.views.tables import is_missing
+from pages import results_view
 from pages.ui.text import escape_markdown
 
 if TYPE_CHECKING:  # Streamlit has no public name for this type
     from streamlit.elements.lib.column_types import ColumnConfig
 
-LEADING_COLUMNS = ["name", "status", "val_loss", "val_set", "perplexity", "exact"]
-DEFAULT_COLUMNS = ["base_model", "method", "lora_rank", "batch_size", "epochs", "lr"]
-"""Settings shown by default if the runs do not differ in any setting."""
-TRAILING_COLUMNS = ["seconds", "peak_memory_mb", "disk_mb", "notes"]
+LEADING_COLUMNS = ["status", "changed"]
+"""Default columns on the left. Columns that the user adds follow them."""
+METRIC_COLUMNS = ["best_val_loss", "best_step", "val_loss", "val_set", "exact"]
+TRAILING_COLUMNS = ["seconds"]
 OPTIONAL_COLUMNS = [
     name
     for name in (*RunConfig.model_fields, "created", *RESULTS)
-    if name not in (*report.RUN_COLUMNS, *LEADING_COLUMNS)
+    if name not in (*report.RUN_COLUMNS, "name", "status", "exact", "color")
 ]
 """Columns that the command line does not print."""
-JOURNAL_COLUMNS = ["device", "journal_run", "loss_to_journal", "loss_to_journal_se"]
+JOURNAL_COLUMNS = ["perplexity", "device", "journal_run", "loss_to_journal", "loss_to_journal_se"]
 """Additional default columns when journal results are shown."""
 LABELS = {
     **{name: str(field.title) for name, field in RunConfig.model_fields.items()},
-    **{name: metric.label for name, metric in RESULTS.items()},
-    "name": "Run", "status": "Status", "created": "Created",
+    **{name: metric.title for name, metric in RESULTS.items()},
+    "group": "Group", "name": "Run", "status": "Status", "created": "Created", "exact": "Exact",
+    "changed": "Changed from parent", "best_step": "@ step", "val_loss": "Final loss",
     "journal_run": "Journal run", "loss_to_journal": "Loss vs. journal",
     "loss_to_journal_se": "Loss vs. journal SE",
 }  # fmt: skip
-FORMATS = {
-    **{name: metric.format for name, metric in RESULTS.items() if metric.format},
-    "lr": "%g", "min_lr": "%g", "loss_to_journal": "%+.4f", "loss_to_journal_se": "%.4f",
-}  # fmt: skip
 HELP = {
     **{name: metric.description for name, metric in RESULTS.items()},
+    "changed": "Settings that differ from the run's parent or, if it has none, from the most similar preset.",
     "loss_to_journal": "Subset loss of the run minus the journal's validation loss, which was measured on the first 10 or 20 validation examples. For runs from older versions, the validation loss is used.",
     "loss_to_journal_se": "Standard error of the run's loss. The journal's standard error is unknown.",
 }
-SCIENTIFIC = "%.3e"
-JUDGE_HELP = "Mean score over the test answers, from 0 to 100. The next column shows the 95% interval, the number of scored answers (n) and the number without a score."
+WIDTHS = {"status": 80, "changed": 200, "best_step": 60, "exact": 70, "seconds": 70}
+"""Widths in pixels of columns whose text is much longer or shorter than their title."""
+JUDGE_HELP = "Mean score over the test answers, from 0 to 100."
+BAR_HELP = "Mean score and its 95% interval, on a scale from 0 to 100."
+BAR_WIDTH, BAR_MARGIN = 100, 5
+"""Width of a bar, and the space on both sides for the dot of a mean of 0 or 100, in pixels."""
+BAR_HEIGHT = 30
+"""Height of a bar's image, which Streamlit scales to the height of the row."""
+INTERVAL, BAR = " 95%", " interval"
+"""Suffixes of a judge's columns with the interval as text and as a bar."""
 
 
-def with_scores(listed: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+def with_scores(listed: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
     """Expand the `scores` column into one column for exact answers and two per judge: mean and 95% interval.
 
     Returns:
-        The table, and the names of the judges' columns.
+        The table; a bar per judge and row, as the URL of an image; and the judges, the one with the most scores first.
     """
     run_scores = listed["scores"]
     table = listed.drop(columns="scores").assign(exact=[s.get("exact") for s in run_scores])
     table["exact"] = table["exact"].astype(float)
-    names = []
-    for judge in dict.fromkeys(j for scores in run_scores for j in scores if j != "exact"):
+    bars = pd.DataFrame(index=table.index)
+    judges = list(dict.fromkeys(j for scores in run_scores for j in scores if j != "exact"))
+    for judge in judges:
         judge_scores = [scores.get(judge) for scores in run_scores]
         pairs = [
             (s["mean"], report.interval_text(s) or None) if isinstance(s, dict) else (s, None)
             for s in judge_scores
         ]
-        table[judge], table[f"{judge} 95%"] = zip(*pairs, strict=True)
+        table[judge], table[judge + INTERVAL] = zip(*pairs, strict=True)
         table[judge] = table[judge].astype(float)
-        names += [judge, f"{judge} 95%"]
-    return table, names
+        bars[judge + BAR] = [_bar(score) for score in judge_scores]
+    return table, bars, sorted(judges, key=lambda judge: -table[judge].notna().sum())
 
 
-def optional_columns(results: pd.DataFrame) -> pd.DataFrame:
-    """Return the optional columns and the run names. Users can show these columns and filter by them."""
+def with_changes(table: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
+    """Add what was changed from the parent, and the optional columns."""
     created = pd.to_datetime(results["created"], unit="s", utc=True)
     local = created.dt.tz_convert(datetime.now().astimezone().tzinfo)
-    return results.assign(created=local.dt.strftime("%Y-%m-%d %H:%M"))[["name", *OPTIONAL_COLUMNS]]
+    added = results.assign(
+        created=local.dt.strftime("%Y-%m-%d %H:%M"), changed=changes.from_parents(results)
+    )
+    return table.merge(added[["name", "changed", *OPTIONAL_COLUMNS]], on="name", how="left")
 
 
 def default_columns(results: pd.DataFrame, judges: list[str], with_journal: bool) -> list[str]:
-    """Return the columns shown by default: metrics, settings that differ between the runs, and cost.
+    """Return the columns shown by default, including the judge with the most scores.
 
     Includes `val_set` if a validation loss was measured on a subset.
     """
-    journal_columns = JOURNAL_COLUMNS if with_journal else []
-    differing = report.differing(results)
     has_subset = with_journal or (results["val_set"] == "subset").any()
-    leading = [c for c in LEADING_COLUMNS if c != "val_set" or has_subset]
-    names = [
-        *leading,
-        *differing,
-        *judges,
-        *([] if differing else DEFAULT_COLUMNS),
-        *TRAILING_COLUMNS,
-        *journal_columns,
-    ]
-    return list(dict.fromkeys(names))
+    metrics = [name for name in METRIC_COLUMNS if name != "val_set" or has_subset]
+    scores = [judges[0], judges[0] + BAR] if judges else []
+    journal_columns = JOURNAL_COLUMNS if with_journal else []
+    return [*LEADING_COLUMNS, *metrics, *scores, *TRAILING_COLUMNS, *journal_columns]
 
 
-def pick(available: list[str], default: list[str], view: str) -> list[str]:
-    """Draw the column picker for a view. Return the columns the user selected, or the defaults."""
-    chosen_key, widget = f"chosen_columns:{view}", "columns"
-    requested = st.session_state.get(chosen_key, default)
-    # Keep columns that are unavailable at the moment, such as those for a judge that has no scores.
-    absent = [column for column in requested if column not in available]
-    st.session_state[widget] = [column for column in requested if column in available]
-    st.pills(
+def pick(available: list[str], default: list[str]) -> list[str]:
+    """Draw the column picker. Return the default columns without those removed, and with those added after LEADING_COLUMNS.
+
+    The session and the URL hold only the differences from the default: added columns, and removed ones after a minus.
+    """
+    widget, edits = "columns", st.session_state[results_view.COLUMNS]
+    added = [name for name in edits if name in available and name not in default]
+    kept = [name for name in default if f"-{name}" not in edits]
+    leading = [name for name in kept if name in LEADING_COLUMNS]
+    shown = [*leading, *added, *(name for name in kept if name not in leading)]
+    st.session_state[widget] = shown
+
+    def store() -> None:
+        chosen = st.session_state[widget]
+        removed = [f"-{name}" for name in default if name not in chosen]
+        st.session_state[results_view.COLUMNS] = [
+            *(name for name in chosen if name not in default),
+            *removed,
+        ]
+
+    st.multiselect(
         "Columns",
         available,
-        selection_mode="multi",
         key=widget,
-        on_change=lambda: st.session_state.update({chosen_key: st.session_state[widget] + absent}),
-        format_func=lambda name: escape_markdown(label(name)),
-        label_visibility="collapsed",
+        on_change=store,
+        format_func=label,
+        help="Columns that you add appear after *Changed from parent*.",
+        width=420,
     )
-    if chosen_key in st.session_state:
-        st.button("Reset columns", on_click=st.session_state.pop, args=(chosen_key, None))
-    return list(st.session_state[widget])
+    if edits:
+        st.button("Reset columns", on_click=edits.clear)
+    return shown
 
 
 def label(name: str) -> str:
-    """Return a column's title. For a judge's columns, the title is the column name."""
+    """Return a column's heading. A judge's columns use their name."""
     return LABELS.get(name) or f"{name[:1].upper()}{name[1:]}"
+
+
+def label_with_unit(name: str) -> str:
+    """Return a column's heading with the unit of its numbers."""
+    unit = RESULTS[name].unit if name in RESULTS else ""
+    return f"{label(name)} ({unit})" if unit else label(name)
 
 
 def names_by_title(names: Iterable[str]) -> dict[str, str]:
     """Map the titles that users may type in the filter, with or without the unit, to column names."""
-    titles = {RESULTS[name].title: name for name in names if name in RESULTS}
-    return titles | {label(name): name for name in names}
+    metrics = {m.title: name for name in names if (m := RESULTS.get(name))}
+    units = {m.label: name for name in names if (m := RESULTS.get(name))}
+    return {label(name): name for name in names} | metrics | units
 
 
-def column(name: str, values: pd.Series) -> "ColumnConfig":
-    """Return the title, tooltip and number format for a column.
+def text(name: str, value: Any) -> str:
+    """Format a value of a column. Missing values, and settings that have no effect, are dashes."""
+    field = RunConfig.model_fields.get(name)
+    if is_missing(value):
+        has_condition = field is None or metadata(field)["when"]
+        return formats.DASH if has_condition else formats.value_text(name, None)
+    if name in LABELS and isinstance(value, str):
+        return value
+    if name.startswith("loss_to_journal"):
+        return f"{value:+.4f}" if name == "loss_to_journal" else formats.loss(value)
+    if name in RunConfig.model_fields or name in RESULTS:
+        return formats.value_text(name, value)
+    return formats.score(value) if is_numeric(value) else str(value)
 
-    Columns that contain values of SCIENTIFIC_FROM or more use scientific notation so that the values fit into the cells.
-    """
-    help = HELP.get(name)
-    is_judge_mean = name not in LABELS and not name.endswith(" 95%")
-    if name not in FORMATS and not is_judge_mean:
-        return st.column_config.Column(label(name), help=help, pinned=name == "name")
-    largest = pd.to_numeric(values).astype(float).abs().max()  # NaN if all values are missing
-    format = SCIENTIFIC if largest >= SCIENTIFIC_FROM else FORMATS.get(name, "%.1f")
-    help = JUDGE_HELP if is_judge_mean else help
-    return st.column_config.NumberColumn(label(name), format=format, help=help)
+
+def is_numeric(value: Any) -> bool:
+    """Whether a value is a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def displayed(frame: pd.DataFrame) -> Any:
+    """Return the table as it is displayed: numbers as text that still sorts as numbers, and rows shaded by group."""
+    shown = frame.copy()
+    names = [str(name) for name in shown]
+    for name in names:
+        if is_bool_dtype(frame[name]) or _holds_bools(frame[name]):
+            shown[name] = [None if is_missing(v) else text(name, bool(v)) for v in frame[name]]
+    numbers = [name for name in names if is_numeric_dtype(shown[name])]
+    styled = shown.style.format({name: _formatter(name) for name in numbers})
+    if "group" not in frame:
+        return styled
+    is_shaded = (frame["group"] != frame["group"].shift()).cumsum() % 2 == 0
+    shading = is_shaded.map({True: "background-color: rgba(128, 128, 128, 0.1)", False: ""})
+    return styled.apply(lambda _: shading, axis=0)
+
+
+def column(name: str) -> "ColumnConfig":
+    """Return the heading, tooltip, width and type of a column."""
+    width = WIDTHS.get(name)
+    if name.endswith(BAR) and name not in LABELS:
+        return st.column_config.ImageColumn(
+            label(name), help=BAR_HELP, width=BAR_WIDTH + 2 * BAR_MARGIN + 16, alignment="left"
+        )
+    is_judge = name not in LABELS and not name.endswith(INTERVAL)
+    help = JUDGE_HELP if is_judge else HELP.get(name)
+    pinned = name == "group"
+    return st.column_config.Column(
+        escape_markdown(label(name)) if is_judge else label(name),
+        help=help,
+        width=width,
+        pinned=pinned,
+    )
+
+
+def _holds_bools(values: pd.Series) -> bool:
+    return values.dtype == object and any(isinstance(value, bool) for value in values)
+
+
+def _formatter(name: str) -> Any:
+    return lambda value: text(name, value)
+
+
+def _bar(score: Any) -> str | None:
+    """Draw a mean and its interval on a scale from 0 to 100, as the URL of an image."""
+    if score is None:
+        return None
+    mean, low, high = score, score, score
+    if isinstance(score, dict):
+        mean = score["mean"]
+        low, high = (mean if is_missing(score[k]) else score[k] for k in ("low", "high"))
+    low_x, mean_x, high_x = (BAR_MARGIN + v * BAR_WIDTH / 100 for v in (low, mean, high))
+    svg = (
+        f"<svg xmlns='http://www.w3.org/2000/svg' width='{BAR_WIDTH + 2 * BAR_MARGIN}' height='{BAR_HEIGHT}'>"
+        f"<rect x='{BAR_MARGIN}' y='14' width='{BAR_WIDTH}' height='2' fill='rgb(128,128,128)' fill-opacity='0.35'/>"
+        f"<rect x='{low_x:.1f}' y='11' width='{high_x - low_x:.1f}' height='8' rx='2' "
+        "fill='rgb(59,125,216)' fill-opacity='0.55'/>"
+        f"<circle cx='{mean_x:.1f}' cy='15' r='4' fill='rgb(59,125,216)'/></svg>"
+    )
+    return "data:image/svg+xml;utf8," + svg

@@ -1,25 +1,18 @@
-"""Details and actions for the selected runs: status, notes, deletion and settings."""
+"""Details of the selected runs: status, notes and settings."""
 
 import streamlit as st
 
 from core.lab import Lab
 from core.views import report
-from pages.ui.errors import show_errors, toast_errors
+from pages.ui.errors import toast_errors
 from pages.ui.status import show_run
 from pages.ui.text import escape_markdown
 
 
 def show_one(run: dict, lab: Lab) -> None:
-    """Draw the status, notes and delete button for a run."""
+    """Draw the status, and notes of a run."""
     show_run(run, lab)
     _show_notes(run["name"], run["notes"] or "", lab)
-    with st.popover("Delete", icon=":material/delete:"):
-        st.write("This permanently deletes the run's weights, metrics and answers.")
-        if st.button("Delete this run", type="primary"):
-            with show_errors():
-                lab.delete(run["name"])
-                lab.refresh()
-                st.rerun()
 
 
 def show_settings(runs: list[dict]) -> None:

@@ -15,6 +15,7 @@ import psutil
 import torch
 
 from core.errors import UserError
+from core.machine import cpu_name
 from core.metrics import MIB
 
 M_MMAP_THRESHOLD = -3
@@ -78,11 +79,8 @@ def describe(device: torch.device) -> str:
     """Return a readable device name, such as `NVIDIA H100` or the CPU model."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    cpuinfo = Path("/proc/cpuinfo")
-    if device.type == "cpu" and cpuinfo.exists():
-        for line in cpuinfo.read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return f"{line.partition(':')[2].strip()}, {torch.get_num_threads()} threads"
+    if device.type == "cpu" and Path("/proc/cpuinfo").exists():
+        return f"{cpu_name()}, {torch.get_num_threads()} threads"
     return f"{platform.processor() or platform.machine()} ({device.type})"
 
 

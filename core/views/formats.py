@@ -9,7 +9,7 @@ import numpy as np
 
 from core.config import RunConfig
 from core.metrics import RESULTS
-from core.views.tables import cell, is_missing
+from core.views.tables import SCIENTIFIC_FROM, cell, is_missing
 
 DASH = "\u2014"
 
@@ -28,7 +28,8 @@ def value_text(name: str, value: Any) -> str:
     format = RESULTS[name].format if name in RESULTS else ""
     if format == "percent":
         return percent(value)
-    return format % value if format else cell(value)
+    is_huge = isinstance(value, float) and abs(value) >= SCIENTIFIC_FROM
+    return cell(value) if is_huge or not format else format % value
 
 
 def setting_text(value: Any) -> str:

@@ -33,5 +33,5 @@ def dot_css(color: str) -> str:
 
 def dot_image(color: str) -> str:
     """Return a dot as the URL of an image, for `st.column_config.ImageColumn`."""
-    svg = f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 12 12'><circle cx='6' cy='6' r='5' fill='{color}'/></svg>"
+    svg = f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='-6 -6 24 24'><circle cx='6' cy='6' r='5' fill='{color}'/></svg>"
     return "data:image/svg+xml;utf8," + svg.replace("#", "%23")

@@ -4,16 +4,24 @@ This module does not depend on what the rows represent. The caller gives each ro
 """
 
 from collections.abc import Hashable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 import streamlit as st
+
+if TYPE_CHECKING:  # imports Jinja
+    from pandas.io.formats.style import Styler
 
 Id = TypeVar("Id", bound=Hashable)
 
 
 def select_rows(
-    frame: pd.DataFrame, ids: Sequence[Id], key: str, *, multiple: bool = False, **options: Any
+    frame: "pd.DataFrame | Styler",
+    ids: Sequence[Id],
+    key: str,
+    *,
+    multiple: bool = False,
+    **options: Any,
 ) -> list[Id]:
     """Draw a table with selectable rows and return the identities of the visible selected rows.
 
@@ -27,7 +35,7 @@ def select_rows(
         multiple: Allow selecting more than one row.
         options: Additional arguments for `st.dataframe`.
     """
-    assert len(ids) == len(frame)
+    assert len(ids) == len(frame.index)
     selected_key, drawn_key = f"{key}:selected", f"{key}:drawn"
     selected: list[Id] = st.session_state.get(selected_key, [])
     reported: list[int] | None = None
@@ -54,6 +62,16 @@ def select_rows(
         **options,
     )
     return visible
+
+
+def drawn_rows(key: str) -> list[Any]:
+    """Return the identities of the rows when the table was last drawn, to which positions from the browser refer."""
+    return list(st.session_state.get(f"{key}:drawn", []))
+
+
+def preselect(key: str, ids: Sequence[Hashable]) -> None:
+    """Select rows before the table is drawn for the first time, such as those named in a link."""
+    st.session_state[f"{key}:selected"] = list(ids)
 
 
 def show_cut(shown: int, total: int, noun: str = "selected runs") -> None:

@@ -184,11 +184,14 @@ def test_launch_live_and_results_show_hostile_input_as_text(open_tab, runs_dir):
     tab.get_by_text("Journal", exact=True).click()
     tab.wait_for_function("() => document.querySelector('[role=grid]')?.ariaRowCount > 15")
     assert_inert(wait_until_idle(tab))
-    # The popover lists judges by model name.
-    tab.get_by_test_id("stMain").get_by_test_id("stPopoverButton").click()
-    expect(tab.get_by_test_id("stPopoverBody").get_by_text("openai model 0").first).to_be_visible()
+    # The column picker lists judges by model name.
+    tab.get_by_role("button", name="Columns", exact=True).click()
+    picker = tab.get_by_test_id("stPopoverBody").get_by_role("combobox")
+    picker.press_sequentially("openai model 0")
+    expect(tab.get_by_role("option", name="openai model 0").first).to_be_visible()
     assert_inert(wait_until_idle(tab))
-    tab.keyboard.press("Escape")
+    tab.keyboard.press("Escape")  # closes the list of options
+    tab.keyboard.press("Escape")  # closes the popover
     dashboard.select_first_row(tab)
     expect(tab.get_by_label("Notes", exact=True)).to_be_visible()
     assert_inert(wait_until_idle(tab))

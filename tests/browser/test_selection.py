@@ -26,7 +26,7 @@ def selected(tab):
 
 def click(tab, row):
     """Click the check box of a row; row 0 is the header."""
-    tab.locator(".dvn-scroller").first.click(position={"x": 16, "y": 17 + 35 * row})
+    tab.locator(".dvn-scroller").first.click(position={"x": 16, "y": 17 + 34 * row})
 
 
 def add_run(tab, runs_dir, name):

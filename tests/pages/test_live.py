@@ -340,10 +340,11 @@ def test_run_deleted_in_another_tab_disappears(write_run, open_page):
 
 def test_sidebar_shows_the_queue(write_run, open_page, monkeypatch):
     page = open_page("live")
-    assert page.sidebar.caption[0].value == "The queue is empty."
+    assert not page.sidebar.get("page_link")
     monkeypatch.setattr(runtime.lab(), "waiting", lambda: ["one", "two", "three"])
     page.run()
-    assert page.sidebar.get("popover")[0].proto.popover.label == "1 running · 2 queued"
+    [link] = page.sidebar.get("page_link")
+    assert link.label == "1 running · 2 queued"
 
 
 def test_run_without_an_event_file_is_shown_as_queued(write_run, open_page):

@@ -5,9 +5,11 @@ import json
 import math
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from streamlit.runtime.memory_media_file_storage import MemoryMediaFileStorage
 
+from core.presets import preset
 from core.run.directory import RunDirectory, list_runs
 from core.views import journal
 from pages.ui import runtime
@@ -46,12 +48,33 @@ def row_index(page, name):
     return table(page)["name"].tolist().index(name)
 
 
-def test_page_without_runs_links_to_launch(open_page):
+def test_empty_page_launches_the_demo(open_page):
     page = open_page("results")
     assert page.says("No runs yet")
-    assert page.get("page_link")[0].label == "Launch"
     assert not page.dataframe
-    journal_table = table(page.choose("Journal", True))
+    page.press("Launch the demo")
+    assert table(page)["name"].tolist() == ["demo"]
+    assert runtime.lab().config("demo").changed(color="") == preset("demo").changed(name="demo")
+
+
+def test_empty_page_opens_launch_with_a_preset(open_page):
+    page = open_page("results").choose("Preset", "run_4").press("Open in Launch")
+    assert page.title[0].value == "Launch"
+    assert page.query_params["from"] == "preset:run_4"
+
+
+def test_empty_page_opens_an_uploaded_data_set(open_page):
+    page = open_page("results")
+    page.widget("upload").set_value(
+        ("words.json", b'[{"instruction": "Say a.", "output": "a"}]', "application/json")
+    ).run()
+    assert page.title[0].value == "Data"
+    assert page.says("words.json") or "words" in str(page.query_params)
+
+
+def test_empty_page_shows_the_journal(open_page):
+    page = open_page("results")
+    journal_table = table(page.choose("journal", True))
     assert journal_table["name"].tolist() == [row["name"] for row in journal.rows()]
     assert not page.exception
 
@@ -67,7 +90,7 @@ def test_row_shows_settings_and_results(write_run, open_page, answer):
         "warmup_fraction": 0.2, "val_loss": 5 / 6, "perplexity": math.exp(5 / 6), "seconds": 3.0,
         "peak_memory_mb": 506.0, "exact": 0.5, "notes": "mine",
     }  # fmt: skip
-    page = open_page("results").choose("Columns", ["name", *expected])
+    page = open_page("results").choose("columns", [*expected])
     result_row = row(page, "one")
     assert {key: result_row[key] for key in expected} == expected
 
@@ -77,7 +100,7 @@ def test_ineffective_settings_and_missing_values_are_empty(write_run, open_page)
     write_run("waiting", "queued", method="lora")
     page = open_page("results")
     settings = ["lora_rank", "lora_alpha", "min_lr"]
-    page.choose("Columns", ["name", *settings, "val_loss", "perplexity", "seconds", "exact"])
+    page.choose("columns", [*settings, "val_loss", "perplexity", "seconds", "exact"])
     assert pd.isna(row(page, "full")[settings]).all()
     assert pd.isna(row(page, "waiting")[["val_loss", "perplexity", "seconds", "exact"]]).all()
     assert row(page, "waiting")["lora_rank"] == 16
@@ -95,45 +118,55 @@ def test_filter_matches_every_word_in_any_visible_or_hidden_column(write_run, op
         "LORA finished": {"one"},
         "thoughts": {"one"},
         "abacus": {"one", "two", "three"},
-        "none": set(),
         "nothing-like-it": set(),
         "": {"one", "two", "three"},
     }.items():
-        page.choose("Filter", query)
+        page.choose("filter", query)
         assert set(table(page)["name"]) == names, query
         expected_caption = f"{len(names)} {'run' if len(names) == 1 else 'runs'}."
         assert page.says(expected_caption if names else "No runs match this filter.")
 
 
-def test_columns_can_be_selected_and_reset(write_run, open_page):
+def shown(page):
+    """Return the columns of the table without the dot, the name and the buttons of the rows."""
+    return [c for c in table(page) if c not in ("dot", "name") and not c.startswith("row_")]
+
+
+DEFAULT_COLUMNS = [
+    "status", "changed", "best_val_loss", "best_step", "val_loss", "exact", "seconds",
+]  # fmt: skip
+
+
+def test_added_columns_follow_the_changes(write_run, open_page):
     write_run("one")
     page = open_page("results")
-    assert "device" not in table(page)
-    page.choose("Columns", ["name", "device", "weight_decay"])
-    assert sorted(table(page)) == ["device", "name", "weight_decay"]
+    assert shown(page) == DEFAULT_COLUMNS
+    page.choose("columns", [*DEFAULT_COLUMNS, "device", "weight_decay"])
+    assert shown(page) == [*DEFAULT_COLUMNS[:2], "device", "weight_decay", *DEFAULT_COLUMNS[2:]]
     assert row(page, "one")["device"] == "Abacus 3000"
-    page.choose("Columns", [])
-    assert "name" in table(page), "an empty selection shows the leading columns"
+    page.choose("columns", [])
+    assert table(page)["name"].tolist() == ["one"]
+    assert shown(page) == []
     page.press("Reset columns")
-    assert "val_loss" in table(page)
+    assert shown(page) == DEFAULT_COLUMNS
     assert not page.widgets("Reset columns")
 
 
-def test_differing_settings_are_shown_until_columns_are_selected(write_run, open_page):
-    write_run("one", weight_decay=0.1)
+def test_chosen_columns_are_kept_when_the_journal_is_shown(write_run, open_page):
+    write_run("one")
+    page = open_page("results").choose("columns", ["lr", "val_loss"]).choose("journal", True)
+    assert {"lr", "val_loss", "journal_run"} <= {*shown(page)}
+    assert shown(page.choose("journal", False)) == ["lr", "val_loss"]
+
+
+def test_changes_from_the_parent_are_named(write_run, open_page):
+    write_run("one", method="lora", grad_clip=1.0)
+    write_run("two", method="lora", grad_clip=None, parent="one")
     page = open_page("results")
-    assert not {"weight_decay", "grad_clip"} & {*table(page)}
-    write_run("two", weight_decay=0.2, grad_clip=None)
-    runtime.lab().refresh()
-    page.run()
-    assert {"weight_decay", "grad_clip"} <= {*table(page)}
-    page.choose("Columns", ["name"]).choose("Journal", True)
-    assert "journal_run" in table(page)
-    page.choose("Journal", False)
-    write_run("three", seed=5)
-    runtime.lab().refresh()
-    page.run()
-    assert [*table(page)] == ["name"], "the user's columns are kept"
+    assert row(page, "two")["changed"] == "gradient clipping 1 → none"
+    assert row(page, "one")["changed"].startswith("preset demo_lora: ")
+    page.choose("filter", "demo_lora")
+    assert table(page).empty, "names of presets are not searched"
 
 
 def test_settings_of_selected_runs_are_shown_side_by_side(write_run, open_page):
@@ -165,73 +198,101 @@ def test_runs_with_different_test_examples_show_a_warning(write_run, open_page):
     runtime.lab().refresh()
     page = open_page("results")
     assert page.says("tested on different examples (Max examples)")
-    page.choose("Filter", "one")
+    page.choose("filter", "one")
     assert not page.says("different examples")
 
 
 def test_filter_supports_comparisons_and_reports_invalid_ones(write_run, open_page):
     write_run("one", lr=1e-4)
     write_run("two", lr=2e-4)
-    page = open_page("results").choose("Filter", "lr>1e-4")
+    page = open_page("results").choose("filter", "lr>1e-4")
     assert table(page)["name"].tolist() == ["two"]
-    page.choose("Filter", "learning rate < 2e-4")
+    page.choose("filter", "learning rate < 2e-4")
     assert table(page)["name"].tolist() == ["one"]
-    page.choose("Filter", "time > 5")
+    page.choose("filter", "time > 5")
     assert not page.error
     assert table(page).empty
+    page.choose("filter", "final loss < 9")
+    assert len(table(page)) == 2
     for query in ("time > 2", "Time (s) > 2", "peak memory > 200", "peak memory (MB)>200"):
-        page.choose("Filter", query)
+        page.choose("filter", query)
         assert table(page)["name"].tolist() == ["two", "one"], query
-    page.choose("Filter", "speed>1e-4")
+    page.choose("filter", "speed>1e-4")
     assert page.says("Unknown column 'speed'")
     assert len(table(page)) == 2
 
 
-def test_downloads_match_the_displayed_table(write_run, open_page, downloads):
-    write_run("one", notes='a|b, "c"\nd')
-    write_run("two", "failed", "no")
-    page = open_page("results").choose("Filter", "one")
-    csv = pd.read_csv(io.StringIO(downloads(page, "CSV")))
-    assert csv.columns.tolist() == table(page).columns.tolist()
-    assert csv["name"].tolist() == ["one"]
-    assert csv["notes"].tolist() == ['a|b, "c"\nd']
-    assert csv["val_loss"].tolist() == pytest.approx([5 / 6])
+def test_downloads_have_the_headings_rows_and_formats_of_the_table(write_run, open_page, downloads):
+    write_run("one", notes='a|b, "c"\nd', lr=5e-5)
+    write_run("two", lr=1e-4)
+    write_run("three", "failed", "no")
+    page = open_page("results").choose("filter", "finished").choose("sort", "lr")
+    page.choose("columns", ["status", "lr", "val_loss", "seconds", "notes"])
+    csv = pd.read_csv(io.StringIO(downloads(page, "CSV")), dtype=str)
+    assert csv.columns.tolist() == [
+        "Run",
+        "Status",
+        "Learning rate",
+        "Notes",
+        "Final loss",
+        "Time (s)",
+    ]
+    assert csv["Run"].tolist() == table(page)["name"].tolist() == ["one", "two"]
+    assert csv["Notes"].tolist()[0] == 'a|b, "c"\nd'
+    assert csv["Learning rate"].tolist() == ["5e-5", "1e-4"]
+    assert float(csv["Final loss"][0]) == pytest.approx(5 / 6, rel=1e-12)
     lines = downloads(page, "Markdown").splitlines()
-    assert len(lines) == 3
-    header = lines[0].strip("| ").split(" | ")
-    assert header == table(page).columns.tolist()
-    assert "0.8333" in lines[2]
-    assert 'a\\|b, "c" d' in lines[2]
+    assert lines[0] == "| Run | Status | Learning rate | Notes | Final loss | Time |"
+    assert lines[2] == '| one | finished | 5e-5 | a\\|b, "c" d | 0.8333 | 3 s |'
+    assert len(lines) == 4
+    page.choose("sort", "name").press(":material/arrow_upward:").choose("group", "lr")
+    csv = pd.read_csv(io.StringIO(downloads(page, "CSV")), dtype=str)
+    assert csv.columns.tolist()[:2] == ["Group", "Run"]
+    assert csv["Group"].tolist() == ["5e-5 · 1 run", "1e-4 · 1 run"]
 
 
-def test_large_perplexity_is_shown_in_scientific_notation(write_run, open_page, downloads):
-    write_run("diverged", scale=66.0 * 1.2)
-    write_run("sound")
+def test_journal_download_has_the_columns_of_the_journal(write_run, open_page, downloads):
+    write_run("one", lr=5e-5)
+    page = open_page("results").choose("journal", True).choose("filter", "one")
+    header = downloads(page, "Markdown").splitlines()[0]
+    assert header.startswith("| run_name | model_sz | batch_sz |")
+
+
+def test_numbers_are_formatted_alike_everywhere_and_stay_numbers(write_run, open_page, downloads):
+    write_run("diverged", scale=66.0 * 1.2, lr=5e-5)
+    write_run("sound", lr=0.001)
     value = math.exp(66.0)
-    page = open_page("results")
+    page = open_page("results").choose("columns", ["lr", "val_loss", "perplexity", "mask_prompt"])
     assert row(page, "diverged")["perplexity"] == pytest.approx(value)
-    config = json.loads(page.dataframe[0].proto.columns)
-    assert config["perplexity"]["type_config"]["format"] == "%.3e"
-    assert config["val_loss"]["type_config"]["format"] == "%.4f"
-    csv = pd.read_csv(io.StringIO(downloads(page, "CSV"))).set_index("name")
-    assert csv["perplexity"]["diverged"] == pytest.approx(value, rel=1e-12)
+    cells = displayed(page)
+    assert cells["lr"] == ["0.001", "5e-5"]
+    assert cells["val_loss"] == ["0.8333", "66.0000"]
+    assert cells["perplexity"] == ["2.301", f"{value:.4g}"]
+    assert row(page, "sound")["mask_prompt"] == "off"
+    csv = pd.read_csv(io.StringIO(downloads(page, "CSV"))).set_index("Run")
+    assert csv["Perplexity"]["diverged"] == pytest.approx(value, rel=1e-12)
     assert f"| {value:.4g} |" in downloads(page, "Markdown")
-    page.choose("Filter", "sound")
-    config = json.loads(page.dataframe[0].proto.columns)
-    assert config["perplexity"]["type_config"]["format"] == "%.3f"
+
+
+def displayed(page):
+    """Return the text of the cells by column, as displayed."""
+    proto = page.dataframe[0].proto
+    return pa.ipc.open_stream(proto.arrow_data.styler.display_values).read_pandas().to_dict("list")
 
 
 def test_empty_table_exports_only_the_header(write_run, open_page, downloads):
     write_run("one")
-    page = open_page("results").choose("Filter", "nothing-like-it")
-    assert downloads(page, "CSV").splitlines() == [",".join(table(page).columns)]
+    page = open_page("results").choose("filter", "nothing-like-it")
+    assert downloads(page, "CSV").splitlines() == [
+        "Run,Status,Changed from parent,Best validation loss,@ step,Final loss,Exact,Time (s)"
+    ]
     assert downloads(page, "Markdown") == ""
     assert page.widget("Open in Live").disabled
 
 
 def test_notes_are_saved_with_the_run_and_shown(write_run, open_page):
     run = write_run("one")
-    page = open_page("results").tick(0)
+    page = open_page("results", column="notes").tick(0)
     page.widget("notes:one").set_value("it *learned*\nfast")
     page.run()
     assert json.loads(run.config_path.read_text())["notes"] == "it *learned*\nfast"
@@ -286,21 +347,135 @@ def test_editing_notes_does_not_affect_a_running_run(write_run, open_page):
     assert run.status() == "running"
 
 
-def test_deleting_a_run_removes_its_directory(write_run, open_page):
-    write_run("one")
-    other_run = write_run("two")
+def names_on_disk():
+    return {run.name for run in list_runs(runtime.lab().runs_dir)}
+
+
+def test_deleted_runs_can_be_restored(write_run, open_page):
+    for name in ("one", "two", "three"):
+        write_run(name)
     page = open_page("results")
-    page.tick(row_index(page, "one")).press("Delete this run")
-    assert table(page)["name"].tolist() == ["two"]
-    assert [run.name for run in list_runs(other_run.path.parent)] == ["two"]
-    assert page.says("1 run")
+    page.tick(row_index(page, "one"), row_index(page, "two")).press("Delete")
+    assert page.says("Deleted 2 runs.")
+    assert table(page)["name"].tolist() == ["three"]
+    assert names_on_disk() == {"three"}
+    page.press("Undo")
+    assert names_on_disk() == {"one", "two", "three"}
+    assert not page.widgets("Undo")
+
+    page.tick(row_index(page, "one")).press("Delete")
+    page.press("dismiss_undo").press("Restore")
+    assert set(table(page)["name"]) == {"one", "two", "three"}
+    page.tick(row_index(page, "one")).press("Delete").press("Empty trash")
+    assert not runtime.lab().trash()
+    assert not page.widgets("Undo")
 
 
 def test_running_run_cannot_be_deleted(write_run, open_page):
     run = write_run("one", "running", planned=99)
-    page = open_page("results").tick(0).press("Delete this run")
+    page = open_page("results").tick(0).press("Delete")
     assert page.says("one is being trained; stop it first")
     assert run.config_path.exists()
+    assert not page.widgets("Undo")
+
+
+def test_archived_runs_are_hidden_unless_shown(write_run, open_page):
+    write_run("one")
+    run = write_run("two")
+    page = open_page("results")
+    assert not page.widgets("archived")
+    page.tick(row_index(page, "two")).press("Archive")
+    assert run.config().archived
+    assert table(page)["name"].tolist() == ["one"]
+    assert page.says("1 run, 1 archived.")
+    page.choose("archived", True)
+    assert table(page)["name"].tolist() == ["two", "one"]
+    page.tick(row_index(page, "two")).press("Unarchive")
+    assert not run.config().archived
+    page.press("Undo")
+    assert run.config().archived
+
+
+def test_clone_opens_launch_with_the_run(write_run, open_page):
+    write_run("one")
+    page = open_page("results").tick(0).press("Clone")
+    assert page.title[0].value == "Launch"
+    assert page.query_params["from"] == "one"
+
+
+def test_rows_are_grouped_by_setting_tag_or_parent(write_run, open_page):
+    write_run("one", lora_rank=16, tags=["a"])
+    write_run("two", lora_rank=4, tags=["a", "b"], parent="one")
+    write_run("three", method="full", parent="one")
+    write_run("four", lora_rank=16, parent="deleted")
+    page = open_page("results")
+
+    def groups():
+        return list(zip(table(page)["group"], table(page)["name"], strict=True))
+
+    page.choose("group", "lora_rank")
+    assert [*table(page)][:3] == ["group", "dot", "name"]
+    assert groups() == [
+        ("4 · 1 run", "two"), ("16 · 2 runs", "four"), ("16 · 2 runs", "one"), ("— · 1 run", "three"),
+    ]  # fmt: skip
+    page.choose("group", "tags")
+    assert groups() == [
+        ("a · 2 runs", "two"), ("a · 2 runs", "one"), ("b · 1 run", "two"),
+        ("no tag · 2 runs", "four"), ("no tag · 2 runs", "three"),
+    ]  # fmt: skip
+    assert page.says("4 runs.")
+    page.choose("group", "parent")
+    assert groups() == [
+        ("deleted · 1 run", "four"), ("one · 3 runs", "three"), ("one · 3 runs", "two"),
+        ("one · 3 runs", "one"),
+    ]  # fmt: skip
+    page.choose("sort", "name")
+    assert [name for _, name in groups()] == ["four", "one", "three", "two"]
+
+
+def test_rows_are_sorted_by_a_column(write_run, open_page):
+    write_run("b", scale=1.0)
+    write_run("A", scale=2.0)
+    write_run("c", "queued")
+    page = open_page("results")
+    assert table(page)["name"].tolist() == ["c", "a", "b"], "newest first"
+    assert table(page.choose("sort", "val_loss"))["name"].tolist() == ["b", "a", "c"]
+    page.press(":material/arrow_upward:")
+    assert table(page)["name"].tolist() == ["a", "b", "c"], "missing values come last"
+
+
+def test_link_restores_the_view(write_run, open_page):
+    for name in ("one", "two", "three"):
+        write_run(name, lora_rank=len(name))
+    write_run("old", archived=True)
+    page = open_page("results").choose("filter", "o").choose("group", "lora_rank")
+    page.choose("sort", "name").press(":material/arrow_upward:").choose("archived", True)
+    page.choose("columns", [*DEFAULT_COLUMNS[1:], "lr"]).tick(row_index(page, "one"))
+    link = page.query_params
+    assert link == {
+        "filter": "o", "group": "lora_rank", "sort": "-name", "column": ["lr", "-status"],
+        "archived": "1", "run": "one",
+    }  # fmt: skip
+    fresh = open_page("results", **link)
+    assert table(fresh).equals(table(page))
+    assert fresh.widget("notes:one")
+    assert fresh.query_params == link
+    page.go("live").go("results")
+    assert page.query_params == link, "the session remembers the view"
+    page.choose("filter", "").choose("group", None).choose("sort", None).choose("archived", False)
+    page.press("Reset columns").tick()
+    assert page.query_params == {}
+
+
+def test_unknown_names_in_a_link_are_named(write_run, open_page):
+    write_run("one")
+    page = open_page("results", run=["one", "x"], group="abacus", sort="-y", column=["lr", "z"])
+    assert page.says("This link refers to an unknown run x, group abacus, column z, column y.")
+    assert page.widget("notes:one")
+    assert "lr" in shown(page)
+    assert page.query_params == {"run": "one", "column": "lr"}
+    page.press("dismiss_link_problems")
+    assert not page.says("This link refers")
 
 
 def test_selected_runs_stay_selected_when_rows_change(write_run, open_page):
@@ -313,14 +488,14 @@ def test_selected_runs_stay_selected_when_rows_change(write_run, open_page):
     assert table(page)["name"].tolist() == ["two", "one"]
     assert page.widget("notes:one")
     assert page.session_state["results"]["selection"]["rows"] == [1]
-    page.choose("Filter", "two")
+    page.choose("filter", "two")
     assert not page.widgets("notes:one")
     assert not page.widgets("notes:two")
-    assert page.choose("Filter", "").widget("notes:one")
-    page.choose("Columns", ["name", "lr"]).choose("Filter", "one")
+    assert page.choose("filter", "").widget("notes:one")
+    page.choose("columns", ["lr"]).choose("filter", "one")
     assert page.widget("notes:one")
     page.tick()
-    assert not page.choose("Filter", "").widgets("notes:one")
+    assert not page.choose("filter", "").widgets("notes:one")
 
 
 def test_click_selects_the_run_shown_when_the_table_was_drawn(write_run, open_page):
@@ -339,7 +514,7 @@ def test_actions_ignore_runs_hidden_by_a_filter(write_run, open_page):
     for name in ("one", "two", "three"):
         write_run(name)
     page = open_page("results")
-    page.tick(row_index(page, "one"), row_index(page, "two")).choose("Filter", "one")
+    page.tick(row_index(page, "one"), row_index(page, "two")).choose("filter", "one")
     assert page.widget("notes:one")
     page.press("Open in Live")
     assert page.widget("live_runs").value == ["one"]
@@ -373,6 +548,7 @@ def test_selected_runs_open_in_compare(write_run, open_page, answer):
     assert page.title[0].value == "Compare"
     assert page.widget("compare_run").value == ["two", "three"]
     assert not page.says("from one")
+    assert page.query_params["run"] == ["two", "three"]
 
 
 def test_run_started_by_another_process_appears(write_run, open_page, wait):
@@ -397,9 +573,9 @@ def test_damaged_run_does_not_hide_others(write_run, open_page):
 def test_every_setting_is_a_selectable_and_filterable_column(write_run, open_page):
     write_run("one", tags=["rank study", "slow"], max_examples=900)
     write_run("two")
-    page = open_page("results").choose("Filter", "slow rank")
+    page = open_page("results").choose("filter", "slow rank")
     assert table(page)["name"].tolist() == ["one"]
-    page.choose("Columns", ["name", "tags", "max_examples", "created", "steps"])
+    page.choose("columns", ["tags", "max_examples", "created", "steps"])
     result_row = row(page, "one")
     assert (result_row["tags"], result_row["max_examples"], result_row["steps"]) == (
         "rank study, slow",
@@ -407,7 +583,7 @@ def test_every_setting_is_a_selectable_and_filterable_column(write_run, open_pag
         6,
     )
     assert result_row["created"].startswith("20")
-    page.choose("Filter", "no such words")
+    page.choose("filter", "no such words")
     assert page.says("No runs match this filter.")
 
 

@@ -47,6 +47,11 @@ def cells(page, name):
     return frame[frame["name"] == name].iloc[0]
 
 
+def show_intervals(page, judge="gemini"):
+    """Add the column with the interval as text."""
+    return page.choose("columns", ["status", "exact", judge, f"{judge} interval", f"{judge} 95%"])
+
+
 def test_score_columns_are_absent_without_verdicts(write_answers, open_page):
     write_answers("one", "12")
     assert not [c for c in open_page("results").dataframe[0].value if "95%" in c]
@@ -58,12 +63,16 @@ def test_judge_mean_and_interval_are_columns(write_answers, judge, open_page):
     page = open_page("results")
     judge("one")
     page.run()
+    columns = page.dataframe[0].value.columns.tolist()
+    assert columns[columns.index("exact") + 1 :][:2] == ["gemini", "gemini interval"]
+    bar = cells(page, "one")["gemini interval"]
+    assert bar.startswith("data:image/svg+xml;utf8,<svg ")
+    assert "<circle cx='62.0'" in bar, "57 on a scale from 0 to 100, after a margin of 5 pixels"
+    show_intervals(page)
     expected = mean_interval([12, 55, 90, 71])
     assert cells(page, "one")["gemini"] == expected.mean == 57.0
     assert cells(page, "one")["gemini 95%"] == f"{expected.low:.1f} to {expected.high:.1f}, n = 4"
     assert cells(page, "two")[["gemini", "gemini 95%"]].isna().all(), "not judged"
-    columns = page.dataframe[0].value.columns.tolist()
-    assert columns[columns.index("exact") + 1 :][:2] == ["gemini", "gemini 95%"]
 
 
 def test_single_answer_has_a_mean_without_an_interval(write_answers, judge, open_page):
@@ -71,7 +80,7 @@ def test_single_answer_has_a_mean_without_an_interval(write_answers, judge, open
     page = open_page("results")
     judge("one")
     assert cells(page.run(), "one")["gemini"] == 34.0
-    assert cells(page, "one")["gemini 95%"] == "n = 1"
+    assert cells(show_intervals(page), "one")["gemini 95%"] == "n = 1"
 
 
 def test_only_fully_judged_runs_have_a_score(write_answers, judge, open_page):
@@ -89,23 +98,30 @@ def test_only_fully_judged_runs_have_a_score(write_answers, judge, open_page):
     assert cells(page, "one")["gemini"] == 33.5
 
 
-def test_judge_configurations_have_separate_columns(write_answers, judge, open_page):
+def test_judge_with_most_scores_is_shown_and_others_can_be_added(write_answers, judge, open_page):
     write_answers("one", "12", "55")
+    write_answers("two", "90")
     page = open_page("results")
     judge("one")
+    judge("two")
     judge("one", GEMINI | {"model": "other"}, missing=["12"])
+    most, other = "gemini m", "gemini other"
     row = cells(page.run(), "one")
-    names = [c for c in row.index if c.startswith("gemini ") and "95" not in c]
-    assert sorted(row[names]) == [33.5, 55.0]
+    names = [c for c in row.index if c.startswith("gemini ")]
+    assert names == ["gemini m", "gemini m interval"]
+    assert row[most] == 33.5
+    page.choose("columns", [most, other, f"{other} 95%"])
+    row = cells(page, "one")
+    assert (row[most], row[other], row[f"{other} 95%"]) == (33.5, 55.0, "n = 1, 1 missing")
 
 
 def test_journal_scores_share_the_gemini_column(write_answers, judge, open_page):
     write_answers("one", "12", "55")
-    page = open_page("results").choose("Journal", True)
+    page = open_page("results").choose("journal", True)
     frame = page.dataframe[0].value
     assert (frame.loc[frame["status"] == "journal", "gemini"].dropna() > 0).any()
     judge("one")
-    page.run()
+    show_intervals(page.run())
     frame = page.dataframe[0].value.set_index("name")
     journal_rows = frame[frame["status"] == "journal"]
     assert journal_rows["gemini"].notna().any()

@@ -45,6 +45,7 @@ def test_count_is_formatted(number, expected):
         ("peak_memory_mb", 506.4, "506 MB"),
         ("disk_mb", 2458.0, "2.4 GB"),
         ("exact", 0.6923, "69.2%"),
+        ("perplexity", 4.6e28, "4.6e+28"),
         ("trainable", 1_318_912, "1,318,912"),
         ("status", "finished", "finished"),
     ],

@@ -90,7 +90,7 @@ def test_live_escapes_hostile_text(hostile_run, open_page):
 
 
 def test_results_escape_hostile_text(hostile_run, open_page):
-    page = assert_inert(open_page("results").tick(0))
+    page = assert_inert(open_page("results", column="notes").tick(0))
     assert page.widget("Notes").value == f"notes {HOSTILE}"
     assert f"reason {HOSTILE}" in visible_text(page)
     assert page.dataframe[0].value["notes"].tolist() == [f"notes {HOSTILE}"]
