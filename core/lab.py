@@ -46,6 +46,7 @@ if TYPE_CHECKING:  # importing these at runtime takes seconds
 Result = TypeVar("Result")
 Curves = dict[str, pd.DataFrame]
 
+NO_LENGTH_LIMIT = 10**9
 SYNC_INTERVAL_S = 1.0
 """Pages refresh once a second; syncing more often would not show anything new."""
 ENQUEUE_GRACE_S = 10.0
@@ -135,6 +136,10 @@ class Lab:
         """Return the losses of each evaluation; see `queries.evaluations`."""
         return self._read(queries.evaluations, names, x)
 
+    def step(self, name: str, step: int) -> dict[str, Any] | None:
+        """Return the metrics and the batch of one step; see `queries.step`."""
+        return self._read(queries.step, name, step)
+
     def updates(self, names: Sequence[str]) -> pd.DataFrame:
         """Return the relative update of each module at each measured step: run, step, module, relative_update."""
         return self._read(queries.updates, names)
@@ -200,6 +205,10 @@ class Lab:
     def log(self, name: str) -> str:
         """Return the end of a run's log. Raises UserError if the run does not exist."""
         return RunDirectory.find(self.runs_dir, name).log_tail()
+
+    def files(self, name: str) -> list[tuple[str, int]]:
+        """Return the path and size in bytes of each file of a run. Raises UserError if the run does not exist."""
+        return RunDirectory.find(self.runs_dir, name).files()
 
     def seconds_since_stop_request(self, name: str) -> float | None:
         """Return the number of seconds since a run was asked to stop, or None if it has not been asked."""
@@ -296,6 +305,35 @@ class Lab:
             return inspection.inspect(config)
         except hub.NotDownloadedError:
             return None
+
+    def context(self, config: RunConfig) -> int:
+        """Return the maximum number of tokens in an example. Raises UserError if the base model is unknown."""
+        from core.nn import pretrained
+
+        self._refuse_outside_paths(config)
+        return min(
+            config.max_length or NO_LENGTH_LIMIT, pretrained.architecture(config.base_model).context
+        )
+
+    def batch(self, name: str, step: int) -> pd.DataFrame:
+        """Return the examples of a step's batch, from the run's data set as it is now.
+
+        Columns: item, tokens, trained (tokens left after truncation), instruction, input, output.
+
+        Raises:
+            UserError: the run does not exist or did not record this batch, or its data set is missing or has changed.
+        """
+        from core.data import inspection
+
+        config, recorded = self.config(name), self.step(name, step)
+        if not recorded or not recorded["batch"]:
+            raise UserError(f"Run {name!r} did not record the examples of step {step:,}.")
+        dataset = self.dataset(config)
+        if dataset is None:
+            raise UserError(f"The data set {config.dataset} is not on this machine.")
+        return inspection.batch(
+            dataset, recorded["batch"], self.context(config), recorded["batch_tokens"]
+        )
 
     def upload(self, filename: str, content: bytes) -> str:
         """Store a data set in the runs folder and return its path for use as `dataset`.

@@ -24,10 +24,18 @@ Figure = dict[str, Any]
 CHART_HEIGHT_PX = 260
 STACKED_PANEL_HEIGHT_PX, STACKED_PANEL_GAP_PX, STACKED_MARGIN_PX = 170, 46, 70
 """Height of a panel in a stacked figure, the gap above it with its title, and the space for axis title and legend."""
+GRAY = "#8a909c"
+"""Shading, thresholds and their labels; legible on light and dark backgrounds."""
 DOT_SIZE = 5
 """Diameter of the dots for evaluations and isolated points, in pixels."""
 FONT = "Source Sans, Source Sans Pro, sans-serif"
 TITLE_FONT = {"size": 14, "weight": 600}
+HOVER_FORMATS = {
+    "lr": ".3~e", "grad_norm": ".4~g", "relative_update": ".2e", "tokens_per_s": ",.0f",
+    "memory_mb": ",.0f", "padding": ".1%",
+}  # fmt: skip
+"""How values read on hover, in d3's notation. Losses have four decimals."""
+RATE_TICKS = ".2~e"
 
 
 def _template(text: str, muted: str, grid: str, background: str) -> Figure:
@@ -65,12 +73,14 @@ def stack(figures: Sequence[Figure]) -> Figure:
     """Draw several figures below each other with one x-axis, one cursor and one legend.
 
     All must have the same kind of x-axis. A run that is in the legend of one figure is not repeated for the others.
+    Shapes stay in the panel of their figure.
     """
     panels = len(figures)
     height = panels * (STACKED_PANEL_HEIGHT_PX + STACKED_PANEL_GAP_PX)
     panel, gap = STACKED_PANEL_HEIGHT_PX / height, STACKED_PANEL_GAP_PX / height
     data: list[Figure] = []
     titles: list[Figure] = []
+    shapes: list[Figure] = []
     layout = {**figures[0]["layout"], "height": height + STACKED_MARGIN_PX, "hoversubplots": "axis"}
     del layout["title"]
     listed: set[object] = set()
@@ -89,6 +99,10 @@ def stack(figures: Sequence[Figure]) -> Figure:
             "yanchor": "bottom",
         }
         titles.append({**title, **place, "showarrow": False})
+        for shape in figure["layout"].get("shapes", []):
+            height_of_panel = shape["yref"] in ("paper", "y domain")
+            yref = f"y{suffix} domain" if height_of_panel else f"y{suffix}"
+            shapes.append({"xref": "x", **shape, "yref": yref})
         for trace in figure["data"]:
             group = trace.get("legendgroup", trace.get("name"))
             is_listed = trace.get("showlegend", True) and group not in listed
@@ -101,6 +115,7 @@ def stack(figures: Sequence[Figure]) -> Figure:
         "spikemode": "across",
     }
     layout["annotations"] = titles
+    layout["shapes"] = shapes
     layout["margin"] = {"l": 8, "r": 8, "t": 8, "b": 8}
     layout["legend"] = {"orientation": "h", "y": -STACKED_MARGIN_PX / height, "yanchor": "top"}
     return {"data": data, "layout": layout}
@@ -130,7 +145,8 @@ def step_curves(
             faint = _run_line(raw, run, {"color": color, "width": 1})
             lines.append({**faint, "opacity": 0.3, "showlegend": False, "hoverinfo": "skip"})
         main = raw if smooth is None else smooth
-        lines.append(_run_line(main, run, {"color": color, "width": 2}))
+        line = _run_line(main, run, {"color": color, "width": 2})
+        lines.append({**line, **_hover(CURVES[metric].label, HOVER_FORMATS.get(metric, ".4f"))})
     title, x_title = CURVES[metric].label, AXES[x].label
     figure = _with_x_from_zero(_figure(lines, title, x_title, log, legend=len(colors) > 1))
     return _with_y_from_zero(figure) if metric == "lr" else figure
@@ -166,9 +182,126 @@ def loss_curves(
                     y = np.exp(y)
             line = _line(x_values, y, run, style)
             markers = {"mode": "lines+markers", "marker": {"size": DOT_SIZE}, "cliponaxis": False}
-            lines.append({**line, **markers, "showlegend": part == "val"})
+            series = f"{'validation' if part == 'val' else 'training'} {noun}"
+            hover = _hover(series, ".4f")
+            lines.append({**line, **markers, **hover, "showlegend": part == "val"})
     title = f"{noun.capitalize()}<br><sup>validation solid, training dotted</sup>"
     return _with_x_from_zero(_figure(lines, title, AXES[x].label, log, legend=len(colors) > 1))
+
+
+def many_runs(figure: Figure, groups: Mapping[str, str], colors: Mapping[str, str]) -> Figure:
+    """Return a figure of many runs with thin lines and a legend of groups. Hovering over a line names its run.
+
+    Args:
+        groups: The group of each run.
+        colors: The color of each group. Without any, runs keep their colors and there is no legend.
+    """
+    data: list[Figure] = []
+    for trace in figure["data"]:
+        group = groups.get(trace.get("legendgroup", ""), "")
+        color = {"color": colors[group]} if group in colors else {}
+        line = {**trace.get("line", {}), **color, "width": 1}
+        thin = {"line": line, "marker": {**trace.get("marker", {}), "size": 3, **color}}
+        data.append({**trace, **thin, "legendgroup": group, "showlegend": False})
+    for group, color in colors.items():
+        entry = {"name": html.escape(group, quote=False), "legendgroup": group, "showlegend": True}
+        place = {"type": "scatter", "x": [None], "y": [None], "mode": "lines", "xaxis": "x", "yaxis": "y"}  # fmt: skip
+        data.append({**entry, **place, "line": {"color": color, "width": 3}})
+    layout = {**figure["layout"], "hovermode": "closest", "showlegend": bool(colors)}
+    return {"data": data, "layout": layout}
+
+
+def run_loss(
+    evaluations: pd.DataFrame, points: pd.DataFrame, color: str, best_step: int | None
+) -> Figure:
+    """Draw one run's losses by step: validation and training at each evaluation, and training at each step.
+
+    Args:
+        evaluations: Columns x, val_loss, subset_loss and train_loss.
+        points: The training loss per step: columns x and y.
+        best_step: The evaluation to mark as the best.
+    """
+    validation = evaluations["subset_loss"].fillna(evaluations["val_loss"])
+    train = evaluations["train_loss"].dropna()
+    dots = {"mode": "lines+markers", "marker": {"size": DOT_SIZE + 1}, "cliponaxis": False}
+    per_step = _line(points["x"], points["y"], "training, per step", {"color": color, "width": 1})
+    lines = [
+        {**per_step, "opacity": 0.4},
+        {**_line(evaluations["x"], validation, "validation", {"color": color, "width": 2}), **dots},
+        {
+            **_line(evaluations["x"][train.index], train, "training", {"color": color, "width": 2, "dash": "dot"}),
+            **dots,
+        },
+    ]  # fmt: skip
+    best = evaluations["x"] == best_step
+    if best.any():
+        name = f"best validation, step {best_step:,}"
+        star = {"mode": "markers", "marker": {"symbol": "star", "size": 14, "color": color, "line": {"width": 1, "color": "#ffffff"}}}  # fmt: skip
+        marked = _line(evaluations["x"][best], validation[best], name, {})
+        lines.append({**marked, **star, "cliponaxis": False})
+    for line in lines:
+        line |= {"hovertemplate": "%{y:.4f}"}
+    title = "Loss"
+    return _with_x_from_zero(_figure(lines, title, AXES["step"].label, False, legend=True))
+
+
+def run_curve(
+    points: pd.DataFrame,
+    metric: str,
+    color: str,
+    warmup_steps: int = 0,
+    threshold: float | None = None,
+) -> Figure:
+    """Draw a metric of one run by step.
+
+    Args:
+        points: Columns x and y.
+        metric: A key of CURVES.
+        warmup_steps: Shade these first steps as the warm-up.
+        threshold: Draw a line at this value as the clipping threshold.
+    """
+    title = CURVES[metric].label
+    line = _line(points["x"], points["y"], title.lower(), {"color": color, "width": 2})
+    line |= {"showlegend": False, "hovertemplate": f"%{{y:{HOVER_FORMATS.get(metric, '.4f')}}}"}
+    figure = _with_x_from_zero(_figure([line], title, AXES["step"].label, False, legend=True))
+    label = {"font": {"size": 11, "color": GRAY}, "padding": 4}
+    shapes: list[Figure] = []
+    if warmup_steps:
+        text = {**label, "text": "warm-up", "textposition": "top left"}
+        area = {"type": "rect", "x0": 0, "x1": warmup_steps, "y0": 0, "y1": 1, "yref": "y domain"}
+        fill = {"fillcolor": GRAY, "opacity": 0.18, "line": {"width": 0}, "layer": "below"}
+        shapes.append({**area, **fill, "label": text})
+    if threshold is not None:
+        text = {**label, "text": f"clipping threshold {threshold:g}", "textposition": "end"}
+        level = {"type": "line", "x0": 0, "x1": 1, "xref": "x domain", "y0": threshold, "y1": threshold, "yref": "y"}  # fmt: skip
+        style = {"line": {"color": GRAY, "width": 1.5, "dash": "dash"}}
+        shapes.append({**level, **style, "label": {**text, "yanchor": "bottom"}})
+    figure["layout"]["shapes"] = shapes
+    return _with_y_from_zero(figure) if metric == "lr" else figure
+
+
+def clickable(figure: Figure, color: str, selected: int | None = None) -> Figure:
+    """Add invisible markers to all lines, so that their points can be clicked, and mark the selected step.
+
+    Lines alone do not send click events.
+    """
+    shown = {"marker": {"opacity": 1}}
+    data: list[Figure] = [
+        {**trace, "selected": shown, "unselected": shown} if "marker" in trace else trace
+        for trace in figure["data"]
+    ]
+    for trace in figure["data"]:
+        place = {key: trace[key] for key in ("type", "x", "y", "xaxis", "yaxis") if key in trace}
+        hidden = {"mode": "markers", "showlegend": False, "hoverinfo": "none", "name": "step"}
+        marker = {"size": 12, "opacity": 0, "color": color}
+        states = {"selected": {"marker": {"opacity": 0}}, "unselected": {"marker": {"opacity": 0}}}
+        data.append({**place, **hidden, "marker": marker, **states})
+    layout = {**figure["layout"], "clickmode": "event+select", "dragmode": "zoom"}
+    if selected is not None:
+        cursor = {"type": "line", "xref": "x", "x0": selected, "x1": selected, "yref": "paper"}
+        style = {"y0": 0, "y1": 1, "line": {"color": GRAY, "width": 1.5}}
+        layout["shapes"] = [*layout.get("shapes", []), {**cursor, **style}]
+    return {"data": data, "layout": layout}
 
 
 def rate_schedule(rates: Sequence[tuple[int, float]]) -> Figure:
@@ -334,7 +467,7 @@ def _with_x_from_zero(figure: Figure) -> Figure:
 
 def _with_y_from_zero(figure: Figure) -> Figure:
     """Start the y-axis at zero. Plotly would draw a constant learning rate between -1 and 1."""
-    figure["layout"]["yaxis"] |= {"rangemode": "tozero", "tickformat": ".1e"}
+    figure["layout"]["yaxis"] |= {"rangemode": "tozero", "tickformat": RATE_TICKS}
     return figure
 
 
@@ -358,6 +491,11 @@ def _line(x: pd.Series, y: pd.Series, run: str, line: Figure) -> Figure:
         "line": line,
         **(dots if isolated.any() else {}),
     }
+
+
+def _hover(series: str, format: str) -> Figure:
+    """Return the hover text of a line, which names its run and the series."""
+    return {"hovertemplate": f"%{{y:{format}}}<extra>%{{fullData.name}}, {series}</extra>"}
 
 
 def _finite(values: Sequence[float | None]) -> np.ndarray:

@@ -507,6 +507,7 @@ def test_answers_are_joined_by_item(runs):
         "tokens": 2,
         "cut": True,
         "prompt_cut": False,
+        "exact": False,
     }
 
 
