@@ -18,12 +18,19 @@ STEP_KEY = "step"
 TRAINING_CURVES = ("loss", "lr", "grad_norm")
 SYSTEM_CURVES = ("tokens_per_s", "memory_mb")
 CURVE_BUCKETS = 500
+LINE_KEY = "run_step_line"
+"""Session key: the step at which a line is drawn.
+
+After a click, the marker of the point shows which step is selected, unless there already was a line. Drawing one would
+change the figure, and Streamlit would replace the chart and lose the user's zoom.
+"""
 
 
 def forget_step() -> None:
     """Take the selected step from the URL, or select none."""
-    step = st.query_params.get(STEP_KEY, "")
-    st.session_state[STEP_KEY] = int(step) if step.isascii() and step.isdigit() else None
+    text = st.query_params.get(STEP_KEY, "")
+    step = int(text) if text.isascii() and text.isdigit() else None
+    st.session_state[STEP_KEY] = st.session_state[LINE_KEY] = step
 
 
 def show_tiles(run: dict[str, Any], state: dict[str, Any], lab: Lab) -> None:
@@ -82,13 +89,17 @@ def show_charts(run: dict[str, Any], state: dict[str, Any], lab: Lab) -> None:
         step = st.number_input(
             "Step", 1, int(state["step"]), None, key=STEP_KEY, bind="query-params", width=140,
             placeholder="none", help="Shows the examples of this step. You can also click in a chart.",
+            on_change=lambda: _draw_line(st.session_state[STEP_KEY]),
         )  # fmt: skip
         system = st.toggle(
             "System", key="system", bind="query-params",
             help="Add tokens per second and memory to the charts.",
         )  # fmt: skip
-    cache_key = repr((lab, state["name"], run["color"], lab.synced_at, system, step, style.theme()))
-    figure = _figure(cache_key, run, state, lab, system, step)
+    if state["status"] == "running" or LINE_KEY not in st.session_state:
+        _draw_line(step)
+    line = st.session_state[LINE_KEY]
+    cache_key = repr((lab, state["name"], run["color"], lab.synced_at, system, line, style.theme()))
+    figure = _figure(cache_key, run, state, lab, system, line)
     chart_key = f"run-charts:{run['name']}"
     show_figure(
         figure, key=chart_key, on_select=lambda: _select_step(chart_key), selection_mode="points"
@@ -101,7 +112,19 @@ def _select_step(chart_key: str) -> None:
     """Select the step that was clicked. A click elsewhere keeps the selection."""
     points = st.session_state[chart_key]["selection"]["points"]
     if points:
-        st.session_state[STEP_KEY] = max(1, round(points[0]["x"]))
+        step = max(1, round(points[0]["x"]))
+        st.session_state[STEP_KEY] = step
+        if st.session_state.get(LINE_KEY) is not None:
+            _draw_line(step)
+
+
+def _draw_line(step: int | None) -> None:
+    st.session_state[LINE_KEY] = step
+
+
+def close_batch() -> None:
+    """Select no step."""
+    st.session_state[STEP_KEY] = st.session_state[LINE_KEY] = None
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
@@ -111,7 +134,7 @@ def _figure(
     _state: dict[str, Any],
     _lab: Lab,
     _system: bool,
-    _step: int | None,
+    _line: int | None,
 ) -> charts.Figure:
     """Return the charts. Sessions that watch the same run share them."""
     name, color = _run["name"], _run["color"]
@@ -128,7 +151,7 @@ def _figure(
         elif metric == "grad_norm":
             options = {"threshold": _run["grad_clip"]}
         panels.append(charts.run_curve(curves[metric], metric, color, **options))
-    return charts.clickable(charts.stack(panels), color, _step)
+    return charts.clickable(charts.stack(panels), _line)
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
@@ -150,7 +173,7 @@ def show_batch(run: dict[str, Any], step: int, lab: Lab) -> None:
             st.markdown(f"**Batch of step {step:,}**", width="stretch")
             st.button(
                 ":material/close:", key="close_batch", type="tertiary", help="Close",
-                on_click=st.session_state.update, args=({STEP_KEY: None},),
+                on_click=close_batch,
             )  # fmt: skip
         if recorded is None:
             st.caption(f"Step {step:,} has not been recorded.")

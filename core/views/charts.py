@@ -26,6 +26,8 @@ STACKED_PANEL_HEIGHT_PX, STACKED_PANEL_GAP_PX, STACKED_MARGIN_PX = 170, 46, 70
 """Height of a panel in a stacked figure, the gap above it with its title, and the space for axis title and legend."""
 GRAY = "#8a909c"
 """Shading, thresholds and their labels; legible on light and dark backgrounds."""
+CLICK_SIZE = 10
+"""Diameter of invisible markers, in pixels."""
 DOT_SIZE = 5
 """Diameter of the dots for evaluations and isolated points, in pixels."""
 FONT = "Source Sans, Source Sans Pro, sans-serif"
@@ -35,7 +37,6 @@ HOVER_FORMATS = {
     "memory_mb": ",.0f", "padding": ".1%",
 }  # fmt: skip
 """How values read on hover, in d3's notation. Losses have four decimals."""
-RATE_TICKS = ".2~e"
 
 
 def _template(text: str, muted: str, grid: str, background: str) -> Figure:
@@ -267,35 +268,39 @@ def run_curve(
     label = {"font": {"size": 11, "color": GRAY}, "padding": 4}
     shapes: list[Figure] = []
     if warmup_steps:
-        text = {**label, "text": "warm-up", "textposition": "top left"}
+        inside = {**label, "text": "warm-up", "textposition": "top left"}
         area = {"type": "rect", "x0": 0, "x1": warmup_steps, "y0": 0, "y1": 1, "yref": "y domain"}
         fill = {"fillcolor": GRAY, "opacity": 0.18, "line": {"width": 0}, "layer": "below"}
-        shapes.append({**area, **fill, "label": text})
+        shapes.append({**area, **fill, "label": inside})
     if threshold is not None:
-        text = {**label, "text": f"clipping threshold {threshold:g}", "textposition": "end"}
+        above = {**label, "text": f"clipping threshold {threshold:g}", "textposition": "end"}
         level = {"type": "line", "x0": 0, "x1": 1, "xref": "x domain", "y0": threshold, "y1": threshold, "yref": "y"}  # fmt: skip
         style = {"line": {"color": GRAY, "width": 1.5, "dash": "dash"}}
-        shapes.append({**level, **style, "label": {**text, "yanchor": "bottom"}})
+        shapes.append({**level, **style, "label": {**above, "yanchor": "bottom"}})
     figure["layout"]["shapes"] = shapes
     return _with_y_from_zero(figure) if metric == "lr" else figure
 
 
-def clickable(figure: Figure, color: str, selected: int | None = None) -> Figure:
-    """Add invisible markers to all lines, so that their points can be clicked, and mark the selected step.
+def clickable(figure: Figure, selected: int | None = None) -> Figure:
+    """Add invisible markers to all lines, so that their points can be clicked.
 
-    Lines alone do not send click events.
+    Plotly ignores clicks on lines without markers. A marker becomes visible when it is clicked.
+
+    Args:
+        selected: Draw a vertical line at this step.
     """
-    shown = {"marker": {"opacity": 1}}
-    data: list[Figure] = [
-        {**trace, "selected": shown, "unselected": shown} if "marker" in trace else trace
-        for trace in figure["data"]
-    ]
+    data: list[Figure] = []
     for trace in figure["data"]:
-        place = {key: trace[key] for key in ("type", "x", "y", "xaxis", "yaxis") if key in trace}
-        hidden = {"mode": "markers", "showlegend": False, "hoverinfo": "none", "name": "step"}
-        marker = {"size": 12, "opacity": 0, "color": color}
-        states = {"selected": {"marker": {"opacity": 0}}, "unselected": {"marker": {"opacity": 0}}}
-        data.append({**place, **hidden, "marker": marker, **states})
+        if trace.get("mode") == "lines":
+            marker = {"size": CLICK_SIZE, "opacity": 0}
+        else:
+            size = np.asarray(trace["marker"]["size"])
+            opacity = np.where(size > 0, 1, 0).tolist()
+            marker = {**trace["marker"], "opacity": opacity}
+        hidden = {"opacity": 0 if trace.get("mode") == "lines" else 1}
+        states = {"selected": {"marker": {"opacity": 1}}, "unselected": {"marker": hidden}}
+        mode = "markers" if trace.get("mode") == "markers" else "lines+markers"
+        data.append({**trace, "mode": mode, "marker": marker, **states})
     layout = {**figure["layout"], "clickmode": "event+select", "dragmode": "zoom"}
     if selected is not None:
         cursor = {"type": "line", "xref": "x", "x0": selected, "x1": selected, "yref": "paper"}
@@ -467,7 +472,7 @@ def _with_x_from_zero(figure: Figure) -> Figure:
 
 def _with_y_from_zero(figure: Figure) -> Figure:
     """Start the y-axis at zero. Plotly would draw a constant learning rate between -1 and 1."""
-    figure["layout"]["yaxis"] |= {"rangemode": "tozero", "tickformat": RATE_TICKS}
+    figure["layout"]["yaxis"] |= {"rangemode": "tozero", "exponentformat": "e"}
     return figure
 
 
