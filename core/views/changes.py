@@ -1,0 +1,85 @@
+"""In which settings runs differ from the runs that they were cloned from."""
+
+import functools
+import operator
+from typing import Any
+
+import pandas as pd
+
+from core.config import IDENTITY_FIELDS, RunConfig, is_relevant
+from core.presets import PRESETS
+from core.views import journal
+from core.views.formats import setting_text
+
+SETTINGS = tuple(name for name in RunConfig.model_fields if name not in IDENTITY_FIELDS)
+SAME = "same settings"
+Values = tuple[Any, ...]
+"""The values of SETTINGS in order. Settings that have no effect are None."""
+
+
+def from_parents(runs: pd.DataFrame) -> list[str]:
+    """Return for each run what was changed from its parent, such as `gradient clipping 1 → none`.
+
+    A run without a parent, or whose parent has been deleted, is compared with the most similar preset, which is named:
+    `demo: epochs 2 → 3`.
+
+    Args:
+        runs: Runs as returned by `Lab.runs`.
+    """
+    columns = [_values(runs[name]) for name in SETTINGS]
+    settings = dict(zip(runs["name"], zip(*columns, strict=True), strict=True))
+    return [
+        _text(differences(settings[parent], settings[name]))
+        if parent in settings
+        else _from_preset(settings[name])
+        for name, parent in zip(runs["name"], _values(runs["parent"]), strict=True)
+    ]
+
+
+def differences(old: Values, new: Values) -> list[str]:
+    """Return the settings that have an effect in the new run and differ from the old one.
+
+    A setting without an effect in the old run, such as the rank without LoRA, counts as its default there.
+    """
+    if old == new:
+        return []
+    old_run, new_run = (dict(zip(SETTINGS, values, strict=True)) for values in (old, new))
+    texts = []
+    for name in SETTINGS:
+        if old_run[name] == new_run[name] or not is_relevant(name, new_run):
+            continue
+        field = RunConfig.model_fields[name]
+        before = old_run[name] if is_relevant(name, old_run) else field.default
+        if before != new_run[name]:
+            texts.append(
+                f"{_lower(str(field.title))} {setting_text(before)} → {setting_text(new_run[name])}"
+            )
+    return texts
+
+
+@functools.lru_cache(maxsize=4096)
+def _from_preset(settings: Values) -> str:
+    presets = {name: _preset_values(name) for name in PRESETS}
+    nearest = min(presets, key=lambda name: sum(map(operator.ne, presets[name], settings)))
+    changes = differences(presets[nearest], settings)
+    return f"{nearest}: {_text(changes)}" if changes else nearest
+
+
+@functools.cache
+def _preset_values(name: str) -> Values:
+    values = journal.settings(name)
+    return tuple(values[setting] for setting in SETTINGS)
+
+
+def _text(changes: list[str]) -> str:
+    return ", ".join(changes) or SAME
+
+
+def _values(column: pd.Series) -> list[Any]:
+    """Return the values of a column. Missing values become None."""
+    return column.astype(object).where(column.notna(), None).tolist()
+
+
+def _lower(title: str) -> str:
+    """Start a title with a lower-case letter, unless it is a name such as LoRA+ or DoRA."""
+    return title if title[1:2].isupper() or "RA" in title else title[:1].lower() + title[1:]

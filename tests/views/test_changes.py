@@ -1,0 +1,51 @@
+"""Changes of runs from their parents, or from the most similar preset."""
+
+import pandas as pd
+import pytest
+
+from core.config import RunConfig, is_relevant
+from core.presets import preset
+from core.views.changes import from_parents
+
+
+@pytest.fixture
+def runs():
+    """A function that returns runs as `Lab.runs` does: settings that have no effect are missing."""
+
+    def build(*configs):
+        rows = [config.model_dump() for config in configs]
+        return pd.DataFrame(
+            [{k: v if is_relevant(k, row) else None for k, v in row.items()} for row in rows],
+            dtype=object,
+        ).assign(parent=[config.parent for config in configs])
+
+    return build
+
+
+def test_changes_from_the_parent_are_named(runs):
+    parent = RunConfig(name="parent", grad_clip=1.0, lr=5e-5, notes="mine")
+    child = parent.changed(name="child", parent="parent", grad_clip=None, lr=1e-4, notes="")
+    same = parent.changed(name="same", parent="parent", color="#112233", tags=("a",))
+    _, changed, unchanged = from_parents(runs(parent, child, same))
+    assert changed == "learning rate 5e-5 → 1e-4, gradient clipping 1 → none"
+    assert unchanged == "same settings"
+
+
+def test_settings_without_an_effect_are_not_changes(runs):
+    full = RunConfig(name="full", method="full")
+    lora = RunConfig(name="lora", parent="full", method="lora", lora_rank=64)
+    _, changed = from_parents(runs(full, lora))
+    assert changed == "method full → lora, rank 16 → 64"
+    back = RunConfig(name="back", parent="lora", method="full")
+    *_, changed = from_parents(runs(full, lora, back))
+    assert changed == "method lora → full"
+
+
+def test_runs_without_a_parent_are_compared_with_the_most_similar_preset(runs):
+    exact = preset("demo").changed(name="exact")
+    orphan = preset("demo_lora").changed(name="orphan", parent="deleted", lora_rank=4)
+    assert from_parents(runs(exact, orphan)) == ["demo", "demo_lora: rank 16 → 4"]
+
+
+def test_no_runs_have_no_changes(runs):
+    assert from_parents(runs(RunConfig(name="one")).head(0)) == []
