@@ -91,6 +91,7 @@ def show_charts(run: dict[str, Any], state: dict[str, Any], lab: Lab) -> None:
             placeholder="none", help="Shows the examples of this step. You can also click in a chart.",
             on_change=lambda: _draw_line(st.session_state[STEP_KEY]),
         )  # fmt: skip
+        log = st.toggle("Log scale", key="log", bind="query-params", help="Of the loss.")
         system = st.toggle(
             "System", key="system", bind="query-params",
             help="Add tokens per second and memory to the charts.",
@@ -98,8 +99,10 @@ def show_charts(run: dict[str, Any], state: dict[str, Any], lab: Lab) -> None:
     if state["status"] == "running" or LINE_KEY not in st.session_state:
         _draw_line(step)
     line = st.session_state[LINE_KEY]
-    cache_key = repr((lab, state["name"], run["color"], lab.synced_at, system, line, style.theme()))
-    figure = _figure(cache_key, run, state, lab, system, line)
+    cache_key = repr(
+        (lab, state["name"], run["color"], lab.synced_at, log, system, line, style.theme())
+    )
+    figure = _figure(cache_key, run, state, lab, log, system, line)
     chart_key = f"run-charts:{run['name']}"
     show_figure(
         figure, key=chart_key, on_select=lambda: _select_step(chart_key), selection_mode="points"
@@ -133,6 +136,7 @@ def _figure(
     _run: dict[str, Any],
     _state: dict[str, Any],
     _lab: Lab,
+    _log: bool,
     _system: bool,
     _line: int | None,
 ) -> charts.Figure:
@@ -143,7 +147,7 @@ def _figure(
     evaluations = _evaluations(name, _lab, _lab.synced_at)
     best = _best(evaluations)
     warmup = int((_run["warmup_fraction"] or 0) * (_state["steps"] or 0))
-    panels = [charts.run_loss(evaluations, curves["loss"], color, best and best[0])]
+    panels = [charts.run_loss(evaluations, curves["loss"], color, best and best[0], _log)]
     for metric in metrics[1:]:
         options: dict[str, Any] = {}
         if metric == "lr":
@@ -180,7 +184,7 @@ def show_batch(run: dict[str, Any], step: int, lab: Lab) -> None:
             return
         texts = [
             f"loss {formats.loss(recorded['loss'])}",
-            f"learning rate {formats.setting_text(recorded['lr'])}",
+            f"learning rate {_rounded(recorded['lr'])}",
             f"gradient norm {formats.loss(recorded['grad_norm'])}",
         ]
         if recorded["batch"]:
@@ -190,8 +194,13 @@ def show_batch(run: dict[str, Any], step: int, lab: Lab) -> None:
         if recorded["padding"] is not None:
             texts.append(f"padding {formats.percent(recorded['padding'])}")
         st.caption(escape_markdown(" · ".join(texts)))
-        with show_errors():
+        with show_errors(), st.spinner("Loading the examples ..."):
             _show_examples(name, lab.batch(name, step))
+
+
+def _rounded(rate: float | None) -> str:
+    """Format a scheduled learning rate with three digits."""
+    return formats.DASH if rate is None else formats.setting_text(float(f"{rate:.3g}"))
 
 
 def _show_examples(name: str, examples: pd.DataFrame) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import streamlit as st
 
 from core.lab import Lab
-from core.views import report
+from core.views import changes
 from pages.ui.errors import show_errors, toast_errors
 from pages.ui.run_links import run_link
 from pages.ui.text import escape_markdown
@@ -22,14 +22,19 @@ def show_header(run: dict[str, Any], runs: dict[str, dict[str, Any]], lab: Lab) 
     name = run["name"]
     with st.container(horizontal=True, vertical_alignment="center", key="run-header"):
         with st.container(
-            horizontal=True, vertical_alignment="center", gap="small", key="run-title"
+            horizontal=True,
+            vertical_alignment="center",
+            gap="small",
+            width="content",
+            key="run-title",
         ):
             _show_color(run, lab)
             st.title(escape_markdown(name), width="content")
+        st.space("stretch")
         _show_actions(run, lab)
     with st.container(horizontal=True, vertical_alignment="center", key="run-origin"):
+        _show_tags(run, runs, lab)
         _show_origin(run, runs)
-    _show_tags(run, runs, lab)
 
 
 def _show_color(run: dict[str, Any], lab: Lab) -> None:
@@ -56,7 +61,7 @@ def _show_tags(run: dict[str, Any], runs: dict[str, dict[str, Any]], lab: Lab) -
         label_visibility="collapsed",
         placeholder="Add tags",
         max_selections=20,
-        width=420,
+        width=280,
         on_change=lambda: _save_tags(lab, run["name"], st.session_state[key]),
     )
 
@@ -82,13 +87,17 @@ def _show_origin(run: dict[str, Any], runs: dict[str, dict[str, Any]]) -> None:
         st.caption(f"{escape_markdown(parent)}, which no longer exists.", width="content")
         return
     run_link(parent, runs[parent]["color"], key="parent")
-    changes = report.changes(run, runs[parent])
-    more = len(changes) - MAX_LISTED_CHANGES
-    text = " · ".join(changes[:MAX_LISTED_CHANGES]) or "No changes"
+    changed = changes.differences(_settings(runs[parent]), _settings(run))
+    more = len(changed) - MAX_LISTED_CHANGES
+    text = " · ".join(changed[:MAX_LISTED_CHANGES]) or changes.SAME
     st.caption(
         escape_markdown(text) + (f" · {more} more under *Settings*" if more > 0 else ""),
         width="content",
     )
+
+
+def _settings(run: dict[str, Any]) -> changes.Values:
+    return tuple(run[name] for name in changes.SETTINGS)
 
 
 def _show_actions(run: dict[str, Any], lab: Lab) -> None:

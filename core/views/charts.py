@@ -200,9 +200,9 @@ def many_runs(figure: Figure, groups: Mapping[str, str], colors: Mapping[str, st
     data: list[Figure] = []
     for trace in figure["data"]:
         group = groups.get(trace.get("legendgroup", ""), "")
-        color = {"color": colors[group]} if group in colors else {}
-        line = {**trace.get("line", {}), **color, "width": 1}
-        thin = {"line": line, "marker": {**trace.get("marker", {}), "size": 3, **color}}
+        own = {"color": colors[group]} if group in colors else {}
+        line = {**trace.get("line", {}), **own, "width": 1}
+        thin = {"line": line, "marker": {**trace.get("marker", {}), "size": 3, **own}}
         data.append({**trace, **thin, "legendgroup": group, "showlegend": False})
     for group, color in colors.items():
         entry = {"name": html.escape(group, quote=False), "legendgroup": group, "showlegend": True}
@@ -213,7 +213,11 @@ def many_runs(figure: Figure, groups: Mapping[str, str], colors: Mapping[str, st
 
 
 def run_loss(
-    evaluations: pd.DataFrame, points: pd.DataFrame, color: str, best_step: int | None
+    evaluations: pd.DataFrame,
+    points: pd.DataFrame,
+    color: str,
+    best_step: int | None,
+    log: bool = False,
 ) -> Figure:
     """Draw one run's losses by step: validation and training at each evaluation, and training at each step.
 
@@ -221,6 +225,7 @@ def run_loss(
         evaluations: Columns x, val_loss, subset_loss and train_loss.
         points: The training loss per step: columns x and y.
         best_step: The evaluation to mark as the best.
+        log: Use a logarithmic y-axis.
     """
     validation = evaluations["subset_loss"].fillna(evaluations["val_loss"])
     train = evaluations["train_loss"].dropna()
@@ -242,8 +247,7 @@ def run_loss(
         lines.append({**marked, **star, "cliponaxis": False})
     for line in lines:
         line |= {"hovertemplate": "%{y:.4f}"}
-    title = "Loss"
-    return _with_x_from_zero(_figure(lines, title, AXES["step"].label, False, legend=True))
+    return _with_x_from_zero(_figure(lines, "Loss", AXES["step"].label, log, legend=True))
 
 
 def run_curve(

@@ -230,22 +230,6 @@ def run_settings(
     return pd.DataFrame(rows, columns=columns)
 
 
-def changes(run: Mapping[str, Any], parent: Mapping[str, Any]) -> list[str]:
-    """List the settings in which a run differs from its parent, such as `Gradient clipping 1 → none`.
-
-    Ignores settings that have no effect in one of the two runs and seem to differ only for that reason.
-    """
-    texts = []
-    for name, field in RunConfig.model_fields.items():
-        relevant = is_relevant(name, run) and is_relevant(name, parent)
-        if name in IDENTITY_FIELDS or not relevant:
-            continue
-        old, new = setting_text(parent[name]), setting_text(run[name])
-        if old != new:
-            texts.append(f"{field.title} {old} → {new}")
-    return texts
-
-
 def score_text(score: Any) -> Any:
     """Format a score for display, such as `94.1 (91.7 to 96.3, n = 108)`."""
     if not isinstance(score, dict):
