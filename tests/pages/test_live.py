@@ -28,10 +28,10 @@ X_VALUES = {
 
 
 def badge(page, name):
-    """Return the line with a run's name and status."""
-    lines = [m.value.replace("\\", "") for m in page.markdown if "-badge[" in m.value]
-    [match] = [text for text in lines if f"**{name}**" in text]
-    return match
+    """Return the badge with a run's status, which follows the link to the run."""
+    names = [link.label.replace("\\", "") for link in page.get("page_link")]
+    badges = [m.value for m in page.markdown if "-badge[" in m.value]
+    return dict(zip(names, badges, strict=True))[name]
 
 
 def progress(page):
