@@ -58,7 +58,7 @@ def show_differences(chosen: pd.DataFrame) -> None:
     table = table.replace("", formats.DASH).reset_index(names="run")
     table.insert(0, "color", [dot_image(color) for color in chosen["color"]])
     st.dataframe(
-        table, hide_index=True, key="differences",
+        table, hide_index=True, key="differences", width="content",
         height=MAX_LIST_HEIGHT_PX if len(table) > MAX_COLORS else "content",
         column_config={
             "color": st.column_config.ImageColumn("", width=36),
@@ -128,6 +128,8 @@ def show_figures(
     raw = lab.curves(names, CHARTS, x=x, buckets=buckets)
     noisy = [metric for metric in CHARTS if metric != "lr"]
     smooth = lab.curves(names, noisy, x=x, window=window, buckets=buckets) if window > 1 else {}
+    if len(names) > MAX_COLORS:  # raw curves behind the smoothed ones would hide them
+        raw, smooth = raw | smooth, {}
     for metric in CHARTS:
         figures[metric] = charts.step_curves(
             raw[metric], smooth.get(metric), colors, metric, x, log and metric != "lr"

@@ -150,6 +150,8 @@ def step_curves(
         lines.append({**line, **_hover(CURVES[metric].label, HOVER_FORMATS.get(metric, ".4f"))})
     title, x_title = CURVES[metric].label, AXES[x].label
     figure = _with_x_from_zero(_figure(lines, title, x_title, log, legend=len(colors) > 1))
+    if metric == "relative_update":
+        figure["layout"]["yaxis"]["exponentformat"] = "e"
     return _with_y_from_zero(figure) if metric == "lr" else figure
 
 
@@ -209,6 +211,7 @@ def many_runs(figure: Figure, groups: Mapping[str, str], colors: Mapping[str, st
         place = {"type": "scatter", "x": [None], "y": [None], "mode": "lines", "xaxis": "x", "yaxis": "y"}  # fmt: skip
         data.append({**entry, **place, "line": {"color": color, "width": 3}})
     layout = {**figure["layout"], "hovermode": "closest", "showlegend": bool(colors)}
+    layout["xaxis"] = {**layout["xaxis"], "showspikes": False}
     return {"data": data, "layout": layout}
 
 

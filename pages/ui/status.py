@@ -48,8 +48,8 @@ def show_run(run: dict[str, Any], lab: Lab, named: bool = True) -> None:
         _show_start(bar, run.get("download"))
     elif steps and steps > 0:
         bar.progress(max(0.0, min(1.0, step / steps)), _progress_text(run, int(step), int(steps)))
-    elif status == "queued":
-        bar.caption("Waiting in queue")
+    else:
+        bar.caption("Waiting in queue" if status == "queued" else "No training steps")
     if status in ("queued", "running"):
         seconds_since_stop = lab.seconds_since_stop_request(run["name"])
         kill = seconds_since_stop is not None and seconds_since_stop > lab.KILL_AFTER_S
