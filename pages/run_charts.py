@@ -146,7 +146,9 @@ def _figure(
     curves = _lab.curves([name], metrics, buckets=CURVE_BUCKETS)
     evaluations = _evaluations(name, _lab, _lab.synced_at)
     best = _best(evaluations)
-    warmup = int((_run["warmup_fraction"] or 0) * (_state["steps"] or 0))
+    rates = curves["lr"]["y"]
+    has_warmup = len(rates) and rates.iloc[0] < _run["lr"]  # older versions could ignore it
+    warmup = int((_run["warmup_fraction"] or 0) * (_state["steps"] or 0)) if has_warmup else 0
     panels = [charts.run_loss(evaluations, curves["loss"], color, best and best[0], _log)]
     for metric in metrics[1:]:
         options: dict[str, Any] = {}

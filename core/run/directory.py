@@ -344,7 +344,8 @@ class RunDirectory:
                 with contextlib.suppress(OSError):  # deleted in the meantime
                     status = path.lstat()
                     if stat.S_ISREG(status.st_mode):
-                        sizes.append((path.relative_to(self.path).as_posix(), status.st_size))
+                        relative = os.fsencode(path.relative_to(self.path).as_posix())
+                        sizes.append((relative.decode("utf-8", "replace"), status.st_size))
         return sorted(sizes)
 
     def move_to_trash(self) -> None:

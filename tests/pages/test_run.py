@@ -75,7 +75,8 @@ def test_queued_run_has_no_charts(write_run, open_page):
 
 
 def test_charts_share_an_axis_and_mark_best_step_warm_up_and_clipping(write_run, open_page, line):
-    write_run("one", steps=10, warmup_fraction=0.3, grad_clip=2.5, lr=3e-4)
+    run = write_run("one", steps=10, warmup_fraction=0.3, grad_clip=2.5, lr=3e-4)
+    run.write_config(run.config().changed(lr=5e-4))  # the recorded rates start below the peak
     page = open_page("run", name="one")
     loss = page.figure("Loss")
     names = ["training, per step", "validation", "training", "best validation, step 9"]
