@@ -40,7 +40,7 @@ def show_tiles(run: dict[str, Any], state: dict[str, Any], lab: Lab) -> None:
     best_text = f"{formats.loss(best[1])} @ {best[0]:,}" if best else formats.DASH
     both = evaluations[evaluations["x"] > 0].dropna(subset=["subset_loss", "train_loss"])
     gap = both["subset_loss"].iloc[-1] - both["train_loss"].iloc[-1] if len(both) else None
-    with st.container(horizontal=True, gap="large", key="run-tiles"):
+    with st.container(horizontal=True, gap="medium", key="run-tiles"):
         st.metric(
             "Best validation loss", best_text,
             help="Lowest loss on the validation subset, and its step.", width="content",

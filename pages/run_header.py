@@ -24,7 +24,7 @@ def show_header(run: dict[str, Any], runs: dict[str, dict[str, Any]], lab: Lab) 
         with st.container(
             horizontal=True,
             vertical_alignment="center",
-            gap="small",
+            gap="xsmall",
             width="content",
             key="run-title",
         ):

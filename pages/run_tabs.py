@@ -180,10 +180,11 @@ def _show_data(name: str, lab: Lab) -> None:
 def _show_files(name: str, lab: Lab) -> None:
     """List the files of the run directory. Links are omitted, because they could lead outside."""
     files = lab.files(name)
-    total = formats.memory(sum(size for _, size in files) / 2**20)
+    total = formats.file_size(sum(size for _, size in files))
     st.caption(f"{len(files):,} files, {total}")
-    sizes = [f"{size:,} B" if size < 2**20 else formats.memory(size / 2**20) for _, size in files]
-    table = pd.DataFrame({"File": [path for path, _ in files], "Size": sizes})
+    table = pd.DataFrame({
+        "File": [path for path, _ in files], "Size": [formats.file_size(size) for _, size in files]
+    })  # fmt: skip
     st.dataframe(
         table, hide_index=True, width=640,
         column_config={"Size": st.column_config.Column(alignment="right")},
