@@ -46,7 +46,6 @@ if TYPE_CHECKING:  # importing these at runtime takes seconds
 Result = TypeVar("Result")
 Curves = dict[str, pd.DataFrame]
 
-NO_LENGTH_LIMIT = 10**9
 SYNC_INTERVAL_S = 1.0
 """Pages refresh once a second; syncing more often would not show anything new."""
 ENQUEUE_GRACE_S = 10.0
@@ -311,29 +310,15 @@ class Lab:
         from core.nn import pretrained
 
         self._refuse_outside_paths(config)
-        return min(
-            config.max_length or NO_LENGTH_LIMIT, pretrained.architecture(config.base_model).context
-        )
+        return pretrained.max_length(config)
 
     def batch(self, name: str, step: int) -> pd.DataFrame:
-        """Return the examples of a step's batch, from the run's data set as it is now.
-
-        Columns: item, tokens, trained (tokens left after truncation), instruction, input, output.
-
-        Raises:
-            UserError: the run does not exist or did not record this batch, or its data set is missing or has changed.
-        """
+        """Return the examples of a step, from the data set as it is now; see `inspection.batch`. Raises UserError."""
         from core.data import inspection
 
-        config, recorded = self.config(name), self.step(name, step)
-        if not recorded or not recorded["batch"]:
-            raise UserError(f"Run {name!r} did not record the examples of step {step:,}.")
-        dataset = self.dataset(config)
-        if dataset is None:
-            raise UserError(f"The data set {config.dataset} is not on this machine.")
-        return inspection.batch(
-            dataset, recorded["batch"], self.context(config), recorded["batch_tokens"]
-        )
+        config, recorded = self.config(name), self.step(name, step) or {}
+        examples, tokens = recorded.get("batch"), recorded.get("batch_tokens")
+        return inspection.batch(self.dataset(config), examples, self.context(config), tokens)
 
     def upload(self, filename: str, content: bytes) -> str:
         """Store a data set in the runs folder and return its path for use as `dataset`.

@@ -134,18 +134,26 @@ def tokens(example: Example, config: RunConfig, context: int) -> list[Token]:
 
 
 def batch(
-    dataset: InspectedDataset, indices: Sequence[int], limit: int, tokens: int | None
+    dataset: InspectedDataset | None,
+    indices: Sequence[int] | None,
+    limit: int,
+    tokens: int | None,
 ) -> pd.DataFrame:
     """Return the examples of a batch: item, tokens, trained, instruction, input, output.
 
     Args:
-        indices: data set indices of the examples.
+        dataset: the run's data set, or None if it is not on this machine.
+        indices: data set indices of the examples, or None if they were not recorded.
         limit: examples are truncated to this many tokens; `trained` is what is left.
         tokens: number of tokens of the batch in training, or None if it was not recorded.
 
     Raises:
-        UserError: the examples do not have this number of tokens, so the data set has changed.
+        UserError: the examples are not available or do not have this number of tokens, so the data set has changed.
     """
+    if not indices:
+        raise UserError("The examples of this step were not recorded.")
+    if dataset is None:
+        raise UserError("The data set of this run is not on this machine.")
     unchanged = all(0 <= index < len(dataset.table) for index in indices)
     if unchanged:
         examples = dataset.table.iloc[list(indices)]

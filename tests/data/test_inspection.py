@@ -99,3 +99,9 @@ def test_batch_has_the_examples_in_order_with_their_lengths(tmp_path):
     for indices, count in (([7, 3], tokens + 1), ([7, 20], tokens), ([7, -1], tokens)):
         with pytest.raises(UserError, match="has changed"):
             inspection.batch(dataset, indices, 40, count)
+    for data, indices, problem in (
+        (None, [7], "not on this machine"),
+        (dataset, None, "not recorded"),
+    ):
+        with pytest.raises(UserError, match=problem):
+            inspection.batch(data, indices, 40, tokens)
