@@ -14,7 +14,7 @@ from core.views.tables import records
 from pages.ui import runtime, style
 from pages.ui.errors import show_errors
 from pages.ui.figures import show_figure
-from pages.ui.run_links import dot_image, open_run
+from pages.ui.run_links import dot_image, open_run, run_link
 from pages.ui.selection import show_cut
 from pages.ui.status import show_run
 from pages.ui.text import escape_markdown, show_text
@@ -151,11 +151,7 @@ def show_details(names: list[str], view: str, samples: list[dict], total_samples
         if not samples:
             st.caption("No samples yet. Set the interval with *Sample every*.")
         show_cut(len(samples), total_samples, "samples, newest first")
-        for sample in samples:
-            st.caption(
-                f"{escape_markdown(sample['run'])}, step {sample['step']}: {escape_markdown(sample['prompt'])}"
-            )
-            show_text(sample["text"].strip())
+        show_samples(repr((colors, samples)), samples)
     elif view == "Warnings":
         warnings = lab.warnings(names)
         if warnings.empty:
@@ -164,9 +160,21 @@ def show_details(names: list[str], view: str, samples: list[dict], total_samples
             st.dataframe(warnings, hide_index=True)
     else:
         for name in names:
-            st.caption(escape_markdown(name))
+            run_link(name, colors[name], key="log")
             with show_errors():  # the run may have been deleted since the last sync
                 st.code(lab.log(name) or "(empty)", language=None)
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def show_samples(cache_key: str, _samples: list[dict]) -> None:
+    """Draw the samples. Sessions with the same view share the drawn elements."""
+    for i, sample in enumerate(_samples):
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            run_link(sample["run"], colors[sample["run"]], key=f"sample {i}")
+            st.caption(
+                f"step {sample['step']}: {escape_markdown(sample['prompt'])}", width="content"
+            )
+        show_text(sample["text"].strip())
 
 
 st.title("Live")

@@ -47,3 +47,22 @@ def test_click_on_a_step_shows_its_batch_and_the_link_restores_it(open_tab, trai
     expect(batch).to_be_visible()
     tab.get_by_role("button", name="Close").click()
     expect(batch).to_have_count(0)
+
+
+def test_hostile_text_is_escaped_on_the_run_page(open_tab, hostile):
+    tab = open_tab(f"run?name={hostile.name}")
+    expect(tab.get_by_text("reason <script>")).to_be_visible()
+    for name, field in (("Samples", "sample"), ("Settings", "reason"), ("Log", "reason")):
+        tab.get_by_role("tab", name=name).click()
+        expect(tab.get_by_role("tab", name=name)).to_have_attribute("aria-selected", "true")
+        expect(tab.get_by_text(f"{field} <script>").first).to_be_visible()
+        assert tab.evaluate("window.pwned") is None
+        main = tab.get_by_test_id("stMain")
+        for selector in (
+            "a[href^='javascript:']",
+            "a[href*='a.bc']",
+            "img",
+            ".katex",
+            "main script",
+        ):
+            assert main.locator(selector).count() == 0, selector

@@ -307,7 +307,7 @@ def test_samples_are_sorted_newest_first(write_run, open_page):
     texts = [e.value for e in page.get("html") if "hi number" in e.value]
     assert ["20" in texts[0], "10" in texts[1]] == [True, True]
     assert "hi number 20\nagain" in texts[0]
-    assert page.says("one, step 20: Say hi.")
+    assert page.says("step 20: Say hi.")
 
 
 def test_queued_run_does_not_show_charts(write_run, open_page):
