@@ -14,7 +14,7 @@ from core.views.tables import records
 from pages.ui import runtime, style
 from pages.ui.errors import show_errors
 from pages.ui.figures import show_figure
-from pages.ui.run_links import dot_image, open_run, run_link
+from pages.ui.run_links import RUN_PAGE, dot_image, open_run, run_link
 from pages.ui.selection import show_cut
 from pages.ui.status import show_run
 from pages.ui.text import escape_markdown, show_text
@@ -169,8 +169,15 @@ def show_details(names: list[str], view: str, samples: list[dict], total_samples
 def show_samples(cache_key: str, _samples: list[dict]) -> None:
     """Draw the samples. Sessions with the same view share the drawn elements."""
     for i, sample in enumerate(_samples):
-        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            run_link(sample["run"], colors[sample["run"]], key=f"sample {i}")
+        name = sample["run"]
+        with st.container(
+            horizontal=True, vertical_alignment="center", gap="xsmall", key=f"run-link-sample-{i}"
+        ):
+            # `run_link` draws CSS, which a cached function cannot.
+            st.html(
+                f'<span class="run-dot" style="background: {colors[name]}"></span>', width="content"
+            )
+            st.page_link(RUN_PAGE, label=escape_markdown(name), query_params={"name": name})
             st.caption(
                 f"step {sample['step']}: {escape_markdown(sample['prompt'])}", width="content"
             )

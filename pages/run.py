@@ -40,6 +40,8 @@ if name not in runs:
 run = runs[name]
 if st.session_state.get(SHOWN_KEY, name) != name:
     run_charts.forget_step()  # it belongs to the run shown before
+    if run_tabs.KEY in st.session_state:  # a link from one run to another does not change the URL
+        st.query_params["name"] = name
 st.session_state[SHOWN_KEY] = name
 show_header(run, runs, lab)
 was_active = run["status"] in ACTIVE_STATUSES

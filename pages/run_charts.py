@@ -24,6 +24,8 @@ LINE_KEY = "run_step_line"
 After a click, the marker of the point shows which step is selected, unless there already was a line. Drawing one would
 change the figure, and Streamlit would replace the chart and lose the user's zoom.
 """
+FROZEN_KEY = "run_frozen_charts"
+"""Session key: the charts that stay while *Follow* is off, and what they show."""
 
 
 def forget_step() -> None:
@@ -85,24 +87,31 @@ def show_charts(run: dict[str, Any], state: dict[str, Any], lab: Lab) -> None:
     if not state["step"]:
         st.caption("Charts appear after the first training step.")
         return
+    steps = int(state["steps"] or state["step"])  # not the current step: the input would be reset
+    if not 1 <= (st.session_state.get(STEP_KEY) or 1) <= steps:
+        close_batch()
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         step = st.number_input(
-            "Step", 1, int(state["step"]), None, key=STEP_KEY, bind="query-params", width=140,
+            "Step", 1, steps, None, key=STEP_KEY, bind="query-params", width=140,
             placeholder="none", help="Shows the examples of this step. You can also click in a chart.",
             on_change=lambda: _draw_line(st.session_state[STEP_KEY]),
         )  # fmt: skip
+        follow = state["status"] != "running" or st.toggle(
+            "Follow", True, key="follow", help="Turn off to freeze the charts and keep your zoom."
+        )
         log = st.toggle("Log scale", key="log", bind="query-params", help="Of the loss.")
         system = st.toggle(
             "System", key="system", bind="query-params",
             help="Add tokens per second and memory to the charts.",
         )  # fmt: skip
-    if state["status"] == "running" or LINE_KEY not in st.session_state:
+    if (state["status"] == "running" and follow) or LINE_KEY not in st.session_state:
         _draw_line(step)
     line = st.session_state[LINE_KEY]
-    cache_key = repr(
-        (lab, state["name"], run["color"], lab.synced_at, log, system, line, style.theme())
-    )
-    figure = _figure(cache_key, run, state, lab, log, system, line)
+    view = state["name"], run["color"], log, system, line, style.theme()
+    frozen_view, figure = st.session_state.get(FROZEN_KEY, (None, {}))
+    if follow or frozen_view != view:
+        figure = _figure(repr((lab, view, lab.synced_at)), run, state, lab, log, system, line)
+        st.session_state[FROZEN_KEY] = view, figure
     chart_key = f"run-charts:{run['name']}"
     show_figure(
         figure, key=chart_key, on_select=lambda: _select_step(chart_key), selection_mode="points"

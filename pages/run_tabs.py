@@ -19,6 +19,8 @@ from pages.ui.text import escape_markdown, show_text
 if TYPE_CHECKING:  # imports the hub client, which takes a second
     from core.data.inspection import InspectedDataset
 
+KEY = "tab"
+"""Widget key and URL parameter of the open tab. In the session while this page is shown."""
 MAX_SAMPLE_STEPS = 60
 TABLE_HEIGHT_PX = 360
 KINDS = {"All": None, "Exact": True, "Not exact": False}
@@ -35,7 +37,7 @@ def show_tabs(run: dict[str, Any], parent: dict[str, Any] | None, lab: Lab) -> N
         "Files": lambda: _show_files(run["name"], lab),
         "Log": lambda: _show_log(run["name"], lab),
     }
-    tabs = st.tabs(list(show), key="tab", on_change="rerun", bind="query-params")
+    tabs = st.tabs(list(show), key=KEY, on_change="rerun", bind="query-params")
     for tab, draw in zip(tabs, show.values(), strict=True):
         if tab.open:
             with tab, show_errors():  # the run may have been deleted since the last sync

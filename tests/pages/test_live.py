@@ -308,6 +308,8 @@ def test_samples_are_sorted_newest_first(write_run, open_page):
     assert ["20" in texts[0], "10" in texts[1]] == [True, True]
     assert "hi number 20\nagain" in texts[0]
     assert page.says("step 20: Say hi.")
+    links = [link.label for link in page.run().get("page_link")]
+    assert links == ["one"] * 3, "of the run and of its samples, also when drawn from the cache"
 
 
 def test_queued_run_does_not_show_charts(write_run, open_page):

@@ -226,3 +226,24 @@ def test_another_run_does_not_keep_the_selected_step(write_batch, open_page):
     page.go("run", name="two")
     assert page.widget("step").value is None
     assert not page.says("Batch of step")
+
+
+def test_wrong_step_in_a_link_selects_none(write_batch, open_page):
+    write_batch("one")
+    for step in ("0", "-1", "3", "x"):
+        page = open_page("run", name="one", step=step)
+        assert page.widget("step").value is None
+    write_batch("two")
+    runtime.lab().refresh()
+    assert page.go("run", name="two", step="3").widget("step").value is None
+
+
+def test_charts_can_be_frozen_while_the_run_is_active(write_run, open_page, line):
+    run = write_run("one", "running", planned=9)
+    page = open_page("run", name="one").choose("follow", False)
+    event_fields = {"epoch": 3.5, "tokens": 70, "seconds": 3.5, "lr": 1e-3, "grad_norm": 1.0}
+    run.append("step", step=7, loss=0.25, tokens_per_s=9.0, **event_fields)
+    runtime.lab().refresh()
+    assert page.run().get("progress")[0].proto.text.startswith("Step 7 of 9")
+    assert line(page.figure("Loss"))[-1][0] == 6
+    assert line(page.choose("follow", True).figure("Loss"))[-1] == (7, 0.25)
