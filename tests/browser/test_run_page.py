@@ -49,6 +49,17 @@ def test_click_on_a_step_shows_its_batch_and_the_link_restores_it(open_tab, trai
     expect(batch).to_have_count(0)
 
 
+def test_link_to_the_parent_changes_the_address_and_back_returns(open_tab, runs_dir, trained):
+    RunDirectory.create(runs_dir, RunConfig(name="child", parent="trained"))
+    tab = open_tab("run?name=child&tab=Log")
+    expect(tab.get_by_role("heading", name="child")).to_be_visible()
+    tab.get_by_role("link", name="trained").click()
+    expect(tab.get_by_role("heading", name="trained")).to_be_visible()
+    expect(tab).to_have_url(f"{tab.url.partition('?')[0]}?name=trained")
+    tab.go_back()
+    expect(tab.get_by_role("heading", name="child")).to_be_visible()
+
+
 def test_hostile_text_is_escaped_on_the_run_page(open_tab, hostile):
     tab = open_tab(f"run?name={hostile.name}")
     expect(tab.get_by_text("reason <script>")).to_be_visible()
