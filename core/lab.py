@@ -231,6 +231,21 @@ class Lab(Reader):
         except hub.NotDownloadedError:
             return None
 
+    def context(self, config: RunConfig) -> int:
+        """Return the maximum number of tokens in an example. Raises UserError if the base model is unknown."""
+        from core.nn import pretrained
+
+        self._refuse_outside_paths(config)
+        return pretrained.max_length(config)
+
+    def batch(self, name: str, step: int) -> pd.DataFrame:
+        """Return the examples of a step, from the data set as it is now; see `inspection.batch`. Raises UserError."""
+        from core.data import inspection
+
+        config, recorded = self.config(name), self.step(name, step) or {}
+        examples, tokens = recorded.get("batch"), recorded.get("batch_tokens")
+        return inspection.batch(self.dataset(config), examples, self.context(config), tokens)
+
     def upload(self, filename: str, content: bytes) -> str:
         """Store a data set in the runs folder and return its path for use as `dataset`.
 

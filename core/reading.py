@@ -56,6 +56,10 @@ class Reader(ABC):
         """Return the losses of each evaluation; see `queries.evaluations`."""
         return self._read(queries.evaluations, names, x)
 
+    def step(self, name: str, step: int) -> dict[str, Any] | None:
+        """Return the metrics and the batch of one step; see `queries.step`."""
+        return self._read(queries.step, name, step)
+
     def updates(self, names: Sequence[str]) -> pd.DataFrame:
         """Return the relative update of each module at each measured step: run, step, module, relative_update."""
         return self._read(queries.updates, names)
@@ -93,6 +97,10 @@ class Reader(ABC):
     def log(self, name: str) -> str:
         """Return the end of a run's log. Raises UserError if the run does not exist."""
         return RunDirectory.find(self.runs_dir, name).log_tail()
+
+    def files(self, name: str) -> list[tuple[str, int]]:
+        """Return the path and size in bytes of each file of a run. Raises UserError if the run does not exist."""
+        return RunDirectory.find(self.runs_dir, name).files()
 
     def capsule(self, name: str) -> bytes:
         """Return a run as one HTML file that works offline; see `core.exchange.capsule`. Raises UserError."""

@@ -6,7 +6,6 @@ import pandas as pd
 import streamlit as st
 
 from core.config import RunConfig
-from core.nn.architecture import FAMILY
 from core.views import charts
 from core.views.formats import count
 from core.views.search import search
@@ -14,6 +13,7 @@ from core.views.tables import records
 from pages.ui import runtime
 from pages.ui.errors import show_errors
 from pages.ui.figures import show_figure
+from pages.ui.run_links import run_link
 from pages.ui.selection import select_rows
 from pages.ui.text import escape_markdown, show_skipped, show_tokens
 from pages.ui.upload import dataset_uploader
@@ -26,7 +26,35 @@ LABELS = {"item": "Item", "part": "Split", "tokens": "Tokens", "instruction": "I
           "input": "Input", "output": "Response"}  # fmt: skip
 SPLITS = ("train", "test", "validation")
 
+LINKED_KEY = "linked_example"
+"""Session key: the run and example of the last link that was followed."""
+
 lab = runtime.lab()
+
+
+def linked_run() -> str | None:
+    """Return the run whose data set a link asks for, after naming it. None if there is none."""
+    name = st.query_params.get("run")
+    if not name:
+        return None
+    colors = lab.colors([name])
+    if not colors:
+        st.warning(f"Unknown run: {escape_markdown(name)}.")
+        return None
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.caption("Data set of", width="content")
+        run_link(name, colors[name], key="data")
+        st.button(
+            "Choose another data set", icon=":material/close:", type="tertiary",
+            on_click=leave_run,
+        )  # fmt: skip
+    return name
+
+
+def leave_run() -> None:
+    """Show the inputs again instead of a run's data set."""
+    for parameter in ("run", "example"):
+        st.query_params.pop(parameter, None)
 
 
 def choose() -> RunConfig:
@@ -105,11 +133,21 @@ def show_overview(table: pd.DataFrame, config: RunConfig, limit: int) -> None:
     show_figure(charts.token_lengths(lengths, limit), key="lengths")
 
 
-def show_examples(dataset: "InspectedDataset", config: RunConfig, context: int) -> None:
-    """Draw the search box, the table of examples, and the tokens of the selected example."""
+def show_examples(
+    dataset: "InspectedDataset", config: RunConfig, context: int, name: str | None
+) -> None:
+    """Draw the search box, the table of examples, and the tokens of the selected example.
+
+    Args:
+        name: The run whose data set is shown, if a link asks for it.
+    """
+    key = f"examples:{config.dataset}"
+    follow_link(dataset, name, key)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        query = st.text_input("Find examples", placeholder="e.g. synonym for happy")
-        parts = st.pills("Split", SPLITS, selection_mode="multi")
+        query = st.text_input(
+            "Find examples", key="find", bind="query-params", placeholder="e.g. synonym for happy"
+        )
+        parts = st.pills("Split", SPLITS, selection_mode="multi", key="split", bind="query-params")
     table = dataset.table
     shown = table[table["part"].isin(parts)] if parts else table
     texts = (shown["instruction"] + " " + shown["input"] + " " + shown["output"]).tolist()
@@ -119,10 +157,13 @@ def show_examples(dataset: "InspectedDataset", config: RunConfig, context: int) 
         return
     locations = [dataset.records.source_rows[item] for item in shown["item"]]
     selected = select_rows(
-        shown[COLUMNS], locations, f"examples:{config.dataset}", height=320,
+        shown[COLUMNS], locations, key, height=320,
         column_config={key: st.column_config.Column(label) for key, label in LABELS.items()},
     )  # fmt: skip
     item = int(shown["item"].iloc[locations.index(selected[0]) if selected else 0])
+    if selected:
+        st.query_params["example"] = str(item)
+        st.session_state[LINKED_KEY] = (name, str(item))
     tokens = dataset.tokens(item, config, context)
     states = [token.state for token in tokens]
     st.caption(
@@ -130,6 +171,20 @@ def show_examples(dataset: "InspectedDataset", config: RunConfig, context: int) 
         f"targets (blue): {states.count('learned')}, truncated (struck through): {states.count('cut')}."
     )
     show_tokens([(token.text, token.state) for token in tokens])
+
+
+def follow_link(dataset: "InspectedDataset", name: str | None, key: str) -> None:
+    """Select the example that the URL names, unless it has been followed before."""
+    example = st.query_params.get("example", "")
+    if not example or st.session_state.get(LINKED_KEY) == (name, example):
+        return
+    st.session_state[LINKED_KEY] = (name, example)
+    rows = dataset.records.source_rows
+    if not (example.isascii() and example.isdigit()) or int(example) >= len(rows):
+        st.warning(f"This data set has no example {escape_markdown(example)}.")
+        return
+    st.session_state.pop(key, None)
+    st.session_state[f"{key}:selected"] = [rows[int(example)]]
 
 
 def show_leaks(dataset: "InspectedDataset") -> None:
@@ -160,7 +215,9 @@ def show_leaks(dataset: "InspectedDataset") -> None:
 
 
 st.title("Data")
-config = choose()
+name = linked_run()
+with show_errors(stop=True):
+    config = lab.config(name) if name else choose()
 with show_errors(stop=True), st.spinner("Loading the data set ..."):
     dataset = lab.dataset(config)
 if dataset is None:
@@ -168,12 +225,15 @@ if dataset is None:
         f"{escape_markdown(config.dataset)} has not been downloaded yet. The first run that uses it downloads it."
     )
     st.stop()
-context = FAMILY[config.base_model].context
+with show_errors(stop=True):
+    context = lab.context(config)
 st.caption(escape_markdown(f"Columns: {dataset.columns}"))
 show_unused(dataset)
-show_overview(dataset.table, config, min(config.max_length or context, context))
-view = st.segmented_control("View", ["Examples", "Leaks"], default="Examples")
+show_overview(dataset.table, config, context)
+view = st.segmented_control(
+    "View", ["Examples", "Leaks"], default="Examples", key="view", bind="query-params"
+)
 if view == "Leaks":
     show_leaks(dataset)
 else:
-    show_examples(dataset, config, context)
+    show_examples(dataset, config, context, name)

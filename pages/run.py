@@ -1,18 +1,75 @@
-"""The page of one run: `/run?name=...`."""
+"""The page of one run: `/run?name=...`. Every run name in the dashboard leads here."""
 
 import streamlit as st
 
 from core.views.tables import records
+from pages import run_charts, run_tabs
+from pages.run_header import show_header
 from pages.ui import runtime
 from pages.ui.status import show_run
 from pages.ui.text import escape_markdown
 
+ACTIVE_STATUSES = ("running", "queued")
+SHOWN_KEY = "run_page_name"
+"""Session key: the run that this page showed last."""
+
 lab = runtime.lab()
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def state_of(name: str, synced_at: int) -> list[dict]:
+    """Return the run's progress. All sessions share one query per index sync."""
+    return lab.states([name])
+
+
+def show_missing(name: str) -> None:
+    """Say that the link names no existing run, with the way back."""
+    st.title("Run")
+    if name:
+        st.warning(f"Unknown run: {escape_markdown(name)}. It may have been renamed or deleted.")
+    else:
+        st.warning("This link names no run.")
+    st.page_link("pages/results.py", label="Results", icon=":material/table_chart:")
+
+
 name = st.query_params.get("name", "")
 runs = {run["name"]: run for run in records(lab.runs())}
-st.title(escape_markdown(name) or "Run")
 if name not in runs:
-    st.warning(f"Unknown run: {escape_markdown(name)}." if name else "This link names no run.")
-    st.page_link("pages/results.py", label="Results", icon=":material/table_chart:")
+    show_missing(name)
     st.stop()
-show_run(runs[name], lab)
+run = runs[name]
+if st.session_state.get(SHOWN_KEY, name) != name:
+    run_charts.forget_step()  # it belongs to the run shown before
+    if run_tabs.KEY in st.session_state:  # a link from one run to another does not change the URL
+        st.query_params["name"] = name
+st.session_state[SHOWN_KEY] = name
+show_header(run, runs, lab)
+was_active = run["status"] in ACTIVE_STATUSES
+
+
+@st.fragment(run_every=1.0 if was_active else None)
+def show_training() -> None:
+    """Draw the part of the page that changes while the run is active: progress, tiles, charts and a batch."""
+    runtime.lower_priority()
+    if not runtime.is_open(lab):  # another session took over from a read-only Lab
+        runtime.rerun()
+    states = state_of(name, lab.synced_at)
+    if not states or was_active != (states[0]["status"] in ACTIVE_STATUSES):
+        runtime.rerun()
+    show_run(states[0], lab, named=False)
+    run_charts.show_tiles(run, states[0], lab)
+    run_charts.show_charts(run, states[0], lab)
+    runtime.freeze_garbage_collection("Run")
+
+
+@st.fragment(run_every=3.0 if was_active else None)
+def show_tabs() -> None:
+    """Draw the tabs. Only the open one is computed."""
+    if not runtime.is_open(lab):
+        runtime.rerun()
+    parent = runs.get(run["parent"] or "")
+    run_tabs.show_tabs(run, parent, lab)
+
+
+show_training()
+show_tabs()

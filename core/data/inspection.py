@@ -2,6 +2,7 @@
 
 import functools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from core.data.batches import IGNORE_INDEX, encode_example
 from core.data.dataset import Records, Split
 from core.data.template import Example
 from core.data.tokenizer import decode
+from core.errors import UserError
 
 NO_LIMIT = 10**9
 MIN_DUPLICATE_SIMILARITY = 90.0
@@ -129,6 +131,39 @@ def tokens(example: Example, config: RunConfig, context: int) -> list[Token]:
         state: State = "cut" if position >= limit else "learned" if is_target else "given"
         result.append(Token(text, state))
     return result
+
+
+def batch(
+    dataset: InspectedDataset | None,
+    indices: Sequence[int] | None,
+    limit: int,
+    tokens: int | None,
+) -> pd.DataFrame:
+    """Return the examples of a batch: item, tokens, trained, instruction, input, output.
+
+    Args:
+        dataset: the run's data set, or None if it is not on this machine.
+        indices: data set indices of the examples, or None if they were not recorded.
+        limit: examples are truncated to this many tokens; `trained` is what is left.
+        tokens: number of tokens of the batch in training, or None if it was not recorded.
+
+    Raises:
+        UserError: the examples are not available or do not have this number of tokens, so the data set has changed.
+    """
+    if not indices:
+        raise UserError("The examples of this step were not recorded.")
+    if dataset is None:
+        raise UserError("The data set of this run is not on this machine.")
+    unchanged = all(0 <= index < len(dataset.table) for index in indices)
+    if unchanged:
+        examples = dataset.table.iloc[list(indices)]
+        trained = examples["tokens"].clip(upper=limit)
+        # The last token of an example is only a target, so training does not count it.
+        unchanged = tokens is None or int((trained - 1).sum()) == tokens
+    if not unchanged:
+        raise UserError("The data set has changed since this run was trained on it.")
+    columns = ["item", "tokens", "trained", "instruction", "input", "output"]
+    return examples.assign(trained=trained)[columns].reset_index(drop=True)
 
 
 def duplicates(split: Split, min_similarity: float = MIN_DUPLICATE_SIMILARITY) -> pd.DataFrame:

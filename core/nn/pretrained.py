@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from core.config import RunConfig
 from core.data.download import (
     CHECKSUM_MISMATCH,
     cached_file,
@@ -78,6 +79,12 @@ SUPPORTED_CONFIG_VALUES = {
     "scale_attn_by_inverse_layer_idx": (False,),
 }
 """Values in config.json that `core.nn.gpt2` implements. The first is the default if the key is missing."""
+
+
+def max_length(config: RunConfig) -> int:
+    """Return the number of tokens to which a run truncates its examples. Raises UserError; see `architecture`."""
+    context = architecture(config.base_model).context
+    return min(config.max_length or context, context)
 
 
 def architecture(base_model: str) -> Architecture:

@@ -335,6 +335,19 @@ class RunDirectory:
                             total += entry.stat(follow_symlinks=False).st_size
         return total
 
+    def files(self) -> list[tuple[str, int]]:
+        """Return the path and size in bytes of each regular file, sorted by path. Does not follow links."""
+        sizes = []
+        for folder, _, names in os.walk(self.path):
+            for name in names:
+                path = Path(folder, name)
+                with contextlib.suppress(OSError):  # deleted in the meantime
+                    status = path.lstat()
+                    if stat.S_ISREG(status.st_mode):
+                        relative = os.fsencode(path.relative_to(self.path).as_posix())
+                        sizes.append((relative.decode("utf-8", "replace"), status.st_size))
+        return sorted(sizes)
+
     def move_to_trash(self) -> None:
         """Move the run to the trash; see `core.run.trash`. Raises UserError if it is being trained or cannot be moved."""
         with self.lock():

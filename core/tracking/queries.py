@@ -276,6 +276,28 @@ def exact_answers(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
     ).df()
 
 
+def step(db: duckdb.DuckDBPyConnection, run: str, step: int) -> dict[str, Any] | None:
+    """Return the metrics of one step and its batch, or None if the run has not recorded that step.
+
+    `batch` has the data set indices of the examples, and `batch_tokens` the number of tokens they had in training.
+    Older runs may lack both.
+    """
+    result = db.execute(
+        """
+        select step, epoch, loss, lr, grad_norm, tokens_per_s, padding, memory_mb, batch,
+               tokens - coalesce(
+                   (select arg_max(tokens, seq) from step as previous
+                    where previous.run = step.run and previous.step = step.step - 1),
+                   case when step.step = 1 then 0 end) as batch_tokens
+        from step where run = ? and step = ? order by seq desc limit 1
+        """,
+        [run, step],
+    )
+    columns = [column[0] for column in result.description]
+    row = result.fetchone()
+    return dict(zip(columns, row, strict=True)) if row else None
+
+
 def updates(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
     """Return the measured relative updates: run, step, module, relative_update.
 

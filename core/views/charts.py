@@ -31,6 +31,10 @@ STACKED_MARGINS_PX = {"l": 56, "r": 8, "t": 4, "b": 48}
 They are fixed so that the panels of figures next to each other are aligned.
 """
 LEGEND_HEIGHT_PX = 28
+GRAY = "#8a909c"
+"""Shading, thresholds and their labels; legible on light and dark backgrounds."""
+CLICK_SIZE = 10
+"""Diameter of invisible markers, in pixels."""
 DOT_SIZE = 5
 """Diameter of the dots for evaluations and isolated points, in pixels."""
 FONT = "Source Sans, Source Sans Pro, sans-serif"
@@ -45,6 +49,11 @@ NUMBER_TICKS: Figure = {
     "labelalias": {"0e+0": "0", **{f"1e+{n}": f"{10**n:,}" for n in range(3, 9)}},
 }
 """Ticks read as numbers in forms and tables do: `5e-5`, not `50µ`, and `10,000`, not `1e+4`."""
+HOVER_FORMATS = {
+    "lr": ".3~e", "grad_norm": ".4~g", "relative_update": ".2e", "tokens_per_s": ",.0f",
+    "memory_mb": ",.0f", "padding": ".1%",
+}  # fmt: skip
+"""How values read on hover, in d3's notation. Losses have four decimals."""
 
 
 def _template(text: str, muted: str, grid: str, cursor: str, page: str, popup: str) -> Figure:
@@ -82,6 +91,7 @@ def stack(figures: Sequence[Figure]) -> Figure:
     """Draw several figures below each other with one x-axis, one cursor and one legend.
 
     All must have the same kind of x-axis. A run that is in the legend of one figure is not repeated for the others.
+    Shapes stay in the panel of their figure.
     """
     panels = len(figures)
     margins = dict(STACKED_MARGINS_PX)
@@ -91,6 +101,7 @@ def stack(figures: Sequence[Figure]) -> Figure:
     panel, gap = STACKED_PANEL_HEIGHT_PX / height, STACKED_PANEL_GAP_PX / height
     data: list[Figure] = []
     titles: list[Figure] = []
+    shapes: list[Figure] = []
     total = height + margins["t"] + margins["b"]
     layout = {**figures[0]["layout"], "height": total, "hoversubplots": "axis"}
     del layout["title"]
@@ -112,6 +123,10 @@ def stack(figures: Sequence[Figure]) -> Figure:
             "yanchor": "bottom",
         }
         titles.append({**title, **place, "showarrow": False})
+        for shape in figure["layout"].get("shapes", []):
+            height_of_panel = shape["yref"] in ("paper", "y domain")
+            yref = f"y{suffix} domain" if height_of_panel else f"y{suffix}"
+            shapes.append({"xref": "x", **shape, "yref": yref})
         for trace in figure["data"]:
             group = trace.get("legendgroup", trace.get("name"))
             is_listed = trace.get("showlegend", True) and group not in listed
@@ -125,6 +140,7 @@ def stack(figures: Sequence[Figure]) -> Figure:
         "automargin": False,
     }
     layout["annotations"] = titles
+    layout["shapes"] = shapes
     layout["margin"] = margins
     layout["legend"] = {"orientation": "h", "x": 0, "xref": "container", "xanchor": "left"}
     layout["legend"] |= {"y": 0, "yref": "container", "yanchor": "bottom"}
@@ -155,9 +171,12 @@ def step_curves(
             faint = _run_line(raw, run, {"color": color, "width": 1})
             lines.append({**faint, "opacity": 0.3, "showlegend": False, "hoverinfo": "skip"})
         main = raw if smooth is None else smooth
-        lines.append(_run_line(main, run, {"color": color, "width": 2}))
+        line = _run_line(main, run, {"color": color, "width": 2})
+        lines.append({**line, **_hover(CURVES[metric].label, HOVER_FORMATS.get(metric, ".4f"))})
     title, x_title = CURVES[metric].label, AXES[x].label
     figure = _with_x_from_zero(_figure(lines, title, x_title, log, legend=len(colors) > 1))
+    if metric == "relative_update":
+        figure["layout"]["yaxis"]["exponentformat"] = "e"
     return _with_y_from_zero(figure) if metric == "lr" else figure
 
 
@@ -191,9 +210,135 @@ def loss_curves(
                     y = np.exp(y)
             line = _line(x_values, y, run, style)
             markers = {"mode": "lines+markers", "marker": {"size": DOT_SIZE}, "cliponaxis": False}
-            lines.append({**line, **markers, "showlegend": part == "val"})
+            series = f"{'validation' if part == 'val' else 'training'} {noun}"
+            hover = _hover(series, ".4f")
+            lines.append({**line, **markers, **hover, "showlegend": part == "val"})
     title = f"{noun.capitalize()} {_note('validation solid, training dotted')}"
     return _with_x_from_zero(_figure(lines, title, AXES[x].label, log, legend=len(colors) > 1))
+
+
+def many_runs(figure: Figure, groups: Mapping[str, str], colors: Mapping[str, str]) -> Figure:
+    """Return a figure of many runs with thin lines and a legend of groups. Hovering over a line names its run.
+
+    Args:
+        groups: The group of each run.
+        colors: The color of each group. Without any, runs keep their colors and there is no legend.
+    """
+    data: list[Figure] = []
+    for trace in figure["data"]:
+        group = groups.get(trace.get("legendgroup", ""), "")
+        own = {"color": colors[group]} if group in colors else {}
+        line = {**trace.get("line", {}), **own, "width": 1}
+        thin = {"line": line, "marker": {**trace.get("marker", {}), "size": 3, **own}}
+        data.append({**trace, **thin, "legendgroup": group, "showlegend": False})
+    for group, color in colors.items():
+        entry = {"name": html.escape(group, quote=False), "legendgroup": group, "showlegend": True}
+        place = {"type": "scatter", "x": [None], "y": [None], "mode": "lines", "xaxis": "x", "yaxis": "y"}  # fmt: skip
+        data.append({**entry, **place, "line": {"color": color, "width": 3}})
+    layout = {**figure["layout"], "hovermode": "closest", "showlegend": bool(colors)}
+    layout["xaxis"] = {**layout["xaxis"], "showspikes": False}
+    return {"data": data, "layout": layout}
+
+
+def run_loss(
+    evaluations: pd.DataFrame,
+    points: pd.DataFrame,
+    color: str,
+    best_step: int | None,
+    log: bool = False,
+) -> Figure:
+    """Draw one run's losses by step: validation and training at each evaluation, and training at each step.
+
+    Args:
+        evaluations: Columns x, val_loss, subset_loss and train_loss.
+        points: The training loss per step: columns x and y.
+        best_step: The evaluation to mark as the best.
+        log: Use a logarithmic y-axis.
+    """
+    validation = evaluations["subset_loss"].fillna(evaluations["val_loss"])
+    train = evaluations["train_loss"].dropna()
+    dots = {"mode": "lines+markers", "marker": {"size": DOT_SIZE + 1}, "cliponaxis": False}
+    per_step = _line(points["x"], points["y"], "training, per step", {"color": color, "width": 1})
+    lines = [
+        {**per_step, "opacity": 0.4},
+        {**_line(evaluations["x"], validation, "validation", {"color": color, "width": 2}), **dots},
+        {
+            **_line(evaluations["x"][train.index], train, "training", {"color": color, "width": 2, "dash": "dot"}),
+            **dots,
+        },
+    ]  # fmt: skip
+    best = evaluations["x"] == best_step
+    if best.any():
+        name = f"best validation, step {best_step:,}"
+        star = {"mode": "markers", "marker": {"symbol": "star", "size": 14, "color": color, "line": {"width": 1, "color": "#ffffff"}}}  # fmt: skip
+        marked = _line(evaluations["x"][best], validation[best], name, {})
+        lines.append({**marked, **star, "cliponaxis": False})
+    for line in lines:
+        line |= {"hovertemplate": "%{y:.4f}"}
+    return _with_x_from_zero(_figure(lines, "Loss", AXES["step"].label, log, legend=True))
+
+
+def run_curve(
+    points: pd.DataFrame,
+    metric: str,
+    color: str,
+    warmup_steps: int = 0,
+    threshold: float | None = None,
+) -> Figure:
+    """Draw a metric of one run by step.
+
+    Args:
+        points: Columns x and y.
+        metric: A key of CURVES.
+        warmup_steps: Shade these first steps as the warm-up.
+        threshold: Draw a line at this value as the clipping threshold.
+    """
+    title = CURVES[metric].label
+    line = _line(points["x"], points["y"], title.lower(), {"color": color, "width": 2})
+    line |= {"showlegend": False, "hovertemplate": f"%{{y:{HOVER_FORMATS.get(metric, '.4f')}}}"}
+    figure = _with_x_from_zero(_figure([line], title, AXES["step"].label, False, legend=True))
+    label = {"font": {"size": 11, "color": GRAY}, "padding": 4}
+    shapes: list[Figure] = []
+    if warmup_steps:
+        inside = {**label, "text": "warm-up", "textposition": "top left"}
+        area = {"type": "rect", "x0": 0, "x1": warmup_steps, "y0": 0, "y1": 1, "yref": "y domain"}
+        fill = {"fillcolor": GRAY, "opacity": 0.18, "line": {"width": 0}, "layer": "below"}
+        shapes.append({**area, **fill, "label": inside})
+    if threshold is not None:
+        above = {**label, "text": f"clipping threshold {threshold:g}", "textposition": "end"}
+        level = {"type": "line", "x0": 0, "x1": 1, "xref": "x domain", "y0": threshold, "y1": threshold, "yref": "y"}  # fmt: skip
+        style = {"line": {"color": GRAY, "width": 1.5, "dash": "dash"}}
+        shapes.append({**level, **style, "label": {**above, "yanchor": "bottom"}})
+    figure["layout"]["shapes"] = shapes
+    return _with_y_from_zero(figure) if metric == "lr" else figure
+
+
+def clickable(figure: Figure, selected: int | None = None) -> Figure:
+    """Add invisible markers to all lines, so that their points can be clicked.
+
+    Plotly ignores clicks on lines without markers. A marker becomes visible when it is clicked.
+
+    Args:
+        selected: Draw a vertical line at this step.
+    """
+    data: list[Figure] = []
+    for trace in figure["data"]:
+        if trace.get("mode") == "lines":
+            marker = {"size": CLICK_SIZE, "opacity": 0}
+        else:
+            size = np.asarray(trace["marker"]["size"])
+            opacity = np.where(size > 0, 1, 0).tolist()
+            marker = {**trace["marker"], "opacity": opacity}
+        hidden = {"opacity": 0 if trace.get("mode") == "lines" else 1}
+        states = {"selected": {"marker": {"opacity": 1}}, "unselected": {"marker": hidden}}
+        mode = "markers" if trace.get("mode") == "markers" else "lines+markers"
+        data.append({**trace, "mode": mode, "marker": marker, **states})
+    layout = {**figure["layout"], "clickmode": "event+select", "dragmode": "zoom"}
+    if selected is not None:
+        cursor = {"type": "line", "xref": "x", "x0": selected, "x1": selected, "yref": "paper"}
+        style = {"y0": 0, "y1": 1, "line": {"color": GRAY, "width": 1.5}}
+        layout["shapes"] = [*layout.get("shapes", []), {**cursor, **style}]
+    return {"data": data, "layout": layout}
 
 
 def rate_schedule(rates: Sequence[tuple[int, float]]) -> Figure:
@@ -400,6 +545,11 @@ def _line(x: pd.Series, y: pd.Series, run: str, line: Figure) -> Figure:
         "line": line,
         **(dots if isolated.any() else {}),
     }
+
+
+def _hover(series: str, format: str) -> Figure:
+    """Return the hover text of a line, which names its run and the series."""
+    return {"hovertemplate": f"%{{y:{format}}}<extra>%{{fullData.name}} · {series}</extra>"}
 
 
 def _finite(values: Sequence[float | None]) -> np.ndarray:

@@ -74,6 +74,13 @@ def memory(megabytes: float | None) -> str:
     return f"{megabytes:,.0f} MB" if megabytes < 1024 else f"{megabytes / 1024:.1f} GB"
 
 
+def file_size(size: int) -> str:
+    """Format a file size in bytes, such as 950 B, 208 KB or 2.4 GB."""
+    if size < 1024:
+        return f"{size} B"
+    return f"{size / 1024:,.0f} KB" if size < 2**20 else memory(size / 2**20)
+
+
 def count(number: float | None) -> str:
     """Format a number, such as 950, 12.6 k or 406.3 M."""
     if number is None or number != number:

@@ -225,6 +225,33 @@ def settings_of(rows: Sequence[Mapping[str, Any]], every: bool = False) -> pd.Da
     return pd.DataFrame.from_dict(table, orient="index", columns=columns).rename_axis("Setting")
 
 
+def run_settings(
+    run: Mapping[str, Any], parent: Mapping[str, Any] | None, every: bool = False
+) -> pd.DataFrame:
+    """Tabulate one run's settings next to its parent's and the defaults: Setting, Value, Parent, Default.
+
+    Args:
+        every: Include settings that equal both the default and the parent's value.
+    """
+    rows = []
+    for name, field in RunConfig.model_fields.items():
+        if name in IDENTITY_FIELDS:
+            continue
+        values = [row[name] if is_relevant(name, row) else None for row in (run, parent) if row]
+        has_effect = [is_relevant(name, row) for row in (run, parent) if row]
+        default = setting_text(field.default)
+        texts = [
+            setting_text(value) if relevant else ""
+            for value, relevant in zip(values, has_effect, strict=True)
+        ]
+        if every or any(text not in ("", default) for text in texts) or len({*texts}) > 1:
+            own, *others = texts
+            parents = {"Parent": others[0]} if others else {}
+            rows.append({"Setting": field.title, "Value": own, **parents, "Default": default})
+    columns = ["Setting", "Value", *(["Parent"] if parent else []), "Default"]
+    return pd.DataFrame(rows, columns=columns)
+
+
 def score_text(score: Any) -> Any:
     """Format a score for display, such as `94.1 (91.7 to 96.3, n = 108)`."""
     if not isinstance(score, dict):

@@ -9,8 +9,9 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from core.lab import Lab
-from core.views.formats import duration
+from core.views.formats import duration, loss
 from pages.ui.errors import toast_errors
+from pages.ui.run_links import run_link
 from pages.ui.text import escape_markdown
 
 SILENCE_WARNING_S = 60.0
@@ -27,23 +28,28 @@ UNKNOWN_STATUS_STYLE = ("gray", ":material/help:")
 """Style for a status that this version does not recognize, such as a manually edited one."""
 
 
-def show_run(run: dict[str, Any], lab: Lab) -> None:
-    """Draw the status and progress of a run, with a Stop or Resume button."""
+def show_run(run: dict[str, Any], lab: Lab, named: bool = True) -> None:
+    """Draw the status and progress of a run, with a Stop or Resume button.
+
+    Args:
+        run: The columns of `Lab.states` and the run's color.
+        named: Start with the name, as a link to the run's page.
+    """
     status = run["status"] or "queued"
-    color, icon = STATUS_STYLES.get(status, UNKNOWN_STATUS_STYLE)
     with st.container(horizontal=True, vertical_alignment="center"):
-        name, bar = st.container(width=220), st.container(width="stretch")
-        button = st.container(width=130)
-    name.markdown(
-        f"**{escape_markdown(run['name'])}** :{color}-badge[{icon} {escape_markdown(status)}]"
-    )
+        name = st.container(horizontal=True, vertical_alignment="center", gap="small", width=300 if named else 120)  # fmt: skip
+        bar, button = st.container(width="stretch"), st.container(width=130)
+    with name:
+        if named:
+            run_link(run["name"], run["color"])
+        st.markdown(badge(status), width="content")
     steps, step = run["steps"], run["step"]
     if status == "running" and not steps:
         _show_start(bar, run.get("download"))
     elif steps and steps > 0:
         bar.progress(max(0.0, min(1.0, step / steps)), _progress_text(run, int(step), int(steps)))
-    elif status == "queued":
-        bar.caption("Waiting in queue")
+    else:
+        bar.caption("Waiting in queue" if status == "queued" else "No training steps")
     if status in ("queued", "running"):
         seconds_since_stop = lab.seconds_since_stop_request(run["name"])
         kill = seconds_since_stop is not None and seconds_since_stop > lab.KILL_AFTER_S
@@ -80,6 +86,12 @@ def show_run(run: dict[str, Any], lab: Lab) -> None:
         st.error(escape_markdown(run["reason"]))
 
 
+def badge(status: str) -> str:
+    """Return a status as Markdown: a badge with an icon."""
+    color, icon = STATUS_STYLES.get(status, UNKNOWN_STATUS_STYLE)
+    return f":{color}-badge[{icon} {escape_markdown(status)}]"
+
+
 def _show_start(bar: DeltaGenerator, download: dict[str, Any] | None) -> None:
     """Show what a run is doing before its first step."""
     if download and download["bytes"] < download["total"]:
@@ -100,7 +112,7 @@ def _progress_text(run: dict[str, Any], step: int, steps: int) -> str:
         parts.append(f"{duration((steps - step) * run['seconds'] / step)} left")
     val_name = "validation loss" if step == steps else "validation loss (subset)"
     losses = {"loss": run.get("loss"), val_name: run.get("val_loss")}
-    loss_texts = [f"{name} {value:.4f}" for name, value in losses.items() if value is not None]
+    loss_texts = [f"{name} {loss(value)}" for name, value in losses.items() if value is not None]
     return " · ".join([*parts, *loss_texts])
 
 

@@ -13,8 +13,13 @@ from tests.browser.conftest import HOSTILE
 POINTS = """
     () => {
         const plots = [...document.querySelectorAll(".js-plotly-plot")];
-        const plot = plots.find((p) => p.layout?.title?.text?.includes("Training loss"));
-        return plot?.calcdata?.[0]?.filter((point) => point.x !== undefined).length ?? 0;
+        for (const plot of plots) {
+            const panel = plot.layout?.annotations?.findIndex((a) => a.text.includes("Training loss"));
+            if (panel === undefined || panel < 0) continue;
+            const trace = plot.data.findIndex((t) => t.yaxis === (panel ? `y${panel + 1}` : "y"));
+            return plot.calcdata?.[trace]?.filter((point) => point.x !== undefined).length ?? 0;
+        }
+        return 0;
     }
 """
 

@@ -1,5 +1,6 @@
 """Data set statistics shown before training."""
 
+import json
 import random
 import string
 
@@ -11,6 +12,7 @@ from core.data import inspection
 from core.data.batches import IGNORE_INDEX, encode_example
 from core.data.dataset import Split
 from core.data.template import Example, format_prompt
+from core.errors import UserError
 
 
 def random_examples(n: int) -> list[Example]:
@@ -77,3 +79,29 @@ def test_table_is_empty_without_duplicates():
     assert inspection.duplicates(
         Split(random_examples(30), random_examples(3), random_examples(2))
     ).empty
+
+
+def test_batch_has_the_examples_in_order_with_their_lengths(tmp_path):
+    examples = random_examples(20)
+    path = tmp_path / "data.json"
+    path.write_text(
+        json.dumps([{"instruction": e.instruction, "output": e.output} for e in examples])
+    )
+    dataset = inspection.inspect(RunConfig(dataset=str(path)))
+    encoded = [encode_example(examples[i], i, 40) for i in (7, 3)]
+    tokens = sum(len(e.ids) - 1 for e in encoded)
+    frame = inspection.batch(dataset, [7, 3], 40, tokens)
+    assert frame["item"].tolist() == [7, 3]
+    assert frame["trained"].tolist() == [len(e.ids) for e in encoded]
+    assert frame["tokens"].tolist() == [dataset.table["tokens"][i] for i in (7, 3)]
+    assert frame["output"].tolist() == [examples[7].output, examples[3].output]
+    assert len(inspection.batch(dataset, [7, 3], 40, None)) == 2
+    for indices, count in (([7, 3], tokens + 1), ([7, 20], tokens), ([7, -1], tokens)):
+        with pytest.raises(UserError, match="has changed"):
+            inspection.batch(dataset, indices, 40, count)
+    for data, indices, problem in (
+        (None, [7], "not on this machine"),
+        (dataset, None, "not recorded"),
+    ):
+        with pytest.raises(UserError, match=problem):
+            inspection.batch(data, indices, 40, tokens)

@@ -38,7 +38,7 @@ class Page(AppTest):
         assert not self.exception, self.exception[0].message
         return self
 
-    def go(self, page: str, **query: Any) -> "Page":
+    def go(self, page: str, /, **query: Any) -> "Page":
         """Open a page by its URL, with these query parameters."""
         self.query_params, self.selections = query, {}
         return self.switch_page(f"pages/{page}.py").run()
@@ -158,7 +158,7 @@ def page(runs_dir: Path) -> Page:
 def open_page(runs_dir: Path) -> Callable[..., Page]:
     """A function that opens a page in a new session."""
 
-    def open(name: str, **query: Any) -> Page:
+    def open(name: str, /, **query: Any) -> Page:
         return Page(str(APP), default_timeout=60).go(name, **query)
 
     return open

@@ -186,3 +186,27 @@ def test_unusable_upload_shows_an_error(page, runs_dir):
         "\\", ""
     )
     assert page.widget("dataset").value.endswith("damaged.csv")
+
+
+def test_link_opens_an_example_of_a_run(open_page, write_run, dataset):
+    write_run("one", dataset=str(dataset), train_fraction=0.5, mask_prompt=True)
+    page = open_page("data", run="one", example="35")
+    assert [m.value for m in page.metric][:3] == ["20", "4", "16"], "split as in the run"
+    assert page.says("Item 35 as the model sees it.")
+    assert "bird" in token_html(page)
+    assert [link.label for link in page.get("page_link")] == ["one"]
+    page.tick(2)
+    assert page.says("Item 2 as the model sees it.")
+    assert page.query_params["example"] == "2"
+    page.press("Choose another data set")
+    assert "run" not in page.query_params
+    assert page.widget("dataset").value == "primer"
+
+
+def test_wrong_links_are_reported(open_page, write_run, dataset):
+    write_run("one", dataset=str(dataset))
+    assert open_page("data", run="<b>gone").says("Unknown run: <b>gone.")
+    assert open_page("data", run="one", example="40").says("This data set has no example 40.")
+    assert open_page("data", run="one", example="x").says("This data set has no example x.")
+    dataset.unlink()
+    assert open_page("data", run="one", example="1").says("file not found")

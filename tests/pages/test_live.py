@@ -28,10 +28,10 @@ X_VALUES = {
 
 
 def badge(page, name):
-    """Return the line with a run's name and status."""
-    lines = [m.value.replace("\\", "") for m in page.markdown if "-badge[" in m.value]
-    [match] = [text for text in lines if f"**{name}**" in text]
-    return match
+    """Return the badge with a run's status, which follows the link to the run."""
+    names = [link.label.replace("\\", "") for link in page.get("page_link")]
+    badges = [m.value for m in page.markdown if "-badge[" in m.value]
+    return dict(zip(names, badges, strict=True))[name]
 
 
 def progress(page):
@@ -167,19 +167,52 @@ def test_newest_run_is_selected_if_none_is_active(write_run, open_page):
     assert open_page("live", run="missing").query_params["run"] in ("first", "second")
 
 
-def test_selection_of_more_runs_than_colors_shows_run_counts(write_run, open_page):
+def test_many_runs_are_colored_by_a_setting(write_run, open_page):
     names = [f"run-{i}" for i in range(10)]
-    for name in names:
-        write_run(name, steps=1)
+    for i, name in enumerate(names):
+        write_run(name, steps=3, seed=i, lora_rank=[4, 8][i % 2])
     page = open_page("live", run=names)
-    assert page.widget("live_runs").value == names[:8]
-    assert page.says("Showing 8 of 10 selected runs.")
-    assert page.run().says("Showing 8 of 10 selected runs.")
+    assert page.widget("live_runs").value == names
+    lines = page.figure("Training loss")["data"]
+    drawn = {trace["name"]: trace["line"]["color"] for trace in lines if trace["y"] != [None]}
+    assert [*drawn] == names, "no run is dropped"
+    assert page.widget("color").options == ["Rank", "Run"], "the seed has too many values"
+    assert len(set(drawn.values())) == 2
+    assert drawn["run-0"] == drawn["run-2"] != drawn["run-1"]
+    legend = [trace["name"] for trace in page.figure("Loss")["data"] if trace["showlegend"]]
+    assert legend == ["Rank 4", "Rank 8"]
+    page.choose("color", "Run")
+    lines = page.figure("Training loss")["data"]
+    assert {t["name"]: t["line"]["color"] for t in lines} == runtime.lab().colors(names)
     page.choose("live_runs", names[:3])
-    assert not page.says("Showing")
+    assert page.figure("Training loss")["data"][0]["line"]["width"] == 2
     page.go("results").tick(*range(10)).press("Open in Live")
-    assert page.says("Showing 8 of 10 selected runs.")
-    assert not open_page("live", run=names[:8]).says("Showing")
+    assert len(page.widget("live_runs").value) == 10
+
+
+def test_settings_that_differ_are_listed_above_the_charts(write_run, open_page):
+    write_run("one", lora_rank=4)
+    write_run("two", lora_rank=8, grad_clip=None)
+    page = open_page("live", run=["one", "two"])
+    table = page.dataframe[0].value
+    assert table[["run", "Rank", "Gradient clipping"]].values.tolist() == [
+        ["one", "4", "1"],
+        ["two", "8", "none"],
+    ]
+    write_run("same", lora_rank=4)
+    runtime.lab().refresh()
+    assert open_page("live", run=["one", "same"]).says("These runs have the same settings.")
+    assert not open_page("live", run=["one"]).dataframe
+
+
+def test_link_restores_axis_smoothing_and_log_scale(write_run, open_page, line):
+    write_run("one")
+    page = open_page("live", run="one", x="Tokens", smoothing="3", log="true", details="Warnings")
+    assert page.widget("x").value == "tokens"
+    assert line(page.figure("Training loss"))[0] == (10, 4)
+    assert len(page.figure("Training loss")["data"]) == 2, "raw and smoothed"
+    assert page.figure("Training loss")["layout"]["yaxis"]["type"] == "log"
+    assert page.says("No warnings.")
 
 
 def test_newest_samples_are_shown_with_the_total_count(write_run, open_page):
@@ -274,7 +307,9 @@ def test_samples_are_sorted_newest_first(write_run, open_page):
     texts = [e.value for e in page.get("html") if "hi number" in e.value]
     assert ["20" in texts[0], "10" in texts[1]] == [True, True]
     assert "hi number 20\nagain" in texts[0]
-    assert page.says("one, step 20: Say hi.")
+    assert page.says("step 20: Say hi.")
+    links = [link.label for link in page.run().get("page_link")]
+    assert links == ["one"] * 3, "of the run and of its samples, also when drawn from the cache"
 
 
 def test_queued_run_does_not_show_charts(write_run, open_page):

@@ -389,3 +389,18 @@ def test_log_tail_is_the_end_of_the_log(tmp_path):
     run.log_path.write_bytes(b"x" * 9000 + "é end\n".encode())
     assert run.log_tail(7) == "é end\n"
     assert len(run.log_tail()) < 4001
+
+
+def test_files_are_listed_without_links_and_special_files(tmp_path):
+    run = create(tmp_path / "runs")
+    (run.path / "weights").mkdir()
+    (run.path / "weights" / "model.safetensors").write_bytes(b"12345")
+    (run.path / os.fsdecode(b"bad\xff")).write_bytes(b"1")
+    (run.path / "link").symlink_to("/etc/passwd")
+    (run.path / "folder").symlink_to("/etc")
+    os.mkfifo(run.path / "pipe")
+    files = dict(run.files())
+    assert files["weights/model.safetensors"] == 5
+    assert files["bad\ufffd"] == 1
+    assert files["config.json"] == run.config_path.stat().st_size
+    assert not {"link", "folder", "pipe"} & {name.partition("/")[0] for name in files}

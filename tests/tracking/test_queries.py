@@ -635,6 +635,22 @@ def test_updates_are_returned_by_module_and_as_a_curve(runs):
     assert queries.results(runs.db)["relative_update"].tolist() == pytest.approx([16e-3])
 
 
+def test_step_has_its_metrics_and_its_batch(runs):
+    writer = runs.create(LORA)
+    position = {"epoch": 0.5, "seconds": 1.0}
+    writer.append("step", step=1, tokens=30, loss=2.0, lr=1e-4, batch=[4, 7], **position)
+    writer.append("step", step=2, tokens=70, loss=1.0, lr=2e-4, batch=[1], padding=0.25, **position)
+    writer.append("step", step=4, tokens=99, loss=1.0, lr=2e-4, **position)
+    runs.sync()
+    first, second, fourth = (queries.step(runs.db, "lora", number) for number in (1, 2, 4))
+    assert (first["batch"], first["batch_tokens"]) == ([4, 7], 30)
+    assert (second["batch"], second["batch_tokens"]) == ([1], 40)
+    assert (second["loss"], second["lr"], second["padding"]) == (1.0, 2e-4, 0.25)
+    assert (fourth["batch"], fourth["batch_tokens"]) == (None, None), "step 3 is missing"
+    assert queries.step(runs.db, "lora", 3) is None
+    assert queries.step(runs.db, "missing", 1) is None
+
+
 def test_rewind_deletes_later_updates_and_malformed_ones_are_skipped(runs):
     writer = runs.create(LORA)
     for number in (1, 11):

@@ -131,6 +131,76 @@ def test_panels_of_stacked_figures_are_aligned_and_as_high_as_intended() -> None
             assert not axis["automargin"], "it would move this figure's panels only"
 
 
+def test_shapes_stay_in_their_panel_of_a_stack() -> None:
+    points = curve()[curve()["run"] == "b"]
+    parts = [
+        charts.run_curve(points, "lr", "#123456", warmup_steps=2),
+        charts.run_curve(points, "grad_norm", "#123456", threshold=1.5),
+    ]
+    shapes = validated(charts.stack(parts)).layout.shapes
+    assert [(s.x0, s.x1, s.xref, s.yref) for s in shapes] == [
+        (0, 2, "x", "y domain"),
+        (0, 1, "x domain", "y2"),
+    ]
+    assert [s.label.text for s in shapes] == ["warm-up", "clipping threshold 1.5"]
+    assert shapes[1].y0 == shapes[1].y1 == 1.5
+
+
+def test_run_loss_marks_the_best_evaluation() -> None:
+    frame = pd.DataFrame({"x": [0, 5, 9], "val_loss": [3.0, 1.0, 2.0]})
+    frame = frame.assign(subset_loss=[3.0, 1.5, np.nan], train_loss=[2.0, np.nan, 1.0])
+    figure = validated(charts.run_loss(frame, curve(), "#123456", 5))
+    lines = {line.name: (list(line.x), list(line.y)) for line in figure.data}
+    assert lines["validation"] == ([0, 5, 9], [3.0, 1.5, 2.0])
+    assert lines["training"] == ([0, 9], [2.0, 1.0])
+    assert lines["best validation, step 5"] == ([5], [1.5])
+    assert len(validated(charts.run_loss(frame, curve(), "#123456", None)).data) == 3
+
+
+def test_lines_become_clickable_without_visible_markers() -> None:
+    gaps = pd.DataFrame({"run": "b", "x": range(3), "y": [1.0, np.nan, 2.0]})
+    parts = [
+        charts.step_curves(curve(), None, ONE_COLOR, "loss", "step", log=False),
+        charts.step_curves(gaps, None, ONE_COLOR, "lr", "step", log=False),
+    ]
+    figure = validated(charts.clickable(charts.stack(parts), selected=2))
+    line, isolated = figure.data
+    assert line.mode == isolated.mode == "lines+markers"
+    assert (line.marker.opacity, line.unselected.marker.opacity) == (0, 0)
+    assert line.selected.marker.opacity == 1
+    assert list(isolated.marker.opacity) == [1, 0, 1]
+    assert figure.layout.clickmode == "event+select"
+    assert [(s.x0, s.x1) for s in figure.layout.shapes] == [(2, 2)]
+
+
+def test_many_runs_are_thin_lines_with_a_legend_of_groups() -> None:
+    stacked = charts.stack([
+        charts.step_curves(curve(), None, COLORS, "loss", "step", log=False)
+    ])  # fmt: skip
+    groups, colors = dict(zip(RUNS, ("lr 1", "lr 2"), strict=True)), {"lr 1": "red", "lr 2": "blue"}
+    figure = validated(charts.many_runs(stacked, groups, colors))
+    *lines, first, second = figure.data
+    assert [(line.line.color, line.line.width) for line in lines] == [("red", 1), ("blue", 1)]
+    assert [line.name for line in lines] == ["b", "&lt;b&gt;x&lt;/b&gt;"], "hover names the run"
+    assert [line.showlegend for line in lines] == [False, False]
+    assert [entry.name for entry in (first, second)] == ["lr 1", "lr 2"]
+    assert figure.layout.hovermode == "closest"
+    own = validated(charts.many_runs(stacked, {}, {}))
+    assert [line.line.color for line in own.data] == [*COLORS.values()]
+    assert not own.layout.showlegend
+
+
+def test_hover_names_run_and_series(evaluations: pd.DataFrame) -> None:
+    steps = charts.step_curves(curve(), None, COLORS, "grad_norm", "step", log=False)
+    losses = charts.loss_curves(evaluations, COLORS, "step", log=False)
+    templates = {line.hovertemplate for f in (steps, losses) for line in validated(f).data}
+    assert templates == {
+        "%{y:.4~g}<extra>%{fullData.name} · Gradient norm</extra>",
+        "%{y:.4f}<extra>%{fullData.name} · validation loss</extra>",
+        "%{y:.4f}<extra>%{fullData.name} · training loss</extra>",
+    }
+
+
 def test_log_axis_says_which_values_it_cannot_show() -> None:
     note = "not shown on a log scale"
     for y, expected in ((0.0, True), (1.0, False), (np.nan, False)):
@@ -278,6 +348,10 @@ def figures_of(values: list[float | None]) -> dict[str, charts.Figure]:
         "stack": charts.stack([step_curves, step_curves]),
         "step_curves": step_curves,
         "loss_curves": charts.loss_curves(evaluations, ONE_COLOR, "step", log=False),
+        "many_runs": charts.many_runs(charts.stack([step_curves]), {"b": "g"}, {"g": "#123456"}),
+        "run_loss": charts.run_loss(evaluations, steps, "#123456", 0),
+        "run_curve": charts.run_curve(steps, "grad_norm", "#123456", 2, 1.0),
+        "clickable": charts.clickable(charts.stack([step_curves]), selected=1),
         "rate_schedule": charts.rate_schedule(list(enumerate(values))),
         "token_lengths": charts.token_lengths({"train": values, "test": []}, limit=1),
         "intervals": charts.intervals(rows, "", "", None),

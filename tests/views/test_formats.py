@@ -3,7 +3,7 @@
 import pytest
 
 from core.views import formats
-from core.views.formats import count, duration
+from core.views.formats import count, duration, file_size
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,10 @@ def test_count_is_formatted(number, expected):
 )
 def test_values_are_formatted_by_name(name: str, value: object, expected: str) -> None:
     assert formats.value_text(name, value) == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [(0, "0 B"), (1023, "1023 B"), (213_073, "208 KB"), (3 * 2**30, "3.0 GB")]
+)
+def test_file_size_is_formatted(size: int, expected: str) -> None:
+    assert file_size(size) == expected

@@ -235,6 +235,23 @@ def test_settings_of_one_run_are_those_that_differ_from_the_default() -> None:
     }
 
 
+def test_settings_of_a_run_are_shown_next_to_its_parent_and_the_defaults() -> None:
+    parent = settings("old", lora_rank=8, grad_clip=1.0)
+    run = settings("new", lora_rank=8, grad_clip=None)
+    table = report.run_settings(run, parent)
+    assert table.to_dict("records") == [
+        {"Setting": "Rank", "Value": "8", "Parent": "8", "Default": "16"},
+        {"Setting": "Gradient clipping", "Value": "none", "Parent": "1", "Default": "1"},
+    ]
+    full = report.run_settings(settings("full", method="full"), parent).set_index("Setting")
+    assert full.loc["Rank"].tolist() == ["", "8", "16"]
+    assert list(report.run_settings(run, None)) == ["Setting", "Value", "Default"]
+    assert report.run_settings(settings("one"), None).empty
+    assert len(report.run_settings(run, None, every=True)) == len(RunConfig.model_fields) - len(
+        IDENTITY_FIELDS
+    )
+
+
 def test_differing_columns_ignore_ineffective_differences() -> None:
     frame = pd.DataFrame([
         settings("one", method="full"),

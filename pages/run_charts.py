@@ -1,0 +1,242 @@
+"""Tiles and charts of the run page, and the batch of the step that was clicked."""
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from core.lab import Lab
+from core.views import charts, formats
+from core.views.tables import is_missing
+from pages.ui import style
+from pages.ui.errors import show_errors
+from pages.ui.figures import show_figure
+from pages.ui.text import escape_markdown
+
+STEP_KEY = "step"
+"""Widget key and URL parameter of the selected step."""
+TRAINING_CURVES = ("loss", "lr", "grad_norm")
+SYSTEM_CURVES = ("tokens_per_s", "memory_mb")
+CURVE_BUCKETS = 500
+LINE_KEY = "run_step_line"
+"""Session key: the step at which a line is drawn.
+
+After a click, the marker of the point shows which step is selected, unless there already was a line. Drawing one would
+change the figure, and Streamlit would replace the chart and lose the user's zoom.
+"""
+FROZEN_KEY = "run_frozen_charts"
+"""Session key: the charts that stay while *Follow* is off, and what they show."""
+
+
+def forget_step() -> None:
+    """Take the selected step from the URL, or select none."""
+    text = st.query_params.get(STEP_KEY, "")
+    step = int(text) if text.isascii() and text.isdigit() else None
+    st.session_state[STEP_KEY] = st.session_state[LINE_KEY] = step
+
+
+def show_tiles(run: dict[str, Any], state: dict[str, Any], lab: Lab) -> None:
+    """Show the results that matter most. Values that were not measured are dashes."""
+    evaluations = _evaluations(run["name"], lab, lab.synced_at)
+    best = _best(evaluations)
+    best_text = f"{formats.loss(best[1])} @ {best[0]:,}" if best else formats.DASH
+    both = evaluations[evaluations["x"] > 0].dropna(subset=["subset_loss", "train_loss"])
+    gap = both["subset_loss"].iloc[-1] - both["train_loss"].iloc[-1] if len(both) else None
+    with st.container(horizontal=True, gap="medium", key="run-tiles"):
+        st.metric(
+            "Best validation loss", best_text,
+            help="Lowest loss on the validation subset, and its step.", width="content",
+        )  # fmt: skip
+        st.metric(
+            "Train/validation gap", formats.DASH if gap is None else f"{gap:+.4f}",
+            help="Validation loss minus training loss at the latest evaluation that measured both. A growing gap is a sign of overfitting.",
+            width="content",
+        )  # fmt: skip
+        st.metric(
+            "Exact answers", formats.percent(run["exact"]), width="content",
+            help="Share of test answers that match the reference, ignoring case and punctuation.",
+        )  # fmt: skip
+        _show_scores(run, lab)
+        st.metric("Time", formats.duration(state["seconds"]), width="content",
+                  help="Training time, excluding evaluations and downloads.")  # fmt: skip
+
+
+def _best(evaluations: pd.DataFrame) -> tuple[int, float] | None:
+    """Return the step and the loss of the best evaluation after step 0."""
+    measured = evaluations[evaluations["x"] > 0].dropna(subset=["subset_loss"])
+    points = zip(measured["x"].tolist(), measured["subset_loss"].tolist(), strict=True)
+    return min(points, key=lambda point: point[1], default=None)
+
+
+def _show_scores(run: dict[str, Any], lab: Lab) -> None:
+    """Show a tile for each judge, with the 95% interval below the mean."""
+    scores = {} if is_missing(run["exact"]) else _scores(lab, lab.synced_at).get(run["name"], {})
+    if not scores:
+        st.metric("Score", formats.DASH, help="No judge has scored this run yet.", width="content")
+    for judge, score in scores.items():
+        interval = "" if is_missing(score.low) else f" ({score.low:.1f} to {score.high:.1f})"
+        st.metric(
+            f"Score, {escape_markdown(judge)}", f"{formats.score(score.mean)}{interval}",
+            help=f"Mean score from 0 to 100 with its 95% interval, over {score.scored:,} answers.",
+            width="content",
+        )  # fmt: skip
+
+
+def show_charts(run: dict[str, Any], state: dict[str, Any], lab: Lab) -> None:
+    """Draw the charts and, if a step is selected, its batch."""
+    if not state["step"]:
+        st.caption("Charts appear after the first training step.")
+        return
+    steps = int(state["steps"] or state["step"])  # not the current step: the input would be reset
+    if not 1 <= (st.session_state.get(STEP_KEY) or 1) <= steps:
+        close_batch()
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        step = st.number_input(
+            "Step", 1, steps, None, key=STEP_KEY, bind="query-params", width=140,
+            placeholder="none", help="Shows the examples of this step. You can also click in a chart.",
+            on_change=lambda: _draw_line(st.session_state[STEP_KEY]),
+        )  # fmt: skip
+        follow = state["status"] != "running" or st.toggle(
+            "Follow", True, key="follow", help="Turn off to freeze the charts and keep your zoom."
+        )
+        log = st.toggle("Log scale", key="log", bind="query-params", help="Of the loss.")
+        system = st.toggle(
+            "System", key="system", bind="query-params",
+            help="Add tokens per second and memory to the charts.",
+        )  # fmt: skip
+    if (state["status"] == "running" and follow) or LINE_KEY not in st.session_state:
+        _draw_line(step)
+    line = st.session_state[LINE_KEY]
+    view = state["name"], run["color"], log, system, line, style.theme()
+    frozen_view, figure = st.session_state.get(FROZEN_KEY, (None, {}))
+    if follow or frozen_view != view:
+        figure = _figure(repr((lab, view, lab.synced_at)), run, state, lab, log, system, line)
+        st.session_state[FROZEN_KEY] = view, figure
+    chart_key = f"run-charts:{run['name']}"
+    show_figure(
+        figure, key=chart_key, on_select=lambda: _select_step(chart_key), selection_mode="points"
+    )
+    if step is not None:
+        show_batch(run, int(step), lab)
+
+
+def _select_step(chart_key: str) -> None:
+    """Select the step that was clicked. A click elsewhere keeps the selection."""
+    points = st.session_state[chart_key]["selection"]["points"]
+    if points:
+        step = max(1, round(points[0]["x"]))
+        st.session_state[STEP_KEY] = step
+        if st.session_state.get(LINE_KEY) is not None:
+            _draw_line(step)
+
+
+def _draw_line(step: int | None) -> None:
+    st.session_state[LINE_KEY] = step
+
+
+def close_batch() -> None:
+    """Select no step."""
+    st.session_state[STEP_KEY] = st.session_state[LINE_KEY] = None
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _figure(
+    cache_key: str,
+    _run: dict[str, Any],
+    _state: dict[str, Any],
+    _lab: Lab,
+    _log: bool,
+    _system: bool,
+    _line: int | None,
+) -> charts.Figure:
+    """Return the charts. Sessions that watch the same run share them."""
+    name, color = _run["name"], _run["color"]
+    metrics = [*TRAINING_CURVES, *(SYSTEM_CURVES if _system else ())]
+    curves = _lab.curves([name], metrics, buckets=CURVE_BUCKETS)
+    evaluations = _evaluations(name, _lab, _lab.synced_at)
+    best = _best(evaluations)
+    rates = curves["lr"]["y"]
+    has_warmup = len(rates) and rates.iloc[0] < _run["lr"]  # older versions could ignore it
+    warmup = int((_run["warmup_fraction"] or 0) * (_state["steps"] or 0)) if has_warmup else 0
+    panels = [charts.run_loss(evaluations, curves["loss"], color, best and best[0], _log)]
+    for metric in metrics[1:]:
+        options: dict[str, Any] = {}
+        if metric == "lr":
+            options = {"warmup_steps": warmup}
+        elif metric == "grad_norm":
+            options = {"threshold": _run["grad_clip"]}
+        panels.append(charts.run_curve(curves[metric], metric, color, **options))
+    return charts.clickable(charts.stack(panels), _line)
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _evaluations(name: str, _lab: Lab, synced_at: int) -> pd.DataFrame:
+    return _lab.evaluations([name])
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _scores(_lab: Lab, synced_at: int) -> dict[str, dict[str, Any]]:
+    return _lab.scores_by_run()
+
+
+def show_batch(run: dict[str, Any], step: int, lab: Lab) -> None:
+    """Show the metrics of a step and the examples of its batch."""
+    name = run["name"]
+    recorded = lab.step(name, step)
+    with st.container(border=True, key="run-batch"):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown(f"**Batch of step {step:,}**", width="stretch")
+            st.button(
+                ":material/close:", key="close_batch", type="tertiary", help="Close",
+                on_click=close_batch,
+            )  # fmt: skip
+        if recorded is None:
+            st.caption(f"Step {step:,} has not been recorded.")
+            return
+        texts = [
+            f"loss {formats.loss(recorded['loss'])}",
+            f"learning rate {_rounded(recorded['lr'])}",
+            f"gradient norm {formats.loss(recorded['grad_norm'])}",
+        ]
+        if recorded["batch"]:
+            texts.append(f"{len(recorded['batch']):,} examples")
+        if recorded["batch_tokens"] is not None:
+            texts.append(f"{recorded['batch_tokens']:,} tokens")
+        if recorded["padding"] is not None:
+            texts.append(f"padding {formats.percent(recorded['padding'])}")
+        st.caption(escape_markdown(" · ".join(texts)))
+        with show_errors(), st.spinner("Loading the examples ..."):
+            _show_examples(name, lab.batch(name, step))
+
+
+def _rounded(rate: float | None) -> str:
+    """Format a scheduled learning rate with three digits."""
+    return formats.DASH if rate is None else formats.setting_text(float(f"{rate:.3g}"))
+
+
+def _show_examples(name: str, examples: pd.DataFrame) -> None:
+    """Show the examples of a batch, each with a button that opens it on the Data page."""
+    cut = (examples["tokens"] > examples["trained"]).any()
+    table = pd.DataFrame({
+        "open": [f"{item:,}" for item in examples["item"]],
+        "Tokens": examples["tokens"],
+        **({"Trained": examples["trained"]} if cut else {}),
+        "Prompt": [" ".join(filter(None, pair)) for pair in zip(examples["instruction"], examples["input"], strict=True)],
+        "Response": examples["output"],
+    })  # fmt: skip
+    key = "open_example"
+    st.dataframe(
+        table, hide_index=True, key="batch_examples",
+        column_config={
+            "open": st.column_config.ButtonColumn(
+                "Example", help="Open it on the Data page.", type="tertiary", width="small", key=key
+            ),
+            "Tokens": st.column_config.NumberColumn(width="small", format="localized"),
+            "Trained": st.column_config.NumberColumn(
+                width="small", format="localized", help="Tokens left after truncation."
+            ),
+        },
+    )  # fmt: skip
+    if clicked := st.session_state.get(key):
+        item = int(examples["item"].iloc[int(clicked["row"])])
+        st.switch_page("pages/data.py", query_params={"run": name, "example": str(item)})
