@@ -150,8 +150,6 @@ def step_curves(
         lines.append({**line, **_hover(CURVES[metric].label, HOVER_FORMATS.get(metric, ".4f"))})
     title, x_title = CURVES[metric].label, AXES[x].label
     figure = _with_x_from_zero(_figure(lines, title, x_title, log, legend=len(colors) > 1))
-    if metric == "relative_update":
-        figure["layout"]["yaxis"]["exponentformat"] = "e"
     return _with_y_from_zero(figure) if metric == "lr" else figure
 
 
@@ -479,7 +477,7 @@ def _with_x_from_zero(figure: Figure) -> Figure:
 
 def _with_y_from_zero(figure: Figure) -> Figure:
     """Start the y-axis at zero. Plotly would draw a constant learning rate between -1 and 1."""
-    figure["layout"]["yaxis"] |= {"rangemode": "tozero", "exponentformat": "e"}
+    figure["layout"]["yaxis"] |= {"rangemode": "tozero"}
     return figure
 
 
