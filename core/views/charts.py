@@ -175,8 +175,6 @@ def step_curves(
         lines.append({**line, **_hover(CURVES[metric].label, HOVER_FORMATS.get(metric, ".4f"))})
     title, x_title = CURVES[metric].label, AXES[x].label
     figure = _with_x_from_zero(_figure(lines, title, x_title, log, legend=len(colors) > 1))
-    if metric == "relative_update":
-        figure["layout"]["yaxis"]["exponentformat"] = "e"
     return _with_y_from_zero(figure) if metric == "lr" else figure
 
 
