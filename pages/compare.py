@@ -6,6 +6,7 @@ from pages.compare_answers import show_stored
 from pages.compare_live import show_live
 from pages.ui import runtime
 from pages.ui.compared_runs import take_requested
+from pages.ui.copy_link import copy_link
 from pages.ui.page_state import PageState
 
 VIEWS = {"Stored": show_stored, "Live": show_live}
@@ -18,6 +19,7 @@ state = PageState("compare", PARAMETERS)
 take_requested(state, "compare")
 with st.container(horizontal=True, vertical_alignment="center"):
     st.title("Compare", width="stretch")
+    copy_link()
     wanted = state.value("answers")
     view = state.widget(
         st.segmented_control,

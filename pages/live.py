@@ -12,6 +12,7 @@ from core.metrics import AXES, CURVES
 from core.views import charts, formats, report
 from core.views.tables import records
 from pages.ui import runtime, style
+from pages.ui.copy_link import copy_link
 from pages.ui.errors import show_errors
 from pages.ui.figures import show_figure
 from pages.ui.run_links import RUN_PAGE, dot_image, open_run, run_link
@@ -184,7 +185,9 @@ def show_samples(cache_key: str, _samples: list[dict]) -> None:
         show_text(sample["text"].strip())
 
 
-st.title("Live")
+with st.container(horizontal=True, vertical_alignment="center"):
+    st.title("Live", width="stretch")
+    copy_link()
 frame = lab.runs()
 results = records(frame)
 if not results:

@@ -1,11 +1,13 @@
 """The header of the run page: name, color, tags, parent and actions."""
 
+from functools import partial
 from typing import Any
 
 import streamlit as st
 
 from core.lab import Lab
 from core.views import changes
+from pages.ui.copy_link import copy_link
 from pages.ui.errors import show_errors, toast_errors
 from pages.ui.run_links import run_link
 from pages.ui.text import escape_markdown
@@ -115,7 +117,16 @@ def _show_actions(run: dict[str, Any], lab: Lab) -> None:
         ):
             st.session_state["scored_runs"] = [name]
             st.switch_page("pages/scoring.py", query_params={"run": name})
-        # More actions on this run go here: the capsule download and "Copy link".
+        st.download_button(
+            "Capsule",
+            partial(lab.capsule, name),
+            f"{name}.html",
+            "text/html",
+            icon=":material/download:",
+            on_click="ignore",
+            help="Everything about this run in one HTML file that works offline.",
+        )
+        copy_link()
         archived = bool(run["archived"])
         st.button(
             "Unarchive" if archived else "Archive",

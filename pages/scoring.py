@@ -18,6 +18,7 @@ from pages.scoring_results import (
 from pages.scoring_verdict import show_verdict
 from pages.ui import runtime
 from pages.ui.compared_runs import PARAMETER, select_runs, take_requested
+from pages.ui.copy_link import copy_link
 from pages.ui.page_state import PageState
 from pages.ui.selection import show_cut
 
@@ -40,6 +41,7 @@ state = PageState("scoring", PARAMETERS)
 take_requested(state, "scored_runs")
 with st.container(horizontal=True, vertical_alignment="center"):
     st.title("Scoring", width="stretch")
+    copy_link()
 results = lab.runs()
 answered = results[results["exact"].notna()]
 if answered.empty:

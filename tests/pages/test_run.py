@@ -164,7 +164,7 @@ def test_clone_and_score_open_their_pages(write_run, open_page, answer):
     assert page.title[0].value == "Launch"
     page = open_page("run", name="one").press("Score")
     assert page.title[0].value == "Scoring"
-    assert page.widget("scored_runs").value == ["one"]
+    assert page.widget("scoring_run").value == ["one"]
 
 
 def test_answers_can_be_filtered_and_read_in_full(write_run, open_page, answer):
