@@ -116,7 +116,7 @@ def startup_time(runs_dir: Path, browser: Browser) -> float:
     start = time.perf_counter()
     with serving(runs_dir) as (_, address), browser.new_page() as page:
         page.goto(address)
-        page.get_by_role("heading", name="Launch").wait_for(timeout=60_000)
+        page.get_by_role("heading", name="Results").wait_for(timeout=60_000)
         return time.perf_counter() - start
 
 
