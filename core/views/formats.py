@@ -29,7 +29,8 @@ def value_text(name: str, value: Any) -> str:
     if format == "percent":
         return percent(value)
     is_huge = isinstance(value, float) and abs(value) >= SCIENTIFIC_FROM
-    return cell(value) if is_huge or not format else format % value
+    number = cell(value) if is_huge or not format else format % value
+    return f"{number} {unit}".rstrip()
 
 
 def setting_text(value: Any) -> str:

@@ -33,7 +33,7 @@ IDLE_JS = """
     () => document.querySelector('[data-testid="stApp"]')?.dataset.testScriptState === "notRunning"
 """
 CHART_COLOR_JS = (
-    "() => document.querySelector('.js-plotly-plot').layout.template.layout.paper_bgcolor"
+    "() => document.querySelector('.js-plotly-plot')?.layout?.template?.layout?.paper_bgcolor"
 )
 NARROW = {"width": 800, "height": 1000}
 

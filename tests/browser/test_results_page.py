@@ -6,7 +6,7 @@ from playwright.sync_api import expect
 from tests.browser import test_dashboard as dashboard
 from tests.browser import test_selection as selection
 
-HEADER_PX, ROW_PX, BUTTON_PX = 33, 34, 40
+HEADER_PX, ROW_PX, BUTTON_PX = 32, 34, 58
 
 
 def click_row(tab, row, x):

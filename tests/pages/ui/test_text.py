@@ -29,7 +29,9 @@ ACTIVE_MARKUP = (
     "->",
 )
 
-OWN_TAG = re.compile(r'</(div|mark|span)>|<(div dir="auto"|mark|span) style="[^"<>]*">')
+OWN_TAG = re.compile(
+    r'</(div|mark|span)>|<(div|mark|span)( (dir|class|role|aria-label|style)="[^"<>]*")*>'
+)
 """HTML written by the pages. Text blocks have `dir="auto"`, so that Arabic is displayed right to left."""
 
 
@@ -56,25 +58,32 @@ def assert_inert(page):
     """Assert that no element of the page contains unescaped markup. Return the page."""
     for element in page.get("html"):
         if element.value.startswith("<style>"):
-            assert not re.search(
-                r"[<>]", element.value.removeprefix("<style>").removesuffix("</style>")
-            )
+            assert "<" not in element.value.removeprefix("<style>").removesuffix("</style>")
             continue
         tags = re.findall(r"<[^>]*>", element.value)
         assert all(OWN_TAG.fullmatch(tag) for tag in tags), tags
     kinds = ("markdown", "caption", "error", "warning", "info", "toast", "title", "metric")
-    for element in (e for kind in kinds for e in page.get(kind)):
-        value = getattr(element, "value", "")
+    values = [getattr(element, "value", "") for kind in kinds for element in page.get(kind)]
+    for value in [*values, *labels(page)]:
         unescaped = re.sub(r"\\.", "\0", value)  # remove escaped characters
         assert not [markup for markup in ACTIVE_MARKUP if markup in unescaped], value
         assert not re.search(r"\\:[^\s\u2060]", value), "Streamlit would render icons and links"
     return page
 
 
+def labels(page):
+    """Return the labels of buttons and links, which Streamlit renders as Markdown."""
+    links = [element.proto.label for element in page.get("page_link")]
+    return [*links, *(button.label for button in page.get("button"))]
+
+
 def visible_text(page):
     """Return the page's text as a reader sees it."""
     texts = [html.unescape(re.sub(r"<[^>]*>", "", e.value)) for e in page.get("html")]
-    texts += [re.sub(r"\\(.)", r"\1", text).replace("\u2060", "") for text in page.texts()]
+    texts += [
+        re.sub(r"\\(.)", r"\1", text).replace("\u2060", "")
+        for text in [*page.texts(), *labels(page)]
+    ]
     return "\n".join(texts + [code.value for code in page.get("code")])
 
 
