@@ -406,14 +406,20 @@ class Lab(Reader):
 
     # Studies
 
-    def sweep(self, name: str, planned: Sweep, question: str = "") -> list[str]:
+    def sweep(self, planned: Sweep, study: str = "", question: str = "") -> list[str]:
         """Create and queue the runs of a study, and return their names.
 
-        If the study exists, only runs that a crash prevented from being created are added. Raises UserError; see
-        `operations.sweep`.
+        Args:
+            study: name of the study; by default, an unused name with the varied settings. If the study exists, only runs
+                that a crash prevented from being created are added.
+            question: the question that it answers.
+
+        Raises:
+            UserError: see `operations.sweep`.
         """
         queue = self._require_queue()
         self._refuse_outside_paths(planned.base)
+        name = study or studies_on_disk.unused_name(self.runs_dir, planned)
         names = operations.sweep(self.runs_dir, name, planned, question)
         self._queue_members(queue, names)
         return names

@@ -4,6 +4,7 @@ A study names its runs before it creates any of them. If the program is killed i
 every planned run exists exactly once. A run that is deleted afterwards is not created again.
 """
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -72,6 +73,14 @@ def plan(runs_dir: Path, name: str, sweep: Sweep, question: str = "") -> Study:
     study = Study(prefix, sweep, members, False, len(sweep.seeds), question=question)
     write(runs_dir, study)
     return study
+
+
+def unused_name(runs_dir: Path, sweep: Sweep) -> str:
+    """Return the varied settings as the name of a study, with a number if it is taken."""
+    name = slug("-".join(axis.fields[0] for axis in sweep.axes))[:MAX_NAME_CHARACTERS]
+    taken = {*study_names(runs_dir)}
+    candidates = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(candidate for candidate in candidates if candidate not in taken)
 
 
 def extended(

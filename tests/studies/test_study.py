@@ -32,7 +32,7 @@ def names(runs_dir):
 
 
 def test_study_creates_and_queues_every_run(lab):
-    created = lab.sweep("Rate", SWEEP, "Which learning rate?")
+    created = lab.sweep(SWEEP, "Rate", "Which learning rate?")
     assert created == names(lab.runs_dir) == ["rate-1", "rate-2", "rate-3", "rate-4"]
     assert {lab.config(name).study for name in created} == {"rate"}
     assert [(lab.config(n).lr, lab.config(n).seed) for n in created] == [
@@ -43,6 +43,15 @@ def test_study_creates_and_queues_every_run(lab):
     assert row["axes"] == {"lr": [1e-4, 3e-4]}
     assert row["question"] == "Which learning rate?"
     assert set(lab.waiting()) <= {*created}
+
+
+def test_study_is_named_after_the_varied_settings(lab):
+    other = Sweep(BASE, (parse_axis("batch_size=2,4"), parse_axis("lr=1e-4,3e-4")), (1,))
+    assert lab.sweep(SWEEP)[0] == "lr-1"
+    assert lab.sweep(other)[0] == "batch_size-lr-1"
+    RunDirectory.create(lab.runs_dir, RunConfig(name="lr-2-1"))
+    with pytest.raises(UserError, match="already a run named lr-2-1"):
+        lab.sweep(SWEEP)
 
 
 def test_runs_missing_after_a_crash_are_created_once(tmp_path):
@@ -85,7 +94,7 @@ def test_extension_adds_seeds_and_values_and_marks_the_study_exploratory(tmp_pat
 
 
 def test_paused_study_continues(lab):
-    lab.sweep("rate", SWEEP)
+    lab.sweep(SWEEP, "rate")
     current = lab.waiting()[:1]
     lab.pause_study("rate")
     assert lab.studies()[0]["is_paused"]
