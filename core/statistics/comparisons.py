@@ -133,7 +133,7 @@ def compare_items(before: ArrayLike, after: ArrayLike) -> Effect:
     mean, by_seed, by_item = float(gaps.mean()), gaps.mean(axis=1), gaps.mean(axis=0)
     if (
         items < 2 or (gaps == gaps[0, 0]).all()
-    ):  # equal gaps, such as two wrong answers, say nothing about others
+    ):  # equal gaps, as with two wrong answers, give no estimate of the variance
         return Effect(mean, (), gaps.size, is_paired=True)
     item_variance = float(by_item.var(ddof=1)) / items
     if seeds < 2:
@@ -158,7 +158,7 @@ def adjusted(p_values: Sequence[float]) -> list[float]:
 
 
 def verdict(effect: Effect, q: float, margin: float, direction: Direction) -> Verdict:
-    """Say whether *after* is better than *before*.
+    """Return whether *after* is better than *before*.
 
     Args:
         q: the adjusted p-value of the effect; see `adjusted`.

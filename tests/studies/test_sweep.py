@@ -82,12 +82,12 @@ def test_random_sweep_is_a_reproducible_subset():
     [
         ((), {}, "at least one axis"),
         (("lr=1e-4,1e-4",), {}, "listed twice"),
-        (("lr=1e-4", "lr=1e-3"), {}, "on one axis only"),
+        (("lr=1e-4", "lr=1e-3"), {}, "can only be on one axis"),
         (("lora_rank=4,16",), {"base": BASE.changed(method="full")}, "no effect"),
         (("lr=1e-4,1e-3",), {"seeds": ()}, "at least 1"),
         (("lr=1e-6,1e-4",), {"base": BASE.changed(min_lr=1e-5)}, "invalid combination lr=1e-06"),
         (("lr=log 1e-5..1e-2 x 2001",), {}, "can have at most 2,000"),
-        (("lr=1e-4,1e-3",), {"mode": "random"}, "needs a number of runs"),
+        (("lr=1e-4,1e-3",), {"mode": "random"}, "required for a random sweep"),
         (("lr=1e-4,1e-3",), {"mode": "random", "max_runs": 1, "seeds": (1, 2)}, "at least the number of seeds"),
     ],
 )  # fmt: skip
