@@ -185,7 +185,7 @@ def test_filter_shows_prompts_that_only_one_run_answered_correctly(write_answers
     assert page.widget("compare_b").value == "one"
     assert instructions(page) == questions[3:4]
     page.choose("Find a prompt", "capital")
-    assert page.says("No prompts match with this filter.")
+    assert page.says("No prompts match this filter.")
 
 
 def test_most_different_prompts_come_first(write_answers, open_page):

@@ -470,7 +470,7 @@ def test_link_restores_the_view(write_run, open_page):
 def test_unknown_names_in_a_link_are_named(write_run, open_page):
     write_run("one")
     page = open_page("results", run=["one", "x"], group="abacus", sort="-y", column=["lr", "z"])
-    assert page.says("This link refers to an unknown run x, group abacus, column z, column y.")
+    assert page.says("Unknown in this link: run x, group abacus, column z, column y.")
     assert page.widget("notes:one")
     assert "lr" in shown(page)
     assert page.query_params == {"run": "one", "column": "lr"}

@@ -33,7 +33,7 @@ def tile(page, label):
 def test_unknown_run_links_to_results(write_run, open_page, query):
     write_run("one")
     page = open_page("run", **query)
-    assert page.says("Unknown run: <b>gone." if query else "This link names no run.")
+    assert page.says("Unknown run: <b>gone." if query else "This link doesn't specify a run.")
     assert [link.label for link in page.get("page_link")] == ["Results"]
 
 
