@@ -209,7 +209,7 @@ def test_search_finds_synonyms(write_answers, open_page):
 def test_search_without_matches_shows_a_message(write_answers, open_page):
     write_answers("one")
     page = open_page("compare").choose("Find a prompt", "xylophone")
-    assert page.says("No test prompts match this search")
+    assert page.says("No prompts match this search")
     page.choose("Find a prompt", "")
     assert len(instructions(page)) == len(QUESTIONS)
     assert page.widget("compare_sort").value == "Most different"

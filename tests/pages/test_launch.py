@@ -344,7 +344,7 @@ def test_reset_discards_edits_without_effect(page):
     fill_settings(page, method="lora", lora_rank=5, lora_targets="mlp")
     fill_settings(page, method="full")
     assert changes(page) == []
-    assert page.says("Only settings without an effect differ.")
+    assert page.says("Only settings that have no effect differ.")
     page.press("Reset")
     assert not page.widgets("Reset")
     fill_settings(page, method="lora")

@@ -144,7 +144,7 @@ def test_advanced_settings_open_on_a_problem_until_the_form_is_reset(page):
 
 
 def test_advanced_settings_that_are_not_at_their_defaults_are_listed(page):
-    label = "Advanced settings not at their defaults: "
+    label = "Changed advanced settings: "
     assert page.says(f"{label}Evaluate every 25, Checkpoint every 100, Sample every 50")
     form_widgets(page)["beta2"].set_value(0.95).run()
     assert page.says(f"{label}Beta 2 0.95, Evaluate every 25")
