@@ -1,7 +1,6 @@
-"""The machine that trains runs: processor, GPUs and memory.
+"""The processor, GPUs and memory of this machine.
 
-Does not import torch, because the first page shows these values before anything needs torch. GPUs are read from
-`nvidia-smi`; machines without it have none here.
+Does not import torch, so the first page loads quickly. GPUs are read from `nvidia-smi`; without it, none are listed.
 """
 
 import csv

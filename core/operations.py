@@ -122,7 +122,7 @@ def export(
 
     Args:
         format: `capsule`, a self-contained HTML file; see `core.exchange.capsule`.
-        replace: replace an existing file. The file is complete at every moment.
+        replace: replace an existing file, atomically.
 
     Raises:
         UserError: the run does not exist, the file exists and `replace` is off, or the file cannot be written.

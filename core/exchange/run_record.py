@@ -1,6 +1,6 @@
-"""Everything about one run that an export may contain, read from the index and the run directory.
+"""The content of an export: everything about one run, read from the index and the run directory.
 
-Knows nothing about file formats.
+Independent of file formats.
 """
 
 from collections.abc import Callable, Mapping

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from core.config import LoRAInit, LoRAScaling
 
 INITIAL_FACTORS = ("lora_A0", "lora_B0")
-"""Buffers with the factors that PiSSA subtracted from a layer's weight. Saved with the adapter."""
+"""Buffers for the factors that PiSSA subtracts from a layer's weight. Saved with the adapter."""
 SVD_ROWS = 4096
 """Rows of a weight that are converted to fp64 at a time."""
 

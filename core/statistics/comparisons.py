@@ -2,9 +2,9 @@
 
 Independent of runs and settings: arrays in, numbers out. A difference is always *after* minus *before*.
 
-With two or three seeds, a pooled variance is wrong as soon as one setting is noisier than the other. Seeds that both
+With two or three seeds, a pooled variance is unreliable if one setting is noisier than the other. Seeds that both
 settings share are compared as pairs, because they share the order of the examples. Different seeds are compared by
-Welch's test, whose variances may differ.
+Welch's test, which allows unequal variances.
 """
 
 import math
@@ -25,7 +25,7 @@ SMALLEST_P = 1e-12
 CERTAIN_SHIFT = 36.0
 """SciPy's noncentral t distribution returns nan for larger shifts, where the power of two or more pairs is near 1."""
 Direction = Literal["lower", "higher"]
-"""Which values of a metric are better."""
+"""Whether lower or higher values of a metric are better."""
 Verdict = Literal["better", "worse", "equivalent", "undecided"]
 
 
