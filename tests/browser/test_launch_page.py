@@ -66,7 +66,7 @@ def test_clone_one_change_undo_and_launch(open_tab, runs_dir, baseline):
 
     fill(tab, "Rank", "8")  # alpha is locked to it
     expect(panel.get_by_text("Alpha: 16 → 8")).to_be_visible()
-    for width in (800, 600, 1440):  # the button never scrolls away
+    for width in (800, 600, 1440):  # the button stays in view
         tab.set_viewport_size({"width": width, "height": 700})
         tab.get_by_text("Advanced", exact=True).scroll_into_view_if_needed()
         expect(launch).to_be_in_viewport(ratio=1)

@@ -28,7 +28,7 @@ def results(open_tab, runs_dir):
     return tab
 
 
-def test_rows_open_delete_and_share_runs(results, open_tab, chromium, browser_context):
+def test_runs_can_be_opened_deleted_and_shared(results, open_tab, chromium, browser_context):
     tab = results
     click_row(tab, 1, -BUTTON_PX // 2)
     expect(tab.get_by_text("Deleted beta.")).to_be_visible()

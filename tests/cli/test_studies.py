@@ -83,7 +83,7 @@ def test_user_errors_are_one_sentence(tmp_path, arguments, expected):
     assert expected in result.sentence
 
 
-def test_effects_without_comparable_runs_say_so(tmp_path):
+def test_effects_without_comparable_runs_print_a_message(tmp_path):
     result = call("effects", "--runs-dir", tmp_path)
     assert result.status == 0
     assert "No runs differ in exactly one change." in result.err

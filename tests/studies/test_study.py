@@ -1,4 +1,4 @@
-"""Studies on disk: planned runs exist exactly once, also after a crash, and edited files are reported."""
+"""Studies on disk: planned runs are created exactly once, even after a crash, and damaged files are reported."""
 
 import json
 
@@ -105,7 +105,7 @@ def test_paused_study_continues(lab):
         (lambda text: json.dumps([]), "cannot be read"),
     ],
 )
-def test_edited_study_file_is_one_sentence(tmp_path, change, message):
+def test_invalid_study_file_raises_user_error(tmp_path, change, message):
     study.plan(tmp_path, "rate", SWEEP)
     path = tmp_path / "studies" / "rate.json"
     path.write_text(change(path.read_text()))

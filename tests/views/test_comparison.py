@@ -39,7 +39,7 @@ def test_record_counts_wins_losses_and_ties(answers):
     )
 
 
-def test_record_without_common_scores_says_so(answers):
+def test_record_without_common_scores_is_a_sentence(answers):
     prompts = comparison.prompts(answers, {})
     assert comparison.record(prompts, "a", "b") == comparison.Record(0, 0, 0)
     assert "no scored prompts in common" in comparison.Record(0, 0, 0).sentence("a", "b", "chrF")
@@ -107,7 +107,7 @@ def test_prompts_are_sorted_by_score_difference(answers):
     assert items(comparison.arranged(shuffled, DATASET_ORDER, "a", "b")) == [10, 11, 12, 13, 14]
 
 
-def test_prompt_id_tells_apart_prompts_at_the_same_index(answers):
+def test_prompt_id_distinguishes_prompts_at_the_same_index(answers):
     other = answers.assign(instruction="Another data set.")
     prompts = comparison.prompts(pd.concat([answers, other]))
     assert len({prompt.id for prompt in prompts}) == len(prompts)
