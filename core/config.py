@@ -236,7 +236,7 @@ LEARNING_FIELDS = tuple(
     if typing.cast(dict[str, Any], field.json_schema_extra)["group"]
     in ("model", "data", "method", "optimisation")
 )
-"""Settings that affect learning. The other settings concern identity, hardware, evaluation and checkpoints."""
+"""Settings that affect learning. All other settings concern identity, hardware, evaluation or checkpoints."""
 
 
 def upgraded(recorded: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import psutil
 from core.metrics import MIB
 
 NVIDIA_SMI_TIMEOUT_S = 5.0
-"""How long to wait for `nvidia-smi`, which hangs if the driver does."""
+"""Timeout for `nvidia-smi`, which hangs if the driver does."""
 
 
 @dataclass(frozen=True)

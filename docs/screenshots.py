@@ -156,7 +156,7 @@ def _drawn(tab: Page, heading: str) -> bytes:
 
 
 def _save(screenshot: bytes, path: Path) -> None:
-    """Save a picture with a palette of its most frequent colors, which keeps backgrounds exact."""
+    """Save a picture with a palette of its most frequent colors, so backgrounds stay exact."""
     image = Image.open(io.BytesIO(screenshot)).convert("RGB")
     counts = sorted(image.getcolors(image.width * image.height) or [], reverse=True)[:COLORS]
     palette = Image.new("P", (1, 1))

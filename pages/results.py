@@ -24,7 +24,7 @@ results_table.handle_clicks()
 st.title("Results")
 results = lab.runs()
 colors = dict(zip(results["name"], results["color"], strict=True))
-activity = st.container()  # drawn last, so that the table does not wait for it
+activity = st.container()  # drawn last, to show the table sooner
 journal_names = [row["name"] for row in journal.rows()]
 linked_names = results_view.restore([*results["name"], *journal_names])
 if linked_names is not None:

@@ -40,7 +40,7 @@ def show_activity(lab: Lab, colors: Mapping[str, str]) -> None:
 
 @st.fragment(run_every=REFRESH_S)
 def _show(lab: Lab, colors: Mapping[str, str]) -> None:
-    """Draw the panel. Rerun the page when a run starts or ends, so that the table shows it."""
+    """Draw the panel. Rerun the page when a run starts or ends, to update the table."""
     runtime.lower_priority()
     if not runtime.is_open(lab):  # another session took over from a read-only Lab
         runtime.rerun()

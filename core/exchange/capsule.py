@@ -215,7 +215,7 @@ def _scores(record: RunRecord) -> list[dict[str, Any]]:
 
 
 def _settings(record: RunRecord) -> list[dict[str, Any]]:
-    """Return one row per setting: its value, default and value in the parent, and whether they differ."""
+    """Return one row per setting with its value, its default, the parent's value, and flags for differences."""
     config, parent = record.config, record.parent
     rows = []
     for name, field in RunConfig.model_fields.items():

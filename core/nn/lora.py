@@ -96,7 +96,7 @@ class LoRALinear(nn.Module):
         self._eval_norm: Tensor | None = None
         """Cached `weight_norm` in evaluation mode, in which weights do not change."""
         self._merged_ratio: Tensor | None = None
-        """DoRA's output ratio at the time of the merge."""
+        """DoRA's output ratio when the adapter was merged."""
 
     def _set_principal_components(self, load: bool) -> None:
         self.lora_A.zero_()

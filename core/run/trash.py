@@ -1,4 +1,4 @@
-"""The trash: deleted runs, which can be restored until the trash is emptied.
+"""The trash: deleted runs that can be restored until the trash is emptied.
 
 Deleting a run moves its directory to `.trash/TIME-NAME` in the runs folder, which is hidden from the rest of the code.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from core.errors import UserError
 
 TRASH_FOLDER = ".trash"
-"""Run names cannot start with a dot, so no run has this name."""
+"""No run can have this name, because run names cannot start with a dot."""
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ def compare_items(before: ArrayLike, after: ArrayLike) -> Effect:
 
     Both seeds and items are random and crossed, so the variance of the mean difference has a component for each (Owen
     2007, "The pigeonhole bootstrap"). The component of the seeds, which includes the residual, has S - 1 degrees of
-    freedom, that of the items I - 1. With a single seed, the result is valid for that seed only.
+    freedom; the component of the items has I - 1. With a single seed, the result is valid for that seed only.
 
     Args:
         before, after: scores (S seeds, I items).

@@ -490,7 +490,7 @@ def _figure(lines: list[Figure], title: str, x_title: str, log: bool, legend: bo
         "showlegend": legend,
         "hovermode": "x unified",
         "uirevision": "constant",  # keeps the user's zoom when new data arrives
-        "template": "none",  # otherwise Plotly copies its default template into each figure, which is slow
+        "template": "none",  # copying Plotly's default template into each figure would be slow
         "xaxis": {
             "title": {"text": x_title, "font": {"size": 12}},
             "unifiedhovertitle": {"text": f"{x_title} %{{x:,.6~g}}"},
@@ -546,7 +546,7 @@ def _line(x: pd.Series, y: pd.Series, run: str, line: Figure) -> Figure:
 
 
 def _hover(series: str, format: str) -> Figure:
-    """Return the hover text of a line, which names its run and the series."""
+    """Return the hover text of a line, with the names of the run and the series."""
     return {"hovertemplate": f"%{{y:{format}}}<extra>%{{fullData.name}} · {series}</extra>"}
 
 

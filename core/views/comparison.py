@@ -97,7 +97,7 @@ class Record:
 def prompts(
     answers: pd.DataFrame, scores: Mapping[tuple[str, Example], float] | None = None
 ) -> list[Prompt]:
-    """Return the prompts of a test set, those answered by most runs first, and otherwise in data set order.
+    """Return the prompts of a test set. Prompts answered by most runs come first, then data set order applies.
 
     Args:
         answers: rows of `Lab.answers`.

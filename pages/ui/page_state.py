@@ -39,7 +39,7 @@ class PageState:
         return st.session_state[f"{self._page}:state"]
 
     def open(self, values: Mapping[str, Iterable[str]]) -> None:
-        """Replace the whole state, as a link does."""
+        """Replace the whole state, like a link."""
         linked = {name: list(dict.fromkeys(given)) for name, given in values.items()}
         self._state.update(values=dict(linked), linked=linked)
 
