@@ -228,7 +228,7 @@ def _field(name: str, current: Mapping[str, Any], problems: list[Problem]) -> No
                 "Alpha = rank",
                 st.session_state[ALPHA_LOCK],
                 key=_key(ALPHA_LOCK),
-                help="Keep alpha equal to the rank, so the scale of the adapter outputs does not change.",
+                help="Keep alpha equal to the rank. With the scaling alpha/rank, the scale is then always 1.",
             )
         for problem in problems:
             if problem.field == name:
