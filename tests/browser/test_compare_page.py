@@ -1,4 +1,4 @@
-"""Comparing answers in a real browser: from a search to the difference between two answers."""
+"""The Compare page in a real browser: search, keyboard navigation, links and highlighted differences."""
 
 import re
 

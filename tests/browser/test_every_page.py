@@ -24,7 +24,7 @@ PAGES = {
 WITHOUT_RUNS = [path for path in PAGES if path not in ("launch", "data")]
 """Pages that look different without runs."""
 PROBES = ("/_stcore/health", "/_stcore/host-config")
-"""On a direct link, Streamlit looks for its server below the page's path first, and then at the root."""
+"""On direct links, Streamlit first looks for its server below the page's path, then at the root."""
 AXE_JS = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
 RUN_AXE_JS = "() => axe.run(document, {resultTypes: ['violations']}).then((r) => r.violations)"
 KNOWN_VIOLATIONS: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""The top of Results: the running run, the queue and the machine."""
+"""Current activity on Results: the running run, the queue and the machine."""
 
 import threading
 

@@ -85,7 +85,7 @@ def test_filter_omits_prompts_that_one_run_did_not_answer(answers):
 
 def test_prompts_are_sorted_by_difference_between_answers(answers):
     prompts = comparison.arranged(comparison.prompts(answers), MOST_DIFFERENT, "a", "b")
-    # One of one word differs in each of 12, 13 and 14; two of three are added in 11; only punctuation differs in 10.
+    # The only word differs in 12, 13 and 14, two of three words are added in 11, and only punctuation differs in 10.
     assert items(prompts) == [12, 13, 14, 11, 10]
     assert [prompt.difference for prompt in prompts] == [1, 1, 1, 0.5, 0]
 
