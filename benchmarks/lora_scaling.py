@@ -68,7 +68,7 @@ def measure(settings: dict[str, Any], runs_dir: Path) -> dict[str, float]:
 def compare(
     examples: int, ranks: list[int], init: LoRAInit, seeds: int, lr: float
 ) -> list[dict[str, Any]]:
-    """Train all combinations and return a row for each."""
+    """Train all combinations and return one row for each."""
     total = len(dataset.load("primer"))
     training_share = RunConfig().train_fraction
     rows = []

@@ -1,6 +1,6 @@
 """Time until each page of the dashboard shows its first heading, in Chromium, with many runs. Prints JSON.
 
-Also prints the CPU time of the server per visit, which hardly depends on how busy the machine is.
+Also prints the server's CPU time per visit, which depends less on other load.
 
 Each page is opened by its URL in a new tab, as from a copied link; Streamlit's own scripts come from the browser's
 cache. The first visit after the start of the server is reported separately, because it loads PyTorch and the index.
@@ -43,7 +43,7 @@ TAB_TIMEOUT_MS = 120_000
 
 
 def measure(runs: int, steps: int, visits: int, pages: list[str]) -> dict[str, object]:
-    """Return the seconds of the first visit, and the medians of `visits` visits to each page."""
+    """Return the seconds of the first visit, and the medians over `visits` visits to each page."""
     with tempfile.TemporaryDirectory() as directory:
         write_runs(Path(directory), runs, steps)
         with dashboard(Path(directory)) as (address, server), sync_playwright() as playwright:

@@ -5,11 +5,11 @@ import zlib
 PALETTE = (
     "#3b7dd8", "#d9702b", "#3a9d63", "#b8559b", "#8a6fd1", "#b08d12", "#3399a8", "#d1584f",
 )  # fmt: skip
-"""Hues of similar lightness, based on Okabe and Ito: legible on light and dark backgrounds and for color-blind users."""
+"""Colors of similar lightness, based on Okabe and Ito. Legible on light and dark backgrounds and for color-blind users."""
 
 
 def color_of_new_run(existing_runs: int) -> str:
-    """Return the next color of the palette, so that runs launched one after another differ."""
+    """Return the next color of the palette, so that consecutive runs differ."""
     return PALETTE[existing_runs % len(PALETTE)]
 
 

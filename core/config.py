@@ -40,7 +40,7 @@ REPLACED_SETTINGS = {"eval_batches": "eval_examples, which counts examples inste
 EARLIER_EVAL_EVERY = 25
 """Default of `eval_every` in older versions, where it could not be empty."""
 PATTERN_MEANINGS = {"device": "auto, cpu, mps, cuda or cuda:1", "color": "a color such as #3b7dd8"}
-"""What fields with a pattern accept, if it is not a line of text."""
+"""Descriptions of field patterns for error messages. The default is a single line of text."""
 EmptyOutputs = Literal["drop", "keep"]
 LoRAScaling = Literal["alpha/rank", "alpha/sqrt(rank)", "alpha"]
 LoRAInit = Literal["kaiming", "kaiming-rank", "gaussian", "pissa"]
@@ -51,7 +51,7 @@ Line = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f]*$")]
 IDENTITY_FIELDS = ("name", "parent", "tags", "notes", "study", "color", "archived")
 """Settings that identify a run and do not affect what it does."""
 EDITABLE_FIELDS = ("tags", "notes", "color", "archived")
-"""Settings that can change after the run has been created."""
+"""Settings that can be changed after a run has been created."""
 
 
 class RunConfig(BaseModel):
@@ -236,7 +236,7 @@ LEARNING_FIELDS = tuple(
     if typing.cast(dict[str, Any], field.json_schema_extra)["group"]
     in ("model", "data", "method", "optimisation")
 )
-"""Settings that affect learning. The other settings concern identity, hardware, evaluation and checkpoints."""
+"""Settings that affect learning. All other settings concern identity, hardware, evaluation or checkpoints."""
 
 
 def upgraded(recorded: Mapping[str, Any]) -> dict[str, Any]:

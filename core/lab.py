@@ -383,7 +383,7 @@ class Lab(Reader):
         queue.remove(name)
 
     def trash(self) -> list[TrashedRun]:
-        """Return the deleted runs that can be restored, the one deleted last first."""
+        """Return the deleted runs that can be restored, most recently deleted first."""
         return trash.contents(self.runs_dir)
 
     def restore(self, id: str) -> str:
@@ -392,7 +392,7 @@ class Lab(Reader):
         return trash.restore(self.runs_dir, id)
 
     def empty_trash(self) -> None:
-        """Delete all runs in the trash for good. Raises UserError if that fails."""
+        """Delete all runs in the trash permanently. Raises UserError if that fails."""
         self._require_queue()
         trash.empty(self.runs_dir)
 
@@ -434,14 +434,14 @@ class Lab(Reader):
         return names
 
     def pause_study(self, name: str) -> None:
-        """Withdraw the queued runs of a study. The current run continues. Raises UserError."""
+        """Remove a study's runs from the queue. The current run continues. Raises UserError."""
         queue = self._require_queue()
         for run in operations.pause_study(self.runs_dir, name):
             queue.remove(run)
         self.refresh()
 
     def continue_study(self, name: str) -> None:
-        """Queue the runs that `pause_study` withdrew. Raises UserError."""
+        """Re-queue the runs that `pause_study` removed. Raises UserError."""
         queue = self._require_queue()
         self._queue_members(queue, operations.continue_study(self.runs_dir, name))
 
@@ -453,7 +453,7 @@ class Lab(Reader):
         self.refresh()
 
     def _complete_studies(self) -> None:
-        """Create the planned runs that a crash prevented from being created."""
+        """Create planned runs that are missing after a crash."""
         for name in studies_on_disk.study_names(self.runs_dir):
             with contextlib.suppress(UserError):  # a damaged file, or the disk is full
                 studies_on_disk.create_runs(self.runs_dir, self.study(name))

@@ -1,7 +1,6 @@
-"""The machine that trains runs: processor, GPUs and memory.
+"""The processor, GPUs and memory of this machine.
 
-Does not import torch, because the first page shows these values before anything needs torch. GPUs are read from
-`nvidia-smi`; machines without it have none here.
+Does not import torch, so the first page loads quickly. GPUs are read from `nvidia-smi`; without it, none are listed.
 """
 
 import csv
@@ -18,7 +17,7 @@ import psutil
 from core.metrics import MIB
 
 NVIDIA_SMI_TIMEOUT_S = 5.0
-"""How long to wait for `nvidia-smi`, which hangs if the driver does."""
+"""Timeout for `nvidia-smi`, which hangs if the driver does."""
 
 
 @dataclass(frozen=True)

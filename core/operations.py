@@ -122,7 +122,7 @@ def export(
 
     Args:
         format: `capsule`, a self-contained HTML file; see `core.exchange.capsule`.
-        replace: replace an existing file. The file is complete at every moment.
+        replace: replace an existing file, atomically.
 
     Raises:
         UserError: the run does not exist, the file exists and `replace` is off, or the file cannot be written.
@@ -302,16 +302,16 @@ def generate(
 
 
 def sweep(runs_dir: Path, name: str, planned: Sweep, question: str = "") -> list[str]:
-    """Create the runs of a study, or those that are still missing, and return the names of all its runs.
+    """Create the missing runs of a new or existing study, and return the names of all its runs.
 
     Raises:
-        UserError: the sweep is invalid, or a study with this name varies something else.
+        UserError: the sweep is invalid, or a study with this name has a different sweep.
         ConfigError: the runs cannot be launched. Checked for the first run of each combination.
     """
     if slug(name) in study.study_names(runs_dir):
         existing = study.find(runs_dir, slug(name))
         if (existing.sweep.base, existing.sweep.axes) != (planned.base, planned.axes):
-            raise UserError(f"study = {name!r}: a study with this name varies something else")
+            raise UserError(f"study = {name!r}: a study with this name has a different sweep")
     else:
         existing = study.plan(runs_dir, name, planned, question)
     study.create_runs(runs_dir, existing)

@@ -1,4 +1,4 @@
-"""Reading runs: the part of the Lab that changes nothing.
+"""The read-only part of the Lab.
 
 Tables come from the index, settings and logs from the run directories.
 """
@@ -22,7 +22,7 @@ Curves = dict[str, pd.DataFrame]
 
 
 class Reader(ABC):
-    """Reads the runs in a folder.
+    """Read access to the runs in a folder.
 
     Args:
         runs_dir: the folder with the run directories.

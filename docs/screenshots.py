@@ -33,16 +33,16 @@ WIDTH_PX, HEIGHT_PX = 1440, 900
 MAX_BYTES, MAX_TOTAL_BYTES = 200_000, 1_500_000
 """Maximum size of one picture and of all pictures."""
 COLORS = 256
-"""Colors in a picture. Pages have few, and a palette makes the file about three times smaller."""
+"""Colors in a picture. Pages have few colors, and a palette makes files about three times smaller."""
 STABLE_MS = 1500
-"""A page is drawn once it has not changed for this long."""
+"""A page counts as complete once it has not changed for this long."""
 TIMEOUT_S = 60
 BROWSER_ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"]
 CAPSULE_RUN = "demo-lora-16"
 
 
 class Picture(NamedTuple):
-    """A page to photograph: the name of the file, the path of the page, and its first heading."""
+    """A page to capture: name of the file, path of the page, and its first heading."""
 
     name: str
     path: str
@@ -156,7 +156,7 @@ def _drawn(tab: Page, heading: str) -> bytes:
 
 
 def _save(screenshot: bytes, path: Path) -> None:
-    """Save a picture with a palette of its most frequent colors, which keeps backgrounds exact."""
+    """Save a picture with a palette of its most frequent colors, so backgrounds stay exact."""
     image = Image.open(io.BytesIO(screenshot)).convert("RGB")
     counts = sorted(image.getcolors(image.width * image.height) or [], reverse=True)[:COLORS]
     palette = Image.new("P", (1, 1))

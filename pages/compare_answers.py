@@ -25,7 +25,7 @@ BEST_MATCH = "Best match"
 EXACT = "Exact match"
 NOT_CHOSEN = "Not among the selected runs"
 PLACE = "prompt", "page"
-"""URL parameters of the place in the list. Cleared when the list changes."""
+"""URL parameters of the position in the list. Cleared when the list changes."""
 SCROLL_JS = """
 export default function ({ data }) {
   if (window.shownPrompt === data.prompt) return;
@@ -81,8 +81,7 @@ def show_stored(lab: Lab, state: PageState) -> None:
         shown = comparison.arranged(shown, sort, a, b)
     position, page = _current(state, prompts, shown)
     if not shown:
-        text = "No test prompts match this search" if query and not found else "No prompts match"
-        st.info(f"{text}." if filter == next(iter(FILTERS)) else f"{text} with this filter.")
+        st.info(f"No prompts match this {'search' if query and not found else 'filter'}.")
         return
     columns = f"--compare-runs: {len(names)}; --compare-share: {len(names)}fr"
     st.html(f"<style>.st-key-compare-table {{ {columns} }}</style>")
@@ -140,7 +139,7 @@ def _select_scores(
         "Score",
         [EXACT, *labels],
         "score",
-        help="How the answers are scored. A judge is listed once it has scored answers of these runs.",
+        help="Exact match, or a judge that has scored answers from these runs.",
         width=170,
     )
     if measure == EXACT:
@@ -161,7 +160,7 @@ def _select_sort(state: PageState, has_pair: bool, has_query: bool) -> str:
         sorts,
         "sort",
         on_change=lambda: state.clear(*PLACE),
-        help="Most different: prompts whose answers share the fewest words. Score difference: between A and B.",
+        help="Most different: answers that share the fewest words first. Score difference: between A and B.",
         width=170,
     )
 
@@ -198,7 +197,7 @@ def _current(
 
 
 def _position(prompts: Sequence[Prompt], wanted: str | None) -> int | None:
-    """Return the position of the prompt with this id or, for short links, at this index of the data set."""
+    """Return the position of the prompt with this id or, for short links, this data set index."""
     for ids in ([p.id for p in prompts], [str(p.item) for p in prompts]):
         if wanted in ids:
             return ids.index(wanted)
@@ -251,7 +250,7 @@ def _show_header(
 
 
 def _place(shown: int, total: int, position: int | None, page: int) -> str:
-    """Return which of how many prompts are shown."""
+    """Return the position in the list of prompts as text."""
     listed = f"{shown:,} prompts" if shown == total else f"{shown:,} of {total:,} prompts"
     if position is not None:
         return f"Prompt {position + 1:,} · {listed}"

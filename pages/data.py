@@ -27,13 +27,13 @@ LABELS = {"item": "Item", "part": "Split", "tokens": "Tokens", "instruction": "I
 SPLITS = ("train", "test", "validation")
 
 LINKED_KEY = "linked_example"
-"""Session key: the run and example of the last link that was followed."""
+"""Session key: run and example of the last link followed."""
 
 lab = runtime.lab()
 
 
 def linked_run() -> str | None:
-    """Return the run whose data set a link asks for, after naming it. None if there is none."""
+    """Show and return the run whose data set the link asks for, or None."""
     name = st.query_params.get("run")
     if not name:
         return None
@@ -52,7 +52,7 @@ def linked_run() -> str | None:
 
 
 def leave_run() -> None:
-    """Show the inputs again instead of a run's data set."""
+    """Return from a run's data set to the inputs."""
     for parameter in ("run", "example"):
         st.query_params.pop(parameter, None)
 
@@ -174,7 +174,7 @@ def show_examples(
 
 
 def follow_link(dataset: "InspectedDataset", name: str | None, key: str) -> None:
-    """Select the example that the URL names, unless it has been followed before."""
+    """Select the example in the URL, once per link."""
     example = st.query_params.get("example", "")
     if not example or st.session_state.get(LINKED_KEY) == (name, example):
         return

@@ -1,4 +1,4 @@
-"""Launch a run: start from an earlier run or a preset, change its settings, and see the changes and their cost."""
+"""The Launch page: start from an earlier run or a preset, change settings, and see the changes and the estimate."""
 
 import sys
 from functools import partial
@@ -16,13 +16,13 @@ from pages.ui.run_links import run_link
 from pages.ui.text import escape_markdown
 
 LAUNCHED = "launched"
-"""Session key: the run that was launched last."""
+"""Session key: the run launched last."""
 
 lab = runtime.lab()
 
 
 def launch(config: RunConfig) -> str | None:
-    """Queue a run and return its name, or show why that is not possible."""
+    """Queue a run and return its name, or show an error and return None."""
     with show_errors():
         name = lab.launch(config)
         st.session_state[LAUNCHED] = name
@@ -31,7 +31,7 @@ def launch(config: RunConfig) -> str | None:
 
 
 def launch_form_settings(config: RunConfig, is_edited: bool) -> None:
-    """Launch the settings of the form. The next changes are shown against the new run."""
+    """Launch a run with the settings in the form, and make it the source for further changes."""
     name = launch(config)
     if name is None:
         return
@@ -42,7 +42,7 @@ def launch_form_settings(config: RunConfig, is_edited: bool) -> None:
 
 
 def show_demo_button() -> None:
-    """Draw the button that launches the demo, whatever the form shows."""
+    """Draw the button that launches the demo, independent of the form."""
     pressed = st.button(
         "Launch the demo",
         icon=":material/play_arrow:",
@@ -53,7 +53,7 @@ def show_demo_button() -> None:
 
 
 def show_launched(colors: dict[str, str]) -> None:
-    """Show the run that was launched last, unless it has been deleted."""
+    """Show the run launched last, unless it has been deleted."""
     name = st.session_state.get(LAUNCHED)
     if name not in colors:
         return
@@ -88,7 +88,7 @@ def show_changes(changes: list[launch_form.Change], is_edited: bool) -> None:
         for change in changes:
             _show_change(change)
     if not changes:
-        st.caption("Only settings without an effect differ.")
+        st.caption("Only settings that have no effect differ.")
 
 
 def _show_change(change: launch_form.Change) -> None:
@@ -100,7 +100,7 @@ def _show_change(change: launch_form.Change) -> None:
             ":material/undo:",
             key=f"undo:{change.name}",
             type="tertiary",
-            help=f"Undo the change of {field}",
+            help=f"Undo the change to {field}",
             on_click=launch_form.undo,
             args=(change.name,),
         )

@@ -28,7 +28,9 @@ def show_estimate(plan: "Plan", cost: "Cost | None") -> None:
         else "Calculated from the current speed of this machine. Measure for a better estimate."
     )
     total = None if seconds is None else seconds + evaluating
-    time_help = f"Training steps plus {duration(evaluating)} of evaluations, excluding answers. {basis_help}"
+    time_help = (
+        f"Includes {duration(evaluating)} of evaluations, but not the test answers. {basis_help}"
+    )
     first.metric(f"{basis} time", duration(total), help=time_help)
     second.metric(
         f"{basis} memory",
@@ -50,7 +52,7 @@ def show_estimate(plan: "Plan", cost: "Cost | None") -> None:
 
 
 def show_details(plan: "Plan") -> None:
-    """Show what else is known about a run: disk space, evaluations, examples, adapters and skipped records."""
+    """Show details of the plan: disk space, evaluations, examples, adapters and skipped records."""
     lines = []
     if plan.disk_mb is not None and plan.disk_peak_mb is not None:
         peak, kept = memory(plan.disk_peak_mb), memory(plan.disk_mb)

@@ -24,7 +24,7 @@ SUGGESTIONS = {
     "lora_targets": list(TARGET_GROUPS),
 }
 NUMBER_TEXT_FIELDS = ("lr", "min_lr", "warmup_start", "epsilon", "weight_decay")
-"""Numbers that are typed as text, because number inputs cannot show both 5e-5 and 2.5e-5 without rounding or padding."""
+"""Numbers entered as text, because number inputs cannot show both 5e-5 and 2.5e-5 without rounding or padding."""
 MULTILINE_FIELDS = ("notes", "sample_prompt")
 EMPTY_MEANINGS = {"eval_every": "automatic"}
 """Placeholders of empty number fields other than "none"."""
@@ -39,7 +39,7 @@ ADVANCED_FIELDS = {
 """Settings whose defaults suit most runs."""
 DRAFT, GENERATION, SOURCE = "draft", "draft_generation", "draft_source"
 REDRAWN = "draft_redrawn"
-"""Session key: how often each field was set by a callback since the form was filled."""
+"""Session key: number of times a callback has set each field since the form was filled."""
 ALPHA_LOCK = "alpha_lock"
 """Session key: whether alpha follows the rank."""
 ADVANCED_OPEN = "advanced_open"
@@ -72,7 +72,7 @@ def reset() -> None:
 
 
 def continue_from(parent: str) -> None:
-    """Make a run that was just launched from this form its source. The settings stay, so nothing differs."""
+    """Make the run just launched the source of the form. The settings stay, so no changes are listed."""
     st.session_state[DRAFT] = {**values(), "parent": parent}
     st.session_state[SOURCE] = dict(st.session_state[DRAFT])
 
@@ -174,7 +174,7 @@ def messages(problems: list[Problem]) -> list[str]:
 def _show_advanced(
     groups: Mapping[str, list[str]], current: Mapping[str, Any], problems: list[Problem]
 ) -> None:
-    """Draw the advanced settings, collapsed unless one has a problem, and list those that are not at their defaults."""
+    """Draw the advanced settings, collapsed unless one has a problem, and list those that differ from the defaults."""
     names = [name for group in groups.values() for name in group]
     if any(problem.field in names for problem in problems):
         st.session_state[ADVANCED_OPEN] = True
@@ -191,7 +191,7 @@ def _show_advanced(
     ]
     if changed:
         short = [shorten(text, CHANGE_WIDTH, placeholder=" …") for text in changed]
-        st.caption("Advanced settings not at their defaults: " + escape_markdown(", ".join(short)))
+        st.caption("Changed advanced settings: " + escape_markdown(", ".join(short)))
 
 
 def _use_upload(path: str) -> None:
@@ -228,7 +228,7 @@ def _field(name: str, current: Mapping[str, Any], problems: list[Problem]) -> No
                 "Alpha = rank",
                 st.session_state[ALPHA_LOCK],
                 key=_key(ALPHA_LOCK),
-                help="Alpha follows the rank, so the scale of the adapter outputs stays the same.",
+                help="Keep alpha equal to the rank. With the scaling alpha/rank, the scale is then always 1.",
             )
         for problem in problems:
             if problem.field == name:
@@ -300,7 +300,7 @@ def _number_input(name: str, field: FieldInfo, value: Any) -> None:
 
 
 def _number_text(name: str, field: FieldInfo, value: Any) -> None:
-    """Draw a number as text, such as 5e-5. Anything that is not a number is kept, so that its error can be shown."""
+    """Draw a number as text, such as 5e-5. Invalid text is kept, so its error can be shown."""
     key = _key(name)
     st.session_state.setdefault(key, "" if value is None else _number_as_text(value))
     st.text_input(

@@ -1,4 +1,4 @@
-"""Measurements before a launch, in separate processes: time and memory, and a learning rate."""
+"""Measurements before a launch: time, memory and learning rate, each in a separate process."""
 
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any

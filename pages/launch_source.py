@@ -1,6 +1,6 @@
 """The source of the Launch form: a run to clone or a preset, also in the URL as `?from=`.
 
-In the URL, a name is that of a run, or else of a preset. `preset:demo` is the preset even if a run has the same name.
+A name in the URL is that of a run or, if there is none, a preset. `preset:demo` always is the preset.
 """
 
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ DEFAULT_SOURCE = "demo"
 PARAMETER = "from"
 WIDGET = "source"
 FILLED_FROM = "filled_from"
-"""Session key: the source that currently fills the form, a preset or CLONE_PREFIX and a run."""
+"""Session key: the source of the form, a preset or CLONE_PREFIX and a run."""
 ADDRESS = "source_address"
 """Session key: the last value of the URL parameter that was read or written."""
 
 
 def current() -> str:
-    """Return the source that currently fills the form."""
+    """Return the source of the form."""
     return str(st.session_state[FILLED_FROM])
 
 
@@ -40,7 +40,7 @@ def title(source: str) -> str:
 
 
 def choose(lab: Lab, runs: Sequence[str]) -> None:
-    """Fill the form on the first visit and when the URL names another source, and name the source in the URL.
+    """Fill the form on the first visit and when the URL names another source. Update the URL.
 
     Args:
         runs: all runs.

@@ -23,7 +23,7 @@ from pages.ui.text import escape_markdown, show_text
 X_LABELS = {name: metric.title for name, metric in AXES.items()}
 ACTIVE_STATUSES = ("running", "queued")
 MAX_COLORS = len(PALETTE)
-"""Maximum number of runs with a color each. Beyond that, lines are thin and colored by a setting."""
+"""Maximum number of runs with their own colors. With more runs, lines are thin and colored by a setting."""
 OWN_COLOR = "Run"
 CURVE_BUCKETS, MIN_CURVE_BUCKETS = 250, 40
 MAX_CURVE_POINTS = 4000
@@ -64,7 +64,7 @@ def show_differences(chosen: pd.DataFrame) -> None:
         column_config={
             "color": st.column_config.ImageColumn("", width=36),
             "run": st.column_config.ButtonColumn("Run", type="tertiary", key="open_run",
-                                                 help="Open the page of the run."),
+                                                 help="Open the run page."),
         },
     )  # fmt: skip
     if clicked := st.session_state.get("open_run"):
@@ -88,7 +88,7 @@ def choose_groups(chosen: pd.DataFrame) -> tuple[dict[str, str], dict[str, str]]
             groups_by_title[title] = dict(zip(chosen["name"], values, strict=True))
     title = st.selectbox(
         "Color by", [*groups_by_title, OWN_COLOR], key="color", bind="query-params", width=190,
-        help=f"More than {MAX_COLORS} runs share colors by a setting. Hover over a line to see its run.",
+        help=f"With more than {MAX_COLORS} runs, colors stand for the values of a setting. Hover over a line to see its run.",
     )  # fmt: skip
     chosen_values = groups_by_title.get(title or OWN_COLOR, {})
     groups = {name: f"{title} {value}" for name, value in chosen_values.items()}

@@ -1,4 +1,4 @@
-"""The Results page: what is running and queued, and all runs in one table with their changes, metrics and cost."""
+"""The Results page: current activity, and a table of all runs with their changes, metrics and cost."""
 
 import streamlit as st
 
@@ -17,14 +17,14 @@ from pages.ui.selection import preselect
 from pages.ui.text import escape_markdown
 
 FILTER_HELP = "Search for words, or compare a column with a value: `final loss < 2`, `lr>=1e-4`, `method=lora`, `exact answers > 80%`."
-SORT_HELP = "Also sorts downloads and links. To sort only what you see, click a heading."
+SORT_HELP = "Also applies to downloads and links. To sort only on screen, click a column heading."
 
 lab = runtime.lab()
 results_table.handle_clicks()
 st.title("Results")
 results = lab.runs()
 colors = dict(zip(results["name"], results["color"], strict=True))
-activity = st.container()  # drawn last, so that the table does not wait for it
+activity = st.container()  # drawn last, to show the table sooner
 journal_names = [row["name"] for row in journal.rows()]
 linked_names = results_view.restore([*results["name"], *journal_names])
 if linked_names is not None:
@@ -58,7 +58,7 @@ if results["archived"].any():
 bar.toggle(
     "Journal",
     key=results_view.JOURNAL,
-    help="Add the results reported by the study that the presets run_1 to run_19 reproduce.",
+    help="Add the results reported in the journal that the presets run_1 to run_19 reproduce.",
 )
 if results.empty and not with_journal:
     with problems:

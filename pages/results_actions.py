@@ -13,7 +13,7 @@ from pages.ui.errors import toast_errors
 from pages.ui.text import escape_markdown
 
 UNDO = "results_undo"
-"""Session key: what the last action did, and a function that undoes it."""
+"""Session key: a description of the last action, and a function that undoes it."""
 TARGETS = {
     "Open in Live": ("pages/live.py", ":material/show_chart:"),
     "Compare": ("pages/compare.py", ":material/compare:"),
@@ -33,7 +33,7 @@ def clone(name: str) -> None:
 
 
 def archive(lab: Lab, names: Sequence[str], archived: bool = True) -> None:
-    """Hide runs from the table unless archived runs are shown, or undo that."""
+    """Archive or unarchive runs. Archived runs are hidden by default."""
     with toast_errors():
         for name in names:
             lab.edit(name, archived=archived)
@@ -64,7 +64,7 @@ def restore(lab: Lab, ids: Sequence[str]) -> None:
 
 
 def show_undo() -> None:
-    """Say what the last action did, with a button to undo it."""
+    """Show the last action with an Undo button."""
     if UNDO not in st.session_state:
         return
     text, undo = st.session_state[UNDO]

@@ -1,4 +1,4 @@
-"""What the machine does now: the run that trains, the queue, and the use of memory. Refreshed while the page is open."""
+"""Current activity on Results: the running run, the queue and memory use. Refreshed while the page is open."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -20,11 +20,11 @@ STATUSES = "results_statuses"
 UNKNOWN_COLOR = "gray"
 """Color of a run that was created after the page was drawn."""
 MACHINE_TTL_S = 5.0
-"""Reading the memory of GPUs starts a process, so all sessions share one reading for this long."""
+"""How long all sessions share one reading of the machine. Each reading starts a process if there is a GPU."""
 IDLE_HEIGHT_PX, ACTIVE_HEIGHT_PX = 48, 120
-"""About the height of this panel, which limits that of the table."""
+"""Approximate height of this panel, used to limit the height of the table."""
 QUEUE_HEIGHT_PX = 150
-"""Height of a queue with more than SHORT_QUEUE runs, which scrolls."""
+"""Height at which a queue of more than SHORT_QUEUE runs scrolls."""
 SHORT_QUEUE = 3
 
 
@@ -40,7 +40,7 @@ def show_activity(lab: Lab, colors: Mapping[str, str]) -> None:
 
 @st.fragment(run_every=REFRESH_S)
 def _show(lab: Lab, colors: Mapping[str, str]) -> None:
-    """Draw the panel. Rerun the page when a run starts or ends, so that the table shows it."""
+    """Draw the panel. Rerun the page when a run starts or ends, to update the table."""
     runtime.lower_priority()
     if not runtime.is_open(lab):  # another session took over from a read-only Lab
         runtime.rerun()
@@ -70,7 +70,7 @@ def _show(lab: Lab, colors: Mapping[str, str]) -> None:
 
 
 def _show_running(lab: Lab, run: dict[str, Any], color: str) -> None:
-    """Draw the run that trains, its progress and a Stop button."""
+    """Draw the running run with its progress and a Stop button."""
     name, steps, step = run["name"], run["steps"], int(run["step"])
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption("Running", width="content")
@@ -158,7 +158,7 @@ def _machine(_lab: Lab) -> Machine:
 
 
 def _show_machine(machine: Machine, inline: bool) -> None:
-    """Show GPUs, processor and memory, on one line or one below the other."""
+    """Show GPUs, processor and memory, in one line or one per line."""
     gpus = [
         f"**{escape_markdown(gpu.name)}**, {memory(gpu.memory_used_mb)} of {memory(gpu.memory_total_mb)}"
         for gpu in machine.gpus
@@ -174,7 +174,7 @@ def _show_machine(machine: Machine, inline: bool) -> None:
 
 
 def _attempt(lab: Lab, action: Callable[..., None], *args: object) -> None:
-    """Run an action as a callback, so that the panel drawn afterward shows its result."""
+    """Run an action and show its errors. Called as a callback, before the panel is drawn again."""
     with toast_errors():
         action(*args)
     lab.refresh()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # Streamlit has no public name for this type
     from streamlit.elements.lib.column_types import ColumnConfig
 
 LEADING_COLUMNS = ["status", "changed"]
-"""Default columns on the left. Columns that the user adds follow them."""
+"""Default columns on the left, followed by the columns that the user adds."""
 METRIC_COLUMNS = ["best_val_loss", "best_step", "val_loss", "val_set", "exact"]
 TRAILING_COLUMNS = ["seconds"]
 OPTIONAL_COLUMNS = [
@@ -49,7 +49,7 @@ WIDTHS = {"status": 80, "changed": 200, "best_step": 60, "exact": 70, "seconds":
 JUDGE_HELP = "Mean score over the test answers, from 0 to 100."
 BAR_HELP = "Mean score and its 95% interval, on a scale from 0 to 100."
 BAR_WIDTH, BAR_MARGIN = 100, 5
-"""Width of a bar, and the space on both sides for the dot of a mean of 0 or 100, in pixels."""
+"""Width of a bar in pixels, and its margin on both sides, so that dots at 0 and 100 fit."""
 BAR_HEIGHT = 30
 """Height of a bar's image, which Streamlit scales to the height of the row."""
 INTERVAL, BAR = " 95%", " interval"
@@ -80,7 +80,7 @@ def with_scores(listed: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[
 
 
 def with_changes(table: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
-    """Add what was changed from the parent, and the optional columns."""
+    """Add the column with changes from the parent, and the optional columns."""
     created = pd.to_datetime(results["created"], unit="s", utc=True)
     local = created.dt.tz_convert(datetime.now().astimezone().tzinfo)
     added = results.assign(
@@ -136,7 +136,7 @@ def pick(available: list[str], default: list[str]) -> list[str]:
 
 
 def label(name: str) -> str:
-    """Return a column's heading. A judge's columns use their name."""
+    """Return a column's heading. Columns of a judge have its name."""
     return LABELS.get(name) or f"{name[:1].upper()}{name[1:]}"
 
 
@@ -154,7 +154,7 @@ def names_by_title(names: Iterable[str]) -> dict[str, str]:
 
 
 def text(name: str, value: Any) -> str:
-    """Format a value of a column. Missing values, and settings that have no effect, are dashes."""
+    """Format a value of a column. Missing values and settings that have no effect are dashes."""
     field = RunConfig.model_fields.get(name)
     if is_missing(value):
         has_condition = field is None or metadata(field)["when"]
@@ -169,7 +169,7 @@ def text(name: str, value: Any) -> str:
 
 
 def is_numeric(value: Any) -> bool:
-    """Whether a value is a number."""
+    """Return whether a value is a number."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

@@ -1,4 +1,4 @@
-"""The Results page of an empty lab: three ways to start."""
+"""Results without runs: three ways to start."""
 
 import streamlit as st
 
@@ -34,7 +34,7 @@ def show_start(lab: Lab) -> None:
         )
     with presets:
         st.subheader("Choose a preset", anchor=False)
-        st.write("Start from the settings of a published run, and change what you like.")
+        st.write("Start with the settings of a published run, and change any of them.")
         name = st.selectbox(
             "Preset", list(PRESETS), 1, format_func=lambda name: f"{name}: {PRESETS[name].title}"
         )
@@ -42,7 +42,7 @@ def show_start(lab: Lab) -> None:
             st.switch_page("pages/launch.py", query_params={"from": f"preset:{name}"})
     with data:
         st.subheader("Use your own data", anchor=False)
-        st.write("Upload examples of instructions and answers, and see how they will be used.")
+        st.write("Upload a file of instructions and answers, and see how the model reads it.")
         dataset_uploader(lambda path: st.session_state.update({UPLOADED: path}))
 
 

@@ -1,4 +1,4 @@
-"""The results table: rows by group and sort order, the table itself with its row buttons, and its exports."""
+"""The results table: grouping, sorting, row buttons and exports."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,7 +23,7 @@ GROUPS = (
     "parent",
     *(name for name in RunConfig.model_fields if name not in IDENTITY_FIELDS),
 )
-"""What rows can be grouped by. A run with several tags appears in several groups."""
+"""Columns to group by. A run with several tags appears in several groups."""
 NO_GROUP = {"tags": "no tag", "parent": "no parent"}
 ROW_BUTTONS = {
     "clone": (":material/content_copy:", "Clone: open Launch with these settings"),
@@ -88,7 +88,7 @@ def show(
     Args:
         frame: The rows, with all columns.
         shown: The columns to show after the name.
-        bars: The bars of the judges' scores by the index of `frame` before it was filtered and sorted.
+        bars: The bars of the judges' scores, with the index of the unfiltered table.
         runs: All runs, for their colors and whether they are archived.
     """
     by_name = runs.set_index("name")
@@ -146,7 +146,7 @@ def show(
 
 
 def csv(frame: pd.DataFrame, shown: Sequence[str]) -> str:
-    """Return the rows as CSV with the headings of the table. Numbers keep all digits; headings have their units."""
+    """Return the rows as CSV. Headings include units, and numbers keep all digits."""
     names = _exported(frame, shown)
     cells = pd.DataFrame(
         {name: [_csv_value(name, v) for v in frame[name]] for name in names}, dtype=object
@@ -199,7 +199,7 @@ def _clicked(key: str) -> str | None:
 
 
 def _act(lab: Lab, action: str) -> None:
-    """Archive or delete the run in the row whose button was pressed. Cloning opens a page, which callbacks cannot do."""
+    """Archive or delete the run whose row button was pressed. Callbacks cannot open pages, so cloning is done elsewhere."""
     name = _clicked(f"row_{action}")
     if name and action == "delete":
         actions.delete(lab, [name])
@@ -209,13 +209,13 @@ def _act(lab: Lab, action: str) -> None:
 
 
 def _name_width(names: pd.Series) -> int:
-    """Return a column width in pixels that fits the longest name, which Streamlit measures only in the first rows."""
+    """Return a column width in pixels that fits all names. Streamlit measures only the first rows."""
     longest = max(map(len, names), default=0)
     return min(MAX_NAME_WIDTH_PX, CHARACTER_WIDTH_PX * (longest + 4))
 
 
 def _sort_key(values: pd.Series) -> pd.Series:
-    """Compare text without case, and booleans as numbers."""
+    """Sort key that ignores the case of text."""
     if values.dtype != object:
         return values
     return values.map(lambda value: value.lower() if isinstance(value, str) else value)

@@ -46,16 +46,16 @@ def restore(runs: Collection[str]) -> list[str] | None:
 
 
 def drop_unknown(key: str, options: Collection[str]) -> None:
-    """Reset a select box whose value is not one of its options, and report the value as a problem of the link."""
+    """Reset a select box whose value is not an option, and report the value as unknown."""
     if st.session_state[key] is not None and st.session_state[key] not in options:
         report(f"{'column' if key == SORT else 'group'} {st.session_state[key]}")
         st.session_state[key] = None
 
 
 def check_columns(available: Collection[str]) -> None:
-    """Drop and report unknown columns of the link that opened the page.
+    """Drop and report unknown columns in the link that opened the page.
 
-    Later, a column that disappears is kept, such as that of a judge whose run is in the trash.
+    Columns that disappear later are kept, such as those of a judge whose only run is in the trash.
     """
     if not st.session_state.pop(IS_NEW_LINK, False):
         return
@@ -92,7 +92,7 @@ def save(runs: list[str]) -> None:
         **{flag: st.session_state[flag] for flag in FLAGS},
     }
     st.session_state[LAST_VIEW] = view
-    for name in set(st.query_params) - view.keys():  # Streamlit keeps those of the page before
+    for name in set(st.query_params) - view.keys():  # left over from the previous page
         del st.query_params[name]
     for name, value in view.items():
         if not value:
@@ -104,11 +104,11 @@ def save(runs: list[str]) -> None:
 
 
 def show_problems() -> None:
-    """Name what the link that opened the page refers to but does not exist."""
+    """Show the unknown names in the link that opened the page."""
     if problems := st.session_state.get(LINK_PROBLEMS):
         text = escape_markdown(", ".join(problems))
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.warning(f"This link refers to an unknown {text}.", width="stretch")
+            st.warning(f"Unknown in this link: {text}.", width="stretch")
             st.button(
                 ":material/close:",
                 key="dismiss_link_problems",

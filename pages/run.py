@@ -1,4 +1,4 @@
-"""The page of one run: `/run?name=...`. Every run name in the dashboard leads here."""
+"""The run page, `/run?name=...`. Every run name in the dashboard links to it."""
 
 import streamlit as st
 
@@ -11,7 +11,7 @@ from pages.ui.text import escape_markdown
 
 ACTIVE_STATUSES = ("running", "queued")
 SHOWN_KEY = "run_page_name"
-"""Session key: the run that this page showed last."""
+"""Session key: the run shown last."""
 
 lab = runtime.lab()
 
@@ -23,12 +23,12 @@ def state_of(name: str, synced_at: int) -> list[dict]:
 
 
 def show_missing(name: str) -> None:
-    """Say that the link names no existing run, with the way back."""
+    """Show that the run in the link does not exist, with a link to Results."""
     st.title("Run")
     if name:
         st.warning(f"Unknown run: {escape_markdown(name)}. It may have been renamed or deleted.")
     else:
-        st.warning("This link names no run.")
+        st.warning("This link doesn't specify a run.")
     st.page_link("pages/results.py", label="Results", icon=":material/table_chart:")
 
 
@@ -49,7 +49,7 @@ was_active = run["status"] in ACTIVE_STATUSES
 
 @st.fragment(run_every=1.0 if was_active else None)
 def show_training() -> None:
-    """Draw the part of the page that changes while the run is active: progress, tiles, charts and a batch."""
+    """Draw what changes while the run is active: progress, tiles, charts and the selected batch."""
     runtime.lower_priority()
     if not runtime.is_open(lab):  # another session took over from a read-only Lab
         runtime.rerun()

@@ -1,4 +1,4 @@
-"""Tiles and charts of the run page, and the batch of the step that was clicked."""
+"""Tiles and charts of the run page, and the batch of the selected step."""
 
 from typing import Any
 
@@ -21,11 +21,11 @@ CURVE_BUCKETS = 500
 LINE_KEY = "run_step_line"
 """Session key: the step at which a line is drawn.
 
-After a click, the marker of the point shows which step is selected, unless there already was a line. Drawing one would
-change the figure, and Streamlit would replace the chart and lose the user's zoom.
+A click draws no new line: that would change the figure, and Streamlit would replace the chart and lose the zoom. The
+clicked point's marker shows the selected step instead.
 """
 FROZEN_KEY = "run_frozen_charts"
-"""Session key: the charts that stay while *Follow* is off, and what they show."""
+"""Session key: the frozen charts while *Follow* is off, and the view that they show."""
 
 
 def forget_step() -> None:
@@ -36,7 +36,7 @@ def forget_step() -> None:
 
 
 def show_tiles(run: dict[str, Any], state: dict[str, Any], lab: Lab) -> None:
-    """Show the results that matter most. Values that were not measured are dashes."""
+    """Show the main results. Missing values are dashes."""
     evaluations = _evaluations(run["name"], lab, lab.synced_at)
     best = _best(evaluations)
     best_text = f"{formats.loss(best[1])} @ {best[0]:,}" if best else formats.DASH
@@ -87,7 +87,7 @@ def show_charts(run: dict[str, Any], state: dict[str, Any], lab: Lab) -> None:
     if not state["step"]:
         st.caption("Charts appear after the first training step.")
         return
-    steps = int(state["steps"] or state["step"])  # not the current step: the input would be reset
+    steps = int(state["steps"] or state["step"])  # a changing maximum would reset the input
     if not 1 <= (st.session_state.get(STEP_KEY) or 1) <= steps:
         close_batch()
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
@@ -99,7 +99,9 @@ def show_charts(run: dict[str, Any], state: dict[str, Any], lab: Lab) -> None:
         follow = state["status"] != "running" or st.toggle(
             "Follow", True, key="follow", help="Turn off to freeze the charts and keep your zoom."
         )
-        log = st.toggle("Log scale", key="log", bind="query-params", help="Of the loss.")
+        log = st.toggle(
+            "Log scale", key="log", bind="query-params", help="Logarithmic axis for the loss."
+        )
         system = st.toggle(
             "System", key="system", bind="query-params",
             help="Add tokens per second and memory to the charts.",
@@ -135,7 +137,7 @@ def _draw_line(step: int | None) -> None:
 
 
 def close_batch() -> None:
-    """Select no step."""
+    """Clear the selected step."""
     st.session_state[STEP_KEY] = st.session_state[LINE_KEY] = None
 
 
@@ -149,7 +151,7 @@ def _figure(
     _system: bool,
     _line: int | None,
 ) -> charts.Figure:
-    """Return the charts. Sessions that watch the same run share them."""
+    """Return the charts, shared by all sessions that watch the run."""
     name, color = _run["name"], _run["color"]
     metrics = [*TRAINING_CURVES, *(SYSTEM_CURVES if _system else ())]
     curves = _lab.curves([name], metrics, buckets=CURVE_BUCKETS)
@@ -210,7 +212,7 @@ def show_batch(run: dict[str, Any], step: int, lab: Lab) -> None:
 
 
 def _rounded(rate: float | None) -> str:
-    """Format a scheduled learning rate with three digits."""
+    """Format a learning rate with three significant digits."""
     return formats.DASH if rate is None else formats.setting_text(float(f"{rate:.3g}"))
 
 

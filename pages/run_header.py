@@ -106,7 +106,9 @@ def _show_actions(run: dict[str, Any], lab: Lab) -> None:
     """Draw the buttons. Stop and Resume are next to the progress, because they depend on it."""
     name = run["name"]
     with st.container(horizontal=True, vertical_alignment="center", gap="small", width="content"):
-        if st.button("Clone", icon=":material/content_copy:", help="Launch a copy with changes."):
+        if st.button(
+            "Clone", icon=":material/content_copy:", help="Open Launch with these settings."
+        ):
             st.switch_page("pages/launch.py", query_params={"from": name})
         has_answers = run["exact"] is not None
         if st.button(
@@ -131,12 +133,12 @@ def _show_actions(run: dict[str, Any], lab: Lab) -> None:
         st.button(
             "Unarchive" if archived else "Archive",
             icon=":material/unarchive:" if archived else ":material/archive:",
-            help="Show it in Results again." if archived else "Hide it in Results.",
+            help="Show on Results again." if archived else "Hide from Results.",
             on_click=_edit,
             args=(lab, name),
             kwargs={"archived": not archived},
         )
-        if st.button("Delete", icon=":material/delete:", help="Move to the trash."):
+        if st.button("Delete", icon=":material/delete:", help="Move this run to the trash."):
             with show_errors():
                 lab.delete(name)
                 lab.refresh()
@@ -145,7 +147,7 @@ def _show_actions(run: dict[str, Any], lab: Lab) -> None:
 
 
 def _edit(lab: Lab, name: str, **values: Any) -> None:
-    """Save a change as a callback, so that the page drawn afterward shows it."""
+    """Save a change. Called as a callback, before the page is drawn again."""
     with toast_errors():
         lab.edit(name, **values)
     lab.refresh()

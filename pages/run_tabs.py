@@ -20,14 +20,14 @@ if TYPE_CHECKING:  # imports the hub client, which takes a second
     from core.data.inspection import InspectedDataset
 
 KEY = "tab"
-"""Widget key and URL parameter of the open tab. In the session while this page is shown."""
+"""Widget key and URL parameter of the open tab."""
 MAX_SAMPLE_STEPS = 60
 TABLE_HEIGHT_PX = 360
 KINDS = {"All": None, "Exact": True, "Not exact": False}
 
 
 def show_tabs(run: dict[str, Any], parent: dict[str, Any] | None, lab: Lab) -> None:
-    """Draw the tabs, of which only the open one is computed."""
+    """Draw the tabs. Only the open one is computed."""
     show: dict[str, Callable[[], None]] = {
         "Answers": lambda: _show_answers(run, lab),
         "Samples": lambda: _show_samples(run["name"], lab),
@@ -116,7 +116,7 @@ def _show_samples(name: str, lab: Lab) -> None:
         return
     steps = sorted(samples["step"].unique())
     shown = steps[-MAX_SAMPLE_STEPS:]
-    show_cut(len(shown), len(steps), "steps, the latest ones")
+    show_cut(len(shown), len(steps), "steps (the latest)")
     newest = samples.drop_duplicates(["prompt", "step"])  # newest first
     texts = {(row["prompt"], row["step"]): row["text"] or "" for row in records(newest)}
     prompts = list(dict.fromkeys(samples["prompt"]))

@@ -1,4 +1,4 @@
-"""The panel that orders a scoring: judge, settings and cost. Also shows the progress of a scoring job."""
+"""The panel that starts a scoring job: judge, settings, cost and progress."""
 
 from dataclasses import replace
 

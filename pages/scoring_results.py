@@ -63,17 +63,17 @@ EXAMPLE_TITLES = ["Instruction", "Input", "Reference"]
 SHOWN_DISAGREEMENTS = 10
 NO_SCORES = "These runs have no scores yet. Choose a judge and press Score."
 NO_PAIRS = (
-    "These runs have no head-to-head results yet. Choose Head-to-head as the mode and press Score."
+    "These runs have no head-to-head results yet. Choose the mode Head-to-head and press Score."
 )
 NO_RESULTS = "No results for these runs from this judge"
 JUDGE_PARAMETERS = {False: "judge", True: "pair_judge"}
-"""URL parameters of the judges of single answers and of pairs."""
+"""URL parameters of the selected judge for single answers and for pairs."""
 ORDERS = ("Worst first", "Most disputed", "Missing", "All")
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What the tabs show.
+    """The data that the tabs show.
 
     Args:
         verdicts: verdicts by all judges, from `Scoring.verdicts`.
@@ -118,7 +118,7 @@ def select_judge(
 
 
 def forget_judges(state: PageState) -> None:
-    """Show the results of the judge that has just been started."""
+    """Return to the default judge, the one used by the newest scoring job."""
     state.clear(*JUDGE_PARAMETERS.values())
 
 
@@ -131,7 +131,7 @@ def show_scores(shown: Selection) -> None:
     if not judged.same_test:
         st.caption(
             "These runs were tested on different examples, so their scores are not comparable. "
-            "*Two runs* uses only the examples that both runs share."
+            "*Two runs* compares only the examples that both runs share."
         )
     rows = lab.scoring.leaderboard(judged, verdicts, str(verdicts["model"].iloc[0]))
     colors = run_colors(lab, judged)
@@ -300,7 +300,7 @@ def _show_runs(
     columns: dict[str, Any],
     key: str,
 ) -> None:
-    """Draw a table with one row per run. Its name has a dot in its color and opens its page."""
+    """Draw a table with one row per run, which links to the run page and has a dot in the run's color."""
     names = [row["run"] for row in rows]
     frame = pd.DataFrame(judged.with_titles(rows))
     frame.insert(0, "dot", [dot_image(colors[name]) for name in names])

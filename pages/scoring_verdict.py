@@ -12,7 +12,7 @@ from pages.ui.run_links import run_link
 from pages.ui.text import escape_markdown
 
 BASE_COLOR = "#8a919e"
-"""The color of pretrained base models, which are not runs."""
+"""Color of pretrained base models."""
 NOT_SCORED = "No verdict yet: these runs have no scores. Choose a judge and press Score."
 NOT_FULLY_SCORED = "No verdict yet: both runs need scores from this judge. Press Score to continue."
 
@@ -39,7 +39,7 @@ def show_verdict(lab: Lab, judged: JudgedAnswers, verdicts: pd.DataFrame) -> Non
 def show_difference(
     lab: Lab, judged: JudgedAnswers, verdicts: pd.DataFrame, a: str, b: str, key: str
 ) -> pd.DataFrame:
-    """Show in a sentence and a picture whether A scores higher than B. Return the scores on their common examples.
+    """Show a sentence and a bar that say whether A scores higher than B. Return the scores on their common examples.
 
     Args:
         verdicts: verdicts by one judge on A and B, among others.
@@ -73,7 +73,7 @@ def common_scores(lab: Lab, verdicts: pd.DataFrame, a: str, b: str) -> pd.DataFr
 
 
 def _interval_html(mean: float, low: float, high: float, color: str) -> str:
-    """Return a picture of an interval around a difference, on an axis with 0 in the middle."""
+    """Return the HTML of a difference with its interval, on an axis with 0 in the middle."""
     span = 1.15 * max(abs(value) for value in (mean, low, high, 1.0) if not math.isnan(value))
 
     def percent(value: float) -> str:
@@ -95,7 +95,7 @@ def run_colors(lab: Lab, judged: JudgedAnswers) -> dict[str, str]:
 
 
 def _show_name(judged: JudgedAnswers, colors: dict[str, str], name: str, key: str) -> None:
-    """Show a run's name as a link, or that of a base model."""
+    """Show the name of a base model, or of a run as a link."""
     if is_base(name):
         st.markdown(escape_markdown(judged.title(name)), width="content")
     else:

@@ -46,7 +46,7 @@ def test_links_modules_and_source_paths_exist(path: Path) -> None:
     assert not [str(target) for target in targets if not target.exists()]
 
 
-def test_every_picture_is_used_and_has_a_light_and_a_dark_version() -> None:
+def test_every_picture_is_used_in_light_and_dark() -> None:
     used = {
         (path.parent / picture).resolve()
         for path in DOCUMENTS

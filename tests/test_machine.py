@@ -36,6 +36,6 @@ def test_gpus_are_reported_with_their_memory(nvidia_smi):
     )
 
 
-def test_failing_driver_counts_as_no_gpu(nvidia_smi):
+def test_failing_driver_means_no_gpu(nvidia_smi):
     nvidia_smi("NVIDIA-SMI has failed because it couldn't communicate with the driver.", 9)
     assert machine.read_machine().gpus == ()

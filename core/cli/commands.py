@@ -245,7 +245,7 @@ def export(
         operations.ExportFormat,
         typer.Option(
             "--format",
-            help="`capsule`: one HTML file with charts, answers, scores, settings and log. It works without a network.",
+            help="`capsule`: one HTML file with charts, answers, scores, settings and log. Works offline.",
         ),
     ],
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,

@@ -26,7 +26,7 @@ def sweep(
         list[str],
         typer.Option(
             "--axis",
-            help="Setting to vary, as field=v1,v2,... or field=log LOW..HIGH x N. Join settings that vary together, as in "
+            help="Setting to vary: field=v1,v2,... or field=log LOW..HIGH x N. To vary settings together, use "
             "lora_rank=lora_alpha=4,16. Repeatable.",
         ),
     ],
@@ -36,21 +36,21 @@ def sweep(
         int, typer.Option("--seeds", min=1, help="Number of seeds for each combination.")
     ] = 1,
     mode: Annotated[
-        Mode, typer.Option("--mode", help="All combinations, or a random subset of them.")
+        Mode, typer.Option("--mode", help="Train all combinations or a random subset.")
     ] = "grid",
     max_runs: Annotated[
         int | None, typer.Option("--max-runs", min=1, help="Number of runs in a random subset.")
     ] = None,
     question: Annotated[
-        str, typer.Option("--question", help="The question that the study answers.")
+        str, typer.Option("--question", help="Question to answer; shown by `studies`.")
     ] = "",
     executor: ExecutorName = "process",
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     format: AsFormat = "table",
 ) -> None:
-    """Train every combination of some settings with several seeds.
+    """Train every combination of the given settings, with several seeds.
 
-    Ctrl-C saves a checkpoint and stops. The same command continues with the runs that have not finished.
+    Ctrl-C saves a checkpoint and stops. Run the same command again to continue.
     """
     base = parse_config(preset, set, runs_dir)
     axes = tuple(parse_axis(text) for text in axis)
@@ -66,10 +66,10 @@ def sweep(
 
 def studies(
     pause: Annotated[
-        str | None, typer.Option("--pause", help="Withdraw the queued runs of this study.")
+        str | None, typer.Option("--pause", help="Remove this study's runs from the queue.")
     ] = None,
     continue_: Annotated[
-        str | None, typer.Option("--continue", help="Queue the withdrawn runs of this study again.")
+        str | None, typer.Option("--continue", help="Re-queue the runs that --pause removed.")
     ] = None,
     extend: Annotated[
         str | None, typer.Option("--extend", help="Add seeds to this study; see --seeds.")
@@ -80,7 +80,7 @@ def studies(
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     format: AsFormat = "table",
 ) -> None:
-    """List the studies, after pausing, continuing or extending one. A dashboard trains queued runs when it starts."""
+    """List all studies. The options first pause, continue or extend one. Queued runs start with the next dashboard."""
     if pause:
         operations.pause_study(runs_dir, pause)
     if continue_:
@@ -105,15 +105,15 @@ def effects(
         float | None,
         typer.Option(
             "--margin",
-            help="Differences below this count as equivalent. A fraction for losses, time and memory (default: 0.01 for "
-            "losses, 0.05 for time and memory) and for exact answers (0.02), points for judges (2).",
+            help="Largest difference that counts as equivalent: relative for losses (default: 0.01), time and memory "
+            "(0.05), absolute for exact answers (0.02) and judges (2 points).",
         ),
     ] = None,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     format: AsFormat = "table",
 ) -> None:
-    """Compare settings that differ in one change, across seeds. Verdicts are corrected for the number of comparisons."""
+    """Estimate the effect of each single change across seeds. Verdicts are corrected for multiple comparisons."""
     frame = operations.effects(runs_dir, metric, study, margin)
     if frame.empty:
-        errors.print("No two settings differ in exactly one change.")
+        errors.print("No runs differ in exactly one change.")
     print(render(report.effects(frame, format), format))

@@ -144,7 +144,7 @@ def batch(
     Args:
         dataset: the run's data set, or None if it is not on this machine.
         indices: data set indices of the examples, or None if they were not recorded.
-        limit: examples are truncated to this many tokens; `trained` is what is left.
+        limit: examples are truncated to this many tokens; `trained` is their number after truncation.
         tokens: number of tokens of the batch in training, or None if it was not recorded.
 
     Raises:

@@ -1,8 +1,8 @@
 "use strict";
-// Unpacks the data of a run capsule, draws its charts and lists its answers. Texts are only ever set as textContent.
+// Unpacks the data of a run capsule, draws its charts and lists its answers. Text is only set as textContent.
 (() => {
   const PAGE_SIZE = 20;
-  // By default (showSendToCloud), the toolbar has a button that uploads the chart to a Plotly server.
+  // showSendToCloud would add a button that uploads the chart to a Plotly server.
   const CONFIG = {
     displaylogo: false, responsive: true, showSendToCloud: false,
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
@@ -133,10 +133,10 @@
   filterSettings();
   if (!byId("answers") && !byId("figure")) return;
   if (!("DecompressionStream" in window)) {
-    report("This browser cannot unpack the charts and answers. Use Firefox 113, Chrome 80, Safari 16.4 or a later version.");
+    report("This browser cannot unpack the charts and answers. Use Firefox 113, Chrome 80, Safari 16.4 or later.");
     return;
   }
-  const failed = (what) => (error) => report(`The ${what} could not be shown (${error.message}).`);
+  const failed = (what) => (error) => report(`Couldn't show the ${what} (${error.message}).`);
   if (byId("answers")) listAnswers().catch(failed("answers"));
   if (byId("figure")) drawCharts().catch(failed("charts"));
 })();

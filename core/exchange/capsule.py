@@ -30,9 +30,9 @@ from core.views import charts, formats
 from core.views.tables import records
 
 MAX_BYTES = 5_000_000
-"""Maximum size of a capsule. If it would be larger, the last answers are left out, and the capsule says so."""
+"""Maximum size of a capsule. Answers that do not fit are left out, and the capsule says so."""
 MAX_TEXT_CHARS = 20_000
-"""Longer prompts and answers are cut."""
+"""Longer prompts and answers are truncated."""
 MAX_SAMPLES = 100
 MAX_WARNINGS = 200
 FOLDER = Path(__file__).parent
@@ -90,7 +90,7 @@ def render(record: RunRecord) -> bytes:
 
 
 def _fitting(rows: list[dict[str, Any]], judges: list[str], budget: int) -> tuple[Markup, int]:
-    """Return as many answers as fit into a number of bytes, packed, and their number."""
+    """Pack as many answers as fit into `budget` bytes. Return them and their number."""
     shown = len(rows)
     while True:
         packed = _packed({"rows": rows[:shown], "judges": judges})
@@ -143,7 +143,7 @@ def _plain(value: Any) -> Any:
 
 
 def _facts(record: RunRecord) -> list[str]:
-    """Return short facts about a run for the line below its name."""
+    """Return the facts shown below a run's name."""
     row, config = record.row, record.config
     method = f"LoRA, rank {config.lora_rank}" if config.method == "lora" else "full fine-tuning"
     facts = [without_home(config.base_model), method, without_home(config.dataset)]
@@ -198,7 +198,7 @@ def _interval(score: Mapping[str, Any]) -> str:
 
 
 def _scores(record: RunRecord) -> list[dict[str, Any]]:
-    """Return the rows of the score table: texts, and the positions of mean and interval in percent."""
+    """Return the rows of the score table, with positions of mean and interval in percent."""
     rows = []
     for score in record.scores:
         mean = score["mean"]
@@ -215,7 +215,7 @@ def _scores(record: RunRecord) -> list[dict[str, Any]]:
 
 
 def _settings(record: RunRecord) -> list[dict[str, Any]]:
-    """Return one row per setting: its value, default and value in the parent, and whether they differ."""
+    """Return one row per setting with its value, its default, the parent's value, and flags for differences."""
     config, parent = record.config, record.parent
     rows = []
     for name, field in RunConfig.model_fields.items():
@@ -243,7 +243,7 @@ def _setting(name: str, config: RunConfig) -> str:
 
 
 def _samples(record: RunRecord) -> list[dict[str, Any]]:
-    """Return the samples in the order of their steps, evenly thinned out to MAX_SAMPLES."""
+    """Return at most MAX_SAMPLES samples, ordered by step and evenly spaced."""
     rows = records(record.samples.sort_values("step", kind="stable"))
     if len(rows) > MAX_SAMPLES:
         rows = [rows[round(i)] for i in np.linspace(0, len(rows) - 1, MAX_SAMPLES)]
@@ -304,7 +304,7 @@ def _figure(record: RunRecord) -> charts.Figure:
 
 
 def _named(figure: charts.Figure, titles: Sequence[str]) -> charts.Figure:
-    """Name the traces after what they show. In a figure of several runs, they are named after the run."""
+    """Name the traces by metric. Figures of several runs name them by run."""
     for trace, title in zip(figure["data"], titles, strict=True):
         trace["name"] = title
         trace.pop("hovertemplate", None)  # may name the run

@@ -1,6 +1,6 @@
-"""Remove API keys, passwords and the name of the home folder from exported text.
+"""Remove API keys, passwords and the path of the home folder from exported text.
 
-Keys are not written to run directories, but a data set, a prompt or the output of a library could contain one.
+This program never writes keys to run directories, but a data set, a prompt or a library's output could contain one.
 """
 
 import os
@@ -12,7 +12,7 @@ from typing import Any
 SECRET_NAMES = re.compile(r"KEY|TOKEN|SECRET|PASSWORD")
 """Environment variables whose values must not be exported."""
 MIN_SECRET_CHARS = 8
-"""Shorter values of such variables are ignored, because they could be ordinary words."""
+"""Shorter values are ignored, because they could be ordinary words."""
 KEY_SHAPES = re.compile(
     r"\b(?:sk|pk|gsk|xai|nvapi|hf)[-_][A-Za-z0-9_-]{16,}|\bAIza[A-Za-z0-9_-]{30,}|(?<=://)[^\s/@:]+:[^\s/@]+(?=@)"
 )

@@ -1,6 +1,6 @@
-"""Everything about one run that an export may contain, read from the index and the run directory.
+"""The content of an export: everything about one run, read from the index and the run directory.
 
-Knows nothing about file formats.
+Independent of file formats.
 """
 
 from collections.abc import Callable, Mapping
@@ -128,7 +128,7 @@ def _answers_and_scores(
 def _scores(scoring: Scoring, judged: Any, verdicts: pd.DataFrame) -> list[dict[str, Any]]:
     """Return one judge's score of the run and of its base model.
 
-    Keys: id, judge, model (those of the judge), run (display name), is_base, mean, low, high, scored, missing, and
+    Keys: id, judge and model of the judge, run (display name), is_base, mean, low, high, scored, missing, and
     `difference`, the run's mean minus the base model's with its interval as text.
     """
     judge = verdicts.iloc[0]

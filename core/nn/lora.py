@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from core.config import LoRAInit, LoRAScaling
 
 INITIAL_FACTORS = ("lora_A0", "lora_B0")
-"""Buffers with the factors that PiSSA subtracted from a layer's weight. Saved with the adapter."""
+"""Buffers for the factors that PiSSA subtracts from a layer's weight. Saved with the adapter."""
 SVD_ROWS = 4096
 """Rows of a weight that are converted to fp64 at a time."""
 
@@ -96,7 +96,7 @@ class LoRALinear(nn.Module):
         self._eval_norm: Tensor | None = None
         """Cached `weight_norm` in evaluation mode, in which weights do not change."""
         self._merged_ratio: Tensor | None = None
-        """DoRA's output ratio at the time of the merge."""
+        """DoRA's output ratio when the adapter was merged."""
 
     def _set_principal_components(self, load: bool) -> None:
         self.lora_A.zero_()

@@ -8,7 +8,7 @@ from core.nn.lora import adapter_scale, initial_std
 
 
 def equivalent_rate(config: RunConfig, arch: Architecture) -> float | None:
-    """Return the learning rate at which alpha/rank and kaiming would give an equally large first step.
+    """Return the learning rate that gives an equally large first step with alpha/rank and kaiming.
 
     While B is zero, a step changes a weight by scale (B' - B) A. Optimizers other than sgd move B by about the learning
     rate, regardless of the gradient's size, so the change is proportional to the scale, the learning rate of B and the

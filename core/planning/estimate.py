@@ -30,7 +30,7 @@ BLOCK_FLOATS = 17
 SAVED_FLOATS = 10
 """The part of BLOCK_FLOATS that is saved for the backward pass. The rest, the norm and GELU outputs, is recomputed."""
 DORA_FLOATS = 2
-"""Additional activations that DoRA saves per block and token, in multiples of n_embd: the outputs of two layers."""
+"""Activations that DoRA saves in addition, per block and token in multiples of n_embd: the outputs of two layers."""
 CPU_FRAGMENTATION = 1.3
 """Factor by which heap fragmentation increases the memory used by saved activations on a CPU."""
 LOGIT_POSITIONS = 256

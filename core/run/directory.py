@@ -341,7 +341,7 @@ class RunDirectory:
         for folder, _, names in os.walk(self.path):
             for name in names:
                 path = Path(folder, name)
-                with contextlib.suppress(OSError):  # deleted in the meantime
+                with contextlib.suppress(OSError):  # may have been deleted since
                     status = path.lstat()
                     if stat.S_ISREG(status.st_mode):
                         relative = os.fsencode(path.relative_to(self.path).as_posix())
@@ -354,7 +354,7 @@ class RunDirectory:
             trash.add(self.path)
 
     def delete(self) -> None:
-        """Delete the run for good. Raises UserError if it is being trained or cannot be deleted."""
+        """Delete the run permanently. Raises UserError if it is being trained or cannot be deleted."""
         try:
             with self.lock():
                 with contextlib.suppress(IsADirectoryError):

@@ -1,6 +1,6 @@
-"""The trash: deleted runs, which can be restored until the trash is emptied.
+"""The trash: deleted runs that can be restored until the trash is emptied.
 
-A deleted run keeps its directory, moved to `.trash/TIME-NAME` in the runs folder, where nothing else looks for runs.
+Deleting a run moves its directory to `.trash/TIME-NAME` in the runs folder, which is hidden from the rest of the code.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ from pathlib import Path
 from core.errors import UserError
 
 TRASH_FOLDER = ".trash"
-"""Run names cannot start with a dot, so no run has this name."""
+"""No run can have this name, because run names cannot start with a dot."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def add(run: Path) -> None:
 
 
 def contents(runs_dir: Path) -> list[TrashedRun]:
-    """Return the runs in the trash, the one deleted last first."""
+    """Return the runs in the trash, most recently deleted first."""
     with contextlib.suppress(OSError):
         parts = [path.name.partition("-") for path in (runs_dir / TRASH_FOLDER).iterdir()]
         trashed = [
@@ -68,7 +68,7 @@ def restore(runs_dir: Path, id: str) -> str:
 
 
 def empty(runs_dir: Path) -> None:
-    """Delete all runs in the trash for good. Raises UserError if that fails."""
+    """Delete all runs in the trash permanently. Raises UserError if that fails."""
     try:
         for run in contents(runs_dir):
             shutil.rmtree(runs_dir / TRASH_FOLDER / run.id)

@@ -26,7 +26,7 @@ def store(runs_dir: Path, filename: str, content: bytes) -> Path:
     """Store a file and return its absolute path. The same content under the same name is stored once.
 
     Args:
-        filename: the name on the user's machine. Only its last part is used, without unsafe characters.
+        filename: the name on the user's machine. Directories and unsafe characters are removed.
 
     Raises:
         UserError: the file is too large, has an unsupported format, or cannot be written.

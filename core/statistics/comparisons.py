@@ -2,9 +2,9 @@
 
 Independent of runs and settings: arrays in, numbers out. A difference is always *after* minus *before*.
 
-With two or three seeds, a pooled variance is wrong as soon as one setting is noisier than the other. Seeds that both
+With two or three seeds, a pooled variance is unreliable if one setting is noisier than the other. Seeds that both
 settings share are compared as pairs, because they share the order of the examples. Different seeds are compared by
-Welch's test, whose variances may differ.
+Welch's test, which allows unequal variances.
 """
 
 import math
@@ -25,7 +25,7 @@ SMALLEST_P = 1e-12
 CERTAIN_SHIFT = 36.0
 """SciPy's noncentral t distribution returns nan for larger shifts, where the power of two or more pairs is near 1."""
 Direction = Literal["lower", "higher"]
-"""Which values of a metric are better."""
+"""Whether lower or higher values of a metric are better."""
 Verdict = Literal["better", "worse", "equivalent", "undecided"]
 
 
@@ -121,7 +121,7 @@ def compare_items(before: ArrayLike, after: ArrayLike) -> Effect:
 
     Both seeds and items are random and crossed, so the variance of the mean difference has a component for each (Owen
     2007, "The pigeonhole bootstrap"). The component of the seeds, which includes the residual, has S - 1 degrees of
-    freedom, that of the items I - 1. With a single seed, the result is valid for that seed only.
+    freedom; the component of the items has I - 1. With a single seed, the result is valid for that seed only.
 
     Args:
         before, after: scores (S seeds, I items).
@@ -133,7 +133,7 @@ def compare_items(before: ArrayLike, after: ArrayLike) -> Effect:
     mean, by_seed, by_item = float(gaps.mean()), gaps.mean(axis=1), gaps.mean(axis=0)
     if (
         items < 2 or (gaps == gaps[0, 0]).all()
-    ):  # equal gaps, such as two wrong answers, say nothing about others
+    ):  # equal gaps, as with two wrong answers, give no estimate of the variance
         return Effect(mean, (), gaps.size, is_paired=True)
     item_variance = float(by_item.var(ddof=1)) / items
     if seeds < 2:
@@ -158,7 +158,7 @@ def adjusted(p_values: Sequence[float]) -> list[float]:
 
 
 def verdict(effect: Effect, q: float, margin: float, direction: Direction) -> Verdict:
-    """Say whether *after* is better than *before*.
+    """Return whether *after* is better than *before*.
 
     Args:
         q: the adjusted p-value of the effect; see `adjusted`.

@@ -1,1 +1,1 @@
-"""Studies: several runs that answer one question, and what they show."""
+"""Studies: sweeps over settings and seeds, and the effects of single changes."""

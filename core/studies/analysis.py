@@ -1,4 +1,4 @@
-"""Read runs from the index and compute what a study shows."""
+"""Read runs from the index and compute the effects in a study."""
 
 from collections.abc import Callable
 from typing import Any

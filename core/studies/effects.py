@@ -1,4 +1,4 @@
-"""Effects: how much a metric differs between settings that differ in exactly one change.
+"""Effects: the difference in a metric between groups of runs that differ in exactly one change.
 
 DataFrames in, DataFrames out; runs are read elsewhere. Runs with the same learning settings form a group, with one run
 for each seed. Two groups are compared if they differ in one setting, or in several that were changed together, such as
@@ -21,7 +21,7 @@ from core.statistics import comparisons
 from core.statistics.comparisons import Direction
 
 DEFAULT_TIES = (("lora_rank", "lora_alpha"),)
-"""Settings that count as one change if both sides give them equal values, as with alpha = rank."""
+"""Settings that count as one change if they are equal to each other on both sides, as with alpha = rank."""
 EFFECT_COLUMNS = (
     "field", "from", "to", "context", "metric", "direction", "seeds", "n", "difference", "low", "high", "p", "q",
     "margin", "verdict", "diverged",
@@ -30,7 +30,7 @@ EFFECT_COLUMNS = (
 
 @dataclass(frozen=True)
 class EffectMetric:
-    """How a metric is compared.
+    """Direction, default margin and scale for comparing a metric.
 
     Args:
         direction: which values are better.
@@ -194,7 +194,7 @@ def _groups(runs: pd.DataFrame, metric: str, items: pd.DataFrame | None) -> list
 
 
 class _Irrelevant:
-    """Stands for a setting that has no effect. Equal only to itself, unlike None, which is a valid value."""
+    """Sentinel for a setting that has no effect. Unlike None, it is never a valid value."""
 
     def __repr__(self) -> str:
         return "none"
@@ -229,7 +229,7 @@ def _pairs(
     ).reshape(len(groups), len(LEARNING_FIELDS))  # fmt: skip
     longest = max([1, *(len(tie) for tie in ties)])
     for i in range(len(groups)):
-        # A setting without an effect on one side follows from the setting that its effect depends on.
+        # Ignore settings that have no effect on one side: another setting that differs turns them off.
         differs = (codes[i] != codes[i + 1 :]) & (codes[i] != -1) & (codes[i + 1 :] != -1)
         for offset in np.flatnonzero(differs.sum(axis=1) <= longest):
             fields = tuple(itertools.compress(LEARNING_FIELDS, differs[offset]))
@@ -254,7 +254,7 @@ def _one_change(
 
 
 def _order(field: str, group: Group) -> tuple[bool, bool, Any]:
-    """Sort numbers by size with None first, and other values with the default first."""
+    """Sort key: numbers by size with None first, other values with the default first."""
     value = group.settings[field]
     if value is None:
         return False, False, 0.0

@@ -1,7 +1,7 @@
-"""Studies on disk: `studies/NAME.json` in the runs folder holds what was planned.
+"""Studies on disk: `studies/NAME.json` in the runs folder stores the plan.
 
 A study names its runs before it creates any of them. If the program is killed in between, `create_runs` continues, so that
-every planned run exists exactly once. A run that is deleted afterwards is not created again.
+every planned run is created exactly once. Deleted runs are not recreated.
 """
 
 import itertools
@@ -46,7 +46,7 @@ class Study:
 
     @property
     def is_exploratory(self) -> bool:
-        """Whether seeds were added after the study was planned."""
+        """Whether the study was extended with more seeds."""
         return len(self.sweep.seeds) > self.first_seeds
 
     def config(self, member: Member) -> RunConfig:
@@ -64,12 +64,10 @@ def plan(runs_dir: Path, name: str, sweep: Sweep, question: str = "") -> Study:
     if not any(character.isalnum() for character in name):
         raise UserError(f"study = {name!r}: must contain a letter or a digit")
     if _path(runs_dir, prefix).exists():
-        raise UserError(f"study = {prefix!r}: there is already a study with this name")
+        raise UserError(f"study = {prefix!r}: a study with this name already exists")
     members = tuple(sweep.members(prefix))
     if taken := next((m.name for m in members if (runs_dir / m.name).exists()), None):
-        raise UserError(
-            f"study = {prefix!r}: there is already a run named {taken}; use another name"
-        )
+        raise UserError(f"study = {prefix!r}: a run named {taken} already exists; use another name")
     study = Study(prefix, sweep, members, False, len(sweep.seeds), question=question)
     write(runs_dir, study)
     return study
@@ -98,10 +96,10 @@ def extended(
         sweep = replace(sweep, seeds=seeds, max_runs=runs)  # the same random combinations
     if axis:
         if sweep.mode == "random":
-            raise UserError("a random study can only be extended by seeds")
+            raise UserError("a random study can only be extended with more seeds")
         if axis not in {a.name for a in sweep.axes}:
             available = ", ".join(a.name for a in sweep.axes)
-            raise UserError(f"axis = {axis!r}: not varied in this study; it varies {available}")
+            raise UserError(f"axis = {axis!r}: not varied in this study; available: {available}")
         axes = [
             replace(a, values=(*a.values, *(v for v in values if v not in a.values)))
             if a.name == axis
@@ -113,7 +111,7 @@ def extended(
     planned = sweep.members(study.name)
     added = [m for m in planned if _key(m.values, m.seed) not in existing]
     if not added:
-        raise UserError("nothing to add: give a number of seeds or new values")
+        raise UserError("nothing to add: specify a number of seeds or new values")
     number = max(int(member.name.rpartition("-")[2]) for member in study.members)
     named = [replace(m, name=f"{study.name}-{number + i}") for i, m in enumerate(added, 1)]
     return replace(study, sweep=sweep, members=(*study.members, *named), is_complete=False)
@@ -137,7 +135,7 @@ def find(runs_dir: Path, name: str) -> Study:
     names = study_names(runs_dir)
     if name not in names:
         hint = f"available: {', '.join(names)}" if names else f"there are no studies in {runs_dir}"
-        raise UserError(f"study = {name!r}: there is no such study; {hint}")
+        raise UserError(f"study = {name!r}: unknown study; {hint}")
     path = _path(runs_dir, name)
     try:
         with open_regular(path, "r", encoding="utf-8") as file:

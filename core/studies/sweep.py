@@ -1,4 +1,4 @@
-"""Sweeps: which settings to vary, over which values and seeds, and the runs that result.
+"""Sweeps: settings to vary, their values, seeds, and the planned runs.
 
 Independent of files and runs.
 """
@@ -27,10 +27,10 @@ RANGE_DIGITS = 3
 
 @dataclass(frozen=True)
 class Axis:
-    """Settings that vary together, and their values. Each value applies to all of the settings.
+    """One or more settings that vary together, and their values. Each value applies to all of the settings.
 
     Args:
-        fields: one setting, or several that are changed as one, such as `lora_rank` and `lora_alpha`.
+        fields: one setting, or several that always share a value, such as `lora_rank` and `lora_alpha`.
         values: at least one, all different.
     """
 
@@ -110,7 +110,7 @@ class Sweep:
     def _check_axes(self) -> None:
         fields = [field for axis in self.axes for field in axis.fields]
         if repeated := next((field for field in fields if fields.count(field) > 1), None):
-            raise UserError(f"axis {repeated}: a setting can be on one axis only")
+            raise UserError(f"axis {repeated}: a setting can only be on one axis")
         if not self.axes:
             raise UserError("a sweep needs at least one axis, such as lr=1e-4,3e-4")
         if not self.seeds:
@@ -149,7 +149,7 @@ class Sweep:
         if self.mode == "grid":
             return combinations
         if self.max_runs is None:
-            raise UserError("max_runs: a random sweep needs a number of runs")
+            raise UserError("max_runs: required for a random sweep")
         count = self.max_runs // len(self.seeds)
         if count < 1:
             raise UserError(

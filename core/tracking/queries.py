@@ -43,7 +43,7 @@ INTEGER_COLUMNS = (
 )
 """Nullable integer columns of `results`."""
 COLOR = re.compile(r"#[0-9a-f]{6}")
-"""Colors that pages may use in CSS. An edited config.json may contain anything."""
+"""Colors that are safe in CSS. An edited config.json may contain any text."""
 CURVE_BUCKETS = 250
 """Default number of buckets in a downsampled curve."""
 

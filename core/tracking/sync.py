@@ -67,7 +67,7 @@ LIST_TABLES = {
     for table, columns in EVENT_TABLES.items()
     if table != "step" and any(kind.endswith("[]") for kind in columns.values())
 }
-"""Schemas of tables with lists. Steps that Arrow did not parse go through the appender, because there are few."""
+"""Schemas of tables with lists. The few steps that Arrow did not parse go through the appender."""
 
 Source = RunDirectory | EventFile
 """Anything with an event file. Event files outside run directories are synced like runs, under their own names."""
@@ -524,7 +524,7 @@ def _read_text(value: Any) -> str:
 
 
 def _read_list(value: Any, *types: type) -> list[Any]:
-    """Return a list if its items have only these types. Checking each item in Python would take half of the sync."""
+    """Return a list if its items have only these types. A loop over the items would take half of the sync time."""
     if type(value) is not list or not set(map(type, value)) <= {*types}:
         raise TypeError(value)
     return value

@@ -303,7 +303,7 @@ class Trainer:
             )
             self.progress.skipped = skipped + 1
             measured = {"loss": None, "grad_norm": None}
-        self.scaler.update()  # also after a skipped step, or the next one could not unscale its gradients
+        self.scaler.update()  # required even after a skipped step; otherwise the next unscale fails
         seconds = time.perf_counter() - start
         self.record_step(batches, seconds, lr=lr, **measured)
         if update:
@@ -451,9 +451,9 @@ class Trainer:
             self.run.emit("warning", step=self.progress.step, about="checkpoint", message=message)
 
     def _restore_residuals(self) -> None:
-        """Compute PiSSA's frozen weights again, from the loaded factors.
+        """Recompute PiSSA's frozen weights from the loaded factors.
 
-        Another machine or library version may have computed other components than those that the run started with.
+        The factors computed at startup can differ on another machine or library version.
         """
         base = build_model(self.config, load=True)
         checkpoints.load_trainable(base, checkpoints.adapted_weights(self.model))
@@ -479,7 +479,7 @@ class Trainer:
         }
 
     def _keep_evaluation_interval(self) -> None:
-        """Keep the automatic interval of the interrupted run, even if new data or a newer version gives another."""
+        """Keep the automatic interval of the interrupted run, even if the data or this version would change it."""
         interval = (self.run.last_plan() or {}).get("eval_every")
         if self.config.eval_every is None and type(interval) is int and interval > 0:
             self.evaluations = EvaluationPlan(interval, self.schedule.steps)

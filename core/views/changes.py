@@ -1,4 +1,4 @@
-"""In which settings runs differ from the runs that they were cloned from."""
+"""Settings that differ between runs and the runs or presets they started from."""
 
 import functools
 import operator
@@ -18,10 +18,9 @@ Values = tuple[Any, ...]
 
 
 def from_parents(runs: pd.DataFrame) -> list[str]:
-    """Return for each run what was changed from its parent, such as `gradient clipping 1 → none`.
+    """Return the changes of each run from its parent as text, such as `gradient clipping 1 → none`.
 
-    A run without a parent, or whose parent has been deleted, is compared with the most similar preset, which is named:
-    `preset demo: epochs 2 → 3`.
+    A run without an existing parent is compared with the most similar preset: `preset demo: epochs 2 → 3`.
 
     Args:
         runs: Runs as returned by `Lab.runs`.

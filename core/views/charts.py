@@ -26,9 +26,9 @@ CHART_HEIGHT_PX, HISTOGRAM_HEIGHT_PX = 260, 360
 STACKED_PANEL_HEIGHT_PX, STACKED_PANEL_GAP_PX = 170, 46
 """Height of a panel in a stacked figure, and the gap above it with its title."""
 STACKED_MARGINS_PX = {"l": 56, "r": 8, "t": 4, "b": 48}
-"""Margins of a stacked figure: at the left for tick labels, at the bottom for tick labels and the axis title.
+"""Margins of a stacked figure, with space for tick labels and the title of the x-axis.
 
-They are fixed so that the panels of figures next to each other are aligned.
+They are fixed so that the panels of adjacent figures are aligned.
 """
 LEGEND_HEIGHT_PX = 28
 GRAY = "#8a909c"
@@ -48,12 +48,12 @@ NUMBER_TICKS: Figure = {
     "minexponent": 6,
     "labelalias": {"0e+0": "0", **{f"1e+{n}": f"{10**n:,}" for n in range(3, 9)}},
 }
-"""Ticks read as numbers in forms and tables do: `5e-5`, not `50µ`, and `10,000`, not `1e+4`."""
+"""Tick labels formatted like numbers in forms and tables: `5e-5`, not `50µ`, and `10,000`, not `1e+4`."""
 HOVER_FORMATS = {
     "lr": ".3~e", "grad_norm": ".4~g", "relative_update": ".2e", "tokens_per_s": ",.0f",
     "memory_mb": ",.0f", "padding": ".1%",
 }  # fmt: skip
-"""How values read on hover, in d3's notation. Losses have four decimals."""
+"""Formats of hover values, in d3's notation. Losses have four decimals."""
 
 
 def _template(text: str, muted: str, grid: str, cursor: str, page: str, popup: str) -> Figure:
@@ -88,9 +88,9 @@ def themed(figure: Figure, theme: str) -> Figure:
 
 
 def stack(figures: Sequence[Figure]) -> Figure:
-    """Draw several figures below each other with one x-axis, one cursor and one legend.
+    """Stack several figures with one x-axis, one cursor and one legend.
 
-    All must have the same kind of x-axis. A run that is in the legend of one figure is not repeated for the others.
+    All must have the same kind of x-axis. The legend lists each run once.
     Shapes stay in the panel of their figure.
     """
     panels = len(figures)
@@ -490,7 +490,7 @@ def _figure(lines: list[Figure], title: str, x_title: str, log: bool, legend: bo
         "showlegend": legend,
         "hovermode": "x unified",
         "uirevision": "constant",  # keeps the user's zoom when new data arrives
-        "template": "none",  # otherwise Plotly copies its default template into each figure, which is slow
+        "template": "none",  # copying Plotly's default template into each figure would be slow
         "xaxis": {
             "title": {"text": x_title, "font": {"size": 12}},
             "unifiedhovertitle": {"text": f"{x_title} %{{x:,.6~g}}"},
@@ -546,7 +546,7 @@ def _line(x: pd.Series, y: pd.Series, run: str, line: Figure) -> Figure:
 
 
 def _hover(series: str, format: str) -> Figure:
-    """Return the hover text of a line, which names its run and the series."""
+    """Return the hover text of a line, with the names of the run and the series."""
     return {"hovertemplate": f"%{{y:{format}}}<extra>%{{fullData.name}} · {series}</extra>"}
 
 

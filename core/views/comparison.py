@@ -1,4 +1,4 @@
-"""Test prompts with the answers of several runs: how much the answers differ, and which run does better.
+"""Test prompts with the answers of several runs: differences between answers, and which run scores higher.
 
 This module does not know where scores come from or how prompts are shown.
 """
@@ -18,7 +18,7 @@ from core.views.tables import records
 PROMPT_COLUMNS = ["item", "instruction", "input", "reference"]
 """Columns that identify a prompt. The index in the data set alone cannot, because runs may use different data sets."""
 TIE_TOLERANCE = 1e-9
-"""Scores that differ by less, in points, are equal: means of repeated verdicts have rounding errors."""
+"""Tolerance when comparing scores, in points. Means of repeated verdicts have rounding errors."""
 Example = tuple[str, str, str]
 """Instruction, input and reference."""
 
@@ -53,7 +53,7 @@ class Prompt:
 
     @property
     def difference(self) -> float:
-        """The largest share of words in which two answers differ, from 0 to 1.
+        """The largest difference between two answers, as a share of their words from 0 to 1.
 
         A single answer is compared with the reference.
         """
@@ -78,7 +78,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Record:
-    """On how many prompts A scores higher than B, lower, or the same."""
+    """Number of prompts on which A scores higher than B, lower, or the same."""
 
     wins: int
     losses: int
@@ -97,7 +97,7 @@ class Record:
 def prompts(
     answers: pd.DataFrame, scores: Mapping[tuple[str, Example], float] | None = None
 ) -> list[Prompt]:
-    """Return the prompts of a test set, those answered by most runs first, and otherwise in data set order.
+    """Return the prompts of a test set. Prompts answered by most runs come first, then data set order applies.
 
     Args:
         answers: rows of `Lab.answers`.
@@ -133,7 +133,7 @@ FILTERS: dict[str, Callable[[Prompt, str, str], bool]] = {
     "A scores higher": lambda prompt, a, b: (prompt.gap(a, b) or 0) > 0,
     "B scores higher": lambda prompt, a, b: (prompt.gap(a, b) or 0) < 0,
 }
-"""Which prompts to show, given runs A and B. Except for the first, both must have answered."""
+"""Filters on prompts, given runs A and B. All but the first require answers from both."""
 MOST_DIFFERENT, SCORE_DIFFERENCE, DATASET_ORDER = (
     "Most different",
     "Score difference",

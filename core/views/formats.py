@@ -1,6 +1,6 @@
-"""How quantities read: the same in forms, tables, charts and exports.
+"""Number formats shared by forms, tables, charts and exports.
 
-A value that was not measured is a dash.
+Missing values are shown as a dash.
 """
 
 from typing import Any

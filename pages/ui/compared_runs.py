@@ -1,4 +1,4 @@
-"""The runs to compare: chosen on the page, by a link such as `?run=a&run=b`, or on another page."""
+"""The runs to compare: selected on the page, in a link such as `?run=a&run=b`, or on another page."""
 
 from collections.abc import Collection, Sequence
 

@@ -1,6 +1,6 @@
-"""Buttons that copy to the clipboard: the address of the page, with the state in its URL, or a text.
+"""Buttons that copy the URL of the page or a text to the clipboard.
 
-The address is read in the browser when the button is pressed.
+The URL is read in the browser when the button is pressed.
 """
 
 import streamlit as st
@@ -74,7 +74,7 @@ _component = st.components.v2.component("copy_button", html=HTML, css=CSS, js=JS
 
 
 def copy_link() -> None:
-    """Draw a button that copies the address of the page."""
+    """Draw a button that copies the URL of the page."""
     help = "Copy a link to this page with its current selection and filters"
     data = {"label": "Copy link", "help": help, "icon": LINK_ICON, "text": None, "disabled": False}
     _component(key="copy_link", data=data, width="content")

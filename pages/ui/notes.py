@@ -1,4 +1,4 @@
-"""A run's notes, which are saved when the field loses focus. Edits from another session are not overwritten."""
+"""A run's notes, saved when the field loses focus. Edits from another session are not overwritten."""
 
 import streamlit as st
 

@@ -1,6 +1,6 @@
-"""The state of a page: kept in the URL, so that links show it, and in the session while the user visits other pages.
+"""The state of a page, stored in the URL for links and in the session while the user visits other pages.
 
-Streamlit's `bind="query-params"` is not used: after a link with parameters, Back leads to a URL without those of the page.
+Streamlit's `bind="query-params"` is not used, because Back would return to a URL without the page's parameters.
 """
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
@@ -14,8 +14,8 @@ from pages.ui.text import escape_markdown
 class PageState:
     """The values of a page's URL parameters.
 
-    A link replaces the whole state. A URL without any of the parameters shows the state of the previous visit.
-    What the page itself has written to the URL does not count as a link, so it never undoes a later change.
+    A link replaces the whole state. A URL without parameters restores the state of the previous visit. Parameters that
+    the page itself wrote to the URL do not count as a link, so they never undo a later change.
 
     Args:
         page: prefix of session keys.
@@ -26,7 +26,7 @@ class PageState:
         self._page, self._parameters = page, parameters
         self._shown: dict[str, list[str]] = {}
         self.notices: list[str] = []
-        """Sentences about values in a link that do not exist."""
+        """Messages about unknown values in the link."""
         state = st.session_state.setdefault(f"{page}:state", {"values": {}, "written": {}})
         linked = {name: st.query_params.get_all(name) for name in parameters}
         linked = {name: values for name, values in linked.items() if values}
@@ -39,7 +39,7 @@ class PageState:
         return st.session_state[f"{self._page}:state"]
 
     def open(self, values: Mapping[str, Iterable[str]]) -> None:
-        """Replace the whole state, as a link does."""
+        """Replace the whole state, like a link."""
         linked = {name: list(dict.fromkeys(given)) for name, given in values.items()}
         self._state.update(values=dict(linked), linked=linked)
 
@@ -52,12 +52,12 @@ class PageState:
         return next(iter(self.values(parameter) or ()), None)
 
     def linked(self, parameter: str) -> list[str]:
-        """Return the values that come from a link and have not been changed since."""
+        """Return the values from the link, if they have not been changed since."""
         linked = self._state.get("linked", {}).get(parameter)
         return linked if linked is not None and linked == self.values(parameter) else []
 
     def set(self, parameter: str, *values: str) -> None:
-        """Change a parameter. Without values, an explicit choice of nothing is remembered."""
+        """Change a parameter. Without values, it is remembered as deliberately empty."""
         self._state["values"][parameter] = list(values)
 
     def clear(self, *parameters: str) -> None:
@@ -66,23 +66,23 @@ class PageState:
             self._state["values"].pop(parameter, None)
 
     def show(self, parameter: str, *values: str) -> None:
-        """Show values in the URL. They may differ from those set, such as when there are too many to display."""
+        """Show values in the URL. They may differ from those set, for example if there are too many to display."""
         self._shown[parameter] = list(values)
 
     def show_notices(self) -> None:
-        """Show what does not exist of the values in a link."""
+        """Show the messages about unknown values in the link."""
         for notice in self.notices:
             st.warning(escape_markdown(notice))
 
     def write(self) -> None:
-        """Update the URL. Parameters that were not shown are removed."""
+        """Update the URL. Parameters not passed to `show` are removed."""
         shown = {name: self._shown[name] for name in self._parameters if self._shown.get(name)}
         if {name: st.query_params.get_all(name) for name in st.query_params} != shown:
             st.query_params.from_dict(shown)
         self._state["written"] = shown
 
     def check(self, parameter: str, known: Container[str], problem: str) -> None:
-        """Note which values in a link are not among those known, as in "Unknown run: a, b."."""
+        """Add a notice about values in the link that are not known, such as "Unknown run: a, b."."""
         if unknown := [value for value in self.linked(parameter) if value not in known]:
             self.notices.append(f"{problem}: {', '.join(unknown)}.")
 
@@ -101,7 +101,7 @@ class PageState:
         Args:
             default: The option selected at first; by default, the first one.
             on_change: Called after the user has selected an option.
-            problem: What is wrong with a linked value that is not an option, such as "Unknown judge".
+            problem: Start of the notice about a linked value that is not an option, such as "Unknown judge".
             arguments: Additional arguments for `st.selectbox`.
         """
         self.check(parameter, options, problem or f"Unknown {parameter}")

@@ -8,5 +8,5 @@ from streamlit.runtime.pages_manager import PagesManager
 
 
 def ignore() -> None:
-    """Turn it off for this process."""
+    """Turn off page discovery in this process."""
     PagesManager.uses_pages_directory = False

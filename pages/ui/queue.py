@@ -1,4 +1,4 @@
-"""The queue in the sidebar: how many runs train and wait. Results, where it leads, shows and changes the queue."""
+"""The number of running and queued runs in the sidebar, linked to the queue on Results."""
 
 import streamlit as st
 

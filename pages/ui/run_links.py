@@ -1,4 +1,4 @@
-"""A run's name wherever it appears: with a dot in the run's color, as a link to the run's page."""
+"""Run names as links to the run page, with a dot in the run's color."""
 
 import zlib
 
@@ -10,12 +10,12 @@ RUN_PAGE = "pages/run.py"
 
 
 def open_run(name: str) -> None:
-    """Open the page of a run."""
+    """Open the run page."""
     st.switch_page(RUN_PAGE, query_params={"name": name})
 
 
 def run_link(name: str, color: str, key: str = "") -> None:
-    """Draw a run's name as a link to its page.
+    """Draw a run's name as a link to the run page.
 
     Args:
         key: distinguishes several links to the same run on a page.

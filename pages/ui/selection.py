@@ -65,12 +65,12 @@ def select_rows(
 
 
 def drawn_rows(key: str) -> list[Any]:
-    """Return the identities of the rows when the table was last drawn, to which positions from the browser refer."""
+    """Return the identities of the rows last drawn. Row numbers from the browser refer to these."""
     return list(st.session_state.get(f"{key}:drawn", []))
 
 
 def preselect(key: str, ids: Sequence[Hashable]) -> None:
-    """Select rows before the table is drawn for the first time, such as those named in a link."""
+    """Select rows before the table is first drawn, such as those in a link."""
     st.session_state[f"{key}:selected"] = list(ids)
 
 

@@ -1,4 +1,4 @@
-"""The look of all pages: Streamlit's layout adjusted by CSS, and contrast that its themes lack."""
+"""CSS for all pages: adjustments of Streamlit's layout, and more contrast than its themes have."""
 
 from pathlib import Path
 

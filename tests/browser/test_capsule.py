@@ -47,6 +47,6 @@ def test_capsule_works_from_disk_with_the_network_off(capsule_tab):
     expect(settings.filter(has_text=re.compile(r"\blr\b"))).to_have_count(1)
     tab.get_by_label("Show").nth(1).select_option("settings that differ from the defaults")
     expect(settings).to_have_count(0)
-    expect(tab.get_by_text("No setting differs.")).to_be_visible()
+    expect(tab.get_by_text("No settings differ.")).to_be_visible()
     assert tab.evaluate("window.pwned") is None
     assert tab.locator("main img, main a").count() == 0

@@ -1,4 +1,4 @@
-"""Comparing answers in a real browser: from a search to the difference between two answers."""
+"""The Compare page in a real browser: search, keyboard navigation, links and highlighted differences."""
 
 import re
 
@@ -63,14 +63,14 @@ def test_search_leads_to_an_answer_difference(open_tab, runs_dir):
         expect(tab.get_by_text(f"Prompt {position} · ")).to_be_visible()
     expect(current(tab).locator("mark")).to_have_text(["sunny"])
 
-    # The link shows the same in another session.
+    # The link restores the page in another session.
     fresh = open_tab(tab.evaluate("window.location.href").split("/")[-1])
     expect(fresh.get_by_text("Prompt 1 · ")).to_be_visible()
     expect(current(fresh).locator("mark")).to_have_text(["sunny"])
     expect(fresh.get_by_label("Find a prompt")).to_have_value("synonym for happy")
     dashboard.assert_no_error(fresh)
 
-    # A run's name leads to its page, and Back to the same search.
+    # A run's name links to its page, and Back returns to the same search.
     fresh.get_by_role("link", name="vague", exact=True).click()
     expect(fresh).to_have_url(re.compile("/run.name=vague"))
     expect(current(fresh)).to_have_count(0)

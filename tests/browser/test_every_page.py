@@ -1,4 +1,4 @@
-"""What holds on every page: accessible colors, titles, layout, and no request that fails or leaves the machine."""
+"""Checks on every page: accessible colors, titles, layout, and no failed or external requests."""
 
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -24,11 +24,11 @@ PAGES = {
 WITHOUT_RUNS = [path for path in PAGES if path not in ("launch", "data")]
 """Pages that look different without runs."""
 PROBES = ("/_stcore/health", "/_stcore/host-config")
-"""On a direct link, Streamlit looks for its server below the page's path first, and then at the root."""
+"""On direct links, Streamlit first looks for its server below the page's path, then at the root."""
 AXE_JS = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
 RUN_AXE_JS = "() => axe.run(document, {resultTypes: ['violations']}).then((r) => r.violations)"
 KNOWN_VIOLATIONS: dict[str, str] = {}
-"""Rules that Streamlit's own markup violates and that we cannot satisfy, with the reason."""
+"""Rules that Streamlit's markup violates, with the reason."""
 IDLE_JS = """
     () => document.querySelector('[data-testid="stApp"]')?.dataset.testScriptState === "notRunning"
 """
@@ -40,12 +40,12 @@ NARROW = {"width": 800, "height": 1000}
 
 @pytest.fixture(scope="module")
 def hostile():
-    """No run with hostile text here: the first test needs an empty folder."""
+    """Write no hostile run, because the first test needs an empty folder."""
 
 
 @pytest.fixture(scope="module")
 def some_runs(runs_dir, address, chromium):
-    """Two finished runs, which the dashboard has indexed."""
+    """Two finished and indexed runs."""
     write_runs(runs_dir, runs=2, steps=50)
     tab = chromium.new_page()
     for _ in range(60):  # the index is synced once per second
@@ -60,7 +60,7 @@ def some_runs(runs_dir, address, chromium):
 
 @pytest.fixture
 def visit(browser_context, address):
-    """A function that opens a path and waits until the page is complete. No request may fail or leave the machine."""
+    """A function that opens a path and waits until the page is complete. Fails on failed or external requests."""
     problems = []
 
     def check_response(response):
@@ -108,7 +108,7 @@ def violations(tab):
 
 
 def check_frame(tab, title):
-    """Check what surrounds the content of a page: titles, icon, sidebar and header."""
+    """Check the page's titles, icon, sidebar and header."""
     expect(tab).to_have_title(f"{title} · GPT-2 fine-tuning lab")
     icon = tab.locator("link[rel~=icon]").first.evaluate("link => link.href")
     assert icon.startswith("data:image/svg+xml")

@@ -1,4 +1,4 @@
-"""Launch in a real browser: the first run in a few clicks, and one change to a clone."""
+"""The Launch page in a real browser: a first run in a few clicks, and a clone with one change."""
 
 import time
 
@@ -61,12 +61,12 @@ def test_clone_one_change_undo_and_launch(open_tab, runs_dir, baseline):
     tab.locator(".st-key-undo-lr").get_by_role("button").click()
     expect(panel.get_by_text("Same settings as run baseline.")).to_be_visible()
     rate = tab.get_by_label("Learning rate", exact=True)
-    expect(rate).to_have_count(1)  # while the page is redrawn, the replaced field is still there
+    expect(rate).to_have_count(1)  # the replaced field remains until the page is redrawn
     expect(rate).to_have_value("5e-5")
 
     fill(tab, "Rank", "8")  # alpha is locked to it
     expect(panel.get_by_text("Alpha: 16 → 8")).to_be_visible()
-    for width in (800, 600, 1440):  # the button never scrolls away
+    for width in (800, 600, 1440):  # the button stays in view
         tab.set_viewport_size({"width": width, "height": 700})
         tab.get_by_text("Advanced", exact=True).scroll_into_view_if_needed()
         expect(launch).to_be_in_viewport(ratio=1)

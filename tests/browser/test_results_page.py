@@ -1,4 +1,4 @@
-"""The Results page in a real browser: open, delete and restore runs from their rows, and share the view by a link."""
+"""The Results page in a real browser: open, delete and restore runs from their rows, and share the view with a link."""
 
 import pytest
 from playwright.sync_api import expect
@@ -10,7 +10,7 @@ HEADER_PX, ROW_PX, BUTTON_PX = 32, 34, 58
 
 
 def click_row(tab, row, x):
-    """Click into a row; a negative x counts from the right edge, where the row's buttons are."""
+    """Click a row at x. Negative values count from the right edge, where the buttons are."""
     grid = tab.locator(".dvn-scroller").first
     width = grid.bounding_box()["width"]
     position = {"x": x if x > 0 else width + x, "y": HEADER_PX + ROW_PX * (row - 0.5)}
@@ -28,7 +28,7 @@ def results(open_tab, runs_dir):
     return tab
 
 
-def test_rows_open_delete_and_share_runs(results, open_tab, chromium, browser_context):
+def test_runs_can_be_opened_deleted_and_shared(results, open_tab, chromium, browser_context):
     tab = results
     click_row(tab, 1, -BUTTON_PX // 2)
     expect(tab.get_by_text("Deleted beta.")).to_be_visible()

@@ -1,4 +1,4 @@
-"""The run page in a real browser: a click in a chart shows the batch of that step, also after a reload."""
+"""The run page in a real browser: a click in a chart shows the step's batch, and a reload keeps it."""
 
 import pytest
 from playwright.sync_api import expect

@@ -1,4 +1,4 @@
-"""Scoring in a real browser: from stored answers to the verdict on two runs, with a judge that works offline."""
+"""Scoring in a real browser: two runs are scored by an offline judge and compared."""
 
 from playwright.sync_api import expect
 

@@ -71,10 +71,10 @@ def test_studies_are_listed_and_extended(runs_dir):
         (["sweep", "--study", "s", "--axis", "rank=4"], "unknown setting 'rank'"),
         (["sweep", "--study", "!", "--axis", "lr=1e-4"], "must contain a letter or a digit"),
         (["sweep", "--study", "s", "--axis", "lora_rank=4", "--set", "method=full"], "no effect"),
-        (["effects", "--study", "s"], "there is no such study"),
+        (["effects", "--study", "s"], "unknown study"),
         (["effects", "--metric", "charm"], "unknown metric. Available: val_loss"),
         (["effects", "--margin", "-1"], "must be greater than 0"),
-        (["studies", "--pause", "s"], "there is no such study"),
+        (["studies", "--pause", "s"], "unknown study"),
     ],
 )
 def test_user_errors_are_one_sentence(tmp_path, arguments, expected):
@@ -83,7 +83,7 @@ def test_user_errors_are_one_sentence(tmp_path, arguments, expected):
     assert expected in result.sentence
 
 
-def test_effects_without_comparable_runs_say_so(tmp_path):
+def test_effects_without_comparable_runs_print_a_message(tmp_path):
     result = call("effects", "--runs-dir", tmp_path)
     assert result.status == 0
-    assert "No two settings differ in exactly one change." in result.err
+    assert "No runs differ in exactly one change." in result.err

@@ -81,7 +81,7 @@ def test_table_is_empty_without_duplicates():
     ).empty
 
 
-def test_batch_has_the_examples_in_order_with_their_lengths(tmp_path):
+def test_batch_lists_examples_in_order_with_lengths(tmp_path):
     examples = random_examples(20)
     path = tmp_path / "data.json"
     path.write_text(

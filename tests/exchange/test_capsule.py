@@ -110,7 +110,7 @@ def test_changes_from_the_parent_are_marked(tmp_path):
     assert "Cloned from first" in page
 
 
-def test_capsule_says_that_a_deleted_parent_is_not_available(tmp_path):
+def test_capsule_marks_a_deleted_parent_as_not_available(tmp_path):
     write_run(tmp_path, parent="gone")
     assert "Cloned from gone (settings not available)" in visible_text(render(tmp_path))
 
@@ -132,7 +132,7 @@ def test_answers_have_exact_matches_and_scores_with_intervals(tmp_path):
     assert "66.7% of 3 test answers" in visible_text(page)
 
 
-def test_a_run_without_events_has_only_its_settings(tmp_path):
+def test_capsule_of_a_run_without_events_has_only_settings(tmp_path):
     RunDirectory.create(tmp_path, RunConfig(name="mine"))
     page = render(tmp_path)
     assert "queued" in visible_text(page)
@@ -160,7 +160,7 @@ def test_texts_are_escaped(tmp_path):
     assert unpacked(page, "answer-data")["rows"][0]["answer"] == HOSTILE
 
 
-def test_capsule_names_no_url_and_allows_no_request(tmp_path):
+def test_capsule_contains_no_url_and_allows_no_request(tmp_path):
     write_run(tmp_path, answers=[("Yes", "yes")])
     page = render(tmp_path)
     assert "http:" not in page
@@ -202,7 +202,7 @@ def test_answers_that_do_not_fit_are_left_out_and_counted(tmp_path):
     assert f"The first {shown} of 350 answers." in visible_text(content.decode())
 
 
-def test_long_texts_are_cut(tmp_path):
+def test_long_texts_are_truncated(tmp_path):
     write_run(tmp_path, answers=[("a" * (capsule.MAX_TEXT_CHARS + 5), "x")])
     [row] = unpacked(render(tmp_path), "answer-data")["rows"]
     assert row["answer"].endswith("a … (5 more characters)")

@@ -37,7 +37,7 @@ def test_ordinary_text_is_unchanged(monkeypatch):
         assert without_keys(text) == text
 
 
-def test_home_folder_becomes_a_tilde(monkeypatch):
+def test_home_folder_is_replaced_by_a_tilde(monkeypatch):
     monkeypatch.setattr(Path, "home", lambda: Path("/home/ada"))
     assert without_home("/home/ada/data.json and /home/adam/x") == "~/data.json and /home/adam/x"
     monkeypatch.setattr(Path, "home", lambda: Path("/"))

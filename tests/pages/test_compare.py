@@ -143,7 +143,7 @@ def test_rows_are_prompts_and_columns_are_runs(write_answers, open_page):
     ]
 
 
-def test_score_is_an_exact_match_or_that_of_a_judge(write_answers, open_page, wait):
+def test_score_is_an_exact_match_or_a_judge_score(write_answers, open_page, wait):
     write_answers("one", "It is {}.")
     question = "What is the capital of France?"
     write_answers("two", "It is {}.", texts={question: QUESTIONS[question]})
@@ -185,7 +185,7 @@ def test_filter_shows_prompts_that_only_one_run_answered_correctly(write_answers
     assert page.widget("compare_b").value == "one"
     assert instructions(page) == questions[3:4]
     page.choose("Find a prompt", "capital")
-    assert page.says("No prompts match with this filter.")
+    assert page.says("No prompts match this filter.")
 
 
 def test_most_different_prompts_come_first(write_answers, open_page):
@@ -209,7 +209,7 @@ def test_search_finds_synonyms(write_answers, open_page):
 def test_search_without_matches_shows_a_message(write_answers, open_page):
     write_answers("one")
     page = open_page("compare").choose("Find a prompt", "xylophone")
-    assert page.says("No test prompts match this search")
+    assert page.says("No prompts match this search")
     page.choose("Find a prompt", "")
     assert len(instructions(page)) == len(QUESTIONS)
     assert page.widget("compare_sort").value == "Most different"
@@ -278,7 +278,7 @@ def test_prompts_are_shown_in_pages(write_many, open_page):
     assert instructions(page.choose("Find a prompt", "count"))[0] == "Count to 0."
 
 
-def test_link_shows_the_same_in_a_new_session(write_many, write_answers, open_page):
+def test_link_restores_the_page_in_a_new_session(write_many, write_answers, open_page):
     write_many("one")
     write_many("two")
     write_many("three")
@@ -296,14 +296,14 @@ def test_link_shows_the_same_in_a_new_session(write_many, write_answers, open_pa
     assert not fresh.warning
 
 
-def test_link_may_name_a_prompt_by_its_index(write_many, open_page):
+def test_link_can_refer_to_a_prompt_by_index(write_many, open_page):
     write_many("one")
     page = open_page("compare", prompt="33", sort=DATASET_ORDER)
     assert current(page) == "Count to 33."
     assert page.says("Page 2 of 3")
 
 
-def test_unknown_names_in_a_link_are_named(write_many, open_page):
+def test_unknown_names_in_a_link_are_reported(write_many, open_page):
     write_many("one")
     write_many("two")
     page = open_page("compare", run=["one", "ghost", "two"], b="absent", sort="odd", prompt="99")

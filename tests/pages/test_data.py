@@ -203,7 +203,7 @@ def test_link_opens_an_example_of_a_run(open_page, write_run, dataset):
     assert page.widget("dataset").value == "primer"
 
 
-def test_wrong_links_are_reported(open_page, write_run, dataset):
+def test_invalid_links_are_reported(open_page, write_run, dataset):
     write_run("one", dataset=str(dataset))
     assert open_page("data", run="<b>gone").says("Unknown run: <b>gone.")
     assert open_page("data", run="one", example="40").says("This data set has no example 40.")

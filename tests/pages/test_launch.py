@@ -344,7 +344,7 @@ def test_reset_discards_edits_without_effect(page):
     fill_settings(page, method="lora", lora_rank=5, lora_targets="mlp")
     fill_settings(page, method="full")
     assert changes(page) == []
-    assert page.says("Only settings without an effect differ.")
+    assert page.says("Only settings that have no effect differ.")
     page.press("Reset")
     assert not page.widgets("Reset")
     fill_settings(page, method="lora")
@@ -580,7 +580,7 @@ def test_url_names_the_source(open_page, write_run, address, source, kept):
 
 
 @pytest.mark.parametrize("address", ["no*where", "clone of one", "preset:one", "preset:"])
-def test_unknown_source_in_the_url_is_named(open_page, write_run, address):
+def test_unknown_source_in_the_url_is_reported(open_page, write_run, address):
     write_run("one")
     page = open_page("launch", **{"from": address})
     assert page.says(f"Unknown run or preset: {address}.")
@@ -597,7 +597,7 @@ def test_link_to_a_damaged_run_shows_an_error(open_page, write_run):
     assert page.widget("source").value == "demo"
 
 
-def test_edits_survive_a_return_by_the_same_link_only(open_page, write_run):
+def test_edits_are_kept_only_if_the_same_link_is_opened_again(open_page, write_run):
     write_run("one"), write_run("two")
     page = fill_settings(open_page("launch", **{"from": "one"}), seed=7)
     page.go("results").go("launch", **{"from": "one"})
@@ -607,7 +607,7 @@ def test_edits_survive_a_return_by_the_same_link_only(open_page, write_run):
     assert changes(page) == []
 
 
-def test_run_that_takes_the_name_of_the_preset_does_not_replace_the_source(page, write_run):
+def test_new_run_with_the_name_of_the_preset_does_not_replace_the_source(page, write_run):
     page.choose("source", "run_12")
     fill_settings(page, seed=7)
     write_run("run_12")

@@ -52,7 +52,7 @@ def test_every_preset_fills_the_form(page):
     ("typed", "shown"),
     [("0.00005", "5e-5"), ("2.5E-05", "2.5e-5"), (" 0.10 ", "0.1"), ("fast", "fast"), ("", "")],
 )
-def test_typed_number_is_shown_in_the_format_of_all_pages(page, typed, shown):
+def test_typed_number_is_reformatted(page, typed, shown):
     form_widgets(page)["lr"].set_value(typed).run()
     assert form_widgets(page)["lr"].value == shown
     form_widgets(page)["epochs"].set_value(3).run()
@@ -81,7 +81,7 @@ def test_alpha_follows_the_rank_while_locked(page):
     assert form_widgets(page)["lora_alpha"].value == 32
 
 
-def test_alpha_starts_unlocked_if_the_source_scales_adapters(page):
+def test_alpha_starts_unlocked_if_it_differs_from_the_rank(page):
     page.choose("source", "run_13")  # rank 16, alpha 32
     assert not page.widget("Alpha = rank").value
     form_widgets(page)["lora_rank"].set_value(8).run()
@@ -143,8 +143,8 @@ def test_advanced_settings_open_on_a_problem_until_the_form_is_reset(page):
     assert not advanced(page.press("Reset")).proto.expanded
 
 
-def test_advanced_settings_that_are_not_at_their_defaults_are_listed(page):
-    label = "Advanced settings not at their defaults: "
+def test_changed_advanced_settings_are_listed(page):
+    label = "Changed advanced settings: "
     assert page.says(f"{label}Evaluate every 25, Checkpoint every 100, Sample every 50")
     form_widgets(page)["beta2"].set_value(0.95).run()
     assert page.says(f"{label}Beta 2 0.95, Evaluate every 25")

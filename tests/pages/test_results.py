@@ -159,7 +159,7 @@ def test_chosen_columns_are_kept_when_the_journal_is_shown(write_run, open_page)
     assert shown(page.choose("journal", False)) == ["lr", "val_loss"]
 
 
-def test_changes_from_the_parent_are_named(write_run, open_page):
+def test_changes_from_the_parent_are_shown(write_run, open_page):
     write_run("one", method="lora", grad_clip=1.0)
     write_run("two", method="lora", grad_clip=None, parent="one")
     page = open_page("results")
@@ -258,7 +258,7 @@ def test_journal_download_has_the_columns_of_the_journal(write_run, open_page, d
     assert header.startswith("| run_name | model_sz | batch_sz |")
 
 
-def test_numbers_are_formatted_alike_everywhere_and_stay_numbers(write_run, open_page, downloads):
+def test_numbers_have_consistent_formats_and_stay_numbers(write_run, open_page, downloads):
     write_run("diverged", scale=66.0 * 1.2, lr=5e-5)
     write_run("sound", lr=0.001)
     value = math.exp(66.0)
@@ -467,10 +467,10 @@ def test_link_restores_the_view(write_run, open_page):
     assert page.query_params == {}
 
 
-def test_unknown_names_in_a_link_are_named(write_run, open_page):
+def test_unknown_names_in_a_link_are_reported(write_run, open_page):
     write_run("one")
     page = open_page("results", run=["one", "x"], group="abacus", sort="-y", column=["lr", "z"])
-    assert page.says("This link refers to an unknown run x, group abacus, column z, column y.")
+    assert page.says("Unknown in this link: run x, group abacus, column z, column y.")
     assert page.widget("notes:one")
     assert "lr" in shown(page)
     assert page.query_params == {"run": "one", "column": "lr"}

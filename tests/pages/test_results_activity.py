@@ -1,4 +1,4 @@
-"""The top of Results: the running run, the queue and the machine."""
+"""Current activity on Results: the running run, the queue and the machine."""
 
 import threading
 
@@ -13,7 +13,7 @@ from pages.ui import runtime
 
 @pytest.fixture
 def busy_queue(open_page, monkeypatch, wait):
-    """A function that launches runs of which the first is being trained until the test ends."""
+    """A function that launches runs. The first keeps running until the test ends."""
     ended = threading.Event()
 
     def train(run):
@@ -68,7 +68,7 @@ def test_running_and_queued_runs_are_shown_and_can_be_reordered(busy_queue, open
     assert open_page("data").get("page_link")[0].label == "1 running · 1 queued"
 
 
-def test_runs_are_resumed_at_startup_if_chosen(open_page):
+def test_resuming_at_startup_can_be_enabled(open_page):
     page = open_page("results").choose("resume_interrupted", True)
     assert runtime.lab().preferences().resume_interrupted
     page.choose("resume_interrupted", False)

@@ -33,7 +33,7 @@ def tile(page, label):
 def test_unknown_run_links_to_results(write_run, open_page, query):
     write_run("one")
     page = open_page("run", **query)
-    assert page.says("Unknown run: <b>gone." if query else "This link names no run.")
+    assert page.says("Unknown run: <b>gone." if query else "This link doesn't specify a run.")
     assert [link.label for link in page.get("page_link")] == ["Results"]
 
 
@@ -58,7 +58,7 @@ def test_status_reason_and_action_are_shown(write_run, open_page, status, reason
     assert page.says(reason or "")
 
 
-def test_tiles_show_the_best_evaluation_and_dashes_for_what_is_missing(write_run, open_page):
+def test_tiles_show_the_best_evaluation_and_dashes_for_missing_values(write_run, open_page):
     write_run("one", steps=7)  # evaluated at steps 3 and 6
     page = open_page("run", name="one")
     assert tile(page, "Best validation loss") == "0.8333 @ 6"
@@ -194,7 +194,7 @@ def test_samples_are_a_table_of_prompts_by_steps(write_run, open_page):
     assert table.index("hi 100") < table.index("hi 2000")
 
 
-def test_settings_show_defaults_and_every_setting_on_request(write_run, open_page):
+def test_settings_tab_can_show_all_settings(write_run, open_page):
     write_run("one", lora_rank=8)
     page = open_page("run", name="one", tab="Settings")
     assert page.dataframe[0].value.values.tolist() == [["Rank", "8", "16"]]
@@ -218,7 +218,7 @@ def test_data_notes_files_and_log_tabs(write_run, open_page, dataset, tmp_path):
     assert [code.value for code in page.get("code")] == ["epoch 1\n<b>done</b>"]
 
 
-def test_another_run_does_not_keep_the_selected_step(write_batch, open_page):
+def test_opening_another_run_clears_the_selected_step(write_batch, open_page):
     write_batch("one")
     write_batch("two")
     page = open_page("run", name="one", step="2")
@@ -228,7 +228,7 @@ def test_another_run_does_not_keep_the_selected_step(write_batch, open_page):
     assert not page.says("Batch of step")
 
 
-def test_wrong_step_in_a_link_selects_none(write_batch, open_page):
+def test_invalid_step_in_a_link_is_ignored(write_batch, open_page):
     write_batch("one")
     for step in ("0", "-1", "3", "x"):
         page = open_page("run", name="one", step=step)

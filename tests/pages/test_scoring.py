@@ -324,7 +324,7 @@ def test_runs_have_their_colors_and_open_their_pages(write_answers, open_page, s
     assert page.run().title[0].value == "two"
 
 
-def test_link_shows_the_same_in_a_new_session(write_answers, open_page, score):
+def test_link_restores_the_page_in_a_new_session(write_answers, open_page, score):
     for name in ("one", "two", "three"):
         write_answers(name, "red", "blew")
     page = score(open_page("scoring", run=["three", "one"]).choose("Measure", "chrf"))
@@ -339,7 +339,7 @@ def test_link_shows_the_same_in_a_new_session(write_answers, open_page, score):
     assert not fresh.warning
 
 
-def test_unknown_names_in_a_link_are_named(write_answers, open_page, score):
+def test_unknown_names_in_a_link_are_reported(write_answers, open_page, score):
     write_answers("one", "red", "blew")
     score(open_page("scoring"))
     page = open_page("scoring", run=["ghost", "one"], judge="nobody")
@@ -509,7 +509,7 @@ def test_win_rates_view_without_verdicts_shows_a_hint(write_answers, open_page, 
     write_answers("one", "red", "blue")
     write_answers("two", "red", "green")
     page = score(open_page("scoring")).open_tab("Head-to-head")
-    assert page.says("These runs have no head-to-head results yet. Choose Head-to-head as the mode")
+    assert page.says("These runs have no head-to-head results yet. Choose the mode Head-to-head")
 
 
 def test_scores_on_a_different_scale_show_a_warning(write_answers, gemini, open_page, score):

@@ -38,7 +38,7 @@ def test_run_with_a_reused_name_is_not_overwritten(run, tmp_path):
     assert RunDirectory(tmp_path / "one").config().notes == "second"
 
 
-def test_emptying_the_trash_deletes_runs_for_good(run, tmp_path):
+def test_emptying_the_trash_deletes_runs_permanently(run, tmp_path):
     [trashed] = trash.contents(tmp_path)
     trash.empty(tmp_path)
     assert trash.contents(tmp_path) == []

@@ -84,7 +84,7 @@ def test_crossed_items_match_a_t_test_where_only_one_component_varies():
     assert one_seed.p == pytest.approx(stats.ttest_1samp(items[0], 0).pvalue, rel=1e-6)
 
 
-def test_items_that_all_agree_support_no_interval():
+def test_equal_items_have_no_interval():
     effect = compare_items(np.zeros((3, 12)), np.zeros((3, 12)))
     assert effect.difference == 0
     assert math.isnan(effect.p)

@@ -1,4 +1,4 @@
-"""Effects: which runs are compared, how changes and contexts are named, and what is left out."""
+"""Effects: selection and pairing of runs, names of changes and contexts, and excluded runs."""
 
 import math
 import time
@@ -61,7 +61,7 @@ def test_single_change_is_compared_across_seeds():
     assert effect["context"] == {}
 
 
-def test_two_changes_support_no_verdict():
+def test_runs_that_differ_in_two_changes_are_not_compared():
     runs = runs_of(
         ({"lr": 1e-3, "warmup_fraction": 0.2}, [1.0, 1.1, 1.0]), ({"lr": 1e-4}, [2.0, 2.1, 2.0])
     )
@@ -80,7 +80,7 @@ def test_tied_settings_are_one_change():
     assert row(effects(runs, "val_loss", ties=ties), "lr=min_lr")["verdict"] == "better"
 
 
-def test_effect_that_depends_on_its_context_is_listed_per_context():
+def test_effects_are_listed_for_each_context():
     groups = [
         ({"lr": lr, "lora_scaling": scaling}, [loss, loss + 0.1, loss + 0.05])
         for (lr, scaling), loss in {
@@ -97,12 +97,12 @@ def test_effect_that_depends_on_its_context_is_listed_per_context():
     assert len(table) == 4
 
 
-def test_settings_without_effect_on_one_side_follow_the_change():
+def test_settings_without_effect_on_one_side_are_ignored():
     runs = runs_of(({"method": "full"}, [2.0, 2.1, 2.0]), ({"lora_rank": 8}, [1.0, 1.1, 1.0]))
     assert row(effects(runs, "val_loss"), "method")["to"] in ("lora", "full")
 
 
-def test_diverged_runs_are_counted_apart():
+def test_diverged_runs_are_counted_separately():
     runs = runs_of(({"lr": 1e-4}, [2.0, 2.1, 2.0]), ({"lr": 1e-3}, [1.0, 9.0, 1.1]))
     effect = row(effects(runs, "val_loss"), "lr")
     assert effect["diverged"] == [0, 1]
@@ -114,7 +114,7 @@ def test_diverged_runs_are_counted_apart():
     assert effect["verdict"] == "undecided"
 
 
-def test_unfinished_runs_and_losses_on_the_subset_are_left_out():
+def test_unfinished_runs_and_subset_losses_are_excluded():
     runs = runs_of(({"lr": 1e-4}, [2.0, 2.1, 2.0]), ({"lr": 1e-3}, [1.0, 1.1, 1.0]))
     runs.loc[0, "status"] = "stopped"
     runs.loc[1, "val_set"] = "subset"

@@ -1,4 +1,4 @@
-"""Studies on disk: planned runs exist exactly once, also after a crash, and edited files are reported."""
+"""Studies on disk: planned runs are created exactly once, even after a crash, and damaged files are reported."""
 
 import json
 
@@ -70,10 +70,10 @@ def test_repeating_a_sweep_adds_nothing(tmp_path):
     planned = study.plan(tmp_path, "rate", SWEEP)
     assert len(study.create_runs(tmp_path, planned)) == 4
     assert study.create_runs(tmp_path, study.find(tmp_path, "rate")) == []
-    with pytest.raises(UserError, match="already a study"):
+    with pytest.raises(UserError, match="study with this name already exists"):
         study.plan(tmp_path, "rate", SWEEP)
     RunDirectory.create(tmp_path, RunConfig(name="other-2"))
-    with pytest.raises(UserError, match="already a run named other-2"):
+    with pytest.raises(UserError, match="run named other-2 already exists"):
         study.plan(tmp_path, "other", SWEEP)
 
 
@@ -89,7 +89,7 @@ def test_extension_adds_seeds_and_values_and_marks_the_study_exploratory(tmp_pat
     assert [(m.values, m.seed) for m in wider.members[6:]] == [({"lr": 1e-3}, s) for s in (1, 2, 3)]
     with pytest.raises(UserError, match="nothing to add"):
         study.extended(wider, axis="lr", values=[1e-3])
-    with pytest.raises(UserError, match="it varies lr"):
+    with pytest.raises(UserError, match="available: lr"):
         study.extended(wider, axis="batch_size", values=[1])
 
 
@@ -114,7 +114,7 @@ def test_paused_study_continues(lab):
         (lambda text: json.dumps([]), "cannot be read"),
     ],
 )
-def test_edited_study_file_is_one_sentence(tmp_path, change, message):
+def test_invalid_study_file_raises_user_error(tmp_path, change, message):
     study.plan(tmp_path, "rate", SWEEP)
     path = tmp_path / "studies" / "rate.json"
     path.write_text(change(path.read_text()))

@@ -1,4 +1,4 @@
-"""Sweeps: parsing of axes, combinations, and one sentence for each mistake."""
+"""Sweeps: parsing of axes, combinations, and error messages."""
 
 import pytest
 
@@ -46,7 +46,7 @@ def test_axes_are_parsed(text, fields, values):
         ("lr=a..b x 3", "is not a range"),
     ],
 )
-def test_invalid_axis_is_one_sentence(text, message):
+def test_invalid_axis_raises_user_error(text, message):
     with pytest.raises(UserError, match=message):
         parse_axis(text)
 
@@ -82,15 +82,15 @@ def test_random_sweep_is_a_reproducible_subset():
     [
         ((), {}, "at least one axis"),
         (("lr=1e-4,1e-4",), {}, "listed twice"),
-        (("lr=1e-4", "lr=1e-3"), {}, "on one axis only"),
+        (("lr=1e-4", "lr=1e-3"), {}, "can only be on one axis"),
         (("lora_rank=4,16",), {"base": BASE.changed(method="full")}, "no effect"),
         (("lr=1e-4,1e-3",), {"seeds": ()}, "at least 1"),
         (("lr=1e-6,1e-4",), {"base": BASE.changed(min_lr=1e-5)}, "invalid combination lr=1e-06"),
         (("lr=log 1e-5..1e-2 x 2001",), {}, "can have at most 2,000"),
-        (("lr=1e-4,1e-3",), {"mode": "random"}, "needs a number of runs"),
+        (("lr=1e-4,1e-3",), {"mode": "random"}, "required for a random sweep"),
         (("lr=1e-4,1e-3",), {"mode": "random", "max_runs": 1, "seeds": (1, 2)}, "at least the number of seeds"),
     ],
 )  # fmt: skip
-def test_invalid_sweep_is_one_sentence(axes, options, message):
+def test_invalid_sweep_raises_user_error(axes, options, message):
     with pytest.raises(UserError, match=message):
         sweep(*axes, **options).combinations()

@@ -635,7 +635,7 @@ def test_updates_are_returned_by_module_and_as_a_curve(runs):
     assert queries.results(runs.db)["relative_update"].tolist() == pytest.approx([16e-3])
 
 
-def test_step_has_its_metrics_and_its_batch(runs):
+def test_step_returns_metrics_and_batch(runs):
     writer = runs.create(LORA)
     position = {"epoch": 0.5, "seconds": 1.0}
     writer.append("step", step=1, tokens=30, loss=2.0, lr=1e-4, batch=[4, 7], **position)

@@ -1,4 +1,4 @@
-"""Ten steps of the journal's LoRA runs match a loop that adds `alpha * x A B`, as in the code that the journal used."""
+"""Ten steps of the journal's LoRA runs match a loop that adds `alpha * x A B`, as in the journal's code."""
 
 import math
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from core.presets import PRESETS, preset
 from core.training.trainer import Trainer
 
 RATE_FACTOR = 20
-"""Multiplier of the learning rates, so that ten steps change the weights enough to compare them."""
+"""Multiplier of the learning rates, so ten steps change the weights enough to compare them."""
 STEPS = 10
 LORA_RUNS = [
     pytest.param(name, marks=[] if name == "run_10" else pytest.mark.long)

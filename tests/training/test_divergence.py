@@ -49,7 +49,7 @@ def test_non_finite_step_is_skipped_if_enabled(new_config: NewConfig, new_run: N
 def test_run_with_a_gradient_scaler_continues_after_a_skipped_step(
     new_config: NewConfig, new_run: NewRun, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:
-    """As with fp16, which needs a GPU."""
+    """Simulates fp16, which needs a GPU."""
     run = new_run()
     trainer = Trainer(new_config(nonfinite="skip", optimizer=optimizer), run)
     trainer.scaler = torch.amp.GradScaler("cpu")

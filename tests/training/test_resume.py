@@ -120,7 +120,7 @@ def test_resume_uses_the_saved_components_of_pissa(
     uninterrupted: Uninterrupted,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Another machine may compute other components."""
+    """Components may differ on another machine."""
     method = "pissa, dora, lora+"
     config = new_config(**RANDOM, **METHODS[method])
     train(config, new_run("moved", stop_at=5))

@@ -22,7 +22,7 @@ def runs():
     return build
 
 
-def test_changes_from_the_parent_are_named(runs):
+def test_changes_from_the_parent_are_listed(runs):
     parent = RunConfig(name="parent", grad_clip=1.0, lr=5e-5, notes="mine")
     child = parent.changed(name="child", parent="parent", grad_clip=None, lr=1e-4, notes="")
     same = parent.changed(name="same", parent="parent", color="#112233", tags=("a",))
@@ -47,5 +47,5 @@ def test_runs_without_a_parent_are_compared_with_the_most_similar_preset(runs):
     assert from_parents(runs(exact, orphan)) == ["preset demo", "preset demo_lora: rank 16 → 4"]
 
 
-def test_no_runs_have_no_changes(runs):
+def test_empty_table_has_no_changes(runs):
     assert from_parents(runs(RunConfig(name="one")).head(0)) == []

@@ -119,7 +119,7 @@ def test_stacked_figures_share_the_x_axis_and_list_each_run_once(evaluations: pd
     assert figure.layout.yaxis3.rangemode == "tozero", "panels keep their axis options"
 
 
-def test_panels_of_stacked_figures_are_aligned_and_as_high_as_intended() -> None:
+def test_panels_of_stacked_figures_are_aligned_with_fixed_height() -> None:
     figure = charts.step_curves(curve(), None, COLORS, "loss", "step", log=False)
     for panels in (1, 2, 5):
         layout = charts.stack([figure] * panels)["layout"]
@@ -201,7 +201,7 @@ def test_hover_names_run_and_series(evaluations: pd.DataFrame) -> None:
     }
 
 
-def test_log_axis_says_which_values_it_cannot_show() -> None:
+def test_log_axis_has_a_note_on_omitted_values() -> None:
     note = "not shown on a log scale"
     for y, expected in ((0.0, True), (1.0, False), (np.nan, False)):
         points = curve().assign(y=y)

@@ -39,7 +39,7 @@ def test_record_counts_wins_losses_and_ties(answers):
     )
 
 
-def test_record_without_common_scores_says_so(answers):
+def test_record_without_common_scores_is_a_sentence(answers):
     prompts = comparison.prompts(answers, {})
     assert comparison.record(prompts, "a", "b") == comparison.Record(0, 0, 0)
     assert "no scored prompts in common" in comparison.Record(0, 0, 0).sentence("a", "b", "chrF")
@@ -85,7 +85,7 @@ def test_filter_omits_prompts_that_one_run_did_not_answer(answers):
 
 def test_prompts_are_sorted_by_difference_between_answers(answers):
     prompts = comparison.arranged(comparison.prompts(answers), MOST_DIFFERENT, "a", "b")
-    # One of one word differs in each of 12, 13 and 14; two of three are added in 11; only punctuation differs in 10.
+    # The only word differs in 12, 13 and 14, two of three words are added in 11, and only punctuation differs in 10.
     assert items(prompts) == [12, 13, 14, 11, 10]
     assert [prompt.difference for prompt in prompts] == [1, 1, 1, 0.5, 0]
 
@@ -107,7 +107,7 @@ def test_prompts_are_sorted_by_score_difference(answers):
     assert items(comparison.arranged(shuffled, DATASET_ORDER, "a", "b")) == [10, 11, 12, 13, 14]
 
 
-def test_prompt_id_tells_apart_prompts_at_the_same_index(answers):
+def test_prompt_id_distinguishes_prompts_at_the_same_index(answers):
     other = answers.assign(instruction="Another data set.")
     prompts = comparison.prompts(pd.concat([answers, other]))
     assert len({prompt.id for prompt in prompts}) == len(prompts)
