@@ -17,7 +17,7 @@ from core.config import RunConfig
 from core.errors import ConfigError, Problem, UserError
 from core.run import files
 from core.run.directory import ENDED_STATUSES, RunDirectory
-from core.run.names import explain_name, slug
+from core.run.names import explain_name
 from core.scheduler.executors import EXECUTORS
 from core.scheduler.processes import kill_trainer
 from core.studies import study
@@ -308,8 +308,8 @@ def sweep(runs_dir: Path, name: str, planned: Sweep, question: str = "") -> list
         UserError: the sweep is invalid, or a study with this name varies something else.
         ConfigError: the runs cannot be launched. Checked for the first run of each combination.
     """
-    if slug(name) in study.study_names(runs_dir):
-        existing = study.find(runs_dir, slug(name))
+    if (file_name := study.file_name(name)) in study.study_names(runs_dir):
+        existing = study.find(runs_dir, file_name)
         if (existing.sweep.base, existing.sweep.axes) != (planned.base, planned.axes):
             raise UserError(f"study = {name!r}: a study with this name varies something else")
     else:
@@ -352,7 +352,10 @@ def extend_study(
     runs_dir: Path, name: str, seeds: int = 0, axis: str = "", values: Sequence[Any] = ()
 ) -> list[str]:
     """Add seeds or values to a study and create the runs. Returns their names. Raises UserError."""
-    extended = study.extended(study.find(runs_dir, name), seeds, axis, values)
+    found = study.find(runs_dir, name)
+    extended = study.extended(found, seeds, axis, values)
+    if found.is_complete:
+        extended = replace(extended, deleted=study.missing(runs_dir, found))
     study.write(runs_dir, extended)
     return study.create_runs(runs_dir, extended)
 

@@ -95,7 +95,7 @@ class RunDirectory:
                 paths = _absolute_paths(config)
                 run.write_config(config.changed(name=run.name, color=color, **paths))
                 run.append("status", status="queued")
-        except UserError:  # the disk is full
+        except (UserError, KeyboardInterrupt):  # the disk is full, or Ctrl-C
             shutil.rmtree(run.path, ignore_errors=True)
             raise
         return run
