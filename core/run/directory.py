@@ -348,10 +348,13 @@ class RunDirectory:
                         sizes.append((relative.decode("utf-8", "replace"), status.st_size))
         return sorted(sizes)
 
-    def move_to_trash(self) -> None:
-        """Move the run to the trash; see `core.run.trash`. Raises UserError if it is being trained or cannot be moved."""
+    def move_to_trash(self) -> str:
+        """Move the run to the trash and return its ID there; see `core.run.trash`.
+
+        Raises UserError if it is being trained or cannot be moved.
+        """
         with self.lock():
-            trash.add(self.path)
+            return trash.add(self.path)
 
     def delete(self) -> None:
         """Delete the run for good. Raises UserError if it is being trained or cannot be deleted."""
