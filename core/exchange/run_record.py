@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 
 from core.config import RunConfig
-from core.data.exact_match import exact_match
 from core.errors import UserError
 from core.judging.answers import ANSWER_COLUMNS, EXAMPLE_COLUMNS, is_base
 from core.judging.scoring import Scoring
@@ -113,10 +112,6 @@ def _answers_and_scores(
         on=EXAMPLE_COLUMNS,
         how="left",
     )
-    answers["exact"] = [
-        exact_match(answer, reference)
-        for answer, reference in zip(answers["answer"], answers["reference"], strict=True)
-    ]
     scores: list[dict[str, Any]] = []
     for id, part in verdicts.groupby("id", sort=True):
         own = part[part["run"] == name].groupby(ANSWER_COLUMNS)["score"].mean().rename(str(id))
