@@ -156,7 +156,8 @@ def _figure(
     evaluations = _evaluations(name, _lab, _lab.synced_at)
     best = _best(evaluations)
     rates = curves["lr"]["y"]
-    has_warmup = len(rates) and rates.iloc[0] < _run["lr"]  # older versions could ignore it
+    rate = _run["lr"] or 0.0  # missing if config.json is damaged
+    has_warmup = len(rates) and rates.iloc[0] < rate  # older versions could ignore it
     warmup = int((_run["warmup_fraction"] or 0) * (_state["steps"] or 0)) if has_warmup else 0
     panels = [charts.run_loss(evaluations, curves["loss"], color, best and best[0], _log)]
     for metric in metrics[1:]:

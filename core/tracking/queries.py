@@ -341,9 +341,15 @@ def example_losses(
 
 
 def samples(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
-    """Return the texts generated during training, newest first: run, step, prompt, text."""
-    query = "select run, step, prompt, text from sample where run in (select unnest(?)) order by seq desc"
-    return db.execute(query, [list(runs)]).df()
+    """Return the texts generated during training, newest first: run, step, prompt, text. Skips incomplete events."""
+    return db.execute(
+        """
+        select run, step, prompt, text from sample
+        where run in (select unnest(?)) and step is not null and prompt is not null and text is not null
+        order by seq desc
+        """,
+        [list(runs)],
+    ).df()
 
 
 def warnings(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
