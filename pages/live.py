@@ -36,9 +36,9 @@ lab = runtime.lab()
 
 
 def default_runs(results: list[dict]) -> list[str]:
-    """Return the runs requested by a link or another page, or else the active run, or else the newest one."""
+    """Return the runs that a link asks for, or else the active run, or else the newest one."""
     existing_names = [run["name"] for run in results]
-    requested = st.session_state.pop("watch", None) or st.query_params.get_all("run")
+    requested = st.query_params.get_all("run")
     if unknown := [name for name in requested if name not in existing_names]:
         st.warning(f"Unknown run: {escape_markdown(', '.join(unknown))}.")
     active_names = [
@@ -195,7 +195,7 @@ if not results:
     st.page_link("pages/launch.py", label="Launch", icon=":material/rocket_launch:")
     st.stop()
 
-if "live_runs" not in st.session_state or "watch" in st.session_state:
+if "live_runs" not in st.session_state:
     st.session_state["live_runs"] = default_runs(results)
 existing_names = [run["name"] for run in results]
 st.session_state["live_runs"] = [

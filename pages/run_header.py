@@ -115,7 +115,6 @@ def _show_actions(run: dict[str, Any], lab: Lab) -> None:
             disabled=not has_answers,
             help=None if has_answers else "A run answers its test set when training finishes.",
         ):
-            st.session_state["scored_runs"] = [name]
             st.switch_page("pages/scoring.py", query_params={"run": name})
         st.download_button(
             "Capsule",

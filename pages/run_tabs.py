@@ -58,7 +58,6 @@ def _show_answers(run: dict[str, Any], lab: Lab) -> None:
         kind = st.segmented_control("Show", list(KINDS), default="All", key="kind",
                                     bind="query-params")  # fmt: skip
         if st.button("Compare", icon=":material/compare:", help="Open these answers in Compare."):
-            st.session_state["compare"] = [name]
             st.switch_page("pages/compare.py", query_params={"run": name})
     exact = answers["exact"].fillna(False).astype(bool)
     wanted = KINDS[kind or "All"]
