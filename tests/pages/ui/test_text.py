@@ -29,7 +29,9 @@ ACTIVE_MARKUP = (
     "->",
 )
 
-OWN_TAG = re.compile(r'</(div|mark|span)>|<(div dir="auto"|mark|span) style="[^"<>]*">')
+ELEMENTS = "div|mark|span|table|thead|tbody|tr|th|td"
+ATTRIBUTES = "dir|style|class|role|scope|tabindex|aria-label"
+OWN_TAG = re.compile(rf"""</({ELEMENTS})>|<({ELEMENTS})( ({ATTRIBUTES})=("[^"<>]*"|'[^'<>]*'))*>""")
 """HTML written by the pages. Text blocks have `dir="auto"`, so that Arabic is displayed right to left."""
 
 
@@ -56,25 +58,31 @@ def assert_inert(page):
     """Assert that no element of the page contains unescaped markup. Return the page."""
     for element in page.get("html"):
         if element.value.startswith("<style>"):
-            assert not re.search(
-                r"[<>]", element.value.removeprefix("<style>").removesuffix("</style>")
-            )
+            assert "<" not in element.value.removeprefix("<style>").removesuffix("</style>")
             continue
         tags = re.findall(r"<[^>]*>", element.value)
         assert all(OWN_TAG.fullmatch(tag) for tag in tags), tags
     kinds = ("markdown", "caption", "error", "warning", "info", "toast", "title", "metric")
-    for element in (e for kind in kinds for e in page.get(kind)):
-        value = getattr(element, "value", "")
+    values = [getattr(element, "value", "") for kind in kinds for element in page.get(kind)]
+    for value in (*values, *labels(page)):
         unescaped = re.sub(r"\\.", "\0", value)  # remove escaped characters
         assert not [markup for markup in ACTIVE_MARKUP if markup in unescaped], value
         assert not re.search(r"\\:[^\s\u2060]", value), "Streamlit would render icons and links"
     return page
 
 
+def labels(page):
+    """Return the labels that render Markdown: those of buttons and links."""
+    return [element.label for kind in ("button", "page_link") for element in page.get(kind)]
+
+
 def visible_text(page):
     """Return the page's text as a reader sees it."""
     texts = [html.unescape(re.sub(r"<[^>]*>", "", e.value)) for e in page.get("html")]
-    texts += [re.sub(r"\\(.)", r"\1", text).replace("\u2060", "") for text in page.texts()]
+    texts += [
+        re.sub(r"\\(.)", r"\1", text).replace("\u2060", "")
+        for text in [*page.texts(), *labels(page)]
+    ]
     return "\n".join(texts + [code.value for code in page.get("code")])
 
 
@@ -100,6 +108,15 @@ def test_compare_escapes_hostile_text(hostile_run, open_page):
     page = assert_inert(open_page("compare"))
     for field in ("ask", "input", "reference", "answer"):
         assert f"{field} {HOSTILE}" in visible_text(page)
+
+
+@pytest.mark.parametrize("tab", ["Answers", "Samples", "Settings", "Data", "Notes", "Log"])
+def test_run_page_escapes_hostile_text(hostile_run, open_page, tab):
+    page = assert_inert(open_page("run", name=hostile_run.name, tab=tab))
+    if tab == "Answers":
+        page = assert_inert(page.tick(0))
+        assert f"answer {HOSTILE}" in visible_text(page)
+    assert f"reason {HOSTILE}" in visible_text(page)
 
 
 def test_launch_escapes_hostile_text(hostile_run, open_page):
