@@ -16,7 +16,7 @@ from pages.ui.copy_link import copy_link
 from pages.ui.errors import show_errors
 from pages.ui.figures import show_figure
 from pages.ui.run_links import RUN_PAGE, dot_image, open_run, run_link
-from pages.ui.selection import show_cut
+from pages.ui.selection import clicked_row, show_cut
 from pages.ui.status import ACTIVE_STATUSES, show_run, states
 from pages.ui.text import escape_markdown, show_text
 
@@ -66,8 +66,8 @@ def show_differences(chosen: pd.DataFrame) -> None:
                                                  help="Open the page of the run."),
         },
     )  # fmt: skip
-    if clicked := st.session_state.get("open_run"):
-        open_run(str(table["run"].iloc[int(clicked["row"])]))
+    if name := clicked_row("open_run", table["run"].tolist()):
+        open_run(name)
 
 
 def choose_groups(chosen: pd.DataFrame) -> tuple[dict[str, str], dict[str, str]]:

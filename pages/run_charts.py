@@ -11,6 +11,7 @@ from core.views.tables import is_missing
 from pages.ui import style
 from pages.ui.errors import show_errors
 from pages.ui.figures import show_figure
+from pages.ui.selection import clicked_row
 from pages.ui.text import escape_markdown
 
 STEP_KEY = "step"
@@ -238,6 +239,6 @@ def _show_examples(name: str, examples: pd.DataFrame) -> None:
             ),
         },
     )  # fmt: skip
-    if clicked := st.session_state.get(key):
-        item = int(examples["item"].iloc[int(clicked["row"])])
+    item = clicked_row(key, examples["item"].tolist())
+    if item is not None:
         st.switch_page("pages/data.py", query_params={"run": name, "example": str(item)})

@@ -18,7 +18,7 @@ from pages.scoring_verdict import common_scores, show_difference
 from pages.ui.figures import show_figure
 from pages.ui.page_state import PageState
 from pages.ui.run_links import dot_image, open_run
-from pages.ui.selection import select_rows, show_cut
+from pages.ui.selection import clicked_row, select_rows, show_cut
 from pages.ui.text import escape_markdown, show_text
 
 INTERVAL_COLUMNS = {
@@ -311,9 +311,9 @@ def _show_runs(
         ),
     }
     st.dataframe(frame, hide_index=True, placeholder=DASH, column_config=config | columns)
-    click = st.session_state.get(f"open_{key}")
-    if click is not None and not is_base(names[click["row"]]):
-        open_run(names[click["row"]])
+    name = clicked_row(f"open_{key}", names)
+    if name is not None and not is_base(name):
+        open_run(name)
 
 
 def _scores_first(frame: pd.DataFrame, text_columns: int) -> pd.DataFrame:
