@@ -302,7 +302,9 @@ def generate(
 
 
 def sweep(runs_dir: Path, name: str, planned: Sweep, question: str = "") -> list[str]:
-    """Create the runs of a study, or those that are still missing, and return the names of all its runs.
+    """Create the runs of a study, or those that are still missing, and return the names of its runs.
+
+    Deleted and damaged runs are left out.
 
     Raises:
         UserError: the sweep is invalid, or a study with this name varies something else.
@@ -315,7 +317,7 @@ def sweep(runs_dir: Path, name: str, planned: Sweep, question: str = "") -> list
     else:
         existing = study.plan(runs_dir, name, planned, question)
     study.create_runs(runs_dir, existing)
-    return [member.name for member in existing.members]
+    return [run.name for run in _existing_members(runs_dir, existing)]
 
 
 def studies(runs_dir: Path, frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -384,10 +386,17 @@ def continue_study(runs_dir: Path, name: str) -> list[str]:
 
 
 def _existing_members(runs_dir: Path, found: Study) -> list[RunDirectory]:
-    """Return the runs of a study that exist. A run that reuses the name of a deleted member is not one of them."""
-    runs = (RunDirectory(runs_dir / member.name) for member in found.members)
-    existing = [run for run in runs if run.config_path.exists()]
-    return [run for run in existing if run.config().study == found.name]
+    """Return the runs of a study that exist and are not damaged.
+
+    A run that reuses the name of a deleted member is not one of them.
+    """
+    existing = []
+    for member in found.members:
+        run = RunDirectory(runs_dir / member.name)
+        with contextlib.suppress(UserError):
+            if run.config_path.exists() and run.config().study == found.name:
+                existing.append(run)
+    return existing
 
 
 def effects(

@@ -109,6 +109,16 @@ def test_extension_does_not_create_deleted_runs_again(tmp_path):
     assert study.create_runs(tmp_path, extended) == []
 
 
+def test_sweep_leaves_out_deleted_and_damaged_runs_and_reused_names(tmp_path):
+    operations.sweep(tmp_path, "rate", SWEEP)
+    for name in ("rate-1", "rate-2"):
+        RunDirectory.find(tmp_path, name).delete()
+    RunDirectory.create(tmp_path, RunConfig(name="rate-2"))
+    RunDirectory.find(tmp_path, "rate-3").config_path.write_text("not json")
+    assert operations.sweep(tmp_path, "rate", SWEEP) == ["rate-4"]
+    assert operations.pause_study(tmp_path, "rate") == ["rate-4"]
+
+
 def test_sweep_with_a_long_name_can_be_repeated(tmp_path):
     name = "learning rates and ranks for instruction tuning"
     created = operations.sweep(tmp_path, name, SWEEP)
