@@ -420,6 +420,8 @@ class Lab(Reader):
         """
         queue = self._require_queue()
         self._refuse_outside_paths(planned.base)
+        for axis in planned.axes:
+            self._refuse_outside_values(axis.fields, axis.values)
         names = operations.sweep(self.runs_dir, name, planned, question)
         self._add_queued(queue, names)
         return names
@@ -429,6 +431,7 @@ class Lab(Reader):
     ) -> list[str]:
         """Add seeds, or values of an axis, to a study, and queue the runs. Returns their names. Raises UserError."""
         queue = self._require_queue()
+        self._refuse_outside_values(axis.split("="), values)
         names = operations.extend_study(self.runs_dir, name, seeds, axis, values)
         self._add_queued(queue, names)
         return names
@@ -573,3 +576,10 @@ class Lab(Reader):
         """Raise ConfigError if a path in the config is outside the allowed folders."""
         if outside := self._outside_paths(config):
             raise ConfigError(outside)
+
+    def _refuse_outside_values(self, fields: Sequence[str], values: Sequence[Any]) -> None:
+        """Raise ConfigError if one of these values of some settings is a path outside the allowed folders."""
+        for value in values:
+            settings = dict.fromkeys(fields, value)
+            if outside := allowed_paths.problems(settings, uploads_path(self.runs_dir)):
+                raise ConfigError(outside)

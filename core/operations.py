@@ -304,11 +304,8 @@ def generate(
 def sweep(runs_dir: Path, name: str, planned: Sweep, question: str = "") -> list[str]:
     """Create the runs of a study, or those that are still missing, and return the names of its runs.
 
-    Deleted and damaged runs are left out.
-
-    Raises:
-        UserError: the sweep is invalid, or a study with this name varies something else.
-        ConfigError: the runs cannot be launched. Checked for the first run of each combination.
+    Deleted and damaged runs are left out. Raises UserError if the sweep is invalid, or a study with this name varies
+    something else.
     """
     if (file_name := study.file_name(name)) in study.study_names(runs_dir):
         existing = study.find(runs_dir, file_name)

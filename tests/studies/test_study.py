@@ -109,6 +109,16 @@ def test_extension_does_not_create_deleted_runs_again(tmp_path):
     assert study.create_runs(tmp_path, extended) == []
 
 
+def test_files_outside_the_allowed_folders_cannot_be_varied(lab, monkeypatch):
+    monkeypatch.setenv("DATA_DIRS", str(lab.runs_dir))
+    outside = Sweep(BASE, (parse_axis("dataset=primer,/etc/data.json"),), (1,))
+    with pytest.raises(UserError, match="outside the folders"):
+        lab.sweep("data", outside)
+    lab.sweep("data", Sweep(BASE, (parse_axis("dataset=primer,alpaca"),), (1,)))
+    with pytest.raises(UserError, match="outside the folders"):
+        lab.extend_study("data", axis="dataset", values=["/etc/data.json"])
+
+
 def test_sweep_leaves_out_deleted_and_damaged_runs_and_reused_names(tmp_path):
     operations.sweep(tmp_path, "rate", SWEEP)
     for name in ("rate-1", "rate-2"):
