@@ -9,7 +9,7 @@ from pages.ui.status import show_run
 
 
 def show_one(run: dict, lab: Lab) -> None:
-    """Draw the status, and notes of a run."""
+    """Draw the status and the notes of a run."""
     show_run(run, lab)
     show_notes(run["name"], run["notes"] or "", lab)
 

@@ -39,8 +39,6 @@ FOLDER = Path(__file__).parent
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 CHARTED = ("loss", "lr", "grad_norm", "relative_update", "tokens_per_s", "memory_mb")
 """Curves below the loss chart, in this order."""
-HOVER_FORMATS = {"lr": ".2e", "relative_update": ".2e", "tokens_per_s": ",.0f", "memory_mb": ",.0f"}
-DEFAULT_HOVER_FORMAT = ".4f"
 
 
 def render(record: RunRecord) -> bytes:
@@ -296,7 +294,7 @@ def _figure(record: RunRecord) -> charts.Figure:
         return {"data": [], "layout": {}}
     for metric, panel in panels.items():
         for trace in panel["data"]:
-            trace["yhoverformat"] = HOVER_FORMATS.get(metric, DEFAULT_HOVER_FORMAT)
+            trace["yhoverformat"] = charts.HOVER_FORMATS.get(metric, charts.DEFAULT_HOVER_FORMAT)
     figure = charts.stack([*panels.values()])
     figure["layout"] |= {"shapes": _marks(record, [*panels]), "showlegend": False}
     figure["layout"]["font"] = {"family": FONT}
