@@ -8,10 +8,11 @@ import streamlit as st
 
 from core.lab import Lab
 from core.machine import Machine
-from core.views.formats import duration, memory
+from core.views.formats import memory
 from pages.ui import runtime
 from pages.ui.errors import attempt
 from pages.ui.run_links import run_link
+from pages.ui.status import time_left
 from pages.ui.text import escape_markdown
 
 REFRESH_S = 2.0
@@ -90,9 +91,7 @@ def _show_running(lab: Lab, run: dict[str, Any], color: str) -> None:
     elif step >= steps:
         st.progress(1.0, f"Step {step:,} of {int(steps):,} · answering the test set")
     else:
-        parts = [f"Step {step:,} of {int(steps):,}"]
-        if step:
-            parts.append(f"{duration((steps - step) * run['seconds'] / step)} left")
+        parts = [f"Step {step:,} of {int(steps):,}", *time_left(run, step, int(steps))]
         st.progress(max(0.0, step / steps), " · ".join(parts))
 
 

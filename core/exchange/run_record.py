@@ -66,7 +66,9 @@ def collect(runs_dir: Path, name: str, read: Read) -> RunRecord:
     run = RunDirectory.find(runs_dir, name)
     config = run.config()
     results = read(queries.results)
-    row = records(results[results["name"] == run.name])[0]
+    row = next(iter(records(results[results["name"] == run.name])), None)
+    if row is None:
+        raise UserError(f"{run.name} is not in the index yet; try again in a moment")
     metrics = [*CURVES]
     window = max(1, round(SMOOTHED_SHARE * row["step"]))
     options = {"buckets": CURVE_BUCKETS}

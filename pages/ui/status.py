@@ -98,6 +98,13 @@ def badge(status: str) -> str:
     return f":{color}-badge[{icon} {escape_markdown(status)}]"
 
 
+def time_left(run: dict[str, Any], step: int, steps: int) -> list[str]:
+    """Return the remaining training time as text, or nothing if it is unknown."""
+    if not step or run["seconds"] is None:
+        return []
+    return [f"{duration((steps - step) * run['seconds'] / step)} left"]
+
+
 def _show_start(bar: DeltaGenerator, download: dict[str, Any] | None) -> None:
     """Show what a run is doing before its first step."""
     if download and download["bytes"] < download["total"]:
@@ -114,8 +121,8 @@ def _progress_text(run: dict[str, Any], step: int, steps: int) -> str:
     if run["status"] == "running" and step == steps:
         return f"Step {step:,} of {steps:,} · answering the test set"
     parts = [f"Step {step:,} of {steps:,}", f"{duration(run['seconds'] or 0)} elapsed"]
-    if run["status"] == "running" and step:
-        parts.append(f"{duration((steps - step) * run['seconds'] / step)} left")
+    if run["status"] == "running":
+        parts += time_left(run, step, steps)
     val_name = "validation loss" if step == steps else "validation loss (subset)"
     losses = {"loss": run.get("loss"), val_name: run.get("val_loss")}
     loss_texts = [f"{name} {loss(value)}" for name, value in losses.items() if value is not None]

@@ -38,6 +38,13 @@ def test_lone_surrogates_in_a_data_set_are_shown(open_page, tmp_path):
     assert page.says("Item 0 as the model sees it")
 
 
+@pytest.mark.parametrize("page", ["results", "live", "run"])
+def test_running_run_without_times_is_rendered(write_run, open_page, page):
+    run = write_run("odd", "running", steps=0, planned=4)
+    run.append("step", step=2)
+    open_page(page, name="odd")
+
+
 @pytest.mark.parametrize(
     ("page", "query"),
     [
@@ -54,7 +61,7 @@ def test_lone_surrogates_in_a_data_set_are_shown(open_page, tmp_path):
     ids=str,
 )
 def test_incomplete_events_and_damaged_settings_are_rendered(write_run, open_page, page, query):
-    run = write_run("odd")
+    run = write_run("odd", steps=0, planned=4)
     for event in ("plan", "step", "eval", "sample", "warning", "generation", "update"):
         run.append(event)
     run.append("plan", steps=4, steps_per_epoch=4)
