@@ -44,6 +44,10 @@ INTEGER_COLUMNS = (
 """Nullable integer columns of `results`."""
 COLOR = re.compile(r"#[0-9a-f]{6}")
 """Colors that pages may use in CSS. An edited config.json may contain anything."""
+COMPLETE_ANSWER = " and ".join(
+    f"{name} is not null" for name in ("item", "instruction", "input", "reference", "answer")
+)
+"""Condition for generations with all their texts. An edited event may lack some."""
 CURVE_BUCKETS = 250
 """Default number of buckets in a downsampled curve."""
 
@@ -361,11 +365,14 @@ def warnings(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame
 
 
 def answers(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
-    """Return answers to test examples: run, item, instruction, input, reference, answer, tokens, cut, prompt_cut, exact."""
+    """Return answers to test examples: run, item, instruction, input, reference, answer, tokens, cut, prompt_cut, exact.
+
+    Skips incomplete events.
+    """
     return db.execute(
-        """
+        f"""
         select run, item, instruction, input, reference, answer, tokens, cut, prompt_cut, exact
-        from generation where run in (select unnest(?)) order by item, run
+        from generation where run in (select unnest(?)) and {COMPLETE_ANSWER} order by item, run
         """,
         [list(runs)],
     ).df()
@@ -392,11 +399,14 @@ that it shares with another run. Such answers are correct more often, so they ar
 
 
 def judged_answers(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
-    """Return answers and their hashes: run, item, instruction, input, reference, turns, answer, example, subject."""
+    """Return answers and their hashes: run, item, instruction, input, reference, turns, answer, example, subject.
+
+    Skips incomplete events.
+    """
     return db.execute(
-        """
+        f"""
         select run, item, instruction, input, reference, turns, answer, example, subject
-        from generation where run in (select unnest(?)) order by item, run
+        from generation where run in (select unnest(?)) and {COMPLETE_ANSWER} order by item, run
         """,
         [list(runs)],
     ).df()

@@ -60,8 +60,10 @@ def test_running_run_without_times_is_rendered(write_run, open_page, page):
     ],
     ids=str,
 )
-def test_incomplete_events_and_damaged_settings_are_rendered(write_run, open_page, page, query):
-    run = write_run("odd", steps=0, planned=4)
+def test_incomplete_events_and_damaged_settings_are_rendered(
+    write_run, answer, open_page, page, query
+):
+    run = write_run("odd", steps=0, planned=4, answers=[answer(10, "Say red.", "red", "blue")])
     for event in ("plan", "step", "eval", "sample", "warning", "generation", "update"):
         run.append(event)
     run.append("plan", steps=4, steps_per_epoch=4)
