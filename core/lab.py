@@ -376,20 +376,26 @@ class Lab(Reader):
         operations.requeue(self.runs_dir, name, restart)
         queue.add(name)
 
-    def delete(self, name: str) -> None:
-        """Move a run to the trash. Raises UserError if it is being trained."""
+    def delete(self, name: str) -> str:
+        """Move a run to the trash and return the ID with which it can be restored. Raises UserError if it is being trained."""
         queue = self._require_queue()
-        RunDirectory.find(self.runs_dir, name).move_to_trash()
+        id = RunDirectory.find(self.runs_dir, name).move_to_trash()
         queue.remove(name)
+        return id
 
     def trash(self) -> list[TrashedRun]:
         """Return the deleted runs that can be restored, most recently deleted first."""
         return trash.contents(self.runs_dir)
 
     def restore(self, id: str) -> str:
-        """Move a run back from the trash and return its name. Raises UserError if another run has its name."""
-        self._require_queue()
-        return trash.restore(self.runs_dir, id)
+        """Move a run back from the trash and return its name. It is queued again if it was queued when it was deleted.
+
+        Raises UserError if another run has its name.
+        """
+        queue = self._require_queue()
+        name = trash.restore(self.runs_dir, id)
+        self._add_queued(queue, [name])
+        return name
 
     def empty_trash(self) -> None:
         """Delete all runs in the trash permanently. Raises UserError if that fails."""
@@ -420,8 +426,10 @@ class Lab(Reader):
         queue = self._require_queue()
         self._refuse_outside_paths(planned.base)
         name = study or studies_on_disk.unused_name(self.runs_dir, planned)
+        for axis in planned.axes:
+            self._refuse_outside_values(axis.fields, axis.values)
         names = operations.sweep(self.runs_dir, name, planned, question)
-        self._queue_members(queue, names)
+        self._add_queued(queue, names)
         return names
 
     def extend_study(
@@ -429,8 +437,9 @@ class Lab(Reader):
     ) -> list[str]:
         """Add seeds, or values of an axis, to a study, and queue the runs. Returns their names. Raises UserError."""
         queue = self._require_queue()
+        self._refuse_outside_values(axis.split("="), values)
         names = operations.extend_study(self.runs_dir, name, seeds, axis, values)
-        self._queue_members(queue, names)
+        self._add_queued(queue, names)
         return names
 
     def pause_study(self, name: str) -> None:
@@ -443,9 +452,10 @@ class Lab(Reader):
     def continue_study(self, name: str) -> None:
         """Re-queue the runs that `pause_study` removed. Raises UserError."""
         queue = self._require_queue()
-        self._queue_members(queue, operations.continue_study(self.runs_dir, name))
+        self._add_queued(queue, operations.continue_study(self.runs_dir, name))
 
-    def _queue_members(self, queue: Queue, names: Sequence[str]) -> None:
+    def _add_queued(self, queue: Queue, names: Sequence[str]) -> None:
+        """Add the runs whose status is `queued` to the queue, and sync the index."""
         for name in names:
             run = RunDirectory(self.runs_dir / name)
             if run.config_path.exists() and run.status() == "queued":
@@ -572,3 +582,10 @@ class Lab(Reader):
         """Raise ConfigError if a path in the config is outside the allowed folders."""
         if outside := self._outside_paths(config):
             raise ConfigError(outside)
+
+    def _refuse_outside_values(self, fields: Sequence[str], values: Sequence[Any]) -> None:
+        """Raise ConfigError if one of these values of some settings is a path outside the allowed folders."""
+        for value in values:
+            settings = dict.fromkeys(fields, value)
+            if outside := allowed_paths.problems(settings, uploads_path(self.runs_dir)):
+                raise ConfigError(outside)

@@ -17,7 +17,7 @@ from core.config import RunConfig
 from core.errors import ConfigError, Problem, UserError
 from core.run import files
 from core.run.directory import ENDED_STATUSES, RunDirectory
-from core.run.names import explain_name, slug
+from core.run.names import explain_name
 from core.scheduler.executors import EXECUTORS
 from core.scheduler.processes import kill_trainer
 from core.studies import study
@@ -304,18 +304,17 @@ def generate(
 def sweep(runs_dir: Path, name: str, planned: Sweep, question: str = "") -> list[str]:
     """Create the missing runs of a new or existing study, and return the names of all its runs.
 
-    Raises:
-        UserError: the sweep is invalid, or a study with this name has a different sweep.
-        ConfigError: the runs cannot be launched. Checked for the first run of each combination.
+    Deleted and damaged runs are left out. Raises UserError if the sweep is invalid, or a study with this name has a
+    different sweep.
     """
-    if slug(name) in study.study_names(runs_dir):
-        existing = study.find(runs_dir, slug(name))
+    if (file_name := study.file_name(name)) in study.study_names(runs_dir):
+        existing = study.find(runs_dir, file_name)
         if (existing.sweep.base, existing.sweep.axes) != (planned.base, planned.axes):
             raise UserError(f"study = {name!r}: a study with this name has a different sweep")
     else:
         existing = study.plan(runs_dir, name, planned, question)
     study.create_runs(runs_dir, existing)
-    return [member.name for member in existing.members]
+    return [run.name for run in _existing_members(runs_dir, existing)]
 
 
 def studies(runs_dir: Path, frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -352,7 +351,10 @@ def extend_study(
     runs_dir: Path, name: str, seeds: int = 0, axis: str = "", values: Sequence[Any] = ()
 ) -> list[str]:
     """Add seeds or values to a study and create the runs. Returns their names. Raises UserError."""
-    extended = study.extended(study.find(runs_dir, name), seeds, axis, values)
+    found = study.find(runs_dir, name)
+    extended = study.extended(found, seeds, axis, values)
+    if found.is_complete:
+        extended = replace(extended, deleted=study.missing(runs_dir, found))
     study.write(runs_dir, extended)
     return study.create_runs(runs_dir, extended)
 
@@ -381,10 +383,17 @@ def continue_study(runs_dir: Path, name: str) -> list[str]:
 
 
 def _existing_members(runs_dir: Path, found: Study) -> list[RunDirectory]:
-    """Return the runs of a study that exist. A run that reuses the name of a deleted member is not one of them."""
-    runs = (RunDirectory(runs_dir / member.name) for member in found.members)
-    existing = [run for run in runs if run.config_path.exists()]
-    return [run for run in existing if run.config().study == found.name]
+    """Return the runs of a study that exist and are not damaged.
+
+    A run that reuses the name of a deleted member is not one of them.
+    """
+    existing = []
+    for member in found.members:
+        run = RunDirectory(runs_dir / member.name)
+        with contextlib.suppress(UserError):
+            if run.config_path.exists() and run.config().study == found.name:
+                existing.append(run)
+    return existing
 
 
 def effects(

@@ -5,7 +5,6 @@ import streamlit as st
 from pages.compare_answers import show_stored
 from pages.compare_live import show_live
 from pages.ui import runtime
-from pages.ui.compared_runs import take_requested
 from pages.ui.copy_link import copy_link
 from pages.ui.page_state import PageState
 
@@ -16,7 +15,6 @@ PARAMETERS = (
 
 lab = runtime.lab()
 state = PageState("compare", PARAMETERS)
-take_requested(state, "compare")
 with st.container(horizontal=True, vertical_alignment="center"):
     st.title("Compare", width="stretch")
     copy_link()

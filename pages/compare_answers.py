@@ -86,7 +86,8 @@ def show_stored(lab: Lab, state: PageState) -> None:
     columns = f"--compare-runs: {len(names)}; --compare-share: {len(names)}fr"
     st.html(f"<style>.st-key-compare-table {{ {columns} }}</style>")
     with st.container(key="compare-table"):
-        _show_header(lab, state, names, shown, prompts, position, page, (a, b), scores is None)
+        colors = dict(zip(results["name"], results["color"], strict=True))
+        _show_header(state, names, colors, shown, prompts, position, page, (a, b), scores is None)
         first = page * PAGE_SIZE
         for place, prompt in enumerate(shown[first : first + PAGE_SIZE], first):
             _show_row(state, prompt, names, place, place == position, scores is None)
@@ -211,9 +212,9 @@ def _open(state: PageState, id: str | None, page: int = 0) -> None:
 
 
 def _show_header(
-    lab: Lab,
     state: PageState,
     names: Sequence[str],
+    colors: Mapping[str, str],
     shown: Sequence[Prompt],
     prompts: Sequence[Prompt],
     position: int | None,
@@ -222,7 +223,6 @@ def _show_header(
     is_exact: bool,
 ) -> None:
     """Draw the row that stays in view: buttons to move between prompts, and the names of the runs."""
-    colors = lab.colors(names)
     after = page * PAGE_SIZE if position is None else position + 1
     before = -1 if position is None else position - 1
     with st.container(key="compare-header"):
@@ -241,7 +241,7 @@ def _show_header(
         with st.container(key="compare-names"):
             for name in names:
                 with st.container(gap=None):
-                    run_link(name, colors.get(name, "gray"), "compare")
+                    run_link(name, colors[name], "compare")
                     letters = [
                         letter for letter, run in zip("AB", pair, strict=True) if run == name
                     ]

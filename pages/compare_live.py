@@ -60,13 +60,15 @@ def show_live(lab: Lab, state: PageState) -> None:
     with show_errors():
         bases = dict.fromkeys(lab.base_of(name) for name in chosen)
         hashes = {name: base_hashes[name] for name in chosen}
-        _stream(lab, [*bases, *chosen], hashes, instruction, input_text, sampling)
+        colors = dict(zip(results["name"], results["color"], strict=True))
+        _stream(lab, [*bases, *chosen], hashes, colors, instruction, input_text, sampling)
 
 
 def _stream(
     lab: Lab,
     models: list[str],
     hashes: dict[str, str | None],
+    colors: dict[str, str],
     instruction: str,
     input_text: str,
     sampling: dict[str, Any],
@@ -75,8 +77,8 @@ def _stream(
 
     Args:
         hashes: Hash of the base weights recorded by each run, or None. Base models are not included.
+        colors: The color of each run.
     """
-    colors = lab.colors(models)
     columns = st.columns(len(models), border=True)
     placeholders, streams = {}, {}
     for column, name in zip(columns, models, strict=True):

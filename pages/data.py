@@ -7,14 +7,14 @@ import streamlit as st
 
 from core.config import RunConfig
 from core.views import charts
-from core.views.formats import count
 from core.views.search import search
 from core.views.tables import records
 from pages.ui import runtime
+from pages.ui.dataset_size import SPLITS, show_size
 from pages.ui.errors import show_errors
 from pages.ui.figures import show_figure
 from pages.ui.run_links import run_link
-from pages.ui.selection import select_rows
+from pages.ui.selection import preselect, select_rows
 from pages.ui.text import escape_markdown, show_skipped, show_tokens
 from pages.ui.upload import dataset_uploader
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:  # imports the hub client, which takes a second
 COLUMNS = ["item", "part", "tokens", "instruction", "input", "output"]
 LABELS = {"item": "Item", "part": "Split", "tokens": "Tokens", "instruction": "Instruction",
           "input": "Input", "output": "Response"}  # fmt: skip
-SPLITS = ("train", "test", "validation")
-
 LINKED_KEY = "linked_example"
 """Session key: run and example of the last link followed."""
 
@@ -115,11 +113,7 @@ def show_overview(table: pd.DataFrame, config: RunConfig, limit: int) -> None:
     truncated = int((train["tokens"] > limit).sum())
     without_response = int((train["prompt_tokens"] >= limit).sum())
     with st.container(horizontal=True, gap="large"):
-        for part in SPLITS:
-            st.metric(part.capitalize(), f"{(table['part'] == part).sum():,}", width="content")
-        st.metric("Tokens", count(int(table["tokens"].sum())), width="content")
-        st.metric("Mean length", f"{table['tokens'].mean():.0f}", width="content")
-        st.metric("Longest", f"{table['tokens'].max():,}", width="content")
+        show_size(table)
         st.metric(
             "Truncated", f"{truncated:,}", width="content",
             help=f"Training examples longer than {limit} tokens.",
@@ -184,7 +178,7 @@ def follow_link(dataset: "InspectedDataset", name: str | None, key: str) -> None
         st.warning(f"This data set has no example {escape_markdown(example)}.")
         return
     st.session_state.pop(key, None)
-    st.session_state[f"{key}:selected"] = [rows[int(example)]]
+    preselect(key, [rows[int(example)]])
 
 
 def show_leaks(dataset: "InspectedDataset") -> None:

@@ -16,12 +16,11 @@ from pages.ui.copy_link import copy_link
 from pages.ui.errors import show_errors
 from pages.ui.figures import show_figure
 from pages.ui.run_links import RUN_PAGE, dot_image, open_run, run_link
-from pages.ui.selection import show_cut
-from pages.ui.status import show_run
+from pages.ui.selection import clicked_row, show_cut
+from pages.ui.status import ACTIVE_STATUSES, show_run, states
 from pages.ui.text import escape_markdown, show_text
 
 X_LABELS = {name: metric.title for name, metric in AXES.items()}
-ACTIVE_STATUSES = ("running", "queued")
 MAX_COLORS = len(PALETTE)
 """Maximum number of runs with their own colors. With more runs, lines are thin and colored by a setting."""
 OWN_COLOR = "Run"
@@ -36,9 +35,9 @@ lab = runtime.lab()
 
 
 def default_runs(results: list[dict]) -> list[str]:
-    """Return the runs requested by a link or another page, or else the active run, or else the newest one."""
+    """Return the runs that a link asks for, or else the active run, or else the newest one."""
     existing_names = [run["name"] for run in results]
-    requested = st.session_state.pop("watch", None) or st.query_params.get_all("run")
+    requested = st.query_params.get_all("run")
     if unknown := [name for name in requested if name not in existing_names]:
         st.warning(f"Unknown run: {escape_markdown(', '.join(unknown))}.")
     active_names = [
@@ -67,8 +66,8 @@ def show_differences(chosen: pd.DataFrame) -> None:
                                                  help="Open the run page."),
         },
     )  # fmt: skip
-    if clicked := st.session_state.get("open_run"):
-        open_run(str(table["run"].iloc[int(clicked["row"])]))
+    if name := clicked_row("open_run", table["run"].tolist()):
+        open_run(name)
 
 
 def choose_groups(chosen: pd.DataFrame) -> tuple[dict[str, str], dict[str, str]]:
@@ -94,12 +93,6 @@ def choose_groups(chosen: pd.DataFrame) -> tuple[dict[str, str], dict[str, str]]
     groups = {name: f"{title} {value}" for name, value in chosen_values.items()}
     unique = dict.fromkeys(groups.values())
     return groups, dict(zip(unique, PALETTE, strict=False))
-
-
-@st.cache_resource(max_entries=32, show_spinner=False)
-def states(synced_at: int, names: list[str]) -> list[dict]:
-    """Return the progress of runs. All sessions share one query per index sync."""
-    return lab.states(names)
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
@@ -195,7 +188,7 @@ if not results:
     st.page_link("pages/launch.py", label="Launch", icon=":material/rocket_launch:")
     st.stop()
 
-if "live_runs" not in st.session_state or "watch" in st.session_state:
+if "live_runs" not in st.session_state:
     st.session_state["live_runs"] = default_runs(results)
 existing_names = [run["name"] for run in results]
 st.session_state["live_runs"] = [
@@ -225,7 +218,7 @@ with st.container(
     log = st.toggle("Log scale", key="log", bind="query-params")
     follow = st.toggle("Follow", True, help="Turn off to freeze the charts and keep your zoom.")
 show_differences(frame)
-was_active = any(run["status"] in ACTIVE_STATUSES for run in states(lab.synced_at, names))
+was_active = any(run["status"] in ACTIVE_STATUSES for run in states(lab, lab.synced_at, names))
 
 
 def show_states(chosen: list[dict[str, Any]]) -> None:
@@ -242,7 +235,7 @@ def show() -> None:
     runtime.lower_priority()
     if not runtime.is_open(lab):  # another session took over from a read-only Lab
         runtime.rerun()
-    chosen = states(lab.synced_at, names)
+    chosen = states(lab, lab.synced_at, names)
     if was_active != any(run["status"] in ACTIVE_STATUSES for run in chosen):
         runtime.rerun()
     show_states(chosen)

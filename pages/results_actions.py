@@ -47,8 +47,7 @@ def delete(lab: Lab, names: Sequence[str]) -> None:
     deleted: dict[str, str] = {}
     with toast_errors():
         for name in names:
-            lab.delete(name)
-            deleted[name] = next(run.id for run in lab.trash() if run.name == name)
+            deleted[name] = lab.delete(name)
     if deleted:
         _offer_undo(f"Deleted {_list([*deleted])}.", lambda: restore(lab, [*deleted.values()]))
     lab.refresh()

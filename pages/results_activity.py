@@ -1,6 +1,6 @@
 """Current activity on Results: the running run, the queue and memory use. Refreshed while the page is open."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -8,10 +8,11 @@ import streamlit as st
 
 from core.lab import Lab
 from core.machine import Machine
-from core.views.formats import duration, memory
+from core.views.formats import memory
 from pages.ui import runtime
-from pages.ui.errors import toast_errors
+from pages.ui.errors import attempt
 from pages.ui.run_links import run_link
+from pages.ui.status import time_left
 from pages.ui.text import escape_markdown
 
 REFRESH_S = 2.0
@@ -82,7 +83,7 @@ def _show_running(lab: Lab, run: dict[str, Any], color: str) -> None:
             key=f"activity_stop:{name}",
             icon=":material/stop:",
             disabled=is_stopping or lab.read_only is not None,
-            on_click=_attempt,
+            on_click=attempt,
             args=(lab, lab.stop, name),
         )
     if not steps:
@@ -90,9 +91,7 @@ def _show_running(lab: Lab, run: dict[str, Any], color: str) -> None:
     elif step >= steps:
         st.progress(1.0, f"Step {step:,} of {int(steps):,} · answering the test set")
     else:
-        parts = [f"Step {step:,} of {int(steps):,}"]
-        if step:
-            parts.append(f"{duration((steps - step) * run['seconds'] / step)} left")
+        parts = [f"Step {step:,} of {int(steps):,}", *time_left(run, step, int(steps))]
         st.progress(max(0.0, step / steps), " · ".join(parts))
 
 
@@ -122,7 +121,7 @@ def _show_entry(lab: Lab, name: str, color: str, position: int, last: int) -> No
                 type="tertiary",
                 help=f"Move {icon}",
                 disabled=not possible,
-                on_click=_attempt,
+                on_click=attempt,
                 args=(lab, lab.move, name, offset),
             )
         st.button(
@@ -130,7 +129,7 @@ def _show_entry(lab: Lab, name: str, color: str, position: int, last: int) -> No
             key=f"withdraw:{name}",
             type="tertiary",
             help="Remove from queue",
-            on_click=_attempt,
+            on_click=attempt,
             args=(lab, lab.stop, name),
         )
 
@@ -144,7 +143,7 @@ def _show_settings(lab: Lab) -> None:
             key=key,
             help="When the dashboard starts, runs interrupted by a shutdown or crash continue from their last checkpoint.",
             disabled=lab.read_only is not None,
-            on_change=lambda: _attempt(
+            on_change=lambda: attempt(
                 lab,
                 lab.save_preferences,
                 replace(lab.preferences(), resume_interrupted=st.session_state[key]),
@@ -171,10 +170,3 @@ def _show_machine(machine: Machine, inline: bool) -> None:
         f"{used} of {total} memory used",
     ]
     st.caption((" · " if inline else "  \n").join(parts), width="content")
-
-
-def _attempt(lab: Lab, action: Callable[..., None], *args: object) -> None:
-    """Run an action and show its errors. Called as a callback, before the panel is drawn again."""
-    with toast_errors():
-        action(*args)
-    lab.refresh()

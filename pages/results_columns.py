@@ -13,7 +13,6 @@ from core.metrics import RESULTS
 from core.views import changes, formats, report
 from core.views.tables import is_missing
 from pages import results_view
-from pages.ui.text import escape_markdown
 
 if TYPE_CHECKING:  # Streamlit has no public name for this type
     from streamlit.elements.lib.column_types import ColumnConfig
@@ -200,7 +199,7 @@ def column(name: str) -> "ColumnConfig":
     help = JUDGE_HELP if is_judge else HELP.get(name)
     pinned = name == "group"
     return st.column_config.Column(
-        escape_markdown(label(name)) if is_judge else label(name),
+        label(name),
         help=help,
         width=width,
         pinned=pinned,

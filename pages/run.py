@@ -6,20 +6,13 @@ from core.views.tables import records
 from pages import run_charts, run_tabs
 from pages.run_header import show_header
 from pages.ui import runtime
-from pages.ui.status import show_run
+from pages.ui.status import ACTIVE_STATUSES, show_run, states
 from pages.ui.text import escape_markdown
 
-ACTIVE_STATUSES = ("running", "queued")
 SHOWN_KEY = "run_page_name"
 """Session key: the run shown last."""
 
 lab = runtime.lab()
-
-
-@st.cache_resource(max_entries=32, show_spinner=False)
-def state_of(name: str, synced_at: int) -> list[dict]:
-    """Return the run's progress. All sessions share one query per index sync."""
-    return lab.states([name])
 
 
 def show_missing(name: str) -> None:
@@ -53,12 +46,12 @@ def show_training() -> None:
     runtime.lower_priority()
     if not runtime.is_open(lab):  # another session took over from a read-only Lab
         runtime.rerun()
-    states = state_of(name, lab.synced_at)
-    if not states or was_active != (states[0]["status"] in ACTIVE_STATUSES):
+    state = next(iter(states(lab, lab.synced_at, [name])), None)
+    if state is None or was_active != (state["status"] in ACTIVE_STATUSES):
         runtime.rerun()
-    show_run(states[0], lab, named=False)
-    run_charts.show_tiles(run, states[0], lab)
-    run_charts.show_charts(run, states[0], lab)
+    show_run(state, lab, named=False)
+    run_charts.show_tiles(run, state, lab)
+    run_charts.show_charts(run, state, lab)
     runtime.freeze_garbage_collection("Run")
 
 

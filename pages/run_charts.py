@@ -11,6 +11,7 @@ from core.views.tables import is_missing
 from pages.ui import style
 from pages.ui.errors import show_errors
 from pages.ui.figures import show_figure
+from pages.ui.selection import clicked_row
 from pages.ui.text import escape_markdown
 
 STEP_KEY = "step"
@@ -158,7 +159,8 @@ def _figure(
     evaluations = _evaluations(name, _lab, _lab.synced_at)
     best = _best(evaluations)
     rates = curves["lr"]["y"]
-    has_warmup = len(rates) and rates.iloc[0] < _run["lr"]  # older versions could ignore it
+    rate = _run["lr"] or 0.0  # missing if config.json is damaged
+    has_warmup = len(rates) and rates.iloc[0] < rate  # older versions could ignore it
     warmup = int((_run["warmup_fraction"] or 0) * (_state["steps"] or 0)) if has_warmup else 0
     panels = [charts.run_loss(evaluations, curves["loss"], color, best and best[0], _log)]
     for metric in metrics[1:]:
@@ -239,6 +241,6 @@ def _show_examples(name: str, examples: pd.DataFrame) -> None:
             ),
         },
     )  # fmt: skip
-    if clicked := st.session_state.get(key):
-        item = int(examples["item"].iloc[int(clicked["row"])])
+    item = clicked_row(key, examples["item"].tolist())
+    if item is not None:
         st.switch_page("pages/data.py", query_params={"run": name, "example": str(item)})

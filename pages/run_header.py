@@ -8,7 +8,7 @@ import streamlit as st
 from core.lab import Lab
 from core.views import changes
 from pages.ui.copy_link import copy_link
-from pages.ui.errors import show_errors, toast_errors
+from pages.ui.errors import attempt, show_errors
 from pages.ui.run_links import run_link
 from pages.ui.text import escape_markdown
 
@@ -46,7 +46,7 @@ def _show_color(run: dict[str, Any], lab: Lab) -> None:
         "Color of this run",
         key=key,
         label_visibility="collapsed",
-        on_change=lambda: _edit(lab, run["name"], color=st.session_state[key]),
+        on_change=lambda: attempt(lab, lab.edit, run["name"], color=st.session_state[key]),
     )
 
 
@@ -74,7 +74,7 @@ def _tags(run: dict[str, Any]) -> list[str]:
 
 def _save_tags(lab: Lab, name: str, typed: list[str]) -> None:
     tags = [tag.strip() for text in typed for tag in text.split(",") if tag.strip()]
-    _edit(lab, name, tags=tuple(dict.fromkeys(tags)))
+    attempt(lab, lab.edit, name, tags=tuple(dict.fromkeys(tags)))
 
 
 def _show_origin(run: dict[str, Any], runs: dict[str, dict[str, Any]]) -> None:
@@ -117,7 +117,6 @@ def _show_actions(run: dict[str, Any], lab: Lab) -> None:
             disabled=not has_answers,
             help=None if has_answers else "A run answers its test set when training finishes.",
         ):
-            st.session_state["scored_runs"] = [name]
             st.switch_page("pages/scoring.py", query_params={"run": name})
         st.download_button(
             "Capsule",
@@ -134,8 +133,8 @@ def _show_actions(run: dict[str, Any], lab: Lab) -> None:
             "Unarchive" if archived else "Archive",
             icon=":material/unarchive:" if archived else ":material/archive:",
             help="Show on Results again." if archived else "Hide from Results.",
-            on_click=_edit,
-            args=(lab, name),
+            on_click=attempt,
+            args=(lab, lab.edit, name),
             kwargs={"archived": not archived},
         )
         if st.button("Delete", icon=":material/delete:", help="Move this run to the trash."):
@@ -144,10 +143,3 @@ def _show_actions(run: dict[str, Any], lab: Lab) -> None:
                 lab.refresh()
                 st.toast(f"{escape_markdown(name)} was moved to the trash.")
                 st.switch_page("pages/results.py")
-
-
-def _edit(lab: Lab, name: str, **values: Any) -> None:
-    """Save a change. Called as a callback, before the page is drawn again."""
-    with toast_errors():
-        lab.edit(name, **values)
-    lab.refresh()

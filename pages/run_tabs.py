@@ -11,6 +11,7 @@ from core.lab import Lab
 from core.views import formats, report
 from core.views.search import search
 from core.views.tables import records
+from pages.ui.dataset_size import show_size
 from pages.ui.errors import show_errors
 from pages.ui.notes import show_notes
 from pages.ui.selection import select_rows, show_cut
@@ -58,7 +59,6 @@ def _show_answers(run: dict[str, Any], lab: Lab) -> None:
         kind = st.segmented_control("Show", list(KINDS), default="All", key="kind",
                                     bind="query-params")  # fmt: skip
         if st.button("Compare", icon=":material/compare:", help="Open these answers in Compare."):
-            st.session_state["compare"] = [name]
             st.switch_page("pages/compare.py", query_params={"run": name})
     exact = answers["exact"].fillna(False).astype(bool)
     wanted = KINDS[kind or "All"]
@@ -163,14 +163,9 @@ def _show_data(name: str, lab: Lab) -> None:
     if dataset is None:
         st.caption(f"{escape_markdown(config.dataset)} is not on this machine.")
         return
-    table = dataset.table
     with st.container(horizontal=True, gap="large", key="data-tiles"):
         st.metric("Data set", escape_markdown(config.dataset), width="content")
-        for part in ("train", "test", "validation"):
-            st.metric(part.capitalize(), f"{(table['part'] == part).sum():,}", width="content")
-        st.metric("Tokens", formats.count(int(table["tokens"].sum())), width="content")
-        st.metric("Mean length", f"{table['tokens'].mean():.0f}", width="content")
-        st.metric("Longest", f"{table['tokens'].max():,}", width="content")
+        show_size(dataset.table)
     st.caption(escape_markdown(f"Columns: {dataset.columns}"))
     if dataset.skipped:
         st.caption(escape_markdown(f"{dataset.skipped}."))

@@ -15,9 +15,9 @@ from pages.scoring_results import (
     show_scores,
     show_two,
 )
-from pages.scoring_verdict import show_verdict
+from pages.scoring_verdict import BASE_COLOR, show_verdict
 from pages.ui import runtime
-from pages.ui.compared_runs import PARAMETER, select_runs, take_requested
+from pages.ui.compared_runs import PARAMETER, select_runs
 from pages.ui.copy_link import copy_link
 from pages.ui.page_state import PageState
 from pages.ui.selection import show_cut
@@ -38,7 +38,6 @@ TABS = {
 
 lab = runtime.lab()
 state = PageState("scoring", PARAMETERS)
-take_requested(state, "scored_runs")
 with st.container(horizontal=True, vertical_alignment="center"):
     st.title("Scoring", width="stretch")
     copy_link()
@@ -75,10 +74,12 @@ with shown:
     show_progress(lab)
     verdicts = lab.scoring.verdicts(judged)
     judge = select_judge(lab, state, verdicts)
-    selection = Selection(lab, state, judged, verdicts, judge)
+    run_colors = dict(zip(results["name"], results["color"], strict=True))
+    colors = {name: run_colors.get(name, BASE_COLOR) for name in judged.names}
+    selection = Selection(lab, state, judged, verdicts, judge, colors)
     if len(names) == 2:
         with top:
-            show_verdict(lab, judged, selection.judge_verdicts)
+            show_verdict(lab, judged, selection.judge_verdicts, colors)
     wanted = state.value("tab")
     wanted = wanted if wanted in TABS else next(iter(TABS))
     state.show("tab", *([] if wanted == next(iter(TABS)) else [wanted]))

@@ -1,6 +1,7 @@
 """The tabs of the Scoring page: scores, answers, their distribution, two runs, head-to-head results, and agreement."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +14,11 @@ from core.views import charts
 from core.views.comparison import SCORE_DIFFERENCE
 from core.views.formats import DASH
 from core.views.tables import markdown, records
-from pages.scoring_verdict import common_scores, run_colors, show_difference
+from pages.scoring_verdict import common_scores, show_difference
 from pages.ui.figures import show_figure
 from pages.ui.page_state import PageState
 from pages.ui.run_links import dot_image, open_run
-from pages.ui.selection import select_rows, show_cut
+from pages.ui.selection import clicked_row, select_rows, show_cut
 from pages.ui.text import escape_markdown, show_text
 
 INTERVAL_COLUMNS = {
@@ -78,6 +79,7 @@ class Selection:
     Args:
         verdicts: verdicts by all judges, from `Scoring.verdicts`.
         judge: ID of the selected judge, or None if there are no verdicts.
+        colors: the color of each run and base model.
     """
 
     lab: Lab
@@ -85,6 +87,7 @@ class Selection:
     judged: JudgedAnswers
     verdicts: pd.DataFrame
     judge: str | None
+    colors: Mapping[str, str]
 
     @property
     def judge_verdicts(self) -> pd.DataFrame:
@@ -134,9 +137,8 @@ def show_scores(shown: Selection) -> None:
             "*Two runs* compares only the examples that both runs share."
         )
     rows = lab.scoring.leaderboard(judged, verdicts, str(verdicts["model"].iloc[0]))
-    colors = run_colors(lab, judged)
-    _show_runs(judged, rows, colors, COLUMNS, "scores")
-    colored = [{**row, "color": colors[row["run"]]} for row in rows]
+    _show_runs(judged, rows, shown.colors, COLUMNS, "scores")
+    colored = [{**row, "color": shown.colors[row["run"]]} for row in rows]
     titled_rows = judged.with_titles(rows)
     title = "Score with 95% interval"
     show_figure(
@@ -169,10 +171,9 @@ def show_distribution(shown: Selection) -> None:
         st.info(NO_SCORES)
         return
     run_names = [name for name in judged.names if name in scores]
-    colors = run_colors(lab, judged)
     figure = charts.score_histogram(
         {judged.title(run): scores[run] for run in run_names},
-        {judged.title(run): colors[run] for run in run_names},
+        {judged.title(run): shown.colors[run] for run in run_names},
     )
     show_figure(figure, key="histogram")
 
@@ -205,7 +206,7 @@ def show_two(shown: Selection) -> None:
         both = common_scores(lab, verdicts, first, second)
     else:
         with st.container(key="two-runs", border=True):
-            both = show_difference(lab, judged, verdicts, first, second, "two")
+            both = show_difference(lab, judged, verdicts, shown.colors, first, second, "two")
     listed = both[[first, second]].set_axis(["A", "B"], axis=1)
     listed["gap"] = listed["A"] - listed["B"]
     listed = listed.sort_values("gap", key=abs, ascending=False).reset_index()
@@ -231,12 +232,11 @@ def show_pairs(shown: Selection) -> None:
         st.info(NO_PAIRS)
         return
     verdicts = verdicts[verdicts["id"] == id]
-    colors = run_colors(lab, judged)
     rows = lab.scoring.win_rates(judged, verdicts)
     rates = judged.with_titles(rows)
     rated = lab.scoring.tournament(judged, verdicts)
-    ratings = judged.with_titles([{**row, "color": colors[row["run"]]} for row in rated])
-    _show_runs(judged, rows, colors, PAIR_COLUMNS, "pairs")
+    ratings = judged.with_titles([{**row, "color": shown.colors[row["run"]]} for row in rated])
+    _show_runs(judged, rows, shown.colors, PAIR_COLUMNS, "pairs")
     title = "Rating with 95% interval (Bradley-Terry)"
     show_figure(charts.intervals(ratings, title, "Elo points", None), key="ratings")
     st.caption(
@@ -296,7 +296,7 @@ def show_agreement(shown: Selection) -> None:
 def _show_runs(
     judged: JudgedAnswers,
     rows: list[dict[str, Any]],
-    colors: dict[str, str],
+    colors: Mapping[str, str],
     columns: dict[str, Any],
     key: str,
 ) -> None:
@@ -311,9 +311,9 @@ def _show_runs(
         ),
     }
     st.dataframe(frame, hide_index=True, placeholder=DASH, column_config=config | columns)
-    click = st.session_state.get(f"open_{key}")
-    if click is not None and not is_base(names[click["row"]]):
-        open_run(names[click["row"]])
+    name = clicked_row(f"open_{key}", names)
+    if name is not None and not is_base(name):
+        open_run(name)
 
 
 def _scores_first(frame: pd.DataFrame, text_columns: int) -> pd.DataFrame:

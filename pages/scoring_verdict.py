@@ -2,6 +2,7 @@
 
 import html
 import math
+from collections.abc import Mapping
 
 import pandas as pd
 import streamlit as st
@@ -17,11 +18,14 @@ NOT_SCORED = "No verdict yet: these runs have no scores. Choose a judge and pres
 NOT_FULLY_SCORED = "No verdict yet: both runs need scores from this judge. Press Score to continue."
 
 
-def show_verdict(lab: Lab, judged: JudgedAnswers, verdicts: pd.DataFrame) -> None:
+def show_verdict(
+    lab: Lab, judged: JudgedAnswers, verdicts: pd.DataFrame, colors: Mapping[str, str]
+) -> None:
     """Show the verdict on the two selected runs.
 
     Args:
         verdicts: verdicts by one judge, from `Scoring.verdicts`.
+        colors: the color of each run and base model.
     """
     a, b = judged.runs
     with st.container(key="verdict", border=True):
@@ -33,22 +37,28 @@ def show_verdict(lab: Lab, judged: JudgedAnswers, verdicts: pd.DataFrame) -> Non
         if not {a, b} <= scored:
             st.caption(NOT_FULLY_SCORED)
             return
-        show_difference(lab, judged, verdicts, a, b, "verdict")
+        show_difference(lab, judged, verdicts, colors, a, b, "verdict")
 
 
 def show_difference(
-    lab: Lab, judged: JudgedAnswers, verdicts: pd.DataFrame, a: str, b: str, key: str
+    lab: Lab,
+    judged: JudgedAnswers,
+    verdicts: pd.DataFrame,
+    colors: Mapping[str, str],
+    a: str,
+    b: str,
+    key: str,
 ) -> pd.DataFrame:
     """Show a sentence and a bar that say whether A scores higher than B. Return the scores on their common examples.
 
     Args:
         verdicts: verdicts by one judge on A and B, among others.
+        colors: the color of each run and base model.
         key: distinguishes several verdicts on a page.
     """
     both = common_scores(lab, verdicts, a, b)
     difference = lab.scoring.difference(both[a], both[b])
     name_a, name_b = judged.title(a), judged.title(b)
-    colors = run_colors(lab, judged)
     st.markdown(f"**{escape_markdown(difference.sentence(name_a, name_b))}**")
     with st.container(horizontal=True, horizontal_alignment="distribute"):
         _show_name(judged, colors, b, key)
@@ -88,13 +98,7 @@ def _interval_html(mean: float, low: float, high: float, color: str) -> str:
     )
 
 
-def run_colors(lab: Lab, judged: JudgedAnswers) -> dict[str, str]:
-    """Return the colors of the runs and base models, by name."""
-    colors = lab.colors(judged.runs)
-    return {name: colors.get(name, BASE_COLOR) for name in judged.names}
-
-
-def _show_name(judged: JudgedAnswers, colors: dict[str, str], name: str, key: str) -> None:
+def _show_name(judged: JudgedAnswers, colors: Mapping[str, str], name: str, key: str) -> None:
     """Show the name of a base model, or of a run as a link."""
     if is_base(name):
         st.markdown(escape_markdown(judged.title(name)), width="content")

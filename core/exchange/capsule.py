@@ -39,8 +39,6 @@ FOLDER = Path(__file__).parent
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 CHARTED = ("loss", "lr", "grad_norm", "relative_update", "tokens_per_s", "memory_mb")
 """Curves below the loss chart, in this order."""
-HOVER_FORMATS = {"lr": ".2e", "relative_update": ".2e", "tokens_per_s": ",.0f", "memory_mb": ",.0f"}
-DEFAULT_HOVER_FORMAT = ".4f"
 
 
 def render(record: RunRecord) -> bytes:
@@ -65,12 +63,12 @@ def render(record: RunRecord) -> bytes:
         "warnings": records(record.warnings.head(MAX_WARNINGS)),
         "warnings_left_out": max(0, len(record.warnings) - MAX_WARNINGS),
         "tags": [tag for tag in record.config.tags if tag],
-        "log": without_home(record.log),
-        "reason": without_home(record.row["reason"] or ""),
+        "log": record.log,
+        "reason": record.row["reason"] or "",
         "has_charts": bool(figure["data"]),
         "answer_count": len(record.answers),
     }
-    page = without_keys(page)
+    page = without_home(without_keys(page))
     scripts = {
         "style": Markup((FOLDER / "capsule.css").read_text(encoding="utf-8")),
         "script": Markup(script),
@@ -84,7 +82,7 @@ def render(record: RunRecord) -> bytes:
         content = template.render(**page, **scripts, answers=answers, answers_shown=shown)
         return content.encode("utf-8", errors="replace")
 
-    rows: list[dict[str, Any]] = without_keys(_answers(record, judges))
+    rows: list[dict[str, Any]] = without_home(without_keys(_answers(record, judges)))
     budget = MAX_BYTES - len(build(Markup(), len(rows)))
     return build(*_fitting(rows, [*judges.values()], budget))
 
@@ -146,7 +144,7 @@ def _facts(record: RunRecord) -> list[str]:
     """Return the facts shown below a run's name."""
     row, config = record.row, record.config
     method = f"LoRA, rank {config.lora_rank}" if config.method == "lora" else "full fine-tuning"
-    facts = [without_home(config.base_model), method, without_home(config.dataset)]
+    facts = [config.base_model, method, config.dataset]
     if row["created"]:
         created = datetime.datetime.fromtimestamp(row["created"], datetime.UTC)
         facts.append(f"{created:%B} {created.day}, {created:%Y, %H:%M} UTC")
@@ -239,7 +237,7 @@ def _setting(name: str, config: RunConfig) -> str:
     values = config.model_dump()
     if not is_relevant(name, values):
         return formats.DASH
-    return without_home(formats.setting_text(values[name]))
+    return formats.setting_text(values[name])
 
 
 def _samples(record: RunRecord) -> list[dict[str, Any]]:
@@ -296,7 +294,7 @@ def _figure(record: RunRecord) -> charts.Figure:
         return {"data": [], "layout": {}}
     for metric, panel in panels.items():
         for trace in panel["data"]:
-            trace["yhoverformat"] = HOVER_FORMATS.get(metric, DEFAULT_HOVER_FORMAT)
+            trace["yhoverformat"] = charts.HOVER_FORMATS.get(metric, charts.DEFAULT_HOVER_FORMAT)
     figure = charts.stack([*panels.values()])
     figure["layout"] |= {"shapes": _marks(record, [*panels]), "showlegend": False}
     figure["layout"]["font"] = {"family": FONT}

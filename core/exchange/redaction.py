@@ -5,7 +5,7 @@ This program never writes keys to run directories, but a data set, a prompt or a
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +24,27 @@ def without_keys(value: Any) -> Any:
     """Replace API keys and passwords in a text, or in all texts of nested lists and dicts, with `[key]`."""
     variables = os.environ.items()
     secrets = {v for k, v in variables if SECRET_NAMES.search(k.upper())}
-    return _redacted(value, [v for v in secrets if len(v) >= MIN_SECRET_CHARS])
+    secrets = {secret for secret in secrets if len(secret) >= MIN_SECRET_CHARS}
 
-
-def _redacted(value: Any, secrets: Sequence[str]) -> Any:
-    if isinstance(value, str):
+    def replace(text: str) -> str:
         for secret in secrets:
-            value = value.replace(secret, REPLACEMENT)
-        return KEY_SHAPES.sub(REPLACEMENT, value)
-    if isinstance(value, Mapping):
-        return {key: _redacted(item, secrets) for key, item in value.items()}
-    return [_redacted(item, secrets) for item in value] if isinstance(value, list) else value
+            text = text.replace(secret, REPLACEMENT)
+        return KEY_SHAPES.sub(REPLACEMENT, text)
+
+    return _with_texts(value, replace)
 
 
-def without_home(text: str) -> str:
-    """Replace the path of the home folder with `~`."""
+def without_home(value: Any) -> Any:
+    """Replace the path of the home folder in a text, or in all texts of nested lists and dicts, with `~`."""
     home = str(Path.home())
-    return text if home == "/" else re.sub(rf"{re.escape(home)}(?=/|\b)", "~", text)
+    pattern = re.compile(rf"{re.escape(home)}(?=/|\b)")
+    return value if home == "/" else _with_texts(value, lambda text: pattern.sub("~", text))
+
+
+def _with_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """Return a copy of a value with all its texts changed."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: _with_texts(item, change) for key, item in value.items()}
+    return [_with_texts(item, change) for item in value] if isinstance(value, list) else value

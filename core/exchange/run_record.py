@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 
 from core.config import RunConfig
-from core.data.exact_match import exact_match
 from core.errors import UserError
 from core.judging.answers import ANSWER_COLUMNS, EXAMPLE_COLUMNS, is_base
 from core.judging.scoring import Scoring
@@ -67,7 +66,9 @@ def collect(runs_dir: Path, name: str, read: Read) -> RunRecord:
     run = RunDirectory.find(runs_dir, name)
     config = run.config()
     results = read(queries.results)
-    row = records(results[results["name"] == run.name])[0]
+    row = next(iter(records(results[results["name"] == run.name])), None)
+    if row is None:
+        raise UserError(f"{run.name} is not in the index yet; try again in a moment")
     metrics = [*CURVES]
     window = max(1, round(SMOOTHED_SHARE * row["step"]))
     options = {"buckets": CURVE_BUCKETS}
@@ -113,10 +114,6 @@ def _answers_and_scores(
         on=EXAMPLE_COLUMNS,
         how="left",
     )
-    answers["exact"] = [
-        exact_match(answer, reference)
-        for answer, reference in zip(answers["answer"], answers["reference"], strict=True)
-    ]
     scores: list[dict[str, Any]] = []
     for id, part in verdicts.groupby("id", sort=True):
         own = part[part["run"] == name].groupby(ANSWER_COLUMNS)["score"].mean().rename(str(id))

@@ -95,7 +95,7 @@ class RunDirectory:
                 paths = _absolute_paths(config)
                 run.write_config(config.changed(name=run.name, color=color, **paths))
                 run.append("status", status="queued")
-        except UserError:  # the disk is full
+        except (UserError, KeyboardInterrupt):  # the disk is full, or Ctrl-C
             shutil.rmtree(run.path, ignore_errors=True)
             raise
         return run
@@ -348,10 +348,13 @@ class RunDirectory:
                         sizes.append((relative.decode("utf-8", "replace"), status.st_size))
         return sorted(sizes)
 
-    def move_to_trash(self) -> None:
-        """Move the run to the trash; see `core.run.trash`. Raises UserError if it is being trained or cannot be moved."""
+    def move_to_trash(self) -> str:
+        """Move the run to the trash and return its ID there; see `core.run.trash`.
+
+        Raises UserError if it is being trained or cannot be moved.
+        """
         with self.lock():
-            trash.add(self.path)
+            return trash.add(self.path)
 
     def delete(self) -> None:
         """Delete the run permanently. Raises UserError if it is being trained or cannot be deleted."""

@@ -26,27 +26,31 @@ class TrashedRun:
     """Unix timestamp in seconds."""
 
 
-def add(run: Path) -> None:
-    """Move a run directory to the trash. Raises UserError if it cannot be moved."""
+def add(run: Path) -> str:
+    """Move a run directory to the trash and return its ID there. Raises UserError if it cannot be moved."""
     folder = run.parent / TRASH_FOLDER
+    id = f"{time.time_ns() // 1_000_000}-{run.name}"
     try:
         folder.mkdir(exist_ok=True)
-        run.rename(folder / f"{time.time_ns() // 1_000_000}-{run.name}")
+        if folder.is_symlink():
+            raise UserError(f"{run.name} cannot be moved to the trash: {folder} is a link")
+        run.rename(folder / id)
     except OSError as error:
         raise UserError(f"{run.name} cannot be moved to the trash ({error})") from None
+    return id
 
 
 def contents(runs_dir: Path) -> list[TrashedRun]:
-    """Return the runs in the trash, most recently deleted first."""
+    """Return the runs in the trash, most recently deleted first. Skips links."""
+    folder = runs_dir / TRASH_FOLDER
+    trashed = []
     with contextlib.suppress(OSError):
-        parts = [path.name.partition("-") for path in (runs_dir / TRASH_FOLDER).iterdir()]
-        trashed = [
-            TrashedRun(f"{time_ms}-{name}", name, int(time_ms) / 1000)
-            for time_ms, _, name in parts
-            if time_ms.isascii() and time_ms.isdigit() and name
-        ]
-        return sorted(trashed, key=lambda run: run.deleted_at, reverse=True)
-    return []
+        for path in folder.iterdir() if not folder.is_symlink() else ():
+            time_ms, _, name = path.name.partition("-")
+            is_trashed = time_ms.isascii() and time_ms.isdigit() and name
+            if is_trashed and path.is_dir() and not path.is_symlink():
+                trashed.append(TrashedRun(path.name, name, int(time_ms) / 1000))
+    return sorted(trashed, key=lambda run: run.deleted_at, reverse=True)
 
 
 def restore(runs_dir: Path, id: str) -> str:
@@ -58,11 +62,15 @@ def restore(runs_dir: Path, id: str) -> str:
     if run is None:
         raise UserError("This run is no longer in the trash.")
     destination = runs_dir / run.name
-    if destination.exists():
-        raise UserError(f"Cannot restore {run.name!r}: another run has this name. Delete it first.")
     try:
+        destination.mkdir()  # reserves the name, and is replaced by the run
         (runs_dir / TRASH_FOLDER / run.id).rename(destination)
+    except FileExistsError:
+        message = f"Cannot restore {run.name!r}: another run has this name. Delete it first."
+        raise UserError(message) from None
     except OSError as error:
+        with contextlib.suppress(OSError):
+            destination.rmdir()
         raise UserError(f"{run.name} cannot be restored ({error})") from None
     return run.name
 

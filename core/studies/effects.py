@@ -148,7 +148,11 @@ def noise_floors(runs: pd.DataFrame, metric: str = "val_loss") -> pd.DataFrame:
 
 
 def _groups(runs: pd.DataFrame, metric: str, items: pd.DataFrame | None) -> list[Group]:
-    """Group finished and diverged runs by their learning settings. Of several runs with one seed, the newest counts."""
+    """Group finished and diverged runs by their learning settings. Of several runs with one seed, the newest counts.
+
+    Runs whose config.json is damaged have no settings, so they are left out.
+    """
+    runs = runs[runs["seed"].notna()]
     if runs.empty:
         return []
     diverged = _diverged(runs)

@@ -6,20 +6,23 @@ every planned run is created exactly once. Deleted runs are not recreated.
 
 import itertools
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from core.config import RunConfig, upgraded
 from core.errors import ConfigError, UserError
 from core.run.directory import RunDirectory
 from core.run.files import open_regular, replace_text
 from core.run.names import STUDIES_FOLDER, slug
-from core.studies.sweep import Axis, Member, Sweep
+from core.studies.sweep import Axis, Member, Mode, Sweep, can_vary
 
 MAX_NAME_CHARACTERS = 40
 """Leaves room for the numbers in the names of the runs."""
+NUMBERED = re.compile(r".+-[0-9]+")
+"""Names of the runs of a study."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ class Study:
         is_complete: whether all members have been created.
         first_seeds: number of seeds before the study was extended. Results with more seeds are exploratory, because
             looking at results before adding seeds makes false differences more likely.
-        paused: members that were withdrawn from the queue by `pause`.
+        paused: members that were withdrawn from the queue by `pause_study`.
+        deleted: members that were deleted before the study was extended. They are not created again.
     """
 
     name: str
@@ -43,6 +47,7 @@ class Study:
     paused: tuple[str, ...] = ()
     question: str = ""
     notes: str = ""
+    deleted: tuple[str, ...] = ()
 
     @property
     def is_exploratory(self) -> bool:
@@ -55,12 +60,17 @@ class Study:
         return self.sweep.base.changed(**member.values, **identity, seed=member.seed)
 
 
+def file_name(name: str) -> str:
+    """Return the name under which a study is stored, which is also the start of the names of its runs."""
+    return slug(name)[:MAX_NAME_CHARACTERS].strip("-._")
+
+
 def plan(runs_dir: Path, name: str, sweep: Sweep, question: str = "") -> Study:
     """Write the file of a new study. Creates no runs.
 
     Raises UserError if the sweep is invalid, the name is taken or the file cannot be written.
     """
-    prefix = slug(name)[:MAX_NAME_CHARACTERS].strip("-._")
+    prefix = file_name(name)
     if not any(character.isalnum() for character in name):
         raise UserError(f"study = {name!r}: must contain a letter or a digit")
     if _path(runs_dir, prefix).exists():
@@ -122,12 +132,16 @@ def create_runs(runs_dir: Path, study: Study) -> list[str]:
     created: list[str] = []
     if study.is_complete:
         return created
-    earlier = {m.name for m in study.members if (runs_dir / m.name).exists()}
     for member in study.members:
-        if member.name not in earlier:
+        if member.name not in study.deleted and not (runs_dir / member.name).exists():
             created.append(RunDirectory.create(runs_dir, study.config(member)).name)
     write(runs_dir, replace(study, is_complete=True))
     return created
+
+
+def missing(runs_dir: Path, study: Study) -> tuple[str, ...]:
+    """Return the names of the members that do not exist."""
+    return tuple(m.name for m in study.members if not (runs_dir / m.name).exists())
 
 
 def find(runs_dir: Path, name: str) -> Study:
@@ -192,6 +206,7 @@ def _to_json(study: Study) -> dict[str, Any]:
         "first_seeds": study.first_seeds,
         "is_complete": study.is_complete,
         "paused": study.paused,
+        "deleted": study.deleted,
         "members": [{"name": m.name, "values": m.values, "seed": m.seed} for m in study.members],
     }
 
@@ -206,9 +221,39 @@ def _from_json(name: str, values: dict[str, Any]) -> Study:
         values["max_runs"],
     )
     members = tuple(Member(m["name"], m["values"], m["seed"]) for m in values["members"])
-    if not all(isinstance(m.name, str) and slug(m.name) == m.name for m in members):
-        raise ValueError("a run has an invalid name")
+    _check_sweep(sweep)
+    _check_members(members, {field for axis in axes for field in axis.fields})
     return Study(
         name, sweep, members, bool(values["is_complete"]), int(values["first_seeds"]),
         tuple(values["paused"]), str(values["question"]), str(values["notes"]),
+        tuple(values.get("deleted", ())),
     )  # fmt: skip
+
+
+def _check_sweep(sweep: Sweep) -> None:
+    """Raise ValueError if an edited file has values that `Sweep` does not expect."""
+    if sweep.mode not in get_args(Mode):
+        raise ValueError(f"unknown mode {sweep.mode!r}")
+    if not sweep.seeds or not all(type(seed) is int for seed in sweep.seeds):
+        raise ValueError("seeds must be a list of integers")
+    if sweep.max_runs is not None and type(sweep.max_runs) is not int:
+        raise ValueError("max_runs must be an integer")
+    for field in (field for axis in sweep.axes for field in axis.fields):
+        if not can_vary(field):
+            raise ValueError(f"{field!r} cannot be varied")
+
+
+def _check_members(members: Sequence[Member], varied: set[str]) -> None:
+    """Raise ValueError if an edited file has invalid or repeated runs."""
+    if not members:
+        raise ValueError("there are no runs")
+    for member in members:
+        name = member.name
+        if not isinstance(name, str) or slug(name) != name or not NUMBERED.fullmatch(name):
+            raise ValueError("a run has an invalid name")
+        if type(member.seed) is not int:
+            raise ValueError(f"the seed of {name} must be an integer")
+        if not isinstance(member.values, dict) or not member.values.keys() <= varied:
+            raise ValueError(f"{name} changes a setting that the study does not vary")
+    if len({member.name for member in members}) < len(members):
+        raise ValueError("two runs have the same name")

@@ -175,10 +175,15 @@ def parse_axis(text: str) -> Axis:
             raise UserError(
                 f"axis {text!r}: unknown setting {field!r}; run `python -m core settings` to list them"
             )
-        if field in IDENTITY_FIELDS or field == "seed":
+        if not can_vary(field):
             hint = "; use --seeds" if field == "seed" else ""
             raise UserError(f"axis {text!r}: {field} cannot be varied{hint}")
     return Axis(fields, tuple(parse_values(fields[0], parts[-1])))
+
+
+def can_vary(field: str) -> bool:
+    """Whether a setting can be on an axis. Seeds are varied by `Sweep.seeds`."""
+    return field in RunConfig.model_fields and field not in (*IDENTITY_FIELDS, "seed")
 
 
 def parse_values(field: str, text: str) -> list[Any]:

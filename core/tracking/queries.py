@@ -44,6 +44,10 @@ INTEGER_COLUMNS = (
 """Nullable integer columns of `results`."""
 COLOR = re.compile(r"#[0-9a-f]{6}")
 """Colors that are safe in CSS. An edited config.json may contain any text."""
+COMPLETE_ANSWER = " and ".join(
+    f"{name} is not null" for name in ("item", "instruction", "input", "reference", "answer")
+)
+"""Condition for generations with all their texts. An edited event may lack some."""
 CURVE_BUCKETS = 250
 """Default number of buckets in a downsampled curve."""
 
@@ -341,9 +345,15 @@ def example_losses(
 
 
 def samples(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
-    """Return the texts generated during training, newest first: run, step, prompt, text."""
-    query = "select run, step, prompt, text from sample where run in (select unnest(?)) order by seq desc"
-    return db.execute(query, [list(runs)]).df()
+    """Return the texts generated during training, newest first: run, step, prompt, text. Skips incomplete events."""
+    return db.execute(
+        """
+        select run, step, prompt, text from sample
+        where run in (select unnest(?)) and step is not null and prompt is not null and text is not null
+        order by seq desc
+        """,
+        [list(runs)],
+    ).df()
 
 
 def warnings(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
@@ -355,11 +365,14 @@ def warnings(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame
 
 
 def answers(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
-    """Return answers to test examples: run, item, instruction, input, reference, answer, tokens, cut, prompt_cut, exact."""
+    """Return answers to test examples: run, item, instruction, input, reference, answer, tokens, cut, prompt_cut, exact.
+
+    Skips incomplete events.
+    """
     return db.execute(
-        """
+        f"""
         select run, item, instruction, input, reference, answer, tokens, cut, prompt_cut, exact
-        from generation where run in (select unnest(?)) order by item, run
+        from generation where run in (select unnest(?)) and {COMPLETE_ANSWER} order by item, run
         """,
         [list(runs)],
     ).df()
@@ -386,11 +399,14 @@ that it shares with another run. Such answers are correct more often, so they ar
 
 
 def judged_answers(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
-    """Return answers and their hashes: run, item, instruction, input, reference, turns, answer, example, subject."""
+    """Return answers and their hashes: run, item, instruction, input, reference, turns, answer, example, subject.
+
+    Skips incomplete events.
+    """
     return db.execute(
-        """
+        f"""
         select run, item, instruction, input, reference, turns, answer, example, subject
-        from generation where run in (select unnest(?)) order by item, run
+        from generation where run in (select unnest(?)) and {COMPLETE_ANSWER} order by item, run
         """,
         [list(runs)],
     ).df()

@@ -53,7 +53,8 @@ HOVER_FORMATS = {
     "lr": ".3~e", "grad_norm": ".4~g", "relative_update": ".2e", "tokens_per_s": ",.0f",
     "memory_mb": ",.0f", "padding": ".1%",
 }  # fmt: skip
-"""Formats of hover values, in d3's notation. Losses have four decimals."""
+"""Formats of hover values, in d3's notation."""
+DEFAULT_HOVER_FORMAT = ".4f"
 
 
 def _template(text: str, muted: str, grid: str, cursor: str, page: str, popup: str) -> Figure:
@@ -172,7 +173,12 @@ def step_curves(
             lines.append({**faint, "opacity": 0.3, "showlegend": False, "hoverinfo": "skip"})
         main = raw if smooth is None else smooth
         line = _run_line(main, run, {"color": color, "width": 2})
-        lines.append({**line, **_hover(CURVES[metric].label, HOVER_FORMATS.get(metric, ".4f"))})
+        lines.append(
+            {
+                **line,
+                **_hover(CURVES[metric].label, HOVER_FORMATS.get(metric, DEFAULT_HOVER_FORMAT)),
+            }
+        )
     title, x_title = CURVES[metric].label, AXES[x].label
     figure = _with_x_from_zero(_figure(lines, title, x_title, log, legend=len(colors) > 1))
     return _with_y_from_zero(figure) if metric == "lr" else figure
@@ -293,7 +299,10 @@ def run_curve(
     """
     title = CURVES[metric].label
     line = _line(points["x"], points["y"], title.lower(), {"color": color, "width": 2})
-    line |= {"showlegend": False, "hovertemplate": f"%{{y:{HOVER_FORMATS.get(metric, '.4f')}}}"}
+    line |= {
+        "showlegend": False,
+        "hovertemplate": f"%{{y:{HOVER_FORMATS.get(metric, DEFAULT_HOVER_FORMAT)}}}",
+    }
     figure = _with_x_from_zero(_figure([line], title, AXES["step"].label, False, legend=True))
     label = {"font": {"size": 11, "color": GRAY}, "padding": 4}
     shapes: list[Figure] = []

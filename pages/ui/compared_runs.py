@@ -1,4 +1,4 @@
-"""The runs to compare: selected on the page, in a link such as `?run=a&run=b`, or on another page."""
+"""The runs to compare: selected on the page, or in a link such as `?run=a&run=b`."""
 
 from collections.abc import Collection, Sequence
 
@@ -9,12 +9,6 @@ from pages.ui.selection import show_cut
 from pages.ui.text import escape_markdown
 
 PARAMETER = "run"
-
-
-def take_requested(state: PageState, key: str) -> None:
-    """Open the page with the runs that another page has requested through the session."""
-    if (requested := st.session_state.pop(key, None)) is not None:
-        state.open({PARAMETER: requested})
 
 
 def select_runs(

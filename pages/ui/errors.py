@@ -1,12 +1,16 @@
 """Show user errors as messages on a page. Any other exception is a bug and is left to Streamlit."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
 from core.errors import UserError
 from pages.ui.text import escape_markdown
+
+if TYPE_CHECKING:  # takes seconds to import
+    from core.lab import Lab
 
 
 @contextlib.contextmanager
@@ -34,3 +38,10 @@ def toast_errors() -> Iterator[None]:
         yield
     except UserError as error:
         st.toast(escape_markdown(str(error)), icon=":material/error:", duration="infinite")
+
+
+def attempt(lab: "Lab", action: Callable[..., object], *args: object, **options: object) -> None:
+    """Run an action as a callback, so that the page drawn afterward shows its result."""
+    with toast_errors():
+        action(*args, **options)
+    lab.refresh()

@@ -69,6 +69,21 @@ def drawn_rows(key: str) -> list[Any]:
     return list(st.session_state.get(f"{key}:drawn", []))
 
 
+def clicked_row(key: str, ids: Sequence[Id]) -> Id | None:
+    """Return the identity of the row whose button was pressed, or None. Call it after drawing the table.
+
+    The position from the browser refers to the rows as they were drawn before the click.
+
+    Args:
+        key: Key of the button column.
+        ids: The identity of each row.
+    """
+    drawn: list[Id] = st.session_state.get(f"{key}:drawn", ids)
+    st.session_state[f"{key}:drawn"] = list(ids)
+    click = st.session_state.get(key)
+    return drawn[click["row"]] if click is not None and click["row"] < len(drawn) else None
+
+
 def preselect(key: str, ids: Sequence[Hashable]) -> None:
     """Select rows before the table is first drawn, such as those in a link."""
     st.session_state[f"{key}:selected"] = list(ids)

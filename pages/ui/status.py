@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Callable
 from typing import Any
 
 import streamlit as st
@@ -10,10 +9,11 @@ from streamlit.delta_generator import DeltaGenerator
 
 from core.lab import Lab
 from core.views.formats import duration, loss
-from pages.ui.errors import toast_errors
+from pages.ui.errors import attempt
 from pages.ui.run_links import run_link
 from pages.ui.text import escape_markdown
 
+ACTIVE_STATUSES = ("running", "queued")
 SILENCE_WARNING_S = 60.0
 """Time without events after which a running run shows a warning, in seconds."""
 STATUS_STYLES = {
@@ -26,6 +26,12 @@ STATUS_STYLES = {
 }
 UNKNOWN_STATUS_STYLE = ("gray", ":material/help:")
 """Style for a status that this version does not recognize, such as a manually edited one."""
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def states(_lab: Lab, synced_at: int, names: list[str]) -> list[dict[str, Any]]:
+    """Return the progress of runs; see `Lab.states`. All sessions share one query per index sync."""
+    return _lab.states(names)
 
 
 def show_run(run: dict[str, Any], lab: Lab, named: bool = True) -> None:
@@ -61,7 +67,7 @@ def show_run(run: dict[str, Any], lab: Lab, named: bool = True) -> None:
             help="The run did not respond to the stop request. You can resume it from its last checkpoint."
             if kill
             else None,
-            on_click=_attempt,
+            on_click=attempt,
             args=(lab, lab.stop, run["name"]),
         )
     elif status in ("stopped", "interrupted", "failed"):
@@ -73,7 +79,7 @@ def show_run(run: dict[str, Any], lab: Lab, named: bool = True) -> None:
             help=f"Resume from the checkpoint at step {checkpoint_step:,}."
             if checkpoint_step
             else "No checkpoint yet: training restarts from the beginning.",
-            on_click=_attempt,
+            on_click=attempt,
             args=(lab, lab.resume, run["name"]),
         )
     silence_s = time.time() - (run.get("heard") or math.inf)
@@ -92,6 +98,13 @@ def badge(status: str) -> str:
     return f":{color}-badge[{icon} {escape_markdown(status)}]"
 
 
+def time_left(run: dict[str, Any], step: int, steps: int) -> list[str]:
+    """Return the remaining training time as text, or nothing if it is unknown."""
+    if not step or run["seconds"] is None:
+        return []
+    return [f"{duration((steps - step) * run['seconds'] / step)} left"]
+
+
 def _show_start(bar: DeltaGenerator, download: dict[str, Any] | None) -> None:
     """Show what a run is doing before its first step."""
     if download and download["bytes"] < download["total"]:
@@ -108,16 +121,9 @@ def _progress_text(run: dict[str, Any], step: int, steps: int) -> str:
     if run["status"] == "running" and step == steps:
         return f"Step {step:,} of {steps:,} · answering the test set"
     parts = [f"Step {step:,} of {steps:,}", f"{duration(run['seconds'] or 0)} elapsed"]
-    if run["status"] == "running" and step:
-        parts.append(f"{duration((steps - step) * run['seconds'] / step)} left")
+    if run["status"] == "running":
+        parts += time_left(run, step, steps)
     val_name = "validation loss" if step == steps else "validation loss (subset)"
     losses = {"loss": run.get("loss"), val_name: run.get("val_loss")}
     loss_texts = [f"{name} {loss(value)}" for name, value in losses.items() if value is not None]
     return " · ".join([*parts, *loss_texts])
-
-
-def _attempt(lab: Lab, action: Callable[[str], None], name: str) -> None:
-    """Run an action as a callback, so that the page drawn afterward shows its result."""
-    with toast_errors():
-        action(name)
-    lab.refresh()

@@ -35,14 +35,6 @@ def show_text(text: str, empty: str = "(empty)") -> None:
         st.caption(empty)
 
 
-def show_words(words: Sequence[tuple[str, bool]], empty: str = "(empty)") -> None:
-    """Show words literally, with flagged words highlighted."""
-    if words:
-        st.html(words_html(words))
-    else:
-        st.caption(empty)
-
-
 def text_html(text: str, style: str = TEXT_CSS) -> str:
     """Return the HTML that shows text literally, keeping line breaks."""
     return f'<div dir="auto" style="{style}">{html.escape(text)}</div>'

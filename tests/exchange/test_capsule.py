@@ -183,12 +183,23 @@ def test_capsule_contains_no_key_and_no_home_folder(tmp_path, monkeypatch):
         dataset="/home/ada/data.json",
     )
     run.log_path.write_text(f"/home/ada/data.json: {leak}")
+    run.append("warning", step=1, about="data", message=f"/home/ada/data.json: {leak}")
     page = render(tmp_path)
     data = json.dumps(unpacked(page, "answer-data")) + page
     assert "SECRET" not in data
     assert "sk-abc" not in data
     assert "/home/ada" not in data
     assert "~/data.json: [key] [key]" in visible_text(page)
+
+
+def test_incomplete_events_are_shown_without_their_missing_values(tmp_path):
+    run = write_run(tmp_path)
+    run.append("sample", prompt=3)
+    run.append("warning", message="cannot read the file")
+    run.append("generation", item=0)
+    page = render(tmp_path)
+    assert "cannot read the file" in visible_text(page)
+    assert unpacked(page, "answer-data")["rows"] == []
 
 
 def test_answers_that_do_not_fit_are_left_out_and_counted(tmp_path):

@@ -36,3 +36,41 @@ def test_lone_surrogates_in_a_data_set_are_shown(open_page, tmp_path):
     path.write_text(json.dumps(records))
     page = open_page("data", dataset=str(path))
     assert page.says("Item 0 as the model sees it")
+
+
+@pytest.mark.parametrize("page", ["results", "live", "run"])
+def test_running_run_without_times_is_rendered(write_run, open_page, page):
+    run = write_run("odd", "running", steps=0, planned=4)
+    run.append("step", step=2)
+    open_page(page, name="odd")
+
+
+@pytest.mark.parametrize(
+    ("page", "query"),
+    [
+        ("results", {}),
+        ("live", {}),
+        ("live", {"details": "Warnings"}),
+        ("compare", {}),
+        ("scoring", {"tab": "Answers"}),
+        ("run", {"name": "odd"}),
+        ("run", {"name": "odd", "tab": "Answers"}),
+        ("run", {"name": "odd", "tab": "Samples"}),
+        ("data", {"run": "odd"}),
+    ],
+    ids=str,
+)
+def test_incomplete_events_and_damaged_settings_are_rendered(
+    write_run, answer, open_page, page, query
+):
+    run = write_run("odd", steps=0, planned=4, answers=[answer(10, "Say red.", "red", "blue")])
+    for event in ("plan", "step", "eval", "sample", "warning", "generation", "update"):
+        run.append(event)
+    run.append("plan", steps=4, steps_per_epoch=4)
+    run.append("step", step=2)
+    run.append("sample", step=1, prompt=None, text=None)
+    run.append("generation", item=0, answer="red")
+    (run.path / "config.json").write_text("not json")
+    opened = open_page(page, **query)
+    if page == "results":
+        opened.tick(0)

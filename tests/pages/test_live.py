@@ -29,7 +29,7 @@ X_VALUES = {
 
 def badge(page, name):
     """Return the badge with a run's status, which follows the link to the run."""
-    names = [link.label.replace("\\", "") for link in page.get("page_link")]
+    names = [link.label.replace("\\", "") for link in page.main.get("page_link")]
     badges = [m.value for m in page.markdown if "-badge[" in m.value]
     return dict(zip(names, badges, strict=True))[name]
 

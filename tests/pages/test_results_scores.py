@@ -1,5 +1,7 @@
 """Judge scores in the results table: means, intervals, and the scores reported in the journal."""
 
+import json
+
 import pandas as pd
 import pytest
 
@@ -73,6 +75,13 @@ def test_judge_mean_and_interval_are_columns(write_answers, judge, open_page):
     assert cells(page, "one")["gemini"] == expected.mean == 57.0
     assert cells(page, "one")["gemini 95%"] == f"{expected.low:.1f} to {expected.high:.1f}, n = 4"
     assert cells(page, "two")[["gemini", "gemini 95%"]].isna().all(), "not judged"
+
+
+def test_headings_are_not_markdown(write_answers, judge, open_page):
+    write_answers("one", "12")
+    judge("one", {**GEMINI, "judge": "my-judge_2"})
+    columns = json.loads(open_page("results").dataframe[0].proto.columns)
+    assert columns["my-judge_2"]["label"] == "My-judge_2"
 
 
 def test_single_answer_has_a_mean_without_an_interval(write_answers, judge, open_page):

@@ -1,11 +1,15 @@
 """The trash: deleted runs can be restored until it is emptied."""
 
+import threading
+
 import pytest
 
 from core.config import RunConfig
 from core.errors import UserError
+from core.lab import Lab
 from core.run import trash
 from core.run.directory import RunDirectory, RunHeldError, list_runs
+from core.scheduler.executors import EXECUTORS
 
 
 @pytest.fixture
@@ -52,6 +56,42 @@ def test_other_files_in_the_trash_are_ignored(run, tmp_path):
     assert [trashed.name for trashed in trash.contents(tmp_path)] == ["one"]
     with pytest.raises(UserError, match="no longer in the trash"):
         trash.restore(tmp_path, "../one")
+
+
+def test_links_in_the_trash_are_ignored(run, tmp_path):
+    [trashed] = trash.contents(tmp_path)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (tmp_path / trash.TRASH_FOLDER / "1-linked").symlink_to(outside)
+    assert trash.contents(tmp_path) == [trashed]
+    trash.empty(tmp_path)
+    assert outside.is_dir()
+
+
+def test_linked_trash_is_not_used(tmp_path):
+    outside = tmp_path / "outside"
+    (outside / "1-data").mkdir(parents=True)
+    (tmp_path / trash.TRASH_FOLDER).symlink_to(outside)
+    assert trash.contents(tmp_path) == []
+    trash.empty(tmp_path)
+    run = RunDirectory.create(tmp_path, RunConfig(name="one"))
+    with pytest.raises(UserError, match="is a link"):
+        run.move_to_trash()
+    assert (outside / "1-data").is_dir()
+    assert run.path.is_dir()
+
+
+def test_restored_run_is_queued_again(tmp_path, monkeypatch):
+    ended = threading.Event()
+    monkeypatch.setitem(EXECUTORS, "waiting", lambda run: ended.wait())
+    with Lab(tmp_path, "waiting") as lab:
+        lab.launch(RunConfig(name="first"))
+        lab.launch(RunConfig(name="second"))
+        id = lab.delete("second")
+        assert lab.waiting() == ["first"]
+        lab.restore(id)
+        assert lab.waiting() == ["first", "second"]
+        ended.set()
 
 
 def test_running_run_cannot_be_deleted(tmp_path):

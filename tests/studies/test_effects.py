@@ -123,6 +123,14 @@ def test_unfinished_runs_and_subset_losses_are_excluded():
     assert effect["verdict"] == "undecided"
 
 
+def test_run_with_damaged_settings_is_left_out():
+    runs = runs_of(({"lr": 1e-4}, [2.0, 2.1]), ({"lr": 1e-3}, [1.0, 1.1]), ({"lr": 1e-2}, [1.5]))
+    damaged = runs.tail(1).reindex(columns=runs.columns.difference(RunConfig.model_fields))
+    runs = pd.concat([runs.head(4), damaged]).astype({"seed": "Int64"})
+    table = effects(runs.reset_index(drop=True), "val_loss")
+    assert table["to"].tolist() == [1e-3]
+
+
 def test_one_seed_is_undecided():
     effect = row(effects(runs_of(({"lr": 1e-4}, [2.0]), ({"lr": 1e-3}, [1.0])), "val_loss"), "lr")
     assert effect["verdict"] == "undecided"

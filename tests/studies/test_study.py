@@ -1,9 +1,11 @@
 """Studies on disk: planned runs are created exactly once, even after a crash, and damaged files are reported."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from core import operations
 from core.config import RunConfig
 from core.errors import UserError
 from core.lab import Lab
@@ -104,6 +106,57 @@ def test_paused_study_continues(lab):
     assert not lab.studies()[0]["is_paused"]
 
 
+def test_extension_does_not_create_deleted_runs_again(tmp_path):
+    operations.sweep(tmp_path, "rate", SWEEP)
+    RunDirectory.find(tmp_path, "rate-2").delete()
+    assert operations.extend_study(tmp_path, "rate", 1) == ["rate-5", "rate-6"]
+    RunDirectory.find(tmp_path, "rate-5").delete()
+    assert operations.extend_study(tmp_path, "rate", 1) == ["rate-7", "rate-8"]
+    assert names(tmp_path) == ["rate-1", "rate-3", "rate-4", "rate-6", "rate-7", "rate-8"]
+    extended = study.find(tmp_path, "rate")
+    study.write(tmp_path, replace(extended, is_complete=False))  # as after a crash
+    assert study.create_runs(tmp_path, extended) == []
+
+
+def test_files_outside_the_allowed_folders_cannot_be_varied(lab, monkeypatch):
+    monkeypatch.setenv("DATA_DIRS", str(lab.runs_dir))
+    outside = Sweep(BASE, (parse_axis("dataset=primer,/etc/data.json"),), (1,))
+    with pytest.raises(UserError, match="outside the folders"):
+        lab.sweep("data", outside)
+    lab.sweep("data", Sweep(BASE, (parse_axis("dataset=primer,alpaca"),), (1,)))
+    with pytest.raises(UserError, match="outside the folders"):
+        lab.extend_study("data", axis="dataset", values=["/etc/data.json"])
+
+
+def test_sweep_leaves_out_deleted_and_damaged_runs_and_reused_names(tmp_path):
+    operations.sweep(tmp_path, "rate", SWEEP)
+    for name in ("rate-1", "rate-2"):
+        RunDirectory.find(tmp_path, name).delete()
+    RunDirectory.create(tmp_path, RunConfig(name="rate-2"))
+    RunDirectory.find(tmp_path, "rate-3").config_path.write_text("not json")
+    assert operations.sweep(tmp_path, "rate", SWEEP) == ["rate-4"]
+    assert operations.pause_study(tmp_path, "rate") == ["rate-4"]
+
+
+def test_sweep_with_a_long_name_can_be_repeated(tmp_path):
+    name = "learning rates and ranks for instruction tuning"
+    created = operations.sweep(tmp_path, name, SWEEP)
+    assert operations.sweep(tmp_path, name, SWEEP) == created == names(tmp_path)
+
+
+def edit(**values):
+    return lambda text: json.dumps(json.loads(text) | values)
+
+
+def edit_member(**values):
+    def change(text):
+        saved = json.loads(text)
+        saved["members"][0] |= values
+        return json.dumps(saved)
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -112,6 +165,17 @@ def test_paused_study_continues(lab):
         (lambda text: text.replace('"axes"', '"removed"'), "cannot be read"),
         (lambda text: text.replace('"lora_rank": 16', '"lora_rank": -1'), "lora_rank"),
         (lambda text: json.dumps([]), "cannot be read"),
+        (edit(seeds=["a"]), "seeds"),
+        (edit(seeds=[]), "seeds"),
+        (edit(members=[]), "there are no runs"),
+        (edit(mode="other"), "unknown mode"),
+        (edit(max_runs="x"), "max_runs"),
+        (edit(axes=[{"fields": ["name"], "values": ["x"]}]), "'name' cannot be varied"),
+        (edit_member(name="rate"), "invalid name"),
+        (edit_member(name="rate-2"), "same name"),
+        (edit_member(seed="x"), "seed of rate-1"),
+        (edit_member(values=[1]), "rate-1 changes a setting"),
+        (edit_member(values={"study": "x"}), "rate-1 changes a setting"),
     ],
 )
 def test_invalid_study_file_raises_user_error(tmp_path, change, message):

@@ -29,9 +29,9 @@ ACTIVE_MARKUP = (
     "->",
 )
 
-OWN_TAG = re.compile(
-    r'</(div|mark|span)>|<(div|mark|span)( (dir|class|role|aria-label|style)="[^"<>]*")*>'
-)
+ELEMENTS = "div|mark|span|table|thead|tbody|tr|th|td"
+ATTRIBUTES = "dir|style|class|role|scope|tabindex|aria-label"
+OWN_TAG = re.compile(rf"""</({ELEMENTS})>|<({ELEMENTS})( ({ATTRIBUTES})=("[^"<>]*"|'[^'<>]*'))*>""")
 """HTML written by the pages. Text blocks have `dir="auto"`, so that Arabic is displayed right to left."""
 
 
@@ -73,8 +73,7 @@ def assert_inert(page):
 
 def labels(page):
     """Return the labels of buttons and links, which Streamlit renders as Markdown."""
-    links = [element.proto.label for element in page.get("page_link")]
-    return [*links, *(button.label for button in page.get("button"))]
+    return [element.label for kind in ("button", "page_link") for element in page.get(kind)]
 
 
 def visible_text(page):
@@ -109,6 +108,15 @@ def test_compare_escapes_hostile_text(hostile_run, open_page):
     page = assert_inert(open_page("compare"))
     for field in ("ask", "input", "reference", "answer"):
         assert f"{field} {HOSTILE}" in visible_text(page)
+
+
+@pytest.mark.parametrize("tab", ["Answers", "Samples", "Settings", "Data", "Notes", "Log"])
+def test_run_page_escapes_hostile_text(hostile_run, open_page, tab):
+    page = assert_inert(open_page("run", name=hostile_run.name, tab=tab))
+    if tab == "Answers":
+        page = assert_inert(page.tick(0))
+        assert f"answer {HOSTILE}" in visible_text(page)
+    assert f"reason {HOSTILE}" in visible_text(page)
 
 
 def test_launch_escapes_hostile_text(hostile_run, open_page):
