@@ -60,7 +60,7 @@ def test_empty_page_launches_the_demo(open_page):
 def test_empty_page_opens_launch_with_a_preset(open_page):
     page = open_page("results").choose("Preset", "run_4").press("Open in Launch")
     assert page.title[0].value == "Launch"
-    assert page.query_params["from"] == "preset:run_4"
+    assert page.query_params["from"] == "run_4"
 
 
 def test_empty_page_opens_an_uploaded_data_set(open_page):
