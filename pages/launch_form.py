@@ -300,7 +300,7 @@ def _number_input(name: str, field: FieldInfo, value: Any) -> None:
 
 
 def _number_text(name: str, field: FieldInfo, value: Any) -> None:
-    """Draw a number as text, such as 5e-5. Invalid text is kept, so its error can be shown."""
+    """Draw a text input for a number, so that it reads 5e-5. Invalid text is kept, so that its error can be shown."""
     key = _key(name)
     st.session_state.setdefault(key, "" if value is None else _number_as_text(value))
     st.text_input(

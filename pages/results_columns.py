@@ -135,7 +135,7 @@ def pick(available: list[str], default: list[str]) -> list[str]:
 
 
 def label(name: str) -> str:
-    """Return a column's heading. Columns of a judge have its name."""
+    """Return a column's heading. A judge's columns are headed with the judge's name."""
     return LABELS.get(name) or f"{name[:1].upper()}{name[1:]}"
 
 

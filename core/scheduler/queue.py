@@ -165,7 +165,7 @@ class Queue:
 
 
 def read_order(runs_dir: Path) -> list[str]:
-    """Return the stored order without deleted runs. Empty if the file is missing or invalid."""
+    """Return the stored order of the queue without deleted runs. Empty if the file is missing or invalid."""
     try:
         names = json.loads((runs_dir / QUEUE_FILE).read_text(encoding="utf-8"))
         existing_names = {run.name for run in list_runs(runs_dir)}

@@ -22,7 +22,7 @@ Group = dict[str, Any]
 def _without_compiler_wrappers(optimizer: type[torch.optim.Optimizer]) -> Any:
     """Return an optimizer class without the wrappers that exclude its methods from `torch.compile`.
 
-    The first call of any wrapper imports the compiler, which takes 0.8 s and 71 MB in every trainer (PyTorch 2.13).
+    The first call to any wrapper imports the compiler, which takes 0.8 s and 71 MB in every trainer (PyTorch 2.13).
     """
     names = ("step", "zero_grad", "add_param_group", "state_dict", "load_state_dict")
     methods = {name: inspect.unwrap(getattr(optimizer, name)) for name in names}

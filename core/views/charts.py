@@ -511,7 +511,7 @@ def _figure(lines: list[Figure], title: str, x_title: str, log: bool, legend: bo
 
 
 def _note(text: str) -> str:
-    """Return a note for a title, in small and muted type."""
+    """Return a note for a title, in small, muted type."""
     return f'<span style="{NOTE_CSS}">{text}</span>'
 
 

@@ -13,7 +13,7 @@ STEPS = 9
 
 @pytest.fixture(scope="module")
 def trained(runs_dir, address):
-    """A finished run whose step n trained on the examples n and n + 1 of the embedded data set."""
+    """A finished run whose step n trained on examples n and n + 1 of the embedded data set."""
     run = RunDirectory.create(runs_dir, RunConfig(name="trained", grad_clip=1.0))
     run.append("status", status="running", pid=1, host="here")
     run.append("plan", steps=STEPS, steps_per_epoch=STEPS, train_examples=100)

@@ -64,7 +64,7 @@ WRITERS: dict[str, tuple[str, Callable[[], bytes]]] = {
 @pytest.mark.parametrize("writer", WRITERS)
 def test_every_format_gives_the_same_examples(tmp_path: Path, writer: str, kind: str) -> None:
     suffix, write = WRITERS[writer]
-    data = gzip.compress(write()) if "gzipped" in kind else write()
+    data = gzip.compress(write(), mtime=0) if "gzipped" in kind else write()
     name = f"data.{suffix}.gz" if kind == "gzipped" else f"data.{suffix}"
     path = tmp_path / (name.upper() if kind == "upper case" else name)
     path.write_bytes(data)
@@ -94,8 +94,12 @@ def test_missing_trailing_fields_are_empty(tmp_path: Path) -> None:
         ("a.csv", "instruction,output\na,b\n".encode("utf-16"), "cannot be read as UTF-8"),
         ("a.tsv", b"instruction,output\na,b\n", "its columns .* match no known format"),
         ("a.parquet", b"PAR1", "a.parquet cannot be read"),
-        ("a.parquet.gz", gzip.compress(b"x"), "a.parquet.gz cannot be read"),
-        ("a.json.gz", gzip.compress(b"[{}]" * 500)[:-12], "a.json.gz cannot be decompressed"),
+        ("a.parquet.gz", gzip.compress(b"x", mtime=0), "a.parquet.gz cannot be read"),
+        (
+            "a.json.gz",
+            gzip.compress(b"[{}]" * 500, mtime=0)[:-12],
+            "a.json.gz cannot be decompressed",
+        ),
         ("a.json.gz", b"\x1f\x8b" + b"x" * 50, "a.json.gz cannot be decompressed"),
     ],
 )

@@ -151,7 +151,7 @@ def test_optimizers_pass_their_settings_to_torch(
 def test_muon_step_matches_torch(
     momentum: float | None, dtype: str, tolerance: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """torch iterates in bf16, which differs from fp32 by rounding."""
+    """torch computes Muon's Newton-Schulz iterations in bf16, so results differ by rounding."""
     monkeypatch.setattr(
         "core.training.hardware.resolve_precision", lambda *args: getattr(torch, dtype)
     )
