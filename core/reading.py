@@ -139,3 +139,15 @@ class Reader(ABC):
         from core.studies.analysis import study_effects  # imports SciPy
 
         return study_effects(self._read, metric, self.study(study) if study else None, margin)
+
+    def seed_noise(self, metric: str = "val_loss") -> pd.DataFrame:
+        """Return the seed-to-seed standard deviation of a metric; see `core.studies.effects.noise_floors`.
+
+        A difference between two runs below this deviation is likely to be noise.
+
+        Raises:
+            UserError: the metric is unknown or is measured on test items.
+        """
+        from core.studies.analysis import seed_noise  # imports SciPy
+
+        return seed_noise(self._read, metric)

@@ -116,4 +116,8 @@ def effects(
     frame = operations.effects(runs_dir, metric, study, margin)
     if frame.empty:
         errors.print("No runs differ in exactly one change.")
+    elif frame["exploratory"].any():
+        errors.print(
+            "Seeds were added after this study was planned, so its verdicts are exploratory."
+        )
     print(render(report.effects(frame, format), format))

@@ -7,7 +7,7 @@ import pandas as pd
 
 from core.errors import UserError
 from core.judging.scores import judge_labels
-from core.studies.effects import EFFECT_METRICS, effects
+from core.studies.effects import EFFECT_METRICS, effects, noise_floors
 from core.studies.study import Study
 from core.tracking import queries
 
@@ -20,16 +20,32 @@ def study_effects(
 ) -> pd.DataFrame:
     """Return the effects in a study, or in all runs; see `effects`.
 
+    The column `exploratory` says whether seeds were added to the study after it was planned. Looking at results before
+    adding seeds makes false verdicts more likely.
+
     Raises UserError if the metric does not exist or the margin is not positive.
     """
-    runs = read(queries.results)
-    runs = runs.merge(read(queries.base_losses), left_on="name", right_on="run", how="left")
+    runs = _runs(read)
     ties: list[tuple[str, ...]] = []
     if study is not None:
         runs = runs[runs["study"] == study.name]
         ties = [axis.fields for axis in study.sweep.axes if len(axis.fields) > 1]
     items = _item_scores(read, metric)
-    return effects(runs, metric, items, margin, ties)
+    table = effects(runs, metric, items, margin, ties)
+    return table.assign(exploratory=study is not None and study.is_exploratory)
+
+
+def seed_noise(read: Read, metric: str = "val_loss") -> pd.DataFrame:
+    """Return the spread of a metric between seeds; see `noise_floors`. Raises UserError for an unknown metric."""
+    if metric not in EFFECT_METRICS or metric == "exact":
+        available = ", ".join(name for name in EFFECT_METRICS if name != "exact")
+        raise UserError(f"metric = {metric!r}: must be one of {available}")
+    return noise_floors(_runs(read), metric)
+
+
+def _runs(read: Read) -> pd.DataFrame:
+    runs: pd.DataFrame = read(queries.results)
+    return runs.merge(read(queries.base_losses), left_on="name", right_on="run", how="left")
 
 
 def _item_scores(read: Read, metric: str) -> pd.DataFrame | None:

@@ -40,6 +40,7 @@ def test_effects_of_a_sweep(runs_dir):
     assert effect["difference"] == pytest.approx(typical * math.expm1(sum(ratios) / 2))
     assert effect["low"] < effect["difference"] < effect["high"]
     assert effect["seeds"] == 2
+    assert not effect["exploratory"]
     assert effect["verdict"] in ("better", "worse", "equivalent", "undecided")
     table = call("effects", "--runs-dir", runs_dir, "--metric", "exact")
     assert "lr: 1e-5 → 0.005" in table.out
@@ -59,6 +60,7 @@ def test_studies_are_listed_and_extended(runs_dir):
     [row] = call("studies", *options).json
     assert (row["runs"], row["queued"], row["seeds"]) == (6, 2, 3)
     assert RunDirectory(runs_dir / "rate-5").config().seed == 125
+    assert "exploratory" in call("effects", "--study", "rate", "--runs-dir", runs_dir).err
     [row] = call("studies", "--pause", "rate", "--runs-dir", runs_dir, "--format", "json").json
     assert (row["queued"], row["is_paused"]) == (0, True)
     [row] = call("studies", "--continue", "rate", "--runs-dir", runs_dir, "--format", "json").json

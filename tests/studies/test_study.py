@@ -47,12 +47,20 @@ def test_study_creates_and_queues_every_run(lab):
     assert set(lab.waiting()) <= {*created}
 
 
+def test_seed_noise_is_available_from_the_lab(lab):
+    assert lab.seed_noise().columns.tolist() == [
+        "method", "base_model", "dataset", "sd", "low", "high", "df",
+    ]  # fmt: skip
+    with pytest.raises(UserError, match="must be one of val_loss"):
+        lab.seed_noise("exact")
+
+
 def test_study_is_named_after_the_varied_settings(lab):
     other = Sweep(BASE, (parse_axis("batch_size=2,4"), parse_axis("lr=1e-4,3e-4")), (1,))
     assert lab.sweep(SWEEP)[0] == "lr-1"
     assert lab.sweep(other)[0] == "batch_size-lr-1"
     RunDirectory.create(lab.runs_dir, RunConfig(name="lr-2-1"))
-    with pytest.raises(UserError, match="already a run named lr-2-1"):
+    with pytest.raises(UserError, match="run named lr-2-1 already exists"):
         lab.sweep(SWEEP)
 
 
@@ -122,8 +130,8 @@ def test_files_outside_the_allowed_folders_cannot_be_varied(lab, monkeypatch):
     monkeypatch.setenv("DATA_DIRS", str(lab.runs_dir))
     outside = Sweep(BASE, (parse_axis("dataset=primer,/etc/data.json"),), (1,))
     with pytest.raises(UserError, match="outside the folders"):
-        lab.sweep("data", outside)
-    lab.sweep("data", Sweep(BASE, (parse_axis("dataset=primer,alpaca"),), (1,)))
+        lab.sweep(outside, "data")
+    lab.sweep(Sweep(BASE, (parse_axis("dataset=primer,alpaca"),), (1,)), "data")
     with pytest.raises(UserError, match="outside the folders"):
         lab.extend_study("data", axis="dataset", values=["/etc/data.json"])
 
