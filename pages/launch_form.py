@@ -14,6 +14,7 @@ from core.config import GROUPS, RunConfig, base_type, choices, is_optional, is_r
 from core.errors import Problem
 from core.nn.architecture import FAMILY, TARGET_GROUPS
 from core.views.formats import setting_text
+from pages.ui import runtime
 from pages.ui.text import capitalize, escape_markdown
 from pages.ui.upload import dataset_uploader
 
@@ -254,7 +255,8 @@ def _widget(name: str, field: FieldInfo, value: Any) -> None:
             label, options, options.index(value) if value in options else 0, key=key, help=help
         )
     elif name in SUGGESTIONS:
-        suggestions = SUGGESTIONS[name] + ([value] if value not in SUGGESTIONS[name] else [])
+        uploads = runtime.lab().uploads() if name == "dataset" else []
+        suggestions = list(dict.fromkeys([*SUGGESTIONS[name], *uploads, value]))
         st.selectbox(
             label,
             suggestions,

@@ -596,3 +596,10 @@ def test_validation_losses_of_unfinished_runs_are_marked(write_run, open_page):
     page.run()
     marks = table(page).set_index("name")["val_set"].to_dict()
     assert marks == {"done": "whole set", "active": "subset"}
+
+
+def test_column_widths_fit_their_headings(write_run, open_page):
+    write_run("a")
+    page = open_page("results", column="min_lr")
+    config = json.loads(page.dataframe[0].proto.columns)
+    assert config["min_lr"]["width"] >= 6 * len("Min learning rate")
