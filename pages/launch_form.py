@@ -4,6 +4,7 @@ Values are stored in a draft in the session, because Streamlit forgets the value
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from textwrap import shorten
 from typing import Any, NamedTuple
 
@@ -263,6 +264,9 @@ def _widget(name: str, field: FieldInfo, value: Any) -> None:
             suggestions.index(value),
             key=key,
             help=help,
+            format_func=lambda option: (
+                f"{Path(option).name} (uploaded)" if option in uploads else option
+            ),
             accept_new_options=True,
         )
     elif kind is bool:
