@@ -113,6 +113,8 @@ def test_skipped_records_are_listed_in_the_plan(page, tmp_path):
     fill_settings(page, empty_outputs="keep")
     assert page.says("34 training,")
     assert not page.says("are skipped")
+    fill_settings(page, epochs=1)
+    assert page.says("1 evaluation, one every")
 
 
 def test_uploaded_data_set_is_selected_and_checked(page, runs_dir):

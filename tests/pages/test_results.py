@@ -169,6 +169,14 @@ def test_changes_from_the_parent_are_named(write_run, open_page):
     assert table(page).empty, "names of presets are not searched"
 
 
+def test_selected_settings_without_effect_are_dashes(write_run, open_page):
+    write_run("lora", method="lora", lora_rank=4)
+    write_run("full", method="full")
+    page = open_page("results")
+    page.tick(row_index(page, "lora"), row_index(page, "full"))
+    assert page.dataframe[1].value.loc["Rank", ["lora", "full"]].tolist() == ["4", "—"]
+
+
 def test_settings_of_selected_runs_are_shown_side_by_side(write_run, open_page):
     write_run("one", method="lora", lora_rank=4, notes="mine")
     write_run("two", method="lora", lora_rank=8, dropout=0.1)
