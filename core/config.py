@@ -152,7 +152,7 @@ class RunConfig(BaseModel):
             not {"train_fraction", "test_fraction"} & set(unknown)
             and self.train_fraction + self.test_fraction >= 1
         ):
-            message = f"no examples are left for validation; train_fraction ({self.train_fraction}) and test_fraction must add up to less than 1"
+            message = f"leaves no examples for validation; must be less than 1 minus the train split ({self.train_fraction:g})"
             problems.append(Problem("test_fraction", self.test_fraction, message, "train_fraction"))
         if (
             not {"lr", "min_lr"} & set(unknown)

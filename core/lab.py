@@ -258,6 +258,10 @@ class Lab(Reader):
         self._require_queue()
         return str(uploads.store(self.runs_dir, filename, content))
 
+    def uploads(self) -> list[str]:
+        """Return the paths of the uploaded data sets, the newest first."""
+        return [str(path) for path in uploads.stored(self.runs_dir)]
+
     # Inference
 
     def _open_answerer(self) -> "Answerer":

@@ -59,7 +59,7 @@ def choose() -> RunConfig:
     """Draw the inputs and return their settings. Stop the page if a setting is invalid."""
     used = lab.runs()["dataset"].dropna().unique()
     current = st.session_state.get("dataset") or st.query_params.get("dataset") or "primer"
-    suggestions = [*dict.fromkeys(["primer", "alpaca", *used, current])]
+    suggestions = [*dict.fromkeys(["primer", "alpaca", *used, *lab.uploads(), current])]
     name = st.selectbox(
         "Data set", suggestions, key="dataset", bind="query-params", accept_new_options=True,
         help="primer, alpaca, owner/name on the Hugging Face Hub, or the path of a JSON, JSONL, CSV, TSV or Parquet file.",

@@ -58,7 +58,8 @@ def show_details(plan: "Plan") -> None:
         peak, kept = memory(plan.disk_peak_mb), memory(plan.disk_mb)
         lines.append(f"Disk space: up to {peak} during the run, {kept} afterward.")
     if plan.evaluations:
-        lines.append(f"{plan.evaluations:,} evaluations, one every {plan.eval_every:,} steps.")
+        noun = "evaluation" if plan.evaluations == 1 else "evaluations"
+        lines.append(f"{plan.evaluations:,} {noun}, one every {plan.eval_every:,} steps.")
     if plan.train_examples:
         lines.append(
             f"{plan.train_examples:,} training, {plan.validation_examples:,} validation and "

@@ -4,6 +4,7 @@ Values are stored in a draft in the session, because Streamlit forgets the value
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from textwrap import shorten
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from core.config import GROUPS, RunConfig, base_type, choices, is_optional, is_r
 from core.errors import Problem
 from core.nn.architecture import FAMILY, TARGET_GROUPS
 from core.views.formats import setting_text
+from pages.ui import runtime
 from pages.ui.text import capitalize, escape_markdown
 from pages.ui.upload import dataset_uploader
 
@@ -254,13 +256,17 @@ def _widget(name: str, field: FieldInfo, value: Any) -> None:
             label, options, options.index(value) if value in options else 0, key=key, help=help
         )
     elif name in SUGGESTIONS:
-        suggestions = SUGGESTIONS[name] + ([value] if value not in SUGGESTIONS[name] else [])
+        uploads = runtime.lab().uploads() if name == "dataset" else []
+        suggestions = list(dict.fromkeys([*SUGGESTIONS[name], *uploads, value]))
         st.selectbox(
             label,
             suggestions,
             suggestions.index(value),
             key=key,
             help=help,
+            format_func=lambda option: (
+                f"{Path(option).name} (uploaded)" if option in uploads else option
+            ),
             accept_new_options=True,
         )
     elif kind is bool:

@@ -43,8 +43,12 @@ HELP = {
     "loss_to_journal": "Subset loss of the run minus the journal's validation loss, which was measured on the first 10 or 20 validation examples. For runs from older versions, the validation loss is used.",
     "loss_to_journal_se": "Standard error of the run's loss. The journal's standard error is unknown.",
 }
-WIDTHS = {"status": 80, "changed": 200, "best_step": 60, "exact": 70, "seconds": 70}
+WIDTHS = {"status": 80, "changed": 190, "best_step": 60, "exact": 70, "seconds": 70}
 """Widths in pixels of columns whose text is much longer or shorter than their title."""
+MAX_CHARACTERS = 40
+"""Longer texts in columns without a fixed width are cut."""
+HEADING_CHARACTER_WIDTH, CHARACTER_WIDTH, CELL_PADDING = 6, 7, 18
+"""Width of a character in headings and cells, and the space on both sides of a text, in pixels."""
 JUDGE_HELP = "Mean score over the test answers, from 0 to 100."
 BAR_HELP = "Mean score and its 95% interval, on a scale from 0 to 100."
 BAR_WIDTH, BAR_MARGIN = 100, 5
@@ -188,9 +192,13 @@ def displayed(frame: pd.DataFrame) -> Any:
     return styled.apply(lambda _: shading, axis=0)
 
 
-def column(name: str) -> "ColumnConfig":
-    """Return the heading, tooltip, width and type of a column."""
+def column(name: str, values: pd.Series) -> "ColumnConfig":
+    """Return the heading, tooltip, width and type of a column with these values."""
     width = WIDTHS.get(name)
+    if width is None:  # Streamlit cuts the heading when the columns fill the window
+        longest = max((len(text(name, value)) for value in values), default=0)
+        heading = len(label(name)) * HEADING_CHARACTER_WIDTH
+        width = max(heading, min(longest, MAX_CHARACTERS) * CHARACTER_WIDTH) + CELL_PADDING
     if name.endswith(BAR) and name not in LABELS:
         return st.column_config.ImageColumn(
             label(name), help=BAR_HELP, width=BAR_WIDTH + 2 * BAR_MARGIN + 16, alignment="left"

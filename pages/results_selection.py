@@ -4,6 +4,7 @@ import streamlit as st
 
 from core.lab import Lab
 from core.views import report
+from core.views.formats import DASH
 from pages.ui.notes import show_notes
 from pages.ui.status import show_run
 
@@ -23,7 +24,7 @@ def show_settings(runs: list[dict]) -> None:
     )
     table = report.settings_of(runs, show_all)
     if len(table):
-        st.dataframe(table)
+        st.dataframe(table.replace("", DASH))
     else:
         st.caption(
             "All settings have their default values."

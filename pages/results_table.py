@@ -110,7 +110,7 @@ def show(
         ]
     table = table[[*leading, *shown, *buttons]].reset_index(drop=True)
     config: dict[str, Any] = {
-        name: columns.column(name) for name in ("group", *shown) if name in table
+        name: columns.column(name, table[name]) for name in ("group", *shown) if name in table
     }
     config["dot"] = st.column_config.ImageColumn("", width=30, pinned=True)
     config["name"] = st.column_config.ButtonColumn(

@@ -48,6 +48,14 @@ def store(runs_dir: Path, filename: str, content: bytes) -> Path:
     return folder / name
 
 
+def stored(runs_dir: Path) -> list[Path]:
+    """Return the absolute paths of the stored files, the newest first."""
+    files = [
+        path for path in uploads_path(runs_dir).glob("*/*") if data_suffix(path) in DATA_SUFFIXES
+    ]
+    return sorted(files, key=lambda path: path.stat().st_mtime, reverse=True)
+
+
 def _safe_name(filename: str) -> str:
     """Return a safe file name. Raises UserError if its suffix is not in DATA_SUFFIXES."""
     last = filename.replace("\\", "/").rpartition("/")[2]

@@ -307,7 +307,7 @@ def run_curve(
     label = {"font": {"size": 11, "color": GRAY}, "padding": 4}
     shapes: list[Figure] = []
     if warmup_steps:
-        inside = {**label, "text": "warm-up", "textposition": "top left"}
+        inside = {**label, "text": "warm-up", "textposition": "bottom left"}
         area = {"type": "rect", "x0": 0, "x1": warmup_steps, "y0": 0, "y1": 1, "yref": "y domain"}
         fill = {"fillcolor": GRAY, "opacity": 0.18, "line": {"width": 0}, "layer": "below"}
         shapes.append({**area, **fill, "label": inside})

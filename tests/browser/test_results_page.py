@@ -30,6 +30,8 @@ def results(open_tab, runs_dir):
 
 def test_runs_can_be_opened_deleted_and_shared(results, open_tab, chromium, browser_context):
     tab = results
+    table = tab.locator(".st-key-results-table")
+    assert table.evaluate("e => getComputedStyle(e).overflowY") == "hidden", "covers the last row"
     click_row(tab, 1, -BUTTON_PX // 2)
     expect(tab.get_by_text("Deleted beta.")).to_be_visible()
     expect(selection.rows(tab)).to_have_count(2)

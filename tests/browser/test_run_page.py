@@ -33,10 +33,13 @@ def test_click_on_a_step_shows_its_batch_and_the_link_restores_it(open_tab, trai
     plot = tab.locator(".js-plotly-plot .nsewdrag").first
     expect(plot).to_be_visible()
     expect(tab.get_by_role("tab", name="Log")).to_be_visible()  # drawn after the charts
+    toolbar = tab.locator(".js-plotly-plot .modebar").first
+    expect(toolbar).to_have_css("opacity", "0")
     box = plot.bounding_box()
     position = {"x": box["width"] * 0.52, "y": box["height"] / 2}
     plot.hover(position=position)
     expect(tab.locator(".hoverlayer").get_by_text("training, per step")).to_be_visible()
+    expect(toolbar).to_have_css("opacity", "1")
     plot.click(position=position)
     batch = tab.get_by_text("Batch of step 5")
     expect(batch).to_be_visible()

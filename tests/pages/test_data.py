@@ -172,6 +172,8 @@ def test_uploaded_data_set_is_shown(page, runs_dir):
     assert path.read_bytes() == content
     page.choose("dataset", "primer")
     assert page.metric[0].value == "2,006"
+    launch = page.go("launch")
+    assert "chats.jsonl (uploaded)" in launch.widget("Data set").options
 
 
 def test_unusable_upload_shows_an_error(page, runs_dir):

@@ -113,6 +113,8 @@ def test_skipped_records_are_listed_in_the_plan(page, tmp_path):
     fill_settings(page, empty_outputs="keep")
     assert page.says("34 training,")
     assert not page.says("are skipped")
+    fill_settings(page, epochs=1)
+    assert page.says("1 evaluation, one every")
 
 
 def test_uploaded_data_set_is_selected_and_checked(page, runs_dir):
@@ -142,7 +144,7 @@ def test_fixed_errors_disappear(page):
 
 def test_contradictory_settings_are_reported(page):
     fill_settings(page, train_fraction=0.95, min_lr=0.1, dataset="nowhere.json")
-    assert "No examples are left for validation" in field_errors(page, "test_fraction")[0]
+    assert "Leaves no examples for validation" in field_errors(page, "test_fraction")[0]
     assert field_errors(page, "min_lr") == ["Must be at most lr = 0.0001"]
     assert "file not found" in field_errors(page, "dataset")[0].lower()
     assert field_errors(page, "train_fraction") == []

@@ -169,6 +169,14 @@ def test_changes_from_the_parent_are_shown(write_run, open_page):
     assert table(page).empty, "names of presets are not searched"
 
 
+def test_selected_settings_without_effect_are_dashes(write_run, open_page):
+    write_run("lora", method="lora", lora_rank=4)
+    write_run("full", method="full")
+    page = open_page("results")
+    page.tick(row_index(page, "lora"), row_index(page, "full"))
+    assert page.dataframe[1].value.loc["Rank", ["lora", "full"]].tolist() == ["4", "—"]
+
+
 def test_settings_of_selected_runs_are_shown_side_by_side(write_run, open_page):
     write_run("one", method="lora", lora_rank=4, notes="mine")
     write_run("two", method="lora", lora_rank=8, dropout=0.1)
@@ -596,3 +604,10 @@ def test_validation_losses_of_unfinished_runs_are_marked(write_run, open_page):
     page.run()
     marks = table(page).set_index("name")["val_set"].to_dict()
     assert marks == {"done": "whole set", "active": "subset"}
+
+
+def test_column_widths_fit_their_headings(write_run, open_page):
+    write_run("a")
+    page = open_page("results", column="min_lr")
+    config = json.loads(page.dataframe[0].proto.columns)
+    assert config["min_lr"]["width"] >= 6 * len("Min learning rate")

@@ -1,6 +1,7 @@
 """Uploads are stored by content under a safe name inside the runs folder."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -132,3 +133,11 @@ def test_read_only_lab_refuses_uploads(tmp_path: Path) -> None:
         lab.read_only, lab._queue = "another dashboard", None
         with pytest.raises(UserError, match="Read-only"):
             lab.upload("mine.json", CONTENT)
+
+
+def test_stored_files_are_listed_newest_first(tmp_path: Path) -> None:
+    assert uploads.stored(tmp_path) == []
+    paths = [uploads.store(tmp_path, f"{name}.json", CONTENT + name.encode()) for name in "ab"]
+    for time, path in enumerate(paths):
+        os.utime(path, (time, time))
+    assert uploads.stored(tmp_path) == paths[::-1]

@@ -143,6 +143,7 @@ def test_shapes_stay_in_their_panel_of_a_stack() -> None:
         (0, 1, "x domain", "y2"),
     ]
     assert [s.label.text for s in shapes] == ["warm-up", "clipping threshold 1.5"]
+    assert shapes[0].label.textposition == "bottom left", "no grid line crosses it"
     assert shapes[1].y0 == shapes[1].y1 == 1.5
 
 
