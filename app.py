@@ -54,6 +54,7 @@ with st.spinner("Loading runs ..."):
 
     runtime.mark_frame_drawn()
     runtime.lab()
+runtime.sync_for_link()
 runtime.show_state()
 page.run()
 runtime.freeze_garbage_collection(page.title)

@@ -30,6 +30,10 @@ FULL_COLLECTION_INTERVAL_S = 60.0
 """Minimum time between collections that include frozen objects, in seconds."""
 
 
+LINKED_KEY = "synced_for_link"
+"""Session key: the runs in the URL when the index was last synced for a link."""
+
+
 class Holder(ModuleType):
     """Container for objects that live as long as the process."""
 
@@ -112,6 +116,14 @@ def release() -> None:
     holder = sys.modules.pop(HOLDER_MODULE, None)
     if holder is not None:
         cast(Holder, holder).lab.close()
+
+
+def sync_for_link() -> None:
+    """Sync the index if a link names runs, which may have been created a moment ago. Once for each set of names."""
+    names = [*st.query_params.get_all("run"), *st.query_params.get_all("name")]
+    if names and st.session_state.get(LINKED_KEY) != names:
+        st.session_state[LINKED_KEY] = names
+        lab().refresh()
 
 
 def show_state() -> None:

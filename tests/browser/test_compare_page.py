@@ -58,13 +58,20 @@ def test_search_leads_to_an_answer_difference(open_tab, runs_dir):
 
     # Keys move between the prompts of the list.
     tab.get_by_role("heading", name="Compare").click()  # keys typed into the search are text
-    for key, position in (("j", 1), ("j", 2), ("k", 1)):
-        tab.keyboard.press(key)
-        expect(tab.get_by_text(f"Prompt {position} · ")).to_be_visible()
+    tab.keyboard.press("j")
+    expect(tab.get_by_text("Prompt 1 · ")).to_be_visible()
+    expect(tab).to_have_url(re.compile("prompt="))  # the URL changes after the page
+    first = tab.url
+    tab.keyboard.press("j")
+    expect(tab.get_by_text("Prompt 2 · ")).to_be_visible()
+    expect(tab).not_to_have_url(first)
+    tab.keyboard.press("k")
+    expect(tab.get_by_text("Prompt 1 · ")).to_be_visible()
+    expect(tab).to_have_url(first)
     expect(current(tab).locator("mark")).to_have_text(["sunny"])
 
     # The link restores the page in another session.
-    fresh = open_tab(tab.evaluate("window.location.href").split("/")[-1])
+    fresh = open_tab(first.split("/")[-1])
     expect(fresh.get_by_text("Prompt 1 · ")).to_be_visible()
     expect(current(fresh).locator("mark")).to_have_text(["sunny"])
     expect(fresh.get_by_label("Find a prompt")).to_have_value("synonym for happy")

@@ -1,5 +1,7 @@
 """The Results page in a real browser: open, delete and restore runs from their rows, and share the view with a link."""
 
+import re
+
 import pytest
 from playwright.sync_api import expect
 
@@ -59,7 +61,7 @@ def test_runs_can_be_opened_deleted_and_shared(results, open_tab, chromium, brow
 
     click_row(tab, 1, 90)
     expect(tab.get_by_role("heading", name="beta")).to_be_visible()
-    assert tab.url.endswith("/run?name=beta")
+    expect(tab).to_have_url(re.compile("/run.name=beta$"))
     tab.go_back()
     selection.expect_selected(tab, "alpha")
     expect(selection.rows(tab)).to_have_count(2)

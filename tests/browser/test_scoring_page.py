@@ -1,5 +1,7 @@
 """Scoring in a real browser: two runs are scored by an offline judge and compared."""
 
+import re
+
 from playwright.sync_api import expect
 
 from core.config import RunConfig
@@ -41,7 +43,8 @@ def test_scoring_two_runs_shows_the_verdict(open_tab, runs_dir):
     answers = tab.get_by_role("tab", name="Answers", exact=True)
     answers.click()
     expect(tab.get_by_role("button", name="Answers (CSV)")).to_be_visible()
-    link = tab.evaluate("window.location.href")
+    expect(tab).to_have_url(re.compile("tab=Answers"))  # the URL changes after the page
+    link = tab.url
     assert "run=good&run=poor" in link
     assert "judge=reference-" in link
     fresh = open_tab(link.split("/")[-1])

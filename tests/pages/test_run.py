@@ -247,3 +247,11 @@ def test_charts_can_be_frozen_while_the_run_is_active(write_run, open_page, line
     assert page.run().get("progress")[0].proto.text.startswith("Step 7 of 9")
     assert line(page.figure("Loss"))[-1][0] == 6
     assert line(page.choose("follow", True).figure("Loss"))[-1] == (7, 0.25)
+
+
+def test_link_to_a_run_created_since_the_last_sync_shows_the_run(write_run, open_page):
+    page = open_page("results")
+    write_run("fresh")
+    page.go("run", name="fresh")
+    assert page.title[0].value == "fresh"
+    assert not page.warning
