@@ -51,7 +51,7 @@ HEADING_CHARACTER_WIDTH, CHARACTER_WIDTH, CELL_PADDING = 6, 7, 18
 """Width of a character in headings and cells, and the space on both sides of a text, in pixels."""
 JUDGE_HELP = "Mean score over the test answers, from 0 to 100."
 BAR_HELP = "Mean score and its 95% interval, on a scale from 0 to 100."
-BAR_WIDTH, BAR_MARGIN = 100, 5
+BAR_WIDTH, BAR_MARGIN = 80, 5
 """Width of a bar in pixels, and its margin on both sides, so that dots at 0 and 100 fit."""
 BAR_HEIGHT = 30
 """Height of a bar's image, which Streamlit scales to the height of the row."""

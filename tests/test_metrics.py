@@ -42,8 +42,8 @@ def test_new_metric_appears_everywhere(write_run, open_page, line):
     table = page.dataframe[0].value
     assert {"entropy", "accuracy"} <= {*table}
     assert "exact" not in table
-    assert results_columns.column("accuracy")["label"] == "Accuracy"
-    config = results_columns.column("entropy")
+    assert results_columns.column("accuracy", table["accuracy"])["label"] == "Accuracy"
+    config = results_columns.column("entropy", table["entropy"])
     assert (config["label"], config["help"]) == ("Entropy", "Mean entropy.")
     assert results_columns.text("entropy", 2.0) == "2.00 nats"
     for query, names in {"entropy (nats) > 1.9": ["one"], "entropy>2": [], "entropy=none": ["two"], "accuracy >= 50%": ["one"]}.items():
