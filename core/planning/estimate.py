@@ -309,7 +309,7 @@ def seconds(work: float, passes: int, rate: float, gpu: bool) -> float:
 def evaluation_seconds(
     config: RunConfig, training_s: float, evaluations: EvaluationPlan, counts: TokenCounts
 ) -> float:
-    """Return the time of all evaluations in seconds, given the time of the training steps."""
+    """Return the total time for all evaluations in seconds, given the time of the training steps."""
     share = evaluations.tokens(counts) / counts.training
     return training_s * share / training_passes(config)
 

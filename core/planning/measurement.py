@@ -79,7 +79,7 @@ def run_trial(config: RunConfig) -> Cost:
 
 
 def _time_evaluations(trainer: "Trainer") -> float:
-    """Return the time of all evaluations in seconds, extrapolated from one batch."""
+    """Return the total time for all evaluations in seconds, extrapolated from one batch."""
     batch = trainer.subset[: trainer.config.batch_size]
     start = time.monotonic()
     trainer.losses_of(batch)

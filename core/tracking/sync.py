@@ -288,7 +288,7 @@ class PendingRows:
         self._configs[run] = [run, settings, stamp]
 
     def set_disk_size(self, run: str, size: int, stamp: int) -> None:
-        """Set the size of a run's directory in bytes, and the directory's modification time at the measurement."""
+        """Set the size of a run's directory in bytes, and the directory's modification time when it was measured."""
         self._disk_sizes[run] = [run, size, stamp]
 
     def write(self, db: duckdb.DuckDBPyConnection) -> None:
