@@ -49,7 +49,7 @@ Line = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f]*$")]
 
 
 IDENTITY_FIELDS = ("name", "parent", "tags", "notes", "study", "color", "archived")
-"""Settings that identify a run and do not affect what it does."""
+"""Settings that identify or label a run. They do not affect training."""
 EDITABLE_FIELDS = ("tags", "notes", "color", "archived")
 """Settings that can be changed after a run has been created."""
 

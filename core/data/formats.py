@@ -303,7 +303,7 @@ def _text(record: dict[str, Any], column: str, empty_outputs: EmptyOutputs) -> E
 
 
 def _halves(text: str) -> tuple[str, str]:
-    """Split a text before the space nearest to its middle, so that the halves have the same tokens as the whole."""
+    """Split a text before the space nearest its middle. Together, the halves have the same tokens as the text."""
     content = text.strip()
     middle = text.index(content) + len(content) // 2
     spaces = [match.start() + 1 for match in re.finditer(r"\S (?=\S)", text)]
