@@ -35,6 +35,13 @@ IDLE_JS = """
 CHART_COLOR_JS = (
     "() => document.querySelector('.js-plotly-plot')?.layout?.template?.layout?.paper_bgcolor"
 )
+BUTTON_LEFT_OF_TITLE_JS = """
+    () => {
+        const box = (selector) => document.querySelector(selector).getBoundingClientRect();
+        return box('[data-testid="stExpandSidebarButton"]').right <= box("h1").left;
+    }
+"""
+"""The button does not cover the title, once the sidebar has slid away."""
 NARROW = {"width": 800, "height": 1000}
 
 
@@ -156,7 +163,7 @@ def test_narrow_windows_start_with_a_closed_sidebar(visit):
     opener = tab.get_by_test_id("stExpandSidebarButton")
     expect(opener).to_be_visible()
     expect(tab.get_by_test_id("stSidebar")).not_to_be_in_viewport()
-    box, heading = opener.bounding_box(), tab.get_by_role("heading", level=1).bounding_box()
-    assert box["x"] + box["width"] <= heading["x"], "the button does not cover the title"
+    expect(tab.get_by_role("heading", level=1)).to_be_visible()
+    tab.wait_for_function(BUTTON_LEFT_OF_TITLE_JS)
     opener.click()
     expect(tab.get_by_role("link", name="Launch")).to_be_in_viewport()
