@@ -489,9 +489,9 @@ class Lab(Reader):
         return self._index.notice
 
     @property
-    def synced_at(self) -> int:
-        """Monotonic time of the last sync, in nanoseconds; used as a cache key."""
-        return self._index.synced_at
+    def changed_at(self) -> int:
+        """Monotonic time of the last sync that changed the index, in nanoseconds; used as a cache key."""
+        return self._index.changed_at
 
     def refresh(self) -> None:
         """Sync the index with the run directories now. Raises UserError if this Lab is closed."""
@@ -499,6 +499,9 @@ class Lab(Reader):
 
     def _read(self, query: Callable[..., Result], *args: Any, **options: Any) -> Result:
         return self._index.read(query, *args, **options)
+
+    def _read_cached(self, query: Callable[..., Result]) -> Result:
+        return self._index.read_cached(query)
 
     def close(self, timeout: float = TRAINER_CLOSE_TIMEOUT_S) -> None:
         """Stop the current trainer and release the index. The trainer's run becomes `interrupted`.

@@ -35,9 +35,13 @@ class Reader(ABC):
     def _read(self, query: Callable[..., Result], *args: Any, **options: Any) -> Result:
         """Run a query of `core.tracking.queries` on the index."""
 
+    @abstractmethod
+    def _read_cached(self, query: Callable[..., Result]) -> Result:
+        """Return the result of a query without arguments, from a cache if the index has not changed."""
+
     def runs(self) -> pd.DataFrame:
         """Return all runs with their settings and results; see `queries.results`."""
-        return self._read(queries.results)
+        return self._read_cached(queries.results).copy(deep=False)
 
     def colors(self, names: Sequence[str]) -> dict[str, str]:
         """Return the colors of some runs, such as `#3b7dd8`. Runs that do not exist are omitted."""
@@ -82,7 +86,7 @@ class Reader(ABC):
 
     def scores(self) -> pd.DataFrame:
         """Return mean scores by run, test example and judge; see `queries.scores`."""
-        return self._read(queries.scores)
+        return self._read_cached(queries.scores).copy(deep=False)
 
     def scores_by_run(self) -> dict[str, dict[str, Any]]:
         """Return each run's score from each judge; see `core.judging.scores.by_run`."""

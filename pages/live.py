@@ -218,7 +218,7 @@ with st.container(
     log = st.toggle("Log scale", key="log", bind="query-params")
     follow = st.toggle("Follow", True, help="Turn off to freeze the charts and keep your zoom.")
 show_differences(frame)
-was_active = any(run["status"] in ACTIVE_STATUSES for run in states(lab, lab.synced_at, names))
+was_active = any(run["status"] in ACTIVE_STATUSES for run in states(lab, lab.changed_at, names))
 
 
 def show_states(chosen: list[dict[str, Any]]) -> None:
@@ -235,7 +235,7 @@ def show() -> None:
     runtime.lower_priority()
     if not runtime.is_open(lab):  # another session took over from a read-only Lab
         runtime.rerun()
-    chosen = states(lab, lab.synced_at, names)
+    chosen = states(lab, lab.changed_at, names)
     if was_active != any(run["status"] in ACTIVE_STATUSES for run in chosen):
         runtime.rerun()
     show_states(chosen)

@@ -46,7 +46,7 @@ def show_training() -> None:
     runtime.lower_priority()
     if not runtime.is_open(lab):  # another session took over from a read-only Lab
         runtime.rerun()
-    state = next(iter(states(lab, lab.synced_at, [name])), None)
+    state = next(iter(states(lab, lab.changed_at, [name])), None)
     if state is None or was_active != (state["status"] in ACTIVE_STATUSES):
         runtime.rerun()
     show_run(state, lab, named=False)

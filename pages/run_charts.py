@@ -38,7 +38,7 @@ def forget_step() -> None:
 
 def show_tiles(run: dict[str, Any], state: dict[str, Any], lab: Lab) -> None:
     """Show the main results. Missing values are dashes."""
-    evaluations = _evaluations(run["name"], lab, lab.synced_at)
+    evaluations = _evaluations(run["name"], lab, lab.changed_at)
     best = _best(evaluations)
     best_text = f"{formats.loss(best[1])} @ {best[0]:,}" if best else formats.DASH
     both = evaluations[evaluations["x"] > 0].dropna(subset=["subset_loss", "train_loss"])
@@ -71,7 +71,7 @@ def _best(evaluations: pd.DataFrame) -> tuple[int, float] | None:
 
 def _show_scores(run: dict[str, Any], lab: Lab) -> None:
     """Show a tile for each judge, with the 95% interval below the mean."""
-    scores = {} if is_missing(run["exact"]) else _scores(lab, lab.synced_at).get(run["name"], {})
+    scores = {} if is_missing(run["exact"]) else _scores(lab, lab.changed_at).get(run["name"], {})
     if not scores:
         st.metric("Score", formats.DASH, help="No judge has scored this run yet.", width="content")
     for judge, score in scores.items():
@@ -113,7 +113,7 @@ def show_charts(run: dict[str, Any], state: dict[str, Any], lab: Lab) -> None:
     view = state["name"], run["color"], log, system, line, style.theme()
     frozen_view, figure = st.session_state.get(FROZEN_KEY, (None, {}))
     if follow or frozen_view != view:
-        figure = _figure(repr((lab, view, lab.synced_at)), run, state, lab, log, system, line)
+        figure = _figure(repr((lab, view, lab.changed_at)), run, state, lab, log, system, line)
         st.session_state[FROZEN_KEY] = view, figure
     chart_key = f"run-charts:{run['name']}"
     show_figure(
@@ -156,7 +156,7 @@ def _figure(
     name, color = _run["name"], _run["color"]
     metrics = [*TRAINING_CURVES, *(SYSTEM_CURVES if _system else ())]
     curves = _lab.curves([name], metrics, buckets=CURVE_BUCKETS)
-    evaluations = _evaluations(name, _lab, _lab.synced_at)
+    evaluations = _evaluations(name, _lab, _lab.changed_at)
     best = _best(evaluations)
     rates = curves["lr"]["y"]
     rate = _run["lr"] or 0.0  # missing if config.json is damaged
@@ -174,12 +174,12 @@ def _figure(
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
-def _evaluations(name: str, _lab: Lab, synced_at: int) -> pd.DataFrame:
+def _evaluations(name: str, _lab: Lab, changed_at: int) -> pd.DataFrame:
     return _lab.evaluations([name])
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
-def _scores(_lab: Lab, synced_at: int) -> dict[str, dict[str, Any]]:
+def _scores(_lab: Lab, changed_at: int) -> dict[str, dict[str, Any]]:
     return _lab.scores_by_run()
 
 

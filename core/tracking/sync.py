@@ -110,7 +110,7 @@ class Sync:
         """Why the last sync skipped a run, if it did."""
 
     def run(self, sources: Iterable[Source]) -> bool:
-        """Insert new events and delete rows from sources that no longer exist. Returns whether a source changed.
+        """Insert new events and delete rows from sources that no longer exist. Returns whether the index may have changed.
 
         A source that cannot be read does not affect the others.
         """
@@ -126,8 +126,10 @@ class Sync:
                 if isinstance(error, duckdb.FatalException | duckdb.InternalException):
                     raise
                 self.fault = f"{source.name} cannot be indexed: {error}"
+                changed = True  # some of its events may have been inserted
         for deleted_name in self._known_names() - {source.name for source in sources}:
             self._delete(deleted_name)
+            changed = True
         return changed
 
     def _known_names(self) -> set[str]:

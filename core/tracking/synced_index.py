@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import duckdb
 
@@ -31,8 +31,9 @@ class SyncedIndex:
         self._was_rebuilt = self._closed = False
         self.fault: str | None = None
         """Why the index is out of date; None if it is current."""
-        self.synced_at = 0
-        """Monotonic time of the last sync, in nanoseconds; used as a cache key."""
+        self.changed_at = 0
+        """Monotonic time of the last sync that changed the index, in nanoseconds; used as a cache key."""
+        self._cache: dict[Callable[..., Any], tuple[int, Any]] = {}
 
     @property
     def notice(self) -> str | None:
@@ -49,7 +50,6 @@ class SyncedIndex:
                 self._rebuild(error)
             except OSError as error:
                 self.fault = f"The run directories cannot be read: {error}"
-            self.synced_at = time.monotonic_ns()
 
     def read(self, query: Callable[..., Result], *args: Any, **options: Any) -> Result:
         """Run a query. If the index is broken, rebuild it and retry once.
@@ -71,6 +71,15 @@ class SyncedIndex:
                     raise UserError(f"The index cannot be read: {error}") from error
         return query(self._index.cursor(), *args, **options)
 
+    def read_cached(self, query: Callable[[duckdb.DuckDBPyConnection], Result]) -> Result:
+        """Like `read`, but run the query only if the index has changed. Do not modify the result."""
+        changed_at = self.changed_at  # before the query: a sync during it invalidates the result
+        cached_at, result = self._cache.get(query, (None, None))
+        if cached_at != changed_at:
+            result = self.read(query)
+            self._cache[query] = changed_at, result
+        return cast(Result, result)
+
     def close(self) -> None:
         """Write everything to disk and release the file."""
         with self._sync_lock:
@@ -83,7 +92,12 @@ class SyncedIndex:
 
     def _sync_now(self) -> None:
         self._sync = self._sync or Sync(self._index.new_cursor())
-        self._sync.run(sources(self._runs_dir))
+        changed = True  # if it fails halfway
+        try:
+            changed = self._sync.run(sources(self._runs_dir))
+        finally:
+            if changed:
+                self.changed_at = time.monotonic_ns()
         self.fault = self._sync.fault
 
     def _rebuild(self, error: duckdb.Error) -> None:

@@ -29,7 +29,7 @@ UNKNOWN_STATUS_STYLE = ("gray", ":material/help:")
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def states(_lab: Lab, synced_at: int, names: list[str]) -> list[dict[str, Any]]:
+def states(_lab: Lab, changed_at: int, names: list[str]) -> list[dict[str, Any]]:
     """Return the progress of runs; see `Lab.states`. All sessions share one query per index sync."""
     return _lab.states(names)
 

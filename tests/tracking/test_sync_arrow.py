@@ -105,5 +105,5 @@ def test_unreadable_run_does_not_block_a_group_of_new_runs(tmp_path):
     assert index_sync.fault.startswith("r2 cannot be indexed")
     rows = index.cursor().execute("select run, count(*) from step group by run order by run")
     assert rows.fetchall() == [(f"r{i}", COUNT - 2) for i in (0, 1, 3, 4)]
-    assert not index_sync.run(runs)
+    assert not index_sync.run([*runs[:2], *runs[3:]])
     index.close()

@@ -1,6 +1,7 @@
 """The synced index: rebuilding a broken index, and reading during a rebuild."""
 
 import os
+import shutil
 import signal
 import threading
 
@@ -92,3 +93,25 @@ def test_ctrl_c_during_a_query_is_a_keyboard_interrupt(open_index):
 
     with pytest.raises(KeyboardInterrupt):
         index.read(long_query)
+
+
+def test_query_is_cached_until_a_run_changes_or_disappears(tmp_path, open_index):
+    index = open_index()
+    calls = []
+
+    def query(db):
+        calls.append(db)
+        return queries.results(db)["status"].tolist()
+
+    assert [index.read_cached(query) for _ in range(3)] == [["queued"]] * 3
+    index.refresh()
+    assert index.read_cached(query) == ["queued"]
+    assert len(calls) == 1
+    run = RunDirectory(tmp_path / "a")
+    run.append("status", status="running")
+    index.refresh()
+    assert index.read_cached(query) == ["running"]
+    shutil.rmtree(run.path)
+    index.refresh()
+    assert index.read_cached(query) == []
+    assert len(calls) == 3
