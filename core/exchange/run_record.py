@@ -22,7 +22,7 @@ from core.views.tables import records
 CURVE_BUCKETS = 500
 """Resolution of exported curves. The extremes of each bucket are kept."""
 SMOOTHED_SHARE = 0.02
-"""Window of the moving average of the loss, as a fraction of the steps."""
+"""Moving-average window for the loss, as a fraction of the steps."""
 LOG_BYTES = 200_000
 """Number of bytes exported from the end of the log."""
 Read = Callable[..., Any]

@@ -294,7 +294,7 @@ def run_curve(
     Args:
         points: Columns x and y.
         metric: A key of CURVES.
-        warmup_steps: Shade these first steps as the warm-up.
+        warmup_steps: Number of initial steps to shade as the warm-up.
         threshold: Draw a line at this value as the clipping threshold.
     """
     title = CURVES[metric].label
