@@ -350,7 +350,7 @@ def studies(runs_dir: Path, frame: pd.DataFrame) -> list[dict[str, Any]]:
 def extend_study(
     runs_dir: Path, name: str, seeds: int = 0, axis: str = "", values: Sequence[Any] = ()
 ) -> list[str]:
-    """Add seeds or values to a study and create the runs. Returns their names. Raises UserError."""
+    """Add seeds or values to a study and create its new runs. Returns their names. Raises UserError."""
     found = study.find(runs_dir, name)
     extended = study.extended(found, seeds, axis, values)
     if found.is_complete:

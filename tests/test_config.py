@@ -279,7 +279,7 @@ def test_every_field_is_documented_and_grouped() -> None:
     assert {metadata(f)["group"] for f in FIELDS.values()} == set(settings.GROUPS)
 
 
-def test_base_types_choices_and_optional_fields() -> None:
+def test_types_choices_and_optional_fields_are_detected() -> None:
     types = {n: settings.base_type(f) for n, f in FIELDS.items()}
     assert set(types.values()) == {bool, int, float, str, tuple}
     assert types["parent"] is str

@@ -175,7 +175,7 @@ def runs(
         bool,
         typer.Option(
             "--journal",
-            help="Also show the results reported in the journal that the presets run_1 to run_19 reproduce.",
+            help="Also show the journal's reported results, which the presets run_1 to run_19 reproduce.",
         ),
     ] = False,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
@@ -307,7 +307,7 @@ def _fail(message: str, status: int) -> NoReturn:
 
 
 def _report_name(name: str, origin: str | None) -> str:
-    """Return the name of a new run. Print it if it is not the requested one."""
+    """Return the name of a new run. Print it if it differs from the requested one."""
     if origin:
         errors.print(f"Run name: {name} ({origin})")
     return name

@@ -1,8 +1,8 @@
 """The run capsule: one run as a self-contained HTML file with interactive charts, answers, scores, settings and log.
 
-The file works without a network and without this program. plotly.js is compressed and unpacked in the browser, and a
-Content-Security-Policy allows no requests and no scripts other than the two in the file. All text is escaped: in HTML
-by Jinja2's autoescape, in scripts because data is stored in Base64 and shown as text only.
+The file works without a network and without this program. It contains plotly.js in compressed form. Its
+Content-Security-Policy allows no requests and no scripts other than the two in the file. Text in HTML is escaped by
+Jinja2's autoescape. Data for scripts is stored in Base64 and displayed only as text.
 
 Does not know where the record comes from.
 """
@@ -152,7 +152,7 @@ def _facts(record: RunRecord) -> list[str]:
 
 
 def _tiles(record: RunRecord) -> list[dict[str, str]]:
-    """Return the key results of a run, with a title, a value and a note. Values that were not measured are omitted."""
+    """Return a run's key results, each with a title, a value and a note. Values that were not measured are omitted."""
     row = record.row
     tiles = []
     if row["best_val_loss"] is not None:
@@ -196,7 +196,7 @@ def _interval(score: Mapping[str, Any]) -> str:
 
 
 def _scores(record: RunRecord) -> list[dict[str, Any]]:
-    """Return the rows of the score table, with positions of mean and interval in percent."""
+    """Return the rows of the score table, with the positions of the mean and the interval in percent."""
     rows = []
     for score in record.scores:
         mean = score["mean"]
@@ -233,7 +233,7 @@ def _settings(record: RunRecord) -> list[dict[str, Any]]:
 
 
 def _setting(name: str, config: RunConfig) -> str:
-    """Format a setting. A setting that has no effect is a dash."""
+    """Format a setting. A setting that has no effect is shown as a dash."""
     values = config.model_dump()
     if not is_relevant(name, values):
         return formats.DASH
@@ -302,7 +302,7 @@ def _figure(record: RunRecord) -> charts.Figure:
 
 
 def _named(figure: charts.Figure, titles: Sequence[str]) -> charts.Figure:
-    """Name the traces by metric. Figures of several runs name them by run."""
+    """Name the traces by metric, not by run as in figures of several runs."""
     for trace, title in zip(figure["data"], titles, strict=True):
         trace["name"] = title
         trace.pop("hovertemplate", None)  # may name the run

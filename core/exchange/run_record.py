@@ -22,9 +22,9 @@ from core.views.tables import records
 CURVE_BUCKETS = 500
 """Resolution of exported curves. The extremes of each bucket are kept."""
 SMOOTHED_SHARE = 0.02
-"""Window of the moving average of the loss, as a fraction of the steps."""
+"""Moving-average window for the loss, as a fraction of the steps."""
 LOG_BYTES = 200_000
-"""Length of the exported end of the log."""
+"""Number of bytes exported from the end of the log."""
 Read = Callable[..., Any]
 """Runs a query from `core.tracking.queries` on the index, with the given arguments."""
 
@@ -43,7 +43,7 @@ class RunRecord:
         samples: see `queries.samples`.
         warnings: see `queries.warnings`.
         answers: columns item, instruction, input, reference, answer, cut, exact, `pretrained` (the base model's answer
-            or None), and the mean score from each judge under the judge's ID.
+            or None), and each judge's mean score in a column named by the judge's ID.
         scores: one row per judge and model; see `_scores`.
         log: the end of the trainer's log.
     """
@@ -101,7 +101,7 @@ def _config_or_none(runs_dir: Path, name: str | None) -> RunConfig | None:
 def _answers_and_scores(
     runs_dir: Path, name: str, read: Read
 ) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
-    """Return the answers with the base model's answers and their scores, and the scores of both models."""
+    """Return the run's answers with their scores and the base model's answers, and the mean scores of both."""
     scoring = Scoring(runs_dir, read)
     judged = scoring.answers([name])
     verdicts = scoring.verdicts(judged)
@@ -123,10 +123,10 @@ def _answers_and_scores(
 
 
 def _scores(scoring: Scoring, judged: Any, verdicts: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return one judge's score of the run and of its base model.
+    """Return one judge's scores for the run and its base model.
 
     Keys: id, judge and model of the judge, run (display name), is_base, mean, low, high, scored, missing, and
-    `difference`, the run's mean minus the base model's with its interval as text.
+    `difference`, which is the run's mean minus the base model's, with its interval, as text.
     """
     judge = verdicts.iloc[0]
     by_example = scoring.example_scores(verdicts).pivot(

@@ -1,4 +1,4 @@
-"""The answers to judge: those that runs gave, and those that their base models gave to the same examples.
+"""The answers to judge: the runs' answers, and their base models' answers to the same examples.
 
 `core.judging.scoring.Scoring.answers` loads them once; all other code receives them as an argument.
 """
@@ -27,7 +27,7 @@ class Base:
     Args:
         model: model name; see `RunConfig.base_model`.
         weights: SHA-256 of the weights, from the run's `plan` event.
-        max_new_tokens: maximum length of an answer.
+        max_new_tokens: maximum length of an answer, in tokens.
     """
 
     model: str
@@ -78,7 +78,7 @@ class JudgedAnswers:
 
     @property
     def run_answers(self) -> pd.DataFrame:
-        """The runs' answers, without those by the base models."""
+        """The runs' answers, without those of the base models."""
         return self.answers[self.answers["run"].isin(self.runs)]
 
     @property

@@ -1,4 +1,4 @@
-"""Answer runs' test examples with their pretrained base models, as a baseline for the leaderboard.
+"""Answer the runs' test examples with the pretrained base models, as a baseline for the leaderboard.
 
 Answers are cached as events in `runs/pretrained/`, so each example is answered only once.
 """

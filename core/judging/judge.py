@@ -91,7 +91,7 @@ class Judge(Protocol):
 
     @property
     def spec(self) -> Mapping[str, Any]:
-        """Everything that a verdict depends on except the item, such as the model and the prompt.
+        """Everything other than the item that affects a verdict, such as the model and the prompt.
 
         Must not contain the API key.
         """

@@ -50,7 +50,7 @@ def build(settings: JudgeSettings, kind: Kind = "score", check_key: bool = True)
         judge_names = ", ".join(JUDGES)
         raise UserError(f"judge = {settings.judge!r}: must be one of {judge_names}")
     if settings.temperature is not None and not 0 <= settings.temperature <= 2:
-        raise UserError(f"temperature = {settings.temperature:g}: must be from 0 to 2")
+        raise UserError(f"temperature = {settings.temperature:g}: must be between 0 and 2")
     if settings.timeout is not None and not 0 < settings.timeout <= MAX_TIMEOUT_S:
         message = f"timeout = {settings.timeout:g}: must be greater than 0 and at most {MAX_TIMEOUT_S:g} seconds"
         raise UserError(message)

@@ -1,4 +1,4 @@
-"""Ledgers: each records all verdicts from one judge, so that none is requested or paid for twice.
+"""Verdict ledgers. Each records one judge's verdicts, so that no verdict is requested or paid for twice.
 
 A ledger is an append-only file in `runs/verdicts/`. It has the same format as a run's event file and is synced into
 the index. Only one process can write to it at a time. This module does not depend on services or runs.
@@ -59,7 +59,7 @@ class Ledger:
             raise UserError(f"Cannot write to {self.path.parent}: {error}") from None
 
     def write(self, key: str, item: Item, repeat: int, verdict: Verdict) -> None:
-        """Append a verdict, which replaces earlier ones with the same key. Raises UserError if the write fails."""
+        """Append a verdict. It supersedes earlier ones with the same key. Raises UserError if the write fails."""
         fields = {**asdict(verdict), "raw": verdict.raw[:MAX_RAW_CHARACTERS]}
         fields = {name: value for name, value in fields.items() if value not in (None, "")}
         identifiers = {"key": key, "id": self.id, "subject": item.subject, "repeat": repeat}
@@ -89,7 +89,7 @@ def known_verdicts(runs_dir: Path, spec: Mapping[str, Any]) -> Mapping[str, floa
 
 @functools.lru_cache(maxsize=8)
 def _read_cached(path: Path, *_: int) -> dict[str, float | None]:
-    """Read a ledger. Cached because pages need it on every rerun. The other arguments only extend the cache key."""
+    """Read a ledger. Cached, because pages read it on every rerun. The other arguments are used only as cache keys."""
     return _read(path)
 
 

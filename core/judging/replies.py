@@ -68,7 +68,7 @@ DELIMITER = re.compile(
 )
 """Follows a complete value: a comma, a closing brace, a line break or the end of a code block.
 
-A line break may be preceded by a comment without digits, which could be another score.
+A comment may precede a line break, unless it contains digits, which could be another score.
 """
 
 # Words around a verdict.
@@ -87,13 +87,13 @@ SAYS = re.compile(
     r"\b(?:says?|said|wrote|(?:claim|contain|include|state|read|output|ask|demand|quote|return|write|print)(?:e?[sd])?)\W*$",
     re.IGNORECASE,
 )
-"""Introduces what a judged answer says."""
+"""Introduces a quotation from a judged answer."""
 NO_VERDICT = re.compile(
     r"\b(?:drafts?|initial(?:ly)?|tentative(?:ly)?|preliminary|first (?:guess|thought|impression|pass|attempt)|"
     r"examples?|for instance|e\.g|formats?|template|schema)\b|" + SAYS.pattern,
     re.IGNORECASE,
 )
-"""Introduces a draft, an example, or what a judged answer says."""
+"""Introduces a draft, an example, or a quotation from a judged answer."""
 AT_START = re.compile(r"(?:\W|`{3}\w+|json)*")
 """What may precede the verdict in a reply that was cut off."""
 AT_END = re.compile(
@@ -108,14 +108,14 @@ NUMBER = rf"(?<![.{DASHES}])(\d{{1,6}}(?:\.\d+)?)"
 NUMBER_WORDS = r"(?:zero|ten|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred)"
 OF_100 = r"(?:/\s*100\b|out\s+of\s+100\b)"
 SCALE = re.compile(r"(?<![\d.])0\s*(?:[-\u2013]|to)\s*100\b(?!\.?\d)", re.IGNORECASE)
-"""The scale itself, not a score."""
+"""A mention of the scale, which is not a score."""
 PUNCTUATION = r"[^\w{}?]*"
 BEFORE_NUMBER = rf"[^\w{{}}?{DASHES}]*"
 """Excludes dashes, which could be a minus sign."""
 REMARK = (
     rf"(?:[,;:(\u2013\u2014-](?:(?!\b(?:but|if|unless|were|minus|{NUMBER_WORDS})\b)[^\d{{}}?])*)?"
 )
-"""May follow a statement on the same line. Excludes numbers, which could be another score, and conditions."""
+"""May follow a statement on the same line. Excludes conditions, and numbers that could be another score."""
 BARE_SCORE = re.compile(
     rf"\s*(?:-\s+)?[^\w{{}}{DASHES}]*(?:score{BEFORE_NUMBER})?{NUMBER}{PUNCTUATION}(?:{OF_100}{PUNCTUATION})?",
     re.IGNORECASE,
@@ -230,7 +230,7 @@ def read_verdict(
     cut: str | None = None,
     from_reasoning: bool = False,
 ) -> Verdict:
-    """Parse the verdict in a reply. If there is none, or if several conflict, it is missing, with a reason.
+    """Parse the verdict in a reply. If there is none, or if several conflict, return a missing verdict with the reason.
 
     Args:
         judged: prompt texts that the reply may quote.
@@ -360,7 +360,7 @@ def _find_statement(text: str, kind: Kind, is_cut: bool, must_end: bool) -> Any:
         return match[1]
     lines = text.splitlines()
     if must_end and lines and not text.endswith("\n"):
-        lines.pop()  # it may end in the middle of a number
+        lines.pop()  # the last line may end in the middle of a number
     segments = [s for line in lines for s in SENTENCE_END.split(line) if s.strip()]
     stated: list[tuple[Any, str]] = []
     for segment in segments:
@@ -487,7 +487,7 @@ def _objects(text: str, key: str) -> list[_Object]:
 def _parse(text: str, start: int, key: str) -> tuple[Mapping[str, Any], int]:
     """Parse an object that is valid or nearly valid JSON. Return its entries and its end position.
 
-    A malformed object ends at the next brace. Its key is None if the value cannot be parsed reliably.
+    A malformed object ends at the next brace. The value of `key` is None if it cannot be parsed reliably.
     """
     try:
         value, end = DECODER.raw_decode(text, start)

@@ -19,7 +19,7 @@ from core.judging.order import Limits
 MAX_PAUSE_S = 60.0
 """Upper bound for a retry delay, even if the service asks for a longer one."""
 MAX_FREE_RETRIES = 30
-"""Rate-limit errors allowed per request before each one counts as an attempt."""
+"""Number of rate-limit errors per request that do not count as attempts."""
 MAX_REASONS = 3
 """Number of reasons that a summary lists separately."""
 
@@ -41,16 +41,16 @@ class ScoringProgress:
 
     requested: int = 0
     stored: int = 0
-    """Verdicts in `requested` that were already in the ledger."""
+    """Requested verdicts that were already in the ledger."""
     requests_sent: int = 0
     """Requests sent, including failed ones."""
     done: int = 0
     missing: int = 0
-    """Verdicts in `done` that have no score."""
+    """Completed verdicts that have no score."""
     missing_reasons: list[str] = field(default_factory=list)
     """One reason for each verdict counted in `missing`."""
     scored: int = 0
-    """Verdicts in `requested` that have a score, including cached ones."""
+    """Requested verdicts that have a score, including cached ones."""
     given_up: list[str] = field(default_factory=list)
     """One reason for each verdict that could not be obtained. The next scoring job requests them again."""
     waiting: str | None = None
@@ -178,7 +178,7 @@ class _Scoring:
             self.shutdown.set()
 
     def _request(self, task: Task) -> None:
-        """Request a verdict until it arrives, the attempts are exhausted, or the job ends."""
+        """Request a verdict, and retry until it arrives, the attempts are exhausted, or the job ends."""
         attempt = quota_refusals = 0
         while self.throttle.wait(task.tokens):
             with self.progress_lock:

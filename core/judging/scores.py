@@ -1,4 +1,4 @@
-"""Compute run scores and their confidence intervals from verdicts, and describe the verdicts in sentences.
+"""Compute run scores and their confidence intervals from verdicts, and summarize the verdicts in sentences.
 
 The unit of analysis is the test example: repeated verdicts are averaged first. Means exclude missing verdicts.
 """
@@ -56,7 +56,7 @@ def leaderboard(
         verdicts: verdicts by one judge, from `Scoring.verdicts`.
         answers: all answers that should be scored, with the columns `run` and EXAMPLE_COLUMNS.
         partial: also show the score of a run that has not been fully judged. Such a score may be biased, because the
-            judged answers may be only those that the run shares with another run.
+            only judged answers may be those that the run shares with another run.
     """
     intervals = _intervals(by_example(verdicts))
     judged_counts = _example_counts(verdicts)
@@ -69,7 +69,7 @@ def leaderboard(
 
 
 def judge_labels(scores: pd.DataFrame) -> dict[str, str]:
-    """Return a label for the ID of each judge in `queries.scores`.
+    """Return a label for each judge ID in `queries.scores`.
 
     Judges are labeled by name, with the model added if names are ambiguous, or by full ID if that is not enough.
     """
@@ -181,7 +181,7 @@ def _intervals(scores: pd.DataFrame) -> dict[str, Interval]:
 
 
 def judge_description(judge: Mapping[str, Any]) -> str:
-    """Describe a judge: its name, its model, its temperature and the beginning of its prompt."""
+    """Describe a judge by its name, model, temperature and the beginning of its prompt."""
     text = f"{judge['judge']}: {judge['model']}"
     if not judge["prompt"]:
         return f"{text}. An exact match scores 100."

@@ -1,6 +1,6 @@
 """The interface of the judging package: load answers and verdicts, estimate costs, prepare jobs, summarize verdicts.
 
-The index is read only through the function passed to `Scoring`.
+Reads the index only through the function passed to `Scoring`.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,7 +39,7 @@ class Scoring:
     Args:
         runs_dir: folder that contains the run directories, the ledgers and the price file.
         read: runs a query from `core.tracking.queries` on the index, with the given arguments.
-        answerer: returns the object that loads base models and may have them in memory already; see `job.Job`.
+        answerer: returns the object that loads base models, some of which it may already hold in memory; see `job.Job`.
     """
 
     MIN_JUDGED_SHARE = queries.MIN_JUDGED_SHARE
@@ -56,7 +56,7 @@ class Scoring:
         self._runs_dir, self._read, self._answerer = runs_dir, read, answerer
 
     def answers(self, runs: Sequence[str]) -> JudgedAnswers:
-        """Load the answers by some runs and their base models."""
+        """Load the answers by the given runs and their base models."""
         base_by_run = self._base_by_run(runs)
         base_names = {base.name for base in base_by_run.values()}
         answers = self._read(queries.judged_answers, [*base_names, *runs])

@@ -37,7 +37,7 @@ class Effect:
         difference: after minus before; nan if a side has no values.
         variances: independent components of the variance of `difference`, each with its degrees of freedom. Empty if
             there are too few values to estimate them.
-        n: number of pairs, or of values on both sides if they are not pairs.
+        n: number of pairs, or of values on both sides if they are not paired.
         is_paired: whether values were compared as pairs.
     """
 
@@ -49,8 +49,8 @@ class Effect:
     def margin(self, level: float = CONFIDENCE_LEVEL) -> float:
         """Return half the width of the confidence interval; nan if there is none.
 
-        With one component, this is Student's t interval. With several, each has its own t quantile, as in the
-        approximation of Cochran (1964) to the Behrens-Fisher problem, which is at least as wide as Satterthwaite's.
+        With one component, this is Student's t interval. With several, each has its own t quantile, as in
+        Cochran's (1964) approximation for the Behrens-Fisher problem. It is at least as wide as Satterthwaite's.
         """
         if not self.variances:
             return math.nan
@@ -87,7 +87,8 @@ class Effect:
 def compare(before: Mapping[int, float], after: Mapping[int, float]) -> Effect:
     """Compare the metric of one run per seed.
 
-    With two or more common seeds, only these are compared, by a paired t-test. Otherwise, all are, by Welch's test.
+    If at least two seeds are common to both, only those are compared, with a paired t-test. Otherwise, all seeds are
+    compared with Welch's test.
 
     Args:
         before, after: the metric by seed.
@@ -120,8 +121,8 @@ def compare_items(before: ArrayLike, after: ArrayLike) -> Effect:
     """Compare scores of the same test items by the same seeds.
 
     Both seeds and items are random and crossed, so the variance of the mean difference has a component for each (Owen
-    2007, "The pigeonhole bootstrap"). The component of the seeds, which includes the residual, has S - 1 degrees of
-    freedom; the component of the items has I - 1. With a single seed, the result is valid for that seed only.
+    2007, "The pigeonhole bootstrap"). The seed component, which includes the residual, has S - 1 degrees of freedom;
+    the item component has I - 1. With a single seed, the result is valid for that seed only.
 
     Args:
         before, after: scores (S seeds, I items).
@@ -174,8 +175,8 @@ class NoiseFloor:
     """The seed-to-seed standard deviation of a metric, pooled over settings.
 
     Args:
-        sd: standard deviation; nan without a setting with two seeds.
-        low, high: its 95% interval.
+        sd: standard deviation; nan if no setting has two seeds.
+        low, high: bounds of its 95% interval.
         df: degrees of freedom: the number of runs minus the number of settings.
     """
 
@@ -186,7 +187,7 @@ class NoiseFloor:
 
 
 def noise_floor(groups: Sequence[ArrayLike]) -> NoiseFloor:
-    """Pool the standard deviation of several settings, with one array of values by seed for each."""
+    """Pool the standard deviation over several settings. Each array has one setting's values, one per seed."""
     values = [np.asarray(group, float) for group in groups]
     values = [group for group in values if len(group) > 1]
     df = sum(len(group) - 1 for group in values)
@@ -203,7 +204,7 @@ def power(seeds: int, sd: float, difference: float) -> float:
 
     Args:
         seeds: number of pairs, at least 2.
-        sd: standard deviation of the differences between pairs.
+        sd: standard deviation of the paired differences.
         difference: the true difference.
     """
     shift = abs(difference) / sd * math.sqrt(seeds) if sd else math.inf
@@ -215,7 +216,7 @@ def power(seeds: int, sd: float, difference: float) -> float:
 
 
 def seeds_needed(sd: float, difference: float) -> int:
-    """Return the smallest number of pairs that detects a difference with a power of 80%, up to MAX_SEEDS.
+    """Return the smallest number of pairs needed to detect a difference with a power of 80%, up to MAX_SEEDS.
 
     Raises ValueError if the difference is 0.
     """

@@ -224,7 +224,7 @@ def win_rate(forward: ArrayLike, backward: ArrayLike, level: float = CONFIDENCE_
 
 @lru_cache(maxsize=16)
 def resampled(n: int, resamples: int, seed: int = BOOTSTRAP_SEED) -> NDArray[np.uint16]:
-    """Return the count of each of n items in each bootstrap resample, (resamples, n). Deterministic."""
+    """Return how often each of n items occurs in each bootstrap resample, (resamples, n). Deterministic."""
     drawn = np.random.default_rng([seed, n]).integers(n, size=(resamples, n))
     drawn += n * np.arange(resamples)[:, None]
     counts = np.bincount(drawn.ravel(), minlength=resamples * n).astype(np.uint16)
@@ -235,7 +235,7 @@ def resampled(n: int, resamples: int, seed: int = BOOTSTRAP_SEED) -> NDArray[np.
 def tail(n: int, level: float = CONFIDENCE_LEVEL) -> float:
     """Return the lower quantile of the bootstrap distribution for a confidence level and n > 1 items.
 
-    A plain percentile interval is too narrow by the factor sqrt((n - 1) / n) and uses normal instead of t quantiles.
+    A plain percentile interval is too narrow by a factor of sqrt((n - 1) / n) and uses normal instead of t quantiles.
     The expanded percentile interval corrects both with a smaller tail probability (Hesterberg 2015, "What Teachers
     Should Know About the Bootstrap", section 5.3).
     """
@@ -282,7 +282,7 @@ def _agresti_coull_interval(points: NDArray, level: float) -> Interval:
 
 
 def _needed_items(mean: float, deviation: float, level: float) -> int:
-    """Return the number of items for a two-sided paired t-test to detect a difference with a power of POWER.
+    """Return the number of items that a two-sided paired t-test needs to detect a difference with a power of POWER.
 
     Uses a normal approximation with a correction for the t distribution (Guenther 1981, "Sample Size Formulas for
     Normal Theory T Tests"). The result is within one item of the exact number.

@@ -19,7 +19,7 @@ REGULARIZATION = 0.05
 """Adds about a tenth of a win to each run in every pair."""
 RATING_RESAMPLES = 1000
 MAX_ITERATIONS = 10_000
-"""Upper bound for a fit. Most take a few dozen iterations, or more if a run almost never loses."""
+"""Upper bound for a fit. Most fits take a few dozen iterations, but more if a run almost never loses."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def rating_intervals(
     """Return the rating of each run with a bootstrap interval. Items are resampled with all their comparisons.
 
     Args:
-        outcomes: (item, i, j, points), where points from 0 to 100 are for run i against run j. A pair may occur more
-            than once per item.
+        outcomes: (item, i, j, points), where run i scored points (0 to 100) against run j. A pair may occur more than
+            once per item.
         runs: number of runs.
         level: confidence level.
         resamples: number of bootstrap resamples.

@@ -1,4 +1,4 @@
-"""The DuckDB index of all runs, and the lock that lets one process at a time drive them.
+"""The DuckDB index of all runs, and the lock that lets only one process at a time drive them.
 
 The index is a cache of the run directories. A file that cannot be opened or has a different schema version is deleted
 and rebuilt. Only one process opens it, and only once; each thread uses its own cursor.
@@ -62,7 +62,7 @@ class Index:
         """Delete the index and create an empty one. The caller must sync it.
 
         Raises:
-            UserError: the file cannot be replaced, or this index is closed, so another process may have it open.
+            UserError: the file cannot be replaced, or this index is closed and another process may have the file open.
         """
         if self.path is not None and self._lock is None:
             raise UserError(f"The index {self.path} is closed.")

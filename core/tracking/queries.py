@@ -47,7 +47,7 @@ COLOR = re.compile(r"#[0-9a-f]{6}")
 COMPLETE_ANSWER = " and ".join(
     f"{name} is not null" for name in ("item", "instruction", "input", "reference", "answer")
 )
-"""Condition for generations with all their texts. An edited event may lack some."""
+"""SQL condition that a generation has all of its texts. A manually edited event may lack some."""
 CURVE_BUCKETS = 250
 """Default number of buckets in a downsampled curve."""
 
@@ -109,8 +109,8 @@ def results(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
     """Return all runs, newest first: status, all settings, losses, perplexity, time, memory and device.
 
     Settings that have no effect (such as a rank without LoRA) are empty, as are all settings of a run whose
-    config.json is damaged. A setting missing from config.json has its default value, because it was added after the
-    run was created. A run without a color gets one derived from its name.
+    config.json is damaged. A setting that is missing from config.json was added after the run was created and has its
+    default value. A run without a color gets one derived from its name.
 
     Losses come from the newest evaluation after step 0. Step 0 measures the base model, so a run that ended before
     its next evaluation has no losses. `val_set` says whether `val_loss` was measured on the `whole set` (at the
@@ -146,7 +146,7 @@ def results(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
 
 
 def _measured_columns() -> tuple[str, str, str]:
-    """Convert RESULT_SOURCES to SQL. Returns common table expressions, their joins, and columns."""
+    """Convert RESULT_SOURCES to SQL: common table expressions, joins and columns."""
     aggregates: dict[str, set[str]] = {}
     columns = []
     for name, source in RESULT_SOURCES.items():
@@ -173,7 +173,7 @@ def curves(
 ) -> dict[str, pd.DataFrame]:
     """Return metrics in CURVES for some runs, each as `run, x, y`, downsampled to the extremes of each bucket.
 
-    The extremes preserve one-step spikes. With a window above 1, y is the moving average over that many steps.
+    Keeping the extremes preserves one-step spikes. With a window above 1, y is the moving average over that many steps.
 
     Steps without a value are gaps. In each bucket, y is NaN at the first and last gap and, if there are more, also
     between the extremes. A run without any values has no points.
@@ -252,7 +252,7 @@ def evaluations(
     """Return the metrics of each evaluation: run, x, EVALUATIONS, train_perplexity, val_perplexity, final.
 
     `val_loss` covers the whole validation set in the final evaluation. `subset_loss` covers the same examples in all
-    evaluations; it is missing in the final evaluation of runs from older versions. `train_loss` is missing where the
+    evaluations; it is missing from the final evaluation of runs from older versions. `train_loss` is missing where the
     probe was not measured.
     """
     assert x in AXES
@@ -283,8 +283,8 @@ def exact_answers(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
 def step(db: duckdb.DuckDBPyConnection, run: str, step: int) -> dict[str, Any] | None:
     """Return the metrics of one step and its batch, or None if the run has not recorded that step.
 
-    `batch` has the data set indices of the examples, and `batch_tokens` the number of tokens they had in training.
-    Older runs may lack both.
+    `batch` holds the data set indices of the examples, and `batch_tokens` is their token count in training. Older runs
+    may lack both.
     """
     result = db.execute(
         """
@@ -413,7 +413,7 @@ def judged_answers(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.Dat
 
 
 def base_hashes(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> dict[str, str]:
-    """Return each run's base weights hash, if it has recorded one."""
+    """Return the hash of each run's base weights, if recorded."""
     query = (
         "select run, arg_max(base_hash, seq) from plan where run in (select unnest(?)) group by run"
     )
@@ -421,7 +421,7 @@ def base_hashes(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> dict[str,
 
 
 def verdicts(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
-    """Return the newest verdicts on the answers by some runs, one row per answer, judge and repeat.
+    """Return the newest verdicts on the answers by the given runs, one row per answer, judge and repeat.
 
     Columns: subject (hash of the answer), id (identifies the judge and its settings), judge, model, repeat, score,
     reason, missing.
@@ -486,8 +486,8 @@ def reply_tokens(db: duckdb.DuckDBPyConnection, judge: str) -> float | None:
 def scores(db: duckdb.DuckDBPyConnection) -> pd.DataFrame:
     """Return mean scores by run, test example and judge: run, example, id, judge, model, score, examples.
 
-    The score is NaN if all verdicts are missing; `examples` is the number of the run's examples. A run is omitted if
-    the judge has verdicts on less than MIN_JUDGED_SHARE of them.
+    The score is NaN if all verdicts are missing; `examples` is the run's number of examples. A run is omitted if the
+    judge has verdicts on less than MIN_JUDGED_SHARE of them.
     """
     return db.execute(
         f"""

@@ -2,7 +2,7 @@
 
 Event files are read from a stored byte offset; the rows and the new offset are committed in one transaction. A
 truncated or replaced file is read again from the start. Step events, which make up most of a long run, are parsed with
-Arrow. Other events are parsed line by line, as are lines that are not in the format that `EventWriter` writes.
+Arrow. Other events, and lines in a format other than that of `EventWriter`, are parsed one by one.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ NEW_RUNS_PER_TRANSACTION = 32
 MAX_PENDING_ROWS = 100_000
 """Maximum number of rows held in memory before they are written."""
 FINGERPRINT_BYTES = 256
-"""Number of bytes stored from before the offset, to detect that a file was replaced."""
+"""Number of bytes before the offset that are stored to detect whether a file was replaced."""
 MIN_ARROW_STEPS = 500
 """Minimum number of steps for the Arrow path; below it, parsing line by line is faster."""
 ARROW_BLOCK_BYTES = 1 << 20
@@ -370,15 +370,16 @@ def parse_steps(lines: Sequence[bytes], seq: int) -> tuple[pa.Table, list[bytes]
 
 
 def sources(runs_dir: Path, run_names: Collection[str] | None = None) -> list[Source]:
-    """Return the sources to index. `run_names` limits the runs."""
+    """Return the sources to index. With `run_names`, other runs are left out."""
     runs = (run for run in list_runs(runs_dir) if run_names is None or run.name in run_names)
     return [*runs, *event_files(runs_dir)]
 
 
 def read_index(runs_dir: Path, run_names: Collection[str] | None = None) -> Index:
-    """Return an up-to-date index for a command, in memory if a dashboard has the file open or it is not writable.
+    """Return an up-to-date index for a command.
 
-    Also marks runs whose trainer died as interrupted; see `core.scheduler.processes.mark_dead_runs`.
+    The index is in memory if a dashboard has the file open or the file is not writable. Also marks runs whose trainer
+    died as interrupted; see `core.scheduler.processes.mark_dead_runs`.
 
     Args:
         run_names: the required runs. An index in memory contains only these, which makes it faster to build.
@@ -420,7 +421,7 @@ def _sync_once(runs_dir: Path, index: Index, run_names: Collection[str] | None) 
 
 
 def is_broken(error: Exception) -> bool:
-    """Whether an error means that the index is unusable. A full disk, which DuckDB reports as TransactionException, does not."""
+    """Whether an error means that the index is unusable. TransactionException is not included: it means a full disk."""
     return isinstance(error, duckdb.Error) and not isinstance(error, duckdb.TransactionException)
 
 
@@ -488,7 +489,7 @@ def _row(run: str, event: dict[str, Any]) -> list[Any] | None:
 
 
 def _add_derived_fields(generation: dict[str, Any]) -> None:
-    """Add whether an answer matches its reference, and the hashes by which verdicts are looked up. Raises TypeError."""
+    """Add whether an answer matches its reference, and the hashes used to look up verdicts. Raises TypeError."""
     if {"answer", "reference"} <= generation.keys():
         generation["exact"] = exact_match(generation["answer"], generation["reference"])
     generation["example"] = generation["subject"] = None
@@ -526,7 +527,7 @@ def _read_text(value: Any) -> str:
 
 
 def _read_list(value: Any, *types: type) -> list[Any]:
-    """Return a list if its items have only these types. A loop over the items would take half of the sync time."""
+    """Return a list whose items all have one of these types. A Python loop would take half of the sync time."""
     if type(value) is not list or not set(map(type, value)) <= {*types}:
         raise TypeError(value)
     return value

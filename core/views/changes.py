@@ -38,7 +38,7 @@ def from_parents(runs: pd.DataFrame) -> list[str]:
 def differences(old: Values, new: Values) -> list[str]:
     """Return the settings that have an effect in the new run and differ from the old one.
 
-    A setting without an effect in the old run, such as the rank without LoRA, counts as its default there.
+    A setting without an effect in the old run, such as the rank without LoRA, is assumed to have its default there.
     """
     if old == new:
         return []
@@ -80,5 +80,5 @@ def _values(column: pd.Series) -> list[Any]:
 
 
 def _lower(title: str) -> str:
-    """Start a title with a lower-case letter, unless it is a name such as LoRA+ or DoRA."""
+    """Start a title with a lower-case letter, unless it starts with a name such as LoRA+ or DoRA."""
     return title if title[1:2].isupper() or "RA" in title else title[:1].lower() + title[1:]

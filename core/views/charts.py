@@ -24,7 +24,7 @@ Figure = dict[str, Any]
 
 CHART_HEIGHT_PX, HISTOGRAM_HEIGHT_PX = 260, 360
 STACKED_PANEL_HEIGHT_PX, STACKED_PANEL_GAP_PX = 170, 46
-"""Height of a panel in a stacked figure, and the gap above it with its title."""
+"""Height of a panel in a stacked figure, and of the gap above it, which holds its title."""
 STACKED_MARGINS_PX = {"l": 56, "r": 8, "t": 4, "b": 48}
 """Margins of a stacked figure, with space for tick labels and the title of the x-axis.
 
@@ -226,7 +226,7 @@ def many_runs(figure: Figure, groups: Mapping[str, str], colors: Mapping[str, st
 
     Args:
         groups: The group of each run.
-        colors: The color of each group. Without any, runs keep their colors and there is no legend.
+        colors: The color of each group. If empty, runs keep their colors and there is no legend.
     """
     data: list[Figure] = []
     for trace in figure["data"]:
@@ -294,7 +294,7 @@ def run_curve(
     Args:
         points: Columns x and y.
         metric: A key of CURVES.
-        warmup_steps: Shade these first steps as the warm-up.
+        warmup_steps: Number of initial steps to shade as the warm-up.
         threshold: Draw a line at this value as the clipping threshold.
     """
     title = CURVES[metric].label
@@ -468,7 +468,7 @@ def score_histogram(
     """Draw a histogram of each run's test scores in bins of 10.
 
     Args:
-        colors: The color of each run; those of the palette by default.
+        colors: The color of each run. Defaults to the palette.
     """
     bars = [
         {

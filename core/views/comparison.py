@@ -1,4 +1,4 @@
-"""Test prompts with the answers of several runs: differences between answers, and which run scores higher.
+"""Test prompts with several runs' answers: how the answers differ, and which run scores higher.
 
 This module does not know where scores come from or how prompts are shown.
 """
@@ -16,7 +16,7 @@ from core.views.search import normalized_words
 from core.views.tables import records
 
 PROMPT_COLUMNS = ["item", "instruction", "input", "reference"]
-"""Columns that identify a prompt. The index in the data set alone cannot, because runs may use different data sets."""
+"""Columns that identify a prompt. The data set index alone cannot, because runs may use different data sets."""
 TIE_TOLERANCE = 1e-9
 """Tolerance when comparing scores, in points. Means of repeated verdicts have rounding errors."""
 Example = tuple[str, str, str]
@@ -53,7 +53,7 @@ class Prompt:
 
     @property
     def difference(self) -> float:
-        """The largest difference between two answers, as a share of their words from 0 to 1.
+        """The largest difference between two answers, as a fraction of their words (0 to 1).
 
         A single answer is compared with the reference.
         """
@@ -78,7 +78,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Record:
-    """Number of prompts on which A scores higher than B, lower, or the same."""
+    """Number of prompts on which A scores higher than, lower than, or the same as B."""
 
     wins: int
     losses: int
@@ -97,11 +97,12 @@ class Record:
 def prompts(
     answers: pd.DataFrame, scores: Mapping[tuple[str, Example], float] | None = None
 ) -> list[Prompt]:
-    """Return the prompts of a test set. Prompts answered by most runs come first, then data set order applies.
+    """Return the prompts of a test set. Those answered by the most runs come first; ties are in data set order.
 
     Args:
         answers: rows of `Lab.answers`.
-        scores: points from 0 to 100 by run and example. By default, an answer that matches the reference has 100.
+        scores: points from 0 to 100 by run and example. By default, 100 for an answer that matches the reference,
+            otherwise 0.
     """
     rows_by_prompt: dict[tuple, dict[str, dict[str, Any]]] = {}
     for row in records(answers):
@@ -119,7 +120,7 @@ def prompts(
 
 
 def record(prompts: Sequence[Prompt], a: str, b: str) -> Record:
-    """Count A's wins, losses and ties against B. Prompts without a score for both are omitted."""
+    """Count A's wins, losses and ties against B. Prompts without a score for either run are omitted."""
     gaps = [gap for prompt in prompts if (gap := prompt.gap(a, b)) is not None]
     wins, losses = sum(gap > 0 for gap in gaps), sum(gap < 0 for gap in gaps)
     return Record(wins, losses, len(gaps) - wins - losses)
@@ -154,7 +155,7 @@ def matching(prompts: Sequence[Prompt], filter: str, a: str, b: str) -> list[Pro
 
 
 def arranged(prompts: Sequence[Prompt], sort: str, a: str, b: str) -> list[Prompt]:
-    """Sort prompts by one of SORTS. Prompts answered by most runs still come first, and ties keep their order."""
+    """Sort prompts by one of SORTS. Those answered by the most runs still come first, and ties keep their order."""
     if sort == DATASET_ORDER:
         return sorted(prompts, key=lambda prompt: (-len(prompt.answers), prompt.item))
     if sort == SCORE_DIFFERENCE:

@@ -67,8 +67,8 @@ def difference(run: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         `journal_run`; `loss_to_journal`, the run's loss minus the journal's; and `loss_to_journal_se`, the standard
-        error of the run's loss. The journal's own error is unknown, but similar if both used as many examples. All are
-        None if the run repeats no journal run. The last two are None until the run is evaluated.
+        error of the run's loss. The journal's own error is unknown, but similar if both used the same number of
+        examples. All are None if the run repeats no journal run. The last two are also None until the run is evaluated.
     """
     name = repeated(run)
     journal_result = PRESETS[name].journal if name else None

@@ -151,7 +151,7 @@ def lr_curve(curve: "LRCurve") -> list[dict[str, Any]]:
 
 
 def effects(frame: pd.DataFrame, format: Format) -> list[dict[str, Any]]:
-    """Return the rows of `core.studies.effects`. Formats other than JSON have fewer columns, as text."""
+    """Return the rows of `core.studies.effects`. Formats other than JSON have fewer columns, formatted as text."""
     rows = records(frame)
     if format == "json":
         return rows

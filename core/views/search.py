@@ -13,11 +13,11 @@ from rapidfuzz.distance import OSA
 MIN_WORD_SIMILARITY = 82
 """Minimum similarity, from 0 to 100, for a word to count as another form of a query word."""
 MIN_TYPO_SIMILARITY = 0.75
-"""Minimum edit similarity, from 0 to 1, for a query word that does not occur in any text: one typo in four letters."""
+"""Minimum edit similarity, from 0 to 1, for a query word that occurs in no text. Allows one typo in four letters."""
 LATER_SENTENCE_WEIGHT = 0.7
 """Weight of words after the first sentence. The instruction comes first and matters more than the reference."""
 SYNONYM_WEIGHT = 0.9
-"""Weight of synonyms of a phrase in the text, relative to words in the text."""
+"""Weight of synonyms for a phrase in a text, relative to words that occur in the text."""
 MIN_RELATIVE_SCORE = 0.25
 """Minimum share of the best score. Texts below it have only words such as `for` or `what` in common with the query."""
 PREFIX_SIMILARITY = 0.8
@@ -43,7 +43,7 @@ TASK_SYNONYMS = (
     ("classify", "categorize", "odd one out", "which of these"),
     ("summarize", "summary", "shorten"),
 )
-"""Phrases that ask for the same task. A text that contains one phrase also matches the words in the others."""
+"""Groups of phrases that ask for the same task. A text with one phrase also matches the words in the others."""
 WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 SENTENCE_END = re.compile(r"[.?!]\s")
 Index = Mapping[str, Mapping[int, float]]

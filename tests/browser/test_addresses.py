@@ -1,4 +1,4 @@
-"""Page URLs work."""
+"""Pages open at their own URLs."""
 
 from playwright.sync_api import expect
 

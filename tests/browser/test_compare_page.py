@@ -56,7 +56,7 @@ def test_search_leads_to_an_answer_difference(open_tab, runs_dir):
     expect(row(tab, question).get_by_text("Right", exact=True)).to_have_count(1)
     expect(row(tab, question).locator("mark")).to_have_text(["sunny"])
 
-    # Keys move between the prompts of the list.
+    # Keys move between the prompts in the list.
     tab.get_by_role("heading", name="Compare").click()  # keys typed into the search are text
     tab.keyboard.press("j")
     expect(tab.get_by_text("Prompt 1 · ")).to_be_visible()

@@ -28,7 +28,7 @@ PROBES = ("/_stcore/health", "/_stcore/host-config")
 AXE_JS = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
 RUN_AXE_JS = "() => axe.run(document, {resultTypes: ['violations']}).then((r) => r.violations)"
 KNOWN_VIOLATIONS: dict[str, str] = {}
-"""Rules that Streamlit's markup violates, with the reason."""
+"""Rules that Streamlit's markup violates, with reasons."""
 IDLE_JS = """
     () => document.querySelector('[data-testid="stApp"]')?.dataset.testScriptState === "notRunning"
 """
@@ -41,13 +41,13 @@ BUTTON_LEFT_OF_TITLE_JS = """
         return box('[data-testid="stExpandSidebarButton"]').right <= box("h1").left;
     }
 """
-"""The button does not cover the title, once the sidebar has slid away."""
+"""True once the sidebar has slid away, if its button does not cover the title."""
 NARROW = {"width": 800, "height": 1000}
 
 
 @pytest.fixture(scope="module")
 def hostile():
-    """Write no hostile run, because the first test needs an empty folder."""
+    """Do not write a hostile run, because the first test needs an empty folder."""
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def check_frame(tab, title):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_pages_without_runs(visit, theme):
+def test_pages_without_runs_are_complete_and_accessible(visit, theme):
     found = []
     for path in WITHOUT_RUNS:
         tab = visit(path, theme)
@@ -137,7 +137,7 @@ def test_pages_without_runs(visit, theme):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_pages_with_runs(visit, some_runs, theme):
+def test_pages_with_runs_are_complete_and_accessible(visit, some_runs, theme):
     found = []
     for path, title in PAGES.items():
         tab = visit(path, theme)

@@ -1,6 +1,6 @@
 """Hostile text in a real browser, on pages that `test_dashboard` does not cover.
 
-Markup in it must not be rendered, and scripts in it must not run.
+Its markup must not be rendered, and its scripts must not run.
 """
 
 import contextlib

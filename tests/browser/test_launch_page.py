@@ -46,7 +46,7 @@ def test_first_run_is_launched_in_a_few_clicks(open_tab, runs_dir):
     run.request_stop()
 
 
-def test_clone_one_change_undo_and_launch(open_tab, runs_dir, baseline):
+def test_clone_can_be_changed_undone_and_launched(open_tab, runs_dir, baseline):
     tab = open_tab(f"launch?from={baseline.name}")
     tab.set_viewport_size({"width": 800, "height": 700})
     tab.reload()  # now, the sidebar is closed and its button is in the page header

@@ -275,7 +275,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["good", "--judge", "openai", "--model", "m"], "no API key and no base URL"),
     (["good", "--judge", "openai", "--base-url", "http://127.0.0.1:9/v1"], "needs a model name"),
     (["good", "--judge", "openai", "--model", "m", "--base-url", "nowhere"], "must be a full URL"),
-    (["good", "--temperature", "3"], "temperature = 3: must be from 0 to 2"),
+    (["good", "--temperature", "3"], "temperature = 3: must be between 0 and 2"),
     (["good", "--temperature", "hot"], "'--temperature'"),
     (["good", "--timeout", "0"], "timeout = 0: must be greater than 0"),
     (["good", "--repeats", "0"], "'--repeats'"),

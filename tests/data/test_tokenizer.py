@@ -41,7 +41,7 @@ def test_end_of_text_in_data_is_encoded_as_plain_text() -> None:
     assert decode([END_OF_TEXT]) == "<|endoftext|>"
 
 
-def test_known_ids_of_gpt2() -> None:
+def test_known_text_has_the_ids_of_gpt2() -> None:
     assert encode("Hello, world!") == [15496, 11, 995, 0]
     assert tokenizer().n_vocab == 50257
 

@@ -1,4 +1,4 @@
-"""Exported texts contain no API keys and no path of the home folder."""
+"""Exported text contains neither API keys nor the path of the home folder."""
 
 from pathlib import Path
 

@@ -312,7 +312,7 @@ def test_reasoning_counts_only_with_a_score_at_its_end(text: str, score: float |
         ({}, "", False),
     ],
 )  # fmt: skip
-def test_message_text_of_every_content_type(
+def test_message_text_is_read_from_every_content_type(
     message: dict[str, Any], text: str, from_reasoning: bool
 ) -> None:
     assert message_text(message) == (text, from_reasoning)

@@ -254,8 +254,8 @@ PEFT_OPTIONS: dict[str, dict[str, Any]] = {
 def with_peft(targets: str = "all", variant: str = "plain") -> GPT2:
     """Return our GPT-2 with PEFT's adapters, starting from the same factors as ours.
 
-    PiSSA's factors are compared first. Rounding and the sign of singular vectors depend on the CPU, so that ten steps
-    from separate decompositions would differ.
+    PiSSA's factors are compared first. Rounding and the sign of singular vectors depend on the CPU, so ten steps from
+    separate decompositions would differ.
     """
     config = LoraConfig(
         r=RANK,

@@ -1,5 +1,4 @@
-"""Run the whole app under AppTest, with runs written as lists of events. Nothing is trained except where a test says
-so."""
+"""Run the whole app under AppTest, with runs written as lists of events. Nothing is trained unless a test says so."""
 
 import base64
 import contextlib

@@ -496,7 +496,7 @@ def test_selection_is_shared_by_both_views(train, open_page):
     assert page.widget("compare_run").value == ["two"]
 
 
-def test_prompts_answered_by_most_runs_come_first(write_answers, open_page):
+def test_prompts_answered_by_the_most_runs_come_first(write_answers, open_page):
     first, second = list(QUESTIONS)[:2]
     write_answers("one")
     write_answers("two", excluded_questions=[first])

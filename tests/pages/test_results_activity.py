@@ -1,4 +1,4 @@
-"""Current activity on Results: the running run, the queue and the machine."""
+"""Current activity on Results: the current run, the queue and the machine."""
 
 import threading
 

@@ -147,7 +147,7 @@ def test_parent_and_changes_are_shown(write_run, open_page):
     assert open_page("run", name="new").says("old, which no longer exists.")
 
 
-def test_archive_and_delete(write_run, open_page):
+def test_run_can_be_archived_and_deleted(write_run, open_page):
     run = write_run("one")
     page = open_page("run", name="one").press("Archive")
     assert run.config().archived
@@ -202,7 +202,7 @@ def test_settings_tab_can_show_all_settings(write_run, open_page):
     assert len(page.dataframe[0].value) > 40
 
 
-def test_data_notes_files_and_log_tabs(write_run, open_page, dataset, tmp_path):
+def test_tabs_show_data_notes_files_and_log(write_run, open_page, dataset, tmp_path):
     run = write_run("one", dataset=str(dataset))
     run.log_path.write_text("epoch 1\n<b>done</b>")
     (run.path / "secret").symlink_to(tmp_path)

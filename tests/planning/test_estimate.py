@@ -156,7 +156,7 @@ def test_moments_depend_on_the_optimizer() -> None:
 
 
 def test_muon_flops_match_its_iterations() -> None:
-    """Each of five iterations on (m, n), m < n, multiplies (m, n) (n, m), (m, m) (m, m) and (m, m) (m, n)."""
+    """For (m, n) with m < n, each of five iterations multiplies (m, n) (n, m), (m, m) (m, m) and (m, m) (m, n)."""
     arch = FAMILY["gpt2"]
     config = RunConfig(method="full", optimizer="muon")
     d = arch.n_embd

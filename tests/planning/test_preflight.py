@@ -489,7 +489,7 @@ def test_too_little_disk_space_is_a_problem(
 def test_patterns_without_effect_do_not_break_suggestions(
     new_config: NewConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """With full fine-tuning, patterns of layer names may be left over from a larger model."""
+    """With full fine-tuning, layer name patterns may be left over from a larger model."""
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=500 * 2**20))
     monkeypatch.setattr(hardware, "available_memory_mb", lambda device: 1.0)

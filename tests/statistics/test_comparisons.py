@@ -110,7 +110,7 @@ def test_adjusted_p_values_match_scipy_and_skip_untested_effects():
         ([2.0, 3.9, 3.5], 0.6, "lower", "undecided"),
     ],
 )
-def test_verdicts(after, q, direction, expected):
+def test_verdict_depends_on_effect_margin_and_direction(after, q, direction, expected):
     effect = compare(by_seed([3.0, 3.0, 3.0]), by_seed(after))
     assert verdict(effect, q, 0.05, direction) == expected
 

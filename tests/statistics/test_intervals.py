@@ -228,7 +228,7 @@ def test_variance_components_recover_the_true_variances():
     assert np.mean([estimate.judge for estimate in estimates]) == pytest.approx(100, rel=0.03)
 
 
-def test_variance_components_of_degenerate_scores():
+def test_degenerate_scores_have_no_or_zero_variance_components():
     assert components({}) is None
     assert components({"a": [1], "b": [2]}) is None
     assert components({"a": [1, 2], "b": [math.nan]}) is None

@@ -82,7 +82,7 @@ REMAINING_CHECKPOINTS = {
 
 @pytest.fixture(scope="module")
 def faulted_runs(tmp_path_factory, base_model):
-    """A runs directory with a run for each fault and one without, and the output of the process that trained them."""
+    """A runs directory with one run per fault and one intact run, and the output of the process that trained them."""
     folder = tmp_path_factory.mktemp("faults")
     data = folder / "words.json"
     data.write_text(json.dumps([{"instruction": f"Say {w}.", "output": w} for w in WORDS]))
@@ -128,7 +128,7 @@ def test_full_disk_fails_the_run_and_names_the_path(faulted_runs, fault):
     assert "full" in last["reason"] or "cannot be written" in last["reason"], last["reason"]
 
 
-def test_out_of_memory_fails_the_run_with_a_remedy(faulted_runs):
+def test_out_of_memory_fails_the_run_and_suggests_a_remedy(faulted_runs):
     last = RunDirectory(faulted_runs[0] / "memory").statuses()[-1]
     assert last["status"] == "failed"
     assert last["reason"].startswith("out of memory; according to the estimate, batch_size = ")

@@ -16,7 +16,7 @@ from core.presets import PRESETS, preset
 from core.training.trainer import Trainer
 
 RATE_FACTOR = 20
-"""Multiplier of the learning rates, so ten steps change the weights enough to compare them."""
+"""Learning rate multiplier. With it, ten steps change the weights enough to compare them."""
 STEPS = 10
 LORA_RUNS = [
     pytest.param(name, marks=[] if name == "run_10" else pytest.mark.long)
@@ -48,7 +48,7 @@ def add_reference_adapters(module: nn.Module, rank: int, alpha: float) -> None:
 
 
 def rate(config: RunConfig, step: int) -> float:
-    """Linear warm-up and half a cosine; the step is counted from 0."""
+    """Linear warm-up followed by half a cosine. Steps count from 0."""
     assert config.min_lr is not None
     warmup = int(config.warmup_fraction * STEPS)
     if step < warmup:

@@ -72,7 +72,7 @@ def test_automatic_evaluations_are_as_frequent_as_the_budget_allows(
 
 @pytest.mark.parametrize("part", ["head", "last_layers"])
 def test_partial_training_has_fewer_evaluations(part: str) -> None:
-    """Without most of the backward pass, the budget pays for fewer evaluations. Compared in operations on gpt2."""
+    """Without most of the backward pass, the budget pays for fewer evaluations. Costs are operations on gpt2."""
     arch = FAMILY["gpt2"]
     counts = TokenCounts(10**6, 3000, 10**4, 1000)
     config = RunConfig(method="full", trained_weights=part)

@@ -25,7 +25,7 @@ def test_missing_device_is_reported() -> None:
         hardware.resolve_device("cuda:99")
 
 
-def test_cpu_precisions() -> None:
+def test_cpu_supports_fp32_and_bf16_but_not_fp16() -> None:
     assert hardware.resolve_precision("fp32", CPU) is torch.float32
     assert hardware.resolve_precision("bf16", CPU) is torch.bfloat16
     # This depends on the machine: without AMX, bf16 is a hundred times slower.

@@ -49,7 +49,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "head": {"method": "full", "trained_weights": "head", "tie_weights": True},
 }
 SLOW = ("full tied", "muon lora", "last layers", "head")
-"""Methods that resume in `make test-long`."""
+"""Methods tested for resuming only in `make test-long`."""
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,7 @@ class Gemini:
         # A separate client, instead of the library's global one, so that keys are never mixed up.
         client: Any = GenerativeServiceClient(transport="rest", client_options=options)
         _configure(_session(client))
-        # Nothing else closes its connections, and a process may create many of these objects.
+        # Nothing else closes the client's connections, and a process may create many of these objects.
         weakref.finalize(self, client.transport.close)
         self._model: Any = _with_client(GenerativeModel(model), client)
 

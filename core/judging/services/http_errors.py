@@ -115,7 +115,7 @@ def replace_surrogates(prompt: str) -> str:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the delay in the Retry-After header (a number or a date), in seconds. None if there is no valid one."""
+    """Return the delay from the Retry-After header (a number or a date) in seconds; None if missing or invalid."""
     value = headers.get("retry-after", "").strip()
     try:
         return max(float(value), 0.0)
@@ -198,7 +198,7 @@ def error_message(body: Any, depth: int = 0) -> str:
 
 
 def cut_off(limit: int | None) -> str:
-    """Return why a reply is incomplete. The limit equals the number of output tokens."""
+    """Return why a reply is incomplete. A reply that is cut off has as many tokens as the limit allows."""
     return f"cut off by its limit of {limit:,} tokens" if limit else "cut off by its token limit"
 
 
@@ -241,7 +241,7 @@ def short_message(message: str, secrets: Iterable[str]) -> str:
 
 
 def _without_html(text: str) -> str:
-    """Return the visible text of an HTML page, or its title if it has none. Other text is returned unchanged."""
+    """Return the visible text of an HTML page, or its title if no text is visible. Other text is returned unchanged."""
     if not TAG.search(text):
         return text
     visible = html.unescape(TAG.sub(" ", HIDDEN_ELEMENTS.sub(" ", text))).strip()

@@ -89,7 +89,7 @@ class OpenAICompatible:
                 event_hooks={"request": [] if base_url == configured else [self._drop_account]},
             ),
         )
-        # Nothing else closes its connections, and a process may create many of these objects.
+        # Nothing else closes the client's connections, and a process may create many of these objects.
         weakref.finalize(self, self._client.close)
 
     def __repr__(self) -> str:
