@@ -1,4 +1,4 @@
-"""Stream answers from runs and base models to any prompt, token by token.
+"""Stream the answers of runs and base models to any prompt, token by token.
 
 Recently used models stay in memory until their weights change. For a run, the published weights are used, or the
 newest checkpoint if no weights have been published yet.

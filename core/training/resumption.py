@@ -35,7 +35,7 @@ COUNTS = {
     "steps_per_epoch": "number of steps per epoch",
     "train_examples": "number of training examples",
 }
-"""Counts derived from settings and data, by their keys in a `plan` event. A checkpoint records only the last one."""
+"""Counts derived from settings and data, by their key in a `plan` event. A checkpoint records only the last one."""
 
 
 def recorded(config: RunConfig) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def check_newest(run: Path, config: RunConfig) -> None:
         try:
             facts = json.loads(manifest.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
-            continue  # the trainer falls back to an older checkpoint too
+            continue  # the trainer also falls back to an older checkpoint
         if isinstance(facts, dict):
             check(run.name, facts, config, ignored=INPUTS)
             return
@@ -132,7 +132,7 @@ def input_warnings(facts: Mapping[str, Any], origin: Mapping[str, str]) -> list[
     unchanged = unchanged_inputs(facts, origin)
     return [
         f"the {key} has changed since step {facts.get('step')}; "
-        "from here on, the run differs from the one that was started"
+        "from here on, the run differs from the one that was launched"
         for name, key in INPUTS.items()
         if name not in unchanged
     ]
