@@ -123,9 +123,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--format", default="table", choices=("table", "json"))
     args = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = (
-        "1"  # results are bit-identical only with the same number of threads everywhere
-    )
+    # Results are bit-identical only with the same number of threads everywhere.
+    os.environ["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory() as directory:
         start = time.monotonic()
         tally, runs = run_stress_test(Path(directory), args.kills, random.Random(args.seed))

@@ -69,9 +69,8 @@ def main() -> None:
     parser.add_argument("--strikes", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = (
-        "1"  # results are bit-identical only with the same number of threads everywhere
-    )
+    # Results are bit-identical only with the same number of threads everywhere.
+    os.environ["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory() as directory:
         tally = run_stress_test(Path(directory), args.strikes, random.Random(args.seed))
     print(json.dumps(tally.__dict__, indent=2))

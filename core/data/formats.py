@@ -89,7 +89,7 @@ class Columns:
 
     @property
     def requirement(self) -> str:
-        """The requirement for a usable record, shown if a file has none."""
+        """The requirement for a usable record, shown if no record meets it."""
         if "messages" in self.sources:
             column = display_key(self.sources["messages"])
             return f"a record must be an object with {column} as a list of messages, each with role and content"

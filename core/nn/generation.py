@@ -184,9 +184,7 @@ class DecodingBatch:
 
 
 def _common_prefix(prompts: list[list[int]]) -> list[int]:
-    first, last = (
-        min(prompts),
-        max(prompts),
-    )  # every prompt that sorts between these two has the prefix they share
+    # Every prompt that sorts between these two has the prefix they share.
+    first, last = min(prompts), max(prompts)
     matches = (a == b for a, b in zip(first, last, strict=False))
     return list(itertools.compress(first, itertools.takewhile(bool, matches)))

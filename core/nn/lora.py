@@ -221,7 +221,7 @@ def principal_components(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     gram = sum(rows.double().T @ rows.double() for rows in weight.split(SVD_ROWS))
     values, vectors = torch.linalg.eigh(gram)  # ascending
     top = vectors[:, -rank:].flip(1)  # (in, k)
-    roots = values[-rank:].flip(0).clamp_min(1e-30).pow(0.25)  # of the singular values
+    roots = values[-rank:].flip(0).clamp_min(1e-30).pow(0.25)  # roots of the singular values
     B = torch.cat([rows.double() @ top for rows in weight.split(SVD_ROWS)]) / roots  # (out, k)
     return B.to(weight.dtype), (top * roots).T.to(weight.dtype)
 
@@ -255,7 +255,7 @@ class _Adapted(torch.autograd.Function):
             ctx.save_for_backward(inner, low, weight, A, B, bias, ratio, y)
             return y
         ctx.save_for_backward(inner, low, weight, A, B)
-        # The bias is one more column of the thin product. Adding it separately would take another pass.
+        # Append the bias to the thin product as one more column. Adding it separately would take another pass.
         if bias is not None:
             low = torch.cat([low, low.new_ones(len(low), 1)], 1)  # (N, rank + 1)
             B = torch.cat([B, bias[:, None]], 1)  # (out, rank + 1)

@@ -116,7 +116,7 @@ class _HeadLoss(torch.autograd.Function):
                     block.mul_(ratio[columns])
             top = torch.stack([block.amax(1) for block in blocks]).amax(0)[:, None]
             norm = torch.zeros_like(top)  # softmax denominator times exp(-top)
-            target_logits = torch.zeros_like(top)  # minus top
+            target_logits = torch.zeros_like(top)  # relative to top
             local_targets = []
             for columns, block in zip(_columns(len(weight), width), blocks, strict=True):
                 local = targets[rows, None] - columns.start

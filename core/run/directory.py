@@ -341,7 +341,7 @@ class RunDirectory:
         for folder, _, names in os.walk(self.path):
             for name in names:
                 path = Path(folder, name)
-                with contextlib.suppress(OSError):  # may have been deleted since
+                with contextlib.suppress(OSError):  # the file may have been deleted
                     status = path.lstat()
                     if stat.S_ISREG(status.st_mode):
                         relative = os.fsencode(path.relative_to(self.path).as_posix())

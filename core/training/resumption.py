@@ -143,7 +143,7 @@ def _changes(facts: Mapping[str, Any], config: RunConfig) -> list[tuple[str, Any
     if not has_settings(facts):
         return []
     current = recorded(config)
-    # Settings added since the checkpoint was written are treated as having their defaults.
+    # Settings added since the checkpoint was written are assumed to have their default values.
     defaults = {
         name: None if value is None else RunConfig.model_fields[name].default
         for name, value in current.items()
