@@ -45,7 +45,7 @@ MAX_MARK_DELAY_S = 5.0
 MAX_PAUSE_S = 5.0
 """Maximum time between two kills, in seconds."""
 MAX_OPENING_S = 1.0
-"""Maximum time before a dashboard is killed while it opens, in seconds. Opening takes about this long."""
+"""Maximum delay before a dashboard is killed while it opens, in seconds. Opening takes about this long."""
 DASHBOARD = """
 import sys, time
 from pathlib import Path
@@ -86,7 +86,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 @dataclass
 class Tally:
-    """Kill counts and the failures that were found."""
+    """Kill counts and failures."""
 
     kills: Counter[str] = field(default_factory=Counter)
     early: int = 0
@@ -97,7 +97,7 @@ class Tally:
 
 
 class Dashboard:
-    """A process that drives the runs."""
+    """A dashboard process, which drives the runs."""
 
     def __init__(self, runs_dir: Path) -> None:
         self.process = subprocess.Popen(
@@ -123,9 +123,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--format", default="table", choices=("table", "json"))
     args = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = (
-        "1"  # results are bit-identical only with the same number of threads everywhere
-    )
+    # Results are bit-identical only with the same number of threads everywhere.
+    os.environ["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory() as directory:
         start = time.monotonic()
         tally, runs = run_stress_test(Path(directory), args.kills, random.Random(args.seed))
@@ -173,7 +172,7 @@ def run_stress_test(directory: Path, kills: int, rng: random.Random) -> tuple[Ta
 def kill_at_random(
     run: RunDirectory, dashboard: Dashboard, rng: random.Random, tally: Tally
 ) -> Dashboard:
-    """Kill the trainer, the dashboard or both. Return the dashboard that is running afterwards."""
+    """Kill the trainer, the dashboard or both. Return the dashboard that is running afterward."""
     kind = rng.choice(("trainer", "dashboard", "both"))
     pids = trainers(run.path)
     if kind == "trainer" and not pids:

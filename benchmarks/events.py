@@ -1,6 +1,6 @@
 """Time to build and write the event for one training step. Prints JSON.
 
-Calls the trainer's `record_step` with a real event file and typically sized batches.
+Calls the trainer's `record_step` with a real event file and batches of a typical size.
 """
 
 import json

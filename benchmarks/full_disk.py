@@ -7,7 +7,7 @@ takes up all but a few kilobytes of the space and is deleted a few seconds later
 
     - a run that fails can be resumed, and its result is bit-identical to that of an uninterrupted run;
     - a launch while the disk is full either works or raises a UserError;
-    - the dashboard answers queries while the disk is full, and reports if its index is out of date;
+    - the dashboard answers queries while the disk is full, and says so if its index is out of date;
     - in the end, the index contains every event on disk exactly once, after rewinds are applied.
 
 A strike is one such period with a full disk. Reports the number of strikes, how many strikes left the index out of
@@ -53,7 +53,7 @@ MAX_PAUSE_S = 6.0
 
 @dataclass
 class Tally:
-    """Counts of strikes and their effects, and the failures that were found."""
+    """Counts of strikes and their effects, and failures."""
 
     strikes: int = 0
     ended: int = 0
@@ -69,9 +69,8 @@ def main() -> None:
     parser.add_argument("--strikes", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = (
-        "1"  # results are bit-identical only with the same number of threads everywhere
-    )
+    # Results are bit-identical only with the same number of threads everywhere.
+    os.environ["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory() as directory:
         tally = run_stress_test(Path(directory), args.strikes, random.Random(args.seed))
     print(json.dumps(tally.__dict__, indent=2))

@@ -1,4 +1,4 @@
-"""Speed of answering a test set, compared with transformers' `generate` and with generation without a cache.
+"""Speed of answering a test set, compared with transformers' `generate` and with uncached generation.
 
     python -m benchmarks.generation --data FILE --prompts 128 --new-tokens 64
 

@@ -5,7 +5,7 @@
     ingest_per_s      events per second when building a new index (target: 200,000)
     start_s           time from starting the server until a browser shows its first page, median of three (target: 3)
     open_s            time to open the lab, including syncing the index with all runs; part of `start_s`
-    results_s         server time for the Results page (target: 1); `page_s` has the other pages
+    results_s         server time for the Results page (target: 1); `page_s` is the same for each of the other pages
     live_ms           server time for one update of the Live page, from `benchmarks.live_page` (target: 50)
     memory_mb         the server's resident memory after all pages have been opened (target: 1,000)
     updates, gap_s    with ten sessions on Live during training (`benchmarks.watchers`): the lowest number of updates in
@@ -121,7 +121,7 @@ def startup_time(runs_dir: Path, browser: Browser) -> float:
 
 
 def measure_server(runs_dir: Path, browser: Browser) -> dict[str, Any]:
-    """Measure a real server: its memory with all pages opened, and its speed with ten sessions watching a run."""
+    """Measure a real server: its memory after opening all pages, and its speed with ten sessions watching a run."""
     run = RunDirectory.create(runs_dir, preset("demo").changed(name="training", epochs=200))
     (runs_dir / "queue.json").write_text('["training"]')
     results: dict[str, Any] = {}

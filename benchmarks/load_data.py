@@ -1,4 +1,4 @@
-"""Write a folder with many long runs, as trainers would, but without training. Does not use the index.
+"""Write a folder of many long runs, as trainers would, but without training. Does not use the index.
 
 Used by `benchmarks.load`. Settings, losses and speeds vary between runs; the questions are the same for all.
 """
@@ -54,10 +54,10 @@ def config(number: int, steps: int) -> RunConfig:
 
 
 def event_file(number: int, steps: int, finished: bool = True) -> tuple[str, int]:
-    """Return the text of a run's event file and its number of events.
+    """Return the text of a run's event file and the number of events in it.
 
     Args:
-        finished: whether the run ends with the status `finished`. Otherwise, it appears to be still running.
+        finished: whether the run ends with the status `finished`. Otherwise, it still appears to be running.
     """
     lines = Lines(START_TIME + 3600 * number)
     lines.add("status", status="queued")

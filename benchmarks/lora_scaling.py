@@ -1,10 +1,10 @@
-"""Effect of the adapter scale at alpha = rank, on the embedded model and data set. Prints JSON.
+"""Effect of the adapter scale with alpha = rank, on the embedded model and data set. Prints JSON.
 
     python -m benchmarks.lora_scaling [--examples 1020] [--ranks 16 32 64] [--init kaiming] [--seeds 1] [--lr 2e-3]
 
-Trains each rank under each scaling with the journal's schedule: batch size 4, warm-up over a fifth of the
-steps, cosine decay to a fifth of the peak, loss on prompts too. Reports, for each run, as the mean over seeds:
-    scale            factor of the adapters' output
+Trains each rank with each scaling as in the journal: batch size 4, warm-up over a fifth of the steps, cosine decay to a
+fifth of the peak, and loss on prompts too. For each combination, reports the following, averaged over seeds:
+    scale            factor applied to the adapters' output
     val_loss         on the whole validation set, after the last step
     exact            fraction of test examples answered exactly
     highest_loss     highest training loss after the first tenth of the steps

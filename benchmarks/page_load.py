@@ -2,8 +2,8 @@
 
 Also prints the server's CPU time per visit, which depends less on other load.
 
-Each page is opened by its URL in a new tab, as from a copied link; Streamlit's own scripts come from the browser's
-cache. The first visit after the start of the server is reported separately, because it loads PyTorch and the index.
+Each page is opened by its URL in a new tab, as if from a copied link; Streamlit's own scripts come from the browser's
+cache. The first visit after the server starts is reported separately, because it loads PyTorch and the index.
 """
 
 import argparse
@@ -43,7 +43,7 @@ TAB_TIMEOUT_MS = 120_000
 
 
 def measure(runs: int, steps: int, visits: int, pages: list[str]) -> dict[str, object]:
-    """Return the seconds of the first visit, and the medians over `visits` visits to each page."""
+    """Return the duration of the first visit, and the medians over `visits` visits to each page."""
     with tempfile.TemporaryDirectory() as directory:
         write_runs(Path(directory), runs, steps)
         with dashboard(Path(directory)) as (address, server), sync_playwright() as playwright:
@@ -122,8 +122,8 @@ def dashboard(runs_dir: Path) -> Iterator[tuple[str, psutil.Process]]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=100)
-    parser.add_argument("--steps", type=int, default=250, help="steps of each run")
-    parser.add_argument("--visits", type=int, default=5, help="timed visits of each page")
+    parser.add_argument("--steps", type=int, default=250, help="steps per run")
+    parser.add_argument("--visits", type=int, default=5, help="timed visits per page")
     parser.add_argument("--pages", nargs="+", choices=PAGES, default=list(PAGES))
     args = parser.parse_args()
     print(json.dumps(measure(args.runs, args.steps, args.visits, args.pages)))

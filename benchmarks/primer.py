@@ -75,7 +75,7 @@ def train(settings: dict[str, Any], runs_dir: Path) -> dict[str, float]:
 
 
 def measure(seeds: int) -> dict[str, Any]:
-    """Measure everything. For each run, report the mean over seeds and the value for each seed."""
+    """Measure everything. For each kind of run, report the mean over seeds and the value for each seed."""
     base = pretrained.load("gpt2-nano").eval()
     report: dict[str, Any] = {
         "base_stated": completion_share(base),

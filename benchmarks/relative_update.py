@@ -2,8 +2,8 @@
 
     python -m benchmarks.relative_update [--model gpt2] [--method lora] [--dora] [--batch 4] [--length 64] [--steps 5]
 
-Trains a model with random weights on random tokens, and measures every step instead of every tenth. Reports median CPU
-times of all threads, which depend less on other load than wall time:
+Trains a model with random weights on random tokens, and measures every step instead of every tenth. Reports medians of
+the CPU time of all threads, which depends less on other load than wall time does:
     step_s      CPU time of a step without the measurement
     measure_s   CPU time of a measurement
     share       measure_s / (UPDATE_INTERVAL step_s), as a fraction of a run's training time
@@ -62,6 +62,6 @@ if __name__ == "__main__":
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--dora", action="store_true")
     parser.add_argument("--batch", type=int, default=4, help="examples per step")
-    parser.add_argument("--length", type=int, default=64, help="tokens of an example")
-    parser.add_argument("--steps", type=int, default=5, help="measured steps")
+    parser.add_argument("--length", type=int, default=64, help="tokens per example")
+    parser.add_argument("--steps", type=int, default=5, help="number of measured steps")
     print(json.dumps(measure(parser.parse_args()), indent=2))

@@ -10,8 +10,8 @@ Reads with `tolist` are counted; any other read is an error.
 Reported for each recipe:
     memory_gb     peak memory used by tensors on the device, without allocator overhead
     estimate_gb   the launch form's memory estimate without the process itself; includes answering the test set
-    reads         how many times a step waits for the device
-    operations    operations on the device per step, a lower bound on the number of kernel launches
+    reads         number of times a step waits for the device
+    operations    device operations per step, a lower bound on the number of kernel launches
 """
 
 import argparse

@@ -8,7 +8,7 @@ They alternate step by step, so that other load on the machine affects both equa
 not counted. The examples are spread evenly over the range of lengths in the data set. This project batches them as a
 run does by default (grouped by length); transformers uses random order and an attention mask, as in its own examples.
 
-Reported, over the counted steps (`peer_` for transformers):
+Reported for the counted steps (`peer_`: transformers):
     tokens_per_s    tokens per second, excluding padding
     peak_memory_mb  peak resident memory of the process, including loading, in MiB
     padding         share of the computed positions that are padding
@@ -186,7 +186,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--method", default="lora", choices=("lora", "full"))
     parser.add_argument("--rank", type=int, default=16, help="LoRA rank")
     parser.add_argument("--scaling", default="alpha/rank", choices=typing.get_args(LoRAScaling))
-    parser.add_argument("--dora", action="store_true", help="DoRA on both sides")
+    parser.add_argument("--dora", action="store_true", help="use DoRA on both sides")
     parser.add_argument("--batch", type=int, default=4, help="examples per step")
     parser.add_argument("--steps", type=int, default=12, help="number of measured optimizer steps")
     parser.add_argument("--tied", action="store_true", help="share the head with the embedding")

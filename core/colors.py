@@ -9,7 +9,7 @@ PALETTE = (
 
 
 def color_of_new_run(existing_runs: int) -> str:
-    """Return the next color of the palette, so that consecutive runs differ."""
+    """Return the next color in the palette, so that consecutive runs differ."""
     return PALETTE[existing_runs % len(PALETTE)]
 
 

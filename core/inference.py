@@ -1,4 +1,4 @@
-"""Stream answers from runs and base models to any prompt, token by token.
+"""Stream the answers of runs and base models to any prompt, token by token.
 
 Recently used models stay in memory until their weights change. For a run, the published weights are used, or the
 newest checkpoint if no weights have been published yet.
@@ -112,9 +112,8 @@ class Answerer:
             paths = [folder / resumption.MANIFEST for folder in folders]
         modified_at = 0.0
         for path in paths:
-            with contextlib.suppress(
-                OSError
-            ):  # a base model known by name, or a replaced checkpoint
+            # A base model known by name has no file here, and a checkpoint may have been replaced.
+            with contextlib.suppress(OSError):
                 modified_at = max(modified_at, path.stat().st_mtime)
         return modified_at
 

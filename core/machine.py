@@ -41,7 +41,7 @@ class Machine:
 
 
 def read_machine() -> Machine:
-    """Return the machine with its current memory use."""
+    """Return this machine's hardware and current memory use."""
     memory = psutil.virtual_memory()
     used_mb = (memory.total - memory.available) / MIB
     return Machine(cpu_name(), _core_count(), used_mb, memory.total / MIB, _gpus())

@@ -12,7 +12,7 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric. Its name is the same everywhere.
+    """A metric. It has the same name everywhere.
 
     Args:
         name: Field of the event that records it, and its column in `Lab.runs`.
@@ -84,7 +84,7 @@ RESULTS = {metric.name: metric for metric in METRICS if metric.result}
 
 
 def recorded_fields(event: str) -> dict[str, str]:
-    """Return the SQL types of the metrics that an event kind records."""
+    """Return the SQL types of the metrics that a kind of event records."""
     has_axes = event in ("eval", "update")
     axes = {metric.name: metric.type for metric in AXES.values()} if has_axes else {}
     return axes | {metric.name: metric.type for metric in METRICS if metric.event == event}

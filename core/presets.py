@@ -1,4 +1,4 @@
-"""Presets: two demos, and every run of the journal that this project is based on.
+"""Presets: two demos, and every run in the journal that this project is based on.
 
 Journal presets include the journal's results for reference. Its author measured them on other machines, so they are
 never mixed with the results of local runs.
@@ -28,7 +28,7 @@ class JournalResult:
 
 @dataclass(frozen=True)
 class Preset:
-    """A titled set of settings. Omitted settings have their defaults."""
+    """A named set of settings. Omitted settings keep their defaults."""
 
     title: str
     settings: dict[str, Any]
@@ -69,7 +69,7 @@ _STUDY = {
 """max_examples is inferred: the log of run_1 ends shortly after step 5,975 at batch size 2, which is about 12,000 training
 examples, or 85% of 14,100. Settings that the journal does not mention follow the public code it used, from *Build a
 Large Language Model (From Scratch)*: plain shuffling, fp32, empty outputs kept, answers of up to 256 tokens. Unlike
-this project, that code drops an incomplete last batch and learns one end-of-text token as padding."""
+this project, that code drops an incomplete last batch and trains on one end-of-text token used as padding."""
 _FULL = {**_STUDY, "method": "full"}
 _COSINE = {"min_lr": 1e-5, "warmup_fraction": 0.2}
 _LORA = {

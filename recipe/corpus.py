@@ -2,7 +2,7 @@
 
 Each fact is stated in several wordings and contexts; otherwise, the model could recite it but not use it. Many
 documents mention a word and return to it later. A model that has not practiced repeating words from its context cannot
-learn from a thousand instructions to answer about the word in the question. None of the documents contains an
+learn to answer about the word in the question from only a thousand instructions. None of the documents contains an
 instruction prompt.
 """
 

@@ -55,14 +55,14 @@ class Reduced(GPT2):
         self.register_buffer("shift", shift, persistent=False)
 
     def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
-        """Return the summed cross-entropy over the full vocabulary."""
+        """Return the summed cross entropy over the full vocabulary."""
         is_target = targets != -100
         logits = F.linear(self.features(ids)[is_target], self.lm_head.weight, self.shift)
         return F.cross_entropy(logits, targets[is_target], reduction="sum")
 
     @torch.no_grad()
     def sequence_losses(self, ids: Tensor, targets: Tensor) -> Tensor:
-        """Return the summed cross entropy of each sequence (B,) over the whole vocabulary."""
+        """Return the summed cross entropy of each sequence (B,) over the full vocabulary."""
         return torch.stack([self.loss(ids[i : i + 1], targets[i : i + 1]) for i in range(len(ids))])
 
 

@@ -1,6 +1,6 @@
 """Tokenized examples, batch order and padding.
 
-The order depends only on the seed and the epoch, so a resumed run needs only its step.
+The order depends only on the seed and the epoch, so a run can resume from its step number alone.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from core.data.tokenizer import END_OF_TEXT, encode
 
 Item = TypeVar("Item")
 IGNORE_INDEX = -100
-"""Target of positions excluded from the loss; the default of `F.cross_entropy`."""
+"""Target at positions excluded from the loss; the default `ignore_index` of `F.cross_entropy`."""
 GROUPED_BATCHES = 50
 """Number of batches sorted by length together: enough to reduce padding, few enough to keep the order random."""
 
@@ -32,11 +32,11 @@ class Encoded:
     """Number of tokens before the last response, before truncation."""
     dataset_index: int
     spans: tuple[tuple[int, int], ...] = ()
-    """(start, end) of the target tokens, regardless of `mask_prompt`. Empty: determined by `mask_prompt`."""
+    """Ranges (start, end) of target tokens, which override `mask_prompt`. If empty, `mask_prompt` decides."""
 
     @property
     def response_start(self) -> int:
-        """Position of the first token that is learned if prompts are masked."""
+        """Position of the first target if prompts are masked."""
         return self.spans[0][0] if self.spans else self.prompt_length
 
     def first_target(self, mask_prompt: bool) -> int:
@@ -44,7 +44,7 @@ class Encoded:
         return max(1, self.response_start) if self.spans or mask_prompt else 1
 
     def targets(self, mask_prompt: bool) -> list[int]:
-        """Return the next token at each position but the last, or IGNORE_INDEX if that token is not learned."""
+        """Return the next token at each position except the last, or IGNORE_INDEX if that token is not a target."""
         if not self.spans:
             masked = min(self.first_target(mask_prompt) - 1, len(self.ids) - 1)
             return [IGNORE_INDEX] * masked + self.ids[1 + masked :]
@@ -68,7 +68,7 @@ class Batch:
 
 
 def encode_example(example: Example, dataset_index: int, max_length: int) -> Encoded:
-    """Tokenize an example. Prompts and responses are encoded separately, so prompts tokenize as in generation."""
+    """Tokenize an example. Prompts and responses are encoded separately, so that prompts match those in generation."""
     ids: list[int] = []
     spans = []
     prompt_length = 0

@@ -1,7 +1,7 @@
 """Data sets: find, read and split them.
 
-`files` reads records and `formats` converts them to examples. Unusable records are skipped and reported. Independent
-of tokens.
+`files` reads records and `formats` converts them to examples. Unusable records are skipped and reported. This module
+does not depend on tokenization.
 """
 
 import itertools
@@ -26,7 +26,7 @@ DETECTION_RECORDS = 1000
 
 @dataclass(frozen=True)
 class SkippedRecord:
-    """A skipped record and the reason."""
+    """A skipped record and the reason for skipping it."""
 
     source_row: str
     """Position in the file, such as `record 285`, `line 3` or `record 3 of train-0.parquet`."""
@@ -45,7 +45,7 @@ class Records:
     """Position of each example's record in the file, counting skipped records; see `SkippedRecord.source_row`."""
     skipped: list[SkippedRecord]
     unused_keys: dict[str, int]
-    """Keys that training ignores, formatted for display, and the number of records that have a value for each."""
+    """Keys that training ignores, formatted for display, with the number of records that have a value for each."""
     columns: Columns
     """The column mapping."""
 
@@ -157,7 +157,7 @@ def split(examples: list[Example], config: RunConfig) -> Split:
 
 
 def stamps(dataset: str) -> tuple[tuple[str, int, int], ...]:
-    """Return path, mtime and size of each file of a data set, as a cache key. Empty if the data set is not local."""
+    """Return the path, mtime and size of each file in a data set, as a cache key. Empty if it is not local."""
     try:
         on_hub = hub.repository(dataset) is not None
         paths = (

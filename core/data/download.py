@@ -212,4 +212,4 @@ def _reason(error: Exception) -> str:
             return f"the server returned status {status}; try again later"
     if isinstance(error, LocalEntryNotFoundError):
         return "you are offline; connect to the internet once"
-    return f"the connection failed ({type(error).__name__}); connect to the internet once"
+    return f"the connection failed ({type(error).__name__}); check your internet connection"

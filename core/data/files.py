@@ -1,6 +1,6 @@
 """Read records from JSON, JSONL, CSV, TSV and Parquet files, plain or gzipped.
 
-Yields each record with its position in the file, without interpreting it.
+Each record is yielded with its position in the file and is not interpreted.
 """
 
 import gzip
@@ -24,7 +24,7 @@ MAX_KEY_LENGTH = 40
 
 
 def data_suffix(path: Path) -> str:
-    """Return the file name's suffix in DATA_SUFFIXES, or an empty string. Ignores COMPRESSED_SUFFIX and case."""
+    """Return the one of DATA_SUFFIXES that a file name ends with, or "". Ignores case and COMPRESSED_SUFFIX."""
     name = path.name.lower().removesuffix(COMPRESSED_SUFFIX)
     return next((suffix for suffix in DATA_SUFFIXES if name.endswith(suffix)), "")
 
@@ -32,7 +32,7 @@ def data_suffix(path: Path) -> str:
 def read_records(
     path: Path, dataset: str, is_record: Callable[[dict[str, Any]], bool]
 ) -> Iterator[tuple[str, Any]]:
-    """Yield each record of a file with its position: `record 3`, or `line 3` of a JSONL file.
+    """Yield each record in a file with its position: `record 3`, or `line 3` in a JSONL file.
 
     CSV, TSV and Parquet are recognized by their suffix, gzip by its content. Other files are JSON or JSONL.
 
@@ -68,7 +68,7 @@ def read_records(
 
 
 def join(items: Sequence[str], limit: int) -> str:
-    """Join the first items with commas, and count the rest."""
+    """Join the first `limit` items with commas, followed by the number of remaining items."""
     suffix = f" and {len(items) - limit:,} more" if len(items) > limit else ""
     return ", ".join(items[:limit]) + suffix
 
@@ -105,7 +105,7 @@ def _not_utf8(dataset: str, error: Exception) -> UserError:
 
 
 def _parquet_rows(path: Path, dataset: str) -> list[Any]:
-    from pyarrow import BufferReader, parquet  # 60 MB of memory, needed only for this format
+    from pyarrow import BufferReader, parquet  # takes 60 MB of memory; needed only for this format
 
     try:
         with path.open("rb") as file:

@@ -1,6 +1,6 @@
 """Convert records to examples with a column mapping.
 
-The mapping is detected from the column names or set with `columns`. Independent of files and tokens.
+The mapping is detected from the column names or set with `columns`. This module does not read files or tokenize.
 """
 
 import json
@@ -73,7 +73,7 @@ class Columns:
     """A column mapping.
 
     Args:
-        sources: column names by role: instruction, input and output, or messages, or text.
+        sources: column names by role. The roles are instruction, input and output; or messages; or text.
         detected: whether the mapping was detected rather than set.
     """
 
@@ -89,7 +89,7 @@ class Columns:
 
     @property
     def requirement(self) -> str:
-        """The requirement for a usable record, shown if a file has none."""
+        """The requirement for a usable record, shown if no record meets it."""
         if "messages" in self.sources:
             column = display_key(self.sources["messages"])
             return f"a record must be an object with {column} as a list of messages, each with role and content"
@@ -124,7 +124,7 @@ def detect(columns: Collection[str]) -> Columns | None:
     names: dict[str, str] = {}
     for column in columns:
         names.setdefault(column.strip().casefold(), column)
-    names.update({column: column for column in columns if column in names})  # exact names first
+    names.update({column: column for column in columns if column in names})  # exact names win
     if {"instruction", "output"} <= names.keys():
         sources = {role: names.get(role, role) for role in ALPACA.sources}
         return Columns(sources)
@@ -244,8 +244,8 @@ def _conversation(record: dict[str, Any], column: str, empty_outputs: EmptyOutpu
 
 
 def _messages(value: Any, column: str) -> list[tuple[str, str]]:
-    """Return (role, text) of each message, with the roles of ROLES. Raises UnusableRecordError."""
-    if isinstance(value, str):  # CSV files contain lists as JSON
+    """Return each message as (role, text), where the role is a label from ROLES. Raises UnusableRecordError."""
+    if isinstance(value, str):  # CSV files store lists as JSON
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
@@ -284,7 +284,7 @@ def _alternating(messages: list[tuple[str, str]]) -> list[Turn]:
 
 
 def _text(record: dict[str, Any], column: str, empty_outputs: EmptyOutputs) -> Example:
-    """Convert a text to an example, split at the template's response marker or, without one, near the middle."""
+    """Convert a text to an example, splitting it at the template's response marker or, without one, near the middle."""
     _require_texts(record, {"text": column})
     text = _value(record, column)
     prompt, marker, output = text.partition(RESPONSE_MARKER)

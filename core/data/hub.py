@@ -30,7 +30,7 @@ FILE_SUFFIXES = "git|parquet|jsonl?|ndjson|csv|tsv|txt|arrow|gz|zst|zip"
 HUB_NAME = re.compile(
     rf"(?!.*(--|\.\.|\.({FILE_SUFFIXES})$))\w([\w.-]*\w)?/\w([\w.-]*\w)?", re.ASCII | re.IGNORECASE
 )
-"""The hub's owner/name syntax, except names that look like a file."""
+"""The hub's owner/name syntax, excluding names that look like files."""
 
 
 class NotDownloadedError(UserError):

@@ -1,4 +1,4 @@
-"""Statistics about a data set before training: lengths, truncated and learned tokens, train-test duplicates."""
+"""Statistics about a data set before training: lengths, truncated and learned tokens, and train-test duplicates."""
 
 import functools
 import re
@@ -100,7 +100,7 @@ def _inspect(
 
 
 def table(split: Split) -> pd.DataFrame:
-    """Return all examples in file order: item, part, tokens, prompt_tokens, instruction, input, output.
+    """Return a table of all examples in file order: item, part, tokens, prompt_tokens, instruction, input, output.
 
     `tokens` counts the prompt, the response and end-of-text before truncation. `prompt_tokens` counts the tokens before
     the first response.
@@ -139,16 +139,16 @@ def batch(
     limit: int,
     tokens: int | None,
 ) -> pd.DataFrame:
-    """Return the examples of a batch: item, tokens, trained, instruction, input, output.
+    """Return a table of the examples in a batch: item, tokens, trained, instruction, input, output.
 
     Args:
         dataset: the run's data set, or None if it is not on this machine.
         indices: data set indices of the examples, or None if they were not recorded.
-        limit: examples are truncated to this many tokens; `trained` is their number after truncation.
-        tokens: number of tokens of the batch in training, or None if it was not recorded.
+        limit: examples are truncated to this many tokens; `trained` is the number of tokens left.
+        tokens: number of tokens that the batch had in training, or None if it was not recorded.
 
     Raises:
-        UserError: the examples are not available or do not have this number of tokens, so the data set has changed.
+        UserError: the examples are not available, or their token counts show that the data set has changed.
     """
     if not indices:
         raise UserError("The examples of this step were not recorded.")
@@ -169,8 +169,8 @@ def batch(
 def duplicates(split: Split, min_similarity: float = MIN_DUPLICATE_SIMILARITY) -> pd.DataFrame:
     """Return test examples that resemble a training example, most similar first.
 
-    Columns: test and train (data set indices), similarity, and same_prompt, which is whether instruction and input are
-    equal, ignoring case and whitespace. Pairs with the same prompt are included regardless of similarity.
+    Columns: test and train (data set indices), similarity, and same_prompt (whether instruction and input are equal,
+    ignoring case and whitespace). Pairs with the same prompt are included regardless of similarity.
     """
     train, test = ([_normalized(*e.texts) for e in part] for part in (split.train, split.test))
     same_prompt = {

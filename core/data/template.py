@@ -39,9 +39,9 @@ class Example:
     input: str
     output: str
     turns: tuple[Turn, ...] = ()
-    """Prompts and responses; empty if the template forms the only prompt from instruction and input."""
+    """Prompts and responses. Empty if the template builds the only prompt from the instruction and the input."""
     learned: Literal["setting", "responses", "all"] = "setting"
-    """Which tokens are targets. `setting`: determined by `mask_prompt`."""
+    """Which tokens are targets. With `setting`, `mask_prompt` decides."""
 
     @classmethod
     def restored(cls, texts: tuple[str, str, str], turns: object) -> "Example":
@@ -71,7 +71,7 @@ class Example:
         return json.dumps([*earlier, [self.turns[-1].prompt, ""]])
 
     def all_turns(self) -> tuple[Turn, ...]:
-        """Return `turns` or, if empty, the single turn that the template forms."""
+        """Return `turns` or, if empty, the single turn that the template builds."""
         return self.turns or (Turn(format_prompt(self.instruction, self.input), self.output),)
 
 

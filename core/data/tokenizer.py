@@ -39,7 +39,7 @@ def tokenizer() -> tiktoken.Encoding:
 
 
 def encode(text: str) -> list[int]:
-    """Return a text's token ids. `<|endoftext|>` is encoded as ordinary text, so data cannot end a document."""
+    """Return a text's token ids. `<|endoftext|>` is encoded as ordinary text, so no text can end a document."""
     return tokenizer().encode_ordinary(text)
 
 

@@ -33,7 +33,7 @@ class Architecture:
         return self.n_embd // self.n_head
 
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
-        """Return the number of inputs and outputs of each linear layer, by its name in the model."""
+        """Return the number of inputs and outputs of each linear layer, by name."""
         d = self.n_embd
         block = dict.fromkeys(ATTENTION, (d, d))
         block |= {"mlp.fc": (d, 4 * d), "mlp.proj": (4 * d, d)}
@@ -57,8 +57,8 @@ class Architecture:
     def block_parameters(self, matrices_only: bool = False) -> int:
         """Return the number of weights in a transformer block, or only in its matrices."""
         d = self.n_embd
-        matrices = 12 * d * d  # 4 of attention, (d, 4d) and (4d, d)
-        return matrices if matrices_only else matrices + 13 * d  # 9d of biases, 4d of norms
+        matrices = 12 * d * d  # four in attention, (d, 4d) and (4d, d)
+        return matrices if matrices_only else matrices + 13 * d  # 9d in biases, 4d in norms
 
     def trained_parameters(self, trained_weights: str, last_layers: int, tied: bool = False) -> int:
         """Return the number of weights that full fine-tuning trains.
@@ -75,7 +75,7 @@ class Architecture:
         return self.parameters(tied) - (embeddings if trained_weights == "no_embeddings" else 0)
 
     def lora_targets(self, targets: str = "all", last_layers: int | None = None) -> list[str]:
-        """Return the names of the linear layers that receive adapters, in the order of the model.
+        """Return the names of the linear layers that receive adapters, in model order.
 
         Args:
             targets: comma-separated list of `all` (including the head), `attention`, `mlp` and `fnmatch` patterns, such

@@ -1,4 +1,4 @@
-"""Freeze a part of the model for full fine-tuning. Not used with LoRA, which freezes all base weights."""
+"""Freeze part of the model for full fine-tuning. Not used with LoRA, which freezes all base weights."""
 
 from core.nn.gpt2 import GPT2
 

@@ -165,7 +165,7 @@ class DecodingBatch:
         if s.top_k is not None and s.top_k < logits.size(-1):
             smallest = logits.topk(s.top_k).values[:, -1:]  # (B, 1)
             logits = logits.masked_fill(logits < smallest, -torch.inf)
-        # Shift the largest logit to 0 first. Otherwise, a small temperature leads to infinity and softmax to NaN.
+        # Shift the largest logit to 0 first. Otherwise, a small temperature gives infinite logits and NaN in softmax.
         p = torch.softmax((logits - logits.amax(-1, keepdim=True)) / s.temperature, -1)
         self.tokens = torch.multinomial(p, 1, generator=self.generator)[:, 0]
         return self.tokens
@@ -184,9 +184,7 @@ class DecodingBatch:
 
 
 def _common_prefix(prompts: list[list[int]]) -> list[int]:
-    first, last = (
-        min(prompts),
-        max(prompts),
-    )  # all prompts sorted between these two share their prefix
+    # Every prompt that sorts between these two has the prefix they share.
+    first, last = min(prompts), max(prompts)
     matches = (a == b for a, b in zip(first, last, strict=False))
     return list(itertools.compress(first, itertools.takewhile(bool, matches)))

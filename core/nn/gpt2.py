@@ -111,7 +111,7 @@ def recomputed(
 
 
 class Norm(nn.LayerNorm):
-    """Layer norm whose output is cast to the autocast dtype once, so that the layers that read it need not cast it."""
+    """Layer norm that casts its output to the autocast dtype once, so the layers reading it do not each cast it."""
 
     def forward(self, x: Tensor) -> Tensor:
         device = x.device.type
@@ -259,7 +259,7 @@ class GPT2(nn.Module):
         all rows are packed into one so that padding costs nothing.
 
         Args:
-            ids: token ids (B, T). Must be on the CPU, as must `targets`, even if the model is on a GPU, so that the
+            ids: token ids (B, T). These and `targets` must be on the CPU even if the model is on a GPU, so that the
                 target positions can be computed without waiting for the GPU.
             targets: the next token at each position (B, T).
         """

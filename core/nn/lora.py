@@ -19,7 +19,7 @@ from core.config import LoRAInit, LoRAScaling
 INITIAL_FACTORS = ("lora_A0", "lora_B0")
 """Buffers for the factors that PiSSA subtracts from a layer's weight. Saved with the adapter."""
 SVD_ROWS = 4096
-"""Rows of a weight that are converted to fp64 at a time."""
+"""Number of rows of a weight converted to fp64 at a time."""
 
 
 def adapter_scale(rank: int, alpha: float, scaling: LoRAScaling = "alpha/rank") -> float:
@@ -138,7 +138,7 @@ class LoRALinear(nn.Module):
     def weight_norm(self) -> Tensor:
         """Return the norm of each row of W + scale B A, (out,) in fp32. Call only while unmerged.
 
-        The sum is not formed: ||w + s b A||^2 = ||w||^2 + 2 s b A w' + s^2 b A A' b'. The only large product, W A',
+        Does not form the sum: ||w + s b A||^2 = ||w||^2 + 2 s b A w' + s^2 b A A' b'. The only large product, W A',
         takes as many operations as B A, but its result is much smaller than W.
         """
         assert not self.merged
@@ -165,7 +165,7 @@ class LoRALinear(nn.Module):
 
     @torch.no_grad()
     def merge(self, in_place: bool = False) -> None:
-        """Add the adapter to the layer's weight, so that inference costs no more than the plain layer.
+        """Add the adapter to the layer's weight, so that inference costs no more than with the plain layer.
 
         Unless `in_place`, the sum is a new tensor, and a token embedding that shares the old one keeps its values.
         """
@@ -221,7 +221,7 @@ def principal_components(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     gram = sum(rows.double().T @ rows.double() for rows in weight.split(SVD_ROWS))
     values, vectors = torch.linalg.eigh(gram)  # ascending
     top = vectors[:, -rank:].flip(1)  # (in, k)
-    roots = values[-rank:].flip(0).clamp_min(1e-30).pow(0.25)  # of the singular values
+    roots = values[-rank:].flip(0).clamp_min(1e-30).pow(0.25)  # roots of the singular values
     B = torch.cat([rows.double() @ top for rows in weight.split(SVD_ROWS)]) / roots  # (out, k)
     return B.to(weight.dtype), (top * roots).T.to(weight.dtype)
 
@@ -229,8 +229,8 @@ def principal_components(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 class _Adapted(torch.autograd.Function):
     """ratio (x W' + scale (x A') B') + b with W and b frozen. A ratio of None counts as 1.
 
-    The adapter's term is added in place, forward and backward: at small ranks, writing a second matrix of the same
-    size costs more than the product.
+    Both passes add the adapter's term in place: at small ranks, writing a second matrix of the same size costs more
+    than the product.
     """
 
     @staticmethod
@@ -255,7 +255,7 @@ class _Adapted(torch.autograd.Function):
             ctx.save_for_backward(inner, low, weight, A, B, bias, ratio, y)
             return y
         ctx.save_for_backward(inner, low, weight, A, B)
-        # The bias is one more column of the thin product. Adding it separately would take another pass.
+        # Append the bias to the thin product as one more column. Adding it separately would take another pass.
         if bias is not None:
             low = torch.cat([low, low.new_ones(len(low), 1)], 1)  # (N, rank + 1)
             B = torch.cat([B, bias[:, None]], 1)  # (out, rank + 1)
@@ -309,7 +309,7 @@ def add_adapters(
 
 
 def narrow(model: nn.Module, dtype: torch.dtype) -> None:
-    """Store frozen linear layers in the dtype to which autocast would convert them in each product.
+    """Store frozen linear layers in the dtype to which autocast would convert them for each product.
 
     The results are the same, at half the memory. A head tied to the token embedding keeps its dtype.
     """
@@ -322,7 +322,7 @@ def narrow(model: nn.Module, dtype: torch.dtype) -> None:
 
 
 def widen(model: nn.Module) -> None:
-    """Convert all linear layers back to fp32. The values stay rounded by `narrow`."""
+    """Convert all linear layers back to fp32. The values keep the rounding from `narrow`."""
     for layer in (m for m in model.modules() if isinstance(m, nn.Linear)):
         for p in layer.parameters():
             p.data = p.data.float()
@@ -364,7 +364,7 @@ def initial_factors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def merge(model: nn.Module) -> None:
-    """Merge every adapter, in place unless the layer shares its weight's memory with another.
+    """Merge every adapter, in place unless another layer shares the weight's memory.
 
     Merge into fp32 weights only: in bf16, rounding loses most of a small adapter and changes greedy answers.
     """

@@ -77,7 +77,7 @@ def summed_cross_entropy(
 
 
 class _HeadLoss(torch.autograd.Function):
-    """Losses (N,) of the logits ratio (x weight' + low up').
+    """Losses (N,) for the logits, which are ratio (x weight' + low up').
 
     Computes the gradients of their sum in the forward pass; backward only scales them.
     """
@@ -116,7 +116,7 @@ class _HeadLoss(torch.autograd.Function):
                     block.mul_(ratio[columns])
             top = torch.stack([block.amax(1) for block in blocks]).amax(0)[:, None]
             norm = torch.zeros_like(top)  # softmax denominator times exp(-top)
-            target_logits = torch.zeros_like(top)  # minus top
+            target_logits = torch.zeros_like(top)  # relative to top
             local_targets = []
             for columns, block in zip(_columns(len(weight), width), blocks, strict=True):
                 local = targets[rows, None] - columns.start
@@ -143,7 +143,7 @@ class _HeadLoss(torch.autograd.Function):
                     logits = block.clamp_min(torch.finfo(block.dtype).tiny).log_()
                     finite_targets = torch.where(inside, target_logits, logits.gather(1, local))
                     logits.scatter_(1, local, finite_targets).add_(top)
-                # Turn the exponentials into norm times the gradient of these logits.
+                # Turn the exponentials into the gradient of these logits, times norm.
                 block.scatter_add_(1, local, -(inside * norm))
                 if ratio is not None:
                     if ratio_grad is not None and logits is not None:
@@ -177,7 +177,7 @@ class _HeadLoss(torch.autograd.Function):
 
 
 class _Lookup(torch.autograd.Function):
-    """An embedding that adds its gradient to the head's before autograd passes that to the weight."""
+    """An embedding that adds its gradient to the head's before autograd passes the sum to the weight."""
 
     @staticmethod
     def forward(ctx: Any, ids: Tensor, table: Tensor, shared: SharedGradient) -> Tensor:

@@ -36,7 +36,7 @@ WEIGHTS_FILES = ("model.safetensors", "model.safetensors.index.json")
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 """Weights in a format that can run code when loaded. They are mentioned in error messages but never read."""
 WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module", "model")
-"""Parts that torch.compile, FSDP, DataParallel and training frameworks add to tensor names."""
+"""Name parts that torch.compile, FSDP, DataParallel and training frameworks add to tensors."""
 VOCABULARY_TABLES = ("wte.weight", "lm_head.weight")
 MAX_EXTRA_ROWS = 1024
 """Maximum number of extra vocabulary rows, which are padding or added tokens. More indicate a different tokenizer."""
@@ -145,8 +145,8 @@ def inspect(base_model: str, tie_weights: bool = False) -> list[str]:
     """Check a local base model's weights using only the file headers.
 
     Returns:
-        Notes for the user, for example about a padded vocabulary or about a damaged download, which `fetch`
-        replaces. Empty if the weights have not been downloaded yet.
+        Notes for the user, for example about a padded vocabulary or a damaged download, which `fetch` replaces. Empty
+        if the weights have not been downloaded yet.
 
     Raises:
         UserError: whenever `load` would raise it, except for damaged tensor data.

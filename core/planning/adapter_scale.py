@@ -12,11 +12,11 @@ def equivalent_rate(config: RunConfig, arch: Architecture) -> float | None:
 
     While B is zero, a step changes a weight by scale (B' - B) A. Optimizers other than sgd move B by about the learning
     rate, regardless of the gradient's size, so the change is proportional to the scale, the learning rate of B and the
-    size of A, computed for the most common number of inputs among the adapted layers. Returns None for sgd, whose steps
-    depend on the size of the gradient, and for PiSSA, whose initial A and B depend on the weights.
+    size of A. That size is computed for the most common number of inputs among the adapted layers. Returns None for
+    sgd, whose steps depend on the size of the gradient, and for PiSSA, whose initial A and B depend on the weights.
 
     Raises:
-        UserError: a pattern of `lora_targets` matches no layer.
+        UserError: a pattern in `lora_targets` matches no layer.
     """
     names = arch.lora_targets(config.lora_targets, config.lora_last_layers)
     inputs = statistics.mode(arch.linear_shapes()[name][0] for name in names)

@@ -24,7 +24,7 @@ TASKS = {
     "measurement": ("core.planning.measurement", "run_trial"),
     "learning rate test": ("core.training.lr_finder", "find_lr"),
 }
-"""Module and function of each task. The function takes a RunConfig and keyword arguments and returns a dataclass."""
+"""Module and function for each task. The function takes a RunConfig and keyword arguments and returns a dataclass."""
 Result = TypeVar("Result")
 
 _running = threading.Lock()  # simultaneous tasks would distort each other's timings

@@ -30,7 +30,7 @@ BLOCK_FLOATS = 17
 SAVED_FLOATS = 10
 """The part of BLOCK_FLOATS that is saved for the backward pass. The rest, the norm and GELU outputs, is recomputed."""
 DORA_FLOATS = 2
-"""Activations that DoRA saves in addition, per block and token in multiples of n_embd: the outputs of two layers."""
+"""Additional activations that DoRA saves per block and token, in multiples of n_embd: the outputs of two layers."""
 CPU_FRAGMENTATION = 1.3
 """Factor by which heap fragmentation increases the memory used by saved activations on a CPU."""
 LOGIT_POSITIONS = 256
@@ -78,12 +78,12 @@ def parameters(config: RunConfig, arch: Architecture) -> tuple[int, int]:
 
 
 def hidden_parameters(config: RunConfig, arch: Architecture) -> int:
-    """Return the number of trainable weights in matrices of transformer blocks, which Muon trains."""
+    """Return the number of trainable weights in the matrices of transformer blocks, which Muon trains."""
     return sum(rows * columns for rows, columns in hidden_shapes(config, arch))
 
 
 def hidden_shapes(config: RunConfig, arch: Architecture) -> list[tuple[int, int]]:
-    """Return the shapes of the trainable matrices of transformer blocks."""
+    """Return the shapes of the trainable matrices in transformer blocks."""
     shapes = arch.linear_shapes()
     if config.method == "full":
         first = arch.n_layer - arch.trained_layers(config.trained_weights, config.trained_layers)
@@ -159,9 +159,7 @@ def memory_mb(
     # In fp32, adapters are merged before answering, which turns a tied head into a separate matrix.
     head = arch.vocabulary * arch.n_embd if splits_head(config, arch) else 0
     factors = initial_factors(config, arch)
-    residual_head = (
-        head if factors else 0
-    )  # PiSSA's differs from the token embedding during training
+    residual_head = head if factors else 0  # PiSSA unties the head during training
     answering = 4 * (weights + head + factors + cache)
     if not half:
         state = weights + trainable + moments + factors + residual_head
@@ -231,7 +229,7 @@ def too_large(
     needed: float,
     available: float,
 ) -> Problem:
-    """Return a message that too little memory is free and that suggests the nearest settings that fit.
+    """Return the problem that too little memory is free, with the nearest settings that fit.
 
     Args:
         needed: estimated or measured peak in MiB. Its ratio to the estimate is assumed to hold for other settings too.
@@ -251,7 +249,7 @@ def too_large(
 def describe_nearest_fit(
     config: RunConfig, limit_mb: float, need: Callable[[RunConfig], float], device: torch.device
 ) -> str:
-    """Return a clause that names the nearest settings that need at most `limit_mb`, in MiB."""
+    """Return a clause that names the nearest settings that need at most `limit_mb` MiB."""
     changes = nearest_fit(
         config,
         lambda changed: need(changed) <= limit_mb,
@@ -309,7 +307,7 @@ def seconds(work: float, passes: int, rate: float, gpu: bool) -> float:
 def evaluation_seconds(
     config: RunConfig, training_s: float, evaluations: EvaluationPlan, counts: TokenCounts
 ) -> float:
-    """Return the total time for all evaluations in seconds, given the time of the training steps."""
+    """Return the total time for all evaluations in seconds, given the time for the training steps."""
     share = evaluations.tokens(counts) / counts.training
     return training_s * share / training_passes(config)
 
@@ -317,8 +315,8 @@ def evaluation_seconds(
 def flops(config: RunConfig, arch: Architecture, tokens: int) -> float:
     """Return the number of floating-point operations in the forward and backward passes over this many tokens.
 
-    Frozen layers need only input gradients, or no gradients below the first trained weight, so LoRA costs about two
-    thirds as much as full fine-tuning.
+    Frozen layers need only input gradients, and none below the first trained weight, so LoRA costs about two thirds as
+    much as full fine-tuning.
     """
     is_full = config.method == "full"
     layers = differentiated_layers(config, arch)
@@ -334,7 +332,7 @@ def flops(config: RunConfig, arch: Architecture, tokens: int) -> float:
 
 
 def optimizer_flops(config: RunConfig, arch: Architecture) -> float:
-    """Return the floating-point operations of Muon's matrix products in one optimizer step. AdamW and SGD have none."""
+    """Return the number of floating-point operations in Muon's matrix products per step; 0 for AdamW and SGD."""
     if config.optimizer != "muon":
         return 0.0
     sides = [(min(shape), max(shape)) for shape in hidden_shapes(config, arch)]

@@ -28,9 +28,9 @@ class Cost:
     memory_mb: float
     """Peak memory of the process, or of the allocator on a GPU, in MiB."""
     seconds: float
-    """Time of all training steps."""
+    """Time for all training steps."""
     evaluation_seconds: float
-    """Time of all evaluations."""
+    """Time for all evaluations."""
 
 
 def key(config: RunConfig) -> str:

@@ -32,7 +32,7 @@ CURVE_POINTS = 200
 SMALLEST_DATASET = Extent(train_examples=1, longest=2, test_examples=1, longest_prompt=1)
 """Stand-in for a data set that has not been downloaded yet. A run that does not fit with this one never fits."""
 RETRY_MEMORY_SHARE = 0.95
-"""Maximum estimate for settings suggested after a run ran out of memory, relative to that run's estimate."""
+"""Maximum memory estimate for settings suggested after a run ran out of memory, relative to that run's estimate."""
 Result = TypeVar("Result")
 Params = ParamSpec("Params")
 
@@ -105,7 +105,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Corpus:
-    """The sizes of a run's data set."""
+    """Sizes and records of a run's data set."""
 
     lengths: list[int]
     """Number of tokens in each training example after truncation."""
@@ -199,7 +199,7 @@ def check(config: RunConfig, runs_dir: Path | None = None, freed_mb: float = 0.0
     problems += _model_problems(config, arch) if arch else []
     if size := pretrained.to_download(config.base_model):
         notes.append(
-            f"about {size / 1e6:,.0f} MB of {config.base_model} will be downloaded at launch"
+            f"{config.base_model} (about {size / 1e6:,.0f} MB) will be downloaded at launch"
         )
     context = arch.context if arch else 1024
     if arch and config.method == "lora":
@@ -442,7 +442,7 @@ def _read_sizes(
 
 
 def _truncated_lengths(sizes: list[Size], limit: int, mask_prompt: bool) -> list[int]:
-    """Return the truncated lengths of all examples that still have a target. They match those after `encode_all`."""
+    """Return the truncated lengths of all examples that still have a target, the same as after `encode_all`."""
     cut = (
         (min(size.tokens, limit), size.first_masked_target if mask_prompt else size.first_target)
         for size in sizes

@@ -117,7 +117,7 @@ class RunDirectory:
         raise UserError(f"run = {name!r}: there is no such run; {hint}")
 
     def is_untouched(self) -> bool:
-        """Return whether the run has only settings because its creator was killed before writing the first event."""
+        """Return whether the run has nothing but settings, because its creator was killed before the first event."""
         with contextlib.suppress(OSError):
             return {path.name for path in self.path.iterdir()} <= {"config.json", "trainer.lock"}
         return False
@@ -208,7 +208,7 @@ class RunDirectory:
     def seconds_since_stop_request(self) -> float | None:
         """Return the age of the stop request, or None if there is none.
 
-        The age is infinite if the request is in the future, because the clock was set back.
+        The age is infinite if the request's time is in the future because the clock was set back.
         """
         with contextlib.suppress(OSError):
             since = time.time() - self.stop_path.lstat().st_mtime
@@ -224,10 +224,10 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def lock(self, timeout: float = LOCK_TIMEOUT_S) -> Iterator[None]:
-        """Lock the run, which permits writing events.
+        """Lock the run. Only the holder of the lock may write events.
 
         Args:
-            timeout: seconds to wait for another holder.
+            timeout: seconds to wait if another process holds the lock.
 
         Raises:
             RunHeldError: the run is still locked after the timeout.
@@ -250,7 +250,7 @@ class RunDirectory:
         """Return whether the run is locked, usually by its trainer. Concurrent calls do not affect each other."""
         try:
             handle = acquire(self._lock_path, shared=True)
-        except OSError:  # deleted, or not lockable by a trainer either
+        except OSError:  # deleted, or a trainer could not lock it either
             return False
         if handle is not None:
             os.close(handle)
@@ -294,9 +294,9 @@ class RunDirectory:
     def discard_checkpoints(self) -> None:
         """Delete the checkpoints of a finished run, and its weights if it keeps none.
 
-        The caller must hold the lock. Does nothing unless the last event is `finished` and records `keep_weights`
-        (older versions did not), or if weights are missing. `checkpoint/` is deleted last, so that the next call
-        notices and completes an interrupted deletion.
+        The caller must hold the lock. Does nothing if the weights to keep are missing, or unless the last event has the
+        status `finished` and records `keep_weights` (in older versions, it did not). `checkpoint/` is deleted last, so
+        that the next call notices and completes an interrupted deletion.
         """
         keep_weights = self._recorded_keep_weights()
         if keep_weights == "none" or (keep_weights and self.weights_path.is_dir()):
@@ -341,7 +341,7 @@ class RunDirectory:
         for folder, _, names in os.walk(self.path):
             for name in names:
                 path = Path(folder, name)
-                with contextlib.suppress(OSError):  # may have been deleted since
+                with contextlib.suppress(OSError):  # the file may have been deleted
                     status = path.lstat()
                     if stat.S_ISREG(status.st_mode):
                         relative = os.fsencode(path.relative_to(self.path).as_posix())
@@ -369,9 +369,9 @@ class RunDirectory:
 
 
 def _absolute_paths(config: RunConfig) -> dict[str, str]:
-    """Return absolute paths for the data set and the base model where these are a local file and directory."""
+    """Return the absolute paths of the data set and the base model if they are a local file and a local directory."""
     absolute_paths = {}
-    with contextlib.suppress(RuntimeError):  # the home directory of an unknown user
+    with contextlib.suppress(RuntimeError):  # `~user` does not exist
         dataset = Path(config.dataset).expanduser()
         if dataset.is_file():
             absolute_paths["dataset"] = str(dataset.resolve())
@@ -407,7 +407,7 @@ def discard_leftovers(runs_dir: Path) -> None:
 
 
 def _new_directory(runs_dir: Path, config: RunConfig) -> Path:
-    """Create the directory with the first unused name. Safe against concurrent calls."""
+    """Create a directory with the first unused name. Concurrent calls get different names."""
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
         for path in free_names(runs_dir, config):

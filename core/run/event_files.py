@@ -1,4 +1,4 @@
-"""Event files outside run directories: judges' verdicts and base models' answers. Independent of their content."""
+"""Event files outside run directories: judges' verdicts and base models' answers. Does not interpret the events."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 VERDICTS_FOLDER = "verdicts"
 PRETRAINED_FOLDER = "pretrained"
 EVENT_FOLDERS = (VERDICTS_FOLDER, PRETRAINED_FOLDER)
-"""Folders next to the run directories; reserved as run names."""
+"""Folders next to the run directories. No run can have one of these names."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ class EventWriter:
 
     Args:
         path: the event file, created if it does not exist.
-        clock: returns the seconds since the epoch.
+        clock: returns the current time in seconds since the epoch.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
@@ -73,7 +73,7 @@ class EventWriter:
 
 
 def read_lines(path: Path, offset: int, limit: int | None = None) -> tuple[list[bytes], int]:
-    """Return the complete lines from a byte offset, at most about `limit` bytes, and the offset after them."""
+    """Return the complete lines after a byte offset, up to about `limit` bytes, and the offset of their end."""
     limit = limit or READ_CHUNK_BYTES
     with open_regular(path) as file:
         file.seek(offset)

@@ -17,9 +17,9 @@ WINDOWS_DEVICES = {
     *(f"{n}{i}" for n in ("com", "lpt") for i in range(10)),
 }
 UPLOADS_FOLDER = "uploads"
-"""Folder of uploaded data sets in the runs directory."""
+"""Folder for uploaded data sets in the runs directory."""
 STUDIES_FOLDER = "studies"
-"""Folder of studies in the runs directory."""
+"""Folder for studies in the runs directory."""
 RESERVED_NAMES = WINDOWS_DEVICES | {
     *("lab", "driver", "queue", "settings", ""), UPLOADS_FOLDER, STUDIES_FOLDER, *EVENT_FOLDERS
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Show a run's progress in a terminal or notebook. Only the event file is read, no matter what trains the run."""
+"""Show a run's progress in a terminal or notebook. Reads only the event file, so any process can train the run."""
 
 import time
 from collections.abc import Callable

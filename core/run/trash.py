@@ -20,7 +20,7 @@ class TrashedRun:
     """A run in the trash."""
 
     id: str
-    """Name of its directory in the trash."""
+    """Name of the run's directory in the trash."""
     name: str
     deleted_at: float
     """Unix timestamp in seconds."""
@@ -54,7 +54,7 @@ def contents(runs_dir: Path) -> list[TrashedRun]:
 
 
 def restore(runs_dir: Path, id: str) -> str:
-    """Move a run back from the trash and return its name.
+    """Move a run out of the trash and return its name.
 
     Raises UserError if it is not in the trash, another run has its name, or it cannot be moved.
     """
@@ -63,7 +63,7 @@ def restore(runs_dir: Path, id: str) -> str:
         raise UserError("This run is no longer in the trash.")
     destination = runs_dir / run.name
     try:
-        destination.mkdir()  # reserves the name, and is replaced by the run
+        destination.mkdir()  # reserves the name until the run replaces it
         (runs_dir / TRASH_FOLDER / run.id).rename(destination)
     except FileExistsError:
         message = f"Cannot restore {run.name!r}: another run has this name. Delete it first."

@@ -14,7 +14,7 @@ from core.run.names import UPLOADS_FOLDER, slug
 MAX_UPLOAD_MB = 200
 """Maximum size of a file, in MiB."""
 HASH_LENGTH = 16
-"""Hexadecimal digits of the SHA-256 in a path."""
+"""Number of hexadecimal digits of the SHA-256 used in a path."""
 
 
 def uploads_path(runs_dir: Path) -> Path:
@@ -49,7 +49,7 @@ def store(runs_dir: Path, filename: str, content: bytes) -> Path:
 
 
 def stored(runs_dir: Path) -> list[Path]:
-    """Return the absolute paths of the stored files, the newest first."""
+    """Return the absolute paths of the stored files, newest first."""
     files = [
         path for path in uploads_path(runs_dir).glob("*/*") if data_suffix(path) in DATA_SUFFIXES
     ]

@@ -18,7 +18,7 @@ from core.scheduler.processes import kill_tree
 from core.scheduler.trainer_process import main, memory_advice
 
 STOP_GRACE_S = 300.0
-"""Time between a stop request and killing the trainer. Long enough for a long step and a large checkpoint."""
+"""Time from a stop request until the trainer is killed. Long enough for a long step and a large checkpoint."""
 ROOT = Path(__file__).parents[2]
 TRAINER_ENVIRONMENT = {
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
@@ -40,7 +40,7 @@ Executor = Callable[[RunDirectory], None]
 
 
 def run_in_process(run: RunDirectory, grace: float = STOP_GRACE_S) -> None:
-    """Train in a child process with its own session, so that a crash or signal on either side does not affect the other."""
+    """Train in a child process with its own session, so that a crash or signal in one does not affect the other."""
     with open_regular(run.log_path, "ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "core.scheduler.trainer_process", str(run.path.resolve())],

@@ -28,7 +28,7 @@ def identity() -> dict[str, Any]:
 
 
 def _start_time(process: psutil.Process) -> float:
-    """Return when a process started, in seconds since boot. Not affected by changes to the system clock."""
+    """Return a process's start time in seconds since boot, which changes to the system clock do not affect."""
     return round(process.create_time() - psutil.boot_time(), 2)
 
 

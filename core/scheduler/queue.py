@@ -99,7 +99,7 @@ class Queue:
         # The trainer may belong to an earlier dashboard, so the end of the thread does not mean that it has exited.
         while run.is_alive() and time.monotonic() < deadline:
             time.sleep(0.05)
-        with contextlib.suppress(UserError):  # its events cannot be read
+        with contextlib.suppress(UserError):  # the run's events cannot be read
             if kill_trainer(run):
                 run.mark_ended(f"killed: it did not stop within {timeout:g} s")
                 self._thread.join(1.0)
@@ -165,7 +165,7 @@ class Queue:
 
 
 def read_order(runs_dir: Path) -> list[str]:
-    """Return the stored order of the queue without deleted runs. Empty if the file is missing or invalid."""
+    """Return the stored queue order without deleted runs, or an empty list if the file is missing or invalid."""
     try:
         names = json.loads((runs_dir / QUEUE_FILE).read_text(encoding="utf-8"))
         existing_names = {run.name for run in list_runs(runs_dir)}

@@ -1,8 +1,8 @@
 """Save and load checkpoints and final weights.
 
-Each directory is written under a temporary name, with a manifest of sizes and hashes last, and published by one rename.
-Tensors are stored as safetensors, and nothing is unpickled. The caller decides when to save and which settings may
-change.
+Each directory is written under a temporary name, ending with a manifest of sizes and hashes, and is then published by a
+single rename. Tensors are stored as safetensors, and nothing is unpickled. The caller decides when to save and which
+settings may change.
 """
 
 import hashlib
@@ -161,7 +161,7 @@ def load_checkpoint(
         check: called with the manifest before anything is restored; raises UserError to reject it.
 
     Returns:
-        The manifest, or None if there is no valid checkpoint; and a message for each damaged one.
+        The manifest, or None if no checkpoint is valid, and a message for each damaged one.
     """
     damaged = []
     for path in published_checkpoints(directory):
@@ -218,7 +218,7 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def adapted_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Return the weights of a checkpoint by name: the trainable weights, and PiSSA's initial factors."""
+    """Return the weights to store in a checkpoint by name: the trainable weights, and PiSSA's initial factors."""
     return {**trainable(model), **lora.initial_factors(model)}
 
 

@@ -30,7 +30,7 @@ class Answer:
     cut: bool
     """Whether the answer was cut off at the token limit."""
     prompt_cut: bool
-    """Whether the prompt did not fit into the context and lost its beginning."""
+    """Whether the beginning of the prompt was cut off because it did not fit into the context."""
 
     def event(self, example: Example, dataset_index: int) -> dict[str, Any]:
         """Return the fields of a `generation` event. `dataset_index`: index of the example in the data set."""
@@ -79,11 +79,11 @@ class ExampleLosses:
 def leading(examples: Sequence[Encoded], count: int, first_index: int) -> Sequence[Encoded]:
     """Return the first `count` examples of a split, without those dropped by truncation.
 
-    Dropped examples are not replaced, so runs with another `max_length` or `mask_prompt` use the same examples, apart
+    Dropped examples are not replaced, so runs that differ in `max_length` or `mask_prompt` use the same examples, apart
     from dropped ones. If all are dropped, the first remaining example is used, so that there is always a loss.
 
     Args:
-        examples: result of `encode_all`, in file order.
+        examples: the result of `encode_all`, in file order.
         first_index: index of the split's first example in the data set.
     """
     kept = [e for e in examples if e.dataset_index < first_index + count]
@@ -113,7 +113,7 @@ def example_losses(
 def answer_all(
     model: GPT2, examples: Sequence[Example], sampling: Sampling
 ) -> Iterator[list[Answer]]:
-    """Answer all examples, and yield the answers of each batch. Prompts of similar length are batched together."""
+    """Answer all examples and yield the answers batch by batch. Prompts of similar length are batched together."""
     limit = sampling.max_new_tokens
     prompts = [encode_prompt(example) for example in examples]
     fitted = [fit_prompt(prompt, model.arch.context, limit) for prompt in prompts]

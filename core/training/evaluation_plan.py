@@ -22,12 +22,12 @@ CHECKPOINTING_COST = 1.0
 
 @dataclass(frozen=True)
 class TokenCounts:
-    """Input tokens of the parts of a data set, after truncation."""
+    """Number of input tokens in each part of a data set, after truncation."""
 
     training: int
-    """In all epochs."""
+    """Over all epochs."""
     subset: int
-    """Validation examples of a periodic evaluation."""
+    """In the validation examples of a periodic evaluation."""
     validation: int
     probe: int
 
@@ -53,7 +53,7 @@ class EvaluationPlan:
         return step % (PROBE_INTERVAL * self.interval) == 0 or step == self.steps
 
     def tokens(self, counts: TokenCounts) -> int:
-        """Return the tokens of all evaluations. The last one covers the whole validation set."""
+        """Return the number of tokens in all evaluations. The last one covers the whole validation set."""
         probes = 2 + (self.steps - 1) // (PROBE_INTERVAL * self.interval)
         return self.count * counts.subset + counts.validation + probes * counts.probe
 
@@ -69,8 +69,8 @@ def training_passes(config: RunConfig) -> float:
 def evaluation_plan(config: RunConfig, steps: int, counts: TokenCounts) -> EvaluationPlan:
     """Return the evaluations of a run.
 
-    If `eval_every` is empty, there are as many as fit into BUDGET, from MIN_EVALUATIONS to MAX_EVALUATIONS. Very short
-    runs are evaluated after every step.
+    If `eval_every` is empty, there are as many as BUDGET allows, between MIN_EVALUATIONS and MAX_EVALUATIONS. Very
+    short runs are evaluated after every step.
     """
     if config.eval_every is not None:
         return EvaluationPlan(config.eval_every, steps)

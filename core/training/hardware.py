@@ -1,4 +1,4 @@
-"""Device selection, precision, speed and memory. Independent of the models."""
+"""Device selection, precision, speed and memory. Independent of models."""
 
 import contextlib
 import ctypes
@@ -19,7 +19,7 @@ from core.machine import cpu_name
 from core.metrics import MIB
 
 M_MMAP_THRESHOLD = -3
-"""Parameter number for `mallopt`, from glibc's malloc.h."""
+"""Number of the `mallopt` parameter in glibc's malloc.h."""
 
 
 def resolve_device(device: str) -> torch.device:

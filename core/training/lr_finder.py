@@ -27,7 +27,7 @@ class LRCurve:
 
     lr: list[float]
     loss: list[float]
-    """Mean loss per token of the step's examples, in nats."""
+    """Mean loss per token over the step's examples, in nats."""
     smoothed: list[float]
     """Exponential moving average of the loss, bias-corrected."""
     suggestion: float | None

@@ -43,7 +43,7 @@ class _Muon(torch.optim.Optimizer):
 
     Args:
         matrices: groups of 2-D weights, each with `lr`, `momentum` and `weight_decay`.
-        adamw: AdamW over the other weights, or None if there are none.
+        adamw: AdamW for the other weights, or None if there are none.
         dtype: data type of the Newton-Schulz iteration.
     """
 
@@ -101,7 +101,7 @@ def orthogonalize(matrix: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def is_hidden_matrix(name: str, shape: tuple[int, ...]) -> bool:
-    """Return whether a parameter is a matrix of a transformer block, including adapters. Muon trains only these."""
+    """Return whether a parameter is a matrix in a transformer block, including adapters. Muon trains only these."""
     return name.startswith("h.") and len(shape) == 2
 
 
@@ -147,7 +147,7 @@ def rate_ratio(config: RunConfig, name: str) -> float:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate of a step."""
+    """Set the learning rate for the next step."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_ratio"]
 

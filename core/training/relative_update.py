@@ -1,8 +1,8 @@
-"""Relative update of an optimizer step: ||ΔW|| / ||W||, in Frobenius norms.
+"""Relative update in an optimizer step: ||ΔW|| / ||W||, in Frobenius norms.
 
-For an adapted layer, W is the merged weight before the step. Neither W nor ΔW is formed. With full fine-tuning, W is
-all trained weights of a transformer block. They are copied before the step, for one block at a time. Independent of
-the loss, the optimizer and events.
+For an adapted layer, W is the merged weight before the step. Neither W nor ΔW is formed. With full fine-tuning, W
+consists of all trained weights in a transformer block, which are copied before the step, for one block at a time.
+Independent of the loss, the optimizer and events.
 """
 
 import math
@@ -17,17 +17,17 @@ from core.nn.lora import LoRALinear
 UPDATE_INTERVAL = 10
 """Steps between measurements. Measuring every step would noticeably slow down training."""
 SIGNIFICANT_DIGITS = 4
-"""Digits of a recorded ratio."""
+"""Number of significant digits in a recorded ratio."""
 Copies = dict[str, list[Tensor]]
 """Weights before a step, by module. For adapted layers, the row norms of the merged weight come last."""
 
 
 @dataclass(frozen=True)
 class RelativeUpdate:
-    """The relative update of a step. None replaces non-finite values."""
+    """The relative update in a step. None replaces non-finite values."""
 
     overall: float | None
-    """Of all measured modules together."""
+    """Relative update of all measured modules together."""
     modules: dict[str, float | None]
 
 
@@ -87,7 +87,7 @@ class UpdateMeter:
 def _adapter_squares(layer: LoRALinear, old: list[Tensor], old_norm: Tensor) -> Tensor:
     """Return the squared norms of a layer's update and of its merged weight before the step, (2,).
 
-    The change of B A is P Q with P = [B' - B, B] and Q = [A'; A' - A], of rank 2r. With [B', -B] and [A'; A], nearly
+    The change in B A is P Q with P = [B' - B, B] and Q = [A'; A' - A], of rank 2r. With [B', -B] and [A'; A], nearly
     equal terms would cancel, and small updates would be lost in fp32.
 
     Args:
@@ -104,10 +104,10 @@ def _adapter_squares(layer: LoRALinear, old: list[Tensor], old_norm: Tensor) -> 
     # DoRA: in each row m v / |v|, both the direction v and the magnitude m change.
     weight = layer.linear.weight
     cross = (weight @ Q.T.to(weight.dtype)).float() + scale * old_B @ (old_A @ Q.T)
-    inner = (P * cross).sum(1)  # of v with its change
-    square = (P @ gram * P).sum(1)  # of the change of v
+    inner = (P * cross).sum(1)  # inner product of v and its change
+    square = (P @ gram * P).sum(1)  # squared norm of the change in v
     norm = (old_norm.square() + 2 * inner + square).clamp_min(0).sqrt()
-    growth = (2 * inner + square) / (norm + old_norm)  # of |v|, without cancellation
+    growth = (2 * inner + square) / (norm + old_norm)  # increase in |v|, without cancellation
     [magnitude], ratio = old_magnitude, layer.lora_magnitude / norm
     shift = (layer.lora_magnitude - magnitude) / norm - magnitude * growth / (old_norm * norm)
     change = (shift * old_norm).square() + 2 * shift * ratio * inner + ratio.square() * square

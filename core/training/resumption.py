@@ -35,7 +35,7 @@ COUNTS = {
     "steps_per_epoch": "number of steps per epoch",
     "train_examples": "number of training examples",
 }
-"""Counts derived from settings and data, by their keys in a `plan` event. A checkpoint records only the last one."""
+"""Counts derived from settings and data, by their key in a `plan` event. A checkpoint records only the last one."""
 
 
 def recorded(config: RunConfig) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def check_newest(run: Path, config: RunConfig) -> None:
         try:
             facts = json.loads(manifest.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
-            continue  # the trainer falls back to an older checkpoint too
+            continue  # the trainer also falls back to an older checkpoint
         if isinstance(facts, dict):
             check(run.name, facts, config, ignored=INPUTS)
             return
@@ -132,7 +132,7 @@ def input_warnings(facts: Mapping[str, Any], origin: Mapping[str, str]) -> list[
     unchanged = unchanged_inputs(facts, origin)
     return [
         f"the {key} has changed since step {facts.get('step')}; "
-        "from here on, the run differs from the one that was started"
+        "from here on, the run differs from the one that was launched"
         for name, key in INPUTS.items()
         if name not in unchanged
     ]
@@ -143,7 +143,7 @@ def _changes(facts: Mapping[str, Any], config: RunConfig) -> list[tuple[str, Any
     if not has_settings(facts):
         return []
     current = recorded(config)
-    # Settings added since the checkpoint was written are treated as having their defaults.
+    # Settings added since the checkpoint was written are assumed to have their default values.
     defaults = {
         name: None if value is None else RunConfig.model_fields[name].default
         for name, value in current.items()

@@ -25,7 +25,7 @@ class Run(Protocol):
         """Return whether a stop has been requested."""
 
     def last_plan(self) -> Mapping[str, Any] | None:
-        """Return the newest `plan` event from before this resume, or None."""
+        """Return the newest `plan` event written before the run was resumed, or None."""
 
 
 class NullRun:

@@ -118,7 +118,7 @@ def test_missing_network_is_reported(hub: Hub, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # skip the delay between attempts
     nowhere = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", nowhere)
-    assert "connect to the internet once, or choose a local model folder" in error_message()
+    assert "check your internet connection, or choose a local model folder" in error_message()
 
 
 @pytest.mark.parametrize("status", [403, 429, 500, 503])

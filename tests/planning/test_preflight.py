@@ -282,7 +282,7 @@ def test_missing_downloads_are_noted_but_not_fetched(
     assert plan.note == "alpaca will be downloaded at launch; steps and time are unknown until then"
     large = preflight.check(new_config(base_model="gpt2", dataset="alpaca"))
     assert large.note is not None
-    assert large.note.startswith("about 498 MB of gpt2 will be downloaded at launch; alpaca")
+    assert large.note.startswith("gpt2 (about 498 MB) will be downloaded at launch; alpaca")
     assert plan.parameters
     assert (plan.steps, plan.learning_rates) == (None, [])
     [problem] = preflight.check(new_config(dataset="alpaca", base_model="gpt-5")).problems
