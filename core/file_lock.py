@@ -12,10 +12,10 @@ RETRY_INTERVAL_S = 0.01
 
 
 def acquire(path: Path, timeout: float = 0.0, shared: bool = False) -> int | None:
-    """Lock a file, which is created if it does not exist.
+    """Lock a file. Creates it if it does not exist.
 
     Args:
-        timeout: seconds to wait for another holder.
+        timeout: seconds to wait for another holder to release the lock.
         shared: take a shared lock, which is enough to detect an exclusive one.
 
     Returns:

@@ -67,7 +67,7 @@ METRICS = (
     Metric("best_step", "Best step", "Step of the best validation loss.", type="BIGINT", result="step_of_min(eval.subset_loss)"),
     Metric("perplexity", "Perplexity", "Exponential of the validation loss.", format="%.3f", result="exp(last(eval.val_loss))"),
     Metric("seconds", "Time", "Training time, excluding evaluations and downloads.", "step", unit="s", format="%.1f", result="max(step.seconds)", axis=True),
-    Metric("peak_memory_mb", "Peak memory", "Peak memory during training and while answering the test set.", unit="MB", format="%.0f", result="greatest(max(step.memory_mb), max(generation.memory_mb))"),
+    Metric("peak_memory_mb", "Peak memory", "Peak memory during training and while answering the test examples.", unit="MB", format="%.0f", result="greatest(max(step.memory_mb), max(generation.memory_mb))"),
     Metric("disk_mb", "Disk", "Disk space used by the run.", unit="MB", format="%.1f", result="max(disk.bytes) / 1048576"),
     Metric("exact", "Exact answers", "Share of test answers that match the reference, ignoring case and punctuation.", format="percent", result="mean(generation.exact)"),
     Metric("parameters", "Parameters", "Number of model parameters.", "plan", "BIGINT", result="last(plan.parameters)"),

@@ -1,4 +1,4 @@
-"""The Compare page: stored answers to the test set, or live answers to any prompt, side by side."""
+"""The Compare page: stored answers to the test examples, or live answers to any prompt, side by side."""
 
 import streamlit as st
 

@@ -46,7 +46,7 @@ def show_tabs(run: dict[str, Any], parent: dict[str, Any] | None, lab: Lab) -> N
 
 
 def _show_answers(run: dict[str, Any], lab: Lab) -> None:
-    """Show the answers to the test set in a table, and the selected one in full."""
+    """Show the answers to the test examples in a table, and the selected one in full."""
     name = run["name"]
     answers = lab.answers([name])
     if answers.empty:

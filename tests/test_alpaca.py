@@ -1,4 +1,4 @@
-"""The preset run_1 on Alpaca-like data, from downloading the data to answering the test set."""
+"""The preset run_1 on Alpaca-like data, from downloading the data to answering the test examples."""
 
 import contextlib
 import io

@@ -24,7 +24,7 @@ MAX_KEY_LENGTH = 40
 
 
 def data_suffix(path: Path) -> str:
-    """Return the one of DATA_SUFFIXES that a file name ends with, or "". Ignores case and COMPRESSED_SUFFIX."""
+    """Return the entry of DATA_SUFFIXES that a file name ends with, or "". Ignores case and a trailing COMPRESSED_SUFFIX."""
     name = path.name.lower().removesuffix(COMPRESSED_SUFFIX)
     return next((suffix for suffix in DATA_SUFFIXES if name.endswith(suffix)), "")
 

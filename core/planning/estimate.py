@@ -133,7 +133,7 @@ def memory_mb(
     """Return a run's peak memory use in MiB.
 
     The peak occurs either in a training step (weights, gradients, moments, activations, logits) or while the model
-    answers the test set (weights, KV cache).
+    answers the test examples (weights, KV cache).
 
     Args:
         half: whether matrix products are computed in bf16 or fp16.

@@ -38,7 +38,7 @@ def format_event(kind: str, event: Mapping[str, Any]) -> str | None:
             )
         case "weights":
             return (
-                f"answering the test set with the weights from step {event['step']:,}, which had the lowest "
+                f"answering the test examples with the weights from step {event['step']:,}, which had the lowest "
                 f"validation loss ({event['val_loss']:.4f})"
             )
         case "rewind":

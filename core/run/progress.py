@@ -74,10 +74,10 @@ def _show(event: dict[str, Any], progress: Progress, task: TaskID, console: Cons
         console.print(f"step {event['step']}: loss {losses}", highlight=False)
     elif kind == "weights":
         weights = f"weights from step {event['step']} (validation loss {event['val_loss']:.3f})"
-        console.print(f"answering the test set with the {weights}", highlight=False)
+        console.print(f"answering the test examples with the {weights}", highlight=False)
     elif kind == "sample":
         console.print(Text(f"step {event['step']}: {event['prompt']} -> {event['text'].strip()!r}"))
     elif kind == "warning":
         console.print(Text(f"step {event['step']}: {event['message']}"), style="yellow")
     elif kind == "generation":
-        progress.update(task, description="answering the test set")
+        progress.update(task, description="answering the test examples")

@@ -28,7 +28,7 @@ def identity() -> dict[str, Any]:
 
 
 def _start_time(process: psutil.Process) -> float:
-    """Return a process's start time in seconds since boot, which changes to the system clock do not affect."""
+    """Return a process's start time in seconds since boot, so that it is unaffected by changes to the system clock."""
     return round(process.create_time() - psutil.boot_time(), 2)
 
 

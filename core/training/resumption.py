@@ -114,7 +114,7 @@ def unchanged_inputs(facts: Mapping[str, Any], origin: Mapping[str, str]) -> lis
 
     Args:
         facts: the checkpoint's manifest.
-        origin: the current hash of each input, by the values of INPUTS.
+        origin: the current hash of each input, keyed by the values of INPUTS.
     """
     recorded_origin = facts.get("origin")
     if not isinstance(recorded_origin, dict):

@@ -119,7 +119,7 @@ def _show_start(bar: DeltaGenerator, download: dict[str, Any] | None) -> None:
 
 def _progress_text(run: dict[str, Any], step: int, steps: int) -> str:
     if run["status"] == "running" and step == steps:
-        return f"Step {step:,} of {steps:,} · answering the test set"
+        return f"Step {step:,} of {steps:,} · answering the test examples"
     parts = [f"Step {step:,} of {steps:,}", f"{duration(run['seconds'] or 0)} elapsed"]
     if run["status"] == "running":
         parts += time_left(run, step, steps)

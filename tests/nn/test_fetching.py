@@ -1,4 +1,4 @@
-"""Weight downloads with the Hub's client from a loopback server that can simulate failures."""
+"""Downloading weights with the Hub's client from a loopback server that can simulate failures."""
 
 import errno
 import shutil

@@ -121,7 +121,10 @@ def test_progress_before_the_first_step_and_after_the_last(write_run, open_page)
     write_run("answering", "running", steps=6, planned=6)
     write_run("waiting", "queued")
     page = open_page("live", run=["loading", "answering", "waiting"])
-    assert progress(page) == ["Step 0 of 9 · 0 s elapsed", "Step 6 of 6 · answering the test set"]
+    assert progress(page) == [
+        "Step 0 of 9 · 0 s elapsed",
+        "Step 6 of 6 · answering the test examples",
+    ]
     assert page.says("Waiting in queue")
     assert page.get("progress")[0].proto.value == 0
     assert page.get("progress")[1].proto.value == 100

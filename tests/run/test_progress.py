@@ -14,5 +14,5 @@ def test_weights_event_is_shown(tmp_path):
     run.append("weights", step=8, val_loss=2.0)
     output = io.StringIO()
     follow(run, 0, lambda: False, Console(file=output, width=100))
-    expected = "answering the test set with the weights from step 8 (validation loss 2.000)"
+    expected = "answering the test examples with the weights from step 8 (validation loss 2.000)"
     assert expected in output.getvalue()

@@ -1,4 +1,4 @@
-"""The queue: order, persistence, withdrawn runs, surviving trainers and error handling."""
+"""The queue: order, persistence, withdrawn runs, trainers that outlive the dashboard and error handling."""
 
 import json
 import threading

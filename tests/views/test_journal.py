@@ -1,4 +1,4 @@
-"""Journal rows, and matching runs to the journal runs that they repeat."""
+"""Rows for the journal's runs, and how runs are matched to the journal runs that they repeat."""
 
 import pandas as pd
 import pytest
