@@ -35,6 +35,7 @@ class ActiveRun:
         self.resumed = any(event["status"] == "running" for event in run.statuses())
         self.ending: str | None = None
         """Final status to record after a stop request; None if there has not been one."""
+        self.reason: str | None = None
 
     def emit(self, kind: str, **fields: Any) -> None:
         """Append an event to the event file and the log."""
@@ -104,7 +105,7 @@ def _train(run: RunDirectory, active: ActiveRun, train: Train | None) -> dict[st
         traceback.print_exc()
         return {"status": "failed", "reason": _reason(error, run)}
     if outcome == "finished":  # config.json may have been edited since the run started
-        return {"status": outcome, "reason": None, "keep_weights": config.keep_weights}
+        return {"status": outcome, "reason": active.reason, "keep_weights": config.keep_weights}
     return {"status": active.ending or outcome, "reason": None}
 
 
