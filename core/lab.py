@@ -467,10 +467,8 @@ class Lab(Reader):
 
     def _add_queued(self, queue: Queue, names: Sequence[str]) -> None:
         """Add the runs whose status is `queued` to the queue, and sync the index."""
-        for name in names:
-            run = RunDirectory(self.runs_dir / name)
-            if run.config_path.exists() and run.status() == "queued":
-                queue.add(name)
+        runs = [RunDirectory(self.runs_dir / name) for name in names]
+        queue.add(*(r.name for r in runs if r.config_path.exists() and r.status() == "queued"))
         self.refresh()
 
     # The machine, the index and the threads

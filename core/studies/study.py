@@ -17,10 +17,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
+from core.colors import color_of_new_run
 from core.config import RunConfig, upgraded
 from core.errors import ConfigError, UserError
 from core.file_lock import acquire
-from core.run.directory import RunDirectory
+from core.run.directory import RunDirectory, list_runs
 from core.run.files import open_regular, replace_text
 from core.run.names import STUDIES_FOLDER, slug
 from core.studies.sweep import SEARCH_METRICS, Axis, Member, Mode, Sweep, can_vary
@@ -231,13 +232,16 @@ def create_runs(runs_dir: Path, study: Study) -> list[str]:
     if study.is_complete:
         return created
     with locked(runs_dir):
+        count = len(list_runs(runs_dir))
         for member in study.members:
             path = runs_dir / member.name
             if member.name in study.deleted:
                 continue
             _discard_unfinished(path)
             if not path.exists():
-                created.append(RunDirectory.create(runs_dir, study.config(member)).name)
+                color = color_of_new_run(count + len(created))
+                config = study.config(member).changed(color=color)
+                created.append(RunDirectory.create(runs_dir, config).name)
         write(runs_dir, replace(study, is_complete=True))
     return created
 

@@ -3,6 +3,7 @@
 Independent of files and runs.
 """
 
+import functools
 import itertools
 import math
 import random
@@ -23,7 +24,7 @@ STARTUP_COMBINATIONS = 5
 """Number of random combinations at the start of a search."""
 MAX_RUNS = 2000
 """Maximum number of runs in a sweep. More are usually a mistake, such as one axis too many."""
-MAX_COMBINATIONS = 10_000
+MAX_COMBINATIONS = 5000
 """Maximum number of combinations from which a random sweep or a search chooses."""
 RANGE = re.compile(r"(log\s+)?(\S+?)\s*\.\.\s*(\S+?)\s*x\s*(\d+)")
 """A range of values, such as `log 1e-5..1e-2 x 7`."""
@@ -102,24 +103,7 @@ class Sweep:
     def search_space(self) -> list[dict[str, Any]]:
         """Return all combinations, without those that differ only in ineffective settings. Raises UserError."""
         self._check_axes()
-        combinations = [
-            {
-                field: value
-                for axis, value in zip(self.axes, values, strict=True)
-                for field in axis.fields
-            }
-            for values in itertools.product(*(axis.values for axis in self.axes))
-        ]
-        configs = self._parse(combinations)
-        for axis in self.axes:
-            if not any(
-                is_relevant(f, config.model_dump()) for f in axis.fields for config in configs
-            ):
-                raise UserError(f"axis {axis.name}: this setting has no effect in any of the runs")
-        distinct: dict[tuple[Any, ...], dict[str, Any]] = {}
-        for config, values in zip(configs, combinations, strict=True):
-            distinct.setdefault(_effective(config), values)
-        return [*distinct.values()]
+        return [dict(values) for values in _distinct_combinations(self.base, self.axes)]
 
     def effective(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
         """Return a key that is the same for combinations that differ only in ineffective settings."""
@@ -173,19 +157,6 @@ class Sweep:
                 f"{total:,} runs: a sweep can have at most {MAX_RUNS:,}; use fewer values or mode = random"
             )
 
-    def _parse(self, combinations: Sequence[Mapping[str, Any]]) -> list[RunConfig]:
-        configs, problems = [], []
-        for values in combinations:
-            try:
-                configs.append(self.base.changed(**values))
-            except ConfigError as error:
-                setting = ", ".join(f"{name}={value}" for name, value in values.items())
-                problems.append(f"{setting}: {error}")
-        if problems:
-            more = f" {len(problems) - 1} more combinations are invalid." if problems[1:] else ""
-            raise UserError(f"invalid combination {problems[0]}.{more}")
-        return configs
-
     def _subset(self, combinations: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if self.mode == "grid":
             return combinations
@@ -196,6 +167,36 @@ class Sweep:
             range(len(combinations)), min(count, len(combinations))
         )
         return [combinations[i] for i in sorted(chosen)]
+
+
+@functools.lru_cache(maxsize=8)  # a search needs the same combinations repeatedly
+def _distinct_combinations(base: RunConfig, axes: tuple[Axis, ...]) -> list[dict[str, Any]]:
+    combinations = [
+        {field: value for axis, value in zip(axes, values, strict=True) for field in axis.fields}
+        for values in itertools.product(*(axis.values for axis in axes))
+    ]
+    configs = _parse(base, combinations)
+    for axis in axes:
+        if not any(is_relevant(f, config.model_dump()) for f in axis.fields for config in configs):
+            raise UserError(f"axis {axis.name}: this setting has no effect in any of the runs")
+    distinct: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for config, values in zip(configs, combinations, strict=True):
+        distinct.setdefault(_effective(config), values)
+    return [*distinct.values()]
+
+
+def _parse(base: RunConfig, combinations: Sequence[Mapping[str, Any]]) -> list[RunConfig]:
+    configs, problems = [], []
+    for values in combinations:
+        try:
+            configs.append(base.changed(**values))
+        except ConfigError as error:
+            setting = ", ".join(f"{name}={value}" for name, value in values.items())
+            problems.append(f"{setting}: {error}")
+    if problems:
+        more = f" {len(problems) - 1} more combinations are invalid." if problems[1:] else ""
+        raise UserError(f"invalid combination {problems[0]}.{more}")
+    return configs
 
 
 def parse_axis(text: str) -> Axis:
