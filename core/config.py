@@ -126,6 +126,8 @@ class RunConfig(BaseModel):
     eval_every: int | None = _setting(None, "cadence", "Evaluate every", "Steps between evaluations. Empty: automatic, with 8 to 40 evaluations within 8% of the training time.", ge=1)
     eval_examples: int = _setting(128, "cadence", "Evaluation examples", "Validation examples per evaluation, taken from the start of the split. The last evaluation also uses the whole validation set.", ge=1)
     probe_examples: int = _setting(64, "cadence", "Probe examples", "Training examples whose loss is measured at every third evaluation, taken from the start of the file. 0: none.", ge=0)
+    early_stopping_patience: int | None = _setting(None, "cadence", "Early stopping patience", "Finish the run after this many evaluations in a row without a lower loss on the evaluation examples. Empty: never.", ge=1)
+    early_stopping_min_delta: float = _setting(0.0, "cadence", "Early stopping min delta", "Smallest decrease of the loss that counts as an improvement.", "early_stopping_patience", ge=0, le=100)
     checkpoint_every: int = _setting(500, "cadence", "Checkpoint every", "Steps between checkpoints to resume from.", ge=1)
     keep_weights: Literal["none", "best", "last"] = _setting("last", "cadence", "Keep weights", "Weights to keep when the run finishes. last: from the last step. best: from the evaluation with the lowest validation loss; these also answer the test examples. none: saves disk space. Checkpoints are deleted when the run finishes. In Results, the validation loss is always that of the last step.")
     sample_every: int = _setting(100, "cadence", "Sample every", "Steps between answers to the sample prompt.", ge=1)
@@ -305,6 +307,11 @@ def _problem(detail: Any) -> Problem:
     return Problem(field, detail["input"], message[0].lower() + message[1:])
 
 
+def _is_set(value: Any) -> Any:
+    """Whether a value is not None. For a column of a DataFrame, one bool per row."""
+    return value.notna() if hasattr(value, "notna") else value is not None
+
+
 CONDITIONS: dict[str | None, Callable[[Any], Any]] = {
     None: lambda values: True,
     "never": lambda values: False,
@@ -318,6 +325,7 @@ CONDITIONS: dict[str | None, Callable[[Any], Any]] = {
     "warmup_fraction!=0": lambda values: values.get("warmup_fraction") != 0,
     "optimizer!=sgd": lambda values: values.get("optimizer") != "sgd",
     "optimizer!=adamw": lambda values: values.get("optimizer") != "adamw",
+    "early_stopping_patience": lambda values: _is_set(values.get("early_stopping_patience")),
     "method=full or lora_dora, weight_decay!=0": lambda values: (
         ((values.get("method") == "full") | operator.eq(values.get("lora_dora"), True))
         & (values.get("weight_decay") != 0)

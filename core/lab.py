@@ -32,6 +32,7 @@ from core.scheduler.preferences import Preferences
 from core.scheduler.processes import mark_dead_runs
 from core.scheduler.queue import TRAINER_CLOSE_TIMEOUT_S, Queue, read_order
 from core.studies import study as studies_on_disk
+from core.studies.adaptive import AdaptiveStudies
 from core.studies.sweep import Sweep
 from core.tracking import queries
 from core.tracking.index import INDEX_FILE, Index, IndexHeldError, is_held
@@ -92,12 +93,13 @@ class Lab(Reader):
         self._lr_tests: dict[str, Future[LRCurve]] = {}
         self._scoring: Scoring | None = None
         self._scoring_lock = threading.Lock()
+        self._adaptive = AdaptiveStudies(self.runs_dir)
         if self.read_only is None:
             discard_leftovers(self.runs_dir)
         self.refresh()
         self._queue: Queue | None = None
         if self.read_only is None:
-            self._complete_studies()
+            studies_on_disk.complete_all(self.runs_dir)
             self.refresh()
             self._queue = Queue(self.runs_dir, EXECUTORS[executor])
             self._queue_orphans()
@@ -437,12 +439,17 @@ class Lab(Reader):
         return names
 
     def extend_study(
-        self, name: str, seeds: int = 0, axis: str = "", values: Sequence[Any] = ()
+        self,
+        name: str,
+        seeds: int = 0,
+        axis: str = "",
+        values: Sequence[Any] = (),
+        runs: int = 0,
     ) -> list[str]:
-        """Add seeds, or values of an axis, to a study, and queue the runs. Returns their names. Raises UserError."""
+        """Extend a study and queue the new runs; see `operations.extend_study`. Returns their names. Raises UserError."""
         queue = self._require_queue()
         self._refuse_outside_values(axis.split("="), values)
-        names = operations.extend_study(self.runs_dir, name, seeds, axis, values)
+        names = operations.extend_study(self.runs_dir, name, seeds, axis, values, runs)
         self._add_queued(queue, names)
         return names
 
@@ -460,17 +467,9 @@ class Lab(Reader):
 
     def _add_queued(self, queue: Queue, names: Sequence[str]) -> None:
         """Add the runs whose status is `queued` to the queue, and sync the index."""
-        for name in names:
-            run = RunDirectory(self.runs_dir / name)
-            if run.config_path.exists() and run.status() == "queued":
-                queue.add(name)
+        runs = [RunDirectory(self.runs_dir / name) for name in names]
+        queue.add(*(r.name for r in runs if r.config_path.exists() and r.status() == "queued"))
         self.refresh()
-
-    def _complete_studies(self) -> None:
-        """Create planned runs that are missing after a crash."""
-        for name in studies_on_disk.study_names(self.runs_dir):
-            with contextlib.suppress(UserError):  # a damaged file, or the disk is full
-                studies_on_disk.create_runs(self.runs_dir, self.study(name))
 
     # The machine, the index and the threads
 
@@ -550,6 +549,9 @@ class Lab(Reader):
             if self._queue:
                 with contextlib.suppress(OSError, UserError):  # retried after the next sync
                     self._mark_dead_runs()
+                    self._adaptive.prune(self._read(queries.runs_with_status, "running"))
+                    if names := self._adaptive.extend_searches(self._read):
+                        self._add_queued(self._queue, names)
 
     def _mark_dead_runs(self) -> None:
         mark_dead_runs(self.runs_dir, self._read(queries.runs_with_status, "running"))

@@ -20,7 +20,8 @@ from core.run.directory import ENDED_STATUSES, RunDirectory
 from core.run.names import explain_name
 from core.scheduler.executors import EXECUTORS
 from core.scheduler.processes import kill_trainer
-from core.studies import study
+from core.studies import adaptive, study
+from core.studies.pruning import is_pruned
 from core.studies.study import Study
 from core.studies.sweep import Sweep
 from core.tracking import queries
@@ -37,6 +38,8 @@ if TYPE_CHECKING:  # importing these at runtime takes seconds
     from core.planning.preflight import Plan
     from core.training.lr_finder import LRCurve
 
+PRUNING_INTERVAL_S = 1.0
+"""How often the command `sweep` checks whether to prune the current run."""
 KILL_AFTER_S = 30.0
 """A second stop request this long after the first kills the trainer."""
 EXECUTOR_NAMES = tuple(EXECUTORS)
@@ -247,15 +250,44 @@ def train(runs_dir: Path, name: str, executor: str, console: "Console") -> tuple
 
 
 def train_member(runs_dir: Path, name: str, executor: str, console: "Console") -> str | None:
-    """Train a run of a study, or resume it, unless it has finished, failed or been deleted. Returns its final status."""
-    run = RunDirectory(runs_dir / name)
+    """Train a run of a study, or resume it, unless it has finished, failed, been pruned or been deleted.
+
+    If another process is training it, wait until it ends.
+
+    Returns:
+        The final status, `pruned` for a pruned run, or None if it was deleted.
+    """
+    run, pruner = RunDirectory(runs_dir / name), adaptive.AdaptiveStudies(runs_dir)
+    while run.is_alive():
+        time.sleep(PRUNING_INTERVAL_S)
     if not run.config_path.exists():
         return None
-    if (status := run.status()) in ("finished", "failed"):
-        return status
-    if status in ENDED_STATUSES:
+    if run.status() in ENDED_STATUSES:
+        status = _final_status(run)
+        if status in ("finished", "failed", "pruned"):
+            return status
         requeue(runs_dir, name)
-    return train(runs_dir, name, executor, console)[0]
+    has_ended = threading.Event()
+
+    def prune() -> None:
+        while not has_ended.wait(PRUNING_INTERVAL_S):
+            with contextlib.suppress(OSError, UserError):
+                pruner.prune([name])
+
+    thread = threading.Thread(target=prune, name="pruning")
+    thread.start()
+    try:
+        train(runs_dir, name, executor, console)
+    finally:
+        has_ended.set()
+        thread.join()
+    return _final_status(run)
+
+
+def _final_status(run: RunDirectory) -> str:
+    """Return the status of a run, or `pruned`."""
+    last = (run.statuses() or [{"status": "queued"}])[-1]
+    return "pruned" if is_pruned(last["status"], last.get("reason")) else str(last["status"])
 
 
 def wait_until_ended(runs_dir: Path, name: str, timeout: float) -> str | None:
@@ -304,21 +336,50 @@ def generate(
 def sweep(runs_dir: Path, name: str, planned: Sweep, question: str = "") -> list[str]:
     """Create the missing runs of a new or existing study, and return the names of all its runs.
 
-    Deleted and damaged runs are left out. Raises UserError if the sweep is invalid, or a study with this name has a
-    different sweep.
+    Deleted and damaged runs are left out. Raises UserError if the sweep is invalid, the disk is too small for the runs, or
+    a study with this name has a different sweep.
     """
-    if (file_name := study.file_name(name)) in study.study_names(runs_dir):
-        existing = study.find(runs_dir, file_name)
-        if (existing.sweep.base, existing.sweep.axes) != (planned.base, planned.axes):
-            raise UserError(f"study = {name!r}: a study with this name has a different sweep")
-    else:
-        existing = study.plan(runs_dir, name, planned, question)
-    study.create_runs(runs_dir, existing)
-    return [run.name for run in _existing_members(runs_dir, existing)]
+    with study.locked(runs_dir):
+        if (file_name := study.file_name(name)) in study.study_names(runs_dir):
+            existing = study.find(runs_dir, file_name)
+            study.check_repeated(existing, planned)
+        else:
+            combinations = planned.combinations()
+            _check_disk(runs_dir, planned, combinations)
+            existing = study.plan(runs_dir, name, planned, question)
+        study.create_runs(runs_dir, existing)
+        return [run.name for run in _existing_members(runs_dir, existing)]
+
+
+def _check_disk(runs_dir: Path, planned: Sweep, combinations: Sequence[Mapping[str, Any]]) -> None:
+    """Raise UserError if the disk is too small for all runs of a sweep."""
+    from core.planning import preflight  # imports PyTorch, which takes seconds
+
+    count = len(combinations)
+    if planned.mode == "search":
+        count = planned.max_combinations
+    configs = [planned.base.changed(**values) for values in combinations]
+    preflight.check_disk(configs, count * len(planned.seeds), runs_dir)
+
+
+def extend_search(runs_dir: Path, name: str) -> list[str]:
+    """Create the next runs of a search if all of its runs have ended, and return their names.
+
+    Returns an empty list if the search has ended or is paused, and for any other study. Raises UserError.
+    """
+    found = study.find(runs_dir, study.file_name(name))
+    if found.sweep.mode != "search" or found.is_paused:
+        return []
+    with contextlib.closing(read_index(runs_dir)) as index:
+        created = adaptive.extend_search(
+            runs_dir, found, lambda query, *args: query(index.cursor(), *args)
+        )
+        return created or []
 
 
 def studies(runs_dir: Path, frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return one row per study: name, runs, finished, failed, queued, deleted, seeds, axes, is_paused, question.
+    """Return one row per study: name, runs, finished, failed, queued, pruned, deleted, mode, max_runs, seeds, axes,
+    is_paused, question.
 
     A study whose file is damaged has only a name and an `error`.
 
@@ -333,52 +394,67 @@ def studies(runs_dir: Path, frame: pd.DataFrame) -> list[dict[str, Any]]:
             rows.append({"name": name, "error": str(error)})
             continue
         names = [member.name for member in found.members]
-        statuses = frame.loc[frame["name"].isin(names) & (frame["study"] == name), "status"]
+        runs = frame[frame["name"].isin(names) & (frame["study"] == name)]
+        statuses = runs["status"]
         rows.append({
             "name": name,
             "runs": len(names),
             **{status: int((statuses == status).sum()) for status in ("finished", "failed", "queued")},
+            "pruned": sum(map(is_pruned, statuses, runs["reason"])),
             "deleted": len(names) - len(statuses) if found.is_complete else 0,
+            "mode": found.sweep.mode,
+            "max_runs": found.sweep.max_runs,
             "seeds": len(found.sweep.seeds),
             "axes": {axis.name: [*axis.values] for axis in found.sweep.axes},
-            "is_paused": bool(found.paused),
+            "is_paused": found.is_paused,
             "question": found.question,
         })  # fmt: skip
     return rows
 
 
 def extend_study(
-    runs_dir: Path, name: str, seeds: int = 0, axis: str = "", values: Sequence[Any] = ()
+    runs_dir: Path,
+    name: str,
+    seeds: int = 0,
+    axis: str = "",
+    values: Sequence[Any] = (),
+    runs: int = 0,
 ) -> list[str]:
-    """Add seeds or values to a study and create its new runs. Returns their names. Raises UserError."""
-    found = study.find(runs_dir, name)
-    extended = study.extended(found, seeds, axis, values)
-    if found.is_complete:
-        extended = replace(extended, deleted=study.missing(runs_dir, found))
-    study.write(runs_dir, extended)
-    return study.create_runs(runs_dir, extended)
+    """Add seeds or values to a study, or runs to a search, and create its new runs. Returns their names. Raises UserError."""
+    with study.locked(runs_dir):
+        found = study.find(runs_dir, name)
+        extended = study.extended(found, seeds, axis, values, runs)
+        if found.is_complete:
+            extended = replace(extended, deleted=study.missing(runs_dir, found))
+        study.write(runs_dir, extended)
+        return study.create_runs(runs_dir, extended)
 
 
 def pause_study(runs_dir: Path, name: str) -> list[str]:
-    """Withdraw the queued runs of a study, and return their names. The current run continues. Raises UserError."""
-    found = study.find(runs_dir, name)
-    withdrawn = []
-    for run in _existing_members(runs_dir, found):
-        if run.status() == "queued":
-            stop(runs_dir, run.name)
-            withdrawn.append(run.name)
-    study.write(runs_dir, replace(found, paused=(*found.paused, *withdrawn)))
+    """Withdraw the queued runs of a study, and return their names. The current run continues.
+
+    A paused search does not create more runs. Raises UserError.
+    """
+    with study.locked(runs_dir):
+        found = study.find(runs_dir, name)
+        withdrawn = []
+        for run in _existing_members(runs_dir, found):
+            if run.status() == "queued":
+                stop(runs_dir, run.name)
+                withdrawn.append(run.name)
+        study.write(runs_dir, replace(found, paused=(*found.paused, *withdrawn), is_paused=True))
     return withdrawn
 
 
 def continue_study(runs_dir: Path, name: str) -> list[str]:
     """Mark the runs withdrawn by `pause_study` as queued, and return their names. Raises UserError."""
-    found = study.find(runs_dir, name)
-    paused = [r.name for r in _existing_members(runs_dir, found) if r.name in found.paused]
-    requeued = [name for name in paused if RunDirectory(runs_dir / name).status() == "stopped"]
-    for run_name in requeued:
-        requeue(runs_dir, run_name)
-    study.write(runs_dir, replace(found, paused=()))
+    with study.locked(runs_dir):
+        found = study.find(runs_dir, name)
+        paused = [r for r in _existing_members(runs_dir, found) if r.name in found.paused]
+        requeued = [run.name for run in paused if run.status() == "stopped"]
+        for run_name in requeued:
+            requeue(runs_dir, run_name)
+        study.write(runs_dir, replace(found, paused=(), is_paused=False))
     return requeued
 
 

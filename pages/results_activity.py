@@ -88,7 +88,7 @@ def _show_running(lab: Lab, run: dict[str, Any], color: str) -> None:
         )
     if not steps:
         st.progress(0.0, "Loading the model and data")
-    elif step >= steps:
+    elif run["is_trained"] or step >= steps:
         st.progress(1.0, f"Step {step:,} of {int(steps):,} · answering the test examples")
     else:
         parts = [f"Step {step:,} of {int(steps):,}", *time_left(run, step, int(steps))]

@@ -6,7 +6,7 @@ Computes everything from the data set and the model's shapes, without loading a 
 import contextlib
 import functools
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, TypeVar
@@ -256,6 +256,31 @@ def _disk_fields(
         "disk_mb": round(after, 1),
         "free_disk_mb": None if free is None else round(free, 1),
     }
+
+
+def check_disk(configs: Sequence[RunConfig], runs: int, runs_dir: Path) -> None:
+    """Raise UserError if the disk is too small for all runs of a sweep, which are trained one after the other.
+
+    Does nothing if the base model is unknown.
+
+    Args:
+        configs: the settings of some of the runs; the mean of their needs applies to all.
+    """
+    free = _free_disk_mb(runs_dir)
+    needs = []
+    for config in configs:
+        with contextlib.suppress(UserError):  # reported when the run starts
+            arch = pretrained.architecture(config.base_model)
+            needs.append(estimate.disk_mb(config, arch))
+    if free is None or not needs:
+        return
+    kept = runs * sum(after for _, after in needs) / len(needs)
+    needed = kept + max(peak - after for peak, after in needs)
+    if needed > free:
+        raise UserError(
+            f"{runs:,} runs need about {needed:,.0f} MB of disk space, but only {free:,.0f} MB is free in {runs_dir}; "
+            "use fewer runs or keep_weights = none"
+        )
 
 
 def _free_disk_mb(directory: Path) -> float | None:

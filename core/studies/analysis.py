@@ -25,7 +25,7 @@ def study_effects(
 
     Raises UserError if the metric does not exist or the margin is not positive.
     """
-    runs = _runs(read)
+    runs = runs_with_base_loss(read)
     ties: list[tuple[str, ...]] = []
     if study is not None:
         runs = runs[runs["study"] == study.name]
@@ -40,10 +40,11 @@ def seed_noise(read: Read, metric: str = "val_loss") -> pd.DataFrame:
     if metric not in EFFECT_METRICS or metric == "exact":
         available = ", ".join(name for name in EFFECT_METRICS if name != "exact")
         raise UserError(f"metric = {metric!r}: must be one of {available}")
-    return noise_floors(_runs(read), metric)
+    return noise_floors(runs_with_base_loss(read), metric)
 
 
-def _runs(read: Read) -> pd.DataFrame:
+def runs_with_base_loss(read: Read) -> pd.DataFrame:
+    """Return all runs; see `queries.results`. `base_loss` is the validation loss before the first step."""
     runs: pd.DataFrame = read(queries.results)
     return runs.merge(read(queries.base_losses), left_on="name", right_on="run", how="left")
 

@@ -62,13 +62,13 @@ class Group:
     Args:
         settings: learning settings by name; None without an effect.
         values: the metric by seed, without diverged runs.
-        items: the metric of each test item, (seeds, items), if it is measured on test items.
+        items: scores of all test items by seed, if the metric is measured on test items; nan for those without a score.
         diverged: number of runs whose loss became infinite or rose above the base model's.
     """
 
     settings: Mapping[str, Any]
     values: Mapping[int, float]
-    items: Mapping[int, pd.Series]
+    items: Mapping[int, NDArray]
     diverged: int
 
 
@@ -155,13 +155,17 @@ def _groups(runs: pd.DataFrame, metric: str, items: pd.DataFrame | None) -> list
     runs = runs[runs["seed"].notna()]
     if runs.empty:
         return []
-    diverged = _diverged(runs)
-    ended = runs[(runs["status"] == "finished") | diverged]
-    ended = ended.assign(diverged=diverged[ended.index])
-    scores = {} if items is None else dict(tuple(items.groupby("run", sort=False)))
+    has_diverged = diverged(runs)
+    ended = runs[(runs["status"] == "finished") | has_diverged]
+    ended = ended.assign(diverged=has_diverged[ended.index])
+    scores = _scores_by_run(items)
     settings = ended[list(LEARNING_FIELDS)].astype(object)
     settings = settings.where(settings.notna(), None)
-    relevant = pd.DataFrame({n: condition(n)(ended) for n in LEARNING_FIELDS}, index=ended.index)
+    relevant = pd.DataFrame(
+        {n: condition(n)(ended) for n in LEARNING_FIELDS}, index=ended.index
+    ).to_numpy(bool)
+    columns = ["name", "seed", "diverged", *({metric, "val_set"} & {*ended.columns})]
+    measured = ended[columns].to_dict("records")
     keys = [tuple(row) for row in settings.itertuples(index=False, name=None)]
     members: dict[tuple[Any, ...], list[int]] = {}
     for row, key in enumerate(keys):
@@ -170,10 +174,10 @@ def _groups(runs: pd.DataFrame, metric: str, items: pd.DataFrame | None) -> list
     for key, rows in members.items():
         seen: set[int] = set()
         values: dict[int, float] = {}
-        item_scores: dict[int, pd.Series] = {}
+        item_scores: dict[int, NDArray] = {}
         lost = 0
         for row in rows:  # newest first
-            run = ended.iloc[row]
+            run = measured[row]
             seed = int(run["seed"])
             if seed in seen:
                 continue
@@ -182,19 +186,28 @@ def _groups(runs: pd.DataFrame, metric: str, items: pd.DataFrame | None) -> list
                 lost += 1
             elif items is not None:
                 if (scored := scores.get(run["name"])) is not None:
-                    item_scores[seed] = scored.groupby("example")["score"].mean()
-                    values[seed] = float(item_scores[seed].mean())
+                    item_scores[seed] = scored
+                    values[seed] = float(np.nanmean(scored))
             elif pd.notna(run[metric]) and (
                 metric not in WHOLE_SET_METRICS or run["val_set"] == "whole set"
             ):
                 values[seed] = float(run[metric])
-        is_relevant = relevant.iloc[rows[0]]
         named = {
-            name: value if bool(is_relevant[name]) else IRRELEVANT
-            for name, value in zip(LEARNING_FIELDS, key, strict=True)
+            name: value if is_relevant else IRRELEVANT
+            for name, value, is_relevant in zip(
+                LEARNING_FIELDS, key, relevant[rows[0]], strict=True
+            )
         }
         groups.append(Group(named, values, item_scores, lost))
     return groups
+
+
+def _scores_by_run(items: pd.DataFrame | None) -> dict[str, NDArray]:
+    """Return the scores of each run for the same test items; nan for items without a score."""
+    if items is None or items.empty:
+        return {}
+    table = items.groupby(["run", "example"])["score"].mean().dropna().unstack()
+    return dict(zip(table.index, table.to_numpy(float), strict=True))
 
 
 class _Irrelevant:
@@ -207,7 +220,7 @@ class _Irrelevant:
 IRRELEVANT = _Irrelevant()
 
 
-def _diverged(runs: pd.DataFrame) -> pd.Series:
+def diverged(runs: pd.DataFrame) -> pd.Series:
     """Return a mask of the runs whose loss became infinite, or ended above the loss of the base model."""
     failed = (runs["status"] == "failed") & runs["reason"].fillna("").str.contains("finite")
     loss = runs["subset_loss"].fillna(runs["val_loss"])
@@ -271,15 +284,12 @@ def _compare(before: Group, after: Group, is_log: bool) -> comparisons.Effect:
     """Compare two groups, by test items if there are any."""
     common = sorted(before.items.keys() & after.items.keys())
     if common:
-        shared = before.items[common[0]].index
-        for side, seed in itertools.product((before, after), common):
-            shared = shared.intersection(side.items[seed].dropna().index)
-        if len(shared):
-            first, second = (
-                np.stack([side.items[seed].loc[shared].to_numpy(float) for seed in common])
-                for side in (before, after)
-            )
-            return comparisons.compare_items(first, second)
+        first, second = (
+            np.stack([side.items[seed] for seed in common]) for side in (before, after)
+        )  # (seeds, items) each
+        shared = ~np.isnan(first + second).any(axis=0)
+        if shared.any():
+            return comparisons.compare_items(first[:, shared], second[:, shared])
     sides = [
         {seed: math.log(value) if is_log else value for seed, value in side.values.items() if not is_log or value > 0}
         for side in (before, after)

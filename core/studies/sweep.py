@@ -3,6 +3,7 @@
 Independent of files and runs.
 """
 
+import functools
 import itertools
 import math
 import random
@@ -16,9 +17,15 @@ import numpy as np
 from core.config import IDENTITY_FIELDS, RunConfig, base_type, is_relevant
 from core.errors import ConfigError, UserError
 
-Mode = Literal["grid", "random"]
+Mode = Literal["grid", "random", "search"]
+SEARCH_METRICS = ("val_loss", "best_val_loss", "subset_loss", "exact")
+"""Metrics that a search can improve."""
+STARTUP_COMBINATIONS = 5
+"""Number of random combinations at the start of a search."""
 MAX_RUNS = 2000
 """Maximum number of runs in a sweep. More are usually a mistake, such as one axis too many."""
+MAX_COMBINATIONS = 5000
+"""Maximum number of combinations from which a random sweep or a search chooses."""
 RANGE = re.compile(r"(log\s+)?(\S+?)\s*\.\.\s*(\S+?)\s*x\s*(\d+)")
 """A range of values, such as `log 1e-5..1e-2 x 7`."""
 RANGE_DIGITS = 3
@@ -66,8 +73,11 @@ class Sweep:
         base: settings of all runs, except for the varied ones and the seed.
         axes: settings to vary. Every combination of their values is a run, for each seed.
         seeds: random seeds. The same seeds are used for every combination, so that differences can be paired.
-        mode: `grid` for all combinations, `random` for a random subset of `max_runs` runs.
-        max_runs: number of runs in a random subset, rounded down to whole combinations.
+        mode: `grid` for all combinations, `random` for a random subset, `search` for combinations that are likely to
+            improve on the previous ones.
+        max_runs: number of runs in a random subset or a search, rounded down to whole combinations.
+        metric: what a search improves; one of SEARCH_METRICS.
+        prune: stop runs early that are worse than others; see `core.studies.pruning`.
     """
 
     base: RunConfig
@@ -75,31 +85,29 @@ class Sweep:
     seeds: tuple[int, ...]
     mode: Mode = "grid"
     max_runs: int | None = None
+    metric: str = "val_loss"
+    prune: bool = False
+
+    @property
+    def max_combinations(self) -> int:
+        """Number of combinations in a random sweep or a search, if there are as many."""
+        return (self.max_runs or 0) // len(self.seeds)
 
     def combinations(self) -> list[dict[str, Any]]:
-        """Return the varied settings of each combination, without combinations that differ only in ineffective settings.
+        """Return the varied settings of each combination. For a search, only the first, random combinations.
 
         Raises UserError if there is no combination, one is invalid, or an axis never has an effect.
         """
+        return self._subset(self.search_space())
+
+    def search_space(self) -> list[dict[str, Any]]:
+        """Return all combinations, without those that differ only in ineffective settings. Raises UserError."""
         self._check_axes()
-        combinations = [
-            {
-                field: value
-                for axis, value in zip(self.axes, values, strict=True)
-                for field in axis.fields
-            }
-            for values in itertools.product(*(axis.values for axis in self.axes))
-        ]
-        configs = self._parse(combinations)
-        for axis in self.axes:
-            if not any(
-                is_relevant(f, config.model_dump()) for f in axis.fields for config in configs
-            ):
-                raise UserError(f"axis {axis.name}: this setting has no effect in any of the runs")
-        distinct: dict[tuple[Any, ...], dict[str, Any]] = {}
-        for config, values in zip(configs, combinations, strict=True):
-            distinct.setdefault(_effective(config), values)
-        return self._subset([*distinct.values()])
+        return [dict(values) for values in _distinct_combinations(self.base, self.axes)]
+
+    def effective(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Return a key that is the same for combinations that differ only in ineffective settings."""
+        return _effective(self.base.changed(**values))
 
     def members(self, prefix: str, first: int = 1) -> Iterator[Member]:
         """Yield the planned runs, named `prefix-NUMBER`. All combinations come before the next seed."""
@@ -115,50 +123,80 @@ class Sweep:
             raise UserError("a sweep needs at least one axis, such as lr=1e-4,3e-4")
         if not self.seeds:
             raise UserError("seeds = 0: must be at least 1")
-        count = math.prod(len(axis.values) for axis in self.axes)
-        limit = (self.max_runs or MAX_RUNS) if self.mode == "random" else MAX_RUNS
-        total = (
-            min(count, limit) * len(self.seeds)
-            if self.mode == "random"
-            else count * len(self.seeds)
+        named = {"seeds": self.seeds, **{f"axis {axis.name}": axis.values for axis in self.axes}}
+        if empty := next((name for name, values in named.items() if not values), None):
+            raise UserError(f"{empty}: needs at least one value")
+        self._check_size(math.prod(len(axis.values) for axis in self.axes))
+        for name, values in named.items():
+            seen: set[Any] = set()
+            for value in values:
+                if value in seen:
+                    raise UserError(f"{name}: {_text(value)} is listed twice")
+                seen.add(value)
+
+    def _check_size(self, count: int) -> None:
+        """Raise UserError if there are too many combinations, or if the options of the mode are invalid."""
+        if self.mode != "grid":
+            if self.max_runs is None:
+                raise UserError(f"max_runs: required for a {self.mode} sweep")
+            if self.max_combinations < 1:
+                raise UserError(
+                    f"max_runs = {self.max_runs}: must be at least the number of seeds, {len(self.seeds)}"
+                )
+            if count > MAX_COMBINATIONS:
+                raise UserError(
+                    f"{count:,} combinations: a {self.mode} sweep can choose from at most {MAX_COMBINATIONS:,}; use fewer values"
+                )
+        if self.metric not in SEARCH_METRICS:
+            raise UserError(f"metric = {self.metric!r}: must be one of {', '.join(SEARCH_METRICS)}")
+        total = len(self.seeds) * (
+            count if self.mode == "grid" else min(count, self.max_combinations)
         )
         if total > MAX_RUNS:
             raise UserError(
                 f"{total:,} runs: a sweep can have at most {MAX_RUNS:,}; use fewer values or mode = random"
             )
-        for axis in self.axes:
-            if duplicate := next(
-                (v for i, v in enumerate(axis.values) if v in axis.values[:i]), None
-            ):
-                raise UserError(f"axis {axis.name}: {duplicate} is listed twice")
-
-    def _parse(self, combinations: Sequence[Mapping[str, Any]]) -> list[RunConfig]:
-        configs, problems = [], []
-        for values in combinations:
-            try:
-                configs.append(self.base.changed(**values))
-            except ConfigError as error:
-                setting = ", ".join(f"{name}={value}" for name, value in values.items())
-                problems.append(f"{setting}: {error}")
-        if problems:
-            more = f" {len(problems) - 1} more combinations are invalid." if problems[1:] else ""
-            raise UserError(f"invalid combination {problems[0]}.{more}")
-        return configs
 
     def _subset(self, combinations: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if self.mode == "grid":
             return combinations
-        if self.max_runs is None:
-            raise UserError("max_runs: required for a random sweep")
-        count = self.max_runs // len(self.seeds)
-        if count < 1:
-            raise UserError(
-                f"max_runs = {self.max_runs}: must be at least the number of seeds, {len(self.seeds)}"
-            )
+        count = self.max_combinations
+        if self.mode == "search":
+            count = min(count, STARTUP_COMBINATIONS)
         chosen = random.Random(self.base.seed).sample(
             range(len(combinations)), min(count, len(combinations))
         )
         return [combinations[i] for i in sorted(chosen)]
+
+
+@functools.lru_cache(maxsize=8)  # a search needs the same combinations repeatedly
+def _distinct_combinations(base: RunConfig, axes: tuple[Axis, ...]) -> list[dict[str, Any]]:
+    combinations = [
+        {field: value for axis, value in zip(axes, values, strict=True) for field in axis.fields}
+        for values in itertools.product(*(axis.values for axis in axes))
+    ]
+    configs = _parse(base, combinations)
+    for axis in axes:
+        if not any(is_relevant(f, config.model_dump()) for f in axis.fields for config in configs):
+            raise UserError(f"axis {axis.name}: this setting has no effect in any of the runs")
+    distinct: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for config, values in zip(configs, combinations, strict=True):
+        distinct.setdefault(_effective(config), values)
+    return [*distinct.values()]
+
+
+def _parse(base: RunConfig, combinations: Sequence[Mapping[str, Any]]) -> list[RunConfig]:
+    configs, problems = [], []
+    for values in combinations:
+        try:
+            configs.append(base.changed(**values))
+        except ConfigError as error:
+            setting = ", ".join(f"{name}={value}" for name, value in values.items())
+            problems.append(f"{setting}: {error}")
+    if problems:
+        more = f" {len(problems) - 1} more combinations are invalid." if problems[1:] else ""
+        raise UserError(f"invalid combination {problems[0]}.{more}")
+    return configs
 
 
 def parse_axis(text: str) -> Axis:
@@ -228,8 +266,12 @@ def _range(field: str, match: re.Match[str]) -> list[Any]:
         )
     points = np.geomspace(low, high, n) if is_log else np.linspace(low, high, n)
     if base_type(RunConfig.model_fields[field]) is int:
-        return [round(float(point)) for point in points]
+        return [*dict.fromkeys(round(float(point)) for point in points)]
     return [float(f"{point:.{RANGE_DIGITS}g}") for point in points]
+
+
+def _text(value: Any) -> str:
+    return "none" if value is None else str(value)
 
 
 def _effective(config: RunConfig) -> tuple[Any, ...]:

@@ -552,6 +552,7 @@ def test_states_match_the_results_and_keep_the_requested_order(runs):
         "seconds": 1.0,
         "loss": 0.5,
         "val_loss": 1.0,
+        "is_trained": False,
         "heard": None,
         "download": None,
     }
