@@ -78,7 +78,9 @@ def summary(
         verdicts = _verdicts(groups, best["group"], metric, margin, axes) if with_verdicts else {}
         for row in rows:
             _compare_to_best(row, best, metric, verdicts)
-    rows.sort(key=lambda row: [_order(axis, row["settings"]["=".join(axis)]) for axis in axes])
+    rows.sort(
+        key=lambda row: [value_order(axis[0], row["settings"]["=".join(axis)]) for axis in axes]
+    )
     return pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
 
 
@@ -214,10 +216,10 @@ def _compare_to_best(
         }
 
 
-def _order(axis: tuple[str, ...], value: Any) -> tuple[bool, float, bool, str]:
-    """Sort key: None first, numbers by size, other values with the default first."""
+def value_order(field: str, value: Any) -> tuple[bool, float, bool, str]:
+    """Sort key for the values of a setting: None first, numbers by size, other values with the default first."""
     if value is None:
         return False, 0.0, False, ""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return True, float(value), False, ""
-    return True, 0.0, value != RunConfig.model_fields[axis[0]].default, str(value)
+    return True, 0.0, value != RunConfig.model_fields[field].default, str(value)
