@@ -196,7 +196,7 @@ def _section(key: tuple[str, str, str], effects: Sequence[Effect], view: StudyVi
     note = f'<span class="effect-note">{note}</span>' if note else ""
     span = max((abs(e["difference"]) for e in effects if e["difference"] is not None), default=0.0)
     rows = [_row(effect, view, 1.25 * span or 1.0) for effect in effects]
-    heading = f'<tr class="effect-change"><th colspan="5" scope="rowgroup">{title}{note}</th></tr>'
+    heading = f'<tr class="effect-change"><th colspan="6" scope="rowgroup">{title}{note}</th></tr>'
     return f"<tbody>{heading}{''.join(rows)}</tbody>"
 
 
@@ -229,7 +229,7 @@ def _row(effect: Effect, view: StudyView, span: float) -> str:
         word += f'<span class="effect-diverged">diverged runs: {before} {ARROW} {after}</span>'
     return (
         f"<tr><td>{html.escape(context)}</td><td>{difference_text(metric, difference)}</td>"
-        f"<td>{_bar(difference, low, high, span, verdict)}{interval}</td>"
+        f"<td>{_bar(difference, low, high, span, verdict)}</td><td>{interval}</td>"
         f"<td>{effect['seeds']}</td><td>{word}</td></tr>"
     )
 
@@ -268,8 +268,10 @@ def _bar(
 
 def _table(parts: Sequence[str], metric: str) -> str:
     title = html.escape(metric_title(metric).lower())
-    headings = ("Context", f"Difference in {title}", "95% interval", "Seeds", "Verdict")
-    head = "".join(f'<th scope="col">{text}</th>' for text in headings)
+    spans = {"Context": 1, f"Difference in {title}": 1, "95% interval": 2, "Seeds": 1, "Verdict": 1}
+    head = "".join(
+        f'<th scope="col" colspan="{columns}">{text}</th>' for text, columns in spans.items()
+    )
     return f'<div class="effects" tabindex="0"><table><thead><tr>{head}</tr></thead>{"".join(parts)}</table></div>'
 
 

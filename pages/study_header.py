@@ -6,6 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from core.studies.study import Study
+from core.studies.summary import has_been_pruned
 from core.views.formats import duration
 from pages.study_actions import show_actions
 from pages.study_view import PAGE, StudyView, plural
@@ -47,7 +48,7 @@ def count(runs: pd.DataFrame, planned: int) -> Counts:
     Args:
         planned: number of planned runs; 0 if the study's file is damaged.
     """
-    pruned = runs["reason"].fillna("").str.startswith("pruned") | (runs["status"] == "pruned")
+    pruned = has_been_pruned(runs)
     status = runs["status"].where(~pruned, "pruned")
     number = {str(name): int(n) for name, n in status.value_counts().items()}
     return Counts(
