@@ -49,6 +49,7 @@ class Study:
         paused: members that were withdrawn from the queue by `pause_study`.
         is_paused: whether the study was paused and not continued.
         deleted: members that were deleted before the study was extended. They are not created again.
+        summary: the conclusion of the report; empty if it is generated from the effects.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Study:
     notes: str = ""
     deleted: tuple[str, ...] = ()
     is_paused: bool = False
+    summary: str = ""
 
     @property
     def combinations(self) -> list[dict[str, Any]]:
@@ -329,6 +331,7 @@ def _to_json(study: Study) -> dict[str, Any]:
         "name": study.name,
         "question": study.question,
         "notes": study.notes,
+        "summary": study.summary,
         "base": sweep.base.model_dump(mode="json"),
         "axes": [{"fields": axis.fields, "values": axis.values} for axis in sweep.axes],
         "seeds": sweep.seeds,
@@ -363,6 +366,7 @@ def _from_json(name: str, values: dict[str, Any]) -> Study:
         name, sweep, members, bool(values["is_complete"]), int(values["first_seeds"]),
         tuple(values["paused"]), str(values["question"]), str(values["notes"]),
         tuple(values.get("deleted", ())), bool(values.get("is_paused", values["paused"])),
+        str(values.get("summary", "")),
     )  # fmt: skip
 
 
