@@ -59,7 +59,7 @@ def show_study(name: str, lab: Lab) -> None:
     margin = study_effects.margin_of(state, metric)
     table = None
     with show_errors():
-        table = summary(lab, repr(lab), lab.synced_at, name, metric, margin)
+        table = summary(lab, repr(lab), lab.changed_at, name, metric, margin)
     if table is None:
         return
     view = StudyView(lab, name, study, runs, metric, margin, table, state)
@@ -90,7 +90,7 @@ def _read(name: str, lab: Lab) -> tuple[Study | None, str]:
 
 
 def _select_metric(state: PageState, names: list[str], lab: Lab) -> str:
-    judges = judges_of(_scores(repr(lab), lab.synced_at, lab), names)
+    judges = judges_of(_scores(repr(lab), lab.changed_at, lab), names)
     return state.select(
         "Metric", [*METRICS, *judges], METRIC, format_func=metric_title, width=240,
         problem="Unknown metric",
@@ -98,7 +98,7 @@ def _select_metric(state: PageState, names: list[str], lab: Lab) -> str:
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
-def _scores(lab_id: str, synced_at: int, _lab: Lab) -> dict:
+def _scores(lab_id: str, changed_at: int, _lab: Lab) -> dict:
     return _lab.scores_by_run()
 
 

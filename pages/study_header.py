@@ -127,7 +127,7 @@ def _show_progress(view: StudyView) -> None:
     def draw() -> None:
         if not runtime.is_open(lab):  # another session took over from a read-only Lab
             runtime.rerun()
-        found = states(lab, lab.synced_at, active) if active else []
+        found = states(lab, lab.changed_at, active) if active else []
         if {run["name"]: run["status"] for run in found} != {n: statuses[n] for n in active}:
             runtime.rerun()
         done = [min(1.0, run["step"] / run["steps"]) if run["steps"] else 0.0 for run in found]

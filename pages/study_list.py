@@ -34,7 +34,7 @@ def show_list(lab: Lab) -> None:
         if "error" in study:
             st.warning(escape_markdown(f"Study {study['name']}: {study['error']}."))
     runs = lab.runs()
-    best = _best(repr(lab), lab.synced_at, lab)
+    best = _best(repr(lab), lab.changed_at, lab)
     newest = runs.groupby("study")["created"].max().to_dict()
     studies = sorted(studies, key=lambda study: -newest.get(study["name"], 0.0))
     names = [study["name"] for study in studies]
@@ -62,7 +62,7 @@ def show_list(lab: Lab) -> None:
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
-def _best(lab_id: str, synced_at: int, _lab: Lab) -> dict[str, dict[str, Any]]:
+def _best(lab_id: str, changed_at: int, _lab: Lab) -> dict[str, dict[str, Any]]:
     return _lab.best_combinations(METRIC)
 
 

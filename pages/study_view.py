@@ -54,7 +54,7 @@ class StudyView:
     @property
     def key(self) -> str:
         """Cache key of everything that depends on the runs of the study."""
-        return repr((self.lab, self.lab.synced_at, self.name, self.metric, self.margin))
+        return repr((self.lab, self.lab.changed_at, self.name, self.metric, self.margin))
 
     def groups(self) -> list[dict[str, Any]]:
         """Return the rows of the summary, each with its `label`."""
@@ -64,7 +64,7 @@ class StudyView:
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def summary(
-    _lab: Lab, lab_id: str, synced_at: int, name: str, metric: str, margin: float | None
+    _lab: Lab, lab_id: str, changed_at: int, name: str, metric: str, margin: float | None
 ) -> pd.DataFrame:
     """Return the summary of a study. All sessions share one query per index sync."""
     return _lab.study_summary(name, metric, margin)

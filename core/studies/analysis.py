@@ -58,7 +58,7 @@ def study_summary(
     Args:
         study: None if its file is damaged. The varied settings are then those that differ between its runs.
     """
-    runs = _runs(read)
+    runs = runs_with_base_loss(read)
     runs = runs[runs["study"] == name]
     axes = _axes(study) if study else varied_axes(runs)
     return summary(runs, metric, axes, _item_scores(read, metric), margin)
@@ -68,7 +68,7 @@ def best_combinations(
     read: Read, studies: Sequence[Study], metric: str = "val_loss"
 ) -> dict[str, dict[str, Any]]:
     """Return the row of `summary` with the best mean for each study that has one."""
-    runs, items = _runs(read), _item_scores(read, metric)
+    runs, items = runs_with_base_loss(read), _item_scores(read, metric)
     best: dict[str, dict[str, Any]] = {}
     for study in studies:
         own = runs[runs["study"] == study.name]
@@ -81,7 +81,7 @@ def best_combinations(
 
 def study_double_changes(read: Read, study: Study, metric: str = "val_loss") -> pd.DataFrame:
     """Return the pairs of a study's groups that differ in exactly two changes; see `double_changes`."""
-    runs = _runs(read)
+    runs = runs_with_base_loss(read)
     runs = runs[runs["study"] == study.name]
     return double_changes(runs, metric, _item_scores(read, metric), _axes(study))
 
@@ -97,7 +97,7 @@ def seeds_needed(
     """
     if metric not in EFFECT_METRICS or metric == "exact":
         return None
-    runs = _runs(read)
+    runs = runs_with_base_loss(read)
     kind = ["method", "base_model", "dataset"]
     own = runs.loc[runs["study"] == name, kind].drop_duplicates()
     floors = noise_floors(runs, metric).merge(own, on=kind).dropna(subset=["sd"])
