@@ -455,8 +455,13 @@ class Lab(Reader):
 
     def continue_study(self, name: str) -> None:
         """Re-queue the runs that `pause_study` removed. Raises UserError."""
-        queue = self._require_queue()
-        self._add_queued(queue, operations.continue_study(self.runs_dir, name))
+        self._add_queued(self._require_queue(), operations.continue_study(self.runs_dir, name))
+
+    def edit_study(self, name: str, **texts: str) -> None:
+        """Change a study's `question`, `notes` or `summary`. Raises UserError."""
+        self._require_queue()
+        with self._edit_lock:
+            operations.edit_study(self.runs_dir, name, **texts)
 
     def _add_queued(self, queue: Queue, names: Sequence[str]) -> None:
         """Add the runs whose status is `queued` to the queue, and sync the index."""

@@ -382,6 +382,12 @@ def continue_study(runs_dir: Path, name: str) -> list[str]:
     return requeued
 
 
+def edit_study(runs_dir: Path, name: str, **texts: str) -> None:
+    """Change a study's `question`, `notes` or `summary`. Raises UserError."""
+    assert texts.keys() <= {"question", "notes", "summary"}
+    study.write(runs_dir, replace(study.find(runs_dir, name), **texts))
+
+
 def _existing_members(runs_dir: Path, found: Study) -> list[RunDirectory]:
     """Return the runs of a study that exist and are not damaged.
 

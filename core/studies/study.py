@@ -37,6 +37,7 @@ class Study:
             looking at results before adding seeds makes false differences more likely.
         paused: members that were withdrawn from the queue by `pause_study`.
         deleted: members that were deleted before the study was extended. They are not created again.
+        summary: the conclusion of the report; empty if it is generated from the effects.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Study:
     question: str = ""
     notes: str = ""
     deleted: tuple[str, ...] = ()
+    summary: str = ""
 
     @property
     def is_exploratory(self) -> bool:
@@ -198,6 +200,7 @@ def _to_json(study: Study) -> dict[str, Any]:
         "name": study.name,
         "question": study.question,
         "notes": study.notes,
+        "summary": study.summary,
         "base": sweep.base.model_dump(mode="json"),
         "axes": [{"fields": axis.fields, "values": axis.values} for axis in sweep.axes],
         "seeds": sweep.seeds,
@@ -226,7 +229,7 @@ def _from_json(name: str, values: dict[str, Any]) -> Study:
     return Study(
         name, sweep, members, bool(values["is_complete"]), int(values["first_seeds"]),
         tuple(values["paused"]), str(values["question"]), str(values["notes"]),
-        tuple(values.get("deleted", ())),
+        tuple(values.get("deleted", ())), str(values.get("summary", "")),
     )  # fmt: skip
 
 

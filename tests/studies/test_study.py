@@ -152,6 +152,28 @@ def test_sweep_with_a_long_name_can_be_repeated(tmp_path):
     assert operations.sweep(tmp_path, name, SWEEP) == created == names(tmp_path)
 
 
+def test_texts_of_a_study_can_be_edited(lab):
+    lab.sweep(SWEEP, "rate", "Which rate?")
+    lab.edit_study("rate", notes="Two seeds.", summary="3e-4 is better.")
+    lab.edit_study("rate", question="Which learning rate?")
+    found = lab.study("rate")
+    assert (found.question, found.notes) == ("Which learning rate?", "Two seeds.")
+    assert found.summary == "3e-4 is better."
+    lab.edit_study("rate", summary="")
+    assert lab.study("rate").summary == ""
+    with pytest.raises(UserError, match="unknown study"):
+        lab.edit_study("other", notes="x")
+
+
+def test_study_files_without_a_summary_can_be_read(tmp_path):
+    study.plan(tmp_path, "rate", SWEEP)
+    path = tmp_path / "studies" / "rate.json"
+    saved = json.loads(path.read_text())
+    del saved["summary"]
+    path.write_text(json.dumps(saved))
+    assert study.find(tmp_path, "rate").summary == ""
+
+
 def edit(**values):
     return lambda text: json.dumps(json.loads(text) | values)
 
