@@ -151,3 +151,23 @@ class Reader(ABC):
         from core.studies.analysis import seed_noise  # imports SciPy
 
         return seed_noise(self._read, metric)
+
+    def study_runs(self, study: str, metric: str = "val_loss") -> pd.DataFrame:
+        """Return the runs of a study with the columns `value` and `diverged`; see `core.studies.analysis.study_runs`.
+
+        Raises:
+            UserError: the study or the metric does not exist.
+        """
+        from core.studies.analysis import study_runs  # imports SciPy
+
+        return study_runs(self._read, self.study(study), metric)
+
+    def importance(self, study: str, metric: str = "val_loss") -> pd.DataFrame:
+        """Return the importance of each varied setting of a study; see `core.studies.importance`.
+
+        Raises:
+            UserError: the study or the metric does not exist, or there are too few runs.
+        """
+        from core.studies.analysis import field_importance  # imports SciPy and Optuna
+
+        return field_importance(self._read, self.study(study), metric)

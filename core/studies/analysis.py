@@ -7,7 +7,14 @@ import pandas as pd
 
 from core.errors import UserError
 from core.judging.scores import judge_labels
-from core.studies.effects import EFFECT_METRICS, effects, noise_floors
+from core.studies.effects import (
+    EFFECT_METRICS,
+    JUDGE_METRIC,
+    WHOLE_SET_METRICS,
+    diverged_runs,
+    effects,
+    noise_floors,
+)
 from core.studies.study import Study
 from core.tracking import queries
 
@@ -41,6 +48,36 @@ def seed_noise(read: Read, metric: str = "val_loss") -> pd.DataFrame:
         available = ", ".join(name for name in EFFECT_METRICS if name != "exact")
         raise UserError(f"metric = {metric!r}: must be one of {available}")
     return noise_floors(_runs(read), metric)
+
+
+def study_runs(read: Read, study: Study, metric: str = "val_loss") -> pd.DataFrame:
+    """Return the runs of a study as in `queries.results`, with the columns `value` and `diverged`.
+
+    `value` is the metric, or NaN if the run has not finished, has diverged or was not measured. Raises UserError for an
+    unknown metric.
+    """
+    runs = _runs(read)
+    runs = runs[runs["study"] == study.name].reset_index(drop=True)
+    items = _item_scores(read, metric)
+    if items is None:
+        values = runs[metric].astype(float)
+    else:
+        by_example = items.groupby(["run", "example"])["score"].mean()
+        values = runs["name"].map(by_example.groupby("run").mean()).astype(float)
+    diverged = diverged_runs(runs)
+    counts = (runs["status"] == "finished") & ~diverged
+    if metric in WHOLE_SET_METRICS:
+        counts &= runs["val_set"] == "whole set"
+    return runs.assign(value=values.where(counts), diverged=diverged)
+
+
+def field_importance(read: Read, study: Study, metric: str = "val_loss") -> pd.DataFrame:
+    """Return the importance of each varied setting; see `importance`. Raises UserError."""
+    from core.studies.importance import importance  # imports Optuna
+
+    direction = EFFECT_METRICS.get(metric, JUDGE_METRIC).direction
+    axes = [axis.fields for axis in study.sweep.axes]
+    return importance(study_runs(read, study, metric), axes, direction)
 
 
 def _runs(read: Read) -> pd.DataFrame:
