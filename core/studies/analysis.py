@@ -11,7 +11,7 @@ from core.studies.effects import (
     EFFECT_METRICS,
     JUDGE_METRIC,
     WHOLE_SET_METRICS,
-    diverged_runs,
+    has_diverged,
     effects,
     noise_floors,
 )
@@ -64,7 +64,7 @@ def study_runs(read: Read, study: Study, metric: str = "val_loss") -> pd.DataFra
     else:
         by_example = items.groupby(["run", "example"])["score"].mean()
         values = runs["name"].map(by_example.groupby("run").mean()).astype(float)
-    diverged = diverged_runs(runs)
+    diverged = has_diverged(runs)
     counts = (runs["status"] == "finished") & ~diverged
     if metric in WHOLE_SET_METRICS:
         counts &= runs["val_set"] == "whole set"

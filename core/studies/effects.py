@@ -155,7 +155,7 @@ def _groups(runs: pd.DataFrame, metric: str, items: pd.DataFrame | None) -> list
     runs = runs[runs["seed"].notna()]
     if runs.empty:
         return []
-    diverged = diverged_runs(runs)
+    diverged = has_diverged(runs)
     ended = runs[(runs["status"] == "finished") | diverged]
     ended = ended.assign(diverged=diverged[ended.index])
     scores = {} if items is None else dict(tuple(items.groupby("run", sort=False)))
@@ -207,7 +207,7 @@ class _Irrelevant:
 IRRELEVANT = _Irrelevant()
 
 
-def diverged_runs(runs: pd.DataFrame) -> pd.Series:
+def has_diverged(runs: pd.DataFrame) -> pd.Series:
     """Return a mask of the runs whose loss became infinite, or ended above the loss of the base model."""
     failed = (runs["status"] == "failed") & runs["reason"].fillna("").str.contains("finite")
     loss = runs["subset_loss"].fillna(runs["val_loss"])
