@@ -3,6 +3,7 @@
 Tables come from the index, settings and logs from the run directories.
 """
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import pandas as pd
 
 from core import operations
 from core.config import RunConfig
+from core.errors import UserError
 from core.run.directory import RunDirectory
 from core.studies import study as studies_on_disk
 from core.studies.study import Study
@@ -152,6 +154,49 @@ class Reader(ABC):
 
         return seed_noise(self._read, metric)
 
+    def study_summary(
+        self, name: str, metric: str = "val_loss", margin: float | None = None
+    ) -> pd.DataFrame:
+        """Return one row per combination of a study's settings; see `core.studies.summary`.
+
+        If the study's file is damaged, the varied settings are those that differ between its runs.
+
+        Raises:
+            UserError: the metric does not exist, or the margin is not positive.
+        """
+        from core.studies.analysis import study_summary  # imports SciPy
+
+        return study_summary(self._read, name, self._readable_study(name), metric, margin)
+
+    def best_combinations(self, metric: str = "val_loss") -> dict[str, dict[str, Any]]:
+        """Return the row of `study_summary` with the best mean, for each study that has finished runs."""
+        from core.studies.analysis import best_combinations  # imports SciPy
+
+        names = studies_on_disk.study_names(self.runs_dir)
+        found = [study for name in names if (study := self._readable_study(name))]
+        return best_combinations(self._read, found, metric)
+
+    def double_changes(self, study: str, metric: str = "val_loss") -> pd.DataFrame:
+        """Return the pairs of a study's groups that differ in exactly two changes; see `core.studies.effects`.
+
+        Raises:
+            UserError: the study or the metric does not exist.
+        """
+        from core.studies.analysis import study_double_changes  # imports SciPy
+
+        return study_double_changes(self._read, self.study(study), metric)
+
+    def seeds_needed(
+        self, study: str, metric: str = "val_loss", margin: float | None = None
+    ) -> tuple[int, int, int] | None:
+        """Return how many seeds settle a difference of `margin` in a study: few, likely, many.
+
+        None if the spread between seeds is unknown; see `core.studies.analysis.seeds_needed`.
+        """
+        from core.studies.analysis import seeds_needed  # imports SciPy
+
+        return seeds_needed(self._read, study, metric, margin)
+
     def study_runs(self, study: str, metric: str = "val_loss") -> pd.DataFrame:
         """Return the runs of a study with the columns `value` and `diverged`; see `core.studies.analysis.study_runs`.
 
@@ -171,3 +216,9 @@ class Reader(ABC):
         from core.studies.analysis import field_importance  # imports SciPy and Optuna
 
         return field_importance(self._read, self.study(study), metric)
+
+    def _readable_study(self, name: str) -> Study | None:
+        """Return a study, or None if its file is damaged or does not exist."""
+        with contextlib.suppress(UserError):
+            return self.study(name)
+        return None

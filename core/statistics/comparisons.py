@@ -116,6 +116,15 @@ def welch(before: Sequence[float], after: Sequence[float]) -> Effect:
     return Effect(difference, ((total, df),), n, is_paired=False)
 
 
+def average(values: Sequence[float]) -> Effect:
+    """Return the mean of one setting's values, as a difference from 0. The interval is Student's t."""
+    x = np.asarray(values, float)
+    n = len(x)
+    mean = float(x.mean()) if n else math.nan
+    variances = ((float(x.var(ddof=1)) / n, n - 1),) if n > 1 else ()
+    return Effect(mean, variances, n, is_paired=False)
+
+
 def compare_items(before: ArrayLike, after: ArrayLike) -> Effect:
     """Compare scores of the same test items by the same seeds.
 

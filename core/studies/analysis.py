@@ -1,21 +1,25 @@
 """Read runs from the index and compute the effects in a study."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
 
 from core.errors import UserError
 from core.judging.scores import judge_labels
+from core.statistics import comparisons
 from core.studies.effects import (
     EFFECT_METRICS,
     JUDGE_METRIC,
     WHOLE_SET_METRICS,
-    has_diverged,
+    double_changes,
     effects,
+    has_diverged,
     noise_floors,
 )
 from core.studies.study import Study
+from core.studies.summary import summary, varied_axes
 from core.tracking import queries
 
 Read = Callable[..., Any]
@@ -40,6 +44,80 @@ def study_effects(
     items = _item_scores(read, metric)
     table = effects(runs, metric, items, margin, ties)
     return table.assign(exploratory=study is not None and study.is_exploratory)
+
+
+def study_summary(
+    read: Read,
+    name: str,
+    study: Study | None,
+    metric: str = "val_loss",
+    margin: float | None = None,
+) -> pd.DataFrame:
+    """Return one row per combination of a study's settings; see `summary`.
+
+    Raises UserError if the metric does not exist or the margin is not positive.
+
+    Args:
+        study: None if its file is damaged. The varied settings are then those that differ between its runs.
+    """
+    runs = _runs(read)
+    runs = runs[runs["study"] == name]
+    axes = _axes(study) if study else varied_axes(runs)
+    return summary(runs, metric, axes, _item_scores(read, metric), margin)
+
+
+def best_combinations(
+    read: Read, studies: Sequence[Study], metric: str = "val_loss"
+) -> dict[str, dict[str, Any]]:
+    """Return the row of `summary` with the best mean for each study that has one."""
+    runs, items = _runs(read), _item_scores(read, metric)
+    best: dict[str, dict[str, Any]] = {}
+    for study in studies:
+        own = runs[runs["study"] == study.name]
+        table = summary(own, metric, _axes(study), items, with_verdicts=False)
+        if table["is_best"].any():
+            best[study.name] = table[table["is_best"]].to_dict("records")[0]
+    return best
+
+
+def study_double_changes(read: Read, study: Study, metric: str = "val_loss") -> pd.DataFrame:
+    """Return the pairs of a study's groups that differ in exactly two changes; see `double_changes`."""
+    runs = _runs(read)
+    runs = runs[runs["study"] == study.name]
+    return double_changes(runs, metric, _item_scores(read, metric), _axes(study))
+
+
+def seeds_needed(
+    read: Read, name: str, metric: str = "val_loss", margin: float | None = None
+) -> tuple[int, int, int] | None:
+    """Return how many seeds detect a difference of `margin` between two settings of a study with a power of 80%.
+
+    Returns:
+        The number for the lower bound of the noise floor's 95% interval, for its estimate and for its upper bound. None
+        if no setting of the same kind has been trained with two seeds, or the metric is measured on test items.
+    """
+    if metric not in EFFECT_METRICS or metric == "exact":
+        return None
+    runs = _runs(read)
+    kind = ["method", "base_model", "dataset"]
+    own = runs.loc[runs["study"] == name, kind].drop_duplicates()
+    floors = noise_floors(runs, metric).merge(own, on=kind).dropna(subset=["sd"])
+    if floors.empty:
+        return None
+    floor = floors.loc[floors["sd"].idxmax()]
+    compared = EFFECT_METRICS.get(metric, JUDGE_METRIC)
+    difference = compared.margin if margin is None else margin
+    difference = math.log1p(difference) if compared.is_log else difference
+    # Without knowing how much common seeds have in common, assume nothing: the variances of both sides add up.
+    low, likely, high = (
+        comparisons.seeds_needed(math.sqrt(2) * float(floor[bound]), difference)
+        for bound in ("low", "sd", "high")
+    )
+    return low, likely, high
+
+
+def _axes(study: Study) -> list[tuple[str, ...]]:
+    return [axis.fields for axis in study.sweep.axes]
 
 
 def seed_noise(read: Read, metric: str = "val_loss") -> pd.DataFrame:

@@ -26,6 +26,7 @@ EFFECT_COLUMNS = (
     "field", "from", "to", "context", "metric", "direction", "seeds", "n", "difference", "low", "high", "p", "q",
     "margin", "verdict", "diverged",
 )  # fmt: skip
+DOUBLE_CHANGE_COLUMNS = ("changes", "context", "metric", "seeds", "difference", "diverged")
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,15 @@ class Group:
     """Runs with the same learning settings.
 
     Args:
-        settings: learning settings by name; None without an effect.
+        settings: learning settings by name; IRRELEVANT without an effect.
+        runs: the names of the runs, newest first.
         values: the metric by seed, without diverged runs.
         items: the metric of each test item, (seeds, items), if it is measured on test items.
         diverged: number of runs whose loss became infinite or rose above the base model's.
     """
 
     settings: Mapping[str, Any]
+    runs: Sequence[str]
     values: Mapping[int, float]
     items: Mapping[int, pd.Series]
     diverged: int
@@ -92,15 +95,29 @@ def effects(
         margin: differences below this count as equivalent; see `EffectMetric`.
         ties: settings that were varied together.
     """
+    rows = [row for _, _, row in compared_pairs(grouped(runs, metric, items), metric, margin, ties)]
+    table = pd.DataFrame(rows, columns=list(EFFECT_COLUMNS))
+    # Otherwise pandas would turn 16 into 16.0 next to other settings.
+    ends = {name: pd.Series([row[name] for row in rows], dtype=object) for name in ("from", "to")}
+    return table.assign(**ends)
+
+
+def compared_pairs(
+    groups: Sequence[Group],
+    metric: str,
+    margin: float | None = None,
+    ties: Sequence[tuple[str, ...]] = (),
+) -> list[tuple[Group, Group, dict[str, Any]]]:
+    """Return the pairs of groups that differ in one change, each with its row of `effects`."""
     compared = EFFECT_METRICS.get(metric, JUDGE_METRIC)
     margin = compared.margin if margin is None else margin
     if not margin > 0:
         raise UserError(f"margin = {margin:g}: must be greater than 0")
-    groups = _groups(runs, metric, items)
     varied = _varied([group.settings for group in groups])
-    rows, estimates = [], []
+    pairs, rows, estimates = [], [], []
     for before, after, fields in _pairs(groups, [*ties, *DEFAULT_TIES]):
-        estimate = _compare(before, after, compared.is_log)
+        pairs.append((before, after))
+        estimate = compare(before, after, compared.is_log)
         seeds = len(before.values.keys() & after.values.keys())
         rows.append({
             "field": "=".join(fields),
@@ -111,7 +128,7 @@ def effects(
             "direction": compared.direction,
             "seeds": seeds if estimate.is_paired else min(len(before.values), len(after.values)),
             "n": estimate.n,
-            **_in_units(estimate, before, compared.is_log),
+            **in_units(estimate, before, compared.is_log),
             "p": estimate.p,
             "margin": margin,
             "diverged": [before.diverged, after.diverged],
@@ -121,10 +138,36 @@ def effects(
     for row, estimate, q in zip(rows, estimates, q_values, strict=True):
         row["q"] = q
         row["verdict"] = comparisons.verdict(estimate, q, margin, compared.direction)
-    table = pd.DataFrame(rows, columns=list(EFFECT_COLUMNS))
-    # Otherwise pandas would turn 16 into 16.0 next to other settings.
-    ends = {name: pd.Series([row[name] for row in rows], dtype=object) for name in ("from", "to")}
-    return table.assign(**ends)
+    return [(*pair, row) for pair, row in zip(pairs, rows, strict=True)]
+
+
+def double_changes(
+    runs: pd.DataFrame,
+    metric: str,
+    items: pd.DataFrame | None = None,
+    ties: Sequence[tuple[str, ...]] = (),
+) -> pd.DataFrame:
+    """Return one row per pair of groups that differ in exactly two changes; see DOUBLE_CHANGE_COLUMNS.
+
+    Such a difference cannot be attributed to one of the changes, so it has no interval and no verdict. `changes` holds
+    the two changes as (field, from, to), and the other columns are those of `effects`.
+    """
+    is_log = EFFECT_METRICS.get(metric, JUDGE_METRIC).is_log
+    groups = grouped(runs, metric, items)
+    varied = _varied([group.settings for group in groups])
+    rows = []
+    for before, after, *changes in _double_pairs(groups, [*ties, *DEFAULT_TIES]):
+        fields = {field for change in changes for field in change}
+        estimate = compare(before, after, is_log, by_item=False)
+        rows.append({
+            "changes": [("=".join(c), before.settings[c[0]], after.settings[c[0]]) for c in changes],
+            "context": {n: before.settings[n] for n in varied if n not in fields and before.settings[n] == after.settings[n]},
+            "metric": metric,
+            "seeds": estimate.n if estimate.is_paired else min(len(before.values), len(after.values)),
+            "difference": in_units(estimate, before, is_log)["difference"],
+            "diverged": [before.diverged, after.diverged],
+        })  # fmt: skip
+    return pd.DataFrame(rows, columns=list(DOUBLE_CHANGE_COLUMNS))
 
 
 def noise_floors(runs: pd.DataFrame, metric: str = "val_loss") -> pd.DataFrame:
@@ -135,7 +178,7 @@ def noise_floors(runs: pd.DataFrame, metric: str = "val_loss") -> pd.DataFrame:
     compared = EFFECT_METRICS.get(metric, JUDGE_METRIC)
     transform: Callable[[Any], Any] = np.log if compared.is_log else np.asarray
     by_kind: dict[tuple[Any, ...], list[NDArray]] = {}
-    for group in _groups(runs, metric, None):
+    for group in grouped(runs, metric):
         kind = tuple(group.settings[name] for name in ("method", "base_model", "dataset"))
         by_kind.setdefault(kind, []).append(transform(np.array([*group.values.values()])))
     rows = []
@@ -147,7 +190,7 @@ def noise_floors(runs: pd.DataFrame, metric: str = "val_loss") -> pd.DataFrame:
     )
 
 
-def _groups(runs: pd.DataFrame, metric: str, items: pd.DataFrame | None) -> list[Group]:
+def grouped(runs: pd.DataFrame, metric: str, items: pd.DataFrame | None = None) -> list[Group]:
     """Group finished and diverged runs by their learning settings. Of several runs with one seed, the newest counts.
 
     Runs whose config.json is damaged have no settings, so they are left out.
@@ -159,12 +202,10 @@ def _groups(runs: pd.DataFrame, metric: str, items: pd.DataFrame | None) -> list
     ended = runs[(runs["status"] == "finished") | diverged]
     ended = ended.assign(diverged=diverged[ended.index])
     scores = {} if items is None else dict(tuple(items.groupby("run", sort=False)))
-    settings = ended[list(LEARNING_FIELDS)].astype(object)
-    settings = settings.where(settings.notna(), None)
     relevant = pd.DataFrame({n: condition(n)(ended) for n in LEARNING_FIELDS}, index=ended.index)
-    keys = [tuple(row) for row in settings.itertuples(index=False, name=None)]
+    run_names = ended["name"].tolist()
     members: dict[tuple[Any, ...], list[int]] = {}
-    for row, key in enumerate(keys):
+    for row, key in enumerate(setting_keys(ended)):
         members.setdefault(key, []).append(row)
     groups = []
     for key, rows in members.items():
@@ -193,8 +234,15 @@ def _groups(runs: pd.DataFrame, metric: str, items: pd.DataFrame | None) -> list
             name: value if bool(is_relevant[name]) else IRRELEVANT
             for name, value in zip(LEARNING_FIELDS, key, strict=True)
         }
-        groups.append(Group(named, values, item_scores, lost))
+        groups.append(Group(named, [run_names[row] for row in rows], values, item_scores, lost))
     return groups
+
+
+def setting_keys(runs: pd.DataFrame) -> list[tuple[Any, ...]]:
+    """Return the values of LEARNING_FIELDS of each run. Missing values are None."""
+    settings = runs[list(LEARNING_FIELDS)].astype(object)
+    settings = settings.where(settings.notna(), None)
+    return [tuple(row) for row in settings.itertuples(index=False, name=None)]
 
 
 class _Irrelevant:
@@ -224,6 +272,33 @@ def _pairs(
     groups: Sequence[Group], ties: Sequence[tuple[str, ...]]
 ) -> Iterator[tuple[Group, Group, tuple[str, ...]]]:
     """Yield pairs of groups that differ in one change, the smaller or default value first, with the changed settings."""
+    for pair, fields in _differing_pairs(groups, max([1, *(len(tie) for tie in ties)])):
+        if change := _one_change(fields, pair, ties):
+            first, second = sorted(pair, key=lambda group: _order(change[0], group))
+            yield first, second, change
+
+
+def _double_pairs(
+    groups: Sequence[Group], ties: Sequence[tuple[str, ...]]
+) -> Iterator[tuple[Group, Group, tuple[str, ...], tuple[str, ...]]]:
+    """Yield pairs of groups that differ in exactly two changes, with the changed settings; see `_pairs`."""
+    for pair, fields in _differing_pairs(groups, 2 * max([1, *(len(tie) for tie in ties)])):
+        if _one_change(fields, pair, ties):
+            continue
+        for change in (fields[:1], *ties):
+            if not {*change} < {*fields} or not _one_change(change, pair, ties):
+                continue
+            rest = tuple(field for field in fields if field not in change)
+            if other := _one_change(rest, pair, ties):
+                first, second = sorted(pair, key=lambda group: _order(change[0], group))
+                yield first, second, change, other
+                break
+
+
+def _differing_pairs(
+    groups: Sequence[Group], most: int
+) -> Iterator[tuple[tuple[Group, Group], tuple[str, ...]]]:
+    """Yield pairs of groups that differ in one to `most` settings, with these settings."""
     codes = np.array(
         [
             [-1 if group.settings[n] is IRRELEVANT else hash(group.settings[n]) for n in LEARNING_FIELDS]
@@ -231,16 +306,13 @@ def _pairs(
         ],
         dtype=np.int64,
     ).reshape(len(groups), len(LEARNING_FIELDS))  # fmt: skip
-    longest = max([1, *(len(tie) for tie in ties)])
     for i in range(len(groups)):
         # Ignore settings that have no effect on one side: another setting that differs turns them off.
         differs = (codes[i] != codes[i + 1 :]) & (codes[i] != -1) & (codes[i + 1 :] != -1)
-        for offset in np.flatnonzero(differs.sum(axis=1) <= longest):
+        counts = differs.sum(axis=1)
+        for offset in np.flatnonzero((counts > 0) & (counts <= most)):
             fields = tuple(itertools.compress(LEARNING_FIELDS, differs[offset]))
-            pair = (groups[i], groups[i + 1 + int(offset)])
-            if change := _one_change(fields, pair, ties):
-                first, second = sorted(pair, key=lambda group: _order(change[0], group))
-                yield first, second, change
+            yield (groups[i], groups[i + 1 + int(offset)]), fields
 
 
 def _one_change(
@@ -267,9 +339,9 @@ def _order(field: str, group: Group) -> tuple[bool, bool, Any]:
     return True, value != RunConfig.model_fields[field].default, str(value)
 
 
-def _compare(before: Group, after: Group, is_log: bool) -> comparisons.Effect:
-    """Compare two groups, by test items if there are any."""
-    common = sorted(before.items.keys() & after.items.keys())
+def compare(before: Group, after: Group, is_log: bool, by_item: bool = True) -> comparisons.Effect:
+    """Compare two groups, by test items if there are any and `by_item` is on."""
+    common = sorted(before.items.keys() & after.items.keys()) if by_item else []
     if common:
         shared = before.items[common[0]].index
         for side, seed in itertools.product((before, after), common):
@@ -287,7 +359,7 @@ def _compare(before: Group, after: Group, is_log: bool) -> comparisons.Effect:
     return comparisons.compare(*sides)
 
 
-def _in_units(estimate: comparisons.Effect, before: Group, is_log: bool) -> dict[str, float]:
+def in_units(estimate: comparisons.Effect, before: Group, is_log: bool) -> dict[str, float]:
     """Return the difference and its interval in the unit of the metric."""
     low, high = estimate.interval()
     bounds = {"difference": estimate.difference, "low": low, "high": high}

@@ -1,0 +1,222 @@
+"""Summary of a study: one row for each combination of the varied settings.
+
+DataFrames in, DataFrames out; runs are read elsewhere. Groups, diverged runs and pairs are those of
+`core.studies.effects`.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from core.colors import PALETTE
+from core.config import LEARNING_FIELDS, RunConfig
+from core.statistics import comparisons
+from core.studies.effects import (
+    DEFAULT_TIES,
+    EFFECT_METRICS,
+    JUDGE_METRIC,
+    Group,
+    compare,
+    compared_pairs,
+    grouped,
+    has_diverged,
+    in_units,
+    setting_keys,
+)
+
+SUMMARY_COLUMNS = (
+    "settings", "runs", "number", "color", "n", "mean", "sd", "low", "high", "is_best",
+    "difference", "difference_low", "difference_high", "verdict",
+    "diverged", "pruned", "failed", "unfinished", "relative_update",
+)  # fmt: skip
+MIN_SEEDS_FOR_VERDICT = 2
+"""With a single seed, even a verdict across test items holds for that seed only."""
+OPPOSITE = {"better": "worse", "worse": "better"}
+LIMITS = {"exact": (0.0, 1.0)}
+"""Smallest and largest value of a metric. Judges score from 0 to 100."""
+JUDGE_LIMITS = (0.0, 100.0)
+
+
+def summary(
+    runs: pd.DataFrame,
+    metric: str,
+    axes: Sequence[tuple[str, ...]],
+    items: pd.DataFrame | None = None,
+    margin: float | None = None,
+    with_verdicts: bool = True,
+) -> pd.DataFrame:
+    """Return one row for each combination of settings; see SUMMARY_COLUMNS. Rows are in the order of the settings.
+
+    - `settings`: the varied settings by axis, such as `lora_rank=lora_alpha`; None without an effect.
+    - `runs`: names, newest first. Of several runs with one seed, the newest counts.
+    - `number`: position in the order of creation, from which `color` derives.
+    - `n`, `mean`, `sd`, `low`, `high`: number of seeds with a value, their mean, standard deviation and the 95% interval
+      of the mean, in the unit of the metric. Metrics on a log scale have a geometric mean. Diverged runs are excluded.
+    - `is_best`: whether the mean is the best. Groups with diverged runs are best only if there is no other.
+    - `difference`: to the best group, with its 95% interval.
+    - `verdict`: how the group compares to the best, as in `effects`. None if they do not differ in exactly one change,
+      or have fewer than two seeds in common.
+    - `relative_update`: mean over all runs that measured it.
+
+    Args:
+        runs: rows of `queries.results` with the column `base_loss`; see `effects`.
+        metric: a key of EFFECT_METRICS, or a judge.
+        axes: the settings varied by the study. Settings that vary together are one axis.
+        items: scores of test items, for `exact` and judges.
+        margin: see `effects`.
+        with_verdicts: compare all pairs, which takes time.
+    """
+    runs = runs[runs["seed"].notna()]
+    groups = grouped(runs, metric, items)
+    by_run = {name: group for group in groups for name in group.runs}
+    rows = _rows(runs, axes, by_run, metric)
+    best = _best(rows, metric)
+    if best is not None:
+        verdicts = _verdicts(groups, best["group"], metric, margin, axes) if with_verdicts else {}
+        for row in rows:
+            _compare_to_best(row, best, metric, verdicts)
+    rows.sort(key=lambda row: [_order(axis, row["settings"]["=".join(axis)]) for axis in axes])
+    return pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
+
+
+def varied_axes(runs: pd.DataFrame) -> list[tuple[str, ...]]:
+    """Return the settings that differ between runs as axes, for a study whose file is damaged."""
+    keys = setting_keys(runs[runs["seed"].notna()])
+    columns = dict(zip(LEARNING_FIELDS, zip(*keys, strict=True), strict=True)) if keys else {}
+    varied = [name for name, values in columns.items() if len({*map(repr, values)}) > 1]
+    ties = [t for t in DEFAULT_TIES if {*t} <= {*varied} and len({columns[n] for n in t}) == 1]
+    tied = {name for tie in ties for name in tie}
+    return [*ties, *((name,) for name in varied if name not in tied)]
+
+
+def has_been_pruned(runs: pd.DataFrame) -> pd.Series:
+    """Return a mask of the runs that a search stopped early."""
+    reasons = runs["reason"].fillna("").str.startswith("pruned")
+    return (runs["status"] == "pruned") | (runs["status"].isin(["stopped", "finished"]) & reasons)
+
+
+def _rows(
+    runs: pd.DataFrame, axes: Sequence[tuple[str, ...]], by_run: Mapping[str, Group], metric: str
+) -> list[dict[str, Any]]:
+    """Return the rows in the order of creation, each with its group, without comparisons."""
+    members: dict[tuple[Any, ...], list[int]] = {}
+    for position, key in enumerate(setting_keys(runs)):
+        members.setdefault(key, []).append(position)
+    states = runs.assign(diverged=has_diverged(runs), pruned=has_been_pruned(runs))
+    oldest_first = sorted(members.items(), key=lambda item: -item[1][-1])
+    rows = []
+    for number, (key, positions) in enumerate(oldest_first):
+        values = dict(zip(LEARNING_FIELDS, key, strict=True))
+        found = states.iloc[positions].drop_duplicates("seed")
+        is_diverged, is_pruned = found["diverged"].to_numpy(bool), found["pruned"].to_numpy(bool)
+        status = found["status"]
+        is_ended = is_diverged | is_pruned | status.isin(["finished", "failed"]).to_numpy()
+        failed = (status == "failed").to_numpy() & ~is_diverged & ~is_pruned
+        group = next((by_run[name] for name in found["name"] if name in by_run), None)
+        updates = found["relative_update"].astype(float) if "relative_update" in found else []
+        finite = [value for value in updates if math.isfinite(value)]
+        rows.append({
+            "settings": {"=".join(axis): values[axis[0]] for axis in axes},
+            "runs": found["name"].tolist(),
+            "number": number,
+            "color": PALETTE[number % len(PALETTE)],
+            "group": group,
+            **_mean(group, metric),
+            "is_best": False,
+            "difference": math.nan, "difference_low": math.nan, "difference_high": math.nan,
+            "verdict": None,
+            "diverged": int((is_diverged & ~is_pruned).sum()),
+            "pruned": int(is_pruned.sum()),
+            "failed": int(failed.sum()),
+            "unfinished": int((~is_ended).sum()),
+            "relative_update": float(np.mean(finite)) if finite else math.nan,
+        })  # fmt: skip
+    return rows
+
+
+def _mean(group: Group | None, metric: str) -> dict[str, float]:
+    """Return n, mean, sd and the bounds of the interval, in the unit of the metric."""
+    if group is None or not group.values:
+        return {"n": 0, **dict.fromkeys(("mean", "sd", "low", "high"), math.nan)}
+    compared = EFFECT_METRICS.get(metric, JUDGE_METRIC)
+    values = np.array([*group.values.values()], float)
+    if compared.is_log:
+        values = np.log(values[values > 0])
+    estimate = comparisons.average(values.tolist())
+    seeds = len(values)
+    sd = float(values.std(ddof=1)) if seeds > 1 else math.nan
+    if group.items and seeds > 1:
+        estimate = _mean_over_items(group)
+    mean, (low, high) = estimate.difference, estimate.interval()
+    if compared.is_log:
+        mean, low, high = (math.exp(min(value, 700.0)) for value in (mean, low, high))
+        return {"n": seeds, "mean": mean, "sd": sd * mean, "low": low, "high": high}
+    if group.items:
+        smallest, largest = LIMITS.get(metric, JUDGE_LIMITS)
+        low, high = max(low, smallest), min(high, largest)
+    return {"n": seeds, "mean": mean, "sd": sd, "low": low, "high": high}
+
+
+def _mean_over_items(group: Group) -> comparisons.Effect:
+    """Return the mean over seeds and the test items that all of them answered."""
+    scores = pd.DataFrame(dict(group.items)).dropna()
+    table = scores.to_numpy(float).T  # (seeds, items)
+    return comparisons.compare_items(np.zeros_like(table), table)
+
+
+def _best(rows: Sequence[dict[str, Any]], metric: str) -> dict[str, Any] | None:
+    """Return the row with the best mean."""
+    sign = 1 if EFFECT_METRICS.get(metric, JUDGE_METRIC).direction == "lower" else -1
+    measured = [row for row in rows if not math.isnan(row["mean"])]
+    candidates = [row for row in measured if not row["diverged"]] or measured
+    return min(candidates, key=lambda row: sign * row["mean"], default=None)
+
+
+def _verdicts(
+    groups: Sequence[Group],
+    best: Group,
+    metric: str,
+    margin: float | None,
+    axes: Sequence[tuple[str, ...]],
+) -> dict[int, str]:
+    """Return the verdicts on the groups that differ from the best one in one change, by the group's ID."""
+    ties = [axis for axis in axes if len(axis) > 1]
+    verdicts: dict[int, str] = {}
+    for before, after, row in compared_pairs(groups, metric, margin, ties):
+        if row["seeds"] < MIN_SEEDS_FOR_VERDICT:
+            continue
+        verdict = row["verdict"]
+        if before is best:
+            verdicts[id(after)] = verdict
+        elif after is best:
+            verdicts[id(before)] = OPPOSITE.get(verdict, verdict)
+    return verdicts
+
+
+def _compare_to_best(
+    row: dict[str, Any], best: dict[str, Any], metric: str, verdicts: Mapping[int, str]
+) -> None:
+    """Add the difference to the best group."""
+    if row is best:
+        row |= {"is_best": True, "difference": 0.0}
+    elif row["group"] is not None and row["n"]:
+        is_log = EFFECT_METRICS.get(metric, JUDGE_METRIC).is_log
+        bounds = in_units(compare(best["group"], row["group"], is_log), best["group"], is_log)
+        row |= {
+            "difference": bounds["difference"],
+            "difference_low": bounds["low"],
+            "difference_high": bounds["high"],
+            "verdict": verdicts.get(id(row["group"])),
+        }
+
+
+def _order(axis: tuple[str, ...], value: Any) -> tuple[bool, float, bool, str]:
+    """Sort key: None first, numbers by size, other values with the default first."""
+    if value is None:
+        return False, 0.0, False, ""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return True, float(value), False, ""
+    return True, 0.0, value != RunConfig.model_fields[axis[0]].default, str(value)
