@@ -207,6 +207,16 @@ class Reader(ABC):
 
         return study_runs(self._read, self.study(study), metric)
 
+    def study_means(self, study: str, metric: str = "val_loss") -> pd.DataFrame:
+        """Return one row per combination of a study's settings, like `study_summary`, also for `relative_update`.
+
+        Raises:
+            UserError: the study or the metric does not exist.
+        """
+        from core.studies.analysis import means  # imports SciPy
+
+        return means(self._read, self.study(study), metric)
+
     def importance(self, study: str, metric: str = "val_loss") -> pd.DataFrame:
         """Return the importance of each varied setting of a study; see `core.studies.importance`.
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from core.errors import UserError
@@ -19,11 +20,13 @@ from core.studies.effects import (
     noise_floors,
 )
 from core.studies.study import Study
-from core.studies.summary import summary, varied_axes
+from core.studies.summary import has_been_pruned, summary, varied_axes
 from core.tracking import queries
 
 Read = Callable[..., Any]
 """Runs a query of `core.tracking.queries` on the index."""
+MEASURED_METRICS = ("relative_update",)
+"""Metrics that explain results. They have no better or worse values, and those of diverged runs count."""
 
 
 def study_effects(
@@ -131,22 +134,54 @@ def seed_noise(read: Read, metric: str = "val_loss") -> pd.DataFrame:
 def study_runs(read: Read, study: Study, metric: str = "val_loss") -> pd.DataFrame:
     """Return the runs of a study as in `queries.results`, with the columns `value` and `diverged`.
 
-    `value` is the metric, or NaN if the run has not finished, has diverged or was not measured. Raises UserError for an
-    unknown metric.
+    `value` is the metric, or NaN if the run has not finished, has diverged, was pruned or was not measured. Raises
+    UserError for an unknown metric.
     """
     runs = _runs(read)
     runs = runs[runs["study"] == study.name].reset_index(drop=True)
-    items = _item_scores(read, metric)
+    items = None if metric in MEASURED_METRICS else _item_scores(read, metric)
     if items is None:
         values = runs[metric].astype(float)
     else:
         by_example = items.groupby(["run", "example"])["score"].mean()
         values = runs["name"].map(by_example.groupby("run").mean()).astype(float)
-    diverged = has_diverged(runs)
-    counts = (runs["status"] == "finished") & ~diverged
+    pruned = has_been_pruned(runs)
+    diverged = has_diverged(runs) & ~pruned
+    counts = (runs["status"] == "finished") & ~diverged & ~pruned
+    if metric in MEASURED_METRICS:
+        counts |= diverged
+        values = values.where(np.isfinite(values))
     if metric in WHOLE_SET_METRICS:
         counts &= runs["val_set"] == "whole set"
     return runs.assign(value=values.where(counts), diverged=diverged)
+
+
+def means(read: Read, study: Study, metric: str = "val_loss") -> pd.DataFrame:
+    """Return one row per combination of a study's settings; see `summary`. Also accepts MEASURED_METRICS.
+
+    The mean of a measured metric is geometric and includes diverged runs.
+    """
+    if metric not in MEASURED_METRICS:
+        return study_summary(read, study.name, study, metric)
+    table = study_summary(read, study.name, study)
+    by_name = study_runs(read, study, metric).set_index("name")["value"]
+    rows = []
+    for names in table["runs"]:
+        values = [value for name in names if (value := float(by_name[name])) > 0]
+        estimate = comparisons.average([math.log(value) for value in values])
+        low, high = estimate.interval()
+        bounds = {"mean": estimate.difference, "low": low, "high": high}
+        scaled = {name: math.exp(min(value, 700.0)) for name, value in bounds.items()}
+        rows.append(
+            {
+                "n": len(values),
+                "sd": float(np.std(values, ddof=1)) if len(values) > 1 else math.nan,
+                **scaled,
+            }
+        )
+    return table.assign(
+        **pd.DataFrame(rows, columns=["n", "mean", "sd", "low", "high"]).to_dict("list")
+    )
 
 
 def field_importance(read: Read, study: Study, metric: str = "val_loss") -> pd.DataFrame:
