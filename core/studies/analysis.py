@@ -14,6 +14,7 @@ from core.studies.effects import (
     EFFECT_METRICS,
     JUDGE_METRIC,
     WHOLE_SET_METRICS,
+    EffectMetric,
     double_changes,
     effects,
     has_diverged,
@@ -131,6 +132,12 @@ def seed_noise(read: Read, metric: str = "val_loss") -> pd.DataFrame:
     return noise_floors(_runs(read), metric)
 
 
+def scale(metric: str) -> EffectMetric:
+    """Return the direction and the scale of a metric, including MEASURED_METRICS."""
+    measured = EffectMetric("lower", 0.01, is_log=True)
+    return measured if metric in MEASURED_METRICS else EFFECT_METRICS.get(metric, JUDGE_METRIC)
+
+
 def study_runs(read: Read, study: Study, metric: str = "val_loss") -> pd.DataFrame:
     """Return the runs of a study as in `queries.results`, with the columns `value` and `diverged`.
 
@@ -165,23 +172,16 @@ def means(read: Read, study: Study, metric: str = "val_loss") -> pd.DataFrame:
         return study_summary(read, study.name, study, metric)
     table = study_summary(read, study.name, study)
     by_name = study_runs(read, study, metric).set_index("name")["value"]
-    rows = []
+    columns: dict[str, list[float]] = {name: [] for name in ("n", "mean", "sd", "low", "high")}
     for names in table["runs"]:
         values = [value for name in names if (value := float(by_name[name])) > 0]
         estimate = comparisons.average([math.log(value) for value in values])
-        low, high = estimate.interval()
-        bounds = {"mean": estimate.difference, "low": low, "high": high}
-        scaled = {name: math.exp(min(value, 700.0)) for name, value in bounds.items()}
-        rows.append(
-            {
-                "n": len(values),
-                "sd": float(np.std(values, ddof=1)) if len(values) > 1 else math.nan,
-                **scaled,
-            }
-        )
-    return table.assign(
-        **pd.DataFrame(rows, columns=["n", "mean", "sd", "low", "high"]).to_dict("list")
-    )
+        bounds = (estimate.difference, *estimate.interval())
+        for name, bound in zip(("mean", "low", "high"), bounds, strict=True):
+            columns[name].append(math.exp(min(bound, 700.0)))
+        columns["sd"].append(float(np.std(values, ddof=1)) if len(values) > 1 else math.nan)
+        columns["n"].append(len(values))
+    return table.assign(**columns)
 
 
 def field_importance(read: Read, study: Study, metric: str = "val_loss") -> pd.DataFrame:

@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, create_trial
 
 from core.errors import UserError
 from core.statistics.comparisons import CONFIDENCE_LEVEL, Direction
+from core.studies.spacing import is_log_spaced
 
 TOP_SHARE = 1 / 3
 """Fraction of the runs that count as the best."""
@@ -81,19 +82,6 @@ def importance(
     return pd.DataFrame(table, columns=list(COLUMNS)).sort_values(
         "importance", ascending=False, kind="stable", ignore_index=True
     )
-
-
-def is_log_spaced(values: Sequence[Any]) -> bool:
-    """Return whether numbers are spaced more evenly on a log scale than on a linear one."""
-    if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
-        return False
-    distinct = np.unique(np.asarray(values, float))
-    if len(distinct) < 2 or not np.isfinite(distinct).all() or distinct[0] <= 0:
-        return False
-    if len(distinct) == 2:
-        return bool(distinct[1] / distinct[0] >= 3)
-    linear, log = np.diff(distinct), np.diff(np.log(distinct))
-    return bool(log.std() / log.mean() < linear.std() / linear.mean())
 
 
 class _Trials:

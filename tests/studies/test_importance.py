@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from core.errors import UserError
-from core.studies.importance import importance, is_log_spaced
+from core.studies.importance import importance
+from core.studies.spacing import is_log_spaced
 
 AXES = (("lora_rank", "lora_alpha"), ("lr",), ("optimizer",))
 

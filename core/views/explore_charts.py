@@ -7,7 +7,7 @@ the seeds of one combination of settings only.
 import html
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -15,11 +15,12 @@ import pandas as pd
 from core.colors import PALETTE
 from core.config import RunConfig
 from core.metrics import RESULTS
-from core.studies.analysis import MEASURED_METRICS
-from core.studies.effects import EFFECT_METRICS, JUDGE_METRIC
-from core.studies.importance import is_log_spaced
+from core.studies.spacing import is_log_spaced
 from core.views.charts import CHART_HEIGHT_PX, GRAY, TITLE_FONT, Figure
 from core.views.formats import setting_text, value_text
+
+if TYPE_CHECKING:  # imports SciPy
+    from core.studies.effects import EffectMetric
 
 Axes = Sequence[tuple[str, ...]]
 """Varied settings. Those that vary together are in one tuple."""
@@ -30,6 +31,8 @@ BEST_COLOR, MIDDLE_COLOR, WORST_COLOR = "#3b7dd8", "#b08d12", "#d1584f"
 """Colors of runs in parallel coordinates; from the palette of runs."""
 SPREAD = 0.5
 """Share of the gap between two values in which the lines of different contexts are placed next to each other."""
+SEED_GAP = 0.012
+"""Distance between the dots of two runs of one combination, as a fraction of the gap between two values."""
 EXTRA_RANGE = 0.12
 """Space above the worst value for diverged runs, as a fraction of the range."""
 
@@ -59,23 +62,21 @@ def settings_label(settings: Mapping[str, Any], but: str = "") -> str:
     return " · ".join(parts)
 
 
-def is_log_metric(metric: str) -> bool:
-    """Return whether differences in a metric are relative."""
-    return EFFECT_METRICS.get(metric, JUDGE_METRIC).is_log or metric in MEASURED_METRICS
-
-
-def parallel_coordinates(runs: pd.DataFrame, axes: Axes, metric: str) -> Figure:
+def parallel_coordinates(
+    runs: pd.DataFrame, axes: Axes, metric: str, scale: "EffectMetric"
+) -> Figure:
     """Draw each run as a line through its settings to its metric. Diverged runs end at a tick above the worst value.
 
     Args:
         runs: settings, `value` (the metric) and `diverged`. Runs with neither are left out.
         axes: varied settings.
         metric: shown on the last axis. Lines are colored by it, from the best to the worst.
+        scale: the direction and scale of the metric.
     """
     runs = runs[runs["value"].notna() | runs["diverged"]]
-    lower_is_better = EFFECT_METRICS.get(metric, JUDGE_METRIC).direction == "lower"
+    lower_is_better = scale.direction == "lower"
     dimensions = [_dimension(fields, runs[fields[0]]) for fields in axes]
-    position = _positions(runs["value"].tolist(), is_log_metric(metric))
+    position = _positions(runs["value"].tolist(), scale.is_log)
     finite = position[np.isfinite(position)]
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
     height = high - low or 1.0
@@ -83,9 +84,7 @@ def parallel_coordinates(runs: pd.DataFrame, axes: Axes, metric: str) -> Figure:
     has_diverged = bool(runs["diverged"].any())
     ends = np.where(runs["diverged"], worst, position)
     ticks = np.linspace(low, high, 6) if len(finite) else np.array([])
-    texts = [
-        value_text(metric, float(v)) for v in _values(ticks, runs["value"], is_log_metric(metric))
-    ]
+    texts = [_short(metric, v) for v in _values(ticks, runs["value"], scale.is_log)]
     bounds = [min(low, worst), max(high, worst)] if has_diverged else [low, high]
     dimensions.append({
         "label": _plain(metric_title(metric)), "values": ends.tolist(), "range": bounds,
@@ -93,10 +92,12 @@ def parallel_coordinates(runs: pd.DataFrame, axes: Axes, metric: str) -> Figure:
         "ticktext": [*texts, *(["diverged"] if has_diverged else [])],
     })  # fmt: skip
     shades = [BEST_COLOR, MIDDLE_COLOR, WORST_COLOR]
-    scale = [[i / 2, color] for i, color in enumerate(shades if lower_is_better else shades[::-1])]
+    colorscale = [
+        [i / 2, color] for i, color in enumerate(shades if lower_is_better else shades[::-1])
+    ]
     trace = {
         "type": "parcoords", "dimensions": dimensions,
-        "line": {"color": ends.tolist(), "colorscale": scale, "cmin": bounds[0], "cmax": bounds[1]},
+        "line": {"color": ends.tolist(), "colorscale": colorscale, "cmin": bounds[0], "cmax": bounds[1]},
         "labelside": "top", "unselected": {"line": {"color": GRAY, "opacity": 0.08}},
     }  # fmt: skip
     figure = _figure([trace], "")
@@ -113,6 +114,7 @@ def setting_effect(
     table: pd.DataFrame,
     axis: str,
     metric: str,
+    scale: "EffectMetric",
     color_axis: str | None = None,
 ) -> Figure:
     """Draw a metric against a setting: a dot per run, and per combination the mean over seeds with its 95% interval.
@@ -123,6 +125,7 @@ def setting_effect(
         runs: `name`, `color`, `value` and `diverged`.
         table: see `core.studies.summary`.
         axis: the setting on the x-axis, such as `lora_rank=lora_alpha`.
+        scale: the direction and scale of the metric.
         color_axis: color lines and dots by this setting. By default, dots have the color of their run.
     """
     by_name = {run["name"]: run for run in _rows(runs)}
@@ -142,8 +145,9 @@ def setting_effect(
         for name in row["runs"]
         if not math.isnan((run := by_name[name])["value"])
     ]
-    is_log = is_log_metric(metric) and all(value > 0 for value in measured)
-    edge = _edge(measured, metric, is_log)
+    is_log = scale.is_log and all(value > 0 for value in measured)
+    edge = _edge(measured, scale.direction, is_log)
+    jitter = SEED_GAP * _smallest_gap([*places.values()])
     data: list[Figure] = []
     listed: set[str] = set()
     for (label, members), shift in zip(contexts.items(), shifts, strict=True):
@@ -152,7 +156,9 @@ def setting_effect(
         x = [places[repr(row["settings"][axis])] + shift for row in members]
         hover = _plain(label.replace(" · ", "\n")).replace("\n", "<br>")
         data += [
-            _run_dots(members, x, by_name, color if color_axis else None, hover, metric, edge),
+            _run_dots(
+                members, x, by_name, color if color_axis else None, hover, metric, edge, jitter
+            ),
             {**_means(members, x, axis, color, hover, metric), "showlegend": False},
         ]
         if color_axis and repr(value) not in listed:
@@ -161,17 +167,25 @@ def setting_effect(
     figure = _figure(data, f"{metric_title(metric)} by {_lower(axis_title(axis.split('=')))}")
     layout = figure["layout"] | {"height": STUDY_CHART_HEIGHT_PX, "showlegend": bool(color_axis)}
     layout["legend"] |= {
-        "title": {"text": _plain(axis_title(color_axis.split("=")) if color_axis else "")}
+        "title": {
+            "text": _plain(axis_title(color_axis.split("=")) if color_axis else ""),
+            "font": {"size": 12},
+        }
     }
     layout["xaxis"] = _setting_axis(axis, values, [*places.values()])
-    layout["yaxis"] = _metric_axis(metric, is_log)
+    layout["yaxis"] = _metric_axis(metric, is_log, measured)
     if edge is not None and (runs["diverged"] & runs["value"].isna()).any():
         layout["annotations"] = [_edge_label(edge, is_log)]
     return {"data": data or figure["data"], "layout": layout}
 
 
 def pareto(
-    table: pd.DataFrame, front: pd.Series, metric: str, cost: str, costs: Sequence[float]
+    table: pd.DataFrame,
+    front: pd.Series,
+    metric: str,
+    cost: str,
+    costs: Sequence[float],
+    is_log: bool,
 ) -> Figure:
     """Draw the mean quality of each combination of settings against its mean cost. The front is joined.
 
@@ -181,6 +195,7 @@ def pareto(
         metric: the quality.
         cost: `seconds` or `peak_memory_mb`.
         costs: the mean cost of each row.
+        is_log: use a logarithmic axis for the quality.
     """
     data = []
     frame = table.assign(cost=costs, front=front)
@@ -218,10 +233,10 @@ def pareto(
             "marker": {**marker, "color": GRAY if name == "dominated" else [row["color"] for row in rows]},
         })  # fmt: skip
     figure = _figure(data, f"{metric_title(metric)} and {_lower(RESULTS[cost].title)}")
-    is_log = is_log_metric(metric) and bool((frame["mean"] > 0).all())
+    is_log = is_log and bool((frame["mean"] > 0).all())
     figure["layout"] |= {"height": STUDY_CHART_HEIGHT_PX, "showlegend": True}
     figure["layout"]["xaxis"] = {"title": {"text": metric_title(cost)}}
-    figure["layout"]["yaxis"] = _metric_axis(metric, is_log)
+    figure["layout"]["yaxis"] = _metric_axis(metric, is_log, frame["mean"].tolist())
     return figure
 
 
@@ -244,12 +259,10 @@ def importance_bars(table: pd.DataFrame) -> Figure:
         "customdata": np.stack([low, high], axis=1).tolist(),
         "hovertemplate": "%{y}: %{x:.0%} (%{customdata[0]:.0%} to %{customdata[1]:.0%})<extra></extra>",
     }  # fmt: skip
-    figure = _figure([bars], "Importance")
-    figure["layout"] |= {
-        "height": 110 + 36 * len(table),
-        "hovermode": "closest",
-        "showlegend": False,
-    }
+    figure = _figure([bars], "")
+    figure["layout"] |= {"height": 50 + 36 * len(table), "showlegend": False}
+    figure["layout"]["margin"] |= {"t": 8}
+    del figure["layout"]["title"]
     figure["layout"]["xaxis"] = {"range": [0, 1], "tickformat": ".0%"}
     figure["layout"]["yaxis"] = {"type": "category", "automargin": True}
     return figure
@@ -257,7 +270,7 @@ def importance_bars(table: pd.DataFrame) -> Figure:
 
 def _dimension(fields: tuple[str, ...], column: pd.Series) -> Figure:
     """Return an axis of parallel coordinates. Values that have no effect are at "none"."""
-    values = [None if pd.isna(value) else value for value in column]
+    values = _python(column)
     distinct = _sorted_values(values)
     label = {"label": _plain(axis_title(fields))}
     places = _positions_of(distinct)
@@ -274,6 +287,11 @@ def _dimension(fields: tuple[str, ...], column: pd.Series) -> Figure:
         "ticktext": [_plain(_rounded(v)) for v in shown],
     }
     return {**label, "values": positions, "range": bounds, **ticks}
+
+
+def _python(column: pd.Series) -> list[Any]:
+    """Return the values of a column as Python values. Missing values become None."""
+    return column.astype(object).where(column.notna(), None).tolist()
 
 
 def _rounded(value: Any) -> str:
@@ -306,6 +324,12 @@ def _positions(values: Sequence[Any], is_log: bool) -> np.ndarray:
     return numbers
 
 
+def _short(metric: str, value: float) -> str:
+    """Format a value of a metric with three significant digits."""
+    is_share = metric in RESULTS and RESULTS[metric].format == "percent"
+    return f"{value:.1%}" if is_share else setting_text(float(f"{value:.3g}"))
+
+
 def _values(positions: np.ndarray, values: pd.Series, is_log: bool) -> np.ndarray:
     """Invert `_positions` for some values."""
     return 10**positions if is_log and bool((values.dropna() > 0).all()) else positions
@@ -332,7 +356,11 @@ def _shifts(count: int, places: Sequence[float]) -> np.ndarray:
     """Return the horizontal offset of each context, so that their intervals do not overlap."""
     if count < 2 or len(places) < 2:
         return np.zeros(count)
-    return np.linspace(-0.5, 0.5, count) * SPREAD * float(np.diff(places).min())
+    return np.linspace(-0.5, 0.5, count) * SPREAD * _smallest_gap(places)
+
+
+def _smallest_gap(places: Sequence[float]) -> float:
+    return float(np.diff(places).min()) if len(places) > 1 else 1.0
 
 
 def _run_dots(
@@ -343,11 +371,16 @@ def _run_dots(
     hover: str,
     metric: str,
     edge: float | None,
+    jitter: float,
 ) -> Figure:
     points = [
-        (place, by_name[name])
+        (place + shift, by_name[name])
         for row, place in zip(members, x, strict=True)
-        for name in row["runs"]
+        for name, shift in zip(
+            row["runs"],
+            jitter * (np.arange(len(row["runs"])) - (len(row["runs"]) - 1) / 2),
+            strict=True,
+        )
     ]
     points = [p for p in points if p[1]["diverged"] or not math.isnan(p[1]["value"])]
     texts = [
@@ -412,14 +445,13 @@ def _seeds(count: int) -> str:
     return "1 seed" if count == 1 else f"{count} seeds"
 
 
-def _edge(values: Sequence[float], metric: str, is_log: bool) -> float | None:
+def _edge(values: Sequence[float], direction: str, is_log: bool) -> float | None:
     """Return where diverged runs are drawn: beyond the worst value."""
     if not values:
         return None
-    lower_is_better = EFFECT_METRICS.get(metric, JUDGE_METRIC).direction == "lower"
     scaled = np.log10(values) if is_log else np.array(values)
     extra = EXTRA_RANGE * (float(scaled.max() - scaled.min()) or 1.0)
-    edge = float(scaled.max()) + extra if lower_is_better else float(scaled.min()) - extra
+    edge = float(scaled.max()) + extra if direction == "lower" else float(scaled.min()) - extra
     return 10**edge if is_log else edge
 
 
@@ -427,7 +459,7 @@ def _edge_label(edge: float, is_log: bool) -> Figure:
     # On a log axis, Plotly places annotations by exponent.
     return {
         "x": 1, "xref": "paper", "xanchor": "right", "y": math.log10(edge) if is_log else edge, "yanchor": "bottom",
-        "text": "diverged", "showarrow": False, "font": {"size": 11, "color": GRAY},
+        "text": "diverged", "showarrow": False, "yshift": 6, "font": {"size": 11, "color": GRAY},
     }  # fmt: skip
 
 
@@ -435,18 +467,30 @@ def _setting_axis(axis: str, values: Sequence[Any], places: Sequence[float]) -> 
     title = {"text": _plain(axis_title(axis.split("=")))}
     step = max(1, math.ceil(len(values) / MAX_TICKS))
     texts = [_plain(_rounded(value)) for value in values]
-    margin = 0.4 * (float(np.diff(places).min()) if len(places) > 1 else 1.0)
+    margin = 0.4 * _smallest_gap(places)
     bounds = [min(places) - margin, max(places) + margin] if places else [0, 1]
     return {
         "title": title, "tickvals": [*places][::step], "ticktext": texts[::step], "range": bounds, "zeroline": False,
     }  # fmt: skip
 
 
-def _metric_axis(metric: str, is_log: bool) -> Figure:
+def _metric_axis(metric: str, is_log: bool, values: Sequence[float]) -> Figure:
     axis: Figure = {"type": "log" if is_log else "linear"}
-    is_share = metric in RESULTS and RESULTS[metric].format == "percent"
-    ticks = {"tickformat": ".0%"} if is_share else {}
-    return axis | ticks | {"title": {"text": _plain(metric_title(metric))}}
+    if metric in RESULTS and RESULTS[metric].format == "percent":
+        axis["tickformat"] = ".0%"
+    if is_log and values:
+        ticks = log_ticks(min(values), max(values))
+        axis |= {"tickvals": ticks, "ticktext": [setting_text(tick) for tick in ticks]}
+    return axis | {"title": {"text": _plain(metric_title(metric))}}
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Return round numbers for a logarithmic axis: 1, 2 and 5 times powers of ten or, for wide ranges, powers of ten."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    steps = (1,) if last - first > 4 else (1, 2, 5)
+    ticks = [float(f"{step}e{power}") for power in range(first, last + 1) for step in steps]
+    inside = [tick for tick in ticks if 0.5 * low <= tick <= 1.5 * high]
+    return inside or ticks
 
 
 def _value_colors(values: Sequence[Any]) -> dict[str, str]:
@@ -463,7 +507,9 @@ def _plain(text: str) -> str:
 
 def _lower(title: str) -> str:
     """Start a title with a lower-case letter, unless it is a name such as LoRA+."""
-    return title if title[1:2].isupper() or "RA" in title else title[:1].lower() + title[1:]
+    words = title.split(" = ")
+    lowered = (w if w[1:2].isupper() or "RA" in w else w[:1].lower() + w[1:] for w in words)
+    return " = ".join(lowered)
 
 
 def _figure(data: list[Figure], title: str) -> Figure:
