@@ -36,6 +36,7 @@ pages = [
     results,
     st.Page("pages/launch.py", title="Launch", icon=":material/rocket_launch:"),
     st.Page("pages/live.py", title="Live", icon=":material/show_chart:"),
+    st.Page("pages/studies.py", title="Studies", icon=":material/science:"),
     st.Page("pages/compare.py", title="Compare", icon=":material/compare:"),
     st.Page("pages/scoring.py", title="Scoring", icon=":material/grading:"),
     st.Page("pages/data.py", title="Data", icon=":material/dataset:"),

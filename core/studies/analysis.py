@@ -21,7 +21,7 @@ from core.studies.effects import (
     noise_floors,
 )
 from core.studies.study import Study
-from core.studies.summary import has_been_pruned, summary, varied_axes
+from core.studies.summary import SUMMARY_COLUMNS, has_been_pruned, summary, varied_axes
 from core.tracking import queries
 
 Read = Callable[..., Any]
@@ -80,7 +80,8 @@ def best_combinations(
         own = runs[runs["study"] == study.name]
         table = summary(own, metric, _axes(study), items, with_verdicts=False)
         if table["is_best"].any():
-            best[study.name] = table[table["is_best"]].to_dict("records")[0]
+            row = table[table["is_best"]].iloc[0]
+            best[study.name] = {name: row[name] for name in SUMMARY_COLUMNS}
     return best
 
 
@@ -108,7 +109,7 @@ def seeds_needed(
     floors = noise_floors(runs, metric).merge(own, on=kind).dropna(subset=["sd"])
     if floors.empty:
         return None
-    floor = floors.loc[floors["sd"].idxmax()]
+    floor = floors.sort_values("sd").iloc[-1]
     compared = EFFECT_METRICS.get(metric, JUDGE_METRIC)
     difference = compared.margin if margin is None else margin
     difference = math.log1p(difference) if compared.is_log else difference

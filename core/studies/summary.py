@@ -30,7 +30,7 @@ from core.studies.effects import (
 SUMMARY_COLUMNS = (
     "settings", "runs", "number", "color", "n", "mean", "sd", "low", "high", "is_best",
     "difference", "difference_low", "difference_high", "verdict",
-    "diverged", "pruned", "failed", "unfinished", "relative_update",
+    "diverged", "diverged_runs", "pruned", "failed", "unfinished", "relative_update",
 )  # fmt: skip
 MIN_SEEDS_FOR_VERDICT = 2
 """With a single seed, even a verdict across test items holds for that seed only."""
@@ -116,7 +116,7 @@ def _rows(
         is_ended = is_diverged | is_pruned | status.isin(["finished", "failed"]).to_numpy()
         failed = (status == "failed").to_numpy() & ~is_diverged & ~is_pruned
         group = next((by_run[name] for name in found["name"] if name in by_run), None)
-        updates = found["relative_update"].astype(float) if "relative_update" in found else []
+        updates = found.get("relative_update", pd.Series(dtype=float)).astype(float)
         finite = [value for value in updates if math.isfinite(value)]
         rows.append({
             "settings": {"=".join(axis): values[axis[0]] for axis in axes},
@@ -129,6 +129,7 @@ def _rows(
             "difference": math.nan, "difference_low": math.nan, "difference_high": math.nan,
             "verdict": None,
             "diverged": int((is_diverged & ~is_pruned).sum()),
+            "diverged_runs": found["name"][is_diverged & ~is_pruned].tolist(),
             "pruned": int(is_pruned.sum()),
             "failed": int(failed.sum()),
             "unfinished": int((~is_ended).sum()),

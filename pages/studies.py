@@ -1,0 +1,110 @@
+"""The Studies page: a list of all studies or, at `/studies?study=NAME`, one study."""
+
+import streamlit as st
+
+from core.errors import UserError
+from core.lab import Lab
+from core.studies.study import Study
+from pages import (
+    study_curves,
+    study_effects,
+    study_heatmap,
+    study_list,
+    study_summary,
+    study_updates,
+)
+from pages.study_header import show_header
+from pages.study_view import (
+    METRIC,
+    METRICS,
+    STUDY,
+    TAB,
+    StudyView,
+    judges_of,
+    metric_title,
+    summary,
+)
+from pages.ui import runtime
+from pages.ui.errors import show_errors
+from pages.ui.page_state import PageState
+from pages.ui.text import escape_markdown
+
+PARAMETERS = (
+    STUDY, METRIC, TAB, *study_curves.PARAMETERS, *study_heatmap.PARAMETERS,
+    *study_effects.PARAMETERS, *study_updates.PARAMETERS,
+)  # fmt: skip
+TABS = {
+    "Summary": study_summary.show,
+    "Curves": study_curves.show,
+    "Heat map": study_heatmap.show,
+    "Effects": study_effects.show,
+    "Why": study_updates.show,
+}
+
+
+def show_study(name: str, lab: Lab) -> None:
+    """Draw the page of one study."""
+    runs = lab.runs()
+    runs = runs[runs["study"] == name].reset_index(drop=True)
+    study, problem = _read(name, lab)
+    if study is None and name not in {row["name"] for row in lab.studies()}:
+        st.title("Studies")
+        st.warning(f"Unknown study: {escape_markdown(name)}. It may have been renamed or deleted.")
+        study_list.show_list(lab)
+        return
+    state = PageState("studies", PARAMETERS)
+    state.show(STUDY, name)
+    top, notices = st.container(), st.container()
+    metric = _select_metric(state, runs["name"].tolist(), lab)
+    margin = study_effects.margin_of(state, metric)
+    table = None
+    with show_errors():
+        table = summary(lab, repr(lab), lab.synced_at, name, metric, margin)
+    if table is None:
+        return
+    view = StudyView(lab, name, study, runs, metric, margin, table, state)
+    with top:
+        show_header(view)
+        if problem:
+            st.error(escape_markdown(f"{problem}. Results of its runs are shown without it."))
+    wanted = state.value(TAB)
+    wanted = wanted if wanted in TABS else next(iter(TABS))
+    state.check(TAB, TABS, "Unknown tab")
+    state.show(TAB, *([] if wanted == next(iter(TABS)) else [wanted]))
+    tabs = state.widget(st.tabs, list(TABS), TAB, wanted)
+    for tab, show in zip(tabs, TABS.values(), strict=True):
+        if tab.open:
+            with tab, show_errors():
+                show(view)
+    with notices:
+        state.show_notices()
+    state.write()
+
+
+def _read(name: str, lab: Lab) -> tuple[Study | None, str]:
+    """Return a study, or None and why it cannot be read."""
+    try:
+        return lab.study(name), ""
+    except UserError as error:
+        return None, str(error)
+
+
+def _select_metric(state: PageState, names: list[str], lab: Lab) -> str:
+    judges = judges_of(_scores(repr(lab), lab.synced_at, lab), names)
+    return state.select(
+        "Metric", [*METRICS, *judges], METRIC, format_func=metric_title, width=240,
+        problem="Unknown metric",
+    )  # fmt: skip
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _scores(lab_id: str, synced_at: int, _lab: Lab) -> dict:
+    return _lab.scores_by_run()
+
+
+lab = runtime.lab()
+if name := st.query_params.get(STUDY):
+    show_study(name, lab)
+else:
+    st.title("Studies")
+    study_list.show_list(lab)

@@ -1,0 +1,325 @@
+"""The tab Effects of a study: the effect of each change, one row per context, with an interval and a verdict."""
+
+import html
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from core.errors import UserError
+from core.lab import Lab
+from core.studies.effects import EFFECT_METRICS, JUDGE_METRIC
+from core.studies.summary import MIN_SEEDS_FOR_VERDICT
+from core.views.formats import DASH
+from core.views.tables import records
+from pages.study_actions import MAX_ADDED_SEEDS, show_seeds_button
+from pages.study_view import (
+    MARGIN,
+    StudyView,
+    axis_title,
+    difference_text,
+    interval_text,
+    merged,
+    metric_title,
+    settings_label,
+    value_text,
+)
+from pages.ui.page_state import PageState
+from pages.ui.selection import show_cut
+from pages.ui.text import escape_markdown
+
+CHANGE = "change"
+PARAMETERS = (CHANGE, MARGIN)
+ALL_CHANGES = "All changes"
+MAX_HEADINGS = 40
+MAX_DOUBLE_ROWS = 100
+ARROW = "\u2192"
+CORRECTED = "\u2020"
+"""Marks an interval that excludes 0, while the verdict is undecided."""
+VERDICT_ICONS = {"better": "\u2713", "worse": "\u2717", "equivalent": "\u2248", "undecided": "?"}
+MANY_SEEDS = 100
+"""Larger estimates of the number of seeds are shown as "more than"."""
+FEW_SEEDS = 2
+BAR_WIDTH_PX, BAR_HEIGHT_PX = 180, 16
+Effect = dict[str, Any]
+
+
+def margin_of(state: PageState, metric: str) -> float | None:
+    """Return the margin in the URL, in the unit of `Lab.effects`; None for the default of the metric."""
+    text = state.value(MARGIN)
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if math.isfinite(value) and value > 0:
+        return value / _scale(metric)
+    state.check(MARGIN, (), "Unknown margin")
+    return None
+
+
+def show(view: StudyView) -> None:
+    """Draw the effects."""
+    if view.study is None:
+        st.caption("Effects need the study's file, which is damaged.")
+        return
+    effects = _effects(view.lab, view.key, view.name, view.metric, view.margin)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        _show_margin(view)
+        changes = _changes(effects)
+        titles = {"": ALL_CHANGES} | {field: axis_title(field) for field in changes}
+        chosen = view.state.select("Change", list(titles), CHANGE, format_func=titles.__getitem__, width=220)  # fmt: skip
+    if not effects:
+        st.caption("No two combinations with finished runs differ in exactly one change yet.")
+        return
+    if view.study.is_exploratory:
+        st.info(
+            "Exploratory: seeds were added after this study was planned. Adding seeds after looking at results makes "
+            "false differences more likely."
+        )
+    _show_seeds(view, effects)
+    shown = [effect for effect in effects if chosen in ("", effect["field"])]
+    headings: dict[tuple[str, str, str], list[Effect]] = {}
+    for effect in shown:
+        field = effect["field"]
+        ends = value_text(field, effect["from"]), value_text(field, effect["to"])
+        headings.setdefault((field, *ends), []).append(effect)
+    show_cut(
+        min(len(headings), MAX_HEADINGS), len(headings), "changes. Choose one to see the others"
+    )
+    parts = [_section(key, own, view) for key, own in list(headings.items())[:MAX_HEADINGS]]
+    st.html(_table(parts, view.metric))
+    _show_notes(shown)
+    _show_double_changes(view)
+
+
+def _show_margin(view: StudyView) -> None:
+    """Draw the input for the margin. Relative margins are in percent."""
+    metric, state = view.metric, view.state
+    compared, scale = EFFECT_METRICS.get(metric, JUDGE_METRIC), _scale(metric)
+    unit = "points" if metric not in EFFECT_METRICS else "%" if compared.is_log else "pp"
+    default = compared.margin * scale
+    key = f"study_margin:{metric}"
+    st.session_state[key] = default if view.margin is None else view.margin * scale
+
+    def take() -> None:
+        value = st.session_state[key]
+        state.set(MARGIN, *([] if value in (None, default) else [f"{value:g}"]))
+        if not state.values(MARGIN):
+            state.clear(MARGIN)
+
+    st.number_input(
+        f"Margin ({unit})", 0.001, None, key=key, on_change=take, format="%g", width=140,
+        step=default / 2,
+        help=f"Smallest difference that matters: smaller ones count as equivalent. Default: {default:g} {unit}.",
+    )  # fmt: skip
+    if view.margin is not None:
+        state.show(MARGIN, f"{view.margin * scale:g}")
+
+
+def _scale(metric: str) -> float:
+    """Return the number of displayed units per unit of the margin. Fractions are shown in percent."""
+    return 100.0 if metric in EFFECT_METRICS else 1.0
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _effects(_lab: Lab, key: str, name: str, metric: str, margin: float | None) -> list[Effect]:
+    effects: list[Effect] = records(_lab.effects(metric, name, margin))
+    fields = _changes(effects)
+    return sorted(
+        effects, key=lambda e: (fields.index(e["field"]), _order(e["from"]), _order(e["to"]))
+    )
+
+
+def _changes(effects: Sequence[Effect]) -> list[str]:
+    return sorted({effect["field"] for effect in effects})
+
+
+def _order(value: Any) -> tuple[bool, float, str]:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value is not None, float(value) if is_number else 0.0, "" if is_number else str(value)
+
+
+def _show_seeds(view: StudyView, effects: Sequence[Effect]) -> None:
+    """Say how many seeds would settle the margin, if some verdicts are open."""
+    study = view.study
+    assert study is not None
+    has_one_seed = max(effect["seeds"] for effect in effects) < MIN_SEEDS_FOR_VERDICT
+    if not has_one_seed and all(effect["verdict"] != "undecided" for effect in effects):
+        return
+    needed = _seeds_needed(view.lab, view.key, view.name, view.metric, view.margin)
+    text = _needed_text(view, needed)
+    if not has_one_seed:
+        st.caption(escape_markdown(text))
+        return
+    more = FEW_SEEDS if needed is None else needed[1] - len(study.sweep.seeds)
+    with st.container(border=True, key="study-one-seed"):
+        st.markdown(
+            f"**One run per group proves nothing**; a second seed could reverse any of these differences. {escape_markdown(text)}"
+        )
+        if more > 0:
+            show_seeds_button(view.lab, study, more, "settle_study")
+        if more > MAX_ADDED_SEEDS:
+            st.caption(f"Adds at most {MAX_ADDED_SEEDS} seeds at a time.")
+
+
+def _needed_text(view: StudyView, needed: tuple[int, int, int] | None) -> str:
+    compared, scale = EFFECT_METRICS.get(view.metric, JUDGE_METRIC), _scale(view.metric)
+    margin = (compared.margin if view.margin is None else view.margin) * scale
+    unit = "%" if compared.is_log else " pp" if view.metric == "exact" else " points"
+    difference = f"a difference of {margin:g}{unit}"
+    if needed is None:
+        return (
+            f"How many seeds would show {difference} is unknown until some combination has two seeds."
+            if compared.is_log
+            else "At least two seeds are needed for a verdict."
+        )
+    bounds = [f"more than {MANY_SEEDS}" if n > MANY_SEEDS else str(n) for n in needed[::2]]
+    seeds = bounds[0] if bounds[0] == bounds[1] else " to ".join(bounds)
+    return f"To show {difference}, {seeds} seeds per combination are needed, judging by the spread between seeds so far."
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _seeds_needed(
+    _lab: Lab, key: str, name: str, metric: str, margin: float | None
+) -> tuple[int, int, int] | None:
+    return _lab.seeds_needed(name, metric, margin)
+
+
+def _section(key: tuple[str, str, str], effects: Sequence[Effect], view: StudyView) -> str:
+    """Return the rows of one change: a heading and one row per context."""
+    field, before, after = key
+    title = f"{html.escape(axis_title(field))}: {html.escape(before)} {ARROW} {html.escape(after)}"
+    note = _interaction(effects)
+    note = f'<span class="effect-note">{note}</span>' if note else ""
+    span = max((abs(e["difference"]) for e in effects if e["difference"] is not None), default=0.0)
+    rows = [_row(effect, view, 1.25 * span or 1.0) for effect in effects]
+    heading = f'<tr class="effect-change"><th colspan="5" scope="rowgroup">{title}{note}</th></tr>'
+    return f"<tbody>{heading}{''.join(rows)}</tbody>"
+
+
+def _interaction(effects: Sequence[Effect]) -> str:
+    """Return a note if the direction of a change depends on its context."""
+    verdicts = {_verdict(effect) for effect in effects}
+    if {"better", "worse"} <= verdicts:
+        return "\u26a0 Reverses: better in some contexts, worse in others."
+    signs = {math.copysign(1, e["difference"]) for e in effects if e["difference"]}
+    if len(signs) > 1:
+        return (
+            "\u26a0 The sign differs between contexts, but the verdicts do not confirm a reversal."
+        )
+    return ""
+
+
+def _row(effect: Effect, view: StudyView, span: float) -> str:
+    metric, difference = view.metric, effect["difference"]
+    context = settings_label(merged(effect["context"], view.axes)) or "no other setting varies"
+    low, high = effect["low"], effect["high"]
+    interval = DASH if low is None or high is None else interval_text(metric, low, high, True)
+    verdict = _verdict(effect)
+    mark = f" {CORRECTED}" if _is_corrected(effect) else ""
+    word = f'<span class="verdict-{verdict}">{VERDICT_ICONS[verdict]} {verdict}{mark}</span>'
+    if effect["seeds"] < MIN_SEEDS_FOR_VERDICT and not any(effect["diverged"]):
+        word = '<span class="verdict-undecided">no verdict: one seed</span>'
+    if any(effect["diverged"]):
+        before, after = effect["diverged"]
+        word += f'<span class="effect-diverged">diverged runs: {before} {ARROW} {after}</span>'
+    return (
+        f"<tr><td>{html.escape(context)}</td><td>{difference_text(metric, difference)}</td>"
+        f"<td>{_bar(difference, low, high, span, verdict)}{interval}</td>"
+        f"<td>{effect['seeds']}</td><td>{word}</td></tr>"
+    )
+
+
+def _verdict(effect: Effect) -> str:
+    """Return the verdict. A single seed supports none."""
+    return "undecided" if effect["seeds"] < MIN_SEEDS_FOR_VERDICT else str(effect["verdict"])
+
+
+def _is_corrected(effect: Effect) -> bool:
+    """Return whether the interval excludes 0, but the verdict is undecided after the correction."""
+    if effect["low"] is None or effect["high"] is None:
+        return False
+    return _verdict(effect) == "undecided" and (effect["low"] > 0 or effect["high"] < 0)
+
+
+def _bar(
+    difference: float | None, low: float | None, high: float | None, span: float, verdict: str
+) -> str:
+    """Draw a difference with its interval around a line at 0. Intervals are clipped at the ends."""
+    if difference is None:
+        return ""
+    half, middle = BAR_WIDTH_PX / 2, BAR_HEIGHT_PX / 2
+
+    def x(value: float) -> float:
+        return half + max(-1.0, min(1.0, value / span)) * (half - 5)
+
+    interval = ""
+    if low is not None and high is not None:
+        interval = f'<line x1="{x(low):.1f}" x2="{x(high):.1f}" y1="{middle}" y2="{middle}" stroke-width="4" stroke-linecap="round" opacity="0.55"/>'
+    return (
+        f'<svg class="effect-bar verdict-{verdict}" width="{BAR_WIDTH_PX}" height="{BAR_HEIGHT_PX}" aria-hidden="true">'
+        f'<line class="effect-zero" x1="{half}" x2="{half}" y1="0" y2="{BAR_HEIGHT_PX}"/>{interval}'
+        f'<circle cx="{x(difference):.1f}" cy="{middle}" r="4"/></svg>'
+    )
+
+
+def _table(parts: Sequence[str], metric: str) -> str:
+    title = html.escape(metric_title(metric).lower())
+    headings = ("Context", f"Difference in {title}", "95% interval", "Seeds", "Verdict")
+    head = "".join(f'<th scope="col">{text}</th>' for text in headings)
+    return f'<div class="effects" tabindex="0"><table><thead><tr>{head}</tr></thead>{"".join(parts)}</table></div>'
+
+
+def _show_notes(effects: Sequence[Effect]) -> None:
+    st.caption(
+        f"Difference: right side of {ARROW} minus left side. Diverged and pruned runs are excluded. "
+        "Verdicts are corrected for multiple comparisons; intervals are not."
+    )
+    if any(_is_corrected(effect) for effect in effects):
+        st.caption(
+            f"{CORRECTED} The interval excludes 0, but of {len(effects):,} comparisons, some do so by chance. "
+            "After the correction (false discovery rate of 5%), this one is undecided."
+        )
+
+
+def _show_double_changes(view: StudyView) -> None:
+    """List the pairs that differ in two changes, if the user asks for them."""
+    if not st.toggle(
+        "Pairs that differ in two changes",
+        key="study_double",
+        help="Their differences cannot be attributed to one of the changes, so they have no verdict.",
+    ):
+        return
+    try:
+        rows = _double_changes(view.lab, view.key, view.name, view.metric)
+    except UserError as error:
+        st.error(escape_markdown(str(error)))
+        return
+    if not rows:
+        st.caption("No two combinations differ in exactly two changes.")
+        return
+    show_cut(min(len(rows), MAX_DOUBLE_ROWS), len(rows), "pairs")
+    table = pd.DataFrame([
+        {
+            "Changes": ", ".join(
+                f"{axis_title(f)} {value_text(f, before)} {ARROW} {value_text(f, after)}"
+                for f, before, after in row["changes"]
+            ),
+            "Context": settings_label(merged(row["context"], view.axes)) or DASH,
+            "Difference": difference_text(view.metric, row["difference"]),
+            "Seeds": row["seeds"],
+            "Diverged": f"{row['diverged'][0]} {ARROW} {row['diverged'][1]}",
+        }
+        for row in rows[:MAX_DOUBLE_ROWS]
+    ])  # fmt: skip
+    st.dataframe(table, hide_index=True, key="study_double_table")
+    st.caption("Without a verdict: either of the two changes could be the cause.")
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _double_changes(_lab: Lab, key: str, name: str, metric: str) -> list[Effect]:
+    return records(_lab.double_changes(name, metric))
