@@ -7,7 +7,7 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import pandas as pd
 
@@ -226,6 +226,22 @@ class Reader(ABC):
         from core.studies.analysis import field_importance  # imports SciPy and Optuna
 
         return field_importance(self._read, self.study(study), metric)
+
+    def study_report(self, name: str, format: Literal["html", "md"] = "html") -> bytes:
+        """Return the report on a study; see `core.exchange.study_report`. Raises UserError.
+
+        Args:
+            format: `html` for a file that works offline, `md` for a ZIP archive with Markdown and pictures.
+        """
+        from core.exchange import study_record, study_report  # imports Plotly and SciPy
+
+        return study_report.render(study_record.collect(self._read, self.study(name)), format)
+
+    def study_conclusions(self, name: str) -> list[str]:
+        """Return the generated summary of a study, one sentence per effect. Raises UserError."""
+        from core.exchange import study_content, study_record  # imports SciPy
+
+        return study_content.summary_lines(study_record.collect(self._read, self.study(name)))
 
     def _readable_study(self, name: str) -> Study | None:
         """Return a study, or None if its file is damaged or does not exist."""

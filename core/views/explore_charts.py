@@ -87,7 +87,7 @@ def parallel_coordinates(
     texts = [_short(metric, v) for v in _values(ticks, runs["value"], scale.is_log)]
     bounds = [min(low, worst), max(high, worst)] if has_diverged else [low, high]
     dimensions.append({
-        "label": _plain(metric_title(metric)), "values": ends.tolist(), "range": bounds,
+        "label": plain(metric_title(metric)), "values": ends.tolist(), "range": bounds,
         "tickvals": [*ticks.tolist(), *([worst] if has_diverged else [])],
         "ticktext": [*texts, *(["diverged"] if has_diverged else [])],
     })  # fmt: skip
@@ -100,7 +100,7 @@ def parallel_coordinates(
         "line": {"color": ends.tolist(), "colorscale": colorscale, "cmin": bounds[0], "cmax": bounds[1]},
         "labelside": "top", "unselected": {"line": {"color": GRAY, "opacity": 0.08}},
     }  # fmt: skip
-    figure = _figure([trace], "")
+    figure = blank_figure([trace], "")
     figure["layout"] |= {
         "height": STUDY_CHART_HEIGHT_PX,
         "margin": {"l": 90, "r": 70, "t": 48, "b": 24},
@@ -154,7 +154,7 @@ def setting_effect(
         value = members[0]["settings"][color_axis] if color_axis else None
         color = colors.get(repr(value), GRAY)
         x = [places[repr(row["settings"][axis])] + shift for row in members]
-        hover = _plain(label.replace(" · ", "\n")).replace("\n", "<br>")
+        hover = plain(label.replace(" · ", "\n")).replace("\n", "<br>")
         data += [
             _run_dots(
                 members, x, by_name, color if color_axis else None, hover, metric, edge, jitter
@@ -163,12 +163,12 @@ def setting_effect(
         ]
         if color_axis and repr(value) not in listed:
             listed.add(repr(value))
-            data[-1] |= {"showlegend": True, "name": _plain(setting_text(value))}
-    figure = _figure(data, f"{metric_title(metric)} by {_lower(axis_title(axis.split('=')))}")
+            data[-1] |= {"showlegend": True, "name": plain(setting_text(value))}
+    figure = blank_figure(data, f"{metric_title(metric)} by {_lower(axis_title(axis.split('=')))}")
     layout = figure["layout"] | {"height": STUDY_CHART_HEIGHT_PX, "showlegend": bool(color_axis)}
     layout["legend"] |= {
         "title": {
-            "text": _plain(axis_title(color_axis.split("=")) if color_axis else ""),
+            "text": plain(axis_title(color_axis.split("=")) if color_axis else ""),
             "font": {"size": 12},
         }
     }
@@ -223,7 +223,7 @@ def pareto(
             else {"size": 8, "opacity": 0.6}
         )
         hovers = [
-            f"{_hover_settings(row['settings'])}<br>{_plain(metric_title(metric))}: {value_text(metric, row['mean'])}"
+            f"{_hover_settings(row['settings'])}<br>{plain(metric_title(metric))}: {value_text(metric, row['mean'])}"
             f"<br>{metric_title(cost)}: {value_text(cost, row['cost'])}<br>{_seeds(row['n'])}"
             for row in rows
         ]
@@ -232,7 +232,7 @@ def pareto(
             "y": part["mean"].tolist(), "hovertext": hovers, "hoverinfo": "text",
             "marker": {**marker, "color": GRAY if name == "dominated" else [row["color"] for row in rows]},
         })  # fmt: skip
-    figure = _figure(data, f"{metric_title(metric)} and {_lower(RESULTS[cost].title)}")
+    figure = blank_figure(data, f"{metric_title(metric)} and {_lower(RESULTS[cost].title)}")
     is_log = is_log and bool((frame["mean"] > 0).all())
     figure["layout"] |= {"height": STUDY_CHART_HEIGHT_PX, "showlegend": True}
     figure["layout"]["xaxis"] = {"title": {"text": metric_title(cost)}}
@@ -259,7 +259,7 @@ def importance_bars(table: pd.DataFrame) -> Figure:
         "customdata": np.stack([low, high], axis=1).tolist(),
         "hovertemplate": "%{y}: %{x:.0%} (%{customdata[0]:.0%} to %{customdata[1]:.0%})<extra></extra>",
     }  # fmt: skip
-    figure = _figure([bars], "")
+    figure = blank_figure([bars], "")
     figure["layout"] |= {"height": 50 + 36 * len(table), "showlegend": False}
     figure["layout"]["margin"] |= {"t": 8}
     del figure["layout"]["title"]
@@ -272,7 +272,7 @@ def _dimension(fields: tuple[str, ...], column: pd.Series) -> Figure:
     """Return an axis of parallel coordinates. Values that have no effect are at "none"."""
     values = _python(column)
     distinct = _sorted_values(values)
-    label = {"label": _plain(axis_title(fields))}
+    label = {"label": plain(axis_title(fields))}
     places = _positions_of(distinct)
     by_value = dict(zip(map(repr, distinct), places.tolist(), strict=True))
     positions = [by_value[repr(value)] for value in values]
@@ -284,7 +284,7 @@ def _dimension(fields: tuple[str, ...], column: pd.Series) -> Figure:
         shown = distinct
     ticks = {
         "tickvals": [by_value[repr(v)] for v in shown],
-        "ticktext": [_plain(_rounded(v)) for v in shown],
+        "ticktext": [plain(_rounded(v)) for v in shown],
     }
     return {**label, "values": positions, "range": bounds, **ticks}
 
@@ -384,7 +384,7 @@ def _run_dots(
     ]
     points = [p for p in points if p[1]["diverged"] or not math.isnan(p[1]["value"])]
     texts = [
-        f"{_plain(run['name'])}<br>{hover}<br>" + ", ".join(_results(run, metric))
+        f"{plain(run['name'])}<br>{hover}<br>" + ", ".join(_results(run, metric))
         for _, run in points
     ]
     return {
@@ -401,7 +401,7 @@ def _run_dots(
 
 
 def _results(run: Mapping[str, Any], metric: str) -> list[str]:
-    value = f"{_plain(metric_title(metric))}: {value_text(metric, run['value'])}"
+    value = f"{plain(metric_title(metric))}: {value_text(metric, run['value'])}"
     return [
         *([] if math.isnan(run["value"]) else [value]),
         *(["diverged"] if run["diverged"] else []),
@@ -423,7 +423,7 @@ def _means(
         for bound in ("high", "low")
     )
     texts = [
-        f"{_plain(axis_title(axis.split('=')))} {_plain(setting_text(row['settings'][axis]))}<br>{hover}<br>"
+        f"{plain(axis_title(axis.split('=')))} {plain(setting_text(row['settings'][axis]))}<br>{hover}<br>"
         f"mean {value_text(metric, row['mean'])}{_interval(row, metric)}<br>{_seeds(row['n'])}"
         for row in members
     ]
@@ -464,9 +464,9 @@ def _edge_label(edge: float, is_log: bool) -> Figure:
 
 
 def _setting_axis(axis: str, values: Sequence[Any], places: Sequence[float]) -> Figure:
-    title = {"text": _plain(axis_title(axis.split("=")))}
+    title = {"text": plain(axis_title(axis.split("=")))}
     step = max(1, math.ceil(len(values) / MAX_TICKS))
-    texts = [_plain(_rounded(value)) for value in values]
+    texts = [plain(_rounded(value)) for value in values]
     margin = 0.4 * _smallest_gap(places)
     bounds = [min(places) - margin, max(places) + margin] if places else [0, 1]
     return {
@@ -481,7 +481,7 @@ def _metric_axis(metric: str, is_log: bool, values: Sequence[float]) -> Figure:
     if is_log and values:
         ticks = log_ticks(min(values), max(values))
         axis |= {"tickvals": ticks, "ticktext": [setting_text(tick) for tick in ticks]}
-    return axis | {"title": {"text": _plain(metric_title(metric))}}
+    return axis | {"title": {"text": plain(metric_title(metric))}}
 
 
 def log_ticks(low: float, high: float) -> list[float]:
@@ -498,10 +498,11 @@ def _value_colors(values: Sequence[Any]) -> dict[str, str]:
 
 
 def _hover_settings(settings: Mapping[str, Any]) -> str:
-    return "<br>".join(_plain(part) for part in settings_label(settings).split(" · "))
+    return "<br>".join(plain(part) for part in settings_label(settings).split(" · "))
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """Escape text that Plotly would interpret as HTML."""
     return html.escape(text, quote=False)
 
 
@@ -512,9 +513,10 @@ def _lower(title: str) -> str:
     return " = ".join(lowered)
 
 
-def _figure(data: list[Figure], title: str) -> Figure:
+def blank_figure(data: list[Figure], title: str) -> Figure:
+    """Return a figure with the layout of all charts of studies."""
     layout = {
-        "title": {"text": _plain(title), "font": TITLE_FONT, "x": 0, "xanchor": "left"},
+        "title": {"text": plain(title), "font": TITLE_FONT, "x": 0, "xanchor": "left"},
         "height": CHART_HEIGHT_PX,
         "margin": {"l": 8, "r": 8, "t": 40, "b": 8},
         "legend": {"orientation": "h", "y": -0.2, "yanchor": "top"},

@@ -45,10 +45,7 @@ def conclusions(
     """
     rows = records(effects)
     decided = [row for row in rows if row["verdict"] != "undecided" and row["seeds"] >= MIN_SEEDS]
-    order = {"=".join(axis): position for position, axis in enumerate(axes)}
-    decided.sort(
-        key=lambda row: (order.get(row["field"], len(order)), *map(_rank, (row["from"], row["to"])))
-    )
+    decided.sort(key=lambda row: effect_order(row, axes))
     sentences = [effect_sentence(row, metric, scale, axes) for row in decided]
     sentences += [_diverged(row) for row in records(table) if row["diverged"]]
     single = sum(row["seeds"] == 1 for row in rows)
@@ -69,6 +66,14 @@ def conclusions(
             "Seeds were added after this study was planned, so these conclusions are exploratory."
         )
     return sentences or [f"No comparison of {noun(metric)} is possible yet."]
+
+
+def effect_order(row: Mapping[str, Any], axes: Axes) -> tuple[Any, ...]:
+    """Return the key that sorts effects by setting, then by value and context."""
+    names = ["=".join(axis) for axis in axes]
+    position = names.index(row["field"]) if row["field"] in names else len(names)
+    values = [row["from"], row["to"], *row["context"].values()]
+    return position, *map(_value_order, values)
 
 
 def effect_sentence(row: Mapping[str, Any], metric: str, scale: "EffectMetric", axes: Axes) -> str:
@@ -188,7 +193,7 @@ def _argument(value: Any) -> str:
     )
 
 
-def _rank(value: Any) -> tuple[bool, float, str]:
+def _value_order(value: Any) -> tuple[bool, float, str]:
     is_number = isinstance(value, int | float)
     return not is_number, float(value) if is_number else 0.0, str(value)
 
