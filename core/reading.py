@@ -239,9 +239,9 @@ class Reader(ABC):
 
     def study_conclusions(self, name: str) -> list[str]:
         """Return the generated summary of a study, one sentence per effect. Raises UserError."""
-        from core.exchange import study_content, study_record  # imports SciPy
+        from core.exchange import study_record  # imports SciPy
 
-        return study_content.summary_lines(study_record.collect(self._read, self.study(name)))
+        return study_record.conclusions(self._read, self.study(name))
 
     def _readable_study(self, name: str) -> Study | None:
         """Return a study, or None if its file is damaged or does not exist."""

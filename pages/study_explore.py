@@ -33,8 +33,8 @@ def show(lab: Lab, study: Study, metric: str, state: PageState | None = None) ->
         state: the state of the page, if its parameters include PARAMETERS. Otherwise, the controls are not in the URL.
     """
     runs, table = (
-        _runs(lab, study.name, metric, lab.synced_at),
-        _means(lab, study.name, metric, lab.synced_at),
+        _runs(lab, repr(lab), study.name, metric, lab.synced_at),
+        _means(lab, repr(lab), study.name, metric, lab.synced_at),
     )
     axes = [
         axis.fields for axis in study.sweep.axes if runs[axis.fields[0]].nunique(dropna=False) > 1
@@ -52,7 +52,7 @@ def show(lab: Lab, study: Study, metric: str, state: PageState | None = None) ->
 def _show_importance(lab: Lab, name: str, runs: pd.DataFrame, metric: str) -> None:
     st.subheader("Importance")
     results = tuple(zip(runs["name"], runs["value"].fillna(0), runs["diverged"], strict=True))
-    table = _importance(lab, name, metric, results)
+    table = _importance(lab, repr(lab), name, metric, results)
     if isinstance(table, str):
         st.caption(escape_markdown(table))
         return
@@ -83,7 +83,10 @@ def _show_setting(
             state, "Color by", others, "color", default,
             lambda option: "Run" if option == NO_COLOR else _axis_title(option),
         )  # fmt: skip
-    runs, table = _runs(lab, name, y, lab.synced_at), _means(lab, name, y, lab.synced_at)
+    runs, table = (
+        _runs(lab, repr(lab), name, y, lab.synced_at),
+        _means(lab, repr(lab), name, y, lab.synced_at),
+    )
     figure = explore_charts.setting_effect(
         runs, table, x, y, scale(y), None if color == NO_COLOR else color
     )
@@ -155,18 +158,18 @@ def _select(
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _runs(_lab: Lab, study: str, metric: str, synced_at: int) -> pd.DataFrame:
+def _runs(_lab: Lab, lab_id: str, study: str, metric: str, synced_at: int) -> pd.DataFrame:
     return _lab.study_runs(study, metric)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _means(_lab: Lab, study: str, metric: str, synced_at: int) -> pd.DataFrame:
+def _means(_lab: Lab, lab_id: str, study: str, metric: str, synced_at: int) -> pd.DataFrame:
     return _lab.study_means(study, metric)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _importance(
-    _lab: Lab, study: str, metric: str, results: tuple[tuple[Any, ...], ...]
+    _lab: Lab, lab_id: str, study: str, metric: str, results: tuple[tuple[Any, ...], ...]
 ) -> pd.DataFrame | str:
     """Return the importance of each setting, or why there is none. It does not change until a run ends."""
     try:

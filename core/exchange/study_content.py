@@ -82,14 +82,6 @@ class StudyContent:
     command: str
 
 
-def summary_lines(record: StudyRecord) -> list[str]:
-    """Return the sentences of the generated summary."""
-    metric = record.metrics[0]
-    return study_text.conclusions(
-        record.effects[metric], record.tables[metric], metric, scale(metric), _axes(record)
-    )
-
-
 def content(record: StudyRecord) -> StudyContent:
     """Return the parts of the report on a study."""
     study = record.study
@@ -99,7 +91,7 @@ def content(record: StudyRecord) -> StudyContent:
         name=study.name,
         question=study.question,
         notes=study.notes,
-        summary=written or summary_lines(record),
+        summary=written or _generated(record),
         facts=_facts(record),
         varied=[
             {"setting": axis_title(a.fields), "name": " = ".join(a.fields), "values": ", ".join(map(formats.setting_text, a.values))}
@@ -114,6 +106,13 @@ def content(record: StudyRecord) -> StudyContent:
         statistics=_statistics(record),
         command=study_text.command(study.name, study.sweep),
     )  # fmt: skip
+
+
+def _generated(record: StudyRecord) -> list[str]:
+    metric = record.metrics[0]
+    return study_text.conclusions(
+        record.effects[metric], record.tables[metric], metric, scale(metric), _axes(record)
+    )
 
 
 def _axes(record: StudyRecord) -> list[tuple[str, ...]]:

@@ -14,6 +14,7 @@ from core.studies import analysis
 from core.studies.effects import noise_floors
 from core.studies.study import Study
 from core.tracking import queries
+from core.views import study_text
 
 DEFAULT_METRIC = "val_loss"
 Read = Callable[..., Any]
@@ -63,3 +64,11 @@ def collect(read: Read, study: Study, metric: str = DEFAULT_METRIC) -> StudyReco
         noise=noise_floors(runs),
         evaluations=read(queries.evaluations, names),
     )
+
+
+def conclusions(read: Read, study: Study, metric: str = DEFAULT_METRIC) -> list[str]:
+    """Return the generated summary of a study, one sentence per effect. Raises UserError if the metric does not exist."""
+    effects = analysis.study_effects(read, metric, study)
+    table = analysis.study_summary(read, study.name, study, metric)
+    axes = [axis.fields for axis in study.sweep.axes]
+    return study_text.conclusions(effects, table, metric, analysis.scale(metric), axes)

@@ -50,6 +50,8 @@ def _html(parts: StudyContent) -> bytes:
         "has_curves": bool(parts.curves),
         "headings": EFFECT_HEADINGS,
     }
+    for part in page["parts"]:
+        part["groups"], part["effects"] = map(_without_empty, (part["groups"], part["effects"]))
     page["pictured"] = [f"effects-{i}" in figures for i in range(len(parts.parts))]
     scripts = {
         "style": Markup(style),

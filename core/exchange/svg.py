@@ -130,8 +130,12 @@ def intervals(rows: Sequence[Mapping[str, Any]], unit: str) -> str:
         if row["difference"] is None:
             continue
         if row["low"] is not None and row["high"] is not None:
+            parts += [
+                _rule(scale(row[end]), y - 4, scale(row[end]), y + 4, row["color"])
+                for end in ("low", "high")
+            ]
             parts.append(f'<line x1="{scale(row["low"]):.1f}" y1="{y:.1f}" x2="{scale(row["high"]):.1f}" y2="{y:.1f}" stroke="{row["color"]}" stroke-width="2"/>')  # fmt: skip
-        parts.append(f'<circle cx="{scale(row["difference"]):.1f}" cy="{y:.1f}" r="4.5" fill="{row["color"]}"/>')  # fmt: skip
+        parts.append(f'<circle cx="{scale(row["difference"]):.1f}" cy="{y:.1f}" r="3.5" fill="{row["color"]}"/>')  # fmt: skip
     parts.append(_text((LABEL_WIDTH_PX + WIDTH_PX) / 2, bottom + 36, unit, MUTED_COLOR, "middle"))
     return _document(WIDTH_PX, bottom + 46, parts)
 
