@@ -43,7 +43,7 @@ PRUNING_INTERVAL_S = 1.0
 KILL_AFTER_S = 30.0
 """A second stop request this long after the first kills the trainer."""
 EXECUTOR_NAMES = tuple(EXECUTORS)
-ExportFormat = Literal["capsule"]
+ExportFormat = Literal["capsule", "report"]
 
 
 def stop(runs_dir: Path, name: str) -> None:
@@ -121,22 +121,33 @@ def read_answers(runs_dir: Path, names: Sequence[str]) -> pd.DataFrame:
 def export(
     runs_dir: Path, name: str, path: Path, format: ExportFormat, replace: bool = False
 ) -> int:
-    """Write a run to a file and return the size of the file in bytes.
+    """Write a run or a study to a file and return the size of the file in bytes.
 
     Args:
-        format: `capsule`, a self-contained HTML file; see `core.exchange.capsule`.
+        format: `capsule`, a run as a self-contained HTML file, see `core.exchange.capsule`; or `report`, a study as an
+            HTML file or, if the path ends in .zip, as Markdown with pictures, see `core.exchange.study_report`.
         replace: replace an existing file, atomically.
 
     Raises:
-        UserError: the run does not exist, the file exists and `replace` is off, or the file cannot be written.
+        UserError: the run or study does not exist, the file exists and `replace` is off, or the file cannot be written.
     """
-    assert format == "capsule"
     if path.is_dir():
         raise UserError(f"{path} is a directory. Name a file.")
     if path.exists() and not replace:
         raise UserError(f"{path} already exists. Use --force to replace it.")
     if not path.parent.is_dir():
         raise UserError(f"{path.parent}: directory not found")
+    content = (
+        _capsule(runs_dir, name) if format == "capsule" else _study_report(runs_dir, name, path)
+    )
+    try:
+        files.replace_bytes(path, content)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror})") from None
+    return len(content)
+
+
+def _capsule(runs_dir: Path, name: str) -> bytes:
     from core.exchange import capsule, run_record  # imports Plotly and SciPy
 
     RunDirectory.find(runs_dir, name)
@@ -144,12 +155,21 @@ def export(
         record = run_record.collect(
             runs_dir, name, lambda query, *args, **options: query(index.cursor(), *args, **options)
         )
-    content = capsule.render(record)
-    try:
-        files.replace_bytes(path, content)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror})") from None
-    return len(content)
+    return capsule.render(record)
+
+
+def _study_report(runs_dir: Path, name: str, path: Path) -> bytes:
+    from core.exchange import study_record, study_report  # imports Plotly and SciPy
+
+    suffix = path.suffix.lower()
+    if suffix not in (".html", ".zip"):
+        raise UserError(f"{path} must end in .html, or in .zip for Markdown with pictures.")
+    found = study.find(runs_dir, name)
+    with contextlib.closing(read_index(runs_dir)) as index:
+        record = study_record.collect(
+            lambda query, *args, **options: query(index.cursor(), *args, **options), found
+        )
+    return study_report.render(record, "html" if suffix == ".html" else "md")
 
 
 def reindex(runs_dir: Path) -> int:

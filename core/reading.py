@@ -7,7 +7,7 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import pandas as pd
 
@@ -200,6 +200,52 @@ class Reader(ABC):
         from core.studies.analysis import seeds_needed  # imports SciPy
 
         return seeds_needed(self._read, study, metric, margin)
+
+    def study_runs(self, study: str, metric: str = "val_loss") -> pd.DataFrame:
+        """Return the runs of a study with the columns `value` and `diverged`; see `core.studies.analysis.study_runs`.
+
+        Raises:
+            UserError: the study or the metric does not exist.
+        """
+        from core.studies.analysis import study_runs  # imports SciPy
+
+        return study_runs(self._read, self.study(study), metric)
+
+    def study_means(self, study: str, metric: str = "val_loss") -> pd.DataFrame:
+        """Return one row per combination of a study's settings, like `study_summary`, also for `relative_update`.
+
+        Raises:
+            UserError: the study or the metric does not exist.
+        """
+        from core.studies.analysis import means  # imports SciPy
+
+        return means(self._read, self.study(study), metric)
+
+    def importance(self, study: str, metric: str = "val_loss") -> pd.DataFrame:
+        """Return the importance of each varied setting of a study; see `core.studies.importance`.
+
+        Raises:
+            UserError: the study or the metric does not exist, or there are too few runs.
+        """
+        from core.studies.analysis import field_importance  # imports SciPy and Optuna
+
+        return field_importance(self._read, self.study(study), metric)
+
+    def study_report(self, name: str, format: Literal["html", "md"] = "html") -> bytes:
+        """Return the report on a study; see `core.exchange.study_report`. Raises UserError.
+
+        Args:
+            format: `html` for a file that works offline, `md` for a ZIP archive with Markdown and pictures.
+        """
+        from core.exchange import study_record, study_report  # imports Plotly and SciPy
+
+        return study_report.render(study_record.collect(self._read, self.study(name)), format)
+
+    def study_conclusions(self, name: str) -> list[str]:
+        """Return the generated summary of a study, one sentence per effect. Raises UserError."""
+        from core.exchange import study_record  # imports SciPy
+
+        return study_record.conclusions(self._read, self.study(name))
 
     def _readable_study(self, name: str) -> Study | None:
         """Return a study, or None if its file is damaged or does not exist."""

@@ -239,20 +239,24 @@ for command in (score, sweep, studies, effects):
 
 @app.command()
 def export(
-    run: RunName,
+    name: Annotated[
+        str, typer.Argument(metavar="RUN|STUDY", help="Name of the run, or of the study.")
+    ],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write.")],
     format: Annotated[
         operations.ExportFormat,
         typer.Option(
             "--format",
-            help="`capsule`: one HTML file with charts, answers, scores, settings and log. Works offline.",
+            help="`capsule`: a run as one HTML file with charts, answers, scores, settings and log. `report`: a "
+            "study with its effects, curves and settings; HTML if FILE ends in .html, Markdown with pictures if it ends "
+            "in .zip. HTML files work offline.",
         ),
     ],
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
 ) -> None:
-    """Export a run to a file."""
-    size = operations.export(runs_dir, run, file, format, force)
+    """Export a run or a study to a file."""
+    size = operations.export(runs_dir, name, file, format, force)
     print(f"{file}: {size / 1e6:.1f} MB")
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from core.errors import UserError
@@ -12,16 +13,21 @@ from core.statistics import comparisons
 from core.studies.effects import (
     EFFECT_METRICS,
     JUDGE_METRIC,
+    WHOLE_SET_METRICS,
+    EffectMetric,
     double_changes,
     effects,
+    has_diverged,
     noise_floors,
 )
 from core.studies.study import Study
-from core.studies.summary import SUMMARY_COLUMNS, summary, varied_axes
+from core.studies.summary import SUMMARY_COLUMNS, has_been_pruned, summary, varied_axes
 from core.tracking import queries
 
 Read = Callable[..., Any]
 """Runs a query of `core.tracking.queries` on the index."""
+MEASURED_METRICS = ("relative_update",)
+"""Metrics that explain results. They have no better or worse values, and those of diverged runs count."""
 
 
 def study_effects(
@@ -125,6 +131,67 @@ def seed_noise(read: Read, metric: str = "val_loss") -> pd.DataFrame:
         available = ", ".join(name for name in EFFECT_METRICS if name != "exact")
         raise UserError(f"metric = {metric!r}: must be one of {available}")
     return noise_floors(runs_with_base_loss(read), metric)
+
+
+def scale(metric: str) -> EffectMetric:
+    """Return the direction and the scale of a metric, including MEASURED_METRICS."""
+    measured = EffectMetric("lower", 0.01, is_log=True)
+    return measured if metric in MEASURED_METRICS else EFFECT_METRICS.get(metric, JUDGE_METRIC)
+
+
+def study_runs(read: Read, study: Study, metric: str = "val_loss") -> pd.DataFrame:
+    """Return the runs of a study as in `queries.results`, with the columns `value` and `diverged`.
+
+    `value` is the metric, or NaN if the run has not finished, has diverged, was pruned or was not measured. Raises
+    UserError for an unknown metric.
+    """
+    runs = runs_with_base_loss(read)
+    runs = runs[runs["study"] == study.name].reset_index(drop=True)
+    items = None if metric in MEASURED_METRICS else _item_scores(read, metric)
+    if items is None:
+        values = runs[metric].astype(float)
+    else:
+        by_example = items.groupby(["run", "example"])["score"].mean()
+        values = runs["name"].map(by_example.groupby("run").mean()).astype(float)
+    pruned = has_been_pruned(runs)
+    diverged = has_diverged(runs) & ~pruned
+    counts = (runs["status"] == "finished") & ~diverged & ~pruned
+    if metric in MEASURED_METRICS:
+        counts |= diverged
+        values = values.where(np.isfinite(values))
+    if metric in WHOLE_SET_METRICS:
+        counts &= runs["val_set"] == "whole set"
+    return runs.assign(value=values.where(counts), diverged=diverged)
+
+
+def means(read: Read, study: Study, metric: str = "val_loss") -> pd.DataFrame:
+    """Return one row per combination of a study's settings; see `summary`. Also accepts MEASURED_METRICS.
+
+    The mean of a measured metric is geometric and includes diverged runs.
+    """
+    if metric not in MEASURED_METRICS:
+        return study_summary(read, study.name, study, metric)
+    table = study_summary(read, study.name, study)
+    by_name = study_runs(read, study, metric).set_index("name")["value"]
+    columns: dict[str, list[float]] = {name: [] for name in ("n", "mean", "sd", "low", "high")}
+    for names in table["runs"]:
+        values = [value for name in names if (value := float(by_name[name])) > 0]
+        estimate = comparisons.average([math.log(value) for value in values])
+        bounds = (estimate.difference, *estimate.interval())
+        for name, bound in zip(("mean", "low", "high"), bounds, strict=True):
+            columns[name].append(math.exp(min(bound, 700.0)))
+        columns["sd"].append(float(np.std(values, ddof=1)) if len(values) > 1 else math.nan)
+        columns["n"].append(len(values))
+    return table.assign(**columns)
+
+
+def field_importance(read: Read, study: Study, metric: str = "val_loss") -> pd.DataFrame:
+    """Return the importance of each varied setting; see `importance`. Raises UserError."""
+    from core.studies.importance import importance  # imports Optuna
+
+    direction = EFFECT_METRICS.get(metric, JUDGE_METRIC).direction
+    axes = [axis.fields for axis in study.sweep.axes]
+    return importance(study_runs(read, study, metric), axes, direction)
 
 
 def runs_with_base_loss(read: Read) -> pd.DataFrame:

@@ -1,0 +1,19 @@
+"""The spacing of the values of a setting. Independent of studies and runs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+def is_log_spaced(values: Sequence[Any]) -> bool:
+    """Return whether numbers are spaced more evenly on a log scale than on a linear one."""
+    if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+        return False
+    distinct = np.unique(np.asarray(values, float))
+    if len(distinct) < 2 or not np.isfinite(distinct).all() or distinct[0] <= 0:
+        return False
+    if len(distinct) == 2:
+        return bool(distinct[1] / distinct[0] >= 3)
+    linear, log = np.diff(distinct), np.diff(np.log(distinct))
+    return bool(log.std() / log.mean() < linear.std() / linear.mean())

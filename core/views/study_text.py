@@ -1,0 +1,222 @@
+"""A study in words: sentences for its effects, and the command that repeats it.
+
+Sentences are generated only for verdicts that the statistics support. Contexts are never averaged.
+"""
+
+import math
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from core.config import IDENTITY_FIELDS, RunConfig
+from core.metrics import RESULTS
+from core.studies.sweep import Sweep
+from core.views.formats import setting_text
+from core.views.tables import records
+
+if TYPE_CHECKING:  # imports SciPy
+    from core.studies.effects import EffectMetric
+
+MIN_SEEDS = 2
+"""With a single seed, even a verdict across test items holds for that seed only."""
+NOUNS = {
+    "val_loss": "the validation loss", "best_val_loss": "the best validation loss", "subset_loss": "the subset loss",
+    "perplexity": "the perplexity", "exact": "the share of exact answers", "seconds": "the training time",
+    "peak_memory_mb": "the peak memory",
+}  # fmt: skip
+"""Metrics in sentences. A judge is `the score from JUDGE`."""
+Axes = Sequence[tuple[str, ...]]
+"""Varied settings. Those that vary together are in one tuple."""
+
+
+def conclusions(
+    effects: pd.DataFrame, table: pd.DataFrame, metric: str, scale: "EffectMetric", axes: Axes
+) -> list[str]:
+    """Return one sentence per effect with a verdict, then those about diverged runs and undecided comparisons.
+
+    Args:
+        effects: see `core.studies.effects.effects`.
+        table: see `core.studies.summary`.
+        scale: the direction and scale of the metric.
+        axes: varied settings of the study.
+    """
+    rows = records(effects)
+    decided = [row for row in rows if row["verdict"] != "undecided" and row["seeds"] >= MIN_SEEDS]
+    decided.sort(key=lambda row: effect_order(row, axes))
+    sentences = [effect_sentence(row, metric, scale, axes) for row in decided]
+    sentences += [_diverged(row) for row in records(table) if row["diverged"]]
+    single = sum(row["seeds"] == 1 for row in rows)
+    lost = sum(row["seeds"] == 0 for row in rows)
+    counts = Counter(row["verdict"] for row in rows if row["seeds"] >= MIN_SEEDS)
+    if undecided := counts["undecided"]:
+        sentences.append(f"{_comparisons(undecided)} of {noun(metric)} {_is(undecided)} undecided.")
+    if single:
+        sentences.append(
+            f"{_comparisons(single)} of {noun(metric)} {_has(single)} only one seed, which supports no conclusion."
+        )
+    if lost:
+        sentences.append(
+            f"{_comparisons(lost)} of {noun(metric)} {_has(lost)} only diverged or unfinished runs on one side."
+        )
+    if rows and rows[0].get("exploratory"):
+        sentences.append(
+            "Seeds were added after this study was planned, so these conclusions are exploratory."
+        )
+    return sentences or [f"No comparison of {noun(metric)} is possible yet."]
+
+
+def effect_order(row: Mapping[str, Any], axes: Axes) -> tuple[Any, ...]:
+    """Return the key that sorts effects by setting, then by value and context."""
+    names = ["=".join(axis) for axis in axes]
+    position = names.index(row["field"]) if row["field"] in names else len(names)
+    values = [row["from"], row["to"], *row["context"].values()]
+    return position, *map(_value_order, values)
+
+
+def effect_sentence(row: Mapping[str, Any], metric: str, scale: "EffectMetric", axes: Axes) -> str:
+    """Return an effect as a sentence, such as "Rank 16 instead of 4 lowers the validation loss by 0.12 (...)."."""
+    title = setting_title(row["field"])
+    before, after = setting_text(row["from"]), setting_text(row["to"])
+    at = context_text(row["context"], axes)
+    where = f" at {at}" if at else ""
+    if row["verdict"] == "equivalent":
+        return (
+            f"{title} {after} and {before} are equivalent in {noun(metric)}, within {margin_text(row['margin'], metric, scale)} "
+            f"({row['seeds']} seeds){where}."
+        )
+    sign = -1 if row["difference"] < 0 else 1
+    verb = "lowers" if sign < 0 else "raises"
+    low, high = sorted((sign * row["low"], sign * row["high"]))
+    values = {"difference": abs(row["difference"]), "low": low, "high": high}
+    size, (low_text, high_text) = _amounts(values, metric, "")
+    return (
+        f"{title} {after} instead of {before} {verb} {noun(metric)} by {size} "
+        f"(95% interval {low_text} to {high_text}, {row['seeds']} seeds){where}."
+    )
+
+
+def difference_text(row: Mapping[str, Any], metric: str) -> tuple[str, str]:
+    """Return a difference with its sign, and its interval. Both are empty if they are missing."""
+    if row["difference"] is None:
+        return "", ""
+    size, bounds = _amounts(row, metric, "+")
+    return size, " to ".join(bounds)
+
+
+def _amounts(row: Mapping[str, Any], metric: str, sign: str) -> tuple[str, list[str]]:
+    """Format a difference and its bounds with the same decimals, enough for three digits of the difference."""
+    factor = 100 if metric == "exact" else 1
+    is_points = metric == "exact" or metric not in RESULTS
+    size = abs(factor * row["difference"])
+    digits = min(6, max(0, 2 - math.floor(math.log10(size)))) if size > 0 else 4
+    decimals = 1 if is_points else digits
+    unit = "points" if is_points else RESULTS[metric].unit
+    bounds = [] if row["low"] is None or row["high"] is None else [row["low"], row["high"]]
+    difference, *others = [
+        f"{factor * value:{sign},.{decimals}f}" for value in (row["difference"], *bounds)
+    ]
+    return f"{difference} {unit}".rstrip(), others
+
+
+def margin_text(margin: float, metric: str, scale: "EffectMetric") -> str:
+    """Format a margin, such as "1%" or "2 points"."""
+    if scale.is_log:
+        return (
+            f"{margin:.3g}".rstrip("0").rstrip(".") + "" if margin >= 1 else f"{100 * margin:.3g}%"
+        )
+    points = 100 * margin if metric == "exact" else margin
+    return f"{points:.3g} points"
+
+
+def noun(metric: str) -> str:
+    """Return a metric as part of a sentence, such as "the validation loss"."""
+    return NOUNS.get(metric, f"the score from {metric}")
+
+
+def setting_title(field: str) -> str:
+    """Return the titles of a change, such as "Learning rate" or "Rank = alpha ="."""
+    titles = [str(RunConfig.model_fields[name].title) for name in field.split("=")]
+    first, *others = titles
+    return " = ".join([first, *(title.lower() for title in others)]) + (" =" if others else "")
+
+
+def context_text(context: Mapping[str, Any], axes: Axes) -> str:
+    """Return a context, such as "lora_rank = lora_alpha = 16 and lr = 5e-4"."""
+    remaining = dict(context)
+    parts = []
+    for axis in axes:
+        if all(name in remaining for name in axis):
+            parts.append(f"{' = '.join(axis)} = {setting_text(remaining[axis[0]])}")
+            remaining = {name: value for name, value in remaining.items() if name not in axis}
+    parts += [f"{name} = {setting_text(value)}" for name, value in remaining.items()]
+    return (
+        parts[0]
+        if len(parts) == 1
+        else ", ".join(parts[:-1]) + " and " + parts[-1]
+        if parts
+        else ""
+    )
+
+
+def command(name: str, sweep: Sweep) -> str:
+    """Return the command that trains the study again."""
+    defaults = RunConfig(name="").model_dump()
+    base = sweep.base.model_dump(mode="json")
+    varied = {field for axis in sweep.axes for field in axis.fields}
+    parts = ["python -m core sweep", f"--study {shlex.quote(name)}"]
+    parts += [
+        f"--axis {shlex.quote(axis.name + '=' + ','.join(map(_argument, axis.values)))}"
+        for axis in sweep.axes
+    ]
+    parts += [
+        f"--set {shlex.quote(f'{field}={_argument(value)}')}"
+        for field, value in base.items()
+        if field not in (*IDENTITY_FIELDS, "seed", *varied) and value != defaults[field]
+    ]
+    parts += [f"--set seed={sweep.seeds[0]}", f"--seeds {len(sweep.seeds)}"]
+    if sweep.mode != "grid":
+        parts.append(f"--mode {sweep.mode}")
+        parts += [f"--max-runs {sweep.max_runs}"] if sweep.max_runs else []
+    return " \\\n  ".join(parts)
+
+
+def _argument(value: Any) -> str:
+    if value is None:
+        return ""
+    return (
+        str(value)
+        if isinstance(value, int) and not isinstance(value, bool)
+        else setting_text(value)
+    )
+
+
+def _value_order(value: Any) -> tuple[bool, float, str]:
+    is_number = isinstance(value, int | float)
+    return not is_number, float(value) if is_number else 0.0, str(value)
+
+
+def _diverged(row: Mapping[str, Any]) -> str:
+    count, total = row["diverged"], row["diverged"] + row["n"]
+    axes = [tuple(axis.split("=")) for axis in row["settings"]]
+    values = zip(axes, row["settings"].values(), strict=True)
+    at = context_text({name: value for axis, value in values for name in axis}, axes)
+    if count == total:
+        runs = "The only run" if count == 1 else f"All {count} runs"
+    else:
+        runs = f"{count} of {total} runs"
+    return f"{runs} at {at} diverged."
+
+
+def _comparisons(count: int) -> str:
+    return "1 comparison" if count == 1 else f"{count:,} comparisons"
+
+
+def _is(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
+def _has(count: int) -> str:
+    return "has" if count == 1 else "have"
