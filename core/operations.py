@@ -301,10 +301,16 @@ def generate(
         yield answer
 
 
-def sweep(runs_dir: Path, name: str, planned: Sweep, question: str = "") -> list[str]:
+def sweep(
+    runs_dir: Path,
+    name: str,
+    planned: Sweep,
+    question: str = "",
+    reused: Mapping[str, str] | None = None,
+) -> list[str]:
     """Create the missing runs of a new or existing study, and return the names of all its runs.
 
-    Deleted and damaged runs are left out. Raises UserError if the sweep is invalid, or a study with this name has a
+    Deleted and damaged runs are left out. For `reused`, see `study.plan`. Raises UserError if the sweep is invalid, or a study with this name has a
     different sweep.
     """
     if (file_name := study.file_name(name)) in study.study_names(runs_dir):
@@ -312,7 +318,7 @@ def sweep(runs_dir: Path, name: str, planned: Sweep, question: str = "") -> list
         if (existing.sweep.base, existing.sweep.axes) != (planned.base, planned.axes):
             raise UserError(f"study = {name!r}: a study with this name has a different sweep")
     else:
-        existing = study.plan(runs_dir, name, planned, question)
+        existing = study.plan(runs_dir, name, planned, question, reused)
     study.create_runs(runs_dir, existing)
     return [run.name for run in _existing_members(runs_dir, existing)]
 

@@ -1,0 +1,248 @@
+"""Plan a study before launching it: its runs, steps, time, disk space and problems. Writes nothing.
+
+Settings that cost the same are checked once, because most studies vary settings such as the learning rate.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from core import allowed_paths
+from core.config import RunConfig
+from core.errors import Problem, UserError
+from core.planning import preflight
+from core.planning.preflight import Plan
+from core.run.uploads import uploads_path
+from core.studies import study
+from core.studies.sweep import Sweep
+
+FREE_SETTINGS = frozenset({
+    *("lr", "schedule", "min_lr", "decay_fraction", "warmup_fraction", "warmup_start"),
+    *("beta1", "beta2", "epsilon", "weight_decay", "decay_scope", "grad_clip", "nonfinite"),
+    *("lora_alpha", "lora_scaling", "lora_plus_ratio", "lora_dropout", "dropout", "seed"),
+    "sample_prompt",
+})  # fmt: skip
+"""Settings that change neither the estimates nor the problems of `preflight.check`."""
+LISTED_INVALID = 3
+"""Number of invalid combinations named in a message."""
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run of a planned study. Figures that cannot be computed are None.
+
+    Args:
+        seconds: estimated time of the training steps and evaluations.
+        disk_mb: disk space used after the run has finished, in MiB.
+        is_reused: whether a finished run with the same settings takes its place, so that it is not trained.
+    """
+
+    name: str
+    values: Mapping[str, Any]
+    seed: int
+    steps: int | None
+    seconds: float | None
+    disk_mb: float | None
+    is_reused: bool = False
+
+
+@dataclass(frozen=True)
+class InvalidCombination:
+    """Values that cannot be trained together."""
+
+    values: Mapping[str, Any]
+    message: str
+
+    def __str__(self) -> str:
+        return f"{values_text(self.values)}: {self.message}"
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """The outcome of planning a study. Figures that cannot be computed are None.
+
+    Args:
+        study: the name that the study would get.
+        sweep: the sweep without the invalid combinations.
+        problems: sentences that say why the study cannot be launched.
+        setting_problems: problems with settings of every run.
+        invalid: combinations that cannot be trained. The other runs are planned without them.
+        reused: finished runs that take the place of planned ones, by the name of the planned run.
+        merged: number of combinations that differ from others only in settings without effect.
+        disk_mb: disk space that the study needs, in MiB.
+        note: remarks that are not problems, such as a download.
+    """
+
+    study: str
+    sweep: Sweep
+    runs: tuple[PlannedRun, ...] = ()
+    problems: tuple[str, ...] = ()
+    setting_problems: tuple[Problem, ...] = ()
+    invalid: tuple[InvalidCombination, ...] = ()
+    reused: Mapping[str, str] = field(default_factory=dict)
+    merged: int = 0
+    disk_mb: float | None = None
+    free_disk_mb: float | None = None
+    note: str | None = None
+
+    @property
+    def trained(self) -> list[PlannedRun]:
+        """The runs that have to be trained."""
+        return [run for run in self.runs if not run.is_reused]
+
+    @property
+    def steps(self) -> int | None:
+        """Number of steps of all runs."""
+        return _total([run.steps for run in self.trained])
+
+    @property
+    def seconds(self) -> float | None:
+        """Estimated time of all runs, which are trained one after the other."""
+        return _total([run.seconds for run in self.trained])
+
+    @property
+    def invalid_message(self) -> str | None:
+        """A sentence that names the invalid combinations; None if there are none."""
+        if not self.invalid:
+            return None
+        listed = "; ".join(str(combination) for combination in self.invalid[:LISTED_INVALID])
+        more = len(self.invalid) - LISTED_INVALID
+        return f"{listed}; and {more} more" if more > 0 else listed
+
+
+def values_text(values: Mapping[str, Any]) -> str:
+    """Return the values of a combination as text, such as `lr=5e-05, lora_rank=4`."""
+    return ", ".join(f"{name}={value}" for name, value in values.items())
+
+
+def plan_sweep(
+    runs_dir: Path, sweep: Sweep, name: str = "", runs: pd.DataFrame | None = None
+) -> SweepPlan:
+    """Plan a study. Problems are listed in the plan rather than raised.
+
+    Args:
+        name: name of the study; empty: an unused name with the varied settings.
+        runs: `queries.results`, to reuse finished runs that belong to no study. None trains all runs.
+    """
+    try:
+        contradictions = sweep.invalid_combinations()
+        invalid = [
+            InvalidCombination(values, "; ".join(str(problem) for problem in problems))
+            for values, problems in contradictions
+        ]
+        sweep = _without(sweep, invalid)
+        checks: dict[RunConfig, Plan] = {}
+        while True:
+            combinations = sweep.combinations()
+            plans = [_checked(runs_dir, sweep.base.changed(**v), checks) for v in combinations]
+            if shared := _shared_problems(plans):
+                return SweepPlan(
+                    name, sweep, setting_problems=tuple(shared), invalid=tuple(invalid)
+                )
+            too_large = [
+                InvalidCombination(values, "; ".join(str(problem) for problem in plan.problems))
+                for values, plan in zip(combinations, plans, strict=True)
+                if plan.problems
+            ]
+            if not too_large:
+                break
+            invalid += too_large
+            sweep = _without(sweep, too_large)  # a random subset is now another one
+    except UserError as error:
+        return SweepPlan(name, sweep, problems=(str(error),))
+    problems = []
+    try:
+        study_name = study.new_name(runs_dir, name) if name else study.unused_name(runs_dir, sweep)
+        prefix = study_name
+    except UserError as error:
+        problems.append(str(error))
+        study_name, prefix = name, "run"
+    members = [*sweep.members(prefix)]
+    reused = {} if runs is None else study.identical_runs(runs_dir, sweep, members, runs)
+    planned = [
+        PlannedRun(
+            reused.get(member.name, member.name), member.values, member.seed, plan.steps,
+            _seconds(plan), plan.disk_mb, member.name in reused,
+        )
+        for member, plan in zip(members, plans * len(sweep.seeds), strict=True)
+    ]  # fmt: skip
+    if len(reused) == len(planned):
+        problems.append("every run of this study exists already; use other values or more seeds")
+    trained = [
+        plan
+        for run, plan in zip(planned, plans * len(sweep.seeds), strict=True)
+        if not run.is_reused
+    ]
+    disk_mb, free_mb = _disk_mb(trained), preflight.free_disk_mb(runs_dir)
+    if disk_mb is not None and free_mb is not None and disk_mb > free_mb:
+        problems.append(_disk_problem(trained, disk_mb, free_mb, sweep.base))
+    return SweepPlan(
+        study_name, sweep, tuple(planned), tuple(problems), (), tuple(invalid), reused,
+        _merged(sweep, len(combinations)), disk_mb, free_mb,
+        next((plan.note for plan in plans if plan.note), None),
+    )  # fmt: skip
+
+
+def _without(sweep: Sweep, invalid: Sequence[InvalidCombination]) -> Sweep:
+    excluded = (*sweep.excluded, *(combination.values for combination in invalid))
+    return replace(sweep, excluded=excluded)
+
+
+def _checked(runs_dir: Path, config: RunConfig, checks: dict[RunConfig, Plan]) -> Plan:
+    """Check a run. `checks` caches the result by the settings that matter."""
+    fixed = {name: RunConfig.model_fields[name].default for name in FREE_SETTINGS}
+    key = config.model_copy(update=fixed)
+    if key not in checks:
+        outside = allowed_paths.problems(config.model_dump(), uploads_path(runs_dir))
+        # The disk space of the whole study is checked instead.
+        checks[key] = Plan(outside) if outside else preflight.check(config)
+    return checks[key]
+
+
+def _shared_problems(plans: Sequence[Plan]) -> list[Problem]:
+    """Return the problems that every run has."""
+    first, *others = plans
+    return [problem for problem in first.problems if all(problem in p.problems for p in others)]
+
+
+def _seconds(plan: Plan) -> float | None:
+    return None if plan.seconds is None else plan.seconds + (plan.evaluation_seconds or 0.0)
+
+
+def _total(values: Sequence[Any]) -> Any:
+    return None if None in values else sum(values)
+
+
+def _disk_mb(plans: Sequence[Plan]) -> float | None:
+    """Return the peak disk space of runs that are trained one after the other, in MiB."""
+    kept, peak = 0.0, 0.0
+    for plan in plans:
+        if plan.disk_mb is None or plan.disk_peak_mb is None:
+            return None
+        peak = max(peak, kept + plan.disk_peak_mb)
+        kept += plan.disk_mb
+    return peak
+
+
+def _disk_problem(plans: Sequence[Plan], needed: float, free: float, base: RunConfig) -> str:
+    fits = 0
+    while (_disk_mb(plans[: fits + 1]) or 0.0) <= free:
+        fits += 1
+    remedy = "delete files" + ("" if base.keep_weights == "none" else ", use keep_weights = none")
+    return (
+        f"runs = {len(plans)}: they need about {needed:,.0f} MB of disk space, but only {free:,.0f} MB is free, "
+        f"enough for {fits}; {remedy} or use fewer values or seeds"
+    )
+
+
+def _merged(sweep: Sweep, combinations: int) -> int:
+    """Return the number of combinations left out because they differ only in settings without effect."""
+    if sweep.mode != "grid":
+        return 0
+    count = 1
+    for axis in sweep.axes:
+        count *= len(axis.values)
+    return count - len(sweep.excluded) - combinations
