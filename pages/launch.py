@@ -65,7 +65,7 @@ def check(settings: Mapping[str, object], vary: launch_vary.Vary) -> Checked:
     sweep = launch_study.sweep(base, vary.axes)
     study = launch_study.plan(lab, sweep)
     problems = [*study.setting_problems]
-    sentences = [escape_markdown(capitalize(text)) for text in launch_study.messages(study)]
+    sentences = [escape_markdown(capitalize(text)) for text in study.problems]
     blockers = errors + launch_form.messages(problems) + sentences
     return Checked(base, problems, blockers, study=study, sweep=sweep)
 
@@ -181,6 +181,8 @@ def show_summary(checked: Checked) -> None:
         summary.caption(f"{count} {'problem' if count == 1 else 'problems'} to fix")
         lines = "\n".join(f"- {message}" for message in checked.blockers)
         problem_list.error(f"Fix before launching:\n{lines}")
+    elif has_invalid:
+        summary.caption("Fix the invalid combinations, or skip them.")
     elif is_repeated:
         summary.caption("Launched. Change something to launch another study.")
     elif checked.study:
@@ -203,6 +205,7 @@ settings = launch_form.settings(current, variants)
 checked = check(settings, vary) if "torch" in sys.modules else None
 problems = checked.problems if checked else []
 is_repeated = bool(checked and checked.sweep and launch_study.is_launched(checked.sweep, colors))
+has_invalid = bool(checked and checked.study and launch_study.is_blocked(checked.study))
 
 with st.container(key="launch-layout", horizontal=True, gap="medium"):  # see style.css
     form, panel = st.container(key="launch-form"), st.container(key="sticky-launch")
@@ -221,7 +224,7 @@ with panel:
         key="launch",
         type="primary",
         icon=":material/rocket_launch:",
-        disabled=is_repeated or bool(checked and checked.blockers),
+        disabled=is_repeated or has_invalid or bool(checked and checked.blockers),
         width="stretch",
     )
     summary = header.empty()
@@ -229,6 +232,8 @@ with details:
     show_launched(colors)
     launch_study.show_launched(colors)
     problem_list = st.empty()
+    if checked and checked.study and checked.study.invalid:
+        launch_vary.show_invalid(str(checked.study.invalid_message))
     with st.container(key="vary", border=bool(varied)):
         names = launch_form.names(current, variants)
         launch_vary.show(current, names, launch_form.is_alpha_locked())
@@ -238,7 +243,7 @@ with details:
         checked = check(settings, vary)
         if varied or checked.problems or not launch_pressed:  # they were drawn without this check
             runtime.rerun()
-    if launch_pressed and not checked.blockers and not is_repeated:
+    if launch_pressed and not (checked.blockers or has_invalid or is_repeated):
         launch_all(checked)
     show_summary(checked)
     if checked.study:

@@ -65,12 +65,9 @@ def plan(lab: Lab, planned: Sweep) -> "SweepPlan":
     return result
 
 
-def messages(current: "SweepPlan") -> list[str]:
-    """Return why the study cannot be launched."""
-    lines = list(current.problems)
-    if current.invalid and not launch_vary.option("skip"):
-        lines.append("Fix or skip the invalid combinations.")
-    return lines
+def is_blocked(current: "SweepPlan") -> bool:
+    """Whether there are invalid combinations and the user has not chosen to skip them."""
+    return bool(current.invalid) and not launch_vary.option("skip")
 
 
 def is_launched(planned: Sweep, runs: Mapping[str, str]) -> bool:
@@ -111,9 +108,7 @@ def show_launched(runs: Mapping[str, str]) -> None:
 
 
 def show_plan(current: "SweepPlan") -> None:
-    """Draw the invalid combinations, the totals and the button that opens the table of runs."""
-    if message := current.invalid_message:
-        launch_vary.show_invalid(message, len(current.invalid))
+    """Draw the totals and the button that opens the table of runs."""
     if current.runs:
         show_totals(current)
         if st.button("Show all runs", icon=":material/table_rows:", width="stretch"):

@@ -30,7 +30,7 @@ DEFAULTS: dict[str, Any] = {
 PARAMETERS = ("vary", *DEFAULTS)
 DEFAULT_MAX_RUNS = 20
 MAX_SEEDS = 100
-MODE_TITLES = {"grid": "All combinations", "random": "Random subset", "search": "Search"}
+MODE_TITLES = {"grid": "Grid", "random": "Random", "search": "Search"}
 SWITCHES = (
     *("method", "trained_weights", "schedule", "warmup_fraction", "optimizer"),
     *("lora_dora", "weight_decay"),
@@ -168,21 +168,22 @@ def show(current: Mapping[str, Any], names: Sequence[str], is_alpha_locked: bool
         _show_options()
 
 
-def show_invalid(message: str, count: int) -> None:
+def show_invalid(message: str) -> None:
     """Name the invalid combinations, and let the user skip them."""
-    noun = "combination" if count == 1 else "combinations"
-    show_message = st.warning if option("skip") else st.error
-    show_message(f"{count} invalid {noun}: {escape_markdown(message)}")
-    _widget(st.toggle, "skip", label=f"Skip {'it' if count == 1 else 'them'}")
+    if option("skip"):
+        st.caption(escape_markdown(f"Skipped. {message}."))
+    else:
+        st.error(escape_markdown(f"{message}."))
+    _widget(st.toggle, "skip", label="Skip invalid combinations")
 
 
 def _show_axis(
     number: int, axis: dict[str, Any], names: Sequence[str], errors: Mapping[str, str]
 ) -> None:
-    fields = axis["fields"]
+    fields, help = axis["fields"], HELP if isinstance(axis["typed"], str) else None
     with st.container(key=f"axis-{number}", gap="xsmall"):
         with st.container(horizontal=True, vertical_alignment="center", gap="xsmall"):
-            st.markdown(f"**{escape_markdown(title(fields))}**", width="stretch", help=HELP)
+            st.markdown(f"**{escape_markdown(title(fields))}**", width="stretch", help=help)
             _show_tie(axis, names)
             st.button(
                 ":material/close:",
@@ -240,6 +241,7 @@ def _show_options() -> None:
         _widget(
             st.selectbox, "mode", label="Mode", options=get_args(Mode),
             format_func=lambda mode: MODE_TITLES.get(mode, str(mode).capitalize()),
+            help="Grid trains all combinations, Random a random subset of them.",
         )  # fmt: skip
     if option("mode") != "grid":
         if option("runs") is None:
@@ -250,7 +252,7 @@ def _show_options() -> None:
         )  # fmt: skip
     _widget(st.text_input, "study", label="Study name", placeholder="automatic", max_chars=40)
     _widget(
-        st.text_input, "question", label="Question", placeholder="Which learning rate is best?",
+        st.text_input, "question", label="Question", placeholder="What should this study answer?",
         max_chars=500,
     )  # fmt: skip
 

@@ -26,8 +26,8 @@ FREE_SETTINGS = frozenset({
     "sample_prompt",
 })  # fmt: skip
 """Settings that change neither the estimates nor the problems of `preflight.check`."""
-LISTED_INVALID = 3
-"""Number of invalid combinations named in a message."""
+LISTED_REASONS = 3
+"""Number of reasons named in a message about invalid combinations."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,15 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class InvalidCombination:
-    """Values that cannot be trained together."""
+    """Values that cannot be trained together, and why."""
 
     values: Mapping[str, Any]
-    message: str
+    problems: tuple[Problem, ...]
 
     def __str__(self) -> str:
-        return f"{values_text(self.values)}: {self.message}"
+        text = "; ".join(str(problem) for problem in self.problems)
+        named = {name for p in self.problems for name in (p.field, p.conflicting_field)}
+        return text if named & self.values.keys() else f"{values_text(self.values)}: {text}"
 
 
 @dataclass(frozen=True)
@@ -108,9 +110,11 @@ class SweepPlan:
         """A sentence that names the invalid combinations; None if there are none."""
         if not self.invalid:
             return None
-        listed = "; ".join(str(combination) for combination in self.invalid[:LISTED_INVALID])
-        more = len(self.invalid) - LISTED_INVALID
-        return f"{listed}; and {more} more" if more > 0 else listed
+        reasons = list(dict.fromkeys(str(combination) for combination in self.invalid))
+        count, more = len(self.invalid), len(reasons) - LISTED_REASONS
+        start = "1 combination is" if count == 1 else f"{count:,} combinations are"
+        listed = "; ".join(reasons[:LISTED_REASONS]) + (f"; and {more} more" if more > 0 else "")
+        return f"{start} invalid: {listed}"
 
 
 def values_text(values: Mapping[str, Any]) -> str:
@@ -129,10 +133,7 @@ def plan_sweep(
     """
     try:
         contradictions = sweep.invalid_combinations()
-        invalid = [
-            InvalidCombination(values, "; ".join(str(problem) for problem in problems))
-            for values, problems in contradictions
-        ]
+        invalid = [InvalidCombination(values, tuple(found)) for values, found in contradictions]
         sweep = _without(sweep, invalid)
         checks: dict[RunConfig, Plan] = {}
         while True:
@@ -143,7 +144,7 @@ def plan_sweep(
                     name, sweep, setting_problems=tuple(shared), invalid=tuple(invalid)
                 )
             too_large = [
-                InvalidCombination(values, "; ".join(str(problem) for problem in plan.problems))
+                InvalidCombination(values, tuple(plan.problems))
                 for values, plan in zip(combinations, plans, strict=True)
                 if plan.problems
             ]

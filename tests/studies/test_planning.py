@@ -82,11 +82,9 @@ def test_invalid_combinations_are_named_and_left_out(lab):
     plan = lab.plan_sweep(sweep("lr=1e-6,1e-4", "max_length=64,2000", base=base))
     assert len(plan.invalid) == 3
     assert plan.invalid_message.startswith(
-        "lr=1e-06, max_length=64: min_lr = 1e-05: must be at most"
+        "3 combinations are invalid: min_lr = 1e-05: must be at most lr"
     )
-    assert (
-        "lr=0.0001, max_length=2000: max_length = 2000: must be at most 256" in plan.invalid_message
-    )
+    assert "max_length = 2000: must be at most 256" in plan.invalid_message
     assert [dict(run.values) for run in plan.runs] == [{"lr": 1e-4, "max_length": 64}] * 2
     lab.sweep(plan.sweep, "valid")
     assert len(lab.extend_study("valid", seeds=1)) == 1  # still without the invalid combinations
