@@ -416,16 +416,14 @@ class Lab(Reader):
 
     # Studies
 
-    def sweep(
-        self, planned: Sweep, study: str = "", question: str = "", reused: Mapping[str, str] = {}
-    ) -> list[str]:
+    def sweep(self, planned: Sweep, study: str = "", question: str = "", **more: Any) -> list[str]:
         """Create and queue the runs of a study, and return their names.
 
         Args:
             study: name of the study; by default, an unused name with the varied settings. If the study exists, only runs
                 that a crash prevented from being created are added.
             question: the question that it answers.
-            reused: finished runs that take the place of planned ones; see `SweepPlan.reused`.
+            more: see `operations.sweep`.
 
         Raises:
             UserError: see `operations.sweep`.
@@ -435,7 +433,7 @@ class Lab(Reader):
         name = study or studies_on_disk.unused_name(self.runs_dir, planned)
         for axis in planned.axes:
             self._refuse_outside_values(axis.fields, axis.values)
-        names = operations.sweep(self.runs_dir, name, planned, question, reused)
+        names = operations.sweep(self.runs_dir, name, planned, question, **more)
         self._add_queued(queue, names)
         return names
 

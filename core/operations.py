@@ -20,7 +20,7 @@ from core.run.directory import ENDED_STATUSES, RunDirectory
 from core.run.names import explain_name
 from core.scheduler.executors import EXECUTORS
 from core.scheduler.processes import kill_trainer
-from core.studies import study
+from core.studies import reuse, study
 from core.studies.study import Study
 from core.studies.sweep import Sweep
 from core.tracking import queries
@@ -310,7 +310,7 @@ def sweep(
 ) -> list[str]:
     """Create the missing runs of a new or existing study, and return the names of all its runs.
 
-    Deleted and damaged runs are left out. For `reused`, see `study.plan`. Raises UserError if the sweep is invalid, or a study with this name has a
+    Deleted and damaged runs are left out. For `reused`, see `reuse.check`. Raises UserError if the sweep is invalid, or a study with this name has a
     different sweep.
     """
     if (file_name := study.file_name(name)) in study.study_names(runs_dir):
@@ -318,7 +318,10 @@ def sweep(
         if (existing.sweep.base, existing.sweep.axes) != (planned.base, planned.axes):
             raise UserError(f"study = {name!r}: a study with this name has a different sweep")
     else:
-        existing = study.plan(runs_dir, name, planned, question, reused)
+        reuse.check(runs_dir, planned, file_name, reused or {})
+        existing = study.plan(runs_dir, name, planned, question)
+        if reused:
+            existing = reuse.with_reused(runs_dir, existing, reused)
     study.create_runs(runs_dir, existing)
     return [run.name for run in _existing_members(runs_dir, existing)]
 

@@ -73,7 +73,7 @@ def check(settings: Mapping[str, object], vary: launch_vary.Vary) -> Checked:
 def button_label(checked: Checked | None) -> str:
     """Return the label of the launch button."""
     if checked and checked.study and checked.study.runs:
-        return f"Launch {runs_text(len(checked.study.runs))}"
+        return f"Launch {runs_text(checked.study.count)}"
     return "Launch"
 
 

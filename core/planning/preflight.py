@@ -251,7 +251,7 @@ def _disk_fields(
 ) -> dict[str, Any]:
     """Return the disk space fields for a plan. Add a problem if the run does not fit."""
     peak, after = estimate.disk_mb(config, arch, steps)
-    free = None if runs_dir is None else free_disk_mb(runs_dir)
+    free = None if runs_dir is None else _free_disk_mb(runs_dir)
     if free is not None:
         free += freed_mb
     if free is not None and peak > free:
@@ -270,7 +270,7 @@ def _disk_fields(
     }
 
 
-def free_disk_mb(directory: Path) -> float | None:
+def _free_disk_mb(directory: Path) -> float | None:
     """Return the free disk space in MiB for a directory that may not exist yet, or None if it is unknown."""
     candidates = [directory.absolute(), *directory.absolute().parents]
     try:

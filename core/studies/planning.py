@@ -3,6 +3,8 @@
 Settings that cost the same are checked once, because most studies vary settings such as the learning rate.
 """
 
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,11 +14,12 @@ import pandas as pd
 
 from core import allowed_paths
 from core.config import RunConfig
-from core.errors import Problem, UserError
+from core.errors import ConfigError, Problem, UserError
 from core.planning import preflight
 from core.planning.preflight import Plan
 from core.run.uploads import uploads_path
 from core.studies import study
+from core.studies.reuse import identical_runs
 from core.studies.sweep import Sweep
 
 FREE_SETTINGS = frozenset({
@@ -26,6 +29,8 @@ FREE_SETTINGS = frozenset({
     "sample_prompt",
 })  # fmt: skip
 """Settings that change neither the estimates nor the problems of `preflight.check`."""
+MAX_CHECKED = 2000
+"""Maximum number of combinations that are checked for contradictions."""
 LISTED_REASONS = 3
 """Number of reasons named in a message about invalid combinations."""
 
@@ -73,6 +78,7 @@ class SweepPlan:
         setting_problems: problems with settings of every run.
         invalid: combinations that cannot be trained. The other runs are planned without them.
         reused: finished runs that take the place of planned ones, by the name of the planned run.
+        later: number of runs of a search whose values depend on the results of the first ones.
         merged: number of combinations that differ from others only in settings without effect.
         disk_mb: disk space that the study needs, in MiB.
         note: remarks that are not problems, such as a download.
@@ -85,6 +91,7 @@ class SweepPlan:
     setting_problems: tuple[Problem, ...] = ()
     invalid: tuple[InvalidCombination, ...] = ()
     reused: Mapping[str, str] = field(default_factory=dict)
+    later: int = 0
     merged: int = 0
     disk_mb: float | None = None
     free_disk_mb: float | None = None
@@ -96,14 +103,27 @@ class SweepPlan:
         return [run for run in self.runs if not run.is_reused]
 
     @property
+    def count(self) -> int:
+        """Number of runs that have to be trained, including those of a search whose values are not known yet."""
+        return len(self.trained) + self.later
+
+    @property
     def steps(self) -> int | None:
         """Number of steps of all runs."""
-        return _total([run.steps for run in self.trained])
+        total = self._total([run.steps for run in self.trained])
+        return None if total is None else round(total)
 
     @property
     def seconds(self) -> float | None:
         """Estimated time of all runs, which are trained one after the other."""
-        return _total([run.seconds for run in self.trained])
+        return self._total([run.seconds for run in self.trained])
+
+    def _total(self, values: Sequence[float | None]) -> float | None:
+        """Return the sum, with the mean for runs whose values are not known yet."""
+        known = [value for value in values if value is not None]
+        if len(known) < len(values):
+            return None
+        return sum(known) * self.count / max(1, len(known))
 
     @property
     def invalid_message(self) -> str | None:
@@ -132,17 +152,14 @@ def plan_sweep(
         runs: `queries.results`, to reuse finished runs that belong to no study. None trains all runs.
     """
     try:
-        contradictions = sweep.invalid_combinations()
-        invalid = [InvalidCombination(values, tuple(found)) for values, found in contradictions]
+        invalid = _contradictions(sweep)
         sweep = _without(sweep, invalid)
         checks: dict[RunConfig, Plan] = {}
         while True:
             combinations = sweep.combinations()
             plans = [_checked(runs_dir, sweep.base.changed(**v), checks) for v in combinations]
             if shared := _shared_problems(plans):
-                return SweepPlan(
-                    name, sweep, setting_problems=tuple(shared), invalid=tuple(invalid)
-                )
+                return SweepPlan(name, sweep, (), (), tuple(shared), tuple(invalid))
             too_large = [
                 InvalidCombination(values, tuple(plan.problems))
                 for values, plan in zip(combinations, plans, strict=True)
@@ -157,34 +174,48 @@ def plan_sweep(
     problems = []
     try:
         study_name = study.new_name(runs_dir, name) if name else study.unused_name(runs_dir, sweep)
-        prefix = study_name
     except UserError as error:
         problems.append(str(error))
-        study_name, prefix = name, "run"
-    members = [*sweep.members(prefix)]
-    reused = {} if runs is None else study.identical_runs(runs_dir, sweep, members, runs)
-    planned = [
+        study_name = study.file_name(name)
+    members = [*sweep.members(study_name)]
+    reused = {} if runs is None else identical_runs(runs_dir, sweep, members, runs)
+    plans *= len(sweep.seeds)
+    planned = tuple(
         PlannedRun(
             reused.get(member.name, member.name), member.values, member.seed, plan.steps,
             _seconds(plan), plan.disk_mb, member.name in reused,
         )
-        for member, plan in zip(members, plans * len(sweep.seeds), strict=True)
-    ]  # fmt: skip
-    if len(reused) == len(planned):
-        problems.append("every run of this study exists already; use other values or more seeds")
-    trained = [
-        plan
-        for run, plan in zip(planned, plans * len(sweep.seeds), strict=True)
-        if not run.is_reused
-    ]
-    disk_mb, free_mb = _disk_mb(trained), preflight.free_disk_mb(runs_dir)
-    if disk_mb is not None and free_mb is not None and disk_mb > free_mb:
-        problems.append(_disk_problem(trained, disk_mb, free_mb, sweep.base))
-    return SweepPlan(
-        study_name, sweep, tuple(planned), tuple(problems), (), tuple(invalid), reused,
-        _merged(sweep, len(combinations)), disk_mb, free_mb,
-        next((plan.note for plan in plans if plan.note), None),
+        for member, plan in zip(members, plans, strict=True)
     )  # fmt: skip
+    trained = [p for run, p in zip(planned, plans, strict=True) if not run.is_reused]
+    if not trained:
+        problems.append("every run of this study exists already; use other values or more seeds")
+    later = _later_runs(sweep, len(combinations))
+    disk_mb, free_mb = _disk_mb(trained, later), plans[0].free_disk_mb
+    if disk_mb is not None and free_mb is not None and disk_mb > free_mb:
+        problems.append(_disk_problem(trained, later, disk_mb, free_mb, sweep.base))
+    note = next((plan.note for plan in plans if plan.note), None)
+    return SweepPlan(
+        study_name, sweep, planned, tuple(problems), (), tuple(invalid), reused, later,
+        _merged(sweep, len(combinations)), disk_mb, free_mb, note,
+    )  # fmt: skip
+
+
+def _contradictions(sweep: Sweep) -> list[InvalidCombination]:
+    """Return the combinations whose settings contradict each other.
+
+    Only the first MAX_CHECKED ones are checked. The study cannot be launched if others are invalid.
+    """
+    invalid = []
+    products = itertools.product(*(axis.values for axis in sweep.axes))
+    for chosen in itertools.islice(products, MAX_CHECKED):
+        axes = zip(sweep.axes, chosen, strict=True)
+        values = {field: value for axis, value in axes for field in axis.fields}
+        try:
+            sweep.base.changed(**values)
+        except ConfigError as error:
+            invalid.append(InvalidCombination(values, tuple(error.problems)))
+    return invalid
 
 
 def _without(sweep: Sweep, invalid: Sequence[InvalidCombination]) -> Sweep:
@@ -198,8 +229,7 @@ def _checked(runs_dir: Path, config: RunConfig, checks: dict[RunConfig, Plan]) -
     key = config.model_copy(update=fixed)
     if key not in checks:
         outside = allowed_paths.problems(config.model_dump(), uploads_path(runs_dir))
-        # The disk space of the whole study is checked instead.
-        checks[key] = Plan(outside) if outside else preflight.check(config)
+        checks[key] = Plan(outside) if outside else preflight.check(config, runs_dir)
     return checks[key]
 
 
@@ -213,37 +243,46 @@ def _seconds(plan: Plan) -> float | None:
     return None if plan.seconds is None else plan.seconds + (plan.evaluation_seconds or 0.0)
 
 
-def _total(values: Sequence[Any]) -> Any:
-    return None if None in values else sum(values)
+def _disk_mb(plans: Sequence[Plan], later: int = 0) -> float | None:
+    """Return the peak disk space of runs that are trained one after the other, in MiB.
 
-
-def _disk_mb(plans: Sequence[Plan]) -> float | None:
-    """Return the peak disk space of runs that are trained one after the other, in MiB."""
+    Args:
+        later: number of further runs, which need as much as the given ones on average.
+    """
     kept, peak = 0.0, 0.0
     for plan in plans:
         if plan.disk_mb is None or plan.disk_peak_mb is None:
             return None
         peak = max(peak, kept + plan.disk_peak_mb)
         kept += plan.disk_mb
-    return peak
+    return peak + later * kept / max(1, len(plans))
 
 
-def _disk_problem(plans: Sequence[Plan], needed: float, free: float, base: RunConfig) -> str:
+def _disk_problem(
+    plans: Sequence[Plan], later: int, needed: float, free: float, base: RunConfig
+) -> str:
     fits = 0
-    while (_disk_mb(plans[: fits + 1]) or 0.0) <= free:
+    while fits < len(plans) and (_disk_mb(plans[: fits + 1]) or 0.0) <= free:
         fits += 1
     remedy = "delete files" + ("" if base.keep_weights == "none" else ", use keep_weights = none")
     return (
-        f"runs = {len(plans)}: they need about {needed:,.0f} MB of disk space, but only {free:,.0f} MB is free, "
-        f"enough for {fits}; {remedy} or use fewer values or seeds"
+        f"runs = {len(plans) + later}: they need about {needed:,.0f} MB of disk space, but only {free:,.0f} MB is free, "
+        f"enough for {fits}{' or more' if fits == len(plans) else ''}; {remedy} or use fewer values or seeds"
     )
+
+
+def _later_runs(sweep: Sweep, combinations: int) -> int:
+    """Return the number of runs of a search whose values depend on the results of the first ones."""
+    if sweep.mode in ("grid", "random"):
+        return 0
+    possible = math.prod(len(axis.values) for axis in sweep.axes) - len(sweep.excluded)
+    total = min((sweep.max_runs or 0) // len(sweep.seeds), possible)
+    return max(0, total - combinations) * len(sweep.seeds)
 
 
 def _merged(sweep: Sweep, combinations: int) -> int:
     """Return the number of combinations left out because they differ only in settings without effect."""
     if sweep.mode != "grid":
         return 0
-    count = 1
-    for axis in sweep.axes:
-        count *= len(axis.values)
+    count = math.prod(len(axis.values) for axis in sweep.axes)
     return count - len(sweep.excluded) - combinations

@@ -4,28 +4,25 @@ A study names its runs before it creates any of them. If the program is killed i
 every planned run is created exactly once. Deleted runs are not recreated.
 """
 
-import contextlib
 import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
-
-import pandas as pd
 
 from core.config import RunConfig, upgraded
 from core.errors import ConfigError, UserError
 from core.run.directory import RunDirectory, list_runs
 from core.run.files import open_regular, replace_text
 from core.run.names import STUDIES_FOLDER, slug
-from core.studies.sweep import Axis, Member, Mode, Sweep, can_vary, effective
+from core.studies.sweep import Axis, Member, Mode, Sweep, can_vary
 
 MAX_NAME_CHARACTERS = 40
 """Leaves room for the numbers in the names of the runs."""
 NUMBERED = re.compile(r".+-[0-9]+")
-"""Names of the runs of a study."""
+"""Names of the runs of a study, except for reused ones."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,6 @@ class Study:
             looking at results before adding seeds makes false differences more likely.
         paused: members that were withdrawn from the queue by `pause_study`.
         deleted: members that were deleted before the study was extended. They are not created again.
-        reused: members that were finished before the study was planned. They become part of it.
     """
 
     name: str
@@ -52,7 +48,6 @@ class Study:
     question: str = ""
     notes: str = ""
     deleted: tuple[str, ...] = ()
-    reused: tuple[str, ...] = ()
 
     @property
     def is_exploratory(self) -> bool:
@@ -70,35 +65,16 @@ def file_name(name: str) -> str:
     return slug(name)[:MAX_NAME_CHARACTERS].strip("-._")
 
 
-def plan(
-    runs_dir: Path,
-    name: str,
-    sweep: Sweep,
-    question: str = "",
-    reused: Mapping[str, str] | None = None,
-) -> Study:
+def plan(runs_dir: Path, name: str, sweep: Sweep, question: str = "") -> Study:
     """Write the file of a new study. Creates no runs.
 
-    Args:
-        reused: finished runs that take the place of planned ones, by the name of the planned run; see `identical_runs`.
-
-    Raises:
-        UserError: the sweep is invalid, the name is taken, a reused run is not identical to the planned one, or the file
-            cannot be written.
+    Raises UserError if the sweep is invalid, the name is taken or the file cannot be written.
     """
     prefix = new_name(runs_dir, name)
-    members = [*sweep.members(prefix)]
+    members = tuple(sweep.members(prefix))
     if taken := next((m.name for m in members if (runs_dir / m.name).exists()), None):
         raise UserError(f"study = {prefix!r}: a run named {taken} already exists; use another name")
-    reused = reused or {}
-    for number, member in enumerate(members):
-        if member.name in reused:
-            run = RunDirectory.find(runs_dir, reused[member.name])
-            if not _can_reuse(run, _member_config(sweep, member)):
-                raise UserError(f"run = {run.name!r}: cannot be reused; it has changed")
-            members[number] = replace(member, name=run.name)
-    seeds, names = len(sweep.seeds), tuple(reused.values())
-    study = Study(prefix, sweep, tuple(members), False, seeds, question=question, reused=names)
+    study = Study(prefix, sweep, members, False, len(sweep.seeds), question=question)
     write(runs_dir, study)
     return study
 
@@ -120,36 +96,6 @@ def unused_name(runs_dir: Path, sweep: Sweep) -> str:
     taken = {*study_names(runs_dir), *(run.rpartition("-")[0] for run in numbered)}
     candidates = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
     return next(candidate for candidate in candidates if candidate not in taken)
-
-
-def identical_runs(
-    runs_dir: Path, sweep: Sweep, members: Sequence[Member], runs: pd.DataFrame
-) -> dict[str, str]:
-    """Return finished runs with the same settings and seed as planned ones, by the name of the planned run.
-
-    Runs of other studies are not included, because a run belongs to one study.
-
-    Args:
-        runs: `queries.results`.
-    """
-    candidates = runs[(runs["status"] == "finished") & runs["study"].isna()]
-    by_settings: dict[tuple[Any, ...], str] = {}
-    for name in candidates.loc[candidates["seed"].isin(sweep.seeds), "name"]:
-        with contextlib.suppress(UserError):  # deleted in the meantime
-            config = RunDirectory.find(runs_dir, name).config()
-            by_settings.setdefault(effective(config), name)
-    found = {m.name: by_settings.get(effective(_member_config(sweep, m))) for m in members}
-    return {planned: name for planned, name in found.items() if name is not None}
-
-
-def _can_reuse(run: RunDirectory, config: RunConfig) -> bool:
-    existing = run.config()
-    is_free = existing.study is None and run.status() == "finished"
-    return is_free and effective(existing) == effective(config)
-
-
-def _member_config(sweep: Sweep, member: Member) -> RunConfig:
-    return sweep.base.changed(**member.values, seed=member.seed)
 
 
 def extended(
@@ -183,8 +129,7 @@ def extended(
     added = [m for m in planned if _key(m.values, m.seed) not in existing]
     if not added:
         raise UserError("nothing to add: specify a number of seeds or new values")
-    own = [m.name for m in study.members if m.name not in study.reused]
-    number = max([0, *(int(name.rpartition("-")[2]) for name in own)])
+    number = max(_number(member.name) for member in study.members)
     named = [replace(m, name=f"{study.name}-{number + i}") for i, m in enumerate(added, 1)]
     return replace(study, sweep=sweep, members=(*study.members, *named), is_complete=False)
 
@@ -194,15 +139,8 @@ def create_runs(runs_dir: Path, study: Study) -> list[str]:
     created: list[str] = []
     if study.is_complete:
         return created
-    for name in study.reused:
-        run = RunDirectory(runs_dir / name)
-        if run.config_path.exists() and run.config().study is None:
-            run.write_config(run.config().changed(study=study.name))
     for member in study.members:
-        if (
-            member.name not in (*study.deleted, *study.reused)
-            and not (runs_dir / member.name).exists()
-        ):
+        if member.name not in study.deleted and not (runs_dir / member.name).exists():
             created.append(RunDirectory.create(runs_dir, study.config(member)).name)
     write(runs_dir, replace(study, is_complete=True))
     return created
@@ -261,6 +199,11 @@ def _key(values: Any, seed: int) -> tuple[Any, ...]:
     return seed, *sorted((name, str(value)) for name, value in values.items())
 
 
+def _number(name: str) -> int:
+    """Return the number at the end of a member's name; 0 for a reused run without one."""
+    return int(name.rpartition("-")[2]) if NUMBERED.fullmatch(name) else 0
+
+
 def _to_json(study: Study) -> dict[str, Any]:
     sweep = study.sweep
     return {
@@ -277,7 +220,6 @@ def _to_json(study: Study) -> dict[str, Any]:
         "is_complete": study.is_complete,
         "paused": study.paused,
         "deleted": study.deleted,
-        "reused": study.reused,
         "members": [{"name": m.name, "values": m.values, "seed": m.seed} for m in study.members],
     }
 
@@ -290,16 +232,15 @@ def _from_json(name: str, values: dict[str, Any]) -> Study:
         tuple(values["seeds"]),
         values["mode"],
         values["max_runs"],
-        tuple(dict(excluded) for excluded in values.get("excluded", ())),
+        excluded=tuple(dict(combination) for combination in values.get("excluded", ())),
     )
     members = tuple(Member(m["name"], m["values"], m["seed"]) for m in values["members"])
     _check_sweep(sweep)
-    reused = tuple(values.get("reused", ()))
-    _check_members(members, {field for axis in axes for field in axis.fields}, reused)
+    _check_members(members, {field for axis in axes for field in axis.fields})
     return Study(
         name, sweep, members, bool(values["is_complete"]), int(values["first_seeds"]),
         tuple(values["paused"]), str(values["question"]), str(values["notes"]),
-        tuple(values.get("deleted", ())), reused,
+        tuple(values.get("deleted", ())),
     )  # fmt: skip
 
 
@@ -316,14 +257,13 @@ def _check_sweep(sweep: Sweep) -> None:
             raise ValueError(f"{field!r} cannot be varied")
 
 
-def _check_members(members: Sequence[Member], varied: set[str], reused: Sequence[str]) -> None:
+def _check_members(members: Sequence[Member], varied: set[str]) -> None:
     """Raise ValueError if an edited file has invalid or repeated runs."""
     if not members:
         raise ValueError("there are no runs")
     for member in members:
         name = member.name
-        is_name = isinstance(name, str) and slug(name) == name
-        if not is_name or not (name in reused or NUMBERED.fullmatch(name)):
+        if not isinstance(name, str) or slug(name) != name:
             raise ValueError("a run has an invalid name")
         if type(member.seed) is not int:
             raise ValueError(f"the seed of {name} must be an integer")

@@ -5,7 +5,6 @@ Independent of files and runs.
 
 import itertools
 import math
-import operator
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,13 +14,11 @@ from typing import Any, Literal
 import numpy as np
 
 from core.config import IDENTITY_FIELDS, RunConfig, base_type, is_relevant
-from core.errors import ConfigError, Problem, UserError
+from core.errors import ConfigError, UserError
 
 Mode = Literal["grid", "random"]
 MAX_RUNS = 2000
 """Maximum number of runs in a sweep. More are usually a mistake, such as one axis too many."""
-MAX_COMBINATIONS = 100_000
-"""Maximum number of combinations from which a random subset is chosen."""
 RANGE = re.compile(r"(log\s+)?(\S+?)\s*\.\.\s*(\S+?)\s*x\s*(\d+)")
 """A range of values, such as `log 1e-5..1e-2 x 7`."""
 RANGE_DIGITS = 3
@@ -86,58 +83,34 @@ class Sweep:
 
         Raises UserError if there is no combination, one is invalid, or an axis never has an effect.
         """
-        valid, invalid = self._scan()
-        if invalid:
-            values, problems = invalid[0]
-            setting = ", ".join(f"{name}={value}" for name, value in values.items())
-            more = f" {len(invalid) - 1} more combinations are invalid." if invalid[1:] else ""
-            raise UserError(f"invalid combination {setting}: {ConfigError(problems)}.{more}")
-        if not valid:
+        self._check_axes()
+        combinations = [
+            {
+                field: value
+                for axis, value in zip(self.axes, values, strict=True)
+                for field in axis.fields
+            }
+            for values in itertools.product(*(axis.values for axis in self.axes))
+        ]
+        combinations = [values for values in combinations if values not in self.excluded]
+        if not combinations:
             raise UserError("every combination is excluded; use other values")
-        return valid
-
-    def invalid_combinations(self) -> list[tuple[dict[str, Any], list[Problem]]]:
-        """Return the combinations whose settings contradict each other, with their problems. Raises UserError."""
-        return self._scan()[1]
+        configs = self._parse(combinations)
+        for axis in self.axes:
+            if not any(
+                is_relevant(f, config.model_dump()) for f in axis.fields for config in configs
+            ):
+                raise UserError(f"axis {axis.name}: this setting has no effect in any of the runs")
+        distinct: dict[tuple[Any, ...], dict[str, Any]] = {}
+        for config, values in zip(configs, combinations, strict=True):
+            distinct.setdefault(_effective(config), values)
+        return self._subset([*distinct.values()])
 
     def members(self, prefix: str, first: int = 1) -> Iterator[Member]:
         """Yield the planned runs, named `prefix-NUMBER`. All combinations come before the next seed."""
         pairs = itertools.product(self.seeds, self.combinations())
         for number, (seed, values) in enumerate(pairs, first):
             yield Member(f"{prefix}-{number}", values, seed)
-
-    def _scan(self) -> tuple[list[dict[str, Any]], list[tuple[dict[str, Any], list[Problem]]]]:
-        """Return the valid combinations of the sweep and the invalid ones found on the way. Raises UserError."""
-        self._check_axes()
-        total = math.prod(len(axis.values) for axis in self.axes)
-        count, order = total, list(range(total))
-        if self.mode == "random":
-            count = self._subset_size()
-            random.Random(self.base.seed).shuffle(order)
-        excluded = {frozenset(values.items()) for values in self.excluded}
-        distinct: dict[tuple[Any, ...], tuple[int, dict[str, Any]]] = {}
-        invalid = []
-        for index in order:
-            values = self._combination(index)
-            if frozenset(values.items()) in excluded:
-                continue
-            try:
-                config = self.base.changed(**values)
-            except ConfigError as error:
-                invalid.append((values, error.problems))
-                continue
-            distinct.setdefault(effective(config), (index, values))
-            if len(distinct) == count:
-                break
-        return [v for _, v in sorted(distinct.values(), key=operator.itemgetter(0))], invalid
-
-    def _combination(self, index: int) -> dict[str, Any]:
-        """Return a combination by its position in the grid. The last axis varies fastest."""
-        chosen: list[Any] = []
-        for axis in reversed(self.axes):
-            index, position = divmod(index, len(axis.values))
-            chosen.insert(0, axis.values[position])
-        return {f: v for axis, v in zip(self.axes, chosen, strict=True) for f in axis.fields}
 
     def _check_axes(self) -> None:
         fields = [field for axis in self.axes for field in axis.fields]
@@ -147,13 +120,7 @@ class Sweep:
             raise UserError("a sweep needs at least one axis, such as lr=1e-4,3e-4")
         if not self.seeds:
             raise UserError("seeds = 0: must be at least 1")
-        if empty := next((axis for axis in self.axes if not axis.values), None):
-            raise UserError(f"axis {empty.name}: needs at least one value")
         count = math.prod(len(axis.values) for axis in self.axes)
-        if count > MAX_COMBINATIONS:
-            raise UserError(
-                f"{count:,} combinations: there can be at most {MAX_COMBINATIONS:,}; use fewer values"
-            )
         limit = (self.max_runs or MAX_RUNS) if self.mode == "random" else MAX_RUNS
         total = (
             min(count, limit) * len(self.seeds)
@@ -170,14 +137,22 @@ class Sweep:
             ):
                 raise UserError(f"axis {axis.name}: {duplicate} is listed twice")
 
-        base = self.base.model_dump()
-        for axis in self.axes:
-            combinations = (base | self._combination(index) for index in range(count))
-            if not any(is_relevant(f, values) for values in combinations for f in axis.fields):
-                raise UserError(f"axis {axis.name}: this setting has no effect in any of the runs")
+    def _parse(self, combinations: Sequence[Mapping[str, Any]]) -> list[RunConfig]:
+        configs, problems = [], []
+        for values in combinations:
+            try:
+                configs.append(self.base.changed(**values))
+            except ConfigError as error:
+                setting = ", ".join(f"{name}={value}" for name, value in values.items())
+                problems.append(f"{setting}: {error}")
+        if problems:
+            more = f" {len(problems) - 1} more combinations are invalid." if problems[1:] else ""
+            raise UserError(f"invalid combination {problems[0]}.{more}")
+        return configs
 
-    def _subset_size(self) -> int:
-        """Return the number of combinations in a random subset. Raises UserError if it is not specified."""
+    def _subset(self, combinations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if self.mode == "grid":
+            return combinations
         if self.max_runs is None:
             raise UserError("max_runs: required for a random sweep")
         count = self.max_runs // len(self.seeds)
@@ -185,7 +160,10 @@ class Sweep:
             raise UserError(
                 f"max_runs = {self.max_runs}: must be at least the number of seeds, {len(self.seeds)}"
             )
-        return count
+        chosen = random.Random(self.base.seed).sample(
+            range(len(combinations)), min(count, len(combinations))
+        )
+        return [combinations[i] for i in sorted(chosen)]
 
 
 def parse_axis(text: str) -> Axis:
@@ -216,9 +194,12 @@ def can_vary(field: str) -> bool:
 def parse_values(field: str, text: str) -> list[Any]:
     """Parse comma-separated values or a range. Raises UserError if one is invalid."""
     match = RANGE.fullmatch(text.strip())
-    if match:
-        return typed_values(field, _range(field, match))
-    return typed_values(field, [value.strip() for value in text.split(",") if value.strip()])
+    texts = (
+        _range(field, match)
+        if match
+        else [value.strip() for value in text.split(",") if value.strip()]
+    )
+    return typed_values(field, texts)
 
 
 def typed_values(field: str, texts: Sequence[Any]) -> list[Any]:
@@ -261,11 +242,8 @@ def _range(field: str, match: re.Match[str]) -> list[Any]:
     return [float(f"{point:.{RANGE_DIGITS}g}") for point in points]
 
 
-def effective(config: RunConfig) -> tuple[Any, ...]:
-    """Return the settings that make a run differ from others, with None for settings without effect."""
+def _effective(config: RunConfig) -> tuple[Any, ...]:
     values = config.model_dump()
     return tuple(
-        str(value) if is_relevant(name, values) else None
-        for name, value in values.items()
-        if name not in IDENTITY_FIELDS
+        str(value) if is_relevant(name, values) else None for name, value in values.items()
     )

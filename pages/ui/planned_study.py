@@ -17,6 +17,9 @@ TIME_HELP = (
     "trained one after the other."
 )
 
+MAX_FULL_ROWS, TABLE_HEIGHT_PX = 15, 560
+"""Maximum number of rows in a table without a scroll bar, and the height of longer tables."""
+
 
 def runs_text(count: int) -> str:
     """Return a number of runs, such as "1 run" or "1,200 runs"."""
@@ -26,8 +29,7 @@ def runs_text(count: int) -> str:
 def show_totals(plan: "SweepPlan") -> None:
     """Show the number of runs, the steps, the time and the disk space."""
     first, second = st.columns(2)
-    trained = plan.trained
-    first.metric("Runs", f"{len(trained):,}")
+    first.metric("Runs", f"{plan.count:,}")
     second.metric("Estimated time", duration(plan.seconds), help=TIME_HELP)
     first.metric("Steps", DASH if plan.steps is None else f"{plan.steps:,}")
     free = "" if plan.free_disk_mb is None else f" {memory(plan.free_disk_mb)} is free."
@@ -64,12 +66,14 @@ def show_table(plan: "SweepPlan") -> None:
         }
         for run in plan.runs
     ]  # fmt: skip
+    later = ""
+    if plan.later:
+        later = (
+            f" {runs_text(plan.later)} more follow; their values depend on the results of these."
+        )
     st.caption(
         f"{runs_text(len(plan.trained))} in training order. All combinations are trained with one seed before the next."
+        + later
     )
-    st.dataframe(
-        pd.DataFrame(rows),
-        hide_index=True,
-        key="planned-runs",
-        height=min(560, 40 + 35 * len(rows)),
-    )
+    height: Any = "content" if len(rows) <= MAX_FULL_ROWS else TABLE_HEIGHT_PX
+    st.dataframe(pd.DataFrame(rows), hide_index=True, key="planned-runs", height=height)

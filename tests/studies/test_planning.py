@@ -1,13 +1,15 @@
 """Planning a study: runs, steps, time, disk space, problems and reused runs."""
 
-import json
+import shutil
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from core.config import RunConfig
 from core.errors import UserError
 from core.lab import Lab
+from core.metrics import MIB
 from core.planning import preflight
 from core.run.directory import RunDirectory
 from core.scheduler.executors import EXECUTORS
@@ -63,7 +65,7 @@ def test_totals_are_the_sums_over_all_runs(lab):
 def test_settings_with_the_same_cost_are_checked_once(lab, monkeypatch):
     checked = []
     check = preflight.check
-    monkeypatch.setattr(preflight, "check", lambda config: checked.append(config) or check(config))
+    monkeypatch.setattr(preflight, "check", lambda *a: checked.append(a) or check(*a))
     plan = lab.plan_sweep(sweep("lr=log 1e-5..1e-2 x 10", "lora_rank=4,16", "min_lr=0,1e-6"))
     assert len(plan.runs) == 80
     assert len(checked) == 2
@@ -112,8 +114,7 @@ def test_random_subset_avoids_invalid_combinations(lab):
         (["lora_rank=4,8"], {"base": BASE.changed(method="full")}, "axis lora_rank: this setting has no effect"),
         (["max_length=2000,3000"], {}, "every combination is excluded"),
         (["lr=log 1e-5..1e-2 x 700"], {"seeds": (1, 2, 3)}, "2,100 runs: a sweep can have at most 2,000"),
-        (["lr=log 1e-5..1e-2 x 1000", "weight_decay=0..1 x 1000"], {"mode": "random", "max_runs": 5}, "1,000,000 combinations"),
-        (["lr=1e-4,3e-4"], {"mode": "random"}, "max_runs: required"),
+                (["lr=1e-4,3e-4"], {"mode": "random"}, "max_runs: required"),
     ],
 )  # fmt: skip
 def test_problems_are_sentences(lab, axes, options, message):
@@ -124,7 +125,8 @@ def test_problems_are_sentences(lab, axes, options, message):
 
 def test_study_that_does_not_fit_on_the_disk_is_refused(lab, monkeypatch):
     one = preflight.check(BASE)
-    monkeypatch.setattr(preflight, "free_disk_mb", lambda path: one.disk_peak_mb + one.disk_mb)
+    free = int((one.disk_peak_mb + one.disk_mb) * MIB) + 1
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
     assert not lab.plan_sweep(sweep("lr=1e-4,3e-4", seeds=(1,))).problems
     [problem] = lab.plan_sweep(sweep("lr=1e-4,3e-4")).problems
     assert problem.startswith("runs = 4: they need about")
@@ -168,17 +170,3 @@ def test_study_without_new_runs_is_a_problem(lab):
     finish(lab, lr=1e-4, seed=1)
     plan = lab.plan_sweep(sweep("lr=1e-4", seeds=(1,)), reuse=True)
     assert "every run of this study exists already" in plan.problems[0]
-
-
-def test_reused_run_joins_the_study_after_a_crash(lab):
-    finish(lab, name="demo", lr=1e-4, seed=1)
-    planned = sweep("lr=1e-4,3e-4", seeds=(1,))
-    lab.sweep(planned, "rate", reused=lab.plan_sweep(planned, "rate", reuse=True).reused)
-    path = lab.runs_dir / "studies" / "rate.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "is_complete": False}))
-    run = RunDirectory(lab.runs_dir / "demo")
-    run.write_config(run.config().changed(study=None))
-    lab.close()
-    with Lab(lab.runs_dir, "idle") as again:
-        assert again.config("demo").study == "rate"
-        assert len(again.runs()) == 2

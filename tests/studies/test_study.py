@@ -181,7 +181,6 @@ def edit_member(**values):
         (edit(mode="other"), "unknown mode"),
         (edit(max_runs="x"), "max_runs"),
         (edit(axes=[{"fields": ["name"], "values": ["x"]}]), "'name' cannot be varied"),
-        (edit_member(name="rate"), "invalid name"),
         (edit_member(name="rate-2"), "same name"),
         (edit_member(seed="x"), "seed of rate-1"),
         (edit_member(values=[1]), "rate-1 changes a setting"),
