@@ -246,8 +246,8 @@ with details:
     if launch_pressed and not (checked.blockers or has_invalid or is_repeated):
         launch_all(checked)
     show_summary(checked)
-    if checked.study:
-        launch_study.show_plan(checked.study)
+    if checked.study and checked.config:
+        launch_study.show_plan(lab, checked.config, checked.study)
     elif checked.plan and not varied:
         estimate, cost = st.container(), None
         if checked.config and not checked.blockers:

@@ -12,6 +12,7 @@ from core.errors import ConfigError
 from core.lab import Lab
 from core.studies.sweep import Axis, Sweep
 from pages import launch_vary
+from pages.launch_measurements import show_measurement
 from pages.ui.errors import show_errors
 from pages.ui.planned_study import runs_text, show_remarks, show_table, show_totals
 from pages.ui.run_links import study_link
@@ -107,12 +108,16 @@ def show_launched(runs: Mapping[str, str]) -> None:
         )
 
 
-def show_plan(current: "SweepPlan") -> None:
-    """Draw the totals and the button that opens the table of runs."""
+def show_plan(lab: Lab, base: RunConfig, current: "SweepPlan") -> None:
+    """Draw the totals, the button that opens the table of runs, and the button that measures the time."""
     if current.runs:
-        show_totals(current)
+        totals = st.container()
         if st.button("Show all runs", icon=":material/table_rows:", width="stretch"):
             show_table(current)
+        cost = show_measurement(base, lab)
+        with totals:
+            one = cost.seconds + cost.evaluation_seconds if cost else None
+            show_totals(current, one and current.scaled_seconds(base, one))
     show_remarks(current)
 
 

@@ -27,8 +27,12 @@ TYPED, LAUNCHED = "change:typed", "change:launched"
 """Session keys: the values that the user typed, by setting, and the study just launched."""
 
 
-def show_button(name: str, lab: Lab) -> None:
-    """Draw the button that opens the dialog."""
+def show_button(name: str, seconds: float | None, lab: Lab) -> None:
+    """Draw the button that opens the dialog.
+
+    Args:
+        seconds: the training time of the run; None if it has not finished.
+    """
     if st.button(
         "Change one thing",
         icon=":material/science:",
@@ -36,11 +40,11 @@ def show_button(name: str, lab: Lab) -> None:
     ):
         st.session_state[TYPED] = {}
         st.session_state.pop(LAUNCHED, None)
-        show_dialog(name, lab)
+        show_dialog(name, seconds, lab)
 
 
 @st.dialog("Change one thing")
-def show_dialog(name: str, lab: Lab) -> None:
+def show_dialog(name: str, seconds: float | None, lab: Lab) -> None:
     """Draw the dialog in which a setting, its values and the number of seeds are chosen."""
     with show_errors(stop=True):
         run = lab.config(name)
@@ -92,7 +96,7 @@ def show_dialog(name: str, lab: Lab) -> None:
         return
     with st.spinner("Planning the runs ..."):
         plan = lab.plan_sweep(sweep, reuse=True)
-    _show_plan(name, run, plan, lab)
+    _show_plan(run, seconds, plan, lab)
 
 
 def _sweep(run: RunConfig, fields: list[str], typed: Typed, seeds: int) -> Sweep:
@@ -111,18 +115,25 @@ def _sweep(run: RunConfig, fields: list[str], typed: Typed, seeds: int) -> Sweep
     )
 
 
-def _show_plan(name: str, run: RunConfig, plan: "SweepPlan", lab: Lab) -> None:
-    """Draw the problems or the cost, and the button that launches the runs."""
+def _show_plan(run: RunConfig, seconds: float | None, plan: "SweepPlan", lab: Lab) -> None:
+    """Draw the problems or the cost, and the button that launches the runs.
+
+    Args:
+        seconds: the training time of the run; None if it has not finished.
+    """
     problems = [*plan.problems, *map(str, plan.setting_problems)]
     if plan.invalid_message:
         problems.append(plan.invalid_message)
     for problem in problems:
         st.error(escape_markdown(capitalize(problem)))
     if plan.runs:
+        total = plan.scaled_seconds(run, seconds) if seconds else plan.seconds
+        basis = f" This estimate is based on the time that {run.name} took." if seconds else ""
         st.markdown(
-            f"**{runs_text(len(plan.trained))}**, about {duration(plan.seconds)}", help=TIME_HELP
+            f"**{runs_text(plan.count)}**, about {duration(total)}",
+            help=TIME_HELP + escape_markdown(basis),
         )
-        st.caption(escape_markdown(_reuse_text(name, run, plan.reused)))
+        st.caption(escape_markdown(_reuse_text(run, plan.reused)))
     if st.button(
         f"Launch {runs_text(len(plan.trained))}",
         key="change:launch",
@@ -136,19 +147,19 @@ def _show_plan(name: str, run: RunConfig, plan: "SweepPlan", lab: Lab) -> None:
             st.rerun(scope="fragment")
 
 
-def _reuse_text(name: str, run: RunConfig, reused: Mapping[str, str]) -> str:
+def _reuse_text(run: RunConfig, reused: Mapping[str, str]) -> str:
     """Return a sentence about the finished runs that are not trained again."""
-    if name in reused.values():
-        others = len(reused) - 1
-        more = (
-            f", and so {'is' if others == 1 else 'are'} {runs_text(others)} with the same settings"
-            if others
-            else ""
-        )
-        return f"{name} is reused and becomes part of the study{more}."
-    if run.study:
-        return f"{name} belongs to the study {run.study}, so its settings are trained again."
-    return f"{name} has not finished, so its settings are trained again."
+    others = len([name for name in reused.values() if name != run.name])
+    if run.name in reused.values():
+        text = f"{run.name} is reused and becomes part of the study."
+    elif run.study:
+        text = f"{run.name} belongs to the study {run.study}, so its settings are trained again."
+    else:
+        text = f"{run.name} has not finished, so its settings are trained again."
+    if others:
+        verb = "is" if others == 1 else "are"
+        text += f" {runs_text(others)} with the same settings {verb} reused, too."
+    return text
 
 
 def _show_launched(study: str, count: int) -> None:

@@ -111,7 +111,8 @@ def _show_actions(run: dict[str, Any], lab: Lab) -> None:
             "Clone", icon=":material/content_copy:", help="Open Launch with these settings."
         ):
             st.switch_page("pages/launch.py", query_params={"from": name})
-        run_change.show_button(name, lab)
+        is_finished = run["status"] == "finished"
+        run_change.show_button(name, run["seconds"] if is_finished else None, lab)
         has_answers = run["exact"] is not None
         if st.button(
             "Score",

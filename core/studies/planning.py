@@ -118,6 +118,19 @@ class SweepPlan:
         """Estimated time of all runs, which are trained one after the other."""
         return self._total([run.seconds for run in self.trained])
 
+    def scaled_seconds(self, config: RunConfig, measured: float) -> float | None:
+        """Return the time of all runs, given the measured time of one.
+
+        Args:
+            config: the settings of the measured run. If no run of the study has its values, the result is None.
+            measured: its time in seconds.
+        """
+        for run in self.runs:
+            is_same = all(getattr(config, name) == value for name, value in run.values.items())
+            if is_same and run.seconds and self.seconds is not None:
+                return self.seconds * measured / run.seconds
+        return None
+
     def _total(self, values: Sequence[float | None]) -> float | None:
         """Return the sum, with the mean for runs whose values are not known yet."""
         known = [value for value in values if value is not None]
@@ -152,6 +165,8 @@ def plan_sweep(
         runs: `queries.results`, to reuse finished runs that belong to no study. None trains all runs.
     """
     try:
+        for seed in sweep.seeds:
+            sweep.base.changed(seed=seed)
         invalid = _contradictions(sweep)
         sweep = _without(sweep, invalid)
         checks: dict[RunConfig, Plan] = {}

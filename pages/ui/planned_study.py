@@ -12,10 +12,7 @@ from pages.ui.text import capitalize, escape_markdown
 if TYPE_CHECKING:  # imports PyTorch, which takes seconds
     from core.studies.planning import SweepPlan
 
-TIME_HELP = (
-    "Calculated from the current speed of this machine. Includes evaluations, but not the test answers. Runs are "
-    "trained one after the other."
-)
+TIME_HELP = "Includes evaluations, but not the test answers. Runs are trained one after the other."
 
 MAX_FULL_ROWS, TABLE_HEIGHT_PX = 15, 560
 """Maximum number of rows in a table without a scroll bar, and the height of longer tables."""
@@ -26,11 +23,17 @@ def runs_text(count: int) -> str:
     return f"{count:,} {'run' if count == 1 else 'runs'}"
 
 
-def show_totals(plan: "SweepPlan") -> None:
-    """Show the number of runs, the steps, the time and the disk space."""
+def show_totals(plan: "SweepPlan", measured: float | None = None) -> None:
+    """Show the number of runs, the steps, the time and the disk space.
+
+    Args:
+        measured: the total time according to a measurement, in seconds.
+    """
     first, second = st.columns(2)
     first.metric("Runs", f"{plan.count:,}")
-    second.metric("Estimated time", duration(plan.seconds), help=TIME_HELP)
+    basis = "Estimated" if measured is None else "Measured"
+    seconds = plan.seconds if measured is None else measured
+    second.metric(f"{basis} time", duration(seconds), help=TIME_HELP)
     first.metric("Steps", DASH if plan.steps is None else f"{plan.steps:,}")
     free = "" if plan.free_disk_mb is None else f" {memory(plan.free_disk_mb)} is free."
     second.metric(
