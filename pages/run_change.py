@@ -10,7 +10,7 @@ from core.errors import UserError
 from core.lab import Lab
 from core.studies.sweep import Axis, Sweep, can_vary
 from core.views.formats import duration, setting_text
-from pages.ui.errors import show_errors
+from pages.ui.errors import show_errors, toast_errors
 from pages.ui.planned_study import TIME_HELP, runs_text
 from pages.ui.run_links import study_link
 from pages.ui.text import capitalize, escape_markdown
@@ -23,8 +23,10 @@ DEFAULT_FIELD = "lr"
 DEFAULT_SEEDS = 3
 """One seed supports no verdict."""
 MAX_SEEDS = 100
-TYPED, LAUNCHED = "change:typed", "change:launched"
-"""Session keys: the values that the user typed, by setting, and the study just launched."""
+OPEN, TYPED, LAUNCHED = "change:open", "change:typed", "change:launched"
+"""Session keys: the run whose dialog is open, the typed values by setting, and the study just launched."""
+SEEDS = "change:seeds"
+"""Widget key of the number of seeds."""
 
 
 def show_button(name: str, seconds: float | None, lab: Lab) -> None:
@@ -38,12 +40,19 @@ def show_button(name: str, seconds: float | None, lab: Lab) -> None:
         icon=":material/science:",
         help="Train copies of this run that differ from it in one setting.",
     ):
-        st.session_state[TYPED] = {}
+        st.session_state.update({OPEN: name, TYPED: {}})
         st.session_state.pop(LAUNCHED, None)
+    elif SEEDS not in st.session_state:  # the user has left the page
+        st.session_state.pop(OPEN, None)
+    if st.session_state.get(OPEN) == name:
         show_dialog(name, seconds, lab)
 
 
-@st.dialog("Change one thing")
+def _close() -> None:
+    st.session_state.pop(OPEN, None)
+
+
+@st.dialog("Change one thing", on_dismiss=_close)
 def show_dialog(name: str, seconds: float | None, lab: Lab) -> None:
     """Draw the dialog in which a setting, its values and the number of seeds are chosen."""
     with show_errors(stop=True):
@@ -83,7 +92,7 @@ def show_dialog(name: str, seconds: float | None, lab: Lab) -> None:
         1,
         MAX_SEEDS,
         DEFAULT_SEEDS,
-        key="change:seeds",
+        key=SEEDS,
         help=f"Each value is trained with the seeds {run.seed}, {run.seed + 1} and so on. One seed supports no verdict.",
     )
     if not typed.get(field):
@@ -134,17 +143,21 @@ def _show_plan(run: RunConfig, seconds: float | None, plan: "SweepPlan", lab: La
             help=TIME_HELP + escape_markdown(basis),
         )
         st.caption(escape_markdown(_reuse_text(run, plan.reused)))
-    if st.button(
-        f"Launch {runs_text(len(plan.trained))}",
+    st.button(
+        f"Launch {runs_text(plan.count)}",
         key="change:launch",
         type="primary",
         icon=":material/rocket_launch:",
         disabled=bool(problems) or not plan.trained,
-    ):
-        with show_errors():
-            names = lab.sweep(plan.sweep, plan.study, reused=plan.reused)
-            st.session_state[LAUNCHED] = (plan.study, len(names) - len(plan.reused))
-            st.rerun(scope="fragment")
+        on_click=_launch,
+        args=(plan, lab),
+    )
+
+
+def _launch(plan: "SweepPlan", lab: Lab) -> None:
+    with toast_errors():
+        names = lab.sweep(plan.sweep, plan.study, reused=plan.reused)
+        st.session_state[LAUNCHED] = (plan.study, len(names) - len(plan.reused))
 
 
 def _reuse_text(run: RunConfig, reused: Mapping[str, str]) -> str:
