@@ -234,8 +234,8 @@ def _contradictions(sweep: Sweep) -> list[InvalidCombination]:
 
 
 def _without(sweep: Sweep, invalid: Sequence[InvalidCombination]) -> Sweep:
-    excluded = (*sweep.excluded, *(combination.values for combination in invalid))
-    return replace(sweep, excluded=excluded)
+    excluded = [tuple(c.values[axis.fields[0]] for axis in sweep.axes) for c in invalid]
+    return replace(sweep, excluded=(*sweep.excluded, *excluded))
 
 
 def _checked(runs_dir: Path, config: RunConfig, checks: dict[RunConfig, Plan]) -> Plan:

@@ -232,7 +232,7 @@ def _from_json(name: str, values: dict[str, Any]) -> Study:
         tuple(values["seeds"]),
         values["mode"],
         values["max_runs"],
-        excluded=tuple(dict(combination) for combination in values.get("excluded", ())),
+        excluded=tuple(tuple(combination) for combination in values.get("excluded", ())),
     )
     members = tuple(Member(m["name"], m["values"], m["seed"]) for m in values["members"])
     _check_sweep(sweep)

@@ -68,7 +68,7 @@ class Sweep:
         seeds: random seeds. The same seeds are used for every combination, so that differences can be paired.
         mode: `grid` for all combinations, `random` for a random subset of `max_runs` runs.
         max_runs: number of runs in a random subset, rounded down to whole combinations.
-        excluded: combinations to leave out, such as invalid ones.
+        excluded: combinations to leave out, such as invalid ones, each with one value per axis.
     """
 
     base: RunConfig
@@ -76,7 +76,7 @@ class Sweep:
     seeds: tuple[int, ...]
     mode: Mode = "grid"
     max_runs: int | None = None
-    excluded: tuple[Mapping[str, Any], ...] = ()
+    excluded: tuple[tuple[Any, ...], ...] = ()
 
     def combinations(self) -> list[dict[str, Any]]:
         """Return the varied settings of each combination, without combinations that differ only in ineffective settings.
@@ -84,6 +84,7 @@ class Sweep:
         Raises UserError if there is no combination, one is invalid, or an axis never has an effect.
         """
         self._check_axes()
+        excluded = {*self.excluded}
         combinations = [
             {
                 field: value
@@ -91,8 +92,8 @@ class Sweep:
                 for field in axis.fields
             }
             for values in itertools.product(*(axis.values for axis in self.axes))
+            if values not in excluded
         ]
-        combinations = [values for values in combinations if values not in self.excluded]
         if not combinations:
             raise UserError("every combination is excluded; use other values")
         configs = self._parse(combinations)
