@@ -418,13 +418,14 @@ class Lab(Reader):
 
     # Studies
 
-    def sweep(self, planned: Sweep, study: str = "", question: str = "") -> list[str]:
+    def sweep(self, planned: Sweep, study: str = "", question: str = "", **more: Any) -> list[str]:
         """Create and queue the runs of a study, and return their names.
 
         Args:
             study: name of the study; by default, an unused name with the varied settings. If the study exists, only runs
                 that a crash prevented from being created are added.
             question: the question that it answers.
+            more: see `operations.sweep`.
 
         Raises:
             UserError: see `operations.sweep`.
@@ -434,7 +435,7 @@ class Lab(Reader):
         name = study or studies_on_disk.unused_name(self.runs_dir, planned)
         for axis in planned.axes:
             self._refuse_outside_values(axis.fields, axis.values)
-        names = operations.sweep(self.runs_dir, name, planned, question)
+        names = operations.sweep(self.runs_dir, name, planned, question, **more)
         self._add_queued(queue, names)
         return names
 

@@ -20,7 +20,7 @@ from core.run.directory import ENDED_STATUSES, RunDirectory
 from core.run.names import explain_name
 from core.scheduler.executors import EXECUTORS
 from core.scheduler.processes import kill_trainer
-from core.studies import adaptive, study
+from core.studies import adaptive, reuse, study
 from core.studies.pruning import is_pruned
 from core.studies.study import Study
 from core.studies.sweep import Sweep
@@ -353,11 +353,20 @@ def generate(
         yield answer
 
 
-def sweep(runs_dir: Path, name: str, planned: Sweep, question: str = "") -> list[str]:
+def sweep(
+    runs_dir: Path,
+    name: str,
+    planned: Sweep,
+    question: str = "",
+    reused: Mapping[str, str] | None = None,
+) -> list[str]:
     """Create the missing runs of a new or existing study, and return the names of all its runs.
 
     Deleted and damaged runs are left out. Raises UserError if the sweep is invalid, the disk is too small for the runs, or
     a study with this name has a different sweep.
+
+    Args:
+        reused: finished runs that become members of a new study instead of planned ones; see `reuse.check`.
     """
     with study.locked(runs_dir):
         if (file_name := study.file_name(name)) in study.study_names(runs_dir):
@@ -366,7 +375,10 @@ def sweep(runs_dir: Path, name: str, planned: Sweep, question: str = "") -> list
         else:
             combinations = planned.combinations()
             _check_disk(runs_dir, planned, combinations)
+            reuse.check(runs_dir, planned, file_name, reused or {})
             existing = study.plan(runs_dir, name, planned, question)
+            if reused:
+                existing = reuse.with_reused(runs_dir, existing, reused)
         study.create_runs(runs_dir, existing)
         return [run.name for run in _existing_members(runs_dir, existing)]
 

@@ -7,7 +7,7 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import pandas as pd
 
@@ -17,7 +17,11 @@ from core.errors import UserError
 from core.run.directory import RunDirectory
 from core.studies import study as studies_on_disk
 from core.studies.study import Study
+from core.studies.sweep import Sweep
 from core.tracking import queries
+
+if TYPE_CHECKING:  # imports PyTorch, which takes seconds
+    from core.studies.planning import SweepPlan
 
 Result = TypeVar("Result")
 Curves = dict[str, pd.DataFrame]
@@ -129,6 +133,17 @@ class Reader(ABC):
     def study(self, name: str) -> Study:
         """Return a study. Raises UserError if it does not exist or its file is damaged."""
         return studies_on_disk.find(self.runs_dir, name)
+
+    def plan_sweep(self, sweep: Sweep, study: str = "", reuse: bool = False) -> "SweepPlan":
+        """Plan a study without launching it; see `core.studies.planning`. Problems are listed in the plan.
+
+        Args:
+            study: name of the study; by default, an unused name with the varied settings.
+            reuse: use finished runs with the same settings, if they belong to no study, instead of training them again.
+        """
+        from core.studies.planning import plan_sweep  # imports PyTorch
+
+        return plan_sweep(self.runs_dir, sweep, study, self.runs() if reuse else None)
 
     def effects(
         self, metric: str = "val_loss", study: str | None = None, margin: float | None = None

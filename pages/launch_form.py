@@ -13,18 +13,13 @@ from pydantic.fields import FieldInfo
 
 from core.config import GROUPS, RunConfig, base_type, choices, is_optional, is_relevant, metadata
 from core.errors import Problem
-from core.nn.architecture import FAMILY, TARGET_GROUPS
 from core.views.formats import setting_text
 from pages.ui import runtime
 from pages.ui.text import capitalize, escape_markdown
 from pages.ui.upload import dataset_uploader
+from pages.ui.varied_values import SUGGESTIONS
 
 FIELDS = RunConfig.model_fields
-SUGGESTIONS = {
-    "base_model": list(FAMILY),
-    "dataset": ["primer", "alpaca"],
-    "lora_targets": list(TARGET_GROUPS),
-}
 NUMBER_TEXT_FIELDS = ("lr", "min_lr", "warmup_start", "epsilon", "weight_decay")
 """Numbers entered as text, because number inputs cannot show both 5e-5 and 2.5e-5 without rounding or padding."""
 MULTILINE_FIELDS = ("notes", "sample_prompt")
@@ -48,6 +43,9 @@ ADVANCED_OPEN = "advanced_open"
 """Session key: whether a problem has opened the advanced settings since the form was filled."""
 CHANGE_WIDTH = 60
 """Maximum length of a value in the list of changes, in characters."""
+
+
+Variants = Sequence[Mapping[str, Any]]
 
 
 class Change(NamedTuple):
@@ -93,10 +91,10 @@ def undo(name: str) -> None:
         _redraw(ALPHA_LOCK)
 
 
-def changes(current: Mapping[str, Any]) -> list[Change]:
+def changes(current: Mapping[str, Any], variants: Variants = ({},)) -> list[Change]:
     """Return the relevant settings that differ from the source."""
     found = []
-    for name, value in settings(current).items():
+    for name, value in settings(current, variants).items():
         old, new = setting_text(st.session_state[SOURCE][name]), setting_text(value)
         if old != new:
             old, new = (shorten(text, CHANGE_WIDTH, placeholder=" …") for text in (old, new))
@@ -124,44 +122,69 @@ def values() -> dict[str, Any]:
     return dict(draft)
 
 
-def settings(current: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings to launch with. Hidden fields have no effect, so they are omitted and not validated."""
+def settings(current: Mapping[str, Any], variants: Variants = ({},)) -> dict[str, Any]:
+    """Return the settings to launch with. Hidden fields have no effect, so they are omitted and not validated.
+
+    Args:
+        variants: combinations of varied settings. A field is hidden only if it has no effect in any of them.
+    """
     return {
         name: value
         for name, value in current.items()
-        if name == "parent" or is_relevant(name, current)
+        if name == "parent" or _has_effect(name, current, variants)
     }
+
+
+def names(current: Mapping[str, Any], variants: Variants = ({},)) -> list[str]:
+    """Return the fields with an effect, in the order of the form."""
+    return [
+        name
+        for group in GROUPS
+        for name, field in FIELDS.items()
+        if metadata(field)["group"] == group and _has_effect(name, current, variants)
+    ]
+
+
+def is_alpha_locked() -> bool:
+    """Whether alpha follows the rank."""
+    return bool(st.session_state[ALPHA_LOCK])
+
+
+def _has_effect(name: str, current: Mapping[str, Any], variants: Variants) -> bool:
+    return any(is_relevant(name, {**current, **variant}) for variant in variants)
 
 
 def show(
     current: Mapping[str, Any],
     problems: list[Problem],
     footers: Mapping[str, Callable[[], None]] | None = None,
+    varied: Mapping[str, str] | None = None,
+    variants: Variants = ({},),
 ) -> None:
     """Draw all groups, with error messages below their fields, and the advanced settings at the end.
 
     Args:
         footers: functions that draw content below the fields of a group, by group.
+        varied: settings that take several values, with their values as text.
+        variants: see `settings`.
     """
     advanced: dict[str, list[str]] = {}
+    shown = names(current, variants)
+    varied = varied or {}
     for group, title in GROUPS.items():
-        relevant = [
-            name
-            for name, field in FIELDS.items()
-            if metadata(field)["group"] == group and is_relevant(name, current)
-        ]
+        relevant = [name for name in shown if metadata(FIELDS[name])["group"] == group]
         advanced[group] = [name for name in relevant if name in ADVANCED_FIELDS]
-        names = [name for name in relevant if name not in ADVANCED_FIELDS]
-        if not names:
+        basic = [name for name in relevant if name not in ADVANCED_FIELDS]
+        if not basic:
             continue
         with st.container(border=True):
             st.markdown(f"**{title}**")
-            _fields(f"fields-{group}", names, current, problems)
+            _fields(f"fields-{group}", basic, current, problems, varied)
             if footers and group in footers:
                 footers[group]()
-            if "dataset" in names:
+            if "dataset" in basic:
                 dataset_uploader(_use_upload)
-    _show_advanced(advanced, current, problems)
+    _show_advanced(advanced, current, problems, varied)
 
 
 def messages(problems: list[Problem]) -> list[str]:
@@ -174,7 +197,10 @@ def messages(problems: list[Problem]) -> list[str]:
 
 
 def _show_advanced(
-    groups: Mapping[str, list[str]], current: Mapping[str, Any], problems: list[Problem]
+    groups: Mapping[str, list[str]],
+    current: Mapping[str, Any],
+    problems: list[Problem],
+    varied: Mapping[str, str],
 ) -> None:
     """Draw the advanced settings, collapsed unless one has a problem, and list those that differ from the defaults."""
     names = [name for group in groups.values() for name in group]
@@ -184,12 +210,13 @@ def _show_advanced(
         for group, fields in groups.items():
             if fields:
                 st.markdown(f"**{GROUPS[group]}**")
-                _fields(f"fields-advanced-{group}", fields, current, problems)
+                _fields(f"fields-advanced-{group}", fields, current, problems, varied)
     defaults = RunConfig()
     changed = [
         f"{FIELDS[name].title} {setting_text(current[name])}"
         for name in names
-        if setting_text(current[name]) != setting_text(getattr(defaults, name))
+        if name not in varied
+        and setting_text(current[name]) != setting_text(getattr(defaults, name))
     ]
     if changed:
         short = [shorten(text, CHANGE_WIDTH, placeholder=" …") for text in changed]
@@ -202,10 +229,14 @@ def _use_upload(path: str) -> None:
 
 
 def _fields(
-    key: str, names: Sequence[str], current: Mapping[str, Any], problems: list[Problem]
+    key: str,
+    names: Sequence[str],
+    current: Mapping[str, Any],
+    problems: list[Problem],
+    varied: Mapping[str, str],
 ) -> None:
     """Draw fields in rows (see style.css): inputs first, then checkboxes, then long texts at full width."""
-    is_checkbox = {name: base_type(FIELDS[name]) is bool for name in names}
+    is_checkbox = {n: base_type(FIELDS[n]) is bool and n not in varied for n in names}
     short_fields = [name for name in names if name not in MULTILINE_FIELDS]
     rows = {
         key: [name for name in short_fields if not is_checkbox[name]],
@@ -215,17 +246,22 @@ def _fields(
         if row:
             with st.container(key=row_key):
                 for name in row:
-                    _field(name, current, problems)
+                    _field(name, current, problems, varied)
     for name in names:
         if name in MULTILINE_FIELDS:
-            _field(name, current, problems)
+            _field(name, current, problems, varied)
 
 
-def _field(name: str, current: Mapping[str, Any], problems: list[Problem]) -> None:
-    """Draw a field with its error messages."""
+def _field(
+    name: str, current: Mapping[str, Any], problems: list[Problem], varied: Mapping[str, str]
+) -> None:
+    """Draw a field with its error messages. Varied fields show their values instead of an input."""
     with st.container(key=f"field-{name}"):
-        _widget(name, FIELDS[name], current[name])
-        if name == "lora_alpha":
+        if name in varied:
+            _show_varied(name, varied[name])
+        else:
+            _widget(name, FIELDS[name], current[name])
+        if name == "lora_alpha" and name not in varied:
             st.toggle(
                 "Alpha = rank",
                 st.session_state[ALPHA_LOCK],
@@ -235,6 +271,17 @@ def _field(name: str, current: Mapping[str, Any], problems: list[Problem]) -> No
         for problem in problems:
             if problem.field == name:
                 st.error(escape_markdown(capitalize(problem.message)))
+
+
+def _show_varied(name: str, values: str) -> None:
+    key = f"varied:{name}"
+    st.session_state[key] = values
+    st.text_input(
+        f"{FIELDS[name].title} :blue-badge[varied]",
+        key=key,
+        disabled=True,
+        help=f"Each of these values is trained. `{name}`: {FIELDS[name].description}",
+    )
 
 
 def _key(name: str) -> str:

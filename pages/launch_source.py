@@ -9,7 +9,7 @@ import streamlit as st
 
 from core.lab import Lab
 from core.presets import PRESETS, preset
-from pages import launch_form
+from pages import launch_form, launch_vary
 from pages.ui.errors import show_errors, toast_errors
 from pages.ui.text import escape_markdown
 
@@ -93,8 +93,9 @@ def _apply(lab: Lab) -> None:
 
 
 def _fill(lab: Lab, source: str) -> None:
-    """Fill the form. Raises UserError if the settings of the run to clone are damaged."""
+    """Fill the form and vary nothing. Raises UserError if the settings of the run to clone are damaged."""
     launch_form.start_from(_settings(lab, source))
+    launch_vary.clear()
     st.session_state[FILLED_FROM] = source
 
 

@@ -7,6 +7,7 @@ import streamlit as st
 
 from core.lab import Lab
 from core.views import changes
+from pages import run_change
 from pages.ui.copy_link import copy_link
 from pages.ui.errors import attempt, show_errors
 from pages.ui.run_links import run_link
@@ -110,6 +111,8 @@ def _show_actions(run: dict[str, Any], lab: Lab) -> None:
             "Clone", icon=":material/content_copy:", help="Open Launch with these settings."
         ):
             st.switch_page("pages/launch.py", query_params={"from": name})
+        is_finished = run["status"] == "finished"
+        run_change.show_button(name, run["seconds"] if is_finished else None, lab)
         has_answers = run["exact"] is not None
         if st.button(
             "Score",

@@ -31,6 +31,11 @@ CURVE_POINTS = 200
 """Approximate maximum number of points in a plan's learning rate curve."""
 SMALLEST_DATASET = Extent(train_examples=1, longest=2, test_examples=1, longest_prompt=1)
 """Stand-in for a data set that has not been downloaded yet. A run that does not fit with this one never fits."""
+CORPUS_FIELDS = (
+    *("dataset", "max_examples", "empty_outputs", "columns", "train_fraction", "test_fraction"),
+    *("max_length", "mask_prompt", "eval_examples", "probe_examples", "epochs"),
+)
+"""Settings that determine a run's Corpus."""
 RETRY_MEMORY_SHARE = 0.95
 """Maximum memory estimate for settings suggested after a run ran out of memory, relative to that run's estimate."""
 Result = TypeVar("Result")
@@ -124,7 +129,14 @@ def read_corpus(config: RunConfig, context: int) -> Corpus:
     Raises:
         UserError: the data set does not exist or is damaged, or a part of it is empty, possibly after truncation.
     """
-    stamps = dataset.stamps(config.dataset)
+    relevant = {name: getattr(config, name) for name in CORPUS_FIELDS}
+    settings = RunConfig().model_copy(update=relevant)
+    return _read_corpus(settings, context, dataset.stamps(config.dataset))
+
+
+@functools.lru_cache(maxsize=8)
+def _read_corpus(config: RunConfig, context: int, stamps: object) -> Corpus:
+    """Implement `read_corpus`. `stamps` is only part of the cache keys."""
     source = config.dataset, config.max_examples, config.empty_outputs, config.columns
     records, sizes = _read_sizes(*source, stamps)
     parts = dataset.split(records.examples, config)

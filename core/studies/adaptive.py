@@ -116,19 +116,19 @@ def search_results(found: Study, runs: pd.DataFrame, missing: Sequence[str]) -> 
         runs: all runs; see `runs_with_base_loss`.
         missing: members that were deleted.
     """
-    from core.studies.effects import diverged  # imports SciPy
+    from core.studies.effects import has_diverged  # imports SciPy
 
     everything = {*runs["name"]}
     runs = runs[runs["study"] == found.name].set_index("name", drop=False)
     by_combination: dict[tuple[Any, ...], list[Outcome]] = {}
-    has_diverged = diverged(runs)
+    diverged = has_diverged(runs)
     for member in found.members:
         outcomes = by_combination.setdefault(studies.key(member.values), [])
         if member.name in runs.index:
             run = runs.loc[member.name]
             if run["status"] not in ENDED_STATUSES:
                 return None
-            is_lost = run["status"] == "failed" or bool(has_diverged[member.name])
+            is_lost = run["status"] == "failed" or bool(diverged[member.name])
             outcomes.append(_outcome(run.to_dict(), found.sweep.metric, is_lost))
         elif member.name not in everything and member.name not in missing:
             return None  # not indexed yet

@@ -29,7 +29,7 @@ from core.studies.sweep import SEARCH_METRICS, Axis, Member, Mode, Sweep, can_va
 MAX_NAME_CHARACTERS = 40
 """Leaves room for the numbers in the names of the runs."""
 NUMBERED = re.compile(r".+-[0-9]+")
-"""Names of the runs of a study."""
+"""Names of the runs of a study, except for reused ones."""
 LOCK_FILE = "studies.lock"
 LOCK_TIMEOUT_S = 60.0
 """How long to wait for another process that changes studies. Creating the runs of a large study takes seconds."""
@@ -116,11 +116,7 @@ def plan(runs_dir: Path, name: str, sweep: Sweep, question: str = "") -> Study:
 
     Raises UserError if the sweep is invalid, the name is taken or the file cannot be written.
     """
-    prefix = file_name(name)
-    if not any(character.isalnum() for character in name):
-        raise UserError(f"study = {name!r}: must contain a letter or a digit")
-    if _path(runs_dir, prefix).exists():
-        raise UserError(f"study = {prefix!r}: a study with this name already exists")
+    prefix = new_name(runs_dir, name)
     members = tuple(sweep.members(prefix))
     if taken := next((m.name for m in members if (runs_dir / m.name).exists()), None):
         raise UserError(f"study = {prefix!r}: a run named {taken} already exists; use another name")
@@ -129,10 +125,21 @@ def plan(runs_dir: Path, name: str, sweep: Sweep, question: str = "") -> Study:
     return study
 
 
+def new_name(runs_dir: Path, name: str) -> str:
+    """Return the file name of a new study. Raises UserError if the name is taken or has no letter or digit."""
+    prefix = file_name(name)
+    if not any(character.isalnum() for character in name):
+        raise UserError(f"study = {name!r}: must contain a letter or a digit")
+    if _path(runs_dir, prefix).exists():
+        raise UserError(f"study = {prefix!r}: a study with this name already exists")
+    return prefix
+
+
 def unused_name(runs_dir: Path, sweep: Sweep) -> str:
-    """Return the varied settings as the name of a study, with a number if it is taken."""
+    """Return the varied settings as the name of a study, with a number if a study or the runs of one have this name."""
     name = slug("-".join(axis.fields[0] for axis in sweep.axes))[:MAX_NAME_CHARACTERS]
-    taken = {*study_names(runs_dir)}
+    numbered = [run.name for run in list_runs(runs_dir) if NUMBERED.fullmatch(run.name)]
+    taken = {*study_names(runs_dir), *(run.rpartition("-")[0] for run in numbered)}
     candidates = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
     return next(candidate for candidate in candidates if candidate not in taken)
 
@@ -220,7 +227,7 @@ def with_combinations(study: Study, combinations: Sequence[Mapping[str, Any]]) -
         for seed, values in itertools.product(study.sweep.seeds, combinations)
         if (key(values), seed) not in existing
     ]
-    number = max(int(member.name.rpartition("-")[2]) for member in study.members)
+    number = max(_number(member.name) for member in study.members)
     members = [
         Member(f"{study.name}-{number + i}", dict(values), seed)
         for i, (seed, values) in enumerate(added, 1)
@@ -325,6 +332,11 @@ def key(values: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(sorted((name, str(value)) for name, value in values.items()))
 
 
+def _number(name: str) -> int:
+    """Return the number at the end of a member's name; 0 for a reused run without one."""
+    return int(name.rpartition("-")[2]) if NUMBERED.fullmatch(name) else 0
+
+
 def _to_json(study: Study) -> dict[str, Any]:
     sweep = study.sweep
     return {
@@ -339,6 +351,7 @@ def _to_json(study: Study) -> dict[str, Any]:
         "max_runs": sweep.max_runs,
         "metric": sweep.metric,
         "prune": sweep.prune,
+        "excluded": sweep.excluded,
         "first_seeds": study.first_seeds,
         "is_complete": study.is_complete,
         "paused": study.paused,
@@ -358,6 +371,7 @@ def _from_json(name: str, values: dict[str, Any]) -> Study:
         values["max_runs"],
         values.get("metric", "val_loss"),
         bool(values.get("prune", False)),
+        tuple(tuple(combination) for combination in values.get("excluded", ())),
     )
     members = tuple(Member(m["name"], m["values"], m["seed"]) for m in values["members"])
     _check_sweep(sweep)
@@ -398,7 +412,7 @@ def _check_members(members: Sequence[Member], varied: set[str]) -> None:
         raise ValueError("there are no runs")
     for member in members:
         name = member.name
-        if not isinstance(name, str) or slug(name) != name or not NUMBERED.fullmatch(name):
+        if not isinstance(name, str) or slug(name) != name:
             raise ValueError("a run has an invalid name")
         if type(member.seed) is not int:
             raise ValueError(f"the seed of {name} must be an integer")

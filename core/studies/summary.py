@@ -22,11 +22,12 @@ from core.studies.effects import (
     Group,
     compare,
     compared_pairs,
-    diverged,
     grouped,
+    has_diverged,
     in_units,
     setting_keys,
 )
+from core.studies.pruning import PRUNED
 
 SUMMARY_COLUMNS = (
     "settings", "runs", "number", "color", "n", "mean", "sd", "low", "high", "is_best",
@@ -98,8 +99,8 @@ def varied_axes(runs: pd.DataFrame) -> list[tuple[str, ...]]:
 
 
 def has_been_pruned(runs: pd.DataFrame) -> pd.Series:
-    """Return a mask of the runs that a search stopped early."""
-    return (runs["status"] == "stopped") & runs["reason"].fillna("").str.startswith("pruned")
+    """Return a mask of the runs that were pruned."""
+    return (runs["status"] == "stopped") & runs["reason"].fillna("").str.startswith(PRUNED)
 
 
 def _rows(
@@ -142,7 +143,7 @@ def _outcomes(runs: pd.DataFrame) -> list[str]:
     """Return `pruned`, `diverged`, `failed`, `finished` or `unfinished` for each run."""
     status, pruned = runs["status"], has_been_pruned(runs)
     known = status.where(status.isin(["failed", "finished"]), "unfinished")
-    outcomes: list[str] = known.mask(diverged(runs), "diverged").mask(pruned, "pruned").tolist()
+    outcomes: list[str] = known.mask(has_diverged(runs), "diverged").mask(pruned, "pruned").tolist()
     return outcomes
 
 

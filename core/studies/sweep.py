@@ -78,6 +78,7 @@ class Sweep:
         max_runs: number of runs in a random subset or a search, rounded down to whole combinations.
         metric: what a search improves; one of SEARCH_METRICS.
         prune: stop runs early that are worse than others; see `core.studies.pruning`.
+        excluded: combinations to leave out, such as invalid ones, each with one value per axis.
     """
 
     base: RunConfig
@@ -87,6 +88,7 @@ class Sweep:
     max_runs: int | None = None
     metric: str = "val_loss"
     prune: bool = False
+    excluded: tuple[tuple[Any, ...], ...] = ()
 
     @property
     def max_combinations(self) -> int:
@@ -103,7 +105,8 @@ class Sweep:
     def search_space(self) -> list[dict[str, Any]]:
         """Return all combinations, without those that differ only in ineffective settings. Raises UserError."""
         self._check_axes()
-        return [dict(values) for values in _distinct_combinations(self.base, self.axes)]
+        combinations = _distinct_combinations(self.base, self.axes, self.excluded)
+        return [dict(values) for values in combinations]
 
     def effective(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
         """Return a key that is the same for combinations that differ only in ineffective settings."""
@@ -170,11 +173,16 @@ class Sweep:
 
 
 @functools.lru_cache(maxsize=8)  # a search needs the same combinations repeatedly
-def _distinct_combinations(base: RunConfig, axes: tuple[Axis, ...]) -> list[dict[str, Any]]:
+def _distinct_combinations(
+    base: RunConfig, axes: tuple[Axis, ...], excluded: tuple[tuple[Any, ...], ...]
+) -> list[dict[str, Any]]:
     combinations = [
         {field: value for axis, value in zip(axes, values, strict=True) for field in axis.fields}
         for values in itertools.product(*(axis.values for axis in axes))
+        if values not in {*excluded}
     ]
+    if not combinations:
+        raise UserError("every combination is excluded; use other values")
     configs = _parse(base, combinations)
     for axis in axes:
         if not any(is_relevant(f, config.model_dump()) for f in axis.fields for config in configs):
@@ -232,6 +240,11 @@ def parse_values(field: str, text: str) -> list[Any]:
         if match
         else [value.strip() for value in text.split(",") if value.strip()]
     )
+    return typed_values(field, texts)
+
+
+def typed_values(field: str, texts: Sequence[Any]) -> list[Any]:
+    """Convert typed texts to values of a setting. Raises UserError if one is invalid."""
     values = []
     for value in texts:
         try:

@@ -1,12 +1,14 @@
 """Run names as links to the run page, with a dot in the run's color."""
 
 import zlib
+from pathlib import Path
 
 import streamlit as st
 
 from pages.ui.text import escape_markdown
 
 RUN_PAGE = "pages/run.py"
+STUDIES_PAGE = "pages/studies.py"
 
 
 def open_run(name: str) -> None:
@@ -24,6 +26,17 @@ def run_link(name: str, color: str, key: str = "") -> None:
     with st.container(key=identifier, width="content"):
         st.html(f"<style>.st-key-{identifier} a::before {{ {dot_css(color)} }}</style>")
         st.page_link(RUN_PAGE, label=escape_markdown(name), query_params={"name": name})
+
+
+def study_link(name: str) -> None:
+    """Draw a study's name as a link to its page."""
+    label = f"Study {escape_markdown(name)}"
+    if (Path(__file__).parents[2] / STUDIES_PAGE).exists():
+        st.page_link(
+            STUDIES_PAGE, label=label, icon=":material/science:", query_params={"study": name}
+        )
+    else:
+        st.markdown(f":material/science: {label}")
 
 
 def dot_css(color: str) -> str:

@@ -60,8 +60,10 @@ def test_study_is_named_after_the_varied_settings(lab):
     assert lab.sweep(SWEEP)[0] == "lr-1"
     assert lab.sweep(other)[0] == "batch_size-lr-1"
     RunDirectory.create(lab.runs_dir, RunConfig(name="lr-2-1"))
-    with pytest.raises(UserError, match="run named lr-2-1 already exists"):
-        lab.sweep(SWEEP)
+    assert lab.sweep(SWEEP)[0] == "lr-3-1"
+    RunDirectory.create(lab.runs_dir, RunConfig(name="rate-1"))
+    with pytest.raises(UserError, match="run named rate-1 already exists"):
+        lab.sweep(SWEEP, "rate")
 
 
 def test_runs_missing_after_a_crash_are_created_once(tmp_path):
@@ -201,7 +203,6 @@ def edit_member(**values):
         (edit(mode="other"), "unknown mode"),
         (edit(max_runs="x"), "max_runs"),
         (edit(axes=[{"fields": ["name"], "values": ["x"]}]), "'name' cannot be varied"),
-        (edit_member(name="rate"), "invalid name"),
         (edit_member(name="rate-2"), "same name"),
         (edit_member(seed="x"), "seed of rate-1"),
         (edit_member(values=[1]), "rate-1 changes a setting"),

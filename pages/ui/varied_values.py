@@ -1,0 +1,90 @@
+"""The input for the values of a varied setting, such as `1e-4, 3e-4` or a few options.
+
+What the user typed is a text for numbers, and a list of texts for all other settings, whose values may contain commas.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import streamlit as st
+
+from core.config import RunConfig, base_type, choices
+from core.errors import UserError
+from core.nn.architecture import FAMILY, TARGET_GROUPS
+from core.studies.sweep import Axis, parse_values, typed_values
+from core.views.formats import setting_text
+
+Typed = str | list[str]
+SUGGESTIONS = {
+    "base_model": list(FAMILY),
+    "dataset": ["primer", "alpaca"],
+    "lora_targets": list(TARGET_GROUPS),
+}
+"""Common values of text settings."""
+ON_OFF = ("off", "on")
+PLACEHOLDER = "1e-4, 3e-4 or log 1e-5..1e-2 x 7"
+HELP = "Values separated by commas, or a range such as 2..8 x 4 or log 1e-5..1e-2 x 7."
+
+
+def title(fields: Sequence[str]) -> str:
+    """Return the titles of settings that vary together, such as "Rank = Alpha"."""
+    return " = ".join(str(RunConfig.model_fields[field].title) for field in fields)
+
+
+def first_typed(field: str, value: Any) -> Typed:
+    """Return the initial input for a setting: its value, or both of two options."""
+    text = setting_text(value)
+    if base_type(RunConfig.model_fields[field]) in (int, float):
+        return text
+    options = _options(field)
+    return list(options) if len(options) == 2 else [text]
+
+
+def parse(fields: Sequence[str], typed: Typed) -> Axis:
+    """Return the axis. Raises UserError with a sentence if a value is invalid or missing."""
+    field = fields[0]
+    try:
+        values = (
+            parse_values(field, typed) if isinstance(typed, str) else typed_values(field, typed)
+        )
+    except UserError as error:
+        raise UserError(str(error).removeprefix(f"axis {field}: ")) from None
+    if not values:
+        raise UserError(f"{field}: enter at least one value")
+    if repeated := next((v for i, v in enumerate(values) if v in values[:i]), None):
+        raise UserError(f"{field} = {setting_text(repeated)}: this value is listed twice")
+    return Axis(tuple(fields), tuple(values))
+
+
+def show_values(field: str, typed: Typed, key: str, on_change: Callable[[Typed], None]) -> None:
+    """Draw the input.
+
+    Args:
+        typed: the current content.
+        on_change: called with the new content.
+    """
+    st.session_state[key] = typed
+
+    def take() -> None:
+        content = st.session_state[key]
+        on_change(content if isinstance(content, str) else list(content or ()))
+
+    arguments: dict[str, Any] = {
+        "label": f"Values of {title([field])}",
+        "key": key,
+        "label_visibility": "collapsed",
+        "on_change": take,
+    }
+    if isinstance(typed, str):
+        st.text_input(placeholder=PLACEHOLDER, **arguments)
+    elif options := _options(field):
+        st.session_state[key] = [value for value in typed if value in options]
+        st.pills(options=options, selection_mode="multi", **arguments)
+    else:
+        options = tuple(dict.fromkeys([*SUGGESTIONS.get(field, ()), *typed]))
+        st.multiselect(options=options, accept_new_options=True, **arguments)
+
+
+def _options(field: str) -> tuple[str, ...]:
+    info = RunConfig.model_fields[field]
+    return ON_OFF if base_type(info) is bool else choices(info)
