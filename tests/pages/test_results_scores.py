@@ -69,7 +69,9 @@ def test_judge_mean_and_interval_are_columns(write_answers, judge, open_page):
     assert columns[columns.index("exact") + 1 :][:2] == ["gemini", "gemini interval"]
     bar = cells(page, "one")["gemini interval"]
     assert bar.startswith("data:image/svg+xml;utf8,<svg ")
-    assert "<circle cx='50.6'" in bar, "57 on a scale from 0 to 100 of 80 pixels, after a margin of 5"
+    assert "<circle cx='50.6'" in bar, (
+        "57 on a scale from 0 to 100 of 80 pixels, after a margin of 5"
+    )
     show_intervals(page)
     expected = mean_interval([12, 55, 90, 71])
     assert cells(page, "one")["gemini"] == expected.mean == 57.0
