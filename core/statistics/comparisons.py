@@ -203,7 +203,8 @@ def noise_limit(before: NoiseFloor, after: NoiseFloor | None = None) -> float:
 
     Of pairs of runs with no true difference, 5% differ by more. ISO 5725-6 calls this the repeatability limit and uses
     1.96 sqrt(2) sd. Here, Student's t replaces 1.96, because the deviation is itself an estimate: with 2 degrees of
-    freedom, 19% of such pairs would exceed the limit otherwise.
+    freedom, 19% of such pairs would exceed the limit otherwise. With heavy tails (Student's t with 3 degrees of
+    freedom), up to 8% do. The limit is not a verdict: a verdict needs several seeds of both settings.
 
     A floor of 0 counts as unknown: it means that the metric is too coarse to differ.
 

@@ -232,8 +232,8 @@ def test_two_single_runs_differ_by_more_than_the_noise_limit_in_5_percent(
     runs = draw(rng, (STUDIES, 2))
     limits = [noise_limit(floor) for floor in floors]
     outside = np.mean(abs(runs[:, 0] - runs[:, 1]) > limits)
-    low = 0.038 if distribution == "normal" else 0.0
-    assert low <= outside <= 0.062
+    low, high = (0.038, 0.062) if distribution == "normal" else (0.0, 0.085)
+    assert low <= outside <= high
 
 
 def test_noise_limit_of_runs_with_different_floors_holds():
