@@ -1,13 +1,14 @@
 """Read runs from the index and compute the effects in a study."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
 
 from core.errors import UserError
 from core.judging.scores import judge_labels
-from core.studies.effects import EFFECT_METRICS, effects, noise_floors
+from core.studies.effects import EFFECT_METRICS, effects
+from core.studies.noise import Noise, measure
 from core.studies.study import Study
 from core.tracking import queries
 
@@ -35,16 +36,33 @@ def study_effects(
     return table.assign(exploratory=study is not None and study.is_exploratory)
 
 
-def seed_noise(read: Read, metric: str = "val_loss") -> pd.DataFrame:
-    """Return the spread of a metric between seeds; see `noise_floors`. Raises UserError for an unknown metric."""
-    if metric not in EFFECT_METRICS or metric == "exact":
-        available = ", ".join(name for name in EFFECT_METRICS if name != "exact")
-        raise UserError(f"metric = {metric!r}: must be one of {available}")
-    return noise_floors(_runs(read), metric)
+def seed_noise(
+    read: Read, metrics: Sequence[str], runs: pd.DataFrame | None = None
+) -> dict[str, Noise]:
+    """Return the noise floors of some metrics; see `core.studies.noise`.
+
+    Args:
+        metrics: keys of EFFECT_METRICS, or names or IDs of judges.
+        runs: rows of `queries.results`, if they have already been read.
+
+    Raises:
+        UserError: a metric does not exist.
+    """
+    runs = _runs(read, runs)
+    floors = {}
+    for metric in metrics:
+        values = runs[metric] if metric in EFFECT_METRICS else None
+        if values is None:
+            scores = _item_scores(read, metric)
+            assert scores is not None
+            values = runs["name"].map(scores.groupby("run")["score"].mean())
+        floors[metric] = measure(runs, metric, values)
+    return floors
 
 
-def _runs(read: Read) -> pd.DataFrame:
-    runs: pd.DataFrame = read(queries.results)
+def _runs(read: Read, runs: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Return the results, with the loss of the base model."""
+    runs = read(queries.results) if runs is None else runs
     return runs.merge(read(queries.base_losses), left_on="name", right_on="run", how="left")
 
 
@@ -58,8 +76,8 @@ def _item_scores(read: Read, metric: str) -> pd.DataFrame | None:
     scores = read(queries.scores)
     labels = judge_labels(scores)
     by_label = {label: id for id, label in labels.items()}
-    if metric not in by_label:
+    if metric not in {**by_label, **labels}:
         available = ", ".join([*EFFECT_METRICS, *by_label])
         raise UserError(f"metric = {metric!r}: unknown metric. Available: {available}.")
-    judged: pd.DataFrame = scores[scores["id"] == by_label[metric]]
+    judged: pd.DataFrame = scores[scores["id"] == by_label.get(metric, metric)]
     return judged[["run", "example", "score"]]

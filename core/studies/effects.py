@@ -7,13 +7,12 @@ for each seed. Two groups are compared if they differ in one setting, or in seve
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from core.config import LEARNING_FIELDS, RunConfig, condition
 from core.errors import UserError
@@ -127,26 +126,6 @@ def effects(
     return table.assign(**ends)
 
 
-def noise_floors(runs: pd.DataFrame, metric: str = "val_loss") -> pd.DataFrame:
-    """Return the seed-to-seed standard deviation of a metric for each method, base model and data set.
-
-    Columns: method, base_model, dataset, sd, low, high, df. For a metric on a log scale, the deviation is relative.
-    """
-    compared = EFFECT_METRICS.get(metric, JUDGE_METRIC)
-    transform: Callable[[Any], Any] = np.log if compared.is_log else np.asarray
-    by_kind: dict[tuple[Any, ...], list[NDArray]] = {}
-    for group in _groups(runs, metric, None):
-        kind = tuple(group.settings[name] for name in ("method", "base_model", "dataset"))
-        by_kind.setdefault(kind, []).append(transform(np.array([*group.values.values()])))
-    rows = []
-    for kind, values in by_kind.items():
-        floor = comparisons.noise_floor(values)
-        rows.append([*kind, floor.sd, floor.low, floor.high, floor.df])
-    return pd.DataFrame(
-        rows, columns=["method", "base_model", "dataset", "sd", "low", "high", "df"]
-    )
-
-
 def _groups(runs: pd.DataFrame, metric: str, items: pd.DataFrame | None) -> list[Group]:
     """Group finished and diverged runs by their learning settings. Of several runs with one seed, the newest counts.
 
@@ -155,7 +134,7 @@ def _groups(runs: pd.DataFrame, metric: str, items: pd.DataFrame | None) -> list
     runs = runs[runs["seed"].notna()]
     if runs.empty:
         return []
-    diverged = _diverged(runs)
+    diverged = is_diverged(runs)
     ended = runs[(runs["status"] == "finished") | diverged]
     ended = ended.assign(diverged=diverged[ended.index])
     scores = {} if items is None else dict(tuple(items.groupby("run", sort=False)))
@@ -207,7 +186,7 @@ class _Irrelevant:
 IRRELEVANT = _Irrelevant()
 
 
-def _diverged(runs: pd.DataFrame) -> pd.Series:
+def is_diverged(runs: pd.DataFrame) -> pd.Series:
     """Return a mask of the runs whose loss became infinite, or ended above the loss of the base model."""
     failed = (runs["status"] == "failed") & runs["reason"].fillna("").str.contains("finite")
     loss = runs["subset_loss"].fillna(runs["val_loss"])
