@@ -96,9 +96,10 @@ def measure(runs: pd.DataFrame, metric: str, values: pd.Series) -> Noise:
         "kind": [*chosen[list(KIND)].itertuples(index=False, name=None)],
     }).drop_duplicates(["group", "seed"])  # fmt: skip
     by_kind: dict[Kind, list[np.ndarray]] = {}
-    for (kind, _), part in frame.groupby(["kind", "group"], sort=False)["value"]:
-        repeats = part.to_numpy()
+    for _, part in frame.groupby("group", sort=False):
+        repeats = part["value"].to_numpy()
         is_bound = metric == EXACT and repeats[0] in (0, 1) and (repeats == repeats[0]).all()
+        kind = part["kind"].iloc[0]
         by_kind.setdefault(kind, []).append(repeats[:0] if is_bound else repeats)
     return Noise(metric, {kind: noise_floor(repeats) for kind, repeats in by_kind.items()})
 
