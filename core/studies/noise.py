@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core.config import LEARNING_FIELDS
+from core.config import LEARNING_FIELDS, NOISE_FIELDS
 from core.statistics.comparisons import NoiseFloor, noise_floor, noise_limit
 from core.studies.effects import (
     EFFECT_METRICS,
@@ -22,12 +22,10 @@ from core.studies.effects import (
     is_diverged,
 )
 
-KIND = ("method", "base_model", "dataset")
-"""Settings that runs with the same noise floor share."""
 EXACT = "exact"
 UNKNOWN = NoiseFloor(math.nan, math.nan, math.nan, 0)
 Kind = tuple[Any, ...]
-"""The values of KIND."""
+"""The values of NOISE_FIELDS."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +53,10 @@ class Noise:
         """Return the largest difference between two single runs that is within the noise; nan if it is unknown."""
         return _limit(self.floor(a), self.floor(b))
 
+    def is_known(self, a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+        """Return whether the noise of two runs is known."""
+        return not math.isnan(self.limit(a, b))
+
     def size(self, before: float, after: float) -> float:
         """Return the size of a difference on the scale of the floors."""
         if not self.compared.is_log:
@@ -64,7 +66,7 @@ class Noise:
     def table(self) -> pd.DataFrame:
         """Return one row per kind: method, base_model, dataset, sd, low, high, df."""
         rows = [[*kind, f.sd, f.low, f.high, f.df] for kind, f in self.floors.items()]
-        return pd.DataFrame(rows, columns=[*KIND, "sd", "low", "high", "df"])
+        return pd.DataFrame(rows, columns=[*NOISE_FIELDS, "sd", "low", "high", "df"])
 
 
 def measure(runs: pd.DataFrame, metric: str, values: pd.Series) -> Noise:
@@ -93,7 +95,7 @@ def measure(runs: pd.DataFrame, metric: str, values: pd.Series) -> Noise:
     frame = pd.DataFrame({
         "group": groups(chosen), "seed": chosen["seed"].to_numpy(int),
         "value": np.log(measured) if noise.compared.is_log else measured,
-        "kind": [*chosen[list(KIND)].itertuples(index=False, name=None)],
+        "kind": [*chosen[list(NOISE_FIELDS)].itertuples(index=False, name=None)],
     }).drop_duplicates(["group", "seed"])  # fmt: skip
     by_kind: dict[Kind, list[np.ndarray]] = {}
     for _, part in frame.groupby("group", sort=False):
@@ -113,7 +115,7 @@ def groups(runs: pd.DataFrame) -> np.ndarray:
 
 def kind_of(run: Mapping[str, Any]) -> Kind:
     """Return the kind of a run."""
-    return tuple(run[name] for name in KIND)
+    return tuple(run[name] for name in NOISE_FIELDS)
 
 
 @functools.lru_cache(maxsize=256)

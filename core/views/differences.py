@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from core.config import NOISE_FIELDS
 from core.views.formats import DASH, setting_text
 from core.views.report import LOSS_FIELDS, TEST_SET_FIELDS
 from core.views.tables import is_missing
@@ -40,14 +41,14 @@ def differences(
     position = runs["name"] == reference["name"]
     base = float(values[position].iloc[0])
     gaps = (values.astype(float) - base).where(_comparable(runs, reference, noise.metric))
-    kinds = runs[["method", "base_model", "dataset"]].astype(object)
+    kinds = [*runs[[*NOISE_FIELDS]].astype(object).itertuples(index=False, name=None)]
     limits = {
-        kind: noise.limit(reference, dict(zip(kinds, kind, strict=True)))
-        for kind in {*kinds.itertuples(index=False, name=None)}
+        kind: noise.limit(reference, dict(zip(NOISE_FIELDS, kind, strict=True)))
+        for kind in {*kinds}
     }
     is_noise = [
-        noise.size(base, base + gap) <= limits[kind] if math.isfinite(gap) else False
-        for gap, kind in zip(gaps, kinds.itertuples(index=False, name=None), strict=True)
+        math.isfinite(gap) and noise.size(base, base + gap) <= limits[kind]
+        for gap, kind in zip(gaps, kinds, strict=True)
     ]
     return pd.DataFrame({"difference": gaps, "is_noise": is_noise}, index=runs.index)
 
@@ -65,7 +66,7 @@ def _comparable(runs: pd.DataFrame, reference: Mapping[str, Any], metric: str) -
 
 def difference_text(metric: str, value: float | None) -> str:
     """Format a difference, such as `+0.0123` for a loss, `-1.5 pp` (percentage points) for exact answers, or `+2.0`."""
-    if is_missing(value):
+    if value is None or is_missing(value):
         return DASH
     if metric in LOSSES:
         return f"{value:+.4f}"
@@ -79,6 +80,42 @@ def size_text(metric: str, value: float) -> str:
     return f"{100 * value:.1f} pp" if metric == EXACT else f"{value:.1f} points"
 
 
+def unit(metric: str) -> str:
+    """Return the unit of differences on the scale of the noise floor."""
+    return "%" if metric in LOSSES else "pp" if metric == EXACT else "points"
+
+
+def pair_sentence(
+    noise: "Noise",
+    a: Mapping[str, Any],
+    b: Mapping[str, Any],
+    before: float,
+    after: float,
+    title: str,
+) -> str:
+    """Say whether the difference between two single runs is within the noise, or that one pair proves nothing.
+
+    Args:
+        before, after: the metric of A and B.
+        title: name of the metric in a sentence, such as "final loss".
+    """
+    difference = (
+        f"{b['name']} \u2212 {a['name']}: {title} {difference_text(noise.metric, after - before)}"
+    )
+    limit = noise.limit(a, b)
+    if not noise.is_known(a, b):
+        return f"{difference}. {ONE_PAIR}"
+    repeats = (
+        noise.floor(a).df
+        if noise.floor(a) == noise.floor(b)
+        else noise.floor(a).df + noise.floor(b).df
+    )
+    known = f"known from {repeats:,} {'repeat' if repeats == 1 else 'repeats'}"
+    if noise.size(before, after) <= limit:
+        return f"{difference}, within the noise of two single runs (up to {size_text(noise.metric, limit)}, {known})."
+    return f"{difference}, more than the noise of two single runs (up to {size_text(noise.metric, limit)}, {known}). A verdict needs several seeds of both."
+
+
 def floor_text(metric: str, floor: "NoiseFloor", kind: Iterable[Any] = ()) -> str:
     """Describe a noise floor, such as `Seed-to-seed sd 0.31% (95% interval 0.24% to 0.43%), from 24 repeats`."""
     sd, low, high = (size_text(metric, value) for value in (floor.sd, floor.low, floor.high))
@@ -89,8 +126,25 @@ def floor_text(metric: str, floor: "NoiseFloor", kind: Iterable[Any] = ()) -> st
     )
 
 
-def seeds_text(expected: int, low: int, high: int, most: int) -> str:
-    """Describe a number of seeds and its range, such as `4 seeds (2 to 9)`."""
-    texts = [f"{n:,}" if n < most else f"{most:,} or more" for n in (expected, low, high)]
-    range_text = texts[1] if low == high else f"{texts[1]} to {texts[2]}"
-    return f"{texts[0]} seeds ({range_text})" if low != high else f"{texts[0]} seeds"
+def planned_seeds(
+    noise: "Noise", a: Mapping[str, Any], b: Mapping[str, Any], difference: float
+) -> tuple[int, str]:
+    """Return how many seeds of two runs detect a difference between them, and a sentence with the range.
+
+    Args:
+        difference: the smallest difference to detect, on the scale of the noise floor.
+    """
+    from core.statistics.comparisons import MAX_SEEDS, seeds_range
+    from core.studies.pairs import DEFAULT_SEEDS
+
+    floor = max(noise.floor(a), noise.floor(b), key=lambda floor: floor.sd)
+    if not noise.is_known(a, b):
+        sentence = f"The noise is unknown. Start with {DEFAULT_SEEDS} seeds of both settings, which also measure it."
+        return DEFAULT_SEEDS, sentence
+    expected, low, high = seeds_range(floor, difference)
+    texts = [f"{n:,}" if n < MAX_SEEDS else f"{n:,} or more" for n in (expected, low, high)]
+    between = (
+        "" if low == high else f" (between {texts[1]} and {texts[2]}, as the noise is an estimate)"
+    )
+    sentence = f"To detect {size_text(noise.metric, difference)} in 80% of studies: {texts[0]} seeds of both settings{between}."
+    return expected, sentence

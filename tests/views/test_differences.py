@@ -8,7 +8,13 @@ import pytest
 from core.config import RunConfig
 from core.statistics.comparisons import NoiseFloor
 from core.studies.noise import Noise
-from core.views.differences import difference_text, differences, floor_text, seeds_text, size_text
+from core.views.differences import (
+    difference_text,
+    differences,
+    floor_text,
+    planned_seeds,
+    size_text,
+)
 
 FLOOR = NoiseFloor(0.01, 0.008, 0.014, df=20)
 KIND = ("lora", "gpt2-nano", "primer")
@@ -75,6 +81,16 @@ def test_texts():
     assert floor_text("val_loss", FLOOR, KIND) == (
         "Seed-to-seed sd 1.00% (95% interval 0.80% to 1.40%), from 20 repeats (lora, gpt2-nano, primer)."
     )
-    assert seeds_text(4, 2, 9, 1000) == "4 seeds (2 to 9)"
-    assert seeds_text(4, 2, 1000, 1000) == "4 seeds (2 to 1,000 or more)"
-    assert seeds_text(2, 2, 2, 1000) == "2 seeds"
+
+
+def test_number_of_seeds_is_a_range_or_three_if_the_noise_is_unknown():
+    run = {"method": "lora", "base_model": "gpt2-nano", "dataset": "primer"}
+    seeds, sentence = planned_seeds(Noise("val_loss", {KIND: FLOOR}), run, run, 0.01)
+    assert seeds == 18
+    assert (
+        "To detect 1.00% in 80% of studies: 18 seeds of both settings (between 13 and 33"
+        in sentence
+    )
+    seeds, sentence = planned_seeds(Noise("val_loss"), run, run, 0.01)
+    assert seeds == 3
+    assert sentence.startswith("The noise is unknown. Start with 3 seeds")

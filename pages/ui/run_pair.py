@@ -1,0 +1,89 @@
+"""Whether the difference between two runs is within the noise, and the study that would settle it."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from core.lab import Lab
+from core.views import differences
+from core.views.formats import setting_text
+from pages.ui.errors import attempt, show_errors
+from pages.ui.text import escape_markdown
+
+if TYPE_CHECKING:  # imports SciPy
+    from core.studies.noise import Noise
+    from core.studies.sweep import Sweep
+
+MAX_DEFAULT_SEEDS = 10
+"""More seeds are shown as needed, but must be entered."""
+MAX_SEEDS = 100
+
+
+def show_pair(
+    lab: Lab,
+    a: Mapping[str, Any],
+    b: Mapping[str, Any],
+    noise: "Noise",
+    values: tuple[float, float],
+    title: str,
+) -> None:
+    """Show whether the difference between two runs is within the noise, and a plan for a study that would settle it.
+
+    Args:
+        a, b: rows of `Lab.runs`.
+        values: the metric of A and B.
+        title: name of the metric in a sentence.
+    """
+    sentence = differences.pair_sentence(noise, a, b, *values, title)
+    with st.container(horizontal=True, vertical_alignment="center", key="run-pair"):
+        st.caption(escape_markdown(sentence), width="content")
+        with st.popover("Repeat with more seeds", icon=":material/repeat:", type="tertiary"):
+            _show_plan(lab, a, b, noise)
+
+
+def _show_plan(lab: Lab, a: Mapping[str, Any], b: Mapping[str, Any], noise: "Noise") -> None:
+    """Let the user choose the smallest difference that matters and the number of seeds, and launch the study."""
+    from core.studies.pairs import pair_sweep
+
+    st.markdown("**Repeat both settings with several seeds**")
+    unit = differences.unit(noise.metric)
+    scale = 1.0 if unit == "points" else 0.01
+    smallest = st.number_input(
+        f"Smallest difference that matters ({unit})",
+        min_value=0.01,
+        value=noise.compared.margin / scale,
+        format="%.2f",
+        key=f"smallest_difference:{noise.metric}",
+        help="A fraction of the loss." if unit == "%" else None,
+    )
+    needed, text = differences.planned_seeds(noise, a, b, smallest * scale)
+    st.caption(text)
+    seeds = int(
+        st.number_input(
+            "Seeds", 2, MAX_SEEDS, max(2, min(needed, MAX_DEFAULT_SEEDS)), key=f"repeat_seeds:{needed}"
+        )
+    )  # fmt: skip
+    with show_errors():
+        sweep = pair_sweep(lab.config(a["name"]), lab.config(b["name"]), seeds)
+        combinations = len(sweep.combinations())
+        changes = " · ".join(
+            f"{axis.name} {' or '.join(setting_text(value) for value in axis.values)}"
+            for axis in sweep.axes
+        )
+        st.caption(
+            escape_markdown(f"{combinations * seeds:,} runs: {changes}, with {seeds} seeds each.")
+        )
+        st.button(
+            "Launch this study",
+            icon=":material/rocket_launch:",
+            key="launch_repeats",
+            on_click=attempt,
+            args=(lab, _launch, lab, sweep),
+            disabled=lab.read_only is not None,
+        )
+
+
+def _launch(lab: Lab, sweep: "Sweep") -> None:
+    names = lab.sweep(sweep)
+    st.toast(escape_markdown(f"Queued {len(names):,} runs, from {names[0]} to {names[-1]}."))
