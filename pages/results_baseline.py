@@ -14,7 +14,7 @@ from core.views.tables import records
 from pages import results_columns as columns
 from pages.ui import baseline
 from pages.ui.run_links import run_link
-from pages.ui.run_pair import show_pair
+from pages.ui.run_pair import show_losses
 
 if TYPE_CHECKING:  # imports SciPy
     from core.studies.noise import Noise
@@ -94,11 +94,13 @@ def show_note(
     """
     others = [name for name in selected if name != comparison.name]
     pair = [comparison.name, *others] if comparison.name and len(others) == 1 else others
-    with st.container(horizontal=True, vertical_alignment="center", key="baseline"):
-        if comparison.name is not None:
+    if comparison.name is not None:
+        with st.container(horizontal=True, vertical_alignment="center", key="baseline"):
             _show_baseline(lab, comparison, results, has_pair=len(pair) == 2)
-        if len(pair) == 2:
-            _show_pair(lab, results, str(pair[0]), str(pair[1]))
+    if len(pair) == 2:
+        rows = {row["name"]: row for row in records(results[results["name"].isin(pair)])}
+        a, b = (rows[str(name)] for name in pair)
+        show_losses(lab, a, b, baseline.noise(lab, differences.RESULTS, results))
 
 
 def _show_baseline(lab: Lab, comparison: Comparison, results: pd.DataFrame, has_pair: bool) -> None:
@@ -116,20 +118,6 @@ def _show_baseline(lab: Lab, comparison: Comparison, results: pd.DataFrame, has_
     elif not has_pair:
         texts.append(f"{differences.ONE_PAIR} Select a run to plan repeats.")
     st.caption(" ".join(texts), width="content")
-
-
-def _show_pair(lab: Lab, results: pd.DataFrame, a: str, b: str) -> None:
-    """Show the difference in the validation loss on the whole set or, if one run has none, on the subset."""
-    pair = results[results["name"].isin([a, b])]
-    rows = {row["name"]: row for row in records(pair)}
-    floors = baseline.noise(lab, differences.RESULTS, results)
-    for metric in ("val_loss", "best_val_loss"):
-        table = differences.differences(pair, rows[a], floors[metric], pair[metric])
-        if table["difference"].notna().any():
-            values = float(rows[a][metric]), float(rows[b][metric])
-            title = columns.label(metric).lower()
-            show_pair(lab, rows[a], rows[b], floors[metric], values, title)
-            return
 
 
 def _values(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from core.config import NOISE_FIELDS
+from core.config import LEARNING_FIELDS, NOISE_FIELDS
 from core.views.formats import DASH, setting_text
 from core.views.report import LOSS_FIELDS, TEST_SET_FIELDS
 from core.views.tables import is_missing
@@ -85,35 +85,43 @@ def unit(metric: str) -> str:
     return "%" if metric in LOSSES else "pp" if metric == EXACT else "points"
 
 
+def have_same_settings(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Return whether two runs differ at most in their seed and in settings that do not affect learning."""
+    return all(
+        a[name] == b[name] or (is_missing(a[name]) and is_missing(b[name]))
+        for name in LEARNING_FIELDS
+    )
+
+
 def pair_sentence(
     noise: "Noise",
     a: Mapping[str, Any],
     b: Mapping[str, Any],
-    before: float,
-    after: float,
+    values: tuple[float, float],
     title: str,
+    with_names: bool = True,
 ) -> str:
     """Say whether the difference between two single runs is within the noise, or that one pair proves nothing.
 
     Args:
-        before, after: the metric of A and B.
-        title: name of the metric in a sentence, such as "final loss".
+        values: the metric of A and B.
+        title: name of the metric in a sentence, such as "validation loss".
+        with_names: start with the names of the runs.
     """
-    difference = (
-        f"{b['name']} \u2212 {a['name']}: {title} {difference_text(noise.metric, after - before)}"
-    )
-    limit = noise.limit(a, b)
+    before, after = values
+    names = f"{b['name']} vs. {a['name']}: " if with_names else ""
+    difference = f"{names}{title} {difference_text(noise.metric, after - before)}"
+    if have_same_settings(a, b):
+        return f"{difference}. The settings are the same, so the difference is noise."
     if not noise.is_known(a, b):
         return f"{difference}. {ONE_PAIR}"
-    repeats = (
-        noise.floor(a).df
-        if noise.floor(a) == noise.floor(b)
-        else noise.floor(a).df + noise.floor(b).df
-    )
-    known = f"known from {repeats:,} {'repeat' if repeats == 1 else 'repeats'}"
-    if noise.size(before, after) <= limit:
-        return f"{difference}, within the noise of two single runs (up to {size_text(noise.metric, limit)}, {known})."
-    return f"{difference}, more than the noise of two single runs (up to {size_text(noise.metric, limit)}, {known}). A verdict needs several seeds of both."
+    floors = {noise.floor(a), noise.floor(b)}
+    repeats = sum(floor.df for floor in floors)
+    limit = size_text(noise.metric, noise.limit(a, b))
+    known = f"(up to {limit}, known from {repeats:,} {'repeat' if repeats == 1 else 'repeats'})"
+    if noise.size(before, after) <= noise.limit(a, b):
+        return f"{difference}, within the noise of two single runs {known}."
+    return f"{difference}, more than the noise of two single runs {known}. A verdict needs several seeds of both."
 
 
 def floor_text(metric: str, floor: "NoiseFloor", kind: Iterable[Any] = ()) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import streamlit as st
 
 from core.lab import Lab
@@ -15,6 +16,8 @@ if TYPE_CHECKING:  # imports SciPy
     from core.studies.noise import Noise
     from core.studies.sweep import Sweep
 
+LOSS_TITLES = {"val_loss": "validation loss", "best_val_loss": "best validation loss"}
+"""Losses on the whole validation set and on the subset."""
 MAX_DEFAULT_SEEDS = 10
 """More seeds are shown as needed, but must be entered."""
 MAX_SEEDS = 100
@@ -27,6 +30,7 @@ def show_pair(
     noise: "Noise",
     values: tuple[float, float],
     title: str,
+    with_names: bool = True,
 ) -> None:
     """Show whether the difference between two runs is within the noise, and a plan for a study that would settle it.
 
@@ -34,12 +38,38 @@ def show_pair(
         a, b: rows of `Lab.runs`.
         values: the metric of A and B.
         title: name of the metric in a sentence.
+        with_names: name the runs.
     """
-    sentence = differences.pair_sentence(noise, a, b, *values, title)
-    with st.container(horizontal=True, vertical_alignment="center", key="run-pair"):
+    sentence = differences.pair_sentence(noise, a, b, values, title, with_names)
+    with st.container(
+        horizontal=True, vertical_alignment="center", gap="small", width="content", key="run-pair"
+    ):
         st.caption(escape_markdown(sentence), width="content")
+        if differences.have_same_settings(a, b):
+            return
         with st.popover("Repeat with more seeds", icon=":material/repeat:", type="tertiary"):
             _show_plan(lab, a, b, noise)
+
+
+def show_losses(
+    lab: Lab,
+    a: Mapping[str, Any],
+    b: Mapping[str, Any],
+    floors: "Mapping[str, Noise]",
+    with_names: bool = True,
+) -> None:
+    """Show the difference in the validation loss on the whole set or, if one run has none, on the subset.
+
+    Args:
+        floors: the noise floors of the losses.
+    """
+    pair = pd.DataFrame([a, b])
+    for metric, title in LOSS_TITLES.items():
+        values = a[metric], b[metric]
+        table = differences.differences(pair, a, floors[metric], pd.Series(values, dtype=float))
+        if table["difference"].notna().any():
+            show_pair(lab, a, b, floors[metric], values, title, with_names)
+            return
 
 
 def _show_plan(lab: Lab, a: Mapping[str, Any], b: Mapping[str, Any], noise: "Noise") -> None:

@@ -9,9 +9,11 @@ from core.config import RunConfig
 from core.statistics.comparisons import NoiseFloor
 from core.studies.noise import Noise
 from core.views.differences import (
+    ONE_PAIR,
     difference_text,
     differences,
     floor_text,
+    pair_sentence,
     planned_seeds,
     size_text,
 )
@@ -94,3 +96,32 @@ def test_number_of_seeds_is_a_range_or_three_if_the_noise_is_unknown():
     seeds, sentence = planned_seeds(Noise("val_loss"), run, run, 0.01)
     assert seeds == 3
     assert sentence.startswith("The noise is unknown. Start with 3 seeds")
+
+
+@pytest.mark.parametrize(
+    ("change", "values", "expected"),
+    [
+        (
+            {"lr": 1e-3},
+            (2.0, 2.01),
+            "b vs. a: validation loss +0.0100, within the noise of two single runs (up to 2.95%, known from 20 repeats).",
+        ),
+        (
+            {"lr": 1e-3},
+            (2.0, 1.0),
+            "b vs. a: validation loss -1.0000, more than the noise of two single runs (up to 2.95%, known from 20 repeats). A verdict needs several seeds of both.",
+        ),
+        ({"dataset": "alpaca"}, (2.0, 1.0), f"b vs. a: validation loss -1.0000. {ONE_PAIR}"),
+        (
+            {"seed": 9},
+            (2.0, 1.0),
+            "b vs. a: validation loss -1.0000. The settings are the same, so the difference is noise.",
+        ),
+    ],
+)
+def test_sentence_about_a_pair(change, values, expected):
+    a = RunConfig(name="a").model_dump()
+    noise = Noise("val_loss", {KIND: FLOOR})
+    assert (
+        pair_sentence(noise, a, {**a, "name": "b", **change}, values, "validation loss") == expected
+    )
