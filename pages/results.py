@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from core.views import journal, report
+from core.views import journal, lineage, report
 from core.views.filter import matching
 from core.views.tables import markdown, records
 from pages import results_actions as actions
@@ -11,7 +11,7 @@ from pages import results_columns as columns
 from pages.results_activity import show_activity
 from pages.results_selection import show_one, show_settings
 from pages.results_start import show_start
-from pages.ui import runtime
+from pages.ui import lineage_chart, runtime
 from pages.ui.errors import show_errors
 from pages.ui.selection import preselect
 from pages.ui.text import escape_markdown
@@ -60,6 +60,12 @@ bar.toggle(
     key=results_view.JOURNAL,
     help="Add the results reported in the journal that the presets run_1 to run_19 reproduce.",
 )
+if not results.empty:
+    bar.toggle(
+        "Lineage",
+        key=results_view.LINEAGE,
+        help="Draw which run was cloned from which, below the table: for the selected runs or, if none is selected, for all listed runs.",
+    )
 if results.empty and not with_journal:
     with problems:
         results_view.show_problems()
@@ -132,10 +138,14 @@ with toolbar:
         else results_table.as_markdown(table, shown)
     )
     actions.show_exports(lab, results_table.csv(table, shown), exported)
-if selected_runs:  # leave room for their details
+if selected_runs or st.session_state[results_view.LINEAGE]:  # leave room for what follows
     styles.html("<style>:root { --table-share: 0.6; }</style>")
 results_view.save([name for name, _ in selected])
 results_baseline.show_note(lab, comparison, results, selected_names)
+if st.session_state[results_view.LINEAGE]:
+    relatives = [name for run in selected_names for name in lineage.family(results, run)]
+    drawn = [*dict.fromkeys(relatives)] or visible_names
+    lineage_chart.show(lab, results, drawn, with_isolated=bool(relatives))
 counted_runs = results[results["name"].isin(selected_names or visible_names)]
 if len(selected_runs) == 1:
     show_one(selected_runs[0], lab)

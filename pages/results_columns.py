@@ -52,7 +52,7 @@ MAX_CHARACTERS = 40
 HEADING_CHARACTER_WIDTH, CHARACTER_WIDTH, CELL_PADDING = 6, 7, 18
 """Width of a character in headings and cells, and the space on both sides of a text, in pixels."""
 JUDGE_HELP = "Mean score over the test answers, from 0 to 100."
-GRAY = "#868c98"
+GRAY = "#767c88"
 """Color of differences within the noise, readable on light and dark backgrounds."""
 BAR_HELP = "Mean score and its 95% interval, on a scale from 0 to 100."
 BAR_WIDTH, BAR_MARGIN = 80, 5

@@ -22,6 +22,7 @@ LOSSES = ("val_loss", "best_val_loss")
 EXACT = "exact"
 RESULTS = (*LOSSES, EXACT)
 """Results whose differences are shown, besides judges' scores."""
+NOT_COMPARABLE = "These losses are not comparable: the data or the validation examples differ."
 ONE_PAIR = "One pair of runs proves nothing: runs that differ only in their seed differ too."
 
 

@@ -25,13 +25,13 @@ METRIC = "best_val_loss"
 MAX_NODES = 60
 MAX_STUDY_NODES = 12
 """A study with more combinations is a single node."""
-MAX_CHANGES = 3
+MAX_CHANGES = 4
 """Changes listed on an edge."""
 MAX_NAME_CHARACTERS = 40
 SETTINGS = "settings group"
 """Key that is added to rows: a number that is the same for runs with the same settings."""
 COLORS = {
-    "light": {"text": "#1f2430", "caption": "#565b66", "line": "#b4bac5", "focus": "#285fb0", "gray": "#8a909c"},
+    "light": {"text": "#1f2430", "caption": "#565b66", "line": "#b4bac5", "focus": "#285fb0", "gray": "#6f7580"},
     "dark": {"text": "#eceef3", "caption": "#a7aebb", "line": "#5b6474", "focus": "#6aa5f3", "gray": "#8a909c"},
 }  # fmt: skip
 """Colors by theme. Graphviz charts do not follow the page's theme by themselves."""
@@ -124,7 +124,7 @@ def family(runs: pd.DataFrame, name: str) -> list[str]:
         found.update(dict.fromkeys(pending))
     found.update(dict.fromkeys(children.get(parents.get(name, ""), ())))
     studies = set(runs.loc[runs["name"].isin(found), "study"].dropna())
-    found.update(dict.fromkeys(runs.loc[runs["study"].isin(studies), "name"]))
+    found.update(dict.fromkeys(runs.loc[runs["study"].isin(studies), "name"][::-1]))
     return [*found]
 
 
@@ -175,7 +175,7 @@ def build(
 def _parents(runs: pd.DataFrame) -> dict[str, str]:
     """Return the parent of each run that has one. Deleted parents are omitted."""
     known = set(runs["name"])
-    pairs = zip(runs["name"], runs["parent"], strict=True)
+    pairs = zip(runs["name"][::-1], runs["parent"][::-1], strict=True)  # oldest first
     return {name: parent for name, parent in pairs if parent in known and parent != name}
 
 
@@ -358,9 +358,15 @@ def _changed(old: Mapping[str, Any], new: Mapping[str, Any], with_seed: bool) ->
 
 
 def _values(run: Mapping[str, Any], fields: Sequence[str]) -> tuple[str, ...]:
-    """Return the values of some settings, such as `Rank 4`."""
-    relevant = [name for name in fields if is_relevant(name, run)]
-    return _cut([f"{RunConfig.model_fields[n].title} {setting_text(run[n])}" for n in relevant])
+    """Return the values of some settings in one line, such as `rank 4 · scaling alpha`."""
+    texts = [
+        f"{_title(name)} {setting_text(run[name])}" for name in fields if is_relevant(name, run)
+    ]
+    return (" \u00b7 ".join(_cut(texts)),) if texts else ()
+
+
+def _title(name: str) -> str:
+    return changes.lower(str(RunConfig.model_fields[name].title))
 
 
 def _cut(texts: Sequence[str]) -> tuple[str, ...]:
@@ -397,7 +403,7 @@ def dot(lineage: Lineage, theme: str, focus: str = "") -> str:
 
 def _node_attributes(node: Node, colors: Mapping[str, str], focus: str) -> str:
     name = html.escape(_shortened(node.title))
-    dot_html = f'<FONT COLOR="{node.color}">\u25cf</FONT> ' if node.color else ""
+    dot_html = f'<FONT COLOR="{node.color}" POINT-SIZE="17">\u25cf</FONT> ' if node.color else ""
     is_focus = focus in node.runs
     title = f"{dot_html}<B>{name}</B>" if is_focus else f"{dot_html}{name}"
     rows = [f'<TR><TD ALIGN="LEFT">{_literal(title)}</TD></TR>']

@@ -70,6 +70,8 @@ def show_losses(
         if table["difference"].notna().any():
             show_pair(lab, a, b, floors[metric], values, title, with_names)
             return
+    if None not in (a["best_val_loss"], b["best_val_loss"]):
+        st.caption(differences.NOT_COMPARABLE, width="content")
 
 
 def _show_plan(lab: Lab, a: Mapping[str, Any], b: Mapping[str, Any], noise: "Noise") -> None:

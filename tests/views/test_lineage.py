@@ -166,7 +166,7 @@ def study_of(combinations, parent=None):
 def test_combinations_of_a_small_study_are_nodes():
     found = graph(runs_of(*study_of([1e-4, 1e-3])))
     assert {node.title for node in found.nodes} == {"Study s", "s-1 + 1 run", "s-2 + 1 run"}
-    assert edges(found)["Study s", "s-1 + 1 run"] == ("Learning rate 1e-4", "")
+    assert edges(found)["Study s", "s-1 + 1 run"] == ("learning rate 1e-4", "")
     found = graph(runs_of({"name": "root"}, *study_of([1e-4, 1e-3], parent="root")))
     assert ("root", "s-2 + 1 run") in edges(found)
 
@@ -196,11 +196,18 @@ def test_isolated_runs_can_be_left_out():
     assert found.isolated == 2
 
 
-def test_only_three_changes_are_listed():
-    changed = {"lr": 1e-3, "epochs": 2, "batch_size": 8, "weight_decay": 0.0, "seed": 5}
+def test_only_four_changes_are_listed():
+    changed = {
+        "lr": 1e-3,
+        "epochs": 2,
+        "batch_size": 8,
+        "weight_decay": 0.0,
+        "dropout": 0.1,
+        "seed": 5,
+    }
     runs = runs_of({"name": "a"}, {"name": "b", "parent": "a", **changed})
     [(*change, _)] = edges(graph(runs)).values()
-    assert len(change) == 4
+    assert len(change) == 5
     assert change[-1] == "and 2 more"
 
 
