@@ -14,14 +14,15 @@ MAX_CHANGES = 3
 def pair_sweep(before: RunConfig, after: RunConfig, seeds: int) -> Sweep:
     """Return a sweep over the settings that differ between two runs, with all combinations of their values.
 
-    The first seed is that of `before`. Settings other than those that affect learning are taken from `before`.
+    All other settings, and the first seed, are those of `before`. If settings have an effect only in `after`, such as
+    the rank if `before` trains all weights, they are those of `after`. The base's `parent` is the run they come from.
 
     Raises UserError if no learning setting differs, or more than MAX_CHANGES do.
     """
     old, new = before.model_dump(), after.model_dump()
     differing = [name for name in LEARNING_FIELDS if old[name] != new[name]]
     varied = [n for n in differing if is_relevant(n, old) and is_relevant(n, new)]
-    only_new = {n: new[n] for n in differing if not is_relevant(n, old)}
+    source = after if any(not is_relevant(name, old) for name in differing) else before
     axes: list[Axis] = []
     for name in varied:
         if any(name in axis.fields for axis in axes):
@@ -36,6 +37,12 @@ def pair_sweep(before: RunConfig, after: RunConfig, seeds: int) -> Sweep:
         raise UserError(
             f"these runs differ in {len(axes)} settings; choose runs that differ in at most {MAX_CHANGES}"
         )
-    identity = {"name": "", "parent": before.name or None, "notes": "", "tags": ()}
-    base = before.changed(**only_new, **identity, study=None, color="", archived=False)
-    return Sweep(base, tuple(axes), tuple(range(before.seed, before.seed + seeds)))
+    identity = {"name": "", "parent": source.name or None, "notes": "", "tags": ()}
+    base = source.changed(**identity, study=None, color="", archived=False)
+    return Sweep(base, tuple(axes), tuple(range(source.seed, source.seed + seeds)))
+
+
+def axis_text(axis: Axis) -> str:
+    """Return an axis in the format of `parse_axis`, such as `lr=0.0001,0.001`."""
+    texts = ["none" if value is None else str(value) for value in axis.values]
+    return f"{axis.name}={','.join(texts)}"

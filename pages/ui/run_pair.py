@@ -9,12 +9,11 @@ import streamlit as st
 from core.lab import Lab
 from core.views import differences
 from core.views.formats import setting_text
-from pages.ui.errors import attempt, show_errors
+from pages.ui.errors import show_errors
 from pages.ui.text import escape_markdown
 
 if TYPE_CHECKING:  # imports SciPy
     from core.studies.noise import Noise
-    from core.studies.sweep import Sweep
 
 LOSS_TITLES = {"val_loss": "validation loss", "best_val_loss": "best validation loss"}
 """Losses on the whole validation set and on the subset."""
@@ -75,8 +74,8 @@ def show_losses(
 
 
 def _show_plan(lab: Lab, a: Mapping[str, Any], b: Mapping[str, Any], noise: "Noise") -> None:
-    """Let the user choose the smallest difference that matters and the number of seeds, and launch the study."""
-    from core.studies.pairs import pair_sweep
+    """Let the user choose the smallest difference that matters and the number of seeds, and open the study in Launch."""
+    from core.studies.pairs import axis_text, pair_sweep
 
     st.markdown("**Repeat both settings with several seeds**")
     unit = differences.unit(noise.metric)
@@ -98,24 +97,13 @@ def _show_plan(lab: Lab, a: Mapping[str, Any], b: Mapping[str, Any], noise: "Noi
     )  # fmt: skip
     with show_errors():
         sweep = pair_sweep(lab.config(a["name"]), lab.config(b["name"]), seeds)
-        combinations = len(sweep.combinations())
-        changes = " · ".join(
+        runs = len(sweep.combinations()) * seeds
+        changes = " \u00b7 ".join(
             f"{axis.name} {' or '.join(setting_text(value) for value in axis.values)}"
             for axis in sweep.axes
         )
-        st.caption(
-            escape_markdown(f"{combinations * seeds:,} runs: {changes}, with {seeds} seeds each.")
-        )
-        st.button(
-            "Launch this study",
-            icon=":material/rocket_launch:",
-            key="launch_repeats",
-            on_click=attempt,
-            args=(lab, _launch, lab, sweep),
-            disabled=lab.read_only is not None,
-        )
-
-
-def _launch(lab: Lab, sweep: "Sweep") -> None:
-    names = lab.sweep(sweep)
-    st.toast(escape_markdown(f"Queued {len(names):,} runs, from {names[0]} to {names[-1]}."))
+        st.caption(escape_markdown(f"{runs:,} runs: {changes}, with {seeds} seeds each."))
+        if st.button("Open in Launch", icon=":material/rocket_launch:", key="plan_repeats"):
+            query = [("from", str(sweep.base.parent)), ("seeds", str(seeds))]
+            query += [("vary", axis_text(axis)) for axis in sweep.axes]
+            st.switch_page("pages/launch.py", query_params=query)

@@ -4,7 +4,8 @@ import pytest
 
 from core.config import RunConfig
 from core.errors import UserError
-from core.studies.pairs import pair_sweep
+from core.studies.pairs import axis_text, pair_sweep
+from core.studies.sweep import parse_axis
 
 
 def test_pair_is_repeated_with_every_seed():
@@ -26,9 +27,9 @@ def test_tied_settings_are_one_change():
 
 
 def test_settings_without_effect_in_one_run_come_from_the_other():
-    sweep = pair_sweep(RunConfig(method="full"), RunConfig(lora_rank=8), 2)
+    sweep = pair_sweep(RunConfig(method="full"), RunConfig(name="two", lora_rank=8, seed=5), 2)
     assert [axis.name for axis in sweep.axes] == ["method"]
-    assert sweep.base.lora_rank == 8
+    assert (sweep.base.lora_rank, sweep.base.parent, sweep.seeds) == (8, "two", (5, 6))
     assert len(sweep.combinations()) == 2
 
 
@@ -39,3 +40,18 @@ def test_pairs_that_no_study_can_settle_are_refused():
     other = RunConfig(lr=1e-3, batch_size=8, epochs=2, weight_decay=0.0)
     with pytest.raises(UserError, match="differ in 4 settings"):
         pair_sweep(one, other, 3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lr": 3e-7},
+        {"grad_clip": None},
+        {"lora_dora": True},
+        {"max_examples": 1000},
+        {"method": "full"},
+    ],
+)
+def test_axis_survives_a_link(change):
+    [axis] = pair_sweep(RunConfig(), RunConfig(**change), 2).axes
+    assert parse_axis(axis_text(axis)) == axis
