@@ -47,7 +47,7 @@ class Node:
         runs: names of the runs, oldest first. Empty for a study whose combinations are nodes.
         color: color of the dot; empty for several runs.
         caption: the result.
-        link: the run that a click opens; empty if there is none.
+        link: URL of the page that a click opens, relative to the dashboard.
     """
 
     title: str
@@ -245,18 +245,23 @@ def _nearest(groups: Sequence[_Group], links: Mapping[int, Sequence[int]]) -> li
 def _node(group: _Group) -> Node:
     rows = group.rows
     if not rows:
-        return Node(f"Study {group.study}", (), "", "", "")
+        return Node(f"Study {group.study}", (), "", "", _link("studies?study=", group.study))
     names = tuple(row["name"] for row in rows)
     first = rows[0]
-    if len({row["study"] for row in rows}) == 1 and first["study"] and _combinations(rows) > 1:
-        title = f"Study {first['study']}"
-    else:
-        others = len(rows) - 1
-        title = first["name"] + (
-            f" + {others} {'run' if others == 1 else 'runs'}" if others else ""
-        )
     is_single = len(rows) == 1
-    return Node(title, names, first["color"] if is_single else "", _caption(rows), first["name"])
+    color = first["color"] if is_single else ""
+    if _combinations(rows) > 1:
+        study = first["study"]
+        return Node(f"Study {study}", names, "", _caption(rows), _link("studies?study=", study))
+    others = len(rows) - 1
+    more = "" if is_single else f" + {others} {'run' if others == 1 else 'runs'}"
+    return Node(
+        first["name"] + more, names, color, _caption(rows), _link("run?name=", first["name"])
+    )
+
+
+def _link(address: str, name: str) -> str:
+    return address + quote(name.encode("utf-8", "replace"), safe="")
 
 
 def _combinations(rows: Sequence[Mapping[str, Any]]) -> int:
@@ -410,9 +415,7 @@ def _node_attributes(node: Node, colors: Mapping[str, str], focus: str) -> str:
     if node.caption:
         rows.append(_cell(node.caption, colors["caption"], 11))
     attributes = [f"label={_table(rows)}", f"tooltip={_quoted(', '.join(node.runs) or node.title)}"]
-    if node.link:
-        name = node.link.encode("utf-8", "replace").decode()
-        attributes.append(f"URL={_quoted('run?name=' + quote(name, safe=''))}")
+    attributes.append(f"URL={_quoted(node.link)}")
     if is_focus:
         attributes.append(f'color="{colors["focus"]}" penwidth=2')
     return " ".join(attributes)

@@ -1,6 +1,7 @@
 """The lineage of runs as a graph. A click on a run opens its page."""
 
 from collections.abc import Sequence
+from urllib.parse import parse_qs, urlsplit
 
 import pandas as pd
 import streamlit as st
@@ -19,14 +20,13 @@ export default function ({ setTriggerValue }) {
     const link = event.target.closest?.('.st-key-lineage-graph a');
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
-    const address = link.getAttributeNS('http://www.w3.org/1999/xlink', 'href') ?? '';
-    setTriggerValue('run', new URLSearchParams(address.split('?')[1]).get('name'));
+    setTriggerValue('address', link.getAttributeNS('http://www.w3.org/1999/xlink', 'href') ?? '');
   };
   document.addEventListener('click', open);
   return () => document.removeEventListener('click', open);
 }
 """
-"""Opens a run without reloading the page, which would end the session and ask for the password again."""
+"""Opens a page without reloading the page, which would end the session and ask for the password again."""
 follow_links = st.components.v2.component("follow_lineage_links", js=LINKS_JS)
 
 
@@ -60,13 +60,22 @@ def show(
         st.graphviz_chart(
             lineage.dot(graph, style.theme(), focus), alt=f"Lineage of {len(names):,} runs"
         )
-    opened = follow_links(key="follow_lineage_links", on_run_change=lambda: None)
+    clicked = follow_links(key="follow_lineage_links", on_address_change=lambda: None)
     left_out = (
         f" {graph.isolated:,} runs without relatives are not shown." if graph.isolated else ""
     )
     st.caption(HELP + left_out)
-    if opened.run in set(runs["name"]):
-        open_run(opened.run)
+    _open(clicked.address or "", runs)
+
+
+def _open(address: str, runs: pd.DataFrame) -> None:
+    """Open the page of a run or a study."""
+    query = parse_qs(urlsplit(address).query)
+    name, study = (query.get(key, [""])[0] for key in ("name", "study"))
+    if name in set(runs["name"]):
+        open_run(name)
+    if study in set(runs["study"].dropna()):
+        st.switch_page("pages/studies.py", query_params={"study": study})
 
 
 def _ended(runs: pd.DataFrame) -> int:
