@@ -31,8 +31,8 @@ MAX_NAME_CHARACTERS = 40
 SETTINGS = "settings group"
 """Key that is added to rows: a number that is the same for runs with the same settings."""
 COLORS = {
-    "light": {"text": "#1f2430", "caption": "#565b66", "line": "#b4bac5", "focus": "#285fb0", "gray": "#6f7580"},
-    "dark": {"text": "#eceef3", "caption": "#a7aebb", "line": "#5b6474", "focus": "#6aa5f3", "gray": "#8a909c"},
+    "light": {"page": "#ffffff", "text": "#1f2430", "caption": "#565b66", "line": "#b4bac5", "focus": "#285fb0", "gray": "#6f7580"},
+    "dark": {"page": "#14161b", "text": "#eceef3", "caption": "#a7aebb", "line": "#5b6474", "focus": "#6aa5f3", "gray": "#8a909c"},
 }  # fmt: skip
 """Colors by theme. Graphviz charts do not follow the page's theme by themselves."""
 FONT = "Source Sans, sans-serif"
@@ -389,7 +389,7 @@ def dot(lineage: Lineage, theme: str, focus: str = "") -> str:
     colors = COLORS.get(theme, COLORS["light"])
     lines = [
         'digraph lineage { rankdir=LR bgcolor="transparent" nodesep=0.12 ranksep=0.3',
-        f'node [shape=box style=rounded color="{colors["line"]}" fontcolor="{colors["text"]}" '
+        f'node [shape=box style="rounded,filled" fillcolor="{colors["page"]}" color="{colors["line"]}" fontcolor="{colors["text"]}" '
         f'fontname="{FONT}" fontsize=13 margin="0.08,0.02" height=0.1 target="_self"]',
         f'edge [color="{colors["line"]}" fontcolor="{colors["caption"]}" fontname="{FONT}" '
         "fontsize=11 arrowsize=0.6]",

@@ -20,7 +20,7 @@ export default function ({ setTriggerValue }) {
     const link = event.target.closest?.('.st-key-lineage-graph a');
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
-    setTriggerValue('address', link.getAttributeNS('http://www.w3.org/1999/xlink', 'href') ?? '');
+    setTriggerValue('address', link.href.baseVal);
   };
   document.addEventListener('click', open);
   return () => document.removeEventListener('click', open);

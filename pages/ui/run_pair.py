@@ -1,11 +1,12 @@
 """Whether the difference between two runs is within the noise, and the study that would settle it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import streamlit as st
 
+from core.config import RunConfig
 from core.lab import Lab
 from core.views import differences
 from core.views.formats import setting_text
@@ -17,8 +18,6 @@ if TYPE_CHECKING:  # imports SciPy
 
 LOSS_TITLES = {"val_loss": "validation loss", "best_val_loss": "best validation loss"}
 """Losses on the whole validation set and on the subset."""
-MAX_DEFAULT_SEEDS = 10
-"""More seeds are shown as needed, but must be entered."""
 MAX_SEEDS = 100
 
 
@@ -92,14 +91,14 @@ def _show_plan(lab: Lab, a: Mapping[str, Any], b: Mapping[str, Any], noise: "Noi
     st.caption(text)
     seeds = int(
         st.number_input(
-            "Seeds", 2, MAX_SEEDS, max(2, min(needed, MAX_DEFAULT_SEEDS)), key=f"repeat_seeds:{needed}"
+            "Seeds", 2, MAX_SEEDS, max(2, min(needed, MAX_SEEDS)), key=f"repeat_seeds:{needed}"
         )
     )  # fmt: skip
     with show_errors():
         sweep = pair_sweep(lab.config(a["name"]), lab.config(b["name"]), seeds)
         runs = len(sweep.combinations()) * seeds
         changes = " \u00b7 ".join(
-            f"{axis.name} {' or '.join(setting_text(value) for value in axis.values)}"
+            f"{_title(axis.fields)} {' or '.join(setting_text(value) for value in axis.values)}"
             for axis in sweep.axes
         )
         st.caption(escape_markdown(f"{runs:,} runs: {changes}, with {seeds} seeds each."))
@@ -107,3 +106,7 @@ def _show_plan(lab: Lab, a: Mapping[str, Any], b: Mapping[str, Any], noise: "Noi
             query = [("from", str(sweep.base.parent)), ("seeds", str(seeds))]
             query += [("vary", axis_text(axis)) for axis in sweep.axes]
             st.switch_page("pages/launch.py", query_params=query)
+
+
+def _title(fields: Sequence[str]) -> str:
+    return " = ".join(str(RunConfig.model_fields[field].title) for field in fields)
