@@ -239,6 +239,8 @@ LEARNING_FIELDS = tuple(
     in ("model", "data", "method", "optimisation")
 )
 """Settings that affect learning. All other settings concern identity, hardware, evaluation or checkpoints."""
+NOISE_FIELDS = ("method", "base_model", "dataset")
+"""Settings that runs with the same noise floor share."""
 
 
 def upgraded(recorded: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from core.studies.study import Study
 from core.studies.sweep import Sweep
 from core.tracking import queries
 
-if TYPE_CHECKING:  # imports PyTorch, which takes seconds
+if TYPE_CHECKING:  # imports PyTorch and SciPy, which takes seconds
+    from core.studies.noise import Noise
     from core.studies.planning import SweepPlan
 
 Result = TypeVar("Result")
@@ -162,16 +163,29 @@ class Reader(ABC):
         return study_effects(self._read, metric, self.study(study) if study else None, margin)
 
     def seed_noise(self, metric: str = "val_loss") -> pd.DataFrame:
-        """Return the seed-to-seed standard deviation of a metric; see `core.studies.effects.noise_floors`.
+        """Return the seed-to-seed standard deviation of a metric: method, base_model, dataset, sd, low, high, df.
 
-        A difference between two runs below this deviation is likely to be noise.
+        Deviations of losses and of time are relative. For the limit below which a difference between two runs is
+        within the noise, see `core.statistics.comparisons.noise_limit`.
 
         Raises:
-            UserError: the metric is unknown or is measured on test items.
+            UserError: the metric is unknown.
+        """
+        return self.noise([metric])[metric].table()
+
+    def noise(self, metrics: Sequence[str], runs: pd.DataFrame | None = None) -> "dict[str, Noise]":
+        """Return the noise floors of some metrics; see `core.studies.noise`.
+
+        Args:
+            metrics: as in `effects`.
+            runs: the result of `runs()`, to avoid reading it again.
+
+        Raises:
+            UserError: a metric is unknown.
         """
         from core.studies.analysis import seed_noise  # imports SciPy
 
-        return seed_noise(self._read, metric)
+        return seed_noise(self._read, metrics, runs)
 
     def study_summary(
         self, name: str, metric: str = "val_loss", margin: float | None = None

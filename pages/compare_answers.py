@@ -6,15 +6,20 @@ One prompt may be the current one: it is shown in full, stays in view, and moves
 import html
 from collections.abc import Mapping, Sequence
 
+import pandas as pd
 import streamlit as st
 
 from core.lab import Lab
-from core.views import comparison, formats, report
+from core.views import comparison, differences, formats, report
 from core.views.comparison import FILTERS, SORTS, Prompt
 from core.views.search import differing_words, search
+from core.views.tables import records
+from pages.ui import baseline
 from pages.ui.compared_runs import select_runs
+from pages.ui.errors import show_errors
 from pages.ui.page_state import PageState
 from pages.ui.run_links import run_link
+from pages.ui.run_pair import show_pair
 from pages.ui.text import escape_markdown, text_html, words_html
 
 MAX_RUNS = 6
@@ -67,13 +72,14 @@ def show_stored(lab: Lab, state: PageState) -> None:
             icon=":material/search:",
         ).strip()
         filter, a, b = _select_filter(state, names)
-        measure, scores = _select_scores(lab, state, names)
+        measure, metric, scores = _select_scores(lab, state, names)
         sort = _select_sort(state, len(names) > 1, bool(query))
     state.show("search", *([query] if query else []))
     prompts = comparison.prompts(lab.answers(names), scores)
     if a != b:
         with summary:
             _show_record(prompts, a, b, measure)
+            _show_noise(lab, results, prompts, a, b, metric)
     matches = search([prompt.text for prompt in prompts], query)
     found = [prompts[i] for i in matches] if query else prompts
     shown = comparison.matching(found, filter, a, b)
@@ -122,11 +128,12 @@ def _select_filter(state: PageState, names: Sequence[str]) -> tuple[str, str, st
 
 def _select_scores(
     lab: Lab, state: PageState, names: Sequence[str]
-) -> tuple[str, dict[tuple[str, comparison.Example], float] | None]:
+) -> tuple[str, str, dict[tuple[str, comparison.Example], float] | None]:
     """Let the user choose how answers are scored.
 
     Returns:
-        The name of the measure, and the scores by run and example, or None for exact matches.
+        The name of the measure; its metric, which is `exact` or a judge's ID; and the scores by run and example, or
+        None for exact matches.
     """
     judged = lab.scoring.answers(names).without_bases()
     verdicts = lab.scoring.verdicts(judged)
@@ -144,13 +151,13 @@ def _select_scores(
         width=170,
     )
     if measure == EXACT:
-        return "exact match", None
+        return "exact match", differences.EXACT, None
     rows = lab.scoring.example_scores(verdicts[verdicts["id"] == labels[measure]])
     scores = {
         (run, (instruction, input, reference)): score
         for run, instruction, input, reference, score in rows.itertuples(index=False)
     }
-    return measure, scores
+    return measure, labels[measure], scores
 
 
 def _select_sort(state: PageState, has_pair: bool, has_query: bool) -> str:
@@ -177,6 +184,21 @@ def _show_record(prompts: Sequence[Prompt], a: str, b: str, measure: str) -> Non
             icon=":material/balance:",
             query_params=[("run", a), ("run", b)],
         )
+
+
+def _show_noise(
+    lab: Lab, results: pd.DataFrame, prompts: Sequence[Prompt], a: str, b: str, metric: str
+) -> None:
+    """Show whether A's mean score differs from B's by more than the noise."""
+    means = comparison.mean_scores(prompts, a, b)
+    if means is None:
+        return
+    scale = 0.01 if metric == differences.EXACT else 1.0
+    rows = {row["name"]: row for row in records(results[results["name"].isin([a, b])])}
+    title = "exact answers" if metric == differences.EXACT else "mean score"
+    with show_errors():  # a judge whose scores do not cover the runs is not in the results
+        noise = baseline.noise(lab, [metric], results)[metric]
+        show_pair(lab, rows[b], rows[a], noise, (scale * means[1], scale * means[0]), title)
 
 
 def _current(

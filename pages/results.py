@@ -2,16 +2,16 @@
 
 import streamlit as st
 
-from core.views import journal, report
+from core.views import journal, lineage, report
 from core.views.filter import matching
 from core.views.tables import markdown, records
 from pages import results_actions as actions
+from pages import results_baseline, results_table, results_view
 from pages import results_columns as columns
-from pages import results_table, results_view
 from pages.results_activity import show_activity
 from pages.results_selection import show_one, show_settings
 from pages.results_start import show_start
-from pages.ui import runtime
+from pages.ui import lineage_chart, runtime
 from pages.ui.errors import show_errors
 from pages.ui.selection import preselect
 from pages.ui.text import escape_markdown
@@ -60,6 +60,12 @@ bar.toggle(
     key=results_view.JOURNAL,
     help="Add the results reported in the journal that the presets run_1 to run_19 reproduce.",
 )
+if not results.empty:
+    bar.toggle(
+        "Lineage",
+        key=results_view.LINEAGE,
+        help="Draw which run was cloned from which, below the table: for the selected runs or, if none is selected, for all listed runs.",
+    )
 if results.empty and not with_journal:
     with problems:
         results_view.show_problems()
@@ -80,7 +86,9 @@ listed = listed[~listed["name"].isin(hidden)]
 table, bars, judges = columns.with_scores(listed)
 table = columns.with_changes(table, results)
 table.index = listed.index
+table, comparison = results_baseline.add_columns(table, results, run_scores, judges, lab)
 default = columns.default_columns(results, judges, with_journal)
+default = results_baseline.default_columns(default, judges, comparison)
 available = [name for name in dict.fromkeys([*default, *table.columns]) if name != "name"]
 results_view.check_columns(available)
 with columns_bar, st.popover("Columns", icon=":material/view_column:"):
@@ -115,7 +123,7 @@ visible_names = [*dict.fromkeys(table["name"])]
 actions.show_undo()
 toolbar = st.container(horizontal=True, key="results-toolbar")
 styles = st.container()
-selected = results_table.show(table, shown, bars, results, lab)
+selected = results_table.show(table, shown, bars, results, lab, comparison)
 selected_names = [name for name, is_journal in selected if not is_journal]
 selected_runs = records(results.set_index("name", drop=False).loc[selected_names])
 selected_rows = table[table["name"].isin([name for name, _ in selected])]
@@ -130,9 +138,14 @@ with toolbar:
         else results_table.as_markdown(table, shown)
     )
     actions.show_exports(lab, results_table.csv(table, shown), exported)
-if selected_runs:  # leave room for their details
+if selected_runs or st.session_state[results_view.LINEAGE]:  # leave room for what follows
     styles.html("<style>:root { --table-share: 0.6; }</style>")
 results_view.save([name for name, _ in selected])
+results_baseline.show_note(lab, comparison, results, selected_names)
+if st.session_state[results_view.LINEAGE]:
+    relatives = [name for run in selected_names for name in lineage.family(results, run)]
+    drawn = [*dict.fromkeys(relatives)] or visible_names
+    lineage_chart.show(lab, results, drawn, with_isolated=bool(relatives))
 counted_runs = results[results["name"].isin(selected_names or visible_names)]
 if len(selected_runs) == 1:
     show_one(selected_runs[0], lab)

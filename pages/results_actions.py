@@ -8,6 +8,7 @@ import streamlit as st
 
 from core.lab import Lab
 from core.views.formats import duration
+from pages.ui import baseline
 from pages.ui.copy_link import copy_link, copy_text
 from pages.ui.errors import toast_errors
 from pages.ui.text import escape_markdown
@@ -104,6 +105,10 @@ def show_selection(lab: Lab, selected: Sequence[dict[str, Any]], markdown: str) 
             help="Open Launch with these settings" if len(names) == 1 else "Select one run",
         ):
             clone(names[0])
+        if len(names) == 1:
+            baseline.pin_button(
+                lab, names[0], lab.preferences().baseline == names[0], type="tertiary"
+            )
         st.button(
             "Unarchive" if are_archived else "Archive",
             icon=":material/unarchive:" if are_archived else ":material/archive:",

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
@@ -11,6 +12,7 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from core.config import RunConfig, metadata
 from core.metrics import RESULTS
 from core.views import changes, formats, report
+from core.views.differences import difference_text
 from core.views.tables import is_missing
 from pages import results_view
 
@@ -50,11 +52,15 @@ MAX_CHARACTERS = 40
 HEADING_CHARACTER_WIDTH, CHARACTER_WIDTH, CELL_PADDING = 6, 7, 18
 """Width of a character in headings and cells, and the space on both sides of a text, in pixels."""
 JUDGE_HELP = "Mean score over the test answers, from 0 to 100."
+GRAY = "#767c88"
+"""Color of differences within the noise, readable on light and dark backgrounds."""
 BAR_HELP = "Mean score and its 95% interval, on a scale from 0 to 100."
 BAR_WIDTH, BAR_MARGIN = 80, 5
 """Width of a bar in pixels, and its margin on both sides, so that dots at 0 and 100 fit."""
 BAR_HEIGHT = 30
 """Height of a bar's image, which Streamlit scales to the height of the row."""
+DELTA = "delta_"
+"""Prefix of the columns with the difference to the baseline."""
 INTERVAL, BAR = " 95%", " interval"
 """Suffixes of a judge's columns with the interval as text and as a bar."""
 
@@ -140,6 +146,9 @@ def pick(available: list[str], default: list[str]) -> list[str]:
 
 def label(name: str) -> str:
     """Return a column's heading. A judge's columns are headed with the judge's name."""
+    if name.startswith(DELTA):
+        title = label(name.removeprefix(DELTA))
+        return f"\u0394 {title[:1].lower()}{title[1:]}"
     return LABELS.get(name) or f"{name[:1].upper()}{name[1:]}"
 
 
@@ -162,6 +171,8 @@ def text(name: str, value: Any) -> str:
     if is_missing(value):
         has_condition = field is None or metadata(field)["when"]
         return formats.DASH if has_condition else formats.value_text(name, None)
+    if name.startswith(DELTA):
+        return difference_text(name.removeprefix(DELTA), value)
     if name in LABELS and isinstance(value, str):
         return value
     if name.startswith("loss_to_journal"):
@@ -176,8 +187,12 @@ def is_numeric(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def displayed(frame: pd.DataFrame) -> Any:
-    """Return the table as it is displayed: numbers as text that still sorts as numbers, and rows shaded by group."""
+def displayed(frame: pd.DataFrame, is_noise: pd.DataFrame) -> Any:
+    """Return the table as it is displayed: numbers as text that still sorts as numbers, and rows shaded by group.
+
+    Args:
+        is_noise: whether each difference is within the noise, for columns of differences. These are gray.
+    """
     shown = frame.copy()
     names = [str(name) for name in shown]
     for name in names:
@@ -185,6 +200,10 @@ def displayed(frame: pd.DataFrame) -> Any:
             shown[name] = [None if is_missing(v) else text(name, bool(v)) for v in frame[name]]
     numbers = [name for name in names if is_numeric_dtype(shown[name])]
     styled = shown.style.format({name: _formatter(name) for name in numbers})
+    if grayed := [name for name in is_noise if name in names]:
+        colors = np.where(is_noise[grayed], f"color: {GRAY}", "")
+        for i, name in enumerate(grayed):
+            styled = styled.apply(lambda _, i=i: colors[:, i].tolist(), subset=pd.Index([name]))
     if "group" not in frame:
         return styled
     is_shaded = (frame["group"] != frame["group"].shift()).cumsum() % 2 == 0
@@ -192,8 +211,12 @@ def displayed(frame: pd.DataFrame) -> Any:
     return styled.apply(lambda _: shading, axis=0)
 
 
-def column(name: str, values: pd.Series) -> "ColumnConfig":
-    """Return the heading, tooltip, width and type of a column with these values."""
+def column(name: str, values: pd.Series, help: str | None = None) -> "ColumnConfig":
+    """Return the heading, tooltip, width and type of a column with these values.
+
+    Args:
+        help: the tooltip, if it is not always the same.
+    """
     width = WIDTHS.get(name)
     if width is None:  # Streamlit cuts the heading when the columns fill the window
         longest = max((len(text(name, value)) for value in values), default=0)
@@ -204,7 +227,7 @@ def column(name: str, values: pd.Series) -> "ColumnConfig":
             label(name), help=BAR_HELP, width=BAR_WIDTH + 2 * BAR_MARGIN + 16, alignment="left"
         )
     is_judge = name not in LABELS and not name.endswith(INTERVAL)
-    help = JUDGE_HELP if is_judge else HELP.get(name)
+    help = help or (JUDGE_HELP if is_judge else HELP.get(name))
     pinned = name == "group"
     return st.column_config.Column(
         label(name),

@@ -13,6 +13,7 @@ from core.views.formats import DASH, setting_text
 from core.views.tables import is_missing, markdown, records
 from pages import results_actions as actions
 from pages import results_columns as columns
+from pages.results_baseline import Comparison
 from pages.ui.errors import toast_errors
 from pages.ui.run_links import dot_image, open_run
 from pages.ui.selection import drawn_rows, select_rows
@@ -81,7 +82,12 @@ def ordered(frame: pd.DataFrame, sort: str | None, descending: bool) -> pd.DataF
 
 
 def show(
-    frame: pd.DataFrame, shown: Sequence[str], bars: pd.DataFrame, runs: pd.DataFrame, lab: Lab
+    frame: pd.DataFrame,
+    shown: Sequence[str],
+    bars: pd.DataFrame,
+    runs: pd.DataFrame,
+    lab: Lab,
+    comparison: Comparison,
 ) -> list[Identity]:
     """Draw the table and return the identities of the selected rows.
 
@@ -90,6 +96,7 @@ def show(
         shown: The columns to show after the name.
         bars: The bars of the judges' scores, with the index of the unfiltered table.
         runs: All runs, for their colors and whether they are archived.
+        comparison: Differences to the baseline.
     """
     by_name = runs.set_index("name")
     is_run = frame["status"] != journal.JOURNAL_STATUS
@@ -110,7 +117,9 @@ def show(
         ]
     table = table[[*leading, *shown, *buttons]].reset_index(drop=True)
     config: dict[str, Any] = {
-        name: columns.column(name, table[name]) for name in ("group", *shown) if name in table
+        name: columns.column(name, table[name], comparison.help.get(name))
+        for name in ("group", *shown)
+        if name in table
     }
     config["dot"] = st.column_config.ImageColumn("", width=30, pinned=True)
     config["name"] = st.column_config.ButtonColumn(
@@ -134,7 +143,7 @@ def show(
     height = HEADER_HEIGHT_PX + ROW_HEIGHT_PX * max(1, len(table))
     with st.container(key="results-table", height=height, border=False):
         return select_rows(
-            columns.displayed(table),
+            columns.displayed(table, comparison.is_noise.reindex(frame.index)),
             list(zip(frame["name"], ~is_run, strict=True)),
             KEY,
             multiple=True,

@@ -13,7 +13,7 @@ from pages.ui.text import escape_markdown
 
 FILTER, GROUP, SORT, COLUMNS, RUNS = "filter", "group", "sort", "column", "run"
 """URL parameters, and the session keys that hold their values. COLUMNS and RUNS have one parameter per value."""
-FLAGS = ARCHIVED, JOURNAL = "archived", "journal"
+FLAGS = ARCHIVED, JOURNAL, LINEAGE = "archived", "journal", "lineage"
 DESCENDING = "descending"
 """Session key of the sort direction. In the URL, the column follows a minus sign."""
 LAST_VIEW = "results_view"

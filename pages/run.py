@@ -3,9 +3,9 @@
 import streamlit as st
 
 from core.views.tables import records
-from pages import run_charts, run_tabs
+from pages import run_charts, run_reference, run_tabs
 from pages.run_header import show_header
-from pages.ui import runtime
+from pages.ui import baseline, runtime
 from pages.ui.status import ACTIVE_STATUSES, show_run, states
 from pages.ui.text import escape_markdown
 
@@ -26,7 +26,8 @@ def show_missing(name: str) -> None:
 
 
 name = st.query_params.get("name", "")
-runs = {run["name"]: run for run in records(lab.runs())}
+results = lab.runs()
+runs = {run["name"]: run for run in records(results)}
 if name not in runs:
     show_missing(name)
     st.stop()
@@ -36,7 +37,9 @@ if st.session_state.get(SHOWN_KEY, name) != name:
     if run_tabs.KEY in st.session_state:  # a link from one run to another does not change the URL
         st.query_params["name"] = name
 st.session_state[SHOWN_KEY] = name
-show_header(run, runs, lab)
+pinned = baseline.current(lab, runs)
+reference = run_reference.choose(lab, run, runs, results, pinned)
+show_header(run, runs, lab, is_baseline=name == pinned)
 was_active = run["status"] in ACTIVE_STATUSES
 
 
@@ -50,7 +53,8 @@ def show_training() -> None:
     if state is None or was_active != (state["status"] in ACTIVE_STATUSES):
         runtime.rerun()
     show_run(state, lab, named=False)
-    run_charts.show_tiles(run, state, lab)
+    run_charts.show_tiles(run, state, lab, reference)
+    run_reference.show_note(lab, run, reference)
     run_charts.show_charts(run, state, lab)
     runtime.freeze_garbage_collection("Run")
 

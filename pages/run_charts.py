@@ -8,6 +8,7 @@ import streamlit as st
 from core.lab import Lab
 from core.views import charts, formats
 from core.views.tables import is_missing
+from pages.run_reference import Reference, delta
 from pages.ui import style
 from pages.ui.errors import show_errors
 from pages.ui.figures import show_figure
@@ -36,17 +37,22 @@ def forget_step() -> None:
     st.session_state[STEP_KEY] = st.session_state[LINE_KEY] = step
 
 
-def show_tiles(run: dict[str, Any], state: dict[str, Any], lab: Lab) -> None:
-    """Show the main results. Missing values are dashes."""
+def show_tiles(
+    run: dict[str, Any], state: dict[str, Any], lab: Lab, reference: Reference | None
+) -> None:
+    """Show the main results and their differences to a reference. Missing values are dashes."""
     evaluations = _evaluations(run["name"], lab, lab.changed_at)
     best = _best(evaluations)
     best_text = f"{formats.loss(best[1])} @ {best[0]:,}" if best else formats.DASH
     both = evaluations[evaluations["x"] > 0].dropna(subset=["subset_loss", "train_loss"])
     gap = both["subset_loss"].iloc[-1] - both["train_loss"].iloc[-1] if len(both) else None
+    compared = reference.run if reference else {}
+    best_losses = compared.get("best_val_loss"), best and best[1]
     with st.container(horizontal=True, gap="medium", key="run-tiles"):
         st.metric(
             "Best validation loss", best_text,
             help="Lowest loss on the validation subset, and its step.", width="content",
+            **delta(run, reference, "best_val_loss", best_losses),
         )  # fmt: skip
         st.metric(
             "Train/validation gap", formats.DASH if gap is None else f"{gap:+.4f}",
@@ -56,8 +62,9 @@ def show_tiles(run: dict[str, Any], state: dict[str, Any], lab: Lab) -> None:
         st.metric(
             "Exact answers", formats.percent(run["exact"]), width="content",
             help="Share of test answers that match the reference, ignoring case and punctuation.",
+            **delta(run, reference, "exact", (compared.get("exact"), run["exact"])),
         )  # fmt: skip
-        _show_scores(run, lab)
+        _show_scores(run, lab, reference)
         st.metric("Time", formats.duration(state["seconds"]), width="content",
                   help="Training time, excluding evaluations and downloads.")  # fmt: skip
 
@@ -69,9 +76,11 @@ def _best(evaluations: pd.DataFrame) -> tuple[int, float] | None:
     return min(points, key=lambda point: point[1], default=None)
 
 
-def _show_scores(run: dict[str, Any], lab: Lab) -> None:
+def _show_scores(run: dict[str, Any], lab: Lab, reference: Reference | None) -> None:
     """Show a tile for each judge, with the 95% interval below the mean."""
-    scores = {} if is_missing(run["exact"]) else _scores(lab, lab.changed_at).get(run["name"], {})
+    all_scores = _scores(lab, lab.changed_at)
+    scores = {} if is_missing(run["exact"]) else all_scores.get(run["name"], {})
+    others = all_scores.get(reference.run["name"], {}) if reference else {}
     if not scores:
         st.metric("Score", formats.DASH, help="No judge has scored this run yet.", width="content")
     for judge, score in scores.items():
@@ -80,6 +89,7 @@ def _show_scores(run: dict[str, Any], lab: Lab) -> None:
             f"Score, {escape_markdown(judge)}", f"{formats.score(score.mean)}{interval}",
             help=f"Mean score from 0 to 100 with its 95% interval, over {score.scored:,} answers.",
             width="content",
+            **delta(run, reference, judge, (others[judge].mean if judge in others else None, score.mean)),
         )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The tabs of the run page: answers, samples, settings, data, notes, files and log."""
+"""The tabs of the run page: answers, samples, settings, lineage, data, notes, files and log."""
 
 import html
 from collections.abc import Callable
@@ -8,9 +8,10 @@ import pandas as pd
 import streamlit as st
 
 from core.lab import Lab
-from core.views import formats, report
+from core.views import formats, lineage, report
 from core.views.search import search
 from core.views.tables import records
+from pages.ui import lineage_chart
 from pages.ui.dataset_size import show_size
 from pages.ui.errors import show_errors
 from pages.ui.notes import show_notes
@@ -33,6 +34,7 @@ def show_tabs(run: dict[str, Any], parent: dict[str, Any] | None, lab: Lab) -> N
         "Answers": lambda: _show_answers(run, lab),
         "Samples": lambda: _show_samples(run["name"], lab),
         "Settings": lambda: _show_settings(run, parent),
+        "Lineage": lambda: _show_lineage(run["name"], lab),
         "Data": lambda: _show_data(run["name"], lab),
         "Notes": lambda: show_notes(run["name"], run["notes"] or "", lab),
         "Files": lambda: _show_files(run["name"], lab),
@@ -153,6 +155,12 @@ def _show_settings(run: dict[str, Any], parent: dict[str, Any] | None) -> None:
         table = table.assign(Changed=differs.map({True: "changed", False: ""}))
         table = table.rename(columns={"Parent": f"Parent: {parent['name']}"})
     st.dataframe(table, hide_index=True)
+
+
+def _show_lineage(name: str, lab: Lab) -> None:
+    """Draw the runs from which this one was cloned, and those cloned from it."""
+    runs = lab.runs()
+    lineage_chart.show(lab, runs, lineage.family(runs, name), focus=name)
 
 
 def _show_data(name: str, lab: Lab) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from core.judging import scores
 from core.studies import analysis
-from core.studies.effects import noise_floors
+from core.studies.noise import measure
 from core.studies.study import Study
 from core.tracking import queries
 from core.views import study_text
@@ -31,7 +31,7 @@ class StudyRecord:
         runs: see `core.studies.analysis.study_runs`, for the first metric.
         tables: the combinations of settings by metric; see `core.studies.summary`.
         effects: the effects by metric; see `core.studies.effects`.
-        noise: the spread of the validation loss between seeds; see `core.studies.effects.noise_floors`.
+        noise: the spread of the validation loss between seeds; see `core.studies.noise`.
         evaluations: see `queries.evaluations`.
     """
 
@@ -61,7 +61,7 @@ def collect(read: Read, study: Study, metric: str = DEFAULT_METRIC) -> StudyReco
         runs=runs,
         tables={name: analysis.study_summary(read, study.name, study, name) for name in metrics},
         effects={name: analysis.study_effects(read, name, study) for name in metrics},
-        noise=noise_floors(runs),
+        noise=measure(runs, DEFAULT_METRIC, runs[DEFAULT_METRIC]).table(),
         evaluations=read(queries.evaluations, names),
     )
 

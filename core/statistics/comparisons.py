@@ -208,6 +208,41 @@ def noise_floor(groups: Sequence[ArrayLike]) -> NoiseFloor:
     return NoiseFloor(math.sqrt(squares / df), low, high, df)
 
 
+def noise_limit(before: NoiseFloor, after: NoiseFloor | None = None) -> float:
+    """Return the largest difference between two single runs that is within the noise; nan if the noise is unknown.
+
+    Of pairs of runs with no true difference, 5% differ by more. ISO 5725-6 calls this the repeatability limit and uses
+    1.96 sqrt(2) sd. Here, Student's t replaces 1.96, because the deviation is itself an estimate: with 2 degrees of
+    freedom, 19% of such pairs would exceed the limit otherwise. With heavy tails (Student's t with 3 degrees of
+    freedom), up to 8% do. The limit is not a verdict: a verdict needs several seeds of both settings.
+
+    A floor of 0 counts as unknown: it means that the metric is too coarse to differ.
+
+    Args:
+        before, after: the noise floors of the two runs. By default, both have the same one.
+    """
+    floors = [before] if after is None or after == before else [before, after]
+    if not all(floor.sd > 0 for floor in floors):
+        return math.nan
+    share = 2 / len(floors)
+    variances = tuple((share * floor.sd**2, float(floor.df)) for floor in floors)
+    return Effect(0.0, variances, 2, is_paired=False).margin()
+
+
+def seeds_range(floor: NoiseFloor, difference: float) -> tuple[int, int, int]:
+    """Return the number of seeds that detects a difference: at the estimated noise, and at the bounds of its interval.
+
+    Seeds count as independent: pairs of runs with the same seed often vary less, and then need fewer.
+
+    Args:
+        difference: on the scale of the floor; not 0.
+    """
+    expected, low, high = (
+        seeds_needed(math.sqrt(2) * sd, difference) for sd in (floor.sd, floor.low, floor.high)
+    )
+    return expected, low, high
+
+
 def power(seeds: int, sd: float, difference: float) -> float:
     """Return the power of a paired t-test at 5%.
 

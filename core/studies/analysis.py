@@ -18,8 +18,8 @@ from core.studies.effects import (
     double_changes,
     effects,
     has_diverged,
-    noise_floors,
 )
+from core.studies.noise import Noise, measure
 from core.studies.study import Study
 from core.studies.summary import SUMMARY_COLUMNS, has_been_pruned, summary, varied_axes
 from core.tracking import queries
@@ -99,25 +99,20 @@ def seeds_needed(
 
     Returns:
         The number for the lower bound of the noise floor's 95% interval, for its estimate and for its upper bound. None
-        if no setting of the same kind has been trained with two seeds, or the metric is measured on test items.
+        if no setting of the same kind has been trained with two seeds.
     """
-    if metric not in EFFECT_METRICS or metric == "exact":
+    runs: pd.DataFrame = read(queries.results)
+    noise = seed_noise(read, [metric], runs)[metric]
+    own = runs[runs["study"] == name]
+    floors = [
+        noise.floor(dict(zip(own.columns, row, strict=True))) for row in own.itertuples(index=False)
+    ]
+    known = [floor for floor in floors if floor.sd > 0]
+    if not known:
         return None
-    runs = runs_with_base_loss(read)
-    kind = ["method", "base_model", "dataset"]
-    own = runs.loc[runs["study"] == name, kind].drop_duplicates()
-    floors = noise_floors(runs, metric).merge(own, on=kind).dropna(subset=["sd"])
-    if floors.empty:
-        return None
-    floor = floors.sort_values("sd").iloc[-1]
-    compared = EFFECT_METRICS.get(metric, JUDGE_METRIC)
-    difference = compared.margin if margin is None else margin
-    difference = math.log1p(difference) if compared.is_log else difference
-    # Without knowing how much common seeds have in common, assume nothing: the variances of both sides add up.
-    low, likely, high = (
-        comparisons.seeds_needed(math.sqrt(2) * float(floor[bound]), difference)
-        for bound in ("low", "sd", "high")
-    )
+    difference = noise.compared.margin if margin is None else margin
+    difference = math.log1p(difference) if noise.compared.is_log else difference
+    likely, low, high = comparisons.seeds_range(max(known, key=lambda f: f.sd), difference)
     return low, likely, high
 
 
@@ -125,12 +120,28 @@ def _axes(study: Study) -> list[tuple[str, ...]]:
     return [axis.fields for axis in study.sweep.axes]
 
 
-def seed_noise(read: Read, metric: str = "val_loss") -> pd.DataFrame:
-    """Return the spread of a metric between seeds; see `noise_floors`. Raises UserError for an unknown metric."""
-    if metric not in EFFECT_METRICS or metric == "exact":
-        available = ", ".join(name for name in EFFECT_METRICS if name != "exact")
-        raise UserError(f"metric = {metric!r}: must be one of {available}")
-    return noise_floors(runs_with_base_loss(read), metric)
+def seed_noise(
+    read: Read, metrics: Sequence[str], runs: pd.DataFrame | None = None
+) -> dict[str, Noise]:
+    """Return the noise floors of some metrics; see `core.studies.noise`.
+
+    Args:
+        metrics: keys of EFFECT_METRICS, or names or IDs of judges.
+        runs: rows of `queries.results`, if they have already been read.
+
+    Raises:
+        UserError: a metric does not exist.
+    """
+    runs = runs_with_base_loss(read, runs)
+    floors = {}
+    for metric in metrics:
+        values = runs[metric] if metric in EFFECT_METRICS else None
+        if values is None:
+            scores = _item_scores(read, metric)
+            assert scores is not None
+            values = runs["name"].map(scores.groupby("run")["score"].mean())
+        floors[metric] = measure(runs, metric, values)
+    return floors
 
 
 def scale(metric: str) -> EffectMetric:
@@ -194,9 +205,13 @@ def field_importance(read: Read, study: Study, metric: str = "val_loss") -> pd.D
     return importance(study_runs(read, study, metric), axes, direction)
 
 
-def runs_with_base_loss(read: Read) -> pd.DataFrame:
-    """Return all runs; see `queries.results`. `base_loss` is the validation loss before the first step."""
-    runs: pd.DataFrame = read(queries.results)
+def runs_with_base_loss(read: Read, runs: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Return all runs; see `queries.results`. `base_loss` is the validation loss before the first step.
+
+    Args:
+        runs: the result of `queries.results`, if it has already been read.
+    """
+    runs = read(queries.results) if runs is None else runs
     return runs.merge(read(queries.base_losses), left_on="name", right_on="run", how="left")
 
 
@@ -210,8 +225,8 @@ def _item_scores(read: Read, metric: str) -> pd.DataFrame | None:
     scores = read(queries.scores)
     labels = judge_labels(scores)
     by_label = {label: id for id, label in labels.items()}
-    if metric not in by_label:
+    if metric not in {**by_label, **labels}:
         available = ", ".join([*EFFECT_METRICS, *by_label])
         raise UserError(f"metric = {metric!r}: unknown metric. Available: {available}.")
-    judged: pd.DataFrame = scores[scores["id"] == by_label[metric]]
+    judged: pd.DataFrame = scores[scores["id"] == by_label.get(metric, metric)]
     return judged[["run", "example", "score"]]

@@ -7,7 +7,7 @@ for each seed. Two groups are compared if they differ in one setting, or in seve
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -168,26 +168,6 @@ def double_changes(
             "diverged": [before.diverged, after.diverged],
         })  # fmt: skip
     return pd.DataFrame(rows, columns=list(DOUBLE_CHANGE_COLUMNS))
-
-
-def noise_floors(runs: pd.DataFrame, metric: str = "val_loss") -> pd.DataFrame:
-    """Return the seed-to-seed standard deviation of a metric for each method, base model and data set.
-
-    Columns: method, base_model, dataset, sd, low, high, df. For a metric on a log scale, the deviation is relative.
-    """
-    compared = EFFECT_METRICS.get(metric, JUDGE_METRIC)
-    transform: Callable[[Any], Any] = np.log if compared.is_log else np.asarray
-    by_kind: dict[tuple[Any, ...], list[NDArray]] = {}
-    for group in grouped(runs, metric):
-        kind = tuple(group.settings[name] for name in ("method", "base_model", "dataset"))
-        by_kind.setdefault(kind, []).append(transform(np.array([*group.values.values()])))
-    rows = []
-    for kind, values in by_kind.items():
-        floor = comparisons.noise_floor(values)
-        rows.append([*kind, floor.sd, floor.low, floor.high, floor.df])
-    return pd.DataFrame(
-        rows, columns=["method", "base_model", "dataset", "sd", "low", "high", "df"]
-    )
 
 
 def grouped(runs: pd.DataFrame, metric: str, items: pd.DataFrame | None = None) -> list[Group]:

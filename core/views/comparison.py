@@ -126,6 +126,15 @@ def record(prompts: Sequence[Prompt], a: str, b: str) -> Record:
     return Record(wins, losses, len(gaps) - wins - losses)
 
 
+def mean_scores(prompts: Sequence[Prompt], a: str, b: str) -> tuple[float, float] | None:
+    """Return the mean scores of A and B on the prompts with a score for both, or None if there are none."""
+    pairs = [(p.scores[a], p.scores[b]) for p in prompts if a in p.scores and b in p.scores]
+    if not pairs:
+        return None
+    first, second = zip(*pairs, strict=True)
+    return sum(first) / len(pairs), sum(second) / len(pairs)
+
+
 FILTERS: dict[str, Callable[[Prompt, str, str], bool]] = {
     "All prompts": lambda prompt, a, b: True,
     "A right, B wrong": lambda prompt, a, b: prompt.is_right(a) and not prompt.is_right(b),

@@ -14,7 +14,6 @@ from core.studies.effects import (
     EFFECT_COLUMNS,
     double_changes,
     effects,
-    noise_floors,
 )
 
 SEEDS = (1, 2, 3)
@@ -193,15 +192,6 @@ def test_exact_answers_are_compared_by_item_and_seed():
     assert effect["direction"] == "higher"
     assert effect["difference"] == pytest.approx(0.6, abs=0.15)
     assert effect["verdict"] == "better"
-
-
-def test_noise_floor_is_the_spread_between_seeds():
-    runs = runs_of(({"lr": 1e-4}, [2.0, 2.1, 2.2]), ({"lr": 1e-3}, [1.0, 1.05, 1.1]))
-    [floor] = noise_floors(runs).to_dict("records")
-    logs = [np.log([2.0, 2.1, 2.2]), np.log([1.0, 1.05, 1.1])]
-    expected = math.sqrt(np.mean([values.var(ddof=1) for values in logs]))
-    assert floor["sd"] == pytest.approx(expected)
-    assert (floor["method"], floor["df"]) == ("lora", 4)
 
 
 def test_a_thousand_runs_are_compared_in_seconds():

@@ -51,8 +51,9 @@ def test_seed_noise_is_available_from_the_lab(lab):
     assert lab.seed_noise().columns.tolist() == [
         "method", "base_model", "dataset", "sd", "low", "high", "df",
     ]  # fmt: skip
-    with pytest.raises(UserError, match="must be one of val_loss"):
-        lab.seed_noise("exact")
+    assert lab.seed_noise("exact").empty
+    with pytest.raises(UserError, match="unknown metric"):
+        lab.seed_noise("nothing")
 
 
 def test_study_is_named_after_the_varied_settings(lab):

@@ -1,0 +1,159 @@
+"""Differences in results between a run and others, and which of them noise alone can explain.
+
+The noise floors come from `core.studies.noise`.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from core.config import LEARNING_FIELDS, NOISE_FIELDS
+from core.views.formats import DASH, setting_text
+from core.views.report import LOSS_FIELDS, TEST_SET_FIELDS
+from core.views.tables import is_missing
+
+if TYPE_CHECKING:  # imports SciPy
+    from core.statistics.comparisons import NoiseFloor
+    from core.studies.noise import Noise
+
+LOSSES = ("val_loss", "best_val_loss")
+EXACT = "exact"
+RESULTS = (*LOSSES, EXACT)
+"""Results whose differences are shown, besides judges' scores."""
+NOT_COMPARABLE = "These losses are not comparable: the data or the validation examples differ."
+ONE_PAIR = "One pair of runs proves nothing: runs that differ only in their seed differ too."
+
+
+def differences(
+    runs: pd.DataFrame, reference: Mapping[str, Any], noise: "Noise", values: pd.Series
+) -> pd.DataFrame:
+    """Return the difference of each run from the reference: difference, is_noise.
+
+    The difference is nan for the reference itself and for runs whose results are not comparable with it: those with
+    other data, or with another validation set.
+
+    Args:
+        runs: rows of `Lab.runs`.
+        reference: one of them.
+        values: the metric of each run.
+    """
+    position = runs["name"] == reference["name"]
+    base = float(values[position].iloc[0])
+    gaps = (values.astype(float) - base).where(_comparable(runs, reference, noise.metric))
+    kinds = [*runs[[*NOISE_FIELDS]].astype(object).itertuples(index=False, name=None)]
+    limits = {
+        kind: noise.limit(reference, dict(zip(NOISE_FIELDS, kind, strict=True)))
+        for kind in {*kinds}
+    }
+    is_noise = [
+        math.isfinite(gap) and noise.size(base, base + gap) <= limits[kind]
+        for gap, kind in zip(gaps, kinds, strict=True)
+    ]
+    return pd.DataFrame({"difference": gaps, "is_noise": is_noise}, index=runs.index)
+
+
+def _comparable(runs: pd.DataFrame, reference: Mapping[str, Any], metric: str) -> pd.Series:
+    """Return a mask of the runs whose metric was measured like the reference's. Excludes the reference."""
+    names = [*(LOSS_FIELDS if metric in LOSSES else TEST_SET_FIELDS)]
+    names += {"val_loss": ["val_set"], "best_val_loss": ["eval_examples"]}.get(metric, [])
+    mask = runs["name"] != reference["name"]
+    for name in names:
+        value = reference[name]
+        mask &= runs[name].isna() if is_missing(value) else runs[name].eq(value).fillna(False)
+    return mask
+
+
+def difference_text(metric: str, value: float | None) -> str:
+    """Format a difference, such as `+0.0123` for a loss, `-1.5 pp` (percentage points) for exact answers, or `+2.0`."""
+    if value is None or is_missing(value):
+        return DASH
+    if metric in LOSSES:
+        return f"{value:+.4f}"
+    return f"{100 * value:+.1f} pp" if metric == EXACT else f"{value:+.1f}"
+
+
+def size_text(metric: str, value: float) -> str:
+    """Format a deviation or a limit on the scale of the noise floor, such as `0.31%`, `1.5 pp` or `2.0 points`."""
+    if metric in LOSSES:
+        return f"{value:.2%}" if value < 0.1 else f"{value:.0%}"
+    return f"{100 * value:.1f} pp" if metric == EXACT else f"{value:.1f} points"
+
+
+def unit(metric: str) -> str:
+    """Return the unit of differences on the scale of the noise floor."""
+    return "%" if metric in LOSSES else "pp" if metric == EXACT else "points"
+
+
+def have_same_settings(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Return whether two runs differ at most in their seed and in settings that do not affect learning."""
+    return all(
+        a[name] == b[name] or (is_missing(a[name]) and is_missing(b[name]))
+        for name in LEARNING_FIELDS
+    )
+
+
+def pair_sentence(
+    noise: "Noise",
+    a: Mapping[str, Any],
+    b: Mapping[str, Any],
+    values: tuple[float, float],
+    title: str,
+    with_names: bool = True,
+) -> str:
+    """Say whether the difference between two single runs is within the noise, or that one pair proves nothing.
+
+    Args:
+        values: the metric of A and B.
+        title: name of the metric in a sentence, such as "validation loss".
+        with_names: start with the names of the runs.
+    """
+    before, after = values
+    names = f"{b['name']} vs. {a['name']}: " if with_names else ""
+    difference = f"{names}{title} {difference_text(noise.metric, after - before)}"
+    if have_same_settings(a, b):
+        return f"{difference}. The settings are the same, so the difference is noise."
+    if not noise.is_known(a, b):
+        return f"{difference}. {ONE_PAIR}"
+    floors = {noise.floor(a), noise.floor(b)}
+    repeats = sum(floor.df for floor in floors)
+    limit = size_text(noise.metric, noise.limit(a, b))
+    known = f"(up to {limit}, known from {repeats:,} {'repeat' if repeats == 1 else 'repeats'})"
+    if noise.size(before, after) <= noise.limit(a, b):
+        return f"{difference}, within the noise of two single runs {known}."
+    return f"{difference}, more than the noise of two single runs {known}. A verdict needs several seeds of both."
+
+
+def floor_text(metric: str, floor: "NoiseFloor", kind: Iterable[Any] = ()) -> str:
+    """Describe a noise floor, such as `Seed-to-seed sd 0.31% (95% interval 0.24% to 0.43%), from 24 repeats`."""
+    sd, low, high = (size_text(metric, value) for value in (floor.sd, floor.low, floor.high))
+    of = ", ".join(setting_text(value) for value in kind)
+    repeats = "1 repeat" if floor.df == 1 else f"{floor.df:,} repeats"
+    return f"Seed-to-seed sd {sd} (95% interval {low} to {high}), from {repeats}" + (
+        f" ({of})." if of else "."
+    )
+
+
+def planned_seeds(
+    noise: "Noise", a: Mapping[str, Any], b: Mapping[str, Any], difference: float
+) -> tuple[int, str]:
+    """Return how many seeds of two runs detect a difference between them, and a sentence with the range.
+
+    Args:
+        difference: the smallest difference to detect, on the scale of the noise floor.
+    """
+    from core.statistics.comparisons import MAX_SEEDS, seeds_range
+    from core.studies.pairs import DEFAULT_SEEDS
+
+    floor = max(noise.floor(a), noise.floor(b), key=lambda floor: floor.sd)
+    if not noise.is_known(a, b):
+        sentence = f"The noise is unknown. Start with {DEFAULT_SEEDS} seeds of both settings, which also measure it."
+        return DEFAULT_SEEDS, sentence
+    expected, low, high = seeds_range(floor, difference)
+    texts = [f"{n:,}" if n < MAX_SEEDS else f"{n:,} or more" for n in (expected, low, high)]
+    between = (
+        "" if low == high else f" (between {texts[1]} and {texts[2]}, as the noise is an estimate)"
+    )
+    sentence = f"To detect {size_text(noise.metric, difference)} in 80% of studies: {texts[0]} seeds of both settings{between}."
+    return expected, sentence
