@@ -162,6 +162,8 @@ def text(name: str, value: Any) -> str:
     if is_missing(value):
         has_condition = field is None or metadata(field)["when"]
         return formats.DASH if has_condition else formats.value_text(name, None)
+    if name == "dataset":
+        return formats.dataset_text(value)
     if name in LABELS and isinstance(value, str):
         return value
     if name.startswith("loss_to_journal"):

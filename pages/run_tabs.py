@@ -160,10 +160,14 @@ def _show_data(name: str, lab: Lab) -> None:
     with st.spinner("Loading the data set ..."):
         dataset: InspectedDataset | None = lab.dataset(config)
     if dataset is None:
-        st.caption(f"{escape_markdown(config.dataset)} is not on this machine.")
+        st.caption(
+            f"{escape_markdown(formats.dataset_text(config.dataset))} is not on this machine."
+        )
         return
     with st.container(horizontal=True, gap="large", key="data-tiles"):
-        st.metric("Data set", escape_markdown(config.dataset), width="content")
+        st.metric(
+            "Data set", escape_markdown(formats.dataset_text(config.dataset)), width="content"
+        )
         show_size(dataset.table)
     st.caption(escape_markdown(f"Columns: {dataset.columns}"))
     if dataset.skipped:

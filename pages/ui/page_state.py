@@ -167,9 +167,11 @@ class PageState:
         """Draw tabs of which only the open one is computed, and return their containers. The URL omits the first."""
         self.check(parameter, labels, f"Unknown {parameter}")
         wanted = self.value(parameter)
-        wanted = wanted if wanted in labels else labels[0]
-        tabs: Sequence[Any] = self.widget(st.tabs, labels, parameter, wanted)
-        self.show(parameter, *([] if wanted == labels[0] else [wanted]))
+        is_other = wanted in labels[1:]
+        tabs: Sequence[Any] = self.widget(
+            st.tabs, labels, parameter, wanted if is_other else labels[0]
+        )
+        self.show(parameter, *([str(wanted)] if is_other else []))
         return tabs
 
     def toggle(self, label: str, parameter: str, **arguments: Any) -> bool:
