@@ -93,9 +93,14 @@ class PageState:
             st.query_params.from_dict(shown)
         self._state["written"] = shown
 
-    def check(self, parameter: str, known: Container[str], problem: str) -> None:
-        """Add a notice about values in the link that are not known, such as "Unknown run: a, b."."""
-        if unknown := [value for value in self.linked(parameter) if value not in known]:
+    def check(self, parameter: str, known: Container[str], problem: str, prefix: str = "") -> None:
+        """Add a notice about values in the link that are not known, such as "Unknown run: a, b.".
+
+        Args:
+            prefix: Ignored at the start of a value.
+        """
+        names = [value.removeprefix(prefix) for value in self.linked(parameter)]
+        if unknown := [name for name in names if name not in known]:
             self.notices.append(f"{problem}: {', '.join(unknown)}.")
 
     def select(
@@ -163,6 +168,22 @@ class PageState:
         text = self.value(parameter) or ""
         return str(self.widget(st.text_input, label, parameter, text, **arguments)).strip()
 
+    def option(
+        self, label: str, options: Sequence[str], parameter: str, prefix: str = "", **arguments: Any
+    ) -> str | None:
+        """Draw a select box without a default, and return the selected option or None.
+
+        Args:
+            prefix: Ignored at the start of the value.
+        """
+        self.check(parameter, options, f"Unknown {parameter}", prefix)
+        wanted = (self.value(parameter) or "").removeprefix(prefix)
+        value = wanted if wanted in options else None
+        chosen: str | None = self.widget(
+            st.selectbox, label, parameter, value, options=options, index=None, **arguments
+        )
+        return chosen
+
     def tabs(self, labels: Sequence[str], parameter: str) -> Sequence[Any]:
         """Draw tabs of which only the open one is computed, and return their containers. The URL omits the first."""
         self.check(parameter, labels, f"Unknown {parameter}")
@@ -192,6 +213,13 @@ class PageState:
             min_value=low, max_value=high, value=None, **arguments,
         )  # fmt: skip
         return chosen
+
+
+def open_page(page: str, **values: Iterable[str]) -> None:
+    """Open another page with these values. `st.switch_page` would write them to the URL of the current page first."""
+    linked = {name: list(given) for name, given in values.items()}
+    st.session_state[f"{page}:state"] = {"values": dict(linked), "linked": linked, "written": {}}
+    st.switch_page(f"pages/{page}.py")
 
 
 def _texts(value: Any) -> list[str]:
