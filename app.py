@@ -4,7 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.ui import access, style
+from pages.ui import access, history, style
 
 PRODUCT = "GPT-2 fine-tuning lab"
 ICON = Path(__file__).parent / "pages" / "ui" / "icon.svg"
@@ -48,6 +48,7 @@ page = st.navigation(pages)
 title = st.query_params.get("name", page.title) if page == run_page else page.title
 st.set_page_config(page_title=f"{title} · {PRODUCT}")
 style.apply()
+history.keep_one_entry_per_page()
 with st.spinner("Loading runs ..."):
     from pages.ui import (
         runtime,

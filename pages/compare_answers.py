@@ -62,19 +62,16 @@ def show_stored(lab: Lab, state: PageState) -> None:
         return
     summary = st.container()
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        query = state.widget(
-            st.text_input,
+        query = state.text(
             "Find a prompt",
             "search",
-            state.value("search") or "",
             on_change=lambda: state.clear("sort", *PLACE),  # best match first
             placeholder="e.g. synonym for happy",
             icon=":material/search:",
-        ).strip()
+        )
         filter, a, b = _select_filter(state, names)
         measure, metric, scores = _select_scores(lab, state, names)
         sort = _select_sort(state, len(names) > 1, bool(query))
-    state.show("search", *([query] if query else []))
     prompts = comparison.prompts(lab.answers(names), scores)
     if a != b:
         with summary:

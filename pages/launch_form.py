@@ -4,7 +4,6 @@ Values are stored in a draft in the session, because Streamlit forgets the value
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from textwrap import shorten
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from core.config import GROUPS, RunConfig, base_type, choices, is_optional, is_relevant, metadata
 from core.errors import Problem
-from core.views.formats import setting_text
+from core.views.formats import dataset_text, setting_text, value_text
 from pages.ui import runtime
 from pages.ui.text import capitalize, escape_markdown
 from pages.ui.upload import dataset_uploader
@@ -95,7 +94,7 @@ def changes(current: Mapping[str, Any], variants: Variants = ({},)) -> list[Chan
     """Return the relevant settings that differ from the source."""
     found = []
     for name, value in settings(current, variants).items():
-        old, new = setting_text(st.session_state[SOURCE][name]), setting_text(value)
+        old, new = value_text(name, st.session_state[SOURCE][name]), value_text(name, value)
         if old != new:
             old, new = (shorten(text, CHANGE_WIDTH, placeholder=" …") for text in (old, new))
             found.append(Change(name, old, new))
@@ -311,9 +310,7 @@ def _widget(name: str, field: FieldInfo, value: Any) -> None:
             suggestions.index(value),
             key=key,
             help=help,
-            format_func=lambda option: (
-                f"{Path(option).name} (uploaded)" if option in uploads else option
-            ),
+            format_func=dataset_text,
             accept_new_options=True,
         )
     elif kind is bool:

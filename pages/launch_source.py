@@ -3,7 +3,8 @@
 A name in the URL is that of a run or, if there is none, a preset. `preset:demo` always is the preset.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import streamlit as st
 
@@ -22,6 +23,8 @@ FILLED_FROM = "filled_from"
 """Session key: the source of the form, a preset or CLONE_PREFIX and a run."""
 ADDRESS = "source_address"
 """Session key: the last value of the URL parameter that was read or written."""
+REQUESTED = "requested_settings"
+"""Session key: settings that another page asks to fill in."""
 
 
 def current() -> str:
@@ -39,6 +42,12 @@ def title(source: str) -> str:
     return f"preset {source}" if source in PRESETS else f"run {source.removeprefix(CLONE_PREFIX)}"
 
 
+def open_launch(settings: Mapping[str, Any]) -> None:
+    """Open Launch and fill in these settings. The others stay as they are in the form."""
+    st.session_state[REQUESTED] = settings
+    st.switch_page("pages/launch.py")
+
+
 def choose(lab: Lab, runs: Sequence[str]) -> None:
     """Fill the form on the first visit and when the URL names another source. Update the URL.
 
@@ -47,6 +56,8 @@ def choose(lab: Lab, runs: Sequence[str]) -> None:
     """
     if launch_form.DRAFT not in st.session_state:
         _fill(lab, DEFAULT_SOURCE)
+    for name, value in st.session_state.pop(REQUESTED, {}).items():
+        launch_form.fill(name, value)
     requested = st.query_params.get(PARAMETER)
     is_arriving = WIDGET not in st.session_state  # Streamlit forgets the widgets of other pages
     if requested and (is_arriving or requested != st.session_state.get(ADDRESS)):

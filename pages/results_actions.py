@@ -11,21 +11,17 @@ from core.views.formats import duration
 from pages.ui import baseline
 from pages.ui.copy_link import copy_link, copy_text
 from pages.ui.errors import toast_errors
+from pages.ui.page_state import open_page
 from pages.ui.text import escape_markdown
 
 UNDO = "results_undo"
 """Session key: a description of the last action, and a function that undoes it."""
 TARGETS = {
-    "Open in Live": ("pages/live.py", ":material/show_chart:"),
-    "Compare": ("pages/compare.py", ":material/compare:"),
-    "Score": ("pages/scoring.py", ":material/grading:"),
+    "Open in Live": ("live", ":material/show_chart:"),
+    "Compare": ("compare", ":material/compare:"),
+    "Score": ("scoring", ":material/grading:"),
 }
 """Pages that show the selected runs."""
-
-
-def open_in(page: str, names: Sequence[str]) -> None:
-    """Open another page with these runs selected."""
-    st.switch_page(page, query_params={"run": list(names)})
 
 
 def clone(name: str) -> None:
@@ -91,7 +87,7 @@ def show_selection(lab: Lab, selected: Sequence[dict[str, Any]], markdown: str) 
     names = [run["name"] for run in selected]
     for label, (page, icon) in TARGETS.items():
         if st.button(label, disabled=not names, icon=icon):
-            open_in(page, names)
+            open_page(page, run=names)
     copy_text("Copy as Markdown", markdown, "copy_markdown", "Copy the selected rows as a table")
     are_archived = bool(names) and all(run["archived"] for run in selected)
     with st.popover(

@@ -14,7 +14,7 @@ from core.metrics import RESULTS
 from core.views import changes, formats, report
 from core.views.differences import difference_text
 from core.views.tables import is_missing
-from pages import results_view
+from pages.ui.page_state import PageState
 
 if TYPE_CHECKING:  # Streamlit has no public name for this type
     from streamlit.elements.lib.column_types import ColumnConfig
@@ -110,12 +110,14 @@ def default_columns(results: pd.DataFrame, judges: list[str], with_journal: bool
     return [*LEADING_COLUMNS, *metrics, *scores, *TRAILING_COLUMNS, *journal_columns]
 
 
-def pick(available: list[str], default: list[str]) -> list[str]:
+def pick(available: list[str], default: list[str], state: PageState) -> list[str]:
     """Draw the column picker. Return the default columns without those removed, and with those added after LEADING_COLUMNS.
 
-    The session and the URL hold only the differences from the default: added columns, and removed ones after a minus.
+    The state holds only the differences from the default: added columns, and removed ones after a minus.
     """
-    widget, edits = "columns", st.session_state[results_view.COLUMNS]
+    widget, edits = "columns", state.values("column") or []
+    state.check("column", available, "Unknown column", prefix="-")
+    state.show("column", *(edit for edit in edits if edit.removeprefix("-") in available))
     added = [name for name in edits if name in available and name not in default]
     kept = [name for name in default if f"-{name}" not in edits]
     leading = [name for name in kept if name in LEADING_COLUMNS]
@@ -125,10 +127,7 @@ def pick(available: list[str], default: list[str]) -> list[str]:
     def store() -> None:
         chosen = st.session_state[widget]
         removed = [f"-{name}" for name in default if name not in chosen]
-        st.session_state[results_view.COLUMNS] = [
-            *(name for name in chosen if name not in default),
-            *removed,
-        ]
+        state.set("column", *(name for name in chosen if name not in default), *removed)
 
     st.multiselect(
         "Columns",
@@ -140,7 +139,7 @@ def pick(available: list[str], default: list[str]) -> list[str]:
         width=420,
     )
     if edits:
-        st.button("Reset columns", on_click=edits.clear)
+        st.button("Reset columns", on_click=state.clear, args=("column",))
     return shown
 
 
@@ -173,6 +172,8 @@ def text(name: str, value: Any) -> str:
         return formats.DASH if has_condition else formats.value_text(name, None)
     if name.startswith(DELTA):
         return difference_text(name.removeprefix(DELTA), value)
+    if name == "dataset":
+        return formats.dataset_text(value)
     if name in LABELS and isinstance(value, str):
         return value
     if name.startswith("loss_to_journal"):

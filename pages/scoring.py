@@ -80,15 +80,11 @@ with shown:
     if len(names) == 2:
         with top:
             show_verdict(lab, judged, selection.judge_verdicts, colors)
-    wanted = state.value("tab")
-    wanted = wanted if wanted in TABS else next(iter(TABS))
-    state.show("tab", *([] if wanted == next(iter(TABS)) else [wanted]))
-    tabs = state.widget(st.tabs, list(TABS), "tab", wanted)
+    tabs = state.tabs(list(TABS), "tab")
     for tab, show in zip(tabs, TABS.values(), strict=True):
         if tab.open:
             with tab:
                 show(selection)
-state.check("tab", TABS, "Unknown tab")
 with notices:
     state.show_notices()
 state.write()

@@ -142,7 +142,7 @@ def show_scores(shown: Selection) -> None:
     titled_rows = judged.with_titles(rows)
     title = "Score with 95% interval"
     show_figure(
-        charts.intervals(judged.with_titles(colored), title, "score", None), key="intervals"
+        charts.intervals(judged.with_titles(colored), title, "Score", None), key="intervals"
     )
     st.caption(escape_markdown(lab.scoring.describe_judge(shown.judge)))
     if unscored_runs := [row["run"] for row in titled_rows if row["mean"] is None]:

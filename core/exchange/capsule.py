@@ -188,7 +188,7 @@ def _setting(name: str, config: RunConfig) -> str:
     values = config.model_dump()
     if not is_relevant(name, values):
         return formats.DASH
-    return formats.setting_text(values[name])
+    return formats.value_text(name, values[name])
 
 
 def _samples(record: RunRecord) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import pandas as pd
 from core.config import IDENTITY_FIELDS, RunConfig, is_relevant
 from core.presets import PRESETS
 from core.views import journal
-from core.views.formats import setting_text
+from core.views.formats import value_text
 
 SETTINGS = tuple(name for name in RunConfig.model_fields if name not in IDENTITY_FIELDS)
 SAME = "same settings"
@@ -51,7 +51,7 @@ def differences(old: Values, new: Values) -> list[str]:
         before = old_run[name] if is_relevant(name, old_run) else field.default
         if before != new_run[name]:
             texts.append(
-                f"{lower(str(field.title))} {setting_text(before)} → {setting_text(new_run[name])}"
+                f"{lower(str(field.title))} {value_text(name, before)} → {value_text(name, new_run[name])}"
             )
     return texts
 

@@ -55,6 +55,12 @@ HOVER_FORMATS = {
 }  # fmt: skip
 """Formats of hover values, in d3's notation."""
 DEFAULT_HOVER_FORMAT = ".4f"
+PLACE = " @ %{x:,.6~g}"
+"""Hover text of the x-value at which a value was measured.
+
+Unified hover shows the nearest point of each line. Lines with fewer points, such as evaluations, have none at most
+positions of the cursor.
+"""
 
 
 def _template(text: str, muted: str, grid: str, cursor: str, page: str, popup: str) -> Figure:
@@ -173,12 +179,10 @@ def step_curves(
             lines.append({**faint, "opacity": 0.3, "showlegend": False, "hoverinfo": "skip"})
         main = raw if smooth is None else smooth
         line = _run_line(main, run, {"color": color, "width": 2})
-        lines.append(
-            {
-                **line,
-                **_hover(CURVES[metric].label, HOVER_FORMATS.get(metric, DEFAULT_HOVER_FORMAT)),
-            }
-        )
+        format = HOVER_FORMATS.get(metric, DEFAULT_HOVER_FORMAT)
+        is_sparse = CURVES[metric].event == "update"
+        place = PLACE if is_sparse or len(colors) > 1 else ""
+        lines.append({**line, **_hover(CURVES[metric].label, format, place)})
     title, x_title = CURVES[metric].label, AXES[x].label
     figure = _with_x_from_zero(_figure(lines, title, x_title, log, legend=len(colors) > 1))
     return _with_y_from_zero(figure) if metric == "lr" else figure
@@ -215,7 +219,7 @@ def loss_curves(
             line = _line(x_values, y, run, style)
             markers = {"mode": "lines+markers", "marker": {"size": DOT_SIZE}, "cliponaxis": False}
             series = f"{'validation' if part == 'val' else 'training'} {noun}"
-            hover = _hover(series, ".4f")
+            hover = _hover(series, ".4f", PLACE)
             lines.append({**line, **markers, **hover, "showlegend": part == "val"})
     title = f"{noun.capitalize()} {_note('validation solid, training dotted')}"
     return _with_x_from_zero(_figure(lines, title, AXES[x].label, log, legend=len(colors) > 1))
@@ -277,8 +281,8 @@ def run_loss(
         star = {"mode": "markers", "marker": {"symbol": "star", "size": 14, "color": color, "line": {"width": 1, "color": "#ffffff"}}}  # fmt: skip
         marked = _line(evaluations["x"][best], validation[best], name, {})
         lines.append({**marked, **star, "cliponaxis": False})
-    for line in lines:
-        line |= {"hovertemplate": "%{y:.4f}"}
+    for line, place in zip(lines, ("", PLACE, PLACE, ""), strict=False):
+        line |= {"hovertemplate": "%{y:.4f}" + place}
     return _with_x_from_zero(_figure(lines, "Loss", AXES["step"].label, log, legend=True))
 
 
@@ -554,9 +558,9 @@ def _line(x: pd.Series, y: pd.Series, run: str, line: Figure) -> Figure:
     }
 
 
-def _hover(series: str, format: str) -> Figure:
+def _hover(series: str, format: str, place: str) -> Figure:
     """Return the hover text of a line, with the names of the run and the series."""
-    return {"hovertemplate": f"%{{y:{format}}}<extra>%{{fullData.name}} · {series}</extra>"}
+    return {"hovertemplate": f"%{{y:{format}}}{place}<extra>%{{fullData.name}} · {series}</extra>"}
 
 
 def _finite(values: Sequence[float | None]) -> np.ndarray:

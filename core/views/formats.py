@@ -1,8 +1,9 @@
-"""Number formats shared by forms, tables, charts and exports.
+"""Formats of numbers and settings, shared by forms, tables, charts and exports.
 
 Missing values are shown as a dash.
 """
 
+import re
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,16 @@ from core.metrics import RESULTS
 from core.views.tables import SCIENTIFIC_FROM, cell, is_missing
 
 DASH = "\u2014"
+UPLOAD = re.compile(r"(?:.*[/\\])?uploads[/\\]([0-9a-f]{4})[0-9a-f]{12}[/\\]([^/\\]+)")
+"""The path of an uploaded data set; see `core.run.uploads`."""
 
 
 def value_text(name: str, value: Any) -> str:
     """Format a setting or a metric by its name, such as `5e-5` for `lr` and `12 min` for `seconds`."""
     if is_missing(value):
         return "none" if name in RunConfig.model_fields else DASH
+    if name == "dataset":
+        return dataset_text(value)
     if name in RunConfig.model_fields:
         return setting_text(value)
     unit = RESULTS[name].unit if name in RESULTS else ""
@@ -31,6 +36,12 @@ def value_text(name: str, value: Any) -> str:
     is_huge = isinstance(value, float) and abs(value) >= SCIENTIFIC_FROM
     number = cell(value) if is_huge or not format else format % value
     return f"{number} {unit}".rstrip()
+
+
+def dataset_text(dataset: str) -> str:
+    """Return a data set's name. Uploads have their file name and the start of their hash instead of a path."""
+    upload = UPLOAD.fullmatch(dataset)
+    return f"{upload[2]} (upload {upload[1]})" if upload else dataset
 
 
 def setting_text(value: Any) -> str:

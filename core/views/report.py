@@ -10,7 +10,7 @@ from core.config import IDENTITY_FIELDS, RunConfig, choices, is_relevant, metada
 from core.metrics import MIB
 from core.nn.architecture import FAMILY, RANKS
 from core.views import journal
-from core.views.formats import setting_text
+from core.views.formats import setting_text, value_text
 from core.views.tables import Format, cell, records
 
 if TYPE_CHECKING:  # these modules import torch or scipy, which tables do not need
@@ -219,8 +219,11 @@ def settings_of(rows: Sequence[Mapping[str, Any]], every: bool = False) -> pd.Da
         values = [row[name] if r else field.default for row, r in zip(rows, relevant, strict=True)]
         default_only = [field.default] if len(rows) == 1 else []
         if name not in IDENTITY_FIELDS and (every or len({*values, *default_only}) > 1):
-            texts = [setting_text(v) if r else "" for v, r in zip(values, relevant, strict=True)]
-            table[str(field.title)] = [*texts, *map(setting_text, default_only)]
+            texts = [
+                value_text(name, v) if r else "" for v, r in zip(values, relevant, strict=True)
+            ]
+            defaults = [value_text(name, value) for value in default_only]
+            table[str(field.title)] = [*texts, *defaults]
     columns = [*(str(row["name"]) for row in rows), *(["Default value"] if len(rows) == 1 else [])]
     return pd.DataFrame.from_dict(table, orient="index", columns=columns).rename_axis("Setting")
 
@@ -241,7 +244,7 @@ def run_settings(
         has_effect = [is_relevant(name, row) for row in (run, parent) if row]
         default = setting_text(field.default)
         texts = [
-            setting_text(value) if relevant else ""
+            value_text(name, value) if relevant else ""
             for value, relevant in zip(values, has_effect, strict=True)
         ]
         if every or any(text not in ("", default) for text in texts) or len({*texts}) > 1:

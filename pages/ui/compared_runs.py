@@ -45,5 +45,4 @@ def select_runs(
     state.check(PARAMETER, existing, "Unknown run")
     if unready := [name for name in absent if name in existing]:
         st.caption(f"Not shown: {escape_markdown(', '.join(unready))}. These runs {unusable}.")
-    state.show(PARAMETER, *names)
     return names

@@ -59,3 +59,10 @@ def test_values_are_formatted_by_name(name: str, value: object, expected: str) -
 )
 def test_file_size_is_formatted(size: int, expected: str) -> None:
     assert file_size(size) == expected
+
+
+def test_uploads_are_shown_by_name():
+    path = "/srv/runs/uploads/0123456789abcdef/words.json"
+    assert formats.value_text("dataset", path) == "words.json (upload 0123)"
+    for other in ("primer", "/srv/uploads/words.json", "owner/name"):
+        assert formats.value_text("dataset", other) == other
