@@ -33,6 +33,11 @@ PARAMETERS = (
     STUDY, METRIC, TAB, *study_curves.PARAMETERS, *study_heatmap.PARAMETERS,
     *study_effects.PARAMETERS, *study_updates.PARAMETERS,
 )  # fmt: skip
+STATE = "studies"
+METRIC_KEY = f"{STATE}_{METRIC}"
+"""Widget key of the metric, which every study's page has."""
+OPEN_KEY = "open_study_name"
+"""Session key: the study shown last."""
 TABS = {
     "Summary": study_summary.show,
     "Curves": study_curves.show,
@@ -52,7 +57,7 @@ def show_study(name: str, lab: Lab) -> None:
         st.warning(f"Unknown study: {escape_markdown(name)}. It may have been renamed or deleted.")
         study_list.show_list(lab)
         return
-    state = PageState("studies", PARAMETERS)
+    state = PageState(STATE, PARAMETERS)
     state.show(STUDY, name)
     top, notices = st.container(), st.container()
     metric = _select_metric(state, runs["name"].tolist(), lab)
@@ -102,9 +107,19 @@ def _scores(lab_id: str, changed_at: int, _lab: Lab) -> dict:
     return _lab.scores_by_run()
 
 
+def open_study_name() -> str | None:
+    """Return the study in the URL. Back from another page restores the last one, because Streamlit drops the URL's parameters."""
+    is_same_page = METRIC_KEY in st.session_state  # Streamlit forgets the widgets of other pages
+    last = None if is_same_page else st.session_state.get(OPEN_KEY)
+    name = st.query_params.get(STUDY) or last
+    st.session_state[OPEN_KEY] = name
+    return name
+
+
 lab = runtime.lab()
-if name := st.query_params.get(STUDY):
+if name := open_study_name():
     show_study(name, lab)
 else:
+    st.query_params.clear()  # a link from a study to this list does not change the URL
     st.title("Studies")
     study_list.show_list(lab)

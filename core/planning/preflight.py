@@ -273,7 +273,7 @@ def _disk_fields(
 def check_disk(configs: Sequence[RunConfig], runs: int, runs_dir: Path) -> None:
     """Raise UserError if the disk is too small for all runs of a sweep, which are trained one after the other.
 
-    Does nothing if the base model is unknown.
+    Counts their weights and a checkpoint of one run. Does nothing if the base model is unknown.
 
     Args:
         configs: the settings of some of the runs; the mean of their needs applies to all.
@@ -283,7 +283,7 @@ def check_disk(configs: Sequence[RunConfig], runs: int, runs_dir: Path) -> None:
     for config in configs:
         with contextlib.suppress(UserError):  # reported when the run starts
             arch = pretrained.architecture(config.base_model)
-            needs.append(estimate.disk_mb(config, arch))
+            needs.append(estimate.disk_mb(config, arch, steps=1))
     if free is None or not needs:
         return
     kept = runs * sum(after for _, after in needs) / len(needs)

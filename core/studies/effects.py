@@ -209,8 +209,10 @@ def grouped(runs: pd.DataFrame, metric: str, items: pd.DataFrame | None = None) 
                 if (scored := scores.get(run["name"])) is not None:
                     item_scores[seed] = scored
                     values[seed] = float(np.nanmean(scored))
-            elif pd.notna(run[metric]) and (
-                metric not in WHOLE_SET_METRICS or run["val_set"] == "whole set"
+            elif (
+                pd.notna(run[metric])
+                and math.isfinite(run[metric])
+                and (metric not in WHOLE_SET_METRICS or run["val_set"] == "whole set")
             ):
                 values[seed] = float(run[metric])
         named = {

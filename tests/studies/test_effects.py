@@ -171,6 +171,31 @@ def test_one_seed_is_undecided():
     assert math.isnan(effect["p"])
 
 
+def test_seed_missing_in_one_arm_leaves_the_others_paired():
+    runs = runs_of(({"lr": 1e-4}, [2.0, 2.1, 2.0]), ({"lr": 1e-3}, [1.0, 1.1, 1.0])).drop(index=1)
+    effect = row(effects(runs.reset_index(drop=True), "val_loss"), "lr")
+    assert (effect["seeds"], effect["n"]) == (2, 2)
+
+
+def test_missing_metrics_are_left_out():
+    runs = runs_of(({"lr": 1e-4}, [2.0, 2.1, 2.0]), ({"lr": 1e-3}, [1.0, 1.1, 1.0]))
+    runs.loc[0, "seconds"] = math.nan
+    runs["peak_memory_mb"] = math.nan
+    assert row(effects(runs, "seconds"), "lr")["seeds"] == 2
+    effect = row(effects(runs, "peak_memory_mb"), "lr")
+    assert math.isnan(effect["difference"])
+    assert effect["verdict"] == "undecided"
+    runs.loc[3:, "perplexity"] = math.inf
+    assert row(effects(runs, "perplexity"), "lr")["verdict"] == "undecided"
+
+
+def test_pruned_runs_are_neither_compared_nor_diverged():
+    runs = runs_of(({"lr": 1e-4}, [2.0, 2.1, 2.0]), ({"lr": 1e-3}, [9.0, 1.1, 1.0]))
+    runs.loc[3, ["status", "reason"]] = ["stopped", "pruned after 20% of the steps"]
+    effect = row(effects(runs, "val_loss"), "lr")
+    assert (effect["seeds"], effect["diverged"]) == (2, [0, 0])
+
+
 def test_equivalence_needs_a_margin():
     runs = runs_of(({"lr": 1e-4}, [2.0, 2.1, 2.05]), ({"lr": 2e-4}, [2.0005, 2.1004, 2.0506]))
     assert row(effects(runs, "val_loss"), "lr")["verdict"] in ("equivalent", "worse")
