@@ -39,7 +39,7 @@ SWEEP_OPTIONS = {field.name for field in dataclasses.fields(sweep.Sweep)} & {"me
 SEARCH_METRICS: tuple[str, ...] = getattr(sweep, "SEARCH_METRICS", ())
 SWITCHES = (
     *("method", "trained_weights", "schedule", "warmup_fraction", "optimizer"),
-    *("lora_dora", "weight_decay"),
+    *("lora_dora", "weight_decay", "early_stopping_patience"),
 )
 """Settings on which it depends whether others have an effect."""
 MAX_VARIANTS = 200
