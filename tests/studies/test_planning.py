@@ -3,6 +3,7 @@
 import shutil
 import time
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 
@@ -13,7 +14,7 @@ from core.metrics import MIB
 from core.planning import preflight
 from core.run.directory import RunDirectory
 from core.scheduler.executors import EXECUTORS
-from core.studies.sweep import Sweep, parse_axis
+from core.studies.sweep import Mode, Sweep, parse_axis
 
 BASE = RunConfig(max_examples=60)
 MAX_SECONDS = 1.0
@@ -121,6 +122,15 @@ def test_problems_are_sentences(lab, axes, options, message):
     plan = lab.plan_sweep(sweep(*axes, **options))
     texts = [*plan.problems, *map(str, plan.setting_problems), *map(str, plan.invalid)]
     assert message in " ".join(texts)
+
+
+@pytest.mark.skipif("search" not in get_args(Mode), reason="sweeps have no search")
+def test_runs_of_a_search_that_are_not_known_yet_are_counted(lab):
+    plan = lab.plan_sweep(sweep("lr=log 1e-5..1e-2 x 20", mode="search", max_runs=24))
+    assert plan.count == 24
+    assert 0 < len(plan.runs) < 24
+    assert plan.steps == 24 * plan.runs[0].steps
+    assert lab.plan_sweep(sweep("lr=1e-4,3e-4", mode="search", max_runs=24)).count == 4
 
 
 def test_study_that_does_not_fit_on_the_disk_is_refused(lab, monkeypatch):
