@@ -237,6 +237,7 @@ LEARNING_FIELDS = tuple(
     for name, field in RunConfig.model_fields.items()
     if typing.cast(dict[str, Any], field.json_schema_extra)["group"]
     in ("model", "data", "method", "optimisation")
+    or name in ("early_stopping_patience", "early_stopping_min_delta")
 )
 """Settings that affect learning. All other settings concern identity, hardware, evaluation or checkpoints."""
 NOISE_FIELDS = ("method", "base_model", "dataset")

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import pandas as pd
 import streamlit as st
 
+from core.studies.effects import has_been_pruned
 from core.studies.study import Study
-from core.studies.summary import has_been_pruned
 from core.views.formats import duration
 from pages.study_actions import show_actions
 from pages.study_view import PAGE, StudyView, plural

@@ -149,4 +149,8 @@ def effects(
         errors.print(
             "Seeds were added after this study was planned, so its verdicts are exploratory."
         )
+    if any(sum(counts) for counts in frame["pruned"]):
+        errors.print(
+            "Pruning removed the worse runs of some settings, so their differences are biased; see `pruned` in JSON."
+        )
     print(render(report.effects(frame, format), format))

@@ -17,11 +17,12 @@ from core.studies.effects import (
     EffectMetric,
     double_changes,
     effects,
+    has_been_pruned,
     has_diverged,
 )
 from core.studies.noise import Noise, measure
 from core.studies.study import Study
-from core.studies.summary import SUMMARY_COLUMNS, has_been_pruned, summary, varied_axes
+from core.studies.summary import SUMMARY_COLUMNS, summary, varied_axes
 from core.tracking import queries
 
 Read = Callable[..., Any]

@@ -19,12 +19,13 @@ from core.config import LEARNING_FIELDS, RunConfig, condition
 from core.errors import UserError
 from core.statistics import comparisons
 from core.statistics.comparisons import Direction
+from core.studies.pruning import PRUNED
 
 DEFAULT_TIES = (("lora_rank", "lora_alpha"),)
 """Settings that count as one change if they are equal to each other on both sides, as with alpha = rank."""
 EFFECT_COLUMNS = (
     "field", "from", "to", "context", "metric", "direction", "seeds", "n", "difference", "low", "high", "p", "q",
-    "margin", "verdict", "diverged",
+    "margin", "verdict", "diverged", "pruned",
 )  # fmt: skip
 DOUBLE_CHANGE_COLUMNS = ("changes", "context", "metric", "seeds", "difference", "diverged")
 
@@ -66,6 +67,7 @@ class Group:
         values: the metric by seed, without diverged runs.
         items: scores of all test items by seed, if the metric is measured on test items; nan for those without a score.
         diverged: number of runs whose loss became infinite or rose above the base model's.
+        pruned: number of pruned runs.
     """
 
     settings: Mapping[str, Any]
@@ -73,6 +75,7 @@ class Group:
     values: Mapping[int, float]
     items: Mapping[int, NDArray]
     diverged: int
+    pruned: int
 
 
 def effects(
@@ -86,7 +89,8 @@ def effects(
 
     `context` holds the values of the settings that vary among the runs and that this pair shares. `low` and `high` are
     the bounds of the 95% interval of `difference` = to - from, in the unit of the metric. `q` is `p`, adjusted for the
-    number of rows. `diverged` counts the diverged runs on both sides, which are excluded from the difference.
+    number of rows. `diverged` and `pruned` count the diverged and the pruned runs on both sides, which are excluded from
+    the difference. Pruning removes the worse runs, so the differences between pruned groups are biased.
 
     Args:
         runs: rows of `queries.results` with the column `base_loss`, the loss before the first step.
@@ -132,6 +136,7 @@ def compared_pairs(
             "p": estimate.p,
             "margin": margin,
             "diverged": [before.diverged, after.diverged],
+            "pruned": [before.pruned, after.pruned],
         })  # fmt: skip
         estimates.append(estimate)
     q_values = comparisons.adjusted([row["p"] for row in rows])
@@ -171,21 +176,21 @@ def double_changes(
 
 
 def grouped(runs: pd.DataFrame, metric: str, items: pd.DataFrame | None = None) -> list[Group]:
-    """Group finished and diverged runs by their learning settings. Of several runs with one seed, the newest counts.
+    """Group ended runs by their learning settings. Of several runs with one seed, the newest counts.
 
-    Runs whose config.json is damaged have no settings, so they are left out.
+    Pruned runs do not form a group of their own. Runs whose config.json is damaged have no settings, so they are left out.
     """
     runs = runs[runs["seed"].notna()]
     if runs.empty:
         return []
-    is_diverged = has_diverged(runs)
-    ended = runs[(runs["status"] == "finished") | is_diverged]
-    ended = ended.assign(diverged=is_diverged[ended.index])
+    is_diverged, is_pruned = has_diverged(runs), has_been_pruned(runs)
+    ended = runs[(runs["status"] == "finished") | is_diverged | is_pruned]
+    ended = ended.assign(diverged=is_diverged[ended.index], pruned=is_pruned[ended.index])
     scores = _scores_by_run(items)
     relevant = pd.DataFrame(
         {n: condition(n)(ended) for n in LEARNING_FIELDS}, index=ended.index
     ).to_numpy(bool)
-    columns = ["name", "seed", "diverged", *({metric, "val_set"} & {*ended.columns})]
+    columns = ["name", "seed", "diverged", "pruned", *({metric, "val_set"} & {*ended.columns})]
     measured = ended[columns].to_dict("records")
     run_names = ended["name"].tolist()
     members: dict[tuple[Any, ...], list[int]] = {}
@@ -196,7 +201,7 @@ def grouped(runs: pd.DataFrame, metric: str, items: pd.DataFrame | None = None) 
         seen: set[int] = set()
         values: dict[int, float] = {}
         item_scores: dict[int, NDArray] = {}
-        lost = 0
+        diverged_runs = pruned_runs = 0
         for row in rows:  # newest first
             run = measured[row]
             seed = int(run["seed"])
@@ -204,7 +209,9 @@ def grouped(runs: pd.DataFrame, metric: str, items: pd.DataFrame | None = None) 
                 continue
             seen.add(seed)
             if run["diverged"]:
-                lost += 1
+                diverged_runs += 1
+            elif run["pruned"]:
+                pruned_runs += 1
             elif items is not None:
                 if (scored := scores.get(run["name"])) is not None:
                     item_scores[seed] = scored
@@ -215,13 +222,19 @@ def grouped(runs: pd.DataFrame, metric: str, items: pd.DataFrame | None = None) 
                 and (metric not in WHOLE_SET_METRICS or run["val_set"] == "whole set")
             ):
                 values[seed] = float(run[metric])
+        if not values and not diverged_runs and pruned_runs:
+            continue
         named = {
             name: value if is_relevant else IRRELEVANT
             for name, value, is_relevant in zip(
                 LEARNING_FIELDS, key, relevant[rows[0]], strict=True
             )
         }
-        groups.append(Group(named, [run_names[row] for row in rows], values, item_scores, lost))
+        groups.append(
+            Group(
+                named, [run_names[r] for r in rows], values, item_scores, diverged_runs, pruned_runs
+            )
+        )
     return groups
 
 
@@ -257,6 +270,11 @@ def has_diverged(runs: pd.DataFrame) -> pd.Series:
     worse = (runs["status"] == "finished") & (loss > runs["base_loss"])
     never = (runs["status"] == "finished") & loss.isna() & (runs["step"] > 0)
     return failed | worse | never
+
+
+def has_been_pruned(runs: pd.DataFrame) -> pd.Series:
+    """Return a mask of the pruned runs; see `core.studies.pruning`."""
+    return (runs["status"] == "stopped") & runs["reason"].fillna("").str.startswith(PRUNED)
 
 
 def _varied(settings: Sequence[Mapping[str, Any]]) -> list[str]:

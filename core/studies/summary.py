@@ -23,11 +23,11 @@ from core.studies.effects import (
     compare,
     compared_pairs,
     grouped,
+    has_been_pruned,
     has_diverged,
     in_units,
     setting_keys,
 )
-from core.studies.pruning import PRUNED
 
 SUMMARY_COLUMNS = (
     "settings", "runs", "number", "color", "n", "mean", "sd", "low", "high", "is_best",
@@ -96,11 +96,6 @@ def varied_axes(runs: pd.DataFrame) -> list[tuple[str, ...]]:
     ties = [t for t in DEFAULT_TIES if {*t} <= {*varied} and len({columns[n] for n in t}) == 1]
     tied = {name for tie in ties for name in tie}
     return [*ties, *((name,) for name in varied if name not in tied)]
-
-
-def has_been_pruned(runs: pd.DataFrame) -> pd.Series:
-    """Return a mask of the runs that were pruned."""
-    return (runs["status"] == "stopped") & runs["reason"].fillna("").str.startswith(PRUNED)
 
 
 def _rows(

@@ -193,7 +193,14 @@ def test_pruned_runs_are_neither_compared_nor_diverged():
     runs = runs_of(({"lr": 1e-4}, [2.0, 2.1, 2.0]), ({"lr": 1e-3}, [9.0, 1.1, 1.0]))
     runs.loc[3, ["status", "reason"]] = ["stopped", "pruned after 20% of the steps"]
     effect = row(effects(runs, "val_loss"), "lr")
-    assert (effect["seeds"], effect["diverged"]) == (2, [0, 0])
+    assert (effect["seeds"], effect["diverged"], effect["pruned"]) == (2, [0, 0], [0, 1])
+    runs.loc[3:, ["status", "reason"]] = ["stopped", "pruned after 20% of the steps"]
+    assert effects(runs, "val_loss").empty, "a group of pruned runs has nothing to compare"
+
+
+def test_runs_that_may_end_early_are_a_group_of_their_own():
+    runs = runs_of(({}, [2.0, 2.1, 2.0]), ({"early_stopping_patience": 3}, [1.0, 1.1, 1.0]))
+    assert (row(effects(runs, "val_loss"), "early_stopping_patience")["to"]) == 3
 
 
 def test_equivalence_needs_a_margin():
