@@ -202,15 +202,19 @@ def _section(key: tuple[str, str, str], effects: Sequence[Effect], view: StudyVi
 
 def _interaction(effects: Sequence[Effect]) -> str:
     """Return a note if the direction of a change depends on its context."""
+    notes = []
     verdicts = {_verdict(effect) for effect in effects}
-    if {"better", "worse"} <= verdicts:
-        return "\u26a0 Reverses: better in some contexts, worse in others."
     signs = {math.copysign(1, e["difference"]) for e in effects if e["difference"]}
-    if len(signs) > 1:
-        return (
-            "\u26a0 The sign differs between contexts, but the verdicts do not confirm a reversal."
+    if {"better", "worse"} <= verdicts:
+        notes.append("Reverses: better in some contexts, worse in others.")
+    elif len(signs) > 1:
+        notes.append(
+            "The sign differs between contexts, but the verdicts do not confirm a reversal."
         )
-    return ""
+    counts = {effect["diverged"][1] - effect["diverged"][0] for effect in effects}
+    if len(counts) > 1:
+        notes.append("Runs diverge in some contexts only.")
+    return f"\u26a0 {' '.join(notes)}" if notes else ""
 
 
 def _row(effect: Effect, view: StudyView, span: float) -> str:

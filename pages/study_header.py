@@ -18,6 +18,8 @@ from pages.ui.text import escape_markdown
 
 REFRESH_INTERVAL_S = 2.0
 MAX_LISTED_NAMES = 8
+RECENT_RUNS = 5
+"""Number of runs from which the remaining time is estimated."""
 
 
 @dataclass(frozen=True)
@@ -147,11 +149,11 @@ def _show_progress(view: StudyView) -> None:
 def seconds_per_run(runs: pd.DataFrame) -> float | None:
     """Return the typical time from the end of one run to the end of the next; None without a finished run.
 
-    The median is robust against pauses. With a single finished run, this is its training time.
+    The median of the last ones is robust against pauses. With a single finished run, this is its training time.
     """
     finished = runs[runs["status"] == "finished"]
     gaps = finished["changed"].astype(float).sort_values().diff().dropna()
     if len(gaps):
-        return float(gaps.median())
+        return float(gaps.tail(RECENT_RUNS).median())
     seconds = finished["seconds"].dropna()
     return float(seconds.mean()) if len(seconds) else None

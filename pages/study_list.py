@@ -42,7 +42,7 @@ def show_list(lab: Lab) -> None:
     table = pd.DataFrame(rows)
     table = table.drop(columns=[name for name in OUTCOMES if not table[name].any()])
     st.dataframe(
-        table, hide_index=True, key="studies", row_height=ROW_HEIGHT_PX,
+        table, hide_index=True, key="studies", placeholder=DASH, row_height=ROW_HEIGHT_PX,
         height=HEADER_HEIGHT_PX + ROW_HEIGHT_PX * len(table),
         column_config={
             "Study": st.column_config.ButtonColumn(
@@ -75,7 +75,7 @@ def _row(study: dict[str, Any], runs: pd.DataFrame, best: dict[str, Any] | None)
         "Study": study["name"],
         "Question": study.get("question") or "",
         "Progress": counts.finished / counts.total if counts.total else None,
-        "Finished": f"{counts.finished:,} of {counts.total:,}",
+        "Finished": f"{counts.finished:,} of {counts.total:,}" if counts.total else DASH,
         "Running": counts.running,
         "Failed": counts.failed,
         "Pruned": counts.pruned,

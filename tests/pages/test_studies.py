@@ -224,6 +224,14 @@ def test_effects_are_listed_per_context_with_reversals(write_study, open_page):
     assert open_page("studies", study=NAME, tab="Effects", margin="-1").says("Unknown margin: -1.")
 
 
+def test_divergence_in_some_contexts_is_marked(write_study, open_page):
+    write_study(losses={**LOSSES, (16, 1e-3): 9.0})
+    text = html_of(open_page("studies", study=NAME, tab="Effects", change="lora_rank=lora_alpha"))
+    assert "Runs diverge in some contexts only." in text
+    assert "diverged runs: 0 \u2192 3" in text
+    assert "no verdict" in text
+
+
 def test_pairs_with_two_changes_are_listed_separately(write_study, open_page):
     write_study()
     page = open_page("studies", study=NAME, tab="Effects")
