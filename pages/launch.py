@@ -176,15 +176,15 @@ def launch_all(checked: Checked) -> None:
 def show_summary(checked: Checked) -> None:
     """Show what would be launched, or the number of problems."""
     edits = f" · {len(changes)} changed" if changes else ""
-    if checked.blockers:
+    if is_repeated and not checked.blockers:
+        summary.caption("Launched. Change something to launch another study.")
+    elif checked.blockers:
         count = len(checked.blockers)
         summary.caption(f"{count} {'problem' if count == 1 else 'problems'} to fix")
         lines = "\n".join(f"- {message}" for message in checked.blockers)
         problem_list.error(f"Fix before launching:\n{lines}")
     elif has_invalid:
         summary.caption("Fix the invalid combinations, or skip them.")
-    elif is_repeated:
-        summary.caption("Launched. Change something to launch another study.")
     elif checked.study:
         summary.caption(f"Study: **{escape_markdown(checked.study.study)}**{edits}")
     elif checked.config:

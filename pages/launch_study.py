@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # imports PyTorch, which takes seconds
     from core.studies.planning import SweepPlan
 
 LAUNCHED = "launched_study"
-"""Session key: name, runs and key of the study launched last."""
+"""Session key: name, runs and sweep of the study launched last."""
 PLAN = "study_plan"
 """Session key: the plan made last, its key and the time."""
 PLAN_LIFETIME_S = 10.0
@@ -59,7 +59,7 @@ def sweep(base: RunConfig, axes: tuple[Axis, ...]) -> Sweep:
 
 def plan(lab: Lab, planned: Sweep) -> "SweepPlan":
     """Return the plan of a study. It is cached for a few seconds, because every click redraws the page."""
-    key, now = _key(planned), time.monotonic()
+    key, now = (planned, launch_vary.option("study")), time.monotonic()
     cached_key, made_at, cached = st.session_state.get(PLAN, (None, 0.0, None))
     if cached_key != key or now - made_at > PLAN_LIFETIME_S:
         cached = lab.plan_sweep(planned, launch_vary.option("study"))
@@ -76,16 +76,16 @@ def is_blocked(current: "SweepPlan") -> bool:
 def is_launched(planned: Sweep, runs: Mapping[str, str]) -> bool:
     """Whether this is the study launched last, and its runs still exist."""
     launched = st.session_state.get(LAUNCHED)
-    return bool(launched and launched["key"] == _key(planned) and launched["runs"][0] in runs)
+    return bool(launched and launched["sweep"] == planned and launched["runs"][0] in runs)
 
 
 def launch(lab: Lab, planned: Sweep, current: "SweepPlan") -> bool:
     """Launch the study. Returns False after showing an error."""
     with show_errors():
-        key = _key(planned)
         names = lab.sweep(current.sweep, current.study, launch_vary.option("question"))
-        st.session_state[LAUNCHED] = {"name": current.study, "runs": names, "key": key}
+        st.session_state[LAUNCHED] = {"name": current.study, "runs": names, "sweep": planned}
         st.session_state.pop(PLAN, None)
+        launch_vary.forget_texts()
         return True
     return False
 
@@ -121,10 +121,6 @@ def show_plan(lab: Lab, base: RunConfig, current: "SweepPlan") -> None:
             one = cost.seconds + cost.evaluation_seconds if cost else None
             show_totals(current, one and current.scaled_seconds(base, one))
     show_remarks(current)
-
-
-def _key(planned: Sweep) -> tuple[Any, ...]:
-    return planned, launch_vary.option("study")
 
 
 def _combined(axes: Sequence[Axis], values: Sequence[Any]) -> dict[str, Any]:

@@ -58,6 +58,11 @@ def clear() -> None:
     st.session_state[STATE] = {"axes": [], **DEFAULTS}
 
 
+def forget_texts() -> None:
+    """Clear the name and the question, which belong to one study."""
+    _state().update(study="", question="")
+
+
 def open_link() -> None:
     """Apply the URL, unless this page wrote it. A URL without parameters keeps the state of the previous visit."""
     if STATE not in st.session_state:

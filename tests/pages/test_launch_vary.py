@@ -49,6 +49,14 @@ def test_same_study_is_launched_only_once(page):
     assert study_names() == ["lr", "lr-2"]
 
 
+def test_name_and_question_belong_to_one_study(page):
+    vary(page, "lr", "1e-4, 3e-4").choose("Study name", "rates").choose("Question", "Which?")
+    page.press("launch")
+    assert study_names() == ["rates"]
+    assert not page.error
+    assert (page.widget("Study name").value, page.widget("Question").value) == ("", "")
+
+
 def test_varied_field_shows_its_values_instead_of_an_input(page):
     vary(page, "lr", "1e-4, 3e-4")
     field = page.widget("varied:lr")
