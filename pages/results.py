@@ -163,6 +163,8 @@ state.show("run", *(name for name, _ in selected))
 state.write()
 counted_runs = results[results["name"].isin(selected_names or visible_names)]
 if len(selected_runs) == 1:
+    changed = selected_rows["changed"].iloc[0]  # the table cuts long texts
+    st.caption(escape_markdown(f"{columns.label('changed')}: {changed}."))
     show_one(selected_runs[0], lab)
 if selected_runs:
     show_settings(selected_runs)
