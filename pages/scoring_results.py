@@ -179,6 +179,7 @@ def show_two(shown: Selection) -> None:
     for column, letter, run in zip(columns, "AB", default_runs, strict=True):
         with column:
             name = shown.state.select(letter, scored_runs, letter.lower(), run, format_func=label)
+            shown.state.show(letter.lower(), name)  # even the default, which depends on the scores
             selected.append(name)
     first, second = selected
     if first == second:
