@@ -5,6 +5,7 @@ One prompt may be the current one: it is shown in full, stays in view, and moves
 
 import html
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 import streamlit as st
@@ -39,6 +40,23 @@ export default function ({ data }) {
 }
 """
 scroll_to_current = st.components.v2.component("scroll_to_current_prompt", js=SCROLL_JS)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The prompts that match the search and the filter, and the position in them.
+
+    Args:
+        prompts: All prompts.
+        shown: Those that match, in order.
+        position: Of the current prompt in `shown`, or None.
+        page: Number of the page, from 0.
+    """
+
+    prompts: Sequence[Prompt]
+    shown: Sequence[Prompt]
+    position: int | None
+    page: int
 
 
 def show_stored(lab: Lab, state: PageState) -> None:
@@ -82,7 +100,7 @@ def show_stored(lab: Lab, state: PageState) -> None:
     shown = comparison.matching(found, filter, a, b)
     if sort != BEST_MATCH:
         shown = comparison.arranged(shown, sort, a, b)
-    position, page = _current(state, prompts, shown)
+    listing = Listing(prompts, shown, *_current(state, prompts, shown))
     if not shown:
         st.info(f"No prompts match this {'search' if query and not found else 'filter'}.")
         return
@@ -90,14 +108,15 @@ def show_stored(lab: Lab, state: PageState) -> None:
     st.html(f"<style>.st-key-compare-table {{ {columns} }}</style>")
     with st.container(key="compare-table"):
         colors = dict(zip(results["name"], results["color"], strict=True))
-        _show_header(state, names, colors, shown, prompts, position, page, (a, b), scores is None)
-        first = page * PAGE_SIZE
+        with st.container(key="compare-header"):
+            _show_moves(state, listing)
+            _show_names(names, colors, (a, b), prompts, scores is None)
+        first = listing.page * PAGE_SIZE
         for place, prompt in enumerate(shown[first : first + PAGE_SIZE], first):
-            _show_row(state, prompt, names, place, place == position, scores is None)
-    _show_pager(state, shown, page)
-    scroll_to_current(
-        data={"prompt": None if position is None else shown[position].id}, key="scroll_to_current"
-    )
+            _show_row(state, prompt, names, place, place == listing.position, scores is None)
+    _show_pager(state, shown, listing.page)
+    current = None if listing.position is None else shown[listing.position].id
+    scroll_to_current(data={"prompt": current}, key="scroll_to_current")
     st.caption("Words that differ from the reference are highlighted.")
 
 
@@ -230,50 +249,45 @@ def _open(state: PageState, id: str | None, page: int = 0) -> None:
     state.set("page", str(page + 1))
 
 
-def _show_header(
-    state: PageState,
+def _show_moves(state: PageState, listing: Listing) -> None:
+    """Draw the buttons that move between prompts, and the position in the list."""
+    shown, position = listing.shown, listing.position
+    after = listing.page * PAGE_SIZE if position is None else position + 1
+    before = -1 if position is None else position - 1
+    with st.container(key="compare-moves"):
+        with st.container(horizontal=True, gap="xsmall", vertical_alignment="center"):
+            for label, shortcut, target in (("Previous", "K", before), ("Next", "J", after)):
+                id = shown[target].id if 0 <= target < len(shown) else None
+                st.button(
+                    label, shortcut=shortcut, disabled=id is None, on_click=_open, args=(state, id)
+                )
+        st.caption(_place(listing))
+
+
+def _show_names(
     names: Sequence[str],
     colors: Mapping[str, str],
-    shown: Sequence[Prompt],
-    prompts: Sequence[Prompt],
-    position: int | None,
-    page: int,
     pair: tuple[str, str],
+    prompts: Sequence[Prompt],
     is_exact: bool,
 ) -> None:
-    """Draw the row that stays in view: buttons to move between prompts, and the names of the runs."""
-    after = page * PAGE_SIZE if position is None else position + 1
-    before = -1 if position is None else position - 1
-    with st.container(key="compare-header"):
-        with st.container(key="compare-moves"):
-            with st.container(horizontal=True, gap="xsmall", vertical_alignment="center"):
-                for label, shortcut, target in (("Previous", "K", before), ("Next", "J", after)):
-                    id = shown[target].id if 0 <= target < len(shown) else None
-                    st.button(
-                        label,
-                        shortcut=shortcut,
-                        disabled=id is None,
-                        on_click=_open,
-                        args=(state, id),
-                    )
-            st.caption(_place(len(shown), len(prompts), position, page))
-        with st.container(key="compare-names"):
-            for name in names:
-                with st.container(gap=None):
-                    run_link(name, colors[name], "compare")
-                    letters = [
-                        letter for letter, run in zip("AB", pair, strict=True) if run == name
-                    ]
-                    letter = f"{letters[0]} · " if len(names) > 1 and letters else ""
-                    st.caption(letter + _summary(prompts, name, is_exact))
+    """Draw the names of the runs, with their letters and mean scores."""
+    with st.container(key="compare-names"):
+        for name in names:
+            with st.container(gap=None):
+                run_link(name, colors[name], "compare")
+                letters = [letter for letter, run in zip("AB", pair, strict=True) if run == name]
+                letter = f"{letters[0]} · " if len(names) > 1 and letters else ""
+                st.caption(letter + _summary(prompts, name, is_exact))
 
 
-def _place(shown: int, total: int, position: int | None, page: int) -> str:
+def _place(listing: Listing) -> str:
     """Return the position in the list of prompts as text."""
+    shown, total = len(listing.shown), len(listing.prompts)
     listed = f"{shown:,} prompts" if shown == total else f"{shown:,} of {total:,} prompts"
-    if position is not None:
-        return f"Prompt {position + 1:,} · {listed}"
-    first = page * PAGE_SIZE
+    if listing.position is not None:
+        return f"Prompt {listing.position + 1:,} · {listed}"
+    first = listing.page * PAGE_SIZE
     return f"{first + 1:,} to {min(shown, first + PAGE_SIZE):,} · {listed}"
 
 

@@ -176,6 +176,8 @@ if with_lineage:
     lineage_chart.show(lab, results, drawn, with_isolated=bool(relatives))
 counted_runs = results[results["name"].isin(selected_names or visible_names)]
 if len(selected_runs) == 1:
+    changed = selected_rows["changed"].iloc[0]  # the table cuts long texts
+    st.caption(escape_markdown(f"{columns.label('changed')}: {changed}."))
     show_one(selected_runs[0], lab)
 if selected_runs:
     show_settings(selected_runs)

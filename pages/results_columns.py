@@ -45,7 +45,7 @@ HELP = {
     "loss_to_journal": "Subset loss of the run minus the journal's validation loss, which was measured on the first 10 or 20 validation examples. For runs from older versions, the validation loss is used.",
     "loss_to_journal_se": "Standard error of the run's loss. The journal's standard error is unknown.",
 }
-WIDTHS = {"status": 80, "changed": 190, "best_step": 60, "exact": 70, "seconds": 70}
+WIDTHS = {"status": 80, "changed": 230, "best_step": 60, "exact": 70, "seconds": 70}
 """Widths in pixels of columns whose text is much longer or shorter than their title."""
 MAX_CHARACTERS = 40
 """Longer texts in columns without a fixed width are cut."""
@@ -221,8 +221,8 @@ def column(name: str, values: pd.Series, help: str | None = None) -> "ColumnConf
     width = WIDTHS.get(name)
     if width is None:  # Streamlit cuts the heading when the columns fill the window
         longest = max((len(text(name, value)) for value in values), default=0)
-        heading = len(label(name)) * HEADING_CHARACTER_WIDTH
-        width = max(heading, min(longest, MAX_CHARACTERS) * CHARACTER_WIDTH) + CELL_PADDING
+        text_width = min(longest, MAX_CHARACTERS) * CHARACTER_WIDTH + CELL_PADDING
+        width = max(heading_width(label(name)), text_width)
     if name.endswith(BAR) and name not in LABELS:
         return st.column_config.ImageColumn(
             label(name), help=BAR_HELP, width=BAR_WIDTH + 2 * BAR_MARGIN + 16, alignment="left"
@@ -236,6 +236,11 @@ def column(name: str, values: pd.Series, help: str | None = None) -> "ColumnConf
         width=width,
         pinned=pinned,
     )
+
+
+def heading_width(heading: str) -> int:
+    """Return the width in pixels of a column with this heading."""
+    return len(heading) * HEADING_CHARACTER_WIDTH + CELL_PADDING
 
 
 def _holds_bools(values: pd.Series) -> bool:

@@ -27,11 +27,11 @@ GROUPS = (
 """Columns to group by. A run with several tags appears in several groups."""
 NO_GROUP = {"tags": "no tag", "parent": "no parent"}
 ROW_BUTTONS = {
-    "clone": (":material/content_copy:", "Clone: open Launch with these settings"),
-    "archive": (":material/archive:", "Archive or unarchive"),
-    "delete": (":material/delete:", "Delete: move to the trash"),
+    "clone": (":material/content_copy:", "Clone", "Open Launch with these settings"),
+    "archive": (":material/archive:", "Archive", "Archive or unarchive"),
+    "delete": (":material/delete:", "Delete", "Move to the trash"),
 }
-"""Icon and tooltip of the buttons in each row."""
+"""Icon, heading and tooltip of the buttons in each row. They are pinned next to the name."""
 UNARCHIVE_ICON = ":material/unarchive:"
 HEADER_HEIGHT_PX = 36
 ROW_HEIGHT_PX = 34
@@ -109,13 +109,13 @@ def show(
     buttons = []
     if lab.read_only is None:
         buttons = [f"row_{name}" for name in ROW_BUTTONS]
-        for name, (icon, _) in ROW_BUTTONS.items():
+        for name, (icon, *_) in ROW_BUTTONS.items():
             table.loc[is_run, f"row_{name}"] = icon
         table.loc[is_run, "row_archive"] = [
             ROW_BUTTONS["archive"][0] if not archived else UNARCHIVE_ICON
             for archived in own["archived"].fillna(False)
         ]
-    table = table[[*leading, *shown, *buttons]].reset_index(drop=True)
+    table = table[[*leading, *buttons, *shown]].reset_index(drop=True)
     config: dict[str, Any] = {
         name: columns.column(name, table[name], comparison.help.get(name))
         for name in ("group", *shown)
@@ -130,13 +130,14 @@ def show(
         alignment="left",
         width=_name_width(table["name"]),
     )
-    for name, (_, help) in ROW_BUTTONS.items():
+    for name, (_, heading, help) in ROW_BUTTONS.items():
         config[f"row_{name}"] = st.column_config.ButtonColumn(
-            "",
+            heading,
             help=help,
             type="tertiary",
             key=f"row_{name}",
-            width=40,
+            pinned=True,
+            width=columns.heading_width(heading),
             on_click=_act,
             args=(lab, name),
         )

@@ -19,6 +19,7 @@ from pages.ui.text import escape_markdown
 TRAINING_CURVES = ("loss", "lr", "grad_norm")
 SYSTEM_CURVES = ("tokens_per_s", "memory_mb")
 CURVE_BUCKETS = 500
+BATCH_HELP = "Tokens exclude padding. An example counts as one token less than its length, because the model predicts each token from those before it."
 CHARTS_KEY = "run-charts"
 CLICKED_KEY = "run_clicked_step"
 """Session key: the run, and the step that was clicked in the charts as they are drawn.
@@ -193,7 +194,7 @@ def show_batch(name: str, step: int, state: PageState, lab: Lab) -> None:
             texts.append(f"{recorded['batch_tokens']:,} tokens")
         if recorded["padding"] is not None:
             texts.append(f"padding {formats.percent(recorded['padding'])}")
-        st.caption(escape_markdown(" · ".join(texts)))
+        st.caption(escape_markdown(" · ".join(texts)), help=BATCH_HELP)
         with show_errors(), st.spinner("Loading the examples ..."):
             _show_examples(name, lab.batch(name, step))
 

@@ -48,7 +48,7 @@ def models(format: AsFormat = "table") -> None:
 @app.command()
 def settings(format: AsFormat = "table") -> None:
     """List all run settings. Shows their defaults, choices and descriptions."""
-    print(render(report.settings(), format))
+    print(render(report.settings(format), format))
 
 
 @app.command()

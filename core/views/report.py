@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from core.config import IDENTITY_FIELDS, RunConfig, choices, is_relevant, metadata
+from core.config import GROUPS, IDENTITY_FIELDS, RunConfig, choices, is_relevant, metadata
 from core.metrics import MIB
 from core.nn.architecture import FAMILY, RANKS
 from core.views import journal
@@ -51,17 +51,18 @@ def _flat_row(row: dict[str, Any], lora: dict[str, int]) -> dict[str, Any]:
     return {**row, **memory, **{f"LoRA r={rank}": n for rank, n in lora.items()}}
 
 
-def settings() -> list[dict[str, Any]]:
-    """Return one row per field in RunConfig."""
+def settings(format: Format) -> list[dict[str, Any]]:
+    """Return one row per field in RunConfig. In JSON, groups have their keys instead of their titles."""
     return [
         {
-            "group": metadata(field)["group"],
+            "group": group if format == "json" else GROUPS[group],
             "setting": name,
             "default": "none" if field.default is None else field.default,
             "choices": ", ".join(choices(field)),
             "description": field.description,
         }
         for name, field in RunConfig.model_fields.items()
+        for group in (metadata(field)["group"],)
     ]
 
 

@@ -53,8 +53,11 @@ def show_run(run: dict[str, Any], lab: Lab, named: bool = True) -> None:
     if status == "running" and not steps:
         _show_start(bar, run.get("download"))
     elif steps and steps > 0:
-        share = 1.0 if status == "finished" else max(0.0, min(1.0, step / steps))
-        bar.progress(share, _progress_text(run, int(step), int(steps)))
+        text = _progress_text(run, int(step), int(steps))
+        if status == "finished":
+            bar.caption(text)
+        else:
+            bar.progress(max(0.0, min(1.0, step / steps)), text)
     else:
         bar.caption("Waiting in queue" if status == "queued" else "No training steps")
     if status in ("queued", "running"):
