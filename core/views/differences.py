@@ -42,14 +42,13 @@ def differences(
     position = runs["name"] == reference["name"]
     base = float(values[position].iloc[0])
     gaps = (values.astype(float) - base).where(_comparable(runs, reference, noise.metric))
-    kinds = [*runs[[*NOISE_FIELDS]].astype(object).itertuples(index=False, name=None)]
-    limits = {
-        kind: noise.limit(reference, dict(zip(NOISE_FIELDS, kind, strict=True)))
-        for kind in {*kinds}
-    }
+    fields = ["name", *NOISE_FIELDS]
+    rows = runs[fields].astype(object).itertuples(index=False, name=None)
     is_noise = [
-        math.isfinite(gap) and noise.size(base, base + gap) <= limits[kind]
-        for gap, kind in zip(gaps, kinds, strict=True)
+        math.isfinite(gap)
+        and noise.size(base, base + gap)
+        <= noise.limit(reference, dict(zip(fields, row, strict=True)))
+        for gap, row in zip(gaps, rows, strict=True)
     ]
     return pd.DataFrame({"difference": gaps, "is_noise": is_noise}, index=runs.index)
 
@@ -116,8 +115,7 @@ def pair_sentence(
         return f"{difference}. The settings are the same, so the difference is noise."
     if not noise.is_known(a, b):
         return f"{difference}. {ONE_PAIR}"
-    floors = {noise.floor(a), noise.floor(b)}
-    repeats = sum(floor.df for floor in floors)
+    repeats = sum(int(floor.df) for floor in {noise.pooled(a), noise.pooled(b)})
     limit = size_text(noise.metric, noise.limit(a, b))
     known = f"(up to {limit}, known from {repeats:,} {'repeat' if repeats == 1 else 'repeats'})"
     if noise.size(before, after) <= noise.limit(a, b):
@@ -129,7 +127,7 @@ def floor_text(metric: str, floor: "NoiseFloor", kind: Iterable[Any] = ()) -> st
     """Describe a noise floor, such as `Seed-to-seed sd 0.31% (95% interval 0.24% to 0.43%), from 24 repeats`."""
     sd, low, high = (size_text(metric, value) for value in (floor.sd, floor.low, floor.high))
     of = ", ".join(setting_text(value) for value in kind)
-    repeats = "1 repeat" if floor.df == 1 else f"{floor.df:,} repeats"
+    repeats = "1 repeat" if floor.df == 1 else f"{floor.df:,.0f} repeats"
     return f"Seed-to-seed sd {sd} (95% interval {low} to {high}), from {repeats}" + (
         f" ({of})." if of else "."
     )

@@ -83,7 +83,8 @@ def test_edges_name_the_change_and_the_difference_of_a_single_pair():
 
 
 def test_difference_within_the_noise_is_gray():
-    noise = Noise("best_val_loss", {("lora", "gpt2-nano", "primer"): NoiseFloor(0.1, 0.05, 0.2, 9)})
+    floors = {("lora", "gpt2-nano", "primer"): NoiseFloor(0.1, 0.05, 0.2, 9)}
+    noise = Noise("best_val_loss", floors, others=floors)
     found = graph(FAMILY, "root", "b", noise=noise)
     [edge] = found.edges
     assert (edge.result, edge.is_gray) == ("+0.1000, within the noise", True)
