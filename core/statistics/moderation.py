@@ -71,6 +71,7 @@ def _prior(variances: np.ndarray, df: np.ndarray) -> tuple[float, float]:
 
 
 def _floor(variance: float, df: float) -> NoiseFloor:
+    variance, df = float(variance), float(df)
     tails = (1 - CONFIDENCE_LEVEL) / 2
     low, high = (
         math.sqrt(df * variance / float(special.chdtri(df, q))) for q in (tails, 1 - tails)
