@@ -111,7 +111,7 @@ def test_number_of_seeds_is_a_range_or_three_if_the_noise_is_unknown():
         (
             {"lr": 1e-3},
             (2.0, 1.0),
-            "b vs. a: validation loss -1.0000, more than the noise of two single runs (up to 2.95%, known from 20 repeats). A verdict needs several seeds of both.",
+            "b vs. a: validation loss -1.0000, more than the noise of two single runs (up to 2.95%, known from 20 repeats). A verdict needs one change and several seeds of both settings.",
         ),
         ({"dataset": "alpaca"}, (2.0, 1.0), f"b vs. a: validation loss -1.0000. {ONE_PAIR}"),
         (
