@@ -136,9 +136,9 @@ def _help(noise: "Noise", reference: Mapping[str, Any], compared: pd.DataFrame, 
     rows = [reference, *records(compared.drop_duplicates([*NOISE_FIELDS]))]
     kinds = {tuple(row[n] for n in NOISE_FIELDS): row for row in rows}
     known = [
-        differences.floor_text(noise.metric, noise.floor(row), kind)
+        differences.floor_text(noise.metric, noise.pooled(row), kind)
         for kind, row in kinds.items()
-        if noise.is_known(row, row)
+        if noise.pooled(row).sd > 0
     ]
     lines = known[:MAX_LISTED_FLOORS] or [
         "The noise is unknown: no settings were repeated with several seeds."

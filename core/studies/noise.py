@@ -3,7 +3,6 @@
 DataFrames in, numbers out; runs are read elsewhere. The statistics are in `core.statistics.comparisons`.
 """
 
-import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import pandas as pd
 
 from core.config import LEARNING_FIELDS, NOISE_FIELDS
 from core.statistics.comparisons import NoiseFloor, noise_floor, noise_limit
+from core.statistics.moderation import UNKNOWN, moderated
 from core.studies.effects import (
     EFFECT_METRICS,
     JUDGE_METRIC,
@@ -23,7 +23,6 @@ from core.studies.effects import (
 )
 
 EXACT = "exact"
-UNKNOWN = NoiseFloor(math.nan, math.nan, math.nan, 0)
 Kind = tuple[Any, ...]
 """The values of NOISE_FIELDS."""
 
@@ -34,24 +33,32 @@ class Noise:
 
     Args:
         metric: a key of EFFECT_METRICS, or a judge.
-        floors: by kind of run. Kinds without repeats have a floor of nan.
+        floors: by kind of run, pooled over settings. Kinds without repeats have a floor of nan.
+        own: floors of runs whose settings have several seeds, by name of the run, moderated toward those of others.
+        others: floors of all other runs, by kind.
     """
 
     metric: str
     floors: Mapping[Kind, NoiseFloor] = field(default_factory=dict)
+    own: Mapping[str, NoiseFloor] = field(default_factory=dict)
+    others: Mapping[Kind, NoiseFloor] = field(default_factory=dict)
 
     @property
     def compared(self) -> EffectMetric:
         """How the metric is compared."""
         return EFFECT_METRICS.get(self.metric, JUDGE_METRIC)
 
-    def floor(self, run: Mapping[str, Any]) -> NoiseFloor:
-        """Return the noise floor for runs with these settings, or UNKNOWN."""
+    def pooled(self, run: Mapping[str, Any]) -> NoiseFloor:
+        """Return the noise floor of all runs of this run's kind, or UNKNOWN."""
         return self.floors.get(kind_of(run), UNKNOWN)
+
+    def floor(self, run: Mapping[str, Any]) -> NoiseFloor:
+        """Return the noise floor of a run's settings, or UNKNOWN."""
+        return self.own.get(run["name"]) or self.others.get(kind_of(run), UNKNOWN)
 
     def limit(self, a: Mapping[str, Any], b: Mapping[str, Any]) -> float:
         """Return the largest difference between two single runs that is within the noise; nan if it is unknown."""
-        return _limit(self.floor(a), self.floor(b))
+        return noise_limit(self.floor(a), self.floor(b))
 
     def is_known(self, a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
         """Return whether the noise of two runs is known."""
@@ -93,17 +100,30 @@ def measure(runs: pd.DataFrame, metric: str, values: pd.Series) -> Noise:
         return noise
     measured = numbers[counted].to_numpy(float)
     frame = pd.DataFrame({
-        "group": groups(chosen), "seed": chosen["seed"].to_numpy(int),
+        "name": chosen["name"].to_numpy(), "group": groups(chosen), "seed": chosen["seed"].to_numpy(int),
         "value": np.log(measured) if noise.compared.is_log else measured,
         "kind": [*chosen[list(NOISE_FIELDS)].itertuples(index=False, name=None)],
-    }).drop_duplicates(["group", "seed"])  # fmt: skip
-    by_kind: dict[Kind, list[np.ndarray]] = {}
-    for _, part in frame.groupby("group", sort=False):
-        repeats = part["value"].to_numpy()
-        is_bound = metric == EXACT and repeats[0] in (0, 1) and (repeats == repeats[0]).all()
-        kind = part["kind"].iloc[0]
-        by_kind.setdefault(kind, []).append(repeats[:0] if is_bound else repeats)
-    return Noise(metric, {kind: noise_floor(repeats) for kind, repeats in by_kind.items()})
+    })  # fmt: skip
+    repeats: dict[Kind, dict[int, np.ndarray]] = {}
+    for group, part in frame.drop_duplicates(["group", "seed"]).groupby("group", sort=False):
+        values_by_seed = part["value"].to_numpy()
+        is_bound = metric == EXACT and values_by_seed[0] in (0, 1) and np.ptp(values_by_seed) == 0
+        if not is_bound:
+            repeats.setdefault(part["kind"].iloc[0], {})[int(str(group))] = values_by_seed
+    floors: dict[Kind, NoiseFloor] = {}
+    own: dict[str, NoiseFloor] = {}
+    others: dict[Kind, NoiseFloor] = {}
+    for kind, by_group in repeats.items():
+        floors[kind] = noise_floor([*by_group.values()])
+        group_floors, others[kind] = moderated([*by_group.values()])
+        repeated = {
+            group: floor
+            for (group, seeds), floor in zip(by_group.items(), group_floors, strict=True)
+            if len(seeds) > 1
+        }
+        members = frame[frame["group"].isin(repeated)]
+        own |= {n: repeated[g] for n, g in zip(members["name"], members["group"], strict=True)}
+    return Noise(metric, floors, own, others)
 
 
 def groups(runs: pd.DataFrame) -> np.ndarray:
@@ -116,8 +136,3 @@ def groups(runs: pd.DataFrame) -> np.ndarray:
 def kind_of(run: Mapping[str, Any]) -> Kind:
     """Return the kind of a run."""
     return tuple(run[name] for name in NOISE_FIELDS)
-
-
-@functools.lru_cache(maxsize=256)
-def _limit(before: NoiseFloor, after: NoiseFloor) -> float:
-    return noise_limit(before, after)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from core.config import LEARNING_FIELDS, NOISE_FIELDS
+from core.config import LEARNING_FIELDS, NOISE_FIELDS, is_relevant
 from core.views.formats import DASH, setting_text
 from core.views.report import LOSS_FIELDS, TEST_SET_FIELDS
 from core.views.tables import is_missing
@@ -42,14 +42,13 @@ def differences(
     position = runs["name"] == reference["name"]
     base = float(values[position].iloc[0])
     gaps = (values.astype(float) - base).where(_comparable(runs, reference, noise.metric))
-    kinds = [*runs[[*NOISE_FIELDS]].astype(object).itertuples(index=False, name=None)]
-    limits = {
-        kind: noise.limit(reference, dict(zip(NOISE_FIELDS, kind, strict=True)))
-        for kind in {*kinds}
-    }
+    fields = ["name", *NOISE_FIELDS]
+    rows = runs[fields].astype(object).itertuples(index=False, name=None)
     is_noise = [
-        math.isfinite(gap) and noise.size(base, base + gap) <= limits[kind]
-        for gap, kind in zip(gaps, kinds, strict=True)
+        math.isfinite(gap)
+        and noise.size(base, base + gap)
+        <= noise.limit(reference, dict(zip(fields, row, strict=True)))
+        for gap, row in zip(gaps, rows, strict=True)
     ]
     return pd.DataFrame({"difference": gaps, "is_noise": is_noise}, index=runs.index)
 
@@ -101,35 +100,83 @@ def pair_sentence(
     values: tuple[float, float],
     title: str,
     with_names: bool = True,
+    effect: str = "",
 ) -> str:
     """Say whether the difference between two single runs is within the noise, or that one pair proves nothing.
+
+    If the settings of both have several seeds, say instead what their effect is.
 
     Args:
         values: the metric of A and B.
         title: name of the metric in a sentence, such as "validation loss".
         with_names: start with the names of the runs.
+        effect: from `effect_text`; empty if it is unknown.
     """
     before, after = values
     names = f"{b['name']} vs. {a['name']}: " if with_names else ""
     difference = f"{names}{title} {difference_text(noise.metric, after - before)}"
     if have_same_settings(a, b):
         return f"{difference}. The settings are the same, so the difference is noise."
+    if effect:
+        return f"{difference}. With several seeds of both settings: {effect}."
     if not noise.is_known(a, b):
         return f"{difference}. {ONE_PAIR}"
-    floors = {noise.floor(a), noise.floor(b)}
-    repeats = sum(floor.df for floor in floors)
+    repeats = sum(int(floor.df) for floor in {noise.pooled(a), noise.pooled(b)})
     limit = size_text(noise.metric, noise.limit(a, b))
     known = f"(up to {limit}, known from {repeats:,} {'repeat' if repeats == 1 else 'repeats'})"
     if noise.size(before, after) <= noise.limit(a, b):
         return f"{difference}, within the noise of two single runs {known}."
-    return f"{difference}, more than the noise of two single runs {known}. A verdict needs several seeds of both."
+    return f"{difference}, more than the noise of two single runs {known}. A verdict needs one change and several seeds of both settings."
+
+
+def effect_text(
+    effects: pd.DataFrame, old: Mapping[str, Any], new: Mapping[str, Any], metric: str
+) -> str:
+    """Return the effect of the change from one run to another, if it is known from several seeds.
+
+    For example `-0.0123 (-0.0150 to -0.0096), better, 3 seeds`.
+    """
+    changed = [
+        name
+        for name in LEARNING_FIELDS
+        if is_relevant(name, old) and is_relevant(name, new) and _plain(old[name]) != _plain(new[name])
+    ]  # fmt: skip
+    if not changed:
+        return ""
+    for effect in effects[effects["field"].str.count("=") == len(changed) - 1].to_dict("records"):
+        names = str(effect["field"]).split("=")
+        if {*names} != {*changed} or is_missing(effect["low"]):
+            continue
+        ends = _plain(effect["from"]), _plain(effect["to"])
+        before, after = _plain(old[names[0]]), _plain(new[names[0]])
+        if {*ends} != {before, after} or not _is_in(old, effect["context"]):
+            continue
+        values = [effect[key] for key in ("difference", "low", "high")]
+        verdict = effect["verdict"]
+        if ends[0] != before:  # the effect is in the other direction
+            values = [-values[0], -values[2], -values[1]]
+            verdict = {"better": "worse", "worse": "better"}.get(verdict, verdict)
+        difference, low, high = (difference_text(metric, value) for value in values)
+        return f"{difference} ({low} to {high}), {verdict}, {effect['seeds']} seeds"
+    return ""
+
+
+def _is_in(run: Mapping[str, Any], context: Mapping[str, Any]) -> bool:
+    return all(_plain(run[name]) == _plain(value) for name, value in context.items())
+
+
+def _plain(value: Any) -> Any:
+    """Return a setting for comparisons. Settings without an effect are None."""
+    from core.studies.effects import IRRELEVANT  # imports SciPy
+
+    return None if value is IRRELEVANT or is_missing(value) else value
 
 
 def floor_text(metric: str, floor: "NoiseFloor", kind: Iterable[Any] = ()) -> str:
     """Describe a noise floor, such as `Seed-to-seed sd 0.31% (95% interval 0.24% to 0.43%), from 24 repeats`."""
     sd, low, high = (size_text(metric, value) for value in (floor.sd, floor.low, floor.high))
     of = ", ".join(setting_text(value) for value in kind)
-    repeats = "1 repeat" if floor.df == 1 else f"{floor.df:,} repeats"
+    repeats = "1 repeat" if floor.df == 1 else f"{floor.df:,.0f} repeats"
     return f"Seed-to-seed sd {sd} (95% interval {low} to {high}), from {repeats}" + (
         f" ({of})." if of else "."
     )

@@ -13,7 +13,7 @@ import pandas as pd
 
 from core.config import LEARNING_FIELDS, RunConfig, is_relevant
 from core.views import changes, formats
-from core.views.differences import difference_text, differences
+from core.views.differences import difference_text, differences, effect_text
 from core.views.formats import setting_text
 from core.views.tables import is_missing, records
 
@@ -297,7 +297,7 @@ def _edge(
     parent_name = new["parent"]
     old = next((row for row in parent.rows if row["name"] == parent_name), parent.rows[0])
     change = _changed(old, new, with_seed=len(child.rows) == 1)
-    known = effect_text(effects, old, new)
+    known = effect_text(effects, old, new, METRIC)
     if known:
         return Edge(source, target, change, known)
     if len(parent.rows) > 1 or len(child.rows) > 1 or None in (old[METRIC], new[METRIC]):
@@ -310,47 +310,6 @@ def _edge(
     if is_noise:
         return Edge(source, target, change, f"{text}, within the noise", True)
     return Edge(source, target, change, f"{text}, single pair")
-
-
-def effect_text(effects: pd.DataFrame, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """Return the effect of the change from one run to another, if it is known from several seeds.
-
-    For example `-0.0123 (-0.0150 to -0.0096), better, 3 seeds`.
-    """
-    changed = [
-        name
-        for name in LEARNING_FIELDS
-        if is_relevant(name, old) and is_relevant(name, new) and _plain(old[name]) != _plain(new[name])
-    ]  # fmt: skip
-    if not changed:
-        return ""
-    for effect in effects[effects["field"].str.count("=") == len(changed) - 1].to_dict("records"):
-        names = str(effect["field"]).split("=")
-        if {*names} != {*changed} or is_missing(effect["low"]):
-            continue
-        ends = _plain(effect["from"]), _plain(effect["to"])
-        before, after = _plain(old[names[0]]), _plain(new[names[0]])
-        if {*ends} != {before, after} or not _is_in(old, effect["context"]):
-            continue
-        values = [effect[key] for key in ("difference", "low", "high")]
-        verdict = effect["verdict"]
-        if ends[0] != before:  # the effect is in the other direction
-            values = [-values[0], -values[2], -values[1]]
-            verdict = {"better": "worse", "worse": "better"}.get(verdict, verdict)
-        difference, low, high = (difference_text(METRIC, value) for value in values)
-        return f"{difference} ({low} to {high}), {verdict}, {effect['seeds']} seeds"
-    return ""
-
-
-def _is_in(run: Mapping[str, Any], context: Mapping[str, Any]) -> bool:
-    return all(_plain(run[name]) == _plain(value) for name, value in context.items())
-
-
-def _plain(value: Any) -> Any:
-    """Return a setting for comparisons. Settings without an effect are None."""
-    from core.studies.effects import IRRELEVANT  # imports SciPy
-
-    return None if value is IRRELEVANT or is_missing(value) else value
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any], with_seed: bool) -> tuple[str, ...]:

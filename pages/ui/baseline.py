@@ -1,4 +1,4 @@
-"""The baseline: the run with which all others are compared. It is pinned per runs folder."""
+"""The baseline, a run with which all others are compared, and cached noise floors and effects for comparisons."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -9,6 +9,7 @@ import streamlit as st
 
 from core.lab import Lab
 from pages.ui.errors import attempt, toast_errors
+from pages.ui.status import ACTIVE_STATUSES
 from pages.ui.text import escape_markdown
 
 if TYPE_CHECKING:  # imports SciPy
@@ -58,6 +59,17 @@ def _noise(
     _lab: Lab, changed_at: int, metrics: tuple[str, ...], _runs: pd.DataFrame
 ) -> "Mapping[str, Noise]":
     return _lab.noise(metrics, _runs)
+
+
+def effects(lab: Lab, metric: str, runs: pd.DataFrame) -> pd.DataFrame:
+    """Return `Lab.effects`, computed again only when a run has ended: runs in training do not count."""
+    ended = runs[~runs["status"].isin(ACTIVE_STATUSES)]
+    return _effects(lab, metric, hash(tuple(zip(ended["name"], ended["changed"], strict=True))))
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _effects(_lab: Lab, metric: str, ended: int) -> pd.DataFrame:
+    return _lab.effects(metric)
 
 
 def _save(lab: Lab, name: str) -> None:

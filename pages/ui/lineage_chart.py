@@ -11,7 +11,6 @@ from core.views import lineage
 from pages.ui import baseline, style
 from pages.ui.run_links import open_run
 from pages.ui.selection import show_cut
-from pages.ui.status import ACTIVE_STATUSES
 
 HELP = "Losses are best validation losses. A change has an effect, with its 95% interval and a verdict, if both settings have several seeds. A single pair of runs proves nothing."
 LINKS_JS = """
@@ -46,7 +45,9 @@ def show(
         with_isolated: include single runs without a parent and children.
     """
     noise = baseline.noise(lab, [lineage.METRIC], runs)[lineage.METRIC]
-    graph = lineage.build(runs, names, _effects(lab, _ended(runs)), noise, with_isolated)
+    graph = lineage.build(
+        runs, names, baseline.effects(lab, lineage.METRIC, runs), noise, with_isolated
+    )
     if not graph.edges and len(graph.nodes) < 2:
         st.caption(
             "This run was not cloned from another run, and no run was cloned from it."
@@ -76,14 +77,3 @@ def _open(address: str, runs: pd.DataFrame) -> None:
         open_run(name)
     if study in set(runs["study"].dropna()):
         st.switch_page("pages/studies.py", query_params={"study": study})
-
-
-def _ended(runs: pd.DataFrame) -> int:
-    """Return a value that changes when a run ends. Effects do not depend on runs in training."""
-    ended = runs[~runs["status"].isin(ACTIVE_STATUSES)]
-    return hash(tuple(zip(ended["name"], ended["changed"], strict=True)))
-
-
-@st.cache_resource(max_entries=4, show_spinner=False)
-def _effects(_lab: Lab, ended: int) -> pd.DataFrame:
-    return _lab.effects(lineage.METRIC)

@@ -10,6 +10,7 @@ from core.config import RunConfig
 from core.lab import Lab
 from core.views import differences
 from core.views.formats import setting_text
+from pages.ui import baseline
 from pages.ui.errors import show_errors
 from pages.ui.text import escape_markdown
 
@@ -38,7 +39,11 @@ def show_pair(
         title: name of the metric in a sentence.
         with_names: name the runs.
     """
-    sentence = differences.pair_sentence(noise, a, b, values, title, with_names)
+    effect = ""
+    if {a["name"], b["name"]} <= noise.own.keys():
+        effects = baseline.effects(lab, noise.metric, lab.runs())
+        effect = differences.effect_text(effects, a, b, noise.metric)
+    sentence = differences.pair_sentence(noise, a, b, values, title, with_names, effect)
     with st.container(
         horizontal=True, vertical_alignment="center", gap="small", width="content", key="run-pair"
     ):

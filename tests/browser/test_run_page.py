@@ -83,6 +83,17 @@ def test_link_to_the_parent_changes_the_address_and_back_returns(open_tab, runs_
     expect(tab.get_by_role("heading", name="child")).to_be_visible()
 
 
+def test_click_in_the_lineage_opens_the_run_without_reloading(open_tab, runs_dir, trained):
+    RunDirectory.create(runs_dir, RunConfig(name="clone", parent="trained", lr=1e-3))
+    tab = open_tab("run?name=clone&tab=Lineage")
+    graph = tab.locator(".st-key-lineage-graph")
+    expect(graph.get_by_text("learning rate 5e-5 → 0.001")).to_be_visible()
+    tab.evaluate("window.isSamePage = true")
+    graph.get_by_text("trained").click()
+    expect(tab.get_by_role("heading", name="trained")).to_be_visible()
+    assert tab.evaluate("window.isSamePage")
+
+
 def test_hostile_text_is_escaped_on_the_run_page(open_tab, hostile):
     tab = open_tab(f"run?name={hostile.name}")
     expect(tab.get_by_text("reason <script>")).to_be_visible()

@@ -109,6 +109,15 @@ def test_difference_within_the_noise_is_gray(write_pair, write_repeats, open_pag
     assert "color: #767c88" in grayed(page)
 
 
+def test_effect_is_shown_if_both_settings_have_several_seeds(write_run, open_page):
+    for rate, scales in ((1e-4, (1.0, 1.02, 1.01)), (3e-4, (0.5, 0.52, 0.5))):
+        for seed, scale in enumerate(scales):
+            write_run(f"rate-{rate}-{seed}", lr=rate, seed=seed, scale=scale)
+    page = open_page("results", run=["rate-0.0001-0", "rate-0.0003-0"])
+    assert page.says("validation loss -0.4167. With several seeds of both settings: -0.4")
+    assert page.says(", better, 3 seeds.")
+
+
 def test_number_of_seeds_follows_the_smallest_difference(write_pair, write_repeats, open_page):
     write_pair()
     write_repeats()

@@ -32,7 +32,7 @@ def runs_of(*rows):
 
 def compared(*rows, metric="val_loss"):
     runs = runs_of(*rows)
-    noise = Noise(metric, {KIND: FLOOR})
+    noise = Noise(metric, {KIND: FLOOR}, others={KIND: FLOOR})
     return differences(runs, runs.iloc[0].to_dict(), noise, runs[metric])
 
 
@@ -86,8 +86,10 @@ def test_texts():
 
 
 def test_number_of_seeds_is_a_range_or_three_if_the_noise_is_unknown():
-    run = {"method": "lora", "base_model": "gpt2-nano", "dataset": "primer"}
-    seeds, sentence = planned_seeds(Noise("val_loss", {KIND: FLOOR}), run, run, 0.01)
+    run = {"name": "a", "method": "lora", "base_model": "gpt2-nano", "dataset": "primer"}
+    seeds, sentence = planned_seeds(
+        Noise("val_loss", {KIND: FLOOR}, others={KIND: FLOOR}), run, run, 0.01
+    )
     assert seeds == 18
     assert (
         "To detect 1.00% in 80% of studies: 18 seeds of both settings (between 13 and 33"
@@ -109,7 +111,7 @@ def test_number_of_seeds_is_a_range_or_three_if_the_noise_is_unknown():
         (
             {"lr": 1e-3},
             (2.0, 1.0),
-            "b vs. a: validation loss -1.0000, more than the noise of two single runs (up to 2.95%, known from 20 repeats). A verdict needs several seeds of both.",
+            "b vs. a: validation loss -1.0000, more than the noise of two single runs (up to 2.95%, known from 20 repeats). A verdict needs one change and several seeds of both settings.",
         ),
         ({"dataset": "alpaca"}, (2.0, 1.0), f"b vs. a: validation loss -1.0000. {ONE_PAIR}"),
         (
@@ -121,7 +123,7 @@ def test_number_of_seeds_is_a_range_or_three_if_the_noise_is_unknown():
 )
 def test_sentence_about_a_pair(change, values, expected):
     a = RunConfig(name="a").model_dump()
-    noise = Noise("val_loss", {KIND: FLOOR})
+    noise = Noise("val_loss", {KIND: FLOOR}, others={KIND: FLOOR})
     assert (
         pair_sentence(noise, a, {**a, "name": "b", **change}, values, "validation loss") == expected
     )

@@ -10,7 +10,8 @@ from core.statistics.comparisons import NoiseFloor
 from core.studies.effects import effects
 from core.studies.noise import Noise
 from core.views import lineage
-from core.views.lineage import build, dot, effect_text, family
+from core.views.differences import effect_text
+from core.views.lineage import build, dot, family
 
 NOISE = Noise("best_val_loss")
 NO_EFFECTS = effects(pd.DataFrame(columns=["seed"]), "best_val_loss")
@@ -83,7 +84,8 @@ def test_edges_name_the_change_and_the_difference_of_a_single_pair():
 
 
 def test_difference_within_the_noise_is_gray():
-    noise = Noise("best_val_loss", {("lora", "gpt2-nano", "primer"): NoiseFloor(0.1, 0.05, 0.2, 9)})
+    floors = {("lora", "gpt2-nano", "primer"): NoiseFloor(0.1, 0.05, 0.2, 9)}
+    noise = Noise("best_val_loss", floors, others=floors)
     found = graph(FAMILY, "root", "b", noise=noise)
     [edge] = found.edges
     assert (edge.result, edge.is_gray) == ("+0.1000, within the noise", True)
@@ -134,7 +136,7 @@ def test_effect_is_reversed_for_a_change_in_the_other_direction():
     table = effects(runs, "best_val_loss")
     rows = runs.set_index("name", drop=False)
     forward, backward = (
-        effect_text(table, rows.loc[a].to_dict(), rows.loc[b].to_dict())
+        effect_text(table, rows.loc[a].to_dict(), rows.loc[b].to_dict(), "best_val_loss")
         for a, b in (("old-1", "new-1"), ("new-1", "old-1"))
     )
     assert "better" in forward
