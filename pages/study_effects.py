@@ -11,7 +11,7 @@ import streamlit as st
 from core.errors import UserError
 from core.lab import Lab
 from core.studies.effects import EFFECT_METRICS, JUDGE_METRIC
-from core.studies.summary import MIN_SEEDS_FOR_VERDICT
+from core.studies.summary import MIN_SEEDS_FOR_VERDICT, value_order
 from core.views.formats import DASH
 from core.views.tables import records
 from pages.study_actions import MAX_ADDED_SEEDS, show_seeds_button
@@ -42,7 +42,6 @@ VERDICT_ICONS = {"better": "\u2713", "worse": "\u2717", "equivalent": "\u2248", 
 MANY_SEEDS = 100
 """Larger estimates of the number of seeds are shown as "more than"."""
 FEW_SEEDS = 2
-BAR_WIDTH_PX, BAR_HEIGHT_PX = 180, 16
 Effect = dict[str, Any]
 
 
@@ -130,17 +129,17 @@ def _effects(_lab: Lab, key: str, name: str, metric: str, margin: float | None) 
     effects: list[Effect] = records(_lab.effects(metric, name, margin))
     fields = _changes(effects)
     return sorted(
-        effects, key=lambda e: (fields.index(e["field"]), _order(e["from"]), _order(e["to"]))
+        effects,
+        key=lambda e: (
+            fields.index(e["field"]),
+            *(value_order(e["field"].split("=")[0], e[end]) for end in ("from", "to")),
+            [value_order(field, value) for field, value in e["context"].items()],
+        ),
     )
 
 
 def _changes(effects: Sequence[Effect]) -> list[str]:
     return sorted({effect["field"] for effect in effects})
-
-
-def _order(value: Any) -> tuple[bool, float, str]:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return value is not None, float(value) if is_number else 0.0, "" if is_number else str(value)
 
 
 def _show_seeds(view: StudyView, effects: Sequence[Effect]) -> None:
@@ -197,7 +196,7 @@ def _section(key: tuple[str, str, str], effects: Sequence[Effect], view: StudyVi
     note = f'<span class="effect-note">{note}</span>' if note else ""
     span = max((abs(e["difference"]) for e in effects if e["difference"] is not None), default=0.0)
     rows = [_row(effect, view, 1.25 * span or 1.0) for effect in effects]
-    heading = f'<tr class="effect-change"><th colspan="5" scope="rowgroup">{title}{note}</th></tr>'
+    heading = f'<tr class="effect-change"><th colspan="6" scope="rowgroup">{title}{note}</th></tr>'
     return f"<tbody>{heading}{''.join(rows)}</tbody>"
 
 
@@ -222,14 +221,15 @@ def _row(effect: Effect, view: StudyView, span: float) -> str:
     verdict = _verdict(effect)
     mark = f" {CORRECTED}" if _is_corrected(effect) else ""
     word = f'<span class="verdict-{verdict}">{VERDICT_ICONS[verdict]} {verdict}{mark}</span>'
-    if effect["seeds"] < MIN_SEEDS_FOR_VERDICT and not any(effect["diverged"]):
-        word = '<span class="verdict-undecided">no verdict: one seed</span>'
+    if effect["seeds"] < MIN_SEEDS_FOR_VERDICT:
+        reason = ": one seed" if effect["seeds"] else ""
+        word = f'<span class="verdict-undecided">no verdict{reason}</span>'
     if any(effect["diverged"]):
         before, after = effect["diverged"]
         word += f'<span class="effect-diverged">diverged runs: {before} {ARROW} {after}</span>'
     return (
         f"<tr><td>{html.escape(context)}</td><td>{difference_text(metric, difference)}</td>"
-        f"<td>{_bar(difference, low, high, span, verdict)}{interval}</td>"
+        f"<td>{_bar(difference, low, high, span, verdict)}</td><td>{interval}</td>"
         f"<td>{effect['seeds']}</td><td>{word}</td></tr>"
     )
 
@@ -252,25 +252,26 @@ def _bar(
     """Draw a difference with its interval around a line at 0. Intervals are clipped at the ends."""
     if difference is None:
         return ""
-    half, middle = BAR_WIDTH_PX / 2, BAR_HEIGHT_PX / 2
+    if low is None or high is None:
+        low = high = difference
 
-    def x(value: float) -> float:
-        return half + max(-1.0, min(1.0, value / span)) * (half - 5)
+    def percent(value: float) -> float:
+        return 50 + 50 * max(-1.0, min(1.0, value / span))
 
-    interval = ""
-    if low is not None and high is not None:
-        interval = f'<line x1="{x(low):.1f}" x2="{x(high):.1f}" y1="{middle}" y2="{middle}" stroke-width="4" stroke-linecap="round" opacity="0.55"/>'
+    start, end = percent(low), percent(high)
     return (
-        f'<svg class="effect-bar verdict-{verdict}" width="{BAR_WIDTH_PX}" height="{BAR_HEIGHT_PX}" aria-hidden="true">'
-        f'<line class="effect-zero" x1="{half}" x2="{half}" y1="0" y2="{BAR_HEIGHT_PX}"/>{interval}'
-        f'<circle cx="{x(difference):.1f}" cy="{middle}" r="4"/></svg>'
+        f'<span class="effect-bar verdict-{verdict}"><span class="effect-zero"></span>'
+        f'<span class="effect-interval" style="left: {start:.1f}%; width: {end - start:.1f}%"></span>'
+        f'<span class="effect-dot" style="left: {percent(difference):.1f}%"></span></span>'
     )
 
 
 def _table(parts: Sequence[str], metric: str) -> str:
     title = html.escape(metric_title(metric).lower())
-    headings = ("Context", f"Difference in {title}", "95% interval", "Seeds", "Verdict")
-    head = "".join(f'<th scope="col">{text}</th>' for text in headings)
+    spans = {"Context": 1, f"Difference in {title}": 1, "95% interval": 2, "Seeds": 1, "Verdict": 1}
+    head = "".join(
+        f'<th scope="col" colspan="{columns}">{text}</th>' for text, columns in spans.items()
+    )
     return f'<div class="effects" tabindex="0"><table><thead><tr>{head}</tr></thead>{"".join(parts)}</table></div>'
 
 

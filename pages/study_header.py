@@ -6,6 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from core.studies.study import Study
+from core.studies.summary import has_been_pruned
 from core.views.formats import duration
 from pages.study_actions import show_actions
 from pages.study_view import PAGE, StudyView, plural
@@ -47,7 +48,7 @@ def count(runs: pd.DataFrame, planned: int) -> Counts:
     Args:
         planned: number of planned runs; 0 if the study's file is damaged.
     """
-    pruned = runs["reason"].fillna("").str.startswith("pruned") | (runs["status"] == "pruned")
+    pruned = has_been_pruned(runs)
     status = runs["status"].where(~pruned, "pruned")
     number = {str(name): int(n) for name, n in status.value_counts().items()}
     return Counts(
@@ -65,11 +66,13 @@ def count(runs: pd.DataFrame, planned: int) -> Counts:
 def show_header(view: StudyView) -> None:
     """Draw the header."""
     lab, study = view.lab, view.study
-    st.page_link(PAGE, label="All studies", icon=":material/arrow_back:")
     with st.container(horizontal=True, vertical_alignment="center", key="study-header"):
+        st.page_link(PAGE, label="All studies", icon=":material/arrow_back:", width="content")
         st.title(escape_markdown(view.name), width="content")
         st.space("stretch")
         show_actions(view)
+        if study is not None:
+            _show_notes(view, study)
         copy_link()
     if study is not None:
         edit_text(
@@ -80,12 +83,16 @@ def show_header(view: StudyView) -> None:
     _show_progress(view)
     if study is not None:
         _show_missing(study, view.runs)
-        with st.expander("Notes", icon=":material/notes:"):
-            edit_text(
-                "Notes", f"study_notes:{view.name}", study.notes,
-                lambda: lab.study(view.name).notes,
-                lambda text: lab.edit_study(view.name, notes=text), lab,
-            )  # fmt: skip
+
+
+def _show_notes(view: StudyView, study: Study) -> None:
+    icon = ":material/sticky_note_2:" if study.notes else ":material/note_add:"
+    with st.popover("Notes", icon=icon):
+        edit_text(
+            "Notes", f"study_notes:{view.name}", study.notes,
+            lambda: view.lab.study(view.name).notes,
+            lambda text: view.lab.edit_study(view.name, notes=text), view.lab,
+        )  # fmt: skip
 
 
 def _show_missing(study: Study, runs: pd.DataFrame) -> None:

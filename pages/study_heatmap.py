@@ -10,6 +10,7 @@ from typing import Any
 import streamlit as st
 
 from core.studies.effects import EFFECT_METRICS, JUDGE_METRIC
+from core.studies.summary import value_order
 from core.views import study_charts
 from core.views.study_charts import DIVERGED, Cell
 from pages.study_view import (
@@ -133,13 +134,10 @@ def _fix(view: StudyView, axis: str, value: str) -> None:
 
 def _values(view: StudyView, axis: str) -> list[str]:
     """Return the values of an axis as text, in order."""
-    ordered = sorted(view.groups(), key=lambda g: _sort_key(g["settings"][axis]))
-    return list(dict.fromkeys(value_text(axis, g["settings"][axis]) for g in ordered))
-
-
-def _sort_key(value: Any) -> tuple[bool, float, str]:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return value is not None, float(value) if is_number else 0.0, "" if is_number else str(value)
+    field = axis.split("=")[0]
+    values = [group["settings"][axis] for group in view.groups()]
+    ordered = sorted(values, key=lambda value: value_order(field, value))
+    return list(dict.fromkeys(value_text(axis, value) for value in ordered))
 
 
 def _texts(group: dict[str, Any], axes: list[str]) -> tuple[str, ...]:

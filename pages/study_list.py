@@ -15,6 +15,8 @@ from pages.ui.text import escape_markdown
 KEY = "open_study"
 METRIC = "val_loss"
 """Metric of the best combination."""
+OUTCOMES = ("Running", "Failed", "Pruned")
+"""Columns that are shown only if some study has such runs."""
 HEADER_HEIGHT_PX, ROW_HEIGHT_PX = 36, 35
 
 
@@ -38,8 +40,7 @@ def show_list(lab: Lab) -> None:
     names = [study["name"] for study in studies]
     rows = [_row(study, runs, best.get(study["name"])) for study in studies]
     table = pd.DataFrame(rows)
-    if not table["Pruned"].any():
-        table = table.drop(columns="Pruned")
+    table = table.drop(columns=[name for name in OUTCOMES if not table[name].any()])
     st.dataframe(
         table, hide_index=True, key="studies", row_height=ROW_HEIGHT_PX,
         height=HEADER_HEIGHT_PX + ROW_HEIGHT_PX * len(table),

@@ -25,7 +25,6 @@ from pages.ui.figures import show_figure
 AXIS = "setting"
 PARAMETERS = (AXIS,)
 UPDATE = "relative_update"
-BAR_WIDTH_PX, BAR_HEIGHT_PX = 120, 12
 
 
 def show(view: StudyView) -> None:
@@ -87,11 +86,11 @@ def _table(groups: list[dict[str, Any]], axis: str, view: StudyView) -> str:
     for group in groups:
         context = {a: v for a, v in group["settings"].items() if a != axis}
         share = (math.log(group[UPDATE]) - low) / (high - low or 1.0) if group[UPDATE] > 0 else 0.0
-        ratio = f"{group[UPDATE] / best:.3g}\u00d7" if math.isfinite(best) and best > 0 else DASH
+        ratio = f"{group[UPDATE] / best:.2g}\u00d7" if math.isfinite(best) and best > 0 else DASH
         outcome = "best" if group["is_best"] else ratio
         bar = (
-            f'<svg width="{BAR_WIDTH_PX}" height="{BAR_HEIGHT_PX}" aria-hidden="true"><rect width='
-            f'"{6 + share * (BAR_WIDTH_PX - 6):.0f}" height="{BAR_HEIGHT_PX}" rx="2" fill="{group["color"]}"/></svg>'
+            '<span class="update-bar"><span style="width: '
+            f'{5 + 95 * share:.0f}%; background: {group["color"]}"></span></span>'
         )
         sections.setdefault(settings_label(context), []).append(
             f"<tr><td>{html.escape(value_text(axis, group['settings'][axis]))}</td>"

@@ -138,6 +138,8 @@ def difference_text(metric: str, value: float | None) -> str:
     """Format a difference with its sign. Differences of percentages are in percentage points."""
     if value is None or value != value:
         return formats.DASH
+    if value == 0:
+        return "0"
     if metric == "exact":
         return f"{100 * value:+.1f} pp"
     return (

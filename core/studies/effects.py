@@ -198,9 +198,9 @@ def grouped(runs: pd.DataFrame, metric: str, items: pd.DataFrame | None = None) 
     runs = runs[runs["seed"].notna()]
     if runs.empty:
         return []
-    diverged = has_diverged(runs)
-    ended = runs[(runs["status"] == "finished") | diverged]
-    ended = ended.assign(diverged=diverged[ended.index])
+    has_diverged = diverged(runs)
+    ended = runs[(runs["status"] == "finished") | has_diverged]
+    ended = ended.assign(diverged=has_diverged[ended.index])
     scores = {} if items is None else dict(tuple(items.groupby("run", sort=False)))
     relevant = pd.DataFrame({n: condition(n)(ended) for n in LEARNING_FIELDS}, index=ended.index)
     run_names = ended["name"].tolist()
@@ -255,7 +255,7 @@ class _Irrelevant:
 IRRELEVANT = _Irrelevant()
 
 
-def has_diverged(runs: pd.DataFrame) -> pd.Series:
+def diverged(runs: pd.DataFrame) -> pd.Series:
     """Return a mask of the runs whose loss became infinite, or ended above the loss of the base model."""
     failed = (runs["status"] == "failed") & runs["reason"].fillna("").str.contains("finite")
     loss = runs["subset_loss"].fillna(runs["val_loss"])

@@ -5,6 +5,7 @@ DataFrames in, DataFrames out; runs are read elsewhere. Groups, diverged runs an
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,8 +22,8 @@ from core.studies.effects import (
     Group,
     compare,
     compared_pairs,
+    diverged,
     grouped,
-    has_diverged,
     in_units,
     setting_keys,
 )
@@ -78,8 +79,12 @@ def summary(
         verdicts = _verdicts(groups, best["group"], metric, margin, axes) if with_verdicts else {}
         for row in rows:
             _compare_to_best(row, best, metric, verdicts)
-    rows.sort(key=lambda row: [_order(axis, row["settings"]["=".join(axis)]) for axis in axes])
-    return pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
+    rows.sort(
+        key=lambda row: [value_order(axis[0], row["settings"]["=".join(axis)]) for axis in axes]
+    )
+    table = pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
+    # Otherwise pandas would turn None into nan.
+    return table.assign(verdict=pd.Series([row["verdict"] for row in rows], dtype=object))
 
 
 def varied_axes(runs: pd.DataFrame) -> list[tuple[str, ...]]:
@@ -94,8 +99,7 @@ def varied_axes(runs: pd.DataFrame) -> list[tuple[str, ...]]:
 
 def has_been_pruned(runs: pd.DataFrame) -> pd.Series:
     """Return a mask of the runs that a search stopped early."""
-    reasons = runs["reason"].fillna("").str.startswith("pruned")
-    return (runs["status"] == "pruned") | (runs["status"].isin(["stopped", "finished"]) & reasons)
+    return (runs["status"] == "stopped") & runs["reason"].fillna("").str.startswith("pruned")
 
 
 def _rows(
@@ -105,22 +109,21 @@ def _rows(
     members: dict[tuple[Any, ...], list[int]] = {}
     for position, key in enumerate(setting_keys(runs)):
         members.setdefault(key, []).append(position)
-    states = runs.assign(diverged=has_diverged(runs), pruned=has_been_pruned(runs))
+    names, seeds = runs["name"].tolist(), runs["seed"].tolist()
+    outcomes = _outcomes(runs)
+    updates = runs.get("relative_update", pd.Series(math.nan, runs.index)).astype(float).tolist()
     oldest_first = sorted(members.items(), key=lambda item: -item[1][-1])
     rows = []
     for number, (key, positions) in enumerate(oldest_first):
         values = dict(zip(LEARNING_FIELDS, key, strict=True))
-        found = states.iloc[positions].drop_duplicates("seed")
-        is_diverged, is_pruned = found["diverged"].to_numpy(bool), found["pruned"].to_numpy(bool)
-        status = found["status"]
-        is_ended = is_diverged | is_pruned | status.isin(["finished", "failed"]).to_numpy()
-        failed = (status == "failed").to_numpy() & ~is_diverged & ~is_pruned
-        group = next((by_run[name] for name in found["name"] if name in by_run), None)
-        updates = found.get("relative_update", pd.Series(dtype=float)).astype(float)
-        finite = [value for value in updates if math.isfinite(value)]
+        newest = {seeds[position]: position for position in reversed(positions)}
+        found = sorted(newest.values())
+        counts = Counter(outcomes[position] for position in found)
+        group = next((by_run[names[p]] for p in found if names[p] in by_run), None)
+        finite = [updates[p] for p in found if math.isfinite(updates[p])]
         rows.append({
             "settings": {"=".join(axis): values[axis[0]] for axis in axes},
-            "runs": found["name"].tolist(),
+            "runs": [names[position] for position in found],
             "number": number,
             "color": PALETTE[number % len(PALETTE)],
             "group": group,
@@ -128,14 +131,19 @@ def _rows(
             "is_best": False,
             "difference": math.nan, "difference_low": math.nan, "difference_high": math.nan,
             "verdict": None,
-            "diverged": int((is_diverged & ~is_pruned).sum()),
-            "diverged_runs": found["name"][is_diverged & ~is_pruned].tolist(),
-            "pruned": int(is_pruned.sum()),
-            "failed": int(failed.sum()),
-            "unfinished": int((~is_ended).sum()),
+            **{outcome: counts[outcome] for outcome in ("diverged", "pruned", "failed", "unfinished")},
+            "diverged_runs": [names[p] for p in found if outcomes[p] == "diverged"],
             "relative_update": float(np.mean(finite)) if finite else math.nan,
         })  # fmt: skip
     return rows
+
+
+def _outcomes(runs: pd.DataFrame) -> list[str]:
+    """Return `pruned`, `diverged`, `failed`, `finished` or `unfinished` for each run."""
+    status, pruned = runs["status"], has_been_pruned(runs)
+    known = status.where(status.isin(["failed", "finished"]), "unfinished")
+    outcomes: list[str] = known.mask(diverged(runs), "diverged").mask(pruned, "pruned").tolist()
+    return outcomes
 
 
 def _mean(group: Group | None, metric: str) -> dict[str, float]:
@@ -214,10 +222,10 @@ def _compare_to_best(
         }
 
 
-def _order(axis: tuple[str, ...], value: Any) -> tuple[bool, float, bool, str]:
-    """Sort key: None first, numbers by size, other values with the default first."""
+def value_order(field: str, value: Any) -> tuple[bool, float, bool, str]:
+    """Sort key for the values of a setting: None first, numbers by size, other values with the default first."""
     if value is None:
         return False, 0.0, False, ""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return True, float(value), False, ""
-    return True, 0.0, value != RunConfig.model_fields[axis[0]].default, str(value)
+    return True, 0.0, value != RunConfig.model_fields[field].default, str(value)

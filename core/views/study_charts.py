@@ -17,7 +17,6 @@ from core.views.charts import (
     CHART_HEIGHT_PX,
     FONT,
     GRAY,
-    NUMBER_TICKS,
     TITLE_FONT,
     Figure,
 )
@@ -33,7 +32,9 @@ BAND_OPACITY = 0.18
 DASHES = ("solid", "dash", "dot", "dashdot")
 """Line styles of groups that share a color."""
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "star", "hexagon", "cross", "pentagon")
-HEAT_SCALE = [[0.0, "#eaf1fb"], [0.5, "#7ba7dc"], [1.0, "#164a8a"]]
+LOG_TICKS: Figure = {"type": "log", "dtick": "D2", "tickformat": "~g"}
+"""Ticks at 1, 2 and 5 in each decade, with all digits."""
+HEAT_SCALE = [[0.0, "#eaf1fb"], [0.5, "#8db4e3"], [1.0, "#164a8a"]]
 """Light to dark. Plotly picks a contrasting color for the text in each cell."""
 DIVERGED = "\u00d7"
 
@@ -144,7 +145,7 @@ def seed_curves(
         "legend": {"orientation": "h", "y": -0.2, "yanchor": "top"},
         "uirevision": "constant",
         "xaxis": {"title": {"text": x_title}, "rangemode": "tozero"},
-        "yaxis": {"type": "log" if log else "linear"},
+        "yaxis": LOG_TICKS if log else {},
     }
     return {"data": data or [{"type": "scatter", "x": [], "y": []}], "layout": layout}
 
@@ -196,8 +197,8 @@ def heat_map(
         "colorscale": HEAT_SCALE, "reversescale": is_lower_better, "showscale": False,
         "xgap": 2, "ygap": 2,
     }  # fmt: skip
-    notes = [
-        {"x": escaped[0][i], "y": escaped[1][j], "text": _lines(cell.text), "showarrow": False, "font": {"size": 13}}
+    notes = [  # on an axis of categories, Plotly places annotations by position
+        {"x": i, "y": j, "text": _lines(cell.text), "showarrow": False, "font": {"size": 13}}
         for j, row in enumerate(rows)
         for i, cell in enumerate(row)
         if cell and not math.isfinite(cell.value)
@@ -253,8 +254,8 @@ def updates_by_metric(
         "showlegend": True,
         "legend": {"orientation": "h", "y": -0.2, "yanchor": "top"},
         "shapes": shapes,
-        "xaxis": {"type": "log", "title": {"text": "Mean relative update"}, **NUMBER_TICKS, "tickformat": "~e"},
-        "yaxis": {"type": "log" if log else "linear", "title": {"text": html.escape(metric, quote=False)}},
+        "xaxis": {"type": "log", "title": {"text": "Mean relative update"}, **LOG_TICKS, "tickformat": "~e"},
+        "yaxis": {"title": {"text": html.escape(metric, quote=False)}, **(LOG_TICKS if log else {})},
     }  # fmt: skip
     return {"data": data or [{"type": "scatter", "x": [], "y": []}], "layout": layout}
 

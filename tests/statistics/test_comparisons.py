@@ -11,6 +11,7 @@ from core.statistics.comparisons import (
     FALSE_DISCOVERY_RATE,
     MAX_SEEDS,
     adjusted,
+    average,
     compare,
     compare_items,
     noise_floor,
@@ -66,6 +67,26 @@ def test_equal_values_have_a_p_value_of_one():
     assert compare(by_seed([1, 1]), by_seed([1, 1])).p == 1
     assert compare(by_seed([1, 2]), by_seed([2, 3])).p < 1e-9
     assert welch([1.0, 1.0], [1.0, 1.0]).is_equivalent(0.1)
+
+
+def test_mean_has_a_t_interval():
+    values = [3.1, 2.9, 3.3]
+    estimate = average(values)
+    expected = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    assert estimate.interval() == pytest.approx(expected)
+    assert average([2.0]).difference == 2.0
+    assert all(map(math.isnan, average([2.0]).interval()))
+    assert math.isnan(average([]).difference)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+@pytest.mark.parametrize("shape", DISTRIBUTIONS)
+def test_interval_of_a_mean_covers_the_truth(n, shape):
+    values = DISTRIBUTIONS[shape](np.random.default_rng(n), (STUDIES, n))
+    bounds = np.array([average(row).interval() for row in values])
+    covered = ((bounds[:, 0] <= 0) & (bounds[:, 1] >= 0)).mean()
+    assert covered >= 0.936
+    assert shape != "normal" or covered <= 0.964
 
 
 def test_crossed_items_match_a_t_test_where_only_one_component_varies():

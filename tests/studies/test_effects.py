@@ -9,7 +9,13 @@ import pytest
 
 from core.config import RunConfig, is_relevant
 from core.errors import UserError
-from core.studies.effects import EFFECT_COLUMNS, effects, noise_floors
+from core.studies.effects import (
+    DOUBLE_CHANGE_COLUMNS,
+    EFFECT_COLUMNS,
+    double_changes,
+    effects,
+    noise_floors,
+)
 
 SEEDS = (1, 2, 3)
 
@@ -66,6 +72,35 @@ def test_runs_that_differ_in_two_changes_are_not_compared():
         ({"lr": 1e-3, "warmup_fraction": 0.2}, [1.0, 1.1, 1.0]), ({"lr": 1e-4}, [2.0, 2.1, 2.0])
     )
     assert effects(runs, "val_loss").empty
+
+
+def test_pairs_with_two_changes_are_listed_without_a_verdict():
+    runs = runs_of(
+        ({"lr": 1e-4}, [2.0, 2.1, 2.0]),
+        ({"lr": 1e-3, "warmup_fraction": 0.2}, [1.0, 1.1, 1.0]),
+        ({"lr": 1e-3, "lora_rank": 64, "lora_alpha": 64}, [0.5, 0.6, 0.5]),
+        ({"lr": 1e-3, "lora_rank": 64, "lora_alpha": 64, "dropout": 0.1}, [9.0, 0.6, 0.5]),
+    )
+    table = double_changes(runs, "val_loss")
+    assert [*table.columns] == [*DOUBLE_CHANGE_COLUMNS]
+    pairs = {frozenset(field for field, _, _ in r["changes"]): r for r in table.to_dict("records")}
+    assert pairs.keys() == {
+        frozenset({"lr", "warmup_fraction"}),
+        frozenset({"lr", "lora_rank=lora_alpha"}),
+        frozenset({"warmup_fraction", "lora_rank=lora_alpha"}),
+    }
+    ranks = pairs[frozenset({"lr", "lora_rank=lora_alpha"})]
+    assert ranks["changes"] == [("lora_rank=lora_alpha", 16, 64), ("lr", 1e-4, 1e-3)]
+    assert ranks["difference"] == pytest.approx(0.531 - 2.033, abs=1e-3)
+    assert ranks["seeds"] == 3
+    assert ranks["context"].items() >= {"dropout": 0.0, "warmup_fraction": 0.0}.items()
+
+
+def test_single_changes_and_three_changes_are_not_double_changes():
+    runs = runs_of(({"lr": 1e-4}, [2.0]), ({"lr": 1e-3}, [1.0]))
+    assert double_changes(runs, "val_loss").empty
+    runs = runs_of(({}, [2.0]), ({"lr": 1e-3, "dropout": 0.1, "beta1": 0.8}, [1.0]))
+    assert double_changes(runs, "val_loss").empty
 
 
 def test_tied_settings_are_one_change():
