@@ -101,19 +101,19 @@ def test_charts_of_a_study(page, runs_dir):
 
 def test_controls_are_in_the_url(page, runs_dir):
     write_study(runs_dir)
-    app = page(x=["lr"], y=["relative_update"], cost=["peak_memory_mb"])
+    app = page(by=["lr"], measure=["relative_update"], cost=["peak_memory_mb"])
     setting, _, pareto, _ = figures(app)
     assert setting["layout"]["title"]["text"] == "Relative update by learning rate"
     assert pareto["layout"]["title"]["text"] == "Validation loss and peak memory"
-    app.selectbox(key="studies_y").set_value("seconds")
+    app.selectbox(key="studies_measure").set_value("seconds")
     run(app)
-    assert app.query_params["y"] == "seconds"
+    assert app.query_params["measure"] == "seconds"
     assert figures(app)[0]["layout"]["title"]["text"] == "Time (s) by learning rate"
 
 
 def test_unknown_value_in_a_link_is_named(page, runs_dir):
     write_study(runs_dir)
-    app = page(x=["batch_size"])
+    app = page(by=["batch_size"])
     assert says(app, "Unknown setting: batch_size.")
     assert figures(app)[0]["layout"]["title"]["text"] == "Validation loss by rank = alpha"
 
