@@ -241,7 +241,9 @@ class Reader(ABC):
         return study_runs(self._read, self.study(study), metric)
 
     def study_means(self, study: str, metric: str = "val_loss") -> pd.DataFrame:
-        """Return one row per combination of a study's settings, like `study_summary`, also for `relative_update`.
+        """Return one row per combination of a study's settings, as in `study_summary`, but without verdicts.
+
+        Faster than `study_summary`. The metric can also be `relative_update`.
 
         Raises:
             UserError: the study or the metric does not exist.

@@ -18,7 +18,8 @@ from pages.ui.figures import show_figure
 from pages.ui.page_state import PageState
 from pages.ui.text import escape_markdown
 
-PARAMETERS = ("x", "color", "y", "cost")
+SETTING, MEASURE, COLOR, COST = "by", "measure", "color", "cost"
+PARAMETERS = (SETTING, MEASURE, COLOR, COST)
 """URL parameters of the controls."""
 COSTS = ("seconds", "peak_memory_mb")
 NO_COLOR = "run"
@@ -75,12 +76,12 @@ def _show_setting(
     names = ["=".join(fields) for fields in axes]
     metrics = list(dict.fromkeys([metric, *EFFECT_METRICS, *MEASURED_METRICS]))
     with st.container(horizontal=True):
-        x = _select(state, "Setting", names, "x", names[0], _axis_title)
-        y = _select(state, "Metric", metrics, "y", metric, metric_title)
+        x = _select(state, "Setting", names, SETTING, names[0], _axis_title)
+        y = _select(state, "Metric", metrics, MEASURE, metric, metric_title)
         others = [NO_COLOR, *(other for other in names if other != x)]
         default = others[min(1, len(others) - 1)]
         color = _select(
-            state, "Color by", others, "color", default,
+            state, "Color by", others, COLOR, default,
             lambda option: "Run" if option == NO_COLOR else _axis_title(option),
         )  # fmt: skip
     runs, table = (
@@ -116,7 +117,7 @@ def _show_pareto(
 ) -> None:
     st.subheader("Quality and cost")
     options = [cost for cost in COSTS if cost != metric]
-    cost = _select(state, "Cost", options, "cost", options[0], metric_title)
+    cost = _select(state, "Cost", options, COST, options[0], metric_title)
     directions = {
         "mean": scale(metric).direction,
         "cost": scale(cost).direction,

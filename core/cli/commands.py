@@ -257,7 +257,7 @@ def export(
 ) -> None:
     """Export a run or a study to a file."""
     size = operations.export(runs_dir, name, file, format, force)
-    print(f"{file}: {size / 1e6:.1f} MB")
+    print(f"{file}: {size / 1e6:.1f} MB" if size >= 1e5 else f"{file}: {size / 1e3:.0f} KB")
 
 
 @app.command()

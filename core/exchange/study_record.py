@@ -69,6 +69,6 @@ def collect(read: Read, study: Study, metric: str = DEFAULT_METRIC) -> StudyReco
 def conclusions(read: Read, study: Study, metric: str = DEFAULT_METRIC) -> list[str]:
     """Return the generated summary of a study, one sentence per effect. Raises UserError if the metric does not exist."""
     effects = analysis.study_effects(read, metric, study)
-    table = analysis.study_summary(read, study.name, study, metric)
+    table = analysis.means(read, study, metric)
     axes = [axis.fields for axis in study.sweep.axes]
     return study_text.conclusions(effects, table, metric, analysis.scale(metric), axes)

@@ -166,24 +166,28 @@ def study_runs(read: Read, study: Study, metric: str = "val_loss") -> pd.DataFra
         by_example = items.groupby(["run", "example"])["score"].mean()
         values = runs["name"].map(by_example.groupby("run").mean()).astype(float)
     pruned = has_been_pruned(runs)
-    diverged = has_diverged(runs) & ~pruned
-    counts = (runs["status"] == "finished") & ~diverged & ~pruned
+    is_diverged = has_diverged(runs) & ~pruned
+    counts = (runs["status"] == "finished") & ~is_diverged & ~pruned
     if metric in MEASURED_METRICS:
-        counts |= diverged
+        counts |= is_diverged
         values = values.where(np.isfinite(values))
     if metric in WHOLE_SET_METRICS:
         counts &= runs["val_set"] == "whole set"
-    return runs.assign(value=values.where(counts), diverged=diverged)
+    return runs.assign(value=values.where(counts), diverged=is_diverged)
 
 
 def means(read: Read, study: Study, metric: str = "val_loss") -> pd.DataFrame:
-    """Return one row per combination of a study's settings; see `summary`. Also accepts MEASURED_METRICS.
+    """Return one row per combination of a study's settings without verdicts; see `summary`.
 
-    The mean of a measured metric is geometric and includes diverged runs.
+    Also accepts MEASURED_METRICS, whose means are geometric and include diverged runs.
     """
+    runs = _runs(read)
+    runs = runs[runs["study"] == study.name]
+    compared = "val_loss" if metric in MEASURED_METRICS else metric
+    items = _item_scores(read, compared)
+    table = summary(runs, compared, _axes(study), items, with_verdicts=False)
     if metric not in MEASURED_METRICS:
-        return study_summary(read, study.name, study, metric)
-    table = study_summary(read, study.name, study)
+        return table
     by_name = study_runs(read, study, metric).set_index("name")["value"]
     columns: dict[str, list[float]] = {name: [] for name in ("n", "mean", "sd", "low", "high")}
     for names in table["runs"]:

@@ -7,6 +7,7 @@ import math
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -162,7 +163,7 @@ def context_text(context: Mapping[str, Any], axes: Axes) -> str:
 
 
 def command(name: str, sweep: Sweep) -> str:
-    """Return the command that trains the study again."""
+    """Return the command that trains the study again. Seeds that are not consecutive are noted in a comment."""
     defaults = RunConfig(name="").model_dump()
     base = sweep.base.model_dump(mode="json")
     varied = {field for axis in sweep.axes for field in axis.fields}
@@ -177,10 +178,17 @@ def command(name: str, sweep: Sweep) -> str:
         if field not in (*IDENTITY_FIELDS, "seed", *varied) and value != defaults[field]
     ]
     parts += [f"--set seed={sweep.seeds[0]}", f"--seeds {len(sweep.seeds)}"]
-    if sweep.mode != "grid":
-        parts.append(f"--mode {sweep.mode}")
-        parts += [f"--max-runs {sweep.max_runs}"] if sweep.max_runs else []
-    return " \\\n  ".join(parts)
+    # Options of the command are named like the fields of a sweep.
+    for field in fields(sweep):
+        value = getattr(sweep, field.name)
+        if field.default is not MISSING and value != field.default:
+            option = f"--{field.name.replace('_', '-')}"
+            parts.append(option if value is True else f"{option} {shlex.quote(str(value))}")
+    seeds = [*sweep.seeds]
+    note = ""
+    if seeds != [*range(seeds[0], seeds[0] + len(seeds))]:
+        note = f"# The study used the seeds {', '.join(map(str, seeds))}.\n"
+    return note + " \\\n  ".join(parts)
 
 
 def _argument(value: Any) -> str:

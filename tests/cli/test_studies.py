@@ -46,6 +46,29 @@ def test_effects_of_a_sweep(runs_dir):
     assert "lr: 1e-5 → 0.005" in table.out
 
 
+def test_study_is_exported_as_html_and_as_markdown(runs_dir, tmp_path):
+    for name, start in (("a.html", b"<!doctype html>"), ("a.zip", b"PK")):
+        arguments = (
+            "export",
+            "rate",
+            tmp_path / name,
+            "--format",
+            "report",
+            "--runs-dir",
+            runs_dir,
+        )
+        result = call(*arguments)
+        assert (result.status, result.err) == (0, "")
+        assert (tmp_path / name).read_bytes().startswith(start)
+        assert call(*arguments).sentence.endswith("already exists. Use --force to replace it.")
+    refused = call(
+        "export", "rate", tmp_path / "a.pdf", "--format", "report", "--runs-dir", runs_dir
+    )
+    assert (refused.status, refused.sentence) == (
+        2, f"{tmp_path / 'a.pdf'} must end in .html, or in .zip for Markdown with pictures.",
+    )  # fmt: skip
+
+
 def test_repeating_the_command_trains_nothing(runs_dir):
     before = {run.name: run.events_path.stat().st_size for run in list_runs(runs_dir)}
     assert call(*SWEEP, "--runs-dir", runs_dir).status == 0

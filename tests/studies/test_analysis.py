@@ -9,7 +9,7 @@ import pytest
 from core.errors import UserError
 from core.statistics import comparisons
 from core.studies.analysis import seeds_needed, study_summary
-from core.studies.effects import noise_floors
+from core.studies.noise import measure
 from core.studies.summary import summary
 from core.tracking import queries
 from tests.studies.test_effects import runs_of
@@ -36,7 +36,7 @@ def test_seeds_needed_is_a_range_from_the_noise_floor():
         ({"lr": 1e-4, "study": "s"}, [2.0, 2.1, 2.05]),
         ({"lr": 1e-3, "study": "s"}, [1.0, 1.1, 1.02]),
     )
-    floor = noise_floors(runs).iloc[0]
+    floor = measure(runs, "val_loss", runs["val_loss"]).table().iloc[0]
     low, likely, high = seeds_needed(read_from(runs), "s", margin=0.1)
     assert low <= likely <= high
     expected = comparisons.seeds_needed(math.sqrt(2) * floor["sd"], math.log1p(0.1))

@@ -139,3 +139,8 @@ def test_command_repeats_the_sweep(tmp_path):
     )
     assert tuple(map(parse_axis, given["--axis"])) == axes
     assert (given["--seeds"], given["--mode"], given["--max-runs"]) == (["3"], ["random"], ["12"])
+
+
+def test_seeds_that_are_not_consecutive_are_noted():
+    planned = Sweep(RunConfig(), (parse_axis("lr=1e-4,1e-3"),), (1, 5))
+    assert study_text.command("a", planned).startswith("# The study used the seeds 1, 5.\n")
