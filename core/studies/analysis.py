@@ -181,7 +181,7 @@ def means(read: Read, study: Study, metric: str = "val_loss") -> pd.DataFrame:
 
     Also accepts MEASURED_METRICS, whose means are geometric and include diverged runs.
     """
-    runs = _runs(read)
+    runs = runs_with_base_loss(read)
     runs = runs[runs["study"] == study.name]
     compared = "val_loss" if metric in MEASURED_METRICS else metric
     items = _item_scores(read, compared)
