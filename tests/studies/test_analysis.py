@@ -41,7 +41,6 @@ def test_seeds_needed_is_a_range_from_the_noise_floor():
     assert low <= likely <= high
     expected = comparisons.seeds_needed(math.sqrt(2) * floor["sd"], math.log1p(0.1))
     assert likely == expected
-    assert seeds_needed(read_from(runs), "s", "exact") is None
     assert seeds_needed(read_from(runs), "other") is None
 
 
