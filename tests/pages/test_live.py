@@ -53,6 +53,8 @@ def test_page_without_runs_links_to_launch(open_page):
         ("interrupted", "the trainer died", "Resume"),
         ("failed", "the loss became nan at step 3", "Resume"),
         ("finished", None, None),
+        ("finished", "stopped early at step 6: no improvement since step 3", None),
+        ("stopped", "pruned after 20% of the steps", "Resume"),
     ],
 )
 def test_every_run_status_is_shown(write_run, open_page, status, reason, button):
@@ -60,13 +62,23 @@ def test_every_run_status_is_shown(write_run, open_page, status, reason, button)
     page = open_page("live")
     assert status in badge(page, "one")
     assert [b.label for b in page.button] == ([button] if button else [])
-    assert page.says(reason or "")
-    assert len(page.error) == (1 if reason else 0)
+    assert page.says(reason[1:] if reason else "")
+    is_error = reason is not None and status in ("failed", "interrupted")
+    assert len(page.error) == is_error
     page.go("results").tick(0)
     assert status in badge(page, "one")
-    assert len(page.error) == (1 if reason else 0)
+    assert len(page.error) == is_error
     assert not page.go("compare").error
     assert not page.go("launch").error
+
+
+def test_run_that_ended_early_shows_a_full_bar(write_run, open_page):
+    write_run("one", "finished", "stopped early at step 6: no improvement since step 3", planned=9)
+    page = open_page("live")
+    [bar] = page.get("progress")
+    assert bar.proto.value == 100
+    assert "Step 6 of 9" in bar.proto.text
+    assert "(subset)" not in bar.proto.text
 
 
 def test_resume_button_lists_changed_settings(write_run, open_page):
