@@ -485,9 +485,13 @@ def _metric_axis(metric: str, is_log: bool, values: Sequence[float]) -> Figure:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Return round numbers for a logarithmic axis: 1, 2 and 5 times powers of ten or, for wide ranges, powers of ten."""
+    """Return round numbers for a logarithmic axis: powers of ten, with more numbers between them for narrow ranges."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    steps = (1,) if last - first > 4 else (1, 2, 5)
+    steps: tuple[float, ...] = (1, 2, 5)
+    if last - first > 4:
+        steps = (1,)
+    elif high < 10 * low:
+        steps = (1, 1.5, 2, 3, 5, 7)
     ticks = [float(f"{step}e{power}") for power in range(first, last + 1) for step in steps]
     inside = [tick for tick in ticks if 0.5 * low <= tick <= 1.5 * high]
     return inside or ticks

@@ -151,7 +151,11 @@ def test_figures_without_results_are_empty():
 
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
-    [(0.3, 2, [0.2, 0.5, 1, 2]), (1e-6, 1, [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1])],
+    [
+        (0.05, 2, [0.05, 0.1, 0.2, 0.5, 1, 2]),
+        (0.9, 3, [0.5, 0.7, 1, 1.5, 2, 3]),
+        (1e-6, 1, [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1]),
+    ],
 )
 def test_log_ticks_are_round(low, high, expected):
     assert explore_charts.log_ticks(low, high) == expected
