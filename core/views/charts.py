@@ -173,6 +173,8 @@ def step_curves(
         log: Use a logarithmic y-axis.
     """
     lines = []
+    grids = {raw["x"][raw["run"] == run].to_numpy().tobytes() for run in colors}
+    place = PLACE if len(grids) > 1 or CURVES[metric].event == "update" else ""
     for run, color in colors.items():
         if smooth is not None:
             faint = _run_line(raw, run, {"color": color, "width": 1})
@@ -180,8 +182,6 @@ def step_curves(
         main = raw if smooth is None else smooth
         line = _run_line(main, run, {"color": color, "width": 2})
         format = HOVER_FORMATS.get(metric, DEFAULT_HOVER_FORMAT)
-        is_sparse = CURVES[metric].event == "update"
-        place = PLACE if is_sparse or len(colors) > 1 else ""
         lines.append({**line, **_hover(CURVES[metric].label, format, place)})
     title, x_title = CURVES[metric].label, AXES[x].label
     figure = _with_x_from_zero(_figure(lines, title, x_title, log, legend=len(colors) > 1))
@@ -218,7 +218,7 @@ def loss_curves(
                     y = np.exp(y)
             line = _line(x_values, y, run, style)
             markers = {"mode": "lines+markers", "marker": {"size": DOT_SIZE}, "cliponaxis": False}
-            series = f"{'validation' if part == 'val' else 'training'} {noun}"
+            series = f"{'Validation' if part == 'val' else 'Training'} {noun}"
             hover = _hover(series, ".4f", PLACE)
             lines.append({**line, **markers, **hover, "showlegend": part == "val"})
     title = f"{noun.capitalize()} {_note('validation solid, training dotted')}"
