@@ -8,8 +8,10 @@ from core.studies.study import Study
 from pages import (
     study_curves,
     study_effects,
+    study_explore,
     study_heatmap,
     study_list,
+    study_report,
     study_summary,
     study_updates,
 )
@@ -31,19 +33,35 @@ from pages.ui.text import escape_markdown
 
 PARAMETERS = (
     STUDY, METRIC, TAB, *study_curves.PARAMETERS, *study_heatmap.PARAMETERS,
-    *study_effects.PARAMETERS, *study_updates.PARAMETERS,
+    *study_effects.PARAMETERS, *study_updates.PARAMETERS, *study_explore.PARAMETERS,
 )  # fmt: skip
 STATE = "studies"
 METRIC_KEY = f"{STATE}_{METRIC}"
 """Widget key of the metric, which every study's page has."""
 OPEN_KEY = "open_study_name"
 """Session key: the study shown last."""
+
+
+def show_explore(view: StudyView) -> None:
+    """Draw the charts that need the study's plan."""
+    if view.study:
+        study_explore.show(view.lab, view.study, view.metric, view.state)
+
+
+def show_report(view: StudyView) -> None:
+    """Draw the summary in words and the downloads, which need the study's plan."""
+    if view.study:
+        study_report.show_report(view.lab, view.study)
+
+
 TABS = {
     "Summary": study_summary.show,
     "Curves": study_curves.show,
     "Heat map": study_heatmap.show,
     "Effects": study_effects.show,
     "Why": study_updates.show,
+    "Explore": show_explore,
+    "Report": show_report,
 }
 
 
