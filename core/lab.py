@@ -419,16 +419,13 @@ class Lab(Reader):
     # Studies
 
     def sweep(self, planned: Sweep, study: str = "", question: str = "", **more: Any) -> list[str]:
-        """Create and queue the runs of a study, and return their names.
+        """Create and queue the runs of a study, and return their names; see `operations.sweep`. Raises UserError.
 
         Args:
             study: name of the study; by default, an unused name with the varied settings. If the study exists, only runs
                 that a crash prevented from being created are added.
             question: the question that it answers.
-            more: see `operations.sweep`.
-
-        Raises:
-            UserError: see `operations.sweep`.
+            more: further arguments of `operations.sweep`.
         """
         queue = self._require_queue()
         self._refuse_outside_paths(planned.base)

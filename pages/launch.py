@@ -23,7 +23,7 @@ from pages import (
 from pages.ui import runtime
 from pages.ui.errors import show_errors
 from pages.ui.planned_study import runs_text
-from pages.ui.run_links import run_link
+from pages.ui.run_links import live_link, run_link
 from pages.ui.text import capitalize, escape_markdown
 from pages.ui.varied_values import title
 
@@ -112,18 +112,13 @@ def show_demo_button() -> None:
 def show_launched(colors: dict[str, str]) -> None:
     """Show the run launched last, unless it has been deleted."""
     name = st.session_state.get(LAUNCHED)
-    if name not in colors:
+    if name is None or name not in colors:
         return
     with st.container(key="launched", border=True, gap="xsmall"):
         with st.container(horizontal=True, vertical_alignment="center", gap="xsmall"):
             st.markdown(":green[:material/check_circle:] Launched", width="content")
             run_link(name, colors[name], key="launched")
-        st.page_link(
-            "pages/live.py",
-            label="Watch in Live",
-            icon=":material/show_chart:",
-            query_params={"run": name},
-        )
+        live_link([name])
 
 
 def show_changes(changes: list[launch_form.Change], is_edited: bool) -> None:

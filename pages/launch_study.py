@@ -15,7 +15,7 @@ from pages import launch_vary
 from pages.launch_measurements import show_measurement
 from pages.ui.errors import show_errors
 from pages.ui.planned_study import runs_text, show_remarks, show_table, show_totals
-from pages.ui.run_links import study_link
+from pages.ui.run_links import live_link, study_link
 
 if TYPE_CHECKING:  # imports PyTorch, which takes seconds
     from core.studies.planning import SweepPlan
@@ -28,8 +28,6 @@ PLAN_LIFETIME_S = 10.0
 """Time for which a plan is reused while nothing changes, in seconds."""
 MAX_TRIED = 1000
 """Maximum number of combinations that are tried in search of a valid one."""
-LIVE_RUNS = 8
-"""Number of runs shown in Live after a launch."""
 
 
 def first_valid(settings: Mapping[str, Any], axes: Sequence[Axis]) -> RunConfig | None:
@@ -102,12 +100,7 @@ def show_launched(runs: Mapping[str, str]) -> None:
     with st.container(key="launched-study", border=True, gap="xsmall"):
         st.markdown(f":green[:material/check_circle:] Launched {runs_text(len(names))}")
         study_link(launched["name"])
-        st.page_link(
-            "pages/live.py",
-            label="Watch in Live",
-            icon=":material/show_chart:",
-            query_params=[("run", name) for name in names[:LIVE_RUNS]],
-        )
+        live_link(names)
 
 
 def show_plan(lab: Lab, base: RunConfig, current: "SweepPlan") -> None:

@@ -12,7 +12,7 @@ from core.studies.sweep import Axis, Sweep, can_vary
 from core.views.formats import duration, setting_text
 from pages.ui.errors import show_errors, toast_errors
 from pages.ui.planned_study import TIME_HELP, runs_text
-from pages.ui.run_links import study_link
+from pages.ui.run_links import live_link, study_link
 from pages.ui.text import capitalize, escape_markdown
 from pages.ui.varied_values import HELP, Typed, first_typed, parse, show_values, title
 
@@ -157,7 +157,7 @@ def _show_plan(run: RunConfig, seconds: float | None, plan: "SweepPlan", lab: La
 def _launch(plan: "SweepPlan", lab: Lab) -> None:
     with toast_errors():
         names = lab.sweep(plan.sweep, plan.study, reused=plan.reused)
-        st.session_state[LAUNCHED] = (plan.study, len(names) - len(plan.reused))
+        st.session_state[LAUNCHED] = (plan.study, names, len(names) - len(plan.reused))
 
 
 def _reuse_text(run: RunConfig, reused: Mapping[str, str]) -> str:
@@ -175,7 +175,7 @@ def _reuse_text(run: RunConfig, reused: Mapping[str, str]) -> str:
     return text
 
 
-def _show_launched(study: str, count: int) -> None:
+def _show_launched(study: str, names: list[str], count: int) -> None:
     st.success(f"Launched {runs_text(count)}.", icon=":material/check_circle:")
     study_link(study)
-    st.page_link("pages/live.py", label="Watch in Live", icon=":material/show_chart:")
+    live_link(names)

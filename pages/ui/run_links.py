@@ -1,6 +1,7 @@
 """Run names as links to the run page, with a dot in the run's color."""
 
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import streamlit as st
@@ -9,6 +10,8 @@ from pages.ui.text import escape_markdown
 
 RUN_PAGE = "pages/run.py"
 STUDIES_PAGE = "pages/studies.py"
+LIVE_RUNS = 8
+"""Maximum number of runs in a link to Live. Their curves can be told apart."""
 
 
 def open_run(name: str) -> None:
@@ -37,6 +40,16 @@ def study_link(name: str) -> None:
         )
     else:
         st.markdown(f":material/science: {label}")
+
+
+def live_link(names: Sequence[str]) -> None:
+    """Draw a link to Live with the first of some runs."""
+    st.page_link(
+        "pages/live.py",
+        label="Watch in Live",
+        icon=":material/show_chart:",
+        query_params=[("run", name) for name in names[:LIVE_RUNS]],
+    )
 
 
 def dot_css(color: str) -> str:

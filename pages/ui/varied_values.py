@@ -51,8 +51,9 @@ def parse(fields: Sequence[str], typed: Typed) -> Axis:
         raise UserError(str(error).removeprefix(f"axis {field}: ")) from None
     if not values:
         raise UserError(f"{field}: enter at least one value")
-    if repeated := next((v for i, v in enumerate(values) if v in values[:i]), None):
-        raise UserError(f"{field} = {setting_text(repeated)}: this value is listed twice")
+    for number, value in enumerate(values):
+        if value in values[:number]:
+            raise UserError(f"{field} = {setting_text(value)}: this value is listed twice")
     return Axis(tuple(fields), tuple(values))
 
 

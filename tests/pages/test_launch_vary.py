@@ -129,6 +129,7 @@ def test_table_lists_every_planned_run(page):
         ("fast", "lr = 'fast': must be a number"),
         ("1e-4, -1", "must be greater than 0"),
         ("1e-4, 1e-4", "lr = 1e-4: this value is listed twice"),
+        ("0, 0", "lr = '0': must be greater than 0"),
         ("", "enter at least one value"),
         ("log 0..1 x 3", "must go from a smaller to a larger value"),
         ("log 1e-5..1e-1 x 700", "2,100 runs: a sweep can have at most 2,000"),
@@ -143,6 +144,11 @@ def test_bad_values_are_reported_and_kept(page, typed, message):
     assert page.says(message)
     assert page.widget("launch").disabled
     assert page.widget("vary:lr").value == typed
+
+
+def test_zero_listed_twice_is_reported(page):
+    vary(page, "weight_decay", "0, 0.0")
+    assert page.says("weight_decay = 0: this value is listed twice")
 
 
 def test_axis_without_effect_is_reported(page):

@@ -100,6 +100,14 @@ def test_problems_of_all_runs_are_reported_once(lab):
     assert not plan.invalid
 
 
+def test_files_outside_the_allowed_folders_are_not_read(lab, tmp_path, monkeypatch):
+    monkeypatch.setenv("DATA_DIRS", str(tmp_path / "allowed"))
+    (tmp_path / "secret.json").write_text("not json")
+    plan = lab.plan_sweep(sweep(f"dataset=primer,{tmp_path / 'secret.json'}"))
+    assert "outside the folders" in plan.invalid_message
+    assert {run.values["dataset"] for run in plan.runs} == {"primer"}
+
+
 def test_random_subset_avoids_invalid_combinations(lab):
     base = BASE.changed(min_lr=1e-5)
     axes = "lr=1e-6,2e-6,3e-6,1e-4,2e-4,3e-4", "max_length=64,2000"
