@@ -385,7 +385,8 @@ def continue_study(runs_dir: Path, name: str) -> list[str]:
 def edit_study(runs_dir: Path, name: str, **texts: str) -> None:
     """Change a study's `question`, `notes` or `summary`. Raises UserError."""
     assert texts.keys() <= {"question", "notes", "summary"}
-    study.write(runs_dir, replace(study.find(runs_dir, name), **texts))
+    changes: dict[str, Any] = {**texts}
+    study.write(runs_dir, replace(study.find(runs_dir, name), **changes))
 
 
 def _existing_members(runs_dir: Path, found: Study) -> list[RunDirectory]:

@@ -103,6 +103,10 @@ def test_summary_has_one_row_per_combination(write_study, open_page):
     page.select(page.dataframe[0], 1)
     assert page.says("Rank = Alpha 4, Learning rate 0.001")
     assert len(page.get("page_link")) >= 3
+    assert page.query_params["row"] == "4 · 0.001"
+    page = open_page("studies", study=NAME, row="16 · 1e-4")
+    assert page.says("Rank = Alpha 16, Learning rate 1e-4")
+    assert open_page("studies", study=NAME, row="gone").says("Unknown combination: gone.")
 
 
 def test_metric_is_in_the_url(write_study, open_page):
