@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from core.views.study_charts import (
+    TEXT_ON_LIGHT,
     Cell,
     Curve,
     heat_map,
@@ -76,7 +77,10 @@ def test_heat_map_marks_cells_without_a_value():
     )
     [trace] = figure["data"]
     assert trace["z"] == [[pytest.approx(math.log(2)), None, None]]
-    [note] = figure["layout"]["annotations"]
+    text, note = figure["layout"]["annotations"]
+    assert (text["text"], text["font"]["color"]) == ("2.0", TEXT_ON_LIGHT), (
+        "the worst value is light"
+    )
     assert (note["text"], note["x"], note["y"]) == ("x 3 of 3", 2, 0)
     assert trace["customdata"][0][1] == "No run"
 
