@@ -32,7 +32,7 @@ from pages.ui.page_state import PageState
 from pages.ui.text import escape_markdown
 
 PARAMETERS = (
-    STUDY, METRIC, TAB, *study_curves.PARAMETERS, *study_heatmap.PARAMETERS,
+    STUDY, METRIC, TAB, *study_summary.PARAMETERS, *study_curves.PARAMETERS, *study_heatmap.PARAMETERS,
     *study_effects.PARAMETERS, *study_updates.PARAMETERS, *study_explore.PARAMETERS,
 )  # fmt: skip
 STATE = "studies"

@@ -74,6 +74,12 @@ def show(view: StudyView) -> None:
     if not effects:
         st.caption("No two combinations with finished runs differ in exactly one change yet.")
         return
+    if all(effect["seeds"] == 0 and not any(effect["diverged"]) for effect in effects):
+        st.caption(
+            f"No two combinations have a comparable value of {metric_title(view.metric).lower()} yet. Validation losses "
+            "are compared if they were measured on the whole validation set."
+        )
+        return
     if view.study.is_exploratory:
         st.info(
             "Exploratory: seeds were added after this study was planned. Adding seeds after looking at results makes "
@@ -152,7 +158,8 @@ def _show_seeds(view: StudyView, effects: Sequence[Effect]) -> None:
     needed = _seeds_needed(view.lab, view.key, view.name, view.metric, view.margin)
     text = _needed_text(view, needed)
     if not has_one_seed:
-        st.caption(escape_markdown(text))
+        if needed is not None:
+            st.caption(escape_markdown(text))
         return
     more = FEW_SEEDS if needed is None else needed[1] - len(study.sweep.seeds)
     with st.container(border=True, key="study-one-seed"):
@@ -194,10 +201,16 @@ def _section(key: tuple[str, str, str], effects: Sequence[Effect], view: StudyVi
     title = f"{html.escape(axis_title(field))}: {html.escape(before)} {ARROW} {html.escape(after)}"
     note = _interaction(effects)
     note = f'<span class="effect-note">{note}</span>' if note else ""
-    span = max((abs(e["difference"]) for e in effects if e["difference"] is not None), default=0.0)
-    rows = [_row(effect, view, 1.25 * span or 1.0) for effect in effects]
+    rows = [_row(effect, view, _span(effects)) for effect in effects]
     heading = f'<tr class="effect-change"><th colspan="6" scope="rowgroup">{title}{note}</th></tr>'
     return f"<tbody>{heading}{''.join(rows)}</tbody>"
+
+
+def _span(effects: Sequence[Effect]) -> float:
+    """Return the value at the ends of the bars. Very wide intervals are clipped."""
+    sizes = [abs(e["difference"]) for e in effects if e["difference"] is not None]
+    bounds = [abs(e[end]) for e in effects for end in ("low", "high") if e[end] is not None]
+    return min(max([*sizes, *bounds], default=0.0), 4 * max(sizes, default=0.0)) or 1.0
 
 
 def _interaction(effects: Sequence[Effect]) -> str:

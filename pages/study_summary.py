@@ -20,11 +20,13 @@ from pages.study_view import (
     value_text,
 )
 from pages.ui.run_links import dot_image, run_link
-from pages.ui.selection import select_rows
+from pages.ui.selection import preselect, select_rows
 from pages.ui.status import badge
 from pages.ui.text import escape_markdown
 
-KEY = "study_summary"
+ROW = "row"
+PARAMETERS = (ROW,)
+"""`row` holds the label of each selected combination."""
 HEADER_HEIGHT_PX, ROW_HEIGHT_PX, MAX_HEIGHT_PX = 36, 34, 640
 VERDICT_TEXTS = {
     "better": "\u2713 better",
@@ -52,17 +54,23 @@ def show(view: StudyView) -> None:
         return
     _show_best(view, groups)
     frame = _frame(groups, view)
+    key, labels = f"study_summary:{view.name}", [group["label"] for group in groups]
+    if f"{key}:selected" not in st.session_state and (linked := view.state.values(ROW)):
+        preselect(key, linked)
     with st.container(key="study-summary-table"):
         selected = select_rows(
             _styled(frame, view),
-            [group["label"] for group in groups],
-            KEY,
+            labels,
+            key,
             multiple=True,
             placeholder=DASH,
             row_height=ROW_HEIGHT_PX,
             height=min(MAX_HEIGHT_PX, HEADER_HEIGHT_PX + ROW_HEIGHT_PX * len(frame)),
             column_config=_columns(frame, view),
         )
+    view.state.check(ROW, labels, "Unknown combination")
+    view.state.set(ROW, *selected)
+    view.state.show(ROW, *selected)
     if not selected:
         st.caption("Select rows to see their runs. Click a column heading to sort.")
     for group in groups:

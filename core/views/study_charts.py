@@ -34,8 +34,9 @@ DASHES = ("solid", "dash", "dot", "dashdot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "star", "hexagon", "cross", "pentagon")
 LOG_TICKS: Figure = {"type": "log", "dtick": "D2", "tickformat": "~g"}
 """Ticks at 1, 2 and 5 in each decade, with all digits."""
-HEAT_SCALE = [[0.0, "#eaf1fb"], [0.5, "#8db4e3"], [1.0, "#164a8a"]]
-"""Light to dark. Plotly picks a contrasting color for the text in each cell."""
+HEAT_SCALE = [[0.0, "#eaf1fb"], [0.5, "#4f79b3"], [1.0, "#123a6d"]]
+"""Light to dark. Black text is legible on the lighter half, white text on the darker one."""
+TEXT_ON_LIGHT, TEXT_ON_DARK = "#0b0f14", "#ffffff"
 DIVERGED = "\u00d7"
 
 
@@ -187,26 +188,30 @@ def heat_map(
     z = [[scale(c.value) if c and math.isfinite(c.value) else None for c in row] for row in rows]
     low, high = (scale(bound) for bound in span)
     escaped = [[html.escape(value, quote=False) for value in values] for values in (x[1], y[1])]
+    high = high if high > low else low + 1
     trace = {
         "type": "heatmap", "x": escaped[0], "y": escaped[1], "z": z,
-        "text": [[_lines(c.text) if c else "" for c in row] for row in rows],
-        "texttemplate": "%{text}",
         "customdata": [[_lines(c.hover) if c else "No run" for c in row] for row in rows],
         "hovertemplate": "%{customdata}<extra></extra>",
-        "zmin": low, "zmax": high if high > low else low + 1,
+        "zmin": low, "zmax": high,
         "colorscale": HEAT_SCALE, "reversescale": is_lower_better, "showscale": False,
         "xgap": 2, "ygap": 2,
     }  # fmt: skip
-    notes = [  # on an axis of categories, Plotly places annotations by position
-        {"x": i, "y": j, "text": _lines(cell.text), "showarrow": False, "font": {"size": 13}}
-        for j, row in enumerate(rows)
-        for i, cell in enumerate(row)
-        if cell and not math.isfinite(cell.value)
-    ]  # fmt: skip
+    texts = []
+    for j, row in enumerate(rows):
+        for i, cell in enumerate(row):
+            if cell:
+                font: Figure = {"size": 13}
+                if (value := z[j][i]) is not None:
+                    share = (value - low) / (high - low)
+                    is_dark = (1 - share if is_lower_better else share) > 0.5
+                    font["color"] = TEXT_ON_DARK if is_dark else TEXT_ON_LIGHT
+                # On an axis of categories, Plotly places annotations by position.
+                texts.append({"x": i, "y": j, "text": _lines(cell.text), "showarrow": False, "font": font})  # fmt: skip
     axis = {"type": "category", "showgrid": False, "automargin": True}
     layout = {
         **_layout(title, HEATMAP_MARGIN_PX + CELL_HEIGHT_PX * len(y[1])),
-        "annotations": notes,
+        "annotations": texts,
         "xaxis": {**axis, "title": {"text": html.escape(x[0], quote=False)}},
         "yaxis": {**axis, "title": {"text": html.escape(y[0], quote=False)}},
     }

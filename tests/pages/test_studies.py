@@ -33,7 +33,7 @@ def write_study(runs_dir):
     return write
 
 
-def finish(run, loss, base_loss=4.0, update=1e-3):
+def finish(run, loss, base_loss=4.0, update=1e-3, final=True):
     """Write the events of a finished run with four steps."""
     run.append("status", status="running", pid=1, host="here")
     run.append("plan", steps=4, steps_per_epoch=4, train_examples=8, parameters=10, trainable=1, base_hash="ab", device="cpu", precision="float32")  # fmt: skip
@@ -44,7 +44,7 @@ def finish(run, loss, base_loss=4.0, update=1e-3):
             measured = {"lr": 1e-3, "loss": value, "grad_norm": 1.0, "memory_mb": 500.0}
             run.append("step", **position, **measured, tokens_per_s=20.0, padding=0.1, examples=4 * step, batch=[0])  # fmt: skip
             run.append("update", **position, relative_update=update * loss, modules=["a"], relative_updates=[update])  # fmt: skip
-        run.append("eval", **position, train_loss=value, val_loss=value, subset_loss=value, final=step == 4)  # fmt: skip
+        run.append("eval", **position, train_loss=value, val_loss=value, subset_loss=value, final=final and step == 4)  # fmt: skip
     run.append("generation", item=1, instruction="Say red.", input="", reference="red", answer="red" if loss < 2.5 else "blue", tokens=1, cut=False, prompt_cut=False, exact=loss < 2.5, memory_mb=500.0)  # fmt: skip
     run.append("status", status="finished", reason=None)
 
@@ -103,6 +103,10 @@ def test_summary_has_one_row_per_combination(write_study, open_page):
     page.select(page.dataframe[0], 1)
     assert page.says("Rank = Alpha 4, Learning rate 0.001")
     assert len(page.get("page_link")) >= 3
+    assert page.query_params["row"] == "4 · 0.001"
+    page = open_page("studies", study=NAME, row="16 · 1e-4")
+    assert page.says("Rank = Alpha 16, Learning rate 1e-4")
+    assert open_page("studies", study=NAME, row="gone").says("Unknown combination: gone.")
 
 
 def test_metric_is_in_the_url(write_study, open_page):
@@ -195,7 +199,7 @@ def test_heat_map_never_averages_over_other_settings(write_study, open_page):
     assert [len(row) for row in ours["data"][0]["z"]] == [2, 2]
     assert math.exp(ours["data"][0]["z"][0][0]) == pytest.approx(3.07, abs=0.01)
     assert math.exp(theirs["data"][0]["z"][0][0]) == pytest.approx(3.69, abs=0.01)
-    [diverged] = theirs["layout"]["annotations"]
+    [diverged] = [note for note in theirs["layout"]["annotations"] if "3 of 3" in note["text"]]
     assert (diverged["text"], diverged["x"], diverged["y"]) == ("\u00d7 3 of 3", 1, 1)
     page.choose("Scaling", "alpha")
     assert page.query_params["fix"] == "lora_scaling=alpha"
@@ -255,6 +259,15 @@ def test_one_seed_supports_no_verdict_and_offers_more(write_study, runs_dir, ope
     assert studies_on_disk.find(runs_dir, NAME).sweep.seeds == (1, 2, 3)
     page.run()
     assert page.says("Exploratory: seeds were added")
+
+
+def test_study_without_comparable_values_has_no_effects(write_study, runs_dir, open_page):
+    found = write_study(finished=False)
+    for member in found.members:
+        finish(RunDirectory(runs_dir / member.name), 1.0, final=False)
+    page = open_page("studies", study=NAME, tab="Effects")
+    assert page.says("No two combinations have a comparable value of validation loss yet.")
+    assert "effect-change" not in html_of(page)
 
 
 def test_one_seed_names_the_seeds_needed_from_the_noise_of_other_runs(write_study, open_page):
