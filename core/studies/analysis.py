@@ -26,7 +26,7 @@ def study_effects(
 
     Raises UserError if the metric does not exist or the margin is not positive.
     """
-    runs = _runs(read)
+    runs = runs_with_base_loss(read)
     ties: list[tuple[str, ...]] = []
     if study is not None:
         runs = runs[runs["study"] == study.name]
@@ -48,7 +48,7 @@ def seed_noise(
     Raises:
         UserError: a metric does not exist.
     """
-    runs = _runs(read, runs)
+    runs = runs_with_base_loss(read, runs)
     floors = {}
     for metric in metrics:
         values = runs[metric] if metric in EFFECT_METRICS else None
@@ -60,8 +60,8 @@ def seed_noise(
     return floors
 
 
-def _runs(read: Read, runs: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Return the results, with the loss of the base model."""
+def runs_with_base_loss(read: Read, runs: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Return all runs; see `queries.results`. `base_loss` is the validation loss before the first step."""
     runs = read(queries.results) if runs is None else runs
     return runs.merge(read(queries.base_losses), left_on="name", right_on="run", how="left")
 

@@ -134,9 +134,9 @@ def _groups(runs: pd.DataFrame, metric: str, items: pd.DataFrame | None) -> list
     runs = runs[runs["seed"].notna()]
     if runs.empty:
         return []
-    diverged = is_diverged(runs)
-    ended = runs[(runs["status"] == "finished") | diverged]
-    ended = ended.assign(diverged=diverged[ended.index])
+    has_diverged = diverged(runs)
+    ended = runs[(runs["status"] == "finished") | has_diverged]
+    ended = ended.assign(diverged=has_diverged[ended.index])
     scores = {} if items is None else dict(tuple(items.groupby("run", sort=False)))
     settings = ended[list(LEARNING_FIELDS)].astype(object)
     settings = settings.where(settings.notna(), None)
@@ -186,7 +186,7 @@ class _Irrelevant:
 IRRELEVANT = _Irrelevant()
 
 
-def is_diverged(runs: pd.DataFrame) -> pd.Series:
+def diverged(runs: pd.DataFrame) -> pd.Series:
     """Return a mask of the runs whose loss became infinite, or ended above the loss of the base model."""
     failed = (runs["status"] == "failed") & runs["reason"].fillna("").str.contains("finite")
     loss = runs["subset_loss"].fillna(runs["val_loss"])

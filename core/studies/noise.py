@@ -19,7 +19,7 @@ from core.studies.effects import (
     JUDGE_METRIC,
     WHOLE_SET_METRICS,
     EffectMetric,
-    is_diverged,
+    diverged,
 )
 
 EXACT = "exact"
@@ -87,7 +87,7 @@ def measure(runs: pd.DataFrame, metric: str, values: pd.Series) -> Noise:
         runs: rows of `queries.results`, newest first, with the column `base_loss`, the loss before the first step.
         values: the metric of each run.
     """
-    counted = (runs["status"] == "finished") & ~is_diverged(runs) & runs["seed"].notna()
+    counted = (runs["status"] == "finished") & ~diverged(runs) & runs["seed"].notna()
     numbers = values.astype(float)
     counted &= np.isfinite(numbers)
     if metric in WHOLE_SET_METRICS:
@@ -124,6 +124,11 @@ def measure(runs: pd.DataFrame, metric: str, values: pd.Series) -> Noise:
         members = frame[frame["group"].isin(repeated)]
         own |= {n: repeated[g] for n, g in zip(members["name"], members["group"], strict=True)}
     return Noise(metric, floors, own, others)
+
+
+def noise_floors(runs: pd.DataFrame, metric: str = "val_loss") -> pd.DataFrame:
+    """Return the noise floors of a metric that is a column of `queries.results`; see `Noise.table`."""
+    return measure(runs, metric, runs[metric]).table()
 
 
 def groups(runs: pd.DataFrame) -> np.ndarray:
