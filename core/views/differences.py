@@ -188,7 +188,8 @@ def planned_seeds(
     """Return how many seeds of two runs detect a difference between them, and a sentence with the range.
 
     Args:
-        difference: the smallest difference to detect, on the scale of the noise floor.
+        difference: the smallest difference to detect: a fraction for metrics on a log scale, otherwise in the unit of
+            the metric.
     """
     from core.statistics.comparisons import MAX_SEEDS, seeds_range
     from core.studies.pairs import DEFAULT_SEEDS
@@ -197,7 +198,8 @@ def planned_seeds(
     if not noise.is_known(a, b):
         sentence = f"The noise is unknown. Start with {DEFAULT_SEEDS} seeds of both settings, which also measure it."
         return DEFAULT_SEEDS, sentence
-    expected, low, high = seeds_range(floor, difference)
+    size = math.log1p(difference) if noise.compared.is_log else difference
+    expected, low, high = seeds_range(floor, size)
     texts = [f"{n:,}" if n < MAX_SEEDS else f"{n:,} or more" for n in (expected, low, high)]
     between = (
         "" if low == high else f" (between {texts[1]} and {texts[2]}, as the noise is an estimate)"

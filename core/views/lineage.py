@@ -14,7 +14,7 @@ import pandas as pd
 from core.config import LEARNING_FIELDS, RunConfig, is_relevant
 from core.views import changes, formats
 from core.views.differences import difference_text, differences, effect_text
-from core.views.formats import setting_text
+from core.views.formats import value_text
 from core.views.tables import is_missing, records
 
 if TYPE_CHECKING:  # imports SciPy
@@ -322,15 +322,13 @@ def _changed(old: Mapping[str, Any], new: Mapping[str, Any], with_seed: bool) ->
 
 
 def _values(run: Mapping[str, Any], fields: Sequence[str]) -> tuple[str, ...]:
-    """Return the values of some settings in one line, such as `rank 4 · scaling alpha`."""
+    """Return the values of some settings in one line, such as `Rank 4 · Scaling alpha`."""
     texts = [
-        f"{_title(name)} {setting_text(run[name])}" for name in fields if is_relevant(name, run)
+        f"{RunConfig.model_fields[name].title} {value_text(name, run[name])}"
+        for name in fields
+        if is_relevant(name, run)
     ]
     return (" \u00b7 ".join(_cut(texts)),) if texts else ()
-
-
-def _title(name: str) -> str:
-    return changes.lower(str(RunConfig.model_fields[name].title))
 
 
 def _cut(texts: Sequence[str]) -> tuple[str, ...]:

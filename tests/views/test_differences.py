@@ -92,7 +92,7 @@ def test_number_of_seeds_is_a_range_or_three_if_the_noise_is_unknown():
     )
     assert seeds == 18
     assert (
-        "To detect 1.00% in 80% of studies: 18 seeds of both settings (between 13 and 33"
+        "To detect 1.00% in 80% of studies: 18 seeds of both settings (between 13 and 34"
         in sentence
     )
     seeds, sentence = planned_seeds(Noise("val_loss"), run, run, 0.01)

@@ -168,7 +168,7 @@ def study_of(combinations, parent=None):
 def test_combinations_of_a_small_study_are_nodes():
     found = graph(runs_of(*study_of([1e-4, 1e-3])))
     assert {node.title for node in found.nodes} == {"Study s", "s-1 + 1 run", "s-2 + 1 run"}
-    assert edges(found)["Study s", "s-1 + 1 run"] == ("learning rate 1e-4", "")
+    assert edges(found)["Study s", "s-1 + 1 run"] == ("Learning rate 1e-4", "")
     found = graph(runs_of({"name": "root"}, *study_of([1e-4, 1e-3], parent="root")))
     assert ("root", "s-2 + 1 run") in edges(found)
 
