@@ -51,7 +51,7 @@ def differences(old: Values, new: Values) -> list[str]:
         before = old_run[name] if is_relevant(name, old_run) else field.default
         if before != new_run[name]:
             texts.append(
-                f"{lower(str(field.title))} {value_text(name, before)} → {value_text(name, new_run[name])}"
+                f"{_lower(str(field.title))} {value_text(name, before)} → {value_text(name, new_run[name])}"
             )
     return texts
 
@@ -79,6 +79,6 @@ def _values(column: pd.Series) -> list[Any]:
     return column.astype(object).where(column.notna(), None).tolist()
 
 
-def lower(title: str) -> str:
+def _lower(title: str) -> str:
     """Start a title with a lower-case letter, unless it starts with a name such as LoRA+ or DoRA."""
     return title if title[1:2].isupper() or "RA" in title else title[:1].lower() + title[1:]
