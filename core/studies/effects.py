@@ -343,12 +343,14 @@ def compare(before: Group, after: Group, is_log: bool, by_item: bool = True) -> 
     """Compare two groups, by test items if there are any and `by_item` is on."""
     common = sorted(before.items.keys() & after.items.keys()) if by_item else []
     if common:
-        shared = before.items[common[0]].index
-        for side, seed in itertools.product((before, after), common):
-            shared = shared.intersection(side.items[seed].dropna().index)
+        scores = [side.items[seed] for side in (before, after) for seed in common]
+        shared = scores[0].index
+        for own in scores:
+            if own.hasnans or not own.index.equals(shared):  # comparing indexes is faster
+                shared = shared.intersection(own.dropna().index)
         if len(shared):
             first, second = (
-                np.stack([side.items[seed].loc[shared].to_numpy(float) for seed in common])
+                np.stack([_at(side.items[seed], shared) for seed in common])
                 for side in (before, after)
             )
             return comparisons.compare_items(first, second)
@@ -357,6 +359,10 @@ def compare(before: Group, after: Group, is_log: bool, by_item: bool = True) -> 
         for side in (before, after)
     ]  # fmt: skip
     return comparisons.compare(*sides)
+
+
+def _at(scores: pd.Series, items: pd.Index) -> NDArray:
+    return (scores if scores.index.equals(items) else scores.loc[items]).to_numpy(float)
 
 
 def in_units(estimate: comparisons.Effect, before: Group, is_log: bool) -> dict[str, float]:
