@@ -14,8 +14,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import optimize, stats  # type: ignore[import-untyped]
-from scipy.special import stdtrit  # type: ignore[import-untyped]
+from scipy import optimize, special, stats  # type: ignore[import-untyped]
 
 CONFIDENCE_LEVEL = 0.95
 FALSE_DISCOVERY_RATE = 0.05
@@ -57,7 +56,7 @@ class Effect:
             return math.nan
         quantile = (1 + level) / 2
         return math.sqrt(
-            sum(v * float(stdtrit(df, quantile)) ** 2 for v, df in self.variances if v)
+            sum(v * float(special.stdtrit(df, quantile)) ** 2 for v, df in self.variances if v)
         )
 
     def interval(self, level: float = CONFIDENCE_LEVEL) -> tuple[float, float]:
