@@ -22,7 +22,7 @@ from pages.study_view import (
     difference_text,
     interval_text,
     merged,
-    metric_title,
+    metric_noun,
     settings_label,
     value_text,
 )
@@ -76,7 +76,7 @@ def show(view: StudyView) -> None:
         return
     if all(effect["seeds"] == 0 and not any(effect["diverged"]) for effect in effects):
         st.caption(
-            f"No two combinations have a comparable value of {metric_title(view.metric).lower()} yet. Validation losses "
+            f"No two combinations have a comparable value of {metric_noun(view.metric)} yet. Validation losses "
             "are compared if they were measured on the whole validation set."
         )
         return
@@ -284,7 +284,7 @@ def _bar(
 
 
 def _table(parts: Sequence[str], metric: str) -> str:
-    title = html.escape(metric_title(metric).lower())
+    title = html.escape(metric_noun(metric))
     spans = {"Context": 1, f"Difference in {title}": 1, "95% interval": 2, "Seeds": 1, "Verdict": 1}
     head = "".join(
         f'<th scope="col" colspan="{columns}">{text}</th>' for text, columns in spans.items()

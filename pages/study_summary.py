@@ -12,8 +12,8 @@ from pages.study_view import (
     difference_text,
     heading,
     interval_text,
+    metric_noun,
     metric_text,
-    metric_title,
     number_text,
     plural,
     settings_label,
@@ -81,7 +81,7 @@ def show(view: StudyView) -> None:
 def _show_best(view: StudyView, groups: list[dict[str, Any]]) -> None:
     best = next((group for group in groups if group["is_best"]), None)
     if best is None:
-        st.caption(f"No finished run with a value of {metric_title(view.metric).lower()} yet.")
+        st.caption(f"No finished run with a value of {metric_noun(view.metric)} yet.")
         return
     interval = interval_text(view.metric, best["low"], best["high"])
     interval = f", 95% interval {interval}" if interval != DASH else ""
@@ -166,6 +166,6 @@ def _show_runs(group: dict[str, Any], view: StudyView) -> None:
                 run_link(str(name), run["color"], key="summary")
                 st.markdown(badge(run["status"]), width="content")
                 value = run[view.metric] if view.metric in runs else None
-                text = f" · {metric_title(view.metric).lower()} {metric_text(view.metric, value)}"
+                text = f" · {metric_noun(view.metric)} {metric_text(view.metric, value)}"
                 shown = text if view.metric in runs else ""
                 st.caption(escape_markdown(f"seed {run['seed']}{shown}"), width="content")

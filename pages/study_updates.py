@@ -41,7 +41,7 @@ def show(view: StudyView) -> None:
         "Setting", view.axes, AXIS, format_func=axis_title, width=220, problem="Unknown setting"
     )
     metric = metric_title(view.metric)
-    is_log = EFFECT_METRICS.get(view.metric, JUDGE_METRIC).is_log
+    compared = EFFECT_METRICS.get(view.metric, JUDGE_METRIC)
     legend = list(dict.fromkeys(value_text(axis, group["settings"][axis]) for group in groups))
     points = [
         {
@@ -58,7 +58,13 @@ def show(view: StudyView) -> None:
         if group["n"] or group["diverged"]
     ]
     show_figure(
-        study_charts.updates_by_metric(points, f"{metric} by mean relative update", metric, is_log),
+        study_charts.updates_by_metric(
+            points,
+            f"{metric} by mean relative update",
+            metric,
+            compared.direction == "lower",
+            compared.is_log,
+        ),
         key="study_updates",
     )
     st.html(_table(groups, axis, view))

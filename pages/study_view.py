@@ -108,8 +108,14 @@ def merged(context: Settings, axes: Iterable[str]) -> dict[str, Any]:
 
 
 def metric_title(metric: str) -> str:
-    """Return the title of a metric without its unit. A judge's name is its title."""
-    return RESULTS[metric].title if metric in RESULTS else metric
+    """Return the title of a metric without its unit, such as "Validation loss" or "Score (gemini)"."""
+    return RESULTS[metric].title if metric in RESULTS else f"Score ({metric})"
+
+
+def metric_noun(metric: str) -> str:
+    """Return the title of a metric for use in a sentence."""
+    title = metric_title(metric)
+    return title[:1].lower() + title[1:]
 
 
 def heading(title: str, metric: str) -> str:

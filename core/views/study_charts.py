@@ -219,11 +219,15 @@ def heat_map(
 
 
 def updates_by_metric(
-    rows: Sequence[Mapping[str, Any]], title: str, metric: str, log: bool
+    rows: Sequence[Mapping[str, Any]],
+    title: str,
+    metric: str,
+    is_lower_better: bool,
+    log: bool,
 ) -> Figure:
     """Draw a metric by the mean relative update, with one point per group of runs.
 
-    Groups without a metric, because all of their runs diverged, are crosses at the top.
+    Groups without a metric, because all of their runs diverged, are crosses beyond the worst value.
 
     Args:
         rows: mappings with update, value (nan if all runs diverged), legend, and hover.
@@ -232,7 +236,7 @@ def updates_by_metric(
     """
     legend = list(dict.fromkeys(row["legend"] for row in rows))
     values = [row["value"] for row in rows if math.isfinite(row["value"])]
-    top = (max(values) * 1.5 if log else max(values) + 0.1 * abs(max(values))) if values else 1.0
+    worst = _beyond_worst(values, is_lower_better, log)
     data = []
     for i, label in enumerate(legend):
         own = [row for row in rows if row["legend"] == label]
@@ -240,7 +244,7 @@ def updates_by_metric(
         data.append({
             "type": "scatter", "mode": "markers", "name": html.escape(label, quote=False),
             "x": [row["update"] for row in own],
-            "y": [top if d else row["value"] for d, row in zip(is_diverged, own, strict=True)],
+            "y": [worst if d else row["value"] for d, row in zip(is_diverged, own, strict=True)],
             "marker": {
                 "color": own[0]["color"], "size": 11,
                 "symbol": ["x" if d else SYMBOLS[i % len(SYMBOLS)] for d in is_diverged],
@@ -252,7 +256,7 @@ def updates_by_metric(
     if any(not math.isfinite(row["value"]) for row in rows):
         line = {"color": GRAY, "width": 1, "dash": "dot"}
         label = {"text": "all runs diverged", "textposition": "start", "font": {"color": GRAY}, "yanchor": "bottom"}  # fmt: skip
-        shapes.append({"type": "line", "x0": 0, "x1": 1, "xref": "x domain", "y0": top, "y1": top, "line": line, "label": label})  # fmt: skip
+        shapes.append({"type": "line", "x0": 0, "x1": 1, "xref": "x domain", "y0": worst, "y1": worst, "line": line, "label": label})  # fmt: skip
     layout = {
         **_layout(title, SCATTER_HEIGHT_PX),
         "hovermode": "closest",
@@ -263,6 +267,17 @@ def updates_by_metric(
         "yaxis": {"title": {"text": html.escape(metric, quote=False)}, **(LOG_TICKS if log else {})},
     }  # fmt: skip
     return {"data": data or [{"type": "scatter", "x": [], "y": []}], "layout": layout}
+
+
+def _beyond_worst(values: Sequence[float], is_lower_better: bool, log: bool) -> float:
+    """Return a position beyond the worst value."""
+    if not values:
+        return 1.0
+    low, high = min(values), max(values)
+    if log:
+        return high * 1.5 if is_lower_better else low / 1.5
+    margin = 0.1 * (high - low or abs(high) or 1.0)
+    return high + margin if is_lower_better else low - margin
 
 
 def _layout(title: str, height: int) -> Figure:

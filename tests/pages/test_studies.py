@@ -267,7 +267,7 @@ def test_study_without_comparable_values_has_no_effects(write_study, runs_dir, o
         finish(RunDirectory(runs_dir / member.name), 1.0, final=False)
     page = open_page("studies", study=NAME, tab="Effects")
     assert page.says("No two combinations have a comparable value of validation loss yet.")
-    assert "effect-change" not in html_of(page)
+    assert '<tr class="effect-change">' not in html_of(page)
 
 
 def test_one_seed_names_the_seeds_needed_from_the_noise_of_other_runs(write_study, open_page):

@@ -85,9 +85,11 @@ def test_heat_map_marks_cells_without_a_value():
     assert trace["customdata"][0][1] == "No run"
 
 
-def test_group_whose_runs_all_diverged_is_above_the_others():
+def test_group_whose_runs_all_diverged_is_beyond_the_worst():
     row = {"legend": "Rank 4", "color": "#3b7dd8", "hover": ""}
     rows = [{**row, "update": 1e-3, "value": 2.0}, {**row, "update": 1e-2, "value": math.nan}]
-    [trace] = updates_by_metric(rows, "", "Loss", log=True)["data"]
+    [trace] = updates_by_metric(rows, "", "Loss", is_lower_better=True, log=True)["data"]
     assert trace["y"][1] > 2.0
     assert trace["marker"]["symbol"] == ["circle", "x"]
+    [trace] = updates_by_metric(rows, "", "Score", is_lower_better=False, log=False)["data"]
+    assert trace["y"][1] < 2.0
