@@ -109,6 +109,21 @@ def test_runs_are_not_pruned_without_the_option_or_by_other_seeds(study_dir):
     assert not Pruner(study_dir).check(study.Study("s", PLANNED, members, True, 1), "s-5")
 
 
+def test_run_that_reuses_the_name_of_a_member_is_left_alone(study_dir):
+    RunDirectory(study_dir / "s-5").delete()
+    run = RunDirectory.create(study_dir, RunConfig(name="s-5"))
+    write_run(run, curve(3.0, end=40), "running")
+    assert not Pruner(study_dir).check(study.find(study_dir, "s"), "s-5")
+
+
+def test_stopped_runs_are_not_counted_as_pruned(study_dir):
+    run = RunDirectory(study_dir / "s-5")
+    with run.lock():
+        run.append("status", status="stopped", reason=None)
+    [row] = operations.studies(study_dir, operations.read_runs(study_dir)[0])
+    assert (row["pruned"], row["finished"]) == (0, 4)
+
+
 def test_restarted_run_is_compared_by_its_new_losses(study_dir):
     found, run = study.find(study_dir, "s"), RunDirectory(study_dir / "s-5")
     with run.lock():
