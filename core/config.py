@@ -127,7 +127,7 @@ class RunConfig(BaseModel):
     eval_examples: int = _setting(128, "cadence", "Evaluation examples", "Validation examples per evaluation, taken from the start of the split. The last evaluation also uses the whole validation set.", ge=1)
     probe_examples: int = _setting(64, "cadence", "Probe examples", "Training examples whose loss is measured at every third evaluation, taken from the start of the file. 0: none.", ge=0)
     early_stopping_patience: int | None = _setting(None, "cadence", "Early stopping patience", "Finish the run after this many evaluations in a row without a lower loss on the evaluation examples. Empty: never.", ge=1)
-    early_stopping_min_delta: float = _setting(0.0, "cadence", "Early stopping min delta", "Smallest decrease of the loss that counts as an improvement.", "early_stopping_patience", ge=0, le=100)
+    early_stopping_min_delta: float = _setting(0.0, "cadence", "Early stopping min delta", "A lower loss counts as an improvement only if the decrease exceeds this.", "early_stopping_patience", ge=0, le=100)
     checkpoint_every: int = _setting(500, "cadence", "Checkpoint every", "Steps between checkpoints to resume from.", ge=1)
     keep_weights: Literal["none", "best", "last"] = _setting("last", "cadence", "Keep weights", "Weights to keep when the run finishes. last: from the last step. best: from the evaluation with the lowest validation loss; these also answer the test examples. none: saves disk space. Checkpoints are deleted when the run finishes. In Results, the validation loss is always that of the last step.")
     sample_every: int = _setting(100, "cadence", "Sample every", "Steps between answers to the sample prompt.", ge=1)

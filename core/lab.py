@@ -1,6 +1,6 @@
 """The Lab: the entry point for pages and notebooks.
 
-Owns the index and two background threads: one syncs the index with the run directories, and the other drives the queue.
+Owns the index and two background threads: one syncs the index and advances studies, and the other drives the queue.
 Reading runs is in `core.reading`. Commands do not open a Lab; see `core.operations`.
 """
 

@@ -278,6 +278,8 @@ def train_member(runs_dir: Path, name: str, executor: str, console: "Console") -
         The final status, `pruned` for a pruned run, or None if it was deleted.
     """
     run, pruner = RunDirectory(runs_dir / name), adaptive.AdaptiveStudies(runs_dir)
+    if run.is_alive():
+        console.print(f"{name}: waiting for the process that is training it")
     while run.is_alive():
         time.sleep(PRUNING_INTERVAL_S)
     if not run.config_path.exists():

@@ -22,7 +22,7 @@ FIELDS = RunConfig.model_fields
 NUMBER_TEXT_FIELDS = ("lr", "min_lr", "warmup_start", "epsilon", "weight_decay")
 """Numbers entered as text, because number inputs cannot show both 5e-5 and 2.5e-5 without rounding or padding."""
 MULTILINE_FIELDS = ("notes", "sample_prompt")
-EMPTY_MEANINGS = {"eval_every": "automatic"}
+EMPTY_MEANINGS = {"eval_every": "automatic", "early_stopping_patience": "never"}
 """Placeholders of empty number fields other than "none"."""
 ADVANCED_GROUPS = ("hardware", "cadence")
 ADVANCED_FIELDS = {

@@ -15,6 +15,7 @@ from core.cli.options import (
     errors,
     parse_config,
 )
+from core.errors import UserError
 from core.studies.sweep import SEARCH_METRICS, Mode, Sweep, parse_axis
 from core.views import report
 from core.views.tables import render
@@ -72,6 +73,8 @@ def sweep(
     """
     base = parse_config(preset, set, runs_dir)
     axes = tuple(parse_axis(text) for text in axis)
+    if max_runs is not None and mode == "grid":
+        raise UserError("max_runs: only has an effect with --mode random or --mode search")
     seed_values = tuple(range(base.seed, base.seed + seeds))
     planned = Sweep(base, axes, seed_values, mode, max_runs, metric, prune)
     names, done = operations.sweep(runs_dir, study, planned, question), 0

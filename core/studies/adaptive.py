@@ -97,7 +97,9 @@ def extend_search(runs_dir: Path, found: Study, read: "Read") -> list[str] | Non
             return []
         if not found.is_complete:
             return studies.create_runs(runs_dir, found)
-        results = search_results(found, runs, studies.missing(runs_dir, found))
+        names = [member.name for member in found.members]
+        deleted = [name for name in names if not (runs_dir / name / "config.json").exists()]
+        results = search_results(found, runs, deleted)
         if results is None:
             return []
         combination = next_combination(found.sweep, results)
@@ -109,12 +111,12 @@ def extend_search(runs_dir: Path, found: Study, read: "Read") -> list[str] | Non
         return studies.create_runs(runs_dir, extended)
 
 
-def search_results(found: Study, runs: pd.DataFrame, missing: Sequence[str]) -> list[Result] | None:
+def search_results(found: Study, runs: pd.DataFrame, deleted: Sequence[str]) -> list[Result] | None:
     """Return the result of each combination of a search, or None if some runs have not ended.
 
     Args:
         runs: all runs; see `runs_with_base_loss`.
-        missing: members that were deleted.
+        deleted: members that were deleted. All others must be among the runs.
     """
     from core.studies.effects import has_diverged  # imports SciPy
 
@@ -130,7 +132,7 @@ def search_results(found: Study, runs: pd.DataFrame, missing: Sequence[str]) -> 
                 return None
             is_lost = run["status"] == "failed" or bool(diverged[member.name])
             outcomes.append(_outcome(run.to_dict(), found.sweep.metric, is_lost))
-        elif member.name not in everything and member.name not in missing:
+        elif member.name not in everything and member.name not in deleted:
             return None  # not indexed yet
     losses = [
         o.loss for outcomes in by_combination.values() for o in outcomes if o.loss is not None

@@ -31,9 +31,9 @@ Curve = Sequence[tuple[int, float]]
 """Shares of the planned steps, in percent, and the losses there."""
 
 
-def is_pruned(status: str | None, reason: str | None) -> bool:
-    """Return whether a run with this status and reason was pruned."""
-    return status == "stopped" and (reason or "").startswith(PRUNED)
+def is_pruned(status: object, reason: object) -> bool:
+    """Return whether a run with this status and reason, which may be missing, was pruned."""
+    return status == "stopped" and isinstance(reason, str) and reason.startswith(PRUNED)
 
 
 def pruned_at(curve: Curve, others: Sequence[Curve]) -> int | None:
@@ -94,7 +94,8 @@ class Pruner:
     def check(self, study: Study, name: str) -> bool:
         """Prune a running member of a study if it is worse than the others. Returns whether it was pruned.
 
-        A run that was pruned before and then resumed by the user is left alone.
+        A run that was pruned before and then resumed by the user is left alone, and so is one that reuses the name of a
+        deleted member.
         """
         run = RunDirectory(self._runs_dir / name)
         with contextlib.suppress(UserError):  # deleted, or its events cannot be read
@@ -104,7 +105,8 @@ class Pruner:
             if not curve or curve == self._checked.get(name):
                 return False
             self._checked[name] = curve
-            if any(is_pruned(e["status"], e.get("reason")) for e in run.statuses()):
+            was_pruned = any(is_pruned(e["status"], e.get("reason")) for e in run.statuses())
+            if was_pruned or run.config().study != study.name:
                 return False
             seed = next(member.seed for member in study.members if member.name == name)
             names = [m.name for m in study.members if m.seed == seed and m.name != name]

@@ -101,6 +101,10 @@ def test_studies_are_listed_and_extended(runs_dir):
         (["effects", "--margin", "-1"], "must be greater than 0"),
         (["studies", "--pause", "s"], "unknown study"),
         (["sweep", "--study", "s", "--axis", "lr=1e-4", "--mode", "search"], "max_runs: required"),
+        (
+            ["sweep", "--study", "s", "--axis", "lr=1e-4", "--max-runs", 2],
+            "only has an effect with --mode random",
+        ),
         (["sweep", "--study", "s", "--axis", "lr=1e-4", "--metric", "charm"], "metric = 'charm'"),
     ],
 )

@@ -1,9 +1,10 @@
 """Pruning: which runs are pruned, what is recorded, and how studies and effects treat them."""
 
-import contextlib
+import io
 import math
 
 import pytest
+from rich.console import Console
 
 from core import operations
 from core.config import RunConfig
@@ -109,6 +110,21 @@ def test_runs_are_not_pruned_without_the_option_or_by_other_seeds(study_dir):
     assert not Pruner(study_dir).check(study.Study("s", PLANNED, members, True, 1), "s-5")
 
 
+def test_run_that_reuses_the_name_of_a_member_is_left_alone(study_dir):
+    RunDirectory(study_dir / "s-5").delete()
+    run = RunDirectory.create(study_dir, RunConfig(name="s-5"))
+    write_run(run, curve(3.0, end=40), "running")
+    assert not Pruner(study_dir).check(study.find(study_dir, "s"), "s-5")
+
+
+def test_stopped_runs_are_not_counted_as_pruned(study_dir):
+    run = RunDirectory(study_dir / "s-5")
+    with run.lock():
+        run.append("status", status="stopped", reason=None)
+    [row] = operations.studies(study_dir, operations.read_runs(study_dir)[0])
+    assert (row["pruned"], row["finished"]) == (0, 4)
+
+
 def test_restarted_run_is_compared_by_its_new_losses(study_dir):
     found, run = study.find(study_dir, "s"), RunDirectory(study_dir / "s-5")
     with run.lock():
@@ -149,13 +165,30 @@ def test_lab_prunes_the_current_run(tmp_path, monkeypatch, wait):
         assert not any(sum(diverged) for diverged in table["diverged"])
 
 
-def test_sweep_does_not_resume_a_pruned_run(study_dir):
-    from rich.console import Console
+def test_sweep_prunes_the_current_run(tmp_path, monkeypatch, wait):
+    def train(config, active):
+        progress = {"epoch": 1.0, "tokens": 1, "seconds": 1.0, "train_loss": None}
+        active.emit("plan", steps=10, steps_per_epoch=10, train_examples=10)
+        for step, loss in ((0, 4.0), (1, 3.9), (2, 3.8)):
+            event = {"val_loss": loss, "subset_loss": loss, "final": False}
+            active.emit("eval", step=step, **progress, **event)
+        wait(active.stop_requested)
+        return "stopped"
 
+    monkeypatch.setitem(EXECUTORS, "fake", lambda run: main(run, train=train))
+    monkeypatch.setattr(operations, "PRUNING_INTERVAL_S", 0.05)
+    operations.sweep(tmp_path, "s", PLANNED)
+    for number, losses in enumerate(GOOD, 1):
+        write_run(RunDirectory(tmp_path / f"s-{number}"), losses)
+    console = Console(file=io.StringIO())
+    assert operations.train_member(tmp_path, "s-5", "fake", console) == "pruned"
+    assert RunDirectory(tmp_path / "s-5").statuses()[-1]["reason"].startswith("pruned after 20%")
+
+
+def test_sweep_does_not_resume_a_pruned_run(study_dir):
     run = RunDirectory(study_dir / "s-5")
     Pruner(study_dir).check(study.find(study_dir, "s"), "s-5")
     run.mark_ended("the trainer died")
-    with contextlib.redirect_stderr(None):
-        console = Console(stderr=True)
-        assert operations.train_member(study_dir, "s-5", "thread", console) == "pruned"
+    console = Console(file=io.StringIO())
+    assert operations.train_member(study_dir, "s-5", "thread", console) == "pruned"
     assert operations.continue_study(study_dir, "s") == []

@@ -203,6 +203,7 @@ def test_paused_search_proposes_nothing_and_deleted_runs_do_not_stop_it(tmp_path
     assert operations.extend_search(tmp_path, "s") == [], "the new run has not ended"
     RunDirectory(tmp_path / "s-6").delete()
     RunDirectory.create(tmp_path, RunConfig(name="s-6"))  # reuses the name of a deleted run
+    RunDirectory(tmp_path / "s-2").config_path.unlink()  # partly deleted
     assert operations.extend_search(tmp_path, "s") == ["s-7"]
     instant_training(RunDirectory(tmp_path / "s-7"))
     assert operations.extend_search(tmp_path, "s") == []
