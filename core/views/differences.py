@@ -113,8 +113,8 @@ def pair_sentence(
         effect: from `effect_text`; empty if it is unknown.
     """
     before, after = values
-    names = f"{b['name']} vs. {a['name']}: " if with_names else ""
-    difference = f"{names}{title} {difference_text(noise.metric, after - before)}"
+    subject = f"{b['name']} vs. {a['name']}: {title}" if with_names else title.capitalize()
+    difference = f"{subject} {difference_text(noise.metric, after - before)}"
     if have_same_settings(a, b):
         return f"{difference}. The settings are the same, so the difference is noise."
     if effect:

@@ -50,7 +50,7 @@ def show_pair(
         st.caption(escape_markdown(sentence), width="content")
         if differences.have_same_settings(a, b):
             return
-        with st.popover("Repeat with more seeds", icon=":material/repeat:", type="tertiary"):
+        with st.popover("Repeat with several seeds", icon=":material/repeat:", type="tertiary"):
             _show_plan(lab, a, b, noise)
 
 

@@ -127,3 +127,11 @@ def test_sentence_about_a_pair(change, values, expected):
     assert (
         pair_sentence(noise, a, {**a, "name": "b", **change}, values, "validation loss") == expected
     )
+
+
+def test_sentence_without_names_starts_with_the_metric():
+    a = RunConfig(name="a").model_dump()
+    text = pair_sentence(
+        Noise("val_loss"), a, {**a, "lr": 1.0}, (2.0, 1.0), "validation loss", False
+    )
+    assert text == f"Validation loss -1.0000. {ONE_PAIR}"
