@@ -48,12 +48,18 @@ def add_columns(
     judges: Sequence[str],
     lab: Lab,
 ) -> tuple[pd.DataFrame, Comparison]:
-    """Add a column with the differences to the baseline for each result, if a run is pinned."""
+    """Add a column with the differences to the baseline for each result, if a run is pinned.
+
+    Args:
+        run_scores: the scores of runs.
+        judges: judges in the table, including the journal's, whose scores are not compared.
+    """
     name = baseline.current(lab, {*results["name"]})
     if name is None:
         return table, Comparison()
     [reference] = records(results[results["name"] == name])
-    metrics = [*differences.RESULTS, *judges]
+    own_judges = {judge for scores in run_scores.values() for judge in scores}
+    metrics = [*differences.RESULTS, *(judge for judge in judges if judge in own_judges)]
     floors = baseline.noise(lab, metrics, results)
     is_noise = pd.DataFrame(index=table.index)
     help = {}
@@ -81,7 +87,8 @@ def default_columns(
     shown = []
     for name in default:
         shown.append(name)
-        if name in ("val_loss", "exact", *judges[:1]):
+        is_compared = columns.DELTA + name in comparison.is_noise
+        if is_compared and name in ("val_loss", "exact", *judges[:1]):
             shown.append(columns.DELTA + name)
     return shown
 
