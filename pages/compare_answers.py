@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pandas as pd
 import streamlit as st
 
+from core.errors import UserError
 from core.lab import Lab
 from core.views import comparison, differences, formats, report
 from core.views.comparison import FILTERS, SORTS, Prompt
@@ -17,7 +18,6 @@ from core.views.search import differing_words, search
 from core.views.tables import records
 from pages.ui import baseline
 from pages.ui.compared_runs import select_runs
-from pages.ui.errors import show_errors
 from pages.ui.page_state import PageState
 from pages.ui.run_links import run_link
 from pages.ui.run_pair import show_pair
@@ -212,9 +212,11 @@ def _show_noise(
     scale = 0.01 if metric == differences.EXACT else 1.0
     rows = {row["name"]: row for row in records(results[results["name"].isin([a, b])])}
     title = "exact answers" if metric == differences.EXACT else "mean score"
-    with show_errors():  # a judge whose scores do not cover the runs is not in the results
+    try:
         noise = baseline.noise(lab, [metric], results)[metric]
-        show_pair(lab, rows[b], rows[a], noise, (scale * means[1], scale * means[0]), title)
+    except UserError:  # the judge has scored too few answers
+        return
+    show_pair(lab, rows[b], rows[a], noise, (scale * means[1], scale * means[0]), title)
 
 
 def _current(

@@ -9,12 +9,13 @@ import streamlit as st
 
 from core.config import NOISE_FIELDS
 from core.lab import Lab
-from core.views import differences
+from core.views import differences, journal
 from core.views.tables import records
 from pages import results_columns as columns
 from pages.ui import baseline
 from pages.ui.run_links import run_link
 from pages.ui.run_pair import show_losses
+from pages.ui.text import escape_markdown
 
 if TYPE_CHECKING:  # imports SciPy
     from core.studies.noise import Noise
@@ -47,23 +48,30 @@ def add_columns(
     judges: Sequence[str],
     lab: Lab,
 ) -> tuple[pd.DataFrame, Comparison]:
-    """Add a column with the differences to the baseline for each result, if a run is pinned."""
+    """Add a column with the differences to the baseline for each result, if a run is pinned.
+
+    Args:
+        run_scores: the scores of runs.
+        judges: judges in the table, including the journal's, whose scores are not compared.
+    """
     name = baseline.current(lab, {*results["name"]})
     if name is None:
         return table, Comparison()
     [reference] = records(results[results["name"] == name])
-    metrics = [*differences.RESULTS, *judges]
+    own_judges = {judge for scores in run_scores.values() for judge in scores}
+    metrics = [*differences.RESULTS, *(judge for judge in judges if judge in own_judges)]
     floors = baseline.noise(lab, metrics, results)
     is_noise = pd.DataFrame(index=table.index)
     help = {}
+    names = table["name"].where(table["status"] != journal.JOURNAL_STATUS)
     for metric in metrics:
         noise = floors[metric]
         values = _values(metric, results, run_scores)
         found = differences.differences(results, reference, noise, values)
         found.index = results["name"]
         added = columns.DELTA + metric
-        table[added] = table["name"].map(found["difference"])
-        is_noise[added] = table["name"].map(found["is_noise"]).fillna(False).astype(bool)
+        table[added] = names.map(found["difference"])
+        is_noise[added] = names.map(found["is_noise"]).fillna(False).astype(bool)
         compared = results[found["difference"].notna().to_numpy()]
         help[added] = _help(noise, reference, compared, columns.label(metric))
     has_floor = any(noise.is_known(reference, reference) for noise in floors.values())
@@ -79,7 +87,8 @@ def default_columns(
     shown = []
     for name in default:
         shown.append(name)
-        if name in ("val_loss", "exact", *judges[:1]):
+        is_compared = columns.DELTA + name in comparison.is_noise
+        if is_compared and name in ("val_loss", "exact", *judges[:1]):
             shown.append(columns.DELTA + name)
     return shown
 
@@ -144,4 +153,5 @@ def _help(noise: "Noise", reference: Mapping[str, Any], compared: pd.DataFrame, 
         "The noise is unknown: no settings were repeated with several seeds."
     ]
     gray = f" {GRAY_HELP}" if known else ""
-    return "\n\n".join([f"{title} minus that of {reference['name']}.{gray}", *lines])
+    lines = [f"{title} minus that of {reference['name']}.{gray}", *lines]
+    return "\n\n".join(escape_markdown(line) for line in lines)

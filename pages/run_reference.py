@@ -43,14 +43,16 @@ def choose(
     results: pd.DataFrame,
     pinned: str | None,
 ) -> Reference | None:
-    """Return the baseline or, if none is pinned or it is the run itself, the parent, or None.
+    """Return the baseline or, if none is pinned or it is the run itself, the parent.
+
+    Returns None if there is no such run, or one of the two has not finished.
 
     Args:
         runs: all runs by name.
         results: all runs as a table.
     """
     name = pinned if pinned and pinned != run["name"] else run["parent"]
-    if name not in runs:
+    if name not in runs or {run["status"], runs[name]["status"]} != {differences.FINISHED}:
         return None
     judges = [] if is_missing(run["exact"]) else lab.scores_by_run().get(run["name"], {})
     floors = baseline.noise(lab, [*differences.RESULTS, *judges], results)

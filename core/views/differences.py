@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # imports SciPy
 
 LOSSES = ("val_loss", "best_val_loss")
 EXACT = "exact"
+FINISHED = "finished"
 RESULTS = (*LOSSES, EXACT)
 """Results whose differences are shown, besides judges' scores."""
 NOT_COMPARABLE = "These losses are not comparable: the data or the validation examples differ."
@@ -31,8 +32,8 @@ def differences(
 ) -> pd.DataFrame:
     """Return the difference of each run from the reference: difference, is_noise.
 
-    The difference is nan for the reference itself and for runs whose results are not comparable with it: those with
-    other data, or with another validation set.
+    The difference is nan for the reference itself and for runs whose results are not comparable with it: those that have
+    not finished, and those with other data or another validation set.
 
     Args:
         runs: rows of `Lab.runs`.
@@ -57,7 +58,9 @@ def _comparable(runs: pd.DataFrame, reference: Mapping[str, Any], metric: str) -
     """Return a mask of the runs whose metric was measured like the reference's. Excludes the reference."""
     names = [*(LOSS_FIELDS if metric in LOSSES else TEST_SET_FIELDS)]
     names += {"val_loss": ["val_set"], "best_val_loss": ["eval_examples"]}.get(metric, [])
-    mask = runs["name"] != reference["name"]
+    mask = (runs["name"] != reference["name"]) & (runs["status"] == FINISHED)
+    if reference["status"] != FINISHED:
+        return mask & False
     for name in names:
         value = reference[name]
         mask &= runs[name].isna() if is_missing(value) else runs[name].eq(value).fillna(False)
@@ -113,8 +116,8 @@ def pair_sentence(
         effect: from `effect_text`; empty if it is unknown.
     """
     before, after = values
-    names = f"{b['name']} vs. {a['name']}: " if with_names else ""
-    difference = f"{names}{title} {difference_text(noise.metric, after - before)}"
+    subject = f"{b['name']} vs. {a['name']}: {title}" if with_names else title.capitalize()
+    difference = f"{subject} {difference_text(noise.metric, after - before)}"
     if have_same_settings(a, b):
         return f"{difference}. The settings are the same, so the difference is noise."
     if effect:

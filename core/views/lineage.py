@@ -300,7 +300,7 @@ def _edge(
     known = effect_text(effects, old, new, METRIC)
     if known:
         return Edge(source, target, change, known)
-    if len(parent.rows) > 1 or len(child.rows) > 1 or None in (old[METRIC], new[METRIC]):
+    if len(child.rows) > 1 or old["name"] != parent_name or None in (old[METRIC], new[METRIC]):
         return Edge(source, target, change)
     pair = pd.DataFrame([old, new])
     difference, is_noise = differences(pair, old, noise, pair[METRIC].astype(float)).iloc[1]

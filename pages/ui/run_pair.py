@@ -50,7 +50,7 @@ def show_pair(
         st.caption(escape_markdown(sentence), width="content")
         if differences.have_same_settings(a, b):
             return
-        with st.popover("Repeat with more seeds", icon=":material/repeat:", type="tertiary"):
+        with st.popover("Repeat with several seeds", icon=":material/repeat:", type="tertiary"):
             _show_plan(lab, a, b, noise)
 
 
@@ -73,7 +73,7 @@ def show_losses(
         if table["difference"].notna().any():
             show_pair(lab, a, b, floors[metric], values, title, with_names)
             return
-    if None not in (a["best_val_loss"], b["best_val_loss"]):
+    if {a["status"], b["status"]} == {differences.FINISHED}:
         st.caption(differences.NOT_COMPARABLE, width="content")
 
 
@@ -90,7 +90,7 @@ def _show_plan(lab: Lab, a: Mapping[str, Any], b: Mapping[str, Any], noise: "Noi
         value=noise.compared.margin / scale,
         format="%.2f",
         key=f"smallest_difference:{noise.metric}",
-        help="A fraction of the loss." if unit == "%" else None,
+        help="Relative to the loss." if unit == "%" else None,
     )
     needed, text = differences.planned_seeds(noise, a, b, smallest * scale)
     st.caption(text)

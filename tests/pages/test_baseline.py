@@ -56,6 +56,8 @@ def test_pinned_run_is_compared_in_results_until_it_is_unpinned(write_pair, open
         table(page).columns.tolist().index("delta_exact")
         == table(page).columns.tolist().index("exact") + 1
     )
+    page.choose("filter", "\u0394 final loss < 0")
+    assert table(page).index.tolist() == ["two"]
     page.press("Unpin")
     assert "delta_val_loss" not in table(page)
 
@@ -149,6 +151,8 @@ def test_run_page_compares_with_the_baseline_or_the_parent(write_pair, write_run
 def test_losses_on_other_data_are_not_compared(write_pair, write_run, open_page):
     write_pair()
     write_run("other", parent="one", mask_prompt=True)
+    write_run("stopped", "stopped", parent="one")
+    assert not open_page("run", name="stopped").says("Differences to")
     page = open_page("run", name="other")
     assert page.says(NOT_COMPARABLE)
     [tile] = [metric for metric in page.metric if metric.label == "Best validation loss"]
@@ -172,6 +176,16 @@ def test_compare_says_whether_exact_answers_differ_by_more_than_the_noise(
 def graph(page):
     [chart] = page.get("graphviz_chart")
     return chart.proto.spec
+
+
+def test_journal_rows_have_no_difference(write_pair, write_run, open_page):
+    write_pair()
+    write_run("run_4", lr=3e-4)
+    open_page("run", name="one").press("Pin as baseline")
+    page = open_page("results", journal="1")
+    rows = page.dataframe[0].value
+    same_name = rows[rows["name"] == "run_4"]
+    assert same_name["delta_val_loss"].notna().sum() == 1
 
 
 def test_lineage_of_a_run_is_a_tab(write_pair, write_run, open_page):

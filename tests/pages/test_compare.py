@@ -160,6 +160,7 @@ def test_score_is_an_exact_match_or_a_judge_score(write_answers, open_page, wait
     page.choose("compare_score", judge)
     assert float(cells(page)[0][1]) < float(cells(page)[1][1]) == 100
     assert page.says(f"on 5 prompts ({judge}).")
+    assert page.says("mean score ")
     fresh = open_page("compare", **page.query_params)
     assert cells(fresh) == cells(page)
 

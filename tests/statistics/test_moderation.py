@@ -61,3 +61,18 @@ def test_noise_limit_holds_if_settings_differ_in_noise(prior_df, kind):
         outside += abs(gap) > noise_limit(*chosen)
     high = 0.09 if prior_df == 2 and kind == "none repeated" else 0.065
     assert 0.005 <= outside / STUDIES <= high
+
+
+@pytest.mark.long
+def test_noisiest_setting_exceeds_the_moderated_limit_less_often_than_the_pooled_one():
+    rng = np.random.default_rng(3)
+    pooled_outside = moderated_outside = 0
+    for _ in range(STUDIES):
+        sds = np.sqrt(2 / rng.chisquare(2, size=12))
+        groups = rng.normal(size=(12, 3)) * sds[:, None]
+        noisiest = int(sds.argmax())
+        gap = abs(rng.normal() - rng.normal()) * sds[noisiest]
+        pooled_outside += gap > noise_limit(noise_floor(groups))
+        moderated_outside += gap > noise_limit(moderated(groups)[0][noisiest])
+    assert pooled_outside / STUDIES > 0.3
+    assert moderated_outside / STUDIES < 0.25

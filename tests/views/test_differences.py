@@ -24,7 +24,12 @@ KIND = ("lora", "gpt2-nano", "primer")
 
 def runs_of(*rows):
     table = [
-        {**RunConfig(name=f"run-{i}").model_dump(), "val_set": "whole set", **row}
+        {
+            **RunConfig(name=f"run-{i}").model_dump(),
+            "val_set": "whole set",
+            "status": "finished",
+            **row,
+        }
         for i, row in enumerate(rows)
     ]
     return pd.DataFrame(table)
@@ -49,9 +54,10 @@ def test_exact_answers_are_compared_in_points():
 
 
 @pytest.mark.parametrize(
-    "change", [{"dataset": "alpaca"}, {"mask_prompt": True}, {"val_set": "subset"}]
+    "change",
+    [{"dataset": "alpaca"}, {"mask_prompt": True}, {"val_set": "subset"}, {"status": "stopped"}],
 )
-def test_other_tokens_are_not_compared(change):
+def test_other_tokens_and_unfinished_runs_are_not_compared(change):
     table = compared({"val_loss": 2.0}, {"val_loss": 2.0, **change}, {"val_loss": 2.0})
     assert table["difference"].isna().tolist() == [True, True, False]
 
@@ -127,3 +133,11 @@ def test_sentence_about_a_pair(change, values, expected):
     assert (
         pair_sentence(noise, a, {**a, "name": "b", **change}, values, "validation loss") == expected
     )
+
+
+def test_sentence_without_names_starts_with_the_metric():
+    a = RunConfig(name="a").model_dump()
+    text = pair_sentence(
+        Noise("val_loss"), a, {**a, "lr": 1.0}, (2.0, 1.0), "validation loss", False
+    )
+    assert text == f"Validation loss -1.0000. {ONE_PAIR}"
