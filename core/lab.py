@@ -437,12 +437,7 @@ class Lab(Reader):
         return names
 
     def extend_study(
-        self,
-        name: str,
-        seeds: int = 0,
-        axis: str = "",
-        values: Sequence[Any] = (),
-        runs: int = 0,
+        self, name: str, seeds: int = 0, axis: str = "", values: Sequence[Any] = (), runs: int = 0
     ) -> list[str]:
         """Extend a study and queue the new runs; see `operations.extend_study`. Returns their names. Raises UserError."""
         queue = self._require_queue()

@@ -10,7 +10,7 @@ from core.errors import UserError
 from core.lab import Lab
 from core.studies import study as studies_on_disk
 from core.studies.study import Study
-from core.studies.sweep import parse_values
+from core.studies.sweep import MAX_RUNS, parse_values
 from pages.study_view import StudyView, axis_title, plural
 from pages.ui.errors import attempt, toast_errors
 from pages.ui.status import ACTIVE_STATUSES
@@ -28,6 +28,7 @@ def show_actions(view: StudyView) -> None:
     """Draw the buttons that act on the whole study."""
     lab, study = view.lab, view.study
     is_read_only = lab.read_only is not None
+    active = view.runs["status"].isin(ACTIVE_STATUSES)
     answered = view.runs.loc[view.runs["exact"].notna(), "name"].tolist()
     if st.button(
         "Score study", icon=":material/grading:", disabled=not answered,
@@ -37,27 +38,29 @@ def show_actions(view: StudyView) -> None:
     if study is not None and not is_read_only:
         with st.popover("Extend", icon=":material/add:"):
             _show_extension(lab, study)
-        if study.paused:
+        if study.is_paused:
             st.button(
                 "Continue", icon=":material/play_arrow:", key="continue_study",
                 on_click=attempt, args=(lab, lab.continue_study, study.name),
             )  # fmt: skip
-        elif (view.runs["status"] == "queued").any():
+        elif (view.runs["status"] == "queued").any() or (
+            study.sweep.mode == "search" and active.any()
+        ):
             st.button(
                 "Pause", icon=":material/pause:", key="pause_study",
-                help="Removes the queued runs from the queue. The current run continues.",
+                help="Removes the queued runs from the queue; a search creates no more. The current run continues.",
                 on_click=attempt, args=(lab, lab.pause_study, study.name),
             )  # fmt: skip
-    active = view.runs[view.runs["status"].isin(ACTIVE_STATUSES)]
-    if len(active) and not is_read_only:
+    if active.any() and not is_read_only:
+        stopped = view.runs[active]
         with st.popover("Stop all", icon=":material/stop:"):
             st.markdown(
-                f"Stops {plural(len(active), 'run')}. A running one saves a checkpoint first. "
+                f"Stops {plural(len(stopped), 'run')}. A running one saves a checkpoint first. "
                 "Stopped runs can be resumed on their pages."
             )
             st.button(
-                f"Stop {plural(len(active), 'run')}", type="primary", key="stop_study",
-                on_click=_stop, args=(lab, active),
+                f"Stop {plural(len(stopped), 'run')}", type="primary", key="stop_study",
+                on_click=_stop, args=(lab, study, stopped),
             )  # fmt: skip
 
 
@@ -82,6 +85,15 @@ def _show_extension(lab: Lab, study: Study) -> None:
     _show_add_button(
         lab, study, f"Add {plural(seeds, 'seed')}", "add_seeds", {"more_seeds": seeds}, (seeds,)
     )
+    if study.sweep.mode == "search":
+        st.divider()
+        runs = int(
+            st.number_input("More runs", 1, MAX_RUNS, 5 * len(study.sweep.seeds), key="more_runs")
+        )
+        st.button(
+            f"Add {plural(runs, 'run')} to the search", key="add_runs",
+            on_click=_extend, args=(lab, study.name, 0, "", (), runs),
+        )  # fmt: skip
     if study.sweep.mode != "grid":
         return
     st.divider()
@@ -130,15 +142,25 @@ def _count(study: Study, seeds: int) -> int:
         return 0
 
 
-def _extend(lab: Lab, name: str, seeds: int, axis: str = "", values: Sequence[Any] = ()) -> None:
+def _extend(
+    lab: Lab, name: str, seeds: int, axis: str = "", values: Sequence[Any] = (), runs: int = 0
+) -> None:
     with toast_errors():
-        added = lab.extend_study(name, seeds, axis, values)
+        added = lab.extend_study(name, seeds, axis, values, runs)
         st.session_state.pop("more_values", None)
-        st.toast(f"{plural(len(added), 'run')} queued.")
+        text = f"{plural(len(added), 'run')} queued."
+        st.toast(text if added else "The search continues when its current runs have ended.")
 
 
-def _stop(lab: Lab, active: pd.DataFrame) -> None:
-    """Stop the queued runs, then the running one, so that no other run of the study starts in between."""
+def _stop(lab: Lab, study: Study | None, active: pd.DataFrame) -> None:
+    """Stop the queued runs, then the running one, so that no other run of the study starts in between.
+
+    A search is paused first, because it would replace the stopped runs.
+    """
+    if study is not None and study.sweep.mode == "search":
+        with toast_errors():
+            lab.pause_study(study.name)
+        active = active[active["status"] == "running"]
     ordered = active.sort_values("status")  # queued before running
     for name in ordered["name"]:
         with toast_errors():

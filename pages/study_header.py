@@ -117,13 +117,13 @@ def _show_missing(study: Study, runs: pd.DataFrame) -> None:
 
 
 def _show_progress(view: StudyView) -> None:
-    """Draw the progress bar, updated while runs are active."""
+    """Draw the progress, updated while runs are active."""
     lab, name = view.lab, view.name
     counts = count(view.runs, len(view.study.members) if view.study else 0)
     active = view.runs.loc[view.runs["status"].isin(ACTIVE_STATUSES), "name"].tolist()
     statuses = dict(zip(view.runs["name"], view.runs["status"], strict=True))
     per_run = seconds_per_run(view.runs)
-    is_paused = bool(view.study and view.study.paused)
+    is_paused = bool(view.study and view.study.is_paused)
 
     @st.fragment(run_every=REFRESH_INTERVAL_S if active else None)
     def draw() -> None:
@@ -141,7 +141,10 @@ def _show_progress(view: StudyView) -> None:
         ended = counts.finished + counts.failed + counts.pruned
         share = (ended + sum(done)) / counts.total if counts.total else 0.0
         with st.container(key=f"study-progress:{name}"):
-            st.progress(min(1.0, share), text)
+            if share < 1:
+                st.progress(share, text)
+            else:
+                st.caption(text)
 
     draw()
 
