@@ -79,7 +79,7 @@ def difference_text(metric: str, value: float | None) -> str:
 def size_text(metric: str, value: float) -> str:
     """Format a deviation or a limit on the scale of the noise floor, such as `0.31%`, `1.5 pp` or `2.0 points`."""
     if metric in LOSSES:
-        return f"{value:.2%}" if value < 0.1 else f"{value:.0%}"
+        return f"{value:.{2 if value < 0.01 else 1 if value < 0.1 else 0}%}"
     return f"{100 * value:.1f} pp" if metric == EXACT else f"{value:.1f} points"
 
 

@@ -106,7 +106,7 @@ def test_difference_within_the_noise_is_gray(write_pair, write_repeats, open_pag
     assert page.says(
         "two vs. one: validation loss -0.0083, within the noise of two single runs (up to 18%, known from 3 repeats)."
     )
-    assert page.says("To detect 1.00% in 80% of studies")
+    assert page.says("To detect 1.0% in 80% of studies")
     assert not page.says(ONE_PAIR)
     assert "color: #767c88" in grayed(page)
 

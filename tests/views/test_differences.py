@@ -87,7 +87,7 @@ def test_texts():
     assert size_text("val_loss", 0.0031) == "0.31%"
     assert size_text("exact", 0.0123) == "1.2 pp"
     assert floor_text("val_loss", FLOOR, KIND) == (
-        "Seed-to-seed sd 1.00% (95% interval 0.80% to 1.40%), from 20 repeats (lora, gpt2-nano, primer)."
+        "Seed-to-seed sd 1.0% (95% interval 0.80% to 1.4%), from 20 repeats (lora, gpt2-nano, primer)."
     )
 
 
@@ -98,8 +98,7 @@ def test_number_of_seeds_is_a_range_or_three_if_the_noise_is_unknown():
     )
     assert seeds == 18
     assert (
-        "To detect 1.00% in 80% of studies: 18 seeds of both settings (between 13 and 34"
-        in sentence
+        "To detect 1.0% in 80% of studies: 18 seeds of both settings (between 13 and 34" in sentence
     )
     seeds, sentence = planned_seeds(Noise("val_loss"), run, run, 0.01)
     assert seeds == 3
@@ -112,12 +111,12 @@ def test_number_of_seeds_is_a_range_or_three_if_the_noise_is_unknown():
         (
             {"lr": 1e-3},
             (2.0, 2.01),
-            "b vs. a: validation loss +0.0100, within the noise of two single runs (up to 2.95%, known from 20 repeats).",
+            "b vs. a: validation loss +0.0100, within the noise of two single runs (up to 2.9%, known from 20 repeats).",
         ),
         (
             {"lr": 1e-3},
             (2.0, 1.0),
-            "b vs. a: validation loss -1.0000, more than the noise of two single runs (up to 2.95%, known from 20 repeats). A verdict needs one change and several seeds of both settings.",
+            "b vs. a: validation loss -1.0000, more than the noise of two single runs (up to 2.9%, known from 20 repeats). A verdict needs one change and several seeds of both settings.",
         ),
         ({"dataset": "alpaca"}, (2.0, 1.0), f"b vs. a: validation loss -1.0000. {ONE_PAIR}"),
         (
