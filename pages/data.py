@@ -49,7 +49,6 @@ def linked_run() -> str | None:
     state.check("run", colors, "Unknown run")
     if not colors:
         return None
-    state.show("run", name)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.caption("Data set of", width="content")
         run_link(name, colors[name], key="data")
@@ -183,6 +182,8 @@ def select_linked(dataset: "InspectedDataset", key: str) -> None:
         return
     if not (example.isascii() and example.isdigit()) or int(example) >= len(rows):
         st.warning(f"This data set has no example {escape_markdown(example)}.")
+        state.set("example")
+        state.show("example")
         return
     st.session_state.pop(key, None)
     preselect(key, [rows[int(example)]])
@@ -219,6 +220,7 @@ with st.container(horizontal=True, vertical_alignment="center"):
     st.title("Data", width="stretch")
     launch = st.container(width="content")
     copy_link()
+state.show_all()
 notices = st.container()
 name = linked_run()
 with show_errors(stop=True):

@@ -45,7 +45,7 @@ HELP = {
     "loss_to_journal": "Subset loss of the run minus the journal's validation loss, which was measured on the first 10 or 20 validation examples. For runs from older versions, the validation loss is used.",
     "loss_to_journal_se": "Standard error of the run's loss. The journal's standard error is unknown.",
 }
-WIDTHS = {"status": 80, "changed": 230, "best_step": 60, "exact": 70, "seconds": 70}
+WIDTHS = {"status": 80, "changed": 190, "best_step": 60, "exact": 60, "seconds": 60}
 """Widths in pixels of columns whose text is much longer or shorter than their title."""
 MAX_CHARACTERS = 40
 """Longer texts in columns without a fixed width are cut."""

@@ -35,7 +35,7 @@ ROW_BUTTONS = {
 UNARCHIVE_ICON = ":material/unarchive:"
 HEADER_HEIGHT_PX = 36
 ROW_HEIGHT_PX = 34
-CHARACTER_WIDTH_PX = 8
+CHARACTER_WIDTH_PX = 7
 MAX_NAME_WIDTH_PX = 280
 Identity = tuple[str, bool]
 """A row's name, and whether it is one of the journal's."""
@@ -137,7 +137,7 @@ def show(
             type="tertiary",
             key=f"row_{name}",
             pinned=True,
-            width=columns.heading_width(heading),
+            width=columns.heading_width(heading) - 8,
             on_click=_act,
             args=(lab, name),
         )

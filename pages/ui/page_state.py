@@ -1,6 +1,6 @@
 """The state of a page, stored in the URL for links and in the session while the user visits other pages.
 
-A page writes its whole state to the URL, including what it selected by default, so a copied link shows the same later.
+The URL includes selections that a page made by default if the default may change, so a copied link shows the same later.
 Streamlit's `bind="query-params"` is not used, because it neither restores a page that is visited again nor names values
 in a link that are unknown.
 """
@@ -14,6 +14,11 @@ from pages.ui.text import escape_markdown
 
 ON = "1"
 """Value of a parameter that is a switch."""
+MAX_WRITTEN = 4
+"""Number of recent URLs that are known to be the page's own.
+
+The browser sends the URL that it shows, which may be older than the last one if the user is faster than the page.
+"""
 
 
 class PageState:
@@ -32,13 +37,13 @@ class PageState:
         self._shown: dict[str, list[str]] = {}
         self.notices: list[str] = []
         """Messages about unknown values in the link."""
-        state = st.session_state.setdefault(f"{page}:state", {"values": {}, "written": {}})
+        state = st.session_state.setdefault(f"{page}:state", {"values": {}, "written": []})
         linked = {name: st.query_params.get_all(name) for name in parameters}
         linked = {name: values for name, values in linked.items() if values}
-        self.is_opened_by_link = bool(linked) and linked != state["written"]
+        self.is_opened_by_link = self._must_write = bool(linked) and linked not in state["written"]
         if self.is_opened_by_link:
             self.open(linked)
-            state["written"] = linked
+            state["written"] = [linked]
 
     @property
     def _state(self) -> dict[str, Any]:
@@ -89,9 +94,12 @@ class PageState:
         """Update the URL. Parameters not passed to `show` are removed."""
         shown = {name: self._shown[name] for name in self._parameters if self._shown.get(name)}
         is_changed = {name: st.query_params.get_all(name) for name in st.query_params} != shown
-        if is_changed or self.is_opened_by_link:  # a link to the same page does not change the URL
+        if is_changed or self._must_write:  # a link to the same page does not change the URL
             st.query_params.from_dict(shown)
-        self._state["written"] = shown
+        self._must_write = False
+        written = self._state["written"]
+        if shown not in written[-1:]:
+            self._state["written"] = [*written, shown][-MAX_WRITTEN:]
 
     def check(self, parameter: str, known: Container[str], problem: str, prefix: str = "") -> None:
         """Add a notice about values in the link that are not known, such as "Unknown run: a, b.".
@@ -100,8 +108,10 @@ class PageState:
             prefix: Ignored at the start of a value.
         """
         names = [value.removeprefix(prefix) for value in self.linked(parameter)]
-        if unknown := [name for name in names if name not in known]:
-            self.notices.append(f"{problem}: {', '.join(unknown)}.")
+        unknown = [name for name in names if name not in known]
+        notice = f"{problem}: {', '.join(unknown)}."
+        if unknown and notice not in self.notices:
+            self.notices.append(notice)
 
     def select(
         self,
@@ -208,6 +218,10 @@ class PageState:
         number = int(text) if text.isascii() and text.isdigit() else None
         if number is not None and not low <= number <= (number if high is None else high):
             number = None
+        limits = f"{self._page}_{parameter}_limits"
+        if st.session_state.get(limits) != (low, high):  # Streamlit treats it as another widget
+            st.session_state.pop(f"{self._page}_{parameter}", None)
+            st.session_state[limits] = low, high
         chosen: int | None = self.widget(
             st.number_input, label, parameter, number,
             min_value=low, max_value=high, value=None, **arguments,
@@ -218,7 +232,7 @@ class PageState:
 def open_page(page: str, **values: Iterable[str]) -> None:
     """Open another page with these values. `st.switch_page` would write them to the URL of the current page first."""
     linked = {name: list(given) for name, given in values.items()}
-    st.session_state[f"{page}:state"] = {"values": dict(linked), "linked": linked, "written": {}}
+    st.session_state[f"{page}:state"] = {"values": dict(linked), "linked": linked, "written": []}
     st.switch_page(f"pages/{page}.py")
 
 

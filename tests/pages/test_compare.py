@@ -536,3 +536,16 @@ def test_truncated_selection_shows_run_counts(write_answers, write_run, open_pag
     page.choose("compare_run", ["run-1"])
     assert not page.says("Showing")
     assert not page.choose("Answers", "Stored").says("Not shown")
+
+
+def test_action_with_an_outdated_url_keeps_later_choices(write_answers, open_page):
+    """The browser sends the URL that it shows, which is older if the user is faster than the page."""
+    for name in ("one", "two", "three"):
+        write_answers(name)
+    page = open_page("compare").choose("compare_run", ["one", "two"])
+    outdated = dict(page.query_params)
+    page.choose("compare_run", ["three"])
+    page.query_params = outdated
+    page.choose("compare_search", "say")
+    assert page.widget("compare_run").value == ["three"]
+    assert page.query_params["search"] == "say"
