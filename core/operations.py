@@ -376,8 +376,10 @@ def sweep(
             study.check_repeated(existing, planned)
         else:
             combinations = planned.combinations()
-            _check_disk(runs_dir, planned, combinations)
             reuse.check(runs_dir, planned, file_name, reused or {})
+            is_search = planned.mode == "search"
+            count = planned.max_combinations if is_search else len(combinations)
+            _check_disk(runs_dir, planned, combinations, count * len(planned.seeds))
             existing = study.plan(runs_dir, name, planned, question)
             if reused:
                 existing = reuse.with_reused(runs_dir, existing, reused)
@@ -385,15 +387,14 @@ def sweep(
         return [run.name for run in _existing_members(runs_dir, existing)]
 
 
-def _check_disk(runs_dir: Path, planned: Sweep, combinations: Sequence[Mapping[str, Any]]) -> None:
-    """Raise UserError if the disk is too small for all runs of a sweep."""
+def _check_disk(
+    runs_dir: Path, planned: Sweep, combinations: Sequence[Mapping[str, Any]], runs: int
+) -> None:
+    """Raise UserError if the disk is too small for this number of new runs."""
     from core.planning import preflight  # imports PyTorch, which takes seconds
 
-    count = len(combinations)
-    if planned.mode == "search":
-        count = planned.max_combinations
     configs = [planned.base.changed(**values) for values in combinations]
-    preflight.check_disk(configs, count * len(planned.seeds), runs_dir)
+    preflight.check_disk(configs, runs, runs_dir)
 
 
 def extend_search(runs_dir: Path, name: str) -> list[str]:
@@ -458,6 +459,8 @@ def extend_study(
     with study.locked(runs_dir):
         found = study.find(runs_dir, name)
         extended = study.extended(found, seeds, axis, values, runs)
+        added = len(extended.members) - len(found.members) + runs
+        _check_disk(runs_dir, extended.sweep, extended.combinations, added)
         if found.is_complete:
             extended = replace(extended, deleted=study.missing(runs_dir, found))
         study.write(runs_dir, extended)

@@ -326,6 +326,10 @@ def test_more_runs_than_the_disk_holds_raise_user_error(lab, monkeypatch):
     with pytest.raises(UserError, match="500 runs need about"):
         lab.sweep(search, "rate")
     assert len(lab.sweep(SWEEP, "rate")) == 4
+    with pytest.raises(UserError, match="400 runs need about"):
+        lab.extend_study("rate", seeds=200)
+    assert len(names(lab.runs_dir)) == 4
+    assert len(lab.study("rate").members) == 4
 
 
 def test_unknown_study_lists_the_others(tmp_path):
