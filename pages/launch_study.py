@@ -51,8 +51,8 @@ def sweep(base: RunConfig, axes: tuple[Axis, ...]) -> Sweep:
     seeds = tuple(base.seed + i for i in range(launch_vary.option("seeds")))
     mode = launch_vary.option("mode")
     runs = None if mode == "grid" else launch_vary.option("runs")
-    options = {name: launch_vary.option(name) for name in launch_vary.SWEEP_OPTIONS}
-    return Sweep(base, axes, seeds, mode, runs, **options)
+    metric, prune = launch_vary.option("metric"), launch_vary.option("prune")
+    return Sweep(base, axes, seeds, mode, runs, metric, prune)
 
 
 def plan(lab: Lab, planned: Sweep) -> "SweepPlan":

@@ -3,7 +3,6 @@
 The URL parameters are `vary` (one per axis, such as `lr=1e-4,3e-4`) and the options of the study; see DEFAULTS.
 """
 
-import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -34,9 +33,6 @@ PARAMETERS = ("vary", *DEFAULTS)
 DEFAULT_MAX_RUNS = 20
 MAX_SEEDS = 100
 MODE_TITLES = {"grid": "Grid", "random": "Random", "search": "Search"}
-SWEEP_OPTIONS = {field.name for field in dataclasses.fields(sweep.Sweep)} & {"metric", "prune"}
-"""Options that sweeps have besides the mode and the number of runs."""
-SEARCH_METRICS: tuple[str, ...] = getattr(sweep, "SEARCH_METRICS", ())
 SWITCHES = (
     *("method", "trained_weights", "schedule", "warmup_fraction", "optimizer"),
     *("lora_dora", "weight_decay", "early_stopping_patience"),
@@ -84,7 +80,7 @@ def open_link() -> None:
             state[name] = max(1, int(given[name]))
     if given.get("mode") in get_args(Mode):
         state["mode"] = given["mode"]
-    if given.get("metric") in SEARCH_METRICS:
+    if given.get("metric") in sweep.SEARCH_METRICS:
         state["metric"] = given["metric"]
     state.update({name: given.get(name) == "1" for name in ("prune", "skip")})
     state.update({name: given.get(name, "") for name in ("study", "question")})
@@ -263,17 +259,16 @@ def _show_options() -> None:
             st.number_input, "runs", label="Max runs", min_value=1, step=1,
             help="Number of runs, rounded down to a multiple of the number of seeds.",
         )  # fmt: skip
-    if option("mode") == "search" and SEARCH_METRICS:
+    if option("mode") == "search":
         _widget(
-            st.selectbox, "metric", label="Improve", options=SEARCH_METRICS,
+            st.selectbox, "metric", label="Improve", options=sweep.SEARCH_METRICS,
             format_func=lambda name: RESULTS[name].title, help="The metric that the search improves.",
         )  # fmt: skip
-    if "prune" in SWEEP_OPTIONS:
-        _widget(
-            st.toggle, "prune", label="Prune runs that fall behind",
-            help="Stop a run at 20, 40 or 80% of its steps if its loss is not in the better half of the study's runs with "
-            "the same seed. Effects exclude pruned runs.",
-        )  # fmt: skip
+    _widget(
+        st.toggle, "prune", label="Prune runs that fall behind",
+        help="Stop a run at 20, 40 or 80% of its steps if its loss is not in the better half of the study's runs with "
+        "the same seed. Effects exclude pruned runs.",
+    )  # fmt: skip
     _widget(st.text_input, "study", label="Study name", placeholder="automatic", max_chars=40)
     _widget(
         st.text_input, "question", label="Question", placeholder="What should this study answer?",

@@ -20,19 +20,42 @@ Values = tuple[Any, ...]
 def from_parents(runs: pd.DataFrame) -> list[str]:
     """Return the changes of each run from its parent as text, such as `gradient clipping 1 → none`.
 
-    A run without an existing parent is compared with the most similar preset: `preset demo: epochs 2 → 3`.
+    For a run of a study, the settings that the study varies: `study rates: learning rate 1e-3, seed 123`. A run without
+    an existing parent is compared with the most similar preset: `preset demo: epochs 2 → 3`.
 
     Args:
         runs: Runs as returned by `Lab.runs`.
     """
     columns = [_values(runs[name]) for name in SETTINGS]
     settings = dict(zip(runs["name"], zip(*columns, strict=True), strict=True))
+    studies = _values(runs["study"])
+    members: dict[str, list[Values]] = {}
+    for study, values in zip(studies, settings.values(), strict=True):
+        members.setdefault(study, []).append(values)
+    varied = {study: _varied(values) for study, values in members.items() if study}
     return [
-        _text(differences(settings[parent], settings[name]))
+        f"study {study}: {_values_text(settings[name], varied[study])}"
+        if varied.get(study)
+        else _text(differences(settings[parent], settings[name]))
         if parent in settings
         else _from_preset(settings[name])
-        for name, parent in zip(runs["name"], _values(runs["parent"]), strict=True)
+        for name, parent, study in zip(runs["name"], _values(runs["parent"]), studies, strict=True)
     ]
+
+
+def _varied(members: list[Values]) -> list[int]:
+    """Return the positions of the settings in which the members of a study differ, with the seed last."""
+    differing = [i for i, values in enumerate(zip(*members, strict=True)) if len({*values}) > 1]
+    return sorted(differing, key=lambda i: SETTINGS[i] == "seed")
+
+
+def _values_text(values: Values, positions: list[int]) -> str:
+    """Return some settings of a run as text, without those that have no effect."""
+    return ", ".join(
+        f"{_lower(str(RunConfig.model_fields[SETTINGS[i]].title))} {value_text(SETTINGS[i], values[i])}"
+        for i in positions
+        if is_relevant(SETTINGS[i], dict(zip(SETTINGS, values, strict=True)))
+    )
 
 
 def differences(old: Values, new: Values) -> list[str]:

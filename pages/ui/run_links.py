@@ -2,7 +2,6 @@
 
 import zlib
 from collections.abc import Sequence
-from pathlib import Path
 
 import streamlit as st
 
@@ -34,12 +33,7 @@ def run_link(name: str, color: str, key: str = "") -> None:
 def study_link(name: str) -> None:
     """Draw a study's name as a link to its page."""
     label = f"Study {escape_markdown(name)}"
-    if (Path(__file__).parents[2] / STUDIES_PAGE).exists():
-        st.page_link(
-            STUDIES_PAGE, label=label, icon=":material/science:", query_params={"study": name}
-        )
-    else:
-        st.markdown(f":material/science: {label}")
+    st.page_link(STUDIES_PAGE, label=label, icon=":material/science:", query_params={"study": name})
 
 
 def live_link(names: Sequence[str]) -> None:

@@ -3,7 +3,6 @@
 import shutil
 import time
 from types import SimpleNamespace
-from typing import get_args
 
 import pytest
 
@@ -14,7 +13,7 @@ from core.metrics import MIB
 from core.planning import preflight
 from core.run.directory import RunDirectory
 from core.scheduler.executors import EXECUTORS
-from core.studies.sweep import Mode, Sweep, parse_axis
+from core.studies.sweep import Sweep, parse_axis
 
 BASE = RunConfig(max_examples=60)
 MAX_SECONDS = 1.0
@@ -132,7 +131,6 @@ def test_problems_are_sentences(lab, axes, options, message):
     assert message in " ".join(texts)
 
 
-@pytest.mark.skipif("search" not in get_args(Mode), reason="sweeps have no search")
 def test_runs_of_a_search_that_are_not_known_yet_are_counted(lab):
     plan = lab.plan_sweep(sweep("lr=log 1e-5..1e-2 x 20", mode="search", max_runs=24))
     assert plan.count == 24

@@ -47,5 +47,17 @@ def test_runs_without_a_parent_are_compared_with_the_most_similar_preset(runs):
     assert from_parents(runs(exact, orphan)) == ["preset demo", "preset demo_lora: rank 16 → 4"]
 
 
+def test_runs_of_a_study_name_the_varied_settings(runs):
+    first = RunConfig(name="s-1", study="s", method="lora", lora_rank=4, seed=1)
+    members = [first, first.changed(name="s-2", lora_rank=8), first.changed(name="s-3", seed=2)]
+    alone = RunConfig(name="t-1", study="t", parent="s-1", method="lora", lora_rank=16, seed=1)
+    assert from_parents(runs(*members, alone)) == [
+        "study s: rank 4, seed 1",
+        "study s: rank 8, seed 1",
+        "study s: rank 4, seed 2",
+        "rank 4 → 16",
+    ]
+
+
 def test_empty_table_has_no_changes(runs):
     assert from_parents(runs(RunConfig(name="one")).head(0)) == []
