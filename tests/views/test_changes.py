@@ -17,7 +17,7 @@ def runs():
         return pd.DataFrame(
             [{k: v if is_relevant(k, row) else None for k, v in row.items()} for row in rows],
             dtype=object,
-        ).assign(parent=[config.parent for config in configs])
+        ).assign(**{name: [getattr(c, name) for c in configs] for name in ("parent", "study")})
 
     return build
 
