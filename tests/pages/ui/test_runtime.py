@@ -94,7 +94,7 @@ def test_hot_reload_keeps_a_single_lab(write_run, open_page, reload):
     reload()
     page.run()
     reopened = open_page("live")
-    assert reopened.widget("live_runs").value == ["one"]
+    assert reopened.widget("live_run").value == ["one"]
     assert sys.modules["pages.ui.runtime"] is not runtime
     assert sys.modules["pages.ui.runtime"].lab() is lab
     assert sorted(threads()) == ["queue", "sync"]
