@@ -202,7 +202,7 @@ def test_lineage_in_results_shows_the_listed_or_selected_runs(write_pair, write_
     write_pair()
     write_run("child", parent="one", lr=3e-4)
     write_run("grandchild", parent="two", lr=3e-4)
-    page = open_page("results").choose("lineage", True)
+    page = open_page("results").choose("results_lineage", True)
     assert page.query_params["lineage"] == "1"
     assert all(f"name={name}" in graph(page) for name in ("one", "child", "two", "grandchild"))
     page = open_page("results", lineage="1", run="child")
