@@ -123,7 +123,7 @@ def test_closing_dashboard_kills_a_hanging_trainer(runs_dir, settings, child, wa
     start = time.monotonic()
     process.terminate()
     process.wait(60)
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 60
     assert has_exited(pid)
     assert run.status() == "interrupted"
 
