@@ -90,11 +90,7 @@ def show_study(name: str, lab: Lab) -> None:
         show_header(view)
         if problem:
             st.error(escape_markdown(f"{problem}. Results of its runs are shown without it."))
-    wanted = state.value(TAB)
-    wanted = wanted if wanted in TABS else next(iter(TABS))
-    state.check(TAB, TABS, "Unknown tab")
-    state.show(TAB, *([] if wanted == next(iter(TABS)) else [wanted]))
-    tabs = state.widget(st.tabs, list(TABS), TAB, wanted)
+    tabs = state.tabs(list(TABS), TAB)
     for tab, show in zip(tabs, TABS.values(), strict=True):
         if tab.open:
             with tab, show_errors():

@@ -38,8 +38,7 @@ def show(view: StudyView) -> None:
         curve = state.select(
             "Curve", list(TITLES), CURVE, format_func=TITLES.__getitem__, width=240
         )
-        is_log = state.widget(st.toggle, "Log scale", LOG, state.value(LOG) == "1")
-        state.show(LOG, *(["1"] if is_log else []))
+        is_log = state.toggle("Log scale", LOG)
     chosen = _select_groups(view, groups)
     if not chosen:
         st.caption("Choose at least one combination.")
