@@ -104,7 +104,7 @@ def test_difference_within_the_noise_is_gray(write_pair, write_repeats, open_pag
     open_page("run", name="one").press("Pin as baseline")
     page = open_page("results", run="two")
     assert page.says(
-        "two vs. one: validation loss -0.0083, within the noise of two single runs (up to 18%, known from 3 repeats)."
+        "two vs. one: validation loss -0.0083, within the noise of two single runs (up to 18%, estimated from 3 repeats)."
     )
     assert page.says("To detect 1.0% in 80% of studies")
     assert not page.says(ONE_PAIR)
@@ -125,7 +125,7 @@ def test_number_of_seeds_follows_the_smallest_difference(write_pair, write_repea
     write_repeats()
     open_page("run", name="one").press("Pin as baseline")
     page = open_page("results", run="two").choose("smallest_difference:val_loss", 10.0)
-    assert page.says("To detect 10% in 80% of studies: 6 seeds of both settings (between 4")
+    assert page.says("To detect 10% in 80% of studies: 6 seeds of both settings (4")
 
 
 def test_runs_with_the_same_settings_differ_by_noise(write_repeats, open_page):
