@@ -82,7 +82,7 @@ class Lineage:
     Args:
         nodes: the nodes. Those closest to the first run come first.
         hidden: number of nodes left out because there are more than MAX_NODES.
-        isolated: number of runs left out because they have no parent and no children.
+        isolated: number of runs left out because they have no parent or children.
     """
 
     nodes: Sequence[Node] = ()
@@ -139,10 +139,10 @@ def build(
 
     Args:
         runs: rows of `Lab.runs`, newest first.
-        names: the runs to show, the most important first.
+        names: the runs to show, most important first.
         effects: `Lab.effects` of METRIC.
         noise: `Lab.noise` of METRIC.
-        with_isolated: include single runs without a parent and children.
+        with_isolated: include single runs without a parent or children.
     """
     groups, ids = _grouped(runs, names)
     parents = _parents(runs)

@@ -11,7 +11,7 @@ from pages import launch_vary
 from pages.ui import runtime
 
 VARY = "Vary a setting"
-RATES = "Values of Learning rate"
+RATES = "Values for Learning rate"
 
 
 def vary(page, name, values=None):
