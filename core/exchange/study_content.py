@@ -166,9 +166,9 @@ def _group(row: Mapping[str, Any], metric: str) -> dict[str, str]:
         "Mean": _value(metric, row["mean"]),
         "SD": _value(metric, row["sd"]),
         "95% interval": "" if row["low"] is None else f"{low} to {high}",
-        "Difference to best": "best" if row["is_best"] else difference,
+        "Difference from best": "best" if row["is_best"] else difference,
         "95% interval of the difference": "" if row["is_best"] else bounds,
-        "Compared to best": "" if row["is_best"] else str(row["verdict"] or ""),
+        "Compared with best": "" if row["is_best"] else str(row["verdict"] or ""),
         "Relative update": "" if update is None else f"{update:.2e}",
     }
 

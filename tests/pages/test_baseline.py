@@ -139,20 +139,20 @@ def test_run_page_compares_with_the_baseline_or_the_parent(write_pair, write_run
     write_pair()
     write_run("child", parent="one", lr=3e-4, scale=1.2)
     page = open_page("run", name="child")
-    assert page.says("Differences to the parent")
+    assert page.says("Differences from the parent")
     [tile] = [metric for metric in page.metric if metric.label == "Best validation loss"]
     assert tile.delta == "+0.3333"
     open_page("run", name="two").press("Pin as baseline")
     page = open_page("run", name="child")
-    assert page.says("Differences to the baseline")
-    assert not open_page("run", name="two").says("Differences to")
+    assert page.says("Differences from the baseline")
+    assert not open_page("run", name="two").says("Differences from")
 
 
 def test_losses_on_other_data_are_not_compared(write_pair, write_run, open_page):
     write_pair()
     write_run("other", parent="one", mask_prompt=True)
     write_run("stopped", "stopped", parent="one")
-    assert not open_page("run", name="stopped").says("Differences to")
+    assert not open_page("run", name="stopped").says("Differences from")
     page = open_page("run", name="other")
     assert page.says(NOT_COMPARABLE)
     [tile] = [metric for metric in page.metric if metric.label == "Best validation loss"]

@@ -131,7 +131,7 @@ def test_study_without_finished_runs_has_no_charts(page, runs_dir):
     write_study(runs_dir, finished=False)
     app = page()
     assert figures(app) == []
-    assert says(app, "These charts appear when the first run with this metric has finished.")
+    assert says(app, "These charts appear after the first run with this metric has finished.")
     assert app.text_area[0].value == "No comparison of the validation loss is possible yet."
 
 
@@ -140,12 +140,12 @@ def test_summary_is_generated_until_it_is_edited(page, runs_dir):
     app = page()
     [summary] = app.text_area
     assert summary.value.startswith("Rank = alpha = 16 and 4 are equivalent")
-    assert says(app, "Changes with the results until you edit it.")
+    assert says(app, "It changes with the results until you edit it.")
     summary.set_value("Use 1e-3.")
     run(app)
     with Lab(runs_dir, "idle") as lab:
         assert lab.study("rates").summary == "Use 1e-3."
-    assert says(app, "This summary was edited.")
+    assert says(app, "This summary was edited, so")
     [reset] = [button for button in app.button if button.label == "Reset"]
     reset.click()
     run(app)
