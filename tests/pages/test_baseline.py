@@ -1,4 +1,4 @@
-"""The baseline and the noise: differences in Results, on the run page and in Compare, and the study that settles a pair."""
+"""Baseline and noise: differences in Results, on the run page and in Compare, and a study that compares two runs."""
 
 import pytest
 
@@ -25,7 +25,7 @@ def write_pair(write_run, answer):
 
 @pytest.fixture
 def write_repeats(write_run):
-    """A function that writes three more seeds of run one, whose losses have a deviation of 5%."""
+    """A function that writes three more seeds of run one. Their losses have a standard deviation of 5%."""
 
     def write(**settings):
         for seed, scale in enumerate((0.95, 1.0, 1.05)):
@@ -71,7 +71,7 @@ def test_baseline_survives_a_restart_and_can_be_pinned_in_results(write_pair, op
     assert table(page)["delta_val_loss"]["one"] == pytest.approx(0.01 * 5 / 6)
 
 
-def test_deleted_baseline_is_dropped_with_a_sentence(write_pair, open_page):
+def test_deleted_baseline_is_unpinned_with_a_message(write_pair, open_page):
     write_pair()
     open_page("run", name="one").press("Pin as baseline")
     runtime.lab().delete("one")

@@ -212,7 +212,7 @@ def test_heat_map_never_averages_over_other_settings(write_study, open_page):
     )
 
 
-def test_effects_are_listed_per_context_with_reversals(write_study, open_page):
+def test_effects_are_listed_by_context_with_reversals(write_study, open_page):
     write_study()
     page = open_page("studies", study=NAME, tab="Effects")
     text = html_of(page)
@@ -270,7 +270,7 @@ def test_study_without_comparable_values_has_no_effects(write_study, runs_dir, o
     assert '<tr class="effect-change">' not in html_of(page)
 
 
-def test_one_seed_names_the_seeds_needed_from_the_noise_of_other_runs(write_study, open_page):
+def test_seeds_needed_are_estimated_from_the_noise_of_other_runs(write_study, open_page):
     write_study(name="earlier")
     write_study(seeds=(1,), axes=AXES, name=NAME)
     page = open_page("studies", study=NAME, tab="Effects", margin="5")

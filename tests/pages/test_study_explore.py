@@ -1,4 +1,4 @@
-"""The charts and the report of a study, on a small page of their own."""
+"""The charts and the report of a study, on a minimal page."""
 
 import json
 import math
@@ -118,7 +118,7 @@ def test_unknown_value_in_a_link_is_named(page, runs_dir):
     assert figures(app)[0]["layout"]["title"]["text"] == "Validation loss by rank = alpha"
 
 
-def test_too_few_runs_have_no_importance(page, runs_dir):
+def test_importance_is_unknown_with_too_few_runs(page, runs_dir):
     write_study(runs_dir, seeds=(1,))
     app = page()
     assert len(figures(app)) == 3

@@ -67,7 +67,7 @@ def test_equivalent_settings_name_the_margin():
     assert "the share of exact answers differs by less than 2 points" in sentence
 
 
-def test_undecided_and_impossible_comparisons_are_only_counted():
+def test_undecided_and_impossible_comparisons_are_counted_but_not_listed():
     undecided = {"verdict": "undecided"}
     assert sentences(undecided, undecided, {**undecided, "seeds": 0, "difference": math.nan}) == [
         "2 comparisons of the validation loss are undecided.",
