@@ -383,7 +383,7 @@ class Lab(Reader):
         queue.add(name)
 
     def delete(self, name: str) -> str:
-        """Move a run to the trash and return the ID with which it can be restored. Raises UserError if it is being trained."""
+        """Move a run to the trash and return an ID for restoring it. Raises UserError if it is being trained."""
         queue = self._require_queue()
         id = RunDirectory.find(self.runs_dir, name).move_to_trash()
         queue.remove(name)

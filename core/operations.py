@@ -49,7 +49,7 @@ ExportFormat = Literal["capsule", "report"]
 def stop(runs_dir: Path, name: str) -> None:
     """Stop a run.
 
-    A queued run is withdrawn. A running one saves a checkpoint and stops. If it has not stopped after KILL_AFTER_S
+    A queued run is withdrawn. A run in training saves a checkpoint and stops. If it has not stopped after KILL_AFTER_S
     seconds, another call kills it. Raises UserError if the run has ended or does not exist.
     """
     run = RunDirectory.find(runs_dir, name)

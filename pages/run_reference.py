@@ -65,7 +65,7 @@ def delta(
     metric: str,
     values: tuple[float | None, float | None],
 ) -> dict[str, Any]:
-    """Return the arguments with which `st.metric` shows a difference. It is gray if it is within the noise.
+    """Return the arguments for `st.metric` that show a difference. It is gray if it is within the noise.
 
     Args:
         metric: a result, or a judge.

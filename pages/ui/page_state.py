@@ -195,7 +195,7 @@ class PageState:
         return chosen
 
     def tabs(self, labels: Sequence[str], parameter: str) -> Sequence[Any]:
-        """Draw tabs of which only the open one is computed, and return their containers. The URL omits the first."""
+        """Draw tabs and return their containers. Only the open tab is computed, and the URL omits the first."""
         self.check(parameter, labels, f"Unknown {parameter}")
         wanted = self.value(parameter)
         is_other = wanted in labels[1:]
