@@ -1,7 +1,7 @@
 """The Lab: the entry point for pages and notebooks.
 
 Owns the index and two background threads: one syncs the index and advances studies, and the other drives the queue.
-Reading runs is in `core.reading`. Commands do not open a Lab; see `core.operations`.
+Read access is in `core.reading`. Commands do not open a Lab; see `core.operations`.
 """
 
 import atexit
@@ -201,7 +201,7 @@ class Lab(Reader):
     def find_lr(self, config: RunConfig, steps: int = 100) -> "Future[LRCurve]":
         """Test increasing learning rates for a few steps in a separate process, or return the test in progress.
 
-        The result has the learning rate, loss and smoothed loss of each step and a suggested learning rate; see
+        The result holds the learning rate, loss and smoothed loss of each step, and a suggested learning rate; see
         `core.training.lr_finder`. Nothing is written to the runs folder.
         """
         from core.planning import lr_test
@@ -241,7 +241,7 @@ class Lab(Reader):
         return pretrained.max_length(config)
 
     def batch(self, name: str, step: int) -> pd.DataFrame:
-        """Return the examples of a step, from the data set as it is now; see `inspection.batch`. Raises UserError."""
+        """Return a step's examples from the data set in its current state; see `inspection.batch`. Raises UserError."""
         from core.data import inspection
 
         config, recorded = self.config(name), self.step(name, step) or {}
@@ -261,7 +261,7 @@ class Lab(Reader):
         return str(uploads.store(self.runs_dir, filename, content))
 
     def uploads(self) -> list[str]:
-        """Return the paths of the uploaded data sets, the newest first."""
+        """Return the paths of the uploaded data sets, newest first."""
         return [str(path) for path in uploads.stored(self.runs_dir)]
 
     # Inference
@@ -383,7 +383,7 @@ class Lab(Reader):
         queue.add(name)
 
     def delete(self, name: str) -> str:
-        """Move a run to the trash and return the ID with which it can be restored. Raises UserError if it is being trained."""
+        """Move a run to the trash and return an ID for restoring it. Raises UserError if it is being trained."""
         queue = self._require_queue()
         id = RunDirectory.find(self.runs_dir, name).move_to_trash()
         queue.remove(name)
@@ -422,9 +422,9 @@ class Lab(Reader):
         """Create and queue the runs of a study, and return their names; see `operations.sweep`. Raises UserError.
 
         Args:
-            study: name of the study; by default, an unused name with the varied settings. If the study exists, only runs
-                that a crash prevented from being created are added.
-            question: the question that it answers.
+            study: name of the study; by default, an unused name made of the varied settings. If the study exists, only
+                runs that are missing after a crash are created.
+            question: the question that the study should answer.
             more: further arguments of `operations.sweep`.
         """
         queue = self._require_queue()
@@ -591,7 +591,7 @@ class Lab(Reader):
             raise ConfigError(outside)
 
     def _refuse_outside_values(self, fields: Sequence[str], values: Sequence[Any]) -> None:
-        """Raise ConfigError if one of these values of some settings is a path outside the allowed folders."""
+        """Raise ConfigError if a value of one of these settings is a path outside the allowed folders."""
         for value in values:
             settings = dict.fromkeys(fields, value)
             if outside := allowed_paths.problems(settings, uploads_path(self.runs_dir)):

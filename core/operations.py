@@ -39,7 +39,7 @@ if TYPE_CHECKING:  # importing these at runtime takes seconds
     from core.training.lr_finder import LRCurve
 
 PRUNING_INTERVAL_S = 1.0
-"""How often the command `sweep` checks whether to prune the current run."""
+"""How often the command `sweep` checks whether to prune the current run, in seconds."""
 KILL_AFTER_S = 30.0
 """A second stop request this long after the first kills the trainer."""
 EXECUTOR_NAMES = tuple(EXECUTORS)
@@ -49,7 +49,7 @@ ExportFormat = Literal["capsule", "report"]
 def stop(runs_dir: Path, name: str) -> None:
     """Stop a run.
 
-    A queued run is withdrawn. A running one saves a checkpoint and stops. If it has not stopped after KILL_AFTER_S
+    A queued run is withdrawn. A run in training saves a checkpoint and stops. If it has not stopped after KILL_AFTER_S
     seconds, another call kills it. Raises UserError if the run has ended or does not exist.
     """
     run = RunDirectory.find(runs_dir, name)
@@ -124,12 +124,13 @@ def export(
     """Write a run or a study to a file and return the size of the file in bytes.
 
     Args:
-        format: `capsule`, a run as a self-contained HTML file, see `core.exchange.capsule`; or `report`, a study as an
-            HTML file or, if the path ends in .zip, as Markdown with pictures, see `core.exchange.study_report`.
+        format: `capsule` writes a run as a self-contained HTML file; see `core.exchange.capsule`. `report` writes a
+            study as an HTML file or, if the path ends in .zip, as Markdown with pictures; see
+            `core.exchange.study_report`.
         replace: replace an existing file, atomically.
 
     Raises:
-        UserError: the run or study does not exist, the file exists and `replace` is off, or the file cannot be written.
+        UserError: the run or study does not exist, the file exists and `replace` is false, or it cannot be written.
     """
     if path.is_dir():
         raise UserError(f"{path} is a directory. Name a file.")
@@ -272,7 +273,7 @@ def train(runs_dir: Path, name: str, executor: str, console: "Console") -> tuple
 def train_member(runs_dir: Path, name: str, executor: str, console: "Console") -> str | None:
     """Train a run of a study, or resume it, unless it has finished, failed, been pruned or been deleted.
 
-    If another process is training it, wait until it ends.
+    If another process is training the run, wait until that ends.
 
     Returns:
         The final status, `pruned` for a pruned run, or None if it was deleted.
@@ -368,7 +369,7 @@ def sweep(
     a study with this name has a different sweep.
 
     Args:
-        reused: finished runs that become members of a new study instead of planned ones; see `reuse.check`.
+        reused: finished runs that replace planned runs of a new study; see `reuse.check`.
     """
     with study.locked(runs_dir):
         if (file_name := study.file_name(name)) in study.study_names(runs_dir):
@@ -455,7 +456,7 @@ def extend_study(
     values: Sequence[Any] = (),
     runs: int = 0,
 ) -> list[str]:
-    """Add seeds or values to a study, or runs to a search, and create its new runs. Returns their names. Raises UserError."""
+    """Add seeds or values to a study, or runs to a search; create the runs and return their names. Raises UserError."""
     with study.locked(runs_dir):
         found = study.find(runs_dir, name)
         extended = study.extended(found, seeds, axis, values, runs)

@@ -1,6 +1,6 @@
 """The read-only part of the Lab.
 
-Tables come from the index, settings and logs from the run directories.
+Tables come from the index; settings and logs come from the run directories.
 """
 
 import contextlib
@@ -40,11 +40,11 @@ class Reader(ABC):
 
     @abstractmethod
     def _read(self, query: Callable[..., Result], *args: Any, **options: Any) -> Result:
-        """Run a query of `core.tracking.queries` on the index."""
+        """Run a query from `core.tracking.queries` on the index."""
 
     @abstractmethod
     def _read_cached(self, query: Callable[..., Result]) -> Result:
-        """Return the result of a query without arguments, from a cache if the index has not changed."""
+        """Return the result of a query without arguments. It is cached until the index changes."""
 
     def runs(self) -> pd.DataFrame:
         """Return all runs with their settings and results; see `queries.results`."""
@@ -192,7 +192,7 @@ class Reader(ABC):
     ) -> pd.DataFrame:
         """Return one row per combination of a study's settings; see `core.studies.summary`.
 
-        If the study's file is damaged, the varied settings are those that differ between its runs.
+        If the study's file is damaged, the settings that differ between its runs count as varied.
 
         Raises:
             UserError: the metric does not exist, or the margin is not positive.
@@ -222,9 +222,9 @@ class Reader(ABC):
     def seeds_needed(
         self, study: str, metric: str = "val_loss", margin: float | None = None
     ) -> tuple[int, int, int] | None:
-        """Return how many seeds settle a difference of `margin` in a study: few, likely, many.
+        """Return how many seeds are needed to detect a difference of `margin` in a study: low, estimate, high.
 
-        None if the spread between seeds is unknown; see `core.studies.analysis.seeds_needed`.
+        None if the noise between seeds is unknown; see `core.studies.analysis.seeds_needed`.
         """
         from core.studies.analysis import seeds_needed  # imports SciPy
 

@@ -1,6 +1,6 @@
 """The stored view of the Compare page: one row per test prompt, one column per run.
 
-One prompt may be the current one: it is shown in full, stays in view, and moves with the keyboard.
+One prompt may be the current one: it is shown in full and kept in view, and shortcut keys move to the next or previous.
 """
 
 import html
@@ -31,7 +31,7 @@ BEST_MATCH = "Best match"
 EXACT = "Exact match"
 NOT_CHOSEN = "Not among the selected runs"
 PLACE = "prompt", "page"
-"""URL parameters of the position in the list. Cleared when the list changes."""
+"""URL parameters for the position in the list. Cleared when the list changes."""
 SCROLL_JS = """
 export default function ({ data }) {
   if (window.shownPrompt === data.prompt) return;
@@ -48,9 +48,9 @@ class Listing:
 
     Args:
         prompts: All prompts.
-        shown: Those that match, in order.
-        position: Of the current prompt in `shown`, or None.
-        page: Number of the page, from 0.
+        shown: The matching prompts, in order.
+        position: Position of the current prompt in `shown`, or None.
+        page: Number of the page, starting at 0.
     """
 
     prompts: Sequence[Prompt]
@@ -121,7 +121,7 @@ def show_stored(lab: Lab, state: PageState) -> None:
 
 
 def _select_filter(state: PageState, names: Sequence[str]) -> tuple[str, str, str]:
-    """Let the user choose which prompts to show, and the runs A and B. A single run is both."""
+    """Let the user choose which prompts to show, and the runs A and B. If there is a single run, it is both."""
     if len(names) < 2:
         return next(iter(FILTERS)), names[0], names[0]
 
@@ -148,8 +148,8 @@ def _select_scores(
     """Let the user choose how answers are scored.
 
     Returns:
-        The name of the measure; its metric, which is `exact` or a judge's ID; and the scores by run and example, or
-        None for exact matches.
+        The name of the measure; its metric, which is `exact` or a judge's ID; and the scores by run and example, which
+        are None for exact matches.
     """
     judged = lab.scoring.answers(names).without_bases()
     verdicts = lab.scoring.verdicts(judged)
@@ -190,7 +190,7 @@ def _select_sort(state: PageState, has_pair: bool, has_query: bool) -> str:
 
 
 def _show_record(prompts: Sequence[Prompt], a: str, b: str, measure: str) -> None:
-    """Show how often A does better than B, with a link to the test of this difference."""
+    """Show how often A does better than B, with a link to the page that tests the difference."""
     sentence = comparison.record(prompts, a, b).sentence(a, b, measure)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**{escape_markdown(sentence)}**", width="content")
@@ -252,7 +252,7 @@ def _open(state: PageState, id: str | None, page: int = 0) -> None:
 
 
 def _show_moves(state: PageState, listing: Listing) -> None:
-    """Draw the buttons that move between prompts, and the position in the list."""
+    """Draw buttons to move between prompts, and the position in the list."""
     shown, position = listing.shown, listing.position
     after = listing.page * PAGE_SIZE if position is None else position + 1
     before = -1 if position is None else position - 1
@@ -353,7 +353,7 @@ def _cell(prompt: Prompt, name: str, is_exact: bool) -> str:
 
 
 def _show_pager(state: PageState, shown: Sequence[Prompt], page: int) -> None:
-    """Draw buttons for the previous and the next page, unless one page shows everything."""
+    """Draw buttons for the previous and next pages, unless everything fits on one page."""
     pages = -(-len(shown) // PAGE_SIZE)
     if pages < 2:
         return

@@ -41,7 +41,7 @@ state = PageState("data", PARAMETERS)
 
 
 def linked_run() -> str | None:
-    """Show and return the run whose data set the link asks for, or None."""
+    """Return the run whose data set is requested in the link, and show it. Return None if there is none."""
     name = state.value("run")
     if not name:
         return None
@@ -50,7 +50,7 @@ def linked_run() -> str | None:
     if not colors:
         return None
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.caption("Data set of", width="content")
+        st.caption("Data set used by", width="content")
         run_link(name, colors[name], key="data")
         st.button(
             "Choose another data set", icon=":material/close:", type="tertiary",
@@ -105,7 +105,7 @@ def choose() -> RunConfig:
 
 
 def show_launch(config: RunConfig) -> None:
-    """Draw the button that opens Launch with the data set and the settings that decide how it is read."""
+    """Draw the button that opens Launch with the data set and the settings for reading it."""
     if st.button("Launch with this data set", icon=":material/rocket_launch:"):
         open_launch({name: getattr(config, name) for name in DATA_SETTINGS})
 
@@ -133,7 +133,7 @@ def show_overview(table: pd.DataFrame, config: RunConfig, limit: int) -> None:
     if without_response:
         skipped = " and would be skipped" if config.mask_prompt else ""
         st.warning(
-            f"{without_response:,} training examples are truncated before their response starts{skipped}."
+            f"{without_response:,} training examples are truncated before their responses start{skipped}."
         )
     lengths = {part: table.loc[table["part"] == part, "tokens"].tolist() for part in SPLITS}
     show_figure(charts.token_lengths(lengths, limit), key="lengths")
@@ -176,7 +176,7 @@ def show_examples(dataset: "InspectedDataset", config: RunConfig, context: int) 
 
 
 def select_linked(dataset: "InspectedDataset", key: str) -> None:
-    """Select the example that a link asks for."""
+    """Select the example requested in the link."""
     example, rows = state.value("example"), dataset.records.source_rows
     if example is None:
         return

@@ -1,4 +1,4 @@
-"""The Launch page: start from an earlier run or a preset, change or vary settings, and see the changes and the estimate."""
+"""The Launch page: start from a run or preset, change or vary settings, and see the changes and the estimate."""
 
 import sys
 from collections.abc import Mapping
@@ -44,7 +44,7 @@ class Checked(NamedTuple):
         plan: the plan of a single run.
         study: the plan of a study, if settings are varied.
         sweep: the sweep of the study.
-        blockers: why it cannot be launched, as Markdown.
+        blockers: reasons why nothing can be launched, as Markdown.
     """
 
     config: RunConfig | None
@@ -88,7 +88,7 @@ def launch(config: RunConfig) -> str | None:
 
 
 def launch_form_settings(config: RunConfig, is_edited: bool) -> None:
-    """Launch a run with the settings in the form, and make it the source for further changes."""
+    """Launch a run with the settings in the form, and make it the source of further changes."""
     name = launch(config)
     if name is None:
         return

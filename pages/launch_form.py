@@ -35,7 +35,7 @@ ADVANCED_FIELDS = {
 """Settings whose defaults suit most runs."""
 DRAFT, GENERATION, SOURCE = "draft", "draft_generation", "draft_source"
 REDRAWN = "draft_redrawn"
-"""Session key: number of times a callback has set each field since the form was filled."""
+"""Session key: how many times callbacks have set each field since the form was filled."""
 ALPHA_LOCK = "alpha_lock"
 """Session key: whether alpha follows the rank."""
 ADVANCED_OPEN = "advanced_open"
@@ -108,7 +108,7 @@ def is_edited(current: Mapping[str, Any]) -> bool:
 
 
 def values() -> dict[str, Any]:
-    """Return the current values of the form, including widgets that this rerun has not drawn yet."""
+    """Return the current values in the form, including those of widgets that this rerun has not drawn yet."""
     draft = st.session_state[DRAFT]
     for name in FIELDS:
         if _key(name) in st.session_state:
@@ -122,7 +122,7 @@ def values() -> dict[str, Any]:
 
 
 def settings(current: Mapping[str, Any], variants: Variants = ({},)) -> dict[str, Any]:
-    """Return the settings to launch with. Hidden fields have no effect, so they are omitted and not validated.
+    """Return the settings to launch with. Hidden fields have no effect, so they are neither included nor validated.
 
     Args:
         variants: combinations of varied settings. A field is hidden only if it has no effect in any of them.
@@ -135,7 +135,7 @@ def settings(current: Mapping[str, Any], variants: Variants = ({},)) -> dict[str
 
 
 def names(current: Mapping[str, Any], variants: Variants = ({},)) -> list[str]:
-    """Return the fields with an effect, in the order of the form."""
+    """Return the fields that have an effect, in the order of the form."""
     return [
         name
         for group in GROUPS
@@ -160,11 +160,11 @@ def show(
     varied: Mapping[str, str] | None = None,
     variants: Variants = ({},),
 ) -> None:
-    """Draw all groups, with error messages below their fields, and the advanced settings at the end.
+    """Draw all groups, with error messages below their fields and the advanced settings at the end.
 
     Args:
         footers: functions that draw content below the fields of a group, by group.
-        varied: settings that take several values, with their values as text.
+        varied: the values of varied settings as text, by setting.
         variants: see `settings`.
     """
     advanced: dict[str, list[str]] = {}
@@ -201,7 +201,7 @@ def _show_advanced(
     problems: list[Problem],
     varied: Mapping[str, str],
 ) -> None:
-    """Draw the advanced settings, collapsed unless one has a problem, and list those that differ from the defaults."""
+    """Draw the advanced settings, which are collapsed unless one has a problem, and list those that were changed."""
     names = [name for group in groups.values() for name in group]
     if any(problem.field in names for problem in problems):
         st.session_state[ADVANCED_OPEN] = True
@@ -265,7 +265,7 @@ def _field(
                 "Alpha = rank",
                 st.session_state[ALPHA_LOCK],
                 key=_key(ALPHA_LOCK),
-                help="Keep alpha equal to the rank. With the scaling alpha/rank, the scale is then always 1.",
+                help="Keep alpha equal to the rank. With alpha/rank scaling, the scale is then always 1.",
             )
         for problem in problems:
             if problem.field == name:
@@ -279,12 +279,12 @@ def _show_varied(name: str, values: str) -> None:
         f"{FIELDS[name].title} :blue-badge[varied]",
         key=key,
         disabled=True,
-        help=f"Each of these values is trained. `{name}`: {FIELDS[name].description}",
+        help=f"Runs are trained with each of these values. `{name}`: {FIELDS[name].description}",
     )
 
 
 def _key(name: str) -> str:
-    """Return the key of a field's widget. A new key makes Streamlit draw the widget again from the draft."""
+    """Return the key of a field's widget. A new key makes Streamlit redraw the widget from the draft."""
     return f"setting:{st.session_state[GENERATION]}:{name}:{st.session_state[REDRAWN].get(name, 0)}"
 
 
@@ -370,7 +370,7 @@ def _normalize(key: str) -> None:
 
 
 def _number(text: str) -> float | str | None:
-    """Return a typed number, None for an empty text, and any other text unchanged."""
+    """Return the number that the user typed, None for empty text, and any other text unchanged."""
     try:
         return float(text) if text.strip() else None
     except ValueError:

@@ -1,6 +1,6 @@
 """The source of the Launch form: a run to clone or a preset, also in the URL as `?from=`.
 
-A name in the URL is that of a run or, if there is none, a preset. `preset:demo` always is the preset.
+A name in the URL refers to a run or, if no run has this name, to a preset. `preset:demo` is always the preset.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,11 +20,11 @@ DEFAULT_SOURCE = "demo"
 PARAMETER = "from"
 WIDGET = "source"
 FILLED_FROM = "filled_from"
-"""Session key: the source of the form, a preset or CLONE_PREFIX and a run."""
+"""Session key: the source of the form, which is a preset, or CLONE_PREFIX followed by a run."""
 ADDRESS = "source_address"
 """Session key: the last value of the URL parameter that was read or written."""
 REQUESTED = "requested_settings"
-"""Session key: settings that another page asks to fill in."""
+"""Session key: settings that another page has passed to the form."""
 
 
 def current() -> str:
@@ -43,13 +43,13 @@ def title(source: str) -> str:
 
 
 def open_launch(settings: Mapping[str, Any]) -> None:
-    """Open Launch and fill in these settings. The others stay as they are in the form."""
+    """Open Launch and fill in these settings. All others in the form stay the same."""
     st.session_state[REQUESTED] = settings
     st.switch_page("pages/launch.py")
 
 
 def choose(lab: Lab, runs: Sequence[str]) -> None:
-    """Fill the form on the first visit and when the URL names another source. Update the URL.
+    """Fill the form on the first visit and whenever the URL names another source. Update the URL.
 
     Args:
         runs: all runs.
@@ -119,7 +119,7 @@ def _settings(lab: Lab, source: str) -> dict[str, object]:
 
 
 def _parse(address: str, runs: Sequence[str]) -> str | None:
-    """Return the source that a URL names, or None if it does not exist."""
+    """Return the source named in the URL, or None if it does not exist."""
     if address in runs:
         return clone_of(address)
     name = address.removeprefix(PRESET_PREFIX)

@@ -23,11 +23,11 @@ if TYPE_CHECKING:  # imports PyTorch, which takes seconds
 LAUNCHED = "launched_study"
 """Session key: name, runs and sweep of the study launched last."""
 PLAN = "study_plan"
-"""Session key: the plan made last, its key and the time."""
+"""Session key: the latest plan, its cache key and the time when it was made."""
 PLAN_LIFETIME_S = 10.0
 """Time for which a plan is reused while nothing changes, in seconds."""
 MAX_TRIED = 1000
-"""Maximum number of combinations that are tried in search of a valid one."""
+"""Maximum number of combinations to try when looking for a valid one."""
 
 
 def first_valid(settings: Mapping[str, Any], axes: Sequence[Axis]) -> RunConfig | None:
@@ -72,7 +72,7 @@ def is_blocked(current: "SweepPlan") -> bool:
 
 
 def is_launched(planned: Sweep, runs: Mapping[str, str]) -> bool:
-    """Whether this is the study launched last, and its runs still exist."""
+    """Whether this study was launched last and its runs still exist."""
     launched = st.session_state.get(LAUNCHED)
     return bool(launched and launched["sweep"] == planned and launched["runs"][0] in runs)
 

@@ -37,13 +37,13 @@ SWITCHES = (
     *("method", "trained_weights", "schedule", "warmup_fraction", "optimizer"),
     *("lora_dora", "weight_decay", "early_stopping_patience"),
 )
-"""Settings on which it depends whether others have an effect."""
+"""Settings that determine whether others have an effect."""
 MAX_VARIANTS = 200
-"""Maximum number of combinations for which the form shows settings with an effect."""
+"""Maximum number of combinations that are considered when hiding settings without an effect."""
 
 
 class Vary(NamedTuple):
-    """The axes that could be parsed, and the errors in others by their first setting."""
+    """The axes that could be parsed, and the errors in the others, by their first setting."""
 
     axes: tuple[Axis, ...]
     errors: dict[str, str]
@@ -132,7 +132,7 @@ def texts() -> dict[str, str]:
 
 
 def variants(axes: Sequence[Axis]) -> list[dict[str, Any]]:
-    """Return the combinations of the varied settings on which it depends whether others have an effect."""
+    """Return the combinations of those varied settings that determine whether others have an effect."""
     switches = [axis for axis in axes if set(axis.fields) & {*SWITCHES}]
     products = itertools.product(*(axis.values for axis in switches))
     return [
@@ -146,7 +146,7 @@ def show(current: Mapping[str, Any], names: Sequence[str], is_alpha_locked: bool
 
     Args:
         current: the settings in the form.
-        names: settings with an effect, in the order of the form.
+        names: settings that have an effect, in the order of the form.
         is_alpha_locked: whether alpha is varied together with the rank.
     """
     axes, errors = _state()["axes"], parsed().errors
@@ -178,7 +178,7 @@ def show(current: Mapping[str, Any], names: Sequence[str], is_alpha_locked: bool
 
 
 def show_invalid(message: str) -> None:
-    """Name the invalid combinations, and let the user skip them."""
+    """List the invalid combinations, and let the user skip them."""
     if option("skip"):
         st.caption(escape_markdown(f"Skipped. {message}."))
     else:
@@ -209,7 +209,7 @@ def _show_axis(
 
 
 def _show_tie(axis: dict[str, Any], names: Sequence[str]) -> None:
-    """Draw the menu with which other settings are given the same value."""
+    """Draw the menu that gives other settings the same value."""
     field, taken = axis["fields"][0], texts()
     kind = base_type(RunConfig.model_fields[field])
     kinds = (int, float) if kind in (int, float) else (kind,)
@@ -243,21 +243,21 @@ def _show_options() -> None:
     with seeds:
         _widget(
             st.number_input, "seeds", label="Seeds", min_value=1, max_value=MAX_SEEDS, step=1,
-            help="Each combination is trained with the same seeds, starting with the seed in the form. One seed "
+            help="All combinations are trained with the same seeds, starting with the seed in the form. One seed "
             "supports no verdict.",
         )  # fmt: skip
     with mode:
         _widget(
             st.selectbox, "mode", label="Mode", options=get_args(Mode),
             format_func=lambda mode: MODE_TITLES.get(mode, str(mode).capitalize()),
-            help="Grid trains all combinations, Random a random subset of them.",
+            help="Grid trains all combinations, Random a random subset, and Search those that are likely to improve.",
         )  # fmt: skip
     if option("mode") != "grid":
         if option("runs") is None:
             _state()["runs"] = max(DEFAULT_MAX_RUNS, option("seeds"))
         _widget(
             st.number_input, "runs", label="Max runs", min_value=1, step=1,
-            help="Number of runs, rounded down to a multiple of the number of seeds.",
+            help="Maximum number of runs, rounded down to a multiple of the number of seeds.",
         )  # fmt: skip
     if option("mode") == "search":
         _widget(
@@ -304,7 +304,7 @@ def _joined(axis: Mapping[str, Any]) -> str:
 
 
 def _split(text: str) -> tuple[list[str], Typed]:
-    """Return the settings and the values in a text from the URL."""
+    """Return the settings and the values of an axis in the URL."""
     fields = []
     while "=" in text and (name := text.partition("=")[0].strip()) in RunConfig.model_fields:
         fields.append(name)

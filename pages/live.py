@@ -1,4 +1,4 @@
-"""Watch runs train: losses, learning rate, speed, samples and logs, refreshed every second while a run is active."""
+"""The Live page: losses, learning rate, speed, samples and logs, refreshed every second while a run is active."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -85,7 +85,7 @@ def choose_groups(chosen: pd.DataFrame) -> tuple[dict[str, str], dict[str, str]]
             groups_by_title[title] = dict(zip(chosen["name"], values, strict=True))
     title = state.select(
         "Color by", [*groups_by_title, OWN_COLOR], "color", width=190,
-        help=f"With more than {MAX_COLORS} runs, colors stand for the values of a setting. Hover over a line to see its run.",
+        help=f"With more than {MAX_COLORS} runs, colors represent the values of a setting. Hover over a line to see its run.",
     )  # fmt: skip
     chosen_values = groups_by_title.get(title, {})
     groups = {name: f"{title} {value}" for name, value in chosen_values.items()}
@@ -108,7 +108,7 @@ def show_figures(
     Streamlit caches both the return value and the drawn elements, so sessions with the same view share them.
 
     Args:
-        cache_key: Everything the charts depend on, as a string, because Streamlit is slow at hashing nested structures.
+        cache_key: Everything that the charts depend on, as a string. Streamlit is slow at hashing nested structures.
     """
     names, colors, x, log, window = [*_colors], _colors, _x, _log, _window
     evaluations = lab.evaluations(names, x)

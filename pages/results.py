@@ -20,7 +20,7 @@ from pages.ui.text import escape_markdown
 FILTER_HELP = "Search for words, or compare a column with a value: `final loss < 2`, `lr>=1e-4`, `method=lora`, `exact answers > 80%`."
 SORT_HELP = "Also applies to downloads and links. To sort only on screen, click a column heading."
 PARAMETERS = ("filter", "group", "sort", "column", "archived", "journal", "lineage", "run")
-"""Parameters of the URL. In `sort`, the column follows a minus sign if the order is descending."""
+"""URL parameters. In `sort`, a minus sign before the column means descending order."""
 
 lab = runtime.lab()
 results_table.handle_clicks()
@@ -28,7 +28,7 @@ state = PageState("results", PARAMETERS)
 
 
 def select_sort(names: list[str]) -> tuple[str | None, bool]:
-    """Let the user choose the sort order. Return the column, or None for the newest first, and the direction."""
+    """Let the user choose the sort order. Return the column, or None for newest first, and the direction."""
     text = state.value("sort") or ""
     descending = text.startswith("-")
 
@@ -103,7 +103,7 @@ with bar:
         with_lineage = state.toggle(
             "Lineage",
             "lineage",
-            help="Draw which run was cloned from which, below the table: for the selected runs or, if none is selected, for all listed runs.",
+            help="Below the table, draw which run was cloned from which: for the selected runs or, if none is selected, for all listed runs.",
         )
 if results.empty and not with_journal:
     state.check("run", known_names, "Unknown run")
@@ -162,7 +162,7 @@ with toolbar:
         else results_table.as_markdown(table, shown)
     )
     actions.show_exports(lab, results_table.csv(table, shown), exported)
-if selected_runs or with_lineage:  # leave room for what follows
+if selected_runs or with_lineage:  # leave room for the content below
     styles.html("<style>:root { --table-share: 0.6; }</style>")
 if [name for name, _ in selected] != linked_names:
     state.set("run", *(name for name, _ in selected))

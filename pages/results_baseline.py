@@ -1,4 +1,4 @@
-"""Differences to the baseline on the Results page: columns, gray cells and the note below the table."""
+"""Differences from the baseline on the Results page: columns, gray cells and the note below the table."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,11 +26,11 @@ GRAY_HELP = "Gray: within the noise of two single runs."
 
 @dataclass(frozen=True)
 class Comparison:
-    """Differences to the baseline.
+    """Differences from the baseline.
 
     Args:
         name: the baseline; None if no run is pinned.
-        is_noise: whether a difference is within the noise: one column per difference column, with the table's index.
+        is_noise: whether each difference is within the noise. Has the columns of differences and the table's index.
         help: tooltips of the difference columns.
         has_floor: whether the noise is known for runs like the baseline.
     """
@@ -48,11 +48,11 @@ def add_columns(
     judges: Sequence[str],
     lab: Lab,
 ) -> tuple[pd.DataFrame, Comparison]:
-    """Add a column with the differences to the baseline for each result, if a run is pinned.
+    """For each result, add a column with the differences from the baseline, if a run is pinned.
 
     Args:
         run_scores: the scores of runs.
-        judges: judges in the table, including the journal's, whose scores are not compared.
+        judges: judges in the table. They include the journal's judge, whose scores are not compared.
     """
     name = baseline.current(lab, {*results["name"]})
     if name is None:
@@ -99,7 +99,7 @@ def show_note(
     """Show the baseline, and whether the difference between two runs is noise.
 
     Args:
-        selected: the selected runs. Two of them are compared, or one with the baseline.
+        selected: the selected runs. Two runs are compared with each other, and a single one with the baseline.
     """
     others = [name for name in selected if name != comparison.name]
     pair = [comparison.name, *others] if comparison.name and len(others) == 1 else others
@@ -132,7 +132,7 @@ def _show_baseline(lab: Lab, comparison: Comparison, results: pd.DataFrame, has_
 def _values(
     metric: str, results: pd.DataFrame, run_scores: Mapping[str, Mapping[str, Any]]
 ) -> pd.Series:
-    """Return a metric of each run: a column of the results, or a judge's score."""
+    """Return a metric for each run: a column of the results, or a judge's score."""
     if metric in differences.RESULTS:
         return results[metric]
     scores = [run_scores.get(name, {}).get(metric) for name in results["name"]]
@@ -141,7 +141,7 @@ def _values(
 
 
 def _help(noise: "Noise", reference: Mapping[str, Any], compared: pd.DataFrame, title: str) -> str:
-    """Return the tooltip of a difference column: what it is, and the noise of the kinds of runs in it."""
+    """Return the tooltip of a difference column: its meaning, and the noise for each kind of run in it."""
     rows = [reference, *records(compared.drop_duplicates([*NOISE_FIELDS]))]
     kinds = {tuple(row[n] for n in NOISE_FIELDS): row for row in rows}
     known = [
@@ -150,7 +150,7 @@ def _help(noise: "Noise", reference: Mapping[str, Any], compared: pd.DataFrame, 
         if noise.pooled(row).sd > 0
     ]
     lines = known[:MAX_LISTED_FLOORS] or [
-        "The noise is unknown: no settings were repeated with several seeds."
+        "The noise is unknown, because no settings were repeated with several seeds."
     ]
     gray = f" {GRAY_HELP}" if known else ""
     lines = [f"{title} minus that of {reference['name']}.{gray}", *lines]

@@ -1,4 +1,4 @@
-"""Columns of the results table: which exist, which are shown by default, and how they are formatted."""
+"""Columns of the results table: which ones exist, which are shown by default, and how they are formatted."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -28,7 +28,7 @@ OPTIONAL_COLUMNS = [
     for name in (*RunConfig.model_fields, "created", *RESULTS)
     if name not in (*report.RUN_COLUMNS, "name", "status", "exact", "color")
 ]
-"""Columns that the command line does not print."""
+"""Optional columns that the command line does not print."""
 JOURNAL_COLUMNS = ["perplexity", "device", "journal_run", "loss_to_journal", "loss_to_journal_se"]
 """Additional default columns when journal results are shown."""
 LABELS = {
@@ -50,7 +50,7 @@ WIDTHS = {"status": 80, "changed": 190, "best_step": 60, "exact": 60, "seconds":
 MAX_CHARACTERS = 40
 """Longer texts in columns without a fixed width are cut."""
 HEADING_CHARACTER_WIDTH, CHARACTER_WIDTH, CELL_PADDING = 6, 7, 18
-"""Width of a character in headings and cells, and the space on both sides of a text, in pixels."""
+"""Width of a character in headings and cells, and the total padding on both sides, in pixels."""
 JUDGE_HELP = "Mean score over the test answers, from 0 to 100."
 GRAY = "#767c88"
 """Color of differences within the noise, readable on light and dark backgrounds."""
@@ -60,7 +60,7 @@ BAR_WIDTH, BAR_MARGIN = 80, 5
 BAR_HEIGHT = 30
 """Height of a bar's image, which Streamlit scales to the height of the row."""
 DELTA = "delta_"
-"""Prefix of the columns with the difference to the baseline."""
+"""Prefix of the columns with the difference from the baseline."""
 INTERVAL, BAR = " 95%", " interval"
 """Suffixes of a judge's columns with the interval as text and as a bar."""
 
@@ -111,9 +111,9 @@ def default_columns(results: pd.DataFrame, judges: list[str], with_journal: bool
 
 
 def pick(available: list[str], default: list[str], state: PageState) -> list[str]:
-    """Draw the column picker. Return the default columns without those removed, and with those added after LEADING_COLUMNS.
+    """Draw the column picker and return the selected columns. Added columns come after LEADING_COLUMNS.
 
-    The state holds only the differences from the default: added columns, and removed ones after a minus.
+    The state holds only the differences from the default: added columns, and removed ones with a minus sign.
     """
     widget, edits = "columns", state.values("column") or []
     state.check("column", available, "Unknown column", prefix="-")
@@ -144,7 +144,7 @@ def pick(available: list[str], default: list[str], state: PageState) -> list[str
 
 
 def label(name: str) -> str:
-    """Return a column's heading. A judge's columns are headed with the judge's name."""
+    """Return a column's heading. The heading of a judge's column is the judge's name."""
     if name.startswith(DELTA):
         title = label(name.removeprefix(DELTA))
         return f"\u0394 {title[:1].lower()}{title[1:]}"
@@ -192,7 +192,7 @@ def displayed(frame: pd.DataFrame, is_noise: pd.DataFrame) -> Any:
     """Return the table as it is displayed: numbers as text that still sorts as numbers, and rows shaded by group.
 
     Args:
-        is_noise: whether each difference is within the noise, for columns of differences. These are gray.
+        is_noise: whether each difference is within the noise. Such differences are gray.
     """
     shown = frame.copy()
     names = [str(name) for name in shown]
@@ -216,7 +216,7 @@ def column(name: str, values: pd.Series, help: str | None = None) -> "ColumnConf
     """Return the heading, tooltip, width and type of a column with these values.
 
     Args:
-        help: the tooltip, if it is not always the same.
+        help: the tooltip, for columns whose tooltip varies.
     """
     width = WIDTHS.get(name)
     if width is None:  # Streamlit cuts the heading when the columns fill the window

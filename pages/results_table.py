@@ -56,7 +56,7 @@ def grouped(frame: pd.DataFrame, group: str | None) -> pd.DataFrame:
     if group == "tags":
         frame = frame.assign(group=frame["tags"].fillna("").str.split(", ")).explode("group")
         keys = frame["group"].where(frame["group"] != "", None)
-    elif group == "parent":  # a parent is in the group of its clones
+    elif group == "parent":  # a parent belongs to the group of its clones
         has_clones = frame["name"].isin(set(frame["parent"].dropna()))
         keys = frame["parent"].where(frame["parent"].notna(), frame["name"].where(has_clones, None))
     else:
@@ -94,9 +94,9 @@ def show(
     Args:
         frame: The rows, with all columns.
         shown: The columns to show after the name.
-        bars: The bars of the judges' scores, with the index of the unfiltered table.
-        runs: All runs, for their colors and whether they are archived.
-        comparison: Differences to the baseline.
+        bars: The bars for the judges' scores, with the index of the unfiltered table.
+        runs: All runs, with their colors and whether they are archived.
+        comparison: Differences from the baseline.
     """
     by_name = runs.set_index("name")
     is_run = frame["status"] != journal.JOURNAL_STATUS
@@ -209,7 +209,7 @@ def _clicked(key: str) -> str | None:
 
 
 def _act(lab: Lab, action: str) -> None:
-    """Archive or delete the run whose row button was pressed. Callbacks cannot open pages, so cloning is done elsewhere."""
+    """Archive or delete the run whose row button was pressed. Cloning is done elsewhere: callbacks cannot open pages."""
     name = _clicked(f"row_{action}")
     if name and action == "delete":
         actions.delete(lab, [name])
@@ -225,7 +225,7 @@ def _name_width(names: pd.Series) -> int:
 
 
 def _sort_key(values: pd.Series) -> pd.Series:
-    """Sort key that ignores the case of text."""
+    """Return a sort key that ignores case."""
     if values.dtype != object:
         return values
     return values.map(lambda value: value.lower() if isinstance(value, str) else value)

@@ -43,7 +43,7 @@ was_active = run["status"] in ACTIVE_STATUSES
 
 @st.fragment(run_every=1.0 if was_active else None)
 def show_training() -> None:
-    """Draw what changes while the run is active: progress, tiles, charts and the selected batch."""
+    """Draw the parts that change while the run is active: progress, tiles, charts and the selected batch."""
     runtime.lower_priority()
     if not runtime.is_open(lab):  # another session took over from a read-only Lab
         runtime.rerun()

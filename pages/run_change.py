@@ -1,4 +1,4 @@
-"""Change one thing: a study of one setting of a run, with the run itself as one of the values."""
+"""Change one thing: a study that varies one setting of a run, with the run's own value as one of the values."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -54,7 +54,7 @@ def _close() -> None:
 
 @st.dialog("Change one thing", on_dismiss=_close)
 def show_dialog(name: str, seconds: float | None, lab: Lab) -> None:
-    """Draw the dialog in which a setting, its values and the number of seeds are chosen."""
+    """Draw the dialog for choosing a setting, its values and the number of seeds."""
     with show_errors(stop=True):
         run = lab.config(name)
     if launched := st.session_state.get(LAUNCHED):
@@ -93,7 +93,7 @@ def show_dialog(name: str, seconds: float | None, lab: Lab) -> None:
         MAX_SEEDS,
         DEFAULT_SEEDS,
         key=SEEDS,
-        help=f"Each value is trained with the seeds {run.seed}, {run.seed + 1} and so on. One seed supports no verdict.",
+        help=f"Each value is trained with seeds {run.seed}, {run.seed + 1} and so on. One seed supports no verdict.",
     )
     if not typed.get(field):
         st.caption("Enter at least one other value.")
@@ -109,7 +109,7 @@ def show_dialog(name: str, seconds: float | None, lab: Lab) -> None:
 
 
 def _sweep(run: RunConfig, fields: list[str], typed: Typed, seeds: int) -> Sweep:
-    """Return a sweep of the run's own value and the typed ones. Raises UserError if one is invalid."""
+    """Return a sweep over the run's own value and the typed values. Raises UserError if one is invalid."""
     axis = parse(fields, typed)
     own = getattr(run, fields[0])
     others = tuple(value for value in axis.values if value != own)
@@ -137,7 +137,7 @@ def _show_plan(run: RunConfig, seconds: float | None, plan: "SweepPlan", lab: La
         st.error(escape_markdown(capitalize(problem)))
     if plan.runs:
         total = plan.scaled_seconds(run, seconds) if seconds else plan.seconds
-        basis = f" This estimate is based on the time that {run.name} took." if seconds else ""
+        basis = f" This estimate is based on how long {run.name} took." if seconds else ""
         st.markdown(
             f"**{runs_text(plan.count)}**, about {duration(total)}",
             help=TIME_HELP + escape_markdown(basis),

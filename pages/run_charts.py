@@ -19,7 +19,7 @@ from pages.ui.text import escape_markdown
 TRAINING_CURVES = ("loss", "lr", "grad_norm")
 SYSTEM_CURVES = ("tokens_per_s", "memory_mb")
 CURVE_BUCKETS = 500
-BATCH_HELP = "Tokens exclude padding. An example counts as one token less than its length, because the model predicts each token from those before it."
+BATCH_HELP = "Tokens exclude padding. An example counts as one token fewer than its length, because the model predicts each token from those before it."
 CHARTS_KEY = "run-charts"
 CLICKED_KEY = "run_clicked_step"
 """Session key: the run, and the step that was clicked in the charts as they are drawn.
@@ -34,7 +34,7 @@ FROZEN_KEY = "run_frozen_charts"
 def show_tiles(
     run: dict[str, Any], progress: dict[str, Any], lab: Lab, reference: Reference | None
 ) -> None:
-    """Show the main results and their differences to a reference. Missing values are dashes."""
+    """Show the main results and their differences from a reference. Missing values are dashes."""
     evaluations = _evaluations(run["name"], lab, lab.changed_at)
     best = _best(evaluations)
     best_text = f"{formats.loss(best[1])} @ {best[0]:,}" if best else formats.DASH
@@ -45,7 +45,7 @@ def show_tiles(
     with st.container(horizontal=True, gap="medium", key="run-tiles"):
         st.metric(
             "Best validation loss", best_text,
-            help="Lowest loss on the validation subset, and its step.", width="content",
+            help="Lowest loss on the validation subset, and the step of that evaluation.", width="content",
             **delta(run, reference, "best_val_loss", best_losses),
         )  # fmt: skip
         st.metric(

@@ -24,7 +24,7 @@ def show_header(
 
     Args:
         runs: All runs by name.
-        is_baseline: Whether the run is pinned as baseline.
+        is_baseline: Whether the run is pinned as the baseline.
     """
     name = run["name"]
     with st.container(horizontal=True, vertical_alignment="center", key="run-header"):

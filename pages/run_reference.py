@@ -23,11 +23,11 @@ CLEAR_COLOR = "blue"
 
 @dataclass(frozen=True)
 class Reference:
-    """The run with which another is compared.
+    """The run that another run is compared with.
 
     Args:
-        run: its row of `Lab.runs`.
-        is_baseline: whether it is the baseline, and not the parent.
+        run: its row in `Lab.runs`.
+        is_baseline: whether it is the baseline rather than the parent.
         floors: the noise floors of the results and of judges.
     """
 
@@ -45,7 +45,7 @@ def choose(
 ) -> Reference | None:
     """Return the baseline or, if none is pinned or it is the run itself, the parent.
 
-    Returns None if there is no such run, or one of the two has not finished.
+    Returns None if neither exists, or if one of the two runs has not finished.
 
     Args:
         runs: all runs by name.
@@ -65,11 +65,11 @@ def delta(
     metric: str,
     values: tuple[float | None, float | None],
 ) -> dict[str, Any]:
-    """Return the arguments for `st.metric` that show a difference, gray if it is within the noise.
+    """Return the arguments for `st.metric` that show a difference. It is gray if it is within the noise.
 
     Args:
         metric: a result, or a judge.
-        values: the metric of the reference and of the run.
+        values: the metric of the reference, and that of the run.
     """
     if reference is None or metric not in reference.floors or None in values:
         return {}
@@ -87,11 +87,11 @@ def delta(
 
 
 def show_note(lab: Lab, run: Mapping[str, Any], reference: Reference | None) -> None:
-    """Show with which run the tiles compare, and whether the difference in the loss is within the noise."""
+    """Show which run the tiles are compared with, and whether the difference in loss is within the noise."""
     if reference is None:
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="reference"):
         role = "the baseline" if reference.is_baseline else "the parent"
-        st.caption(f"Differences to {role}", width="content")
+        st.caption(f"Differences from {role}", width="content")
         run_link(reference.run["name"], reference.run["color"], "reference")
         show_losses(lab, reference.run, run, reference.floors, with_names=False)

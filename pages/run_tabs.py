@@ -94,7 +94,7 @@ def _show_answers(run: dict[str, Any], state: PageState, lab: Lab) -> None:
 def _show_answer(name: str, row: dict[str, Any]) -> None:
     prompt, reference, answer = st.columns(3, border=True)
     with prompt:
-        st.caption(f"Prompt of item {row['item']:,}")
+        st.caption(f"Prompt (item {row['item']:,})")
         show_text("\n\n".join(filter(None, (row["instruction"], row["input"]))))
         st.page_link(
             "pages/data.py", label="Open in Data", icon=":material/dataset:",
@@ -157,7 +157,7 @@ def _show_settings(run: dict[str, Any], parent: dict[str, Any] | None, state: Pa
 
 
 def _show_lineage(name: str, lab: Lab) -> None:
-    """Draw the runs from which this one was cloned, and those cloned from it."""
+    """Draw the runs that this one was cloned from, and those cloned from it."""
     runs = lab.runs()
     lineage_chart.show(lab, runs, lineage.family(runs, name), focus=name)
 
@@ -186,7 +186,7 @@ def _show_data(name: str, lab: Lab) -> None:
 
 
 def _show_files(name: str, lab: Lab) -> None:
-    """List the files of the run directory. Links are omitted, because they could lead outside."""
+    """List the files in the run directory. Links are omitted, because they could point outside it."""
     files = lab.files(name)
     total = formats.file_size(sum(size for _, size in files))
     st.caption(f"{len(files):,} files, {total}")

@@ -38,7 +38,7 @@ def order_form(lab: Lab, judged: JudgedAnswers) -> tuple[bool, bool]:
     """Draw the form with the cost and the Score button.
 
     Returns:
-        Whether a scoring job was started, and whether the settings are valid and leave anything to score.
+        Whether a scoring job was started, and whether the settings are valid and there is anything to score.
     """
     st.subheader("Score answers")
     order = _draw_settings(lab)

@@ -141,7 +141,7 @@ def show_scores(shown: Selection) -> None:
 
 
 def _show_no_scores(shown: Selection) -> None:
-    """Show that there are no scores, with a button that orders them."""
+    """Show that there are no scores, with a button to score the runs."""
     with st.container(key="no-scores", border=True):
         st.markdown(NO_VERDICT if len(shown.judged.runs) == 2 else NO_SCORES)
         shown.show_score_button("score_tab")
@@ -284,7 +284,7 @@ def _show_runs(
     columns: dict[str, Any],
     key: str,
 ) -> None:
-    """Draw a table with one row per run, which links to the run page and has a dot in the run's color."""
+    """Draw a table with one row per run. Each row links to the run page and has a dot in the run's color."""
     names = [row["run"] for row in rows]
     frame = pd.DataFrame(judged.with_titles(rows))
     frame.insert(0, "dot", [dot_image(colors[name]) for name in names])

@@ -1,4 +1,4 @@
-"""The runs and the judge that the Scoring page shows, with the data that its parts share."""
+"""The runs and the judge shown on the Scoring page, and the data shared by its parts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from core.lab import Lab
 from pages.ui.page_state import PageState
 
 REQUESTED = "scoring_requested"
-"""Session key: whether a button outside the form has ordered a scoring."""
+"""Session key: whether a button outside the form has requested scoring."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Selection:
         verdicts: verdicts by all judges, from `Scoring.verdicts`.
         judge: ID of the selected judge, or None if there are no verdicts.
         colors: the color of each run and base model.
-        can_score: whether the settings in the form are valid and leave anything to score.
+        can_score: whether the settings in the form are valid and there is anything to score.
     """
 
     lab: Lab
@@ -42,7 +42,7 @@ class Selection:
 
     @cached_property
     def leaderboard(self) -> list[dict[str, Any]]:
-        """One row per run with its mean score by the selected judge. Without verdicts, there are none."""
+        """One row per run with its mean score from the selected judge. Empty if there are no verdicts."""
         verdicts = self.judge_verdicts
         if verdicts.empty:
             return []
@@ -55,7 +55,7 @@ class Selection:
         return [run for run in self.judged.names if run in scored]
 
     def show_score_button(self, key: str) -> None:
-        """Draw a button that orders a scoring with the settings in the form."""
+        """Draw a button that starts scoring with the settings in the form."""
         st.button(
             "Score these runs",
             key=key,

@@ -32,7 +32,7 @@ def show_verdict(shown: Selection) -> None:
 
 
 def show_difference(shown: Selection, a: str, b: str, key: str) -> pd.DataFrame:
-    """Show a sentence and a bar that say whether A scores higher than B. Return the scores on their common examples.
+    """Show whether A scores higher than B, as a sentence and a bar. Return the scores on their common examples.
 
     Args:
         key: distinguishes several verdicts on a page.

@@ -37,19 +37,19 @@ PARAMETERS = (
 )  # fmt: skip
 STATE = "studies"
 METRIC_KEY = f"{STATE}_{METRIC}"
-"""Widget key of the metric, which every study's page has."""
+"""Widget key of the metric, which is on every study's page."""
 OPEN_KEY = "open_study_name"
 """Session key: the study shown last."""
 
 
 def show_explore(view: StudyView) -> None:
-    """Draw the charts that need the study's plan."""
+    """Draw the charts, which need the study's plan."""
     if view.study:
         study_explore.show(view.lab, view.study, view.metric, view.state)
 
 
 def show_report(view: StudyView) -> None:
-    """Draw the summary in words and the downloads, which need the study's plan."""
+    """Draw the written summary and the downloads, which need the study's plan."""
     if view.study:
         study_report.show_report(view.lab, view.study)
 
@@ -89,7 +89,9 @@ def show_study(name: str, lab: Lab) -> None:
     with top:
         show_header(view)
         if problem:
-            st.error(escape_markdown(f"{problem}. Results of its runs are shown without it."))
+            st.error(
+                escape_markdown(f"{problem}. The results of its runs are shown without the plan.")
+            )
     tabs = state.tabs(list(TABS), TAB)
     for tab, show in zip(tabs, TABS.values(), strict=True):
         if tab.open:
@@ -101,7 +103,7 @@ def show_study(name: str, lab: Lab) -> None:
 
 
 def _read(name: str, lab: Lab) -> tuple[Study | None, str]:
-    """Return a study, or None and why it cannot be read."""
+    """Return a study, or None and the reason why it cannot be read."""
     try:
         return lab.study(name), ""
     except UserError as error:
@@ -122,7 +124,7 @@ def _scores(lab_id: str, changed_at: int, _lab: Lab) -> dict:
 
 
 def open_study_name() -> str | None:
-    """Return the study in the URL. Back from another page restores the last one, because Streamlit drops the URL's parameters."""
+    """Return the study in the URL. On return from another page, restores the last one: Streamlit drops the parameters."""
     is_same_page = METRIC_KEY in st.session_state  # Streamlit forgets the widgets of other pages
     last = None if is_same_page else st.session_state.get(OPEN_KEY)
     name = st.query_params.get(STUDY) or last

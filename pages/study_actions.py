@@ -19,7 +19,7 @@ from pages.ui.text import escape_markdown
 MAX_ADDED_SEEDS = 10
 """Largest number of seeds that one click adds."""
 EXPLORATORY = (
-    "Verdicts are then exploratory: adding seeds after looking at results makes false differences "
+    "Verdicts are then exploratory: adding seeds after looking at the results makes false verdicts "
     "more likely."
 )
 
@@ -48,15 +48,15 @@ def show_actions(view: StudyView) -> None:
         ):
             st.button(
                 "Pause", icon=":material/pause:", key="pause_study",
-                help="Removes the queued runs from the queue; a search creates no more. The current run continues.",
+                help="Removes the queued runs from the queue. A search creates no more runs. The current run continues.",
                 on_click=attempt, args=(lab, lab.pause_study, study.name),
             )  # fmt: skip
     if active.any() and not is_read_only:
         stopped = view.runs[active]
         with st.popover("Stop all", icon=":material/stop:"):
             st.markdown(
-                f"Stops {plural(len(stopped), 'run')}. A running one saves a checkpoint first. "
-                "Stopped runs can be resumed on their pages."
+                f"Stops {plural(len(stopped), 'run')}. A run in training saves a checkpoint first. "
+                "You can resume stopped runs on their pages."
             )
             st.button(
                 f"Stop {plural(len(stopped), 'run')}", type="primary", key="stop_study",
@@ -98,7 +98,7 @@ def _show_extension(lab: Lab, study: Study) -> None:
         return
     st.divider()
     axes = [axis.name for axis in study.sweep.axes]
-    axis = st.selectbox("Extended setting", axes, format_func=axis_title, key="more_values_axis")
+    axis = st.selectbox("Setting to extend", axes, format_func=axis_title, key="more_values_axis")
     text = st.text_input("New values", placeholder="e.g. 8, 32", key="more_values")
     values: list[Any] = []
     if text.strip():
@@ -115,7 +115,7 @@ def _show_extension(lab: Lab, study: Study) -> None:
 def _show_add_button(
     lab: Lab, study: Study, label: str, key: str, plan: dict[str, Any], arguments: tuple[Any, ...]
 ) -> None:
-    """Draw a button that extends the study, with the number of runs that it queues."""
+    """Draw a button that extends the study. Its label includes the number of runs that it queues."""
     runs = 0
     if plan.get("more_seeds") or plan.get("values"):
         try:
@@ -130,7 +130,7 @@ def _show_add_button(
 
 
 def _added(study: Study, **plan: Any) -> int:
-    """Return the number of runs that an extension adds. Raises UserError if it is not possible."""
+    """Return the number of runs that an extension adds. Raises UserError if the extension is not possible."""
     return len(studies_on_disk.extended(study, **plan).members) - len(study.members)
 
 
@@ -153,7 +153,7 @@ def _extend(
 
 
 def _stop(lab: Lab, study: Study | None, active: pd.DataFrame) -> None:
-    """Stop the queued runs, then the running one, so that no other run of the study starts in between.
+    """Stop the queued runs, then the current one, so that no other run of the study starts in between.
 
     A search is paused first, because it would replace the stopped runs.
     """

@@ -1,4 +1,4 @@
-"""The tab Curves of a study: the mean over seeds of each combination, with a band."""
+"""The Curves tab of a study: the mean over seeds of each combination, with a band."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,21 +17,21 @@ from pages.ui.selection import show_cut
 CURVE, GROUP, LOG = "curve", "group", "log"
 PARAMETERS = (CURVE, GROUP, LOG)
 EVALUATED = "val_loss"
-"""The curve of the validation loss at each evaluation. The others are keys of CURVES."""
+"""Key for the validation loss at each evaluation. The others are keys of CURVES."""
 TITLES = {
     EVALUATED: "Validation loss (subset)",
     **{name: CURVES[name].label for name in ("loss", "relative_update", "grad_norm", "lr")},
 }
 MAX_CURVES = 8
 SMOOTHING_STEPS = 10
-"""Moving average of curves that are measured at each step."""
+"""Steps in the moving average of curves that are measured at each step."""
 
 
 def show(view: StudyView) -> None:
     """Draw the curves of the selected combinations."""
     groups = {group["label"]: group for group in view.groups() if _measured(group, view)}
     if not groups:
-        st.caption("Curves appear when the first run has finished an evaluation.")
+        st.caption("Curves appear after the first evaluation of a run.")
         return
     state = view.state
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -65,7 +65,7 @@ def _measured(group: dict[str, Any], view: StudyView) -> bool:
 
 
 def _select_groups(view: StudyView, groups: dict[str, dict[str, Any]]) -> list[str]:
-    """Let the user select combinations. By default, the best are shown."""
+    """Let the user select combinations. By default, the best ones are shown."""
     state = view.state
     ranked = sorted(groups, key=lambda label: (groups[label]["mean"] != groups[label]["mean"], abs(groups[label]["difference"])))  # fmt: skip
     default = [label for label in groups if label in ranked[:MAX_CURVES]]
@@ -83,7 +83,7 @@ def _select_groups(view: StudyView, groups: dict[str, dict[str, Any]]) -> list[s
 
 
 def _curve(group: dict[str, Any], runs: pd.DataFrame) -> Curve:
-    """Return the curve of a combination. Unfinished runs count only if no run has finished."""
+    """Return the curve of a combination. Unfinished runs count only if none has finished."""
     own = runs[runs["name"].isin(group["runs"]) & ~runs["name"].isin(group["diverged_runs"])]
     finished = own.loc[own["status"] == "finished", "name"].tolist()
     names = finished or own.loc[own["step"] > 0, "name"].tolist()

@@ -1,4 +1,4 @@
-"""The tab Effects of a study: the effect of each change, one row per context, with an interval and a verdict."""
+"""The Effects tab of a study: the effect of each change, with one row per context, an interval and a verdict."""
 
 import html
 import math
@@ -37,7 +37,7 @@ MAX_HEADINGS = 40
 MAX_DOUBLE_ROWS = 100
 ARROW = "\u2192"
 CORRECTED = "\u2020"
-"""Marks an interval that excludes 0, while the verdict is undecided."""
+"""Marks an undecided verdict whose interval excludes 0."""
 VERDICT_ICONS = {"better": "\u2713", "worse": "\u2717", "equivalent": "\u2248", "undecided": "?"}
 MANY_SEEDS = 100
 """Larger estimates of the number of seeds are shown as "more than"."""
@@ -46,7 +46,7 @@ Effect = dict[str, Any]
 
 
 def margin_of(state: PageState, metric: str) -> float | None:
-    """Return the margin in the URL, in the unit of `Lab.effects`; None for the default of the metric."""
+    """Return the margin in the URL, in the unit of `Lab.effects`; None for the metric's default."""
     text = state.value(MARGIN)
     if text is None:
         return None
@@ -77,13 +77,13 @@ def show(view: StudyView) -> None:
     if all(effect["seeds"] == 0 and not any(effect["diverged"]) for effect in effects):
         st.caption(
             f"No two combinations have a comparable value of {metric_noun(view.metric)} yet. Validation losses "
-            "are compared if they were measured on the whole validation set."
+            "are compared only if they were measured on the whole validation set."
         )
         return
     if view.study.is_exploratory:
         st.info(
-            "Exploratory: seeds were added after this study was planned. Adding seeds after looking at results makes "
-            "false differences more likely."
+            "Exploratory: seeds were added after this study was planned. Adding seeds after looking at the results makes "
+            "false verdicts more likely."
         )
     _show_seeds(view, effects)
     shown = [effect for effect in effects if chosen in ("", effect["field"])]
@@ -149,7 +149,7 @@ def _changes(effects: Sequence[Effect]) -> list[str]:
 
 
 def _show_seeds(view: StudyView, effects: Sequence[Effect]) -> None:
-    """Say how many seeds would settle the margin, if some verdicts are open."""
+    """Say how many seeds would detect a difference of the margin, if some comparisons are undecided."""
     study = view.study
     assert study is not None
     has_one_seed = max(effect["seeds"] for effect in effects) < MIN_SEEDS_FOR_VERDICT
@@ -179,13 +179,13 @@ def _needed_text(view: StudyView, needed: tuple[int, int, int] | None) -> str:
     difference = f"a difference of {margin:g}{unit}"
     if needed is None:
         return (
-            f"How many seeds would show {difference} is unknown until some combination has two seeds."
+            f"The number of seeds needed to detect {difference} is unknown until some combination has two seeds."
             if compared.is_log
             else "At least two seeds are needed for a verdict."
         )
     bounds = [f"more than {MANY_SEEDS}" if n > MANY_SEEDS else str(n) for n in needed[::2]]
     seeds = bounds[0] if bounds[0] == bounds[1] else " to ".join(bounds)
-    return f"To show {difference}, {seeds} seeds per combination are needed, judging by the spread between seeds so far."
+    return f"To detect {difference}, {seeds} seeds per combination are needed, judging by the noise between seeds so far."
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
@@ -221,12 +221,10 @@ def _interaction(effects: Sequence[Effect]) -> str:
     if {"better", "worse"} <= verdicts:
         notes.append("Reverses: better in some contexts, worse in others.")
     elif len(signs) > 1:
-        notes.append(
-            "The sign differs between contexts, but the verdicts do not confirm a reversal."
-        )
+        notes.append("The sign differs between contexts, but no verdicts confirm a reversal.")
     counts = {effect["diverged"][1] - effect["diverged"][0] for effect in effects}
     if len(counts) > 1:
-        notes.append("Runs diverge in some contexts only.")
+        notes.append("Runs diverge only in some contexts.")
     return f"\u26a0 {' '.join(notes)}" if notes else ""
 
 
@@ -309,7 +307,7 @@ def _show_double_changes(view: StudyView) -> None:
     if not st.toggle(
         "Pairs that differ in two changes",
         key="study_double",
-        help="Their differences cannot be attributed to one of the changes, so they have no verdict.",
+        help="Their differences cannot be attributed to either change, so they have no verdict.",
     ):
         return
     try:

@@ -1,4 +1,4 @@
-"""Explore a study: importance of its settings, a setting against a metric, parallel coordinates and the Pareto front."""
+"""The Explore tab of a study: importance, a setting against a metric, parallel coordinates and the Pareto front."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,7 +23,7 @@ PARAMETERS = (SETTING, MEASURE, COLOR, COST)
 """URL parameters of the controls."""
 COSTS = ("seconds", "peak_memory_mb")
 NO_COLOR = "run"
-"""Option to give dots the colors of their runs."""
+"""Option that gives dots the colors of their runs."""
 
 
 def show(lab: Lab, study: Study, metric: str, state: PageState | None = None) -> None:
@@ -42,7 +42,7 @@ def show(lab: Lab, study: Study, metric: str, state: PageState | None = None) ->
     ]
     measured = runs["value"].notna() | runs["diverged"]
     if not axes or not measured.any():
-        st.caption("These charts appear when the first run with this metric has finished.")
+        st.caption("These charts appear after the first run with this metric has finished.")
         return
     _show_setting(lab, study.name, metric, axes, state)
     _show_parallel(runs, axes, metric, int((~measured).sum()))
@@ -62,7 +62,7 @@ def _show_importance(lab: Lab, name: str, runs: pd.DataFrame, metric: str) -> No
     clear = table["above_chance"].any()
     st.caption(
         f"How much each setting decides whether a run is among the best third of {count} runs (PED-ANOVA), with 95% "
-        "intervals. Gray settings are no more important than in shuffled results. "
+        "intervals. Gray settings are no more important than they would be in shuffled results. "
         + ("" if clear else "**Here, no setting stands out.** ")
         + "Each setting is considered alone: one that matters only in combination with another can look unimportant, "
         "which its effects per context show."
@@ -93,8 +93,8 @@ def _show_setting(
     )
     show_figure(figure, key="study-setting")
     st.caption(
-        "Small dots are runs, large ones the mean of each combination over its seeds, with its 95% interval. A line "
-        "joins combinations that differ only in this setting. Crosses are diverged runs."
+        "Small dots are runs. Large dots are means over the seeds of a combination, with 95% intervals. Lines join "
+        "combinations that differ only in this setting. Crosses are diverged runs."
     )
 
 
@@ -107,7 +107,7 @@ def _show_parallel(
     )
     missing = f" {unmeasured:,} runs without a result are not shown." if unmeasured else ""
     st.caption(
-        "A line is a run; blue is best. Drag along an axis to select runs, and click it to clear the selection. Drag a "
+        "Each line is a run; blue is best. Drag along an axis to select runs, and click it to clear the selection. Drag a "
         f"title to move its axis.{missing}"
     )
 
@@ -129,8 +129,8 @@ def _show_pareto(
     show_figure(figure, key="study-pareto")
     machine = " Time also depends on what else the machine was doing." if cost == "seconds" else ""
     st.caption(
-        "A dot is a combination of settings, averaged over its seeds without diverged runs. No other combination is "
-        f"better in both than those on the front. Intervals are not taken into account.{machine}"
+        "Each dot is a combination of settings, averaged over its seeds without diverged runs. No other combination is "
+        f"better in both than those on the front. Intervals are not considered.{machine}"
     )
 
 
@@ -146,7 +146,7 @@ def _select(
     default: str,
     title: Callable[[str], str],
 ) -> str:
-    """Draw a select box whose value is kept in the page's state, or in the session."""
+    """Draw a select box whose value is kept in the page's state, or in the session if there is none."""
     arguments: dict[str, Any] = {"format_func": title, "width": 260}
     if state is not None:
         return state.select(
@@ -172,7 +172,7 @@ def _means(_lab: Lab, lab_id: str, study: str, metric: str, changed_at: int) -> 
 def _importance(
     _lab: Lab, lab_id: str, study: str, metric: str, results: tuple[tuple[Any, ...], ...]
 ) -> pd.DataFrame | str:
-    """Return the importance of each setting, or why there is none. It does not change until a run ends."""
+    """Return the importance of each setting, or why it is unknown. It does not change until a run ends."""
     try:
         return _lab.importance(study, metric)
     except UserError as error:

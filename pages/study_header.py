@@ -19,12 +19,12 @@ from pages.ui.text import escape_markdown
 REFRESH_INTERVAL_S = 2.0
 MAX_LISTED_NAMES = 8
 RECENT_RUNS = 5
-"""Number of runs from which the remaining time is estimated."""
+"""Number of recent runs used to estimate the remaining time."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Number of runs by outcome. `missing` runs are planned, but do not exist."""
+    """Number of runs by outcome. `missing` runs are planned but do not exist."""
 
     total: int
     finished: int
@@ -112,7 +112,7 @@ def _show_missing(study: Study, runs: pd.DataFrame) -> None:
     more = f" and {len(missing) - MAX_LISTED_NAMES} more" if missing[MAX_LISTED_NAMES:] else ""
     st.caption(
         f"{plural(len(missing), 'run')} of this study deleted: {escape_markdown(listed)}{more}. "
-        "The results below are those of the other runs."
+        "The results below are from the other runs."
     )
 
 
@@ -150,9 +150,9 @@ def _show_progress(view: StudyView) -> None:
 
 
 def seconds_per_run(runs: pd.DataFrame) -> float | None:
-    """Return the typical time from the end of one run to the end of the next; None without a finished run.
+    """Return the typical time from the end of one run to the end of the next; None if no run has finished.
 
-    The median of the last ones is robust against pauses. With a single finished run, this is its training time.
+    The median over the last runs is robust against pauses. With a single finished run, this is its training time.
     """
     finished = runs[runs["status"] == "finished"]
     gaps = finished["changed"].astype(float).sort_values().diff().dropna()

@@ -1,4 +1,4 @@
-"""The tab Heat map of a study: any two varied settings. The other settings are fixed or get one panel each.
+"""The Heat map tab of a study: any two varied settings. Other settings are fixed, or each of their values has a panel.
 
 Means over other settings are never shown, because an effect can depend on them.
 """
@@ -102,7 +102,7 @@ def _select_axes(view: StudyView) -> tuple[str, str]:
 
 
 def _select_fixed(view: StudyView, others: list[str]) -> dict[str, str]:
-    """Let the user fix other settings. Returns the values as text by axis."""
+    """Let the user fix other settings. Returns their values as text, by axis."""
     state = view.state
     linked = dict(text.rpartition("=")[::2] for text in state.values(FIX) or [])
     known = [f"{a}={value}" for a in others for value in _values(view, a)]

@@ -21,7 +21,7 @@ HEADER_HEIGHT_PX, ROW_HEIGHT_PX = 36, 35
 
 
 def show_list(lab: Lab) -> None:
-    """Draw all studies, the newest first."""
+    """Draw all studies, newest first."""
     studies = lab.studies()
     if not studies:
         st.markdown(
@@ -53,7 +53,7 @@ def show_list(lab: Lab) -> None:
                 help="Share of the planned runs that have finished.",
             ),
             "Best": st.column_config.Column(
-                "Best so far", help="Combination with the lowest mean validation loss. A few seeds do not show that it is the best: see Effects."
+                "Best so far", help="Combination with the lowest mean validation loss. A few seeds do not prove that it is the best; see Effects."
             ),
         },
     )  # fmt: skip

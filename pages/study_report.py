@@ -25,11 +25,11 @@ def show_report(lab: Lab, study: Study) -> None:
         edit_text("Summary", f"study_summary:{name}", study.summary or generated, stored, save, lab)
     if study.summary:
         st.caption(
-            "This summary was edited. It does not change with the results. To return to the generated one, use *Reset*."
+            "This summary was edited, so it does not change with the results. Use *Reset* to return to the generated one."
         )
     else:
         st.caption(
-            "Generated from the effects, one sentence per line. Changes with the results until you edit it."
+            "Generated from the effects, with one sentence per line. It changes with the results until you edit it."
         )
     with st.container(horizontal=True):
         st.download_button(
@@ -46,7 +46,7 @@ def show_report(lab: Lab, study: Study) -> None:
             st.button("Reset", icon=":material/undo:", help="Return to the generated summary.",
                       on_click=_reset, args=(lab, name))  # fmt: skip
     st.caption(
-        "The report has the question, the summary, the effects with contexts and verdicts, the curves, the settings, "
+        "The report contains the question, the summary, the effects with contexts and verdicts, the curves, the settings, "
         "the runs, the notes and the command that repeats the study."
     )
 

@@ -1,4 +1,4 @@
-"""The tab Summary of a study: one row for each combination of the varied settings."""
+"""The Summary tab of a study: one row for each combination of the varied settings."""
 
 from typing import Any
 
@@ -35,11 +35,11 @@ VERDICT_TEXTS = {
     "undecided": "? undecided",
 }
 HELP = {
-    "mean": "Mean over seeds, without diverged runs. Losses, times and memory have a geometric mean.",
+    "mean": "Mean over seeds, without diverged runs. For losses, time and memory, the mean is geometric.",
     "sd": "Standard deviation between seeds.",
     "interval": "95% interval of the mean over seeds. Needs at least two seeds.",
-    "difference": "Difference to the best mean so far.",
-    "verdict": "How this combination compares to the best one, corrected for multiple comparisons. Only for combinations that differ from it in exactly one change, with at least two seeds.",
+    "difference": "Difference from the best mean so far.",
+    "verdict": "How this combination compares with the best one, corrected for multiple comparisons. Only for combinations that differ from it in exactly one change, with at least two seeds.",
     "diverged": "Runs whose loss became infinite or ended above the base model's. They are excluded from the mean.",
     "pruned": "Runs that the search stopped early. They are excluded from the mean.",
     "other": "Runs that are queued, running, stopped or failed.",
@@ -134,7 +134,7 @@ def _columns(frame: pd.DataFrame, view: StudyView) -> dict[str, Any]:
         **{axis: axis_title(axis) for axis in view.axes},
         "n": "Seeds", "mean": heading("Mean", view.metric), "sd": heading("SD", view.metric),
         "interval": heading("95% interval", view.metric),
-        "difference": heading("Difference to best", view.metric),
+        "difference": heading("Difference from best", view.metric),
         "verdict": "Verdict", "diverged": "Diverged", "pruned": "Pruned", "other": "Not finished",
     }  # fmt: skip
     columns: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The tab Why of a study: the mean relative update of each combination next to the metric, per context."""
+"""The Why tab of a study: the mean relative update of each combination next to the metric, by context."""
 
 import html
 import math
@@ -35,7 +35,7 @@ def show(view: StudyView) -> None:
         return
     st.markdown(
         "How much one optimizer step changes the weights, relative to their norm. Combinations that fail often change "
-        "the weights much more, or much less, than the best one."
+        "the weights much more or much less than the best one."
     )
     axis = view.state.select(
         "Setting", view.axes, AXIS, format_func=axis_title, width=220, problem="Unknown setting"

@@ -1,4 +1,4 @@
-"""What the parts of a study's page share: its runs and summary, and the names of settings, groups and metrics."""
+"""Data shared by the parts of a study's page: runs, summary, and the names of settings, groups and metrics."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from pages.ui.page_state import PageState
 
 PAGE = "pages/studies.py"
 STUDY, METRIC, TAB = "study", "metric", "tab"
-"""URL parameters of a study's page. Each tab has more."""
+"""URL parameters of a study's page. Each tab adds its own."""
 METRICS = ("val_loss", "best_val_loss", "exact", "seconds", "peak_memory_mb")
 """Metrics to choose from, in addition to the judges that have scored the study's runs."""
 MARGIN = "margin"
@@ -31,9 +31,9 @@ class StudyView:
 
     Args:
         study: None if its file is damaged.
-        runs: its rows of `Lab.runs`.
+        runs: the rows of its runs in `Lab.runs`.
         metric: a metric or a judge.
-        margin: the smallest difference that matters; None for the default of the metric.
+        margin: the smallest difference that matters; None for the metric's default.
         table: see `Lab.study_summary`.
     """
 
@@ -53,7 +53,7 @@ class StudyView:
 
     @property
     def key(self) -> str:
-        """Cache key of everything that depends on the runs of the study."""
+        """Cache key for everything that depends on the study's runs."""
         return repr((self.lab, self.lab.changed_at, self.name, self.metric, self.margin))
 
     def groups(self) -> list[dict[str, Any]]:
@@ -95,7 +95,7 @@ def values_label(settings: Settings) -> str:
 
 
 def merged(context: Settings, axes: Iterable[str]) -> dict[str, Any]:
-    """Return settings by axis, from settings by field. Settings that vary together become one."""
+    """Convert settings by field to settings by axis. Settings that vary together become one."""
     settings = dict(context)
     result = {}
     for axis in axes:
@@ -119,7 +119,7 @@ def metric_noun(metric: str) -> str:
 
 
 def heading(title: str, metric: str) -> str:
-    """Return the heading of a column with values of a metric, with the unit."""
+    """Return the heading of a column with a metric's values, including the unit."""
     unit = RESULTS[metric].unit if metric in RESULTS else ""
     return f"{title} ({unit})" if unit else title
 

@@ -23,7 +23,7 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 
 @functools.cache
 def environment() -> Environment:
-    """Return the templates. They escape all text."""
+    """Return the Jinja2 environment. It escapes all text."""
     return Environment(
         loader=FileSystemLoader(FOLDER),
         autoescape=True,
@@ -50,7 +50,7 @@ def _base64_gzip(text: str) -> Markup:
 
 
 def csp_hash(script: str) -> str:
-    """Return the hash with which a Content-Security-Policy allows a script."""
+    """Return the hash that allows a script in a Content-Security-Policy."""
     digest = hashlib.sha256(script.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
 

@@ -31,13 +31,13 @@ class MetricPart:
 
     Args:
         title: title of the metric with its unit.
-        note: what the mean and the margin are.
-        groups: rows of the table of combinations: heading to text.
+        note: explains the mean and the margin.
+        groups: rows of the table of combinations, as a mapping from heading to text.
         effects: rows of the table of effects, with the keys change, context, difference, interval, seeds, verdict, note
             and diverged.
         effects_left_out: number of effects that are not listed.
-        pictured: rows for pictures: label, difference, low, high, color.
-        unit: title of the axis of differences.
+        pictured: rows of the picture, with the keys label, difference, low, high and color.
+        unit: title of the axis that shows differences.
     """
 
     title: str
@@ -55,15 +55,15 @@ class StudyContent:
 
     Args:
         summary: one sentence per line, written by the user or generated from the effects.
-        facts: numbers of runs and seeds.
-        varied: rows with setting and values.
-        parts: the results, by metric.
-        curves: validation loss by step, a panel per combination of all settings but the first.
-        curves_note: what the curves show.
-        settings: rows with group, name, title, value, default and is_changed.
+        facts: the numbers of runs and seeds.
+        varied: rows with the keys setting, name and values.
+        parts: the results, one part per metric.
+        curves: validation loss by step, with one panel per combination of all settings but the first.
+        curves_note: explains the curves.
+        settings: rows with the keys group, name, title, value, default and is_changed.
         runs: rows of the table of runs.
         seeds: sentences about seeds and noise.
-        statistics: sentences about methods.
+        statistics: sentences about the statistical methods.
     """
 
     name: str
@@ -83,7 +83,7 @@ class StudyContent:
 
 
 def content(record: StudyRecord) -> StudyContent:
-    """Return the parts of the report on a study."""
+    """Return the content of the report on a study."""
     study = record.study
     curves, curves_note = _curves(record)
     written = [line.strip() for line in study.summary.splitlines() if line.strip()]
@@ -166,9 +166,9 @@ def _group(row: Mapping[str, Any], metric: str) -> dict[str, str]:
         "Mean": _value(metric, row["mean"]),
         "SD": _value(metric, row["sd"]),
         "95% interval": "" if row["low"] is None else f"{low} to {high}",
-        "Difference to best": "best" if row["is_best"] else difference,
+        "Difference from best": "best" if row["is_best"] else difference,
         "95% interval of the difference": "" if row["is_best"] else bounds,
-        "Compared to best": "" if row["is_best"] else str(row["verdict"] or ""),
+        "Compared with best": "" if row["is_best"] else str(row["verdict"] or ""),
         "Relative update": "" if update is None else f"{update:.2e}",
     }
 
@@ -251,7 +251,7 @@ def _curves(record: StudyRecord) -> tuple[dict[str, list[Line]], str]:
         if lines:
             result[title] = lines
     left_out = len(panels) - MAX_PANELS
-    note = "Mean over seeds with the range of the seeds, on the validation subset. Diverged runs are shown only where all runs of a combination diverged."
+    note = "Mean and range over seeds, on the validation subset. Diverged runs are shown only if all runs of a combination diverged."
     return result, note + (f" {left_out:,} more panels are not shown." if left_out > 0 else "")
 
 
@@ -305,7 +305,7 @@ def _seeds(record: StudyRecord) -> list[str]:
     if record.study.is_exploratory:
         lines.append(
             f"The study was planned with {record.study.first_seeds} and extended to {len(seeds)} seeds. Adding seeds after "
-            "looking at results makes false verdicts more likely, so its verdicts are exploratory."
+            "looking at the results makes false verdicts more likely, so its verdicts are exploratory."
         )
     for row in records(record.noise):
         if row["sd"] is not None:

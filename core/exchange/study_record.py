@@ -1,4 +1,4 @@
-"""The content of a study report: everything about one study, read from the index and its file.
+"""The data for a study report: everything about one study, read from the index and the study's file.
 
 Independent of file formats.
 """
@@ -23,15 +23,15 @@ Read = Callable[..., Any]
 
 @dataclass(frozen=True, eq=False)
 class StudyRecord:
-    """One study.
+    """The data of one study.
 
     Args:
         study: its plan and texts.
-        metrics: the metrics of the report. The first is that of the summary.
+        metrics: the metrics in the report. The summary uses the first.
         runs: see `core.studies.analysis.study_runs`, for the first metric.
-        tables: the combinations of settings by metric; see `core.studies.summary`.
-        effects: the effects by metric; see `core.studies.effects`.
-        noise: the spread of the validation loss between seeds; see `core.studies.noise`.
+        tables: the table of combinations for each metric; see `core.studies.summary`.
+        effects: the table of effects for each metric; see `core.studies.effects`.
+        noise: how much the validation loss varies between seeds; see `core.studies.noise`.
         evaluations: see `queries.evaluations`.
     """
 
@@ -45,7 +45,7 @@ class StudyRecord:
 
 
 def collect(read: Read, study: Study, metric: str = DEFAULT_METRIC) -> StudyRecord:
-    """Read a study. The report also has the share of exact answers and the scores, if they were measured.
+    """Read a study. The report also includes the share of exact answers and the scores, if they were measured.
 
     Raises UserError if the metric does not exist.
     """

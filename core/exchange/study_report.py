@@ -24,7 +24,7 @@ ReportFormat = Literal["html", "md"]
 LINE_START = re.compile(r"^(\s*)([#>+=~-]|\d+[.)])")
 """Markdown syntax at the start of a line."""
 EARLIEST_DATE = (1980, 1, 1, 0, 0, 0)
-"""The date of all files in the archive, so that the same study gives the same file."""
+"""Date of all files in the archive. It is fixed, so that the same study always produces the same file."""
 EFFECT_HEADINGS = {
     "change": "Change", "context": "Context", "difference": "Difference", "interval": "95% interval",
     "seeds": "Seeds", "diverged": "Diverged", "verdict": "Verdict", "note": "Note",
@@ -80,7 +80,7 @@ def _archive(parts: StudyContent) -> bytes:
 
 
 def _shareable(parts: StudyContent) -> StudyContent:
-    """Return the content without API keys and without the path of the home folder."""
+    """Return the content without API keys or the path of the home folder."""
 
     def clean(value: Any) -> Any:
         return without_home(without_keys(value))
@@ -97,7 +97,7 @@ def _shareable(parts: StudyContent) -> StudyContent:
 
 
 def _figures(parts: StudyContent) -> dict[str, charts.Figure]:
-    """Return the Plotly figures by the ID of their element."""
+    """Return the Plotly figures by the ID of the element that shows them."""
     figures = {}
     if parts.curves:
         figures["curves"] = report_charts.curve_panels(
@@ -113,7 +113,7 @@ def _figures(parts: StudyContent) -> dict[str, charts.Figure]:
 
 
 def _pictures(parts: StudyContent) -> dict[str, str]:
-    """Return the SVG pictures by their path in the archive."""
+    """Return the SVG pictures by path in the archive."""
     pictures = {}
     if parts.curves:
         pictures["pictures/curves.svg"] = svg.curves(parts.curves, "Step", "validation loss", True)
@@ -124,7 +124,7 @@ def _pictures(parts: StudyContent) -> dict[str, str]:
 
 
 def _markdown(parts: StudyContent, pictures: dict[str, str]) -> str:
-    """Return the report as Markdown. User text is escaped, so that it is shown as it was written."""
+    """Return the report as Markdown. User text is escaped, so that it appears as typed."""
     blocks = [f"# {_escaped(parts.name)}", " · ".join(parts.facts)]
     if parts.question:
         blocks.append(f"**Question:** {_escaped(parts.question)}")
@@ -142,7 +142,7 @@ def _markdown(parts: StudyContent, pictures: dict[str, str]) -> str:
         if f"pictures/effects-{i + 1}.svg" in pictures:
             blocks.append(
                 f"![Differences with 95% intervals](pictures/effects-{i + 1}.svg)\n\n"
-                "Green: better. Red: worse. Blue: equivalent. Gray: undecided. In parentheses: the context."
+                "Green: better. Red: worse. Blue: equivalent. Gray: undecided. The context is in parentheses."
             )
         rows = [{title: row[key] for key, title in EFFECT_HEADINGS.items()} for row in part.effects]
         blocks.append(
@@ -164,7 +164,7 @@ def _markdown(parts: StudyContent, pictures: dict[str, str]) -> str:
     ]
     blocks += [
         "## Settings",
-        "Settings of all runs that differ from the defaults.",
+        "Settings shared by all runs that differ from the defaults.",
         markdown(settings) or "None.",
     ]
     blocks += ["## Runs", markdown(_without_empty(parts.runs)) or "None."]

@@ -1,6 +1,6 @@
 """Simple SVG pictures for Markdown: curves in panels, and intervals.
 
-For viewers without scripts. Text is escaped, and pictures have a white background so that they are legible anywhere.
+They need no scripts. Text is escaped, and the background is white, so that pictures are legible anywhere.
 """
 
 import html
@@ -31,7 +31,7 @@ class Line:
     """A mean curve with a band.
 
     Args:
-        label: shown in the legend. Lines with the same label have the same color.
+        label: shown in the legend. Lines with the same label share a color.
         points: columns x, mean, low and high.
     """
 
@@ -60,10 +60,10 @@ class Scale:
 
 
 def curves(panels: Mapping[str, Sequence[Line]], x_title: str, y_title: str, is_log: bool) -> str:
-    """Draw curves in panels with common axes.
+    """Draw curves in panels that share their axes.
 
     Args:
-        panels: the lines of each panel by its title.
+        panels: the lines of each panel, by title.
     """
     lines = [line for panel in panels.values() for line in panel]
     y_values = _finite(
@@ -141,7 +141,7 @@ def intervals(rows: Sequence[Mapping[str, Any]], unit: str) -> str:
 
 
 def linear_ticks(low: float, high: float) -> list[float]:
-    """Return about five round numbers in a range."""
+    """Return about five round numbers within a range."""
     span = high - low
     if not span > 0:
         return [low]

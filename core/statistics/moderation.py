@@ -1,4 +1,4 @@
-"""Moderated variances: the variances of many small groups, each shrunk toward those of the others (Smyth 2004).
+"""Moderated variances: the variance of each of many small groups, shrunk toward those of the others (Smyth 2004).
 
 With two or three seeds, the variance of one setting is unreliable, and the pooled variance is wrong for settings that
 are noisier or quieter than others. The amount of shrinkage is estimated from how much the variances differ.
@@ -14,9 +14,9 @@ from scipy import optimize, special  # type: ignore[import-untyped]
 from core.statistics.comparisons import CONFIDENCE_LEVEL, NoiseFloor, noise_floor
 
 MAX_DF = 1e4
-"""From this many degrees of freedom on, the variances are treated as equal."""
+"""With this many prior degrees of freedom or more, the variances are treated as equal."""
 MIN_DF = 1.0
-"""With fewer degrees of freedom, nothing is known about a further group."""
+"""With fewer prior degrees of freedom, nothing is known about a further group."""
 UNKNOWN = NoiseFloor(math.nan, math.nan, math.nan, 0)
 
 

@@ -1,7 +1,7 @@
 """Studies that react to results: searches that propose new runs, and pruning.
 
-Decides from the index and the run directories, and changes only study files, new runs and stop requests. The caller
-calls it repeatedly: the Lab after each sync, the command `sweep` between and during runs.
+Reads the index and the run directories, and writes only study files, new runs and stop requests. It is called
+repeatedly: by the Lab after each sync, and by the command `sweep` between and during runs.
 """
 
 import math
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class AdaptiveStudies:
-    """Prunes runs and extends searches. Keeps what has been read, because it is called every second.
+    """Prunes runs and extends searches. Caches what it reads, because it is called every second.
 
     Args:
         runs_dir: the folder with the run directories.
@@ -38,7 +38,7 @@ class AdaptiveStudies:
         self._exhausted: dict[str, Study] = {}
 
     def prune(self, running: Sequence[str]) -> None:
-        """Ask running members of studies to stop if they are worse than the others."""
+        """Ask running members of studies to stop if they are worse than most others."""
         for found in self._current() if running else []:
             if found.sweep.prune:
                 for name in {member.name for member in found.members} & {*running}:
@@ -69,7 +69,7 @@ class AdaptiveStudies:
         return created or []
 
     def _current(self) -> list[Study]:
-        """Return the readable studies. Reads only files that have changed."""
+        """Return all readable studies. Rereads only files that have changed."""
         current = {}
         for name in studies.study_names(self._runs_dir):
             stamp = studies.stamp(self._runs_dir, name)
@@ -116,7 +116,7 @@ def search_results(found: Study, runs: pd.DataFrame, deleted: Sequence[str]) -> 
 
     Args:
         runs: all runs; see `runs_with_base_loss`.
-        deleted: members that were deleted. All others must be among the runs.
+        deleted: members that were deleted. All other members must be among the runs.
     """
     from core.studies.effects import has_diverged  # imports SciPy
 
@@ -150,7 +150,7 @@ class Outcome:
 
     Args:
         loss: the value to minimize; inf if the run diverged or failed, None without a result.
-        pruned: share of the planned steps, in percent, at which the run was pruned, and the logarithm of its loss.
+        pruned: share of the planned steps at which the run was pruned, in percent, and the logarithm of its loss.
     """
 
     loss: float | None = None

@@ -1,4 +1,4 @@
-"""Read runs from the index and compute the effects in a study."""
+"""Read the runs of a study from the index and compute its effects and summaries."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -26,9 +26,9 @@ from core.studies.summary import SUMMARY_COLUMNS, summary, varied_axes
 from core.tracking import queries
 
 Read = Callable[..., Any]
-"""Runs a query of `core.tracking.queries` on the index."""
+"""Runs a query from `core.tracking.queries` on the index."""
 MEASURED_METRICS = ("relative_update",)
-"""Metrics that explain results. They have no better or worse values, and those of diverged runs count."""
+"""Metrics that explain results. None of their values is better or worse, and diverged runs count."""
 
 
 def study_effects(
@@ -36,8 +36,8 @@ def study_effects(
 ) -> pd.DataFrame:
     """Return the effects in a study, or in all runs; see `effects`.
 
-    The column `exploratory` says whether seeds were added to the study after it was planned. Looking at results before
-    adding seeds makes false verdicts more likely.
+    The column `exploratory` says whether seeds were added to the study after it was planned. Looking at the results
+    before adding seeds makes false verdicts more likely.
 
     Raises UserError if the metric does not exist or the margin is not positive.
     """
@@ -74,7 +74,7 @@ def study_summary(
 def best_combinations(
     read: Read, studies: Sequence[Study], metric: str = "val_loss"
 ) -> dict[str, dict[str, Any]]:
-    """Return the row of `summary` with the best mean for each study that has one."""
+    """Return the row of `summary` with the best mean, for each study that has one."""
     runs, items = runs_with_base_loss(read), _item_scores(read, metric)
     best: dict[str, dict[str, Any]] = {}
     for study in studies:
@@ -99,8 +99,8 @@ def seeds_needed(
     """Return how many seeds detect a difference of `margin` between two settings of a study with a power of 80%.
 
     Returns:
-        The number for the lower bound of the noise floor's 95% interval, for its estimate and for its upper bound. None
-        if no setting of the same kind has been trained with two seeds.
+        The numbers for the lower bound of the noise floor's 95% interval, for its estimate and for its upper bound.
+        None if no setting of the same kind has been trained with two seeds.
     """
     runs: pd.DataFrame = read(queries.results)
     noise = seed_noise(read, [metric], runs)[metric]
@@ -177,7 +177,7 @@ def study_runs(read: Read, study: Study, metric: str = "val_loss") -> pd.DataFra
 
 
 def means(read: Read, study: Study, metric: str = "val_loss") -> pd.DataFrame:
-    """Return one row per combination of a study's settings without verdicts; see `summary`.
+    """Return one row per combination of a study's settings, without verdicts; see `summary`.
 
     Also accepts MEASURED_METRICS, whose means are geometric and include diverged runs.
     """

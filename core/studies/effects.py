@@ -32,13 +32,13 @@ DOUBLE_CHANGE_COLUMNS = ("changes", "context", "metric", "seeds", "difference", 
 
 @dataclass(frozen=True)
 class EffectMetric:
-    """Direction, default margin and scale for comparing a metric.
+    """The direction, default margin and scale for comparing a metric.
 
     Args:
         direction: which values are better.
-        margin: smaller differences count as equivalent by default: a fraction of the value for metrics on a log
+        margin: default below which differences count as equivalent. A fraction of the value for metrics on a log
             scale, otherwise in the unit of the metric.
-        is_log: compare logarithms, whose differences are relative.
+        is_log: whether logarithms are compared, so that differences are relative.
     """
 
     direction: Direction
@@ -53,7 +53,7 @@ EFFECT_METRICS = {
 }  # fmt: skip
 """Metrics by name. Any other metric is a judge with scores from 0 to 100."""
 WHOLE_SET_METRICS = ("val_loss", "perplexity")
-"""Metrics that are compared only if they were measured on the whole validation set."""
+"""Metrics that count only if they were measured on the whole validation set."""
 JUDGE_METRIC = EffectMetric("higher", 2.0)
 
 
@@ -62,7 +62,7 @@ class Group:
     """Runs with the same learning settings.
 
     Args:
-        settings: learning settings by name; IRRELEVANT without an effect.
+        settings: learning settings by name; IRRELEVANT for those without an effect.
         runs: the names of the runs, newest first.
         values: the metric by seed, without diverged runs.
         items: scores of all test items by seed, if the metric is measured on test items; nan for those without a score.
@@ -89,8 +89,8 @@ def effects(
 
     `context` holds the values of the settings that vary among the runs and that this pair shares. `low` and `high` are
     the bounds of the 95% interval of `difference` = to - from, in the unit of the metric. `q` is `p`, adjusted for the
-    number of rows. `diverged` and `pruned` count the diverged and the pruned runs on both sides, which are excluded from
-    the difference. Pruning removes the worse runs, so the differences between pruned groups are biased.
+    number of rows. `diverged` and `pruned` count the runs on both sides that are excluded from the difference for these
+    reasons. Pruning removes the worse runs, so the differences between pruned groups are biased.
 
     Args:
         runs: rows of `queries.results` with the column `base_loss`, the loss before the first step.
@@ -176,7 +176,7 @@ def double_changes(
 
 
 def grouped(runs: pd.DataFrame, metric: str, items: pd.DataFrame | None = None) -> list[Group]:
-    """Group ended runs by their learning settings. Of several runs with one seed, the newest counts.
+    """Group ended runs by their learning settings. Of several runs with the same seed, the newest counts.
 
     Pruned runs do not form a group of their own. Runs whose config.json is damaged have no settings, so they are left out.
     """
@@ -247,14 +247,14 @@ def _scores_by_run(items: pd.DataFrame | None) -> dict[str, NDArray]:
 
 
 def setting_keys(runs: pd.DataFrame) -> list[tuple[Any, ...]]:
-    """Return the values of LEARNING_FIELDS of each run. Missing values are None."""
+    """Return the values of LEARNING_FIELDS for each run. Missing values are None."""
     settings = runs[list(LEARNING_FIELDS)].astype(object)
     settings = settings.where(settings.notna(), None)
     return [tuple(row) for row in settings.itertuples(index=False, name=None)]
 
 
 class _Irrelevant:
-    """Sentinel for a setting that has no effect. Unlike None, it is never a valid value."""
+    """Sentinel for a setting without an effect. Unlike None, it is never a valid value."""
 
     def __repr__(self) -> str:
         return "none"
@@ -284,7 +284,7 @@ def _varied(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 def _pairs(
     groups: Sequence[Group], ties: Sequence[tuple[str, ...]]
 ) -> Iterator[tuple[Group, Group, tuple[str, ...]]]:
-    """Yield pairs of groups that differ in one change, the smaller or default value first, with the changed settings."""
+    """Yield pairs of groups that differ in one change, smaller or default values first, and the changed settings."""
     for pair, fields in _differing_pairs(groups, max([1, *(len(tie) for tie in ties)])):
         if change := _one_change(fields, pair, ties):
             first, second = sorted(pair, key=lambda group: _order(change[0], group))
@@ -294,7 +294,7 @@ def _pairs(
 def _double_pairs(
     groups: Sequence[Group], ties: Sequence[tuple[str, ...]]
 ) -> Iterator[tuple[Group, Group, tuple[str, ...], tuple[str, ...]]]:
-    """Yield pairs of groups that differ in exactly two changes, with the changed settings; see `_pairs`."""
+    """Yield pairs of groups that differ in exactly two changes, and the changed settings; see `_pairs`."""
     for pair, fields in _differing_pairs(groups, 2 * max([1, *(len(tie) for tie in ties)])):
         if _one_change(fields, pair, ties):
             continue
@@ -311,7 +311,7 @@ def _double_pairs(
 def _differing_pairs(
     groups: Sequence[Group], most: int
 ) -> Iterator[tuple[tuple[Group, Group], tuple[str, ...]]]:
-    """Yield pairs of groups that differ in one to `most` settings, with these settings."""
+    """Yield pairs of groups that differ in one to `most` settings, and these settings."""
     codes = np.array(
         [
             [-1 if group.settings[n] is IRRELEVANT else hash(group.settings[n]) for n in LEARNING_FIELDS]
@@ -343,7 +343,7 @@ def _one_change(
 
 
 def _order(field: str, group: Group) -> tuple[bool, bool, Any]:
-    """Sort key: numbers by size with None first, other values with the default first."""
+    """Return a sort key: numbers by size with None first, other values with the default first."""
     value = group.settings[field]
     if value is None:
         return False, False, 0.0
@@ -353,7 +353,7 @@ def _order(field: str, group: Group) -> tuple[bool, bool, Any]:
 
 
 def compare(before: Group, after: Group, is_log: bool, by_item: bool = True) -> comparisons.Effect:
-    """Compare two groups, by test items if there are any and `by_item` is on."""
+    """Compare two groups, by test items if there are any and `by_item` is true."""
     common = sorted(before.items.keys() & after.items.keys()) if by_item else []
     if common:
         first, second = (

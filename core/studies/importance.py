@@ -38,12 +38,12 @@ def importance(
     """Return the importance of each varied setting, the most important first.
 
     Columns: field, importance, low, high, n, above_chance. The importances sum to 1. `low` and `high` bound the 95%
-    interval from a bootstrap of the runs, and `n` is the number of runs. `above_chance` is whether the importance,
-    before it is scaled, exceeds the largest of all settings in 95% of random permutations of the metric.
+    interval from a bootstrap of the runs, and `n` is the number of runs. `above_chance` says whether the unscaled
+    importance exceeds the largest importance of any setting in 95% of random permutations of the metric.
 
     Args:
         runs: settings, `value` (the metric) and `diverged`. Diverged runs count as the worst.
-        axes: settings that vary. Those that vary together are one field.
+        axes: settings that vary. Those that vary together are in one tuple.
         direction: which values of the metric are better.
 
     Raises:
@@ -103,7 +103,7 @@ class _Trials:
 
 
 def _costs(runs: pd.DataFrame, direction: Direction) -> NDArray:
-    """Return the metric as a cost. Diverged runs cost more than all others."""
+    """Return the metric as a cost to minimize. Diverged runs cost more than all others."""
     values = runs["value"].to_numpy(float)
     costs = values if direction == "lower" else -values
     diverged = runs["diverged"].to_numpy(bool)
@@ -133,7 +133,7 @@ def _trials(
 
 
 def _distribution(values: list[Any]) -> tuple[BaseDistribution, list[Any]]:
-    """Return the distribution of a setting, and the values in its terms. None is a setting without effect."""
+    """Return the distribution of a setting, and its values as the distribution expects them. None means no effect."""
     distinct = sorted({value for value in values if value is not None}, key=str)
     is_number = all(isinstance(v, int | float) and not isinstance(v, bool) for v in distinct)
     if is_number and len(distinct) > MAX_CATEGORIES:
@@ -144,7 +144,7 @@ def _distribution(values: list[Any]) -> tuple[BaseDistribution, list[Any]]:
 
 
 def _divergences(trials: list[FrozenTrial], names: Sequence[str]) -> NDArray:
-    """Return the divergence between the best and all runs for each setting."""
+    """Return the divergence between the best runs and all runs, for each setting."""
     with warnings.catch_warnings():
         # Optuna warns that the evaluator is experimental and, with ties, that all runs are equally good.
         warnings.simplefilter("ignore")

@@ -33,8 +33,8 @@ class Noise:
 
     Args:
         metric: a key of EFFECT_METRICS, or a judge.
-        floors: by kind of run, pooled over settings. Kinds without repeats have a floor of nan.
-        own: floors of runs whose settings have several seeds, by name of the run, moderated toward those of others.
+        floors: floors pooled over settings, by kind of run. Kinds without repeats have a floor of nan.
+        own: floors of runs whose settings have several seeds, by run name, moderated toward those of others.
         others: floors of all other runs, by kind.
     """
 
@@ -80,7 +80,7 @@ def measure(runs: pd.DataFrame, metric: str, values: pd.Series) -> Noise:
     """Return the noise floors of a metric.
 
     Runs count if they finished and did not diverge. Of several runs with the same settings and seed, the newest counts.
-    Settings in which all runs answered no test example, or every one, exactly are left out: they say nothing about the
+    Settings are left out if all of their runs answered every test example exactly, or none: they say nothing about the
     noise of others.
 
     Args:

@@ -1,4 +1,4 @@
-"""The study that settles how two runs differ: their settings, repeated with several seeds."""
+"""The study that decides whether two runs really differ: their settings, repeated with several seeds."""
 
 from core.config import LEARNING_FIELDS, RunConfig, is_relevant
 from core.errors import UserError
@@ -14,8 +14,8 @@ MAX_CHANGES = 3
 def pair_sweep(before: RunConfig, after: RunConfig, seeds: int) -> Sweep:
     """Return a sweep over the settings that differ between two runs, with all combinations of their values.
 
-    All other settings, and the first seed, are those of `before`. If settings have an effect only in `after`, such as
-    the rank if `before` trains all weights, they are those of `after`. The base's `parent` is the run they come from.
+    All other settings, and the first seed, are those of `before`, except that settings with an effect only in `after`,
+    such as the rank if `before` trains all weights, come from `after`. The base's `parent` is the run they come from.
 
     Raises UserError if no learning setting differs, or more than MAX_CHANGES do.
     """

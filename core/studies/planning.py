@@ -42,7 +42,7 @@ class PlannedRun:
     Args:
         seconds: estimated time of the training steps and evaluations.
         disk_mb: disk space used after the run has finished, in MiB.
-        is_reused: whether a finished run with the same settings takes its place, so that it is not trained.
+        is_reused: whether a finished run with the same settings takes its place, so that it need not be trained.
     """
 
     name: str
@@ -75,11 +75,11 @@ class SweepPlan:
         study: the name that the study would get.
         sweep: the sweep without the invalid combinations.
         problems: sentences that say why the study cannot be launched.
-        setting_problems: problems with settings of every run.
+        setting_problems: problems with settings that every run shares.
         invalid: combinations that cannot be trained. The other runs are planned without them.
         reused: finished runs that take the place of planned ones, by the name of the planned run.
         later: number of runs of a search whose values depend on the results of the first ones.
-        merged: number of combinations that differ from others only in settings without effect.
+        merged: number of combinations that differ from others only in settings without an effect.
         disk_mb: disk space that the study needs, in MiB.
         note: remarks that are not problems, such as a download.
     """
@@ -122,7 +122,7 @@ class SweepPlan:
         """Return the time of all runs, given the measured time of one.
 
         Args:
-            config: the settings of the measured run. If no run of the study has its values, the result is None.
+            config: the settings of the measured run. If no run of the study has the same values, the result is None.
             measured: its time in seconds.
         """
         for run in self.runs:
@@ -132,7 +132,7 @@ class SweepPlan:
         return None
 
     def _total(self, values: Sequence[float | None]) -> float | None:
-        """Return the sum, with the mean for runs whose values are not known yet."""
+        """Return the sum, using the mean for runs whose values are not known yet."""
         known = [value for value in values if value is not None]
         if len(known) < len(values):
             return None
@@ -161,7 +161,7 @@ def plan_sweep(
     """Plan a study. Problems are listed in the plan rather than raised.
 
     Args:
-        name: name of the study; empty: an unused name with the varied settings.
+        name: name of the study. If empty, an unused name made of the varied settings.
         runs: `queries.results`, to reuse finished runs that belong to no study. None trains all runs.
     """
     try:
@@ -219,7 +219,7 @@ def plan_sweep(
 def _contradictions(sweep: Sweep) -> list[InvalidCombination]:
     """Return the combinations whose settings contradict each other.
 
-    Only the first MAX_CHECKED ones are checked. The study cannot be launched if others are invalid.
+    Only the first MAX_CHECKED are checked. If others are invalid, the study cannot be launched.
     """
     invalid = []
     products = itertools.product(*(axis.values for axis in sweep.axes))
@@ -262,7 +262,7 @@ def _disk_mb(plans: Sequence[Plan], later: int = 0) -> float | None:
     """Return the peak disk space of runs that are trained one after the other, in MiB.
 
     Args:
-        later: number of further runs, which need as much as the given ones on average.
+        later: number of further runs. On average, they need as much as the given ones.
     """
     kept, peak = 0.0, 0.0
     for plan in plans:
@@ -296,7 +296,7 @@ def _later_runs(sweep: Sweep, combinations: int) -> int:
 
 
 def _merged(sweep: Sweep, combinations: int) -> int:
-    """Return the number of combinations left out because they differ only in settings without effect."""
+    """Return the number of combinations left out because they differ only in settings without an effect."""
     if sweep.mode != "grid":
         return 0
     count = math.prod(len(axis.values) for axis in sweep.axes)

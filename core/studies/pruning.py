@@ -1,8 +1,8 @@
-"""Pruning: stop runs of a study early that are worse than others at the same point of the training.
+"""Pruning: stop runs of a study early if they are worse than others at the same point of training.
 
 Uses Optuna's asynchronous successive halving (Li et al. 2020): at 20, 40 and 80% of the planned steps, a run continues
 only if its loss on the validation subset is in the better half of the runs that got there before. Only runs with the
-same seed are compared, because seeds differ in noise and are repeats of the same settings.
+same seed are compared, because runs with different seeds are repeats and differ by noise.
 
 Reads event files, so that commands and the Lab's threads can use it without an index.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PRUNED = "pruned"
 """Start of the reason of a pruned run, whose status is `stopped`."""
 FIRST_SHARE = 20
-"""Share of the planned steps at which runs are first compared, in percent. The next are two and four times as high."""
+"""Share of the planned steps at which runs are first compared, in percent. It doubles for each later comparison."""
 REDUCTION_FACTOR = 2
 MIN_OTHERS = 3
 """Number of other runs that must have reached the same point before a run is pruned."""
@@ -40,8 +40,8 @@ def pruned_at(curve: Curve, others: Sequence[Curve]) -> int | None:
     """Return the share of the planned steps at which a run is worse than most others, or None.
 
     Args:
-        curve: the run.
-        others: other runs that it is compared with.
+        curve: the curve of the run.
+        others: the curves of the runs that it is compared with.
     """
     import optuna
 
@@ -69,7 +69,7 @@ def _replay(study: "optuna.Study", curve: Curve) -> list[int]:
 
 
 def _compared(curve: Curve) -> list[tuple[int, float]]:
-    """Return the first point at or after each share at which runs are compared. The others have no effect."""
+    """Return the first point at or after each share at which runs are compared. Other points have no effect."""
     points, target = [], FIRST_SHARE
     for share, loss in curve:
         if target <= share < 100:
@@ -92,10 +92,10 @@ class Pruner:
         self._checked: dict[str, Curve] = {}
 
     def check(self, study: Study, name: str) -> bool:
-        """Prune a running member of a study if it is worse than the others. Returns whether it was pruned.
+        """Prune a running member of a study if it is worse than most others. Returns whether it was pruned.
 
-        A run that was pruned before and then resumed by the user is left alone, and so is one that reuses the name of a
-        deleted member.
+        A run that the user resumed after it was pruned is left alone, and so is one that reuses the name of a deleted
+        member.
         """
         run = RunDirectory(self._runs_dir / name)
         with contextlib.suppress(UserError):  # deleted, or its events cannot be read
@@ -133,7 +133,7 @@ class Pruner:
 
 
 def _read(run: RunDirectory) -> Curve:
-    """Return the losses of a run after step 0. Those that are not finite are left out. Raises UserError."""
+    """Return the losses of a run after step 0, without those that are not finite. Raises UserError."""
     steps = 0
     losses: dict[int, float] = {}
     for event in run.events("plan", "eval", "rewind"):

@@ -48,13 +48,13 @@ def check(runs_dir: Path, sweep: Sweep, study_name: str, reused: Mapping[str, st
             config = run.config()
             is_free = config.study is None and run.status() == "finished"
             if not is_free or _effective(config) != _effective(_config(sweep, member)):
-                raise UserError(f"run = {run.name!r}: cannot be reused, because it has changed")
+                raise UserError(f"run = {run.name!r}: cannot be reused because it has changed")
 
 
 def with_reused(runs_dir: Path, study: Study, reused: Mapping[str, str]) -> Study:
     """Make finished runs members of a new study before its runs are created, and return the study.
 
-    If the program is killed in between, the planned runs are trained as well.
+    If the program is killed halfway, the planned runs are trained as well.
     """
     for name in reused.values():
         run = RunDirectory.find(runs_dir, name)
@@ -70,7 +70,7 @@ def _config(sweep: Sweep, member: Member) -> RunConfig:
 
 
 def _effective(config: RunConfig) -> tuple[Any, ...]:
-    """Return the settings that have an effect, without those that only identify a run."""
+    """Return the settings that have an effect. Those that only identify a run are left out."""
     values = config.model_dump()
     return tuple(
         str(value) if is_relevant(name, values) else None

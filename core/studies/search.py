@@ -1,4 +1,4 @@
-"""Search: propose the next combination of a study from the results so far, by Optuna's TPE (Bergstra et al. 2011).
+"""Search: propose the next combination of a study from the results so far, with Optuna's TPE (Bergstra et al. 2011).
 
 A pure function of the results. Nothing is stored: each proposal replays all results into a new Optuna study in memory,
 so that the same results always lead to the same proposal.
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 MAX_PROPOSALS = 50
-"""Number of proposals that may repeat earlier combinations before a new one is chosen at random."""
+"""Number of proposals to try before an untried combination is chosen at random."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Result:
 
     Args:
         values: the varied settings.
-        loss: the mean over seeds of the value to minimize; None without a result, because runs were pruned, stopped or
-            deleted.
-        pruned: share of the planned steps, in percent, at which runs were pruned, and their value there; otherwise None.
+        loss: the mean over seeds of the value to minimize; None if there is no result because runs were pruned, stopped
+            or deleted.
+        pruned: share of the planned steps at which runs were pruned, in percent, and the value there; None if none was.
     """
 
     values: Mapping[str, Any]
@@ -57,7 +57,7 @@ def next_combination(sweep: Sweep, results: Sequence[Result]) -> dict[str, Any] 
 
 
 def _proposals(sweep: Sweep, results: Sequence[Result]) -> Iterator[dict[str, Any]]:
-    """Yield proposals. They may repeat combinations that were tried."""
+    """Yield proposals. They may repeat combinations that have been tried."""
     import optuna
     from optuna.trial import TrialState, create_trial
 
@@ -102,12 +102,12 @@ def _is_numeric(axis: Axis) -> bool:
 
 
 def _ordered(axis: Axis) -> list[Any]:
-    """Return the values of an axis, numbers by size."""
+    """Return the values of an axis, with numbers sorted by size."""
     return sorted(axis.values) if _is_numeric(axis) else [*axis.values]
 
 
 def _distribution(axis: Axis) -> "BaseDistribution":
-    """Return a distribution over positions in the values. The positions of numbers are ordered."""
+    """Return a distribution over the positions of the values. It is ordered if the values are numbers."""
     from optuna.distributions import CategoricalDistribution, IntDistribution
 
     if _is_numeric(axis):

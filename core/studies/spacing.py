@@ -7,7 +7,7 @@ import numpy as np
 
 
 def is_log_spaced(values: Sequence[Any]) -> bool:
-    """Return whether numbers are spaced more evenly on a log scale than on a linear one."""
+    """Return whether numbers are more evenly spaced on a log scale than on a linear one."""
     if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
         return False
     distinct = np.unique(np.asarray(values, float))

@@ -1,8 +1,8 @@
 """Studies on disk: `studies/NAME.json` in the runs folder stores the plan.
 
-A study names its runs before it creates any of them. If the program is killed in between, `create_runs` continues, so that
-every planned run is created exactly once. Deleted runs are not recreated. Hold the lock (`locked`) while a study is read
-and changed.
+The file lists all runs before any of them is created. If the program is killed in between, `create_runs` continues, so
+that every planned run is created exactly once. Deleted runs are not recreated. Hold the lock (`locked`) while reading
+and changing a study.
 """
 
 import contextlib
@@ -27,9 +27,9 @@ from core.run.names import STUDIES_FOLDER, slug
 from core.studies.sweep import SEARCH_METRICS, Axis, Member, Mode, Sweep, can_vary
 
 MAX_NAME_CHARACTERS = 40
-"""Leaves room for the numbers in the names of the runs."""
+"""Maximum length of a study's name. Leaves room for the numbers in the names of its runs."""
 NUMBERED = re.compile(r".+-[0-9]+")
-"""Names of the runs of a study, except for reused ones."""
+"""Names of the runs of a study, except for reused runs."""
 LOCK_FILE = "studies.lock"
 LOCK_TIMEOUT_S = 60.0
 """How long to wait for another process that changes studies. Creating the runs of a large study takes seconds."""
@@ -45,11 +45,11 @@ class Study:
         members: the planned runs, in training order.
         is_complete: whether all members have been created.
         first_seeds: number of seeds before the study was extended. Results with more seeds are exploratory, because
-            looking at results before adding seeds makes false differences more likely.
-        paused: members that were withdrawn from the queue by `pause_study`.
+            looking at the results before adding seeds makes false verdicts more likely.
+        paused: members that `pause_study` withdrew from the queue.
         is_paused: whether the study was paused and not continued.
         deleted: members that were deleted before the study was extended. They are not created again.
-        summary: the conclusion of the report; empty if it is generated from the effects.
+        summary: the summary in the report. If empty, it is generated from the effects.
     """
 
     name: str
@@ -136,7 +136,7 @@ def new_name(runs_dir: Path, name: str) -> str:
 
 
 def unused_name(runs_dir: Path, sweep: Sweep) -> str:
-    """Return the varied settings as the name of a study, with a number if a study or the runs of one have this name."""
+    """Return a name made of the varied settings, with a number if it is taken by a study or the runs of one."""
     name = slug("-".join(axis.fields[0] for axis in sweep.axes))[:MAX_NAME_CHARACTERS]
     numbered = [run.name for run in list_runs(runs_dir) if NUMBERED.fullmatch(run.name)]
     taken = {*study_names(runs_dir), *(run.rpartition("-")[0] for run in numbered)}
@@ -153,7 +153,7 @@ def extended(
 ) -> Study:
     """Return the study with more seeds, or with more values on one axis. Existing runs are kept.
 
-    A search tries new values later, when its runs have ended.
+    A search tries the new values later, when its current runs have ended.
 
     Args:
         more_runs: number of runs to add to the maximum of a search.
@@ -192,7 +192,7 @@ def extended(
 
 
 def check_repeated(study: Study, sweep: Sweep) -> None:
-    """Raise UserError if a sweep is not the one of an existing study, which may have been extended since."""
+    """Raise UserError if a sweep is not that of an existing study, which may have been extended since."""
     planned, name = study.sweep, study.name
     values = {axis.fields: axis.values for axis in planned.axes}
     is_same = sweep.base == planned.base and [axis.fields for axis in sweep.axes] == [*values]
@@ -298,7 +298,7 @@ def find(runs_dir: Path, name: str) -> Study:
 
 
 def stamp(runs_dir: Path, name: str) -> tuple[int, int] | None:
-    """Return a value that changes with the file of a study; None if there is none."""
+    """Return a value that changes whenever the file of a study does; None if there is no file."""
     with contextlib.suppress(OSError):
         stat = _path(runs_dir, name).stat()
         return stat.st_mtime_ns, stat.st_size
@@ -400,7 +400,7 @@ def _check_sweep(sweep: Sweep) -> None:
         if not axis.values or not all(
             value is None or isinstance(value, str | int | float) for value in axis.values
         ):
-            raise ValueError(f"the values of {axis.name} must be a list of numbers or texts")
+            raise ValueError(f"the values of {axis.name} must be a list of numbers or strings")
     for field in (field for axis in sweep.axes for field in axis.fields):
         if not can_vary(field):
             raise ValueError(f"{field!r} cannot be varied")

@@ -1,6 +1,6 @@
-"""Summary of a study: one row for each combination of the varied settings.
+"""The summary of a study: one row for each combination of the varied settings.
 
-DataFrames in, DataFrames out; runs are read elsewhere. Groups, diverged runs and pairs are those of
+DataFrames in, DataFrames out; runs are read elsewhere. Groups, diverged runs and pairs are defined in
 `core.studies.effects`.
 """
 
@@ -52,15 +52,15 @@ def summary(
 ) -> pd.DataFrame:
     """Return one row for each combination of settings; see SUMMARY_COLUMNS. Rows are in the order of the settings.
 
-    - `settings`: the varied settings by axis, such as `lora_rank=lora_alpha`; None without an effect.
-    - `runs`: names, newest first. Of several runs with one seed, the newest counts.
+    - `settings`: the varied settings by axis, such as `lora_rank=lora_alpha`; None if they have no effect.
+    - `runs`: names, newest first. Of several runs with the same seed, the newest counts.
     - `number`: position in the order of creation, from which `color` derives.
     - `n`, `mean`, `sd`, `low`, `high`: number of seeds with a value, their mean, standard deviation and the 95% interval
       of the mean, in the unit of the metric. Metrics on a log scale have a geometric mean. Diverged runs are excluded.
     - `is_best`: whether the mean is the best. Groups with diverged runs are best only if there is no other.
-    - `difference`: to the best group, with its 95% interval.
-    - `verdict`: how the group compares to the best, as in `effects`. None if they do not differ in exactly one change,
-      or have fewer than two seeds in common.
+    - `difference`: the difference from the best group, with its 95% interval.
+    - `verdict`: how the group compares with the best, as in `effects`. None if the two do not differ in exactly one
+      change, or have fewer than two seeds in common.
     - `relative_update`: mean over all runs that measured it.
 
     Args:
@@ -69,7 +69,7 @@ def summary(
         axes: the settings varied by the study. Settings that vary together are one axis.
         items: scores of test items, for `exact` and judges.
         margin: see `effects`.
-        with_verdicts: compare all pairs, which takes time.
+        with_verdicts: whether to compare all pairs, which takes time.
     """
     runs = runs[runs["seed"].notna()]
     groups = grouped(runs, metric, items)
@@ -166,7 +166,7 @@ def _mean(group: Group | None, metric: str) -> dict[str, float]:
 
 
 def _mean_over_items(group: Group) -> comparisons.Effect:
-    """Return the mean over seeds and the test items that all of them answered."""
+    """Return the mean over seeds and over the test items that all of them answered."""
     scores = pd.DataFrame(dict(group.items)).dropna()
     table = scores.to_numpy(float).T  # (seeds, items)
     return comparisons.compare_items(np.zeros_like(table), table)
@@ -204,7 +204,7 @@ def _verdicts(
 def _compare_to_best(
     row: dict[str, Any], best: dict[str, Any], metric: str, verdicts: Mapping[int, str]
 ) -> None:
-    """Add the difference to the best group."""
+    """Add the difference from the best group."""
     if row is best:
         row |= {"is_best": True, "difference": 0.0}
     elif row["group"] is not None and row["n"]:
@@ -219,7 +219,7 @@ def _compare_to_best(
 
 
 def value_order(field: str, value: Any) -> tuple[bool, float, bool, str]:
-    """Sort key for the values of a setting: None first, numbers by size, other values with the default first."""
+    """Return a sort key for a setting's values: None first, numbers by size, other values with the default first."""
     if value is None:
         return False, 0.0, False, ""
     if isinstance(value, int | float) and not isinstance(value, bool):

@@ -77,8 +77,8 @@ class Sweep:
             improve on the previous ones.
         max_runs: number of runs in a random subset or a search, rounded down to whole combinations.
         metric: what a search improves; one of SEARCH_METRICS.
-        prune: stop runs early that are worse than others; see `core.studies.pruning`.
-        excluded: combinations to leave out, such as invalid ones, each with one value per axis.
+        prune: whether to stop runs early if they are worse than others; see `core.studies.pruning`.
+        excluded: combinations to leave out, such as invalid ones. Each has one value per axis.
     """
 
     base: RunConfig
@@ -92,7 +92,7 @@ class Sweep:
 
     @property
     def max_combinations(self) -> int:
-        """Number of combinations in a random sweep or a search, if there are as many."""
+        """Maximum number of combinations in a random sweep or a search."""
         return (self.max_runs or 0) // len(self.seeds)
 
     def combinations(self) -> list[dict[str, Any]]:
@@ -103,7 +103,7 @@ class Sweep:
         return self._subset(self.search_space())
 
     def search_space(self) -> list[dict[str, Any]]:
-        """Return all combinations, without those that differ only in ineffective settings. Raises UserError."""
+        """Return all combinations. Of those that differ only in ineffective settings, one is kept. Raises UserError."""
         self._check_axes()
         combinations = _distinct_combinations(self.base, self.axes, self.excluded)
         return [dict(values) for values in combinations]
@@ -113,7 +113,7 @@ class Sweep:
         return _effective(self.base.changed(**values))
 
     def members(self, prefix: str, first: int = 1) -> Iterator[Member]:
-        """Yield the planned runs, named `prefix-NUMBER`. All combinations come before the next seed."""
+        """Yield the planned runs, named `prefix-NUMBER`. All combinations are listed with one seed before the next."""
         pairs = itertools.product(self.seeds, self.combinations())
         for number, (seed, values) in enumerate(pairs, first):
             yield Member(f"{prefix}-{number}", values, seed)
@@ -210,7 +210,7 @@ def _parse(base: RunConfig, combinations: Sequence[Mapping[str, Any]]) -> list[R
 def parse_axis(text: str) -> Axis:
     """Parse an axis such as `lr=1e-4,3e-4`, `lora_rank=lora_alpha=4,16` or `lr=log 1e-5..1e-2 x 7`.
 
-    Raises UserError if a setting is unknown, cannot be varied, or a value is invalid.
+    Raises UserError if a setting is unknown or cannot be varied, or a value is invalid.
     """
     parts = text.split("=")
     fields = tuple(part.strip() for part in parts[:-1])
@@ -244,7 +244,7 @@ def parse_values(field: str, text: str) -> list[Any]:
 
 
 def typed_values(field: str, texts: Sequence[Any]) -> list[Any]:
-    """Convert typed texts to values of a setting. Raises UserError if one is invalid."""
+    """Convert typed text to values of a setting. Raises UserError if one is invalid."""
     values = []
     for value in texts:
         try:
@@ -275,7 +275,7 @@ def _range(field: str, match: re.Match[str]) -> list[Any]:
         ) from None
     if n < 2 or not low < high or (is_log and low <= 0):
         raise UserError(
-            f"axis {field}: {match[0]!r} must go from a smaller to a larger value in at least 2 steps"
+            f"axis {field}: {match[0]!r} must go from a smaller to a larger value and have at least 2 values"
         )
     points = np.geomspace(low, high, n) if is_log else np.linspace(low, high, n)
     if base_type(RunConfig.model_fields[field]) is int:

@@ -24,7 +24,7 @@ Figure = dict[str, Any]
 
 CHART_HEIGHT_PX, HISTOGRAM_HEIGHT_PX = 260, 360
 STACKED_PANEL_HEIGHT_PX, STACKED_PANEL_GAP_PX = 170, 46
-"""Height of a panel in a stacked figure, and of the gap above it, which holds its title."""
+"""Height of a panel in a stacked figure, and of the gap above it, which holds the panel's title."""
 STACKED_MARGINS_PX = {"l": 56, "r": 8, "t": 4, "b": 48}
 """Margins of a stacked figure, with space for tick labels and the title of the x-axis.
 
@@ -58,8 +58,8 @@ DEFAULT_HOVER_FORMAT = ".4f"
 PLACE = " @ %{x:,.6~g}"
 """Hover text of the x-value at which a value was measured.
 
-Unified hover shows the nearest point of each line. Lines with fewer points, such as evaluations, have none at most
-positions of the cursor.
+Unified hover shows the nearest point of each line. Lines with few points, such as evaluations, have none at most cursor
+positions.
 """
 
 

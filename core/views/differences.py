@@ -1,4 +1,4 @@
-"""Differences in results between a run and others, and which of them noise alone can explain.
+"""Differences in results between runs, and which of them noise alone can explain.
 
 The noise floors come from `core.studies.noise`.
 """
@@ -22,7 +22,7 @@ LOSSES = ("val_loss", "best_val_loss")
 EXACT = "exact"
 FINISHED = "finished"
 RESULTS = (*LOSSES, EXACT)
-"""Results whose differences are shown, besides judges' scores."""
+"""Results whose differences are shown, in addition to judges' scores."""
 NOT_COMPARABLE = "These losses are not comparable: the data or the validation examples differ."
 ONE_PAIR = "One pair of runs proves nothing: runs that differ only in their seed differ too."
 
@@ -55,7 +55,7 @@ def differences(
 
 
 def _comparable(runs: pd.DataFrame, reference: Mapping[str, Any], metric: str) -> pd.Series:
-    """Return a mask of the runs whose metric was measured like the reference's. Excludes the reference."""
+    """Return a mask of the other runs whose metric was measured in the same way as the reference's."""
     names = [*(LOSS_FIELDS if metric in LOSSES else TEST_SET_FIELDS)]
     names += {"val_loss": ["val_set"], "best_val_loss": ["eval_examples"]}.get(metric, [])
     mask = (runs["name"] != reference["name"]) & (runs["status"] == FINISHED)
@@ -105,9 +105,10 @@ def pair_sentence(
     with_names: bool = True,
     effect: str = "",
 ) -> str:
-    """Say whether the difference between two single runs is within the noise, or that one pair proves nothing.
+    """Return a sentence that says whether the difference between two single runs is within the noise.
 
-    If the settings of both have several seeds, say instead what their effect is.
+    If the noise is unknown, it says that one pair proves nothing. If both settings have several seeds, it states the
+    effect instead.
 
     Args:
         values: the metric of A and B.
@@ -126,7 +127,7 @@ def pair_sentence(
         return f"{difference}. {ONE_PAIR}"
     repeats = sum(int(floor.df) for floor in {noise.pooled(a), noise.pooled(b)})
     limit = size_text(noise.metric, noise.limit(a, b))
-    known = f"(up to {limit}, known from {repeats:,} {'repeat' if repeats == 1 else 'repeats'})"
+    known = f"(up to {limit}, estimated from {repeats:,} {'repeat' if repeats == 1 else 'repeats'})"
     if noise.size(before, after) <= noise.limit(a, b):
         return f"{difference}, within the noise of two single runs {known}."
     return f"{difference}, more than the noise of two single runs {known}. A verdict needs one change and several seeds of both settings."
@@ -135,7 +136,7 @@ def pair_sentence(
 def effect_text(
     effects: pd.DataFrame, old: Mapping[str, Any], new: Mapping[str, Any], metric: str
 ) -> str:
-    """Return the effect of the change from one run to another, if it is known from several seeds.
+    """Return the effect of the change from one run to another, if several seeds of both settings have been trained.
 
     For example `-0.0123 (-0.0150 to -0.0096), better, 3 seeds`.
     """
@@ -169,7 +170,7 @@ def _is_in(run: Mapping[str, Any], context: Mapping[str, Any]) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Return a setting for comparisons. Settings without an effect are None."""
+    """Return a setting's value for comparisons, or None if it has no effect."""
     from core.studies.effects import IRRELEVANT  # imports SciPy
 
     return None if value is IRRELEVANT or is_missing(value) else value
@@ -188,7 +189,7 @@ def floor_text(metric: str, floor: "NoiseFloor", kind: Iterable[Any] = ()) -> st
 def planned_seeds(
     noise: "Noise", a: Mapping[str, Any], b: Mapping[str, Any], difference: float
 ) -> tuple[int, str]:
-    """Return how many seeds of two runs detect a difference between them, and a sentence with the range.
+    """Return how many seeds are needed to detect a difference between two runs, and a sentence with the range.
 
     Args:
         difference: the smallest difference to detect: a fraction for metrics on a log scale, otherwise in the unit of
@@ -199,13 +200,13 @@ def planned_seeds(
 
     floor = max(noise.floor(a), noise.floor(b), key=lambda floor: floor.sd)
     if not noise.is_known(a, b):
-        sentence = f"The noise is unknown. Start with {DEFAULT_SEEDS} seeds of both settings, which also measure it."
+        sentence = f"The noise is unknown. Start with {DEFAULT_SEEDS} seeds of both settings, which will also measure the noise."
         return DEFAULT_SEEDS, sentence
     size = math.log1p(difference) if noise.compared.is_log else difference
     expected, low, high = seeds_range(floor, size)
     texts = [f"{n:,}" if n < MAX_SEEDS else f"{n:,} or more" for n in (expected, low, high)]
     between = (
-        "" if low == high else f" (between {texts[1]} and {texts[2]}, as the noise is an estimate)"
+        "" if low == high else f" ({texts[1]} to {texts[2]}, because the noise is only estimated)"
     )
     sentence = f"To detect {size_text(noise.metric, difference)} in 80% of studies: {texts[0]} seeds of both settings{between}."
     return expected, sentence

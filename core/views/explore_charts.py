@@ -17,7 +17,7 @@ from core.config import RunConfig
 from core.metrics import RESULTS
 from core.studies.spacing import is_log_spaced
 from core.views.charts import CHART_HEIGHT_PX, GRAY, TITLE_FONT, Figure
-from core.views.formats import setting_text, value_text
+from core.views.formats import lowered, setting_text, value_text
 
 if TYPE_CHECKING:  # imports SciPy
     from core.studies.effects import EffectMetric
@@ -26,13 +26,13 @@ Axes = Sequence[tuple[str, ...]]
 """Varied settings. Those that vary together are in one tuple."""
 STUDY_CHART_HEIGHT_PX = 420
 MAX_TICKS = 12
-"""A setting with more values gets the ticks of a number axis."""
+"""A setting with more values gets the ticks of a numeric axis."""
 BEST_COLOR, MIDDLE_COLOR, WORST_COLOR = "#3b7dd8", "#b08d12", "#d1584f"
-"""Colors of runs in parallel coordinates; from the palette of runs."""
+"""Colors of runs in parallel coordinates, taken from the palette of runs."""
 SPREAD = 0.5
-"""Share of the gap between two values in which the lines of different contexts are placed next to each other."""
+"""Fraction of the gap between two values over which the lines of different contexts are spread."""
 SEED_GAP = 0.012
-"""Distance between the dots of two runs of one combination, as a fraction of the gap between two values."""
+"""Distance between the dots of two runs with the same settings, as a fraction of the gap between two values."""
 EXTRA_RANGE = 0.12
 """Space above the worst value for diverged runs, as a fraction of the range."""
 
@@ -70,7 +70,7 @@ def parallel_coordinates(
     Args:
         runs: settings, `value` (the metric) and `diverged`. Runs with neither are left out.
         axes: varied settings.
-        metric: shown on the last axis. Lines are colored by it, from the best to the worst.
+        metric: shown on the last axis. It determines the colors of the lines, from best to worst.
         scale: the direction and scale of the metric.
     """
     runs = runs[runs["value"].notna() | runs["diverged"]]
@@ -117,16 +117,16 @@ def setting_effect(
     scale: "EffectMetric",
     color_axis: str | None = None,
 ) -> Figure:
-    """Draw a metric against a setting: a dot per run, and per combination the mean over seeds with its 95% interval.
+    """Draw a metric against a setting: a dot per run, and each combination's mean over seeds with its 95% interval.
 
-    A line joins the means that differ in this setting only. Diverged runs are crosses at the edge.
+    Lines join means that differ only in this setting. Diverged runs are crosses at the edge.
 
     Args:
         runs: `name`, `color`, `value` and `diverged`.
         table: see `core.studies.summary`.
         axis: the setting on the x-axis, such as `lora_rank=lora_alpha`.
         scale: the direction and scale of the metric.
-        color_axis: color lines and dots by this setting. By default, dots have the color of their run.
+        color_axis: the setting that determines the colors of lines and dots. By default, dots have their run's color.
     """
     by_name = {run["name"]: run for run in _rows(runs)}
     rows = [row for row in _rows(table) if _has_results(row, by_name)]
@@ -164,7 +164,9 @@ def setting_effect(
         if color_axis and repr(value) not in listed:
             listed.add(repr(value))
             data[-1] |= {"showlegend": True, "name": plain(setting_text(value))}
-    figure = blank_figure(data, f"{metric_title(metric)} by {_lower(axis_title(axis.split('=')))}")
+    figure = blank_figure(
+        data, f"{metric_title(metric)} by {_in_sentence(axis_title(axis.split('=')))}"
+    )
     layout = figure["layout"] | {"height": STUDY_CHART_HEIGHT_PX, "showlegend": bool(color_axis)}
     layout["legend"] |= {
         "title": {
@@ -187,7 +189,7 @@ def pareto(
     costs: Sequence[float],
     is_log: bool,
 ) -> Figure:
-    """Draw the mean quality of each combination of settings against its mean cost. The front is joined.
+    """Draw the mean quality of each combination of settings against its mean cost. A line joins the front.
 
     Args:
         table: see `core.studies.summary`.
@@ -232,7 +234,7 @@ def pareto(
             "y": part["mean"].tolist(), "hovertext": hovers, "hoverinfo": "text",
             "marker": {**marker, "color": GRAY if name == "dominated" else [row["color"] for row in rows]},
         })  # fmt: skip
-    figure = blank_figure(data, f"{metric_title(metric)} and {_lower(RESULTS[cost].title)}")
+    figure = blank_figure(data, f"{metric_title(metric)} and {lowered(RESULTS[cost].title)}")
     is_log = is_log and bool((frame["mean"] > 0).all())
     figure["layout"] |= {"height": STUDY_CHART_HEIGHT_PX, "showlegend": True}
     figure["layout"]["xaxis"] = {"title": {"text": metric_title(cost)}}
@@ -241,7 +243,7 @@ def pareto(
 
 
 def importance_bars(table: pd.DataFrame) -> Figure:
-    """Draw the importance of each setting with its interval. Settings that could be important by chance are gray.
+    """Draw the importance of each setting with its interval. Settings whose importance could be chance are gray.
 
     Args:
         table: see `core.studies.importance.importance`.
@@ -269,7 +271,7 @@ def importance_bars(table: pd.DataFrame) -> Figure:
 
 
 def _dimension(fields: tuple[str, ...], column: pd.Series) -> Figure:
-    """Return an axis of parallel coordinates. Values that have no effect are at "none"."""
+    """Return an axis of parallel coordinates. Values without an effect are placed at "none"."""
     values = _python(column)
     distinct = _sorted_values(values)
     label = {"label": plain(axis_title(fields))}
@@ -290,7 +292,7 @@ def _dimension(fields: tuple[str, ...], column: pd.Series) -> Figure:
 
 
 def _python(column: pd.Series) -> list[Any]:
-    """Return the values of a column as Python values. Missing values become None."""
+    """Return the values of a column as Python objects. Missing values become None."""
     return column.astype(object).where(column.notna(), None).tolist()
 
 
@@ -310,7 +312,7 @@ def _sorted_values(values: Any) -> list[Any]:
 
 
 def _positions_of(values: Sequence[Any]) -> np.ndarray:
-    """Return the positions of sorted, distinct values: to scale if they are numbers, otherwise evenly spaced."""
+    """Return the positions of sorted, distinct values: to scale for numbers, otherwise evenly spaced."""
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     if not numbers or len(values) < 3:
         return np.arange(len(values), dtype=float)
@@ -331,7 +333,7 @@ def _short(metric: str, value: float) -> str:
 
 
 def _values(positions: np.ndarray, values: pd.Series, is_log: bool) -> np.ndarray:
-    """Invert `_positions` for some values."""
+    """Return the values at some positions, the inverse of `_positions`."""
     return 10**positions if is_log and bool((values.dropna() > 0).all()) else positions
 
 
@@ -510,11 +512,9 @@ def plain(text: str) -> str:
     return html.escape(text, quote=False)
 
 
-def _lower(title: str) -> str:
-    """Start a title with a lower-case letter, unless it is a name such as LoRA+."""
-    words = title.split(" = ")
-    lowered = (w if w[1:2].isupper() or "RA" in w else w[:1].lower() + w[1:] for w in words)
-    return " = ".join(lowered)
+def _in_sentence(title: str) -> str:
+    """Return an axis title for use in a sentence, such as "rank = alpha"."""
+    return " = ".join(map(lowered, title.split(" = ")))
 
 
 def blank_figure(data: list[Figure], title: str) -> Figure:

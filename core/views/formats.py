@@ -55,6 +55,11 @@ def setting_text(value: Any) -> str:
     return cell(value) or "none"
 
 
+def lowered(title: str) -> str:
+    """Start a title with a lower-case letter, unless it starts with a name such as LoRA+ or DoRA."""
+    return title if title[1:2].isupper() or "RA" in title else title[:1].lower() + title[1:]
+
+
 def loss(value: float | None) -> str:
     """Format a loss with four decimals."""
     return DASH if is_missing(value) else f"{value:.4f}"

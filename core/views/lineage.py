@@ -1,4 +1,4 @@
-"""The lineage of runs: which run was cloned from which, what changed, and with what effect.
+"""The lineage of runs: which run was cloned from which, what changed, and the effect of the change.
 
 Runs that differ only in their seed are one node. A study with many combinations is one node as well.
 """
@@ -21,20 +21,20 @@ if TYPE_CHECKING:  # imports SciPy
     from core.studies.noise import Noise
 
 METRIC = "best_val_loss"
-"""The metric of nodes and edges."""
+"""The metric shown on nodes and edges."""
 MAX_NODES = 60
 MAX_STUDY_NODES = 12
 """A study with more combinations is a single node."""
 MAX_CHANGES = 4
-"""Changes listed on an edge."""
+"""Maximum number of changes listed on an edge."""
 MAX_NAME_CHARACTERS = 40
 SETTINGS = "settings group"
-"""Key that is added to rows: a number that is the same for runs with the same settings."""
+"""Key added to rows: a number shared by all runs with the same settings."""
 COLORS = {
     "light": {"page": "#ffffff", "text": "#1f2430", "caption": "#565b66", "line": "#b4bac5", "focus": "#285fb0", "gray": "#6f7580"},
     "dark": {"page": "#14161b", "text": "#eceef3", "caption": "#a7aebb", "line": "#5b6474", "focus": "#6aa5f3", "gray": "#8a909c"},
 }  # fmt: skip
-"""Colors by theme. Graphviz charts do not follow the page's theme by themselves."""
+"""Colors by theme. Graphviz charts do not follow the page's theme on their own."""
 FONT = "Source Sans, sans-serif"
 
 
@@ -43,9 +43,9 @@ class Node:
     """One or more runs.
 
     Args:
-        title: name of the run, or of the first one and the number of others; for a study, its name.
-        runs: names of the runs, oldest first. Empty for a study whose combinations are nodes.
-        color: color of the dot; empty for several runs.
+        title: name of the run or study. For several runs, the name of the first and the number of others.
+        runs: names of the runs, oldest first. Empty for a study whose combinations are separate nodes.
+        color: color of the dot; empty if there are several runs.
         caption: the result.
         link: URL of the page that a click opens, relative to the dashboard.
     """
@@ -80,9 +80,9 @@ class Lineage:
     """A graph of runs.
 
     Args:
-        nodes: the nodes, those closest to the first run first.
+        nodes: the nodes. Those closest to the first run come first.
         hidden: number of nodes left out because there are more than MAX_NODES.
-        isolated: number of runs left out because they have no parent and no children.
+        isolated: number of runs left out because they have no parent or children.
     """
 
     nodes: Sequence[Node] = ()
@@ -97,7 +97,7 @@ class _Group:
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     study: str = ""
-    """The study whose combinations are separate nodes below this one, which has no rows."""
+    """Name of the study that this node represents if its combinations are separate nodes. It then has no rows."""
     fields: tuple[str, ...] = ()
     """The settings that vary in this study."""
 
@@ -139,10 +139,10 @@ def build(
 
     Args:
         runs: rows of `Lab.runs`, newest first.
-        names: the runs to show, the most important first.
+        names: the runs to show, most important first.
         effects: `Lab.effects` of METRIC.
         noise: `Lab.noise` of METRIC.
-        with_isolated: include single runs without a parent and children.
+        with_isolated: include single runs without a parent or children.
     """
     groups, ids = _grouped(runs, names)
     parents = _parents(runs)
@@ -213,7 +213,7 @@ def _grouped(runs: pd.DataFrame, names: Sequence[str]) -> tuple[list[_Group], di
 
 
 def _source(row: Mapping[str, Any], by_name: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """Return the nearest ancestor with other settings. Clones with another seed belong to the same node as the run."""
+    """Return the nearest ancestor with other settings. Clones with another seed are in the same node as the run."""
     parent, seen = row["parent"], set()
     while parent in by_name and parent not in seen and by_name[parent][SETTINGS] == row[SETTINGS]:
         seen.add(parent)
@@ -227,7 +227,7 @@ def _differing(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 def _nearest(groups: Sequence[_Group], links: Mapping[int, Sequence[int]]) -> list[int]:
-    """Order groups by their distance to earlier ones, so that a cut leaves a connected graph."""
+    """Order groups breadth-first, so that a cut leaves a connected graph."""
     neighbors: dict[int, list[int]] = {i: [] for i in range(len(groups))}
     for child, parents in links.items():
         for parent in parents:
@@ -269,7 +269,7 @@ def _combinations(rows: Sequence[Mapping[str, Any]]) -> int:
 
 
 def _caption(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the best validation loss: of a run, the mean of several seeds, or the lowest of a study."""
+    """Return the best validation loss: that of a run, the mean over several seeds, or the lowest in a study."""
     losses = [row[METRIC] for row in rows if row[METRIC] is not None]
     if not losses:
         return rows[0]["status"] if len(rows) == 1 else f"{len(rows):,} runs"
@@ -288,7 +288,7 @@ def _edge(
     effects: pd.DataFrame,
     noise: "Noise",
 ) -> Edge:
-    """Describe a change, with its effect if both sides have several seeds, or else the difference of single runs."""
+    """Describe a change, with its effect if both sides have several seeds, otherwise the difference of single runs."""
     if not parent.rows:
         return Edge(source, target, _values(child.rows[0], parent.fields))
     if _combinations(child.rows) > 1:
@@ -313,7 +313,7 @@ def _edge(
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any], with_seed: bool) -> tuple[str, ...]:
-    """Return the settings that changed, at most MAX_CHANGES."""
+    """Return the changed settings, at most MAX_CHANGES."""
     sides = [tuple(run[name] for name in changes.SETTINGS) for run in (old, new)]
     texts = changes.differences(*sides)
     if not with_seed:
@@ -322,7 +322,7 @@ def _changed(old: Mapping[str, Any], new: Mapping[str, Any], with_seed: bool) ->
 
 
 def _values(run: Mapping[str, Any], fields: Sequence[str]) -> tuple[str, ...]:
-    """Return the values of some settings in one line, such as `Rank 4 · Scaling alpha`."""
+    """Return the values of some settings on one line, such as `Rank 4 · Scaling alpha`."""
     texts = [
         f"{RunConfig.model_fields[name].title} {value_text(name, run[name])}"
         for name in fields
@@ -390,7 +390,7 @@ def _table(rows: Iterable[str]) -> str:
 
 
 def _literal(text: str) -> str:
-    """Escape the backslash in HTML text, which DOT would replace, as in `\\N`. Other control characters are dropped."""
+    """Escape HTML text for DOT, which replaces sequences such as `\\N`. Control characters become spaces."""
     printable = "".join(c if c.isprintable() else " " for c in text)
     return printable.replace("\\", "&#92;")
 

@@ -26,7 +26,7 @@ def effect_intervals(rows: Sequence[Mapping[str, Any]], unit: str) -> Figure:
         "arrayminus": [0 if row["low"] is None else row["difference"] - row["low"] for row in rows],
     }
     data = []
-    # A trace has only one color of error bars.
+    # All error bars of a trace have the same color.
     for verdict, color in {row["verdict"]: row["color"] for row in rows}.items():
         own = [i for i, row in enumerate(rows) if row["verdict"] == verdict]
         data.append({
@@ -53,10 +53,10 @@ def effect_intervals(rows: Sequence[Mapping[str, Any]], unit: str) -> Figure:
 
 
 def curve_panels(panels: Mapping[str, Sequence[tuple[str, str, pd.DataFrame]]]) -> Figure:
-    """Draw mean losses by step with bands, in panels with common axes.
+    """Draw mean losses by step with bands, in panels that share their axes.
 
     Args:
-        panels: lines by the title of their panel: label, color, and points with x, mean, low and high.
+        panels: the lines of each panel by title: label, color, and points with x, mean, low and high.
     """
     frames = [points for lines in panels.values() for _, _, points in lines]
     values = np.concatenate([frame[["low", "high"]].to_numpy(float).ravel() for frame in frames])

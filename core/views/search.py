@@ -21,7 +21,7 @@ SYNONYM_WEIGHT = 0.9
 MIN_RELATIVE_SCORE = 0.25
 """Minimum share of the best score. Texts below it have only words such as `for` or `what` in common with the query."""
 PREFIX_SIMILARITY = 0.8
-"""Similarity, from 0 to 1, between a query word and the words of which it is a prefix."""
+"""Similarity, from 0 to 1, between a query word and the words that start with it."""
 TASK_SYNONYMS = (
     (
         "synonym",

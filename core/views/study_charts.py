@@ -25,7 +25,7 @@ CURVE_HEIGHT_PX = 420
 CELL_HEIGHT_PX, HEATMAP_MARGIN_PX = 52, 96
 SCATTER_HEIGHT_PX = 380
 GRID_POINTS = 200
-"""Points of a mean curve whose runs were not measured at the same steps."""
+"""Number of points of a mean curve if its runs were not measured at the same steps."""
 MAX_SEEDS_FOR_RANGE = 5
 """With more seeds, the band is one standard deviation, because the range widens with each seed."""
 BAND_OPACITY = 0.18
@@ -35,7 +35,7 @@ SYMBOLS = ("circle", "square", "diamond", "triangle-up", "star", "hexagon", "cro
 LOG_TICKS: Figure = {"type": "log", "dtick": "D2", "tickformat": "~g"}
 """Ticks at 1, 2 and 5 in each decade, with all digits."""
 HEAT_SCALE = [[0.0, "#eaf1fb"], [0.5, "#4f79b3"], [1.0, "#123a6d"]]
-"""Light to dark. Black text is legible on the lighter half, white text on the darker one."""
+"""Light to dark. Black text is legible on the lighter half, white text on the darker half."""
 TEXT_ON_LIGHT, TEXT_ON_DARK = "#0b0f14", "#ffffff"
 DIVERGED = "\u00d7"
 
@@ -46,7 +46,7 @@ class Curve:
 
     Args:
         label: shown in the legend.
-        color: of the line and the band.
+        color: color of the line and the band.
         number: position of the group, which determines its line style.
         runs: the runs to average.
         diverged: runs to draw separately as thin lines.
@@ -62,7 +62,7 @@ class Curve:
 def mean_curves(points: pd.DataFrame, curves: Sequence[Curve]) -> dict[str, pd.DataFrame]:
     """Return the mean and the band of each curve by label: x, mean, low, high.
 
-    The band is the range of the seeds or, with more than MAX_SEEDS_FOR_RANGE, one standard deviation on each side. It
+    The band is the range over seeds or, with more than MAX_SEEDS_FOR_RANGE, one standard deviation on each side. It
     covers only the steps that all runs have reached. Runs without a value are left out.
 
     Args:
@@ -90,7 +90,7 @@ def mean_curves(points: pd.DataFrame, curves: Sequence[Curve]) -> dict[str, pd.D
 
 
 def _aligned(lines: Sequence[tuple[NDArray, NDArray]]) -> tuple[NDArray, NDArray]:
-    """Return common x values and the y values of all lines, (lines, points). Interpolates if the x values differ."""
+    """Return common x values, and the y values of all lines (lines, points). Interpolates if the x values differ."""
     if not lines:
         return np.empty(0), np.empty((0, 0))
     start, end = max(x[0] for x, _ in lines), min(x[-1] for x, _ in lines)
@@ -178,10 +178,10 @@ def heat_map(
     """Draw one value per pair of settings. Darker is better.
 
     Args:
-        cells: by x and y value.
+        cells: cells by x and y value.
         x, y: title and values of each axis.
-        span: smallest and largest value in all heat maps with the same colors.
-        is_log: color by the logarithm of the values.
+        span: smallest and largest value in all heat maps that share a color scale.
+        is_log: whether the logarithm of a value determines the color.
     """
     scale = math.log if is_log else float
     rows = [[cells.get((column, row)) for column in x[1]] for row in y[1]]
@@ -225,9 +225,9 @@ def updates_by_metric(
     is_lower_better: bool,
     log: bool,
 ) -> Figure:
-    """Draw a metric by the mean relative update, with one point per group of runs.
+    """Draw a metric against the mean relative update, with one point per group of runs.
 
-    Groups without a metric, because all of their runs diverged, are crosses beyond the worst value.
+    Groups without a value, because all of their runs diverged, are crosses beyond the worst value.
 
     Args:
         rows: mappings with update, value (nan if all runs diverged), legend, and hover.

@@ -15,7 +15,7 @@ import pandas as pd
 from core.config import IDENTITY_FIELDS, RunConfig
 from core.metrics import RESULTS
 from core.studies.sweep import Sweep
-from core.views.formats import setting_text
+from core.views.formats import lowered, setting_text
 from core.views.tables import records
 
 if TYPE_CHECKING:  # imports SciPy
@@ -36,13 +36,13 @@ Axes = Sequence[tuple[str, ...]]
 def conclusions(
     effects: pd.DataFrame, table: pd.DataFrame, metric: str, scale: "EffectMetric", axes: Axes
 ) -> list[str]:
-    """Return one sentence per effect with a verdict, then those about diverged runs and undecided comparisons.
+    """Return one sentence per effect with a verdict, then sentences about diverged runs and undecided comparisons.
 
     Args:
         effects: see `core.studies.effects.effects`.
         table: see `core.studies.summary`.
         scale: the direction and scale of the metric.
-        axes: varied settings of the study.
+        axes: the varied settings of the study.
     """
     rows = records(effects)
     decided = [row for row in rows if row["verdict"] != "undecided" and row["seeds"] >= MIN_SEEDS]
@@ -81,12 +81,12 @@ def effect_sentence(row: Mapping[str, Any], metric: str, scale: "EffectMetric", 
     """Return an effect as a sentence, such as "Rank 16 instead of 4 lowers the validation loss by 0.12 (...)."."""
     title = setting_title(row["field"])
     before, after = setting_text(row["from"]), setting_text(row["to"])
-    at = context_text(row["context"], axes)
-    where = f" at {at}" if at else ""
+    context = context_text(row["context"], axes)
+    where = f" with {context}" if context else ""
     if row["verdict"] == "equivalent":
         return (
-            f"{title} {after} and {before} are equivalent in {noun(metric)}, within {margin_text(row['margin'], metric, scale)} "
-            f"({row['seeds']} seeds){where}."
+            f"{title} {after} and {before} are equivalent: {noun(metric)} differs by less than "
+            f"{margin_text(row['margin'], metric, scale)} ({row['seeds']} seeds){where}."
         )
     sign = -1 if row["difference"] < 0 else 1
     verb = "lowers" if sign < 0 else "raises"
@@ -100,7 +100,7 @@ def effect_sentence(row: Mapping[str, Any], metric: str, scale: "EffectMetric", 
 
 
 def difference_text(row: Mapping[str, Any], metric: str) -> tuple[str, str]:
-    """Return a difference with its sign, and its interval. Both are empty if they are missing."""
+    """Return a difference with its sign, and its interval. Both are empty if there is no difference."""
     if row["difference"] is None:
         return "", ""
     size, bounds = _amounts(row, metric, "+")
@@ -108,7 +108,7 @@ def difference_text(row: Mapping[str, Any], metric: str) -> tuple[str, str]:
 
 
 def _amounts(row: Mapping[str, Any], metric: str, sign: str) -> tuple[str, list[str]]:
-    """Format a difference and its bounds with the same decimals, enough for three digits of the difference."""
+    """Format a difference and its bounds with equally many decimals: three significant digits of the difference."""
     factor = 100 if metric == "exact" else 1
     is_points = metric == "exact" or metric not in RESULTS
     size = abs(factor * row["difference"])
@@ -138,21 +138,22 @@ def noun(metric: str) -> str:
 
 
 def setting_title(field: str) -> str:
-    """Return the titles of a change, such as "Learning rate" or "Rank = alpha ="."""
+    """Return the titles of the settings in a change, such as "Learning rate" or "Rank = alpha ="."""
     titles = [str(RunConfig.model_fields[name].title) for name in field.split("=")]
     first, *others = titles
-    return " = ".join([first, *(title.lower() for title in others)]) + (" =" if others else "")
+    return " = ".join([first, *map(lowered, others)]) + (" =" if others else "")
 
 
 def context_text(context: Mapping[str, Any], axes: Axes) -> str:
-    """Return a context, such as "lora_rank = lora_alpha = 16 and lr = 5e-4"."""
+    """Return a context, such as "rank = alpha = 16 and learning rate 5e-4"."""
     remaining = dict(context)
-    parts = []
+    values = []
     for axis in axes:
         if all(name in remaining for name in axis):
-            parts.append(f"{' = '.join(axis)} = {setting_text(remaining[axis[0]])}")
+            values.append(("=".join(axis), remaining[axis[0]]))
             remaining = {name: value for name, value in remaining.items() if name not in axis}
-    parts += [f"{name} = {setting_text(value)}" for name, value in remaining.items()]
+    values += remaining.items()
+    parts = [f"{lowered(setting_title(field))} {setting_text(value)}" for field, value in values]
     return (
         parts[0]
         if len(parts) == 1
@@ -163,7 +164,7 @@ def context_text(context: Mapping[str, Any], axes: Axes) -> str:
 
 
 def command(name: str, sweep: Sweep) -> str:
-    """Return the command that trains the study again. Seeds that are not consecutive are noted in a comment."""
+    """Return the command that trains the study again. A comment lists the seeds if they are not consecutive."""
     defaults = RunConfig(name="").model_dump()
     base = sweep.base.model_dump(mode="json")
     varied = {field for axis in sweep.axes for field in axis.fields}
@@ -178,7 +179,7 @@ def command(name: str, sweep: Sweep) -> str:
         if field not in (*IDENTITY_FIELDS, "seed", *varied) and value != defaults[field]
     ]
     parts += [f"--set seed={sweep.seeds[0]}", f"--seeds {len(sweep.seeds)}"]
-    # Options of the command are named like the fields of a sweep.
+    # The command's options have the same names as the fields of a sweep.
     for field in fields(sweep):
         value = getattr(sweep, field.name)
         if field.default is not MISSING and value != field.default:
@@ -210,12 +211,12 @@ def _diverged(row: Mapping[str, Any]) -> str:
     count, total = row["diverged"], row["diverged"] + row["n"]
     axes = [tuple(axis.split("=")) for axis in row["settings"]]
     values = zip(axes, row["settings"].values(), strict=True)
-    at = context_text({name: value for axis, value in values for name in axis}, axes)
+    context = context_text({name: value for axis, value in values for name in axis}, axes)
     if count == total:
         runs = "The only run" if count == 1 else f"All {count} runs"
     else:
         runs = f"{count} of {total} runs"
-    return f"{runs} at {at} diverged."
+    return f"{runs} with {context} diverged."
 
 
 def _comparisons(count: int) -> str:

@@ -1,4 +1,4 @@
-"""The baseline, a run with which all others are compared, and cached noise floors and effects for comparisons."""
+"""The baseline, which is the run that all others are compared with, and cached noise floors and effects."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # imports SciPy
     from core.studies.noise import Noise
 
 PIN_ICON, UNPIN_ICON = ":material/keep:", ":material/keep_off:"
-PIN_HELP = "Show differences to this run on Results and on the pages of all runs."
+PIN_HELP = "Show differences from this run on Results and on the page of every run."
 
 
 def current(lab: Lab, runs: Collection[str]) -> str | None:
@@ -32,7 +32,7 @@ def current(lab: Lab, runs: Collection[str]) -> str | None:
 
 
 def pin(lab: Lab, name: str) -> None:
-    """Pin a run as baseline, or none if the name is empty. For callbacks."""
+    """Pin a run as the baseline, or unpin it if the name is empty. For callbacks."""
     attempt(lab, _save, lab, name)
 
 
@@ -62,7 +62,7 @@ def _noise(
 
 
 def effects(lab: Lab, metric: str, runs: pd.DataFrame) -> pd.DataFrame:
-    """Return `Lab.effects`, computed again only when a run has ended: runs in training do not count."""
+    """Return `Lab.effects`. It is recomputed only when a run ends, because active runs have no effects."""
     ended = runs[~runs["status"].isin(ACTIVE_STATUSES)]
     return _effects(lab, metric, hash(tuple(zip(ended["name"], ended["changed"], strict=True))))
 

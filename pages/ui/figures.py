@@ -56,7 +56,7 @@ export default function ({ data, setTriggerValue }) {
 """
 """Reports the x-value under the cursor when the user clicks in the plot.
 
-Streamlit's own selections belong to one version of a figure, so clicks are lost while new data replaces it.
+Streamlit's own selections belong to one version of a figure, so clicks would be lost while new data replaces it.
 """
 _clicks = st.components.v2.component("chart_clicks", js=CLICK_JS)
 

@@ -21,11 +21,11 @@ export default function () {
   };
 }
 """
-"""Replaces the entry if only the parameters change. Each run has its own page, named by `name`."""
+"""Replaces the entry if only the parameters change, except for `name`: each run has its own entry."""
 _component = st.components.v2.component("history", js=JS)
 
 
 def keep_one_entry_per_page() -> None:
-    """Change how the browser stores later changes of the URL, until the tab is reloaded."""
+    """Change how the browser records changes of the URL, until the tab is reloaded."""
     with st.sidebar:
         _component(key="history")

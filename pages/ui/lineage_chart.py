@@ -12,7 +12,7 @@ from pages.ui import baseline, style
 from pages.ui.run_links import open_run
 from pages.ui.selection import show_cut
 
-HELP = "Losses are best validation losses. A change has an effect, with its 95% interval and a verdict, if both settings have several seeds. A single pair of runs proves nothing."
+HELP = "Losses are best validation losses. If both settings have several seeds, a change is shown with its effect, the 95% interval and a verdict. A single pair of runs proves nothing."
 LINKS_JS = """
 export default function ({ setTriggerValue }) {
   const open = (event) => {
@@ -25,7 +25,7 @@ export default function ({ setTriggerValue }) {
   return () => document.removeEventListener('click', open);
 }
 """
-"""Opens a page without reloading the page, which would end the session and ask for the password again."""
+"""Opens the page without reloading the tab, which would end the session and ask for the password again."""
 follow_links = st.components.v2.component("follow_lineage_links", js=LINKS_JS)
 
 
@@ -40,9 +40,9 @@ def show(
 
     Args:
         runs: all runs.
-        names: the runs to draw, the most important first.
+        names: the runs to draw, most important first.
         focus: the run whose node is emphasized.
-        with_isolated: include single runs without a parent and children.
+        with_isolated: include single runs without a parent or children.
     """
     noise = baseline.noise(lab, [lineage.METRIC], runs)[lineage.METRIC]
     graph = lineage.build(
@@ -56,7 +56,7 @@ def show(
         )
         return
     total = len(graph.nodes) + graph.hidden
-    show_cut(len(graph.nodes), total, "runs and groups of runs, the closest first")
+    show_cut(len(graph.nodes), total, "runs and groups of runs, closest first")
     with st.container(key="lineage-graph"):
         st.graphviz_chart(
             lineage.dot(graph, style.theme(), focus), alt=f"Lineage of {len(names):,} runs"

@@ -13,7 +13,7 @@ def show_notes(name: str, stored: str, lab: Lab) -> None:
     """Draw the notes of a run.
 
     Args:
-        stored: The notes as they are stored now.
+        stored: The stored notes.
     """
     edit_text(
         "Notes", f"notes:{name}", stored,
@@ -35,10 +35,10 @@ def edit_text(
     Args:
         label: A noun in sentence case, such as "Notes".
         key: Widget key, unique on the page.
-        stored: The text as it is stored now.
-        read: Returns the stored text. May raise UserError.
+        stored: The stored text.
+        read: Returns the text that is stored when the user saves. May raise UserError.
         save: Stores the text. May raise UserError.
-        one_line: Draw a single line.
+        one_line: Draw a single-line field.
     """
     saved_key = f"{key}:seen"
     untouched = key not in st.session_state or st.session_state[key] == st.session_state[saved_key]

@@ -1,8 +1,8 @@
 """The state of a page, stored in the URL for links and in the session while the user visits other pages.
 
-The URL includes selections that a page made by default if the default may change, so a copied link shows the same later.
-Streamlit's `bind="query-params"` is not used, because it neither restores a page that is visited again nor names values
-in a link that are unknown.
+The URL includes default selections if the default may change, so that a copied link shows the same view later.
+Streamlit's `bind="query-params"` is not used, because it neither restores the state on a later visit nor reports
+unknown values in a link.
 """
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
@@ -13,11 +13,11 @@ import streamlit as st
 from pages.ui.text import escape_markdown
 
 ON = "1"
-"""Value of a parameter that is a switch."""
+"""Value of a parameter that is switched on."""
 MAX_WRITTEN = 4
-"""Number of recent URLs that are known to be the page's own.
+"""Number of recent URLs that are recognized as written by the page.
 
-The browser sends the URL that it shows, which may be older than the last one if the user is faster than the page.
+The browser sends the URL that it shows, which may be outdated if the user is faster than the page.
 """
 
 
@@ -68,16 +68,16 @@ class PageState:
         return linked if linked is not None and linked == self.values(parameter) else []
 
     def set(self, parameter: str, *values: str) -> None:
-        """Change a parameter. Without values, it is remembered as deliberately empty."""
+        """Set a parameter. Without values, it is set to empty, which differs from its default."""
         self._state["values"][parameter] = list(values)
 
     def clear(self, *parameters: str) -> None:
-        """Return parameters to their defaults."""
+        """Reset parameters to their defaults."""
         for parameter in parameters:
             self._state["values"].pop(parameter, None)
 
     def show(self, parameter: str, *values: str) -> None:
-        """Show values in the URL. They may differ from those set, for example if there are too many to display."""
+        """Show values in the URL. They may differ from the stored ones, for example if there are too many to display."""
         self._shown[parameter] = list(values)
 
     def show_all(self) -> None:
@@ -102,7 +102,7 @@ class PageState:
             self._state["written"] = [*written, shown][-MAX_WRITTEN:]
 
     def check(self, parameter: str, known: Container[str], problem: str, prefix: str = "") -> None:
-        """Add a notice about values in the link that are not known, such as "Unknown run: a, b.".
+        """Add a notice about unknown values in the link, such as "Unknown run: a, b.".
 
         Args:
             prefix: Ignored at the start of a value.
@@ -158,7 +158,7 @@ class PageState:
         on_change: Callable[[], None] | None = None,
         **arguments: Any,
     ) -> Any:
-        """Draw a widget for a parameter and return its value. Its key is the page and the parameter."""
+        """Draw a widget for a parameter and return its value. Its key consists of the page and the parameter."""
         key = f"{self._page}_{parameter}"
         is_typed = draw in (st.text_input, st.number_input)
         if not is_typed or key not in st.session_state or st.session_state[key] != value:
@@ -195,7 +195,7 @@ class PageState:
         return chosen
 
     def tabs(self, labels: Sequence[str], parameter: str) -> Sequence[Any]:
-        """Draw tabs of which only the open one is computed, and return their containers. The URL omits the first."""
+        """Draw tabs and return their containers. Only the open tab is computed, and the URL omits the first."""
         self.check(parameter, labels, f"Unknown {parameter}")
         wanted = self.value(parameter)
         is_other = wanted in labels[1:]
@@ -213,7 +213,7 @@ class PageState:
     def number(
         self, label: str, parameter: str, low: int, high: int | None, **arguments: Any
     ) -> int | None:
-        """Draw an input for a whole number or nothing. Values out of range are ignored."""
+        """Draw an input for a whole number, which may be empty. Values out of range are ignored."""
         text = self.value(parameter) or ""
         number = int(text) if text.isascii() and text.isdigit() else None
         if number is not None and not low <= number <= (number if high is None else high):
@@ -230,14 +230,14 @@ class PageState:
 
 
 def open_page(page: str, **values: Iterable[str]) -> None:
-    """Open another page with these values. `st.switch_page` would write them to the URL of the current page first."""
+    """Open another page with these values. `st.switch_page` would first write them to the current page's URL."""
     linked = {name: list(given) for name, given in values.items()}
     st.session_state[f"{page}:state"] = {"values": dict(linked), "linked": linked, "written": []}
     st.switch_page(f"pages/{page}.py")
 
 
 def _texts(value: Any) -> list[str]:
-    """Return a widget's value as values of a URL parameter."""
+    """Convert a widget's value to the values of a URL parameter."""
     if isinstance(value, list | tuple):
         return list(map(str, value))
     return [] if value in (None, "", False) else [ON if value is True else str(value)]

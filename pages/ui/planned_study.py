@@ -15,11 +15,11 @@ if TYPE_CHECKING:  # imports PyTorch, which takes seconds
 TIME_HELP = "Includes evaluations, but not the test answers. Runs are trained one after the other."
 
 MAX_FULL_ROWS, TABLE_HEIGHT_PX = 15, 560
-"""Maximum number of rows in a table without a scroll bar, and the height of longer tables."""
+"""Maximum number of rows in a table without a scrollbar, and the height of longer tables."""
 
 
 def runs_text(count: int) -> str:
-    """Return a number of runs, such as "1 run" or "1,200 runs"."""
+    """Return a number of runs as text, such as "1 run" or "1,200 runs"."""
     return f"{count:,} {'run' if count == 1 else 'runs'}"
 
 
@@ -39,12 +39,12 @@ def show_totals(plan: "SweepPlan", measured: float | None = None) -> None:
     second.metric(
         "Disk space",
         memory(plan.disk_mb),
-        help=f"Peak while the last runs are trained, for checkpoints and weights.{free}",
+        help=f"Peak use for checkpoints and weights, reached while the last runs are trained.{free}",
     )
 
 
 def show_remarks(plan: "SweepPlan") -> None:
-    """Show what differs from the full grid, and what is downloaded."""
+    """Show how the plan differs from the full grid, and what will be downloaded."""
     if plan.merged:
         noun, verb = ("combination", "differs") if plan.merged == 1 else ("combinations", "differ")
         st.caption(

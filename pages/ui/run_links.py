@@ -10,7 +10,7 @@ from pages.ui.text import escape_markdown
 RUN_PAGE = "pages/run.py"
 STUDIES_PAGE = "pages/studies.py"
 LIVE_RUNS = 8
-"""Maximum number of runs in a link to Live. Their curves can be told apart."""
+"""Maximum number of runs in a link to Live. With more, their curves could not be told apart."""
 
 
 def open_run(name: str) -> None:

@@ -37,7 +37,7 @@ def show_pair(
         a, b: rows of `Lab.runs`.
         values: the metric of A and B.
         title: name of the metric in a sentence.
-        with_names: name the runs.
+        with_names: include the names of the runs.
     """
     effect = ""
     if {a["name"], b["name"]} <= noise.own.keys():

@@ -15,7 +15,7 @@ from pages.ui.text import escape_markdown
 
 ACTIVE_STATUSES = ("running", "queued")
 SILENCE_WARNING_S = 60.0
-"""Time without events after which a running run shows a warning, in seconds."""
+"""Time without events after which a run in training shows a warning, in seconds."""
 STATUS_STYLES = {
     "queued": ("gray", ":material/schedule:"),
     "running": ("blue", ":material/play_circle:"),

@@ -37,7 +37,7 @@ export default function ({{ setTriggerValue }}) {{
 """
 """Closes the sidebar in narrow windows, and reruns the page when the system switches between light and dark.
 
-Streamlit switches its own elements only. Colors in CONTRAST_CSS and in charts come from Python.
+Streamlit only switches its own elements. Colors in CONTRAST_CSS and in charts are set in Python.
 """
 follow_window = st.components.v2.component("follow_window", js=WINDOW_JS)
 

@@ -1,6 +1,6 @@
 """The input for the values of a varied setting, such as `1e-4, 3e-4` or a few options.
 
-What the user typed is a text for numbers, and a list of texts for all other settings, whose values may contain commas.
+Input for numbers is one string. Input for other settings, whose values may contain commas, is a list of strings.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ SUGGESTIONS = {
     "dataset": ["primer", "alpaca"],
     "lora_targets": list(TARGET_GROUPS),
 }
-"""Common values of text settings."""
+"""Suggested values for text settings."""
 ON_OFF = ("off", "on")
 PLACEHOLDER = "1e-4, 3e-4 or log 1e-5..1e-2 x 7"
 HELP = "Values separated by commas, or a range such as 2..8 x 4 or log 1e-5..1e-2 x 7."
@@ -32,7 +32,7 @@ def title(fields: Sequence[str]) -> str:
 
 
 def first_typed(field: str, value: Any) -> Typed:
-    """Return the initial input for a setting: its value, or both of two options."""
+    """Return the initial input for a setting: its current value, or both options if there are exactly two."""
     text = setting_text(value)
     if base_type(RunConfig.model_fields[field]) in (int, float):
         return text
@@ -41,7 +41,7 @@ def first_typed(field: str, value: Any) -> Typed:
 
 
 def parse(fields: Sequence[str], typed: Typed) -> Axis:
-    """Return the axis. Raises UserError with a sentence if a value is invalid or missing."""
+    """Return the axis. Raises UserError if a value is invalid or missing."""
     field = fields[0]
     try:
         values = (
@@ -61,8 +61,8 @@ def show_values(field: str, typed: Typed, key: str, on_change: Callable[[Typed],
     """Draw the input.
 
     Args:
-        typed: the current content.
-        on_change: called with the new content.
+        typed: the current input.
+        on_change: called with the new input.
     """
     st.session_state[key] = typed
 
@@ -71,7 +71,7 @@ def show_values(field: str, typed: Typed, key: str, on_change: Callable[[Typed],
         on_change(content if isinstance(content, str) else list(content or ()))
 
     arguments: dict[str, Any] = {
-        "label": f"Values of {title([field])}",
+        "label": f"Values for {title([field])}",
         "key": key,
         "label_visibility": "collapsed",
         "on_change": take,

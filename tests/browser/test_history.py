@@ -1,4 +1,4 @@
-"""The browser's history: Back leaves a page with one press, whatever was selected on it."""
+"""The browser's history: pressing Back once leaves a page, whatever was selected on it."""
 
 import pytest
 from playwright.sync_api import expect
@@ -11,7 +11,7 @@ RUN = "load-0001"
 
 @pytest.fixture(scope="module")
 def hostile():
-    """Write no hostile run, because it would be the newest one."""
+    """Do not write a hostile run, because it would be the newest one."""
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ def test_study_is_launched_in_a_few_clicks(open_tab, runs_dir):
     click(setting)
     setting.fill("learning")
     click(tab.get_by_role("option", name="Learning rate", exact=True))
-    values = panel.get_by_label("Values of Learning rate")
+    values = panel.get_by_label("Values for Learning rate")
     click(values)
     values.fill("1e-4, 3e-4, 1e-3")
     values.press("Enter")
@@ -38,6 +38,6 @@ def test_study_is_launched_in_a_few_clicks(open_tab, runs_dir):
     }
 
     tab.reload()  # the varied setting is in the URL
-    expect(tab.get_by_label("Values of Learning rate")).to_have_value("1e-4, 3e-4, 1e-3")
+    expect(tab.get_by_label("Values for Learning rate")).to_have_value("1e-4, 3e-4, 1e-3")
     assert_no_error(tab)
     RunDirectory(runs_dir / "lr-1").request_stop()

@@ -13,7 +13,7 @@ from tests.browser.conftest import HOSTILE
 
 @pytest.fixture
 def report_tab(chromium, tmp_path):
-    """A tab with the report on a study with hostile texts. The test fails on any error, dialog or request."""
+    """A tab with the report on a study that contains hostile text. The test fails on any error, dialog or request."""
     runs_dir, file = tmp_path / "runs", tmp_path / "report.html"
     axes = (parse_axis("lora_rank=lora_alpha=4,16"), parse_axis("lr=1e-4,1e-3"))
     planned = study.plan(runs_dir, "ranks", Sweep(RunConfig(), axes, (1, 2, 3)), HOSTILE)

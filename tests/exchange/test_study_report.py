@@ -84,8 +84,8 @@ def figures(page):
 
 CONTENT = (
     "Which rank?",
-    "Rank = alpha = 16 instead of 4 lowers the validation loss by 1.00 (95% interval 0.99 to 1.01, 3 seeds) at lr = 1e-4.",
-    "All 3 runs at lora_rank = lora_alpha = 16 and lr = 0.001 diverged.",
+    "Rank = alpha = 16 instead of 4 lowers the validation loss by 1.00 (95% interval 0.99 to 1.01, 3 seeds) with learning rate 1e-4.",
+    "All 3 runs with rank = alpha = 16 and learning rate 0.001 diverged.",
     "12 planned runs · 12 finished · 3 diverged · 3 seeds",
     "Seeds: 1, 2, 3.",
     "varied: 4, 16",
@@ -101,7 +101,7 @@ def test_html_has_summary_effects_groups_settings_runs_and_command(tmp_path):
     text = visible_text(content)
     for part in CONTENT:
         assert part in text, part
-    for row in ("4 1e-4 3", "Rank = Alpha 4 → 16 lr = 1e-4 -1.00", "batch_size", "better"):
+    for row in ("4 1e-4 3", "Rank = Alpha 4 → 16 learning rate 1e-4 -1.00", "batch_size", "better"):
         assert row in text, row
     assert "python -m core sweep \\ --study ranks" in text
     charts = figures(content)
@@ -120,7 +120,7 @@ def test_markdown_has_the_same_content_and_pictures(tmp_path):
         assert part in text, part
     for link in re.findall(r"!\[[^\]]*\]\(([^)]*)\)", text):
         assert link in content
-    assert "| Rank = Alpha 4 → 16 | lr = 1e-4 | -1.00 |" in text
+    assert "| Rank = Alpha 4 → 16 | learning rate 1e-4 | -1.00 |" in text
     for name in ("pictures/curves.svg", "pictures/effects-1.svg"):
         drawing = ET.fromstring(content[name])
         assert drawing.tag.endswith("svg")

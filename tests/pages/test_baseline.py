@@ -1,4 +1,4 @@
-"""The baseline and the noise: differences in Results, on the run page and in Compare, and the study that settles a pair."""
+"""Baseline and noise: differences in Results, on the run page and in Compare, and a study that compares two runs."""
 
 import pytest
 
@@ -25,7 +25,7 @@ def write_pair(write_run, answer):
 
 @pytest.fixture
 def write_repeats(write_run):
-    """A function that writes three more seeds of run one, whose losses have a deviation of 5%."""
+    """A function that writes three more seeds of run one. Their losses have a standard deviation of 5%."""
 
     def write(**settings):
         for seed, scale in enumerate((0.95, 1.0, 1.05)):
@@ -71,7 +71,7 @@ def test_baseline_survives_a_restart_and_can_be_pinned_in_results(write_pair, op
     assert table(page)["delta_val_loss"]["one"] == pytest.approx(0.01 * 5 / 6)
 
 
-def test_deleted_baseline_is_dropped_with_a_sentence(write_pair, open_page):
+def test_deleted_baseline_is_unpinned_with_a_message(write_pair, open_page):
     write_pair()
     open_page("run", name="one").press("Pin as baseline")
     runtime.lab().delete("one")
@@ -104,7 +104,7 @@ def test_difference_within_the_noise_is_gray(write_pair, write_repeats, open_pag
     open_page("run", name="one").press("Pin as baseline")
     page = open_page("results", run="two")
     assert page.says(
-        "two vs. one: validation loss -0.0083, within the noise of two single runs (up to 18%, known from 3 repeats)."
+        "two vs. one: validation loss -0.0083, within the noise of two single runs (up to 18%, estimated from 3 repeats)."
     )
     assert page.says("To detect 1.0% in 80% of studies")
     assert not page.says(ONE_PAIR)
@@ -125,7 +125,7 @@ def test_number_of_seeds_follows_the_smallest_difference(write_pair, write_repea
     write_repeats()
     open_page("run", name="one").press("Pin as baseline")
     page = open_page("results", run="two").choose("smallest_difference:val_loss", 10.0)
-    assert page.says("To detect 10% in 80% of studies: 6 seeds of both settings (between 4")
+    assert page.says("To detect 10% in 80% of studies: 6 seeds of both settings (4")
 
 
 def test_runs_with_the_same_settings_differ_by_noise(write_repeats, open_page):
@@ -139,20 +139,20 @@ def test_run_page_compares_with_the_baseline_or_the_parent(write_pair, write_run
     write_pair()
     write_run("child", parent="one", lr=3e-4, scale=1.2)
     page = open_page("run", name="child")
-    assert page.says("Differences to the parent")
+    assert page.says("Differences from the parent")
     [tile] = [metric for metric in page.metric if metric.label == "Best validation loss"]
     assert tile.delta == "+0.3333"
     open_page("run", name="two").press("Pin as baseline")
     page = open_page("run", name="child")
-    assert page.says("Differences to the baseline")
-    assert not open_page("run", name="two").says("Differences to")
+    assert page.says("Differences from the baseline")
+    assert not open_page("run", name="two").says("Differences from")
 
 
 def test_losses_on_other_data_are_not_compared(write_pair, write_run, open_page):
     write_pair()
     write_run("other", parent="one", mask_prompt=True)
     write_run("stopped", "stopped", parent="one")
-    assert not open_page("run", name="stopped").says("Differences to")
+    assert not open_page("run", name="stopped").says("Differences from")
     page = open_page("run", name="other")
     assert page.says(NOT_COMPARABLE)
     [tile] = [metric for metric in page.metric if metric.label == "Best validation loss"]

@@ -11,11 +11,11 @@ from pages import launch_vary
 from pages.ui import runtime
 
 VARY = "Vary a setting"
-RATES = "Values of Learning rate"
+RATES = "Values for Learning rate"
 
 
 def vary(page, name, values=None):
-    """Vary a setting and enter its values."""
+    """Vary a setting and enter values for it."""
     page.choose(VARY, name)
     return page if values is None else page.choose(f"vary:{name}", values)
 
@@ -95,7 +95,7 @@ def test_options_and_switches_are_chosen_not_typed(page):
     assert combinations == {(s, m) for s in ("linear", "wsd") for m in (False, True)}
 
 
-def test_texts_may_contain_commas(page):
+def test_text_values_may_contain_commas(page):
     page.choose("Method", "lora")
     vary(page, "lora_targets", ["attention", "h.*.attn.q, lm_head"])
     page.choose("Seeds", 1).press("launch")
@@ -228,7 +228,7 @@ def test_unknown_setting_in_the_url_is_reported(open_page):
     assert page.widget("Seeds").value == 3
 
 
-def test_another_source_varies_nothing(page, write_run):
+def test_choosing_another_source_clears_the_varied_settings(page, write_run):
     vary(page, "lr", "1e-4, 3e-4")
     page.go("launch", **{"from": "run_1"})
     assert not page.widgets("vary:lr")

@@ -179,7 +179,7 @@ def test_answers_can_be_filtered_and_read_in_full(write_run, open_page, answer):
     assert page.dataframe[0].value["Answer"].tolist() == ["<b>left</b>"]
     page.tick(0)
     assert page.says("&lt;b&gt;left&lt;/b&gt;")
-    assert page.says("Prompt of item 10")
+    assert page.says("Prompt (item 10)")
     page.choose("run_kind", "All").choose("run_answer", "nothing like this")
     assert page.says("No matching answers.")
 

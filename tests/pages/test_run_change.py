@@ -7,7 +7,7 @@ from pages.ui import runtime
 
 @pytest.fixture
 def change(open_page, write_run):
-    """A function that opens the dialog for a run and enters values of the learning rate."""
+    """A function that opens the dialog for a run and enters learning rates."""
 
     def start(typed="3e-4, 1e-3", seeds=3, **settings):
         write_run("demo", **{"lr": 1e-4, "seed": 7, "max_examples": 60, **settings})

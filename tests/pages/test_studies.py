@@ -212,7 +212,7 @@ def test_heat_map_never_averages_over_other_settings(write_study, open_page):
     )
 
 
-def test_effects_are_listed_per_context_with_reversals(write_study, open_page):
+def test_effects_are_listed_by_context_with_reversals(write_study, open_page):
     write_study()
     page = open_page("studies", study=NAME, tab="Effects")
     text = html_of(page)
@@ -231,7 +231,7 @@ def test_effects_are_listed_per_context_with_reversals(write_study, open_page):
 def test_divergence_in_some_contexts_is_marked(write_study, open_page):
     write_study(losses={**LOSSES, (16, 1e-3): 9.0})
     text = html_of(open_page("studies", study=NAME, tab="Effects", change="lora_rank=lora_alpha"))
-    assert "Runs diverge in some contexts only." in text
+    assert "Runs diverge only in some contexts." in text
     assert "diverged runs: 0 \u2192 3" in text
     assert "no verdict" in text
 
@@ -270,11 +270,11 @@ def test_study_without_comparable_values_has_no_effects(write_study, runs_dir, o
     assert '<tr class="effect-change">' not in html_of(page)
 
 
-def test_one_seed_names_the_seeds_needed_from_the_noise_of_other_runs(write_study, open_page):
+def test_seeds_needed_are_estimated_from_the_noise_of_other_runs(write_study, open_page):
     write_study(name="earlier")
     write_study(seeds=(1,), axes=AXES, name=NAME)
     page = open_page("studies", study=NAME, tab="Effects", margin="5")
-    assert page.says("To show a difference of 5%, ")
+    assert page.says("To detect a difference of 5%, ")
     assert page.says("seeds per combination are needed")
 
 

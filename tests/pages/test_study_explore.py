@@ -1,4 +1,4 @@
-"""The charts and the report of a study, on a small page of their own."""
+"""The charts and the report of a study, on a minimal page."""
 
 import json
 import math
@@ -118,7 +118,7 @@ def test_unknown_value_in_a_link_is_named(page, runs_dir):
     assert figures(app)[0]["layout"]["title"]["text"] == "Validation loss by rank = alpha"
 
 
-def test_too_few_runs_have_no_importance(page, runs_dir):
+def test_importance_is_unknown_with_too_few_runs(page, runs_dir):
     write_study(runs_dir, seeds=(1,))
     app = page()
     assert len(figures(app)) == 3
@@ -131,7 +131,7 @@ def test_study_without_finished_runs_has_no_charts(page, runs_dir):
     write_study(runs_dir, finished=False)
     app = page()
     assert figures(app) == []
-    assert says(app, "These charts appear when the first run with this metric has finished.")
+    assert says(app, "These charts appear after the first run with this metric has finished.")
     assert app.text_area[0].value == "No comparison of the validation loss is possible yet."
 
 
@@ -140,12 +140,12 @@ def test_summary_is_generated_until_it_is_edited(page, runs_dir):
     app = page()
     [summary] = app.text_area
     assert summary.value.startswith("Rank = alpha = 16 and 4 are equivalent")
-    assert says(app, "Changes with the results until you edit it.")
+    assert says(app, "It changes with the results until you edit it.")
     summary.set_value("Use 1e-3.")
     run(app)
     with Lab(runs_dir, "idle") as lab:
         assert lab.study("rates").summary == "Use 1e-3."
-    assert says(app, "This summary was edited.")
+    assert says(app, "This summary was edited, so")
     [reset] = [button for button in app.button if button.label == "Reset"]
     reset.click()
     run(app)

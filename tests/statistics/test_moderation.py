@@ -1,4 +1,4 @@
-"""Moderated variances: they adapt to how much the noise of settings differs, and limits hold in simulations."""
+"""Moderated variances: shrinkage adapts to how much the noise of settings differs, and limits hold in simulations."""
 
 import math
 
@@ -27,7 +27,7 @@ def test_very_different_variances_are_hardly_shrunk():
     assert all(floor.low < floor.sd < floor.high for floor in floors)
 
 
-def test_groups_without_variance_or_repeats_are_accepted():
+def test_groups_with_no_variance_or_no_repeats_are_accepted():
     floors, further = moderated([[1.0, 1.0], [1.0, 2.0], [5.0, 9.0], [1.0], []])
     assert all(math.isfinite(floor.sd) for floor in (*floors, further))
     assert math.isnan(moderated([[1.0]])[1].sd)

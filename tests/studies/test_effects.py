@@ -171,7 +171,7 @@ def test_one_seed_is_undecided():
     assert math.isnan(effect["p"])
 
 
-def test_seed_missing_in_one_arm_leaves_the_others_paired():
+def test_seed_missing_on_one_side_leaves_the_others_paired():
     runs = runs_of(({"lr": 1e-4}, [2.0, 2.1, 2.0]), ({"lr": 1e-3}, [1.0, 1.1, 1.0])).drop(index=1)
     effect = row(effects(runs.reset_index(drop=True), "val_loss"), "lr")
     assert (effect["seeds"], effect["n"]) == (2, 2)
@@ -198,7 +198,7 @@ def test_pruned_runs_are_neither_compared_nor_diverged():
     assert effects(runs, "val_loss").empty, "a group of pruned runs has nothing to compare"
 
 
-def test_runs_that_may_end_early_are_a_group_of_their_own():
+def test_runs_that_may_end_early_form_a_separate_group():
     runs = runs_of(({}, [2.0, 2.1, 2.0]), ({"early_stopping_patience": 3}, [1.0, 1.1, 1.0]))
     assert (row(effects(runs, "val_loss"), "early_stopping_patience")["to"]) == 3
 

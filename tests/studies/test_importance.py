@@ -55,7 +55,7 @@ def test_important_setting_is_found_with_one_run_per_combination():
 
 
 def false_alarms(studies):
-    """Return in how many studies without any effect a setting is above chance."""
+    """Return the number of studies without any effect in which a setting is above chance."""
     count = 0
     for seed in range(studies):
         rng = np.random.default_rng(seed)

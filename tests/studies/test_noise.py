@@ -1,4 +1,4 @@
-"""Noise floors: which runs count as repeats, and on which scale they are compared."""
+"""Noise floors: which runs count as repeats, and the scale on which they are compared."""
 
 import math
 
@@ -92,6 +92,6 @@ def test_groups_ignore_the_seed_and_settings_that_do_not_affect_learning():
     assert len({*numbers}) == 3
 
 
-def test_no_runs_have_no_floor():
+def test_floor_is_unknown_without_runs():
     runs = runs_of({"status": "queued"})
     assert measure(runs, "val_loss", runs["val_loss"]).table().empty

@@ -1,4 +1,4 @@
-"""The study that repeats two runs: which settings it varies."""
+"""The study that repeats two runs: the settings that it varies."""
 
 import pytest
 

@@ -131,7 +131,7 @@ def test_problems_are_sentences(lab, axes, options, message):
     assert message in " ".join(texts)
 
 
-def test_runs_of_a_search_that_are_not_known_yet_are_counted(lab):
+def test_later_runs_of_a_search_are_counted(lab):
     plan = lab.plan_sweep(sweep("lr=log 1e-5..1e-2 x 20", mode="search", max_runs=24))
     assert plan.count == 24
     assert 0 < len(plan.runs) < 24

@@ -61,7 +61,7 @@ def test_search_is_deterministic_and_depends_on_the_seed():
     assert other.combinations() != SEARCH.combinations()
 
 
-def test_search_starts_at_random_and_ends_when_everything_was_tried():
+def test_search_starts_at_random_and_ends_when_everything_has_been_tried():
     assert len(SEARCH.combinations()) == STARTUP_COMBINATIONS
     everything = search(Sweep(SEARCH.base, AXES, (1,), "search", 500))
     assert len(everything) == 72
@@ -260,7 +260,7 @@ def test_search_can_be_extended_with_seeds_values_and_runs(tmp_path):
         operations.extend_study(tmp_path, "g", runs=2)
 
 
-def test_study_files_of_older_versions_can_be_read(tmp_path):
+def test_study_files_from_older_versions_can_be_read(tmp_path):
     operations.sweep(tmp_path, "s", Sweep(SMALL.base, SMALL.axes, (1,)))
     path = tmp_path / "studies" / "s.json"
     saved = json.loads(path.read_text())

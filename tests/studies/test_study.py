@@ -302,7 +302,7 @@ def test_sweep_can_be_repeated_after_its_study_was_extended(tmp_path):
     assert len(operations.sweep(tmp_path, "rate", SWEEP)) == 9
 
 
-def test_larger_search_and_random_sweep_name_their_remedy(tmp_path):
+def test_errors_about_larger_sweeps_suggest_a_remedy(tmp_path):
     axes = (parse_axis("lr=log 1e-5..1e-2 x 8"),)
     for mode, remedy in (("search", "--extend search --runs 4"), ("random", "use another name")):
         planned = Sweep(BASE, axes, (1, 2), mode, 6)

@@ -1,4 +1,4 @@
-"""Analysis of a study: the number of seeds needed, and how often a summary names a false difference."""
+"""Analysis of a study: the number of seeds needed, and how often a summary reports a false difference."""
 
 import math
 
@@ -64,7 +64,7 @@ def test_summary_of_a_damaged_study_finds_the_varied_settings():
 @pytest.mark.long
 @pytest.mark.parametrize("n", [2, 3, 5])
 def test_equal_combinations_rarely_have_a_verdict_against_the_best(n):
-    """The best of several equal combinations is best by chance. The correction over all pairs covers that choice."""
+    """The best of equal combinations is best by chance. The correction over all pairs accounts for this choice."""
     rng = np.random.default_rng(n)
     rates = (1e-4, 2e-4, 5e-4, 1e-3)
     runs = pd.concat(

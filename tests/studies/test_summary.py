@@ -36,7 +36,7 @@ def test_loss_has_a_geometric_mean_and_an_interval_on_the_log_scale():
     assert table["settings"].tolist() == [{"lr": 1e-4}, {"lr": 1e-3}], "in the order of the values"
 
 
-def test_best_combination_and_differences_to_it():
+def test_best_combination_and_differences_from_it():
     table = summary(
         runs_of(
             ({"lr": 1e-4, "lora_scaling": "alpha"}, [2.0, 2.1, 2.05]),
@@ -119,7 +119,7 @@ def test_settings_that_vary_together_are_one_axis():
     ]  # fmt: skip
 
 
-def test_newest_run_of_a_seed_counts_once():
+def test_only_the_newest_run_with_a_seed_counts():
     runs = runs_of(({"lr": 1e-4}, [2.0, 2.1, 2.2]))
     repeated = pd.concat([runs.head(1).assign(name="newer", val_loss=3.0), runs], ignore_index=True)
     [group] = summary(repeated, "val_loss", [RATES]).to_dict("records")

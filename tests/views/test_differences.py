@@ -97,9 +97,7 @@ def test_number_of_seeds_is_a_range_or_three_if_the_noise_is_unknown():
         Noise("val_loss", {KIND: FLOOR}, others={KIND: FLOOR}), run, run, 0.01
     )
     assert seeds == 18
-    assert (
-        "To detect 1.0% in 80% of studies: 18 seeds of both settings (between 13 and 34" in sentence
-    )
+    assert "To detect 1.0% in 80% of studies: 18 seeds of both settings (13 to 34" in sentence
     seeds, sentence = planned_seeds(Noise("val_loss"), run, run, 0.01)
     assert seeds == 3
     assert sentence.startswith("The noise is unknown. Start with 3 seeds")
@@ -111,12 +109,12 @@ def test_number_of_seeds_is_a_range_or_three_if_the_noise_is_unknown():
         (
             {"lr": 1e-3},
             (2.0, 2.01),
-            "b vs. a: validation loss +0.0100, within the noise of two single runs (up to 2.9%, known from 20 repeats).",
+            "b vs. a: validation loss +0.0100, within the noise of two single runs (up to 2.9%, estimated from 20 repeats).",
         ),
         (
             {"lr": 1e-3},
             (2.0, 1.0),
-            "b vs. a: validation loss -1.0000, more than the noise of two single runs (up to 2.9%, known from 20 repeats). A verdict needs one change and several seeds of both settings.",
+            "b vs. a: validation loss -1.0000, more than the noise of two single runs (up to 2.9%, estimated from 20 repeats). A verdict needs one change and several seeds of both settings.",
         ),
         ({"dataset": "alpaca"}, (2.0, 1.0), f"b vs. a: validation loss -1.0000. {ONE_PAIR}"),
         (

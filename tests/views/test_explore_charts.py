@@ -18,7 +18,7 @@ LOSSES = {(4, "alpha"): [1.0, 1.2], (16, "alpha"): [0.5, 0.6], (4, "alpha/rank")
 
 
 def study(losses=LOSSES):
-    """Return the runs of a study and the table of its combinations. A missing loss is a diverged run."""
+    """Return the runs of a study and the table of its combinations. A missing loss means that the run diverged."""
     runs, table = [], []
     for (rank, scaling), values in losses.items():
         names = [f"<b>run-{len(runs) + i}" for i in range(len(values))]
@@ -45,7 +45,7 @@ def dots(figure):
 
 
 def valid(figure):
-    """Return the figure if it can be sent to the browser and Plotly knows all its properties."""
+    """Return the figure after checking that it can be sent to the browser and that Plotly knows all its properties."""
     json.dumps(figure)
     go.Figure(figure)
     return figure
@@ -125,7 +125,7 @@ def test_pareto_front_is_joined_and_the_rest_is_gray():
     assert "1 seed" in rest["hovertext"][1]
 
 
-def test_settings_that_could_be_important_by_chance_are_gray():
+def test_settings_whose_importance_could_be_chance_are_gray():
     table = pd.DataFrame({
         "field": [RANK, "lr"], "importance": [0.8, 0.2], "low": [0.5, 0.1], "high": [0.9, 0.5],
         "n": 36, "above_chance": [True, False],

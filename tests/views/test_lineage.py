@@ -1,4 +1,4 @@
-"""The lineage of runs: relatives, nodes for several seeds and studies, labels of edges, and escaping in DOT."""
+"""The lineage of runs: relatives, nodes for several seeds and for studies, edge labels, and escaping in DOT."""
 
 import itertools
 
@@ -18,7 +18,7 @@ NO_EFFECTS = effects(pd.DataFrame(columns=["seed"]), "best_val_loss")
 
 
 def runs_of(*rows):
-    """Return rows like those of `Lab.runs`, newest first, from settings with results, oldest first."""
+    """Return rows like those of `Lab.runs`, newest first, from settings and results, oldest first."""
     table = []
     for i, given in enumerate(rows):
         settings = {name: v for name, v in given.items() if name in RunConfig.model_fields}

@@ -28,8 +28,8 @@ def sentences(*changes, metric="val_loss", table=NO_ROWS):
 
 def test_effect_has_difference_interval_seeds_and_context():
     assert sentences({}) == [
-        "Rank = alpha = 16 instead of 4 lowers the validation loss by 0.120 (95% interval 0.080 to 0.160, 3 seeds) at "
-        "lr = 5e-4 and lora_scaling = alpha."
+        "Rank = alpha = 16 instead of 4 lowers the validation loss by 0.120 (95% interval 0.080 to 0.160, 3 seeds) with "
+        "learning rate 5e-4 and scaling alpha."
     ]
 
 
@@ -61,13 +61,13 @@ def test_amounts_have_the_unit_of_the_metric(metric, difference, expected):
 def test_equivalent_settings_name_the_margin():
     change = {"verdict": "equivalent", "context": {}}
     assert sentences(change) == [
-        "Rank = alpha = 16 and 4 are equivalent in the validation loss, within 1% (3 seeds)."
+        "Rank = alpha = 16 and 4 are equivalent: the validation loss differs by less than 1% (3 seeds)."
     ]
     [sentence] = sentences({**change, "margin": 0.02}, metric="exact")
-    assert "within 2 points" in sentence
+    assert "the share of exact answers differs by less than 2 points" in sentence
 
 
-def test_undecided_and_impossible_comparisons_are_only_counted():
+def test_undecided_and_impossible_comparisons_are_counted_but_not_listed():
     undecided = {"verdict": "undecided"}
     assert sentences(undecided, undecided, {**undecided, "seeds": 0, "difference": math.nan}) == [
         "2 comparisons of the validation loss are undecided.",
@@ -99,8 +99,8 @@ def test_diverged_runs_and_added_seeds_are_mentioned():
         "settings": [{"lora_rank=lora_alpha": rank, "lr": 1e-3} for rank in (4, 16, 64)],
     })  # fmt: skip
     assert sentences({"exploratory": True}, table=table)[1:] == [
-        "1 of 3 runs at lora_rank = lora_alpha = 16 and lr = 0.001 diverged.",
-        "All 3 runs at lora_rank = lora_alpha = 64 and lr = 0.001 diverged.",
+        "1 of 3 runs with rank = alpha = 16 and learning rate 0.001 diverged.",
+        "All 3 runs with rank = alpha = 64 and learning rate 0.001 diverged.",
         "Seeds were added after this study was planned, so these conclusions are exploratory.",
     ]
 
