@@ -49,7 +49,7 @@ title = st.query_params.get("name", page.title) if page == run_page else page.ti
 st.set_page_config(page_title=f"{title} · {PRODUCT}")
 style.apply()
 history.keep_one_entry_per_page()
-with st.spinner("Loading runs ..."):
+with st.spinner("Loading runs…"):
     from pages.ui import (
         runtime,
     )  # importing takes seconds on the first visit, so the frame is drawn first

@@ -263,7 +263,7 @@ def train(runs_dir: Path, name: str, executor: str, console: "Console") -> tuple
         follow(run, offset, thread.is_alive, console)
     except KeyboardInterrupt:
         run.request_stop()
-        console.print("Stopping after the current step ...")
+        console.print("Stopping after the current step…")
     finally:
         thread.join()
     last_event = run.statuses()[-1]

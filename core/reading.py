@@ -210,7 +210,7 @@ class Reader(ABC):
         return best_combinations(self._read, found, metric)
 
     def double_changes(self, study: str, metric: str = "val_loss") -> pd.DataFrame:
-        """Return the pairs of a study's groups that differ in exactly two changes; see `core.studies.effects`.
+        """Return the pairs of a study's groups that differ by exactly two changes; see `core.studies.effects`.
 
         Raises:
             UserError: the study or the metric does not exist.

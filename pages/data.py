@@ -191,7 +191,7 @@ def select_linked(dataset: "InspectedDataset", key: str) -> None:
 
 def show_leaks(dataset: "InspectedDataset") -> None:
     """Show test examples that are similar to a training example."""
-    with st.spinner("Comparing the test and training sets ..."):
+    with st.spinner("Comparing the test and training sets…"):
         frame = dataset.duplicates
     if frame.empty:
         st.success("No test example is similar to a training example.")
@@ -228,7 +228,7 @@ with show_errors(stop=True):
 with notices:
     state.show_notices()
 state.write()  # even if the data set cannot be shown
-with show_errors(stop=True), st.spinner("Loading the data set ..."):
+with show_errors(stop=True), st.spinner("Loading the data set…"):
     dataset = lab.dataset(config)
 with launch:
     show_launch(config)

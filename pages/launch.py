@@ -110,7 +110,7 @@ def show_demo_button() -> None:
 
 
 def show_launched(colors: dict[str, str]) -> None:
-    """Show the run launched last, unless it has been deleted."""
+    """Show the most recently launched run, unless it has been deleted."""
     name = st.session_state.get(LAUNCHED)
     if name is None or name not in colors:
         return
@@ -234,7 +234,7 @@ with details:
         launch_vary.show(current, names, launch_form.is_alpha_locked())
     show_changes(changes, is_edited)
     if checked is None:  # a new server: draw the form before loading PyTorch
-        st.caption("Loading PyTorch to calculate the estimate ...")
+        st.caption("Loading PyTorch to calculate the estimate…")
         checked = check(settings, vary)
         if varied or checked.problems or not launch_pressed:  # they were drawn without this check
             runtime.rerun()

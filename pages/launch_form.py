@@ -56,7 +56,7 @@ class Change(NamedTuple):
 
 
 def start_from(values: Mapping[str, Any]) -> None:
-    """Fill the form with these values, and defaults for the rest. Discards all edits."""
+    """Fill in the form with these values, using defaults for the rest. Discards all edits."""
     st.session_state[SOURCE] = {**RunConfig().model_dump(), **values}
     reset()
 
@@ -234,7 +234,7 @@ def _fields(
     problems: list[Problem],
     varied: Mapping[str, str],
 ) -> None:
-    """Draw fields in rows (see style.css): inputs first, then checkboxes, then long texts at full width."""
+    """Draw fields in rows (see style.css): inputs first, then checkboxes, then long text fields at full width."""
     is_checkbox = {n: base_type(FIELDS[n]) is bool and n not in varied for n in names}
     short_fields = [name for name in names if name not in MULTILINE_FIELDS]
     rows = {

@@ -271,7 +271,7 @@ def _show_options() -> None:
     )  # fmt: skip
     _widget(st.text_input, "study", label="Study name", placeholder="automatic", max_chars=40)
     _widget(
-        st.text_input, "question", label="Question", placeholder="What should this study answer?",
+        st.text_input, "question", label="Question", placeholder="What question should this study answer?",
         max_chars=500,
     )  # fmt: skip
 

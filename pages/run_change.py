@@ -103,7 +103,7 @@ def show_dialog(name: str, seconds: float | None, lab: Lab) -> None:
     except UserError as error:
         st.error(escape_markdown(capitalize(str(error))))
         return
-    with st.spinner("Planning the runs ..."):
+    with st.spinner("Planning the runs…"):
         plan = lab.plan_sweep(sweep, reuse=True)
     _show_plan(run, seconds, plan, lab)
 

@@ -195,7 +195,7 @@ def show_batch(name: str, step: int, state: PageState, lab: Lab) -> None:
         if recorded["padding"] is not None:
             texts.append(f"padding {formats.percent(recorded['padding'])}")
         st.caption(escape_markdown(" · ".join(texts)), help=BATCH_HELP)
-        with show_errors(), st.spinner("Loading the examples ..."):
+        with show_errors(), st.spinner("Loading the examples…"):
             _show_examples(name, lab.batch(name, step))
 
 

@@ -165,7 +165,7 @@ def _show_lineage(name: str, lab: Lab) -> None:
 def _show_data(name: str, lab: Lab) -> None:
     """Show a summary of the run's data set, with a link to the Data page."""
     config = lab.config(name)
-    with st.spinner("Loading the data set ..."):
+    with st.spinner("Loading the data set…"):
         dataset: InspectedDataset | None = lab.dataset(config)
     if dataset is None:
         st.caption(

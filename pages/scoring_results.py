@@ -64,9 +64,7 @@ EXAMPLE_TITLES = ["Instruction", "Input", "Reference"]
 SHOWN_DISAGREEMENTS = 10
 NO_SCORES = "These runs have no scores yet."
 NO_VERDICT = "No verdict yet: these runs have no scores."
-NO_PAIRS = (
-    "These runs have no head-to-head results yet. Choose the mode Head-to-head and press Score."
-)
+NO_PAIRS = "These runs have no head-to-head results yet. Choose Head-to-head mode and press Score."
 NO_RESULTS = "No results for these runs from this judge"
 JUDGE_PARAMETERS = {False: "judge", True: "pair_judge"}
 """URL parameters of the selected judge for single answers and for pairs."""

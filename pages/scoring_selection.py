@@ -21,7 +21,7 @@ class Selection:
     """The data that the verdict and the tabs show.
 
     Args:
-        verdicts: verdicts by all judges, from `Scoring.verdicts`.
+        verdicts: verdicts from all judges, from `Scoring.verdicts`.
         judge: ID of the selected judge, or None if there are no verdicts.
         colors: the color of each run and base model.
         can_score: whether the settings in the form are valid and there is anything to score.
@@ -37,7 +37,7 @@ class Selection:
 
     @cached_property
     def judge_verdicts(self) -> pd.DataFrame:
-        """The verdicts by the selected judge."""
+        """The selected judge's verdicts."""
         return self.verdicts[self.verdicts["id"] == self.judge]
 
     @cached_property

@@ -72,7 +72,7 @@ def show(view: StudyView) -> None:
         titles = {"": ALL_CHANGES} | {field: axis_title(field) for field in changes}
         chosen = view.state.select("Change", list(titles), CHANGE, format_func=titles.__getitem__, width=220)  # fmt: skip
     if not effects:
-        st.caption("No two combinations with finished runs differ in exactly one change yet.")
+        st.caption("No two combinations with finished runs differ by exactly one change yet.")
         return
     if all(effect["seeds"] == 0 and not any(effect["diverged"]) for effect in effects):
         st.caption(
@@ -303,9 +303,9 @@ def _show_notes(effects: Sequence[Effect]) -> None:
 
 
 def _show_double_changes(view: StudyView) -> None:
-    """List the pairs that differ in two changes, if the user asks for them."""
+    """List the pairs with two changes between them, if the user asks for them."""
     if not st.toggle(
-        "Pairs that differ in two changes",
+        "Pairs that differ by two changes",
         key="study_double",
         help="Their differences cannot be attributed to either change, so they have no verdict.",
     ):
@@ -316,7 +316,7 @@ def _show_double_changes(view: StudyView) -> None:
         st.error(escape_markdown(str(error)))
         return
     if not rows:
-        st.caption("No two combinations differ in exactly two changes.")
+        st.caption("No two combinations differ by exactly two changes.")
         return
     show_cut(min(len(rows), MAX_DOUBLE_ROWS), len(rows), "pairs")
     table = pd.DataFrame([

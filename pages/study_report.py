@@ -25,7 +25,7 @@ def show_report(lab: Lab, study: Study) -> None:
         edit_text("Summary", f"study_summary:{name}", study.summary or generated, stored, save, lab)
     if study.summary:
         st.caption(
-            "This summary was edited, so it does not change with the results. Use *Reset* to return to the generated one."
+            "This summary was edited, so it no longer changes with the results. Use *Reset* to return to the generated one."
         )
     else:
         st.caption(

@@ -27,7 +27,7 @@ def sweep(
         list[str],
         typer.Option(
             "--axis",
-            help="Setting to vary: field=v1,v2,... or field=log LOW..HIGH x N. To vary settings together, use "
+            help="Setting to vary: field=v1,v2,... or field=log LOW..HIGH x N. To give several settings the same values, use "
             "lora_rank=lora_alpha=4,16. Repeatable.",
         ),
     ],
@@ -147,7 +147,7 @@ def effects(
     """Estimate the effect of each single change across seeds. Verdicts are corrected for multiple comparisons."""
     frame = operations.effects(runs_dir, metric, study, margin)
     if frame.empty:
-        errors.print("No runs differ in exactly one change.")
+        errors.print("No runs differ by exactly one change.")
     elif frame["exploratory"].any():
         errors.print(
             "Seeds were added after this study was planned, so its verdicts are exploratory."

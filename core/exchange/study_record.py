@@ -26,7 +26,7 @@ class StudyRecord:
     """The data of one study.
 
     Args:
-        study: its plan and texts.
+        study: its plan, question, notes and summary.
         metrics: the metrics in the report. The summary uses the first.
         runs: see `core.studies.analysis.study_runs`, for the first metric.
         tables: the table of combinations for each metric; see `core.studies.summary`.

@@ -146,7 +146,7 @@ def _markdown(parts: StudyContent, pictures: dict[str, str]) -> str:
             )
         rows = [{title: row[key] for key, title in EFFECT_HEADINGS.items()} for row in part.effects]
         blocks.append(
-            markdown(_without_empty(rows)) or "No two combinations differ in exactly one change."
+            markdown(_without_empty(rows)) or "No two combinations differ by exactly one change."
         )
         if part.effects_left_out:
             blocks.append(f"{part.effects_left_out:,} more effects are not listed.")

@@ -87,7 +87,7 @@ def best_combinations(
 
 
 def study_double_changes(read: Read, study: Study, metric: str = "val_loss") -> pd.DataFrame:
-    """Return the pairs of a study's groups that differ in exactly two changes; see `double_changes`."""
+    """Return the pairs of a study's groups that differ by exactly two changes; see `double_changes`."""
     runs = runs_with_base_loss(read)
     runs = runs[runs["study"] == study.name]
     return double_changes(runs, metric, _item_scores(read, metric), _axes(study))

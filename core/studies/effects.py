@@ -1,4 +1,4 @@
-"""Effects: the difference in a metric between groups of runs that differ in exactly one change.
+"""Effects: the difference in a metric between groups of runs that differ by exactly one change.
 
 DataFrames in, DataFrames out; runs are read elsewhere. Runs with the same learning settings form a group, with one run
 for each seed. Two groups are compared if they differ in one setting, or in several that were changed together, such as
@@ -85,7 +85,7 @@ def effects(
     margin: float | None = None,
     ties: Sequence[tuple[str, ...]] = (),
 ) -> pd.DataFrame:
-    """Return one row per pair of groups that differ in one change; see EFFECT_COLUMNS.
+    """Return one row per pair of groups that differ by one change; see EFFECT_COLUMNS.
 
     `context` holds the values of the settings that vary among the runs and that this pair shares. `low` and `high` are
     the bounds of the 95% interval of `difference` = to - from, in the unit of the metric. `q` is `p`, adjusted for the
@@ -112,7 +112,7 @@ def compared_pairs(
     margin: float | None = None,
     ties: Sequence[tuple[str, ...]] = (),
 ) -> list[tuple[Group, Group, dict[str, Any]]]:
-    """Return the pairs of groups that differ in one change, each with its row of `effects`."""
+    """Return the pairs of groups that differ by one change, each with its row of `effects`."""
     compared = EFFECT_METRICS.get(metric, JUDGE_METRIC)
     margin = compared.margin if margin is None else margin
     if not margin > 0:
@@ -152,7 +152,7 @@ def double_changes(
     items: pd.DataFrame | None = None,
     ties: Sequence[tuple[str, ...]] = (),
 ) -> pd.DataFrame:
-    """Return one row per pair of groups that differ in exactly two changes; see DOUBLE_CHANGE_COLUMNS.
+    """Return one row per pair of groups that differ by exactly two changes; see DOUBLE_CHANGE_COLUMNS.
 
     Such a difference cannot be attributed to one of the changes, so it has no interval and no verdict. `changes` holds
     the two changes as (field, from, to), and the other columns are those of `effects`.
@@ -284,7 +284,7 @@ def _varied(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 def _pairs(
     groups: Sequence[Group], ties: Sequence[tuple[str, ...]]
 ) -> Iterator[tuple[Group, Group, tuple[str, ...]]]:
-    """Yield pairs of groups that differ in one change, smaller or default values first, and the changed settings."""
+    """Yield pairs of groups that differ by one change, smaller or default values first, and the changed settings."""
     for pair, fields in _differing_pairs(groups, max([1, *(len(tie) for tie in ties)])):
         if change := _one_change(fields, pair, ties):
             first, second = sorted(pair, key=lambda group: _order(change[0], group))
@@ -294,7 +294,7 @@ def _pairs(
 def _double_pairs(
     groups: Sequence[Group], ties: Sequence[tuple[str, ...]]
 ) -> Iterator[tuple[Group, Group, tuple[str, ...], tuple[str, ...]]]:
-    """Yield pairs of groups that differ in exactly two changes, and the changed settings; see `_pairs`."""
+    """Yield pairs of groups that differ by exactly two changes, and the changed settings; see `_pairs`."""
     for pair, fields in _differing_pairs(groups, 2 * max([1, *(len(tie) for tie in ties)])):
         if _one_change(fields, pair, ties):
             continue

@@ -202,8 +202,9 @@ def _parse(base: RunConfig, combinations: Sequence[Mapping[str, Any]]) -> list[R
             setting = ", ".join(f"{name}={value}" for name, value in values.items())
             problems.append(f"{setting}: {error}")
     if problems:
-        more = f" {len(problems) - 1} more combinations are invalid." if problems[1:] else ""
-        raise UserError(f"invalid combination {problems[0]}.{more}")
+        others = len(problems) - 1
+        more = f" {others} more {'combination is' if others == 1 else 'combinations are'} invalid."
+        raise UserError(f"invalid combination {problems[0]}.{more if others else ''}")
     return configs
 
 

@@ -422,7 +422,7 @@ def base_hashes(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> dict[str,
 
 
 def verdicts(db: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> pd.DataFrame:
-    """Return the newest verdicts on the answers by the given runs, one row per answer, judge and repeat.
+    """Return the newest verdicts on the answers from the given runs, one row per answer, judge and repeat.
 
     Columns: subject (hash of the answer), id (identifies the judge and its settings), judge, model, repeat, score,
     reason, missing.

@@ -42,7 +42,7 @@ class Prompt:
 
     @property
     def id(self) -> str:
-        """The index followed by a hash of the texts. Contains only digits, letters and a hyphen."""
+        """The index followed by a hash of the text. Contains only digits, letters and a hyphen."""
         texts = "\0".join((self.instruction, self.input, self.reference))
         return f"{self.item}-{zlib.crc32(texts.encode('utf-8', 'replace')):08x}"
 

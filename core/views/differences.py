@@ -130,7 +130,7 @@ def pair_sentence(
     known = f"(up to {limit}, estimated from {repeats:,} {'repeat' if repeats == 1 else 'repeats'})"
     if noise.size(before, after) <= noise.limit(a, b):
         return f"{difference}, within the noise of two single runs {known}."
-    return f"{difference}, more than the noise of two single runs {known}. A verdict needs one change and several seeds of both settings."
+    return f"{difference}, more than the noise of two single runs {known}. A verdict needs exactly one changed setting, and several seeds for each of its two values."
 
 
 def effect_text(

@@ -26,7 +26,7 @@ def select_runs(
         existing: All runs.
         default: The initial selection.
         limit: Maximum number of runs to show side by side.
-        unusable: Why a requested run may be missing from `available`. Completes the sentence "These runs ...".
+        unusable: Why a requested run may be missing from `available`. Completes the sentence "These runs…".
     """
     requested = state.values(PARAMETER)
     # Runs in the URL were selected by default earlier in this visit. They stay, even if newer runs have finished.

@@ -62,7 +62,7 @@ _clicks = st.components.v2.component("chart_clicks", js=CLICK_JS)
 
 
 def on_click(area: str, key: str, select: Callable[[float], None]) -> None:
-    """Call a function with the x-value of each point that the user clicks. Draw it after the figure.
+    """Call a function with the x-value of each point that the user clicks. Call this after drawing the figure.
 
     Args:
         area: Key of the container with the figure.

@@ -29,7 +29,7 @@ class PageState:
 
     Args:
         page: prefix of session keys.
-        parameters: names of the URL parameters, in the order of the URL.
+        parameters: names of the URL parameters, in the order in which they appear in the URL.
     """
 
     def __init__(self, page: str, parameters: Sequence[str]) -> None:

@@ -117,7 +117,7 @@ def test_user_errors_are_one_sentence(tmp_path, arguments, expected):
 def test_effects_without_comparable_runs_print_a_message(tmp_path):
     result = call("effects", "--runs-dir", tmp_path)
     assert result.status == 0
-    assert "No runs differ in exactly one change." in result.err
+    assert "No runs differ by exactly one change." in result.err
 
 
 def test_search_adds_runs_until_its_maximum(tmp_path, settings):

@@ -220,7 +220,7 @@ def test_study_without_finished_runs_has_a_report(tmp_path):
     study.create_runs(tmp_path, study.plan(tmp_path, "new", Sweep(RunConfig(), axes, (1,))))
     text = visible_text(page(tmp_path, "new"))
     assert "No comparison of the validation loss is possible yet." in text
-    assert "No two combinations differ in exactly one change." in text
+    assert "No two combinations differ by exactly one change." in text
     assert set(files(tmp_path, "new")) == {"report.md"}
 
 

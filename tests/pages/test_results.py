@@ -128,7 +128,7 @@ def test_filter_matches_every_word_in_any_visible_or_hidden_column(write_run, op
 
 
 def shown(page):
-    """Return the columns of the table without the dot, the name and the buttons of the rows."""
+    """Return the table's columns, except for the dot, the name and the row buttons."""
     return [c for c in table(page) if c not in ("dot", "name") and not c.startswith("row_")]
 
 

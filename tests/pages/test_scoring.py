@@ -510,7 +510,7 @@ def test_win_rates_view_without_verdicts_shows_a_hint(write_answers, open_page, 
     write_answers("one", "red", "blue")
     write_answers("two", "red", "green")
     page = score(open_page("scoring")).open_tab("Head-to-head")
-    assert page.says("These runs have no head-to-head results yet. Choose the mode Head-to-head")
+    assert page.says("These runs have no head-to-head results yet. Choose Head-to-head mode")
 
 
 def test_scores_on_a_different_scale_show_a_warning(write_answers, gemini, open_page, score):

@@ -239,7 +239,7 @@ def test_divergence_in_some_contexts_is_marked(write_study, open_page):
 def test_pairs_with_two_changes_are_listed_separately(write_study, open_page):
     write_study()
     page = open_page("studies", study=NAME, tab="Effects")
-    page.choose("Pairs that differ in two changes", True)
+    page.choose("Pairs that differ by two changes", True)
     table = page.dataframe[0].value
     assert len(table) == 2
     assert set(table["Changes"]) == {
