@@ -114,7 +114,7 @@ def test_number_of_seeds_is_a_range_or_three_if_the_noise_is_unknown():
         (
             {"lr": 1e-3},
             (2.0, 1.0),
-            "b vs. a: validation loss -1.0000, more than the noise of two single runs (up to 2.9%, estimated from 20 repeats). A verdict needs one change and several seeds of both settings.",
+            "b vs. a: validation loss -1.0000, more than the noise of two single runs (up to 2.9%, estimated from 20 repeats). A verdict needs exactly one changed setting, and several seeds for each of its two values.",
         ),
         ({"dataset": "alpaca"}, (2.0, 1.0), f"b vs. a: validation loss -1.0000. {ONE_PAIR}"),
         (
