@@ -1,6 +1,6 @@
 """The stored view of the Compare page: one row per test prompt, one column per run.
 
-One prompt may be the current one: it is shown in full and kept in view, and shortcut keys move to the next or previous.
+At most one prompt is current: it is shown in full and kept in view. Shortcut keys move to the next or previous prompt.
 """
 
 import html

@@ -209,7 +209,7 @@ def _show_axis(
 
 
 def _show_tie(axis: dict[str, Any], names: Sequence[str]) -> None:
-    """Draw the menu that gives other settings the same value."""
+    """Draw the menu that applies this setting's values to other settings."""
     field, taken = axis["fields"][0], texts()
     kind = base_type(RunConfig.model_fields[field])
     kinds = (int, float) if kind in (int, float) else (kind,)

@@ -253,7 +253,7 @@ def _figure(record: RunRecord) -> charts.Figure:
 
 
 def _named(figure: charts.Figure, titles: Sequence[str]) -> charts.Figure:
-    """Name the traces by metric, not by run as in figures of several runs."""
+    """Name the traces by metric. Figures of several runs name them by run."""
     for trace, title in zip(figure["data"], titles, strict=True):
         trace["name"] = title
         trace.pop("hovertemplate", None)  # may name the run

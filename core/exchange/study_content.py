@@ -321,7 +321,7 @@ def _statistics(record: StudyRecord) -> list[str]:
         "Runs that share all settings but the seed form a combination. An effect compares two combinations that differ by exactly one change; settings that vary together are one change. Effects are listed per context, that is, for each combination of the other varied settings, and are never averaged over contexts.",
         "Losses, time and memory are compared on a log scale. Differences are shown in the unit of the metric, relative to the first combination.",
         "With two or more common seeds, a paired t-test is used, otherwise Welch's test. Exact answers and scores are compared per test example, with separate variance components for seeds and examples (Owen 2007).",
-        f"Verdicts control the false discovery rate at {FALSE_DISCOVERY_RATE:.0%} over all comparisons of a metric (Benjamini and Hochberg 1995). Intervals are not adjusted, so an interval can exclude 0 although the verdict is undecided.",
+        f"Verdicts control the false discovery rate at {FALSE_DISCOVERY_RATE:.0%} over all comparisons of a metric (Benjamini and Hochberg 1995). Intervals are not adjusted, so an interval can exclude 0 even when the verdict is undecided.",
         "Equivalent means that two one-sided tests at 5% reject a difference of the margin or more. One seed supports no verdict.",
         "Diverged runs, whose loss became infinite or ended above that of the base model, are counted separately. Diverged, pruned and unfinished runs are not part of means and differences.",
     ]

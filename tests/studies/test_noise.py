@@ -14,7 +14,7 @@ LORA, FULL = ("lora", "gpt2-nano", "primer"), ("full", "gpt2-nano", "primer")
 
 
 def runs_of(*rows):
-    """Return rows like those of `queries.results`, newest first, from (settings with results)."""
+    """Return rows like those of `queries.results`, newest first, built from pairs of settings and results."""
     table = []
     for i, given in enumerate(rows):
         settings = {name: v for name, v in given.items() if name in RunConfig.model_fields}
