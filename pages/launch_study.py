@@ -10,7 +10,7 @@ import streamlit as st
 from core.config import RunConfig
 from core.errors import ConfigError
 from core.lab import Lab
-from core.studies.sweep import Axis, Sweep
+from core.studies.sweep import Axis, Sweep, products
 from pages import launch_vary
 from pages.launch_measurements import show_measurement
 from pages.ui.errors import show_errors
@@ -32,10 +32,9 @@ MAX_TRIED = 1000
 
 def first_valid(settings: Mapping[str, Any], axes: Sequence[Axis]) -> RunConfig | None:
     """Return the settings of the first combination that is valid, or None."""
-    products = itertools.product(*(axis.values for axis in axes))
-    for values in itertools.islice(products, MAX_TRIED):
+    for values in itertools.islice(products(axes), MAX_TRIED):
         try:
-            return RunConfig.parse({**settings, **_combined(axes, values)})
+            return RunConfig.parse({**settings, **values})
         except ConfigError:
             continue
     return None
@@ -43,7 +42,7 @@ def first_valid(settings: Mapping[str, Any], axes: Sequence[Axis]) -> RunConfig 
 
 def with_first_values(settings: Mapping[str, Any], axes: Sequence[Axis]) -> dict[str, Any]:
     """Return the settings with the first value of each axis."""
-    return {**settings, **_combined(axes, [axis.values[0] for axis in axes])}
+    return {**settings, **next(products(axes))}
 
 
 def sweep(base: RunConfig, axes: tuple[Axis, ...]) -> Sweep:
@@ -114,7 +113,3 @@ def show_plan(lab: Lab, base: RunConfig, current: "SweepPlan") -> None:
             one = cost.seconds + cost.evaluation_seconds if cost else None
             show_totals(current, one and current.scaled_seconds(base, one))
     show_remarks(current)
-
-
-def _combined(axes: Sequence[Axis], values: Sequence[Any]) -> dict[str, Any]:
-    return {field: v for axis, v in zip(axes, values, strict=True) for field in axis.fields}

@@ -75,9 +75,9 @@ def open_link() -> None:
         else:
             st.warning(f"Unknown setting: {escape_markdown(text)}.")
     given = {name: values[-1] for name, values in linked.items()}
-    for name in ("seeds", "runs"):
-        if str(given.get(name, "")).isdecimal():
-            state[name] = max(1, int(given[name]))
+    for name, most in (("seeds", MAX_SEEDS), ("runs", sweep.MAX_RUNS)):
+        if (text := given.get(name, "")).isdecimal():
+            state[name] = min(most, max(1, int(text[:9])))
     if given.get("mode") in get_args(Mode):
         state["mode"] = given["mode"]
     if given.get("metric") in sweep.SEARCH_METRICS:
@@ -134,11 +134,7 @@ def texts() -> dict[str, str]:
 def variants(axes: Sequence[Axis]) -> list[dict[str, Any]]:
     """Return the combinations of the varied settings on which it depends whether others have an effect."""
     switches = [axis for axis in axes if set(axis.fields) & {*SWITCHES}]
-    products = itertools.product(*(axis.values for axis in switches))
-    return [
-        {field: v for axis, v in zip(switches, values, strict=True) for field in axis.fields}
-        for values in itertools.islice(products, MAX_VARIANTS)
-    ]
+    return [*itertools.islice(sweep.products(switches), MAX_VARIANTS)]
 
 
 def show(current: Mapping[str, Any], names: Sequence[str], is_alpha_locked: bool) -> None:
@@ -256,7 +252,7 @@ def _show_options() -> None:
         if option("runs") is None:
             _state()["runs"] = max(DEFAULT_MAX_RUNS, option("seeds"))
         _widget(
-            st.number_input, "runs", label="Max runs", min_value=1, step=1,
+            st.number_input, "runs", label="Max runs", min_value=1, max_value=sweep.MAX_RUNS, step=1,
             help="Number of runs, rounded down to a multiple of the number of seeds.",
         )  # fmt: skip
     if option("mode") == "search":

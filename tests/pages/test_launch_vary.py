@@ -252,3 +252,9 @@ def test_switches_include_the_settings_that_conditions_depend_on():
     for condition in CONDITIONS.values():
         condition(Settings())
     assert read <= {*launch_vary.SWITCHES}
+
+
+def test_numbers_in_a_link_are_limited(open_page):
+    page = open_page("launch", vary="lr=1e-4,3e-4", seeds="9" * 5000, runs="9" * 20, mode="random")
+    assert page.widget("Seeds").value == launch_vary.MAX_SEEDS
+    assert page.widget("Max runs").value == 2000
