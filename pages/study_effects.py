@@ -11,7 +11,8 @@ import streamlit as st
 from core.errors import UserError
 from core.lab import Lab
 from core.studies.effects import EFFECT_METRICS, JUDGE_METRIC
-from core.studies.summary import MIN_SEEDS_FOR_VERDICT, value_order
+from core.studies.summary import value_order
+from core.studies.sweep import MIN_SEEDS
 from core.views.formats import DASH
 from core.views.tables import records
 from pages.study_actions import MAX_ADDED_SEEDS, show_seeds_button
@@ -152,7 +153,7 @@ def _show_seeds(view: StudyView, effects: Sequence[Effect]) -> None:
     """Say how many seeds would settle the margin, if some verdicts are open."""
     study = view.study
     assert study is not None
-    has_one_seed = max(effect["seeds"] for effect in effects) < MIN_SEEDS_FOR_VERDICT
+    has_one_seed = max(effect["seeds"] for effect in effects) < MIN_SEEDS
     if not has_one_seed and all(effect["verdict"] != "undecided" for effect in effects):
         return
     needed = _seeds_needed(view.lab, view.key, view.name, view.metric, view.margin)
@@ -216,7 +217,7 @@ def _span(effects: Sequence[Effect]) -> float:
 def _interaction(effects: Sequence[Effect]) -> str:
     """Return a note if the direction of a change depends on its context."""
     notes = []
-    verdicts = {_verdict(effect) for effect in effects}
+    verdicts = {effect["verdict"] for effect in effects}
     signs = {math.copysign(1, e["difference"]) for e in effects if e["difference"]}
     if {"better", "worse"} <= verdicts:
         notes.append("Reverses: better in some contexts, worse in others.")
@@ -235,10 +236,10 @@ def _row(effect: Effect, view: StudyView, span: float) -> str:
     context = settings_label(merged(effect["context"], view.axes)) or "no other setting varies"
     low, high = effect["low"], effect["high"]
     interval = DASH if low is None or high is None else interval_text(metric, low, high, True)
-    verdict = _verdict(effect)
+    verdict = effect["verdict"]
     mark = f" {CORRECTED}" if _is_corrected(effect) else ""
     word = f'<span class="verdict-{verdict}">{VERDICT_ICONS[verdict]} {verdict}{mark}</span>'
-    if effect["seeds"] < MIN_SEEDS_FOR_VERDICT:
+    if effect["seeds"] < MIN_SEEDS:
         reason = ": one seed" if effect["seeds"] else ""
         word = f'<span class="verdict-undecided">no verdict{reason}</span>'
     if any(effect["diverged"]):
@@ -251,16 +252,11 @@ def _row(effect: Effect, view: StudyView, span: float) -> str:
     )
 
 
-def _verdict(effect: Effect) -> str:
-    """Return the verdict. A single seed supports none."""
-    return "undecided" if effect["seeds"] < MIN_SEEDS_FOR_VERDICT else str(effect["verdict"])
-
-
 def _is_corrected(effect: Effect) -> bool:
     """Return whether the interval excludes 0, but the verdict is undecided after the correction."""
     if effect["low"] is None or effect["high"] is None:
         return False
-    return _verdict(effect) == "undecided" and (effect["low"] > 0 or effect["high"] < 0)
+    return effect["verdict"] == "undecided" and (effect["low"] > 0 or effect["high"] < 0)
 
 
 def _bar(

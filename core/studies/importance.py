@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, create_trial
 from core.errors import UserError
 from core.statistics.comparisons import CONFIDENCE_LEVEL, Direction
 from core.studies.spacing import is_log_spaced
+from core.studies.sweep import Axes
 
 TOP_SHARE = 1 / 3
 """Fraction of the runs that count as the best."""
@@ -32,9 +33,7 @@ RESAMPLES = 200
 COLUMNS = ("field", "importance", "low", "high", "n", "above_chance")
 
 
-def importance(
-    runs: pd.DataFrame, axes: Sequence[tuple[str, ...]], direction: Direction
-) -> pd.DataFrame:
+def importance(runs: pd.DataFrame, axes: Axes, direction: Direction) -> pd.DataFrame:
     """Return the importance of each varied setting, the most important first.
 
     Columns: field, importance, low, high, n, above_chance. The importances sum to 1. `low` and `high` bound the 95%

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from core.config import LEARNING_FIELDS, NOISE_FIELDS, is_relevant
+from core.studies.sweep import MIN_SEEDS
 from core.views.formats import DASH, setting_text
 from core.views.report import LOSS_FIELDS, TEST_SET_FIELDS
 from core.views.tables import is_missing
@@ -148,7 +149,8 @@ def effect_text(
         return ""
     for effect in effects[effects["field"].str.count("=") == len(changed) - 1].to_dict("records"):
         names = str(effect["field"]).split("=")
-        if {*names} != {*changed} or is_missing(effect["low"]):
+        is_settled = effect["seeds"] >= MIN_SEEDS and not is_missing(effect["low"])
+        if {*names} != {*changed} or not is_settled:
             continue
         ends = _plain(effect["from"]), _plain(effect["to"])
         before, after = _plain(old[names[0]]), _plain(new[names[0]])

@@ -16,14 +16,13 @@ from core.colors import PALETTE
 from core.config import RunConfig
 from core.metrics import RESULTS
 from core.studies.spacing import is_log_spaced
+from core.studies.sweep import Axes
 from core.views.charts import CHART_HEIGHT_PX, GRAY, TITLE_FONT, Figure
 from core.views.formats import setting_text, value_text
 
 if TYPE_CHECKING:  # imports SciPy
     from core.studies.effects import EffectMetric
 
-Axes = Sequence[tuple[str, ...]]
-"""Varied settings. Those that vary together are in one tuple."""
 STUDY_CHART_HEIGHT_PX = 420
 MAX_TICKS = 12
 """A setting with more values gets the ticks of a number axis."""

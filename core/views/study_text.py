@@ -6,7 +6,7 @@ Sentences are generated only for verdicts that the statistics support. Contexts 
 import math
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Any
 
@@ -14,23 +14,19 @@ import pandas as pd
 
 from core.config import IDENTITY_FIELDS, RunConfig
 from core.metrics import RESULTS
-from core.studies.sweep import Sweep
+from core.studies.sweep import MIN_SEEDS, Axes, Sweep
 from core.views.formats import setting_text
 from core.views.tables import records
 
 if TYPE_CHECKING:  # imports SciPy
     from core.studies.effects import EffectMetric
 
-MIN_SEEDS = 2
-"""With a single seed, even a verdict across test items holds for that seed only."""
 NOUNS = {
     "val_loss": "the validation loss", "best_val_loss": "the best validation loss", "subset_loss": "the subset loss",
     "perplexity": "the perplexity", "exact": "the share of exact answers", "seconds": "the training time",
     "peak_memory_mb": "the peak memory",
 }  # fmt: skip
 """Metrics in sentences. A judge is `the score from JUDGE`."""
-Axes = Sequence[tuple[str, ...]]
-"""Varied settings. Those that vary together are in one tuple."""
 
 
 def conclusions(
