@@ -5,6 +5,7 @@ import streamlit as st
 from core.errors import UserError
 from core.lab import Lab
 from core.studies.study import Study
+from core.views.report import incomparable_settings
 from pages import (
     study_curves,
     study_effects,
@@ -90,6 +91,9 @@ def show_study(name: str, lab: Lab) -> None:
         show_header(view)
         if problem:
             st.error(escape_markdown(f"{problem}. Results of its runs are shown without it."))
+        varied = [name for axis in view.axes for name in axis.split("=")]
+        if warning := incomparable_settings(varied):
+            st.warning(warning)
     wanted = state.value(TAB)
     wanted = wanted if wanted in TABS else next(iter(TABS))
     state.check(TAB, TABS, "Unknown tab")
